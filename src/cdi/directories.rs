@@ -1,0 +1,378 @@
+//! The directories that engines read specs from, and which device of which file is in force.
+//!
+//! As the Go library has it: every `.json` and `.yaml` directly in a directory is read (spec-dirs.go:74-95), a later
+//! directory wins, two files of one directory with the same device annul it (cache.go:172-213), and a broken file
+//! hides no other (cache.go:188-192). Must not know what a spec is for.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::document::{Device, Document, Edits, Fault};
+use super::names::QualifiedName;
+use super::{reference, rules};
+
+/// Where engines look, the later one wins (spec-dirs.go:26-33).
+pub const DEFAULT_DIRECTORIES: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
+
+/// The longest spec that is read.
+const MAX_SPEC: u64 = 16 << 20;
+
+/// One file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpecFile {
+    /// Its path.
+    pub path: PathBuf,
+    /// Which directory it is in: a higher one wins.
+    pub priority: usize,
+    /// The spec, or all that is wrong with it.
+    pub spec: Result<Document, Vec<Fault>>,
+}
+
+/// All files of all directories.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Specs {
+    /// The directories, each once.
+    pub directories: Vec<PathBuf>,
+    /// The files, in the order in which they are read.
+    pub files: Vec<SpecFile>,
+    /// Directories that are there and can't be read.
+    pub unreadable: Vec<(PathBuf, String)>,
+}
+
+/// Who defines a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Definition<'s> {
+    /// One file.
+    By {
+        /// The file.
+        file: &'s SpecFile,
+        /// The spec in it.
+        spec: &'s Document,
+        /// The device in that.
+        device: &'s Device,
+        /// Files of lower directories that define it, too.
+        shadowed: Vec<&'s Path>,
+    },
+    /// Several files of one directory: no engine takes it from any of them, nor from a higher directory.
+    Conflict(Vec<&'s Path>),
+}
+
+/// A name that stands for no device.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{name}: {reason}")]
+pub struct Unresolved {
+    /// The name.
+    pub name: String,
+    /// Why, and the cure.
+    pub reason: String,
+}
+
+impl SpecFile {
+    /// Reads one file and judges it.
+    pub fn read(path: &Path, priority: usize) -> Self {
+        let spec = match read_text(path) {
+            Err(error) => Err(vec![Fault {
+                field: String::new(),
+                line: None,
+                column: None,
+                message: error.to_string(),
+            }]),
+            Ok(text) => judge(&text),
+        };
+        Self {
+            path: path.to_owned(),
+            priority,
+            spec,
+        }
+    }
+
+    /// What the CNCF's library for Rust has against a spec that our rules have nothing against.
+    pub fn objection(&self) -> Option<String> {
+        self.spec
+            .as_ref()
+            .ok()
+            .and_then(|spec| reference::objection(spec, &self.path))
+    }
+}
+
+fn judge(text: &str) -> Result<Document, Vec<Fault>> {
+    let document = Document::parse(text).map_err(|fault| vec![fault])?;
+    let faults = rules::faults(&document, text);
+    if faults.is_empty() {
+        Ok(document)
+    } else {
+        Err(faults)
+    }
+}
+
+/// A file that is none, a pipe say, must not make us wait.
+fn read_text(path: &Path) -> io::Result<String> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is no regular file",
+        ));
+    }
+    let mut text = String::new();
+    file.take(MAX_SPEC + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_SPEC {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("it is longer than {MAX_SPEC} bytes"),
+        ));
+    }
+    Ok(text)
+}
+
+/// Whether engines read a file of this name.
+pub fn is_spec_name(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|extension| extension == "json" || extension == "yaml")
+}
+
+impl Specs {
+    /// Reads all specs of these directories; one that is absent is empty.
+    pub fn scan(directories: &[PathBuf]) -> Self {
+        let mut specs = Self::default();
+        for directory in directories {
+            if !specs.directories.iter().any(|known| is_same(known, directory)) {
+                specs.directories.push(directory.clone());
+            }
+        }
+        for (directory, priority) in specs.directories.iter().zip(0..) {
+            match list(directory) {
+                Ok(paths) => specs
+                    .files
+                    .extend(paths.iter().map(|path| SpecFile::read(path, priority))),
+                Err(error) => specs.unreadable.push((directory.clone(), error.to_string())),
+            }
+        }
+        specs
+    }
+
+    /// All devices by qualified name.
+    pub fn devices(&self) -> BTreeMap<String, Definition<'_>> {
+        let mut devices: BTreeMap<String, Definition<'_>> = BTreeMap::new();
+        for file in &self.files {
+            let Ok(spec) = &file.spec else { continue };
+            for device in &spec.devices {
+                let name = format!("{}={}", spec.kind, device.name);
+                let defined = match devices.remove(&name) {
+                    None => Definition::By {
+                        file,
+                        spec,
+                        device,
+                        shadowed: Vec::new(),
+                    },
+                    Some(before) => before.and(file, spec, device),
+                };
+                devices.insert(name, defined);
+            }
+        }
+        devices
+    }
+
+    /// What a container gets that asks for these devices: edits of a spec once, before those of its devices
+    /// (cache.go:241-279).
+    ///
+    /// # Errors
+    /// All names that stand for no device: an engine then adds none of them.
+    pub fn resolve(&self, names: &[String]) -> Result<Edits, Vec<Unresolved>> {
+        let devices = self.devices();
+        let (mut edits, mut unresolved, mut taken) = (Edits::default(), Vec::new(), Vec::new());
+        for name in names {
+            match devices.get(name) {
+                Some(Definition::By {
+                    file, spec, device, ..
+                }) => {
+                    if !taken.contains(&&file.path) {
+                        taken.push(&file.path);
+                        edits.append(&spec.container_edits);
+                    }
+                    edits.append(&device.container_edits);
+                }
+                other => unresolved.push(Unresolved {
+                    name: name.clone(),
+                    reason: self.why_not(name, other),
+                }),
+            }
+        }
+        if unresolved.is_empty() {
+            Ok(edits)
+        } else {
+            Err(unresolved)
+        }
+    }
+
+    fn why_not(&self, name: &str, definition: Option<&Definition<'_>>) -> String {
+        if let Some(Definition::Conflict(paths)) = definition {
+            return format!(
+                "{} define it in one directory, so that no engine takes it from any of them: remove it from all but one",
+                shown(paths)
+            );
+        }
+        if let Err(error) = name.parse::<QualifiedName>() {
+            return error.to_string();
+        }
+        let broken: Vec<&Path> = self
+            .files
+            .iter()
+            .filter(|file| file.spec.is_err())
+            .map(|file| file.path.as_path())
+            .collect();
+        let directories: Vec<&Path> = self.directories.iter().map(PathBuf::as_path).collect();
+        let hint = if broken.is_empty() {
+            String::new()
+        } else {
+            format!(" (or is it in {}, which can't be used?)", shown(&broken))
+        };
+        format!("no spec in {} defines it{hint}", shown(&directories))
+    }
+}
+
+impl<'s> Definition<'s> {
+    /// What it becomes once a further file defines it, too.
+    fn and(self, file: &'s SpecFile, spec: &'s Document, device: &'s Device) -> Self {
+        match self {
+            // The Go library remembers a conflict to the end, whatever higher directories say.
+            Self::Conflict(mut paths) => {
+                paths.push(&file.path);
+                Self::Conflict(paths)
+            }
+            Self::By {
+                file: before,
+                mut shadowed,
+                ..
+            } if before.priority < file.priority => {
+                shadowed.push(&before.path);
+                Self::By {
+                    file,
+                    spec,
+                    device,
+                    shadowed,
+                }
+            }
+            Self::By { file: before, .. } => Self::Conflict(vec![&before.path, &file.path]),
+        }
+    }
+}
+
+/// Paths, as a sentence has them.
+pub fn shown(paths: &[&Path]) -> String {
+    let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    match paths.split_last() {
+        Some((last, others)) if !others.is_empty() => format!("{} and {last}", others.join(", ")),
+        _ => paths.concat(),
+    }
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    let resolved = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    resolved(one) == resolved(other)
+}
+
+/// The specs directly in a directory, by name as the Go library walks them.
+fn list(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if is_spec_name(&entry.path()) && !entry.file_type()?.is_dir() {
+            paths.push(entry.path());
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str, priority: usize, names: &[&str]) -> SpecFile {
+        let devices: Vec<String> = names
+            .iter()
+            .map(|name| format!("{{name: {name}, containerEdits: {{env: ['{path}=1']}}}}"))
+            .collect();
+        let text = format!(
+            "cdiVersion: 0.5.0\nkind: a/b\ndevices: [{}]\ncontainerEdits: {{env: [S=1]}}\n",
+            devices.join(", ")
+        );
+        SpecFile {
+            path: path.into(),
+            priority,
+            spec: judge(&text),
+        }
+    }
+
+    fn specs(files: Vec<SpecFile>) -> Specs {
+        Specs {
+            directories: vec!["low".into(), "high".into()],
+            files,
+            unreadable: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_later_directory_wins() {
+        let specs = specs(vec![file("l", 0, &["x", "y"]), file("h", 1, &["x"])]);
+        let devices = specs.devices();
+        assert!(matches!(&devices["a/b=x"], Definition::By { file, shadowed, .. }
+            if file.path == Path::new("h") && shadowed == &[Path::new("l")]));
+        assert!(matches!(&devices["a/b=y"], Definition::By { file, .. } if file.path == Path::new("l")));
+    }
+
+    #[test]
+    fn two_of_one_directory_annul_it_also_where_a_later_directory_has_it() {
+        let specs = specs(vec![
+            file("a", 0, &["x"]),
+            file("b", 0, &["x", "y"]),
+            file("h", 1, &["x"]),
+        ]);
+        assert!(matches!(&specs.devices()["a/b=x"], Definition::Conflict(paths) if paths.len() == 3));
+        assert!(specs.resolve(&["a/b=y".into()]).is_ok());
+    }
+
+    #[test]
+    fn a_specs_own_edits_come_once_and_first() {
+        let specs = specs(vec![file("l", 0, &["x", "y"])]);
+        let edits = specs.resolve(&["a/b=x".into(), "a/b=y".into()]).unwrap();
+        assert_eq!(edits.env, ["S=1", "l=1", "l=1"]);
+    }
+
+    #[test]
+    fn all_names_that_cannot_be_resolved_are_told() {
+        let mut files = vec![file("l", 0, &["x"]), file("m", 0, &["x"])];
+        files.push(SpecFile {
+            path: "broken".into(),
+            priority: 0,
+            spec: judge("{"),
+        });
+        let names = ["a/b=x", "a/b=z", "nonsense"].map(String::from);
+        let told: Vec<String> = specs(files)
+            .resolve(&names)
+            .unwrap_err()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert!(
+            told[0].starts_with("a/b=x: l and m define it in one directory"),
+            "{told:?}"
+        );
+        assert!(
+            told[1].contains("no spec in low and high defines it (or is it in broken"),
+            "{told:?}"
+        );
+        assert!(told[2].contains("write VENDOR/CLASS=NAME"), "{told:?}");
+    }
+}

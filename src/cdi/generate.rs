@@ -1,0 +1,451 @@
+//! Specs that bring our hooks into a container, and their files.
+//!
+//! One file for each device, named after it, so that writing one anew changes no other. Must not know what a request
+//! means: whoever calls has had it read.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::directories::{Definition, SpecFile, Specs, shown};
+use super::document::{Device, Document, Edits, Hook};
+use super::names::{self, Kind, NameError};
+use super::{reference, rules};
+
+/// The vendor and class of our devices when nothing else is said.
+pub const DEFAULT_KIND: &str = "oci-hotplug.dev/device";
+
+/// The device that brings the hooks and asks for nothing: the container's annotations ask.
+pub const ANNOTATED: &str = "annotated";
+
+/// The version that the oldest libraries in use know (kubernetes.md 2.2); hooks are older still.
+const VERSION: &str = "0.5.0";
+
+/// In seconds; as in hooks.d.
+const HOOK_TIMEOUT: i64 = 10;
+
+/// The longest name of a file, NAME_MAX of limits.h.
+const MAX_FILE_NAME: usize = 255;
+
+const PRESTART: &str = "oci-hotplug-prestart";
+const POSTSTOP: &str = "oci-hotplug-poststop";
+
+/// A device to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// What stands behind the `=`.
+    pub name: String,
+    /// Arguments `--device` of the prestart hook.
+    pub devices: Vec<String>,
+    /// Arguments `--symlink` of the prestart hook.
+    pub symlinks: Vec<String>,
+}
+
+/// What became of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placed {
+    /// It is new.
+    Written,
+    /// It was there with other content of ours.
+    Updated,
+    /// It was there as it should be.
+    Unchanged,
+}
+
+/// Why nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerateError {
+    /// The name.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The name of the file.
+    #[error(
+        "writing device {name:?}: the name of its file would have {length} characters, and {MAX_FILE_NAME} are allowed: choose a shorter one"
+    )]
+    Long {
+        /// The device's name.
+        name: String,
+        /// The length.
+        length: usize,
+    },
+    /// No hooks.
+    #[error("looking for the hooks {PRESTART} and {POSTSTOP}: they are in neither of {} (install them, or name their directory with --hook-dir)", shown(&dirs.iter().map(PathBuf::as_path).collect::<Vec<_>>()))]
+    NoHooks {
+        /// Where they were looked for.
+        dirs: Vec<PathBuf>,
+    },
+    /// A relative path means nothing to a runtime.
+    #[error("hook directory {}: it must be an absolute path, for the runtime starts the hooks by it", .0.display())]
+    HookDir(PathBuf),
+    /// Another file has it.
+    #[error("writing {name}: {other} defines it, too: {why} (remove it there, or choose another name)", other = other.display())]
+    Clash {
+        /// The qualified name.
+        name: String,
+        /// The other file.
+        other: PathBuf,
+        /// What would come of it.
+        why: &'static str,
+    },
+    /// The file is there and is not ours.
+    #[error("writing {path}: it is there, and oci-hotplug did not write it: {what} (remove it, or choose another name)", path = path.display())]
+    NotOurs {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: String,
+    },
+    /// The CNCF's library.
+    #[error("device {name:?} makes no valid spec: {objection}")]
+    Invalid {
+        /// The device's name.
+        name: String,
+        /// What the library says.
+        objection: String,
+    },
+    /// The file system.
+    #[error("{doing} {path}: {source}", path = path.display())]
+    Io {
+        /// What was being done, as a gerund.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+/// The directory of the hooks: the first of these that has both.
+///
+/// # Errors
+/// When none has.
+pub fn find_hooks(dirs: &[PathBuf]) -> Result<PathBuf, GenerateError> {
+    let has_both = |dir: &&PathBuf| [PRESTART, POSTSTOP].iter().all(|hook| dir.join(hook).is_file());
+    let found = dirs.iter().find(has_both).cloned();
+    found.ok_or_else(|| GenerateError::NoHooks { dirs: dirs.to_vec() })
+}
+
+/// The spec of these devices: two hooks each, and nothing else, so that nothing need be present.
+///
+/// # Errors
+/// When a name or the directory is not one that CDI or a runtime can use.
+pub fn document(kind: &Kind, hook_dir: &Path, wishes: &[Wish]) -> Result<Document, GenerateError> {
+    let hook_dir_text = hook_dir.to_str().filter(|_| hook_dir.is_absolute());
+    let hook_dir = hook_dir_text.ok_or_else(|| GenerateError::HookDir(hook_dir.to_owned()))?;
+    for wish in wishes {
+        names::check_device(&wish.name)?;
+    }
+    let mut document = Document {
+        cdi_version: VERSION.to_owned(),
+        kind: kind.to_string(),
+        devices: wishes.iter().map(|wish| device(hook_dir, wish)).collect(),
+        ..Document::default()
+    };
+    let (required, _) = rules::required_version(&document);
+    document.cdi_version = required.max(VERSION).to_owned();
+    let path = PathBuf::from("generated.json");
+    match reference::objection(&document, &path) {
+        Some(objection) => Err(GenerateError::Invalid {
+            name: wishes
+                .iter()
+                .map(|wish| wish.name.as_str())
+                .collect::<Vec<_>>()
+                .join(", "),
+            objection,
+        }),
+        None => Ok(document),
+    }
+}
+
+fn device(hook_dir: &str, wish: &Wish) -> Device {
+    let mut args = vec![PRESTART.to_owned()];
+    let options = [("--device", &wish.devices), ("--symlink", &wish.symlinks)];
+    for (option, values) in options {
+        args.extend(values.iter().flat_map(|value| [option.to_owned(), value.clone()]));
+    }
+    let hook = |name: &str, stage: &str, args| Hook {
+        hook_name: stage.to_owned(),
+        path: format!("{}/{name}", hook_dir.trim_end_matches('/')),
+        args,
+        env: Vec::new(),
+        timeout: Some(HOOK_TIMEOUT),
+    };
+    Device {
+        name: wish.name.clone(),
+        container_edits: Edits {
+            hooks: vec![
+                hook(PRESTART, "createRuntime", args),
+                hook(POSTSTOP, "poststop", vec![POSTSTOP.to_owned()]),
+            ],
+            ..Edits::default()
+        },
+        ..Device::default()
+    }
+}
+
+/// Whether we wrote it: each device has our two hooks and nothing else. A mark of our own would need a newer version
+/// of the specification, which older engines refuse.
+pub fn is_ours(document: &Document) -> bool {
+    document.annotations.is_empty()
+        && document.container_edits.is_empty()
+        && !document.devices.is_empty()
+        && document.devices.iter().all(is_our_device)
+}
+
+/// Whether a device has our two hooks and nothing else.
+pub fn is_our_device(device: &Device) -> bool {
+    let edits = &device.container_edits;
+    let only_hooks = Edits {
+        hooks: edits.hooks.clone(),
+        ..Edits::default()
+    };
+    let is_hook = |hook: &Hook, stage: &str, name: &str| {
+        hook.hook_name == stage
+            && Path::new(&hook.path).file_name().is_some_and(|file| file == name)
+            && hook.args.first().is_some_and(|first| first == name)
+    };
+    device.annotations.is_empty()
+        && *edits == only_hooks
+        && matches!(&edits.hooks[..], [start, stop]
+            if is_hook(start, "createRuntime", PRESTART) && is_hook(stop, "poststop", POSTSTOP))
+}
+
+/// What the prestart hook of a device of ours asks for, in the words of its arguments.
+pub fn requests(device: &Device) -> Vec<&str> {
+    let args = device
+        .container_edits
+        .hooks
+        .first()
+        .map_or(&[][..], |hook| &hook.args);
+    let pairs = args.windows(2).filter(|pair| pair[0] == "--device");
+    pairs.map(|pair| pair[1].as_str()).collect()
+}
+
+/// The text of a spec's file.
+pub fn text(document: &Document) -> String {
+    // A struct of strings and numbers: writing it cannot fail.
+    let mut text = serde_json::to_string_pretty(document).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// The name of a device's file: `VENDOR-CLASS_NAME.json`, as the Go library forms it (spec.go:300-322).
+///
+/// # Errors
+/// When it would be too long.
+pub fn file_name(kind: &Kind, name: &str) -> Result<String, GenerateError> {
+    let file = format!("{}-{}_{name}.json", kind.vendor, kind.class);
+    // The temporary file's name is longer by this much.
+    let length = file.len() + ".4194304.tmp".len() + 1;
+    if length > MAX_FILE_NAME {
+        return Err(GenerateError::Long {
+            name: name.to_owned(),
+            length,
+        });
+    }
+    Ok(file)
+}
+
+/// Checks that the spec of one device can be put into `dir`, among what engines read: `specs`. Changes nothing.
+///
+/// # Errors
+/// When a file that we did not write is in its place, or another file defines the device.
+pub fn check(specs: &Specs, dir: &Path, kind: &Kind, name: &str) -> Result<PathBuf, GenerateError> {
+    let path = dir.join(file_name(kind, name)?);
+    check_existing(&path)?;
+    let qualified = format!("{kind}={name}");
+    let here = resolved(&path);
+    let mut others: Vec<&Path> = match specs.devices().remove(&qualified) {
+        None => Vec::new(),
+        Some(Definition::Conflict(paths)) => paths,
+        Some(Definition::By { file, shadowed, .. }) => [&[file.path.as_path()], &shadowed[..]].concat(),
+    };
+    others.retain(|other| resolved(other) != here);
+    let Some(other) = others.first() else {
+        return Ok(path);
+    };
+    let same_directory = other
+        .parent()
+        .is_some_and(|parent| resolved(parent) == resolved(dir));
+    Err(GenerateError::Clash {
+        name: qualified,
+        other: other.to_path_buf(),
+        why: if same_directory {
+            "with two files of one directory, engines take it from neither"
+        } else {
+            "engines would take it from only one of the two directories"
+        },
+    })
+}
+
+fn resolved(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
+fn check_existing(path: &Path) -> Result<(), GenerateError> {
+    let not_ours = |what: String| {
+        Err(GenerateError::NotOurs {
+            path: path.to_owned(),
+            what,
+        })
+    };
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(io_error("looking at", path, source)),
+        Ok(found) if !found.is_file() => return not_ours("it is no regular file".into()),
+        Ok(_) => {}
+    }
+    match SpecFile::read(path, 0).spec {
+        Ok(document) if is_ours(&document) => Ok(()),
+        Ok(document) => not_ours(format!("it is a spec of {}", document.kind)),
+        Err(faults) => not_ours(faults.first().map(ToString::to_string).unwrap_or_default()),
+    }
+}
+
+/// Puts a spec at a path that [`check`] gave: complete or not at all, and by rename, which is what engines watch for
+/// (cache.go:549). The directory is made if need be.
+///
+/// # Errors
+/// When the directory or the file can't be written.
+pub fn place(path: &Path, document: &Document) -> Result<Placed, GenerateError> {
+    let text = text(document);
+    let placed = match fs::read(path) {
+        Ok(before) if before == text.as_bytes() => return Ok(Placed::Unchanged),
+        Ok(_) => Placed::Updated,
+        Err(_) => Placed::Written,
+    };
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(dir)
+        .map_err(|source| io_error("making the directory", dir, source))?;
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = dir.join(format!(".{file}.{}.tmp", std::process::id()));
+    let written = write_new(&temporary, &text).and_then(|()| fs::rename(&temporary, path));
+    written.map_err(|source| {
+        let _ = fs::remove_file(&temporary);
+        io_error("writing", path, source)
+    })?;
+    Ok(placed)
+}
+
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    // Left by a process of this number that was killed, if it is there at all.
+    let _ = fs::remove_file(path);
+    let mut file: File = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+fn io_error(doing: &'static str, path: &Path, source: io::Error) -> GenerateError {
+    GenerateError::Io {
+        doing,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn kind() -> Kind {
+        DEFAULT_KIND.parse().unwrap()
+    }
+
+    fn wish(name: &str, devices: &[&str]) -> Wish {
+        Wish {
+            name: name.to_owned(),
+            devices: devices.iter().map(|text| text.to_string()).collect(),
+            symlinks: Vec::new(),
+        }
+    }
+
+    fn the_document(wishes: &[Wish]) -> Document {
+        document(&kind(), Path::new("/usr/libexec/oci/hooks.d"), wishes).unwrap()
+    }
+
+    #[test]
+    fn a_device_has_our_two_hooks_and_nothing_else() {
+        let mut board = wish("board", &["usb:0403:6001", "class:lab"]);
+        board.symlinks = vec!["usb:0403:6001:0=/dev/gps".into()];
+        let document = the_document(&[board]);
+        assert_eq!(document.cdi_version, "0.5.0");
+        let hooks = &document.devices[0].container_edits.hooks;
+        assert_eq!(hooks[0].path, "/usr/libexec/oci/hooks.d/oci-hotplug-prestart");
+        assert_eq!(
+            hooks[0].args,
+            [
+                "oci-hotplug-prestart",
+                "--device",
+                "usb:0403:6001",
+                "--device",
+                "class:lab",
+                "--symlink",
+                "usb:0403:6001:0=/dev/gps"
+            ]
+        );
+        assert_eq!(
+            (hooks[1].hook_name.as_str(), &hooks[1].args[..]),
+            ("poststop", &["oci-hotplug-poststop".to_owned()][..])
+        );
+        assert!(is_ours(&document));
+        assert_eq!(requests(&document.devices[0]), ["usb:0403:6001", "class:lab"]);
+    }
+
+    #[test]
+    fn what_has_anything_else_is_not_ours() {
+        let ours = the_document(&[wish("x", &[])]);
+        let mut other = ours.clone();
+        other.devices[0].container_edits.env.push("A=1".into());
+        assert!(!is_ours(&other));
+        let mut other = ours.clone();
+        other.devices[0].container_edits.hooks[0].path = "/bin/true".into();
+        assert!(!is_ours(&other));
+        let mut other = ours;
+        other.devices.clear();
+        assert!(!is_ours(&other));
+    }
+
+    #[test]
+    fn a_class_with_a_dot_needs_the_newer_version() {
+        let kind = "vendor.com/my.class".parse().unwrap();
+        assert_eq!(
+            document(&kind, Path::new("/h"), &[wish("x", &[])])
+                .unwrap()
+                .cdi_version,
+            "0.6.0"
+        );
+    }
+
+    #[test]
+    fn a_hook_directory_must_be_absolute() {
+        assert!(matches!(
+            document(&kind(), Path::new("hooks"), &[]),
+            Err(GenerateError::HookDir(_))
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_valid_and_read_as_ours(
+            name in "[a-z0-9][a-z0-9_.:-]{0,20}[a-z0-9]",
+            devices in proptest::collection::vec("[ -~]{0,30}|[\u{e0}-\u{17f}\"\\\\]{0,9}", 0..4),
+        ) {
+            let wish = Wish { name, devices, symlinks: Vec::new() };
+            let document = the_document(&[wish]);
+            let text = text(&document);
+            let read = Document::parse(&text).unwrap();
+            prop_assert_eq!(&read, &document);
+            prop_assert_eq!(rules::faults(&read, &text), []);
+            prop_assert!(is_ours(&read));
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Names of CDI: `vendor/class=device`, judged as the Go library judges them (pkg/parser/parser.go:81-199).
+//!
+//! Must not know which devices there are.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// `vendor/class`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Kind {
+    /// Whose it is: a domain, as a rule.
+    pub vendor: String,
+    /// What it is.
+    pub class: String,
+}
+
+/// `vendor/class=device`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct QualifiedName {
+    /// What stands before the `=`.
+    pub kind: Kind,
+    /// What stands behind it.
+    pub device: String,
+}
+
+/// A text that is no such name, and the cure.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Nothing.
+    #[error("the {what} is empty: write one, such as {example}")]
+    Empty {
+        /// Which part.
+        what: &'static str,
+        /// One that is right.
+        example: &'static str,
+    },
+    /// The wrong beginning.
+    #[error("the {what} {name:?} must begin with a {letter}{hint}")]
+    Begin {
+        /// Which part.
+        what: &'static str,
+        /// What stands there.
+        name: String,
+        /// `letter`, or `letter or digit`.
+        letter: &'static str,
+        /// What would be right.
+        hint: String,
+    },
+    /// The wrong end.
+    #[error("the {what} {name:?} must end with a letter or digit{hint}")]
+    End {
+        /// Which part.
+        what: &'static str,
+        /// What stands there.
+        name: String,
+        /// What would be right.
+        hint: String,
+    },
+    /// A character that can't be there.
+    #[error("the {what} {name:?} must not have {found:?}: letters, digits and {allowed} are allowed{hint}")]
+    Character {
+        /// Which part.
+        what: &'static str,
+        /// What stands there.
+        name: String,
+        /// The character.
+        found: char,
+        /// What may be in between.
+        allowed: &'static str,
+        /// What would be right.
+        hint: String,
+    },
+    /// No `vendor/class`.
+    #[error("{text:?} is no kind: write VENDOR/CLASS, such as oci-hotplug.dev/device")]
+    Kind {
+        /// What stands there.
+        text: String,
+    },
+    /// No `vendor/class=device`.
+    #[error(
+        "{text:?} is no qualified name: write VENDOR/CLASS=NAME, such as oci-hotplug.dev/device=annotated"
+    )]
+    Qualified {
+        /// What stands there.
+        text: String,
+    },
+}
+
+struct Part {
+    what: &'static str,
+    example: &'static str,
+    begins_with_digit: bool,
+    between: &'static str,
+    allowed: &'static str,
+}
+
+const VENDOR: Part = Part {
+    what: "vendor",
+    example: "oci-hotplug.dev",
+    begins_with_digit: false,
+    between: "-_.",
+    allowed: "\"-\", \"_\", \".\"",
+};
+const CLASS: Part = Part {
+    what: "class",
+    example: "device",
+    ..VENDOR
+};
+const DEVICE: Part = Part {
+    what: "device name",
+    example: "board",
+    begins_with_digit: true,
+    between: "-_.:",
+    allowed: "\"-\", \"_\", \".\", \":\"",
+};
+
+impl Part {
+    fn check(&self, name: &str) -> Result<(), NameError> {
+        let what = self.what;
+        let Some(first) = name.chars().next() else {
+            return Err(NameError::Empty {
+                what,
+                example: self.example,
+            });
+        };
+        let fits = |letter: char| letter.is_ascii_alphanumeric() || self.between.contains(letter);
+        let (name, hint) = (name.to_owned(), self.hint(name));
+        if let Some(found) = name.chars().find(|letter| !fits(*letter)) {
+            let allowed = self.allowed;
+            return Err(NameError::Character {
+                what,
+                name,
+                found,
+                allowed,
+                hint,
+            });
+        }
+        if !(first.is_ascii_alphabetic() || self.begins_with_digit && first.is_ascii_digit()) {
+            let letter = if self.begins_with_digit {
+                "letter or digit"
+            } else {
+                "letter"
+            };
+            return Err(NameError::Begin {
+                what,
+                name,
+                letter,
+                hint,
+            });
+        }
+        if !name.ends_with(|letter: char| letter.is_ascii_alphanumeric()) {
+            return Err(NameError::End { what, name, hint });
+        }
+        Ok(())
+    }
+
+    /// The nearest name that is right.
+    fn hint(&self, name: &str) -> String {
+        let fitting: String = name
+            .chars()
+            .map(|letter| {
+                let fits = letter.is_ascii_alphanumeric() || self.between.contains(letter);
+                if fits { letter } else { '-' }
+            })
+            .collect();
+        let begins =
+            |letter: char| letter.is_ascii_alphabetic() || self.begins_with_digit && letter.is_ascii_digit();
+        let hint = fitting
+            .trim_start_matches(|letter| !begins(letter))
+            .trim_end_matches(|letter: char| !letter.is_ascii_alphanumeric());
+        if hint.is_empty() {
+            String::new()
+        } else {
+            format!(", as in {hint:?}")
+        }
+    }
+}
+
+/// Judges a device's name.
+///
+/// # Errors
+/// What is wrong with it, and the cure.
+pub fn check_device(name: &str) -> Result<(), NameError> {
+    DEVICE.check(name)
+}
+
+impl FromStr for Kind {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let kind = text.split_once('/').filter(|(_, class)| !class.contains('/'));
+        let (vendor, class) = kind.ok_or_else(|| NameError::Kind {
+            text: text.to_owned(),
+        })?;
+        VENDOR.check(vendor)?;
+        CLASS.check(class)?;
+        Ok(Self {
+            vendor: vendor.to_owned(),
+            class: class.to_owned(),
+        })
+    }
+}
+
+impl FromStr for QualifiedName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let parts = text.split_once('=').filter(|(kind, device)| {
+            !kind.is_empty() && !kind.starts_with('/') && kind.contains('/') && !device.contains('=')
+        });
+        let (kind, device) = parts.ok_or_else(|| NameError::Qualified {
+            text: text.to_owned(),
+        })?;
+        let kind = kind.parse()?;
+        check_device(device)?;
+        Ok(Self {
+            kind,
+            device: device.to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.vendor, self.class)
+    }
+}
+
+impl fmt::Display for QualifiedName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.kind, self.device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn names_are_judged_as_the_go_library_does() {
+        for name in [
+            "nvidia.com/gpu=0",
+            "a/b=c",
+            "a-1/b_2=x:y.z",
+            "V.X/c.d=0000:02:00.0",
+        ] {
+            assert_eq!(name.parse::<QualifiedName>().unwrap().to_string(), name);
+        }
+        for name in [
+            "",
+            "/dev/null",
+            "/a/b=c",
+            "a/b",
+            "a/b=",
+            "=c",
+            "a=c",
+            "a/b=c=d",
+            "a/b/c=d",
+            "1a/b=c",
+            "a/_b=c",
+            "a-/b=c",
+            "a/b=-c",
+            "a/b=c:",
+            "a/b=c d",
+            "a/bü=c",
+        ] {
+            assert!(name.parse::<QualifiedName>().is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_fault_tells_the_cure() {
+        for (name, cure) in [
+            ("my board", "must not have ' '"),
+            ("my board", "as in \"my-board\""),
+            ("_x", "must begin with a letter or digit, as in \"x\""),
+            ("x.", "must end with a letter or digit, as in \"x\""),
+            ("", "such as board"),
+        ] {
+            let text = check_device(name).unwrap_err().to_string();
+            assert!(text.contains(cure), "{text}");
+        }
+        let text = "1st.dev/x".parse::<Kind>().unwrap_err().to_string();
+        assert!(
+            text.contains("the vendor \"1st.dev\" must begin with a letter, as in \"st.dev\""),
+            "{text}"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn the_name_in_the_hint_is_right(name in "[a-zA-Z0-9_.:/= -]{1,20}") {
+            if check_device(&name).is_err() {
+                let hint = DEVICE.hint(&name);
+                if let Some(quoted) = hint.strip_prefix(", as in \"") {
+                    prop_assert_eq!(check_device(quoted.trim_end_matches('"')), Ok(()));
+                }
+            }
+        }
+
+        #[test]
+        fn what_is_read_is_written_alike(name in "[a-z0-9_./=:-]{0,24}") {
+            if let Ok(read) = name.parse::<QualifiedName>() {
+                prop_assert_eq!(read.to_string(), name);
+            }
+        }
+    }
+}

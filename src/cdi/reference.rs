@@ -1,0 +1,71 @@
+//! The CNCF's library `container-device-interface` as a second opinion on a spec.
+//!
+//! Not used to read directories: its scan descends into subdirectories, stops at the first broken file and keeps
+//! devices in conflict (1.1.1, spec_dirs.rs and cache.rs), where the Go library that the engines use does none of
+//! that. Without the feature `cdi` it has no opinion.
+
+use std::path::Path;
+
+use super::document::Document;
+
+/// What the library has against a spec, if anything.
+#[cfg(feature = "cncf-cdi")]
+pub(super) fn objection(document: &Document, path: &Path) -> Option<String> {
+    let judged = serde_json::to_value(document)
+        .and_then(serde_json::from_value)
+        .map_err(anyhow::Error::from)
+        .and_then(|raw| container_device_interface::spec::new_spec(&raw, &path.to_path_buf(), 0));
+    judged.err().map(|error| format!("{error:#}"))
+}
+
+/// What the library has against a spec, if anything.
+#[cfg(not(feature = "cncf-cdi"))]
+pub(super) fn objection(_document: &Document, _path: &Path) -> Option<String> {
+    None
+}
+
+#[cfg(all(test, feature = "cncf-cdi"))]
+mod tests {
+    use super::*;
+    use crate::cdi::rules::faults;
+    use proptest::prelude::*;
+
+    /// Specs from parts that are right and parts that are wrong.
+    fn spec() -> impl Strategy<Value = String> {
+        let version = prop::sample::select(vec![
+            "0.3.0", "v0.5.0", "0.7.0", "1.0.0", "1.1.0", "0.9.0", "2", "",
+        ]);
+        let kind = prop::sample::select(vec!["a.b/c", "a/b.c", "_a/b", "a", "a/b/c"]);
+        let name = prop::sample::select(vec!["x", "0", "x:y", "x y", "", "-x"]);
+        let edits = prop::sample::select(vec![
+            r#"{"env":["A=1"]}"#,
+            r#"{"env":["A"]}"#,
+            "{}",
+            r#"{"hooks":[{"hookName":"createRuntime","path":"/bin/true"}]}"#,
+            r#"{"hooks":[{"hookName":"creatRuntime","path":"/bin/true"}]}"#,
+            r#"{"deviceNodes":[{"path":"/dev/x","hostPath":"/dev/y","permissions":"rw"}]}"#,
+            r#"{"deviceNodes":[{"path":"/dev/x","permissions":"rwx"}]}"#,
+            r#"{"mounts":[{"hostPath":"/a","containerPath":"/b","type":"bind"}]}"#,
+            r#"{"additionalGids":[5]}"#,
+            r#"{"netDevices":[{"hostInterfaceName":"eth1","name":"eth0"}]}"#,
+        ]);
+        (version, kind, name, edits).prop_map(|(version, kind, name, edits)| {
+            format!(
+                r#"{{"cdiVersion":"{version}","kind":"{kind}","devices":[{{"name":"{name}","containerEdits":{edits}}}]}}"#
+            )
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+        #[test]
+        fn our_rules_and_the_library_agree(text in spec()) {
+            let document = Document::parse(&text).unwrap();
+            let ours = faults(&document, &text);
+            // The library panics on versions that are none.
+            prop_assume!(!ours.iter().any(|fault| fault.field == "cdiVersion" && fault.message.contains("no version")));
+            let theirs = objection(&document, Path::new("/etc/cdi/x.json"));
+            prop_assert_eq!(ours.is_empty(), theirs.is_none(), "{}: {:?} {:?}", text, ours, theirs);
+        }
+    }
+}

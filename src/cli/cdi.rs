@@ -1,0 +1,248 @@
+//! `oci-hotplug cdi`: write, list, validate and resolve specs of the Container Device Interface.
+
+mod show;
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use crate::cdi::directories::{DEFAULT_DIRECTORIES, SpecFile, Specs};
+use crate::cdi::generate::{self, ANNOTATED, DEFAULT_KIND, Placed, Wish};
+use crate::cdi::names::Kind;
+use crate::host::config::Config;
+use crate::model::annotations::{AskError, read_list};
+use crate::model::asked::Origin;
+use crate::model::class::Classes;
+use crate::model::symlink::parse_symlinks;
+
+/// Where install.sh and packages put the hooks.
+const HOOK_DIR: &str = "/usr/libexec/oci/hooks.d";
+
+/// The arguments of all of it.
+#[derive(Debug, Args)]
+pub(super) struct Cdi {
+    #[command(subcommand)]
+    verb: Verb,
+    /// A directory with specs; may stand more than once, a later one wins [default: /etc/cdi and /var/run/cdi].
+    #[arg(long, global = true, value_name = "DIR")]
+    cdi_dir: Vec<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Write a device that brings the hooks, for engines without hooks.d.
+    ///
+    /// Examples: oci-hotplug cdi generate board --device usb:0403:6001;
+    /// oci-hotplug cdi generate annotated, which brings the hooks for containers that ask by annotation;
+    /// oci-hotplug cdi generate --all, a device for each class of the configuration.
+    Generate(Generate),
+    /// The devices that engines find here, and what is wrong with the specs.
+    List,
+    /// What is wrong with a spec, or with all of them.
+    Validate {
+        /// The spec [default: all that engines read].
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// What a container gets that asks for these devices.
+    Resolve {
+        /// Qualified names, such as oci-hotplug.dev/device=annotated.
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Generate {
+    /// The device's name, behind the "=".
+    #[arg(value_name = "NAME", required_unless_present = "all", conflicts_with = "all")]
+    name: Option<String>,
+    /// A request, as in the annotation io.oci-hotplug.devices; may stand more than once.
+    #[arg(long, value_name = "REQUEST", conflicts_with = "all")]
+    device: Vec<String>,
+    /// A further link, as in the annotation io.oci-hotplug.symlinks; may stand more than once.
+    #[arg(long, value_name = "RULE", conflicts_with = "all")]
+    symlink: Vec<String>,
+    /// Write a device for each class of the configuration, with the class's name.
+    #[arg(long)]
+    all: bool,
+    /// Vendor and class, before the "=".
+    #[arg(long, value_name = "VENDOR/CLASS", default_value = DEFAULT_KIND)]
+    kind: String,
+    /// The directory to write to, or "-" for standard output.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_DIRECTORIES[0])]
+    output: PathBuf,
+    /// Where the hooks are [default: /usr/libexec/oci/hooks.d, or beside this program].
+    #[arg(long, value_name = "DIR")]
+    hook_dir: Option<PathBuf>,
+}
+
+/// Does what the arguments say.
+pub(super) fn run(arguments: &Cdi, config: &Config, as_json: bool) -> Result<()> {
+    let mut directories = arguments.cdi_dir.clone();
+    if directories.is_empty() {
+        directories = DEFAULT_DIRECTORIES.map(PathBuf::from).to_vec();
+    }
+    match &arguments.verb {
+        Verb::Generate(wanted) => run_generate(wanted, directories, &config.classes()?, as_json),
+        Verb::List => show::list(&Specs::scan(&directories), as_json),
+        Verb::Validate { file: None } => show::validate(&Specs::scan(&directories), as_json),
+        Verb::Validate { file: Some(path) } => {
+            let specs = Specs {
+                files: vec![SpecFile::read(path, 0)],
+                ..Specs::default()
+            };
+            show::validate(&specs, as_json)
+        }
+        Verb::Resolve { names } => show::resolve(&Specs::scan(&directories), names, as_json),
+    }
+}
+
+fn run_generate(
+    wanted: &Generate,
+    mut directories: Vec<PathBuf>,
+    classes: &Classes,
+    as_json: bool,
+) -> Result<()> {
+    let kind: Kind = wanted.kind.parse().context("--kind")?;
+    let hook_dir = match &wanted.hook_dir {
+        Some(dir) => dir.clone(),
+        None => default_hook_dir()?,
+    };
+    let wishes = wishes(wanted, classes)?;
+    let mut out = std::io::stdout().lock();
+    if wanted.output == Path::new("-") {
+        write!(
+            out,
+            "{}",
+            generate::text(&generate::document(&kind, &hook_dir, &wishes)?)
+        )?;
+        return Ok(());
+    }
+    directories.push(wanted.output.clone());
+    let specs = Specs::scan(&directories);
+    // Everything is judged before anything is written.
+    let mut ready = Vec::new();
+    for wish in &wishes {
+        let document = generate::document(&kind, &hook_dir, std::slice::from_ref(wish))?;
+        ready.push((
+            generate::check(&specs, &wanted.output, &kind, &wish.name)?,
+            document,
+            wish,
+        ));
+    }
+    let mut report = Vec::new();
+    for (path, document, wish) in &ready {
+        let placed = generate::place(path, document)?;
+        report.push((
+            format!("{kind}={}", wish.name),
+            path.display().to_string(),
+            word(placed),
+        ));
+    }
+    if as_json {
+        let list: Vec<Value> = report
+            .iter()
+            .map(|(name, file, result)| json!({ "device": name, "file": file, "result": result }))
+            .collect();
+        writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
+    } else {
+        for (name, file, result) in report {
+            writeln!(out, "{name}: {result} {file}")?;
+        }
+    }
+    if wanted.all {
+        warn_of_stale(&specs, &kind, classes);
+    }
+    Ok(())
+}
+
+fn word(placed: Placed) -> &'static str {
+    match placed {
+        Placed::Written => "wrote",
+        Placed::Updated => "updated",
+        Placed::Unchanged => "unchanged",
+    }
+}
+
+fn default_hook_dir() -> Result<PathBuf> {
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|program| program.parent().map(Path::to_owned));
+    let dirs: Vec<PathBuf> = [Some(PathBuf::from(HOOK_DIR)), beside]
+        .into_iter()
+        .flatten()
+        .collect();
+    Ok(generate::find_hooks(&dirs)?)
+}
+
+/// The devices to be written; what they ask for is known to be right.
+fn wishes(wanted: &Generate, classes: &Classes) -> Result<Vec<Wish>> {
+    let Some(name) = &wanted.name else {
+        return wishes_of_classes(classes);
+    };
+    for request in &wanted.device {
+        read_list(Origin::Administrator, request, classes)?;
+    }
+    for rule in &wanted.symlink {
+        parse_symlinks(rule).map_err(AskError::from)?;
+    }
+    if wanted.device.is_empty() && name != ANNOTATED {
+        bail!(
+            "device {name:?} asks for nothing: give --device REQUEST (only the device \"{ANNOTATED}\" leaves it to the \
+             container's annotations)"
+        );
+    }
+    Ok(vec![Wish {
+        name: name.clone(),
+        devices: wanted.device.clone(),
+        symlinks: wanted.symlink.clone(),
+    }])
+}
+
+fn wishes_of_classes(classes: &Classes) -> Result<Vec<Wish>> {
+    let wishes: Vec<Wish> = classes
+        .iter()
+        .map(|(name, _)| Wish {
+            name: name.to_owned(),
+            devices: vec![format!("class:{name}")],
+            symlinks: Vec::new(),
+        })
+        .collect();
+    let config = classes.defined_in().display();
+    if wishes.is_empty() {
+        bail!("{config} defines no class: write [class.NAME] and devices = [...] there");
+    }
+    if wishes.iter().any(|wish| wish.name == ANNOTATED) {
+        bail!(
+            "class \"{ANNOTATED}\" in {config}: the device of this name leaves it to annotations: give the class another"
+        );
+    }
+    Ok(wishes)
+}
+
+/// A device whose class is gone makes every container fail that asks for it.
+fn warn_of_stale(specs: &Specs, kind: &Kind, classes: &Classes) {
+    let known: BTreeSet<&str> = classes.iter().map(|(name, _)| name).collect();
+    for file in &specs.files {
+        let Some(spec) = file.spec.as_ref().ok().filter(|spec| generate::is_ours(spec)) else {
+            continue;
+        };
+        for device in spec.devices.iter().filter(|_| spec.kind == kind.to_string()) {
+            let requests = generate::requests(device).into_iter();
+            let mut gone = requests.filter_map(|request| request.strip_prefix("class:"));
+            if let Some(name) =
+                gone.find(|name| !known.contains(name.split([';', ',']).next().unwrap_or(name).trim()))
+            {
+                eprintln!(
+                    "oci-hotplug: warning: {} asks for class {name:?}, which is not defined: remove it",
+                    file.path.display()
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! `oci-hotplug inspect`
+
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::Enrolled;
+use super::list::ago;
+use crate::host::registry::Registry;
+use crate::model::asked::Origin;
+use crate::model::attachment::{Attachment, Maker};
+
+/// Prints all that is known of one container.
+pub fn run(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
+    let container = Enrolled::find(registry, id)?;
+    let mut out = std::io::stdout().lock();
+    if as_json {
+        let whole = json!({
+            "id": container.id,
+            "health": container.health(),
+            "record": container.record,
+            "status": container.status,
+        });
+        writeln!(out, "{}", serde_json::to_string_pretty(&whole)?)?;
+        return Ok(());
+    }
+    write(&mut out, &container)?;
+    Ok(())
+}
+
+fn write(out: &mut impl Write, container: &Enrolled) -> std::io::Result<()> {
+    writeln!(out, "Container  {}", container.id)?;
+    writeln!(out, "Health     {}", container.health())?;
+    if let Some(record) = &container.record {
+        let facts = &record.container;
+        writeln!(out, "Init       process {}", facts.pid)?;
+        writeln!(out, "Bundle     {}", facts.bundle.display())?;
+        writeln!(out, "User       {}:{}", facts.user.uid, facts.user.gid)?;
+    }
+    let Some(status) = &container.status else {
+        writeln!(
+            out,
+            "Watcher    none answers: the container is about to start or has ended (its record is swept by the next hook)"
+        )?;
+        return Ok(());
+    };
+    writeln!(out, "Watcher    process {}", status.watcher)?;
+    writeln!(out, "\nRequests")?;
+    for asked in &status.asked {
+        let origin = match asked.origin {
+            Origin::Annotation => "annotation",
+            Origin::Administrator => "administrator",
+        };
+        match &asked.class {
+            Some(class) => writeln!(out, "  {}  ({origin}, class:{class})", asked.request)?,
+            None => writeln!(out, "  {}  ({origin})", asked.request)?,
+        }
+        if asked.roots.is_empty() {
+            writeln!(out, "    no such device is present")?;
+        }
+        for root in &asked.roots {
+            writeln!(out, "    selects {root}")?;
+        }
+    }
+    writeln!(out, "\nInside")?;
+    if status.attached.is_empty() {
+        writeln!(out, "  nothing")?;
+    }
+    for (path, attachment) in status.attached.iter() {
+        write_attachment(out, path, attachment)?;
+    }
+    if !status.problems.is_empty() {
+        writeln!(out, "\nProblems")?;
+        for problem in &status.problems {
+            writeln!(out, "  {}: {}", problem.path.display(), problem.reason)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_attachment(out: &mut impl Write, path: &Path, attachment: &Attachment) -> std::io::Result<()> {
+    let node = &attachment.node;
+    let since = UNIX_EPOCH + Duration::from_secs(attachment.since);
+    let age = ago(SystemTime::now().duration_since(since).unwrap_or_default());
+    let maker = match attachment.node_maker {
+        Maker::Us => format!("mode {:04o}, owner {}:{}", node.mode, node.uid, node.gid),
+        Maker::Other => "node made by the engine or the image".to_owned(),
+    };
+    writeln!(
+        out,
+        "  {}  {}  access {}  {maker}  for {age}",
+        path.display(),
+        node.num,
+        attachment.access
+    )?;
+    writeln!(out, "    device {}", attachment.device.syspath)?;
+    for link in attachment.links.keys() {
+        writeln!(out, "    link {}", link.display())?;
+    }
+    Ok(())
+}

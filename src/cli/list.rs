@@ -1,0 +1,131 @@
+//! `oci-hotplug list`
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::{Enrolled, table};
+use crate::host::registry::Registry;
+use crate::model::asked::Asked;
+
+/// Prints one line for each container.
+pub fn run(registry: &Registry, as_json: bool) -> Result<()> {
+    let containers = Enrolled::all(registry)?;
+    let mut out = std::io::stdout().lock();
+    if as_json {
+        let list: Vec<_> = containers.iter().map(to_json).collect();
+        writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
+        return Ok(());
+    }
+    if containers.is_empty() {
+        writeln!(
+            out,
+            "No container has a watcher. A container asks for devices by the annotation io.oci-hotplug.devices."
+        )?;
+        return Ok(());
+    }
+    let now = SystemTime::now();
+    let rows: Vec<[String; 5]> = containers.iter().map(|container| row(container, now)).collect();
+    table::write(
+        &mut out,
+        ["CONTAINER", "SINCE", "HEALTH", "INSIDE", "REQUESTS"],
+        &rows,
+    )?;
+    Ok(())
+}
+
+fn row(container: &Enrolled, now: SystemTime) -> [String; 5] {
+    let since = container.record.as_ref().map_or_else(String::new, |record| {
+        let enrolled = UNIX_EPOCH + Duration::from_secs(record.enrolled);
+        ago(now.duration_since(enrolled).unwrap_or_default())
+    });
+    let inside = container.status.as_ref().map_or_else(String::new, |status| {
+        let paths: Vec<String> = status
+            .attached
+            .iter()
+            .map(|(path, _)| path.display().to_string())
+            .collect();
+        if paths.is_empty() {
+            "-".into()
+        } else {
+            paths.join(" ")
+        }
+    });
+    let requests = container
+        .record
+        .as_ref()
+        .map_or_else(String::new, |record| asked_for(&record.asked).join(", "));
+    // An engine's id is 64 digits, and people know the first twelve.
+    let short: String = container.id.as_str().chars().take(12).collect();
+    let id = if container.id.as_str().len() == 64 {
+        short
+    } else {
+        container.id.to_string()
+    };
+    [id, since, container.health().into(), inside, requests]
+}
+
+fn to_json(container: &Enrolled) -> serde_json::Value {
+    json!({
+        "id": container.id,
+        "health": container.health(),
+        "enrolled": container.record.as_ref().map(|record| record.enrolled),
+        "requests": container.record.as_ref().map(|record| {
+            asked_for(&record.asked)
+        }),
+        "inside": container.status.as_ref().map(|status| {
+            status.attached.iter().map(|(path, _)| path.display().to_string()).collect::<Vec<_>>()
+        }),
+    })
+}
+
+/// What was asked for in the words that asked for it: a class by its name, once.
+fn asked_for(asked: &[Asked]) -> Vec<String> {
+    let mut texts: Vec<String> = asked
+        .iter()
+        .map(|asked| match &asked.class {
+            Some(class) => format!("class:{class}"),
+            None => asked.request.to_string(),
+        })
+        .collect();
+    let mut seen = BTreeSet::new();
+    texts.retain(|text| seen.insert(text.clone()));
+    texts
+}
+
+/// How long ago, in the one unit that says most.
+pub(super) fn ago(age: Duration) -> String {
+    match age.as_secs() {
+        seconds @ 0..60 => format!("{seconds}s"),
+        seconds @ 60..3600 => format!("{}m", seconds / 60),
+        seconds @ 3600..86400 => format!("{}h", seconds / 3600),
+        seconds => format!("{}d", seconds / 86400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::asked::Origin;
+
+    #[test]
+    fn a_class_is_listed_by_its_name() {
+        let asked = |text: &str| Asked::new(Origin::Annotation, text.parse().unwrap());
+        let all = [
+            asked("usb:0403"),
+            asked("usb:1050").of_class("lab"),
+            asked("usb:1366").of_class("lab"),
+        ];
+        assert_eq!(asked_for(&all), ["usb:0403", "class:lab"]);
+    }
+
+    #[test]
+    fn an_age_is_told_in_the_unit_that_says_most() {
+        let told =
+            [0, 59, 60, 3599, 3600, 86399, 86400, 864000].map(|seconds| ago(Duration::from_secs(seconds)));
+        assert_eq!(told, ["0s", "59s", "1m", "59m", "1h", "23h", "1d", "10d"]);
+    }
+}

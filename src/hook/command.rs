@@ -1,0 +1,173 @@
+//! The two hooks as commands: arguments, exit codes, and one message when something is wrong.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use lexopt::prelude::*;
+
+use super::prestart::Arguments;
+use super::{poststop as stop, prestart as start, read_state};
+use crate::exit;
+use crate::host::config::Config;
+use crate::host::log;
+use crate::host::registry::Registry;
+
+const PRESTART: &str = "oci-hotplug-prestart";
+const POSTSTOP: &str = "oci-hotplug-poststop";
+
+pub(crate) const PRESTART_HELP: &str = "\
+oci-hotplug-prestart: OCI hook that gives a container the devices it asks for, now and when they are plugged in
+
+An OCI runtime starts it at stage createRuntime (or prestart), with the container's state as JSON on standard input.
+
+Usage: oci-hotplug-prestart [--device REQUEST]... [--symlink RULE]... [--config FILE] [--state-dir DIR]
+
+  --device REQUEST   a device request of the administrator, such as usb:0403:6001
+                     (a container asks by the annotation io.oci-hotplug.devices)
+  --symlink RULE     a further link, such as usb:0403:6001:0=/dev/ttyBOARD
+                     (a container asks by the annotation io.oci-hotplug.symlinks)
+  --config FILE      the configuration [/etc/oci-hotplug/config.toml, or $OCI_HOTPLUG_CONFIG]
+  --state-dir DIR    where the state lives [/run/oci-hotplug, or $OCI_HOTPLUG_STATE_DIR]
+  -h, --help         this text
+  -V, --version      the version
+
+Exit codes: 0 done, or the container asks for nothing; 1 failed; 2 malformed request or usage; 3 refused by policy.
+";
+
+pub(crate) const POSTSTOP_HELP: &str = "\
+oci-hotplug-poststop: OCI hook that ends what oci-hotplug-prestart began
+
+An OCI runtime starts it at stage poststop, with the container's state as JSON on standard input.
+
+Usage: oci-hotplug-poststop [--config FILE] [--state-dir DIR]
+
+  --config FILE      the configuration [/etc/oci-hotplug/config.toml, or $OCI_HOTPLUG_CONFIG]
+  --state-dir DIR    where the state lives [/run/oci-hotplug, or $OCI_HOTPLUG_STATE_DIR]
+  -h, --help         this text
+  -V, --version      the version
+
+Exit code: always 0 when it runs as a hook, also when nothing was to be done; what failed is in the log.
+";
+
+/// The arguments of both hooks.
+#[derive(Debug, Default)]
+struct Options {
+    requests: Arguments,
+    config: Option<PathBuf>,
+    state_dir: Option<PathBuf>,
+}
+
+/// What the command line asks for.
+enum Wish {
+    Run(Options),
+    Show(String),
+}
+
+/// `oci-hotplug-prestart`.
+pub fn prestart() -> ExitCode {
+    let options = match parse(PRESTART, PRESTART_HELP, true) {
+        Ok(Wish::Run(options)) => options,
+        Ok(Wish::Show(text)) => return show(&text),
+        Err(error) => return usage(PRESTART, &error),
+    };
+    let state = match read_state(io::stdin().lock()) {
+        Ok(state) => state,
+        Err(error) => {
+            eprintln!("{PRESTART}: {error}");
+            return ExitCode::from(exit::FAILED);
+        }
+    };
+    let config = Config::load(options.config.as_deref(), options.state_dir.as_deref());
+    let (config, outcome) = match config {
+        Ok(config) => {
+            let outcome = start::run(
+                &state,
+                &options.requests,
+                &config,
+                &Registry::new(&config.state_dir),
+            );
+            (config, outcome)
+        }
+        Err(error) => (Config::default(), Err(error.into())),
+    };
+    match outcome {
+        Ok(_) => ExitCode::from(exit::DONE),
+        Err(error) => {
+            // Once for the log, which crun's users read; once for standard error, which runc shows. A hook that
+            // succeeds has nothing to log, and is not to spend time on opening one.
+            log::start(PRESTART, config.log_level.filter(), &config.state_dir, false);
+            tracing::error!(container = %state.id, "{error}");
+            eprintln!("{PRESTART}: container {}: {error}", state.id);
+            ExitCode::from(if error.is_refusal() {
+                exit::REFUSED
+            } else if error.is_malformed_request() {
+                exit::USAGE
+            } else {
+                exit::FAILED
+            })
+        }
+    }
+}
+
+/// `oci-hotplug-poststop`. A container that is gone is not to be held back by us: always 0 once it runs as a hook.
+pub fn poststop() -> ExitCode {
+    let options = match parse(POSTSTOP, POSTSTOP_HELP, false) {
+        Ok(Wish::Run(options)) => options,
+        Ok(Wish::Show(text)) => return show(&text),
+        Err(error) => return usage(POSTSTOP, &error),
+    };
+    let state = match read_state(io::stdin().lock()) {
+        Ok(state) => state,
+        Err(error) => {
+            eprintln!("{POSTSTOP}: {error}");
+            return ExitCode::from(exit::DONE);
+        }
+    };
+    let config = Config::load(options.config.as_deref(), options.state_dir.as_deref());
+    let defaults = Config::default();
+    let in_force = config.as_ref().unwrap_or(&defaults);
+    let registry = Registry::new(&in_force.state_dir);
+    if registry.root().exists() {
+        log::start(POSTSTOP, in_force.log_level.filter(), registry.root(), false);
+    }
+    // Also with a configuration that can't be read: where the state most likely is, it is cleared away.
+    let outcome = stop::run(&state.id, &registry);
+    if let Err(error) = &config {
+        eprintln!("{POSTSTOP}: container {}: {error}", state.id);
+    }
+    if let Err(error) = outcome {
+        tracing::error!(container = %state.id, "{error}");
+        eprintln!("{POSTSTOP}: container {}: {error}", state.id);
+    }
+    ExitCode::from(exit::DONE)
+}
+
+fn parse(program: &str, help: &str, takes_requests: bool) -> Result<Wish, lexopt::Error> {
+    let mut options = Options::default();
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("device") if takes_requests => options.requests.devices.push(parser.value()?.string()?),
+            Long("symlink") if takes_requests => options.requests.symlinks.push(parser.value()?.string()?),
+            Long("config") => options.config = Some(parser.value()?.into()),
+            Long("state-dir") => options.state_dir = Some(parser.value()?.into()),
+            Short('h') | Long("help") => return Ok(Wish::Show(help.to_owned())),
+            Short('V') | Long("version") => {
+                return Ok(Wish::Show(format!("{program} {}\n", env!("CARGO_PKG_VERSION"))));
+            }
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(Wish::Run(options))
+}
+
+fn show(text: &str) -> ExitCode {
+    print!("{text}");
+    ExitCode::from(exit::DONE)
+}
+
+fn usage(program: &str, error: &lexopt::Error) -> ExitCode {
+    eprintln!("{program}: {error} (--help shows the usage)");
+    ExitCode::from(exit::USAGE)
+}

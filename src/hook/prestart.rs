@@ -1,0 +1,305 @@
+//! createRuntime or prestart: what does the container ask for, and is somebody watching?
+//!
+//! state JSON -> requests (annotations, arguments) -> container -> enroll -> launch, or join the watcher there.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::host::config::{Config, ConfigError};
+use crate::host::container::ContainerFacts;
+use crate::host::control::{self, Answer, ControlError, Question};
+use crate::host::process::{ProcessError, start_time};
+use crate::host::registry::{Record, RecordLock, Registry, RegistryError, STATE_VERSION};
+use crate::model::annotations::{self, AnnotationError, AskError, Asks};
+use crate::model::asked::Origin;
+use crate::model::class::Classes;
+use crate::model::oci::{BundleConfig, BundleConfigError, ContainerId, HookState};
+use crate::model::policy::{Circumstances, Denial, Policy};
+use crate::watcher::launch::{LaunchError, launch};
+
+/// The longest config.json that is read.
+const MAX_CONFIG: u64 = 16 << 20;
+
+/// How long to pause before asking a watcher again that is just starting or ending.
+const ASK_AGAIN: Duration = Duration::from_millis(5);
+
+/// What the hook was told on its command line.
+#[derive(Debug, Clone, Default)]
+pub struct Arguments {
+    /// `--device`: requests of the administrator, each a list as in the annotation.
+    pub devices: Vec<String>,
+    /// `--symlink`: rules for links, each a list as in the annotation.
+    pub symlinks: Vec<String>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The container asks for nothing.
+    NotOurs,
+    /// The container is watched, and what is present is in place.
+    Watched,
+}
+
+/// Why the container must not start.
+#[derive(Debug, thiserror::Error)]
+pub enum PrestartError {
+    /// A malformed annotation.
+    #[error(transparent)]
+    Annotation(#[from] AnnotationError),
+    /// A malformed argument.
+    #[error("{source} (argument {argument} of the hook)")]
+    Argument {
+        /// `--device` or `--symlink`.
+        argument: &'static str,
+        /// What is wrong.
+        source: AskError,
+    },
+    /// The bundle.
+    #[error("reading {path}: {source}", path = path.display())]
+    Bundle {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The bundle's config.json.
+    #[error(transparent)]
+    BundleConfig(#[from] BundleConfigError),
+    /// Our own configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A state that lacks what this stage needs.
+    #[error("the container's state has no {0} (this hook belongs to stage createRuntime or prestart)")]
+    Lacks(&'static str),
+    /// The container.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// The state directory.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The watcher.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// The watcher that is there already.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// What the watcher says.
+    #[error("{0}")]
+    Failed(String),
+    /// What the policy says of a request.
+    #[error("device request {request:?}: {denial}")]
+    Denied {
+        /// The request.
+        request: String,
+        /// The rule, its reason and the cure.
+        denial: Box<Denial>,
+    },
+    /// What the policy says of the devices that are there, by the watcher.
+    #[error("{0}")]
+    Refused(String),
+    /// An earlier container of this id.
+    #[error(
+        "the watcher of an earlier container of this id is still there after {0:?} (oci-hotplug list shows it)"
+    )]
+    Predecessor(Duration),
+}
+
+impl PrestartError {
+    /// Whether the container's request itself is at fault.
+    pub fn is_malformed_request(&self) -> bool {
+        matches!(self, Self::Annotation(_) | Self::Argument { .. }) && !self.is_refusal()
+    }
+
+    /// Whether the policy refuses it.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Denied { .. } | Self::Refused(_) => true,
+            Self::Annotation(error) => error.source.is_refusal(),
+            _ => false,
+        }
+    }
+}
+
+/// Sees to it that the container whose state this is has a watcher, if it asks for anything.
+///
+/// # Errors
+/// When the request is malformed, or the container can't have what it asks for: then it must not start.
+pub fn run(
+    state: &HookState,
+    arguments: &Arguments,
+    config: &Config,
+    registry: &Registry,
+) -> Result<Outcome, PrestartError> {
+    let started = Instant::now();
+    // The bundle is read only when it must be: most containers ask for nothing.
+    let mut bundle = None;
+    let classes = config.classes()?;
+    let mut asks = annotations::read(&state.annotations, &config.lowrisc, &classes)?;
+    if asks.is_empty() && state.bundle.is_some() {
+        let config_json = read_bundle(state)?;
+        asks = annotations::read(&config_json.annotations, &config.lowrisc, &classes)?;
+        bundle = Some(config_json);
+    }
+    add_arguments(&mut asks, arguments, &classes)?;
+    if asks.is_empty() {
+        return Ok(Outcome::NotOurs);
+    }
+    let bundle = match bundle {
+        Some(bundle) => bundle,
+        None => read_bundle(state)?,
+    };
+    let circumstances = circumstances(state, &bundle);
+    authorise(&config.policy()?, &circumstances, &asks)?;
+    let record = record(state, bundle, asks, circumstances)?;
+    let answer = enroll(registry, &state.id, &record, config, started)?;
+    match answer {
+        Answer::Failed(reason) => Err(PrestartError::Failed(reason)),
+        Answer::Refused(reason) => Err(PrestartError::Refused(reason)),
+        _ => Ok(Outcome::Watched),
+    }
+}
+
+fn add_arguments(asks: &mut Asks, arguments: &Arguments, classes: &Classes) -> Result<(), PrestartError> {
+    for text in &arguments.devices {
+        let more = annotations::read_list(Origin::Administrator, text, classes).map_err(|source| {
+            PrestartError::Argument {
+                argument: "--device",
+                source,
+            }
+        })?;
+        asks.extend(more);
+    }
+    for text in &arguments.symlinks {
+        let rules =
+            crate::model::symlink::parse_symlinks(text).map_err(|source| PrestartError::Argument {
+                argument: "--symlink",
+                source: source.into(),
+            })?;
+        asks.symlinks.extend(rules);
+    }
+    Ok(())
+}
+
+fn read_bundle(state: &HookState) -> Result<BundleConfig, PrestartError> {
+    let bundle = state.bundle.as_deref().ok_or(PrestartError::Lacks("bundle"))?;
+    let path = bundle.join("config.json");
+    let json = read_file(&path).map_err(|source| PrestartError::Bundle { path, source })?;
+    Ok(BundleConfig::parse(bundle, &json)?)
+}
+
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    File::open(path)?.take(MAX_CONFIG + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > MAX_CONFIG {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("it is longer than {MAX_CONFIG} bytes"),
+        ));
+    }
+    Ok(text)
+}
+
+/// The bundle's annotations are those that the engine wrote; some runtimes add to them in the state.
+fn circumstances(state: &HookState, bundle: &BundleConfig) -> Circumstances {
+    let mut annotations = bundle.annotations.clone();
+    annotations.extend(state.annotations.clone());
+    Circumstances::new(annotations, bundle.user_namespace, bundle.allows_every_device)
+}
+
+fn authorise(policy: &Policy, circumstances: &Circumstances, asks: &Asks) -> Result<(), PrestartError> {
+    for asked in &asks.asked {
+        policy
+            .authorise(circumstances, asked)
+            .map_err(|denial| PrestartError::Denied {
+                request: asked.request.to_string(),
+                denial: Box::new(denial),
+            })?;
+    }
+    Ok(())
+}
+
+fn record(
+    state: &HookState,
+    bundle: BundleConfig,
+    asks: Asks,
+    circumstances: Circumstances,
+) -> Result<Record, PrestartError> {
+    let pid = state.pid.ok_or(PrestartError::Lacks("pid"))?;
+    Ok(Record {
+        version: STATE_VERSION,
+        container: ContainerFacts {
+            id: state.id.as_str().to_owned(),
+            pid,
+            start_time: start_time(pid)?,
+            bundle: state.bundle.clone().unwrap_or_default(),
+            rootfs: bundle.rootfs,
+            cgroups_path: bundle.cgroups_path,
+            user: bundle.user,
+        },
+        asked: asks.asked,
+        symlinks: asks.symlinks,
+        enrolled: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs()),
+        circumstances,
+    })
+}
+
+/// Starts a watcher, or joins the one that is there; a watcher of an earlier container of the same id is on its
+/// way out, and waited for.
+fn enroll(
+    registry: &Registry,
+    id: &ContainerId,
+    record: &Record,
+    config: &Config,
+    started: Instant,
+) -> Result<Answer, PrestartError> {
+    let patience = config.prestart_timeout;
+    let question = || Question::Add {
+        container: record.container.clone(),
+        asked: record.asked.clone(),
+        symlinks: record.symlinks.clone(),
+    };
+    loop {
+        let left = patience.saturating_sub(started.elapsed());
+        if let Some(lock) = registry.try_enroll(id)? {
+            return start(registry, id, lock, record, config, left);
+        }
+        match control::ask(&registry.container_dir(id), &question(), left.max(ASK_AGAIN)) {
+            Ok(Answer::Gone) | Err(ControlError::Connect { .. }) if left > ASK_AGAIN => {
+                std::thread::sleep(ASK_AGAIN);
+            }
+            Ok(Answer::Gone) => return Err(PrestartError::Predecessor(patience)),
+            Ok(answer) => return Ok(answer),
+            // It ended between our question and its answer.
+            Err(ControlError::NoAnswer { source, .. })
+                if source.kind() == io::ErrorKind::UnexpectedEof && left > ASK_AGAIN =>
+            {
+                std::thread::sleep(ASK_AGAIN);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn start(
+    registry: &Registry,
+    id: &ContainerId,
+    lock: RecordLock,
+    record: &Record,
+    config: &Config,
+    patience: Duration,
+) -> Result<Answer, PrestartError> {
+    lock.clear()?;
+    lock.write_record(record)?;
+    let answer = launch(registry, id, &lock, config.named.as_deref(), patience);
+    if !matches!(answer, Ok(Answer::Done)) {
+        // The container will not start: nothing of it is to be left. The watcher is gone or going, and until
+        // it is, the lock that we share keeps others out.
+        lock.remove()?;
+    }
+    Ok(answer?)
+}

@@ -1,0 +1,238 @@
+//! Uevents told inside a container: messages on a netlink socket that lives in the container's network namespace.
+//!
+//! Must not know what the messages say (`model::uevent`) nor when they are due. Never speaks in the host's namespace.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::libc::{NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR, NLMSG_MIN_TYPE, ucred};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, UnixCredentials,
+    recv, sendmsg, socket,
+};
+use nix::sys::stat::Mode;
+
+use super::container::{Container, ContainerError};
+use crate::model::device::Device;
+use crate::model::grants::Change;
+use crate::model::uevent::{UeventAction, UeventForm, kernel_message, udev_message};
+
+/// The multicast group that udevd speaks to and libudev listens to (UDEV_MONITOR_UDEV, systemd's device-monitor.c).
+const UDEV_GROUP: u32 = 2;
+
+/// Bytes of a netlink message's header (netlink(7)): length, type, flags, sequence number, port.
+const NETLINK_HEADER: usize = 16;
+
+/// What can go wrong with announcements.
+#[derive(Debug, thiserror::Error)]
+pub enum AnnouncerError {
+    /// The container itself could not be read.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    /// The socket could not be made there.
+    #[error("opening a uevent socket in the container's network namespace: {doing}: {source}")]
+    Open {
+        /// The step.
+        doing: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The process could not come back to its own network namespace.
+    #[error("coming back to the host's network namespace: {source}; end this process")]
+    Stranded {
+        /// Why not.
+        source: io::Error,
+    },
+    /// A message was not taken.
+    #[error("announcing {action} of {syspath} in the container: {source}")]
+    Send {
+        /// What was told.
+        action: UeventAction,
+        /// Of which device.
+        syspath: String,
+        /// Why it was not taken.
+        source: io::Error,
+    },
+}
+
+impl AnnouncerError {
+    /// Whether the process is lost in another network namespace and must end at once.
+    pub fn is_fatal(&self) -> bool {
+        matches!(self, Self::Stranded { .. })
+    }
+}
+
+/// The voice of devices in one container.
+#[derive(Debug)]
+pub enum Announcer {
+    /// The container shares our network namespace: there, udevd itself speaks, and our words would reach the host's own
+    /// listeners.
+    Suppressed,
+    /// The container has a network namespace of its own.
+    Open(UeventSocket),
+}
+
+/// A socket in the container's network namespace, and whom its messages are from.
+#[derive(Debug)]
+pub struct UeventSocket {
+    socket: OwnedFd,
+    sender: UnixCredentials,
+}
+
+impl Announcer {
+    /// Makes the socket in the container's network namespace; nothing is made when that is our own.
+    pub fn open(container: &Container) -> Result<Announcer, AnnouncerError> {
+        let Some(namespace) = container.network_namespace()? else {
+            return Ok(Announcer::Suppressed);
+        };
+        // libudev drops what is not from root, as its own user namespace counts users (device-monitor.c).
+        let maps = container.id_maps()?;
+        let (uid, gid) = maps
+            .map_or(Some((0, 0)), |maps| Some((maps.host_uid(0)?, maps.host_gid(0)?)))
+            .ok_or(AnnouncerError::Open {
+                doing: "the container's root is not mapped",
+                source: Errno::EOVERFLOW.into(),
+            })?;
+        let sender = UnixCredentials::from(ucred {
+            pid: nix::unistd::getpid().as_raw(),
+            uid,
+            gid,
+        });
+        let socket = socket_in(&namespace)?;
+        Ok(Announcer::Open(UeventSocket { socket, sender }))
+    }
+
+    /// Tells of a device in one of the two forms; `node` is where the container has its node, if not where the host
+    /// has it. Nobody listening is no error. `Change::None` when suppressed.
+    ///
+    /// The kernel's form goes through the kernel, which gives it a sequence number of its own (counted host-wide in
+    /// `/sys/kernel/uevent_seqnum`): since Linux 4.18 it passes on what it is sent, in that network namespace only, as
+    /// from itself (`uevent_net_rcv_skb`, lib/kobject_uevent.c). libudev takes kernel messages from nobody else.
+    pub fn announce(
+        &mut self,
+        form: UeventForm,
+        action: UeventAction,
+        device: &Device,
+        node: Option<&Path>,
+    ) -> Result<Change, AnnouncerError> {
+        let Announcer::Open(socket) = self else {
+            return Ok(Change::None);
+        };
+        let sent = match form {
+            UeventForm::Udev => socket.multicast(&udev_message(action, device, node, device.seqnum)),
+            UeventForm::Kernel => socket.through_kernel(&kernel_message(action, device, node, None)),
+        };
+        sent.map(|()| Change::Made)
+            .map_err(|source| AnnouncerError::Send {
+                action,
+                syspath: device.syspath.to_string(),
+                source: source.into(),
+            })
+    }
+}
+
+impl UeventSocket {
+    fn multicast(&self, message: &[u8]) -> nix::Result<()> {
+        match self.send(&[IoSlice::new(message)], UDEV_GROUP) {
+            // What netlink says of a group that nobody listens to.
+            Err(Errno::ECONNREFUSED | Errno::ESRCH) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn through_kernel(&self, message: &[u8]) -> nix::Result<()> {
+        let length = (NETLINK_HEADER + message.len()) as u32;
+        let flags = (NLM_F_REQUEST | NLM_F_ACK) as u16;
+        let mut header = Vec::with_capacity(NETLINK_HEADER);
+        header.extend_from_slice(&length.to_ne_bytes());
+        header.extend_from_slice(&(NLMSG_MIN_TYPE as u16).to_ne_bytes());
+        header.extend_from_slice(&flags.to_ne_bytes());
+        header.resize(NETLINK_HEADER, 0);
+        self.send(&[IoSlice::new(&header), IoSlice::new(message)], 0)?;
+        // The kernel handles it within the send: its answer is there already.
+        let mut answer = [0; 256];
+        let length = recv(self.socket.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT)?;
+        acknowledged(&answer[..length])
+    }
+
+    fn send(&self, parts: &[IoSlice<'_>], groups: u32) -> nix::Result<()> {
+        let sender = [ControlMessage::ScmCredentials(&self.sender)];
+        let address = NetlinkAddr::new(0, groups);
+        sendmsg(
+            self.socket.as_raw_fd(),
+            parts,
+            &sender,
+            MsgFlags::MSG_DONTWAIT,
+            Some(&address),
+        )
+        .map(drop)
+    }
+}
+
+/// Reads the kernel's NLMSG_ERROR: a negated errno after the header, 0 for success (netlink(7)).
+fn acknowledged(answer: &[u8]) -> nix::Result<()> {
+    let kind = answer
+        .get(4..6)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map(u16::from_ne_bytes);
+    let code = answer
+        .get(NETLINK_HEADER..NETLINK_HEADER + 4)
+        .and_then(|bytes| bytes.try_into().ok());
+    match (kind.map(i32::from), code.map(i32::from_ne_bytes)) {
+        (Some(NLMSG_ERROR), Some(0)) => Ok(()),
+        (Some(NLMSG_ERROR), Some(code)) => Err(Errno::from_raw(code.wrapping_neg())),
+        _ => Err(Errno::EPROTO),
+    }
+}
+
+/// A uevent socket that belongs to a network namespace; the calling thread is there for just that one call.
+fn socket_in(namespace: &OwnedFd) -> Result<OwnedFd, AnnouncerError> {
+    let failed = |doing| {
+        move |source: Errno| AnnouncerError::Open {
+            doing,
+            source: source.into(),
+        }
+    };
+    let home = open(
+        "/proc/thread-self/ns/net",
+        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(failed("noting our own"))?;
+    setns(namespace, CloneFlags::CLONE_NEWNET).map_err(failed("entering it"))?;
+    let made = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::NetlinkKObjectUEvent,
+    );
+    setns(&home, CloneFlags::CLONE_NEWNET).map_err(|source| AnnouncerError::Stranded {
+        source: source.into(),
+    })?;
+    made.map_err(failed("making the socket"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(kind: u16, code: i32) -> Vec<u8> {
+        let mut bytes = vec![0; 20];
+        bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
+        bytes[16..20].copy_from_slice(&code.to_ne_bytes());
+        bytes
+    }
+
+    #[test]
+    fn the_kernels_answer_is_its_errno() {
+        assert_eq!(acknowledged(&answer(2, 0)), Ok(()));
+        assert_eq!(acknowledged(&answer(2, -1)), Err(Errno::EPERM));
+        assert_eq!(acknowledged(&answer(3, 0)), Err(Errno::EPROTO));
+        assert_eq!(acknowledged(&answer(2, 0)[..18]), Err(Errno::EPROTO));
+        assert_eq!(acknowledged(&[]), Err(Errno::EPROTO));
+    }
+}

@@ -1,0 +1,406 @@
+//! One container as the host sees it: its init process, held so that no other can take its place, and what hangs on it.
+//!
+//! Must not know what is wanted of the container, nor how it was found (the hook and the registry know).
+
+mod id_maps;
+mod membership;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::{fstat, stat};
+use procfs::ProcError;
+use rustix::fs::OFlags;
+use serde::{Deserialize, Serialize};
+
+pub use id_maps::IdMaps;
+
+use super::filter::Cgroups;
+use super::process::{Process, ProcessError};
+use crate::model::reconcile::ProcessUser;
+use membership::{CgroupMount, Membership};
+
+/// What the hook learnt of a container; kept in the record, so that a restarted watcher needs neither bundle nor state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerFacts {
+    /// The container's id.
+    pub id: String,
+    /// The host's pid of the container's init.
+    pub pid: i32,
+    /// When init was started, in clock ticks since boot (proc_pid_stat(5), field 22): tells a reused pid.
+    pub start_time: u64,
+    /// The bundle's directory.
+    pub bundle: PathBuf,
+    /// The root file system: absolute, as the host names it.
+    pub rootfs: PathBuf,
+    /// The OCI config's `linux.cgroupsPath`.
+    pub cgroups_path: Option<String>,
+    /// The OCI config's `process.user`.
+    pub user: ProcessUser,
+}
+
+/// What can go wrong with a container.
+#[derive(Debug, thiserror::Error)]
+pub enum ContainerError {
+    /// The init process ended, or its pid belongs to another process by now.
+    #[error("container {id}: its process {pid} is gone")]
+    Gone {
+        /// The container.
+        id: String,
+        /// What was its init.
+        pid: i32,
+    },
+    /// Its init.
+    #[error("container {id}: {source}")]
+    Init {
+        /// The container.
+        id: String,
+        /// What is wrong with the process.
+        source: ProcessError,
+    },
+    /// Something of `/proc/PID` cannot be had.
+    #[error("container {id}: reading {path}: {source}")]
+    Proc {
+        /// The container.
+        id: String,
+        /// What was to be read.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// An id map that is not in the kernel's format.
+    #[error("container {id}: id map line {line:?}: must be three numbers")]
+    IdMap {
+        /// The container.
+        id: String,
+        /// The line.
+        line: String,
+    },
+    /// The root file system cannot be opened.
+    #[error("container {id}: opening its root file system {}: {source}", rootfs.display())]
+    Rootfs {
+        /// The container.
+        id: String,
+        /// Its path on the host.
+        rootfs: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The container is in a cgroup that is not to be seen here.
+    #[error(
+        "container {id}: its cgroup {} is not below any mounted cgroup {version} hierarchy: mount it, or run outside of a cgroup namespace",
+        path.display()
+    )]
+    CgroupNotMounted {
+        /// The container.
+        id: String,
+        /// The cgroup, as `/proc/PID/cgroup` has it.
+        path: PathBuf,
+        /// `v1 devices` or `v2`.
+        version: &'static str,
+    },
+}
+
+/// A running container: a pidfd and `/proc/PID` of its init, which stay with that process whatever its pid becomes.
+#[derive(Debug)]
+pub struct Container {
+    facts: ContainerFacts,
+    init: Process,
+    /// `/proc/PID`, held open.
+    proc: procfs::process::Process,
+}
+
+impl Container {
+    /// Takes hold of the container's init. `Gone` when it ended or when another process has its pid.
+    pub fn open(facts: &ContainerFacts) -> Result<Container, ContainerError> {
+        let gone = || ContainerError::Gone {
+            id: facts.id.clone(),
+            pid: facts.pid,
+        };
+        let init = Process::open(facts.pid, facts.start_time).map_err(|error| match error {
+            ProcessError::Gone { .. } => gone(),
+            source => ContainerError::Init {
+                id: facts.id.clone(),
+                source,
+            },
+        })?;
+        let proc = procfs::process::Process::new(facts.pid).map_err(|_| gone())?;
+        // While init is alive nobody else has its number: what was opened last is of the same process.
+        if init.is_alive() {
+            Ok(Container {
+                facts: facts.clone(),
+                init,
+                proc,
+            })
+        } else {
+            Err(gone())
+        }
+    }
+
+    /// Whether the container that these facts tell of is there.
+    pub fn exists(facts: &ContainerFacts) -> bool {
+        Process::open(facts.pid, facts.start_time).is_ok()
+    }
+
+    /// What is known of the container.
+    pub fn facts(&self) -> &ContainerFacts {
+        &self.facts
+    }
+
+    /// Init: its descriptor becomes readable when the container ends.
+    pub fn init(&self) -> &Process {
+        &self.init
+    }
+
+    /// The container's own cgroups that decide on devices. Root cgroups are never among them: nothing at all is the
+    /// answer for a process that no runtime has put anywhere.
+    pub fn cgroups(&self) -> Result<Cgroups, ContainerError> {
+        let membership = Membership::parse(&self.read("cgroup")?);
+        let own_v2 = membership.own_v2(self.facts.cgroups_path.as_deref(), &self.facts.id);
+        let mounts = procfs::process::Process::myself().and_then(|process| process.mountinfo());
+        let mounts = mounts.map_err(|source| self.proc_error("mountinfo", source))?;
+        let of = |devices: bool| -> Vec<CgroupMount> {
+            let wanted = mounts.iter().filter(|mount| match mount.fs_type.as_str() {
+                "cgroup" => devices && mount.super_options.contains_key("devices"),
+                "cgroup2" => !devices,
+                _ => false,
+            });
+            wanted
+                .map(|mount| CgroupMount {
+                    point: mount.mount_point.clone(),
+                    root: (&mount.root).into(),
+                })
+                .collect()
+        };
+        let v1 = membership.v1_devices.as_deref().map(Path::new);
+        let v1_devices = v1
+            .map(|path| self.directory(&of(true), path, "v1 devices"))
+            .transpose()?;
+        let v2_mounts = of(false);
+        let v2 = own_v2
+            .iter()
+            .map(|path| self.directory(&v2_mounts, path, "v2"))
+            .collect::<Result<_, _>>()?;
+        Ok(Cgroups { v1_devices, v2 })
+    }
+
+    /// How the container's ids map to the host's; `None` when it is in our own user namespace.
+    pub fn id_maps(&self) -> Result<Option<IdMaps>, ContainerError> {
+        if self.foreign_namespace("user")?.is_none() {
+            return Ok(None);
+        }
+        let maps = IdMaps::parse(&self.read("uid_map")?, &self.read("gid_map")?);
+        maps.map(Some).map_err(|line| ContainerError::IdMap {
+            id: self.facts.id.clone(),
+            line,
+        })
+    }
+
+    /// The container's root directory, as an O_PATH descriptor that leads there before and after pivot_root.
+    ///
+    /// While hooks of stage createRuntime run, init has its own mounts but still the host's root; the root file
+    /// system is then mounted where the bundle says, to be reached from init's root.
+    pub fn root(&self) -> Result<OwnedFd, ContainerError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = self.proc.open_relative_flags("root", flags);
+        let root = root.map_err(|source| self.proc_error("root", source))?;
+        let failed = |source: Errno| ContainerError::Rootfs {
+            id: self.facts.id.clone(),
+            rootfs: self.facts.rootfs.clone(),
+            source: source.into(),
+        };
+        let (theirs, ours) = (fstat(&root).map_err(failed)?, stat("/").map_err(failed)?);
+        if (theirs.st_dev, theirs.st_ino) != (ours.st_dev, ours.st_ino) {
+            return Ok(root.into());
+        }
+        let how = OpenHow::new()
+            .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        openat2(&root, &self.facts.rootfs, how).map_err(failed)
+    }
+
+    /// The container's network namespace; `None` when it is our own.
+    pub fn network_namespace(&self) -> Result<Option<OwnedFd>, ContainerError> {
+        self.foreign_namespace("net")
+    }
+
+    /// The container's mount namespace.
+    pub fn mount_namespace(&self) -> Result<OwnedFd, ContainerError> {
+        self.namespace("mnt")
+    }
+
+    fn namespace(&self, name: &str) -> Result<OwnedFd, ContainerError> {
+        let path = format!("ns/{name}");
+        let opened = self.proc.open_relative(&path);
+        opened
+            .map(OwnedFd::from)
+            .map_err(|source| self.proc_error(&path, source))
+    }
+
+    /// The container's namespace of a kind, unless the calling thread is in the same.
+    fn foreign_namespace(&self, name: &str) -> Result<Option<OwnedFd>, ContainerError> {
+        let theirs = self.namespace(name)?;
+        let path = format!("/proc/thread-self/ns/{name}");
+        let failed = |source: Errno| proc_error(&self.facts, &path, source.into());
+        // A namespace is its inode on nsfs (namespaces(7)).
+        let (one, other) = (
+            fstat(&theirs).map_err(failed)?,
+            stat(path.as_str()).map_err(failed)?,
+        );
+        Ok(((one.st_dev, one.st_ino) != (other.st_dev, other.st_ino)).then_some(theirs))
+    }
+
+    fn directory(
+        &self,
+        mounts: &[CgroupMount],
+        path: &Path,
+        version: &'static str,
+    ) -> Result<PathBuf, ContainerError> {
+        mounts
+            .iter()
+            .find_map(|mount| mount.directory(path))
+            .ok_or_else(|| ContainerError::CgroupNotMounted {
+                id: self.facts.id.clone(),
+                path: path.to_owned(),
+                version,
+            })
+    }
+
+    fn read(&self, name: &str) -> Result<String, ContainerError> {
+        let mut file: File = self
+            .proc
+            .open_relative(name)
+            .map_err(|source| self.proc_error(name, source))?;
+        let mut text = String::new();
+        match file.read_to_string(&mut text) {
+            Ok(_) => Ok(text),
+            Err(_) if !self.init.is_alive() => Err(self.gone()),
+            Err(source) => Err(proc_error(&self.facts, &self.proc_path(name), source)),
+        }
+    }
+
+    fn gone(&self) -> ContainerError {
+        ContainerError::Gone {
+            id: self.facts.id.clone(),
+            pid: self.facts.pid,
+        }
+    }
+
+    fn proc_path(&self, name: &str) -> String {
+        format!("/proc/{}/{name}", self.facts.pid)
+    }
+
+    /// What procfs could not do, or that the process ended, which explains it.
+    fn proc_error(&self, name: &str, source: ProcError) -> ContainerError {
+        if self.init.is_alive() {
+            proc_error(&self.facts, &self.proc_path(name), io::Error::other(source))
+        } else {
+            self.gone()
+        }
+    }
+}
+
+fn proc_error(facts: &ContainerFacts, path: &str, source: io::Error) -> ContainerError {
+    ContainerError::Proc {
+        id: facts.id.clone(),
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::process::start_time;
+    use nix::sys::signal::Signal;
+    use std::process::{Child, Command, Stdio};
+
+    /// A process that ends with the test.
+    struct Sleeper(Child);
+
+    impl Sleeper {
+        fn start() -> Self {
+            Self(
+                Command::new("cat")
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::null())
+                    .spawn()
+                    .unwrap(),
+            )
+        }
+
+        fn facts(&self) -> ContainerFacts {
+            let pid = self.0.id() as i32;
+            ContainerFacts {
+                id: "c1".into(),
+                pid,
+                start_time: start_time(pid).unwrap(),
+                bundle: "/".into(),
+                rootfs: "/".into(),
+                cgroups_path: None,
+                user: ProcessUser::default(),
+            }
+        }
+    }
+
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    #[test]
+    fn a_reused_pid_is_told_by_its_start_time() {
+        let sleeper = Sleeper::start();
+        let mut facts = sleeper.facts();
+        assert!(Container::open(&facts).unwrap().init().is_alive());
+        facts.start_time += 1;
+        assert!(matches!(
+            Container::open(&facts),
+            Err(ContainerError::Gone { .. })
+        ));
+    }
+
+    #[test]
+    fn pids_that_no_process_can_have_are_gone() {
+        let mut facts = Sleeper::start().facts();
+        for pid in [0, -1, i32::MIN] {
+            facts.pid = pid;
+            assert!(
+                matches!(Container::open(&facts), Err(ContainerError::Gone { .. })),
+                "{pid}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_end_of_init_is_seen_even_before_it_is_reaped() {
+        let mut sleeper = Sleeper::start();
+        let container = Container::open(&sleeper.facts()).unwrap();
+        container.init().signal(Signal::SIGKILL).unwrap();
+        assert!(
+            container.init().wait(std::time::Duration::from_secs(5)),
+            "the pidfd becomes readable"
+        );
+        sleeper.0.wait().unwrap();
+        assert!(matches!(
+            container.mount_namespace(),
+            Err(ContainerError::Gone { .. })
+        ));
+    }
+
+    #[test]
+    fn a_process_in_our_own_namespaces_has_neither_maps_nor_a_network_of_its_own() {
+        let sleeper = Sleeper::start();
+        let container = Container::open(&sleeper.facts()).unwrap();
+        assert_eq!(container.id_maps().unwrap(), None);
+        assert!(container.network_namespace().unwrap().is_none());
+        let (one, other) = (fstat(container.root().unwrap()).unwrap(), stat("/").unwrap());
+        assert_eq!((one.st_dev, one.st_ino), (other.st_dev, other.st_ino));
+    }
+}

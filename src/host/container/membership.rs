@@ -1,0 +1,265 @@
+//! Which cgroups are a container's own: from the texts of `/proc/PID/cgroup` and of the OCI config, no file touched.
+//!
+//! Must not know where the texts come from, nor what is done with the cgroups.
+
+use std::path::{Component, Path, PathBuf};
+
+/// A process's places in the cgroup hierarchies that decide on devices; the root cgroup counts as no place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Membership {
+    /// The path in the v1 hierarchy with the `devices` controller.
+    pub v1_devices: Option<String>,
+    /// The path in the v2 hierarchy.
+    pub v2: Option<String>,
+}
+
+impl Membership {
+    /// Reads the lines `hierarchy:controllers:path` of `/proc/PID/cgroup` (cgroups(7)); only the first two colons
+    /// separate, as paths hold colons of their own. A cgroup that was removed (`… (deleted)`) is no place.
+    pub(super) fn parse(text: &str) -> Self {
+        let mut membership = Membership {
+            v1_devices: None,
+            v2: None,
+        };
+        for line in text.lines() {
+            let mut fields = line.splitn(3, ':');
+            let (Some(hierarchy), Some(controllers), Some(path)) =
+                (fields.next(), fields.next(), fields.next())
+            else {
+                continue;
+            };
+            let path = (path != "/" && !path.ends_with(" (deleted)")).then(|| path.to_owned());
+            if controllers.split(',').any(|name| name == "devices") {
+                membership.v1_devices = path;
+            } else if hierarchy == "0" && controllers.is_empty() {
+                membership.v2 = path;
+            }
+        }
+        membership
+    }
+
+    /// The container's own v2 cgroups, from the leaf up to the one that `cgroups_path` (the OCI config's
+    /// `linux.cgroupsPath`, else the container's id) names.
+    ///
+    /// Where none is named so, the leaf alone, and on a hybrid host, whose v1 hierarchy has the devices, nothing:
+    /// runtimes there leave the process in its caller's v2 cgroup, which is not the container's.
+    pub(super) fn own_v2(&self, cgroups_path: Option<&str>, id: &str) -> Vec<PathBuf> {
+        let Some(leaf) = self.v2.as_deref().map(Path::new) else {
+            return Vec::new();
+        };
+        let named = leaf
+            .ancestors()
+            .take_while(|path| path.file_name().is_some())
+            .position(|path| is_named(path, cgroups_path, id));
+        match (named, &self.v1_devices) {
+            (Some(levels), _) => leaf.ancestors().take(levels + 1).map(Path::to_owned).collect(),
+            (None, None) => vec![leaf.to_owned()],
+            (None, Some(_)) => Vec::new(),
+        }
+    }
+}
+
+/// Whether the OCI config names this cgroup.
+fn is_named(cgroup: &Path, cgroups_path: Option<&str>, id: &str) -> bool {
+    let name = cgroup
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
+    let Some(configured) = cgroups_path.filter(|path| !path.is_empty()) else {
+        return name == id || name.ends_with(&format!("-{id}.scope"));
+    };
+    if systemd_units(configured).iter().any(|unit| unit == name) {
+        return true;
+    }
+    let components: PathBuf = Path::new(configured)
+        .components()
+        .filter(|part| matches!(part, Component::Normal(_)))
+        .collect();
+    components.file_name().is_some() && cgroup.ends_with(components)
+}
+
+/// The unit that `slice:prefix:name` stands for (runc's docs/systemd.md); without a prefix runc and crun differ.
+fn systemd_units(configured: &str) -> Vec<String> {
+    let parts: Vec<&str> = configured.split(':').collect();
+    match parts[..] {
+        [_, _, name] if name.ends_with(".slice") => vec![name.to_owned()],
+        [_, "", name] => vec![format!("{name}.scope"), format!("-{name}.scope")],
+        [_, prefix, name] => vec![format!("{prefix}-{name}.scope")],
+        _ => Vec::new(),
+    }
+}
+
+/// Where a cgroup hierarchy is mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct CgroupMount {
+    /// The directory that it is mounted on.
+    pub point: PathBuf,
+    /// The cgroup that is seen there: `/`, or a deeper one in a container or by a bind mount.
+    pub root: PathBuf,
+}
+
+impl CgroupMount {
+    /// The directory of a cgroup, or `None` when it is outside of what is mounted here (a path with `..` lies
+    /// outside our cgroup namespace, cgroup_namespaces(7)).
+    pub(super) fn directory(&self, cgroup: &Path) -> Option<PathBuf> {
+        let below = cgroup.strip_prefix(&self.root).ok()?;
+        let plain = cgroup
+            .components()
+            .all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+        plain.then(|| self.point.join(below))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn own(text: &str, cgroups_path: Option<&str>, id: &str) -> Vec<String> {
+        let own = Membership::parse(text).own_v2(cgroups_path, id);
+        own.iter().map(|path| path.display().to_string()).collect()
+    }
+
+    #[test]
+    fn docker_with_systemd_has_one_scope() {
+        let found = own(
+            "0::/system.slice/docker-abc.scope\n",
+            Some("system.slice:docker:abc"),
+            "abc",
+        );
+        assert_eq!(found, ["/system.slice/docker-abc.scope"]);
+    }
+
+    #[test]
+    fn podman_with_crun_has_the_scope_and_its_child_the_leaf_first() {
+        let text = "0::/machine.slice/libpod-abc.scope/container\n";
+        let scope = "/machine.slice/libpod-abc.scope";
+        let expected = [format!("{scope}/container"), scope.to_owned()];
+        assert_eq!(own(text, Some("machine.slice:libpod:abc"), "abc"), expected);
+    }
+
+    #[test]
+    fn a_systemd_in_the_container_moves_init_and_the_scope_is_still_found() {
+        let text = "0::/machine.slice/libpod-abc.scope/init.scope\n";
+        assert_eq!(own(text, Some("machine.slice:libpod:abc"), "abc").len(), 2);
+    }
+
+    #[test]
+    fn kubelets_slices_are_not_the_containers_own() {
+        let unit = "cri-containerd-abc.scope";
+        let text = format!("0::/kubepods.slice/kubepods-besteffort.slice/kubepods-podx.slice/{unit}\n");
+        let found = own(&text, Some("kubepods-podx.slice:cri-containerd:abc"), "abc");
+        assert_eq!(found.len(), 1);
+        assert!(found[0].ends_with(unit));
+    }
+
+    #[test]
+    fn a_name_that_is_a_slice_is_its_own_unit() {
+        assert_eq!(systemd_units("system.slice:x:my.slice"), ["my.slice"]);
+        assert_eq!(
+            own("0::/a.slice/abc.scope/x\n", Some("a.slice::abc"), "abc").len(),
+            2
+        );
+    }
+
+    #[test]
+    fn cgroupfs_paths_match_by_their_last_components() {
+        let text = "0::/outer/kubepods/podx/abc/sub\n";
+        assert_eq!(own(text, Some("/kubepods/podx/abc"), "abc").len(), 2);
+        assert_eq!(own(text, Some("kubepods/podx/abc/"), "abc").len(), 2);
+        assert_eq!(
+            own(text, Some("/pods/podx/abc"), "abc"),
+            ["/outer/kubepods/podx/abc/sub"]
+        );
+    }
+
+    #[test]
+    fn without_a_configured_path_the_id_names_the_cgroup() {
+        assert_eq!(own("0::/user.slice/runc-abc.scope/x\n", None, "abc").len(), 2);
+        assert_eq!(own("0::/abc/x\n", Some(""), "abc").len(), 2);
+        assert_eq!(own("0::/b/x\n", None, "abc"), ["/b/x"]);
+    }
+
+    #[test]
+    fn youkis_colon_is_part_of_the_path() {
+        let membership = Membership::parse("5:devices:/:youki:y1\n0::/:youki:y1\n");
+        assert_eq!(membership.v1_devices.as_deref(), Some("/:youki:y1"));
+        assert_eq!(
+            membership.own_v2(Some(":youki:y1"), "y1"),
+            [PathBuf::from("/:youki:y1")]
+        );
+    }
+
+    #[test]
+    fn on_a_hybrid_host_the_v1_line_counts_and_a_foreign_v2_cgroup_is_left_alone() {
+        let text = "9:name=systemd:/\n5:cpu,devices:/x/abc\n4:memory:/y\n0::/\n";
+        let membership = Membership::parse(text);
+        assert_eq!(membership.v1_devices.as_deref(), Some("/x/abc"));
+        assert_eq!(membership.v2, None);
+        assert!(
+            own(
+                "5:devices:/x/abc\n0::/user.slice/session-1.scope\n",
+                Some("/x/abc"),
+                "abc"
+            )
+            .is_empty()
+        );
+        assert_eq!(
+            own("5:devices:/x/abc\n0::/x/abc\n", Some("/x/abc"), "abc"),
+            ["/x/abc"]
+        );
+    }
+
+    #[test]
+    fn the_root_and_a_removed_cgroup_are_no_place() {
+        let none = Membership {
+            v1_devices: None,
+            v2: None,
+        };
+        assert_eq!(Membership::parse("5:devices:/\n0::/\n"), none);
+        assert_eq!(
+            Membership::parse("5:devices:/a (deleted)\n0::/a (deleted)\nrubbish\n"),
+            none
+        );
+    }
+
+    #[test]
+    fn a_mounts_own_root_is_taken_off_the_path() {
+        let whole = CgroupMount {
+            point: "/sys/fs/cgroup".into(),
+            root: "/".into(),
+        };
+        assert_eq!(
+            whole.directory(Path::new("/a/b")),
+            Some("/sys/fs/cgroup/a/b".into())
+        );
+        let part = CgroupMount {
+            point: "/mnt".into(),
+            root: "/a".into(),
+        };
+        assert_eq!(part.directory(Path::new("/a/b")), Some("/mnt/b".into()));
+        assert_eq!(part.directory(Path::new("/ab")), None);
+        assert_eq!(whole.directory(Path::new("/../b")), None);
+    }
+
+    proptest! {
+        #[test]
+        fn own_cgroups_are_the_leaf_and_ancestors_of_it_and_never_the_root(
+            path in "(/[a-c:][a-c:.]{0,3}){1,5}",
+            configured in proptest::option::of("[a-c:./]{0,8}"),
+        ) {
+            let membership = Membership { v1_devices: None, v2: Some(path.clone()) };
+            let own = membership.own_v2(configured.as_deref(), "a");
+            prop_assert_eq!(own.first().map(PathBuf::as_path), Some(Path::new(&path)));
+            for cgroup in own {
+                prop_assert!(Path::new(&path).starts_with(&cgroup));
+                prop_assert!(cgroup != Path::new("/"));
+            }
+        }
+
+        #[test]
+        fn any_text_parses(text in ".*") {
+            let _ = Membership::parse(&text);
+        }
+    }
+}

@@ -1,0 +1,455 @@
+//! Device nodes and links in one container's file system: made, adopted, removed, and nothing else touched.
+//!
+//! Everything goes through descriptors that are held from the start. Must not know which devices are wanted or why, and
+//! keeps no record: its caller says what is ours (`ours`) and stores [`ContainerDev::directories`].
+
+mod error;
+mod path;
+mod place;
+mod staging;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
+use nix::libc::dev_t;
+use nix::sys::stat::{Mode, SFlag, fstat, makedev, mknodat, stat};
+use nix::unistd::{Gid, Uid, symlinkat};
+
+pub use error::ContainerDevError;
+pub use staging::StagingError;
+
+use super::container::{Container, IdMaps};
+use crate::model::attachment::Found;
+use crate::model::device::{DevKind, DevNum};
+use crate::model::grants::Change;
+use path::{checked, leads_to, link_text};
+use place::{Entry, Maker, Place, Walk, Walker, failed, finish_node, open_retrying};
+use staging::{StagedNode, Staging};
+
+/// How nodes get into a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placement {
+    /// Its `/dev` is its own: nodes are made in it.
+    Own,
+    /// Its `/dev` is the host's devtmpfs: nodes come and go by themselves.
+    HostDev,
+    /// It has a user namespace, in whose file systems nodes cannot be opened: nodes are mounted into it.
+    UserNamespace,
+}
+
+/// Whose a node is and who may open it, in the container's own numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeOwner {
+    /// Permission bits.
+    pub mode: u32,
+    /// User id in the container.
+    pub uid: u32,
+    /// Group id in the container.
+    pub gid: u32,
+}
+
+/// What came of adding a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeOutcome {
+    /// The node was made, or made anew.
+    Created,
+    /// A node of this number was there that is not ours: it stays as it is, and is not ours to remove.
+    Adopted,
+    /// Ours was there already.
+    Unchanged,
+    /// The path is in the host's devtmpfs.
+    HostOwned,
+}
+
+/// What came of adding a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkOutcome {
+    /// The link was made, or made anew.
+    Created,
+    /// A link to the same place was there that is not ours.
+    Adopted,
+    /// Ours was there already.
+    Unchanged,
+    /// The path is in the host's devtmpfs.
+    HostOwned,
+}
+
+/// The file system of one container, as far as devices go.
+pub struct ContainerDev {
+    root: OwnedFd,
+    dev: OwnedFd,
+    host_dev: dev_t,
+    placement: Placement,
+    /// Maps and mount namespace of a container with a user namespace.
+    foreign: Option<(IdMaps, OwnedFd)>,
+    maker: Maker,
+    staging: Option<Staging>,
+    staged: BTreeMap<PathBuf, StagedNode>,
+    directories: BTreeSet<PathBuf>,
+}
+
+impl ContainerDev {
+    /// Opens the container's root and `/dev`. `directories` are those that an earlier watcher made here.
+    pub fn open(container: &Container, directories: BTreeSet<PathBuf>) -> Result<Self, ContainerDevError> {
+        let dev_path = Path::new("/dev");
+        let root = container.root()?;
+        let how = OpenHow::new()
+            .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+            .resolve(
+                ResolveFlag::RESOLVE_BENEATH
+                    | ResolveFlag::RESOLVE_NO_SYMLINKS
+                    | ResolveFlag::RESOLVE_NO_MAGICLINKS,
+            );
+        let dev = open_retrying(&root, Path::new("dev"), how)
+            .map_err(|source| failed("opening the directory", dev_path, source))?;
+        let host_dev = stat("/dev")
+            .map_err(|source| failed("comparing the host's", dev_path, source))?
+            .st_dev;
+        let own = fstat(&dev)
+            .map_err(|source| failed("comparing", dev_path, source))?
+            .st_dev;
+        let id_maps = container.id_maps()?;
+        let maker = id_maps.as_ref().map(|maps| host_ids(maps, 0, 0)).transpose()?;
+        let placement = match &id_maps {
+            _ if own == host_dev => Placement::HostDev,
+            Some(_) => Placement::UserNamespace,
+            None => Placement::Own,
+        };
+        let foreign = match id_maps {
+            Some(maps) => Some((maps, container.mount_namespace()?)),
+            None => None,
+        };
+        Ok(Self {
+            root,
+            dev,
+            host_dev,
+            placement,
+            foreign,
+            maker: maker.map(|(uid, gid)| (Uid::from_raw(uid), Gid::from_raw(gid))),
+            staging: None,
+            staged: BTreeMap::new(),
+            directories,
+        })
+    }
+
+    /// How nodes get into this container.
+    pub fn placement(&self) -> Placement {
+        self.placement
+    }
+
+    /// The directories that we made and that are still there.
+    pub fn directories(&self) -> &BTreeSet<PathBuf> {
+        &self.directories
+    }
+
+    /// Makes a node at `path` (absolute, below /dev), with missing directories above it. `ours` tells that a record
+    /// says we made what is there: only then is a node of another number, mode or owner replaced.
+    ///
+    /// The node appears complete: made under another name, then renamed. Fails with the container's path and what is
+    /// in the way; nothing half-made is left.
+    pub fn add_node(
+        &mut self,
+        path: &Path,
+        num: DevNum,
+        owner: &NodeOwner,
+        ours: bool,
+    ) -> Result<NodeOutcome, ContainerDevError> {
+        let path = checked(path, true)?;
+        if self.placement == Placement::HostDev {
+            return Ok(NodeOutcome::HostOwned);
+        }
+        let (uid, gid) = match &self.foreign {
+            Some((maps, _)) => host_ids(maps, owner.uid, owner.gid)?,
+            None => (owner.uid, owner.gid),
+        };
+        let wanted = Entry::Node {
+            num,
+            mode: owner.mode & 0o7777,
+            uid,
+            gid,
+        };
+        self.with_place(&path, NodeOutcome::HostOwned, |this, place| {
+            let found = place.entry()?;
+            match &found {
+                Entry::Nothing => {}
+                found if ours && *found == wanted => return Ok(NodeOutcome::Unchanged),
+                Entry::Node { num: there, .. } if !ours && *there == num => return Ok(NodeOutcome::Adopted),
+                Entry::Node { .. } if ours => {}
+                // The container unmounted our node: the file that it was mounted on is left.
+                Entry::File { size: 0, uid } if ours && this.is_target(*uid) => {}
+                _ => return Err(place.taken(&found)),
+            }
+            let replace = found != Entry::Nothing;
+            match this.placement {
+                Placement::UserNamespace => this.mount_node(place, num, (owner.mode, uid, gid), replace)?,
+                _ => make_node(place, num, (owner.mode, uid, gid), replace)?,
+            }
+            Ok(NodeOutcome::Created)
+        })
+    }
+
+    /// Whether a node of this number is at `path`. In the host's devtmpfs everything is as it is to be.
+    pub fn find_node(&self, path: &Path, num: DevNum) -> Result<Found, ContainerDevError> {
+        let path = checked(path, true)?;
+        self.find(
+            &path,
+            |entry| matches!(entry, Entry::Node { num: there, .. } if *there == num),
+        )
+    }
+
+    /// Whether a link that leads to `target` is at `link`.
+    pub fn find_link(&self, link: &Path, target: &Path) -> Result<Found, ContainerDevError> {
+        let (link, target) = (checked(link, false)?, checked(target, false)?);
+        self.find(
+            &link,
+            |entry| matches!(entry, Entry::Link(text) if leads_to(&link, text, &target)),
+        )
+    }
+
+    fn find(&self, path: &Path, is_it: impl FnOnce(&Entry) -> bool) -> Result<Found, ContainerDevError> {
+        if self.is_host_owned(path) {
+            return Ok(Found::Same);
+        }
+        let entry = match self.walker(path).walk(path, None)? {
+            Walk::Place(place) => place.entry()?,
+            Walk::Missing => return Ok(Found::Vacant),
+            Walk::HostOwned => return Ok(Found::Same),
+        };
+        Ok(match &entry {
+            Entry::Nothing => Found::Vacant,
+            entry if is_it(entry) => Found::Same,
+            _ => Found::Other,
+        })
+    }
+
+    /// Removes the node at `path` if it is one of this number; anything else there stays. Directories that we made for
+    /// it go with it when they are empty.
+    pub fn remove_node(&mut self, path: &Path, num: DevNum) -> Result<Change, ContainerDevError> {
+        let path = checked(path, true)?;
+        self.remove(&path, |this, entry| match entry {
+            Entry::Node { num: there, .. } => *there == num,
+            Entry::File { size: 0, uid } => this.staged.contains_key(&path) && this.is_target(*uid),
+            _ => false,
+        })
+    }
+
+    /// Makes a symbolic link at `link` that leads to `target` (absolute, in the container), with missing directories
+    /// above it: relative below /dev, as udev does it, absolute elsewhere. `ours` as with nodes.
+    ///
+    /// Outside /dev no mount is entered: what a volume brings from the host stays as it is.
+    pub fn add_link(
+        &mut self,
+        link: &Path,
+        target: &Path,
+        ours: bool,
+    ) -> Result<LinkOutcome, ContainerDevError> {
+        let (link, target) = (checked(link, false)?, checked(target, false)?);
+        let text = link_text(&link, &target);
+        self.with_place(&link, LinkOutcome::HostOwned, |_, place| {
+            let found = place.entry()?;
+            match &found {
+                Entry::Nothing => {}
+                Entry::Link(there) if ours && *there == text => return Ok(LinkOutcome::Unchanged),
+                Entry::Link(there) if !ours && leads_to(&link, there, &target) => {
+                    return Ok(LinkOutcome::Adopted);
+                }
+                Entry::Link(_) if ours => {}
+                _ => return Err(place.taken(&found)),
+            }
+            const DOING: &str = "making the link";
+            place.put(DOING, found != Entry::Nothing, |temporary| {
+                temporary.make(DOING, |parent, name| symlinkat(text.as_path(), parent, name))
+            })?;
+            Ok(LinkOutcome::Created)
+        })
+    }
+
+    /// Removes the link at `link` if it has just the text that [`Self::add_link`] gives it; anything else there stays.
+    pub fn remove_link(&mut self, link: &Path, target: &Path) -> Result<Change, ContainerDevError> {
+        let (link, target) = (checked(link, false)?, checked(target, false)?);
+        let text = link_text(&link, &target);
+        self.remove(&link, |_, entry| *entry == Entry::Link(text.clone()))
+    }
+
+    /// Does something at a place, with the directories above it made; they are removed again if it fails.
+    fn with_place<T>(
+        &mut self,
+        path: &Path,
+        host_owned: T,
+        act: impl FnOnce(&mut Self, &Place) -> Result<T, ContainerDevError>,
+    ) -> Result<T, ContainerDevError> {
+        if self.is_host_owned(path) {
+            return Ok(host_owned);
+        }
+        let mut made = Vec::new();
+        let result = match self.walker(path).walk(path, Some(&mut made)) {
+            Ok(Walk::Place(place)) => {
+                self.directories.extend(made);
+                act(self, &place)
+            }
+            Ok(Walk::HostOwned) => {
+                self.directories.extend(made);
+                self.prune(path);
+                return Ok(host_owned);
+            }
+            Ok(Walk::Missing) => Err(ContainerDevError::Path {
+                path: path.to_owned(),
+            }),
+            Err(error) => {
+                self.directories.extend(made);
+                Err(error)
+            }
+        };
+        if result.is_err() {
+            self.prune(path);
+        }
+        result
+    }
+
+    /// Unlinks what is at a path if it is what it should be, and the directories that are empty by it.
+    fn remove(
+        &mut self,
+        path: &Path,
+        is_ours: impl FnOnce(&Self, &Entry) -> bool,
+    ) -> Result<Change, ContainerDevError> {
+        if self.is_host_owned(path) {
+            return Ok(Change::None);
+        }
+        let place = match self.walker(path).walk(path, None) {
+            Ok(Walk::Place(place)) => place,
+            // What bars the way now is not where we put something.
+            Ok(Walk::Missing | Walk::HostOwned) | Err(ContainerDevError::InTheWay { .. }) => {
+                self.prune(path);
+                return Ok(Change::None);
+            }
+            Err(error) => return Err(error),
+        };
+        let removed = is_ours(self, &place.entry()?) && place.unlink()?;
+        if let (Some(node), Some(staging)) = (self.staged.remove(path), &self.staging) {
+            staging.discard(&node);
+        }
+        self.prune(path);
+        Ok(if removed { Change::Made } else { Change::None })
+    }
+
+    /// Removes those directories above a path that we made and that are empty now, the deepest first. One that cannot
+    /// be removed stays on the list and is tried again with the next thing that goes.
+    fn prune(&mut self, path: &Path) {
+        for directory in path.ancestors().skip(1) {
+            if !self.directories.contains(directory) {
+                return;
+            }
+            let gone = match self.walker(directory).walk(directory, None) {
+                Ok(Walk::Place(place)) => place.remove_directory(),
+                Ok(Walk::Missing) => true,
+                Ok(Walk::HostOwned) | Err(_) => false,
+            };
+            if !gone {
+                return;
+            }
+            self.directories.remove(directory);
+        }
+    }
+
+    /// Mounts a node of our own file system at a place.
+    fn mount_node(
+        &mut self,
+        place: &Place,
+        num: DevNum,
+        (mode, uid, gid): (u32, u32, u32),
+        replace: bool,
+    ) -> Result<(), ContainerDevError> {
+        let staging_failed = |source| ContainerDevError::Staging {
+            path: place.path().to_owned(),
+            source,
+        };
+        let Some((_, namespace)) = &self.foreign else {
+            return make_node(place, num, (mode, uid, gid), replace);
+        };
+        let staging = match &mut self.staging {
+            Some(staging) => staging,
+            empty => empty.insert(Staging::new().map_err(staging_failed)?),
+        };
+        let node = staging.make_node(num, mode, uid, gid).map_err(staging_failed)?;
+        let put = place.put("making the node", replace, |temporary| {
+            temporary.make("making a file to mount the node on,", |parent, name| {
+                mknodat(parent, name, SFlag::S_IFREG, Mode::empty(), 0)
+            })?;
+            staging
+                .mount(&node, temporary, namespace.as_fd())
+                .map_err(staging_failed)
+        });
+        match put {
+            Ok(()) => {
+                if let Some(old) = self.staged.insert(place.path().to_owned(), node) {
+                    staging.discard(&old);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                staging.discard(&node);
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether an empty file of this owner can be one that a node of ours was mounted on.
+    fn is_target(&self, uid: u32) -> bool {
+        self.placement == Placement::UserNamespace
+            && self.maker.is_some_and(|(maker, _)| maker.as_raw() == uid)
+    }
+
+    fn is_host_owned(&self, path: &Path) -> bool {
+        self.placement == Placement::HostDev && path.starts_with("/dev")
+    }
+
+    fn walker(&self, path: &Path) -> Walker<'_> {
+        let (start, base) = if path.starts_with("/dev") {
+            (&self.dev, "/dev")
+        } else {
+            (&self.root, "/")
+        };
+        Walker {
+            start,
+            base: Path::new(base),
+            host_dev: self.host_dev,
+            maker: self.maker,
+        }
+    }
+}
+
+/// Makes a node in the container's own file system.
+fn make_node(
+    place: &Place,
+    num: DevNum,
+    (mode, uid, gid): (u32, u32, u32),
+    replace: bool,
+) -> Result<(), ContainerDevError> {
+    const DOING: &str = "making the node";
+    let kind = if num.kind == DevKind::Block {
+        SFlag::S_IFBLK
+    } else {
+        SFlag::S_IFCHR
+    };
+    let device = makedev(num.major.into(), num.minor.into());
+    place.put(DOING, replace, |temporary| {
+        temporary.make(DOING, |parent, name| {
+            mknodat(parent, name, kind, Mode::empty(), device)
+        })?;
+        let finished = temporary
+            .open(OFlag::empty())
+            .and_then(|fd| finish_node(&fd, num, mode, uid, gid));
+        finished.map_err(|source| failed(DOING, place.path(), source))
+    })
+}
+
+/// The host's ids of a user and a group of the container.
+fn host_ids(maps: &IdMaps, uid: u32, gid: u32) -> Result<(u32, u32), ContainerDevError> {
+    let unmapped = |kind, id| move || ContainerDevError::Unmapped { kind, id };
+    Ok((
+        maps.host_uid(uid).ok_or_else(unmapped("user", uid))?,
+        maps.host_gid(gid).ok_or_else(unmapped("group", gid))?,
+    ))
+}

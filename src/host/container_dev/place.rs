@@ -1,0 +1,458 @@
+//! One name in one directory of a container, held by descriptor: the way to it, what is there, and putting things there.
+//!
+//! Must not know of devices wanted, records or placements. A container may change any of its names at any time: no
+//! path of more than one component is ever resolved in it, and no symbolic link is followed.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{
+    AT_FDCWD, AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag, openat2, readlinkat, renameat2,
+};
+use nix::libc::dev_t;
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, fstatat, major, minor, mkdirat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, setfsgid, setfsuid, unlinkat};
+
+use super::ContainerDevError;
+use crate::model::device::{DevKind, DevNum};
+
+/// The name under which things are made before they are renamed to their own. One is enough for a directory: only one
+/// process works in a container, one step at a time; what a killed one left is cleared by the next.
+pub(super) const TEMPORARY: &str = ".oci-hotplug-new";
+
+/// How often an openat2 is tried that a rename elsewhere disturbed (openat2(2), EAGAIN).
+const ATTEMPTS: u32 = 64;
+
+/// Whom things in the container are made as: the user namespace's root, where the container has one.
+///
+/// A file system that was mounted in a user namespace takes no files of an owner that is not mapped there (EOVERFLOW).
+pub(super) type Maker = Option<(Uid, Gid)>;
+
+/// The thread's identity towards file systems, until it is dropped (setfsuid(2)).
+pub(super) struct MakerGuard(Maker);
+
+impl MakerGuard {
+    pub(super) fn new(maker: Maker) -> Self {
+        // The group first: without fsuid 0 it could not be changed any more.
+        Self(maker.map(|(uid, gid)| {
+            let previous = setfsgid(gid);
+            (setfsuid(uid), previous)
+        }))
+    }
+}
+
+impl Drop for MakerGuard {
+    fn drop(&mut self) {
+        if let Some((uid, gid)) = self.0 {
+            setfsuid(uid);
+            setfsgid(gid);
+        }
+    }
+}
+
+/// What is at a place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Entry {
+    Nothing,
+    Node {
+        num: DevNum,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    },
+    Link(PathBuf),
+    Directory,
+    Fifo,
+    Socket,
+    File {
+        size: i64,
+        uid: u32,
+    },
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("nothing"),
+            Self::Node { num, .. } => write!(f, "the device node {num}"),
+            Self::Link(target) => write!(f, "a symbolic link to {}", target.display()),
+            Self::Directory => f.write_str("a directory"),
+            Self::Fifo => f.write_str("a FIFO"),
+            Self::Socket => f.write_str("a socket"),
+            Self::File { .. } => f.write_str("a file"),
+        }
+    }
+}
+
+/// The answer of a walk.
+pub(super) enum Walk {
+    /// The parent directory is there.
+    Place(Place),
+    /// A parent is missing.
+    Missing,
+    /// The way leads into the host's devtmpfs, where nothing is ours to make.
+    HostOwned,
+}
+
+/// A name in a directory of the container.
+pub(super) struct Place {
+    parent: OwnedFd,
+    name: OsString,
+    /// The place's absolute path in the container, for messages.
+    path: PathBuf,
+    maker: Maker,
+}
+
+/// How to get to places.
+pub(super) struct Walker<'a> {
+    /// Where the walk starts.
+    pub start: &'a OwnedFd,
+    /// The path of `start` in the container: `/` or `/dev`.
+    pub base: &'a Path,
+    /// The host's devtmpfs.
+    pub host_dev: dev_t,
+    /// Whom missing directories are made as.
+    pub maker: Maker,
+}
+
+impl Walker<'_> {
+    /// Goes to the parent of `path` (absolute, below the base), making missing directories if there is a list to add
+    /// them to.
+    pub(super) fn walk(
+        &self,
+        path: &Path,
+        mut made: Option<&mut Vec<PathBuf>>,
+    ) -> Result<Walk, ContainerDevError> {
+        let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(ContainerDevError::Path {
+                path: path.to_owned(),
+            });
+        };
+        let steps = above
+            .strip_prefix(self.base)
+            .map_err(|_| ContainerDevError::Path {
+                path: path.to_owned(),
+            })?;
+        let parent = self
+            .start
+            .try_clone()
+            .map_err(|source| failed("going to", path, source))?;
+        let mut here = Place {
+            parent,
+            name: OsString::new(),
+            path: self.base.to_owned(),
+            maker: self.maker,
+        };
+        for step in steps.components() {
+            let Component::Normal(step) = step else {
+                return Err(ContainerDevError::Path {
+                    path: path.to_owned(),
+                });
+            };
+            here.path.push(step);
+            here.name = step.to_owned();
+            let parent = match here.open_directory() {
+                Err(Errno::ENOENT) => match &mut made {
+                    None => return Ok(Walk::Missing),
+                    Some(made) => {
+                        let made_here = here.make_directory()?;
+                        made.extend(made_here.then(|| here.path.clone()));
+                        here.open_directory()
+                    }
+                },
+                other => other,
+            };
+            here.parent = match parent {
+                Ok(parent) => parent,
+                Err(Errno::EXDEV) if self.is_host_dev(&here) => return Ok(Walk::HostOwned),
+                Err(source) => return Err(here.blocked(source)),
+            };
+        }
+        Ok(Walk::Place(Place {
+            name: name.to_owned(),
+            path: path.to_owned(),
+            ..here
+        }))
+    }
+
+    /// Whether the mount at this place is (a part of) the host's devtmpfs, such as `-v /dev/bus/usb:/dev/bus/usb`.
+    fn is_host_dev(&self, place: &Place) -> bool {
+        fstatat(
+            &place.parent,
+            place.name.as_os_str(),
+            AtFlags::AT_SYMLINK_NOFOLLOW,
+        )
+        .is_ok_and(|stat| stat.st_dev == self.host_dev)
+    }
+}
+
+impl Place {
+    /// The place's path in the container.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is here now. A mount that covers the name is what counts.
+    pub(super) fn entry(&self) -> Result<Entry, ContainerDevError> {
+        let stat = match fstatat(&self.parent, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Err(Errno::ENOENT) => return Ok(Entry::Nothing),
+            other => other.map_err(|source| failed("looking at", &self.path, source))?,
+        };
+        Ok(match file_type(&stat) {
+            SFlag::S_IFBLK => node_entry(DevKind::Block, &stat),
+            SFlag::S_IFCHR => node_entry(DevKind::Char, &stat),
+            SFlag::S_IFLNK => {
+                let target = readlinkat(&self.parent, self.name.as_os_str());
+                Entry::Link(
+                    target
+                        .map_err(|source| failed("reading the link", &self.path, source))?
+                        .into(),
+                )
+            }
+            SFlag::S_IFDIR => Entry::Directory,
+            SFlag::S_IFIFO => Entry::Fifo,
+            SFlag::S_IFSOCK => Entry::Socket,
+            _ => Entry::File {
+                size: stat.st_size,
+                uid: stat.st_uid,
+            },
+        })
+    }
+
+    /// Makes something here that appears with its final content, mode and owner: `make` makes it under the name that
+    /// it is given, then it is renamed. What was here is replaced only if `replace`; a directory never is.
+    pub(super) fn put(
+        &self,
+        doing: &'static str,
+        replace: bool,
+        make: impl FnOnce(&Place) -> Result<(), ContainerDevError>,
+    ) -> Result<(), ContainerDevError> {
+        let temporary = Place {
+            parent: self
+                .parent
+                .try_clone()
+                .map_err(|source| failed(doing, &self.path, source))?,
+            name: TEMPORARY.into(),
+            path: self.path.clone(),
+            maker: self.maker,
+        };
+        if !temporary.clear() {
+            let found = temporary.entry()?.to_string();
+            return Err(ContainerDevError::Taken {
+                path: self.path.with_file_name(TEMPORARY),
+                found,
+            });
+        }
+        let result = make(&temporary).and_then(|()| self.rename_here(doing, replace));
+        if result.is_err() {
+            temporary.clear();
+        }
+        result
+    }
+
+    fn rename_here(&self, doing: &'static str, replace: bool) -> Result<(), ContainerDevError> {
+        let flags = if replace {
+            RenameFlags::empty()
+        } else {
+            RenameFlags::RENAME_NOREPLACE
+        };
+        let renamed = {
+            let _as_maker = MakerGuard::new(self.maker);
+            renameat2(
+                &self.parent,
+                TEMPORARY,
+                &self.parent,
+                self.name.as_os_str(),
+                flags,
+            )
+        };
+        match renamed {
+            Err(Errno::EEXIST | Errno::EISDIR | Errno::ENOTEMPTY) => Err(self.taken(&self.entry()?)),
+            other => other.map_err(|source| failed(doing, &self.path, source)),
+        }
+    }
+
+    /// Takes away what is left under the temporary name. False when it is a directory with things in it, which no
+    /// watcher makes; whatever else fails, making the thing anew fails too and tells why.
+    fn clear(&self) -> bool {
+        match unlinkat(&self.parent, self.name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
+            Err(Errno::EISDIR) => self.remove_directory(),
+            _ => true,
+        }
+    }
+
+    /// Runs one call that makes something here, as the container's root where it has its own.
+    pub(super) fn make<T>(
+        &self,
+        doing: &'static str,
+        call: impl FnOnce(&OwnedFd, &OsStr) -> nix::Result<T>,
+    ) -> Result<T, ContainerDevError> {
+        let _as_maker = MakerGuard::new(self.maker);
+        call(&self.parent, &self.name).map_err(|source| failed(doing, &self.path, source))
+    }
+
+    /// Unlinks what is here, and with it what other mount namespaces have mounted on it (since Linux 3.18 unlinking
+    /// detaches such mounts). False when nothing was here.
+    pub(super) fn unlink(&self) -> Result<bool, ContainerDevError> {
+        match unlinkat(&self.parent, self.name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
+            Ok(()) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(source) => Err(failed("removing", &self.path, source)),
+        }
+    }
+
+    /// Removes the directory here if it is empty. True when it is gone.
+    pub(super) fn remove_directory(&self) -> bool {
+        let removed = unlinkat(&self.parent, self.name.as_os_str(), UnlinkatFlags::RemoveDir);
+        matches!(removed, Ok(()) | Err(Errno::ENOENT))
+    }
+
+    /// An O_PATH descriptor of what is here, links not followed, mounts not entered.
+    pub(super) fn open(&self, flags: OFlag) -> nix::Result<OwnedFd> {
+        let how = OpenHow::new()
+            .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | flags)
+            .resolve(
+                ResolveFlag::RESOLVE_BENEATH
+                    | ResolveFlag::RESOLVE_NO_SYMLINKS
+                    | ResolveFlag::RESOLVE_NO_MAGICLINKS
+                    | ResolveFlag::RESOLVE_NO_XDEV,
+            );
+        open_retrying(&self.parent, Path::new(&self.name), how)
+    }
+
+    fn open_directory(&self) -> nix::Result<OwnedFd> {
+        self.open(OFlag::O_DIRECTORY)
+    }
+
+    /// Makes a directory, 0755 whatever the umask. False when another was faster.
+    fn make_directory(&self) -> Result<bool, ContainerDevError> {
+        const DOING: &str = "making the directory";
+        match self.make(DOING, |parent, name| {
+            match mkdirat(parent, name, Mode::from_bits_retain(0o755)) {
+                Err(Errno::EEXIST) => Ok(false),
+                other => other.map(|()| true),
+            }
+        })? {
+            false => Ok(false),
+            true => {
+                let opened = self.open_directory();
+                let made = opened
+                    .and_then(|fd| set_mode(&fd, 0o755))
+                    .map_err(|source| failed(DOING, &self.path, source));
+                if made.is_err() {
+                    self.remove_directory();
+                }
+                made.map(|()| true)
+            }
+        }
+    }
+
+    /// Why the way through this place is barred.
+    fn blocked(&self, source: Errno) -> ContainerDevError {
+        if source == Errno::EXDEV {
+            return ContainerDevError::InTheWay {
+                path: self.path.clone(),
+                found: "a mount of another file system".to_owned(),
+            };
+        }
+        match self.entry() {
+            Ok(Entry::Nothing | Entry::Directory) | Err(_) => failed("going to", &self.path, source),
+            Ok(found) => ContainerDevError::InTheWay {
+                path: self.path.clone(),
+                found: found.to_string(),
+            },
+        }
+    }
+
+    /// That something which is not ours is here.
+    pub(super) fn taken(&self, found: &Entry) -> ContainerDevError {
+        ContainerDevError::Taken {
+            path: self.path.clone(),
+            found: found.to_string(),
+        }
+    }
+}
+
+/// openat2, again when a rename elsewhere disturbed it; not for ever, as a container could rename on purpose.
+pub(super) fn open_retrying(at: impl AsFd, path: &Path, how: OpenHow) -> nix::Result<OwnedFd> {
+    for _ in 0..ATTEMPTS {
+        match openat2(at.as_fd(), path, how) {
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            other => return other,
+        }
+    }
+    Err(Errno::EAGAIN)
+}
+
+/// Gives a node that was just made its owner and mode. The descriptor must be of that very node: what is there now may
+/// be the container's doing, so kind and number are compared first (ESTALE if they differ).
+pub(super) fn finish_node(fd: &OwnedFd, num: DevNum, mode: u32, uid: u32, gid: u32) -> nix::Result<()> {
+    let stat = fstat(fd)?;
+    let kind = if num.kind == DevKind::Block {
+        SFlag::S_IFBLK
+    } else {
+        SFlag::S_IFCHR
+    };
+    let device = nix::sys::stat::makedev(num.major.into(), num.minor.into());
+    if file_type(&stat) != kind || stat.st_rdev != device {
+        return Err(Errno::ESTALE);
+    }
+    fchownat(
+        fd,
+        "",
+        Some(Uid::from_raw(uid)),
+        Some(Gid::from_raw(gid)),
+        AtFlags::AT_EMPTY_PATH,
+    )?;
+    set_mode(fd, mode)
+}
+
+/// chmod of an O_PATH descriptor, which fchmod(2) refuses: through the link that our own /proc has to it.
+fn set_mode(fd: &OwnedFd, mode: u32) -> nix::Result<()> {
+    let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    fchmodat(
+        AT_FDCWD,
+        link.as_str(),
+        Mode::from_bits_truncate(mode),
+        FchmodatFlags::FollowSymlink,
+    )
+}
+
+/// The file type in a stat.
+pub(super) fn file_type(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
+}
+
+fn node_entry(kind: DevKind, stat: &FileStat) -> Entry {
+    let num = DevNum {
+        kind,
+        major: major(stat.st_rdev) as u32,
+        minor: minor(stat.st_rdev) as u32,
+    };
+    Entry::Node {
+        num,
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+    }
+}
+
+/// The error of one step, with the read-only case told apart.
+pub(super) fn failed(doing: &'static str, path: &Path, source: impl Into<io::Error>) -> ContainerDevError {
+    let source = source.into();
+    match source.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => ContainerDevError::ReadOnly {
+            doing,
+            path: path.to_owned(),
+        },
+        _ => ContainerDevError::Io {
+            doing,
+            path: path.to_owned(),
+            source,
+        },
+    }
+}

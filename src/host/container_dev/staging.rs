@@ -1,0 +1,222 @@
+//! Device nodes for containers in a user namespace: made where the kernel lets them be opened, then mounted into place.
+//!
+//! A file system that was mounted in a user namespace never opens device nodes (SB_I_NODEV, fs/super.c), so the nodes
+//! live on a tmpfs of ours. It is the only mount in a mount namespace that no process stays in: nothing of the host is
+//! hidden or kept busy by it, and it needs no directory on the host. Must not know what is at the places in the container.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
+use nix::unistd::{UnlinkatFlags, chroot, fchdir, pivot_root, unlinkat};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+};
+
+use super::place::{Place, finish_node};
+use crate::model::device::{DevKind, DevNum};
+
+/// What can go wrong with nodes that are mounted.
+#[derive(Debug, thiserror::Error)]
+pub enum StagingError {
+    /// A step failed; the process is where it was.
+    #[error("{doing}: {source}")]
+    Step {
+        /// What was tried.
+        doing: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The process could not come back to its own mount namespace: it must touch nothing more, and end.
+    #[error(
+        "coming back to the host's mount namespace: {source}; every path now leads elsewhere, so end this process"
+    )]
+    Stranded {
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// Where the process belongs: its mount namespace, its root and its working directory, all of which setns changes.
+struct Home {
+    namespace: OwnedFd,
+    root: OwnedFd,
+    directory: OwnedFd,
+}
+
+impl Home {
+    fn note() -> Result<Self, StagingError> {
+        let path = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let open_as = |name: &str, flags| {
+            open(name, flags, Mode::empty()).map_err(step("noting the host's mount namespace"))
+        };
+        Ok(Self {
+            namespace: open_as("/proc/thread-self/ns/mnt", OFlag::O_RDONLY | OFlag::O_CLOEXEC)?,
+            root: open_as("/", path)?,
+            directory: open_as(".", path)?,
+        })
+    }
+
+    /// Does something elsewhere and comes back, whatever came of it.
+    fn leave<T>(&self, errand: impl FnOnce() -> Result<T, StagingError>) -> Result<T, StagingError> {
+        let result = errand();
+        self.come_back().map_err(|source| StagingError::Stranded {
+            source: source.into(),
+        })?;
+        result
+    }
+
+    fn come_back(&self) -> nix::Result<()> {
+        setns(&self.namespace, CloneFlags::CLONE_NEWNS)?;
+        fchdir(&self.root)?;
+        chroot(".")?;
+        fchdir(&self.directory)
+    }
+}
+
+/// A private mount namespace with a tmpfs of ours in it. Both go with the last descriptor and the last mounted node.
+pub(super) struct Staging {
+    home: Home,
+    namespace: OwnedFd,
+    tmpfs: OwnedFd,
+    made: u64,
+}
+
+/// A node in the staging tmpfs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct StagedNode(String);
+
+impl Staging {
+    /// Makes the namespace and the tmpfs. The calling thread gets file system attributes (root, working directory) of
+    /// its own by it, as setns(2) demands; a process of one thread notices nothing.
+    pub(super) fn new() -> Result<Self, StagingError> {
+        let home = Home::note()?;
+        let tmpfs = new_tmpfs()?;
+        unshare(CloneFlags::CLONE_NEWNS).map_err(step("making a private mount namespace"))?;
+        let namespace = home.leave(|| furnish(&tmpfs))?;
+        Ok(Self {
+            home,
+            namespace,
+            tmpfs,
+            made: 0,
+        })
+    }
+
+    /// Makes a node with just this mode and owner (host ids) in the tmpfs.
+    pub(super) fn make_node(
+        &mut self,
+        num: DevNum,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    ) -> Result<StagedNode, StagingError> {
+        self.made += 1;
+        let staged = StagedNode(self.made.to_string());
+        let kind = if num.kind == DevKind::Block {
+            SFlag::S_IFBLK
+        } else {
+            SFlag::S_IFCHR
+        };
+        let device = makedev(num.major.into(), num.minor.into());
+        let name = staged.0.as_str();
+        mknodat(&self.tmpfs, name, kind, Mode::empty(), device).map_err(step("making the node"))?;
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let finished = nix::fcntl::openat(&self.tmpfs, name, flags, Mode::empty())
+            .and_then(|fd| finish_node(&fd, num, mode, uid, gid));
+        if let Err(source) = finished {
+            self.discard(&staged);
+            return Err(step("giving the node its owner and mode")(source));
+        }
+        Ok(staged)
+    }
+
+    /// Mounts a node onto what is at a place of the container.
+    pub(super) fn mount(
+        &self,
+        node: &StagedNode,
+        target: &Place,
+        container: impl AsFd,
+    ) -> Result<(), StagingError> {
+        let target = target
+            .open(OFlag::empty())
+            .map_err(step("opening the file to mount the node on"))?;
+        self.home.leave(|| {
+            // Only a mount of one's own namespace may be cloned, and only onto one's own may be mounted.
+            setns(&self.namespace, CloneFlags::CLONE_NEWNS).map_err(step("entering our mount namespace"))?;
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE
+                | OpenTreeFlags::OPEN_TREE_CLOEXEC
+                | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+            let tree =
+                open_tree(&self.tmpfs, node.0.as_str(), flags).map_err(step("cloning the node's mount"))?;
+            setns(container, CloneFlags::CLONE_NEWNS)
+                .map_err(step("entering the container's mount namespace"))?;
+            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+            move_mount(&tree, "", &target, "", flags).map_err(step("mounting the node"))
+        })
+    }
+
+    /// Takes a node off the tmpfs that is no longer mounted. What cannot be taken off goes with the tmpfs.
+    pub(super) fn discard(&self, node: &StagedNode) {
+        let _ = unlinkat(&self.tmpfs, node.0.as_str(), UnlinkatFlags::NoRemoveDir);
+    }
+}
+
+/// A tmpfs that is not mounted anywhere yet. It has no `nodev`: opening nodes is what it is for.
+fn new_tmpfs() -> Result<OwnedFd, StagingError> {
+    let doing = "making a tmpfs for device nodes";
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(step(doing))?;
+    for (key, value) in [
+        ("source", "oci-hotplug"),
+        ("mode", "0700"),
+        ("size", "64k"),
+        ("nr_inodes", "65536"),
+    ] {
+        fsconfig_set_string(&context, key, value).map_err(step(doing))?;
+    }
+    fsconfig_create(&context).map_err(step(doing))?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(step(doing))
+}
+
+/// Makes the tmpfs the only mount of the namespace that the thread is in, and returns the namespace.
+fn furnish(tmpfs: &OwnedFd) -> Result<OwnedFd, StagingError> {
+    let doing = "preparing our mount namespace";
+    let namespace = open(
+        "/proc/thread-self/ns/mnt",
+        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(step(doing))?;
+    let none: Option<&Path> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).map_err(step(doing))?;
+    move_mount(
+        tmpfs,
+        "",
+        rustix::fs::CWD,
+        "/",
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )
+    .map_err(step(doing))?;
+    fchdir(tmpfs).map_err(step(doing))?;
+    // The way of pivot_root(2), NOTES: the old root is put on top of the new one and taken off with all below it.
+    match pivot_root(".", ".") {
+        Ok(()) => umount2(".", MntFlags::MNT_DETACH).map_err(step(doing))?,
+        // A host that runs from its initramfs cannot pivot: there the copies of its mounts stay, as slaves.
+        Err(Errno::EINVAL) => {}
+        Err(source) => return Err(step(doing)(source)),
+    }
+    Ok(namespace)
+}
+
+fn step<E: Into<io::Error>>(doing: &'static str) -> impl FnOnce(E) -> StagingError {
+    move |source| StagingError::Step {
+        doing,
+        source: source.into(),
+    }
+}

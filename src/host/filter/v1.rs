@@ -1,0 +1,170 @@
+//! cgroup v1: devices.allow and devices.deny of the container's cgroup, through cgroups-rs.
+//!
+//! Which rules to write is decided in `model::device_rules`; here they are written and read back. Children that
+//! the container itself makes below its cgroup do not inherit what is allowed later: the kernel hands on only what
+//! is denied.
+
+use std::error::Error;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use cgroups_rs::DeviceResource;
+use cgroups_rs::devices::{DevicePermissions, DeviceType, DevicesController};
+
+use super::{FilterError, FilterMemory, is_gone};
+use crate::model::device::{Access, DevKind};
+use crate::model::device_rules::{DeviceRule, Transition, Verdict, v1_held, v1_transition};
+use crate::model::grants::{Change, GrantSet};
+
+/// The rules of one cgroup.
+#[derive(Debug)]
+pub(super) struct Devices {
+    path: PathBuf,
+    controller: DevicesController,
+    baseline: Vec<DeviceRule>,
+    held: GrantSet,
+}
+
+impl Devices {
+    /// Opens the cgroup; what it allows now is the baseline, unless the memory has one.
+    pub fn open(path: &Path, memory: FilterMemory) -> Result<Self, FilterError> {
+        let controller = DevicesController::new(path.to_owned());
+        let mut devices = Self {
+            path: path.to_owned(),
+            controller,
+            baseline: Vec::new(),
+            held: memory.held,
+        };
+        let current = devices.rules()?;
+        devices.baseline = memory.baseline.unwrap_or(current);
+        Ok(devices)
+    }
+
+    /// What the next watcher must know.
+    pub fn memory(&self) -> FilterMemory {
+        FilterMemory {
+            held: self.held.clone(),
+            baseline: Some(self.baseline.clone()),
+        }
+    }
+
+    /// Writes what is missing and what is too much, and reads back.
+    pub fn ensure(&mut self, wanted: &GrantSet) -> Result<Change, FilterError> {
+        let steps = v1_transition(&self.baseline, &self.rules()?, &self.held, wanted);
+        let mut outcome = Ok(());
+        for step in &steps {
+            match self.write(*step) {
+                Ok(()) => self.held = v1_held(&self.held, &[*step]),
+                // The others are still to be done: one refused grant must not keep another from being revoked.
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
+        }
+        outcome?;
+        if !steps.is_empty() {
+            let left = v1_transition(&self.baseline, &self.rules()?, &self.held, wanted);
+            if let Some((verdict, num, access)) = left.first() {
+                let (cgroup, rule) = (self.path.clone(), DeviceRule::exactly(*num, *access));
+                return Err(FilterError::Ineffective {
+                    cgroup,
+                    verdict: *verdict,
+                    rule,
+                });
+            }
+        }
+        // What is held and not wanted is denied by now, or the engine's.
+        for (num, access) in &mut self.held {
+            let surplus = access.without(wanted.get(num).copied().unwrap_or(Access::NONE));
+            *access = access.without(surplus);
+        }
+        self.held.retain(|_, access| !access.is_none());
+        Ok(if steps.is_empty() {
+            Change::None
+        } else {
+            Change::Made
+        })
+    }
+
+    fn rules(&self) -> Result<Vec<DeviceRule>, FilterError> {
+        match self.controller.allowed_devices() {
+            Ok(list) => Ok(list.iter().map(rule).collect()),
+            Err(source) => Err(
+                match source
+                    .source()
+                    .and_then(|cause| cause.downcast_ref::<io::Error>())
+                {
+                    Some(cause) if is_gone(cause) => FilterError::Gone {
+                        cgroup: self.path.clone(),
+                    },
+                    _ => FilterError::Rules {
+                        cgroup: self.path.clone(),
+                        source,
+                    },
+                },
+            ),
+        }
+    }
+
+    fn write(&self, (verdict, num, access): Transition) -> Result<(), FilterError> {
+        let kind = match num.kind {
+            DevKind::Block => DeviceType::Block,
+            DevKind::Char => DeviceType::Char,
+        };
+        let (major, minor, access_list) = (i64::from(num.major), i64::from(num.minor), permissions(access));
+        let written = match verdict {
+            Verdict::Allow => self.controller.allow_device(kind, major, minor, &access_list),
+            Verdict::Deny => self.controller.deny_device(kind, major, minor, &access_list),
+        };
+        written.map_err(|error| {
+            let cgroup = self.path.clone();
+            let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+            // cgroups-rs boxes the kernel's answer; the number is what names the cure.
+            let source = match cause.and_then(io::Error::raw_os_error) {
+                Some(errno) => io::Error::from_raw_os_error(errno),
+                None => io::Error::other(error),
+            };
+            if is_gone(&source) {
+                return FilterError::Gone { cgroup };
+            }
+            FilterError::Rule {
+                cgroup,
+                verdict,
+                rule: DeviceRule::exactly(num, access),
+                source,
+            }
+        })
+    }
+}
+
+fn permissions(access: Access) -> Vec<DevicePermissions> {
+    let all = [
+        (Access::READ, DevicePermissions::Read),
+        (Access::WRITE, DevicePermissions::Write),
+        (Access::MKNOD, DevicePermissions::MkNod),
+    ];
+    all.into_iter()
+        .filter(|(bit, _)| access.covers(*bit))
+        .map(|(_, permission)| permission)
+        .collect()
+}
+
+/// A rule of cgroups-rs as ours; it has -1 for `*`.
+fn rule(resource: &DeviceResource) -> DeviceRule {
+    let access = resource.access.iter().fold(Access::NONE, |access, permission| {
+        access
+            | match permission {
+                DevicePermissions::Read => Access::READ,
+                DevicePermissions::Write => Access::WRITE,
+                DevicePermissions::MkNod => Access::MKNOD,
+            }
+    });
+    DeviceRule {
+        kind: match resource.devtype {
+            DeviceType::All => None,
+            DeviceType::Char => Some(DevKind::Char),
+            DeviceType::Block => Some(DevKind::Block),
+        },
+        major: u32::try_from(resource.major).ok(),
+        minor: u32::try_from(resource.minor).ok(),
+        access,
+    }
+}

@@ -1,0 +1,190 @@
+//! Which block devices the host itself uses: /proc/self/mountinfo and init's, /proc/swaps, and who holds them in sysfs.
+//!
+//! Must not know what follows from it (`model::policy`). Opens no device node: of the paths that it finds it asks
+//! stat(2) for the number.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::{major, minor};
+
+use crate::model::device::{DevKind, Device};
+use crate::model::policy::HostUse;
+
+type Numbers = BTreeSet<(u32, u32)>;
+
+/// What can't be read of the host's own use of its disks.
+#[derive(Debug, thiserror::Error)]
+#[error("reading which disks the host uses, {path}: {source} (until it can be read, no container gets a disk that an annotation asks for)", path = path.display())]
+pub struct HostUseError {
+    /// The file.
+    pub path: PathBuf,
+    /// Why.
+    pub source: io::Error,
+}
+
+/// Reads what the host uses now, as far as it matters for these block devices.
+///
+/// In use is what is mounted in our mount namespace or in that of the host's init (proc_pid_mountinfo(5)), a
+/// device of a mounted btrfs, swap (proc_swaps(5)), and what another device is made of: the kernel lists device
+/// mapper, md and bcache devices in the `holders` of what they are on (Documentation/ABI/stable/sysfs-block).
+///
+/// # Errors
+/// When one of these can't be read: then nothing is known, and [`HostUse::unknown`] is the safe answer.
+pub fn read(devices: &[&Device]) -> Result<HostUse, HostUseError> {
+    let mut used = Numbers::new();
+    let own = Path::new("/proc/self/mountinfo");
+    mounted(&read_text(own)?, &mut used);
+    // A hook of a service with mounts of its own does not see what the host mounts; where there is no /proc/1 to
+    // read, there is no other namespace to be seen.
+    if let Ok(text) = read_text(Path::new("/proc/1/mountinfo")) {
+        mounted(&text, &mut used);
+    }
+    btrfs(&mut used);
+    match read_text(Path::new("/proc/swaps")) {
+        Ok(text) => swaps(&text, &mut used),
+        // A kernel without swap (CONFIG_SWAP).
+        Err(error) if error.source.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    for device in devices {
+        if let Some(node) = device
+            .node
+            .as_ref()
+            .filter(|node| node.num.kind == DevKind::Block)
+        {
+            if is_held(device) {
+                used.insert((node.num.major, node.num.minor));
+            }
+        }
+    }
+    Ok(HostUse::of(used))
+}
+
+fn read_text(path: &Path) -> Result<String, HostUseError> {
+    // Mount points may be named in any bytes.
+    let bytes = fs::read(path).map_err(|source| HostUseError {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The third field is the device number; a file system on several devices, such as btrfs, has one of its own
+/// making (major 0) there, and its device in the second field behind the `-`.
+fn mounted(mountinfo: &str, used: &mut Numbers) {
+    for line in mountinfo.lines() {
+        let Some((left, right)) = line.split_once(" - ") else {
+            continue;
+        };
+        if let Some(number) = left.split(' ').nth(2).and_then(number) {
+            if number.0 != 0 {
+                used.insert(number);
+                continue;
+            }
+        }
+        let source = right.split(' ').nth(1).unwrap_or_default();
+        // bcachefs names all its devices: /dev/sda:/dev/sdb.
+        for path in source.split(':').filter(|path| path.starts_with("/dev/")) {
+            used.extend(number_of_node(&unescaped(path)));
+        }
+    }
+}
+
+/// Each mounted btrfs lists its devices (fs/btrfs/sysfs.c).
+fn btrfs(used: &mut Numbers) {
+    for file_system in fs::read_dir("/sys/fs/btrfs").into_iter().flatten().flatten() {
+        let devices = fs::read_dir(file_system.path().join("devices"));
+        for device in devices.into_iter().flatten().flatten() {
+            let text = fs::read_to_string(device.path().join("dev")).unwrap_or_default();
+            used.extend(number(text.trim()));
+        }
+    }
+}
+
+fn swaps(text: &str, used: &mut Numbers) {
+    for line in text.lines().skip(1) {
+        let path = line.split_whitespace().next().unwrap_or_default();
+        // A swap file lies on a file system that is mounted.
+        used.extend(number_of_node(&unescaped(path)));
+    }
+}
+
+fn is_held(device: &Device) -> bool {
+    fs::read_dir(device.syspath.as_path().join("holders")).is_ok_and(|mut holders| holders.next().is_some())
+}
+
+fn number_of_node(path: &str) -> Option<(u32, u32)> {
+    let metadata = fs::metadata(path).ok()?;
+    let part = |number: u64| u32::try_from(number).ok();
+    metadata.file_type().is_block_device().then_some(())?;
+    Some((part(major(metadata.rdev()))?, part(minor(metadata.rdev()))?))
+}
+
+fn number(text: &str) -> Option<(u32, u32)> {
+    let (major, minor) = text.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// Space, tab, newline and backslash stand as three octal digits behind a backslash (proc_pid_mountinfo(5)).
+fn unescaped(text: &str) -> String {
+    let known = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    known
+        .iter()
+        .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::device::DevNum;
+
+    #[test]
+    fn mounts_are_told_by_number_and_where_there_is_none_by_their_source() {
+        let mut used = Numbers::new();
+        mounted(
+            "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue\n\
+             37 35 0:21 / /proc rw - proc proc rw\n\
+             38 35 0:33 / /data rw shared:2 - btrfs /dev/null rw\n\
+             39 35 253:4 / /srv\\040x rw - xfs /dev/mapper/a rw\n\
+             broken\n",
+            &mut used,
+        );
+        // /dev/null is no block device, so that nothing comes of the third.
+        assert_eq!(used, Numbers::from([(98, 0), (253, 4)]));
+    }
+
+    #[test]
+    fn a_swap_file_is_no_device() {
+        let mut used = Numbers::new();
+        swaps(
+            "Filename\tType\tSize\tUsed\tPriority\n/etc/passwd file 1 0 -2\n",
+            &mut used,
+        );
+        assert!(used.is_empty());
+    }
+
+    #[test]
+    fn octal_escapes_are_read() {
+        assert_eq!(unescaped("/dev/a\\040b\\134"), "/dev/a b\\");
+    }
+
+    #[test]
+    fn the_hosts_own_root_is_in_use_where_it_is_on_a_disk() {
+        let root = fs::metadata("/").unwrap().dev();
+        let number = (
+            u32::try_from(major(root)).unwrap(),
+            u32::try_from(minor(root)).unwrap(),
+        );
+        let host_use = read(&[]).unwrap();
+        let num = DevNum {
+            kind: DevKind::Block,
+            major: number.0,
+            minor: number.1,
+        };
+        assert_eq!(host_use.uses(num), number.0 != 0);
+    }
+}

@@ -1,0 +1,14 @@
+//! The Linux host as objects: effects, thin, each behind a type that says what it is.
+
+pub mod announcer;
+pub mod config;
+pub mod container;
+pub mod container_dev;
+pub mod control;
+pub mod filter;
+pub mod host_use;
+pub mod leases;
+pub mod log;
+pub mod monitor;
+pub mod process;
+pub mod registry;

@@ -1,0 +1,301 @@
+//! What devices the host has, and what happens to them: subscribe, then enumerate, then drain.
+//!
+//! Must not know requests, containers, nor what a device is wanted for. No thread, no sleep, and no device node is ever opened.
+//!
+//! ```text
+//! socket.rs    uevents of kernel and udevd, overruns     message.rs       their text as facts (pure)
+//! sysfs.rs     listing and reading devices               static_nodes.rs  nodes that sysfs does not know
+//! aliases.rs   where named paths lead                    order.rs         udevd's late events sorted out (pure)
+//! ```
+
+mod aliases;
+mod message;
+mod order;
+mod socket;
+mod static_nodes;
+mod sysfs;
+mod udevd;
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+
+use self::aliases::Aliases;
+use self::message::{Happened, Message};
+use self::order::Gone;
+use self::socket::{Group, UeventSocket};
+use self::static_nodes::StaticNodes;
+use self::sysfs::SysFs;
+use self::udevd::Udevd;
+pub use self::udevd::udevd_is_running;
+use crate::model::device::{Device, Seen};
+use crate::model::event::DeviceEvent;
+use crate::model::wanted::Wanted;
+
+/// A receive buffer for [`DeviceMonitor::open`], in bytes: room for some ten thousand events.
+pub const RECEIVE_BUFFER: usize = 16 * 1024 * 1024;
+
+/// Why the host's devices cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub enum MonitorError {
+    /// A group of uevents could not be joined.
+    #[error(
+        "subscribing to the {group} group of uevents: {source} (is the kernel built with CONFIG_NET, and are netlink sockets allowed?)"
+    )]
+    Subscribe {
+        /// `kernel` or `udev`.
+        group: &'static str,
+        /// What libudev or the kernel said.
+        source: io::Error,
+    },
+    /// sysfs could not be read.
+    #[error("reading the host's devices at {path}: {source} (sysfs must be mounted at /sys)")]
+    SysFs {
+        /// What was to be read.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Static nodes cannot be watched.
+    #[error("creating an inotify instance to watch device nodes: {0} (raise fs.inotify.max_user_instances)")]
+    Inotify(io::Error),
+}
+
+/// The host's devices: a list of them, and events from the moment of opening on.
+///
+/// A device is reported twice where udevd runs: first from the kernel's event, with what sysfs says, then from
+/// udevd's with its properties, tags and links. Removals come from the kernel alone.
+pub struct DeviceMonitor {
+    wanted: Wanted,
+    receive_buffer: usize,
+    sysfs: SysFs,
+    kernel: UeventSocket,
+    udev: UeventSocket,
+    static_nodes: StaticNodes,
+    gone: Gone,
+    udevd: Udevd,
+    context: udev::Udev,
+}
+
+impl DeviceMonitor {
+    /// Subscribes to kernel and udevd, each with a receive buffer of this many bytes ([`RECEIVE_BUFFER`]). Nothing
+    /// is enumerated before both subscriptions stand, so no event falls in between.
+    pub fn open(wanted: Wanted, receive_buffer: usize) -> Result<Self, MonitorError> {
+        let kernel = UeventSocket::open(Group::Kernel, receive_buffer)?;
+        let udev = UeventSocket::open(Group::Udev, receive_buffer)?;
+        let mut static_nodes = StaticNodes::new()?;
+        static_nodes.add(&wanted.nodes);
+        Ok(Self {
+            wanted,
+            receive_buffer,
+            sysfs: SysFs::open("/sys")?,
+            kernel,
+            udev,
+            static_nodes,
+            gone: Gone::default(),
+            udevd: Udevd::default(),
+            context: socket::context()?,
+        })
+    }
+
+    /// Requests were added: later snapshots tell what these look at too. Ask [`Self::poll_static_nodes`] and
+    /// [`Self::enumerate`] afterwards for what is there already.
+    pub fn want(&mut self, wanted: Wanted) {
+        self.static_nodes.add(&wanted.nodes);
+        self.wanted.merge(&wanted);
+    }
+
+    /// All devices with nodes, all that lie above them, those that [`Wanted::paths`] lead to, and the static nodes.
+    ///
+    /// Parents come before their children; `seqnum` is 0 and `seen` is [`Seen::Kernel`], unless the requests need
+    /// udev's facts of all: then each is completed. Errors: sysfs cannot be listed.
+    pub fn enumerate(&self) -> Result<Vec<Device>, MonitorError> {
+        let aliases = Aliases::follow(&self.wanted.paths);
+        let mut devices = self.sysfs.devices(&self.wanted.attributes, &aliases.syspaths())?;
+        let udevd_runs = self.udevd.runs();
+        for device in &mut devices {
+            aliases.apply(device);
+            if self.wanted.udev {
+                self.complete_where(device, udevd_runs);
+            } else {
+                // Of the hundreds of devices only the few that are selected are ever asked for their properties,
+                // and those are completed: for the others they would be most of a watcher's memory.
+                device.properties.clear();
+            }
+        }
+        devices.extend(self.static_nodes.present());
+        Ok(devices)
+    }
+
+    /// Adds what udev's database knows: properties, tags, links.
+    ///
+    /// `seen` becomes [`Seen::Udev`] when udevd has spoken of the device, or will not: because none runs, or
+    /// because the device has no node and is not in the database (udevd stores nothing of most such devices).
+    /// Of a device that is gone all facts stay.
+    pub fn complete(&self, device: &mut Device) {
+        self.complete_where(device, self.udevd.runs());
+    }
+
+    /// A word of udevd's is overdue: whether it still runs is looked up anew.
+    pub fn doubt_udevd(&self) {
+        self.udevd.look_again();
+    }
+
+    fn complete_where(&self, device: &mut Device, udevd_runs: bool) {
+        let path = device.syspath.as_path();
+        let found = udev::Device::from_syspath_with_context(self.context.clone(), path).ok();
+        let spoken_of = found.as_ref().is_some_and(udev::Device::is_initialized);
+        if let Some(found) = &found {
+            // Without an entry in the database these are the kernel's alone.
+            device.properties = socket::properties(found);
+        }
+        if spoken_of {
+            message::take_udev_facts(device);
+        }
+        if spoken_of || !udevd_runs || device.node.is_none() {
+            device.seen = Seen::Udev;
+        }
+    }
+
+    /// Everything that has happened up to now: the kernel's events, then udevd's, then those of static nodes.
+    ///
+    /// [`DeviceEvent::Overrun`] comes at most once, and last: what is enumerated after it is newer than all before it.
+    /// Where udevd runs, none of its events comes before the kernel's event of the same number, and none that is
+    /// older than the device's removal or of a device that is not there (any more) comes at all.
+    pub fn drain(&mut self) -> Vec<DeviceEvent> {
+        // udevd speaks after the kernel. So its socket is emptied first: for each message found there
+        // the kernel's is waiting already, and can be told before it.
+        let udev = self.udev.receive();
+        let kernel = self.kernel.receive();
+        let mut events = Vec::with_capacity(kernel.messages.len() + udev.messages.len());
+        if !kernel.messages.is_empty() {
+            let udevd_runs = self.udevd.runs();
+            let seen = if udevd_runs { Seen::Kernel } else { Seen::Udev };
+            for properties in kernel.messages {
+                if let Some(message) = Message::from_properties(properties, seen) {
+                    self.gone.kernel_said(&message, udevd_runs);
+                    events.push(self.report(message));
+                }
+            }
+        }
+        for properties in udev.messages {
+            if let Some(message) = Message::from_properties(properties, Seen::Udev) {
+                events.extend(self.report_udev(message));
+            }
+        }
+        if self.static_nodes.woke() {
+            events.extend(self.static_nodes.look());
+        }
+        if kernel.overrun || udev.overrun {
+            events.push(DeviceEvent::Overrun);
+        }
+        events
+    }
+
+    fn report_udev(&mut self, mut message: Message) -> Option<DeviceEvent> {
+        if !self.gone.udev_counts(&message) || !self.sysfs.has(&message.device.syspath) {
+            return None;
+        }
+        message::take_udev_facts(&mut message.device);
+        if matches!(message.happened, Happened::Moved(_)) {
+            // The kernel told the move already; told twice it could take away what is at the old place by now.
+            message.happened = Happened::Changed;
+        }
+        Some(self.report(message))
+    }
+
+    fn report(&self, mut message: Message) -> DeviceEvent {
+        if message.happened != Happened::Removed {
+            let device = &mut message.device;
+            self.sysfs.complete(device, &self.wanted.attributes);
+            if !self.wanted.paths.is_empty() {
+                Aliases::follow(&self.wanted.paths).apply(device);
+            }
+        }
+        message.into_event()
+    }
+
+    /// The descriptors to wait on: readable means that [`Self::drain`] has something to tell.
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [self.kernel.fd(), self.udev.fd(), self.static_nodes.fd()].into_iter()
+    }
+
+    /// Looks at the static nodes: to be asked at the start and each second, for what inotify cannot tell (a link's
+    /// far end, a directory that was not there yet).
+    pub fn poll_static_nodes(&mut self) -> Vec<DeviceEvent> {
+        self.static_nodes.look()
+    }
+
+    /// To be asked each second: joins udevd's group where libudev refused it because no udevd ran, and one does now.
+    ///
+    /// True means that one of [`Self::fds`] was replaced: wait on them anew, and enumerate, as udevd may have spoken
+    /// meanwhile. Failing to join leaves everything as it was, to be tried again.
+    pub fn refresh(&mut self) -> bool {
+        if self.udev.is_subscribed() || !self.udevd.runs() {
+            return false;
+        }
+        match UeventSocket::open(Group::Udev, self.receive_buffer) {
+            Ok(udev) if udev.is_subscribed() => {
+                self.udev = udev;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wants_add_up_and_an_attribute_wanted_for_two_devtypes_is_read_for_all() {
+        let wanted = |devtype: Option<&str>| Wanted {
+            attributes: [("serial".to_owned(), devtype.map(str::to_owned))].into(),
+            paths: [PathBuf::from(format!("/dev/{devtype:?}"))].into(),
+            udev: devtype.is_none(),
+            ..Wanted::default()
+        };
+        let mut monitor = DeviceMonitor::open(wanted(Some("usb_device")), RECEIVE_BUFFER).unwrap();
+        monitor.want(wanted(Some("usb_device")));
+        assert_eq!(monitor.wanted.attributes["serial"].as_deref(), Some("usb_device"));
+        assert!(!monitor.wanted.udev);
+        monitor.want(wanted(None));
+        assert_eq!(monitor.wanted.attributes["serial"], None);
+        monitor.want(wanted(Some("disk")));
+        assert_eq!(monitor.wanted.attributes["serial"], None);
+        assert_eq!(monitor.wanted.paths.len(), 3);
+        assert!(monitor.wanted.udev);
+    }
+
+    #[test]
+    fn the_host_s_null_device_is_enumerated_with_alias_and_attribute() {
+        let wanted = Wanted {
+            attributes: [("dev".to_owned(), None)].into(),
+            paths: [PathBuf::from("/sys/class/mem/null")].into(),
+            nodes: [PathBuf::from("/dev/zero")].into(),
+            ..Wanted::default()
+        };
+        let monitor = DeviceMonitor::open(wanted, RECEIVE_BUFFER).unwrap();
+        let devices = monitor.enumerate().unwrap();
+        let find = |path: &str| devices.iter().find(|device| device.syspath.as_str() == path);
+        let null = find("/sys/devices/virtual/mem/null").unwrap();
+        assert_eq!(null.attribute("dev"), Some("1:3"));
+        assert_eq!(null.aliases, [PathBuf::from("/sys/class/mem/null")].into());
+        assert_eq!((null.seen, null.seqnum), (Seen::Kernel, 0));
+        assert!(find("/sys/devices/oci-hotplug-node/dev/zero").is_some());
+    }
+
+    #[test]
+    fn a_device_is_complete_at_once_where_nobody_will_speak_of_it() {
+        let monitor = DeviceMonitor::open(Wanted::default(), RECEIVE_BUFFER).unwrap();
+        let mut devices = monitor.enumerate().unwrap();
+        let null = devices
+            .iter_mut()
+            .find(|device| device.syspath.name() == "null")
+            .unwrap();
+        monitor.complete_where(null, false);
+        assert_eq!(null.seen, Seen::Udev);
+        assert_eq!(null.properties["DEVNAME"], "/dev/null");
+    }
+}

@@ -1,0 +1,112 @@
+//! udevd's events come late: which of them still count. Pure.
+//!
+//! Must not know what the events carry.
+
+use std::collections::HashMap;
+
+use super::message::{Happened, Message};
+use crate::model::device::SysPath;
+
+/// Most removals remembered: only a udevd that died over its work leaves some behind.
+const LIMIT: usize = 4096;
+
+/// Devices that the kernel removed and that udevd has not yet taken leave of, with the removal's number.
+#[derive(Debug, Default)]
+pub(super) struct Gone(HashMap<SysPath, u64>);
+
+impl Gone {
+    /// Takes note of a message of the kernel's.
+    pub fn kernel_said(&mut self, message: &Message, udevd_runs: bool) {
+        if !udevd_runs {
+            self.0.clear();
+            return;
+        }
+        if message.happened != Happened::Removed {
+            return;
+        }
+        let number = message.device.seqnum;
+        if self.0.len() >= LIMIT {
+            self.0.retain(|_, gone| *gone + LIMIT as u64 > number);
+        }
+        self.0.insert(message.device.syspath.clone(), number);
+    }
+
+    /// Whether a message of udevd's still tells something.
+    ///
+    /// Its removals do not: the kernel told them long before, and by now another device may be at the same place.
+    /// Nor does what it says of the time before a removal. As udevd handles the events of one device in their order,
+    /// its own removal is the end of that.
+    pub fn udev_counts(&mut self, message: &Message) -> bool {
+        let device = &message.device;
+        let gone = self.0.get(&device.syspath).copied();
+        let is_older = gone.is_some_and(|gone| device.seqnum <= gone);
+        let is_removal = message.happened == Happened::Removed;
+        if is_removal && gone.is_some_and(|gone| gone <= device.seqnum) {
+            self.0.remove(&device.syspath);
+        }
+        !is_older && !is_removal
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::device::Device;
+
+    fn message(happened: Happened, seqnum: u64) -> Message {
+        let mut device = Device::new(SysPath::new("/sys/devices/a"));
+        device.seqnum = seqnum;
+        Message { happened, device }
+    }
+
+    fn removed_at(number: u64) -> Gone {
+        let mut gone = Gone::default();
+        gone.kernel_said(&message(Happened::Removed, number), true);
+        gone
+    }
+
+    #[test]
+    fn what_udevd_says_of_a_device_that_is_there_counts() {
+        let mut gone = Gone::default();
+        gone.kernel_said(&message(Happened::Added, 1), true);
+        assert!(gone.udev_counts(&message(Happened::Added, 1)));
+        assert!(gone.udev_counts(&message(Happened::Changed, 2)));
+    }
+
+    #[test]
+    fn a_late_add_after_the_removal_does_not_count_and_the_next_one_does() {
+        let mut gone = removed_at(2);
+        gone.kernel_said(&message(Happened::Added, 3), true);
+        assert!(!gone.udev_counts(&message(Happened::Added, 1)));
+        assert!(!gone.udev_counts(&message(Happened::Removed, 2)));
+        assert!(gone.udev_counts(&message(Happened::Added, 3)));
+    }
+
+    #[test]
+    fn an_older_removal_of_udevd_s_does_not_end_a_newer_one() {
+        let mut gone = removed_at(2);
+        gone.kernel_said(&message(Happened::Removed, 4), true);
+        assert!(!gone.udev_counts(&message(Happened::Removed, 2)));
+        assert!(!gone.udev_counts(&message(Happened::Added, 3)));
+        assert!(!gone.udev_counts(&message(Happened::Removed, 4)));
+        assert!(gone.0.is_empty());
+    }
+
+    #[test]
+    fn nothing_is_remembered_where_no_udevd_will_take_leave() {
+        let mut gone = removed_at(2);
+        gone.kernel_said(&message(Happened::Removed, 3), false);
+        assert!(gone.0.is_empty());
+    }
+
+    #[test]
+    fn removals_that_nobody_takes_leave_of_do_not_pile_up() {
+        let mut gone = Gone::default();
+        for number in 1..=3 * LIMIT as u64 {
+            let mut message = message(Happened::Removed, number);
+            message.device.syspath = SysPath::new(format!("/sys/devices/{number}"));
+            gone.kernel_said(&message, true);
+        }
+        assert!(gone.0.len() <= LIMIT);
+    }
+}

@@ -1,0 +1,165 @@
+//! A process that is meant, and not another one that got its number later.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
+
+/// A process, held by a pidfd (pidfd_open(2), Linux 5.3).
+#[derive(Debug)]
+pub struct Process {
+    pid: i32,
+    pidfd: OwnedFd,
+}
+
+/// What can't be done with a process.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// It is gone, or its number is now another's.
+    #[error("process {pid} is gone")]
+    Gone {
+        /// Its number.
+        pid: i32,
+    },
+    /// The kernel refused.
+    #[error("{doing} process {pid}: {source}")]
+    Io {
+        /// What was being done, as a gerund.
+        doing: &'static str,
+        /// Its number.
+        pid: i32,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// When a process started: clock ticks since boot, `/proc/PID/stat` field 22 (proc_pid_stat(5)).
+///
+/// # Errors
+/// When there is no such process.
+pub fn start_time(pid: i32) -> Result<u64, ProcessError> {
+    match procfs::process::Process::new(pid).and_then(|process| process.stat()) {
+        Ok(stat) => Ok(stat.starttime),
+        Err(procfs::ProcError::NotFound(_)) => Err(ProcessError::Gone { pid }),
+        Err(error) => Err(ProcessError::Io {
+            doing: "looking at",
+            pid,
+            source: io::Error::other(error),
+        }),
+    }
+}
+
+impl Process {
+    /// Takes hold of the process `pid` that started at `started` (see [`start_time`]).
+    ///
+    /// # Errors
+    /// [`ProcessError::Gone`] when that one is not there any more.
+    pub fn open(pid: i32, started: u64) -> Result<Self, ProcessError> {
+        let gone = || ProcessError::Gone { pid };
+        let number = (pid > 0).then(|| Pid::from_raw(pid)).flatten().ok_or_else(gone)?;
+        let pidfd = match pidfd_open(number, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(rustix::io::Errno::SRCH) => return Err(gone()),
+            Err(error) => {
+                return Err(ProcessError::Io {
+                    doing: "opening",
+                    pid,
+                    source: error.into(),
+                });
+            }
+        };
+        let process = Self { pid, pidfd };
+        // The pidfd is of whoever had the number a moment ago; the start time tells whether that is the one.
+        if start_time(pid)? == started && process.is_alive() {
+            Ok(process)
+        } else {
+            Err(gone())
+        }
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Whether it has not ended. A zombie has.
+    pub fn is_alive(&self) -> bool {
+        !self.wait(Duration::ZERO)
+    }
+
+    /// Waits up to `patience` for its end; whether it has ended.
+    pub fn wait(&self, patience: Duration) -> bool {
+        let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+        matches!(
+            poll(&mut [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)], timeout),
+            Ok(1)
+        )
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// [`ProcessError::Gone`] when it has ended.
+    pub fn signal(&self, signal: Signal) -> Result<(), ProcessError> {
+        let number =
+            rustix::process::Signal::from_named_raw(signal as i32).ok_or_else(|| ProcessError::Io {
+                doing: "signalling",
+                pid: self.pid,
+                source: io::ErrorKind::InvalidInput.into(),
+            })?;
+        match pidfd_send_signal(&self.pidfd, number) {
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::SRCH) => Err(ProcessError::Gone { pid: self.pid }),
+            Err(error) => Err(ProcessError::Io {
+                doing: "signalling",
+                pid: self.pid,
+                source: error.into(),
+            }),
+        }
+    }
+}
+
+impl AsFd for Process {
+    /// Readable once the process has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_itself_only_with_its_start_time() {
+        let pid = std::process::id() as i32;
+        let started = start_time(pid).unwrap();
+        assert!(Process::open(pid, started).unwrap().is_alive());
+        assert!(matches!(
+            Process::open(pid, started + 1),
+            Err(ProcessError::Gone { .. })
+        ));
+        assert!(matches!(
+            Process::open(-1, started),
+            Err(ProcessError::Gone { .. })
+        ));
+    }
+
+    #[test]
+    fn the_end_of_a_process_is_seen_and_its_number_is_not_signalled_afterwards() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = child.id() as i32;
+        let process = Process::open(pid, start_time(pid).unwrap()).unwrap();
+        process.signal(Signal::SIGTERM).unwrap();
+        assert!(process.wait(Duration::from_secs(10)));
+        child.wait().unwrap();
+        assert!(matches!(
+            process.signal(Signal::SIGTERM),
+            Err(ProcessError::Gone { .. })
+        ));
+        assert!(matches!(start_time(pid), Err(ProcessError::Gone { .. })));
+    }
+}

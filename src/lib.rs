@@ -1,0 +1,43 @@
+//! oci-hotplug: hotplug for any OCI container, through OCI hooks.
+//!
+//! A device that matches what a container asked for appears in the *running* container when it is plugged in,
+//! and is gone, access and all, when it is pulled out. No runtime is replaced or wrapped.
+//!
+//! # The house
+//! ```text
+//! bin/        mains of a few lines; exit.rs: their exit codes
+//! hook/       what the runtime starts: prestart, poststop           ┐
+//! watcher/    one container's loop: run, settle, admission,         │ programs: join decisions and effects,
+//!             transaction, effects, launch, detach                  │ never import each other
+//! cli/        the operator's tool: one file a verb                  ┘ (but watcher::launch)
+//! cdi/        specs that carry our hooks to engines without hooks.d; only cli uses it
+//! host/       the Linux host as objects: monitor, container, container_dev, filter, announcer, process,
+//!             registry, leases, control, config, host_use, log
+//! model/      facts and decisions, pure: device, event, inventory; selector, request, symlink, annotations,
+//!             asked, class, policy; attachment, grants, reconcile; filter_program, device_rules; uevent; oci
+//! sys/        system calls without a safe wrapper; the only `unsafe`
+//! ```
+//! Direction: `bin -> {hook, cli, watcher} -> {cdi, host} -> {model, sys}`. `model` and `sys` import nothing of ours.
+//!
+//! # The two flows
+//! ```text
+//! prestart:  state JSON -> annotations::read -> Policy::authorise -> Registry::try_enroll -> watcher::launch (ready) -> exit 0
+//! uevent:    kernel, udevd -> DeviceMonitor -> DeviceEvent -> Inventory -> Reconciler::plan (admission: policy, lease)
+//!              -> transaction::apply [SetGrants, AddNode, AddLink, Announce]
+//!              -> DeviceFilter, ContainerDev, Announcer -> Attachments journalled, one log line
+//! ```
+//!
+//! # Rules that hold everywhere
+//! Only a container's watcher changes anything inside it. Every wake ends in the same `plan`; carrying a plan out
+//! and planning again gives the empty plan. Grant before node, node before link, link before announcement; the
+//! reverse on removal. What the engine or the image put there stays as it is. Nothing resolves a path inside a
+//! container by name. A device node is never opened.
+
+pub mod cdi;
+pub mod cli;
+pub mod exit;
+pub mod hook;
+pub mod host;
+pub mod model;
+pub mod sys;
+pub mod watcher;

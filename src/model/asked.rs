@@ -1,0 +1,67 @@
+//! Who asked for what: a request together with its origin.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::device::SysPath;
+use super::request::Request;
+
+/// Where a request came from, which decides how far it is trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// An annotation of the container: whoever may start containers can write it.
+    Annotation,
+    /// A hook argument (config.json, CDI spec) or the operator's tool: root wrote it.
+    Administrator,
+}
+
+/// A request, who made it, and the devices that it selects now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// Who made it.
+    pub origin: Origin,
+    /// What is asked for.
+    pub request: Request,
+    /// The class that stands for it, when the container asked by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    /// The devices that it selected when last looked at: the container gets what is at or below them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub roots: BTreeSet<SysPath>,
+}
+
+impl Asked {
+    /// A request that has not been looked at yet.
+    pub fn new(origin: Origin, request: Request) -> Self {
+        Self {
+            origin,
+            request,
+            class: None,
+            roots: BTreeSet::new(),
+        }
+    }
+
+    /// Whether the administrator wrote what is asked for: in a hook's argument, or in a class. All else is a
+    /// stranger's.
+    pub fn is_administrators(&self) -> bool {
+        self.origin == Origin::Administrator || self.class.is_some()
+    }
+
+    /// The same, as part of a class.
+    pub fn of_class(self, class: &str) -> Self {
+        Self {
+            class: Some(class.to_owned()),
+            ..self
+        }
+    }
+
+    /// The same, not looked at yet.
+    pub fn without_roots(&self) -> Self {
+        Self {
+            roots: BTreeSet::new(),
+            ..self.clone()
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! What a device is: owned snapshots of what the kernel and udev say of it, complete even after it is gone.
+//!
+//! Must not know where the facts come from (`host::monitor`) nor who asks for the device (`request`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::{BitOr, BitOrAssign};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A device's directory in sysfs with all links resolved, such as `/sys/devices/pci0000:00/…/1-1.4`.
+///
+/// It is the device's identity: the only thing that a remove event is sure to carry.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SysPath(String);
+
+impl SysPath {
+    /// Takes an absolute path below `/sys`; a trailing slash is dropped.
+    pub fn new(path: impl Into<String>) -> Self {
+        let mut path = path.into();
+        while path.len() > 1 && path.ends_with('/') {
+            path.pop();
+        }
+        Self(path)
+    }
+
+    /// The path as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The path as a path.
+    pub fn as_path(&self) -> &Path {
+        Path::new(&self.0)
+    }
+
+    /// The kernel's name of the device: the last component.
+    pub fn name(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// Whether this device is `root` or lies below it. Whole components count: `1-1.40` is not below `1-1.4`.
+    pub fn is_at_or_below(&self, root: &SysPath) -> bool {
+        self.0
+            .strip_prefix(root.as_str())
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    /// The directory above, or `None` at `/sys/devices` (above it there are no devices).
+    ///
+    /// Not every directory above a device is a device: class glue directories (`…/tty`) lie in between.
+    pub fn parent(&self) -> Option<SysPath> {
+        let (parent, _) = self.0.rsplit_once('/')?;
+        parent
+            .starts_with("/sys/devices/")
+            .then(|| SysPath(parent.to_owned()))
+    }
+
+    /// All directories above, the nearest first.
+    pub fn ancestors(&self) -> impl Iterator<Item = SysPath> + use<> {
+        std::iter::successors(self.parent(), SysPath::parent)
+    }
+}
+
+impl fmt::Display for SysPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The two kinds of device nodes, which have numbers of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DevKind {
+    /// A block device, `b`.
+    Block,
+    /// A character device, `c`.
+    Char,
+}
+
+/// A device number: kind, major and minor. Shown as the device cgroup writes it: `c 188:0`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct DevNum {
+    /// Block or character.
+    pub kind: DevKind,
+    /// The driver's number.
+    pub major: u32,
+    /// The device's number within the driver.
+    pub minor: u32,
+}
+
+impl fmt::Display for DevNum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            DevKind::Block => 'b',
+            DevKind::Char => 'c',
+        };
+        write!(f, "{kind} {}:{}", self.major, self.minor)
+    }
+}
+
+/// A device's node as the host has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DevNode {
+    /// Absolute path on the host, below `/dev`.
+    pub path: PathBuf,
+    /// The number that the node carries.
+    pub num: DevNum,
+}
+
+/// What a process may do with a device, as the device cgroup counts it: read, write, make a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Access(u8);
+
+impl Access {
+    /// Nothing.
+    pub const NONE: Access = Access(0);
+    /// `mknod(2)` with the device's number. The bit is the kernel's BPF_DEVCG_ACC_MKNOD (linux/bpf.h).
+    pub const MKNOD: Access = Access(1);
+    /// Opening for reading, BPF_DEVCG_ACC_READ.
+    pub const READ: Access = Access(2);
+    /// Opening for writing, BPF_DEVCG_ACC_WRITE.
+    pub const WRITE: Access = Access(4);
+    /// Everything, `rwm`.
+    pub const ALL: Access = Access(7);
+
+    /// The bits as the kernel numbers them (linux/bpf.h, BPF_DEVCG_ACC_*).
+    pub fn bits(self) -> u32 {
+        u32::from(self.0)
+    }
+
+    /// The access with just these bits of the kernel's; others are dropped.
+    pub fn from_bits_truncate(bits: u32) -> Self {
+        Self((bits & 7) as u8)
+    }
+
+    /// Whether everything in `other` is in `self`.
+    pub fn covers(self, other: Access) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether `self` and `other` have something in common.
+    pub fn meets(self, other: Access) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// What is in `self` and not in `other`.
+    pub fn without(self, other: Access) -> Access {
+        Access(self.0 & !other.0)
+    }
+
+    /// Whether nothing is allowed.
+    pub fn is_none(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl BitOr for Access {
+    type Output = Access;
+    fn bitor(self, other: Access) -> Access {
+        Access(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for Access {
+    fn bitor_assign(&mut self, other: Access) {
+        self.0 |= other.0;
+    }
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (bit, letter) in [(Self::READ, "r"), (Self::WRITE, "w"), (Self::MKNOD, "m")] {
+            if self.covers(bit) {
+                f.write_str(letter)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A text that is no access.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("access {0:?}: must be one to three of the letters r, w and m, each at most once")]
+pub struct AccessError(String);
+
+impl FromStr for Access {
+    type Err = AccessError;
+
+    /// Reads one to three of `r`, `w`, `m` in any order, none twice.
+    fn from_str(text: &str) -> Result<Self, AccessError> {
+        let mut access = Access::NONE;
+        for letter in text.chars() {
+            let bit = match letter {
+                'r' => Self::READ,
+                'w' => Self::WRITE,
+                'm' => Self::MKNOD,
+                _ => return Err(AccessError(text.to_owned())),
+            };
+            if access.covers(bit) {
+                return Err(AccessError(text.to_owned()));
+            }
+            access |= bit;
+        }
+        if access.is_none() {
+            return Err(AccessError(text.to_owned()));
+        }
+        Ok(access)
+    }
+}
+
+impl Serialize for Access {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Access {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.is_empty() {
+            return Ok(Access::NONE);
+        }
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Who has spoken of a device so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Seen {
+    /// Only the kernel: sysfs is complete; udev's properties, tags and links are not there yet.
+    Kernel,
+    /// udevd has run its rules (or, where no udevd runs, nobody will).
+    Udev,
+}
+
+/// The subsystem of a device that stands for a node which sysfs does not know by its path.
+pub const STATIC_NODE: &str = "oci-hotplug-node";
+
+/// A snapshot of one device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// The device's identity.
+    pub syspath: SysPath,
+    /// The kernel subsystem (`tty`, `block`, `usb`); some bus-less directories have none.
+    pub subsystem: Option<String>,
+    /// The uevent's DEVTYPE (`usb_device`, `usb_interface`, `disk`, `partition`).
+    pub devtype: Option<String>,
+    /// The driver bound to this device itself (not to its parents).
+    pub driver: Option<String>,
+    /// The device's node, if it has one.
+    pub node: Option<DevNode>,
+    /// Those of its own sysfs attributes that the requests look at, trailing white space removed.
+    pub attributes: BTreeMap<String, String>,
+    /// udev's properties (the kernel's uevent properties until udevd has spoken).
+    pub properties: BTreeMap<String, String>,
+    /// udev's tags.
+    pub tags: BTreeSet<String>,
+    /// udev's own links to the node: absolute paths below `/dev`.
+    pub links: BTreeSet<PathBuf>,
+    /// Other paths of `/dev` and `/sys` that requests name and that lead to this device on the host.
+    pub aliases: BTreeSet<PathBuf>,
+    /// How far the device has come.
+    pub seen: Seen,
+    /// The kernel's sequence number of the last event that this snapshot knows of; 0 = enumerated.
+    pub seqnum: u64,
+}
+
+impl Device {
+    /// A device of which nothing is known but its place.
+    pub fn new(syspath: SysPath) -> Self {
+        Self {
+            syspath,
+            subsystem: None,
+            devtype: None,
+            driver: None,
+            node: None,
+            attributes: BTreeMap::new(),
+            properties: BTreeMap::new(),
+            tags: BTreeSet::new(),
+            links: BTreeSet::new(),
+            aliases: BTreeSet::new(),
+            seen: Seen::Kernel,
+            seqnum: 0,
+        }
+    }
+
+    /// One of the attributes that were read, by name.
+    pub fn attribute(&self, name: &str) -> Option<&str> {
+        self.attributes.get(name).map(String::as_str)
+    }
+}

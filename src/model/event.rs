@@ -1,0 +1,28 @@
+//! What happened to a device, as values: what a monitor reports and the inventory takes in.
+
+use super::device::{Device, SysPath};
+
+/// One report of the monitor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeviceEvent {
+    /// The device came (the kernel's `add`, and again udevd's).
+    Added(Device),
+    /// Something about the device changed: `change`, `bind`, `unbind`, `online`, `offline`.
+    Changed(Device),
+    /// The device is now at another path in sysfs.
+    Moved {
+        /// Where it was.
+        from: SysPath,
+        /// What it is now.
+        device: Device,
+    },
+    /// The device went. Remove events carry no properties: the path is all there is.
+    Removed {
+        /// Where it was.
+        syspath: SysPath,
+        /// The kernel's sequence number of the event.
+        seqnum: u64,
+    },
+    /// Events were lost: only a new enumeration tells what is there.
+    Overrun,
+}

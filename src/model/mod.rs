@@ -1,0 +1,24 @@
+//! Facts and decisions: values and pure functions. No I/O, no clock, no file descriptor, no environment.
+
+pub mod annotations;
+pub mod asked;
+pub mod attachment;
+pub mod class;
+pub mod device;
+pub mod device_rules;
+pub mod event;
+pub mod filter_program;
+pub mod grants;
+pub mod inventory;
+pub mod oci;
+pub mod policy;
+mod quoting;
+pub mod reconcile;
+#[cfg(test)]
+pub(crate) mod recorded;
+pub mod request;
+pub mod selector;
+pub mod symlink;
+pub mod uevent;
+pub mod usb_classes;
+pub mod wanted;

@@ -1,0 +1,421 @@
+//! What the runtime tells a hook: the state on standard input, and the parts of the bundle's config.json that
+//! concern us. Read leniently, because no two runtimes write the same state.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::reconcile::ProcessUser;
+
+/// The longest id: it becomes the name of a directory (NAME_MAX, limits.h).
+const MAX_ID: usize = 255;
+
+/// A container's id, checked to be harmless as a file name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct ContainerId(String);
+
+/// A text that is no container id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "container id {shown:?}: must be 1 to {MAX_ID} letters, digits and the characters `_`, `+`, `-` and `.`, and not `.` or `..`"
+)]
+pub struct ContainerIdError {
+    shown: String,
+}
+
+impl ContainerId {
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ContainerId {
+    type Err = ContainerIdError;
+
+    /// Takes what runc takes (libcontainer/factory_linux.go, validateID).
+    fn from_str(text: &str) -> Result<Self, ContainerIdError> {
+        let fits = (1..=MAX_ID).contains(&text.len())
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte))
+            && text != "."
+            && text != "..";
+        if fits {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(ContainerIdError {
+                shown: text.chars().take(80).collect(),
+            })
+        }
+    }
+}
+
+impl fmt::Display for ContainerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for ContainerId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+/// Annotations by key.
+pub type Annotations = BTreeMap<String, String>;
+
+/// The container's state as a hook gets it (runtime-spec, runtime.md, "State").
+///
+/// Deviations that are met: crun adds `root` and says `created` where others say `creating`; pid is absent, 0,
+/// or the old one at poststop; annotations are absent with Docker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HookState {
+    /// The container.
+    pub id: ContainerId,
+    /// The container's init as the host numbers it; `None` when absent or 0.
+    pub pid: Option<i32>,
+    /// The bundle's directory.
+    pub bundle: Option<PathBuf>,
+    /// The annotations, when the runtime passes any.
+    pub annotations: Annotations,
+}
+
+/// A state that can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum HookStateError {
+    /// Not JSON, or not an object.
+    #[error(
+        "reading the container's state from standard input: {0} (this program is an OCI hook: the runtime starts it, oci-hotplug(1) is for people)"
+    )]
+    Json(serde_json::Error),
+    /// No id.
+    #[error("reading the container's state from standard input: it has no text `id`")]
+    NoId,
+    /// An id that cannot be one.
+    #[error("reading the container's state from standard input: {0}")]
+    Id(#[from] ContainerIdError),
+}
+
+impl HookState {
+    /// Reads the JSON text of a state. Only `id` must be there; a field of an unexpected type counts as absent.
+    ///
+    /// # Errors
+    /// When it is no JSON object, or its id is missing or malformed.
+    pub fn parse(json: &[u8]) -> Result<Self, HookStateError> {
+        use serde_json::Value;
+        let state: serde_json::Map<String, Value> =
+            serde_json::from_slice(json).map_err(HookStateError::Json)?;
+        let id = state
+            .get("id")
+            .and_then(Value::as_str)
+            .ok_or(HookStateError::NoId)?
+            .parse()?;
+        let annotations = match state.get("annotations") {
+            Some(Value::Object(map)) => map
+                .iter()
+                .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+                .collect(),
+            _ => Annotations::new(),
+        };
+        Ok(Self {
+            id,
+            pid: state
+                .get("pid")
+                .and_then(Value::as_i64)
+                .and_then(|pid| i32::try_from(pid).ok())
+                .filter(|pid| *pid > 0),
+            bundle: state.get("bundle").and_then(Value::as_str).map(PathBuf::from),
+            annotations,
+        })
+    }
+}
+
+/// The parts of config.json that concern us (runtime-spec, config.md).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleConfig {
+    /// `root.path`, made absolute with the bundle.
+    pub rootfs: PathBuf,
+    /// `annotations`.
+    pub annotations: Annotations,
+    /// `process.user`.
+    pub user: ProcessUser,
+    /// `linux.cgroupsPath`.
+    pub cgroups_path: Option<String>,
+    /// Whether `linux.namespaces` has a user namespace.
+    pub user_namespace: bool,
+    /// Whether `linux.resources.devices` gives every device, as engines write it for `--privileged`.
+    pub allows_every_device: bool,
+}
+
+/// Just the fields: decoding the whole specification would double the size of the hook.
+#[derive(Deserialize)]
+struct RawConfig {
+    root: Option<oci_spec::runtime::Root>,
+    #[serde(default)]
+    annotations: Option<Annotations>,
+    process: Option<RawProcess>,
+    linux: Option<RawLinux>,
+}
+
+#[derive(Deserialize)]
+struct RawProcess {
+    #[serde(default)]
+    user: oci_spec::runtime::User,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawLinux {
+    cgroups_path: Option<String>,
+    #[serde(default)]
+    namespaces: Option<Vec<RawNamespace>>,
+    #[serde(default)]
+    resources: Option<RawResources>,
+}
+
+#[derive(Deserialize)]
+struct RawNamespace {
+    r#type: String,
+}
+
+#[derive(Deserialize)]
+struct RawResources {
+    #[serde(default)]
+    devices: Option<Vec<RawDeviceRule>>,
+}
+
+/// An element of `linux.resources.devices` (runtime-spec, config-linux.md): type, major and minor that are not
+/// there mean all.
+#[derive(Deserialize)]
+struct RawDeviceRule {
+    allow: bool,
+    #[serde(default)]
+    r#type: Option<String>,
+    #[serde(default)]
+    major: Option<i64>,
+    #[serde(default)]
+    minor: Option<i64>,
+}
+
+impl RawDeviceRule {
+    fn is_for_every_device(&self) -> bool {
+        let all = |number: Option<i64>| number.is_none_or(|number| number < 0);
+        self.r#type.as_deref().is_none_or(|kind| matches!(kind, "" | "a"))
+            && all(self.major)
+            && all(self.minor)
+    }
+}
+
+impl RawLinux {
+    fn has_user_namespace(&self) -> bool {
+        self.namespaces
+            .iter()
+            .flatten()
+            .any(|namespace| namespace.r#type == "user")
+    }
+
+    /// The last rule for every device counts: rules are carried out in their order.
+    fn allows_every_device(&self) -> bool {
+        let rules = self
+            .resources
+            .iter()
+            .filter_map(|resources| resources.devices.as_ref());
+        rules
+            .flatten()
+            .rfind(|rule| rule.is_for_every_device())
+            .is_some_and(|rule| rule.allow)
+    }
+}
+
+/// A config.json that can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleConfigError {
+    /// Not JSON, or not of the specification's shape.
+    #[error("reading {path}: {source}", path = path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// No root file system: not a container that could have a /dev.
+    #[error("reading {path}: it has no `root`", path = path.display())]
+    NoRoot {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl BundleConfig {
+    /// Reads the JSON text of `bundle`'s config.json.
+    ///
+    /// # Errors
+    /// When it is no JSON, a field of ours has the wrong type, or `root` is missing.
+    pub fn parse(bundle: &Path, json: &[u8]) -> Result<Self, BundleConfigError> {
+        let path = || bundle.join("config.json");
+        let raw: RawConfig = serde_json::from_slice(json)
+            .map_err(|source| BundleConfigError::Json { path: path(), source })?;
+        let root = raw
+            .root
+            .ok_or_else(|| BundleConfigError::NoRoot { path: path() })?;
+        let linux = raw.linux.as_ref();
+        let user_namespace = linux.is_some_and(RawLinux::has_user_namespace);
+        let allows_every_device = linux.is_some_and(RawLinux::allows_every_device);
+        let user = raw.process.map(|process| process.user).unwrap_or_default();
+        Ok(Self {
+            rootfs: bundle.join(root.path()),
+            annotations: raw.annotations.unwrap_or_default(),
+            user: ProcessUser {
+                uid: user.uid(),
+                gid: user.gid(),
+            },
+            cgroups_path: raw
+                .linux
+                .and_then(|linux| linux.cgroups_path)
+                .filter(|path| !path.is_empty()),
+            user_namespace,
+            allows_every_device,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_states_of_all_runtimes_are_read() {
+        let states = [
+            // runc, createRuntime
+            (
+                r#"{"ociVersion":"1.2.0","id":"c1","status":"creating","pid":42,"bundle":"/b","annotations":{"k":"v"}}"#,
+                Some(42),
+            ),
+            // crun, createRuntime: `root` is not in the specification
+            (
+                r#"{"ociVersion":"1.0","id":"c1","pid":42,"root":"/b/rootfs","bundle":"/b","status":"created","annotations":{"k":"v"}}"#,
+                Some(42),
+            ),
+            // crun, poststop: pid 0
+            (
+                r#"{"ociVersion":"1.0","id":"c1","pid":0,"root":"/b/rootfs","bundle":"/b","status":"stopped","annotations":{"k":"v"}}"#,
+                None,
+            ),
+            // runc, poststop: no pid
+            (
+                r#"{"ociVersion":"1.2.0","id":"c1","status":"stopped","bundle":"/b","annotations":{"k":"v"}}"#,
+                None,
+            ),
+            // youki before 0.6: its internal state
+            (
+                r#"{"ociVersion":"v1.0.2","id":"c1","status":"created","pid":42,"bundle":"/b","annotations":{"k":"v"},"created":"2024-01-01T00:00:00Z","creator":0,"useSystemd":false}"#,
+                Some(42),
+            ),
+        ];
+        for (json, pid) in states {
+            let state = HookState::parse(json.as_bytes()).unwrap();
+            assert_eq!(state.id.as_str(), "c1", "{json}");
+            assert_eq!(state.pid, pid, "{json}");
+            assert_eq!(state.bundle.as_deref(), Some(Path::new("/b")), "{json}");
+            assert_eq!(state.annotations["k"], "v", "{json}");
+        }
+    }
+
+    #[test]
+    fn null_annotations_are_none() {
+        let state = HookState::parse(br#"{"id":"c1","annotations":null,"pid":null}"#).unwrap();
+        assert!(state.annotations.is_empty());
+        assert_eq!(state.pid, None);
+    }
+
+    #[test]
+    fn ids_that_would_leave_the_state_directory_are_refused() {
+        for id in ["", ".", "..", "a/b", "../x", "a\0b", "a b", "é", &"x".repeat(256)] {
+            assert!(id.parse::<ContainerId>().is_err(), "{id:?}");
+        }
+        for id in ["a", "A-b_c.d+e", "...", &"x".repeat(255)] {
+            assert!(id.parse::<ContainerId>().is_ok(), "{id:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_names_what_is_wrong() {
+        let error = |json: &str| HookState::parse(json.as_bytes()).unwrap_err().to_string();
+        assert!(error("").contains("EOF while parsing"), "{}", error(""));
+        assert_eq!(
+            error("{}"),
+            "reading the container's state from standard input: it has no text `id`"
+        );
+        assert!(error(r#"{"id":"../x"}"#).contains(r#"container id "../x": must be"#));
+    }
+
+    #[test]
+    fn the_config_gives_root_user_and_cgroup() {
+        let json = br#"{"ociVersion":"1.0.2","root":{"path":"rootfs","readonly":true},
+            "process":{"user":{"uid":1000,"gid":100,"additionalGids":[5]},"args":["sh"],"cwd":"/"},
+            "annotations":{"a":"b"},"linux":{"cgroupsPath":"machine.slice:libpod:c1","namespaces":[]}}"#;
+        let config = BundleConfig::parse(Path::new("/b"), json).unwrap();
+        assert_eq!(config.rootfs, Path::new("/b/rootfs"));
+        assert_eq!(config.user, ProcessUser { uid: 1000, gid: 100 });
+        assert_eq!(config.cgroups_path.as_deref(), Some("machine.slice:libpod:c1"));
+        assert_eq!(config.annotations["a"], "b");
+    }
+
+    #[test]
+    fn user_namespaces_and_privileged_containers_are_told() {
+        let config = |linux: &str| {
+            let json = format!(r#"{{"root":{{"path":"r"}},"linux":{linux}}}"#);
+            let config = BundleConfig::parse(Path::new("/b"), json.as_bytes()).unwrap();
+            (config.user_namespace, config.allows_every_device)
+        };
+        let ordinary = r#"{"namespaces":[{"type":"pid"}],"resources":{"devices":[{"allow":false,"access":"rwm"},
+            {"allow":true,"type":"c","major":1,"minor":3,"access":"rwm"}]}}"#;
+        assert_eq!(config(ordinary), (false, false));
+        assert_eq!(
+            config(r#"{"namespaces":[{"type":"user"}],"resources":null}"#),
+            (true, false)
+        );
+        // Docker, containerd and podman with --privileged.
+        let privileged =
+            r#"{"resources":{"devices":[{"allow":false,"access":"rwm"},{"allow":true,"access":"rwm"}]}}"#;
+        assert_eq!(config(privileged), (false, true));
+        let taken_back =
+            r#"{"resources":{"devices":[{"allow":true,"type":"a","major":-1},{"allow":false}]}}"#;
+        assert_eq!(config(taken_back), (false, false));
+    }
+
+    #[test]
+    fn an_absolute_root_is_taken_as_it_is() {
+        let config = BundleConfig::parse(Path::new("/b"), br#"{"root":{"path":"/var/merged"}}"#).unwrap();
+        assert_eq!(config.rootfs, Path::new("/var/merged"));
+        assert_eq!(config.user, ProcessUser { uid: 0, gid: 0 });
+    }
+
+    proptest! {
+        #[test]
+        fn no_state_makes_the_parser_panic(json in ".{0,200}") {
+            let _ = HookState::parse(json.as_bytes());
+        }
+
+        #[test]
+        fn no_config_makes_the_parser_panic(json in ".{0,200}") {
+            let _ = BundleConfig::parse(Path::new("/b"), json.as_bytes());
+        }
+
+        #[test]
+        fn an_id_never_holds_a_separator(text in ".{0,40}") {
+            if let Ok(id) = text.parse::<ContainerId>() {
+                prop_assert!(!id.as_str().contains('/') && id.as_str() != ".." && id.as_str() != ".");
+            }
+        }
+    }
+}

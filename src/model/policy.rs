@@ -1,0 +1,383 @@
+//! Who may have what: the administrator's rules, the list of what strangers never get, and the verdict on each device.
+//!
+//! What an annotation asks for, a stranger asks for; hook arguments and classes are the administrator's own words
+//! (`Asked::is_administrators`). The order in which a stranger's device is judged:
+//! ```text
+//! a deny rule that fits                       refused
+//! classes-only                                refused
+//! a protected line that no rule lifts         refused   (protected.rs: disks of the host, its memory)
+//! allow rules that cover the access           allowed
+//! a protected line                            refused
+//! default = removable | nothing | anything    allowed or refused
+//! ```
+//! An administrator's device is refused only by a deny rule with `applies-to = "all"`.
+//! Must not know how the rules were read (`host::config`) nor what is done with a verdict (`watcher::admission`).
+
+mod host_use;
+pub mod protected;
+mod rule;
+mod subject;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use host_use::HostUse;
+pub use protected::{LINES, Line};
+pub use rule::{AppliesTo, List, Place, Rule, RuleDefinition, RuleError, RuleFault};
+pub use subject::blocks_that_decide;
+
+use self::rule::Found;
+use self::subject::Subject;
+use super::asked::Asked;
+use super::device::{Access, Device, SysPath};
+use super::inventory::Inventory;
+use super::oci::Annotations;
+use super::request::Request;
+use super::selector::{DeviceSelector, Selector};
+
+/// The longest value of an annotation that rules look at, in bytes; longer ones are not kept.
+const MAX_ANNOTATION: usize = 4096;
+
+/// What the conditions of rules look at: the container as its engine made it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct Circumstances {
+    /// Its annotations: the engine's own, and those that whoever started it wrote.
+    pub annotations: Annotations,
+    /// Whether it has a user namespace of its own.
+    pub user_namespace: bool,
+    /// Whether its engine gave it every device (`--privileged`).
+    pub privileged: bool,
+}
+
+impl Circumstances {
+    /// These circumstances; values of annotations that are longer than 4096 bytes are left out.
+    pub fn new(annotations: Annotations, user_namespace: bool, privileged: bool) -> Self {
+        let mut annotations = annotations;
+        annotations.retain(|_, value| value.len() <= MAX_ANNOTATION);
+        Self {
+            annotations,
+            user_namespace,
+            privileged,
+        }
+    }
+}
+
+/// What strangers get that no rule speaks of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fallback {
+    /// Devices on USB, but what is protected.
+    #[default]
+    Removable,
+    /// Nothing.
+    Nothing,
+    /// Everything, but what is protected.
+    Anything,
+}
+
+impl Fallback {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Removable => "removable",
+            Self::Nothing => "nothing",
+            Self::Anything => "anything",
+        }
+    }
+}
+
+/// Who may have what.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// What holds where no rule speaks.
+    pub fallback: Fallback,
+    /// Whether strangers may only ask for classes.
+    pub classes_only: bool,
+    /// What is allowed.
+    pub allow: Vec<Rule>,
+    /// What is refused, whatever is allowed.
+    pub deny: Vec<Rule>,
+    /// The file that a message tells to write a rule into.
+    pub written_in: PathBuf,
+}
+
+/// All that a verdict depends on beside the device and who asks.
+#[derive(Clone, Copy)]
+pub struct Situation<'a> {
+    /// The container.
+    pub circumstances: &'a Circumstances,
+    /// All devices: what lies above and below counts.
+    pub inventory: &'a Inventory,
+    /// Which block devices the host itself uses; of no consequence where [`blocks_that_decide`] is empty.
+    pub host_use: &'a HostUse,
+}
+
+/// Why a device is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AllowedBy<'p> {
+    /// The administrator asks for it.
+    Administrator,
+    /// A rule.
+    Rule(&'p Place),
+    /// No rule speaks of it, and this is the default.
+    Fallback(Fallback),
+}
+
+/// What the policy says of one device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict<'p> {
+    /// The container may have it.
+    Allowed(AllowedBy<'p>),
+    /// It may not.
+    Denied(Denial),
+    /// What udevd has to say of this device decides; it has not spoken yet.
+    Undecided(SysPath),
+}
+
+/// Why something is refused, and what would allow it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Denial {
+    /// What refuses it.
+    pub rule: String,
+    /// Why that is so.
+    pub reason: String,
+    /// What the administrator, or whoever asks, can do about it.
+    pub cure: String,
+    /// The protected line, where it is one: its name in the table.
+    pub line: Option<&'static str>,
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "refused by the policy ({}): {}: {}",
+            self.rule, self.reason, self.cure
+        )
+    }
+}
+
+impl Denial {
+    /// Whether a container that starts is to be refused when this is all that its request comes to. A hub's own
+    /// node is no reason: the request is for what is plugged into it.
+    pub fn refuses_start(&self) -> bool {
+        self.line != Some(protected::USB_HUB)
+    }
+}
+
+impl Policy {
+    /// Whether a container with this request may start, as far as that is certain before any device is looked at.
+    ///
+    /// # Errors
+    /// [`Denial`], when no device that this request can ever select would be allowed.
+    pub fn authorise(&self, circumstances: &Circumstances, asked: &Asked) -> Result<(), Denial> {
+        if asked.is_administrators() {
+            return Ok(());
+        }
+        if self.classes_only {
+            return Err(self.denied_by_classes_only(&asked.request));
+        }
+        let request = &asked.request;
+        let line = named_node(&request.selector).and_then(protected::by_node);
+        if let Some(line) = line.filter(|line| line.always) {
+            return Err(self.denied_by_line(line, request));
+        }
+        if self.allow.iter().any(|rule| rule.applies(circumstances)) {
+            return Ok(());
+        }
+        match line {
+            Some(line) => Err(self.denied_by_line(line, request)),
+            None if self.fallback == Fallback::Nothing => Err(self.denied_by_fallback(request)),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a container may have this device, for this request. The device is one at or below a root.
+    pub fn judge(&self, asked: &Asked, device: &Device, situation: &Situation<'_>) -> Verdict<'_> {
+        let subject = Subject::new(device, situation.inventory, situation.host_use);
+        let access = asked.request.options.access;
+        let mut unknown: Option<SysPath> = None;
+        for rule in &self.deny {
+            if !rule.concerns(asked) || !rule.applies(situation.circumstances) || !rule.access.meets(access) {
+                continue;
+            }
+            match rule.finds(&subject) {
+                Found::Yes => return Verdict::Denied(denied_by_rule(rule, access)),
+                Found::Unknown(whose) => unknown = Some(whose),
+                Found::No => {}
+            }
+        }
+        let verdict = if asked.is_administrators() {
+            Verdict::Allowed(AllowedBy::Administrator)
+        } else {
+            self.judge_stranger(&asked.request, &subject, situation.circumstances)
+        };
+        match (verdict, unknown) {
+            (Verdict::Allowed(_), Some(whose)) => Verdict::Undecided(whose),
+            (verdict, _) => verdict,
+        }
+    }
+
+    /// What is left once no deny rule is sure to fit.
+    fn judge_stranger(&self, request: &Request, subject: &Subject<'_>, of: &Circumstances) -> Verdict<'_> {
+        if self.classes_only {
+            return Verdict::Denied(self.denied_by_classes_only(request));
+        }
+        let protection = protected::find(subject);
+        if let Some((line, Found::Yes)) = &protection {
+            if line.always {
+                return Verdict::Denied(self.denied_by_line(line, request));
+            }
+        }
+        let wanted = request.options.access;
+        let mut allowed = Access::NONE;
+        let mut first = None;
+        let mut unknown = None;
+        for rule in self.allow.iter().filter(|rule| rule.applies(of)) {
+            match rule.finds(subject) {
+                Found::Yes => {
+                    allowed |= rule.access;
+                    first = first.or(Some(&rule.place));
+                }
+                Found::Unknown(whose) => unknown = Some(whose),
+                Found::No => {}
+            }
+        }
+        let by_fallback = match self.fallback {
+            Fallback::Anything => true,
+            Fallback::Removable => subject.is_removable(),
+            Fallback::Nothing => false,
+        };
+        match (first, protection, unknown) {
+            (Some(place), protection, _) if allowed.covers(wanted) => match protection {
+                // What is protected come what may is certain only at udevd's word.
+                Some((line, Found::Unknown(whose))) if line.always => Verdict::Undecided(whose),
+                _ => Verdict::Allowed(AllowedBy::Rule(place)),
+            },
+            (_, None, _) if by_fallback => Verdict::Allowed(AllowedBy::Fallback(self.fallback)),
+            (_, Some((_, Found::Unknown(whose))), _) if by_fallback => Verdict::Undecided(whose),
+            (_, _, Some(whose)) => Verdict::Undecided(whose),
+            (_, Some((line, Found::Yes)), _) => Verdict::Denied(self.denied_by_line(line, request)),
+            (Some(place), _, _) => Verdict::Denied(denied_for_access(place, wanted, allowed)),
+            (None, _, _) => Verdict::Denied(self.denied_by_fallback(request)),
+        }
+    }
+
+    /// The selectors of all rules: what a monitor must read of each device for them.
+    pub fn selectors(&self) -> impl Iterator<Item = &Selector> {
+        let rules = self.allow.iter().chain(&self.deny);
+        rules.flat_map(|rule| {
+            rule.devices
+                .iter()
+                .flat_map(|devices| devices.terms())
+                .map(|term| &term.selector)
+        })
+    }
+
+    fn denied_by_classes_only(&self, request: &Request) -> Denial {
+        Denial {
+            rule: format!("classes-only, in {}", self.written_in.display()),
+            reason: "containers may ask only for classes here".into(),
+            cure: self.class_cure(request),
+            line: None,
+        }
+    }
+
+    fn denied_by_line(&self, line: &'static Line, request: &Request) -> Denial {
+        Denial {
+            rule: format!("protected: {}", line.name),
+            reason: format!("{}: {}", line.devices, line.reason),
+            cure: if line.always {
+                self.class_cure(request)
+            } else {
+                self.allow_cure(request)
+            },
+            line: Some(line.name),
+        }
+    }
+
+    fn denied_by_fallback(&self, request: &Request) -> Denial {
+        Denial {
+            rule: format!("default = \"{}\"", self.fallback.as_str()),
+            reason: match self.fallback {
+                Fallback::Removable => "it is no device on USB, and no rule allows it".into(),
+                _ => "no rule allows it".into(),
+            },
+            cure: self.allow_cure(request),
+            line: None,
+        }
+    }
+
+    fn allow_cure(&self, request: &Request) -> String {
+        format!(
+            "to allow it, add to {}: [[policy.allow]] devices = [{}]",
+            self.written_in.display(),
+            in_toml(&without_parents(&request.selector)),
+        )
+    }
+
+    fn class_cure(&self, request: &Request) -> String {
+        format!(
+            "to give it all the same, add to {}: [class.NAME] devices = [{}], and ask for class:NAME",
+            self.written_in.display(),
+            in_toml(&request.to_string())
+        )
+    }
+}
+
+/// A rule cannot have `parent-of:`; what it would name lies above, and rules reach down from there.
+fn without_parents(selector: &DeviceSelector) -> String {
+    selector.to_string().replace("parent-of:", "")
+}
+
+/// A basic string of TOML: Rust's escapes of `\` and `"` are the same, and selectors hold no control characters.
+fn in_toml(text: &str) -> String {
+    format!("{text:?}")
+}
+
+/// The one node that this selector can ever select.
+fn named_node(selector: &DeviceSelector) -> Option<&Path> {
+    if selector.parents() > 0 {
+        return None;
+    }
+    selector
+        .terms()
+        .iter()
+        .filter(|term| !term.negated)
+        .find_map(|term| match &term.selector {
+            Selector::DevNode(path) | Selector::Node(path) => Some(path.as_path()),
+            _ => None,
+        })
+}
+
+fn denied_by_rule(rule: &Rule, wanted: Access) -> Denial {
+    let left = wanted.without(rule.access);
+    Denial {
+        rule: rule.place.to_string(),
+        reason: rule
+            .reason
+            .clone()
+            .unwrap_or_else(|| "the administrator refuses it".into()),
+        cure: if left.is_none() {
+            "the rule must be changed to allow it".into()
+        } else {
+            format!("ask for ;access={left}, or the rule must be changed")
+        },
+        line: None,
+    }
+}
+
+fn denied_for_access(place: &Place, wanted: Access, allowed: Access) -> Denial {
+    Denial {
+        rule: place.to_string(),
+        reason: format!("it allows access={allowed}, and access={wanted} is asked for"),
+        cure: format!("ask for ;access={allowed}"),
+        line: None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,335 @@
+//! What a stranger never gets unless the administrator says so, and why: one table for code and documentation.
+//!
+//! `packaging/policy.md` shows the same lines; a test holds the two together.
+
+use std::path::Path;
+
+use super::rule::Found;
+use super::subject::{Subject, is_usb_device};
+use crate::model::device::{DevKind, Device, Seen};
+use crate::model::usb_classes::UsbClasses;
+use crate::model::wanted::DESCRIPTORS;
+
+/// The name of the line for hubs.
+pub const USB_HUB: &str = "usb-hub";
+
+/// udev's input_id properties of what people sit at (udev-builtin-input_id.c). A joystick is none of these.
+const SEAT: [&str; 8] = [
+    "ID_INPUT_KEY",
+    "ID_INPUT_KEYBOARD",
+    "ID_INPUT_MOUSE",
+    "ID_INPUT_POINTINGSTICK",
+    "ID_INPUT_TABLET",
+    "ID_INPUT_TOUCHPAD",
+    "ID_INPUT_TOUCHSCREEN",
+    "ID_INPUT_TRACKBALL",
+];
+
+/// One line of the table.
+pub struct Line {
+    /// Its name in messages.
+    pub name: &'static str,
+    /// What it protects, in words.
+    pub devices: &'static str,
+    /// Why.
+    pub reason: &'static str,
+    /// Whether no rule lifts it: only an administrator's request (a class, a hook's argument) gets such a device.
+    pub always: bool,
+    /// The kernel's names: subsystem, and patterns of names with `*` for the rest and `#` for digits.
+    names: &'static [(&'static str, &'static [&'static str])],
+    /// Character device numbers that are the same everywhere (Documentation/admin-guide/devices.txt): major, first
+    /// and last minor.
+    numbers: &'static [(u32, u32, u32)],
+    /// Their nodes below /dev, as patterns.
+    nodes: &'static [&'static str],
+    /// What else belongs to it.
+    more: Option<fn(&Subject<'_>) -> Found>,
+}
+
+/// All lines.
+pub static LINES: [Line; 12] = [
+    Line {
+        name: "host-disk",
+        devices: "disks that hold a mounted file system, swap or a part of another device of the host, with all their partitions and control nodes",
+        reason: "whoever writes there owns the host, and whoever reads there its secrets",
+        always: true,
+        names: &[],
+        numbers: &[],
+        nodes: &[],
+        more: Some(is_used_by_the_host),
+    },
+    Line {
+        name: "memory",
+        devices: "mem, kmem, port, kmsg, core memory and model-specific registers",
+        reason: "they are the host's memory, ports and log",
+        always: true,
+        names: &[
+            ("mem", &["mem", "kmem", "port", "core", "oldmem", "kmsg"]),
+            ("msr", &["*"]),
+            ("misc", &["nvram", "mcelog", "snapshot"]),
+        ],
+        numbers: &[
+            (1, 1, 2),
+            (1, 4, 4),
+            (1, 6, 6),
+            (1, 11, 12),
+            (10, 144, 144),
+            (10, 231, 231),
+            (202, 0, 4095),
+        ],
+        nodes: &[
+            "mem",
+            "kmem",
+            "port",
+            "core",
+            "oldmem",
+            "kmsg",
+            "nvram",
+            "mcelog",
+            "snapshot",
+            "cpu/#/msr",
+        ],
+        more: None,
+    },
+    Line {
+        name: "console",
+        devices: "consoles, virtual terminals and their screens",
+        reason: "what is typed and shown there is the host's",
+        always: false,
+        names: &[("tty", &["console", "tty", "tty#", "ptmx"]), ("vc", &["*"])],
+        numbers: &[(4, 0, 63), (5, 0, 2), (7, 0, 255)],
+        nodes: &["console", "tty", "tty#", "vcs*"],
+        more: None,
+    },
+    Line {
+        name: "seat-input",
+        devices: "keyboards, mice and what else people sit at, by event, hidraw and USB node",
+        reason: "whoever reads them reads passwords, and whoever writes them types",
+        always: false,
+        names: &[("input", &["mice"])],
+        numbers: &[(13, 63, 63)],
+        nodes: &["input/mice"],
+        more: Some(is_at_the_seat),
+    },
+    Line {
+        name: "virtualization",
+        devices: "kvm, vhost and vfio",
+        reason: "they hand out memory and devices of the host",
+        always: false,
+        names: &[
+            ("misc", &["kvm", "vhost-*", "vfio", "iommu", "sev", "sgx_*"]),
+            ("vfio", &["*"]),
+            ("vfio-dev", &["*"]),
+            ("vhost-vdpa", &["*"]),
+        ],
+        numbers: &[(10, 196, 196), (10, 232, 232), (10, 238, 238), (10, 241, 241)],
+        nodes: &["kvm", "vhost-*", "vfio/*", "iommu"],
+        more: None,
+    },
+    Line {
+        name: "block-control",
+        devices: "loop-control, the device mapper's and btrfs' control nodes",
+        reason: "they make disks out of files, and change those that are there",
+        always: false,
+        names: &[("misc", &["loop-control", "device-mapper", "btrfs-control", "zfs"])],
+        numbers: &[(10, 234, 234), (10, 236, 237)],
+        nodes: &["loop-control", "mapper/control", "btrfs-control", "zfs"],
+        more: None,
+    },
+    Line {
+        name: "fuse",
+        devices: "fuse and cuse",
+        reason: "they make file systems and devices that the host's kernel believes",
+        always: false,
+        names: &[("misc", &["fuse", "cuse", "autofs"])],
+        numbers: &[(10, 203, 203), (10, 229, 229), (10, 235, 235)],
+        nodes: &["fuse", "cuse", "autofs"],
+        more: None,
+    },
+    Line {
+        name: "input-injection",
+        devices: "uinput, uhid and userio",
+        reason: "they make keyboards that type on the host",
+        always: false,
+        names: &[("misc", &["uinput", "uhid", "userio"])],
+        numbers: &[(10, 223, 223), (10, 239, 240)],
+        nodes: &["uinput", "uhid", "userio"],
+        more: None,
+    },
+    Line {
+        name: "clock",
+        devices: "real-time clocks",
+        reason: "there is one time for all",
+        always: false,
+        names: &[("rtc", &["*"]), ("misc", &["rtc", "efirtc"])],
+        numbers: &[(10, 135, 136)],
+        nodes: &["rtc", "rtc#"],
+        more: None,
+    },
+    Line {
+        name: "watchdog",
+        devices: "watchdogs",
+        reason: "one that is opened and then forgotten resets the host",
+        always: false,
+        names: &[("watchdog", &["*"]), ("misc", &["watchdog"])],
+        numbers: &[(10, 130, 130)],
+        nodes: &["watchdog", "watchdog#"],
+        more: None,
+    },
+    Line {
+        name: "tpm",
+        devices: "TPMs",
+        reason: "they hold the host's keys",
+        always: false,
+        names: &[("tpm", &["*"]), ("tpmrm", &["*"]), ("misc", &["tpm#", "vtpmx"])],
+        numbers: &[(10, 224, 224)],
+        nodes: &["tpm#", "tpmrm#", "vtpmx"],
+        more: None,
+    },
+    Line {
+        name: USB_HUB,
+        devices: "the USB nodes of hubs and host controllers, and usbmon",
+        reason: "they switch, reset and overhear what others have plugged in",
+        always: false,
+        names: &[("usbmon", &["*"])],
+        numbers: &[],
+        nodes: &["usbmon#"],
+        more: Some(is_hub),
+    },
+];
+
+impl Line {
+    fn finds(&self, subject: &Subject<'_>) -> Found {
+        if self.names_it(subject.device()) || subject.own().iter().any(|device| self.numbers_it(device)) {
+            return Found::Yes;
+        }
+        self.more.map_or(Found::No, |more| more(subject))
+    }
+
+    fn names_it(&self, device: &Device) -> bool {
+        device.node.is_some()
+            && self.names.iter().any(|(subsystem, names)| {
+                device.subsystem.as_deref() == Some(*subsystem)
+                    && names.iter().any(|name| fits(name, device.syspath.name()))
+            })
+    }
+
+    fn numbers_it(&self, device: &Device) -> bool {
+        device.node.as_ref().is_some_and(|node| {
+            let num = node.num;
+            num.kind == DevKind::Char
+                && self
+                    .numbers
+                    .iter()
+                    .any(|(major, first, last)| num.major == *major && (*first..=*last).contains(&num.minor))
+        })
+    }
+}
+
+/// The line that protects this device, or may: one that is certain comes before one that is not, and one that no
+/// rule lifts before the others.
+pub fn find(subject: &Subject<'_>) -> Option<(&'static Line, Found)> {
+    let mut found: Vec<_> = LINES
+        .iter()
+        .map(|line| (line, line.finds(subject)))
+        .filter(|(_, found)| *found != Found::No)
+        .collect();
+    found.sort_by_key(|(line, found)| (!line.always, *found != Found::Yes));
+    found.into_iter().next()
+}
+
+/// The line that protects the node of this path, whatever device it is.
+pub fn by_node(path: &Path) -> Option<&'static Line> {
+    let name = path.strip_prefix("/dev").ok()?.to_str()?;
+    LINES
+        .iter()
+        .find(|line| line.nodes.iter().any(|pattern| fits(pattern, name)))
+}
+
+/// `*` stands for any rest, `#` for one or more digits.
+fn fits(pattern: &str, name: &str) -> bool {
+    if let Some(start) = pattern.strip_suffix('*') {
+        return name.starts_with(start);
+    }
+    let Some((start, end)) = pattern.split_once('#') else {
+        return pattern == name;
+    };
+    name.strip_prefix(start)
+        .and_then(|rest| rest.strip_suffix(end))
+        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit()))
+}
+
+fn is_used_by_the_host(subject: &Subject<'_>) -> Found {
+    let used = subject
+        .blocks()
+        .chain([subject.chain()[0]])
+        .filter_map(|device| device.node.as_ref())
+        .any(|node| subject.host_use.uses(node.num));
+    yes_if(used)
+}
+
+fn is_at_the_seat(subject: &Subject<'_>) -> Found {
+    let device = subject.device();
+    match device.subsystem.as_deref() {
+        Some("input") if device.node.is_some() => is_seat_input(device),
+        Some("hidraw" | "usbmisc") => {
+            let owner = subject
+                .ancestors()
+                .iter()
+                .find(|above| matches!(above.subsystem.as_deref(), Some("hid" | "usb")));
+            owner.map_or(Found::No, |owner| {
+                Found::any(inputs_below(subject, owner).map(is_seat_input))
+            })
+        }
+        Some("usb") if is_usb_device(device) => {
+            classes(device).map_or(Found::No, |classes| is_typed_on(subject, device, &classes))
+        }
+        _ => Found::No,
+    }
+}
+
+/// A keyboard or mouse that says so in its descriptors is known before any driver is bound; what else reports to HID
+/// is known by its inputs.
+fn is_typed_on(subject: &Subject<'_>, device: &Device, classes: &UsbClasses) -> Found {
+    if classes.is_keyboard_or_mouse() {
+        return Found::Yes;
+    }
+    if !classes.has_hid() || classes.is_hub() {
+        return Found::No;
+    }
+    if device.seen == Seen::Kernel {
+        return Found::Unknown(device.syspath.clone());
+    }
+    Found::any(inputs_below(subject, device).map(is_seat_input))
+}
+
+fn inputs_below<'a>(subject: &Subject<'a>, owner: &Device) -> impl Iterator<Item = &'a Device> + use<'a> {
+    subject
+        .inventory
+        .at_or_below(&owner.syspath)
+        .filter(|below| below.subsystem.as_deref() == Some("input") && below.node.is_some())
+}
+
+/// Harmless is only what udevd has looked at and found to be something else.
+fn is_seat_input(device: &Device) -> Found {
+    if device.seen == Seen::Kernel {
+        return Found::Unknown(device.syspath.clone());
+    }
+    let is = |key: &str| device.properties.get(key).is_some_and(|value| value == "1");
+    yes_if(!is("ID_INPUT") || SEAT.into_iter().any(is))
+}
+
+/// Without its descriptors nobody knows what it is: then rather a hub.
+fn is_hub(subject: &Subject<'_>) -> Found {
+    let device = subject.device();
+    let hub = || classes(device).is_none_or(|classes| classes.is_hub());
+    yes_if(is_usb_device(device) && device.node.is_some() && hub())
+}
+
+fn classes(device: &Device) -> Option<UsbClasses> {
+    UsbClasses::from_text(device.attribute(DESCRIPTORS)?)
+}
+
+fn yes_if(it_is: bool) -> Found {
+    if it_is { Found::Yes } else { Found::No }
+}

@@ -1,0 +1,342 @@
+//! A rule: which devices, with which access, of which containers.
+//!
+//! Must not know what it means that a rule fits.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::Circumstances;
+use super::subject::Subject;
+use crate::model::asked::Asked;
+use crate::model::device::{Access, Device, Seen, SysPath};
+use crate::model::selector::{DeviceSelector, Glob, Selector, SelectorError, Term};
+
+/// A rule as it is written: an element of `[[policy.allow]]` or `[[policy.deny]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RuleDefinition {
+    /// Selectors as in requests, without `parent-of:` and options. A device is meant when it, or one above it, is
+    /// what one of them says.
+    pub devices: Vec<String>,
+    /// The access that is allowed, or refused; everything unless it is said.
+    pub access: Option<Access>,
+    /// Containers with all of these annotations: patterns of keys, and of their whole values.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+    /// Containers with, or without, a user namespace.
+    pub user_namespace: Option<bool>,
+    /// Containers that have, or have not, every device from their engine.
+    pub privileged: Option<bool>,
+    /// What a message says.
+    pub reason: Option<String>,
+    /// Whose requests; only for what is refused.
+    pub applies_to: Option<AppliesTo>,
+}
+
+/// Whose requests a deny rule speaks of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AppliesTo {
+    /// Those that come in annotations and name no class.
+    #[default]
+    Strangers,
+    /// All: hook arguments and classes, too.
+    All,
+}
+
+/// Which of the two lists a rule stands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum List {
+    /// `[[policy.allow]]`
+    Allow,
+    /// `[[policy.deny]]`
+    Deny,
+}
+
+/// Where a rule stands, for messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The list.
+    pub list: List,
+    /// The file.
+    pub file: PathBuf,
+    /// The line of its heading, counted from 1.
+    pub line: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = match self.list {
+            List::Allow => "allow",
+            List::Deny => "deny",
+        };
+        write!(
+            f,
+            "[[policy.{list}]] at {} line {}",
+            self.file.display(),
+            self.line
+        )
+    }
+}
+
+/// A rule, ready for use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// Where it stands.
+    pub place: Place,
+    /// Which devices: those of any of these.
+    pub devices: Vec<DeviceSelector>,
+    /// Which access.
+    pub access: Access,
+    /// Patterns of annotations, all of which must be there.
+    pub annotations: Vec<(Glob, Glob)>,
+    /// Whether a user namespace is demanded, or none.
+    pub user_namespace: Option<bool>,
+    /// Whether a privileged container is demanded, or none.
+    pub privileged: Option<bool>,
+    /// What a message says.
+    pub reason: Option<String>,
+    /// Whose requests.
+    pub applies_to: AppliesTo,
+}
+
+/// A rule that can't be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {fault}")]
+pub struct RuleError {
+    /// The rule.
+    pub place: Place,
+    /// What is wrong with it.
+    pub fault: Box<RuleFault>,
+}
+
+/// What is wrong with a rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RuleFault {
+    /// It names no device.
+    #[error("it names no device: write devices = [\"usb:0403\"], say")]
+    Empty,
+    /// A selector.
+    #[error("device {text:?}: {source} (devices, element {position})")]
+    Selector {
+        /// As it was written.
+        text: String,
+        /// Counted from 1.
+        position: usize,
+        /// What is wrong with it.
+        source: SelectorError,
+    },
+    /// `parent-of:`
+    #[error(
+        "device {text:?}: a rule has no parent-of: name the parent itself, and all below it is meant (devices, element {position})"
+    )]
+    Parent {
+        /// As it was written.
+        text: String,
+        /// Counted from 1.
+        position: usize,
+    },
+    /// Options.
+    #[error(
+        "device {text:?}: a rule's devices have no options: the access is a key of its own, access = \"rw\" (devices, element {position})"
+    )]
+    Options {
+        /// As it was written.
+        text: String,
+        /// Counted from 1.
+        position: usize,
+    },
+    /// A pattern of an annotation.
+    #[error("annotations, {text:?}: {source}")]
+    Pattern {
+        /// As it was written.
+        text: String,
+        /// What is wrong with it.
+        source: SelectorError,
+    },
+    /// `applies-to` where it makes no sense.
+    #[error("applies-to belongs to [[policy.deny]]: what the administrator asks for needs no permission")]
+    AppliesTo,
+}
+
+/// Whether something is so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// It is not, whatever udevd will say.
+    No,
+    /// What udevd says of this device decides.
+    Unknown(SysPath),
+    /// It is.
+    Yes,
+}
+
+impl Found {
+    /// Whether one of the two is so.
+    pub fn or(self, other: impl FnOnce() -> Found) -> Found {
+        match self {
+            Found::Yes => Found::Yes,
+            Found::No => other(),
+            Found::Unknown(whose) => match other() {
+                Found::Yes => Found::Yes,
+                _ => Found::Unknown(whose),
+            },
+        }
+    }
+
+    /// Whether both are so.
+    pub fn and(self, other: impl FnOnce() -> Found) -> Found {
+        match self {
+            Found::No => Found::No,
+            Found::Yes => other(),
+            Found::Unknown(whose) => match other() {
+                Found::No => Found::No,
+                _ => Found::Unknown(whose),
+            },
+        }
+    }
+
+    /// Whether it is not so.
+    pub fn not(self) -> Found {
+        match self {
+            Found::No => Found::Yes,
+            Found::Yes => Found::No,
+            unknown => unknown,
+        }
+    }
+
+    /// Whether one of many is so.
+    pub fn any(all: impl IntoIterator<Item = Found>) -> Found {
+        let mut found = Found::No;
+        for one in all {
+            found = found.or(|| one);
+            if found == Found::Yes {
+                break;
+            }
+        }
+        found
+    }
+}
+
+impl Rule {
+    /// Reads a rule that stands at `place`.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn parse(place: Place, definition: &RuleDefinition) -> Result<Self, RuleError> {
+        let list = place.list;
+        Self::read(place.clone(), list, definition).map_err(|fault| RuleError {
+            place,
+            fault: Box::new(fault),
+        })
+    }
+
+    fn read(place: Place, list: List, definition: &RuleDefinition) -> Result<Self, RuleFault> {
+        if definition.devices.is_empty() {
+            return Err(RuleFault::Empty);
+        }
+        if list == List::Allow && definition.applies_to.is_some() {
+            return Err(RuleFault::AppliesTo);
+        }
+        let devices = definition
+            .devices
+            .iter()
+            .zip(1..)
+            .map(|(text, position)| parse_devices(text, position))
+            .collect::<Result<_, _>>()?;
+        let pattern = |text: &str| {
+            Glob::new(text).map_err(|source| RuleFault::Pattern {
+                text: text.to_owned(),
+                source,
+            })
+        };
+        let annotations = definition
+            .annotations
+            .iter()
+            .map(|(key, value)| Ok((pattern(key)?, pattern(value)?)))
+            .collect::<Result<_, RuleFault>>()?;
+        Ok(Self {
+            place,
+            devices,
+            access: definition.access.unwrap_or(Access::ALL),
+            annotations,
+            user_namespace: definition.user_namespace,
+            privileged: definition.privileged,
+            reason: definition.reason.clone(),
+            applies_to: definition.applies_to.unwrap_or_default(),
+        })
+    }
+
+    /// Whether the rule speaks of requests of this origin.
+    pub fn concerns(&self, asked: &Asked) -> bool {
+        self.applies_to == AppliesTo::All || !asked.is_administrators()
+    }
+
+    /// Whether the rule's conditions hold for a container.
+    pub fn applies(&self, to: &Circumstances) -> bool {
+        let has = |(key, value): &(Glob, Glob)| {
+            to.annotations
+                .iter()
+                .any(|(name, text)| key.matches_value(name) && value.matches_value(text))
+        };
+        self.user_namespace
+            .is_none_or(|demanded| demanded == to.user_namespace)
+            && self.privileged.is_none_or(|demanded| demanded == to.privileged)
+            && self.annotations.iter().all(has)
+    }
+
+    /// Whether the rule means this device.
+    pub fn finds(&self, subject: &Subject<'_>) -> Found {
+        Found::any(
+            self.devices
+                .iter()
+                .map(|devices| finds(devices.terms(), subject.chain())),
+        )
+    }
+}
+
+fn parse_devices(text: &str, position: usize) -> Result<DeviceSelector, RuleFault> {
+    let text = text.to_owned();
+    let has_options = crate::model::quoting::split_unescaped(&text, ';').len() > 1;
+    if has_options {
+        return Err(RuleFault::Options { text, position });
+    }
+    match text.parse::<DeviceSelector>() {
+        Ok(selector) if selector.parents() > 0 => Err(RuleFault::Parent { text, position }),
+        Ok(selector) => Ok(selector),
+        Err(source) => Err(RuleFault::Selector {
+            text,
+            position,
+            source,
+        }),
+    }
+}
+
+/// Each term must be true of the device or of one above it; a negated one, of none of them.
+fn finds(terms: &[Term], chain: &[&Device]) -> Found {
+    terms.iter().fold(Found::Yes, |found, term| {
+        found.and(|| {
+            let any = Found::any(chain.iter().map(|device| is_so(&term.selector, device)));
+            if term.negated { any.not() } else { any }
+        })
+    })
+}
+
+/// Whether a selector is true of a device, as far as those who must have spoken of it have.
+fn is_so(selector: &Selector, device: &Device) -> Found {
+    let unknown = || Found::Unknown(device.syspath.clone());
+    match selector.decided_by(device) {
+        Some(stage) if device.seen >= stage => Found::Yes,
+        Some(_) => unknown(),
+        None if device.seen == Seen::Udev || !selector.needs_udev() => Found::No,
+        None => match selector {
+            // Only nodes have links.
+            Selector::DevNode(_) | Selector::Glob(_) | Selector::Regex(_) if device.node.is_none() => {
+                Found::No
+            }
+            _ => unknown(),
+        },
+    }
+}

@@ -1,0 +1,221 @@
+//! How a value of an annotation is cut, unescaped, escaped and quoted in a message.
+//!
+//! Must not know what the pieces mean (`selector`, `request`, `symlink`).
+
+/// Cuts at every `separator` that no `\` stands before. The pieces are still escaped.
+///
+/// There is always at least one piece, and a piece may be empty.
+pub(super) fn split_unescaped(text: &str, separator: char) -> Vec<&str> {
+    let mut pieces = Vec::new();
+    let mut start = 0;
+    for (at, letter) in unescaped(text) {
+        if letter == separator {
+            pieces.push(&text[start..at]);
+            start = at + letter.len_utf8();
+        }
+    }
+    pieces.push(&text[start..]);
+    pieces
+}
+
+/// Cuts once, at the first `separator` that no `\` stands before.
+pub(super) fn split_once_unescaped(text: &str, separator: char) -> Option<(&str, &str)> {
+    let (at, letter) = unescaped(text).find(|(_, letter)| *letter == separator)?;
+    Some((&text[..at], &text[at + letter.len_utf8()..]))
+}
+
+/// The characters that stand for themselves, with their places: neither a `\` nor what follows one.
+fn unescaped(text: &str) -> impl Iterator<Item = (usize, char)> + '_ {
+    let mut after_backslash = false;
+    text.char_indices().filter(move |(_, letter)| {
+        let escapes = *letter == '\\' && !after_backslash;
+        let plain = !escapes && !after_backslash;
+        after_backslash = escapes;
+        plain
+    })
+}
+
+/// Drops white space at both ends, except where a `\` stands before it.
+pub(super) fn trim_unescaped(text: &str) -> &str {
+    let text = text.trim_start();
+    let kept = text.trim_end();
+    // An odd number of backslashes at the end: the last one escapes the white space that was just dropped.
+    let backslashes = kept.len() - kept.trim_end_matches('\\').len();
+    if backslashes % 2 == 0 {
+        return kept;
+    }
+    let escaped = text[kept.len()..].chars().next().map_or(0, char::len_utf8);
+    &text[..kept.len() + escaped]
+}
+
+/// Takes the backslashes away. `None` where the last one has nothing to escape.
+pub(super) fn unescape(text: &str) -> Option<String> {
+    let mut plain = String::with_capacity(text.len());
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        plain.push(if letter == '\\' { letters.next()? } else { letter });
+    }
+    Some(plain)
+}
+
+/// The characters that a `\` stands before, in order; for a reader that wants to know what was escaped.
+pub(super) fn escapes(text: &str) -> impl Iterator<Item = (usize, char)> + '_ {
+    let mut letters = text.char_indices();
+    std::iter::from_fn(move || {
+        loop {
+            if letters.next()?.1 == '\\' {
+                return letters.next();
+            }
+        }
+    })
+}
+
+/// Puts a `\` before each `\`, each of `special` and white space at the end.
+///
+/// White space at the beginning is left: each value that this is used for stands behind a `:` or a `=`.
+pub(super) fn escape(text: &str, special: &[char]) -> String {
+    let mut escaped = String::with_capacity(text.len() + 2);
+    let mut letters = text.chars().peekable();
+    while let Some(letter) = letters.next() {
+        let at_the_end = letters.peek().is_none() && letter.is_whitespace();
+        if letter == '\\' || special.contains(&letter) || at_the_end {
+            escaped.push('\\');
+        }
+        escaped.push(letter);
+    }
+    escaped
+}
+
+/// The text as a message may show it: at most `limit` characters and `…`, nothing that moves a cursor.
+///
+/// Control characters and those that change the direction of writing or cannot be seen are shown escaped:
+/// what an annotation holds must not be able to forge a log line.
+pub(super) fn shown(text: &str, limit: usize) -> String {
+    let mut shown = String::new();
+    let mut length = 0;
+    for letter in text.chars() {
+        let visible = if is_invisible(letter) {
+            letter.escape_default().to_string()
+        } else {
+            letter.to_string()
+        };
+        length += visible.chars().count();
+        if length > limit {
+            shown.push('…');
+            break;
+        }
+        shown.push_str(&visible);
+    }
+    shown
+}
+
+/// Control characters, zero-width characters, line separators and direction marks.
+fn is_invisible(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(letter, '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// The one of `known` that was probably meant by `word`: one slip away, or two in a long word.
+///
+/// A slip is a letter too many, one missing, a wrong one, or two swapped.
+pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+    if word.chars().count() > 20 {
+        return None;
+    }
+    let word = word.trim().to_lowercase();
+    known
+        .iter()
+        .map(|candidate| (slips(&word, candidate), *candidate))
+        .filter(|(slips, candidate)| *slips <= if candidate.len() > 4 { 2 } else { 1 })
+        .min_by_key(|(slips, _)| *slips)
+        .map(|(_, candidate)| candidate)
+}
+
+/// The optimal string alignment distance.
+fn slips(left: &str, right: &str) -> usize {
+    let left: Vec<char> = left.chars().collect();
+    let right: Vec<char> = right.chars().collect();
+    let mut rows = vec![(0..=right.len()).collect::<Vec<usize>>()];
+    for i in 1..=left.len() {
+        let mut row = vec![i];
+        for j in 1..=right.len() {
+            let wrong = usize::from(left[i - 1] != right[j - 1]);
+            let mut best = (rows[i - 1][j] + 1)
+                .min(row[j - 1] + 1)
+                .min(rows[i - 1][j - 1] + wrong);
+            if i > 1 && j > 1 && left[i - 1] == right[j - 2] && left[i - 2] == right[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(best);
+        }
+        rows.push(row);
+    }
+    rows[left.len()][right.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn only_unescaped_separators_cut() {
+        assert_eq!(split_unescaped(r"a,b\,c\\,d", ','), ["a", r"b\,c\\", "d"]);
+        assert_eq!(split_unescaped("", ','), [""]);
+        assert_eq!(split_unescaped(",", ','), ["", ""]);
+        assert_eq!(split_once_unescaped(r"a\=b=c=d", '='), Some((r"a\=b", "c=d")));
+        assert_eq!(split_once_unescaped(r"a\=b", '='), None);
+    }
+
+    #[test]
+    fn escaped_white_space_at_the_end_stays() {
+        assert_eq!(trim_unescaped(" a\t"), "a");
+        assert_eq!(trim_unescaped(r" a\  "), r"a\ ");
+        assert_eq!(trim_unescaped(r" a\\  "), r"a\\");
+        assert_eq!(trim_unescaped(r"\ a "), r"\ a");
+        assert_eq!(trim_unescaped("  "), "");
+        assert_eq!(trim_unescaped(r"a\"), r"a\");
+    }
+
+    #[test]
+    fn a_backslash_with_nothing_to_escape_is_no_value() {
+        assert_eq!(unescape(r"a\,\\b"), Some(r"a,\b".to_owned()));
+        assert_eq!(unescape(r"a\"), None);
+        assert_eq!(unescape(r"a\\"), Some(r"a\".to_owned()));
+    }
+
+    #[test]
+    fn what_is_shown_is_short_and_cannot_forge_a_line() {
+        assert_eq!(shown("a\nb\u{1b}[1m\u{202e}", 80), r"a\nb\u{1b}[1m\u{202e}");
+        assert_eq!(shown(&"x".repeat(100), 5), "xxxxx…");
+        assert_eq!(shown("größe", 80), "größe");
+    }
+
+    #[test]
+    fn a_slip_is_recognised_and_a_stranger_is_not() {
+        let known = ["usb", "pci", "syspath", "subsystem"];
+        assert_eq!(nearest("ubs", &known), Some("usb"));
+        assert_eq!(nearest("USB", &known), Some("usb"));
+        assert_eq!(nearest("sypaht", &known), Some("syspath"));
+        assert_eq!(nearest("vid", &known), None);
+        assert_eq!(nearest("pid", &known), None);
+        assert_eq!(nearest(&"u".repeat(30), &known), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_escaped_is_one_piece_and_comes_back(text in any::<String>()) {
+            let escaped = escape(&text, &[',', ';', '&']);
+            prop_assert_eq!(split_unescaped(&escaped, ',').len(), 1);
+            prop_assert_eq!(unescape(&escaped), Some(text.clone()));
+            let value = format!("x{escaped}  ");
+            prop_assert_eq!(trim_unescaped(&value), &value[..value.len() - 2]);
+        }
+
+        #[test]
+        fn nothing_longer_than_the_limit_is_shown(text in any::<String>(), limit in 0..100usize) {
+            prop_assert!(shown(&text, limit).chars().count() <= limit + 1);
+        }
+    }
+}

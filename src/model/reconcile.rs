@@ -1,0 +1,563 @@
+//! From what a container asks, what there is and what is inside, to what is to be done.
+//!
+//! Level-triggered: it does not matter which event woke us. Carrying a plan out and planning again gives the
+//! empty plan. Must not know how a step is carried out (`watcher::transaction`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use super::asked::Asked;
+use super::attachment::{Attachment, Attachments, NodeSpec};
+use super::device::{Access, Device, Seen, SysPath};
+use super::grants::GrantSet;
+use super::inventory::Inventory;
+use super::policy::Denial;
+use super::request::{OnRemoval, Request};
+use super::symlink::SymlinkRule;
+
+/// The mode of a node when the request names none.
+const DEFAULT_MODE: u32 = 0o660;
+
+/// One thing to do inside the container. Steps stand in the order in which they are safe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Tell the container that the device of this node is about to go.
+    AnnounceRemove {
+        /// The node's path.
+        path: PathBuf,
+    },
+    /// Take a link away.
+    RemoveLink {
+        /// The path of the node that it leads to.
+        path: PathBuf,
+        /// The link's own path.
+        link: PathBuf,
+    },
+    /// Take a node away.
+    RemoveNode {
+        /// The node's path.
+        path: PathBuf,
+    },
+    /// Make the access that we give exactly this.
+    SetGrants(GrantSet),
+    /// Put a node in place.
+    AddNode {
+        /// The node's path.
+        path: PathBuf,
+        /// What it belongs to and looks like; links are steps of their own.
+        attachment: Box<Attachment>,
+    },
+    /// Note newer facts of a device whose node stays as it is.
+    Refresh {
+        /// The node's path.
+        path: PathBuf,
+        /// The device as it is now.
+        device: Box<Device>,
+        /// The access that its grant now has.
+        access: Access,
+    },
+    /// Put a link in place.
+    AddLink {
+        /// The path of the node that it leads to.
+        path: PathBuf,
+        /// The link's own path.
+        link: PathBuf,
+    },
+    /// Tell the container of the device of this node: that it came, or that it changed.
+    Announce {
+        /// The node's path.
+        path: PathBuf,
+    },
+}
+
+/// A device that is asked for and cannot be inside, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    /// The device.
+    pub syspath: SysPath,
+    /// The node or link path that is taken.
+    pub path: PathBuf,
+    /// The device that has it.
+    pub holder: SysPath,
+}
+
+/// Whether a device that is asked for may be inside now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// It may.
+    Admitted,
+    /// That is certain only when udevd has spoken of this device.
+    Pending(SysPath),
+    /// The policy refuses it.
+    Refused(Denial),
+    /// Another container has it, and somebody wants it for himself: why, for people.
+    Waiting(String),
+}
+
+/// Tells of each device that is asked for whether it may be inside.
+pub type Admit<'a> = &'a dyn Fn(&Asked, &Device) -> Admission;
+
+/// Admits everything: for those who want to know what is asked for.
+pub fn admit_all(_: &Asked, _: &Device) -> Admission {
+    Admission::Admitted
+}
+
+/// A device that is asked for and may not be inside.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Refusal {
+    /// The device.
+    pub syspath: SysPath,
+    /// Where its node would be.
+    pub path: PathBuf,
+    /// The request.
+    pub request: String,
+    /// Why.
+    pub denial: Denial,
+}
+
+/// A device that is asked for and that another container has.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Waiting {
+    /// The device.
+    pub syspath: SysPath,
+    /// Where its node will be.
+    pub path: PathBuf,
+    /// The request.
+    pub request: String,
+    /// Who has it.
+    pub reason: String,
+}
+
+/// What is to be done, and what can't be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The steps, in order.
+    pub steps: Vec<Step>,
+    /// Devices that are asked for, and whose place is taken by another.
+    pub conflicts: Vec<Conflict>,
+    /// Devices that are asked for, and of which udevd has yet to speak.
+    pub pending: Vec<SysPath>,
+    /// Devices that are asked for, and that the policy refuses.
+    pub refused: Vec<Refusal>,
+    /// Devices that are asked for, and that come when another container lets them go.
+    pub waiting: Vec<Waiting>,
+}
+
+/// A root that went away, and what its request wants done then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootRemoved {
+    /// The device that was the root.
+    pub root: SysPath,
+    /// The request as text.
+    pub request: String,
+    /// What is to happen to the container.
+    pub action: OnRemoval,
+}
+
+/// Process ids as config.json gives them: nodes belong to them unless the request says otherwise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ProcessUser {
+    /// `process.user.uid`, in the container's user namespace.
+    pub uid: u32,
+    /// `process.user.gid`, in the container's user namespace.
+    pub gid: u32,
+}
+
+/// Decides for one container.
+#[derive(Debug, Clone)]
+pub struct Reconciler {
+    asked: Vec<Asked>,
+    symlinks: Vec<SymlinkRule>,
+    owner: ProcessUser,
+}
+
+/// A node that is to be inside.
+struct Wish<'a> {
+    device: &'a Device,
+    node: NodeSpec,
+    access: Access,
+    links: BTreeSet<PathBuf>,
+}
+
+impl Reconciler {
+    /// A reconciler for a container that asks for these; `owner` gets the nodes.
+    pub fn new(asked: Vec<Asked>, symlinks: Vec<SymlinkRule>, owner: ProcessUser) -> Self {
+        Self {
+            asked,
+            symlinks,
+            owner,
+        }
+    }
+
+    /// What is asked for.
+    pub fn asked(&self) -> &[Asked] {
+        &self.asked
+    }
+
+    /// The rules for further links.
+    pub fn symlinks(&self) -> &[SymlinkRule] {
+        &self.symlinks
+    }
+
+    /// Adds requests and rules; what is asked for already is not asked for twice.
+    pub fn add(&mut self, asked: Vec<Asked>, symlinks: Vec<SymlinkRule>) {
+        for new in asked {
+            if !self
+                .asked
+                .iter()
+                .any(|old| old.without_roots() == new.without_roots())
+            {
+                self.asked.push(new);
+            }
+        }
+        for rule in symlinks {
+            if !self.symlinks.contains(&rule) {
+                self.symlinks.push(rule);
+            }
+        }
+    }
+
+    /// Finds the roots of all requests anew, and tells which roots of before are gone.
+    ///
+    /// A parent that was found (`parent-of:`) stays selected while it exists, also when the child that named
+    /// it is gone.
+    pub fn find_roots(&mut self, inventory: &Inventory) -> Vec<RootRemoved> {
+        let mut removed = Vec::new();
+        for asked in &mut self.asked {
+            let mut roots = roots_of(&asked.request, inventory);
+            for old in std::mem::take(&mut asked.roots) {
+                if inventory.get(&old).is_none() {
+                    removed.push(RootRemoved {
+                        root: old,
+                        request: asked.request.to_string(),
+                        action: asked.request.options.on_removal.clone(),
+                    });
+                } else if asked.request.selector.parents() > 0 {
+                    roots.insert(old);
+                }
+            }
+            asked.roots = roots;
+        }
+        removed
+    }
+
+    /// A device moved in sysfs: its root is the same one, elsewhere.
+    pub fn follow_move(&mut self, from: &SysPath, to: &SysPath) {
+        for asked in &mut self.asked {
+            asked.roots = std::mem::take(&mut asked.roots)
+                .into_iter()
+                .map(|root| moved(&root, from, to).unwrap_or(root))
+                .collect();
+        }
+    }
+
+    /// The requests that must find a device at the start and have found none.
+    pub fn required_and_absent(&self) -> impl Iterator<Item = &Request> {
+        self.asked
+            .iter()
+            .filter(|asked| asked.request.options.required && asked.roots.is_empty())
+            .map(|asked| &asked.request)
+    }
+
+    /// All devices with nodes that are asked for now, whether udevd has spoken of them or not.
+    pub fn selected<'a>(&'a self, inventory: &'a Inventory) -> impl Iterator<Item = (&'a Asked, &'a Device)> {
+        self.asked.iter().flat_map(move |asked| {
+            asked.roots.iter().flat_map(move |root| {
+                inventory
+                    .at_or_below(root)
+                    .filter(move |device| device.node.is_some() && asked.request.options.admits(device))
+                    .map(move |device| (asked, device))
+            })
+        })
+    }
+
+    /// What is to be done so that exactly what is asked for and present is inside.
+    ///
+    /// `granted` is the access that is in force now. `held_back` are nodes and links that failed lately and
+    /// are to be left alone for now. `admit` is asked of each device, each time: what it admitted before, it may
+    /// refuse now.
+    pub fn plan(
+        &self,
+        inventory: &Inventory,
+        inside: &Attachments,
+        granted: &GrantSet,
+        held_back: &BTreeSet<PathBuf>,
+        admit: Admit<'_>,
+    ) -> Plan {
+        let mut plan = Plan::default();
+        let wishes = self.wishes(inventory, inside, held_back, admit, &mut plan);
+        plan_removals(&wishes, inside, &mut plan.steps);
+        let grants = grants_of(&wishes);
+        if grants != *granted {
+            plan.steps.push(Step::SetGrants(grants));
+        }
+        plan_additions(&wishes, inside, held_back, &mut plan.steps);
+        plan
+    }
+
+    /// The nodes that are to be inside, by path.
+    fn wishes<'a>(
+        &'a self,
+        inventory: &'a Inventory,
+        inside: &Attachments,
+        held_back: &BTreeSet<PathBuf>,
+        admit: Admit<'_>,
+        plan: &mut Plan,
+    ) -> BTreeMap<PathBuf, Wish<'a>> {
+        let mut claims: Vec<(PathBuf, Wish<'a>)> = Vec::new();
+        for (asked, device) in self.selected(inventory) {
+            let is_ready = device.seen >= asked.request.readiness(device);
+            match admit(asked, device) {
+                Admission::Refused(denial) => plan.refused.push(Refusal {
+                    syspath: device.syspath.clone(),
+                    path: place_of(asked, device),
+                    request: asked.request.to_string(),
+                    denial,
+                }),
+                Admission::Pending(whose) => plan.pending.push(whose),
+                _ if !is_ready => plan.pending.push(device.syspath.clone()),
+                Admission::Waiting(reason) => plan.waiting.push(Waiting {
+                    syspath: device.syspath.clone(),
+                    path: place_of(asked, device),
+                    request: asked.request.to_string(),
+                    reason,
+                }),
+                Admission::Admitted => claims.extend(self.claim(asked, device, inventory)),
+            }
+        }
+        // Whoever has a place keeps it: a second match must not drive the first one out.
+        claims.sort_by_key(|(path, wish)| !holds(inside, path, wish.device));
+        let mut wishes = BTreeMap::<PathBuf, Wish<'a>>::new();
+        for (path, wish) in claims {
+            if held_back.contains(&path) && !holds(inside, &path, wish.device) {
+                continue;
+            }
+            match wishes.get_mut(&path) {
+                Some(taken) if taken.device.syspath == wish.device.syspath => {
+                    taken.access |= wish.access;
+                    taken.links.extend(wish.links);
+                }
+                Some(taken) => plan.conflicts.push(Conflict {
+                    syspath: wish.device.syspath.clone(),
+                    path,
+                    holder: taken.device.syspath.clone(),
+                }),
+                None => {
+                    wishes.insert(path, wish);
+                }
+            }
+        }
+        // What one request may not have and another may is inside all the same.
+        plan.refused
+            .retain(|refusal| !wishes.values().any(|wish| wish.device.syspath == refusal.syspath));
+        settle_links(&mut wishes, inside, plan);
+        wishes
+    }
+
+    fn claim<'a>(
+        &self,
+        asked: &Asked,
+        device: &'a Device,
+        inventory: &Inventory,
+    ) -> Option<(PathBuf, Wish<'a>)> {
+        let options = &asked.request.options;
+        let host_node = device.node.as_ref()?;
+        let path = place_of(asked, device);
+        let mut links = device.links.clone();
+        links.extend(options.links.iter().cloned());
+        for rule in &self.symlinks {
+            if rule.matches(device, inventory.ancestors(&device.syspath)) {
+                links.insert(rule.path.clone());
+            }
+        }
+        links.remove(&path);
+        let node = NodeSpec {
+            num: host_node.num,
+            mode: options.mode.unwrap_or(DEFAULT_MODE),
+            uid: options.uid.unwrap_or(self.owner.uid),
+            gid: options.gid.unwrap_or(self.owner.gid),
+        };
+        Some((
+            path,
+            Wish {
+                device,
+                node,
+                access: options.access,
+                links,
+            },
+        ))
+    }
+}
+
+/// Where a path is after `from` became `to`; `None` when it did not lie there.
+pub fn moved(path: &SysPath, from: &SysPath, to: &SysPath) -> Option<SysPath> {
+    path.is_at_or_below(from)
+        .then(|| SysPath::new(format!("{to}{}", &path.as_str()[from.as_str().len()..])))
+}
+
+fn roots_of(request: &Request, inventory: &Inventory) -> BTreeSet<SysPath> {
+    inventory
+        .iter()
+        .filter(|device| {
+            // A match that rests on udev's facts counts only once udevd has spoken: "not tagged" is no fact before.
+            request
+                .selector
+                .decided_by(device)
+                .is_some_and(|stage| device.seen >= stage)
+        })
+        .filter_map(|device| match request.selector.parents() {
+            0 => Some(device.syspath.clone()),
+            up => inventory
+                .ancestors(&device.syspath)
+                .nth(up - 1)
+                .map(|parent| parent.syspath.clone()),
+        })
+        .collect()
+}
+
+/// Where the node of a device goes for a request.
+fn place_of(asked: &Asked, device: &Device) -> PathBuf {
+    let own = || {
+        device
+            .node
+            .as_ref()
+            .map_or(device.syspath.as_path(), |node| &node.path)
+    };
+    asked
+        .request
+        .options
+        .path
+        .clone()
+        .unwrap_or_else(|| own().to_owned())
+}
+
+fn holds(inside: &Attachments, path: &Path, device: &Device) -> bool {
+    inside
+        .get(path)
+        .is_some_and(|attachment| attachment.device.syspath == device.syspath)
+}
+
+/// Gives each link path to one node: to the one that has it, else to the first.
+fn settle_links(wishes: &mut BTreeMap<PathBuf, Wish<'_>>, inside: &Attachments, plan: &mut Plan) {
+    let mut claims: Vec<(bool, PathBuf, PathBuf)> = Vec::new();
+    for (path, wish) in wishes.iter_mut() {
+        for link in std::mem::take(&mut wish.links) {
+            let held = inside
+                .get(path)
+                .is_some_and(|attachment| attachment.links.contains_key(&link));
+            claims.push((!held, path.clone(), link));
+        }
+    }
+    claims.sort();
+    let mut owners = BTreeMap::<PathBuf, PathBuf>::new();
+    for (_, path, link) in claims {
+        let holder = if wishes.contains_key(&link) {
+            Some(&link)
+        } else {
+            owners.get(&link)
+        };
+        if let Some(holder) = holder {
+            plan.conflicts.push(Conflict {
+                syspath: wishes[&path].device.syspath.clone(),
+                path: link.clone(),
+                holder: wishes[holder].device.syspath.clone(),
+            });
+            continue;
+        }
+        owners.insert(link.clone(), path.clone());
+        if let Some(wish) = wishes.get_mut(&path) {
+            wish.links.insert(link);
+        }
+    }
+}
+
+fn grants_of(wishes: &BTreeMap<PathBuf, Wish<'_>>) -> GrantSet {
+    let mut grants = GrantSet::new();
+    for wish in wishes.values() {
+        *grants.entry(wish.node.num).or_insert(Access::NONE) |= wish.access;
+    }
+    grants
+}
+
+/// Whether the node that is inside can stay for this wish.
+fn stays(attachment: &Attachment, wish: &Wish<'_>) -> bool {
+    attachment.node == wish.node && attachment.device.syspath == wish.device.syspath
+}
+
+/// Announcements first, then links, then nodes; the grants follow.
+fn plan_removals(wishes: &BTreeMap<PathBuf, Wish<'_>>, inside: &Attachments, steps: &mut Vec<Step>) {
+    let going: Vec<(&PathBuf, &Attachment)> = inside
+        .iter()
+        .rev()
+        .filter(|(path, attachment)| !wishes.get(*path).is_some_and(|wish| stays(attachment, wish)))
+        .collect();
+    for (path, attachment) in &going {
+        if attachment.announced.is_some() {
+            steps.push(Step::AnnounceRemove {
+                path: (*path).clone(),
+            });
+        }
+    }
+    for (path, attachment) in inside.iter() {
+        let kept = wishes.get(path).filter(|wish| stays(attachment, wish));
+        for link in attachment.links.keys() {
+            if !kept.is_some_and(|wish| wish.links.contains(link)) {
+                steps.push(Step::RemoveLink {
+                    path: path.clone(),
+                    link: link.clone(),
+                });
+            }
+        }
+    }
+    for (path, _) in going {
+        steps.push(Step::RemoveNode { path: path.clone() });
+    }
+}
+
+/// For each node: the node, its links, its announcement.
+fn plan_additions(
+    wishes: &BTreeMap<PathBuf, Wish<'_>>,
+    inside: &Attachments,
+    held_back: &BTreeSet<PathBuf>,
+    steps: &mut Vec<Step>,
+) {
+    for (path, wish) in wishes {
+        let here = inside.get(path).filter(|attachment| stays(attachment, wish));
+        match here {
+            None => steps.push(Step::AddNode {
+                path: path.clone(),
+                attachment: Box::new(Attachment {
+                    device: wish.device.clone(),
+                    access: wish.access,
+                    node: wish.node.clone(),
+                    node_maker: super::attachment::Maker::Us,
+                    links: BTreeMap::new(),
+                    announced: None,
+                    since: 0,
+                }),
+            }),
+            Some(attachment) if attachment.device != *wish.device || attachment.access != wish.access => {
+                steps.push(Step::Refresh {
+                    path: path.clone(),
+                    device: Box::new(wish.device.clone()),
+                    access: wish.access,
+                });
+            }
+            Some(_) => {}
+        }
+        for link in &wish.links {
+            if !here.is_some_and(|attachment| attachment.links.contains_key(link))
+                && !held_back.contains(link)
+            {
+                steps.push(Step::AddLink {
+                    path: path.clone(),
+                    link: link.clone(),
+                });
+            }
+        }
+        let told = here.and_then(|attachment| attachment.announced);
+        if wish.device.seen == Seen::Udev && told != Some(wish.device.seqnum) {
+            steps.push(Step::Announce { path: path.clone() });
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! What a container asks for: which devices, and how it wants them.
+//!
+//! Must not know who may ask for what, nor how a device gets into a container.
+
+mod class_use;
+mod grammar;
+mod options;
+mod signals;
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use class_use::{Ask, ClassFault, ClassName, ClassUse, MAX_CLASS_NAME};
+pub use grammar::{
+    MAX_REQUESTS, MAX_TEXT, RequestError, RequestFault, parse_asks, parse_lowrisc_devices, parse_requests,
+};
+#[cfg(test)]
+pub(crate) use options::names as option_names;
+pub use options::{MAX_LINKS, OptionError};
+
+use super::device::{Access, DevKind, Device, Seen};
+use super::quoting::escape;
+use super::selector::{DeviceSelector, Selector};
+
+/// One request. `FromStr` and `Display` are each other's inverse, and it is stored as that text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Which devices are the roots. The container gets every node at or below a root.
+    pub selector: DeviceSelector,
+    /// How it gets them.
+    pub options: Options,
+}
+
+/// How a container wants the devices it asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// `access=`: what the container may do; everything unless said otherwise.
+    pub access: Access,
+    /// `mode=`: the node's permission bits, 1 to 0o777.
+    pub mode: Option<u32>,
+    /// `uid=`: the node's owner, as the container counts.
+    pub uid: Option<u32>,
+    /// `gid=`: the node's group, as the container counts.
+    pub gid: Option<u32>,
+    /// `path=`: where the node goes instead of the host's path; below `/dev`.
+    pub path: Option<PathBuf>,
+    /// `link=`, any number of times: links to the node.
+    pub links: Vec<PathBuf>,
+    /// `only=`, any number of times: of what is at or below the root, what **any** of these matches; empty:
+    /// all.
+    pub only: Vec<Selector>,
+    /// `required`: the container does not start without the device.
+    pub required: bool,
+    /// `exclusive`: the container gets a device only while no other container has it, and no other gets it
+    /// then.
+    pub exclusive: bool,
+    /// `ready=`: whose word is waited for.
+    pub ready: Option<Ready>,
+    /// `on-removal=`: what becomes of the container when a root is removed.
+    pub on_removal: OnRemoval,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            access: Access::ALL,
+            mode: None,
+            uid: None,
+            gid: None,
+            path: None,
+            links: Vec::new(),
+            only: Vec::new(),
+            required: false,
+            exclusive: false,
+            ready: None,
+            on_removal: OnRemoval::Keep,
+        }
+    }
+}
+
+impl Options {
+    /// Whether `only=` lets this device in, which is at or below a root.
+    pub fn admits(&self, device: &Device) -> bool {
+        self.admitted_at(device).is_some()
+    }
+
+    /// Who must have spoken for `only=` to let this device in; `None` where it keeps it out.
+    fn admitted_at(&self, device: &Device) -> Option<Seen> {
+        if self.only.is_empty() {
+            return Some(Seen::Kernel);
+        }
+        self.only.iter().filter_map(|only| only.decided_by(device)).min()
+    }
+}
+
+/// Whose word a request waits for before a device is put into the container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ready {
+    /// The kernel's: at once.
+    Kernel,
+    /// udevd's: when its rules have run.
+    Udev,
+}
+
+impl fmt::Display for Ready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kernel => "kernel",
+            Self::Udev => "udev",
+        })
+    }
+}
+
+/// What becomes of the container when a root is removed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum OnRemoval {
+    /// It lives on and waits for the device to come back.
+    #[default]
+    Keep,
+    /// It is stopped: asked to end, and killed when it does not.
+    Stop,
+    /// It is killed.
+    Kill,
+    /// Its init gets a signal, named as in signal(7): `SIGHUP`.
+    Signal(String),
+}
+
+impl fmt::Display for OnRemoval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Keep => f.write_str("keep"),
+            Self::Stop => f.write_str("stop"),
+            Self::Kill => f.write_str("kill"),
+            Self::Signal(name) => write!(f, "signal:{name}"),
+        }
+    }
+}
+
+impl Request {
+    /// Whose word must be heard before this device's node is put into the container.
+    ///
+    /// The device is one at or below a root (for the selection of the root itself see
+    /// [`DeviceSelector::decided_by`]). A block device waits for udevd, whose probes read it first; all else
+    /// waits only where the match rests on udev's facts. `ready=` decides otherwise, but never before the
+    /// match is certain.
+    pub fn readiness(&self, device: &Device) -> Seen {
+        let selected = self.selector.decided_by(device).unwrap_or(Seen::Kernel);
+        let certain = selected.max(self.options.admitted_at(device).unwrap_or(Seen::Kernel));
+        let is_block = device
+            .node
+            .as_ref()
+            .is_some_and(|node| node.num.kind == DevKind::Block);
+        match self.options.ready {
+            Some(Ready::Kernel) => certain,
+            Some(Ready::Udev) => Seen::Udev,
+            None if is_block => Seen::Udev,
+            None => certain,
+        }
+    }
+}
+
+impl fmt::Display for Request {
+    /// The request in its shortest form: options in the order of the documentation, without those that are
+    /// default.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.selector, self.options)
+    }
+}
+
+impl fmt::Display for Options {
+    /// The options that are not default, each with a `;` in front.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = |path: &PathBuf| escape(&path.display().to_string(), &[',', ';', '&']);
+        if self.access != Access::ALL {
+            write!(f, ";access={}", self.access)?;
+        }
+        if let Some(mode) = self.mode {
+            write!(f, ";mode={mode:04o}")?;
+        }
+        if let Some(uid) = self.uid {
+            write!(f, ";uid={uid}")?;
+        }
+        if let Some(gid) = self.gid {
+            write!(f, ";gid={gid}")?;
+        }
+        if let Some(place) = &self.path {
+            write!(f, ";path={}", path(place))?;
+        }
+        for link in &self.links {
+            write!(f, ";link={}", path(link))?;
+        }
+        for only in &self.only {
+            write!(f, ";only={only}")?;
+        }
+        if self.required {
+            f.write_str(";required")?;
+        }
+        if self.exclusive {
+            f.write_str(";exclusive")?;
+        }
+        if let Some(ready) = self.ready {
+            write!(f, ";ready={ready}")?;
+        }
+        if self.on_removal != OnRemoval::Keep {
+            write!(f, ";on-removal={}", self.on_removal)?;
+        }
+        Ok(())
+    }
+}
+
+impl Serialize for Request {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Request {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests;

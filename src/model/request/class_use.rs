@@ -1,0 +1,275 @@
+//! `class:NAME` where a selector may stand: a request that the administrator named.
+//!
+//! Must not know what the class asks for (`model::class`).
+
+use std::fmt;
+
+use super::{Options, Request};
+use crate::model::device::Access;
+use crate::model::quoting::shown;
+
+/// The most characters of a class's name: with `oci-hotplug.dev-` before it, it is still the name of a file.
+pub const MAX_CLASS_NAME: usize = 63;
+
+/// How many characters of a name are echoed.
+const SHOWN_NAME: usize = 24;
+
+/// One element of a list of requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// A request that says itself what is asked for.
+    Request(Request),
+    /// A request that names one of the administrator's.
+    Class(ClassUse),
+}
+
+/// `class:NAME`, with options for all that the class asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClassUse {
+    /// The class.
+    pub name: ClassName,
+    /// The options that stand there.
+    pub options: Options,
+    /// The names of those options: the others are the class's own.
+    pub given: Vec<&'static str>,
+}
+
+/// The name of a class: letters, digits, and `-`, `_`, `.` in between. It is a device's name to CDI, too.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClassName(String);
+
+/// Why a text names no class, or names one where none can stand.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClassFault {
+    /// Nothing behind the colon.
+    #[error("class: is empty: write the name of a class, such as class:lab-board")]
+    Empty,
+    /// Too long.
+    #[error("the name of a class has at most {MAX_CLASS_NAME} characters, and this one {length}")]
+    TooLong {
+        /// Its length in characters.
+        length: usize,
+    },
+    /// Other characters.
+    #[error(
+        "\"{name}\" is no name of a class: it has letters, digits and, in between, \"-\", \"_\" and \".\", as in lab-board"
+    )]
+    Name {
+        /// The name, shortened.
+        name: String,
+    },
+    /// With an `&`.
+    #[error(
+        "a class stands alone, without \"&\": write the condition into the class, in the configuration, or as ;only=SELECTOR"
+    )]
+    NotAlone,
+    /// In a class.
+    #[error("a class cannot name a class: write out what it asks for")]
+    InClass,
+}
+
+impl ClassName {
+    /// Reads a name.
+    ///
+    /// # Errors
+    /// [`ClassFault`], when it is empty, too long, or has other characters.
+    pub fn new(name: &str) -> Result<Self, ClassFault> {
+        if name.is_empty() {
+            return Err(ClassFault::Empty);
+        }
+        let length = name.chars().count();
+        if length > MAX_CLASS_NAME {
+            return Err(ClassFault::TooLong { length });
+        }
+        let plain = |letter: char| letter.is_ascii_alphanumeric();
+        let fits = name.chars().all(|letter| plain(letter) || "-_.".contains(letter))
+            && name.starts_with(plain)
+            && name.ends_with(plain);
+        if !fits {
+            return Err(ClassFault::Name {
+                name: shown(name, SHOWN_NAME),
+            });
+        }
+        Ok(Self(name.to_owned()))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ClassName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl ClassUse {
+    /// Reads what stands where a selector may, if it is `class:`; `None` where it is not.
+    pub(super) fn name_in(selector: &str) -> Option<Result<ClassName, ClassFault>> {
+        let name = selector.strip_prefix("class:")?;
+        Some(if name.contains('&') {
+            Err(ClassFault::NotAlone)
+        } else {
+            ClassName::new(name)
+        })
+    }
+
+    /// A request of the class, with the options that stand at the use in place of its own.
+    pub fn applied_to(&self, request: &Request) -> Request {
+        let mut request = request.clone();
+        for name in &self.given {
+            request.options.take(name, &self.options);
+        }
+        request
+    }
+
+    /// The same, where nothing may become more than the class gives: the access is what both have in common.
+    ///
+    /// # Errors
+    /// The option that asks for more: nothing is left of the access, or `only=` names what the class's does not.
+    pub fn narrowing(&self, request: &Request) -> Result<Request, &'static str> {
+        let mut narrowed = self.applied_to(request);
+        let class = &request.options;
+        let options = &mut narrowed.options;
+        options.access = Access::from_bits_truncate(options.access.bits() & class.access.bits());
+        if options.access.is_none() {
+            return Err("access");
+        }
+        let is_the_classs = |only| class.only.is_empty() || class.only.contains(only);
+        if !options.only.iter().all(is_the_classs) {
+            return Err("only");
+        }
+        Ok(narrowed)
+    }
+}
+
+impl Options {
+    /// Takes one option over from others.
+    fn take(&mut self, name: &str, from: &Self) {
+        match name {
+            "access" => self.access = from.access,
+            "mode" => self.mode = from.mode,
+            "uid" => self.uid = from.uid,
+            "gid" => self.gid = from.gid,
+            "path" => self.path.clone_from(&from.path),
+            "link" => self.links.clone_from(&from.links),
+            "only" => self.only.clone_from(&from.only),
+            "required" => self.required = from.required,
+            "exclusive" => self.exclusive = from.exclusive,
+            "ready" => self.ready = from.ready,
+            "on-removal" => self.on_removal = from.on_removal.clone(),
+            // `Options::parse` gives no other names: a test holds the two lists together.
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::request::{parse_asks, parse_requests};
+    use proptest::prelude::*;
+
+    fn the_use(text: &str) -> ClassUse {
+        match parse_asks(text).unwrap().remove(0) {
+            Ask::Class(used) => used,
+            Ask::Request(request) => panic!("{request} is no use of a class"),
+        }
+    }
+
+    fn fault(text: &str) -> String {
+        parse_asks(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_class_stands_among_requests() {
+        let asks = parse_asks("usb:0403, class:lab-board;access=r ,class:b.2").unwrap();
+        assert!(matches!(&asks[0], Ask::Request(_)));
+        assert!(
+            matches!(&asks[1], Ask::Class(used) if used.name.as_str() == "lab-board" && used.given == ["access"])
+        );
+        assert!(matches!(&asks[2], Ask::Class(used) if used.name.as_str() == "b.2" && used.given.is_empty()));
+    }
+
+    #[test]
+    fn a_fault_names_the_request_and_the_cure() {
+        for (text, part) in [
+            ("class:", "is empty"),
+            ("class:-a", "no name of a class"),
+            ("class:a/b", "no name of a class"),
+            ("class:lab&usb:0403", "stands alone"),
+            ("parent-of:class:lab", "stands alone"),
+            ("usb:0403&class:lab", "stands alone"),
+            ("usb:0403;only=class:lab", "stands alone"),
+            ("class:lab;acess=r", "did you mean \"access\""),
+        ] {
+            let message = fault(text);
+            assert!(
+                message.contains(part) && message.contains("device request"),
+                "{text}: {message}"
+            );
+        }
+        assert!(fault(&format!("class:{}", "a".repeat(64))).contains("at most 63"));
+    }
+
+    #[test]
+    fn where_no_class_can_stand_it_says_so() {
+        assert!(
+            parse_requests("class:lab")
+                .unwrap_err()
+                .to_string()
+                .contains("cannot name a class")
+        );
+        assert!("class:lab".parse::<Request>().is_err());
+    }
+
+    #[test]
+    fn an_option_at_the_use_replaces_the_classes_own_and_leaves_the_rest() {
+        let request: Request = "usb:0403;access=r;mode=0600;link=/dev/a;on-removal=kill"
+            .parse()
+            .unwrap();
+        let used = the_use("class:x;access=rwm;link=/dev/b;on-removal=keep;required");
+        assert_eq!(
+            used.applied_to(&request).to_string(),
+            "usb:0403;mode=0600;link=/dev/b;required"
+        );
+        assert_eq!(the_use("class:x").applied_to(&request), request);
+    }
+
+    #[test]
+    fn every_option_can_stand_at_the_use() {
+        let bare: Request = "usb:0403".parse().unwrap();
+        for option in [
+            "access=rw",
+            "mode=0640",
+            "uid=1",
+            "gid=2",
+            "path=/dev/p",
+            "link=/dev/l",
+            "only=driver:d",
+            "required",
+            "exclusive",
+            "ready=udev",
+            "on-removal=stop",
+        ] {
+            let used = the_use(&format!("class:x;{option}"));
+            assert_eq!(used.applied_to(&bare).to_string(), format!("usb:0403;{option}"));
+        }
+        let known = parse_asks("class:x;nope").unwrap_err().to_string();
+        assert!(known.ends_with(
+            "known are access, mode, uid, gid, path, link, only, required, exclusive, ready, on-removal"
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_is_taken_or_refused_and_never_changed(name in "[a-zA-Z0-9._:&/ -]{0,70}") {
+            if let Ok(class) = ClassName::new(&name) {
+                prop_assert_eq!(class.as_str(), &name);
+                prop_assert_eq!(the_use(&format!("class:{name}")).name, class);
+            }
+        }
+    }
+}

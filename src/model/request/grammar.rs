@@ -1,0 +1,207 @@
+//! Lists of requests: ours, and those of the annotations of container-hotplug.
+//!
+//! Must not know which annotation a list stands in: who reads it adds its name to the error.
+
+use std::str::FromStr;
+
+use super::{Ask, ClassFault, ClassUse, OptionError, Options, Request};
+use crate::model::quoting::{shown, split_unescaped, trim_unescaped};
+use crate::model::selector::{SelectorError, lowrisc_selector};
+
+/// The most bytes a list may have.
+pub const MAX_TEXT: usize = 64 * 1024;
+
+/// The most requests a list may have.
+pub const MAX_REQUESTS: usize = 256;
+
+/// How many characters of a request are echoed.
+const SHOWN_REQUEST: usize = 72;
+
+/// The mode that container-hotplug gives its nodes.
+const LOWRISC_MODE: u32 = 0o644;
+
+/// A text that is no list of requests.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// No request at all.
+    #[error(
+        "device requests: nothing is asked for: name a device, such as usb:0403:6001, or leave the value out"
+    )]
+    Empty,
+    /// A comma too many.
+    #[error("device request {position} of {count} is empty: remove the spare \",\"")]
+    EmptyElement {
+        /// Counted from 1.
+        position: usize,
+        /// How many there are, with the empty ones.
+        count: usize,
+    },
+    /// More than [`MAX_TEXT`].
+    #[error("device requests: {length} bytes are too many: at most {MAX_TEXT} are read")]
+    TooLong {
+        /// In bytes.
+        length: usize,
+    },
+    /// More than [`MAX_REQUESTS`].
+    #[error("device requests: {count} are too many: at most {MAX_REQUESTS} are read")]
+    TooMany {
+        /// How many there are.
+        count: usize,
+    },
+    /// One of them is at fault.
+    #[error("device request \"{text}\": {fault}")]
+    Malformed {
+        /// The request, shortened and made visible.
+        text: String,
+        /// What is wrong with it, and the cure.
+        fault: RequestFault,
+    },
+}
+
+/// What is wrong with one request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RequestFault {
+    /// What stands before the first `;`.
+    #[error(transparent)]
+    Selector(#[from] SelectorError),
+    /// What stands behind it.
+    #[error(transparent)]
+    Option(#[from] OptionError),
+    /// The name of a class.
+    #[error(transparent)]
+    Class(#[from] ClassFault),
+    /// Several where one is expected.
+    #[error("one request is expected, and these are {count}: write \"\\,\" where a comma is part of a value")]
+    List {
+        /// How many there are.
+        count: usize,
+    },
+}
+
+/// Reads `ask *( "," ask )`, where an ask is a request or the use of a class; white space around each is
+/// ignored, `\` escapes the next character.
+///
+/// # Errors
+/// [`RequestError`]: the list is empty or too long, or the first request that is at fault and why.
+pub fn parse_asks(text: &str) -> Result<Vec<Ask>, RequestError> {
+    parse_list(text, parse_ask)
+}
+
+/// Reads `request *( "," request )`, as [`parse_asks`] but without classes.
+///
+/// # Errors
+/// As of [`parse_asks`], and when a class is named.
+pub fn parse_requests(text: &str) -> Result<Vec<Request>, RequestError> {
+    parse_list(text, |text| match parse_ask(text)? {
+        Ask::Request(request) => Ok(request),
+        Ask::Class(_) => Err(ClassFault::InClass.into()),
+    })
+}
+
+fn parse_list<T>(
+    text: &str,
+    parse: impl Fn(&str) -> Result<T, RequestFault>,
+) -> Result<Vec<T>, RequestError> {
+    check_length(text)?;
+    if trim_unescaped(text).is_empty() {
+        return Err(RequestError::Empty);
+    }
+    let texts: Vec<&str> = split_unescaped(text, ',')
+        .into_iter()
+        .map(trim_unescaped)
+        .collect();
+    parse_each(&texts, parse)
+}
+
+/// Reads the value of `org.lowrisc.hotplug.devices`: `usb:`, `syspath:` and `devnode:`, cut at each `,`,
+/// nothing trimmed, nothing escaped. The nodes get the mode that container-hotplug gives them, 0644.
+///
+/// # Errors
+/// As of [`parse_requests`].
+pub fn parse_lowrisc_devices(text: &str) -> Result<Vec<Request>, RequestError> {
+    check_length(text)?;
+    if text.is_empty() {
+        return Err(RequestError::Empty);
+    }
+    let texts: Vec<&str> = text.split(',').collect();
+    parse_each(&texts, |text| {
+        let options = Options {
+            mode: Some(LOWRISC_MODE),
+            ..Options::default()
+        };
+        Ok(Request {
+            selector: lowrisc_selector(text)?,
+            options,
+        })
+    })
+}
+
+impl FromStr for Request {
+    type Err = RequestError;
+
+    /// Reads one request; white space around it is ignored.
+    fn from_str(text: &str) -> Result<Self, RequestError> {
+        check_length(text)?;
+        let text = trim_unescaped(text);
+        if text.is_empty() {
+            return Err(RequestError::Empty);
+        }
+        let count = split_unescaped(text, ',').len();
+        if count > 1 {
+            return Err(malformed(text, RequestFault::List { count }));
+        }
+        parse_request(text).map_err(|fault| malformed(text, fault))
+    }
+}
+
+fn check_length(text: &str) -> Result<(), RequestError> {
+    if text.len() > MAX_TEXT {
+        return Err(RequestError::TooLong { length: text.len() });
+    }
+    Ok(())
+}
+
+fn parse_each<T>(
+    texts: &[&str],
+    parse: impl Fn(&str) -> Result<T, RequestFault>,
+) -> Result<Vec<T>, RequestError> {
+    let count = texts.len();
+    if count > MAX_REQUESTS {
+        return Err(RequestError::TooMany { count });
+    }
+    let numbered = texts.iter().zip(1..);
+    numbered
+        .map(|(text, position)| {
+            if text.is_empty() {
+                return Err(RequestError::EmptyElement { position, count });
+            }
+            parse(text).map_err(|fault| malformed(text, fault))
+        })
+        .collect()
+}
+
+fn malformed(text: &str, fault: RequestFault) -> RequestError {
+    RequestError::Malformed {
+        text: shown(text, SHOWN_REQUEST),
+        fault,
+    }
+}
+
+/// Reads one request or use of a class that is trimmed and has no separators of a list.
+fn parse_ask(text: &str) -> Result<Ask, RequestFault> {
+    let mut parts = split_unescaped(text, ';').into_iter().map(trim_unescaped);
+    let Some(name) = ClassUse::name_in(parts.next().unwrap_or_default()) else {
+        return Ok(Ask::Request(parse_request(text)?));
+    };
+    let name = name?;
+    let (options, given) = Options::parse_given(parts)?;
+    Ok(Ask::Class(ClassUse { name, options, given }))
+}
+
+/// Reads one request that is trimmed and has no separators of a list.
+fn parse_request(text: &str) -> Result<Request, RequestFault> {
+    let mut parts = split_unescaped(text, ';').into_iter().map(trim_unescaped);
+    let selector = parts.next().unwrap_or_default().parse()?;
+    let options = Options::parse(parts)?;
+    Ok(Request { selector, options })
+}

@@ -1,0 +1,250 @@
+//! The options behind the `;` of a request.
+//!
+//! Must not know of selectors more than that `only=` takes one.
+
+use std::path::PathBuf;
+
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer};
+
+use super::{OnRemoval, Options, Ready, signals};
+use crate::model::device::Access;
+use crate::model::quoting::{nearest, shown, unescape};
+use crate::model::selector::path::{link_path, node_path};
+use crate::model::selector::{PathFault, SelectorError, did_you_mean};
+
+/// The most `link=` options of one request.
+pub const MAX_LINKS: usize = 64;
+
+/// The options with an example each; that of an option without value is its name.
+const OPTIONS: [(&str, &str); 11] = [
+    ("access", "access=rw"),
+    ("mode", "mode=0660"),
+    ("uid", "uid=1000"),
+    ("gid", "gid=20"),
+    ("path", "path=/dev/sensor"),
+    ("link", "link=/dev/sensor"),
+    ("only", "only=subsystem:tty"),
+    ("required", "required"),
+    ("exclusive", "exclusive"),
+    ("ready", "ready=kernel"),
+    ("on-removal", "on-removal=stop"),
+];
+
+/// How many characters of a word are echoed.
+const SHOWN_WORD: usize = 24;
+
+/// What is wrong with an option, and the cure.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OptionError {
+    /// `;;` or a `;` at the end.
+    #[error("no option stands behind a \";\": remove the spare \";\"")]
+    Empty,
+    /// An option that does not exist.
+    #[error("unknown option \"{name}\"{hint}; known are {known}", hint = did_you_mean(.near), known = known())]
+    Unknown {
+        /// Its name, shortened.
+        name: String,
+        /// The known one that looks like it.
+        near: Option<&'static str>,
+    },
+    /// An option without the value it needs.
+    #[error("option {name} needs a value, such as {example}")]
+    NeedsValue {
+        /// Its name.
+        name: &'static str,
+        /// How it is written.
+        example: &'static str,
+    },
+    /// `required=yes`.
+    #[error("option {name} takes no value: write ;{name}")]
+    TakesNoValue {
+        /// Its name.
+        name: &'static str,
+    },
+    /// Given more than once.
+    #[error("option {name} is given twice: only link= and only= may stand there more than once")]
+    Twice {
+        /// Its name.
+        name: &'static str,
+    },
+    /// Too many `link=`.
+    #[error("more than {MAX_LINKS} link= options")]
+    TooManyLinks,
+    /// `\` at the end.
+    #[error("nothing stands behind the last \"\\\": write \"\\\\\" for a backslash")]
+    Dangling,
+    /// Not an access.
+    #[error("access must be one to three of the letters r, w and m, each at most once, such as access=rw")]
+    Access,
+    /// Not a mode.
+    #[error("mode must be an octal number from 0001 to 0777, such as mode=0660")]
+    Mode,
+    /// Not an id. 4294967295 is -1, which chown(2) takes for "leave it as it is".
+    #[error("{name} must be a number from 0 to 4294967294")]
+    Id {
+        /// `uid` or `gid`.
+        name: &'static str,
+    },
+    /// Not a path that may be named.
+    #[error("{name} {fault}")]
+    Path {
+        /// `path` or `link`.
+        name: &'static str,
+        /// What is wrong with it.
+        fault: PathFault,
+    },
+    /// Not a selector.
+    #[error("only= takes one selector: {0}")]
+    Only(SelectorError),
+    /// Neither.
+    #[error("ready must be kernel or udev, such as ready=kernel")]
+    Ready,
+    /// None of them.
+    #[error("on-removal must be keep, stop, kill or signal:NAME, such as on-removal=signal:HUP")]
+    OnRemoval,
+    /// No signal.
+    #[error(
+        "on-removal=signal: takes the name of a Linux signal, such as HUP or SIGTERM, and not \"{name}\""
+    )]
+    Signal {
+        /// What was given, shortened.
+        name: String,
+    },
+}
+
+fn known() -> String {
+    names().join(", ")
+}
+
+/// The names of all options.
+pub(crate) fn names() -> Vec<&'static str> {
+    OPTIONS.iter().map(|(name, _)| *name).collect()
+}
+
+impl Options {
+    /// Reads options, still escaped, in any order.
+    pub(super) fn parse<'t>(texts: impl Iterator<Item = &'t str>) -> Result<Self, OptionError> {
+        Ok(Self::parse_given(texts)?.0)
+    }
+
+    /// The same, with the names of those that stand there.
+    pub(super) fn parse_given<'t>(
+        texts: impl Iterator<Item = &'t str>,
+    ) -> Result<(Self, Vec<&'static str>), OptionError> {
+        let mut options = Self::default();
+        let mut given: Vec<&'static str> = Vec::new();
+        for text in texts {
+            let (name, value) = split(text)?;
+            if given.contains(&name) && !matches!(name, "link" | "only") {
+                return Err(OptionError::Twice { name });
+            }
+            given.push(name);
+            options.set(name, value)?;
+        }
+        Ok((options, given))
+    }
+
+    /// Sets one option of the list by its value, still escaped.
+    fn set(&mut self, name: &'static str, value: &str) -> Result<(), OptionError> {
+        if name == "only" {
+            self.only.push(value.parse().map_err(OptionError::Only)?);
+            return Ok(());
+        }
+        let value = unescape(value).ok_or(OptionError::Dangling)?;
+        match name {
+            "access" => self.access = value.parse::<Access>().map_err(|_| OptionError::Access)?,
+            "mode" => self.mode = Some(parse_mode(&value)?),
+            "uid" => self.uid = Some(parse_id(&value, "uid")?),
+            "gid" => self.gid = Some(parse_id(&value, "gid")?),
+            "path" => self.path = Some(path("path", node_path(&value))?),
+            "link" if self.links.len() == MAX_LINKS => return Err(OptionError::TooManyLinks),
+            "link" => self.links.push(path("link", link_path(&value))?),
+            "ready" => self.ready = Some(parse_ready(&value)?),
+            "on-removal" => self.on_removal = value.parse()?,
+            "exclusive" => self.exclusive = true,
+            _ => self.required = true,
+        }
+        Ok(())
+    }
+}
+
+/// The option's name as the list has it, and its value; empty for one that takes none.
+fn split(text: &str) -> Result<(&'static str, &str), OptionError> {
+    let (word, value) = match text.split_once('=') {
+        Some((word, value)) => (word, Some(value)),
+        None => (text, None),
+    };
+    if text.is_empty() {
+        return Err(OptionError::Empty);
+    }
+    let Some((name, example)) = OPTIONS.iter().copied().find(|(name, _)| *name == word) else {
+        let names = names();
+        return Err(OptionError::Unknown {
+            name: shown(word, SHOWN_WORD),
+            near: nearest(word, &names),
+        });
+    };
+    match value {
+        Some(_) if name == example => Err(OptionError::TakesNoValue { name }),
+        None | Some("") if name != example => Err(OptionError::NeedsValue { name, example }),
+        value => Ok((name, value.unwrap_or_default())),
+    }
+}
+
+/// Permission bits: set-user-ID, set-group-ID and the sticky bit mean nothing on a node and are refused.
+fn parse_mode(text: &str) -> Result<u32, OptionError> {
+    let is_octal = text.len() <= 5 && text.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| is_octal && (1..=0o777).contains(mode))
+        .ok_or(OptionError::Mode)
+}
+
+fn parse_id(text: &str, name: &'static str) -> Result<u32, OptionError> {
+    let is_decimal = text.bytes().all(|digit| digit.is_ascii_digit());
+    text.parse()
+        .ok()
+        .filter(|id| is_decimal && *id != u32::MAX)
+        .ok_or(OptionError::Id { name })
+}
+
+fn path(name: &'static str, path: Result<PathBuf, PathFault>) -> Result<PathBuf, OptionError> {
+    path.map_err(|fault| OptionError::Path { name, fault })
+}
+
+fn parse_ready(text: &str) -> Result<Ready, OptionError> {
+    match text {
+        "kernel" => Ok(Ready::Kernel),
+        "udev" => Ok(Ready::Udev),
+        _ => Err(OptionError::Ready),
+    }
+}
+
+impl FromStr for OnRemoval {
+    type Err = OptionError;
+
+    fn from_str(text: &str) -> Result<Self, OptionError> {
+        match text {
+            "keep" => Ok(Self::Keep),
+            "stop" => Ok(Self::Stop),
+            "kill" => Ok(Self::Kill),
+            _ => {
+                let name = text.strip_prefix("signal:").ok_or(OptionError::OnRemoval)?;
+                let canonical = signals::canonical(name).ok_or_else(|| OptionError::Signal {
+                    name: shown(name, SHOWN_WORD),
+                })?;
+                Ok(Self::Signal(canonical.to_owned()))
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for OnRemoval {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}

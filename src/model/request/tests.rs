@@ -1,0 +1,527 @@
+//! Every option, list and message of the request grammar, and what a request says of recorded devices.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::recorded;
+use crate::model::selector::tests::{any_device_selector, any_selector};
+
+fn request(text: &str) -> Request {
+    text.parse()
+        .unwrap_or_else(|error| panic!("{text:?} should be a request: {error}"))
+}
+
+fn fault(text: &str) -> String {
+    match text.parse::<Request>() {
+        Err(RequestError::Malformed { fault, .. }) => fault.to_string(),
+        other => panic!("{text:?} should be malformed: {other:?}"),
+    }
+}
+
+#[test]
+fn a_request_without_options_has_the_defaults() {
+    let options = request("usb:0403").options;
+    assert_eq!(options, Options::default());
+    assert_eq!(options.access, Access::ALL);
+    assert_eq!(options.on_removal, OnRemoval::Keep);
+}
+
+#[test]
+fn every_option_is_read_in_any_order_and_written_down_in_one() {
+    let text = "usb:0403:6001;on-removal=signal:hup;ready=udev;exclusive;required;only=subsystem:tty;only=driver:x;\
+                link=/run/b;link=/dev/a;path=/dev/sensor;gid=20;uid=1000;mode=660;access=wr";
+    let parsed = request(text);
+    let expected = Options {
+        access: Access::READ | Access::WRITE,
+        mode: Some(0o660),
+        uid: Some(1000),
+        gid: Some(20),
+        path: Some("/dev/sensor".into()),
+        links: vec!["/run/b".into(), "/dev/a".into()],
+        only: vec![
+            Selector::Subsystem("tty".to_owned()),
+            Selector::Driver("x".to_owned()),
+        ],
+        required: true,
+        exclusive: true,
+        ready: Some(Ready::Udev),
+        on_removal: OnRemoval::Signal("SIGHUP".to_owned()),
+    };
+    assert_eq!(parsed.options, expected);
+    assert_eq!(
+        parsed.to_string(),
+        "usb:0403:6001;access=rw;mode=0660;uid=1000;gid=20;path=/dev/sensor;link=/run/b;link=/dev/a;\
+         only=subsystem:tty;only=driver:x;required;exclusive;ready=udev;on-removal=signal:SIGHUP"
+    );
+}
+
+#[test]
+fn what_is_default_is_not_written_down() {
+    assert_eq!(
+        request("usb:0403 ; access=mrw ;on-removal=keep").to_string(),
+        "usb:0403"
+    );
+    assert_eq!(
+        request("usb:0403;on-removal=stop").to_string(),
+        "usb:0403;on-removal=stop"
+    );
+    assert_eq!(
+        request("usb:0403;on-removal=kill").to_string(),
+        "usb:0403;on-removal=kill"
+    );
+    assert_eq!(
+        request("usb:0403;ready=kernel").options.ready,
+        Some(Ready::Kernel)
+    );
+}
+
+#[test]
+fn the_bounds_of_numbers_are_taken() {
+    assert_eq!(request("usb:0403;mode=1").options.mode, Some(1));
+    assert_eq!(request("usb:0403;mode=00777").options.mode, Some(0o777));
+    assert_eq!(
+        request("usb:0403;uid=0;gid=4294967294").options.gid,
+        Some(4_294_967_294)
+    );
+}
+
+#[test]
+fn a_backslash_makes_any_character_part_of_a_value() {
+    let parsed = request(r"  usb:0403:6001:a\,b\;c\&d\\\ ;link=/dev/x\;y\ z  ");
+    let [term] = parsed.selector.terms() else {
+        panic!("{parsed}")
+    };
+    let Selector::Usb { serial, .. } = &term.selector else {
+        panic!("{parsed}")
+    };
+    assert_eq!(serial.as_deref(), Some(r"a,b;c&d\ "));
+    assert_eq!(parsed.options.links, [PathBuf::from("/dev/x;y z")]);
+    assert_eq!(request(&parsed.to_string()), parsed);
+}
+
+#[test]
+fn a_list_is_cut_at_commas_and_trimmed() {
+    let texts = |list: &str| {
+        let requests = parse_requests(list).unwrap();
+        requests.iter().map(Request::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        texts(" usb:0403 ,\n\tport:1-1.4;required "),
+        ["usb:0403", "port:1-1.4;required"]
+    );
+    assert_eq!(
+        texts(r"usb:0403:6001:a\,b,tag:x"),
+        [r"usb:0403:6001:a\,b", "tag:x"]
+    );
+    assert_eq!(texts(&["tag:x"; 256].join(",")).len(), 256);
+}
+
+#[test]
+fn every_fault_of_an_option_has_its_message() {
+    let known = "access, mode, uid, gid, path, link, only, required, exclusive, ready, on-removal";
+    let access =
+        "access must be one to three of the letters r, w and m, each at most once, such as access=rw";
+    let mode = "mode must be an octal number from 0001 to 0777, such as mode=0660";
+    let id = |name: &str| format!("{name} must be a number from 0 to 4294967294");
+    let needs = |name: &str, example: &str| format!("option {name} needs a value, such as {example}");
+    let twice = |name: &str| {
+        format!("option {name} is given twice: only link= and only= may stand there more than once")
+    };
+    let signal = |name: &str| {
+        format!(
+            "on-removal=signal: takes the name of a Linux signal, such as HUP or SIGTERM, and not \"{name}\""
+        )
+    };
+    let components = "must not have empty, \".\" or \"..\" components";
+    let below_dev = "must be absolute and below /dev, such as /dev/ttyUSB0";
+    for (option, message) in [
+        (
+            "",
+            "no option stands behind a \";\": remove the spare \";\"".to_owned(),
+        ),
+        (
+            "required;",
+            "no option stands behind a \";\": remove the spare \";\"".to_owned(),
+        ),
+        (
+            "moed=0660",
+            format!("unknown option \"moed\" (did you mean \"mode\"?); known are {known}"),
+        ),
+        (
+            "onremoval=stop",
+            format!("unknown option \"onremoval\" (did you mean \"on-removal\"?); known are {known}"),
+        ),
+        (
+            "owner=root",
+            format!("unknown option \"owner\"; known are {known}"),
+        ),
+        ("a\nb", format!("unknown option \"a\\nb\"; known are {known}")),
+        ("access", needs("access", "access=rw")),
+        ("mode=", needs("mode", "mode=0660")),
+        ("uid=", needs("uid", "uid=1000")),
+        ("gid", needs("gid", "gid=20")),
+        ("path=", needs("path", "path=/dev/sensor")),
+        ("link", needs("link", "link=/dev/sensor")),
+        ("only=", needs("only", "only=subsystem:tty")),
+        ("ready=", needs("ready", "ready=kernel")),
+        ("on-removal", needs("on-removal", "on-removal=stop")),
+        (
+            "required=yes",
+            "option required takes no value: write ;required".to_owned(),
+        ),
+        (
+            "required=",
+            "option required takes no value: write ;required".to_owned(),
+        ),
+        ("required;required", twice("required")),
+        ("mode=0600;mode=0600", twice("mode")),
+        ("access=x", access.to_owned()),
+        ("access=rr", access.to_owned()),
+        ("mode=0", mode.to_owned()),
+        ("mode=4755", mode.to_owned()),
+        ("mode=0o660", mode.to_owned()),
+        ("mode=+660", mode.to_owned()),
+        ("mode=888", mode.to_owned()),
+        ("uid=4294967295", id("uid")),
+        ("uid=root", id("uid")),
+        ("gid=+1", id("gid")),
+        ("gid=-1", id("gid")),
+        ("path=sensor", format!("path {below_dev}")),
+        ("path=/run/sensor", format!("path {below_dev}")),
+        ("path=/dev/../sensor", format!("path {components}")),
+        (
+            "link=sensor",
+            "link must be absolute, beginning with \"/\"".to_owned(),
+        ),
+        (
+            "link=/dev",
+            "link must not be /dev itself, but a place for a link, such as /dev/sensor".to_owned(),
+        ),
+        ("link=/run/../sensor", format!("link {components}")),
+        ("link=/run/x/", "link must not end in \"/\"".to_owned()),
+        (
+            "link=/run/\\",
+            "nothing stands behind the last \"\\\": write \"\\\\\" for a backslash".to_owned(),
+        ),
+        (
+            "only=tty",
+            "only= takes one selector: \"tty\" has no kind: write KIND:VALUE, such as usb:0403:6001"
+                .to_owned(),
+        ),
+        (
+            "only=tag:x&tag:y",
+            "only= takes one selector: \"&\" has no place here: write \"\\&\" where it is part of the value"
+                .to_owned(),
+        ),
+        (
+            "ready=now",
+            "ready must be kernel or udev, such as ready=kernel".to_owned(),
+        ),
+        (
+            "on-removal=exit",
+            "on-removal must be keep, stop, kill or signal:NAME, such as on-removal=signal:HUP".to_owned(),
+        ),
+        ("on-removal=signal:", signal("")),
+        ("on-removal=signal:1", signal("1")),
+        ("on-removal=signal:FOO\n", signal("FOO")),
+    ] {
+        assert_eq!(fault(&format!("usb:0403;{option}")), message, "{option:?}");
+    }
+    let links: String = (0..65).map(|n| format!(";link=/l{n}")).collect();
+    assert_eq!(fault(&format!("usb:0403{links}")), "more than 64 link= options");
+}
+
+#[test]
+fn every_fault_of_a_list_has_its_message() {
+    let nothing =
+        "device requests: nothing is asked for: name a device, such as usb:0403:6001, or leave the value out";
+    let long = "x".repeat(MAX_TEXT + 1);
+    let many = ["tag:x"; 257].join(",");
+    for (text, message) in [
+        ("", nothing),
+        (" \n ", nothing),
+        (
+            "usb:0403,",
+            "device request 2 of 2 is empty: remove the spare \",\"",
+        ),
+        (
+            ",usb:0403",
+            "device request 1 of 2 is empty: remove the spare \",\"",
+        ),
+        (
+            "tag:a, ,tag:b",
+            "device request 2 of 3 is empty: remove the spare \",\"",
+        ),
+        (
+            long.as_str(),
+            "device requests: 65537 bytes are too many: at most 65536 are read",
+        ),
+        (
+            many.as_str(),
+            "device requests: 257 are too many: at most 256 are read",
+        ),
+        (
+            "tag:a, usb:12345:6001 ",
+            "device request \"usb:12345:6001\": vendor id must be 4 hex digits, such as 0403",
+        ),
+        (
+            ";required",
+            "device request \";required\": no device is named: write KIND:VALUE, such as usb:0403:6001",
+        ),
+        (
+            "usb:0403:6001\u{1b}[2J\n",
+            "device request \"usb:0403:6001\\u{1b}[2J\": product id must be 4 hex digits, such as 6001",
+        ),
+    ] {
+        let error = parse_requests(text).expect_err(message);
+        assert_eq!(error.to_string(), message);
+    }
+}
+
+#[test]
+fn one_request_is_not_a_list() {
+    assert_eq!(
+        "tag:a,tag:b,".parse::<Request>().unwrap_err().to_string(),
+        "device request \"tag:a,tag:b,\": one request is expected, and these are 3: write \"\\,\" where a comma is \
+         part of a value"
+    );
+    assert_eq!(" ".parse::<Request>(), Err(RequestError::Empty));
+    let length = MAX_TEXT + 1;
+    assert_eq!(
+        "x".repeat(length).parse::<Request>(),
+        Err(RequestError::TooLong { length })
+    );
+}
+
+#[test]
+fn a_message_does_not_repeat_a_long_value() {
+    for text in [
+        format!("usb:{}", "4".repeat(5000)),
+        "x".repeat(5000),
+        format!("usb:0403;{}", "x".repeat(5000)),
+        format!("usb:0403;on-removal=signal:{}", "x".repeat(5000)),
+        format!("devnode:/tmp/{}", "x".repeat(5000)),
+    ] {
+        let message = text.parse::<Request>().unwrap_err().to_string();
+        assert!(message.len() < 330, "{message}");
+        assert!(message.contains('…'), "{message}");
+    }
+}
+
+#[test]
+fn a_request_is_stored_as_its_text() {
+    let original = request(r#"usb:0403:6001:a"b\,;mode=0600"#);
+    let json = serde_json::to_string(&original).unwrap();
+    assert_eq!(json, r#""usb:0403:6001:a\"b\\,;mode=0600""#);
+    assert_eq!(serde_json::from_str::<Request>(&json).unwrap(), original);
+    let error = serde_json::from_str::<Request>("\"ubs:1\"")
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("did you mean \"usb\"?"), "{error}");
+}
+
+#[test]
+fn container_hotplugs_annotation_means_what_it_meant() {
+    for (text, ours) in [
+        ("usb:0403", "usb:0403;mode=0644"),
+        ("usb:ABCD:6001:FT001a", "usb:abcd:6001:FT001a;mode=0644"),
+        (
+            "parent-of:parent-of:devnode:/dev/ttyUSB0",
+            "parent-of:parent-of:devnode:/dev/ttyUSB0;mode=0644",
+        ),
+        (r"devnode:/dev/a;b&c\d ", r"devnode:/dev/a\;b\&c\\d\ ;mode=0644"),
+        ("devnode:/dev/./snd//../ttyS0", "devnode:/dev/ttyS0;mode=0644"),
+        (
+            "syspath:/sys/class/tty/ttyS0/device/..",
+            "syspath:/sys/class/tty/ttyS0/device/..;mode=0644",
+        ),
+        ("syspath:/sys/devices/x/", "syspath:/sys/devices/x;mode=0644"),
+    ] {
+        let requests = parse_lowrisc_devices(text).unwrap_or_else(|error| panic!("{text:?}: {error}"));
+        assert_eq!(requests, [request(ours)]);
+        assert_eq!(requests[0].to_string(), ours);
+    }
+    assert_eq!(parse_lowrisc_devices("usb:0403,usb:0404").unwrap().len(), 2);
+}
+
+#[test]
+fn every_fault_of_container_hotplugs_annotation_has_its_message() {
+    let kind = |kind: &str| {
+        format!(
+            "unknown device \"{kind}\": this annotation has usb:, syspath: and devnode:, each with parent-of:; \
+             everything else belongs into io.oci-hotplug.devices"
+        )
+    };
+    let serial = "serial number must be letters and digits in this annotation; any other can be named in \
+                  io.oci-hotplug.devices"
+        .to_owned();
+    let below_dev = "devnode path must be absolute and below /dev, such as /dev/ttyUSB0".to_owned();
+    for (text, message) in [
+        (" usb:0403", kind(" usb")),
+        ("glob:tty*", kind("glob")),
+        ("ttyUSB0", kind("ttyUSB0")),
+        (
+            "usb:0403 ",
+            "vendor id must be 4 hex digits, such as 0403".to_owned(),
+        ),
+        (
+            "usb:0403:6001;mode=0600",
+            "product id must be 4 hex digits, such as 6001".to_owned(),
+        ),
+        ("usb:0403:6001:", serial.clone()),
+        ("usb:0403:6001:A-1", serial.clone()),
+        ("usb:0403:6001:A:1", serial),
+        ("devnode:ttyUSB0", below_dev.clone()),
+        ("devnode:/dev/../etc/x", below_dev),
+        ("devnode:/dev/x/", "devnode path must not end in \"/\"".to_owned()),
+        (
+            "syspath:/proc",
+            "syspath path must be absolute and below /sys, such as /sys/bus/usb/devices/1-1.4".to_owned(),
+        ),
+    ] {
+        let error = parse_lowrisc_devices(&format!("usb:0403,{text}")).expect_err(text);
+        assert_eq!(error.to_string(), format!("device request \"{text}\": {message}"));
+    }
+    let error = parse_lowrisc_devices("usb:0403,").unwrap_err().to_string();
+    assert_eq!(error, "device request 2 of 2 is empty: remove the spare \",\"");
+    assert_eq!(parse_lowrisc_devices(""), Err(RequestError::Empty));
+}
+
+#[test]
+fn a_character_device_is_ready_at_the_word_that_decides_and_a_block_device_at_udevs() {
+    let mut devices = recorded::hub_with_two_adapters();
+    devices.extend(recorded::disk_with_partitions());
+    let readiness = |text: &str, node: &str| request(text).readiness(recorded::with_node(&devices, node));
+    for (text, node, ready) in [
+        ("usb:0403", "/dev/bus/usb/001/003", Seen::Kernel),
+        // What lies below a root need not match itself.
+        ("usb:0403", "/dev/ttyUSB0", Seen::Kernel),
+        ("usb:0403;ready=udev", "/dev/ttyUSB0", Seen::Udev),
+        ("tag:systemd", "/dev/ttyUSB0", Seen::Udev),
+        ("tag:systemd;ready=kernel", "/dev/ttyUSB0", Seen::Udev),
+        ("subsystem:tty&!tag:x;ready=kernel", "/dev/ttyUSB0", Seen::Udev),
+        ("usb:0403;only=tag:systemd", "/dev/ttyUSB0", Seen::Udev),
+        (
+            "usb:0403;only=tag:systemd;only=subsystem:tty",
+            "/dev/ttyUSB0",
+            Seen::Kernel,
+        ),
+        ("subsystem:block", "/dev/sda1", Seen::Udev),
+        ("subsystem:block;ready=kernel", "/dev/sda1", Seen::Kernel),
+        ("property:ID_FS_TYPE=*;ready=kernel", "/dev/sda1", Seen::Udev),
+    ] {
+        assert_eq!(readiness(text, node), ready, "{text} {node}");
+    }
+}
+
+#[test]
+fn any_of_several_only_options_admits() {
+    let devices = recorded::composite_device();
+    let admitted = |text: &str| {
+        let options = request(text).options;
+        let nodes = devices
+            .iter()
+            .filter(|device| device.node.is_some() && options.admits(device));
+        nodes.map(|device| device.syspath.name()).collect::<Vec<_>>()
+    };
+    assert_eq!(admitted("usb:2341;only=subsystem:tty"), ["ttyACM0"]);
+    assert_eq!(
+        admitted("usb:2341;only=subsystem:tty;only=glob:hidraw*"),
+        ["ttyACM0", "hidraw0"]
+    );
+    assert_eq!(admitted("usb:2341").len(), 6);
+}
+
+fn any_path() -> impl Strategy<Value = PathBuf> {
+    r"/dev(/[a-z ,;&\\=é]{1,6}){0,2}/[a-z,;&\\ ]{0,4}[a-z ]".prop_map(PathBuf::from)
+}
+
+fn any_options() -> impl Strategy<Value = Options> {
+    let id = || prop::option::of(0..u32::MAX);
+    let ready = prop_oneof![Just(None), Just(Some(Ready::Kernel)), Just(Some(Ready::Udev))];
+    let on_removal = prop_oneof![
+        Just(OnRemoval::Keep),
+        Just(OnRemoval::Stop),
+        Just(OnRemoval::Kill),
+        Just(OnRemoval::Signal("SIGUSR1".to_owned())),
+    ];
+    let node = (
+        1..8u32,
+        prop::option::of(1..=0o777u32),
+        id(),
+        id(),
+        prop::option::of(any_path()),
+    );
+    let rest = (
+        prop::collection::vec(any_path(), 0..3),
+        prop::collection::vec(any_selector(), 0..3),
+        any::<bool>(),
+        any::<bool>(),
+        ready,
+        on_removal,
+    );
+    (node, rest).prop_map(
+        |((access, mode, uid, gid, path), (links, only, required, exclusive, ready, on_removal))| Options {
+            access: Access::from_bits_truncate(access),
+            mode,
+            uid,
+            gid,
+            path,
+            links,
+            only,
+            required,
+            exclusive,
+            ready,
+            on_removal,
+        },
+    )
+}
+
+fn any_request() -> impl Strategy<Value = Request> {
+    (any_device_selector(), any_options()).prop_map(|(selector, options)| Request { selector, options })
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_down_is_read_again(request in any_request()) {
+        let text = request.to_string();
+        prop_assert_eq!(text.parse(), Ok(request), "{}", text);
+    }
+
+    #[test]
+    fn a_list_of_what_is_written_down_is_read_again(requests in prop::collection::vec(any_request(), 1..4)) {
+        let texts: Vec<String> = requests.iter().map(Request::to_string).collect();
+        prop_assert_eq!(parse_requests(&texts.join(" ,\n")), Ok(requests));
+    }
+
+    #[test]
+    fn no_text_makes_a_parser_panic_and_no_message_is_long_or_has_control_characters(
+        text in prop_oneof![any::<String>(), r"(usb:0403|[;,&!=\\ \n\x1b]|only=|link=/|on-removal=signal:|mode=|.){0,32}"]
+    ) {
+        for parsed in [parse_requests(&text), parse_lowrisc_devices(&text), text.parse().map(|one| vec![one])] {
+            if let Err(error) = parsed {
+                let message = error.to_string();
+                prop_assert!(message.chars().count() < 330, "{}", message);
+                prop_assert!(!message.chars().any(char::is_control), "{:?}", message);
+            }
+        }
+    }
+
+    #[test]
+    fn what_container_hotplug_accepts_is_accepted_and_means_the_same_in_our_own_grammar(
+        texts in prop::collection::vec(
+            r"(parent-of:){0,3}(usb:[0-9a-fA-F]{4}(:[0-9a-fA-F]{4}(:[0-9a-zA-Z]{1,9})?)?|syspath:/sys(/[a-z0-9:.]{1,5}){1,3}|devnode:/dev(/[a-z]{1,5}){1,3})",
+            1..4,
+        )
+    ) {
+        let list = texts.join(",");
+        let theirs = parse_lowrisc_devices(&list).unwrap();
+        let ours = parse_requests(&list).unwrap();
+        prop_assert_eq!(theirs.len(), ours.len());
+        for (theirs, ours) in theirs.iter().zip(&ours) {
+            prop_assert_eq!(&theirs.selector, &ours.selector);
+            prop_assert_eq!(theirs.options.mode, Some(0o644));
+            prop_assert_eq!(theirs.to_string().parse(), Ok(theirs.clone()));
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Which paths a request may name.
+//!
+//! Must not look whether they exist: this is about their text alone.
+
+use std::path::PathBuf;
+
+/// The longest path that a system call takes: PATH_MAX without its terminating NUL (linux/limits.h).
+const MAX_PATH: usize = 4095;
+
+/// What is wrong with a path. The text goes on after the name of what the path was given for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PathFault {
+    /// Not absolute.
+    #[error("must be absolute, beginning with \"/\"")]
+    Relative,
+    /// A device node elsewhere than in /dev.
+    #[error("must be absolute and below /dev, such as /dev/ttyUSB0")]
+    NotBelowDev,
+    /// A sysfs path elsewhere than in /sys.
+    #[error("must be absolute and below /sys, such as /sys/bus/usb/devices/1-1.4")]
+    NotBelowSys,
+    /// A directory where a node or link is meant.
+    #[error("must not end in \"/\"")]
+    TrailingSlash,
+    /// Components that say nothing or lead elsewhere.
+    #[error("must not have empty, \".\" or \"..\" components")]
+    Components,
+    /// No place for a link.
+    #[error("must not be /dev itself, but a place for a link, such as /dev/sensor")]
+    DevItself,
+    /// A NUL ends every path.
+    #[error("must not have a NUL character")]
+    Nul,
+    /// More than PATH_MAX.
+    #[error("must not be longer than {MAX_PATH} bytes")]
+    TooLong,
+}
+
+/// Takes the path of a node: below `/dev`, without `.`, `..`, `//` or a slash at the end.
+pub(in crate::model) fn node_path(text: &str) -> Result<PathBuf, PathFault> {
+    let below = text.strip_prefix("/dev/").ok_or(PathFault::NotBelowDev)?;
+    if below.is_empty() {
+        return Err(PathFault::NotBelowDev);
+    }
+    check_components(below)?;
+    check_text(text)
+}
+
+/// Takes the path of a link: absolute, anywhere, without `.`, `..`, `//` or a slash at the end.
+pub(in crate::model) fn link_path(text: &str) -> Result<PathBuf, PathFault> {
+    let below = text.strip_prefix('/').ok_or(PathFault::Relative)?;
+    if below == "dev" {
+        return Err(PathFault::DevItself);
+    }
+    check_components(below)?;
+    check_text(text)
+}
+
+/// Takes a path below `/sys`; slashes at its end are dropped.
+///
+/// `..` is let through, as it means something here once links are followed
+/// (`/sys/class/tty/ttyS0/device/..`):
+/// who follows the path must stay beneath `/sys`.
+pub(in crate::model) fn sys_path(text: &str) -> Result<PathBuf, PathFault> {
+    let text = text.trim_end_matches('/');
+    if !text.starts_with("/sys/") {
+        return Err(PathFault::NotBelowSys);
+    }
+    check_text(text)
+}
+
+/// Takes `.`, `..`, and `//` out of an absolute path by its text alone; `..` at the root stays at the root.
+pub(in crate::model) fn normalised(text: &str) -> String {
+    let mut components: Vec<&str> = Vec::new();
+    for component in text.split('/') {
+        match component {
+            "" | "." => {}
+            ".." => {
+                components.pop();
+            }
+            name => components.push(name),
+        }
+    }
+    format!("/{}", components.join("/"))
+}
+
+fn check_components(below: &str) -> Result<(), PathFault> {
+    if below.ends_with('/') {
+        return Err(PathFault::TrailingSlash);
+    }
+    if below
+        .split('/')
+        .any(|component| matches!(component, "" | "." | ".."))
+    {
+        return Err(PathFault::Components);
+    }
+    Ok(())
+}
+
+fn check_text(text: &str) -> Result<PathBuf, PathFault> {
+    if text.contains('\0') {
+        return Err(PathFault::Nul);
+    }
+    if text.len() > MAX_PATH {
+        return Err(PathFault::TooLong);
+    }
+    Ok(PathBuf::from(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_below_dev_and_named_plainly() {
+        assert_eq!(
+            node_path("/dev/bus/usb/001/002"),
+            Ok(PathBuf::from("/dev/bus/usb/001/002"))
+        );
+        for (text, fault) in [
+            ("dev/x", PathFault::NotBelowDev),
+            ("/dev", PathFault::NotBelowDev),
+            ("/dev/", PathFault::NotBelowDev),
+            ("/device/x", PathFault::NotBelowDev),
+            ("/dev/x/", PathFault::TrailingSlash),
+            ("/dev/../etc/passwd", PathFault::Components),
+            ("/dev/./x", PathFault::Components),
+            ("/dev//x", PathFault::Components),
+            ("/dev/a\0b", PathFault::Nul),
+            (&format!("/dev/{}", "x".repeat(4096)), PathFault::TooLong),
+        ] {
+            assert_eq!(node_path(text), Err(fault), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_link_may_be_anywhere_but_on_dev_itself() {
+        assert_eq!(link_path("/run/gps"), Ok(PathBuf::from("/run/gps")));
+        for (text, fault) in [
+            ("gps", PathFault::Relative),
+            ("/", PathFault::Components),
+            ("/dev", PathFault::DevItself),
+            ("/dev/", PathFault::TrailingSlash),
+            ("/dev/../gps", PathFault::Components),
+            ("//gps", PathFault::Components),
+        ] {
+            assert_eq!(link_path(text), Err(fault), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_sysfs_path_loses_its_last_slash_and_keeps_its_dots() {
+        assert_eq!(
+            sys_path("/sys/class/tty/ttyS0/device/../"),
+            Ok(PathBuf::from("/sys/class/tty/ttyS0/device/.."))
+        );
+        assert_eq!(sys_path("/sys/"), Err(PathFault::NotBelowSys));
+        assert_eq!(sys_path("/system/x"), Err(PathFault::NotBelowSys));
+        assert_eq!(sys_path("/sys/a\0"), Err(PathFault::Nul));
+    }
+
+    #[test]
+    fn dots_are_taken_out_by_text() {
+        assert_eq!(normalised("/dev/./snd//../ttyS0/"), "/dev/ttyS0");
+        assert_eq!(normalised("/../.."), "/");
+    }
+}

@@ -1,0 +1,533 @@
+//! Every production of the selector grammar, every message, and matching on recorded devices.
+
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::device::{DevKind, DevNode, DevNum, SysPath};
+use crate::model::recorded;
+
+fn selector(text: &str) -> DeviceSelector {
+    text.parse()
+        .unwrap_or_else(|error| panic!("{text:?} should be a selector: {error}"))
+}
+
+/// The kernel names of the devices that match, in the tree's order.
+fn matching<'d>(devices: &'d [Device], text: &str) -> Vec<&'d str> {
+    let selector = selector(text);
+    let found = devices.iter().filter(|device| selector.matches(device));
+    found.map(|device| device.syspath.name()).collect()
+}
+
+#[test]
+fn every_kind_is_read_and_written_down_again() {
+    for (text, canonical) in [
+        ("usb:0403", "usb:0403"),
+        ("usb:ABCD:EF01", "usb:abcd:ef01"),
+        ("usb:0403:6001:A b:c-._", "usb:0403:6001:A b:c-._"),
+        (r"usb:0403:6001:a\,b\;c\&d\\e", r"usb:0403:6001:a\,b\;c\&d\\e"),
+        (
+            "devnode:/dev/serial/by-id/usb-x",
+            "devnode:/dev/serial/by-id/usb-x",
+        ),
+        (
+            r"devnode:/dev/disk/by-label/My\\x20Disk",
+            r"devnode:/dev/disk/by-label/My\\x20Disk",
+        ),
+        (
+            "syspath:/sys/devices/virtual/tty/tty0/",
+            "syspath:/sys/devices/virtual/tty/tty0",
+        ),
+        ("glob:ttyUSB[0-9]*", "glob:ttyUSB[0-9]*"),
+        ("glob:/dev/snd/**", "glob:/dev/snd/**"),
+        (r"regex:^tty(USB|ACM)\\d+$", r"regex:^tty(USB|ACM)\\d+$"),
+        (r"regex:a{1\,2}", r"regex:a{1\,2}"),
+        ("subsystem:sound", "subsystem:sound"),
+        ("driver:ftdi_sio", "driver:ftdi_sio"),
+        ("tag:uaccess", "tag:uaccess"),
+        ("property:ID_BUS=usb", "property:ID_BUS=usb"),
+        ("property:ID_MODEL=", "property:ID_MODEL="),
+        ("property:K=a=b", "property:K=a=b"),
+        ("attr:power/control=auto", "attr:power/control=auto"),
+        ("port:1-1.4.2", "port:1-1.4.2"),
+        ("port:usb12", "port:usb12"),
+        ("pci:02:00.0", "pci:0000:02:00.0"),
+        ("pci:00AB:0C:1F.7", "pci:00ab:0c:1f.7"),
+        ("pci:00010000:e1:00.0", "pci:10000:e1:00.0"),
+        ("node:/dev/fuse", "node:/dev/fuse"),
+        ("parent-of:parent-of:usb:0403", "parent-of:parent-of:usb:0403"),
+        (" usb:0403 & !driver:x & tag:y ", "usb:0403&!driver:x&tag:y"),
+        (r"driver:x\ ", r"driver:x\ "),
+    ] {
+        assert_eq!(selector(text).to_string(), canonical);
+        assert_eq!(selector(canonical), selector(text), "{text:?}");
+    }
+}
+
+#[test]
+fn parents_and_terms_are_told_apart() {
+    let selector = selector("parent-of:parent-of:usb:0403&!tag:x");
+    assert_eq!(selector.parents(), 2);
+    let usb = Selector::Usb {
+        vendor: "0403".to_owned(),
+        product: None,
+        serial: None,
+    };
+    let not_x = Selector::Tag("x".to_owned());
+    let terms = [(false, usb), (true, not_x)].map(|(negated, selector)| Term { negated, selector });
+    assert_eq!(selector.terms(), terms);
+}
+
+#[test]
+fn the_engines_equality_is_that_of_the_text() {
+    assert_eq!(selector("regex:a|b"), selector("regex:a|b"));
+    assert_ne!(selector("regex:a|b"), selector("regex:b|a"));
+    assert_ne!(selector("glob:a*"), selector("glob:/dev/a*"));
+}
+
+#[test]
+fn every_fault_has_its_message() {
+    let known = "usb, devnode, syspath, glob, regex, subsystem, driver, tag, property, attr, port, pci, node";
+    let long = "x".repeat(1001);
+    let unknown = |kind: &str, hint: &str| format!("unknown selector \"{kind}\"{hint}; known are {known}");
+    let usb_id = |which, example| format!("{which} id must be 4 hex digits, such as {example}");
+    let path = |kind: &str, fault: &str| format!("{kind} path {fault}");
+    let below_dev = "must be absolute and below /dev, such as /dev/ttyUSB0";
+    let below_sys = "must be absolute and below /sys, such as /sys/bus/usb/devices/1-1.4";
+    let port = "port must be BUS-PORT[.PORT...], such as 1-1.4, or a root hub, such as usb1";
+    let pci = "pci address must be [DOMAIN:]BUS:DEVICE.FUNCTION in hex, such as 0000:02:00.0";
+    let property = "property: must be KEY=GLOB, such as property:ID_BUS=usb";
+    let attr = "attr: must be NAME=GLOB, such as attr:idVendor=0403";
+    let attribute = "an attribute must be a file in the device's own directory, such as idVendor or power/control, \
+                     without \".\" and \"..\"";
+    let serial = "serial number is empty: write one, such as usb:0403:6001:FT001, or leave the colon out";
+    let nothing_named = "no device is named: write KIND:VALUE, such as usb:0403:6001";
+    let empty_term = "nothing stands beside \"&\" or \"!\": write KIND:VALUE there, such as driver:ftdi_sio";
+    let bare_path =
+        "a path needs its kind: devnode:/dev/... for a device node, syspath:/sys/... for a place in sysfs";
+    let cases: Vec<(String, String)> = [
+        ("", nothing_named.to_owned()),
+        ("parent-of:", nothing_named.to_owned()),
+        ("usb:0403&", empty_term.to_owned()),
+        ("&usb:0403", empty_term.to_owned()),
+        ("usb:0403&!", empty_term.to_owned()),
+        ("ttyUSB0", "\"ttyUSB0\" has no kind: write KIND:VALUE, such as usb:0403:6001".to_owned()),
+        ("/dev/ttyUSB0", bare_path.to_owned()),
+        ("/dev/ttyUSB0:rwm", bare_path.to_owned()),
+        ("0403:6001", "USB ids need their kind: write usb:0403:6001".to_owned()),
+        ("ubs:0403", unknown("ubs", " (did you mean \"usb\"?)")),
+        ("USB:0403", unknown("USB", " (did you mean \"usb\"?)")),
+        ("subsytem:tty", unknown("subsytem", " (did you mean \"subsystem\"?)")),
+        ("vid:0403", unknown("vid", "")),
+        (
+            "class:gps",
+            "class: stands alone, where a request may: without parent-of:, \"&\" and only=".to_owned(),
+        ),
+        (r"u\sb:0403", unknown(r"u\sb", " (did you mean \"usb\"?)")),
+        (
+            "usb:0403&parent-of:tag:x",
+            "parent-of: belongs at the beginning of the request: it goes for all that follows".to_owned(),
+        ),
+        (
+            "!usb:0403",
+            "the first selector must not have a \"!\": say first which device is meant, then \"&!\" which not"
+                .to_owned(),
+        ),
+        (
+            "usb:0403;required",
+            "\";\" has no place here: write \"\\;\" where it is part of the value".to_owned(),
+        ),
+        (
+            "usb:0403,tag:x",
+            "\",\" has no place here: write \"\\,\" where it is part of the value".to_owned(),
+        ),
+        (
+            "driver:x\\",
+            "nothing stands behind the last \"\\\": write \"\\\\\" for a backslash".to_owned(),
+        ),
+        (
+            r"regex:ttyUSB\d",
+            r#""\d" in a regex is read as "d": write "\\d" for the regex's own backslash"#.to_owned(),
+        ),
+        (
+            r"glob:tty\*",
+            r#""\*" in a glob is read as "*": write "[*]" for the character itself"#.to_owned(),
+        ),
+        (
+            r"devnode:/dev/disk/by-label/My\x20Disk",
+            r#""\x" in a path is read as "x": write "\\x" for the backslash in a link's name"#.to_owned(),
+        ),
+        ("usb:", usb_id("vendor", "0403")),
+        ("usb:12345:6001", usb_id("vendor", "0403")),
+        ("usb:0x40", usb_id("vendor", "0403")),
+        ("usb:+123", usb_id("vendor", "0403")),
+        ("usb:0403:", usb_id("product", "6001")),
+        ("usb:0403:60 1", usb_id("product", "6001")),
+        ("usb:0403:6001:", serial.to_owned()),
+        (r"usb:0403:6001:\ ", serial.to_owned()),
+        ("driver:", "driver: is empty: write a value, such as driver:ftdi_sio".to_owned()),
+        ("subsystem:", "subsystem: is empty: write a value, such as subsystem:tty".to_owned()),
+        ("tag:", "tag: is empty: write a value, such as tag:uaccess".to_owned()),
+        ("glob:", "glob: is empty: write a value, such as glob:ttyUSB*".to_owned()),
+        ("regex:", "regex: is empty: write a value, such as regex:^ttyUSB[0-9]+$".to_owned()),
+        ("devnode:ttyUSB0", path("devnode", below_dev)),
+        ("devnode:/dev/", path("devnode", below_dev)),
+        ("devnode:/dev/x/", path("devnode", "must not end in \"/\"")),
+        ("devnode:/dev/../x", path("devnode", "must not have empty, \".\" or \"..\" components")),
+        ("node:/proc/x", path("node", below_dev)),
+        ("node:/dev/a\0", path("node", "must not have a NUL character")),
+        ("syspath:/dev/x", path("syspath", below_sys)),
+        ("syspath:sys/x", path("syspath", below_sys)),
+        ("property:ID_BUS", property.to_owned()),
+        ("property:=usb", property.to_owned()),
+        (r"property:A\=B=c", "a property's key must not have a \"=\"".to_owned()),
+        ("attr:idVendor", attr.to_owned()),
+        ("attr:=0403", attr.to_owned()),
+        ("attr:../idVendor=0403", attribute.to_owned()),
+        ("attr:/idVendor=0403", attribute.to_owned()),
+        ("attr:a//b=0403", attribute.to_owned()),
+        ("port:1", port.to_owned()),
+        ("port:1-1.", port.to_owned()),
+        ("port:-1", port.to_owned()),
+        ("port:1-1:1.0", port.to_owned()),
+        ("port:usb", port.to_owned()),
+        ("pci:02:00", pci.to_owned()),
+        ("pci:02:00.8", pci.to_owned()),
+        ("pci:02:20.0", pci.to_owned()),
+        ("pci:2:00.0", pci.to_owned()),
+        ("pci:000:02:00.0", pci.to_owned()),
+        ("pci:0000:+2:00.0", pci.to_owned()),
+        ("pci:0000:0000:02:00.0", pci.to_owned()),
+        (
+            "glob:a[",
+            "glob cannot be read at character 2: invalid range pattern".to_owned(),
+        ),
+        (
+            "attr:x=a**",
+            "glob cannot be read at character 1: recursive wildcards must form a single path component".to_owned(),
+        ),
+        (
+            "glob:/sys/x*",
+            "glob is held against device nodes, which are below /dev: begin it with /dev/ or without a \"/\""
+                .to_owned(),
+        ),
+    ]
+    .map(|(text, message)| (text.to_owned(), message))
+    .into_iter()
+    .chain([
+        (
+            format!("{}usb:0403", "parent-of:".repeat(17)),
+            "parent-of: stands there more than 16 times: no device has so many parents".to_owned(),
+        ),
+        (
+            format!("glob:{long}"),
+            "glob has 1001 characters: at most 1000 are allowed".to_owned(),
+        ),
+        (
+            format!("regex:{long}"),
+            "regex has 1001 characters: at most 1000 are allowed".to_owned(),
+        ),
+        (
+            format!("{long}:x"),
+            unknown(&format!("{}…", "x".repeat(24)), ""),
+        ),
+    ])
+    .collect();
+    for (text, message) in cases {
+        let error = text.parse::<DeviceSelector>().expect_err(&text);
+        assert_eq!(error.to_string(), message, "{text:?}");
+    }
+    let error = selector_error("regex:a(b");
+    let reason = error.strip_prefix("regex cannot be compiled: ").expect(&error);
+    assert!(!reason.is_empty());
+}
+
+fn selector_error(text: &str) -> String {
+    text.parse::<DeviceSelector>().expect_err(text).to_string()
+}
+
+#[test]
+fn one_selector_is_not_a_conjunction() {
+    assert!("tag:x".parse::<Selector>().is_ok());
+    let error = "tag:x&tag:y".parse::<Selector>().unwrap_err();
+    assert_eq!(error, SelectorError::Separator { found: '&' });
+    assert_eq!("".parse::<Selector>(), Err(SelectorError::Empty));
+    assert_eq!(
+        selector(&format!("{}usb:0403", "parent-of:".repeat(16))).parents(),
+        16
+    );
+}
+
+#[test]
+fn two_identical_adapters_are_both_found_and_told_apart_by_serial_port_or_path() {
+    let devices = recorded::hub_with_two_adapters();
+    assert_eq!(matching(&devices, "usb:0403:6001"), ["1-1.1", "1-1.2"]);
+    assert_eq!(matching(&devices, "usb:0403:6001:B"), ["1-1.2"]);
+    assert_eq!(matching(&devices, "usb:0403:6001:b"), [""; 0]);
+    assert_eq!(matching(&devices, r"usb:0403:6001:B\ "), ["1-1.2"]);
+    assert_eq!(matching(&devices, "usb:0403:6001&!port:1-1.1"), ["1-1.2"]);
+    assert_eq!(matching(&devices, "port:1-1.1"), ["1-1.1"]);
+    assert_eq!(matching(&devices, "port:usb1"), ["usb1"]);
+    let by_id = "devnode:/dev/serial/by-id/usb-FTDI_FT232R_USB_UART_A-if00-port0";
+    assert_eq!(matching(&devices, by_id), ["ttyUSB0"]);
+    assert_eq!(matching(&devices, "devnode:/dev/ttyUSB1"), ["ttyUSB1"]);
+    assert_eq!(matching(&devices, "attr:serial=[AB]"), ["1-1.1", "1-1.2"]);
+}
+
+#[test]
+fn an_interface_is_no_usb_device_whatever_its_attributes_say() {
+    let mut devices = recorded::composite_device();
+    let interface = devices
+        .iter_mut()
+        .find(|device| device.syspath.name() == "1-2:1.0")
+        .unwrap();
+    interface
+        .attributes
+        .insert("idVendor".to_owned(), "2341".to_owned());
+    assert_eq!(matching(&devices, "usb:2341"), ["1-2"]);
+}
+
+#[test]
+fn hex_ids_of_the_device_may_be_in_upper_case() {
+    let mut device = recorded::named(&recorded::root_hubs(), "usb1").clone();
+    device.attributes.insert("idVendor".to_owned(), "1D6B".to_owned());
+    assert!(selector("usb:1d6b:0002").matches(&device));
+}
+
+#[test]
+fn the_halves_of_a_usb3_hub_have_one_vendor_and_two_products() {
+    let mut devices = recorded::hub_with_two_adapters();
+    devices.extend(recorded::companion_hub());
+    assert_eq!(matching(&devices, "usb:2109"), ["1-1", "2-1"]);
+    assert_eq!(matching(&devices, "usb:2109:0813"), ["2-1"]);
+}
+
+#[test]
+fn the_functions_of_a_composite_device_are_told_apart() {
+    let devices = recorded::composite_device();
+    assert_eq!(matching(&devices, "driver:cdc_acm"), ["1-2:1.0", "1-2:1.1"]);
+    assert_eq!(matching(&devices, "subsystem:input"), ["input7", "event7"]);
+    assert_eq!(
+        matching(&devices, "subsystem:input&property:ID_INPUT_KEYBOARD=1"),
+        ["event7"]
+    );
+    assert_eq!(matching(&devices, "tag:power-switch"), ["event7"]);
+    assert_eq!(matching(&devices, r"regex:^(tty|hidraw)"), ["ttyACM0", "hidraw0"]);
+    assert_eq!(matching(&devices, "regex:event-kbd$"), ["event7"]);
+    assert_eq!(matching(&devices, "glob:input/*"), ["event7"]);
+    assert_eq!(matching(&devices, "glob:*Leonardo*"), [""; 0]);
+    assert_eq!(
+        matching(&devices, "glob:/dev/*/by-id/*Leonardo*"),
+        ["ttyACM0", "event7"]
+    );
+    assert_eq!(matching(&devices, "attr:name=Arduino*"), ["input7"]);
+    assert_eq!(matching(&devices, "attr:absent=*"), [""; 0]);
+}
+
+#[test]
+fn a_disk_is_told_from_its_partitions() {
+    let devices = recorded::disk_with_partitions();
+    assert_eq!(matching(&devices, "glob:sda"), ["sda"]);
+    assert_eq!(matching(&devices, "subsystem:block"), ["sda", "sda1", "sda2"]);
+    assert_eq!(matching(&devices, "subsystem:block&!attr:partition=*"), ["sda"]);
+    assert_eq!(matching(&devices, "property:ID_FS_TYPE=ext*"), ["sda2"]);
+    assert_eq!(matching(&devices, "devnode:/dev/disk/by-label/root"), ["sda2"]);
+    assert_eq!(matching(&devices, "pci:00:17.0"), ["0000:00:17.0"]);
+    assert_eq!(matching(&devices, "pci:00:17.1"), [""; 0]);
+    let disk = "/sys/devices/pci0000:00/0000:00:17.0/ata1/host0/target0:0:0/0:0:0:0/block/sda";
+    assert_eq!(matching(&devices, &format!("syspath:{disk}/")), ["sda"]);
+}
+
+#[test]
+fn a_path_that_leads_to_a_device_names_it() {
+    let mut devices = recorded::disk_with_partitions();
+    let disk = devices
+        .iter_mut()
+        .find(|device| device.syspath.name() == "sda")
+        .unwrap();
+    disk.aliases.insert(PathBuf::from("/sys/class/block/sda"));
+    disk.aliases.insert(PathBuf::from("/dev/my-disk"));
+    assert_eq!(matching(&devices, "syspath:/sys/class/block/sda"), ["sda"]);
+    assert_eq!(matching(&devices, "devnode:/dev/my-disk"), ["sda"]);
+    let disk = recorded::named(&devices, "sda");
+    assert_eq!(
+        selector("devnode:/dev/my-disk").decided_by(disk),
+        Some(Seen::Kernel)
+    );
+    // What another request calls the device says nothing about it.
+    assert_eq!(matching(&devices, "glob:my-*"), [""; 0]);
+}
+
+#[test]
+fn a_node_without_a_device_is_found_by_its_path() {
+    let mut device = Device::new(SysPath::new("/sys/devices/oci-hotplug-node/dev/fuse"));
+    device.node = Some(DevNode {
+        path: PathBuf::from("/dev/fuse"),
+        num: DevNum {
+            kind: DevKind::Char,
+            major: 10,
+            minor: 229,
+        },
+    });
+    assert_eq!(selector("node:/dev/fuse").decided_by(&device), Some(Seen::Kernel));
+    assert!(!selector("node:/dev/net/tun").matches(&device));
+}
+
+#[test]
+fn the_kernel_decides_what_sysfs_says_and_udev_the_rest() {
+    let devices = recorded::hub_with_two_adapters();
+    let tty = recorded::with_node(&devices, "/dev/ttyUSB0");
+    let early = recorded::before_udev(tty.clone());
+    for (text, after, before) in [
+        ("subsystem:tty", Some(Seen::Kernel), Some(Seen::Kernel)),
+        ("devnode:/dev/ttyUSB0", Some(Seen::Kernel), Some(Seen::Kernel)),
+        ("glob:ttyUSB*", Some(Seen::Kernel), Some(Seen::Kernel)),
+        ("regex:USB", Some(Seen::Kernel), Some(Seen::Kernel)),
+        ("glob:serial/by-id/*", Some(Seen::Udev), None),
+        ("regex:by-id", Some(Seen::Udev), None),
+        ("tag:systemd", Some(Seen::Udev), None),
+        ("property:ID_BUS=usb", Some(Seen::Udev), None),
+        ("subsystem:tty&tag:systemd", Some(Seen::Udev), None),
+        ("subsystem:tty&!driver:x", Some(Seen::Kernel), Some(Seen::Kernel)),
+        ("subsystem:tty&!tag:other", Some(Seen::Udev), Some(Seen::Udev)),
+        ("subsystem:tty&!tag:systemd", None, Some(Seen::Udev)),
+        ("subsystem:tty&!glob:serial/*/*", None, Some(Seen::Udev)),
+        ("subsystem:tty&!subsystem:tty", None, None),
+        ("subsystem:net", None, None),
+    ] {
+        assert_eq!(selector(text).decided_by(tty), after, "{text} after udev");
+        assert_eq!(selector(text).decided_by(&early), before, "{text} before udev");
+    }
+    let adapter = recorded::before_udev(recorded::named(&devices, "1-1.1").clone());
+    assert_eq!(
+        selector("usb:0403:6001:A").decided_by(&adapter),
+        Some(Seen::Kernel)
+    );
+}
+
+#[test]
+fn needing_udev_goes_by_the_kind() {
+    for (text, needs) in [
+        ("usb:0403", false),
+        ("syspath:/sys/a", false),
+        ("subsystem:a", false),
+        ("driver:a", false),
+        ("attr:a=b", false),
+        ("port:1-1", false),
+        ("pci:00:00.0", false),
+        ("node:/dev/a", false),
+        ("devnode:/dev/a", true),
+        ("glob:a", true),
+        ("regex:a", true),
+        ("tag:a", true),
+        ("property:a=b", true),
+    ] {
+        assert_eq!(text.parse::<Selector>().unwrap().needs_udev(), needs, "{text}");
+    }
+}
+
+/// A word of the letters that mean something to the grammar, and some that do not.
+fn word() -> impl Strategy<Value = String> {
+    r#"[a-zA-Z0-9 _.:=,;&!\\é\t\n"-]{0,12}[a-zA-Z0-9 ,;&!\\]"#
+}
+
+fn path_below(root: &'static str) -> impl Strategy<Value = PathBuf> {
+    prop::collection::vec(word(), 1..4).prop_filter_map("dots", move |parts| {
+        let path = format!("{root}/{}", parts.join("/"));
+        path::node_path(&path.replacen(root, "/dev", 1)).ok()?;
+        Some(PathBuf::from(path))
+    })
+}
+
+fn glob() -> impl Strategy<Value = Glob> {
+    r"[a-z,;&!\\= /]{0,6}(\*|\?|\[a-z,\])?[a-z,; ]{0,3}".prop_map(|text| Glob::new(&text).unwrap())
+}
+
+fn path_glob() -> impl Strategy<Value = Glob> {
+    r"(/dev/)?[a-z,;&!\\= ]{1,6}(\*|\?|\[a-z,\])?[a-z,; ]{0,3}".prop_map(|text| Glob::new(&text).unwrap())
+}
+
+fn usb() -> impl Strategy<Value = Selector> {
+    let serial = word().prop_filter("white space alone", |serial| !serial.trim().is_empty());
+    let rest = prop::option::of(("[0-9a-f]{4}", prop::option::of(serial)));
+    ("[0-9a-f]{4}", rest).prop_map(|(vendor, rest)| {
+        let (product, serial) = rest.map_or((None, None), |(product, serial)| (Some(product), serial));
+        Selector::Usb {
+            vendor,
+            product,
+            serial,
+        }
+    })
+}
+
+/// Any selector that the grammar can say.
+pub(in crate::model) fn any_selector() -> impl Strategy<Value = Selector> {
+    let key = || word().prop_filter("no =", |key| !key.contains('='));
+    let attribute = "[a-z_]{1,8}(/[a-z ,]{1,5})?";
+    let regex = r"(\\[dw]|[a-z,;& ]|\\\\|[a-z]\{1,2\}){1,6}";
+    prop_oneof![
+        usb(),
+        path_below("/dev").prop_map(Selector::DevNode),
+        path_below("/sys").prop_map(Selector::SysPath),
+        path_below("/dev").prop_map(Selector::Node),
+        path_glob().prop_map(Selector::Glob),
+        regex.prop_map(|text| Selector::Regex(PathRegex::new(&text).unwrap())),
+        word().prop_map(Selector::Subsystem),
+        word().prop_map(Selector::Driver),
+        word().prop_map(Selector::Tag),
+        (key(), glob()).prop_map(|(key, pattern)| Selector::Property { key, pattern }),
+        (attribute, glob()).prop_map(|(name, pattern)| Selector::Attr { name, pattern }),
+        r"([0-9]{1,2}-[0-9]{1,2}(\.[0-9]{1,2}){0,3}|usb[0-9]{1,2})".prop_map(Selector::Port),
+        "[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\\.[0-7]".prop_map(Selector::Pci),
+    ]
+}
+
+/// Any selector of devices that the grammar can say.
+pub(in crate::model) fn any_device_selector() -> impl Strategy<Value = DeviceSelector> {
+    let more = prop::collection::vec((any::<bool>(), any_selector()), 0..4);
+    (0..=MAX_PARENTS, any_selector(), more).prop_map(|(parents, first, more)| {
+        let terms = std::iter::once((false, first)).chain(more);
+        let terms = terms
+            .map(|(negated, selector)| Term { negated, selector })
+            .collect();
+        DeviceSelector { parents, terms }
+    })
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_down_is_read_again(selector in any_device_selector()) {
+        let text = selector.to_string();
+        let again = text.parse::<DeviceSelector>();
+        prop_assert_eq!(again.as_ref(), Ok(&selector), "{}", text);
+        prop_assert_eq!(again.unwrap().to_string(), text);
+    }
+
+    #[test]
+    fn no_text_makes_the_parser_panic(text in any::<String>()) {
+        let _ = text.parse::<DeviceSelector>();
+    }
+
+    #[test]
+    fn no_text_that_looks_like_a_selector_makes_the_parser_panic(
+        text in r"(parent-of:|!|&|usb:|glob:|regex:|attr:|pci:|port:|devnode:/dev/|[a-f0-9*\[\]():.=\\é/]){0,24}"
+    ) {
+        if let Ok(selector) = text.parse::<DeviceSelector>() {
+            prop_assert_eq!(selector.to_string().parse(), Ok(selector.clone()));
+            for device in recorded::composite_device() {
+                prop_assert_eq!(selector.matches(&device), selector.decided_by(&device).is_some());
+            }
+        }
+    }
+
+    #[test]
+    fn what_matches_is_never_less_certain_than_its_terms(selector in any_device_selector()) {
+        for device in recorded::hub_with_two_adapters() {
+            if let Some(decided) = selector.decided_by(&device) {
+                let udev = selector.terms().iter().any(|term| term.selector.needs_udev());
+                prop_assert!(decided == Seen::Kernel || udev);
+            }
+        }
+    }
+}

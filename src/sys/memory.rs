@@ -1,0 +1,79 @@
+//! Memory that a process needed to start and does not need to wait.
+
+use std::io;
+
+/// Unmaps the pages of code that were run so far, and gives free heap back.
+///
+/// Code is a private, read-only mapping of a file: what is run again is mapped again from the page cache, at the
+/// cost of a minor fault for each 64 KiB. A process that has started and from now on mostly waits shows, and binds,
+/// only what its waiting takes.
+///
+/// # Errors
+/// When `/proc/self/maps` can't be read, or the kernel refuses.
+pub fn forget_start_up() -> io::Result<()> {
+    for line in std::fs::read_to_string("/proc/self/maps")?.lines() {
+        if let Some((start, end)) = code_mapping(line) {
+            drop_pages(start, end - start)?;
+        }
+    }
+    trim_heap();
+    Ok(())
+}
+
+/// The addresses of a line of proc_pid_maps(5), if it is code of a file: executable, not writable, with an inode.
+fn code_mapping(line: &str) -> Option<(usize, usize)> {
+    let mut columns = line.split_ascii_whitespace();
+    let (start, end) = columns.next()?.split_once('-')?;
+    let is_code = columns.next()? == "r-xp" && columns.nth(2)? != "0";
+    let address = |text| usize::from_str_radix(text, 16).ok();
+    is_code.then_some((address(start)?, address(end)?))
+}
+
+#[allow(unsafe_code)]
+fn drop_pages(start: usize, length: usize) -> io::Result<()> {
+    // SAFETY: the range is a whole private mapping of a file without write permission, so none of its pages has
+    // ever been changed: what MADV_DONTNEED drops is read again from the same file (madvise(2)), and no
+    // reference into it sees another value.
+    let result = unsafe { libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(target_env = "gnu")]
+#[allow(unsafe_code)]
+fn trim_heap() {
+    // SAFETY: malloc_trim(3) touches only what the allocator itself holds free.
+    unsafe { libc::malloc_trim(0) };
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn trim_heap() {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_code_of_files_is_taken() {
+        let code = "55a6a3f3a000-55a6a403b000 r-xp 00036000 fe:00 1234   /usr/libexec/oci/hooks.d/oci-hotplug-watcher";
+        assert_eq!(code_mapping(code), Some((0x55a6a3f3a000, 0x55a6a403b000)));
+        for other in [
+            "55a6a3f04000-55a6a3f3a000 r--p 00000000 fe:00 1234   /usr/bin/x",
+            "55a6a403b000-55a6a4042000 rw-p 00136000 fe:00 1234   /usr/bin/x",
+            "7ffe0b4d2000-7ffe0b4d4000 r-xp 00000000 00:00 0      [vdso]",
+            "7ffe0b4d2000-7ffe0b4d4000 rwxp 00000000 fe:00 1234   /usr/bin/x",
+            "",
+        ] {
+            assert_eq!(code_mapping(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_was_forgotten_runs_again() {
+        forget_start_up().unwrap();
+        assert_eq!(code_mapping(""), None);
+    }
+}

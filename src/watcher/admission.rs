@@ -1,0 +1,349 @@
+//! Which devices may be inside now: the policy's verdict on each, and the lease that keeps exclusive devices apart.
+//!
+//! Must not know what is done with a device that is admitted (`transaction`).
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::Watcher;
+use super::effects::Memory;
+use crate::host::config::Config;
+use crate::host::control::Problem;
+use crate::host::host_use;
+use crate::host::leases::{Hold, Leases};
+use crate::host::registry::Registry;
+use crate::model::asked::Asked;
+use crate::model::attachment::Attachments;
+use crate::model::device::{Device, Seen, SysPath};
+use crate::model::inventory::Inventory;
+use crate::model::policy::{HostUse, Policy, Situation, Verdict, blocks_that_decide};
+use crate::model::reconcile::{Admission, Plan, Reconciler};
+
+/// What a container's devices are measured by.
+pub(super) struct Gate {
+    policy: Policy,
+    /// The configuration that was named, for when it is read again.
+    config: Option<PathBuf>,
+    leases: RefCell<Leases>,
+    /// What has been logged of refused and waiting devices: each is told once.
+    told: BTreeSet<String>,
+    /// Why it is not known what the host uses; empty = it is known.
+    host_problem: Option<String>,
+    /// Why the configuration that is there now is not the one in force; empty = it is.
+    config_problem: Option<String>,
+}
+
+/// One look: what was true of the host when a plan was made.
+struct Look<'a> {
+    gate: &'a Gate,
+    situation: Situation<'a>,
+    /// The devices that may be inside: their leases are kept.
+    admitted: RefCell<BTreeSet<SysPath>>,
+}
+
+impl Gate {
+    pub fn new(policy: Policy, config: Option<PathBuf>, state_dir: &Path) -> Self {
+        Self {
+            policy,
+            config,
+            leases: RefCell::new(Leases::new(state_dir)),
+            told: BTreeSet::new(),
+            host_problem: None,
+            config_problem: None,
+        }
+    }
+
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// What the host uses, read only where it decides about a device that a stranger asks for.
+    fn host_use(&mut self, reconciler: &Reconciler, inventory: &Inventory) -> HostUse {
+        let mut blocks: Vec<&Device> = reconciler
+            .selected(inventory)
+            .filter(|(asked, _)| !asked.is_administrators())
+            .flat_map(|(_, device)| blocks_that_decide(device, inventory))
+            .collect();
+        if blocks.is_empty() {
+            return HostUse::default();
+        }
+        blocks.sort_by(|one, other| one.syspath.cmp(&other.syspath));
+        blocks.dedup_by(|one, other| one.syspath == other.syspath);
+        let (host_use, problem) = match host_use::read(&blocks) {
+            Ok(host_use) => (host_use, None),
+            Err(error) => (HostUse::unknown(), Some(error.to_string())),
+        };
+        if let Some(problem) = problem.as_ref().filter(|_| problem != self.host_problem) {
+            tracing::error!("{problem}");
+        }
+        self.host_problem = problem;
+        host_use
+    }
+
+    /// Lets go of the leases of devices that are neither admitted nor inside any more.
+    fn release(&self, admitted: &BTreeSet<SysPath>, inside: &Attachments, inventory: &Inventory) {
+        let inside: Vec<&SysPath> = inside
+            .iter()
+            .map(|(_, attachment)| &inventory.real(&attachment.device).syspath)
+            .collect();
+        self.leases
+            .borrow_mut()
+            .keep(|device| admitted.contains(device) || inside.contains(&device));
+    }
+
+    /// What is wrong beside single devices.
+    pub fn problems(&self) -> impl Iterator<Item = Problem> + '_ {
+        let of = |path: &Path, reason: &Option<String>| {
+            let path = path.to_owned();
+            reason.clone().map(|reason| Problem { path, reason })
+        };
+        of(Path::new("/dev"), &self.host_problem)
+            .into_iter()
+            .chain(of(&self.policy.written_in, &self.config_problem))
+    }
+}
+
+impl Look<'_> {
+    fn admit(&self, asked: &Asked, device: &Device) -> Admission {
+        match self.gate.policy.judge(asked, device, &self.situation) {
+            Verdict::Denied(denial) => Admission::Refused(denial),
+            Verdict::Undecided(whose) => Admission::Pending(whose),
+            // It is not its turn yet.
+            Verdict::Allowed(_) if device.seen < asked.request.readiness(device) => Admission::Admitted,
+            Verdict::Allowed(_) => self.lease(asked, device),
+        }
+    }
+
+    fn lease(&self, asked: &Asked, device: &Device) -> Admission {
+        let syspath = &self.situation.inventory.real(device).syspath;
+        let hold = if asked.request.options.exclusive {
+            Hold::Exclusive
+        } else {
+            Hold::Shared
+        };
+        match self.gate.leases.borrow_mut().take(syspath, hold) {
+            Ok(held) => {
+                if held.is_some() {
+                    self.admitted.borrow_mut().insert(syspath.clone());
+                }
+                match held {
+                    Some(held) if held >= hold => Admission::Admitted,
+                    _ if hold == Hold::Exclusive => {
+                        Admission::Waiting("it is asked for exclusively, and another container has it".into())
+                    }
+                    _ => Admission::Waiting("another container has it exclusively".into()),
+                }
+            }
+            Err(error) => Admission::Waiting(error.to_string()),
+        }
+    }
+}
+
+impl Watcher {
+    /// What is to be done now. Leases are taken for what is to come in.
+    pub(super) fn plan(&mut self, held_back: &BTreeSet<PathBuf>) -> Plan {
+        let (mut plan, mut admitted) = self.look(held_back);
+        // What decides may be a device that nobody asked for, of which no event is to be expected any more. Each round
+        // completes one at least, so that there is an end.
+        while self.complete_pending(&plan) {
+            (plan, admitted) = self.look(held_back);
+        }
+        self.admitted = admitted;
+        plan
+    }
+
+    fn look(&mut self, held_back: &BTreeSet<PathBuf>) -> (Plan, BTreeSet<SysPath>) {
+        let host_use = self.gate.host_use(&self.reconciler, &self.inventory);
+        let look = Look {
+            gate: &self.gate,
+            situation: Situation {
+                circumstances: &self.record.circumstances,
+                inventory: &self.inventory,
+                host_use: &host_use,
+            },
+            admitted: RefCell::default(),
+        };
+        let plan = self.reconciler.plan(
+            &self.inventory,
+            &self.attachments,
+            &self.granted,
+            held_back,
+            &|asked, device| look.admit(asked, device),
+        );
+        (plan, look.admitted.into_inner())
+    }
+
+    /// Reads udev's word of devices that are waited for and that no request selects; whether one was there.
+    fn complete_pending(&mut self, plan: &Plan) -> bool {
+        let selected: Vec<&SysPath> = if plan.pending.is_empty() {
+            return false;
+        } else {
+            let selected = self.reconciler.selected(&self.inventory);
+            selected.map(|(_, device)| &device.syspath).collect()
+        };
+        let others: Vec<SysPath> = plan
+            .pending
+            .iter()
+            .filter(|syspath| !selected.contains(syspath) && !self.owed.contains_key(*syspath))
+            .cloned()
+            .collect();
+        let mut news = false;
+        for syspath in others {
+            if let Some(device) = self
+                .inventory
+                .get_mut(&syspath)
+                .filter(|device| device.seen == Seen::Kernel)
+            {
+                self.monitor.complete(device);
+                news |= device.seen == Seen::Udev;
+            }
+        }
+        news
+    }
+
+    /// To be called when a plan was carried out: lets go of what is not inside any more.
+    pub(super) fn release_leases(&mut self) {
+        self.gate
+            .release(&self.admitted, &self.attachments, &self.inventory);
+    }
+
+    /// Logs what is refused and what is waited for, each once.
+    pub(super) fn tell_refusals(&mut self) {
+        let plan = &self.last_plan;
+        if plan.refused.is_empty() && plan.waiting.is_empty() {
+            self.gate.told.clear();
+            return;
+        }
+        let mut told = BTreeSet::new();
+        for refusal in &plan.refused {
+            let text = format!(
+                "{} is not given, device request {:?}: {}",
+                refusal.path.display(),
+                refusal.request,
+                refusal.denial
+            );
+            if !self.gate.told.contains(&text) {
+                tracing::warn!(container = %self.record.container.id, "{text}");
+            }
+            told.insert(text);
+        }
+        for waiting in &plan.waiting {
+            let text = format!("{} is waited for: {}", waiting.path.display(), waiting.reason);
+            if !self.gate.told.contains(&text) {
+                tracing::warn!(container = %self.record.container.id, "{text}{}", self.holders(&waiting.syspath));
+            }
+            told.insert(text);
+        }
+        self.gate.told = told;
+    }
+
+    /// The problems that refused and waiting devices are.
+    pub(super) fn admission_problems(&self) -> Vec<Problem> {
+        let refused = self.last_plan.refused.iter().map(|refusal| Problem {
+            path: refusal.path.clone(),
+            reason: format!("device request {:?}: {}", refusal.request, refusal.denial),
+        });
+        let waiting = self.last_plan.waiting.iter().map(|waiting| Problem {
+            path: waiting.path.clone(),
+            reason: format!(
+                "{}{}: it comes when that lets go",
+                waiting.reason,
+                self.holders(&waiting.syspath)
+            ),
+        });
+        refused.chain(waiting).chain(self.gate.problems()).collect()
+    }
+
+    /// Which other containers have a device, as their watchers have noted it.
+    fn holders(&self, device: &SysPath) -> String {
+        let registry = Registry::new(self.inside.lock().state_dir());
+        let num = self
+            .inventory
+            .get(device)
+            .and_then(|device| device.node.as_ref())
+            .map(|node| node.num);
+        let has = |id: &_| {
+            let memory: Memory = registry.attached(id).ok().flatten().unwrap_or_default();
+            memory.attachments.iter().any(|(_, attachment)| {
+                attachment.device.syspath == *device || Some(attachment.node.num) == num
+            })
+        };
+        let holders: Vec<String> = registry
+            .ids()
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|id| id.as_str() != self.record.container.id && registry.is_watched(id) && has(id))
+            .map(|id| id.to_string())
+            .collect();
+        if holders.is_empty() {
+            return String::new();
+        }
+        format!(" (container {})", holders.join(", "))
+    }
+
+    /// Why a container that starts is to be refused: of a request of these, devices are here, and it may have none.
+    pub(super) fn refused_at_start(&self, requests: &[String]) -> Option<String> {
+        self.reconciler.asked().iter().find_map(|asked| {
+            let request = asked.request.to_string();
+            if !requests.contains(&request) {
+                return None;
+            }
+            let refusal_of = |root: &SysPath| {
+                self.last_plan
+                    .refused
+                    .iter()
+                    .find(|refusal| refusal.request == request && refusal.syspath == *root)
+            };
+            let has_node = |root: &&SysPath| {
+                self.inventory
+                    .get(root)
+                    .is_some_and(|device| device.node.is_some() && asked.request.options.admits(device))
+            };
+            let refusals: Option<Vec<_>> = asked.roots.iter().filter(has_node).map(refusal_of).collect();
+            let refusal = refusals?
+                .into_iter()
+                .find(|refusal| refusal.denial.refuses_start())?;
+            Some(format!("device request {request:?}: {}", refusal.denial))
+        })
+    }
+
+    /// Why a container that starts lacks a device that it requires: another one has it.
+    pub(super) fn required_and_waiting(&self, requests: &[String]) -> Option<String> {
+        self.last_plan.waiting.iter().find_map(|waiting| {
+            let is_it = |asked: &&Asked| {
+                asked.request.options.required && asked.request.to_string() == waiting.request
+            };
+            let asked = self.reconciler.asked().iter().find(is_it)?;
+            requests.contains(&waiting.request).then(|| {
+                let holders = self.holders(&waiting.syspath);
+                format!("device request {:?}: {}{holders}, and it is required (leave out `;required` to have it when that lets go)", asked.request.to_string(), waiting.reason)
+            })
+        })
+    }
+
+    /// Reads the configuration again. A bad one changes nothing, and is told.
+    pub(super) fn reload(&mut self) {
+        let id = self.record.container.id.clone();
+        let root = self.inside.lock().state_dir();
+        let policy = Config::load(self.gate.config.as_deref(), Some(root)).and_then(|config| config.policy());
+        match policy {
+            Ok(policy) => {
+                tracing::info!(container = %id, "the configuration was read again: its policy is in force");
+                self.gate.policy = policy;
+                self.gate.config_problem = None;
+                self.monitor
+                    .want(super::wanted(&self.reconciler, &self.gate.policy));
+                if let Err(error) = self.enumerate() {
+                    tracing::error!(container = %id, "{error}");
+                }
+                self.reconcile();
+            }
+            Err(error) => {
+                let problem = format!("{error} (the policy that was in force before stays)");
+                tracing::error!(container = %id, "{problem}");
+                self.gate.config_problem = Some(problem);
+            }
+        }
+    }
+}

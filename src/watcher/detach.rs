@@ -1,0 +1,71 @@
+//! Leaves everything behind that a new process got from whoever started it.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::sys::stat::{Mode, umask};
+use nix::unistd;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::sys::descriptors;
+
+/// What the starter handed over on purpose.
+pub struct HandedOver {
+    /// The locked file of the container (our standard input until now).
+    pub lock: File,
+    /// Where to say that we are ready (our standard output until now).
+    pub ready: File,
+}
+
+/// Makes this process independent: a session of its own, no descriptor but what was handed over, `/` as
+/// working directory, umask 0 so that modes are what requests say. Whoever waits for the end of a pipe that the
+/// starter had open does not wait for us.
+///
+/// To be called first, before anything is opened. `handed_over` tells whether standard input and output are
+/// the lock and the pipe that [`HandedOver`] names.
+///
+/// # Errors
+/// When a descriptor can't be moved, or /dev/null can't be opened.
+pub fn detach(handed_over: bool) -> io::Result<Option<HandedOver>> {
+    descriptors::close_from(3)?;
+    let given = if handed_over {
+        Some(HandedOver {
+            lock: keep(io::stdin().as_fd())?,
+            ready: keep(io::stdout().as_fd())?,
+        })
+    } else {
+        None
+    };
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    unistd::dup2_stdin(&null)?;
+    unistd::dup2_stdout(&null)?;
+    if handed_over {
+        unistd::dup2_stderr(&null)?;
+    }
+    // Fails for the leader of a process group, which has been given a session or a service of its own.
+    let _ = unistd::setsid();
+    raise_limit_of_descriptors();
+    std::env::set_current_dir("/")?;
+    umask(Mode::empty());
+    Ok(given)
+}
+
+/// Each device inside costs a descriptor, its lease's: as many as the starter may have. What fails here shows when one
+/// is missing.
+fn raise_limit_of_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            ..limit
+        },
+    );
+}
+
+/// The same open file under a number of its own, closed on exec.
+fn keep(fd: impl AsFd) -> io::Result<File> {
+    let copy: OwnedFd = fd.as_fd().try_clone_to_owned()?;
+    Ok(File::from(copy))
+}

@@ -1,0 +1,189 @@
+//! The one container's filter, /dev, listeners and notes, as a transaction wants them.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::transaction::Effects;
+use crate::host::announcer::{Announcer, AnnouncerError};
+use crate::host::container::{Container, ContainerError};
+use crate::host::container_dev::{ContainerDev, ContainerDevError, LinkOutcome, NodeOutcome, NodeOwner};
+use crate::host::filter::{self, CgroupFilter, DeviceFilter, FilterError, FilterMemory};
+use crate::host::registry::{RecordLock, RegistryError, STATE_VERSION};
+use crate::model::asked::Asked;
+use crate::model::attachment::{Attachments, Found, Maker, NodeSpec};
+use crate::model::device::{Device, SysPath};
+use crate::model::grants::{Change, GrantSet};
+use crate::model::uevent::{UeventAction, UeventForm};
+
+/// What attached.json holds: all that a watcher must know of the work of the one before it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Memory {
+    /// The file's version.
+    pub version: u32,
+    /// What is inside, or was about to be.
+    pub attachments: Attachments,
+    /// The device filter's own memory.
+    pub filter: FilterMemory,
+    /// Directories below /dev that were made for nodes and links.
+    #[serde(default)]
+    pub directories: BTreeSet<PathBuf>,
+    /// The roots of each request, in the order of the record.
+    #[serde(default)]
+    pub roots: Vec<BTreeSet<SysPath>>,
+}
+
+/// What can go wrong inside.
+#[derive(Debug, thiserror::Error)]
+pub enum EffectError {
+    /// The container itself.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    /// The device cgroup.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    /// Nodes and links.
+    #[error(transparent)]
+    Dev(#[from] ContainerDevError),
+    /// Uevents.
+    #[error(transparent)]
+    Announcer(#[from] AnnouncerError),
+    /// The notes.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+/// One container, to be changed.
+pub struct Inside {
+    filter: CgroupFilter,
+    dev: ContainerDev,
+    announcer: Announcer,
+    lock: RecordLock,
+    roots: Vec<BTreeSet<SysPath>>,
+    /// What an earlier watcher made: whatever is at these paths now is ours to put right.
+    made_before: BTreeSet<PathBuf>,
+}
+
+impl Inside {
+    /// Opens all that is needed of a container, with what an earlier watcher noted.
+    ///
+    /// # Errors
+    /// When its cgroup, /dev or network namespace can't be reached.
+    pub fn open(container: &Container, lock: RecordLock, memory: &Memory) -> Result<Self, EffectError> {
+        Ok(Self {
+            filter: filter::open(&container.cgroups()?, memory.filter.clone())?,
+            dev: ContainerDev::open(container, memory.directories.clone())?,
+            announcer: Announcer::open(container)?,
+            lock,
+            roots: memory.roots.clone(),
+            made_before: made_by_us(&memory.attachments),
+        })
+    }
+
+    /// The container's entry in the registry.
+    pub fn lock(&self) -> &RecordLock {
+        &self.lock
+    }
+
+    /// The container's entry, when nothing is to be changed inside any more.
+    pub fn into_lock(self) -> RecordLock {
+        self.lock
+    }
+
+    /// Notes the requests' roots, for the next journal.
+    pub fn note_roots(&mut self, asked: &[Asked]) {
+        self.roots = asked.iter().map(|asked| asked.roots.clone()).collect();
+    }
+
+    /// Asks whether the access is still in force, and gives it back where an engine has replaced its filter.
+    ///
+    /// # Errors
+    /// When it is not, and can't be given back.
+    pub fn ensure(&mut self, granted: &GrantSet) -> Result<Change, FilterError> {
+        self.filter.ensure(granted)
+    }
+}
+
+fn made_by_us(attachments: &Attachments) -> BTreeSet<PathBuf> {
+    let mut paths = BTreeSet::new();
+    for (path, attachment) in attachments.iter() {
+        if attachment.node_maker == Maker::Us {
+            paths.insert(path.clone());
+        }
+        let links = attachment.links.iter().filter(|(_, maker)| **maker == Maker::Us);
+        paths.extend(links.map(|(link, _)| link.clone()));
+    }
+    paths
+}
+
+impl Effects for Inside {
+    type Error = EffectError;
+
+    fn find_node(&mut self, path: &Path, node: &NodeSpec) -> Result<Found, EffectError> {
+        Ok(self.dev.find_node(path, node.num)?)
+    }
+
+    fn find_link(&mut self, link: &Path, target: &Path) -> Result<Found, EffectError> {
+        Ok(self.dev.find_link(link, target)?)
+    }
+
+    fn add_node(&mut self, path: &Path, node: &NodeSpec) -> Result<Maker, EffectError> {
+        let ours = self.made_before.remove(path);
+        let owner = NodeOwner {
+            mode: node.mode,
+            uid: node.uid,
+            gid: node.gid,
+        };
+        Ok(match self.dev.add_node(path, node.num, &owner, ours)? {
+            NodeOutcome::Created | NodeOutcome::Unchanged => Maker::Us,
+            NodeOutcome::Adopted | NodeOutcome::HostOwned => Maker::Other,
+        })
+    }
+
+    fn remove_node(&mut self, path: &Path, node: &NodeSpec) -> Result<(), EffectError> {
+        self.made_before.remove(path);
+        let _ = self.dev.remove_node(path, node.num)?;
+        Ok(())
+    }
+
+    fn add_link(&mut self, link: &Path, target: &Path) -> Result<Maker, EffectError> {
+        let ours = self.made_before.remove(link);
+        Ok(match self.dev.add_link(link, target, ours)? {
+            LinkOutcome::Created | LinkOutcome::Unchanged => Maker::Us,
+            LinkOutcome::Adopted | LinkOutcome::HostOwned => Maker::Other,
+        })
+    }
+
+    fn remove_link(&mut self, link: &Path, target: &Path) -> Result<(), EffectError> {
+        self.made_before.remove(link);
+        let _ = self.dev.remove_link(link, target)?;
+        Ok(())
+    }
+
+    fn set_grants(&mut self, grants: &GrantSet) -> Result<(), EffectError> {
+        let _ = self.filter.ensure(grants)?;
+        Ok(())
+    }
+
+    fn announce(
+        &mut self,
+        form: UeventForm,
+        action: UeventAction,
+        device: &Device,
+        path: &Path,
+    ) -> Result<(), EffectError> {
+        let _ = self.announcer.announce(form, action, device, Some(path))?;
+        Ok(())
+    }
+
+    fn journal(&mut self, attachments: &Attachments) -> Result<(), EffectError> {
+        Ok(self.lock.write_attached(&Memory {
+            version: STATE_VERSION,
+            attachments: attachments.clone(),
+            filter: self.filter.memory().ahead_of(&attachments.grants()),
+            directories: self.dev.directories().clone(),
+            roots: self.roots.clone(),
+        })?)
+    }
+}

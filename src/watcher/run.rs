@@ -1,0 +1,348 @@
+//! The watcher's life: take the lock, look, say that we are ready, follow events, end.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use super::detach::HandedOver;
+use super::effects::{EffectError, Inside, Memory};
+use super::{Waiter, Watcher, Who};
+use crate::host::container::{Container, ContainerError};
+use crate::host::control::{Answer, Asker, ControlError, ControlSocket, Heard};
+use crate::host::filter::FilterError;
+use crate::host::leases;
+use crate::host::monitor::MonitorError;
+use crate::host::process::{ProcessError, start_time};
+use crate::host::registry::{RecordLock, Registry, RegistryError, WatcherProcess};
+use crate::model::oci::ContainerId;
+use crate::model::policy::Policy;
+
+/// The pause between two looks at what no event tells of.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long to wait for the lock when nobody handed it over.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How many may have the control socket open at once.
+const MAX_ASKERS: usize = 64;
+
+/// Why a watcher ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The container's init or cgroup is gone. The record is removed.
+    ContainerGone,
+    /// It was told to end. Record and devices stay for its successor, or for poststop.
+    Told,
+    /// The container may not start as it asks. The record is removed.
+    Refused,
+}
+
+/// Why a watcher could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum WatcherError {
+    /// There is nothing to watch.
+    #[error("container {0} has no record in {1} (its hook enrolls it)")]
+    NotEnrolled(ContainerId, std::path::PathBuf),
+    /// The state directory.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The container.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    /// This process.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// What is inside.
+    #[error(transparent)]
+    Inside(#[from] EffectError),
+    /// Devices and events.
+    #[error(transparent)]
+    Monitor(#[from] MonitorError),
+    /// The control socket.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The event loop.
+    #[error("waiting for events: {0}")]
+    Wait(#[from] nix::errno::Errno),
+}
+
+/// What the administrator has decided for all containers.
+#[derive(Debug)]
+pub struct Settings {
+    /// Who may have what.
+    pub policy: Policy,
+    /// The configuration that was named: it is read again on SIGHUP.
+    pub config: Option<std::path::PathBuf>,
+    /// How long somebody waits for readiness before it is told all the same.
+    pub ready_patience: Duration,
+}
+
+/// What woke us.
+mod token {
+    pub const CONTAINER: u64 = 0;
+    pub const SIGNAL: u64 = 1;
+    pub const CONTROL: u64 = 2;
+    pub const DEVICES: u64 = 3;
+    pub const FIRST_ASKER: u64 = 16;
+}
+
+/// Watches one container until it ends, or until told to end. Readiness is told after ``Settings::ready_patience` at the
+/// latest.
+///
+/// # Errors
+/// When the container is not enrolled, or something that all of it depends on can't be opened. The one who
+/// waits for readiness is told, too.
+pub fn run(
+    registry: &Registry,
+    id: &ContainerId,
+    handed_over: Option<HandedOver>,
+    settings: Settings,
+) -> Result<Ending, WatcherError> {
+    let (lock, ready) = match handed_over {
+        Some(given) => (RecordLock::inherit(registry, id, given.lock)?, Some(given.ready)),
+        None => (registry.lock(id, LOCK_PATIENCE)?, None),
+    };
+    let pid = std::process::id() as i32;
+    lock.sign(WatcherProcess {
+        pid,
+        start_time: start_time(pid)?,
+    })?;
+    let mut ready_copy = ready.as_ref().and_then(|file| file.try_clone().ok());
+    let outcome = watch(registry, id, lock, ready, settings);
+    if let (Err(error), Some(pipe)) = (&outcome, &mut ready_copy) {
+        let text = serde_json::to_string(&Answer::Failed(error.to_string())).unwrap_or_default();
+        // The hook may have given up by now; the log has the error in any case.
+        let _ = std::io::Write::write_all(pipe, format!("{text}\n").as_bytes());
+    }
+    outcome
+}
+
+fn watch(
+    registry: &Registry,
+    id: &ContainerId,
+    lock: RecordLock,
+    ready: Option<std::fs::File>,
+    settings: Settings,
+) -> Result<Ending, WatcherError> {
+    let signals = block_signals()?;
+    let record = lock
+        .record()?
+        .ok_or_else(|| WatcherError::NotEnrolled(id.clone(), registry.root().to_owned()))?;
+    let memory: Memory = lock.attached()?.unwrap_or_default();
+    let container = match Container::open(&record.container) {
+        Ok(container) => container,
+        Err(ContainerError::Gone { .. }) => {
+            lock.remove()?;
+            return Ok(Ending::ContainerGone);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let control = ControlSocket::bind(lock.dir_fd(), lock.dir())?;
+    let inside = Inside::open(&container, lock, &memory)?;
+    let mut watcher = Watcher::open(record, inside, container, memory, settings)?;
+    if let Some(pipe) = ready {
+        let requests = watcher
+            .reconciler
+            .asked()
+            .iter()
+            .map(|asked| asked.request.to_string())
+            .collect();
+        watcher
+            .waiters
+            .push(Waiter::new(Who::Starter(pipe), requests, watcher.ready_patience));
+    }
+    watcher.reconcile();
+    let ending = watcher.follow(&control, &signals)?;
+    if ending != Ending::Told {
+        watcher.inside.into_lock().remove()?;
+    }
+    Ok(ending)
+}
+
+fn block_signals() -> nix::Result<SignalFd> {
+    let mut mask = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        mask.add(signal);
+    }
+    mask.thread_block()?;
+    SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+}
+
+impl Watcher {
+    /// The loop: one epoll, one thread.
+    fn follow(&mut self, control: &ControlSocket, signals: &SignalFd) -> Result<Ending, WatcherError> {
+        let mut epoll = self.register(control, signals)?;
+        let mut askers: Vec<Option<Asker>> = Vec::new();
+        let mut next_tick = Instant::now() + TICK;
+        let mut first = true;
+        loop {
+            if matches!(self.tell_waiters(), Some(Answer::Failed(_) | Answer::Refused(_))) {
+                self.take_all_back();
+                return Ok(Ending::Refused);
+            }
+            if std::mem::take(&mut first) {
+                // Whatever dead hooks left is cleared away now, when nobody waits for us.
+                sweep(self.inside.lock().state_dir());
+                if let Err(error) = crate::sys::memory::forget_start_up() {
+                    tracing::debug!("giving memory back: {error}");
+                }
+            }
+            let mut ready = [EpollEvent::empty(); 16];
+            let count = match epoll.wait(&mut ready, self.pause(next_tick)) {
+                Ok(count) => count,
+                Err(nix::errno::Errno::EINTR) => 0,
+                Err(error) => return Err(error.into()),
+            };
+            // The end first: nothing is to be done to a container that is gone.
+            let woken: Vec<u64> = ready[..count].iter().map(EpollEvent::data).collect();
+            if woken.contains(&token::CONTAINER) {
+                return Ok(Ending::ContainerGone);
+            }
+            if woken.contains(&token::SIGNAL) {
+                let told = read_signals(signals);
+                if told.to_end {
+                    return Ok(Ending::Told);
+                }
+                if told.to_reload {
+                    self.reload();
+                }
+            }
+            if woken.contains(&token::DEVICES) {
+                self.take_events();
+            }
+            for asker in woken
+                .iter()
+                .filter_map(|token| token.checked_sub(token::FIRST_ASKER))
+            {
+                self.hear_asker(&epoll, &mut askers, asker as usize);
+            }
+            if woken.contains(&token::CONTROL) {
+                accept(control, &epoll, &mut askers);
+            }
+            if next_tick <= Instant::now() {
+                next_tick = Instant::now() + TICK;
+                if let Err(FilterError::Gone { .. }) = self.tick() {
+                    return Ok(Ending::ContainerGone);
+                }
+                if self.monitor.refresh() {
+                    epoll = self.register(control, signals)?;
+                    askers.clear();
+                }
+            }
+        }
+    }
+
+    fn register(&self, control: &ControlSocket, signals: &SignalFd) -> nix::Result<Epoll> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let readable = |token| EpollEvent::new(EpollFlags::EPOLLIN, token);
+        epoll.add(self.container.init(), readable(token::CONTAINER))?;
+        epoll.add(signals.as_fd(), readable(token::SIGNAL))?;
+        epoll.add(control.as_fd(), readable(token::CONTROL))?;
+        for fd in self.monitor.fds() {
+            epoll.add(fd, readable(token::DEVICES))?;
+        }
+        Ok(epoll)
+    }
+
+    /// Until the next tick, or until somebody's patience is over.
+    fn pause(&self, next_tick: Instant) -> EpollTimeout {
+        let next = self
+            .next_deadline()
+            .map_or(next_tick, |deadline| deadline.min(next_tick));
+        let millis = next
+            .saturating_duration_since(Instant::now())
+            .as_micros()
+            .div_ceil(1000);
+        EpollTimeout::from(u16::try_from(millis).unwrap_or(1000))
+    }
+
+    fn hear_asker(&mut self, epoll: &Epoll, askers: &mut [Option<Asker>], index: usize) {
+        let Some(slot) = askers.get_mut(index) else { return };
+        let Some(asker) = slot.as_mut() else { return };
+        match asker.hear() {
+            Heard::Nothing => {}
+            Heard::Over => *slot = None,
+            Heard::Question(question) => {
+                if let Some(asker) = slot.take() {
+                    // One question each: from here on it only waits for its answer.
+                    let _ = epoll.delete(asker.as_fd());
+                    self.hear(asker, question);
+                }
+            }
+        }
+    }
+
+    /// A container that is refused gets nothing.
+    fn take_all_back(&mut self) {
+        let steps: Vec<_> =
+            crate::model::reconcile::Reconciler::new(Vec::new(), Vec::new(), self.record.container.user)
+                .plan(
+                    &self.inventory,
+                    &self.attachments,
+                    &self.granted,
+                    &Default::default(),
+                    &crate::model::reconcile::admit_all,
+                )
+                .steps;
+        let failures = super::transaction::apply(
+            steps,
+            &mut self.attachments,
+            &mut self.granted,
+            &mut self.inside,
+            super::unix_time(),
+        );
+        for failure in failures {
+            tracing::warn!(container = %self.record.container.id, "{}", failure.reason);
+        }
+    }
+}
+
+fn accept(control: &ControlSocket, epoll: &Epoll, askers: &mut Vec<Option<Asker>>) {
+    while let Some(asker) = control.accept() {
+        let index = askers.iter().position(Option::is_none).unwrap_or(askers.len());
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, token::FIRST_ASKER + index as u64);
+        if index >= MAX_ASKERS || epoll.add(asker.as_fd(), event).is_err() {
+            continue;
+        }
+        if index == askers.len() {
+            askers.push(None);
+        }
+        askers[index] = Some(asker);
+    }
+}
+
+/// What signals have asked of us.
+#[derive(Default)]
+struct Told {
+    to_end: bool,
+    to_reload: bool,
+}
+
+fn read_signals(signals: &SignalFd) -> Told {
+    let mut told = Told::default();
+    while let Ok(Some(info)) = signals.read_signal() {
+        if info.ssi_signo == Signal::SIGHUP as u32 {
+            told.to_reload = true;
+        } else {
+            told.to_end = true;
+        }
+    }
+    told
+}
+
+/// Clears away what is left of containers that are gone.
+fn sweep(root: &Path) {
+    leases::sweep(root);
+    match Registry::new(root).sweep(|facts| !Container::exists(facts)) {
+        Ok(swept) => {
+            for id in swept {
+                tracing::info!(container = %id, "removed the record of a container that is gone");
+            }
+        }
+        Err(error) => tracing::warn!("{error}"),
+    }
+}

@@ -1,0 +1,120 @@
+//! Those who wait until the devices that are present are in place, and what they are told.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use super::{Waiter, Watcher, Who};
+use crate::host::control::{Answer, Asker, Question};
+
+impl Waiter {
+    /// Somebody who waits from now on, for these requests.
+    pub(super) fn new(who: Who, requests: Vec<String>, patience: Duration) -> Self {
+        Self {
+            who,
+            until: Instant::now() + patience,
+            requests,
+        }
+    }
+
+    fn tell(self, answer: &Answer) {
+        match self.who {
+            Who::Asker(mut asker) => asker.answer(answer),
+            Who::Starter(mut pipe) => {
+                let Ok(mut text) = serde_json::to_vec(answer) else {
+                    return;
+                };
+                text.push(b'\n');
+                if let Err(error) = pipe.write_all(&text) {
+                    tracing::warn!("the hook did not take its answer: {error}");
+                }
+            }
+        }
+    }
+}
+
+impl Watcher {
+    /// Answers those whose devices are in place, or who have waited long enough. The answer to the hook that
+    /// started us is returned, because a failure ends us.
+    pub(super) fn tell_waiters(&mut self) -> Option<Answer> {
+        let mut to_starter = None;
+        let settled = self.last_plan.pending.is_empty();
+        let now = Instant::now();
+        for waiter in std::mem::take(&mut self.waiters) {
+            if !settled && now < waiter.until {
+                self.waiters.push(waiter);
+                continue;
+            }
+            let answer = self.verdict(&waiter.requests);
+            if matches!(waiter.who, Who::Starter(_)) {
+                to_starter = Some(answer.clone());
+            }
+            waiter.tell(&answer);
+        }
+        to_starter
+    }
+
+    /// When the next waiter's time is over.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.waiters.iter().map(|waiter| waiter.until).min()
+    }
+
+    /// Whether these requests have what they need for a start.
+    fn verdict(&self, requests: &[String]) -> Answer {
+        if let Some(reason) = self.refused_at_start(requests) {
+            return Answer::Refused(reason);
+        }
+        if let Some(reason) = &self.access_problem {
+            return Answer::Failed(reason.clone());
+        }
+        let is_meant = |text: &String| requests.contains(text);
+        let absent: Vec<String> = self
+            .reconciler
+            .required_and_absent()
+            .map(ToString::to_string)
+            .filter(is_meant)
+            .map(|request| format!("device request {request:?}: no such device is present, and it is required (plug it in, or leave out `;required` to have it when it comes)"))
+            .collect();
+        if !absent.is_empty() {
+            return Answer::Failed(absent.join("; "));
+        }
+        if let Some(reason) = self.required_and_waiting(requests) {
+            return Answer::Failed(reason);
+        }
+        let required = self
+            .reconciler
+            .asked()
+            .iter()
+            .any(|asked| asked.request.options.required);
+        match self.setbacks.values().next() {
+            Some(setback) if required => Answer::Failed(setback.reason.clone()),
+            _ => Answer::Done,
+        }
+    }
+
+    /// Deals with one question; an answer that has to wait is given by `tell_waiters`.
+    pub(super) fn hear(&mut self, mut asker: Asker, question: Question) {
+        match question {
+            Question::Status => asker.answer(&Answer::Status(Box::new(self.status()))),
+            Question::Add {
+                container,
+                asked,
+                symlinks,
+            } => {
+                if (container.pid, container.start_time)
+                    != (self.record.container.pid, self.record.container.start_time)
+                {
+                    asker.answer(&Answer::Gone);
+                    return;
+                }
+                let requests = asked.iter().map(|asked| asked.request.to_string()).collect();
+                match self.add(asked, symlinks) {
+                    Ok(()) => {
+                        self.waiters
+                            .push(Waiter::new(Who::Asker(asker), requests, self.ready_patience))
+                    }
+                    Err(error) => asker.answer(&Answer::Failed(error.to_string())),
+                }
+            }
+        }
+    }
+}

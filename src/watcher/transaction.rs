@@ -1,0 +1,325 @@
+//! Carries a plan out, step by step, and undoes what a failed step would leave half done.
+//!
+//! One device's failure is its own: the others go on. Must not decide anything (`model::reconcile`).
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::model::attachment::{Attachment, Attachments, Found, Maker, NodeSpec};
+use crate::model::device::{Access, Device};
+use crate::model::grants::GrantSet;
+use crate::model::reconcile::Step;
+use crate::model::uevent::{UeventAction, UeventForm};
+
+/// What a transaction needs of a container. Each call is idempotent.
+pub trait Effects {
+    /// What can go wrong; its text names the path or cgroup, and the cure.
+    type Error: std::error::Error;
+
+    /// Whether the node is there already.
+    fn find_node(&mut self, path: &Path, node: &NodeSpec) -> Result<Found, Self::Error>;
+    /// Whether the link is there already.
+    fn find_link(&mut self, link: &Path, target: &Path) -> Result<Found, Self::Error>;
+    /// Puts a node in place, if it is not there already; whose it is.
+    fn add_node(&mut self, path: &Path, node: &NodeSpec) -> Result<Maker, Self::Error>;
+    /// Takes a node of ours away.
+    fn remove_node(&mut self, path: &Path, node: &NodeSpec) -> Result<(), Self::Error>;
+    /// Puts a link in place, if it is not there already; whose it is.
+    fn add_link(&mut self, link: &Path, target: &Path) -> Result<Maker, Self::Error>;
+    /// Takes a link of ours away.
+    fn remove_link(&mut self, link: &Path, target: &Path) -> Result<(), Self::Error>;
+    /// Makes the access that we give exactly this.
+    fn set_grants(&mut self, grants: &GrantSet) -> Result<(), Self::Error>;
+    /// Tells the container's listeners.
+    fn announce(
+        &mut self,
+        form: UeventForm,
+        action: UeventAction,
+        device: &Device,
+        path: &Path,
+    ) -> Result<(), Self::Error>;
+    /// Writes down what is, or is about to be, inside.
+    fn journal(&mut self, attachments: &Attachments) -> Result<(), Self::Error>;
+}
+
+/// A step that failed, and was undone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The node or link that is not as it should be; `None` when it is the access of all.
+    pub path: Option<PathBuf>,
+    /// What went wrong.
+    pub reason: String,
+}
+
+/// What a plan's execution changes, and what went wrong.
+pub struct Transaction<'a, E: Effects> {
+    effects: &'a mut E,
+    attachments: &'a mut Attachments,
+    granted: &'a mut GrantSet,
+    now: u64,
+    failures: Vec<Failure>,
+    /// Nodes that could not be put in place: the rest of their steps is passed over.
+    given_up: BTreeSet<PathBuf>,
+    /// Nodes that could not be taken away: they stay noted, without access.
+    stuck: BTreeSet<PathBuf>,
+}
+
+/// Carries out `steps`. Keeps `attachments` and `granted` true to what is inside at every step; `now` is the
+/// time for [`Attachment::since`]. Returns what failed.
+pub fn apply<E: Effects>(
+    steps: Vec<Step>,
+    attachments: &mut Attachments,
+    granted: &mut GrantSet,
+    effects: &mut E,
+    now: u64,
+) -> Vec<Failure> {
+    let mut transaction = Transaction {
+        effects,
+        attachments,
+        granted,
+        now,
+        failures: Vec::new(),
+        given_up: BTreeSet::new(),
+        stuck: BTreeSet::new(),
+    };
+    transaction.write_ahead(&steps);
+    for step in steps {
+        transaction.carry_out(step);
+    }
+    transaction.finish()
+}
+
+impl<E: Effects> Transaction<'_, E> {
+    /// Notes what is about to be made before it is made: after a crash it is known as ours. What the image or
+    /// the engine has there already is noted as theirs.
+    fn write_ahead(&mut self, steps: &[Step]) {
+        let mut ahead = self.attachments.clone();
+        let mut news = false;
+        for step in steps {
+            match step {
+                Step::AddNode { path, attachment } => {
+                    let mut planned = (**attachment).clone();
+                    let is_ours = ahead
+                        .get(path)
+                        .is_some_and(|before| before.node_maker == Maker::Us);
+                    if !is_ours && matches!(self.effects.find_node(path, &planned.node), Ok(Found::Same)) {
+                        planned.node_maker = Maker::Other;
+                    }
+                    ahead.insert(path.clone(), planned);
+                    news = true;
+                }
+                Step::AddLink { path, link } => {
+                    let is_there = matches!(self.effects.find_link(link, path), Ok(Found::Same));
+                    if let Some(attachment) = ahead.get_mut(path) {
+                        let maker = if is_there { Maker::Other } else { Maker::Us };
+                        attachment.links.insert(link.clone(), maker);
+                    }
+                    news = true;
+                }
+                Step::Refresh { path, access, .. } => {
+                    if let Some(attachment) = ahead.get_mut(path) {
+                        attachment.access = *access;
+                    }
+                }
+                Step::SetGrants(grants) => news |= self.gives_more(grants),
+                Step::AnnounceRemove { .. }
+                | Step::RemoveLink { .. }
+                | Step::RemoveNode { .. }
+                | Step::Announce { .. } => {}
+            }
+        }
+        // What only takes away needs no note: until it is done, the old one is right.
+        if !news {
+            return;
+        }
+        if let Err(error) = self.effects.journal(&ahead) {
+            // Without its note a device would outlive a crash of ours as a stray: then rather not at all.
+            self.fail(None, &error);
+            self.given_up.extend(steps.iter().filter_map(|step| match step {
+                Step::AddNode { path, .. } => Some(path.clone()),
+                _ => None,
+            }));
+        }
+    }
+
+    fn gives_more(&self, grants: &GrantSet) -> bool {
+        grants
+            .iter()
+            .any(|(num, access)| !self.granted.get(num).is_some_and(|held| held.covers(*access)))
+    }
+
+    fn carry_out(&mut self, step: Step) {
+        match step {
+            Step::AnnounceRemove { path } => self.announce_remove(&path),
+            Step::RemoveLink { path, link } => self.remove_link(&path, &link),
+            Step::RemoveNode { path } => self.remove_node(&path),
+            Step::SetGrants(grants) => self.set_grants(grants),
+            Step::AddNode { path, attachment } => self.add_node(path, *attachment),
+            Step::Refresh { path, device, access } => self.refresh(&path, *device, access),
+            Step::AddLink { path, link } => self.add_link(&path, link),
+            Step::Announce { path } => self.announce(&path),
+        }
+    }
+
+    fn announce_remove(&mut self, path: &Path) {
+        let Some(attachment) = self.attachments.get_mut(path) else {
+            return;
+        };
+        attachment.announced = None;
+        for form in [UeventForm::Kernel, UeventForm::Udev] {
+            if let Err(error) = self
+                .effects
+                .announce(form, UeventAction::Remove, &attachment.device, path)
+            {
+                // Removal never depends on the announcement.
+                tracing::warn!(path = %path.display(), "{error}");
+            }
+        }
+    }
+
+    fn remove_link(&mut self, path: &Path, link: &Path) {
+        let Some(attachment) = self.attachments.get_mut(path) else {
+            return;
+        };
+        if attachment.links.get(link) == Some(&Maker::Us) {
+            if let Err(error) = self.effects.remove_link(link, path) {
+                return self.fail(Some(link), &error);
+            }
+        }
+        attachment.links.remove(link);
+    }
+
+    fn remove_node(&mut self, path: &Path) {
+        let Some(attachment) = self.attachments.get(path) else {
+            return;
+        };
+        let removed = match attachment.node_maker {
+            Maker::Us => self.effects.remove_node(path, &attachment.node),
+            Maker::Other => Ok(()),
+        };
+        let links_left = !attachment.links.is_empty();
+        match removed {
+            Ok(()) if !links_left => {
+                self.attachments.remove(path);
+            }
+            Ok(()) => {
+                self.stuck.insert(path.to_owned());
+            }
+            Err(error) => {
+                self.stuck.insert(path.to_owned());
+                self.fail(Some(path), &error);
+            }
+        }
+    }
+
+    fn set_grants(&mut self, grants: GrantSet) {
+        match self.effects.set_grants(&grants) {
+            Ok(()) => *self.granted = grants,
+            // What was granted stays noted as granted, so that the next plan asks again; a node whose access
+            // is not in force does not go in.
+            Err(error) => self.fail(None, &error),
+        }
+    }
+
+    fn add_node(&mut self, path: PathBuf, mut attachment: Attachment) {
+        if self.given_up.contains(&path) {
+            return;
+        }
+        let has_access = self
+            .granted
+            .get(&attachment.node.num)
+            .is_some_and(|held| held.covers(attachment.access));
+        if !has_access || self.stuck.contains(&path) {
+            self.given_up.insert(path);
+            return;
+        }
+        match self.effects.add_node(&path, &attachment.node) {
+            Ok(maker) => attachment.node_maker = maker,
+            Err(error) => {
+                self.fail(Some(&path), &error);
+                self.given_up.insert(path);
+                return;
+            }
+        }
+        attachment.since = self.now;
+        if let Err(error) =
+            self.effects
+                .announce(UeventForm::Kernel, UeventAction::Add, &attachment.device, &path)
+        {
+            tracing::warn!(path = %path.display(), "{error}");
+        }
+        self.attachments.insert(path, attachment);
+    }
+
+    fn refresh(&mut self, path: &Path, device: Device, access: Access) {
+        if let Some(attachment) = self.attachments.get_mut(path) {
+            attachment.device = device;
+            attachment.access = access;
+        }
+    }
+
+    fn add_link(&mut self, path: &Path, link: PathBuf) {
+        if self.given_up.contains(path) {
+            return;
+        }
+        let Some(attachment) = self.attachments.get_mut(path) else {
+            return;
+        };
+        match self.effects.add_link(&link, path) {
+            Ok(maker) => {
+                attachment.links.insert(link, maker);
+            }
+            Err(error) => self.fail(Some(&link), &error),
+        }
+    }
+
+    fn announce(&mut self, path: &Path) {
+        let Some(attachment) = self
+            .attachments
+            .get_mut(path)
+            .filter(|_| !self.given_up.contains(path))
+        else {
+            return;
+        };
+        let action = match attachment.announced {
+            None => UeventAction::Add,
+            Some(_) => UeventAction::Change,
+        };
+        attachment.announced = Some(attachment.device.seqnum);
+        if let Err(error) = self
+            .effects
+            .announce(UeventForm::Udev, action, &attachment.device, path)
+        {
+            tracing::warn!(path = %path.display(), "{error}");
+        }
+    }
+
+    /// Takes the access of failed nodes back, and writes down what is inside now.
+    fn finish(mut self) -> Vec<Failure> {
+        let stuck = &self.stuck;
+        let mut due = GrantSet::new();
+        for (_, attachment) in self.attachments.iter().filter(|(path, _)| !stuck.contains(*path)) {
+            *due.entry(attachment.node.num).or_insert(Access::NONE) |= attachment.access;
+        }
+        if !self.failures.is_empty() && *self.granted != due {
+            match self.effects.set_grants(&due) {
+                Ok(()) => *self.granted = due,
+                Err(error) => self.fail(None, &error),
+            }
+        }
+        if let Err(error) = self.effects.journal(self.attachments) {
+            self.fail(None, &error);
+        }
+        self.failures
+    }
+
+    fn fail(&mut self, path: Option<&Path>, error: &E::Error) {
+        self.failures.push(Failure {
+            path: path.map(Path::to_owned),
+            reason: error.to_string(),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,849 @@
+//! Plans and their execution together: what a container has at the end, whatever came in which order, and whatever
+//! failed in between.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+
+use super::{Effects, Failure, apply};
+use crate::model::asked::{Asked, Origin};
+use crate::model::attachment::{Attachments, Found, Maker, NodeSpec};
+use crate::model::device::{Access, DevKind, DevNum, Device, Seen, SysPath};
+use crate::model::event::DeviceEvent;
+use crate::model::grants::GrantSet;
+use crate::model::inventory::Inventory;
+use crate::model::policy::Denial;
+use crate::model::reconcile::{Admission, Plan, ProcessUser, Reconciler, admit_all};
+use crate::model::recorded::{before_udev, disk_with_partitions, hub_with_two_adapters, root_hubs};
+use crate::model::request::parse_requests;
+use crate::model::symlink::parse_symlinks;
+use crate::model::uevent::{UeventAction, UeventForm};
+
+/// A container in memory, which can refuse.
+#[derive(Default, Clone)]
+struct FakeContainer {
+    nodes: BTreeMap<PathBuf, NodeSpec>,
+    /// Nodes of the image or the engine.
+    theirs: BTreeMap<PathBuf, DevNum>,
+    links: BTreeMap<PathBuf, PathBuf>,
+    granted: GrantSet,
+    announced: Vec<String>,
+    noted: Attachments,
+    /// What refuses to be done.
+    broken: BTreeSet<PathBuf>,
+    filter_is_broken: bool,
+    nobody_can_be_told: bool,
+    log: Vec<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0} refuses")]
+struct Refusal(String);
+
+impl FakeContainer {
+    fn check(&self, path: &Path) -> Result<(), Refusal> {
+        if self.broken.contains(path) {
+            Err(Refusal(path.display().to_string()))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn may(&self, num: DevNum) -> Access {
+        self.granted.get(&num).copied().unwrap_or(Access::NONE)
+    }
+}
+
+impl Effects for FakeContainer {
+    type Error = Refusal;
+
+    fn find_node(&mut self, path: &Path, node: &NodeSpec) -> Result<Found, Refusal> {
+        let there = self
+            .nodes
+            .get(path)
+            .map(|node| node.num)
+            .or(self.theirs.get(path).copied());
+        Ok(match there {
+            None => Found::Vacant,
+            Some(num) if num == node.num => Found::Same,
+            Some(_) => Found::Other,
+        })
+    }
+
+    fn find_link(&mut self, link: &Path, target: &Path) -> Result<Found, Refusal> {
+        Ok(match self.links.get(link) {
+            None => Found::Vacant,
+            Some(there) if there == target => Found::Same,
+            Some(_) => Found::Other,
+        })
+    }
+
+    fn add_node(&mut self, path: &Path, node: &NodeSpec) -> Result<Maker, Refusal> {
+        self.check(path)?;
+        assert!(
+            !self.may(node.num).is_none(),
+            "a node before its access: {}",
+            path.display()
+        );
+        assert!(
+            self.noted.get(path).is_some(),
+            "a node before its note: {}",
+            path.display()
+        );
+        self.log.push(format!("node {}", path.display()));
+        match self.theirs.get(path) {
+            Some(num) if *num == node.num => Ok(Maker::Other),
+            Some(_) => Err(Refusal("another node".into())),
+            None => {
+                self.nodes.insert(path.to_owned(), node.clone());
+                Ok(Maker::Us)
+            }
+        }
+    }
+
+    fn remove_node(&mut self, path: &Path, _: &NodeSpec) -> Result<(), Refusal> {
+        self.check(path)?;
+        assert!(
+            !self.links.values().any(|target| target == path),
+            "a link to nowhere: {}",
+            path.display()
+        );
+        self.log.push(format!("no node {}", path.display()));
+        assert!(
+            self.nodes.remove(path).is_some(),
+            "removed what was not ours: {}",
+            path.display()
+        );
+        Ok(())
+    }
+
+    fn add_link(&mut self, link: &Path, target: &Path) -> Result<Maker, Refusal> {
+        self.check(link)?;
+        assert!(
+            self.nodes.contains_key(target) || self.theirs.contains_key(target),
+            "a link before its node: {}",
+            link.display()
+        );
+        self.log.push(format!("link {}", link.display()));
+        self.links.insert(link.to_owned(), target.to_owned());
+        Ok(Maker::Us)
+    }
+
+    fn remove_link(&mut self, link: &Path, _: &Path) -> Result<(), Refusal> {
+        self.check(link)?;
+        self.log.push(format!("no link {}", link.display()));
+        self.links.remove(link);
+        Ok(())
+    }
+
+    fn set_grants(&mut self, grants: &GrantSet) -> Result<(), Refusal> {
+        if self.filter_is_broken {
+            return Err(Refusal("the filter".into()));
+        }
+        for num in self.nodes.values().map(|node| node.num) {
+            let keeps = grants.contains_key(&num) || self.broken_holds(num);
+            assert!(
+                keeps || !self.granted.contains_key(&num),
+                "access taken before the node: {num}"
+            );
+        }
+        self.log.push("grants".into());
+        self.granted = grants.clone();
+        Ok(())
+    }
+
+    fn announce(
+        &mut self,
+        form: UeventForm,
+        action: UeventAction,
+        _: &Device,
+        path: &Path,
+    ) -> Result<(), Refusal> {
+        if self.nobody_can_be_told {
+            return Err(Refusal("the network namespace".into()));
+        }
+        if form == UeventForm::Udev {
+            self.announced.push(format!("{action} {}", path.display()));
+            self.log.push(format!("{action} {}", path.display()));
+        }
+        Ok(())
+    }
+
+    fn journal(&mut self, attachments: &Attachments) -> Result<(), Refusal> {
+        self.noted = attachments.clone();
+        Ok(())
+    }
+}
+
+impl FakeContainer {
+    fn broken_holds(&self, num: DevNum) -> bool {
+        self.nodes
+            .iter()
+            .any(|(path, node)| node.num == num && self.broken.contains(path))
+    }
+}
+
+/// A watcher without a host.
+struct Story {
+    admit: fn(&Asked, &Device) -> Admission,
+    inventory: Inventory,
+    reconciler: Reconciler,
+    attachments: Attachments,
+    granted: GrantSet,
+    container: FakeContainer,
+}
+
+impl Story {
+    fn new(requests: &str, symlinks: &str) -> Self {
+        let asked = parse_requests(requests)
+            .unwrap()
+            .into_iter()
+            .map(|request| Asked::new(Origin::Annotation, request))
+            .collect();
+        let rules = if symlinks.is_empty() {
+            Vec::new()
+        } else {
+            parse_symlinks(symlinks).unwrap()
+        };
+        Self {
+            admit: admit_all,
+            inventory: Inventory::default(),
+            reconciler: Reconciler::new(asked, rules, ProcessUser { uid: 1000, gid: 100 }),
+            attachments: Attachments::default(),
+            granted: GrantSet::new(),
+            container: FakeContainer::default(),
+        }
+    }
+
+    fn plan(&mut self) -> Plan {
+        self.reconciler.find_roots(&self.inventory);
+        self.reconciler.plan(
+            &self.inventory,
+            &self.attachments,
+            &self.granted,
+            &BTreeSet::new(),
+            &self.admit,
+        )
+    }
+
+    fn reconcile(&mut self) -> Vec<Failure> {
+        let plan = self.plan();
+        apply(
+            plan.steps,
+            &mut self.attachments,
+            &mut self.granted,
+            &mut self.container,
+            1,
+        )
+    }
+
+    fn take(&mut self, event: DeviceEvent) {
+        self.inventory.apply(event);
+        let failures = self.reconcile();
+        assert_eq!(failures, []);
+    }
+
+    fn plug(&mut self, devices: &[Device]) {
+        for device in devices {
+            self.take(DeviceEvent::Added(device.clone()));
+        }
+    }
+
+    fn unplug(&mut self, devices: &[Device]) {
+        for device in devices.iter().rev() {
+            self.take(DeviceEvent::Removed {
+                syspath: device.syspath.clone(),
+                seqnum: 0,
+            });
+        }
+    }
+
+    fn nodes(&self) -> Vec<String> {
+        self.container
+            .nodes
+            .keys()
+            .map(|path| path.display().to_string())
+            .collect()
+    }
+
+    fn links(&self) -> Vec<String> {
+        self.container
+            .links
+            .iter()
+            .map(|(link, target)| format!("{} -> {}", link.display(), target.display()))
+            .collect()
+    }
+
+    /// Nothing of ours is left.
+    fn is_empty(&self) -> bool {
+        self.container.nodes.is_empty()
+            && self.container.links.is_empty()
+            && self.container.granted.is_empty()
+            && self.attachments.is_empty()
+            && self.container.noted.is_empty()
+    }
+}
+
+fn tty_nodes(nodes: Vec<String>) -> Vec<String> {
+    nodes.into_iter().filter(|node| node.contains("tty")).collect()
+}
+
+#[test]
+fn all_matches_count_and_not_the_first_alone() {
+    let mut story = Story::new("usb:0403:6001", "");
+    story.plug(&hub_with_two_adapters());
+    assert_eq!(tty_nodes(story.nodes()).len(), 2, "{:?}", story.nodes());
+    story.unplug(&hub_with_two_adapters());
+    assert!(story.is_empty());
+}
+
+fn refuse_ttys(_: &Asked, device: &Device) -> Admission {
+    if device.subsystem.as_deref() != Some("tty") {
+        return Admission::Admitted;
+    }
+    Admission::Refused(Denial {
+        rule: "a rule".into(),
+        reason: "a reason".into(),
+        cure: "a cure".into(),
+        line: None,
+    })
+}
+
+#[test]
+fn what_is_refused_is_left_out_and_taken_away_and_all_else_goes_on() {
+    let mut story = Story::new("usb:0403:6001", "");
+    story.plug(&hub_with_two_adapters());
+    let all = story.nodes();
+    story.admit = refuse_ttys;
+    assert_eq!(story.reconcile(), []);
+    assert_eq!(tty_nodes(story.nodes()), [""; 0]);
+    assert_eq!(story.nodes().len(), 2, "the USB nodes stay: {:?}", story.nodes());
+    assert_eq!(story.granted.len(), 2);
+    let plan = story.plan();
+    assert!(plan.steps.is_empty(), "carried out, nothing is left to do");
+    let refused: Vec<_> = plan
+        .refused
+        .iter()
+        .map(|refusal| refusal.path.display().to_string())
+        .collect();
+    assert_eq!(refused, ["/dev/ttyUSB0", "/dev/ttyUSB1"]);
+    story.admit = admit_all;
+    assert_eq!(story.reconcile(), []);
+    assert_eq!(story.nodes(), all);
+}
+
+#[test]
+fn what_one_request_may_not_have_and_another_may_is_inside_with_the_others_access() {
+    let mut story = Story::new("usb:0403:6001,subsystem:tty;access=r", "");
+    story.admit = |asked, device| match asked.request.options.access == Access::READ {
+        true => Admission::Admitted,
+        false => refuse_ttys(asked, device),
+    };
+    story.plug(&hub_with_two_adapters());
+    assert_eq!(tty_nodes(story.nodes()).len(), 2);
+    assert_eq!(story.plan().refused, []);
+    let ttys: Vec<Access> = story
+        .granted
+        .iter()
+        .filter(|(num, _)| num.major == 188)
+        .map(|(_, access)| *access)
+        .collect();
+    assert_eq!(ttys, [Access::READ, Access::READ]);
+}
+
+#[test]
+fn what_waits_for_another_container_is_not_inside_and_is_told() {
+    let mut story = Story::new("subsystem:tty", "");
+    story.admit = |_, _| Admission::Waiting("another has it".into());
+    story.plug(&hub_with_two_adapters());
+    assert!(story.is_empty());
+    let plan = story.plan();
+    assert_eq!((plan.waiting.len(), plan.pending.len()), (2, 0));
+    assert_eq!(plan.waiting[0].reason, "another has it");
+    story.admit = |_, device| Admission::Pending(device.syspath.clone());
+    assert_eq!(story.plan().pending.len(), 2);
+    story.admit = admit_all;
+    assert_eq!(story.reconcile(), []);
+    assert_eq!(story.nodes().len(), 2);
+}
+
+#[test]
+fn grant_comes_before_node_node_before_link_link_before_announcement_and_the_reverse_on_removal() {
+    let tree = hub_with_two_adapters();
+    let tty = tree
+        .iter()
+        .find(|device| device.subsystem.as_deref() == Some("tty") && device.node.is_some())
+        .unwrap();
+    let node = tty.node.as_ref().unwrap().path.display().to_string();
+    let mut story = Story::new(&format!("devnode:{node};link=/dev/board"), "");
+    story.plug(std::slice::from_ref(tty));
+    let position = |log: &[String], what: &str| {
+        log.iter()
+            .position(|entry| entry == what)
+            .unwrap_or_else(|| panic!("{what} in {log:?}"))
+    };
+    let log = std::mem::take(&mut story.container.log);
+    assert!(
+        position(&log, "grants") < position(&log, &format!("node {node}")),
+        "{log:?}"
+    );
+    assert!(
+        position(&log, &format!("node {node}")) < position(&log, "link /dev/board"),
+        "{log:?}"
+    );
+    assert!(
+        position(&log, "link /dev/board") < position(&log, &format!("add {node}")),
+        "{log:?}"
+    );
+    story.unplug(std::slice::from_ref(tty));
+    let log = std::mem::take(&mut story.container.log);
+    assert!(
+        position(&log, &format!("remove {node}")) < position(&log, "no link /dev/board"),
+        "{log:?}"
+    );
+    assert!(
+        position(&log, "no link /dev/board") < position(&log, &format!("no node {node}")),
+        "{log:?}"
+    );
+    assert!(
+        position(&log, &format!("no node {node}")) < position(&log, "grants"),
+        "{log:?}"
+    );
+}
+
+#[test]
+fn a_parent_stays_selected_when_the_child_that_named_it_goes() {
+    let tree = hub_with_two_adapters();
+    let mut story = Story::new("parent-of:usb:0403:6001:A", "");
+    let mut all = root_hubs();
+    all.extend(tree.iter().cloned());
+    story.plug(&all);
+    let before = tty_nodes(story.nodes());
+    assert_eq!(before.len(), 2, "{before:?}");
+    let named: Vec<Device> = {
+        let adapter = tree
+            .iter()
+            .find(|device| device.attribute("serial") == Some("A"))
+            .expect("adapter A");
+        tree.iter()
+            .filter(|device| device.syspath.is_at_or_below(&adapter.syspath))
+            .cloned()
+            .collect()
+    };
+    story.unplug(&named);
+    assert_eq!(
+        tty_nodes(story.nodes()).len(),
+        1,
+        "the other one stays: {:?}",
+        story.nodes()
+    );
+}
+
+#[test]
+fn udevs_links_and_the_rules_links_come_with_udevs_word_and_the_node_with_the_kernels() {
+    let tree = hub_with_two_adapters();
+    let early: Vec<Device> = tree.iter().cloned().map(before_udev).collect();
+    let mut story = Story::new("usb:0403:6001:A", "usb:0403:6001:0=/dev/ttyBOARD");
+    story.plug(&early);
+    assert_eq!(tty_nodes(story.nodes()).len(), 1);
+    assert!(
+        !story.links().iter().any(|link| link.contains("by-id")),
+        "{:?}",
+        story.links()
+    );
+    assert!(story.container.announced.is_empty());
+    story.plug(&tree);
+    assert!(
+        story.links().iter().any(|link| link.contains("by-id")),
+        "{:?}",
+        story.links()
+    );
+    assert!(
+        story
+            .links()
+            .iter()
+            .any(|link| link.starts_with("/dev/ttyBOARD -> ")),
+        "{:?}",
+        story.links()
+    );
+    assert!(
+        story
+            .container
+            .announced
+            .iter()
+            .any(|event| event.starts_with("add /dev/tty"))
+    );
+}
+
+#[test]
+fn a_block_device_waits_for_udev_unless_told_otherwise() {
+    let early: Vec<Device> = disk_with_partitions().into_iter().map(before_udev).collect();
+    let mut story = Story::new("subsystem:block", "");
+    story.plug(&early);
+    assert!(story.nodes().is_empty());
+    assert!(!story.plan().pending.is_empty());
+    story.plug(&disk_with_partitions());
+    assert!(!story.nodes().is_empty());
+
+    let mut story = Story::new("subsystem:block;ready=kernel", "");
+    story.plug(&early);
+    assert!(!story.nodes().is_empty());
+}
+
+#[test]
+fn a_node_of_the_engine_is_adopted_and_stays() {
+    let tree = hub_with_two_adapters();
+    let tty = tree
+        .iter()
+        .find(|device| device.subsystem.as_deref() == Some("tty") && device.node.is_some())
+        .unwrap();
+    let node = tty.node.clone().unwrap();
+    let mut story = Story::new("subsystem:tty", "");
+    story.container.theirs.insert(node.path.clone(), node.num);
+    story.plug(std::slice::from_ref(tty));
+    assert!(story.container.nodes.is_empty());
+    assert_eq!(story.container.may(node.num), Access::ALL);
+    story.unplug(std::slice::from_ref(tty));
+    assert!(story.container.theirs.contains_key(&node.path));
+    assert!(story.is_empty());
+}
+
+#[test]
+fn one_devices_failure_is_its_own_and_takes_its_access_along() {
+    let tree = hub_with_two_adapters();
+    let ttys: Vec<&Device> = tree
+        .iter()
+        .filter(|device| device.subsystem.as_deref() == Some("tty") && device.node.is_some())
+        .collect();
+    let bad = ttys[0].node.clone().unwrap();
+    let good = ttys[1].node.clone().unwrap();
+    let mut story = Story::new("subsystem:tty", "");
+    story.container.broken.insert(bad.path.clone());
+    for tty in &ttys {
+        story.inventory.apply(DeviceEvent::Added((*tty).clone()));
+    }
+    let failures = story.reconcile();
+    assert_eq!(failures.len(), 1);
+    assert_eq!(failures[0].path.as_deref(), Some(bad.path.as_path()));
+    assert!(story.container.nodes.contains_key(&good.path));
+    assert!(story.container.may(bad.num).is_none());
+    assert!(story.attachments.get(&bad.path).is_none());
+    // And once it is mended, it comes.
+    story.container.broken.clear();
+    assert_eq!(story.reconcile(), []);
+    assert!(story.container.nodes.contains_key(&bad.path));
+}
+
+#[test]
+fn removal_does_not_depend_on_the_announcement() {
+    let mut story = Story::new("usb:0403:6001", "");
+    story.container.nobody_can_be_told = true;
+    story.plug(&hub_with_two_adapters());
+    assert_eq!(tty_nodes(story.nodes()).len(), 2);
+    story.unplug(&hub_with_two_adapters());
+    assert!(story.is_empty());
+}
+
+#[test]
+fn without_access_no_node_goes_in() {
+    let mut story = Story::new("usb:0403:6001", "");
+    story.container.filter_is_broken = true;
+    for device in hub_with_two_adapters() {
+        story.inventory.apply(DeviceEvent::Added(device));
+    }
+    assert!(!story.reconcile().is_empty());
+    assert!(story.nodes().is_empty());
+    story.container.filter_is_broken = false;
+    assert_eq!(story.reconcile(), []);
+    assert_eq!(tty_nodes(story.nodes()).len(), 2);
+}
+
+#[test]
+fn two_nodes_of_one_number_keep_their_access_until_the_last_goes() {
+    let tree = hub_with_two_adapters();
+    let tty = tree
+        .iter()
+        .find(|device| device.subsystem.as_deref() == Some("tty") && device.node.is_some())
+        .unwrap();
+    let num = tty.node.as_ref().unwrap().num;
+    let mut story = Story::new(
+        "subsystem:tty;access=r;path=/dev/a, subsystem:tty;access=w;path=/dev/b",
+        "",
+    );
+    story.plug(std::slice::from_ref(tty));
+    assert_eq!(story.nodes(), ["/dev/a", "/dev/b"]);
+    assert_eq!(story.container.may(num), Access::READ | Access::WRITE);
+}
+
+#[test]
+fn who_has_a_path_keeps_it_and_the_second_gets_it_when_the_first_goes() {
+    let tree = hub_with_two_adapters();
+    let ttys: Vec<Device> = tree
+        .iter()
+        .filter(|device| device.subsystem.as_deref() == Some("tty") && device.node.is_some())
+        .cloned()
+        .collect();
+    let mut story = Story::new("subsystem:tty;path=/dev/board", "");
+    // The one whose path is later in order comes first.
+    story.plug(&ttys[1..]);
+    story.plug(&ttys[..1]);
+    let held = |story: &Story| {
+        story
+            .attachments
+            .get(Path::new("/dev/board"))
+            .unwrap()
+            .device
+            .syspath
+            .clone()
+    };
+    assert_eq!(held(&story), ttys[1].syspath);
+    assert_eq!(story.plan().conflicts.len(), 1);
+    story.unplug(&ttys[1..]);
+    assert_eq!(held(&story), ttys[0].syspath);
+}
+
+#[test]
+fn a_change_is_announced_as_a_change() {
+    let tree = hub_with_two_adapters();
+    let mut tty = tree
+        .iter()
+        .find(|device| device.subsystem.as_deref() == Some("tty") && device.node.is_some())
+        .unwrap()
+        .clone();
+    let mut story = Story::new("subsystem:tty", "");
+    tty.seqnum = 5;
+    story.take(DeviceEvent::Added(tty.clone()));
+    tty.seqnum = 6;
+    story.take(DeviceEvent::Changed(tty.clone()));
+    let path = tty.node.unwrap().path.display().to_string();
+    assert_eq!(
+        story.container.announced,
+        [format!("add {path}"), format!("change {path}")]
+    );
+}
+
+#[test]
+fn the_roots_removal_says_what_is_to_happen_to_the_container() {
+    let tree = hub_with_two_adapters();
+    let mut story = Story::new("usb:0403:6001:A;on-removal=kill", "");
+    for device in &tree {
+        story.inventory.apply(DeviceEvent::Added(device.clone()));
+    }
+    assert!(story.reconciler.find_roots(&story.inventory).is_empty());
+    let root = tree
+        .iter()
+        .find(|device| device.attribute("serial") == Some("A"))
+        .unwrap();
+    story.inventory.apply(DeviceEvent::Removed {
+        syspath: root.syspath.clone(),
+        seqnum: 0,
+    });
+    let removed = story.reconciler.find_roots(&story.inventory);
+    assert_eq!(removed.len(), 1);
+    assert_eq!(removed[0].action.to_string(), "kill");
+    assert!(
+        story.reconciler.find_roots(&story.inventory).is_empty(),
+        "told once"
+    );
+}
+
+/// The world of the properties: a few places, each with a device that comes, is spoken of by udevd, changes, goes.
+fn place(index: usize, life: u32, seen: Seen, seqnum: u64) -> Device {
+    let mut device = Device::new(SysPath::new(format!(
+        "/sys/devices/hub/port{}/tty{index}",
+        index % 2
+    )));
+    device.subsystem = Some("tty".into());
+    device.node = Some(crate::model::device::DevNode {
+        path: format!("/dev/tty{index}").into(),
+        num: DevNum {
+            kind: if index % 3 == 0 {
+                DevKind::Block
+            } else {
+                DevKind::Char
+            },
+            major: 7,
+            minor: life * 10 + index as u32,
+        },
+    });
+    device.seen = seen;
+    device.seqnum = seqnum;
+    if seen == Seen::Udev {
+        device.links.insert(format!("/dev/by-place/{}", index % 2).into());
+        device.tags.insert("spoken".into());
+    }
+    device
+}
+
+/// What the kernel does, in its order.
+#[derive(Debug, Clone)]
+enum Act {
+    Plug(usize),
+    Pull(usize),
+    Change(usize),
+}
+
+fn any_acts() -> impl Strategy<Value = Vec<Act>> {
+    let act = (0..3, 0..4usize).prop_map(|(what, index)| match what {
+        0 => Act::Plug(index),
+        1 => Act::Pull(index),
+        _ => Act::Change(index),
+    });
+    prop::collection::vec(act, 1..30)
+}
+
+const REQUESTS: [&str; 5] = [
+    "subsystem:tty",
+    "subsystem:tty;path=/dev/one, glob:/dev/tty*;access=r",
+    "tag:spoken;link=/dev/spoken",
+    "subsystem:tty&!tag:spoken",
+    "devnode:/dev/tty1;ready=udev, devnode:/dev/by-place/0;mode=0600",
+];
+
+/// The kernel's events of these acts, and udevd's, each in their own order.
+fn events(acts: &[Act]) -> (Vec<DeviceEvent>, Vec<DeviceEvent>) {
+    let mut lives = [0u32; 4];
+    let mut present = [false; 4];
+    let (mut kernel, mut udevd) = (Vec::new(), Vec::new());
+    for (seqnum, act) in (1u64..).zip(acts) {
+        match *act {
+            Act::Plug(index) if !present[index] => {
+                lives[index] += 1;
+                present[index] = true;
+                kernel.push(DeviceEvent::Added(place(
+                    index,
+                    lives[index],
+                    Seen::Kernel,
+                    seqnum,
+                )));
+                udevd.push(DeviceEvent::Added(place(index, lives[index], Seen::Udev, seqnum)));
+            }
+            Act::Pull(index) if present[index] => {
+                present[index] = false;
+                let syspath = place(index, 0, Seen::Kernel, 0).syspath;
+                kernel.push(DeviceEvent::Removed {
+                    syspath: syspath.clone(),
+                    seqnum,
+                });
+                udevd.push(DeviceEvent::Removed { syspath, seqnum });
+            }
+            Act::Change(index) if present[index] => {
+                kernel.push(DeviceEvent::Changed(place(
+                    index,
+                    lives[index],
+                    Seen::Kernel,
+                    seqnum,
+                )));
+                udevd.push(DeviceEvent::Changed(place(
+                    index,
+                    lives[index],
+                    Seen::Udev,
+                    seqnum,
+                )));
+            }
+            _ => {}
+        }
+    }
+    (kernel, udevd)
+}
+
+/// One order of both: `choices` says when udevd gets to speak. It never speaks before the kernel.
+fn interleave(kernel: &[DeviceEvent], udevd: &[DeviceEvent], choices: &[bool]) -> Vec<DeviceEvent> {
+    let (mut from_kernel, mut from_udevd) = (0, 0);
+    let mut all = Vec::new();
+    for choice in choices.iter().copied().chain(std::iter::repeat(true)) {
+        if from_udevd == udevd.len() {
+            break;
+        }
+        if (choice && from_udevd < from_kernel) || from_kernel == kernel.len() {
+            all.push(udevd[from_udevd].clone());
+            from_udevd += 1;
+        } else {
+            all.push(kernel[from_kernel].clone());
+            from_kernel += 1;
+        }
+    }
+    all
+}
+
+proptest! {
+    #[test]
+    fn carrying_a_plan_out_and_planning_again_is_empty(
+        acts in any_acts(),
+        choices in prop::collection::vec(any::<bool>(), 60),
+        requests in prop::sample::select(&REQUESTS[..]),
+    ) {
+        let (kernel, udevd) = events(&acts);
+        let mut story = Story::new(requests, "");
+        for event in interleave(&kernel, &udevd, &choices) {
+            story.inventory.apply(event);
+            prop_assert_eq!(story.reconcile(), []);
+            let again = story.plan();
+            prop_assert_eq!(again.steps, []);
+            prop_assert_eq!(&story.container.granted, &story.attachments.grants());
+            prop_assert_eq!(&story.container.noted, &story.attachments);
+        }
+    }
+
+    #[test]
+    fn any_order_of_events_leads_to_the_same_end(
+        acts in any_acts(),
+        choices in prop::collection::vec(any::<bool>(), 60),
+        // Where two want one path, whoever came first has it: there the history counts, on purpose.
+        requests in prop::sample::select(&REQUESTS[..]).prop_filter("path=", |text| !text.contains("path=")),
+    ) {
+        let (kernel, udevd) = events(&acts);
+        let end = |choices: &[bool], each: bool| {
+            let mut story = Story::new(requests, "");
+            for event in interleave(&kernel, &udevd, choices) {
+                story.inventory.apply(event);
+                if each {
+                    story.reconcile();
+                }
+            }
+            story.reconcile();
+            story
+        };
+        // udevd at once after each event; at some time; only at the end. Acting each time, or once at the end.
+        let (prompt, some, last) = (end(&[true; 80], true), end(&choices, true), end(&[], true));
+        let once = end(&choices, false);
+        for story in [&some, &last, &once] {
+            prop_assert_eq!(&story.container.granted, &prompt.container.granted);
+            prop_assert_eq!(story.nodes(), prompt.nodes());
+            prop_assert_eq!(story.container.links.len(), prompt.container.links.len());
+        }
+    }
+
+    #[test]
+    fn when_all_is_pulled_out_nothing_is_left_whatever_failed_before(
+        acts in any_acts(),
+        choices in prop::collection::vec(any::<bool>(), 60),
+        requests in prop::sample::select(&REQUESTS[..]),
+        broken in prop::collection::btree_set(0..4usize, 0..3),
+        broken_link in any::<bool>(),
+    ) {
+        let (kernel, udevd) = events(&acts);
+        let mut story = Story::new(requests, "");
+        story.container.broken = broken.iter().map(|index| format!("/dev/tty{index}").into()).collect();
+        if broken_link {
+            story.container.broken.insert("/dev/by-place/0".into());
+        }
+        for event in interleave(&kernel, &udevd, &choices) {
+            story.inventory.apply(event);
+            story.reconcile();
+            for (path, node) in &story.container.nodes {
+                let stuck = story.container.broken.contains(path);
+                prop_assert!(stuck || !story.container.may(node.num).is_none(), "{} without access", path.display());
+            }
+            for num in story.container.granted.keys() {
+                let has_node = story.container.nodes.values().any(|node| node.num == *num);
+                prop_assert!(has_node, "{} granted without a node", num);
+            }
+        }
+        story.container.broken.clear();
+        story.inventory.replace([]);
+        prop_assert_eq!(story.reconcile(), []);
+        prop_assert!(story.is_empty());
+    }
+}

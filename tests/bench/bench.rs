@@ -1,0 +1,46 @@
+//! The benchmark: what the hooks add to `runc create`, how soon a device opens inside, what a watcher takes.
+//! `tests/run.sh --bench`. Prints the tables of README.md here; nothing is asserted, as other work on the machine counts.
+//! Figures of one table come from one run, with the variants in turn, so that their ratios mean something.
+
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "the stories of tests/privileged use what the benchmark does not"
+)]
+#[path = "../privileged/framework/mod.rs"]
+mod framework;
+
+mod creation;
+mod figures;
+mod latency;
+mod probe;
+mod size;
+mod uevents;
+
+use framework::Hierarchy;
+
+/// Prints one table.
+type Measure = fn(&framework::Machine);
+
+fn main() {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|word| word == probe::FLAG) {
+        probe::serve(&arguments[1], &arguments[2]);
+        return;
+    }
+    // cargo bench adds `--bench`; every other word chooses sections by name.
+    let chosen: Vec<_> = arguments.iter().filter(|word| !word.starts_with('-')).collect();
+    let sections: [(&str, Measure); 3] = [
+        ("creation", creation::measure),
+        ("latency", latency::measure),
+        ("size", size::measure),
+    ];
+    for (name, measure) in sections {
+        if chosen.is_empty() || chosen.iter().any(|word| name.contains(word.as_str())) {
+            for hierarchy in [Hierarchy::V1, Hierarchy::V2] {
+                println!("\n### {name}, cgroup {hierarchy:?}\n");
+                hierarchy.tell(measure);
+            }
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Rows of a table: what was measured, its goal, min, median and max, and the ratio to another row.
+
+use std::time::Duration;
+
+/// The measurements of one figure.
+#[derive(Debug, Clone, Default)]
+pub struct Figure(Vec<f64>);
+
+impl Figure {
+    /// Adds one measurement.
+    pub fn add(&mut self, duration: Duration) {
+        self.0.push(duration.as_secs_f64() * 1e3);
+    }
+
+    /// Adds the time from `begin` to `end`, in nanoseconds of CLOCK_MONOTONIC. It may be negative: whoever took the
+    /// time of the beginning may have been woken late.
+    pub fn add_between(&mut self, begin: i64, end: i64) {
+        #[allow(clippy::cast_precision_loss, reason = "differences of microseconds")]
+        self.0.push((end - begin) as f64 / 1e6);
+    }
+
+    /// The middle one, in milliseconds.
+    pub fn median(&self) -> f64 {
+        self.sorted()[self.0.len() / 2]
+    }
+
+    fn sorted(&self) -> Vec<f64> {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        sorted
+    }
+}
+
+/// Prints the head of a table in milliseconds; `ratio` says to what.
+pub fn head(ratio: &str) {
+    println!("| figure (ms) | goal | min | median | max | n | {ratio} |");
+    println!("|---|---|---|---|---|---|---|");
+}
+
+/// Prints a row; `base` is what the median is compared with.
+pub fn row(name: &str, goal: &str, figure: &Figure, base: Option<&Figure>) {
+    let sorted = figure.sorted();
+    let (Some(min), Some(max)) = (sorted.first(), sorted.last()) else {
+        println!("| {name} | {goal} | no measurement | | | 0 | |");
+        return;
+    };
+    let ratio = base.map_or(String::new(), |base| {
+        format!("{:.2}", figure.median() / base.median())
+    });
+    println!(
+        "| {name} | {goal} | {min:.2} | {:.2} | {max:.2} | {} | {ratio} |",
+        figure.median(),
+        sorted.len()
+    );
+}

@@ -1,0 +1,123 @@
+//! A process inside the container that tells, to the microsecond, when a device can be opened and when no more.
+//! It is this program started again; it joins the container's cgroup and mount namespace and answers questions.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sched::{CloneFlags, sched_yield, setns};
+use nix::sys::stat::Mode;
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{AccessFlags, access};
+
+use crate::framework::RuncContainer;
+
+/// The first argument that makes this program a probe; the container's pid and cgroup follow.
+pub const FLAG: &str = "--probe";
+
+/// CLOCK_MONOTONIC in nanoseconds: the same clock in every process of the machine.
+pub fn now() -> i64 {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("read the clock");
+    time.tv_sec() * 1_000_000_000 + time.tv_nsec()
+}
+
+/// The probe's own life: one question a line, `opens PATH` or `refused PATH`; two answers each: that it has begun to
+/// try, and when it came true.
+pub fn serve(pid: &str, cgroup: &str) {
+    std::fs::write(
+        Path::new(cgroup).join("cgroup.procs"),
+        std::process::id().to_string(),
+    )
+    .expect("join the cgroup");
+    let namespace = std::fs::File::open(format!("/proc/{pid}/ns/mnt")).expect("open a mount namespace");
+    setns(namespace, CloneFlags::CLONE_NEWNS).expect("join the mount namespace");
+    for line in std::io::stdin().lines() {
+        let line = line.expect("read a question");
+        let (question, path) = line.split_once(' ').expect("a question and a path");
+        println!("trying");
+        match question {
+            "opens" => try_until(|| opens(path)),
+            // Not by opening: that would keep a partition from being deleted. access(2) asks the device cgroup, too.
+            _ => try_until(|| access(path, AccessFlags::R_OK) == Err(Errno::EPERM)),
+        }
+        println!("{}", now());
+    }
+}
+
+/// Without pause, but not at the expense of whoever else wants to run: the machine may have two CPUs.
+fn try_until(mut condition: impl FnMut() -> bool) {
+    while !condition() {
+        sched_yield().expect("yield the CPU");
+    }
+}
+
+fn opens(path: &str) -> bool {
+    open(
+        path,
+        OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
+    .is_ok()
+}
+
+/// The other end.
+pub struct Probe {
+    child: Child,
+    questions: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Probe {
+    /// Starts a probe in a container.
+    pub fn enter(container: &RuncContainer<'_>) -> Self {
+        let mut child = Command::new(std::env::current_exe().expect("the path of this program"))
+            .args([FLAG, &container.pid.to_string()])
+            .arg(container.cgroup())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("start the probe");
+        let questions = child.stdin.take().expect("a pipe was asked for");
+        let answers = BufReader::new(child.stdout.take().expect("a pipe was asked for"));
+        Self {
+            child,
+            questions,
+            answers,
+        }
+    }
+
+    /// Has the probe try until `path` opens.
+    pub fn try_to_open(&mut self, path: &str) {
+        self.ask("opens", path);
+    }
+
+    /// Has the probe try until the device cgroup refuses `path`.
+    pub fn wait_for_refusal(&mut self, path: &str) {
+        self.ask("refused", path);
+    }
+
+    /// When it came true. Waits for it.
+    pub fn when(&mut self) -> i64 {
+        self.line().parse().expect("a time")
+    }
+
+    fn ask(&mut self, question: &str, path: &str) {
+        writeln!(self.questions, "{question} {path}").expect("ask the probe");
+        assert_eq!(self.line(), "trying");
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.answers.read_line(&mut line).expect("hear the probe");
+        line.trim_end().to_owned()
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,128 @@
+//! The operator's tool from outside, where no container is needed. (With containers: tests/privileged.)
+
+use std::process::{Command, Output};
+
+fn tool(arguments: &[&str]) -> Output {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    tool_with(scratch.path(), arguments)
+}
+
+fn tool_with(state_dir: &std::path::Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_oci-hotplug"))
+        .env_remove("OCI_HOTPLUG_CONFIG")
+        .arg("--state-dir")
+        .arg(state_dir)
+        .args(arguments)
+        .output()
+        .expect("start oci-hotplug")
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn an_empty_list_says_so_and_how_to_fill_it() {
+    let output = tool(&["list"]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert_eq!(
+        out(&output),
+        "No container has a watcher. A container asks for devices by the annotation io.oci-hotplug.devices.\n"
+    );
+    assert_eq!(out(&tool(&["list", "--json"])), "[]\n");
+}
+
+#[test]
+fn an_unknown_container_is_an_error_that_tells_where_to_look() {
+    let output = tool(&["inspect", "nobody"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        err(&output),
+        "oci-hotplug: no container \"nobody\" is known here (`oci-hotplug list` shows those that are)\n"
+    );
+}
+
+#[test]
+fn a_record_without_watcher_is_shown_as_such_and_found_by_its_beginning() {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    for id in ["alpha1", "alpha2", "beta"] {
+        let dir = scratch.path().join("containers").join(id);
+        std::fs::create_dir_all(&dir).expect("a record's directory");
+        let record = format!(
+            r#"{{"version":1,"container":{{"id":"{id}","pid":1,"start_time":1,"bundle":"/b","rootfs":"/b/rootfs","cgroups_path":null,"user":{{"uid":1000,"gid":100}}}},"asked":[{{"origin":"annotation","request":"usb:0403:6001;access=r"}}],"symlinks":[],"enrolled":0}}"#
+        );
+        std::fs::write(dir.join("record.json"), record).expect("a record");
+    }
+    let list = out(&tool_with(scratch.path(), &["list"]));
+    let lines: Vec<&str> = list.lines().collect();
+    assert_eq!(lines.len(), 4, "{list}");
+    assert!(lines[0].starts_with("CONTAINER  SINCE"), "{list}");
+    assert!(
+        lines[1].starts_with("alpha1") && lines[1].contains("no watcher"),
+        "{list}"
+    );
+    assert!(lines[1].ends_with("usb:0403:6001;access=r"), "{list}");
+
+    let inspect = tool_with(scratch.path(), &["inspect", "be"]);
+    assert!(
+        out(&inspect).starts_with("Container  beta\nHealth     no watcher\n"),
+        "{}",
+        out(&inspect)
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&out(&tool_with(scratch.path(), &["inspect", "beta", "--json"]))).expect("JSON");
+    assert_eq!(json["record"]["asked"][0]["request"], "usb:0403:6001;access=r");
+
+    let several = tool_with(scratch.path(), &["inspect", "alpha"]);
+    assert_eq!(
+        err(&several),
+        "oci-hotplug: \"alpha\" begins the ids of several containers: alpha1, alpha2 (give more of it)\n"
+    );
+}
+
+#[test]
+fn match_shows_the_nodes_that_a_container_would_get() {
+    let output = tool(&["match", "devnode:/dev/null"]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert_eq!(
+        out(&output),
+        "devnode:/dev/null: selects /sys/devices/virtual/mem/null\n\n\
+         NODE       NUMBER  DEVICE\n\
+         /dev/null  c 1:3   /sys/devices/virtual/mem/null\n"
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&out(&tool(&["match", "--json", "devnode:/dev/null"]))).expect("JSON");
+    assert_eq!(json["nodes"][0]["number"], "c 1:3");
+}
+
+#[test]
+fn match_says_when_nothing_is_there() {
+    let output = tool(&["match", "usb:ffff:ffff"]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert_eq!(out(&output), "usb:ffff:ffff: no such device is present now\n");
+}
+
+#[test]
+fn a_malformed_request_is_told_with_code_2() {
+    let output = tool(&["match", "usb:12345"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(
+        err(&output),
+        "oci-hotplug: device request \"usb:12345\": vendor id must be 4 hex digits, such as 0403\n"
+    );
+}
+
+#[test]
+fn help_names_every_verb() {
+    let help = out(&tool(&["--help"]));
+    for verb in ["list", "inspect", "match", "demo"] {
+        assert!(
+            help.lines().any(|line| line.trim_start().starts_with(verb)),
+            "{verb} in:\n{help}"
+        );
+    }
+}

@@ -1,0 +1,327 @@
+//! The two hooks as a runtime meets them: state on standard input, exit code, message, and no trace where nothing
+//! was asked. No privilege is needed: nothing here comes as far as a container.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const PRESTART: &str = env!("CARGO_BIN_EXE_oci-hotplug-prestart");
+const POSTSTOP: &str = env!("CARGO_BIN_EXE_oci-hotplug-poststop");
+
+/// A bundle and a state directory that does not exist yet.
+struct Scene {
+    scratch: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new(annotations: &str) -> Self {
+        let scratch = tempfile::tempdir().expect("a scratch directory");
+        let scene = Self { scratch };
+        fs::create_dir_all(scene.bundle().join("rootfs")).expect("a bundle");
+        let config = format!(
+            r#"{{"ociVersion":"1.0.2","root":{{"path":"rootfs"}},"process":{{"cwd":"/","args":["sh"],"user":{{"uid":0,"gid":0}}}},"annotations":{annotations}}}"#
+        );
+        fs::write(scene.bundle().join("config.json"), config).expect("a config.json");
+        fs::write(scene.path("config.toml"), "").expect("an empty configuration");
+        scene
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    fn bundle(&self) -> PathBuf {
+        self.path("bundle")
+    }
+
+    fn state_dir(&self) -> PathBuf {
+        self.path("state")
+    }
+
+    /// A recorded state, with this bundle and a pid that no process has.
+    fn state(&self, name: &str) -> String {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/fixtures/state")
+            .join(name);
+        fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+            .replace("@PID@", "2147483646")
+            .replace("@BUNDLE@", &self.bundle().display().to_string())
+    }
+
+    fn command(&self, hook: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(hook);
+        // As youki starts hooks: no environment at all.
+        command.env_clear().current_dir(self.bundle()).args(arguments);
+        command
+            .arg("--state-dir")
+            .arg(self.state_dir())
+            .arg("--config")
+            .arg(self.path("config.toml"));
+        command
+    }
+
+    fn run(&self, hook: &str, arguments: &[&str], state: &str) -> Output {
+        let mut child = self
+            .command(hook, arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start the hook");
+        // It may refuse before it has read all.
+        let _ = child
+            .stdin
+            .take()
+            .expect("its standard input")
+            .write_all(state.as_bytes());
+        child.wait_with_output().expect("wait for the hook")
+    }
+
+    /// No container has left anything. (The log of a host without journal may be there.)
+    fn has_no_trace(&self) -> bool {
+        !self.state_dir().join("containers").exists()
+            || fs::read_dir(self.state_dir().join("containers"))
+                .expect("list")
+                .next()
+                .is_none()
+    }
+}
+
+fn words(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+const CREATE_STATES: [&str; 5] = [
+    "runc-create-runtime.json",
+    "crun-create-runtime.json",
+    "docker-create-runtime.json",
+    "youki-create-runtime.json",
+    "youki-0.5-create-runtime.json",
+];
+
+const STOP_STATES: [&str; 5] = [
+    "runc-poststop.json",
+    "crun-poststop.json",
+    "docker-poststop.json",
+    "youki-poststop.json",
+    "podman-poststop.json",
+];
+
+#[test]
+fn a_container_that_asks_for_nothing_is_none_of_our_business_whatever_the_runtime_says() {
+    for name in CREATE_STATES {
+        let scene = Scene::new(r#"{"org.example.a":"b"}"#);
+        let output = scene.run(PRESTART, &[], &scene.state(name));
+        assert_eq!(output.status.code(), Some(0), "{name}: {}", words(&output));
+        assert_eq!((output.stdout.len(), output.stderr.len()), (0, 0), "{name}");
+        assert!(!scene.state_dir().exists(), "{name}");
+    }
+}
+
+#[test]
+fn an_annotation_that_only_the_bundle_has_is_read_with_every_runtimes_state() {
+    for name in CREATE_STATES {
+        let scene = Scene::new(r#"{"io.oci-hotplug.devices":"usb:12345:6001"}"#);
+        let output = scene.run(PRESTART, &[], &scene.state(name));
+        assert_eq!(output.status.code(), Some(2), "{name}: {}", words(&output));
+    }
+}
+
+#[test]
+fn a_malformed_request_is_named_with_annotation_value_fault_and_cure() {
+    let scene = Scene::new(r#"{"io.oci-hotplug.devices":"usb:12345:6001"}"#);
+    let output = scene.run(PRESTART, &[], &scene.state("docker-create-runtime.json"));
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(
+        words(&output),
+        "oci-hotplug-prestart: container c1: device request \"usb:12345:6001\": vendor id must be 4 hex digits, such \
+         as 0403 (annotation io.oci-hotplug.devices)\n"
+    );
+    assert!(scene.has_no_trace());
+    // The same in the log, because crun sends a hook's standard error to nowhere.
+    if !Path::new("/run/systemd/journal/socket").exists() {
+        let log = fs::read_to_string(scene.state_dir().join("oci-hotplug.log")).expect("a log");
+        assert!(log.contains("usb:12345:6001"), "{log}");
+    }
+}
+
+#[test]
+fn malformed_arguments_and_container_hotplugs_annotations_are_named_too() {
+    let scene = Scene::new("{}");
+    let state = scene.state("runc-create-runtime.json");
+    let output = scene.run(PRESTART, &["--device", "ubs:0403"], &state);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        words(&output).contains("(argument --device of the hook)"),
+        "{}",
+        words(&output)
+    );
+    let output = scene.run(PRESTART, &["--symlink", "usb:0403=/dev/x"], &state);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        words(&output).contains("(argument --symlink of the hook)"),
+        "{}",
+        words(&output)
+    );
+    let scene = Scene::new(r#"{"org.lowrisc.hotplug.devices":"usb:0403, usb:1050"}"#);
+    let output = scene.run(PRESTART, &[], &scene.state("runc-create-runtime.json"));
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        words(&output).contains("(annotation org.lowrisc.hotplug.devices)"),
+        "{}",
+        words(&output)
+    );
+}
+
+#[test]
+fn a_state_that_lacks_what_is_needed_is_refused_and_leaves_nothing() {
+    let scene = Scene::new(r#"{"io.oci-hotplug.devices":"usb:0403"}"#);
+    for (state, part) in [
+        (String::new(), "standard input"),
+        ("[]".into(), "standard input"),
+        ("{}".into(), "no text `id`"),
+        (
+            r#"{"id":"../../etc","pid":1}"#.into(),
+            "container id \"../../etc\"",
+        ),
+        (scene.state("runc-poststop.json"), "has no pid"),
+        (
+            scene.state("runc-create-runtime.json"),
+            "process 2147483646 is gone",
+        ),
+    ] {
+        let output = scene.run(PRESTART, &[], &state);
+        assert_eq!(output.status.code(), Some(1), "{state}: {}", words(&output));
+        assert!(words(&output).contains(part), "{state}: {}", words(&output));
+        assert!(scene.has_no_trace(), "{state}");
+    }
+}
+
+#[test]
+fn a_bundle_that_cannot_be_read_is_named() {
+    let scene = Scene::new("{}");
+    let state = scene.state("runc-create-runtime.json");
+    fs::write(scene.bundle().join("config.json"), "{").expect("spoil the config.json");
+    let output = scene.run(PRESTART, &["--device", "usb:0403"], &state);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(words(&output).contains("config.json"), "{}", words(&output));
+    fs::remove_file(scene.bundle().join("config.json")).expect("remove the config.json");
+    let output = scene.run(PRESTART, &["--device", "usb:0403"], &state);
+    assert!(
+        words(&output).contains("config.json: No such file"),
+        "{}",
+        words(&output)
+    );
+}
+
+#[test]
+fn a_configuration_that_cannot_be_used_refuses_and_falls_back_to_nothing() {
+    let scene = Scene::new("{}");
+    fs::write(scene.path("config.toml"), "prestart-timeout = \"soon\"\n").expect("spoil the configuration");
+    let output = scene.run(
+        PRESTART,
+        &["--device", "usb:0403"],
+        &scene.state("runc-create-runtime.json"),
+    );
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        words(&output).contains("config.toml") && words(&output).contains("line 1"),
+        "{}",
+        words(&output)
+    );
+}
+
+#[test]
+fn poststop_ends_well_whatever_it_is_told_and_leaves_no_trace() {
+    let scene = Scene::new(r#"{"io.oci-hotplug.devices":"usb:0403"}"#);
+    for name in STOP_STATES {
+        for _ in 0..2 {
+            let output = scene.run(POSTSTOP, &[], &scene.state(name));
+            assert_eq!(output.status.code(), Some(0), "{name}: {}", words(&output));
+            assert_eq!(words(&output), "", "{name}");
+            assert!(!scene.state_dir().exists(), "{name}");
+        }
+    }
+    for rubbish in ["", "{", r#"{"id":"../x"}"#] {
+        let output = scene.run(POSTSTOP, &[], rubbish);
+        assert_eq!(output.status.code(), Some(0), "{rubbish:?}");
+        assert!(
+            words(&output).starts_with("oci-hotplug-poststop: "),
+            "{rubbish:?}: {}",
+            words(&output)
+        );
+    }
+}
+
+#[test]
+fn a_mile_of_text_is_refused_quickly_and_shortly() {
+    let many = vec!["usb:0403:6001"; 10_000].join(",");
+    let long = format!("devnode:/dev/{}", "x".repeat(1 << 20));
+    let control = "usb:\u{1b}[31m\u{7}";
+    for value in [many.as_str(), long.as_str(), control] {
+        let annotations = serde_json::json!({ "io.oci-hotplug.devices": value }).to_string();
+        let scene = Scene::new(&annotations);
+        let begin = Instant::now();
+        let output = scene.run(PRESTART, &[], &scene.state("docker-create-runtime.json"));
+        assert_eq!(output.status.code(), Some(2), "{}", words(&output));
+        assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+        assert!(
+            output.stderr.len() < 400,
+            "{} bytes: {}",
+            output.stderr.len(),
+            words(&output)
+        );
+        assert!(
+            !words(&output).trim_end().chars().any(char::is_control),
+            "{:?}",
+            words(&output)
+        );
+        assert!(scene.has_no_trace());
+    }
+}
+
+#[test]
+fn closed_standard_streams_hinder_nobody() {
+    // The shell closes what the runtime may have closed.
+    let scene = Scene::new(r#"{"io.oci-hotplug.devices":"usb:nonsense"}"#);
+    let state = scene.path("state.json");
+    fs::write(&state, scene.state("docker-create-runtime.json")).expect("write the state");
+    let script = format!(
+        "exec <{state} >&- 2>&-; {PRESTART} --state-dir {dir} --config {config}; echo $? >{code}",
+        state = state.display(),
+        dir = scene.state_dir().display(),
+        config = scene.path("config.toml").display(),
+        code = scene.path("code").display(),
+    );
+    let status = Command::new("/bin/sh")
+        .args(["-c", &script])
+        .status()
+        .expect("a shell");
+    assert!(status.success());
+    assert_eq!(
+        fs::read_to_string(scene.path("code")).expect("the code").trim(),
+        "2"
+    );
+}
+
+#[test]
+fn wrong_usage_is_told_with_code_2_and_help_and_version_are_there() {
+    let scene = Scene::new("{}");
+    for hook in [PRESTART, POSTSTOP] {
+        let output = scene.run(hook, &["--nonsense"], "");
+        assert_eq!(output.status.code(), Some(2));
+        assert!(
+            words(&output).contains("--nonsense") && words(&output).contains("--help"),
+            "{}",
+            words(&output)
+        );
+        let help = scene.run(hook, &["--help"], "");
+        assert_eq!(help.status.code(), Some(0));
+        assert!(String::from_utf8_lossy(&help.stdout).contains("--state-dir DIR"));
+        let version = scene.run(hook, &["--version"], "");
+        assert!(String::from_utf8_lossy(&version.stdout).contains(env!("CARGO_PKG_VERSION")));
+    }
+}

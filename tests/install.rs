@@ -1,0 +1,348 @@
+//! packaging/install.sh into a directory that stands for `/`. Needs no privilege and builds nothing: it installs the
+//! executables of this test run.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::OnceLock;
+
+const CONFIG: &str = "etc/oci-hotplug/config.toml";
+const ANNOTATED: &str = "etc/cdi/oci-hotplug.dev-device_annotated.json";
+const WATCHER: &str = "usr/libexec/oci/hooks.d/oci-hotplug-watcher";
+
+/// The executables of this test run without what debuggers read, which would be copied a dozen times.
+fn programs() -> &'static Path {
+    static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAMS.get_or_init(|| {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("install");
+        fs::create_dir_all(&dir).unwrap();
+        for program in [
+            env!("CARGO_BIN_EXE_oci-hotplug"),
+            env!("CARGO_BIN_EXE_oci-hotplug-prestart"),
+            env!("CARGO_BIN_EXE_oci-hotplug-poststop"),
+            env!("CARGO_BIN_EXE_oci-hotplug-watcher"),
+        ] {
+            let stripped = dir.join(Path::new(program).file_name().unwrap());
+            let done = Command::new("strip")
+                .arg("-o")
+                .arg(&stripped)
+                .arg(program)
+                .status();
+            if !done.is_ok_and(|status| status.success()) {
+                fs::copy(program, &stripped).unwrap();
+            }
+        }
+        dir
+    })
+}
+
+struct Root(tempfile::TempDir);
+
+impl Root {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, below: &str) -> PathBuf {
+        self.0.path().join(below)
+    }
+
+    /// What the script said, standard error behind standard output, and whether it succeeded.
+    fn script(&self, arguments: &[&str], prefix: Option<&str>) -> (String, bool) {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut command = Command::new(here.join("packaging/install.sh"));
+        command
+            .args(arguments)
+            .env("DESTDIR", self.0.path())
+            .env_remove("PREFIX");
+        if let Some(prefix) = prefix {
+            command.env("PREFIX", prefix);
+        }
+        let output = command.output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (String::from_utf8(text).unwrap(), output.status.success())
+    }
+
+    fn install(&self) -> String {
+        self.install_with(None)
+    }
+
+    fn install_with(&self, prefix: Option<&str>) -> String {
+        let bins = programs();
+        let (text, fine) = self.script(&["--bin-dir", bins.to_str().unwrap()], prefix);
+        assert!(fine, "{text}");
+        text
+    }
+
+    fn uninstall(&self) -> String {
+        let (text, fine) = self.script(&["--uninstall"], None);
+        assert!(fine, "{text}");
+        text
+    }
+
+    /// All files below the root.
+    fn files(&self) -> BTreeSet<String> {
+        let mut files = BTreeSet::new();
+        let mut dirs = vec![self.0.path().to_owned()];
+        while let Some(dir) = dirs.pop() {
+            for entry in fs::read_dir(dir).unwrap() {
+                let entry = entry.unwrap();
+                if entry.file_type().unwrap().is_dir() {
+                    dirs.push(entry.path());
+                } else {
+                    let below = entry.path().strip_prefix(self.0.path()).unwrap().to_owned();
+                    files.insert(below.to_str().unwrap().to_owned());
+                }
+            }
+        }
+        files
+    }
+
+    fn is_bare(&self) -> bool {
+        fs::read_dir(self.0.path()).unwrap().next().is_none()
+    }
+}
+
+#[test]
+fn everything_is_where_the_field_looks_for_it() {
+    let root = Root::new();
+    root.install();
+    let files = root.files();
+    for file in [
+        "usr/libexec/oci/hooks.d/oci-hotplug-prestart",
+        "usr/libexec/oci/hooks.d/oci-hotplug-poststop",
+        WATCHER,
+        "usr/bin/oci-hotplug",
+        "usr/share/containers/oci/hooks.d/oci-hotplug-prestart.json",
+        "usr/share/containers/oci/hooks.d/oci-hotplug-poststop.json",
+        CONFIG,
+        ANNOTATED,
+        "usr/share/man/man1/oci-hotplug.1",
+        "usr/share/man/man1/oci-hotplug-cdi-generate.1",
+        "usr/share/man/man5/oci-hotplug.toml.5",
+        "usr/share/man/man7/oci-hotplug-requests.7",
+        "usr/share/man/man8/oci-hotplug-prestart.8",
+        "usr/share/man/man8/oci-hotplug-poststop.8",
+        "usr/share/man/man8/oci-hotplug-watcher.8",
+        "usr/share/bash-completion/completions/oci-hotplug",
+        "usr/share/zsh/site-functions/_oci-hotplug",
+        "usr/share/fish/vendor_completions.d/oci-hotplug.fish",
+    ] {
+        assert!(files.contains(file), "{file} is missing: {files:#?}");
+        let mode = fs::metadata(root.path(file)).unwrap().permissions().mode() & 0o777;
+        let program = file.starts_with("usr/libexec") || file.starts_with("usr/bin");
+        assert_eq!(mode, if program { 0o755 } else { 0o644 }, "{file}");
+    }
+    assert!(
+        !files
+            .iter()
+            .any(|file| file.ends_with(".new") || file.ends_with(".tmp")),
+        "{files:#?}"
+    );
+    // What the engines read names the hooks as they are on the host, without the directory that stands for `/`.
+    for file in [
+        ANNOTATED,
+        "usr/share/containers/oci/hooks.d/oci-hotplug-prestart.json",
+    ] {
+        let text = fs::read_to_string(root.path(file)).unwrap();
+        assert!(
+            text.contains("\"/usr/libexec/oci/hooks.d/oci-hotplug-prestart\""),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn uninstalling_leaves_nothing_and_not_what_others_put_there() {
+    let root = Root::new();
+    fs::create_dir_all(root.path("usr/libexec/oci/hooks.d")).unwrap();
+    fs::write(root.path("usr/libexec/oci/hooks.d/other"), "").unwrap();
+    root.install();
+    fs::write(root.path("etc/cdi/other.yaml"), "").unwrap();
+    root.uninstall();
+    assert_eq!(
+        root.files(),
+        BTreeSet::from([
+            "usr/libexec/oci/hooks.d/other".to_owned(),
+            "etc/cdi/other.yaml".to_owned()
+        ])
+    );
+    let root = Root::new();
+    root.install();
+    root.uninstall();
+    assert!(root.is_bare());
+    let (text, fine) = root.script(&["--uninstall"], None);
+    assert!(
+        !fine && text.contains("nothing was installed by this script"),
+        "{text}"
+    );
+}
+
+#[test]
+fn installing_again_changes_nothing() {
+    let root = Root::new();
+    root.install();
+    let before = root.files();
+    let text = root.install();
+    assert_eq!(root.files(), before);
+    assert!(!text.contains("installed"), "{text}");
+    root.uninstall();
+    assert!(root.is_bare());
+}
+
+#[test]
+fn a_configuration_that_was_changed_stays() {
+    let root = Root::new();
+    root.install();
+    fs::write(root.path(CONFIG), "log-level = \"debug\"\n").unwrap();
+    for _ in 0..2 {
+        let text = root.install();
+        assert!(text.contains("kept /etc/oci-hotplug/config.toml"), "{text}");
+        assert_eq!(
+            fs::read_to_string(root.path(CONFIG)).unwrap(),
+            "log-level = \"debug\"\n"
+        );
+    }
+    let text = root.uninstall();
+    assert!(text.contains("left /etc/oci-hotplug/config.toml"), "{text}");
+    assert_eq!(root.files(), BTreeSet::from([CONFIG.to_owned()]));
+}
+
+#[test]
+fn a_configuration_that_was_never_touched_is_renewed() {
+    let root = Root::new();
+    root.install();
+    let old = "# of an older version\n";
+    fs::write(root.path(CONFIG), old).unwrap();
+    let manifest = root.path("usr/share/oci-hotplug/installed");
+    let text = fs::read_to_string(&manifest).unwrap();
+    let output = Command::new("sha256sum").arg(root.path(CONFIG)).output().unwrap();
+    let hash = String::from_utf8(output.stdout).unwrap();
+    let renewed: String = text
+        .lines()
+        .map(|line| match line.split_once(' ') {
+            Some((_, path)) if path == "/etc/oci-hotplug/config.toml" => format!("{} {path}\n", &hash[..64]),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    fs::write(&manifest, renewed).unwrap();
+    root.install();
+    assert_ne!(fs::read_to_string(root.path(CONFIG)).unwrap(), old);
+}
+
+#[test]
+fn what_an_older_version_had_goes() {
+    let root = Root::new();
+    root.install();
+    let manifest = root.path("usr/share/oci-hotplug/installed");
+    let text = fs::read_to_string(&manifest).unwrap();
+    fs::write(&manifest, text + "0 /usr/bin/oci-hotplug-old\n").unwrap();
+    fs::write(root.path("usr/bin/oci-hotplug-old"), "").unwrap();
+    root.install();
+    assert!(!root.path("usr/bin/oci-hotplug-old").exists());
+}
+
+#[test]
+fn a_prefix_moves_the_programs_and_the_engines_find_them() {
+    let root = Root::new();
+    root.install_with(Some("/usr/local"));
+    assert!(
+        root.path("usr/local/libexec/oci/hooks.d/oci-hotplug-prestart")
+            .exists()
+    );
+    for file in [
+        ANNOTATED,
+        "usr/share/containers/oci/hooks.d/oci-hotplug-prestart.json",
+        "usr/share/containers/oci/hooks.d/oci-hotplug-poststop.json",
+    ] {
+        let text = fs::read_to_string(root.path(file)).unwrap();
+        assert!(
+            text.contains("\"/usr/local/libexec/oci/hooks.d/oci-hotplug-p"),
+            "{file}: {text}"
+        );
+        assert!(!text.contains("\"/usr/libexec"), "{file}: {text}");
+    }
+    let (text, fine) = root.script(&["--uninstall"], Some("/usr/local"));
+    assert!(fine && root.is_bare(), "{text}");
+}
+
+/// Ends with its test, also when that fails.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn while_watchers_run_uninstalling_needs_force() {
+    let root = Root::new();
+    root.install();
+    // What counts is which file a process runs.
+    fs::copy("/bin/sleep", root.path(WATCHER)).unwrap();
+    let watcher = Running(Command::new(root.path(WATCHER)).arg("600").spawn().unwrap());
+    let (text, fine) = root.script(&["--uninstall"], None);
+    assert!(
+        !fine && text.contains(&format!("(processes {})", watcher.0.id())),
+        "{text}"
+    );
+    assert!(root.path("usr/bin/oci-hotplug").exists());
+    let (text, fine) = root.script(&["--uninstall", "--force"], None);
+    assert!(fine && root.is_bare(), "{text}");
+}
+
+#[test]
+fn a_cdi_device_of_the_same_name_by_others_stops_it() {
+    let root = Root::new();
+    fs::create_dir_all(root.path("etc/cdi")).unwrap();
+    let foreign = "cdiVersion: 0.5.0\nkind: oci-hotplug.dev/device\ndevices:\n- name: annotated\n  containerEdits: {env: [A=1]}\n";
+    fs::write(root.path("etc/cdi/other.yaml"), foreign).unwrap();
+    let bins = programs();
+    let (text, fine) = root.script(&["--bin-dir", bins.to_str().unwrap()], None);
+    assert!(!fine && text.contains("other.yaml defines it, too"), "{text}");
+    // What is there already can be taken away again, or the cause removed and the script run anew.
+    root.uninstall();
+    assert_eq!(root.files(), BTreeSet::from(["etc/cdi/other.yaml".to_owned()]));
+}
+
+#[test]
+fn without_executables_it_says_what_is_missing() {
+    let root = Root::new();
+    let (text, fine) = root.script(&["--bin-dir", "/nowhere"], None);
+    assert!(
+        !fine && text.contains("/nowhere/oci-hotplug is not there"),
+        "{text}"
+    );
+    assert!(root.is_bare());
+}
+
+/// man(1) (package man-db, which tests/run.sh installs) has nothing to complain about.
+#[test]
+fn the_man_pages_are_clean() {
+    let root = Root::new();
+    root.install();
+    let man = Command::new("man").arg("--version").output();
+    assert!(man.is_ok(), "man is missing: install the package man-db");
+    for page in root
+        .files()
+        .iter()
+        .filter(|file| file.starts_with("usr/share/man/"))
+    {
+        let output = Command::new("man")
+            .args(["--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z"])
+            .arg(root.path(page))
+            .env("MANWIDTH", "80")
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{page}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{page}");
+    }
+}

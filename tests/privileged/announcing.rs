@@ -1,0 +1,123 @@
+//! The uevents that a container hears of its devices, and that nobody else hears.
+
+use crate::framework::disk::number_of;
+use crate::framework::{Announcements, Bundle, Disk, Machine, Terminal, Udevd};
+
+on_both_hierarchies!(
+    in_its_own_network_namespace_a_container_hears_of_its_devices,
+    in_its_own_user_namespace_too,
+    with_udevd_it_hears_of_them_once,
+    a_container_hears_only_of_its_own_devices,
+    in_the_hosts_network_namespace_nothing_is_said,
+    the_node_opens_when_the_announcement_is_heard,
+);
+
+fn in_its_own_network_namespace_a_container_hears_of_its_devices(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1))).start();
+    let listener = Announcements::inside(machine, &container, false);
+    let node = disk.plug(1);
+    let (major, minor) = number_of(&node);
+    let added = listener.eventually_hear("UDEV", "add", &disk.name(1));
+    container.reads(&node, &disk.content(1));
+    for property in [
+        format!("DEVNAME={node}"),
+        format!("MAJOR={major}"),
+        format!("MINOR={minor}"),
+        "SUBSYSTEM=block".to_owned(),
+        "DEVTYPE=partition".to_owned(),
+    ] {
+        assert!(
+            added.properties.contains(&property),
+            "{property} is not in {added:?}"
+        );
+    }
+    disk.unplug(1);
+    listener.eventually_hear("UDEV", "remove", &disk.name(1));
+    container.eventually_lacks(&node);
+}
+
+fn in_its_own_user_namespace_too(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let request = format!("devnode:{}", disk.partition(1));
+    let container = Bundle::asking(machine, &request).user_namespace().start();
+    // In this one the kernel itself says nothing: its own uevents go to the first user namespace's networks only.
+    let listener = Announcements::inside(machine, &container, true);
+    disk.plug(1);
+    for form in ["KERNEL", "UDEV"] {
+        listener.eventually_hear(form, "add", &disk.name(1));
+    }
+    disk.unplug(1);
+    for form in ["KERNEL", "UDEV"] {
+        listener.eventually_hear(form, "remove", &disk.name(1));
+    }
+}
+
+fn with_udevd_it_hears_of_them_once(machine: &Machine) {
+    let _udevd = Udevd::start(machine);
+    let terminal = Terminal::new();
+    let name = terminal.node().replace("/dev/", "");
+    let container = Bundle::asking(machine, &format!("devnode:{}", terminal.node())).start();
+    let listener = Announcements::inside(machine, &container, false);
+    for round in 1..=3 {
+        terminal.plug();
+        let form = "UDEV";
+        crate::framework::eventually("it is announced", || listener.count(form, "add", &name) >= round);
+        terminal.unplug();
+        crate::framework::eventually("its end is announced", || {
+            listener.count(form, "remove", &name) >= round
+        });
+        assert_eq!(listener.count(form, "add", &name), round);
+        assert_eq!(listener.count(form, "remove", &name), round);
+    }
+}
+
+fn a_container_hears_only_of_its_own_devices(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(2))).start();
+    let listener = Announcements::inside(machine, &container, false);
+    disk.plug(1);
+    disk.plug(2);
+    listener.eventually_hear("UDEV", "add", &disk.name(2));
+    assert_eq!(listener.count("UDEV", "add", &disk.name(1)), 0);
+}
+
+fn in_the_hosts_network_namespace_nothing_is_said(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let listener = Announcements::on_the_host(machine);
+    let request = format!("devnode:{0},devnode:{1}", disk.partition(1), disk.partition(2));
+    let container = Bundle::asking(machine, &request).host_network().start();
+    // What is heard in libudev's form on the host is udevd's, where the host has one.
+    let by_udevd = usize::from(machine.host_runs_udevd);
+    for partition in [1, 2] {
+        disk.plug(partition);
+        listener.eventually_hear("KERNEL", "add", &disk.name(partition));
+        container.eventually_reads(&disk.partition(partition), &disk.content(partition));
+        disk.unplug(partition);
+        listener.eventually_hear("KERNEL", "remove", &disk.name(partition));
+        container.eventually_lacks(&disk.partition(partition));
+    }
+    // The last steps of the first partition were done before the first of the second.
+    for action in ["add", "remove"] {
+        assert!(listener.count("UDEV", action, &disk.name(1)) <= by_udevd);
+        assert_eq!(listener.count("KERNEL", action, &disk.name(1)), 1);
+    }
+}
+
+fn the_node_opens_when_the_announcement_is_heard(machine: &Machine) {
+    let terminal = Terminal::new();
+    let node = terminal.node();
+    let name = node.replace("/dev/", "");
+    let container = Bundle::asking(machine, &format!("devnode:{node};link=/dev/screen")).start();
+    let listener = Announcements::inside(machine, &container, false);
+    for round in 1..=5 {
+        terminal.plug();
+        crate::framework::eventually("it is announced", || {
+            listener.count("UDEV", "add", &name) >= round
+        });
+        assert_eq!(container.read(&node, 1).status, 0);
+        assert_eq!(container.read("/dev/screen", 1).status, 0);
+        terminal.unplug();
+        container.eventually_lacks(&node);
+    }
+}

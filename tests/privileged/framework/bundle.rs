@@ -1,0 +1,427 @@
+//! OCI bundles made to measure: a busybox image and a config.json with our hooks. Must not know runc.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::container::{Refusal, RuncContainer};
+use super::disk::number_of;
+use super::hook::Hook;
+use super::machine::{CGROUP_PARENT, Machine, open_to_all};
+
+/// The first host id of the user namespace's map, and how many follow.
+pub const MAPPED: (u32, u32) = (100_000, 65_536);
+
+/// The process of every container: waits without a shell left over, says its last words, ends when it is told to.
+const INIT: &str = "\
+#!/bin/sh
+exec </dev/null >/dev/null 2>&1
+trap 'echo stopped >/words/last; exit 0' TERM
+trap 'echo usr1 >/words/last' USR1
+echo listening >/words/last
+while :; do sleep 3600 & wait $!; kill $!; done
+";
+
+const APPLETS: [&str; 18] = [
+    "sh", "cat", "chmod", "dd", "grep", "head", "id", "kill", "ln", "ls", "mkdir", "mkfifo", "mknod", "mv",
+    "readlink", "rm", "sleep", "stat",
+];
+
+/// A container to be. Each method says how it differs from a small, well-behaved one with our two hooks.
+pub struct Bundle<'m> {
+    machine: &'m Machine,
+    /// The container's id.
+    pub id: String,
+    annotations: serde_json::Map<String, Value>,
+    prestart: Vec<Vec<String>>,
+    stage: &'static str,
+    with_poststop: bool,
+    idle_hook: bool,
+    hook_environment: Vec<String>,
+    engine_devices: Vec<EngineDevice>,
+    capabilities: Vec<&'static str>,
+    user_namespace: bool,
+    dev: Dev,
+    host_network: bool,
+    read_only: bool,
+    user: (u32, u32),
+    process_umask: Option<u32>,
+    caller_umask: Option<u32>,
+}
+
+/// A device that the engine gives by itself: a node and rules in config.json.
+struct EngineDevice {
+    path: String,
+    kind: &'static str,
+    number: (u32, u32),
+    access: String,
+}
+
+/// What the container has at /dev.
+#[derive(PartialEq)]
+enum Dev {
+    Tmpfs,
+    Host,
+    Image,
+}
+
+impl<'m> Bundle<'m> {
+    /// A container with our hooks that asks for nothing yet.
+    pub fn new(machine: &'m Machine) -> Self {
+        Self {
+            machine,
+            id: machine.fresh_id(),
+            annotations: serde_json::Map::new(),
+            prestart: vec![Vec::new()],
+            stage: "createRuntime",
+            with_poststop: true,
+            idle_hook: false,
+            hook_environment: Vec::new(),
+            engine_devices: Vec::new(),
+            capabilities: Vec::new(),
+            user_namespace: false,
+            dev: Dev::Tmpfs,
+            host_network: false,
+            read_only: false,
+            user: (0, 0),
+            process_umask: None,
+            caller_umask: None,
+        }
+    }
+
+    /// A container with our hooks that asks for `requests` in the annotation `io.oci-hotplug.devices`.
+    pub fn asking(machine: &'m Machine, requests: &str) -> Self {
+        Self::new(machine).annotation("io.oci-hotplug.devices", requests)
+    }
+
+    /// One annotation.
+    pub fn annotation(mut self, key: &str, value: &str) -> Self {
+        self.annotations.insert(key.to_owned(), json!(value));
+        self
+    }
+
+    /// No hook at all: what runc alone does.
+    pub fn without_hooks(mut self) -> Self {
+        self.prestart.clear();
+        self.with_poststop = false;
+        self
+    }
+
+    /// No hook of ours, and one that does nothing: what any hook costs.
+    #[allow(dead_code, reason = "for the benchmark")]
+    pub fn idle_hook(mut self) -> Self {
+        self.prestart.clear();
+        self.with_poststop = false;
+        self.idle_hook = true;
+        self
+    }
+
+    /// Nobody tells us when the container has gone.
+    pub fn without_poststop(mut self) -> Self {
+        self.with_poststop = false;
+        self
+    }
+
+    /// Prestart hooks with `--device` arguments, one hook for each request, as several CDI devices give.
+    pub fn hook_for_each(mut self, requests: &[&str]) -> Self {
+        let arguments = |request: &&str| vec!["--device".to_owned(), (*request).to_owned()];
+        self.prestart = requests.iter().map(arguments).collect();
+        self
+    }
+
+    /// More arguments of the last prestart hook.
+    pub fn hook_arguments(mut self, arguments: &[&str]) -> Self {
+        let last = self.prestart.last_mut().expect("a container with hooks");
+        last.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+
+    /// Prestart as a hook of the old stage `prestart`.
+    pub fn old_stage(mut self) -> Self {
+        self.stage = "prestart";
+        self
+    }
+
+    /// The hooks' environment as config.json gives it.
+    pub fn hook_environment(mut self, variable: &str) -> Self {
+        self.hook_environment.push(variable.to_owned());
+        self
+    }
+
+    /// A device of the host that the engine gives by itself, node and rule, with `access` of `rwm`.
+    pub fn engine_device(mut self, path: &str, access: &str) -> Self {
+        let metadata = fs::metadata(path).unwrap_or_else(|error| panic!("stat {path}: {error}"));
+        let is_block = metadata.mode() & nix::libc::S_IFMT == nix::libc::S_IFBLK;
+        self.engine_devices.push(EngineDevice {
+            path: path.to_owned(),
+            kind: if is_block { "b" } else { "c" },
+            number: number_of(path),
+            access: access.to_owned(),
+        });
+        self
+    }
+
+    /// A capability beyond the usual ones.
+    pub fn capability(mut self, name: &'static str) -> Self {
+        self.capabilities.push(name);
+        self
+    }
+
+    /// A user namespace: ids of the container start at 100000 on the host.
+    pub fn user_namespace(mut self) -> Self {
+        self.user_namespace = true;
+        self
+    }
+
+    /// `-v /dev:/dev`: the container sees the host's devtmpfs.
+    pub fn host_dev(mut self) -> Self {
+        self.dev = Dev::Host;
+        self
+    }
+
+    /// /dev is a plain directory of the image, with whatever the image has in it.
+    pub fn image_dev(mut self) -> Self {
+        self.dev = Dev::Image;
+        self
+    }
+
+    /// The host's network namespace.
+    pub fn host_network(mut self) -> Self {
+        self.host_network = true;
+        self
+    }
+
+    /// A root file system that cannot be written.
+    pub fn read_only(mut self) -> Self {
+        self.read_only = true;
+        self
+    }
+
+    /// The ids of the container's process, as it sees them.
+    pub fn user(mut self, uid: u32, gid: u32) -> Self {
+        self.user = (uid, gid);
+        self
+    }
+
+    /// The umask of the container's process.
+    pub fn process_umask(mut self, umask: u32) -> Self {
+        self.process_umask = Some(umask);
+        self
+    }
+
+    /// The umask of whoever starts the runtime, and so the hooks'.
+    pub fn caller_umask(mut self, umask: u32) -> Self {
+        self.caller_umask = Some(umask);
+        self
+    }
+
+    /// Where the bundle is, or will be.
+    pub fn directory(&self) -> PathBuf {
+        self.machine.scratch("bundles").join(&self.id)
+    }
+
+    /// The image's root, made at once so that a story can put its own things in it.
+    pub fn rootfs(&self) -> PathBuf {
+        let rootfs = self.directory().join("rootfs");
+        if !rootfs.exists() {
+            unpack_image(&rootfs);
+        }
+        rootfs
+    }
+
+    /// Writes the bundle and creates and starts the container.
+    #[track_caller]
+    pub fn start(self) -> RuncContainer<'m> {
+        let container = self.create();
+        container.start();
+        container
+    }
+
+    /// Writes the bundle and creates the container, which then waits for its start.
+    #[track_caller]
+    pub fn create(self) -> RuncContainer<'m> {
+        match self.try_create() {
+            Ok(container) => container,
+            Err(refusal) => panic!("runc create failed: {refusal:?}"),
+        }
+    }
+
+    /// Writes the bundle and lets runc try.
+    pub fn try_create(self) -> Result<RuncContainer<'m>, Refusal> {
+        self.write();
+        let words = self.directory().join("words");
+        RuncContainer::create(
+            self.machine,
+            &self.id,
+            &self.directory(),
+            words,
+            self.caller_umask,
+        )
+    }
+
+    /// Writes the bundle, and nothing more.
+    pub fn write(&self) {
+        let rootfs = self.rootfs();
+        let words = self.directory().join("words");
+        fs::create_dir_all(&words).expect("make a directory");
+        fs::set_permissions(&words, fs::Permissions::from_mode(0o777)).expect("open a directory to all");
+        if self.user_namespace {
+            give_to_mapped_root(&rootfs);
+        }
+        let config = serde_json::to_vec_pretty(&self.config(&words)).expect("config.json is JSON");
+        fs::write(self.directory().join("config.json"), config).expect("write config.json");
+    }
+
+    fn config(&self, words: &Path) -> Value {
+        let mut config = json!({
+            "ociVersion": "1.0.2",
+            "hostname": "oci-hotplug-test",
+            "root": { "path": "rootfs", "readonly": self.read_only },
+            "process": self.process(),
+            "mounts": self.mounts(words),
+            "annotations": self.annotations,
+            "hooks": self.hooks(),
+            "linux": {
+                "cgroupsPath": format!("/{CGROUP_PARENT}/{}", self.id),
+                "namespaces": self.namespaces(),
+                "resources": { "devices": self.device_rules() },
+                "devices": self.engine_devices.iter().map(EngineDevice::node).collect::<Vec<_>>(),
+            },
+        });
+        if self.user_namespace {
+            let map = json!([{ "containerID": 0, "hostID": MAPPED.0, "size": MAPPED.1 }]);
+            config["linux"]["uidMappings"] = map.clone();
+            config["linux"]["gidMappings"] = map;
+        }
+        config
+    }
+
+    fn process(&self) -> Value {
+        let mut capabilities = vec!["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL"];
+        capabilities.extend(&self.capabilities);
+        let mut user = json!({ "uid": self.user.0, "gid": self.user.1 });
+        if let Some(umask) = self.process_umask {
+            user["umask"] = json!(umask);
+        }
+        json!({
+            "terminal": false,
+            "user": user,
+            "args": ["/bin/init"],
+            "env": ["PATH=/bin"],
+            "cwd": "/",
+            "noNewPrivileges": true,
+            "capabilities": {
+                "bounding": capabilities, "effective": capabilities, "permitted": capabilities,
+            },
+        })
+    }
+
+    fn mounts(&self, words: &Path) -> Value {
+        let mut mounts = vec![
+            json!({ "destination": "/proc", "type": "proc", "source": "proc" }),
+            json!({ "destination": "/words", "type": "bind", "source": words, "options": ["bind"] }),
+            json!({ "destination": "/nodes", "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777"] }),
+        ];
+        // sysfs belongs to a network namespace: a user namespace may not mount the host's.
+        if !(self.user_namespace && self.host_network) {
+            mounts.push(json!({ "destination": "/sys", "type": "sysfs", "source": "sysfs",
+                "options": ["nosuid", "noexec", "nodev", "ro"] }));
+        }
+        match self.dev {
+            Dev::Tmpfs => {
+                mounts.push(json!({ "destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+                    "options": ["nosuid", "strictatime", "mode=755", "size=65536k"] }));
+                mounts.push(
+                    json!({ "destination": "/dev/pts", "type": "devpts", "source": "devpts",
+                    "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"] }),
+                );
+            }
+            Dev::Host => mounts.push(json!({ "destination": "/dev", "type": "bind", "source": "/dev",
+                "options": ["rbind", "rw"] })),
+            Dev::Image => {}
+        }
+        json!(mounts)
+    }
+
+    fn hooks(&self) -> Value {
+        let mut hooks = json!({});
+        let prestart = self
+            .prestart
+            .iter()
+            .map(|extra| Hook::prestart(self.machine, extra));
+        hooks[self.stage] = prestart.map(|hook| hook.entry(&self.hook_environment)).collect();
+        if self.idle_hook {
+            hooks[self.stage] = json!([{ "path": "/bin/true", "args": ["true"] }]);
+        }
+        if self.with_poststop {
+            hooks["poststop"] = json!([Hook::poststop(self.machine).entry(&self.hook_environment)]);
+        }
+        hooks
+    }
+
+    fn namespaces(&self) -> Value {
+        let mut kinds = vec!["pid", "ipc", "uts", "mount"];
+        if !self.host_network {
+            kinds.push("network");
+        }
+        if self.user_namespace {
+            kinds.push("user");
+        }
+        kinds.into_iter().map(|kind| json!({ "type": kind })).collect()
+    }
+
+    fn device_rules(&self) -> Value {
+        let mut rules = vec![json!({ "allow": false, "access": "rwm" })];
+        rules.extend(self.engine_devices.iter().map(EngineDevice::rule));
+        json!(rules)
+    }
+}
+
+impl EngineDevice {
+    fn node(&self) -> Value {
+        json!({ "path": self.path, "type": self.kind, "major": self.number.0, "minor": self.number.1,
+            "fileMode": 0o640, "uid": 0, "gid": 0 })
+    }
+
+    fn rule(&self) -> Value {
+        json!({ "allow": true, "type": self.kind, "major": self.number.0, "minor": self.number.1,
+            "access": self.access })
+    }
+}
+
+fn unpack_image(rootfs: &Path) {
+    for directory in ["bin", "dev", "proc", "sys", "words", "nodes", "tmp"] {
+        fs::create_dir_all(rootfs.join(directory)).expect("make a directory of the image");
+    }
+    let parent = rootfs.parent().expect("a bundle has a directory");
+    open_to_all(parent);
+    open_to_all(rootfs);
+    let busybox = rootfs.join("bin/busybox");
+    let source = ["/bin/busybox", "/usr/bin/busybox"]
+        .into_iter()
+        .find(|path| Path::new(path).exists());
+    fs::copy(
+        source.expect("busybox is not installed: apt-get install busybox-static"),
+        &busybox,
+    )
+    .expect("copy busybox");
+    for applet in APPLETS {
+        symlink("busybox", rootfs.join("bin").join(applet)).expect("link an applet");
+    }
+    let init = rootfs.join("bin/init");
+    fs::write(&init, INIT).expect("write the image's init");
+    for program in [busybox, init] {
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("make a program executable");
+    }
+}
+
+fn give_to_mapped_root(path: &Path) {
+    lchown(path, Some(MAPPED.0), Some(MAPPED.0)).expect("give the image to the mapped root");
+    if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
+        for entry in fs::read_dir(path).expect("list the image").flatten() {
+            give_to_mapped_root(&entry.path());
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! One container under plain runc, from create to delete, and what is seen from inside it.
+//! Whatever happens to the story, the container is gone when this is dropped.
+
+use std::cell::{Cell, RefCell};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::eventually::{eventually, wait_within};
+use super::kernel;
+use super::machine::{Hierarchy, Machine};
+use super::shell::{Answer, Shell};
+use super::watcher::Watcher;
+
+/// How long runc may take for one command with our hooks in it.
+const RUNC_DEADLINE: Duration = Duration::from_secs(30);
+
+/// A container that runc has created.
+pub struct RuncContainer<'m> {
+    machine: &'m Machine,
+    /// Its id.
+    pub id: String,
+    /// Its bundle.
+    pub bundle: PathBuf,
+    /// The process id of its init, as the host sees it.
+    pub pid: i32,
+    /// How long `runc create` took.
+    pub creation: Duration,
+    words: PathBuf,
+    shell: RefCell<Option<Shell>>,
+    deleted: Cell<bool>,
+}
+
+/// runc would not create the container.
+#[derive(Debug)]
+pub struct Refusal {
+    /// What runc said, with what the hook said in it.
+    pub message: String,
+}
+
+/// What `stat` says of a file inside the container.
+#[derive(Debug, PartialEq, Eq, Clone)]
+pub struct Inside {
+    /// In stat's words: `block special file`, `symbolic link` ...
+    pub kind: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner, as the container sees it.
+    pub uid: u32,
+    /// Group, as the container sees it.
+    pub gid: u32,
+    /// Device number.
+    pub number: (u32, u32),
+}
+
+impl<'m> RuncContainer<'m> {
+    /// `runc create`.
+    pub(super) fn create(
+        machine: &'m Machine,
+        id: &str,
+        bundle: &Path,
+        words: PathBuf,
+        umask: Option<u32>,
+    ) -> Result<Self, Refusal> {
+        let said = bundle.join("runc-create.log");
+        let output = File::create(&said).expect("make a log for runc create");
+        let mut command = runc(machine, umask);
+        command.args(["create", "--bundle"]).arg(bundle).arg(id);
+        command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("share a log"))
+            .stderr(output);
+        let begin = Instant::now();
+        let mut child = command.spawn().expect("start runc (package runc)");
+        let status = wait_within(&mut child, RUNC_DEADLINE);
+        let creation = begin.elapsed();
+        let message = fs::read_to_string(&said).unwrap_or_default();
+        let status = status.unwrap_or_else(|| panic!("runc create hung for {RUNC_DEADLINE:?}: {message}"));
+        if !status.success() {
+            return Err(Refusal { message });
+        }
+        let mut container = Self {
+            machine,
+            id: id.to_owned(),
+            bundle: bundle.to_owned(),
+            pid: 0,
+            creation,
+            words,
+            shell: RefCell::new(None),
+            deleted: Cell::new(false),
+        };
+        let state = container.state().expect("a created container has a state");
+        container.pid = i32::try_from(state["pid"].as_i64().expect("a pid")).expect("a pid fits");
+        Ok(container)
+    }
+
+    /// `runc start`.
+    #[track_caller]
+    pub fn start(&self) {
+        let output = self.runc(&["start"], &[]);
+        assert!(output.status.success(), "runc start: {}", text(&output));
+        // A signal that comes before its trap is lost on the first process of a pid namespace.
+        super::eventually("the container's process listens", || {
+            !self.last_words().is_empty() || !self.is_running()
+        });
+    }
+
+    /// `runc state`, or nothing when runc does not know the container.
+    pub fn state(&self) -> Option<Value> {
+        let output = self.runc(&["state"], &[]);
+        output
+            .status
+            .success()
+            .then(|| serde_json::from_slice(&output.stdout).expect("a state is JSON"))
+    }
+
+    /// Whether its process lives.
+    pub fn is_running(&self) -> bool {
+        self.state().is_some_and(|state| state["status"] == "running")
+    }
+
+    /// `runc kill ID SIGNAL`.
+    #[track_caller]
+    pub fn kill(&self, signal: &str) {
+        let output = self.runc(&["kill"], &[signal]);
+        assert!(output.status.success(), "runc kill {signal}: {}", text(&output));
+    }
+
+    /// `runc update`, which makes runc write resources again.
+    pub fn update(&self, options: &[&str]) -> Output {
+        let mut arguments = vec!["update"];
+        arguments.extend(options);
+        self.runc(&arguments, &[])
+    }
+
+    /// `runc delete --force`, whose poststop hook has run when this returns.
+    pub fn delete(&self) -> Output {
+        self.shell.borrow_mut().take();
+        self.deleted.set(true);
+        self.runc(&["delete", "--force"], &[])
+    }
+
+    /// Runs a command line in a shell that was entered with `runc exec` and stays there.
+    #[track_caller]
+    pub fn inside(&self, command: &str) -> Answer {
+        let mut shell = self.shell.borrow_mut();
+        shell
+            .get_or_insert_with(|| Shell::enter(self.command(&["exec"], &["/bin/sh"])))
+            .ask(command)
+    }
+
+    /// Runs one command by `runc exec` of its own, as the container's root.
+    pub fn exec_as_root(&self, command: &str) -> Answer {
+        let output = self
+            .command(&["exec", "--user", "0:0"], &["/bin/sh", "-c", command])
+            .stdin(Stdio::null())
+            .output()
+            .expect("start runc exec");
+        Answer {
+            said: text(&output).trim_end().to_owned(),
+            status: output.status.code().unwrap_or(-1),
+        }
+    }
+
+    /// Whether there is anything at `path` inside, a dangling link included.
+    #[track_caller]
+    pub fn has(&self, path: &str) -> bool {
+        self.inside(&format!("[ -e '{path}' ] || [ -L '{path}' ]")).status == 0
+    }
+
+    /// What is at `path` inside. Links are not followed.
+    #[track_caller]
+    pub fn stat(&self, path: &str) -> Inside {
+        let answer = self.inside(&format!("stat -c '%a %u %g %t %T %F' '{path}'"));
+        assert_eq!(answer.status, 0, "stat {path} inside: {}", answer.said);
+        let mut words = answer.said.splitn(6, ' ');
+        let mut number = |radix| {
+            let word = words.next().expect("stat prints six words");
+            u32::from_str_radix(word, radix).unwrap_or_else(|_| panic!("stat printed {:?}", answer.said))
+        };
+        let (mode, uid, gid, major, minor) = (number(8), number(10), number(10), number(16), number(16));
+        let kind = words.next().expect("stat prints six words").to_owned();
+        Inside {
+            kind,
+            mode,
+            uid,
+            gid,
+            number: (major, minor),
+        }
+    }
+
+    /// The first `length` bytes that can be read from `path` inside.
+    #[track_caller]
+    pub fn read(&self, path: &str, length: usize) -> Answer {
+        self.inside(&format!("head -c {length} '{path}'"))
+    }
+
+    /// Waits until `path` inside reads as `content`.
+    #[track_caller]
+    pub fn eventually_reads(&self, path: &str, content: &str) {
+        let mut last = None;
+        eventually(&format!("{path} inside {} reads as {content:?}", self.id), || {
+            let answer = self.read(path, content.len());
+            let done = answer.said == content;
+            if !done && last.as_ref() != Some(&answer) {
+                println!("  reading {path} inside {}: {answer:?}", self.id);
+                last = Some(answer);
+            }
+            done
+        });
+    }
+
+    /// Asserts that `path` reads as `content` now.
+    #[track_caller]
+    pub fn reads(&self, path: &str, content: &str) {
+        assert_eq!(
+            self.read(path, content.len()).said,
+            content,
+            "reading {path} inside {}",
+            self.id
+        );
+    }
+
+    /// Waits until nothing is at `path` inside.
+    #[track_caller]
+    pub fn eventually_lacks(&self, path: &str) {
+        eventually(&format!("{path} inside {} is gone", self.id), || !self.has(path));
+    }
+
+    /// Whether opening `path` for reading is refused by the device cgroup.
+    #[track_caller]
+    pub fn is_refused(&self, path: &str) -> bool {
+        let answer = self.inside(&format!("head -c 1 '{path}'"));
+        answer.status != 0 && answer.said.contains("Operation not permitted")
+    }
+
+    /// Whether opening `path` for writing is refused by the device cgroup.
+    #[track_caller]
+    pub fn is_write_refused(&self, path: &str) -> bool {
+        let answer = self.inside(&format!(": >>'{path}'"));
+        answer.status != 0 && answer.said.to_lowercase().contains("operation not permitted")
+    }
+
+    /// Whether `path` can be opened for writing.
+    #[track_caller]
+    pub fn can_write(&self, path: &str) -> bool {
+        self.inside(&format!(": >>'{path}'")).status == 0
+    }
+
+    /// The container makes a block (`b`) or character (`c`) node by itself, below /nodes. Needs CAP_MKNOD.
+    #[track_caller]
+    pub fn make_node(&self, name: &str, kind: char, number: (u32, u32)) -> String {
+        let path = format!("/nodes/{name}");
+        let answer = self.inside(&format!("mknod '{path}' {kind} {} {}", number.0, number.1));
+        assert_eq!(
+            answer.status, 0,
+            "the container makes its own node: {}",
+            answer.said
+        );
+        path
+    }
+
+    /// What the container's process wrote last: `listening` once it does, `stopped` after SIGTERM, `usr1` after SIGUSR1.
+    pub fn last_words(&self) -> String {
+        fs::read_to_string(self.words.join("last"))
+            .unwrap_or_default()
+            .trim_end()
+            .to_owned()
+    }
+
+    /// This container's watcher, if one runs.
+    pub fn watcher(&self) -> Option<Watcher> {
+        Watcher::of(&self.id)
+    }
+
+    /// This container's watcher.
+    #[track_caller]
+    pub fn expect_watcher(&self) -> Watcher {
+        self.watcher()
+            .unwrap_or_else(|| panic!("no watcher runs for {}", self.id))
+    }
+
+    /// The cgroup that decides about its devices.
+    pub fn cgroup(&self) -> PathBuf {
+        self.machine.cgroup_of(&self.id)
+    }
+
+    /// What the kernel holds for the container's devices: the rules (v1), or the programs' ids (v2).
+    pub fn device_rules(&self) -> String {
+        match self.machine.hierarchy {
+            Hierarchy::V1 => fs::read_to_string(self.cgroup().join("devices.list")).unwrap_or_default(),
+            Hierarchy::V2 => format!("{:?}", kernel::device_programs(&self.cgroup())),
+        }
+    }
+
+    /// A runc command about this container.
+    pub fn command(&self, before: &[&str], after: &[&str]) -> Command {
+        let mut command = runc(self.machine, None);
+        command.args(before).arg(&self.id).args(after);
+        command
+    }
+
+    fn runc(&self, before: &[&str], after: &[&str]) -> Output {
+        self.command(before, after)
+            .stdin(Stdio::null())
+            .output()
+            .expect("start runc")
+    }
+
+    fn tell_all(&self) {
+        println!(
+            "--- container {}: {}",
+            self.id,
+            fs::read_to_string(self.bundle.join("runc-create.log")).unwrap_or_default()
+        );
+        println!(
+            "    state: {:?}",
+            self.state().map(|state| state["status"].clone())
+        );
+        println!("    watcher: {:?}", Watcher::all_of(&self.id));
+        println!("    state directory: {:#?}", self.machine.traces());
+        println!("    devices: {}", self.device_rules());
+        if self.is_running() {
+            println!("    /dev: {}", self.exec_as_root("ls -ln /dev").said);
+        }
+    }
+}
+
+impl Drop for RuncContainer<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.tell_all();
+        }
+        if !self.deleted.get() {
+            let output = self.delete();
+            if !output.status.success() && !thread::panicking() {
+                println!("runc delete {}: {}", self.id, text(&output));
+            }
+        }
+        // A watcher that stays must not disturb the next story; stories that care have looked before.
+        if let Some(watcher) = super::eventually::within(Duration::ZERO, || self.watcher()) {
+            watcher.kill();
+        }
+    }
+}
+
+/// The runc command of this machine, through a shell when the caller's umask is to be another.
+pub fn runc(machine: &Machine, umask: Option<u32>) -> Command {
+    let mut command = match umask {
+        None => Command::new("runc"),
+        Some(umask) => {
+            let mut command = Command::new("sh");
+            command.args(["-c", "umask \"$0\"; exec runc \"$@\"", &format!("{umask:04o}")]);
+            command
+        }
+    };
+    command.arg("--root").arg(machine.runc_root());
+    command
+}
+
+/// All that a command said.
+pub fn text(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}

@@ -1,0 +1,230 @@
+//! Block devices that plug and unplug for real: partitions of a loop device, and whole loop disks.
+//! Must not know containers.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use nix::libc;
+
+use super::eventually::eventually_some;
+use super::kernel;
+use super::machine::Machine;
+
+const MIB: i64 = 1024 * 1024;
+
+/// A loop device over a sparse file of 16 MiB with known bytes. Its partitions are what is plugged and unplugged.
+pub struct Disk {
+    device: File,
+    control: File,
+    number: u32,
+    /// The disk's own node, `/dev/loopN`.
+    pub node: String,
+    backing: PathBuf,
+}
+
+impl Disk {
+    /// Takes a free loop device and puts a new file behind it.
+    pub fn new(machine: &Machine) -> Self {
+        let control = open("/dev/loop-control");
+        let (number, device, backing) = eventually_some("a loop device for the test", || {
+            let number = kernel::free_loop_device(&control).ok()?;
+            let backing = machine.scratch(&format!("disks/loop{number}.img"));
+            let file = known_bytes(&backing, &format!("loop{number}"));
+            let device = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(format!("/dev/loop{number}"))
+                .ok()?;
+            // Somebody else may have taken the number since: EBUSY, and the next attempt gets another.
+            kernel::attach_loop_file(&device, &file).ok()?;
+            Some((number, device, backing))
+        });
+        Self {
+            device,
+            control,
+            number,
+            node: format!("/dev/loop{number}"),
+            backing,
+        }
+    }
+
+    /// The name below /dev of a partition, there or not: `loopNpP`.
+    pub fn name(&self, partition: u8) -> String {
+        format!("loop{}p{partition}", self.number)
+    }
+
+    /// The node of a partition, there or not: `/dev/loopNpP`.
+    pub fn partition(&self, partition: u8) -> String {
+        format!("/dev/{}", self.name(partition))
+    }
+
+    /// The first bytes that a partition reads as.
+    pub fn content(&self, partition: u8) -> String {
+        format!("loop{} MiB {partition:02}", self.number)
+    }
+
+    /// Plugs a partition in; returns its node once the kernel has made it.
+    pub fn plug(&self, partition: u8) -> String {
+        kernel::add_partition(
+            &self.device,
+            i32::from(partition),
+            i64::from(partition) * MIB,
+            MIB,
+        )
+        .unwrap_or_else(|error| panic!("plug {}: {error}", self.partition(partition)));
+        let node = self.partition(partition);
+        assert!(
+            fs::exists(&node).expect("look for a node"),
+            "devtmpfs has no {node} although it was plugged"
+        );
+        node
+    }
+
+    /// Unplugs a partition. udevd may still have it open for a moment.
+    pub fn unplug(&self, partition: u8) {
+        let number = i32::from(partition);
+        eventually_some(
+            "nobody has the partition open",
+            || match kernel::delete_partition(&self.device, number) {
+                Ok(()) => Some(()),
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => None,
+                Err(error) => panic!("unplug {}: {error}", self.partition(partition)),
+            },
+        );
+    }
+
+    /// Plugs a partition in under the number of a device that has just gone.
+    pub fn plug_with_number(&self, partition: u8, number: (u32, u32)) {
+        // The kernel frees a number some milliseconds after the device has gone (an RCU grace period).
+        eventually_some("a new partition gets the number that has become free", || {
+            let is_it = number_of(&self.plug(partition)) == number;
+            if !is_it {
+                self.unplug(partition);
+            }
+            is_it.then_some(())
+        });
+    }
+
+    /// Plugs a partition in again under another device number than `old`, which some other device then has.
+    /// Returns the partition's number as (major, minor), and the disk that took the old one.
+    pub fn plug_with_another_number(&self, machine: &Machine, partition: u8, old: (u32, u32)) -> Self {
+        let squatter = Self::new(machine);
+        squatter.plug_with_number(1, old);
+        let node = self.plug(partition);
+        assert_ne!(
+            number_of(&node),
+            old,
+            "{node} has its old number although that one is in use"
+        );
+        squatter
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        for partition in 1..=15 {
+            if fs::exists(self.partition(partition)).unwrap_or(false) {
+                let _ = super::eventually::within(super::eventually::DEADLINE, || {
+                    kernel::delete_partition(&self.device, i32::from(partition)).ok()
+                });
+            }
+        }
+        let _ = kernel::detach_loop_file(&self.device);
+        let _ = fs::remove_file(&self.backing);
+        let _ = &self.control;
+    }
+}
+
+/// A whole disk that comes and goes: /dev/loopN with a number that no boot ever made.
+pub struct WholeDisk {
+    control: File,
+    number: i32,
+    plugged: bool,
+}
+
+impl WholeDisk {
+    /// Chooses a number. Nothing is plugged yet.
+    pub fn new() -> Self {
+        let number = (200..1000)
+            .find(|number| !fs::exists(format!("/sys/block/loop{number}")).unwrap_or(true))
+            .expect("a loop number that is not used");
+        Self {
+            control: open("/dev/loop-control"),
+            number,
+            plugged: false,
+        }
+    }
+
+    /// Its node, there or not.
+    pub fn node(&self) -> String {
+        format!("/dev/loop{}", self.number)
+    }
+
+    /// Plugs the disk in.
+    pub fn plug(&mut self) {
+        kernel::add_loop_device(&self.control, self.number).expect("add a loop device");
+        self.plugged = true;
+    }
+
+    /// Unplugs the disk. udevd may still have it open for a moment.
+    pub fn unplug(&mut self) {
+        eventually_some("nobody has the disk open", || {
+            kernel::remove_loop_device(&self.control, self.number).ok()
+        });
+        self.plugged = false;
+    }
+}
+
+impl Drop for WholeDisk {
+    fn drop(&mut self) {
+        if self.plugged {
+            let _ = super::eventually::within(super::eventually::DEADLINE, || {
+                kernel::remove_loop_device(&self.control, self.number).ok()
+            });
+        }
+    }
+}
+
+/// The device number of a node of the host, as (major, minor).
+pub fn number_of(node: &str) -> (u32, u32) {
+    let number = fs::symlink_metadata(node)
+        .unwrap_or_else(|error| panic!("stat {node}: {error}"))
+        .rdev();
+    let part = |value: u64| u32::try_from(value).expect("device numbers have 32 bits");
+    (
+        part(nix::sys::stat::major(number)),
+        part(nix::sys::stat::minor(number)),
+    )
+}
+
+fn open(node: &str) -> File {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(node)
+        .unwrap_or_else(|error| {
+            panic!("open {node}: {error} (the tests need the loop driver: `modprobe loop`)")
+        })
+}
+
+/// Each MiB of the file begins with a line that tells which it is.
+fn known_bytes(path: &PathBuf, name: &str) -> File {
+    let write = || -> io::Result<File> {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(path)?;
+        file.set_len(16 * MIB.unsigned_abs())?;
+        for mib in 0..16u64 {
+            file.seek(SeekFrom::Start(mib * MIB.unsigned_abs()))?;
+            writeln!(file, "{name} MiB {mib:02}")?;
+        }
+        file.sync_all()?;
+        Ok(file)
+    };
+    write().unwrap_or_else(|error| panic!("write {}: {error}", path.display()))
+}

@@ -1,0 +1,90 @@
+//! Our executables, started the way a runtime or an operator starts them. Must not know their insides.
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+use super::machine::Machine;
+
+const PRESTART: &str = env!("CARGO_BIN_EXE_oci-hotplug-prestart");
+const POSTSTOP: &str = env!("CARGO_BIN_EXE_oci-hotplug-poststop");
+const OPERATOR: &str = env!("CARGO_BIN_EXE_oci-hotplug");
+
+/// One of our executables with its arguments: as an entry of config.json, or to be run by hand.
+pub struct Hook {
+    path: &'static str,
+    arguments: Vec<String>,
+}
+
+impl Hook {
+    /// `oci-hotplug-prestart` for this machine's state directory, with `extra` arguments (`--device REQUEST`).
+    pub fn prestart(machine: &Machine, extra: &[String]) -> Self {
+        Self::new(PRESTART, machine, extra)
+    }
+
+    /// `oci-hotplug-poststop` for this machine's state directory.
+    pub fn poststop(machine: &Machine) -> Self {
+        Self::new(POSTSTOP, machine, &[])
+    }
+
+    /// The operator's tool without its verbs.
+    pub fn operator() -> Self {
+        Self {
+            path: OPERATOR,
+            arguments: Vec::new(),
+        }
+    }
+
+    fn new(path: &'static str, machine: &Machine, extra: &[String]) -> Self {
+        let mut arguments = Vec::new();
+        for (name, value) in [
+            ("--state-dir", machine.state_dir()),
+            ("--config", machine.config()),
+        ] {
+            arguments.push(name.to_owned());
+            arguments.push(value.to_str().expect("scratch paths are text").to_owned());
+        }
+        arguments.extend_from_slice(extra);
+        Self { path, arguments }
+    }
+
+    /// The entry for `hooks` in config.json (runtime-spec, config.md, POSIX-platform hooks).
+    pub fn entry(&self, environment: &[String]) -> Value {
+        let mut arguments = vec![self.path.to_owned()];
+        arguments.extend_from_slice(&self.arguments);
+        let mut entry = json!({ "path": self.path, "args": arguments, "timeout": 15 });
+        if !environment.is_empty() {
+            entry["env"] = json!(environment);
+        }
+        entry
+    }
+
+    /// Starts it by hand with `input` (an OCI state, as a rule) on its standard input.
+    pub fn run(&self, more: &[&str], input: &str) -> Output {
+        let mut child = Command::new(self.path)
+            .args(&self.arguments)
+            .args(more)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("start {}: {error}", self.path));
+        // One that has decided without reading its input closes the pipe: not a failure of the test.
+        let _ = child
+            .stdin
+            .take()
+            .expect("a pipe was asked for")
+            .write_all(input.as_bytes());
+        child.wait_with_output().expect("wait for a hook")
+    }
+}
+
+/// An OCI state (runtime-spec, runtime.md) as a runtime writes it. `pid` may be `Value::Null` to leave it out.
+pub fn oci_state(id: &str, status: &str, pid: &Value, bundle: &str) -> String {
+    let mut state = json!({ "ociVersion": "1.0.2", "id": id, "status": status, "bundle": bundle });
+    if !pid.is_null() {
+        state["pid"] = pid.clone();
+    }
+    state.to_string()
+}

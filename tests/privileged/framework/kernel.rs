@@ -1,0 +1,207 @@
+//! The few requests to the kernel that no safe crate wraps: loop devices, partitions, virtual terminals, and
+//! the device programs of a cgroup. The only `unsafe` of the tests. Must not know containers or the product.
+#![allow(unsafe_code)]
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::Path;
+
+/// The requests as nix's macros make them: each returns -1 with errno, or a value.
+mod request {
+    // linux/loop.h
+    nix::ioctl_none_bad!(loop_ctl_get_free, 0x4C82);
+    nix::ioctl_write_int_bad!(loop_ctl_add, 0x4C80);
+    nix::ioctl_write_int_bad!(loop_ctl_remove, 0x4C81);
+    nix::ioctl_write_int_bad!(loop_set_fd, 0x4C00);
+    nix::ioctl_none_bad!(loop_clr_fd, 0x4C01);
+    // linux/blkpg.h
+    nix::ioctl_write_ptr_bad!(blkpg, 0x1269, super::BlkpgArgument);
+    // linux/vt.h
+    nix::ioctl_write_int_bad!(vt_disallocate, 0x5608);
+}
+
+/// `struct blkpg_partition`, linux/blkpg.h.
+#[repr(C)]
+struct BlkpgPartition {
+    start: i64,
+    length: i64,
+    number: i32,
+    device_name: [u8; 64],
+    volume_name: [u8; 64],
+}
+
+/// `struct blkpg_ioctl_arg`, linux/blkpg.h.
+#[repr(C)]
+pub struct BlkpgArgument {
+    operation: i32,
+    flags: i32,
+    data_length: i32,
+    data: *mut BlkpgPartition,
+}
+
+/// The number of a loop device that nobody uses (LOOP_CTL_GET_FREE on /dev/loop-control).
+pub fn free_loop_device(control: &File) -> io::Result<u32> {
+    // SAFETY: the request takes no argument; the descriptor is open for as long as `control` is borrowed.
+    let number = unsafe { request::loop_ctl_get_free(control.as_raw_fd()) }?;
+    Ok(u32::try_from(number).expect("a loop number is not negative"))
+}
+
+/// Adds the whole disk /dev/loop`number` (LOOP_CTL_ADD).
+pub fn add_loop_device(control: &File, number: i32) -> io::Result<()> {
+    // SAFETY: the argument is a number, not a pointer; the descriptor is open.
+    unsafe { request::loop_ctl_add(control.as_raw_fd(), number) }?;
+    Ok(())
+}
+
+/// Removes the whole disk /dev/loop`number` (LOOP_CTL_REMOVE).
+pub fn remove_loop_device(control: &File, number: i32) -> io::Result<()> {
+    // SAFETY: the argument is a number, not a pointer; the descriptor is open.
+    unsafe { request::loop_ctl_remove(control.as_raw_fd(), number) }?;
+    Ok(())
+}
+
+/// Puts `backing` behind the loop device (LOOP_SET_FD).
+pub fn attach_loop_file(device: &File, backing: &File) -> io::Result<()> {
+    // SAFETY: the argument is a descriptor number, not a pointer; both descriptors are open.
+    unsafe { request::loop_set_fd(device.as_raw_fd(), backing.as_raw_fd()) }?;
+    Ok(())
+}
+
+/// Takes the file from behind the loop device (LOOP_CLR_FD).
+pub fn detach_loop_file(device: &File) -> io::Result<()> {
+    // SAFETY: the request takes no argument; the descriptor is open.
+    unsafe { request::loop_clr_fd(device.as_raw_fd()) }?;
+    Ok(())
+}
+
+/// Makes partition `number` of `length` bytes at byte `start` of the disk (BLKPG_ADD_PARTITION).
+pub fn add_partition(disk: &File, number: i32, start: i64, length: i64) -> io::Result<()> {
+    partition_request(disk, 1, number, start, length)
+}
+
+/// Takes partition `number` from the disk (BLKPG_DEL_PARTITION). EBUSY while somebody has it open.
+pub fn delete_partition(disk: &File, number: i32) -> io::Result<()> {
+    partition_request(disk, 2, number, 0, 0)
+}
+
+fn partition_request(disk: &File, operation: i32, number: i32, start: i64, length: i64) -> io::Result<()> {
+    let mut partition = BlkpgPartition {
+        start,
+        length,
+        number,
+        device_name: [0; 64],
+        volume_name: [0; 64],
+    };
+    let argument = BlkpgArgument {
+        operation,
+        flags: 0,
+        data_length: i32::try_from(size_of::<BlkpgPartition>()).expect("a small structure"),
+        data: &raw mut partition,
+    };
+    // SAFETY: both structures have the kernel's layout (repr(C)) and outlive the call; the kernel writes neither.
+    unsafe { request::blkpg(disk.as_raw_fd(), &raw const argument) }?;
+    Ok(())
+}
+
+/// Gives virtual terminal `number` back (VT_DISALLOCATE). EBUSY while somebody has it open.
+pub fn disallocate_terminal(console: &File, number: i32) -> io::Result<()> {
+    // SAFETY: the argument is a number, not a pointer; the descriptor is open.
+    unsafe { request::vt_disallocate(console.as_raw_fd(), number) }?;
+    Ok(())
+}
+
+/// `union bpf_attr` as plain words: larger than any kernel's needs of the commands below, since some kernels
+/// write beyond the size they were told (6.17's BPF_PROG_QUERY).
+type BpfWords = [u32; 64];
+
+const BPF_PROG_ATTACH: i32 = 8;
+const BPF_PROG_GET_NEXT_ID: i32 = 11;
+const BPF_MAP_GET_NEXT_ID: i32 = 12;
+const BPF_PROG_GET_FD_BY_ID: i32 = 13;
+const BPF_PROG_QUERY: i32 = 16;
+const BPF_CGROUP_DEVICE: u32 = 6;
+const BPF_F_ALLOW_MULTI: u32 = 2;
+const BPF_F_REPLACE: u32 = 4;
+
+fn bpf(command: i32, words: &mut BpfWords, used_bytes: usize) -> io::Result<i64> {
+    // SAFETY: `words` is writable for more bytes than `used_bytes` says; pointers that callers put into it
+    // lead to buffers that outlive the call.
+    let answer = unsafe { nix::libc::syscall(nix::libc::SYS_bpf, command, words.as_mut_ptr(), used_bytes) };
+    if answer < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(answer)
+    }
+}
+
+fn count_ids(command: i32) -> usize {
+    let mut id = 0;
+    let mut count = 0;
+    loop {
+        let mut words: BpfWords = [0; 64];
+        words[0] = id;
+        match bpf(command, &mut words, 12) {
+            Ok(_) => {
+                id = words[1];
+                count += 1;
+            }
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => return count,
+            Err(error) => panic!("count the kernel's BPF objects: {error}"),
+        }
+    }
+}
+
+/// How many BPF programs and maps the whole kernel holds.
+pub fn bpf_objects() -> (usize, usize) {
+    (count_ids(BPF_PROG_GET_NEXT_ID), count_ids(BPF_MAP_GET_NEXT_ID))
+}
+
+/// The ids of the device programs attached to one cgroup (BPF_PROG_QUERY).
+pub fn device_programs(cgroup: &Path) -> io::Result<Vec<u32>> {
+    let directory = File::open(cgroup)?;
+    let mut ids = [0u32; 64];
+    let mut words: BpfWords = [0; 64];
+    words[0] = u32::try_from(directory.as_raw_fd()).expect("a descriptor is not negative");
+    words[1] = BPF_CGROUP_DEVICE;
+    let address = ids.as_mut_ptr() as u64;
+    let halves = address.to_ne_bytes();
+    words[4] = u32::from_ne_bytes([halves[0], halves[1], halves[2], halves[3]]);
+    words[5] = u32::from_ne_bytes([halves[4], halves[5], halves[6], halves[7]]);
+    words[6] = 64;
+    bpf(BPF_PROG_QUERY, &mut words, 64)?;
+    Ok(ids[..words[6] as usize].to_vec())
+}
+
+/// Attaches the loaded program `new` to the cgroup in the place of `old`, as an engine does that writes its own
+/// rules again.
+pub fn replace_device_program(cgroup: &Path, old: u32, new: u32) -> io::Result<()> {
+    let directory = File::open(cgroup)?;
+    let (old, new) = (program_by_id(old)?, program_by_id(new)?);
+    let mut words: BpfWords = [0; 64];
+    for (word, descriptor) in [
+        (0, directory.as_raw_fd()),
+        (1, new.as_raw_fd()),
+        (4, old.as_raw_fd()),
+    ] {
+        words[word] = u32::try_from(descriptor).expect("a descriptor is not negative");
+    }
+    words[2] = BPF_CGROUP_DEVICE;
+    words[3] = BPF_F_ALLOW_MULTI | BPF_F_REPLACE;
+    bpf(BPF_PROG_ATTACH, &mut words, 20)?;
+    Ok(())
+}
+
+fn program_by_id(id: u32) -> io::Result<OwnedFd> {
+    let mut words: BpfWords = [0; 64];
+    words[0] = id;
+    let descriptor = bpf(BPF_PROG_GET_FD_BY_ID, &mut words, 12)?;
+    let descriptor = i32::try_from(descriptor).expect("a descriptor is a small number");
+    // SAFETY: the kernel has just opened this descriptor for us and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// The kernel's own opinion of what is mounted for this thread, for messages and look-ups.
+pub fn mountinfo() -> String {
+    fs::read_to_string("/proc/thread-self/mountinfo").expect("read /proc/thread-self/mountinfo")
+}

@@ -1,0 +1,305 @@
+//! The machine that one story is told on: a private mount namespace with the wished cgroup hierarchy, a scratch
+//! file system, no udevd in sight, and everything taken away afterwards. Must not know the product's insides.
+
+use std::cell::Cell;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+
+use super::kernel;
+
+/// Which cgroup hierarchy the containers of a story live in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hierarchy {
+    /// The devices controller of cgroup v1.
+    V1,
+    /// cgroup v2 with its device programs.
+    V2,
+}
+
+/// The directory below which the tests' cgroups are made, in every hierarchy.
+pub const CGROUP_PARENT: &str = "oci-hotplug-tests";
+
+/// A policy by which an annotation may ask for partitions of loop devices and for screens of virtual terminals.
+pub const PERMISSIVE: &str =
+    "[policy]\ndefault = \"anything\"\n[[policy.allow]]\ndevices = [\"subsystem:vc\"]\n";
+
+const CGROUPS: &str = "/sys/fs/cgroup";
+const UDEV: &str = "/run/udev";
+
+/// Where a story happens.
+pub struct Machine {
+    /// The hierarchy that runc uses here.
+    pub hierarchy: Hierarchy,
+    /// Whether the host has a udevd of its own, which hears the kernel whatever we hide.
+    pub host_runs_udevd: bool,
+    scratch: PathBuf,
+    containers: Cell<u32>,
+}
+
+impl Hierarchy {
+    /// Tells `story` on a machine of its own with this hierarchy.
+    ///
+    /// A thread has its own mount namespace as soon as it asks for one (unshare(2), CLONE_NEWNS implies
+    /// CLONE_FS), and what it starts lives there too: no process needs to start itself again.
+    pub fn tell(self, story: fn(&Machine)) {
+        let name = thread::current().name().unwrap_or("story").to_owned();
+        let told = thread::Builder::new()
+            .name(name)
+            .spawn(move || {
+                let machine = Machine::prepare(self);
+                story(&machine);
+            })
+            .expect("start the story's thread")
+            .join();
+        if let Err(panic) = told {
+            resume_unwind(panic);
+        }
+    }
+}
+
+impl Machine {
+    /// Makes the machine for the calling thread, which from then on lives in a mount namespace of its own.
+    pub fn prepare(hierarchy: Hierarchy) -> Self {
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "these tests need root: run them with `sudo tests/run.sh --privileged`"
+        );
+        unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace of our own");
+        mount(
+            None::<&str>,
+            "/",
+            None::<&str>,
+            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+            None::<&str>,
+        )
+        .expect("make every mount private");
+        match hierarchy {
+            Hierarchy::V1 => prepare_v1(),
+            Hierarchy::V2 => prepare_v2(),
+        }
+        let scratch = std::env::temp_dir().join(format!("oci-hotplug-test-{}", unique()));
+        fs::create_dir_all(&scratch).expect("make the scratch directory");
+        // No `nodev` (a distribution's /tmp may have it): images may hold device nodes.
+        mount_tmpfs(&scratch, "mode=755");
+        let host_runs_udevd = Path::new(UDEV).join("control").exists() && super::udevd::answers();
+        hide_udevd();
+        let machine = Self {
+            hierarchy,
+            host_runs_udevd,
+            scratch,
+            containers: Cell::new(0),
+        };
+        for directory in ["bundles", "runc", "disks"] {
+            fs::create_dir(machine.scratch.join(directory)).expect("make a scratch directory");
+        }
+        // Not the host's own configuration: one that changes nothing but what the stories plug in, which hangs on no
+        // USB, may be asked for by annotation.
+        machine.configure(PERMISSIVE);
+        machine
+    }
+
+    /// A directory below the scratch file system, which goes with the story.
+    pub fn scratch(&self, name: &str) -> PathBuf {
+        self.scratch.join(name)
+    }
+
+    /// runc's `--root` in this story.
+    pub fn runc_root(&self) -> PathBuf {
+        self.scratch("runc")
+    }
+
+    /// The hooks' `--state-dir` in this story. They make it.
+    pub fn state_dir(&self) -> PathBuf {
+        self.scratch("state")
+    }
+
+    /// Writes the configuration anew.
+    pub fn configure(&self, text: &str) {
+        fs::write(self.config(), text).expect("write a configuration");
+    }
+
+    /// The hooks' `--config` in this story: [`PERMISSIVE`] unless the story writes something else.
+    pub fn config(&self) -> PathBuf {
+        self.scratch("config.toml")
+    }
+
+    /// A container id that nobody else on this computer uses.
+    pub fn fresh_id(&self) -> String {
+        let number = self.containers.get();
+        self.containers.set(number + 1);
+        format!("oht-{}-{number}", unique())
+    }
+
+    /// The directory in sysfs of a container's cgroup that device access is decided in.
+    pub fn cgroup_of(&self, id: &str) -> PathBuf {
+        match self.hierarchy {
+            Hierarchy::V1 => Path::new(CGROUPS).join("devices").join(CGROUP_PARENT).join(id),
+            Hierarchy::V2 => Path::new(CGROUPS).join(CGROUP_PARENT).join(id),
+        }
+    }
+
+    /// Everything that the product left in its state directory and that is not the log.
+    pub fn traces(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        collect_files(&self.state_dir(), &mut found);
+        let containers = fs::read_dir(self.state_dir().join("containers"));
+        found.extend(
+            containers
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|entry| entry.path()),
+        );
+        found.retain(|path| !path.ends_with("oci-hotplug.log"));
+        found.sort();
+        found.dedup();
+        found
+    }
+
+    /// The product's log on a computer without journal.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.state_dir().join("oci-hotplug.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            println!("--- the product's log:\n{}", self.log());
+            println!("--- state directory: {:#?}", self.traces());
+        }
+        remove_cgroup_parents();
+        let _ = umount2(&self.scratch, MntFlags::MNT_DETACH);
+        let _ = fs::remove_dir(&self.scratch);
+    }
+}
+
+/// A number that is this process's and this thread's: tests may run side by side.
+fn unique() -> String {
+    format!(
+        "{}-{}",
+        std::process::id(),
+        nix::unistd::gettid().as_raw() % 100_000
+    )
+}
+
+fn collect_files(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => collect_files(&entry.path(), found),
+            _ => found.push(entry.path()),
+        }
+    }
+}
+
+/// Mounts a fresh tmpfs that device nodes work on.
+pub fn mount_tmpfs(target: &Path, options: &str) {
+    mount(
+        Some("tmpfs"),
+        target,
+        Some("tmpfs"),
+        MsFlags::MS_NOSUID,
+        Some(options),
+    )
+    .unwrap_or_else(|error| panic!("mount a tmpfs on {}: {error}", target.display()));
+}
+
+/// An empty /run/udev: for everybody in this namespace no udevd runs, until a story starts one.
+fn hide_udevd() {
+    fs::create_dir_all(UDEV).expect("make /run/udev");
+    mount_tmpfs(Path::new(UDEV), "mode=755");
+}
+
+/// Shows the host's own /run/udev again.
+pub fn show_udevd() {
+    umount2(UDEV, MntFlags::MNT_DETACH).expect("show the host's /run/udev");
+}
+
+fn prepare_v1() {
+    if has_mount("/sys/fs/cgroup/devices", "cgroup") {
+        return;
+    }
+    // A computer with nothing but cgroup v2: the devices controller has no v2 part, so that it can still be
+    // mounted the old way while nobody else uses it so.
+    clear_cgroups();
+    mount_tmpfs(Path::new(CGROUPS), "mode=755");
+    for controller in ["devices", "freezer", "pids"] {
+        let target = Path::new(CGROUPS).join(controller);
+        fs::create_dir(&target).expect("make a mount point for a controller");
+        let mounted = mount(
+            Some("cgroup"),
+            &target,
+            Some("cgroup"),
+            MsFlags::empty(),
+            Some(controller),
+        );
+        if let Err(error) = mounted {
+            let _ = fs::remove_dir(&target);
+            assert!(
+                controller != "devices",
+                "this computer has no cgroup v1 devices controller mounted and it cannot be mounted either: {error}"
+            );
+        }
+    }
+}
+
+fn prepare_v2() {
+    let is_v2 = nix::sys::statfs::statfs(CGROUPS)
+        .is_ok_and(|found| found.filesystem_type() == nix::sys::statfs::CGROUP2_SUPER_MAGIC);
+    if !is_v2 {
+        clear_cgroups();
+        mount(
+            Some("cgroup2"),
+            CGROUPS,
+            Some("cgroup2"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .expect("mount cgroup v2");
+    }
+    if !has_mount("/sys/fs/bpf", "bpf") {
+        match mount(
+            Some("bpf"),
+            "/sys/fs/bpf",
+            Some("bpf"),
+            MsFlags::empty(),
+            None::<&str>,
+        ) {
+            Ok(()) | Err(Errno::EBUSY) => {}
+            Err(error) => panic!("mount the BPF file system on /sys/fs/bpf: {error}"),
+        }
+    }
+}
+
+/// Takes away, for this namespace only, all that is mounted at and below /sys/fs/cgroup.
+fn clear_cgroups() {
+    while umount2(CGROUPS, MntFlags::MNT_DETACH).is_ok() {}
+}
+
+fn has_mount(point: &str, file_system: &str) -> bool {
+    kernel::mountinfo().lines().any(|line| {
+        let (left, right) = line
+            .split_once(" - ")
+            .expect("mountinfo has a separator (proc(5))");
+        left.split(' ').nth(4) == Some(point) && right.split(' ').next() == Some(file_system)
+    })
+}
+
+fn remove_cgroup_parents() {
+    let _ = fs::remove_dir(Path::new(CGROUPS).join(CGROUP_PARENT));
+    for hierarchy in fs::read_dir(CGROUPS).into_iter().flatten().flatten() {
+        let _ = fs::remove_dir(hierarchy.path().join(CGROUP_PARENT));
+    }
+}
+
+/// Whether `path` may be read by everybody: containers with a user namespace pass through it.
+pub fn open_to_all(path: &Path) {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("open a directory to all");
+}

@@ -1,0 +1,27 @@
+//! What the privileged tests and the benchmark are told with: a machine, bundles, containers under plain runc,
+//! devices that plug and unplug for real, udevd, and listeners. Nothing here knows the product's insides:
+//! it starts the executables and looks at what the kernel and the container see.
+
+pub mod announcements;
+pub mod bundle;
+pub mod container;
+pub mod disk;
+pub mod eventually;
+pub mod hook;
+pub mod kernel;
+pub mod machine;
+pub mod shell;
+pub mod terminal;
+pub mod udevd;
+pub mod watcher;
+
+pub use announcements::Announcements;
+pub use bundle::Bundle;
+pub use container::RuncContainer;
+pub use disk::{Disk, WholeDisk};
+pub use eventually::eventually;
+pub use hook::Hook;
+pub use machine::{Hierarchy, Machine};
+pub use terminal::Terminal;
+pub use udevd::Udevd;
+pub use watcher::Watcher;

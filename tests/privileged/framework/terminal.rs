@@ -1,0 +1,89 @@
+//! A character device that plugs and unplugs for real on any kernel with virtual terminals: opening /dev/ttyN
+//! allocates the terminal, and /dev/vcsN, vcsuN and vcsaN appear with their uevents; VT_DISALLOCATE takes them away.
+//! Reading /dev/vcsN gives what stands on the terminal's screen. Must not know containers.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+
+use super::eventually::{DEADLINE, eventually_some, within};
+use super::kernel;
+
+/// One virtual terminal that nobody uses.
+pub struct Terminal {
+    console: File,
+    number: i32,
+}
+
+impl Terminal {
+    /// Chooses a terminal that is not allocated. Nothing is plugged yet.
+    pub fn new() -> Self {
+        let console = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/tty0")
+            .unwrap_or_else(|error| {
+                panic!("open /dev/tty0: {error} (the tests need a kernel with virtual terminals)")
+            });
+        let number = (20..=60)
+            .find(|number| !fs::exists(format!("/sys/class/vc/vcs{number}")).unwrap_or(true))
+            .expect("a virtual terminal that is not used");
+        Self { console, number }
+    }
+
+    /// The screen's node, there or not: `/dev/vcsN`.
+    pub fn node(&self) -> String {
+        format!("/dev/vcs{}", self.number)
+    }
+
+    /// The first bytes of the screen once it is plugged in.
+    pub fn content(&self) -> String {
+        format!("oci-hotplug {}", self.number)
+    }
+
+    /// Allocates the terminal and writes on it. The node is there as soon as it is open, the text a moment later.
+    pub fn plug(&self) -> String {
+        let path = format!("/dev/tty{}", self.number);
+        let mut tty = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_noctty()
+            .open(&path)
+            .expect("open a tty");
+        write!(tty, "\r{}", self.content()).expect("write on a tty");
+        let node = self.node();
+        assert!(
+            fs::exists(&node).expect("look for a node"),
+            "devtmpfs has no {node} although it was plugged"
+        );
+        node
+    }
+
+    /// Gives the terminal back. Whoever holds the screen's descriptor open keeps it; the nodes go.
+    pub fn unplug(&self) {
+        eventually_some("nobody has the terminal open", || self.disallocate());
+    }
+
+    fn disallocate(&self) -> Option<()> {
+        kernel::disallocate_terminal(&self.console, self.number).ok()
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        if fs::exists(self.node()).unwrap_or(false) {
+            let _ = within(DEADLINE, || self.disallocate());
+        }
+    }
+}
+
+/// Opening a terminal must not make it the test's own.
+trait Noctty {
+    fn custom_noctty(&mut self) -> &mut Self;
+}
+
+impl Noctty for OpenOptions {
+    fn custom_noctty(&mut self) -> &mut Self {
+        use std::os::unix::fs::OpenOptionsExt;
+        self.custom_flags(nix::libc::O_NOCTTY)
+    }
+}

@@ -1,0 +1,125 @@
+//! The watcher of a container as anybody on the host sees it: by its command line in /proc.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::eventually::eventually;
+
+/// A watcher's process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watcher {
+    /// Its process id.
+    pub pid: i32,
+    /// Its command line, with spaces.
+    pub command_line: String,
+}
+
+impl Watcher {
+    /// The process that says of itself that it is oci-hotplug's watcher and for which container.
+    pub fn of(id: &str) -> Option<Self> {
+        let mut all = Self::all_of(id);
+        assert!(all.len() <= 1, "more than one watcher for {id}: {all:?}");
+        all.pop()
+    }
+
+    /// Every such process.
+    pub fn all_of(id: &str) -> Vec<Self> {
+        let entries = fs::read_dir("/proc").expect("list /proc").flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.filter_map(|pid| {
+            let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+            let words: Vec<_> = bytes
+                .split(|byte| *byte == 0)
+                .map(String::from_utf8_lossy)
+                .collect();
+            let is_ours = words.first()?.contains("oci-hotplug-watcher")
+                && bytes.windows(id.len()).any(|at| at == id.as_bytes());
+            is_ours.then(|| Self {
+                pid,
+                command_line: words.join(" "),
+            })
+        })
+        .collect()
+    }
+
+    /// Whether it still runs: a process that has ended and waits for its parent does not.
+    pub fn is_alive(&self) -> bool {
+        fs::read(format!("/proc/{}/cmdline", self.pid)).is_ok_and(|line| !line.is_empty())
+    }
+
+    /// Waits until it has ended by itself.
+    #[track_caller]
+    pub fn eventually_ends(&self) {
+        eventually(&format!("the watcher {self:?} has ended"), || !self.is_alive());
+    }
+
+    /// kill -9.
+    pub fn kill(&self) {
+        let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
+        let _ = super::eventually::within(super::eventually::DEADLINE, || (!self.is_alive()).then_some(()));
+    }
+
+    /// Its descriptors: number and what each leads to.
+    pub fn descriptors(&self) -> BTreeMap<u32, PathBuf> {
+        let entries = fs::read_dir(self.proc("fd"))
+            .expect("list the watcher's descriptors")
+            .flatten();
+        entries
+            .filter_map(|entry| {
+                let number = entry.file_name().to_str()?.parse().ok()?;
+                Some((number, fs::read_link(entry.path()).ok()?))
+            })
+            .collect()
+    }
+
+    /// Its environment, as it was started.
+    pub fn environment(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.proc("environ")).expect("read the watcher's environment"))
+            .into_owned()
+    }
+
+    /// Its working directory.
+    pub fn working_directory(&self) -> PathBuf {
+        fs::read_link(self.proc("cwd")).expect("read the watcher's working directory")
+    }
+
+    /// Its session and its process group (proc(5), stat fields 6 and 5).
+    pub fn session_and_group(&self) -> (i32, i32) {
+        let stat = fs::read_to_string(self.proc("stat")).expect("read the watcher's stat");
+        let (_, after_name) = stat.rsplit_once(')').expect("stat has the name in parentheses");
+        let fields: Vec<_> = after_name.split_whitespace().collect();
+        (
+            fields[3].parse().expect("a session"),
+            fields[2].parse().expect("a process group"),
+        )
+    }
+
+    /// How many threads it has.
+    pub fn threads(&self) -> usize {
+        fs::read_dir(self.proc("task"))
+            .expect("list the watcher's threads")
+            .count()
+    }
+
+    /// A line of /proc/PID/smaps_rollup in KiB: `Pss`, `Rss`, `Private_Dirty` ...
+    pub fn memory(&self, line: &str) -> u64 {
+        let rollup = fs::read_to_string(self.proc("smaps_rollup")).expect("read the watcher's memory");
+        let value = rollup
+            .lines()
+            .find_map(|found| found.strip_prefix(line)?.strip_prefix(':'));
+        let value = value.unwrap_or_else(|| panic!("smaps_rollup has no {line}"));
+        value
+            .trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .expect("a number of kB")
+    }
+
+    fn proc(&self, what: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{what}", self.pid))
+    }
+}

@@ -1,0 +1,206 @@
+//! Containers and images that put things in the way: the host is untouched, and the other devices go on.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use crate::framework::{Bundle, Disk, Machine, RuncContainer, eventually};
+
+on_both_hierarchies!(
+    a_link_at_the_nodes_path_is_not_followed,
+    a_link_in_the_way_to_the_node_is_not_followed,
+    a_directory_at_the_nodes_path_keeps_only_that_device_out,
+    a_fifo_at_the_nodes_path_hangs_nobody,
+    an_image_whose_dev_leads_elsewhere_touches_nothing,
+    an_image_with_a_link_at_the_links_path_touches_nothing,
+    a_container_that_removes_or_replaces_the_node_disturbs_nobody,
+    a_file_of_the_containers_at_the_nodes_path_stays,
+);
+
+/// A directory and a file of the host that nobody may touch: whoever follows a container's link by name from the
+/// host arrives there.
+struct Bait {
+    directory: PathBuf,
+}
+
+impl Bait {
+    fn lay(machine: &Machine) -> Self {
+        let directory = machine.scratch("bait");
+        fs::create_dir(&directory).expect("make a directory");
+        fs::write(directory.join("file"), "untouched").expect("write a file");
+        Self { directory }
+    }
+
+    fn path(&self) -> &str {
+        self.directory.to_str().expect("scratch paths are text")
+    }
+
+    #[track_caller]
+    fn is_untouched(&self) {
+        let entries: Vec<_> = fs::read_dir(&self.directory)
+            .expect("list")
+            .flatten()
+            .map(|found| found.file_name())
+            .collect();
+        assert_eq!(
+            entries,
+            ["file"],
+            "something was made in or removed from the host's directory"
+        );
+        let content = fs::read_to_string(self.directory.join("file")).expect("read");
+        assert_eq!(content, "untouched");
+    }
+}
+
+/// The container is still served, whatever happened to partition 1.
+fn the_other_device_goes_on(container: &RuncContainer<'_>, disk: &Disk) {
+    disk.plug(2);
+    container.eventually_reads(&disk.partition(2), &disk.content(2));
+    disk.unplug(2);
+    container.eventually_lacks(&disk.partition(2));
+    container.expect_watcher();
+}
+
+fn asking_for_two<'m>(machine: &'m Machine, disk: &Disk, path: &str) -> Bundle<'m> {
+    let request = format!(
+        "devnode:{};path={path},devnode:{}",
+        disk.partition(1),
+        disk.partition(2)
+    );
+    Bundle::asking(machine, &request)
+}
+
+#[track_caller]
+fn inside(container: &RuncContainer<'_>, command: &str) {
+    let answer = container.inside(command);
+    assert_eq!(answer.status, 0, "{command}: {}", answer.said);
+}
+
+fn a_link_at_the_nodes_path_is_not_followed(machine: &Machine) {
+    let bait = Bait::lay(machine);
+    for target in ["file", "new"] {
+        let disk = Disk::new(machine);
+        let container = asking_for_two(machine, &disk, "/dev/trap").start();
+        inside(&container, &format!("ln -s {}/{target} /dev/trap", bait.path()));
+        disk.plug(1);
+        the_other_device_goes_on(&container, &disk);
+        disk.unplug(1);
+        the_other_device_goes_on(&container, &disk);
+        bait.is_untouched();
+    }
+}
+
+fn a_link_in_the_way_to_the_node_is_not_followed(machine: &Machine) {
+    let bait = Bait::lay(machine);
+    for user_namespace in [false, true] {
+        let disk = Disk::new(machine);
+        let bundle = asking_for_two(machine, &disk, "/dev/way/trap");
+        let container = if user_namespace {
+            bundle.user_namespace().start()
+        } else {
+            bundle.start()
+        };
+        inside(&container, &format!("ln -s {} /dev/way", bait.path()));
+        disk.plug(1);
+        the_other_device_goes_on(&container, &disk);
+        disk.unplug(1);
+        the_other_device_goes_on(&container, &disk);
+        bait.is_untouched();
+    }
+}
+
+fn a_directory_at_the_nodes_path_keeps_only_that_device_out(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let container = asking_for_two(machine, &disk, "/dev/trap").start();
+    inside(&container, "mkdir /dev/trap && echo mine >/dev/trap/mine");
+    disk.plug(1);
+    the_other_device_goes_on(&container, &disk);
+    disk.unplug(1);
+    the_other_device_goes_on(&container, &disk);
+    assert_eq!(container.inside("cat /dev/trap/mine").said, "mine");
+}
+
+fn a_fifo_at_the_nodes_path_hangs_nobody(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let container = asking_for_two(machine, &disk, "/dev/trap").start();
+    inside(&container, "mkfifo /dev/trap");
+    disk.plug(1);
+    the_other_device_goes_on(&container, &disk);
+    disk.unplug(1);
+    the_other_device_goes_on(&container, &disk);
+}
+
+fn an_image_whose_dev_leads_elsewhere_touches_nothing(machine: &Machine) {
+    let bait = Bait::lay(machine);
+    let disk = Disk::new(machine);
+    disk.plug(1);
+    let bundle = asking_for_two(machine, &disk, "/dev/way/trap").image_dev();
+    symlink(bait.path(), bundle.rootfs().join("dev/way")).expect("make a link in the image");
+    // Refusing the container would be as good; what counts is the host.
+    if let Ok(container) = bundle.try_create() {
+        container.start();
+        the_other_device_goes_on(&container, &disk);
+        disk.unplug(1);
+        the_other_device_goes_on(&container, &disk);
+        container.delete();
+    }
+    bait.is_untouched();
+}
+
+fn an_image_with_a_link_at_the_links_path_touches_nothing(machine: &Machine) {
+    let bait = Bait::lay(machine);
+    let disk = Disk::new(machine);
+    disk.plug(1);
+    let request = format!(
+        "devnode:{};link=/dev/way/link,devnode:{}",
+        disk.partition(1),
+        disk.partition(2)
+    );
+    let bundle = Bundle::asking(machine, &request).image_dev();
+    symlink(bait.path(), bundle.rootfs().join("dev/way")).expect("make a link in the image");
+    if let Ok(container) = bundle.try_create() {
+        container.start();
+        the_other_device_goes_on(&container, &disk);
+        disk.unplug(1);
+        the_other_device_goes_on(&container, &disk);
+        container.delete();
+    }
+    bait.is_untouched();
+}
+
+fn a_container_that_removes_or_replaces_the_node_disturbs_nobody(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let container = asking_for_two(machine, &disk, "/dev/one").start();
+    for command in [
+        "rm /dev/one",
+        "rm /dev/one && echo mine >/dev/one",
+        "mv /dev/one /dev/elsewhere",
+    ] {
+        inside(&container, "rm -f /dev/one");
+        disk.plug(1);
+        container.eventually_reads("/dev/one", &disk.content(1));
+        inside(&container, command);
+        disk.unplug(1);
+        the_other_device_goes_on(&container, &disk);
+        if container.has("/dev/elsewhere") {
+            eventually("the node that was moved away is refused", || {
+                container.is_refused("/dev/elsewhere")
+            });
+        }
+    }
+}
+
+fn a_file_of_the_containers_at_the_nodes_path_stays(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let container = asking_for_two(machine, &disk, "/dev/one").start();
+    inside(&container, "echo mine >/dev/one");
+    disk.plug(1);
+    the_other_device_goes_on(&container, &disk);
+    disk.unplug(1);
+    the_other_device_goes_on(&container, &disk);
+    assert_eq!(
+        container.inside("cat /dev/one").said,
+        "mine",
+        "a file of the container's own was taken away"
+    );
+}

@@ -1,0 +1,383 @@
+//! The watcher's life: what it keeps of the hook, when it ends, what is left; poststop in every order; what happens to
+//! the container when its device goes.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::framework::container::runc;
+use crate::framework::eventually::{DEADLINE, wait_within, within};
+use crate::framework::hook::oci_state;
+use crate::framework::{Bundle, Disk, Hook, Machine, RuncContainer, Watcher, eventually};
+
+on_both_hierarchies!(
+    the_watcher_tells_who_it_is,
+    the_watcher_keeps_nothing_of_the_hook,
+    a_pipe_on_creates_output_ends_although_the_watcher_lives,
+    deleting_ends_the_watcher_and_leaves_nothing,
+    the_watcher_ends_by_itself_when_the_container_does,
+    the_watcher_ends_by_itself_when_the_container_is_killed,
+    poststop_in_every_order,
+    poststop_for_what_was_never_started,
+    poststop_leaves_strangers_alone,
+    poststop_with_rubbish_ends_well,
+    a_killed_watcher_leaves_nothing_after_poststop,
+    what_a_crash_left_is_swept_by_the_next_hook,
+    a_container_that_failed_to_start_leaves_nothing,
+    on_removal_keep_lets_the_container_live,
+    on_removal_stop_stops_it,
+    on_removal_kill_kills_it,
+    on_removal_signal_sends_it,
+);
+
+const NOTHING: Vec<PathBuf> = Vec::new();
+
+fn the_watcher_tells_who_it_is(machine: &Machine) {
+    let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing").start();
+    let watcher = container.expect_watcher();
+    assert!(
+        watcher.command_line.contains("oci-hotplug-watcher"),
+        "{watcher:?}"
+    );
+    assert!(watcher.command_line.contains(&container.id), "{watcher:?}");
+    let name = fs::read_to_string(format!("/proc/{}/comm", watcher.pid)).expect("read a name");
+    assert!(name.starts_with("oci-hotplug"), "{name}");
+    assert_eq!(watcher.threads(), 1);
+}
+
+fn the_watcher_keeps_nothing_of_the_hook(machine: &Machine) {
+    let inherited = machine.scratch("inherited");
+    fs::write(&inherited, "a descriptor that the caller forgot").expect("write a file");
+    let bundle = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing")
+        .hook_environment("OCI_HOTPLUG_TEST_SECRET=1");
+    bundle.write();
+    // Descriptor 9 goes from the shell through runc to the hook.
+    let script = "exec 9<\"$0\"; exec runc \"$@\"";
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", script])
+        .arg(&inherited)
+        .arg("--root")
+        .arg(machine.runc_root());
+    command
+        .arg("create")
+        .arg("--bundle")
+        .arg(bundle.directory())
+        .arg(&bundle.id);
+    let log = fs::File::create(machine.scratch("create.log")).expect("make a log");
+    let status = command
+        .current_dir(machine.scratch("bundles"))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("share a log"))
+        .stderr(log)
+        .status()
+        .expect("start runc");
+    assert!(
+        status.success(),
+        "{}",
+        fs::read_to_string(machine.scratch("create.log")).unwrap_or_default()
+    );
+    let watcher = Watcher::of(&bundle.id).expect("a watcher");
+    let descriptors = watcher.descriptors();
+    assert!(
+        !descriptors.values().any(|path| path == &inherited),
+        "{descriptors:?}"
+    );
+    let of_bundle = |path: &&PathBuf| path.starts_with(bundle.directory()) && path.is_file();
+    assert_eq!(descriptors.values().find(of_bundle), None, "{descriptors:?}");
+    for standard in 0..=2 {
+        let path = descriptors.get(&standard).cloned().unwrap_or_default();
+        assert!(
+            !path.starts_with(machine.scratch("create.log")),
+            "{descriptors:?}"
+        );
+        assert!(
+            !path.to_string_lossy().starts_with("pipe:"),
+            "descriptor {standard} is a pipe: {descriptors:?}"
+        );
+    }
+    assert_eq!(
+        watcher.session_and_group(),
+        (watcher.pid, watcher.pid),
+        "its own session and group"
+    );
+    assert_eq!(watcher.working_directory(), Path::new("/"));
+    assert!(
+        !watcher.environment().contains("OCI_HOTPLUG_TEST_SECRET"),
+        "{}",
+        watcher.environment()
+    );
+    let deleted = runc(machine, None)
+        .args(["delete", "--force", &bundle.id])
+        .output()
+        .expect("start runc");
+    assert!(deleted.status.success(), "{deleted:?}");
+    assert!(!watcher.is_alive());
+}
+
+fn a_pipe_on_creates_output_ends_although_the_watcher_lives(machine: &Machine) {
+    let bundle = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing");
+    bundle.write();
+    let mut command = runc(machine, None);
+    command
+        .arg("create")
+        .arg("--bundle")
+        .arg(bundle.directory())
+        .arg(&bundle.id);
+    let mut create = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("start runc");
+    let mut pipe = create.stdout.take().expect("a pipe was asked for");
+    assert!(
+        wait_within(&mut create, DEADLINE).is_some_and(|status| status.success()),
+        "runc create hung or failed"
+    );
+    let watcher = Watcher::of(&bundle.id).expect("a watcher");
+    // The container's process has the pipe as well: it closes its own when it is started.
+    assert!(
+        runc(machine, None)
+            .args(["start", &bundle.id])
+            .status()
+            .expect("start runc")
+            .success()
+    );
+    let reader = std::thread::spawn(move || pipe.read_to_end(&mut Vec::new()));
+    let ended = within(DEADLINE, || reader.is_finished().then_some(()));
+    let alive = watcher.is_alive();
+    let _ = runc(machine, None)
+        .args(["delete", "--force", &bundle.id])
+        .output();
+    assert_eq!(ended, Some(()), "somebody still has create's standard output");
+    assert!(alive);
+}
+
+fn deleting_ends_the_watcher_and_leaves_nothing(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    for user_namespace in [false, true] {
+        let bundle = Bundle::asking(machine, &format!("devnode:{node}"));
+        let container = if user_namespace {
+            bundle.user_namespace().start()
+        } else {
+            bundle.start()
+        };
+        let watcher = container.expect_watcher();
+        container.reads(&node, &disk.content(1));
+        assert!(container.delete().status.success());
+        assert!(!watcher.is_alive());
+        assert_eq!(machine.traces(), NOTHING);
+        assert!(!container.cgroup().exists());
+    }
+    assert!(fs::exists(&node).expect("look for a node"));
+}
+
+fn the_watcher_ends_by_itself_when_the_container_does(machine: &Machine) {
+    let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing")
+        .without_poststop()
+        .start();
+    let watcher = container.expect_watcher();
+    container.kill("TERM");
+    watcher.eventually_ends();
+    eventually("nothing is left", || machine.traces() == NOTHING);
+}
+
+fn the_watcher_ends_by_itself_when_the_container_is_killed(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    let container = Bundle::asking(machine, &format!("devnode:{node}"))
+        .without_poststop()
+        .create();
+    let watcher = container.expect_watcher();
+    container.kill("KILL");
+    watcher.eventually_ends();
+    eventually("nothing is left", || machine.traces() == NOTHING);
+}
+
+/// Poststop by hand: always ends with 0.
+fn poststop(machine: &Machine, id: &str, status: &str, pid: &Value, bundle: &Path) {
+    let state = oci_state(id, status, pid, bundle.to_str().expect("scratch paths are text"));
+    let output = Hook::poststop(machine).run(&[], &state);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+fn poststop_in_every_order(machine: &Machine) {
+    for pid in [Value::Null, json!(0)] {
+        let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing")
+            .without_poststop()
+            .start();
+        let watcher = container.expect_watcher();
+        // While it still runs, twice, and again when it has gone.
+        for _ in 0..2 {
+            poststop(machine, &container.id, "stopped", &pid, &container.bundle);
+            assert!(!watcher.is_alive());
+            assert_eq!(machine.traces(), NOTHING);
+        }
+        assert!(container.is_running(), "poststop ended the container itself");
+        container.delete();
+        poststop(machine, &container.id, "stopped", &pid, &container.bundle);
+        assert_eq!(machine.traces(), NOTHING);
+    }
+}
+
+fn poststop_for_what_was_never_started(machine: &Machine) {
+    for pid in [Value::Null, json!(0), json!(4_194_000)] {
+        poststop(machine, "never-started", "stopped", &pid, Path::new("/nowhere"));
+    }
+    assert_eq!(machine.traces(), NOTHING);
+}
+
+fn poststop_leaves_strangers_alone(machine: &Machine) {
+    let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing")
+        .without_poststop()
+        .start();
+    let other = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing").start();
+    container.kill("KILL");
+    container.expect_gone();
+    // youki gives the old pid, which may by now be anybody's.
+    let mut stranger = Command::new("sleep").arg("3600").spawn().expect("start sleep");
+    poststop(
+        machine,
+        &container.id,
+        "stopped",
+        &json!(stranger.id()),
+        &container.bundle,
+    );
+    let left_alone = stranger.try_wait().expect("look at sleep").is_none();
+    let _ = stranger.kill();
+    let _ = stranger.wait();
+    assert!(
+        left_alone,
+        "poststop ended a process that only has a number in common"
+    );
+    assert!(other.expect_watcher().is_alive());
+    assert!(other.is_running());
+}
+
+impl RuncContainer<'_> {
+    fn expect_gone(&self) {
+        eventually("the container has ended", || !self.is_running());
+        eventually("its watcher has ended", || self.watcher().is_none());
+    }
+}
+
+fn poststop_with_rubbish_ends_well(machine: &Machine) {
+    for state in ["", "{}", "[]", "{\"id\":\"../../etc\"}", "{\"id\":7}", "not JSON"] {
+        let output = Hook::poststop(machine).run(&[], state);
+        assert_eq!(output.status.code(), Some(0), "{state:?}: {output:?}");
+    }
+    assert_eq!(machine.traces(), NOTHING);
+}
+
+fn a_killed_watcher_leaves_nothing_after_poststop(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    for user_namespace in [false, true] {
+        let bundle = Bundle::asking(machine, &format!("devnode:{node}"));
+        let container = if user_namespace {
+            bundle.user_namespace().start()
+        } else {
+            bundle.start()
+        };
+        container.expect_watcher().kill();
+        assert_eq!(
+            container.read("/dev/zero", 1).status,
+            0,
+            "the engine's rules do not need the watcher"
+        );
+        assert!(container.delete().status.success());
+        assert_eq!(machine.traces(), NOTHING);
+    }
+}
+
+fn what_a_crash_left_is_swept_by_the_next_hook(machine: &Machine) {
+    let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing")
+        .without_poststop()
+        .start();
+    container.expect_watcher().kill();
+    container.delete();
+    assert_ne!(
+        machine.traces(),
+        NOTHING,
+        "a killed watcher can't have removed its record"
+    );
+    let next = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing").start();
+    let of_first = |path: &&PathBuf| {
+        path.components()
+            .any(|part| part.as_os_str() == container.id.as_str())
+    };
+    let left = machine.traces();
+    assert_eq!(
+        left.iter().find(of_first),
+        None,
+        "the record of a container that is gone"
+    );
+    next.delete();
+    assert_eq!(machine.traces(), NOTHING);
+}
+
+fn a_container_that_failed_to_start_leaves_nothing(machine: &Machine) {
+    // The second hook refuses, so that runc takes the container away again; its poststop is not sure to come.
+    let bundle = Bundle::new(machine).without_poststop().hook_for_each(&[
+        "devnode:/dev/oci-hotplug-nothing",
+        "devnode:/dev/oci-hotplug-nothing;required",
+    ]);
+    let id = bundle.id.clone();
+    assert!(bundle.try_create().is_err());
+    eventually("no watcher is left", || Watcher::of(&id).is_none());
+    eventually("nothing is left", || machine.traces() == NOTHING);
+}
+
+fn plugged_with<'m>(machine: &'m Machine, disk: &Disk, option: &str) -> RuncContainer<'m> {
+    let node = disk.plug(1);
+    let container = Bundle::asking(machine, &format!("devnode:{node}{option}")).start();
+    container.reads(&node, &disk.content(1));
+    container
+}
+
+fn on_removal_keep_lets_the_container_live(machine: &Machine) {
+    for option in ["", ";on-removal=keep"] {
+        let disk = Disk::new(machine);
+        let container = plugged_with(machine, &disk, option);
+        disk.unplug(1);
+        container.eventually_lacks(&disk.partition(1));
+        assert!(container.is_running());
+        assert_eq!(container.last_words(), "listening");
+    }
+}
+
+fn on_removal_stop_stops_it(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let container = plugged_with(machine, &disk, ";on-removal=stop");
+    disk.unplug(1);
+    eventually("the container has stopped", || !container.is_running());
+    assert_eq!(container.last_words(), "stopped");
+    eventually("its watcher has ended", || container.watcher().is_none());
+}
+
+fn on_removal_kill_kills_it(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let container = plugged_with(machine, &disk, ";on-removal=kill");
+    disk.unplug(1);
+    eventually("the container has ended", || !container.is_running());
+    assert_eq!(container.last_words(), "listening", "it was killed, not asked");
+}
+
+fn on_removal_signal_sends_it(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let container = plugged_with(machine, &disk, ";on-removal=signal:USR1");
+    disk.unplug(1);
+    eventually("the container heard SIGUSR1", || container.last_words() == "usr1");
+    container.eventually_lacks(&disk.partition(1));
+    assert!(container.is_running());
+    // It waits for its device.
+    disk.plug(1);
+    container.eventually_reads(&disk.partition(1), &disk.content(1));
+    assert!(within(Duration::ZERO, || container.watcher()).is_some());
+}

@@ -1,0 +1,188 @@
+//! Every kind of /dev that a container may have: its own, one in a user namespace, the host's, the image's.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use crate::framework::disk::number_of;
+use crate::framework::{Bundle, Disk, Machine, Terminal, Udevd};
+
+on_both_hierarchies!(
+    in_a_user_namespace_devices_come_and_go,
+    in_a_user_namespace_the_owner_is_the_process_user,
+    in_a_user_namespace_a_character_device_comes_and_goes,
+    in_a_user_namespace_a_device_present_at_start_is_in_place_when_create_returns,
+    in_a_user_namespace_nothing_is_left_mounted,
+    with_the_hosts_dev_only_access_comes_and_goes,
+    with_the_hosts_dev_options_make_nothing_on_the_host,
+    with_a_read_only_root_devices_come_and_go,
+    with_dev_in_the_image_devices_come_and_go,
+    with_the_hosts_network_devices_come_and_go,
+);
+
+fn in_a_user_namespace_devices_come_and_go(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let request = format!("devnode:{};link=/dev/data/link", disk.partition(1));
+    let container = Bundle::asking(machine, &request).user_namespace().start();
+    for _ in 0..3 {
+        let node = disk.plug(1);
+        container.eventually_reads(&node, &disk.content(1));
+        container.eventually_reads("/dev/data/link", &disk.content(1));
+        assert!(container.can_write(&node));
+        disk.unplug(1);
+        container.eventually_lacks(&node);
+        container.eventually_lacks("/dev/data/link");
+    }
+}
+
+fn in_a_user_namespace_the_owner_is_the_process_user(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let request = format!(
+        "devnode:{},devnode:{};uid=5;gid=6;mode=0644",
+        disk.partition(1),
+        disk.partition(2)
+    );
+    let container = Bundle::asking(machine, &request)
+        .user_namespace()
+        .user(1000, 1001)
+        .start();
+    disk.plug(1);
+    disk.plug(2);
+    container.eventually_reads(&disk.partition(1), &disk.content(1));
+    container.eventually_reads(&disk.partition(2), &disk.content(2));
+    let inside = container.stat(&disk.partition(1));
+    assert_eq!((inside.mode, inside.uid, inside.gid), (0o660, 1000, 1001));
+    assert_eq!(inside.number, number_of(&disk.partition(1)));
+    let inside = container.stat(&disk.partition(2));
+    assert_eq!((inside.mode, inside.uid, inside.gid), (0o644, 5, 6));
+    assert!(container.inside(&format!("[ -w {} ]", disk.partition(2))).status != 0);
+}
+
+fn in_a_user_namespace_a_character_device_comes_and_goes(machine: &Machine) {
+    let terminal = Terminal::new();
+    let container = Bundle::asking(machine, &format!("devnode:{}", terminal.node()))
+        .user_namespace()
+        .start();
+    for _ in 0..3 {
+        let node = terminal.plug();
+        container.eventually_reads(&node, &terminal.content());
+        terminal.unplug();
+        container.eventually_lacks(&node);
+    }
+}
+
+fn in_a_user_namespace_a_device_present_at_start_is_in_place_when_create_returns(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    let container = Bundle::asking(machine, &format!("devnode:{node}"))
+        .user_namespace()
+        .create();
+    container.reads(&node, &disk.content(1));
+    container.start();
+    container.reads(&node, &disk.content(1));
+}
+
+fn in_a_user_namespace_nothing_is_left_mounted(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1)))
+        .user_namespace()
+        .start();
+    let mounts = || container.inside("cat /proc/self/mountinfo").said.lines().count();
+    let before = mounts();
+    for _ in 0..5 {
+        disk.plug(1);
+        container.eventually_reads(&disk.partition(1), &disk.content(1));
+        disk.unplug(1);
+        container.eventually_lacks(&disk.partition(1));
+    }
+    assert_eq!(mounts(), before);
+}
+
+fn with_the_hosts_dev_only_access_comes_and_goes(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let request = format!("devnode:{0},devnode:{0};access=r", disk.partition(1));
+    let container = Bundle::asking(machine, &request)
+        .host_dev()
+        .capability("CAP_MKNOD")
+        .start();
+    let node = disk.plug(1);
+    let host = fs::symlink_metadata(&node).expect("stat a node of the host");
+    container.eventually_reads(&node, &disk.content(1));
+    let own = container.make_node("own", 'b', number_of(&node));
+    let after = fs::symlink_metadata(&node).expect("stat a node of the host");
+    let identity = |found: &fs::Metadata| {
+        (
+            found.ino(),
+            found.mode(),
+            found.uid(),
+            found.gid(),
+            found.ctime_nsec(),
+        )
+    };
+    assert_eq!(identity(&after), identity(&host), "the host's node was touched");
+    let other = disk.plug(2);
+    assert!(
+        container.is_refused(&other),
+        "another device of the host's /dev opens"
+    );
+    disk.unplug(1);
+    container.eventually_lacks(&node);
+    crate::framework::eventually("access is refused", || container.is_refused(&own));
+}
+
+fn with_the_hosts_dev_options_make_nothing_on_the_host(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let request = format!(
+        "devnode:{};link=/dev/oci-hotplug-test-link;mode=0600;uid=1",
+        disk.partition(1)
+    );
+    let container = Bundle::asking(machine, &request).host_dev().start();
+    disk.plug(1);
+    container.eventually_reads(&disk.partition(1), &disk.content(1));
+    container.delete();
+    let node = fs::symlink_metadata(disk.partition(1)).expect("the host's node is still there");
+    assert_eq!(node.uid(), 0);
+    assert!(
+        fs::symlink_metadata("/dev/oci-hotplug-test-link").is_err(),
+        "a link in the host's /dev"
+    );
+}
+
+fn with_a_read_only_root_devices_come_and_go(machine: &Machine) {
+    let disk = Disk::new(machine);
+    for user_namespace in [false, true] {
+        let bundle = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1))).read_only();
+        let bundle = if user_namespace {
+            bundle.user_namespace()
+        } else {
+            bundle
+        };
+        let container = bundle.start();
+        disk.plug(1);
+        container.eventually_reads(&disk.partition(1), &disk.content(1));
+        disk.unplug(1);
+        container.eventually_lacks(&disk.partition(1));
+    }
+}
+
+fn with_dev_in_the_image_devices_come_and_go(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1)))
+        .image_dev()
+        .start();
+    disk.plug(1);
+    container.eventually_reads(&disk.partition(1), &disk.content(1));
+    disk.unplug(1);
+    container.eventually_lacks(&disk.partition(1));
+}
+
+fn with_the_hosts_network_devices_come_and_go(machine: &Machine) {
+    let _udevd = Udevd::start(machine);
+    let disk = Disk::new(machine);
+    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1)))
+        .host_network()
+        .start();
+    disk.plug(1);
+    container.eventually_reads(&disk.partition(1), &disk.content(1));
+    disk.unplug(1);
+    container.eventually_lacks(&disk.partition(1));
+}

@@ -1,0 +1,275 @@
+//! The main promise: what a container asked for is there while it is plugged in, and gone, access and all, when not.
+
+use std::time::Duration;
+
+use crate::framework::disk::number_of;
+use crate::framework::{Bundle, Disk, Machine, Terminal, Udevd, WholeDisk};
+
+on_both_hierarchies!(
+    a_partition_that_is_plugged_in_can_be_read_inside,
+    a_partition_that_is_unplugged_is_gone_and_refused,
+    a_partition_that_comes_back_with_another_number_is_followed,
+    a_number_that_now_belongs_to_another_device_is_refused,
+    a_device_present_at_start_is_in_place_when_create_returns,
+    a_device_absent_at_start_is_waited_for,
+    what_nobody_asked_for_stays_outside,
+    two_containers_get_each_its_own_device,
+    two_containers_share_a_device,
+    a_disk_brings_the_partitions_that_appear_later,
+    a_whole_disk_comes_and_goes_and_comes_back,
+    a_character_device_comes_and_goes_while_it_is_held_open,
+    with_udevd_a_partition_comes_and_goes,
+    with_udevd_a_character_device_comes_and_goes,
+    many_devices_at_once_all_arrive,
+    a_device_that_is_pulled_out_before_the_start_is_followed,
+);
+
+fn a_partition_that_is_plugged_in_can_be_read_inside(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1))).start();
+    assert!(!container.has(&disk.partition(1)));
+    let node = disk.plug(1);
+    container.eventually_reads(&node, &disk.content(1));
+    assert!(container.can_write(&node));
+    let inside = container.stat(&node);
+    assert_eq!(inside.kind, "block special file");
+    assert_eq!(inside.number, number_of(&node));
+}
+
+fn a_partition_that_is_unplugged_is_gone_and_refused(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1)))
+        .capability("CAP_MKNOD")
+        .start();
+    let node = disk.plug(1);
+    container.eventually_reads(&node, &disk.content(1));
+    let number = number_of(&node);
+    let own = container.make_node("own", 'b', number);
+    container.reads(&own, &disk.content(1));
+    disk.unplug(1);
+    container.eventually_lacks(&node);
+    assert!(
+        container.is_refused(&own),
+        "the node that the container made itself: {:?}",
+        container.read(&own, 1)
+    );
+    assert!(container.is_write_refused(&own));
+    assert!(container.is_running());
+}
+
+fn a_partition_that_comes_back_with_another_number_is_followed(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1))).start();
+    let node = disk.plug(1);
+    container.eventually_reads(&node, &disk.content(1));
+    let old = number_of(&node);
+    disk.unplug(1);
+    let _squatter = disk.plug_with_another_number(machine, 1, old);
+    container.eventually_reads(&node, &disk.content(1));
+    assert_eq!(container.stat(&node).number, number_of(&node));
+}
+
+fn a_number_that_now_belongs_to_another_device_is_refused(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1)))
+        .capability("CAP_MKNOD")
+        .start();
+    let node = disk.plug(1);
+    container.eventually_reads(&node, &disk.content(1));
+    let number = number_of(&node);
+    let own = container.make_node("own", 'b', number);
+    disk.unplug(1);
+    container.eventually_lacks(&node);
+    // The device number goes to a disk that the container never asked for.
+    let squatter = disk.plug_with_another_number(machine, 1, number);
+    assert_eq!(number_of(&squatter.partition(1)), number);
+    container.eventually_reads(&node, &disk.content(1));
+    assert!(
+        container.is_refused(&own),
+        "another device's data: {:?}",
+        container.read(&own, 20)
+    );
+}
+
+fn a_device_present_at_start_is_in_place_when_create_returns(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    let container = Bundle::asking(machine, &format!("devnode:{node}")).create();
+    container.reads(&node, &disk.content(1));
+    assert!(
+        container.creation < Duration::from_secs(10),
+        "create took {:?}",
+        container.creation
+    );
+    container.start();
+    container.reads(&node, &disk.content(1));
+    assert_eq!(container.exec_as_root(&format!("head -c 5 {node}")).status, 0);
+}
+
+fn a_device_absent_at_start_is_waited_for(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(4))).create();
+    assert!(!container.has(&disk.partition(4)));
+    let before = container.expect_watcher();
+    container.start();
+    disk.plug(4);
+    container.eventually_reads(&disk.partition(4), &disk.content(4));
+    assert_eq!(container.expect_watcher(), before);
+}
+
+fn what_nobody_asked_for_stays_outside(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(2)))
+        .capability("CAP_MKNOD")
+        .start();
+    let other = disk.plug(1);
+    // Events are in order: when the second one has been served, the first has been seen.
+    disk.plug(2);
+    container.eventually_reads(&disk.partition(2), &disk.content(2));
+    assert!(!container.has(&other));
+    let own = container.make_node("own", 'b', number_of(&other));
+    assert!(container.is_refused(&own));
+}
+
+fn two_containers_get_each_its_own_device(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let first = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1))).start();
+    let second = Bundle::asking(machine, &format!("devnode:{}", disk.partition(2))).start();
+    assert_ne!(first.expect_watcher().pid, second.expect_watcher().pid);
+    disk.plug(1);
+    disk.plug(2);
+    first.eventually_reads(&disk.partition(1), &disk.content(1));
+    second.eventually_reads(&disk.partition(2), &disk.content(2));
+    assert!(!first.has(&disk.partition(2)));
+    assert!(!second.has(&disk.partition(1)));
+    disk.unplug(1);
+    first.eventually_lacks(&disk.partition(1));
+    second.reads(&disk.partition(2), &disk.content(2));
+}
+
+fn two_containers_share_a_device(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let request = format!("devnode:{}", disk.partition(1));
+    let first = Bundle::asking(machine, &request).start();
+    let second = Bundle::asking(machine, &request).start();
+    let node = disk.plug(1);
+    first.eventually_reads(&node, &disk.content(1));
+    second.eventually_reads(&node, &disk.content(1));
+    first.delete();
+    second.reads(&node, &disk.content(1));
+    disk.unplug(1);
+    second.eventually_lacks(&node);
+}
+
+fn a_disk_brings_the_partitions_that_appear_later(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let container = Bundle::asking(machine, &format!("devnode:{}", disk.node)).create();
+    container.reads(&disk.node, &disk.content(0));
+    container.start();
+    for partition in [1, 5, 9] {
+        disk.plug(partition);
+        container.eventually_reads(&disk.partition(partition), &disk.content(partition));
+    }
+    disk.unplug(5);
+    container.eventually_lacks(&disk.partition(5));
+    container.reads(&disk.partition(1), &disk.content(1));
+    container.reads(&disk.partition(9), &disk.content(9));
+    container.reads(&disk.node, &disk.content(0));
+}
+
+fn a_whole_disk_comes_and_goes_and_comes_back(machine: &Machine) {
+    let mut disk = WholeDisk::new();
+    let node = disk.node();
+    let container = Bundle::asking(machine, &format!("devnode:{node}")).start();
+    for _ in 0..3 {
+        disk.plug();
+        crate::framework::eventually(&format!("{node} opens inside"), || {
+            container.read(&node, 0).status == 0
+        });
+        disk.unplug();
+        container.eventually_lacks(&node);
+    }
+}
+
+fn a_character_device_comes_and_goes_while_it_is_held_open(machine: &Machine) {
+    let terminal = Terminal::new();
+    let container = Bundle::asking(machine, &format!("devnode:{}", terminal.node()))
+        .capability("CAP_MKNOD")
+        .start();
+    let node = terminal.plug();
+    container.eventually_reads(&node, &terminal.content());
+    assert_eq!(container.stat(&node).kind, "character special file");
+    let own = container.make_node("own", 'c', number_of(&node));
+    // A process that keeps the device open does not keep it in the container.
+    let holder = container
+        .inside(&format!("sleep 3600 <{node} >/dev/null 2>&1 & echo $!"))
+        .said;
+    terminal.unplug();
+    container.eventually_lacks(&node);
+    assert!(container.is_refused(&own));
+    terminal.plug();
+    container.eventually_reads(&node, &terminal.content());
+    container.inside(&format!("kill {holder}"));
+}
+
+fn with_udevd_a_partition_comes_and_goes(machine: &Machine) {
+    let _udevd = Udevd::start(machine);
+    let disk = Disk::new(machine);
+    let request = format!(
+        "devnode:{0},devnode:{1};ready=kernel",
+        disk.partition(1),
+        disk.partition(2)
+    );
+    let container = Bundle::asking(machine, &request).start();
+    for partition in [1, 2] {
+        let node = disk.plug(partition);
+        container.eventually_reads(&node, &disk.content(partition));
+        disk.unplug(partition);
+        container.eventually_lacks(&node);
+        disk.plug(partition);
+        container.eventually_reads(&node, &disk.content(partition));
+    }
+}
+
+fn with_udevd_a_character_device_comes_and_goes(machine: &Machine) {
+    let _udevd = Udevd::start(machine);
+    for ready in ["", ";ready=udev", ";ready=kernel"] {
+        let terminal = Terminal::new();
+        let container = Bundle::asking(machine, &format!("devnode:{}{ready}", terminal.node())).start();
+        let node = terminal.plug();
+        container.eventually_reads(&node, &terminal.content());
+        terminal.unplug();
+        container.eventually_lacks(&node);
+    }
+}
+
+fn many_devices_at_once_all_arrive(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node)).start();
+    for partition in 1..=15 {
+        disk.plug(partition);
+    }
+    for partition in 1..=15 {
+        container.eventually_reads(&disk.partition(partition), &disk.content(partition));
+    }
+    for partition in 1..=15 {
+        disk.unplug(partition);
+    }
+    for partition in 1..=15 {
+        container.eventually_lacks(&disk.partition(partition));
+    }
+    // The disk itself does not match the pattern.
+    assert!(!container.has(&disk.node));
+}
+
+fn a_device_that_is_pulled_out_before_the_start_is_followed(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    let old = number_of(&node);
+    let container = Bundle::asking(machine, &format!("devnode:{node}")).create();
+    disk.unplug(1);
+    container.eventually_lacks(&node);
+    let _squatter = disk.plug_with_another_number(machine, 1, old);
+    container.start();
+    container.eventually_reads(&node, &disk.content(1));
+}

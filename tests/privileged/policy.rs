@@ -1,0 +1,329 @@
+//! Who may have what: what an annotation is refused at the start and when it is plugged in, what a rule and a class give,
+//! what becomes of a policy that changes, and devices that are inside one container at a time.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::framework::hook::oci_state;
+use crate::framework::machine::PERMISSIVE;
+use crate::framework::{Bundle, Disk, Hook, Machine, RuncContainer, Terminal, eventually};
+
+on_both_hierarchies!(
+    what_is_certain_is_refused_with_code_3_and_the_line_to_add,
+    a_device_that_is_there_is_refused_at_the_start,
+    what_is_plugged_in_is_judged_then_and_again_when_the_policy_changes,
+    a_rule_in_a_drop_in_gives_and_a_bad_one_refuses_all,
+    what_the_administrator_asks_for_passes,
+    a_disk_that_the_host_mounts_leaves_the_container,
+    an_exclusive_device_is_inside_one_container_at_a_time,
+    an_exclusive_request_waits_for_those_who_share,
+    a_crash_of_its_watcher_frees_an_exclusive_device,
+);
+
+const NOTHING: Vec<PathBuf> = Vec::new();
+
+fn inspect(machine: &Machine, container: &RuncContainer<'_>) -> String {
+    let state_dir = machine.state_dir();
+    let state_dir = state_dir.to_str().expect("scratch paths are text");
+    let output = Hook::operator().run(
+        &["inspect", &container.id, "--json", "--state-dir", state_dir],
+        "",
+    );
+    String::from_utf8(output.stdout).expect("JSON is text")
+}
+
+/// `inspect` comes to show all of these words.
+#[track_caller]
+fn eventually_told(machine: &Machine, container: &RuncContainer<'_>, words: &[&str]) {
+    eventually(&format!("inspect of {} shows {words:?}", container.id), || {
+        let shown = inspect(machine, container);
+        words.iter().all(|word| shown.contains(word))
+    });
+}
+
+fn reread(container: &RuncContainer<'_>) {
+    let watcher = container.expect_watcher();
+    kill(Pid::from_raw(watcher.pid), Signal::SIGHUP).expect("send SIGHUP to the watcher");
+}
+
+fn what_is_certain_is_refused_with_code_3_and_the_line_to_add(machine: &Machine) {
+    let file = machine.config();
+    let file = file.to_str().expect("scratch paths are text");
+    let classes_only = "[policy]\nclasses-only = true\n";
+    for (config, request, words) in [
+        (
+            "",
+            "devnode:/dev/mem",
+            [
+                "protected: memory",
+                "[class.NAME] devices = [\"devnode:/dev/mem\"]",
+                file,
+            ],
+        ),
+        (
+            "",
+            "devnode:/dev/kvm",
+            [
+                "protected: virtualization",
+                "[[policy.allow]] devices = [\"devnode:/dev/kvm\"]",
+                file,
+            ],
+        ),
+        (
+            classes_only,
+            "usb:0403",
+            ["classes-only", "[class.NAME] devices = [\"usb:0403\"]", file],
+        ),
+    ] {
+        machine.configure(config);
+        let bundle = Bundle::asking(machine, request);
+        bundle.write();
+        let directory = bundle.directory();
+        let state = oci_state(
+            &bundle.id,
+            "creating",
+            &std::process::id().into(),
+            directory.to_str().expect("scratch paths are text"),
+        );
+        let output = Hook::prestart(machine, &[]).run(&[], &state);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        assert!(said.contains(&format!("device request {request:?}")), "{said}");
+        for word in words {
+            assert!(said.contains(word), "{word:?} is not in: {said}");
+        }
+    }
+    assert_eq!(machine.traces(), NOTHING);
+}
+
+fn a_device_that_is_there_is_refused_at_the_start(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    machine.configure("");
+    let refusal = match Bundle::asking(machine, &format!("devnode:{node}")).try_create() {
+        Ok(container) => panic!("{} was created", container.id),
+        Err(refusal) => refusal.message,
+    };
+    let line = format!("[[policy.allow]] devices = [\\\"devnode:{node}\\\"]");
+    for word in ["default = \\\"removable\\\"", &line] {
+        let plain = word.replace('\\', "");
+        assert!(
+            refusal.contains(word) || refusal.contains(&plain),
+            "{word} is not in: {refusal}"
+        );
+    }
+    eventually("nothing is left", || machine.traces() == NOTHING);
+}
+
+fn what_is_plugged_in_is_judged_then_and_again_when_the_policy_changes(machine: &Machine) {
+    let terminal = Terminal::new();
+    machine.configure("");
+    // Not by its path: that would be refused at the start.
+    let request = format!("subsystem:vc&glob:{}", terminal.node());
+    let container = Bundle::asking(machine, &request).start();
+    let node = terminal.plug();
+    eventually_told(machine, &container, &["protected: console", &node]);
+    assert!(!container.has(&node));
+    machine.configure(PERMISSIVE);
+    reread(&container);
+    container.eventually_reads(&node, &terminal.content());
+    machine.configure("[policy]\ndefault = \"whatever\"\n");
+    reread(&container);
+    eventually_told(
+        machine,
+        &container,
+        &[
+            "config.toml",
+            "line 2",
+            "the policy that was in force before stays",
+        ],
+    );
+    container.reads(&node, &terminal.content());
+    machine.configure("[[policy.deny]]\ndevices = [\"subsystem:vc\"]\nreason = \"screens are private\"\n");
+    reread(&container);
+    container.eventually_lacks(&node);
+    eventually_told(
+        machine,
+        &container,
+        &["[[policy.deny]] at ", "line 1", "screens are private"],
+    );
+    let log = machine.log();
+    assert_eq!(
+        log.matches("screens are private").count(),
+        1,
+        "told more than once: {log}"
+    );
+    terminal.unplug();
+}
+
+fn a_rule_in_a_drop_in_gives_and_a_bad_one_refuses_all(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    machine.configure("");
+    let directory = machine.scratch("config.d");
+    fs::create_dir(&directory).expect("make a directory");
+    let rule = "[[policy.allow]]\ndevices = [\"subsystem:block\"]\naccess = \"r\"\n\
+                annotations = { \"engine.namespace\" = \"lab-*\" }\n";
+    fs::write(directory.join("10-lab.toml"), rule).expect("write a drop-in");
+    let request = format!("devnode:{node};access=r");
+    let container = Bundle::asking(machine, &request)
+        .annotation("engine.namespace", "lab-7")
+        .start();
+    container.reads(&node, &disk.content(1));
+    assert!(container.is_write_refused(&node));
+    let other = Bundle::asking(machine, &request).annotation("engine.namespace", "shop");
+    assert!(other.try_create().is_err(), "the rule is not for this namespace");
+    fs::write(
+        directory.join("20-bad.toml"),
+        "[policy]\ndefualt = \"anything\"\n",
+    )
+    .expect("write a drop-in");
+    let refusal = match Bundle::asking(machine, "usb:0403").try_create() {
+        Ok(container) => panic!("{} was created", container.id),
+        Err(refusal) => refusal.message,
+    };
+    assert!(
+        refusal.contains("20-bad.toml") && refusal.contains("line 2"),
+        "{refusal}"
+    );
+}
+
+fn what_the_administrator_asks_for_passes(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let (first, second) = (disk.plug(1), disk.plug(2));
+    machine.configure(&format!(
+        "[policy]\nclasses-only = true\ndefault = \"nothing\"\n[class.data]\ndevices = [\"devnode:{first};access=r\"]\n"
+    ));
+    let container = Bundle::asking(machine, "class:data;access=rw")
+        .hook_arguments(&["--device", &format!("devnode:{second}")])
+        .start();
+    container.reads(&first, &disk.content(1));
+    assert!(
+        container.is_write_refused(&first),
+        "an annotation gets no more than the class gives"
+    );
+    container.reads(&second, &disk.content(2));
+    machine.configure("[[policy.deny]]\ndevices = [\"subsystem:block\"]\napplies-to = \"all\"\n");
+    reread(&container);
+    container.eventually_lacks(&first);
+    container.eventually_lacks(&second);
+}
+
+fn a_disk_that_the_host_mounts_leaves_the_container(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    let made = Command::new("mke2fs")
+        .args(["-q", "-F", &node])
+        .status()
+        .expect("start mke2fs (package e2fsprogs)");
+    assert!(made.success());
+    let point = machine.scratch("mounted");
+    fs::create_dir(&point).expect("make a mount point");
+    let other = disk.plug(2);
+    let container = Bundle::asking(
+        machine,
+        &format!("devnode:{node},devnode:{other},parent-of:devnode:{other}"),
+    )
+    .start();
+    assert!(container.has(&node) && container.has(&other) && container.has(&disk.node));
+    mount(
+        Some(node.as_str()),
+        &point,
+        Some("ext4"),
+        MsFlags::empty(),
+        None::<&str>,
+    )
+    .expect("mount a partition");
+    // The whole disk with all its partitions: who writes to one of its nodes may write to all.
+    for path in [&node, &other, &disk.node] {
+        container.eventually_lacks(path);
+    }
+    eventually_told(machine, &container, &["protected: host-disk", &node, &disk.node]);
+    let refusal = Bundle::asking(machine, &format!("devnode:{node}")).try_create();
+    assert!(refusal.is_err_and(|refusal| refusal.message.contains("protected: host-disk")));
+    umount2(&point, MntFlags::empty()).expect("unmount a partition");
+    eventually("what is unmounted comes back", || {
+        container.has(&node) && container.has(&disk.node)
+    });
+}
+
+fn an_exclusive_device_is_inside_one_container_at_a_time(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    let request = format!("devnode:{node};exclusive");
+    let first = Bundle::asking(machine, &request).start();
+    first.reads(&node, &disk.content(1));
+    let second = Bundle::asking(machine, &request).start();
+    let third = Bundle::asking(machine, &format!("devnode:{node}")).start();
+    for waiting in [&second, &third] {
+        eventually_told(machine, waiting, &[&node, &format!("container {}", first.id)]);
+        assert!(!waiting.has(&node));
+    }
+    let refusal = Bundle::asking(machine, &format!("devnode:{node};required")).try_create();
+    let message = refusal
+        .err()
+        .expect("what is required and taken refuses the start")
+        .message;
+    assert!(
+        message.contains("required") && message.contains(&first.id),
+        "{message}"
+    );
+    // A device that is gone is nobody's; whoever gets it then, gets it alone.
+    disk.unplug(1);
+    first.eventually_lacks(&node);
+    third.delete();
+    disk.plug(1);
+    eventually("one of the two has it", || first.has(&node) || second.has(&node));
+    assert!(!(first.has(&node) && second.has(&node)));
+    let (has, waits) = if first.has(&node) {
+        (&first, &second)
+    } else {
+        (&second, &first)
+    };
+    has.delete();
+    waits.eventually_reads(&node, &disk.content(1));
+    let log = machine.log();
+    assert!(log.contains("is waited for"), "{log}");
+    waits.delete();
+    assert_eq!(machine.traces(), NOTHING);
+}
+
+fn an_exclusive_request_waits_for_those_who_share(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    let sharing = [(), ()].map(|()| Bundle::asking(machine, &format!("devnode:{node}")).start());
+    for container in &sharing {
+        container.reads(&node, &disk.content(1));
+    }
+    let alone = Bundle::asking(machine, &format!("devnode:{node};exclusive")).start();
+    sharing[0].delete();
+    eventually_told(
+        machine,
+        &alone,
+        &["exclusively", &format!("container {}", sharing[1].id)],
+    );
+    assert!(!alone.has(&node));
+    sharing[1].delete();
+    alone.eventually_reads(&node, &disk.content(1));
+    alone.delete();
+    assert_eq!(machine.traces(), NOTHING);
+}
+
+fn a_crash_of_its_watcher_frees_an_exclusive_device(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    let request = format!("devnode:{node};exclusive");
+    let [first, second] = [(), ()].map(|()| Bundle::asking(machine, &request).start());
+    eventually_told(machine, &second, &[&node, &format!("container {}", first.id)]);
+    first.expect_watcher().kill();
+    second.eventually_reads(&node, &disk.content(1));
+    first.delete();
+    second.reads(&node, &disk.content(1));
+    second.delete();
+    assert_eq!(machine.traces(), NOTHING);
+}

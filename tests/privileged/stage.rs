@@ -1,0 +1,166 @@
+//! The stage that the other stories are told on: what the framework promises, checked with runc alone.
+
+use std::fs;
+
+use crate::framework::disk::number_of;
+use crate::framework::{
+    Announcements, Bundle, Disk, Hierarchy, Machine, Terminal, Udevd, WholeDisk, eventually, kernel,
+};
+
+on_both_hierarchies!(
+    runc_alone_refuses_a_device_that_nobody_asked_for,
+    runc_alone_gives_an_engines_device_with_its_access,
+    a_container_can_be_seen_into_before_its_start,
+    a_container_with_a_user_namespace_has_its_own_root,
+    a_container_with_the_hosts_dev_sees_a_partition_come_and_go,
+    a_partition_comes_back_with_another_number,
+    the_container_ends_when_it_is_told_to,
+    an_engine_that_writes_its_rules_again_can_be_played,
+    a_whole_disk_comes_and_goes,
+    a_terminals_screen_comes_and_goes,
+    udevd_is_there_only_while_a_story_wants_it,
+);
+
+fn runc_alone_refuses_a_device_that_nobody_asked_for(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let container = Bundle::new(machine)
+        .without_hooks()
+        .capability("CAP_MKNOD")
+        .start();
+    let node = disk.plug(1);
+    assert!(!container.has(&node));
+    let own = container.make_node("own", 'b', number_of(&node));
+    assert!(container.is_refused(&own));
+    assert!(container.is_write_refused(&own));
+    assert_eq!(container.watcher(), None);
+}
+
+fn runc_alone_gives_an_engines_device_with_its_access(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    let container = Bundle::new(machine)
+        .without_hooks()
+        .engine_device(&node, "r")
+        .start();
+    container.reads(&node, &disk.content(1));
+    assert!(container.is_write_refused(&node));
+    assert_eq!(container.stat(&node).kind, "block special file");
+    assert_eq!(container.stat(&node).mode, 0o640);
+    assert_eq!(container.stat(&node).number, number_of(&node));
+}
+
+fn a_container_can_be_seen_into_before_its_start(machine: &Machine) {
+    let container = Bundle::new(machine).without_hooks().caller_umask(0o077).create();
+    assert_eq!(container.state().expect("a state")["status"], "created");
+    assert!(container.has("/dev/null"));
+    assert!(!container.has("/dev/nothing"));
+    container.start();
+    assert!(container.is_running());
+    assert!(container.exec_as_root("id").said.starts_with("uid=0"));
+}
+
+fn a_container_with_a_user_namespace_has_its_own_root(machine: &Machine) {
+    let container = Bundle::new(machine)
+        .without_hooks()
+        .user_namespace()
+        .user(1000, 1000)
+        .start();
+    assert!(container.inside("id").said.contains("uid=1000 gid=1000"));
+    let status = fs::read_to_string(format!("/proc/{}/status", container.pid)).expect("read a status");
+    assert!(status.contains("Uid:\t101000\t101000"), "{status}");
+    assert_eq!(container.stat("/bin/busybox").uid, 0);
+}
+
+fn a_container_with_the_hosts_dev_sees_a_partition_come_and_go(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let container = Bundle::new(machine)
+        .without_hooks()
+        .host_dev()
+        .host_network()
+        .start();
+    let node = disk.plug(2);
+    assert!(container.has(&node));
+    assert!(container.is_refused(&node));
+    disk.unplug(2);
+    container.eventually_lacks(&node);
+}
+
+fn a_partition_comes_back_with_another_number(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(3);
+    let old = number_of(&node);
+    disk.unplug(3);
+    let squatter = disk.plug_with_another_number(machine, 3, old);
+    assert_ne!(number_of(&node), old);
+    assert_ne!(squatter.node, disk.node);
+}
+
+fn the_container_ends_when_it_is_told_to(machine: &Machine) {
+    let container = Bundle::new(machine).without_hooks().start();
+    container.kill("USR1");
+    eventually("the container heard SIGUSR1", || container.last_words() == "usr1");
+    assert!(container.is_running());
+    container.kill("TERM");
+    eventually("the container heard SIGTERM", || {
+        container.last_words() == "stopped"
+    });
+    eventually("the container has stopped", || !container.is_running());
+}
+
+fn an_engine_that_writes_its_rules_again_can_be_played(machine: &Machine) {
+    if machine.hierarchy == Hierarchy::V1 {
+        let container = Bundle::new(machine).without_hooks().start();
+        assert!(container.device_rules().contains("c 1:3 rwm"));
+        return;
+    }
+    let [one, other] = [(), ()].map(|()| Bundle::new(machine).without_hooks().start());
+    let programs =
+        |cgroup: std::path::PathBuf| kernel::device_programs(&cgroup).expect("ask for the device programs");
+    let (old, new) = (programs(one.cgroup()), programs(other.cgroup()));
+    assert_eq!((old.len(), new.len()), (1, 1));
+    kernel::replace_device_program(&one.cgroup(), old[0], new[0]).expect("replace a program");
+    assert_eq!(programs(one.cgroup()), new);
+    assert!(kernel::bpf_objects().0 >= 1);
+}
+
+fn a_whole_disk_comes_and_goes(_: &Machine) {
+    let mut disk = WholeDisk::new();
+    disk.plug();
+    assert!(fs::exists(disk.node()).expect("look for a node"));
+    disk.unplug();
+    assert!(!fs::exists(disk.node()).expect("look for a node"));
+}
+
+fn a_terminals_screen_comes_and_goes(machine: &Machine) {
+    let container = Bundle::new(machine).without_hooks().host_dev().start();
+    let listener = Announcements::on_the_host(machine);
+    let terminal = Terminal::new();
+    let node = terminal.plug();
+    let name = node.trim_start_matches("/dev/").to_owned();
+    listener.eventually_hear("KERNEL", "add", &name);
+    assert!(container.is_refused(&node));
+    terminal.unplug();
+    listener.eventually_hear("KERNEL", "remove", &name);
+    assert!(!fs::exists(&node).expect("look for a node"));
+}
+
+fn udevd_is_there_only_while_a_story_wants_it(machine: &Machine) {
+    assert!(!fs::exists("/run/udev/control").expect("look for udevd"));
+    let listener = Announcements::on_the_host(machine);
+    let disk = Disk::new(machine);
+    {
+        let _udevd = Udevd::start(machine);
+        disk.plug(1);
+        let heard = listener.eventually_hear("UDEV", "add", &disk.name(1));
+        assert!(
+            heard
+                .properties
+                .iter()
+                .any(|property| property.starts_with("USEC_INITIALIZED="))
+        );
+        disk.unplug(1);
+    }
+    if !machine.host_runs_udevd {
+        assert!(!fs::exists("/run/udev/control").expect("look for udevd"));
+    }
+}

@@ -1,0 +1,184 @@
+//! The engines, each as a person would use it from a shell.
+
+use crate::container::{Container, IDLE, IDLE_SCRIPT};
+use crate::machine::Machine;
+
+/// An OCI runtime by the name that engines know it by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Runtime {
+    Crun,
+    Runc,
+    Youki,
+}
+
+impl Runtime {
+    /// Where it is.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Crun => "/usr/bin/crun",
+            Self::Runc => "/usr/sbin/runc",
+            Self::Youki => "/usr/local/bin/youki",
+        }
+    }
+
+    /// What configuration files call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Crun => "crun",
+            Self::Runc => "runc",
+            Self::Youki => "youki",
+        }
+    }
+}
+
+/// podman with `runtime`: through hooks.d when an annotation in `options` asks, or through CDI. The image is there.
+pub fn podman<'a>(machine: &'a Machine, runtime: Runtime, options: &str) -> Container<'a> {
+    podman_image(machine);
+    let name = machine.new_name("c");
+    let network = if options.contains("--network") {
+        ""
+    } else {
+        "--network none"
+    };
+    // `--rootfs DIR` stands where the image would, and so is the last of the options.
+    let image = if options.contains("--rootfs") {
+        ""
+    } else {
+        "localhost/box"
+    };
+    // By way of systemd, its default, youki 0.7.0 attaches no device filter at all: every device is open to the container.
+    let manager = match runtime {
+        Runtime::Youki => "--cgroup-manager cgroupfs",
+        Runtime::Crun | Runtime::Runc => "",
+    };
+    machine.run(&format!(
+        "podman {manager} --runtime {} run -d --name {name} {network} --cap-add MKNOD {options} {image} {IDLE}",
+        runtime.path()
+    ));
+    Container::new(
+        machine,
+        format!("podman exec {name}"),
+        format!("podman rm -f -t 2 {name}"),
+    )
+}
+
+/// The image of the tests' containers, for podman and CRI-O, which share a store.
+pub fn podman_image(machine: &Machine) {
+    machine.run("podman image exists localhost/box || podman import -q /var/lib/box.tar localhost/box");
+}
+
+/// Docker, through CDI.
+pub fn docker<'a>(machine: &'a Machine, options: &str) -> Container<'a> {
+    docker_image(machine);
+    let name = machine.new_name("c");
+    let network = if options.contains("--network") {
+        ""
+    } else {
+        "--network none"
+    };
+    machine.run(&format!(
+        "docker run -d --name {name} {network} {options} box {IDLE}"
+    ));
+    Container::new(
+        machine,
+        format!("docker exec {name}"),
+        format!("docker rm -f {name}"),
+    )
+}
+
+/// Docker's daemon, and the image of the tests' containers in its store.
+pub fn docker_image(machine: &Machine) {
+    machine.run("systemctl start docker; docker image inspect box >/dev/null 2>&1 || docker import /var/lib/box.tar box");
+}
+
+/// An engine that kubelet would talk to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cri {
+    Containerd,
+    Crio,
+}
+
+impl Cri {
+    fn crictl(self) -> &'static str {
+        match self {
+            Self::Containerd => "crictl -r unix:///run/containerd/containerd.sock",
+            Self::Crio => "crictl -r unix:///run/crio/crio.sock",
+        }
+    }
+
+    /// The engine runs, and has the images of pods and containers.
+    fn start(self, machine: &Machine) {
+        machine.run(match self {
+            Self::Containerd => {
+                "systemctl start containerd; podman image exists localhost/pause:test || podman import -q \
+                 --change 'ENTRYPOINT [\"/bin/busybox\",\"sleep\",\"1000000\"]' /var/lib/box.tar localhost/pause:test; \
+                 for image in pause:test box:latest; do ctr -n k8s.io images ls -q | grep -qx localhost/$image || \
+                 podman save -q --format docker-archive localhost/$image | ctr -n k8s.io images import -; done"
+            }
+            Self::Crio => "systemctl start crio",
+        });
+    }
+}
+
+/// A pod of one container, as kubelet asks an engine for it. `annotations` are those of pod and container, and
+/// `devices` the names of CDI devices, both as JSON.
+pub fn pod<'a>(
+    machine: &'a Machine,
+    engine: Cri,
+    runtime: Runtime,
+    annotations: &str,
+    devices: &str,
+) -> Container<'a> {
+    podman_image(machine);
+    engine.start(machine);
+    let (name, crictl) = (machine.new_name("c"), engine.crictl());
+    let security = r#""security_context": { "namespace_options": { "network": 2, "pid": 1 },
+        "capabilities": { "add_capabilities": ["MKNOD"] } }"#;
+    let sandbox = format!(
+        r#"{{ "metadata": {{ "name": "{name}", "namespace": "tests", "uid": "{name}" }}, "annotations": {annotations},
+            "log_directory": "/var/log/pods/{name}", "linux": {{ "cgroup_parent": "tests.slice", {security} }} }}"#
+    );
+    let container = format!(
+        r#"{{ "metadata": {{ "name": "{name}" }}, "image": {{ "image": "localhost/box:latest" }}, "log_path": "log",
+            "command": ["sh", "-c", "{IDLE_SCRIPT}"], "annotations": {annotations}, "CDI_devices": {devices}, "linux": {{ {security} }} }}"#
+    );
+    machine.write(&format!("/run/{name}/pod.json"), &sandbox);
+    machine.write(&format!("/run/{name}/container.json"), &container);
+    let started = machine.run(&format!(
+        "set -e; cd /run/{name}; mkdir -p /var/log/pods/{name}; \
+         pod=$({crictl} runp --runtime {} pod.json); echo $pod; \
+         id=$({crictl} create --no-pull $pod container.json pod.json); echo $id; {crictl} start $id > /dev/null",
+        runtime.name()
+    ));
+    let (pod, id) = started.split_once('\n').expect("two ids");
+    Container::new(
+        machine,
+        format!("{crictl} exec {id}"),
+        format!("{crictl} rmp -f {pod}"),
+    )
+}
+
+/// A container of an OCI runtime alone: `runc spec`'s config.json with hooks and `annotations` (JSON) in it.
+pub fn bundle<'a>(machine: &'a Machine, runtime: Runtime, annotations: &str) -> Container<'a> {
+    let (name, program) = (machine.new_name("c"), runtime.path());
+    let hooks = "/usr/libexec/oci/hooks.d/oci-hotplug";
+    let edit = format!(
+        r#".annotations = {annotations} | .process.args = ["sleep", "1000000"] | .process.terminal = false
+            | .root = {{ "path": "/var/lib/box" }} | .hostname = "box"
+            | .process.capabilities |= with_entries(.value += ["CAP_MKNOD"])
+            | .hooks = {{ "createRuntime": [{{ "path": "{hooks}-prestart" }}], "poststop": [{{ "path": "{hooks}-poststop" }}] }}"#
+    );
+    machine.write(&format!("/run/{name}/edit.jq"), &edit);
+    machine.run(&format!(
+        "set -e; cd /run/{name}; runc spec; jq -f edit.jq config.json > new.json; mv new.json config.json; \
+         {program} create {name} < /dev/null > output 2>&1 || {{ cat output; exit 1; }}; {program} start {name}"
+    ));
+    Container::new(
+        machine,
+        format!("{program} exec {name}"),
+        format!(
+            "{program} kill {name} KILL; {}",
+            crate::shell::until(&format!("{program} delete {name}"))
+        ),
+    )
+}

@@ -1,0 +1,19 @@
+//! Every engine, with real USB devices, in a virtual machine: what the README's table of engines promises is seen here.
+//!
+//! `tests/vm/prepare.sh` installs what is needed; tests/vm/README.md tells the rest.
+
+mod boundaries;
+mod container;
+mod docker;
+mod engine;
+mod install;
+mod kinds_of_devices;
+mod kubernetes_engines;
+mod lifecycle;
+mod machine;
+mod podman;
+mod qmp;
+mod runtimes;
+mod shell;
+mod story;
+mod usb;

@@ -65,6 +65,7 @@ fn rounds_leave_nothing(machine: &Machine, user_namespace: bool) {
     };
     // The first rounds fill what is kept on purpose (buffers, the allocator's arenas).
     (0..20).for_each(|_| round());
+    watcher.eventually_waits_for_events();
     let before = holdings(&container, &watcher);
     let memory = watcher.memory("Rss");
     let objects = kernel::bpf_objects();

@@ -57,6 +57,22 @@ impl Watcher {
         eventually(&format!("the watcher {self:?} has ended"), || !self.is_alive());
     }
 
+    /// Waits until it has nothing to do: it waits for events, as the first field of /proc/PID/syscall tells (proc(5)).
+    /// While it works it holds descriptors that it will not keep.
+    #[track_caller]
+    pub fn eventually_waits_for_events(&self) {
+        let waiting = [
+            #[cfg(target_arch = "x86_64")]
+            nix::libc::SYS_epoll_wait,
+            nix::libc::SYS_epoll_pwait,
+        ];
+        eventually(&format!("the watcher {self:?} waits for events"), || {
+            let line = fs::read_to_string(self.proc("syscall")).expect("read what the watcher waits in");
+            let call = line.split(' ').next().and_then(|number| number.parse().ok());
+            call.is_some_and(|call| waiting.contains(&call))
+        });
+    }
+
     /// kill -9.
     pub fn kill(&self) {
         let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);

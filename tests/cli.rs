@@ -60,9 +60,9 @@ fn a_record_without_watcher_is_shown_as_such_and_found_by_its_beginning() {
     let list = out(&tool_with(scratch.path(), &["list"]));
     let lines: Vec<&str> = list.lines().collect();
     assert_eq!(lines.len(), 4, "{list}");
-    assert!(lines[0].starts_with("CONTAINER  SINCE"), "{list}");
+    assert!(lines[0].starts_with("CONTAINER  NAME  ENGINE  SINCE"), "{list}");
     assert!(
-        lines[1].starts_with("alpha1") && lines[1].contains("no watcher"),
+        lines[1].starts_with("alpha1     -     -") && lines[1].contains("no watcher"),
         "{list}"
     );
     assert!(lines[1].ends_with("usb:0403:6001;access=r"), "{list}");
@@ -81,6 +81,76 @@ fn a_record_without_watcher_is_shown_as_such_and_found_by_its_beginning() {
     assert_eq!(
         err(&several),
         "oci-hotplug: \"alpha\" begins the ids of several containers: alpha1, alpha2 (give more of it)\n"
+    );
+}
+
+/// A state directory with a container of podman's, and podman's store that has its name.
+fn with_a_container_of_podman(scratch: &std::path::Path) -> std::path::PathBuf {
+    let id = "0a1b2c3d4e5f".repeat(6)[..64].to_owned();
+    let store = scratch.join("overlay-containers");
+    std::fs::create_dir_all(&store).expect("podman's store");
+    std::fs::write(
+        store.join("containers.json"),
+        format!(r#"[{{"id":"{id}","names":["robot"]}}]"#),
+    )
+    .expect("podman's index");
+    let bundle = store.join(&id).join("userdata");
+    let dir = scratch.join("state/containers").join(&id);
+    std::fs::create_dir_all(&dir).expect("a record's directory");
+    let record = format!(
+        r#"{{"version":1,"container":{{"id":"{id}","pid":1,"start_time":1,"bundle":"{}","rootfs":"/rootfs","cgroups_path":null,"user":{{"uid":0,"gid":0}}}},"asked":[{{"origin":"annotation","request":"usb:0403:6001"}}],"symlinks":[],"enrolled":0}}"#,
+        bundle.display()
+    );
+    std::fs::write(dir.join("record.json"), record).expect("a record");
+    scratch.join("state")
+}
+
+#[test]
+fn a_container_has_the_name_and_the_short_id_that_its_engine_shows() {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let state = with_a_container_of_podman(scratch.path());
+    let list = out(&tool_with(&state, &["list"]));
+    assert!(
+        list.lines()
+            .any(|line| line.starts_with("0a1b2c3d4e5f  robot  podman  ")),
+        "{list}"
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&out(&tool_with(&state, &["list", "--json"]))).expect("JSON");
+    assert_eq!(
+        (&json[0]["name"], &json[0]["engine"]),
+        (&"robot".into(), &"podman".into())
+    );
+    let inspect = out(&tool_with(&state, &["inspect", "robot"]));
+    assert!(
+        inspect.contains("\nName       robot\nEngine     podman\n"),
+        "{inspect}"
+    );
+}
+
+#[test]
+fn the_tree_has_the_kernel_s_own_devices_only_when_all_is_asked_for() {
+    let few = out(&tool(&["tree"]));
+    assert!(few.starts_with("DEVICE"), "{few}");
+    assert!(
+        few.contains("more nodes (--all)") && !few.contains("/dev/null"),
+        "{few}"
+    );
+    let all = out(&tool(&["tree", "--all"]));
+    assert!(
+        all.lines()
+            .any(|line| line.contains("─ null") && line.ends_with("/dev/null")),
+        "{all}"
+    );
+    // Nothing but text where the output is no terminal.
+    assert!(!all.contains('\u{1b}'), "{all}");
+    let json: serde_json::Value = serde_json::from_str(&out(&tool(&["tree", "--json"]))).expect("JSON");
+    assert!(
+        json.as_array()
+            .expect("buses")
+            .iter()
+            .any(|bus| bus["name"] == "virtual" && bus["hidden"].as_u64() > Some(1)),
+        "{json}"
     );
 }
 
@@ -119,7 +189,7 @@ fn a_malformed_request_is_told_with_code_2() {
 #[test]
 fn help_names_every_verb() {
     let help = out(&tool(&["--help"]));
-    for verb in ["list", "inspect", "match", "demo"] {
+    for verb in ["list", "inspect", "match", "tree", "demo"] {
         assert!(
             help.lines().any(|line| line.trim_start().starts_with(verb)),
             "{verb} in:\n{help}"

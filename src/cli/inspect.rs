@@ -20,6 +20,8 @@ pub fn run(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
     if as_json {
         let whole = json!({
             "id": container.id,
+            "name": container.name(),
+            "engine": container.engine(),
             "health": container.health(),
             "record": container.record,
             "status": container.status,
@@ -33,6 +35,12 @@ pub fn run(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
 
 fn write(out: &mut impl Write, container: &Enrolled) -> std::io::Result<()> {
     writeln!(out, "Container  {}", container.id)?;
+    if let Some(name) = container.name() {
+        writeln!(out, "Name       {name}")?;
+    }
+    if let Some(engine) = container.engine() {
+        writeln!(out, "Engine     {engine}")?;
+    }
     writeln!(out, "Health     {}", container.health())?;
     if let Some(record) = &container.record {
         let facts = &record.container;

@@ -28,16 +28,24 @@ pub fn run(registry: &Registry, as_json: bool) -> Result<()> {
         return Ok(());
     }
     let now = SystemTime::now();
-    let rows: Vec<[String; 5]> = containers.iter().map(|container| row(container, now)).collect();
+    let rows: Vec<[String; 7]> = containers.iter().map(|container| row(container, now)).collect();
     table::write(
         &mut out,
-        ["CONTAINER", "SINCE", "HEALTH", "INSIDE", "REQUESTS"],
+        [
+            "CONTAINER",
+            "NAME",
+            "ENGINE",
+            "SINCE",
+            "HEALTH",
+            "INSIDE",
+            "REQUESTS",
+        ],
         &rows,
     )?;
     Ok(())
 }
 
-fn row(container: &Enrolled, now: SystemTime) -> [String; 5] {
+fn row(container: &Enrolled, now: SystemTime) -> [String; 7] {
     let since = container.record.as_ref().map_or_else(String::new, |record| {
         let enrolled = UNIX_EPOCH + Duration::from_secs(record.enrolled);
         ago(now.duration_since(enrolled).unwrap_or_default())
@@ -58,19 +66,24 @@ fn row(container: &Enrolled, now: SystemTime) -> [String; 5] {
         .record
         .as_ref()
         .map_or_else(String::new, |record| asked_for(&record.asked).join(", "));
-    // An engine's id is 64 digits, and people know the first twelve.
-    let short: String = container.id.as_str().chars().take(12).collect();
-    let id = if container.id.as_str().len() == 64 {
-        short
-    } else {
-        container.id.to_string()
-    };
-    [id, since, container.health().into(), inside, requests]
+    [
+        container.short_id().to_owned(),
+        container.name().unwrap_or_else(|| "-".into()),
+        container
+            .engine()
+            .map_or_else(|| "-".into(), |engine| engine.to_string()),
+        since,
+        container.health().into(),
+        inside,
+        requests,
+    ]
 }
 
 fn to_json(container: &Enrolled) -> serde_json::Value {
     json!({
         "id": container.id,
+        "name": container.name(),
+        "engine": container.engine(),
         "health": container.health(),
         "enrolled": container.record.as_ref().map(|record| record.enrolled),
         "requests": container.record.as_ref().map(|record| {

@@ -1,31 +1,66 @@
 //! `oci-hotplug match`
 
+use std::collections::BTreeSet;
 use std::io::Write;
 
 use anyhow::{Context, Result};
+use serde::Serialize;
 use serde_json::json;
 
+use super::follow::follow;
 use super::table;
-use crate::host::monitor::DeviceMonitor;
+use crate::host::monitor::{DeviceMonitor, RECEIVE_BUFFER};
 use crate::model::annotations::{Asks, read_list};
-use crate::model::asked::Origin;
+use crate::model::asked::{Asked, Origin};
 use crate::model::attachment::Attachments;
 use crate::model::class::Classes;
 use crate::model::grants::GrantSet;
 use crate::model::inventory::Inventory;
-use crate::model::reconcile::{ProcessUser, Reconciler, Step, admit_all};
+use crate::model::reconcile::{Plan, ProcessUser, Reconciler, Step, admit_all};
+use crate::model::symlink::SymlinkRule;
 use crate::model::wanted::Wanted;
 
-/// Prints what a request selects now. It is the watcher's own plan for an empty container, carried out by nobody.
-pub fn run(text: &str, classes: &Classes, as_json: bool) -> Result<()> {
+/// Prints what a request selects now, and with `watch` what comes and goes from then on.
+pub fn run(text: &str, classes: &Classes, watch: bool, as_json: bool) -> Result<()> {
     let Asks { asked, symlinks } = read_list(Origin::Administrator, text, classes)?;
     let requests: Vec<_> = asked.iter().map(|asked| asked.request.clone()).collect();
     let mut wanted = Wanted::of(&requests, &symlinks);
     // Nobody waits for a fast answer here, and everybody wants to see the links.
     wanted.udev = true;
-    let monitor = DeviceMonitor::open(wanted, 0).context("listing the host's devices")?;
+    let buffer = if watch { RECEIVE_BUFFER } else { 0 };
+    let mut monitor = DeviceMonitor::open(wanted, buffer).context("listing the host's devices")?;
+    let mut shown = select(&monitor, &asked, &symlinks)?;
+    shown.print(as_json)?;
+    if !watch {
+        return Ok(());
+    }
+    follow(&mut monitor, |monitor| {
+        let now = select(monitor, &asked, &symlinks)?;
+        print_change(&shown.nodes, &now.nodes, as_json)?;
+        shown = now;
+        Ok(())
+    })
+}
+
+/// What a request selects at one moment.
+struct Selection {
+    asked: Vec<Asked>,
+    nodes: BTreeSet<Node>,
+    conflicts: Vec<String>,
+}
+
+/// A node that a container would get.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+struct Node {
+    path: String,
+    number: String,
+    device: String,
+}
+
+/// The watcher's own plan for an empty container, carried out by nobody.
+fn select(monitor: &DeviceMonitor, asked: &[Asked], symlinks: &[SymlinkRule]) -> Result<Selection> {
     let inventory = Inventory::new(monitor.enumerate().context("listing the host's devices")?);
-    let mut reconciler = Reconciler::new(asked, symlinks, ProcessUser { uid: 0, gid: 0 });
+    let mut reconciler = Reconciler::new(asked.to_vec(), symlinks.to_vec(), ProcessUser { uid: 0, gid: 0 });
     reconciler.find_roots(&inventory);
     let plan = reconciler.plan(
         &inventory,
@@ -34,57 +69,88 @@ pub fn run(text: &str, classes: &Classes, as_json: bool) -> Result<()> {
         &Default::default(),
         &admit_all,
     );
-    let mut out = std::io::stdout().lock();
-    if as_json {
-        let roots: Vec<_> = reconciler
-            .asked()
+    Ok(Selection {
+        asked: reconciler.asked().to_vec(),
+        nodes: nodes(&plan),
+        conflicts: plan
+            .conflicts
             .iter()
-            .map(|asked| json!({ "request": asked.request.to_string(), "selects": asked.roots }))
-            .collect();
-        let nodes: Vec<_> = nodes(&plan.steps)
-            .map(|(path, num, syspath)| json!({ "path": path, "number": num, "device": syspath }))
-            .collect();
-        writeln!(
-            out,
-            "{}",
-            serde_json::to_string_pretty(&json!({ "requests": roots, "nodes": nodes }))?
-        )?;
-        return Ok(());
-    }
-    for asked in reconciler.asked() {
-        if asked.roots.is_empty() {
-            writeln!(out, "{}: no such device is present now", asked.request)?;
-        }
-        for root in &asked.roots {
-            writeln!(out, "{}: selects {root}", asked.request)?;
-        }
-    }
-    let rows: Vec<[String; 3]> = nodes(&plan.steps)
-        .map(|(path, num, syspath)| [path, num, syspath])
-        .collect();
-    if !rows.is_empty() {
-        writeln!(out)?;
-        table::write(&mut out, ["NODE", "NUMBER", "DEVICE"], &rows)?;
-    }
-    for conflict in &plan.conflicts {
-        writeln!(
-            out,
-            "{}: {} has it, and {} wants it too",
-            conflict.path.display(),
-            conflict.holder,
-            conflict.syspath
-        )?;
-    }
-    Ok(())
+            .map(|conflict| {
+                format!(
+                    "{}: {} has it, and {} wants it too",
+                    conflict.path.display(),
+                    conflict.holder,
+                    conflict.syspath
+                )
+            })
+            .collect(),
+    })
 }
 
-fn nodes(steps: &[Step]) -> impl Iterator<Item = (String, String, String)> + '_ {
-    steps.iter().filter_map(|step| match step {
-        Step::AddNode { path, attachment } => Some((
-            path.display().to_string(),
-            attachment.node.num.to_string(),
-            attachment.device.syspath.to_string(),
-        )),
+fn nodes(plan: &Plan) -> BTreeSet<Node> {
+    let mut nodes = BTreeSet::new();
+    nodes.extend(plan.steps.iter().filter_map(|step| match step {
+        Step::AddNode { path, attachment } => Some(Node {
+            path: path.display().to_string(),
+            number: attachment.node.num.to_string(),
+            device: attachment.device.syspath.to_string(),
+        }),
         _ => None,
-    })
+    }));
+    nodes
+}
+
+impl Selection {
+    fn print(&self, as_json: bool) -> Result<()> {
+        let mut out = std::io::stdout().lock();
+        if as_json {
+            let roots: Vec<_> = self
+                .asked
+                .iter()
+                .map(|asked| json!({ "request": asked.request.to_string(), "selects": asked.roots }))
+                .collect();
+            let whole = json!({ "requests": roots, "nodes": self.nodes });
+            writeln!(out, "{}", serde_json::to_string_pretty(&whole)?)?;
+            return Ok(());
+        }
+        for asked in &self.asked {
+            if asked.roots.is_empty() {
+                writeln!(out, "{}: no such device is present now", asked.request)?;
+            }
+            for root in &asked.roots {
+                writeln!(out, "{}: selects {root}", asked.request)?;
+            }
+        }
+        let rows: Vec<[String; 3]> = self.nodes.iter().cloned().map(Node::into_row).collect();
+        if !rows.is_empty() {
+            writeln!(out)?;
+            table::write(&mut out, ["NODE", "NUMBER", "DEVICE"], &rows)?;
+        }
+        for conflict in &self.conflicts {
+            writeln!(out, "{conflict}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Node {
+    fn into_row(self) -> [String; 3] {
+        [self.path, self.number, self.device]
+    }
+}
+
+/// A line for each node that came or went.
+fn print_change(before: &BTreeSet<Node>, now: &BTreeSet<Node>, as_json: bool) -> Result<()> {
+    let gone = before.difference(now).map(|node| ("remove", '-', node));
+    let come = now.difference(before).map(|node| ("add", '+', node));
+    let mut out = std::io::stdout().lock();
+    for (action, sign, node) in gone.chain(come) {
+        if as_json {
+            writeln!(out, "{}", json!({ "action": action, "node": node }))?;
+        } else {
+            writeln!(out, "{sign} {}  {}  {}", node.path, node.number, node.device)?;
+        }
+    }
+    out.flush()?;
+    Ok(())
 }

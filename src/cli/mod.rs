@@ -3,10 +3,12 @@
 mod cdi;
 mod demo;
 mod docs;
+mod follow;
 mod inspect;
 mod list;
 mod matching;
 mod table;
+mod tree;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,8 +21,10 @@ use crate::cdi::names::NameError;
 use crate::exit;
 use crate::host::config::Config;
 use crate::host::control::{self, Answer, Question, Status};
+use crate::host::engine_names;
 use crate::host::registry::{Record, Registry};
 use crate::model::annotations::AskError;
+use crate::model::engine::{self, Engine};
 use crate::model::oci::ContainerId;
 
 /// Device hotplug for running OCI containers.
@@ -56,7 +60,7 @@ enum Verb {
     List,
     /// All that is known of one container.
     Inspect {
-        /// The container's id, or the beginning of it.
+        /// The container's id, the beginning of it, or its name.
         #[arg(value_name = "ID")]
         id: String,
     },
@@ -68,7 +72,12 @@ enum Verb {
         /// The request, as in the annotation io.oci-hotplug.devices.
         #[arg(value_name = "REQUEST")]
         request: String,
+        /// Go on, and tell what comes and goes, until interrupted.
+        #[arg(long)]
+        watch: bool,
     },
+    /// The host's devices as a tree, and which container holds each.
+    Tree(tree::Options),
     /// Devices of the Container Device Interface (CDI): write, list, validate, resolve.
     Cdi(cdi::Cdi),
     /// Write the man pages and completions of this program into a directory.
@@ -95,7 +104,10 @@ pub fn main() -> ExitCode {
         match command.verb {
             Verb::List => list::run(&registry, command.common.json),
             Verb::Inspect { id } => inspect::run(&registry, &id, command.common.json),
-            Verb::Match { request } => matching::run(&request, &config.classes()?, command.common.json),
+            Verb::Match { request, watch } => {
+                matching::run(&request, &config.classes()?, watch, command.common.json)
+            }
+            Verb::Tree(options) => tree::run(&registry, options, command.common.json),
             Verb::Cdi(arguments) => cdi::run(&arguments, &config, command.common.json),
             Verb::GenerateDocs { dir } => docs::run(&dir),
             Verb::Demo => demo::run(),
@@ -128,6 +140,15 @@ struct Enrolled {
     status: Option<Status>,
 }
 
+fn engine_of(record: &Record) -> Option<Engine> {
+    engine::engine(&record.container.bundle, &record.circumstances.annotations)
+}
+
+fn name_of(record: &Record) -> Option<String> {
+    engine::name(&record.circumstances.annotations)
+        .or_else(|| engine_names::name(engine_of(record)?, &record.container))
+}
+
 /// How long a watcher may take to say how it goes.
 const STATUS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -150,11 +171,20 @@ impl Enrolled {
             .collect())
     }
 
-    /// The one container whose id is, or begins with, `id`.
+    /// The one container whose id is, or begins with, `id`, or whose name it is.
     fn find(registry: &Registry, id: &str) -> Result<Self> {
         check_access(registry)?;
         let ids = registry.ids()?;
-        let exact = ids.iter().find(|known| known.as_str() == id).cloned();
+        let is_named = |known: &&ContainerId| {
+            let record = registry.record(known).ok().flatten();
+            record.is_some_and(|record| name_of(&record).is_some_and(|name| name == id))
+        };
+        let mut named = ids.iter().filter(is_named);
+        let exact = ids
+            .iter()
+            .find(|known| known.as_str() == id)
+            .or_else(|| named.next().filter(|_| named.next().is_none()))
+            .cloned();
         let mut starting: Vec<ContainerId> = ids
             .into_iter()
             .filter(|known| !id.is_empty() && known.as_str().starts_with(id))
@@ -171,6 +201,27 @@ impl Enrolled {
                 )
             }
         }
+    }
+
+    /// The engine that started it, as far as its bundle tells.
+    fn engine(&self) -> Option<Engine> {
+        self.record.as_ref().and_then(engine_of)
+    }
+
+    /// The name that its engine gives it.
+    fn name(&self) -> Option<String> {
+        self.record.as_ref().and_then(name_of)
+    }
+
+    /// Its id as people know it: of an engine's 64 digits the first twelve.
+    fn short_id(&self) -> &str {
+        let id = self.id.as_str();
+        if id.len() == 64 { &id[..12] } else { id }
+    }
+
+    /// Its name; where it has none, its id.
+    fn called(&self) -> String {
+        self.name().unwrap_or_else(|| self.short_id().to_owned())
     }
 
     /// One word for how it goes.

@@ -1,6 +1,26 @@
-//! Plain tables: columns as wide as their widest cell, the last one as long as it is.
+//! Plain tables: columns as wide as their widest cell; on a terminal the last one is cut at its edge.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
+
+/// How many columns a text takes. Letters of double width count once: few names have any.
+pub(super) fn width(text: &str) -> usize {
+    text.chars().count()
+}
+
+/// The text, cut with `…` where it would take more columns than these.
+pub(super) fn clipped(text: &str, columns: usize) -> String {
+    if width(text) <= columns {
+        return text.to_owned();
+    }
+    let kept = text.chars().take(columns.saturating_sub(1));
+    kept.chain((columns > 0).then_some('…')).collect()
+}
+
+/// The terminal's columns; `None` where our output does not go to one.
+pub(super) fn screen_width() -> Option<usize> {
+    let (columns, _) = terminal_size::terminal_size()?;
+    std::io::stdout().is_terminal().then_some(usize::from(columns.0))
+}
 
 /// Writes rows under a header, columns two spaces apart.
 ///
@@ -11,19 +31,20 @@ pub fn write<const N: usize>(
     header: [&str; N],
     rows: &[[String; N]],
 ) -> std::io::Result<()> {
-    let mut widths = header.map(|cell| cell.chars().count());
+    let mut widths = header.map(width);
     for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+        for (widest, cell) in widths.iter_mut().zip(row) {
+            *widest = (*widest).max(width(cell));
         }
     }
+    let screen = screen_width().unwrap_or(usize::MAX);
     let header = header.map(str::to_owned);
     for row in std::iter::once(&header).chain(rows) {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(widths) {
             line.push_str(&format!("{cell:width$}  "));
         }
-        writeln!(out, "{}", line.trim_end())?;
+        writeln!(out, "{}", clipped(line.trim_end(), screen))?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ pub mod config;
 pub mod container;
 pub mod container_dev;
 pub mod control;
+pub mod engine_names;
 pub mod filter;
 pub mod host_use;
 pub mod leases;

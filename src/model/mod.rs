@@ -6,6 +6,8 @@ pub mod attachment;
 pub mod class;
 pub mod device;
 pub mod device_rules;
+pub mod device_tree;
+pub mod engine;
 pub mod event;
 pub mod filter_program;
 pub mod grants;

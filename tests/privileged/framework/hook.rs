@@ -60,10 +60,17 @@ impl Hook {
         entry
     }
 
+    /// It as a command, with its arguments so far.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(self.path);
+        command.args(&self.arguments);
+        command
+    }
+
     /// Starts it by hand with `input` (an OCI state, as a rule) on its standard input.
     pub fn run(&self, more: &[&str], input: &str) -> Output {
-        let mut child = Command::new(self.path)
-            .args(&self.arguments)
+        let mut child = self
+            .command()
             .args(more)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

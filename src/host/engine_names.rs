@@ -1,0 +1,127 @@
+//! What an engine calls a container, from the engine's own files: podman and Docker say it nowhere else.
+//!
+//! For display only. Must not know what the names are for.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::container::ContainerFacts;
+use crate::model::engine::{Engine, printable};
+
+/// The longest file of an engine that is read, in bytes: podman keeps the names of all its containers in one.
+const MAX_FILE: u64 = 16 << 20;
+
+/// Where Docker keeps its containers when nothing else is said.
+const DOCKER: &str = "/var/lib/docker";
+
+/// An entry of containers/storage's containers.json (containers/storage, containers.go).
+#[derive(Deserialize)]
+struct StorageEntry {
+    id: String,
+    #[serde(default)]
+    names: Vec<String>,
+}
+
+/// Docker's containers/ID/config.v2.json (moby, daemon/container).
+#[derive(Deserialize)]
+struct DockerConfig {
+    #[serde(rename = "Name")]
+    name: String,
+}
+
+/// The name that the engine's own files give the container; `None` where they do not, or can't be read.
+pub fn name(engine: Engine, facts: &ContainerFacts) -> Option<String> {
+    match engine {
+        Engine::Podman => storage_name(facts),
+        Engine::Docker => docker_name(facts),
+        Engine::Containerd | Engine::CriO => None,
+    }
+    .map(|name| printable(&name))
+    .filter(|name| !name.is_empty())
+}
+
+/// The bundle is `STORE/ID/userdata`; the store's index tells the names.
+fn storage_name(facts: &ContainerFacts) -> Option<String> {
+    let store = facts.bundle.ancestors().nth(2)?;
+    ["containers.json", "volatile-containers.json"]
+        .iter()
+        .find_map(|index| {
+            let entries: Vec<StorageEntry> = read_json(&store.join(index))?;
+            let entry = entries.into_iter().find(|entry| entry.id == facts.id)?;
+            entry.names.into_iter().next()
+        })
+}
+
+/// The root file system is `ROOT/overlay2/LAYER/merged` with the classic image store, where ROOT is Docker's directory,
+/// also with a `data-root` or with remapped users.
+fn docker_name(facts: &ContainerFacts) -> Option<String> {
+    let beside = facts.rootfs.ancestors().nth(3).map(Path::to_owned);
+    beside
+        .into_iter()
+        .chain([PathBuf::from(DOCKER)])
+        .find_map(|root| {
+            let path = root.join("containers").join(&facts.id).join("config.v2.json");
+            let config: DockerConfig = read_json(&path)?;
+            Some(config.name.trim_start_matches('/').to_owned())
+        })
+}
+
+fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Option<T> {
+    let mut text = Vec::new();
+    File::open(path)
+        .ok()?
+        .take(MAX_FILE)
+        .read_to_end(&mut text)
+        .ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::reconcile::ProcessUser;
+    use std::fs;
+
+    fn facts(bundle: PathBuf, rootfs: PathBuf) -> ContainerFacts {
+        ContainerFacts {
+            id: "0a1b".into(),
+            pid: 1,
+            start_time: 1,
+            bundle,
+            rootfs,
+            cgroups_path: None,
+            user: ProcessUser { uid: 0, gid: 0 },
+        }
+    }
+
+    #[test]
+    fn podman_s_name_is_in_the_index_of_its_store() {
+        let scratch = tempfile::tempdir().unwrap();
+        let store = scratch.path().join("overlay-containers");
+        fs::create_dir(&store).unwrap();
+        let facts = facts(store.join("0a1b/userdata"), PathBuf::from("/rootfs"));
+        assert_eq!(name(Engine::Podman, &facts), None);
+        let index =
+            r#"[{"id":"ffff","names":["other"]},{"id":"0a1b","names":["lab"],"layer":"x"},{"id":"eeee"}]"#;
+        fs::write(store.join("containers.json"), index).unwrap();
+        assert_eq!(name(Engine::Podman, &facts).as_deref(), Some("lab"));
+        assert_eq!(name(Engine::CriO, &facts), None);
+    }
+
+    #[test]
+    fn docker_s_name_is_in_the_container_s_own_file() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = scratch.path();
+        fs::create_dir_all(root.join("containers/0a1b")).unwrap();
+        fs::write(
+            root.join("containers/0a1b/config.v2.json"),
+            r#"{"Name":"/ro\u001bbot","ID":"0a1b"}"#,
+        )
+        .unwrap();
+        let facts = facts(PathBuf::from("/run/x/moby/0a1b"), root.join("overlay2/77/merged"));
+        assert_eq!(name(Engine::Docker, &facts).as_deref(), Some("robot"));
+    }
+}

@@ -1,0 +1,172 @@
+//! Which engine started a container, and what people call it: from the bundle's path and the engine's annotations.
+//!
+//! For display only. Annotations are as true as whoever wrote them: nothing is decided by what is said here.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Component, Path};
+
+use serde::Serialize;
+
+/// An engine that is known by the bundles it makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// podman (libpod).
+    Podman,
+    /// Docker (moby).
+    Docker,
+    /// containerd, with another client than Docker: CRI, nerdctl, ctr.
+    Containerd,
+    /// CRI-O.
+    #[serde(rename = "cri-o")]
+    CriO,
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Podman => "podman",
+            Self::Docker => "docker",
+            Self::Containerd => "containerd",
+            Self::CriO => "cri-o",
+        })
+    }
+}
+
+/// The engine of the container with this bundle and these annotations.
+///
+/// Bundles lie in `…/overlay-containers/ID/userdata` (podman and CRI-O, which share containers/storage; CRI-O says in
+/// `io.container.manager` that it is it), in `…/io.containerd.runtime.v2.task/moby/ID` (Docker) or in another namespace
+/// of containerd.
+pub fn engine(bundle: &Path, annotations: &BTreeMap<String, String>) -> Option<Engine> {
+    let parts: Vec<&str> = bundle
+        .components()
+        .filter_map(|part| match part {
+            Component::Normal(name) => name.to_str(),
+            _ => None,
+        })
+        .collect();
+    let manager = annotations.get("io.container.manager").map(String::as_str);
+    let task = parts
+        .iter()
+        .position(|part| part.starts_with("io.containerd.runtime.v"));
+    match (task.and_then(|at| parts.get(at + 1)), parts.last()) {
+        (Some(&"moby"), _) => Some(Engine::Docker),
+        (Some(_), _) => Some(Engine::Containerd),
+        (None, Some(&"userdata")) if manager == Some("cri-o") => Some(Engine::CriO),
+        (None, Some(&"userdata")) => Some(Engine::Podman),
+        _ => None,
+    }
+}
+
+/// The keys in which an engine says namespace, pod and container of a Kubernetes pod; and nerdctl its one name.
+const NAMES: [&[&str]; 3] = [
+    &[
+        "io.kubernetes.cri.sandbox-namespace",
+        "io.kubernetes.cri.sandbox-name",
+        "io.kubernetes.cri.container-name",
+    ],
+    &[
+        "io.kubernetes.pod.namespace",
+        "io.kubernetes.pod.name",
+        "io.kubernetes.container.name",
+    ],
+    &["nerdctl/name"],
+];
+
+/// What the annotations call the container: `namespace/pod/container` in Kubernetes. `None` where they do not say.
+pub fn name(annotations: &BTreeMap<String, String>) -> Option<String> {
+    NAMES.iter().find_map(|keys| {
+        let parts: Option<Vec<&str>> = keys
+            .iter()
+            .map(|key| annotations.get(*key).map(String::as_str))
+            .collect();
+        let name = parts?.join("/");
+        (!name.is_empty()).then(|| printable(&name))
+    })
+}
+
+/// The longest name that is shown, in characters.
+const MAX_NAME: usize = 80;
+
+/// A text of a stranger (an annotation, a string of a USB device) as a terminal may show it: no control characters, no
+/// direction marks, no more than 80 characters.
+pub fn printable(text: &str) -> String {
+    let is_plain = |letter: &char| !letter.is_control() && !is_invisible(*letter);
+    let mut shown: String = text.trim().chars().filter(is_plain).take(MAX_NAME + 1).collect();
+    if let Some((at, _)) = shown.char_indices().nth(MAX_NAME) {
+        shown.truncate(at);
+        shown.push('…');
+    }
+    shown
+}
+
+/// Characters that take no room and can reorder what stands around them (Unicode's Bidi_Control, zero-width).
+fn is_invisible(letter: char) -> bool {
+    matches!(letter, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn annotations(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn an_engine_is_known_by_its_bundles() {
+        let none = annotations(&[]);
+        let crio = annotations(&[("io.container.manager", "cri-o")]);
+        let storage = Path::new("/var/lib/containers/storage/overlay-containers/0a1b/userdata");
+        assert_eq!(engine(storage, &none), Some(Engine::Podman));
+        assert_eq!(engine(storage, &crio), Some(Engine::CriO));
+        let run = "/run/containerd/io.containerd.runtime.v2.task";
+        assert_eq!(
+            engine(Path::new(&format!("{run}/moby/0a1b")), &none),
+            Some(Engine::Docker)
+        );
+        assert_eq!(
+            engine(Path::new(&format!("{run}/k8s.io/0a1b")), &none),
+            Some(Engine::Containerd)
+        );
+        assert_eq!(engine(Path::new("/tmp/bundle"), &crio), None);
+        assert_eq!(Engine::CriO.to_string(), "cri-o");
+    }
+
+    #[test]
+    fn a_container_of_a_pod_has_the_pod_s_name_and_its_own() {
+        let cri = annotations(&[
+            ("io.kubernetes.cri.sandbox-namespace", "lab"),
+            ("io.kubernetes.cri.sandbox-name", "board-0"),
+            ("io.kubernetes.cri.container-name", "flash"),
+        ]);
+        assert_eq!(name(&cri).as_deref(), Some("lab/board-0/flash"));
+        let crio = annotations(&[
+            ("io.kubernetes.pod.namespace", "lab"),
+            ("io.kubernetes.pod.name", "board-0"),
+            ("io.kubernetes.container.name", "flash"),
+        ]);
+        assert_eq!(name(&crio).as_deref(), Some("lab/board-0/flash"));
+        assert_eq!(name(&annotations(&[("io.kubernetes.pod.name", "alone")])), None);
+    }
+
+    #[test]
+    fn a_name_cannot_move_the_cursor() {
+        assert_eq!(printable(" \u{1b}[31mred\u{202e}\n "), "[31mred");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shown_is_short_and_has_no_control_characters(text in any::<String>()) {
+            let shown = printable(&text);
+            prop_assert!(shown.chars().count() <= MAX_NAME + 1);
+            prop_assert!(!shown.chars().any(char::is_control));
+        }
+    }
+}

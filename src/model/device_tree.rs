@@ -98,6 +98,9 @@ pub fn tree(devices: &[Device], holders: &Holders, all: bool) -> Vec<Branch> {
         .into_values()
         .filter(|bus| bus.hidden > 0 || !bus.branches.is_empty())
         .collect();
+    for bus in &mut buses {
+        sort(&mut bus.branches);
+    }
     sort(&mut buses);
     buses
 }
@@ -192,12 +195,19 @@ fn branch(
     }
 }
 
+/// The vendor id of the root hubs (usb.ids).
+const LINUX_FOUNDATION: &str = "1d6b";
+
 /// Maker and model: what the device says of itself (USB), else what udev's database says, else the name that the kernel
 /// gives an input or media device.
 fn description(device: &Device, known: &BTreeMap<&SysPath, &Device>) -> String {
     let attribute = |name: &str| device.attribute(name).unwrap_or_default();
     let property = |key: &str| device.properties.get(key).map(String::as_str).unwrap_or_default();
-    let its_own = || join(attribute("manufacturer"), attribute("product"));
+    let its_own = || match attribute("idVendor") {
+        // A root hub's "manufacturer" is the kernel with its version.
+        LINUX_FOUNDATION => printable(attribute("product")),
+        _ => join(attribute("manufacturer"), attribute("product")),
+    };
     let database = || {
         join(
             property("ID_VENDOR_FROM_DATABASE"),

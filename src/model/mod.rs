@@ -12,6 +12,7 @@ pub mod event;
 pub mod filter_program;
 pub mod grants;
 pub mod inventory;
+pub mod named_node;
 pub mod oci;
 pub mod policy;
 mod quoting;

@@ -11,6 +11,7 @@ use super::attachment::{Attachment, Attachments, NodeSpec};
 use super::device::{Access, Device, Seen, SysPath};
 use super::grants::GrantSet;
 use super::inventory::Inventory;
+use super::named_node::distance;
 use super::policy::Denial;
 use super::request::{OnRemoval, Request};
 use super::symlink::SymlinkRule;
@@ -179,6 +180,13 @@ struct Wish<'a> {
     links: BTreeSet<PathBuf>,
 }
 
+/// A device that may be inside for a request, by way of a root of it.
+struct Claim<'a> {
+    asked: &'a Asked,
+    root: &'a SysPath,
+    device: &'a Device,
+}
+
 impl Reconciler {
     /// A reconciler for a container that asks for these; `owner` gets the nodes.
     pub fn new(asked: Vec<Asked>, symlinks: Vec<SymlinkRule>, owner: ProcessUser) -> Self {
@@ -260,13 +268,17 @@ impl Reconciler {
     }
 
     /// All devices with nodes that are asked for now, whether udevd has spoken of them or not.
-    pub fn selected<'a>(&'a self, inventory: &'a Inventory) -> impl Iterator<Item = (&'a Asked, &'a Device)> {
+    /// Each with the request and the root that it hangs on; those of one root follow one another.
+    pub fn selected<'a>(
+        &'a self,
+        inventory: &'a Inventory,
+    ) -> impl Iterator<Item = (&'a Asked, &'a SysPath, &'a Device)> {
         self.asked.iter().flat_map(move |asked| {
             asked.roots.iter().flat_map(move |root| {
                 inventory
                     .at_or_below(root)
                     .filter(move |device| device.node.is_some() && asked.request.options.admits(device))
-                    .map(move |device| (asked, device))
+                    .map(move |device| (asked, root, device))
             })
         })
     }
@@ -304,8 +316,8 @@ impl Reconciler {
         admit: Admit<'_>,
         plan: &mut Plan,
     ) -> BTreeMap<PathBuf, Wish<'a>> {
-        let mut claims: Vec<(PathBuf, Wish<'a>)> = Vec::new();
-        for (asked, device) in self.selected(inventory) {
+        let mut admitted: Vec<Claim<'a>> = Vec::new();
+        for (asked, root, device) in self.selected(inventory) {
             let is_ready = device.seen >= asked.request.readiness(device);
             match admit(asked, device) {
                 Admission::Refused(denial) => plan.refused.push(Refusal {
@@ -322,7 +334,15 @@ impl Reconciler {
                     request: asked.request.to_string(),
                     reason,
                 }),
-                Admission::Admitted => claims.extend(self.claim(asked, device, inventory)),
+                Admission::Admitted => admitted.push(Claim { asked, root, device }),
+            }
+        }
+        let mut claims: Vec<(PathBuf, Wish<'a>)> = Vec::new();
+        for group in admitted.chunk_by(|a, b| std::ptr::eq(a.asked, b.asked) && a.root == b.root) {
+            let named = named(group, inside);
+            for claim in group {
+                let is_named = named.is_some_and(|named| std::ptr::eq(named, claim.device));
+                claims.extend(self.wish(claim, is_named, inventory));
             }
         }
         // Whoever has a place keeps it: a second match must not drive the first one out.
@@ -354,17 +374,24 @@ impl Reconciler {
         wishes
     }
 
-    fn claim<'a>(
+    /// The node that a claim is for, and its place. Of all nodes of a root `is_named` is the one that `path=` and
+    /// `link=` are for; the others keep the host's paths.
+    fn wish<'a>(
         &self,
-        asked: &Asked,
-        device: &'a Device,
+        claim: &Claim<'a>,
+        is_named: bool,
         inventory: &Inventory,
     ) -> Option<(PathBuf, Wish<'a>)> {
-        let options = &asked.request.options;
+        let device = claim.device;
+        let options = &claim.asked.request.options;
         let host_node = device.node.as_ref()?;
-        let path = place_of(asked, device);
         let mut links = device.links.clone();
-        links.extend(options.links.iter().cloned());
+        let path = if is_named {
+            links.extend(options.links.iter().cloned());
+            place_of(claim.asked, device)
+        } else {
+            host_node.path.clone()
+        };
         for rule in &self.symlinks {
             if rule.matches(device, inventory.ancestors(&device.syspath)) {
                 links.insert(rule.path.clone());
@@ -413,6 +440,28 @@ fn roots_of(request: &Request, inventory: &Inventory) -> BTreeSet<SysPath> {
                 .map(|parent| parent.syspath.clone()),
         })
         .collect()
+}
+
+/// The one of a root's devices that `path=` and `link=` are for. Of two that are equally near, the one that has the place
+/// keeps it.
+fn named<'a>(group: &[Claim<'a>], inside: &Attachments) -> Option<&'a Device> {
+    let options = &group.first()?.asked.request.options;
+    let has_the_place = |device: &Device| {
+        inside.iter().any(|(path, attachment)| {
+            let is_there = options.path.as_ref() == Some(path)
+                || options
+                    .links
+                    .iter()
+                    .any(|link| attachment.links.contains_key(link));
+            is_there && attachment.device.syspath == device.syspath
+        })
+    };
+    let near = group.iter().filter_map(|claim| {
+        let (companion, num) = distance(&claim.asked.request, claim.device)?;
+        Some(((companion, !has_the_place(claim.device), num), claim.device))
+    });
+    near.min_by_key(|(distance, _)| *distance)
+        .map(|(_, device)| device)
 }
 
 /// Where the node of a device goes for a request.

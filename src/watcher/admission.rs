@@ -62,8 +62,8 @@ impl Gate {
     fn host_use(&mut self, reconciler: &Reconciler, inventory: &Inventory) -> HostUse {
         let mut blocks: Vec<&Device> = reconciler
             .selected(inventory)
-            .filter(|(asked, _)| !asked.is_administrators())
-            .flat_map(|(_, device)| blocks_that_decide(device, inventory))
+            .filter(|(asked, _, _)| !asked.is_administrators())
+            .flat_map(|(_, _, device)| blocks_that_decide(device, inventory))
             .collect();
         if blocks.is_empty() {
             return HostUse::default();
@@ -180,7 +180,7 @@ impl Watcher {
             return false;
         } else {
             let selected = self.reconciler.selected(&self.inventory);
-            selected.map(|(_, device)| &device.syspath).collect()
+            selected.map(|(_, _, device)| &device.syspath).collect()
         };
         let others: Vec<SysPath> = plan
             .pending

@@ -188,7 +188,7 @@ impl Watcher {
         probe.find_roots(&self.inventory);
         let selected: BTreeSet<SysPath> = probe
             .selected(&self.inventory)
-            .map(|(_, device)| device.syspath.clone())
+            .map(|(_, _, device)| device.syspath.clone())
             .collect();
         for syspath in selected {
             if let Some(device) = self.inventory.get_mut(&syspath) {

@@ -11,6 +11,7 @@ mod kinds_of_devices;
 mod kubernetes_engines;
 mod lifecycle;
 mod machine;
+mod operator;
 mod podman;
 mod qmp;
 mod runtimes;

@@ -604,6 +604,36 @@ fn who_has_a_path_keeps_it_and_the_second_gets_it_when_the_first_goes() {
 }
 
 #[test]
+fn a_link_and_a_path_are_for_the_adapters_tty_and_the_raw_node_stays_where_libusb_looks() {
+    for (option, board) in [("link", None), ("path", Some("/dev/board"))] {
+        let mut story = Story::new(&format!("usb:0403:6001:A;{option}=/dev/board"), "");
+        let (raw, rest): (Vec<Device>, Vec<Device>) = hub_with_two_adapters()
+            .into_iter()
+            .partition(|device| device.devtype.as_deref() == Some("usb_device"));
+        story.plug(&raw);
+        // Nobody who waits for /dev/board is given the wrong thing.
+        assert_eq!(story.nodes(), ["/dev/bus/usb/001/003"]);
+        assert!(story.container.links.is_empty());
+        story.plug(&rest);
+        let tty = board.unwrap_or("/dev/ttyUSB0");
+        let mut nodes = story.nodes();
+        nodes.sort();
+        let mut wanted = ["/dev/bus/usb/001/003", tty];
+        wanted.sort_unstable();
+        assert_eq!(nodes, wanted);
+        if board.is_none() {
+            assert_eq!(
+                story.container.links[Path::new("/dev/board")],
+                Path::new("/dev/ttyUSB0")
+            );
+        }
+        assert_eq!(story.plan().conflicts, []);
+        story.unplug(&hub_with_two_adapters());
+        assert!(story.is_empty());
+    }
+}
+
+#[test]
 fn a_change_is_announced_as_a_change() {
     let tree = hub_with_two_adapters();
     let mut tty = tree

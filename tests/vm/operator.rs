@@ -1,0 +1,58 @@
+//! What the operator's tool shows of real USB devices and of containers that engines have named.
+
+use crate::engine::Runtime::Crun;
+use crate::engine::{docker, podman};
+use crate::machine::machine;
+use crate::usb::{Hub, UsbSerial};
+
+#[test]
+#[ignore = "needs the virtual machine: tests/run.sh --vm"]
+fn tree_and_list_show_who_holds_what_by_the_names_that_the_engines_give() {
+    let vm = machine();
+    let _hub = vm.plug(&Hub("1"));
+    let _board = vm.plug(&UsbSerial {
+        serial: "FT001",
+        port: "1.2",
+    });
+    let _probe = vm.plug(&UsbSerial {
+        serial: "FT002",
+        port: "1.3",
+    });
+    let robot = podman(
+        &vm,
+        Crun,
+        "--annotation 'io.oci-hotplug.devices=usb:0403:6001:FT001;link=/dev/board'",
+    );
+    let lab = docker(
+        &vm,
+        "--device oci-hotplug.dev/device=annotated --annotation io.oci-hotplug.devices=usb:0403:6001:FT002",
+    );
+    robot.gains("/dev/ttyUSB0");
+    lab.gains("/dev/ttyUSB1");
+    let list = vm.run("oci-hotplug list");
+    let tree = vm.run("oci-hotplug tree");
+    println!("{list}\n{tree}");
+    // The link is for the tty, and the raw node is no problem.
+    robot.run("test /dev/board -ef /dev/ttyUSB0");
+    assert!(!list.contains("problems"), "{list}");
+    for (engine, node, serial) in [
+        ("podman", "/dev/ttyUSB0", "FT001"),
+        ("docker", "/dev/ttyUSB1", "FT002"),
+    ] {
+        let row = list.lines().find(|line| line.contains(node));
+        let words: Vec<&str> = row
+            .unwrap_or_else(|| panic!("{list}"))
+            .split_whitespace()
+            .collect();
+        assert_eq!(words[2], engine, "{list}");
+        let name = vm.run(&format!("{engine} inspect --format '{{{{.Name}}}}' {}", words[0]));
+        assert_eq!(words[1], name.trim().trim_start_matches('/'), "{list}");
+        let at = tree
+            .lines()
+            .position(|line| line.contains(node))
+            .unwrap_or_else(|| panic!("{tree}"));
+        let lines: Vec<&str> = tree.lines().collect();
+        assert!(lines[at].ends_with(words[1]), "{tree}");
+        assert!(lines[at - 1].contains(&format!("0403:6001 {serial}")), "{tree}");
+    }
+}

@@ -22,6 +22,7 @@ man=$PREFIX/share/man
 hooks_json=/usr/share/containers/oci/hooks.d
 config=$SYSCONFDIR/oci-hotplug/config.toml
 cdi=$SYSCONFDIR/cdi
+units=$PREFIX/lib/systemd/system
 # What was installed: "dir PATH" for a directory that was made, "HASH PATH" for a file.
 manifest=$data/installed
 watcher=$libexec/oci-hotplug-watcher
@@ -114,12 +115,28 @@ install_all() {
     put "$scratch/completions/oci-hotplug.fish" "$PREFIX/share/fish/vendor_completions.d/oci-hotplug.fish" 644
     put "$here/packaging/config.toml" "$data/config.toml" 644
     put_config "$here/packaging/config.toml" "$config"
+    install_units
     install_cdi
     # Last, for from here on podman and CRI-O start the hooks.
     for hook in prestart poststop; do
         sed "s|/usr/libexec/oci/hooks.d/|$libexec/|" "$here/hooks.d/oci-hotplug-$hook.json" >"$scratch/hook.json"
         put "$scratch/hook.json" "$hooks_json/oci-hotplug-$hook.json" 644
     done
+}
+
+install_units() {
+    for unit in oci-hotplug-watcher@.service oci-hotplug.slice; do
+        sed "s|/usr/libexec/oci/hooks.d/|$libexec/|" "$here/packaging/systemd/$unit" >"$scratch/unit"
+        put "$scratch/unit" "$units/$unit" 644
+    done
+    reload_systemd
+}
+
+# systemd reads units anew: where it runs, and runs this tree.
+reload_systemd() {
+    if [ -z "$DESTDIR" ] && [ -d /run/systemd/system ]; then
+        systemctl daemon-reload || say "systemd did not read its units anew: systemctl daemon-reload"
+    fi
 }
 
 install_cdi() {
@@ -192,6 +209,7 @@ uninstall() {
     sed -n 's/^dir //p' "$scratch/manifest" | sort -r | while read -r path; do
         rmdir "$DESTDIR$path" 2>/dev/null || :
     done
+    reload_systemd
     say "oci-hotplug is removed"
 }
 
@@ -262,5 +280,5 @@ fi
 install_all
 write_manifest all
 pids=$(running_watchers)
-[ -z "$pids" ] || say "watchers that run (processes ${pids% }) stay as they are; containers started from now on have the new one"
+[ -z "$pids" ] || say "watchers that run (processes ${pids% }) stay as they are; \"oci-hotplug recover --restart-watchers\" moves them to this version, and no container notices"
 [ -n "$DESTDIR" ] || next_steps

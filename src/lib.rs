@@ -8,11 +8,12 @@
 //! bin/        mains of a few lines; exit.rs: their exit codes
 //! hook/       what the runtime starts: prestart, poststop           ┐
 //! watcher/    one container's loop: run, settle, admission,         │ programs: join decisions and effects,
-//!             transaction, effects, launch, detach                  │ never import each other
-//! cli/        the operator's tool: one file a verb                  ┘ (but watcher::launch)
+//!             transaction, effects, launch, detach; its end and     │ never import each other
+//!             beginning: succession, supervision                    │ (but watcher::launch)
+//! cli/        the operator's tool: one file a verb                  ┘
 //! cdi/        specs that carry our hooks to engines without hooks.d; only cli uses it
 //! host/       the Linux host as objects: monitor, container, container_dev, filter, announcer, process,
-//!             registry, leases, control, config, host_use, engine_names, log
+//!             registry, leases, control, config, host_use, engine_names, log; programs (where ours are), systemd
 //! model/      facts and decisions, pure: device, event, inventory; selector, request, symlink, annotations,
 //!             asked, class, policy; attachment, grants, named_node, reconcile; filter_program, device_rules;
 //!             uevent; oci; engine, device_tree
@@ -23,6 +24,7 @@
 //! # The two flows
 //! ```text
 //! prestart:  state JSON -> annotations::read -> Policy::authorise -> Registry::try_enroll -> watcher::launch (ready) -> exit 0
+//!            then, where systemd runs the host: watcher -> supervision (its unit is started) -> succession (takes over)
 //! uevent:    kernel, udevd -> DeviceMonitor -> DeviceEvent -> Inventory -> Reconciler::plan (admission: policy, lease)
 //!              -> transaction::apply [SetGrants, AddNode, AddLink, Announce]
 //!              -> DeviceFilter, ContainerDev, Announcer -> Attachments journalled, one log line

@@ -189,10 +189,79 @@ fn a_malformed_request_is_told_with_code_2() {
 #[test]
 fn help_names_every_verb() {
     let help = out(&tool(&["--help"]));
-    for verb in ["list", "inspect", "match", "tree", "demo"] {
+    for verb in ["list", "inspect", "match", "tree", "recover", "demo"] {
         assert!(
             help.lines().any(|line| line.trim_start().starts_with(verb)),
             "{verb} in:\n{help}"
         );
     }
+}
+
+#[test]
+fn with_no_container_there_is_nothing_to_recover() {
+    let output = tool(&["recover"]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert_eq!(out(&output), "No container is known here: nothing to recover.\n");
+    assert_eq!(out(&tool(&["recover", "--json"])), "[]\n");
+}
+
+/// A record as version `version` of a container whose process has never been.
+fn record(scratch: &std::path::Path, id: &str, version: u32) -> std::path::PathBuf {
+    let dir = scratch.join("containers").join(id);
+    std::fs::create_dir_all(&dir).expect("a record's directory");
+    let record = format!(
+        r#"{{"version":{version},"container":{{"id":"{id}","pid":1,"start_time":1,"bundle":"/b","rootfs":"/b/rootfs","cgroups_path":null,"user":{{"uid":0,"gid":0}}}},"asked":[],"symlinks":[],"enrolled":0}}"#
+    );
+    std::fs::write(dir.join("record.json"), record).expect("a record");
+    dir
+}
+
+#[test]
+fn recover_sweeps_what_is_gone_and_tells_of_each_record_that_it_cannot_read() {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let gone = record(scratch.path(), "gone", 0);
+    let newer = record(scratch.path(), "newer", 99);
+    let torn = record(scratch.path(), "torn", 1);
+    std::fs::write(torn.join("record.json"), "{\"version\":1,\"conta").expect("a torn record");
+    let half = scratch.path().join("containers/half");
+    std::fs::create_dir_all(&half).expect("a directory without record");
+    std::fs::create_dir_all(scratch.path().join("leases")).expect("leases");
+    std::fs::write(scratch.path().join("leases/stray"), "").expect("a lease that nobody holds");
+
+    let output = tool_with(scratch.path(), &["recover"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        err(&output),
+        "oci-hotplug: 2 of 4 containers could not be recovered\n"
+    );
+    let said = out(&output);
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.len(), 5, "{said}");
+    assert_eq!(lines[0], "CONTAINER  DONE");
+    assert_eq!(lines[1], "gone       it is gone: its record is removed");
+    assert_eq!(lines[2], "half       it is gone: its record is removed");
+    let path = newer.join("record.json");
+    assert_eq!(
+        lines[3],
+        format!(
+            "newer      FAILED: reading {}: it has version 99, and this oci-hotplug knows versions up to 1 (install the newer one)",
+            path.display()
+        )
+    );
+    assert!(
+        lines[4].starts_with(&format!(
+            "torn       FAILED: reading {}/record.json: EOF",
+            torn.display()
+        )) && lines[4]
+            .ends_with("(written by another program? remove the directory once its container is gone)"),
+        "{said}"
+    );
+    assert!(!gone.exists() && !half.exists() && newer.exists() && torn.exists());
+    assert!(!scratch.path().join("leases/stray").exists());
+
+    let again: serde_json::Value =
+        serde_json::from_str(&out(&tool_with(scratch.path(), &["recover", "--json"]))).expect("JSON");
+    assert_eq!(again[0]["id"], "newer");
+    assert_eq!(again[0]["done"], "failed");
+    assert!(again[1]["reason"].as_str().expect("a reason").contains("reading"));
 }

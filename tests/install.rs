@@ -119,7 +119,10 @@ fn everything_is_where_the_field_looks_for_it() {
         "usr/share/containers/oci/hooks.d/oci-hotplug-poststop.json",
         CONFIG,
         ANNOTATED,
+        "usr/lib/systemd/system/oci-hotplug-watcher@.service",
+        "usr/lib/systemd/system/oci-hotplug.slice",
         "usr/share/man/man1/oci-hotplug.1",
+        "usr/share/man/man1/oci-hotplug-recover.1",
         "usr/share/man/man1/oci-hotplug-cdi-generate.1",
         "usr/share/man/man5/oci-hotplug.toml.5",
         "usr/share/man/man7/oci-hotplug-requests.7",
@@ -264,6 +267,12 @@ fn a_prefix_moves_the_programs_and_the_engines_find_them() {
         );
         assert!(!text.contains("\"/usr/libexec"), "{file}: {text}");
     }
+    let unit = root.path("usr/local/lib/systemd/system/oci-hotplug-watcher@.service");
+    let unit = fs::read_to_string(unit).unwrap();
+    assert!(
+        unit.contains("ExecStart=/usr/local/libexec/oci/hooks.d/oci-hotplug-watcher --take-over -- %I\n"),
+        "{unit}"
+    );
     let (text, fine) = root.script(&["--uninstall"], Some("/usr/local"));
     assert!(fine && root.is_bare(), "{text}");
 }
@@ -318,6 +327,59 @@ fn without_executables_it_says_what_is_missing() {
         "{text}"
     );
     assert!(root.is_bare());
+}
+
+/// systemd-analyze(1) has nothing to complain about, where there is one; keys that it is too old for it only warns of.
+#[test]
+fn the_units_are_such_as_systemd_takes() {
+    let root = Root::new();
+    root.install();
+    let units = root.path("usr/lib/systemd/system");
+    let instance = root.path("oci-hotplug-watcher@web\\x2d1.service");
+    let text = fs::read_to_string(units.join("oci-hotplug-watcher@.service")).unwrap();
+    // The executable that it names is in this tree only.
+    let here = text.replace(
+        "=/usr/libexec",
+        &format!("={}", root.path("usr/libexec").display()),
+    );
+    fs::write(&instance, here).unwrap();
+    fs::copy(units.join("oci-hotplug.slice"), root.path("oci-hotplug.slice")).unwrap();
+    let Ok(output) = Command::new("systemd-analyze")
+        .args(["verify", "--man=no"])
+        .arg(&instance)
+        .output()
+    else {
+        println!("NOT RUN: this host has no systemd-analyze");
+        return;
+    };
+    let complaints: Vec<String> = String::from_utf8_lossy(&output.stderr)
+        .lines()
+        .filter(|line| line.contains("oci-hotplug") && !line.contains("Unknown key"))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(complaints, Vec::<String>::new());
+}
+
+/// And what runs is not disturbed.
+#[test]
+fn an_update_says_how_watchers_that_run_get_the_new_version() {
+    let root = Root::new();
+    root.install();
+    fs::copy("/bin/sleep", root.path(WATCHER)).unwrap();
+    let watcher = Running(Command::new(root.path(WATCHER)).arg("600").spawn().unwrap());
+    let text = root.install();
+    assert!(
+        text.contains(&format!("(processes {})", watcher.0.id()))
+            && text.contains("oci-hotplug recover --restart-watchers"),
+        "{text}"
+    );
+    // Replaced by rename: what runs is as it was.
+    let runs = fs::read_link(format!("/proc/{}/exe", watcher.0.id())).unwrap();
+    assert!(
+        runs.to_string_lossy().ends_with(" (deleted)"),
+        "{}",
+        runs.display()
+    );
 }
 
 /// man(1) (package man-db, which tests/run.sh installs) has nothing to complain about.

@@ -70,7 +70,7 @@ pub enum GenerateError {
         length: usize,
     },
     /// No hooks.
-    #[error("looking for the hooks {PRESTART} and {POSTSTOP}: they are in neither of {} (install them, or name their directory with --hook-dir)", shown(&dirs.iter().map(PathBuf::as_path).collect::<Vec<_>>()))]
+    #[error("looking for the hooks {PRESTART} and {POSTSTOP}: they are in none of {} (install them, or name their directory with --hook-dir)", shown(&dirs.iter().map(PathBuf::as_path).collect::<Vec<_>>()))]
     NoHooks {
         /// Where they were looked for.
         dirs: Vec<PathBuf>,

@@ -14,13 +14,11 @@ use crate::cdi::directories::{DEFAULT_DIRECTORIES, SpecFile, Specs};
 use crate::cdi::generate::{self, ANNOTATED, DEFAULT_KIND, Placed, Wish};
 use crate::cdi::names::Kind;
 use crate::host::config::Config;
+use crate::host::programs;
 use crate::model::annotations::{AskError, read_list};
 use crate::model::asked::Origin;
 use crate::model::class::Classes;
 use crate::model::symlink::parse_symlinks;
-
-/// Where install.sh and packages put the hooks.
-const HOOK_DIR: &str = "/usr/libexec/oci/hooks.d";
 
 /// The arguments of all of it.
 #[derive(Debug, Args)]
@@ -170,14 +168,7 @@ fn word(placed: Placed) -> &'static str {
 }
 
 fn default_hook_dir() -> Result<PathBuf> {
-    let beside = std::env::current_exe()
-        .ok()
-        .and_then(|program| program.parent().map(Path::to_owned));
-    let dirs: Vec<PathBuf> = [Some(PathBuf::from(HOOK_DIR)), beside]
-        .into_iter()
-        .flatten()
-        .collect();
-    Ok(generate::find_hooks(&dirs)?)
+    Ok(generate::find_hooks(&programs::directories()?)?)
 }
 
 /// The devices to be written; what they ask for is known to be right.

@@ -19,6 +19,7 @@ use oci_spec::runtime::{
     ProcessBuilder, RootBuilder, Spec, SpecBuilder, get_default_mounts,
 };
 
+use crate::host::programs;
 use crate::model::annotations;
 use crate::sys::loop_device::LoopDevice;
 
@@ -94,7 +95,7 @@ fn say(text: &str) {
     println!("==> {text}");
 }
 
-/// The programs that the demo needs, and our own beside this one.
+/// The programs that the demo needs, and our own.
 struct Tools {
     runc: PathBuf,
     busybox: PathBuf,
@@ -108,21 +109,11 @@ impl Tools {
             nix::unistd::geteuid().is_root(),
             "the demo starts a container and plugs a disk in: run it as root"
         );
-        let own = fs::read_link("/proc/self/exe").context("finding this program's own place")?;
-        let beside = |name: &str| {
-            let path = own.with_file_name(name);
-            ensure!(
-                path.exists(),
-                "{} is missing: build or install all executables",
-                path.display()
-            );
-            Ok(path)
-        };
         Ok(Self {
             runc: in_path("runc", "apt-get install runc")?,
             busybox: in_path("busybox", "apt-get install busybox-static")?,
-            prestart: beside("oci-hotplug-prestart")?,
-            poststop: beside("oci-hotplug-poststop")?,
+            prestart: programs::find("oci-hotplug-prestart")?,
+            poststop: programs::find("oci-hotplug-poststop")?,
         })
     }
 }

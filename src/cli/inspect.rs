@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 use serde_json::json;
 
-use super::Enrolled;
 use super::list::ago;
+use super::{Enrolled, unit_of};
 use crate::host::registry::Registry;
 use crate::model::asked::Origin;
 use crate::model::attachment::{Attachment, Maker};
@@ -25,6 +25,7 @@ pub fn run(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
             "health": container.health(),
             "record": container.record,
             "status": container.status,
+            "unit": container.status.as_ref().and_then(unit_of),
         });
         writeln!(out, "{}", serde_json::to_string_pretty(&whole)?)?;
         return Ok(());
@@ -51,11 +52,14 @@ fn write(out: &mut impl Write, container: &Enrolled) -> std::io::Result<()> {
     let Some(status) = &container.status else {
         writeln!(
             out,
-            "Watcher    none answers: the container is about to start or has ended (its record is swept by the next hook)"
+            "Watcher    none answers: the container is about to start or has ended (its record is swept by the next hook), or it died (`oci-hotplug recover` starts it again)"
         )?;
         return Ok(());
     };
-    writeln!(out, "Watcher    process {}", status.watcher)?;
+    match unit_of(status) {
+        Some(unit) => writeln!(out, "Watcher    process {} of {unit}", status.watcher)?,
+        None => writeln!(out, "Watcher    process {}, not supervised", status.watcher)?,
+    }
     writeln!(out, "\nRequests")?;
     for asked in &status.asked {
         let origin = match asked.origin {

@@ -1,4 +1,4 @@
-//! `oci-hotplug`, the operator's tool: one file per verb. Asks watchers and reads records; changes nothing itself.
+//! `oci-hotplug`, the operator's tool: one file per verb. Asks watchers and reads records; only `recover` changes any.
 
 mod cdi;
 mod demo;
@@ -7,11 +7,13 @@ mod follow;
 mod inspect;
 mod list;
 mod matching;
+mod recover;
 mod table;
 mod tree;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
@@ -23,6 +25,7 @@ use crate::host::config::Config;
 use crate::host::control::{self, Answer, Question, Status};
 use crate::host::engine_names;
 use crate::host::registry::{Record, Registry};
+use crate::host::systemd;
 use crate::model::annotations::AskError;
 use crate::model::engine::{self, Engine};
 use crate::model::oci::ContainerId;
@@ -78,6 +81,15 @@ enum Verb {
     },
     /// The host's devices as a tree, and which container holds each.
     Tree(tree::Options),
+    /// Start the watchers of running containers that have none, and clear away what is left of containers that are gone.
+    ///
+    /// Where systemd runs the host it starts them itself; elsewhere let cron or any supervisor run this, say each minute.
+    /// The exit code is 1 when a container is left that could not be dealt with; the others are, all the same.
+    Recover {
+        /// Also replace the watchers that run, by the version that is installed now. No container notices.
+        #[arg(long)]
+        restart_watchers: bool,
+    },
     /// Devices of the Container Device Interface (CDI): write, list, validate, resolve.
     Cdi(cdi::Cdi),
     /// Write the man pages and completions of this program into a directory.
@@ -108,6 +120,9 @@ pub fn main() -> ExitCode {
                 matching::run(&request, &config.classes()?, watch, command.common.json)
             }
             Verb::Tree(options) => tree::run(&registry, options, command.common.json),
+            Verb::Recover { restart_watchers } => {
+                recover::run(&registry, restart_watchers, command.common.json)
+            }
             Verb::Cdi(arguments) => cdi::run(&arguments, &config, command.common.json),
             Verb::GenerateDocs { dir } => docs::run(&dir),
             Verb::Demo => demo::run(),
@@ -150,14 +165,14 @@ fn name_of(record: &Record) -> Option<String> {
 }
 
 /// How long a watcher may take to say how it goes.
-const STATUS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+const STATUS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long to pause before asking a watcher again that is just starting or ending.
+const ASK_AGAIN: Duration = Duration::from_millis(5);
 
 impl Enrolled {
     fn read(registry: &Registry, id: ContainerId) -> Self {
-        let status = match control::ask(&registry.container_dir(&id), &Question::Status, STATUS_PATIENCE) {
-            Ok(Answer::Status(status)) => Some(*status),
-            _ => None,
-        };
+        let status = status(registry, &id, STATUS_PATIENCE);
         let record = registry.record(&id).ok().flatten();
         Self { id, record, status }
     }
@@ -232,6 +247,28 @@ impl Enrolled {
             None => "no watcher",
         }
     }
+}
+
+/// A watcher's own words; nothing when there is none, or when it does not answer in time.
+fn status(registry: &Registry, id: &ContainerId, patience: Duration) -> Option<Status> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now()).max(ASK_AGAIN);
+        match control::ask(&registry.container_dir(id), &Question::Status, left) {
+            Ok(Answer::Status(status)) => return Some(*status),
+            // It has just been started, or makes room for the next.
+            Err(error) if error.is_ended() && left > ASK_AGAIN && registry.is_watched(id) => {
+                std::thread::sleep(ASK_AGAIN);
+            }
+            _ => return None,
+        }
+    }
+}
+
+/// The unit of systemd's that looks after a watcher.
+fn unit_of(status: &Status) -> Option<String> {
+    let cgroups = std::fs::read_to_string(format!("/proc/{}/cgroup", status.watcher)).ok()?;
+    systemd::unit_in(&cgroups).map(str::to_owned)
 }
 
 /// The state directory lets only root in: says so before a listing looks empty.

@@ -24,7 +24,9 @@ pub fn run(id: &ContainerId, registry: &Registry) -> Result<(), RegistryError> {
     if !registry.container_dir(id).exists() {
         return Ok(());
     }
-    if registry.is_watched(id) {
+    let started = Instant::now();
+    // One may just be taking over from another: then that one has to be ended, too.
+    while registry.is_watched(id) && started.elapsed() < END_PATIENCE * 2 {
         end_watcher(id, registry);
     }
     match registry.lock(id, LOCK_PATIENCE) {

@@ -153,7 +153,7 @@ pub fn run(
     };
     let circumstances = circumstances(state, &bundle);
     authorise(&config.policy()?, &circumstances, &asks)?;
-    let record = record(state, bundle, asks, circumstances)?;
+    let record = record(state, bundle, asks, circumstances, config)?;
     let answer = enroll(registry, &state.id, &record, config, started)?;
     match answer {
         Answer::Failed(reason) => Err(PrestartError::Failed(reason)),
@@ -226,6 +226,7 @@ fn record(
     bundle: BundleConfig,
     asks: Asks,
     circumstances: Circumstances,
+    config: &Config,
 ) -> Result<Record, PrestartError> {
     let pid = state.pid.ok_or(PrestartError::Lacks("pid"))?;
     Ok(Record {
@@ -245,6 +246,7 @@ fn record(
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs()),
         circumstances,
+        config: config.named.clone(),
     })
 }
 
@@ -269,17 +271,11 @@ fn enroll(
             return start(registry, id, lock, record, config, left);
         }
         match control::ask(&registry.container_dir(id), &question(), left.max(ASK_AGAIN)) {
-            Ok(Answer::Gone) | Err(ControlError::Connect { .. }) if left > ASK_AGAIN => {
-                std::thread::sleep(ASK_AGAIN);
-            }
+            Ok(Answer::Gone) if left > ASK_AGAIN => std::thread::sleep(ASK_AGAIN),
             Ok(Answer::Gone) => return Err(PrestartError::Predecessor(patience)),
             Ok(answer) => return Ok(answer),
-            // It ended between our question and its answer.
-            Err(ControlError::NoAnswer { source, .. })
-                if source.kind() == io::ErrorKind::UnexpectedEof && left > ASK_AGAIN =>
-            {
-                std::thread::sleep(ASK_AGAIN);
-            }
+            // It is just starting or ending, or makes room for the one that comes next.
+            Err(error) if error.is_ended() && left > ASK_AGAIN => std::thread::sleep(ASK_AGAIN),
             Err(error) => return Err(error.into()),
         }
     }
@@ -293,8 +289,16 @@ fn start(
     config: &Config,
     patience: Duration,
 ) -> Result<Answer, PrestartError> {
-    lock.clear()?;
-    lock.write_record(record)?;
+    match lock.record() {
+        // Its watcher died: what an earlier hook of this container asked for, and what is inside, stays.
+        Ok(Some(before)) if before.is_of(&record.container) => {
+            lock.write_record(&before.joined_by(record))?
+        }
+        _ => {
+            lock.clear()?;
+            lock.write_record(record)?;
+        }
+    }
     let answer = launch(registry, id, &lock, config.named.as_deref(), patience);
     if !matches!(answer, Ok(Answer::Done)) {
         // The container will not start: nothing of it is to be left. The watcher is gone or going, and until

@@ -34,6 +34,8 @@ pub struct Config {
     pub log_level: LogLevel,
     /// How long prestart waits for devices that are present.
     pub prestart_timeout: Duration,
+    /// Who looks after watchers.
+    pub supervise: Supervise,
     /// What becomes of container-hotplug's requests.
     pub lowrisc: LowriscLifecycle,
     /// The file that was named, absolute; `None`: nobody named one.
@@ -59,6 +61,17 @@ pub enum LogLevel {
     Debug,
 }
 
+/// Who looks after watchers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Supervise {
+    /// systemd, where it runs the host and has the unit.
+    #[default]
+    Auto,
+    /// Nobody: `oci-hotplug recover` starts those that died.
+    None,
+}
+
 impl LogLevel {
     /// The filter for log records.
     pub fn filter(self) -> tracing::level_filters::LevelFilter {
@@ -79,6 +92,7 @@ struct Text {
     state_dir: Option<PathBuf>,
     log_level: Option<LogLevel>,
     prestart_timeout: Option<u64>,
+    supervise: Option<Supervise>,
     lowrisc: LowriscText,
     class: IgnoredAny,
     policy: IgnoredAny,
@@ -238,6 +252,7 @@ impl Config {
             self.state_dir = dir;
         }
         set(&mut self.log_level, file.log_level);
+        set(&mut self.supervise, file.supervise);
         set(&mut self.lowrisc.required, file.lowrisc.required);
         set(&mut self.lowrisc.on_removal, file.lowrisc.on_removal);
         self.files.push((path.to_owned(), text.to_owned()));
@@ -313,6 +328,7 @@ impl Default for Config {
             state_dir: super::registry::DEFAULT_STATE_DIR.into(),
             log_level: LogLevel::default(),
             prestart_timeout: Duration::from_secs(MAX_PRESTART_TIMEOUT),
+            supervise: Supervise::default(),
             lowrisc: LowriscLifecycle::default(),
             named: None,
             path: DEFAULT_CONFIG.into(),
@@ -420,10 +436,11 @@ mod tests {
 
     #[test]
     fn every_key_is_read() {
-        let text = "state-dir = \"/x\"\nlog-level = \"debug\"\nprestart-timeout = 3\n[lowrisc]\nrequired = true\non-removal = \"kill\"\n";
+        let text = "state-dir = \"/x\"\nlog-level = \"debug\"\nprestart-timeout = 3\nsupervise = \"none\"\n[lowrisc]\nrequired = true\non-removal = \"kill\"\n";
         let config = parse(text).unwrap();
         assert_eq!(config.state_dir, Path::new("/x"));
         assert_eq!(config.log_level, LogLevel::Debug);
+        assert_eq!(config.supervise, Supervise::None);
         assert_eq!(config.prestart_timeout, Duration::from_secs(3));
         assert_eq!(
             config.lowrisc,
@@ -461,6 +478,11 @@ mod tests {
         assert!(parse("prestart-timeout = 60").unwrap_err().contains("1 to 9"));
         assert!(parse("state-dir = \"run\"").unwrap_err().contains("absolute"));
         assert!(parse("log-level = \"loud\"").unwrap_err().contains("loud"));
+        assert!(
+            parse("supervise = \"runit\"")
+                .unwrap_err()
+                .contains("expected `auto` or `none`")
+        );
     }
 
     #[test]

@@ -1,14 +1,20 @@
-//! The watcher's control socket, both ends: one line of JSON asks, one line of JSON answers.
+//! The watcher's control socket, both ends: one line of JSON asks, one line of JSON answers, and files may come with it.
 //!
 //! Must not know what a request does. Only root gets here: the socket is 0600 in a directory of 0700.
 
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::fs::File;
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
 use serde::{Deserialize, Serialize};
 
 use super::container::ContainerFacts;
@@ -25,6 +31,9 @@ const MAX_QUESTION: usize = 1 << 20;
 /// A reply that its reader does not take in this time is dropped: the watcher has other things to do.
 const WRITE_PATIENCE: Duration = Duration::from_millis(500);
 
+/// How many files go into one message; the kernel takes 253 (unix(7), SCM_RIGHTS).
+const FILES_AT_ONCE: usize = 200;
+
 /// What one can ask a watcher.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "lowercase")]
@@ -40,6 +49,8 @@ pub enum Question {
         /// Rules for further links.
         symlinks: Vec<SymlinkRule>,
     },
+    /// Leave the container to the asker. Answered when nothing is under way any more.
+    Leave,
 }
 
 /// What a watcher answers.
@@ -56,6 +67,9 @@ pub enum Answer {
     Refused(String),
     /// The container that is meant is not the one that is watched here: that one is gone, ask again.
     Gone,
+    /// To [`Question::Leave`]: it does nothing more, and ends. The files of the record's lock and of its leases come with
+    /// it, in this order: nobody else gets in between.
+    Left,
 }
 
 /// How it goes with one container.
@@ -109,6 +123,20 @@ pub enum ControlError {
         /// Why.
         source: io::Error,
     },
+}
+
+impl ControlError {
+    /// Whether the watcher ended, or made room for another, between the question and its answer: ask again.
+    pub fn is_ended(&self) -> bool {
+        match self {
+            Self::Connect { .. } => true,
+            Self::NoAnswer { source, .. } => matches!(
+                source.kind(),
+                ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+            ),
+            Self::Bind { .. } => false,
+        }
+    }
 }
 
 /// The watcher's end.
@@ -228,6 +256,34 @@ impl Asker {
             tracing::debug!(%error, "an asker did not take its answer");
         }
     }
+
+    /// Sends the answer with files; whether the asker has them. A blank goes before the text with each lot of files:
+    /// JSON allows it.
+    pub fn hand_over(&mut self, answer: &Answer, files: &[BorrowedFd<'_>]) -> bool {
+        let send = || -> io::Result<()> {
+            self.stream.set_nonblocking(false)?;
+            self.stream.set_write_timeout(Some(WRITE_PATIENCE))?;
+            for lot in files.chunks(FILES_AT_ONCE) {
+                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FILES_AT_ONCE))];
+                let mut ancillary = SendAncillaryBuffer::new(&mut space);
+                ancillary.push(SendAncillaryMessage::ScmRights(lot));
+                sendmsg(
+                    &self.stream,
+                    &[IoSlice::new(b" ")],
+                    &mut ancillary,
+                    SendFlags::NOSIGNAL,
+                )?;
+            }
+            let mut text = serde_json::to_vec(answer)?;
+            text.push(b'\n');
+            (&self.stream).write_all(&text)
+        };
+        let outcome = send();
+        if let Err(error) = &outcome {
+            tracing::debug!(%error, "an asker did not take what was handed over");
+        }
+        outcome.is_ok()
+    }
 }
 
 /// Asks the watcher of the container whose directory this is, and waits up to `patience` for the answer.
@@ -235,6 +291,35 @@ impl Asker {
 /// # Errors
 /// When nobody listens, the watcher ends meanwhile, or the time is over.
 pub fn ask(dir: &std::path::Path, question: &Question, patience: Duration) -> Result<Answer, ControlError> {
+    let malformed = |error: serde_json::Error| no_answer(dir, error.into());
+    let text = serde_json::to_vec(question).map_err(malformed)?;
+    let (answer, _) = talk(dir, text, patience)?;
+    serde_json::from_slice(&answer).map_err(malformed)
+}
+
+/// Asks as [`Question::Leave`]. The files of [`Answer::Left`]; `None` when it has another answer. (A watcher asks, which
+/// would grow if it knew questions and answers from both ends.)
+///
+/// # Errors
+/// As [`ask`].
+pub fn ask_to_leave(dir: &std::path::Path, patience: Duration) -> Result<Option<Vec<File>>, ControlError> {
+    let (answer, files) = talk(dir, br#"{"verb":"leave"}"#.to_vec(), patience)?;
+    Ok((answer.trim_ascii() == br#""left""#).then_some(files))
+}
+
+fn no_answer(dir: &std::path::Path, source: io::Error) -> ControlError {
+    ControlError::NoAnswer {
+        dir: dir.to_owned(),
+        source,
+    }
+}
+
+/// One line there, one line back, and the files that came with it.
+fn talk(
+    dir: &std::path::Path,
+    mut question: Vec<u8>,
+    patience: Duration,
+) -> Result<(Vec<u8>, Vec<File>), ControlError> {
     let connect = || {
         let dir_fd = std::fs::File::open(dir)?;
         UnixStream::connect(socket_path(dir_fd.as_fd()))
@@ -243,23 +328,82 @@ pub fn ask(dir: &std::path::Path, question: &Question, patience: Duration) -> Re
         dir: dir.to_owned(),
         source,
     })?;
-    let mut talk = || -> io::Result<Answer> {
+    question.push(b'\n');
+    let mut talk = || -> io::Result<(Vec<u8>, Vec<File>)> {
         stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(patience))?;
-        let mut text = serde_json::to_vec(question)?;
-        text.push(b'\n');
-        stream.write_all(&text)?;
-        let mut line = String::new();
-        if BufReader::new(&stream).read_line(&mut line)? == 0 {
+        stream.write_all(&question)?;
+        receive(&stream)
+    };
+    talk().map_err(|source| no_answer(dir, source))
+}
+
+/// Reads up to the end of the line, and takes the files that come with it.
+fn receive(stream: &UnixStream) -> io::Result<(Vec<u8>, Vec<File>)> {
+    let (mut line, mut files) = (Vec::new(), Vec::new());
+    let mut buffer = [0; 4096];
+    while line.last() != Some(&b'\n') {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FILES_AT_ONCE))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut parts = [IoSliceMut::new(&mut buffer)];
+        let received = match recvmsg(stream, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+            Err(rustix::io::Errno::INTR) => continue,
+            other => other?,
+        };
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(more) = message {
+                files.extend(more.map(File::from));
+            }
+        }
+        if received.bytes == 0 {
             return Err(io::Error::new(
                 ErrorKind::UnexpectedEof,
                 "it ended without an answer",
             ));
         }
-        Ok(serde_json::from_str(&line)?)
-    };
-    talk().map_err(|source| ControlError::NoAnswer {
-        dir: dir.to_owned(),
-        source,
-    })
+        line.extend_from_slice(&buffer[..received.bytes]);
+    }
+    Ok((line, files))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_between_two_watchers_are_those_of_all() {
+        let question: Question = serde_json::from_str(r#"{"verb":"leave"}"#).unwrap();
+        assert_eq!(question, Question::Leave);
+        assert_eq!(serde_json::to_string(&Answer::Left).unwrap(), r#""left""#);
+    }
+
+    #[test]
+    fn files_come_with_the_answer_however_many_and_it_is_known_where_they_lead() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir_fd = File::open(dir.path()).unwrap();
+        let socket = ControlSocket::bind(dir_fd.as_fd(), dir.path()).unwrap();
+        let paths: Vec<PathBuf> = (0..450)
+            .map(|number| dir.path().join(number.to_string()))
+            .collect();
+        let files: Vec<File> = paths.iter().map(|path| File::create(path).unwrap()).collect();
+        let place = dir.path().to_owned();
+        let asker = std::thread::spawn(move || ask_to_leave(&place, Duration::from_secs(10)));
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        let mut heard = loop {
+            if let Some(heard) = socket.accept() {
+                break heard;
+            }
+            assert!(std::time::Instant::now() < deadline, "nobody asks");
+            std::thread::yield_now();
+        };
+        while !matches!(heard.hear(), Heard::Question(Question::Leave)) {
+            assert!(std::time::Instant::now() < deadline, "nothing is asked");
+        }
+        let all: Vec<_> = files.iter().map(File::as_fd).collect();
+        assert!(heard.hand_over(&Answer::Left, &all));
+        let given = asker.join().unwrap().unwrap().unwrap();
+        let leads_to =
+            |file: &File| std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap();
+        assert_eq!(given.iter().map(leads_to).collect::<Vec<_>>(), paths);
+    }
 }

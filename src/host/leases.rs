@@ -45,6 +45,8 @@ pub struct LeaseError {
 pub struct Leases {
     dir: PathBuf,
     held: BTreeMap<SysPath, (File, Hold)>,
+    /// Those of the watcher before that were not asked for yet.
+    inherited: Vec<File>,
 }
 
 impl Leases {
@@ -53,7 +55,26 @@ impl Leases {
         Self {
             dir: dir_of(state_dir),
             held: BTreeMap::new(),
+            inherited: Vec::new(),
         }
+    }
+
+    /// The leases of the watcher before, which has handed over these files. They are held as they were, until it is
+    /// known what is wanted: what [`Leases::take`] does not ask for goes with the first [`Leases::keep`].
+    pub fn inherit(state_dir: &Path, files: Vec<File>) -> Self {
+        let mut leases = Self::new(state_dir);
+        leases.inherited = files;
+        leases
+    }
+
+    /// The files whose locks are what is held, for the next watcher.
+    pub fn files(&self) -> impl Iterator<Item = &File> {
+        self.held.values().map(|(file, _)| file)
+    }
+
+    /// They are another's now, who has the files: they stay as they are.
+    pub fn forget(&mut self) {
+        self.held.clear();
     }
 
     /// How the device is held.
@@ -84,15 +105,27 @@ impl Leases {
                 self.held.insert(device.clone(), (file, before));
                 return Ok(Some(before));
             }
-            None => self.open(device, hold)?,
+            None => match self.take_inherited(device) {
+                Some(file) if self.lock(device, &file, hold)? => Some(file),
+                _ => self.open(device, hold)?,
+            },
         };
         let Some(file) = file else { return Ok(None) };
         self.held.insert(device.clone(), (file, hold));
         Ok(Some(hold))
     }
 
+    fn take_inherited(&mut self, device: &SysPath) -> Option<File> {
+        let path = self.dir.join(name_of(device));
+        let is_it = |file: &File| is_same_file(file, &path);
+        let index = self.inherited.iter().position(is_it)?;
+        Some(self.inherited.swap_remove(index))
+    }
+
     /// Lets go of all but these devices.
     pub fn keep(&mut self, is_kept: impl Fn(&SysPath) -> bool) {
+        // Their files go with the next `sweep`.
+        self.inherited.clear();
         let dir = &self.dir;
         self.held.retain(|device, (file, _)| {
             let kept = is_kept(device);
@@ -229,7 +262,7 @@ mod tests {
         SysPath::new(format!("/sys/devices/{name}"))
     }
 
-    fn files(dir: &Path) -> usize {
+    fn files_of(dir: &Path) -> usize {
         fs::read_dir(dir.join("leases")).map_or(0, Iterator::count)
     }
 
@@ -267,11 +300,40 @@ mod tests {
             leases.take(&device("a"), Hold::Shared).unwrap();
         }
         one.take(&device("b"), Hold::Exclusive).unwrap();
-        assert_eq!(files(dir.path()), 2);
+        assert_eq!(files_of(dir.path()), 2);
         drop(one);
-        assert_eq!(files(dir.path()), 1);
+        assert_eq!(files_of(dir.path()), 1);
         drop(other);
-        assert_eq!(files(dir.path()), 0);
+        assert_eq!(files_of(dir.path()), 0);
+    }
+
+    #[test]
+    fn what_is_handed_over_is_never_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let [mut first, mut other] = [(), ()].map(|()| Leases::new(dir.path()));
+        first.take(&device("a"), Hold::Exclusive).unwrap();
+        first.take(&device("b"), Hold::Shared).unwrap();
+        let files = first.files().map(|file| file.try_clone().unwrap()).collect();
+        let mut second = Leases::inherit(dir.path(), files);
+        first.forget();
+        drop(first);
+        assert_eq!(files_of(dir.path()), 2);
+        assert_eq!(other.take(&device("a"), Hold::Shared).unwrap(), None);
+        assert_eq!(other.take(&device("b"), Hold::Exclusive).unwrap(), None);
+        assert_eq!(
+            second.take(&device("a"), Hold::Exclusive).unwrap(),
+            Some(Hold::Exclusive)
+        );
+        // What is not wanted any more is free, and what is stays.
+        second.keep(|_| true);
+        assert_eq!(other.take(&device("a"), Hold::Shared).unwrap(), None);
+        assert_eq!(
+            other.take(&device("b"), Hold::Exclusive).unwrap(),
+            Some(Hold::Exclusive)
+        );
+        drop(second);
+        drop(other);
+        assert_eq!(files_of(dir.path()), 0);
     }
 
     #[test]
@@ -280,10 +342,10 @@ mod tests {
         let mut dead = Leases::new(dir.path());
         dead.take(&device("a"), Hold::Exclusive).unwrap();
         sweep(dir.path());
-        assert_eq!(files(dir.path()), 1, "what is held stays");
+        assert_eq!(files_of(dir.path()), 1, "what is held stays");
         // As the kernel does it when a process dies: the descriptor goes, the file stays.
         dead.held.clear();
-        assert_eq!(files(dir.path()), 1);
+        assert_eq!(files_of(dir.path()), 1);
         let mut next = Leases::new(dir.path());
         assert_eq!(
             next.take(&device("a"), Hold::Exclusive).unwrap(),
@@ -291,7 +353,7 @@ mod tests {
         );
         next.held.clear();
         sweep(dir.path());
-        assert_eq!(files(dir.path()), 0);
+        assert_eq!(files_of(dir.path()), 0);
     }
 
     proptest! {

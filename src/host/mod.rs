@@ -12,4 +12,6 @@ pub mod leases;
 pub mod log;
 pub mod monitor;
 pub mod process;
+pub mod programs;
 pub mod registry;
+pub mod systemd;

@@ -53,6 +53,32 @@ pub struct Record {
     /// What the conditions of the policy's rules look at.
     #[serde(default)]
     pub circumstances: Circumstances,
+    /// The configuration that was named to the hook, absolute: a watcher that comes later reads the same.
+    #[serde(default)]
+    pub config: Option<PathBuf>,
+}
+
+impl Record {
+    /// Whether it is of this container, and not of an earlier one of the same id.
+    pub fn is_of(&self, container: &ContainerFacts) -> bool {
+        (self.container.pid, self.container.start_time) == (container.pid, container.start_time)
+    }
+
+    /// With what a further hook of the same container asks for: what is new goes behind, so that the order stays.
+    #[must_use]
+    pub fn joined_by(mut self, further: &Record) -> Self {
+        for asked in &further.asked {
+            if !self.asked.contains(asked) {
+                self.asked.push(asked.clone());
+            }
+        }
+        for rule in &further.symlinks {
+            if !self.symlinks.contains(rule) {
+                self.symlinks.push(rule.clone());
+            }
+        }
+        self
+    }
 }
 
 /// What can go wrong with the state directory.
@@ -546,6 +572,7 @@ mod tests {
             )],
             symlinks: Vec::new(),
             circumstances: Circumstances::default(),
+            config: None,
             enrolled: 3,
         }
     }

@@ -43,11 +43,11 @@ struct Look<'a> {
 }
 
 impl Gate {
-    pub fn new(policy: Policy, config: Option<PathBuf>, state_dir: &Path) -> Self {
+    pub fn new(policy: Policy, config: Option<PathBuf>, leases: Leases) -> Self {
         Self {
             policy,
             config,
-            leases: RefCell::new(Leases::new(state_dir)),
+            leases: RefCell::new(leases),
             told: BTreeSet::new(),
             host_problem: None,
             config_problem: None,
@@ -56,6 +56,11 @@ impl Gate {
 
     pub fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    /// The leases, for whoever comes next.
+    pub fn leases(&mut self) -> &mut Leases {
+        self.leases.get_mut()
     }
 
     /// What the host uses, read only where it decides about a device that a stranger asks for.

@@ -6,11 +6,11 @@ use std::process::ExitCode;
 use lexopt::prelude::*;
 
 use super::detach::detach;
-use super::run::{Ending, Settings, run};
+use super::run::{Beginning, Ending, Settings, WatcherError, run};
 use crate::exit;
-use crate::host::config::Config;
+use crate::host::config::{Config, ConfigError, Supervise};
 use crate::host::log;
-use crate::host::registry::Registry;
+use crate::host::registry::{Registry, RegistryError};
 use crate::model::oci::ContainerId;
 
 const WATCHER: &str = "oci-hotplug-watcher";
@@ -20,17 +20,25 @@ oci-hotplug-watcher: brings the devices that a container asks for in and out of 
 
 oci-hotplug-prestart starts it; there is one for each container. Its requests are in the container's record.
 
-Usage: oci-hotplug-watcher [--config FILE] [--state-dir DIR] CONTAINER
+Usage: oci-hotplug-watcher [--config FILE] [--state-dir DIR] [--take-over] CONTAINER
 
   --config FILE      the configuration [/etc/oci-hotplug/config.toml, or $OCI_HOTPLUG_CONFIG]
   --state-dir DIR    where the state lives [/run/oci-hotplug, or $OCI_HOTPLUG_STATE_DIR]
   --handed-over      standard input is the container's lock, standard output takes the word that all is ready
+  --take-over        in place of the watcher that is there, if one is, with the configuration that the container's
+                     hook was given; nothing changes inside
   -h, --help         this text
   -V, --version      the version
 
 It stays in the foreground, and ends with the container, or on SIGTERM (then devices stay as they are, for the
 watcher that comes next). On SIGHUP it reads the configuration again: a policy that has become stricter takes
 devices away.
+
+Where systemd runs the host, and has the unit oci-hotplug-watcher@.service, the unit's watcher takes over from the one
+that the hook started, and is started again when it dies. Elsewhere `oci-hotplug recover` starts those that died.
+
+Exit codes: 0 the container has ended, or it was told to end; 1 failed; 2 usage, or a record or configuration that can't
+be read: starting it again is of no use.
 ";
 
 #[derive(Debug, Default)]
@@ -38,6 +46,7 @@ struct Options {
     config: Option<PathBuf>,
     state_dir: Option<PathBuf>,
     handed_over: bool,
+    take_over: bool,
     container: Option<String>,
 }
 
@@ -60,7 +69,7 @@ pub fn watcher() -> ExitCode {
         Ok(handed_over) => handed_over,
         Err(error) => return wrong(&format!("leaving the starter behind: {error}")),
     };
-    let config = match Config::load(options.config.as_deref(), options.state_dir.as_deref()) {
+    let config = match configuration(&options, &id) {
         Ok(config) => config,
         Err(error) => return wrong(&error.to_string()),
     };
@@ -68,7 +77,7 @@ pub fn watcher() -> ExitCode {
         WATCHER,
         config.log_level.filter(),
         &config.state_dir,
-        !options.handed_over,
+        !options.handed_over && !options.take_over,
     );
     let settings = match config.policy() {
         Ok(policy) => Settings {
@@ -76,21 +85,49 @@ pub fn watcher() -> ExitCode {
             config: config.named.clone(),
             // Our answer is to arrive before the hook stops waiting for it.
             ready_patience: config.prestart_timeout.mul_f32(0.8),
+            supervise: config.supervise == Supervise::Auto,
         },
         Err(error) => {
             tracing::error!(container = %id, "{error}");
-            return ExitCode::FAILURE;
+            return ExitCode::from(exit::USAGE);
         }
     };
-    match run(&Registry::new(&config.state_dir), &id, handed_over, settings) {
+    let beginning = match handed_over {
+        Some(given) => Beginning::HandedOver(given),
+        None if options.take_over => Beginning::TakeOver,
+        None => Beginning::Alone,
+    };
+    match run(&Registry::new(&config.state_dir), &id, beginning, settings) {
         Ok(ending) => {
             tracing::debug!(container = %id, "the watcher ends: {ending:?}");
             ExitCode::from(u8::from(ending == Ending::Refused))
         }
+        // It has ended while we were being started.
+        Err(WatcherError::NotEnrolled(..)) if options.take_over => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(container = %id, "{error}");
-            ExitCode::FAILURE
+            use RegistryError::{Malformed, TooNew};
+            let unreadable = matches!(error, WatcherError::Registry(Malformed { .. } | TooNew { .. }));
+            ExitCode::from(if unreadable { exit::USAGE } else { exit::FAILED })
         }
+    }
+}
+
+/// The configuration that is named; for who takes over, the one that was named to the container's hook.
+fn configuration(options: &Options, id: &ContainerId) -> Result<Config, ConfigError> {
+    let config = Config::load(options.config.as_deref(), options.state_dir.as_deref())?;
+    if !options.take_over || options.config.is_some() {
+        return Ok(config);
+    }
+    // What is wrong with the record is told when it is read for its own sake.
+    match Registry::new(&config.state_dir)
+        .record(id)
+        .ok()
+        .flatten()
+        .and_then(|record| record.config)
+    {
+        Some(named) => Config::load(Some(&named), Some(&config.state_dir)),
+        None => Ok(config),
     }
 }
 
@@ -107,6 +144,7 @@ fn parse() -> Result<Result<Options, String>, lexopt::Error> {
             Long("config") => options.config = Some(parser.value()?.into()),
             Long("state-dir") => options.state_dir = Some(parser.value()?.into()),
             Long("handed-over") => options.handed_over = true,
+            Long("take-over") => options.take_over = true,
             Short('h') | Long("help") => return Ok(Err(HELP.to_owned())),
             Short('V') | Long("version") => {
                 return Ok(Err(format!("{WATCHER} {}\n", env!("CARGO_PKG_VERSION"))));

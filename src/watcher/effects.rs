@@ -91,9 +91,13 @@ impl Inside {
         self.lock
     }
 
-    /// Notes the requests' roots, for the next journal.
-    pub fn note_roots(&mut self, asked: &[Asked]) {
-        self.roots = asked.iter().map(|asked| asked.roots.clone()).collect();
+    /// Notes the requests' roots, for the next journal; whether they are others than before.
+    pub fn note_roots(&mut self, asked: &[Asked]) -> bool {
+        let are_new = !asked.iter().map(|asked| &asked.roots).eq(&self.roots);
+        if are_new {
+            self.roots = asked.iter().map(|asked| asked.roots.clone()).collect();
+        }
+        are_new
     }
 
     /// Asks whether the access is still in force, and gives it back where an engine has replaced its filter.

@@ -4,23 +4,27 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::host::control::Answer;
+use crate::host::programs::{self, ProgramError};
 use crate::host::registry::{RecordLock, Registry};
 use crate::model::oci::ContainerId;
 
-/// The watcher's executable: it lives beside the hook's.
+/// The watcher's executable.
 const WATCHER: &str = "oci-hotplug-watcher";
 
 /// Why there is no watcher.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
     /// Nothing to start.
-    #[error("starting the watcher {path}: {source} (it is installed beside the hooks)", path = path.display())]
+    #[error("starting the watcher: {0}")]
+    Absent(#[from] ProgramError),
+    /// It can't be started.
+    #[error("starting the watcher {path}: {source}", path = path.display())]
     Spawn {
         /// The executable.
         path: PathBuf,
@@ -55,7 +59,7 @@ pub fn launch(
     config: Option<&Path>,
     patience: Duration,
 ) -> Result<Answer, LaunchError> {
-    let path = executable()?;
+    let path = programs::find(WATCHER)?;
     let (ready, write_end) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(io::Error::from)?;
     let mut command = Command::new(&path);
     command.arg("--state-dir").arg(registry.root());
@@ -63,8 +67,7 @@ pub fn launch(
         command.arg("--config").arg(config);
     }
     let mut child = command
-        .arg("--handed-over")
-        .arg(id.as_str())
+        .args(["--handed-over", "--", id.as_str()])
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::from(lock.file().try_clone()?))
@@ -81,10 +84,24 @@ pub fn launch(
     answer
 }
 
-fn executable() -> Result<PathBuf, LaunchError> {
-    let mut path = std::fs::read_link("/proc/self/exe")?;
-    path.set_file_name(WATCHER);
-    Ok(path)
+/// Starts a watcher for a container that is enrolled, in place of the one that is there, if one is. It is ready when it
+/// answers at the control socket. Nothing of this process goes with it.
+///
+/// # Errors
+/// When it can't be started.
+pub fn succeed(registry: &Registry, id: &ContainerId) -> Result<Child, LaunchError> {
+    let path = programs::find(WATCHER)?;
+    Command::new(&path)
+        .arg("--state-dir")
+        .arg(registry.root())
+        .args(["--take-over", "--", id.as_str()])
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|source| LaunchError::Spawn { path, source })
 }
 
 fn read_answer(mut ready: File, patience: Duration) -> Result<Answer, LaunchError> {

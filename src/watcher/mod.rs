@@ -16,8 +16,10 @@ pub mod transaction;
 
 mod run;
 mod settle;
+mod succession;
+mod supervision;
 
-pub use run::{Ending, Settings, WatcherError, run};
+pub use run::{Beginning, Ending, Settings, WatcherError, run};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -28,10 +30,12 @@ use nix::sys::signal::Signal;
 
 use self::admission::Gate;
 use self::effects::{EffectError, Inside, Memory};
+use self::supervision::Supervision;
 use self::transaction::Effects;
 use crate::host::container::Container;
 use crate::host::control::{Asker, Problem, Status};
 use crate::host::filter::FilterError;
+use crate::host::leases::Leases;
 use crate::host::monitor::{DeviceMonitor, MonitorError};
 use crate::host::registry::Record;
 use crate::model::asked::Asked;
@@ -103,6 +107,9 @@ struct Watcher {
     waiters: Vec<Waiter>,
     /// How long somebody waits for readiness before it is told all the same.
     ready_patience: Duration,
+    /// Who wants to be the watcher in our place.
+    successor: Option<Asker>,
+    supervision: Supervision,
 }
 
 impl Watcher {
@@ -112,9 +119,10 @@ impl Watcher {
         inside: Inside,
         container: Container,
         memory: Memory,
+        leases: Leases,
         settings: Settings,
     ) -> Result<Self, MonitorError> {
-        let state_dir = inside.lock().state_dir().to_owned();
+        let supervision = Supervision::new(&record.container.id, settings.supervise);
         let mut asked = record.asked.clone();
         for (asked, roots) in asked.iter_mut().zip(memory.roots) {
             asked.roots = roots;
@@ -135,13 +143,15 @@ impl Watcher {
             attachments: memory.attachments,
             setbacks: BTreeMap::new(),
             access_problem: None,
-            gate: Gate::new(settings.policy, settings.config, &state_dir),
+            gate: Gate::new(settings.policy, settings.config, leases),
             admitted: BTreeSet::new(),
             last_plan: Plan::default(),
             owed: BTreeMap::new(),
             kill_at: None,
             waiters: Vec::new(),
             ready_patience: settings.ready_patience,
+            successor: None,
+            supervision,
         };
         watcher.check_attachments();
         watcher.enumerate()?;
@@ -254,9 +264,14 @@ impl Watcher {
         let removed = self.reconciler.find_roots(&self.inventory);
         let held_back = self.held_back();
         let plan = self.plan(&held_back);
-        self.inside.note_roots(self.reconciler.asked());
+        let new_roots = self.inside.note_roots(self.reconciler.asked());
         if !plan.steps.is_empty() {
             self.carry_out(&plan);
+        } else if new_roots {
+            // Also of a root without a node it is to be known after a crash that it was there.
+            if let Err(error) = self.inside.journal(&self.attachments) {
+                tracing::error!(container = %self.record.container.id, "{error}");
+            }
         }
         self.note_owed(&plan);
         self.last_plan = plan;

@@ -10,11 +10,12 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::detach::HandedOver;
 use super::effects::{EffectError, Inside, Memory};
+use super::succession::take_over;
 use super::{Waiter, Watcher, Who};
 use crate::host::container::{Container, ContainerError};
 use crate::host::control::{Answer, Asker, ControlError, ControlSocket, Heard};
 use crate::host::filter::FilterError;
-use crate::host::leases;
+use crate::host::leases::{self, Leases};
 use crate::host::monitor::MonitorError;
 use crate::host::process::{ProcessError, start_time};
 use crate::host::registry::{RecordLock, Registry, RegistryError, WatcherProcess};
@@ -79,6 +80,18 @@ pub struct Settings {
     pub config: Option<std::path::PathBuf>,
     /// How long somebody waits for readiness before it is told all the same.
     pub ready_patience: Duration,
+    /// Whether systemd is asked to look after us.
+    pub supervise: bool,
+}
+
+/// How a watcher comes to its container.
+pub enum Beginning {
+    /// The hook has the record's lock, and hands it over.
+    HandedOver(HandedOver),
+    /// In place of the watcher that is there, if one is.
+    TakeOver,
+    /// There is none any more.
+    Alone,
 }
 
 /// What woke us.
@@ -99,12 +112,21 @@ mod token {
 pub fn run(
     registry: &Registry,
     id: &ContainerId,
-    handed_over: Option<HandedOver>,
+    beginning: Beginning,
     settings: Settings,
 ) -> Result<Ending, WatcherError> {
-    let (lock, ready) = match handed_over {
-        Some(given) => (RecordLock::inherit(registry, id, given.lock)?, Some(given.ready)),
-        None => (registry.lock(id, LOCK_PATIENCE)?, None),
+    let none_held = || Leases::new(registry.root());
+    let (lock, leases, ready) = match beginning {
+        Beginning::HandedOver(given) => (
+            RecordLock::inherit(registry, id, given.lock)?,
+            none_held(),
+            Some(given.ready),
+        ),
+        Beginning::TakeOver => {
+            let (lock, leases) = take_over(registry, id)?;
+            (lock, leases, None)
+        }
+        Beginning::Alone => (registry.lock(id, LOCK_PATIENCE)?, none_held(), None),
     };
     let pid = std::process::id() as i32;
     lock.sign(WatcherProcess {
@@ -112,7 +134,7 @@ pub fn run(
         start_time: start_time(pid)?,
     })?;
     let mut ready_copy = ready.as_ref().and_then(|file| file.try_clone().ok());
-    let outcome = watch(registry, id, lock, ready, settings);
+    let outcome = watch(registry, id, lock, leases, ready, settings);
     if let (Err(error), Some(pipe)) = (&outcome, &mut ready_copy) {
         let text = serde_json::to_string(&Answer::Failed(error.to_string())).unwrap_or_default();
         // The hook may have given up by now; the log has the error in any case.
@@ -125,6 +147,7 @@ fn watch(
     registry: &Registry,
     id: &ContainerId,
     lock: RecordLock,
+    leases: Leases,
     ready: Option<std::fs::File>,
     settings: Settings,
 ) -> Result<Ending, WatcherError> {
@@ -143,7 +166,7 @@ fn watch(
     };
     let control = ControlSocket::bind(lock.dir_fd(), lock.dir())?;
     let inside = Inside::open(&container, lock, &memory)?;
-    let mut watcher = Watcher::open(record, inside, container, memory, settings)?;
+    let mut watcher = Watcher::open(record, inside, container, memory, leases, settings)?;
     if let Some(pipe) = ready {
         let requests = watcher
             .reconciler
@@ -184,6 +207,10 @@ impl Watcher {
                 self.take_all_back();
                 return Ok(Ending::Refused);
             }
+            if self.is_relieved() {
+                return Ok(Ending::Told);
+            }
+            self.look_for_supervision();
             if std::mem::take(&mut first) {
                 // Whatever dead hooks left is cleared away now, when nobody waits for us.
                 sweep(self.inside.lock().state_dir());

@@ -94,15 +94,14 @@ impl Watcher {
     /// Deals with one question; an answer that has to wait is given by `tell_waiters`.
     pub(super) fn hear(&mut self, mut asker: Asker, question: Question) {
         match question {
+            Question::Leave => self.successor = Some(asker),
             Question::Status => asker.answer(&Answer::Status(Box::new(self.status()))),
             Question::Add {
                 container,
                 asked,
                 symlinks,
             } => {
-                if (container.pid, container.start_time)
-                    != (self.record.container.pid, self.record.container.start_time)
-                {
+                if !self.record.is_of(&container) {
                     asker.answer(&Answer::Gone);
                     return;
                 }

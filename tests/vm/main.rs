@@ -17,4 +17,5 @@ mod qmp;
 mod runtimes;
 mod shell;
 mod story;
+mod supervision;
 mod usb;

@@ -114,6 +114,11 @@ impl Watcher {
         )
     }
 
+    /// The file that it runs, as it was when it was started.
+    pub fn executable(&self) -> fs::Metadata {
+        fs::metadata(self.proc("exe")).expect("look at the watcher's executable")
+    }
+
     /// How many threads it has.
     pub fn threads(&self) -> usize {
         fs::read_dir(self.proc("task"))

@@ -1,0 +1,96 @@
+//! Where our own executables are: one that starts another must find the one of its own installation.
+//!
+//! Must not know what they do.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Where an engine looks for hooks, below the prefix: packaging/install.sh puts hooks and watcher there.
+const HOOKS: &str = "libexec/oci/hooks.d";
+
+/// Our executable of this name is nowhere.
+#[derive(Debug, thiserror::Error)]
+#[error("looking for {name}: it is in none of {looked} (packaging/install.sh puts all executables in their place)", looked = shown(dirs))]
+pub struct ProgramError {
+    /// What was looked for.
+    pub name: String,
+    /// Where.
+    pub dirs: Vec<PathBuf>,
+}
+
+/// The directories in which our executables may be, the likeliest first: beside the one that runs (hooks and watcher;
+/// what was built and not installed), where its own installation has its hooks, and where packages have them.
+///
+/// # Errors
+/// When it is not known which executable runs.
+pub fn directories() -> io::Result<Vec<PathBuf>> {
+    Ok(directories_of(&std::fs::read_link("/proc/self/exe")?))
+}
+
+fn directories_of(own: &Path) -> Vec<PathBuf> {
+    let beside = own.parent().unwrap_or(own);
+    let prefix = beside.parent().unwrap_or(beside);
+    let mut dirs = vec![beside.to_owned(), prefix.join(HOOKS)];
+    let packaged = Path::new("/usr").join(HOOKS);
+    if !dirs.contains(&packaged) {
+        dirs.push(packaged);
+    }
+    dirs
+}
+
+/// Our executable of this name.
+///
+/// # Errors
+/// When it is in none of [`directories`].
+pub fn find(name: &str) -> Result<PathBuf, ProgramError> {
+    let dirs = directories().unwrap_or_default();
+    match dirs.iter().map(|dir| dir.join(name)).find(|path| path.exists()) {
+        Some(path) => Ok(path),
+        None => Err(ProgramError {
+            name: name.to_owned(),
+            dirs,
+        }),
+    }
+}
+
+fn shown(dirs: &[PathBuf]) -> String {
+    let dirs: Vec<_> = dirs.iter().map(|dir| dir.to_string_lossy()).collect();
+    dirs.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_installation_comes_before_the_packages() {
+        let of = |own: &str| directories_of(Path::new(own));
+        let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
+        assert_eq!(
+            of("/usr/bin/oci-hotplug"),
+            paths(&["/usr/bin", "/usr/libexec/oci/hooks.d"])
+        );
+        assert_eq!(
+            of("/usr/local/bin/oci-hotplug"),
+            paths(&[
+                "/usr/local/bin",
+                "/usr/local/libexec/oci/hooks.d",
+                "/usr/libexec/oci/hooks.d"
+            ])
+        );
+        assert_eq!(
+            of("/usr/libexec/oci/hooks.d/oci-hotplug-prestart (deleted)")[0],
+            Path::new("/usr/libexec/oci/hooks.d")
+        );
+    }
+
+    #[test]
+    fn what_is_nowhere_is_told_with_where_it_was_looked_for() {
+        let error = find("oci-hotplug-nothing").unwrap_err().to_string();
+        assert!(
+            error.starts_with("looking for oci-hotplug-nothing: it is in none of /")
+                && error.contains("install.sh"),
+            "{error}"
+        );
+    }
+}

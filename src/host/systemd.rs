@@ -1,0 +1,205 @@
+//! systemd, where it runs this host: the unit that looks after a container's watcher, from both sides.
+//!
+//! Must not know what a watcher does. Nothing here waits for systemd.
+
+use std::ffi::CString;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::Path;
+
+use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
+use nix::sys::signal::SigSet;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::model::oci::ContainerId;
+
+/// The unit's name, before and behind the container's id.
+const UNIT: (&str, &str) = ("oci-hotplug-watcher@", ".service");
+
+/// The longest name of a unit (systemd.unit(5): 255 characters).
+const UNIT_NAME_MAX: usize = 255;
+
+/// Where unit files are (systemd.unit(5), "System Unit Search Path").
+const UNIT_DIRS: [&str; 5] = [
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
+
+/// Where systemctl is. It is not looked for in a `PATH`, which would be somebody else's.
+const SYSTEMCTL: [&str; 2] = ["/usr/bin/systemctl", "/bin/systemctl"];
+
+/// Where a unit of type `notify` is told to talk to (sd_notify(3)).
+const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
+
+/// The unit that looks after the watcher of this container; `None` when its name would be too long for one.
+pub fn unit_of(id: &ContainerId) -> Option<String> {
+    let name = format!("{}{}{}", UNIT.0, escape(id.as_str()), UNIT.1);
+    (name.len() <= UNIT_NAME_MAX).then_some(name)
+}
+
+/// A text as part of a unit's name (systemd.unit(5), "String Escaping for Inclusion in Unit Names").
+fn escape(text: &str) -> String {
+    let mut escaped = String::new();
+    for (index, byte) in text.bytes().enumerate() {
+        match byte {
+            b'/' => escaped.push('-'),
+            b'.' if index == 0 => escaped.push_str("\\x2e"),
+            b':' | b'_' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => escaped.push(char::from(byte)),
+            _ => escaped.push_str(&format!("\\x{byte:02x}")),
+        }
+    }
+    escaped
+}
+
+/// The unit of ours that a process is in, by the text of its `/proc/PID/cgroup`.
+pub fn unit_in(cgroups: &str) -> Option<&str> {
+    cgroups
+        .lines()
+        .flat_map(|line| line.split('/'))
+        .rfind(|part| part.starts_with(UNIT.0) && part.ends_with(UNIT.1))
+}
+
+/// Whether systemd runs this host (sd_booted(3)) and has the unit.
+pub fn has_unit() -> bool {
+    let file = format!("{}{}", UNIT.0, UNIT.1);
+    Path::new("/run/systemd/system").is_dir()
+        && UNIT_DIRS.iter().any(|dir| Path::new(dir).join(&file).exists())
+}
+
+/// A `systemctl` that was started and is to be reaped.
+#[derive(Debug)]
+pub struct Starting(Pid);
+
+/// Asks systemd to start a unit, and does not wait until it has.
+///
+/// # Errors
+/// When there is no systemctl, or it can't be started.
+pub fn start(unit: &str) -> io::Result<Starting> {
+    let program = SYSTEMCTL
+        .iter()
+        .find(|path| Path::new(path).exists())
+        .ok_or(io::ErrorKind::NotFound)?;
+    let arguments = ["systemctl", "start", "--no-block", "--quiet", unit].map(CString::new);
+    let mut words = Vec::new();
+    for argument in arguments {
+        words.push(argument?);
+    }
+    // The watcher blocks the signals that it reads; its child is not to.
+    let mut attributes = PosixSpawnAttr::init()?;
+    attributes.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK)?;
+    attributes.set_sigmask(&SigSet::empty())?;
+    let nothing: [CString; 0] = [];
+    let pid = posix_spawn(
+        *program,
+        &PosixSpawnFileActions::init()?,
+        &attributes,
+        &words,
+        &nothing,
+    )?;
+    Ok(Starting(pid))
+}
+
+impl Starting {
+    /// Whether it has ended, and then whether systemd took the wish; never waits.
+    pub fn outcome(&self) -> Option<bool> {
+        match waitpid(self.0, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => None,
+            Ok(WaitStatus::Exited(_, code)) => Some(code == 0),
+            _ => Some(false),
+        }
+    }
+}
+
+/// Whether this process is a unit's, which waits for its word that it is ready.
+pub fn is_supervised() -> bool {
+    std::env::var_os(NOTIFY_SOCKET).is_some()
+}
+
+/// Tells systemd how it goes (sd_notify(3)), such as `READY=1` or `STATUS=...`. Without a unit, nobody.
+pub fn notify(text: &str) {
+    let send = |name: &std::ffi::OsStr| -> io::Result<usize> {
+        let address = match name.as_bytes() {
+            [b'@', rest @ ..] => SocketAddr::from_abstract_name(rest)?,
+            _ => SocketAddr::from_pathname(name)?,
+        };
+        UnixDatagram::unbound()?.send_to_addr(text.as_bytes(), &address)
+    };
+    if let Some(Err(error)) = std::env::var_os(NOTIFY_SOCKET).map(|name| send(&name)) {
+        tracing::warn!("telling systemd {text:?}: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// systemd.unit(5) the other way round.
+    fn unescape(text: &str) -> String {
+        let mut bytes = text.bytes();
+        let mut plain = Vec::new();
+        while let Some(byte) = bytes.next() {
+            match byte {
+                b'-' => plain.push(b'/'),
+                b'\\' => {
+                    assert_eq!(bytes.next(), Some(b'x'));
+                    let digits = [bytes.next().unwrap(), bytes.next().unwrap()];
+                    plain.push(u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap());
+                }
+                other => plain.push(other),
+            }
+        }
+        String::from_utf8(plain).unwrap()
+    }
+
+    #[test]
+    fn names_are_as_systemd_escape_makes_them() {
+        // Each pair by systemd-escape(1) of systemd 252 and 257.
+        for (plain, escaped) in [
+            ("web-1", "web\\x2d1"),
+            ("a.b_c+d", "a.b_c\\x2bd"),
+            (".hidden", "\\x2ehidden"),
+            ("ä:b c", "\\xc3\\xa4:b\\x20c"),
+            ("a/b", "a-b"),
+        ] {
+            assert_eq!(escape(plain), escaped);
+        }
+        assert_eq!(
+            unit_of(&"web-1".parse().unwrap()).unwrap(),
+            "oci-hotplug-watcher@web\\x2d1.service"
+        );
+    }
+
+    #[test]
+    fn an_id_that_is_too_long_for_a_unit_has_none() {
+        assert_eq!(unit_of(&"a".repeat(227).parse().unwrap()).unwrap().len(), 255);
+        assert_eq!(unit_of(&"a".repeat(228).parse().unwrap()), None);
+        assert_eq!(unit_of(&"-".repeat(100).parse().unwrap()), None);
+    }
+
+    #[test]
+    fn the_unit_of_a_process_is_in_its_cgroup() {
+        let unit = "oci-hotplug-watcher@web\\x2d1.service";
+        let unified = format!("0::/oci.slice/oci-hotplug.slice/{unit}\n");
+        let hybrid = format!("5:devices:/x\n1:name=systemd:/oci-hotplug.slice/{unit}\n0::/\n");
+        assert_eq!([unit_in(&unified), unit_in(&hybrid)], [Some(unit), Some(unit)]);
+        assert_eq!(unit_in("0::/machine.slice/libpod-conmon-1.scope\n"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn an_escaped_text_is_a_plain_word_and_reads_back(text in "[!-~äß]{1,60}") {
+            prop_assume!(!text.contains('\\'));
+            let escaped = escape(&text);
+            prop_assert!(escaped.bytes().all(|byte| byte.is_ascii_alphanumeric() || b":-_.\\".contains(&byte)));
+            prop_assert!(!escaped.starts_with('.'));
+            prop_assert_eq!(unescape(&escaped), text);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Who looks after the watcher itself: a unit of systemd's, which is asked to take over once nobody waits for us.
+//!
+//! The hook starts the watcher as its own child, because that is fastest; the unit's watcher then takes its place
+//! (`succession`), in a cgroup of its own, and is started again when it dies.
+
+use std::time::{Duration, Instant};
+
+use super::Watcher;
+use crate::host::config::Config;
+use crate::host::systemd::{self, Starting};
+use crate::model::oci::ContainerId;
+
+/// How long a unit may take to take over before it is asked again; each time twice as long.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often a unit is asked.
+const ATTEMPTS: u32 = 6;
+
+/// How far it has come.
+pub(super) enum Supervision {
+    /// We are a unit's; it shows these words.
+    Ours { shown: String },
+    /// There is a unit that may take our place.
+    Sought {
+        unit: String,
+        attempts: u32,
+        next: Instant,
+        starting: Option<Starting>,
+    },
+    /// Nobody does, or need.
+    None,
+}
+
+impl Supervision {
+    pub fn new(id: &str, wanted: bool) -> Self {
+        if systemd::is_supervised() {
+            return Self::Ours { shown: String::new() };
+        }
+        let unit = || systemd::unit_of(&id.parse::<ContainerId>().ok()?);
+        if !wanted || !systemd::has_unit() {
+            return Self::None;
+        }
+        let Some(unit) = unit() else {
+            tracing::info!(container = %id, "its id is too long for the name of a unit: systemd does not look after its watcher");
+            return Self::None;
+        };
+        Self::Sought {
+            unit,
+            attempts: 0,
+            next: Instant::now(),
+            starting: None,
+        }
+    }
+}
+
+impl Watcher {
+    /// Asks systemd to look after us, once nobody waits for us any more; if it does, tells it how it goes.
+    pub(super) fn look_for_supervision(&mut self) {
+        let problem = !self.setbacks.is_empty() || self.access_problem.is_some();
+        match &mut self.supervision {
+            Supervision::Ours { shown } if self.waiters.is_empty() => {
+                let words = format!(
+                    "READY=1\nSTATUS=container {}: {} device nodes inside{}",
+                    self.record.container.id,
+                    self.attachments.iter().count(),
+                    if problem {
+                        ", and problems: see oci-hotplug inspect"
+                    } else {
+                        ""
+                    }
+                );
+                if *shown != words {
+                    systemd::notify(&words);
+                    *shown = words;
+                }
+            }
+            Supervision::Sought {
+                unit,
+                attempts,
+                next,
+                starting,
+            } if self.waiters.is_empty() => {
+                if starting
+                    .as_ref()
+                    .is_some_and(|starting| starting.outcome().is_some())
+                {
+                    *starting = None;
+                }
+                if starting.is_some() || Instant::now() < *next {
+                    return;
+                }
+                if *attempts == ATTEMPTS {
+                    tracing::warn!(container = %self.record.container.id, "systemd does not look after its watcher: {unit} did not start (systemctl status tells why)");
+                    self.supervision = Supervision::None;
+                    return;
+                }
+                // Only now, when nobody waits: the unit reads that file, and has its state where that says.
+                if *attempts == 0 && !serves(self.inside.lock().state_dir()) {
+                    self.supervision = Supervision::None;
+                    return;
+                }
+                match systemd::start(unit) {
+                    Ok(started) => *starting = Some(started),
+                    Err(error) => {
+                        tracing::warn!(container = %self.record.container.id, "starting {unit}: {error}")
+                    }
+                }
+                *next = Instant::now() + PATIENCE * (1 << *attempts);
+                *attempts += 1;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether a unit, which is told nothing but the container's id, looks for it in this state directory.
+fn serves(state_dir: &std::path::Path) -> bool {
+    Config::load(None, None).is_ok_and(|config| config.state_dir == state_dir)
+}

@@ -1,0 +1,611 @@
+//! Watchers that die, are replaced, or find what another version left: `oci-hotplug recover`, and the hook that comes
+//! second. Whatever happens to its watcher, the container keeps what it has, and gets what it is due.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use crate::framework::container::text;
+use crate::framework::disk::number_of;
+use crate::framework::hook::oci_state;
+use crate::framework::{Announcements, Bundle, Disk, Hierarchy, Hook, Machine, RuncContainer, Watcher};
+
+on_both_hierarchies!(
+    a_second_hook_after_a_crash_keeps_what_the_first_asked_for,
+    killed_at_any_moment_the_watcher_leaves_nothing_that_recover_does_not_put_right,
+    recover_starts_sweeps_and_tells_what_it_cannot_do,
+    watchers_are_replaced_amid_plugging_and_nobody_inside_notices,
+    a_hook_that_comes_while_the_watcher_is_replaced_is_served,
+    an_upgrade_moves_running_watchers_to_the_new_executable,
+    the_notes_of_an_older_version_are_read_and_those_of_a_newer_one_refused,
+);
+
+const NOTHING: Vec<PathBuf> = Vec::new();
+
+/// `oci-hotplug recover` for this machine's state directory.
+fn recover(machine: &Machine, more: &[&str]) -> Output {
+    recover_in(&machine.state_dir(), more)
+}
+
+fn recover_in(state_dir: &Path, more: &[&str]) -> Output {
+    let mut arguments = vec![
+        "--state-dir",
+        state_dir.to_str().expect("scratch paths are text"),
+        "recover",
+    ];
+    arguments.extend(more);
+    Hook::operator().run(&arguments, "")
+}
+
+#[track_caller]
+fn recover_well(machine: &Machine, more: &[&str]) -> String {
+    let output = recover(machine, more);
+    assert!(output.status.success(), "{}", text(&output));
+    text(&output)
+}
+
+/// Which file a node inside is: made anew, it is another.
+fn inode(container: &RuncContainer<'_>, path: &str) -> String {
+    container.inside(&format!("stat -c '%i %z' '{path}'")).said
+}
+
+/// A further prestart hook of a container that runs, as a second CDI device brings it.
+fn further_hook(machine: &Machine, container: &RuncContainer<'_>, request: &str) -> Output {
+    let bundle = container.bundle.to_str().expect("scratch paths are text");
+    let state = oci_state(&container.id, "creating", &container.pid.into(), bundle);
+    let arguments = ["--device".to_owned(), request.to_owned()];
+    Hook::prestart(machine, &arguments).run(&[], &state)
+}
+
+fn a_second_hook_after_a_crash_keeps_what_the_first_asked_for(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let [first, second] = [1, 2].map(|partition| disk.plug(partition));
+    let container = Bundle::asking(machine, &format!("devnode:{first};link=/dev/data/first")).create();
+    container.reads("/dev/data/first", &disk.content(1));
+    let node = inode(&container, &first);
+    container.expect_watcher().kill();
+    let output = further_hook(machine, &container, &format!("devnode:{second}"));
+    assert!(output.status.success(), "{output:?}");
+    container.reads(&second, &disk.content(2));
+    container.reads("/dev/data/first", &disk.content(1));
+    assert_eq!(inode(&container, &first), node, "the node was made anew");
+    container.start();
+    let own = number_of(&first);
+    disk.unplug(1);
+    container.eventually_lacks(&first);
+    container.eventually_lacks("/dev/data/first");
+    disk.plug(1);
+    container.eventually_reads("/dev/data/first", &disk.content(1));
+    assert_eq!(own.0, number_of(&first).0);
+    container.delete();
+    assert_eq!(machine.traces(), NOTHING);
+}
+
+/// How often a watcher is killed: tests/run.sh sets OCI_HOTPLUG_LONG for the full number.
+fn kills() -> usize {
+    if std::env::var_os("OCI_HOTPLUG_LONG").is_some() {
+        200
+    } else {
+        40
+    }
+}
+
+/// Numbers that look random, and come again with the same seed (xorshift, Marsaglia 2003).
+struct Dice(u64);
+
+impl Dice {
+    /// With the seed of OCI_HOTPLUG_SEED, else one of its own; a failed test's output has it.
+    fn new() -> Self {
+        let given = std::env::var("OCI_HOTPLUG_SEED").ok();
+        let seed = given.map_or_else(
+            || {
+                std::time::SystemTime::now()
+                    .duration_since(std::time::UNIX_EPOCH)
+                    .map_or(1, |now| now.as_nanos() as u64 | 1)
+            },
+            |text| text.parse().expect("OCI_HOTPLUG_SEED is a number"),
+        );
+        println!("OCI_HOTPLUG_SEED={seed}");
+        Self(seed)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+}
+
+const PARTITIONS: [u8; 4] = [1, 2, 3, 4];
+
+/// The partition that the engine gives by itself.
+const ENGINES: u8 = 9;
+
+/// A disk whose partitions come and go, and the container that asks for them.
+struct Scene<'m> {
+    disk: &'m Disk,
+    container: RuncContainer<'m>,
+    plugged: BTreeSet<u8>,
+    /// The number that a partition had when it was pulled out.
+    gone: BTreeMap<u8, (u32, u32)>,
+    engines_node: String,
+    baseline: usize,
+}
+
+impl<'m> Scene<'m> {
+    fn new(machine: &'m Machine, disk: &'m Disk) -> Self {
+        let engines = disk.plug(ENGINES);
+        let requests: Vec<String> = PARTITIONS
+            .iter()
+            .map(|partition| {
+                let exclusive = if *partition == 1 { ";exclusive" } else { "" };
+                format!(
+                    "devnode:{};link=/dev/data/{partition}{exclusive}",
+                    disk.partition(*partition)
+                )
+            })
+            .collect();
+        let container = Bundle::asking(machine, &requests.join(","))
+            .engine_device(&engines, "r")
+            .capability("CAP_MKNOD")
+            .start();
+        let engines_node = inode(&container, &engines);
+        let baseline = container.device_rules().lines().count();
+        Self {
+            disk,
+            container,
+            plugged: BTreeSet::new(),
+            gone: BTreeMap::new(),
+            engines_node,
+            baseline,
+        }
+    }
+
+    /// Plugs a partition in, or pulls it out.
+    fn toggle(&mut self, partition: u8) {
+        if self.plugged.remove(&partition) {
+            self.gone
+                .insert(partition, number_of(&self.disk.partition(partition)));
+            self.disk.unplug(partition);
+        } else {
+            self.disk.plug(partition);
+            self.plugged.insert(partition);
+        }
+    }
+
+    /// What is to be seen inside: node, what it reads as, and what the link leads to.
+    fn due(&self) -> String {
+        let line = |partition: &u8| {
+            let (node, content) = (self.disk.partition(*partition), self.disk.content(*partition));
+            if self.plugged.contains(partition) {
+                format!("{node} {content} {node}\n")
+            } else {
+                format!("{node} -\n")
+            }
+        };
+        PARTITIONS.iter().map(line).collect()
+    }
+
+    fn seen(&self) -> String {
+        let look = |partition: &u8| {
+            let (node, length) = (
+                self.disk.partition(*partition),
+                self.disk.content(*partition).len(),
+            );
+            format!(
+                "if [ -e {node} ] || [ -L {node} ] || [ -L /dev/data/{partition} ]; \
+                 then echo \"{node} $(head -c {length} {node}) $(readlink -f /dev/data/{partition})\"; else echo '{node} -'; fi; "
+            )
+        };
+        let looks: String = PARTITIONS.iter().map(look).collect();
+        self.container.inside(&looks).said + "\n"
+    }
+
+    #[track_caller]
+    fn eventually_has_what_is_due(&self) {
+        let due = self.due();
+        let mut seen = String::new();
+        let right = crate::framework::eventually::within(crate::framework::eventually::DEADLINE, || {
+            seen = self.seen();
+            (seen == due).then_some(())
+        });
+        assert!(right.is_some(), "due:\n{due}seen:\n{seen}");
+    }
+
+    /// What no death of a watcher may change: the engine's device, and the engine's rules.
+    #[track_caller]
+    fn has_what_the_engine_gave(&self) {
+        let node = self.disk.partition(ENGINES);
+        self.container.reads(&node, &self.disk.content(ENGINES));
+        assert!(self.container.is_write_refused(&node));
+        assert_eq!(inode(&self.container, &node), self.engines_node);
+        assert_eq!(self.container.read("/dev/zero", 1).status, 0);
+    }
+
+    /// No device that is gone may be used, not even by a node of the container's own.
+    #[track_caller]
+    fn has_no_stray_grant(&self, machine: &Machine) {
+        let taken: Vec<_> = self
+            .plugged
+            .iter()
+            .map(|partition| number_of(&self.disk.partition(*partition)))
+            .collect();
+        let engines = number_of(&self.disk.partition(ENGINES));
+        for number in self
+            .gone
+            .values()
+            .filter(|number| !taken.contains(number) && **number != engines)
+        {
+            self.container.inside("rm -f /nodes/gone");
+            let own = self.container.make_node("gone", 'b', *number);
+            let answer = self.container.read(&own, 1);
+            assert!(
+                answer.status != 0 && answer.said.contains("not permitted"),
+                "{number:?} is still granted: {answer:?}"
+            );
+        }
+        if machine.hierarchy == Hierarchy::V1 {
+            let rules = self.container.device_rules();
+            assert_eq!(
+                rules.lines().count(),
+                self.baseline + self.plugged.len(),
+                "{rules}"
+            );
+        }
+    }
+}
+
+fn killed_at_any_moment_the_watcher_leaves_nothing_that_recover_does_not_put_right(machine: &Machine) {
+    let mut dice = Dice::new();
+    let disk = Disk::new(machine);
+    let mut scene = Scene::new(machine, &disk);
+    for round in 0..kills() {
+        let watcher = scene.container.expect_watcher();
+        if round % 4 == 0 {
+            // With nothing under way: what it had the moment before, it has the moment after.
+            scene.toggle(PARTITIONS[dice.below(4) as usize]);
+            scene.eventually_has_what_is_due();
+            // The node goes before the grant.
+            watcher.eventually_waits_for_events();
+            watcher.kill();
+            assert_eq!(scene.seen(), scene.due());
+            scene.has_no_stray_grant(machine);
+        } else {
+            let moment = Duration::from_micros(dice.below(20_000));
+            let began = Instant::now();
+            let killer = thread::spawn(move || {
+                while began.elapsed() < moment {
+                    thread::yield_now();
+                }
+                watcher.kill();
+            });
+            while !killer.is_finished() {
+                scene.toggle(PARTITIONS[dice.below(4) as usize]);
+            }
+            killer.join().expect("kill the watcher");
+        }
+        scene.has_what_the_engine_gave();
+        // What happens while nobody watches is seen by the next.
+        if dice.below(2) == 0 {
+            scene.toggle(PARTITIONS[dice.below(4) as usize]);
+        }
+        let said = recover_well(machine, &[]);
+        assert!(said.contains("watcher started, process"), "{said}");
+        scene.eventually_has_what_is_due();
+        scene.has_no_stray_grant(machine);
+        scene.has_what_the_engine_gave();
+    }
+    for partition in scene.plugged.clone() {
+        scene.toggle(partition);
+    }
+    scene.eventually_has_what_is_due();
+    let left = scene.container.inside("ls -A /dev/data 2>/dev/null").said;
+    assert_eq!(left, "", "links are left");
+    scene.container.delete();
+    assert_eq!(machine.traces(), NOTHING);
+}
+
+fn record_of(machine: &Machine, id: &str) -> PathBuf {
+    machine
+        .state_dir()
+        .join("containers")
+        .join(id)
+        .join("record.json")
+}
+
+/// Changes a file of ours as another version would have written it.
+fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
+    let mut value = serde_json::from_slice(&fs::read(path).expect("read a note")).expect("a note is JSON");
+    change(&mut value);
+    fs::write(path, value.to_string()).expect("write a note");
+}
+
+/// A watcher that is stopped, until this goes.
+struct Stopped(Watcher);
+
+impl Stopped {
+    fn new(watcher: Watcher) -> Self {
+        kill(Pid::from_raw(watcher.pid), Signal::SIGSTOP).expect("stop a watcher");
+        Self(watcher)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = kill(Pid::from_raw(self.0.pid), Signal::SIGCONT);
+    }
+}
+
+fn recover_starts_sweeps_and_tells_what_it_cannot_do(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    let request = format!("devnode:{node};exclusive");
+    let elsewhere = "devnode:/dev/oci-hotplug-nothing";
+    let orphan = Bundle::asking(machine, &request).start();
+    let [gone, stopped, newer, torn] =
+        [(); 4].map(|()| Bundle::asking(machine, elsewhere).without_poststop().start());
+    for container in [&orphan, &gone, &newer, &torn] {
+        container.expect_watcher().kill();
+    }
+    gone.delete();
+    edit(&record_of(machine, &newer.id), |record| {
+        record["version"] = json!(99)
+    });
+    let torn_record = fs::read(record_of(machine, &torn.id)).expect("read a record");
+    fs::write(
+        record_of(machine, &torn.id),
+        &torn_record[..torn_record.len() / 2],
+    )
+    .expect("tear a record");
+    let sleeping = Stopped::new(stopped.expect_watcher());
+
+    let output = recover(machine, &[]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = text(&output);
+    let line_of = |container: &RuncContainer<'_>| {
+        said.lines()
+            .find(|line| line.starts_with(&format!("{} ", container.id)))
+            .unwrap_or_default()
+            .to_owned()
+    };
+    assert!(line_of(&orphan).contains("watcher started, process"), "{said}");
+    assert!(
+        line_of(&gone).contains("it is gone: its record is removed"),
+        "{said}"
+    );
+    assert!(
+        line_of(&stopped).contains(&format!("kill -CONT {}", sleeping.0.pid)),
+        "{said}"
+    );
+    assert!(line_of(&newer).contains("it has version 99"), "{said}");
+    assert!(line_of(&torn).contains("FAILED: reading"), "{said}");
+    assert!(
+        said.contains("3 of 5 containers could not be recovered"),
+        "{said}"
+    );
+    orphan.reads(&node, &disk.content(1));
+    disk.unplug(1);
+    orphan.eventually_lacks(&node);
+
+    drop(sleeping);
+    fs::write(record_of(machine, &torn.id), &torn_record).expect("write a record");
+    edit(&record_of(machine, &newer.id), |record| {
+        record["version"] = json!(1)
+    });
+    let json: Value = serde_json::from_str(&recover_well(machine, &["--json"])).expect("JSON");
+    let done_for = |container: &RuncContainer<'_>| {
+        let all = json.as_array().expect("a list");
+        all.iter()
+            .find(|entry| entry["id"] == container.id.as_str())
+            .expect("an entry")
+            .clone()
+    };
+    assert_eq!(done_for(&orphan)["done"], "watched");
+    assert_eq!(done_for(&torn)["done"], "started");
+    assert_eq!(done_for(&newer)["watcher"], newer.expect_watcher().pid);
+}
+
+fn watchers_are_replaced_amid_plugging_and_nobody_inside_notices(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let still = disk.plug(1);
+    let moving = [2, 3].map(|partition| disk.partition(partition));
+    let container = Bundle::asking(
+        machine,
+        &format!(
+            "devnode:{still};link=/dev/data/still;exclusive,devnode:{},devnode:{}",
+            moving[0], moving[1]
+        ),
+    )
+    .start();
+    let rival = Bundle::asking(machine, &format!("devnode:{still};exclusive")).start();
+    container.reads("/dev/data/still", &disk.content(1));
+    let before = inode(&container, &still);
+    let listener = Announcements::inside(machine, &container, false);
+    let rivals_listener = Announcements::inside(machine, &rival, false);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let stream = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                for partition in [2, 3] {
+                    disk.plug(partition);
+                }
+                for partition in [2, 3] {
+                    disk.unplug(partition);
+                }
+            }
+            disk.plug(2);
+        });
+        let replaced = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for _ in 0..10 {
+                let watcher = container.expect_watcher();
+                let said = recover_well(machine, &["--restart-watchers"]);
+                assert!(said.contains(&format!("in place of {}", watcher.pid)), "{said}");
+                watcher.eventually_ends();
+                assert_ne!(container.expect_watcher(), watcher);
+                container.reads("/dev/data/still", &disk.content(1));
+                assert_eq!(inode(&container, &still), before, "the node was made anew");
+                assert!(!rival.has(&still), "the device was let go for a moment");
+            }
+        }));
+        done.store(true, Ordering::Relaxed);
+        stream.join().expect("plug and unplug");
+        if let Err(panic) = replaced {
+            std::panic::resume_unwind(panic);
+        }
+    });
+    container.eventually_reads(&moving[0], &disk.content(2));
+    container.eventually_lacks(&moving[1]);
+    // The listener is known to hear: what it heard of the device that stayed is all that there was.
+    listener.eventually_hear("KERNEL", "add", &disk.name(2));
+    for heard in listener.heard().iter().chain(&rivals_listener.heard()) {
+        assert!(!heard.path.ends_with(&format!("/{}", disk.name(1))), "{heard:?}");
+    }
+    disk.unplug(1);
+    container.eventually_lacks("/dev/data/still");
+    for container in [container, rival] {
+        container.delete();
+    }
+    assert_eq!(machine.traces(), NOTHING);
+}
+
+fn a_hook_that_comes_while_the_watcher_is_replaced_is_served(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let partitions: Vec<u8> = (1..=8).collect();
+    for partition in &partitions {
+        disk.plug(*partition);
+    }
+    let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing").create();
+    let (state_dir, done) = (machine.state_dir(), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let replacing = scope.spawn(|| {
+            let mut outputs = Vec::new();
+            while !done.load(Ordering::Relaxed) {
+                outputs.push(recover_in(&state_dir, &["--restart-watchers"]));
+            }
+            outputs
+        });
+        let hooks: Vec<Output> = partitions
+            .iter()
+            .map(|partition| {
+                further_hook(
+                    machine,
+                    &container,
+                    &format!("devnode:{};required", disk.partition(*partition)),
+                )
+            })
+            .collect();
+        done.store(true, Ordering::Relaxed);
+        for output in hooks
+            .into_iter()
+            .chain(replacing.join().expect("replace watchers"))
+        {
+            assert!(output.status.success(), "{}", text(&output));
+        }
+    });
+    for partition in &partitions {
+        container.reads(&disk.partition(*partition), &disk.content(*partition));
+    }
+    container.delete();
+    assert_eq!(machine.traces(), NOTHING);
+}
+
+fn an_upgrade_moves_running_watchers_to_the_new_executable(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    let container = Bundle::asking(machine, &format!("devnode:{node}")).start();
+    let before = inode(&container, &node);
+    // The new version is installed somewhere else, and then replaced in its place, as packaging/install.sh does it.
+    let installed = machine.scratch("installed");
+    fs::create_dir(&installed).expect("make a directory");
+    for version in ["a", "b"] {
+        for program in [
+            env!("CARGO_BIN_EXE_oci-hotplug"),
+            env!("CARGO_BIN_EXE_oci-hotplug-watcher"),
+        ] {
+            let place = installed.join(Path::new(program).file_name().expect("a name"));
+            let new = place.with_extension("new");
+            fs::copy(program, &new).expect("copy an executable");
+            fs::rename(&new, &place).expect("replace an executable");
+        }
+        let output = std::process::Command::new(installed.join("oci-hotplug"))
+            .args(["recover", "--restart-watchers", "--state-dir"])
+            .arg(machine.state_dir())
+            .output()
+            .expect("start oci-hotplug");
+        assert!(output.status.success(), "{version}: {}", text(&output));
+        let runs = container.expect_watcher().executable();
+        let place = fs::metadata(installed.join("oci-hotplug-watcher")).expect("look at an executable");
+        assert_eq!(
+            (runs.dev(), runs.ino()),
+            (place.dev(), place.ino()),
+            "version {version} runs"
+        );
+        assert_eq!(inode(&container, &node), before);
+        container.reads(&node, &disk.content(1));
+    }
+    disk.unplug(1);
+    container.eventually_lacks(&node);
+}
+
+fn the_notes_of_an_older_version_are_read_and_those_of_a_newer_one_refused(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    let request = format!("devnode:{node};link=/dev/data/link");
+    let container = Bundle::new(machine).hook_for_each(&[&request]).start();
+    let before = inode(&container, &node);
+    container.expect_watcher().kill();
+    // As it was before the policy had conditions, and hooks noted their configuration.
+    edit(&record_of(machine, &container.id), |record| {
+        record["version"] = json!(0);
+        let record = record.as_object_mut().expect("a record is an object");
+        record.remove("circumstances").expect("circumstances");
+        record.remove("config").expect("a configuration");
+        record.insert("of-another-time".into(), json!("is passed over"));
+    });
+    let attached = record_of(machine, &container.id).with_file_name("attached.json");
+    edit(&attached, |attached| {
+        attached["version"] = json!(0);
+        attached
+            .as_object_mut()
+            .expect("notes are an object")
+            .remove("roots")
+            .expect("roots");
+    });
+    let said = recover_well(machine, &[]);
+    assert!(said.contains("watcher started"), "{said}");
+    assert_eq!(inode(&container, &node), before, "the node was made anew");
+    disk.unplug(1);
+    container.eventually_lacks("/dev/data/link");
+    container.eventually_lacks(&node);
+    disk.plug(1);
+    container.eventually_reads("/dev/data/link", &disk.content(1));
+    let before = inode(&container, &node);
+
+    container.expect_watcher().kill();
+    edit(&record_of(machine, &container.id), |record| {
+        record["version"] = json!(2)
+    });
+    let output = recover(machine, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output).contains(
+            "it has version 2, and this oci-hotplug knows versions up to 1 (install the newer one)"
+        ),
+        "{}",
+        text(&output)
+    );
+    assert_eq!(container.watcher(), None);
+    assert_eq!(inode(&container, &node), before);
+    assert!(container.delete().status.success());
+    assert_eq!(machine.traces(), NOTHING);
+}

@@ -26,7 +26,9 @@ use crate::model::asked::Asked;
 
 /// The container and what it is to get.
 #[derive(Debug, Args)]
-#[command(override_usage = "oci-hotplug attach [OPTIONS] ID REQUEST...\n       oci-hotplug attach [OPTIONS] --pid PID REQUEST...")]
+#[command(
+    override_usage = "oci-hotplug attach [OPTIONS] ID REQUEST...\n       oci-hotplug attach [OPTIONS] --pid PID REQUEST..."
+)]
 pub(super) struct Attach {
     /// The container (its id, the beginning of it, or its name), and then requests as in the annotation
     /// io.oci-hotplug.devices, classes (class:NAME), or CDI devices (VENDOR/CLASS=NAME).
@@ -63,7 +65,11 @@ pub(super) fn attach(arguments: &Attach, config: &Config, registry: &Registry, a
         (None, None) => (None, &[][..]),
     };
     if requests.is_empty() {
-        return Err(super::Usage("which devices? Give one request at least after the container (oci-hotplug attach --help)".to_owned()).into());
+        return Err(super::Usage(
+            "which devices? Give one request at least after the container (oci-hotplug attach --help)"
+                .to_owned(),
+        )
+        .into());
     }
     let specs = || {
         let directories = match &arguments.cdi_dir[..] {
@@ -90,7 +96,13 @@ pub(super) fn attach(arguments: &Attach, config: &Config, registry: &Registry, a
             });
         }
     }
-    report::attached(&target, &target.status(registry)?, before.as_ref(), &wishes, as_json)
+    report::attached(
+        &target,
+        &target.status(registry)?,
+        before.as_ref(),
+        &wishes,
+        as_json,
+    )
 }
 
 /// Takes what was just added and can't be had out of the record again.

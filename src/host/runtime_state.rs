@@ -192,13 +192,7 @@ fn is_first(pid: i32) -> bool {
 
 /// The effective ids, the second of each line.
 fn user_of(pid: i32) -> Option<ProcessUser> {
-    let id = |name| {
-        status_line(pid, name)?
-            .split_whitespace()
-            .nth(1)?
-            .parse()
-            .ok()
-    };
+    let id = |name| status_line(pid, name)?.split_whitespace().nth(1)?.parse().ok();
     Some(ProcessUser {
         uid: id("Uid:")?,
         gid: id("Gid:")?,
@@ -254,11 +248,7 @@ mod tests {
             assert_eq!(found.len(), 1, "{state}");
             let facts = &found[0].facts;
             assert_eq!((facts.id.as_str(), facts.pid), ("c1", pid), "{state}");
-            assert_eq!(
-                (facts.start_time, &facts.bundle),
-                (started, &bundle),
-                "{state}"
-            );
+            assert_eq!((facts.start_time, &facts.bundle), (started, &bundle), "{state}");
             assert_eq!((facts.user.uid, facts.user.gid), (7, 8));
             assert_eq!(facts.cgroups_path.as_deref(), Some("a:b:c"));
             assert_eq!(found[0].circumstances.annotations["k"], "v");
@@ -270,7 +260,8 @@ mod tests {
     fn a_container_whose_init_has_ended_does_not_run() {
         let pid = std::process::id();
         let scratch = tempfile::tempdir().unwrap();
-        let state = serde_json::json!({"pid": pid, "process-start-time": 1, "bundle": scratch.path().join("bundle")});
+        let state =
+            serde_json::json!({"pid": pid, "process-start-time": 1, "bundle": scratch.path().join("bundle")});
         let root = root_with("status", &state, scratch.path());
         assert_eq!(running(&[root]), []);
     }

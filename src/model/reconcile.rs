@@ -228,7 +228,11 @@ impl Reconciler {
     /// Takes requests away, wherever they came from; the place of the first that went, or how many there are.
     /// Rules for links stay: they ask for nothing by themselves.
     pub fn remove(&mut self, asked: &[Asked]) -> usize {
-        let goes = |old: &Asked| asked.iter().any(|gone| gone.without_roots() == old.without_roots());
+        let goes = |old: &Asked| {
+            asked
+                .iter()
+                .any(|gone| gone.without_roots() == old.without_roots())
+        };
         let first = self.asked.iter().position(goes).unwrap_or(self.asked.len());
         self.asked.retain(|old| !goes(old));
         first

@@ -57,11 +57,7 @@ pub(super) fn attached(
     as_json: bool,
 ) -> Result<()> {
     let known = |problem: &&Problem| before.is_some_and(|before| before.problems.contains(problem));
-    let problems: Vec<&Problem> = status
-        .problems
-        .iter()
-        .filter(|problem| !known(problem))
-        .collect();
+    let problems: Vec<&Problem> = status.problems.iter().filter(|problem| !known(problem)).collect();
     let is_wished = |asked: &&Asked| wishes.asked.contains(&asked.without_roots());
     let asked: Vec<&Asked> = status.asked.iter().filter(is_wished).collect();
     let mut out = std::io::stdout().lock();
@@ -150,9 +146,10 @@ pub(super) fn detached(
     let inside = |asked: &Asked| -> Vec<(PathBuf, Option<String>)> {
         of_request(asked, before)
             .map(|(path, attachment)| {
-                let still = after.attached.get(path).is_some_and(|now| {
-                    now.device.syspath == attachment.device.syspath
-                });
+                let still = after
+                    .attached
+                    .get(path)
+                    .is_some_and(|now| now.device.syspath == attachment.device.syspath);
                 let holder = after.asked.iter().find(|asked| is_for(asked, path, attachment));
                 let stays = still.then(|| holder.map_or_else(String::new, Asked::called));
                 (path.clone(), stays)

@@ -31,7 +31,8 @@ impl Target {
     /// The container with this id or name, whether it is enrolled or not.
     pub fn named(id: &str, registry: &Registry, runtime_roots: &[PathBuf]) -> Result<Self> {
         check_access(registry)?;
-        if let Some(enrolled) = Enrolled::search(registry, id)? {
+        // Without a record it may be about to be enrolled by another attach: the runtime knows it all the same.
+        if let Some(enrolled) = Enrolled::search(registry, id)?.filter(|enrolled| enrolled.record.is_some()) {
             return Self::of_record(enrolled);
         }
         let roots = runtime_state::roots(runtime_roots);
@@ -69,7 +70,10 @@ impl Target {
         let is_it = |facts: &ContainerFacts| {
             (facts.pid, facts.start_time) == (process.facts.pid, process.facts.start_time)
         };
-        let records = registry.ids()?.into_iter().filter_map(|id| registry.record(&id).ok()?);
+        let records = registry
+            .ids()?
+            .into_iter()
+            .filter_map(|id| registry.record(&id).ok()?);
         let enrolled = records
             .map(|record| Running {
                 facts: record.container,
@@ -94,13 +98,17 @@ impl Target {
     }
 
     fn of_record(enrolled: Enrolled) -> Result<Self> {
-        let record = enrolled
-            .record
-            .with_context(|| format!("container {} is about to start or has ended: it has no record", enrolled.id))?;
+        let record = enrolled.record.with_context(|| {
+            format!(
+                "container {} is about to start or has ended: it has no record",
+                enrolled.id
+            )
+        })?;
         if !Container::exists(&record.container) {
             bail!(
                 "container {} has ended (its process {} is gone)",
-                enrolled.id, record.container.pid
+                enrolled.id,
+                record.container.pid
             );
         }
         Ok(Self {
@@ -186,7 +194,10 @@ impl Target {
         patience: Duration,
     ) -> Result<Answer> {
         // What an earlier watcher noted is needed by the one that takes up its work: not ours to clear away.
-        if lock.record()?.is_some_and(|record| Container::exists(&record.container)) {
+        if lock
+            .record()?
+            .is_some_and(|record| Container::exists(&record.container))
+        {
             return Err(self.unwatched());
         }
         if !Container::exists(self.facts()) {

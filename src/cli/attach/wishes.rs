@@ -89,13 +89,15 @@ impl Wishes {
                 device_nodes: Vec::new(),
                 ..edits
             };
-            self.left_out
-                .extend(live.left_out.into_iter().chain(show::lines(&others)).map(|edit| {
-                    LeftOut {
+            self.left_out.extend(
+                live.left_out
+                    .into_iter()
+                    .chain(show::lines(&others))
+                    .map(|edit| LeftOut {
                         device: name.to_owned(),
                         edit,
-                    }
-                }));
+                    }),
+            );
         }
         if !self.asked.iter().any(|asked| asked.cdi.as_deref() == Some(name)) {
             let what: Vec<&str> = self
@@ -106,7 +108,11 @@ impl Wishes {
                 .collect();
             bail!(
                 "attaching CDI device {name}: it has nothing that a running container can still get{} (start the container with it: --device {name})",
-                if what.is_empty() { String::new() } else { format!(", only {}", what.join(", ")) }
+                if what.is_empty() {
+                    String::new()
+                } else {
+                    format!(", only {}", what.join(", "))
+                }
             );
         }
         Ok(())
@@ -171,14 +177,13 @@ mod tests {
                 ..asked("devnode:/dev/x")
             },
         ];
-        for (word, index) in [
-            ("usb:0403:6001;access=wr", 0),
-            ("class:lab", 1),
-            ("v.com/c=d", 2),
-        ] {
+        for (word, index) in [("usb:0403:6001;access=wr", 0), ("class:lab", 1), ("v.com/c=d", 2)] {
             assert_eq!(named(word, &all).unwrap(), [all[index].clone()], "{word}");
         }
-        assert_eq!(named("class:lab, usb:0403:6001;access=rw", &all).unwrap().len(), 2);
+        assert_eq!(
+            named("class:lab, usb:0403:6001;access=rw", &all).unwrap().len(),
+            2
+        );
     }
 
     #[test]

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::container::ContainerFacts;
 use crate::model::asked::Asked;
 use crate::model::attachment::Attachments;
+use crate::model::device::SysPath;
 use crate::model::symlink::SymlinkRule;
 
 /// The socket's name in the container's directory.
@@ -51,6 +52,13 @@ pub enum Question {
     },
     /// Leave the container to the asker. Answered when nothing is under way any more.
     Leave,
+    /// Requests of this container that are to be no more. Answered when what only they had selected is gone.
+    Remove {
+        /// The container that is meant, as in [`Question::Add`].
+        container: ContainerFacts,
+        /// The requests, just as they are asked for; others are left alone.
+        asked: Vec<Asked>,
+    },
 }
 
 /// What a watcher answers.
@@ -92,6 +100,9 @@ pub struct Status {
 pub struct Problem {
     /// The path inside the container.
     pub path: PathBuf,
+    /// The device, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<SysPath>,
     /// Why.
     pub reason: String,
 }

@@ -14,4 +14,5 @@ pub mod monitor;
 pub mod process;
 pub mod programs;
 pub mod registry;
+pub mod runtime_state;
 pub mod systemd;

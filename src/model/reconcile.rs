@@ -225,6 +225,19 @@ impl Reconciler {
         }
     }
 
+    /// Takes requests away, wherever they came from; the place of the first that went, or how many there are.
+    /// Rules for links stay: they ask for nothing by themselves.
+    pub fn remove(&mut self, asked: &[Asked]) -> usize {
+        let goes = |old: &Asked| {
+            asked
+                .iter()
+                .any(|gone| gone.without_roots() == old.without_roots())
+        };
+        let first = self.asked.iter().position(goes).unwrap_or(self.asked.len());
+        self.asked.retain(|old| !goes(old));
+        first
+    }
+
     /// Finds the roots of all requests anew, and tells which roots of before are gone.
     ///
     /// A parent that was found (`parent-of:`) stays selected while it exists, also when the child that named
@@ -608,5 +621,32 @@ fn plan_additions(
         if wish.device.seen == Seen::Udev && told != Some(wish.device.seqnum) {
             steps.push(Step::Announce { path: path.clone() });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::asked::Origin;
+
+    #[test]
+    fn requests_are_removed_by_what_they_are_and_who_made_them() {
+        let asked = |text: &str, origin| Asked::new(origin, text.parse().unwrap());
+        let all = [
+            asked("usb:0403", Origin::Annotation),
+            asked("usb:1050", Origin::Annotation),
+            asked("usb:0403", Origin::Administrator),
+        ];
+        let mut reconciler = Reconciler::new(all.to_vec(), Vec::new(), ProcessUser::default());
+        let mut found = all[2].clone();
+        found.roots.extend([SysPath::new("/sys/devices/a")]);
+        assert_eq!(reconciler.remove(&[found]), 2, "with the roots that it has now");
+        assert_eq!(
+            reconciler.remove(&[all[2].clone()]),
+            2,
+            "nothing goes: as many as there are"
+        );
+        assert_eq!(reconciler.remove(&[all[0].clone()]), 0);
+        assert_eq!(reconciler.asked(), [all[1].clone()]);
     }
 }

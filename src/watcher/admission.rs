@@ -12,6 +12,7 @@ use crate::host::config::Config;
 use crate::host::control::Problem;
 use crate::host::host_use;
 use crate::host::leases::{Hold, Leases};
+use crate::host::log::event;
 use crate::host::registry::Registry;
 use crate::model::asked::Asked;
 use crate::model::attachment::Attachments;
@@ -101,7 +102,11 @@ impl Gate {
     pub fn problems(&self) -> impl Iterator<Item = Problem> + '_ {
         let of = |path: &Path, reason: &Option<String>| {
             let path = path.to_owned();
-            reason.clone().map(|reason| Problem { path, reason })
+            reason.clone().map(|reason| Problem {
+                path,
+                device: None,
+                reason,
+            })
         };
         of(Path::new("/dev"), &self.host_problem)
             .into_iter()
@@ -229,14 +234,15 @@ impl Watcher {
                 refusal.denial
             );
             if !self.gate.told.contains(&text) {
-                tracing::warn!(container = %self.record.container.id, "{text}");
+                self.tell(event::REFUSED, refusal.syspath.as_str(), &refusal.path, &text);
             }
             told.insert(text);
         }
         for waiting in &plan.waiting {
             let text = format!("{} is waited for: {}", waiting.path.display(), waiting.reason);
             if !self.gate.told.contains(&text) {
-                tracing::warn!(container = %self.record.container.id, "{text}{}", self.holders(&waiting.syspath));
+                let whole = format!("{text}{}", self.holders(&waiting.syspath));
+                self.tell(event::WAITING, waiting.syspath.as_str(), &waiting.path, &whole);
             }
             told.insert(text);
         }
@@ -247,10 +253,12 @@ impl Watcher {
     pub(super) fn admission_problems(&self) -> Vec<Problem> {
         let refused = self.last_plan.refused.iter().map(|refusal| Problem {
             path: refusal.path.clone(),
+            device: Some(refusal.syspath.clone()),
             reason: format!("device request {:?}: {}", refusal.request, refusal.denial),
         });
         let waiting = self.last_plan.waiting.iter().map(|waiting| Problem {
             path: waiting.path.clone(),
+            device: Some(waiting.syspath.clone()),
             reason: format!(
                 "{}{}: it comes when that lets go",
                 waiting.reason,

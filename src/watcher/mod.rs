@@ -36,6 +36,7 @@ use crate::host::container::Container;
 use crate::host::control::{Asker, Problem, Status};
 use crate::host::filter::FilterError;
 use crate::host::leases::Leases;
+use crate::host::log::event;
 use crate::host::monitor::{DeviceMonitor, MonitorError};
 use crate::host::registry::Record;
 use crate::model::asked::Asked;
@@ -62,6 +63,8 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 /// A step that failed, and when to try again.
 #[derive(Debug, Clone)]
 struct Setback {
+    /// Whose node or link it is about.
+    device: Option<SysPath>,
     reason: String,
     attempts: u32,
     retry_at: Instant,
@@ -222,7 +225,8 @@ impl Watcher {
     fn take_event(&mut self, event: DeviceEvent) -> bool {
         match &event {
             DeviceEvent::Overrun => {
-                tracing::warn!(container = %self.record.container.id, "device events were lost; reading all devices anew");
+                let text = "device events were lost; reading all devices anew";
+                self.tell(event::OVERRUN, "", Path::new(""), text);
                 return match self.enumerate() {
                     Ok(()) => true,
                     Err(error) => {
@@ -302,23 +306,29 @@ impl Watcher {
         let mut access_problem = None;
         for failure in failures {
             match failure.path {
-                Some(path) => self.note_setback(path, failure.reason),
+                Some(path) => {
+                    let device = plan.steps.iter().find_map(|step| device_of(step, &path));
+                    let inside = before.get(&path).map(|attachment| &attachment.device.syspath);
+                    self.note_setback(path, failure.reason, device.or(inside).cloned());
+                }
                 None => access_problem = Some(failure.reason),
             }
         }
         self.note_access_problem(access_problem);
     }
 
-    fn note_setback(&mut self, path: PathBuf, reason: String) {
+    fn note_setback(&mut self, path: PathBuf, reason: String, device: Option<SysPath>) {
         let before = self.setbacks.get(&path);
         let attempts = before.map_or(1, |setback| setback.attempts + 1);
         if before.is_none_or(|setback| setback.reason != reason) {
-            tracing::error!(container = %self.record.container.id, path = %path.display(), "{reason}");
+            let device = device.as_ref().map_or("", SysPath::as_str);
+            self.tell(event::FAILED, device, &path, &reason);
         }
         let pause = Duration::from_secs(1 << attempts.min(6)).min(RETRY_MAX);
         self.setbacks.insert(
             path,
             Setback {
+                device,
                 reason,
                 attempts,
                 retry_at: Instant::now() + pause,
@@ -328,7 +338,7 @@ impl Watcher {
 
     fn note_access_problem(&mut self, problem: Option<String>) {
         if let Some(reason) = problem.as_ref().filter(|_| problem != self.access_problem) {
-            tracing::error!(container = %self.record.container.id, "{reason}");
+            self.tell(event::FAILED, "", Path::new(""), reason);
         }
         self.access_problem = problem;
     }
@@ -355,25 +365,38 @@ impl Watcher {
     }
 
     fn log_changes(&self, before: &Attachments) {
-        let id = &self.record.container.id;
         for (path, attachment) in before
             .iter()
             .filter(|(path, _)| self.attachments.get(path).is_none())
         {
-            tracing::info!(container = %id, "detached {} ({})", path.display(), attachment.node.num);
+            let text = format!("detached {} ({})", path.display(), attachment.node.num);
+            self.tell(event::DETACHED, attachment.device.syspath.as_str(), path, &text);
         }
         for (path, attachment) in self.attachments.iter() {
             let known = before.get(path).is_some_and(|old| same_device(old, attachment));
             if !known {
-                tracing::info!(
-                    container = %id,
+                let text = format!(
                     "attached {} ({} {}) of {}",
                     path.display(),
                     attachment.node.num,
                     attachment.access,
                     attachment.device.syspath
                 );
+                self.tell(event::ATTACHED, attachment.device.syspath.as_str(), path, &text);
             }
+        }
+    }
+
+    /// Logs what happens to a device, in the form that `oci-hotplug events` reads back: the fields are texts, so that
+    /// the journal has them as they are and the log file quotes them, and they stand in this order. Device and node are
+    /// empty where it is about all of them.
+    fn tell(&self, event: &'static str, device: &str, node: &Path, text: &str) {
+        let container = self.record.container.id.as_str();
+        let node = &*node.to_string_lossy();
+        match event {
+            event::ATTACHED | event::DETACHED => tracing::info!(container, event, device, node, "{text}"),
+            event::FAILED => tracing::error!(container, event, device, node, "{text}"),
+            _ => tracing::warn!(container, event, device, node, "{text}"),
         }
     }
 
@@ -418,7 +441,8 @@ impl Watcher {
                 }
             }
             Ok(Change::Made) => {
-                tracing::warn!(container = %self.record.container.id, "the engine replaced the device filter; access is given again");
+                let text = "the engine replaced the device filter; access is given again";
+                self.tell(event::RESTORED, "", Path::new(""), text);
             }
             Err(error @ FilterError::Gone { .. }) => return Err(error),
             Err(error) => self.note_access_problem(Some(error.to_string())),
@@ -458,18 +482,22 @@ impl Watcher {
     fn status(&self) -> Status {
         let setbacks = self.setbacks.iter().map(|(path, setback)| Problem {
             path: path.clone(),
+            device: setback.device.clone(),
             reason: setback.reason.clone(),
         });
         let conflicts = self.last_plan.conflicts.iter().map(|conflict| Problem {
             path: conflict.path.clone(),
+            device: Some(conflict.syspath.clone()),
             reason: format!("{} wants it, and {} has it", conflict.syspath, conflict.holder),
         });
         let pending = self.last_plan.pending.iter().map(|syspath| Problem {
             path: syspath.as_path().to_owned(),
+            device: Some(syspath.clone()),
             reason: "waiting for udevd to finish with it".into(),
         });
         let access = self.access_problem.iter().map(|reason| Problem {
             path: PathBuf::from("/dev"),
+            device: None,
             reason: reason.clone(),
         });
         Status {
@@ -506,6 +534,29 @@ impl Watcher {
         self.reconcile();
         Ok(())
     }
+
+    /// Gives requests up, and takes out what nobody else here asks for. Those that stay are written into the record.
+    ///
+    /// # Errors
+    /// When the record or the notes can't be written.
+    fn remove(&mut self, asked: &[Asked]) -> Result<(), EffectError> {
+        let mut shrunk = self.reconciler.clone();
+        let first = shrunk.remove(asked);
+        let mut record = self.record.clone();
+        record.asked = shrunk.asked().iter().map(Asked::without_roots).collect();
+        // The notes know roots by their request's place in the record. Should we die between the two files, no
+        // request may be taken to have selected what was another's.
+        self.inside.note_roots(&shrunk.asked()[..first]);
+        self.inside.journal(&self.attachments)?;
+        self.inside.lock().write_record(&record)?;
+        self.record = record;
+        self.reconciler = shrunk;
+        self.monitor.want(wanted(&self.reconciler, self.gate.policy()));
+        // What could not be put in place for them is no concern any more; the rest may be tried again now.
+        self.setbacks.clear();
+        self.reconcile();
+        self.inside.journal(&self.attachments)
+    }
 }
 
 fn wanted(reconciler: &Reconciler, policy: &Policy) -> Wanted {
@@ -521,6 +572,14 @@ fn wanted(reconciler: &Reconciler, policy: &Policy) -> Wanted {
 
 fn same_device(old: &Attachment, new: &Attachment) -> bool {
     old.device.syspath == new.device.syspath && old.node == new.node
+}
+
+/// The device whose node or link a step puts at this path.
+fn device_of<'s>(step: &'s Step, at: &Path) -> Option<&'s SysPath> {
+    match step {
+        Step::AddNode { path, attachment } if path == at => Some(&attachment.device.syspath),
+        _ => None,
+    }
 }
 
 fn touched_path(step: &Step) -> Option<&Path> {

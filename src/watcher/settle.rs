@@ -114,6 +114,17 @@ impl Watcher {
                     Err(error) => asker.answer(&Answer::Failed(error.to_string())),
                 }
             }
+            Question::Remove { container, asked } => {
+                let answer = if !self.record.is_of(&container) {
+                    Answer::Gone
+                } else {
+                    match self.remove(&asked) {
+                        Ok(()) => Answer::Done,
+                        Err(error) => Answer::Failed(error.to_string()),
+                    }
+                };
+                asker.answer(&answer);
+            }
         }
     }
 }

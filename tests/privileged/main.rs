@@ -29,7 +29,10 @@ macro_rules! on_both_hierarchies {
 mod framework;
 
 mod announcing;
+mod attach;
 mod engine;
+mod events;
+mod explain;
 mod hostile;
 mod lifecycle;
 mod operator;

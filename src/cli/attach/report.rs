@@ -1,0 +1,182 @@
+//! What came of `attach` and `detach`.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use serde_json::{Value, json};
+
+use super::target::Target;
+use super::wishes::Wishes;
+use crate::cli::placed::for_request;
+use crate::host::control::{Problem, Status};
+use crate::model::asked::Asked;
+use crate::model::attachment::Attachment;
+
+fn to_json(path: &Path, attachment: &Attachment) -> Value {
+    json!({
+        "path": path,
+        "number": attachment.node.num.to_string(),
+        "access": attachment.access.to_string(),
+        "mode": format!("{:04o}", attachment.node.mode),
+        "uid": attachment.node.uid,
+        "gid": attachment.node.gid,
+        "links": attachment.links.keys().collect::<Vec<_>>(),
+        "device": attachment.device.syspath,
+    })
+}
+
+/// Prints what is inside for the wishes now, or why it is not.
+///
+/// # Errors
+/// When a device is there and can't be inside; what is asked for stays asked for.
+pub(super) fn attached(
+    target: &Target,
+    status: &Status,
+    before: Option<&Status>,
+    wishes: &Wishes,
+    as_json: bool,
+) -> Result<()> {
+    let known = |problem: &&Problem| before.is_some_and(|before| before.problems.contains(problem));
+    let problems: Vec<&Problem> = status.problems.iter().filter(|problem| !known(problem)).collect();
+    let is_wished = |asked: &&Asked| wishes.asked.contains(&asked.without_roots());
+    let asked: Vec<&Asked> = status.asked.iter().filter(is_wished).collect();
+    let mut out = std::io::stdout().lock();
+    if as_json {
+        let requests: Vec<Value> = asked
+            .iter()
+            .map(|asked| {
+                let nodes: Vec<Value> = for_request(asked, status)
+                    .into_iter()
+                    .map(|(path, attachment)| to_json(path, attachment))
+                    .collect();
+                json!({
+                    "request": asked.request, "class": asked.class, "cdi": asked.cdi,
+                    "selects": asked.roots, "nodes": nodes,
+                })
+            })
+            .collect();
+        let whole = json!({
+            "id": target.id(), "requests": requests, "problems": problems, "left-out": wishes.left_out,
+        });
+        writeln!(out, "{}", serde_json::to_string_pretty(&whole)?)?;
+    } else {
+        for asked in &asked {
+            write_request(&mut out, asked, status)?;
+        }
+        for left_out in &wishes.left_out {
+            writeln!(
+                out,
+                "{}: not for a container that runs: {}",
+                left_out.device, left_out.edit
+            )?;
+        }
+    }
+    let is_empty = |asked: &&&Asked| !asked.roots.is_empty() && for_request(asked, status).is_empty();
+    if problems.is_empty() || !asked.iter().any(|asked| is_empty(&asked)) {
+        return Ok(());
+    }
+    let reasons: Vec<String> = problems
+        .iter()
+        .map(|problem| format!("{}: {}", problem.path.display(), problem.reason))
+        .collect();
+    bail!(
+        "not inside yet: {} (it stays asked for; `oci-hotplug detach` takes the request back)",
+        reasons.join("; ")
+    )
+}
+
+fn write_request(out: &mut impl Write, asked: &Asked, status: &Status) -> std::io::Result<()> {
+    match (&asked.class, &asked.cdi) {
+        (None, None) => writeln!(out, "{}", asked.request)?,
+        _ => writeln!(out, "{}: {}", asked.called(), asked.request)?,
+    }
+    if asked.roots.is_empty() {
+        writeln!(out, "  no such device is present: it comes when it is plugged in")?;
+    }
+    for (path, attachment) in for_request(asked, status) {
+        writeln!(
+            out,
+            "  {}  {}  access {}",
+            path.display(),
+            attachment.node.num,
+            attachment.access
+        )?;
+        for link in attachment.links.keys() {
+            writeln!(out, "    link {}", link.display())?;
+        }
+    }
+    Ok(())
+}
+
+/// Prints what is gone, and what stays because something else asks for it.
+///
+/// # Errors
+/// When a node could not be taken away.
+pub(super) fn detached(
+    target: &Target,
+    before: &Status,
+    after: &Status,
+    gone: &[Asked],
+    as_json: bool,
+) -> Result<()> {
+    let went: Vec<&Asked> = before
+        .asked
+        .iter()
+        .filter(|asked| gone.contains(&asked.without_roots()))
+        .collect();
+    let inside = |asked: &Asked| -> Vec<(PathBuf, Option<String>)> {
+        for_request(asked, before)
+            .into_iter()
+            .map(|(path, attachment)| {
+                let now = after.attached.get(path);
+                let still = now.is_some_and(|now| now.device.syspath == attachment.device.syspath);
+                let is_for = |asked: &&Asked| for_request(asked, after).iter().any(|(node, _)| *node == path);
+                let holder = after.asked.iter().find(is_for);
+                let stays = still.then(|| holder.map_or_else(String::new, Asked::called));
+                (path.to_owned(), stays)
+            })
+            .collect()
+    };
+    let mut out = std::io::stdout().lock();
+    if as_json {
+        let requests: Vec<Value> = went
+            .iter()
+            .map(|asked| {
+                let (stays, leaves): (Vec<_>, Vec<_>) =
+                    inside(asked).into_iter().partition(|(_, stays)| stays.is_some());
+                let paths = |nodes: Vec<(PathBuf, _)>| -> Vec<PathBuf> {
+                    nodes.into_iter().map(|(path, _)| path).collect()
+                };
+                json!({
+                    "request": asked.request, "class": asked.class, "cdi": asked.cdi,
+                    "gone": paths(leaves), "stays": paths(stays),
+                })
+            })
+            .collect();
+        let whole = json!({ "id": target.id(), "requests": requests, "problems": after.problems });
+        writeln!(out, "{}", serde_json::to_string_pretty(&whole)?)?;
+    }
+    let mut stuck = Vec::new();
+    for asked in &went {
+        if !as_json {
+            writeln!(out, "{} is not asked for any more", asked.called())?;
+        }
+        for (path, stays) in inside(asked) {
+            match stays {
+                Some(holder) if holder.is_empty() => stuck.push(path.display().to_string()),
+                _ if as_json => {}
+                None => writeln!(out, "  {} is gone", path.display())?,
+                Some(holder) => writeln!(out, "  {} stays: {holder} asks for it, too", path.display())?,
+            }
+        }
+    }
+    if stuck.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "{} could not be taken away, only the access (`oci-hotplug inspect {}` tells why; it is tried again)",
+        stuck.join(", "),
+        target.id()
+    )
+}

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use serde_json::json;
 
-use super::{STATUS_PATIENCE, check_access, status, table};
+use super::{check_access, status, table};
 use crate::host::container::Container;
 use crate::host::leases;
 use crate::host::registry::{Registry, RegistryError};
@@ -21,6 +21,9 @@ const READY_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long the watcher of a container that has ended may take to end, too.
 const END_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a watcher may take to answer before it counts as stopped: amid a storm of events on a busy host it takes a while.
+const SILENCE: Duration = Duration::from_secs(8);
 
 /// How long one may take to answer that is ready.
 const ANSWER_PATIENCE: Duration = Duration::from_millis(200);
@@ -90,7 +93,7 @@ fn recover(registry: &Registry, id: &ContainerId, restart: bool) -> Result<Done,
             None => sweep(registry, id).map_err(tell),
         };
     }
-    let old = match status(registry, id, STATUS_PATIENCE) {
+    let old = match status(registry, id, SILENCE) {
         Some(status) => status.watcher,
         None if registry.is_watched(id) => return Err(silent(registry, id)),
         // It ended, or died, just now.
@@ -113,10 +116,10 @@ fn tell(error: impl std::fmt::Display) -> String {
 fn silent(registry: &Registry, id: &ContainerId) -> String {
     match registry.watcher(id) {
         Some(said) => format!(
-            "its watcher, process {pid}, does not answer within {STATUS_PATIENCE:?} (stopped? kill -CONT {pid}, or kill -KILL {pid} and run this again)",
+            "its watcher, process {pid}, does not answer within {SILENCE:?} (stopped? kill -CONT {pid}, or kill -KILL {pid} and run this again)",
             pid = said.pid
         ),
-        None => format!("somebody has its lock, and does not answer within {STATUS_PATIENCE:?}"),
+        None => format!("somebody has its lock, and does not answer within {SILENCE:?}"),
     }
 }
 

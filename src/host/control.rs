@@ -254,24 +254,15 @@ impl Asker {
 
     /// Sends the answer. An asker that is gone, or does not read, goes without: nobody else is to wait for it.
     pub fn answer(&mut self, answer: &Answer) {
-        let Ok(mut text) = serde_json::to_vec(answer) else {
-            return;
-        };
-        text.push(b'\n');
-        let send = || -> io::Result<()> {
-            self.stream.set_nonblocking(false)?;
-            self.stream.set_write_timeout(Some(WRITE_PATIENCE))?;
-            (&self.stream).write_all(&text)
-        };
-        if let Err(error) = send() {
-            tracing::debug!(%error, "an asker did not take its answer");
-        }
+        self.hand_over(answer, &[]);
     }
 
     /// Sends the answer with files; whether the asker has them. A blank goes before the text with each lot of files:
     /// JSON allows it.
     pub fn hand_over(&mut self, answer: &Answer, files: &[BorrowedFd<'_>]) -> bool {
         let send = || -> io::Result<()> {
+            let mut text = serde_json::to_vec(answer)?;
+            text.push(b'\n');
             self.stream.set_nonblocking(false)?;
             self.stream.set_write_timeout(Some(WRITE_PATIENCE))?;
             for lot in files.chunks(FILES_AT_ONCE) {
@@ -285,13 +276,11 @@ impl Asker {
                     SendFlags::NOSIGNAL,
                 )?;
             }
-            let mut text = serde_json::to_vec(answer)?;
-            text.push(b'\n');
             (&self.stream).write_all(&text)
         };
         let outcome = send();
         if let Err(error) = &outcome {
-            tracing::debug!(%error, "an asker did not take what was handed over");
+            tracing::debug!(%error, "an asker did not take its answer");
         }
         outcome.is_ok()
     }

@@ -130,9 +130,8 @@ pub fn notify(text: &str) {
         };
         UnixDatagram::unbound()?.send_to_addr(text.as_bytes(), &address)
     };
-    if let Some(Err(error)) = std::env::var_os(NOTIFY_SOCKET).map(|name| send(&name)) {
-        tracing::warn!("telling systemd {text:?}: {error}");
-    }
+    // systemd itself tells of a unit that never says that it is ready.
+    let _ = std::env::var_os(NOTIFY_SOCKET).map(|name| send(&name));
 }
 
 #[cfg(test)]

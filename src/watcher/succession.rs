@@ -73,7 +73,6 @@ impl Watcher {
         let relieved = successor.hand_over(&Answer::Left, &files);
         if relieved {
             self.gate.leases().forget();
-            tracing::debug!(container = %self.record.container.id, "another watcher goes on from here");
         }
         relieved
     }

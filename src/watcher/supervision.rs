@@ -99,12 +99,8 @@ impl Watcher {
                     self.supervision = Supervision::None;
                     return;
                 }
-                match systemd::start(unit) {
-                    Ok(started) => *starting = Some(started),
-                    Err(error) => {
-                        tracing::warn!(container = %self.record.container.id, "starting {unit}: {error}")
-                    }
-                }
+                // What fails is tried again, and told in the end.
+                *starting = systemd::start(unit).ok();
                 *next = Instant::now() + PATIENCE * (1 << *attempts);
                 *attempts += 1;
             }

@@ -442,6 +442,8 @@ fn watchers_are_replaced_amid_plugging_and_nobody_inside_notices(machine: &Machi
                 for partition in [2, 3] {
                     disk.unplug(partition);
                 }
+                // Nobody pulls cables faster, and every watcher of this computer hears of each.
+                thread::sleep(Duration::from_millis(10));
             }
             disk.plug(2);
         });

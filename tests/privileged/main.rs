@@ -30,6 +30,7 @@ mod framework;
 
 mod announcing;
 mod engine;
+mod faults_events;
 mod hostile;
 mod lifecycle;
 mod operator;

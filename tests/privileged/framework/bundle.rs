@@ -40,6 +40,8 @@ pub struct Bundle<'m> {
     with_poststop: bool,
     idle_hook: bool,
     hook_environment: Vec<String>,
+    foreign_hooks: Vec<(&'static str, Place, Value)>,
+    below: Option<String>,
     engine_devices: Vec<EngineDevice>,
     capabilities: Vec<&'static str>,
     user_namespace: bool,
@@ -57,6 +59,15 @@ struct EngineDevice {
     kind: &'static str,
     number: (u32, u32),
     access: String,
+}
+
+/// Where a hook that is not ours stands.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Place {
+    /// Before ours of the same stage.
+    Before,
+    /// After ours.
+    After,
 }
 
 /// What the container has at /dev.
@@ -79,6 +90,8 @@ impl<'m> Bundle<'m> {
             with_poststop: true,
             idle_hook: false,
             hook_environment: Vec::new(),
+            foreign_hooks: Vec::new(),
+            below: None,
             engine_devices: Vec::new(),
             capabilities: Vec::new(),
             user_namespace: false,
@@ -147,6 +160,19 @@ impl<'m> Bundle<'m> {
     /// The hooks' environment as config.json gives it.
     pub fn hook_environment(mut self, variable: &str) -> Self {
         self.hook_environment.push(variable.to_owned());
+        self
+    }
+
+    /// A hook of somebody else's: a command line of the shell, which has the state on its standard input.
+    pub fn foreign_hook(mut self, stage: &'static str, place: Place, script: &str) -> Self {
+        let entry = json!({ "path": "/bin/sh", "args": ["sh", "-c", script] });
+        self.foreign_hooks.push((stage, place, entry));
+        self
+    }
+
+    /// The container's cgroup is below this one of the tests' own.
+    pub fn below_cgroup(mut self, name: &str) -> Self {
+        self.below = Some(name.to_owned());
         self
     }
 
@@ -231,6 +257,14 @@ impl<'m> Bundle<'m> {
         rootfs
     }
 
+    /// The container's cgroup below the tests' own.
+    fn cgroup(&self) -> String {
+        match &self.below {
+            Some(above) => format!("{above}/{}", self.id),
+            None => self.id.clone(),
+        }
+    }
+
     /// Writes the bundle and creates and starts the container.
     #[track_caller]
     pub fn start(self) -> RuncContainer<'m> {
@@ -255,6 +289,7 @@ impl<'m> Bundle<'m> {
         RuncContainer::create(
             self.machine,
             &self.id,
+            &self.cgroup(),
             &self.directory(),
             words,
             self.caller_umask,
@@ -284,7 +319,7 @@ impl<'m> Bundle<'m> {
             "annotations": self.annotations,
             "hooks": self.hooks(),
             "linux": {
-                "cgroupsPath": format!("/{CGROUP_PARENT}/{}", self.id),
+                "cgroupsPath": format!("/{CGROUP_PARENT}/{}", self.cgroup()),
                 "namespaces": self.namespaces(),
                 "resources": { "devices": self.device_rules() },
                 "devices": self.engine_devices.iter().map(EngineDevice::node).collect::<Vec<_>>(),
@@ -357,6 +392,12 @@ impl<'m> Bundle<'m> {
         }
         if self.with_poststop {
             hooks["poststop"] = json!([Hook::poststop(self.machine).entry(&self.hook_environment)]);
+        }
+        for (stage, place, entry) in &self.foreign_hooks {
+            let mut list = hooks[*stage].as_array().cloned().unwrap_or_default();
+            let at = if *place == Place::Before { 0 } else { list.len() };
+            list.insert(at, entry.clone());
+            hooks[*stage] = json!(list);
         }
         hooks
     }

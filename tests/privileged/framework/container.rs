@@ -30,6 +30,7 @@ pub struct RuncContainer<'m> {
     pub pid: i32,
     /// How long `runc create` took.
     pub creation: Duration,
+    cgroup: String,
     words: PathBuf,
     shell: RefCell<Option<Shell>>,
     deleted: Cell<bool>,
@@ -62,6 +63,7 @@ impl<'m> RuncContainer<'m> {
     pub(super) fn create(
         machine: &'m Machine,
         id: &str,
+        cgroup: &str,
         bundle: &Path,
         words: PathBuf,
         umask: Option<u32>,
@@ -86,6 +88,7 @@ impl<'m> RuncContainer<'m> {
         let mut container = Self {
             machine,
             id: id.to_owned(),
+            cgroup: cgroup.to_owned(),
             bundle: bundle.to_owned(),
             pid: 0,
             creation,
@@ -286,7 +289,7 @@ impl<'m> RuncContainer<'m> {
 
     /// The cgroup that decides about its devices.
     pub fn cgroup(&self) -> PathBuf {
-        self.machine.cgroup_of(&self.id)
+        self.machine.cgroup_of(&self.cgroup)
     }
 
     /// What the kernel holds for the container's devices: the rules (v1), or the programs' ids (v2).

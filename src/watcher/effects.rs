@@ -13,7 +13,7 @@ use crate::host::filter::{self, CgroupFilter, DeviceFilter, FilterError, FilterM
 use crate::host::registry::{RecordLock, RegistryError, STATE_VERSION};
 use crate::model::asked::Asked;
 use crate::model::attachment::{Attachments, Found, Maker, NodeSpec};
-use crate::model::device::{Device, SysPath};
+use crate::model::device::{DevNum, Device, SysPath};
 use crate::model::grants::{Change, GrantSet};
 use crate::model::uevent::{UeventAction, UeventForm};
 
@@ -161,9 +161,15 @@ impl Effects for Inside {
         Ok(())
     }
 
-    fn set_grants(&mut self, grants: &GrantSet) -> Result<(), EffectError> {
-        let _ = self.filter.ensure(grants)?;
-        Ok(())
+    fn set_grants(&mut self, grants: &GrantSet) -> Result<Vec<(DevNum, EffectError)>, EffectError> {
+        match self.filter.ensure(grants) {
+            Ok(_) => Ok(Vec::new()),
+            Err(FilterError::Refused { refused }) => Ok(refused
+                .into_iter()
+                .map(|(num, error)| (num, error.into()))
+                .collect()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn announce(

@@ -21,7 +21,7 @@ pub use run::{Ending, Settings, WatcherError, run};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::Signal;
@@ -255,9 +255,11 @@ impl Watcher {
         let held_back = self.held_back();
         let plan = self.plan(&held_back);
         self.inside.note_roots(self.reconciler.asked());
+        let mut failed = Vec::new();
         if !plan.steps.is_empty() {
-            self.carry_out(&plan);
+            failed = self.carry_out(&plan);
         }
+        self.forget_setbacks(&plan, &failed);
         self.note_owed(&plan);
         self.last_plan = plan;
         self.release_leases();
@@ -267,7 +269,8 @@ impl Watcher {
         }
     }
 
-    fn carry_out(&mut self, plan: &Plan) {
+    /// Carries the plan out; the nodes and links that failed.
+    fn carry_out(&mut self, plan: &Plan) -> Vec<PathBuf> {
         let before = self.attachments.clone();
         let failures = transaction::apply(
             plan.steps.clone(),
@@ -277,21 +280,26 @@ impl Watcher {
             unix_time(),
         );
         self.log_changes(&before);
-        let touched: Vec<&Path> = plan.steps.iter().filter_map(touched_path).collect();
-        self.setbacks.retain(|path, _| {
-            !touched.contains(&path.as_path())
-                || failures
-                    .iter()
-                    .any(|failure| failure.path.as_deref() == Some(path))
-        });
+        let mut failed = Vec::new();
         let mut access_problem = None;
         for failure in failures {
             match failure.path {
-                Some(path) => self.note_setback(path, failure.reason),
+                Some(path) => {
+                    failed.push(path.clone());
+                    self.note_setback(path, failure.reason);
+                }
                 None => access_problem = Some(failure.reason),
             }
         }
         self.note_access_problem(access_problem);
+        failed
+    }
+
+    /// Of what failed earlier counts what has failed again, and what waits for its next attempt. A device that is gone
+    /// is no problem any more.
+    fn forget_setbacks(&mut self, plan: &Plan, failed: &[PathBuf]) {
+        self.setbacks
+            .retain(|path, _| failed.contains(path) || plan.passed_over.contains(path));
     }
 
     fn note_setback(&mut self, path: PathBuf, reason: String) {
@@ -406,6 +414,12 @@ impl Watcher {
                 tracing::warn!(container = %self.record.container.id, "the engine replaced the device filter; access is given again");
             }
             Err(error @ FilterError::Gone { .. }) => return Err(error),
+            // No longer in force: the plan below asks for it again, and tells of which device that is.
+            Err(FilterError::Refused { refused }) => {
+                for (num, _) in refused {
+                    self.granted.remove(&num);
+                }
+            }
             Err(error) => self.note_access_problem(Some(error.to_string())),
         }
         if self.kill_at.is_some_and(|at| at <= Instant::now()) {
@@ -506,14 +520,6 @@ fn wanted(reconciler: &Reconciler, policy: &Policy) -> Wanted {
 
 fn same_device(old: &Attachment, new: &Attachment) -> bool {
     old.device.syspath == new.device.syspath && old.node == new.node
-}
-
-fn touched_path(step: &Step) -> Option<&Path> {
-    match step {
-        Step::AddNode { path, .. } | Step::RemoveNode { path } => Some(path),
-        Step::AddLink { link, .. } | Step::RemoveLink { link, .. } => Some(link),
-        _ => None,
-    }
 }
 
 fn follow_move(attachments: &mut Attachments, from: &SysPath, to: &SysPath) {

@@ -31,6 +31,7 @@ mod framework;
 mod announcing;
 mod engine;
 mod faults_events;
+mod faults_filter;
 mod hostile;
 mod lifecycle;
 mod operator;

@@ -3,6 +3,7 @@
 //! The engine's own rules stay as they are. What to grant is decided elsewhere (`model::reconcile`); here it is only
 //! made so, read back, and made so again after an engine has rewritten its filter. Must not know nodes or devices.
 
+mod above;
 mod grant_map;
 mod v1;
 mod v2;
@@ -72,7 +73,8 @@ pub trait DeviceFilter {
     /// Makes the filter allow exactly `grants` beside what the engine allows, and says whether it had to do anything.
     ///
     /// Idempotent, and cheap when nothing has changed; to be asked again at least each second, since nothing tells
-    /// when an engine rewrites its filter. All cgroups are tried; the first error is returned.
+    /// when an engine rewrites its filter. All cgroups are tried; the first error is returned. After
+    /// [`FilterError::Refused`] all grants are in force but those that it names.
     fn ensure(&mut self, grants: &GrantSet) -> Result<Change, FilterError>;
 }
 
@@ -124,6 +126,28 @@ impl DeviceFilter for CgroupFilter {
 /// Why a filter is not as it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum FilterError {
+    /// Somebody who is not ours to overrule refuses some of the grants.
+    #[error("{}", first_of(refused))]
+    Refused {
+        /// Which, and who; at least one.
+        refused: Vec<(DevNum, FilterError)>,
+    },
+    /// A program of a cgroup above the container's own refuses a device.
+    #[error(
+        "cgroup {cgroup}, which the container is in, denies {num} (access {access}) by its device program {id} ({name}): allow the device there (in a systemd unit: DeviceAllow=)"
+    )]
+    Above {
+        /// Its directory.
+        cgroup: PathBuf,
+        /// The program's id.
+        id: u32,
+        /// The program's name.
+        name: String,
+        /// What it denies.
+        num: DevNum,
+        /// The access that is to be had.
+        access: Access,
+    },
     /// The cgroup was removed: the container has ended, or moved.
     #[error("cgroup {cgroup}: is gone; the container has ended or was moved to another cgroup")]
     Gone {
@@ -272,6 +296,14 @@ pub enum FilterError {
         /// The rule.
         rule: DeviceRule,
     },
+}
+
+fn first_of(refused: &[(DevNum, FilterError)]) -> String {
+    match refused {
+        [] => String::new(),
+        [(_, error)] => error.to_string(),
+        [(_, error), more @ ..] => format!("{error}; and {} more", more.len()),
+    }
 }
 
 fn file(verdict: Verdict) -> &'static str {

@@ -87,6 +87,14 @@ impl Hook {
     }
 }
 
+/// What `oci-hotplug inspect --json` tells of a container.
+pub fn told_of(machine: &Machine, id: &str) -> String {
+    let state_dir = machine.state_dir();
+    let state_dir = state_dir.to_str().expect("scratch paths are text");
+    let output = Hook::operator().run(&["inspect", id, "--json", "--state-dir", state_dir], "");
+    String::from_utf8(output.stdout).expect("JSON is text")
+}
+
 /// An OCI state (runtime-spec, runtime.md) as a runtime writes it. `pid` may be `Value::Null` to leave it out.
 pub fn oci_state(id: &str, status: &str, pid: &Value, bundle: &str) -> String {
     let mut state = json!({ "ociVersion": "1.0.2", "id": id, "status": status, "bundle": bundle });

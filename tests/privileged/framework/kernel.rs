@@ -207,6 +207,36 @@ fn attach(cgroup: &Path, new: BorrowedFd<'_>, in_place_of: Option<&OwnedFd>) -> 
     Ok(())
 }
 
+/// One instruction, `struct bpf_insn` of linux/bpf.h.
+#[derive(Debug, Clone, Copy)]
+pub struct Insn {
+    /// Operation.
+    pub code: u8,
+    /// Destination register.
+    pub dst: u8,
+    /// Source register.
+    pub src: u8,
+    /// Jump distance or offset.
+    pub off: i16,
+    /// Immediate value.
+    pub imm: i32,
+}
+
+impl Insn {
+    /// As this machine's kernel reads it.
+    pub fn bytes(&self) -> [u8; 8] {
+        // Two bit fields of a byte: the first one lies low or high as the bytes go.
+        let registers = if cfg!(target_endian = "little") {
+            self.dst | self.src << 4
+        } else {
+            self.src | self.dst << 4
+        };
+        let [o0, o1] = self.off.to_ne_bytes();
+        let [i0, i1, i2, i3] = self.imm.to_ne_bytes();
+        [self.code, registers, o0, o1, i0, i1, i2, i3]
+    }
+}
+
 /// Loads a device program of these instructions (`struct bpf_insn` of linux/bpf.h, 8 bytes each).
 pub fn load_device_program(instructions: &[u8]) -> io::Result<OwnedFd> {
     let license = c"GPL";

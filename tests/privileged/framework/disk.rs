@@ -85,6 +85,15 @@ impl Disk {
         node
     }
 
+    /// The node of a partition, which is plugged in if it is not there.
+    pub fn plug_again(&self, partition: u8) -> String {
+        let node = self.partition(partition);
+        if fs::exists(&node).expect("look for a node") {
+            return node;
+        }
+        self.plug(partition)
+    }
+
     /// Plugs a small partition in, one of up to 250: for crowds of devices, whose content does not matter.
     pub fn plug_small(&self, partition: u8) {
         kernel::add_partition(

@@ -137,7 +137,11 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 struct Enrolled {
     id: ContainerId,
     record: Option<Record>,
+    /// Why there is no record to show.
+    record_fault: Option<String>,
     status: Option<Status>,
+    /// The watcher that is there and says nothing.
+    silent: Option<i32>,
 }
 
 fn engine_of(record: &Record) -> Option<Engine> {
@@ -158,8 +162,19 @@ impl Enrolled {
             Ok(Answer::Status(status)) => Some(*status),
             _ => None,
         };
-        let record = registry.record(&id).ok().flatten();
-        Self { id, record, status }
+        let (record, record_fault) = match registry.record(&id) {
+            Ok(record) => (record, None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let is_silent = status.is_none() && registry.is_watched(&id);
+        let silent = registry.watcher(&id).filter(|_| is_silent);
+        Self {
+            silent: silent.map(|watcher| watcher.pid),
+            id,
+            record,
+            record_fault,
+            status,
+        }
     }
 
     fn all(registry: &Registry) -> Result<Vec<Self>> {
@@ -229,6 +244,8 @@ impl Enrolled {
         match &self.status {
             Some(status) if status.problems.is_empty() => "ok",
             Some(_) => "problems",
+            None if self.silent.is_some() => "no answer",
+            None if self.record_fault.is_some() => "unreadable",
             None => "no watcher",
         }
     }

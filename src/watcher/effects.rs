@@ -86,6 +86,11 @@ impl Inside {
         &self.lock
     }
 
+    /// From now on this is the container's entry.
+    pub fn set_lock(&mut self, lock: RecordLock) {
+        self.lock = lock;
+    }
+
     /// The container's entry, when nothing is to be changed inside any more.
     pub fn into_lock(self) -> RecordLock {
         self.lock

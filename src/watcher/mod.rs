@@ -14,6 +14,7 @@ pub mod effects;
 pub mod launch;
 pub mod transaction;
 
+mod restore;
 mod run;
 mod settle;
 
@@ -92,6 +93,8 @@ struct Watcher {
     setbacks: BTreeMap<PathBuf, Setback>,
     /// What is wrong with the access of all; empty = nothing.
     access_problem: Option<String>,
+    /// Why the container's entry in the state directory is gone and can't be made again; empty = it is there.
+    restore_problem: Option<String>,
     gate: Gate,
     /// The devices that the last plan admits.
     admitted: BTreeSet<SysPath>,
@@ -135,6 +138,7 @@ impl Watcher {
             attachments: memory.attachments,
             setbacks: BTreeMap::new(),
             access_problem: None,
+            restore_problem: None,
             gate: Gate::new(settings.policy, settings.config, &state_dir),
             admitted: BTreeSet::new(),
             last_plan: Plan::default(),

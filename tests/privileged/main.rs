@@ -32,6 +32,7 @@ mod announcing;
 mod engine;
 mod faults_events;
 mod faults_filter;
+mod faults_start;
 mod faults_state;
 mod hostile;
 mod lifecycle;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -40,6 +41,7 @@ pub struct Bundle<'m> {
     with_poststop: bool,
     idle_hook: bool,
     hook_environment: Vec<String>,
+    hooks_die_after: Option<Duration>,
     foreign_hooks: Vec<(&'static str, Place, Value)>,
     below: Option<String>,
     engine_devices: Vec<EngineDevice>,
@@ -90,6 +92,7 @@ impl<'m> Bundle<'m> {
             with_poststop: true,
             idle_hook: false,
             hook_environment: Vec::new(),
+            hooks_die_after: None,
             foreign_hooks: Vec::new(),
             below: None,
             engine_devices: Vec::new(),
@@ -160,6 +163,12 @@ impl<'m> Bundle<'m> {
     /// The hooks' environment as config.json gives it.
     pub fn hook_environment(mut self, variable: &str) -> Self {
         self.hook_environment.push(variable.to_owned());
+        self
+    }
+
+    /// Our hooks are killed after this time, wherever they are then.
+    pub fn hooks_killed_after(mut self, limit: Duration) -> Self {
+        self.hooks_die_after = Some(limit);
         self
     }
 
@@ -393,6 +402,13 @@ impl<'m> Bundle<'m> {
         if self.with_poststop {
             hooks["poststop"] = json!([Hook::poststop(self.machine).entry(&self.hook_environment)]);
         }
+        if let Some(limit) = self.hooks_die_after {
+            for stage in [self.stage, "poststop"] {
+                for entry in hooks[stage].as_array_mut().into_iter().flatten() {
+                    kill_after(limit, entry);
+                }
+            }
+        }
         for (stage, place, entry) in &self.foreign_hooks {
             let mut list = hooks[*stage].as_array().cloned().unwrap_or_default();
             let at = if *place == Place::Before { 0 } else { list.len() };
@@ -430,6 +446,19 @@ impl EngineDevice {
         json!({ "allow": true, "type": self.kind, "major": self.number.0, "minor": self.number.1,
             "access": self.access })
     }
+}
+
+/// Makes a hook's entry one that timeout(1) kills.
+fn kill_after(limit: Duration, entry: &mut Value) {
+    let mut arguments = vec![
+        json!("timeout"),
+        json!("--foreground"),
+        json!("--signal=KILL"),
+        json!(format!("{:.3}", limit.as_secs_f64())),
+    ];
+    arguments.extend(entry["args"].as_array().cloned().unwrap_or_default());
+    entry["path"] = json!("/usr/bin/timeout");
+    entry["args"] = json!(arguments);
 }
 
 fn unpack_image(rootfs: &Path) {

@@ -11,6 +11,9 @@ const PRESTART: &str = env!("CARGO_BIN_EXE_oci-hotplug-prestart");
 const POSTSTOP: &str = env!("CARGO_BIN_EXE_oci-hotplug-poststop");
 const OPERATOR: &str = env!("CARGO_BIN_EXE_oci-hotplug");
 
+/// How long one of them may take when it is run by hand, in seconds: no story waits for ever (timeout(1)).
+const RUN_DEADLINE: &str = "30";
+
 /// One of our executables with its arguments: as an entry of config.json, or to be run by hand.
 pub struct Hook {
     path: &'static str,
@@ -69,8 +72,9 @@ impl Hook {
 
     /// Starts it by hand with `input` (an OCI state, as a rule) on its standard input.
     pub fn run(&self, more: &[&str], input: &str) -> Output {
-        let mut child = self
-            .command()
+        let mut child = Command::new("timeout")
+            .args(["--signal=KILL", RUN_DEADLINE, self.path])
+            .args(&self.arguments)
             .args(more)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

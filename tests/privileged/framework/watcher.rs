@@ -39,8 +39,8 @@ impl Watcher {
                 .split(|byte| *byte == 0)
                 .map(String::from_utf8_lossy)
                 .collect();
-            let is_ours = words.first()?.contains("oci-hotplug-watcher")
-                && bytes.windows(id.len()).any(|at| at == id.as_bytes());
+            let is_ours =
+                words.first()?.contains("oci-hotplug-watcher") && words.iter().any(|word| word == id);
             is_ours.then(|| Self {
                 pid,
                 command_line: words.join(" "),

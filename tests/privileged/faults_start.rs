@@ -65,6 +65,30 @@ impl Member {
     }
 }
 
+/// Containers that are gone when this is dropped, whatever happened to the story.
+struct Crowd<'m> {
+    machine: &'m Machine,
+    members: Vec<Member>,
+}
+
+impl Drop for Crowd<'_> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let deletes = self
+            .members
+            .iter()
+            .map(|member| member.command(self.machine, &["delete", "--force"]));
+        for mut delete in deletes.collect::<Vec<_>>() {
+            wait_within(&mut delete, Duration::from_secs(30));
+        }
+        for member in &self.members {
+            Watcher::all_of(&member.id).iter().for_each(Watcher::kill);
+        }
+    }
+}
+
 /// Waits for all of them; whether each succeeded.
 fn all_end(what: &str, children: Vec<Child>) -> Vec<bool> {
     let end = Instant::now() + Duration::from_secs(60);
@@ -97,6 +121,8 @@ fn many_containers_at_once_with_hooks_that_are_killed(machine: &Machine) {
             }
         })
         .collect();
+    let crowd = Crowd { machine, members };
+    let members = &crowd.members;
     let begin = Instant::now();
     let created = all_end(
         "a create",
@@ -106,6 +132,7 @@ fn many_containers_at_once_with_hooks_that_are_killed(machine: &Machine) {
     for (member, created) in members.iter().zip(&created) {
         assert!(*created || member.hooks_die, "{}: {}", member.id, member.said());
     }
+    assert!(created.contains(&false), "no hook was killed early enough");
     let living: Vec<&Member> = members
         .iter()
         .zip(&created)
@@ -145,7 +172,7 @@ fn many_containers_at_once_with_hooks_that_are_killed(machine: &Machine) {
             .collect(),
     );
     println!("deletes at once: {:?}", begin.elapsed());
-    for member in &members {
+    for member in members {
         eventually("no watcher is left", || Watcher::of(&member.id).is_none());
     }
     // What a killed poststop left is swept by the next hook.

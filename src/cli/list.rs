@@ -28,7 +28,7 @@ pub fn run(registry: &Registry, as_json: bool) -> Result<()> {
         return Ok(());
     }
 
-    let rows: Vec<[String; 7]> = containers.iter().map(|container| row(container)).collect();
+    let rows: Vec<[String; 7]> = containers.iter().map(row).collect();
     table::write(
         &mut out,
         [

@@ -63,7 +63,7 @@ fn a_burst_of_a_thousand_devices_into_a_tiny_buffer_ends_right(machine: &Machine
     let same = |when: &str| {
         let host = on_the_host(&disks);
         let mut last = Nodes::new();
-        let settled = within(Duration::from_secs(30), || {
+        let settled = within(Duration::from_secs(60), || {
             last = inside(&container);
             (last == host).then_some(())
         });

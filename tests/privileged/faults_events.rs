@@ -113,7 +113,7 @@ fn a_number_that_another_device_took_while_events_were_lost_is_refused(machine: 
     let squatter = disk.plug_with_another_number(machine, 1, old);
     watcher.go_on();
     container.eventually_reads(&node, &disk.content(1));
-    eventually("the old number is refused", || container.is_refused(&own));
+    container.eventually_refuses(&own);
     assert!(machine.log().contains("events were lost"));
     assert!(!container.has(&squatter.partition(1)));
 }
@@ -130,16 +130,16 @@ fn a_number_that_another_device_takes_at_once_is_refused_at_once(machine: &Machi
         let number = number_of(&node);
         let own = container.make_node(&format!("own-{round}"), 'b', number);
         disk.unplug(1);
-        let begin = Instant::now();
         other.plug_with_number(1, number);
-        eventually("the other device is refused", || container.is_refused(&own));
+        let begin = Instant::now();
+        container.eventually_refuses(&own);
         slowest = slowest.max(begin.elapsed());
         // It stays so: nothing gives the number back.
         container.eventually_lacks(&node);
         assert!(container.is_refused(&own));
         other.unplug(1);
     }
-    println!("the slowest of 20: refused {slowest:?} after the unplug");
+    println!("the slowest of 20: refused {slowest:?} after the other device was there");
     assert!(slowest < Duration::from_secs(2), "refused only after {slowest:?}");
 }
 
@@ -208,7 +208,7 @@ fn a_device_that_resets_itself_again_and_again_is_there_in_the_end(machine: &Mac
     numbers.dedup();
     for number in numbers.into_iter().filter(|number| *number != now) {
         let own = container.make_node(&format!("own-{}", number.1), 'b', number);
-        eventually(&format!("{number:?} is refused"), || container.is_refused(&own));
+        container.eventually_refuses(&own);
     }
 }
 

@@ -101,7 +101,7 @@ fn rules_written_again_a_hundred_times_while_devices_come_and_go(machine: &Machi
             engine.write(1, &[number_of(&stays)]);
             disk.unplug(2);
             container.eventually_lacks(&node);
-            assert!(container.is_refused(&own));
+            container.eventually_refuses(&own);
         }
     }
     container.eventually_reads(&stays, &disk.content(1));

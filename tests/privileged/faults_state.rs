@@ -140,7 +140,7 @@ fn what_is_inside_stays_right_while_the_state_directory_is_full(machine: &Machin
     // Taking away never depends on a note.
     disk.unplug(1);
     container.eventually_lacks(&goes);
-    assert!(container.is_refused(&own));
+    container.eventually_refuses(&own);
     // What could not be noted does not go in; it is told why, and comes by itself.
     let late = disk.plug(3);
     eventually("inspect tells of the full directory", || {

@@ -241,6 +241,24 @@ impl<'m> RuncContainer<'m> {
         answer.status != 0 && answer.said.contains("Operation not permitted")
     }
 
+    /// Waits until opening `path` is refused by the device cgroup. A node goes before its access does: whoever has just
+    /// seen the one go may still have the other for a moment.
+    #[track_caller]
+    pub fn eventually_refuses(&self, path: &str) {
+        let mut said = None;
+        let refused = super::eventually::within(super::eventually::DEADLINE, || {
+            let answer = self.inside(&format!("head -c 20 '{path}'"));
+            let is_refused = answer.status != 0 && answer.said.contains("Operation not permitted");
+            said = Some(answer);
+            is_refused.then_some(())
+        });
+        assert!(
+            refused.is_some(),
+            "{path} can be opened inside {}: {said:?}",
+            self.id
+        );
+    }
+
     /// Whether opening `path` for writing is refused by the device cgroup.
     #[track_caller]
     pub fn is_write_refused(&self, path: &str) -> bool {

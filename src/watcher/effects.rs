@@ -166,13 +166,10 @@ impl Effects for Inside {
         Ok(())
     }
 
-    fn set_grants(&mut self, grants: &GrantSet) -> Result<Vec<(DevNum, EffectError)>, EffectError> {
+    fn set_grants(&mut self, grants: &GrantSet) -> Result<Vec<(DevNum, String)>, EffectError> {
         match self.filter.ensure(grants) {
             Ok(_) => Ok(Vec::new()),
-            Err(FilterError::Refused { refused }) => Ok(refused
-                .into_iter()
-                .map(|(num, error)| (num, error.into()))
-                .collect()),
+            Err(FilterError::Refused { refused }) => Ok(refused),
             Err(error) => Err(error.into()),
         }
     }

@@ -34,14 +34,11 @@ impl Watcher {
                 // Locks on files that nobody finds keep nobody out: the next plan asks for each lease anew.
                 self.gate.renew_leases(self.inside.lock().state_dir());
                 if let Err(error) = self.inside.journal(&self.attachments) {
-                    tracing::error!(container = %self.record.container.id, "{error}");
+                    self.note_access_problem(Some(error.to_string()));
                 }
                 Entry::Restored(control)
             }
-            Ok(None) => {
-                tracing::warn!(container = %id, "the state directory was removed, and another watcher has this container now");
-                Entry::Taken
-            }
+            Ok(None) => Entry::Taken,
             Err(error) => {
                 let problem = Some(error.to_string());
                 if self.restore_problem != problem {

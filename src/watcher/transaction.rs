@@ -2,7 +2,7 @@
 //!
 //! One device's failure is its own: the others go on. Must not decide anything (`model::reconcile`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::model::attachment::{Attachment, Attachments, Found, Maker, NodeSpec};
@@ -28,9 +28,9 @@ pub trait Effects {
     fn add_link(&mut self, link: &Path, target: &Path) -> Result<Maker, Self::Error>;
     /// Takes a link of ours away.
     fn remove_link(&mut self, link: &Path, target: &Path) -> Result<(), Self::Error>;
-    /// Makes the access that we give exactly this, but for the numbers that it returns: somebody who is not ours to
-    /// overrule refuses them.
-    fn set_grants(&mut self, grants: &GrantSet) -> Result<Vec<(DevNum, Self::Error)>, Self::Error>;
+    /// Makes the access that we give exactly this, but for the numbers that it returns, each with the reason: somebody
+    /// who is not ours to overrule refuses them.
+    fn set_grants(&mut self, grants: &GrantSet) -> Result<Vec<(DevNum, String)>, Self::Error>;
     /// Tells the container's listeners.
     fn announce(
         &mut self,
@@ -64,7 +64,7 @@ pub struct Transaction<'a, E: Effects> {
     /// Nodes that could not be taken away: they stay noted, without access.
     stuck: BTreeSet<PathBuf>,
     /// Numbers that are refused to us, and why.
-    refused: BTreeMap<DevNum, String>,
+    refused: Vec<(DevNum, String)>,
 }
 
 /// Carries out `steps`. Keeps `attachments` and `granted` true to what is inside at every step; `now` is the
@@ -84,7 +84,7 @@ pub fn apply<E: Effects>(
         failures: Vec::new(),
         given_up: BTreeSet::new(),
         stuck: BTreeSet::new(),
-        refused: BTreeMap::new(),
+        refused: Vec::new(),
     };
     transaction.write_ahead(&steps);
     for step in steps {
@@ -230,25 +230,25 @@ impl<E: Effects> Transaction<'_, E> {
 
     /// One number's refusal is its own: the others are in force. A node that is inside already stays, as its device
     /// does, and is told of.
-    fn note_refused(&mut self, refused: Vec<(DevNum, E::Error)>) {
-        for (num, error) in refused {
-            self.granted.remove(&num);
-            let reason = error.to_string();
-            for (path, _) in self.attachments.iter().filter(|(_, it)| it.node.num == num) {
+    fn note_refused(&mut self, refused: Vec<(DevNum, String)>) {
+        for (num, reason) in &refused {
+            self.granted.remove(num);
+            for (path, _) in self.attachments.iter().filter(|(_, it)| it.node.num == *num) {
                 self.failures.push(Failure {
                     path: Some(path.clone()),
                     reason: reason.clone(),
                 });
             }
-            self.refused.insert(num, reason);
         }
+        self.refused.extend(refused);
     }
 
     fn add_node(&mut self, path: PathBuf, mut attachment: Attachment) {
         if self.given_up.contains(&path) {
             return;
         }
-        if let Some(reason) = self.refused.get(&attachment.node.num) {
+        let num = attachment.node.num;
+        if let Some((_, reason)) = self.refused.iter().find(|(refused, _)| *refused == num) {
             self.failures.push(Failure {
                 path: Some(path.clone()),
                 reason: reason.clone(),
@@ -332,7 +332,9 @@ impl<E: Effects> Transaction<'_, E> {
         for (_, attachment) in self.attachments.iter().filter(|(path, _)| !stuck.contains(*path)) {
             *due.entry(attachment.node.num).or_insert(Access::NONE) |= attachment.access;
         }
-        due.retain(|num, _| !self.refused.contains_key(num));
+        for (num, _) in &self.refused {
+            due.remove(num);
+        }
         if !self.failures.is_empty() && *self.granted != due {
             self.set_grants(due);
         }

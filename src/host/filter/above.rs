@@ -32,7 +32,7 @@ impl Above {
         &mut self,
         own: &[Cgroup],
         wanted: &GrantSet,
-    ) -> Result<Vec<(DevNum, FilterError)>, FilterError> {
+    ) -> Result<Vec<(DevNum, String)>, FilterError> {
         let (Some(leaf), Some(top)) = (own.first(), own.last()) else {
             return Ok(Vec::new());
         };
@@ -61,13 +61,13 @@ impl Above {
             if let Some(cgroup) = holder(&top.path, program.id) {
                 refusals.push((
                     *num,
-                    FilterError::Above {
-                        cgroup: cgroup.to_owned(),
-                        id: program.id,
-                        name: program.name.clone(),
-                        num: *num,
-                        access: *access,
-                    },
+                    format!(
+                        "cgroup {}, which the container is in, denies {num} (access {access}) by its device program \
+                         {} ({}): allow the device there (in a systemd unit: DeviceAllow=)",
+                        cgroup.display(),
+                        program.id,
+                        program.name
+                    ),
                 ));
             }
         }

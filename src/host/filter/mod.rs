@@ -129,24 +129,8 @@ pub enum FilterError {
     /// Somebody who is not ours to overrule refuses some of the grants.
     #[error("{}", first_of(refused))]
     Refused {
-        /// Which, and who; at least one.
-        refused: Vec<(DevNum, FilterError)>,
-    },
-    /// A program of a cgroup above the container's own refuses a device.
-    #[error(
-        "cgroup {cgroup}, which the container is in, denies {num} (access {access}) by its device program {id} ({name}): allow the device there (in a systemd unit: DeviceAllow=)"
-    )]
-    Above {
-        /// Its directory.
-        cgroup: PathBuf,
-        /// The program's id.
-        id: u32,
-        /// The program's name.
-        name: String,
-        /// What it denies.
-        num: DevNum,
-        /// The access that is to be had.
-        access: Access,
+        /// Which, and who, for people; at least one.
+        refused: Vec<(DevNum, String)>,
     },
     /// The cgroup was removed: the container has ended, or moved.
     #[error("cgroup {cgroup}: is gone; the container has ended or was moved to another cgroup")]
@@ -298,12 +282,8 @@ pub enum FilterError {
     },
 }
 
-fn first_of(refused: &[(DevNum, FilterError)]) -> String {
-    match refused {
-        [] => String::new(),
-        [(_, error)] => error.to_string(),
-        [(_, error), more @ ..] => format!("{error}; and {} more", more.len()),
-    }
+fn first_of(refused: &[(DevNum, String)]) -> &str {
+    refused.first().map_or("", |(_, reason)| reason)
 }
 
 fn file(verdict: Verdict) -> &'static str {

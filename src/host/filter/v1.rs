@@ -58,7 +58,7 @@ impl Devices {
                 Ok(()) => self.held = v1_held(&self.held, &[*step]),
                 // The others are still to be done: one refused grant must not keep another from being made or revoked.
                 Err(error @ FilterError::Rule { .. }) if step.0 == Verdict::Allow => {
-                    refused.push((step.1, error));
+                    refused.push((step.1, error.to_string()));
                 }
                 Err(error) => outcome = outcome.and(Err(error)),
             }
@@ -75,7 +75,7 @@ impl Devices {
                 match verdict {
                     Verdict::Deny => return Err(error),
                     Verdict::Allow if refused.iter().any(|(known, _)| *known == num) => {}
-                    Verdict::Allow => refused.push((num, error)),
+                    Verdict::Allow => refused.push((num, error.to_string())),
                 }
             }
         }

@@ -139,7 +139,7 @@ impl Effects for FakeContainer {
         Ok(())
     }
 
-    fn set_grants(&mut self, grants: &GrantSet) -> Result<Vec<(DevNum, Refusal)>, Refusal> {
+    fn set_grants(&mut self, grants: &GrantSet) -> Result<Vec<(DevNum, String)>, Refusal> {
         if self.filter_is_broken {
             return Err(Refusal("the filter".into()));
         }
@@ -160,7 +160,7 @@ impl Effects for FakeContainer {
         self.granted.retain(|num, _| !refused.contains(num));
         Ok(refused
             .into_iter()
-            .map(|num| (num, Refusal(num.to_string())))
+            .map(|num| (num, format!("{num} refuses")))
             .collect())
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::framework::disk::number_of;
 use crate::framework::eventually::within;
-use crate::framework::{Bundle, Disk, Machine, RuncContainer, Terminal, Udevd, eventually};
+use crate::framework::{Bundle, Disk, Machine, RuncContainer, Terminal, Udevd};
 
 on_both_hierarchies!(
     a_burst_of_a_thousand_devices_into_a_tiny_buffer_ends_right,

@@ -3,7 +3,7 @@
 //! one device's refusal is its own.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use crate::framework::container::text;
@@ -51,7 +51,7 @@ impl<'m> Engine<'m> {
 
     /// v1: these devices are denied. v2: the programs there now are replaced by one that knows nothing of ours;
     /// somebody else who does the same may be quicker.
-    fn write_rules(hierarchy: Hierarchy, cgroup: &PathBuf, plain: u32, numbers: &[(u32, u32)]) {
+    fn write_rules(hierarchy: Hierarchy, cgroup: &Path, plain: u32, numbers: &[(u32, u32)]) {
         match hierarchy {
             Hierarchy::V1 => {
                 for (major, minor) in numbers {

@@ -254,7 +254,7 @@ fn a_state_directory_that_is_removed_is_made_again(machine: &Machine) {
     )
     .run(&[], &state);
     assert!(joined.status.success(), "{}", text(&joined));
-    assert_eq!(Watcher::all_of(&container.id), [watcher.clone()]);
+    assert_eq!(Watcher::all_of(&container.id), std::slice::from_ref(&watcher));
     // And one that was killed leaves notes by which the next one finds what is inside.
     watcher.kill();
     assert!(container.delete().status.success());

@@ -2,12 +2,11 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use serde_json::json;
 
-use super::list::ago;
+use super::list::{ago, since};
 use super::{Enrolled, unit_of};
 use crate::host::registry::Registry;
 use crate::model::asked::Origin;
@@ -24,6 +23,7 @@ pub fn run(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
             "engine": container.engine(),
             "health": container.health(),
             "record": container.record,
+            "record_fault": container.record_fault,
             "status": container.status,
             "unit": container.status.as_ref().and_then(unit_of),
         });
@@ -48,6 +48,16 @@ fn write(out: &mut impl Write, container: &Enrolled) -> std::io::Result<()> {
         writeln!(out, "Init       process {}", facts.pid)?;
         writeln!(out, "Bundle     {}", facts.bundle.display())?;
         writeln!(out, "User       {}:{}", facts.user.uid, facts.user.gid)?;
+    }
+    if let Some(fault) = &container.record_fault {
+        writeln!(out, "Record     {fault}")?;
+    }
+    if let Some(pid) = container.silent {
+        writeln!(
+            out,
+            "Watcher    process {pid} gives no answer: it is stopped (kill -CONT {pid} lets it go on) or has too much to do"
+        )?;
+        return Ok(());
     }
     let Some(status) = &container.status else {
         writeln!(
@@ -97,8 +107,7 @@ fn write(out: &mut impl Write, container: &Enrolled) -> std::io::Result<()> {
 
 fn write_attachment(out: &mut impl Write, path: &Path, attachment: &Attachment) -> std::io::Result<()> {
     let node = &attachment.node;
-    let since = UNIX_EPOCH + Duration::from_secs(attachment.since);
-    let age = ago(SystemTime::now().duration_since(since).unwrap_or_default());
+    let age = ago(since(attachment.since));
     let maker = match attachment.node_maker {
         Maker::Us => format!("mode {:04o}, owner {}:{}", node.mode, node.uid, node.gid),
         Maker::Other => "node made by the engine or the image".to_owned(),

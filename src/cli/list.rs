@@ -27,8 +27,8 @@ pub fn run(registry: &Registry, as_json: bool) -> Result<()> {
         )?;
         return Ok(());
     }
-    let now = SystemTime::now();
-    let rows: Vec<[String; 7]> = containers.iter().map(|container| row(container, now)).collect();
+
+    let rows: Vec<[String; 7]> = containers.iter().map(row).collect();
     table::write(
         &mut out,
         [
@@ -45,11 +45,11 @@ pub fn run(registry: &Registry, as_json: bool) -> Result<()> {
     Ok(())
 }
 
-fn row(container: &Enrolled, now: SystemTime) -> [String; 7] {
-    let since = container.record.as_ref().map_or_else(String::new, |record| {
-        let enrolled = UNIX_EPOCH + Duration::from_secs(record.enrolled);
-        ago(now.duration_since(enrolled).unwrap_or_default())
-    });
+fn row(container: &Enrolled) -> [String; 7] {
+    let since = container
+        .record
+        .as_ref()
+        .map_or_else(String::new, |record| ago(since(record.enrolled)));
     let inside = container.status.as_ref().map_or_else(String::new, |status| {
         let paths: Vec<String> = status
             .attached
@@ -101,6 +101,12 @@ pub(super) fn asked_for(asked: &[Asked]) -> Vec<String> {
     let mut seen = BTreeSet::new();
     texts.retain(|text| seen.insert(text.clone()));
     texts
+}
+
+/// How long ago a time was, in seconds since 1970. A time that is yet to come (the clock was set back) is now.
+pub(super) fn since(time: u64) -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(Duration::from_secs(time))
 }
 
 /// How long ago, in the one unit that says most.

@@ -214,7 +214,11 @@ struct Refused(String);
 struct Enrolled {
     id: ContainerId,
     record: Option<Record>,
+    /// Why there is no record to show.
+    record_fault: Option<String>,
     status: Option<Status>,
+    /// The watcher that is there and says nothing.
+    silent: Option<i32>,
 }
 
 fn engine_of(record: &Record) -> Option<Engine> {
@@ -235,8 +239,19 @@ const ASK_AGAIN: Duration = Duration::from_millis(5);
 impl Enrolled {
     fn read(registry: &Registry, id: ContainerId) -> Self {
         let status = status(registry, &id, STATUS_PATIENCE);
-        let record = registry.record(&id).ok().flatten();
-        Self { id, record, status }
+        let (record, record_fault) = match registry.record(&id) {
+            Ok(record) => (record, None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let is_silent = status.is_none() && registry.is_watched(&id);
+        let silent = registry.watcher(&id).filter(|_| is_silent);
+        Self {
+            silent: silent.map(|watcher| watcher.pid),
+            id,
+            record,
+            record_fault,
+            status,
+        }
     }
 
     fn all(registry: &Registry) -> Result<Vec<Self>> {
@@ -296,6 +311,8 @@ impl Enrolled {
         match &self.status {
             Some(status) if status.problems.is_empty() => "ok",
             Some(_) => "problems",
+            None if self.silent.is_some() => "no answer",
+            None if self.record_fault.is_some() => "unreadable",
             None => "no watcher",
         }
     }

@@ -119,7 +119,7 @@ pub enum ControlError {
         source: io::Error,
     },
     /// Nobody listens.
-    #[error("asking the watcher in {dir}: {source} (it may have ended: `oci-hotplug list` tells)", dir = dir.display())]
+    #[error("asking the watcher in {dir}: {}", told(source, " (it may have ended: `oci-hotplug list` tells)"), dir = dir.display())]
     Connect {
         /// The container's directory.
         dir: PathBuf,
@@ -127,7 +127,7 @@ pub enum ControlError {
         source: io::Error,
     },
     /// The watcher went away, or did not answer in time.
-    #[error("waiting for the watcher's answer in {dir}: {source}", dir = dir.display())]
+    #[error("waiting for the watcher's answer in {dir}: {}", told(source, ""), dir = dir.display())]
     NoAnswer {
         /// The container's directory.
         dir: PathBuf,
@@ -147,6 +147,16 @@ impl ControlError {
             ),
             Self::Bind { .. } => false,
         }
+    }
+}
+
+/// What a failed talk means to people; `cure` belongs to what is no lack of time.
+fn told(error: &io::Error, cure: &str) -> String {
+    match error.kind() {
+        // socket(7): a time limit of a socket that is over is EAGAIN.
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => "no answer in time: it is stopped or has too much to do (`oci-hotplug inspect` shows its process; kill -CONT lets a stopped one go on)"
+            .to_owned(),
+        _ => format!("{error}{cure}"),
     }
 }
 
@@ -177,6 +187,23 @@ pub enum Heard {
 /// A path to the socket that is short however long the directory's own is (sun_path holds 108 bytes, unix(7)).
 fn socket_path(dir: BorrowedFd<'_>) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()))
+}
+
+/// Connects, and waits for that no longer than `patience`: a watcher that is stopped takes nobody out of its queue, and
+/// when that is full, a connection waits for ever, unless sending has a time limit (unix_stream_connect in the kernel's
+/// net/unix/af_unix.c).
+fn connect_within(path: &std::path::Path, patience: Duration) -> io::Result<UnixStream> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+    let stream = socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    let stream = UnixStream::from(stream);
+    stream.set_write_timeout(Some(patience))?;
+    connect(stream.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(stream)
 }
 
 impl ControlSocket {
@@ -322,7 +349,7 @@ fn talk(
 ) -> Result<(Vec<u8>, Vec<File>), ControlError> {
     let connect = || {
         let dir_fd = std::fs::File::open(dir)?;
-        UnixStream::connect(socket_path(dir_fd.as_fd()))
+        connect_within(&socket_path(dir_fd.as_fd()), patience)
     };
     let mut stream = connect().map_err(|source| ControlError::Connect {
         dir: dir.to_owned(),

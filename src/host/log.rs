@@ -5,11 +5,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::Arc;
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::writer::OptionalWriter;
 use tracing_subscriber::prelude::*;
 
 /// What happens to a container's devices: the field `event` of a watcher's record, beside `container`, `device` (its
@@ -59,16 +59,19 @@ pub fn start(program: &'static str, level: LevelFilter, state_dir: &Path, to_std
                 .with_syslog_identifier(program.to_owned())
                 .with_field_prefix(Some("OCI_HOTPLUG".to_owned()))
         });
-    let file = match journal {
-        Some(_) => None,
-        None => open_log_file(state_dir).ok().map(|file| {
-            tracing_subscriber::fmt::layer()
-                .with_ansi(false)
-                .with_target(false)
-                .with_timer(Stamp(program))
-                .with_writer(Arc::new(file))
-        }),
-    };
+    let file = journal.is_none().then(|| {
+        let state_dir = state_dir.to_owned();
+        // Opened for each record, of which there are few: whoever removes the file, or fills the disk, does not end it.
+        let writer = move || match open_log_file(&state_dir) {
+            Ok(file) => OptionalWriter::some(file),
+            Err(_) => OptionalWriter::none(),
+        };
+        tracing_subscriber::fmt::layer()
+            .with_ansi(false)
+            .with_target(false)
+            .with_timer(Stamp(program))
+            .with_writer(writer)
+    });
     let stderr = to_stderr.then(|| {
         tracing_subscriber::fmt::layer()
             .with_ansi(io::stderr().is_terminal())

@@ -347,6 +347,11 @@ impl RecordLock {
         Ok(Self { dir, dir_fd, lock })
     }
 
+    /// Whether the locked file is still the one that others find.
+    pub fn is_in_place(&self) -> bool {
+        same_file(&self.lock, &self.dir.join("lock"))
+    }
+
     /// The locked file, to be handed to the watcher: the lock lasts as long as any copy of it is open.
     pub fn file(&self) -> &File {
         &self.lock

@@ -3,6 +3,8 @@
 //! A splice puts a prologue in front of a program: look the device up in the map of grants, allow what a grant
 //! covers, and otherwise run the program as it was. Plain data: must not know descriptors, cgroups or bpf(2).
 
+pub mod verdict;
+
 use std::fmt::{self, Write};
 
 /// The most instructions that the kernel loads (linux/bpf_common.h BPF_COMPLEXITY_LIMIT_INSNS, since 5.2).

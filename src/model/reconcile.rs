@@ -142,6 +142,8 @@ pub struct Plan {
     pub refused: Vec<Refusal>,
     /// Devices that are asked for, and that come when another container lets them go.
     pub waiting: Vec<Waiting>,
+    /// The nodes and links that would be put in place, were they not held back.
+    pub passed_over: Vec<PathBuf>,
 }
 
 /// A root that went away, and what its request wants done then.
@@ -316,7 +318,7 @@ impl Reconciler {
         if grants != *granted {
             plan.steps.push(Step::SetGrants(grants));
         }
-        plan_additions(&wishes, inside, held_back, &mut plan.steps);
+        plan_additions(&wishes, inside, held_back, &mut plan);
         plan
     }
 
@@ -363,6 +365,7 @@ impl Reconciler {
         let mut wishes = BTreeMap::<PathBuf, Wish<'a>>::new();
         for (path, wish) in claims {
             if held_back.contains(&path) && !holds(inside, &path, wish.device) {
+                plan.passed_over.push(path);
                 continue;
             }
             match wishes.get_mut(&path) {
@@ -581,8 +584,9 @@ fn plan_additions(
     wishes: &BTreeMap<PathBuf, Wish<'_>>,
     inside: &Attachments,
     held_back: &BTreeSet<PathBuf>,
-    steps: &mut Vec<Step>,
+    plan: &mut Plan,
 ) {
+    let steps = &mut plan.steps;
     for (path, wish) in wishes {
         let here = inside.get(path).filter(|attachment| stays(attachment, wish));
         match here {
@@ -608,14 +612,17 @@ fn plan_additions(
             Some(_) => {}
         }
         for link in &wish.links {
-            if !here.is_some_and(|attachment| attachment.links.contains_key(link))
-                && !held_back.contains(link)
-            {
-                steps.push(Step::AddLink {
-                    path: path.clone(),
-                    link: link.clone(),
-                });
+            if here.is_some_and(|attachment| attachment.links.contains_key(link)) {
+                continue;
             }
+            if held_back.contains(link) {
+                plan.passed_over.push(link.clone());
+                continue;
+            }
+            steps.push(Step::AddLink {
+                path: path.clone(),
+                link: link.clone(),
+            });
         }
         let told = here.and_then(|attachment| attachment.announced);
         if wish.device.seen == Seen::Udev && told != Some(wish.device.seqnum) {

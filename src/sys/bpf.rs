@@ -10,6 +10,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Several programs may be attached, and all must allow (linux/bpf.h).
 pub const BPF_F_ALLOW_MULTI: u32 = 1 << 1;
+/// Of [`prog_query_effective`]: count what is inherited.
+const BPF_F_QUERY_EFFECTIVE: u32 = 1;
 /// The attached program takes the place of the one given (linux/bpf.h; Linux 5.6).
 const BPF_F_REPLACE: u32 = 1 << 2;
 const BPF_F_NO_PREALLOC: u32 = 1;
@@ -135,13 +137,23 @@ struct QueryAttr {
 ///
 /// Errors: ENOENT when the cgroup is gone, EBADF when `cgroup` is no cgroup v2 directory, EPERM without CAP_NET_ADMIN.
 pub fn prog_query(cgroup: BorrowedFd<'_>) -> io::Result<Attached> {
+    query(cgroup, 0)
+}
+
+/// The ids of all device programs that decide in the cgroup, those of the cgroups above included. Errors as
+/// [`prog_query`].
+pub fn prog_query_effective(cgroup: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    Ok(query(cgroup, BPF_F_QUERY_EFFECTIVE)?.ids)
+}
+
+fn query(cgroup: BorrowedFd<'_>, query_flags: u32) -> io::Result<Attached> {
     // 64 programs are the kernel's limit (BPF_CGROUP_MAX_PROGS): ENOSPC only if that limit grows.
     let mut ids = vec![0_u32; 64];
     loop {
         let mut attr = Attr::new(QueryAttr {
             target_fd: cgroup.as_raw_fd() as u32,
             attach_type: BPF_CGROUP_DEVICE,
-            query_flags: 0,
+            query_flags,
             attach_flags: 0,
             prog_ids: address(ids.as_mut_ptr()),
             prog_cnt: ids.len() as u32,

@@ -55,6 +55,11 @@ impl Gate {
         }
     }
 
+    /// Forgets the leases that are held: their files are gone.
+    pub fn renew_leases(&mut self, state_dir: &Path) {
+        self.leases = RefCell::new(Leases::new(state_dir));
+    }
+
     pub fn policy(&self) -> &Policy {
         &self.policy
     }

@@ -13,7 +13,7 @@ use crate::host::filter::{self, CgroupFilter, DeviceFilter, FilterError, FilterM
 use crate::host::registry::{RecordLock, RegistryError, STATE_VERSION};
 use crate::model::asked::Asked;
 use crate::model::attachment::{Attachments, Found, Maker, NodeSpec};
-use crate::model::device::{Device, SysPath};
+use crate::model::device::{DevNum, Device, SysPath};
 use crate::model::grants::{Change, GrantSet};
 use crate::model::uevent::{UeventAction, UeventForm};
 
@@ -84,6 +84,11 @@ impl Inside {
     /// The container's entry in the registry.
     pub fn lock(&self) -> &RecordLock {
         &self.lock
+    }
+
+    /// From now on this is the container's entry.
+    pub fn set_lock(&mut self, lock: RecordLock) {
+        self.lock = lock;
     }
 
     /// The container's entry, when nothing is to be changed inside any more.
@@ -165,9 +170,12 @@ impl Effects for Inside {
         Ok(())
     }
 
-    fn set_grants(&mut self, grants: &GrantSet) -> Result<(), EffectError> {
-        let _ = self.filter.ensure(grants)?;
-        Ok(())
+    fn set_grants(&mut self, grants: &GrantSet) -> Result<Vec<(DevNum, String)>, EffectError> {
+        match self.filter.ensure(grants) {
+            Ok(_) => Ok(Vec::new()),
+            Err(FilterError::Refused { refused }) => Ok(refused),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn announce(

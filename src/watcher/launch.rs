@@ -75,6 +75,8 @@ pub fn launch(
         .stderr(Stdio::null())
         .spawn()
         .map_err(|source| LaunchError::Spawn { path, source })?;
+    // It has the pipe's end as well, and with it nobody would see the watcher's.
+    drop(command);
     let answer = read_answer(File::from(ready), patience);
     if answer.is_err() {
         // It is our own child, not yet waited for: the number is surely still its own.

@@ -14,6 +14,7 @@ pub mod effects;
 pub mod launch;
 pub mod transaction;
 
+mod restore;
 mod run;
 mod settle;
 mod succession;
@@ -99,6 +100,8 @@ struct Watcher {
     setbacks: BTreeMap<PathBuf, Setback>,
     /// What is wrong with the access of all; empty = nothing.
     access_problem: Option<String>,
+    /// Why the container's entry in the state directory is gone and can't be made again; empty = it is there.
+    restore_problem: Option<String>,
     gate: Gate,
     /// The devices that the last plan admits.
     admitted: BTreeSet<SysPath>,
@@ -146,6 +149,7 @@ impl Watcher {
             attachments: memory.attachments,
             setbacks: BTreeMap::new(),
             access_problem: None,
+            restore_problem: None,
             gate: Gate::new(settings.policy, settings.config, leases),
             admitted: BTreeSet::new(),
             last_plan: Plan::default(),
@@ -269,14 +273,16 @@ impl Watcher {
         let held_back = self.held_back();
         let plan = self.plan(&held_back);
         let new_roots = self.inside.note_roots(self.reconciler.asked());
+        let mut failed = Vec::new();
         if !plan.steps.is_empty() {
-            self.carry_out(&plan);
+            failed = self.carry_out(&plan);
         } else if new_roots {
             // Also of a root without a node it is to be known after a crash that it was there.
             if let Err(error) = self.inside.journal(&self.attachments) {
                 tracing::error!(container = %self.record.container.id, "{error}");
             }
         }
+        self.forget_setbacks(&plan, &failed);
         self.note_owed(&plan);
         self.last_plan = plan;
         self.release_leases();
@@ -286,7 +292,8 @@ impl Watcher {
         }
     }
 
-    fn carry_out(&mut self, plan: &Plan) {
+    /// Carries the plan out; the nodes and links that failed.
+    fn carry_out(&mut self, plan: &Plan) -> Vec<PathBuf> {
         let before = self.attachments.clone();
         let failures = transaction::apply(
             plan.steps.clone(),
@@ -296,25 +303,28 @@ impl Watcher {
             unix_time(),
         );
         self.log_changes(&before);
-        let touched: Vec<&Path> = plan.steps.iter().filter_map(touched_path).collect();
-        self.setbacks.retain(|path, _| {
-            !touched.contains(&path.as_path())
-                || failures
-                    .iter()
-                    .any(|failure| failure.path.as_deref() == Some(path))
-        });
+        let mut failed = Vec::new();
         let mut access_problem = None;
         for failure in failures {
             match failure.path {
                 Some(path) => {
                     let device = plan.steps.iter().find_map(|step| device_of(step, &path));
                     let inside = before.get(&path).map(|attachment| &attachment.device.syspath);
+                    failed.push(path.clone());
                     self.note_setback(path, failure.reason, device.or(inside).cloned());
                 }
                 None => access_problem = Some(failure.reason),
             }
         }
         self.note_access_problem(access_problem);
+        failed
+    }
+
+    /// Of what failed earlier counts what has failed again, and what waits for its next attempt. A device that is gone
+    /// is no problem any more.
+    fn forget_setbacks(&mut self, plan: &Plan, failed: &[PathBuf]) {
+        self.setbacks
+            .retain(|path, _| failed.contains(path) || plan.passed_over.contains(path));
     }
 
     fn note_setback(&mut self, path: PathBuf, reason: String, device: Option<SysPath>) {
@@ -445,6 +455,12 @@ impl Watcher {
                 self.tell(event::RESTORED, "", Path::new(""), text);
             }
             Err(error @ FilterError::Gone { .. }) => return Err(error),
+            // No longer in force: the plan below asks for it again, and tells of which device that is.
+            Err(FilterError::Refused { refused }) => {
+                for (num, _) in refused {
+                    self.granted.remove(&num);
+                }
+            }
             Err(error) => self.note_access_problem(Some(error.to_string())),
         }
         if self.kill_at.is_some_and(|at| at <= Instant::now()) {
@@ -578,14 +594,6 @@ fn same_device(old: &Attachment, new: &Attachment) -> bool {
 fn device_of<'s>(step: &'s Step, at: &Path) -> Option<&'s SysPath> {
     match step {
         Step::AddNode { path, attachment } if path == at => Some(&attachment.device.syspath),
-        _ => None,
-    }
-}
-
-fn touched_path(step: &Step) -> Option<&Path> {
-    match step {
-        Step::AddNode { path, .. } | Step::RemoveNode { path } => Some(path),
-        Step::AddLink { link, .. } | Step::RemoveLink { link, .. } => Some(link),
         _ => None,
     }
 }

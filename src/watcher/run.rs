@@ -10,6 +10,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::detach::HandedOver;
 use super::effects::{EffectError, Inside, Memory};
+use super::restore::Entry;
 use super::succession::take_over;
 use super::{Waiter, Watcher, Who};
 use crate::host::container::{Container, ContainerError};
@@ -128,15 +129,15 @@ pub fn run(
         }
         Beginning::Alone => (registry.lock(id, LOCK_PATIENCE)?, none_held(), None),
     };
-    let pid = std::process::id() as i32;
-    lock.sign(WatcherProcess {
-        pid,
-        start_time: start_time(pid)?,
-    })?;
     let mut ready_copy = ready.as_ref().and_then(|file| file.try_clone().ok());
     let outcome = watch(registry, id, lock, leases, ready, settings);
-    if let (Err(error), Some(pipe)) = (&outcome, &mut ready_copy) {
-        let text = serde_json::to_string(&Answer::Failed(error.to_string())).unwrap_or_default();
+    let failure = match &outcome {
+        Err(error) => Some(error.to_string()),
+        Ok(Ending::ContainerGone) => Some("the container's process has ended".to_owned()),
+        Ok(Ending::Told | Ending::Refused) => None,
+    };
+    if let (Some(failure), Some(pipe)) = (failure, &mut ready_copy) {
+        let text = serde_json::to_string(&Answer::Failed(failure)).unwrap_or_default();
         // The hook may have given up by now; the log has the error in any case.
         let _ = std::io::Write::write_all(pipe, format!("{text}\n").as_bytes());
     }
@@ -151,6 +152,11 @@ fn watch(
     ready: Option<std::fs::File>,
     settings: Settings,
 ) -> Result<Ending, WatcherError> {
+    let pid = std::process::id() as i32;
+    lock.sign(WatcherProcess {
+        pid,
+        start_time: start_time(pid)?,
+    })?;
     let signals = block_signals()?;
     let record = lock
         .record()?
@@ -179,7 +185,7 @@ fn watch(
             .push(Waiter::new(Who::Starter(pipe), requests, watcher.ready_patience));
     }
     watcher.reconcile();
-    let ending = watcher.follow(&control, &signals)?;
+    let ending = watcher.follow(control, &signals)?;
     if ending != Ending::Told {
         watcher.inside.into_lock().remove()?;
     }
@@ -197,8 +203,8 @@ fn block_signals() -> nix::Result<SignalFd> {
 
 impl Watcher {
     /// The loop: one epoll, one thread.
-    fn follow(&mut self, control: &ControlSocket, signals: &SignalFd) -> Result<Ending, WatcherError> {
-        let mut epoll = self.register(control, signals)?;
+    fn follow(&mut self, mut control: ControlSocket, signals: &SignalFd) -> Result<Ending, WatcherError> {
+        let mut epoll = self.register(&control, signals)?;
         let mut askers: Vec<Option<Asker>> = Vec::new();
         let mut next_tick = Instant::now() + TICK;
         let mut first = true;
@@ -248,15 +254,21 @@ impl Watcher {
                 self.hear_asker(&epoll, &mut askers, asker as usize);
             }
             if woken.contains(&token::CONTROL) {
-                accept(control, &epoll, &mut askers);
+                accept(&control, &epoll, &mut askers);
             }
             if next_tick <= Instant::now() {
                 next_tick = Instant::now() + TICK;
                 if let Err(FilterError::Gone { .. }) = self.tick() {
                     return Ok(Ending::ContainerGone);
                 }
-                if self.monitor.refresh() {
-                    epoll = self.register(control, signals)?;
+                let mut moved = self.monitor.refresh();
+                match self.restore() {
+                    Entry::InPlace => {}
+                    Entry::Restored(socket) => (control, moved) = (socket, true),
+                    Entry::Taken => return Ok(Ending::Told),
+                }
+                if moved {
+                    epoll = self.register(&control, signals)?;
                     askers.clear();
                 }
             }

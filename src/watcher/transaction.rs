@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::model::attachment::{Attachment, Attachments, Found, Maker, NodeSpec};
-use crate::model::device::{Access, Device};
+use crate::model::device::{Access, DevNum, Device};
 use crate::model::grants::GrantSet;
 use crate::model::reconcile::Step;
 use crate::model::uevent::{UeventAction, UeventForm};
@@ -28,8 +28,9 @@ pub trait Effects {
     fn add_link(&mut self, link: &Path, target: &Path) -> Result<Maker, Self::Error>;
     /// Takes a link of ours away.
     fn remove_link(&mut self, link: &Path, target: &Path) -> Result<(), Self::Error>;
-    /// Makes the access that we give exactly this.
-    fn set_grants(&mut self, grants: &GrantSet) -> Result<(), Self::Error>;
+    /// Makes the access that we give exactly this, but for the numbers that it returns, each with the reason: somebody
+    /// who is not ours to overrule refuses them.
+    fn set_grants(&mut self, grants: &GrantSet) -> Result<Vec<(DevNum, String)>, Self::Error>;
     /// Tells the container's listeners.
     fn announce(
         &mut self,
@@ -62,6 +63,8 @@ pub struct Transaction<'a, E: Effects> {
     given_up: BTreeSet<PathBuf>,
     /// Nodes that could not be taken away: they stay noted, without access.
     stuck: BTreeSet<PathBuf>,
+    /// Numbers that are refused to us, and why.
+    refused: Vec<(DevNum, String)>,
 }
 
 /// Carries out `steps`. Keeps `attachments` and `granted` true to what is inside at every step; `now` is the
@@ -81,6 +84,7 @@ pub fn apply<E: Effects>(
         failures: Vec::new(),
         given_up: BTreeSet::new(),
         stuck: BTreeSet::new(),
+        refused: Vec::new(),
     };
     transaction.write_ahead(&steps);
     for step in steps {
@@ -214,15 +218,42 @@ impl<E: Effects> Transaction<'_, E> {
 
     fn set_grants(&mut self, grants: GrantSet) {
         match self.effects.set_grants(&grants) {
-            Ok(()) => *self.granted = grants,
+            Ok(refused) => {
+                *self.granted = grants;
+                self.note_refused(refused);
+            }
             // What was granted stays noted as granted, so that the next plan asks again; a node whose access
             // is not in force does not go in.
             Err(error) => self.fail(None, &error),
         }
     }
 
+    /// One number's refusal is its own: the others are in force. A node that is inside already stays, as its device
+    /// does, and is told of.
+    fn note_refused(&mut self, refused: Vec<(DevNum, String)>) {
+        for (num, reason) in &refused {
+            self.granted.remove(num);
+            for (path, _) in self.attachments.iter().filter(|(_, it)| it.node.num == *num) {
+                self.failures.push(Failure {
+                    path: Some(path.clone()),
+                    reason: reason.clone(),
+                });
+            }
+        }
+        self.refused.extend(refused);
+    }
+
     fn add_node(&mut self, path: PathBuf, mut attachment: Attachment) {
         if self.given_up.contains(&path) {
+            return;
+        }
+        let num = attachment.node.num;
+        if let Some((_, reason)) = self.refused.iter().find(|(refused, _)| *refused == num) {
+            self.failures.push(Failure {
+                path: Some(path.clone()),
+                reason: reason.clone(),
+            });
+            self.given_up.insert(path);
             return;
         }
         let has_access = self
@@ -301,11 +332,11 @@ impl<E: Effects> Transaction<'_, E> {
         for (_, attachment) in self.attachments.iter().filter(|(path, _)| !stuck.contains(*path)) {
             *due.entry(attachment.node.num).or_insert(Access::NONE) |= attachment.access;
         }
+        for (num, _) in &self.refused {
+            due.remove(num);
+        }
         if !self.failures.is_empty() && *self.granted != due {
-            match self.effects.set_grants(&due) {
-                Ok(()) => *self.granted = due,
-                Err(error) => self.fail(None, &error),
-            }
+            self.set_grants(due);
         }
         if let Err(error) = self.effects.journal(self.attachments) {
             self.fail(None, &error);

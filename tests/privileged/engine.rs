@@ -132,7 +132,7 @@ fn rules_that_the_engine_writes_again_are_healed(machine: &Machine) {
     write_engines_rules(machine, &container, &plain, number_of(&node));
     disk.unplug(1);
     container.eventually_lacks(&node);
-    assert!(container.is_refused(&own));
+    container.eventually_refuses(&own);
     assert_eq!(container.read("/dev/zero", 1).status, 0);
 }
 

@@ -28,7 +28,7 @@ fn read_access_is_read_access(machine: &Machine) {
     assert!(container.is_write_refused(&own));
     disk.unplug(1);
     container.eventually_lacks(&node);
-    assert!(container.is_refused(&own));
+    container.eventually_refuses(&own);
 }
 
 fn a_node_is_0660_and_the_process_users_unless_said_otherwise(machine: &Machine) {

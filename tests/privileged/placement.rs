@@ -126,7 +126,7 @@ fn with_the_hosts_dev_only_access_comes_and_goes(machine: &Machine) {
     );
     disk.unplug(1);
     container.eventually_lacks(&node);
-    crate::framework::eventually("access is refused", || container.is_refused(&own));
+    container.eventually_refuses(&own);
 }
 
 fn with_the_hosts_dev_options_make_nothing_on_the_host(machine: &Machine) {

@@ -3,6 +3,7 @@
 //! The engine's own rules stay as they are. What to grant is decided elsewhere (`model::reconcile`); here it is only
 //! made so, read back, and made so again after an engine has rewritten its filter. Must not know nodes or devices.
 
+mod above;
 mod grant_map;
 mod v1;
 mod v2;
@@ -72,7 +73,8 @@ pub trait DeviceFilter {
     /// Makes the filter allow exactly `grants` beside what the engine allows, and says whether it had to do anything.
     ///
     /// Idempotent, and cheap when nothing has changed; to be asked again at least each second, since nothing tells
-    /// when an engine rewrites its filter. All cgroups are tried; the first error is returned.
+    /// when an engine rewrites its filter. All cgroups are tried; the first error is returned. After
+    /// [`FilterError::Refused`] all grants are in force but those that it names.
     fn ensure(&mut self, grants: &GrantSet) -> Result<Change, FilterError>;
 }
 
@@ -124,6 +126,12 @@ impl DeviceFilter for CgroupFilter {
 /// Why a filter is not as it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum FilterError {
+    /// Somebody who is not ours to overrule refuses some of the grants.
+    #[error("{}", first_of(refused))]
+    Refused {
+        /// Which, and who, for people; at least one.
+        refused: Vec<(DevNum, String)>,
+    },
     /// The cgroup was removed: the container has ended, or moved.
     #[error("cgroup {cgroup}: is gone; the container has ended or was moved to another cgroup")]
     Gone {
@@ -272,6 +280,10 @@ pub enum FilterError {
         /// The rule.
         rule: DeviceRule,
     },
+}
+
+fn first_of(refused: &[(DevNum, String)]) -> &str {
+    refused.first().map_or("", |(_, reason)| reason)
 }
 
 fn file(verdict: Verdict) -> &'static str {

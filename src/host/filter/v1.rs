@@ -52,23 +52,31 @@ impl Devices {
     pub fn ensure(&mut self, wanted: &GrantSet) -> Result<Change, FilterError> {
         let steps = v1_transition(&self.baseline, &self.rules()?, &self.held, wanted);
         let mut outcome = Ok(());
+        let mut refused = Vec::new();
         for step in &steps {
             match self.write(*step) {
                 Ok(()) => self.held = v1_held(&self.held, &[*step]),
-                // The others are still to be done: one refused grant must not keep another from being revoked.
+                // The others are still to be done: one refused grant must not keep another from being made or revoked.
+                Err(error @ FilterError::Rule { .. }) if step.0 == Verdict::Allow => {
+                    refused.push((step.1, error.to_string()));
+                }
                 Err(error) => outcome = outcome.and(Err(error)),
             }
         }
         outcome?;
         if !steps.is_empty() {
-            let left = v1_transition(&self.baseline, &self.rules()?, &self.held, wanted);
-            if let Some((verdict, num, access)) = left.first() {
-                let (cgroup, rule) = (self.path.clone(), DeviceRule::exactly(*num, *access));
-                return Err(FilterError::Ineffective {
+            for (verdict, num, access) in v1_transition(&self.baseline, &self.rules()?, &self.held, wanted) {
+                let (cgroup, rule) = (self.path.clone(), DeviceRule::exactly(num, access));
+                let error = FilterError::Ineffective {
                     cgroup,
-                    verdict: *verdict,
+                    verdict,
                     rule,
-                });
+                };
+                match verdict {
+                    Verdict::Deny => return Err(error),
+                    Verdict::Allow if refused.iter().any(|(known, _)| *known == num) => {}
+                    Verdict::Allow => refused.push((num, error.to_string())),
+                }
             }
         }
         // What is held and not wanted is denied by now, or the engine's.
@@ -77,6 +85,9 @@ impl Devices {
             *access = access.without(surplus);
         }
         self.held.retain(|_, access| !access.is_none());
+        if !refused.is_empty() {
+            return Err(FilterError::Refused { refused });
+        }
         Ok(if steps.is_empty() {
             Change::None
         } else {

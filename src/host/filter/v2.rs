@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use super::above::Above;
 use super::grant_map::{GrantMap, MAX_GRANTS, WriteError, with_locked_memory};
 use super::{FilterError, is_gone};
 use crate::model::filter_program::{self, Insn, decode, encode};
@@ -28,6 +29,7 @@ pub(super) struct Programs {
     cgroups: Vec<Cgroup>,
     /// Made when the first program is spliced: a container without grants stays untouched.
     grants: Option<GrantMap>,
+    above: Above,
 }
 
 impl Programs {
@@ -44,7 +46,11 @@ impl Programs {
                 break;
             }
         }
-        Ok(Self { cgroups, grants })
+        Ok(Self {
+            cgroups,
+            grants,
+            above: Above::default(),
+        })
     }
 
     /// What the map grants.
@@ -55,7 +61,8 @@ impl Programs {
             .unwrap_or_default()
     }
 
-    /// Makes the map grant exactly `wanted`, then has every program look into it.
+    /// Makes the map grant exactly `wanted`, then has every program look into it, and tells what cgroups above
+    /// refuse all the same.
     pub fn ensure(&mut self, wanted: &GrantSet) -> Result<Change, FilterError> {
         let Some(leaf) = self.cgroups.first().map(|cgroup| cgroup.path.clone()) else {
             return Ok(Change::None);
@@ -80,6 +87,12 @@ impl Programs {
             add(&mut outcome, cgroup.settle(&mut map));
         }
         add(&mut outcome, map.filled);
+        if outcome.is_ok() && !wanted.is_empty() {
+            let refused = self.above.refusals(&self.cgroups, wanted)?;
+            if !refused.is_empty() {
+                return Err(FilterError::Refused { refused });
+            }
+        }
         outcome
     }
 }
@@ -156,8 +169,8 @@ impl MapSlot<'_> {
 
 /// One cgroup and what is known of its programs.
 #[derive(Debug)]
-struct Cgroup {
-    path: PathBuf,
+pub(super) struct Cgroup {
+    pub(super) path: PathBuf,
     dir: OwnedFd,
     /// The programs seen to be ours over our map. Ids are not used again while the kernel counts on.
     ours: BTreeSet<u32>,
@@ -166,11 +179,11 @@ struct Cgroup {
 }
 
 /// An attached program of which the verdict is still out.
-struct Candidate {
+pub(super) struct Candidate {
     program: OwnedFd,
-    info: ProgInfo,
+    pub(super) info: ProgInfo,
     /// `None` where the kernel keeps them back.
-    insns: Option<Vec<Insn>>,
+    pub(super) insns: Option<Vec<Insn>>,
 }
 
 impl Candidate {
@@ -212,14 +225,26 @@ impl Cgroup {
     }
 
     fn query(&self) -> Result<Attached, FilterError> {
-        bpf::prog_query(self.dir.as_fd()).map_err(|source| {
-            let cgroup = self.path.clone();
-            if is_gone(&source) {
-                FilterError::Gone { cgroup }
-            } else {
-                FilterError::Query { cgroup, source }
-            }
-        })
+        bpf::prog_query(self.dir.as_fd()).map_err(|source| self.query_error(source))
+    }
+
+    /// The programs that decide here: its own, and those of the cgroups above.
+    pub(super) fn effective(&self) -> Result<Vec<u32>, FilterError> {
+        bpf::prog_query_effective(self.dir.as_fd()).map_err(|source| self.query_error(source))
+    }
+
+    fn query_error(&self, source: io::Error) -> FilterError {
+        let cgroup = self.path.clone();
+        if is_gone(&source) {
+            FilterError::Gone { cgroup }
+        } else {
+            FilterError::Query { cgroup, source }
+        }
+    }
+
+    /// Whether the program is attached here, as far as was seen last.
+    pub(super) fn has_settled(&self, id: u32) -> bool {
+        self.ours.contains(&id) || self.untouched.contains(&id)
     }
 
     /// The map that an attached program of ours looks into.
@@ -293,7 +318,7 @@ impl Cgroup {
     }
 
     /// Reads one attached program; `None` if it is gone meanwhile.
-    fn inspect(&self, id: u32) -> Result<Option<Candidate>, FilterError> {
+    pub(super) fn inspect(&self, id: u32) -> Result<Option<Candidate>, FilterError> {
         let failed = |source| FilterError::Inspect {
             cgroup: self.path.clone(),
             id,
@@ -371,7 +396,7 @@ impl Cgroup {
     }
 }
 
-fn display_name(info: &ProgInfo) -> String {
+pub(super) fn display_name(info: &ProgInfo) -> String {
     if info.name.is_empty() {
         "without a name".to_owned()
     } else {

@@ -9,6 +9,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+use crate::model::device::{Access, DevKind, DevNum};
+
 #[path = "../../../tests/support/engine_program.rs"]
 mod engine_program;
 use engine_program::{EngineRule, engine_program};
@@ -263,6 +265,25 @@ fn rule() -> impl Strategy<Value = EngineRule> {
     )
 }
 
+#[test]
+fn a_program_that_asks_the_kernel_is_not_second_guessed() {
+    let program = [
+        insn(CALL, 0, 0, 0, 15),
+        insn(MOV64_IMM, 0, 0, 0, 0),
+        insn(EXIT, 0, 0, 0, 0),
+    ];
+    let num = DevNum {
+        kind: DevKind::Char,
+        major: 188,
+        minor: 0,
+    };
+    assert_eq!(verdict::allows(&program, num, Access::READ), None);
+    assert!(!verdict::refuses(&program, num, Access::ALL));
+    let nobody = &program[1..];
+    assert!(verdict::refuses(nobody, num, Access::READ));
+    assert!(!verdict::refuses(nobody, num, Access::MKNOD));
+}
+
 proptest! {
     #[test]
     fn a_spliced_program_allows_what_a_grant_covers_or_the_original_allows(
@@ -278,6 +299,28 @@ proptest! {
             let granted = grants.get(&(kind, major, minor)).is_some_and(|grant| access & !grant == 0);
             prop_assert_eq!(run(&spliced, &grants, kind, major, minor, access), granted || engine);
         }
+    }
+
+    #[test]
+    fn what_an_engines_program_decides_is_known_without_running_it(
+        rules in proptest::collection::vec(rule(), 0..12),
+        asked in proptest::collection::vec((any::<bool>(), 0_u32..4, 0_u32..4, 1_u32..8), 1..8),
+    ) {
+        let program = engine_program(&rules);
+        for (is_block, major, minor, access) in asked {
+            let kind = if is_block { DevKind::Block } else { DevKind::Char };
+            let num = DevNum { kind, major, minor };
+            let decided = EngineRule::decide(&rules, if is_block { 1 } else { 2 }, major, minor, access);
+            let access = Access::from_bits_truncate(access);
+            prop_assert_eq!(verdict::allows(&program, num, access), Some(decided));
+        }
+    }
+
+    #[test]
+    fn whatever_the_program_telling_its_verdict_ends(bytes in proptest::collection::vec(any::<[u8; 8]>(), 0..40)) {
+        let program = decode(&bytes.concat()).unwrap();
+        let num = DevNum { kind: DevKind::Char, major: 188, minor: 0 };
+        let _ = verdict::allows(&program, num, Access::ALL);
     }
 
     #[test]

@@ -33,6 +33,8 @@ struct FakeContainer {
     /// What refuses to be done.
     broken: BTreeSet<PathBuf>,
     filter_is_broken: bool,
+    /// Numbers that somebody above the container refuses.
+    denied: BTreeSet<DevNum>,
     nobody_can_be_told: bool,
     log: Vec<String>,
 }
@@ -137,7 +139,7 @@ impl Effects for FakeContainer {
         Ok(())
     }
 
-    fn set_grants(&mut self, grants: &GrantSet) -> Result<(), Refusal> {
+    fn set_grants(&mut self, grants: &GrantSet) -> Result<Vec<(DevNum, String)>, Refusal> {
         if self.filter_is_broken {
             return Err(Refusal("the filter".into()));
         }
@@ -150,7 +152,16 @@ impl Effects for FakeContainer {
         }
         self.log.push("grants".into());
         self.granted = grants.clone();
-        Ok(())
+        let refused: Vec<DevNum> = grants
+            .keys()
+            .copied()
+            .filter(|num| self.denied.contains(num))
+            .collect();
+        self.granted.retain(|num, _| !refused.contains(num));
+        Ok(refused
+            .into_iter()
+            .map(|num| (num, format!("{num} refuses")))
+            .collect())
     }
 
     fn announce(
@@ -557,6 +568,42 @@ fn without_access_no_node_goes_in() {
     story.container.filter_is_broken = false;
     assert_eq!(story.reconcile(), []);
     assert_eq!(tty_nodes(story.nodes()).len(), 2);
+}
+
+#[test]
+fn a_number_that_is_refused_keeps_no_other_device_out() {
+    let tree = hub_with_two_adapters();
+    let ttys: Vec<&Device> = tree
+        .iter()
+        .filter(|device| device.subsystem.as_deref() == Some("tty") && device.node.is_some())
+        .collect();
+    let [bad, good] = [0, 1].map(|index| ttys[index].node.clone().unwrap());
+    let mut story = Story::new("subsystem:tty", "");
+    story.container.denied.insert(bad.num);
+    for tty in &ttys {
+        story.inventory.apply(DeviceEvent::Added((*tty).clone()));
+    }
+    let refused = vec![Failure {
+        path: Some(bad.path.clone()),
+        reason: format!("{} refuses", bad.num),
+    }];
+    assert_eq!(story.reconcile(), refused);
+    assert_eq!(story.nodes(), [good.path.display().to_string()]);
+    assert_eq!(story.granted, story.container.granted);
+    // Allowed, it comes; refused once it is inside, it stays as its device does, and is told of.
+    story.container.denied.clear();
+    assert_eq!(story.reconcile(), []);
+    assert!(story.container.nodes.contains_key(&bad.path));
+    story.container.denied.insert(bad.num);
+    story.granted.remove(&bad.num);
+    assert_eq!(story.reconcile(), refused);
+    assert!(story.container.nodes.contains_key(&bad.path));
+    assert_eq!(story.container.may(good.num), Access::ALL);
+    story.container.denied.clear();
+    assert_eq!(story.reconcile(), []);
+    assert_eq!(story.container.may(bad.num), Access::ALL);
+    story.unplug(&tree);
+    assert!(story.is_empty());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -40,6 +41,9 @@ pub struct Bundle<'m> {
     with_poststop: bool,
     idle_hook: bool,
     hook_environment: Vec<String>,
+    hooks_die_after: Option<Duration>,
+    foreign_hooks: Vec<(&'static str, Place, Value)>,
+    below: Option<String>,
     engine_devices: Vec<EngineDevice>,
     capabilities: Vec<&'static str>,
     user_namespace: bool,
@@ -57,6 +61,15 @@ struct EngineDevice {
     kind: &'static str,
     number: (u32, u32),
     access: String,
+}
+
+/// Where a hook that is not ours stands.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Place {
+    /// Before ours of the same stage.
+    Before,
+    /// After ours.
+    After,
 }
 
 /// What the container has at /dev.
@@ -79,6 +92,9 @@ impl<'m> Bundle<'m> {
             with_poststop: true,
             idle_hook: false,
             hook_environment: Vec::new(),
+            hooks_die_after: None,
+            foreign_hooks: Vec::new(),
+            below: None,
             engine_devices: Vec::new(),
             capabilities: Vec::new(),
             user_namespace: false,
@@ -147,6 +163,25 @@ impl<'m> Bundle<'m> {
     /// The hooks' environment as config.json gives it.
     pub fn hook_environment(mut self, variable: &str) -> Self {
         self.hook_environment.push(variable.to_owned());
+        self
+    }
+
+    /// Our hooks are killed after this time, wherever they are then.
+    pub fn hooks_killed_after(mut self, limit: Duration) -> Self {
+        self.hooks_die_after = Some(limit);
+        self
+    }
+
+    /// A hook of somebody else's: a command line of the shell, which has the state on its standard input.
+    pub fn foreign_hook(mut self, stage: &'static str, place: Place, script: &str) -> Self {
+        let entry = json!({ "path": "/bin/sh", "args": ["sh", "-c", script] });
+        self.foreign_hooks.push((stage, place, entry));
+        self
+    }
+
+    /// The container's cgroup is below this one of the tests' own.
+    pub fn below_cgroup(mut self, name: &str) -> Self {
+        self.below = Some(name.to_owned());
         self
     }
 
@@ -231,6 +266,14 @@ impl<'m> Bundle<'m> {
         rootfs
     }
 
+    /// The container's cgroup below the tests' own.
+    fn cgroup(&self) -> String {
+        match &self.below {
+            Some(above) => format!("{above}/{}", self.id),
+            None => self.id.clone(),
+        }
+    }
+
     /// Writes the bundle and creates and starts the container.
     #[track_caller]
     pub fn start(self) -> RuncContainer<'m> {
@@ -255,6 +298,7 @@ impl<'m> Bundle<'m> {
         RuncContainer::create(
             self.machine,
             &self.id,
+            &self.cgroup(),
             &self.directory(),
             words,
             self.caller_umask,
@@ -284,7 +328,7 @@ impl<'m> Bundle<'m> {
             "annotations": self.annotations,
             "hooks": self.hooks(),
             "linux": {
-                "cgroupsPath": format!("/{CGROUP_PARENT}/{}", self.id),
+                "cgroupsPath": format!("/{CGROUP_PARENT}/{}", self.cgroup()),
                 "namespaces": self.namespaces(),
                 "resources": { "devices": self.device_rules() },
                 "devices": self.engine_devices.iter().map(EngineDevice::node).collect::<Vec<_>>(),
@@ -358,6 +402,19 @@ impl<'m> Bundle<'m> {
         if self.with_poststop {
             hooks["poststop"] = json!([Hook::poststop(self.machine).entry(&self.hook_environment)]);
         }
+        if let Some(limit) = self.hooks_die_after {
+            for stage in [self.stage, "poststop"] {
+                for entry in hooks[stage].as_array_mut().into_iter().flatten() {
+                    kill_after(limit, entry);
+                }
+            }
+        }
+        for (stage, place, entry) in &self.foreign_hooks {
+            let mut list = hooks[*stage].as_array().cloned().unwrap_or_default();
+            let at = if *place == Place::Before { 0 } else { list.len() };
+            list.insert(at, entry.clone());
+            hooks[*stage] = json!(list);
+        }
         hooks
     }
 
@@ -389,6 +446,19 @@ impl EngineDevice {
         json!({ "allow": true, "type": self.kind, "major": self.number.0, "minor": self.number.1,
             "access": self.access })
     }
+}
+
+/// Makes a hook's entry one that timeout(1) kills.
+fn kill_after(limit: Duration, entry: &mut Value) {
+    let mut arguments = vec![
+        json!("timeout"),
+        json!("--foreground"),
+        json!("--signal=KILL"),
+        json!(format!("{:.3}", limit.as_secs_f64())),
+    ];
+    arguments.extend(entry["args"].as_array().cloned().unwrap_or_default());
+    entry["path"] = json!("/usr/bin/timeout");
+    entry["args"] = json!(arguments);
 }
 
 fn unpack_image(rootfs: &Path) {

@@ -30,6 +30,7 @@ pub struct RuncContainer<'m> {
     pub pid: i32,
     /// How long `runc create` took.
     pub creation: Duration,
+    cgroup: String,
     words: PathBuf,
     shell: RefCell<Option<Shell>>,
     deleted: Cell<bool>,
@@ -62,6 +63,7 @@ impl<'m> RuncContainer<'m> {
     pub(super) fn create(
         machine: &'m Machine,
         id: &str,
+        cgroup: &str,
         bundle: &Path,
         words: PathBuf,
         umask: Option<u32>,
@@ -86,6 +88,7 @@ impl<'m> RuncContainer<'m> {
         let mut container = Self {
             machine,
             id: id.to_owned(),
+            cgroup: cgroup.to_owned(),
             bundle: bundle.to_owned(),
             pid: 0,
             creation,
@@ -238,6 +241,24 @@ impl<'m> RuncContainer<'m> {
         answer.status != 0 && answer.said.contains("Operation not permitted")
     }
 
+    /// Waits until opening `path` is refused by the device cgroup. A node goes before its access does: whoever has just
+    /// seen the one go may still have the other for a moment.
+    #[track_caller]
+    pub fn eventually_refuses(&self, path: &str) {
+        let mut said = None;
+        let refused = super::eventually::within(super::eventually::DEADLINE, || {
+            let answer = self.inside(&format!("head -c 20 '{path}'"));
+            let is_refused = answer.status != 0 && answer.said.contains("Operation not permitted");
+            said = Some(answer);
+            is_refused.then_some(())
+        });
+        assert!(
+            refused.is_some(),
+            "{path} can be opened inside {}: {said:?}",
+            self.id
+        );
+    }
+
     /// Whether opening `path` for writing is refused by the device cgroup.
     #[track_caller]
     pub fn is_write_refused(&self, path: &str) -> bool {
@@ -286,7 +307,7 @@ impl<'m> RuncContainer<'m> {
 
     /// The cgroup that decides about its devices.
     pub fn cgroup(&self) -> PathBuf {
-        self.machine.cgroup_of(&self.id)
+        self.machine.cgroup_of(&self.cgroup)
     }
 
     /// What the kernel holds for the container's devices: the rules (v1), or the programs' ids (v2).

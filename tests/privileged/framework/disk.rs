@@ -14,6 +14,9 @@ use super::machine::Machine;
 
 const MIB: i64 = 1024 * 1024;
 
+/// The length of one of many small partitions: 250 of them fit.
+const SMALL: i64 = 64 * 1024;
+
 /// A loop device over a sparse file of 16 MiB with known bytes. Its partitions are what is plugged and unplugged.
 pub struct Disk {
     device: File,
@@ -82,6 +85,26 @@ impl Disk {
         node
     }
 
+    /// The node of a partition, which is plugged in if it is not there.
+    pub fn plug_again(&self, partition: u8) -> String {
+        let node = self.partition(partition);
+        if fs::exists(&node).expect("look for a node") {
+            return node;
+        }
+        self.plug(partition)
+    }
+
+    /// Plugs a small partition in, one of up to 250: for crowds of devices, whose content does not matter.
+    pub fn plug_small(&self, partition: u8) {
+        kernel::add_partition(
+            &self.device,
+            i32::from(partition),
+            i64::from(partition) * SMALL,
+            SMALL,
+        )
+        .unwrap_or_else(|error| panic!("plug {}: {error}", self.partition(partition)));
+    }
+
     /// Unplugs a partition. udevd may still have it open for a moment.
     pub fn unplug(&self, partition: u8) {
         let number = i32::from(partition);
@@ -124,7 +147,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        for partition in 1..=15 {
+        for partition in 1..=250 {
             if fs::exists(self.partition(partition)).unwrap_or(false) {
                 let _ = super::eventually::within(super::eventually::DEADLINE, || {
                     kernel::delete_partition(&self.device, i32::from(partition)).ok()

@@ -12,6 +12,9 @@ const POSTSTOP: &str = env!("CARGO_BIN_EXE_oci-hotplug-poststop");
 const WATCHER: &str = env!("CARGO_BIN_EXE_oci-hotplug-watcher");
 const OPERATOR: &str = env!("CARGO_BIN_EXE_oci-hotplug");
 
+/// How long one of them may take when it is run by hand, in seconds: no story waits for ever (timeout(1)).
+const RUN_DEADLINE: &str = "30";
+
 /// One of our executables with its arguments: as an entry of config.json, or to be run by hand.
 pub struct Hook {
     path: &'static str,
@@ -75,8 +78,9 @@ impl Hook {
 
     /// Starts it by hand with `input` (an OCI state, as a rule) on its standard input.
     pub fn run(&self, more: &[&str], input: &str) -> Output {
-        let mut child = self
-            .command()
+        let mut child = Command::new("timeout")
+            .args(["--signal=KILL", RUN_DEADLINE, self.path])
+            .args(&self.arguments)
             .args(more)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -91,6 +95,14 @@ impl Hook {
             .write_all(input.as_bytes());
         child.wait_with_output().expect("wait for a hook")
     }
+}
+
+/// What `oci-hotplug inspect --json` tells of a container.
+pub fn told_of(machine: &Machine, id: &str) -> String {
+    let state_dir = machine.state_dir();
+    let state_dir = state_dir.to_str().expect("scratch paths are text");
+    let output = Hook::operator().run(&["inspect", id, "--json", "--state-dir", state_dir], "");
+    String::from_utf8(output.stdout).expect("JSON is text")
 }
 
 /// An OCI state (runtime-spec, runtime.md) as a runtime writes it. `pid` may be `Value::Null` to leave it out.

@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 /// The requests as nix's macros make them: each returns -1 with errno, or a value.
@@ -115,11 +115,13 @@ pub fn disallocate_terminal(console: &File, number: i32) -> io::Result<()> {
 /// write beyond the size they were told (6.17's BPF_PROG_QUERY).
 type BpfWords = [u32; 64];
 
+const BPF_PROG_LOAD: i32 = 5;
 const BPF_PROG_ATTACH: i32 = 8;
 const BPF_PROG_GET_NEXT_ID: i32 = 11;
 const BPF_MAP_GET_NEXT_ID: i32 = 12;
 const BPF_PROG_GET_FD_BY_ID: i32 = 13;
 const BPF_PROG_QUERY: i32 = 16;
+const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const BPF_CGROUP_DEVICE: u32 = 6;
 const BPF_F_ALLOW_MULTI: u32 = 2;
 const BPF_F_REPLACE: u32 = 4;
@@ -176,20 +178,80 @@ pub fn device_programs(cgroup: &Path) -> io::Result<Vec<u32>> {
 /// Attaches the loaded program `new` to the cgroup in the place of `old`, as an engine does that writes its own
 /// rules again.
 pub fn replace_device_program(cgroup: &Path, old: u32, new: u32) -> io::Result<()> {
+    put_device_program(cgroup, old, program_by_id(new)?.as_fd())
+}
+
+/// As [`replace_device_program`], with a program that is loaded and nowhere attached yet.
+pub fn put_device_program(cgroup: &Path, old: u32, new: BorrowedFd<'_>) -> io::Result<()> {
+    attach(cgroup, new, Some(&program_by_id(old)?))
+}
+
+/// Attaches a program to a cgroup beside those that are there: all of them must allow.
+pub fn attach_device_program(cgroup: &Path, program: BorrowedFd<'_>) -> io::Result<()> {
+    attach(cgroup, program, None)
+}
+
+fn attach(cgroup: &Path, new: BorrowedFd<'_>, in_place_of: Option<&OwnedFd>) -> io::Result<()> {
     let directory = File::open(cgroup)?;
-    let (old, new) = (program_by_id(old)?, program_by_id(new)?);
+    let number = |descriptor: i32| u32::try_from(descriptor).expect("a descriptor is not negative");
     let mut words: BpfWords = [0; 64];
-    for (word, descriptor) in [
-        (0, directory.as_raw_fd()),
-        (1, new.as_raw_fd()),
-        (4, old.as_raw_fd()),
-    ] {
-        words[word] = u32::try_from(descriptor).expect("a descriptor is not negative");
-    }
+    words[0] = number(directory.as_raw_fd());
+    words[1] = number(new.as_raw_fd());
     words[2] = BPF_CGROUP_DEVICE;
-    words[3] = BPF_F_ALLOW_MULTI | BPF_F_REPLACE;
+    words[3] = BPF_F_ALLOW_MULTI;
+    if let Some(old) = in_place_of {
+        words[3] |= BPF_F_REPLACE;
+        words[4] = number(old.as_raw_fd());
+    }
     bpf(BPF_PROG_ATTACH, &mut words, 20)?;
     Ok(())
+}
+
+/// One instruction, `struct bpf_insn` of linux/bpf.h.
+#[derive(Debug, Clone, Copy)]
+pub struct Insn {
+    /// Operation.
+    pub code: u8,
+    /// Destination register.
+    pub dst: u8,
+    /// Source register.
+    pub src: u8,
+    /// Jump distance or offset.
+    pub off: i16,
+    /// Immediate value.
+    pub imm: i32,
+}
+
+impl Insn {
+    /// As this machine's kernel reads it.
+    pub fn bytes(&self) -> [u8; 8] {
+        // Two bit fields of a byte: the first one lies low or high as the bytes go.
+        let registers = if cfg!(target_endian = "little") {
+            self.dst | self.src << 4
+        } else {
+            self.src | self.dst << 4
+        };
+        let [o0, o1] = self.off.to_ne_bytes();
+        let [i0, i1, i2, i3] = self.imm.to_ne_bytes();
+        [self.code, registers, o0, o1, i0, i1, i2, i3]
+    }
+}
+
+/// Loads a device program of these instructions (`struct bpf_insn` of linux/bpf.h, 8 bytes each).
+pub fn load_device_program(instructions: &[u8]) -> io::Result<OwnedFd> {
+    let license = c"GPL";
+    let mut words: BpfWords = [0; 64];
+    words[0] = BPF_PROG_TYPE_CGROUP_DEVICE;
+    words[1] = u32::try_from(instructions.len() / 8).expect("a short program");
+    for (word, address) in [(2, instructions.as_ptr() as u64), (4, license.as_ptr() as u64)] {
+        let halves = address.to_ne_bytes();
+        words[word] = u32::from_ne_bytes([halves[0], halves[1], halves[2], halves[3]]);
+        words[word + 1] = u32::from_ne_bytes([halves[4], halves[5], halves[6], halves[7]]);
+    }
+    let descriptor = bpf(BPF_PROG_LOAD, &mut words, 48)?;
+    let descriptor = i32::try_from(descriptor).expect("a descriptor is a small number");
+    // SAFETY: the kernel has just opened this descriptor for us and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
 fn program_by_id(id: u32) -> io::Result<OwnedFd> {

@@ -137,11 +137,12 @@ impl Machine {
         format!("oht-{}-{number}", unique())
     }
 
-    /// The directory in sysfs of a container's cgroup that device access is decided in.
-    pub fn cgroup_of(&self, id: &str) -> PathBuf {
+    /// The directory in sysfs of a cgroup below the tests' own (a container's has its id) that device access is
+    /// decided in.
+    pub fn cgroup_of(&self, name: &str) -> PathBuf {
         match self.hierarchy {
-            Hierarchy::V1 => Path::new(CGROUPS).join("devices").join(CGROUP_PARENT).join(id),
-            Hierarchy::V2 => Path::new(CGROUPS).join(CGROUP_PARENT).join(id),
+            Hierarchy::V1 => Path::new(CGROUPS).join("devices").join(CGROUP_PARENT).join(name),
+            Hierarchy::V2 => Path::new(CGROUPS).join(CGROUP_PARENT).join(name),
         }
     }
 

@@ -18,7 +18,7 @@ pub mod udevd;
 pub mod watcher;
 
 pub use announcements::Announcements;
-pub use bundle::Bundle;
+pub use bundle::{Bundle, Place};
 pub use container::RuncContainer;
 pub use disk::{Disk, WholeDisk};
 pub use eventually::eventually;

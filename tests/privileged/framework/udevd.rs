@@ -51,6 +51,32 @@ impl Udevd {
         }
         udevd
     }
+
+    /// It falls silent: it is there, and does nothing, until it is told to go on. The host's own is left alone, and
+    /// then this says so.
+    pub fn pause(&self) -> bool {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// It goes on with what has come meanwhile.
+    pub fn go_on(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    /// It dies over its work, and leaves its socket's file behind. The host's own is left alone.
+    pub fn kill(&mut self) {
+        if let Some(child) = &mut self.ours {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    fn signal(&self, signal: Signal) -> bool {
+        self.ours.as_ref().is_some_and(|child| {
+            let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid fits"));
+            kill(pid, signal).is_ok()
+        })
+    }
 }
 
 fn write_rules(rules: &str) -> PathBuf {
@@ -105,9 +131,13 @@ impl Drop for Udevd {
             }
         }
         if let Some(child) = &mut self.ours {
-            let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid fits"));
-            let _ = kill(pid, Signal::SIGTERM);
-            wait_within(child, DEADLINE);
+            // One that was killed and reaped has given its number back.
+            if child.try_wait().is_ok_and(|ended| ended.is_none()) {
+                let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid fits"));
+                let _ = kill(pid, Signal::SIGTERM);
+                let _ = kill(pid, Signal::SIGCONT);
+                wait_within(child, DEADLINE);
+            }
             // It leaves its socket behind, and a socket there reads as a udevd that runs.
             let _ = fs::remove_file("/run/udev/control");
         }

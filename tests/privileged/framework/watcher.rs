@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{NetlinkAddr, getsockname, setsockopt, sockopt};
 use nix::unistd::Pid;
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::eventually::eventually;
 
@@ -36,8 +39,8 @@ impl Watcher {
                 .split(|byte| *byte == 0)
                 .map(String::from_utf8_lossy)
                 .collect();
-            let is_ours = words.first()?.contains("oci-hotplug-watcher")
-                && bytes.windows(id.len()).any(|at| at == id.as_bytes());
+            let is_ours =
+                words.first()?.contains("oci-hotplug-watcher") && words.iter().any(|word| word == id);
             is_ours.then(|| Self {
                 pid,
                 command_line: words.join(" "),
@@ -77,6 +80,42 @@ impl Watcher {
     pub fn kill(&self) {
         let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
         let _ = super::eventually::within(super::eventually::DEADLINE, || (!self.is_alive()).then_some(()));
+    }
+
+    /// Stops it, as a debugger or a frozen disk would, until it is told to go on.
+    #[track_caller]
+    pub fn pause(&self) {
+        kill(Pid::from_raw(self.pid), Signal::SIGSTOP).expect("stop the watcher");
+        eventually(&format!("the watcher {self:?} is stopped"), || {
+            fs::read_to_string(self.proc("stat")).is_ok_and(|stat| {
+                stat.rsplit_once(") ")
+                    .is_some_and(|(_, state)| state.starts_with('T'))
+            })
+        });
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self) {
+        let _ = kill(Pid::from_raw(self.pid), Signal::SIGCONT);
+    }
+
+    /// Leaves its sockets for uevents room for next to nothing. A socket is the same one in each process that has it,
+    /// and pidfd_getfd(2) gives us the watcher's.
+    pub fn shrink_event_buffers(&self) {
+        let pid = rustix::process::Pid::from_raw(self.pid).expect("a pid");
+        let process = pidfd_open(pid, PidfdFlags::empty()).expect("a descriptor of the watcher");
+        let mut shrunk = 0;
+        for number in self.descriptors().into_keys() {
+            let number = i32::try_from(number).expect("a descriptor fits");
+            let socket = pidfd_getfd(&process, number, PidfdGetfdFlags::empty())
+                .expect("share the watcher's descriptor");
+            let address = getsockname::<NetlinkAddr>(socket.as_raw_fd());
+            if address.is_ok_and(|address| address.groups() != 0) {
+                setsockopt(&socket, sockopt::RcvBuf, &0).expect("make a receive buffer small");
+                shrunk += 1;
+            }
+        }
+        assert!(shrunk > 0, "the watcher listens to uevents");
     }
 
     /// Its descriptors: number and what each leads to.

@@ -1,0 +1,69 @@
+//! A state directory that is removed while its container runs (by a cleaner of /run, by mistake) is made again: the
+//! container goes on being listed, asked and cleaned up, and its devices go on coming and going.
+
+use super::Watcher;
+use super::run::WatcherError;
+use super::transaction::Effects;
+use crate::host::control::ControlSocket;
+use crate::host::process::start_time;
+use crate::host::registry::{RecordLock, Registry, WatcherProcess};
+use crate::model::oci::ContainerId;
+
+/// What became of the container's entry.
+pub(super) enum Entry {
+    /// It is as it was.
+    InPlace,
+    /// It was gone, and is there again: others talk to us through this socket now.
+    Restored(ControlSocket),
+    /// It was gone, and another watcher has it by now.
+    Taken,
+}
+
+impl Watcher {
+    /// Looks whether the container's entry is still there, and makes it again if it is not. To be asked each second.
+    pub(super) fn restore(&mut self) -> Entry {
+        if self.inside.lock().is_in_place() {
+            return Entry::InPlace;
+        }
+        let id = &self.record.container.id;
+        match self.make_entry() {
+            Ok(Some((lock, control))) => {
+                tracing::warn!(container = %id, "{} was removed; it is made again", lock.dir().display());
+                self.inside.set_lock(lock);
+                self.restore_problem = None;
+                // Locks on files that nobody finds keep nobody out: the next plan asks for each lease anew.
+                self.gate.renew_leases(self.inside.lock().state_dir());
+                if let Err(error) = self.inside.journal(&self.attachments) {
+                    self.note_access_problem(Some(error.to_string()));
+                }
+                Entry::Restored(control)
+            }
+            Ok(None) => Entry::Taken,
+            Err(error) => {
+                let problem = Some(error.to_string());
+                if self.restore_problem != problem {
+                    tracing::error!(container = %id, "{error}");
+                }
+                self.restore_problem = problem;
+                Entry::InPlace
+            }
+        }
+    }
+
+    fn make_entry(&self) -> Result<Option<(RecordLock, ControlSocket)>, WatcherError> {
+        let before = self.inside.lock();
+        let registry = Registry::new(before.state_dir());
+        let id: Option<ContainerId> = self.record.container.id.parse().ok();
+        let Some(lock) = id.map(|id| registry.try_enroll(&id)).transpose()?.flatten() else {
+            return Ok(None);
+        };
+        let pid = i32::try_from(std::process::id()).unwrap_or_default();
+        lock.sign(WatcherProcess {
+            pid,
+            start_time: start_time(pid)?,
+        })?;
+        lock.write_record(&self.record)?;
+        let control = ControlSocket::bind(lock.dir_fd(), lock.dir())?;
+        Ok(Some((lock, control)))
+    }
+}

@@ -1,0 +1,338 @@
+//! Events that are lost, late, or never come, and devices that are faster than anybody who follows them: what is inside
+//! in the end is what there is in the end, and no number is let in longer than its device is there.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::framework::disk::number_of;
+use crate::framework::eventually::within;
+use crate::framework::{Bundle, Disk, Machine, RuncContainer, Terminal, Udevd};
+
+on_both_hierarchies!(
+    a_burst_of_a_thousand_devices_into_a_tiny_buffer_ends_right,
+    a_number_that_another_device_took_while_events_were_lost_is_refused,
+    a_number_that_another_device_takes_at_once_is_refused_at_once,
+    a_device_that_came_and_went_unseen_never_opens_its_number,
+    a_device_that_resets_itself_again_and_again_is_there_in_the_end,
+    a_device_that_resets_itself_during_the_hook_is_there_in_the_end,
+    a_device_that_resets_itself_between_create_and_start_is_there_in_the_end,
+    udevd_may_come_late_die_and_come_back,
+    a_silent_udevd_is_not_waited_for_for_ever,
+);
+
+/// What of these disks there is below /dev: each name with its number.
+type Nodes = BTreeMap<String, (u32, u32)>;
+
+fn on_the_host(disks: &[Disk]) -> Nodes {
+    let partitions = disks.iter().flat_map(|disk| {
+        (1..=250)
+            .map(|partition| disk.partition(partition))
+            .filter(|node| std::fs::exists(node).expect("look for a node"))
+    });
+    partitions.map(|node| (node.clone(), number_of(&node))).collect()
+}
+
+fn inside(container: &RuncContainer<'_>) -> Nodes {
+    let said = container
+        .inside("cd /dev; for node in loop*p*; do [ ! -e $node ] || stat -c '%n %t %T' $node; done")
+        .said;
+    let node = |line: &str| {
+        let mut words = line.split(' ');
+        let name = words.next()?;
+        let mut number = || u32::from_str_radix(words.next()?, 16).ok();
+        Some((format!("/dev/{name}"), (number()?, number()?)))
+    };
+    said.lines().filter_map(node).collect()
+}
+
+fn a_burst_of_a_thousand_devices_into_a_tiny_buffer_ends_right(machine: &Machine) {
+    let disks = [(); 4].map(|()| Disk::new(machine));
+    let globs: Vec<_> = disks.iter().map(|disk| format!("glob:{}p*", disk.node)).collect();
+    let container = Bundle::asking(machine, &globs.join(",")).start();
+    let watcher = container.expect_watcher();
+    watcher.shrink_event_buffers();
+    let burst = |act: &dyn Fn(&Disk, u8), wanted: &dyn Fn(u8) -> bool| {
+        for disk in &disks {
+            (1..=250)
+                .filter(|partition| wanted(*partition))
+                .for_each(|partition| act(disk, partition));
+        }
+    };
+    let same = |when: &str| {
+        let host = on_the_host(&disks);
+        let mut last = Nodes::new();
+        let settled = within(Duration::from_secs(60), || {
+            last = inside(&container);
+            (last == host).then_some(())
+        });
+        assert!(
+            settled.is_some(),
+            "{when}: {} devices are there and {} are inside",
+            host.len(),
+            last.len()
+        );
+        host
+    };
+    // While it watches, as fast as the kernel makes them.
+    burst(&Disk::plug_small, &|_| true);
+    assert_eq!(same("plugged in").len(), 1000);
+    // While it can't look at all.
+    watcher.pause();
+    burst(&Disk::unplug, &|partition| partition % 10 != 0);
+    burst(&Disk::plug_small, &|partition| partition % 10 == 1);
+    watcher.go_on();
+    let left = same("unplugged, and some plugged in again");
+    assert_eq!(left.len(), 200);
+    let refused = left.keys().find(|node| container.read(node, 0).status != 0);
+    assert_eq!(refused, None, "what is inside can be opened");
+    let lost = machine.log().matches("events were lost").count();
+    assert!(
+        lost > 0,
+        "nothing was lost: the story has not told what it was to tell"
+    );
+    assert_eq!(container.expect_watcher(), watcher);
+}
+
+fn a_number_that_another_device_took_while_events_were_lost_is_refused(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let crowd = Disk::new(machine);
+    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1)))
+        .capability("CAP_MKNOD")
+        .start();
+    let node = disk.plug(1);
+    container.eventually_reads(&node, &disk.content(1));
+    let watcher = container.expect_watcher();
+    watcher.shrink_event_buffers();
+    let old = number_of(&node);
+    let own = container.make_node("own", 'b', old);
+    watcher.pause();
+    (1..=50).for_each(|partition| crowd.plug_small(partition));
+    disk.unplug(1);
+    let squatter = disk.plug_with_another_number(machine, 1, old);
+    watcher.go_on();
+    container.eventually_reads(&node, &disk.content(1));
+    container.eventually_refuses(&own);
+    assert!(machine.log().contains("events were lost"));
+    assert!(!container.has(&squatter.partition(1)));
+}
+
+fn a_number_that_another_device_takes_at_once_is_refused_at_once(machine: &Machine) {
+    let (disk, other) = (Disk::new(machine), Disk::new(machine));
+    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1)))
+        .capability("CAP_MKNOD")
+        .start();
+    let mut slowest = Duration::ZERO;
+    for round in 0..20 {
+        let node = disk.plug(1);
+        container.eventually_reads(&node, &disk.content(1));
+        let number = number_of(&node);
+        let own = container.make_node(&format!("own-{round}"), 'b', number);
+        disk.unplug(1);
+        other.plug_with_number(1, number);
+        let begin = Instant::now();
+        container.eventually_refuses(&own);
+        slowest = slowest.max(begin.elapsed());
+        // It stays so: nothing gives the number back.
+        container.eventually_lacks(&node);
+        assert!(container.is_refused(&own));
+        other.unplug(1);
+    }
+    println!("the slowest of 20: refused {slowest:?} after the other device was there");
+    assert!(slowest < Duration::from_secs(2), "refused only after {slowest:?}");
+}
+
+fn a_device_that_came_and_went_unseen_never_opens_its_number(machine: &Machine) {
+    let (disk, other) = (Disk::new(machine), Disk::new(machine));
+    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1)))
+        .capability("CAP_MKNOD")
+        .start();
+    let watcher = container.expect_watcher();
+    watcher.eventually_waits_for_events();
+    for round in 0..5 {
+        watcher.pause();
+        let number = number_of(&disk.plug(1));
+        let own = container.make_node(&format!("own-{round}"), 'b', number);
+        let log = format!("/words/reached-{round}");
+        let reader = container
+            .inside(&format!(
+                "( while :; do head -c 12 {own} >>{log}; done ) >/dev/null 2>&1 & echo $!"
+            ))
+            .said;
+        disk.unplug(1);
+        other.plug_with_number(1, number);
+        watcher.go_on();
+        // All that was waiting has been taken in once a device that comes after it is inside.
+        let node = disk.plug(1);
+        container.eventually_reads(&node, &disk.content(1));
+        container.inside(&format!("kill {reader}"));
+        let reached = container.inside(&format!("cat {log}")).said;
+        assert_eq!(reached, "", "the container read another's device");
+        assert!(container.is_refused(&own));
+        disk.unplug(1);
+        container.eventually_lacks(&node);
+        other.unplug(1);
+    }
+}
+
+/// Pulls out and plugs in again in the same breath, as a device does that resets itself.
+fn reset(disk: &Disk) {
+    disk.unplug(1);
+    disk.plug(1);
+}
+
+fn a_device_that_resets_itself_again_and_again_is_there_in_the_end(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let terminal = Terminal::new();
+    let request = format!(
+        "devnode:{};link=/dev/stable,devnode:{}",
+        disk.partition(1),
+        terminal.node()
+    );
+    let container = Bundle::asking(machine, &request).capability("CAP_MKNOD").start();
+    let (node, screen) = (disk.plug(1), terminal.plug());
+    container.eventually_reads(&node, &disk.content(1));
+    let mut numbers = Vec::new();
+    for _ in 0..100 {
+        reset(&disk);
+        terminal.unplug();
+        terminal.plug();
+        numbers.push(number_of(&node));
+    }
+    container.eventually_reads(&node, &disk.content(1));
+    container.eventually_reads("/dev/stable", &disk.content(1));
+    container.eventually_reads(&screen, &terminal.content());
+    let now = number_of(&node);
+    numbers.sort_unstable();
+    numbers.dedup();
+    for number in numbers.into_iter().filter(|number| *number != now) {
+        let own = container.make_node(&format!("own-{}", number.1), 'b', number);
+        container.eventually_refuses(&own);
+    }
+}
+
+/// Resets the device for as long as `meanwhile` takes.
+fn while_it_resets<T>(disk: &Disk, meanwhile: impl FnOnce() -> T) -> T {
+    let over = AtomicBool::new(false);
+    let (result, resets) = thread::scope(|scope| {
+        let resetter = scope.spawn(|| {
+            let mut resets = 0;
+            while !over.load(Ordering::Relaxed) {
+                reset(disk);
+                resets += 1;
+            }
+            resets
+        });
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(meanwhile));
+        over.store(true, Ordering::Relaxed);
+        (result, resetter.join().expect("the resetting thread ends"))
+    });
+    assert!(resets > 0, "the device has not reset itself even once");
+    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn a_device_that_resets_itself_during_the_hook_is_there_in_the_end(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    for _ in 0..10 {
+        let bundle = Bundle::asking(machine, &format!("devnode:{node}"));
+        let container = while_it_resets(&disk, || bundle.create());
+        container.start();
+        container.eventually_reads(&node, &disk.content(1));
+        let number = number_of(&node);
+        assert_eq!(container.stat(&node).number, number);
+        container.delete();
+    }
+    assert_eq!(machine.traces(), Vec::<std::path::PathBuf>::new());
+}
+
+fn a_device_that_resets_itself_between_create_and_start_is_there_in_the_end(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    for user_namespace in [false, true] {
+        let bundle = Bundle::asking(machine, &format!("devnode:{node}"));
+        let container = if user_namespace {
+            bundle.user_namespace().create()
+        } else {
+            bundle.create()
+        };
+        (0..30).for_each(|_| reset(&disk));
+        while_it_resets(&disk, || container.start());
+        container.eventually_reads(&node, &disk.content(1));
+        assert_eq!(container.stat(&node).number, number_of(&node));
+    }
+}
+
+/// Both partitions come and go; `ready=udev` for the first, `ready=kernel` for the second.
+fn come_and_go(container: &RuncContainer<'_>, disk: &Disk) {
+    for partition in [1, 2] {
+        let node = disk.plug(partition);
+        container.eventually_reads(&node, &disk.content(partition));
+        disk.unplug(partition);
+        container.eventually_lacks(&node);
+    }
+}
+
+fn asking_for_two<'m>(machine: &'m Machine, disk: &Disk) -> RuncContainer<'m> {
+    let request = format!(
+        "devnode:{};ready=udev,devnode:{};ready=kernel",
+        disk.partition(1),
+        disk.partition(2)
+    );
+    Bundle::asking(machine, &request).start()
+}
+
+fn udevd_may_come_late_die_and_come_back(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let container = asking_for_two(machine, &disk);
+    // Absent: the kernel's word is all there will be.
+    come_and_go(&container, &disk);
+    for _ in 0..2 {
+        // Started while the container runs, and while devices are there.
+        let present = disk.plug(2);
+        let mut udevd = Udevd::start(machine);
+        container.eventually_reads(&present, &disk.content(2));
+        disk.unplug(2);
+        container.eventually_lacks(&present);
+        come_and_go(&container, &disk);
+        // Killed over its work: nobody will ever speak of this device, and its socket's file is still there.
+        let node = disk.plug(1);
+        udevd.kill();
+        container.eventually_reads(&node, &disk.content(1));
+        disk.unplug(1);
+        container.eventually_lacks(&node);
+        come_and_go(&container, &disk);
+    }
+    come_and_go(&container, &disk);
+}
+
+fn a_silent_udevd_is_not_waited_for_for_ever(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let container = asking_for_two(machine, &disk);
+    let udevd = Udevd::start(machine);
+    come_and_go(&container, &disk);
+    if !udevd.pause() {
+        println!("the host's own udevd is left alone: nothing to tell");
+        return;
+    }
+    let (slow, quick) = (disk.plug(1), disk.plug(2));
+    for _ in 0..5 {
+        container.eventually_reads(&quick, &disk.content(2));
+        disk.unplug(2);
+        container.eventually_lacks(&quick);
+        disk.plug(2);
+    }
+    let served = within(Duration::from_secs(20), || {
+        (container.read(&slow, disk.content(1).len()).said == disk.content(1)).then_some(())
+    });
+    assert!(served.is_some(), "{slow} still waits for a udevd that is silent");
+    disk.unplug(1);
+    container.eventually_lacks(&slow);
+    // It speaks again, of what has long gone first.
+    udevd.go_on();
+    disk.unplug(2);
+    container.eventually_lacks(&quick);
+    come_and_go(&container, &disk);
+    assert!(!container.has(&slow) && !container.has(&quick));
+}

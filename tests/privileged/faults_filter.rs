@@ -1,0 +1,339 @@
+//! Engines that write the device rules again and again, programs that nothing can be put in front of, and cgroups above
+//! the container that deny: access is as it should be in the end, or `oci-hotplug inspect` and the log tell why not, and
+//! one device's refusal is its own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use crate::framework::container::text;
+use crate::framework::disk::number_of;
+use crate::framework::hook::told_of;
+use crate::framework::kernel::{Insn, attach_device_program, device_programs, load_device_program};
+use crate::framework::{Bundle, Disk, Hierarchy, Machine, RuncContainer, eventually, kernel};
+
+#[path = "../support/engine_program.rs"]
+mod engine_program;
+use engine_program::{EngineRule, engine_program};
+
+on_both_hierarchies!(
+    rules_written_again_a_hundred_times_while_devices_come_and_go,
+    two_engines_that_write_the_rules_at_once,
+    updates_that_run_at_once,
+    a_cgroup_above_that_denies_a_device_is_reported_and_the_others_go_on,
+    a_cgroup_above_that_comes_to_deny_is_reported,
+);
+
+/// What cgroup v1 has nothing of: programs.
+mod v2_only {
+    #[test]
+    #[ignore = "needs root, runc and the real kernel: tests/run.sh --privileged"]
+    fn a_program_that_cannot_be_extended_is_reported_and_healed_once_it_is_gone() {
+        crate::framework::Hierarchy::V2.tell(super::a_program_that_cannot_be_extended);
+    }
+}
+
+/// An engine that writes a container's rules again.
+struct Engine<'m> {
+    hierarchy: Hierarchy,
+    cgroup: PathBuf,
+    plain: RuncContainer<'m>,
+}
+
+impl<'m> Engine<'m> {
+    fn of(machine: &'m Machine, container: &RuncContainer<'_>) -> Self {
+        Self {
+            hierarchy: machine.hierarchy,
+            cgroup: container.cgroup(),
+            plain: Bundle::new(machine).without_hooks().start(),
+        }
+    }
+
+    /// v1: these devices are denied. v2: the programs there now are replaced by one that knows nothing of ours;
+    /// somebody else who does the same may be quicker.
+    fn write_rules(hierarchy: Hierarchy, cgroup: &Path, plain: u32, numbers: &[(u32, u32)]) {
+        match hierarchy {
+            Hierarchy::V1 => {
+                for (major, minor) in numbers {
+                    let rule = format!("b {major}:{minor} rwm");
+                    fs::write(cgroup.join("devices.deny"), rule).expect("deny a device");
+                }
+            }
+            Hierarchy::V2 => {
+                for old in device_programs(cgroup).expect("ask for the device programs") {
+                    let _ = kernel::replace_device_program(cgroup, old, plain);
+                }
+            }
+        }
+    }
+
+    /// The program that runc attached for a container without us; 0 on cgroup v1.
+    fn plain_program(&self) -> u32 {
+        match self.hierarchy {
+            Hierarchy::V1 => 0,
+            Hierarchy::V2 => device_programs(&self.plain.cgroup()).expect("ask for the device programs")[0],
+        }
+    }
+
+    fn write(&self, times: usize, numbers: &[(u32, u32)]) {
+        let plain = self.plain_program();
+        for _ in 0..times {
+            Self::write_rules(self.hierarchy, &self.cgroup, plain, numbers);
+        }
+    }
+}
+
+fn rules_written_again_a_hundred_times_while_devices_come_and_go(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node))
+        .capability("CAP_MKNOD")
+        .start();
+    let engine = Engine::of(machine, &container);
+    let stays = disk.plug(1);
+    container.eventually_reads(&stays, &disk.content(1));
+    for round in 0..100 {
+        engine.write(1, &[number_of(&stays)]);
+        // One comes and goes at each tenth time; what the engine wrote is found in between or with the next plan.
+        if round % 10 == 0 {
+            let node = disk.plug(2);
+            container.eventually_reads(&node, &disk.content(2));
+            let own = container.make_node(&format!("own-{round}"), 'b', number_of(&node));
+            engine.write(1, &[number_of(&stays)]);
+            disk.unplug(2);
+            container.eventually_lacks(&node);
+            container.eventually_refuses(&own);
+        }
+    }
+    container.eventually_reads(&stays, &disk.content(1));
+    assert_eq!(container.read("/dev/zero", 1).status, 0);
+    disk.unplug(1);
+    container.eventually_lacks(&stays);
+}
+
+fn two_engines_that_write_the_rules_at_once(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node)).start();
+    let engine = Engine::of(machine, &container);
+    let nodes = [disk.plug(1), disk.plug(2)];
+    let numbers = nodes.clone().map(|node| number_of(&node));
+    let (hierarchy, cgroup, plain) = (machine.hierarchy, container.cgroup(), engine.plain_program());
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..200 {
+                    Engine::write_rules(hierarchy, &cgroup, plain, &numbers);
+                }
+            });
+        }
+        disk.plug(3);
+        disk.unplug(2);
+    });
+    container.eventually_reads(&nodes[0], &disk.content(1));
+    container.eventually_reads(&disk.partition(3), &disk.content(3));
+    container.eventually_lacks(&nodes[1]);
+    eventually("nothing is wrong any more", || {
+        told_of(machine, &container.id).contains("\"health\": \"ok\"")
+    });
+}
+
+fn updates_that_run_at_once(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    let container = Bundle::asking(machine, &format!("devnode:{node}")).start();
+    container.reads(&node, &disk.content(1));
+    for _ in 0..5 {
+        let updates = [(); 2].map(|()| {
+            container
+                .command(&["update", "--blkio-weight", "0"], &[])
+                .stdin(std::process::Stdio::null())
+                .stdout(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::piped())
+                .spawn()
+                .expect("start runc")
+        });
+        for update in updates {
+            let output = update.wait_with_output().expect("wait for runc update");
+            // runc itself may find that the other one was quicker.
+            if !output.status.success() {
+                println!("runc update beside another: {}", text(&output));
+            }
+        }
+        container.eventually_reads(&node, &disk.content(1));
+    }
+}
+
+/// A program that asks the kernel who calls (bpf_get_current_uid_gid, helper 15) and allows: a dump of it has not what
+/// it takes to load it again.
+fn program_that_calls_a_helper() -> Vec<u8> {
+    let insn = |code, dst, imm| Insn {
+        code,
+        dst,
+        src: 0,
+        off: 0,
+        imm,
+    };
+    let program = [insn(0x85, 0, 15), insn(0xb7, 0, 1), insn(0x95, 0, 0)];
+    program.iter().flat_map(Insn::bytes).collect()
+}
+
+fn a_program_that_cannot_be_extended(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node)).start();
+    let engine = Engine::of(machine, &container);
+    let node = disk.plug(1);
+    container.eventually_reads(&node, &disk.content(1));
+    let foreign = load_device_program(&program_that_calls_a_helper()).expect("load a program");
+    let [old] = device_programs(&container.cgroup()).expect("ask for the programs")[..] else {
+        panic!("one program");
+    };
+    kernel::put_device_program(&container.cgroup(), old, std::os::fd::AsFd::as_fd(&foreign))
+        .expect("replace a program");
+    let words = [
+        "cannot be extended",
+        "calls a kernel helper",
+        "whoever attached it must grant",
+    ];
+    eventually("inspect tells of the program", || {
+        let told = told_of(machine, &container.id);
+        words.iter().all(|word| told.contains(word)) && told.contains("\"health\": \"problems\"")
+    });
+    let log = machine.log();
+    assert!(words.iter().all(|word| log.contains(word)), "{log}");
+    assert_eq!(log.matches("cannot be extended").count(), 1, "told once:\n{log}");
+    // A device that comes now waits; one that goes is gone.
+    let late = disk.plug(2);
+    disk.unplug(1);
+    container.eventually_lacks(&node);
+    assert!(!container.has(&late));
+    engine.write(1, &[]);
+    container.eventually_reads(&late, &disk.content(2));
+    eventually("nothing is wrong any more", || {
+        told_of(machine, &container.id).contains("\"health\": \"ok\"")
+    });
+}
+
+/// A cgroup above the container's that the story has made, and that goes with it.
+struct Above {
+    name: String,
+    directory: PathBuf,
+    hierarchy: Hierarchy,
+}
+
+impl Above {
+    fn new(machine: &Machine) -> Self {
+        let name = format!("above-{}", machine.fresh_id());
+        let directory = machine.cgroup_of(&name);
+        fs::create_dir_all(&directory).expect("make a cgroup");
+        let hierarchy = machine.hierarchy;
+        Self {
+            name,
+            directory,
+            hierarchy,
+        }
+    }
+
+    /// From now on nobody below opens this block device, whatever his own cgroup says. (Making nodes is still allowed:
+    /// runc insists on giving that for all devices.)
+    fn deny(&self, (major, minor): (u32, u32)) {
+        match self.hierarchy {
+            Hierarchy::V1 => {
+                fs::write(
+                    self.directory.join("devices.deny"),
+                    format!("b {major}:{minor} rw"),
+                )
+                .expect("deny a device");
+            }
+            Hierarchy::V2 => {
+                let all = EngineRule {
+                    kind: None,
+                    major: None,
+                    minor: None,
+                    access: 7,
+                    allow: true,
+                };
+                let one = EngineRule {
+                    kind: Some(1),
+                    major: Some(major),
+                    minor: Some(minor),
+                    access: 6,
+                    allow: false,
+                };
+                let program: Vec<u8> = engine_program(&[all, one]).iter().flat_map(Insn::bytes).collect();
+                let program = load_device_program(&program).expect("load a program");
+                attach_device_program(&self.directory, std::os::fd::AsFd::as_fd(&program))
+                    .expect("attach a program");
+            }
+        }
+    }
+}
+
+impl Drop for Above {
+    fn drop(&mut self) {
+        let parent = self.directory.parent().expect("a cgroup of the tests");
+        let _ = fs::remove_dir(&self.directory);
+        // runc makes the cgroups on the way in every hierarchy of v1.
+        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            let tests = hierarchy
+                .path()
+                .join(parent.file_name().expect("a cgroup has a name"));
+            let _ = fs::remove_dir(tests.join(&self.name));
+        }
+    }
+}
+
+fn a_cgroup_above_that_denies_a_device_is_reported_and_the_others_go_on(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let above = Above::new(machine);
+    let denied = disk.plug(1);
+    above.deny(number_of(&denied));
+    let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node))
+        .below_cgroup(&above.name)
+        .start();
+    let told = |problem: &str| {
+        let words = [problem, denied.as_str(), above.name.as_str(), "denies"];
+        let told = told_of(machine, &container.id);
+        words.iter().all(|word| told.contains(word))
+    };
+    eventually("inspect tells who denies the device", || told("problems"));
+    assert!(machine.log().contains("denies"), "{}", machine.log());
+    assert!(!container.has(&denied), "what can't be used is not put there");
+    // The others do not suffer, also those that come later.
+    for partition in [2, 3] {
+        let node = disk.plug(partition);
+        container.eventually_reads(&node, &disk.content(partition));
+        container.eventually_reads(&disk.partition(2), &disk.content(2));
+    }
+    assert!(told("problems"));
+    // Without the device there is no problem.
+    disk.unplug(1);
+    eventually("nothing is wrong any more", || {
+        told_of(machine, &container.id).contains("\"health\": \"ok\"")
+    });
+    container.reads(&disk.partition(3), &disk.content(3));
+    disk.unplug(3);
+    container.eventually_lacks(&disk.partition(3));
+    container.delete();
+}
+
+fn a_cgroup_above_that_comes_to_deny_is_reported(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let above = Above::new(machine);
+    let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node))
+        .below_cgroup(&above.name)
+        .start();
+    let (one, other) = (disk.plug(1), disk.plug(2));
+    container.eventually_reads(&one, &disk.content(1));
+    container.eventually_reads(&other, &disk.content(2));
+    above.deny(number_of(&one));
+    eventually("inspect tells who denies the device", || {
+        let told = told_of(machine, &container.id);
+        [above.name.as_str(), "denies", "problems"]
+            .iter()
+            .all(|word| told.contains(word))
+    });
+    assert!(container.is_refused(&one) || !container.has(&one));
+    container.reads(&other, &disk.content(2));
+    let third = disk.plug(3);
+    container.eventually_reads(&third, &disk.content(3));
+    container.delete();
+}

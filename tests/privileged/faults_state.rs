@@ -1,0 +1,428 @@
+//! A state directory that is full, read-only, gone or of another version, a watcher that is stopped, and times that cannot
+//! be: every wait ends, what can't be said so is told with path and cure, and what is inside stays right.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use serde_json::{Value, json};
+
+use crate::framework::container::text;
+use crate::framework::disk::number_of;
+use crate::framework::hook::{oci_state, told_of};
+use crate::framework::machine::{PERMISSIVE, mount_tmpfs};
+use crate::framework::{Bundle, Disk, Hook, Machine, RuncContainer, Watcher, eventually};
+
+on_both_hierarchies!(
+    a_full_state_directory_refuses_the_start_and_leaves_nothing,
+    what_is_inside_stays_right_while_the_state_directory_is_full,
+    a_read_only_state_directory_refuses_the_start,
+    what_is_inside_stays_right_while_the_state_directory_is_read_only,
+    a_state_directory_that_is_removed_is_made_again,
+    a_record_of_a_newer_version_harms_nobody,
+    everybody_waits_only_so_long_for_a_stopped_watcher,
+    poststop_ends_a_stopped_watcher,
+    a_crowd_at_a_stopped_watchers_door_blocks_nobody,
+    times_that_cannot_be_are_shown_all_the_same,
+);
+
+const NOTHING: Vec<PathBuf> = Vec::new();
+
+/// A file that takes all the room there is, for as long as this lives.
+struct Ballast(PathBuf);
+
+impl Ballast {
+    fn load(directory: &Path) -> Self {
+        let path = directory.join("ballast");
+        let mut file = File::create(&path).expect("make a file");
+        while file.write_all(&[0; 512]).is_ok() {}
+        Self(path)
+    }
+}
+
+impl Drop for Ballast {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// The state directory on a file system of its own with next to no room.
+fn small_state_directory(machine: &Machine) -> PathBuf {
+    let directory = machine.state_dir();
+    fs::create_dir_all(&directory).expect("make the state directory");
+    mount_tmpfs(&directory, "mode=700,size=256k");
+    directory
+}
+
+/// Asserts that the hook's word has all of these in it.
+#[track_caller]
+fn refused(bundle: Bundle<'_>, words: &[&str]) {
+    let id = bundle.id.clone();
+    let Err(refusal) = bundle.try_create() else {
+        panic!("the container was created");
+    };
+    for word in words {
+        assert!(
+            refusal.message.contains(word),
+            "no {word:?} in {}",
+            refusal.message
+        );
+    }
+    eventually("no watcher is left", || Watcher::of(&id).is_none());
+}
+
+fn is_well(machine: &Machine, container: &RuncContainer<'_>) -> bool {
+    told_of(machine, &container.id).contains("\"health\": \"ok\"")
+}
+
+fn a_full_state_directory_refuses_the_start_and_leaves_nothing(machine: &Machine) {
+    let state = small_state_directory(machine);
+    let disk = Disk::new(machine);
+    let asking = || Bundle::asking(machine, &format!("devnode:{}", disk.plug_again(1)));
+    let ballast = Ballast::load(&state);
+    refused(
+        asking(),
+        &[
+            "No space left",
+            state.to_str().expect("text"),
+            "--state-dir names another",
+        ],
+    );
+    drop(ballast);
+    assert_eq!(machine.traces(), NOTHING);
+    // Room for the lock and the record, and for nothing more, and so on: at each step.
+    for room in [1, 2, 3, 4, 6, 8] {
+        let reserve = state.join("reserve");
+        fs::write(&reserve, vec![0; room * 4096]).expect("keep some room");
+        let ballast = Ballast::load(&state);
+        fs::remove_file(reserve).expect("give the room back");
+        let bundle = asking();
+        let id = bundle.id.clone();
+        let begin = Instant::now();
+        let outcome = bundle.try_create();
+        let took = begin.elapsed();
+        assert!(
+            took < Duration::from_secs(5),
+            "a hook that can't succeed took {took:?}"
+        );
+        match outcome {
+            Ok(container) => {
+                container.start();
+                container.eventually_reads(&disk.partition(1), &disk.content(1));
+                container.delete();
+            }
+            Err(refusal) => {
+                assert!(refusal.message.contains("No space left"), "{}", refusal.message);
+                eventually("no watcher is left", || Watcher::of(&id).is_none());
+            }
+        }
+        drop(ballast);
+        eventually("nothing is left", || machine.traces() == NOTHING);
+    }
+    let container = asking().start();
+    container.reads(&disk.partition(1), &disk.content(1));
+}
+
+fn what_is_inside_stays_right_while_the_state_directory_is_full(machine: &Machine) {
+    let state = small_state_directory(machine);
+    let disk = Disk::new(machine);
+    let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node))
+        .capability("CAP_MKNOD")
+        .start();
+    let [goes, stays] = [disk.plug(1), disk.plug(2)];
+    container.eventually_reads(&goes, &disk.content(1));
+    container.eventually_reads(&stays, &disk.content(2));
+    let own = container.make_node("own", 'b', number_of(&goes));
+    let ballast = Ballast::load(&state);
+    // Taking away never depends on a note.
+    disk.unplug(1);
+    container.eventually_lacks(&goes);
+    container.eventually_refuses(&own);
+    // What could not be noted does not go in; it is told why, and comes by itself.
+    let late = disk.plug(3);
+    eventually("inspect tells of the full directory", || {
+        let told = told_of(machine, &container.id);
+        ["No space left", "attached.json", "\"problems\""]
+            .iter()
+            .all(|word| told.contains(word))
+    });
+    assert!(!container.has(&late));
+    container.reads(&stays, &disk.content(2));
+    drop(ballast);
+    container.eventually_reads(&late, &disk.content(3));
+    eventually("nothing is wrong any more", || is_well(machine, &container));
+    let ballast = Ballast::load(&state);
+    assert!(container.delete().status.success());
+    drop(ballast);
+    assert_eq!(machine.traces(), NOTHING);
+}
+
+/// A mount over the state directory by which nobody can write; those who have files open do not mind.
+struct ReadOnly(PathBuf);
+
+impl ReadOnly {
+    fn cover(directory: &Path) -> Self {
+        let bind = |flags| mount(Some(directory), directory, None::<&str>, flags, None::<&str>);
+        bind(MsFlags::MS_BIND).expect("bind the state directory");
+        bind(MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY).expect("make it read-only");
+        Self(directory.to_owned())
+    }
+}
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
+}
+
+fn a_read_only_state_directory_refuses_the_start(machine: &Machine) {
+    let state = machine.state_dir();
+    for there_already in [true, false] {
+        if there_already {
+            fs::create_dir_all(&state).expect("make the state directory");
+        }
+        let cover = ReadOnly::cover(&state);
+        refused(
+            Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing"),
+            &[
+                "Read-only",
+                state.to_str().expect("text"),
+                "--state-dir names another",
+            ],
+        );
+        drop(cover);
+        assert_eq!(machine.traces(), NOTHING);
+        if there_already {
+            let _ = fs::remove_dir_all(&state);
+            fs::create_dir_all(&state).expect("make the state directory");
+        }
+    }
+}
+
+fn what_is_inside_stays_right_while_the_state_directory_is_read_only(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node)).start();
+    let goes = disk.plug(1);
+    container.eventually_reads(&goes, &disk.content(1));
+    let cover = ReadOnly::cover(&machine.state_dir());
+    disk.unplug(1);
+    container.eventually_lacks(&goes);
+    let late = disk.plug(2);
+    eventually("inspect tells of the read-only directory", || {
+        told_of(machine, &container.id).contains("Read-only")
+    });
+    assert!(!container.has(&late));
+    drop(cover);
+    container.eventually_reads(&late, &disk.content(2));
+    eventually("nothing is wrong any more", || is_well(machine, &container));
+}
+
+fn a_state_directory_that_is_removed_is_made_again(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node)).start();
+    let node = disk.plug(1);
+    container.eventually_reads(&node, &disk.content(1));
+    let watcher = container.expect_watcher();
+    for partition in [2, 3] {
+        fs::remove_dir_all(machine.state_dir()).expect("remove the state directory");
+        container.reads(&node, &disk.content(1));
+        let late = disk.plug(partition);
+        container.eventually_reads(&late, &disk.content(partition));
+        eventually("the container is listed again", || is_well(machine, &container));
+        assert_eq!(container.expect_watcher(), watcher);
+        assert!(
+            machine.log().contains("was removed; it is made again"),
+            "{}",
+            machine.log()
+        );
+    }
+    disk.unplug(1);
+    container.eventually_lacks(&node);
+    // A hook that comes now joins the watcher, as if nothing had been.
+    let state = oci_state(
+        &container.id,
+        "created",
+        &json!(container.pid),
+        container.bundle.to_str().expect("text"),
+    );
+    let joined = Hook::prestart(
+        machine,
+        &["--device".into(), "devnode:/dev/oci-hotplug-nothing".into()],
+    )
+    .run(&[], &state);
+    assert!(joined.status.success(), "{}", text(&joined));
+    assert_eq!(Watcher::all_of(&container.id), std::slice::from_ref(&watcher));
+    // And one that was killed leaves notes by which the next one finds what is inside.
+    watcher.kill();
+    assert!(container.delete().status.success());
+    assert_eq!(machine.traces(), NOTHING);
+}
+
+fn a_record_of_a_newer_version_harms_nobody(machine: &Machine) {
+    let newer = machine.state_dir().join("containers/newer");
+    fs::create_dir_all(&newer).expect("make a container's directory");
+    let record = newer.join("record.json");
+    fs::write(&record, r#"{"version":99,"something":"new"}"#).expect("write a record");
+    fs::write(newer.join("lock"), "").expect("write a lock");
+    let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing").start();
+    assert!(is_well(machine, &container));
+    assert!(container.delete().status.success());
+    assert!(record.exists(), "what is not understood is not removed");
+    let told = operator(machine, &["inspect", "newer"]);
+    assert!(text(&told.1).contains("version 99"), "{}", text(&told.1));
+    assert!(
+        text(&told.1).contains("install the newer one"),
+        "{}",
+        text(&told.1)
+    );
+    // A container that gets this id is new, whatever an earlier one left.
+    fs::remove_dir_all(newer).expect("remove a record");
+}
+
+/// The operator's tool, and how long it took.
+fn operator(machine: &Machine, arguments: &[&str]) -> (Duration, std::process::Output) {
+    let state_dir = machine.state_dir();
+    let mut all = arguments.to_vec();
+    all.extend(["--state-dir", state_dir.to_str().expect("text")]);
+    let begin = Instant::now();
+    let output = Hook::operator().run(&all, "");
+    (begin.elapsed(), output)
+}
+
+/// A watcher that is stopped for as long as this lives.
+struct Stopped(Watcher);
+
+impl Stopped {
+    fn of(container: &RuncContainer<'_>) -> Self {
+        let watcher = container.expect_watcher();
+        watcher.pause();
+        Self(watcher)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.0.go_on();
+    }
+}
+
+fn everybody_waits_only_so_long_for_a_stopped_watcher(machine: &Machine) {
+    machine.configure(&format!("prestart-timeout = 2\n{PERMISSIVE}"));
+    let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing").start();
+    let stopped = Stopped::of(&container);
+    let process = format!("process {}", stopped.0.pid);
+    for arguments in [vec!["list"], vec!["inspect", container.id.as_str()]] {
+        let (took, output) = operator(machine, &arguments);
+        let said = text(&output);
+        assert!(took < Duration::from_secs(5), "{arguments:?} took {took:?}");
+        assert!(said.contains("no answer"), "{said}");
+        if arguments[0] == "inspect" {
+            assert!(said.contains(&process), "{said}");
+        }
+    }
+    let state = oci_state(
+        &container.id,
+        "created",
+        &json!(container.pid),
+        container.bundle.to_str().expect("text"),
+    );
+    let begin = Instant::now();
+    let joining = Hook::prestart(
+        machine,
+        &["--device".into(), "devnode:/dev/oci-hotplug-other".into()],
+    )
+    .run(&[], &state);
+    let took = begin.elapsed();
+    let said = text(&joining);
+    assert_eq!(joining.status.code(), Some(1), "{said}");
+    assert!(took < Duration::from_secs(5), "a hook took {took:?}");
+    assert!(said.contains("no answer in time"), "{said}");
+    assert!(
+        said.contains(machine.state_dir().to_str().expect("text")),
+        "{said}"
+    );
+    // Nobody else waits at all.
+    let begin = Instant::now();
+    let other = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing").start();
+    assert!(other.delete().status.success());
+    assert!(
+        begin.elapsed() < Duration::from_secs(5),
+        "another container waited"
+    );
+    drop(stopped);
+    eventually("it goes on where it was stopped", || is_well(machine, &container));
+}
+
+fn poststop_ends_a_stopped_watcher(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    let container = Bundle::asking(machine, &format!("devnode:{node}")).start();
+    let stopped = Stopped::of(&container);
+    let begin = Instant::now();
+    assert!(container.delete().status.success());
+    let took = begin.elapsed();
+    assert!(took < Duration::from_secs(8), "runc delete took {took:?}");
+    assert!(!stopped.0.is_alive());
+    assert_eq!(machine.traces(), NOTHING);
+}
+
+fn a_crowd_at_a_stopped_watchers_door_blocks_nobody(machine: &Machine) {
+    machine.configure(&format!("prestart-timeout = 2\n{PERMISSIVE}"));
+    let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing").start();
+    let stopped = Stopped::of(&container);
+    let socket = machine
+        .state_dir()
+        .join("containers")
+        .join(&container.id)
+        .join("control.sock");
+    // A bounded `list` each minute, for days: whoever hangs up stays in the queue until somebody takes him out.
+    let address = nix::sys::socket::UnixAddr::new(&socket).expect("a short path");
+    let mut queued = 0;
+    loop {
+        use nix::sys::socket::{AddressFamily, SockFlag, SockType, connect, socket};
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let caller = socket(AddressFamily::Unix, SockType::Stream, flags, None).expect("make a socket");
+        match connect(std::os::fd::AsRawFd::as_raw_fd(&caller), &address) {
+            Ok(()) => queued += 1,
+            Err(nix::errno::Errno::EAGAIN) => break,
+            Err(error) => panic!("knock at the watcher's door: {error}"),
+        }
+        assert!(queued < 1_000_000, "the queue has no end");
+    }
+    let (took, output) = operator(machine, &["list"]);
+    assert!(took < Duration::from_secs(5), "list took {took:?}");
+    assert!(text(&output).contains("no answer"), "{}", text(&output));
+    drop(stopped);
+    eventually("it goes on where it was stopped", || is_well(machine, &container));
+    let answering = UnixStream::connect(&socket);
+    assert!(answering.is_ok(), "{answering:?}");
+}
+
+fn times_that_cannot_be_are_shown_all_the_same(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    let container = Bundle::asking(machine, &format!("devnode:{node}")).start();
+    let record = machine
+        .state_dir()
+        .join("containers")
+        .join(&container.id)
+        .join("record.json");
+    let written = fs::read(&record).expect("read a record");
+    for enrolled in [0, 1 << 40, u64::MAX] {
+        let mut changed: Value = serde_json::from_slice(&written).expect("a record is JSON");
+        changed["enrolled"] = json!(enrolled);
+        fs::write(&record, changed.to_string()).expect("write a record");
+        for arguments in [
+            vec!["list"],
+            vec!["list", "--json"],
+            vec!["inspect", &container.id],
+        ] {
+            let (_, output) = operator(machine, &arguments);
+            assert!(output.status.success(), "{enrolled}: {}", text(&output));
+            assert!(text(&output).contains(&node), "{enrolled}: {}", text(&output));
+        }
+    }
+}

@@ -213,12 +213,21 @@ pub fn is_our_device(device: &Device) -> bool {
 
 /// What the prestart hook of a device of ours asks for, in the words of its arguments.
 pub fn requests(device: &Device) -> Vec<&str> {
+    arguments(device, "--device")
+}
+
+/// Its rules for further links.
+pub fn symlinks(device: &Device) -> Vec<&str> {
+    arguments(device, "--symlink")
+}
+
+fn arguments<'d>(device: &'d Device, option: &str) -> Vec<&'d str> {
     let args = device
         .container_edits
         .hooks
         .first()
         .map_or(&[][..], |hook| &hook.args);
-    let pairs = args.windows(2).filter(|pair| pair[0] == "--device");
+    let pairs = args.windows(2).filter(|pair| pair[0] == option);
     pairs.map(|pair| pair[1].as_str()).collect()
 }
 

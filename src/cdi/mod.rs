@@ -10,6 +10,7 @@
 pub mod directories;
 pub mod document;
 pub mod generate;
+pub mod live;
 pub mod names;
 mod reference;
 pub mod rules;

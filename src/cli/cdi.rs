@@ -1,6 +1,6 @@
 //! `oci-hotplug cdi`: write, list, validate and resolve specs of the Container Device Interface.
 
-mod show;
+pub(super) mod show;
 
 use std::collections::BTreeSet;
 use std::io::Write;

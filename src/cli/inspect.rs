@@ -62,9 +62,11 @@ fn write(out: &mut impl Write, container: &Enrolled) -> std::io::Result<()> {
             Origin::Annotation => "annotation",
             Origin::Administrator => "administrator",
         };
-        match &asked.class {
-            Some(class) => writeln!(out, "  {}  ({origin}, class:{class})", asked.request)?,
-            None => writeln!(out, "  {}  ({origin})", asked.request)?,
+        let called = asked.called();
+        if called == asked.request.to_string() {
+            writeln!(out, "  {called}  ({origin})")?;
+        } else {
+            writeln!(out, "  {}  ({origin}, {called})", asked.request)?;
         }
         if asked.roots.is_empty() {
             writeln!(out, "    no such device is present")?;

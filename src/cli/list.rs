@@ -96,14 +96,8 @@ fn to_json(container: &Enrolled) -> serde_json::Value {
 }
 
 /// What was asked for in the words that asked for it: a class by its name, once.
-fn asked_for(asked: &[Asked]) -> Vec<String> {
-    let mut texts: Vec<String> = asked
-        .iter()
-        .map(|asked| match &asked.class {
-            Some(class) => format!("class:{class}"),
-            None => asked.request.to_string(),
-        })
-        .collect();
+pub(super) fn asked_for(asked: &[Asked]) -> Vec<String> {
+    let mut texts: Vec<String> = asked.iter().map(Asked::called).collect();
     let mut seen = BTreeSet::new();
     texts.retain(|text| seen.insert(text.clone()));
     texts

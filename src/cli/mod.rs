@@ -1,5 +1,6 @@
 //! `oci-hotplug`, the operator's tool: one file per verb. Asks watchers and reads records; changes nothing itself.
 
+mod attach;
 mod cdi;
 mod demo;
 mod docs;
@@ -78,6 +79,21 @@ enum Verb {
     },
     /// The host's devices as a tree, and which container holds each.
     Tree(tree::Options),
+    /// Give a running container devices, at once and for the rest of its life.
+    ///
+    /// What is asked for is kept in the container's record: devices come and go with it as if it had been asked for at
+    /// the start. A container that was started without oci-hotplug gets a watcher.
+    ///
+    /// Examples: oci-hotplug attach lab usb:0403:6001; oci-hotplug attach 3f2a 'usb:0403:6001;link=/dev/board' class:probes;
+    /// oci-hotplug attach lab vendor.com/gpu=0; oci-hotplug attach --pid 4711 devnode:/dev/ttyACM0.
+    #[command(verbatim_doc_comment)]
+    Attach(attach::Attach),
+    /// Take requests back from a running container, and with them the devices that nothing else asks for.
+    ///
+    /// Nodes of the engine or the image stay.
+    ///
+    /// Examples: oci-hotplug detach lab usb:0403:6001; oci-hotplug detach lab class:probes vendor.com/gpu=0.
+    Detach(attach::Detach),
     /// Devices of the Container Device Interface (CDI): write, list, validate, resolve.
     Cdi(cdi::Cdi),
     /// Write the man pages and completions of this program into a directory.
@@ -108,6 +124,8 @@ pub fn main() -> ExitCode {
                 matching::run(&request, &config.classes()?, watch, command.common.json)
             }
             Verb::Tree(options) => tree::run(&registry, options, command.common.json),
+            Verb::Attach(arguments) => attach::attach(&arguments, &config, &registry, command.common.json),
+            Verb::Detach(arguments) => attach::detach(&arguments, &registry, command.common.json),
             Verb::Cdi(arguments) => cdi::run(&arguments, &config, command.common.json),
             Verb::GenerateDocs { dir } => docs::run(&dir),
             Verb::Demo => demo::run(),
@@ -120,9 +138,14 @@ pub fn main() -> ExitCode {
         Err(error) => {
             eprintln!("oci-hotplug: {error:#}");
             let malformed = error.is::<AskError>()
+                || error.is::<Usage>()
                 || error.is::<NameError>()
                 || matches!(error.downcast_ref(), Some(GenerateError::Name(_)));
-            ExitCode::from(if malformed { exit::USAGE } else { exit::FAILED })
+            ExitCode::from(match malformed {
+                true => exit::USAGE,
+                false if error.is::<Refused>() => exit::REFUSED,
+                false => exit::FAILED,
+            })
         }
     }
 }
@@ -132,6 +155,16 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .downcast_ref::<std::io::Error>()
         .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
+
+/// A command line that says too little.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+/// What the policy refuses.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Refused(String);
 
 /// One enrolled container: its record, and its watcher's word, if it has one.
 struct Enrolled {
@@ -174,33 +207,23 @@ impl Enrolled {
     /// The one container whose id is, or begins with, `id`, or whose name it is.
     fn find(registry: &Registry, id: &str) -> Result<Self> {
         check_access(registry)?;
-        let ids = registry.ids()?;
-        let is_named = |known: &&ContainerId| {
-            let record = registry.record(known).ok().flatten();
-            record.is_some_and(|record| name_of(&record).is_some_and(|name| name == id))
-        };
-        let mut named = ids.iter().filter(is_named);
-        let exact = ids
-            .iter()
-            .find(|known| known.as_str() == id)
-            .or_else(|| named.next().filter(|_| named.next().is_none()))
-            .cloned();
-        let mut starting: Vec<ContainerId> = ids
-            .into_iter()
-            .filter(|known| !id.is_empty() && known.as_str().starts_with(id))
-            .collect();
-        match (exact, starting.len()) {
-            (Some(id), _) => Ok(Self::read(registry, id)),
-            (None, 1) => Ok(Self::read(registry, starting.remove(0))),
-            (None, 0) => bail!("no container {id:?} is known here (`oci-hotplug list` shows those that are)"),
-            (None, _) => {
-                let names: Vec<&str> = starting.iter().map(ContainerId::as_str).collect();
-                bail!(
-                    "{id:?} begins the ids of several containers: {} (give more of it)",
-                    names.join(", ")
-                )
-            }
+        match Self::search(registry, id)? {
+            Some(found) => Ok(found),
+            None => bail!("no container {id:?} is known here (`oci-hotplug list` shows those that are)"),
         }
+    }
+
+    /// As [`Enrolled::find`]; `None` when there is none.
+    fn search(registry: &Registry, id: &str) -> Result<Option<Self>> {
+        let names: Vec<(ContainerId, Option<String>)> = registry
+            .ids()?
+            .into_iter()
+            .map(|known| {
+                let record = registry.record(&known).ok().flatten();
+                (known, record.and_then(|record| name_of(&record)))
+            })
+            .collect();
+        Ok(find_id(&names, id)?.map(|id| Self::read(registry, id)))
     }
 
     /// The engine that started it, as far as its bundle tells.
@@ -231,6 +254,34 @@ impl Enrolled {
             Some(_) => "problems",
             None => "no watcher",
         }
+    }
+}
+
+/// The one id of these that is `text`, or whose name that is, or that begins with it; `None` when there is none.
+///
+/// # Errors
+/// When several ids begin with it.
+fn find_id(all: &[(ContainerId, Option<String>)], text: &str) -> Result<Option<ContainerId>> {
+    let mut named = all.iter().filter(|(_, name)| name.as_deref() == Some(text));
+    let exact = all
+        .iter()
+        .find(|(id, _)| id.as_str() == text)
+        .or_else(|| named.next().filter(|_| named.next().is_none()));
+    if let Some((id, _)) = exact {
+        return Ok(Some(id.clone()));
+    }
+    let starting: Vec<&str> = all
+        .iter()
+        .map(|(id, _)| id.as_str())
+        .filter(|id| !text.is_empty() && id.starts_with(text))
+        .collect();
+    match starting[..] {
+        [] => Ok(None),
+        [id] => Ok(Some(id.parse()?)),
+        _ => bail!(
+            "{text:?} begins the ids of several containers: {} (give more of it)",
+            starting.join(", ")
+        ),
     }
 }
 

@@ -40,6 +40,13 @@ pub enum Question {
         /// Rules for further links.
         symlinks: Vec<SymlinkRule>,
     },
+    /// Requests of this container that are to be no more. Answered when what only they had selected is gone.
+    Remove {
+        /// The container that is meant, as in [`Question::Add`].
+        container: ContainerFacts,
+        /// The requests, just as they are asked for; others are left alone.
+        asked: Vec<Asked>,
+    },
 }
 
 /// What a watcher answers.

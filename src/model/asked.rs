@@ -27,6 +27,9 @@ pub struct Asked {
     /// The class that stands for it, when the container asked by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
+    /// The CDI device that stands for it, when it was attached by that name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cdi: Option<String>,
     /// The devices that it selected when last looked at: the container gets what is at or below them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub roots: BTreeSet<SysPath>,
@@ -39,6 +42,7 @@ impl Asked {
             origin,
             request,
             class: None,
+            cdi: None,
             roots: BTreeSet::new(),
         }
     }
@@ -54,6 +58,15 @@ impl Asked {
         Self {
             class: Some(class.to_owned()),
             ..self
+        }
+    }
+
+    /// What it was asked by: the class, the CDI device, or the request itself.
+    pub fn called(&self) -> String {
+        match (&self.class, &self.cdi) {
+            (Some(class), _) => format!("class:{class}"),
+            (None, Some(device)) => device.clone(),
+            (None, None) => self.request.to_string(),
         }
     }
 

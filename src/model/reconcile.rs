@@ -225,6 +225,19 @@ impl Reconciler {
         }
     }
 
+    /// Takes requests away, wherever they came from; the place of the first that went, or how many there are.
+    /// Rules for links stay: they ask for nothing by themselves.
+    pub fn remove(&mut self, asked: &[Asked]) -> usize {
+        let goes = |old: &Asked| {
+            asked
+                .iter()
+                .any(|gone| gone.without_roots() == old.without_roots())
+        };
+        let first = self.asked.iter().position(goes).unwrap_or(self.asked.len());
+        self.asked.retain(|old| !goes(old));
+        first
+    }
+
     /// Finds the roots of all requests anew, and tells which roots of before are gone.
     ///
     /// A parent that was found (`parent-of:`) stays selected while it exists, also when the child that named
@@ -465,7 +478,7 @@ fn named<'a>(group: &[Claim<'a>], inside: &Attachments) -> Option<&'a Device> {
 }
 
 /// Where the node of a device goes for a request.
-fn place_of(asked: &Asked, device: &Device) -> PathBuf {
+pub fn place_of(asked: &Asked, device: &Device) -> PathBuf {
     let own = || {
         device
             .node

@@ -16,6 +16,9 @@ use crate::model::oci::ContainerId;
 /// The watcher's executable: it lives beside the hook's.
 const WATCHER: &str = "oci-hotplug-watcher";
 
+/// Where install.sh and packages put the hooks and the watcher.
+const HOOK_DIR: &str = "/usr/libexec/oci/hooks.d";
+
 /// Why there is no watcher.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
@@ -84,6 +87,11 @@ pub fn launch(
 fn executable() -> Result<PathBuf, LaunchError> {
     let mut path = std::fs::read_link("/proc/self/exe")?;
     path.set_file_name(WATCHER);
+    let installed = Path::new(HOOK_DIR).join(WATCHER);
+    // The operator's tool is installed elsewhere.
+    if !path.exists() && installed.exists() {
+        return Ok(installed);
+    }
     Ok(path)
 }
 

@@ -491,6 +491,29 @@ impl Watcher {
         self.reconcile();
         Ok(())
     }
+
+    /// Gives requests up, and takes out what nobody else here asks for. Those that stay are written into the record.
+    ///
+    /// # Errors
+    /// When the record or the notes can't be written.
+    fn remove(&mut self, asked: &[Asked]) -> Result<(), EffectError> {
+        let mut shrunk = self.reconciler.clone();
+        let first = shrunk.remove(asked);
+        let mut record = self.record.clone();
+        record.asked = shrunk.asked().iter().map(Asked::without_roots).collect();
+        // The notes know roots by their request's place in the record. Should we die between the two files, no
+        // request may be taken to have selected what was another's.
+        self.inside.note_roots(&shrunk.asked()[..first]);
+        self.inside.journal(&self.attachments)?;
+        self.inside.lock().write_record(&record)?;
+        self.record = record;
+        self.reconciler = shrunk;
+        self.monitor.want(wanted(&self.reconciler, self.gate.policy()));
+        // What could not be put in place for them is no concern any more; the rest may be tried again now.
+        self.setbacks.clear();
+        self.reconcile();
+        self.inside.journal(&self.attachments)
+    }
 }
 
 fn wanted(reconciler: &Reconciler, policy: &Policy) -> Wanted {

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use super::{Waiter, Watcher, Who};
+use crate::host::container::ContainerFacts;
 use crate::host::control::{Answer, Asker, Question};
 
 impl Waiter {
@@ -100,9 +101,7 @@ impl Watcher {
                 asked,
                 symlinks,
             } => {
-                if (container.pid, container.start_time)
-                    != (self.record.container.pid, self.record.container.start_time)
-                {
+                if !self.is_of(&container) {
                     asker.answer(&Answer::Gone);
                     return;
                 }
@@ -115,6 +114,23 @@ impl Watcher {
                     Err(error) => asker.answer(&Answer::Failed(error.to_string())),
                 }
             }
+            Question::Remove { container, asked } => {
+                let answer = if !self.is_of(&container) {
+                    Answer::Gone
+                } else {
+                    match self.remove(&asked) {
+                        Ok(()) => Answer::Done,
+                        Err(error) => Answer::Failed(error.to_string()),
+                    }
+                };
+                asker.answer(&answer);
+            }
         }
+    }
+
+    /// Whether this is the container that is watched here, and not an earlier one of its id.
+    fn is_of(&self, container: &ContainerFacts) -> bool {
+        let own = &self.record.container;
+        (container.pid, container.start_time) == (own.pid, own.start_time)
     }
 }

@@ -29,6 +29,7 @@ macro_rules! on_both_hierarchies {
 mod framework;
 
 mod announcing;
+mod attach;
 mod engine;
 mod hostile;
 mod lifecycle;

@@ -248,7 +248,7 @@ pub(super) fn resolve(specs: &Specs, names: &[String], as_json: bool) -> Result<
 }
 
 /// The edits, one a line, in the order in which they are made.
-fn lines(edits: &Edits) -> Vec<String> {
+pub(in crate::cli) fn lines(edits: &Edits) -> Vec<String> {
     let mut lines: Vec<String> = edits
         .env
         .iter()

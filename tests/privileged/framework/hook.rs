@@ -9,6 +9,7 @@ use super::machine::Machine;
 
 const PRESTART: &str = env!("CARGO_BIN_EXE_oci-hotplug-prestart");
 const POSTSTOP: &str = env!("CARGO_BIN_EXE_oci-hotplug-poststop");
+const WATCHER: &str = env!("CARGO_BIN_EXE_oci-hotplug-watcher");
 const OPERATOR: &str = env!("CARGO_BIN_EXE_oci-hotplug");
 
 /// One of our executables with its arguments: as an entry of config.json, or to be run by hand.
@@ -26,6 +27,11 @@ impl Hook {
     /// `oci-hotplug-poststop` for this machine's state directory.
     pub fn poststop(machine: &Machine) -> Self {
         Self::new(POSTSTOP, machine, &[])
+    }
+
+    /// `oci-hotplug-watcher` for this machine's state directory, as a supervisor starts it: the container's id follows.
+    pub fn watcher(machine: &Machine) -> Self {
+        Self::new(WATCHER, machine, &[])
     }
 
     /// The operator's tool without its verbs.

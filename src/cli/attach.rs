@@ -1,0 +1,142 @@
+//! `oci-hotplug attach` and `detach`: what a running container asks for, changed for the rest of its life.
+//!
+//! ```text
+//! words -> wishes (requests, classes, CDI devices) -> target (the container, with a watcher) -> Add | Remove -> report
+//! ```
+//! Only the watcher changes anything inside.
+
+mod report;
+mod target;
+mod wishes;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use self::target::Target;
+use self::wishes::Wishes;
+use super::Refused;
+use crate::cdi::directories::{DEFAULT_DIRECTORIES, Specs};
+use crate::host::config::Config;
+use crate::host::control::{Answer, Question, Status};
+use crate::host::registry::Registry;
+use crate::model::asked::Asked;
+
+/// The container and what it is to get.
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "oci-hotplug attach [OPTIONS] ID REQUEST...\n       oci-hotplug attach [OPTIONS] --pid PID REQUEST..."
+)]
+pub(super) struct Attach {
+    /// The container (its id, the beginning of it, or its name), and then requests as in the annotation
+    /// io.oci-hotplug.devices, classes (class:NAME), or CDI devices (VENDOR/CLASS=NAME).
+    #[arg(value_names = ["ID", "REQUEST"], num_args = 1.., required = true)]
+    words: Vec<String>,
+    /// The container that this process of the host is in, instead of ID.
+    #[arg(long, value_name = "PID")]
+    pid: Option<i32>,
+    /// A further directory in which a runtime keeps its containers (its --root), to find ID in; may stand more than
+    /// once.
+    #[arg(long, value_name = "DIR")]
+    runtime_root: Vec<PathBuf>,
+    /// A directory with CDI specs; may stand more than once, a later one wins [default: /etc/cdi and /var/run/cdi].
+    #[arg(long, value_name = "DIR")]
+    cdi_dir: Vec<PathBuf>,
+}
+
+/// The container and what it is to lose.
+#[derive(Debug, Args)]
+pub(super) struct Detach {
+    /// The container's id, the beginning of it, or its name.
+    #[arg(value_name = "ID")]
+    id: String,
+    /// What it asks for, as `oci-hotplug inspect` shows it: requests, classes (class:NAME), or CDI devices.
+    #[arg(value_name = "REQUEST", required = true)]
+    requests: Vec<String>,
+}
+
+/// Adds to what a container asks for, and tells what came of it.
+pub(super) fn attach(arguments: &Attach, config: &Config, registry: &Registry, as_json: bool) -> Result<()> {
+    let (id, requests) = match (arguments.pid, arguments.words.split_first()) {
+        (Some(_), _) => (None, &arguments.words[..]),
+        (None, Some((id, requests))) => (Some(id.as_str()), requests),
+        (None, None) => (None, &[][..]),
+    };
+    if requests.is_empty() {
+        return Err(super::Usage(
+            "which devices? Give one request at least after the container (oci-hotplug attach --help)"
+                .to_owned(),
+        )
+        .into());
+    }
+    let specs = || {
+        let directories = match &arguments.cdi_dir[..] {
+            [] => DEFAULT_DIRECTORIES.map(PathBuf::from).to_vec(),
+            named => named.to_vec(),
+        };
+        Specs::scan(&directories)
+    };
+    let wishes = Wishes::read(requests, &config.classes()?, specs)?;
+    let target = match (id, arguments.pid) {
+        (_, Some(pid)) => Target::of_process(pid, registry, &arguments.runtime_root)?,
+        (Some(id), None) => Target::named(id, registry, &arguments.runtime_root)?,
+        (None, None) => bail!("which container? (oci-hotplug attach --help)"),
+    };
+    let before = target.watched_status(registry);
+    match target.add(registry, config, &wishes)? {
+        Answer::Done => {}
+        refusal => {
+            withdraw(&target, registry, config, &wishes, before.as_ref());
+            return Err(match refusal {
+                Answer::Refused(reason) => Refused(reason).into(),
+                Answer::Failed(reason) => anyhow::anyhow!("{reason} (nothing was attached)"),
+                _ => anyhow::anyhow!("container {} has ended meanwhile", target.id()),
+            });
+        }
+    }
+    report::attached(
+        &target,
+        &target.status(registry)?,
+        before.as_ref(),
+        &wishes,
+        as_json,
+    )
+}
+
+/// Takes what was just added and can't be had out of the record again.
+fn withdraw(target: &Target, registry: &Registry, config: &Config, wishes: &Wishes, before: Option<&Status>) {
+    let had = |asked: &&Asked| {
+        before.is_some_and(|before| before.asked.iter().any(|old| old.without_roots() == **asked))
+    };
+    let new: Vec<Asked> = wishes.asked.iter().filter(|asked| !had(asked)).cloned().collect();
+    // A watcher that was started for this has ended, and taken everything back, by itself.
+    let _ = target.ask(registry, &remove(target, new), config.prestart_timeout);
+}
+
+fn remove(target: &Target, asked: Vec<Asked>) -> Question {
+    Question::Remove {
+        container: target.facts().clone(),
+        asked,
+    }
+}
+
+/// Takes from what a container asks for, and tells what is gone.
+pub(super) fn detach(arguments: &Detach, registry: &Registry, as_json: bool) -> Result<()> {
+    let target = Target::enrolled(&arguments.id, registry)?;
+    let before = target.status(registry)?;
+    let mut going: Vec<Asked> = Vec::new();
+    for word in &arguments.requests {
+        going.extend(wishes::named(word, &before.asked)?);
+    }
+    match target.ask(registry, &remove(&target, going.clone()), REMOVAL_PATIENCE)? {
+        Answer::Done => {}
+        Answer::Failed(reason) => bail!("{reason}"),
+        _ => bail!("container {} has ended meanwhile", target.id()),
+    }
+    report::detached(&target, &before, &target.status(registry)?, &going, as_json)
+}
+
+/// How long a watcher may take to take something out.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(10);

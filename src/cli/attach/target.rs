@@ -1,0 +1,229 @@
+//! The container that is meant: one that is enrolled, or one that runs without us and is enrolled now.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+
+use super::wishes::Wishes;
+use crate::cli::{Enrolled, check_access, find_id, name_of};
+use crate::host::config::Config;
+use crate::host::container::{Container, ContainerFacts};
+use crate::host::control::{self, Answer, ControlError, Question, Status};
+use crate::host::registry::{Record, RecordLock, Registry, STATE_VERSION};
+use crate::host::runtime_state::{self, Running};
+use crate::model::oci::ContainerId;
+use crate::watcher::launch::launch;
+
+/// How long to pause before asking a watcher again that is just starting.
+const ASK_AGAIN: Duration = Duration::from_millis(5);
+
+/// How long a watcher may take to say how it goes.
+const STATUS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A container that runs.
+pub(super) struct Target {
+    id: ContainerId,
+    running: Running,
+}
+
+impl Target {
+    /// The container with this id or name, whether it is enrolled or not.
+    pub fn named(id: &str, registry: &Registry, runtime_roots: &[PathBuf]) -> Result<Self> {
+        check_access(registry)?;
+        // Without a record it may be about to be enrolled by another attach: the runtime knows it all the same.
+        if let Some(enrolled) = Enrolled::search(registry, id)?.filter(|enrolled| enrolled.record.is_some()) {
+            return Self::of_record(enrolled);
+        }
+        let roots = runtime_state::roots(runtime_roots);
+        let all = runtime_state::running(&roots);
+        let names: Vec<(ContainerId, Option<String>)> = all
+            .iter()
+            .filter_map(|running| {
+                let id = running.facts.id.parse().ok()?;
+                Some((id, name_of(&record_of(running.clone(), &Wishes::default()))))
+            })
+            .collect();
+        let Some(found) = find_id(&names, id)? else {
+            let looked = match &roots[..] {
+                [] => "no runtime has any here".to_owned(),
+                roots => {
+                    let roots: Vec<String> = roots.iter().map(|root| root.display().to_string()).collect();
+                    format!("looked in {}", roots.join(", "))
+                }
+            };
+            bail!(
+                "no running container {id:?} is known to oci-hotplug, nor to runc, crun or youki ({looked}; --runtime-root names another directory, --pid a process of the container)"
+            );
+        };
+        let running = all.into_iter().find(|running| running.facts.id == found.as_str());
+        Ok(Self {
+            running: running.context("the container has ended meanwhile")?,
+            id: found,
+        })
+    }
+
+    /// The container that a process is in.
+    pub fn of_process(pid: i32, registry: &Registry, runtime_roots: &[PathBuf]) -> Result<Self> {
+        check_access(registry)?;
+        let process = runtime_state::of_process(pid)?;
+        let is_it = |facts: &ContainerFacts| {
+            (facts.pid, facts.start_time) == (process.facts.pid, process.facts.start_time)
+        };
+        let records = registry
+            .ids()?
+            .into_iter()
+            .filter_map(|id| registry.record(&id).ok()?);
+        let enrolled = records
+            .map(|record| Running {
+                facts: record.container,
+                circumstances: record.circumstances,
+            })
+            .find(|running| is_it(&running.facts));
+        let known = || {
+            runtime_state::running(&runtime_state::roots(runtime_roots))
+                .into_iter()
+                .find(|running| is_it(&running.facts))
+        };
+        let running = enrolled.or_else(known).unwrap_or(process);
+        Ok(Self {
+            id: running.facts.id.parse()?,
+            running,
+        })
+    }
+
+    /// The container with this id or name that asks for something.
+    pub fn enrolled(id: &str, registry: &Registry) -> Result<Self> {
+        Self::of_record(Enrolled::find(registry, id)?)
+    }
+
+    fn of_record(enrolled: Enrolled) -> Result<Self> {
+        let record = enrolled.record.with_context(|| {
+            format!(
+                "container {} is about to start or has ended: it has no record",
+                enrolled.id
+            )
+        })?;
+        if !Container::exists(&record.container) {
+            bail!(
+                "container {} has ended (its process {} is gone)",
+                enrolled.id,
+                record.container.pid
+            );
+        }
+        Ok(Self {
+            id: enrolled.id,
+            running: Running {
+                facts: record.container,
+                circumstances: record.circumstances,
+            },
+        })
+    }
+
+    pub fn id(&self) -> &ContainerId {
+        &self.id
+    }
+
+    pub fn facts(&self) -> &ContainerFacts {
+        &self.running.facts
+    }
+
+    /// How it goes, if it has a watcher.
+    pub fn watched_status(&self, registry: &Registry) -> Option<Status> {
+        self.status(registry).ok()
+    }
+
+    /// How it goes.
+    pub fn status(&self, registry: &Registry) -> Result<Status> {
+        match self.ask(registry, &Question::Status, STATUS_PATIENCE)? {
+            Answer::Status(status) => Ok(*status),
+            other => bail!("the watcher of container {} answered {other:?}", self.id),
+        }
+    }
+
+    /// Asks its watcher.
+    pub fn ask(&self, registry: &Registry, question: &Question, patience: Duration) -> Result<Answer> {
+        match control::ask(&registry.container_dir(&self.id), question, patience) {
+            Err(ControlError::Connect { .. }) if !registry.is_watched(&self.id) => Err(self.unwatched()),
+            answer => Ok(answer?),
+        }
+    }
+
+    fn unwatched(&self) -> anyhow::Error {
+        anyhow::anyhow!(
+            "container {} has no watcher, which died or was stopped: `oci-hotplug recover` starts it again",
+            self.id
+        )
+    }
+
+    /// Asks its watcher to take the wishes in; a container that has none is enrolled, and gets one.
+    pub fn add(&self, registry: &Registry, config: &Config, wishes: &Wishes) -> Result<Answer> {
+        let started = Instant::now();
+        let question = Question::Add {
+            container: self.facts().clone(),
+            asked: wishes.asked.clone(),
+            symlinks: wishes.symlinks.clone(),
+        };
+        let dir = registry.container_dir(&self.id);
+        loop {
+            let left = config.prestart_timeout.saturating_sub(started.elapsed());
+            if let Some(lock) = registry.try_enroll(&self.id)? {
+                return self.enroll(registry, lock, config, wishes, left);
+            }
+            match control::ask(&dir, &question, left.max(ASK_AGAIN)) {
+                // Another one is just starting it, or it is ending.
+                Ok(Answer::Gone) | Err(ControlError::Connect { .. }) if left > ASK_AGAIN => {
+                    std::thread::sleep(ASK_AGAIN);
+                }
+                Err(ControlError::NoAnswer { source, .. })
+                    if source.kind() == std::io::ErrorKind::UnexpectedEof && left > ASK_AGAIN =>
+                {
+                    std::thread::sleep(ASK_AGAIN);
+                }
+                answer => return Ok(answer?),
+            }
+        }
+    }
+
+    fn enroll(
+        &self,
+        registry: &Registry,
+        lock: RecordLock,
+        config: &Config,
+        wishes: &Wishes,
+        patience: Duration,
+    ) -> Result<Answer> {
+        // What an earlier watcher noted is needed by the one that takes up its work: not ours to clear away.
+        if lock
+            .record()?
+            .is_some_and(|record| Container::exists(&record.container))
+        {
+            return Err(self.unwatched());
+        }
+        if !Container::exists(self.facts()) {
+            lock.remove()?;
+            bail!("container {} has ended", self.id);
+        }
+        lock.clear()?;
+        lock.write_record(&record_of(self.running.clone(), wishes))?;
+        let answer = launch(registry, &self.id, &lock, config.named.as_deref(), patience);
+        if !matches!(answer, Ok(Answer::Done)) {
+            // It has taken back what it gave, and is gone: nothing of it is to be left.
+            lock.remove()?;
+        }
+        Ok(answer?)
+    }
+}
+
+fn record_of(running: Running, wishes: &Wishes) -> Record {
+    Record {
+        version: STATE_VERSION,
+        container: running.facts,
+        asked: wishes.asked.clone(),
+        symlinks: wishes.symlinks.clone(),
+        enrolled: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs()),
+        circumstances: running.circumstances,
+    }
+}

@@ -1,0 +1,203 @@
+//! What the words of `attach` and `detach` stand for: requests, classes, CDI devices.
+
+use anyhow::{Result, bail};
+
+use crate::cdi::directories::{Definition, Specs};
+use crate::cdi::document::Edits;
+use crate::cdi::generate;
+use crate::cdi::live::live;
+use crate::cdi::names::QualifiedName;
+use crate::cli::cdi::show;
+use crate::cli::list::asked_for;
+use crate::model::annotations::{AskError, read_list};
+use crate::model::asked::{Asked, Origin};
+use crate::model::class::Classes;
+use crate::model::request::{Ask, parse_asks};
+use crate::model::symlink::SymlinkRule;
+
+/// What is to be asked for.
+#[derive(Debug, Default)]
+pub(super) struct Wishes {
+    /// Devices: root asks.
+    pub asked: Vec<Asked>,
+    /// Rules for further links, of classes.
+    pub symlinks: Vec<SymlinkRule>,
+    /// What CDI devices say and a running container can't have.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// Something of a CDI device that only an engine can give, before the container starts.
+#[derive(Debug, serde::Serialize)]
+pub(super) struct LeftOut {
+    /// The device's name.
+    pub device: String,
+    /// What it is.
+    pub edit: String,
+}
+
+impl Wishes {
+    /// Reads the words. `specs` is asked only when one names a CDI device.
+    pub fn read(words: &[String], classes: &Classes, specs: impl Fn() -> Specs) -> Result<Self> {
+        let mut wishes = Self::default();
+        for word in words {
+            if is_cdi(word) {
+                wishes.add_device(word, &specs(), classes)?;
+            } else {
+                let asks = read_list(Origin::Administrator, word, classes)?;
+                wishes.asked.extend(asks.asked);
+                wishes.symlinks.extend(asks.symlinks);
+            }
+        }
+        Ok(wishes)
+    }
+
+    fn add_device(&mut self, name: &str, specs: &Specs, classes: &Classes) -> Result<()> {
+        let edits = match specs.resolve(&[name.to_owned()]) {
+            Ok(edits) => edits,
+            Err(unresolved) => {
+                let all: Vec<String> = unresolved.iter().map(ToString::to_string).collect();
+                bail!("attaching CDI device {}", all.concat());
+            }
+        };
+        let mut of_device = |asked: Asked| {
+            self.asked.push(Asked {
+                cdi: Some(name.to_owned()),
+                ..asked
+            });
+        };
+        // A device of ours brings no nodes but our hooks: what they would ask for is asked for now.
+        let devices = specs.devices();
+        let ours = match devices.get(name) {
+            Some(Definition::By { device, .. }) if generate::is_our_device(device) => Some(*device),
+            _ => None,
+        };
+        if let Some(device) = ours {
+            for text in generate::requests(device) {
+                let asks = read_list(Origin::Administrator, text, classes)?;
+                asks.asked.into_iter().for_each(&mut of_device);
+            }
+            for text in generate::symlinks(device) {
+                let rules = crate::model::symlink::parse_symlinks(text).map_err(AskError::from)?;
+                self.symlinks.extend(rules);
+            }
+        } else {
+            let live = live(&edits);
+            for request in live.requests {
+                of_device(Asked::new(Origin::Administrator, request));
+            }
+            let others = Edits {
+                device_nodes: Vec::new(),
+                ..edits
+            };
+            self.left_out.extend(
+                live.left_out
+                    .into_iter()
+                    .chain(show::lines(&others))
+                    .map(|edit| LeftOut {
+                        device: name.to_owned(),
+                        edit,
+                    }),
+            );
+        }
+        if !self.asked.iter().any(|asked| asked.cdi.as_deref() == Some(name)) {
+            let what: Vec<&str> = self
+                .left_out
+                .iter()
+                .filter(|left_out| left_out.device == name)
+                .map(|left_out| left_out.edit.as_str())
+                .collect();
+            bail!(
+                "attaching CDI device {name}: it has nothing that a running container can still get{} (start the container with it: --device {name})",
+                if what.is_empty() {
+                    String::new()
+                } else {
+                    format!(", only {}", what.join(", "))
+                }
+            );
+        }
+        Ok(())
+    }
+}
+
+/// `vendor/class=name`: a request has a colon before any slash.
+fn is_cdi(word: &str) -> bool {
+    word.parse::<QualifiedName>().is_ok()
+}
+
+/// The requests of a container that a word of `detach` names.
+pub(super) fn named(word: &str, asked: &[Asked]) -> Result<Vec<Asked>> {
+    let mut found = Vec::new();
+    if is_cdi(word) {
+        found.extend(asked.iter().filter(|asked| asked.cdi.as_deref() == Some(word)));
+    } else {
+        for ask in parse_asks(word).map_err(AskError::from)? {
+            let before = found.len();
+            found.extend(asked.iter().filter(|asked| is_named(asked, &ask)));
+            if found.len() == before {
+                return Err(unknown(word, asked));
+            }
+        }
+    }
+    if found.is_empty() {
+        return Err(unknown(word, asked));
+    }
+    Ok(found.into_iter().map(Asked::without_roots).collect())
+}
+
+fn is_named(asked: &Asked, ask: &Ask) -> bool {
+    match ask {
+        Ask::Request(request) => asked.class.is_none() && asked.cdi.is_none() && asked.request == *request,
+        Ask::Class(class) => asked.class.as_deref() == Some(class.name.as_str()),
+    }
+}
+
+fn unknown(word: &str, asked: &[Asked]) -> anyhow::Error {
+    let has = match &asked_for(asked)[..] {
+        [] => "it asks for nothing".to_owned(),
+        all => format!("it asks for {}", all.join(", ")),
+    };
+    anyhow::anyhow!("the container does not ask for {word:?}: {has}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(text: &str) -> Asked {
+        Asked::new(Origin::Annotation, text.parse().unwrap())
+    }
+
+    #[test]
+    fn a_word_of_detach_names_a_request_in_any_spelling_a_class_or_a_cdi_device() {
+        let all = [
+            asked("usb:0403:6001;access=rw"),
+            asked("usb:1050").of_class("lab"),
+            Asked {
+                cdi: Some("v.com/c=d".into()),
+                ..asked("devnode:/dev/x")
+            },
+        ];
+        for (word, index) in [("usb:0403:6001;access=wr", 0), ("class:lab", 1), ("v.com/c=d", 2)] {
+            assert_eq!(named(word, &all).unwrap(), [all[index].clone()], "{word}");
+        }
+        assert_eq!(
+            named("class:lab, usb:0403:6001;access=rw", &all).unwrap().len(),
+            2
+        );
+    }
+
+    #[test]
+    fn a_word_that_names_nothing_tells_what_there_is() {
+        let all = [asked("usb:0403:6001"), asked("usb:1050").of_class("lab")];
+        for word in ["usb:0403", "usb:1050", "class:other", "v.com/c=d"] {
+            assert_eq!(
+                named(word, &all).unwrap_err().to_string(),
+                format!("the container does not ask for {word:?}: it asks for usb:0403:6001, class:lab")
+            );
+        }
+        assert!(
+            named("usb:1", &[]).unwrap_err().is::<AskError>(),
+            "a word that is no request is malformed"
+        );
+    }
+}

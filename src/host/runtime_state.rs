@@ -1,0 +1,275 @@
+//! Running containers as the OCI runtimes' own state directories tell of them, for containers that no hook of ours has
+//! seen.
+//!
+//! ```text
+//! runc   ROOT/ID/state.json   init_process_pid, init_process_start, config.labels "bundle=…"   (libcontainer/state)
+//! crun   ROOT/ID/status       pid, process-start-time, bundle                                  (libcrun/status.c)
+//! youki  ROOT/ID/state.json   pid, bundle                                                      (libcontainer/state.rs)
+//! ```
+//! Engines name the ROOT: podman and CRI-O leave it to the runtime, containerd and Docker have one below /run for each
+//! of containerd's namespaces. Must not know what is wanted of a container.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::container::ContainerFacts;
+use super::process::{Process, start_time};
+use crate::model::oci::{BundleConfig, ContainerId};
+use crate::model::policy::Circumstances;
+use crate::model::reconcile::ProcessUser;
+
+/// Where runtimes keep their containers when they are root's; `*` is any one name.
+const ROOTS: [&str; 8] = [
+    "/run/runc",
+    "/run/crun",
+    "/run/youki",
+    "/run/docker/runtime-runc/*",
+    "/run/containerd/runc/*",
+    "/run/user/*/runc",
+    "/run/user/*/crun",
+    "/run/user/*/youki",
+];
+
+/// The longest state or config.json that is read, in bytes.
+const MAX_FILE: u64 = 16 << 20;
+
+/// A container that runs now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// What there is to know of it.
+    pub facts: ContainerFacts,
+    /// What the policy's rules look at.
+    pub circumstances: Circumstances,
+}
+
+/// Where is looked, with `more` in front: `--root` of a runtime that was started with one.
+pub fn roots(more: &[PathBuf]) -> Vec<PathBuf> {
+    let mut roots = more.to_vec();
+    for pattern in ROOTS {
+        let found = glob::glob(pattern).into_iter().flatten().flatten();
+        roots.extend(found.filter(|path| path.is_dir()));
+    }
+    roots
+}
+
+/// All containers below these directories whose init runs. What can't be understood is passed over: it may be a
+/// container that is just made or removed.
+pub fn running(roots: &[PathBuf]) -> Vec<Running> {
+    let mut found: Vec<Running> = Vec::new();
+    for root in roots {
+        let entries = fs::read_dir(root).into_iter().flatten().flatten();
+        for container in entries.filter_map(|entry| read(&entry.path())) {
+            if !found.iter().any(|known| known.facts.pid == container.facts.pid) {
+                found.push(container);
+            }
+        }
+    }
+    found
+}
+
+fn read(dir: &Path) -> Option<Running> {
+    let id: ContainerId = dir.file_name()?.to_str()?.parse().ok()?;
+    let state = ["state.json", "status"]
+        .iter()
+        .find_map(|name| read_file(&dir.join(name)))?;
+    let state: Value = serde_json::from_slice(&state).ok()?;
+    let number = |keys: [&str; 2]| keys.iter().find_map(|key| state[*key].as_u64());
+    let pid = i32::try_from(number(["init_process_pid", "pid"])?).ok()?;
+    let started = match number(["init_process_start", "process-start-time"]) {
+        Some(started) => started,
+        None => start_time(pid).ok()?,
+    };
+    Process::open(pid, started).ok()?;
+    let bundle = bundle_of(&state)?;
+    let config = BundleConfig::parse(&bundle, &read_file(&bundle.join("config.json"))?).ok()?;
+    Some(Running {
+        facts: ContainerFacts {
+            id: id.as_str().to_owned(),
+            pid,
+            start_time: started,
+            bundle,
+            rootfs: config.rootfs,
+            cgroups_path: config.cgroups_path,
+            user: config.user,
+        },
+        circumstances: Circumstances::new(
+            config.annotations,
+            config.user_namespace,
+            config.allows_every_device,
+        ),
+    })
+}
+
+fn bundle_of(state: &Value) -> Option<PathBuf> {
+    let labels = state["config"]["labels"].as_array().into_iter().flatten();
+    let label = labels
+        .filter_map(Value::as_str)
+        .find_map(|label| label.strip_prefix("bundle="));
+    label.or_else(|| state["bundle"].as_str()).map(PathBuf::from)
+}
+
+fn read_file(path: &Path) -> Option<Vec<u8>> {
+    let mut text = Vec::new();
+    File::open(path)
+        .ok()?
+        .take(MAX_FILE)
+        .read_to_end(&mut text)
+        .ok()?;
+    Some(text)
+}
+
+/// Why a process can't be taken for a container.
+#[derive(Debug, thiserror::Error)]
+pub enum NoContainer {
+    /// It is not there.
+    #[error("process {0} is not there (--pid takes the number of a container's process as the host has it)")]
+    Gone(i32),
+    /// It lives in the host's own file system.
+    #[error(
+        "process {0} has the host's root directory: it is in no container (--pid takes the number of a container's process as the host has it)"
+    )]
+    Host(i32),
+}
+
+/// The container that a process is in, as far as /proc tells: its init is the first process of the same pid namespace,
+/// where it has one of its own.
+///
+/// # Errors
+/// When there is no such process, or it is none of a container.
+pub fn of_process(pid: i32) -> Result<Running, NoContainer> {
+    let root = |pid: &str| fs::metadata(format!("/proc/{pid}/root/")).map(|root| place(&root));
+    let gone = |_| NoContainer::Gone(pid);
+    if root(&pid.to_string()).map_err(gone)? == root("self").map_err(gone)? {
+        return Err(NoContainer::Host(pid));
+    }
+    let namespace = |pid: i32, name: &str| fs::read_link(format!("/proc/{pid}/ns/{name}")).ok();
+    let own = std::process::id() as i32;
+    let init = match namespace(pid, "pid") {
+        Some(theirs) if Some(&theirs) != namespace(own, "pid").as_ref() => all_processes()
+            .find(|other| namespace(*other, "pid").as_ref() == Some(&theirs) && is_first(*other))
+            .unwrap_or(pid),
+        _ => pid,
+    };
+    let started = start_time(init).map_err(|_| NoContainer::Gone(pid))?;
+    let user_namespace = namespace(init, "user") != namespace(own, "user");
+    Ok(Running {
+        facts: ContainerFacts {
+            id: format!("pid-{init}-{started}"),
+            pid: init,
+            start_time: started,
+            bundle: PathBuf::new(),
+            rootfs: PathBuf::from("/"),
+            cgroups_path: None,
+            user: if user_namespace {
+                // Its ids are the host's, not its own: root it is.
+                ProcessUser::default()
+            } else {
+                user_of(init).unwrap_or_default()
+            },
+        },
+        circumstances: Circumstances::new(Default::default(), user_namespace, false),
+    })
+}
+
+/// What tells one directory from another, stat(2).
+fn place(metadata: &fs::Metadata) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt;
+    (metadata.dev(), metadata.ino())
+}
+
+fn all_processes() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Whether it is number 1 in its own pid namespace: the last number of `NSpid` (proc_pid_status(5)).
+fn is_first(pid: i32) -> bool {
+    status_line(pid, "NSpid:").is_some_and(|line| line.split_whitespace().last() == Some("1"))
+}
+
+/// The effective ids, the second of each line.
+fn user_of(pid: i32) -> Option<ProcessUser> {
+    let id = |name| status_line(pid, name)?.split_whitespace().nth(1)?.parse().ok();
+    Some(ProcessUser {
+        uid: id("Uid:")?,
+        gid: id("Gid:")?,
+    })
+}
+
+fn status_line(pid: i32, name: &str) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(line.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A runtime's directory with one container, whose init is this very process.
+    fn root_with(file: &str, state: &Value, scratch: &Path) -> PathBuf {
+        let bundle = scratch.join("bundle");
+        fs::create_dir_all(&bundle).unwrap();
+        let config = r#"{"root":{"path":"rootfs"},"process":{"user":{"uid":7,"gid":8}},"linux":{"cgroupsPath":"a:b:c"},"annotations":{"k":"v"}}"#;
+        fs::write(bundle.join("config.json"), config).unwrap();
+        let root = scratch.join("root");
+        fs::create_dir_all(root.join("c1")).unwrap();
+        fs::create_dir_all(root.join("half-made")).unwrap();
+        fs::write(root.join("c1").join(file), state.to_string()).unwrap();
+        root
+    }
+
+    #[test]
+    fn each_runtime_s_state_tells_init_and_bundle() {
+        let pid = std::process::id() as i32;
+        let started = start_time(pid).unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        let bundle = scratch.path().join("bundle");
+        let label = format!("bundle={}", bundle.display());
+        for (file, state) in [
+            (
+                "state.json",
+                serde_json::json!({"id": "c1", "init_process_pid": pid, "init_process_start": started, "config": {"labels": ["x=y", label]}}),
+            ),
+            (
+                "status",
+                serde_json::json!({"pid": pid, "process-start-time": started, "bundle": bundle}),
+            ),
+            (
+                "state.json",
+                serde_json::json!({"pid": pid, "bundle": bundle, "status": "running"}),
+            ),
+        ] {
+            let root = root_with(file, &state, scratch.path());
+            let found = running(&[root.clone(), root.clone()]);
+            assert_eq!(found.len(), 1, "{state}");
+            let facts = &found[0].facts;
+            assert_eq!((facts.id.as_str(), facts.pid), ("c1", pid), "{state}");
+            assert_eq!((facts.start_time, &facts.bundle), (started, &bundle), "{state}");
+            assert_eq!((facts.user.uid, facts.user.gid), (7, 8));
+            assert_eq!(facts.cgroups_path.as_deref(), Some("a:b:c"));
+            assert_eq!(found[0].circumstances.annotations["k"], "v");
+            fs::remove_dir_all(root).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_container_whose_init_has_ended_does_not_run() {
+        let pid = std::process::id();
+        let scratch = tempfile::tempdir().unwrap();
+        let state =
+            serde_json::json!({"pid": pid, "process-start-time": 1, "bundle": scratch.path().join("bundle")});
+        let root = root_with("status", &state, scratch.path());
+        assert_eq!(running(&[root]), []);
+    }
+
+    #[test]
+    fn a_process_of_the_host_is_no_container() {
+        let own = std::process::id() as i32;
+        assert!(matches!(of_process(own), Err(NoContainer::Host(_))));
+        assert!(matches!(of_process(i32::MAX), Err(NoContainer::Gone(_))));
+    }
+}

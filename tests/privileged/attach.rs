@@ -1,0 +1,497 @@
+//! Live attach and detach: what a running container asks for changes, and only through its watcher.
+
+use std::fs;
+use std::process::{Child, Output, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::framework::container::text;
+use crate::framework::disk::number_of;
+use crate::framework::{Bundle, Disk, Hook, Machine, RuncContainer, Terminal, eventually};
+
+on_both_hierarchies!(
+    what_is_attached_is_usable_and_what_is_detached_is_gone_and_refused,
+    attaching_works_in_a_user_namespace,
+    an_attached_terminal_is_unplugged_and_plugged_in_again,
+    an_absent_device_is_attached_when_it_is_plugged_in,
+    a_new_watcher_knows_what_was_attached_and_detached,
+    detaching_leaves_what_another_request_asks_for,
+    the_engine_s_own_node_stays_when_its_request_is_detached,
+    root_attaches_what_an_annotation_may_not_ask_for,
+    a_class_is_attached_and_detached_by_its_name,
+    a_cdi_device_of_any_vendor_is_attached_with_its_nodes,
+    a_cdi_device_of_ours_is_attached_with_its_requests,
+    a_container_without_hooks_is_attached_to_by_its_id,
+    a_container_without_hooks_is_attached_to_by_the_pid_of_any_of_its_processes,
+    fifty_attach_at_once,
+    what_can_t_be_attached_leaves_no_request,
+    a_detach_of_what_is_not_asked_for_tells_what_is,
+);
+
+/// A request for nothing: the container has a watcher from its start.
+const NOTHING: &str = "devnode:/dev/oci-hotplug-nothing";
+
+/// The tool with this machine's state directory and configuration.
+fn tool(machine: &Machine, words: &[&str]) -> Output {
+    let path = |path: std::path::PathBuf| path.to_str().expect("scratch paths are text").to_owned();
+    let (state_dir, config) = (path(machine.state_dir()), path(machine.config()));
+    let mut all = words.to_vec();
+    all.extend(["--state-dir", &state_dir, "--config", &config]);
+    Hook::operator().run(&all, "")
+}
+
+#[track_caller]
+fn said(machine: &Machine, words: &[&str]) -> String {
+    let output = tool(machine, words);
+    assert!(output.status.success(), "{words:?}: {output:?}");
+    text(&output)
+}
+
+#[track_caller]
+fn said_json(machine: &Machine, words: &[&str]) -> Value {
+    let mut all = words.to_vec();
+    all.push("--json");
+    serde_json::from_str(&said(machine, &all)).expect("--json prints JSON")
+}
+
+/// What the tool says when it fails, with its exit code.
+#[track_caller]
+fn failed(machine: &Machine, words: &[&str], code: i32) -> String {
+    let output = tool(machine, words);
+    assert_eq!(output.status.code(), Some(code), "{words:?}: {output:?}");
+    assert_eq!(text(&output), String::from_utf8_lossy(&output.stderr));
+    text(&output)
+}
+
+fn watched(machine: &Machine) -> Bundle<'_> {
+    Bundle::asking(machine, NOTHING)
+}
+
+/// Its requests as the record has them, in the words that asked for them.
+fn asked_for(machine: &Machine, container: &RuncContainer) -> Vec<String> {
+    let list = said_json(machine, &["list"]);
+    let own = list.as_array().into_iter().flatten();
+    let own = own.filter(|entry| entry["id"] == container.id.as_str());
+    own.flat_map(|entry| entry["requests"].as_array().cloned().unwrap_or_default())
+        .map(|request| request.as_str().expect("a request is text").to_owned())
+        .collect()
+}
+
+fn what_is_attached_is_usable_and_what_is_detached_is_gone_and_refused(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    let container = watched(machine).capability("CAP_MKNOD").start();
+    let own = container.make_node("own", 'b', number_of(&disk.partition(1)));
+    assert!(container.is_refused(&own));
+    let rules = container.device_rules();
+
+    let request = format!("devnode:{node};link=/dev/board");
+    let told = said(machine, &["attach", &container.id, &request]);
+    let (major, minor) = number_of(&disk.partition(1));
+    assert_eq!(
+        told,
+        format!("{request}\n  {node}  b {major}:{minor}  access rwm\n    link /dev/board\n")
+    );
+    // The answer comes when it is done: nothing to wait for.
+    container.reads(&node, &disk.content(1));
+    container.reads("/dev/board", &disk.content(1));
+    container.reads(&own, &disk.content(1));
+
+    let told = said(machine, &["detach", &container.id, &request]);
+    assert_eq!(
+        told,
+        format!("{request} is not asked for any more\n  {node} is gone\n")
+    );
+    assert!(!container.has(&node) && !container.has("/dev/board"));
+    assert!(container.is_refused(&own), "the container's own node");
+    if machine.hierarchy == crate::framework::Hierarchy::V1 {
+        assert_eq!(container.device_rules(), rules);
+    }
+    assert_eq!(asked_for(machine, &container), [NOTHING]);
+}
+
+fn attaching_works_in_a_user_namespace(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    let container = watched(machine).user_namespace().user(1000, 1000).start();
+    let told = said_json(machine, &["attach", &container.id, &format!("devnode:{node}")]);
+    assert_eq!(told["requests"][0]["nodes"][0]["path"], node.as_str());
+    assert_eq!(told["requests"][0]["nodes"][0]["uid"], 1000);
+    container.reads(&node, &disk.content(1));
+    assert_eq!(container.stat(&node).uid, 1000);
+    let told = said_json(machine, &["detach", &container.id, &format!("devnode:{node}")]);
+    assert_eq!(told["requests"][0]["gone"], json!([node]));
+    assert!(!container.has(&node));
+}
+
+fn an_attached_terminal_is_unplugged_and_plugged_in_again(machine: &Machine) {
+    let terminal = Terminal::new();
+    let node = terminal.plug();
+    let container = watched(machine).start();
+    said(machine, &["attach", &container.id, &format!("devnode:{node}")]);
+    container.eventually_reads(&node, &terminal.content());
+    terminal.unplug();
+    container.eventually_lacks(&node);
+    terminal.plug();
+    container.eventually_reads(&node, &terminal.content());
+    said(machine, &["detach", &container.id, &format!("devnode:{node}")]);
+    assert!(!container.has(&node));
+}
+
+fn an_absent_device_is_attached_when_it_is_plugged_in(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let container = watched(machine).start();
+    let request = format!("devnode:{}", disk.partition(1));
+    assert_eq!(
+        said(machine, &["attach", &container.id, &request]),
+        format!("{request}\n  no such device is present: it comes when it is plugged in\n")
+    );
+    let node = disk.plug(1);
+    container.eventually_reads(&node, &disk.content(1));
+}
+
+/// A watcher that is started by hand, as a supervisor does it.
+struct NewWatcher(Child);
+
+impl NewWatcher {
+    fn start(machine: &Machine, container: &RuncContainer) -> Self {
+        let watcher = Hook::watcher(machine)
+            .command()
+            .arg(&container.id)
+            .stdin(Stdio::null())
+            .spawn();
+        Self(watcher.expect("start a watcher"))
+    }
+}
+
+impl Drop for NewWatcher {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn a_new_watcher_knows_what_was_attached_and_detached(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let (kept, taken) = (disk.plug(1), disk.plug(2));
+    let other = disk.plug(3);
+    let container = watched(machine).capability("CAP_MKNOD").start();
+    let request = |node: &str| format!("devnode:{node}");
+    for node in [&taken, &kept, &other] {
+        said(machine, &["attach", &container.id, &request(node)]);
+    }
+    said(machine, &["detach", &container.id, &request(&taken)]);
+    container.expect_watcher().kill();
+    container.reads(&kept, &disk.content(1));
+    disk.unplug(3);
+    assert!(
+        failed(machine, &["attach", &container.id, &request(&taken)], 1).contains("has no watcher"),
+        "an attach must not start over what the dead watcher has noted"
+    );
+    let _watcher = NewWatcher::start(machine, &container);
+    container.eventually_lacks(&other);
+    container.reads(&kept, &disk.content(1));
+    assert!(!container.has(&taken));
+    let own = container.make_node("own", 'b', number_of(&disk.partition(2)));
+    assert!(container.is_refused(&own));
+    said(machine, &["detach", &container.id, &request(&kept)]);
+    assert!(!container.has(&kept));
+}
+
+fn detaching_leaves_what_another_request_asks_for(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let (one, two) = (disk.plug(1), disk.plug(2));
+    let container = Bundle::asking(machine, &format!("devnode:{one}")).start();
+    let every = format!("glob:{}p*", disk.node);
+    said(machine, &["attach", &container.id, &every]);
+    container.reads(&two, &disk.content(2));
+    let told = said(machine, &["detach", &container.id, &every]);
+    assert_eq!(
+        told,
+        format!(
+            "{every} is not asked for any more\n  {one} stays: devnode:{one} asks for it, too\n  {two} is gone\n"
+        )
+    );
+    container.reads(&one, &disk.content(1));
+    assert!(!container.has(&two));
+}
+
+fn the_engine_s_own_node_stays_when_its_request_is_detached(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    let container = watched(machine).engine_device(&node, "r").start();
+    let (before, rules) = (container.stat(&node), container.device_rules());
+    said(machine, &["attach", &container.id, &format!("devnode:{node}")]);
+    assert!(container.can_write(&node));
+    said(machine, &["detach", &container.id, &format!("devnode:{node}")]);
+    assert_eq!(container.stat(&node), before);
+    container.reads(&node, &disk.content(1));
+    assert!(container.is_write_refused(&node));
+    if machine.hierarchy == crate::framework::Hierarchy::V1 {
+        assert_eq!(container.device_rules(), rules);
+    }
+}
+
+fn root_attaches_what_an_annotation_may_not_ask_for(machine: &Machine) {
+    machine.configure("");
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    let request = format!("devnode:{node}");
+    let refused = Bundle::asking(machine, &request).try_create();
+    assert!(refused.is_err_and(|refusal| refusal.message.contains("policy")));
+    let container = Bundle::new(machine).hook_for_each(&[NOTHING]).start();
+    said(machine, &["attach", &container.id, &request]);
+    container.reads(&node, &disk.content(1));
+}
+
+fn a_class_is_attached_and_detached_by_its_name(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let (one, two) = (disk.plug(1), disk.plug(2));
+    machine.configure(&format!(
+        "[class.board]\ndevices = [\"devnode:{one}\", \"devnode:{two};path=/dev/second\"]\n"
+    ));
+    let container = Bundle::new(machine).hook_for_each(&[NOTHING]).start();
+    said(machine, &["attach", &container.id, "class:board"]);
+    container.reads(&one, &disk.content(1));
+    container.reads("/dev/second", &disk.content(2));
+    assert_eq!(asked_for(machine, &container), [NOTHING, "class:board"]);
+    said(machine, &["detach", &container.id, "class:board"]);
+    assert!(!container.has(&one) && !container.has("/dev/second"));
+}
+
+/// A directory with one CDI spec.
+fn cdi_dir(machine: &Machine, spec: &Value) -> String {
+    let dir = machine.scratch("cdi");
+    fs::create_dir_all(&dir).expect("make a directory for specs");
+    fs::write(dir.join("vendor.json"), spec.to_string()).expect("write a spec");
+    dir.to_str().expect("scratch paths are text").to_owned()
+}
+
+fn a_cdi_device_of_any_vendor_is_attached_with_its_nodes(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    let dir = cdi_dir(
+        machine,
+        &json!({ "cdiVersion": "0.5.0", "kind": "vendor.com/board", "devices": [{ "name": "first",
+            "containerEdits": {
+                "env": ["BOARD=1"],
+                "mounts": [{ "hostPath": "/lib/firmware", "containerPath": "/firmware" }],
+                "deviceNodes": [{ "path": "/dev/board", "hostPath": node, "permissions": "r",
+                    "fileMode": 0o640, "uid": 12, "gid": 34 }] } }] }),
+    );
+    let container = watched(machine).start();
+    let name = "vendor.com/board=first";
+    let told = said(machine, &["attach", &container.id, name, "--cdi-dir", &dir]);
+    let (major, minor) = number_of(&disk.partition(1));
+    assert_eq!(
+        told,
+        format!(
+            "{name}: devnode:{node};access=r;mode=0640;uid=12;gid=34;path=/dev/board\n  /dev/board  b {major}:{minor}  access r\n{name}: not for a container that runs: environment BOARD=1\n{name}: not for a container that runs: mount /lib/firmware at /firmware\n"
+        )
+    );
+    container.reads("/dev/board", &disk.content(1));
+    assert!(container.is_write_refused("/dev/board"));
+    let inside = container.stat("/dev/board");
+    assert_eq!((inside.mode, inside.uid, inside.gid), (0o640, 12, 34));
+    assert_eq!(asked_for(machine, &container), [NOTHING, name]);
+    disk.unplug(1);
+    container.eventually_lacks("/dev/board");
+    disk.plug(1);
+    container.eventually_reads("/dev/board", &disk.content(1));
+    said(machine, &["detach", &container.id, name]);
+    assert!(!container.has("/dev/board"));
+}
+
+fn a_cdi_device_of_ours_is_attached_with_its_requests(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    let dir = machine.scratch("cdi");
+    fs::create_dir_all(&dir).expect("make a directory for specs");
+    let dir = dir.to_str().expect("scratch paths are text");
+    let request = format!("devnode:{node}");
+    said(
+        machine,
+        &["cdi", "generate", "board", "--device", &request, "--output", dir],
+    );
+    let container = watched(machine).start();
+    said(
+        machine,
+        &[
+            "attach",
+            &container.id,
+            "oci-hotplug.dev/device=board",
+            "--cdi-dir",
+            dir,
+        ],
+    );
+    container.reads(&node, &disk.content(1));
+}
+
+/// The runtime's directory of this machine.
+fn runtime_root(machine: &Machine) -> String {
+    machine
+        .runc_root()
+        .to_str()
+        .expect("scratch paths are text")
+        .to_owned()
+}
+
+fn a_container_without_hooks_is_attached_to_by_its_id(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    let container = Bundle::new(machine)
+        .without_hooks()
+        .capability("CAP_MKNOD")
+        .user(0, 6)
+        .start();
+    let own = container.make_node("own", 'b', number_of(&disk.partition(1)));
+    assert!(container.is_refused(&own));
+    assert!(container.watcher().is_none());
+    let root = runtime_root(machine);
+    let every = format!("glob:{}p*", disk.node);
+    said(
+        machine,
+        &["attach", &container.id, &every, "--runtime-root", &root],
+    );
+    container.reads(&node, &disk.content(1));
+    assert_eq!((container.stat(&node).uid, container.stat(&node).gid), (0, 6));
+    let second = disk.plug(2);
+    container.eventually_reads(&second, &disk.content(2));
+    disk.unplug(1);
+    container.eventually_lacks(&node);
+    assert!(container.is_refused(&own));
+    // No poststop hook will come: the watcher ends by itself, and takes its record along.
+    let watcher = container.expect_watcher();
+    container.delete();
+    watcher.eventually_ends();
+    eventually("nothing is left of the container", || machine.traces().is_empty());
+}
+
+fn a_container_without_hooks_is_attached_to_by_the_pid_of_any_of_its_processes(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    let container = Bundle::new(machine).without_hooks().user_namespace().start();
+    let answer = container.inside("sleep 1000 & echo started");
+    assert_eq!(answer.status, 0, "{}", answer.said);
+    let children = || {
+        let entries = fs::read_dir("/proc").expect("list /proc").flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        let own = namespace(container.pid);
+        pids.filter(|pid| *pid != container.pid && namespace(*pid) == own)
+            .collect::<Vec<_>>()
+    };
+    let child = *children().last().expect("a second process in the container");
+    let told = said_json(
+        machine,
+        &["attach", "--pid", &child.to_string(), &format!("devnode:{node}")],
+    );
+    container.reads(&node, &disk.content(1));
+    let id = told["id"].as_str().expect("an id");
+    assert!(id.starts_with(&format!("pid-{}-", container.pid)), "{id}");
+    // By its id from now on, and by the pid as well: it is the same container.
+    let second = disk.plug(2);
+    let pid = container.pid.to_string();
+    said(machine, &["attach", "--pid", &pid, &format!("devnode:{second}")]);
+    container.reads(&second, &disk.content(2));
+    assert_eq!(said_json(machine, &["list"]).as_array().map(Vec::len), Some(1));
+    said(machine, &["detach", id, &format!("devnode:{node}")]);
+    assert!(!container.has(&node));
+    container.delete();
+    eventually("nothing is left of the container", || machine.traces().is_empty());
+}
+
+fn fifty_attach_at_once(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    // Nobody watches it yet: the first of them starts the watcher, and the others join.
+    let container = Bundle::new(machine).without_hooks().start();
+    let (id, root) = (container.id.clone(), runtime_root(machine));
+    let place = |number: usize| format!("/dev/many/{number}");
+    let request = |number| format!("devnode:{node};path={}", place(number));
+    let attaching: Vec<Child> = (0..50)
+        .map(|number| {
+            let mut command = Hook::operator().command();
+            command.args([
+                "attach",
+                &id,
+                &request(number),
+                "--runtime-root",
+                &root,
+                "--state-dir",
+            ]);
+            command
+                .arg(machine.state_dir())
+                .arg("--config")
+                .arg(machine.config());
+            let piped = command
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
+            piped.spawn().expect("start the tool")
+        })
+        .collect();
+    for (child, number) in attaching.into_iter().zip(0..) {
+        let output = child.wait_with_output().expect("wait for the tool");
+        assert!(
+            output.status.success() && text(&output).contains(&place(number)),
+            "{output:?}"
+        );
+    }
+    for number in 0..50 {
+        container.reads(&place(number), &disk.content(1));
+    }
+    assert_eq!(asked_for(machine, &container).len(), 50);
+    container.delete();
+    eventually("nothing is left of the container", || machine.traces().is_empty());
+}
+
+fn what_can_t_be_attached_leaves_no_request(machine: &Machine) {
+    let container = watched(machine).start();
+    let id = container.id.as_str();
+    let message = failed(
+        machine,
+        &["attach", id, "devnode:/dev/oci-hotplug-absent;required"],
+        1,
+    );
+    assert!(
+        message.contains("no such device is present") && message.contains("(nothing was attached)"),
+        "{message}"
+    );
+    assert_eq!(
+        failed(machine, &["attach", id, "usb:12345:6001"], 2)
+            .lines()
+            .next(),
+        Some("oci-hotplug: device request \"usb:12345:6001\": vendor id must be 4 hex digits, such as 0403")
+    );
+    failed(machine, &["attach", id, "class:unknown"], 2);
+    assert_eq!(
+        failed(
+            machine,
+            &["attach", "--pid", &std::process::id().to_string(), NOTHING],
+            1
+        ),
+        format!(
+            "oci-hotplug: process {} has the host's root directory: it is in no container (--pid takes the number of a container's process as the host has it)\n",
+            std::process::id()
+        )
+    );
+    let unknown = failed(machine, &["attach", "nobody", NOTHING], 1);
+    assert!(
+        unknown.starts_with("oci-hotplug: no running container \"nobody\" is known to oci-hotplug, nor to runc, crun or youki ("),
+        "{unknown}"
+    );
+    assert!(failed(machine, &["attach", id], 2).contains("which devices?"));
+    assert_eq!(asked_for(machine, &container), [NOTHING]);
+}
+
+fn a_detach_of_what_is_not_asked_for_tells_what_is(machine: &Machine) {
+    let container = Bundle::asking(machine, &format!("{NOTHING},usb:0403:6001;access=r")).start();
+    assert_eq!(
+        failed(machine, &["detach", &container.id, "usb:0403:6001"], 1),
+        format!(
+            "oci-hotplug: the container does not ask for \"usb:0403:6001\": it asks for {NOTHING}, usb:0403:6001;access=r\n"
+        )
+    );
+    assert_eq!(asked_for(machine, &container).len(), 2);
+}

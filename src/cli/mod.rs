@@ -4,6 +4,7 @@ mod attach;
 mod cdi;
 mod demo;
 mod docs;
+mod events;
 mod follow;
 mod inspect;
 mod list;
@@ -94,6 +95,15 @@ enum Verb {
     ///
     /// Examples: oci-hotplug detach lab usb:0403:6001; oci-hotplug detach lab class:probes vendor.com/gpu=0.
     Detach(attach::Detach),
+    /// What was attached, detached, refused and failed, per container.
+    ///
+    /// From the journal where there is one, where journalctl finds the same by the fields OCI_HOTPLUG_CONTAINER=,
+    /// OCI_HOTPLUG_EVENT= (attached, detached, refused, waiting, failed, restored, overrun), OCI_HOTPLUG_DEVICE= and
+    /// OCI_HOTPLUG_NODE=; else from oci-hotplug.log in the state directory, whose lines end in container="…" event="…"
+    /// device="…" node="…". With --json one object a line: time (UTC), container, event, device, node, message.
+    ///
+    /// Examples: oci-hotplug events --since 15m; oci-hotplug events --follow --container lab.
+    Events(events::Options),
     /// Devices of the Container Device Interface (CDI): write, list, validate, resolve.
     Cdi(cdi::Cdi),
     /// Write the man pages and completions of this program into a directory.
@@ -126,6 +136,7 @@ pub fn main() -> ExitCode {
             Verb::Tree(options) => tree::run(&registry, options, command.common.json),
             Verb::Attach(arguments) => attach::attach(&arguments, &config, &registry, command.common.json),
             Verb::Detach(arguments) => attach::detach(&arguments, &registry, command.common.json),
+            Verb::Events(options) => events::run(&registry, &options, command.common.json),
             Verb::Cdi(arguments) => cdi::run(&arguments, &config, command.common.json),
             Verb::GenerateDocs { dir } => docs::run(&dir),
             Verb::Demo => demo::run(),

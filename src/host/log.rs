@@ -12,11 +12,36 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::prelude::*;
 
+/// What happens to a container's devices: the field `event` of a watcher's record, beside `container`, `device` (its
+/// path in sysfs) and `node` (its path in the container). In the journal they are `OCI_HOTPLUG_EVENT=` and so on; in the
+/// log file they stand in this order at the end of the line, quoted as Rust does.
+pub mod event {
+    /// A device came into the container.
+    pub const ATTACHED: &str = "attached";
+    /// A device left it.
+    pub const DETACHED: &str = "detached";
+    /// The policy keeps a device out.
+    pub const REFUSED: &str = "refused";
+    /// A device comes when another container lets it go.
+    pub const WAITING: &str = "waiting";
+    /// Something could not be done; it is tried again.
+    pub const FAILED: &str = "failed";
+    /// The engine had replaced the device filter, and access was given again.
+    pub const RESTORED: &str = "restored";
+    /// Events of the kernel were lost, and all devices are read anew.
+    pub const OVERRUN: &str = "overrun";
+    /// All of them.
+    pub const ALL: [&str; 7] = [ATTACHED, DETACHED, REFUSED, WAITING, FAILED, RESTORED, OVERRUN];
+}
+
+/// The watcher's identifier in the log.
+pub const WATCHER: &str = "oci-hotplug-watcher";
+
 /// The journal's socket (systemd-journald.service(8)).
 const JOURNAL: &str = "/run/systemd/journal/socket";
 
 /// The log of a host without journal, in the state directory.
-const LOG_FILE: &str = "oci-hotplug.log";
+pub const LOG_FILE: &str = "oci-hotplug.log";
 
 /// When the log file is put aside, in bytes. One older file is kept.
 const LOG_FILE_MAX: u64 = 1 << 20;
@@ -26,8 +51,7 @@ const LOG_FILE_MAX: u64 = 1 << 20;
 ///
 /// A log that can't be opened is no reason to fail: then there is standard error alone.
 pub fn start(program: &'static str, level: LevelFilter, state_dir: &Path, to_stderr: bool) {
-    let journal = Path::new(JOURNAL)
-        .exists()
+    let journal = journal_is_there()
         .then(|| tracing_journald::layer().ok())
         .flatten()
         .map(|layer| {
@@ -60,6 +84,11 @@ pub fn start(program: &'static str, level: LevelFilter, state_dir: &Path, to_std
         .with(stderr);
     // Set once per process; a second time is a bug of the caller that tests would see, and not worth a panic.
     let _ = tracing::subscriber::set_global_default(subscriber);
+}
+
+/// Whether the host has a journal, which then has the log.
+pub fn journal_is_there() -> bool {
+    Path::new(JOURNAL).exists()
 }
 
 /// The time, and who speaks.

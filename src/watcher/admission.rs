@@ -12,6 +12,7 @@ use crate::host::config::Config;
 use crate::host::control::Problem;
 use crate::host::host_use;
 use crate::host::leases::{Hold, Leases};
+use crate::host::log::event;
 use crate::host::registry::Registry;
 use crate::model::asked::Asked;
 use crate::model::attachment::Attachments;
@@ -224,14 +225,15 @@ impl Watcher {
                 refusal.denial
             );
             if !self.gate.told.contains(&text) {
-                tracing::warn!(container = %self.record.container.id, "{text}");
+                self.tell(event::REFUSED, refusal.syspath.as_str(), &refusal.path, &text);
             }
             told.insert(text);
         }
         for waiting in &plan.waiting {
             let text = format!("{} is waited for: {}", waiting.path.display(), waiting.reason);
             if !self.gate.told.contains(&text) {
-                tracing::warn!(container = %self.record.container.id, "{text}{}", self.holders(&waiting.syspath));
+                let whole = format!("{text}{}", self.holders(&waiting.syspath));
+                self.tell(event::WAITING, waiting.syspath.as_str(), &waiting.path, &whole);
             }
             told.insert(text);
         }

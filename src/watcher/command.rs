@@ -9,11 +9,9 @@ use super::detach::detach;
 use super::run::{Ending, Settings, run};
 use crate::exit;
 use crate::host::config::Config;
-use crate::host::log;
+use crate::host::log::{self, WATCHER};
 use crate::host::registry::Registry;
 use crate::model::oci::ContainerId;
-
-const WATCHER: &str = "oci-hotplug-watcher";
 
 pub(crate) const HELP: &str = "\
 oci-hotplug-watcher: brings the devices that a container asks for in and out of it, as long as it lives

@@ -32,6 +32,7 @@ use self::transaction::Effects;
 use crate::host::container::Container;
 use crate::host::control::{Asker, Problem, Status};
 use crate::host::filter::FilterError;
+use crate::host::log::event;
 use crate::host::monitor::{DeviceMonitor, MonitorError};
 use crate::host::registry::Record;
 use crate::model::asked::Asked;
@@ -212,7 +213,8 @@ impl Watcher {
     fn take_event(&mut self, event: DeviceEvent) -> bool {
         match &event {
             DeviceEvent::Overrun => {
-                tracing::warn!(container = %self.record.container.id, "device events were lost; reading all devices anew");
+                let text = "device events were lost; reading all devices anew";
+                self.tell(event::OVERRUN, "", Path::new(""), text);
                 return match self.enumerate() {
                     Ok(()) => true,
                     Err(error) => {
@@ -287,18 +289,23 @@ impl Watcher {
         let mut access_problem = None;
         for failure in failures {
             match failure.path {
-                Some(path) => self.note_setback(path, failure.reason),
+                Some(path) => {
+                    let device = plan.steps.iter().find_map(|step| device_of(step, &path));
+                    let inside = before.get(&path).map(|attachment| &attachment.device.syspath);
+                    self.note_setback(path, failure.reason, device.or(inside));
+                }
                 None => access_problem = Some(failure.reason),
             }
         }
         self.note_access_problem(access_problem);
     }
 
-    fn note_setback(&mut self, path: PathBuf, reason: String) {
+    fn note_setback(&mut self, path: PathBuf, reason: String, device: Option<&SysPath>) {
         let before = self.setbacks.get(&path);
         let attempts = before.map_or(1, |setback| setback.attempts + 1);
         if before.is_none_or(|setback| setback.reason != reason) {
-            tracing::error!(container = %self.record.container.id, path = %path.display(), "{reason}");
+            let device = device.map_or("", SysPath::as_str);
+            self.tell(event::FAILED, device, &path, &reason);
         }
         let pause = Duration::from_secs(1 << attempts.min(6)).min(RETRY_MAX);
         self.setbacks.insert(
@@ -313,7 +320,7 @@ impl Watcher {
 
     fn note_access_problem(&mut self, problem: Option<String>) {
         if let Some(reason) = problem.as_ref().filter(|_| problem != self.access_problem) {
-            tracing::error!(container = %self.record.container.id, "{reason}");
+            self.tell(event::FAILED, "", Path::new(""), reason);
         }
         self.access_problem = problem;
     }
@@ -340,25 +347,38 @@ impl Watcher {
     }
 
     fn log_changes(&self, before: &Attachments) {
-        let id = &self.record.container.id;
         for (path, attachment) in before
             .iter()
             .filter(|(path, _)| self.attachments.get(path).is_none())
         {
-            tracing::info!(container = %id, "detached {} ({})", path.display(), attachment.node.num);
+            let text = format!("detached {} ({})", path.display(), attachment.node.num);
+            self.tell(event::DETACHED, attachment.device.syspath.as_str(), path, &text);
         }
         for (path, attachment) in self.attachments.iter() {
             let known = before.get(path).is_some_and(|old| same_device(old, attachment));
             if !known {
-                tracing::info!(
-                    container = %id,
+                let text = format!(
                     "attached {} ({} {}) of {}",
                     path.display(),
                     attachment.node.num,
                     attachment.access,
                     attachment.device.syspath
                 );
+                self.tell(event::ATTACHED, attachment.device.syspath.as_str(), path, &text);
             }
+        }
+    }
+
+    /// Logs what happens to a device, in the form that `oci-hotplug events` reads back: the fields are texts, so that
+    /// the journal has them as they are and the log file quotes them, and they stand in this order. Device and node are
+    /// empty where it is about all of them.
+    fn tell(&self, event: &'static str, device: &str, node: &Path, text: &str) {
+        let container = self.record.container.id.as_str();
+        let node = &*node.to_string_lossy();
+        match event {
+            event::ATTACHED | event::DETACHED => tracing::info!(container, event, device, node, "{text}"),
+            event::FAILED => tracing::error!(container, event, device, node, "{text}"),
+            _ => tracing::warn!(container, event, device, node, "{text}"),
         }
     }
 
@@ -403,7 +423,8 @@ impl Watcher {
                 }
             }
             Ok(Change::Made) => {
-                tracing::warn!(container = %self.record.container.id, "the engine replaced the device filter; access is given again");
+                let text = "the engine replaced the device filter; access is given again";
+                self.tell(event::RESTORED, "", Path::new(""), text);
             }
             Err(error @ FilterError::Gone { .. }) => return Err(error),
             Err(error) => self.note_access_problem(Some(error.to_string())),
@@ -529,6 +550,14 @@ fn wanted(reconciler: &Reconciler, policy: &Policy) -> Wanted {
 
 fn same_device(old: &Attachment, new: &Attachment) -> bool {
     old.device.syspath == new.device.syspath && old.node == new.node
+}
+
+/// The device whose node or link a step puts at this path.
+fn device_of<'s>(step: &'s Step, at: &Path) -> Option<&'s SysPath> {
+    match step {
+        Step::AddNode { path, attachment } if path == at => Some(&attachment.device.syspath),
+        _ => None,
+    }
 }
 
 fn touched_path(step: &Step) -> Option<&Path> {

@@ -1,12 +1,13 @@
 //! Live attach and detach: what a running container asks for changes, and only through its watcher.
 
 use std::fs;
-use std::process::{Child, Output, Stdio};
+use std::process::{Child, Stdio};
 
 use serde_json::{Value, json};
 
 use crate::framework::container::text;
 use crate::framework::disk::number_of;
+use crate::framework::tool::{failed, said, said_json};
 use crate::framework::{Bundle, Disk, Hook, Machine, RuncContainer, Terminal, eventually};
 
 on_both_hierarchies!(
@@ -30,38 +31,6 @@ on_both_hierarchies!(
 
 /// A request for nothing: the container has a watcher from its start.
 const NOTHING: &str = "devnode:/dev/oci-hotplug-nothing";
-
-/// The tool with this machine's state directory and configuration.
-fn tool(machine: &Machine, words: &[&str]) -> Output {
-    let path = |path: std::path::PathBuf| path.to_str().expect("scratch paths are text").to_owned();
-    let (state_dir, config) = (path(machine.state_dir()), path(machine.config()));
-    let mut all = words.to_vec();
-    all.extend(["--state-dir", &state_dir, "--config", &config]);
-    Hook::operator().run(&all, "")
-}
-
-#[track_caller]
-fn said(machine: &Machine, words: &[&str]) -> String {
-    let output = tool(machine, words);
-    assert!(output.status.success(), "{words:?}: {output:?}");
-    text(&output)
-}
-
-#[track_caller]
-fn said_json(machine: &Machine, words: &[&str]) -> Value {
-    let mut all = words.to_vec();
-    all.push("--json");
-    serde_json::from_str(&said(machine, &all)).expect("--json prints JSON")
-}
-
-/// What the tool says when it fails, with its exit code.
-#[track_caller]
-fn failed(machine: &Machine, words: &[&str], code: i32) -> String {
-    let output = tool(machine, words);
-    assert_eq!(output.status.code(), Some(code), "{words:?}: {output:?}");
-    assert_eq!(text(&output), String::from_utf8_lossy(&output.stderr));
-    text(&output)
-}
 
 fn watched(machine: &Machine) -> Bundle<'_> {
     Bundle::asking(machine, NOTHING)

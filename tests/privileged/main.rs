@@ -31,6 +31,7 @@ mod framework;
 mod announcing;
 mod attach;
 mod engine;
+mod events;
 mod hostile;
 mod lifecycle;
 mod operator;

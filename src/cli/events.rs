@@ -1,0 +1,103 @@
+//! `oci-hotplug events`: what watchers have logged of their containers' devices, read back from the journal or from the
+//! log file.
+
+mod journal;
+mod log_file;
+mod moment;
+
+use std::io::Write;
+use std::time::SystemTime;
+
+use anyhow::Result;
+use clap::Args;
+use serde::Serialize;
+
+use self::moment::Moment;
+use super::{Enrolled, check_access};
+use crate::host::log;
+use crate::host::registry::Registry;
+use crate::model::engine::printable;
+
+/// Which events.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Go on with what happens from now on, until interrupted; what was before comes only with --since.
+    #[arg(long, short)]
+    follow: bool,
+    /// Only what happened after this: so long ago (90s, 15m, 2h, 7d), or a date and time in UTC
+    /// (2026-11-21, "2026-11-21 14:30", 2026-11-21T14:30:00Z).
+    #[arg(long, value_name = "TIME", value_parser = |text: &str| Moment::since(text, SystemTime::now()))]
+    since: Option<Moment>,
+    /// Only of this container: its id, the beginning of it, or its name.
+    #[arg(long, value_name = "ID")]
+    container: Option<String>,
+}
+
+/// One thing that happened to a container's devices.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Happening {
+    time: Moment,
+    container: String,
+    event: String,
+    /// Its path in sysfs; `None` where it is about all devices.
+    device: Option<String>,
+    /// Its path in the container.
+    node: Option<String>,
+    message: String,
+}
+
+/// Where events are shown, and whether somebody still reads.
+type Show<'a> = &'a mut dyn FnMut(Happening) -> Result<()>;
+
+/// Prints the events.
+pub(super) fn run(registry: &Registry, options: &Options, as_json: bool) -> Result<()> {
+    check_access(registry)?;
+    let container = options.container.as_deref().map(|text| {
+        // One that has ended is known by its id alone.
+        let enrolled = Enrolled::search(registry, text).ok().flatten();
+        enrolled.map_or_else(|| text.to_owned(), |enrolled| enrolled.id.to_string())
+    });
+    let mut show = |happening: Happening| {
+        let is_meant = container
+            .as_ref()
+            .is_none_or(|id| happening.container.starts_with(id));
+        let is_new = options.since.is_none_or(|since| happening.time >= since);
+        if is_meant && is_new {
+            print(&happening, as_json)?;
+        }
+        Ok(())
+    };
+    if log::journal_is_there() {
+        journal::read(options.since, options.follow, &mut show)
+    } else {
+        let with_past = !options.follow || options.since.is_some();
+        log_file::read(registry.root(), with_past, options.follow, &mut show)
+    }
+}
+
+fn print(happening: &Happening, as_json: bool) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    if as_json {
+        writeln!(out, "{}", serde_json::to_string(happening)?)?;
+    } else {
+        let id = &happening.container;
+        let short = if id.len() == 64 { &id[..12] } else { id };
+        // The two commonest messages begin with the word that stands before them.
+        let message = happening.message.strip_prefix(&happening.event);
+        writeln!(
+            out,
+            "{}  {}  {:8}  {}",
+            happening.time,
+            printable(short),
+            happening.event,
+            plain(message.unwrap_or(&happening.message).trim())
+        )?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// A message as a terminal may show it: a path in it is a stranger's text.
+fn plain(message: &str) -> String {
+    message.chars().filter(|letter| !letter.is_control()).collect()
+}

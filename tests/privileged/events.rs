@@ -1,0 +1,169 @@
+//! `oci-hotplug events`: what watchers tell is found again, by people and by programs, in the journal and without one.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::framework::tool::{Running, failed, said};
+use crate::framework::{Bundle, Disk, Journald, Machine, RuncContainer, eventually};
+
+on_both_hierarchies!(
+    what_happens_is_read_back_from_the_log_file,
+    the_log_file_is_followed_also_when_it_is_put_aside,
+    what_happens_is_read_back_from_the_journal_and_found_by_its_fields,
+    the_journal_is_followed,
+    a_time_that_is_none_is_a_usage_error,
+);
+
+/// All events of a container, oldest first.
+fn events(machine: &Machine, container: &RuncContainer) -> Vec<Value> {
+    let told = said(machine, &["events", "--json", "--container", &container.id]);
+    let line = |line: &str| serde_json::from_str(line).expect("a line is JSON");
+    told.lines().map(line).collect()
+}
+
+fn names(events: &[Value]) -> Vec<&str> {
+    events
+        .iter()
+        .map(|event| event["event"].as_str().expect("an event has a name"))
+        .collect()
+}
+
+/// A container that gets a partition and loses it, and is refused another.
+fn a_story(machine: &Machine) -> (RuncContainer<'_>, String, String) {
+    let disk = Disk::new(machine);
+    machine.configure(&format!(
+        "[policy]\ndefault = \"anything\"\n[[policy.deny]]\ndevices = [\"devnode:{}\"]\n",
+        disk.partition(2)
+    ));
+    let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node)).start();
+    let (one, two) = (disk.plug(1), disk.partition(2));
+    container.eventually_reads(&one, &disk.content(1));
+    disk.plug(2);
+    eventually("the second partition is refused", || {
+        names(&events(machine, &container)).contains(&"refused")
+    });
+    disk.unplug(1);
+    container.eventually_lacks(&one);
+    eventually("the end of the first is told", || {
+        names(&events(machine, &container)).contains(&"detached")
+    });
+    (container, one, two)
+}
+
+fn is_told_in_full(machine: &Machine) -> RuncContainer<'_> {
+    let (container, one, two) = a_story(machine);
+    let other = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing").start();
+    assert_eq!(
+        events(machine, &other),
+        [Value::Null; 0],
+        "another container has its own events"
+    );
+    let told = events(machine, &container);
+    assert_eq!(names(&told), ["attached", "refused", "detached"], "{told:?}");
+    for (event, node) in told.iter().zip([&one, &two, &one]) {
+        assert_eq!(event["container"], container.id.as_str());
+        assert_eq!(event["node"], node.as_str());
+        let device = event["device"].as_str().expect("a device");
+        let name = node.trim_start_matches("/dev/");
+        assert!(
+            device.starts_with("/sys/devices/") && device.ends_with(name),
+            "{event}"
+        );
+        assert!(
+            event["time"].as_str().is_some_and(|time| time.ends_with('Z')),
+            "{event}"
+        );
+        assert!(
+            event["message"]
+                .as_str()
+                .is_some_and(|message| message.contains(node.as_str())),
+            "{event}"
+        );
+    }
+    let plain = said(machine, &["events", "--since", "1h"]);
+    let first = plain.lines().next().expect("a line");
+    assert!(
+        first.contains(&format!("Z  {}  attached  {one} (b ", container.id)),
+        "{plain}"
+    );
+    assert_eq!(said(machine, &["events", "--since", "2999-01-01"]), "");
+    assert_eq!(said(machine, &["events", "--container", "nobody"]), "");
+    container
+}
+
+fn what_happens_is_read_back_from_the_log_file(machine: &Machine) {
+    let container = is_told_in_full(machine);
+    container.delete();
+    assert_eq!(
+        events(machine, &container).len(),
+        3,
+        "of a container that is gone as well"
+    );
+}
+
+fn the_log_file_is_followed_also_when_it_is_put_aside(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let following = Running::start(machine, &["events", "--follow", "--since", "1h"]);
+    let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node)).start();
+    let one = disk.plug(1);
+    following.eventually_says(&format!("attached  {one} "));
+    let log = machine.state_dir().join("oci-hotplug.log");
+    std::fs::rename(&log, log.with_extension("log.old")).expect("put the log aside");
+    // The watcher that runs has the old one open; the next has the new one.
+    let two = disk.plug(2);
+    following.eventually_says(&format!("attached  {two} "));
+    let other = Bundle::asking(machine, &format!("devnode:{one}")).start();
+    following.eventually_says(&format!("{}  attached  {one} ", other.id));
+    assert_eq!(
+        following.said().matches(&container.id).count(),
+        2,
+        "{}",
+        following.said()
+    );
+}
+
+fn what_happens_is_read_back_from_the_journal_and_found_by_its_fields(machine: &Machine) {
+    let _journald = Journald::start(machine);
+    let container = is_told_in_full(machine);
+    assert_eq!(machine.log(), "", "the journal has it, and nothing else");
+    let found = Command::new("journalctl")
+        .args(["--quiet", "--output=cat", "OCI_HOTPLUG_EVENT=attached"])
+        .arg(format!("OCI_HOTPLUG_CONTAINER={}", container.id))
+        .output()
+        .expect("start journalctl");
+    let found = String::from_utf8_lossy(&found.stdout);
+    assert!(
+        found.lines().count() == 1 && found.starts_with("attached /dev/loop"),
+        "{found}"
+    );
+}
+
+fn the_journal_is_followed(machine: &Machine) {
+    let _journald = Journald::start(machine);
+    let disk = Disk::new(machine);
+    let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node)).start();
+    let following = Running::start(
+        machine,
+        &[
+            "events",
+            "--follow",
+            "--since",
+            "1h",
+            "--container",
+            &container.id,
+        ],
+    );
+    let one = disk.plug(1);
+    following.eventually_says(&format!("attached  {one} "));
+    disk.unplug(1);
+    following.eventually_says(&format!("detached  {one} "));
+}
+
+fn a_time_that_is_none_is_a_usage_error(machine: &Machine) {
+    let message = failed(machine, &["events", "--since", "yesterday"], 2);
+    assert!(
+        message.contains("'yesterday'") && message.contains("write how long ago (90s, 15m, 2h, 7d)"),
+        "{message}"
+    );
+}

@@ -1,0 +1,87 @@
+//! The operator's tool, run as root types it. Must not know what its verbs do.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Output, Stdio};
+
+use serde_json::Value;
+
+use super::container::text;
+use super::eventually::eventually;
+use super::hook::Hook;
+use super::machine::Machine;
+
+/// The tool with this machine's state directory and configuration.
+pub fn tool(machine: &Machine, words: &[&str]) -> Output {
+    let path = |path: PathBuf| path.to_str().expect("scratch paths are text").to_owned();
+    let (state_dir, config) = (path(machine.state_dir()), path(machine.config()));
+    let mut all = words.to_vec();
+    all.extend(["--state-dir", &state_dir, "--config", &config]);
+    Hook::operator().run(&all, "")
+}
+
+/// What the tool says, which must succeed.
+#[track_caller]
+pub fn said(machine: &Machine, words: &[&str]) -> String {
+    let output = tool(machine, words);
+    assert!(output.status.success(), "{words:?}: {output:?}");
+    text(&output)
+}
+
+/// What it says with `--json`.
+#[track_caller]
+pub fn said_json(machine: &Machine, words: &[&str]) -> Value {
+    let mut all = words.to_vec();
+    all.push("--json");
+    serde_json::from_str(&said(machine, &all)).expect("--json prints JSON")
+}
+
+/// What the tool says when it fails, with its exit code.
+#[track_caller]
+pub fn failed(machine: &Machine, words: &[&str], code: i32) -> String {
+    let output = tool(machine, words);
+    assert_eq!(output.status.code(), Some(code), "{words:?}: {output:?}");
+    assert_eq!(text(&output), String::from_utf8_lossy(&output.stderr));
+    text(&output)
+}
+
+/// A verb that goes on until it is dropped.
+pub struct Running {
+    process: Child,
+    output: PathBuf,
+}
+
+impl Running {
+    /// Starts it.
+    pub fn start(machine: &Machine, verb: &[&str]) -> Self {
+        let output = machine.scratch("running.out");
+        let file = File::create(&output).expect("make a file for the tool's output");
+        let mut command = Hook::operator().command();
+        command.args(verb).arg("--state-dir").arg(machine.state_dir());
+        command
+            .arg("--config")
+            .arg(machine.config())
+            .stdin(Stdio::null())
+            .stdout(file);
+        let process = command.spawn().expect("start the tool");
+        Self { process, output }
+    }
+
+    /// Waits until it has said this.
+    #[track_caller]
+    pub fn eventually_says(&self, text: &str) {
+        eventually(&format!("the tool says {text:?}"), || self.said().contains(text));
+    }
+
+    /// What it has said so far.
+    pub fn said(&self) -> String {
+        fs::read_to_string(&self.output).expect("read the tool's output")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

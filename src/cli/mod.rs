@@ -5,6 +5,7 @@ mod cdi;
 mod demo;
 mod docs;
 mod events;
+mod explain;
 mod follow;
 mod inspect;
 mod list;
@@ -95,6 +96,18 @@ enum Verb {
     ///
     /// Examples: oci-hotplug detach lab usb:0403:6001; oci-hotplug detach lab class:probes vendor.com/gpu=0.
     Detach(attach::Detach),
+    /// Why a device is, or is not, in a container, rule by rule, with the cure.
+    ///
+    /// Examples: oci-hotplug explain lab /dev/ttyUSB0; oci-hotplug explain 3f2a /dev/serial/by-id/usb-FTDI_Board-if00;
+    /// oci-hotplug explain lab /sys/bus/usb/devices/1-1.4.
+    Explain {
+        /// The container's id, the beginning of it, or its name.
+        #[arg(value_name = "ID")]
+        id: String,
+        /// The device: its node or a link to it, as the container or the host has it, or its path in sysfs.
+        #[arg(value_name = "DEVICE")]
+        device: PathBuf,
+    },
     /// What was attached, detached, refused and failed, per container.
     ///
     /// From the journal where there is one, where journalctl finds the same by the fields OCI_HOTPLUG_CONTAINER=,
@@ -136,6 +149,9 @@ pub fn main() -> ExitCode {
             Verb::Tree(options) => tree::run(&registry, options, command.common.json),
             Verb::Attach(arguments) => attach::attach(&arguments, &config, &registry, command.common.json),
             Verb::Detach(arguments) => attach::detach(&arguments, &registry, command.common.json),
+            Verb::Explain { id, device } => {
+                explain::run(&registry, &config, &id, &device, command.common.json)
+            }
             Verb::Events(options) => events::run(&registry, &options, command.common.json),
             Verb::Cdi(arguments) => cdi::run(&arguments, &config, command.common.json),
             Verb::GenerateDocs { dir } => docs::run(&dir),

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::container::ContainerFacts;
 use crate::model::asked::Asked;
 use crate::model::attachment::Attachments;
+use crate::model::device::SysPath;
 use crate::model::symlink::SymlinkRule;
 
 /// The socket's name in the container's directory.
@@ -85,6 +86,9 @@ pub struct Status {
 pub struct Problem {
     /// The path inside the container.
     pub path: PathBuf,
+    /// The device, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<SysPath>,
     /// Why.
     pub reason: String,
 }

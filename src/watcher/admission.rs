@@ -97,7 +97,11 @@ impl Gate {
     pub fn problems(&self) -> impl Iterator<Item = Problem> + '_ {
         let of = |path: &Path, reason: &Option<String>| {
             let path = path.to_owned();
-            reason.clone().map(|reason| Problem { path, reason })
+            reason.clone().map(|reason| Problem {
+                path,
+                device: None,
+                reason,
+            })
         };
         of(Path::new("/dev"), &self.host_problem)
             .into_iter()
@@ -244,10 +248,12 @@ impl Watcher {
     pub(super) fn admission_problems(&self) -> Vec<Problem> {
         let refused = self.last_plan.refused.iter().map(|refusal| Problem {
             path: refusal.path.clone(),
+            device: Some(refusal.syspath.clone()),
             reason: format!("device request {:?}: {}", refusal.request, refusal.denial),
         });
         let waiting = self.last_plan.waiting.iter().map(|waiting| Problem {
             path: waiting.path.clone(),
+            device: Some(waiting.syspath.clone()),
             reason: format!(
                 "{}{}: it comes when that lets go",
                 waiting.reason,

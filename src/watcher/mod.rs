@@ -59,6 +59,8 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 /// A step that failed, and when to try again.
 #[derive(Debug, Clone)]
 struct Setback {
+    /// Whose node or link it is about.
+    device: Option<SysPath>,
     reason: String,
     attempts: u32,
     retry_at: Instant,
@@ -292,7 +294,7 @@ impl Watcher {
                 Some(path) => {
                     let device = plan.steps.iter().find_map(|step| device_of(step, &path));
                     let inside = before.get(&path).map(|attachment| &attachment.device.syspath);
-                    self.note_setback(path, failure.reason, device.or(inside));
+                    self.note_setback(path, failure.reason, device.or(inside).cloned());
                 }
                 None => access_problem = Some(failure.reason),
             }
@@ -300,17 +302,18 @@ impl Watcher {
         self.note_access_problem(access_problem);
     }
 
-    fn note_setback(&mut self, path: PathBuf, reason: String, device: Option<&SysPath>) {
+    fn note_setback(&mut self, path: PathBuf, reason: String, device: Option<SysPath>) {
         let before = self.setbacks.get(&path);
         let attempts = before.map_or(1, |setback| setback.attempts + 1);
         if before.is_none_or(|setback| setback.reason != reason) {
-            let device = device.map_or("", SysPath::as_str);
+            let device = device.as_ref().map_or("", SysPath::as_str);
             self.tell(event::FAILED, device, &path, &reason);
         }
         let pause = Duration::from_secs(1 << attempts.min(6)).min(RETRY_MAX);
         self.setbacks.insert(
             path,
             Setback {
+                device,
                 reason,
                 attempts,
                 retry_at: Instant::now() + pause,
@@ -464,18 +467,22 @@ impl Watcher {
     fn status(&self) -> Status {
         let setbacks = self.setbacks.iter().map(|(path, setback)| Problem {
             path: path.clone(),
+            device: setback.device.clone(),
             reason: setback.reason.clone(),
         });
         let conflicts = self.last_plan.conflicts.iter().map(|conflict| Problem {
             path: conflict.path.clone(),
+            device: Some(conflict.syspath.clone()),
             reason: format!("{} wants it, and {} has it", conflict.syspath, conflict.holder),
         });
         let pending = self.last_plan.pending.iter().map(|syspath| Problem {
             path: syspath.as_path().to_owned(),
+            device: Some(syspath.clone()),
             reason: "waiting for udevd to finish with it".into(),
         });
         let access = self.access_problem.iter().map(|reason| Problem {
             path: PathBuf::from("/dev"),
+            device: None,
             reason: reason.clone(),
         });
         Status {

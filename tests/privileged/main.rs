@@ -32,6 +32,7 @@ mod announcing;
 mod attach;
 mod engine;
 mod events;
+mod explain;
 mod hostile;
 mod lifecycle;
 mod operator;

@@ -1,0 +1,340 @@
+//! `oci-hotplug explain`: rule by rule, why a device is or is not in a container.
+//!
+//! What a request selects and what the policy says comes from the functions that the watcher itself decides with; what
+//! only the watcher knows (leases, places that are taken, what failed) from the watcher.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use serde_json::json;
+
+use super::Enrolled;
+use crate::host::config::Config;
+use crate::host::control::{Problem, Status};
+use crate::host::host_use;
+use crate::host::monitor::DeviceMonitor;
+use crate::host::registry::{Record, Registry};
+use crate::model::asked::Asked;
+use crate::model::attachment::{Attachment, Maker};
+use crate::model::device::Device;
+use crate::model::inventory::Inventory;
+use crate::model::policy::{AllowedBy, HostUse, Policy, Situation, Verdict, blocks_that_decide};
+use crate::model::reconcile::place_of;
+use crate::model::request::Request;
+use crate::model::wanted::Wanted;
+
+/// One rule that a device must pass to be inside for a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Rule {
+    /// `selected`, `only`, `policy`, `watcher`.
+    rule: &'static str,
+    /// Whether the device passes it.
+    holds: bool,
+    /// Why.
+    reason: String,
+}
+
+/// What becomes of a device for one request: all rules up to the first that it does not pass.
+#[derive(Debug, Serialize)]
+struct Explained {
+    request: String,
+    called: String,
+    rules: Vec<Rule>,
+}
+
+/// All that the rules look at.
+struct Facts<'a> {
+    device: &'a Device,
+    inventory: &'a Inventory,
+    policy: &'a Policy,
+    host_use: &'a HostUse,
+    record: &'a Record,
+    status: &'a Status,
+}
+
+/// Prints the explanation.
+pub(super) fn run(registry: &Registry, config: &Config, id: &str, path: &Path, as_json: bool) -> Result<()> {
+    let container = Enrolled::find(registry, id)?;
+    let (Some(record), Some(status)) = (&container.record, &container.status) else {
+        bail!(
+            "container {} has no watcher that could tell (`oci-hotplug recover` starts it again)",
+            container.id
+        );
+    };
+    let policy = config.policy()?;
+    let inventory = look(status, &policy, path)?;
+    let device = find(path, status, &inventory)?;
+    let host_use = host_use::read(&blocks_that_decide(device, &inventory))?;
+    let facts = Facts {
+        device,
+        inventory: &inventory,
+        policy: &policy,
+        host_use: &host_use,
+        record,
+        status,
+    };
+    let explained: Vec<Explained> = status.asked.iter().map(|asked| facts.explain(asked)).collect();
+    let inside = facts.inside();
+    let verdict = facts.verdict(&explained);
+    let mut out = std::io::stdout().lock();
+    if as_json {
+        let whole = json!({
+            "id": container.id,
+            "device": device.syspath,
+            "node": device.node.as_ref().map(|node| &node.path),
+            "number": device.node.as_ref().map(|node| node.num.to_string()),
+            "inside": inside.iter().map(|(path, _)| path).collect::<Vec<_>>(),
+            "requests": explained,
+            "verdict": verdict,
+        });
+        writeln!(out, "{}", serde_json::to_string_pretty(&whole)?)?;
+        return Ok(());
+    }
+    match &device.node {
+        Some(node) => writeln!(out, "{}  {}  {}", node.path.display(), node.num, device.syspath)?,
+        None => writeln!(out, "{}", device.syspath)?,
+    }
+    for request in &explained {
+        writeln!(out, "\n{}", request.called)?;
+        for rule in &request.rules {
+            let holds = if rule.holds { "yes" } else { "no" };
+            writeln!(out, "  {holds:3}  {:8}  {}", rule.rule, rule.reason)?;
+        }
+    }
+    writeln!(out, "\n{verdict}")?;
+    Ok(())
+}
+
+/// All devices, with all that requests and rules look at.
+fn look(status: &Status, policy: &Policy, path: &Path) -> Result<Inventory> {
+    let mut requests: Vec<Request> = status.asked.iter().map(|asked| asked.request.clone()).collect();
+    // So that a node that only the host's /dev knows, and not sysfs, is among the devices as well.
+    requests.extend(format!("node:{}", path.display()).parse().ok());
+    let mut wanted = Wanted::of(&requests, &[]);
+    wanted.merge(&Wanted::of_policy(policy.selectors()));
+    wanted.udev = true;
+    let monitor = DeviceMonitor::open(wanted, 0).context("listing the host's devices")?;
+    Ok(Inventory::new(
+        monitor.enumerate().context("listing the host's devices")?,
+    ))
+}
+
+/// The device that is meant: by a path inside first, then by the host's.
+fn find<'a>(path: &Path, status: &Status, inventory: &'a Inventory) -> Result<&'a Device> {
+    let inside = status
+        .attached
+        .iter()
+        .find(|(node, attachment)| *node == path || attachment.links.contains_key(path));
+    let inside = inside.and_then(|(_, attachment)| inventory.get(&attachment.device.syspath));
+    let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let is_it = |device: &&Device| {
+        device.syspath.as_path() == real || device.node.as_ref().is_some_and(|node| node.path == real)
+    };
+    // sysfs's own device before one that was made of a node.
+    let on_host = || {
+        inventory
+            .iter()
+            .filter(is_it)
+            .min_by_key(|device| inventory.real(device).syspath != device.syspath)
+    };
+    inside.or_else(on_host).with_context(|| {
+        format!(
+            "no device has the node, link or sysfs path {} now (plug it in; `oci-hotplug tree` shows what there is)",
+            path.display()
+        )
+    })
+}
+
+impl Facts<'_> {
+    fn inside(&self) -> Vec<(&Path, &Attachment)> {
+        let attached = self.status.attached.iter();
+        attached
+            .filter(|(_, attachment)| attachment.device.syspath == self.device.syspath)
+            .map(|(path, attachment)| (path.as_path(), attachment))
+            .collect()
+    }
+
+    fn explain(&self, asked: &Asked) -> Explained {
+        let mut rules = Vec::new();
+        for rule in [Self::selected, Self::only, Self::policy, Self::watcher] {
+            let Some(judged) = rule(self, asked) else { continue };
+            let holds = judged.holds;
+            rules.push(judged);
+            if !holds {
+                break;
+            }
+        }
+        Explained {
+            request: asked.request.to_string(),
+            called: asked.called(),
+            rules,
+        }
+    }
+
+    fn selected(&self, asked: &Asked) -> Option<Rule> {
+        let root = asked
+            .roots
+            .iter()
+            .find(|root| self.device.syspath.is_at_or_below(root));
+        let reason = match root {
+            Some(root) if *root == self.device.syspath => "it is what is asked for".to_owned(),
+            Some(root) => format!("it is below {root}, which is asked for"),
+            None => self.why_not_selected(&asked.request),
+        };
+        Some(Rule {
+            rule: "selected",
+            holds: root.is_some(),
+            reason,
+        })
+    }
+
+    /// The terms that are not true of the one device, of this and those above it, that comes nearest.
+    fn why_not_selected(&self, request: &Request) -> String {
+        let above = self.inventory.ancestors(&self.device.syspath);
+        let failing = |device: &Device| -> Vec<String> {
+            let terms = request.selector.terms().iter();
+            terms
+                .filter(|term| term.selector.matches(device) == term.negated)
+                .map(ToString::to_string)
+                .collect()
+        };
+        let nearest = std::iter::once(self.device)
+            .chain(above)
+            .map(|device| (failing(device), device))
+            .min_by_key(|(failing, _)| failing.len());
+        match nearest {
+            Some((failing, device)) if failing.is_empty() => {
+                format!(
+                    "{} is true of {}, but what it stands for is elsewhere",
+                    request.selector, device.syspath
+                )
+            }
+            Some((failing, device)) if failing.len() < request.selector.terms().len() => {
+                format!("of {} {} is not true", device.syspath, failing.join(" and "))
+            }
+            _ => "it is not true of the device, nor of anything above it".to_owned(),
+        }
+    }
+
+    fn only(&self, asked: &Asked) -> Option<Rule> {
+        let options = &asked.request.options;
+        if options.only.is_empty() {
+            return None;
+        }
+        let holds = options.admits(self.device);
+        let word = if holds {
+            "lets it in"
+        } else {
+            "keeps it out: none of it is true of the device"
+        };
+        Some(Rule {
+            rule: "only",
+            holds,
+            reason: format!("only= {word}"),
+        })
+    }
+
+    fn policy(&self, asked: &Asked) -> Option<Rule> {
+        let situation = Situation {
+            circumstances: &self.record.circumstances,
+            inventory: self.inventory,
+            host_use: self.host_use,
+        };
+        let (holds, reason) = match self.policy.judge(asked, self.device, &situation) {
+            Verdict::Allowed(AllowedBy::Administrator) => (true, "the administrator asks for it".to_owned()),
+            Verdict::Allowed(AllowedBy::Rule(place)) => (true, format!("allowed by {place}")),
+            Verdict::Allowed(AllowedBy::Fallback(fallback)) => {
+                (true, format!("allowed by default = \"{}\"", fallback.as_str()))
+            }
+            Verdict::Denied(denial) => (false, denial.to_string()),
+            Verdict::Undecided(whose) => (false, format!("udevd has yet to speak of {whose}")),
+        };
+        Some(Rule {
+            rule: "policy",
+            holds,
+            reason,
+        })
+    }
+
+    /// What only the watcher knows.
+    fn watcher(&self, asked: &Asked) -> Option<Rule> {
+        let path = place_of(asked, self.device);
+        let problem = self
+            .status
+            .problems
+            .iter()
+            .find(|problem| self.is_its(problem, &path));
+        let here = self.inside().into_iter().find(|(place, _)| *place == path);
+        let (holds, reason) = match (here, problem) {
+            (Some((path, attachment)), _) => (true, described(path, attachment)),
+            (None, Some(problem)) => (false, format!("{}: {}", problem.path.display(), problem.reason)),
+            (None, None) if self.device.node.is_none() => (
+                false,
+                "it has no node of its own; what is below it may have".to_owned(),
+            ),
+            (None, None) => (
+                false,
+                format!(
+                    "{} is not inside yet, and the watcher names no reason: ask again",
+                    path.display()
+                ),
+            ),
+        };
+        Some(Rule {
+            rule: "watcher",
+            holds,
+            reason,
+        })
+    }
+
+    fn is_its(&self, problem: &Problem, path: &Path) -> bool {
+        match &problem.device {
+            Some(device) => *device == self.device.syspath,
+            // What is wrong with the access of all.
+            None => problem.path == path || problem.path == Path::new("/dev"),
+        }
+    }
+
+    fn verdict(&self, explained: &[Explained]) -> String {
+        let id = &self.record.container.id;
+        if let Some((path, attachment)) = self.inside().into_iter().next() {
+            return format!("It is in container {id}: {}", described(path, attachment));
+        }
+        // The request that came farthest is the one that somebody wonders about.
+        let farthest = explained.iter().max_by_key(|explained| explained.rules.len());
+        let last = farthest.and_then(|explained| explained.rules.last());
+        match last.filter(|rule| rule.rule != "selected") {
+            Some(rule) => format!("It is not in container {id}: {}", rule.reason),
+            None => {
+                let cure = match &self.device.node {
+                    Some(node) => format!(
+                        " (`oci-hotplug attach {id} devnode:{}` does)",
+                        node.path.display()
+                    ),
+                    None => String::new(),
+                };
+                format!("It is not in container {id}: no request asks for it{cure}")
+            }
+        }
+    }
+}
+
+fn described(path: &Path, attachment: &Attachment) -> String {
+    let made = match attachment.node_maker {
+        Maker::Us => "",
+        Maker::Other => ", by a node of the engine or the image",
+    };
+    let links: Vec<String> = attachment
+        .links
+        .keys()
+        .map(|link| format!(", link {}", link.display()))
+        .collect();
+    format!(
+        "{} with access {}{made}{}",
+        path.display(),
+        attachment.access,
+        links.concat()
+    )
+}

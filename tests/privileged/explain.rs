@@ -1,0 +1,150 @@
+//! `oci-hotplug explain`: for each rule that keeps a device out, and for one that is inside, the reason and the cure.
+
+use crate::framework::container::text;
+use crate::framework::tool::{failed, said, said_json, tool};
+use crate::framework::{Bundle, Disk, Machine, eventually};
+
+on_both_hierarchies!(
+    a_device_that_is_inside_is_explained_by_its_request,
+    a_device_that_no_request_selects_is_explained_with_the_cure,
+    only_and_the_policy_are_explained,
+    a_lease_is_explained_with_its_holder,
+    a_place_that_is_taken_is_explained,
+    what_is_not_there_can_t_be_explained,
+);
+
+fn a_device_that_is_inside_is_explained_by_its_request(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    let request = format!("devnode:{node};access=rw;link=/dev/board");
+    let container = Bundle::asking(machine, &request).start();
+    let of_node = said(machine, &["explain", &container.id, &node]);
+    let lines: Vec<&str> = of_node.lines().collect();
+    assert!(lines[0].starts_with(&format!("{node}  b ")), "{of_node}");
+    assert_eq!(
+        lines[2..],
+        [
+            request.as_str(),
+            "  yes  selected  it is what is asked for",
+            "  yes  policy    allowed by default = \"anything\"",
+            &format!("  yes  watcher   {node} with access rw, link /dev/board"),
+            "",
+            &format!(
+                "It is in container {}: {node} with access rw, link /dev/board",
+                container.id
+            ),
+        ],
+        "{of_node}"
+    );
+    // The same by the link inside, and by its path in sysfs.
+    assert_eq!(said(machine, &["explain", &container.id, "/dev/board"]), of_node);
+    let syspath = said_json(machine, &["explain", &container.id, &node])["device"].clone();
+    let syspath = syspath.as_str().expect("a path");
+    assert_eq!(said(machine, &["explain", &container.id, syspath]), of_node);
+}
+
+fn a_device_that_no_request_selects_is_explained_with_the_cure(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let (one, two) = (disk.plug(1), disk.plug(2));
+    let container = Bundle::asking(machine, &format!("devnode:{one}&subsystem:block,usb:0403:6001")).start();
+    let told = said(machine, &["explain", &container.id, &two]);
+    assert!(told.contains(&format!(" devnode:{one} is not true\n")), "{told}");
+    assert!(
+        told.contains(
+            "usb:0403:6001\n  no   selected  it is not true of the device, nor of anything above it\n"
+        ),
+        "{told}"
+    );
+    let id = &container.id;
+    let verdict = format!(
+        "It is not in container {id}: no request asks for it (`oci-hotplug attach {id} devnode:{two}` does)"
+    );
+    assert_eq!(told.lines().last(), Some(verdict.as_str()));
+    // The cure cures.
+    said(machine, &["attach", id, &format!("devnode:{two}")]);
+    let told = said(machine, &["explain", id, &two]);
+    assert!(
+        told.ends_with(&format!("It is in container {id}: {two} with access rwm\n")),
+        "{told}"
+    );
+}
+
+fn only_and_the_policy_are_explained(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let (one, two, three) = (disk.plug(1), disk.plug(2), disk.plug(3));
+    machine.configure(&format!(
+        "[policy]\ndefault = \"anything\"\n[[policy.deny]]\ndevices = [\"devnode:{two}\"]\nreason = \"it is the lab's\"\n"
+    ));
+    let request = format!("glob:{}p*;only=glob:{one};only=glob:{two}", disk.node);
+    let container = Bundle::asking(machine, &request).start();
+    let last = |node: &str| {
+        let told = said(machine, &["explain", &container.id, node]);
+        told.lines().last().unwrap_or_default().to_owned()
+    };
+    assert!(last(&one).starts_with("It is in container"));
+    assert!(
+        last(&two).contains("[[policy.deny]] at") && last(&two).contains("it is the lab's"),
+        "{}",
+        last(&two)
+    );
+    assert!(last(&three).contains("only= keeps it out"), "{}", last(&three));
+}
+
+fn a_lease_is_explained_with_its_holder(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    let holder = Bundle::asking(machine, &format!("devnode:{node};exclusive")).start();
+    let container = Bundle::asking(machine, &format!("devnode:{node}")).start();
+    let told = said(machine, &["explain", &container.id, &node]);
+    assert!(
+        told.contains(&format!(
+            "no   watcher   {node}: another container has it exclusively (container {})",
+            holder.id
+        )),
+        "{told}"
+    );
+    holder.delete();
+    container.eventually_reads(&node, &disk.content(1));
+    eventually("it is explained as inside", || {
+        said(machine, &["explain", &container.id, &node]).contains("It is in container")
+    });
+}
+
+fn a_place_that_is_taken_is_explained(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let (one, two) = (disk.plug(1), disk.plug(2));
+    let container = Bundle::asking(machine, &format!("devnode:{one};path=/dev/board")).start();
+    let request = format!("devnode:{two};path=/dev/board");
+    let output = tool(machine, &["attach", &container.id, &request]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(
+        text(&output).contains("not inside yet: /dev/board: "),
+        "{output:?}"
+    );
+    let told = said_json(machine, &["explain", &container.id, &two]);
+    let rule = &told["requests"][1]["rules"][2];
+    assert_eq!(
+        (&rule["rule"], &rule["holds"]),
+        (&"watcher".into(), &false.into()),
+        "{told}"
+    );
+    assert!(
+        rule["reason"]
+            .as_str()
+            .is_some_and(|reason| reason.contains("has it")),
+        "{told}"
+    );
+    assert_eq!(told["inside"], serde_json::json!([]));
+}
+
+fn what_is_not_there_can_t_be_explained(machine: &Machine) {
+    let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing").start();
+    assert_eq!(
+        failed(
+            machine,
+            &["explain", &container.id, "/dev/oci-hotplug-nothing"],
+            1
+        ),
+        "oci-hotplug: no device has the node, link or sysfs path /dev/oci-hotplug-nothing now (plug it in; `oci-hotplug tree` shows what there is)\n"
+    );
+}

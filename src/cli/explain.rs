@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::Enrolled;
+use super::placed::for_request;
 use crate::host::config::Config;
 use crate::host::control::{Problem, Status};
 use crate::host::host_use;
@@ -21,7 +22,6 @@ use crate::model::attachment::{Attachment, Maker};
 use crate::model::device::Device;
 use crate::model::inventory::Inventory;
 use crate::model::policy::{AllowedBy, HostUse, Policy, Situation, Verdict, blocks_that_decide};
-use crate::model::reconcile::place_of;
 use crate::model::request::Request;
 use crate::model::wanted::Wanted;
 
@@ -260,13 +260,9 @@ impl Facts<'_> {
 
     /// What only the watcher knows.
     fn watcher(&self, asked: &Asked) -> Option<Rule> {
-        let path = place_of(asked, self.device);
-        let problem = self
-            .status
-            .problems
-            .iter()
-            .find(|problem| self.is_its(problem, &path));
-        let here = self.inside().into_iter().find(|(place, _)| *place == path);
+        let problem = self.status.problems.iter().find(|problem| self.is_its(problem));
+        let is_it = |(_, attachment): &(&Path, &Attachment)| attachment.device.syspath == self.device.syspath;
+        let here = for_request(asked, self.status).into_iter().find(is_it);
         let (holds, reason) = match (here, problem) {
             (Some((path, attachment)), _) => (true, described(path, attachment)),
             (None, Some(problem)) => (false, format!("{}: {}", problem.path.display(), problem.reason)),
@@ -276,10 +272,7 @@ impl Facts<'_> {
             ),
             (None, None) => (
                 false,
-                format!(
-                    "{} is not inside yet, and the watcher names no reason: ask again",
-                    path.display()
-                ),
+                "it is not inside yet, and the watcher names no reason: ask again".to_owned(),
             ),
         };
         Some(Rule {
@@ -289,11 +282,11 @@ impl Facts<'_> {
         })
     }
 
-    fn is_its(&self, problem: &Problem, path: &Path) -> bool {
+    fn is_its(&self, problem: &Problem) -> bool {
         match &problem.device {
             Some(device) => *device == self.device.syspath,
             // What is wrong with the access of all.
-            None => problem.path == path || problem.path == Path::new("/dev"),
+            None => problem.path == Path::new("/dev"),
         }
     }
 

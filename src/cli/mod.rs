@@ -1,4 +1,5 @@
-//! `oci-hotplug`, the operator's tool: one file per verb. Asks watchers and reads records; changes nothing itself.
+//! `oci-hotplug`, the operator's tool: one file per verb. Asks watchers and reads records; changes nothing
+//! inside a container itself (`attach` enrolls one that nobody watches, and starts its watcher).
 
 mod attach;
 mod cdi;
@@ -10,6 +11,7 @@ mod follow;
 mod inspect;
 mod list;
 mod matching;
+mod placed;
 mod table;
 mod tree;
 

@@ -478,7 +478,7 @@ fn named<'a>(group: &[Claim<'a>], inside: &Attachments) -> Option<&'a Device> {
 }
 
 /// Where the node of a device goes for a request.
-pub fn place_of(asked: &Asked, device: &Device) -> PathBuf {
+fn place_of(asked: &Asked, device: &Device) -> PathBuf {
     let own = || {
         device
             .node
@@ -621,5 +621,32 @@ fn plan_additions(
         if wish.device.seen == Seen::Udev && told != Some(wish.device.seqnum) {
             steps.push(Step::Announce { path: path.clone() });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::asked::Origin;
+
+    #[test]
+    fn requests_are_removed_by_what_they_are_and_who_made_them() {
+        let asked = |text: &str, origin| Asked::new(origin, text.parse().unwrap());
+        let all = [
+            asked("usb:0403", Origin::Annotation),
+            asked("usb:1050", Origin::Annotation),
+            asked("usb:0403", Origin::Administrator),
+        ];
+        let mut reconciler = Reconciler::new(all.to_vec(), Vec::new(), ProcessUser::default());
+        let mut found = all[2].clone();
+        found.roots.extend([SysPath::new("/sys/devices/a")]);
+        assert_eq!(reconciler.remove(&[found]), 2, "with the roots that it has now");
+        assert_eq!(
+            reconciler.remove(&[all[2].clone()]),
+            2,
+            "nothing goes: as many as there are"
+        );
+        assert_eq!(reconciler.remove(&[all[0].clone()]), 0);
+        assert_eq!(reconciler.asked(), [all[1].clone()]);
     }
 }

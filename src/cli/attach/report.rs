@@ -1,38 +1,19 @@
 //! What came of `attach` and `detach`.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 use super::target::Target;
 use super::wishes::Wishes;
+use crate::cli::placed::for_request;
 use crate::host::control::{Problem, Status};
 use crate::model::asked::Asked;
 use crate::model::attachment::Attachment;
-use crate::model::reconcile::place_of;
 
-/// Whether it is for this request that a device is inside.
-fn is_for(asked: &Asked, path: &PathBuf, attachment: &Attachment) -> bool {
-    let device = &attachment.device;
-    asked.roots.iter().any(|root| device.syspath.is_at_or_below(root))
-        && asked.request.options.admits(device)
-        && place_of(asked, device) == *path
-}
-
-/// What is inside for one request.
-fn of_request<'s>(
-    asked: &'s Asked,
-    status: &'s Status,
-) -> impl Iterator<Item = (&'s PathBuf, &'s Attachment)> {
-    status
-        .attached
-        .iter()
-        .filter(move |(path, attachment)| is_for(asked, path, attachment))
-}
-
-fn to_json(path: &PathBuf, attachment: &Attachment) -> Value {
+fn to_json(path: &Path, attachment: &Attachment) -> Value {
     json!({
         "path": path,
         "number": attachment.node.num.to_string(),
@@ -65,7 +46,8 @@ pub(super) fn attached(
         let requests: Vec<Value> = asked
             .iter()
             .map(|asked| {
-                let nodes: Vec<Value> = of_request(asked, status)
+                let nodes: Vec<Value> = for_request(asked, status)
+                    .into_iter()
                     .map(|(path, attachment)| to_json(path, attachment))
                     .collect();
                 json!({
@@ -90,7 +72,7 @@ pub(super) fn attached(
             )?;
         }
     }
-    let is_empty = |asked: &&&Asked| !asked.roots.is_empty() && of_request(asked, status).next().is_none();
+    let is_empty = |asked: &&&Asked| !asked.roots.is_empty() && for_request(asked, status).is_empty();
     if problems.is_empty() || !asked.iter().any(|asked| is_empty(&asked)) {
         return Ok(());
     }
@@ -112,7 +94,7 @@ fn write_request(out: &mut impl Write, asked: &Asked, status: &Status) -> std::i
     if asked.roots.is_empty() {
         writeln!(out, "  no such device is present: it comes when it is plugged in")?;
     }
-    for (path, attachment) in of_request(asked, status) {
+    for (path, attachment) in for_request(asked, status) {
         writeln!(
             out,
             "  {}  {}  access {}",
@@ -144,15 +126,15 @@ pub(super) fn detached(
         .filter(|asked| gone.contains(&asked.without_roots()))
         .collect();
     let inside = |asked: &Asked| -> Vec<(PathBuf, Option<String>)> {
-        of_request(asked, before)
+        for_request(asked, before)
+            .into_iter()
             .map(|(path, attachment)| {
-                let still = after
-                    .attached
-                    .get(path)
-                    .is_some_and(|now| now.device.syspath == attachment.device.syspath);
-                let holder = after.asked.iter().find(|asked| is_for(asked, path, attachment));
+                let now = after.attached.get(path);
+                let still = now.is_some_and(|now| now.device.syspath == attachment.device.syspath);
+                let is_for = |asked: &&Asked| for_request(asked, after).iter().any(|(node, _)| *node == path);
+                let holder = after.asked.iter().find(is_for);
                 let stays = still.then(|| holder.map_or_else(String::new, Asked::called));
-                (path.clone(), stays)
+                (path.to_owned(), stays)
             })
             .collect()
     };

@@ -1,0 +1,134 @@
+//! Which of the nodes inside are there for one request: the watcher's own plan for that request alone, carried out by
+//! nobody.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::host::control::Status;
+use crate::model::asked::Asked;
+use crate::model::attachment::Attachment;
+use crate::model::grants::GrantSet;
+use crate::model::inventory::Inventory;
+use crate::model::reconcile::{Reconciler, Step, admit_all};
+
+/// The nodes that stay, or would be put there, if this were all that the container asks for.
+pub(super) fn for_request<'s>(asked: &Asked, status: &'s Status) -> Vec<(&'s Path, &'s Attachment)> {
+    let devices = status
+        .attached
+        .iter()
+        .map(|(_, attachment)| attachment.device.clone());
+    let reconciler = Reconciler::new(vec![asked.clone()], Vec::new(), status.container.user);
+    let plan = reconciler.plan(
+        &Inventory::new(devices),
+        &status.attached,
+        &GrantSet::new(),
+        &Default::default(),
+        &admit_all,
+    );
+    let (mut going, mut coming) = (BTreeSet::<PathBuf>::new(), BTreeSet::<PathBuf>::new());
+    for step in plan.steps {
+        match step {
+            Step::RemoveNode { path } => going.extend([path]),
+            // Another request for the same node may have said first what it looks like.
+            Step::AddNode { path, attachment } => {
+                let there = status.attached.get(&path);
+                if there.is_some_and(|there| there.device.syspath == attachment.device.syspath) {
+                    coming.extend([path]);
+                }
+            }
+            _ => {}
+        }
+    }
+    let stays = |path: &PathBuf| !going.contains(path) || coming.contains(path);
+    let nodes = status.attached.iter().filter(|(path, _)| stays(path));
+    nodes
+        .map(|(path, attachment)| (path.as_path(), attachment))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::container::ContainerFacts;
+    use crate::model::asked::Origin;
+    use crate::model::attachment::Attachments;
+    use crate::model::device::{DevKind, DevNode, DevNum, Device, Seen, SysPath};
+
+    fn device(name: &str, minor: u32) -> Device {
+        let mut device = Device::new(SysPath::new(format!("/sys/devices/{name}")));
+        device.seen = Seen::Udev;
+        device.node = Some(DevNode {
+            path: PathBuf::from(format!("/dev/{name}")),
+            num: DevNum {
+                kind: DevKind::Char,
+                major: 9,
+                minor,
+            },
+        });
+        device
+    }
+
+    fn asked(text: &str) -> Asked {
+        let mut asked = Asked::new(Origin::Annotation, text.parse().unwrap());
+        asked.roots.extend([SysPath::new("/sys/devices/a")]);
+        asked
+    }
+
+    /// What is inside once all of these are served.
+    fn status(all: &[Asked]) -> Status {
+        let inventory = Inventory::new([device("a", 1), device("b", 2)]);
+        let reconciler = Reconciler::new(all.to_vec(), Vec::new(), Default::default());
+        let none = Attachments::default();
+        let plan = reconciler.plan(
+            &inventory,
+            &none,
+            &GrantSet::new(),
+            &Default::default(),
+            &admit_all,
+        );
+        let mut attached = Attachments::default();
+        for step in plan.steps {
+            if let Step::AddNode { path, attachment } = step {
+                attached.insert(path, *attachment);
+            }
+        }
+        Status {
+            watcher: 1,
+            container: ContainerFacts {
+                id: "c".into(),
+                pid: 1,
+                start_time: 1,
+                bundle: "/b".into(),
+                rootfs: "/".into(),
+                cgroups_path: None,
+                user: Default::default(),
+            },
+            asked: all.to_vec(),
+            attached,
+            problems: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn each_request_has_the_nodes_that_it_is_served_with() {
+        let (own, elsewhere) = (asked("devnode:/dev/a"), asked("devnode:/dev/a;path=/dev/board"));
+        let mut other = asked("devnode:/dev/b");
+        other.roots = [SysPath::new("/sys/devices/b")].into();
+        let twice = asked("devnode:/dev/a;mode=0600");
+        let status = status(&[own.clone(), elsewhere.clone(), other.clone(), twice.clone()]);
+        let paths = |asked: &Asked| -> Vec<&Path> {
+            for_request(asked, &status)
+                .into_iter()
+                .map(|(path, _)| path)
+                .collect()
+        };
+        assert_eq!(paths(&own), [Path::new("/dev/a")]);
+        assert_eq!(paths(&elsewhere), [Path::new("/dev/board")]);
+        assert_eq!(paths(&other), [Path::new("/dev/b")]);
+        assert_eq!(
+            paths(&twice),
+            [Path::new("/dev/a")],
+            "shared with another request"
+        );
+    }
+}

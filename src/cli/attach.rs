@@ -10,12 +10,11 @@ mod target;
 mod wishes;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::Args;
 
-use self::target::Target;
+use self::target::{PATIENCE, Target};
 use self::wishes::Wishes;
 use super::Refused;
 use crate::cdi::directories::{DEFAULT_DIRECTORIES, Specs};
@@ -88,7 +87,7 @@ pub(super) fn attach(arguments: &Attach, config: &Config, registry: &Registry, a
     match target.add(registry, config, &wishes)? {
         Answer::Done => {}
         refusal => {
-            withdraw(&target, registry, config, &wishes, before.as_ref());
+            withdraw(&target, registry, &wishes, before.as_ref());
             return Err(match refusal {
                 Answer::Refused(reason) => Refused(reason).into(),
                 Answer::Failed(reason) => anyhow::anyhow!("{reason} (nothing was attached)"),
@@ -106,13 +105,13 @@ pub(super) fn attach(arguments: &Attach, config: &Config, registry: &Registry, a
 }
 
 /// Takes what was just added and can't be had out of the record again.
-fn withdraw(target: &Target, registry: &Registry, config: &Config, wishes: &Wishes, before: Option<&Status>) {
+fn withdraw(target: &Target, registry: &Registry, wishes: &Wishes, before: Option<&Status>) {
     let had = |asked: &&Asked| {
         before.is_some_and(|before| before.asked.iter().any(|old| old.without_roots() == **asked))
     };
     let new: Vec<Asked> = wishes.asked.iter().filter(|asked| !had(asked)).cloned().collect();
     // A watcher that was started for this has ended, and taken everything back, by itself.
-    let _ = target.ask(registry, &remove(target, new), config.prestart_timeout);
+    let _ = target.ask(registry, &remove(target, new), PATIENCE);
 }
 
 fn remove(target: &Target, asked: Vec<Asked>) -> Question {
@@ -130,13 +129,10 @@ pub(super) fn detach(arguments: &Detach, registry: &Registry, as_json: bool) -> 
     for word in &arguments.requests {
         going.extend(wishes::named(word, &before.asked)?);
     }
-    match target.ask(registry, &remove(&target, going.clone()), REMOVAL_PATIENCE)? {
+    match target.ask(registry, &remove(&target, going.clone()), PATIENCE)? {
         Answer::Done => {}
         Answer::Failed(reason) => bail!("{reason}"),
         _ => bail!("container {} has ended meanwhile", target.id()),
     }
     report::detached(&target, &before, &target.status(registry)?, &going, as_json)
 }
-
-/// How long a watcher may take to take something out.
-const REMOVAL_PATIENCE: Duration = Duration::from_secs(10);

@@ -18,8 +18,9 @@ use crate::watcher::launch::launch;
 /// How long to pause before asking a watcher again that is just starting.
 const ASK_AGAIN: Duration = Duration::from_millis(5);
 
-/// How long a watcher may take to say how it goes.
-const STATUS_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a watcher may take to answer. No container's start waits for us, as it does for a hook; and the watcher may
+/// have many to serve before it comes to our question.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A container that runs.
 pub(super) struct Target {
@@ -135,7 +136,7 @@ impl Target {
 
     /// How it goes.
     pub fn status(&self, registry: &Registry) -> Result<Status> {
-        match self.ask(registry, &Question::Status, STATUS_PATIENCE)? {
+        match self.ask(registry, &Question::Status, PATIENCE)? {
             Answer::Status(status) => Ok(*status),
             other => bail!("the watcher of container {} answered {other:?}", self.id),
         }
@@ -166,9 +167,9 @@ impl Target {
         };
         let dir = registry.container_dir(&self.id);
         loop {
-            let left = config.prestart_timeout.saturating_sub(started.elapsed());
+            let left = PATIENCE.saturating_sub(started.elapsed());
             if let Some(lock) = registry.try_enroll(&self.id)? {
-                return self.enroll(registry, lock, config, wishes, left);
+                return self.enroll(registry, lock, config, wishes);
             }
             match control::ask(&dir, &question, left.max(ASK_AGAIN)) {
                 // Another one is just starting it, or it is ending.
@@ -191,7 +192,6 @@ impl Target {
         lock: RecordLock,
         config: &Config,
         wishes: &Wishes,
-        patience: Duration,
     ) -> Result<Answer> {
         // What an earlier watcher noted is needed by the one that takes up its work: not ours to clear away.
         if lock
@@ -206,7 +206,13 @@ impl Target {
         }
         lock.clear()?;
         lock.write_record(&record_of(self.running.clone(), wishes))?;
-        let answer = launch(registry, &self.id, &lock, config.named.as_deref(), patience);
+        let answer = launch(
+            registry,
+            &self.id,
+            &lock,
+            config.named.as_deref(),
+            config.prestart_timeout,
+        );
         if !matches!(answer, Ok(Answer::Done)) {
             // It has taken back what it gave, and is gone: nothing of it is to be left.
             lock.remove()?;

@@ -31,7 +31,10 @@ pub(super) fn read(state_dir: &Path, with_past: bool, follow: bool, show: Show<'
         past.sort_by_key(|happening| happening.time);
         past.into_iter().try_for_each(&mut *show)?;
     }
-    while follow {
+    if !follow {
+        return Ok(());
+    }
+    loop {
         if readers.last().is_none_or(|reader| reader.was_put_aside(&path)) {
             readers.extend(Reader::open(&path)?);
         }
@@ -40,7 +43,6 @@ pub(super) fn read(state_dir: &Path, with_past: bool, follow: bool, show: Show<'
         }
         std::thread::sleep(LOOK_AGAIN);
     }
-    Ok(())
 }
 
 /// An open log file, and the beginning of a line that is not whole yet.

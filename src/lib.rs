@@ -8,7 +8,7 @@
 //! bin/        mains of a few lines; exit.rs: their exit codes
 //! hook/       what the runtime starts: prestart, poststop           ┐
 //! watcher/    one container's loop: run, settle, admission,         │ programs: join decisions and effects,
-//!             transaction, effects, launch, detach                  │ never import each other
+//!             transaction, effects, launch, detach, restore         │ never import each other
 //! cli/        the operator's tool: one file a verb                  ┘ (but watcher::launch)
 //! cdi/        specs that carry our hooks to engines without hooks.d; only cli uses it
 //! host/       the Linux host as objects: monitor, container, container_dev, filter, announcer, process,

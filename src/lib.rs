@@ -8,8 +8,8 @@
 //! bin/        mains of a few lines; exit.rs: their exit codes
 //! hook/       what the runtime starts: prestart, poststop           ┐
 //! watcher/    one container's loop: run, settle, admission,         │ programs: join decisions and effects,
-//!             transaction, effects, launch, detach; its end and     │ never import each other
-//!             beginning: succession, supervision                    │ (but watcher::launch)
+//!             transaction, effects, launch, detach, restore; its    │ never import each other
+//!             end and beginning: succession, supervision            │ (but watcher::launch)
 //! cli/        the operator's tool: one file a verb                  ┘
 //! cdi/        specs that carry our hooks to engines without hooks.d; only cli uses it
 //! host/       the Linux host as objects: monitor, container, container_dev, filter, announcer, process,

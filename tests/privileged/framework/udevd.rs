@@ -58,9 +58,14 @@ impl Udevd {
         self.signal(Signal::SIGSTOP)
     }
 
-    /// It goes on with what has come meanwhile.
+    /// It goes on, and has worked off what came meanwhile when this returns: on a busy computer that may be much.
     pub fn go_on(&self) {
         self.signal(Signal::SIGCONT);
+        let settled = Command::new("udevadm").args(["settle", "--timeout=60"]).status();
+        assert!(
+            settled.expect("start udevadm").success(),
+            "udevd does not come to an end with its events"
+        );
     }
 
     /// It dies over its work, and leaves its socket's file behind. The host's own is left alone.

@@ -11,14 +11,16 @@
 //!             transaction, effects, launch, detach                  │ never import each other
 //! cli/        the operator's tool: one file a verb                  ┘ (but watcher::launch)
 //! cdi/        specs that carry our hooks to engines without hooks.d; only cli uses it
+//! usbip/      USB devices of other hosts: protocol (pure), client, vhci, hubs, records; only cli uses it
 //! host/       the Linux host as objects: monitor, container, container_dev, filter, announcer, process,
 //!             registry, leases, control, config, host_use, engine_names, log
 //! model/      facts and decisions, pure: device, event, inventory; selector, request, symlink, annotations,
 //!             asked, class, policy; attachment, grants, named_node, reconcile; filter_program, device_rules;
-//!             uevent; oci; engine, device_tree
+//!             uevent; oci; engine, device_tree; usbip (names of remote devices)
 //! sys/        system calls without a safe wrapper; the only `unsafe`
 //! ```
-//! Direction: `bin -> {hook, cli, watcher} -> {cdi, host} -> {model, sys}`. `model` and `sys` import nothing of ours.
+//! Direction: `bin -> {hook, cli, watcher} -> {cdi, usbip} -> host -> {model, sys}`. `model` and `sys` import nothing of
+//! ours.
 //!
 //! # The two flows
 //! ```text
@@ -41,4 +43,5 @@ pub mod hook;
 pub mod host;
 pub mod model;
 pub mod sys;
+pub mod usbip;
 pub mod watcher;

@@ -9,6 +9,7 @@ mod list;
 mod matching;
 mod table;
 mod tree;
+mod usbip;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -80,6 +81,8 @@ enum Verb {
     Tree(tree::Options),
     /// Devices of the Container Device Interface (CDI): write, list, validate, resolve.
     Cdi(cdi::Cdi),
+    /// USB devices of other hosts (USB/IP): list, attach, detach; containers get them as any other device.
+    Usbip(usbip::Usbip),
     /// Write the man pages and completions of this program into a directory.
     #[command(hide = true)]
     GenerateDocs {
@@ -109,6 +112,7 @@ pub fn main() -> ExitCode {
             }
             Verb::Tree(options) => tree::run(&registry, options, command.common.json),
             Verb::Cdi(arguments) => cdi::run(&arguments, &config, command.common.json),
+            Verb::Usbip(arguments) => usbip::run(&arguments, &config.state_dir, command.common.json),
             Verb::GenerateDocs { dir } => docs::run(&dir),
             Verb::Demo => demo::run(),
         }

@@ -18,3 +18,7 @@ mod runtimes;
 mod shell;
 mod story;
 mod usb;
+mod usbip;
+#[path = "../support/usbip_server/mod.rs"]
+#[allow(dead_code, reason = "tests/usbip.rs has use for more of its faults")]
+mod usbip_server;

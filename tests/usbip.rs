@@ -8,10 +8,15 @@ mod usbip_server;
 use std::fs;
 use std::io::Read;
 use std::net::TcpListener;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, getsockname, getsockopt, listen, socket,
+    sockopt,
+};
 use oci_hotplug::model::usbip::{RemoteDevice, Server};
 use oci_hotplug::usbip::client;
 use oci_hotplug::usbip::vhci::Vhci;
@@ -20,8 +25,8 @@ use usbip_server::{Adapter, Fault, UsbipServer};
 
 /// For what should come at once; a machine under load may take its time.
 const LONG: Duration = Duration::from_secs(30);
-/// For what should never come.
-const SHORT: Duration = Duration::from_millis(300);
+/// For what should never come; long enough for what comes before it.
+const SHORT: Duration = Duration::from_secs(2);
 
 fn one(fault: Fault) -> UsbipServer {
     UsbipServer::start(vec![Adapter::new("1-1", "FT001")], fault)
@@ -134,7 +139,7 @@ fn each_fault_of_a_server_is_told_and_none_of_them_hangs_the_tool() {
         let address = server.address.to_string();
         let began = Instant::now();
         assert_eq!(
-            failure(&address, &["list", &address, "--timeout", "1"]),
+            failure(&address, &["list", &address, "--timeout", "2"]),
             format!("oci-hotplug: usbip server SERVER: {told}\n"),
             "{fault:?}"
         );
@@ -144,9 +149,18 @@ fn each_fault_of_a_server_is_told_and_none_of_them_hangs_the_tool() {
 
 #[test]
 fn a_port_where_nobody_listens_is_told_as_that() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("its number").to_string();
-    drop(listener);
+    // Bound, so that nobody else takes it, and not listening.
+    let socket = socket(
+        AddressFamily::Inet,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .expect("a socket");
+    bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).expect("a port");
+    let address = getsockname::<SockaddrIn>(socket.as_raw_fd())
+        .expect("its number")
+        .to_string();
     assert_eq!(
         failure(&address, &["list", &address]),
         "oci-hotplug: usbip server SERVER: connection refused: nothing listens there (start usbipd on that host, or name \
@@ -168,8 +182,7 @@ fn a_host_without_a_way_to_it_is_told_as_that() {
 fn a_server_that_never_takes_the_connection_is_given_up_in_time() {
     // A queue of one that is full: what more comes is dropped, as a firewall would.
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(0).expect("none"))
-        .expect("a short queue");
+    listen(&listener, Backlog::new(0).expect("none")).expect("a short queue");
     let address = listener.local_addr().expect("its number");
     let queued: Vec<_> =
         std::iter::from_fn(|| std::net::TcpStream::connect_timeout(&address, SHORT).ok()).collect();
@@ -308,7 +321,7 @@ fn what_hinders_an_import_is_told_and_the_kernel_hears_nothing_of_it() {
             "usbip server SERVER: it closed the connection while importing a device",
         ),
         (
-            Fault::Drip(Duration::from_millis(5)),
+            Fault::Drip(Duration::from_millis(50)),
             "busid:1-1",
             SHORT,
             "usbip server SERVER: no answer in time while importing a device (it is down, hangs, or a firewall drops what \
@@ -431,14 +444,8 @@ fn a_connection_for_the_kernel_waits_for_ever_and_has_nothing_read_ahead() {
     assert_eq!(connection.write_timeout().expect("an option"), None);
     assert!(connection.nodelay().expect("an option"));
     for (option, seconds) in [
-        (
-            nix::sys::socket::getsockopt(&connection, nix::sys::socket::sockopt::TcpKeepIdle),
-            2,
-        ),
-        (
-            nix::sys::socket::getsockopt(&connection, nix::sys::socket::sockopt::TcpUserTimeout),
-            5000,
-        ),
+        (getsockopt(&connection, sockopt::TcpKeepIdle), 2),
+        (getsockopt(&connection, sockopt::TcpUserTimeout), 5000),
     ] {
         assert_eq!(option.expect("an option"), seconds);
     }
@@ -457,4 +464,20 @@ fn a_connection_for_the_kernel_waits_for_ever_and_has_nothing_read_ahead() {
     drop(connection);
     server.wait_until_all_are_free();
     assert_eq!(server.accepted(), 1);
+}
+
+#[test]
+fn help_names_every_verb_and_shows_examples() {
+    let help = out(&tool(&["--help"]));
+    for verb in ["list", "attach", "detach", "ports"] {
+        assert!(
+            help.lines().any(|line| line.trim_start().starts_with(verb)),
+            "{verb} in:\n{help}"
+        );
+    }
+    let attach = out(&tool(&["attach", "--help"]));
+    assert!(
+        attach.contains("oci-hotplug usbip attach lab/0403:6001:FT001"),
+        "{attach}"
+    );
 }

@@ -274,7 +274,7 @@ fn state(attached: &Attached) -> &'static str {
         .as_ref()
         .is_some_and(|record| record.local.is_none());
     match attached.slot.state {
-        State::Free => "free",
+        State::Free | State::NotReady => "free",
         State::Broken => "broken",
         // On its way in; or whoever was attaching it was killed, and no driver has it.
         _ if unfinished => "unfinished",

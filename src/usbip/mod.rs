@@ -92,7 +92,9 @@ pub enum UsbipError {
         port: u32,
     },
     /// Someone else here is at it.
-    #[error("device {remote} is being attached or detached by another process of this host: try again")]
+    #[error(
+        "device {remote} is being attached by another process of this host (`oci-hotplug usbip detach` ends that)"
+    )]
     InProgress {
         /// Which, by its bus id.
         remote: RemoteDevice,
@@ -236,7 +238,7 @@ impl Usbip {
     pub fn attached(&self) -> Result<Vec<Attached>, VhciError> {
         let records = self.records.all();
         let slots = self.vhci.slots()?.into_iter();
-        let used = slots.filter(|slot| slot.state != State::Free && slot.speed != 0);
+        let used = slots.filter(|slot| !matches!(slot.state, State::Free | State::NotReady));
         let attached = used.map(|slot| {
             let device = self.vhci.device(slot.port);
             let record = records
@@ -285,11 +287,16 @@ impl Usbip {
         deadline: Instant,
     ) -> Result<Attached, UsbipError> {
         let _lease = self.lease(remote)?;
-        if let Some(port) = self.port_of(remote)? {
-            return Err(UsbipError::AlreadyAttached {
-                remote: remote.clone(),
-                port,
-            });
+        match self.record_of(remote)? {
+            // Whoever began this was killed: the lease is ours, and so not his.
+            Some(record) if record.local.is_none() => self.unplug(&record)?,
+            Some(record) => {
+                return Err(UsbipError::AlreadyAttached {
+                    remote: remote.clone(),
+                    port: record.port,
+                });
+            }
+            None => {}
         }
         let imported = client::import(&remote.server, busid, deadline)?;
         check(asked, remote, imported.device.ids, None)?;
@@ -404,13 +411,13 @@ impl Usbip {
         }
     }
 
-    /// Detaches a device that we attached.
+    /// Detaches a device that we attached, or that is just being attached. Whoever does that may be stuck in the kernel
+    /// until this is done: so nothing is asked of him.
     ///
     /// # Errors
     /// When it is not attached, or is not ours, or the kernel does not let go of it.
     pub fn detach(&self, named: &Named) -> Result<Record, UsbipError> {
         let record = self.find(named)?;
-        let _lease = self.lease(&record.remote)?;
         self.unplug(&record)?;
         Ok(record)
     }
@@ -477,16 +484,13 @@ impl Usbip {
         Ok(())
     }
 
-    /// The port where this host has the device.
-    fn port_of(&self, remote: &RemoteDevice) -> Result<Option<u32>, UsbipError> {
-        let ours = self.attached()?.into_iter().filter_map(|one| one.record);
-        Ok(ours
-            .filter(|record| record.remote == *remote)
-            .map(|record| record.port)
-            .next())
+    /// What is known of the device, when this host has it.
+    fn record_of(&self, remote: &RemoteDevice) -> Result<Option<Record>, UsbipError> {
+        let mut ours = self.attached()?.into_iter().filter_map(|one| one.record);
+        Ok(ours.find(|record| record.remote == *remote))
     }
 
-    /// The right to attach or detach this device, on this host. Between hosts, the server decides.
+    /// The right to attach this device, on this host. Between hosts, the server decides.
     fn lease(&self, remote: &RemoteDevice) -> Result<Leases, UsbipError> {
         self.take_lease(&format!("usbip/{remote}"))?
             .ok_or_else(|| UsbipError::InProgress {

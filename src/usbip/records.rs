@@ -87,16 +87,25 @@ impl Record {
         }
     }
 
-    /// Whether what is at the port now is what this tells of.
+    /// Whether what is at the port now is what this tells of. The kernel says which device it is only as long as that is
+    /// [`State::Used`].
     pub fn is_of(&self, slot: &Slot, device: Option<&LocalDevice>) -> bool {
-        let is_attached = slot.state != State::Free
-            && (slot.port, slot.devid, slot.speed) == (self.port, self.devid, self.speed);
+        if slot.port != self.port {
+            return false;
+        }
+        let is_told = (slot.devid, slot.speed) == (self.devid, self.speed);
         let is_same = match (&self.local, device) {
-            // It is on its way in or out.
-            (None, _) | (Some(_), None) => true,
             (Some(local), Some(device)) => *local == Local::from(device),
+            // On its way in.
+            (None, _) => true,
+            // On its way out; or another one, on its way in.
+            (Some(_), None) => slot.state == State::Used,
         };
-        is_attached && is_same
+        match slot.state {
+            State::Free | State::NotReady => false,
+            State::Used => is_told && is_same,
+            State::Starting | State::Broken => is_same,
+        }
     }
 
     /// Whether a person who names this device means it.
@@ -244,6 +253,18 @@ mod tests {
         for other in others {
             assert!(!record.is_of(&other, Some(&device())), "{other:?}");
         }
+        let starting = Slot {
+            state: State::Starting,
+            speed: 0,
+            devid: 0,
+            ..slot()
+        };
+        assert!(!record.is_of(&starting, None), "another one: this was up already");
+        let unfinished = Record {
+            local: None,
+            ..record.clone()
+        };
+        assert!(unfinished.is_of(&starting, None), "it has no address yet");
         let attached_again = LocalDevice {
             devnum: 8,
             ..device()

@@ -15,6 +15,9 @@ use crate::model::usbip::UsbIds;
 pub const PLATFORM: &str = "/sys/devices/platform";
 /// The longest attribute that is read, in bytes: sysfs has no longer ones.
 const MAX_TEXT: usize = 4096;
+/// How many digits `status` gives to a socket of a controller that has not started (vhci_sysfs.c,
+/// status_show_not_ready).
+const NOT_READY_SOCKET: usize = 16;
 
 /// The controllers could not be asked or told.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +81,8 @@ pub enum State {
     Used,
     /// 7: attached, and broken for good.
     Broken,
+    /// The controller has not started yet; shown as 5 with a longer number of a socket.
+    NotReady,
 }
 
 /// One port, as `status` has it.
@@ -89,9 +94,9 @@ pub struct Slot {
     pub is_super: bool,
     /// What it does.
     pub state: State,
-    /// The speed of what is attached, the kernel's number; 0 for nothing.
+    /// The speed of what is attached, the kernel's number; 0 unless [`State::Used`].
     pub speed: u32,
-    /// Bus and number of what is attached, at its server.
+    /// Bus and number of what is attached, at its server; 0 unless [`State::Used`].
     pub devid: u32,
 }
 
@@ -129,12 +134,15 @@ fn parse_slot(line: &str, has_hub: bool) -> Option<Slot> {
         7 => State::Broken,
         _ => return None,
     };
+    let speed = words.next()?.parse().ok()?;
+    let devid = u32::from_str_radix(words.next()?, 16).ok()?;
+    let is_unready = has_hub && state == State::Starting && words.next()?.len() == NOT_READY_SOCKET;
     Some(Slot {
         port,
         is_super,
-        state,
-        speed: words.next()?.parse().ok()?,
-        devid: u32::from_str_radix(words.next()?, 16).ok()?,
+        state: if is_unready { State::NotReady } else { state },
+        speed,
+        devid,
     })
 }
 
@@ -401,10 +409,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// From Debian 13's kernel 6.12, with an FTDI adapter, a SuperSpeed disk, and a controller that is not ready.
+    /// As Debian 13's kernel 6.12 has it: an FTDI adapter, one that is on its way in, a SuperSpeed disk; and a controller
+    /// that is not ready, by that kernel's source.
     const STATUS: &str = "hub port sta spd dev      sockfd local_busid\n\
         hs  0000 006 002 00010002 000003 3-1\n\
-        hs  0008 005 003 0001000a 000003 0-0\n\
+        hs  0008 005 000 00000000 000000 0-0\n\
         ss  0015 006 005 00020002 000003 4-1\n\
         hs  0030 005 000 00000000 0000000000000000 0-0\n\
         ss  0047 004 000 00000000 000000 0-0\n";
@@ -421,14 +430,15 @@ mod tests {
                 port: 8,
                 is_super: false,
                 state: State::Starting,
-                speed: 3,
-                devid: 0x0001_000a
+                speed: 0,
+                devid: 0
             }
         );
         assert_eq!(
             (slots[2].port, slots[2].is_super, slots[4].state),
             (15, true, State::Free)
         );
+        assert_eq!(slots[3].state, State::NotReady);
         assert!(!parse_status(OLD).unwrap()[0].is_super);
     }
 
@@ -480,7 +490,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_status_is_read_or_refused(text in any::<String>(), lines in "(hub port\n)([hs]{2} [0-9]{1,5} 00[0-9] [0-9]{3} [0-9a-f]{1,9}\n){0,3}") {
+        fn any_status_is_read_or_refused(text in any::<String>(), lines in "(hub port\n)([hs]{2} [0-9]{1,5} 00[0-9] [0-9]{3} [0-9a-f]{1,9} 0\n){0,3}") {
             let _ = parse_status(&text);
             if let Ok(slots) = parse_status(&lines) {
                 prop_assert_eq!(slots.len(), lines.lines().count() - 1);

@@ -2,9 +2,7 @@
 //!
 //! Written from the kernel's Documentation/usb/usbip_protocol.rst, on its own: it shares no code with the client.
 
-mod adapter;
-
-pub use adapter::{GET_DESCRIPTOR, SET_CONFIGURATION};
+pub mod adapter;
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};

@@ -258,7 +258,8 @@ impl Usbip {
         self.records.make()?;
         let deadline = Instant::now() + patience;
         let mut refused = None;
-        for busid in candidates(asked, deadline)? {
+        let busids = candidates(asked, deadline).map_err(|error| self.had_already(asked, error))?;
+        for busid in busids {
             let remote = RemoteDevice {
                 server: asked.server.clone(),
                 which: Which::BusId(busid.clone()),
@@ -277,6 +278,19 @@ impl Usbip {
             }
         }
         Err(refused.expect("there is a candidate, and it was refused"))
+    }
+
+    /// What is not in the server's list because we have it ourselves is said to be so.
+    fn had_already(&self, asked: &RemoteDevice, error: UsbipError) -> UsbipError {
+        let attached = match &error {
+            UsbipError::NotFound { .. } => self.attached().unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        let mut ours = attached.into_iter().filter_map(|one| one.record);
+        match ours.find(|record| record.is_named(asked)) {
+            Some(Record { remote, port, .. }) => UsbipError::AlreadyAttached { remote, port },
+            None => error,
+        }
     }
 
     fn attach_one(
@@ -304,27 +318,20 @@ impl Usbip {
         let mut record = self.plug(asked, remote, &imported, deadline)?;
         let admitted = self.admit(&record, &imported, hold, deadline).and_then(|device| {
             record.local = Some(Local::from(&device));
-            self.records.write(&record)?;
-            Ok(device)
+            Ok(self.records.write(&record)?)
         });
-        match admitted {
-            Ok(device) => Ok(Attached {
-                slot: self.vhci.slot(record.port)?.unwrap_or(Slot {
-                    port: record.port,
-                    is_super: false,
-                    state: State::Free,
-                    speed: record.speed,
-                    devid: record.devid,
-                }),
-                device: Some(device),
-                record: Some(record),
-            }),
-            Err(error) => {
-                // The connection may have broken, and the port be free by itself.
-                let _ = self.unplug(&record);
-                Err(error)
-            }
+        if let Err(error) = admitted {
+            // The connection may have broken, and the port be free by itself.
+            let _ = self.unplug(&record);
+            return Err(error);
         }
+        let mut attached = self.attached()?.into_iter();
+        attached
+            .find(|one| one.record.as_ref() == Some(&record))
+            .ok_or_else(|| UsbipError::Broken {
+                remote: remote.clone(),
+                doing: "binding drivers to it",
+            })
     }
 
     /// Hands the connection to the kernel at a free port, and writes down beforehand which.
@@ -465,8 +472,7 @@ impl Usbip {
         {
             let _ports = self.lock_ports(&record.remote, deadline)?;
             // Last of all before the write: the kernel knows ports, and no devices.
-            let slot = self.vhci.slot(port)?;
-            if slot.is_some_and(|slot| record.is_of(&slot, self.vhci.device(port).as_ref())) {
+            if self.is_there(record)? {
                 match self.vhci.detach(port) {
                     // It went by itself.
                     Err(VhciError::File { source, .. }) if source.kind() == io::ErrorKind::InvalidInput => {}
@@ -474,14 +480,30 @@ impl Usbip {
                 }
             }
         }
-        while !self.vhci.is_empty(port)? {
+        while !self.vhci.is_empty(port)? && self.is_recorded(record) {
             if Instant::now() > deadline {
                 return Err(UsbipError::Stuck { port });
             }
             thread::sleep(INTERVAL);
         }
-        self.records.remove(port);
+        let _ports = self.lock_ports(&record.remote, deadline)?;
+        if self.is_recorded(record) && !self.is_there(record)? {
+            self.records.remove(port);
+        }
         Ok(())
+    }
+
+    /// Whether the port has what the record tells of.
+    fn is_there(&self, record: &Record) -> Result<bool, VhciError> {
+        let device = self.vhci.device(record.port);
+        let slot = self.vhci.slot(record.port)?;
+        Ok(self.is_recorded(record) && slot.is_some_and(|slot| record.is_of(&slot, device.as_ref())))
+    }
+
+    /// Whether nobody of ours has attached another device at the port since.
+    fn is_recorded(&self, record: &Record) -> bool {
+        let now = self.records.at(record.port);
+        now.is_some_and(|now| now.remote == record.remote)
     }
 
     /// What is known of the device, when this host has it.

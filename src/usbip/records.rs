@@ -155,11 +155,15 @@ impl Records {
             .into_iter()
             .flatten()
             .flatten()
-            .filter_map(|entry| serde_json::from_slice(&fs::read(entry.path()).ok()?).ok())
-            .filter(|record: &Record| record.version == VERSION)
+            .filter_map(|entry| read(&entry.path()))
             .collect();
         records.sort_by_key(|record| record.port);
         records
+    }
+
+    /// What is recorded of a port, if that can be read.
+    pub fn at(&self, port: u32) -> Option<Record> {
+        read(&self.path(port))
     }
 
     /// Writes one, in place of what was recorded of its port before.
@@ -188,6 +192,11 @@ impl Records {
     fn path(&self, port: u32) -> PathBuf {
         self.dir.join(format!("port-{port}.json"))
     }
+}
+
+fn read(path: &Path) -> Option<Record> {
+    let record: Record = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    (record.version == VERSION).then_some(record)
 }
 
 fn failed(doing: &'static str, path: &Path, source: io::Error) -> RecordError {
@@ -295,6 +304,7 @@ mod tests {
         records.write(&record()).unwrap();
         fs::write(dir.path().join("usbip/port-9.json"), r#"{"version":2,"port":9}"#).unwrap();
         assert_eq!(records.all(), [record()]);
+        assert_eq!((records.at(0), records.at(9)), (Some(record()), None));
         records.remove(0);
         assert_eq!(records.all(), []);
     }

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -88,6 +89,7 @@ pub(super) fn run(arguments: &Usbip, state_dir: &Path, as_json: bool) -> Result<
         Verb::Attach { device, patience } => {
             let usbip = remote::Usbip::open(state_dir).map_err(whole)?;
             let attached = usbip.attach(device, patience.duration()).map_err(whole)?;
+            settle();
             print_attached(device, &attached, as_json)
         }
         Verb::Detach { named } => {
@@ -194,6 +196,17 @@ fn exported_json(server: &Server, device: &Exported) -> Value {
         "interfaces": device.interfaces,
         "path": device.path,
     })
+}
+
+/// Waits until udevd has done with what has just come: it loads the drivers that the kernel lacks. Without udevd there is
+/// nothing to wait for.
+fn settle() {
+    let _ = Command::new("udevadm")
+        .args(["settle", "--timeout=10"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
 }
 
 fn print_attached(asked: &RemoteDevice, attached: &Attached, as_json: bool) -> Result<()> {

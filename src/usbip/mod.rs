@@ -250,7 +250,8 @@ impl Usbip {
         Ok(attached.collect())
     }
 
-    /// Attaches a remote device. When this returns, its drivers are bound, and it is the one that was asked for.
+    /// Attaches a remote device. When this returns, it is the one that was asked for, and those of its
+    /// drivers that are loaded are bound.
     ///
     /// # Errors
     /// When it is not had within `patience`. Then nothing of it is left.

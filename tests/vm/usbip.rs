@@ -1,11 +1,10 @@
 //! Devices of other hosts, attached by `oci-hotplug usbip`: those of a server in this process, which misbehaves as it is
 //! told, and those of Debian's usbipd, which exports what QEMU plugs in.
 
-use crate::container::quoted;
 use crate::engine::Runtime::Crun;
 use crate::engine::podman;
 use crate::machine::{Machine, machine};
-use crate::shell::DEADLINE;
+use crate::shell::{DEADLINE, until};
 use crate::usb::UsbSerial;
 use crate::usbip_server::adapter::{GET_DESCRIPTOR, SET_CONFIGURATION};
 use crate::usbip_server::{Adapter, Fault, UsbipServer};
@@ -151,8 +150,8 @@ fn a_server_that_hangs_amid_the_kernels_questions_is_let_go_of_in_time() {
         (SET_CONFIGURATION, "binding drivers to it"),
     ] {
         let remote = Remote::start(&vm, vec![Adapter::new("1-1", "RS001")], Fault::StallAt(request));
-        // Slower than any kernel asks; much faster than any kernel gives up.
-        let error = failure(&vm, &format!("attach {}/0403:6001 --timeout 4", remote.address));
+        // The kernel itself never gives up: it waits for the server to confirm that it need not answer.
+        let error = failure(&vm, &format!("attach {}/0403:6001 --timeout 12", remote.address));
         assert!(
             error.contains("not ready in time: its server hangs") && error.contains(doing),
             "{error}"
@@ -182,6 +181,9 @@ fn what_dies_while_it_is_attached_or_attaching_leaves_nothing_behind() {
     vm.wait_until("test ! -e /dev/ttyUSB0");
     vm.wait_until("oci-hotplug usbip ports --json | jq -e 'length == 0'");
 
+    let devices = "ls /sys/devices/platform/vhci_hcd.0/usb*/*-[1-9]/idVendor";
+    vm.wait_until(&format!("! {devices}"));
+
     // Killed in the midst: the device is there, without drivers, and the hubs still keep drivers away.
     let remote = Remote::start(
         &vm,
@@ -191,7 +193,7 @@ fn what_dies_while_it_is_attached_or_attaching_leaves_nothing_behind() {
     vm.run(&format!(
         "oci-hotplug usbip attach {}/0403:6001 --timeout 600 > /dev/null 2>&1 & {}; kill -9 $!",
         remote.address,
-        crate::shell::until("ls /sys/devices/platform/vhci_hcd.0/usb*/*-1/idVendor")
+        until(devices)
     ));
     let ports = vm.run("oci-hotplug usbip ports");
     assert!(ports.contains("unfinished"), "{ports}");
@@ -291,10 +293,4 @@ fn without_its_kernel_module_the_tool_says_how_to_load_it() {
              /etc/modules-load.d/usbip.conf\n"
         );
     }
-    vm.run("modprobe vhci-hcd");
-    let denied = vm.output(&format!(
-        "setpriv --reuid 65534 --clear-groups sh -c {}",
-        quoted("oci-hotplug --state-dir /tmp/nobody usbip attach 127.0.0.1/0403:6001")
-    ));
-    assert_eq!(denied.status.code(), Some(1));
 }

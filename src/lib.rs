@@ -12,15 +12,17 @@
 //!             end and beginning: succession, supervision            │ (but watcher::launch)
 //! cli/        the operator's tool: one file a verb                  ┘
 //! cdi/        specs that carry our hooks to engines without hooks.d; only cli uses it
+//! usbip/      USB devices of other hosts: protocol (pure), client, vhci, hubs, records; only cli uses it
 //! host/       the Linux host as objects: monitor, container, container_dev, filter, announcer, process,
 //!             registry, runtime_state, leases, control, config, host_use, engine_names, log; programs (where
 //!             ours are), systemd
 //! model/      facts and decisions, pure: device, event, inventory; selector, request, symlink, annotations,
 //!             asked, class, policy; attachment, grants, named_node, reconcile; filter_program, device_rules;
-//!             uevent; oci; engine, device_tree
+//!             uevent; oci; engine, device_tree; usbip (names of remote devices)
 //! sys/        system calls without a safe wrapper; the only `unsafe`
 //! ```
-//! Direction: `bin -> {hook, cli, watcher} -> {cdi, host} -> {model, sys}`. `model` and `sys` import nothing of ours.
+//! Direction: `bin -> {hook, cli, watcher} -> {cdi, usbip} -> host -> {model, sys}`. `model` and `sys` import nothing of
+//! ours.
 //!
 //! # The two flows
 //! ```text
@@ -44,4 +46,5 @@ pub mod hook;
 pub mod host;
 pub mod model;
 pub mod sys;
+pub mod usbip;
 pub mod watcher;

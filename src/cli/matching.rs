@@ -17,6 +17,7 @@ use crate::model::class::Classes;
 use crate::model::grants::GrantSet;
 use crate::model::inventory::Inventory;
 use crate::model::reconcile::{Plan, ProcessUser, Reconciler, Step, admit_all};
+use crate::model::request::Request;
 use crate::model::symlink::SymlinkRule;
 use crate::model::wanted::Wanted;
 
@@ -40,6 +41,17 @@ pub fn run(text: &str, classes: &Classes, watch: bool, as_json: bool) -> Result<
         shown = now;
         Ok(())
     })
+}
+
+/// The nodes that a container which asks for this device of sysfs would get, by path.
+pub(super) fn nodes_at(syspath: &str) -> Result<Vec<String>> {
+    let request: Request = format!("syspath:{syspath}").parse()?;
+    let mut wanted = Wanted::of(std::slice::from_ref(&request), &[]);
+    // What the kernel alone tells is enough.
+    wanted.udev = false;
+    let monitor = DeviceMonitor::open(wanted, 0).context("listing the host's devices")?;
+    let selection = select(&monitor, &[Asked::new(Origin::Administrator, request)], &[])?;
+    Ok(selection.nodes.into_iter().map(|node| node.path).collect())
 }
 
 /// What a request selects at one moment.

@@ -15,6 +15,7 @@ mod placed;
 mod recover;
 mod table;
 mod tree;
+mod usbip;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -133,6 +134,8 @@ enum Verb {
     Events(events::Options),
     /// Devices of the Container Device Interface (CDI): write, list, validate, resolve.
     Cdi(cdi::Cdi),
+    /// USB devices of other hosts (USB/IP): list, attach, detach; containers get them as any other device.
+    Usbip(usbip::Usbip),
     /// Write the man pages and completions of this program into a directory.
     #[command(hide = true)]
     GenerateDocs {
@@ -171,6 +174,7 @@ pub fn main() -> ExitCode {
             }
             Verb::Events(options) => events::run(&registry, &options, command.common.json),
             Verb::Cdi(arguments) => cdi::run(&arguments, &config, command.common.json),
+            Verb::Usbip(arguments) => usbip::run(&arguments, &config.state_dir, command.common.json),
             Verb::GenerateDocs { dir } => docs::run(&dir),
             Verb::Demo => demo::run(),
         }

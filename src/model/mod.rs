@@ -24,4 +24,5 @@ pub mod selector;
 pub mod symlink;
 pub mod uevent;
 pub mod usb_classes;
+pub mod usbip;
 pub mod wanted;

@@ -19,3 +19,7 @@ mod shell;
 mod story;
 mod supervision;
 mod usb;
+mod usbip;
+#[path = "../support/usbip_server/mod.rs"]
+#[allow(dead_code, reason = "tests/usbip.rs has use for more of its faults")]
+mod usbip_server;

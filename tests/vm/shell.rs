@@ -86,6 +86,23 @@ impl Shell {
         ssh
     }
 
+    /// Makes a port of the machine's loopback lead to `port` of this host's, and gives its number there. It ends with
+    /// the machine.
+    pub fn forward(&self, port: u16) -> u16 {
+        let output = self
+            .ssh()
+            .args(["-O", "forward", "-R"])
+            .arg(format!("127.0.0.1:0:127.0.0.1:{port}"))
+            .arg("machine")
+            .output()
+            .expect("running ssh");
+        let answer = text(&output);
+        answer
+            .trim()
+            .parse()
+            .unwrap_or_else(|_| panic!("forwarding a port: {answer}"))
+    }
+
     /// The command with which a person gets a shell in this machine.
     pub fn by_hand(&self) -> String {
         format!(

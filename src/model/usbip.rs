@@ -1,0 +1,443 @@
+//! A USB device of another host, as a person names it: `HOST[:PORT]/VID:PID[:SERIAL]`, `HOST[:PORT]/busid:BUSID`.
+//!
+//! Must not know how it is reached or attached (`usbip`).
+
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::quoting::shown;
+
+/// Where usbipd(8) listens.
+pub const DEFAULT_PORT: u16 = 3240;
+
+/// The longest name of a host in the domain name system (RFC 1035), in bytes.
+const MAX_HOST: usize = 253;
+/// The field for it on the wire has 32 bytes, the last of which is NUL.
+const MAX_BUSID: usize = 31;
+/// A string descriptor has at most 126 UTF-16 units (USB 2.0, 9.6.7); each has at most 3 bytes in UTF-8.
+const MAX_SERIAL: usize = 378;
+/// How much of a wrong text a message shows, in characters.
+const SHOWN: usize = 40;
+
+/// What is wrong with the name of a remote device, and the cure.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// No `/`.
+    #[error(
+        "no device is named behind the host: write HOST/VID:PID, such as lab:3240/0403:6001, or HOST/busid:BUSID"
+    )]
+    NoDevice,
+    /// Not a name of a host.
+    #[error(
+        "\"{host}\" is no host: write a name, an IPv4 address, or an IPv6 address in brackets, such as [fd00::1]"
+    )]
+    Host {
+        /// The text, shortened.
+        host: String,
+    },
+    /// An IPv6 address whose end and port can't be told apart.
+    #[error("an IPv6 address needs brackets: write [{host}]")]
+    BareIpv6 {
+        /// The text, shortened.
+        host: String,
+    },
+    /// Not a port.
+    #[error("\"{port}\" is no port: write a number from 1 to 65535, or leave it out for {DEFAULT_PORT}")]
+    Port {
+        /// The text, shortened.
+        port: String,
+    },
+    /// Neither ids nor a bus id.
+    #[error(
+        "\"{device}\" names no device: write VID:PID or VID:PID:SERIAL, such as 0403:6001, or busid:1-1.4"
+    )]
+    Device {
+        /// The text, shortened.
+        device: String,
+    },
+    /// Not an id.
+    #[error("{which} id must be 4 hex digits, such as {example}")]
+    UsbId {
+        /// `vendor` or `product`.
+        which: &'static str,
+        /// One that is right.
+        example: &'static str,
+    },
+    /// No serial number that a device could have.
+    #[error(
+        "the serial number is empty, too long, or has control characters: leave it out, with its colon, for any"
+    )]
+    Serial,
+    /// Not a bus id.
+    #[error(
+        "\"{busid}\" is no bus id: it has 1 to 31 letters, digits, \"-\", \".\" and \"_\", such as 1-1.4"
+    )]
+    BusId {
+        /// The text, shortened.
+        busid: String,
+    },
+}
+
+/// A USB/IP server. `FromStr` and `Display` are each other's inverse; both leave the default port out.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Server {
+    host: String,
+    port: u16,
+}
+
+impl Server {
+    /// A name or an address, in lower case, without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The TCP port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl FromStr for Server {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let wrong = || AddressError::Host {
+            host: shown(text, SHOWN),
+        };
+        let (host, port) = if let Some(inner) = text.strip_prefix('[') {
+            let (host, rest) = inner.split_once(']').ok_or_else(wrong)?;
+            let port = match rest.strip_prefix(':') {
+                Some(port) => Some(port),
+                None if rest.is_empty() => None,
+                None => return Err(wrong()),
+            };
+            (ipv6(host).ok_or_else(wrong)?, port)
+        } else {
+            if ipv6(text).is_some() {
+                return Err(AddressError::BareIpv6 {
+                    host: shown(text, SHOWN),
+                });
+            }
+            let (host, port) = match text.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (text, None),
+            };
+            (name(host).ok_or_else(wrong)?, port)
+        };
+        Ok(Self {
+            host,
+            port: port.map_or(Ok(DEFAULT_PORT), parse_port)?,
+        })
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]", self.host)?;
+        } else {
+            f.write_str(&self.host)?;
+        }
+        if self.port != DEFAULT_PORT {
+            write!(f, ":{}", self.port)?;
+        }
+        Ok(())
+    }
+}
+
+/// An IPv6 address in its one form, with a zone (`fe80::1%eth0`) or without.
+fn ipv6(text: &str) -> Option<String> {
+    let (address, zone) = match text.split_once('%') {
+        Some((address, zone)) => (address, Some(zone)),
+        None => (text, None),
+    };
+    let address: Ipv6Addr = address.parse().ok()?;
+    let is_plain = |zone: &str| {
+        (1..=15).contains(&zone.len())
+            && zone
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+    };
+    match zone {
+        None => Some(address.to_string()),
+        Some(zone) => is_plain(zone).then(|| format!("{address}%{zone}")),
+    }
+}
+
+/// A host name or an IPv4 address, which looks like one.
+fn name(text: &str) -> Option<String> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let is_name = (1..=MAX_HOST).contains(&text.len())
+        && text.bytes().all(is_plain)
+        && !text.starts_with(['-', '.'])
+        && !text.contains("..");
+    is_name.then(|| text.to_ascii_lowercase())
+}
+
+fn parse_port(text: &str) -> Result<u16, AddressError> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse() {
+        Ok(port) if digits && port > 0 => Ok(port),
+        _ => Err(AddressError::Port {
+            port: shown(text, SHOWN),
+        }),
+    }
+}
+
+/// Vendor and product of a USB device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UsbIds {
+    /// idVendor.
+    pub vendor: u16,
+    /// idProduct.
+    pub product: u16,
+}
+
+impl fmt::Display for UsbIds {
+    /// As lsusb(8) shows them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04x}:{:04x}", self.vendor, self.product)
+    }
+}
+
+/// The server's own name for a device: the port it is plugged into there, such as `1-1.4`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BusId(String);
+
+impl BusId {
+    /// As it goes over the wire.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for BusId {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        if (1..=MAX_BUSID).contains(&text.len()) && text.bytes().all(is_plain) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(AddressError::BusId {
+            busid: shown(text, SHOWN),
+        })
+    }
+}
+
+impl fmt::Display for BusId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which of a server's devices.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Which {
+    /// One with these ids, at whatever port of the server.
+    Ids {
+        /// Vendor and product.
+        ids: UsbIds,
+        /// The serial number in its descriptor; its case counts.
+        serial: Option<String>,
+    },
+    /// Whatever is plugged in there.
+    BusId(BusId),
+}
+
+impl FromStr for Which {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        if let Some(busid) = text.strip_prefix("busid:") {
+            return busid.parse().map(Self::BusId);
+        }
+        let (vendor, rest) = text.split_once(':').ok_or_else(|| AddressError::Device {
+            device: shown(text, SHOWN),
+        })?;
+        let (product, serial) = match rest.split_once(':') {
+            Some((product, serial)) => (product, Some(serial)),
+            None => (rest, None),
+        };
+        let ids = UsbIds {
+            vendor: parse_id(vendor, "vendor", "0403")?,
+            product: parse_id(product, "product", "6001")?,
+        };
+        let is_serial = |serial: &str| {
+            !serial.trim().is_empty() && serial.len() <= MAX_SERIAL && !serial.contains(char::is_control)
+        };
+        match serial {
+            Some(serial) if !is_serial(serial) => Err(AddressError::Serial),
+            serial => Ok(Self::Ids {
+                ids,
+                serial: serial.map(str::to_owned),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Which {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ids { ids, serial: None } => write!(f, "{ids}"),
+            Self::Ids {
+                ids,
+                serial: Some(serial),
+            } => write!(f, "{ids}:{serial}"),
+            Self::BusId(busid) => write!(f, "busid:{busid}"),
+        }
+    }
+}
+
+fn parse_id(text: &str, which: &'static str, example: &'static str) -> Result<u16, AddressError> {
+    let digits = text.len() == 4 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    u16::from_str_radix(text, 16)
+        .ok()
+        .filter(|_| digits)
+        .ok_or(AddressError::UsbId { which, example })
+}
+
+/// A device that a server exports. `FromStr` and `Display` are each other's inverse.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RemoteDevice {
+    /// Where.
+    pub server: Server,
+    /// Which.
+    pub which: Which,
+}
+
+impl FromStr for RemoteDevice {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        // The first one: a serial number may hold further ones, and no host does.
+        let (server, which) = text.split_once('/').ok_or(AddressError::NoDevice)?;
+        Ok(Self {
+            server: server.parse()?,
+            which: which.parse()?,
+        })
+    }
+}
+
+impl fmt::Display for RemoteDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.server, self.which)
+    }
+}
+
+impl TryFrom<String> for RemoteDevice {
+    type Error = AddressError;
+
+    fn try_from(text: String) -> Result<Self, AddressError> {
+        text.parse()
+    }
+}
+
+impl From<RemoteDevice> for String {
+    fn from(device: RemoteDevice) -> Self {
+        device.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_remote_device_is_named_by_host_port_and_ids_or_bus_id() {
+        for (text, host, port) in [
+            ("lab/0403:6001", "lab", 3240),
+            ("lab.example:3241/0403:6001:FT 0/0,42", "lab.example", 3241),
+            ("10.0.0.7/busid:1-1.4", "10.0.0.7", 3240),
+            ("[fd00::1]/0403:6001", "fd00::1", 3240),
+            ("[fe80::1%eth0]:99/busid:0-0-0", "fe80::1%eth0", 99),
+        ] {
+            let device: RemoteDevice = text.parse().unwrap();
+            assert_eq!(
+                (device.server.host(), device.server.port()),
+                (host, port),
+                "{text}"
+            );
+            assert_eq!(device.to_string(), text);
+        }
+        assert_eq!(
+            "LAB:3240/0403:6001".parse::<RemoteDevice>().unwrap().to_string(),
+            "lab/0403:6001"
+        );
+        assert_eq!("[FD00:0::1]".parse::<Server>().unwrap().to_string(), "[fd00::1]");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_the_cure() {
+        for (text, fault) in [
+            (
+                "lab",
+                "no device is named behind the host: write HOST/VID:PID, such as lab:3240/0403:6001, or HOST/busid:BUSID",
+            ),
+            (
+                "/0403:6001",
+                "\"\" is no host: write a name, an IPv4 address, or an IPv6 address in brackets, such as [fd00::1]",
+            ),
+            (
+                "fd00::1/0403:6001",
+                "an IPv6 address needs brackets: write [fd00::1]",
+            ),
+            (
+                "[fd00::1/0403:6001",
+                "\"[fd00::1\" is no host: write a name, an IPv4 address, or an IPv6 address in brackets, such as [fd00::1]",
+            ),
+            (
+                "lab:0/0403:6001",
+                "\"0\" is no port: write a number from 1 to 65535, or leave it out for 3240",
+            ),
+            (
+                "lab:+7/0403:6001",
+                "\"+7\" is no port: write a number from 1 to 65535, or leave it out for 3240",
+            ),
+            (
+                "lab/1-1",
+                "\"1-1\" names no device: write VID:PID or VID:PID:SERIAL, such as 0403:6001, or busid:1-1.4",
+            ),
+            ("lab/403:6001", "vendor id must be 4 hex digits, such as 0403"),
+            ("lab/0403:+600", "product id must be 4 hex digits, such as 6001"),
+            (
+                "lab/0403:6001:",
+                "the serial number is empty, too long, or has control characters: leave it out, with its colon, for any",
+            ),
+            (
+                "lab/busid:a b",
+                "\"a b\" is no bus id: it has 1 to 31 letters, digits, \"-\", \".\" and \"_\", such as 1-1.4",
+            ),
+        ] {
+            assert_eq!(
+                text.parse::<RemoteDevice>().unwrap_err().to_string(),
+                fault,
+                "{text}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_written_so_that_it_is_read_again(
+            text in r"(\[[0-9a-f:%]{2,12}\]|[a-zA-Z0-9.-]{1,12})(:[0-9]{1,5})?/([0-9a-fA-F]{4}:[0-9a-f]{4}(:\PC{1,8})?|busid:[0-9.-]{1,12})",
+        ) {
+            if let Ok(device) = text.parse::<RemoteDevice>() {
+                prop_assert_eq!(device.to_string().parse(), Ok(device));
+            }
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused_with_one_short_line(text in any::<String>()) {
+            if let Err(error) = text.parse::<RemoteDevice>() {
+                let message = error.to_string();
+                prop_assert!(message.chars().count() < 200 && !message.contains('\n'), "{}", message);
+            }
+        }
+    }
+}

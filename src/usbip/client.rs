@@ -1,0 +1,279 @@
+//! A connection to a USB/IP server: dial, ask, and hand the socket over as the kernel wants it.
+//!
+//! All waits of one call, whatever the server does, end at one deadline. Must not know of this host's kernel (`vhci`).
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{setsockopt, sockopt};
+
+use super::protocol::{self, Exported, Refusal, ReplyError};
+use crate::model::usbip::{BusId, Server};
+
+/// A peer that is silent for so long is asked whether it is there, in seconds.
+const KEEPALIVE_IDLE: u32 = 2;
+/// Between two such questions, in seconds.
+const KEEPALIVE_INTERVAL: u32 = 1;
+/// So many without an answer end the connection.
+const KEEPALIVE_COUNT: u32 = 3;
+/// What was sent and not acknowledged for so long ends the connection, in milliseconds.
+const USER_TIMEOUT: u32 = 5000;
+
+/// A server could not be asked, or said no.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Its name has no address.
+    #[error("usbip server {server}: its name can't be resolved: {source}")]
+    Resolve {
+        /// Which.
+        server: Server,
+        /// Why.
+        source: io::Error,
+    },
+    /// Nobody listens.
+    #[error(
+        "usbip server {server}: connection refused: nothing listens there (start usbipd on that host, or name its port: HOST:PORT)"
+    )]
+    ConnectionRefused {
+        /// Which.
+        server: Server,
+    },
+    /// No way to it.
+    #[error("usbip server {server}: not reachable: {source}")]
+    Unreachable {
+        /// Which.
+        server: Server,
+        /// Why.
+        source: io::Error,
+    },
+    /// The deadline.
+    #[error(
+        "usbip server {server}: no answer in time while {doing} (it is down, hangs, or a firewall drops what is sent there)"
+    )]
+    TimedOut {
+        /// Which.
+        server: Server,
+        /// What was being done, as a gerund.
+        doing: &'static str,
+    },
+    /// It hung up.
+    #[error("usbip server {server}: it closed the connection while {doing}")]
+    Closed {
+        /// Which.
+        server: Server,
+        /// What was being done, as a gerund.
+        doing: &'static str,
+    },
+    /// Its reply is none.
+    #[error("usbip server {server}: {source}")]
+    Reply {
+        /// Which.
+        server: Server,
+        /// What is wrong with it.
+        source: ReplyError,
+    },
+    /// Another host has it.
+    #[error(
+        "device {busid} of usbip server {server} is busy: another host or container has imported it (a host that \
+         vanished holds it until it is bound again there: usbip unbind, usbip bind)"
+    )]
+    Busy {
+        /// Which.
+        server: Server,
+        /// The device.
+        busid: BusId,
+    },
+    /// It is not there.
+    #[error("device {busid} of usbip server {server}: {refusal}")]
+    Refused {
+        /// Which.
+        server: Server,
+        /// The device.
+        busid: BusId,
+        /// What the server says.
+        refusal: Refusal,
+    },
+}
+
+/// A device whose connection is ready for the kernel.
+#[derive(Debug)]
+pub struct Imported {
+    /// What follows in it is between the server and the kernel.
+    pub connection: TcpStream,
+    /// As the server describes it.
+    pub device: Exported,
+}
+
+/// Asks for the devices that a server exports and nobody has imported.
+///
+/// # Errors
+/// When it can't be asked before the deadline, or its answer is none.
+pub fn list(server: &Server, deadline: Instant) -> Result<Vec<Exported>, ClientError> {
+    let mut dialogue = Dialogue::dial(server, deadline)?;
+    let doing = "listing its devices";
+    dialogue.send(&protocol::devlist_request(), doing)?;
+    protocol::read_devlist(&mut dialogue).map_err(|error| dialogue.reply_error(error, doing))
+}
+
+/// Imports a device: from now on the server gives it to nobody else, until the connection is closed.
+///
+/// # Errors
+/// When the server can't be asked before the deadline, refuses, or speaks of another device.
+pub fn import(server: &Server, busid: &BusId, deadline: Instant) -> Result<Imported, ClientError> {
+    let mut dialogue = Dialogue::dial(server, deadline)?;
+    let doing = "importing a device";
+    dialogue.send(&protocol::import_request(busid), doing)?;
+    let device = match protocol::read_import(&mut dialogue, busid) {
+        Ok(device) => device,
+        Err(ReplyError::Refused(Refusal::Busy)) => {
+            return Err(ClientError::Busy {
+                server: server.clone(),
+                busid: busid.clone(),
+            });
+        }
+        Err(ReplyError::Refused(refusal)) => {
+            return Err(ClientError::Refused {
+                server: server.clone(),
+                busid: busid.clone(),
+                refusal,
+            });
+        }
+        Err(error) => return Err(dialogue.reply_error(error, doing)),
+    };
+    let connection = dialogue.into_connection()?;
+    Ok(Imported { connection, device })
+}
+
+/// One question and its answer.
+struct Dialogue<'a> {
+    server: &'a Server,
+    stream: TcpStream,
+    deadline: Instant,
+}
+
+impl<'a> Dialogue<'a> {
+    fn dial(server: &'a Server, deadline: Instant) -> Result<Self, ClientError> {
+        let addresses = resolve(server, deadline)?;
+        let mut last = io::Error::new(ErrorKind::NotFound, "it has no address");
+        for (index, address) in addresses.iter().enumerate() {
+            // An address that drops everything leaves time for those behind it.
+            let shares = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
+            let Some(left) = left(deadline) else { break };
+            match TcpStream::connect_timeout(address, (left / shares).max(Duration::from_millis(1))) {
+                Ok(stream) => {
+                    return Ok(Self {
+                        server,
+                        stream,
+                        deadline,
+                    });
+                }
+                Err(error) => last = error,
+            }
+        }
+        let server = server.clone();
+        Err(match last.kind() {
+            ErrorKind::ConnectionRefused => ClientError::ConnectionRefused { server },
+            ErrorKind::TimedOut => ClientError::TimedOut {
+                server,
+                doing: "connecting",
+            },
+            _ => ClientError::Unreachable { server, source: last },
+        })
+    }
+
+    fn send(&mut self, request: &[u8], doing: &'static str) -> Result<(), ClientError> {
+        let sent = self
+            .stream
+            .set_write_timeout(left(self.deadline).or(Some(Duration::from_millis(1))))
+            .and_then(|()| self.stream.write_all(request));
+        sent.map_err(|error| self.reply_error(error.into(), doing))
+    }
+
+    fn reply_error(&self, error: ReplyError, doing: &'static str) -> ClientError {
+        let server = self.server.clone();
+        match error {
+            ReplyError::Read(error) => match error.kind() {
+                ErrorKind::WouldBlock | ErrorKind::TimedOut => ClientError::TimedOut { server, doing },
+                ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
+                    ClientError::Closed { server, doing }
+                }
+                _ => ClientError::Unreachable {
+                    server,
+                    source: error,
+                },
+            },
+            source => ClientError::Reply { server, source },
+        }
+    }
+
+    /// The socket as the kernel wants it: it waits for ever, sends at once, and notices a peer that is gone.
+    fn into_connection(self) -> Result<TcpStream, ClientError> {
+        let prepare = || -> io::Result<()> {
+            self.stream.set_read_timeout(None)?;
+            self.stream.set_write_timeout(None)?;
+            self.stream.set_nodelay(true)?;
+            setsockopt(&self.stream, sockopt::KeepAlive, &true)?;
+            setsockopt(&self.stream, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE)?;
+            setsockopt(&self.stream, sockopt::TcpKeepInterval, &KEEPALIVE_INTERVAL)?;
+            setsockopt(&self.stream, sockopt::TcpKeepCount, &KEEPALIVE_COUNT)?;
+            setsockopt(&self.stream, sockopt::TcpUserTimeout, &USER_TIMEOUT)?;
+            Ok(())
+        };
+        match prepare() {
+            Ok(()) => Ok(self.stream),
+            Err(source) => Err(ClientError::Unreachable {
+                server: self.server.clone(),
+                source,
+            }),
+        }
+    }
+}
+
+impl Read for Dialogue<'_> {
+    /// As the stream, but never beyond the deadline, in however many pieces the answer comes.
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let left = left(self.deadline).ok_or(ErrorKind::TimedOut)?;
+        self.stream.set_read_timeout(Some(left))?;
+        self.stream.read(into)
+    }
+}
+
+/// How much time is left; `None` when there is none.
+fn left(deadline: Instant) -> Option<Duration> {
+    deadline
+        .checked_duration_since(Instant::now())
+        .filter(|left| !left.is_zero())
+}
+
+/// The server's addresses. The resolver of the C library knows no deadline: it is asked by a thread, which is left to
+/// itself when it takes too long.
+fn resolve(server: &Server, deadline: Instant) -> Result<Vec<SocketAddr>, ClientError> {
+    if let Ok(address) = server.host().parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, server.port())]);
+    }
+    let (answer, wait) = mpsc::channel();
+    let (host, port) = (server.host().to_owned(), server.port());
+    let asked = thread::Builder::new().spawn(move || {
+        let addresses = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
+        // Nobody waits any more.
+        let _ = answer.send(addresses);
+    });
+    let outcome = match asked {
+        Ok(_) => wait.recv_timeout(left(deadline).unwrap_or_default()),
+        Err(source) => Ok(Err(source)),
+    };
+    match outcome {
+        Ok(Ok(addresses)) => Ok(addresses),
+        Ok(Err(source)) => Err(ClientError::Resolve {
+            server: server.clone(),
+            source,
+        }),
+        Err(_) => Err(ClientError::TimedOut {
+            server: server.clone(),
+            doing: "resolving its name",
+        }),
+    }
+}

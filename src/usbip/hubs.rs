@@ -1,0 +1,217 @@
+//! The root hubs while a device is attached: they let no driver near it, so that it can be looked at first.
+//!
+//! ```text
+//! <state-dir>/usbip/hubs.lock    flock, shared by all who attach a device at the moment
+//!                   hubs.json    authorized_default of each hub, as it was before the first of them
+//! ```
+//! The last to leave puts back what was there; when he was killed, the next to come does.
+//! See the kernel's Documentation/usb/authorization.rst.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fs2::FileExt;
+
+use super::vhci::{Vhci, attribute, write_at_once};
+
+const ATTRIBUTE: &str = "authorized_default";
+/// A lock is asked for so often. It is held against us for no longer than a few writes take.
+const LOCK_INTERVAL: Duration = Duration::from_millis(5);
+
+/// The hubs could not be told to wait for a permission, or the state directory could not hold what they were before.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing} {}: {source} (run this as root; the state directory must be writable)", path.display())]
+pub struct HubError {
+    doing: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HubError {
+    let path = path.to_owned();
+    move |source| HubError { doing, path, source }
+}
+
+/// As long as this lives, no driver binds to a device that is newly attached.
+#[derive(Debug)]
+pub struct Hold {
+    lock: File,
+    before: PathBuf,
+}
+
+impl Hold {
+    /// Takes hold of all root hubs of the controllers, beside others who do the same.
+    ///
+    /// # Errors
+    /// When the directory can't be written, the hubs can't be, or the lock is not had before the deadline.
+    pub fn take(dir: &Path, vhci: &Vhci, deadline: Instant) -> Result<Self, HubError> {
+        let hold = Self {
+            lock: lock(dir, deadline)?,
+            before: dir.join("hubs.json"),
+        };
+        hold.remember(vhci)?;
+        for hub in vhci.root_hubs() {
+            let path = hub.join(ATTRIBUTE);
+            write_at_once(&path, "0").map_err(failed("writing 0 to", &path))?;
+        }
+        Ok(hold)
+    }
+
+    /// Writes down how the hubs are, unless somebody has before us: then they are not any more.
+    fn remember(&self, vhci: &Vhci) -> Result<(), HubError> {
+        let mut before = BTreeMap::new();
+        for hub in vhci.root_hubs() {
+            let path = hub.join(ATTRIBUTE);
+            if let Some(value) = attribute(&hub, ATTRIBUTE) {
+                before.insert(path, value);
+            }
+        }
+        let part = self.before.with_extension(format!("{}.part", std::process::id()));
+        let outcome = write_new(&part, &before).and_then(|()| fs::hard_link(&part, &self.before));
+        let _ = fs::remove_file(&part);
+        match outcome {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            outcome => outcome.map_err(failed("writing", &self.before)),
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // flock(2): when the conversion fails, our shared lock is gone too, and another is there to do this.
+        if FileExt::try_lock_exclusive(&self.lock).is_ok() {
+            put_back(&self.before);
+        }
+    }
+}
+
+/// Puts the hubs back as they were, if those who held them were killed.
+pub fn heal(dir: &Path) {
+    let before = dir.join("hubs.json");
+    if !before.exists() {
+        return;
+    }
+    if let Ok(lock) = File::open(dir.join("hubs.lock")) {
+        if FileExt::try_lock_exclusive(&lock).is_ok() {
+            put_back(&before);
+        }
+    }
+}
+
+fn put_back(before: &Path) {
+    let text = fs::read(before).unwrap_or_default();
+    let hubs: BTreeMap<PathBuf, String> = serde_json::from_slice(&text).unwrap_or_default();
+    for (path, value) in hubs {
+        // It is gone when the module was unloaded; its successor has its own default.
+        let _ = write_at_once(&path, &value);
+    }
+    let _ = fs::remove_file(before);
+}
+
+fn lock(dir: &Path, deadline: Instant) -> Result<File, HubError> {
+    let path = dir.join("hubs.lock");
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed("opening", &path))?;
+    loop {
+        match FileExt::try_lock_shared(&file) {
+            Ok(()) => return Ok(file),
+            Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => {}
+            Err(error) => return Err(failed("locking", &path)(error)),
+        }
+        if Instant::now() >= deadline {
+            return Err(failed("locking", &path)(io::ErrorKind::TimedOut.into()));
+        }
+        thread::sleep(LOCK_INTERVAL);
+    }
+}
+
+fn write_new(path: &Path, content: &BTreeMap<PathBuf, String>) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(&serde_json::to_vec(content)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory for the state, and controllers with one hub that lets drivers near by a rule of its own.
+    struct Bed(tempfile::TempDir);
+
+    impl Bed {
+        fn new() -> Self {
+            let bed = Self(tempfile::tempdir().unwrap());
+            let control = bed.0.path().join("vhci_hcd.0");
+            fs::create_dir_all(control.join("usb3")).unwrap();
+            for (file, content) in [
+                ("nports", "16\n"),
+                ("status", "hub port sta spd dev sockfd local_busid\n"),
+                ("usb3/speed", "480\n"),
+                ("usb3/authorized_default", "2\n"),
+            ] {
+                fs::write(control.join(file), content).unwrap();
+            }
+            bed
+        }
+
+        fn hold(&self) -> Hold {
+            let vhci = Vhci::open_below(self.0.path()).unwrap();
+            Hold::take(self.0.path(), &vhci, Instant::now() + Duration::from_secs(10)).unwrap()
+        }
+
+        fn default(&self) -> String {
+            // A file keeps what a shorter write does not cover; sysfs does not.
+            fs::read_to_string(self.0.path().join("vhci_hcd.0/usb3/authorized_default")).unwrap()[..1].into()
+        }
+    }
+
+    #[test]
+    fn the_last_who_leaves_puts_back_what_the_first_found() {
+        let bed = Bed::new();
+        let (one, other) = (bed.hold(), bed.hold());
+        assert_eq!(bed.default(), "0");
+        drop(one);
+        assert_eq!(bed.default(), "0");
+        drop(other);
+        assert_eq!(bed.default(), "2");
+        assert!(!bed.0.path().join("hubs.json").exists());
+    }
+
+    #[test]
+    fn what_a_killed_one_left_is_put_back_by_the_next() {
+        let bed = Bed::new();
+        let hold = bed.hold();
+        heal(bed.0.path());
+        assert_eq!(bed.default(), "0", "not while it is held");
+        // As the kernel does it when a process dies: the lock goes, the rest stays.
+        FileExt::unlock(&hold.lock).unwrap();
+        std::mem::forget(hold);
+        drop(bed.hold());
+        assert_eq!(bed.default(), "2");
+    }
+
+    #[test]
+    fn what_was_left_is_healed_also_without_a_next_one() {
+        let bed = Bed::new();
+        let hold = bed.hold();
+        FileExt::unlock(&hold.lock).unwrap();
+        std::mem::forget(hold);
+        heal(bed.0.path());
+        assert_eq!(bed.default(), "2");
+    }
+}

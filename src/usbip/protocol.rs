@@ -1,0 +1,461 @@
+//! What goes over the wire before the kernel takes over: the lists and the imports of USB/IP.
+//!
+//! The kernel's Documentation/usb/usbip_protocol.rst and tools/usb/usbip/src/usbip_network.h describe it. Everything is
+//! big endian; texts are padded with NUL. Whatever comes from the server is foreign: bounded, checked, and read to the
+//! byte, since what follows an import's reply is the kernel's. Must not know of sockets or time.
+
+use std::fmt;
+use std::io::{self, Read};
+
+use crate::model::usbip::{BusId, UsbIds};
+
+/// The one version there is.
+pub const VERSION: u16 = 0x0111;
+/// The most devices that a list may have. A host has no more USB devices than 127 a bus.
+pub const MAX_DEVICES: u32 = 1024;
+
+const REQ_DEVLIST: u16 = 0x8005;
+const REP_DEVLIST: u16 = 0x0005;
+const REQ_IMPORT: u16 = 0x8003;
+const REP_IMPORT: u16 = 0x0003;
+
+const BUSID_LEN: usize = 32;
+const DEVICE_LEN: usize = 312;
+
+/// The request for the list of exported devices.
+pub fn devlist_request() -> [u8; 8] {
+    header(REQ_DEVLIST)
+}
+
+/// The request to import a device.
+pub fn import_request(busid: &BusId) -> [u8; 40] {
+    let mut request = [0; 8 + BUSID_LEN];
+    request[..8].copy_from_slice(&header(REQ_IMPORT));
+    request[8..8 + busid.as_str().len()].copy_from_slice(busid.as_str().as_bytes());
+    request
+}
+
+fn header(code: u16) -> [u8; 8] {
+    let [v0, v1] = VERSION.to_be_bytes();
+    let [c0, c1] = code.to_be_bytes();
+    [v0, v1, c0, c1, 0, 0, 0, 0]
+}
+
+/// A reply is not what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplyError {
+    /// It could not be read to its end.
+    #[error(transparent)]
+    Read(#[from] io::Error),
+    /// The server says no.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// Not USB/IP, or another one.
+    #[error(
+        "it answers in version {found:#06x} of the protocol, and not in {VERSION:#06x}: is it a usbip server?"
+    )]
+    Version {
+        /// What it says.
+        found: u16,
+    },
+    /// The answer to something else.
+    #[error("it answers {found:#06x} where {expected:#06x} belongs: is it a usbip server?")]
+    Code {
+        /// What it says.
+        found: u16,
+        /// What belongs there.
+        expected: u16,
+    },
+    /// More than are read.
+    #[error("it claims to export {count} devices, and no more than {MAX_DEVICES} are believed")]
+    TooMany {
+        /// What it says.
+        count: u32,
+    },
+    /// A field that no device has.
+    #[error("it describes a device whose {field} can't be ({value})")]
+    Field {
+        /// Its name.
+        field: &'static str,
+        /// What stands there, made visible.
+        value: String,
+    },
+    /// Another device than the one that was asked for.
+    #[error("it gave device {given} where {asked} was asked for")]
+    OtherDevice {
+        /// What was asked for.
+        asked: BusId,
+        /// What it gave.
+        given: BusId,
+    },
+}
+
+/// Why a server says no: `status` of a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// 1: failed. Older servers, and others than usbipd, say this for every reason.
+    Failed,
+    /// 2: another has imported it.
+    Busy,
+    /// 3: it is in an error state.
+    Broken,
+    /// 4: it is not exported.
+    NoDevice,
+    /// A status that has no meaning here.
+    Other(u32),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed => f.write_str(
+                "the server refuses it without a reason (status 1): it is in use, or not exported",
+            ),
+            Self::Busy => f.write_str("another has imported it"),
+            Self::Broken => {
+                f.write_str("it is in an error state there (bind it again: usbip unbind, usbip bind)")
+            }
+            Self::NoDevice => f.write_str("it is not exported there (usbip bind)"),
+            Self::Other(status) => write!(f, "the server refuses it with status {status}"),
+        }
+    }
+}
+
+/// How fast a device talks: the kernel's `enum usb_device_speed`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Speed(u8);
+
+impl Speed {
+    /// Of the numbers that the kernel takes for a remote device (drivers/usb/usbip/vhci_sysfs.c, valid_args).
+    pub fn new(number: u32) -> Option<Self> {
+        matches!(number, 1..=6).then_some(Self(number as u8))
+    }
+
+    /// The kernel's number.
+    pub fn number(self) -> u32 {
+        u32::from(self.0)
+    }
+
+    /// Whether it comes up at the kernel's SuperSpeed hub: the kernel goes by this, and not by the port.
+    pub fn is_super(self) -> bool {
+        self.0 >= 5
+    }
+}
+
+impl fmt::Display for Speed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            1 => "low",
+            2 => "full",
+            3 => "high",
+            4 => "wireless",
+            5 => "super",
+            _ => "super+",
+        })
+    }
+}
+
+/// A device as its server describes it. Only its owner knows whether that is true.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exported {
+    /// Its place in the server's sysfs, made visible.
+    pub path: String,
+    /// Its name there.
+    pub busid: BusId,
+    /// The server's bus.
+    pub busnum: u16,
+    /// The server's number on that bus.
+    pub devnum: u16,
+    /// `None` where the server does not know it.
+    pub speed: Option<Speed>,
+    /// Vendor and product.
+    pub ids: UsbIds,
+    /// Class, subclass and protocol of the device.
+    pub class: [u8; 3],
+    /// Those of its interfaces; a server that has taken the device from its drivers may say none.
+    pub interfaces: Vec<[u8; 3]>,
+}
+
+impl Exported {
+    /// What the kernel is told, and shows, of the device's place: bus and number in one.
+    pub fn devid(&self) -> u32 {
+        u32::from(self.busnum) << 16 | u32::from(self.devnum)
+    }
+
+    /// The device, and how many interfaces the server says it has.
+    fn parse(bytes: &[u8; DEVICE_LEN]) -> Result<(Self, u8), ReplyError> {
+        let u32_at = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let u16_at = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+        let small = |field, at| {
+            let value = u32_at(at);
+            u16::try_from(value).map_err(|_| wrong(field, value.to_string()))
+        };
+        let busid = text(&bytes[256..256 + BUSID_LEN]);
+        let speed = u32_at(296);
+        let device = Self {
+            path: text(&bytes[..256]).escape_ascii().to_string(),
+            busid: std::str::from_utf8(busid)
+                .ok()
+                .and_then(|busid| busid.parse().ok())
+                .ok_or_else(|| wrong("bus id", busid.escape_ascii().to_string()))?,
+            busnum: small("bus number", 288)?,
+            devnum: small("device number", 292)?,
+            speed: match (speed, Speed::new(speed)) {
+                (0, _) => None,
+                (_, Some(speed)) => Some(speed),
+                (_, None) => return Err(wrong("speed", speed.to_string())),
+            },
+            ids: UsbIds {
+                vendor: u16_at(300),
+                product: u16_at(302),
+            },
+            class: [bytes[306], bytes[307], bytes[308]],
+            interfaces: Vec::new(),
+        };
+        Ok((device, bytes[311]))
+    }
+}
+
+fn wrong(field: &'static str, value: String) -> ReplyError {
+    ReplyError::Field { field, value }
+}
+
+/// What stands before the first NUL, if there is one.
+fn text(field: &[u8]) -> &[u8] {
+    field.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+/// Reads the reply to [`devlist_request`].
+///
+/// # Errors
+/// When it ends early, is none, or is more than a list can be.
+pub fn read_devlist(from: &mut impl Read) -> Result<Vec<Exported>, ReplyError> {
+    read_header(from, REP_DEVLIST)?;
+    let count = u32::from_be_bytes(read(from)?);
+    if count > MAX_DEVICES {
+        return Err(ReplyError::TooMany { count });
+    }
+    let mut devices = Vec::new();
+    for _ in 0..count {
+        let (mut device, interfaces) = Exported::parse(&read(from)?)?;
+        for _ in 0..interfaces {
+            let [class, subclass, protocol, _] = read(from)?;
+            device.interfaces.push([class, subclass, protocol]);
+        }
+        devices.push(device);
+    }
+    Ok(devices)
+}
+
+/// Reads the reply to [`import_request`] for this device, and not a byte more.
+///
+/// # Errors
+/// When it ends early, is none, is a refusal, or speaks of another device.
+pub fn read_import(from: &mut impl Read, asked: &BusId) -> Result<Exported, ReplyError> {
+    read_header(from, REP_IMPORT)?;
+    let (device, _) = Exported::parse(&read(from)?)?;
+    if device.busid != *asked {
+        return Err(ReplyError::OtherDevice {
+            asked: asked.clone(),
+            given: device.busid,
+        });
+    }
+    Ok(device)
+}
+
+fn read_header(from: &mut impl Read, expected: u16) -> Result<(), ReplyError> {
+    let [v0, v1, c0, c1, s0, s1, s2, s3] = read(from)?;
+    let (version, code) = (u16::from_be_bytes([v0, v1]), u16::from_be_bytes([c0, c1]));
+    if version != VERSION {
+        return Err(ReplyError::Version { found: version });
+    }
+    if code != expected {
+        return Err(ReplyError::Code {
+            found: code,
+            expected,
+        });
+    }
+    let refusal = match u32::from_be_bytes([s0, s1, s2, s3]) {
+        0 => return Ok(()),
+        1 => Refusal::Failed,
+        2 => Refusal::Busy,
+        3 => Refusal::Broken,
+        4 => Refusal::NoDevice,
+        status => Refusal::Other(status),
+    };
+    Err(ReplyError::Refused(refusal))
+}
+
+fn read<const N: usize>(from: &mut impl Read) -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    from.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn busid(text: &str) -> BusId {
+        text.parse().unwrap()
+    }
+
+    /// What Debian's usbipd 2.0 answered for QEMU's serial adapter, its path shortened.
+    fn recorded() -> [u8; DEVICE_LEN] {
+        let mut bytes = [0; DEVICE_LEN];
+        bytes[..31].copy_from_slice(b"/sys/devices/pci0/0000:00/1-1\0\0");
+        bytes[256..259].copy_from_slice(b"1-1");
+        bytes[288..304].copy_from_slice(&[0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 2, 0x04, 0x03, 0x60, 0x01]);
+        bytes[304..].copy_from_slice(&[4, 0, 0, 0, 0, 1, 1, 1]);
+        bytes
+    }
+
+    fn list(devices: &[[u8; DEVICE_LEN]]) -> Vec<u8> {
+        let mut reply = vec![1, 0x11, 0, 5, 0, 0, 0, 0];
+        reply.extend((devices.len() as u32).to_be_bytes());
+        for device in devices {
+            reply.extend(device);
+            reply.extend([0xff, 0xff, 0xff, 0].repeat(usize::from(device[311])));
+        }
+        reply
+    }
+
+    #[test]
+    fn requests_have_their_bytes() {
+        assert_eq!(devlist_request(), [1, 0x11, 0x80, 5, 0, 0, 0, 0]);
+        let request = import_request(&busid("1-1.4"));
+        assert_eq!(request[..14], *b"\x01\x11\x80\x03\0\0\0\x001-1.4\0");
+        assert!(request[13..].iter().all(|byte| *byte == 0));
+        assert_eq!(import_request(&busid(&"1".repeat(31)))[39], 0, "the NUL stays");
+    }
+
+    #[test]
+    fn a_list_is_read_with_interfaces() {
+        let devices = read_devlist(&mut list(&[recorded(), recorded()]).as_slice()).unwrap();
+        assert_eq!(devices.len(), 2);
+        let device = &devices[0];
+        assert_eq!(
+            (device.busid.as_str(), device.ids.to_string()),
+            ("1-1", "0403:6001".into())
+        );
+        assert_eq!((device.devid(), device.speed), (0x0001_0002, Speed::new(2)));
+        assert_eq!(
+            (device.path.as_str(), &device.interfaces),
+            ("/sys/devices/pci0/0000:00/1-1", &vec![[0xff; 3]])
+        );
+    }
+
+    #[test]
+    fn an_import_leaves_what_is_the_kernels() {
+        let mut reply = vec![1, 0x11, 0, 3, 0, 0, 0, 0];
+        reply.extend(recorded());
+        reply.extend(b"urb");
+        let mut from = reply.as_slice();
+        assert_eq!(read_import(&mut from, &busid("1-1")).unwrap().ids.product, 0x6001);
+        assert_eq!(from, b"urb");
+        let error = read_import(&mut reply.as_slice(), &busid("1-2")).unwrap_err();
+        assert_eq!(error.to_string(), "it gave device 1-1 where 1-2 was asked for");
+    }
+
+    #[test]
+    fn what_is_no_reply_is_named() {
+        for (reply, message) in [
+            (
+                &b"HTTP/1.1 400 Bad"[..],
+                "it answers in version 0x4854 of the protocol, and not in 0x0111: is it a usbip server?",
+            ),
+            (
+                b"\x01\x11\0\x03\0\0\0\0",
+                "it answers 0x0003 where 0x0005 belongs: is it a usbip server?",
+            ),
+            (b"\x01\x11\0\x05\0\0\0\x09", "the server refuses it with status 9"),
+            (
+                b"\x01\x11\0\x05\0\0\0\0\xff\xff\xff\xff",
+                "it claims to export 4294967295 devices, and no more than 1024 are believed",
+            ),
+            (b"\x01\x11\0\x05\0\0\0\0\0\0", "failed to fill whole buffer"),
+        ] {
+            assert_eq!(read_devlist(&mut &reply[..]).unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn a_field_that_can_t_be_is_refused() {
+        for (at, bytes, message) in [
+            (
+                256,
+                &b"../x"[..],
+                "it describes a device whose bus id can't be (../x)",
+            ),
+            (256, &[0], "it describes a device whose bus id can't be ()"),
+            (
+                256,
+                &[b'1'; 32],
+                "it describes a device whose bus id can't be (11111111111111111111111111111111)",
+            ),
+            (
+                288,
+                &[0, 1, 0, 0],
+                "it describes a device whose bus number can't be (65536)",
+            ),
+            (
+                296,
+                &[0, 0, 0, 7],
+                "it describes a device whose speed can't be (7)",
+            ),
+        ] {
+            let mut device = recorded();
+            device[at..at + bytes.len()].copy_from_slice(bytes);
+            assert_eq!(
+                read_devlist(&mut list(&[device]).as_slice())
+                    .unwrap_err()
+                    .to_string(),
+                message
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_make_an_error_or_a_list_that_fits(
+            tail in proptest::collection::vec(any::<u8>(), 0..3000),
+            begins_well in any::<bool>(),
+            count in 0..4_u32,
+        ) {
+            let mut bytes = if begins_well { vec![1, 0x11, 0, 5, 0, 0, 0, 0] } else { Vec::new() };
+            bytes.extend(count.to_be_bytes());
+            bytes.extend(&tail);
+            match read_devlist(&mut bytes.as_slice()) {
+                Ok(devices) => prop_assert!(devices.len() * DEVICE_LEN <= bytes.len()),
+                Err(error) => prop_assert!(error.to_string().is_ascii() && error.to_string().len() < 300),
+            }
+        }
+
+        /// Bytes that differ from good ones in a few places come much further than random ones.
+        #[test]
+        fn a_reply_with_wrong_bytes_never_shows_a_control_character(
+            changes in proptest::collection::vec((0..DEVICE_LEN, any::<u8>()), 0..12),
+        ) {
+            let mut device = recorded();
+            for (at, byte) in changes {
+                device[at] = byte;
+            }
+            match read_devlist(&mut list(&[device]).as_slice()) {
+                Ok(devices) => {
+                    let shown = format!("{} {}", devices[0].path, devices[0].busid);
+                    prop_assert!(shown.bytes().all(|byte| (0x20..0x7f).contains(&byte)), "{}", shown);
+                    let number = devices[0].devid();
+                    prop_assert_eq!(number >> 16, u32::from(devices[0].busnum));
+                }
+                Err(error) => prop_assert!(!error.to_string().contains(char::is_control)),
+            }
+        }
+
+        #[test]
+        fn a_reply_that_ends_early_is_an_error(keep in 0..(12 + DEVICE_LEN + 4)) {
+            let reply = list(&[recorded()]);
+            prop_assert!(matches!(read_devlist(&mut &reply[..keep]), Err(ReplyError::Read(_))));
+        }
+    }
+}

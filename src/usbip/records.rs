@@ -1,0 +1,311 @@
+//! What this host attached: which remote device is at which port.
+//!
+//! ```text
+//! <state-dir>/usbip/port-<N>.json    0600; written before the kernel is told, and again when the device is up
+//! ```
+//! A record counts only as long as the kernel shows the same device at the port: ports are used again, by other tools
+//! as well. Must not know how a device is attached.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::vhci::{LocalDevice, Slot, State};
+use crate::model::usbip::{RemoteDevice, Which};
+
+/// The form of the records.
+const VERSION: u32 = 1;
+
+/// A record could not be kept.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing} {}: {source} (the state directory must be writable for root)", path.display())]
+pub struct RecordError {
+    /// What was being done, as a gerund.
+    pub doing: &'static str,
+    /// To what.
+    pub path: PathBuf,
+    /// Why it failed.
+    pub source: io::Error,
+}
+
+/// A device that was attached, or is about to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    version: u32,
+    /// The port of this host.
+    pub port: u32,
+    /// The device as it was asked for.
+    pub asked: RemoteDevice,
+    /// The same by its bus id: what the server was asked for.
+    pub remote: RemoteDevice,
+    /// Bus and number at the server.
+    pub devid: u32,
+    /// The kernel's number for its speed.
+    pub speed: u32,
+    /// What the kernel made of it; `None` before it was looked at and let in.
+    pub local: Option<Local>,
+}
+
+/// What the kernel made of a remote device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Local {
+    /// Its name in sysfs, such as `3-1`.
+    pub name: String,
+    /// Its number on its bus.
+    pub devnum: u32,
+    /// Vendor and product, as lsusb(8) shows them.
+    pub ids: String,
+    /// Its serial number, if it has one.
+    pub serial: Option<String>,
+}
+
+impl From<&LocalDevice> for Local {
+    fn from(device: &LocalDevice) -> Self {
+        Self {
+            name: device.name.clone(),
+            devnum: device.devnum,
+            ids: device.ids.to_string(),
+            serial: device.serial.clone(),
+        }
+    }
+}
+
+impl Record {
+    /// One for a device that is about to be attached.
+    pub fn new(port: u32, asked: RemoteDevice, remote: RemoteDevice, devid: u32, speed: u32) -> Self {
+        Self {
+            version: VERSION,
+            port,
+            asked,
+            remote,
+            devid,
+            speed,
+            local: None,
+        }
+    }
+
+    /// Whether what is at the port now is what this tells of. The kernel says which device it is only as long as that is
+    /// [`State::Used`].
+    pub fn is_of(&self, slot: &Slot, device: Option<&LocalDevice>) -> bool {
+        if slot.port != self.port {
+            return false;
+        }
+        let is_told = (slot.devid, slot.speed) == (self.devid, self.speed);
+        let is_same = match (&self.local, device) {
+            (Some(local), Some(device)) => *local == Local::from(device),
+            // On its way in.
+            (None, _) => true,
+            // On its way out; or another one, on its way in.
+            (Some(_), None) => slot.state == State::Used,
+        };
+        match slot.state {
+            State::Free | State::NotReady => false,
+            State::Used => is_told && is_same,
+            State::Starting | State::Broken => is_same,
+        }
+    }
+
+    /// Whether a person who names this device means it.
+    pub fn is_named(&self, named: &RemoteDevice) -> bool {
+        if *named == self.asked || *named == self.remote {
+            return true;
+        }
+        match (&named.which, &self.local) {
+            (Which::Ids { ids, serial }, Some(local)) if named.server == self.remote.server => {
+                ids.to_string() == local.ids
+                    && serial
+                        .as_ref()
+                        .is_none_or(|serial| Some(serial) == local.serial.as_ref())
+            }
+            _ => false,
+        }
+    }
+}
+
+/// All records of this host.
+#[derive(Debug)]
+pub struct Records {
+    dir: PathBuf,
+}
+
+impl Records {
+    /// Those in a directory, made by [`Records::make`].
+    pub fn new(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    /// Makes the directory.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn make(&self) -> Result<(), RecordError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.dir)
+            .map_err(|source| failed("making", &self.dir, source))
+    }
+
+    /// All that can be read. What another version wrote is none of ours.
+    pub fn all(&self) -> Vec<Record> {
+        let mut records: Vec<Record> = fs::read_dir(&self.dir)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| read(&entry.path()))
+            .collect();
+        records.sort_by_key(|record| record.port);
+        records
+    }
+
+    /// What is recorded of a port, if that can be read.
+    pub fn at(&self, port: u32) -> Option<Record> {
+        read(&self.path(port))
+    }
+
+    /// Writes one, in place of what was recorded of its port before.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn write(&self, record: &Record) -> Result<(), RecordError> {
+        let path = self.path(record.port);
+        let part = path.with_extension("part");
+        let written = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&part)
+            .and_then(|mut file| file.write_all(&serde_json::to_vec(record)?))
+            .and_then(|()| fs::rename(&part, &path));
+        written.map_err(|source| failed("writing", &path, source))
+    }
+
+    /// Forgets what was at a port.
+    pub fn remove(&self, port: u32) {
+        let _ = fs::remove_file(self.path(port));
+    }
+
+    fn path(&self, port: u32) -> PathBuf {
+        self.dir.join(format!("port-{port}.json"))
+    }
+}
+
+fn read(path: &Path) -> Option<Record> {
+    let record: Record = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    (record.version == VERSION).then_some(record)
+}
+
+fn failed(doing: &'static str, path: &Path, source: io::Error) -> RecordError {
+    RecordError {
+        doing,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::usbip::UsbIds;
+
+    fn record() -> Record {
+        let [asked, remote] = ["lab/0403:6001", "lab/busid:1-1"].map(|text| text.parse().unwrap());
+        let mut record = Record::new(0, asked, remote, 0x10002, 2);
+        record.local = Some(Local::from(&device()));
+        record
+    }
+
+    fn device() -> LocalDevice {
+        LocalDevice {
+            dir: "/sys/devices/platform/vhci_hcd.0/usb3/3-1".into(),
+            name: "3-1".into(),
+            devnum: 7,
+            ids: UsbIds {
+                vendor: 0x0403,
+                product: 0x6001,
+            },
+            serial: Some("FT001".into()),
+        }
+    }
+
+    fn slot() -> Slot {
+        Slot {
+            port: 0,
+            is_super: false,
+            state: State::Used,
+            speed: 2,
+            devid: 0x10002,
+        }
+    }
+
+    #[test]
+    fn a_record_is_of_what_it_saw_and_of_nothing_that_took_its_port() {
+        let record = record();
+        assert!(record.is_of(&slot(), Some(&device())));
+        assert!(record.is_of(&slot(), None), "it is leaving");
+        let others = [
+            Slot {
+                state: State::Free,
+                ..slot()
+            },
+            Slot {
+                devid: 0x10003,
+                ..slot()
+            },
+            Slot { speed: 3, ..slot() },
+            Slot { port: 1, ..slot() },
+        ];
+        for other in others {
+            assert!(!record.is_of(&other, Some(&device())), "{other:?}");
+        }
+        let starting = Slot {
+            state: State::Starting,
+            speed: 0,
+            devid: 0,
+            ..slot()
+        };
+        assert!(!record.is_of(&starting, None), "another one: this was up already");
+        let unfinished = Record {
+            local: None,
+            ..record.clone()
+        };
+        assert!(unfinished.is_of(&starting, None), "it has no address yet");
+        let attached_again = LocalDevice {
+            devnum: 8,
+            ..device()
+        };
+        assert!(!record.is_of(&slot(), Some(&attached_again)));
+    }
+
+    #[test]
+    fn a_device_is_named_as_it_was_asked_for_and_by_what_it_is() {
+        for (text, is_named) in [
+            ("lab/0403:6001", true),
+            ("lab/0403:6001:FT001", true),
+            ("lab/busid:1-1", true),
+            ("lab/0403:6001:FT002", false),
+            ("lab/busid:1-2", false),
+            ("other/0403:6001", false),
+        ] {
+            assert_eq!(record().is_named(&text.parse().unwrap()), is_named, "{text}");
+        }
+    }
+
+    #[test]
+    fn records_are_kept_by_port_and_foreign_files_are_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::new(dir.path().join("usbip"));
+        assert_eq!(records.all(), []);
+        records.make().unwrap();
+        records.write(&record()).unwrap();
+        fs::write(dir.path().join("usbip/port-9.json"), r#"{"version":2,"port":9}"#).unwrap();
+        assert_eq!(records.all(), [record()]);
+        assert_eq!((records.at(0), records.at(9)), (Some(record()), None));
+        records.remove(0);
+        assert_eq!(records.all(), []);
+    }
+}

@@ -1,0 +1,500 @@
+//! The kernel's virtual USB host controllers, vhci_hcd: their ports, and what is attached to them.
+//!
+//! The kernel's drivers/usb/usbip/vhci_sysfs.c is what this follows. Control files are those of the first controller,
+//! for all of them; ports count through. Must not know what should be attached, nor to whom it belongs.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+
+use super::protocol::Speed;
+use crate::model::usbip::UsbIds;
+
+/// Where sysfs has the controllers.
+pub const PLATFORM: &str = "/sys/devices/platform";
+/// The longest attribute that is read, in bytes: sysfs has no longer ones.
+const MAX_TEXT: usize = 4096;
+/// How many digits `status` gives to a socket of a controller that has not started (vhci_sysfs.c,
+/// status_show_not_ready).
+const NOT_READY_SOCKET: usize = 16;
+
+/// The controllers could not be asked or told.
+#[derive(Debug, thiserror::Error)]
+pub enum VhciError {
+    /// Not loaded.
+    #[error(
+        "this kernel has no virtual USB host controller ({} is missing): load its module with `modprobe vhci-hcd`, and \
+         at each boot with a line \"vhci-hcd\" in /etc/modules-load.d/usbip.conf",
+        path.display()
+    )]
+    Missing {
+        /// What is not there.
+        path: PathBuf,
+    },
+    /// Not root.
+    #[error("{doing} {}: {source} (run this as root)", path.display())]
+    Denied {
+        /// What was being done, as a gerund.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Something else.
+    #[error("{doing} {}: {source}", path.display())]
+    File {
+        /// What was being done, as a gerund.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file that says something unknown.
+    #[error("{}: \"{line}\" is no port of a virtual USB host controller: a newer kernel than is known here?", path.display())]
+    Status {
+        /// The file.
+        path: PathBuf,
+        /// Its line.
+        line: String,
+    },
+}
+
+fn failed(doing: &'static str, path: &Path, source: io::Error) -> VhciError {
+    let path = path.to_owned();
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => VhciError::Denied { doing, path, source },
+        _ => VhciError::File { doing, path, source },
+    }
+}
+
+/// How it goes with a port: the kernel's `enum usbip_device_status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// 4: nothing attached.
+    Free,
+    /// 5: attached; the device has no address yet.
+    Starting,
+    /// 6: attached.
+    Used,
+    /// 7: attached, and broken for good.
+    Broken,
+    /// The controller has not started yet; shown as 5 with a longer number of a socket.
+    NotReady,
+}
+
+/// One port, as `status` has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// Its number among those of all controllers.
+    pub port: u32,
+    /// Whether it is one of a SuperSpeed hub.
+    pub is_super: bool,
+    /// What it does.
+    pub state: State,
+    /// The speed of what is attached, the kernel's number; 0 unless [`State::Used`].
+    pub speed: u32,
+    /// Bus and number of what is attached, at its server; 0 unless [`State::Used`].
+    pub devid: u32,
+}
+
+/// Reads a `status` file.
+///
+/// # Errors
+/// The line that is not as those of any known kernel.
+pub fn parse_status(text: &str) -> Result<Vec<Slot>, String> {
+    let mut lines = text.lines();
+    let header: Vec<&str> = lines.next().unwrap_or_default().split_whitespace().collect();
+    // Before Linux 4.13 there was no SuperSpeed hub, and no column to tell.
+    let has_hub = match header.first() {
+        Some(&"hub") => true,
+        Some(&"port" | &"prt") => false,
+        _ => return Err(header.join(" ")),
+    };
+    lines
+        .filter(|line| !line.trim().is_empty())
+        .map(|line| parse_slot(line, has_hub).ok_or_else(|| line.escape_debug().to_string()))
+        .collect()
+}
+
+fn parse_slot(line: &str, has_hub: bool) -> Option<Slot> {
+    let mut words = line.split_whitespace();
+    let is_super = match has_hub.then(|| words.next()) {
+        None | Some(Some("hs")) => false,
+        Some(Some("ss")) => true,
+        _ => return None,
+    };
+    let port = words.next()?.parse().ok()?;
+    let state = match words.next()?.parse::<u32>().ok()? {
+        4 => State::Free,
+        5 => State::Starting,
+        6 => State::Used,
+        7 => State::Broken,
+        _ => return None,
+    };
+    let speed = words.next()?.parse().ok()?;
+    let devid = u32::from_str_radix(words.next()?, 16).ok()?;
+    let is_unready = has_hub && state == State::Starting && words.next()?.len() == NOT_READY_SOCKET;
+    Some(Slot {
+        port,
+        is_super,
+        state: if is_unready { State::NotReady } else { state },
+        speed,
+        devid,
+    })
+}
+
+/// Where a port is: which controller, which of its two hubs, and which port of that, from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    controller: u32,
+    is_super: bool,
+    hub_port: u32,
+}
+
+/// The controllers that are there.
+#[derive(Debug, Clone)]
+pub struct Vhci {
+    platform: PathBuf,
+    /// How many ports each hub has.
+    hub_ports: u32,
+    controllers: u32,
+}
+
+impl Vhci {
+    /// This kernel's.
+    ///
+    /// # Errors
+    /// When the module is not loaded.
+    pub fn open() -> Result<Self, VhciError> {
+        Self::open_below(Path::new(PLATFORM))
+    }
+
+    /// Those below another directory than the kernel's, for tests.
+    ///
+    /// # Errors
+    /// When there are none.
+    pub fn open_below(platform: &Path) -> Result<Self, VhciError> {
+        let control = platform.join("vhci_hcd.0");
+        let path = control.join("nports");
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(VhciError::Missing { path: control });
+            }
+            Err(error) => return Err(failed("reading", &path, error)),
+        };
+        let controllers = (0..)
+            .take_while(|index| control.join(status_file(*index)).exists())
+            .count() as u32;
+        let ports: u32 = text.trim().parse().unwrap_or(0);
+        if controllers == 0 || ports < 2 * controllers {
+            return Err(VhciError::Status {
+                path,
+                line: text.escape_debug().to_string(),
+            });
+        }
+        Ok(Self {
+            platform: platform.to_owned(),
+            hub_ports: ports / (2 * controllers),
+            controllers,
+        })
+    }
+
+    fn control(&self, file: &str) -> PathBuf {
+        self.platform.join("vhci_hcd.0").join(file)
+    }
+
+    /// All ports, as they are now.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub fn slots(&self) -> Result<Vec<Slot>, VhciError> {
+        let mut slots = Vec::new();
+        for controller in 0..self.controllers {
+            let path = self.control(&status_file(controller));
+            let text = fs::read_to_string(&path).map_err(|error| failed("reading", &path, error))?;
+            slots.extend(parse_status(&text).map_err(|line| VhciError::Status { path, line })?);
+        }
+        Ok(slots)
+    }
+
+    /// One port, as it is now; `None` when there is none of this number.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn slot(&self, port: u32) -> Result<Option<Slot>, VhciError> {
+        Ok(self.slots()?.into_iter().find(|slot| slot.port == port))
+    }
+
+    /// A port for a device of this speed. A port whose last device has not left sysfs yet is none: that device would
+    /// swallow the new connection.
+    ///
+    /// # Errors
+    /// When the ports can't be read.
+    pub fn free_port(&self, speed: Speed) -> Result<Option<u32>, VhciError> {
+        let is_free = |slot: &Slot| {
+            slot.state == State::Free
+                && slot.is_super == speed.is_super()
+                && !self.device_dir(slot.port).is_some_and(|dir| dir.exists())
+        };
+        Ok(self
+            .slots()?
+            .iter()
+            .find(|slot| is_free(slot))
+            .map(|slot| slot.port))
+    }
+
+    /// Gives a connection to the kernel, which enumerates the device from then on. The descriptor is not needed any
+    /// more after that: the kernel has its own. `false` when the port is not free.
+    ///
+    /// # Errors
+    /// When the kernel refuses for another reason.
+    pub fn attach(
+        &self,
+        port: u32,
+        connection: impl AsFd,
+        devid: u32,
+        speed: Speed,
+    ) -> Result<bool, VhciError> {
+        let fd = connection.as_fd().as_raw_fd();
+        let path = self.control("attach");
+        match write_at_once(&path, &format!("{port} {fd} {devid} {}", speed.number())) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(false),
+            Err(error) => Err(failed("attaching a device by", &path, error)),
+        }
+    }
+
+    /// Takes what is attached to a port away. The kernel is done with it when [`Vhci::is_empty`] says so.
+    ///
+    /// # Errors
+    /// When nothing is attached there.
+    pub fn detach(&self, port: u32) -> Result<(), VhciError> {
+        let path = self.control("detach");
+        write_at_once(&path, &port.to_string()).map_err(|error| failed("detaching a device by", &path, error))
+    }
+
+    /// Whether a port is free, and its last device gone from sysfs.
+    ///
+    /// # Errors
+    /// When the ports can't be read.
+    pub fn is_empty(&self, port: u32) -> Result<bool, VhciError> {
+        let is_free = self.slot(port)?.is_none_or(|slot| slot.state == State::Free);
+        Ok(is_free && !self.device_dir(port).is_some_and(|dir| dir.exists()))
+    }
+
+    /// The device at a port, when the kernel has made one.
+    pub fn device(&self, port: u32) -> Option<LocalDevice> {
+        LocalDevice::read(self.device_dir(port)?)
+    }
+
+    /// Where the device at a port is, or would be. Not from `local_busid` of `status`, which comes late.
+    fn device_dir(&self, port: u32) -> Option<PathBuf> {
+        let place = self.place(port);
+        let hub = self
+            .root_hubs_of(place.controller)
+            .into_iter()
+            .find(|hub| hub.is_super == place.is_super)?;
+        Some(hub.dir.join(format!("{}-{}", hub.bus, place.hub_port + 1)))
+    }
+
+    fn place(&self, port: u32) -> Place {
+        Place {
+            controller: port / (2 * self.hub_ports),
+            is_super: port % (2 * self.hub_ports) >= self.hub_ports,
+            hub_port: port % self.hub_ports,
+        }
+    }
+
+    /// The root hubs of all controllers.
+    pub fn root_hubs(&self) -> Vec<PathBuf> {
+        let all = (0..self.controllers).flat_map(|controller| self.root_hubs_of(controller));
+        all.map(|hub| hub.dir).collect()
+    }
+
+    fn root_hubs_of(&self, controller: u32) -> Vec<RootHub> {
+        let dir = self.platform.join(format!("vhci_hcd.{controller}"));
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        entries.filter_map(|entry| RootHub::read(entry.path())).collect()
+    }
+}
+
+/// The bus numbers of root hubs depend on what was loaded first; their speeds tell which is which.
+struct RootHub {
+    dir: PathBuf,
+    bus: u32,
+    is_super: bool,
+}
+
+impl RootHub {
+    fn read(dir: PathBuf) -> Option<Self> {
+        let bus = dir.file_name()?.to_str()?.strip_prefix("usb")?.parse().ok()?;
+        let speed: u32 = attribute(&dir, "speed")?.parse().ok()?;
+        Some(Self {
+            dir,
+            bus,
+            is_super: speed >= 5000,
+        })
+    }
+}
+
+/// A remote device as this host's kernel has it: what its descriptors say, and not its server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalDevice {
+    /// In sysfs.
+    pub dir: PathBuf,
+    /// Its name there, such as `3-1`.
+    pub name: String,
+    /// Its number on its bus: no two devices of a bus have had the same one after another.
+    pub devnum: u32,
+    /// Vendor and product.
+    pub ids: UsbIds,
+    /// Its serial number, if it has one.
+    pub serial: Option<String>,
+}
+
+impl LocalDevice {
+    fn read(dir: PathBuf) -> Option<Self> {
+        let id = |name| u16::from_str_radix(&attribute(&dir, name)?, 16).ok();
+        Some(Self {
+            name: dir.file_name()?.to_str()?.to_owned(),
+            devnum: attribute(&dir, "devnum")?.parse().ok()?,
+            ids: UsbIds {
+                vendor: id("idVendor")?,
+                product: id("idProduct")?,
+            },
+            serial: attribute(&dir, "serial"),
+            dir,
+        })
+    }
+
+    /// Lets the kernel configure it and bind drivers. As long as the device takes to answer: with a server that hangs,
+    /// until it is detached.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or the device has gone.
+    pub fn authorize(&self) -> Result<(), VhciError> {
+        let path = self.dir.join("authorized");
+        write_at_once(&path, "1").map_err(|error| failed("authorizing a device by", &path, error))
+    }
+}
+
+fn status_file(controller: u32) -> String {
+    match controller {
+        0 => "status".into(),
+        index => format!("status.{index}"),
+    }
+}
+
+/// An attribute without the newline at its end, with nothing that moves a cursor.
+pub(super) fn attribute(dir: &Path, name: &str) -> Option<String> {
+    let bytes = fs::read(dir.join(name)).ok()?;
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_TEXT)]);
+    Some(text.strip_suffix('\n').unwrap_or(&text).to_owned())
+}
+
+/// A sysfs attribute takes what one write(2) brings.
+pub(super) fn write_at_once(path: &Path, text: &str) -> io::Result<()> {
+    OpenOptions::new()
+        .write(true)
+        .open(path)?
+        .write_all(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// As Debian 13's kernel 6.12 has it: an FTDI adapter, one that is on its way in, a SuperSpeed disk; and a controller
+    /// that is not ready, by that kernel's source.
+    const STATUS: &str = "hub port sta spd dev      sockfd local_busid\n\
+        hs  0000 006 002 00010002 000003 3-1\n\
+        hs  0008 005 000 00000000 000000 0-0\n\
+        ss  0015 006 005 00020002 000003 4-1\n\
+        hs  0030 005 000 00000000 0000000000000000 0-0\n\
+        ss  0047 004 000 00000000 000000 0-0\n";
+    /// Before 4.13.
+    const OLD: &str = "port sta spd bus dev socket local_busid\n000 004 000 000 000 0000000000000000 0-0\n";
+
+    #[test]
+    fn the_ports_are_read_as_decimals_and_the_device_as_hex() {
+        let slots = parse_status(STATUS).unwrap();
+        assert_eq!(slots.len(), 5);
+        assert_eq!(
+            slots[1],
+            Slot {
+                port: 8,
+                is_super: false,
+                state: State::Starting,
+                speed: 0,
+                devid: 0
+            }
+        );
+        assert_eq!(
+            (slots[2].port, slots[2].is_super, slots[4].state),
+            (15, true, State::Free)
+        );
+        assert_eq!(slots[3].state, State::NotReady);
+        assert!(!parse_status(OLD).unwrap()[0].is_super);
+    }
+
+    #[test]
+    fn a_status_of_an_unknown_form_is_named() {
+        assert_eq!(parse_status("a b\n").unwrap_err(), "a b");
+        let error = parse_status("hub port sta\nxs 1 4 0 0\n").unwrap_err();
+        assert_eq!(error, "xs 1 4 0 0");
+        assert_eq!(
+            parse_status("hub port\nhs  0001 009 000 0 0 0-0\n").unwrap_err(),
+            "hs  0001 009 000 0 0 0-0"
+        );
+    }
+
+    #[test]
+    fn a_kernel_without_the_module_is_told_how_to_get_it() {
+        let error = Vhci::open_below(Path::new("/nowhere")).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "this kernel has no virtual USB host controller (/nowhere/vhci_hcd.0 is missing): load its module with \
+             `modprobe vhci-hcd`, and at each boot with a line \"vhci-hcd\" in /etc/modules-load.d/usbip.conf"
+        );
+    }
+
+    /// Seen on Debian 13: port 0 at usb3/3-1, port 15 at vhci_hcd.0/usb4/4-1, port 35 at vhci_hcd.1/usb5/5-6.
+    #[test]
+    fn a_port_is_found_where_the_kernel_has_it() {
+        let vhci = Vhci {
+            platform: "/p".into(),
+            hub_ports: 15,
+            controllers: 8,
+        };
+        for (port, controller, is_super, hub_port) in [
+            (0, 0, false, 0),
+            (15, 0, true, 0),
+            (35, 1, false, 5),
+            (239, 7, true, 14),
+        ] {
+            assert_eq!(
+                vhci.place(port),
+                Place {
+                    controller,
+                    is_super,
+                    hub_port
+                }
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_status_is_read_or_refused(text in any::<String>(), lines in "(hub port\n)([hs]{2} [0-9]{1,5} 00[0-9] [0-9]{3} [0-9a-f]{1,9} 0\n){0,3}") {
+            let _ = parse_status(&text);
+            if let Ok(slots) = parse_status(&lines) {
+                prop_assert_eq!(slots.len(), lines.lines().count() - 1);
+            }
+        }
+    }
+}

@@ -12,10 +12,11 @@
 //! cli/        the operator's tool: one file a verb                  ┘ (but watcher::launch)
 //! cdi/        specs that carry our hooks to engines without hooks.d; only cli uses it
 //! host/       the Linux host as objects: monitor, container, container_dev, filter, announcer, process,
-//!             registry, leases, control, config, host_use, engine_names, log
+//!             registry, leases, control, config, host_use, engine_names, log,
+//!             readiness
 //! model/      facts and decisions, pure: device, event, inventory; selector, request, symlink, annotations,
 //!             asked, class, policy; attachment, grants, named_node, reconcile; filter_program, device_rules;
-//!             uevent; oci; engine, device_tree
+//!             uevent; oci; engine, device_tree; readiness
 //! sys/        system calls without a safe wrapper; the only `unsafe`
 //! ```
 //! Direction: `bin -> {hook, cli, watcher} -> {cdi, host} -> {model, sys}`. `model` and `sys` import nothing of ours.

@@ -12,4 +12,5 @@ pub mod leases;
 pub mod log;
 pub mod monitor;
 pub mod process;
+pub mod readiness;
 pub mod registry;

@@ -37,6 +37,7 @@ mod options;
 mod placement;
 mod plugging;
 mod policy;
+mod readiness;
 mod requests;
 mod stage;
 mod storm;

@@ -100,3 +100,12 @@ need_to_run() {
     install_missing
     [ -e /dev/loop-control ] || modprobe loop 2>/dev/null || fail "no loop devices: this kernel lacks the loop driver"
 }
+
+# What making the packages takes, and bare systems to try them in.
+need_to_package() {
+    need dpkg-dev command -v dpkg-shlibdeps
+    need rpm command -v rpmbuild
+    need mmdebstrap command -v mmdebstrap
+    need debian-archive-keyring one_of /usr/share/keyrings/debian-archive-keyring.gpg
+    install_missing
+}

@@ -15,10 +15,11 @@
 //! usbip/      USB devices of other hosts: protocol (pure), client, vhci, hubs, records; only cli uses it
 //! host/       the Linux host as objects: monitor, container, container_dev, filter, announcer, process,
 //!             registry, runtime_state, leases, control, config, host_use, engine_names, log; programs (where
-//!             ours are), systemd
+//!             ours are), systemd, readiness
 //! model/      facts and decisions, pure: device, event, inventory; selector, request, symlink, annotations,
 //!             asked, class, policy; attachment, grants, named_node, reconcile; filter_program, device_rules;
-//!             uevent; oci; engine, device_tree; usbip (names of remote devices)
+//!             uevent; oci; engine, device_tree, readiness; usbip (names of remote
+//!             devices)
 //! sys/        system calls without a safe wrapper; the only `unsafe`
 //! ```
 //! Direction: `bin -> {hook, cli, watcher} -> {cdi, usbip} -> host -> {model, sys}`. `model` and `sys` import nothing of

@@ -189,7 +189,10 @@ fn a_malformed_request_is_told_with_code_2() {
 #[test]
 fn help_names_every_verb() {
     let help = out(&tool(&["--help"]));
-    for verb in ["list", "inspect", "match", "tree", "recover", "demo"] {
+    for verb in [
+        "list", "inspect", "match", "tree", "explain", "attach", "detach", "events", "recover", "check",
+        "usbip", "demo",
+    ] {
         assert!(
             help.lines().any(|line| line.trim_start().starts_with(verb)),
             "{verb} in:\n{help}"

@@ -75,6 +75,7 @@ unit() {
 privileged() {
     need_to_build
     need_to_run
+    need_to_package
     [ -e /dev/tty0 ] || fail "no virtual terminals (/dev/tty0): they are the character devices that the tests plug in"
     check cargo build --release --locked --bins
     local skip=()

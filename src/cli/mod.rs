@@ -3,6 +3,7 @@
 
 mod attach;
 mod cdi;
+mod check;
 mod demo;
 mod docs;
 mod events;
@@ -132,6 +133,13 @@ enum Verb {
     ///
     /// Examples: oci-hotplug events --since 15m; oci-hotplug events --follow --container lab.
     Events(events::Options),
+    /// Whether this host is ready: kernel, cgroups, udevd, configuration, hooks, CDI, engines, runtimes, leftovers.
+    ///
+    /// Each line says ok, warn or fail, what was seen, and in brackets what to do. Only what is installed is judged.
+    /// Nothing is changed. The exit code is 0 when nothing failed, and 1 otherwise.
+    ///
+    /// Examples: oci-hotplug check; oci-hotplug check --json | jq '.findings[] | select(.verdict != "ok")'.
+    Check(check::Options),
     /// Devices of the Container Device Interface (CDI): write, list, validate, resolve.
     Cdi(cdi::Cdi),
     /// USB devices of other hosts (USB/IP): list, attach, detach; containers get them as any other device.
@@ -150,37 +158,9 @@ enum Verb {
 /// Runs the tool with this process's arguments.
 pub fn main() -> ExitCode {
     let command = Command::parse();
-    let outcome = Config::load(
-        command.common.config.as_deref(),
-        command.common.state_dir.as_deref(),
-    )
-    .map_err(anyhow::Error::from)
-    .and_then(|config| {
-        let registry = Registry::new(&config.state_dir);
-        match command.verb {
-            Verb::List => list::run(&registry, command.common.json),
-            Verb::Inspect { id } => inspect::run(&registry, &id, command.common.json),
-            Verb::Match { request, watch } => {
-                matching::run(&request, &config.classes()?, watch, command.common.json)
-            }
-            Verb::Tree(options) => tree::run(&registry, options, command.common.json),
-            Verb::Recover { restart_watchers } => {
-                recover::run(&registry, restart_watchers, command.common.json)
-            }
-            Verb::Attach(arguments) => attach::attach(&arguments, &config, &registry, command.common.json),
-            Verb::Detach(arguments) => attach::detach(&arguments, &registry, command.common.json),
-            Verb::Explain { id, device } => {
-                explain::run(&registry, &config, &id, &device, command.common.json)
-            }
-            Verb::Events(options) => events::run(&registry, &options, command.common.json),
-            Verb::Cdi(arguments) => cdi::run(&arguments, &config, command.common.json),
-            Verb::Usbip(arguments) => usbip::run(&arguments, &config.state_dir, command.common.json),
-            Verb::GenerateDocs { dir } => docs::run(&dir),
-            Verb::Demo => demo::run(),
-        }
-    });
+    let outcome = run(command.verb, &command.common);
     match outcome {
-        Ok(()) => ExitCode::from(exit::DONE),
+        Ok(code) => ExitCode::from(code),
         // Whoever reads has read enough (`oci-hotplug list | head`).
         Err(error) if is_broken_pipe(&error) => ExitCode::from(exit::DONE),
         Err(error) => {
@@ -196,6 +176,34 @@ pub fn main() -> ExitCode {
             })
         }
     }
+}
+
+fn run(verb: Verb, common: &Common) -> Result<u8> {
+    let load = || Config::load(common.config.as_deref(), common.state_dir.as_deref());
+    let verb = match verb {
+        // A configuration that can't be used is one of its findings.
+        Verb::Check(options) => return check::run(&options, load(), common.json),
+        verb => verb,
+    };
+    let config = load()?;
+    let registry = Registry::new(&config.state_dir);
+    match verb {
+        Verb::List => list::run(&registry, common.json),
+        Verb::Inspect { id } => inspect::run(&registry, &id, common.json),
+        Verb::Match { request, watch } => matching::run(&request, &config.classes()?, watch, common.json),
+        Verb::Tree(options) => tree::run(&registry, options, common.json),
+        Verb::Recover { restart_watchers } => recover::run(&registry, restart_watchers, common.json),
+        Verb::Attach(arguments) => attach::attach(&arguments, &config, &registry, common.json),
+        Verb::Detach(arguments) => attach::detach(&arguments, &registry, common.json),
+        Verb::Explain { id, device } => explain::run(&registry, &config, &id, &device, common.json),
+        Verb::Events(options) => events::run(&registry, &options, common.json),
+        Verb::Check(_) => Ok(()),
+        Verb::Cdi(arguments) => cdi::run(&arguments, &config, common.json),
+        Verb::Usbip(arguments) => usbip::run(&arguments, &config.state_dir, common.json),
+        Verb::GenerateDocs { dir } => docs::run(&dir),
+        Verb::Demo => demo::run(),
+    }
+    .map(|()| exit::DONE)
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -220,6 +220,16 @@ impl Config {
         Ok(config)
     }
 
+    /// The file to write into, whether it is there or not.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The files that were read.
+    pub fn files(&self) -> impl ExactSizeIterator<Item = &Path> {
+        self.files.iter().map(|(path, _)| path.as_path())
+    }
+
     /// The defaults, where this is the file to write into.
     fn of_file(path: &Path) -> Self {
         Self {

@@ -13,6 +13,7 @@ pub mod log;
 pub mod monitor;
 pub mod process;
 pub mod programs;
+pub mod readiness;
 pub mod registry;
 pub mod runtime_state;
 pub mod systemd;

@@ -16,6 +16,7 @@ pub mod named_node;
 pub mod oci;
 pub mod policy;
 mod quoting;
+pub mod readiness;
 pub mod reconcile;
 #[cfg(test)]
 pub(crate) mod recorded;

@@ -44,6 +44,7 @@ mod options;
 mod placement;
 mod plugging;
 mod policy;
+mod readiness;
 mod recovery;
 mod requests;
 mod stage;

@@ -27,7 +27,7 @@ use self::socket::{Group, UeventSocket};
 use self::static_nodes::StaticNodes;
 use self::sysfs::SysFs;
 use self::udevd::Udevd;
-pub use self::udevd::udevd_is_running;
+pub use self::udevd::{is_listened_on, udevd_is_running};
 use crate::model::device::{Device, Seen};
 use crate::model::event::DeviceEvent;
 use crate::model::wanted::Wanted;

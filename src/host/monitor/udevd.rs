@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// systemd-udevd-control.socket, systemd-udevd(8).
 const CONTROL: &str = "/run/udev/control";
@@ -31,7 +32,7 @@ impl Udevd {
         match self.known.get() {
             Some((device, inode, runs)) if (device, inode) == (file.dev(), file.ino()) => runs,
             _ => {
-                let runs = is_listened_on();
+                let runs = is_listened_on(Path::new(SOCKETS));
                 self.known.set(Some((file.dev(), file.ino(), runs)));
                 runs
             }
@@ -49,8 +50,9 @@ pub fn udevd_is_running() -> bool {
     Udevd::default().runs()
 }
 
-fn is_listened_on() -> bool {
-    match fs::read(SOCKETS) {
+/// Whether somebody listens on the control socket, as this table of sockets has it.
+pub fn is_listened_on(sockets: &Path) -> bool {
+    match fs::read(sockets) {
         Ok(table) => String::from_utf8_lossy(&table).lines().any(is_the_one),
         // Without the table the file has to do.
         Err(_) => true,

@@ -1,0 +1,145 @@
+#!/bin/sh
+# Makes a package of what install.sh installs.
+#
+#   packaging/package.sh deb|rpm              build the executables, and the package into target/package
+#     --bin-dir DIR                           take the executables that are in DIR: nothing is built
+#     --output DIR                            put the package there
+#     --version VERSION                       another version than Cargo.toml's
+#
+# Prints the package's path. A .deb wants dpkg-dev, an .rpm rpmbuild (Debian's package rpm).
+set -eu
+umask 022
+
+here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+
+fail() { printf 'package.sh: %s\n' "$*" >&2; exit 1; }
+
+# The tree of the package: install.sh's, without its own list of files, for the package manager has one.
+make_tree() {
+    DESTDIR=$tree PREFIX=/usr SYSCONFDIR=/etc "$here/packaging/install.sh" --bin-dir "$bins" >"$work/log" 2>&1 \
+        || { cat "$work/log" >&2; fail "install.sh failed"; }
+    rm "$tree/usr/share/oci-hotplug/installed"
+    find "$tree/usr/share/man" -type f -exec gzip -9n {} +
+    install -D -m 644 "$here/packaging/tmpfiles/oci-hotplug.conf" "$tree/usr/lib/tmpfiles.d/oci-hotplug.conf"
+    install -D -m 644 "$here/README.md" "$tree/usr/share/doc/oci-hotplug/README.md"
+    install -m 644 "$here/packaging/policy.md" "$tree/usr/share/doc/oci-hotplug/policy.md"
+    strip_programs
+}
+
+# The release profile has stripped them already; others may have been built for debugging.
+strip_programs() {
+    for program in "$tree"/usr/bin/* "$tree"/usr/libexec/oci/hooks.d/*; do
+        strip --strip-unneeded "$program" 2>/dev/null || :
+    done
+}
+
+configuration() { (cd "$tree" && find etc -type f | LC_ALL=C sort | sed 's|^|/|'); }
+
+deb() {
+    for tool in dpkg-deb dpkg-shlibdeps; do
+        command -v $tool >/dev/null || fail "$tool is missing: apt-get install dpkg-dev"
+    done
+    doc=$tree/usr/share/doc/oci-hotplug
+    # Where Debian's zsh looks.
+    mv "$tree/usr/share/zsh/site-functions" "$tree/usr/share/zsh/vendor-completions"
+    sed 's/^$/./; s/^/ /' "$here/LICENSE-MIT" >"$work/mit"
+    sed -e "/^@MIT@$/{r $work/mit" -e 'd}' "$here/packaging/debian/copyright" >"$doc/copyright"
+    printf 'oci-hotplug (%s) unstable; urgency=medium\n\n  * This version.\n\n -- The oci-hotplug authors <oci-hotplug@localhost.localdomain>  %s\n' \
+        "$version" "$(date -R)" | gzip -9n >"$doc/changelog.gz"
+    mkdir "$tree/DEBIAN"
+    size=$(du -sk --exclude=DEBIAN "$tree" | cut -f 1)
+    sed -e "s|@VERSION@|$version|; s|@ARCHITECTURE@|$(dpkg --print-architecture)|; s|@SIZE@|$size|" \
+        -e "s|@DEPENDS@|$(libraries)|" "$here/packaging/debian/control" >"$tree/DEBIAN/control"
+    configuration >"$tree/DEBIAN/conffiles"
+    # shellcheck disable=SC2016 # the scripts' own variables
+    {
+        script postinst '[ "$1" = configure ] || exit 0' 'upgraded=$2' installed
+        script prerm '[ "$1" = remove ] || exit 0' '' removing
+        script postrm 'case $1 in purge) purge=yes ;; remove) purge= ;; *) exit 0 ;; esac' '' removed
+    }
+    (cd "$tree" && find . -path ./DEBIAN -prune -o -type f -printf '%P\n' | LC_ALL=C sort | xargs md5sum) >"$work/md5sums"
+    mv "$work/md5sums" "$tree/DEBIAN/md5sums"
+    package=$output/oci-hotplug_${version}_$(dpkg --print-architecture).deb
+    dpkg-deb --root-owner-group --build "$tree" "$package" >/dev/null
+}
+
+# script NAME CONDITION SETTING BODY: a maintainer script.
+script() {
+    { printf '#!/bin/sh\nset -e\n%s\n%s\n' "$2" "$3"; cat "$here/packaging/scripts/$4.sh"; } >"$tree/DEBIAN/$1"
+    chmod 755 "$tree/DEBIAN/$1"
+}
+
+# What the executables need, with the oldest versions that will do.
+libraries() {
+    mkdir -p "$work/source/debian"
+    printf 'Source: oci-hotplug\n\nPackage: oci-hotplug\nArchitecture: any\n' >"$work/source/debian/control"
+    (cd "$work/source" && dpkg-shlibdeps -O "$tree"/usr/bin/* "$tree"/usr/libexec/oci/hooks.d/*) | sed -n 's/^shlibs:Depends=//p'
+}
+
+rpm() {
+    command -v rpmbuild >/dev/null || fail "rpmbuild is missing: apt-get install rpm"
+    install -D -m 644 -t "$tree/usr/share/licenses/oci-hotplug" "$here/LICENSE" "$here/LICENSE-APACHE" "$here/LICENSE-MIT"
+    mkdir "$work/scripts"
+    # $1 is how many versions will be there: rpm's scriptlets.
+    # shellcheck disable=SC2016 # the scripts' own variables
+    {
+        { echo 'upgraded=; [ "$1" = 1 ] || upgraded=yes'; cat "$here/packaging/scripts/installed.sh"; } >"$work/scripts/post"
+        { echo '[ "$1" = 0 ] || exit 0'; cat "$here/packaging/scripts/removing.sh"; } >"$work/scripts/preun"
+        { echo '[ "$1" = 0 ] || exit 0; purge=yes'; cat "$here/packaging/scripts/removed.sh"; } >"$work/scripts/postun"
+    }
+    {
+        configuration | sed 's/^/%config(noreplace) /'
+        (cd "$tree" && find usr -type f | LC_ALL=C sort | sed 's|^|/|')
+        # And the directories that no bare system has: several packages may own the same.
+        (cd "$tree" && find etc usr -mindepth 1 -type d | LC_ALL=C sort | sed 's|^|/|') \
+            | grep -vxE '/usr/(bin|lib|libexec|share|share/doc|share/man(/man[1-8])?)' | sed 's/^/%dir /'
+    } >"$work/scripts/files"
+    rpmbuild -bb --quiet --define "_binary_payload w9.zstdio" --define "_topdir $work/rpm" --define "tree $tree" --define "scripts $work/scripts" \
+        --define "tree_version $version" "$here/packaging/rpm/oci-hotplug.spec" >"$work/log" 2>&1 \
+        || { cat "$work/log" >&2; fail "rpmbuild failed"; }
+    built=$(find "$work/rpm/RPMS" -name '*.rpm')
+    package=$output/${built##*/}
+    mv "$built" "$package"
+}
+
+format=
+bins=
+version=$(sed -n 's/^version *= *"\(.*\)"/\1/p' "$here/Cargo.toml" | head -n 1)
+output=$here/target/package
+while [ $# -gt 0 ]; do
+    case $1 in
+        deb | rpm) format=$1 ;;
+        --bin-dir | --output | --version)
+            [ $# -gt 1 ] || fail "$1 needs a value"
+            case $1 in
+                --bin-dir) bins=$2 ;;
+                --output) output=$2 ;;
+                --version) version=$2 ;;
+            esac
+            shift
+            ;;
+        -h | --help)
+            sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "$0"
+            exit 0
+            ;;
+        *) fail "unknown argument $1 (--help tells)" ;;
+    esac
+    shift
+done
+[ -n "$format" ] || fail "deb or rpm? (--help tells)"
+# What both sort before the release that it leads to.
+version=$(printf '%s' "$version" | tr - '~')
+if [ -z "$bins" ]; then
+    (cd "$here" && cargo build --release --locked --bins) >&2 || fail "the build failed"
+    bins=${CARGO_TARGET_DIR:-$here/target}/release
+fi
+mkdir -p "$output"
+output=$(CDPATH='' cd -- "$output" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' HUP INT TERM
+tree=$work/tree
+mkdir "$tree"
+make_tree
+$format
+printf '%s\n' "$package"

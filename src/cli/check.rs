@@ -1,0 +1,183 @@
+//! `oci-hotplug check`
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anstyle::{AnsiColor, Style};
+use anyhow::Result;
+use serde_json::json;
+
+use crate::cdi::directories::{DEFAULT_DIRECTORIES, Definition, Specs};
+use crate::cdi::generate::{ANNOTATED, DEFAULT_KIND, is_our_device};
+use crate::exit;
+use crate::host::config::{Config, ConfigError, DEFAULT_CONFIG};
+use crate::host::readiness::{self, Tree};
+use crate::host::registry::DEFAULT_STATE_DIR;
+use crate::model::policy::Fallback;
+use crate::model::readiness::facts::{Cdi, Configuration, Facts, Systemd};
+use crate::model::readiness::{Finding, Verdict, judge};
+
+/// What is looked at.
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// Look at the files below this directory, and not at the running host.
+    #[arg(long, value_name = "DIR", hide = true)]
+    root: Option<PathBuf>,
+}
+
+/// Prints a line for each thing that was looked at; the exit code tells whether anything failed.
+pub(super) fn run(options: &Options, config: Result<Config, ConfigError>, as_json: bool) -> Result<u8> {
+    let (tree, config) = match &options.root {
+        None => (Tree::new("/"), config),
+        Some(root) => {
+            let tree = Tree::new(std::path::absolute(root)?);
+            let config = config_of(&tree);
+            (tree, config)
+        }
+    };
+    let findings = judge(&facts(&tree, config));
+    let failed = count(&findings, Verdict::Fail);
+    let mut out = anstream::stdout().lock();
+    if as_json {
+        let all = json!({ "ready": failed == 0, "findings": findings });
+        writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;
+    } else {
+        write(&mut out, &findings)?;
+    }
+    Ok(if failed == 0 { exit::DONE } else { exit::FAILED })
+}
+
+fn count(findings: &[Finding], verdict: Verdict) -> usize {
+    findings
+        .iter()
+        .filter(|finding| finding.verdict == verdict)
+        .count()
+}
+
+fn write(out: &mut impl Write, findings: &[Finding]) -> std::io::Result<()> {
+    let width = findings
+        .iter()
+        .map(|finding| finding.check.len())
+        .max()
+        .unwrap_or(0);
+    for Finding {
+        check,
+        verdict,
+        seen,
+        cure,
+    } in findings
+    {
+        let (word, color) = match verdict {
+            Verdict::Ok => ("ok  ", AnsiColor::Green),
+            Verdict::Warn => ("warn", AnsiColor::Yellow),
+            Verdict::Fail => ("fail", AnsiColor::Red),
+        };
+        let style = Style::new().fg_color(Some(color.into()));
+        let cure = cure
+            .as_ref()
+            .map_or_else(String::new, |cure| format!(" ({cure})"));
+        writeln!(out, "{style}{word}{style:#}  {check:width$}  {seen}{cure}")?;
+    }
+    let warnings = match count(findings, Verdict::Warn) {
+        0 => String::new(),
+        1 => ", with 1 warning".into(),
+        more => format!(", with {more} warnings"),
+    };
+    match count(findings, Verdict::Fail) {
+        0 => writeln!(out, "\nThis host is ready{warnings}."),
+        failed => writeln!(out, "\nThis host is not ready: {failed} failed{warnings}."),
+    }
+}
+
+fn facts(tree: &Tree, config: Result<Config, ConfigError>) -> Facts {
+    let system = readiness::system(tree);
+    let state_dir = config.as_ref().map_or_else(
+        |_| PathBuf::from(DEFAULT_STATE_DIR),
+        |config| config.state_dir.clone(),
+    );
+    Facts {
+        live: tree.is_host().then(readiness::live),
+        kernel: system.kernel,
+        cgroups: system.cgroups,
+        udevd: system.udevd,
+        selinux: system.selinux,
+        apparmor: system.apparmor,
+        inotify_instances: system.inotify_instances,
+        state: readiness::state_dir(tree, &state_dir),
+        configuration: configuration(tree, config),
+        programs: readiness::hook_programs(tree),
+        systemd: Systemd {
+            runs: system.has_systemd,
+            has_units: readiness::has_units(tree),
+        },
+        cdi: cdi(tree),
+        engines: readiness::engines(tree),
+        runtimes: readiness::runtimes(tree),
+        containers: readiness::containers(tree, &state_dir),
+    }
+}
+
+/// The configuration of another tree: its own file, or none.
+fn config_of(tree: &Tree) -> Result<Config, ConfigError> {
+    let path = tree.at(DEFAULT_CONFIG);
+    if path.exists() {
+        Config::load(Some(&path), None)
+    } else {
+        Config::parse(&path, "")
+    }
+}
+
+fn configuration(tree: &Tree, config: Result<Config, ConfigError>) -> Result<Configuration, String> {
+    let told = |error: ConfigError| error.to_string();
+    let config = config.map_err(told)?;
+    let policy = config.policy().map_err(told)?;
+    let classes = config.classes().map_err(told)?;
+    let exists = |path: &Path| path.exists();
+    Ok(Configuration {
+        path: tree.name(config.path()),
+        files: config.files().filter(|path| exists(path)).count(),
+        open_files: config
+            .files()
+            .filter(|path| exists(path) && readiness::may_be_written_by_others(tree, path))
+            .map(|path| tree.name(path))
+            .collect(),
+        classes: classes.iter().count(),
+        allow: policy.allow.len(),
+        deny: policy.deny.len(),
+        allows_anything: policy.fallback == Fallback::Anything,
+    })
+}
+
+/// What engines find of CDI where they look by default.
+fn cdi(tree: &Tree) -> Cdi {
+    let specs = Specs::scan(&DEFAULT_DIRECTORIES.map(|dir| tree.at(dir)));
+    let broken = specs.files.iter().filter(|file| file.spec.is_err());
+    let mut cdi = Cdi {
+        broken: broken.map(|file| tree.name(&file.path)).collect(),
+        ..Cdi::default()
+    };
+    match specs.devices().remove(&format!("{DEFAULT_KIND}={ANNOTATED}")) {
+        None => {}
+        Some(Definition::Conflict(paths)) => {
+            cdi.annotated = paths.first().map(|path| tree.name(path));
+            cdi.fault =
+                Some("another file defines the same device, and so engines take it from neither".into());
+        }
+        Some(Definition::By { file, device, .. }) => {
+            cdi.annotated = Some(tree.name(&file.path));
+            let mut hooks = device
+                .container_edits
+                .hooks
+                .iter()
+                .map(|hook| Path::new(&hook.path));
+            cdi.fault = if !is_our_device(device) {
+                Some("it brings other things than the two hooks".into())
+            } else {
+                hooks
+                    .find(|hook| !tree.has_executable(hook))
+                    .map(|hook| format!("it starts {}, which is not there", hook.display()))
+            };
+        }
+    }
+    cdi
+}

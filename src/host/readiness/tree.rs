@@ -1,0 +1,92 @@
+//! The file system that is looked at: the host's own, or one that lies below a directory.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Where all paths begin.
+#[derive(Debug, Clone)]
+pub struct Tree {
+    root: PathBuf,
+}
+
+impl Tree {
+    /// The tree below `root`; `/` is the host.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Whether it is the host's own, so that the running kernel's word counts for it.
+    pub fn is_host(&self) -> bool {
+        self.root == Path::new("/")
+    }
+
+    /// Where an absolute path of the tree really is.
+    pub fn at(&self, path: impl AsRef<Path>) -> PathBuf {
+        let path = path.as_ref();
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// What the tree calls a file.
+    pub fn name(&self, file: &Path) -> PathBuf {
+        file.strip_prefix(&self.root)
+            .map_or_else(|_| file.to_owned(), |below| Path::new("/").join(below))
+    }
+
+    /// The text of a file, if it can be read.
+    pub fn read(&self, path: impl AsRef<Path>) -> Option<String> {
+        fs::read_to_string(self.at(path)).ok()
+    }
+
+    /// The text of a configuration file; `None` when there is none.
+    ///
+    /// # Errors
+    /// When it is there and can't be read; the message names it.
+    pub fn config(&self, path: impl AsRef<Path>) -> Result<Option<String>, String> {
+        let path = path.as_ref();
+        match fs::read_to_string(self.at(path)) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!("{}: {error}", path.display())),
+        }
+    }
+
+    /// The files of a directory with this extension, in the order of their names; none where it can't be listed.
+    pub fn files(&self, dir: impl AsRef<Path>, extension: &str) -> Vec<PathBuf> {
+        let dir = dir.as_ref();
+        let entries = fs::read_dir(self.at(dir)).into_iter().flatten().flatten();
+        let mut files: Vec<PathBuf> = entries
+            .map(|entry| dir.join(entry.file_name()))
+            .filter(|path| path.extension().is_some_and(|found| found == extension))
+            .collect();
+        files.sort();
+        files
+    }
+
+    /// Whether there is an executable file.
+    pub fn has_executable(&self, path: impl AsRef<Path>) -> bool {
+        fs::metadata(self.at(path)).is_ok_and(|file| file.is_file() && file.mode() & 0o111 != 0)
+    }
+
+    /// The user and the group to whom the tree belongs: root, on a host.
+    pub(super) fn owner(&self) -> (u32, u32) {
+        fs::metadata(&self.root).map_or((0, 0), |root| (root.uid(), root.gid()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_found_below_the_root_and_named_without_it() {
+        let tree = Tree::new("/mnt/image");
+        assert_eq!(tree.at("/etc/cdi"), Path::new("/mnt/image/etc/cdi"));
+        assert_eq!(tree.name(Path::new("/mnt/image/etc/cdi")), Path::new("/etc/cdi"));
+        let host = Tree::new("/");
+        assert_eq!(host.at("/etc/cdi"), Path::new("/etc/cdi"));
+        assert_eq!(host.name(Path::new("/etc/cdi")), Path::new("/etc/cdi"));
+        assert!(host.is_host() && !tree.is_host());
+    }
+}

@@ -1,0 +1,364 @@
+//! What the engines' configurations say about hooks and CDI: their texts in, the few keys that count out.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use regex_lite::Regex;
+use serde::Deserialize;
+
+use super::facts::HookDefinition;
+
+/// Where engines look for hooks when nothing else is said, oci-hooks(5), and where ours are installed.
+pub const DEFAULT_HOOK_DIR: &str = "/usr/share/containers/oci/hooks.d";
+
+/// The annotation by which containers ask.
+const ASKING: &str = "io.oci-hotplug.devices";
+
+/// daemon.json of dockerd(8).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DockerConfig {
+    /// `features.cdi`.
+    pub cdi: Option<bool>,
+    /// `cdi-spec-dirs`.
+    pub spec_dirs: Option<Vec<PathBuf>>,
+}
+
+/// config.toml of containerd, all versions of it: what its CRI plugin is told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ContainerdConfig {
+    /// Whether the CRI plugin is disabled, as in Docker's own packages.
+    pub cri_is_off: bool,
+    /// `enable_cdi`.
+    pub cdi: Option<bool>,
+    /// `cdi_spec_dirs`.
+    pub spec_dirs: Option<Vec<PathBuf>>,
+}
+
+/// crio.conf(5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CriOConfig {
+    /// `hooks_dir`.
+    pub hooks_dirs: Vec<PathBuf>,
+    /// `cdi_spec_dirs`.
+    pub spec_dirs: Option<Vec<PathBuf>>,
+}
+
+impl Default for CriOConfig {
+    fn default() -> Self {
+        Self {
+            hooks_dirs: vec![DEFAULT_HOOK_DIR.into()],
+            spec_dirs: None,
+        }
+    }
+}
+
+impl DockerConfig {
+    /// Reads daemon.json.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Daemon {
+            #[serde(default)]
+            features: BTreeMap<String, serde_json::Value>,
+            #[serde(rename = "cdi-spec-dirs")]
+            spec_dirs: Option<Vec<PathBuf>>,
+        }
+        // dockerd takes an empty file for an empty object.
+        let text = if text.trim().is_empty() { "{}" } else { text };
+        let daemon: Daemon = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        Ok(Self {
+            cdi: daemon.features.get("cdi").and_then(serde_json::Value::as_bool),
+            spec_dirs: daemon.spec_dirs,
+        })
+    }
+}
+
+impl ContainerdConfig {
+    /// Takes over what one file says; returns the patterns of the files that it imports, which are read after it
+    /// and win (containerd-config.toml(5)).
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn take(&mut self, text: &str) -> Result<Vec<String>, String> {
+        #[derive(Deserialize)]
+        struct File {
+            #[serde(default)]
+            imports: Vec<String>,
+            #[serde(default)]
+            disabled_plugins: Vec<String>,
+            #[serde(default)]
+            plugins: BTreeMap<String, Plugin>,
+        }
+        #[derive(Deserialize)]
+        struct Plugin {
+            enable_cdi: Option<bool>,
+            cdi_spec_dirs: Option<Vec<PathBuf>>,
+        }
+        /// The plugin's names in files of version 1, 2 and 3.
+        const CRI: [&str; 3] = ["cri", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime"];
+        let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+        let is_cri = |name: &String| CRI.contains(&name.as_str());
+        self.cri_is_off |= file.disabled_plugins.iter().any(is_cri);
+        for (_, plugin) in file.plugins.into_iter().filter(|(name, _)| is_cri(name)) {
+            self.cdi = plugin.enable_cdi.or(self.cdi);
+            self.spec_dirs = plugin.cdi_spec_dirs.or(self.spec_dirs.take());
+        }
+        Ok(file.imports)
+    }
+}
+
+impl CriOConfig {
+    /// Takes over what one file says; a later one wins.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn take(&mut self, text: &str) -> Result<(), String> {
+        #[derive(Deserialize)]
+        struct File {
+            #[serde(default)]
+            crio: Crio,
+        }
+        #[derive(Default, Deserialize)]
+        struct Crio {
+            #[serde(default)]
+            runtime: Runtime,
+        }
+        #[derive(Default, Deserialize)]
+        struct Runtime {
+            hooks_dir: Option<Vec<PathBuf>>,
+            cdi_spec_dirs: Option<Vec<PathBuf>>,
+        }
+        let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+        if let Some(dirs) = file.crio.runtime.hooks_dir {
+            self.hooks_dirs = dirs;
+        }
+        if let Some(dirs) = file.crio.runtime.cdi_spec_dirs {
+            self.spec_dirs = Some(dirs);
+        }
+        Ok(())
+    }
+}
+
+/// Takes over what one containers.conf says of hook directories: it replaces what was said before, unless it says
+/// `{append = true}` (containers.conf(5)).
+///
+/// # Errors
+/// What is wrong with it.
+pub fn take_podman_hooks_dirs(dirs: &mut Vec<PathBuf>, text: &str) -> Result<(), String> {
+    #[derive(Deserialize)]
+    struct File {
+        #[serde(default)]
+        engine: Engine,
+    }
+    #[derive(Default, Deserialize)]
+    struct Engine {
+        hooks_dir: Option<Vec<Item>>,
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Item {
+        Dir(PathBuf),
+        Attributes { append: bool },
+    }
+    let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+    let Some(items) = file.engine.hooks_dir else {
+        return Ok(());
+    };
+    if !items
+        .iter()
+        .any(|item| matches!(item, Item::Attributes { append: true }))
+    {
+        dirs.clear();
+    }
+    dirs.extend(items.into_iter().filter_map(|item| match item {
+        Item::Dir(dir) => Some(dir),
+        Item::Attributes { .. } => None,
+    }));
+    Ok(())
+}
+
+/// Reads a file of a hook directory, version 1.0.0 of oci-hooks(5); `None` when it is not such a file.
+pub fn hook_definition(text: &str) -> Option<HookDefinition> {
+    #[derive(Deserialize)]
+    struct File {
+        hook: Hook,
+        when: When,
+        stages: Vec<String>,
+    }
+    #[derive(Deserialize)]
+    struct Hook {
+        path: PathBuf,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct When {
+        always: Option<bool>,
+        #[serde(default)]
+        annotations: BTreeMap<String, String>,
+        #[serde(default)]
+        commands: Vec<String>,
+        has_bind_mounts: Option<bool>,
+    }
+    let file: File = serde_json::from_str(text).ok()?;
+    let when = &file.when;
+    let matches = |pattern: &str, text: &str| Regex::new(pattern).is_ok_and(|regex| regex.is_match(text));
+    // All conditions that are there must hold; of commands and mounts nothing is known here.
+    let asked_by_annotation = when.commands.is_empty()
+        && when.has_bind_mounts.is_none()
+        && when.always.unwrap_or(!when.annotations.is_empty())
+        && when
+            .annotations
+            .iter()
+            .all(|(key, value)| matches(key, ASKING) && matches(value, "usb:0403:6001"));
+    Some(HookDefinition {
+        program: file.hook.path,
+        stages: file.stages,
+        asked_by_annotation,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(texts: &[&str]) -> Vec<PathBuf> {
+        texts.iter().map(PathBuf::from).collect()
+    }
+
+    #[test]
+    fn docker_s_file_says_whether_cdi_is_on_and_where_specs_are() {
+        let parsed = DockerConfig::parse(
+            r#"{ "log-driver": "journald", "features": { "containerd-snapshotter": true, "cdi": true },
+                 "cdi-spec-dirs": ["/etc/cdi", "/opt/cdi"] }"#,
+        )
+        .unwrap();
+        assert_eq!(parsed.cdi, Some(true));
+        assert_eq!(parsed.spec_dirs, Some(paths(&["/etc/cdi", "/opt/cdi"])));
+        let off = DockerConfig::parse(r#"{"features": {"cdi": false}}"#).unwrap();
+        assert_eq!(off.cdi, Some(false));
+        for nothing in ["", "\n", "{}", r#"{"live-restore": true}"#] {
+            assert_eq!(
+                DockerConfig::parse(nothing).unwrap(),
+                DockerConfig::default(),
+                "{nothing:?}"
+            );
+        }
+        let error = DockerConfig::parse("{\"features\": {\"cdi\": true},}").unwrap_err();
+        assert!(error.contains("line 1"), "{error}");
+    }
+
+    #[test]
+    fn containerd_s_file_is_read_in_all_three_versions() {
+        for (text, expected) in [
+            ("[plugins.cri]\nenable_cdi = true\n", Some(true)),
+            (
+                "version = 2\n[plugins]\n  [plugins.\"io.containerd.grpc.v1.cri\"]\n    enable_cdi = false\n    [plugins.\"io.containerd.grpc.v1.cri\".containerd]\n      snapshotter = \"overlayfs\"\n",
+                Some(false),
+            ),
+            (
+                "version = 3\n[plugins.'io.containerd.cri.v1.runtime']\nenable_cdi = true\n[plugins.'io.containerd.cri.v1.images']\nsnapshotter = 'overlayfs'\n",
+                Some(true),
+            ),
+            ("version = 3\n", None),
+            ("", None),
+        ] {
+            let mut config = ContainerdConfig::default();
+            assert_eq!(config.take(text).unwrap(), Vec::<String>::new());
+            assert_eq!(config.cdi, expected, "{text}");
+            assert!(!config.cri_is_off, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_containerd_imports_wins_and_what_it_does_not_say_stays() {
+        let mut config = ContainerdConfig::default();
+        let imports = config
+            .take("version = 2\nimports = [\"/etc/containerd/conf.d/*.toml\"]\n[plugins.\"io.containerd.grpc.v1.cri\"]\nenable_cdi = false\ncdi_spec_dirs = [\"/opt/cdi\"]\n")
+            .unwrap();
+        assert_eq!(imports, ["/etc/containerd/conf.d/*.toml"]);
+        config
+            .take("[plugins.\"io.containerd.grpc.v1.cri\"]\nenable_cdi = true\n")
+            .unwrap();
+        assert_eq!(config.cdi, Some(true));
+        assert_eq!(config.spec_dirs, Some(paths(&["/opt/cdi"])));
+    }
+
+    #[test]
+    fn docker_s_own_containerd_has_no_cri() {
+        let mut config = ContainerdConfig::default();
+        config.take("disabled_plugins = [\"cri\"]\n").unwrap();
+        assert!(config.cri_is_off);
+        assert!(config.take("disabled_plugins = 1\n").is_err());
+    }
+
+    #[test]
+    fn cri_o_s_drop_ins_win_key_by_key() {
+        let mut config = CriOConfig::default();
+        assert_eq!(config.hooks_dirs, paths(&[DEFAULT_HOOK_DIR]));
+        config
+            .take("[crio]\nroot = \"/var/lib/containers/storage\"\n[crio.runtime]\nhooks_dir = [\"/opt/hooks.d\"]\ncdi_spec_dirs = [\"/etc/cdi\"]\n[crio.runtime.runtimes.crun]\nruntime_path = \"/usr/bin/crun\"\n")
+            .unwrap();
+        config
+            .take("[crio.runtime]\nhooks_dir = [\"/usr/share/containers/oci/hooks.d\", \"/opt/hooks.d\"]\n")
+            .unwrap();
+        assert_eq!(config.hooks_dirs, paths(&[DEFAULT_HOOK_DIR, "/opt/hooks.d"]));
+        assert_eq!(config.spec_dirs, Some(paths(&["/etc/cdi"])));
+    }
+
+    #[test]
+    fn podman_s_directories_are_replaced_or_added_to() {
+        let mut dirs = paths(&[DEFAULT_HOOK_DIR]);
+        take_podman_hooks_dirs(&mut dirs, "[engine]\nruntime = \"crun\"\n").unwrap();
+        assert_eq!(dirs, paths(&[DEFAULT_HOOK_DIR]));
+        take_podman_hooks_dirs(&mut dirs, "[engine]\nhooks_dir = [\"/opt/a\", {append = true}]\n").unwrap();
+        assert_eq!(dirs, paths(&[DEFAULT_HOOK_DIR, "/opt/a"]));
+        take_podman_hooks_dirs(&mut dirs, "[engine]\nhooks_dir = [\"/opt/b\"]\n").unwrap();
+        assert_eq!(dirs, paths(&["/opt/b"]));
+        let error = take_podman_hooks_dirs(&mut dirs, "[engine\n").unwrap_err();
+        assert!(error.contains("line 1"), "{error}");
+    }
+
+    #[test]
+    fn the_hook_files_of_the_package_are_started_for_containers_that_ask() {
+        let prestart = hook_definition(include_str!("../../../hooks.d/oci-hotplug-prestart.json")).unwrap();
+        assert_eq!(
+            prestart,
+            HookDefinition {
+                program: "/usr/libexec/oci/hooks.d/oci-hotplug-prestart".into(),
+                stages: vec!["createRuntime".into()],
+                asked_by_annotation: true,
+            }
+        );
+        let poststop = hook_definition(include_str!("../../../hooks.d/oci-hotplug-poststop.json")).unwrap();
+        assert_eq!(poststop.stages, ["poststop"]);
+        assert!(poststop.asked_by_annotation);
+    }
+
+    #[test]
+    fn a_hook_file_with_other_conditions_is_not_started_for_containers_that_ask() {
+        let asks = |when: &str| {
+            let text = format!(
+                r#"{{"version": "1.0.0", "hook": {{"path": "/h"}}, "when": {when}, "stages": ["poststop"]}}"#
+            );
+            hook_definition(&text).unwrap().asked_by_annotation
+        };
+        assert!(asks(r#"{"always": true}"#));
+        assert!(asks(r#"{"annotations": {"^io\\.oci-hotplug\\.": ".*"}}"#));
+        for when in [
+            "{}",
+            r#"{"always": false}"#,
+            r#"{"annotations": {"^com\\.example$": ".*"}}"#,
+            r#"{"annotations": {"^io\\.oci-hotplug\\.": "^yes$"}}"#,
+            r#"{"annotations": {"^io\\.oci-hotplug\\.": ".*", "^other$": ".*"}}"#,
+            r#"{"annotations": {"(": ".*"}}"#,
+            r#"{"always": true, "commands": ["^/bin/sh$"]}"#,
+            r#"{"always": true, "hasBindMounts": true}"#,
+        ] {
+            assert!(!asks(when), "{when}");
+        }
+        assert_eq!(hook_definition("{}"), None);
+        assert_eq!(hook_definition("no JSON"), None);
+    }
+}

@@ -1,0 +1,252 @@
+//! The verdicts on the engines and runtimes that are installed.
+
+use std::path::Path;
+
+use super::Finding;
+use super::engine_config::DEFAULT_HOOK_DIR;
+use super::facts::{Containerd, CriO, Docker, Facts, HookFile, Hooks, Podman};
+use super::host::is_in;
+use super::version::Version;
+
+/// Our hooks, each with the stages at which it works.
+const HOOKS: [(&str, &[&str]); 2] = [
+    ("oci-hotplug-prestart", &["createRuntime", "prestart"]),
+    ("oci-hotplug-poststop", &["poststop"]),
+];
+
+/// Docker reads CDI specs when asked to from this version on, and unasked from the second on.
+const DOCKER_CDI: Version = Version(25, 0, 0);
+const DOCKER_CDI_UNASKED: Version = Version(28, 2, 0);
+
+/// The same of containerd's CRI plugin.
+const CONTAINERD_CDI: Version = Version(1, 7, 0);
+const CONTAINERD_CDI_UNASKED: Version = Version(2, 0, 0);
+
+/// runc runs createRuntime hooks since its release candidates of this version.
+const RUNC_HOOKS: Version = Version(1, 0, 0);
+
+pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
+    let engines = &facts.engines;
+    let annotated = facts.cdi.annotated.as_deref();
+    let mut findings = Vec::new();
+    findings.extend(engines.podman.as_ref().map(podman));
+    findings.extend(engines.docker.as_ref().map(|engine| docker(engine, annotated)));
+    findings.extend(
+        engines
+            .containerd
+            .as_ref()
+            .map(|engine| containerd(engine, annotated)),
+    );
+    findings.extend(engines.cri_o.as_ref().map(|engine| cri_o(engine, annotated)));
+    if findings.is_empty() {
+        findings.push(Finding::ok(
+            "engines",
+            "none of podman, Docker, containerd and CRI-O is installed",
+        ));
+    }
+    findings.extend(
+        facts
+            .runtimes
+            .iter()
+            .map(|(name, version)| runtime(name, *version)),
+    );
+    if facts.runtimes.is_empty() {
+        findings.push(Finding::warn(
+            "runtimes",
+            "none of runc, crun and youki is installed",
+            "install one, best with an engine: apt-get install podman",
+        ));
+    }
+    findings
+}
+
+/// What stands before everything else that is said of a program.
+fn told(version: Option<Version>) -> String {
+    version.map_or_else(|| "version not known".into(), |version| version.to_string())
+}
+
+fn podman(podman: &Podman) -> Finding {
+    let version = told(podman.version);
+    match &podman.hooks {
+        Err(error) => Finding::fail("podman", format!("{version}: {error}"), "mend that file"),
+        Ok(hooks) => hooks_finding(
+            "podman",
+            &version,
+            hooks,
+            "hooks_dir under [engine] of /etc/containers/containers.conf",
+        ),
+    }
+}
+
+fn hooks_finding(engine: &'static str, version: &str, hooks: &Hooks, key: &str) -> Finding {
+    let dirs: Vec<String> = hooks.dirs.iter().map(|dir| dir.display().to_string()).collect();
+    for (name, stages) in HOOKS {
+        let found = hooks.files.iter().find(|file| {
+            file.definition
+                .program
+                .file_name()
+                .is_some_and(|program| program == name)
+        });
+        let Some(found) = found else {
+            let seen = format!("{version}: no file starts {name}, in {}", dirs.join(" nor in "));
+            let cure = if hooks.dirs.iter().any(|dir| dir == Path::new(DEFAULT_HOOK_DIR)) {
+                "install oci-hotplug again".to_owned()
+            } else {
+                format!("add \"{DEFAULT_HOOK_DIR}\" to {key}")
+            };
+            return Finding::fail(engine, seen, cure);
+        };
+        if let Some((fault, cure)) = fault(found, stages) {
+            return Finding::fail(
+                engine,
+                format!("{version}: {} {fault}", found.path.display()),
+                cure,
+            );
+        }
+    }
+    Finding::ok(
+        engine,
+        format!("{version}, starts the hooks of {}", dirs.join(" and ")),
+    )
+}
+
+fn fault(file: &HookFile, stages: &[&str]) -> Option<(String, String)> {
+    let definition = &file.definition;
+    if !file.is_executable {
+        return Some((
+            format!("starts {}, which is not there", definition.program.display()),
+            "install oci-hotplug again, or remove that file".into(),
+        ));
+    }
+    if !definition
+        .stages
+        .iter()
+        .any(|stage| stages.contains(&stage.as_str()))
+    {
+        return Some((
+            format!("starts its hook at stage {}", definition.stages.join(", ")),
+            format!("\"stages\": [{:?}]", stages[0]),
+        ));
+    }
+    (!definition.asked_by_annotation).then(|| {
+        (
+            "is not for containers with the annotation io.oci-hotplug.devices".into(),
+            "install oci-hotplug again, or mend \"when\" in it".into(),
+        )
+    })
+}
+
+/// Whether an engine that reads specs from these directories, when it is told, finds the device.
+fn finds(spec_dirs: Option<&Vec<std::path::PathBuf>>, annotated: Option<&Path>) -> bool {
+    match (spec_dirs, annotated) {
+        (Some(dirs), Some(file)) => is_in(file, dirs),
+        // Its defaults are where the device was looked for, and that there is none is told once.
+        _ => true,
+    }
+}
+
+fn docker(docker: &Docker, annotated: Option<&Path>) -> Finding {
+    let version = told(docker.version);
+    let config = match &docker.config {
+        Ok(config) => config,
+        Err(error) => return Finding::fail("docker", format!("{version}: {error}"), "mend that file"),
+    };
+    if docker.version.is_some_and(|version| version < DOCKER_CDI) {
+        return Finding::warn(
+            "docker",
+            format!("{version}, which knows no CDI"),
+            "update it: 25 is the oldest that will do, 28.2 the first that needs no setting",
+        );
+    }
+    let unasked = docker
+        .version
+        .is_some_and(|version| version >= DOCKER_CDI_UNASKED);
+    if !config.cdi.unwrap_or(unasked) {
+        return Finding::warn(
+            "docker",
+            format!("{version}, CDI is off"),
+            "{\"features\": {\"cdi\": true}} in /etc/docker/daemon.json, then systemctl restart docker",
+        );
+    }
+    if !finds(config.spec_dirs.as_ref(), annotated) {
+        return Finding::warn(
+            "docker",
+            format!("{version}, does not look for CDI specs in /etc/cdi"),
+            "add \"/etc/cdi\" to cdi-spec-dirs in /etc/docker/daemon.json",
+        );
+    }
+    Finding::ok("docker", format!("{version}, CDI is on"))
+}
+
+fn containerd(containerd: &Containerd, annotated: Option<&Path>) -> Finding {
+    let version = told(containerd.version);
+    let config = match &containerd.config {
+        Ok(config) => config,
+        Err(error) => return Finding::fail("containerd", format!("{version}: {error}"), "mend that file"),
+    };
+    if config.cri_is_off {
+        return Finding::ok(
+            "containerd",
+            format!("{version}, serves Docker alone: its CRI plugin is off"),
+        );
+    }
+    if containerd.version.is_some_and(|version| version < CONTAINERD_CDI) {
+        return Finding::warn(
+            "containerd",
+            format!("{version}, whose CRI plugin knows no CDI (Docker needs none there)"),
+            "for Kubernetes: update it, 1.7 is the oldest that will do",
+        );
+    }
+    let unasked = containerd
+        .version
+        .is_some_and(|version| version >= CONTAINERD_CDI_UNASKED);
+    if !config.cdi.unwrap_or(unasked) {
+        return Finding::warn(
+            "containerd",
+            format!("{version}, CDI is off in its CRI plugin (Docker needs none there)"),
+            "for Kubernetes: enable_cdi = true under [plugins.\"io.containerd.grpc.v1.cri\"] in /etc/containerd/config.toml",
+        );
+    }
+    if !finds(config.spec_dirs.as_ref(), annotated) {
+        return Finding::warn(
+            "containerd",
+            format!("{version}, does not look for CDI specs in /etc/cdi"),
+            "add \"/etc/cdi\" to cdi_spec_dirs in /etc/containerd/config.toml",
+        );
+    }
+    Finding::ok("containerd", format!("{version}, CDI is on"))
+}
+
+fn cri_o(engine: &CriO, annotated: Option<&Path>) -> Finding {
+    let version = told(engine.version);
+    let config = match &engine.config {
+        Ok(config) => config,
+        Err(error) => return Finding::fail("cri-o", format!("{version}: {error}"), "mend that file"),
+    };
+    let finding = hooks_finding(
+        "cri-o",
+        &version,
+        &engine.hooks,
+        "hooks_dir under [crio.runtime] in a file of /etc/crio/crio.conf.d",
+    );
+    if finding.cure.is_none() && !finds(config.spec_dirs.as_ref(), annotated) {
+        return Finding::warn(
+            "cri-o",
+            format!("{version}, does not look for CDI specs in /etc/cdi"),
+            "add \"/etc/cdi\" to cdi_spec_dirs under [crio.runtime] in a file of /etc/crio/crio.conf.d",
+        );
+    }
+    finding
+}
+
+fn runtime(name: &'static str, version: Option<Version>) -> Finding {
+    let is_old = name == "runc" && version.is_some_and(|version| version < RUNC_HOOKS);
+    if is_old {
+        return Finding::fail(
+            name,
+            format!("{}, which runs no createRuntime hooks", told(version)),
+            "update it: 1.0 is the oldest that will do",
+        );
+    }
+    Finding::ok(name, told(version))
+}

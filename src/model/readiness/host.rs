@@ -1,0 +1,390 @@
+//! The verdicts on the host itself and on what is installed.
+
+use std::path::Path;
+
+use super::Finding;
+use super::facts::{Facts, Udevd};
+use super::version::Version;
+
+/// The first kernel with all that is used: openat2(2), pidfd_open(2), and BPF_F_REPLACE of bpf(2), which is the newest.
+const OLDEST_KERNEL: Version = Version(5, 6, 0);
+
+/// What systems without systemd's own setting leave a user, fs/notify/inotify/inotify_user.c.
+const USUAL_INOTIFY_INSTANCES: u64 = 128;
+
+/// File systems that do not outlive a reboot.
+const VOLATILE: [&str; 2] = ["tmpfs", "ramfs"];
+
+const MEND_PROGRAMS: &str = "install oci-hotplug again";
+
+pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    findings.extend(user(facts));
+    findings.push(kernel(&facts.kernel));
+    findings.push(cgroup(facts));
+    findings.extend(bpf(facts));
+    findings.push(udevd(facts.udevd));
+    findings.push(security(facts));
+    findings.extend(inotify(facts));
+    findings.push(state(facts));
+    findings.push(config(facts));
+    findings.push(programs(facts));
+    findings.push(units(facts));
+    findings.push(cdi(facts));
+    findings.extend(containers(facts));
+    findings
+}
+
+fn is_root(facts: &Facts) -> bool {
+    facts.live.as_ref().is_none_or(|live| live.uid == 0)
+}
+
+fn user(facts: &Facts) -> Option<Finding> {
+    Some(match facts.live.as_ref()?.uid {
+        0 => Finding::ok("user", "root"),
+        uid => Finding::fail(
+            "user",
+            format!("user {uid}, who may not look at everything"),
+            "run this as root",
+        ),
+    })
+}
+
+fn kernel(release: &str) -> Finding {
+    match Version::find(release) {
+        Some(version) if version >= OLDEST_KERNEL => Finding::ok("kernel", format!("Linux {release}")),
+        Some(_) => Finding::fail(
+            "kernel",
+            format!("Linux {release}"),
+            "update it: Linux 5.6 is the oldest that will do",
+        ),
+        None => Finding::warn(
+            "kernel",
+            "its version is not known",
+            "mount /proc; Linux 5.6 is the oldest that will do",
+        ),
+    }
+}
+
+fn cgroup(facts: &Facts) -> Finding {
+    const UNIFY: &str =
+        "mount cgroup2 at /sys/fs/cgroup, with systemd by booting with systemd.unified_cgroup_hierarchy=1";
+    let cgroups = &facts.cgroups;
+    match (&cgroups.v1_devices, &cgroups.v2) {
+        (Some(v1), None) => Finding::ok(
+            "cgroup",
+            format!("v1, the devices controller is at {}", v1.display()),
+        ),
+        (Some(v1), Some(v2)) => Finding::ok(
+            "cgroup",
+            format!(
+                "hybrid: v1's devices controller at {} decides, v2 is at {}",
+                v1.display(),
+                v2.display()
+            ),
+        ),
+        (None, Some(v2)) if cgroups.other_v1 => Finding::warn(
+            "cgroup",
+            format!(
+                "hybrid without a devices controller, v2 is at {}: runtimes may set no device filter at all",
+                v2.display()
+            ),
+            UNIFY,
+        ),
+        (None, Some(v2)) => Finding::ok("cgroup", format!("v2 at {}", v2.display())),
+        (None, None) => Finding::fail("cgroup", "no hierarchy that decides on devices is mounted", UNIFY),
+    }
+}
+
+/// Only root may load programs; who is not root has been told so.
+fn bpf(facts: &Facts) -> Option<Finding> {
+    let live = facts.live.as_ref().filter(|live| live.uid == 0)?;
+    let is_needed = facts.cgroups.v1_devices.is_none();
+    Some(match &live.bpf_error {
+        None if is_needed => Finding::ok("bpf", "device programs can be loaded"),
+        None => Finding::ok("bpf", "device programs can be loaded, and cgroup v1 needs none"),
+        Some(error) if is_needed => Finding::fail(
+            "bpf",
+            format!("no device program can be loaded: {error}"),
+            "give this system CAP_BPF and CAP_SYS_ADMIN, and its kernel CONFIG_CGROUP_BPF",
+        ),
+        Some(error) => Finding::ok(
+            "bpf",
+            format!("no device program can be loaded ({error}), and cgroup v1 needs none"),
+        ),
+    })
+}
+
+fn udevd(udevd: Udevd) -> Finding {
+    const WITHOUT: &str = "requests by tag:, property: and udev's links (/dev/serial/by-id) select nothing";
+    match udevd {
+        Udevd::Running => Finding::ok("udevd", "runs"),
+        Udevd::Silent => Finding::warn(
+            "udevd",
+            format!("left its socket behind and does not listen: {WITHOUT}"),
+            "start it: systemctl restart systemd-udevd",
+        ),
+        Udevd::Absent => Finding::warn(
+            "udevd",
+            format!("none runs, the kernel alone tells of devices: {WITHOUT}"),
+            "start systemd-udevd, or leave it where none of that is asked for",
+        ),
+    }
+}
+
+fn security(facts: &Facts) -> Finding {
+    match (facts.selinux, facts.apparmor) {
+        (Some(true), _) => Finding::warn(
+            "security",
+            "SELinux enforces: containers may not open devices that their label does not allow",
+            "setsebool -P container_use_devices 1, or run them with --security-opt label=disable",
+        ),
+        (Some(false), _) => Finding::ok("security", "SELinux is permissive"),
+        (None, true) => Finding::ok(
+            "security",
+            "AppArmor is on; the engines' own profiles leave /dev alone",
+        ),
+        (None, false) => Finding::ok("security", "neither SELinux nor AppArmor"),
+    }
+}
+
+fn inotify(facts: &Facts) -> Option<Finding> {
+    let limit = facts.inotify_instances?;
+    let watchers = facts.containers.watched as u64;
+    let seen = format!("{limit} instances for root, of which each watcher takes one");
+    Some(
+        if limit < USUAL_INOTIFY_INSTANCES || watchers.saturating_mul(4) >= limit.saturating_mul(3) {
+            Finding::warn(
+                "inotify",
+                format!("{seen} ({watchers} now)"),
+                "sysctl fs.inotify.max_user_instances=1024, and in /etc/sysctl.d",
+            )
+        } else {
+            Finding::ok("inotify", seen)
+        },
+    )
+}
+
+fn state(facts: &Facts) -> Finding {
+    let state = &facts.state;
+    let path = state.path.display();
+    let filesystem = state.filesystem.as_deref();
+    if is_root(facts) && !state.writable {
+        return Finding::fail(
+            "state",
+            format!("{path} can't be written"),
+            "make its file system writable, or name another state-dir in config.toml",
+        );
+    }
+    if let Some(access) = state
+        .access
+        .filter(|access| !access.of_root || access.mode & 0o077 != 0)
+    {
+        let owner = if access.of_root { "root" } else { "another user" };
+        return Finding::fail(
+            "state",
+            format!(
+                "{path} belongs to {owner} and has mode {:04o}: only root may see it",
+                access.mode
+            ),
+            format!("chown root {path} && chmod 0700 {path}"),
+        );
+    }
+    match filesystem {
+        Some(kind) if !VOLATILE.contains(&kind) => Finding::warn(
+            "state",
+            format!("{path} is on {kind}: records may outlive a reboot"),
+            "name a state-dir on a tmpfs, below /run, in config.toml",
+        ),
+        _ if state.access.is_none() => {
+            Finding::ok("state", format!("{path}, which the first container makes"))
+        }
+        _ => Finding::ok("state", format!("{path}, for root only")),
+    }
+}
+
+fn config(facts: &Facts) -> Finding {
+    let config = match &facts.configuration {
+        Ok(config) => config,
+        Err(error) => {
+            let line = error.lines().map(str::trim).filter(|line| !line.is_empty());
+            let line = line.collect::<Vec<_>>().join(" ");
+            return Finding::fail(
+                "config",
+                line,
+                "mend it, for with it no container that asks starts: man oci-hotplug.toml",
+            );
+        }
+    };
+    let path = config.path.display();
+    if let Some(open) = config.open_files.first() {
+        return Finding::fail(
+            "config",
+            format!("others than root can write {}", open.display()),
+            format!("chown root:root {0} && chmod 0644 {0}", open.display()),
+        );
+    }
+    if config.allows_anything {
+        return Finding::warn(
+            "config",
+            format!(
+                "{path}: policy.default = \"anything\": every container gets any device that it asks for and that is not protected"
+            ),
+            "\"removable\" and rules policy.allow for what is meant",
+        );
+    }
+    if config.files == 0 {
+        return Finding::ok("config", format!("the defaults, for there is no {path}"));
+    }
+    Finding::ok(
+        "config",
+        format!(
+            "{path}: {}, {}",
+            counted(config.classes, "class", "classes"),
+            counted(config.allow + config.deny, "rule", "rules")
+        ),
+    )
+}
+
+fn programs(facts: &Facts) -> Finding {
+    let programs = &facts.programs;
+    let dir = programs.dir.display();
+    if !programs.missing.is_empty() {
+        return Finding::fail(
+            "programs",
+            format!("{} missing in {dir}", programs.missing.join(", ")),
+            MEND_PROGRAMS,
+        );
+    }
+    if !programs.open.is_empty() {
+        return Finding::fail(
+            "programs",
+            format!(
+                "others than root can write {} in {dir}, which root runs",
+                programs.open.join(", ")
+            ),
+            MEND_PROGRAMS,
+        );
+    }
+    if !programs.other_versions.is_empty() {
+        return Finding::warn(
+            "programs",
+            format!(
+                "of another version than this program: {}",
+                programs.other_versions.join(", ")
+            ),
+            MEND_PROGRAMS,
+        );
+    }
+    Finding::ok("programs", format!("hooks and watcher in {dir}"))
+}
+
+fn units(facts: &Facts) -> Finding {
+    match (facts.systemd.runs, facts.systemd.has_units) {
+        (true, true) => Finding::ok("units", "systemd looks after watchers"),
+        (true, false) => Finding::warn(
+            "units",
+            "systemd runs this host and has no unit oci-hotplug-watcher@.service: a watcher that dies stays dead",
+            "install oci-hotplug again, or run \"oci-hotplug recover\" now and then",
+        ),
+        (false, _) => Finding::ok(
+            "units",
+            "no systemd; \"oci-hotplug recover\", from cron say, starts watchers that died",
+        ),
+    }
+}
+
+fn cdi(facts: &Facts) -> Finding {
+    const GENERATE: &str = "oci-hotplug cdi generate annotated";
+    const MEND: &str = "remove what is in the way, then oci-hotplug cdi generate annotated";
+    let cdi = &facts.cdi;
+    match (&cdi.annotated, &cdi.fault) {
+        (None, _) => Finding::warn(
+            "cdi",
+            "no device oci-hotplug.dev/device=annotated: Docker, Compose and the CRI have nothing to name",
+            GENERATE,
+        ),
+        (Some(file), Some(fault)) => Finding::fail("cdi", format!("{}: {fault}", file.display()), MEND),
+        (Some(_), None) if !cdi.broken.is_empty() => Finding::warn(
+            "cdi",
+            format!(
+                "engines can't use {}",
+                listed(
+                    &cdi.broken
+                        .iter()
+                        .map(|file| file.display().to_string())
+                        .collect::<Vec<_>>()
+                )
+            ),
+            "oci-hotplug cdi validate tells what is wrong",
+        ),
+        (Some(file), None) => Finding::ok(
+            "cdi",
+            format!("oci-hotplug.dev/device=annotated in {}", file.display()),
+        ),
+    }
+}
+
+fn containers(facts: &Facts) -> Vec<Finding> {
+    const CHECK: &str = "containers";
+    let containers = &facts.containers;
+    let mut findings = Vec::new();
+    if !containers.unwatched.is_empty() {
+        findings.push(Finding::fail(
+            CHECK,
+            format!("running without a watcher: {}", listed(&containers.unwatched)),
+            "oci-hotplug recover",
+        ));
+    }
+    if !containers.unreadable.is_empty() {
+        findings.push(Finding::warn(
+            CHECK,
+            listed(&containers.unreadable),
+            "oci-hotplug recover tells more",
+        ));
+    }
+    if !containers.gone.is_empty() {
+        findings.push(Finding::warn(
+            CHECK,
+            format!("left of containers that are gone: {}", listed(&containers.gone)),
+            "oci-hotplug recover, or leave it to the next container",
+        ));
+    }
+    if containers.outdated > 0 {
+        findings.push(Finding::warn(
+            CHECK,
+            format!(
+                "{} from an executable that was replaced",
+                counted(containers.outdated, "watcher runs", "watchers run")
+            ),
+            "oci-hotplug recover --restart-watchers",
+        ));
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok(
+            CHECK,
+            format!("{} a watcher", counted(containers.watched, "has", "have")),
+        ));
+    }
+    findings
+}
+
+fn counted(count: usize, one: &str, more: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { more })
+}
+
+/// A few of them, and how many more there are.
+fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let shown = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// Whether a path is in one of these directories.
+pub(super) fn is_in(file: &Path, dirs: &[std::path::PathBuf]) -> bool {
+    file.parent()
+        .is_some_and(|dir| dirs.iter().any(|known| known == dir))
+}

@@ -1,0 +1,67 @@
+//! `oci-hotplug check` on the running kernel, with containers. (Over a made host: tests/check.rs.)
+
+use serde_json::Value;
+
+use crate::framework::{Bundle, Hierarchy, Hook, Machine, eventually};
+
+on_both_hierarchies!(
+    the_kernel_that_the_other_stories_run_on_is_ready,
+    a_container_without_its_watcher_is_named_and_so_is_what_it_leaves,
+);
+
+const NO_DEVICE: &str = "devnode:/dev/oci-hotplug-nothing";
+
+/// What the check says of one thing, and its exit code.
+fn told(machine: &Machine, check: &str) -> (String, String, Option<i32>) {
+    let state_dir = machine.state_dir();
+    let state_dir = state_dir.to_str().expect("scratch paths are text");
+    let output = Hook::operator().run(&["check", "--json", "--state-dir", state_dir], "");
+    let all: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let findings = all["findings"].as_array().expect("findings");
+    let finding = findings
+        .iter()
+        .find(|finding| finding["check"] == check)
+        .unwrap_or_else(|| panic!("{check} in {all:#}"));
+    let text = |key: &str| finding[key].as_str().expect("text").to_owned();
+    (text("verdict"), text("seen"), output.status.code())
+}
+
+fn the_kernel_that_the_other_stories_run_on_is_ready(machine: &Machine) {
+    for check in ["user", "kernel", "cgroup", "bpf", "programs", "runc"] {
+        let (verdict, seen, _) = told(machine, check);
+        assert_eq!(verdict, "ok", "{check}: {seen}");
+    }
+    let (_, seen, _) = told(machine, "cgroup");
+    match machine.hierarchy {
+        Hierarchy::V1 => assert!(
+            seen.contains("v1's devices controller") || seen.starts_with("v1, "),
+            "{seen}"
+        ),
+        Hierarchy::V2 => assert_eq!(seen, "v2 at /sys/fs/cgroup"),
+    }
+}
+
+fn a_container_without_its_watcher_is_named_and_so_is_what_it_leaves(machine: &Machine) {
+    let container = Bundle::asking(machine, NO_DEVICE).without_poststop().start();
+    assert_eq!(told(machine, "containers").1, "1 has a watcher");
+
+    container.expect_watcher().kill();
+    let (verdict, seen, code) = told(machine, "containers");
+    assert_eq!(
+        (verdict.as_str(), seen),
+        ("fail", format!("running without a watcher: {}", container.id))
+    );
+    assert_eq!(code, Some(1));
+
+    container.delete();
+    let gone = format!("left of containers that are gone: {}", container.id);
+    eventually("the check says that the container is gone", || {
+        told(machine, "containers").1 == gone
+    });
+    assert_eq!(told(machine, "containers").0, "warn");
+
+    // The next hook sweeps, and then all is well again.
+    Bundle::asking(machine, NO_DEVICE).start().delete();
+    assert_eq!(told(machine, "containers").1, "0 have a watcher");
+}

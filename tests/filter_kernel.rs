@@ -452,7 +452,14 @@ fn v2_a_device_opens_only_once_leaf_and_parent_are_both_spliced() {
     inner.attach(&Engine::defaults());
     let mut prober = lab.prober(&leaf);
     let wanted = grants(&[(ZERO, "rw")]);
-    assert_eq!(open(&own(&[&leaf])).ensure(&wanted).unwrap(), Change::Made);
+    let refused = open(&own(&[&leaf])).ensure(&wanted).unwrap_err().to_string();
+    let expected = format!(
+        "cgroup {}, which the container is in, denies c 1:5 (access rw) by its device program {} (engine): \
+         allow the device there (in a systemd unit: DeviceAllow=)",
+        parent.display(),
+        outer.ids()[0]
+    );
+    assert_eq!(refused, expected);
     assert!(!prober.opens("r", "zero"), "the parent's program denies");
     let mut both = open(&own(&[&leaf, &parent]));
     assert_eq!(both.ensure(&wanted).unwrap(), Change::Made);
@@ -495,7 +502,9 @@ fn v2_a_prologue_over_the_map_of_a_dead_watcher_is_exchanged() {
     inner.attach(&Engine::defaults());
     let mut prober = lab.prober(&leaf);
     let old = grants(&[(ZERO, "rw")]);
-    assert_eq!(open(&own(&[&leaf])).ensure(&old).unwrap(), Change::Made);
+    // Given in the leaf, and refused by the parent's program as yet.
+    let refused = open(&own(&[&leaf])).ensure(&old).unwrap_err();
+    assert!(matches!(refused, FilterError::Refused { .. }), "{refused}");
     assert_eq!(open(&own(&[&parent])).ensure(&old).unwrap(), Change::Made);
     assert_ne!(outer.map_id(), inner.map_id());
     let mut filter = open(&own(&[&leaf, &parent]));

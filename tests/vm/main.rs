@@ -18,3 +18,4 @@ mod runtimes;
 mod shell;
 mod story;
 mod usb;
+mod wishes;

@@ -79,11 +79,12 @@ pub fn install(machine: &Machine) {
         "oci-hotplug cdi generate serial --device usb:0403:6001 --symlink usb:0403:6001:0=/dev/ttyBOARD && \
          oci-hotplug cdi generate --all",
     );
+    // Where CRI-O looks for it, and where Debian's containerd does.
     machine.write("/opt/cni/bin/alone", CNI_PLUGIN);
     machine.write(
         "/etc/cni/net.d/10-alone.conflist",
         r#"{ "cniVersion": "1.0.0", "name": "alone", "plugins": [{ "type": "alone" }] }"#,
     );
-    machine.run("cd /opt/cni/bin && chmod 0755 alone && ln -s alone loopback");
+    machine.run("cd /opt/cni/bin && chmod 0755 alone && ln -s alone loopback && ln -s $PWD /usr/lib/cni");
     machine.run(BOX);
 }

@@ -1,28 +1,12 @@
 //! Containers with more or less around them than usual: user namespaces, the host's /dev, the host's network,
-//! everything allowed, nothing writable, devices that the engine itself gives.
+//! everything allowed, nothing writable.
 
-use crate::container::Container;
 use crate::engine::Runtime::{Crun, Runc};
 use crate::engine::podman;
 use crate::machine::machine;
 use crate::usb::UsbSerial;
 
 const ANY_ADAPTER: &str = "--annotation io.oci-hotplug.devices=usb:0403:6001";
-
-#[test]
-#[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn a_container_with_users_of_its_own_gets_devices() {
-    let vm = machine();
-    let container = podman(&vm, Crun, &format!("--userns=auto {ANY_ADAPTER}"));
-    let adapter = vm.plug(&UsbSerial {
-        serial: "FT001",
-        port: "2",
-    });
-    container.gains("/dev/ttyUSB0");
-    container.talks_through(&adapter, "/dev/ttyUSB0");
-    adapter.unplug();
-    container.loses("/dev/ttyUSB0");
-}
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
@@ -116,34 +100,4 @@ fn a_read_only_container_gets_devices() {
     container.talks_through(&adapter, "/dev/ttyUSB0");
     adapter.unplug();
     container.loses("/dev/ttyUSB0");
-}
-
-#[test]
-#[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn the_engines_own_device_keeps_exactly_its_access() {
-    let vm = machine();
-    vm.run("modprobe fuse");
-    let container = podman(
-        &vm,
-        Crun,
-        &format!("--device /dev/fuse:/dev/fuse:r {ANY_ADAPTER}"),
-    );
-    let node = may_read_only(&container);
-    let adapter = vm.plug(&UsbSerial {
-        serial: "FT001",
-        port: "2",
-    });
-    container.gains("/dev/ttyUSB0");
-    assert_eq!(may_read_only(&container), node);
-    adapter.unplug();
-    container.loses("/dev/ttyUSB0");
-    assert_eq!(may_read_only(&container), node);
-}
-
-/// /dev/fuse can be read and not written, as the engine was told; returns what the node is.
-fn may_read_only(container: &Container) -> String {
-    container.run(": < /dev/fuse");
-    let refused = container.fails(": > /dev/fuse");
-    assert!(refused.contains("Operation not permitted"), "{refused}");
-    container.run("stat -c '%a %u %g %t %T %i' /dev/fuse")
 }

@@ -19,7 +19,17 @@ pub struct Container<'a> {
     exec: String,
     /// A shell command that removes it, also when it runs.
     remove: String,
+    /// A shell command that makes the engine write its limits anew, and with them its device filter.
+    update: Option<String>,
 }
+
+/// Writes a line whenever access to `$1` comes or goes: the time, in seconds since boot, and whether it is there.
+const ACCESS_LOG: &str = r#"while test -e /run/logging; do if (: < $1); then now=yes; else now=no; fi;
+    if [ "$now" != "$was" ]; then read up rest < /proc/uptime; echo $up $now; was=$now; fi; done"#;
+
+/// The longest time without access in such a log, in seconds.
+const LONGEST: &str = "awk '$2 == \"no\" { from = $1 } $2 == \"yes\" && from && $1 - from > most { most = $1 - from } \
+    END { print most + 0 }' /run/access";
 
 impl<'a> Container<'a> {
     /// A container that is running: `exec` is the engine's command that runs something inside (`podman exec c1`),
@@ -29,7 +39,14 @@ impl<'a> Container<'a> {
             machine,
             exec,
             remove,
+            update: None,
         }
+    }
+
+    /// The engine's command that changes its limits (`podman update … c1`).
+    pub fn updated_by(mut self, command: String) -> Self {
+        self.update = Some(command);
+        self
     }
 
     /// Runs a shell command inside and returns its output. Panics when it fails.
@@ -50,7 +67,8 @@ impl<'a> Container<'a> {
     }
 
     fn inside(&self, command: &str) -> String {
-        format!("{} sh -c {}", self.exec, quoted(command))
+        // Busybox's, where there is another: its `read` has a deadline.
+        format!("{} /bin/sh -c {}", self.exec, quoted(command))
     }
 
     /// Waits until a shell command succeeds inside.
@@ -81,6 +99,38 @@ impl<'a> Container<'a> {
         assert!(
             words.contains("Operation not permitted"),
             "refused, but so: {words}"
+        );
+    }
+
+    /// Changes its limits.
+    pub fn update(&self) {
+        self.machine
+            .run(self.update.as_ref().expect("an engine's command for it"));
+    }
+
+    /// Waits until its engine runs commands inside (again).
+    pub fn is_reachable(&self) {
+        self.machine.wait_until(&self.inside("true"));
+    }
+
+    /// Who opens `path` again and again is never without access for much longer than a second, whatever `disturb` does.
+    pub fn keeps(&self, path: &str, disturb: impl FnOnce()) {
+        let program = quoted(ACCESS_LOG);
+        self.run(&format!(
+            "touch /run/logging; setsid /bin/sh -c {program} log {path} > /run/access 2> /dev/null < /dev/null & {}",
+            until("grep yes /run/access")
+        ));
+        disturb();
+        let now = self.machine.run("cut -d. -f1 /proc/uptime");
+        let settled = format!(
+            "tail -n 1 /run/access | grep yes && test $(cut -d. -f1 /proc/uptime) -gt $(({now} + 2))"
+        );
+        let longest = self.run(&format!("{} && rm /run/logging && {LONGEST}", until(&settled)));
+        eprintln!("vm: without access for {longest} s");
+        // The watcher looks each second; the rest is the emulation's.
+        assert!(
+            longest.parse::<f64>().expect("seconds") < 1.5,
+            "without access for {longest} s"
         );
     }
 

@@ -3,7 +3,9 @@
 use crate::container::Container;
 use crate::engine::{docker, docker_image};
 use crate::machine::machine;
-use crate::story::{an_adapter_comes_and_goes, nothing_is_left};
+use crate::story::{
+    a_lab_is_followed, an_adapter_comes_and_goes, lab_by_annotations, lab_by_class, nothing_is_left,
+};
 use crate::usb::UsbSerial;
 
 const ANNOTATED: &str =
@@ -11,24 +13,28 @@ const ANNOTATED: &str =
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn docker_with_the_annotated_device_follows_an_adapter() {
+fn docker_with_the_annotated_device_follows_a_lab_while_containerd_is_restarted() {
     let vm = machine();
-    let container = docker(&vm, ANNOTATED);
-    an_adapter_comes_and_goes(&vm, &container);
-    drop(container);
-    nothing_is_left(&vm);
+    let options = lab_by_annotations()
+        .cdi("oci-hotplug.dev/device=annotated")
+        .options();
+    a_lab_is_followed(
+        &vm,
+        || docker(&vm, &options),
+        || drop(vm.run("systemctl restart containerd")),
+    );
 }
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn docker_with_a_named_device_needs_no_annotation() {
+fn docker_with_the_device_of_a_class_needs_no_annotation() {
     let vm = machine();
     let adapter = vm.plug(&UsbSerial {
         serial: "FT001",
         port: "2",
     });
     vm.wait_until("test -e /dev/ttyUSB0");
-    let container = docker(&vm, "--device oci-hotplug.dev/device=serial");
+    let container = docker(&vm, "--device oci-hotplug.dev/device=lab-board");
     container.talks_through(&adapter, "/dev/ttyUSB0");
     container.run(": < /dev/ttyBOARD");
     adapter.unplug();
@@ -70,26 +76,6 @@ services:
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn docker_update_and_a_restarted_containerd_take_nothing_away() {
-    let vm = machine();
-    let adapter = vm.plug(&UsbSerial {
-        serial: "FT001",
-        port: "2",
-    });
-    let container = docker(&vm, ANNOTATED);
-    container.gains("/dev/ttyUSB0");
-    vm.run("docker update --pids-limit 100 $(docker ps -q) && systemctl daemon-reload");
-    container.gains("/dev/ttyUSB0");
-    vm.run("systemctl restart containerd");
-    // Docker finds its containers again; they ran on.
-    vm.wait_until("docker exec $(docker ps -q) true");
-    container.talks_through(&adapter, "/dev/ttyUSB0");
-    adapter.unplug();
-    container.loses("/dev/ttyUSB0");
-}
-
-#[test]
-#[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn docker_restart_brings_the_device_back() {
     let vm = machine();
     let container = docker(&vm, ANNOTATED);
@@ -126,20 +112,12 @@ fn a_restarted_dockerd_finds_its_container_with_the_device() {
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn docker_with_remapped_users_follows_an_adapter() {
+fn docker_with_remapped_users_follows_a_lab() {
     let vm = machine();
     vm.run("cp /etc/docker/daemon.json /run/daemon.json");
     vm.run("jq '.[\"userns-remap\"] = \"default\"' /run/daemon.json > /etc/docker/daemon.json");
     vm.run("getent passwd dockremap || useradd --system dockremap; systemctl restart docker");
-    let container = docker(&vm, ANNOTATED);
-    let adapter = vm.plug(&UsbSerial {
-        serial: "FT001",
-        port: "2",
-    });
-    container.gains("/dev/ttyUSB0");
-    container.talks_through(&adapter, "/dev/ttyUSB0");
-    adapter.unplug();
-    container.loses("/dev/ttyUSB0");
-    drop(container);
+    let options = lab_by_class().cdi("oci-hotplug.dev/device=annotated").options();
+    a_lab_is_followed(&vm, || docker(&vm, &options), || ());
     vm.run("cp /run/daemon.json /etc/docker/daemon.json; systemctl restart docker");
 }

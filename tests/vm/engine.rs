@@ -2,6 +2,7 @@
 
 use crate::container::{Container, IDLE, IDLE_SCRIPT};
 use crate::machine::Machine;
+use crate::wishes::Wishes;
 
 /// An OCI runtime by the name that engines know it by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +61,10 @@ pub fn podman<'a>(machine: &'a Machine, runtime: Runtime, options: &str) -> Cont
         format!("podman exec {name}"),
         format!("podman rm -f -t 2 {name}"),
     )
+    .updated_by(format!(
+        "podman {manager} --runtime {} update --pids-limit 100 {name}",
+        runtime.path()
+    ))
 }
 
 /// The image of the tests' containers, for podman and CRI-O, which share a store.
@@ -84,6 +89,7 @@ pub fn docker<'a>(machine: &'a Machine, options: &str) -> Container<'a> {
         format!("docker exec {name}"),
         format!("docker rm -f {name}"),
     )
+    .updated_by(format!("docker update --pids-limit 100 {name}"))
 }
 
 /// Docker's daemon, and the image of the tests' containers in its store.
@@ -120,30 +126,14 @@ impl Cri {
     }
 }
 
-/// A pod of one container, as kubelet asks an engine for it. `annotations` are those of pod and container, and
-/// `devices` the names of CDI devices, both as JSON.
-pub fn pod<'a>(
-    machine: &'a Machine,
-    engine: Cri,
-    runtime: Runtime,
-    annotations: &str,
-    devices: &str,
-) -> Container<'a> {
+/// A pod of one container, as kubelet asks an engine for it. The annotations are those of both.
+pub fn pod<'a>(machine: &'a Machine, engine: Cri, runtime: Runtime, wishes: &Wishes) -> Container<'a> {
     podman_image(machine);
     engine.start(machine);
     let (name, crictl) = (machine.new_name("c"), engine.crictl());
-    let security = r#""security_context": { "namespace_options": { "network": 2, "pid": 1 },
-        "capabilities": { "add_capabilities": ["MKNOD"] } }"#;
-    let sandbox = format!(
-        r#"{{ "metadata": {{ "name": "{name}", "namespace": "tests", "uid": "{name}" }}, "annotations": {annotations},
-            "log_directory": "/var/log/pods/{name}", "linux": {{ "cgroup_parent": "tests.slice", {security} }} }}"#
-    );
-    let container = format!(
-        r#"{{ "metadata": {{ "name": "{name}" }}, "image": {{ "image": "localhost/box:latest" }}, "log_path": "log",
-            "command": ["sh", "-c", "{IDLE_SCRIPT}"], "annotations": {annotations}, "CDI_devices": {devices}, "linux": {{ {security} }} }}"#
-    );
-    machine.write(&format!("/run/{name}/pod.json"), &sandbox);
-    machine.write(&format!("/run/{name}/container.json"), &container);
+    let (sandbox, container) = wishes.pod(&name, &["sh", "-c", IDLE_SCRIPT]);
+    machine.write(&format!("/run/{name}/pod.json"), &sandbox.to_string());
+    machine.write(&format!("/run/{name}/container.json"), &container.to_string());
     let started = machine.run(&format!(
         "set -e; cd /run/{name}; mkdir -p /var/log/pods/{name}; \
          pod=$({crictl} runp --runtime {} pod.json); echo $pod; \
@@ -156,21 +146,26 @@ pub fn pod<'a>(
         format!("{crictl} exec {id}"),
         format!("{crictl} rmp -f {pod}"),
     )
+    .updated_by(format!("{crictl} update --cpu-share 512 {id}"))
 }
 
-/// A container of an OCI runtime alone: `runc spec`'s config.json with hooks and `annotations` (JSON) in it.
-pub fn bundle<'a>(machine: &'a Machine, runtime: Runtime, annotations: &str) -> Container<'a> {
+/// A container of an OCI runtime alone: `runc spec`'s config.json with our hooks in it.
+pub fn bundle<'a>(machine: &'a Machine, runtime: Runtime, wishes: &Wishes) -> Container<'a> {
     let (name, program) = (machine.new_name("c"), runtime.path());
     let hooks = "/usr/libexec/oci/hooks.d/oci-hotplug";
     let edit = format!(
-        r#".annotations = {annotations} | .process.args = ["sleep", "1000000"] | .process.terminal = false
+        r#".process.args = ["sleep", "1000000"] | .process.terminal = false
             | .root = {{ "path": "/var/lib/box" }} | .hostname = "box"
             | .process.capabilities |= with_entries(.value += ["CAP_MKNOD"])
-            | .hooks = {{ "createRuntime": [{{ "path": "{hooks}-prestart" }}], "poststop": [{{ "path": "{hooks}-poststop" }}] }}"#
+            | .hooks = {{ "createRuntime": [{{ "path": "{hooks}-prestart" }}], "poststop": [{{ "path": "{hooks}-poststop" }}] }}
+            | $wishes[0] as $wishes | .annotations = $wishes.annotations | .mounts += $wishes.mounts
+            | .linux.devices += $wishes.devices | .linux.resources.devices += $wishes.rules"#
     );
     machine.write(&format!("/run/{name}/edit.jq"), &edit);
+    machine.write(&format!("/run/{name}/wishes.json"), &wishes.config().to_string());
     machine.run(&format!(
-        "set -e; cd /run/{name}; runc spec; jq -f edit.jq config.json > new.json; mv new.json config.json; \
+        "set -e; cd /run/{name}; runc spec; \
+         jq --slurpfile wishes wishes.json -f edit.jq config.json > new.json; mv new.json config.json; \
          {program} create {name} < /dev/null > output 2>&1 || {{ cat output; exit 1; }}; {program} start {name}"
     ));
     Container::new(
@@ -181,4 +176,5 @@ pub fn bundle<'a>(machine: &'a Machine, runtime: Runtime, annotations: &str) -> 
             crate::shell::until(&format!("{program} delete {name}"))
         ),
     )
+    .updated_by(format!("{program} update --pids-limit 100 {name}"))
 }

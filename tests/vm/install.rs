@@ -11,8 +11,28 @@ const BOX: &str = "mkdir -p /var/lib/box/bin /var/lib/box/tmp /var/lib/box/dev /
     tar -C /var/lib/box -cf /var/lib/box.tar .";
 
 /// By default an annotation gets what is on USB, and no keyboards or tablets. The stories ask for a tablet and for a
-/// camera that is no hardware at all.
-const POLICY: &str = "[[policy.allow]]\ndevices = [\"usb:0627:0001\", \"subsystem:video4linux\"]\n";
+/// camera that is no hardware at all. The class is what a lab asks for by name, or by the CDI device that is made of it.
+const CONFIG: &str = r#"
+[[policy.allow]]
+devices = ["usb:0627:0001", "subsystem:video4linux"]
+
+[class.lab-board]
+devices = ["parent-of:usb:0403:6001:FT001", "usb:0403:6001:FT001;link=/dev/board"]
+symlinks = ["usb:0403:6001:0=/dev/ttyBOARD"]
+"#;
+
+/// What the Kubernetes engines call for a pod's network of its own: nothing but the loopback interface, and an address
+/// that nobody has, since containerd wants one.
+const CNI_PLUGIN: &str = r#"#!/bin/sh
+case $CNI_COMMAND in
+VERSION) echo '{"cniVersion":"1.0.0","supportedVersions":["0.3.1","0.4.0","1.0.0"]}' ;;
+ADD)
+    nsenter --net="$CNI_NETNS" ip link set lo up
+    echo "{\"cniVersion\":\"1.0.0\",\"interfaces\":[{\"name\":\"$CNI_IFNAME\",\"sandbox\":\"$CNI_NETNS\"}]," \
+        '"ips":[{"interface":0,"address":"10.88.0.2/24"}]}'
+    ;;
+esac
+"#;
 
 /// The directory of the executables that were built with this test.
 fn built() -> &'static Path {
@@ -22,7 +42,7 @@ fn built() -> &'static Path {
 }
 
 /// Installs as packages do: install.sh into a directory of its own, and that into the machine. Makes the CDI
-/// device of the stories and lays the containers' root file system ready.
+/// devices of the stories and lays the containers' root file system ready.
 pub fn install(machine: &Machine) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let staged = tempfile::tempdir().expect("a directory to install into");
@@ -39,7 +59,7 @@ pub fn install(machine: &Machine) {
     );
     let drop_ins = staged.path().join("etc/oci-hotplug/config.d");
     std::fs::create_dir_all(&drop_ins).expect("a directory for the policy");
-    std::fs::write(drop_ins.join("50-stories.toml"), POLICY).expect("writing the policy");
+    std::fs::write(drop_ins.join("50-stories.toml"), CONFIG).expect("writing the policy");
     let archive = Command::new("tar")
         .arg("-C")
         .arg(staged.path())
@@ -56,7 +76,15 @@ pub fn install(machine: &Machine) {
         String::from_utf8_lossy(&output.stderr)
     );
     machine.run(
-        "oci-hotplug cdi generate serial --device usb:0403:6001 --symlink usb:0403:6001:0=/dev/ttyBOARD",
+        "oci-hotplug cdi generate serial --device usb:0403:6001 --symlink usb:0403:6001:0=/dev/ttyBOARD && \
+         oci-hotplug cdi generate --all",
     );
+    // Where CRI-O looks for it, and where Debian's containerd does.
+    machine.write("/opt/cni/bin/alone", CNI_PLUGIN);
+    machine.write(
+        "/etc/cni/net.d/10-alone.conflist",
+        r#"{ "cniVersion": "1.0.0", "name": "alone", "plugins": [{ "type": "alone" }] }"#,
+    );
+    machine.run("cd /opt/cni/bin && chmod 0755 alone && ln -s alone loopback && mkdir -p /usr/lib/cni && ln -s $PWD/* /usr/lib/cni/");
     machine.run(BOX);
 }

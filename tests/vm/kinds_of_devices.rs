@@ -1,4 +1,4 @@
-//! Devices that are no serial adapters, whole hubs, and what a udev client in the container sees.
+//! Devices that are no serial adapters, and whole hubs.
 
 use crate::engine::Runtime::Crun;
 use crate::engine::podman;
@@ -71,49 +71,4 @@ fn a_hub_that_is_pulled_out_takes_all_behind_it_and_brings_it_back() {
         port: "1.4",
     });
     container.gains("/dev/ttyUSB0");
-}
-
-#[test]
-#[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn udevs_own_links_follow_the_device() {
-    let vm = machine();
-    let container = podman(&vm, Crun, "--annotation io.oci-hotplug.devices=usb:0403:6001");
-    let adapter = vm.plug(&UsbSerial {
-        serial: "FT001",
-        port: "2",
-    });
-    vm.wait_until("ls /dev/serial/by-id/*FT001*");
-    let link = vm.run("ls /dev/serial/by-id/*FT001*");
-    container.gains(&link);
-    adapter.unplug();
-    container.loses(&link);
-    container.loses("/dev/ttyUSB0");
-}
-
-#[test]
-#[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn a_udev_client_in_the_container_sees_add_and_remove_with_properties() {
-    let vm = machine();
-    // The machine's own root file system, as an overlay: udevadm and pyudev are there.
-    let container = podman(
-        &vm,
-        Crun,
-        "--annotation io.oci-hotplug.devices=usb:0403:6001 -v /run/udev:/run/udev:ro --rootfs /:O",
-    );
-    container.run("mkdir -p /run/log; setsid udevadm monitor --udev --property > /run/log/udevadm 2>&1 &");
-    container.run(
-        "setsid python3 -u -c 'import pyudev; m = pyudev.Monitor.from_netlink(pyudev.Context()); m.filter_by(\"tty\"); \
-         print(\"listening\"); [print(d.action, d.device_node, d.get(\"ID_VENDOR_ID\")) for d in iter(m.poll, None)]' \
-         > /run/log/pyudev 2>&1 &",
-    );
-    container.wait_until("grep listening /run/log/pyudev && grep UDEV /run/log/udevadm");
-    let adapter = vm.plug(&UsbSerial {
-        serial: "FT001",
-        port: "2",
-    });
-    container.wait_until(
-        "grep 'add /dev/ttyUSB0 0403' /run/log/pyudev && grep ID_SERIAL_SHORT=FT001 /run/log/udevadm",
-    );
-    adapter.unplug();
-    container.wait_until("grep 'remove /dev/ttyUSB0' /run/log/pyudev && grep ACTION=remove /run/log/udevadm");
 }

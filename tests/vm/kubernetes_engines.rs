@@ -1,62 +1,73 @@
-//! containerd and CRI-O, asked as kubelet asks them (CRI): CDI devices, and for CRI-O hooks.d with a pod's annotation.
+//! containerd and CRI-O, asked as kubelet asks them (CRI): CDI devices, for CRI-O hooks.d with a pod's annotation, and
+//! for containerd annotations that its configuration lets through.
 
 use crate::engine::Cri::{Containerd, Crio};
 use crate::engine::Runtime::{Crun, Runc};
 use crate::engine::pod;
 use crate::machine::machine;
-use crate::story::{an_adapter_comes_and_goes, nothing_is_left};
-
-const SERIAL: &str = r#"[{ "name": "oci-hotplug.dev/device=serial" }]"#;
-const ANNOTATION: &str = r#"{ "io.oci-hotplug.devices": "usb:0403:6001" }"#;
+use crate::story::{
+    a_lab_is_followed, an_adapter_comes_and_goes, lab_by_annotations, lab_by_cdi, lab_by_class,
+    nothing_is_left,
+};
+use crate::wishes::Wishes;
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn containerd_with_runc_follows_an_adapter_of_a_cdi_device() {
+fn containerd_with_runc_follows_a_lab_of_a_cdi_device_while_it_is_restarted() {
     let vm = machine();
-    let container = pod(&vm, Containerd, Runc, "{}", SERIAL);
-    an_adapter_comes_and_goes(&vm, &container);
+    a_lab_is_followed(
+        &vm,
+        || pod(&vm, Containerd, Runc, &lab_by_cdi()),
+        || drop(vm.run("systemctl restart containerd")),
+    );
+}
+
+/// What `container_annotations` does not name does not come into a config.json, and our hooks then find no request.
+#[test]
+#[ignore = "needs the virtual machine: tests/run.sh --vm"]
+fn containerd_with_crun_follows_a_lab_of_annotations_that_it_lets_through() {
+    let vm = machine();
+    let annotated = || lab_by_annotations().cdi("oci-hotplug.dev/device=annotated");
+    let container = pod(&vm, Containerd, Crun, &annotated());
+    assert_eq!(vm.run("ls /run/oci-hotplug/containers"), "");
     drop(container);
-    nothing_is_left(&vm);
+    let section = r#"\[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.crun\]"#;
+    let through = r#"container_annotations = ["io.oci-hotplug.*", "org.lowrisc.hotplug.*"]"#;
+    vm.run(&format!(
+        "cp /etc/containerd/config.toml /run/ && sed -i '/{section}/a {through}' /etc/containerd/config.toml && \
+         systemctl restart containerd"
+    ));
+    a_lab_is_followed(&vm, || pod(&vm, Containerd, Crun, &annotated()), || ());
+    vm.run("cp /run/config.toml /etc/containerd/ && systemctl restart containerd");
 }
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn containerd_with_crun_follows_an_adapter_of_a_cdi_device() {
+fn crio_with_crun_follows_a_lab_that_annotations_ask_for_while_it_is_restarted() {
     let vm = machine();
-    let container = pod(&vm, Containerd, Crun, "{}", SERIAL);
-    an_adapter_comes_and_goes(&vm, &container);
+    a_lab_is_followed(
+        &vm,
+        || pod(&vm, Crio, Crun, &lab_by_annotations()),
+        || drop(vm.run("systemctl restart crio")),
+    );
 }
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn crio_with_crun_follows_an_adapter_that_an_annotation_asks_for() {
+fn crio_with_runc_follows_a_lab_that_an_annotation_asks_for() {
     let vm = machine();
-    let container = pod(&vm, Crio, Crun, ANNOTATION, "[]");
-    an_adapter_comes_and_goes(&vm, &container);
-    drop(container);
-    nothing_is_left(&vm);
+    a_lab_is_followed(&vm, || pod(&vm, Crio, Runc, &lab_by_class()), || ());
 }
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn crio_with_runc_follows_an_adapter_that_an_annotation_asks_for() {
+fn crio_with_crun_and_runc_follows_an_adapter_of_a_cdi_device() {
     let vm = machine();
-    let container = pod(&vm, Crio, Runc, ANNOTATION, "[]");
-    an_adapter_comes_and_goes(&vm, &container);
-}
-
-#[test]
-#[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn crio_with_crun_follows_an_adapter_of_a_cdi_device() {
-    let vm = machine();
-    let container = pod(&vm, Crio, Crun, "{}", SERIAL);
-    an_adapter_comes_and_goes(&vm, &container);
-}
-
-#[test]
-#[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn crio_with_runc_follows_an_adapter_of_a_cdi_device() {
-    let vm = machine();
-    let container = pod(&vm, Crio, Runc, "{}", SERIAL);
-    an_adapter_comes_and_goes(&vm, &container);
+    for runtime in [Crun, Runc] {
+        let serial = Wishes::default().cdi("oci-hotplug.dev/device=serial");
+        let container = pod(&vm, Crio, runtime, &serial);
+        an_adapter_comes_and_goes(&vm, &container);
+        drop(container);
+        nothing_is_left(&vm);
+    }
 }

@@ -1,56 +1,13 @@
 //! What engines, systemd and operators do to a container while it runs: update, restart, stop, kill, reboot.
 
-use crate::container::{Container, quoted};
-use crate::engine::Runtime::{Crun, Runc};
-use crate::engine::{podman, podman_image};
+use crate::container::Container;
+use crate::engine::Runtime::Crun;
+use crate::engine::{docker, podman, podman_image};
 use crate::machine::machine;
 use crate::story::nothing_is_left;
 use crate::usb::UsbSerial;
 
 const ANY_ADAPTER: &str = "--annotation io.oci-hotplug.devices=usb:0403:6001";
-
-/// Writes a line whenever access comes or goes: the time, in seconds since boot, and whether it is there.
-const ACCESS_LOG: &str = "while :; do if (: < /dev/ttyUSB0); then now=yes; else now=no; fi; \
-    if [ \"$now\" != \"$was\" ]; then read up rest < /proc/uptime; echo $up $now; was=$now; fi; done";
-
-#[test]
-#[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn podman_update_replaces_the_filter_and_access_is_back() {
-    let vm = machine();
-    let adapter = vm.plug(&UsbSerial {
-        serial: "FT001",
-        port: "2",
-    });
-    vm.wait_until("test -e /dev/ttyUSB0");
-    for runtime in [Crun, Runc] {
-        let container = podman(&vm, runtime, ANY_ADAPTER);
-        container.run(&format!(
-            "setsid sh -c {} > /run/access 2>/dev/null < /dev/null &",
-            quoted(ACCESS_LOG)
-        ));
-        container.wait_until("grep yes /run/access");
-        vm.run("podman update --pids-limit 100 $(podman ps -lq) && systemctl daemon-reload");
-        let now = vm.run("cut -d. -f1 /proc/uptime");
-        container.wait_until(&format!(
-            "tail -n 1 /run/access | grep yes && test $(cut -d. -f1 /proc/uptime) -gt $(({now} + 2))"
-        ));
-        let longest = container.run(
-            "awk '$2 == \"no\" { from = $1 } $2 == \"yes\" && from && $1 - from > most { most = $1 - from } \
-             END { print most + 0 }' /run/access",
-        );
-        eprintln!(
-            "vm: podman update with {}: without access for {longest} s",
-            runtime.name()
-        );
-        // The watcher looks each second; the rest is the emulation's.
-        assert!(
-            longest.parse::<f64>().expect("seconds") < 1.5,
-            "without access for {longest} s"
-        );
-        container.talks_through(&adapter, "/dev/ttyUSB0");
-    }
-    adapter.unplug();
-}
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
@@ -104,6 +61,7 @@ fn a_quadlet_unit_restarts_with_its_device() {
     nothing_is_left(&vm);
 }
 
+/// Docker 26.1 starts such containers before it knows CDI (moby issue 49989): there it takes one `docker start`.
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn containers_that_always_restart_have_their_devices_after_a_reboot() {
@@ -114,14 +72,26 @@ fn containers_that_always_restart_have_their_devices_after_a_reboot() {
     });
     vm.wait_until("test -e /dev/ttyUSB0");
     let container = podman(&vm, Crun, &format!("--restart always {ANY_ADAPTER}"));
-    vm.run("systemctl enable --now podman-restart.service");
+    let dockers = docker(
+        &vm,
+        &format!("--restart always --device oci-hotplug.dev/device=annotated {ANY_ADAPTER}"),
+    );
+    vm.run("systemctl enable podman-restart.service docker.service");
     vm.reboot(|| {
         vm.qmp().execute("system_reset", serde_json::json!({}));
     });
     vm.wait_until("podman ps --format '{{.Status}}' | grep Up");
     container.gains("/dev/ttyUSB0");
     container.talks_through(&adapter, "/dev/ttyUSB0");
+    vm.wait_until("systemctl is-active docker");
+    eprintln!(
+        "vm: Docker's container after the reboot: {}",
+        vm.run("docker inspect --format '{{.State.Status}} {{.State.ExitCode}} {{.State.Error}}' $(docker ps -aq)")
+    );
+    vm.run("docker start $(docker ps -aq)");
+    dockers.run(": < /dev/ttyUSB0");
     adapter.unplug();
     container.loses("/dev/ttyUSB0");
-    vm.run("systemctl disable podman-restart.service");
+    dockers.loses("/dev/ttyUSB0");
+    vm.run("systemctl disable podman-restart.service docker.service");
 }

@@ -23,3 +23,4 @@ mod usbip;
 #[path = "../support/usbip_server/mod.rs"]
 #[allow(dead_code, reason = "tests/usbip.rs has use for more of its faults")]
 mod usbip_server;
+mod wishes;

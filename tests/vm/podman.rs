@@ -1,94 +1,43 @@
-//! podman, through hooks.d: an annotation asks.
+//! podman, through hooks.d, where an annotation asks, and through CDI.
 
 use crate::engine::Runtime::{Crun, Runc, Youki};
 use crate::engine::podman;
 use crate::machine::machine;
-use crate::story::{an_adapter_comes_and_goes, nothing_is_left};
-use crate::usb::{Hub, UsbSerial};
-
-const ANY_ADAPTER: &str = "--annotation io.oci-hotplug.devices=usb:0403:6001";
+use crate::story::{
+    a_lab_is_followed, an_adapter_comes_and_goes, lab_by_annotations, lab_by_class, nothing_is_left,
+};
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn an_adapter_that_is_plugged_in_at_start_works_and_its_access_goes_with_it() {
+fn with_crun_a_lab_is_followed() {
     let vm = machine();
-    let adapter = vm.plug(&UsbSerial {
-        serial: "FT001",
-        port: "2",
-    });
-    vm.wait_until("test -e /dev/ttyUSB0");
-    let container = podman(&vm, Crun, ANY_ADAPTER);
-    container.run(": < /dev/ttyUSB0");
-    container.makes_its_own_node("/mine", "/dev/ttyUSB0");
-    container.talks_through(&adapter, "/dev/ttyUSB0");
-    adapter.unplug();
-    container.loses("/dev/ttyUSB0");
-    container.is_refused("/mine");
+    a_lab_is_followed(&vm, || podman(&vm, Crun, &lab_by_annotations().options()), || ());
 }
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn an_adapter_that_is_plugged_in_later_works_also_at_another_port_and_under_another_minor() {
+fn with_runc_a_lab_is_followed() {
     let vm = machine();
-    let container = podman(&vm, Crun, &format!("{ANY_ADAPTER}:FT001"));
-    let adapter = vm.plug(&UsbSerial {
-        serial: "FT001",
-        port: "2",
-    });
-    container.gains("/dev/ttyUSB0");
-    container.talks_through(&adapter, "/dev/ttyUSB0");
-    adapter.unplug();
-    container.loses("/dev/ttyUSB0");
-    let _other = vm.plug(&UsbSerial {
-        serial: "FT002",
-        port: "2",
-    });
-    vm.wait_until("test -e /dev/ttyUSB0");
-    let adapter = vm.plug(&UsbSerial {
-        serial: "FT001",
-        port: "3",
-    });
-    container.gains("/dev/ttyUSB1");
-    container.talks_through(&adapter, "/dev/ttyUSB1");
-    container.run("test ! -e /dev/ttyUSB0");
+    a_lab_is_followed(&vm, || podman(&vm, Runc, &lab_by_annotations().options()), || ());
 }
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn with_runc_an_adapter_comes_and_goes() {
+fn with_youki_a_lab_is_followed() {
     let vm = machine();
-    let container = podman(&vm, Runc, ANY_ADAPTER);
-    an_adapter_comes_and_goes(&vm, &container);
-    drop(container);
-    nothing_is_left(&vm);
+    a_lab_is_followed(&vm, || podman(&vm, Youki, &lab_by_class().options()), || ());
 }
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn parent_of_brings_everything_behind_the_hub_and_lowrisc_annotations_mean_what_they_did() {
+fn a_lab_with_users_of_its_own_is_followed() {
     let vm = machine();
-    let _hub = vm.plug(&Hub("1"));
-    let board = vm.plug(&UsbSerial {
-        serial: "FT001",
-        port: "1.1",
-    });
-    vm.wait_until("test -e /dev/ttyUSB0");
-    let container = podman(
+    let options = lab_by_class().options();
+    a_lab_is_followed(
         &vm,
-        Crun,
-        "--annotation org.lowrisc.hotplug.devices=parent-of:usb:0403:6001:FT001 \
-         --annotation org.lowrisc.hotplug.symlinks=usb:0403:6001:0=/dev/ttyBOARD",
+        || podman(&vm, Crun, &format!("--userns=auto {options}")),
+        || (),
     );
-    container.gains("/dev/ttyBOARD");
-    let second = vm.plug(&UsbSerial {
-        serial: "FT002",
-        port: "1.2",
-    });
-    container.gains("/dev/ttyUSB1");
-    container.talks_through(&second, "/dev/ttyUSB1");
-    board.unplug();
-    container.loses("/dev/ttyUSB0");
-    container.run(": < /dev/ttyUSB1");
 }
 
 #[test]
@@ -101,12 +50,4 @@ fn through_cdi_crun_and_runc_follow_an_adapter() {
         drop(container);
         nothing_is_left(&vm);
     }
-}
-
-#[test]
-#[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn with_youki_an_adapter_comes_and_goes() {
-    let vm = machine();
-    let container = podman(&vm, Youki, ANY_ADAPTER);
-    an_adapter_comes_and_goes(&vm, &container);
 }

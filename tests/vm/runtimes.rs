@@ -1,32 +1,27 @@
 //! OCI runtimes without an engine: hooks and annotations in config.json.
 
-use crate::engine::Runtime::{self, Crun, Runc, Youki};
+use crate::engine::Runtime::{Crun, Runc, Youki};
 use crate::engine::bundle;
 use crate::machine::machine;
-use crate::story::{an_adapter_comes_and_goes, nothing_is_left};
+use crate::story::{a_lab_is_followed, lab_by_annotations, lab_by_class};
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn runc_alone_follows_an_adapter() {
-    follows_an_adapter(Runc);
-}
-
-#[test]
-#[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn crun_alone_follows_an_adapter() {
-    follows_an_adapter(Crun);
-}
-
-#[test]
-#[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn youki_alone_follows_an_adapter() {
-    follows_an_adapter(Youki);
-}
-
-fn follows_an_adapter(runtime: Runtime) {
+fn runc_alone_follows_a_lab() {
     let vm = machine();
-    let container = bundle(&vm, runtime, r#"{ "io.oci-hotplug.devices": "usb:0403:6001" }"#);
-    an_adapter_comes_and_goes(&vm, &container);
-    drop(container);
-    nothing_is_left(&vm);
+    a_lab_is_followed(&vm, || bundle(&vm, Runc, &lab_by_annotations()), || ());
+}
+
+#[test]
+#[ignore = "needs the virtual machine: tests/run.sh --vm"]
+fn crun_alone_follows_a_lab() {
+    let vm = machine();
+    a_lab_is_followed(&vm, || bundle(&vm, Crun, &lab_by_class()), || ());
+}
+
+#[test]
+#[ignore = "needs the virtual machine: tests/run.sh --vm"]
+fn youki_alone_follows_a_lab() {
+    let vm = machine();
+    a_lab_is_followed(&vm, || bundle(&vm, Youki, &lab_by_annotations()), || ());
 }

@@ -2,7 +2,9 @@
 
 use crate::container::Container;
 use crate::machine::Machine;
-use crate::usb::UsbSerial;
+use crate::shell::until;
+use crate::usb::{Hub, UsbSerial};
+use crate::wishes::Wishes;
 
 /// An adapter that a running container asked for is plugged in, used from both ends, and pulled out.
 pub fn an_adapter_comes_and_goes(machine: &Machine, container: &Container) {
@@ -17,6 +19,109 @@ pub fn an_adapter_comes_and_goes(machine: &Machine, container: &Container) {
     container.loses("/dev/ttyUSB0");
     container.is_refused("/run/mine");
 }
+
+/// What a lab asks for in annotations: the hub that a board is on, in the words of container-hotplug, and in ours a link
+/// that stays with the board.
+pub fn lab_by_annotations() -> Wishes {
+    Wishes::default()
+        .lab()
+        .annotation("org.lowrisc.hotplug.devices", "parent-of:usb:0403:6001:FT001")
+        .annotation("org.lowrisc.hotplug.symlinks", "usb:0403:6001:0=/dev/ttyBOARD")
+        .annotation("io.oci-hotplug.devices", "usb:0403:6001:FT001;link=/dev/board")
+}
+
+/// The same by the name that the administrator gave it (install.rs).
+pub fn lab_by_class() -> Wishes {
+    Wishes::default()
+        .lab()
+        .annotation("io.oci-hotplug.devices", "class:lab-board")
+}
+
+/// The same as the CDI device that `oci-hotplug cdi generate --all` makes of the class.
+pub fn lab_by_cdi() -> Wishes {
+    Wishes::default().lab().cdi("oci-hotplug.dev/device=lab-board")
+}
+
+/// A lab's container on a hub with one adapter and then others: all that is promised of any engine, in one run.
+/// `container` starts it; `disturb` is what happens to the engine meanwhile, beside an update of the container.
+pub fn a_lab_is_followed<'a>(
+    machine: &'a Machine,
+    container: impl FnOnce() -> Container<'a>,
+    disturb: impl FnOnce(),
+) {
+    machine.run("modprobe fuse");
+    let hub = machine.plug(&Hub("1"));
+    let adapter = |serial, port| machine.plug(&UsbSerial { serial, port });
+    let board = adapter("FT001", "1.1");
+    machine.wait_until("ls /dev/serial/by-id/*FT001*");
+
+    let container = container();
+    // One command for many questions: it is commands that take the time.
+    container.run(&format!(
+        "set -x; {PRESENT} && {OWN_NODE} && {READ_ONLY_FUSE} > /run/fuse"
+    ));
+    container.run(&format!("{LISTEN} {}", until(LISTENING)));
+    container.talks_through(&board, "/dev/board");
+
+    let second = adapter("FT002", "1.2");
+    container.wait_until(
+        ": < /dev/ttyUSB1 && grep 'add /dev/ttyUSB1 0403' /run/pyudev && grep SHORT=FT002 /run/udevadm",
+    );
+    board.unplug();
+    container.wait_until(BOARD_IS_GONE);
+    container.run(&format!(
+        "set -x; : < /dev/ttyUSB1 && {OWN_NODE_IS_REFUSED} && {READ_ONLY_FUSE} | cmp - /run/fuse"
+    ));
+
+    container.keeps("/dev/ttyUSB1", || {
+        container.update();
+        machine.run("systemctl daemon-reload");
+    });
+    disturb();
+    container.is_reachable();
+
+    // The board's old number is another's now, and nothing of the container's.
+    let _stranger = adapter("FT003", "2");
+    machine.wait_until("test -e /dev/ttyUSB0");
+    let board = adapter("FT001", "1.3");
+    container.wait_until(&format!(
+        ": < /dev/board && test $(readlink -f /dev/board) = /dev/ttyUSB2 && ! test -e /dev/ttyUSB0 && {OWN_NODE_IS_REFUSED}"
+    ));
+    container.talks_through(&board, "/dev/board");
+    container.talks_through(&second, "/dev/ttyUSB1");
+    hub.unplug();
+    container.wait_until("test -z \"$(ls -d /dev/board /dev/ttyBOARD /dev/ttyUSB* /dev/serial/by-id/*)\"");
+    drop(container);
+    nothing_is_left(machine);
+}
+
+/// The board's node and all that leads to it.
+const PRESENT: &str = ": < /dev/ttyUSB0 && for link in /dev/board /dev/ttyBOARD /dev/serial/by-id/*FT001*; do \
+    test $(readlink -f $link) = /dev/ttyUSB0 || exit 1; done";
+
+/// A node of the container's own with the board's numbers. In a user namespace the kernel lets it make none.
+const OWN_NODE: &str = "set -- $(stat -c '%t %T' /dev/ttyUSB0) && rm -f /run/mine && \
+    if mknod /run/mine c $((0x$1)) $((0x$2)); then : < /run/mine; else ! grep ' 0  *0 ' /proc/self/uid_map; fi";
+
+/// It is of no use without the board.
+const OWN_NODE_IS_REFUSED: &str = "if test -e /run/mine; then \
+    ! (: < /run/mine) 2> /run/words && grep -q 'not permitted' /run/words; fi";
+
+/// The engine's own device can be read and not written, as the engine was told. Prints what its node is.
+const READ_ONLY_FUSE: &str = ": < /dev/fuse && ! (: > /dev/fuse) 2> /run/words && grep -q 'not permitted' /run/words && \
+    stat -c '%a %u %g %t %T %i' /dev/fuse";
+
+/// Two clients of libudev.
+const LISTEN: &str = "setsid udevadm monitor --udev --property > /run/udevadm 2>&1 < /dev/null & \
+    setsid python3 -u -c 'import pyudev; m = pyudev.Monitor.from_netlink(pyudev.Context()); m.filter_by(\"tty\"); \
+    m.start(); print(\"listening\"); \
+    [print(d.action, d.device_node, d.get(\"ID_VENDOR_ID\")) for d in iter(m.poll, None)]' > /run/pyudev 2>&1 < /dev/null &";
+
+const LISTENING: &str = "cat /run/pyudev /run/udevadm; grep listening /run/pyudev && grep UDEV /run/udevadm";
+
+/// Node and links, and the clients know.
+const BOARD_IS_GONE: &str = "test -z \"$(ls -d /dev/board /dev/ttyUSB0 /dev/serial/by-id/*FT001*)\" && \
+    grep 'remove /dev/ttyUSB0' /run/pyudev && grep ACTION=remove /run/udevadm";
 
 /// No watcher, record or lock is left of any container.
 pub fn nothing_is_left(machine: &Machine) {

@@ -1,0 +1,96 @@
+//! What a test wants of a container, in the words of each engine.
+
+use serde_json::{Map, Value, json};
+
+/// What a lab's container has from the machine, read-only: its programs (udevadm, python3 with pyudev), and udevd's
+/// database, without which libudev hears nothing.
+const TOOLS: [(&str, &str); 6] = [
+    ("/usr", "/usr"),
+    ("/usr/lib", "/lib"),
+    ("/usr/lib64", "/lib64"),
+    ("/usr/sbin", "/sbin"),
+    ("/etc/ld.so.cache", "/etc/ld.so.cache"),
+    ("/run/udev", "/run/udev"),
+];
+
+/// What a container asks its engine for.
+#[derive(Debug, Clone, Default)]
+pub struct Wishes {
+    annotations: Map<String, Value>,
+    cdi: Vec<&'static str>,
+    lab: bool,
+}
+
+impl Wishes {
+    pub fn annotation(mut self, key: &str, value: &str) -> Self {
+        self.annotations.insert(key.into(), json!(value));
+        self
+    }
+
+    /// A CDI device by its name.
+    pub fn cdi(mut self, name: &'static str) -> Self {
+        self.cdi.push(name);
+        self
+    }
+
+    /// A device of the engine's own, /dev/fuse to be read only; the machine's programs; and a network of its own, so that
+    /// a udev client hears what is meant for it.
+    pub fn lab(mut self) -> Self {
+        self.lab = true;
+        self
+    }
+
+    /// The options of `podman run` and `docker run`.
+    pub fn options(&self) -> String {
+        let annotations = self.annotations.iter().map(|(key, value)| {
+            format!(
+                "--annotation '{key}={}' ",
+                value.as_str().expect("annotations are strings")
+            )
+        });
+        let devices = self.cdi.iter().map(|name| format!("--device {name} "));
+        let mounts = self.tools().map(|(from, to)| format!("-v {from}:{to}:ro "));
+        let fuse = self.lab.then(|| "--device /dev/fuse:/dev/fuse:r".to_owned());
+        annotations.chain(devices).chain(mounts).chain(fuse).collect()
+    }
+
+    /// A pod and its only container, as kubelet describes them to an engine.
+    pub fn pod(&self, name: &str, command: &[&str]) -> (Value, Value) {
+        // The pod's own network, or the machine's.
+        let network = if self.lab { 0 } else { 2 };
+        let security = json!({ "namespace_options": { "network": network, "pid": 1 },
+            "capabilities": { "add_capabilities": ["MKNOD"] } });
+        let sandbox = json!({ "metadata": { "name": name, "namespace": "tests", "uid": name },
+            "annotations": self.annotations, "log_directory": format!("/var/log/pods/{name}"),
+            "linux": { "cgroup_parent": "tests.slice", "security_context": security } });
+        let devices: Vec<Value> = self.cdi.iter().map(|name| json!({ "name": name })).collect();
+        let mounts: Vec<Value> = self
+            .tools()
+            .map(|(from, to)| json!({ "host_path": from, "container_path": to, "readonly": true }))
+            .collect();
+        let fuse: &[Value] =
+            &[json!({ "host_path": "/dev/fuse", "container_path": "/dev/fuse", "permissions": "r" })];
+        let container = json!({ "metadata": { "name": name }, "image": { "image": "localhost/box:latest" },
+            "log_path": "log", "command": command, "annotations": self.annotations, "CDI_devices": devices,
+            "mounts": mounts, "devices": if self.lab { fuse } else { &[] }, "linux": { "security_context": security } });
+        (sandbox, container)
+    }
+
+    /// What is added to a config.json.
+    pub fn config(&self) -> Value {
+        let mounts: Vec<Value> = self
+            .tools()
+            .map(|(from, to)| json!({ "source": from, "destination": to, "type": "bind", "options": ["rbind", "ro"] }))
+            .collect();
+        let fuse: &[Value] =
+            &[json!({ "path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 0o666 })];
+        let rule: &[Value] =
+            &[json!({ "allow": true, "type": "c", "major": 10, "minor": 229, "access": "r" })];
+        json!({ "annotations": self.annotations, "mounts": mounts,
+            "devices": if self.lab { fuse } else { &[] }, "rules": if self.lab { rule } else { &[] } })
+    }
+
+    fn tools(&self) -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+        TOOLS.iter().filter(|_| self.lab)
+    }
+}

@@ -10,7 +10,8 @@
 //! watcher/    one container's loop: run, settle, admission,         │ programs: join decisions and effects,
 //!             transaction, effects, launch, detach                  │ never import each other
 //! cli/        the operator's tool: one file a verb                  ┘ (but watcher::launch)
-//! cdi/        specs that carry our hooks to engines without hooks.d; only cli uses it
+//! kubernetes/ the device plugin, feature `kubernetes`: the only asynchronous code
+//! cdi/        specs that carry our hooks to engines without hooks.d; only cli and kubernetes use it
 //! host/       the Linux host as objects: monitor, container, container_dev, filter, announcer, process,
 //!             registry, leases, control, config, host_use, engine_names, log
 //! model/      facts and decisions, pure: device, event, inventory; selector, request, symlink, annotations,
@@ -18,7 +19,7 @@
 //!             uevent; oci; engine, device_tree
 //! sys/        system calls without a safe wrapper; the only `unsafe`
 //! ```
-//! Direction: `bin -> {hook, cli, watcher} -> {cdi, host} -> {model, sys}`. `model` and `sys` import nothing of ours.
+//! Direction: `bin -> {hook, cli, watcher, kubernetes} -> {cdi, host} -> {model, sys}`. `model` and `sys` import nothing of ours.
 //!
 //! # The two flows
 //! ```text
@@ -39,6 +40,8 @@ pub mod cli;
 pub mod exit;
 pub mod hook;
 pub mod host;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 pub mod model;
 pub mod sys;
 pub mod watcher;

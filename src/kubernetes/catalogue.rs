@@ -202,7 +202,7 @@ fn of_groups(name: &ResourceName, groups: &[Group], sight: &Sight) -> Resource {
         let (offers, count) = match group {
             Group::Paths { paths, count } => (path_offers(paths, sight), *count),
             Group::Usb { devices, count } => {
-                let is_meant = |device: &&Device| devices.iter().any(|usb| is_usb(device, usb));
+                let is_meant = |device: &&Device| devices.iter().any(|usb| usb.decided_by(device).is_some());
                 let found = sight.inventory.iter().filter(is_meant);
                 let offers = found.filter_map(|device| {
                     let node = node_spec(device, None, Access::ALL)?;
@@ -224,16 +224,6 @@ fn of_groups(name: &ResourceName, groups: &[Group], sight: &Sight) -> Resource {
         }
     }
     static_resource(name.clone(), units)
-}
-
-fn is_usb(device: &Device, usb: &super::config::UsbDevice) -> bool {
-    device.devtype.as_deref() == Some("usb_device")
-        && device.attribute("idVendor") == Some(&usb.vendor)
-        && device.attribute("idProduct") == Some(&usb.product)
-        && usb
-            .serial
-            .as_deref()
-            .is_none_or(|serial| device.attribute("serial") == Some(serial))
 }
 
 /// The combinations of a group: the first match of each path together, then the second, as far as every path has one

@@ -117,7 +117,8 @@ struct Program {
     definitions: Vec<Definition>,
     names: Names,
     served: BTreeMap<ResourceName, Served>,
-    stirred: watch::Sender<u64>,
+    /// Ticks when something has happened in kubelet's directory.
+    kubelet: watch::Sender<u64>,
     counters: Arc<Counters>,
 }
 
@@ -139,8 +140,8 @@ pub async fn run(options: Options) -> Result<()> {
         })?;
         helpers.spawn(serve_status(listener, Arc::clone(&counters)));
     }
-    let stirred = watch::Sender::new(0);
-    helpers.spawn(watch_kubelet(options.kubelet_dir.clone(), stirred.clone()));
+    let kubelet = watch::Sender::new(0);
+    helpers.spawn(watch_kubelet(options.kubelet_dir.clone(), kubelet.clone()));
     let mut monitor = DeviceMonitor::open(catalogue::wanted(&definitions), RECEIVE_BUFFER)
         .context("watching the host's devices")?;
     let mut wakers = wakers(&monitor)?;
@@ -151,33 +152,41 @@ pub async fn run(options: Options) -> Result<()> {
         definitions,
         names: Names::default(),
         served: BTreeMap::new(),
-        stirred,
+        kubelet,
         counters,
     };
     program.publish(&monitor)?;
     let mut burst: Option<Burst> = None;
+    // What happened in it: something to the devices, something beside the configuration files.
+    let (mut stirred, mut reread) = (false, false);
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             () = any_readable(&wakers) => {
                 if !monitor.drain().is_empty() {
+                    stirred = true;
                     Burst::extend(&mut burst);
                 }
                 if monitor.refresh() {
                     wakers = self::wakers(&monitor)?;
+                    stirred = true;
                     Burst::extend(&mut burst);
                 }
             }
             () = files.changed() => {
-                if program.reload() {
-                    monitor.want(catalogue::wanted(&program.definitions));
-                    Burst::extend(&mut burst);
-                }
+                reread = true;
+                Burst::extend(&mut burst);
             }
             () = Burst::over(burst) => {
                 burst = None;
-                program.publish(&monitor)?;
+                if std::mem::take(&mut reread) && program.reload() {
+                    monitor.want(catalogue::wanted(&program.definitions));
+                    stirred = true;
+                }
+                if std::mem::take(&mut stirred) {
+                    program.publish(&monitor)?;
+                }
             }
         }
     }
@@ -288,7 +297,7 @@ impl Program {
             name,
             plugin: Arc::clone(&plugin),
             dir: self.options.kubelet_dir.clone(),
-            stirred: self.stirred.subscribe(),
+            stirred: self.kubelet.subscribe(),
             counters: Arc::clone(&self.counters),
         };
         Served {

@@ -198,6 +198,37 @@ pub fn free_address() -> String {
     listener.local_addr().expect("its address").to_string()
 }
 
+/// How a burst of changes went: on a busy machine it falls apart, and then has several ends.
+pub struct Pace {
+    begin: Instant,
+    last: Instant,
+    gaps: usize,
+}
+
+impl Pace {
+    pub fn start() -> Self {
+        let now = Instant::now();
+        Self {
+            begin: now,
+            last: now,
+            gaps: 0,
+        }
+    }
+
+    /// A change was made.
+    pub fn step(&mut self) {
+        let now = Instant::now();
+        // The plugin takes 150 ms without a change for a burst's end.
+        self.gaps += usize::from(now - self.last > std::time::Duration::from_millis(75));
+        self.last = now;
+    }
+
+    /// How many ends of bursts there may have been before the last: at gaps, and every 3 seconds.
+    pub fn ends(&self) -> usize {
+        self.gaps + (self.last - self.begin).as_secs() as usize / 3
+    }
+}
+
 /// Whether a path is there.
 pub fn exists(path: &Path) -> bool {
     fs::exists(path).expect("look for a file")

@@ -37,6 +37,7 @@ fn shown(resources: &[Resource]) -> Vec<(&str, usize)> {
 
 fn usb(syspath: &str, product: &str, numa: &str) -> Device {
     let mut device = Device::new(SysPath::new(syspath));
+    device.subsystem = Some("usb".into());
     device.devtype = Some("usb_device".into());
     device.seen = Seen::Udev;
     device.attributes = [("idVendor", "0403"), ("idProduct", product), (NUMA_NODE, numa)]

@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::{Fault, count, permissions};
 use crate::model::device::Access;
+use crate::model::selector::Selector;
 
 /// The domain of its resources when its file names none.
 pub(super) const GENERIC_DOMAIN: &str = "squat.ai";
@@ -21,8 +22,8 @@ pub enum Group {
     },
     /// USB devices: their own nodes below /dev/bus/usb.
     Usb {
-        /// Which.
-        devices: Vec<UsbDevice>,
+        /// Which, each a `usb:`.
+        devices: Vec<Selector>,
         /// How many containers can have each.
         count: u32,
     },
@@ -55,17 +56,6 @@ pub enum PathType {
     Device,
     /// As a mount.
     Mount,
-}
-
-/// Which USB devices.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UsbDevice {
-    /// 4 lower-case hex digits.
-    pub vendor: String,
-    /// 4 lower-case hex digits.
-    pub product: String,
-    /// Any, if there is none.
-    pub serial: Option<String>,
 }
 
 /// A group as it is written.
@@ -150,10 +140,10 @@ fn path(text: PathText) -> Result<PathInGroup, Fault> {
     })
 }
 
-fn usb(text: UsbText) -> Result<UsbDevice, Fault> {
-    Ok(UsbDevice {
+fn usb(text: UsbText) -> Result<Selector, Fault> {
+    Ok(Selector::Usb {
         vendor: usb_id("vendor", text.vendor)?,
-        product: usb_id("product", text.product)?,
+        product: Some(usb_id("product", text.product)?),
         serial: text.serial.filter(|serial| !serial.is_empty()),
     })
 }

@@ -9,7 +9,7 @@ mod smarter;
 
 use std::path::PathBuf;
 
-pub use generic::{Group, PathInGroup, PathType, UsbDevice};
+pub use generic::{Group, PathInGroup, PathType};
 pub use hostdev::HOSTDEV_DOMAIN;
 pub use own::Mode;
 use regex_lite::Regex;

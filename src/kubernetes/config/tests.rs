@@ -199,14 +199,11 @@ fn generic_device_plugins_file_is_read_unchanged() {
     let Group::Usb { devices, count: 1 } = &groups(&read[2]).1[0] else {
         panic!()
     };
-    assert_eq!((devices[0].vendor.as_str(), &devices[0].serial), ("1a86", &None));
+    assert_eq!(devices[0].to_string(), "usb:1a86:7523");
     let Group::Usb { devices, count: 10 } = &groups(&read[3]).1[0] else {
         panic!()
     };
-    assert_eq!(
-        (devices[0].vendor.as_str(), devices[0].product.as_str()),
-        ("1209", "000f")
-    );
+    assert_eq!(devices[0].to_string(), "usb:1209:000f");
 }
 
 #[test]

@@ -53,7 +53,7 @@ async fn it_keeps_to_its_memory() {
     let mut kubelet = node.kubelet(Mood::Willing);
     let config = node.write(
         "conf.yaml",
-        "- {devicematch: '^tty[0-9]*$', nummaxdevices: 20}\n- {devicematch: ^null$, nummaxdevices: 1}\n",
+        "- {devicematch: '^tty[0-9]$', nummaxdevices: 20}\n- {devicematch: ^null$, nummaxdevices: 1}\n",
     );
     let plugin = node.plugin(&["--smarter-config", config.to_str().unwrap()]);
     kubelet.registered("smarter-devices/null").await.list().await;

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 use tonic::Status;
 
 /// How long anything may take that should be quick. Generous: the machine may be busy.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// kubelet, from a start to its end.
 pub struct Kubelet {

@@ -55,6 +55,14 @@ impl Drop for Disk {
     }
 }
 
+/// How many programs want each processor (proc_loadavg(5)): so much longer does everything take. At least 1.
+fn overbooked() -> f64 {
+    let load = std::fs::read_to_string("/proc/loadavg").expect("read the load");
+    let last_minute = load.split(' ').next().and_then(|load| load.parse::<f64>().ok());
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (last_minute.unwrap_or(0.0) / processors as f64).max(1.0)
+}
+
 #[tokio::test]
 #[ignore = "needs root: plugs partitions of a loop device"]
 async fn what_smarter_matches_is_advertised_within_a_second_and_withdrawn_again() {
@@ -83,8 +91,8 @@ async fn what_smarter_matches_is_advertised_within_a_second_and_withdrawn_again(
     }
     println!("advertised after {took:?}");
     // What the plugin adds is the same each time; what a busy machine adds is not, and is not ours.
-    let fastest = took.iter().min();
-    assert!(fastest < Some(&Duration::from_secs(1)), "{took:?}");
+    let (fastest, limit) = (took.iter().min(), Duration::from_secs(1).mul_f64(overbooked()));
+    assert!(fastest < Some(&limit), "{took:?}, not {limit:?}");
 }
 
 #[tokio::test]

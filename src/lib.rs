@@ -11,7 +11,8 @@
 //!             transaction, effects, launch, detach, restore; its    │ never import each other
 //!             end and beginning: succession, supervision            │ (but watcher::launch)
 //! cli/        the operator's tool: one file a verb                  ┘
-//! cdi/        specs that carry our hooks to engines without hooks.d; only cli uses it
+//! kubernetes/ the device plugin, feature `kubernetes`: the only asynchronous code
+//! cdi/        specs that carry our hooks to engines without hooks.d; only cli and kubernetes use it
 //! usbip/      USB devices of other hosts: protocol (pure), client, vhci, hubs, records; only cli uses it
 //! host/       the Linux host as objects: monitor, container, container_dev, filter, announcer, process,
 //!             registry, runtime_state, leases, control, config, host_use, engine_names, log; programs (where
@@ -22,7 +23,7 @@
 //!             devices)
 //! sys/        system calls without a safe wrapper; the only `unsafe`
 //! ```
-//! Direction: `bin -> {hook, cli, watcher} -> {cdi, usbip} -> host -> {model, sys}`. `model` and `sys` import nothing of
+//! Direction: `bin -> {hook, cli, watcher, kubernetes} -> {cdi, usbip} -> host -> {model, sys}`. `model` and `sys` import nothing of
 //! ours.
 //!
 //! # The two flows
@@ -45,6 +46,8 @@ pub mod cli;
 pub mod exit;
 pub mod hook;
 pub mod host;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 pub mod model;
 pub mod sys;
 pub mod usbip;

@@ -64,6 +64,10 @@ unit() {
     check cargo fmt --check
     check cargo clippy --locked --all-targets -- -D warnings
     run_tests -- "$@"
+    # The device plugin, which is built by its feature alone.
+    check cargo clippy --locked --features kubernetes --lib --bin oci-hotplug-device-plugin --test kubernetes -- -D warnings
+    run_tests --features kubernetes --lib kubernetes::
+    run_tests --features kubernetes --test kubernetes -- "$@"
     # Our CDI rules against the CNCF's own library, which is no part of the product (Cargo.toml tells why).
     if at_least 1.86 "$(rustc --version | awk '{ print $2 }')"; then
         run_tests --features cncf-cdi --lib cdi::reference
@@ -87,12 +91,15 @@ privileged() {
     local tests=()
     for test in tests/*.rs tests/*/main.rs; do
         case $test in
-            tests/vm/*) ;;
+            tests/vm/* | tests/kubernetes/*) ;;
             */main.rs) test=${test%/main.rs}; tests+=(--test "${test##*/}") ;;
             *) test=${test##*/}; tests+=(--test "${test%.rs}") ;;
         esac
     done
     OCI_HOTPLUG_LONG=1 run_tests "${tests[@]}" -- --ignored --test-threads=1 "${skip[@]}" "$@"
+    need python3-grpcio /usr/bin/python3 -c "import grpc"
+    install_missing
+    run_tests --features kubernetes --test kubernetes -- --ignored --test-threads=1 "$@"
 }
 
 vm() {

@@ -4,3 +4,5 @@ pub mod bpf;
 pub mod descriptors;
 pub mod loop_device;
 pub mod memory;
+#[cfg(feature = "kubernetes")]
+pub mod readiness;

@@ -1,0 +1,427 @@
+//! From what is wanted and what there is to resources with their units.
+//!
+//! Pure. Must not know how resources reach kubelet.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use glob::{MatchOptions, Pattern};
+
+use super::config::{
+    Definition, Group, HOSTDEV_DOMAIN, Mode, PathInGroup, PathType, Requested, SMARTER_DOMAIN,
+};
+use super::resource::{
+    MAX_ID, MountSpec, Names, NodeSpec, Offer, Resource, ResourceName, Unit, fingerprint, unit_id,
+};
+use super::sight::{DEV, Found, Sight};
+use crate::cdi::generate::Wish;
+use crate::model::asked::Asked;
+use crate::model::device::{Access, Device, SysPath};
+use crate::model::inventory::Inventory;
+use crate::model::reconcile::{ProcessUser, Reconciler};
+use crate::model::request::Request;
+use crate::model::selector::Selector;
+use crate::model::wanted::Wanted;
+
+/// The sysfs attribute that tells a device's NUMA node, and the USB attributes that groups look at.
+const NUMA_NODE: &str = "numa_node";
+
+/// What must be read of the host's devices for these definitions.
+pub fn wanted(definitions: &[Definition]) -> Wanted {
+    let mut wanted = Wanted::default();
+    for definition in definitions {
+        match definition {
+            Definition::Requested(requested) => {
+                let requests: Vec<Request> = requests(requested).cloned().collect();
+                wanted.merge(&Wanted::of(&requests, &requested.asks.symlinks));
+                wanted.attributes.insert(NUMA_NODE.to_owned(), None);
+            }
+            Definition::Groups { groups, .. } => {
+                if groups.iter().any(|group| matches!(group, Group::Usb { .. })) {
+                    for attribute in ["idVendor", "idProduct", "serial"] {
+                        let only = Some("usb_device".to_owned());
+                        wanted.attributes.entry(attribute.to_owned()).or_insert(only);
+                    }
+                }
+            }
+            // inotify tells of nodes that somebody made by hand.
+            Definition::Path { path, .. } => wanted.nodes.extend([path.clone()]),
+            Definition::Pattern { .. } | Definition::NvidiaGpu { .. } => {}
+        }
+    }
+    wanted
+}
+
+/// Whether the definitions look at the host's devices, and whether at the paths below /dev.
+pub fn looks_at(definitions: &[Definition]) -> (bool, bool) {
+    let devices = definitions.iter().any(|definition| match definition {
+        Definition::Requested(_) => true,
+        Definition::Groups { groups, .. } => groups.iter().any(|group| matches!(group, Group::Usb { .. })),
+        _ => false,
+    });
+    let paths = definitions
+        .iter()
+        .any(|definition| !matches!(definition, Definition::Requested(_)));
+    (devices, paths)
+}
+
+/// All resources, in the order of their names. What needs a name is given one by `names`.
+pub fn resources(definitions: &[Definition], sight: &Sight, names: &mut Names) -> Vec<Resource> {
+    for definition in definitions {
+        if let Definition::Groups { name, .. } | Definition::Requested(Requested { name, .. }) = definition {
+            names.reserve(name);
+        }
+    }
+    let mut found: BTreeMap<ResourceName, Resource> = BTreeMap::new();
+    for definition in definitions {
+        for resource in of_definition(definition, sight, names) {
+            // Of several definitions of one path the first counts: a resource is registered once.
+            found.entry(resource.name.clone()).or_insert(resource);
+        }
+    }
+    found.into_values().collect()
+}
+
+fn of_definition(definition: &Definition, sight: &Sight, names: &mut Names) -> Vec<Resource> {
+    match definition {
+        Definition::Path { path, access, count } => {
+            of_path(path, *access, *count, sight, names).into_iter().collect()
+        }
+        Definition::Pattern { pattern, count } => sight
+            .paths
+            .iter()
+            .filter(|(_, found)| **found != Found::Other)
+            .filter_map(|(path, _)| {
+                let below = path.strip_prefix(DEV).ok()?.to_str()?;
+                let is_meant = pattern.is_match(below);
+                is_meant.then(|| of_match(path, below, *count, names)).flatten()
+            })
+            .collect(),
+        Definition::NvidiaGpu { count } => sight
+            .gpus
+            .iter()
+            .filter_map(|gpu| of_gpu(*gpu, *count, names))
+            .collect(),
+        Definition::Groups { name, groups } => vec![of_groups(name, groups, sight)],
+        Definition::Requested(requested) => vec![of_requests(requested, &sight.inventory)],
+    }
+}
+
+/// A resource without hooks, of these units.
+fn static_resource(name: ResourceName, units: BTreeMap<String, Unit>) -> Resource {
+    Resource {
+        name,
+        units,
+        wishes: Vec::new(),
+        hotplug: false,
+    }
+}
+
+fn node_offer(nodes: Vec<NodeSpec>) -> Offer {
+    Offer {
+        nodes,
+        ..Offer::default()
+    }
+}
+
+/// hostdev: `/dev/xx/yy` is `dev_xx_yy`, and its id the path (its server.go:185-201).
+fn of_path(path: &Path, access: Access, count: u32, sight: &Sight, names: &mut Names) -> Option<Resource> {
+    let text = path.to_str()?;
+    let name = names.name(
+        HOSTDEV_DOMAIN,
+        text,
+        &text.trim_start_matches('/').replace('/', "_"),
+    )?;
+    let healthy = matches!(sight.paths.get(path), Some(Found::Device | Found::Directory));
+    let id = |number: u32| match count {
+        1 if text.len() <= MAX_ID => text.to_owned(),
+        _ => unit_id(&name, text, number),
+    };
+    let unit = Unit {
+        healthy,
+        numa: None,
+        place: text.to_owned(),
+        offer: node_offer(vec![NodeSpec {
+            host: path.to_owned(),
+            container: path.to_owned(),
+            access,
+        }]),
+    };
+    let units = (0..count).map(|number| (id(number), unit.clone())).collect();
+    Some(static_resource(name.clone(), units))
+}
+
+/// smarter-device-manager: what is none of `A-Z a-z 0-9 _ -` becomes `_` (its main.go:95-112); always `rw`.
+fn of_match(path: &Path, below: &str, count: u32, names: &mut Names) -> Option<Resource> {
+    let plain: String = below
+        .chars()
+        .map(|letter| match letter {
+            letter if letter.is_ascii_alphanumeric() || "-_".contains(letter) => letter,
+            _ => '_',
+        })
+        .collect();
+    let name = names.name(SMARTER_DOMAIN, &path.to_string_lossy(), &plain)?;
+    let unit = Unit {
+        healthy: true,
+        numa: None,
+        place: path.to_string_lossy().into_owned(),
+        offer: node_offer(vec![NodeSpec {
+            host: path.to_owned(),
+            container: path.to_owned(),
+            access: Access::READ | Access::WRITE,
+        }]),
+    };
+    let units = (0..count)
+        .map(|number| (unit_id(&name, below, number), unit.clone()))
+        .collect();
+    Some(static_resource(name.clone(), units))
+}
+
+/// smarter-device-manager: the container's NVIDIA runtime does the rest (its nvidia-server.go:157-175).
+fn of_gpu(gpu: u32, count: u32, names: &mut Names) -> Option<Resource> {
+    let what = format!("nvidia-gpu{gpu}");
+    let name = names.name(SMARTER_DOMAIN, &what, &what)?;
+    let unit = Unit {
+        healthy: true,
+        numa: None,
+        place: what.clone(),
+        offer: Offer {
+            env: [("NVIDIA_VISIBLE_DEVICES".to_owned(), gpu.to_string())].into(),
+            ..Offer::default()
+        },
+    };
+    let units = (0..count)
+        .map(|number| (unit_id(&name, &what, number), unit.clone()))
+        .collect();
+    Some(static_resource(name.clone(), units))
+}
+
+fn of_groups(name: &ResourceName, groups: &[Group], sight: &Sight) -> Resource {
+    let mut units = BTreeMap::new();
+    for group in groups {
+        let (offers, count) = match group {
+            Group::Paths { paths, count } => (path_offers(paths, sight), *count),
+            Group::Usb { devices, count } => {
+                let is_meant = |device: &&Device| devices.iter().any(|usb| usb.decided_by(device).is_some());
+                let found = sight.inventory.iter().filter(is_meant);
+                let offers = found.filter_map(|device| {
+                    let node = node_spec(device, None, Access::ALL)?;
+                    Some((device.syspath.to_string(), node_offer(vec![node])))
+                });
+                (offers.collect(), *count)
+            }
+        };
+        for (place, offer) in offers {
+            for number in 0..count {
+                let unit = Unit {
+                    healthy: true,
+                    numa: None,
+                    place: place.clone(),
+                    offer: offer.clone(),
+                };
+                units.insert(unit_id(name, &place, number), unit);
+            }
+        }
+    }
+    static_resource(name.clone(), units)
+}
+
+/// The combinations of a group: the first match of each path together, then the second, as far as every path has one
+/// (generic-device-plugin's deviceplugin/path.go).
+fn path_offers(paths: &[PathInGroup], sight: &Sight) -> Vec<(String, Offer)> {
+    let columns: Vec<(&PathInGroup, Vec<&Path>)> = paths
+        .iter()
+        .map(|path| (path, matches(&path.pattern, sight)))
+        .filter(|(path, found)| !(path.optional && found.is_empty()))
+        .collect();
+    let longest = columns.iter().map(|(_, found)| found.len()).max().unwrap_or(0);
+    let usable = columns
+        .iter()
+        .map(|(path, found)| found.len() * path.limit as usize);
+    let rows = longest.min(usable.min().unwrap_or(0));
+    let mut offers = Vec::new();
+    for row in 0..rows {
+        let (mut offer, mut place) = (Offer::default(), Vec::new());
+        for (path, found) in &columns {
+            let host = found[row % found.len()].to_owned();
+            let container = path
+                .mount_path
+                .as_ref()
+                .map_or_else(|| host.clone(), PathBuf::from);
+            place.push(host.to_string_lossy().into_owned());
+            match path.kind {
+                PathType::Device => offer.nodes.push(NodeSpec {
+                    host,
+                    container,
+                    access: path.access,
+                }),
+                PathType::Mount => offer.mounts.push(MountSpec {
+                    host,
+                    container,
+                    read_only: path.read_only,
+                }),
+            }
+        }
+        // Limits let a match serve twice: the row is part of what tells one unit from another.
+        offers.push((format!("{}#{row}", place.join(" ")), offer));
+    }
+    offers
+}
+
+/// The paths that a pattern means, in the order of their names. A path outside /dev is taken at its word.
+fn matches<'s>(pattern: &'s Pattern, sight: &'s Sight) -> Vec<&'s Path> {
+    let options = MatchOptions {
+        require_literal_separator: true,
+        ..MatchOptions::default()
+    };
+    let is_below_dev = Path::new(pattern.as_str()).starts_with(DEV);
+    if !is_below_dev {
+        return vec![Path::new(pattern.as_str())];
+    }
+    let found = sight.paths.keys().map(PathBuf::as_path);
+    found
+        .filter(|path| pattern.matches_path_with(path, options))
+        .collect()
+}
+
+fn requests(requested: &Requested) -> impl Iterator<Item = &Request> {
+    requested.asks.asked.iter().map(|asked| &asked.request)
+}
+
+fn of_requests(requested: &Requested, inventory: &Inventory) -> Resource {
+    let nobody = ProcessUser { uid: 0, gid: 0 };
+    let mut reconciler = Reconciler::new(requested.asks.asked.clone(), Vec::new(), nobody);
+    reconciler.find_roots(inventory);
+    match requested.mode {
+        Mode::Hotplug => slots(requested, reconciler.asked(), inventory),
+        Mode::Present | Mode::Static => units_of_roots(requested, reconciler.asked(), inventory),
+    }
+}
+
+/// Always the same places, healthy whatever is there: a container that restarts while its device is away must start.
+fn slots(requested: &Requested, asked: &[Asked], inventory: &Inventory) -> Resource {
+    let name = &requested.name;
+    let wish = Wish {
+        name: cdi_name(name, None),
+        devices: requests(requested).map(Request::to_string).collect(),
+        symlinks: requested.asks.symlinks.iter().map(ToString::to_string).collect(),
+    };
+    let nodes = asked
+        .iter()
+        .flat_map(|asked| {
+            asked
+                .roots
+                .iter()
+                .flat_map(|root| nodes_of(asked, root, inventory))
+        })
+        .collect();
+    let unit = |number: u32| Unit {
+        healthy: true,
+        numa: None,
+        // Slots are alike: the lowest numbers first.
+        place: format!("{number:04}"),
+        offer: Offer {
+            cdi: Some(wish.name.clone()),
+            nodes: Vec::clone(&nodes),
+            ..Offer::default()
+        },
+    };
+    Resource {
+        name: name.clone(),
+        units: (0..requested.count)
+            .map(|number| (unit_id(name, "slot", number), unit(number)))
+            .collect(),
+        wishes: vec![wish.clone()],
+        hotplug: true,
+    }
+}
+
+/// A unit for each device that is there (with everything at or below it), as often as containers can have it.
+fn units_of_roots(requested: &Requested, asked: &[Asked], inventory: &Inventory) -> Resource {
+    let name = &requested.name;
+    let mut resource = static_resource(name.clone(), BTreeMap::new());
+    let mut seen = BTreeSet::new();
+    for (asked, root) in asked
+        .iter()
+        .flat_map(|asked| asked.roots.iter().map(move |root| (asked, root)))
+    {
+        let nodes: Vec<NodeSpec> = nodes_of(asked, root, inventory).collect();
+        if nodes.is_empty() || !seen.insert(root) {
+            continue;
+        }
+        let mut offer = node_offer(nodes);
+        if requested.mode == Mode::Present {
+            let wish = Wish {
+                name: cdi_name(name, Some(root)),
+                devices: vec![request_of_root(&asked.request, root)],
+                symlinks: requested.asks.symlinks.iter().map(ToString::to_string).collect(),
+            };
+            offer.cdi = Some(wish.name.clone());
+            resource.wishes.push(wish);
+        }
+        let unit = Unit {
+            healthy: true,
+            numa: numa(root, inventory),
+            place: root.to_string(),
+            offer,
+        };
+        for number in 0..requested.count {
+            resource
+                .units
+                .insert(unit_id(name, root.as_str(), number), unit.clone());
+        }
+    }
+    resource
+}
+
+/// The name behind the `=` of the CDI device of a resource's slots, or of one of its devices. The same for ever:
+/// kubelet asks for it again whenever a container of the pod restarts.
+fn cdi_name(resource: &ResourceName, root: Option<&SysPath>) -> String {
+    let mark = fingerprint(resource.as_str());
+    let own = root.map_or_else(String::new, |root| format!("-{}", fingerprint(root.as_str())));
+    format!("k8s-{}-{}{own}", resource.short(), &mark[..8])
+}
+
+/// The request for this one device of all that `request` selects. The device that `parent-of:` leads to is named by
+/// its path alone: terms speak of its child.
+fn request_of_root(request: &Request, root: &SysPath) -> String {
+    let path = Selector::SysPath(root.as_path().to_owned());
+    if request.selector.parents() > 0 {
+        format!("{path}{}", request.options)
+    } else {
+        format!("{}&{path}{}", request.selector, request.options)
+    }
+}
+
+fn nodes_of<'a>(
+    asked: &'a Asked,
+    root: &'a SysPath,
+    inventory: &'a Inventory,
+) -> impl Iterator<Item = NodeSpec> + use<'a> {
+    let options = &asked.request.options;
+    inventory
+        .at_or_below(root)
+        .filter(|device| options.admits(device))
+        .filter_map(|device| node_spec(device, options.path.as_deref(), options.access))
+}
+
+fn node_spec(device: &Device, place: Option<&Path>, access: Access) -> Option<NodeSpec> {
+    let host = device.node.as_ref()?.path.clone();
+    Some(NodeSpec {
+        container: place.map_or_else(|| host.clone(), Path::to_owned),
+        host,
+        access,
+    })
+}
+
+/// The NUMA node of the device, or of the nearest above that has one; -1 is the kernel's word for none.
+fn numa(root: &SysPath, inventory: &Inventory) -> Option<i64> {
+    let own = inventory.get(root).into_iter();
+    let node = |device: &Device| device.attribute(NUMA_NODE)?.trim().parse::<i64>().ok();
+    own.chain(inventory.ancestors(root))
+        .find_map(node)
+        .filter(|node| *node >= 0)
+}
+
+#[cfg(test)]
+mod tests;

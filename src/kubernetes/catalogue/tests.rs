@@ -1,0 +1,227 @@
+use super::*;
+use crate::kubernetes::config::{Texts, read};
+use crate::model::class::Classes;
+use crate::model::device::{DevKind, DevNode, DevNum, Seen};
+
+fn sight(paths: &[(&str, Found)]) -> Sight {
+    Sight {
+        paths: paths.iter().map(|(path, found)| (path.into(), *found)).collect(),
+        ..Sight::default()
+    }
+}
+
+fn definitions(texts: Texts) -> Vec<Definition> {
+    read(&texts, &Classes::none(Path::new("/nowhere"))).unwrap()
+}
+
+fn smarter(text: &str) -> Vec<Definition> {
+    definitions(Texts {
+        smarter: Some(("conf.yaml".into(), text.to_owned())),
+        ..Texts::default()
+    })
+}
+
+fn own(text: &str) -> Vec<Definition> {
+    definitions(Texts {
+        own: Some(("config.yaml".into(), text.to_owned())),
+        ..Texts::default()
+    })
+}
+
+fn shown(resources: &[Resource]) -> Vec<(&str, usize)> {
+    resources
+        .iter()
+        .map(|resource| (resource.name.as_str(), resource.units.len()))
+        .collect()
+}
+
+fn usb(syspath: &str, product: &str, numa: &str) -> Device {
+    let mut device = Device::new(SysPath::new(syspath));
+    device.subsystem = Some("usb".into());
+    device.devtype = Some("usb_device".into());
+    device.seen = Seen::Udev;
+    device.attributes = [("idVendor", "0403"), ("idProduct", product), (NUMA_NODE, numa)]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into();
+    device.node = Some(DevNode {
+        path: format!("/dev/bus/{}", device.syspath.name()).into(),
+        num: DevNum {
+            kind: DevKind::Char,
+            major: 189,
+            minor: 1,
+        },
+    });
+    device
+}
+
+#[test]
+fn smarters_patterns_find_devices_and_directories_anywhere_below_dev() {
+    let sight = sight(&[
+        ("/dev/snd", Found::Directory),
+        ("/dev/snd/timer", Found::Device),
+        ("/dev/net/tun", Found::Device),
+        ("/dev/log", Found::Other),
+    ]);
+    let mut names = Names::default();
+    let wanted = smarter(
+        "- {devicematch: ^snd$, nummaxdevices: 3}\n- {devicematch: tun, nummaxdevices: 1}\n- {devicematch: log, nummaxdevices: 1}",
+    );
+    let found = resources(&wanted, &sight, &mut names);
+    assert_eq!(
+        shown(&found),
+        [("smarter-devices/net_tun", 1), ("smarter-devices/snd", 3)]
+    );
+}
+
+#[test]
+fn a_path_that_two_patterns_match_is_one_resource_of_the_first() {
+    let sight = sight(&[("/dev/a", Found::Device)]);
+    let wanted = smarter("- {devicematch: a, nummaxdevices: 2}\n- {devicematch: ^a, nummaxdevices: 5}");
+    assert_eq!(
+        shown(&resources(&wanted, &sight, &mut Names::default())),
+        [("smarter-devices/a", 2)]
+    );
+}
+
+#[test]
+fn names_that_would_be_one_stay_two_resources() {
+    let sight = sight(&[("/dev/by/a", Found::Device), ("/dev/by_a", Found::Device)]);
+    let mut names = Names::default();
+    let found = resources(
+        &smarter("- {devicematch: 'by.a', nummaxdevices: 1}"),
+        &sight,
+        &mut names,
+    );
+    assert_eq!(found.len(), 2);
+    assert_eq!(names.take_notes().len(), 1);
+}
+
+#[test]
+fn tegras_gpus_are_told_to_the_nvidia_runtime() {
+    let sight = Sight {
+        gpus: [0].into(),
+        ..Sight::default()
+    };
+    let found = resources(
+        &smarter("- {devicematch: nvidia-gpu, nummaxdevices: 10}"),
+        &sight,
+        &mut Names::default(),
+    );
+    assert_eq!(shown(&found), [("smarter-devices/nvidia-gpu0", 10)]);
+    let unit = found[0].units.values().next().unwrap();
+    assert_eq!(unit.offer.env["NVIDIA_VISIBLE_DEVICES"], "0");
+}
+
+#[test]
+fn a_hostdev_path_is_advertised_always_and_healthy_while_it_is_there() {
+    let wanted = definitions(Texts {
+        devs: Some("/dev/mem:r,/dev/away:rw:2".into()),
+        ..Texts::default()
+    });
+    let found = resources(
+        &wanted,
+        &sight(&[("/dev/mem", Found::Device)]),
+        &mut Names::default(),
+    );
+    assert_eq!(
+        shown(&found),
+        [("hostdev.k8s.io/dev_away", 2), ("hostdev.k8s.io/dev_mem", 1)]
+    );
+    assert!(found[0].units.values().all(|unit| !unit.healthy));
+    assert!(found[1].units["/dev/mem"].healthy);
+}
+
+#[test]
+fn a_group_pairs_the_matches_of_its_paths() {
+    let sight = sight(&[
+        ("/dev/v0", Found::Device),
+        ("/dev/v1", Found::Device),
+        ("/dev/ctl", Found::Device),
+    ]);
+    let units = |group: &str| {
+        let wanted = own(&format!("devices: [{{name: x, groups: [{group}]}}]"));
+        resources(&wanted, &sight, &mut Names::default())[0].units.clone()
+    };
+    assert_eq!(units("{paths: [{path: '/dev/v*'}]}").len(), 2);
+    assert_eq!(units("{paths: [{path: '/dev/v*'}], count: 3}").len(), 6);
+    assert_eq!(units("{paths: [{path: '/dev/v*'}, {path: /dev/ctl}]}").len(), 1);
+    let both = units("{paths: [{path: '/dev/v*'}, {path: /dev/ctl, limit: 5}]}");
+    assert_eq!(both.len(), 2);
+    assert!(both.values().all(|unit| unit.offer.nodes.len() == 2));
+    assert_eq!(units("{paths: [{path: '/dev/v*'}, {path: /dev/none}]}").len(), 0);
+    assert_eq!(
+        units("{paths: [{path: '/dev/v*'}, {path: /dev/none, optional: true}]}").len(),
+        2
+    );
+}
+
+#[test]
+fn usb_devices_of_a_group_are_found_by_their_ids() {
+    let sight = Sight {
+        inventory: Inventory::new([
+            usb("/sys/devices/u/1-1", "6001", "-1"),
+            usb("/sys/devices/u/1-2", "6002", "-1"),
+        ]),
+        ..Sight::default()
+    };
+    let wanted = own("devices: [{name: x, groups: [{usb: [{vendor: '0403', product: '6001'}]}]}]");
+    let found = resources(&wanted, &sight, &mut Names::default());
+    let unit = found[0].units.values().next().unwrap();
+    assert_eq!(
+        (found[0].units.len(), unit.offer.nodes[0].host.to_str()),
+        (1, Some("/dev/bus/1-1"))
+    );
+}
+
+#[test]
+fn slots_are_the_same_whatever_is_there() {
+    let wanted = own("resources: [{name: x, requests: ['usb:0403'], count: 2}]");
+    let empty = resources(&wanted, &Sight::default(), &mut Names::default());
+    let sight = Sight {
+        inventory: Inventory::new([usb("/sys/devices/u/1-1", "6001", "-1")]),
+        ..Sight::default()
+    };
+    let full = resources(&wanted, &sight, &mut Names::default());
+    assert_eq!(empty[0].wishes, full[0].wishes);
+    assert!(empty[0].units.keys().eq(full[0].units.keys()));
+    assert!(empty[0].units.values().all(|unit| unit.healthy));
+    assert_eq!(full[0].units.values().next().unwrap().offer.nodes.len(), 1);
+}
+
+#[test]
+fn a_present_device_is_a_unit_with_a_place_and_a_numa_node_and_a_request_for_it_alone() {
+    let sight = Sight {
+        inventory: Inventory::new([
+            usb("/sys/devices/u/1-1", "6001", "1"),
+            usb("/sys/devices/u/1-2", "6001", "-1"),
+        ]),
+        ..Sight::default()
+    };
+    let wanted = own("resources: [{name: x, mode: present, requests: ['usb:0403;exclusive']}]");
+    let found = &resources(&wanted, &sight, &mut Names::default())[0];
+    let shown: Vec<(&str, Option<i64>)> = found
+        .units
+        .values()
+        .map(|unit| (unit.place.as_str(), unit.numa))
+        .collect();
+    assert!(
+        shown.contains(&("/sys/devices/u/1-1", Some(1))) && shown.contains(&("/sys/devices/u/1-2", None)),
+        "{shown:?}"
+    );
+    let asked: Vec<&str> = found
+        .wishes
+        .iter()
+        .flat_map(|wish| &wish.devices)
+        .map(String::as_str)
+        .collect();
+    assert_eq!(
+        asked,
+        [
+            "usb:0403&syspath:/sys/devices/u/1-1;exclusive",
+            "usb:0403&syspath:/sys/devices/u/1-2;exclusive"
+        ]
+    );
+    for request in asked {
+        assert!(request.parse::<Request>().is_ok(), "{request}");
+    }
+}

@@ -1,0 +1,207 @@
+//! `oci-hotplug-device-plugin`: its arguments, its log.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+use tracing_subscriber::prelude::*;
+
+use super::check;
+use super::door::Door;
+use super::run::{self, Options, Sources};
+use crate::exit;
+use crate::host::config::LogLevel;
+
+/// Where smarter-device-manager has its file when nothing else is said.
+const SMARTER_DEFAULT: &str = "config/conf.yaml";
+
+/// Advertises devices to Kubernetes, and lets them come and go in running pods.
+///
+/// The sources --devs, --smarter-config and --config add up.
+#[derive(Debug, Parser)]
+#[command(name = "oci-hotplug-device-plugin", version, args_override_self = true)]
+struct Arguments {
+    /// Devices as the hostdev plugin has them, such as /dev/mem:r,/dev/fuse:rwm.
+    #[arg(long, value_name = "LIST", env = "OCI_HOTPLUG_PLUGIN_DEVS")]
+    devs: Option<String>,
+    /// smarter-device-manager's conf.yaml; watched. Without a value: config/conf.yaml.
+    #[arg(long, value_name = "FILE", env = "OCI_HOTPLUG_PLUGIN_SMARTER_CONFIG", num_args = 0..=1, default_missing_value = SMARTER_DEFAULT)]
+    smarter_config: Option<PathBuf>,
+    /// Our own file, or generic-device-plugin's; watched.
+    #[arg(long, value_name = "FILE", env = "OCI_HOTPLUG_PLUGIN_CONFIG")]
+    config: Option<PathBuf>,
+    /// kubelet's directory of device plugins.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "OCI_HOTPLUG_PLUGIN_KUBELET_DIR",
+        default_value = "/var/lib/kubelet/device-plugins"
+    )]
+    kubelet_dir: PathBuf,
+    /// Where CDI specs are written; a directory that the container engine reads.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "OCI_HOTPLUG_PLUGIN_CDI_DIR",
+        default_value = "/var/run/cdi"
+    )]
+    cdi_dir: PathBuf,
+    /// Whether the container engine takes CDI devices. Without, devices come with the container and stay: no hotplug.
+    #[arg(
+        long,
+        value_name = "WHEN",
+        env = "OCI_HOTPLUG_PLUGIN_CDI",
+        default_value = "auto"
+    )]
+    cdi: Cdi,
+    /// containerd's configuration, which --cdi auto and --check look at.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "OCI_HOTPLUG_PLUGIN_CONTAINERD_CONFIG",
+        default_value = "/etc/containerd/config.toml"
+    )]
+    containerd_config: PathBuf,
+    /// Where the hooks are on the host.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "OCI_HOTPLUG_PLUGIN_HOOK_DIR",
+        default_value = "/usr/libexec/oci/hooks.d"
+    )]
+    hook_dir: PathBuf,
+    /// Where /metrics, /healthz and /readyz are; "" for nowhere.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "OCI_HOTPLUG_PLUGIN_LISTEN",
+        default_value = "127.0.0.1:8080"
+    )]
+    listen: String,
+    /// How log lines are written.
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "OCI_HOTPLUG_PLUGIN_LOG_FORMAT",
+        default_value = "text"
+    )]
+    log_format: LogFormat,
+    /// How much is logged.
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        env = "OCI_HOTPLUG_PLUGIN_LOG_LEVEL",
+        default_value = "info"
+    )]
+    log_level: Level,
+    /// Look at the configuration and at this node, say what would be advertised and what is missing, and end.
+    #[arg(long)]
+    check: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Cdi {
+    /// Unless containerd's configuration switches it off.
+    Auto,
+    On,
+    Off,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse_from(with_two_dashes(std::env::args_os()));
+    start_log(arguments.log_format, arguments.log_level);
+    match execute(&arguments) {
+        Ok(true) => ExitCode::from(exit::DONE),
+        Ok(false) => ExitCode::from(exit::FAILED),
+        Err(error) => {
+            tracing::error!("{error:#}");
+            let is_ours = error.is::<super::config::ConfigError>();
+            ExitCode::from(if is_ours { exit::USAGE } else { exit::FAILED })
+        }
+    }
+}
+
+/// hostdev is written in Go, where `-devs` is the same as `--devs`.
+fn with_two_dashes(arguments: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    arguments.map(|argument| match argument.to_str() {
+        Some(text) if text == "-devs" || text.starts_with("-devs=") => format!("-{text}").into(),
+        _ => argument,
+    })
+}
+
+fn execute(arguments: &Arguments) -> Result<bool> {
+    let engine = check::containerd_cdi(&arguments.containerd_config);
+    let cdi = match arguments.cdi {
+        Cdi::On => true,
+        Cdi::Off => false,
+        Cdi::Auto => engine != Some(false),
+    };
+    if !cdi {
+        tracing::warn!(
+            "CDI is off: pods get the devices that are there when they start, and no hotplug \
+             (switch it on in the container engine)"
+        );
+    }
+    let absent = |path: &&PathBuf| !path.as_os_str().is_empty();
+    let options = Options {
+        sources: Sources {
+            devs: arguments.devs.clone().filter(|devs| !devs.is_empty()),
+            smarter: arguments.smarter_config.as_ref().filter(absent).cloned(),
+            own: arguments.config.as_ref().filter(absent).cloned(),
+        },
+        kubelet_dir: arguments.kubelet_dir.clone(),
+        listen: Some(arguments.listen.clone()).filter(|address| !address.is_empty()),
+        door: Door {
+            kind: crate::cdi::generate::DEFAULT_KIND.parse()?,
+            dir: arguments.cdi_dir.clone(),
+            hooks: arguments.hook_dir.clone(),
+            cdi,
+            ours: Default::default(),
+        },
+    };
+    if arguments.check {
+        return check::run(&options, &arguments.containerd_config);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting")?;
+    runtime.block_on(run::run(options)).map(|()| true)
+}
+
+fn start_log(format: LogFormat, level: Level) {
+    let level = match level {
+        Level::Error => LogLevel::Error,
+        Level::Warn => LogLevel::Warn,
+        Level::Info => LogLevel::Info,
+        Level::Debug => LogLevel::Debug,
+    };
+    let layer = tracing_subscriber::fmt::layer()
+        .with_target(false)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr);
+    let registry = tracing_subscriber::registry().with(level.filter());
+    // Set once per process; a second time is a bug of the caller, and not worth a panic.
+    let _ = match format {
+        LogFormat::Text => tracing::subscriber::set_global_default(registry.with(layer)),
+        LogFormat::Json => tracing::subscriber::set_global_default(registry.with(layer.json())),
+    };
+}

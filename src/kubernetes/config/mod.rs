@@ -1,0 +1,201 @@
+//! What the administrator wants advertised, in any of the formats, as one list of definitions.
+//!
+//! Must not know what devices there are, nor who asks for them. Texts in, values out: files are read by `run`.
+
+mod generic;
+mod hostdev;
+mod own;
+mod smarter;
+
+use std::path::PathBuf;
+
+pub use generic::{Group, PathInGroup, PathType};
+pub use hostdev::HOSTDEV_DOMAIN;
+pub use own::Mode;
+use regex_lite::Regex;
+pub use smarter::SMARTER_DOMAIN;
+
+use super::resource::{NameError, ResourceName};
+use crate::model::annotations::{AskError, Asks};
+use crate::model::class::Classes;
+use crate::model::device::Access;
+
+/// The domain of resources of ours that are given none.
+pub const DEFAULT_DOMAIN: &str = "oci-hotplug.dev";
+
+/// The most units of one device: each message to kubelet lists all of them.
+pub const MAX_UNITS: u32 = 1000;
+
+/// Something to be advertised.
+#[derive(Debug, Clone)]
+pub enum Definition {
+    /// hostdev: one path, always advertised, healthy while it is there.
+    Path {
+        /// The path on the host.
+        path: PathBuf,
+        /// What containers may do.
+        access: Access,
+        /// How many containers can have it.
+        count: u32,
+    },
+    /// smarter-device-manager: each path below /dev that matches is a resource of its own.
+    Pattern {
+        /// Run on the path below /dev.
+        pattern: Regex,
+        /// How many containers can have each.
+        count: u32,
+    },
+    /// smarter-device-manager's `nvidia-gpu`.
+    NvidiaGpu {
+        /// How many containers can have each.
+        count: u32,
+    },
+    /// generic-device-plugin's.
+    Groups {
+        /// The resource.
+        name: ResourceName,
+        /// Each is a source of units.
+        groups: Vec<Group>,
+    },
+    /// Ours.
+    Requested(Requested),
+}
+
+/// A resource in our own words.
+#[derive(Debug, Clone)]
+pub struct Requested {
+    /// The resource.
+    pub name: ResourceName,
+    /// Which devices, and how a container wants them.
+    pub asks: Asks,
+    /// How they are offered.
+    pub mode: Mode,
+    /// How many containers can have it.
+    pub count: u32,
+}
+
+/// Why a configuration can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// No YAML, an unknown key, a value of the wrong kind: with its line.
+    #[error("{path}: {source}", path = path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        source: serde_yaml::Error,
+    },
+    /// An element of a list.
+    #[error("{place}: {fault}")]
+    Element {
+        /// Which one, counted from 1 as people do.
+        place: String,
+        /// What is wrong, and the cure.
+        fault: Fault,
+    },
+}
+
+/// What is wrong with an element, and the cure.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// hostdev: no `:`.
+    #[error("write PATH:PERMISSIONS, such as /dev/mem:rwm")]
+    NoPermissions,
+    /// hostdev: not below /dev.
+    #[error("the path must be absolute, such as /dev/mem")]
+    Relative,
+    /// Permissions.
+    #[error("permissions {0:?} must be one to three of the letters r, w and m, each at most once")]
+    Permissions(String),
+    /// A number of units.
+    #[error("{0} must be 1 to {MAX_UNITS}")]
+    Count(&'static str),
+    /// A regular expression.
+    #[error("devicematch {expression:?} is no regular expression: {reason}")]
+    Regex {
+        /// The expression.
+        expression: String,
+        /// What the engine says.
+        reason: String,
+    },
+    /// A name.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// Two of a name.
+    #[error("{0} is defined before: give one of them another name")]
+    Twice(ResourceName),
+    /// A request.
+    #[error("request {request:?}: {source}")]
+    Request {
+        /// The request.
+        request: String,
+        /// What is wrong with it.
+        source: Box<AskError>,
+    },
+    /// A resource of nothing.
+    #[error("it asks for nothing: write requests: [\"usb:0403:6001\"] or groups: [...]")]
+    Nothing,
+    /// Keys that exclude each other.
+    #[error("{0}")]
+    Keys(&'static str),
+    /// A pattern of a path.
+    #[error("path {path:?}: {reason}")]
+    Glob {
+        /// The pattern.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A USB id.
+    #[error("{what} {value:?} must be up to 4 hex digits, such as \"1a86\"")]
+    UsbId {
+        /// `vendor` or `product`.
+        what: &'static str,
+        /// What stands there.
+        value: String,
+    },
+}
+
+/// The texts that make up a configuration; what is not given is empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Texts {
+    /// hostdev's `--devs`.
+    pub devs: Option<String>,
+    /// smarter-device-manager's file.
+    pub smarter: Option<(PathBuf, String)>,
+    /// Our own file.
+    pub own: Option<(PathBuf, String)>,
+}
+
+/// Reads all that is given; the sources add up.
+///
+/// # Errors
+/// At the first element that can't be used.
+pub fn read(texts: &Texts, classes: &Classes) -> Result<Vec<Definition>, ConfigError> {
+    let mut definitions = Vec::new();
+    if let Some(devs) = &texts.devs {
+        definitions.extend(hostdev::parse(devs)?);
+    }
+    if let Some((path, text)) = &texts.smarter {
+        definitions.extend(smarter::parse(path, text)?);
+    }
+    if let Some((path, text)) = &texts.own {
+        definitions.extend(own::parse(path, text, classes)?);
+    }
+    Ok(definitions)
+}
+
+fn permissions(text: &str) -> Result<Access, Fault> {
+    text.parse().map_err(|_| Fault::Permissions(text.to_owned()))
+}
+
+fn count(what: &'static str, number: u32) -> Result<u32, Fault> {
+    if (1..=MAX_UNITS).contains(&number) {
+        Ok(number)
+    } else {
+        Err(Fault::Count(what))
+    }
+}
+
+#[cfg(test)]
+mod tests;

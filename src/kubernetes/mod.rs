@@ -1,0 +1,31 @@
+//! The Kubernetes device plugin: a pod asks for a resource, and gets devices that come and go while it runs.
+//!
+//! The only asynchronous code, behind the feature `kubernetes`. Only advertises: what is put into a container is put
+//! there by the hooks and the watcher, which a CDI spec brings in (`door`).
+//!
+//! ```text
+//! resource.rs   names, units, health, which units belong together      ┐ pure
+//! config/       what is to be advertised: own and compatible formats   │
+//! catalogue.rs  configuration and what there is -> resources           ┘
+//! sight.rs      what there is: the host's devices and what is below /dev
+//! door.rs       the way into a container: CDI specs, or device specs
+//! api.rs        kubelet's protocol: messages and calls      socket.rs     gRPC and HTTP over sockets
+//! plugin.rs     what kubelet asks of one resource           kubelet.rs    registered, and kept so
+//! status.rs     /metrics, /healthz, /readyz                 directory.rs  inotify on a directory
+//! run.rs        joins them                                  command.rs    arguments, logs; check.rs: --check
+//! ```
+
+pub mod api;
+mod catalogue;
+mod check;
+pub mod command;
+pub mod config;
+mod directory;
+mod door;
+mod kubelet;
+mod plugin;
+pub mod resource;
+mod run;
+mod sight;
+pub mod socket;
+mod status;

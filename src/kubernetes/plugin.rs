@@ -1,0 +1,270 @@
+//! What kubelet asks of one resource: its list and each change of it, which units to take, and what a container gets.
+//!
+//! Must not know how it is registered, nor where the list comes from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::ready;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use tokio::sync::watch;
+use tokio_stream::wrappers::WatchStream;
+use tokio_stream::{Stream, StreamExt};
+use tonic::Status;
+use tonic::body::Body;
+use tracing::{info, warn};
+
+use super::api;
+use super::door::Door;
+use super::resource::{Resource, Unit};
+use super::socket;
+use super::status::Counters;
+
+/// One resource, as kubelet sees it.
+pub struct Plugin {
+    resource: watch::Receiver<Arc<Resource>>,
+    door: Door,
+    /// Ids that were given to a container since we started.
+    allocated: Mutex<BTreeSet<String>>,
+    /// How many `ListAndWatch` streams are open.
+    streams: watch::Sender<usize>,
+    counters: Arc<Counters>,
+}
+
+impl Plugin {
+    /// The plugin of a resource that is told of through `resource`.
+    pub fn new(resource: watch::Receiver<Arc<Resource>>, door: Door, counters: Arc<Counters>) -> Self {
+        Self {
+            resource,
+            door,
+            allocated: Mutex::default(),
+            streams: watch::Sender::new(0),
+            counters,
+        }
+    }
+
+    /// The number of open `ListAndWatch` streams, and each change of it.
+    pub fn streams(&self) -> watch::Receiver<usize> {
+        self.streams.subscribe()
+    }
+
+    /// The ids that were given to a container since we started.
+    pub fn allocated(&self) -> BTreeSet<String> {
+        self.allocated
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Answers one call of kubelet's.
+    pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        let plugin = Arc::clone(&self);
+        match request.uri().path() {
+            api::OPTIONS => socket::unary(request, move |_: api::Empty| ready(Ok(plugin.options()))).await,
+            api::LIST_AND_WATCH => {
+                socket::server_streaming(request, move |_: api::Empty| plugin.lists()).await
+            }
+            api::PREFERRED => socket::unary(request, move |asked| ready(Ok(plugin.preferred(&asked)))).await,
+            api::ALLOCATE => socket::unary(request, move |asked| ready(plugin.allocate(&asked))).await,
+            api::PRE_START => socket::unary(request, move |asked| ready(plugin.pre_start(&asked))).await,
+            other => socket::unknown_call(other),
+        }
+    }
+
+    /// What kubelet may ask of us.
+    pub fn options(&self) -> api::DevicePluginOptions {
+        let resource = self.resource.borrow();
+        api::DevicePluginOptions {
+            // Asked at every start of a container, also where kubelet answers Allocate from its memory: the moment to
+            // put a spec back that somebody removed.
+            pre_start_required: self.door.cdi && !resource.wishes.is_empty(),
+            get_preferred_allocation_available: true,
+        }
+    }
+
+    fn lists(&self) -> Lists {
+        let counters = Arc::clone(&self.counters);
+        let mut told = None;
+        // What a unit offers may change without a word to kubelet, whose list has but ids and health.
+        let lists = WatchStream::new(self.resource.clone()).filter_map(move |resource| {
+            let list = list(&resource);
+            if told.as_ref() == Some(&list) {
+                return None;
+            }
+            counters.add("lists_total", resource.name.as_str());
+            told = Some(list.clone());
+            Some(Ok(list))
+        });
+        self.streams.send_modify(|open| *open += 1);
+        Lists {
+            lists: Box::pin(lists),
+            open: self.streams.clone(),
+        }
+    }
+
+    fn preferred(&self, asked: &api::PreferredAllocationRequest) -> api::PreferredAllocationResponse {
+        let resource = self.resource.borrow().clone();
+        let answers = asked.container_requests.iter().map(|asked| {
+            let size = usize::try_from(asked.allocation_size).unwrap_or(0);
+            api::ContainerPreferredAllocationResponse {
+                device_ids: resource.preferred(
+                    &asked.available_device_ids,
+                    &asked.must_include_device_ids,
+                    size,
+                ),
+            }
+        });
+        api::PreferredAllocationResponse {
+            container_responses: answers.collect(),
+        }
+    }
+
+    fn allocate(&self, asked: &api::AllocateRequest) -> Result<api::AllocateResponse, Status> {
+        let resource = self.resource.borrow().clone();
+        let mut answers = Vec::new();
+        for container in &asked.container_requests {
+            answers.push(self.give(&resource, &container.devices_ids)?);
+        }
+        let ids = asked
+            .container_requests
+            .iter()
+            .flat_map(|asked| &asked.devices_ids);
+        let mut allocated = self.allocated.lock().unwrap_or_else(PoisonError::into_inner);
+        allocated.extend(ids.cloned());
+        self.counters.add("allocations_total", resource.name.as_str());
+        Ok(api::AllocateResponse {
+            container_responses: answers,
+        })
+    }
+
+    fn give(&self, resource: &Resource, ids: &[String]) -> Result<api::ContainerAllocateResponse, Status> {
+        let units = self.units(resource, ids)?;
+        self.open_door(resource)?;
+        let mut answer = api::ContainerAllocateResponse::default();
+        // Units of one resource often offer the same: each thing once.
+        let (mut devices, mut nodes, mut mounts) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
+        for unit in units {
+            for (key, value) in &unit.offer.env {
+                let values = answer.envs.entry(key.clone()).or_default();
+                *values = if values.is_empty() {
+                    value.clone()
+                } else {
+                    format!("{values},{value}")
+                };
+            }
+            for mount in &unit.offer.mounts {
+                mounts.insert(&mount.container, mount);
+            }
+            match self.door.device(&unit.offer) {
+                Some(device) => devices.extend([device]),
+                None => nodes.extend(unit.offer.nodes.iter().map(|node| (&node.container, node))),
+            }
+        }
+        if resource.hotplug && devices.is_empty() {
+            warn!(
+                "{}: CDI is off: the container gets the {} nodes that are there now, and no hotplug (switch CDI on in \
+                 the container engine, and start the plugin with --cdi on)",
+                resource.name,
+                nodes.len()
+            );
+        }
+        answer.cdi_devices = devices.into_iter().map(|name| api::CdiDevice { name }).collect();
+        answer.devices = nodes
+            .values()
+            .map(|node| api::DeviceSpec {
+                container_path: node.container.display().to_string(),
+                host_path: node.host.display().to_string(),
+                permissions: node.access.to_string(),
+            })
+            .collect();
+        answer.mounts = mounts
+            .values()
+            .map(|mount| api::Mount {
+                container_path: mount.container.display().to_string(),
+                host_path: mount.host.display().to_string(),
+                read_only: mount.read_only,
+            })
+            .collect();
+        info!("{}: gave {}", resource.name, ids.join(", "));
+        Ok(answer)
+    }
+
+    fn pre_start(&self, asked: &api::PreStartContainerRequest) -> Result<api::Empty, Status> {
+        let resource = self.resource.borrow().clone();
+        self.open_door(&resource)?;
+        info!(
+            "{}: a container with {} starts",
+            resource.name,
+            asked.devices_ids.join(", ")
+        );
+        Ok(api::Empty {})
+    }
+
+    fn open_door(&self, resource: &Resource) -> Result<(), Status> {
+        let opened = self.door.open(resource).map_err(|error| {
+            warn!("{}: {error}", resource.name);
+            Status::internal(error.to_string())
+        })?;
+        if opened > 0 {
+            warn!(
+                "{}: {opened} CDI specs had gone, and are written anew",
+                resource.name
+            );
+        }
+        Ok(())
+    }
+
+    fn units<'r>(&self, resource: &'r Resource, ids: &[String]) -> Result<Vec<&'r Unit>, Status> {
+        let unit = |id: &String| {
+            resource.units.get(id).ok_or_else(|| {
+                Status::not_found(format!(
+                    "{} has no unit {id:?} (it went after kubelet chose it: the pod is tried again)",
+                    resource.name
+                ))
+            })
+        };
+        ids.iter().map(unit).collect()
+    }
+}
+
+/// The whole list, as every message has it.
+fn list(resource: &Resource) -> api::ListAndWatchResponse {
+    let device = |(id, unit): (&String, &Unit)| api::Device {
+        id: id.clone(),
+        health: if unit.healthy {
+            api::HEALTHY
+        } else {
+            api::UNHEALTHY
+        }
+        .to_owned(),
+        topology: unit.numa.map(|id| api::TopologyInfo {
+            nodes: vec![api::NumaNode { id }],
+        }),
+    };
+    api::ListAndWatchResponse {
+        devices: resource.units.iter().map(device).collect(),
+    }
+}
+
+/// The stream of lists; who waits for its end is told when it is dropped.
+struct Lists {
+    lists: Pin<Box<dyn Stream<Item = Result<api::ListAndWatchResponse, Status>> + Send>>,
+    open: watch::Sender<usize>,
+}
+
+impl Stream for Lists {
+    type Item = Result<api::ListAndWatchResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.lists.as_mut().poll_next(context)
+    }
+}
+
+impl Drop for Lists {
+    fn drop(&mut self) {
+        self.open.send_modify(|open| *open -= 1);
+    }
+}

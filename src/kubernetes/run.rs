@@ -1,0 +1,458 @@
+//! The plugin's life: look at the host, make the list of resources, tell kubelet; again whenever something happens.
+//!
+//! One thread. Events only wake: devices, the configuration and kubelet's directory are then looked at anew. A burst of
+//! events is waited for, so that kubelet, which rewrites its checkpoint at each list, gets one list of it.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
+
+use super::catalogue;
+use super::config::{self, Definition, Texts};
+use super::directory::DirectoryWatch;
+use super::door::Door;
+use super::kubelet::Registrar;
+use super::plugin::Plugin;
+use super::resource::{Names, Resource, ResourceName};
+use super::sight::{self, Sight};
+use super::socket;
+use super::status::{self, Counters};
+use crate::host::config::Config;
+use crate::host::monitor::{DeviceMonitor, RECEIVE_BUFFER};
+use crate::sys::readiness;
+
+/// A burst of events is over when none has come for this long...
+const QUIET: Duration = Duration::from_millis(150);
+
+/// ... and is not waited for longer than this.
+const LONGEST_BURST: Duration = Duration::from_secs(3);
+
+/// How often is looked for what no event tells: a directory mounted over another.
+const LOOK_ANYWAY: Duration = Duration::from_secs(10);
+
+/// Where the sources of the configuration are.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// hostdev's list.
+    pub devs: Option<String>,
+    /// smarter-device-manager's file.
+    pub smarter: Option<PathBuf>,
+    /// Our own file.
+    pub own: Option<PathBuf>,
+}
+
+/// What the program was told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where the configuration is.
+    pub sources: Sources,
+    /// kubelet's directory of device plugins.
+    pub kubelet_dir: PathBuf,
+    /// Where /metrics and the others are, if anywhere.
+    pub listen: Option<String>,
+    /// The way into containers.
+    pub door: Door,
+}
+
+impl Sources {
+    /// The texts, as they are now.
+    ///
+    /// # Errors
+    /// When a file can't be read.
+    pub fn texts(&self) -> Result<Texts> {
+        let read = |path: &Option<PathBuf>| -> Result<Option<(PathBuf, String)>> {
+            let Some(path) = path else { return Ok(None) };
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("reading the configuration {}", path.display()))?;
+            Ok(Some((path.clone(), text)))
+        };
+        Ok(Texts {
+            devs: self.devs.clone(),
+            smarter: read(&self.smarter)?,
+            own: read(&self.own)?,
+        })
+    }
+
+    /// What is to be advertised, as the files say now. Classes are those of oci-hotplug's own configuration.
+    ///
+    /// # Errors
+    /// When a file can't be used.
+    pub fn read(&self) -> Result<(Texts, Vec<Definition>)> {
+        let texts = self.texts()?;
+        let classes = Config::load(None, None)?.classes()?;
+        let definitions = config::read(&texts, &classes)?;
+        Ok((texts, definitions))
+    }
+}
+
+/// A resource that is served.
+struct Served {
+    resource: watch::Sender<Arc<Resource>>,
+    plugin: Arc<Plugin>,
+    registrar: JoinHandle<()>,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.registrar.abort();
+    }
+}
+
+/// All of it.
+struct Program {
+    options: Options,
+    texts: Texts,
+    definitions: Vec<Definition>,
+    names: Names,
+    served: BTreeMap<ResourceName, Served>,
+    /// Ticks when something has happened in kubelet's directory.
+    kubelet: watch::Sender<u64>,
+    counters: Arc<Counters>,
+}
+
+/// Runs until SIGTERM or SIGINT. Pods, their devices and the CDI specs stay as they are then.
+///
+/// # Errors
+/// When the configuration can't be used at the start, or the host's devices can't be watched.
+pub async fn run(options: Options) -> Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (texts, definitions) = options.sources.read()?;
+    if definitions.is_empty() && options.sources.own.is_none() && options.sources.smarter.is_none() {
+        bail!("there is nothing to advertise: give --devs, --smarter-config or --config");
+    }
+    let counters = Arc::new(Counters::default());
+    let mut helpers: JoinSet<()> = JoinSet::new();
+    if let Some(address) = &options.listen {
+        let listener = TcpListener::bind(address).await.with_context(|| {
+            format!("listening on {address} for /metrics (choose another with --listen, or \"\" for none)")
+        })?;
+        helpers.spawn(serve_status(listener, Arc::clone(&counters)));
+    }
+    let kubelet = watch::Sender::new(0);
+    helpers.spawn(watch_kubelet(options.kubelet_dir.clone(), kubelet.clone()));
+    let mut monitor = DeviceMonitor::open(catalogue::wanted(&definitions), RECEIVE_BUFFER)
+        .context("watching the host's devices")?;
+    let mut wakers = wakers(&monitor)?;
+    let mut files = FileWatch::new(&options.sources);
+    let mut program = Program {
+        options,
+        texts,
+        definitions,
+        names: Names::default(),
+        served: BTreeMap::new(),
+        kubelet,
+        counters,
+    };
+    program.publish(&monitor)?;
+    let mut burst: Option<Burst> = None;
+    // What happened in it: something to the devices, something beside the configuration files.
+    let (mut stirred, mut reread) = (false, false);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            () = any_readable(&wakers) => {
+                if !monitor.drain().is_empty() {
+                    stirred = true;
+                    Burst::extend(&mut burst);
+                }
+                if monitor.refresh() {
+                    wakers = self::wakers(&monitor)?;
+                    stirred = true;
+                    Burst::extend(&mut burst);
+                }
+            }
+            () = files.changed() => {
+                reread = true;
+                Burst::extend(&mut burst);
+            }
+            () = Burst::over(burst) => {
+                burst = None;
+                if std::mem::take(&mut reread) && program.reload() {
+                    monitor.want(catalogue::wanted(&program.definitions));
+                    stirred = true;
+                }
+                if std::mem::take(&mut stirred) {
+                    program.publish(&monitor)?;
+                }
+            }
+        }
+    }
+    info!("ending: pods keep what they have");
+    Ok(())
+}
+
+impl Program {
+    /// Reads the configuration anew; true when it says something else than before. One that can't be used is told of
+    /// and changes nothing.
+    fn reload(&mut self) -> bool {
+        match self.options.sources.read() {
+            Ok((texts, _)) if texts == self.texts => false,
+            Ok((texts, definitions)) => {
+                info!(
+                    "the configuration was read anew: {} definitions",
+                    definitions.len()
+                );
+                self.counters
+                    .add_labelled("reloads_total", "result=\"ok\"".to_owned(), 1);
+                (self.texts, self.definitions) = (texts, definitions);
+                true
+            }
+            Err(error) => {
+                warn!("{error:#}; the configuration read before stays in force");
+                self.counters
+                    .add_labelled("reloads_total", "result=\"failed\"".to_owned(), 1);
+                false
+            }
+        }
+    }
+
+    /// Looks at the host and brings what is served to what should be.
+    fn publish(&mut self, monitor: &DeviceMonitor) -> Result<()> {
+        let sight = look(&self.definitions, monitor)?;
+        let resources = catalogue::resources(&self.definitions, &sight, &mut self.names);
+        for note in self.names.take_notes() {
+            warn!("{note}");
+        }
+        let mut gone: Vec<ResourceName> = self.served.keys().cloned().collect();
+        for resource in resources {
+            gone.retain(|name| *name != resource.name);
+            self.publish_one(resource);
+        }
+        for name in gone {
+            self.withdraw(&name);
+        }
+        Ok(())
+    }
+
+    fn publish_one(&mut self, mut resource: Resource) {
+        let name = resource.name.clone();
+        if let Some(served) = self.served.get(&name) {
+            let before = served.resource.borrow().clone();
+            resource.keep_allocated(&before, &served.plugin.allocated());
+            if resource == *before {
+                return;
+            }
+            self.tell_of_vanished(&before, &resource, served);
+        }
+        // Before kubelet hears of it: a container that names a device without a spec can't start.
+        if let Err(error) = self.options.door.open(&resource) {
+            warn!("{name}: {error}; containers with it can't start until this is mended");
+        }
+        let (healthy, unhealthy) = resource.health();
+        info!("{name}: {healthy} healthy, {unhealthy} unhealthy");
+        let set = |health: &str, value: usize| {
+            let label = format!(",health=\"{health}\"");
+            self.counters.set("devices", name.as_str(), &label, value as u64);
+        };
+        set("healthy", healthy);
+        set("unhealthy", unhealthy);
+        let resource = Arc::new(resource);
+        match self.served.get(&name) {
+            Some(served) => {
+                served.resource.send_replace(resource);
+            }
+            None => {
+                let served = self.serve(resource);
+                self.served.insert(name, served);
+            }
+        }
+    }
+
+    fn tell_of_vanished(&self, before: &Resource, now: &Resource, served: &Served) {
+        let allocated = served.plugin.allocated();
+        for (id, unit) in &before.units {
+            let is_away = now.units.get(id).is_none_or(|unit| !unit.healthy);
+            if unit.healthy && is_away && allocated.contains(id) {
+                warn!(
+                    "{}: {id} ({}) went while a container has it; its pod is left alone",
+                    now.name, unit.place
+                );
+                self.counters.add("vanished_total", now.name.as_str());
+            }
+        }
+    }
+
+    fn serve(&self, resource: Arc<Resource>) -> Served {
+        let name = resource.name.clone();
+        let (sender, receiver) = watch::channel(resource);
+        let plugin = Arc::new(Plugin::new(
+            receiver,
+            self.options.door.clone(),
+            Arc::clone(&self.counters),
+        ));
+        let registrar = Registrar {
+            name,
+            plugin: Arc::clone(&plugin),
+            dir: self.options.kubelet_dir.clone(),
+            stirred: self.kubelet.subscribe(),
+            counters: Arc::clone(&self.counters),
+        };
+        Served {
+            resource: sender,
+            plugin,
+            registrar: tokio::spawn(registrar.run()),
+        }
+    }
+
+    /// What is still configured but not there is told of as none: a stream that ended and came again could lose both
+    /// (kubernetes#121994). What is configured no more ends, and kubelet forgets it after its grace period of 5 minutes.
+    fn withdraw(&mut self, name: &ResourceName) {
+        let is_configured = self.names.is_given(name)
+            && self.definitions.iter().any(|definition| {
+                matches!(
+                    definition,
+                    Definition::Pattern { .. } | Definition::NvidiaGpu { .. }
+                )
+            });
+        let Some(served) = self.served.get(name) else {
+            return;
+        };
+        if is_configured {
+            let empty = Resource {
+                units: BTreeMap::new(),
+                ..Resource::clone(&served.resource.borrow())
+            };
+            self.publish_one(empty);
+        } else {
+            info!("{name}: no longer configured");
+            self.counters.forget(name.as_str());
+            self.served.remove(name);
+        }
+    }
+}
+
+/// What there is now, as far as the definitions look at it.
+///
+/// # Errors
+/// When sysfs can't be listed.
+pub fn look(definitions: &[Definition], monitor: &DeviceMonitor) -> Result<Sight> {
+    let (devices, paths) = catalogue::looks_at(definitions);
+    let mut sight = Sight::default();
+    if devices {
+        sight
+            .inventory
+            .replace(monitor.enumerate().context("listing the host's devices")?);
+    }
+    if paths {
+        sight.paths = sight::paths_below_dev();
+    }
+    for definition in definitions {
+        match definition {
+            // It may lie outside /dev, or deeper than is walked.
+            Definition::Path { path, .. } => sight
+                .paths
+                .extend(sight::look(path).map(|found| (path.clone(), found))),
+            Definition::NvidiaGpu { .. } => sight.gpus = sight::gpus(),
+            _ => {}
+        }
+    }
+    Ok(sight)
+}
+
+async fn serve_status(listener: TcpListener, counters: Arc<Counters>) {
+    let served: std::io::Result<Infallible> =
+        socket::serve_http(listener, move |request| status::answer(&counters, &request)).await;
+    let Err(error) = served;
+    warn!("serving /metrics: {error}");
+}
+
+/// Ticks for whatever happens in kubelet's directory, and now and then.
+async fn watch_kubelet(dir: PathBuf, stirred: watch::Sender<u64>) {
+    let mut directory = DirectoryWatch::new(&dir);
+    loop {
+        directory.changed(LOOK_ANYWAY).await;
+        stirred.send_modify(|ticks| *ticks += 1);
+    }
+}
+
+/// Copies of the monitor's descriptors: the monitor itself stays free to be drained.
+fn wakers(monitor: &DeviceMonitor) -> Result<Vec<AsyncFd<OwnedFd>>> {
+    let copies = monitor.fds().map(|fd| readiness::of(fd.try_clone_to_owned()?));
+    copies
+        .collect::<std::io::Result<_>>()
+        .context("waiting for the host's devices")
+}
+
+/// Waits until one is readable. Its readiness is taken: who waits reads all there is.
+async fn any_readable(wakers: &[AsyncFd<OwnedFd>]) {
+    std::future::poll_fn(|context| {
+        let mut woken = false;
+        for waker in wakers {
+            while let std::task::Poll::Ready(ready) = waker.poll_read_ready(context) {
+                woken = true;
+                match ready {
+                    Ok(mut guard) => guard.clear_ready(),
+                    Err(_) => break,
+                }
+            }
+        }
+        if woken {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
+    })
+    .await;
+}
+
+/// Events that have not been acted on yet.
+#[derive(Debug, Clone, Copy)]
+struct Burst {
+    first: Instant,
+    last: Instant,
+}
+
+impl Burst {
+    /// One more.
+    fn extend(burst: &mut Option<Self>) {
+        let now = Instant::now();
+        let first = burst.map_or(now, |burst| burst.first);
+        *burst = Some(Self { first, last: now });
+    }
+
+    /// Waits until it is over; for ever, if there is none.
+    async fn over(burst: Option<Self>) {
+        match burst {
+            Some(burst) => sleep_until((burst.last + QUIET).min(burst.first + LONGEST_BURST)).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// The directories of the configuration files: a ConfigMap's files change by a link beside them.
+struct FileWatch(Vec<DirectoryWatch>);
+
+impl FileWatch {
+    fn new(sources: &Sources) -> Self {
+        let files = [&sources.own, &sources.smarter].into_iter().flatten();
+        let directory = |file: &PathBuf| match file.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => Path::new(".").to_owned(),
+        };
+        Self(files.map(|file| DirectoryWatch::new(&directory(file))).collect())
+    }
+
+    async fn changed(&mut self) {
+        match &mut self.0[..] {
+            [] => std::future::pending().await,
+            [one] => one.changed(LOOK_ANYWAY).await,
+            [one, other, ..] => tokio::select! {
+                () = one.changed(LOOK_ANYWAY) => {}
+                () = other.changed(LOOK_ANYWAY) => {}
+            },
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What there is on the host at one moment: devices, what is below /dev, and Tegra's GPUs.
+//!
+//! Reads `/dev` as smarter-device-manager does: to a depth of 10, directories and links to directories included.
+//! Must not know what is wanted of it. No device node is opened.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use crate::model::inventory::Inventory;
+
+/// How deep below /dev is looked (smarter-device-manager's main.go:58-93).
+const MAX_DEPTH: usize = 10;
+
+/// Where the host's devices are.
+pub const DEV: &str = "/dev";
+
+/// What a path below /dev is, once links are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// A character or block device.
+    Device,
+    /// A directory.
+    Directory,
+    /// A file, a socket: nothing that can be given as a device.
+    Other,
+}
+
+/// What there is.
+#[derive(Debug, Clone, Default)]
+pub struct Sight {
+    /// The devices that the kernel and udev tell of.
+    pub inventory: Inventory,
+    /// All paths below /dev, absolute.
+    pub paths: BTreeMap<PathBuf, Found>,
+    /// The numbers of Tegra's GPUs.
+    pub gpus: BTreeSet<u32>,
+}
+
+/// All that is below /dev. What can't be read is passed over: it is as good as absent.
+pub fn paths_below_dev() -> BTreeMap<PathBuf, Found> {
+    let mut paths = BTreeMap::new();
+    walk(Path::new(DEV), 0, &mut paths);
+    paths
+}
+
+fn walk(directory: &Path, depth: usize, paths: &mut BTreeMap<PathBuf, Found>) {
+    let Ok(entries) = fs::read_dir(directory) else {
+        return;
+    };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let Some(found) = look(&path) else { continue };
+        // A link out of /dev (/dev/fd leads to /proc) is no directory of devices.
+        let leads_on = found == Found::Directory
+            && depth < MAX_DEPTH
+            && fs::canonicalize(&path).is_ok_and(|real| real.starts_with(DEV));
+        if leads_on {
+            walk(&path, depth + 1, paths);
+        }
+        paths.insert(path, found);
+    }
+}
+
+/// What a path is; `None` where it leads nowhere.
+pub fn look(path: &Path) -> Option<Found> {
+    let kind = fs::metadata(path).ok()?.file_type();
+    Some(if kind.is_char_device() || kind.is_block_device() {
+        Found::Device
+    } else if kind.is_dir() {
+        Found::Directory
+    } else {
+        Found::Other
+    })
+}
+
+/// The GPUs that Tegra kernels show as `gpu.0` in /sys/devices, or one directory below.
+pub fn gpus() -> BTreeSet<u32> {
+    let mut found = BTreeSet::new();
+    let entries = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten();
+    let number = |name: &std::ffi::OsStr| name.to_str()?.strip_prefix("gpu.")?.parse::<u32>().ok();
+    for entry in entries(Path::new("/sys/devices")) {
+        found.extend(number(&entry.file_name()));
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(entries(&entry.path()).filter_map(|below| number(&below.file_name())));
+        }
+    }
+    found
+}

@@ -1,0 +1,201 @@
+//! gRPC and HTTP over sockets: tonic's framing on hyper's connections. Must not know what is said.
+//!
+//! tonic's own transport is left out: for calls on Unix sockets it would bring balancers, buffers and a router.
+
+use std::convert::Infallible;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper::{Request, Response, Uri};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::task::JoinSet;
+use tonic::Status;
+use tonic::body::Body;
+use tonic_prost::ProstCodec;
+
+/// The longest that connecting to a socket may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a client of HTTP may take to send its request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a call brought no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// Nobody listens.
+    #[error("connecting: {0}")]
+    Connect(#[from] io::Error),
+    /// It is no HTTP/2.
+    #[error("opening an HTTP/2 connection: {0}")]
+    Handshake(#[from] hyper::Error),
+    /// The peer refused, or went.
+    #[error("{} ({:?})", .0.message(), .0.code())]
+    Refused(#[from] Status),
+}
+
+/// Answers gRPC calls on a listener until it is dropped; dropping it ends every connection.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve_grpc<H, F>(listener: UnixListener, answer: H) -> io::Result<Infallible>
+where
+    H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let answer = answer.clone();
+        let service = service_fn(move |request| {
+            let answered = answer(request);
+            async move { Ok::<_, Infallible>(answered.await) }
+        });
+        connections
+            .spawn(http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service));
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+/// Answers HTTP/1.1 requests on a listener until it is dropped.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve_http<H>(listener: TcpListener, answer: H) -> io::Result<Infallible>
+where
+    H: Fn(Request<Incoming>) -> Response<Full<Bytes>> + Clone + Send + 'static,
+{
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let answer = answer.clone();
+        let service = service_fn(move |request| std::future::ready(Ok::<_, Infallible>(answer(request))));
+        connections.spawn(
+            http1::Builder::new()
+                .timer(hyper_util::rt::TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(stream), service),
+        );
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+/// The answer to a call with one message each way.
+pub async fn unary<Q, A, F>(
+    request: Request<Incoming>,
+    mut answer: impl FnMut(Q) -> F + Send,
+) -> Response<Body>
+where
+    Q: Message + Default + 'static,
+    A: Message + Default + 'static,
+    F: Future<Output = Result<A, Status>> + Send,
+{
+    let service = tower::service_fn(move |request: tonic::Request<Q>| {
+        let answered = answer(request.into_inner());
+        async move { answered.await.map(tonic::Response::new) }
+    });
+    tonic::server::Grpc::new(ProstCodec::<A, Q>::default())
+        .unary(service, request)
+        .await
+}
+
+/// The answer to a call that is answered by many messages.
+pub async fn server_streaming<Q, A, S>(
+    request: Request<Incoming>,
+    mut answer: impl FnMut(Q) -> S + Send,
+) -> Response<Body>
+where
+    Q: Message + Default + 'static,
+    A: Message + Default + 'static,
+    S: tokio_stream::Stream<Item = Result<A, Status>> + Send + 'static,
+{
+    let service = tower::service_fn(move |request: tonic::Request<Q>| {
+        std::future::ready(Ok(tonic::Response::new(answer(request.into_inner()))))
+    });
+    tonic::server::Grpc::new(ProstCodec::<A, Q>::default())
+        .server_streaming(service, request)
+        .await
+}
+
+/// The answer to a call that does not exist.
+pub fn unknown_call(path: &str) -> Response<Body> {
+    Status::unimplemented(format!("there is no call {path}")).into_http()
+}
+
+/// A client of a gRPC service on a Unix socket.
+#[derive(Debug, Clone)]
+pub struct Client(hyper::client::conn::http2::SendRequest<Body>);
+
+impl Client {
+    /// Connects.
+    ///
+    /// # Errors
+    /// When nobody listens, or no HTTP/2 is spoken.
+    pub async fn connect(socket: &Path) -> Result<Self, CallError> {
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, UnixStream::connect(socket));
+        let stream = connected.await.map_err(io::Error::from)??;
+        let (sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        Ok(Self(sender))
+    }
+
+    /// One message there, one back.
+    ///
+    /// # Errors
+    /// What the peer says, or that it went.
+    pub async fn unary<Q, A>(&self, call: &'static str, question: Q) -> Result<A, CallError>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        let service = self.service();
+        let mut grpc = tonic::client::Grpc::with_origin(service, Uri::from_static("http://localhost"));
+        let codec = ProstCodec::<Q, A>::default();
+        let path = hyper::http::uri::PathAndQuery::from_static(call);
+        let answer = grpc.unary(tonic::Request::new(question), path, codec).await?;
+        Ok(answer.into_inner())
+    }
+
+    /// One message there, many back.
+    ///
+    /// # Errors
+    /// What the peer says, or that it went.
+    pub async fn server_streaming<Q, A>(
+        &self,
+        call: &'static str,
+        question: Q,
+    ) -> Result<tonic::Streaming<A>, CallError>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        let service = self.service();
+        let mut grpc = tonic::client::Grpc::with_origin(service, Uri::from_static("http://localhost"));
+        let codec = ProstCodec::<Q, A>::default();
+        let path = hyper::http::uri::PathAndQuery::from_static(call);
+        let answer = grpc
+            .server_streaming(tonic::Request::new(question), path, codec)
+            .await?;
+        Ok(answer.into_inner())
+    }
+
+    fn service(
+        &self,
+    ) -> impl tower::Service<
+        Request<Body>,
+        Response = Response<Incoming>,
+        Error = hyper::Error,
+        Future = impl Future<Output = Result<Response<Incoming>, hyper::Error>>,
+    > {
+        let sender = self.0.clone();
+        tower::service_fn(move |request| sender.clone().send_request(request))
+    }
+}

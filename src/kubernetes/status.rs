@@ -1,0 +1,125 @@
+//! How the plugin is doing, over HTTP: `/metrics` (Prometheus' text format), `/healthz`, `/readyz`.
+//!
+//! Must not know how it came to be so: others count here.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::{Mutex, PoisonError};
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::{Request, Response, StatusCode};
+
+/// What stands in front of each metric's name.
+const PREFIX: &str = "oci_hotplug_device_plugin_";
+
+/// The metrics: name, kind, what they tell.
+const METRICS: [(&str, &str, &str); 7] = [
+    ("devices", "gauge", "Units that kubelet is told of, by health."),
+    (
+        "registered",
+        "gauge",
+        "1 while kubelet listens to the resource's list.",
+    ),
+    (
+        "registrations_total",
+        "counter",
+        "Registrations that kubelet took.",
+    ),
+    ("lists_total", "counter", "Lists sent to kubelet."),
+    ("allocations_total", "counter", "Answers to Allocate."),
+    (
+        "vanished_total",
+        "counter",
+        "Devices that went while a container had them.",
+    ),
+    (
+        "reloads_total",
+        "counter",
+        "Configuration files read anew, by result.",
+    ),
+];
+
+/// Values by metric and labels.
+#[derive(Debug, Default)]
+pub struct Counters(Mutex<BTreeMap<(&'static str, String), u64>>);
+
+impl Counters {
+    /// Counts one more of a resource.
+    pub fn add(&self, metric: &'static str, resource: &str) {
+        self.add_labelled(metric, format!("resource=\"{resource}\""), 1);
+    }
+
+    /// Counts more, with labels as they are written.
+    pub fn add_labelled(&self, metric: &'static str, labels: String, more: u64) {
+        *self.lock().entry((metric, labels)).or_default() += more;
+    }
+
+    /// Says how much there is of a resource now; `more` are further labels as they are written.
+    pub fn set(&self, metric: &'static str, resource: &str, more: &str, value: u64) {
+        self.lock()
+            .insert((metric, format!("resource=\"{resource}\"{more}")), value);
+    }
+
+    /// Forgets what a resource has now; what was counted of it stays.
+    pub fn forget(&self, resource: &str) {
+        let label = format!("resource=\"{resource}\"");
+        self.lock()
+            .retain(|(metric, labels), _| metric.ends_with("_total") || !labels.starts_with(&label));
+    }
+
+    /// The resources that kubelet does not listen to.
+    fn unregistered(&self) -> Vec<String> {
+        let values = self.lock();
+        let missing = values
+            .iter()
+            .filter(|((metric, _), value)| *metric == "registered" && **value == 0);
+        missing.map(|((_, labels), _)| labels.clone()).collect()
+    }
+
+    /// All of it, in Prometheus' text format.
+    pub fn text(&self) -> String {
+        let values = self.lock();
+        let mut text = String::new();
+        for (metric, kind, help) in METRICS {
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                text,
+                "# HELP {PREFIX}{metric} {help}\n# TYPE {PREFIX}{metric} {kind}"
+            );
+            for ((_, labels), value) in values.iter().filter(|((name, _), _)| *name == metric) {
+                let _ = writeln!(text, "{PREFIX}{metric}{{{labels}}} {value}");
+            }
+        }
+        text
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(&'static str, String), u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The answer to one request.
+pub fn answer(counters: &Counters, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let (status, text) = match request.uri().path() {
+        "/metrics" => (StatusCode::OK, counters.text()),
+        // It answers: nothing that blocks the one thread would let it.
+        "/healthz" => (StatusCode::OK, "ok\n".to_owned()),
+        "/readyz" => match &counters.unregistered()[..] {
+            [] => (StatusCode::OK, "ok\n".to_owned()),
+            missing => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("kubelet does not listen to {}\n", missing.join(", ")),
+            ),
+        },
+        _ => (
+            StatusCode::NOT_FOUND,
+            "there are /metrics, /healthz and /readyz\n".to_owned(),
+        ),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    let kind = hyper::header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(hyper::header::CONTENT_TYPE, kind);
+    response
+}

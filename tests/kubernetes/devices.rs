@@ -1,0 +1,223 @@
+//! Devices that come and go: partitions of a loop device, with real events.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use oci_hotplug::sys::loop_device::LoopDevice;
+
+use crate::device_plugin::{Node, Pace};
+use crate::kubelet::{DEADLINE, Mood};
+
+const MIB: u64 = 1 << 20;
+
+/// A disk whose partitions are what is plugged; all go with it.
+struct Disk(LoopDevice);
+
+impl Disk {
+    fn new() -> Self {
+        let file: File = tempfile::tempfile().expect("a file behind the disk");
+        file.set_len(64 * MIB).expect("make it long enough");
+        Self(LoopDevice::attach(file.as_fd()).expect("attach a loop device"))
+    }
+
+    fn number(&self) -> u32 {
+        self.0.number()
+    }
+
+    fn plug(&self, partition: u16) {
+        self.0
+            .add_partition(partition, u64::from(partition) * MIB, MIB)
+            .expect("plug a partition");
+    }
+
+    /// udevd may still be reading it: then it is busy for a moment.
+    fn unplug(&self, partition: u16) {
+        let end = Instant::now() + DEADLINE;
+        while let Err(error) = self.0.delete_partition(partition) {
+            assert!(Instant::now() < end, "unplug partition {partition}: {error}");
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        for partition in 1..=40 {
+            let end = Instant::now() + DEADLINE;
+            while Instant::now() < end {
+                match self.0.delete_partition(partition) {
+                    Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) => std::thread::yield_now(),
+                    _ => break,
+                }
+            }
+        }
+    }
+}
+
+/// How many programs want each processor (proc_loadavg(5)): so much longer does everything take. At least 1.
+fn overbooked() -> f64 {
+    let load = std::fs::read_to_string("/proc/loadavg").expect("read the load");
+    let last_minute = load.split(' ').next().and_then(|load| load.parse::<f64>().ok());
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (last_minute.unwrap_or(0.0) / processors as f64).max(1.0)
+}
+
+#[tokio::test]
+#[ignore = "needs root: plugs partitions of a loop device"]
+async fn what_smarter_matches_is_advertised_within_a_second_and_withdrawn_again() {
+    let (node, disk) = (Node::new(), Disk::new());
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let name = format!("loop{}p3", disk.number());
+    let config = node.write(
+        "conf.yaml",
+        &format!("- devicematch: ^loop{}p[0-9]*$\n  nummaxdevices: 2\n- {{devicematch: ^null$, nummaxdevices: 1}}\n", disk.number()),
+    );
+    let _plugin = node.plugin(&["--smarter-config", config.to_str().unwrap()]);
+    kubelet.registered("smarter-devices/null").await.list().await;
+    let mut took = Vec::new();
+    let begin = Instant::now();
+    disk.plug(3);
+    let mut registered = kubelet.registered(&format!("smarter-devices/{name}")).await;
+    assert_eq!(registered.list().await.len(), 2);
+    took.push(begin.elapsed());
+    for _ in 0..5 {
+        disk.unplug(3);
+        assert_eq!(registered.list().await.len(), 0);
+        let begin = Instant::now();
+        disk.plug(3);
+        assert_eq!(registered.list().await.len(), 2);
+        took.push(begin.elapsed());
+    }
+    println!("advertised after {took:?}");
+    // What the plugin adds is the same each time; what a busy machine adds is not, and is not ours.
+    let (fastest, limit) = (took.iter().min(), Duration::from_secs(1).mul_f64(overbooked()));
+    assert!(fastest < Some(&limit), "{took:?}, not {limit:?}");
+}
+
+#[tokio::test]
+#[ignore = "needs root: plugs partitions of a loop device"]
+async fn a_hostdev_path_is_unhealthy_while_its_device_is_away() {
+    let (node, disk) = (Node::new(), Disk::new());
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let name = format!("loop{}p1", disk.number());
+    let _plugin = node.plugin(&["--devs", &format!("/dev/{name}:r")]);
+    let mut registered = kubelet.registered(&format!("hostdev.k8s.io/dev_{name}")).await;
+    let health = |list: Vec<oci_hotplug::kubernetes::api::Device>| {
+        assert_eq!(list.len(), 1);
+        list[0].health.clone()
+    };
+    assert_eq!(health(registered.list().await), "Unhealthy");
+    for _ in 0..3 {
+        disk.plug(1);
+        assert_eq!(health(registered.list().await), "Healthy");
+        disk.unplug(1);
+        assert_eq!(health(registered.list().await), "Unhealthy");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs root: plugs partitions of a loop device"]
+async fn a_present_unit_that_a_container_has_stays_and_is_unhealthy_while_its_device_is_away() {
+    let (node, disk) = (Node::new(), Disk::new());
+    let mut kubelet = node.kubelet(Mood::Willing);
+    disk.plug(1);
+    let config = node.write(
+        "config.yaml",
+        &format!(
+            "resources: [{{name: a.b/part, mode: present, requests: ['glob:/dev/loop{}p*']}}]",
+            disk.number()
+        ),
+    );
+    let plugin = node.plugin(&["--config", config.to_str().unwrap()]);
+    let mut registered = kubelet.registered("a.b/part").await;
+    let list = registered.list().await;
+    let [held] = &list[..] else {
+        panic!("one partition: {list:?}")
+    };
+    disk.plug(2);
+    let (two, _) = registered.list_where(|list| list.len() == 2).await;
+    registered.allocate(std::slice::from_ref(&held.id)).await.unwrap();
+    disk.unplug(1);
+    disk.unplug(2);
+    let (left, _) = registered.list_where(|list| list.len() == 1).await;
+    assert_eq!((&left[0].id, left[0].health.as_str()), (&held.id, "Unhealthy"));
+    plugin
+        .logs("went while a container has it; its pod is left alone")
+        .await;
+    disk.plug(1);
+    let (back, _) = registered
+        .list_where(|list| list.iter().all(|unit| unit.health == "Healthy"))
+        .await;
+    assert_eq!(back, list);
+    assert!(two.iter().any(|unit| unit.id == held.id));
+}
+
+#[tokio::test]
+#[ignore = "needs root: plugs partitions of a loop device"]
+async fn a_slot_says_nothing_when_its_device_comes_and_goes() {
+    let (node, disk) = (Node::new(), Disk::new());
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let config = node.write(
+        "config.yaml",
+        &format!(
+            "resources:\n- {{name: a.b/slot, requests: ['devnode:/dev/loop{0}p1']}}\n\
+             - {{name: a.b/seen, mode: static, requests: ['devnode:/dev/loop{0}p1']}}\n",
+            disk.number()
+        ),
+    );
+    let _plugin = node.plugin(&["--config", config.to_str().unwrap()]);
+    let mut slot = kubelet.registered("a.b/slot").await;
+    let mut seen = kubelet.registered("a.b/seen").await;
+    let before = slot.list().await;
+    seen.list().await;
+    disk.plug(1);
+    assert_eq!(seen.list().await.len(), 1);
+    disk.unplug(1);
+    assert_eq!(seen.list().await.len(), 0);
+    assert_eq!(before[0].health, "Healthy");
+    // A list that tells the same is sent where CDI is on and the nodes of now are not part of what is told.
+    assert_eq!(slot.lists_within(Duration::from_millis(300)).await, 0);
+}
+
+#[tokio::test]
+#[ignore = "needs root: plugs partitions of a loop device"]
+async fn a_thousand_changes_in_a_burst_make_one_list() {
+    let (node, disk) = (Node::new(), Disk::new());
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let config = node.write(
+        "config.yaml",
+        &format!(
+            "resources: [{{name: a.b/part, groups: [{{paths: [{{path: '/dev/loop{}p*'}}]}}]}}]",
+            disk.number()
+        ),
+    );
+    let plugin = node.plugin(&["--config", config.to_str().unwrap()]);
+    let mut registered = kubelet.registered("a.b/part").await;
+    assert_eq!(registered.list().await.len(), 0);
+    let (ticks, _) = plugin.costs();
+    let mut pace = Pace::start();
+    for round in 0..500 {
+        let partition = 1 + round % 40;
+        disk.plug(partition);
+        pace.step();
+        disk.unplug(partition);
+        pace.step();
+    }
+    for partition in 1..=40 {
+        disk.plug(partition);
+        pace.step();
+    }
+    let (_, before) = registered.list_where(|list| list.len() == 40).await;
+    assert!(
+        before <= pace.ends(),
+        "{before} lists before the last, not {}",
+        pace.ends()
+    );
+    let (after, memory) = plugin.costs();
+    println!(
+        "1040 changes: {} lists, {} ticks of 10 ms, {memory} KiB",
+        before + 1,
+        after - ticks
+    );
+}

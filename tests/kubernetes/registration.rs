@@ -1,0 +1,174 @@
+//! Registered, and kept so.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::device_plugin::{Node, eventually};
+use crate::kubelet::Mood;
+
+const NULL: &str = "hostdev.k8s.io/dev_null";
+
+#[tokio::test]
+async fn a_plugin_serves_before_it_registers_and_then_sends_its_list() {
+    let node = Node::new();
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let _plugin = node.plugin(&["--devs", "/dev/null:rw,/dev/zero:r"]);
+    for (resource, id) in [(NULL, "/dev/null"), ("hostdev.k8s.io/dev_zero", "/dev/zero")] {
+        // That it is registered says that the dial-back was answered.
+        let mut registered = kubelet.registered(resource).await;
+        assert!(!registered.request.endpoint.contains('/'), "a plain file name");
+        assert_eq!(registered.request.options, Some(registered.options.clone()));
+        let list = registered.list().await;
+        assert_eq!(list.len(), 1);
+        assert_eq!((list[0].id.as_str(), list[0].health.as_str()), (id, "Healthy"));
+    }
+}
+
+#[tokio::test]
+async fn a_kubelet_that_comes_later_is_waited_for() {
+    let node = Node::new();
+    let plugin = node.plugin(&["--devs", "/dev/null:rw"]);
+    plugin.logs("1 healthy").await;
+    let mut kubelet = node.kubelet(Mood::Willing);
+    assert_eq!(kubelet.registered(NULL).await.list().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_directory_that_comes_later_is_waited_for() {
+    let node = Node::new();
+    fs::remove_dir(node.kubelet_dir()).unwrap();
+    let plugin = node.plugin(&["--devs", "/dev/null:rw"]);
+    plugin.logs("1 healthy").await;
+    let mut kubelet = node.kubelet(Mood::Willing);
+    assert_eq!(kubelet.registered(NULL).await.list().await.len(), 1);
+}
+
+#[tokio::test]
+async fn after_each_restart_of_kubelet_it_is_registered_anew() {
+    let node = Node::new();
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let _plugin = node.plugin(&["--devs", "/dev/null:rw"]);
+    for _ in 0..3 {
+        assert_eq!(kubelet.registered(NULL).await.list().await.len(), 1);
+        kubelet.stop();
+        kubelet = node.kubelet(Mood::Willing);
+    }
+    assert_eq!(kubelet.registered(NULL).await.list().await.len(), 1);
+    assert_eq!(node.sockets().len(), 1);
+}
+
+#[tokio::test]
+async fn a_directory_that_is_replaced_is_noticed() {
+    let node = Node::new();
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let _plugin = node.plugin(&["--devs", "/dev/null:rw"]);
+    kubelet.registered(NULL).await.list().await;
+    kubelet.stop();
+    fs::rename(node.kubelet_dir(), node.path("old")).unwrap();
+    let mut kubelet = node.kubelet(Mood::Willing);
+    assert_eq!(kubelet.registered(NULL).await.list().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_restart_amid_the_registration_is_survived() {
+    let node = Node::new();
+    let hanging = node.kubelet(Mood::Hanging);
+    let _plugin = node.plugin(&["--devs", "/dev/null:rw"]);
+    eventually("kubelet is asked", || !hanging.attempts().is_empty()).await;
+    hanging.stop();
+    let mut kubelet = node.kubelet(Mood::Willing);
+    assert_eq!(kubelet.registered(NULL).await.list().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_stream_that_kubelet_drops_leads_to_a_new_registration() {
+    let node = Node::new();
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let _plugin = node.plugin(&["--devs", "/dev/null:rw"]);
+    let mut registered = kubelet.registered(NULL).await;
+    registered.list().await;
+    registered.cut();
+    drop(registered);
+    assert_eq!(kubelet.registered(NULL).await.list().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_registration_that_stands_is_not_repeated() {
+    let node = Node::new();
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let _plugin = node.plugin(&["--devs", "/dev/null:rw"]);
+    let mut registered = kubelet.registered(NULL).await;
+    registered.list().await;
+    // Others' sockets come and go in the same directory.
+    for number in 0..20 {
+        let path = node.kubelet_dir().join(format!("other{number}.sock"));
+        fs::write(&path, "").unwrap();
+        fs::remove_file(&path).unwrap();
+    }
+    assert_eq!(kubelet.registers_within(Duration::from_secs(1)).await, None);
+    assert_eq!(registered.lists_within(Duration::ZERO).await, 0);
+}
+
+#[tokio::test]
+async fn refused_registrations_come_less_and_less_often_and_are_told_once() {
+    let node = Node::new();
+    let mut kubelet = node.kubelet(Mood::Refusing(4));
+    let plugin = node.plugin(&["--devs", "/dev/null:rw"]);
+    kubelet.registered(NULL).await.list().await;
+    let attempts = kubelet.attempts();
+    assert_eq!(attempts.len(), 5);
+    let between: Vec<Duration> = attempts.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    for (pause, least) in between.iter().zip([200, 400, 800, 1600]) {
+        assert!(*pause >= Duration::from_millis(least), "{between:?}");
+    }
+    let told = plugin.log().matches("the ResourceName is invalid").count();
+    assert_eq!(told, 1, "{}", plugin.log());
+}
+
+#[tokio::test]
+async fn of_two_plugins_the_second_waits_for_its_turn() {
+    let node = Node::new();
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut first = node.plugin(&["--devs", "/dev/null:rw"]);
+    let mut registered = kubelet.registered(NULL).await;
+    registered.list().await;
+    let second = node.plugin(&["--devs", "/dev/null:rw"]);
+    second.logs("is another plugin's, which is alive").await;
+    assert_eq!(kubelet.registers_within(Duration::from_millis(500)).await, None);
+    assert!(first.terminate().await.success());
+    registered.ended().await;
+    assert_eq!(kubelet.registered(NULL).await.list().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_socket_left_by_a_killed_plugin_is_no_hindrance() {
+    let node = Node::new();
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let first = node.plugin(&["--devs", "/dev/null:rw"]);
+    kubelet.registered(NULL).await.list().await;
+    drop(first);
+    assert_eq!(node.sockets().len(), 1, "it was killed");
+    let _second = node.plugin(&["--devs", "/dev/null:rw"]);
+    assert_eq!(kubelet.registered(NULL).await.list().await.len(), 1);
+}
+
+#[tokio::test]
+async fn asked_to_end_it_takes_its_sockets_away_and_leaves_the_specs() {
+    let node = Node::new();
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let config = node.write(
+        "config.yaml",
+        "resources: [{name: example.com/serial, requests: ['usb:0403:6001']}]",
+    );
+    let mut plugin = node.plugin(&["--config", config.to_str().unwrap()]);
+    let mut registered = kubelet.registered("example.com/serial").await;
+    registered.list().await;
+    assert!(plugin.terminate().await.success());
+    registered.ended().await;
+    assert_eq!(node.sockets(), Vec::<String>::new());
+    assert_eq!(
+        fs::read_dir(node.cdi_dir()).unwrap().count(),
+        1,
+        "pods are still to start with it"
+    );
+}

@@ -9,7 +9,7 @@
 //! ```
 
 mod aliases;
-mod message;
+pub mod message;
 mod order;
 mod socket;
 mod static_nodes;

@@ -27,6 +27,7 @@ on_both_hierarchies!(
     a_container_that_never_rests_gains_nothing_and_others_go_on,
     sockets_mounts_and_immutable_directories_keep_only_their_own_device_out,
     forged_uevents_are_believed_by_nobody,
+    udevds_word_of_another_number_gives_no_other_device,
     nobody_but_root_gets_at_the_state_at_any_moment,
     a_state_directory_in_a_strangers_hands_is_refused,
 );
@@ -479,6 +480,45 @@ fn forged_uevents_are_believed_by_nobody(machine: &Machine) {
     assert_eq!(container.expect_watcher(), watcher);
     let spent = watcher.cpu_time() - before;
     assert!(spent < Duration::from_secs(1), "{spent:?} for {taken:?}");
+}
+
+/// A udevd that is late tells of what was at this path before, under a number that may be another device's by now.
+fn udevds_word_of_another_number_gives_no_other_device(machine: &Machine) {
+    let _udevd = Udevd::start(machine);
+    let disk = Disk::new(machine);
+    disk.plug(1);
+    // The device is there before its watcher: no event has told the watcher how old it is.
+    let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node))
+        .capability("CAP_MKNOD")
+        .start();
+    container.eventually_reads(&disk.partition(1), &disk.content(1));
+    let name = disk.node.trim_start_matches("/dev/");
+    let (major, minor) = number_of(&disk.node);
+    let late = stranger::in_udevds_form(
+        "add",
+        &format!("/devices/virtual/block/{name}/{name}p1"),
+        &[
+            "SUBSYSTEM=block".to_owned(),
+            "DEVTYPE=partition".to_owned(),
+            format!("MAJOR={major}"),
+            format!("MINOR={minor}"),
+            format!("DEVNAME={}", disk.partition(1)),
+            format!("SEQNUM={}", u64::MAX / 2),
+            "USEC_INITIALIZED=1".to_owned(),
+        ],
+    );
+    let [_, udevds] = stranger::GROUPS;
+    assert_eq!(Stranger::Root.sends(&[NetlinkAddr::new(0, udevds)], &[late]), 1);
+    // udevd's word of partition 2, which that one waits for, comes after it on the same socket.
+    disk.plug(2);
+    container.eventually_reads(&disk.partition(2), &disk.content(2));
+    container.reads(&disk.partition(1), &disk.content(1));
+    assert_eq!(
+        container.stat(&disk.partition(1)).number,
+        number_of(&disk.partition(1))
+    );
+    let own = container.make_node("disk", 'b', (major, minor));
+    assert!(container.is_refused(&own), "the container has the whole disk");
 }
 
 fn nobody_but_root_gets_at_the_state_at_any_moment(machine: &Machine) {

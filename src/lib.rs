@@ -15,7 +15,7 @@
 //! cdi/        specs that carry our hooks to engines without hooks.d; only cli and kubernetes use it
 //! usbip/      USB devices of other hosts: protocol (pure), client, vhci, hubs, records; only cli uses it
 //! host/       the Linux host as objects: monitor, container, container_dev, filter, announcer, process,
-//!             registry, runtime_state, leases, control, config, host_use, engine_names, log; programs (where
+//!             registry, runtime_state, leases, trust, control, config, host_use, engine_names, log; programs (where
 //!             ours are), systemd, readiness
 //! model/      facts and decisions, pure: device, event, inventory; selector, request, symlink, annotations,
 //!             asked, class, policy; attachment, grants, named_node, reconcile; filter_program, device_rules;

@@ -24,6 +24,7 @@ pub fn run(id: &ContainerId, registry: &Registry) -> Result<(), RegistryError> {
     if !registry.container_dir(id).exists() {
         return Ok(());
     }
+    registry.check()?;
     let started = Instant::now();
     // One may just be taking over from another: then that one has to be ended, too.
     while registry.is_watched(id) && started.elapsed() < END_PATIENCE * 2 {

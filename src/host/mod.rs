@@ -17,3 +17,4 @@ pub mod readiness;
 pub mod registry;
 pub mod runtime_state;
 pub mod systemd;
+pub mod trust;

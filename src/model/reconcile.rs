@@ -366,6 +366,7 @@ impl Reconciler {
         for (path, wish) in claims {
             if held_back.contains(&path) && !holds(inside, &path, wish.device) {
                 plan.passed_over.push(path);
+                plan.passed_over.extend(wish.links);
                 continue;
             }
             match wishes.get_mut(&path) {

@@ -39,6 +39,7 @@ mod faults_start;
 mod faults_state;
 mod hostile;
 mod lifecycle;
+mod malice;
 mod operator;
 mod options;
 mod placement;

@@ -44,6 +44,7 @@ pub struct Bundle<'m> {
     hooks_die_after: Option<Duration>,
     foreign_hooks: Vec<(&'static str, Place, Value)>,
     below: Option<String>,
+    hook_setup: String,
     engine_devices: Vec<EngineDevice>,
     capabilities: Vec<&'static str>,
     user_namespace: bool,
@@ -95,6 +96,7 @@ impl<'m> Bundle<'m> {
             hooks_die_after: None,
             foreign_hooks: Vec::new(),
             below: None,
+            hook_setup: String::new(),
             engine_devices: Vec::new(),
             capabilities: Vec::new(),
             user_namespace: false,
@@ -182,6 +184,12 @@ impl<'m> Bundle<'m> {
     /// The container's cgroup is below this one of the tests' own.
     pub fn below_cgroup(mut self, name: &str) -> Self {
         self.below = Some(name.to_owned());
+        self
+    }
+
+    /// The hooks are what a shell becomes that has carried out these commands.
+    pub fn hooks_after(mut self, setup: &str) -> Self {
+        setup.clone_into(&mut self.hook_setup);
         self
     }
 
@@ -395,12 +403,15 @@ impl<'m> Bundle<'m> {
             .prestart
             .iter()
             .map(|extra| Hook::prestart(self.machine, extra));
-        hooks[self.stage] = prestart.map(|hook| hook.entry(&self.hook_environment)).collect();
+        hooks[self.stage] = prestart
+            .map(|hook| hook.entry(&self.hook_environment, &self.hook_setup))
+            .collect();
         if self.idle_hook {
             hooks[self.stage] = json!([{ "path": "/bin/true", "args": ["true"] }]);
         }
         if self.with_poststop {
-            hooks["poststop"] = json!([Hook::poststop(self.machine).entry(&self.hook_environment)]);
+            hooks["poststop"] =
+                json!([Hook::poststop(self.machine).entry(&self.hook_environment, &self.hook_setup)]);
         }
         if let Some(limit) = self.hooks_die_after {
             for stage in [self.stage, "poststop"] {

@@ -17,7 +17,7 @@ const MIB: i64 = 1024 * 1024;
 /// The length of one of many small partitions: 250 of them fit.
 const SMALL: i64 = 64 * 1024;
 
-/// A loop device over a sparse file of 16 MiB with known bytes. Its partitions are what is plugged and unplugged.
+/// A loop device over a sparse file with known bytes, of 16 MiB unless said otherwise. Its partitions are what is plugged and unplugged.
 pub struct Disk {
     device: File,
     control: File,
@@ -30,11 +30,16 @@ pub struct Disk {
 impl Disk {
     /// Takes a free loop device and puts a new file behind it.
     pub fn new(machine: &Machine) -> Self {
+        Self::of_size(machine, 16)
+    }
+
+    /// The same with a file of so many MiB: one less is how many partitions it can have.
+    pub fn of_size(machine: &Machine, mebibytes: i64) -> Self {
         let control = open("/dev/loop-control");
         let (number, device, backing) = eventually_some("a loop device for the test", || {
             let number = kernel::free_loop_device(&control).ok()?;
             let backing = machine.scratch(&format!("disks/loop{number}.img"));
-            let file = known_bytes(&backing, &format!("loop{number}"));
+            let file = known_bytes(&backing, &format!("loop{number}"), mebibytes);
             let device = OpenOptions::new()
                 .read(true)
                 .write(true)
@@ -233,7 +238,7 @@ fn open(node: &str) -> File {
 }
 
 /// Each MiB of the file begins with a line that tells which it is.
-fn known_bytes(path: &PathBuf, name: &str) -> File {
+fn known_bytes(path: &PathBuf, name: &str, mebibytes: i64) -> File {
     let write = || -> io::Result<File> {
         let mut file = OpenOptions::new()
             .read(true)
@@ -241,8 +246,8 @@ fn known_bytes(path: &PathBuf, name: &str) -> File {
             .create(true)
             .truncate(true)
             .open(path)?;
-        file.set_len(16 * MIB.unsigned_abs())?;
-        for mib in 0..16u64 {
+        file.set_len((mebibytes * MIB).unsigned_abs())?;
+        for mib in 0..mebibytes.unsigned_abs() {
             file.seek(SeekFrom::Start(mib * MIB.unsigned_abs()))?;
             writeln!(file, "{name} MiB {mib:02}")?;
         }

@@ -12,6 +12,7 @@ pub mod journald;
 pub mod kernel;
 pub mod machine;
 pub mod shell;
+pub mod stranger;
 pub mod terminal;
 pub mod tool;
 pub mod udevd;
@@ -25,6 +26,7 @@ pub use eventually::eventually;
 pub use hook::Hook;
 pub use journald::Journald;
 pub use machine::{Hierarchy, Machine};
+
 pub use terminal::Terminal;
 pub use udevd::Udevd;
 pub use watcher::Watcher;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{NetlinkAddr, getsockname, setsockopt, sockopt};
@@ -156,6 +157,25 @@ impl Watcher {
     /// The file that it runs, as it was when it was started.
     pub fn executable(&self) -> fs::Metadata {
         fs::metadata(self.proc("exe")).expect("look at the watcher's executable")
+    }
+
+    /// The CPU time that it has taken so far, its own and the kernel's for it (proc(5), stat fields 14 and 15).
+    pub fn cpu_time(&self) -> Duration {
+        let stat = fs::read_to_string(self.proc("stat")).expect("read the watcher's stat");
+        let (_, after_name) = stat.rsplit_once(')').expect("stat has the name in parentheses");
+        let fields: Vec<_> = after_name.split_whitespace().collect();
+        let ticks = |field: &str| field.parse::<u64>().expect("a number of ticks");
+        // A tick is 10 ms on all architectures that there are (USER_HZ).
+        Duration::from_millis((ticks(fields[11]) + ticks(fields[12])) * 10)
+    }
+
+    /// The line of /proc/PID/limits about this resource: soft and hard limit.
+    pub fn limit(&self, name: &str) -> (String, String) {
+        let limits = fs::read_to_string(self.proc("limits")).expect("read the watcher's limits");
+        let line = limits.lines().find_map(|line| line.strip_prefix(name));
+        let mut words = line.expect("a limit of this name").split_whitespace();
+        let mut word = || words.next().expect("a soft and a hard limit").to_owned();
+        (word(), word())
     }
 
     /// How many threads it has.

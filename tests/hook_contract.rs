@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -64,20 +65,19 @@ impl Scene {
     }
 
     fn run(&self, hook: &str, arguments: &[&str], state: &str) -> Output {
-        let mut child = self
-            .command(hook, arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("start the hook");
-        // It may refuse before it has read all.
-        let _ = child
-            .stdin
-            .take()
-            .expect("its standard input")
-            .write_all(state.as_bytes());
-        child.wait_with_output().expect("wait for the hook")
+        finish(self.command(hook, arguments), state)
+    }
+
+    /// As [`Scene::run`], where a shell carries out `setup` before it becomes the hook.
+    fn run_after(&self, setup: &str, hook: &str, state: &str) -> Output {
+        let hook = self.command(hook, &[]);
+        let mut command = Command::new("/bin/sh");
+        command
+            .env_clear()
+            .args(["-c", &format!("set -e\n{setup}\nexec \"$0\" \"$@\"")])
+            .arg(hook.get_program())
+            .args(hook.get_args());
+        finish(command, state)
     }
 
     /// No container has left anything. (The log of a host without journal may be there.)
@@ -88,6 +88,23 @@ impl Scene {
                 .next()
                 .is_none()
     }
+}
+
+/// Starts a hook with `state` on its standard input, and waits for it.
+fn finish(mut hook: Command, state: &str) -> Output {
+    let mut child = hook
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("start the hook");
+    // It may refuse before it has read all.
+    let _ = child
+        .stdin
+        .take()
+        .expect("its standard input")
+        .write_all(state.as_bytes());
+    child.wait_with_output().expect("wait for the hook")
 }
 
 fn words(output: &Output) -> String {
@@ -256,30 +273,142 @@ fn poststop_ends_well_whatever_it_is_told_and_leaves_no_trace() {
     }
 }
 
+/// A refusal is short, without control characters, and takes no more than 64 MiB and two seconds of a CPU, whatever is
+/// refused. (How long it takes by the clock is a matter of what else the machine does.)
+#[track_caller]
+fn is_refused_in_bounds(scene: &Scene, state: &str, code: i32, part: &str) {
+    let output = scene.run_after("ulimit -d 65536; ulimit -t 2", PRESTART, state);
+    let words = words(&output);
+    let start: String = words.chars().take(2000).collect();
+    assert_eq!(output.status.code(), Some(code), "{start:?}");
+    assert!(words.contains(part), "{start:?}");
+    assert!(words.len() < 600, "{} bytes: {start:?}", words.len());
+    assert!(!words.trim_end().contains(char::is_control), "{start:?}");
+    assert!(scene.has_no_trace());
+}
+
+/// Texts with which somebody might want to get further than a request goes.
+fn malicious() -> [String; 7] {
+    [
+        "../../../../etc/passwd".to_owned(),
+        "a\u{1b}[2J\u{7}\nERROR all is lost".to_owned(),
+        "\u{9b}31m\u{2028}\u{202e}".to_owned(),
+        "a\0b".to_owned(),
+        "x".repeat(1 << 20),
+        "/".repeat(1 << 20),
+        "a,".repeat(10_000),
+    ]
+}
+
 #[test]
-fn a_mile_of_text_is_refused_quickly_and_shortly() {
-    let many = vec!["usb:0403:6001"; 10_000].join(",");
-    let long = format!("devnode:/dev/{}", "x".repeat(1 << 20));
-    let control = "usb:\u{1b}[31m\u{7}";
-    for value in [many.as_str(), long.as_str(), control] {
+fn malicious_annotations_are_refused_quickly_shortly_and_in_little_memory() {
+    let mut values = vec![
+        vec!["usb:0403:6001"; 10_000].join(","),
+        vec!["usb:0403:6001;link=/dev/x"; 10_000].join(","),
+        format!("regex:{}", "(a{200}){200}".repeat(200)),
+        format!("glob:{}", "*".repeat(4000)),
+        format!("{}usb:0403", "parent-of:".repeat(6000)),
+    ];
+    for text in malicious() {
+        values.extend([
+            text.clone(),
+            format!("devnode:/dev/{text}/"),
+            format!("usb:0403;path=/dev/{text}/"),
+            format!("usb:0403;link=/{text}/"),
+            format!("class:{text}"),
+        ]);
+    }
+    for value in &values {
         let annotations = serde_json::json!({ "io.oci-hotplug.devices": value }).to_string();
         let scene = Scene::new(&annotations);
+        let state = scene.state("docker-create-runtime.json");
+        is_refused_in_bounds(&scene, &state, 2, "(annotation io.oci-hotplug.devices)");
+    }
+    for text in malicious() {
+        let annotations =
+            serde_json::json!({ "io.oci-hotplug.symlinks": format!("usb:0403:6001:0=/{text}/") }).to_string();
+        let scene = Scene::new(&annotations);
+        let state = scene.state("docker-create-runtime.json");
+        is_refused_in_bounds(&scene, &state, 2, "(annotation io.oci-hotplug.symlinks)");
+    }
+}
+
+#[test]
+fn a_path_is_not_allowed_to_forge_a_line_of_the_log() {
+    for value in [
+        "usb:0403;path=/dev/a\nERROR all is lost",
+        "usb:0403;link=/run/a\u{1b}[2J",
+        "devnode:/dev/a\rb",
+        "driver:a\u{9b}31mb",
+    ] {
+        let scene = Scene::new(&serde_json::json!({ "io.oci-hotplug.devices": value }).to_string());
+        let state = scene.state("docker-create-runtime.json");
+        is_refused_in_bounds(&scene, &state, 2, "control characters");
+    }
+}
+
+#[test]
+fn malicious_ids_bundles_and_states_are_refused_quickly_shortly_and_in_little_memory() {
+    let scene = Scene::new(r#"{"io.oci-hotplug.devices":"usb:0403"}"#);
+    let state =
+        |id: &str, bundle: &str| serde_json::json!({ "id": id, "pid": 1, "bundle": bundle }).to_string();
+    let bundle = scene.bundle().display().to_string();
+    for text in malicious() {
+        is_refused_in_bounds(&scene, &state(&text, &bundle), 1, "container id");
+        is_refused_in_bounds(&scene, &state("c1", &format!("/nowhere/{text}")), 1, "c1");
+        let config = serde_json::json!({ "root": { "path": format!("/nowhere/{text}") }, "annotations": { "io.oci-hotplug.devices": "usb:0403" } });
+        fs::write(scene.bundle().join("config.json"), config.to_string()).expect("write a config.json");
+        is_refused_in_bounds(
+            &scene,
+            &state("c1", &bundle).replace("\"pid\":1", "\"pid\":2147483646"),
+            1,
+            "c1",
+        );
+        let config = serde_json::json!({ "root": { "path": "rootfs" }, "annotations": text });
+        fs::write(scene.bundle().join("config.json"), config.to_string()).expect("write a config.json");
+        is_refused_in_bounds(&scene, &state("c1", &bundle), 1, "config.json");
+        is_refused_in_bounds(&scene, &serde_json::json!(text).to_string(), 1, "standard input");
+    }
+    // Much in little: nesting, and as many small members as fit.
+    let members = (0..300_000)
+        .map(|number| format!("\"{number}\":0,"))
+        .collect::<String>();
+    is_refused_in_bounds(&scene, &"[".repeat(1 << 20), 1, "standard input");
+    is_refused_in_bounds(&scene, &"{\"a\":".repeat(1 << 18), 1, "standard input");
+    is_refused_in_bounds(&scene, &format!("{{{members}\"pid\":1}}"), 1, "no text `id`");
+    is_refused_in_bounds(&scene, &" ".repeat(5 << 20), 1, "longer than");
+}
+
+#[test]
+fn standard_streams_that_take_nothing_change_no_exit_code() {
+    let scene = Scene::new(r#"{"io.oci-hotplug.devices":"usb:nonsense"}"#);
+    let state = scene.state("docker-create-runtime.json");
+    let full = scene.path("full");
+    nix::unistd::mkfifo(&full, nix::sys::stat::Mode::S_IRWXU).expect("make a pipe");
+    let mut pipe = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(&full)
+        .expect("open a pipe");
+    while pipe.write(&[0; 4096]).is_ok() {}
+    for outputs in [
+        "exec >/dev/full 2>/dev/full".to_owned(),
+        "exec >&- 2>&-".to_owned(),
+        format!("exec >{0} 2>{0}", full.display()),
+    ] {
         let begin = Instant::now();
-        let output = scene.run(PRESTART, &[], &scene.state("docker-create-runtime.json"));
-        assert_eq!(output.status.code(), Some(2), "{}", words(&output));
-        assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+        let output = scene.run_after(&outputs, PRESTART, &state);
+        assert_eq!(output.status.code(), Some(2), "{outputs}: {output:?}");
+        for rubbish in ["", "{\"id\":\"../x\"}"] {
+            let output = scene.run_after(&outputs, POSTSTOP, rubbish);
+            assert_eq!(output.status.code(), Some(0), "{outputs}: {output:?}");
+        }
         assert!(
-            output.stderr.len() < 400,
-            "{} bytes: {}",
-            output.stderr.len(),
-            words(&output)
+            begin.elapsed() < Duration::from_secs(8),
+            "{outputs}: {:?}",
+            begin.elapsed()
         );
-        assert!(
-            !words(&output).trim_end().chars().any(char::is_control),
-            "{:?}",
-            words(&output)
-        );
-        assert!(scene.has_no_trace());
     }
 }
 

@@ -1,6 +1,6 @@
 //! The two hooks as commands: arguments, exit codes, and one message when something is wrong.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,6 +11,7 @@ use super::{poststop as stop, prestart as start, read_state};
 use crate::exit;
 use crate::host::config::Config;
 use crate::host::log;
+use crate::host::process::shake_off_limits;
 use crate::host::registry::Registry;
 
 const PRESTART: &str = "oci-hotplug-prestart";
@@ -66,6 +67,7 @@ enum Wish {
 
 /// `oci-hotplug-prestart`.
 pub fn prestart() -> ExitCode {
+    shake_off_limits();
     let options = match parse(PRESTART, PRESTART_HELP, true) {
         Ok(Wish::Run(options)) => options,
         Ok(Wish::Show(text)) => return show(&text),
@@ -74,7 +76,7 @@ pub fn prestart() -> ExitCode {
     let state = match read_state(io::stdin().lock()) {
         Ok(state) => state,
         Err(error) => {
-            eprintln!("{PRESTART}: {error}");
+            log::tell(&format!("{PRESTART}: {error}"));
             return ExitCode::from(exit::FAILED);
         }
     };
@@ -98,7 +100,7 @@ pub fn prestart() -> ExitCode {
             // succeeds has nothing to log, and is not to spend time on opening one.
             log::start(PRESTART, config.log_level.filter(), &config.state_dir, false);
             tracing::error!(container = %state.id, "{error}");
-            eprintln!("{PRESTART}: container {}: {error}", state.id);
+            log::tell(&format!("{PRESTART}: container {}: {error}", state.id));
             ExitCode::from(if error.is_refusal() {
                 exit::REFUSED
             } else if error.is_malformed_request() {
@@ -112,6 +114,7 @@ pub fn prestart() -> ExitCode {
 
 /// `oci-hotplug-poststop`. A container that is gone is not to be held back by us: always 0 once it runs as a hook.
 pub fn poststop() -> ExitCode {
+    shake_off_limits();
     let options = match parse(POSTSTOP, POSTSTOP_HELP, false) {
         Ok(Wish::Run(options)) => options,
         Ok(Wish::Show(text)) => return show(&text),
@@ -120,7 +123,7 @@ pub fn poststop() -> ExitCode {
     let state = match read_state(io::stdin().lock()) {
         Ok(state) => state,
         Err(error) => {
-            eprintln!("{POSTSTOP}: {error}");
+            log::tell(&format!("{POSTSTOP}: {error}"));
             return ExitCode::from(exit::DONE);
         }
     };
@@ -134,11 +137,11 @@ pub fn poststop() -> ExitCode {
     // Also with a configuration that can't be read: where the state most likely is, it is cleared away.
     let outcome = stop::run(&state.id, &registry);
     if let Err(error) = &config {
-        eprintln!("{POSTSTOP}: container {}: {error}", state.id);
+        log::tell(&format!("{POSTSTOP}: container {}: {error}", state.id));
     }
     if let Err(error) = outcome {
         tracing::error!(container = %state.id, "{error}");
-        eprintln!("{POSTSTOP}: container {}: {error}", state.id);
+        log::tell(&format!("{POSTSTOP}: container {}: {error}", state.id));
     }
     ExitCode::from(exit::DONE)
 }
@@ -163,11 +166,13 @@ fn parse(program: &str, help: &str, takes_requests: bool) -> Result<Wish, lexopt
 }
 
 fn show(text: &str) -> ExitCode {
-    print!("{text}");
-    ExitCode::from(exit::DONE)
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::from(exit::DONE),
+        Err(_) => ExitCode::from(exit::FAILED),
+    }
 }
 
 fn usage(program: &str, error: &lexopt::Error) -> ExitCode {
-    eprintln!("{program}: {error} (--help shows the usage)");
+    log::tell(&format!("{program}: {error} (--help shows the usage)"));
     ExitCode::from(exit::USAGE)
 }

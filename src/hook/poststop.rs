@@ -24,6 +24,7 @@ pub fn run(id: &ContainerId, registry: &Registry) -> Result<(), RegistryError> {
     if !registry.container_dir(id).exists() {
         return Ok(());
     }
+    registry.check()?;
     if registry.is_watched(id) {
         end_watcher(id, registry);
     }

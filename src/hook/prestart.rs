@@ -17,10 +17,14 @@ use crate::model::asked::Origin;
 use crate::model::class::Classes;
 use crate::model::oci::{BundleConfig, BundleConfigError, ContainerId, HookState};
 use crate::model::policy::{Circumstances, Denial, Policy};
+use crate::model::quoting::shown;
 use crate::watcher::launch::{LaunchError, launch};
 
 /// The longest config.json that is read.
 const MAX_CONFIG: u64 = 16 << 20;
+
+/// The longest path that the kernel takes, in bytes (PATH_MAX without the NUL, limits.h).
+const MAX_PATH: usize = 4095;
 
 /// How long to pause before asking a watcher again that is just starting or ending.
 const ASK_AGAIN: Duration = Duration::from_millis(5);
@@ -68,6 +72,16 @@ pub enum PrestartError {
     /// The bundle's config.json.
     #[error(transparent)]
     BundleConfig(#[from] BundleConfigError),
+    /// A bundle or root file system whose path no runtime would have made.
+    #[error(
+        "the container's {what} \"{shown}\": a path must have at most {MAX_PATH} bytes and no control characters"
+    )]
+    Path {
+        /// Which path.
+        what: &'static str,
+        /// Its beginning, made visible.
+        shown: String,
+    },
     /// Our own configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -185,9 +199,24 @@ fn add_arguments(asks: &mut Asks, arguments: &Arguments, classes: &Classes) -> R
 
 fn read_bundle(state: &HookState) -> Result<BundleConfig, PrestartError> {
     let bundle = state.bundle.as_deref().ok_or(PrestartError::Lacks("bundle"))?;
+    check_path("bundle", bundle)?;
     let path = bundle.join("config.json");
     let json = read_file(&path).map_err(|source| PrestartError::Bundle { path, source })?;
-    Ok(BundleConfig::parse(bundle, &json)?)
+    let config = BundleConfig::parse(bundle, &json)?;
+    check_path("root file system", &config.rootfs)?;
+    Ok(config)
+}
+
+/// Messages show these paths as they are.
+fn check_path(what: &'static str, path: &Path) -> Result<(), PrestartError> {
+    let text = path.to_string_lossy();
+    if text.len() <= MAX_PATH && !text.chars().any(char::is_control) {
+        return Ok(());
+    }
+    Err(PrestartError::Path {
+        what,
+        shown: shown(&text, 80),
+    })
 }
 
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {

@@ -2,15 +2,19 @@
 //! the standard error of a hook under crun. Hooks and the operator's tool write to standard error as well.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::prelude::*;
+
+use super::trust;
 
 /// The journal's socket (systemd-journald.service(8)).
 const JOURNAL: &str = "/run/systemd/journal/socket";
@@ -20,6 +24,23 @@ const LOG_FILE: &str = "oci-hotplug.log";
 
 /// When the log file is put aside, in bytes. One older file is kept.
 const LOG_FILE_MAX: u64 = 1 << 20;
+
+/// How long a reader of standard error may keep us waiting, in milliseconds.
+const READER_PATIENCE: u16 = 1000;
+
+/// Writes a line to standard error, as far as anybody takes it. Whoever started us may have closed it, filled it, or
+/// never read from it: nothing of that is to change how we end.
+pub fn tell(line: &str) {
+    let mut stderr = io::stderr();
+    // A pipe that is ready takes so much at once (pipe(7), poll(2)).
+    for piece in format!("{line}\n").as_bytes().chunks(nix::libc::PIPE_BUF) {
+        let mut ready = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+        let is_ready = poll(&mut ready, PollTimeout::from(READER_PATIENCE)).is_ok_and(|count| count > 0);
+        if !is_ready || stderr.write_all(piece).is_err() {
+            return;
+        }
+    }
+}
 
 /// Starts logging for this process; to be called once. `program` is the identifier in the journal.
 /// `to_stderr` adds plain lines, as people and runtimes show them.
@@ -39,6 +60,9 @@ pub fn start(program: &'static str, level: LevelFilter, state_dir: &Path, to_std
         Some(_) => None,
         None => open_log_file(state_dir).ok().map(|file| {
             tracing_subscriber::fmt::layer()
+                // A log that can't be written, on a full disk say, is nothing to complain of on a standard error that
+                // may be closed: that would end the process.
+                .log_internal_errors(false)
                 .with_ansi(false)
                 .with_target(false)
                 .with_timer(Stamp(program))
@@ -47,6 +71,7 @@ pub fn start(program: &'static str, level: LevelFilter, state_dir: &Path, to_std
     };
     let stderr = to_stderr.then(|| {
         tracing_subscriber::fmt::layer()
+            .log_internal_errors(false)
             .with_ansi(io::stderr().is_terminal())
             .with_target(false)
             .without_time()
@@ -73,6 +98,7 @@ impl FormatTime for Stamp {
 }
 
 fn open_log_file(state_dir: &Path) -> io::Result<File> {
+    trust::check(state_dir).map_err(io::Error::other)?;
     let path = state_dir.join(LOG_FILE);
     if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LOG_FILE_MAX) {
         fs::rename(&path, state_dir.join(format!("{LOG_FILE}.old")))?;

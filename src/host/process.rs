@@ -5,8 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::Signal;
-use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
+use nix::sys::signal::{SigSet, Signal};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open, pidfd_send_signal, setrlimit,
+};
 
 /// A process, held by a pidfd (pidfd_open(2), Linux 5.3).
 #[derive(Debug)]
@@ -127,6 +129,33 @@ impl AsFd for Process {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
+}
+
+/// What the starter restrains itself to is no measure for us, who must do the whole of our work or say why not: all
+/// soft limits that could be in the way become the hard ones, which whoever administers the host has set. And a file
+/// that may not grow is to be an error of whoever writes it, not the end of this process (setrlimit(2), SIGXFSZ).
+///
+/// What fails here shows when something is missing.
+pub fn shake_off_limits() {
+    for resource in [
+        Resource::Nofile,
+        Resource::Fsize,
+        Resource::As,
+        Resource::Data,
+        Resource::Cpu,
+    ] {
+        let limit = getrlimit(resource);
+        let _ = setrlimit(
+            resource,
+            Rlimit {
+                current: limit.maximum,
+                ..limit
+            },
+        );
+    }
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGXFSZ);
+    let _ = signals.thread_block();
 }
 
 #[cfg(test)]

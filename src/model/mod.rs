@@ -15,7 +15,7 @@ pub mod inventory;
 pub mod named_node;
 pub mod oci;
 pub mod policy;
-mod quoting;
+pub(crate) mod quoting;
 pub mod reconcile;
 #[cfg(test)]
 pub(crate) mod recorded;

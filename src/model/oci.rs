@@ -7,11 +7,16 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
+use super::quoting::shown;
 use super::reconcile::ProcessUser;
 
 /// The longest id: it becomes the name of a directory (NAME_MAX, limits.h).
 const MAX_ID: usize = 255;
+
+/// How many characters of a JSON reader's message are told.
+const MAX_FAULT: usize = 200;
 
 /// A container's id, checked to be harmless as a file name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -88,12 +93,28 @@ pub struct HookState {
     pub annotations: Annotations,
 }
 
+/// Just the fields, of whatever type; nothing is kept of others.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawState {
+    id: Value,
+    pid: Value,
+    bundle: Value,
+    annotations: Value,
+}
+
 /// A state that can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum HookStateError {
-    /// Not JSON, or not an object.
+    /// Something else, or nothing.
     #[error(
-        "reading the container's state from standard input: {0} (this program is an OCI hook: the runtime starts it, oci-hotplug(1) is for people)"
+        "reading the container's state from standard input: it is no JSON object (this program is an OCI hook: the runtime starts it, oci-hotplug(1) is for people)"
+    )]
+    NoObject,
+    /// Not JSON.
+    #[error(
+        "reading the container's state from standard input: {} (this program is an OCI hook: the runtime starts it, oci-hotplug(1) is for people)",
+        quoted(.0)
     )]
     Json(serde_json::Error),
     /// No id.
@@ -104,35 +125,41 @@ pub enum HookStateError {
     Id(#[from] ContainerIdError),
 }
 
+/// What is wrong with a text, which it may quote, however long that is.
+fn quoted(error: &serde_json::Error) -> String {
+    shown(&error.to_string(), MAX_FAULT)
+}
+
 impl HookState {
     /// Reads the JSON text of a state. Only `id` must be there; a field of an unexpected type counts as absent.
     ///
     /// # Errors
     /// When it is no JSON object, or its id is missing or malformed.
     pub fn parse(json: &[u8]) -> Result<Self, HookStateError> {
-        use serde_json::Value;
-        let state: serde_json::Map<String, Value> =
-            serde_json::from_slice(json).map_err(HookStateError::Json)?;
-        let id = state
-            .get("id")
-            .and_then(Value::as_str)
-            .ok_or(HookStateError::NoId)?
-            .parse()?;
-        let annotations = match state.get("annotations") {
-            Some(Value::Object(map)) => map
-                .iter()
-                .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+        // A list would be taken for the fields in their order.
+        if !json.trim_ascii_start().starts_with(b"{") {
+            return Err(HookStateError::NoObject);
+        }
+        let state: RawState = serde_json::from_slice(json).map_err(HookStateError::Json)?;
+        let id = state.id.as_str().ok_or(HookStateError::NoId)?.parse()?;
+        let annotations = match state.annotations {
+            Value::Object(map) => map
+                .into_iter()
+                .filter_map(|(key, value)| match value {
+                    Value::String(text) => Some((key, text)),
+                    _ => None,
+                })
                 .collect(),
             _ => Annotations::new(),
         };
         Ok(Self {
             id,
             pid: state
-                .get("pid")
-                .and_then(Value::as_i64)
+                .pid
+                .as_i64()
                 .and_then(|pid| i32::try_from(pid).ok())
                 .filter(|pid| *pid > 0),
-            bundle: state.get("bundle").and_then(Value::as_str).map(PathBuf::from),
+            bundle: state.bundle.as_str().map(PathBuf::from),
             annotations,
         })
     }
@@ -239,7 +266,7 @@ impl RawLinux {
 #[derive(Debug, thiserror::Error)]
 pub enum BundleConfigError {
     /// Not JSON, or not of the specification's shape.
-    #[error("reading {path}: {source}", path = path.display())]
+    #[error("reading {path}: {fault}", path = path.display(), fault = quoted(source))]
     Json {
         /// The file.
         path: PathBuf,
@@ -350,7 +377,11 @@ mod tests {
     #[test]
     fn an_error_names_what_is_wrong() {
         let error = |json: &str| HookState::parse(json.as_bytes()).unwrap_err().to_string();
-        assert!(error("").contains("EOF while parsing"), "{}", error(""));
+        for text in ["", "[]", "\"c1\"", "[\"c1\",1,\"/b\"]"] {
+            assert!(error(text).contains("it is no JSON object"), "{}", error(text));
+        }
+        let long = error(&format!("{{\"id\":\"c1\" \"{}", "x".repeat(5000)));
+        assert!(long.len() < 500, "{long}");
         assert_eq!(
             error("{}"),
             "reading the container's state from standard input: it has no text `id`"

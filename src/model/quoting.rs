@@ -90,7 +90,7 @@ pub(super) fn escape(text: &str, special: &[char]) -> String {
 ///
 /// Control characters and those that change the direction of writing or cannot be seen are shown escaped:
 /// what an annotation holds must not be able to forge a log line.
-pub(super) fn shown(text: &str, limit: usize) -> String {
+pub(crate) fn shown(text: &str, limit: usize) -> String {
     let mut shown = String::new();
     let mut length = 0;
     for letter in text.chars() {

@@ -1,5 +1,6 @@
 //! The watcher as a command.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -46,8 +47,8 @@ pub fn watcher() -> ExitCode {
     let options = match parse() {
         Ok(Ok(options)) => options,
         Ok(Err(text)) => {
-            print!("{text}");
-            return ExitCode::SUCCESS;
+            let shown = io::stdout().write_all(text.as_bytes());
+            return ExitCode::from(if shown.is_ok() { exit::DONE } else { exit::FAILED });
         }
         Err(error) => return wrong(&format!("{error} (--help shows the usage)")),
     };
@@ -95,7 +96,7 @@ pub fn watcher() -> ExitCode {
 }
 
 fn wrong(message: &str) -> ExitCode {
-    eprintln!("{WATCHER}: {message}");
+    log::tell(&format!("{WATCHER}: {message}"));
     ExitCode::from(exit::USAGE)
 }
 

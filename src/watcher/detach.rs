@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sys::stat::{Mode, umask};
 use nix::unistd;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::host::process::shake_off_limits;
 use crate::sys::descriptors;
 
 /// What the starter handed over on purpose.
@@ -45,23 +45,11 @@ pub fn detach(handed_over: bool) -> io::Result<Option<HandedOver>> {
     }
     // Fails for the leader of a process group, which has been given a session or a service of its own.
     let _ = unistd::setsid();
-    raise_limit_of_descriptors();
+    // Each device inside costs a descriptor, its lease's.
+    shake_off_limits();
     std::env::set_current_dir("/")?;
     umask(Mode::empty());
     Ok(given)
-}
-
-/// Each device inside costs a descriptor, its lease's: as many as the starter may have. What fails here shows when one
-/// is missing.
-fn raise_limit_of_descriptors() {
-    let limit = getrlimit(Resource::Nofile);
-    let _ = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            ..limit
-        },
-    );
 }
 
 /// The same open file under a number of its own, closed on exec.

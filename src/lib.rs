@@ -12,7 +12,7 @@
 //! cli/        the operator's tool: one file a verb                  ┘ (but watcher::launch)
 //! cdi/        specs that carry our hooks to engines without hooks.d; only cli uses it
 //! host/       the Linux host as objects: monitor, container, container_dev, filter, announcer, process,
-//!             registry, leases, control, config, host_use, engine_names, log
+//!             registry, leases, trust, control, config, host_use, engine_names, log
 //! model/      facts and decisions, pure: device, event, inventory; selector, request, symlink, annotations,
 //!             asked, class, policy; attachment, grants, named_node, reconcile; filter_program, device_rules;
 //!             uevent; oci; engine, device_tree

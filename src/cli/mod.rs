@@ -240,6 +240,6 @@ fn check_access(registry: &Registry) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
             Err(error).with_context(|| format!("reading {} (run this as root)", registry.root().display()))
         }
-        _ => Ok(()),
+        _ => Ok(registry.check()?),
     }
 }

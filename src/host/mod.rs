@@ -13,3 +13,4 @@ pub mod log;
 pub mod monitor;
 pub mod process;
 pub mod registry;
+pub mod trust;

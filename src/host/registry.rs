@@ -23,6 +23,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::container::ContainerFacts;
+use super::trust::{self, Untrusted};
 use crate::model::asked::Asked;
 use crate::model::oci::ContainerId;
 use crate::model::policy::Circumstances;
@@ -84,6 +85,9 @@ pub enum RegistryError {
         /// Its version.
         version: u32,
     },
+    /// Others than root have a say in the state directory.
+    #[error("{0} (--state-dir)")]
+    Untrusted(#[from] Untrusted),
     /// A lock was not let go in time.
     #[error("waiting for {path}: still locked by {holder} after {waited:?}", path = path.display())]
     Locked {
@@ -130,6 +134,15 @@ impl Registry {
         &self.root
     }
 
+    /// Sees to it that nobody but root (or whoever this is) has a say in the state directory. What takes a lock asks
+    /// by itself; to be asked before anything else is read there that is acted upon.
+    ///
+    /// # Errors
+    /// When somebody has.
+    pub fn check(&self) -> Result<(), RegistryError> {
+        Ok(trust::check(&self.root)?)
+    }
+
     /// The directory of one container.
     pub fn container_dir(&self, id: &ContainerId) -> PathBuf {
         self.root.join("containers").join(id.as_str())
@@ -140,6 +153,7 @@ impl Registry {
     /// # Errors
     /// When the state directory can't be made or written.
     pub fn try_enroll(&self, id: &ContainerId) -> Result<Option<RecordLock>, RegistryError> {
+        self.check()?;
         let dir = self.container_dir(id);
         loop {
             DirBuilder::new()
@@ -164,6 +178,7 @@ impl Registry {
     /// # Errors
     /// [`io::ErrorKind::NotFound`] when the container is not enrolled.
     pub fn try_lock(&self, id: &ContainerId) -> Result<Option<RecordLock>, RegistryError> {
+        self.check()?;
         let dir = self.container_dir(id);
         let path = dir.join("lock");
         let io = |doing, path: &Path| {

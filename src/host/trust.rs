@@ -1,0 +1,138 @@
+//! Whether a directory can be used by root: nobody else can put something there, or something else in its place.
+//!
+//! Must not know what the directory is for.
+
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{getegid, geteuid};
+
+/// Write permission of the group and of others, and the bit by which entries are their owners' (inode(7)).
+const GROUP_WRITES: u32 = 0o020;
+const OTHERS_WRITE: u32 = 0o002;
+const STICKY: u32 = 0o1000;
+
+/// A directory in which somebody else has a say.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "using the directory {directory}: {at} {fault}, who could have a say in what root does there: choose another, such as /run/oci-hotplug",
+    directory = directory.display(), at = at.display()
+)]
+pub struct Untrusted {
+    /// What was to be used.
+    pub directory: PathBuf,
+    /// The part of its path that is at fault.
+    pub at: PathBuf,
+    /// What is wrong with it.
+    pub fault: String,
+}
+
+/// Looks at each part of the path, from the root on: it must belong to root or to this process's user, and nobody
+/// else may be able to exchange what follows. What is not there (yet) is in nobody's hands.
+///
+/// # Errors
+/// The first part that is not so.
+pub fn check(directory: &Path) -> Result<(), Untrusted> {
+    let path = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+    let mut at = PathBuf::new();
+    for part in path.components() {
+        at.push(part);
+        // What can't be looked at is told by whatever is done with it next.
+        let Ok(found) = fs::symlink_metadata(&at) else {
+            return Ok(());
+        };
+        let target = if found.is_symlink() {
+            fs::metadata(&at).ok()
+        } else {
+            None
+        };
+        let is_last = at == path;
+        let fault =
+            fault(&found, is_last).or_else(|| target.and_then(|target| self::fault(&target, is_last)));
+        if let Some(fault) = fault {
+            return Err(Untrusted {
+                directory: directory.to_owned(),
+                at,
+                fault,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// `is_last`: in the directory itself nobody else may even make an entry; above it that does no harm where entries are
+/// safe from others, as in /tmp.
+fn fault(found: &Metadata, is_last: bool) -> Option<String> {
+    if found.uid() != 0 && found.uid() != geteuid().as_raw() {
+        return Some(format!("belongs to user {}", found.uid()));
+    }
+    let mode = found.mode();
+    if !found.is_dir() || (mode & STICKY != 0 && !is_last) {
+        return None;
+    }
+    if mode & OTHERS_WRITE != 0 {
+        return Some("can be written by anybody".to_owned());
+    }
+    let own_group = found.gid() == 0 || found.gid() == getegid().as_raw();
+    (mode & GROUP_WRITES != 0 && !own_group).then(|| format!("can be written by group {}", found.gid()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn directory(path: &Path, mode: u32) {
+        fs::create_dir(path).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_directory_of_ones_own_is_trusted_there_or_not_also_in_a_place_for_all() {
+        let scratch = tempfile::tempdir().unwrap();
+        let all = scratch.path().join("all");
+        directory(&all, 0o1777);
+        let own = all.join("own");
+        assert_eq!(check(&own), Ok(()));
+        directory(&own, 0o755);
+        assert_eq!(check(&own), Ok(()));
+        assert_eq!(check(&own.join("state/deeper")), Ok(()));
+        symlink(&own, all.join("link")).unwrap();
+        assert_eq!(check(&all.join("link")), Ok(()));
+    }
+
+    #[test]
+    fn where_anybody_can_write_nothing_is_trusted() {
+        let scratch = tempfile::tempdir().unwrap();
+        for (mode, below, trusted) in [
+            (0o777, "", false),
+            (0o777, "state", false),
+            (0o1777, "", false),
+            (0o1777, "state", true),
+            (0o702, "state", false),
+            (0o700, "state", true),
+        ] {
+            let place = scratch.path().join("place");
+            directory(&place, mode);
+            let result = check(&place.join(below));
+            assert_eq!(result.is_ok(), trusted, "{mode:o} {below}: {result:?}");
+            fs::remove_dir(&place).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_part_at_fault_is_named_with_the_cure() {
+        let scratch = tempfile::tempdir().unwrap();
+        let place = scratch.path().join("place");
+        directory(&place, 0o777);
+        let error = check(&place.join("a/b")).unwrap_err();
+        assert_eq!(error.at, place);
+        let message = error.to_string();
+        let said = format!("{} can be written by anybody, ", place.display());
+        assert!(
+            message.contains(&said) && message.contains("/run/oci-hotplug"),
+            "{message}"
+        );
+    }
+}

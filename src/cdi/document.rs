@@ -10,6 +10,12 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+use crate::model::quoting::shown;
+
+/// The most characters of a message and of a field's name that are shown: both may quote the text.
+const MAX_MESSAGE: usize = 600;
+const MAX_FIELD: usize = 200;
+
 /// A spec: the devices of one kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -281,10 +287,10 @@ impl Fault {
     pub fn at(text: &str, field: &str, message: impl Into<String>) -> Self {
         let place = place_of(text, field);
         Self {
-            field: field.to_owned(),
+            field: shown(field, MAX_FIELD),
             line: place.map(|place| place.0),
             column: place.map(|place| place.1),
-            message: message.into(),
+            message: shown(&message.into(), MAX_MESSAGE),
         }
     }
 
@@ -299,14 +305,14 @@ impl Fault {
             message.truncate(at);
         }
         let (field, message) = match message.split_once(": ") {
-            Some((field, rest)) if is_field(field) => (field.to_owned(), rest.to_owned()),
+            Some((field, rest)) if is_field(field) => (shown(field, MAX_FIELD), rest.to_owned()),
             _ => (String::new(), message),
         };
         Self {
             field,
             line: place.as_ref().map(serde_yaml::Location::line),
             column: place.as_ref().map(serde_yaml::Location::column),
-            message,
+            message: shown(&message, MAX_MESSAGE),
         }
     }
 }

@@ -270,7 +270,7 @@ fn every_fault_of_a_list_has_its_message() {
         ),
         (
             "usb:0403:6001\u{1b}[2J\n",
-            "device request \"usb:0403:6001\\u{1b}[2J\": product id must be 4 hex digits, such as 6001",
+            "device request \"usb:0403:6001\\u{1b}[2J\": a value must not have control characters",
         ),
     ] {
         let error = parse_requests(text).expect_err(message);

@@ -78,6 +78,9 @@ pub enum SelectorError {
         /// The character.
         found: char,
     },
+    /// What no name of a device has, and no log is to hold.
+    #[error("a value must not have control characters")]
+    Control,
     /// `\` at the end.
     #[error("nothing stands behind the last \"\\\": write \"\\\\\" for a backslash")]
     Dangling,

@@ -139,7 +139,11 @@ fn unknown_kind(kind: &str, text: &str) -> SelectorError {
 
 /// The value without its backslashes.
 fn plain(value: &str) -> Result<String, SelectorError> {
-    unescape(value).ok_or(SelectorError::Dangling)
+    let plain = unescape(value).ok_or(SelectorError::Dangling)?;
+    if plain.contains(char::is_control) {
+        return Err(SelectorError::Control);
+    }
+    Ok(plain)
 }
 
 fn name(value: &str, kind: &'static str, example: &'static str) -> Result<String, SelectorError> {

@@ -28,9 +28,9 @@ pub enum PathFault {
     /// No place for a link.
     #[error("must not be /dev itself, but a place for a link, such as /dev/sensor")]
     DevItself,
-    /// A NUL ends every path.
-    #[error("must not have a NUL character")]
-    Nul,
+    /// A NUL ends every path; a line feed would end the line of a log, and go on as another.
+    #[error("must not have control characters")]
+    Control,
     /// More than PATH_MAX.
     #[error("must not be longer than {MAX_PATH} bytes")]
     TooLong,
@@ -98,8 +98,8 @@ fn check_components(below: &str) -> Result<(), PathFault> {
 }
 
 fn check_text(text: &str) -> Result<PathBuf, PathFault> {
-    if text.contains('\0') {
-        return Err(PathFault::Nul);
+    if text.contains(char::is_control) {
+        return Err(PathFault::Control);
     }
     if text.len() > MAX_PATH {
         return Err(PathFault::TooLong);
@@ -126,7 +126,9 @@ mod tests {
             ("/dev/../etc/passwd", PathFault::Components),
             ("/dev/./x", PathFault::Components),
             ("/dev//x", PathFault::Components),
-            ("/dev/a\0b", PathFault::Nul),
+            ("/dev/a\0b", PathFault::Control),
+            ("/dev/a\nb", PathFault::Control),
+            ("/dev/\u{9b}a", PathFault::Control),
             (&format!("/dev/{}", "x".repeat(4096)), PathFault::TooLong),
         ] {
             assert_eq!(node_path(text), Err(fault), "{text:?}");
@@ -156,7 +158,7 @@ mod tests {
         );
         assert_eq!(sys_path("/sys/"), Err(PathFault::NotBelowSys));
         assert_eq!(sys_path("/system/x"), Err(PathFault::NotBelowSys));
-        assert_eq!(sys_path("/sys/a\0"), Err(PathFault::Nul));
+        assert_eq!(sys_path("/sys/a\0"), Err(PathFault::Control));
     }
 
     #[test]

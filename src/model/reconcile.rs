@@ -136,6 +136,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Devices that are asked for, and whose place is taken by another.
     pub conflicts: Vec<Conflict>,
+    /// Nodes and links that are asked for, and that are left alone for now because they failed lately.
+    pub held_back: Vec<PathBuf>,
     /// Devices that are asked for, and of which udevd has yet to speak.
     pub pending: Vec<SysPath>,
     /// Devices that are asked for, and that the policy refuses.
@@ -303,7 +305,7 @@ impl Reconciler {
         if grants != *granted {
             plan.steps.push(Step::SetGrants(grants));
         }
-        plan_additions(&wishes, inside, held_back, &mut plan.steps);
+        plan_additions(&wishes, inside, held_back, &mut plan);
         plan
     }
 
@@ -350,6 +352,8 @@ impl Reconciler {
         let mut wishes = BTreeMap::<PathBuf, Wish<'a>>::new();
         for (path, wish) in claims {
             if held_back.contains(&path) && !holds(inside, &path, wish.device) {
+                plan.held_back.push(path);
+                plan.held_back.extend(wish.links);
                 continue;
             }
             match wishes.get_mut(&path) {
@@ -568,8 +572,9 @@ fn plan_additions(
     wishes: &BTreeMap<PathBuf, Wish<'_>>,
     inside: &Attachments,
     held_back: &BTreeSet<PathBuf>,
-    steps: &mut Vec<Step>,
+    plan: &mut Plan,
 ) {
+    let steps = &mut plan.steps;
     for (path, wish) in wishes {
         let here = inside.get(path).filter(|attachment| stays(attachment, wish));
         match here {
@@ -595,9 +600,12 @@ fn plan_additions(
             Some(_) => {}
         }
         for link in &wish.links {
-            if !here.is_some_and(|attachment| attachment.links.contains_key(link))
-                && !held_back.contains(link)
-            {
+            if here.is_some_and(|attachment| attachment.links.contains_key(link)) {
+                continue;
+            }
+            if held_back.contains(link) {
+                plan.held_back.push(link.clone());
+            } else {
                 steps.push(Step::AddLink {
                     path: path.clone(),
                     link: link.clone(),

@@ -255,6 +255,9 @@ impl Watcher {
         let held_back = self.held_back();
         let plan = self.plan(&held_back);
         self.inside.note_roots(self.reconciler.asked());
+        // What failed for a device that has gone says nothing of the next one.
+        self.setbacks
+            .retain(|path, _| plan.held_back.contains(path) || touches(&plan, path));
         if !plan.steps.is_empty() {
             self.carry_out(&plan);
         }
@@ -506,6 +509,10 @@ fn wanted(reconciler: &Reconciler, policy: &Policy) -> Wanted {
 
 fn same_device(old: &Attachment, new: &Attachment) -> bool {
     old.device.syspath == new.device.syspath && old.node == new.node
+}
+
+fn touches(plan: &Plan, path: &Path) -> bool {
+    plan.steps.iter().any(|step| touched_path(step) == Some(path))
 }
 
 fn touched_path(step: &Step) -> Option<&Path> {

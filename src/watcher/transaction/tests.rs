@@ -536,6 +536,37 @@ fn one_devices_failure_is_its_own_and_takes_its_access_along() {
 }
 
 #[test]
+fn what_is_held_back_is_told_as_long_as_its_device_is_there() {
+    let tree = hub_with_two_adapters();
+    let tty = tree
+        .iter()
+        .find(|device| device.subsystem.as_deref() == Some("tty") && device.node.is_some())
+        .unwrap();
+    let node = tty.node.as_ref().unwrap().path.clone();
+    let link = PathBuf::from("/dev/board");
+    let mut story = Story::new("subsystem:tty;link=/dev/board", "");
+    let told = |story: &Story, held: &[&PathBuf]| {
+        let held: BTreeSet<PathBuf> = held.iter().copied().cloned().collect();
+        let reconciler = &story.reconciler;
+        let plan = reconciler.plan(
+            &story.inventory,
+            &story.attachments,
+            &story.granted,
+            &held,
+            &admit_all,
+        );
+        plan.held_back.into_iter().collect::<BTreeSet<_>>()
+    };
+    story.inventory.apply(DeviceEvent::Added(tty.clone()));
+    story.reconciler.find_roots(&story.inventory);
+    assert!(told(&story, &[&node]).contains(&node));
+    assert!(told(&story, &[&link]).contains(&link));
+    assert!(told(&story, &[]).is_empty());
+    story.unplug(std::slice::from_ref(tty));
+    assert!(told(&story, &[&node, &link]).is_empty());
+}
+
+#[test]
 fn removal_does_not_depend_on_the_announcement() {
     let mut story = Story::new("usb:0403:6001", "");
     story.container.nobody_can_be_told = true;

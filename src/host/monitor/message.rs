@@ -9,11 +9,11 @@ use crate::model::device::{DevKind, DevNode, DevNum, Device, Seen, SysPath};
 use crate::model::event::DeviceEvent;
 
 /// A device's properties by name (`KEY=VALUE` of a uevent, of a `uevent` file or of udev's database).
-pub(super) type Properties = BTreeMap<String, String>;
+pub type Properties = BTreeMap<String, String>;
 
 /// What a message says has happened (the kernel's `kobject_actions`, lib/kobject_uevent.c).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Happened {
+pub enum Happened {
     /// `add`
     Added,
     /// `change`, `bind`, `unbind`, `online`, `offline`, and whatever a later kernel invents.
@@ -26,7 +26,7 @@ pub(super) enum Happened {
 
 /// One message about one device.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Message {
+pub struct Message {
     /// What has happened.
     pub happened: Happened,
     /// What the message alone tells of the device.
@@ -81,7 +81,7 @@ fn syspath_of(devpath: &str) -> Option<SysPath> {
 }
 
 /// Reads the text of a `uevent` file: lines `KEY=VALUE`. Bytes that are no UTF-8 are replaced, other lines skipped.
-pub(super) fn parse_uevent(text: &[u8]) -> Properties {
+pub fn parse_uevent(text: &[u8]) -> Properties {
     String::from_utf8_lossy(text)
         .lines()
         .filter_map(|line| line.split_once('='))
@@ -91,7 +91,7 @@ pub(super) fn parse_uevent(text: &[u8]) -> Properties {
 }
 
 /// The snapshot that a uevent alone gives: devtype, driver, node, properties.
-pub(super) fn from_uevent(syspath: SysPath, subsystem: Option<String>, mut properties: Properties) -> Device {
+pub fn from_uevent(syspath: SysPath, subsystem: Option<String>, mut properties: Properties) -> Device {
     let mut device = Device::new(syspath);
     device.devtype = properties.get("DEVTYPE").cloned();
     device.driver = properties.get("DRIVER").cloned();
@@ -124,7 +124,7 @@ fn node_of(properties: &Properties, subsystem: Option<&str>) -> Option<DevNode> 
 }
 
 /// Takes udev's tags and links out of the properties that udevd (or its database) gave.
-pub(super) fn take_udev_facts(device: &mut Device) {
+pub fn take_udev_facts(device: &mut Device) {
     device.tags = tags(&device.properties);
     device.links = links(&device.properties);
 }

@@ -9,7 +9,7 @@
 //! ```
 
 mod aliases;
-mod message;
+pub mod message;
 mod order;
 mod socket;
 mod static_nodes;
@@ -83,8 +83,9 @@ impl DeviceMonitor {
     pub fn open(wanted: Wanted, receive_buffer: usize) -> Result<Self, MonitorError> {
         let kernel = UeventSocket::open(Group::Kernel, receive_buffer)?;
         let udev = UeventSocket::open(Group::Udev, receive_buffer)?;
-        let mut static_nodes = StaticNodes::new()?;
-        static_nodes.add(&wanted.nodes);
+        let mut static_nodes = StaticNodes::default();
+        static_nodes.add(&wanted.nodes)?;
+        static_nodes.has_news();
         Ok(Self {
             wanted,
             receive_buffer,
@@ -101,7 +102,8 @@ impl DeviceMonitor {
     /// Requests were added: later snapshots tell what these look at too. Ask [`Self::poll_static_nodes`] and
     /// [`Self::enumerate`] afterwards for what is there already.
     pub fn want(&mut self, wanted: Wanted) {
-        self.static_nodes.add(&wanted.nodes);
+        // Where they can't be watched, the look that comes each second finds them.
+        let _ = self.static_nodes.add(&wanted.nodes);
         self.wanted.merge(&wanted);
     }
 
@@ -161,7 +163,7 @@ impl DeviceMonitor {
     ///
     /// [`DeviceEvent::Overrun`] comes at most once, and last: what is enumerated after it is newer than all before it.
     /// Where udevd runs, none of its events comes before the kernel's event of the same number, and none that is
-    /// older than the device's removal or of a device that is not there (any more) comes at all.
+    /// older than the device's removal or of a device that is not there (any more), or not under this number, comes at all.
     pub fn drain(&mut self) -> Vec<DeviceEvent> {
         // udevd speaks after the kernel. So its socket is emptied first: for each message found there
         // the kernel's is waiting already, and can be told before it.
@@ -193,7 +195,7 @@ impl DeviceMonitor {
     }
 
     fn report_udev(&mut self, mut message: Message) -> Option<DeviceEvent> {
-        if !self.gone.udev_counts(&message) || !self.sysfs.has(&message.device.syspath) {
+        if !self.gone.udev_counts(&message) || !self.sysfs.is_same(&message.device) {
             return None;
         }
         message::take_udev_facts(&mut message.device);
@@ -217,7 +219,8 @@ impl DeviceMonitor {
 
     /// The descriptors to wait on: readable means that [`Self::drain`] has something to tell.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        [self.kernel.fd(), self.udev.fd(), self.static_nodes.fd()].into_iter()
+        let always = [self.kernel.fd(), self.udev.fd()];
+        always.into_iter().chain(self.static_nodes.fd())
     }
 
     /// Looks at the static nodes: to be asked at the start and each second, for what inotify cannot tell (a link's
@@ -228,9 +231,14 @@ impl DeviceMonitor {
 
     /// To be asked each second: joins udevd's group where libudev refused it because no udevd ran, and one does now.
     ///
-    /// True means that one of [`Self::fds`] was replaced: wait on them anew, and enumerate, as udevd may have spoken
+    /// True means that one of [`Self::fds`] was replaced or has come: wait on them anew, and enumerate, as udevd may have spoken
     /// meanwhile. Failing to join leaves everything as it was, to be tried again.
     pub fn refresh(&mut self) -> bool {
+        let has_news = self.static_nodes.has_news();
+        self.joins_udevd() || has_news
+    }
+
+    fn joins_udevd(&mut self) -> bool {
         if self.udev.is_subscribed() || !self.udevd.runs() {
             return false;
         }

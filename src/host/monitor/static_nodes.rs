@@ -2,7 +2,7 @@
 //!
 //! Must not know requests nor other devices. Never opens a node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -20,41 +20,51 @@ use crate::model::event::DeviceEvent;
 const SUBSYSTEM: &str = STATIC_NODE;
 
 /// The nodes that are asked for, with the number that each had when it was last looked at.
+#[derive(Default)]
 pub(super) struct StaticNodes {
-    inotify: Inotify,
+    /// Only where a node is asked for: a host has 128 of these for each user, and a watcher for each container.
+    inotify: Option<Inotify>,
+    /// Whether nobody has been told yet that there is a descriptor to wait on.
+    is_news: bool,
     known: BTreeMap<PathBuf, Option<DevNum>>,
 }
 
 impl StaticNodes {
-    /// Watches nothing yet. Errors: the host's limit of inotify instances (fs.inotify.max_user_instances).
-    pub fn new() -> Result<Self, MonitorError> {
-        let flags = InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK;
-        match Inotify::init(flags) {
-            Ok(inotify) => Ok(Self {
-                inotify,
-                known: BTreeMap::new(),
-            }),
-            Err(errno) => Err(MonitorError::Inotify(errno.into())),
-        }
-    }
-
     /// Adds nodes to look after. Paths that are not absolute are left out: relative to what would they be?
-    pub fn add<'a>(&mut self, paths: impl IntoIterator<Item = &'a PathBuf>) {
-        for path in paths.into_iter().filter(|path| path.is_absolute()) {
+    ///
+    /// Errors: the host's limit of inotify instances (fs.inotify.max_user_instances). The nodes are looked after all
+    /// the same, by looks alone.
+    pub fn add(&mut self, paths: &BTreeSet<PathBuf>) -> Result<(), MonitorError> {
+        for path in paths.iter().filter(|path| path.is_absolute()) {
             self.known.entry(path.clone()).or_insert(None);
-            self.watch(path);
         }
+        if self.inotify.is_none() && !self.known.is_empty() {
+            let flags = InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK;
+            let inotify = Inotify::init(flags).map_err(|errno| MonitorError::Inotify(errno.into()))?;
+            self.inotify = Some(inotify);
+            self.is_news = true;
+        }
+        self.known.keys().for_each(|path| self.watch(path));
+        Ok(())
     }
 
     /// For epoll: readable when something happened beside one of the nodes.
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.inotify.as_fd()
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.inotify.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether the descriptor has come since this was last asked.
+    pub fn has_news(&mut self) -> bool {
+        std::mem::take(&mut self.is_news)
     }
 
     /// Whether something happened beside a node since the last time; what, only a look at the nodes tells.
     pub fn woke(&self) -> bool {
+        let Some(inotify) = &self.inotify else {
+            return false;
+        };
         let mut woke = false;
-        while self.inotify.read_events().is_ok_and(|events| !events.is_empty()) {
+        while inotify.read_events().is_ok_and(|events| !events.is_empty()) {
             woke = true;
         }
         woke
@@ -93,7 +103,7 @@ impl StaticNodes {
 
     /// A directory that is not there (yet) is not watched: the look that comes each second finds the node.
     fn watch(&self, path: &Path) {
-        let Some(directory) = path.parent() else {
+        let (Some(inotify), Some(directory)) = (&self.inotify, path.parent()) else {
             return;
         };
         let flags = AddWatchFlags::IN_CREATE
@@ -101,7 +111,7 @@ impl StaticNodes {
             | AddWatchFlags::IN_MOVE
             | AddWatchFlags::IN_ATTRIB
             | AddWatchFlags::IN_ONLYDIR;
-        let _ = self.inotify.add_watch(directory, flags);
+        let _ = inotify.add_watch(directory, flags);
     }
 }
 
@@ -150,8 +160,8 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     fn nodes(paths: &[PathBuf]) -> StaticNodes {
-        let mut nodes = StaticNodes::new().unwrap();
-        nodes.add(paths);
+        let mut nodes = StaticNodes::default();
+        nodes.add(&paths.iter().cloned().collect()).unwrap();
         nodes
     }
 

@@ -85,6 +85,16 @@ impl SysFs {
         })
     }
 
+    /// Whether the device is there now, under the same number. What udevd says late may be of a device that was there
+    /// before, and its number another device's by now; of an earlier life that nobody here has seen, no removal tells.
+    pub fn is_same(&self, device: &Device) -> bool {
+        let (Some(node), Some(place)) = (&device.node, place_of(&device.syspath)) else {
+            return self.has(&device.syspath);
+        };
+        let number = format!("{}:{}\n", node.num.major, node.num.minor);
+        self.file(&format!("{place}/dev")).as_deref() == Some(number.as_bytes())
+    }
+
     /// Adds to the snapshot that an event gave what only sysfs knows: the driver bound now, and attributes.
     /// What is gone already stays as the event told it.
     pub fn complete(&self, device: &mut Device, attributes: &Attributes) {

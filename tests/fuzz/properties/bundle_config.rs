@@ -1,0 +1,38 @@
+//! A bundle's config.json, and the annotations in it.
+
+use std::path::Path;
+
+use oci_hotplug::model::annotations::{self, LowriscLifecycle};
+use oci_hotplug::model::class::Classes;
+use oci_hotplug::model::oci::BundleConfig;
+use oci_hotplug::model::policy::{Circumstances, Policy};
+
+use super::{is_fit_for_a_log, is_no_larger_than};
+
+/// What is understood has an absolute root file system; its annotations are read, judged and remembered in bounds.
+pub fn hold(input: &[u8]) {
+    let config = match BundleConfig::parse(Path::new("/bundle"), input) {
+        Ok(config) => config,
+        Err(error) => return is_fit_for_a_log(&error),
+    };
+    assert!(config.rootfs.is_absolute(), "{:?}", config.rootfs);
+    assert_ne!(config.cgroups_path.as_deref(), Some(""));
+    let circumstances = Circumstances::new(
+        config.annotations.clone(),
+        config.user_namespace,
+        config.allows_every_device,
+    );
+    let remembered = serde_json::to_vec(&circumstances).expect("strings and bools are JSON");
+    is_no_larger_than(remembered.len(), input.len());
+    let no_classes = Classes::none("/etc/oci-hotplug/config.toml".as_ref());
+    match annotations::read(&config.annotations, &LowriscLifecycle::default(), &no_classes) {
+        Ok(asks) => {
+            for asked in &asks.asked {
+                if let Err(denial) = Policy::default().authorise(&circumstances, asked) {
+                    assert!(!denial.to_string().is_empty());
+                }
+            }
+        }
+        Err(error) => is_fit_for_a_log(&error),
+    }
+}

@@ -1,0 +1,27 @@
+//! What programs of ours write for each other: record.json, attached.json, and the control socket's lines.
+
+use oci_hotplug::host::control::{Answer, Question};
+use oci_hotplug::host::registry::Record;
+use oci_hotplug::watcher::effects::Memory;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::is_no_larger_than;
+
+/// What is understood says the same when it is written and read again.
+pub fn hold(input: &[u8]) {
+    is_kept::<Record>(input);
+    is_kept::<Memory>(input);
+    is_kept::<Question>(input);
+    is_kept::<Answer>(input);
+}
+
+fn is_kept<T: Serialize + DeserializeOwned>(input: &[u8]) {
+    let Ok(read) = serde_json::from_slice::<T>(input) else {
+        return;
+    };
+    let written = serde_json::to_vec(&read).expect("it came from JSON");
+    is_no_larger_than(written.len(), input.len());
+    let again: T = serde_json::from_slice(&written).expect("what we write we can read");
+    assert_eq!(serde_json::to_vec(&again).ok(), Some(written));
+}

@@ -1,0 +1,80 @@
+//! Requests, in all grammars: ours with options and classes, and container-hotplug's.
+
+use oci_hotplug::model::annotations::read_list;
+use oci_hotplug::model::asked::Origin;
+use oci_hotplug::model::class::Classes;
+use oci_hotplug::model::request::{
+    Ask, MAX_REQUESTS, MAX_TEXT, Request, parse_asks, parse_lowrisc_devices, parse_requests,
+};
+use oci_hotplug::model::wanted::Wanted;
+
+use super::{devices, is_fit_for_a_log, is_no_larger_than};
+
+/// What is understood says the same when it is written and read again, is judged without trouble, and takes bounded
+/// room; what is not is told shortly.
+pub fn hold(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
+    match text.parse::<Request>() {
+        Ok(request) => is_sound(&request, text.len()),
+        Err(error) => is_fit_for_a_log(&error),
+    }
+    match parse_lowrisc_devices(text) {
+        Ok(requests) => are_sound(&requests, text),
+        Err(error) => is_fit_for_a_log(&error),
+    }
+    match (parse_requests(text), parse_asks(text)) {
+        (Ok(requests), asks) => {
+            are_sound(&requests, text);
+            let same: Vec<Ask> = requests.into_iter().map(Ask::Request).collect();
+            assert_eq!(asks, Ok(same), "a list of requests is a list of asks");
+        }
+        (Err(error), Ok(asks)) => {
+            is_fit_for_a_log(&error);
+            assert!(
+                asks.iter().any(|ask| matches!(ask, Ask::Class(_))),
+                "{error}: yet {asks:?}"
+            );
+        }
+        (Err(one), Err(other)) => [one, other].iter().for_each(is_fit_for_a_log),
+    }
+    let no_classes = Classes::none("/etc/oci-hotplug/config.toml".as_ref());
+    if let Err(error) = read_list(Origin::Annotation, text, &no_classes) {
+        is_fit_for_a_log(&error);
+    }
+}
+
+fn are_sound(requests: &[Request], text: &str) {
+    assert!(text.len() <= MAX_TEXT && requests.len() <= MAX_REQUESTS && !requests.is_empty());
+    requests.iter().for_each(|request| is_sound(request, text.len()));
+    let list = requests
+        .iter()
+        .map(Request::to_string)
+        .collect::<Vec<_>>()
+        .join(",");
+    if list.len() <= MAX_TEXT {
+        assert_eq!(parse_requests(&list).as_deref(), Ok(requests), "{list:?}");
+    }
+}
+
+fn is_sound(request: &Request, length: usize) {
+    let written = request.to_string();
+    is_no_larger_than(written.len(), length);
+    if written.len() <= MAX_TEXT {
+        assert_eq!(written.parse::<Request>().as_ref(), Ok(request), "{written:?}");
+    }
+    let options = &request.options;
+    for path in options.path.iter().chain(&options.links) {
+        devices::is_plain(path);
+    }
+    assert!(options.path.as_ref().is_none_or(|path| path.starts_with("/dev")));
+    assert!(options.mode.is_none_or(|mode| (1..=0o777).contains(&mode)));
+    assert!(!options.access.is_none());
+    Wanted::of(std::slice::from_ref(request), &[]);
+    for device in devices::samples() {
+        let matches = request.selector.matches(&device);
+        assert_eq!(matches, request.selector.decided_by(&device).is_some());
+        request.readiness(&device);
+    }
+}

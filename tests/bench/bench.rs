@@ -13,6 +13,7 @@ mod framework;
 mod creation;
 mod figures;
 mod latency;
+mod load;
 mod probe;
 mod size;
 mod uevents;
@@ -30,10 +31,11 @@ fn main() {
     }
     // cargo bench adds `--bench`; every other word chooses sections by name.
     let chosen: Vec<_> = arguments.iter().filter(|word| !word.starts_with('-')).collect();
-    let sections: [(&str, Measure); 3] = [
+    let sections: [(&str, Measure); 4] = [
         ("creation", creation::measure),
         ("latency", latency::measure),
         ("size", size::measure),
+        ("load", load::measure),
     ];
     for (name, measure) in sections {
         if chosen.is_empty() || chosen.iter().any(|word| name.contains(word.as_str())) {

@@ -32,6 +32,7 @@ mod announcing;
 mod engine;
 mod hostile;
 mod lifecycle;
+mod malice;
 mod operator;
 mod options;
 mod placement;

@@ -40,6 +40,7 @@ pub struct Bundle<'m> {
     with_poststop: bool,
     idle_hook: bool,
     hook_environment: Vec<String>,
+    hook_setup: String,
     engine_devices: Vec<EngineDevice>,
     capabilities: Vec<&'static str>,
     user_namespace: bool,
@@ -79,6 +80,7 @@ impl<'m> Bundle<'m> {
             with_poststop: true,
             idle_hook: false,
             hook_environment: Vec::new(),
+            hook_setup: String::new(),
             engine_devices: Vec::new(),
             capabilities: Vec::new(),
             user_namespace: false,
@@ -147,6 +149,12 @@ impl<'m> Bundle<'m> {
     /// The hooks' environment as config.json gives it.
     pub fn hook_environment(mut self, variable: &str) -> Self {
         self.hook_environment.push(variable.to_owned());
+        self
+    }
+
+    /// The hooks are what a shell becomes that has carried out these commands.
+    pub fn hooks_after(mut self, setup: &str) -> Self {
+        setup.clone_into(&mut self.hook_setup);
         self
     }
 
@@ -351,12 +359,15 @@ impl<'m> Bundle<'m> {
             .prestart
             .iter()
             .map(|extra| Hook::prestart(self.machine, extra));
-        hooks[self.stage] = prestart.map(|hook| hook.entry(&self.hook_environment)).collect();
+        hooks[self.stage] = prestart
+            .map(|hook| hook.entry(&self.hook_environment, &self.hook_setup))
+            .collect();
         if self.idle_hook {
             hooks[self.stage] = json!([{ "path": "/bin/true", "args": ["true"] }]);
         }
         if self.with_poststop {
-            hooks["poststop"] = json!([Hook::poststop(self.machine).entry(&self.hook_environment)]);
+            hooks["poststop"] =
+                json!([Hook::poststop(self.machine).entry(&self.hook_environment, &self.hook_setup)]);
         }
         hooks
     }

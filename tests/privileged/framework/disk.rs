@@ -14,7 +14,7 @@ use super::machine::Machine;
 
 const MIB: i64 = 1024 * 1024;
 
-/// A loop device over a sparse file of 16 MiB with known bytes. Its partitions are what is plugged and unplugged.
+/// A loop device over a sparse file with known bytes, of 16 MiB unless said otherwise. Its partitions are what is plugged and unplugged.
 pub struct Disk {
     device: File,
     control: File,
@@ -22,16 +22,22 @@ pub struct Disk {
     /// The disk's own node, `/dev/loopN`.
     pub node: String,
     backing: PathBuf,
+    mebibytes: i64,
 }
 
 impl Disk {
     /// Takes a free loop device and puts a new file behind it.
     pub fn new(machine: &Machine) -> Self {
+        Self::of_size(machine, 16)
+    }
+
+    /// The same with a file of so many MiB: one less is how many partitions it can have.
+    pub fn of_size(machine: &Machine, mebibytes: i64) -> Self {
         let control = open("/dev/loop-control");
         let (number, device, backing) = eventually_some("a loop device for the test", || {
             let number = kernel::free_loop_device(&control).ok()?;
             let backing = machine.scratch(&format!("disks/loop{number}.img"));
-            let file = known_bytes(&backing, &format!("loop{number}"));
+            let file = known_bytes(&backing, &format!("loop{number}"), mebibytes);
             let device = OpenOptions::new()
                 .read(true)
                 .write(true)
@@ -47,6 +53,7 @@ impl Disk {
             number,
             node: format!("/dev/loop{number}"),
             backing,
+            mebibytes,
         }
     }
 
@@ -124,7 +131,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        for partition in 1..=15 {
+        for partition in 1..u8::try_from(self.mebibytes).unwrap_or(u8::MAX) {
             if fs::exists(self.partition(partition)).unwrap_or(false) {
                 let _ = super::eventually::within(super::eventually::DEADLINE, || {
                     kernel::delete_partition(&self.device, i32::from(partition)).ok()
@@ -210,7 +217,7 @@ fn open(node: &str) -> File {
 }
 
 /// Each MiB of the file begins with a line that tells which it is.
-fn known_bytes(path: &PathBuf, name: &str) -> File {
+fn known_bytes(path: &PathBuf, name: &str, mebibytes: i64) -> File {
     let write = || -> io::Result<File> {
         let mut file = OpenOptions::new()
             .read(true)
@@ -218,8 +225,8 @@ fn known_bytes(path: &PathBuf, name: &str) -> File {
             .create(true)
             .truncate(true)
             .open(path)?;
-        file.set_len(16 * MIB.unsigned_abs())?;
-        for mib in 0..16u64 {
+        file.set_len((mebibytes * MIB).unsigned_abs())?;
+        for mib in 0..mebibytes.unsigned_abs() {
             file.seek(SeekFrom::Start(mib * MIB.unsigned_abs()))?;
             writeln!(file, "{name} MiB {mib:02}")?;
         }

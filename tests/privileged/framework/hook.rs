@@ -49,11 +49,18 @@ impl Hook {
         Self { path, arguments }
     }
 
-    /// The entry for `hooks` in config.json (runtime-spec, config.md, POSIX-platform hooks).
-    pub fn entry(&self, environment: &[String]) -> Value {
+    /// The entry for `hooks` in config.json (runtime-spec, config.md, POSIX-platform hooks). `setup` are commands of a
+    /// shell that then becomes the hook; the runtime starts it directly where they are empty.
+    pub fn entry(&self, environment: &[String], setup: &str) -> Value {
         let mut arguments = vec![self.path.to_owned()];
         arguments.extend_from_slice(&self.arguments);
-        let mut entry = json!({ "path": self.path, "args": arguments, "timeout": 15 });
+        let mut path = self.path;
+        if !setup.is_empty() {
+            path = "/bin/sh";
+            let script = format!("set -e\n{setup}\nexec \"$0\" \"$@\"");
+            arguments.splice(0..0, ["sh".to_owned(), "-c".to_owned(), script]);
+        }
+        let mut entry = json!({ "path": path, "args": arguments, "timeout": 15 });
         if !environment.is_empty() {
             entry["env"] = json!(environment);
         }

@@ -11,6 +11,7 @@ pub mod hook;
 pub mod kernel;
 pub mod machine;
 pub mod shell;
+pub mod stranger;
 pub mod terminal;
 pub mod udevd;
 pub mod watcher;
@@ -22,6 +23,7 @@ pub use disk::{Disk, WholeDisk};
 pub use eventually::eventually;
 pub use hook::Hook;
 pub use machine::{Hierarchy, Machine};
+
 pub use terminal::Terminal;
 pub use udevd::Udevd;
 pub use watcher::Watcher;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -36,8 +37,8 @@ impl Watcher {
                 .split(|byte| *byte == 0)
                 .map(String::from_utf8_lossy)
                 .collect();
-            let is_ours = words.first()?.contains("oci-hotplug-watcher")
-                && bytes.windows(id.len()).any(|at| at == id.as_bytes());
+            let is_ours =
+                words.first()?.contains("oci-hotplug-watcher") && words.iter().any(|word| word == id);
             is_ours.then(|| Self {
                 pid,
                 command_line: words.join(" "),
@@ -112,6 +113,25 @@ impl Watcher {
             fields[3].parse().expect("a session"),
             fields[2].parse().expect("a process group"),
         )
+    }
+
+    /// The CPU time that it has taken so far, its own and the kernel's for it (proc(5), stat fields 14 and 15).
+    pub fn cpu_time(&self) -> Duration {
+        let stat = fs::read_to_string(self.proc("stat")).expect("read the watcher's stat");
+        let (_, after_name) = stat.rsplit_once(')').expect("stat has the name in parentheses");
+        let fields: Vec<_> = after_name.split_whitespace().collect();
+        let ticks = |field: &str| field.parse::<u64>().expect("a number of ticks");
+        // A tick is 10 ms on all architectures that there are (USER_HZ).
+        Duration::from_millis((ticks(fields[11]) + ticks(fields[12])) * 10)
+    }
+
+    /// The line of /proc/PID/limits about this resource: soft and hard limit.
+    pub fn limit(&self, name: &str) -> (String, String) {
+        let limits = fs::read_to_string(self.proc("limits")).expect("read the watcher's limits");
+        let line = limits.lines().find_map(|line| line.strip_prefix(name));
+        let mut words = line.expect("a limit of this name").split_whitespace();
+        let mut word = || words.next().expect("a soft and a hard limit").to_owned();
+        (word(), word())
     }
 
     /// How many threads it has.

@@ -1,0 +1,658 @@
+//! A hostile world around the hooks and the watcher: callers that set every trap there is, strangers on the host who
+//! forge and pry, and a container that never rests. What containers and images put in the way once is in `hostile`.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, symlink};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::NetlinkAddr;
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use crate::framework::disk::number_of;
+use crate::framework::eventually::{DEADLINE, wait_within};
+use crate::framework::hook::oci_state;
+use crate::framework::stranger::{self, NOBODY, Stranger};
+use crate::framework::{Bundle, Disk, Hook, Machine, RuncContainer, Udevd, eventually};
+
+on_both_hierarchies!(
+    hooks_and_watcher_do_their_work_whatever_traps_the_caller_has_set,
+    a_hook_that_is_kept_from_working_says_so_and_leaves_nothing,
+    a_container_that_never_rests_gains_nothing_and_others_go_on,
+    sockets_mounts_and_immutable_directories_keep_only_their_own_device_out,
+    forged_uevents_are_believed_by_nobody,
+    udevds_word_of_another_number_gives_no_other_device,
+    nobody_but_root_gets_at_the_state_at_any_moment,
+    a_state_directory_in_a_strangers_hands_is_refused,
+);
+
+/// A name for a message, and what a shell does before it becomes the hook.
+fn traps(machine: &Machine, library: &Path, fakes: &Path, full: &Path) -> Vec<(&'static str, String)> {
+    let library = library.display();
+    let full = full.display();
+    vec![
+        (
+            "a preloaded library",
+            format!("export LD_PRELOAD={library} LD_LIBRARY_PATH=/nowhere"),
+        ),
+        (
+            "programs of the caller's choice",
+            format!("export PATH={} SHELL=/nowhere IFS=/", fakes.display()),
+        ),
+        (
+            "variables that somebody might heed",
+            format!(
+                "export NOTIFY_SOCKET=/nowhere LISTEN_FDS=9 LISTEN_PID=1 TMPDIR={0} HOME={0} XDG_RUNTIME_DIR={0} \
+                 RUST_LOG=trace RUST_BACKTRACE=full SYSTEMD_LOG_LEVEL=debug SYSTEMD_LOG_TARGET=console UDEV_LOG=7 \
+                 LC_ALL=nonsense TZ=:/nowhere MALLOC_PERTURB_=7 GLIBC_TUNABLES=glibc.malloc.perturb=7",
+                fakes.display()
+            ),
+        ),
+        ("umask 0", "umask 0".to_owned()),
+        ("umask 0777", "umask 0777".to_owned()),
+        (
+            "a working directory that is gone",
+            format!(
+                "mkdir {0} && cd {0} && rmdir {0}",
+                machine.scratch("gone").display()
+            ),
+        ),
+        ("outputs that are full", "exec >/dev/full 2>/dev/full".to_owned()),
+        ("outputs that nobody reads", format!("exec >{full} 2>{full}")),
+        ("outputs that are closed", "exec >&- 2>&-".to_owned()),
+        ("few descriptors", "ulimit -S -n 5".to_owned()),
+        ("no room in files", "ulimit -S -f 0".to_owned()),
+        (
+            "little memory",
+            "prlimit --pid $$ --data=2097152: --as=67108864:".to_owned(),
+        ),
+        (
+            "a small stack and no processes",
+            "prlimit --pid $$ --stack=262144 --nproc=0".to_owned(),
+        ),
+        // The child's end, a reader's end, and being told to end: none of it reaches a process that was not careful.
+        (
+            "all signals ignored and blocked",
+            "set -- --ignore-signal --block-signal \"$0\" \"$@\"; exec /usr/bin/env \"$@\"".to_owned(),
+        ),
+    ]
+}
+
+fn hooks_and_watcher_do_their_work_whatever_traps_the_caller_has_set(machine: &Machine) {
+    let seen = machine.scratch("seen");
+    let library = preloaded_library(machine, &seen);
+    let fakes = fake_programs(machine, &seen);
+    let (full, _reader) = pipe_that_nobody_reads(machine);
+    let disk = Disk::new(machine);
+    for (name, setup) in traps(machine, &library, &fakes, &full) {
+        println!("{name}: {setup}");
+        disk.plug(1);
+        let request = format!("glob:{}p*", disk.node);
+        let container = Bundle::asking(machine, &request).hooks_after(&setup).start();
+        container.eventually_reads(&disk.partition(1), &disk.content(1));
+        let watcher = container.expect_watcher();
+        disk.plug(2);
+        container.eventually_reads(&disk.partition(2), &disk.content(2));
+        disk.unplug(2);
+        container.eventually_lacks(&disk.partition(2));
+        assert_eq!(watcher.environment(), "", "{name}");
+        assert_eq!(watcher.working_directory(), Path::new("/"), "{name}");
+        for limit in ["Max open files", "Max file size", "Max address space"] {
+            let (soft, hard) = watcher.limit(limit);
+            assert_eq!(soft, hard, "{name}: {limit}");
+        }
+        kill(Pid::from_raw(watcher.pid), Signal::SIGTERM).expect("tell the watcher to end");
+        watcher.eventually_ends();
+        let deleted = container.delete();
+        assert!(deleted.status.success(), "{name}: {deleted:?}");
+        disk.unplug(1);
+        // runc says of a hook that failed here, and ends well all the same.
+        assert_eq!(machine.traces(), Vec::<PathBuf>::new(), "{name}: {deleted:?}");
+    }
+    let seen = fs::read_to_string(seen).expect("the preloaded library has been in a hook");
+    assert!(seen.contains("oci-hotplug-prestart"), "{seen}");
+    assert!(
+        !seen.contains("oci-hotplug-watcher") && !seen.contains("fake"),
+        "{seen}"
+    );
+}
+
+/// A library that notes in `seen` which program it is in.
+fn preloaded_library(machine: &Machine, seen: &Path) -> PathBuf {
+    let source = machine.scratch("trap.c");
+    let library = machine.scratch("trap.so");
+    let text = r#"
+        #include <fcntl.h>
+        #include <unistd.h>
+        __attribute__((constructor)) static void trap(void) {
+            char name[4096];
+            ssize_t length = readlink("/proc/self/exe", name, sizeof name);
+            int fd = open(SEEN, O_WRONLY | O_CREAT | O_APPEND, 0666);
+            if (length > 0 && fd >= 0 && write(fd, name, length) == length) write(fd, "\n", 1);
+            close(fd);
+        }"#;
+    fs::write(&source, text).expect("write a library");
+    let status = Command::new("cc")
+        .arg(format!("-DSEEN=\"{}\"", seen.display()))
+        .args(["-w", "-shared", "-fPIC", "-o"])
+        .args([&library, &source])
+        .status()
+        .expect("start cc (a C compiler builds the product, too)");
+    assert!(status.success(), "compile a library");
+    library
+}
+
+/// A directory of programs that note in `seen` that somebody has called them by name.
+fn fake_programs(machine: &Machine, seen: &Path) -> PathBuf {
+    let directory = machine.scratch("fakes");
+    fs::create_dir(&directory).expect("make a directory");
+    for name in [
+        "sh",
+        "runc",
+        "udevadm",
+        "oci-hotplug-watcher",
+        "mknod",
+        "modprobe",
+        "systemd-run",
+        "systemctl",
+    ] {
+        fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o755)
+            .open(directory.join(name))
+            .and_then(|mut file| writeln!(file, "#!/bin/sh\necho fake {name} >>{}", seen.display()))
+            .expect("write a program");
+    }
+    directory
+}
+
+/// A pipe that takes nothing more, and the end that keeps it open and never reads.
+fn pipe_that_nobody_reads(machine: &Machine) -> (PathBuf, fs::File) {
+    let path = machine.scratch("full");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o600)).expect("make a pipe");
+    let mut pipe = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(&path)
+        .expect("open a pipe");
+    while pipe.write(&[0; 4096]).is_ok() {}
+    (path, pipe)
+}
+
+fn a_hook_that_is_kept_from_working_says_so_and_leaves_nothing(machine: &Machine) {
+    let disk = Disk::new(machine);
+    disk.plug(1);
+    for (setup, said) in [
+        ("ulimit -n 4", "Too many open files"),
+        ("ulimit -f 0", "File too large"),
+        ("ulimit -v 3000", ""),
+        ("exec <&-", "standard input"),
+        ("exec </dev/zero", "longer than"),
+    ] {
+        println!("{setup}");
+        let bundle = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1))).hooks_after(setup);
+        let id = bundle.id.clone();
+        let begin = Instant::now();
+        let Err(refusal) = bundle.try_create() else {
+            panic!("{setup}: the container was created without what it asks for");
+        };
+        assert!(refusal.message.contains(said), "{setup}: {}", refusal.message);
+        assert!(
+            begin.elapsed() < Duration::from_secs(12),
+            "{setup}: {:?}",
+            begin.elapsed()
+        );
+        eventually("no watcher is left", || {
+            crate::framework::Watcher::of(&id).is_none()
+        });
+        // What a hook left that could not even clean up, the next one sweeps.
+        let next = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1))).start();
+        next.reads(&disk.partition(1), &disk.content(1));
+        next.delete();
+        assert_eq!(machine.traces(), Vec::<PathBuf>::new(), "{setup}");
+    }
+}
+
+/// A directory of the host that whoever follows a container's link by name arrives in.
+fn bait(machine: &Machine) -> PathBuf {
+    let directory = machine.scratch("bait");
+    fs::create_dir(&directory).expect("make a directory");
+    directory
+}
+
+#[track_caller]
+fn nothing_is_in(directory: &Path) {
+    let mut entries = fs::read_dir(directory).expect("list");
+    assert!(
+        entries.next().is_none(),
+        "something was made in {}",
+        directory.display()
+    );
+}
+
+fn a_container_that_never_rests_gains_nothing_and_others_go_on(machine: &Machine) {
+    let bait = bait(machine);
+    for user_namespace in [false, true] {
+        let disk = Disk::new(machine);
+        let request = format!(
+            "devnode:{};path=/dev/way/node;link=/dev/way/link,devnode:{}",
+            disk.partition(1),
+            disk.partition(2)
+        );
+        let bundle = Bundle::asking(machine, &request);
+        let container = if user_namespace {
+            bundle.user_namespace().start()
+        } else {
+            bundle.start()
+        };
+        let racer = racer(&container, &bait);
+        for _ in 0..40 {
+            disk.plug(1);
+            disk.plug(2);
+            container.eventually_reads(&disk.partition(2), &disk.content(2));
+            disk.unplug(1);
+            disk.unplug(2);
+            container.eventually_lacks(&disk.partition(2));
+        }
+        racer.rest(&container);
+        nothing_is_in(&bait);
+        // As soon as it rests it has what it asked for.
+        eventually("the container clears the way", || {
+            container
+                .inside("rm -rf /dev/way; ! [ -e /dev/way ] && ! [ -L /dev/way ]")
+                .status
+                == 0
+        });
+        disk.plug(1);
+        container.eventually_reads("/dev/way/node", &disk.content(1));
+        container.eventually_reads("/dev/way/link", &disk.content(1));
+        container.expect_watcher();
+        container.delete();
+        nothing_is_in(&bait);
+        assert_eq!(machine.traces(), Vec::<PathBuf>::new());
+    }
+}
+
+/// A process that is ended when this is dropped.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A process in the container that never rests until it is told to. It ends with the container at the latest.
+struct Racer(Child);
+
+impl Racer {
+    fn rest(mut self, container: &RuncContainer<'_>) {
+        container.inside("rm /nodes/race");
+        assert!(wait_within(&mut self.0, DEADLINE).is_some(), "the racer rests");
+    }
+}
+
+/// Exchanges /dev/way and what is in it without pause, as the container's root.
+fn racer(container: &RuncContainer<'_>, bait: &Path) -> Racer {
+    let script = format!(
+        "echo >/nodes/race; echo; while [ -e /nodes/race ]; do mkdir /dev/way; ln -s {bait} /dev/way/node; ln -s /bin/sh /dev/way/link; rm -rf /dev/way; \
+         ln -s {bait} /dev/way; rm -f /dev/way; mkfifo /dev/way; rm -f /dev/way; mkdir -p /dev/way/node/x; rm -rf /dev/way; \
+         mkdir /dev/way; mkfifo /dev/way/node; mv /dev/way /dev/else; ln -s else /dev/way; rm -rf /dev/else /dev/way; done",
+        bait = bait.display()
+    );
+    let mut command = container.command(&["exec", "--user", "0:0"], &["/bin/sh", "-c", &script]);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("start runc exec");
+    let mut said = child.stdout.take().expect("a pipe was asked for");
+    std::io::Read::read_exact(&mut said, &mut [0]).expect("the racer runs");
+    Racer(child)
+}
+
+fn sockets_mounts_and_immutable_directories_keep_only_their_own_device_out(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let request = format!(
+        "devnode:{};path=/dev/way/node;link=/dev/other/link,devnode:{}",
+        disk.partition(1),
+        disk.partition(2)
+    );
+    let container = Bundle::asking(machine, &request).start();
+    let inside = |path: &str| PathBuf::from(format!("/proc/{}/root{path}", container.pid));
+    let refused_with = |path: &str| {
+        disk.plug(1);
+        disk.plug(2);
+        container.eventually_reads(&disk.partition(2), &disk.content(2));
+        eventually(&format!("inspect names {path}"), || {
+            problems(machine, &container).contains(path)
+        });
+        disk.unplug(1);
+        disk.unplug(2);
+        container.eventually_lacks(&disk.partition(2));
+    };
+
+    let listener = UnixListener::bind(inside("/dev/way")).expect("make a socket");
+    refused_with("/dev/way");
+    drop(listener);
+    fs::remove_file(inside("/dev/way")).expect("remove the socket");
+
+    let enter = |command: &[&str]| {
+        let status = Command::new("nsenter")
+            .args([
+                "--target",
+                &container.pid.to_string(),
+                "--mount",
+                "--root",
+                "/bin/busybox",
+            ])
+            .args(command)
+            .status()
+            .expect("start nsenter");
+        assert!(status.success(), "{command:?}");
+    };
+    enter(&["mkdir", "/dev/way"]);
+    enter(&["mount", "-t", "tmpfs", "stranger", "/dev/way"]);
+    refused_with("/dev/way");
+    nothing_is_in(&inside("/dev/way"));
+    enter(&["umount", "/dev/way"]);
+
+    let chattr = |change: &str| {
+        let status = Command::new("chattr")
+            .arg(change)
+            .arg(inside("/dev/way"))
+            .stderr(Stdio::null())
+            .status();
+        status.is_ok_and(|status| status.success())
+    };
+    if chattr("+i") {
+        refused_with("/dev/way");
+        assert!(chattr("-i"));
+    } else {
+        println!("NOT TRIED: an immutable directory (this kernel's tmpfs knows none: Linux 6.6 does)");
+    }
+
+    // The link's place is taken: the node comes all the same.
+    enter(&["mkfifo", "/dev/other"]);
+    refused_with("/dev/other");
+    enter(&["rm", "/dev/other"]);
+    disk.plug(1);
+    container.eventually_reads("/dev/way/node", &disk.content(1));
+    container.eventually_reads("/dev/other/link", &disk.content(1));
+}
+
+/// What `oci-hotplug inspect` says is amiss.
+fn problems(machine: &Machine, container: &RuncContainer<'_>) -> String {
+    let state_dir = machine.state_dir();
+    let output = Hook::operator().run(
+        &[
+            "--state-dir",
+            &state_dir.display().to_string(),
+            "--json",
+            "inspect",
+            &container.id,
+        ],
+        "",
+    );
+    let value: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("inspect: {error}: {output:?}"));
+    value["status"]["problems"].to_string()
+}
+
+fn forged_uevents_are_believed_by_nobody(machine: &Machine) {
+    let _udevd = Udevd::start(machine);
+    let disk = Disk::new(machine);
+    disk.plug(1);
+    let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node)).start();
+    container.eventually_reads(&disk.partition(1), &disk.content(1));
+    let watcher = container.expect_watcher();
+    let ports = stranger::uevent_ports(watcher.pid);
+    assert_eq!(
+        ports.len(),
+        2,
+        "one socket for the kernel's events and one for udevd's"
+    );
+    let rules = container.device_rules();
+
+    // That the disk's partition 1 is gone, and that there is a partition 3, which is the disk itself.
+    let at = |partition: u8| {
+        let disk = disk.node.trim_start_matches("/dev/").to_owned();
+        format!("/devices/virtual/block/{disk}/{disk}p{partition}")
+    };
+    let (major, minor) = number_of(&disk.node);
+    let entries = [
+        "SUBSYSTEM=block".to_owned(),
+        "DEVTYPE=partition".to_owned(),
+        format!("MAJOR={major}"),
+        format!("MINOR={minor}"),
+        format!("DEVNAME={}", disk.partition(3)),
+        format!("SEQNUM={}", u64::MAX / 2),
+        "USEC_INITIALIZED=1".to_owned(),
+    ];
+    let mut forgeries = Vec::new();
+    for form in [stranger::in_the_kernels_form, stranger::in_udevds_form] {
+        forgeries.push(form("add", &at(3), &entries));
+        forgeries.push(form("remove", &at(1), &entries[..2]));
+    }
+    forgeries.push(b"add@/devices/x\0no property\0".to_vec());
+    forgeries.push(vec![0xff; 9000]);
+
+    let groups = stranger::GROUPS.map(|group| NetlinkAddr::new(0, group));
+    let everywhere: Vec<_> = ports.iter().copied().chain(groups).collect();
+    let storm: Vec<_> = forgeries.iter().cycle().take(600).cloned().collect();
+    let before = watcher.cpu_time();
+    let mut taken = Vec::new();
+    for (stranger, places) in [
+        (Stranger::Nobody, &everywhere),
+        (Stranger::NetworkAdministrator, &everywhere),
+        (Stranger::RootInTheNetworkOf(container.pid), &everywhere),
+        (Stranger::Root, &ports),
+    ] {
+        taken.push((stranger, stranger.sends(places, &storm)));
+    }
+    println!("{taken:?}");
+    assert!(
+        taken[1].1 > 0 && taken[3].1 > 0,
+        "the kernel took none: nothing was tried"
+    );
+
+    // What comes after them is heard, and the forgeries came before it.
+    disk.plug(2);
+    container.eventually_reads(&disk.partition(2), &disk.content(2));
+    watcher.eventually_waits_for_events();
+    assert!(!container.has(&disk.partition(3)), "a forged device came in");
+    container.reads(&disk.partition(1), &disk.content(1));
+    disk.unplug(2);
+    container.eventually_lacks(&disk.partition(2));
+    eventually("the container has the access that it had", || {
+        container.device_rules() == rules
+    });
+    assert_eq!(container.expect_watcher(), watcher);
+    let spent = watcher.cpu_time() - before;
+    assert!(spent < Duration::from_secs(1), "{spent:?} for {taken:?}");
+}
+
+/// A udevd that is late tells of what was at this path before, under a number that may be another device's by now.
+fn udevds_word_of_another_number_gives_no_other_device(machine: &Machine) {
+    let _udevd = Udevd::start(machine);
+    let disk = Disk::new(machine);
+    disk.plug(1);
+    // The device is there before its watcher: no event has told the watcher how old it is.
+    let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node))
+        .capability("CAP_MKNOD")
+        .start();
+    container.eventually_reads(&disk.partition(1), &disk.content(1));
+    let name = disk.node.trim_start_matches("/dev/");
+    let (major, minor) = number_of(&disk.node);
+    let late = stranger::in_udevds_form(
+        "add",
+        &format!("/devices/virtual/block/{name}/{name}p1"),
+        &[
+            "SUBSYSTEM=block".to_owned(),
+            "DEVTYPE=partition".to_owned(),
+            format!("MAJOR={major}"),
+            format!("MINOR={minor}"),
+            format!("DEVNAME={}", disk.partition(1)),
+            format!("SEQNUM={}", u64::MAX / 2),
+            "USEC_INITIALIZED=1".to_owned(),
+        ],
+    );
+    let [_, udevds] = stranger::GROUPS;
+    assert_eq!(Stranger::Root.sends(&[NetlinkAddr::new(0, udevds)], &[late]), 1);
+    // udevd's word of partition 2, which that one waits for, comes after it on the same socket.
+    disk.plug(2);
+    container.eventually_reads(&disk.partition(2), &disk.content(2));
+    container.reads(&disk.partition(1), &disk.content(1));
+    assert_eq!(
+        container.stat(&disk.partition(1)).number,
+        number_of(&disk.partition(1))
+    );
+    let own = container.make_node("disk", 'b', (major, minor));
+    assert!(container.is_refused(&own), "the container has the whole disk");
+}
+
+fn nobody_but_root_gets_at_the_state_at_any_moment(machine: &Machine) {
+    let disk = Disk::new(machine);
+    disk.plug(1);
+    let bundle = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1)))
+        .caller_umask(0)
+        .hooks_after("umask 0");
+    let state = machine.state_dir();
+    let own = state.join("containers").join(&bundle.id);
+    let secrets = ["control.sock", "record.json", "attached.json", "lock"].map(|name| own.join(name));
+    let log = state.join("oci-hotplug.log");
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let prying = scope.spawn(|| {
+            Stranger::Nobody.does(|| {
+                let mut attempts = 0_u64;
+                while !over.load(Ordering::Relaxed) {
+                    assert!(UnixStream::connect(&secrets[0]).is_err(), "nobody was connected");
+                    for path in secrets[1..].iter().chain([&log]) {
+                        assert!(
+                            fs::File::open(path).is_err(),
+                            "nobody has read {}",
+                            path.display()
+                        );
+                    }
+                    assert!(fs::read_dir(&own).is_err() && fs::write(own.join("x"), "").is_err());
+                    attempts += 1;
+                }
+                attempts
+            })
+        });
+        let container = bundle.start();
+        container.reads(&disk.partition(1), &disk.content(1));
+        let mode = |path: &Path| fs::symlink_metadata(path).expect("look at a file").mode() & 0o7777;
+        for directory in [&state, &state.join("containers"), &own] {
+            assert_eq!(mode(directory), 0o700, "{}", directory.display());
+        }
+        for path in &secrets {
+            assert_eq!(mode(path), 0o600, "{}", path.display());
+            assert_eq!(fs::symlink_metadata(path).expect("look at a file").uid(), 0);
+        }
+        assert!(!log.exists() || mode(&log) == 0o600);
+        container.delete();
+        over.store(true, Ordering::Relaxed);
+        let attempts = prying.join().expect("the stranger got in");
+        assert!(attempts > 100, "{attempts} attempts");
+    });
+}
+
+fn a_state_directory_in_a_strangers_hands_is_refused(machine: &Machine) {
+    let bait = bait(machine);
+    let open = machine.scratch("open");
+    let make = |path: &Path, mode| {
+        fs::DirBuilder::new()
+            .mode(mode)
+            .create(path)
+            .expect("make a directory")
+    };
+    let give = |path: &Path| std::os::unix::fs::lchown(path, Some(NOBODY), Some(NOBODY)).expect("give away");
+    make(&open, 0o700);
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o1777)).expect("open a directory to all");
+    for name in ["theirs", "parent"] {
+        make(&open.join(name), 0o755);
+        chown(open.join(name), Some(NOBODY), Some(NOBODY)).expect("give away");
+    }
+    make(&open.join("anybodys"), 0o700);
+    fs::set_permissions(open.join("anybodys"), fs::Permissions::from_mode(0o777)).expect("open to all");
+    symlink(&bait, open.join("link")).expect("make a link");
+    give(&open.join("link"));
+    // A record of theirs, by which poststop would end a process that has nothing to do with it.
+    let mut innocent = Ended(Command::new("sleep").arg("1000").spawn().expect("start sleep"));
+    let lock = plant_a_lock(&open.join("theirs"), innocent.0.id());
+
+    for (place, fault) in [
+        ("theirs", "belongs to user 65534"),
+        ("parent/state", "belongs to user 65534"),
+        ("anybodys", "can be written by anybody"),
+        ("link", "belongs to user 65534"),
+    ] {
+        let directory = open.join(place);
+        let directory = directory.to_str().expect("scratch paths are text");
+        let bundle = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing")
+            .hook_arguments(&["--state-dir", directory]);
+        let Err(refusal) = bundle.try_create() else {
+            panic!("{place}: the state was put there");
+        };
+        assert!(refusal.message.contains(fault), "{place}: {}", refusal.message);
+        let output = Hook::poststop(machine).run(
+            &["--state-dir", directory],
+            &oci_state("planted", "stopped", &Value::Null, "/nowhere"),
+        );
+        assert_eq!(output.status.code(), Some(0), "{place}: {output:?}");
+    }
+    assert_eq!(
+        wait_within_no_time(&mut innocent),
+        None,
+        "poststop ended a process for a stranger"
+    );
+    drop(lock);
+    nothing_is_in(&bait);
+    nothing_is_in(&open.join("anybodys"));
+    nothing_is_in(&open.join("parent"));
+
+    // Root's own directory in a place for all is as good as any.
+    let own = open.join("own");
+    let own = own.to_str().expect("scratch paths are text");
+    let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing")
+        .hook_arguments(&["--state-dir", own])
+        .without_poststop()
+        .start();
+    assert!(Path::new(own).join("containers").join(&container.id).exists());
+    container.expect_watcher();
+}
+
+fn wait_within_no_time(process: &mut Ended) -> Option<std::process::ExitStatus> {
+    process.0.try_wait().expect("ask for a child")
+}
+
+/// An entry of a container `planted` whose lock is held and says that the process with this id is its watcher.
+fn plant_a_lock(state: &Path, pid: u32) -> fs::File {
+    let directory = state.join("containers/planted");
+    fs::create_dir_all(&directory).expect("make a directory");
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("read a stat");
+    let (_, after_name) = stat.rsplit_once(')').expect("stat has the name in parentheses");
+    let start: u64 = after_name
+        .split_whitespace()
+        .nth(19)
+        .and_then(|field| field.parse().ok())
+        .expect("a start time (proc(5), field 22)");
+    let path = directory.join("lock");
+    fs::write(&path, json!({ "pid": pid, "start_time": start }).to_string()).expect("write a lock");
+    let file = fs::File::open(&path).expect("open a lock");
+    fs2::FileExt::lock_exclusive(&file).expect("hold a lock");
+    file
+}

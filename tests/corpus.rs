@@ -47,7 +47,7 @@ impl Drop for Tried<'_> {
     }
 }
 
-fn try_on(reader: &str, hold: fn(&[u8]), input: &[u8]) {
+fn try_on(reader: &str, hold: properties::Property, input: &[u8]) {
     let _tried = Tried { reader, input };
     hold(input);
 }

@@ -86,6 +86,14 @@ pub enum NameError {
     },
 }
 
+/// How many characters of a name are told.
+const SHOWN: usize = 80;
+
+/// As much of a text as a message may quote.
+fn beginning(text: &str) -> String {
+    text.chars().take(SHOWN).collect()
+}
+
 struct Part {
     what: &'static str,
     example: &'static str,
@@ -124,8 +132,10 @@ impl Part {
             });
         };
         let fits = |letter: char| letter.is_ascii_alphanumeric() || self.between.contains(letter);
-        let (name, hint) = (name.to_owned(), self.hint(name));
-        if let Some(found) = name.chars().find(|letter| !fits(*letter)) {
+        let found = name.chars().find(|letter| !fits(*letter));
+        let ends = name.ends_with(|letter: char| letter.is_ascii_alphanumeric());
+        let (name, hint) = (beginning(name), self.hint(name));
+        if let Some(found) = found {
             let allowed = self.allowed;
             return Err(NameError::Character {
                 what,
@@ -148,7 +158,7 @@ impl Part {
                 hint,
             });
         }
-        if !name.ends_with(|letter: char| letter.is_ascii_alphanumeric()) {
+        if !ends {
             return Err(NameError::End { what, name, hint });
         }
         Ok(())
@@ -168,7 +178,7 @@ impl Part {
         let hint = fitting
             .trim_start_matches(|letter| !begins(letter))
             .trim_end_matches(|letter: char| !letter.is_ascii_alphanumeric());
-        if hint.is_empty() {
+        if hint.is_empty() || name.chars().count() > SHOWN {
             String::new()
         } else {
             format!(", as in {hint:?}")
@@ -190,7 +200,7 @@ impl FromStr for Kind {
     fn from_str(text: &str) -> Result<Self, NameError> {
         let kind = text.split_once('/').filter(|(_, class)| !class.contains('/'));
         let (vendor, class) = kind.ok_or_else(|| NameError::Kind {
-            text: text.to_owned(),
+            text: beginning(text),
         })?;
         VENDOR.check(vendor)?;
         CLASS.check(class)?;
@@ -209,7 +219,7 @@ impl FromStr for QualifiedName {
             !kind.is_empty() && !kind.starts_with('/') && kind.contains('/') && !device.contains('=')
         });
         let (kind, device) = parts.ok_or_else(|| NameError::Qualified {
-            text: text.to_owned(),
+            text: beginning(text),
         })?;
         let kind = kind.parse()?;
         check_device(device)?;
@@ -236,6 +246,22 @@ impl fmt::Display for QualifiedName {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_mile_of_text_is_not_told_back() {
+        let mile = "\u{1e}".repeat(100_000);
+        for text in [
+            mile.clone(),
+            format!("{mile}/b"),
+            format!("a/b={mile}"),
+            format!("a/{}-", "b".repeat(100_000)),
+        ] {
+            for error in [text.parse::<Kind>().err(), text.parse::<QualifiedName>().err()] {
+                let message = error.expect("no name").to_string();
+                assert!(message.chars().count() < 700, "{message}");
+            }
+        }
+    }
 
     #[test]
     fn names_are_judged_as_the_go_library_does() {

@@ -38,13 +38,17 @@ fn cycles(machine: &Machine, rounds: u32) {
         disk.unplug(1);
         came && within(PATIENCE, || (!node.exists()).then_some(())).is_some()
     };
-    (0..20).for_each(|_| drop(round()));
+    for _ in 0..20 {
+        round();
+    }
     let before = Holdings::of(&watcher, &container);
     let cpu = cpu(&watcher);
     let lost = (0..rounds).filter(|_| !round()).count();
     let spent = self::cpu(&watcher) - cpu;
     let settled = within(Duration::from_secs(5), || {
-        (Holdings::of(&watcher, &container) == before).then_some(())
+        Holdings::of(&watcher, &container)
+            .is_no_more_than(&before)
+            .then_some(())
     });
     row(
         &format!("{rounds} times plugged in and pulled out, not seen inside"),
@@ -69,7 +73,7 @@ fn cycles(machine: &Machine, rounds: u32) {
 }
 
 /// What must be as it was.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Holdings {
     descriptors: usize,
     nodes: usize,
@@ -79,6 +83,13 @@ struct Holdings {
 }
 
 impl Holdings {
+    /// Programs and maps are those of the whole kernel: others may have let some go.
+    fn is_no_more_than(&self, before: &Self) -> bool {
+        (self.descriptors, self.nodes, self.rules) == (before.descriptors, before.nodes, before.rules)
+            && self.programs <= before.programs
+            && self.maps <= before.maps
+    }
+
     fn of(watcher: &Watcher, container: &RuncContainer<'_>) -> Self {
         let (programs, maps) = kernel::bpf_objects();
         Self {

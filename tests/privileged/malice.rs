@@ -112,7 +112,8 @@ fn hooks_and_watcher_do_their_work_whatever_traps_the_caller_has_set(machine: &M
         let deleted = container.delete();
         assert!(deleted.status.success(), "{name}: {deleted:?}");
         disk.unplug(1);
-        assert_eq!(machine.traces(), Vec::<PathBuf>::new(), "{name}");
+        // runc says of a hook that failed here, and ends well all the same.
+        assert_eq!(machine.traces(), Vec::<PathBuf>::new(), "{name}: {deleted:?}");
     }
     let seen = fs::read_to_string(seen).expect("the preloaded library has been in a hook");
     assert!(seen.contains("oci-hotplug-prestart"), "{seen}");

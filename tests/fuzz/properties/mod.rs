@@ -14,8 +14,11 @@ mod symlinks;
 mod uevents;
 mod usb_descriptors;
 
+/// What must hold for an input of one reader; it panics where it does not.
+pub type Property = fn(&[u8]);
+
 /// The readers by the name of their fuzz target and of their directory in tests/corpus.
-pub const ALL: [(&str, fn(&[u8])); 10] = [
+pub const ALL: [(&str, Property); 10] = [
     ("bundle_config", bundle_config::hold),
     ("cdi", cdi::hold),
     ("configuration", configuration::hold),

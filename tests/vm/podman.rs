@@ -6,6 +6,7 @@ use crate::machine::machine;
 use crate::story::{
     a_lab_is_followed, an_adapter_comes_and_goes, lab_by_annotations, lab_by_class, nothing_is_left,
 };
+use crate::usb::UsbSerial;
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
@@ -30,14 +31,19 @@ fn with_youki_a_lab_is_followed() {
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn a_lab_with_users_of_its_own_is_followed() {
+fn a_container_with_users_of_its_own_follows_an_adapter() {
     let vm = machine();
-    let options = lab_by_class().options();
-    a_lab_is_followed(
-        &vm,
-        || podman(&vm, Crun, &format!("--userns=auto {options}")),
-        || (),
-    );
+    // Without a device of the engine's own: with one, crun 1.21 names "/" as the bundle to the hook (README).
+    let request = "--annotation io.oci-hotplug.devices=usb:0403:6001";
+    let container = podman(&vm, Crun, &format!("--userns=auto {request}"));
+    let adapter = vm.plug(&UsbSerial {
+        serial: "FT001",
+        port: "2",
+    });
+    container.gains("/dev/ttyUSB0");
+    container.talks_through(&adapter, "/dev/ttyUSB0");
+    adapter.unplug();
+    container.loses("/dev/ttyUSB0");
 }
 
 #[test]

@@ -85,6 +85,6 @@ pub fn install(machine: &Machine) {
         "/etc/cni/net.d/10-alone.conflist",
         r#"{ "cniVersion": "1.0.0", "name": "alone", "plugins": [{ "type": "alone" }] }"#,
     );
-    machine.run("cd /opt/cni/bin && chmod 0755 alone && ln -s alone loopback && mkdir -p /usr/lib/cni && ln -s $PWD/* /usr/lib/cni/");
+    machine.run("cd /opt/cni/bin && chmod 0755 alone && ln -sf alone loopback && mkdir -p /usr/lib/cni && ln -sf $PWD/* /usr/lib/cni/");
     machine.run(BOX);
 }

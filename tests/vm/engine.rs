@@ -114,10 +114,13 @@ impl Cri {
 
     /// The engine runs, and has the images of pods and containers.
     fn start(self, machine: &Machine) {
+        machine.run(
+            "podman image exists localhost/pause:test || podman import -q \
+             --change 'ENTRYPOINT [\"/bin/busybox\",\"sleep\",\"1000000\"]' /var/lib/box.tar localhost/pause:test",
+        );
         machine.run(match self {
             Self::Containerd => {
-                "systemctl start containerd; podman image exists localhost/pause:test || podman import -q \
-                 --change 'ENTRYPOINT [\"/bin/busybox\",\"sleep\",\"1000000\"]' /var/lib/box.tar localhost/pause:test; \
+                "systemctl start containerd; \
                  for image in pause:test box:latest; do ctr -n k8s.io images ls -q | grep -qx localhost/$image || \
                  podman save -q --format docker-archive localhost/$image | ctr -n k8s.io images import -; done"
             }

@@ -47,6 +47,10 @@ impl Disk {
                 .ok()?;
             // Somebody else may have taken the number since: EBUSY, and the next attempt gets another.
             kernel::attach_loop_file(&device, &file).ok()?;
+            // A test that was killed has left its partitions on it.
+            for partition in 1..=250 {
+                let _ = kernel::delete_partition(&device, partition);
+            }
             Some((number, device, backing))
         });
         Self {

@@ -2,17 +2,13 @@
 //!
 //! For display only. Must not know what the names are for.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::container::ContainerFacts;
+use super::runtime_state::read_file;
 use crate::model::engine::{Engine, printable};
-
-/// The longest file of an engine that is read, in bytes: podman keeps the names of all its containers in one.
-const MAX_FILE: u64 = 16 << 20;
 
 /// Where Docker keeps its containers when nothing else is said.
 const DOCKER: &str = "/var/lib/docker";
@@ -70,13 +66,7 @@ fn docker_name(facts: &ContainerFacts) -> Option<String> {
 }
 
 fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Option<T> {
-    let mut text = Vec::new();
-    File::open(path)
-        .ok()?
-        .take(MAX_FILE)
-        .read_to_end(&mut text)
-        .ok()?;
-    serde_json::from_slice(&text).ok()
+    serde_json::from_slice(&read_file(path)?).ok()
 }
 
 #[cfg(test)]

@@ -111,7 +111,8 @@ fn bundle_of(state: &Value) -> Option<PathBuf> {
     label.or_else(|| state["bundle"].as_str()).map(PathBuf::from)
 }
 
-fn read_file(path: &Path) -> Option<Vec<u8>> {
+/// A file that an engine or a runtime keeps of its containers, no longer than 16 MiB.
+pub(super) fn read_file(path: &Path) -> Option<Vec<u8>> {
     let mut text = Vec::new();
     File::open(path)
         .ok()?

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::host::config::{Config, ConfigError};
 use crate::host::container::ContainerFacts;
-use crate::host::control::{self, Answer, ControlError, Question};
+use crate::host::control::{Answer, ControlError, Question};
 use crate::host::process::{ProcessError, start_time};
 use crate::host::registry::{Record, RecordLock, Registry, RegistryError, STATE_VERSION};
 use crate::model::annotations::{self, AnnotationError, AskError, Asks};
@@ -18,16 +18,13 @@ use crate::model::class::Classes;
 use crate::model::oci::{BundleConfig, BundleConfigError, ContainerId, HookState};
 use crate::model::policy::{Circumstances, Denial, Policy};
 use crate::model::quoting::shown;
-use crate::watcher::launch::{LaunchError, launch};
+use crate::watcher::launch::{LaunchError, ask_or_start, launch};
 
 /// The longest config.json that is read.
 const MAX_CONFIG: u64 = 16 << 20;
 
 /// The longest path that the kernel takes, in bytes (PATH_MAX without the NUL, limits.h).
 const MAX_PATH: usize = 4095;
-
-/// How long to pause before asking a watcher again that is just starting or ending.
-const ASK_AGAIN: Duration = Duration::from_millis(5);
 
 /// What the hook was told on its command line.
 #[derive(Debug, Clone, Default)]
@@ -289,24 +286,17 @@ fn enroll(
     started: Instant,
 ) -> Result<Answer, PrestartError> {
     let patience = config.prestart_timeout;
-    let question = || Question::Add {
+    let question = Question::Add {
         container: record.container.clone(),
         asked: record.asked.clone(),
         symlinks: record.symlinks.clone(),
     };
-    loop {
-        let left = patience.saturating_sub(started.elapsed());
-        if let Some(lock) = registry.try_enroll(id)? {
-            return start(registry, id, lock, record, config, left);
-        }
-        match control::ask(&registry.container_dir(id), &question(), left.max(ASK_AGAIN)) {
-            Ok(Answer::Gone) if left > ASK_AGAIN => std::thread::sleep(ASK_AGAIN),
-            Ok(Answer::Gone) => return Err(PrestartError::Predecessor(patience)),
-            Ok(answer) => return Ok(answer),
-            // It is just starting or ending, or makes room for the one that comes next.
-            Err(error) if error.is_ended() && left > ASK_AGAIN => std::thread::sleep(ASK_AGAIN),
-            Err(error) => return Err(error.into()),
-        }
+    let answer = ask_or_start(registry, id, &question, started + patience, |lock, left| {
+        start(registry, id, lock, record, config, left)
+    })?;
+    match answer {
+        Answer::Gone => Err(PrestartError::Predecessor(patience)),
+        answer => Ok(answer),
     }
 }
 

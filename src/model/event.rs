@@ -26,3 +26,14 @@ pub enum DeviceEvent {
     /// Events were lost: only a new enumeration tells what is there.
     Overrun,
 }
+
+impl DeviceEvent {
+    /// The device it is about, at its place now (or of last); `None` for an overrun.
+    pub fn syspath(&self) -> Option<&SysPath> {
+        match self {
+            Self::Added(device) | Self::Changed(device) | Self::Moved { device, .. } => Some(&device.syspath),
+            Self::Removed { syspath, .. } => Some(syspath),
+            Self::Overrun => None,
+        }
+    }
+}

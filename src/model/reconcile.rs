@@ -274,6 +274,22 @@ impl Reconciler {
         }
     }
 
+    /// Whether news of this device can change a plan, so far as the inventory tells, which has the news already: a request
+    /// selects it, or it lies at, below or above what one has selected (a rule for links looks at what is above).
+    ///
+    /// Of most of a host's devices nobody here wants to know, and a plan is dear. What this can't see (a parent that
+    /// comes after the child which names it) is found by whoever plans again each second.
+    pub fn is_affected_by(&self, syspath: &SysPath, inventory: &Inventory) -> bool {
+        let device = inventory.get(syspath);
+        self.asked.iter().any(|asked| {
+            device.is_some_and(|device| asked.request.selector.decided_by(device).is_some())
+                || asked
+                    .roots
+                    .iter()
+                    .any(|root| syspath.is_at_or_below(root) || root.is_at_or_below(syspath))
+        })
+    }
+
     /// The requests that must find a device at the start and have found none.
     pub fn required_and_absent(&self) -> impl Iterator<Item = &Request> {
         self.asked

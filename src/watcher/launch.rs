@@ -9,13 +9,16 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::host::control::Answer;
+use crate::host::control::{self, Answer, ControlError, Question};
 use crate::host::programs::{self, ProgramError};
-use crate::host::registry::{RecordLock, Registry};
+use crate::host::registry::{RecordLock, Registry, RegistryError};
 use crate::model::oci::ContainerId;
 
 /// The watcher's executable.
 const WATCHER: &str = "oci-hotplug-watcher";
+
+/// How long to pause before asking a watcher again that is just starting or ending.
+const ASK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Why there is no watcher.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +45,34 @@ pub enum LaunchError {
     /// The pipe between us failed.
     #[error("waiting for the watcher: {0}")]
     Pipe(#[from] io::Error),
+}
+
+/// Asks the container's watcher this; where there is none, enrolls the container and calls `start` with the lock and the
+/// time that is left. Its answer: [`Answer::Gone`] where the watcher of an earlier container of this id is still there when
+/// the patience is over.
+///
+/// # Errors
+/// When the state directory can't be used, the watcher doesn't answer in time, or `start` fails.
+pub fn ask_or_start<E: From<RegistryError> + From<ControlError>>(
+    registry: &Registry,
+    id: &ContainerId,
+    question: &Question,
+    deadline: Instant,
+    start: impl FnOnce(RecordLock, Duration) -> Result<Answer, E>,
+) -> Result<Answer, E> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if let Some(lock) = registry.try_enroll(id)? {
+            return start(lock, left);
+        }
+        match control::ask(&registry.container_dir(id), question, left.max(ASK_AGAIN)) {
+            Ok(Answer::Gone) if left > ASK_AGAIN => {}
+            // It is just starting or ending, or makes room for the one that comes next.
+            Err(error) if error.is_ended() && left > ASK_AGAIN => {}
+            answer => return Ok(answer?),
+        }
+        std::thread::sleep(ASK_AGAIN);
+    }
 }
 
 /// Starts the watcher of a container that is enrolled, hands it the lock, and returns its first word. `config` is

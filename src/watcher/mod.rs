@@ -5,7 +5,8 @@
 //!   the second's tick, control socket ─────────────┴─> Reconciler::plan ──> transaction::apply ──> Inside
 //!   container's init ends, SIGTERM ──> the end
 //! ```
-//! Every wake ends in the same `reconcile`: events only update the inventory.
+//! Every wake ends in the same `reconcile`, but for events of devices that concern nobody here: events only update the
+//! inventory.
 
 mod admission;
 pub mod command;
@@ -253,7 +254,13 @@ impl Watcher {
             }
             _ => {}
         }
+        let Some(syspath) = event.syspath().cloned() else {
+            return false;
+        };
+        // What is pending may hang on devices that nobody asks for.
         self.inventory.apply(event)
+            && (!self.last_plan.pending.is_empty()
+                || self.reconciler.is_affected_by(&syspath, &self.inventory))
     }
 
     fn concerns(&self, syspath: &SysPath) -> bool {

@@ -13,10 +13,7 @@ use crate::host::control::{self, Answer, ControlError, Question, Status};
 use crate::host::registry::{Record, RecordLock, Registry, STATE_VERSION};
 use crate::host::runtime_state::{self, Running};
 use crate::model::oci::ContainerId;
-use crate::watcher::launch::launch;
-
-/// How long to pause before asking a watcher again that is just starting.
-const ASK_AGAIN: Duration = Duration::from_millis(5);
+use crate::watcher::launch::{ask_or_start, launch};
 
 /// How long a watcher may take to answer. No container's start waits for us, as it does for a hook; and the watcher may
 /// have many to serve before it comes to our question.
@@ -159,31 +156,18 @@ impl Target {
 
     /// Asks its watcher to take the wishes in; a container that has none is enrolled, and gets one.
     pub fn add(&self, registry: &Registry, config: &Config, wishes: &Wishes) -> Result<Answer> {
-        let started = Instant::now();
         let question = Question::Add {
             container: self.facts().clone(),
             asked: wishes.asked.clone(),
             symlinks: wishes.symlinks.clone(),
         };
-        let dir = registry.container_dir(&self.id);
-        loop {
-            let left = PATIENCE.saturating_sub(started.elapsed());
-            if let Some(lock) = registry.try_enroll(&self.id)? {
-                return self.enroll(registry, lock, config, wishes);
-            }
-            match control::ask(&dir, &question, left.max(ASK_AGAIN)) {
-                // Another one is just starting it, or it is ending.
-                Ok(Answer::Gone) | Err(ControlError::Connect { .. }) if left > ASK_AGAIN => {
-                    std::thread::sleep(ASK_AGAIN);
-                }
-                Err(ControlError::NoAnswer { source, .. })
-                    if source.kind() == std::io::ErrorKind::UnexpectedEof && left > ASK_AGAIN =>
-                {
-                    std::thread::sleep(ASK_AGAIN);
-                }
-                answer => return Ok(answer?),
-            }
-        }
+        ask_or_start(
+            registry,
+            &self.id,
+            &question,
+            Instant::now() + PATIENCE,
+            |lock, _| self.enroll(registry, lock, config, wishes),
+        )
     }
 
     fn enroll(

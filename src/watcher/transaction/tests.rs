@@ -756,6 +756,45 @@ fn the_roots_removal_says_what_is_to_happen_to_the_container() {
     );
 }
 
+#[test]
+fn news_of_a_device_that_nobody_asks_for_affect_nobody() {
+    let mut story = Story::new("usb:0403:6001:A", "");
+    let tree = hub_with_two_adapters();
+    story.plug(&tree);
+    let mut stranger = Device::new(SysPath::new("/sys/devices/virtual/mem/null"));
+    stranger.subsystem = Some("mem".into());
+    story.inventory.apply(DeviceEvent::Added(stranger.clone()));
+    assert!(
+        !story
+            .reconciler
+            .is_affected_by(&stranger.syspath, &story.inventory)
+    );
+    let (ours, others): (Vec<&Device>, Vec<&Device>) = tree.iter().partition(|device| {
+        let root = story.reconciler.asked()[0].roots.first().expect("a root");
+        device.syspath.is_at_or_below(root) || root.is_at_or_below(&device.syspath)
+    });
+    assert!(
+        ours.len() > 3 && others.len() > 3,
+        "{} and {}",
+        ours.len(),
+        others.len()
+    );
+    for device in ours {
+        assert!(
+            story.reconciler.is_affected_by(&device.syspath, &story.inventory),
+            "{}",
+            device.syspath
+        );
+    }
+    for device in others {
+        assert!(
+            !story.reconciler.is_affected_by(&device.syspath, &story.inventory),
+            "{}",
+            device.syspath
+        );
+    }
+}
+
 /// The world of the properties: a few places, each with a device that comes, is spoken of by udevd, changes, goes.
 fn place(index: usize, life: u32, seen: Seen, seqnum: u64) -> Device {
     let mut device = Device::new(SysPath::new(format!(
@@ -920,6 +959,41 @@ proptest! {
             prop_assert_eq!(&story.container.granted, &prompt.container.granted);
             prop_assert_eq!(story.nodes(), prompt.nodes());
             prop_assert_eq!(story.container.links.len(), prompt.container.links.len());
+        }
+    }
+
+    #[test]
+    fn whoever_plans_only_when_a_device_is_affected_misses_nothing(
+        acts in any_acts(),
+        choices in prop::collection::vec(any::<bool>(), 60),
+        requests in prop::sample::select(&[
+            "devnode:/dev/tty1;link=/dev/one",
+            "tag:spoken&devnode:/dev/by-place/0",
+            "parent-of:devnode:/dev/tty2",
+            "parent-of:subsystem:tty&!tag:spoken",
+            "syspath:/sys/devices/hub/port0",
+        ][..]),
+    ) {
+        let (kernel, udevd) = events(&acts);
+        // The ports are there first, as the kernel has it.
+        let ports = [0, 1].map(|port| Device::new(SysPath::new(format!("/sys/devices/hub/port{port}"))));
+        let mut story = Story::new(requests, "");
+        story.plug(&ports);
+        let mut pending = false;
+        for event in interleave(&kernel, &udevd, &choices) {
+            let syspath = event.syspath().cloned().expect("no overrun");
+            story.inventory.apply(event);
+            let affected = pending || story.reconciler.is_affected_by(&syspath, &story.inventory);
+            // Whoever does not plan does not look for roots either.
+            let roots = story.reconciler.clone();
+            let plan = story.plan();
+            if affected {
+                prop_assert_eq!(story.reconcile(), []);
+            } else {
+                prop_assert!(plan.steps.is_empty(), "{} was not to matter: {:?}", syspath, plan.steps);
+                story.reconciler = roots;
+            }
+            pending = affected && !story.plan().pending.is_empty();
         }
     }
 

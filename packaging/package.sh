@@ -33,7 +33,9 @@ strip_programs() {
     done
 }
 
-configuration() { (cd "$tree" && find etc -type f | LC_ALL=C sort | sed 's|^|/|'); }
+# What an administrator may change, and a removal leaves. The CDI device is not: it names the hooks, and an engine would go
+# on starting hooks that are gone.
+configuration() { (cd "$tree" && find etc -path etc/cdi -prune -o -type f -print | LC_ALL=C sort | sed 's|^|/|'); }
 
 deb() {
     for tool in dpkg-deb dpkg-shlibdeps; do
@@ -89,7 +91,7 @@ rpm() {
     }
     {
         configuration | sed 's/^/%config(noreplace) /'
-        (cd "$tree" && find usr -type f | LC_ALL=C sort | sed 's|^|/|')
+        (cd "$tree" && find etc/cdi usr -type f | LC_ALL=C sort | sed 's|^|/|')
         # And the directories that no bare system has: several packages may own the same.
         (cd "$tree" && find etc usr -mindepth 1 -type d | LC_ALL=C sort | sed 's|^|/|') \
             | grep -vxE '/usr/(bin|lib|libexec|share|share/doc|share/man(/man[1-8])?)' | sed 's/^/%dir /'

@@ -138,6 +138,41 @@ fn a_container_that_asks_for_nothing_is_none_of_our_business_whatever_the_runtim
     }
 }
 
+/// crun 1.21 says so for a container with users of its own and an engine's device (tests/vm/podman.rs).
+#[test]
+fn a_runtime_that_names_the_root_as_the_bundle_is_asked_by_its_command_line() {
+    let scene = Scene::new(r#"{"io.oci-hotplug.devices":"usb:nonsense"}"#);
+    let state = r#"{"ociVersion":"1.0","id":"c1","pid":2147483646,"bundle":"/","status":"created"}"#;
+    let hook = scene.command(PRESTART, &[]);
+    let as_runtime = |id: &str| {
+        let mut words: Vec<_> = hook.get_args().map(|word| word.to_str().expect("text")).collect();
+        words.insert(0, PRESTART);
+        let mut runtime = Command::new("/bin/sh");
+        runtime
+            .env_clear()
+            // It stays the hook's parent.
+            .args([
+                "-c",
+                &format!("'{}'; exit $?", words.join("' '")),
+                "create",
+                "--bundle",
+            ])
+            .arg(scene.bundle())
+            .arg(id);
+        finish(runtime, state)
+    };
+    let output = as_runtime("c1");
+    assert_eq!(output.status.code(), Some(2), "{}", words(&output));
+    assert!(words(&output).contains("usb:nonsense"), "{}", words(&output));
+    let output = as_runtime("c2");
+    assert_eq!(output.status.code(), Some(1), "{}", words(&output));
+    assert!(
+        words(&output).contains("reading /config.json"),
+        "{}",
+        words(&output)
+    );
+}
+
 #[test]
 fn an_annotation_that_only_the_bundle_has_is_read_with_every_runtimes_state() {
     for name in CREATE_STATES {

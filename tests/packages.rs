@@ -11,6 +11,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
 const CONFIG: &str = "/etc/oci-hotplug/config.toml";
+const CDI_DEVICE: &str = "/etc/cdi/oci-hotplug.dev-device_annotated.json";
 const WATCHER: &str = "/usr/libexec/oci/hooks.d/oci-hotplug-watcher";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -212,6 +213,8 @@ fn is_tried_upgraded_removed_and_purged(suite: &str) {
     system.run("dpkg --remove oci-hotplug");
     assert_eq!(system.version(), format!("{LATER} config-files"));
     assert!(!system.at(WATCHER).exists() && system.at(CONFIG).exists());
+    // Else an engine that is asked for it would fail for want of the hooks.
+    assert!(!system.at(CDI_DEVICE).exists());
 
     fs::create_dir_all(system.at("/run/oci-hotplug/containers")).expect("state");
     fs::write(system.at("/run/oci-hotplug/oci-hotplug.log"), "a line\n").expect("a log");
@@ -299,7 +302,7 @@ fn the_rpm_has_what_the_deb_has_and_comes_and_goes() {
         format!("oci-hotplug {VERSION} Apache-2.0 OR MIT")
     );
     assert!(query(&["--requires"]).contains("libudev.so.1"));
-    assert_eq!(query(&["--configfiles"]).lines().count(), 2);
+    assert_eq!(query(&["--configfiles"]).trim(), CONFIG);
 
     // The names differ where the distributions do.
     let of_rpm: BTreeSet<String> = query(&["--queryformat", "[%{FILEMODES:perms} %{FILENAMES}\n]"])

@@ -9,5 +9,9 @@ if [ -n "$purge" ]; then
         if [ -e "$lock" ] && ! flock --nonblock "$lock" true; then is_held=yes; fi
     done
     if [ -z "$is_held" ]; then rm -rf /run/oci-hotplug; fi
-    rmdir /etc/oci-hotplug/config.d /etc/oci-hotplug 2>/dev/null || :
+    # What "oci-hotplug cdi generate" wrote: an engine would start hooks that are gone.
+    for spec in /etc/cdi/oci-hotplug.dev-*.json; do
+        if grep -qs /usr/libexec/oci/hooks.d/oci-hotplug-prestart "$spec"; then rm -f "$spec"; fi
+    done
+    rmdir /etc/cdi /etc/oci-hotplug/config.d /etc/oci-hotplug 2>/dev/null || :
 fi

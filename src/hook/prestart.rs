@@ -2,8 +2,9 @@
 //!
 //! state JSON -> requests (annotations, arguments) -> container -> enroll -> launch, or join the watcher there.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -15,7 +16,7 @@ use crate::host::registry::{Record, RecordLock, Registry, RegistryError, STATE_V
 use crate::model::annotations::{self, AnnotationError, AskError, Asks};
 use crate::model::asked::Origin;
 use crate::model::class::Classes;
-use crate::model::oci::{BundleConfig, BundleConfigError, ContainerId, HookState};
+use crate::model::oci::{BundleConfig, BundleConfigError, ContainerId, HookState, bundle_argument};
 use crate::model::policy::{Circumstances, Denial, Policy};
 use crate::model::quoting::shown;
 use crate::watcher::launch::{LaunchError, ask_or_start, launch};
@@ -145,6 +146,7 @@ pub fn run(
     registry: &Registry,
 ) -> Result<Outcome, PrestartError> {
     let started = Instant::now();
+    let state = &with_its_bundle(state);
     // The bundle is read only when it must be: most containers ask for nothing.
     let mut bundle = None;
     let classes = config.classes()?;
@@ -192,6 +194,28 @@ fn add_arguments(asks: &mut Asks, arguments: &Arguments, classes: &Classes) -> R
         asks.symlinks.extend(rules);
     }
     Ok(())
+}
+
+/// The state with the bundle that has the container's config.json. crun 1.21 names its own working directory, which is
+/// the root once it has mounted an engine's device into a user namespace (setns(2) into a mount namespace moves it
+/// there); its command line still has what it was told.
+fn with_its_bundle(state: &HookState) -> HookState {
+    let has_config = |bundle: &Path| bundle != Path::new("/") && bundle.join("config.json").exists();
+    let mut state = state.clone();
+    if !state.bundle.as_deref().is_some_and(has_config) {
+        let told = parent_command_line().and_then(|words| bundle_argument(&words, &state.id));
+        state.bundle = told.filter(|bundle| has_config(bundle)).or(state.bundle);
+    }
+    state
+}
+
+/// The command line of the runtime that started this hook. What it says is believed as far as the state is that it
+/// wrote: it runs as the same user.
+fn parent_command_line() -> Option<Vec<u8>> {
+    let runtime = format!("/proc/{}", nix::unistd::getppid());
+    let owner = fs::metadata(&runtime).ok()?.uid();
+    (owner == nix::unistd::geteuid().as_raw()).then_some(())?;
+    fs::read(format!("{runtime}/cmdline")).ok()
 }
 
 fn read_bundle(state: &HookState) -> Result<BundleConfig, PrestartError> {

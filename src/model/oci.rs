@@ -165,6 +165,26 @@ impl HookState {
     }
 }
 
+/// The bundle that a runtime was told of on its command line (`/proc/PID/cmdline`, proc_pid_cmdline(5)): the value of
+/// `--bundle` or `-b`, if it is absolute. `None` when the container's id is not among the words: then it was told of
+/// another container.
+pub fn bundle_argument(cmdline: &[u8], id: &ContainerId) -> Option<PathBuf> {
+    let words: Vec<&str> = cmdline
+        .split(|byte| *byte == 0)
+        .filter_map(|word| std::str::from_utf8(word).ok())
+        .collect();
+    if !words.contains(&id.as_str()) {
+        return None;
+    }
+    let after = |option: &str| {
+        let at = words.iter().position(|word| *word == option)?;
+        words.get(at + 1).copied()
+    };
+    let joined = || words.iter().find_map(|word| word.strip_prefix("--bundle="));
+    let bundle = after("--bundle").or_else(joined).or_else(|| after("-b"))?;
+    bundle.starts_with('/').then(|| PathBuf::from(bundle))
+}
+
 /// The parts of config.json that concern us (runtime-spec, config.md).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BundleConfig {
@@ -318,6 +338,31 @@ impl BundleConfig {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_runtime_s_command_line_tells_the_bundle_of_its_container_only() {
+        let bundle = |words: &str| {
+            let id = "c1".parse().unwrap();
+            bundle_argument(words.replace(' ', "\0").as_bytes(), &id)
+        };
+        for words in [
+            "/usr/bin/crun --systemd-cgroup create --bundle /b --pid-file /p c1",
+            "crun create --bundle=/b c1",
+            "runc run -b /b c1",
+            "/usr/bin/conmon --api-version 1 -c c1 -u c1 -r /usr/bin/crun -b /b -p /p",
+        ] {
+            assert_eq!(bundle(words), Some(PathBuf::from("/b")), "{words}");
+        }
+        for words in [
+            "crun create --bundle /b c2",
+            "crun create --bundle b c1",
+            "crun create c1 --bundle",
+            "c1",
+            "",
+        ] {
+            assert_eq!(bundle(words), None, "{words}");
+        }
+    }
 
     #[test]
     fn the_states_of_all_runtimes_are_read() {

@@ -1,103 +1,126 @@
-//! Containers with more or less around them than usual: user namespaces, the host's /dev, the host's network,
-//! everything allowed, nothing writable.
+//! Containers with more or less around them than usual, of each engine: the host's /dev, the host's network, everything
+//! allowed, nothing writable; and user namespaces.
 
-use crate::engine::Runtime::{Crun, Runc};
-use crate::engine::podman;
-use crate::machine::machine;
-use crate::usb::UsbSerial;
+use crate::container::Container;
+use crate::engine::Runtime::Runc;
+use crate::engine::{Engine, podman};
+use crate::machine::{Machine, machine};
+use crate::story::nothing_is_left;
+use crate::usb::{Plugged, UsbSerial};
+use crate::wishes::{Around, Wishes};
 
-const ANY_ADAPTER: &str = "--annotation io.oci-hotplug.devices=usb:0403:6001";
+/// What all engines know how to ask for.
+fn any_adapter(around: Around) -> Wishes {
+    Wishes::default()
+        .cdi("oci-hotplug.dev/device=serial")
+        .around(around)
+}
+
+fn adapter(vm: &Machine) -> Plugged<'_> {
+    vm.plug(&UsbSerial {
+        serial: "FT001",
+        port: "2",
+    })
+}
+
+fn comes_and_goes(vm: &Machine, container: &Container) {
+    let adapter = adapter(vm);
+    container.gains("/dev/ttyUSB0");
+    container.talks_through(&adapter, "/dev/ttyUSB0");
+    adapter.unplug();
+    container.loses("/dev/ttyUSB0");
+}
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn with_runc_a_container_with_mapped_users_gets_devices() {
     let vm = machine();
-    let adapter = vm.plug(&UsbSerial {
-        serial: "FT001",
-        port: "2",
-    });
+    let present = adapter(&vm);
     vm.wait_until("test -e /dev/ttyUSB0");
-    let container = podman(&vm, Runc, &format!("--uidmap 0:100000:65536 {ANY_ADAPTER}"));
+    let options = "--uidmap 0:100000:65536 --annotation io.oci-hotplug.devices=usb:0403:6001";
+    let container = podman(&vm, Runc, options);
     container.run(": < /dev/ttyUSB0");
-    adapter.unplug();
+    present.unplug();
     container.loses("/dev/ttyUSB0");
-    let adapter = vm.plug(&UsbSerial {
-        serial: "FT001",
-        port: "2",
-    });
-    container.gains("/dev/ttyUSB0");
-    container.talks_through(&adapter, "/dev/ttyUSB0");
+    comes_and_goes(&vm, &container);
 }
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn a_privileged_container_gets_nodes() {
+fn a_privileged_container_of_any_engine_gets_nodes() {
     let vm = machine();
-    let container = podman(&vm, Crun, &format!("--privileged {ANY_ADAPTER}"));
-    let adapter = vm.plug(&UsbSerial {
-        serial: "FT001",
-        port: "2",
-    });
-    container.gains("/dev/ttyUSB0");
-    container.talks_through(&adapter, "/dev/ttyUSB0");
-    adapter.unplug();
-    container.loses("/dev/ttyUSB0");
+    for engine in Engine::ALL {
+        eprintln!("vm: {engine:?}");
+        let container = engine.start(&vm, &any_adapter(Around::Privileged));
+        comes_and_goes(&vm, &container);
+        drop(container);
+        nothing_is_left(&vm);
+    }
 }
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn the_hosts_own_dev_is_never_touched() {
+fn the_hosts_own_dev_is_never_touched_whatever_the_engine() {
     let vm = machine();
-    let adapter = vm.plug(&UsbSerial {
-        serial: "FT001",
-        port: "2",
-    });
+    let adapter = adapter(&vm);
     vm.wait_until("test -e /dev/ttyUSB0");
     // The node is there with the kernel's word; its mode and group are the host's udevd's.
     vm.run("udevadm settle");
-    let before = vm.run("stat -c '%n %a %u %g %i' /dev/ttyUSB0 /dev/bus/usb/*/*");
-    let container = podman(&vm, Crun, &format!("-v /dev:/dev {ANY_ADAPTER}"));
-    container.gains("/dev/ttyUSB0");
-    container.talks_through(&adapter, "/dev/ttyUSB0");
-    drop(container);
-    vm.wait_until("! pgrep -f '[o]ci-hotplug-watcher'");
-    assert_eq!(
-        vm.run("stat -c '%n %a %u %g %i' /dev/ttyUSB0 /dev/bus/usb/*/*"),
-        before
-    );
+    let nodes = || vm.run("stat -c '%n %F %a %u %g %t:%T %i' /dev/ttyUSB0 /dev/bus/usb/*/* /dev/serial/*/*");
+    let before = nodes();
+    for engine in Engine::ALL {
+        eprintln!("vm: {engine:?}");
+        let container = engine.start(&vm, &any_adapter(Around::HostDev));
+        container.gains("/dev/ttyUSB0");
+        container.talks_through(&adapter, "/dev/ttyUSB0");
+        drop(container);
+        nothing_is_left(&vm);
+        assert_eq!(nodes(), before, "{engine:?}");
+    }
 }
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn on_the_hosts_network_nothing_is_announced() {
+fn on_the_hosts_network_no_engines_container_has_anything_announced() {
     let vm = machine();
-    let container = podman(&vm, Crun, &format!("--network host {ANY_ADAPTER}"));
-    vm.run("setsid udevadm monitor --udev --subsystem-match=tty > /run/test/monitor 2>&1 < /dev/null &");
-    vm.wait_until("grep UDEV /run/test/monitor");
-    let adapter = vm.plug(&UsbSerial {
-        serial: "FT001",
-        port: "2",
-    });
-    container.gains("/dev/ttyUSB0");
-    adapter.unplug();
-    container.loses("/dev/ttyUSB0");
-    vm.wait_until("grep 'remove.*tty/ttyUSB0' /run/test/monitor");
-    // udevd's own word, once.
-    assert_eq!(vm.run("grep -c ' add .*tty/ttyUSB0' /run/test/monitor"), "1");
-    vm.run("pkill -x udevadm");
+    vm.run("setsid udevadm monitor --subsystem-match=tty > /run/test/monitor 2>&1 < /dev/null & echo $! > /run/test/pid");
+    vm.wait_until("grep 'KERNEL - ' /run/test/monitor && grep 'UDEV - ' /run/test/monitor");
+    for engine in Engine::ALL {
+        eprintln!("vm: {engine:?}");
+        let container = engine.start(&vm, &any_adapter(Around::HostNetwork));
+        assert_eq!(
+            container.run("readlink /proc/self/ns/net"),
+            vm.run("readlink /proc/self/ns/net")
+        );
+        comes_and_goes(&vm, &container);
+    }
+    let said = |who: &str, what: &str| {
+        let pattern = format!("^{who} *[[].* {what} .*/tty/ttyUSB0 ");
+        vm.run(&format!("grep -c '{pattern}' /run/test/monitor || true"))
+    };
+    let times = Engine::ALL.len().to_string();
+    vm.wait_until(&format!(
+        "test $(grep -c '^UDEV.* remove .*/tty/ttyUSB0 ' /run/test/monitor) -ge {times}"
+    ));
+    // The kernel's own word and udevd's, once each.
+    for what in ["add", "remove"] {
+        assert_eq!(
+            (said("KERNEL", what), said("UDEV", what)),
+            (times.clone(), times.clone()),
+            "{what}"
+        );
+    }
+    vm.run("kill $(cat /run/test/pid)");
 }
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn a_read_only_container_gets_devices() {
+fn a_read_only_container_of_any_engine_gets_devices() {
     let vm = machine();
-    let container = podman(&vm, Crun, &format!("--read-only {ANY_ADAPTER}"));
-    let adapter = vm.plug(&UsbSerial {
-        serial: "FT001",
-        port: "2",
-    });
-    container.gains("/dev/ttyUSB0");
-    container.talks_through(&adapter, "/dev/ttyUSB0");
-    adapter.unplug();
-    container.loses("/dev/ttyUSB0");
+    for engine in Engine::ALL {
+        eprintln!("vm: {engine:?}");
+        let container = engine.start(&vm, &any_adapter(Around::ReadOnly));
+        container.fails("touch /here");
+        comes_and_goes(&vm, &container);
+    }
 }

@@ -15,6 +15,10 @@ pub const IDLE_SCRIPT: &str = "trap exit TERM; while :; do sleep 3600 & wait $!;
 /// A container that is removed when the test is done with it.
 pub struct Container<'a> {
     machine: &'a Machine,
+    /// What its engine or runtime knows it by.
+    pub id: String,
+    /// What the operator's tool is to call it.
+    pub name: String,
     /// A shell command that runs its further words inside.
     exec: String,
     /// A shell command that removes it, also when it runs.
@@ -37,10 +41,19 @@ impl<'a> Container<'a> {
     pub fn new(machine: &'a Machine, exec: String, remove: String) -> Self {
         Self {
             machine,
+            id: String::new(),
+            name: String::new(),
             exec,
             remove,
             update: None,
         }
+    }
+
+    /// Its id, and the name that the operator's tool is to call it by.
+    pub fn known_as(mut self, id: &str, name: &str) -> Self {
+        self.id = id.into();
+        self.name = name.into();
+        self
     }
 
     /// The engine's command that changes its limits (`podman update … c1`).
@@ -66,6 +79,15 @@ impl<'a> Container<'a> {
         words
     }
 
+    /// Runs a shell command in the machine, with the number that one of the container's processes has there in `$pid`.
+    pub fn run_outside(&self, command: &str) -> String {
+        let namespace = self.run("readlink /proc/self/ns/mnt");
+        self.machine.run(&format!(
+            "set -e; for process in /proc/[0-9]*; do \
+             if [ \"$(readlink $process/ns/mnt)\" = '{namespace}' ]; then pid=${{process#/proc/}}; fi; done; {command}"
+        ))
+    }
+
     fn inside(&self, command: &str) -> String {
         // Busybox's, where there is another: its `read` has a deadline.
         format!("{} /bin/sh -c {}", self.exec, quoted(command))
@@ -73,7 +95,7 @@ impl<'a> Container<'a> {
 
     /// Waits until a shell command succeeds inside.
     pub fn wait_until(&self, condition: &str) {
-        self.run(&until(condition).replace("/tmp/.until", "/run/.until"));
+        self.run(&until(condition));
     }
 
     /// Waits until there is a device node at `path`, and it can be opened.

@@ -1,5 +1,7 @@
 //! The engines, each as a person would use it from a shell.
 
+use serde_json::{Value, json};
+
 use crate::container::{Container, IDLE, IDLE_SCRIPT};
 use crate::machine::Machine;
 use crate::wishes::Wishes;
@@ -32,6 +34,29 @@ impl Runtime {
     }
 }
 
+/// Every engine, each with the runtime that it is mostly used with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    Podman,
+    Docker,
+    Containerd,
+    Crio,
+}
+
+impl Engine {
+    pub const ALL: [Self; 4] = [Self::Podman, Self::Docker, Self::Containerd, Self::Crio];
+
+    /// A container of this engine.
+    pub fn start<'a>(self, machine: &'a Machine, wishes: &Wishes) -> Container<'a> {
+        match self {
+            Self::Podman => podman(machine, Runtime::Crun, &wishes.options()),
+            Self::Docker => docker(machine, &wishes.options()),
+            Self::Containerd => pod(machine, Cri::Containerd, Runtime::Runc, wishes),
+            Self::Crio => pod(machine, Cri::Crio, Runtime::Crun, wishes),
+        }
+    }
+}
+
 /// podman with `runtime`: through hooks.d when an annotation in `options` asks, or through CDI. The image is there.
 pub fn podman<'a>(machine: &'a Machine, runtime: Runtime, options: &str) -> Container<'a> {
     podman_image(machine);
@@ -52,7 +77,7 @@ pub fn podman<'a>(machine: &'a Machine, runtime: Runtime, options: &str) -> Cont
         Runtime::Youki => "--cgroup-manager cgroupfs",
         Runtime::Crun | Runtime::Runc => "",
     };
-    machine.run(&format!(
+    let id = machine.run(&format!(
         "podman {manager} --runtime {} run -d --name {name} {network} --cap-add MKNOD {options} {image} {IDLE}",
         runtime.path()
     ));
@@ -61,6 +86,7 @@ pub fn podman<'a>(machine: &'a Machine, runtime: Runtime, options: &str) -> Cont
         format!("podman exec {name}"),
         format!("podman rm -f -t 2 {name}"),
     )
+    .known_as(&id, &name)
     .updated_by(format!(
         "podman {manager} --runtime {} update --pids-limit 100 {name}",
         runtime.path()
@@ -81,7 +107,7 @@ pub fn docker<'a>(machine: &'a Machine, options: &str) -> Container<'a> {
     } else {
         "--network none"
     };
-    machine.run(&format!(
+    let id = machine.run(&format!(
         "docker run -d --name {name} {network} {options} box {IDLE}"
     ));
     Container::new(
@@ -89,6 +115,7 @@ pub fn docker<'a>(machine: &'a Machine, options: &str) -> Container<'a> {
         format!("docker exec {name}"),
         format!("docker rm -f {name}"),
     )
+    .known_as(&id, &name)
     .updated_by(format!("docker update --pids-limit 100 {name}"))
 }
 
@@ -149,26 +176,36 @@ pub fn pod<'a>(machine: &'a Machine, engine: Cri, runtime: Runtime, wishes: &Wis
         format!("{crictl} exec {id}"),
         format!("{crictl} rmp -f {pod}"),
     )
+    .known_as(id, &format!("tests/{name}/{name}"))
     .updated_by(format!("{crictl} update --cpu-share 512 {id}"))
 }
 
-/// A container of an OCI runtime alone: `runc spec`'s config.json with our hooks in it.
+/// A container of an OCI runtime alone, with our hooks in its config.json.
 pub fn bundle<'a>(machine: &'a Machine, runtime: Runtime, wishes: &Wishes) -> Container<'a> {
-    let (name, program) = (machine.new_name("c"), runtime.path());
+    bundle_with_hooks(machine, runtime, wishes, &our_hooks())
+}
+
+/// Our hooks as a config.json has them.
+pub fn our_hooks() -> Value {
     let hooks = "/usr/libexec/oci/hooks.d/oci-hotplug";
-    let edit = format!(
-        r#".process.args = ["sleep", "1000000"] | .process.terminal = false
-            | .root = {{ "path": "/var/lib/box" }} | .hostname = "box"
-            | .process.capabilities |= with_entries(.value += ["CAP_MKNOD"])
-            | .hooks = {{ "createRuntime": [{{ "path": "{hooks}-prestart" }}], "poststop": [{{ "path": "{hooks}-poststop" }}] }}
-            | $wishes[0] as $wishes | .annotations = $wishes.annotations | .mounts += $wishes.mounts
-            | .linux.devices += $wishes.devices | .linux.resources.devices += $wishes.rules"#
-    );
-    machine.write(&format!("/run/{name}/edit.jq"), &edit);
-    machine.write(&format!("/run/{name}/wishes.json"), &wishes.config().to_string());
+    json!({ "createRuntime": [{ "path": format!("{hooks}-prestart") }],
+        "poststop": [{ "path": format!("{hooks}-poststop") }] })
+}
+
+/// A container of an OCI runtime alone, which knows nothing of us.
+pub fn bundle_without_hooks<'a>(machine: &'a Machine, runtime: Runtime, wishes: &Wishes) -> Container<'a> {
+    bundle_with_hooks(machine, runtime, wishes, &json!({}))
+}
+
+fn bundle_with_hooks<'a>(
+    machine: &'a Machine,
+    runtime: Runtime,
+    wishes: &Wishes,
+    hooks: &Value,
+) -> Container<'a> {
+    let (name, program) = (bundle_directory(machine, wishes, hooks), runtime.path());
     machine.run(&format!(
-        "set -e; cd /run/{name}; runc spec; \
-         jq --slurpfile wishes wishes.json -f edit.jq config.json > new.json; mv new.json config.json; \
+        "cd /run/{name}; \
          {program} create {name} < /dev/null > output 2>&1 || {{ cat output; exit 1; }}; {program} start {name}"
     ));
     Container::new(
@@ -179,5 +216,26 @@ pub fn bundle<'a>(machine: &'a Machine, runtime: Runtime, wishes: &Wishes) -> Co
             crate::shell::until(&format!("{program} delete {name}"))
         ),
     )
+    .known_as(&name, &name)
     .updated_by(format!("{program} update --pids-limit 100 {name}"))
+}
+
+/// A bundle at /run/NAME, with `runc spec`'s config.json and these hooks in it, for a container that is to be called NAME.
+pub fn bundle_directory(machine: &Machine, wishes: &Wishes, hooks: &Value) -> String {
+    let name = machine.new_name("c");
+    let edit = format!(
+        r#".process.args = ["sleep", "1000000"] | .process.terminal = false
+            | .root = {{ "path": "/var/lib/box" }} | .hostname = "box"
+            | .process.capabilities |= with_entries(.value += ["CAP_MKNOD"])
+            | .hooks = {hooks}
+            | $wishes[0] as $wishes | .annotations = $wishes.annotations | .mounts += $wishes.mounts
+            | .linux.devices += $wishes.devices | .linux.resources.devices += $wishes.rules"#
+    );
+    machine.write(&format!("/run/{name}/edit.jq"), &edit);
+    machine.write(&format!("/run/{name}/wishes.json"), &wishes.config().to_string());
+    machine.run(&format!(
+        "set -e; cd /run/{name}; runc spec; \
+         jq --slurpfile wishes wishes.json -f edit.jq config.json > new.json; mv new.json config.json"
+    ));
+    name
 }

@@ -29,21 +29,37 @@ fn with_youki_a_lab_is_followed() {
     a_lab_is_followed(&vm, || podman(&vm, Youki, &lab_by_class().options()), || ());
 }
 
+/// With a device of the engine's own crun 1.21 names "/" as the bundle to the hook.
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn a_container_with_users_of_its_own_follows_an_adapter() {
+fn a_container_with_users_of_its_own_follows_an_adapter_beside_a_device_of_the_engine() {
     let vm = machine();
-    // Without a device of the engine's own: with one, crun 1.21 names "/" as the bundle to the hook (README).
-    let request = "--annotation io.oci-hotplug.devices=usb:0403:6001";
-    let container = podman(&vm, Crun, &format!("--userns=auto {request}"));
-    let adapter = vm.plug(&UsbSerial {
-        serial: "FT001",
-        port: "2",
-    });
-    container.gains("/dev/ttyUSB0");
-    container.talks_through(&adapter, "/dev/ttyUSB0");
-    adapter.unplug();
-    container.loses("/dev/ttyUSB0");
+    vm.run("modprobe fuse");
+    let fuse = "--device /dev/fuse:/dev/fuse:r";
+    for options in [
+        "--userns=auto".to_owned(),
+        format!("--userns=auto {fuse}"),
+        format!("--uidmap 0:100000:65536 {fuse}"),
+    ] {
+        eprintln!("vm: {options}");
+        let request = "--annotation io.oci-hotplug.devices=usb:0403:6001";
+        let container = podman(&vm, Crun, &format!("{options} {request}"));
+        let adapter = vm.plug(&UsbSerial {
+            serial: "FT001",
+            port: "2",
+        });
+        container.gains("/dev/ttyUSB0");
+        container.talks_through(&adapter, "/dev/ttyUSB0");
+        if options.contains(fuse) {
+            container.run(": < /dev/fuse && ! (: > /dev/fuse)");
+        }
+        let name = vm.run("podman ps --format '{{.Names}}'");
+        assert!(vm.run("oci-hotplug list").contains(&format!(" {name} ")));
+        adapter.unplug();
+        container.loses("/dev/ttyUSB0");
+        drop(container);
+        nothing_is_left(&vm);
+    }
 }
 
 #[test]

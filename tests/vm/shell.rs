@@ -14,6 +14,9 @@ const BOOT: Duration = Duration::from_secs(300);
 /// The deadline of whatever a test waits for inside the machine, in seconds. Nothing waits for it to pass.
 pub const DEADLINE: u32 = 60;
 
+/// The same for what waits outside of the machine.
+pub const PATIENCE: Duration = Duration::from_secs(DEADLINE as u64);
+
 /// How to get into a machine.
 #[derive(Debug, Clone)]
 pub struct Shell {
@@ -229,9 +232,10 @@ impl Shell {
 
 /// A shell command that waits until `condition` succeeds, and fails after [`DEADLINE`] with its last words.
 pub fn until(condition: &str) -> String {
+    // No file is needed for the words: a container may have none that it can write to.
     format!(
-        "end=$(($(date +%s) + {DEADLINE})); until ({condition}) >/tmp/.until 2>&1; do \
-         if [ $(date +%s) -gt $end ]; then cat /tmp/.until; echo 'not within {DEADLINE} s'; exit 1; fi; sleep 0.1; done"
+        "end=$(($(date +%s) + {DEADLINE})); until words=$( ({condition}) 2>&1 ); do \
+         if [ $(date +%s) -gt $end ]; then echo \"$words\"; echo 'not within {DEADLINE} s'; exit 1; fi; sleep 0.1; done"
     )
 }
 

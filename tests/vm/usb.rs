@@ -3,14 +3,11 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::machine::{Machine, poll};
-
-/// How long bytes may take through QEMU, the machine's kernel and a container.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::shell::PATIENCE;
 
 /// An FTDI serial adapter (0403:6001): /dev/ttyUSB0 and so on.
 #[derive(Debug, Clone, Copy)]

@@ -13,12 +13,26 @@ const TOOLS: [(&str, &str); 6] = [
     ("/run/udev", "/run/udev"),
 ];
 
+/// More or less around a container than usual.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Around {
+    /// All rights of the machine's root, every device among them.
+    Privileged,
+    /// The machine's own /dev.
+    HostDev,
+    /// The machine's own network.
+    HostNetwork,
+    /// A root file system that can't be written to.
+    ReadOnly,
+}
+
 /// What a container asks its engine for.
 #[derive(Debug, Clone, Default)]
 pub struct Wishes {
     annotations: Map<String, Value>,
     cdi: Vec<&'static str>,
     lab: bool,
+    around: Option<Around>,
 }
 
 impl Wishes {
@@ -40,6 +54,12 @@ impl Wishes {
         self
     }
 
+    /// More or less around it than usual.
+    pub fn around(mut self, around: Around) -> Self {
+        self.around = Some(around);
+        self
+    }
+
     /// The options of `podman run` and `docker run`.
     pub fn options(&self) -> String {
         let annotations = self.annotations.iter().map(|(key, value)| {
@@ -51,22 +71,39 @@ impl Wishes {
         let devices = self.cdi.iter().map(|name| format!("--device {name} "));
         let mounts = self.tools().map(|(from, to)| format!("-v {from}:{to}:ro "));
         let fuse = self.lab.then(|| "--device /dev/fuse:/dev/fuse:r".to_owned());
-        annotations.chain(devices).chain(mounts).chain(fuse).collect()
+        let around = self.around.map(|around| match around {
+            Around::Privileged => " --privileged",
+            Around::HostDev => " -v /dev:/dev",
+            Around::HostNetwork => " --network host",
+            Around::ReadOnly => " --read-only",
+        });
+        annotations
+            .chain(devices)
+            .chain(mounts)
+            .chain(fuse)
+            .chain(around.map(str::to_owned))
+            .collect()
     }
 
     /// A pod and its only container, as kubelet describes them to an engine.
     pub fn pod(&self, name: &str, command: &[&str]) -> (Value, Value) {
-        // The pod's own network, or the machine's.
-        let network = if self.lab { 0 } else { 2 };
+        // The pod's own network where something is about it, else the machine's, which costs less.
+        let is_own = self.lab || self.around.is_some_and(|around| around != Around::HostNetwork);
+        let network = if is_own { 0 } else { 2 };
         let security = json!({ "namespace_options": { "network": network, "pid": 1 },
-            "capabilities": { "add_capabilities": ["MKNOD"] } });
+            "capabilities": { "add_capabilities": ["MKNOD"] },
+            "privileged": self.around == Some(Around::Privileged),
+            "readonly_rootfs": self.around == Some(Around::ReadOnly) });
         let sandbox = json!({ "metadata": { "name": name, "namespace": "tests", "uid": name },
             "annotations": self.annotations, "log_directory": format!("/var/log/pods/{name}"),
             "linux": { "cgroup_parent": "tests.slice", "security_context": security } });
         let devices: Vec<Value> = self.cdi.iter().map(|name| json!({ "name": name })).collect();
+        let dev = (self.around == Some(Around::HostDev))
+            .then(|| json!({ "host_path": "/dev", "container_path": "/dev" }));
         let mounts: Vec<Value> = self
             .tools()
             .map(|(from, to)| json!({ "host_path": from, "container_path": to, "readonly": true }))
+            .chain(dev)
             .collect();
         let fuse: &[Value] =
             &[json!({ "host_path": "/dev/fuse", "container_path": "/dev/fuse", "permissions": "r" })];

@@ -125,16 +125,24 @@ install_all() {
 }
 
 install_units() {
-    for unit in oci-hotplug-watcher@.service oci-hotplug.slice; do
-        sed "s|/usr/libexec/oci/hooks.d/|$libexec/|" "$here/packaging/systemd/$unit" >"$scratch/unit"
+    for unit in oci-hotplug-watcher@.service oci-hotplug.slice oci-hotplug-recover.service \
+        oci-hotplug-metrics.service oci-hotplug-metrics.timer; do
+        sed "s|/usr/libexec/oci/hooks.d/|$libexec/|; s|/usr/bin/|$PREFIX/bin/|" "$here/packaging/systemd/$unit" >"$scratch/unit"
         put "$scratch/unit" "$units/$unit" 644
     done
     reload_systemd
+    # A package's scripts do this by themselves; an administrator who has disabled it has the last word.
+    if systemd_is_ours && [ "$updates" = no ]; then
+        systemctl --quiet enable oci-hotplug-recover.service || say "not enabled: systemctl enable oci-hotplug-recover.service"
+    fi
 }
 
-# systemd reads units anew: where it runs, and runs this tree.
+# Whether systemd runs, and runs this tree.
+systemd_is_ours() { [ -z "$DESTDIR" ] && [ -d /run/systemd/system ]; }
+
+# systemd reads units anew.
 reload_systemd() {
-    if [ -z "$DESTDIR" ] && [ -d /run/systemd/system ]; then
+    if systemd_is_ours; then
         systemctl daemon-reload || say "systemd did not read its units anew: systemctl daemon-reload"
     fi
 }
@@ -193,6 +201,9 @@ uninstall() {
     pids=$(running_watchers)
     if [ -n "$pids" ] && [ "$force" = no ]; then
         fail "watchers of running containers are at work (processes ${pids% }): stop the containers first, or use --force and leave them what they have"
+    fi
+    if systemd_is_ours; then
+        systemctl --quiet disable --now oci-hotplug-recover.service oci-hotplug-metrics.timer || :
     fi
     # The hooks' JSON first, so that no engine starts a hook that is gone.
     sort -r "$DESTDIR$manifest" >"$scratch/manifest"
@@ -277,6 +288,8 @@ if [ "$action" = uninstall ]; then
     uninstall
     exit 0
 fi
+updates=no
+[ ! -f "$DESTDIR$manifest" ] || updates=yes
 install_all
 write_manifest all
 pids=$(running_watchers)

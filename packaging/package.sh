@@ -6,6 +6,7 @@
 #     --output DIR                            put the package there
 #     --version VERSION                       another version than Cargo.toml's
 #
+# Variables: DEBFULLNAME, DEBEMAIL: who answers for a package that is given to others (the project, unless said).
 # Prints the package's path. A .deb wants dpkg-dev, an .rpm rpmbuild (Debian's package rpm).
 set -eu
 umask 022
@@ -46,18 +47,19 @@ deb() {
     mv "$tree/usr/share/zsh/site-functions" "$tree/usr/share/zsh/vendor-completions"
     sed 's/^$/./; s/^/ /' "$here/LICENSE-MIT" >"$work/mit"
     sed -e "/^@MIT@$/{r $work/mit" -e 'd}' "$here/packaging/debian/copyright" >"$doc/copyright"
-    printf 'oci-hotplug (%s) unstable; urgency=medium\n\n  * This version.\n\n -- The oci-hotplug authors <oci-hotplug@localhost.localdomain>  %s\n' \
-        "$version" "$(date -R)" | gzip -9n >"$doc/changelog.gz"
+    printf 'oci-hotplug (%s) unstable; urgency=medium\n\n  * This version.\n\n -- %s  %s\n' \
+        "$version" "$maintainer" "$(date -R)" | gzip -9n >"$doc/changelog.gz"
+    install -D -m 644 "$here/packaging/debian/lintian-overrides" "$tree/usr/share/lintian/overrides/oci-hotplug"
     mkdir "$tree/DEBIAN"
     size=$(du -sk --exclude=DEBIAN "$tree" | cut -f 1)
     sed -e "s|@VERSION@|$version|; s|@ARCHITECTURE@|$(dpkg --print-architecture)|; s|@SIZE@|$size|" \
-        -e "s|@DEPENDS@|$(libraries)|" "$here/packaging/debian/control" >"$tree/DEBIAN/control"
+        -e "s|@DEPENDS@|$(libraries)|; s|@MAINTAINER@|$maintainer|" "$here/packaging/debian/control" >"$tree/DEBIAN/control"
     configuration >"$tree/DEBIAN/conffiles"
     # shellcheck disable=SC2016 # the scripts' own variables
     {
-        script postinst '[ "$1" = configure ] || exit 0' 'upgraded=$2' installed
+        script postinst '[ "$1" = configure ] || exit 0' 'upgraded=$2' enable-deb installed
         script prerm '[ "$1" = remove ] || exit 0' '' removing
-        script postrm 'case $1 in purge) purge=yes ;; remove) purge= ;; *) exit 0 ;; esac' '' removed
+        script postrm 'case $1 in purge) purge=yes ;; remove) purge= ;; *) exit 0 ;; esac' '' removed forget-deb
     }
     (cd "$tree" && find . -path ./DEBIAN -prune -o -type f -printf '%P\n' | LC_ALL=C sort | xargs md5sum) >"$work/md5sums"
     mv "$work/md5sums" "$tree/DEBIAN/md5sums"
@@ -65,10 +67,16 @@ deb() {
     dpkg-deb --root-owner-group --build "$tree" "$package" >/dev/null
 }
 
-# script NAME CONDITION SETTING BODY: a maintainer script.
+# bodies NAME...: what maintainer scripts do.
+bodies() { for body in "$@"; do cat "$here/packaging/scripts/$body.sh"; done; }
+
+# script NAME CONDITION SETTING BODY...: a maintainer script.
 script() {
-    { printf '#!/bin/sh\nset -e\n%s\n%s\n' "$2" "$3"; cat "$here/packaging/scripts/$4.sh"; } >"$tree/DEBIAN/$1"
-    chmod 755 "$tree/DEBIAN/$1"
+    file=$tree/DEBIAN/$1
+    printf '#!/bin/sh\nset -e\n%s\n%s\n' "$2" "$3" >"$file"
+    shift 3
+    bodies "$@" >>"$file"
+    chmod 755 "$file"
 }
 
 # What the executables need, with the oldest versions that will do.
@@ -85,9 +93,9 @@ rpm() {
     # $1 is how many versions will be there: rpm's scriptlets.
     # shellcheck disable=SC2016 # the scripts' own variables
     {
-        { echo 'upgraded=; [ "$1" = 1 ] || upgraded=yes'; cat "$here/packaging/scripts/installed.sh"; } >"$work/scripts/post"
-        { echo '[ "$1" = 0 ] || exit 0'; cat "$here/packaging/scripts/removing.sh"; } >"$work/scripts/preun"
-        { echo '[ "$1" = 0 ] || exit 0; purge=yes'; cat "$here/packaging/scripts/removed.sh"; } >"$work/scripts/postun"
+        { echo 'upgraded=; [ "$1" = 1 ] || upgraded=yes'; bodies enable-rpm installed; } >"$work/scripts/post"
+        { echo '[ "$1" = 0 ] || exit 0'; bodies removing disable-rpm; } >"$work/scripts/preun"
+        { echo '[ "$1" = 0 ] || exit 0; purge=yes'; bodies removed; } >"$work/scripts/postun"
     }
     {
         configuration | sed 's/^/%config(noreplace) /'
@@ -97,13 +105,14 @@ rpm() {
             | grep -vxE '/usr/(bin|lib|libexec|share|share/doc|share/man(/man[1-8])?)' | sed 's/^/%dir /'
     } >"$work/scripts/files"
     rpmbuild -bb --quiet --define "_binary_payload w9.zstdio" --define "_topdir $work/rpm" --define "tree $tree" --define "scripts $work/scripts" \
-        --define "tree_version $version" "$here/packaging/rpm/oci-hotplug.spec" >"$work/log" 2>&1 \
+        --define "tree_version $version" --define "packager $maintainer" "$here/packaging/rpm/oci-hotplug.spec" >"$work/log" 2>&1 \
         || { cat "$work/log" >&2; fail "rpmbuild failed"; }
     built=$(find "$work/rpm/RPMS" -name '*.rpm')
     package=$output/${built##*/}
     mv "$built" "$package"
 }
 
+maintainer="${DEBFULLNAME:-oci-hotplug maintainers} <${DEBEMAIL:-maintainers@oci-hotplug.dev}>"
 format=
 bins=
 version=$(sed -n 's/^version *= *"\(.*\)"/\1/p' "$here/Cargo.toml" | head -n 1)

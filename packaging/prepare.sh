@@ -106,6 +106,7 @@ need_to_package() {
     need dpkg-dev command -v dpkg-shlibdeps
     need rpm command -v rpmbuild
     need mmdebstrap command -v mmdebstrap
+    need lintian command -v lintian
     need debian-archive-keyring one_of /usr/share/keyrings/debian-archive-keyring.gpg
     install_missing
 }

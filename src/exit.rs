@@ -1,4 +1,6 @@
-//! The exit codes of all our programs.
+//! How our programs end: their exit codes, and the line that tells why.
+
+use std::error::Error;
 
 /// Done, or none of our business.
 pub const DONE: u8 = 0;
@@ -8,3 +10,53 @@ pub const FAILED: u8 = 1;
 pub const USAGE: u8 = 2;
 /// Refused by the policy.
 pub const REFUSED: u8 = 3;
+
+/// An error with its causes, in one line. An error whose own words have those of its cause (as ours do, with the cure
+/// behind them) is not told twice, as `{:#}` of anyhow's would.
+pub fn told(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut said = text.clone();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !said.contains(&words) {
+            text = format!("{text}: {words}");
+            said = words;
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    enum Fault {
+        #[error("opening /x: {source} (make it)")]
+        Whole { source: std::io::Error },
+        #[error("starting")]
+        Part { source: Box<Fault> },
+    }
+
+    fn fault() -> Fault {
+        Fault::Whole {
+            source: std::io::Error::other("no such thing"),
+        }
+    }
+
+    #[test]
+    fn each_cause_is_told_once() {
+        assert_eq!(told(&fault()), "opening /x: no such thing (make it)");
+        let part = Fault::Part {
+            source: Box::new(fault()),
+        };
+        assert_eq!(told(&part), "starting: opening /x: no such thing (make it)");
+        let context = anyhow::Error::from(part).context("asking");
+        assert_eq!(
+            told(context.as_ref()),
+            "asking: starting: opening /x: no such thing (make it)"
+        );
+    }
+}

@@ -5,7 +5,7 @@
 //!
 //! # The house
 //! ```text
-//! bin/        mains of a few lines; exit.rs: their exit codes
+//! bin/        mains of a few lines; exit.rs: their exit codes, how an error is told
 //! hook/       what the runtime starts: prestart, poststop           ┐
 //! watcher/    one container's loop: run, settle, admission,         │ programs: join decisions and effects,
 //!             transaction, effects, launch, detach, restore; its    │ never import each other
@@ -19,7 +19,7 @@
 //!             ours are), systemd, readiness
 //! model/      facts and decisions, pure: device, event, inventory; selector, request, symlink, annotations,
 //!             asked, class, policy; attachment, grants, named_node, reconcile; filter_program, device_rules;
-//!             uevent; oci; engine, device_tree, readiness; usbip (names of remote
+//!             uevent; oci; engine, device_tree, readiness, tally; usbip (names of remote
 //!             devices)
 //! sys/        system calls without a safe wrapper; the only `unsafe`
 //! ```

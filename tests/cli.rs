@@ -191,7 +191,7 @@ fn help_names_every_verb() {
     let help = out(&tool(&["--help"]));
     for verb in [
         "list", "inspect", "match", "tree", "explain", "attach", "detach", "events", "recover", "check",
-        "usbip", "demo",
+        "metrics", "usbip", "demo",
     ] {
         assert!(
             help.lines().any(|line| line.trim_start().starts_with(verb)),

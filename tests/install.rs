@@ -121,6 +121,9 @@ fn everything_is_where_the_field_looks_for_it() {
         ANNOTATED,
         "usr/lib/systemd/system/oci-hotplug-watcher@.service",
         "usr/lib/systemd/system/oci-hotplug.slice",
+        "usr/lib/systemd/system/oci-hotplug-recover.service",
+        "usr/lib/systemd/system/oci-hotplug-metrics.service",
+        "usr/lib/systemd/system/oci-hotplug-metrics.timer",
         "usr/share/man/man1/oci-hotplug.1",
         "usr/share/man/man1/oci-hotplug-recover.1",
         "usr/share/man/man1/oci-hotplug-cdi-generate.1",
@@ -335,18 +338,30 @@ fn the_units_are_such_as_systemd_takes() {
     let root = Root::new();
     root.install();
     let units = root.path("usr/lib/systemd/system");
-    let instance = root.path("oci-hotplug-watcher@web\\x2d1.service");
-    let text = fs::read_to_string(units.join("oci-hotplug-watcher@.service")).unwrap();
-    // The executable that it names is in this tree only.
-    let here = text.replace(
-        "=/usr/libexec",
-        &format!("={}", root.path("usr/libexec").display()),
-    );
-    fs::write(&instance, here).unwrap();
-    fs::copy(units.join("oci-hotplug.slice"), root.path("oci-hotplug.slice")).unwrap();
+    let here = |unit: &str, name: &str| {
+        let text = fs::read_to_string(units.join(unit)).unwrap();
+        // The executables that it names are in this tree only.
+        let text = ["/usr/libexec/", "/usr/bin/"].iter().fold(text, |text, dir| {
+            let there = root.path(dir.trim_start_matches('/'));
+            text.replace(&format!("={dir}"), &format!("={}/", there.display()))
+        });
+        let path = root.path(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    here("oci-hotplug.slice", "oci-hotplug.slice");
+    let all = [
+        here(
+            "oci-hotplug-watcher@.service",
+            "oci-hotplug-watcher@web\\x2d1.service",
+        ),
+        here("oci-hotplug-recover.service", "oci-hotplug-recover.service"),
+        here("oci-hotplug-metrics.service", "oci-hotplug-metrics.service"),
+        here("oci-hotplug-metrics.timer", "oci-hotplug-metrics.timer"),
+    ];
     let Ok(output) = Command::new("systemd-analyze")
         .args(["verify", "--man=no"])
-        .arg(&instance)
+        .args(&all)
         .output()
     else {
         println!("NOT RUN: this host has no systemd-analyze");

@@ -189,6 +189,12 @@ fn is_tried_upgraded_removed_and_purged(suite: &str) {
     );
     assert_eq!(system.run("dpkg --verify oci-hotplug"), "", "as it was packed");
     the_check_is_content(&system);
+    // At boot the watchers are recovered, unless the administrator does not want it; nobody asked for metrics.
+    let wanted = system.at("/etc/systemd/system/multi-user.target.wants/oci-hotplug-recover.service");
+    assert!(wanted.is_symlink(), "{}", wanted.display());
+    let metrics = system.at("/etc/systemd/system/timers.target.wants/oci-hotplug-metrics.timer");
+    assert!(!metrics.is_symlink());
+    fs::remove_file(&wanted).expect("disable the unit");
 
     // The administrator's configuration stays; the rest is the new version's.
     let edited = "log-level = \"debug\"\n";
@@ -199,6 +205,8 @@ fn is_tried_upgraded_removed_and_purged(suite: &str) {
         fs::read_to_string(system.at(CONFIG)).expect("the configuration"),
         edited
     );
+
+    assert!(!wanted.is_symlink(), "it is enabled again");
 
     let refused = while_a_watcher_runs(&system, "dpkg --remove oci-hotplug");
     let text = both(&refused);
@@ -286,6 +294,19 @@ fn a_purge_leaves_the_state_of_a_container_that_is_still_watched() {
 }
 
 #[test]
+#[ignore = "wants lintian: tests/run.sh --privileged"]
+fn lintian_has_nothing_against_the_deb() {
+    let output = Command::new("lintian")
+        .args(["--allow-root", "--no-cfg", "--suppress-tags"])
+        // These executables are those of a test run: `package`.
+        .arg("uses-no-compression-for-data-tarball,uses-no-compression-for-control-tarball")
+        .arg(deb())
+        .output()
+        .expect("start lintian (package lintian)");
+    assert_eq!(both(&output), "");
+}
+
+#[test]
 #[ignore = "as root, in a bare Debian: tests/run.sh --privileged"]
 fn the_rpm_has_what_the_deb_has_and_comes_and_goes() {
     let query = |what: &[&str]| {
@@ -318,8 +339,10 @@ fn the_rpm_has_what_the_deb_has_and_comes_and_goes() {
         .filter_map(|line| line.split_once(" ./"))
         .map(|(_, path)| format!("/{path}").replace("vendor-completions", "site-functions"))
         .filter(|path| !path.ends_with("/copyright") && !path.ends_with("/changelog.gz"))
+        .filter(|path| !path.starts_with("/usr/share/lintian/"))
         .collect();
     assert_eq!(of_rpm, of_deb);
+    assert!(query(&["--queryformat", "%{PACKAGER}"]).contains('@'));
     assert!(of_rpm.contains(WATCHER), "{of_rpm:?}");
 
     let system = System::new("trixie");

@@ -12,6 +12,7 @@ mod follow;
 mod inspect;
 mod list;
 mod matching;
+mod metrics;
 mod placed;
 mod recover;
 mod table;
@@ -140,6 +141,14 @@ enum Verb {
     ///
     /// Examples: oci-hotplug check; oci-hotplug check --json | jq '.findings[] | select(.verdict != "ok")'.
     Check(check::Options),
+    /// What the watchers have counted, for Prometheus.
+    ///
+    /// Attachments, grants, refusals, failures, lost events, how long events took, watchers that began and died; for each
+    /// container, under its id. To be scraped by node_exporter's textfile collector: the units
+    /// oci-hotplug-metrics.timer and .service write the file each half minute, once they are enabled.
+    ///
+    /// Examples: oci-hotplug metrics; oci-hotplug metrics --textfile /var/lib/prometheus/node-exporter/oci-hotplug.prom.
+    Metrics(metrics::Options),
     /// Devices of the Container Device Interface (CDI): write, list, validate, resolve.
     Cdi(cdi::Cdi),
     /// USB devices of other hosts (USB/IP): list, attach, detach; containers get them as any other device.
@@ -164,7 +173,7 @@ pub fn main() -> ExitCode {
         // Whoever reads has read enough (`oci-hotplug list | head`).
         Err(error) if is_broken_pipe(&error) => ExitCode::from(exit::DONE),
         Err(error) => {
-            eprintln!("oci-hotplug: {error:#}");
+            eprintln!("oci-hotplug: {}", exit::told(error.as_ref()));
             let malformed = error.is::<AskError>()
                 || error.is::<Usage>()
                 || error.is::<NameError>()
@@ -198,6 +207,7 @@ fn run(verb: Verb, common: &Common) -> Result<u8> {
         Verb::Explain { id, device } => explain::run(&registry, &config, &id, &device, common.json),
         Verb::Events(options) => events::run(&registry, &options, common.json),
         Verb::Check(_) => Ok(()),
+        Verb::Metrics(options) => metrics::run(&registry, &options, common.json),
         Verb::Cdi(arguments) => cdi::run(&arguments, &config, common.json),
         Verb::Usbip(arguments) => usbip::run(&arguments, &config.state_dir, common.json),
         Verb::GenerateDocs { dir } => docs::run(&dir),

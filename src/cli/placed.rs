@@ -106,6 +106,7 @@ mod tests {
             asked: all.to_vec(),
             attached,
             problems: Vec::new(),
+            tally: Default::default(),
         }
     }
 

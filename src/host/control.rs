@@ -22,6 +22,7 @@ use crate::model::asked::Asked;
 use crate::model::attachment::Attachments;
 use crate::model::device::SysPath;
 use crate::model::symlink::SymlinkRule;
+use crate::model::tally::Tally;
 
 /// The socket's name in the container's directory.
 const SOCKET: &str = "control.sock";
@@ -93,6 +94,9 @@ pub struct Status {
     pub attached: Attachments,
     /// What is asked for and can't be inside, and why.
     pub problems: Vec<Problem>,
+    /// What has been counted. An older version says nothing of it.
+    #[serde(default)]
+    pub tally: Tally,
 }
 
 /// A device, node or link that should be inside and is not.

@@ -152,3 +152,18 @@ fn open_log_file(state_dir: &Path) -> io::Result<File> {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::tally::Tally;
+
+    #[test]
+    fn all_that_is_told_is_counted() {
+        for event in event::ALL {
+            let mut tally = Tally::default();
+            tally.count(event);
+            assert_ne!(tally, Tally::default(), "{event}");
+        }
+    }
+}

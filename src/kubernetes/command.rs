@@ -132,7 +132,7 @@ pub fn main() -> ExitCode {
         Ok(true) => ExitCode::from(exit::DONE),
         Ok(false) => ExitCode::from(exit::FAILED),
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!("{}", exit::told(error.as_ref()));
             let is_ours = error.is::<super::config::ConfigError>();
             ExitCode::from(if is_ours { exit::USAGE } else { exit::FAILED })
         }

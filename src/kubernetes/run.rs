@@ -29,6 +29,7 @@ use super::resource::{Names, Resource, ResourceName};
 use super::sight::{self, Sight};
 use super::socket;
 use super::status::{self, Counters};
+use crate::exit;
 use crate::host::config::Config;
 use crate::host::monitor::{DeviceMonitor, RECEIVE_BUFFER};
 use crate::sys::readiness;
@@ -211,7 +212,8 @@ impl Program {
                 true
             }
             Err(error) => {
-                warn!("{error:#}; the configuration read before stays in force");
+                let why = exit::told(error.as_ref());
+                warn!("{why}; the configuration read before stays in force");
                 self.counters
                     .add_labelled("reloads_total", "result=\"failed\"".to_owned(), 1);
                 false

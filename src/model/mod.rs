@@ -23,6 +23,7 @@ pub(crate) mod recorded;
 pub mod request;
 pub mod selector;
 pub mod symlink;
+pub mod tally;
 pub mod uevent;
 pub mod usb_classes;
 pub mod usbip;

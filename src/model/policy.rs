@@ -312,10 +312,14 @@ impl Policy {
     }
 
     fn allow_cure(&self, request: &Request) -> String {
+        // A rule has no `parent-of:`, and reaches down from what it names: not to what lies above that.
+        if request.selector.parents() > 0 {
+            return self.class_cure(request);
+        }
         format!(
             "to allow it, add to {}: [[policy.allow]] devices = [{}]",
             self.written_in.display(),
-            in_toml(&without_parents(&request.selector)),
+            in_toml(&request.selector.to_string()),
         )
     }
 
@@ -326,11 +330,6 @@ impl Policy {
             in_toml(&request.to_string())
         )
     }
-}
-
-/// A rule cannot have `parent-of:`; what it would name lies above, and rules reach down from there.
-fn without_parents(selector: &DeviceSelector) -> String {
-    selector.to_string().replace("parent-of:", "")
 }
 
 /// A basic string of TOML: Rust's escapes of `\` and `"` are the same, and selectors hold no control characters.

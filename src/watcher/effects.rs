@@ -1,5 +1,6 @@
 //! The one container's filter, /dev, listeners and notes, as a transaction wants them.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,7 @@ use crate::model::asked::Asked;
 use crate::model::attachment::{Attachments, Found, Maker, NodeSpec};
 use crate::model::device::{DevNum, Device, SysPath};
 use crate::model::grants::{Change, GrantSet};
+use crate::model::tally::Tally;
 use crate::model::uevent::{UeventAction, UeventForm};
 
 /// What attached.json holds: all that a watcher must know of the work of the one before it.
@@ -32,6 +34,9 @@ pub struct Memory {
     /// The roots of each request, in the order of the record.
     #[serde(default)]
     pub roots: Vec<BTreeSet<SysPath>>,
+    /// What has been counted.
+    #[serde(default)]
+    pub tally: Tally,
 }
 
 /// What can go wrong inside.
@@ -63,6 +68,10 @@ pub struct Inside {
     roots: Vec<BTreeSet<SysPath>>,
     /// What an earlier watcher made: whatever is at these paths now is ours to put right.
     made_before: BTreeSet<PathBuf>,
+    /// What has been counted; the journal has it, too.
+    tally: Cell<Tally>,
+    /// What the journal has of it.
+    noted: Tally,
 }
 
 impl Inside {
@@ -78,6 +87,8 @@ impl Inside {
             lock,
             roots: memory.roots.clone(),
             made_before: made_by_us(&memory.attachments),
+            tally: Cell::new(memory.tally),
+            noted: memory.tally,
         })
     }
 
@@ -94,6 +105,30 @@ impl Inside {
     /// The container's entry, when nothing is to be changed inside any more.
     pub fn into_lock(self) -> RecordLock {
         self.lock
+    }
+
+    /// What has been counted so far.
+    pub fn tally(&self) -> Tally {
+        self.tally.get()
+    }
+
+    /// Counts.
+    pub fn count(&self, more: impl FnOnce(&mut Tally)) {
+        let mut tally = self.tally.get();
+        more(&mut tally);
+        self.tally.set(tally);
+    }
+
+    /// Whether something was counted that whoever comes after us would not know. Wakes alone are not worth writing for.
+    pub fn has_counted(&self) -> bool {
+        let tally = self.tally.get();
+        let wakes = Tally {
+            wakes: tally.wakes,
+            busy_us: tally.busy_us,
+            longest_us: tally.longest_us,
+            ..self.noted
+        };
+        tally != wakes
     }
 
     /// Notes the requests' roots, for the next journal; whether they are others than before.
@@ -190,12 +225,16 @@ impl Effects for Inside {
     }
 
     fn journal(&mut self, attachments: &Attachments) -> Result<(), EffectError> {
-        Ok(self.lock.write_attached(&Memory {
+        let tally = self.tally.get();
+        self.lock.write_attached(&Memory {
             version: STATE_VERSION,
             attachments: attachments.clone(),
             filter: self.filter.memory().ahead_of(&attachments.grants()),
             directories: self.dev.directories().clone(),
             roots: self.roots.clone(),
-        })?)
+            tally,
+        })?;
+        self.noted = tally;
+        Ok(())
     }
 }

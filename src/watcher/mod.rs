@@ -51,6 +51,7 @@ use crate::model::policy::Policy;
 use crate::model::reconcile::{Plan, Reconciler, RootRemoved, Step, moved};
 use crate::model::request::OnRemoval;
 use crate::model::symlink::SymlinkRule;
+use crate::model::tally::Tally;
 use crate::model::wanted::Wanted;
 
 /// How long a container that was asked to stop may take before it is killed.
@@ -217,12 +218,30 @@ impl Watcher {
 
     /// Takes in all events that have come, and acts on them.
     fn take_events(&mut self) {
+        let woken = Instant::now();
         let mut news = false;
         for event in self.monitor.drain() {
             news |= self.take_event(event);
         }
         if news {
             self.reconcile();
+        }
+        let took = woken.elapsed().as_micros() as u64;
+        self.inside.count(|tally| tally.count_wake(took));
+    }
+
+    /// Says that this watcher ends as it should.
+    fn note_end(&mut self) {
+        self.inside.count(Tally::end);
+        self.note_tally();
+    }
+
+    /// Says, where a successor or `oci-hotplug metrics` finds it, what was counted.
+    fn note_tally(&mut self) {
+        if self.inside.has_counted() {
+            if let Err(error) = self.inside.journal(&self.attachments) {
+                tracing::debug!(container = %self.record.container.id, "{error}");
+            }
         }
     }
 
@@ -404,10 +423,11 @@ impl Watcher {
         }
     }
 
-    /// Logs what happens to a device, in the form that `oci-hotplug events` reads back: the fields are texts, so that
+    /// Counts and logs what happens to a device, in the form that `oci-hotplug events` reads back: the fields are texts, so that
     /// the journal has them as they are and the log file quotes them, and they stand in this order. Device and node are
     /// empty where it is about all of them.
     fn tell(&self, event: &'static str, device: &str, node: &Path, text: &str) {
+        self.inside.count(|tally| tally.count(event));
         let container = self.record.container.id.as_str();
         let node = &*node.to_string_lossy();
         match event {
@@ -534,6 +554,7 @@ impl Watcher {
                 .chain(pending)
                 .chain(access)
                 .collect(),
+            tally: self.inside.tally(),
         }
     }
 

@@ -22,6 +22,7 @@ use crate::host::process::{ProcessError, start_time};
 use crate::host::registry::{RecordLock, Registry, RegistryError, WatcherProcess};
 use crate::model::oci::ContainerId;
 use crate::model::policy::Policy;
+use crate::model::tally::Tally;
 
 /// The pause between two looks at what no event tells of.
 const TICK: Duration = Duration::from_secs(1);
@@ -172,6 +173,7 @@ fn watch(
     };
     let control = ControlSocket::bind(lock.dir_fd(), lock.dir())?;
     let inside = Inside::open(&container, lock, &memory)?;
+    inside.count(Tally::begin);
     let mut watcher = Watcher::open(record, inside, container, memory, leases, settings)?;
     if let Some(pipe) = ready {
         let requests = watcher
@@ -220,6 +222,7 @@ impl Watcher {
             if std::mem::take(&mut first) {
                 // Whatever dead hooks left is cleared away now, when nobody waits for us.
                 sweep(self.inside.lock().state_dir());
+                self.note_tally();
                 if let Err(error) = crate::sys::memory::forget_start_up() {
                     tracing::debug!("giving memory back: {error}");
                 }
@@ -238,6 +241,7 @@ impl Watcher {
             if woken.contains(&token::SIGNAL) {
                 let told = read_signals(signals);
                 if told.to_end {
+                    self.note_end();
                     return Ok(Ending::Told);
                 }
                 if told.to_reload {
@@ -261,6 +265,7 @@ impl Watcher {
                 if let Err(FilterError::Gone { .. }) = self.tick() {
                     return Ok(Ending::ContainerGone);
                 }
+                self.note_tally();
                 let mut moved = self.monitor.refresh();
                 match self.restore() {
                     Entry::InPlace => {}

@@ -68,11 +68,14 @@ impl Watcher {
         let Some(mut successor) = self.successor.take() else {
             return false;
         };
+        self.note_end();
         let mut files = vec![self.inside.lock().file().as_fd()];
         files.extend(self.gate.leases().files().map(|file| file.as_fd()));
         let relieved = successor.hand_over(&Answer::Left, &files);
         if relieved {
             self.gate.leases().forget();
+        } else {
+            self.inside.count(|tally| tally.at_work = true);
         }
         relieved
     }

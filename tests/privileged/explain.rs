@@ -8,6 +8,7 @@ on_both_hierarchies!(
     a_device_that_is_inside_is_explained_by_its_request,
     a_device_that_no_request_selects_is_explained_with_the_cure,
     only_and_the_policy_are_explained,
+    the_readmes_explanation_is_what_is_said,
     a_lease_is_explained_with_its_holder,
     a_place_that_is_taken_is_explained,
     what_is_not_there_can_t_be_explained,
@@ -88,6 +89,37 @@ fn only_and_the_policy_are_explained(machine: &Machine) {
         last(&two)
     );
     assert!(last(&three).contains("only= keeps it out"), "{}", last(&three));
+}
+
+/// README.md shows this very text, under the names of this story.
+const GOLDEN: &str = include_str!("explain/golden.txt");
+
+fn the_readmes_explanation_is_what_is_said(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.partition(2);
+    machine.configure(&format!(
+        "[policy]\ndefault = \"anything\"\n\n[[policy.deny]]\ndevices = [\"devnode:{node}\"]\nreason = \"it is the lab's archive\"\n"
+    ));
+    let request = format!("devnode:{}p1,glob:{}p*;access=r", disk.node, disk.node);
+    let container = Bundle::asking(machine, &request).start();
+    disk.plug(2);
+    let told = said(machine, &["explain", &container.id, &node]);
+    let told = told
+        .replace(&container.id, "lab")
+        .replace(
+            machine.config().to_str().expect("scratch paths are text"),
+            "/etc/oci-hotplug/config.toml",
+        )
+        .replace(disk.node.trim_start_matches("/dev/"), "sdb")
+        .replace("sdbp", "sdb");
+    let number = told.lines().next().and_then(|line| line.split("  b ").nth(1));
+    let number = number.expect("the device's number").to_owned();
+    let told = told.replace(&number, "8:18");
+    assert_eq!(told, GOLDEN, "{told}");
+    assert!(
+        include_str!("../../README.md").contains(GOLDEN),
+        "README.md shows another text"
+    );
 }
 
 fn a_lease_is_explained_with_its_holder(machine: &Machine) {

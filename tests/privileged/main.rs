@@ -40,6 +40,7 @@ mod faults_state;
 mod hostile;
 mod lifecycle;
 mod malice;
+mod metrics;
 mod operator;
 mod options;
 mod placement;

@@ -17,6 +17,7 @@ on_both_hierarchies!(
     what_is_certain_is_refused_with_code_3_and_the_line_to_add,
     a_device_that_is_there_is_refused_at_the_start,
     what_is_plugged_in_is_judged_then_and_again_when_the_policy_changes,
+    what_is_asked_for_as_a_parent_is_given_by_the_cure_that_is_told,
     a_rule_in_a_drop_in_gives_and_a_bad_one_refuses_all,
     what_the_administrator_asks_for_passes,
     a_disk_that_the_host_mounts_leaves_the_container,
@@ -118,6 +119,34 @@ fn a_device_that_is_there_is_refused_at_the_start(machine: &Machine) {
         );
     }
     eventually("nothing is left", || machine.traces() == NOTHING);
+}
+
+/// `[class.NAME] devices = [...]`, and what the container is to ask for, as the refusal tells them.
+fn told_class(refusal: &str) -> (String, &str) {
+    let plain = refusal.replace("\\\"", "\"");
+    let (_, rest) = plain.split_once("[class.NAME] devices = [").expect("a class");
+    let (devices, rest) = rest.split_once("], and ask for class:NAME").expect("its name");
+    assert!(!rest.contains("policy.allow"), "{refusal}");
+    (format!("[class.board]\ndevices = [{devices}]\n"), "class:board")
+}
+
+fn what_is_asked_for_as_a_parent_is_given_by_the_cure_that_is_told(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    let request = format!("parent-of:devnode:{node}");
+    for config in ["", "[policy]\ndefault = \"nothing\"\n"] {
+        machine.configure(config);
+        let refusal = match Bundle::asking(machine, &request).try_create() {
+            Ok(container) => panic!("{} was created", container.id),
+            Err(refusal) => refusal.message,
+        };
+        let (class, asked) = told_class(&refusal);
+        machine.configure(&format!("{config}{class}"));
+        let container = Bundle::asking(machine, asked).start();
+        container.reads(&node, &disk.content(1));
+        assert!(container.has(&disk.node), "the disk above it");
+        container.delete();
+    }
 }
 
 fn what_is_plugged_in_is_judged_then_and_again_when_the_policy_changes(machine: &Machine) {

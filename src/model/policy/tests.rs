@@ -626,6 +626,13 @@ fn what_is_certain_is_refused_before_any_device_is_looked_at() {
         "refused by the policy (protected: virtualization): kvm, vhost and vfio: they hand out memory and devices of \
          the host: to allow it, add to /etc/c.toml: [[policy.allow]] devices = [\"node:/dev/kvm\"]"
     );
+    // No rule reaches what lies above the device that it names.
+    let nothing = policy(Fallback::Nothing, vec![], vec![]);
+    assert_eq!(
+        refused(&nothing, "parent-of:usb:0403:6001;access=rw").unwrap_err(),
+        "refused by the policy (default = \"nothing\"): no rule allows it: to give it all the same, add to /etc/c.toml: \
+         [class.NAME] devices = [\"parent-of:usb:0403:6001;access=rw\"], and ask for class:NAME"
+    );
     for request in [
         "usb:0403",
         "parent-of:devnode:/dev/mem",

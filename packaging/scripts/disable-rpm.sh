@@ -1,0 +1,3 @@
+if command -v systemctl >/dev/null; then
+    systemctl --no-reload disable oci-hotplug-recover.service oci-hotplug-metrics.timer || :
+fi

@@ -35,7 +35,7 @@ esac
 "#;
 
 /// The directory of the executables that were built with this test.
-fn built() -> &'static Path {
+pub fn built() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_oci-hotplug"))
         .parent()
         .expect("executables are in a directory")

@@ -1,11 +1,14 @@
 //! What engines, systemd and operators do to a container while it runs: update, restart, stop, kill, reboot.
 
+use serde_json::json;
+
 use crate::container::Container;
 use crate::engine::Runtime::Crun;
-use crate::engine::{docker, podman, podman_image};
-use crate::machine::machine;
+use crate::engine::{bundle_directory, docker, our_hooks, podman, podman_image};
+use crate::machine::{Machine, machine};
 use crate::story::nothing_is_left;
-use crate::usb::UsbSerial;
+use crate::usb::{Plugged, UsbSerial};
+use crate::wishes::Wishes;
 
 const ANY_ADAPTER: &str = "--annotation io.oci-hotplug.devices=usb:0403:6001";
 
@@ -94,4 +97,141 @@ fn containers_that_always_restart_have_their_devices_after_a_reboot() {
     container.loses("/dev/ttyUSB0");
     dockers.loses("/dev/ttyUSB0");
     vm.run("systemctl disable podman-restart.service docker.service");
+}
+
+/// crun runs no poststop then: the watcher sees for itself that the container never came to be.
+#[test]
+#[ignore = "needs the virtual machine: tests/run.sh --vm"]
+fn a_container_whose_later_hook_fails_leaves_nothing_under_crun() {
+    let vm = machine();
+    let _adapter = plug(&vm, "FT001", "2");
+    let begun = vm.run("journalctl --quiet --lines=0 --show-cursor | sed 's/-- cursor: //'");
+    let wishes = Wishes::default().annotation("io.oci-hotplug.devices", "usb:0403:6001");
+    let mut hooks = our_hooks();
+    let later = hooks["createRuntime"].as_array_mut().expect("a list");
+    later.push(json!({ "path": "/bin/false" }));
+    let name = bundle_directory(&vm, &wishes, &hooks);
+    let created = vm.output(&format!(
+        "cd /run/{name} && crun create {name} < /dev/null > output 2>&1"
+    ));
+    assert!(!created.status.success(), "crun goes on after a hook that fails");
+    nothing_is_left(&vm);
+
+    let later = "/usr/share/containers/oci/hooks.d/zz-later.json";
+    vm.write(
+        later,
+        r#"{ "version": "1.0.0", "hook": { "path": "/bin/false" }, "stages": ["createRuntime"],
+            "when": { "annotations": { "^io\\.oci-hotplug\\.devices$": "." } } }"#,
+    );
+    podman_image(&vm);
+    let run = vm.output(&format!(
+        "podman run --rm --network none {ANY_ADAPTER} localhost/box true"
+    ));
+    vm.run(&format!("rm {later}"));
+    assert!(!run.status.success(), "podman goes on after a hook that fails");
+    nothing_is_left(&vm);
+    vm.wait_until("test -z \"$(systemctl list-units --all --plain --no-legend 'oci-hotplug*')\"");
+    // Both had come as far as to have the device.
+    let attached = vm.run(&format!(
+        "journalctl --quiet --after-cursor '{begun}' OCI_HOTPLUG_EVENT=attached OCI_HOTPLUG_NODE=/dev/ttyUSB0 -o cat | wc -l"
+    ));
+    assert_eq!(attached, "2");
+}
+
+fn plug<'a>(vm: &'a Machine, serial: &'static str, port: &'static str) -> Plugged<'a> {
+    let adapter = vm.plug(&UsbSerial { serial, port });
+    vm.wait_until(&format!("ls /dev/serial/by-id/*{serial}*"));
+    adapter
+}
+
+/// The machine's clock, which is right again when the test ends.
+struct Clock<'a> {
+    machine: &'a Machine,
+    /// When the machine was booted, in seconds since 1970.
+    booted: String,
+}
+
+impl<'a> Clock<'a> {
+    fn new(machine: &'a Machine) -> Self {
+        let booted = machine.run("echo $(($(date +%s) - $(cut -d. -f1 /proc/uptime)))");
+        Self { machine, booted }
+    }
+
+    fn set(&self, days: i32) -> std::process::Output {
+        self.machine.output(&format!(
+            "date -s @$(({} + $(cut -d. -f1 /proc/uptime) + {days} * 86400))",
+            self.booted
+        ))
+    }
+
+    fn jumps_to_days_from_now(&self, days: i32) {
+        assert!(self.set(days).status.success());
+    }
+}
+
+impl Drop for Clock<'_> {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+#[test]
+#[ignore = "needs the virtual machine: tests/run.sh --vm"]
+fn a_clock_that_jumps_by_days_loses_no_record_and_no_lease_and_holds_up_no_start() {
+    let vm = machine();
+    assert_eq!(
+        vm.run("timedatectl show -P NTP"),
+        "no",
+        "nobody else sets the clock"
+    );
+    let clock = Clock::new(&vm);
+    let adapter = plug(&vm, "FT001", "2");
+    let alone = "--annotation 'io.oci-hotplug.devices=usb:0403:6001:FT001;exclusive,usb:0403:6001:FT002'";
+    let first = podman(&vm, Crun, alone);
+    first.run(": < /dev/ttyUSB0");
+    let second = podman(&vm, Crun, alone);
+    second.run("! test -e /dev/ttyUSB0");
+    let records = || vm.run("oci-hotplug list --json | jq -c 'map([.id, .health, .inside, .requests])'");
+    vm.wait_until("test $(pgrep -c oci-hotplug-wat) = 2");
+    let before = records();
+    for days in [1, -1] {
+        clock.jumps_to_days_from_now(days);
+        // Whoever is there goes on, and looks after the rest.
+        vm.run("oci-hotplug recover");
+        assert_eq!(records(), before);
+        first.talks_through(&adapter, "/dev/ttyUSB0");
+        let other = plug(&vm, "FT002", "3");
+        first.gains("/dev/ttyUSB1");
+        second.gains("/dev/ttyUSB1");
+        other.unplug();
+        first.loses("/dev/ttyUSB1");
+        // A watcher that dies is back, and a new container starts as fast as ever.
+        let starts =
+            "systemctl list-units --plain --no-legend --state=running 'oci-hotplug-watcher@*' | wc -l";
+        let killed = vm.run("pid=$(pgrep -n oci-hotplug-wat); kill -9 $pid; echo $pid");
+        vm.wait_until(&format!(
+            "! test -e /proc/{killed} && test $({starts}) = 2 && test $(pgrep -c oci-hotplug-wat) = 2"
+        ));
+        let from = vm.run("cut -d ' ' -f 1 /proc/uptime");
+        let third = podman(
+            &vm,
+            Crun,
+            "--annotation io.oci-hotplug.devices=usb:0403:6001:FT002",
+        );
+        let took = vm
+            .run("cut -d ' ' -f 1 /proc/uptime")
+            .parse::<f64>()
+            .expect("seconds")
+            - from.parse::<f64>().expect("seconds");
+        eprintln!("vm: a start took {took:.1} s");
+        assert!(took < 20.0, "a start took {took} s");
+        drop(third);
+        vm.wait_until("test $(oci-hotplug list --json | jq length) = 2");
+    }
+    drop(first);
+    second.gains("/dev/ttyUSB0");
+    second.talks_through(&adapter, "/dev/ttyUSB0");
+    drop(second);
+    nothing_is_left(&vm);
+    assert_eq!(vm.run("find /run/oci-hotplug/leases -type f"), "");
 }

@@ -2,6 +2,7 @@
 //!
 //! `tests/vm/prepare.sh` installs what is needed; tests/vm/README.md tells the rest.
 
+mod attach;
 mod boundaries;
 mod container;
 mod docker;
@@ -11,6 +12,7 @@ mod kinds_of_devices;
 mod kubernetes_engines;
 mod lifecycle;
 mod machine;
+mod newcomer;
 mod operator;
 mod podman;
 mod qmp;

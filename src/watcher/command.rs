@@ -12,6 +12,7 @@ use crate::exit;
 use crate::host::config::{Config, ConfigError, Supervise};
 use crate::host::log::{self, WATCHER};
 use crate::host::registry::{Registry, RegistryError};
+use crate::host::systemd;
 use crate::model::oci::ContainerId;
 
 pub(crate) const HELP: &str = "\
@@ -96,7 +97,12 @@ pub fn watcher() -> ExitCode {
         None if options.take_over => Beginning::TakeOver,
         None => Beginning::Alone,
     };
-    match run(&Registry::new(&config.state_dir), &id, beginning, settings) {
+    let outcome = run(&Registry::new(&config.state_dir), &id, beginning, settings);
+    if matches!(outcome, Ok(_) | Err(WatcherError::NotEnrolled(..))) {
+        // Who ends before it was ready has failed, for systemd, which would start it again and again.
+        systemd::notify("READY=1");
+    }
+    match outcome {
         Ok(ending) => {
             tracing::debug!(container = %id, "the watcher ends: {ending:?}");
             ExitCode::from(u8::from(ending == Ending::Refused))

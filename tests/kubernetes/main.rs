@@ -10,5 +10,6 @@ mod configuration;
 mod devices;
 mod door;
 mod foreign_client;
+mod image;
 mod registration;
 mod status;

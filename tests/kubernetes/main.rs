@@ -11,5 +11,6 @@ mod devices;
 mod door;
 mod foreign_client;
 mod image;
+mod manifests;
 mod registration;
 mod status;

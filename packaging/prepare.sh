@@ -107,6 +107,8 @@ need_to_package() {
     need rpm command -v rpmbuild
     need mmdebstrap command -v mmdebstrap
     need lintian command -v lintian
+    need buildah command -v buildah
+    need golang-go command -v go
     need debian-archive-keyring one_of /usr/share/keyrings/debian-archive-keyring.gpg
     install_missing
 }

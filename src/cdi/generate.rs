@@ -53,6 +53,17 @@ pub enum Placed {
     Unchanged,
 }
 
+impl Placed {
+    /// In a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Written => "wrote",
+            Self::Updated => "updated",
+            Self::Unchanged => "unchanged",
+        }
+    }
+}
+
 /// Why nothing was written.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {

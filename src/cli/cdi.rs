@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::cdi::directories::{DEFAULT_DIRECTORIES, SpecFile, Specs};
-use crate::cdi::generate::{self, ANNOTATED, DEFAULT_KIND, Placed, Wish};
+use crate::cdi::generate::{self, ANNOTATED, DEFAULT_KIND, Wish};
 use crate::cdi::names::Kind;
 use crate::host::config::Config;
 use crate::host::programs;
@@ -139,7 +139,7 @@ fn run_generate(
         report.push((
             format!("{kind}={}", wish.name),
             path.display().to_string(),
-            word(placed),
+            placed.word(),
         ));
     }
     if as_json {
@@ -157,14 +157,6 @@ fn run_generate(
         warn_of_stale(&specs, &kind, classes);
     }
     Ok(())
-}
-
-fn word(placed: Placed) -> &'static str {
-    match placed {
-        Placed::Written => "wrote",
-        Placed::Updated => "updated",
-        Placed::Unchanged => "unchanged",
-    }
 }
 
 fn default_hook_dir() -> Result<PathBuf> {

@@ -10,6 +10,7 @@ mod events;
 mod explain;
 mod follow;
 mod inspect;
+mod install;
 mod list;
 mod matching;
 mod metrics;
@@ -153,6 +154,15 @@ enum Verb {
     Cdi(cdi::Cdi),
     /// USB devices of other hosts (USB/IP): list, attach, detach; containers get them as any other device.
     Usbip(usbip::Usbip),
+    /// Put the programs beside this one on a host: what packaging/install.sh does, for an image without a shell.
+    ///
+    /// Hooks, watcher and this tool; the CDI device "annotated"; the units of watchers; the hooks' JSON. What is there as
+    /// it should be stays untouched, and what changes is put in place by rename: watchers that run go on with their
+    /// version (`oci-hotplug recover --restart-watchers` moves them). That the programs run on this host is tried before
+    /// any engine starts them.
+    ///
+    /// Example, in an init container: oci-hotplug install --to /host.
+    Install(install::Options),
     /// Write the man pages and completions of this program into a directory.
     #[command(hide = true)]
     GenerateDocs {
@@ -192,6 +202,7 @@ fn run(verb: Verb, common: &Common) -> Result<u8> {
     let verb = match verb {
         // A configuration that can't be used is one of its findings.
         Verb::Check(options) => return check::run(&options, load(), common.json),
+        Verb::Install(options) => return install::run(&options, common.json).map(|()| exit::DONE),
         verb => verb,
     };
     let config = load()?;
@@ -206,7 +217,8 @@ fn run(verb: Verb, common: &Common) -> Result<u8> {
         Verb::Detach(arguments) => attach::detach(&arguments, &registry, common.json),
         Verb::Explain { id, device } => explain::run(&registry, &config, &id, &device, common.json),
         Verb::Events(options) => events::run(&registry, &options, common.json),
-        Verb::Check(_) => Ok(()),
+        // Nothing of a host's configuration or state is needed for it.
+        Verb::Check(_) | Verb::Install(_) => Ok(()),
         Verb::Metrics(options) => metrics::run(&registry, &options, common.json),
         Verb::Cdi(arguments) => cdi::run(&arguments, &config, common.json),
         Verb::Usbip(arguments) => usbip::run(&arguments, &config.state_dir, common.json),

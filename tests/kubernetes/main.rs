@@ -10,5 +10,7 @@ mod configuration;
 mod devices;
 mod door;
 mod foreign_client;
+mod image;
+mod manifests;
 mod registration;
 mod status;

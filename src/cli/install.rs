@@ -1,0 +1,266 @@
+//! `oci-hotplug install`: puts the programs beside this one on a host, with all that its engines and systemd look for.
+//! What packaging/install.sh does where there is a shell; this is for an image that has none.
+//!
+//! The host's root is entered before anything is written: links on the host lead where they lead on the host.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use crate::cdi::directories::{DEFAULT_DIRECTORIES, Specs};
+use crate::cdi::generate::{self, ANNOTATED, DEFAULT_KIND, Placed, Wish};
+use crate::cdi::names::Kind;
+use crate::exit;
+use crate::host::programs;
+
+/// Where podman and CRI-O look for hooks that annotations ask for, wherever the rest goes.
+const HOOKS_JSON: &str = "/usr/share/containers/oci/hooks.d";
+
+/// Where the files below name our programs.
+const PACKAGED_HOOKS: &str = "/usr/libexec/oci/hooks.d";
+
+const TOOL: &str = "oci-hotplug";
+const HOOKS: [&str; 3] = [
+    "oci-hotplug-watcher",
+    "oci-hotplug-prestart",
+    "oci-hotplug-poststop",
+];
+
+const UNITS: [(&str, &str); 2] = [
+    (
+        "oci-hotplug-watcher@.service",
+        include_str!("../../packaging/systemd/oci-hotplug-watcher@.service"),
+    ),
+    (
+        "oci-hotplug.slice",
+        include_str!("../../packaging/systemd/oci-hotplug.slice"),
+    ),
+];
+
+const JSON: [(&str, &str); 2] = [
+    (
+        "oci-hotplug-prestart.json",
+        include_str!("../../hooks.d/oci-hotplug-prestart.json"),
+    ),
+    (
+        "oci-hotplug-poststop.json",
+        include_str!("../../hooks.d/oci-hotplug-poststop.json"),
+    ),
+];
+
+/// The options.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// The host's root directory, as this container has it.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    to: PathBuf,
+    /// Where the programs go on the host: PREFIX/bin and PREFIX/libexec/oci/hooks.d. For a host whose /usr can't be
+    /// written, another that can, and that programs may be started from.
+    #[arg(long, value_name = "PREFIX", default_value = "/usr")]
+    prefix: PathBuf,
+}
+
+/// A file that is to be on the host.
+struct Wanted {
+    path: PathBuf,
+    content: Vec<u8>,
+    mode: u32,
+}
+
+/// Puts everything in its place; what is there as it should be stays untouched.
+pub fn run(options: &Options, as_json: bool) -> Result<()> {
+    if !options.prefix.is_absolute() {
+        bail!(
+            "--prefix {}: it must be an absolute path",
+            options.prefix.display()
+        );
+    }
+    let hooks = options.prefix.join("libexec/oci/hooks.d");
+    let programs = programs(&options.prefix.join("bin"), &hooks)?;
+    enter(&options.to)?;
+
+    let mut report = Vec::new();
+    for program in &programs {
+        report.push((program.path.clone(), put(program)?));
+    }
+    for program in &programs {
+        try_out(&program.path)?;
+    }
+    report.push(put_cdi(&hooks)?);
+    // Last, for from here on engines start the hooks and systemd the watchers.
+    for file in units(&options.prefix, &hooks).iter().chain(&json_of(&hooks)) {
+        report.push((file.path.clone(), put_if_possible(file)?));
+    }
+    tell(&report, as_json)
+}
+
+/// Our programs, in the order in which they are to be there: a hook starts a watcher.
+fn programs(bin: &Path, hooks: &Path) -> Result<Vec<Wanted>> {
+    let of = |name: &str, dir: &Path| -> Result<Wanted> {
+        let from = programs::find(name)?;
+        Ok(Wanted {
+            path: dir.join(name),
+            content: fs::read(&from).with_context(|| format!("reading {}", from.display()))?,
+            mode: 0o755,
+        })
+    };
+    let mut all = vec![of(TOOL, bin)?];
+    for name in HOOKS {
+        all.push(of(name, hooks)?);
+    }
+    Ok(all)
+}
+
+/// From here on this process's root is the host's.
+fn enter(root: &Path) -> Result<()> {
+    if root != Path::new("/") {
+        nix::unistd::chroot(root).with_context(|| {
+            format!(
+                "entering {} (--to; it takes root and the capability SYS_CHROOT)",
+                root.display()
+            )
+        })?;
+    }
+    std::env::set_current_dir("/")?;
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    Ok(())
+}
+
+/// What became of it. By rename: whoever runs the version before goes on with it, and nobody ever finds half a file.
+fn put(file: &Wanted) -> Result<Placed> {
+    let placed = match fs::read(&file.path) {
+        Ok(there) if there == file.content => Placed::Unchanged,
+        Ok(_) => Placed::Updated,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Placed::Written,
+        Err(error) => return Err(error).with_context(|| format!("reading {}", file.path.display())),
+    };
+    if placed == Placed::Unchanged {
+        fs::set_permissions(&file.path, fs::Permissions::from_mode(file.mode))
+            .with_context(|| format!("setting the mode of {}", file.path.display()))?;
+    } else {
+        write(file).with_context(|| {
+            format!(
+                "writing {} (a host whose /usr can't be written wants another --prefix)",
+                file.path.display()
+            )
+        })?;
+    }
+    Ok(placed)
+}
+
+fn write(file: &Wanted) -> io::Result<()> {
+    let dir = file.path.parent().unwrap_or(Path::new("/"));
+    DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
+    let mut name = file.path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let temporary = dir.join(name);
+    let place = || -> io::Result<()> {
+        let mut new: File = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(file.mode)
+            .open(&temporary)?;
+        new.write_all(&file.content)?;
+        // After a power cut the name must not lead to an empty file: hooks refuse containers then.
+        new.sync_all()?;
+        fs::rename(&temporary, &file.path)
+    };
+    place().inspect_err(|_| {
+        let _ = fs::remove_file(&temporary);
+    })
+}
+
+/// As [`put`], for what the device plugin does without: a read-only /usr has no place for it, and that is no failure.
+fn put_if_possible(file: &Wanted) -> Result<Placed> {
+    put(file).or_else(|error| {
+        let read_only = |error: &io::Error| error.kind() == io::ErrorKind::ReadOnlyFilesystem;
+        if error.downcast_ref::<io::Error>().is_some_and(read_only) {
+            eprintln!("oci-hotplug: left out: {}", exit::told(error.as_ref()));
+            return Ok(Placed::Unchanged);
+        }
+        Err(error)
+    })
+}
+
+/// A program that can't run here must be known now, and not from containers that don't start.
+fn try_out(program: &Path) -> Result<()> {
+    let output = Command::new(program)
+        .arg("--version")
+        .output()
+        .with_context(|| {
+            format!(
+                "starting {} on the host (it wants glibc 2.34 or newer and libudev.so.1, and a file system that is not mounted noexec: --prefix)",
+                program.display()
+            )
+        })?;
+    if !output.status.success() {
+        bail!(
+            "{} does not run on this host, which wants glibc 2.34 or newer and libudev.so.1: {}",
+            program.display(),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(())
+}
+
+fn put_cdi(hooks: &Path) -> Result<(PathBuf, Placed)> {
+    let kind: Kind = DEFAULT_KIND.parse()?;
+    let wish = Wish {
+        name: ANNOTATED.to_owned(),
+        devices: Vec::new(),
+        symlinks: Vec::new(),
+    };
+    let specs = Specs::scan(&DEFAULT_DIRECTORIES.map(PathBuf::from));
+    let path = generate::check(&specs, Path::new(DEFAULT_DIRECTORIES[0]), &kind, &wish.name)?;
+    let document = generate::document(&kind, hooks, &[wish])?;
+    let placed = generate::place(&path, &document)?;
+    Ok((path, placed))
+}
+
+fn units(prefix: &Path, hooks: &Path) -> Vec<Wanted> {
+    let is_read = ["/usr", "/usr/local"].iter().any(|dir| prefix == Path::new(dir));
+    let dir = match is_read {
+        true => prefix.join("lib/systemd/system"),
+        false => PathBuf::from("/etc/systemd/system"),
+    };
+    UNITS
+        .map(|(name, text)| text_file(&dir.join(name), text, hooks))
+        .into()
+}
+
+fn json_of(hooks: &Path) -> Vec<Wanted> {
+    JSON.map(|(name, text)| text_file(&Path::new(HOOKS_JSON).join(name), text, hooks))
+        .into()
+}
+
+/// A file that names our programs.
+fn text_file(path: &Path, text: &str, hooks: &Path) -> Wanted {
+    Wanted {
+        path: path.to_owned(),
+        content: text
+            .replace(PACKAGED_HOOKS, &hooks.to_string_lossy())
+            .into_bytes(),
+        mode: 0o644,
+    }
+}
+
+fn tell(report: &[(PathBuf, Placed)], as_json: bool) -> Result<()> {
+    let mut out = io::stdout().lock();
+    if as_json {
+        let list: Vec<_> = report
+            .iter()
+            .map(|(path, placed)| json!({ "file": path, "result": placed.word() }))
+            .collect();
+        writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
+        return Ok(());
+    }
+    for (path, placed) in report {
+        writeln!(out, "{} {}", placed.word(), path.display())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! packaging/kubernetes: the Helm chart is in order, and says what the Kustomize base says.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use serde::Deserialize;
+use serde_yaml::Value;
+
+/// Objects by kind: there is one of each.
+type Objects = BTreeMap<String, Value>;
+
+/// A release that the chart is for; a helm that is built as a module thinks of an older one.
+const KUBERNETES: [&str; 2] = ["--kube-version", "1.34.0"];
+
+fn packaged(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("packaging/kubernetes")
+        .join(path)
+}
+
+/// What a command that must succeed has said.
+#[track_caller]
+fn said(command: &mut Command) -> String {
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("start {command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+fn helm() -> Command {
+    static HELM: OnceLock<String> = OnceLock::new();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kubernetes/helm.sh");
+    Command::new(HELM.get_or_init(|| said(&mut Command::new(script)).trim().to_owned()))
+}
+
+/// The documents of a YAML stream. What the plugin reads from the ConfigMap is compared as it reads it, without comments.
+#[track_caller]
+fn objects(text: &str) -> Objects {
+    let mut objects = Objects::new();
+    for document in serde_yaml::Deserializer::from_str(text) {
+        let mut object = Value::deserialize(document).expect("YAML");
+        if object.is_null() {
+            continue;
+        }
+        if let Some(Value::Mapping(files)) = object.get_mut("data") {
+            for (_, file) in files.iter_mut() {
+                *file = serde_yaml::from_str(file.as_str().expect("a file's text")).expect("YAML in a file");
+            }
+        }
+        let kind = object["kind"].as_str().expect("a kind").to_owned();
+        assert!(
+            objects.insert(kind.clone(), object).is_none(),
+            "two of kind {kind}"
+        );
+    }
+    objects
+}
+
+/// The base as Kustomize builds it: each resource in the one namespace.
+fn base() -> Objects {
+    let read = |name: &str| fs::read_to_string(packaged("base").join(name)).expect("a file of the base");
+    let kustomization: Value = serde_yaml::from_str(&read("kustomization.yaml")).expect("YAML");
+    let files = kustomization["resources"].as_sequence().expect("resources");
+    let texts: Vec<String> = files
+        .iter()
+        .map(|file| read(file.as_str().expect("a name")))
+        .collect();
+    let mut all = objects(&texts.join("\n---\n"));
+    for (kind, object) in &mut all {
+        if kind != "Namespace" {
+            object["metadata"]["namespace"] = kustomization["namespace"].clone();
+        }
+    }
+    all
+}
+
+#[track_caller]
+fn template(arguments: &[&str]) -> Objects {
+    let mut command = helm();
+    command.args(["template", "oci-hotplug", "--namespace", "oci-hotplug"]);
+    objects(&said(
+        command.args(KUBERNETES).args(arguments).arg(packaged("chart")),
+    ))
+}
+
+#[test]
+#[ignore = "builds helm: tests/run.sh --privileged"]
+fn the_chart_is_in_order_and_says_what_the_base_says() {
+    said(
+        helm()
+            .args(["lint", "--strict"])
+            .args(KUBERNETES)
+            .arg(packaged("chart")),
+    );
+    let base = base();
+    assert_eq!(base.len(), 4, "{:?}", base.keys());
+    assert_eq!(template(&["--set", "createNamespace=true"]), base);
+    let mut without = base;
+    without.remove("Namespace");
+    assert_eq!(template(&[]), without);
+}
+
+#[test]
+#[ignore = "builds helm: tests/run.sh --privileged"]
+fn the_charts_values_reach_plugin_and_node() {
+    let all = template(&[
+        "--set",
+        "install.prefix=/opt/oci-hotplug",
+        "--set",
+        "devs=/dev/mem:r\\,/dev/fuse:rwm",
+        "--set",
+        "smarterConfig[0].devicematch=^snd$",
+        "--set",
+        "image.tag=7",
+        "--set",
+        "extraArgs[0]=--cdi=off",
+    ]);
+    let pod = &all["DaemonSet"]["spec"]["template"]["spec"];
+    let plugin = &pod["containers"][0];
+    for argument in [
+        "--devs=/dev/mem:r,/dev/fuse:rwm",
+        "--smarter-config=/config/conf.yaml",
+        "--hook-dir=/opt/oci-hotplug/libexec/oci/hooks.d",
+        "--cdi=off",
+    ] {
+        let arguments = plugin["args"].as_sequence().expect("arguments");
+        assert!(
+            arguments.contains(&argument.into()),
+            "{argument} in {arguments:?}"
+        );
+    }
+    assert_eq!(plugin["image"], "localhost/oci-hotplug-device-plugin:7");
+    assert_eq!(pod["initContainers"][0]["args"][2], "--prefix=/opt/oci-hotplug");
+    assert_eq!(all["ConfigMap"]["data"]["conf.yaml"][0]["devicematch"], "^snd$");
+
+    let by_packages = template(&["--set", "install.enabled=false"]);
+    let pod = &by_packages["DaemonSet"]["spec"]["template"]["spec"];
+    assert!(pod.get("initContainers").is_none());
+    let volumes = pod["volumes"].as_sequence().expect("volumes");
+    assert!(
+        volumes.iter().all(|volume| volume["name"] != "host"),
+        "{volumes:?}"
+    );
+}
+
+/// Everything of the node that a container may change is named here: more is a decision.
+#[test]
+fn the_containers_have_no_more_rights_than_they_need() {
+    let base = base();
+    let pod = &base["DaemonSet"]["spec"]["template"]["spec"];
+    let rights = |container: &Value| {
+        let security = &container["securityContext"];
+        assert_eq!(security["privileged"], false);
+        assert_eq!(security["allowPrivilegeEscalation"], false);
+        assert_eq!(security["readOnlyRootFilesystem"], true);
+        assert_eq!(security["capabilities"]["drop"][0], "ALL");
+        let added = security["capabilities"].get("add").cloned().unwrap_or_default();
+        let mounts = container["volumeMounts"].as_sequence().expect("mounts");
+        let written = mounts
+            .iter()
+            .filter(|mount| mount.get("readOnly") != Some(&true.into()));
+        let written: Vec<String> = written
+            .map(|mount| mount["mountPath"].as_str().expect("a path").to_owned())
+            .collect();
+        (added, written)
+    };
+    let (added, written) = rights(&pod["containers"][0]);
+    assert_eq!(
+        (added, written),
+        (
+            Value::Null,
+            vec![
+                "/var/lib/kubelet/device-plugins".to_owned(),
+                "/var/run/cdi".to_owned()
+            ]
+        )
+    );
+    let (added, written) = rights(&pod["initContainers"][0]);
+    assert_eq!(
+        added,
+        serde_yaml::from_str::<Value>("[SYS_CHROOT]").expect("YAML")
+    );
+    assert_eq!(written, ["/host"]);
+}

@@ -11,6 +11,7 @@ use tracing_subscriber::prelude::*;
 
 use super::check;
 use super::door::Door;
+use super::engine::{self, Places};
 use super::run::{self, Options, Sources};
 use crate::exit;
 use crate::host::config::LogLevel;
@@ -57,7 +58,17 @@ struct Arguments {
         default_value = "auto"
     )]
     cdi: Cdi,
-    /// containerd's configuration, which --cdi auto and --check look at.
+    /// The container engine's socket, where --cdi auto and --check ask first; more than one, separated by commas, are
+    /// tried in turn. Without one, containerd's configuration has to tell.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "OCI_HOTPLUG_PLUGIN_ENGINE_SOCKET",
+        value_delimiter = ',',
+        default_value = "/run/containerd/containerd.sock,/run/crio/crio.sock"
+    )]
+    engine_socket: Vec<PathBuf>,
+    /// containerd's configuration, which --cdi auto and --check look at where no engine answers.
     #[arg(
         long,
         value_name = "FILE",
@@ -104,7 +115,7 @@ struct Arguments {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Cdi {
-    /// Unless containerd's configuration switches it off.
+    /// As the engine says, or else containerd's configuration; unless one of them says no, on.
     Auto,
     On,
     Off,
@@ -148,16 +159,28 @@ fn with_two_dashes(arguments: impl Iterator<Item = OsString>) -> impl Iterator<I
 }
 
 fn execute(arguments: &Arguments) -> Result<bool> {
-    let engine = check::containerd_cdi(&arguments.containerd_config);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting")?;
+    let places = Places {
+        sockets: arguments.engine_socket.clone(),
+        containerd_config: arguments.containerd_config.clone(),
+    };
+    let engine = runtime.block_on(engine::cdi(&places));
     let cdi = match arguments.cdi {
         Cdi::On => true,
         Cdi::Off => false,
-        Cdi::Auto => engine != Some(false),
+        Cdi::Auto => engine.is_used(),
     };
     if !cdi {
         tracing::warn!(
-            "CDI is off: pods get the devices that are there when they start, and no hotplug \
-             (switch it on in the container engine)"
+            "pods get the devices that are there when they start, and no hotplug (switch CDI on in the container engine): \
+             {engine}"
+        );
+    } else if arguments.cdi == Cdi::Auto && matches!(engine, engine::Cdi::Unknown(_)) {
+        tracing::warn!(
+            "{engine}; it is taken to be on: --cdi on says so, --cdi off the contrary, --check tells more"
         );
     }
     let absent = |path: &&PathBuf| !path.as_os_str().is_empty();
@@ -178,12 +201,8 @@ fn execute(arguments: &Arguments) -> Result<bool> {
         },
     };
     if arguments.check {
-        return check::run(&options, &arguments.containerd_config);
+        return check::run(&options, &engine);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("starting")?;
     runtime.block_on(run::run(options)).map(|()| true)
 }
 

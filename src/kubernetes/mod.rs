@@ -9,6 +9,7 @@
 //! catalogue.rs  configuration and what there is -> resources           ┘
 //! sight.rs      what there is: the host's devices and what is below /dev
 //! door.rs       the way into a container: CDI specs, or device specs
+//! engine.rs     whether the engine takes CDI devices        cri.rs        what it is asked
 //! api.rs        kubelet's protocol: messages and calls      socket.rs     gRPC and HTTP over sockets
 //! plugin.rs     what kubelet asks of one resource           kubelet.rs    registered, and kept so
 //! status.rs     /metrics, /healthz, /readyz                 directory.rs  inotify on a directory
@@ -20,8 +21,10 @@ mod catalogue;
 mod check;
 pub mod command;
 pub mod config;
+pub mod cri;
 mod directory;
 mod door;
+mod engine;
 mod kubelet;
 mod plugin;
 pub mod resource;

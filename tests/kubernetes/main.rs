@@ -9,6 +9,7 @@ mod kubelet;
 mod configuration;
 mod devices;
 mod door;
+mod engine;
 mod foreign_client;
 mod image;
 mod manifests;

@@ -69,7 +69,14 @@ impl Node {
             .arg(self.kubelet_dir())
             .arg("--cdi-dir")
             .arg(self.cdi_dir())
-            .args(["--containerd-config", "/nowhere", "--cdi", "on"])
+            .args([
+                "--engine-socket",
+                "/nowhere",
+                "--containerd-config",
+                "/nowhere",
+                "--cdi",
+                "on",
+            ])
             .args(arguments)
             .stdin(Stdio::null());
         command

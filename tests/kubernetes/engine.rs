@@ -1,0 +1,134 @@
+//! What the node's container engine says of CDI, and what is made of it: the engine here is of our own making.
+
+use std::path::{Path, PathBuf};
+
+use oci_hotplug::kubernetes::cri::{self, StatusRequest, StatusResponse, VersionRequest, VersionResponse};
+use oci_hotplug::kubernetes::socket;
+use tokio::net::UnixListener;
+use tokio::task::JoinSet;
+
+use crate::device_plugin::Node;
+use crate::kubelet::Mood;
+
+const SLOTS: &str =
+    "resources: [{name: example.com/nothing, requests: ['syspath:/sys/devices/virtual/mem/null']}]";
+
+/// An engine that answers on a socket of `node` until what is returned is dropped.
+fn engine(node: &Node, version: &'static str, config: &'static str) -> (PathBuf, JoinSet<()>) {
+    let path = node.path("engine.sock");
+    let listener = UnixListener::bind(&path).expect("listen as an engine");
+    let mut server = JoinSet::new();
+    server.spawn(async move {
+        let answer = move |request: hyper::Request<hyper::body::Incoming>| async move {
+            match request.uri().path() {
+                cri::VERSION => {
+                    let said = VersionResponse {
+                        runtime_name: "containerd".into(),
+                        runtime_version: version.into(),
+                    };
+                    socket::unary(request, move |_: VersionRequest| {
+                        std::future::ready(Ok(said.clone()))
+                    })
+                    .await
+                }
+                cri::STATUS => {
+                    socket::unary(request, move |asked: StatusRequest| {
+                        assert!(asked.verbose);
+                        std::future::ready(Ok(StatusResponse {
+                            info: [("config".to_owned(), config.to_owned())].into(),
+                        }))
+                    })
+                    .await
+                }
+                other => socket::unknown_call(other),
+            }
+        };
+        let _ = socket::serve_grpc(listener, answer).await;
+    });
+    (path, server)
+}
+
+/// The names of the CDI devices, and of the nodes, that a container is given.
+async fn given(node: &Node, socket: &Path, containerd: &Path) -> (usize, usize) {
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let config = node.write("config.yaml", SLOTS);
+    let _plugin = node.plugin(&[
+        "--config",
+        config.to_str().unwrap(),
+        "--cdi=auto",
+        "--engine-socket",
+        socket.to_str().unwrap(),
+        "--containerd-config",
+        containerd.to_str().unwrap(),
+    ]);
+    let mut registered = kubelet.registered("example.com/nothing").await;
+    let id = registered.list().await[0].id.clone();
+    let answer = registered.allocate(&[id]).await.unwrap();
+    (answer.cdi_devices.len(), answer.devices.len())
+}
+
+#[tokio::test]
+async fn a_containerd_that_takes_no_cdi_devices_by_default_gets_nodes() {
+    let node = Node::new();
+    let silent = node.write("containerd.toml", "version = 2\n");
+    let (socket, _engine) = engine(&node, "1.7.24~ds1", "{\"enableCDI\":false}");
+    assert_eq!(given(&node, &socket, &silent).await, (0, 1));
+}
+
+#[tokio::test]
+async fn what_is_in_force_counts_more_than_what_is_written() {
+    let node = Node::new();
+    let off = node.write(
+        "containerd.toml",
+        "[plugins.\"io.containerd.grpc.v1.cri\"]\nenable_cdi = false\n",
+    );
+    let (socket, _engine) = engine(&node, "1.7.24~ds1", "{\"enableCDI\":true}");
+    assert_eq!(given(&node, &socket, &off).await, (1, 0));
+}
+
+#[tokio::test]
+async fn an_engine_of_which_nothing_is_known_is_taken_for_one_of_today_with_a_word_about_it() {
+    let node = Node::new();
+    let silent = node.write("containerd.toml", "version = 2\n");
+    let config = node.write("config.yaml", SLOTS);
+    let plugin = node.plugin(&[
+        "--config",
+        config.to_str().unwrap(),
+        "--cdi=auto",
+        "--containerd-config",
+        silent.to_str().unwrap(),
+    ]);
+    plugin.logs("it is taken to be on: --cdi on says so").await;
+    drop(plugin);
+    assert_eq!(given(&node, Path::new("/nowhere"), &silent).await, (1, 0));
+}
+
+#[tokio::test]
+async fn a_check_asks_the_engine_and_tells_the_cure() {
+    let node = Node::new();
+    let (socket, _engine) = engine(&node, "1.7.24", "{}");
+    // Not in this thread, where the engine answers.
+    let checks = tokio::task::spawn_blocking(move || {
+        let check = |sockets: &str| {
+            node.run(&[
+                "--check",
+                "--devs=/dev/null:r",
+                &format!("--engine-socket={sockets}"),
+            ])
+        };
+        (
+            check(&format!("/nowhere,{}", socket.display())),
+            check("/nowhere"),
+        )
+    });
+    let ((status, off, _), (_, unknown, _)) = checks.await.unwrap();
+    assert_eq!(status.code(), Some(1));
+    assert!(
+        off.contains("missing: CDI is off: containerd 1.7.24") && off.contains("enable_cdi = true"),
+        "{off}"
+    );
+    assert!(
+        unknown.contains("unknown: CDI may be on or off") && unknown.contains("--engine-socket"),
+        "{unknown}"
+    );
+}

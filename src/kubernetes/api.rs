@@ -1,7 +1,8 @@
-//! kubelet's device plugin API, version v1beta1: its messages and the names of its calls.
+//! kubelet's device plugin API, version v1beta1, and of its pod-resources API, version v1, the one call that is of use
+//! here: messages and the names of calls.
 //!
-//! Written by hand from the published protocol (kubelet's pkg/apis/deviceplugin/v1beta1/api.proto, the same from
-//! Kubernetes 1.28 on): field names do not travel, numbers do. Must not know what is advertised.
+//! Written by hand from the published protocols (kubelet's pkg/apis/deviceplugin/v1beta1/api.proto, the same from
+//! Kubernetes 1.28 on, and pkg/apis/podresources/v1/api.proto): field names do not travel, numbers do. Must not know what is advertised.
 
 #![expect(missing_docs, reason = "the names are the protocol's")]
 
@@ -21,6 +22,9 @@ pub const LIST_AND_WATCH: &str = "/v1beta1.DevicePlugin/ListAndWatch";
 pub const PREFERRED: &str = "/v1beta1.DevicePlugin/GetPreferredAllocation";
 pub const ALLOCATE: &str = "/v1beta1.DevicePlugin/Allocate";
 pub const PRE_START: &str = "/v1beta1.DevicePlugin/PreStartContainer";
+
+/// Served by kubelet on its socket of pod-resources.
+pub const LIST_PODS: &str = "/v1.PodResourcesLister/List";
 
 /// The only word for it; kubelet takes every other for its contrary.
 pub const HEALTHY: &str = "Healthy";
@@ -167,4 +171,39 @@ pub struct DeviceSpec {
     pub host_path: String,
     #[prost(string, tag = "3")]
     pub permissions: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ListPodResourcesRequest {}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ListPodResourcesResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub pod_resources: Vec<PodResources>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PodResources {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(string, tag = "2")]
+    pub namespace: String,
+    #[prost(message, repeated, tag = "3")]
+    pub containers: Vec<ContainerResources>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ContainerResources {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(message, repeated, tag = "2")]
+    pub devices: Vec<ContainerDevices>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ContainerDevices {
+    #[prost(string, tag = "1")]
+    pub resource_name: String,
+    #[prost(string, repeated, tag = "2")]
+    pub device_ids: Vec<String>,
 }

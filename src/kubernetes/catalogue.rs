@@ -26,6 +26,9 @@ use crate::model::wanted::Wanted;
 /// The sysfs attribute that tells a device's NUMA node, and the USB attributes that groups look at.
 const NUMA_NODE: &str = "numa_node";
 
+/// What the names of all our resources' CDI devices begin with.
+pub const CDI_PREFIX: &str = "k8s-";
+
 /// What must be read of the host's devices for these definitions.
 pub fn wanted(definitions: &[Definition]) -> Wanted {
     let mut wanted = Wanted::default();
@@ -377,9 +380,14 @@ fn units_of_roots(requested: &Requested, asked: &[Asked], inventory: &Inventory)
 /// The name behind the `=` of the CDI device of a resource's slots, or of one of its devices. The same for ever:
 /// kubelet asks for it again whenever a container of the pod restarts.
 fn cdi_name(resource: &ResourceName, root: Option<&SysPath>) -> String {
-    let mark = fingerprint(resource.as_str());
     let own = root.map_or_else(String::new, |root| format!("-{}", fingerprint(root.as_str())));
-    format!("k8s-{}-{}{own}", resource.short(), &mark[..8])
+    format!("{}{own}", cdi_stem(resource.as_str()))
+}
+
+/// What the names of all CDI devices of a resource begin with, and those of no other.
+pub fn cdi_stem(resource: &str) -> String {
+    let short = resource.split_once('/').map_or("", |(_, name)| name);
+    format!("{CDI_PREFIX}{short}-{}", &fingerprint(resource)[..8])
 }
 
 /// The request for this one device of all that `request` selects. The device that `parent-of:` leads to is named by

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
@@ -42,6 +43,24 @@ struct Arguments {
         default_value = "/var/lib/kubelet/device-plugins"
     )]
     kubelet_dir: PathBuf,
+    /// kubelet's socket of pod-resources, which tells who has what; "" for none: then what was given counts as taken,
+    /// and CDI specs stay.
+    #[arg(
+        long,
+        value_name = "SOCKET",
+        env = "OCI_HOTPLUG_PLUGIN_POD_RESOURCES",
+        default_value = "/var/lib/kubelet/pod-resources/kubelet.sock"
+    )]
+    pod_resources: String,
+    /// How long nobody must have had a unit before it is free and the CDI specs of a resource that is configured no more
+    /// are removed, in seconds. A pod that is just admitted is not listed yet, nor is any while kubelet starts.
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "OCI_HOTPLUG_PLUGIN_GRACE_PERIOD",
+        default_value_t = 300
+    )]
+    grace_period: u64,
     /// Where CDI specs are written; a directory that the container engine reads.
     #[arg(
         long,
@@ -191,6 +210,10 @@ fn execute(arguments: &Arguments) -> Result<bool> {
             own: arguments.config.as_ref().filter(absent).cloned(),
         },
         kubelet_dir: arguments.kubelet_dir.clone(),
+        pod_resources: Some(&arguments.pod_resources)
+            .filter(|socket| !socket.is_empty())
+            .map(PathBuf::from),
+        grace: Duration::from_secs(arguments.grace_period),
         listen: Some(arguments.listen.clone()).filter(|address| !address.is_empty()),
         door: Door {
             kind: crate::cdi::generate::DEFAULT_KIND.parse()?,

@@ -1,13 +1,16 @@
 //! The way into a container: a CDI device that brings the hooks, or, where CDI is off, nodes at creation.
 //!
-//! A spec is written before kubelet hears of its resource, and is never removed here: kubelet remembers the names that
-//! a pod was given, and asks for them again at every restart of its containers, also long after the device has gone.
+//! A spec is written before kubelet hears of its resource, and stays while a pod may have it: kubelet remembers the
+//! names that a pod was given, and asks for them again at every restart of its containers, also long after the device
+//! has gone.
 //! Must not know kubelet.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::catalogue::CDI_PREFIX;
 use super::resource::{Offer, Resource};
 use crate::cdi::directories::Specs;
 use crate::cdi::generate::{self, GenerateError, Placed, Wish};
@@ -54,6 +57,36 @@ impl Door {
             ours().insert(path.clone());
         }
         generate::place(&path, &document)
+    }
+
+    /// The specs that the plugin has written, this one or an earlier: their files, and the names of their devices.
+    pub fn specs(&self) -> Vec<(PathBuf, String)> {
+        let specs = Specs::scan(std::slice::from_ref(&self.dir));
+        let ours = specs.files.into_iter().filter_map(|file| {
+            let document = file.spec.ok().filter(generate::is_ours)?;
+            let [device] = &document.devices[..] else {
+                return None;
+            };
+            let is_of_a_resource =
+                document.kind == self.kind.to_string() && device.name.starts_with(CDI_PREFIX);
+            is_of_a_resource.then(|| (file.path, device.name.clone()))
+        });
+        ours.collect()
+    }
+
+    /// Removes a spec that nobody can ask for any more.
+    ///
+    /// # Errors
+    /// When its file can't be removed.
+    pub fn close(&self, spec: &Path) -> io::Result<()> {
+        self.ours
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(spec);
+        match std::fs::remove_file(spec) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// The qualified name of the CDI device by which an offer is taken up, if it is by one.

@@ -12,6 +12,7 @@
 //! engine.rs     whether the engine takes CDI devices        cri.rs        what it is asked
 //! api.rs        kubelet's protocol: messages and calls      socket.rs     gRPC and HTTP over sockets
 //! plugin.rs     what kubelet asks of one resource           kubelet.rs    registered, and kept so
+//! pods.rs       who has what, from kubelet's pod-resources
 //! status.rs     /metrics, /healthz, /readyz                 directory.rs  inotify on a directory
 //! run.rs        joins them                                  command.rs    arguments, logs; check.rs: --check
 //! ```
@@ -27,6 +28,7 @@ mod door;
 mod engine;
 mod kubelet;
 mod plugin;
+mod pods;
 pub mod resource;
 mod run;
 mod sight;

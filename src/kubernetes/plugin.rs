@@ -7,6 +7,7 @@ use std::future::ready;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
 use hyper::{Request, Response};
@@ -27,8 +28,8 @@ use super::status::Counters;
 pub struct Plugin {
     resource: watch::Receiver<Arc<Resource>>,
     door: Door,
-    /// Ids that were given to a container since we started.
-    allocated: Mutex<BTreeSet<String>>,
+    /// Ids that a container has, as far as known: when each was given, or seen with one.
+    allocated: Mutex<BTreeMap<String, Instant>>,
     /// How many `ListAndWatch` streams are open.
     streams: watch::Sender<usize>,
     counters: Arc<Counters>,
@@ -51,12 +52,22 @@ impl Plugin {
         self.streams.subscribe()
     }
 
-    /// The ids that were given to a container since we started.
+    /// The ids that a container has, as far as known.
     pub fn allocated(&self) -> BTreeSet<String> {
-        self.allocated
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        let allocated = self.allocated.lock().unwrap_or_else(PoisonError::into_inner);
+        allocated.keys().cloned().collect()
+    }
+
+    /// Takes in which ids kubelet says are held. What was given longer than `grace` ago and is not, is free; whether
+    /// that changed anything.
+    pub fn take_held(&self, held: &BTreeSet<String>, grace: Duration) -> bool {
+        let mut allocated = self.allocated.lock().unwrap_or_else(PoisonError::into_inner);
+        let before: BTreeSet<String> = allocated.keys().cloned().collect();
+        allocated.retain(|id, given| held.contains(id) || given.elapsed() < grace);
+        for id in held {
+            allocated.entry(id.clone()).or_insert_with(Instant::now);
+        }
+        !allocated.keys().eq(&before)
     }
 
     /// Answers one call of kubelet's.
@@ -133,7 +144,7 @@ impl Plugin {
             .iter()
             .flat_map(|asked| &asked.devices_ids);
         let mut allocated = self.allocated.lock().unwrap_or_else(PoisonError::into_inner);
-        allocated.extend(ids.cloned());
+        allocated.extend(ids.map(|id| (id.clone(), Instant::now())));
         self.counters.add("allocations_total", resource.name.as_str());
         Ok(api::AllocateResponse {
             container_responses: answers,

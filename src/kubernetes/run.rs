@@ -3,7 +3,7 @@
 //! One thread. Events only wake: devices, the configuration and kubelet's directory are then looked at anew. A burst of
 //! events is waited for, so that kubelet, which rewrites its checkpoint at each list, gets one list of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,7 @@ use super::directory::DirectoryWatch;
 use super::door::Door;
 use super::kubelet::Registrar;
 use super::plugin::Plugin;
+use super::pods::{self, Held, Holders};
 use super::resource::{Names, Resource, ResourceName};
 use super::sight::{self, Sight};
 use super::socket;
@@ -61,6 +62,10 @@ pub struct Options {
     pub sources: Sources,
     /// kubelet's directory of device plugins.
     pub kubelet_dir: PathBuf,
+    /// kubelet's socket of pod-resources, if it is to be asked.
+    pub pod_resources: Option<PathBuf>,
+    /// How long nobody must have had something before it is free.
+    pub grace: Duration,
     /// Where /metrics and the others are, if anywhere.
     pub listen: Option<String>,
     /// The way into containers.
@@ -121,6 +126,9 @@ struct Program {
     /// Ticks when something has happened in kubelet's directory.
     kubelet: watch::Sender<u64>,
     counters: Arc<Counters>,
+    held: Held,
+    /// Specs that nothing here needs and no container has: since when.
+    unneeded: BTreeMap<PathBuf, Instant>,
 }
 
 /// Runs until SIGTERM or SIGINT. Pods, their devices and the CDI specs stay as they are then.
@@ -143,6 +151,11 @@ pub async fn run(options: Options) -> Result<()> {
     }
     let kubelet = watch::Sender::new(0);
     helpers.spawn(watch_kubelet(options.kubelet_dir.clone(), kubelet.clone()));
+    let answers = watch::Sender::new(None);
+    let mut told = answers.subscribe();
+    if let Some(socket) = &options.pod_resources {
+        helpers.spawn(pods::follow(socket.clone(), options.grace, answers.clone()));
+    }
     let mut monitor = DeviceMonitor::open(catalogue::wanted(&definitions), RECEIVE_BUFFER)
         .context("watching the host's devices")?;
     let mut wakers = wakers(&monitor)?;
@@ -155,6 +168,8 @@ pub async fn run(options: Options) -> Result<()> {
         served: BTreeMap::new(),
         kubelet,
         counters,
+        held: Held::default(),
+        unneeded: BTreeMap::new(),
     };
     program.publish(&monitor)?;
     let mut burst: Option<Burst> = None;
@@ -178,6 +193,13 @@ pub async fn run(options: Options) -> Result<()> {
             () = files.changed() => {
                 reread = true;
                 Burst::extend(&mut burst);
+            }
+            Ok(()) = told.changed() => {
+                let holders = told.borrow_and_update().clone().unwrap_or_default();
+                if program.take_holders(holders) {
+                    stirred = true;
+                    Burst::extend(&mut burst);
+                }
             }
             () = Burst::over(burst) => {
                 burst = None;
@@ -273,14 +295,75 @@ impl Program {
         }
     }
 
+    /// Takes in who has what; whether a unit is free that was not.
+    fn take_holders(&mut self, holders: Holders) -> bool {
+        let grace = self.options.grace;
+        self.held.update(holders, Instant::now(), grace);
+        let mut changed = false;
+        for (name, served) in &self.served {
+            let now = self.held.now.get(name.as_str()).map_or(0, BTreeMap::len);
+            self.counters.set("held", name.as_str(), "", now as u64);
+            changed |= served.plugin.take_held(&self.held.units(name.as_str()), grace);
+        }
+        if self.options.door.cdi {
+            self.close_doors();
+        }
+        changed
+    }
+
+    /// Removes the specs of what is no longer configured, or has gone, once no container has had it for a while.
+    fn close_doors(&mut self) {
+        let mut needed = BTreeSet::new();
+        for served in self.served.values() {
+            needed.extend(
+                served
+                    .resource
+                    .borrow()
+                    .wishes
+                    .iter()
+                    .map(|wish| wish.name.clone()),
+            );
+        }
+        let held: Vec<String> = self
+            .held
+            .resources()
+            .into_iter()
+            .map(catalogue::cdi_stem)
+            .collect();
+        let is_held = |device: &str| {
+            let mut behind = held.iter().filter_map(|stem| device.strip_prefix(stem.as_str()));
+            behind.any(|rest| rest.is_empty() || rest.starts_with('-'))
+        };
+        let mut unneeded = self.options.door.specs();
+        unneeded.retain(|(_, device)| !needed.contains(device) && !is_held(device));
+        let before = std::mem::take(&mut self.unneeded);
+        for (path, device) in unneeded {
+            let since = before.get(&path).copied().unwrap_or_else(Instant::now);
+            if since.elapsed() < self.options.grace {
+                self.unneeded.insert(path, since);
+            } else {
+                match self.options.door.close(&path) {
+                    Ok(()) => info!(
+                        "removed {}: no pod has {device}, and nothing offers it",
+                        path.display()
+                    ),
+                    Err(error) => warn!("removing {}: {error}", path.display()),
+                }
+            }
+        }
+    }
+
     fn tell_of_vanished(&self, before: &Resource, now: &Resource, served: &Served) {
         let allocated = served.plugin.allocated();
         for (id, unit) in &before.units {
             let is_away = now.units.get(id).is_none_or(|unit| !unit.healthy);
             if unit.healthy && is_away && allocated.contains(id) {
+                let holder = self.held.holder(now.name.as_str(), id);
                 warn!(
-                    "{}: {id} ({}) went while a container has it; its pod is left alone",
-                    now.name, unit.place
+                    "{}: {id} ({}) went while {} has it; its pod is left alone",
+                    now.name,
+                    unit.place,
+                    holder.unwrap_or("a container")
                 );
                 self.counters.add("vanished_total", now.name.as_str());
             }

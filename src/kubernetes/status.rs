@@ -14,7 +14,7 @@ use hyper::{Request, Response, StatusCode};
 const PREFIX: &str = "oci_hotplug_device_plugin_";
 
 /// The metrics: name, kind, what they tell.
-const METRICS: [(&str, &str, &str); 7] = [
+const METRICS: [(&str, &str, &str); 8] = [
     ("devices", "gauge", "Units that kubelet is told of, by health."),
     (
         "registered",
@@ -27,6 +27,11 @@ const METRICS: [(&str, &str, &str); 7] = [
         "Registrations that kubelet took.",
     ),
     ("lists_total", "counter", "Lists sent to kubelet."),
+    (
+        "held",
+        "gauge",
+        "Units that containers have, as kubelet's pod-resources tell.",
+    ),
     ("allocations_total", "counter", "Answers to Allocate."),
     (
         "vanished_total",

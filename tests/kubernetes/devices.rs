@@ -15,28 +15,28 @@ const MIB: u64 = 1 << 20;
 const PARTITIONS: u16 = 250;
 
 /// A disk whose partitions are what is plugged; all go with it.
-struct Disk(LoopDevice);
+pub struct Disk(LoopDevice);
 
 impl Disk {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let file: File = tempfile::tempfile().expect("a file behind the disk");
         file.set_len((u64::from(PARTITIONS) + 1) * MIB)
             .expect("make it long enough");
         Self(LoopDevice::attach(file.as_fd()).expect("attach a loop device"))
     }
 
-    fn number(&self) -> u32 {
+    pub fn number(&self) -> u32 {
         self.0.number()
     }
 
-    fn plug(&self, partition: u16) {
+    pub fn plug(&self, partition: u16) {
         self.0
             .add_partition(partition, u64::from(partition) * MIB, MIB)
             .expect("plug a partition");
     }
 
     /// udevd may still be reading it: then it is busy for a moment.
-    fn unplug(&self, partition: u16) {
+    pub fn unplug(&self, partition: u16) {
         let end = Instant::now() + DEADLINE;
         while let Err(error) = self.0.delete_partition(partition) {
             assert!(Instant::now() < end, "unplug partition {partition}: {error}");

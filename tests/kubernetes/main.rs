@@ -13,5 +13,6 @@ mod engine;
 mod foreign_client;
 mod image;
 mod manifests;
+mod pods;
 mod registration;
 mod status;

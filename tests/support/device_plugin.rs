@@ -76,6 +76,8 @@ impl Node {
                 "/nowhere",
                 "--cdi",
                 "on",
+                "--pod-resources",
+                "",
             ])
             .args(arguments)
             .stdin(Stdio::null());

@@ -1,4 +1,5 @@
-//! A kubelet of our own making: its registration service, and what it does with a plugin that registers.
+//! A kubelet of our own making: its registration service, what it does with a plugin that registers, and its word of
+//! which container has what.
 //!
 //! As the real one: dials back and asks for the options before it answers Register, then listens to one list per
 //! registration and does not come back to a stream that ended; a start removes all sockets from the directory.
@@ -13,7 +14,7 @@ use std::time::Duration;
 use oci_hotplug::kubernetes::api;
 use oci_hotplug::kubernetes::socket::{self, Client};
 use tokio::net::UnixListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 use tonic::Status;
@@ -27,6 +28,13 @@ pub struct Kubelet {
     /// Registrations of resources that nobody has asked for yet.
     waiting: Vec<Registered>,
     attempts: Arc<Mutex<Vec<Instant>>>,
+    _server: JoinSet<()>,
+}
+
+/// Its pod-resources service.
+pub struct PodResources {
+    answer: Arc<Mutex<api::ListPodResourcesResponse>>,
+    asked: watch::Receiver<usize>,
     _server: JoinSet<()>,
 }
 
@@ -180,6 +188,68 @@ async fn register(
             .collect(),
     });
     Ok(api::Empty {})
+}
+
+impl PodResources {
+    /// Starts: no pod has anything.
+    pub fn start(socket: &Path) -> Self {
+        let listener = UnixListener::bind(socket).expect("listen as kubelet's pod-resources");
+        let answer = Arc::<Mutex<api::ListPodResourcesResponse>>::default();
+        let (count, asked) = watch::channel(0);
+        let told = Arc::clone(&answer);
+        let mut server = JoinSet::new();
+        server.spawn(async move {
+            let answer = move |request: hyper::Request<hyper::body::Incoming>| {
+                let (told, count) = (Arc::clone(&told), count.clone());
+                async move {
+                    assert_eq!(request.uri().path(), api::LIST_PODS);
+                    socket::unary(request, move |_: api::ListPodResourcesRequest| {
+                        let answer = told.lock().expect("nobody panicked").clone();
+                        count.send_modify(|count| *count += 1);
+                        std::future::ready(Ok(answer))
+                    })
+                    .await
+                }
+            };
+            let Err(error) = socket::serve_grpc(listener, answer).await;
+            panic!("pod-resources can't listen: {error}");
+        });
+        Self {
+            answer,
+            asked,
+            _server: server,
+        }
+    }
+
+    /// From now on the container `app` of this pod has these units, and no other has anything.
+    pub fn holds(&self, pod: &str, resource: &str, ids: &[String]) {
+        let device = api::ContainerDevices {
+            resource_name: resource.to_owned(),
+            device_ids: ids.to_vec(),
+        };
+        let container = api::ContainerResources {
+            name: "app".to_owned(),
+            devices: vec![device],
+        };
+        let pod = api::PodResources {
+            name: pod.to_owned(),
+            namespace: "default".to_owned(),
+            containers: vec![container],
+        };
+        self.answer.lock().expect("nobody panicked").pod_resources = vec![pod];
+    }
+
+    /// From now on nobody has anything.
+    pub fn ends(&self) {
+        self.answer.lock().expect("nobody panicked").pod_resources.clear();
+    }
+
+    /// Waits until it was asked so many times more.
+    pub async fn asked(&mut self, times: usize) {
+        let end = *self.asked.borrow() + times;
+        let asked = timeout(DEADLINE, self.asked.wait_for(|count| *count >= end)).await;
+        asked.expect("the plugin asks").expect("kubelet runs");
+    }
 }
 
 impl Registered {

@@ -1,0 +1,144 @@
+//! Who has what, as kubelet's pod-resources tell it: what is held stays, and what nobody has for a while goes.
+
+use std::fs;
+
+use crate::device_plugin::{Node, Plugin, eventually, exists, free_address, get};
+use crate::devices::Disk;
+use crate::kubelet::{Mood, PodResources};
+
+const BOTH: &str = "resources:\n- {name: example.com/serial, requests: ['usb:ffff:fffe'], count: 2}\n\
+                    - {name: example.com/serial-2, requests: ['usb:ffff:fffd']}\n";
+const ONE: &str = "resources: [{name: example.com/other, requests: ['usb:ffff:fffc']}]\n";
+
+/// A plugin that asks, and frees after a second.
+fn plugin(node: &Node, more: &[&str]) -> Plugin {
+    let socket = node.path("pods.sock");
+    let mut all = vec!["--pod-resources", socket.to_str().unwrap(), "--grace-period", "1"];
+    all.extend(more);
+    node.plugin(&all)
+}
+
+fn specs(node: &Node) -> Vec<String> {
+    let entries = fs::read_dir(node.cdi_dir()).unwrap().flatten();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn the_spec_of_a_resource_that_is_configured_no_more_goes_once_no_pod_has_had_it_for_a_while() {
+    let node = Node::new();
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut pods = PodResources::start(&node.path("pods.sock"));
+    let config = node.write("config.yaml", BOTH);
+    let mut first = plugin(&node, &["--config", config.to_str().unwrap()]);
+    let mut registered = kubelet.registered("example.com/serial").await;
+    let id = registered.list().await[0].id.clone();
+    registered.allocate(std::slice::from_ref(&id)).await.unwrap();
+    pods.holds("lab", "example.com/serial", &[id]);
+    kubelet.registered("example.com/serial-2").await.list().await;
+    let foreign = node.cdi_dir().join("vendor.com-class_k8s-serial.json");
+    fs::write(
+        &foreign,
+        "{\"cdiVersion\": \"0.5.0\", \"kind\": \"vendor.com/class\", \"devices\": []}",
+    )
+    .unwrap();
+    assert_eq!(specs(&node).len(), 3);
+
+    // Also a plugin that comes later knows that a pod has it.
+    first.terminate().await;
+    node.write("config.yaml", ONE);
+    let second = plugin(&node, &["--config", config.to_str().unwrap()]);
+    kubelet.registered("example.com/other").await.list().await;
+    second.logs("k8s-serial-2-").await;
+    let held = |name: &String| name.contains("k8s-serial-") && !name.contains("k8s-serial-2-");
+    pods.asked(8).await;
+    let left = specs(&node);
+    assert_eq!(left.len(), 3, "of the foreign, the held and the new: {left:?}");
+    assert_eq!(left.iter().filter(|name| held(name)).count(), 1, "{left:?}");
+
+    pods.ends();
+    eventually("the spec that was held is gone", || {
+        !specs(&node).iter().any(held)
+    })
+    .await;
+    pods.asked(8).await;
+    let left = specs(&node);
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(left.iter().any(|name| name.contains("k8s-other-")) && exists(&foreign));
+}
+
+#[tokio::test]
+async fn without_kubelets_word_every_spec_stays() {
+    let node = Node::new();
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let config = node.write("config.yaml", BOTH);
+    let plugin = plugin(&node, &["--config", config.to_str().unwrap()]);
+    kubelet.registered("example.com/serial").await.list().await;
+    node.write("config.yaml", ONE);
+    kubelet.registered("example.com/other").await.list().await;
+    plugin.logs("who has what: connecting: No such file").await;
+    // Whoever comes to be asked says so: only now is anything concluded.
+    assert_eq!(specs(&node).len(), 3);
+    let mut pods = PodResources::start(&node.path("pods.sock"));
+    pods.asked(1).await;
+    eventually("only what is configured has a spec", || specs(&node).len() == 1).await;
+}
+
+#[tokio::test]
+async fn what_containers_have_is_counted() {
+    let node = Node::new();
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let pods = PodResources::start(&node.path("pods.sock"));
+    let address = free_address();
+    let config = node.write("config.yaml", BOTH);
+    let _plugin = plugin(
+        &node,
+        &["--listen", &address, "--config", config.to_str().unwrap()],
+    );
+    let list = kubelet.registered("example.com/serial").await.list().await;
+    let line = |count: usize| {
+        format!("\noci_hotplug_device_plugin_held{{resource=\"example.com/serial\"}} {count}\n")
+    };
+    let metrics = || get(&address, "/metrics").map_or_else(String::new, |(_, body)| body);
+    let ids: Vec<String> = list.iter().map(|device| device.id.clone()).collect();
+    pods.holds("lab", "example.com/serial", &ids);
+    eventually("two are held", || metrics().contains(&line(2))).await;
+    pods.ends();
+    eventually("none is held", || metrics().contains(&line(0))).await;
+}
+
+#[tokio::test]
+#[ignore = "needs root: plugs partitions of a loop device"]
+async fn a_unit_that_went_is_withdrawn_once_its_pod_has_ended_and_the_pod_is_named_until_then() {
+    let (node, disk) = (Node::new(), Disk::new());
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut pods = PodResources::start(&node.path("pods.sock"));
+    disk.plug(1);
+    let config = node.write(
+        "config.yaml",
+        &format!(
+            "resources: [{{name: a.b/part, mode: present, requests: ['glob:/dev/loop{}p*']}}]",
+            disk.number()
+        ),
+    );
+    // Not the plugin that gave it: one that was started since, and knows by kubelet alone.
+    let plugin = plugin(&node, &["--config", config.to_str().unwrap()]);
+    let mut registered = kubelet.registered("a.b/part").await;
+    let list = registered.list().await;
+    pods.holds("lab", "a.b/part", std::slice::from_ref(&list[0].id));
+    pods.asked(2).await;
+    disk.unplug(1);
+    let away = registered.list().await;
+    assert_eq!((away.len(), away[0].health.as_str()), (1, "Unhealthy"));
+    plugin
+        .logs("went while default/lab/app has it; its pod is left alone")
+        .await;
+    pods.asked(8).await;
+    assert_eq!(registered.lists_within(std::time::Duration::ZERO).await, 0);
+    pods.ends();
+    assert_eq!(registered.list().await.len(), 0);
+    eventually("its spec is gone", || specs(&node).is_empty()).await;
+}

@@ -121,9 +121,9 @@ privileged() {
 
 vm() {
     need_to_build
-    check cargo clippy --locked --test vm -- -D warnings
+    check cargo clippy --locked --features kubernetes --test vm -- -D warnings
     check tests/vm/prepare.sh
-    run_tests_and_again --release --test vm -- --ignored --test-threads=1 "$@"
+    run_tests_and_again --release --features kubernetes --test vm -- --ignored --test-threads=1 "$@"
 }
 
 bench() {

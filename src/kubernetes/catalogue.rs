@@ -16,7 +16,7 @@ use super::resource::{
 use super::sight::{DEV, Found, Sight};
 use crate::cdi::generate::Wish;
 use crate::model::asked::Asked;
-use crate::model::device::{Access, Device, SysPath};
+use crate::model::device::{Access, Device, STATIC_NODE, SysPath};
 use crate::model::inventory::Inventory;
 use crate::model::reconcile::{ProcessUser, Reconciler};
 use crate::model::request::Request;
@@ -349,7 +349,7 @@ fn units_of_roots(requested: &Requested, asked: &[Asked], inventory: &Inventory)
         .flat_map(|asked| asked.roots.iter().map(move |root| (asked, root)))
     {
         let nodes: Vec<NodeSpec> = nodes_of(asked, root, inventory).collect();
-        if nodes.is_empty() || !seen.insert(root) {
+        if is_other_words(asked, root, inventory) || nodes.is_empty() || !seen.insert(root) {
             continue;
         }
         let mut offer = node_offer(nodes);
@@ -375,6 +375,16 @@ fn units_of_roots(requested: &Requested, asked: &[Asked], inventory: &Inventory)
         }
     }
     resource
+}
+
+/// Whether a root is the node of a path that something else names (`node:`, or hostdev's list): a device that has this
+/// node is a root of its own.
+fn is_other_words(asked: &Asked, root: &SysPath, inventory: &Inventory) -> bool {
+    let is_static = inventory
+        .get(root)
+        .is_some_and(|device| device.subsystem.as_deref() == Some(STATIC_NODE));
+    let mut terms = asked.request.selector.terms().iter();
+    is_static && !terms.any(|term| matches!(term.selector, Selector::Node(_)))
 }
 
 /// The name behind the `=` of the CDI device of a resource's slots, or of one of its devices. The same for ever:

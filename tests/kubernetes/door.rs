@@ -233,6 +233,27 @@ async fn a_present_device_is_a_unit_and_an_absent_one_is_none() {
 }
 
 #[tokio::test]
+async fn a_device_whose_path_hostdevs_list_names_too_is_one_unit_of_ours() {
+    let node = Node::new();
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let config = node.write(
+        "config.yaml",
+        "resources: [{name: a.b/one, requests: ['devnode:/dev/null'], mode: present}]",
+    );
+    let _plugin = node.plugin(&["--devs=/dev/null:r", "--config", config.to_str().unwrap()]);
+    assert_eq!(kubelet.registered("a.b/one").await.list().await.len(), 1);
+    assert_eq!(
+        kubelet
+            .registered("hostdev.k8s.io/dev_null")
+            .await
+            .list()
+            .await
+            .len(),
+        1
+    );
+}
+
+#[tokio::test]
 async fn generic_device_plugins_groups_give_what_they_gave() {
     let node = Node::new();
     let mut kubelet = node.kubelet(Mood::Willing);

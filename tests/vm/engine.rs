@@ -132,7 +132,8 @@ pub enum Cri {
 }
 
 impl Cri {
-    fn crictl(self) -> &'static str {
+    /// The command that speaks to it.
+    pub fn crictl(self) -> &'static str {
         match self {
             Self::Containerd => "crictl -r unix:///run/containerd/containerd.sock",
             Self::Crio => "crictl -r unix:///run/crio/crio.sock",
@@ -140,7 +141,8 @@ impl Cri {
     }
 
     /// The engine runs, and has the images of pods and containers.
-    fn start(self, machine: &Machine) {
+    pub fn start(self, machine: &Machine) {
+        podman_image(machine);
         machine.run(
             "podman image exists localhost/pause:test || podman import -q \
              --change 'ENTRYPOINT [\"/bin/busybox\",\"sleep\",\"1000000\"]' /var/lib/box.tar localhost/pause:test",
@@ -158,7 +160,6 @@ impl Cri {
 
 /// A pod of one container, as kubelet asks an engine for it. The annotations are those of both.
 pub fn pod<'a>(machine: &'a Machine, engine: Cri, runtime: Runtime, wishes: &Wishes) -> Container<'a> {
-    podman_image(machine);
     engine.start(machine);
     let (name, crictl) = (machine.new_name("c"), engine.crictl());
     let (sandbox, container) = wishes.pod(&name, &["sh", "-c", IDLE_SCRIPT]);

@@ -1,14 +1,19 @@
 #!/bin/sh
 # Builds the engines that Debian does not have, into ~/.cache/oci-hotplug/bin, once for each version:
-# CRI-O with pinns, and crictl, as Go modules; youki as a crate.
+# CRI-O with pinns, crictl and kubelet, as Go modules; youki as a crate.
 # Prints nothing when they are there. Wants: gcc, make, libseccomp-dev and the other packages of prepare.sh, cargo.
 set -eu
 
-# The sums are those that Go's checksum database has for the two modules; a mirror need not carry that database.
+# The sums are those that Go's checksum database has for the modules; a mirror need not carry that database.
 CRIO=v1.36.3
 CRIO_SUM=h1:7PaWWmxWct0eyl9GmCn/e7+iE/xPD4dTeY9m89nIS0Q=
 CRICTL=v1.36.0
 CRICTL_SUM=h1:Xt+LLvBVH1Fnp/AR2EyHApyWS/88y2KlWjlDc2HR+aw=
+# Of the same minor as CRI-O, with which it shares most of what both are built of. The second sum is that of go.sum's
+# lines for the modules of the k8s.io repositories, which Kubernetes' own go.sum has not.
+KUBELET=v1.36.3
+KUBELET_SUM=h1:qDQdoMiluAE2Eab6Fa52YV+WjiGz9mZFFoagEA6cI+o=
+KUBELET_PARTS=18921be13b17a36c152ba27f8305baa65e5c1bfeab21168fe22f9b2c10be8aac
 YOUKI=0.7.0
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/oci-hotplug
 bin=$cache/bin
@@ -62,6 +67,18 @@ if [ ! -x "$bin/crio-$CRIO" ]; then
     mv "$scratch/crio" "$bin/crio-$CRIO"
 fi
 
+# Kubernetes takes the modules that it publishes from its own tree, which a module's archive does not hold: here they are
+# taken as they were published with it (v0.36.3 with v1.36.3).
+if [ ! -x "$bin/kubelet-$KUBELET" ]; then
+    say "building kubelet $KUBELET"
+    sources k8s.io/kubernetes $KUBELET $KUBELET_SUM "$scratch/kubernetes"
+    (cd "$scratch/kubernetes" && sed -i "s#=> ./staging/src/\(k8s.io/.*\)#=> \1 v0.${KUBELET#v1.}#" go.mod \
+        && GOWORK=off GONOSUMDB='k8s.io/*' CGO_ENABLED=0 "$go" build -mod=mod -trimpath \
+            -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$KUBELET" -o "$scratch/kubelet" ./cmd/kubelet \
+        && echo "$KUBELET_PARTS  -" > sum && grep '^k8s.io/.* v0\.[1-9]' go.sum | LC_ALL=C sort | sha256sum --check --quiet sum)
+    mv "$scratch/kubelet" "$bin/kubelet-$KUBELET"
+fi
+
 if [ ! -x "$bin/youki-$YOUKI" ]; then
     say "building youki $YOUKI"
     CARGO_TARGET_DIR=$scratch/youki cargo install youki --quiet --locked --version $YOUKI --root "$scratch" \
@@ -69,6 +86,6 @@ if [ ! -x "$bin/youki-$YOUKI" ]; then
     mv "$scratch/bin/youki" "$bin/youki-$YOUKI"
 fi
 
-for pair in crictl=$CRICTL crio=$CRIO pinns=$CRIO youki=$YOUKI; do
+for pair in crictl=$CRICTL crio=$CRIO pinns=$CRIO kubelet=$KUBELET youki=$YOUKI; do
     ln -sfn "${pair%%=*}-${pair#*=}" "$bin/${pair%%=*}"
 done

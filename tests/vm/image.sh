@@ -48,7 +48,7 @@ trap 'rm -rf "$tree"' EXIT
 tar -xf "$base" -C "$tree"
 
 cp -r "$here/guest/." "$tree/"
-for engine in crio pinns crictl youki; do
+for engine in crio pinns crictl kubelet youki; do
     install -m 0755 "$cache/bin/$engine" "$tree/usr/local/bin/$engine"
 done
 echo oci-hotplug-vm > "$tree/etc/hostname"

@@ -9,12 +9,16 @@ mod docker;
 mod engine;
 mod install;
 mod kinds_of_devices;
+#[cfg(feature = "kubernetes")]
+mod kubelet;
 mod kubernetes_engines;
 mod lifecycle;
 mod machine;
 mod newcomer;
 mod operator;
 mod podman;
+#[cfg(feature = "kubernetes")]
+mod pods;
 mod qmp;
 mod runtimes;
 mod shell;

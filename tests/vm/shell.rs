@@ -213,7 +213,8 @@ impl Shell {
         let _ = fs::create_dir_all(&directory);
         let _ = fs::write(directory.join("machine.txt"), &journal);
         let _ = fs::write(directory.join("console.txt"), self.console());
-        let ours = ["prestart[", "poststop[", "watcher["].map(|name| format!(" oci-hotplug-{name}"));
+        let ours = ["prestart[", "poststop[", "watcher[", "device-plugin["]
+            .map(|name| format!(" oci-hotplug-{name}"));
         let lines: Vec<&str> = journal
             .lines()
             .filter(|line| ours.iter().any(|name| line.contains(name)))

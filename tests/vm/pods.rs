@@ -1,0 +1,166 @@
+//! Pods of a real kubelet (kubelet.rs) that ask for resources of the device plugin.
+
+use crate::engine::Cri::{self, Containerd, Crio};
+use crate::kubelet::Node;
+use crate::machine::{Machine, machine};
+use crate::story::nothing_is_left;
+use crate::usb::{Hub, UsbSerial};
+
+const SERIAL: &str = "resources: [{ name: example.com/serial, requests: ['usb:0403:6001'], count: 2 }]";
+
+/// An adapter behind a hub comes, goes and comes again while a pod runs that asked for such; the pod's container is
+/// started again while it is away; then kubelet, the device plugin and the engine are restarted while its bytes flow.
+fn a_pod_has_its_adapter_whatever_befalls_the_node(engine: Cri) {
+    let vm = machine();
+    let node = Node::start(&vm, engine, SERIAL, "");
+    node.advertises("example.com/serial", 2);
+    let pod = node.pod("example.com/serial: 1");
+
+    let hub = vm.plug(&Hub("1"));
+    let adapter = |port| {
+        vm.plug(&UsbSerial {
+            serial: "FT001",
+            port,
+        })
+    };
+    let first = adapter("1.1");
+    pod.gains("/dev/ttyUSB0");
+    pod.makes_its_own_node("/run/mine", "/dev/ttyUSB0");
+    pod.talks_through(&first, "/dev/ttyUSB0");
+    first.unplug();
+    pod.loses("/dev/ttyUSB0");
+    pod.is_refused("/run/mine");
+    let again = adapter("1.2");
+    pod.gains("/dev/ttyUSB0");
+    pod.talks_through(&again, "/dev/ttyUSB0");
+    hub.unplug();
+    pod.loses("/dev/ttyUSB0");
+
+    pod.is_killed_and_starts_again();
+    let adapter = adapter("2");
+    pod.gains("/dev/ttyUSB0");
+
+    let mut listener = pod.listens_to(&adapter, "/dev/ttyUSB0");
+    listener.hears("before");
+    node.restart_kubelet("example.com/serial");
+    listener.hears("kubelet");
+    node.restart_plugin();
+    listener.hears("plugin");
+    node.restart_engine();
+    pod.is_reachable();
+    listener.hears("engine");
+    pod.still_runs();
+    node.advertises("example.com/serial", 2);
+    adapter.unplug();
+    pod.loses("/dev/ttyUSB0");
+
+    drop(pod);
+    nothing_is_left(&vm);
+}
+
+#[test]
+#[ignore = "needs the virtual machine: tests/run.sh --vm"]
+fn kubelet_with_containerd_and_runc_gives_a_pod_an_adapter_that_comes_and_goes() {
+    a_pod_has_its_adapter_whatever_befalls_the_node(Containerd);
+}
+
+#[test]
+#[ignore = "needs the virtual machine: tests/run.sh --vm"]
+fn kubelet_with_crio_and_crun_gives_a_pod_an_adapter_that_comes_and_goes() {
+    a_pod_has_its_adapter_whatever_befalls_the_node(Crio);
+}
+
+/// What hostdev and smarter-device-manager are told in their own words, and one resource of each of our modes.
+const HOSTDEVS: &str = "-devs=/dev/fuse:r";
+const SMARTERS: &str =
+    "- devicematch: ^ttyUSB[0-9]*$\n  nummaxdevices: 1\n- devicematch: ^net/tun$\n  nummaxdevices: 20\n";
+const MODES: &str = "domain: example.com
+resources:
+- { name: place, requests: ['usb:0403:6001'] }
+- { name: adapter, requests: ['usb:0403:6001'], mode: present }
+- { name: fuse, requests: ['devnode:/dev/fuse'], mode: static, permissions: rw, path: /dev/myfuse }
+";
+
+#[test]
+#[ignore = "needs the virtual machine: tests/run.sh --vm"]
+fn kubelet_gives_pods_what_hostdev_smarter_and_each_mode_of_ours_advertise() {
+    let vm = machine();
+    vm.run("modprobe fuse; modprobe tun");
+    vm.write("/etc/kubernetes/conf.yaml", SMARTERS);
+    let arguments = format!("{HOSTDEVS} --smarter-config /etc/kubernetes/conf.yaml");
+    let node = Node::start(&vm, Containerd, MODES, &arguments);
+    node.advertises("hostdev.k8s.io/dev_fuse", 1);
+    node.advertises("smarter-devices/net_tun", 20);
+    node.advertises("smarter-devices/ttyUSB0", 0);
+    node.advertises("example.com/place", 1);
+    node.advertises("example.com/adapter", 0);
+    node.advertises("example.com/fuse", 1);
+
+    let adapter = vm.plug(&UsbSerial {
+        serial: "FT001",
+        port: "1",
+    });
+    node.advertises("smarter-devices/ttyUSB0", 1);
+    node.advertises("example.com/adapter", 1);
+    let fixed = node.pod("hostdev.k8s.io/dev_fuse: 1, smarter-devices/net_tun: 2, example.com/fuse: 1");
+    fixed.run(": < /dev/fuse && : <> /dev/myfuse && : <> /dev/net/tun");
+    fixed.run("! (: > /dev/fuse) 2> /run/words && grep 'not permitted' /run/words");
+    let smarters = node.pod("smarter-devices/ttyUSB0: 1");
+    smarters.talks_through(&adapter, "/dev/ttyUSB0");
+    let ours = node.pod("example.com/adapter: 1");
+    ours.talks_through(&adapter, "/dev/ttyUSB0");
+
+    adapter.unplug();
+    node.advertises("smarter-devices/ttyUSB0", 0);
+    node.advertises("example.com/adapter", 0);
+    node.advertises("example.com/place", 1);
+    ours.loses("/dev/ttyUSB0");
+    smarters.still_runs();
+    ours.still_runs();
+    let adapter = vm.plug(&UsbSerial {
+        serial: "FT001",
+        port: "2",
+    });
+    node.advertises("example.com/adapter", 1);
+    ours.gains("/dev/ttyUSB0");
+    ours.talks_through(&adapter, "/dev/ttyUSB0");
+}
+
+#[test]
+#[ignore = "needs the virtual machine: tests/run.sh --vm"]
+fn where_containerd_takes_no_cdi_devices_a_pod_gets_what_is_there_and_a_warning_says_what_is_lost() {
+    let vm = machine();
+    let _silent = SilentConfig::put(&vm);
+    let adapter = vm.plug(&UsbSerial {
+        serial: "FT001",
+        port: "1",
+    });
+    vm.wait_until("test -e /dev/ttyUSB0");
+    let node = Node::start(&vm, Containerd, SERIAL, "");
+    node.plugin_says("no hotplug (switch CDI on in the container engine)");
+    node.advertises("example.com/serial", 2);
+    let pod = node.pod("example.com/serial: 1");
+    pod.talks_through(&adapter, "/dev/ttyUSB0");
+    nothing_is_left(&vm);
+}
+
+/// containerd's configuration without a word of CDI, as the package leaves it: 1.7 then takes no CDI devices. Put back
+/// when it is dropped.
+struct SilentConfig<'a>(&'a Machine);
+
+impl<'a> SilentConfig<'a> {
+    fn put(vm: &'a Machine) -> Self {
+        vm.run(
+            "cd /etc/containerd && cp config.toml /run/ && sed -i /enable_cdi/d config.toml && systemctl restart containerd",
+        );
+        Self(vm)
+    }
+}
+
+impl Drop for SilentConfig<'_> {
+    fn drop(&mut self) {
+        let _ = self
+            .0
+            .output("cp /run/config.toml /etc/containerd/ && systemctl restart containerd");
+    }
+}

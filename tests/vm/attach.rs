@@ -34,7 +34,7 @@ fn listed(vm: &Machine, container: &Container) -> Vec<String> {
 fn a_container_without_us_is_attached_to(vm: &Machine, engine: &str, container: &Container) {
     let Container { id, name, .. } = container;
     assert_eq!(
-        vm.run("ls /run/oci-hotplug/containers"),
+        vm.run("ls /run/oci-hotplug/containers 2> /dev/null || true"),
         "",
         "{engine}: no watcher yet"
     );

@@ -1,5 +1,5 @@
 //! The two hooks as a runtime meets them: state on standard input, exit code, message, and no trace where nothing
-//! was asked. No privilege is needed: nothing here comes as far as a container.
+//! was asked; and the watcher as systemd meets it. No privilege is needed: nothing here comes as far as a container.
 
 use std::fs;
 use std::io::Write;
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 const PRESTART: &str = env!("CARGO_BIN_EXE_oci-hotplug-prestart");
 const POSTSTOP: &str = env!("CARGO_BIN_EXE_oci-hotplug-poststop");
+const WATCHER: &str = env!("CARGO_BIN_EXE_oci-hotplug-watcher");
 
 /// A bundle and a state directory that does not exist yet.
 struct Scene {
@@ -488,4 +489,23 @@ fn wrong_usage_is_told_with_code_2_and_help_and_version_are_there() {
         let version = scene.run(hook, &["--version"], "");
         assert!(String::from_utf8_lossy(&version.stdout).contains(env!("CARGO_PKG_VERSION")));
     }
+}
+
+/// For systemd an end before READY=1 is a failure, whatever the exit code (systemd.service(5), `Type=notify`): it would
+/// start the unit again and again.
+#[test]
+fn a_unit_s_watcher_whose_container_is_gone_says_that_it_is_ready_and_ends() {
+    let scene = Scene::new("{}");
+    let unit = std::os::unix::net::UnixDatagram::bind(scene.path("notify")).expect("a socket");
+    let output = scene
+        .command(WATCHER, &["--take-over"])
+        .arg("c1")
+        .env("NOTIFY_SOCKET", scene.path("notify"))
+        .output()
+        .expect("start the watcher");
+    assert_eq!(output.status.code(), Some(0), "{}", words(&output));
+    unit.set_nonblocking(true).expect("a socket");
+    let mut word = [0; 64];
+    let length = unit.recv(&mut word).expect("its word");
+    assert_eq!(&word[..length], b"READY=1");
 }

@@ -57,10 +57,9 @@ impl fmt::Display for Cdi {
 /// Finds out whether this node's engine takes CDI devices.
 pub async fn cdi(places: &Places) -> Cdi {
     for socket in &places.sockets {
-        match tokio::time::timeout(PATIENCE, ask(socket)).await {
-            Ok(Some(told)) => return told,
-            // Not this one, or not for us.
-            Ok(None) | Err(_) => {}
+        // Not this one, or not for us: the next.
+        if let Ok(Some(told)) = tokio::time::timeout(PATIENCE, ask(socket)).await {
+            return told;
         }
     }
     configured(&places.containerd_config)

@@ -57,7 +57,7 @@ impl fmt::Display for Cdi {
 /// Finds out whether this node's engine takes CDI devices.
 pub async fn cdi(places: &Places) -> Cdi {
     for socket in &places.sockets {
-        // No answer: not this one, or not for us.
+        // Not this one, or not for us: the next.
         if let Ok(Some(told)) = tokio::time::timeout(PATIENCE, ask(socket)).await {
             return told;
         }

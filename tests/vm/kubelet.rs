@@ -2,9 +2,14 @@
 //! and the device plugin beside it.
 
 use std::ops::Deref;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
 
 use crate::container::{Container, IDLE_SCRIPT, quoted};
 use crate::engine::Cri;
+use crate::install;
 use crate::machine::Machine;
 use crate::shell::until;
 use crate::usb::{Line, Plugged};
@@ -12,9 +17,21 @@ use crate::usb::{Line, Plugged};
 /// Where kubelet keeps what plugins advertise and who has what of it.
 const CHECKPOINT: &str = "/var/lib/kubelet/device-plugins/kubelet_internal_checkpoint";
 
-/// What the device plugin may do: as much as the DaemonSet of packaging/kubernetes/base lets it.
-const LIMITS: &str = "-p CapabilityBoundingSet= -p NoNewPrivileges=yes -p MemoryMax=32M -p MemorySwapMax=0 -p ProtectSystem=strict \
+/// kubelet's pods.
+const MANIFESTS: &str = "/etc/kubernetes/manifests";
+
+/// The device plugin's configuration.
+const CONFIG: &str = "/etc/kubernetes/plugin/config.yaml";
+
+/// How the device plugin runs as a service: with no more rights than the DaemonSet of packaging/kubernetes gives it.
+const LIMITS: &str = "-p Restart=always -p RestartSec=0 -p CapabilityBoundingSet= -p NoNewPrivileges=yes -p MemoryMax=32M -p MemorySwapMax=0 -p ProtectSystem=strict \
     -p ReadWritePaths=/var/lib/kubelet/device-plugins -p ReadWritePaths=/run/cdi";
+
+/// A shell command that prints how often kubelet has had a registration of a resource since it started.
+fn registrations(resource: &str) -> String {
+    let metric = format!("kubelet_device_plugin_registration_total{{resource_name=\"{resource}\"}}");
+    format!("busybox wget -qO- http://127.0.0.1:10255/metrics | grep -F '{metric}' | cut -d ' ' -f 2")
+}
 
 /// The name of an engine's service.
 fn unit(engine: Cri) -> &'static str {
@@ -22,6 +39,43 @@ fn unit(engine: Cri) -> &'static str {
         Cri::Containerd => "containerd",
         Cri::Crio => "crio",
     }
+}
+
+/// The device plugin's image, as an archive.
+fn image() -> Vec<u8> {
+    let directory = tempfile::tempdir().expect("a directory for the image");
+    let made = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/image.sh"))
+        .arg("--bin-dir")
+        .arg(install::built())
+        .arg("--output")
+        .arg(directory.path())
+        .output()
+        .expect("running image.sh");
+    assert!(
+        made.status.success(),
+        "image.sh: {}",
+        String::from_utf8_lossy(&made.stderr)
+    );
+    let path = String::from_utf8_lossy(&made.stdout).trim_end().to_owned();
+    std::fs::read(path).expect("the image")
+}
+
+/// The pod of the DaemonSet as a file of kubelet's. Such a pod can't refer to what the API server has: the configuration
+/// comes from the machine and not from a ConfigMap.
+fn daemon_sets_pod() -> Value {
+    let daemon_set: Value =
+        serde_yaml::from_str(include_str!("../../packaging/kubernetes/base/daemonset.yaml"))
+            .expect("a DaemonSet");
+    let mut spec = daemon_set["spec"]["template"]["spec"].clone();
+    for reference in ["serviceAccountName", "priorityClassName"] {
+        spec.as_object_mut().expect("a pod").remove(reference);
+    }
+    for volume in spec["volumes"].as_array_mut().expect("volumes") {
+        if volume["name"] == "config" {
+            *volume = json!({ "name": "config", "hostPath": { "path": "/etc/kubernetes/plugin" } });
+        }
+    }
+    json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "plugin" }, "spec": spec })
 }
 
 /// kubelet's configuration with an engine.
@@ -32,7 +86,7 @@ fn kubelet_config(engine: Cri) -> String {
         "apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 containerRuntimeEndpoint: unix:///run/{engine}/{engine}.sock
-staticPodPath: /etc/kubernetes/manifests
+staticPodPath: {MANIFESTS}
 authentication: {{ anonymous: {{ enabled: false }}, webhook: {{ enabled: false }} }}
 authorization: {{ mode: AlwaysAllow }}
 cgroupDriver: systemd
@@ -70,29 +124,57 @@ pub struct Listener<'a> {
 }
 
 impl<'a> Node<'a> {
-    /// Starts kubelet with `engine`, and the device plugin with our own configuration and further arguments.
-    pub fn start(machine: &'a Machine, engine: Cri, config: &str, arguments: &str) -> Self {
+    /// Starts kubelet with `engine`.
+    pub fn start(machine: &'a Machine, engine: Cri) -> Self {
         engine.start(machine);
-        let node = Self { machine, engine };
-        machine.run("mkdir -p /etc/kubernetes/manifests /var/lib/kubelet/device-plugins /run/cdi");
-        machine.write("/etc/kubernetes/kubelet.yaml", &kubelet_config(engine));
-        machine.write("/etc/kubernetes/devices.yaml", config);
-        let plugin =
-            std::fs::read(env!("CARGO_BIN_EXE_oci-hotplug-device-plugin")).expect("the device plugin");
-        let path = "/usr/local/bin/oci-hotplug-device-plugin";
-        let put = machine.output_given(
-            &format!(
-                "test -e {path} || {{ cat > {path}.new && chmod 0755 {path}.new && mv {path}.new {path}; }}"
-            ),
-            &plugin,
-        );
-        assert!(put.status.success(), "putting the device plugin into the machine");
         machine.run(&format!(
-            "systemctl start kubelet && systemd-run --quiet --unit=device-plugin {LIMITS} \
-             {path} --config /etc/kubernetes/devices.yaml {arguments}"
+            "mkdir -p {MANIFESTS} /var/lib/kubelet/device-plugins /run/cdi"
         ));
+        machine.write("/etc/kubernetes/kubelet.yaml", &kubelet_config(engine));
+        let node = Self { machine, engine };
+        machine.run("systemctl start kubelet");
         machine.wait_until("test -S /var/lib/kubelet/device-plugins/kubelet.sock");
         node
+    }
+
+    /// Runs the device plugin as a service of the machine, with our own configuration and further arguments.
+    pub fn runs_plugin(&self, config: &str, arguments: &str) {
+        self.machine.write(CONFIG, config);
+        let path = "/usr/local/bin/oci-hotplug-device-plugin";
+        let program =
+            std::fs::read(install::built().join("oci-hotplug-device-plugin")).expect("the device plugin");
+        self.put(&program, &format!("cat > {path} && chmod 0755 {path}"));
+        self.machine.run(&format!(
+            "systemd-run --quiet --unit=device-plugin {LIMITS} {path} --config {CONFIG} {arguments}"
+        ));
+    }
+
+    /// Runs the device plugin as the DaemonSet of packaging/kubernetes has it: the pod that this makes on each node, of
+    /// the image that packaging/image.sh makes. Its init container puts hooks and watcher onto the node.
+    pub fn runs_daemon_set(&self, config: &str) {
+        self.machine.write(CONFIG, config);
+        let archive = image();
+        let import = match self.engine {
+            Cri::Containerd => "ctr -n k8s.io images import -",
+            Cri::Crio => "podman load --quiet",
+        };
+        self.put(&archive, import);
+        self.machine
+            .write("/etc/kubernetes/plugin.json", &daemon_sets_pod().to_string());
+        self.machine
+            .run(&format!("mv /etc/kubernetes/plugin.json {MANIFESTS}/plugin.json"));
+        self.machine
+            .wait_until("busybox wget -qO- http://127.0.0.1:8080/readyz");
+    }
+
+    /// Gives a shell command in the machine something to read.
+    fn put(&self, content: &[u8], command: &str) {
+        let output = self.machine.output_given(command, content);
+        assert!(
+            output.status.success(),
+            "{command}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 
     /// Waits until kubelet knows `count` healthy units of a resource.
@@ -120,17 +202,16 @@ spec:
     resources: {{ limits: {{ {limits} }} }}
 "
         );
-        let directory = "/etc/kubernetes/manifests";
         self.machine.write(&format!("/etc/kubernetes/{name}"), &manifest);
         self.machine
-            .run(&format!("mv /etc/kubernetes/{name} {directory}/{name}.yaml"));
+            .run(&format!("mv /etc/kubernetes/{name} {MANIFESTS}/{name}.yaml"));
         let crictl = self.engine.crictl();
         let gone = until(&format!("test -z \"$({})\"", self.ids(&name)));
         let pod = Pod {
             container: Container::new(
                 self.machine,
                 format!("{crictl} exec $(cat /run/test/{name})"),
-                format!("rm {directory}/{name}.yaml && {gone}"),
+                format!("rm {MANIFESTS}/{name}.yaml && {gone}"),
             ),
             node: self,
             name,
@@ -150,17 +231,24 @@ spec:
     /// Restarts kubelet, and waits until the new one knows the resource.
     pub fn restart_kubelet(&self, resource: &str) {
         self.machine.run("systemctl restart kubelet");
-        // Its own counts begin anew; the checkpoint is the old one's until the new one has something to write.
-        self.machine.wait_until(&format!(
-            "busybox wget -qO- http://127.0.0.1:10255/metrics | \
-             grep '^kubelet_device_plugin_registration_total{{resource_name=\"{resource}\"}} [1-9]'"
-        ));
+        self.machine
+            .wait_until("busybox wget -qO- http://127.0.0.1:10255/healthz");
+        // Its counts begin anew; the checkpoint is the old one's until the new one has something to write.
+        self.is_registered(resource, 0);
     }
 
-    /// Restarts the device plugin, and waits until it is registered again.
-    pub fn restart_plugin(&self) {
-        self.machine.run("systemctl restart device-plugin");
-        self.plugin_says("registered with kubelet");
+    /// Ends the device plugin, and waits until the next one has registered the resource.
+    pub fn restart_plugin(&self, resource: &str) {
+        let before = self.machine.run(&registrations(resource));
+        self.machine.run("kill $(pgrep -x oci-hotplug-dev)");
+        self.is_registered(resource, before.parse().expect("a number"));
+    }
+
+    /// Waits until this kubelet has had more registrations of a resource than so many.
+    fn is_registered(&self, resource: &str, before: u32) {
+        let now = registrations(resource);
+        self.machine
+            .wait_until(&format!("test \"$({now})\" -gt {before}"));
     }
 
     /// Waits until the device plugin that runs now has said something.

@@ -10,9 +10,10 @@ const SERIAL: &str = "resources: [{ name: example.com/serial, requests: ['usb:04
 
 /// An adapter behind a hub comes, goes and comes again while a pod runs that asked for such; the pod's container is
 /// started again while it is away; then kubelet, the device plugin and the engine are restarted while its bytes flow.
-fn a_pod_has_its_adapter_whatever_befalls_the_node(engine: Cri) {
+fn a_pod_has_its_adapter_whatever_befalls_the_node(engine: Cri, runs_plugin: impl FnOnce(&Node)) {
     let vm = machine();
-    let node = Node::start(&vm, engine, SERIAL, "");
+    let node = Node::start(&vm, engine);
+    runs_plugin(&node);
     node.advertises("example.com/serial", 2);
     let pod = node.pod("example.com/serial: 1");
 
@@ -44,7 +45,7 @@ fn a_pod_has_its_adapter_whatever_befalls_the_node(engine: Cri) {
     listener.hears("before");
     node.restart_kubelet("example.com/serial");
     listener.hears("kubelet");
-    node.restart_plugin();
+    node.restart_plugin("example.com/serial");
     listener.hears("plugin");
     node.restart_engine();
     pod.is_reachable();
@@ -60,14 +61,14 @@ fn a_pod_has_its_adapter_whatever_befalls_the_node(engine: Cri) {
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn kubelet_with_containerd_and_runc_gives_a_pod_an_adapter_that_comes_and_goes() {
-    a_pod_has_its_adapter_whatever_befalls_the_node(Containerd);
+fn kubelet_with_containerd_runc_and_our_daemon_set_gives_a_pod_an_adapter_that_comes_and_goes() {
+    a_pod_has_its_adapter_whatever_befalls_the_node(Containerd, |node| node.runs_daemon_set(SERIAL));
 }
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn kubelet_with_crio_and_crun_gives_a_pod_an_adapter_that_comes_and_goes() {
-    a_pod_has_its_adapter_whatever_befalls_the_node(Crio);
+    a_pod_has_its_adapter_whatever_befalls_the_node(Crio, |node| node.runs_plugin(SERIAL, ""));
 }
 
 /// What hostdev and smarter-device-manager are told in their own words, and one resource of each of our modes.
@@ -78,7 +79,7 @@ const MODES: &str = "domain: example.com
 resources:
 - { name: place, requests: ['usb:0403:6001'] }
 - { name: adapter, requests: ['usb:0403:6001'], mode: present }
-- { name: fuse, requests: ['devnode:/dev/fuse'], mode: static, permissions: rw, path: /dev/myfuse }
+- { name: latency, requests: ['devnode:/dev/cpu_dma_latency'], mode: static, permissions: rw, path: /dev/latency }
 ";
 
 #[test]
@@ -88,13 +89,14 @@ fn kubelet_gives_pods_what_hostdev_smarter_and_each_mode_of_ours_advertise() {
     vm.run("modprobe fuse; modprobe tun");
     vm.write("/etc/kubernetes/conf.yaml", SMARTERS);
     let arguments = format!("{HOSTDEVS} --smarter-config /etc/kubernetes/conf.yaml");
-    let node = Node::start(&vm, Containerd, MODES, &arguments);
+    let node = Node::start(&vm, Containerd);
+    node.runs_plugin(MODES, &arguments);
     node.advertises("hostdev.k8s.io/dev_fuse", 1);
     node.advertises("smarter-devices/net_tun", 20);
     node.advertises("smarter-devices/ttyUSB0", 0);
     node.advertises("example.com/place", 1);
     node.advertises("example.com/adapter", 0);
-    node.advertises("example.com/fuse", 1);
+    node.advertises("example.com/latency", 1);
 
     let adapter = vm.plug(&UsbSerial {
         serial: "FT001",
@@ -102,8 +104,8 @@ fn kubelet_gives_pods_what_hostdev_smarter_and_each_mode_of_ours_advertise() {
     });
     node.advertises("smarter-devices/ttyUSB0", 1);
     node.advertises("example.com/adapter", 1);
-    let fixed = node.pod("hostdev.k8s.io/dev_fuse: 1, smarter-devices/net_tun: 2, example.com/fuse: 1");
-    fixed.run(": < /dev/fuse && : <> /dev/myfuse && : <> /dev/net/tun");
+    let fixed = node.pod("hostdev.k8s.io/dev_fuse: 1, smarter-devices/net_tun: 2, example.com/latency: 1");
+    fixed.run(": < /dev/fuse && : <> /dev/latency && : <> /dev/net/tun");
     fixed.run("! (: > /dev/fuse) 2> /run/words && grep 'not permitted' /run/words");
     let smarters = node.pod("smarter-devices/ttyUSB0: 1");
     smarters.talks_through(&adapter, "/dev/ttyUSB0");
@@ -136,7 +138,8 @@ fn where_containerd_takes_no_cdi_devices_a_pod_gets_what_is_there_and_a_warning_
         port: "1",
     });
     vm.wait_until("test -e /dev/ttyUSB0");
-    let node = Node::start(&vm, Containerd, SERIAL, "");
+    let node = Node::start(&vm, Containerd);
+    node.runs_plugin(SERIAL, "");
     node.plugin_says("no hotplug (switch CDI on in the container engine)");
     node.advertises("example.com/serial", 2);
     let pod = node.pod("example.com/serial: 1");

@@ -3,6 +3,7 @@
 #
 #   packaging/install.sh                   build and install; run it again to update
 #   packaging/install.sh --bin-dir DIR     install the executables that are in DIR: nothing is built
+#   packaging/install.sh --device-plugin   also the Kubernetes device plugin, for nodes where it is no DaemonSet
 #   packaging/install.sh --uninstall       remove what was installed, but no configuration that was changed
 #   packaging/install.sh --uninstall --force    also while watchers run: their containers keep what they have
 #
@@ -90,13 +91,14 @@ build() {
     command -v cargo >/dev/null || PATH=$PATH:$HOME/.cargo/bin
     command -v cargo >/dev/null || fail "cargo is missing: install Rust ($(sed -n 's/^rust-version *= *"\(.*\)"/\1/p' "$here/Cargo.toml") or newer), a C compiler, pkg-config and libudev-dev; or build as another user with \"cargo build --release\" and install with --bin-dir target/release"
     say "building (cargo build --release)"
-    (cd "$here" && cargo build --release --locked --bins) || fail "the build failed"
+    # shellcheck disable=SC2086 # none, or two words
+    (cd "$here" && cargo build --release --locked --bins $features) || fail "the build failed"
     bins=${CARGO_TARGET_DIR:-$here/target}/release
 }
 
 install_all() {
     [ -n "$bins" ] || build
-    for program in oci-hotplug oci-hotplug-prestart oci-hotplug-poststop oci-hotplug-watcher; do
+    for program in oci-hotplug oci-hotplug-prestart oci-hotplug-poststop oci-hotplug-watcher $plugin; do
         [ -x "$bins/$program" ] || fail "$bins/$program is not there: build it, or leave --bin-dir out"
     done
     [ -w "$(existing "$DESTDIR$PREFIX")" ] || fail "$DESTDIR$PREFIX is not writable: run this as root, or name a DESTDIR"
@@ -107,12 +109,16 @@ install_all() {
         put "$bins/oci-hotplug-$hook" "$libexec/oci-hotplug-$hook" 755
     done
     put "$bins/oci-hotplug" "$PREFIX/bin/oci-hotplug" 755
+    put_completions oci-hotplug
+    if [ -n "$plugin" ]; then
+        "$bins/$plugin" --generate-docs "$scratch"
+        put "$bins/$plugin" "$PREFIX/bin/$plugin" 755
+        put "$scratch/man/$plugin.8" "$man/man8/$plugin.8" 644
+        put_completions $plugin
+    fi
     for page in "$scratch"/man/*.1 "$here"/packaging/man/*.[5-8]; do
         put "$page" "$man/man${page##*.}/${page##*/}" 644
     done
-    put "$scratch/completions/oci-hotplug.bash" "$PREFIX/share/bash-completion/completions/oci-hotplug" 644
-    put "$scratch/completions/_oci-hotplug" "$PREFIX/share/zsh/site-functions/_oci-hotplug" 644
-    put "$scratch/completions/oci-hotplug.fish" "$PREFIX/share/fish/vendor_completions.d/oci-hotplug.fish" 644
     put "$here/packaging/config.toml" "$data/config.toml" 644
     put_config "$here/packaging/config.toml" "$config"
     install_units
@@ -122,6 +128,12 @@ install_all() {
         sed "s|/usr/libexec/oci/hooks.d/|$libexec/|" "$here/hooks.d/oci-hotplug-$hook.json" >"$scratch/hook.json"
         put "$scratch/hook.json" "$hooks_json/oci-hotplug-$hook.json" 644
     done
+}
+
+put_completions() {
+    put "$scratch/completions/$1.bash" "$PREFIX/share/bash-completion/completions/$1" 644
+    put "$scratch/completions/_$1" "$PREFIX/share/zsh/site-functions/_$1" 644
+    put "$scratch/completions/$1.fish" "$PREFIX/share/fish/vendor_completions.d/$1.fish" 644
 }
 
 install_units() {
@@ -256,10 +268,13 @@ EOF
 action=install
 force=no
 bins=
+plugin=
+features=
 while [ $# -gt 0 ]; do
     case $1 in
         --uninstall) action=uninstall ;;
         --force) force=yes ;;
+        --device-plugin) plugin=oci-hotplug-device-plugin features='--features kubernetes' ;;
         --bin-dir)
             [ $# -gt 1 ] || fail "--bin-dir needs a directory"
             bins=$2

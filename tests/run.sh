@@ -116,6 +116,7 @@ privileged() {
     OCI_HOTPLUG_LONG=1 run_tests_and_again "${tests[@]}" -- --ignored --test-threads=1 "${skip[@]}" "$@"
     need python3-grpcio /usr/bin/python3 -c "import grpc"
     install_missing
+    check cargo build --release --locked --features kubernetes --bin oci-hotplug-device-plugin
     run_tests --features kubernetes --test kubernetes -- --ignored --test-threads=1 "$@"
 }
 

@@ -18,6 +18,7 @@ use crate::cdi::generate::Wish;
 use crate::model::asked::Asked;
 use crate::model::device::{Access, Device, STATIC_NODE, SysPath};
 use crate::model::inventory::Inventory;
+use crate::model::named_node::distance;
 use crate::model::reconcile::{ProcessUser, Reconciler};
 use crate::model::request::Request;
 use crate::model::selector::Selector;
@@ -411,16 +412,25 @@ fn request_of_root(request: &Request, root: &SysPath) -> String {
     }
 }
 
+/// The nodes at or below a root, each where it goes: `path=` is for the one that the root is named for.
 fn nodes_of<'a>(
     asked: &'a Asked,
     root: &'a SysPath,
     inventory: &'a Inventory,
 ) -> impl Iterator<Item = NodeSpec> + use<'a> {
     let options = &asked.request.options;
-    inventory
-        .at_or_below(root)
-        .filter(|device| options.admits(device))
-        .filter_map(|device| node_spec(device, options.path.as_deref(), options.access))
+    let admitted = move || {
+        let below = inventory.at_or_below(root);
+        below.filter(|device| options.admits(device))
+    };
+    let named = admitted()
+        .filter_map(|device| Some((distance(&asked.request, device)?, device)))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, device)| &device.syspath);
+    admitted().filter_map(move |device| {
+        let place = options.path.as_deref().filter(|_| named == Some(&device.syspath));
+        node_spec(device, place, options.access)
+    })
 }
 
 fn node_spec(device: &Device, place: Option<&Path>, access: Access) -> Option<NodeSpec> {

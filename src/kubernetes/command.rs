@@ -1,13 +1,15 @@
 //! `oci-hotplug-device-plugin`: its arguments, its log.
 
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory, Parser, ValueEnum};
+use clap_complete::{Shell, generate_to};
 use tracing_subscriber::prelude::*;
 
 use super::check;
@@ -17,6 +19,9 @@ use super::run::{self, Options, Sources};
 use crate::exit;
 use crate::host::config::LogLevel;
 
+/// This program.
+const NAME: &str = "oci-hotplug-device-plugin";
+
 /// Where smarter-device-manager has its file when nothing else is said.
 const SMARTER_DEFAULT: &str = "config/conf.yaml";
 
@@ -24,7 +29,7 @@ const SMARTER_DEFAULT: &str = "config/conf.yaml";
 ///
 /// The sources --devs, --smarter-config and --config add up.
 #[derive(Debug, Parser)]
-#[command(name = "oci-hotplug-device-plugin", version, args_override_self = true)]
+#[command(name = NAME, version, args_override_self = true)]
 struct Arguments {
     /// Devices as the hostdev plugin has them, such as /dev/mem:r,/dev/fuse:rwm.
     #[arg(long, value_name = "LIST", env = "OCI_HOTPLUG_PLUGIN_DEVS")]
@@ -130,6 +135,9 @@ struct Arguments {
     /// Look at the configuration and at this node, say what would be advertised and what is missing, and end.
     #[arg(long)]
     check: bool,
+    /// Write the man page and the completions of this program into a directory, and end.
+    #[arg(long, value_name = "DIR", hide = true)]
+    generate_docs: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -158,7 +166,11 @@ enum Level {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse_from(with_two_dashes(std::env::args_os()));
     start_log(arguments.log_format, arguments.log_level);
-    match execute(&arguments) {
+    let done = match &arguments.generate_docs {
+        Some(dir) => write_docs(dir).map(|()| true),
+        None => execute(&arguments),
+    };
+    match done {
         Ok(true) => ExitCode::from(exit::DONE),
         Ok(false) => ExitCode::from(exit::FAILED),
         Err(error) => {
@@ -167,6 +179,26 @@ pub fn main() -> ExitCode {
             ExitCode::from(if is_ours { exit::USAGE } else { exit::FAILED })
         }
     }
+}
+
+/// Writes `man/oci-hotplug-device-plugin.8` and `completions/*` below a directory, from the definition that the
+/// arguments are read with.
+fn write_docs(dir: &Path) -> Result<()> {
+    let (man, completions) = (dir.join("man"), dir.join("completions"));
+    for dir in [&man, &completions] {
+        fs::create_dir_all(dir).with_context(|| format!("making the directory {}", dir.display()))?;
+    }
+    let page = man.join(format!("{NAME}.8"));
+    let mut text = Vec::new();
+    clap_mangen::Man::new(Arguments::command())
+        .section("8")
+        .render(&mut text)?;
+    fs::write(&page, text).with_context(|| format!("writing {}", page.display()))?;
+    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+        generate_to(shell, &mut Arguments::command(), NAME, &completions)
+            .with_context(|| format!("writing completions into {}", completions.display()))?;
+    }
+    Ok(())
 }
 
 /// hostdev is written in Go, where `-devs` is the same as `--devs`.

@@ -265,3 +265,58 @@ async fn a_thousand_devices_come_and_go_in_one_list_for_each_burst() {
         );
     }
 }
+
+/// What packaging/kubernetes/base promises, in KiB.
+const MEMORY: u64 = 15 << 10;
+
+#[tokio::test]
+#[ignore = "needs root and a release build: plugs partitions of a loop device"]
+async fn with_65_resources_and_a_thousand_devices_that_come_and_go_it_keeps_to_its_memory() {
+    let (node, disk) = (Node::new(), Disk::new());
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let config = node.write(
+        "conf.yaml",
+        "- {devicematch: '^tty[0-9]*$', nummaxdevices: 20}\n- {devicematch: ^null$, nummaxdevices: 20}\n",
+    );
+    let own = node.write(
+        "config.yaml",
+        &format!(
+            "resources: [{{name: a.b/part, count: 25, mode: present, requests: ['glob:/dev/loop{}p*']}}]",
+            disk.number()
+        ),
+    );
+    let plugin = node.release_plugin(&[
+        "--smarter-config",
+        config.to_str().unwrap(),
+        "--config",
+        own.to_str().unwrap(),
+    ]);
+    // tty, tty0 to tty63, and null.
+    let mut others = vec![kubelet.registered("smarter-devices/null").await];
+    for number in 0..64 {
+        others.push(kubelet.registered(&format!("smarter-devices/tty{number}")).await);
+    }
+    let mut registered = kubelet.registered("a.b/part").await;
+    assert_eq!(registered.list().await.len(), 0);
+    let at_first = plugin.resident();
+    for _ in 0..5 {
+        // In a burst, of which no list comes, and then so that kubelet hears of all.
+        for partition in (1..=40).cycle().take(160) {
+            disk.plug(partition);
+            disk.unplug(partition);
+        }
+        (1..=40).for_each(|partition| disk.plug(partition));
+        registered.list_where(|list| list.len() == 1000).await;
+        (1..=40).for_each(|partition| disk.unplug(partition));
+        registered.list_where(<[_]>::is_empty).await;
+    }
+    let (now, most) = plugin.resident();
+    println!(
+        "KiB: {at_first:?} with {} resources, then {now}, at most {most}",
+        others.len() + 1
+    );
+    assert!(
+        most <= MEMORY,
+        "{most} KiB at most, {now} now, {at_first:?} at first"
+    );
+}

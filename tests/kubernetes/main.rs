@@ -8,6 +8,7 @@ mod kubelet;
 
 mod configuration;
 mod devices;
+mod documentation;
 mod door;
 mod engine;
 mod foreign_client;

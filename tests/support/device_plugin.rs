@@ -62,7 +62,14 @@ impl Node {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_oci-hotplug-device-plugin"));
+        self.command_of(
+            Path::new(env!("CARGO_BIN_EXE_oci-hotplug-device-plugin")),
+            arguments,
+        )
+    }
+
+    fn command_of(&self, executable: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(executable);
         command
             .env_clear()
             .arg("--kubelet-dir")
@@ -92,12 +99,30 @@ impl Node {
     }
 
     pub fn plugin_that_listens(&self, arguments: &[&str]) -> Plugin {
+        self.start(self.command(arguments))
+    }
+
+    /// The plugin as it is shipped: what it costs is only true of that one.
+    pub fn release_plugin(&self, arguments: &[&str]) -> Plugin {
+        let built = Path::new(env!("CARGO_BIN_EXE_oci-hotplug-device-plugin"));
+        let target = built.ancestors().nth(2).expect("a target directory");
+        let release = target.join("release/oci-hotplug-device-plugin");
+        assert!(
+            exists(&release),
+            "{} is missing: cargo build --release --features kubernetes --bin oci-hotplug-device-plugin",
+            release.display()
+        );
+        let mut all = vec!["--listen", ""];
+        all.extend(arguments);
+        self.start(self.command_of(&release, &all))
+    }
+
+    fn start(&self, mut command: Command) -> Plugin {
         let log = self.path(&format!(
             "plugin.{}.log",
             fs::read_dir(self.scratch.path()).unwrap().count()
         ));
-        let child = self
-            .command(arguments)
+        let child = command
             .stdout(Stdio::null())
             .stderr(File::create(&log).expect("a log file"))
             .spawn()
@@ -146,6 +171,19 @@ impl Plugin {
         })
         .await;
         status.expect("it ended")
+    }
+
+    /// What it has in memory now, and the most that it ever had, with its code: KiB (proc_pid_status(5)).
+    pub fn resident(&self) -> (u64, u64) {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("its status");
+        let of = |key: &str| -> u64 {
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix(key))
+                .expect("a line");
+            line.trim().trim_end_matches(" kB").parse().expect("a number")
+        };
+        (of("VmRSS:"), of("VmHWM:"))
     }
 
     /// How long it has used a processor, in clock ticks, and its memory in KiB (proc_pid_stat(5), proc_pid_smaps(5));

@@ -55,6 +55,40 @@ fn usb(syspath: &str, product: &str, numa: &str) -> Device {
 }
 
 #[test]
+fn a_path_is_for_the_node_that_people_mean_and_the_raw_node_stays_where_libusb_looks() {
+    let sight = Sight {
+        inventory: Inventory::new(crate::model::recorded::hub_with_two_adapters()),
+        ..Sight::default()
+    };
+    let definitions =
+        own("resources: [{name: a.b/board, mode: static, requests: ['usb:0403:6001;path=/dev/board']}]");
+    let resources = resources(&definitions, &sight, &mut Names::default());
+    let mut places: Vec<(String, String)> = Vec::new();
+    for unit in resources[0].units.values() {
+        places.extend(unit.offer.nodes.iter().map(|node| {
+            let text = |path: &Path| path.display().to_string();
+            (text(&node.host), text(&node.container))
+        }));
+    }
+    places.sort();
+    let board: Vec<&str> = places
+        .iter()
+        .filter(|(_, place)| place == "/dev/board")
+        .map(|(host, _)| host.as_str())
+        .collect();
+    assert!(
+        !board.is_empty() && board.iter().all(|host| host.starts_with("/dev/ttyUSB")),
+        "{places:?}"
+    );
+    assert!(
+        places
+            .iter()
+            .any(|(host, place)| host.starts_with("/dev/bus/usb/") && host == place),
+        "{places:?}"
+    );
+}
+
+#[test]
 fn smarters_patterns_find_devices_and_directories_anywhere_below_dev() {
     let sight = sight(&[
         ("/dev/snd", Found::Directory),

@@ -319,10 +319,11 @@ impl<'a> Pod<'a> {
 
     /// Starts to read what comes through an adapter.
     pub fn listens_to(&'a self, adapter: &Plugged, path: &str) -> Listener<'a> {
+        // First: what is said while nobody is at the other end is lost.
+        let mut line = adapter.line();
         self.run(&format!(
             "setsid sh -c 'exec 3<>{path}; stty raw -echo <&3; echo ready >&3; exec cat <&3' > /run/heard 2>&1 < /dev/null &"
         ));
-        let mut line = adapter.line();
         line.expect("ready");
         Listener { pod: self, line }
     }

@@ -6,16 +6,22 @@ use crate::machine::{Machine, machine};
 use crate::story::nothing_is_left;
 use crate::usb::{Hub, UsbSerial};
 
-const SERIAL: &str = "resources: [{ name: example.com/serial, requests: ['usb:0403:6001'], count: 2 }]";
+/// What packaging/kubernetes/README.md tells a user of smarter-device-manager to write, so that pods that ask for
+/// `smarter-devices/ttyUSB0` get hotplug. They stay as they are.
+const SERIAL: &str = r#"resources:
+- {name: smarter-devices/ttyUSB0, requests: ["usb:0403:6001;path=/dev/ttyUSB0"], count: 1}
+"#;
+const RESOURCE: &str = "smarter-devices/ttyUSB0";
 
 /// An adapter behind a hub comes, goes and comes again while a pod runs that asked for such; the pod's container is
 /// started again while it is away; then kubelet, the device plugin and the engine are restarted while its bytes flow.
 fn a_pod_has_its_adapter_whatever_befalls_the_node(engine: Cri, runs_plugin: impl FnOnce(&Node)) {
+    assert!(include_str!("../../packaging/kubernetes/README.md").contains(SERIAL));
     let vm = machine();
     let node = Node::start(&vm, engine);
     runs_plugin(&node);
-    node.advertises("example.com/serial", 2);
-    let pod = node.pod("example.com/serial: 1");
+    node.advertises(RESOURCE, 1);
+    let pod = node.pod("smarter-devices/ttyUSB0: 1");
 
     let hub = vm.plug(&Hub("1"));
     let adapter = |port| {
@@ -43,15 +49,15 @@ fn a_pod_has_its_adapter_whatever_befalls_the_node(engine: Cri, runs_plugin: imp
 
     let mut listener = pod.listens_to(&adapter, "/dev/ttyUSB0");
     listener.hears("before");
-    node.restart_kubelet("example.com/serial");
+    node.restart_kubelet(RESOURCE);
     listener.hears("kubelet");
-    node.restart_plugin("example.com/serial");
+    node.restart_plugin(RESOURCE);
     listener.hears("plugin");
     node.restart_engine();
     pod.is_reachable();
     listener.hears("engine");
     pod.still_runs();
-    node.advertises("example.com/serial", 2);
+    node.advertises(RESOURCE, 1);
     adapter.unplug();
     pod.loses("/dev/ttyUSB0");
 
@@ -121,7 +127,7 @@ fn kubelet_gives_pods_what_hostdev_smarter_and_each_mode_of_ours_advertise() {
     ours.still_runs();
     let adapter = vm.plug(&UsbSerial {
         serial: "FT001",
-        port: "2",
+        port: "1",
     });
     node.advertises("example.com/adapter", 1);
     ours.gains("/dev/ttyUSB0");
@@ -141,8 +147,8 @@ fn where_containerd_takes_no_cdi_devices_a_pod_gets_what_is_there_and_a_warning_
     let node = Node::start(&vm, Containerd);
     node.runs_plugin(SERIAL, "");
     node.plugin_says("no hotplug (switch CDI on in the container engine)");
-    node.advertises("example.com/serial", 2);
-    let pod = node.pod("example.com/serial: 1");
+    node.advertises(RESOURCE, 1);
+    let pod = node.pod("smarter-devices/ttyUSB0: 1");
     pod.talks_through(&adapter, "/dev/ttyUSB0");
     nothing_is_left(&vm);
 }

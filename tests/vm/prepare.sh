@@ -5,7 +5,7 @@ set -eu
 
 here=$(dirname "$(realpath "$0")")
 missing=
-for package in qemu-system-x86 qemu-utils mmdebstrap e2fsprogs openssh-client util-linux curl python3-minimal \
+for package in qemu-system-x86 qemu-utils buildah mmdebstrap e2fsprogs openssh-client util-linux curl python3-minimal \
     debian-archive-keyring gcc libc6-dev pkg-config clang libseccomp-dev libdbus-1-dev libsystemd-dev libelf-dev libudev-dev; do
     dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing="$missing $package"
 done

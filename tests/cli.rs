@@ -219,6 +219,43 @@ fn record(scratch: &std::path::Path, id: &str, version: u32) -> std::path::PathB
     dir
 }
 
+/// A process that is gone with it.
+struct Sleeper(std::process::Child);
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn recover_sweeps_what_the_last_boot_left_though_its_pid_and_start_time_are_a_process_of_now() {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let sleeper = Sleeper(Command::new("sleep").arg("600").spawn().expect("start sleep"));
+    let pid = sleeper.0.id();
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("its stat");
+    let started = stat
+        .rsplit(')')
+        .next()
+        .and_then(|fields| fields.split(' ').nth(20));
+    let started = started.expect("its start time (proc_pid_stat(5), field 22)");
+    let dir = scratch.path().join("containers/old");
+    std::fs::create_dir_all(&dir).expect("a record's directory");
+    let record = format!(
+        r#"{{"version":1,"container":{{"id":"old","pid":{pid},"start_time":{started},"bundle":"/b","rootfs":"/b/rootfs","cgroups_path":null,"user":{{"uid":0,"gid":0}}}},"asked":[],"symlinks":[],"enrolled":0,"boot":"00000000-0000-0000-0000-000000000000"}}"#
+    );
+    std::fs::write(dir.join("record.json"), record).expect("a record");
+    let output = tool_with(scratch.path(), &["recover"]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert!(
+        out(&output).ends_with("old        it is gone: its record is removed\n"),
+        "{}",
+        out(&output)
+    );
+    assert!(!dir.exists());
+}
+
 #[test]
 fn recover_sweeps_what_is_gone_and_tells_of_each_record_that_it_cannot_read() {
     let scratch = tempfile::tempdir().expect("a scratch directory");

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::host::config::{Config, ConfigError};
 use crate::host::container::ContainerFacts;
 use crate::host::control::{Answer, ControlError, Question};
-use crate::host::process::{ProcessError, start_time};
+use crate::host::process::{ProcessError, boot_id, start_time};
 use crate::host::registry::{Record, RecordLock, Registry, RegistryError, STATE_VERSION};
 use crate::model::annotations::{self, AnnotationError, AskError, Asks};
 use crate::model::asked::Origin;
@@ -297,6 +297,7 @@ fn record(
             .map_or(0, |since| since.as_secs()),
         circumstances,
         config: config.named.clone(),
+        boot: boot_id(),
     })
 }
 

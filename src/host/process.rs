@@ -38,6 +38,12 @@ pub enum ProcessError {
     },
 }
 
+/// Which boot of this computer it is (proc_sys_kernel_random(5)); empty where that can't be read.
+pub fn boot_id() -> String {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    text.trim().to_owned()
+}
+
 /// When a process started: clock ticks since boot, `/proc/PID/stat` field 22 (proc_pid_stat(5)).
 ///
 /// # Errors

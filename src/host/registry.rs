@@ -57,9 +57,18 @@ pub struct Record {
     /// The configuration that was named to the hook, absolute: a watcher that comes later reads the same.
     #[serde(default)]
     pub config: Option<PathBuf>,
+    /// The boot in which it was enrolled (`process::boot_id`): a state directory may outlive that, and pids and start
+    /// times come again.
+    #[serde(default)]
+    pub boot: String,
 }
 
 impl Record {
+    /// Whether it is of an earlier boot, as far as both boots are known.
+    pub fn is_of_another_boot(&self, boot: &str) -> bool {
+        !self.boot.is_empty() && !boot.is_empty() && self.boot != boot
+    }
+
     /// Whether it is of this container, and not of an earlier one of the same id.
     pub fn is_of(&self, container: &ContainerFacts) -> bool {
         (self.container.pid, self.container.start_time) == (container.pid, container.start_time)
@@ -593,6 +602,7 @@ mod tests {
             symlinks: Vec::new(),
             circumstances: Circumstances::default(),
             config: None,
+            boot: String::new(),
             enrolled: 3,
         }
     }

@@ -10,6 +10,7 @@ use crate::cli::{Enrolled, check_access, find_id, name_of};
 use crate::host::config::Config;
 use crate::host::container::{Container, ContainerFacts};
 use crate::host::control::{self, Answer, ControlError, Question, Status};
+use crate::host::process::boot_id;
 use crate::host::registry::{Record, RecordLock, Registry, STATE_VERSION};
 use crate::host::runtime_state::{self, Running};
 use crate::model::oci::ContainerId;
@@ -216,5 +217,6 @@ fn record_of(running: Running, wishes: &Wishes, config: Option<PathBuf>) -> Reco
             .map_or(0, |since| since.as_secs()),
         circumstances: running.circumstances,
         config,
+        boot: boot_id(),
     }
 }

@@ -149,16 +149,11 @@ impl<'a> Node<'a> {
         ));
     }
 
-    /// Runs the device plugin as the DaemonSet of packaging/kubernetes has it: the pod that this makes on each node, of
+    /// Runs the device plugin, with containerd, as the DaemonSet of packaging/kubernetes has it: the pod that this makes on each node, of
     /// the image that packaging/image.sh makes. Its init container puts hooks and watcher onto the node.
     pub fn runs_daemon_set(&self, config: &str) {
         self.machine.write(CONFIG, config);
-        let archive = image();
-        let import = match self.engine {
-            Cri::Containerd => "ctr -n k8s.io images import -",
-            Cri::Crio => "podman load --quiet",
-        };
-        self.put(&archive, import);
+        self.put(&image(), "ctr -n k8s.io images import -");
         self.machine
             .write("/etc/kubernetes/plugin.json", &daemon_sets_pod().to_string());
         self.machine

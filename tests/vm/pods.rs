@@ -125,6 +125,7 @@ fn kubelet_gives_pods_what_hostdev_smarter_and_each_mode_of_ours_advertise() {
     ours.loses("/dev/ttyUSB0");
     smarters.still_runs();
     ours.still_runs();
+    ours.is_killed_and_starts_again();
     let adapter = vm.plug(&UsbSerial {
         serial: "FT001",
         port: "1",

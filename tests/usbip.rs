@@ -20,7 +20,7 @@ use nix::sys::socket::{
 use oci_hotplug::model::usbip::{RemoteDevice, Server};
 use oci_hotplug::usbip::client;
 use oci_hotplug::usbip::vhci::Vhci;
-use oci_hotplug::usbip::{Named, Usbip};
+use oci_hotplug::usbip::{Cause, Named, Usbip};
 use usbip_server::{Adapter, Fault, UsbipServer};
 
 /// For what should come at once; a machine under load may take its time.
@@ -267,7 +267,10 @@ impl Kernel {
 fn attach(kernel: &Kernel, server: &UsbipServer, which: &str, patience: Duration) -> String {
     let device: RemoteDevice = format!("{}/{which}", server.address).parse().expect("a device");
     let began = Instant::now();
-    let error = kernel.usbip().attach(&device, patience).expect_err("a fault");
+    let error = kernel
+        .usbip()
+        .attach(&device, &Cause::default(), patience)
+        .expect_err("a fault");
     assert!(began.elapsed() < LONG, "{:?}", began.elapsed());
     error.to_string().replace(&server.address.to_string(), "SERVER")
 }
@@ -438,7 +441,7 @@ fn a_connection_for_the_kernel_waits_for_ever_and_has_nothing_read_ahead() {
     let server = one(Fault::None);
     let deadline = Instant::now() + LONG;
     let imported =
-        client::import(&name(&server), &"1-1".parse().expect("a bus id"), deadline).expect("an import");
+        client::import(&name(&server), &"1-1".parse().expect("a bus id"), None, deadline).expect("an import");
     let connection = imported.connection;
     assert_eq!(connection.read_timeout().expect("an option"), None);
     assert_eq!(connection.write_timeout().expect("an option"), None);

@@ -367,6 +367,18 @@ mod tests {
     }
 
     #[test]
+    fn what_a_hanging_usbip_server_holds_up_is_not_read() {
+        for (place, attribute, blocks) in [
+            ("platform/vhci_hcd.0/usb3", "serial", true),
+            ("platform/vhci_hcd.0/usb3", "idVendor", false),
+            ("platform/vhci_hcd.0/usb3/3-1", "serial", false),
+            ("pci0000:00/0000:00:14.0/usb1", "serial", false),
+        ] {
+            assert_eq!(may_block(place, attribute), blocks, "{place}/{attribute}");
+        }
+    }
+
+    #[test]
     fn an_attribute_name_cannot_leave_the_device() {
         let tree = Recorded::new();
         fs::write(tree.path("secret"), "x").unwrap();

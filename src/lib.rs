@@ -8,12 +8,14 @@
 //! bin/        mains of a few lines; exit.rs: their exit codes, how an error is told
 //! hook/       what the runtime starts: prestart, poststop           ┐
 //! watcher/    one container's loop: run, settle, admission,         │ programs: join decisions and effects,
-//!             transaction, effects, launch, detach, restore; its    │ never import each other
-//!             end and beginning: succession, supervision            │ (but watcher::launch)
+//!             transaction, effects, launch, detach, restore,        │ never import each other
+//!             remote (other hosts' devices); its end and            │ (but watcher::launch)
+//!             beginning: succession, supervision                    │
 //! cli/        the operator's tool: one file a verb                  ┘
 //! kubernetes/ the device plugin, feature `kubernetes`: the only asynchronous code
 //! cdi/        specs that carry our hooks to engines without hooks.d; only cli and kubernetes use it
-//! usbip/      USB devices of other hosts: protocol (pure), client, vhci, hubs, records; only cli uses it
+//! usbip/      USB devices of other hosts: protocol (pure), client, vhci, hubs, records; only cli uses it, but for worker:
+//!             the process that attaches one for a watcher (`oci-hotplug usbip attach --owner`)
 //! host/       the Linux host as objects: monitor, container, container_dev, filter, announcer, process,
 //!             registry, runtime_state, leases, trust, control, config, host_use, engine_names, log; programs (where
 //!             ours are), systemd, readiness

@@ -20,7 +20,7 @@ use nix::sys::socket::{
 use oci_hotplug::model::usbip::{RemoteDevice, Server};
 use oci_hotplug::usbip::client;
 use oci_hotplug::usbip::vhci::Vhci;
-use oci_hotplug::usbip::{Named, Usbip};
+use oci_hotplug::usbip::{Cause, Named, Usbip};
 use usbip_server::{Adapter, Fault, UsbipServer};
 
 /// For what should come at once; a machine under load may take its time.
@@ -243,7 +243,10 @@ impl Kernel {
             "hub port sta spd dev      sockfd local_busid\nhs  0000 {zero} 000003 0-0\nhs  0001 {one} 000003 0-0\n\
              ss  0002 004 000 00000000 000000 0-0\nss  0003 004 000 00000000 000000 0-0\n"
         );
-        fs::write(self.control().join("status"), status).expect("a status");
+        // At once, as the kernel shows it: nobody is to read half of it.
+        let (part, whole) = (self.control().join("part"), self.control().join("status"));
+        fs::write(&part, status).expect("a status");
+        fs::rename(part, whole).expect("a status in its place");
     }
 
     fn control(&self) -> std::path::PathBuf {
@@ -267,7 +270,10 @@ impl Kernel {
 fn attach(kernel: &Kernel, server: &UsbipServer, which: &str, patience: Duration) -> String {
     let device: RemoteDevice = format!("{}/{which}", server.address).parse().expect("a device");
     let began = Instant::now();
-    let error = kernel.usbip().attach(&device, patience).expect_err("a fault");
+    let error = kernel
+        .usbip()
+        .attach(&device, &Cause::default(), patience)
+        .expect_err("a fault");
     assert!(began.elapsed() < LONG, "{:?}", began.elapsed());
     error.to_string().replace(&server.address.to_string(), "SERVER")
 }
@@ -434,11 +440,60 @@ fn a_record_of_another_device_at_the_port_does_not_let_it_be_detached() {
 }
 
 #[test]
+fn what_a_killed_watcher_had_begun_is_undone_by_the_next_one_of_the_same_container() {
+    let (kernel, server) = (Kernel::new(), one(Fault::None));
+    kernel.shows("006 002 00010009", "005 002 00000000");
+    let path = kernel.state().join("usbip/port-1.json");
+    fs::create_dir_all(path.parent().unwrap_or(Path::new("/"))).expect("the state");
+    let (address, asked) = (server.address, format!("{}/0403:6001", server.address));
+    let begun = format!(
+        r#"{{"version":1,"port":1,"asked":"{asked}","remote":"{address}/busid:1-1","devid":65538,"speed":2,"owner":"c1","local_port":1,"attempt":"a","local":null}}"#
+    );
+    fs::write(path, begun).expect("a record");
+    let deadline = Instant::now() + LONG;
+    let busid = "1-1".parse().expect("a bus id");
+    // The server has given it away, and lists it no more.
+    let held = client::import(&name(&server), &busid, None, deadline).expect("an import");
+    let cause = |owner: &str| Cause {
+        owner: Some(owner.to_owned()),
+        last: None,
+    };
+    let device: RemoteDevice = asked.parse().expect("a device");
+    let refused = kernel
+        .usbip()
+        .attach(&device, &cause("c2"), LONG)
+        .expect_err("a refusal");
+    assert!(refused.to_string().contains("for container c1"), "{refused}");
+    assert_eq!(kernel.was_told("detach"), "");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while kernel.was_told("detach").is_empty() {
+                assert!(Instant::now() < deadline, "nobody detaches it");
+                std::thread::yield_now();
+            }
+            drop(held);
+            server.wait_until_all_are_free();
+            kernel.shows("006 002 00010009", "004 000 00000000");
+        });
+        let late = kernel
+            .usbip()
+            .attach(&device, &cause("c1"), SHORT * 2)
+            .expect_err("no device");
+        assert!(late.to_string().contains("not ready in time"), "{late}");
+    });
+    assert_eq!(kernel.was_told("detach"), "1");
+    assert!(
+        kernel.was_told("attach").starts_with("1 "),
+        "it was attached anew"
+    );
+}
+
+#[test]
 fn a_connection_for_the_kernel_waits_for_ever_and_has_nothing_read_ahead() {
     let server = one(Fault::None);
     let deadline = Instant::now() + LONG;
     let imported =
-        client::import(&name(&server), &"1-1".parse().expect("a bus id"), deadline).expect("an import");
+        client::import(&name(&server), &"1-1".parse().expect("a bus id"), None, deadline).expect("an import");
     let connection = imported.connection;
     assert_eq!(connection.read_timeout().expect("an option"), None);
     assert_eq!(connection.write_timeout().expect("an option"), None);

@@ -192,6 +192,10 @@ impl Facts<'_> {
 
     /// The terms that are not true of the one device, of this and those above it, that comes nearest.
     fn why_not_selected(&self, request: &Request) -> String {
+        if request.selector.remote().is_some() {
+            return "it is not that device of the other host (`oci-hotplug usbip ports` shows which is)"
+                .into();
+        }
         let above = self.inventory.ancestors(&self.device.syspath);
         let failing = |device: &Device| -> Vec<String> {
             let terms = request.selector.terms().iter();

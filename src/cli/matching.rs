@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -20,9 +21,10 @@ use crate::model::reconcile::{Plan, ProcessUser, Reconciler, Step, admit_all};
 use crate::model::request::Request;
 use crate::model::symlink::SymlinkRule;
 use crate::model::wanted::Wanted;
+use crate::usbip;
 
 /// Prints what a request selects now, and with `watch` what comes and goes from then on.
-pub fn run(text: &str, classes: &Classes, watch: bool, as_json: bool) -> Result<()> {
+pub fn run(text: &str, classes: &Classes, state_dir: &Path, watch: bool, as_json: bool) -> Result<()> {
     let Asks { asked, symlinks } = read_list(Origin::Administrator, text, classes)?;
     let requests: Vec<_> = asked.iter().map(|asked| asked.request.clone()).collect();
     let mut wanted = Wanted::of(&requests, &symlinks);
@@ -30,13 +32,13 @@ pub fn run(text: &str, classes: &Classes, watch: bool, as_json: bool) -> Result<
     wanted.udev = true;
     let buffer = if watch { RECEIVE_BUFFER } else { 0 };
     let mut monitor = DeviceMonitor::open(wanted, buffer).context("listing the host's devices")?;
-    let mut shown = select(&monitor, &asked, &symlinks)?;
+    let mut shown = select(&monitor, &asked, &symlinks, Some(state_dir))?;
     shown.print(as_json)?;
     if !watch {
         return Ok(());
     }
     follow(&mut monitor, |monitor| {
-        let now = select(monitor, &asked, &symlinks)?;
+        let now = select(monitor, &asked, &symlinks, Some(state_dir))?;
         print_change(&shown.nodes, &now.nodes, as_json)?;
         shown = now;
         Ok(())
@@ -50,7 +52,7 @@ pub(super) fn nodes_at(syspath: &str) -> Result<Vec<String>> {
     // What the kernel alone tells is enough.
     wanted.udev = false;
     let monitor = DeviceMonitor::open(wanted, 0).context("listing the host's devices")?;
-    let selection = select(&monitor, &[Asked::new(Origin::Administrator, request)], &[])?;
+    let selection = select(&monitor, &[Asked::new(Origin::Administrator, request)], &[], None)?;
     Ok(selection.nodes.into_iter().map(|node| node.path).collect())
 }
 
@@ -69,10 +71,22 @@ struct Node {
     device: String,
 }
 
-/// The watcher's own plan for an empty container, carried out by nobody.
-fn select(monitor: &DeviceMonitor, asked: &[Asked], symlinks: &[SymlinkRule]) -> Result<Selection> {
+/// The watcher's own plan for an empty container, carried out by nobody. Which devices of other hosts are attached for
+/// anybody, the state directory tells.
+fn select(
+    monitor: &DeviceMonitor,
+    asked: &[Asked],
+    symlinks: &[SymlinkRule],
+    state_dir: Option<&Path>,
+) -> Result<Selection> {
     let inventory = Inventory::new(monitor.enumerate().context("listing the host's devices")?);
     let mut reconciler = Reconciler::new(asked.to_vec(), symlinks.to_vec(), ProcessUser { uid: 0, gid: 0 });
+    let remotes = asked.iter().filter_map(|asked| asked.request.selector.remote());
+    for (remote, state_dir) in remotes.zip(state_dir.into_iter().cycle()) {
+        if let Some(bound) = usbip::bound_here(state_dir, &remote) {
+            reconciler.bind(remote, bound);
+        }
+    }
     reconciler.find_roots(&inventory);
     let plan = reconciler.plan(
         &inventory,

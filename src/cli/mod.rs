@@ -210,7 +210,13 @@ fn run(verb: Verb, common: &Common) -> Result<u8> {
     match verb {
         Verb::List => list::run(&registry, common.json),
         Verb::Inspect { id } => inspect::run(&registry, &id, common.json),
-        Verb::Match { request, watch } => matching::run(&request, &config.classes()?, watch, common.json),
+        Verb::Match { request, watch } => matching::run(
+            &request,
+            &config.classes()?,
+            &config.state_dir,
+            watch,
+            common.json,
+        ),
         Verb::Tree(options) => tree::run(&registry, options, common.json),
         Verb::Recover { restart_watchers } => recover::run(&registry, restart_watchers, common.json),
         Verb::Attach(arguments) => attach::attach(&arguments, &config, &registry, common.json),

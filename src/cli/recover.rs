@@ -15,6 +15,7 @@ use crate::host::leases;
 use crate::host::process::boot_id;
 use crate::host::registry::{Registry, RegistryError};
 use crate::model::oci::ContainerId;
+use crate::usbip::worker::{self, What};
 use crate::watcher::launch::{self, LaunchError};
 
 /// How long a watcher may take to be ready. The one before it may be in the middle of something (`succession`).
@@ -28,6 +29,9 @@ const SILENCE: Duration = Duration::from_secs(8);
 
 /// How long one may take to answer that is ready.
 const ANSWER_PATIENCE: Duration = Duration::from_millis(200);
+
+/// How long the remote devices of containers that are gone may take to be given back.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How often a bounded wait looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
@@ -58,6 +62,7 @@ pub(super) fn run(registry: &Registry, restart_watchers: bool, as_json: bool) ->
         all.push((id, done));
     }
     leases::sweep(registry.root());
+    worker::release(registry.root(), What::Strays, RELEASE_PATIENCE);
     let mut out = std::io::stdout().lock();
     if as_json {
         let list: Vec<_> = all.iter().map(|(id, done)| to_json(id, done)).collect();

@@ -10,10 +10,15 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{matching, table};
+use crate::host::container::Container;
+use crate::host::registry::Registry;
+use crate::model::oci::ContainerId;
 use crate::model::usbip::{RemoteDevice, Server};
 use crate::usbip::protocol::{Exported, Speed};
-use crate::usbip::vhci::{LocalDevice, State};
-use crate::usbip::{self as remote, Attached, Named, client};
+use crate::usbip::records::Local;
+use crate::usbip::vhci::State;
+use crate::usbip::worker::Word;
+use crate::usbip::{self as remote, Attached, Cause, Last, Named, client};
 
 /// What is asked of other hosts, or done with their devices.
 #[derive(Debug, Args)]
@@ -48,6 +53,12 @@ enum Verb {
         device: RemoteDevice,
         #[command(flatten)]
         patience: Patience,
+        /// For a container's watcher, which alone says this: the container, whose device it is from now on.
+        #[arg(long, hide = true, value_name = "ID")]
+        owner: Option<String>,
+        /// The same: where the device was before its connection broke.
+        #[arg(long, hide = true, value_name = "BUSID,PORT,LOCALPORT")]
+        last: Option<Last>,
     },
     /// Detach a device that `attach` attached, and nothing else.
     ///
@@ -59,6 +70,19 @@ enum Verb {
     },
     /// What is attached to this host, and from where.
     Ports,
+    /// For watchers and hooks: detach what was attached for a container, or for all that are gone.
+    #[command(hide = true)]
+    Release {
+        /// The container.
+        #[arg(long, value_name = "ID")]
+        owner: Option<String>,
+        /// Nothing but this device.
+        #[arg(long, value_name = "DEVICE")]
+        device: Option<RemoteDevice>,
+        /// Nothing but what was only begun.
+        #[arg(long)]
+        begun: bool,
+    },
 }
 
 /// How long to wait.
@@ -86,11 +110,51 @@ fn named(text: &str) -> Result<Named, crate::model::usbip::AddressError> {
 pub(super) fn run(arguments: &Usbip, state_dir: &Path, as_json: bool) -> Result<()> {
     match &arguments.verb {
         Verb::List { server, patience } => list(server, patience, as_json),
-        Verb::Attach { device, patience } => {
+        Verb::Attach {
+            device,
+            patience,
+            owner: None,
+            ..
+        } => {
             let usbip = remote::Usbip::open(state_dir).map_err(whole)?;
-            let attached = usbip.attach(device, patience.duration()).map_err(whole)?;
+            let attached = usbip
+                .attach(device, &Cause::default(), patience.duration())
+                .map_err(whole)?;
             settle();
             print_attached(device, &attached, as_json)
+        }
+        Verb::Attach {
+            device,
+            patience,
+            owner,
+            last,
+        } => {
+            let cause = Cause {
+                owner: owner.clone(),
+                last: last.clone(),
+            };
+            let word = Word::of(remote::attach_for(state_dir, device, &cause, patience.duration()));
+            let mut out = std::io::stdout().lock();
+            writeln!(out, "{}", serde_json::to_string(&word)?)?;
+            Ok(())
+        }
+        Verb::Release { owner, device, begun } => {
+            let Ok(usbip) = remote::Usbip::open(state_dir) else {
+                // Without the kernel's module, nothing is attached.
+                return Ok(());
+            };
+            let registry = Registry::new(state_dir);
+            let is_gone = |id: &str| match owner {
+                Some(owner) => owner == id,
+                None => !is_there(&registry, id),
+            };
+            usbip
+                .release(is_gone, |record| {
+                    device.as_ref().is_none_or(|device| record.asked == *device)
+                        && !(*begun && record.local.is_some())
+                })
+                .map_err(whole)?;
+            Ok(())
         }
         Verb::Detach { named } => {
             let usbip = remote::Usbip::open(state_dir).map_err(whole)?;
@@ -108,6 +172,19 @@ pub(super) fn run(arguments: &Usbip, state_dir: &Path, as_json: bool) -> Result<
             let usbip = remote::Usbip::open(state_dir).map_err(whole)?;
             ports(&usbip.attached().map_err(whole)?, as_json)
         }
+    }
+}
+
+/// Whether a container that had a device attached is still there, as far as is known.
+fn is_there(registry: &Registry, id: &str) -> bool {
+    let Ok(id) = id.parse::<ContainerId>() else {
+        return false;
+    };
+    match registry.record(&id) {
+        Ok(Some(record)) => Container::exists(&record.container),
+        Ok(None) => registry.is_watched(&id),
+        // What can't be read may be a newer version's.
+        Err(_) => true,
     }
 }
 
@@ -227,14 +304,14 @@ fn print_attached(asked: &RemoteDevice, attached: &Attached, as_json: bool) -> R
         attached.slot.port,
         nodes.join(" ")
     )?;
-    if let Some(device) = &attached.device {
-        writeln!(out, "A container asks for it by {}", request(device))?;
+    if let Some(local) = attached.record.as_ref().and_then(|record| record.local.as_ref()) {
+        writeln!(out, "A container asks for it by {}", request(local))?;
     }
     Ok(())
 }
 
 /// The request that names this device and, where it has a serial number, no other.
-fn request(device: &LocalDevice) -> String {
+fn request(device: &Local) -> String {
     let by_ids = format!("usb:{}", device.ids);
     let plain = |serial: &&String| serial.bytes().all(|byte| byte.is_ascii_alphanumeric());
     match device.serial.as_ref().filter(plain) {
@@ -269,15 +346,21 @@ fn row(attached: &Attached) -> [String; 6] {
         attached.slot.port.to_string(),
         state(attached).into(),
         device.map_or_else(dash, |device| device.ids.to_string()),
-        device
-            .and_then(|device| device.serial.as_ref())
-            .map_or_else(dash, |serial| serial.escape_debug().to_string()),
+        serial(attached).map_or_else(dash, |serial| serial.escape_debug().to_string()),
         device.map_or_else(dash, |device| device.name.clone()),
         attached.record.as_ref().map_or_else(
             || "(not by oci-hotplug)".into(),
-            |record| record.remote.to_string(),
+            |record| match &record.owner {
+                Some(owner) => format!("{} for container {owner}", record.remote),
+                None => record.remote.to_string(),
+            },
         ),
     ]
+}
+
+/// As it was read when the device came: to ask for it now may take as long as a server hangs.
+fn serial(attached: &Attached) -> Option<&String> {
+    attached.record.as_ref()?.local.as_ref()?.serial.as_ref()
 }
 
 /// One word for how it goes.
@@ -304,10 +387,11 @@ fn attached_json(attached: &Attached) -> Value {
         "state": state(attached),
         "speed": Speed::new(attached.slot.speed).map(|speed| speed.to_string()),
         "id": device.map(|device| device.ids.to_string()),
-        "serial": device.and_then(|device| device.serial.as_ref()),
+        "serial": serial(attached),
         "syspath": device.map(|device| device.dir.display().to_string()),
         "device": record.map(|record| record.remote.to_string()),
         "asked": record.map(|record| record.asked.to_string()),
+        "container": record.and_then(|record| record.owner.as_ref()),
     })
 }
 

@@ -9,12 +9,16 @@ use crate::host::leases;
 use crate::host::process::Process;
 use crate::host::registry::{Registry, RegistryError};
 use crate::model::oci::ContainerId;
+use crate::usbip::worker::{self, What};
 
 /// How long the watcher may take to end by itself.
 const END_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long the lock may take to be free once the watcher is dead.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long its remote devices may take to be given back. Seen: 0.4 s.
+const GIVE_BACK: Duration = Duration::from_secs(3);
 
 /// Ends the watcher of a container, if there is one, and removes what is noted of the container, if anything is.
 ///
@@ -36,6 +40,9 @@ pub fn run(id: &ContainerId, registry: &Registry) -> Result<(), RegistryError> {
         Err(RegistryError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
+    // Its watcher has given its remote devices back, unless it ended before the container did. Others may have been killed
+    // without anybody to do this.
+    worker::release(registry.root(), What::Strays, GIVE_BACK);
     leases::sweep(registry.root());
     let swept = registry.sweep(|facts| !Container::exists(facts))?;
     for id in swept {

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 /// Where an engine looks for hooks, below the prefix: packaging/install.sh puts hooks and watcher there.
 const HOOKS: &str = "libexec/oci/hooks.d";
 
+/// How many directories that is.
+const HOOKS_DEPTH: usize = 3;
+
 /// Our executable of this name is nowhere.
 #[derive(Debug, thiserror::Error)]
 #[error("looking for {name}: it is in none of {looked} (packaging/install.sh puts all executables in their place)", looked = shown(dirs))]
@@ -19,7 +22,8 @@ pub struct ProgramError {
 }
 
 /// The directories in which our executables may be, the likeliest first: beside the one that runs (hooks and watcher;
-/// what was built and not installed), where its own installation has its hooks, and where packages have them.
+/// what was built and not installed), where its own installation has its hooks and its commands, and where packages have
+/// hooks.
 ///
 /// # Errors
 /// When it is not known which executable runs.
@@ -31,9 +35,15 @@ fn directories_of(own: &Path) -> Vec<PathBuf> {
     let beside = own.parent().unwrap_or(own);
     let prefix = beside.parent().unwrap_or(beside);
     let mut dirs = vec![beside.to_owned(), prefix.join(HOOKS)];
-    let packaged = Path::new("/usr").join(HOOKS);
-    if !dirs.contains(&packaged) {
-        dirs.push(packaged);
+    // Hooks and watcher start the operator's tool, which is with the other commands of its installation.
+    let installed = beside
+        .ends_with(HOOKS)
+        .then(|| beside.ancestors().nth(HOOKS_DEPTH));
+    let commands = installed.flatten().map(|prefix| prefix.join("bin"));
+    for dir in commands.into_iter().chain([Path::new("/usr").join(HOOKS)]) {
+        if !dirs.contains(&dir) {
+            dirs.push(dir);
+        }
     }
     dirs
 }
@@ -81,6 +91,11 @@ mod tests {
         assert_eq!(
             of("/usr/libexec/oci/hooks.d/oci-hotplug-prestart (deleted)")[0],
             Path::new("/usr/libexec/oci/hooks.d")
+        );
+        let of_the_watcher = of("/opt/libexec/oci/hooks.d/oci-hotplug-watcher");
+        assert!(
+            of_the_watcher.contains(&PathBuf::from("/opt/bin")),
+            "{of_the_watcher:?}"
         );
     }
 

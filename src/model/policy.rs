@@ -10,6 +10,8 @@
 //! a protected line                            refused
 //! default = removable | nothing | anything    allowed or refused
 //! ```
+//! A device of another host (`usbip:`) is refused to strangers unless an allow rule names its host: nobody is to make this
+//! host call others, nor to let their devices near its kernel.
 //! An administrator's device is refused only by a deny rule with `applies-to = "all"`.
 //! Must not know how the rules were read (`host::config`) nor what is done with a verdict (`watcher::admission`).
 
@@ -36,6 +38,7 @@ use super::inventory::Inventory;
 use super::oci::Annotations;
 use super::request::Request;
 use super::selector::{DeviceSelector, Selector};
+use super::usbip::RemoteDevice;
 
 /// The longest value of an annotation that rules look at, in bytes; longer ones are not kept.
 const MAX_ANNOTATION: usize = 4096;
@@ -174,13 +177,31 @@ impl Policy {
     /// # Errors
     /// [`Denial`], when no device that this request can ever select would be allowed.
     pub fn authorise(&self, circumstances: &Circumstances, asked: &Asked) -> Result<(), Denial> {
+        let request = &asked.request;
+        let remote = request.selector.remote();
+        if let Some(rule) = remote.as_ref().and_then(|remote| {
+            let denies = |rule: &&Rule| {
+                rule.concerns(asked)
+                    && rule.applies(circumstances)
+                    && rule.access.meets(request.options.access)
+                    && rule.covers(remote)
+            };
+            self.deny.iter().find(denies)
+        }) {
+            return Err(denied_by_rule(rule, request.options.access));
+        }
         if asked.is_administrators() {
             return Ok(());
         }
         if self.classes_only {
-            return Err(self.denied_by_classes_only(&asked.request));
+            return Err(self.denied_by_classes_only(request));
         }
-        let request = &asked.request;
+        if let Some(remote) = &remote {
+            return match self.allow_remote(remote, circumstances) {
+                true => Ok(()),
+                false => Err(self.denied_as_remote(remote)),
+            };
+        }
         let line = named_node(&request.selector).and_then(protected::by_node);
         if let Some(line) = line.filter(|line| line.always) {
             return Err(self.denied_by_line(line, request));
@@ -199,6 +220,11 @@ impl Policy {
     pub fn judge(&self, asked: &Asked, device: &Device, situation: &Situation<'_>) -> Verdict<'_> {
         let subject = Subject::new(device, situation.inventory, situation.host_use);
         let access = asked.request.options.access;
+        if asked.request.selector.remote().is_some() {
+            if let Err(denial) = self.authorise(situation.circumstances, asked) {
+                return Verdict::Denied(denial);
+            }
+        }
         let mut unknown: Option<SysPath> = None;
         for rule in &self.deny {
             if !rule.concerns(asked) || !rule.applies(situation.circumstances) || !rule.access.meets(access) {
@@ -233,11 +259,16 @@ impl Policy {
             }
         }
         let wanted = request.options.access;
+        let remote = request.selector.remote();
         let mut allowed = Access::NONE;
         let mut first = None;
         let mut unknown = None;
         for rule in self.allow.iter().filter(|rule| rule.applies(of)) {
-            match rule.finds(subject) {
+            let found = match &remote {
+                Some(remote) if rule.covers(remote) => Found::Yes,
+                _ => rule.finds(subject),
+            };
+            match found {
                 Found::Yes => {
                     allowed |= rule.access;
                     first = first.or(Some(&rule.place));
@@ -275,6 +306,27 @@ impl Policy {
                 .flat_map(|devices| devices.terms())
                 .map(|term| &term.selector)
         })
+    }
+
+    fn allow_remote(&self, remote: &RemoteDevice, of: &Circumstances) -> bool {
+        let mut rules = self.allow.iter().filter(|rule| rule.applies(of));
+        rules.any(|rule| rule.covers(remote))
+    }
+
+    fn denied_as_remote(&self, remote: &RemoteDevice) -> Denial {
+        Denial {
+            rule: "usbip".into(),
+            reason: format!(
+                "it is a device of another host, {}, which no rule allows",
+                remote.server
+            ),
+            cure: format!(
+                "to allow all devices of that host, add to {}: [[policy.allow]] devices = [{}]",
+                self.written_in.display(),
+                in_toml(&format!("usbip:{}", remote.server)),
+            ),
+            line: None,
+        }
     }
 
     fn denied_by_classes_only(&self, request: &Request) -> Denial {

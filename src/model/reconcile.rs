@@ -15,6 +15,7 @@ use super::named_node::distance;
 use super::policy::Denial;
 use super::request::{OnRemoval, Request};
 use super::symlink::SymlinkRule;
+use super::usbip::{Bound, RemoteDevice};
 
 /// The mode of a node when the request names none.
 const DEFAULT_MODE: u32 = 0o660;
@@ -172,6 +173,8 @@ pub struct Reconciler {
     asked: Vec<Asked>,
     symlinks: Vec<SymlinkRule>,
     owner: ProcessUser,
+    /// The devices of other hosts that are attached for this container: few, if any.
+    bound: Vec<(RemoteDevice, Bound)>,
 }
 
 /// A node that is to be inside.
@@ -196,7 +199,30 @@ impl Reconciler {
             asked,
             symlinks,
             owner,
+            bound: Vec::new(),
         }
+    }
+
+    /// The devices of other hosts that are attached for this container, as far as they are there.
+    pub fn bound(&self) -> &[(RemoteDevice, Bound)] {
+        &self.bound
+    }
+
+    /// Which of this host's devices a remote one is, as far as it is there.
+    pub fn bound_as(&self, remote: &RemoteDevice) -> Option<&Bound> {
+        let mut bound = self.bound.iter();
+        bound.find(|(one, _)| one == remote).map(|(_, bound)| bound)
+    }
+
+    /// From now on a remote device is this one of this host.
+    pub fn bind(&mut self, remote: RemoteDevice, bound: Bound) {
+        self.unbind(&remote);
+        self.bound.push((remote, bound));
+    }
+
+    /// A remote device is none of this host's any more.
+    pub fn unbind(&mut self, remote: &RemoteDevice) {
+        self.bound.retain(|(bound, _)| bound != remote);
     }
 
     /// What is asked for.
@@ -246,8 +272,17 @@ impl Reconciler {
     /// it is gone.
     pub fn find_roots(&mut self, inventory: &Inventory) -> Vec<RootRemoved> {
         let mut removed = Vec::new();
+        self.bound.retain(|(_, bound)| is_there(bound, inventory));
         for asked in &mut self.asked {
-            let mut roots = roots_of(&asked.request, inventory);
+            let mut roots = match asked.request.selector.remote() {
+                Some(remote) => {
+                    let mut roots = BTreeSet::new();
+                    let bound = self.bound.iter().find(|(one, _)| *one == remote);
+                    roots.extend(bound.map(|(_, bound)| bound.syspath.clone()));
+                    roots
+                }
+                None => roots_of(&asked.request, inventory),
+            };
             for old in std::mem::take(&mut asked.roots) {
                 if inventory.get(&old).is_none() {
                     removed.push(RootRemoved {
@@ -453,6 +488,14 @@ impl Reconciler {
 pub fn moved(path: &SysPath, from: &SysPath, to: &SysPath) -> Option<SysPath> {
     path.is_at_or_below(from)
         .then(|| SysPath::new(format!("{to}{}", &path.as_str()[from.as_str().len()..])))
+}
+
+/// Whether it is still the same device that is there.
+fn is_there(bound: &Bound, inventory: &Inventory) -> bool {
+    let node = inventory
+        .get(&bound.syspath)
+        .and_then(|device| device.node.as_ref());
+    node.is_some_and(|node| node.num == bound.num)
 }
 
 fn roots_of(request: &Request, inventory: &Inventory) -> BTreeSet<SysPath> {
@@ -672,5 +715,43 @@ mod tests {
         );
         assert_eq!(reconciler.remove(&[all[0].clone()]), 0);
         assert_eq!(reconciler.asked(), [all[1].clone()]);
+    }
+
+    #[test]
+    fn a_remote_device_is_the_one_that_it_was_attached_as_and_no_other_at_its_place() {
+        let device = crate::model::recorded::hub_with_two_adapters()
+            .into_iter()
+            .find(|device| device.devtype.as_deref() == Some("usb_device") && device.node.is_some())
+            .unwrap();
+        let remote: RemoteDevice = "lab/0403:6001".parse().unwrap();
+        let bound = Bound {
+            syspath: device.syspath.clone(),
+            num: device.node.as_ref().unwrap().num,
+            last: String::new(),
+        };
+        let asked = Asked::new(Origin::Administrator, "usbip:lab/0403:6001".parse().unwrap());
+        let mut reconciler = Reconciler::new(vec![asked], Vec::new(), ProcessUser::default());
+        let present = Inventory::new(vec![device.clone()]);
+        reconciler.find_roots(&present);
+        assert_eq!(
+            reconciler.asked()[0].roots,
+            BTreeSet::new(),
+            "nothing is attached"
+        );
+        reconciler.bind(remote.clone(), bound.clone());
+        assert_eq!(reconciler.bound_as(&remote), Some(&bound));
+        reconciler.find_roots(&present);
+        assert_eq!(
+            reconciler.asked()[0].roots,
+            BTreeSet::from([device.syspath.clone()])
+        );
+        let mut another = device;
+        another.node.as_mut().unwrap().num.minor += 1;
+        reconciler.find_roots(&Inventory::new(vec![another]));
+        assert_eq!(reconciler.asked()[0].roots, BTreeSet::new());
+        assert_eq!(
+            (reconciler.bound(), reconciler.bound_as(&remote)),
+            (&[][..], None)
+        );
     }
 }

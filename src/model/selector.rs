@@ -20,6 +20,7 @@ pub use pattern::{Glob, PathRegex};
 
 use super::device::{Device, Seen};
 use super::quoting::escape;
+use super::usbip::{RemoteDevice, Server, Which};
 
 /// The kinds of selectors, for tests that hold documents to them.
 #[cfg(test)]
@@ -76,6 +77,15 @@ pub enum Selector {
     Pci(String),
     /// `node:PATH`: a node that udev does not know of. The monitor makes a device of it.
     Node(PathBuf),
+    /// `usbip:HOST[:PORT]/WHICH`: a USB device of another host, which is attached for who asks for it. In rules,
+    /// `usbip:HOST[:PORT]` stands for all devices of that host. Which of this host's devices it is, no fact of that device
+    /// tells.
+    Usbip {
+        /// The other host.
+        server: Server,
+        /// Which of its devices.
+        which: Option<Which>,
+    },
 }
 
 impl fmt::Display for Selector {
@@ -99,6 +109,11 @@ impl fmt::Display for Selector {
             Self::Port(port) => ("port", port.clone()),
             Self::Pci(address) => ("pci", address.clone()),
             Self::Node(path) => ("node", path.display().to_string()),
+            Self::Usbip { server, which: None } => ("usbip", server.to_string()),
+            Self::Usbip {
+                server,
+                which: Some(which),
+            } => ("usbip", format!("{server}/{which}")),
         };
         write!(f, "{kind}:{}", escape(&value, &SPECIAL))
     }
@@ -138,6 +153,33 @@ impl DeviceSelector {
     /// How many `parent-of:` stand in front: how far up from a device that matches the root is.
     pub fn parents(&self) -> usize {
         self.parents
+    }
+
+    /// The device of another host that this selects; `None` where it selects this host's.
+    pub fn remote(&self) -> Option<RemoteDevice> {
+        match &self.terms.first()?.selector {
+            Selector::Usbip {
+                server,
+                which: Some(which),
+            } => Some(RemoteDevice {
+                server: server.clone(),
+                which: which.clone(),
+            }),
+            _ => None,
+        }
+    }
+
+    /// Whether a rule with this selector speaks of a device of another host, as it is asked for.
+    pub fn covers(&self, remote: &RemoteDevice) -> bool {
+        match &self.terms[..] {
+            [
+                Term {
+                    selector: Selector::Usbip { server, which },
+                    ..
+                },
+            ] => *server == remote.server && which.as_ref().is_none_or(|which| which.covers(&remote.which)),
+            _ => false,
+        }
     }
 
     /// The terms in their order; the first is not negated.

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::device::{DevNum, SysPath};
 use super::quoting::shown;
 
 /// Where usbipd(8) listens.
@@ -248,6 +249,16 @@ pub enum Which {
     BusId(BusId),
 }
 
+impl Which {
+    /// Whether what is `asked` for is surely one of these.
+    pub fn covers(&self, asked: &Which) -> bool {
+        match (self, asked) {
+            (Self::Ids { ids, serial: None }, Self::Ids { ids: asked, .. }) => ids == asked,
+            _ => self == asked,
+        }
+    }
+}
+
 impl FromStr for Which {
     type Err = AddressError;
 
@@ -308,6 +319,17 @@ pub struct RemoteDevice {
     pub server: Server,
     /// Which.
     pub which: Which,
+}
+
+/// A remote device while it is attached to this host: which of this host's devices it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {
+    /// In sysfs.
+    pub syspath: SysPath,
+    /// Of its raw node: another device that comes to the same place has another.
+    pub num: DevNum,
+    /// How to attach it again when its connection broke: for those who do that (`usbip`).
+    pub last: String,
 }
 
 impl FromStr for RemoteDevice {

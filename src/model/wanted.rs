@@ -79,8 +79,10 @@ impl Wanted {
 
     fn add_selector(&mut self, selector: &Selector) {
         match selector {
-            Selector::Usb { .. } => {
-                for attribute in ["idVendor", "idProduct", "serial"] {
+            Selector::Usb { serial, .. } => {
+                // The kernel shows a serial number only to who gets hold of the device, which may take a while.
+                let serial = serial.as_ref().map(|_| "serial");
+                for attribute in ["idVendor", "idProduct"].into_iter().chain(serial) {
                     self.add_attribute(attribute, Some("usb_device"));
                 }
             }
@@ -122,8 +124,10 @@ mod tests {
 
     #[test]
     fn usb_ids_are_read_of_usb_devices_only() {
-        let wanted = wanted("usb:0403");
+        let ids_alone = wanted("usb:0403:6001");
+        let wanted = wanted("usb:0403:6001:A");
         let of_devices = Some("usb_device");
+        assert!(!ids_alone.attributes.contains_key("serial"));
         assert_eq!(
             wanted.attributes,
             BTreeMap::from([
@@ -139,11 +143,11 @@ mod tests {
     fn an_attribute_that_is_named_is_read_of_every_device_whatever_the_order() {
         let every = attribute("serial", None);
         assert_eq!(
-            wanted("attr:serial=A,usb:0403").attributes.get(&every.0),
+            wanted("attr:serial=A,usb:0403:6001:A").attributes.get(&every.0),
             Some(&every.1)
         );
         assert_eq!(
-            wanted("usb:0403,attr:serial=A").attributes.get(&every.0),
+            wanted("usb:0403:6001:A,attr:serial=A").attributes.get(&every.0),
             Some(&every.1)
         );
     }

@@ -3,12 +3,17 @@
 //! All waits of one call, whatever the server does, end at one deadline. Must not know of this host's kernel (`vhci`).
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
+};
 
 use super::protocol::{self, Exported, Refusal, ReplyError};
 use crate::model::usbip::{BusId, Server};
@@ -21,6 +26,12 @@ const KEEPALIVE_INTERVAL: u32 = 1;
 const KEEPALIVE_COUNT: u32 = 3;
 /// What was sent and not acknowledged for so long ends the connection, in milliseconds.
 const USER_TIMEOUT: u32 = 5000;
+
+/// How long a connection may take to come about: what is lost is sent again after 1, 2, 4 s and so on, so that a new one
+/// comes sooner through a network that has been mended.
+const CONNECT: Duration = Duration::from_secs(7);
+/// The same for one from the port of the connection before.
+const CONNECT_FROM: Duration = Duration::from_secs(3);
 
 /// A server could not be asked, or said no.
 #[derive(Debug, thiserror::Error)]
@@ -112,7 +123,7 @@ pub struct Imported {
 /// # Errors
 /// When it can't be asked before the deadline, or its answer is none.
 pub fn list(server: &Server, deadline: Instant) -> Result<Vec<Exported>, ClientError> {
-    let mut dialogue = Dialogue::dial(server, deadline)?;
+    let mut dialogue = Dialogue::dial(server, None, deadline)?;
     let doing = "listing its devices";
     dialogue.send(&protocol::devlist_request(), doing)?;
     protocol::read_devlist(&mut dialogue).map_err(|error| dialogue.reply_error(error, doing))
@@ -120,10 +131,19 @@ pub fn list(server: &Server, deadline: Instant) -> Result<Vec<Exported>, ClientE
 
 /// Imports a device: from now on the server gives it to nobody else, until the connection is closed.
 ///
+/// `from` is the port of this host that a connection began at that broke: if the server has not noticed, it is told so
+/// by a new one from there, and lets the device go (RFC 9293, 3.5.1: half-open connections). Any other does where that
+/// one is not to be had.
+///
 /// # Errors
 /// When the server can't be asked before the deadline, refuses, or speaks of another device.
-pub fn import(server: &Server, busid: &BusId, deadline: Instant) -> Result<Imported, ClientError> {
-    let mut dialogue = Dialogue::dial(server, deadline)?;
+pub fn import(
+    server: &Server,
+    busid: &BusId,
+    from: Option<u16>,
+    deadline: Instant,
+) -> Result<Imported, ClientError> {
+    let mut dialogue = Dialogue::dial(server, from, deadline)?;
     let doing = "importing a device";
     dialogue.send(&protocol::import_request(busid), doing)?;
     let device = match protocol::read_import(&mut dialogue, busid) {
@@ -155,14 +175,25 @@ struct Dialogue<'a> {
 }
 
 impl<'a> Dialogue<'a> {
-    fn dial(server: &'a Server, deadline: Instant) -> Result<Self, ClientError> {
+    fn dial(server: &'a Server, from: Option<u16>, deadline: Instant) -> Result<Self, ClientError> {
         let addresses = resolve(server, deadline)?;
+        for (address, from) in addresses.iter().zip(from) {
+            let Some(left) = left(deadline) else { break };
+            if let Ok(stream) = connect_from(from, address, CONNECT_FROM.min(left / 2)) {
+                return Ok(Self {
+                    server,
+                    stream,
+                    deadline,
+                });
+            }
+        }
         let mut last = io::Error::new(ErrorKind::NotFound, "it has no address");
         for (index, address) in addresses.iter().enumerate() {
             // An address that drops everything leaves time for those behind it.
             let shares = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
             let Some(left) = left(deadline) else { break };
-            match TcpStream::connect_timeout(address, (left / shares).max(Duration::from_millis(1))) {
+            let patience = CONNECT.min(left / shares).max(Duration::from_millis(1));
+            match TcpStream::connect_timeout(address, patience) {
                 Ok(stream) => {
                     return Ok(Self {
                         server,
@@ -239,6 +270,34 @@ impl Read for Dialogue<'_> {
         self.stream.set_read_timeout(Some(left))?;
         self.stream.read(into)
     }
+}
+
+/// As `TcpStream::connect_timeout`, from a port of ours that may just have been another connection's.
+fn connect_from(port: u16, to: &SocketAddr, patience: Duration) -> io::Result<TcpStream> {
+    let (family, any) = match to {
+        SocketAddr::V4(_) => (AddressFamily::Inet, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        SocketAddr::V6(_) => (AddressFamily::Inet6, IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+    };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let stream = TcpStream::from(socket(family, SockType::Stream, flags, None)?);
+    setsockopt(&stream, sockopt::ReuseAddr, &true)?;
+    bind(
+        stream.as_raw_fd(),
+        &SockaddrStorage::from(SocketAddr::new(any, port)),
+    )?;
+    match connect(stream.as_raw_fd(), &SockaddrStorage::from(*to)) {
+        Ok(()) | Err(Errno::EINPROGRESS) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+    if poll(&mut [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)], timeout)? == 0 {
+        return Err(ErrorKind::TimedOut.into());
+    }
+    if let Some(error) = stream.take_error()? {
+        return Err(error);
+    }
+    stream.set_nonblocking(false)?;
+    Ok(stream)
 }
 
 /// How much time is left; `None` when there is none.

@@ -13,14 +13,18 @@ pub mod hubs;
 pub mod protocol;
 pub mod records;
 pub mod vhci;
+pub mod worker;
 
+use std::collections::VecDeque;
+use std::fmt;
 use std::io;
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -31,7 +35,7 @@ use self::records::{Local, Record, RecordError, Records};
 use self::vhci::{LocalDevice, Slot, State, Vhci, VhciError};
 use crate::host::leases::{Hold as LeaseHold, LeaseError, Leases};
 use crate::model::device::SysPath;
-use crate::model::usbip::{BusId, RemoteDevice, Server, UsbIds, Which};
+use crate::model::usbip::{Bound, BusId, RemoteDevice, Server, UsbIds, Which};
 
 /// How often sysfs is looked at while the kernel enumerates, lets a device go, or another holds a lock.
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -84,12 +88,16 @@ pub enum UsbipError {
         wanted: String,
     },
     /// We have it already.
-    #[error("device {remote} is attached to this host already, at port {port} (`oci-hotplug usbip ports`)")]
+    #[error(
+        "device {remote} is attached to this host already, at port {port} for {holder} (`oci-hotplug usbip ports`)"
+    )]
     AlreadyAttached {
         /// Which, by its bus id.
         remote: RemoteDevice,
         /// Where.
         port: u32,
+        /// Who wants it.
+        holder: String,
     },
     /// Someone else here is at it.
     #[error(
@@ -192,6 +200,48 @@ pub struct Attached {
     pub record: Option<Record>,
 }
 
+/// For whom a device is attached, and what is known of its last connection.
+#[derive(Debug, Clone, Default)]
+pub struct Cause {
+    /// The container whose watcher asks for it; `None` for a person.
+    pub owner: Option<String>,
+    /// Where it was before its connection broke.
+    pub last: Option<Last>,
+}
+
+/// Where a device was whose connection broke. `FromStr` and `Display` are each other's inverse.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Last {
+    /// At the server.
+    pub busid: BusId,
+    /// The port of this host's controllers. The next one is another: the old device may be slow to go.
+    pub port: u32,
+    /// The port of TCP at this end.
+    pub local_port: u16,
+}
+
+impl fmt::Display for Last {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{},{},{}", self.busid, self.port, self.local_port)
+    }
+}
+
+impl FromStr for Last {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let read = || {
+            let mut words = text.splitn(3, ',');
+            Some(Self {
+                busid: words.next()?.parse().ok()?,
+                port: words.next()?.parse().ok()?,
+                local_port: words.next()?.parse().ok()?,
+            })
+        };
+        read().ok_or("write BUSID,PORT,LOCALPORT")
+    }
+}
+
 /// What a person names to detach it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Named {
@@ -255,17 +305,38 @@ impl Usbip {
     ///
     /// # Errors
     /// When it is not had within `patience`. Then nothing of it is left.
-    pub fn attach(&self, asked: &RemoteDevice, patience: Duration) -> Result<Attached, UsbipError> {
+    pub fn attach(
+        &self,
+        asked: &RemoteDevice,
+        cause: &Cause,
+        patience: Duration,
+    ) -> Result<Attached, UsbipError> {
         self.records.make()?;
         let deadline = Instant::now() + patience;
+        if let Some(attached) = self.attached_before(asked, cause)? {
+            return Ok(attached);
+        }
         let mut refused = None;
-        let busids = candidates(asked, deadline).map_err(|error| self.had_already(asked, error))?;
-        for busid in busids {
+        // Where it was, it most likely is; and a server that has not noticed the break does not list it.
+        let begun = self.undo_what_was_begun(asked, cause)?;
+        let last = cause.last.as_ref().map(|last| last.busid.clone());
+        let mut busids: VecDeque<BusId> = begun.or(last).into_iter().collect();
+        let mut looked = busids.is_empty();
+        if looked {
+            busids.extend(self.candidates(asked, deadline)?);
+        }
+        while let Some(busid) = busids.pop_front() {
             let remote = RemoteDevice {
                 server: asked.server.clone(),
                 which: Which::BusId(busid.clone()),
             };
-            match self.attach_one(asked, &remote, &busid, deadline) {
+            let outcome = self.attach_one(asked, &remote, &busid, cause, deadline);
+            if outcome.is_err() && !std::mem::replace(&mut looked, true) {
+                // Plugged in elsewhere meanwhile.
+                let found = self.candidates(asked, deadline).unwrap_or_default();
+                busids.extend(found.into_iter().filter(|found| *found != busid));
+            }
+            match outcome {
                 // Of several devices with the same ids, another may be free, or have the right serial number.
                 Err(
                     error @ (UsbipError::Client(ClientError::Busy { .. } | ClientError::Refused { .. })
@@ -281,6 +352,38 @@ impl Usbip {
         Err(refused.expect("there is a candidate, and it was refused"))
     }
 
+    /// Takes away what an earlier watcher of the same container had begun to attach; where that was. A watcher has one at
+    /// work for a device: who began it was killed.
+    fn undo_what_was_begun(&self, asked: &RemoteDevice, cause: &Cause) -> Result<Option<BusId>, UsbipError> {
+        let is_it = |record: &Record| {
+            let is_ours = record.owner.is_some() && record.owner == cause.owner;
+            is_ours && record.asked == *asked && record.local.is_none()
+        };
+        let Some(record) = self.records.all().into_iter().find(is_it) else {
+            return Ok(None);
+        };
+        self.unplug(&record)?;
+        match record.remote.which {
+            Which::BusId(busid) => Ok(Some(busid)),
+            Which::Ids { .. } => Ok(None),
+        }
+    }
+
+    /// What an earlier watcher of the same container attached, and what is up.
+    fn attached_before(&self, asked: &RemoteDevice, cause: &Cause) -> Result<Option<Attached>, UsbipError> {
+        if cause.owner.is_none() {
+            return Ok(None);
+        }
+        let is_it =
+            |record: &Record| record.owner == cause.owner && record.asked == *asked && record.local.is_some();
+        let mut attached = self.attached()?.into_iter();
+        Ok(attached.find(|one| one.slot.state == State::Used && one.record.as_ref().is_some_and(is_it)))
+    }
+
+    fn candidates(&self, asked: &RemoteDevice, deadline: Instant) -> Result<Vec<BusId>, UsbipError> {
+        candidates(asked, deadline).map_err(|error| self.had_already(asked, error))
+    }
+
     /// What is not in the server's list because we have it ourselves is said to be so.
     fn had_already(&self, asked: &RemoteDevice, error: UsbipError) -> UsbipError {
         let attached = match &error {
@@ -289,7 +392,7 @@ impl Usbip {
         };
         let mut ours = attached.into_iter().filter_map(|one| one.record);
         match ours.find(|record| record.is_named(asked)) {
-            Some(Record { remote, port, .. }) => UsbipError::AlreadyAttached { remote, port },
+            Some(record) => already_attached(&record),
             None => error,
         }
     }
@@ -299,29 +402,28 @@ impl Usbip {
         asked: &RemoteDevice,
         remote: &RemoteDevice,
         busid: &BusId,
+        cause: &Cause,
         deadline: Instant,
     ) -> Result<Attached, UsbipError> {
-        let _lease = self.lease(remote)?;
+        let _lease = self.lease(remote, cause, deadline)?;
         match self.record_of(remote)? {
             // Whoever began this was killed: the lease is ours, and so not his.
             Some(record) if record.local.is_none() => self.unplug(&record)?,
-            Some(record) => {
-                return Err(UsbipError::AlreadyAttached {
-                    remote: remote.clone(),
-                    port: record.port,
-                });
-            }
+            Some(record) => return Err(already_attached(&record)),
             None => {}
         }
-        let imported = client::import(&remote.server, busid, deadline)?;
+        let from = cause.last.as_ref().map(|last| last.local_port);
+        let imported = client::import(&remote.server, busid, from, deadline)?;
         check(asked, remote, imported.device.ids, None)?;
         let hold = Hold::take(&self.dir, &self.vhci, deadline)?;
-        let mut record = self.plug(asked, remote, &imported, deadline)?;
-        let admitted = self.admit(&record, &imported, hold, deadline).and_then(|device| {
-            record.local = Some(Local::from(&device));
+        let mut record = self.plug(asked, remote, cause, &imported, deadline)?;
+        let admitted = self.admit(&record, &imported, hold, deadline).and_then(|local| {
+            record.local = Some(local);
             Ok(self.records.write(&record)?)
         });
         if let Err(error) = admitted {
+            // Whoever waits in the kernel for an answer of this server waits no longer.
+            let _ = imported.connection.shutdown(Shutdown::Both);
             // The connection may have broken, and the port be free by itself.
             let _ = self.unplug(&record);
             return Err(error);
@@ -340,6 +442,7 @@ impl Usbip {
         &self,
         asked: &RemoteDevice,
         remote: &RemoteDevice,
+        cause: &Cause,
         imported: &Imported,
         deadline: Instant,
     ) -> Result<Record, UsbipError> {
@@ -352,8 +455,15 @@ impl Usbip {
         self.forget_the_gone()?;
         // Other tools may take a port between our look and our write: the kernel says so, and the next is tried.
         while Instant::now() < deadline {
-            let port = self.vhci.free_port(speed)?.ok_or(UsbipError::NoPort { speed })?;
-            let record = Record::new(port, asked.clone(), remote.clone(), devid, speed.number());
+            let last = cause.last.as_ref().map(|last| last.port);
+            let port = self
+                .vhci
+                .free_port(speed, last)?
+                .ok_or(UsbipError::NoPort { speed })?;
+            let mut record = Record::new(port, asked.clone(), remote.clone(), devid, speed.number());
+            record.owner = cause.owner.clone();
+            record.local_port = imported.connection.local_addr().map_or(0, |own| own.port());
+            record.attempt = attempt();
             self.records.write(&record)?;
             match self.vhci.attach(port, &imported.connection, devid, speed) {
                 Ok(true) => return Ok(record),
@@ -386,11 +496,12 @@ impl Usbip {
         imported: &Imported,
         hold: Hold,
         deadline: Instant,
-    ) -> Result<LocalDevice, UsbipError> {
+    ) -> Result<Local, UsbipError> {
         let device = self.wait_for_device(record, &imported.connection, deadline)?;
         drop(hold);
         let RemoteDevice { server, .. } = &record.remote;
-        check(&record.asked, &record.remote, device.ids, Some(&device.serial))?;
+        let serial = device.serial();
+        check(&record.asked, &record.remote, device.ids, Some(&serial))?;
         // What the server says and what the device says may differ only when one of them lies.
         let told = RemoteDevice {
             server: server.clone(),
@@ -401,7 +512,7 @@ impl Usbip {
         };
         check(&told, &record.remote, device.ids, None)?;
         authorize(&device, record, &imported.connection, deadline)?;
-        Ok(device)
+        Ok(Local::new(&device, serial))
     }
 
     fn wait_for_device(
@@ -428,6 +539,27 @@ impl Usbip {
         let record = self.find(named)?;
         self.unplug(&record)?;
         Ok(record)
+    }
+
+    /// Detaches what was attached, or begun to be, for containers of which `is_gone` is true, if `is_meant` is. All of it
+    /// is tried.
+    ///
+    /// # Errors
+    /// When the kernel does not let go of one.
+    pub fn release(
+        &self,
+        is_gone: impl Fn(&str) -> bool,
+        is_meant: impl Fn(&Record) -> bool,
+    ) -> Result<Vec<Record>, UsbipError> {
+        let mut records = self.records.all();
+        records.retain(|record| record.owner.as_deref().is_some_and(&is_gone) && is_meant(record));
+        let mut failure = None;
+        for record in &records {
+            if let Err(error) = self.unplug(record) {
+                failure.get_or_insert(error);
+            }
+        }
+        failure.map_or(Ok(records), Err)
     }
 
     fn find(&self, named: &Named) -> Result<Record, UsbipError> {
@@ -473,12 +605,16 @@ impl Usbip {
         {
             let _ports = self.lock_ports(&record.remote, deadline)?;
             // Last of all before the write: the kernel knows ports, and no devices.
-            if self.is_there(record)? {
-                match self.vhci.detach(port) {
-                    // It went by itself.
-                    Err(VhciError::File { source, .. }) if source.kind() == io::ErrorKind::InvalidInput => {}
-                    outcome => outcome?,
+            if !self.is_there(record)? {
+                if self.is_recorded(record) {
+                    self.records.remove(port);
                 }
+                return Ok(());
+            }
+            match self.vhci.detach(port) {
+                // It went by itself.
+                Err(VhciError::File { source, .. }) if source.kind() == io::ErrorKind::InvalidInput => {}
+                outcome => outcome?,
             }
         }
         while !self.vhci.is_empty(port)? && self.is_recorded(record) {
@@ -504,7 +640,7 @@ impl Usbip {
     /// Whether nobody of ours has attached another device at the port since.
     fn is_recorded(&self, record: &Record) -> bool {
         let now = self.records.at(record.port);
-        now.is_some_and(|now| now.remote == record.remote)
+        now.is_some_and(|now| (now.remote, now.attempt) == (record.remote.clone(), record.attempt.clone()))
     }
 
     /// What is known of the device, when this host has it.
@@ -514,11 +650,26 @@ impl Usbip {
     }
 
     /// The right to attach this device, on this host. Between hosts, the server decides.
-    fn lease(&self, remote: &RemoteDevice) -> Result<Leases, UsbipError> {
-        self.take_lease(&format!("usbip/{remote}"))?
-            .ok_or_else(|| UsbipError::InProgress {
+    fn lease(&self, remote: &RemoteDevice, cause: &Cause, deadline: Instant) -> Result<Leases, UsbipError> {
+        let name = format!("usbip/{remote}");
+        loop {
+            if let Some(lease) = self.take_lease(&name)? {
+                return Ok(lease);
+            }
+            let others = || UsbipError::InProgress {
                 remote: remote.clone(),
-            })
+            };
+            // A watcher has one at work for a device: this one is of a watcher that was killed. It may be stuck in the
+            // kernel, and is done when its device is taken away.
+            let record = self.record_of(remote)?.filter(|record| {
+                record.local.is_none() && record.owner.is_some() && record.owner == cause.owner
+            });
+            self.unplug(&record.ok_or_else(others)?)?;
+            if Instant::now() > deadline {
+                return Err(others());
+            }
+            thread::sleep(INTERVAL);
+        }
     }
 
     /// The right to choose a port or to give one up: had for moments only.
@@ -541,6 +692,40 @@ impl Usbip {
         let held = leases.take(&SysPath::new(name), LeaseHold::Exclusive)?;
         Ok(held.map(|_| leases))
     }
+}
+
+fn already_attached(record: &Record) -> UsbipError {
+    UsbipError::AlreadyAttached {
+        remote: record.remote.clone(),
+        port: record.port,
+        holder: record.holder(),
+    }
+}
+
+/// A word that no other attaching of this host has.
+fn attempt() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{}.{}", std::process::id(), now.as_nanos())
+}
+
+/// Attaches a device for a container.
+///
+/// # Errors
+/// As of [`Usbip::open`] and [`Usbip::attach`].
+pub fn attach_for(
+    state_dir: &Path,
+    device: &RemoteDevice,
+    cause: &Cause,
+    patience: Duration,
+) -> Result<Attached, UsbipError> {
+    Usbip::open(state_dir)?.attach(device, cause, patience)
+}
+
+/// Which of this host's devices a remote one is, when it is attached for anybody.
+pub fn bound_here(state_dir: &Path, remote: &RemoteDevice) -> Option<Bound> {
+    let attached = Usbip::open(state_dir).ok()?.attached().ok()?;
+    let is_it = |one: &&Attached| one.record.as_ref().is_some_and(|record| record.is_named(remote));
+    worker::bound(attached.iter().find(is_it)?)
 }
 
 /// The bus ids under which the server has what was asked for.

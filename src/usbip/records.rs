@@ -45,6 +45,16 @@ pub struct Record {
     pub devid: u32,
     /// The kernel's number for its speed.
     pub speed: u32,
+    /// The container whose watcher wants it; `None` for a person.
+    #[serde(default)]
+    pub owner: Option<String>,
+    /// The port of TCP that the connection begins at. Who connects from there again frees a server that has not noticed
+    /// that the first one is gone.
+    #[serde(default)]
+    pub local_port: u16,
+    /// Which attaching this is: two of the same device at the same port are not the same.
+    #[serde(default)]
+    pub attempt: String,
     /// What the kernel made of it; `None` before it was looked at and let in.
     pub local: Option<Local>,
 }
@@ -62,14 +72,20 @@ pub struct Local {
     pub serial: Option<String>,
 }
 
-impl From<&LocalDevice> for Local {
-    fn from(device: &LocalDevice) -> Self {
+impl Local {
+    /// The device, and its serial number as it was read when nothing could hang.
+    pub fn new(device: &LocalDevice, serial: Option<String>) -> Self {
         Self {
             name: device.name.clone(),
             devnum: device.devnum,
             ids: device.ids.to_string(),
-            serial: device.serial.clone(),
+            serial,
         }
+    }
+
+    /// Whether this is that device: a bus numbers its devices on and on.
+    fn is(&self, device: &LocalDevice) -> bool {
+        (&self.name, self.devnum, &self.ids) == (&device.name, device.devnum, &device.ids.to_string())
     }
 }
 
@@ -83,7 +99,18 @@ impl Record {
             remote,
             devid,
             speed,
+            owner: None,
+            local_port: 0,
+            attempt: String::new(),
             local: None,
+        }
+    }
+
+    /// For whom it is, for people.
+    pub fn holder(&self) -> String {
+        match &self.owner {
+            Some(id) => format!("container {id}"),
+            None => "`oci-hotplug usbip attach`".into(),
         }
     }
 
@@ -95,7 +122,7 @@ impl Record {
         }
         let is_told = (slot.devid, slot.speed) == (self.devid, self.speed);
         let is_same = match (&self.local, device) {
-            (Some(local), Some(device)) => *local == Local::from(device),
+            (Some(local), Some(device)) => local.is(device),
             // On its way in.
             (None, _) => true,
             // On its way out; or another one, on its way in.
@@ -215,7 +242,7 @@ mod tests {
     fn record() -> Record {
         let [asked, remote] = ["lab/0403:6001", "lab/busid:1-1"].map(|text| text.parse().unwrap());
         let mut record = Record::new(0, asked, remote, 0x10002, 2);
-        record.local = Some(Local::from(&device()));
+        record.local = Some(Local::new(&device(), Some("FT001".into())));
         record
     }
 
@@ -228,7 +255,6 @@ mod tests {
                 vendor: 0x0403,
                 product: 0x6001,
             },
-            serial: Some("FT001".into()),
         }
     }
 

@@ -229,12 +229,12 @@ impl Vhci {
         Ok(self.slots()?.into_iter().find(|slot| slot.port == port))
     }
 
-    /// A port for a device of this speed. A port whose last device has not left sysfs yet is none: that device would
-    /// swallow the new connection.
+    /// A port for a device of this speed, and another one than `last` if there is one. A port whose last device has not
+    /// left sysfs yet is none: that device would swallow the new connection.
     ///
     /// # Errors
     /// When the ports can't be read.
-    pub fn free_port(&self, speed: Speed) -> Result<Option<u32>, VhciError> {
+    pub fn free_port(&self, speed: Speed, last: Option<u32>) -> Result<Option<u32>, VhciError> {
         let is_free = |slot: &Slot| {
             slot.state == State::Free
                 && slot.is_super == speed.is_super()
@@ -243,8 +243,9 @@ impl Vhci {
         Ok(self
             .slots()?
             .iter()
-            .find(|slot| is_free(slot))
-            .map(|slot| slot.port))
+            .filter(|slot| is_free(slot))
+            .map(|slot| slot.port)
+            .min_by_key(|port| (Some(*port) == last, *port)))
     }
 
     /// Gives a connection to the kernel, which enumerates the device from then on. The descriptor is not needed any
@@ -352,8 +353,6 @@ pub struct LocalDevice {
     pub devnum: u32,
     /// Vendor and product.
     pub ids: UsbIds,
-    /// Its serial number, if it has one.
-    pub serial: Option<String>,
 }
 
 impl LocalDevice {
@@ -366,9 +365,14 @@ impl LocalDevice {
                 vendor: id("idVendor")?,
                 product: id("idProduct")?,
             },
-            serial: attribute(&dir, "serial"),
             dir,
         })
+    }
+
+    /// Its serial number, if it has one. The kernel shows this only to who gets hold of the device (drivers/usb/core/sysfs.c,
+    /// usb_string_attr), and so not while it is being configured: a server that hangs then would hold up the reader.
+    pub fn serial(&self) -> Option<String> {
+        attribute(&self.dir, "serial")
     }
 
     /// Lets the kernel configure it and bind drivers. As long as the device takes to answer: with a server that hangs,

@@ -356,6 +356,7 @@ impl Watcher {
                     tracing::error!(container = %id, "{error}");
                 }
                 self.reconcile();
+                self.note_remotes();
             }
             Err(error) => {
                 let problem = format!("{error} (the policy that was in force before stays)");

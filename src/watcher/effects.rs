@@ -18,6 +18,7 @@ use crate::model::device::{DevNum, Device, SysPath};
 use crate::model::grants::{Change, GrantSet};
 use crate::model::tally::Tally;
 use crate::model::uevent::{UeventAction, UeventForm};
+use crate::model::usbip::{Bound, RemoteDevice};
 
 /// What attached.json holds: all that a watcher must know of the work of the one before it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -37,6 +38,9 @@ pub struct Memory {
     /// What has been counted.
     #[serde(default)]
     pub tally: Tally,
+    /// The devices of other hosts that are attached.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bound: Vec<(RemoteDevice, Bound)>,
 }
 
 /// What can go wrong inside.
@@ -66,6 +70,7 @@ pub struct Inside {
     announcer: Announcer,
     lock: RecordLock,
     roots: Vec<BTreeSet<SysPath>>,
+    bound: Vec<(RemoteDevice, Bound)>,
     /// What an earlier watcher made: whatever is at these paths now is ours to put right.
     made_before: BTreeSet<PathBuf>,
     /// What has been counted; the journal has it, too.
@@ -86,6 +91,7 @@ impl Inside {
             announcer: Announcer::open(container)?,
             lock,
             roots: memory.roots.clone(),
+            bound: memory.bound.clone(),
             made_before: made_by_us(&memory.attachments),
             tally: Cell::new(memory.tally),
             noted: memory.tally,
@@ -136,6 +142,15 @@ impl Inside {
         let are_new = !asked.iter().map(|asked| &asked.roots).eq(&self.roots);
         if are_new {
             self.roots = asked.iter().map(|asked| asked.roots.clone()).collect();
+        }
+        are_new
+    }
+
+    /// Notes the devices of other hosts that are attached, for the next journal; whether they are others than before.
+    pub fn note_bound(&mut self, bound: &[(RemoteDevice, Bound)]) -> bool {
+        let are_new = bound != self.bound;
+        if are_new {
+            self.bound = bound.to_vec();
         }
         are_new
     }
@@ -232,6 +247,7 @@ impl Effects for Inside {
             filter: self.filter.memory().ahead_of(&attachments.grants()),
             directories: self.dev.directories().clone(),
             roots: self.roots.clone(),
+            bound: self.bound.clone(),
             tally,
         })?;
         self.noted = tally;

@@ -15,6 +15,7 @@ pub mod effects;
 pub mod launch;
 pub mod transaction;
 
+mod remote;
 mod restore;
 mod run;
 mod settle;
@@ -32,6 +33,7 @@ use nix::sys::signal::Signal;
 
 use self::admission::Gate;
 use self::effects::{EffectError, Inside, Memory};
+use self::remote::Remotes;
 use self::supervision::Supervision;
 use self::transaction::Effects;
 use crate::host::container::Container;
@@ -76,6 +78,7 @@ struct Setback {
 /// Somebody who waits until the devices that are present are in place.
 struct Waiter {
     who: Who,
+    since: Instant,
     until: Instant,
     /// The requests this is about, as text: they must be there if they are required.
     requests: Vec<String>,
@@ -118,6 +121,7 @@ struct Watcher {
     /// Who wants to be the watcher in our place.
     successor: Option<Asker>,
     supervision: Supervision,
+    remotes: Remotes,
 }
 
 impl Watcher {
@@ -135,7 +139,11 @@ impl Watcher {
         for (asked, roots) in asked.iter_mut().zip(memory.roots) {
             asked.roots = roots;
         }
-        let reconciler = Reconciler::new(asked, record.symlinks.clone(), record.container.user);
+        let mut reconciler = Reconciler::new(asked, record.symlinks.clone(), record.container.user);
+        for (remote, bound) in memory.bound {
+            reconciler.bind(remote, bound);
+        }
+        Self::undo_what_was_begun(inside.lock().state_dir(), &record.container.id, &reconciler);
         let monitor = DeviceMonitor::open(
             wanted(&reconciler, &settings.policy),
             crate::host::monitor::RECEIVE_BUFFER,
@@ -161,9 +169,11 @@ impl Watcher {
             ready_patience: settings.ready_patience,
             successor: None,
             supervision,
+            remotes: Remotes::default(),
         };
         watcher.check_attachments();
         watcher.enumerate()?;
+        watcher.note_remotes();
         Ok(watcher)
     }
 
@@ -298,7 +308,7 @@ impl Watcher {
         let removed = self.reconciler.find_roots(&self.inventory);
         let held_back = self.held_back();
         let plan = self.plan(&held_back);
-        let new_roots = self.inside.note_roots(self.reconciler.asked());
+        let new_roots = self.inside.note_roots(self.reconciler.asked()) | self.note_bound();
         let mut failed = Vec::new();
         if !plan.steps.is_empty() {
             failed = self.carry_out(&plan);
@@ -502,6 +512,7 @@ impl Watcher {
         }
         self.remind_udevd();
         self.reconcile();
+        self.free_the_stuck();
         Ok(())
     }
 
@@ -550,6 +561,7 @@ impl Watcher {
             attached: self.attachments.clone(),
             problems: setbacks
                 .chain(self.admission_problems())
+                .chain(self.remote_problems())
                 .chain(conflicts)
                 .chain(pending)
                 .chain(access)
@@ -571,6 +583,7 @@ impl Watcher {
         self.inside.lock().write_record(&record)?;
         self.record = record;
         self.reconciler = grown;
+        self.note_remotes();
         self.monitor.want(wanted(&self.reconciler, self.gate.policy()));
         if let Err(error) = self.enumerate() {
             tracing::error!(container = %self.record.container.id, "{error}");
@@ -599,6 +612,7 @@ impl Watcher {
         // What could not be put in place for them is no concern any more; the rest may be tried again now.
         self.setbacks.clear();
         self.reconcile();
+        self.note_remotes();
         self.inside.journal(&self.attachments)
     }
 }

@@ -102,6 +102,7 @@ mod token {
     pub const SIGNAL: u64 = 1;
     pub const CONTROL: u64 = 2;
     pub const DEVICES: u64 = 3;
+    pub const WORKER: u64 = 4;
     pub const FIRST_ASKER: u64 = 16;
 }
 
@@ -189,6 +190,7 @@ fn watch(
     watcher.reconcile();
     let ending = watcher.follow(control, &signals)?;
     if ending != Ending::Told {
+        watcher.give_remotes_back();
         watcher.inside.into_lock().remove()?;
     }
     Ok(ending)
@@ -219,6 +221,7 @@ impl Watcher {
                 return Ok(Ending::Told);
             }
             self.look_for_supervision();
+            self.seek_remotes(&epoll, token::WORKER);
             if std::mem::take(&mut first) {
                 // Whatever dead hooks left is cleared away now, when nobody waits for us.
                 sweep(self.inside.lock().state_dir());
@@ -250,6 +253,9 @@ impl Watcher {
             }
             if woken.contains(&token::DEVICES) {
                 self.take_events();
+            }
+            if woken.contains(&token::WORKER) {
+                self.hear_workers();
             }
             for asker in woken
                 .iter()
@@ -288,6 +294,9 @@ impl Watcher {
         epoll.add(control.as_fd(), readable(token::CONTROL))?;
         for fd in self.monitor.fds() {
             epoll.add(fd, readable(token::DEVICES))?;
+        }
+        for worker in self.workers() {
+            epoll.add(worker, readable(token::WORKER))?;
         }
         Ok(epoll)
     }

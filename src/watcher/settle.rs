@@ -11,6 +11,7 @@ impl Waiter {
     pub(super) fn new(who: Who, requests: Vec<String>, patience: Duration) -> Self {
         Self {
             who,
+            since: Instant::now(),
             until: Instant::now() + patience,
             requests,
         }
@@ -40,7 +41,8 @@ impl Watcher {
         let settled = self.last_plan.pending.is_empty();
         let now = Instant::now();
         for waiter in std::mem::take(&mut self.waiters) {
-            if !settled && now < waiter.until {
+            let awaited = self.remotes_awaited(&waiter.requests, waiter.since, waiter.until);
+            if (!settled && now < waiter.until) || awaited.is_some_and(|until| now < until) {
                 self.waiters.push(waiter);
                 continue;
             }
@@ -53,9 +55,14 @@ impl Watcher {
         to_starter
     }
 
-    /// When the next waiter's time is over.
+    /// When the next waiter's time is over, or a device of another host is to be sought.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.waiters.iter().map(|waiter| waiter.until).min()
+        let awaited = |waiter: &Waiter| {
+            let remotes = self.remotes_awaited(&waiter.requests, waiter.since, waiter.until);
+            remotes.unwrap_or(waiter.until)
+        };
+        let patience = self.waiters.iter().map(awaited);
+        patience.chain(self.next_attempt()).min()
     }
 
     /// Whether these requests have what they need for a start.
@@ -65,6 +72,9 @@ impl Watcher {
         }
         if let Some(reason) = &self.access_problem {
             return Answer::Failed(reason.clone());
+        }
+        if let Some(reason) = self.required_and_remote(requests) {
+            return Answer::Failed(reason);
         }
         let is_meant = |text: &String| requests.contains(text);
         let absent: Vec<String> = self

@@ -65,10 +65,15 @@ impl Watcher {
         if self.kill_at.is_some() || self.waiters.iter().any(starts) {
             return false;
         }
+        if self.successor.is_none() || self.attempts() {
+            return false;
+        }
         let Some(mut successor) = self.successor.take() else {
             return false;
         };
         self.note_end();
+        // The next one makes its own attempts, and is not to find ours at work.
+        self.end_attempts();
         let mut files = vec![self.inside.lock().file().as_fd()];
         files.extend(self.gate.leases().files().map(|file| file.as_fd()));
         let relieved = successor.hand_over(&Answer::Left, &files);

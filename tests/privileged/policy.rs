@@ -2,11 +2,13 @@
 //! what becomes of a policy that changes, and devices that are inside one container at a time.
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, socket};
 use nix::unistd::Pid;
 
 use crate::framework::hook::oci_state;
@@ -24,6 +26,7 @@ on_both_hierarchies!(
     an_exclusive_device_is_inside_one_container_at_a_time,
     an_exclusive_request_waits_for_those_who_share,
     a_crash_of_its_watcher_frees_an_exclusive_device,
+    a_device_of_another_host_needs_a_rule_and_is_sought_while_the_container_runs,
 );
 
 const NOTHING: Vec<PathBuf> = Vec::new();
@@ -79,6 +82,11 @@ fn what_is_certain_is_refused_with_code_3_and_the_line_to_add(machine: &Machine)
             classes_only,
             "usb:0403",
             ["classes-only", "[class.NAME] devices = [\"usb:0403\"]", file],
+        ),
+        (
+            "",
+            "usbip:lab/0403:6001",
+            ["another host", "[[policy.allow]] devices = [\"usbip:lab\"]", file],
         ),
     ] {
         machine.configure(config);
@@ -355,4 +363,37 @@ fn a_crash_of_its_watcher_frees_an_exclusive_device(machine: &Machine) {
     second.reads(&node, &disk.content(1));
     second.delete();
     assert_eq!(machine.traces(), NOTHING);
+}
+
+/// (With a server and its devices: tests/vm/usbip.rs.)
+fn a_device_of_another_host_needs_a_rule_and_is_sought_while_the_container_runs(machine: &Machine) {
+    // Bound, so that nobody else takes it, and not listening.
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let bound = socket(AddressFamily::Inet, SockType::Stream, flags, None).expect("a socket");
+    bind(bound.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).expect("a port");
+    let server = getsockname::<SockaddrIn>(bound.as_raw_fd()).expect("its number");
+    let request = format!("usbip:{server}/0403:6001");
+    machine.configure(&format!("[[policy.allow]]\ndevices = [\"usbip:{server}\"]\n"));
+    let reason = match Path::new("/sys/devices/platform/vhci_hcd.0").exists() {
+        true => "nothing listens there",
+        false => "this kernel has no virtual USB host controller",
+    };
+    let refusal = match Bundle::asking(machine, &format!("{request};required")).try_create() {
+        Ok(container) => panic!("{} was created", container.id),
+        Err(refusal) => refusal.message,
+    };
+    assert!(
+        refusal.contains(reason) && refusal.contains("it is required"),
+        "{refusal}"
+    );
+    eventually("nothing is left", || machine.traces() == NOTHING);
+    let container = Bundle::asking(machine, &request).start();
+    eventually_told(machine, &container, &[reason, "it is tried again"]);
+    // A policy that has become stricter ends that.
+    machine.configure("");
+    reread(&container);
+    eventually_told(machine, &container, &["is a device of another host"]);
+    assert!(!inspect(machine, &container).contains(reason));
+    drop(container);
+    eventually("nothing is left", || machine.traces() == NOTHING);
 }

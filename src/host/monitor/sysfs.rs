@@ -137,7 +137,7 @@ impl SysFs {
         let for_this = |only: &Option<String>| only.is_none() || only.as_deref() == devtype;
         wanted
             .iter()
-            .filter(|(name, only)| for_this(only) && is_below(name))
+            .filter(|(name, only)| for_this(only) && is_below(name) && !may_block(place, name))
             .filter_map(|(name, _)| {
                 let value = self.file(&format!("{place}/{name}"))?;
                 let text = if name == DESCRIPTORS {
@@ -150,7 +150,7 @@ impl SysFs {
             .collect()
     }
 
-    /// Reads a small file. None of sysfs' files blocks; O_NONBLOCK and O_NOCTTY keep a recorded tree harmless too.
+    /// Reads a small file. None of sysfs' files blocks (but see [`may_block`]); O_NONBLOCK and O_NOCTTY keep a recorded tree harmless too.
     fn file(&self, path: &str) -> Option<Vec<u8>> {
         let flags =
             OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW;
@@ -183,6 +183,15 @@ fn place_of_link(target: &Path) -> Option<&str> {
         .trim_start_matches("../")
         .strip_prefix("devices/")?;
     is_below(place).then_some(place)
+}
+
+/// Whether reading this may take as long as a USB/IP server takes to answer: the kernel locks the device for a string of
+/// its descriptors (drivers/usb/core/sysfs.c, usb_string_attr), and so does whoever waits for a new device at a root hub of
+/// vhci_hcd. What such a hub calls itself is nothing that anybody asks for.
+fn may_block(place: &str, attribute: &str) -> bool {
+    let hub = place.rsplit_once('/').filter(|(_, name)| name.starts_with("usb"));
+    let is_virtual = hub.is_some_and(|(controller, _)| controller.contains("vhci_hcd."));
+    is_virtual && ["serial", "product", "manufacturer"].contains(&attribute)
 }
 
 /// Whether a relative path stays below where it starts.
@@ -355,6 +364,18 @@ mod tests {
         assert_eq!(adapter.attribute("serial"), Some("FT\u{fffd}01"));
         assert_eq!(adapter.attribute("absent"), None);
         assert_eq!(find(&devices, "1-1.4:1.0").attribute("idVendor"), None);
+    }
+
+    #[test]
+    fn what_a_hanging_usbip_server_holds_up_is_not_read() {
+        for (place, attribute, blocks) in [
+            ("platform/vhci_hcd.0/usb3", "serial", true),
+            ("platform/vhci_hcd.0/usb3", "idVendor", false),
+            ("platform/vhci_hcd.0/usb3/3-1", "serial", false),
+            ("pci0000:00/0000:00:14.0/usb1", "serial", false),
+        ] {
+            assert_eq!(may_block(place, attribute), blocks, "{place}/{attribute}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::subject::Subject;
 use crate::model::asked::Asked;
 use crate::model::device::{Access, Device, Seen, SysPath};
 use crate::model::selector::{DeviceSelector, Glob, Selector, SelectorError, Term};
+use crate::model::usbip::RemoteDevice;
 
 /// A rule as it is written: an element of `[[policy.allow]]` or `[[policy.deny]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -285,6 +286,11 @@ impl Rule {
             .is_none_or(|demanded| demanded == to.user_namespace)
             && self.privileged.is_none_or(|demanded| demanded == to.privileged)
             && self.annotations.iter().all(has)
+    }
+
+    /// Whether the rule speaks of devices of another host by their host, and means what is asked for.
+    pub fn covers(&self, remote: &RemoteDevice) -> bool {
+        self.devices.iter().any(|devices| devices.covers(remote))
     }
 
     /// Whether the rule means this device.

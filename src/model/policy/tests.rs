@@ -607,6 +607,49 @@ fn the_administrators_requests_pass_unless_a_rule_is_for_all() {
 }
 
 #[test]
+fn a_stranger_gets_a_device_of_another_host_only_by_a_rule_that_names_that_host() {
+    let of = Circumstances::default();
+    let asked = stranger("usbip:lab:3241/0403:6001:FT001");
+    let anything = |allow, deny| policy(Fallback::Anything, allow, deny);
+    assert_eq!(
+        anything(vec![], vec![])
+            .authorise(&of, &asked)
+            .unwrap_err()
+            .to_string(),
+        "refused by the policy (usbip): it is a device of another host, lab:3241, which no rule allows: to allow all \
+         devices of that host, add to /etc/c.toml: [[policy.allow]] devices = [\"usbip:lab:3241\"]"
+    );
+    for (devices, is_allowed) in [
+        ("usbip:lab:3241", true),
+        ("usbip:lab:3241/0403:6001", true),
+        ("usbip:lab:3241/0403:6001:FT001", true),
+        ("usbip:lab", false),
+        ("usbip:lab:3241/0403:6010", false),
+        ("usbip:lab:3241/busid:1-1", false),
+        ("usb:0403:6001", false),
+    ] {
+        let allows = anything(vec![allow(&[devices])], vec![]);
+        assert_eq!(allows.authorise(&of, &asked).is_ok(), is_allowed, "{devices}");
+        let node = "/dev/ttyUSB0";
+        let verdict = told_of(&allows, &asked, node, &of);
+        assert_eq!(verdict == "allowed", is_allowed, "{devices}: {verdict}");
+    }
+    let nothing = policy(Fallback::Nothing, vec![allow(&["usbip:lab:3241"])], vec![]);
+    assert_eq!(told_of(&nothing, &asked, "/dev/ttyUSB0", &of), "allowed");
+
+    let mine = Asked::new(Origin::Administrator, asked.request.clone());
+    assert_eq!(anything(vec![], vec![]).authorise(&of, &mine), Ok(()));
+    let denies = |applies_to| {
+        let mut rule = deny(&["usbip:lab:3241/0403:6001"]);
+        rule.applies_to = applies_to;
+        anything(vec![allow(&["usbip:lab:3241"])], vec![rule])
+    };
+    assert!(denies(AppliesTo::Strangers).authorise(&of, &asked).is_err());
+    assert_eq!(denies(AppliesTo::Strangers).authorise(&of, &mine), Ok(()));
+    assert!(denies(AppliesTo::All).authorise(&of, &mine).is_err());
+}
+
+#[test]
 fn what_is_certain_is_refused_before_any_device_is_looked_at() {
     let of = Circumstances::default();
     let refused = |policy: &Policy, request: &str| {

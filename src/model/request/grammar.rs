@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use super::{Ask, ClassFault, ClassUse, OptionError, Options, Request};
 use crate::model::quoting::{shown, split_unescaped, trim_unescaped};
-use crate::model::selector::{SelectorError, lowrisc_selector};
+use crate::model::selector::{DeviceSelector, Selector, SelectorError, lowrisc_selector};
+use crate::model::usbip::AddressError;
 
 /// The most bytes a list may have.
 pub const MAX_TEXT: usize = 64 * 1024;
@@ -201,7 +202,18 @@ fn parse_ask(text: &str) -> Result<Ask, RequestFault> {
 /// Reads one request that is trimmed and has no separators of a list.
 fn parse_request(text: &str) -> Result<Request, RequestFault> {
     let mut parts = split_unescaped(text, ';').into_iter().map(trim_unescaped);
-    let selector = parts.next().unwrap_or_default().parse()?;
+    let selector: DeviceSelector = parts.next().unwrap_or_default().parse()?;
+    // All devices of a host may be meant by a rule, but not by a container.
+    if let Some(Selector::Usbip { which: None, .. }) = selector.terms().first().map(|term| &term.selector) {
+        return Err(SelectorError::Remote(AddressError::NoDevice).into());
+    }
     let options = Options::parse(parts)?;
+    if options
+        .only
+        .iter()
+        .any(|only| matches!(only, Selector::Usbip { .. }))
+    {
+        return Err(SelectorError::Usbip.into());
+    }
     Ok(Request { selector, options })
 }

@@ -279,6 +279,23 @@ fn every_fault_of_a_list_has_its_message() {
 }
 
 #[test]
+fn a_remote_device_is_one_device_and_takes_the_options_of_any() {
+    let text = "usbip:lab:3241/0403:6001:FT/1;path=/dev/board;link=/dev/a;required;exclusive";
+    assert_eq!(request(text).to_string(), text);
+    assert_eq!(
+        request(text).selector.remote().map(|remote| remote.to_string()),
+        Some("lab:3241/0403:6001:FT/1".to_owned())
+    );
+    assert_eq!(request("usb:0403").selector.remote(), None);
+    assert_eq!(
+        fault("usbip:lab"),
+        "usbip: no device is named behind the host: write HOST/VID:PID, such as \
+         lab:3240/0403:6001, or HOST/busid:BUSID"
+    );
+    assert!(fault("usb:0403;only=usbip:lab/0403:6001").contains("usbip: stands alone"));
+}
+
+#[test]
 fn one_request_is_not_a_list() {
     assert_eq!(
         "tag:a,tag:b,".parse::<Request>().unwrap_err().to_string(),

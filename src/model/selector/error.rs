@@ -3,12 +3,13 @@
 //! Must not know how that was found out (`grammar`, `pattern`, `path`).
 
 use super::PathFault;
+use crate::model::usbip::AddressError;
 
 /// The most `parent-of:` a request may have. No device of the kernel's is nested deeper.
 pub const MAX_PARENTS: usize = 16;
 
 /// The kinds of selectors, as the list in a message has them.
-pub(super) const KINDS: [&str; 13] = [
+pub(super) const KINDS: [&str; 14] = [
     "usb",
     "devnode",
     "syspath",
@@ -22,6 +23,7 @@ pub(super) const KINDS: [&str; 13] = [
     "port",
     "pci",
     "node",
+    "usbip",
 ];
 
 /// What is wrong with a selector, and the cure.
@@ -61,6 +63,12 @@ pub enum SelectorError {
     /// `class:` where it can't stand.
     #[error("class: stands alone, where a request may: without parent-of:, \"&\" and only=")]
     Class,
+    /// `usbip:` where it can't stand.
+    #[error("usbip: stands alone: without parent-of:, \"&\" and only=")]
+    Usbip,
+    /// Not a remote device.
+    #[error("usbip: {0}")]
+    Remote(#[from] AddressError),
     /// `parent-of:` behind an `&`.
     #[error("parent-of: belongs at the beginning of the request: it goes for all that follows")]
     LateParent,

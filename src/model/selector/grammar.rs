@@ -32,6 +32,10 @@ impl FromStr for DeviceSelector {
         if terms[0].negated {
             return Err(SelectorError::NegatedFirst);
         }
+        let is_remote = |term: &Term| matches!(term.selector, Selector::Usbip { .. });
+        if (parents > 0 || terms.len() > 1) && terms.iter().any(is_remote) {
+            return Err(SelectorError::Usbip);
+        }
         Ok(Self { parents, terms })
     }
 }
@@ -107,6 +111,7 @@ fn parse_selector(text: &str) -> Result<Selector, SelectorError> {
         "port" => parse_port(plain(value)?),
         "pci" => parse_pci(&plain(value)?),
         "node" => Ok(Selector::Node(parse_node(value, "node")?)),
+        "usbip" => parse_remote(&plain(value)?),
         "parent-of" => Err(SelectorError::LateParent),
         "class" => Err(SelectorError::Class),
         _ => Err(unknown_kind(kind, text)),
@@ -303,6 +308,18 @@ fn parse_port(port: String) -> Result<Selector, SelectorError> {
         return Err(SelectorError::Port);
     }
     Ok(Selector::Port(port))
+}
+
+/// Reads `HOST[:PORT][/WHICH]`. A serial number may hold a `/`, and no host does.
+fn parse_remote(text: &str) -> Result<Selector, SelectorError> {
+    let (server, which) = match text.split_once('/') {
+        Some((server, which)) => (server, Some(which.parse()?)),
+        None => (text, None),
+    };
+    Ok(Selector::Usbip {
+        server: server.parse()?,
+        which,
+    })
 }
 
 /// The kernel's names of PCI functions: `%04x:%02x:%02x.%d` (pci_setup_device, drivers/pci/probe.c).

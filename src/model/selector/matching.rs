@@ -24,7 +24,8 @@ impl Selector {
             | Self::Attr { .. }
             | Self::Port(_)
             | Self::Pci(_)
-            | Self::Node(_) => false,
+            | Self::Node(_)
+            | Self::Usbip { .. } => false,
         }
     }
 

@@ -56,6 +56,13 @@ fn every_kind_is_read_and_written_down_again() {
         ("pci:00AB:0C:1F.7", "pci:00ab:0c:1f.7"),
         ("pci:00010000:e1:00.0", "pci:10000:e1:00.0"),
         ("node:/dev/fuse", "node:/dev/fuse"),
+        ("usbip:LAB:3240/0403:6001:A/B:1", "usbip:lab/0403:6001:A/B:1"),
+        (
+            "usbip:[FD00::1]:3241/busid:1-1.4",
+            "usbip:[fd00::1]:3241/busid:1-1.4",
+        ),
+        (r"usbip:lab/0403:6001:a\,b", r"usbip:lab/0403:6001:a\,b"),
+        ("usbip:lab", "usbip:lab"),
         ("parent-of:parent-of:usb:0403", "parent-of:parent-of:usb:0403"),
         (" usb:0403 & !driver:x & tag:y ", "usb:0403&!driver:x&tag:y"),
         (r"driver:x\ ", r"driver:x\ "),
@@ -88,7 +95,8 @@ fn the_engines_equality_is_that_of_the_text() {
 
 #[test]
 fn every_fault_has_its_message() {
-    let known = "usb, devnode, syspath, glob, regex, subsystem, driver, tag, property, attr, port, pci, node";
+    let known =
+        "usb, devnode, syspath, glob, regex, subsystem, driver, tag, property, attr, port, pci, node, usbip";
     let long = "x".repeat(1001);
     let unknown = |kind: &str, hint: &str| format!("unknown selector \"{kind}\"{hint}; known are {known}");
     let usb_id = |which, example| format!("{which} id must be 4 hex digits, such as {example}");
@@ -106,7 +114,12 @@ fn every_fault_has_its_message() {
     let empty_term = "nothing stands beside \"&\" or \"!\": write KIND:VALUE there, such as driver:ftdi_sio";
     let bare_path =
         "a path needs its kind: devnode:/dev/... for a device node, syspath:/sys/... for a place in sysfs";
+    let remote = "usbip: stands alone: without parent-of:, \"&\" and only=";
     let cases: Vec<(String, String)> = [
+        ("parent-of:usbip:lab/0403:6001", remote.to_owned()),
+        ("usb:0403&!usbip:lab/0403:6001", remote.to_owned()),
+        ("usbip:fd00::1/0403:6001", "usbip: an IPv6 address needs brackets: write [fd00::1]".to_owned()),
+        ("usbip:lab/403:6001", "usbip: vendor id must be 4 hex digits, such as 0403".to_owned()),
         ("", nothing_named.to_owned()),
         ("parent-of:", nothing_named.to_owned()),
         ("usb:0403&", empty_term.to_owned()),

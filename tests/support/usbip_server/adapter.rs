@@ -33,11 +33,18 @@ pub const GET_DESCRIPTOR: u8 = 6;
 pub const SET_CONFIGURATION: u8 = 9;
 
 /// Answers the kernel until it hangs up, or makes the standard request `last`: then it hangs with the connection open.
-pub fn serve(mut stream: &TcpStream, adapter: &Adapter, last: Option<u8>) -> std::io::Result<()> {
+/// `may_answer` comes back when that is allowed.
+pub fn serve(
+    mut stream: &TcpStream,
+    adapter: &Adapter,
+    last: Option<u8>,
+    may_answer: impl Fn(),
+) -> std::io::Result<()> {
     let mut waiting: VecDeque<Request> = VecDeque::new();
     let mut looped: VecDeque<u8> = VecDeque::new();
     loop {
         let (command, request) = read(stream)?;
+        may_answer();
         let is_standard = command == SUBMIT && request.endpoint == 0 && request.setup[0] & 0x60 == 0;
         if is_standard && Some(request.setup[1]) == last {
             return stream.read_to_end(&mut Vec::new()).map(drop);

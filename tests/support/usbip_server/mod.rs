@@ -75,9 +75,18 @@ struct Inner {
     connections: Vec<TcpStream>,
     accepted: usize,
     stopped: bool,
+    hangs: bool,
 }
 
 impl State {
+    /// Comes back when the server answers.
+    fn answers(&self) {
+        let _unused = self
+            .changed
+            .wait_while(self.lock(), |inner| inner.hangs)
+            .unwrap_or_else(PoisonError::into_inner);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -85,7 +94,12 @@ impl State {
 
 impl UsbipServer {
     pub fn start(adapters: Vec<Adapter>, fault: Fault) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port of this machine");
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), adapters, fault)
+    }
+
+    /// The same at the address of one that was dropped.
+    pub fn start_at(address: SocketAddr, adapters: Vec<Adapter>, fault: Fault) -> Self {
+        let listener = TcpListener::bind(address).expect("a port of this machine");
         let address = listener.local_addr().expect("its number");
         let state = Arc::new(State {
             inner: Mutex::new(Inner {
@@ -95,6 +109,7 @@ impl UsbipServer {
                 connections: Vec::new(),
                 accepted: 0,
                 stopped: false,
+                hangs: false,
             }),
             changed: Condvar::new(),
         });
@@ -105,6 +120,12 @@ impl UsbipServer {
             state,
             thread: Some(thread),
         }
+    }
+
+    /// Stops answering, as a stopped process does: connections stay as they are. Or goes on.
+    pub fn hang(&self, hangs: bool) {
+        self.state.lock().hangs = hangs;
+        self.state.changed.notify_all();
     }
 
     /// How many connections there were so far.
@@ -131,6 +152,8 @@ impl Drop for UsbipServer {
         {
             let mut inner = self.state.lock();
             inner.stopped = true;
+            inner.hangs = false;
+            self.state.changed.notify_all();
             for connection in inner.connections.drain(..) {
                 let _ = connection.shutdown(Shutdown::Both);
             }
@@ -169,6 +192,7 @@ fn accept(listener: &TcpListener, state: &Arc<State>) {
 fn serve(mut stream: &TcpStream, state: &State, fault: Fault) -> std::io::Result<()> {
     let mut header = [0; 8];
     stream.read_exact(&mut header)?;
+    state.answers();
     match fault {
         Fault::Stall => {
             stream.read_to_end(&mut Vec::new())?;
@@ -245,7 +269,7 @@ fn import(mut stream: &TcpStream, state: &State, fault: Fault) -> std::io::Resul
             Fault::StallAt(request) => Some(request),
             _ => None,
         };
-        adapter::serve(stream, &adapter, last)
+        adapter::serve(stream, &adapter, last, || state.answers())
     });
     state.lock().imported.remove(adapter.busid);
     state.changed.notify_all();

@@ -1,0 +1,437 @@
+//! Devices of other hosts (`usbip:`): attached while the container asks for them, attached again when their connection
+//! broke, and given back.
+//!
+//! ```text
+//! asked for, allowed ──> Worker at work ──> bound: a root like any other ──> gone (the kernel's event) ─┐
+//!        ^                    │ failed: pause, longer each time                                        │
+//!        └────────────────────┴────────────────────────────────────────────────────────────────────────┘
+//! ```
+//! Nothing here waits for a server: a process of its own does (`usbip::worker`), and none runs while all is well.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+
+use super::Watcher;
+use crate::host::control::Problem;
+use crate::host::log::event;
+use crate::model::asked::Asked;
+use crate::model::reconcile::Reconciler;
+use crate::model::usbip::{Bound, RemoteDevice};
+use crate::usbip::worker::{self, What, Word, Worker};
+
+/// How long one attempt may take. On a link of 400 ms there and back the kernel alone asks for 5 s.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a container that does not require the device waits for it at its start.
+const START_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The pause before the first attempt after a break, and the longest one. Each is twice as long as the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The longest one while somebody else has the device, who may let it go at any time.
+const LONGEST_WAIT: Duration = Duration::from_secs(4);
+
+/// How long a process of the container may be stuck in the kernel's USB core before its server counts as stopped.
+const STUCK: Duration = Duration::from_secs(5);
+
+/// How long who wants to be the watcher in our place waits for an attempt to end (`succession`: less than its patience).
+const SUCCESSOR_WAITS: Duration = Duration::from_secs(8);
+
+/// How long giving back may take at the container's end. Seen: 0.4 s.
+const GIVE_BACK: Duration = Duration::from_secs(3);
+
+/// One device of another host.
+pub(super) struct Remote {
+    device: RemoteDevice,
+    worker: Option<Worker>,
+    /// Since when that is at work.
+    since: Instant,
+    /// Whether it was there when last looked at.
+    was_bound: bool,
+    /// How it was attached last.
+    last: Option<String>,
+    attempts: u32,
+    next: Instant,
+    /// Why it is not there; empty = it is, or nothing has failed yet.
+    problem: Option<String>,
+}
+
+/// All of one container.
+#[derive(Default)]
+pub(super) struct Remotes {
+    all: Vec<Remote>,
+    /// Since when one of the container's processes is stuck in the kernel's USB core.
+    stuck_since: Option<Instant>,
+    /// Where its processes are, once that was of interest.
+    cgroup: Option<PathBuf>,
+}
+
+impl Remote {
+    fn new(device: RemoteDevice, last: Option<String>) -> Self {
+        Self {
+            device,
+            worker: None,
+            since: Instant::now(),
+            was_bound: false,
+            last,
+            attempts: 0,
+            next: Instant::now(),
+            problem: None,
+        }
+    }
+
+    /// Waits before the next attempt; a little more or less each time, so that many who lost the same server do not
+    /// come back to it at once.
+    fn pause(&mut self, longest: Duration) {
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.attempts.min(8)).min(longest);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let jitter = (now.subsec_nanos() ^ std::process::id()) % 512;
+        self.next = Instant::now() + pause.mul_f32(0.75 + jitter as f32 / 1024.0);
+        self.attempts += 1;
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.worker.is_none() && !self.was_bound && self.next <= now
+    }
+
+    /// Whether the first attempt is still to come, or at work.
+    fn is_new(&self) -> bool {
+        !self.was_bound && self.attempts == 0
+    }
+}
+
+impl Watcher {
+    /// Takes up what is asked for now and allowed, and gives the rest back. To be called whenever that may have changed.
+    pub(super) fn note_remotes(&mut self) {
+        let mut wanted = Vec::new();
+        let allowed = |asked: &&Asked| {
+            let policy = self.gate.policy();
+            policy.authorise(&self.record.circumstances, asked).is_ok()
+        };
+        let asked = self.reconciler.asked().iter();
+        let remote = asked.filter(|asked| asked.request.selector.remote().is_some());
+        wanted.extend(
+            remote
+                .filter(allowed)
+                .filter_map(|asked| asked.request.selector.remote()),
+        );
+        if wanted.is_empty() && self.remotes.all.is_empty() {
+            return;
+        }
+        let state_dir = self.inside.lock().state_dir().to_owned();
+        let owner = self.record.container.id.clone();
+        let mut given_up = Vec::new();
+        self.remotes.all.retain(|remote| {
+            let stays = wanted.contains(&remote.device);
+            if !stays {
+                given_up.push(remote.device.clone());
+            }
+            stays
+        });
+        for device in given_up {
+            self.reconciler.unbind(&device);
+            worker::release(&state_dir, What::One(&owner, &device), GIVE_BACK);
+        }
+        for device in wanted {
+            if !self.remotes.all.iter().any(|remote| remote.device == device) {
+                let bound = self.reconciler.bound_as(&device);
+                let last = bound.map(|bound| bound.last.clone());
+                self.remotes.all.push(Remote::new(device, last));
+            }
+        }
+    }
+
+    /// Takes away what the watcher before had only begun to attach, if anything: with a server that hangs, the kernel's hub
+    /// would wait for ever, and whoever reads its attributes. To be called before that.
+    pub(super) fn undo_what_was_begun(state_dir: &Path, owner: &str, reconciler: &Reconciler) {
+        let mut asked = reconciler.asked().iter();
+        if asked.any(|asked| asked.request.selector.remote().is_some()) {
+            worker::release(state_dir, What::Begun(owner), GIVE_BACK);
+        }
+    }
+
+    /// Sees which devices have gone, and starts the attempts that are due; `epoll` is told of them, under `token`.
+    pub(super) fn seek_remotes(&mut self, epoll: &Epoll, token: u64) {
+        if self.remotes.all.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let required = self.required_at_start();
+        for remote in &mut self.remotes.all {
+            let bound = self.reconciler.bound_as(&remote.device);
+            if let Some(bound) = bound {
+                remote.last = Some(bound.last.clone());
+            } else if remote.was_bound {
+                tracing::warn!(container = %self.record.container.id, "{} is gone: it is attached again as soon as it can be", remote.device);
+                remote.attempts = 0;
+                remote.pause(LONGEST_PAUSE);
+            }
+            remote.was_bound = bound.is_some();
+            if !remote.is_due(now) {
+                continue;
+            }
+            // Who waits for the answer is to hear the reason, and not only that there was no answer.
+            let patience = match required.contains(&remote.device) {
+                true => self.ready_patience.mul_f32(0.8).min(PATIENCE),
+                false => PATIENCE,
+            };
+            let started = Worker::attach(
+                self.inside.lock().state_dir(),
+                &remote.device,
+                &self.record.container.id,
+                remote.last.as_deref(),
+                patience,
+            );
+            match started {
+                Ok(worker) => {
+                    // One that is not heard of by epoll is heard of at the next tick.
+                    let _ = epoll.add(&worker, EpollEvent::new(EpollFlags::EPOLLIN, token));
+                    remote.worker = Some(worker);
+                    remote.since = now;
+                }
+                Err(error) => {
+                    remote.problem = Some(error.to_string());
+                    remote.pause(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Hears what the attempts have come to, and acts on it.
+    pub(super) fn hear_workers(&mut self) {
+        let mut news = false;
+        for index in 0..self.remotes.all.len() {
+            let remote = &mut self.remotes.all[index];
+            let Some(word) = remote.worker.as_mut().and_then(Worker::hear) else {
+                continue;
+            };
+            remote.worker = None;
+            news = true;
+            match word {
+                Word::Attached(bound) => {
+                    remote.problem = None;
+                    remote.attempts = 0;
+                    remote.was_bound = true;
+                    remote.next = Instant::now();
+                    let device = remote.device.clone();
+                    tracing::info!(container = %self.record.container.id, "{device} is attached: {}", bound.syspath);
+                    self.reconciler.bind(device, bound);
+                }
+                Word::Failed { reason, taken } => {
+                    remote.pause(if taken { LONGEST_WAIT } else { LONGEST_PAUSE });
+                    let before = remote.problem.replace(reason.clone());
+                    if before.as_ref() != Some(&reason) {
+                        let kind = if taken { event::WAITING } else { event::FAILED };
+                        self.tell(kind, "", Path::new(""), &reason);
+                    }
+                }
+            }
+        }
+        if !news {
+            return;
+        }
+        // The kernel has sent its events before the process could speak.
+        for event in self.monitor.drain() {
+            self.take_event(event);
+        }
+        let is_unknown = |(_, bound): &(RemoteDevice, Bound)| self.inventory.get(&bound.syspath).is_none();
+        if self.reconciler.bound().iter().any(is_unknown) {
+            if let Err(error) = self.enumerate() {
+                tracing::error!(container = %self.record.container.id, "{error}");
+            }
+        }
+        self.reconcile();
+    }
+
+    /// The workers that `epoll` is to tell of, when there is a new one.
+    pub(super) fn workers(&self) -> impl Iterator<Item = &Worker> {
+        self.remotes
+            .all
+            .iter()
+            .filter_map(|remote| remote.worker.as_ref())
+    }
+
+    /// When the next attempt is due.
+    pub(super) fn next_attempt(&self) -> Option<Instant> {
+        let waiting = |remote: &&Remote| remote.worker.is_none() && !remote.was_bound;
+        self.remotes
+            .all
+            .iter()
+            .filter(waiting)
+            .map(|remote| remote.next)
+            .min()
+    }
+
+    fn required_at_start(&self) -> Vec<RemoteDevice> {
+        let mut required = Vec::new();
+        if !self.waiters.is_empty() {
+            let asked = self.reconciler.asked().iter();
+            let asked = asked.filter(|asked| asked.request.options.required);
+            required.extend(asked.filter_map(|asked| asked.request.selector.remote()));
+        }
+        required
+    }
+
+    /// Until when somebody who waits for these requests since then waits for devices of other hosts; `None` when he need
+    /// not.
+    pub(super) fn remotes_awaited(
+        &self,
+        requests: &[String],
+        since: Instant,
+        until: Instant,
+    ) -> Option<Instant> {
+        let mut awaited = None;
+        for (asked, _) in self.remotes_of(requests).filter(|(_, remote)| remote.is_new()) {
+            if asked.request.options.required {
+                return Some(until);
+            }
+            awaited = Some(until.min(since + START_PATIENCE));
+        }
+        awaited
+    }
+
+    fn remotes_of(&self, requests: &[String]) -> impl Iterator<Item = (&Asked, &Remote)> {
+        let all = &self.remotes.all;
+        let asked = self
+            .reconciler
+            .asked()
+            .iter()
+            .filter(|asked| !all.is_empty() && requests.contains(&asked.request.to_string()));
+        asked.filter_map(move |asked| {
+            let device = asked.request.selector.remote()?;
+            let remote = all.iter().find(|remote| remote.device == device)?;
+            Some((asked, remote))
+        })
+    }
+
+    /// Why a container that starts lacks a device of another host that it requires.
+    pub(super) fn required_and_remote(&self, requests: &[String]) -> Option<String> {
+        let mut missing = self
+            .remotes_of(requests)
+            .filter(|(asked, remote)| asked.request.options.required && !remote.was_bound);
+        let (asked, remote) = missing.next()?;
+        let reason = remote.problem.as_deref().unwrap_or("it is not attached in time");
+        Some(format!(
+            "device request {:?}: {reason}; and it is required (leave out `;required` to have it when it comes)",
+            asked.request.to_string()
+        ))
+    }
+
+    /// The problems that devices of other hosts are: those that are not to be had, and those that the policy refuses by now.
+    pub(super) fn remote_problems(&self) -> impl Iterator<Item = Problem> {
+        let of = |reason| Problem {
+            path: PathBuf::from("/dev"),
+            device: None,
+            reason,
+        };
+        let sought = self.remotes.all.iter().filter_map(move |remote| {
+            let reason = remote.problem.as_ref()?;
+            Some(of(format!(
+                "usbip:{}: {reason}: it is tried again",
+                remote.device
+            )))
+        });
+        let refused = self.reconciler.asked().iter().filter_map(move |asked| {
+            asked.request.selector.remote()?;
+            let verdict = self.gate.policy().authorise(&self.record.circumstances, asked);
+            let denial = verdict.err()?;
+            Some(of(format!(
+                "device request {:?}: {denial}",
+                asked.request.to_string()
+            )))
+        });
+        sought.chain(refused)
+    }
+
+    /// Looks whether one of the container's processes hangs because a server does, and takes the devices away then: nothing
+    /// else ends its wait, not even SIGKILL, and so nothing else lets the container end.
+    pub(super) fn free_the_stuck(&mut self) {
+        if self.reconciler.bound().is_empty() || !self.is_stuck() {
+            self.remotes.stuck_since = None;
+            return;
+        }
+        if self
+            .remotes
+            .stuck_since
+            .get_or_insert_with(Instant::now)
+            .elapsed()
+            < STUCK
+        {
+            return;
+        }
+        self.remotes.stuck_since = None;
+        tracing::warn!(container = %self.record.container.id, "a process of it has been stuck in the kernel's USB core for {STUCK:?}: its usbip server hangs; detaching");
+        worker::release(
+            self.inside.lock().state_dir(),
+            What::All(&self.record.container.id),
+            GIVE_BACK,
+        );
+    }
+
+    /// Whether a process of the container sleeps uninterruptibly in the USB core: in usb_kill_urb as a rule
+    /// (drivers/usb/core/urb.c), which waits for the server to confirm.
+    fn is_stuck(&mut self) -> bool {
+        if self.remotes.cgroup.is_none() {
+            let own = self.container.cgroups().ok();
+            self.remotes.cgroup = own.and_then(|own| own.v2.last().cloned().or(own.v1_devices));
+        }
+        self.remotes.cgroup.as_deref().is_some_and(is_stuck_below)
+    }
+
+    /// Gives all devices of other hosts back. At the container's end.
+    pub(super) fn give_remotes_back(&mut self) {
+        if self.remotes.all.is_empty() {
+            return;
+        }
+        self.remotes.all.clear();
+        let owner = &self.record.container.id;
+        worker::release(self.inside.lock().state_dir(), What::All(owner), GIVE_BACK);
+    }
+
+    /// Whether an attempt is at work that may come to its end before whoever wants to be the watcher loses patience.
+    pub(super) fn attempts(&self) -> bool {
+        let mut all = self.remotes.all.iter();
+        all.any(|remote| remote.worker.is_some() && remote.since.elapsed() < SUCCESSOR_WAITS)
+    }
+
+    /// Ends the attempts that are at work: another watcher makes its own.
+    pub(super) fn end_attempts(&mut self) {
+        for remote in &mut self.remotes.all {
+            remote.worker = None;
+        }
+    }
+
+    /// Notes which devices are attached, for the next watcher; whether they are others than before.
+    pub(super) fn note_bound(&mut self) -> bool {
+        self.inside.note_bound(self.reconciler.bound())
+    }
+}
+
+fn is_stuck_below(cgroup: &Path) -> bool {
+    let tasks = ["cgroup.threads", "tasks", "cgroup.procs"]
+        .iter()
+        .find_map(|file| fs::read_to_string(cgroup.join(file)).ok())
+        .unwrap_or_default();
+    if tasks.lines().any(is_stuck) {
+        return true;
+    }
+    let below = fs::read_dir(cgroup).into_iter().flatten().flatten();
+    below
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .any(|entry| is_stuck_below(&entry.path()))
+}
+
+/// proc_pid_wchan(5) names the function of the kernel in which a task sleeps; whether SIGKILL wakes it, its state tells.
+fn is_stuck(task: &str) -> bool {
+    let read = |file: &str| fs::read_to_string(format!("/proc/{task}/{file}")).unwrap_or_default();
+    let wchan = read("wchan");
+    if !wchan.starts_with("usb_") {
+        return false;
+    }
+    let stat = read("stat");
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| rest.starts_with('D'))
+}

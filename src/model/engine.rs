@@ -75,16 +75,28 @@ const NAMES: [&[&str]; 3] = [
     &["nerdctl/name"],
 ];
 
+/// Where CRI-O says what it calls a container: `k8s_CONTAINER_POD_NAMESPACE_UID_ATTEMPT` (internal/factory/container,
+/// SetNameAndID). No name of Kubernetes has an underscore.
+const CRIO_NAME: &str = "io.kubernetes.cri-o.Name";
+
 /// What the annotations call the container: `namespace/pod/container` in Kubernetes. `None` where they do not say.
 pub fn name(annotations: &BTreeMap<String, String>) -> Option<String> {
-    NAMES.iter().find_map(|keys| {
+    let said = NAMES.iter().find_map(|keys| {
         let parts: Option<Vec<&str>> = keys
             .iter()
             .map(|key| annotations.get(*key).map(String::as_str))
             .collect();
-        let name = parts?.join("/");
-        (!name.is_empty()).then(|| printable(&name))
-    })
+        Some(parts?.join("/")).filter(|name| !name.is_empty())
+    });
+    said.or_else(|| crio_name(annotations.get(CRIO_NAME)?))
+        .map(|name| printable(&name))
+}
+
+/// CRI-O knows the keys above only from kubelet; other clients need not say them.
+fn crio_name(name: &str) -> Option<String> {
+    let mut parts = name.strip_prefix("k8s_")?.split('_');
+    let (container, pod, namespace) = (parts.next()?, parts.next()?, parts.next()?);
+    Some(format!("{namespace}/{pod}/{container}"))
 }
 
 /// The longest name that is shown, in characters.
@@ -153,7 +165,10 @@ mod tests {
             ("io.kubernetes.container.name", "flash"),
         ]);
         assert_eq!(name(&crio).as_deref(), Some("lab/board-0/flash"));
+        let crictl = annotations(&[("io.kubernetes.cri-o.Name", "k8s_flash_board-0_lab_0815_0")]);
+        assert_eq!(name(&crictl).as_deref(), Some("lab/board-0/flash"));
         assert_eq!(name(&annotations(&[("io.kubernetes.pod.name", "alone")])), None);
+        assert_eq!(name(&annotations(&[("io.kubernetes.cri-o.Name", "k8s_x")])), None);
     }
 
     #[test]

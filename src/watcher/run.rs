@@ -214,7 +214,6 @@ impl Watcher {
         let mut first = true;
         loop {
             if matches!(self.tell_waiters(), Some(Answer::Failed(_) | Answer::Refused(_))) {
-                self.take_all_back();
                 return Ok(Ending::Refused);
             }
             if self.is_relieved() {
@@ -330,7 +329,7 @@ impl Watcher {
     }
 
     /// A container that is refused gets nothing.
-    fn take_all_back(&mut self) {
+    pub(super) fn take_all_back(&mut self) {
         let steps: Vec<_> =
             crate::model::reconcile::Reconciler::new(Vec::new(), Vec::new(), self.record.container.user)
                 .plan(

@@ -48,6 +48,10 @@ impl Watcher {
             }
             let answer = self.verdict(&waiter.requests);
             if matches!(waiter.who, Who::Starter(_)) {
+                if matches!(answer, Answer::Failed(_) | Answer::Refused(_)) {
+                    // Before it hears of that: then it removes the notes.
+                    self.take_all_back();
+                }
                 to_starter = Some(answer.clone());
             }
             waiter.tell(&answer);

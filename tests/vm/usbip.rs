@@ -214,7 +214,7 @@ fn refusal(machine: &Machine, options: &str) -> String {
     podman_image(machine);
     machine.run(&format!(
         "! podman run --rm --network none {options} localhost/box true 2> /dev/null && \
-         journalctl --sync && journalctl --no-pager -o cat -t oci-hotplug-prestart -n 1 --after-cursor=\"$(cat /run/test/cursor)\""
+         journalctl --sync && journalctl --no-pager -o cat -t oci-hotplug-prestart --after-cursor=\"$(cat /run/test/cursor)\" | tail -n 1"
     ))
 }
 

@@ -26,6 +26,8 @@ const GIVE_BACK: Duration = Duration::from_secs(3);
 /// When something is left that can't be removed.
 pub fn run(id: &ContainerId, registry: &Registry) -> Result<(), RegistryError> {
     if !registry.container_dir(id).exists() {
+        // Its watcher saw the end itself. Of a watcher that was killed meanwhile a remote device may be left.
+        worker::release(registry.root(), What::Strays, GIVE_BACK);
         return Ok(());
     }
     registry.check()?;

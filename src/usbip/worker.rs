@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::client::ClientError;
 use super::{Attached, Last, UsbipError};
 use crate::host::programs::{self, ProgramError};
+use crate::host::trust;
 use crate::model::device::{DevKind, DevNum, SysPath};
 use crate::model::usbip::{Bound, RemoteDevice, Which};
 
@@ -207,7 +208,8 @@ pub enum What<'a> {
 
 /// Gives back what was attached for containers, and waits for that for so long.
 pub fn release(state_dir: &Path, what: What<'_>, patience: Duration) {
-    if !is_in_use(state_dir) {
+    // What strangers wrote there is nobody's.
+    if trust::check(state_dir).is_err() || !is_in_use(state_dir) {
         return;
     }
     let mut arguments = vec!["release".to_owned()];

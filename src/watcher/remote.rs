@@ -387,8 +387,12 @@ impl Watcher {
             return;
         }
         self.remotes.all.clear();
-        let owner = &self.record.container.id;
-        worker::release(self.inside.lock().state_dir(), What::All(owner), GIVE_BACK);
+        Self::give_back_all_of(&self.record.container.id, self.inside.lock().state_dir());
+    }
+
+    /// Gives back what an earlier watcher of this container attached.
+    pub(super) fn give_back_all_of(owner: &str, state_dir: &Path) {
+        worker::release(state_dir, What::All(owner), GIVE_BACK);
     }
 
     /// Whether an attempt is at work that may come to its end before whoever wants to be the watcher loses patience.

@@ -167,6 +167,7 @@ fn watch(
     let container = match Container::open(&record.container) {
         Ok(container) => container,
         Err(ContainerError::Gone { .. }) => {
+            Watcher::give_back_all_of(&record.container.id, registry.root());
             lock.remove()?;
             return Ok(Ending::ContainerGone);
         }

@@ -3,15 +3,16 @@
 //! One file for each device, named after it, so that writing one anew changes no other. Must not know what a request
 //! means: whoever calls has had it read.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::directories::{Definition, SpecFile, Specs, shown};
 use super::document::{Device, Document, Edits, Hook};
 use super::names::{self, Kind, NameError};
 use super::{reference, rules};
+use crate::host::replaced_file::replace;
 
 /// The vendor and class of our devices when nothing else is said.
 pub const DEFAULT_KIND: &str = "oci-hotplug.dev/device";
@@ -341,26 +342,8 @@ pub fn place(path: &Path, document: &Document) -> Result<Placed, GenerateError> 
         .mode(0o755)
         .create(dir)
         .map_err(|source| io_error("making the directory", dir, source))?;
-    let file = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = dir.join(format!(".{file}.{}.tmp", std::process::id()));
-    let written = write_new(&temporary, &text).and_then(|()| fs::rename(&temporary, path));
-    written.map_err(|source| {
-        let _ = fs::remove_file(&temporary);
-        io_error("writing", path, source)
-    })?;
+    replace(path, text.as_bytes(), 0o644).map_err(|source| io_error("writing", path, source))?;
     Ok(placed)
-}
-
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
-    // Left by a process of this number that was killed, if it is there at all.
-    let _ = fs::remove_file(path);
-    let mut file: File = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o644)
-        .open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
 }
 
 fn io_error(doing: &'static str, path: &Path, source: io::Error) -> GenerateError {

@@ -3,9 +3,9 @@
 //!
 //! The host's root is entered before anything is written: links on the host lead where they lead on the host.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -17,6 +17,7 @@ use crate::cdi::generate::{self, ANNOTATED, DEFAULT_KIND, Placed, Wish};
 use crate::cdi::names::Kind;
 use crate::exit;
 use crate::host::programs;
+use crate::host::replaced_file::replace;
 
 /// Where podman and CRI-O look for hooks that annotations ask for, wherever the rest goes.
 const HOOKS_JSON: &str = "/usr/share/containers/oci/hooks.d";
@@ -156,23 +157,7 @@ fn put(file: &Wanted) -> Result<Placed> {
 fn write(file: &Wanted) -> io::Result<()> {
     let dir = file.path.parent().unwrap_or(Path::new("/"));
     DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
-    let mut name = file.path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let temporary = dir.join(name);
-    let place = || -> io::Result<()> {
-        let mut new: File = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(file.mode)
-            .open(&temporary)?;
-        new.write_all(&file.content)?;
-        // After a power cut the name must not lead to an empty file: hooks refuse containers then.
-        new.sync_all()?;
-        fs::rename(&temporary, &file.path)
-    };
-    place().inspect_err(|_| {
-        let _ = fs::remove_file(&temporary);
-    })
+    replace(&file.path, &file.content, file.mode)
 }
 
 /// As [`put`], for what the device plugin does without: a read-only /usr has no place for it, and that is no failure.

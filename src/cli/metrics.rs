@@ -4,9 +4,7 @@
 //! A container has the same few series whatever it asks for: their number grows with the containers that run, not with
 //! devices or requests.
 
-use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -14,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Enrolled, Usage};
 use crate::host::registry::Registry;
+use crate::host::replaced_file::replace;
 use crate::model::attachment::Attachments;
 use crate::model::tally::Tally;
 
@@ -76,7 +75,10 @@ pub fn run(registry: &Registry, options: &Options, as_json: bool) -> Result<()> 
         false => exposition(&families),
     };
     match &options.textfile {
-        Some(path) => write_by_rename(path, &text).with_context(|| format!("writing {}", path.display())),
+        // Readable to all, as the collector runs as nobody special.
+        Some(path) => {
+            replace(path, text.as_bytes(), 0o644).with_context(|| format!("writing {}", path.display()))
+        }
         None => Ok(io::stdout().lock().write_all(text.as_bytes())?),
     }
 }
@@ -91,25 +93,6 @@ fn check_name(path: &Path) -> Result<()> {
         path.display()
     ))
     .into())
-}
-
-/// Whoever reads sees the old file or the new one, whole. It is readable to all, as the collector runs as nobody special.
-fn write_by_rename(path: &Path, text: &str) -> io::Result<()> {
-    // Not *.prom: the collector would read it half written.
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}", std::process::id()));
-    let write = || {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o644)
-            .open(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        fs::rename(&temporary, path)
-    };
-    write().inspect_err(|_| {
-        let _ = fs::remove_file(&temporary);
-    })
 }
 
 impl Counted {

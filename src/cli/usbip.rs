@@ -116,10 +116,8 @@ pub(super) fn run(arguments: &Usbip, state_dir: &Path, as_json: bool) -> Result<
             owner: None,
             ..
         } => {
-            let usbip = remote::Usbip::open(state_dir).map_err(whole)?;
-            let attached = usbip
-                .attach(device, &Cause::default(), patience.duration())
-                .map_err(whole)?;
+            let usbip = remote::Usbip::open(state_dir)?;
+            let attached = usbip.attach(device, &Cause::default(), patience.duration())?;
             settle();
             print_attached(device, &attached, as_json)
         }
@@ -148,17 +146,15 @@ pub(super) fn run(arguments: &Usbip, state_dir: &Path, as_json: bool) -> Result<
                 Some(owner) => owner == id,
                 None => !is_there(&registry, id),
             };
-            usbip
-                .release(is_gone, |record| {
-                    device.as_ref().is_none_or(|device| record.asked == *device)
-                        && !(*begun && record.local.is_some())
-                })
-                .map_err(whole)?;
+            usbip.release(is_gone, |record| {
+                device.as_ref().is_none_or(|device| record.asked == *device)
+                    && !(*begun && record.local.is_some())
+            })?;
             Ok(())
         }
         Verb::Detach { named } => {
-            let usbip = remote::Usbip::open(state_dir).map_err(whole)?;
-            let record = usbip.detach(named).map_err(whole)?;
+            let usbip = remote::Usbip::open(state_dir)?;
+            let record = usbip.detach(named)?;
             let mut out = std::io::stdout().lock();
             if as_json {
                 let what = json!({ "port": record.port, "device": record.asked.to_string() });
@@ -169,8 +165,8 @@ pub(super) fn run(arguments: &Usbip, state_dir: &Path, as_json: bool) -> Result<
             Ok(())
         }
         Verb::Ports => {
-            let usbip = remote::Usbip::open(state_dir).map_err(whole)?;
-            ports(&usbip.attached().map_err(whole)?, as_json)
+            let usbip = remote::Usbip::open(state_dir)?;
+            ports(&usbip.attached()?, as_json)
         }
     }
 }
@@ -188,13 +184,8 @@ fn is_there(registry: &Registry, id: &str) -> bool {
     }
 }
 
-/// These errors say in one sentence all that their sources know: `{:#}` would say it twice.
-fn whole(error: impl std::error::Error) -> anyhow::Error {
-    anyhow::Error::msg(error.to_string())
-}
-
 fn list(server: &Server, patience: &Patience, as_json: bool) -> Result<()> {
-    let exported = client::list(server, Instant::now() + patience.duration()).map_err(whole)?;
+    let exported = client::list(server, Instant::now() + patience.duration())?;
     let mut out = std::io::stdout().lock();
     if as_json {
         let all: Vec<Value> = exported

@@ -9,16 +9,13 @@ use crate::host::leases;
 use crate::host::process::Process;
 use crate::host::registry::{Registry, RegistryError};
 use crate::model::oci::ContainerId;
-use crate::usbip::worker::{self, What};
+use crate::usbip::worker::{self, GIVE_BACK, What};
 
 /// How long the watcher may take to end by itself.
 const END_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long the lock may take to be free once the watcher is dead.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
-
-/// How long its remote devices may take to be given back. Seen: 0.4 s.
-const GIVE_BACK: Duration = Duration::from_secs(3);
 
 /// Ends the watcher of a container, if there is one, and removes what is noted of the container, if anything is.
 ///

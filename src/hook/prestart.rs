@@ -146,7 +146,11 @@ pub fn run(
     registry: &Registry,
 ) -> Result<Outcome, PrestartError> {
     let started = Instant::now();
-    let state = &with_its_bundle(state);
+    let mended = bundle_told_by_runtime(state).map(|bundle| HookState {
+        bundle: Some(bundle),
+        ..state.clone()
+    });
+    let state = mended.as_ref().unwrap_or(state);
     // The bundle is read only when it must be: most containers ask for nothing.
     let mut bundle = None;
     let classes = config.classes()?;
@@ -196,17 +200,15 @@ fn add_arguments(asks: &mut Asks, arguments: &Arguments, classes: &Classes) -> R
     Ok(())
 }
 
-/// The state with the bundle that has the container's config.json. crun 1.21 names its own working directory, which is
-/// the root once it has mounted an engine's device into a user namespace (setns(2) into a mount namespace moves it
+/// The bundle that has the container's config.json, where the state's has none. crun 1.21 names its own working directory,
+/// which is the root once it has mounted an engine's device into a user namespace (setns(2) into a mount namespace moves it
 /// there); its command line still has what it was told.
-fn with_its_bundle(state: &HookState) -> HookState {
+fn bundle_told_by_runtime(state: &HookState) -> Option<PathBuf> {
     let has_config = |bundle: &Path| bundle != Path::new("/") && bundle.join("config.json").exists();
-    let mut state = state.clone();
-    if !state.bundle.as_deref().is_some_and(has_config) {
-        let told = parent_command_line().and_then(|words| bundle_argument(&words, &state.id));
-        state.bundle = told.filter(|bundle| has_config(bundle)).or(state.bundle);
+    if state.bundle.as_deref().is_some_and(has_config) {
+        return None;
     }
-    state
+    bundle_argument(&parent_command_line()?, &state.id).filter(|bundle| has_config(bundle))
 }
 
 /// The command line of the runtime that started this hook. What it says is believed as far as the state is that it

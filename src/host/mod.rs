@@ -15,6 +15,7 @@ pub mod process;
 pub mod programs;
 pub mod readiness;
 pub mod registry;
+pub mod replaced_file;
 pub mod runtime_state;
 pub mod systemd;
 pub mod trust;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::cri;
 use super::socket::Client;
+use crate::model::readiness::engine_config::ContainerdConfig;
 
 /// How long an engine may take to answer: it is asked once, at the start.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -108,15 +109,11 @@ fn configured(path: &Path) -> Cdi {
     let Ok(text) = std::fs::read_to_string(path) else {
         return Cdi::Unknown(format!("no engine's socket is here, and {place} can't be read"));
     };
-    let Ok(file) = toml::from_str::<toml::Table>(&text) else {
-        return Cdi::Unknown(format!("{place} is no TOML"));
-    };
-    // Of 1.7, and of 2.x.
-    let key = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime"]
-        .iter()
-        .find_map(|plugin| file.get("plugins")?.get(plugin)?.get("enable_cdi")?.as_bool());
-    let version = file.get("version").and_then(toml::Value::as_integer);
-    match (key, version) {
+    let mut file = ContainerdConfig::default();
+    if file.take(&text).is_err() {
+        return Cdi::Unknown(format!("{place} is no configuration of containerd's"));
+    }
+    match (file.cdi, file.version) {
         (Some(true), _) => Cdi::On(format!("{place} has enable_cdi = true")),
         (Some(false), _) => Cdi::Off(format!("{place} has enable_cdi = false")),
         (None, Some(3..)) => Cdi::On(format!("{place} is of a containerd 2")),

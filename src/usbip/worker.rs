@@ -36,6 +36,8 @@ const MAX_WORD: usize = 64 * 1024;
 /// The kernel's number for the nodes of USB devices, and how many each bus has (drivers/usb/core/usb.h).
 const USB_MAJOR: u32 = 189;
 const NODES_OF_A_BUS: u32 = 128;
+/// How long giving back may take at a container's end. Seen: 0.4 s.
+pub const GIVE_BACK: Duration = Duration::from_secs(3);
 /// How often a bounded wait looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 

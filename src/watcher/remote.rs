@@ -20,7 +20,7 @@ use crate::host::log::event;
 use crate::model::asked::Asked;
 use crate::model::reconcile::Reconciler;
 use crate::model::usbip::{Bound, RemoteDevice};
-use crate::usbip::worker::{self, What, Word, Worker};
+use crate::usbip::worker::{self, GIVE_BACK, What, Word, Worker};
 
 /// How long one attempt may take. On a link of 400 ms there and back the kernel alone asks for 5 s.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -39,9 +39,6 @@ const STUCK: Duration = Duration::from_secs(5);
 
 /// How long who wants to be the watcher in our place waits for an attempt to end (`succession`: less than its patience).
 const SUCCESSOR_WAITS: Duration = Duration::from_secs(8);
-
-/// How long giving back may take at the container's end. Seen: 0.4 s.
-const GIVE_BACK: Duration = Duration::from_secs(3);
 
 /// One device of another host.
 pub(super) struct Remote {

@@ -26,6 +26,8 @@ pub struct DockerConfig {
 /// config.toml of containerd, all versions of it: what its CRI plugin is told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ContainerdConfig {
+    /// `version`: which form of the file it is; 3 is read by containerd 2 alone.
+    pub version: Option<i64>,
     /// Whether the CRI plugin is disabled, as in Docker's own packages.
     pub cri_is_off: bool,
     /// `enable_cdi`.
@@ -84,6 +86,7 @@ impl ContainerdConfig {
     pub fn take(&mut self, text: &str) -> Result<Vec<String>, String> {
         #[derive(Deserialize)]
         struct File {
+            version: Option<i64>,
             #[serde(default)]
             imports: Vec<String>,
             #[serde(default)]
@@ -100,6 +103,7 @@ impl ContainerdConfig {
         const CRI: [&str; 3] = ["cri", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime"];
         let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
         let is_cri = |name: &String| CRI.contains(&name.as_str());
+        self.version = self.version.or(file.version);
         self.cri_is_off |= file.disabled_plugins.iter().any(is_cri);
         for (_, plugin) in file.plugins.into_iter().filter(|(name, _)| is_cri(name)) {
             self.cdi = plugin.enable_cdi.or(self.cdi);

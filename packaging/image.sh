@@ -16,15 +16,8 @@
 set -eu
 umask 022
 
-here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+. "$(dirname -- "$0")/artifact.sh"
 programs="oci-hotplug oci-hotplug-device-plugin oci-hotplug-prestart oci-hotplug-poststop oci-hotplug-watcher"
-
-fail() { printf 'image.sh: %s\n' "$*" >&2; exit 1; }
-
-build() {
-    (cd "$here" && cargo build --release --locked --features kubernetes --bins) >&2 || fail "the build failed"
-    bins=${CARGO_TARGET_DIR:-$here/target}/release
-}
 
 # The image's files.
 make_tree() {
@@ -37,8 +30,7 @@ make_tree() {
             *) to=$tree/usr/libexec/oci/hooks.d ;;
         esac
         install -m 755 "$bins/$program" "$to/$program"
-        # The release profile has stripped them already; others may have been built for debugging.
-        strip --strip-unneeded "$to/$program" 2>/dev/null || :
+        strip_programs "$to/$program"
     done
     install -m 644 -t "$tree/usr/share/licenses/oci-hotplug" "$here/LICENSE" "$here/LICENSE-APACHE" "$here/LICENSE-MIT"
     # At the very paths where the loader of these executables looks (ldd(1)).
@@ -70,39 +62,10 @@ commit() {
         "oci-archive:$output/$name.tar:localhost/oci-hotplug-device-plugin:$version" >/dev/null
 }
 
-bins=
-version=$(sed -n 's/^version *= *"\(.*\)"/\1/p' "$here/Cargo.toml" | head -n 1)
-output=$here/target/package
-while [ $# -gt 0 ]; do
-    case $1 in
-        --bin-dir | --output | --version)
-            [ $# -gt 1 ] || fail "$1 needs a value"
-            case $1 in
-                --bin-dir) bins=$2 ;;
-                --output) output=$2 ;;
-                --version) version=$2 ;;
-            esac
-            shift
-            ;;
-        -h | --help)
-            sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "$0"
-            exit 0
-            ;;
-        *) fail "unknown argument $1 (--help tells)" ;;
-    esac
-    shift
-done
+options "$@"
 command -v buildah >/dev/null || fail "buildah is missing: apt-get install buildah"
-[ -n "$bins" ] || build
-mkdir -p "$output"
-output=$(CDPATH='' cd -- "$output" && pwd)
+begin kubernetes
 name=oci-hotplug-device-plugin_$version
-work=$(mktemp -d)
-# vfs layers hold what was unpacked from the image, whatever its modes.
-trap 'chmod -R u+w "$work" 2>/dev/null; rm -rf "$work"' EXIT
-trap 'exit 1' HUP INT TERM
-tree=$work/tree
-mkdir "$tree"
 make_tree
 commit
 printf '%s\n' "$output/$name.tar"

@@ -11,9 +11,7 @@
 set -eu
 umask 022
 
-here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
-
-fail() { printf 'package.sh: %s\n' "$*" >&2; exit 1; }
+. "$(dirname -- "$0")/artifact.sh"
 
 # The tree of the package: install.sh's, without its own list of files, for the package manager has one.
 make_tree() {
@@ -24,14 +22,7 @@ make_tree() {
     install -D -m 644 "$here/packaging/tmpfiles/oci-hotplug.conf" "$tree/usr/lib/tmpfiles.d/oci-hotplug.conf"
     install -D -m 644 "$here/README.md" "$tree/usr/share/doc/oci-hotplug/README.md"
     install -m 644 "$here/packaging/policy.md" "$tree/usr/share/doc/oci-hotplug/policy.md"
-    strip_programs
-}
-
-# The release profile has stripped them already; others may have been built for debugging.
-strip_programs() {
-    for program in "$tree"/usr/bin/* "$tree"/usr/libexec/oci/hooks.d/*; do
-        strip --strip-unneeded "$program" 2>/dev/null || :
-    done
+    strip_programs "$tree"/usr/bin/* "$tree"/usr/libexec/oci/hooks.d/*
 }
 
 # What an administrator may change, and a removal leaves. The CDI device is not: it names the hooks, and an engine would go
@@ -114,43 +105,15 @@ rpm() {
 
 maintainer="${DEBFULLNAME:-oci-hotplug maintainers} <${DEBEMAIL:-maintainers@oci-hotplug.dev}>"
 format=
-bins=
-version=$(sed -n 's/^version *= *"\(.*\)"/\1/p' "$here/Cargo.toml" | head -n 1)
-output=$here/target/package
-while [ $# -gt 0 ]; do
-    case $1 in
-        deb | rpm) format=$1 ;;
-        --bin-dir | --output | --version)
-            [ $# -gt 1 ] || fail "$1 needs a value"
-            case $1 in
-                --bin-dir) bins=$2 ;;
-                --output) output=$2 ;;
-                --version) version=$2 ;;
-            esac
-            shift
-            ;;
-        -h | --help)
-            sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "$0"
-            exit 0
-            ;;
-        *) fail "unknown argument $1 (--help tells)" ;;
-    esac
-    shift
-done
-[ -n "$format" ] || fail "deb or rpm? (--help tells)"
+case ${1:-} in
+    deb | rpm) format=$1; shift ;;
+    -h | --help) ;;
+    *) fail "deb or rpm? (--help tells)" ;;
+esac
+options "$@"
+begin
 # What both sort before the release that it leads to.
 version=$(printf '%s' "$version" | tr - '~')
-if [ -z "$bins" ]; then
-    (cd "$here" && cargo build --release --locked --bins) >&2 || fail "the build failed"
-    bins=${CARGO_TARGET_DIR:-$here/target}/release
-fi
-mkdir -p "$output"
-output=$(CDPATH='' cd -- "$output" && pwd)
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-trap 'exit 1' HUP INT TERM
-tree=$work/tree
-mkdir "$tree"
 make_tree
 $format
 printf '%s\n' "$package"

@@ -17,7 +17,7 @@
 //! usbip/      USB devices of other hosts: protocol (pure), client, vhci, hubs, records; only cli uses it, but for worker:
 //!             the process that attaches one for a watcher (`oci-hotplug usbip attach --owner`)
 //! host/       the Linux host as objects: monitor, container, container_dev, filter, announcer, process,
-//!             registry, replaced_file, runtime_state, leases, trust, control, config, host_use, engine_names, log; programs (where
+//!             registry, replaced_file, runtime_state, leases, leftovers, trust, control, config, host_use, engine_names, log; programs (where
 //!             ours are), systemd, readiness
 //! model/      facts and decisions, pure: device, event, inventory; selector, request, symlink, annotations,
 //!             asked, class, policy; attachment, grants, named_node, reconcile; filter_program, device_rules;

@@ -5,7 +5,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -23,7 +23,11 @@ use crate::host::replaced_file::replace;
 const HOOKS_JSON: &str = "/usr/share/containers/oci/hooks.d";
 
 /// Where the files below name our programs.
-const PACKAGED_HOOKS: &str = "/usr/libexec/oci/hooks.d";
+const PACKAGED_HOOKS: &str = "/usr/libexec/oci/hooks.d/";
+const PACKAGED_BIN: &str = "/usr/bin/";
+
+/// What systemd starts at boot (systemctl(1), enable).
+const WANTED_AT_BOOT: &str = "/etc/systemd/system/multi-user.target.wants";
 
 const TOOL: &str = "oci-hotplug";
 const HOOKS: [&str; 3] = [
@@ -32,7 +36,10 @@ const HOOKS: [&str; 3] = [
     "oci-hotplug-poststop",
 ];
 
-const UNITS: [(&str, &str); 2] = [
+/// Clears away at boot what the last one left.
+const RECOVER: &str = "oci-hotplug-recover.service";
+
+const UNITS: [(&str, &str); 3] = [
     (
         "oci-hotplug-watcher@.service",
         include_str!("../../packaging/systemd/oci-hotplug-watcher@.service"),
@@ -40,6 +47,10 @@ const UNITS: [(&str, &str); 2] = [
     (
         "oci-hotplug.slice",
         include_str!("../../packaging/systemd/oci-hotplug.slice"),
+    ),
+    (
+        RECOVER,
+        include_str!("../../packaging/systemd/oci-hotplug-recover.service"),
     ),
 ];
 
@@ -94,8 +105,16 @@ pub fn run(options: &Options, as_json: bool) -> Result<()> {
     }
     report.push(put_cdi(&hooks)?);
     // Last, for from here on engines start the hooks and systemd the watchers.
-    for file in units(&options.prefix, &hooks).iter().chain(&json_of(&hooks)) {
-        report.push((file.path.clone(), put_if_possible(file)?));
+    for file in units(&options.prefix, &hooks)
+        .iter()
+        .chain(&json_of(&options.prefix, &hooks))
+    {
+        let placed = put_if_possible(file)?;
+        report.push((file.path.clone(), placed));
+        // Only at first: an administrator who has disabled it has the last word.
+        if placed == Placed::Written && file.path.ends_with(RECOVER) {
+            report.push(enable(&file.path)?);
+        }
     }
     tell(&report, as_json)
 }
@@ -214,23 +233,39 @@ fn units(prefix: &Path, hooks: &Path) -> Vec<Wanted> {
         false => PathBuf::from("/etc/systemd/system"),
     };
     UNITS
-        .map(|(name, text)| text_file(&dir.join(name), text, hooks))
+        .map(|(name, text)| text_file(&dir.join(name), text, prefix, hooks))
         .into()
 }
 
-fn json_of(hooks: &Path) -> Vec<Wanted> {
-    JSON.map(|(name, text)| text_file(&Path::new(HOOKS_JSON).join(name), text, hooks))
+fn json_of(prefix: &Path, hooks: &Path) -> Vec<Wanted> {
+    JSON.map(|(name, text)| text_file(&Path::new(HOOKS_JSON).join(name), text, prefix, hooks))
         .into()
 }
 
 /// A file that names our programs.
-fn text_file(path: &Path, text: &str, hooks: &Path) -> Wanted {
+fn text_file(path: &Path, text: &str, prefix: &Path, hooks: &Path) -> Wanted {
     Wanted {
         path: path.to_owned(),
         content: text
-            .replace(PACKAGED_HOOKS, &hooks.to_string_lossy())
+            .replace(PACKAGED_HOOKS, &format!("{}/", hooks.display()))
+            .replace(PACKAGED_BIN, &format!("{}/", prefix.join("bin").display()))
             .into_bytes(),
         mode: 0o644,
+    }
+}
+
+/// Has systemd start a unit at boot.
+fn enable(unit: &Path) -> Result<(PathBuf, Placed)> {
+    let link = Path::new(WANTED_AT_BOOT).join(RECOVER);
+    let made = DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(WANTED_AT_BOOT)
+        .and_then(|()| symlink(unit, &link));
+    match made {
+        Ok(()) => Ok((link, Placed::Written)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok((link, Placed::Unchanged)),
+        Err(error) => Err(error).with_context(|| format!("enabling {RECOVER}: making {}", link.display())),
     }
 }
 

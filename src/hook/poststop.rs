@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::host::container::Container;
-use crate::host::leases;
+use crate::host::leftovers;
 use crate::host::process::Process;
 use crate::host::registry::{Registry, RegistryError};
 use crate::model::oci::ContainerId;
@@ -42,12 +41,7 @@ pub fn run(id: &ContainerId, registry: &Registry) -> Result<(), RegistryError> {
     // Its watcher has given its remote devices back, unless it ended before the container did. Others may have been killed
     // without anybody to do this.
     worker::release(registry.root(), What::Strays, GIVE_BACK);
-    leases::sweep(registry.root());
-    let swept = registry.sweep(|facts| !Container::exists(facts))?;
-    for id in swept {
-        tracing::info!(container = %id, "removed the record of a container that is gone");
-    }
-    Ok(())
+    leftovers::clear(registry)
 }
 
 /// Asks it to end, and sees to it that it does. Which process it is, the lock tells, with its start time: a

@@ -9,6 +9,7 @@ pub mod engine_names;
 pub mod filter;
 pub mod host_use;
 pub mod leases;
+pub mod leftovers;
 pub mod log;
 pub mod monitor;
 pub mod process;

@@ -1,7 +1,6 @@
 //! The watcher's life: take the lock, look, say that we are ready, follow events, end.
 
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -16,7 +15,8 @@ use super::{Waiter, Watcher, Who};
 use crate::host::container::{Container, ContainerError};
 use crate::host::control::{Answer, Asker, ControlError, ControlSocket, Heard};
 use crate::host::filter::FilterError;
-use crate::host::leases::{self, Leases};
+use crate::host::leases::Leases;
+use crate::host::leftovers;
 use crate::host::monitor::MonitorError;
 use crate::host::process::{ProcessError, start_time};
 use crate::host::registry::{RecordLock, Registry, RegistryError, WatcherProcess};
@@ -224,7 +224,10 @@ impl Watcher {
             self.seek_remotes(&epoll, token::WORKER);
             if std::mem::take(&mut first) {
                 // Whatever dead hooks left is cleared away now, when nobody waits for us.
-                sweep(self.inside.lock().state_dir());
+                let registry = Registry::new(self.inside.lock().state_dir());
+                if let Err(error) = leftovers::clear(&registry) {
+                    tracing::warn!("{error}");
+                }
                 self.note_tally();
                 if let Err(error) = crate::sys::memory::forget_start_up() {
                     tracing::debug!("giving memory back: {error}");
@@ -385,17 +388,4 @@ fn read_signals(signals: &SignalFd) -> Told {
         }
     }
     told
-}
-
-/// Clears away what is left of containers that are gone.
-fn sweep(root: &Path) {
-    leases::sweep(root);
-    match Registry::new(root).sweep(|facts| !Container::exists(facts)) {
-        Ok(swept) => {
-            for id in swept {
-                tracing::info!(container = %id, "removed the record of a container that is gone");
-            }
-        }
-        Err(error) => tracing::warn!("{error}"),
-    }
 }

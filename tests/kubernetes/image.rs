@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const HOOKS: &str = "usr/libexec/oci/hooks.d";
+const WANTED: &str = "etc/systemd/system/multi-user.target.wants/oci-hotplug-recover.service";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 fn here(path: &str) -> PathBuf {
@@ -192,6 +193,10 @@ fn the_image_installs_what_runs_on_the_host_and_again_changes_nothing() {
             "usr/lib/systemd/system/oci-hotplug-watcher@.service",
             "ExecStart=/usr/libexec/oci/hooks.d/oci-hotplug-watcher",
         ),
+        (
+            "usr/lib/systemd/system/oci-hotplug-recover.service",
+            "ExecStart=/usr/bin/oci-hotplug recover",
+        ),
     ] {
         let text = fs::read_to_string(scene.host(file)).expect("a file of the host's");
         assert!(text.contains(words), "{file}: {text}");
@@ -200,6 +205,13 @@ fn the_image_installs_what_runs_on_the_host_and_again_changes_nothing() {
             0o644
         );
     }
+
+    let at_boot = scene.host(WANTED);
+    assert_eq!(
+        fs::read_link(&at_boot).expect("a link"),
+        Path::new("/usr/lib/systemd/system/oci-hotplug-recover.service")
+    );
+    fs::remove_file(&at_boot).expect("disable it, as an administrator may");
 
     let watcher = scene.host(&format!("{HOOKS}/oci-hotplug-watcher"));
     let inode = |path: &Path| fs::metadata(path).expect("it is there").ino();
@@ -210,6 +222,7 @@ fn the_image_installs_what_runs_on_the_host_and_again_changes_nothing() {
         "{second}"
     );
     assert_eq!(inode(&watcher), before);
+    assert!(fs::symlink_metadata(&at_boot).is_err(), "it stays disabled");
 
     // Another version: by rename, so that who runs the old one goes on with it.
     fs::write(&watcher, "another version").expect("change the watcher");
@@ -283,5 +296,11 @@ fn links_of_the_host_lead_where_they_lead_there_and_what_cannot_run_is_told_befo
     assert!(
         unit.contains("ExecStart=/opt/oci-hotplug/libexec/oci/hooks.d/oci-hotplug-watcher "),
         "{unit}"
+    );
+    let recover =
+        fs::read_to_string(scene.host("etc/systemd/system/oci-hotplug-recover.service")).expect("a unit");
+    assert!(
+        recover.contains("ExecStart=/opt/oci-hotplug/bin/oci-hotplug recover"),
+        "{recover}"
     );
 }

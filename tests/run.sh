@@ -18,10 +18,12 @@ passed=0
 failed=0
 unsteady=()
 log=$(mktemp)
+image=
 
 # However it ends, the last line tells.
 finish() {
     rm -f "$log"
+    [ -z "$image" ] || kill -- "-$image" 2>/dev/null || :
     [ ${#unsteady[@]} = 0 ] || printf '\nfailed at first: %s\n' "${unsteady[*]}"
     printf '\n%d passed, %d failed\n' "$passed" "$failed"
 }
@@ -134,6 +136,16 @@ bench() {
     check cargo bench --locked --bench oci-hotplug -- "$@"
 }
 
+# Builds the virtual machine's image beside the other levels: from nothing that takes up to half an hour, most of it for
+# programs of others, and they leave a processor idle for much of their time. `vm` waits for it, and tells what fails.
+begin_image() {
+    need_to_build
+    tests/vm/prepare.sh --packages
+    say "building the virtual machine's image meanwhile"
+    setsid nice -n 19 tests/vm/prepare.sh >/dev/null 2>&1 &
+    image=$!
+}
+
 # Runs one level, with its name and how long it took.
 level() {
     local begin=$SECONDS
@@ -153,6 +165,9 @@ while [ $# -gt 0 ]; do
     shift
 done
 [ ${#levels[@]} -gt 0 ] || levels=(unit privileged vm)
+case $(id -u):${levels[*]} in
+    0:*" vm") begin_image ;;
+esac
 for name in "${levels[@]}"; do
     level "$name" "$@"
 done

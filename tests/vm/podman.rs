@@ -73,3 +73,35 @@ fn through_cdi_crun_and_runc_follow_an_adapter() {
         nothing_is_left(&vm);
     }
 }
+
+/// As a system container has: kernel events reach it, too, and its rules apply to what we put there.
+#[test]
+#[ignore = "needs the virtual machine: tests/run.sh --vm"]
+fn an_udevd_inside_the_container_does_not_get_in_the_way() {
+    let vm = machine();
+    let tools =
+        "-v /usr:/usr:ro -v /usr/lib:/lib:ro -v /usr/lib64:/lib64:ro -v /etc/ld.so.cache:/etc/ld.so.cache:ro";
+    let request = "--annotation 'io.oci-hotplug.devices=usb:0403:6001;mode=0666'";
+    let container = podman(&vm, Crun, &format!("--tmpfs /run {tools} {request}"));
+    container.run("/usr/lib/systemd/systemd-udevd --daemon");
+    container.wait_until("/usr/bin/udevadm control --ping");
+    let link = "/dev/serial/by-id/usb-QEMU_QEMU_USB_SERIAL_FT001-if00-port0";
+    for port in ["2", "3"] {
+        let adapter = vm.plug(&UsbSerial {
+            serial: "FT001",
+            port,
+        });
+        container.gains("/dev/ttyUSB0");
+        container.wait_until(&format!("test -c {link}"));
+        // Of the container's own database, which is empty but for what its own udevd has seen.
+        container.wait_until("/usr/bin/udevadm info -q property /dev/ttyUSB0 | grep ID_SERIAL_SHORT=FT001");
+        container.talks_through(&adapter, link);
+        adapter.unplug();
+        container.loses("/dev/ttyUSB0");
+        container.loses(link);
+    }
+    eprintln!(
+        "vm: {}",
+        vm.run("oci-hotplug list; journalctl -t oci-hotplug-watcher | tail -n 30")
+    );
+}

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes this machine able to run the tests of tests/vm: installs what they need (Debian 12, 13, Ubuntu) and builds the
-# image of the virtual machine, unless it is in the cache. As root.
+# image of the virtual machine, unless it is in the cache; with --packages, installs alone. As root.
 set -eu
 
 here=$(dirname "$(realpath "$0")")
@@ -14,4 +14,4 @@ if [ -n "$missing" ]; then
     # shellcheck disable=SC2086 # a list of words
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing > /dev/null
 fi
-exec "$here/image.sh"
+[ "${1:-}" = --packages ] || exec "$here/image.sh"

@@ -271,7 +271,7 @@ impl Usbip {
 
     /// The same with given controllers.
     pub fn new(vhci: Vhci, state_dir: &Path) -> Self {
-        let dir = state_dir.join("usbip");
+        let dir = state_dir.join(records::DIRECTORY);
         hubs::heal(&dir);
         Self {
             vhci,
@@ -461,6 +461,8 @@ impl Usbip {
                 .free_port(speed, last)?
                 .ok_or(UsbipError::NoPort { speed })?;
             let mut record = Record::new(port, asked.clone(), remote.clone(), devid, speed.number());
+            // Before the kernel knows of it: from the first moment on, everybody here is to know whose it is.
+            record.place = self.vhci.device_dir(port);
             record.owner = cause.owner.clone();
             record.local_port = imported.connection.local_addr().map_or(0, |own| own.port());
             record.attempt = attempt();
@@ -479,10 +481,8 @@ impl Usbip {
 
     /// Drops the records of devices that went by themselves: their servers ended, or unplugged them.
     fn forget_the_gone(&self) -> Result<(), UsbipError> {
-        let slots = self.vhci.slots()?;
         for record in self.records.all() {
-            let is_used = |slot: &Slot| slot.port == record.port && slot.state != State::Free;
-            if !slots.iter().any(is_used) {
+            if self.vhci.is_empty(record.port)? {
                 self.records.remove(record.port);
             }
         }
@@ -605,16 +605,20 @@ impl Usbip {
         {
             let _ports = self.lock_ports(&record.remote, deadline)?;
             // Last of all before the write: the kernel knows ports, and no devices.
-            if !self.is_there(record)? {
-                if self.is_recorded(record) {
-                    self.records.remove(port);
+            match self.is_there(record)? {
+                true => match self.vhci.detach(port) {
+                    // It went by itself.
+                    Err(VhciError::File { source, .. }) if source.kind() == io::ErrorKind::InvalidInput => {}
+                    outcome => outcome?,
+                },
+                // It is on its way out by itself; nobody is to take it for one of this host's own meanwhile.
+                false if self.is_leaving(port)? => {}
+                false => {
+                    if self.is_recorded(record) {
+                        self.records.remove(port);
+                    }
+                    return Ok(());
                 }
-                return Ok(());
-            }
-            match self.vhci.detach(port) {
-                // It went by itself.
-                Err(VhciError::File { source, .. }) if source.kind() == io::ErrorKind::InvalidInput => {}
-                outcome => outcome?,
             }
         }
         while !self.vhci.is_empty(port)? && self.is_recorded(record) {
@@ -628,6 +632,12 @@ impl Usbip {
             self.records.remove(port);
         }
         Ok(())
+    }
+
+    /// Whether the port is free, and its last device still in sysfs.
+    fn is_leaving(&self, port: u32) -> Result<bool, VhciError> {
+        let slot = self.vhci.slot(port)?;
+        Ok(slot.is_some_and(|slot| slot.state == State::Free) && !self.vhci.is_empty(port)?)
     }
 
     /// Whether the port has what the record tells of.

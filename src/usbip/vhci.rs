@@ -9,12 +9,16 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
 use super::protocol::Speed;
+use crate::model::device::{DevKind, DevNum};
 use crate::model::usbip::UsbIds;
 
 /// Where sysfs has the controllers.
 pub const PLATFORM: &str = "/sys/devices/platform";
 /// The longest attribute that is read, in bytes: sysfs has no longer ones.
 const MAX_TEXT: usize = 4096;
+/// The kernel's number for the nodes of USB devices, and how many each bus has (drivers/usb/core/usb.h).
+const USB_MAJOR: u32 = 189;
+const NODES_OF_A_BUS: u32 = 128;
 /// How many digits `status` gives to a socket of a controller that has not started (vhci_sysfs.c,
 /// status_show_not_ready).
 const NOT_READY_SOCKET: usize = 16;
@@ -293,7 +297,7 @@ impl Vhci {
     }
 
     /// Where the device at a port is, or would be. Not from `local_busid` of `status`, which comes late.
-    fn device_dir(&self, port: u32) -> Option<PathBuf> {
+    pub fn device_dir(&self, port: u32) -> Option<PathBuf> {
         let place = self.place(port);
         let hub = self
             .root_hubs_of(place.controller)
@@ -369,6 +373,11 @@ impl LocalDevice {
         })
     }
 
+    /// The number of its raw node, below /dev/bus/usb.
+    pub fn raw_node(&self) -> Option<DevNum> {
+        raw_node(&self.name, self.devnum)
+    }
+
     /// Its serial number, if it has one. The kernel shows this only to who gets hold of the device (drivers/usb/core/sysfs.c,
     /// usb_string_attr), and so not while it is being configured: a server that hangs then would hold up the reader.
     pub fn serial(&self) -> Option<String> {
@@ -384,6 +393,16 @@ impl LocalDevice {
         let path = self.dir.join("authorized");
         write_at_once(&path, "1").map_err(|error| failed("authorizing a device by", &path, error))
     }
+}
+
+/// The number of the raw node of a device with this name in sysfs, such as `3-1`, and this number on its bus.
+pub(super) fn raw_node(name: &str, devnum: u32) -> Option<DevNum> {
+    let bus: u32 = name.split_once('-')?.0.parse().ok()?;
+    Some(DevNum {
+        kind: DevKind::Char,
+        major: USB_MAJOR,
+        minor: bus.checked_sub(1)? * NODES_OF_A_BUS + devnum.checked_sub(1)?,
+    })
 }
 
 fn status_file(controller: u32) -> String {

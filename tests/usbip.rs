@@ -96,6 +96,30 @@ fn an_empty_list_says_so_and_how_to_fill_it() {
 }
 
 #[test]
+fn whoever_names_the_state_directory_needs_no_configuration_and_is_stopped_by_no_fault_in_it() {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let broken = scratch.path().join("config.toml");
+    fs::write(&broken, "[policy\n").expect("a configuration");
+    let server = one(Fault::None);
+    for arguments in [
+        &["list", &name(&server).to_string()][..],
+        &["release", "--owner", "c1"],
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_oci-hotplug"))
+            .arg("--config")
+            .arg(&broken)
+            .arg("--state-dir")
+            .arg(scratch.path())
+            .arg("usbip")
+            .args(arguments)
+            .output()
+            .expect("start oci-hotplug");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
 fn a_server_by_name_is_found_and_a_name_that_nobody_has_is_told() {
     let server = one(Fault::None);
     let by_name = format!("localhost:{}", server.address.port());

@@ -364,6 +364,12 @@ impl Watcher {
 
     /// Looks whether one of the container's processes hangs because a server does, and takes the devices away then: nothing
     /// else ends its wait, not even SIGKILL, and so nothing else lets the container end.
+    ///
+    /// On which device it hangs, nothing tells: its stack (proc_pid_stack(5)) names functions that are the same for all
+    /// controllers, and the descriptor is gone from /proc/PID/fd while it is closed, as that of an open(2) is not there
+    /// yet. So a local device whose controller is broken has the remote ones given back as well. A controller of hardware
+    /// answers within milliseconds, or the kernel gives it up; and remote devices come back by themselves, while a
+    /// container that can't end does not.
     pub(super) fn free_the_stuck(&mut self) {
         if self.reconciler.bound().is_empty() || !self.is_stuck() {
             self.remotes.stuck_since = None;

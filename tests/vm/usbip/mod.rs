@@ -2,6 +2,7 @@
 //! which misbehaves as it is told, and those of Debian's usbipd, which exports what QEMU plugs in.
 
 mod bed;
+mod bench;
 mod breaks;
 mod by_hand;
 mod hosts;

@@ -206,9 +206,9 @@ fn a_watcher_that_is_killed_at_any_moment_of_an_attachment_leaves_one_device_and
         "exec 2>&1; for moment in {MOMENTS}; do \
          oci-hotplug usbip release --owner {id} || exit 1; sleep $moment; \
          step=$(oci-hotplug usbip ports --json | jq -r '.[0].state // \"none\"'); \
-         pgrep -f 'usbip attach' > /dev/null && step=$step+worker; \
+         pgrep -f '[u]sbip attach' > /dev/null && step=$step+worker; \
          kill -9 $(pgrep oci-hotplug-wat); \
-         case $moment in *[05]) kill -9 $(pgrep -f 'usbip attach') ;; esac 2> /dev/null; \
+         case $moment in *[05]) kill -9 $(pgrep -f '[u]sbip attach') ;; esac 2> /dev/null; \
          oci-hotplug recover > /dev/null || exit 1; \
          {again} || exit 1; \
          test $(oci-hotplug usbip ports --json | jq length) = 1 || exit 1; \

@@ -222,14 +222,16 @@ impl<'a> Named<'a> {
     /// The class `far-board`, and the CDI device of that name.
     fn class(machine: &'a Machine, request: &str) -> Self {
         machine.write(CLASS, &format!("[class.far-board]\ndevices = [\"{request}\"]\n"));
-        machine.run("oci-hotplug cdi generate --all --output /var/run/cdi");
+        machine.run("oci-hotplug cdi generate --all");
         Self(machine)
     }
 }
 
 impl Drop for Named<'_> {
     fn drop(&mut self) {
-        self.0.output(&format!("rm {CLASS}; rm -r /var/run/cdi"));
+        self.0.output(&format!(
+            "rm {CLASS} /etc/cdi/oci-hotplug.dev-device_far-board.json"
+        ));
     }
 }
 

@@ -336,8 +336,8 @@ pub struct Bound {
 /// A remote device that this host has attached, or is about to attach: where, and for whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holding {
-    /// By its bus id.
-    pub remote: RemoteDevice,
+    /// Its name, by its bus id.
+    pub remote: String,
     /// Where in sysfs the kernel puts it.
     pub place: SysPath,
     /// Of its raw node; `None` before it was looked at.
@@ -516,7 +516,7 @@ mod tests {
             num,
         });
         let holding = |owner: Option<&str>, is_let_in: bool| Holding {
-            remote: "lab/busid:1-1".parse().unwrap(),
+            remote: "lab/busid:1-1".into(),
             place: device.syspath.clone(),
             num: is_let_in.then_some(num),
             owner: owner.map(str::to_owned),

@@ -121,23 +121,6 @@ impl Record {
         }
     }
 
-    /// Where it is and for whom, for those who must not take it for one of this host's own.
-    fn holding(&self) -> Option<Holding> {
-        let local = self.local.as_ref();
-        let place = self.place.clone().or_else(|| {
-            // Versions that did not write it down had written the name.
-            fs::canonicalize(Path::new("/sys/bus/usb/devices").join(&local?.name)).ok()
-        })?;
-        Some(Holding {
-            remote: self.remote.clone(),
-            // The kernel has this attribute without asking the device or waiting for who configures it.
-            is_let_in: local.is_some() || attribute(&place, "authorized").as_deref() == Some("1"),
-            num: local.and_then(|local| raw_node(&local.name, local.devnum)),
-            place: SysPath::new(place.to_str()?),
-            owner: self.owner.clone(),
-        })
-    }
-
     /// Whether what is at the port now is what this tells of. The kernel says which device it is only as long as that is
     /// [`State::Used`].
     pub fn is_of(&self, slot: &Slot, device: Option<&LocalDevice>) -> bool {
@@ -176,10 +159,60 @@ impl Record {
     }
 }
 
+/// What of a record is read by those who must not take its device for one of this host's own. (All of it would be 20 KiB
+/// of a watcher.)
+#[derive(Deserialize)]
+struct Told {
+    remote: String,
+    place: Option<SysPath>,
+    owner: Option<String>,
+    local: Option<Known>,
+}
+
+/// The same of what the kernel made of it.
+#[derive(Deserialize)]
+struct Known {
+    name: String,
+    devnum: u32,
+}
+
+impl Told {
+    fn holding(self) -> Option<Holding> {
+        let local = self.local;
+        let place = self.place.or_else(|| {
+            // Versions that did not write it down had written the name.
+            let link = Path::new("/sys/bus/usb/devices").join(&local.as_ref()?.name);
+            Some(SysPath::new(fs::canonicalize(link).ok()?.to_str()?))
+        })?;
+        Some(Holding {
+            remote: self.remote,
+            // The kernel has this attribute without asking the device or waiting for who configures it.
+            is_let_in: local.is_some() || attribute(place.as_path(), "authorized").as_deref() == Some("1"),
+            num: local.and_then(|local| raw_node(&local.name, local.devnum)),
+            place,
+            owner: self.owner,
+        })
+    }
+}
+
 /// What this host has attached, or is about to attach.
 pub fn holdings(state_dir: &Path) -> Vec<Holding> {
-    let records = Records::new(state_dir.join(DIRECTORY)).all();
-    records.iter().filter_map(Record::holding).collect()
+    let mut holdings = Vec::new();
+    for entry in fs::read_dir(state_dir.join(DIRECTORY))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let path = entry.path();
+        // Beside them are locks, and records that are about to be.
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let told = fs::read(path).unwrap_or_default();
+        let told: Option<Told> = serde_json::from_slice(&told).ok();
+        holdings.extend(told.and_then(Told::holding));
+    }
+    holdings
 }
 
 /// All records of this host.

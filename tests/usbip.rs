@@ -1,5 +1,5 @@
 //! Our client against a server that misbehaves, on 127.0.0.1, and `oci-hotplug usbip` where no kernel module is needed.
-//! (With the kernel's: tests/vm/usbip.rs.)
+//! (With the kernel's: tests/vm/usbip/.)
 
 #[path = "support/usbip_server/mod.rs"]
 #[allow(dead_code, reason = "the virtual machine's tests use more of it")]
@@ -93,6 +93,30 @@ fn an_empty_list_says_so_and_how_to_fill_it() {
         "SERVER exports no device that is free. There: `usbip bind --busid BUSID`; a device in use is not listed.\n"
     );
     assert_eq!(out(&tool(&["list", &address, "--json"])), "[]\n");
+}
+
+#[test]
+fn whoever_names_the_state_directory_needs_no_configuration_and_is_stopped_by_no_fault_in_it() {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let broken = scratch.path().join("config.toml");
+    fs::write(&broken, "[policy\n").expect("a configuration");
+    let server = one(Fault::None);
+    for arguments in [
+        &["list", &name(&server).to_string()][..],
+        &["release", "--owner", "c1"],
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_oci-hotplug"))
+            .arg("--config")
+            .arg(&broken)
+            .arg("--state-dir")
+            .arg(scratch.path())
+            .arg("usbip")
+            .args(arguments)
+            .output()
+            .expect("start oci-hotplug");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {error}");
+    }
 }
 
 #[test]

@@ -22,13 +22,15 @@ use crate::model::attachment::{Attachment, Maker};
 use crate::model::device::Device;
 use crate::model::inventory::Inventory;
 use crate::model::policy::{AllowedBy, HostUse, Policy, Situation, Verdict, blocks_that_decide};
+use crate::model::reconcile::{Reconciler, Withheld};
 use crate::model::request::Request;
 use crate::model::wanted::Wanted;
+use crate::usbip::records;
 
 /// One rule that a device must pass to be inside for a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Rule {
-    /// `selected`, `only`, `policy`, `watcher`.
+    /// `whose`, `selected`, `only`, `policy`, `watcher`.
     rule: &'static str,
     /// Whether the device passes it.
     holds: bool,
@@ -52,6 +54,8 @@ struct Facts<'a> {
     host_use: &'a HostUse,
     record: &'a Record,
     status: &'a Status,
+    /// What would be selected, were it not attached for other containers.
+    withheld: Vec<Withheld>,
 }
 
 /// Prints the explanation.
@@ -67,7 +71,15 @@ pub(super) fn run(registry: &Registry, config: &Config, id: &str, path: &Path, a
     let inventory = look(status, &policy, path)?;
     let device = find(path, status, &inventory)?;
     let host_use = host_use::read(&blocks_that_decide(device, &inventory))?;
+    let mut reconciler = Reconciler::new(status.asked.clone(), Vec::new(), record.container.user);
+    let holdings = records::holdings(registry.root()).into_iter();
+    reconciler.respect(
+        holdings
+            .filter_map(|holding| holding.reserved(&record.container.id, &inventory))
+            .collect(),
+    );
     let facts = Facts {
+        withheld: reconciler.withheld(&inventory),
         device,
         inventory: &inventory,
         policy: &policy,
@@ -158,7 +170,13 @@ impl Facts<'_> {
 
     fn explain(&self, asked: &Asked) -> Explained {
         let mut rules = Vec::new();
-        for rule in [Self::selected, Self::only, Self::policy, Self::watcher] {
+        for rule in [
+            Self::whose,
+            Self::selected,
+            Self::only,
+            Self::policy,
+            Self::watcher,
+        ] {
             let Some(judged) = rule(self, asked) else { continue };
             let holds = judged.holds;
             rules.push(judged);
@@ -171,6 +189,18 @@ impl Facts<'_> {
             called: asked.called(),
             rules,
         }
+    }
+
+    /// Only of a device that is another container's, and would be selected if it were not.
+    fn whose(&self, asked: &Asked) -> Option<Rule> {
+        let request = asked.request.to_string();
+        let is_it =
+            |withheld: &&Withheld| withheld.syspath == self.device.syspath && withheld.request == request;
+        Some(Rule {
+            rule: "whose",
+            holds: false,
+            reason: self.withheld.iter().find(is_it)?.reason.clone(),
+        })
     }
 
     fn selected(&self, asked: &Asked) -> Option<Rule> {
@@ -300,7 +330,10 @@ impl Facts<'_> {
             return format!("It is in container {id}: {}", described(path, attachment));
         }
         // The request that came farthest is the one that somebody wonders about.
-        let farthest = explained.iter().max_by_key(|explained| explained.rules.len());
+        let is_whose = |explained: &Explained| explained.rules.iter().any(|rule| rule.rule == "whose");
+        let farthest = explained
+            .iter()
+            .max_by_key(|explained| (explained.rules.len(), is_whose(explained)));
         let last = farthest.and_then(|explained| explained.rules.last());
         match last.filter(|rule| rule.rule != "selected") {
             Some(rule) => format!("It is not in container {id}: {}", rule.reason),

@@ -21,7 +21,7 @@ use crate::model::reconcile::{Plan, ProcessUser, Reconciler, Step, admit_all};
 use crate::model::request::Request;
 use crate::model::symlink::SymlinkRule;
 use crate::model::wanted::Wanted;
-use crate::usbip;
+use crate::usbip::{self, records};
 
 /// Prints what a request selects now, and with `watch` what comes and goes from then on.
 pub fn run(text: &str, classes: &Classes, state_dir: &Path, watch: bool, as_json: bool) -> Result<()> {
@@ -87,6 +87,14 @@ fn select(
             reconciler.bind(remote, bound);
         }
     }
+    // What is attached for a container is no other's, and this is about none of those that are there.
+    let holdings = state_dir.map(records::holdings).unwrap_or_default();
+    reconciler.respect(
+        holdings
+            .iter()
+            .filter_map(|holding| holding.reserved("", &inventory))
+            .collect(),
+    );
     reconciler.find_roots(&inventory);
     let plan = reconciler.plan(
         &inventory,
@@ -98,19 +106,24 @@ fn select(
     Ok(Selection {
         asked: reconciler.asked().to_vec(),
         nodes: nodes(&plan),
-        conflicts: plan
-            .conflicts
-            .iter()
-            .map(|conflict| {
-                format!(
-                    "{}: {} has it, and {} wants it too",
-                    conflict.path.display(),
-                    conflict.holder,
-                    conflict.syspath
-                )
-            })
-            .collect(),
+        conflicts: conflicts(&plan),
     })
+}
+
+/// What is not had, and why.
+fn conflicts(plan: &Plan) -> Vec<String> {
+    let taken = plan.conflicts.iter().map(|conflict| {
+        format!(
+            "{}: {} has it, and {} wants it too",
+            conflict.path.display(),
+            conflict.holder,
+            conflict.syspath
+        )
+    });
+    let withheld = plan.withheld.iter();
+    taken
+        .chain(withheld.map(|withheld| format!("{}: {}", withheld.path.display(), withheld.reason)))
+        .collect()
 }
 
 fn nodes(plan: &Plan) -> BTreeSet<Node> {

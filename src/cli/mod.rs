@@ -199,6 +199,11 @@ pub fn main() -> ExitCode {
 
 fn run(verb: Verb, common: &Common) -> Result<u8> {
     let load = || Config::load(common.config.as_deref(), common.state_dir.as_deref());
+    // A watcher says where the state is, which is all that these want: a fault that somebody makes in the configuration
+    // keeps no device from being attached again, or given back.
+    if let (Verb::Usbip(arguments), Some(state_dir)) = (&verb, &common.state_dir) {
+        return usbip::run(arguments, state_dir, common.json).map(|()| exit::DONE);
+    }
     let verb = match verb {
         // A configuration that can't be used is one of its findings.
         Verb::Check(options) => return check::run(&options, load(), common.json),

@@ -101,6 +101,13 @@ impl Inventory {
             .chain(self.devices.range(first..end).map(|(_, device)| device))
     }
 
+    /// The devices whose paths begin so, in the order of their paths.
+    pub fn starting_with<'a>(&'a self, text: &'a str) -> impl Iterator<Item = &'a Device> {
+        let from = self.devices.range(SysPath::new(text)..);
+        from.map(|(_, device)| device)
+            .take_while(move |device| device.syspath.as_str().starts_with(text))
+    }
+
     /// The devices above one, the nearest first. Directories that are no devices are passed over, as
     /// udev_device_get_parent(3) does.
     pub fn ancestors<'a>(&'a self, syspath: &SysPath) -> impl Iterator<Item = &'a Device> + use<'a> {

@@ -15,7 +15,7 @@ use super::named_node::distance;
 use super::policy::Denial;
 use super::request::{OnRemoval, Request};
 use super::symlink::SymlinkRule;
-use super::usbip::{Bound, RemoteDevice};
+use super::usbip::{Bound, RemoteDevice, Reserved};
 
 /// The mode of a node when the request names none.
 const DEFAULT_MODE: u32 = 0o660;
@@ -130,6 +130,19 @@ pub struct Waiting {
     pub reason: String,
 }
 
+/// A device that a request would select, were it not of another host and attached for somebody else.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Withheld {
+    /// The device.
+    pub syspath: SysPath,
+    /// Where its node would be.
+    pub path: PathBuf,
+    /// The request.
+    pub request: String,
+    /// Why.
+    pub reason: String,
+}
+
 /// What is to be done, and what can't be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -143,6 +156,8 @@ pub struct Plan {
     pub refused: Vec<Refusal>,
     /// Devices that are asked for, and that come when another container lets them go.
     pub waiting: Vec<Waiting>,
+    /// Devices that would be asked for, were they not attached for other containers.
+    pub withheld: Vec<Withheld>,
     /// The nodes and links that would be put in place, were they not held back.
     pub passed_over: Vec<PathBuf>,
 }
@@ -175,6 +190,8 @@ pub struct Reconciler {
     owner: ProcessUser,
     /// The devices of other hosts that are attached for this container: few, if any.
     bound: Vec<(RemoteDevice, Bound)>,
+    /// Those of others: few, if any.
+    reserved: Vec<Reserved>,
 }
 
 /// A node that is to be inside.
@@ -200,7 +217,13 @@ impl Reconciler {
             symlinks,
             owner,
             bound: Vec::new(),
+            reserved: Vec::new(),
         }
+    }
+
+    /// From now on these devices are there for `usbip:` requests alone: nothing else selects them.
+    pub fn respect(&mut self, reserved: Vec<Reserved>) {
+        self.reserved = reserved;
     }
 
     /// The devices of other hosts that are attached for this container, as far as they are there.
@@ -281,7 +304,7 @@ impl Reconciler {
                     roots.extend(bound.map(|(_, bound)| bound.syspath.clone()));
                     roots
                 }
-                None => roots_of(&asked.request, inventory),
+                None => roots_of(&asked.request, inventory, &self.reserved),
             };
             for old in std::mem::take(&mut asked.roots) {
                 if inventory.get(&old).is_none() {
@@ -316,6 +339,12 @@ impl Reconciler {
     /// comes after the child which names it) is found by whoever plans again each second.
     pub fn is_affected_by(&self, syspath: &SysPath, inventory: &Inventory) -> bool {
         let device = inventory.get(syspath);
+        // What is looked at before anybody may have it may be had from one moment to the next.
+        let is_looked_at =
+            |reserved: &Reserved| reserved.owner.is_none() && syspath.is_at_or_below(&reserved.place);
+        if self.reserved.iter().any(is_looked_at) {
+            return true;
+        }
         self.asked.iter().any(|asked| {
             device.is_some_and(|device| asked.request.selector.decided_by(device).is_some())
                 || asked
@@ -341,12 +370,47 @@ impl Reconciler {
     ) -> impl Iterator<Item = (&'a Asked, &'a SysPath, &'a Device)> {
         self.asked.iter().flat_map(move |asked| {
             asked.roots.iter().flat_map(move |root| {
+                let is_remote = asked.request.selector.remote().is_some();
                 inventory
                     .at_or_below(root)
                     .filter(move |device| device.node.is_some() && asked.request.options.admits(device))
+                    .filter(move |device| is_remote || !is_reserved(&self.reserved, device, inventory))
                     .map(move |device| (asked, root, device))
             })
         })
+    }
+
+    /// What requests would select, were it not attached for somebody else: only what has a node.
+    pub fn withheld(&self, inventory: &Inventory) -> Vec<Withheld> {
+        let mut withheld = Vec::new();
+        for reserved in &self.reserved {
+            for asked in &self.asked {
+                let selector = &asked.request.selector;
+                let is_named = |device: &Device| {
+                    let stage = selector.decided_by(device);
+                    stage.is_some_and(|stage| device.seen >= stage)
+                };
+                let nodes = inventory.at_or_below(&reserved.place).filter(|device| {
+                    let is_below = |root: &SysPath| device.syspath.is_at_or_below(root);
+                    let mut here = inventory.at_or_below(&reserved.place);
+                    let is_meant = asked.roots.iter().any(is_below)
+                        || here.any(|named| {
+                            is_named(named) && (selector.parents() > 0 || is_below(&named.syspath))
+                        });
+                    device.node.is_some() && asked.request.options.admits(device) && is_meant
+                });
+                if selector.remote().is_some() || reserved.owner.is_none() {
+                    continue;
+                }
+                withheld.extend(nodes.map(|device| Withheld {
+                    syspath: device.syspath.clone(),
+                    path: place_of(asked, device),
+                    request: asked.request.to_string(),
+                    reason: reserved.reason.clone(),
+                }));
+            }
+        }
+        withheld
     }
 
     /// What is to be done so that exactly what is asked for and present is inside.
@@ -362,7 +426,10 @@ impl Reconciler {
         held_back: &BTreeSet<PathBuf>,
         admit: Admit<'_>,
     ) -> Plan {
-        let mut plan = Plan::default();
+        let mut plan = Plan {
+            withheld: self.withheld(inventory),
+            ..Plan::default()
+        };
         let wishes = self.wishes(inventory, inside, held_back, admit, &mut plan);
         plan_removals(&wishes, inside, &mut plan.steps);
         let grants = grants_of(&wishes);
@@ -498,7 +565,14 @@ fn is_there(bound: &Bound, inventory: &Inventory) -> bool {
     node.is_some_and(|node| node.num == bound.num)
 }
 
-fn roots_of(request: &Request, inventory: &Inventory) -> BTreeSet<SysPath> {
+/// Whether a device is one that is attached for somebody else, or a node of one.
+fn is_reserved(reserved: &[Reserved], device: &Device, inventory: &Inventory) -> bool {
+    // As a rule there is none, and then nothing is looked up.
+    let is_it = |one: &Reserved| inventory.real(device).syspath.is_at_or_below(&one.place);
+    reserved.iter().any(is_it)
+}
+
+fn roots_of(request: &Request, inventory: &Inventory, reserved: &[Reserved]) -> BTreeSet<SysPath> {
     inventory
         .iter()
         .filter(|device| {
@@ -508,6 +582,7 @@ fn roots_of(request: &Request, inventory: &Inventory) -> BTreeSet<SysPath> {
                 .decided_by(device)
                 .is_some_and(|stage| device.seen >= stage)
         })
+        .filter(|device| !is_reserved(reserved, device, inventory))
         .filter_map(|device| match request.selector.parents() {
             0 => Some(device.syspath.clone()),
             up => inventory
@@ -753,5 +828,45 @@ mod tests {
             (reconciler.bound(), reconciler.bound_as(&remote)),
             (&[][..], None)
         );
+    }
+
+    #[test]
+    fn what_is_attached_for_another_is_selected_by_nothing_and_what_lies_beside_it_stays() {
+        let inventory = Inventory::new(crate::model::recorded::hub_with_two_adapters());
+        let mut adapters = inventory.iter().filter(|device| device.node.is_some());
+        let anothers = adapters
+            .find(|device| {
+                let is_adapter = "usb:0403:6001".parse::<Request>().unwrap();
+                is_adapter.selector.decided_by(device).is_some()
+            })
+            .unwrap();
+        let requests = ["usb:0403:6001", "parent-of:usb:0403:6001", "subsystem:tty"];
+        let asked = requests.map(|text| Asked::new(Origin::Administrator, text.parse().unwrap()));
+        let mut reconciler = Reconciler::new(asked.to_vec(), Vec::new(), ProcessUser::default());
+        let selected = |reconciler: &mut Reconciler| {
+            reconciler.find_roots(&inventory);
+            let is_its = |device: &Device| device.syspath.is_at_or_below(&anothers.syspath);
+            let all: Vec<bool> = reconciler
+                .selected(&inventory)
+                .map(|(_, _, device)| is_its(device))
+                .collect();
+            (all.contains(&true), all.contains(&false))
+        };
+        assert_eq!(selected(&mut reconciler), (true, true));
+        reconciler.respect(vec![Reserved {
+            place: anothers.syspath.clone(),
+            reason: "it is another's".into(),
+            owner: Some("c1".into()),
+        }]);
+        assert_eq!(selected(&mut reconciler), (false, true));
+        let withheld = reconciler.withheld(&inventory);
+        for request in requests {
+            let told = withheld.iter().any(|withheld| {
+                withheld.request == request && withheld.syspath.is_at_or_below(&anothers.syspath)
+            });
+            assert!(told, "{request}: {withheld:?}");
+        }
+        reconciler.respect(Vec::new());
+        assert_eq!(selected(&mut reconciler), (true, true));
     }
 }

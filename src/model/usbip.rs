@@ -9,6 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::device::{DevNum, SysPath};
+use super::inventory::Inventory;
 use super::quoting::shown;
 
 /// Where usbipd(8) listens.
@@ -332,6 +333,63 @@ pub struct Bound {
     pub last: String,
 }
 
+/// A remote device that this host has attached, or is about to attach: where, and for whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holding {
+    /// Its name, by its bus id.
+    pub remote: String,
+    /// Where in sysfs the kernel puts it.
+    pub place: SysPath,
+    /// Of its raw node; `None` before it was looked at.
+    pub num: Option<DevNum>,
+    /// The container whose watcher asks for it; `None` for a person, who lets anybody have it.
+    pub owner: Option<String>,
+    /// Whether it was found to be the one, and drivers may have it.
+    pub is_let_in: bool,
+}
+
+/// A remote device that a container's requests for this host's own devices do not select.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reserved {
+    /// Where in sysfs it is: it, and all below it.
+    pub place: SysPath,
+    /// Why, for people.
+    pub reason: String,
+    /// The container that has it; `None` = nobody has it yet.
+    pub owner: Option<String>,
+}
+
+impl Holding {
+    /// Why what is at this place is not for a container that asks for the host's own devices; `None` = it may have it.
+    pub fn reserved(&self, container: &str, inventory: &Inventory) -> Option<Reserved> {
+        let present = inventory.get(&self.place);
+        let present = present.and_then(|device| Some(device.node.as_ref()?.num));
+        if self.num.is_some() && present.is_some() && self.num != present {
+            // Another one has come to the place since, which others attached.
+            return None;
+        }
+        let owner = self.owner.as_deref().filter(|owner| *owner != container);
+        let reason = match owner {
+            Some(owner) => format!(
+                "it is usbip:{}, attached for container {owner} and for no other (who asks for it by that name has it next)",
+                self.remote
+            ),
+            None if !self.is_let_in => {
+                format!(
+                    "it is usbip:{}, which is looked at before anybody may have it",
+                    self.remote
+                )
+            }
+            None => return None,
+        };
+        Some(Reserved {
+            place: self.place.clone(),
+            reason,
+            owner: owner.map(str::to_owned),
+        })
+    }
+}
+
 impl FromStr for RemoteDevice {
     type Err = AddressError;
 
@@ -442,6 +500,52 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn a_device_is_for_its_owner_or_for_all_and_for_nobody_before_it_was_looked_at() {
+        let mut device =
+            crate::model::device::Device::new(SysPath::new("/sys/devices/platform/vhci_hcd.0/usb3/3-1"));
+        let num = DevNum {
+            kind: crate::model::device::DevKind::Char,
+            major: 189,
+            minor: 257,
+        };
+        device.node = Some(crate::model::device::DevNode {
+            path: "/dev/bus/usb/003/002".into(),
+            num,
+        });
+        let holding = |owner: Option<&str>, is_let_in: bool| Holding {
+            remote: "lab/busid:1-1".into(),
+            place: device.syspath.clone(),
+            num: is_let_in.then_some(num),
+            owner: owner.map(str::to_owned),
+            is_let_in,
+        };
+        let here = Inventory::new([device.clone()]);
+        let owner_of = |holding: &Holding, container| {
+            let reserved = holding.reserved(container, &here)?;
+            Some(reserved.owner.unwrap_or_default())
+        };
+        for (owner, is_let_in, c1, c2) in [
+            (Some("c1"), true, None, Some("c1")),
+            (Some("c1"), false, Some(""), Some("c1")),
+            (None, true, None, None),
+            (None, false, Some(""), Some("")),
+        ] {
+            let holding = holding(owner, is_let_in);
+            let found = ["c1", "c2"].map(|container| owner_of(&holding, container));
+            assert_eq!(
+                found,
+                [c1, c2].map(|owner| owner.map(str::to_owned)),
+                "{holding:?}"
+            );
+        }
+        // Before the kernel shows it, it is known whose it will be; and what came to its place is not it.
+        let of_c1 = holding(Some("c1"), true);
+        assert!(of_c1.reserved("c2", &Inventory::default()).is_some());
+        device.node.as_mut().unwrap().num.minor += 1;
+        assert_eq!(of_c1.reserved("c2", &Inventory::new([device])), None);
     }
 
     proptest! {

@@ -67,7 +67,7 @@ impl Hold {
         let mut before = BTreeMap::new();
         for hub in vhci.root_hubs() {
             let path = hub.join(ATTRIBUTE);
-            if let Some(value) = attribute(&hub, ATTRIBUTE) {
+            if let Some(value) = attribute(hub, ATTRIBUTE) {
                 before.insert(path, value);
             }
         }

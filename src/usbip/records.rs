@@ -13,9 +13,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::vhci::{LocalDevice, Slot, State};
-use crate::model::usbip::{RemoteDevice, Which};
+use super::vhci::{LocalDevice, Slot, State, attribute, raw_node};
+use crate::model::device::SysPath;
+use crate::model::usbip::{Holding, RemoteDevice, Which};
 
+/// Where they are in the state directory.
+pub(super) const DIRECTORY: &str = "usbip";
 /// The form of the records.
 const VERSION: u32 = 1;
 
@@ -45,6 +48,9 @@ pub struct Record {
     pub devid: u32,
     /// The kernel's number for its speed.
     pub speed: u32,
+    /// Where in sysfs the kernel puts it.
+    #[serde(default)]
+    pub place: Option<PathBuf>,
     /// The container whose watcher wants it; `None` for a person.
     #[serde(default)]
     pub owner: Option<String>,
@@ -99,6 +105,7 @@ impl Record {
             remote,
             devid,
             speed,
+            place: None,
             owner: None,
             local_port: 0,
             attempt: String::new(),
@@ -150,6 +157,62 @@ impl Record {
             _ => false,
         }
     }
+}
+
+/// What of a record is read by those who must not take its device for one of this host's own. (All of it would be 20 KiB
+/// of a watcher.)
+#[derive(Deserialize)]
+struct Told {
+    remote: String,
+    place: Option<SysPath>,
+    owner: Option<String>,
+    local: Option<Known>,
+}
+
+/// The same of what the kernel made of it.
+#[derive(Deserialize)]
+struct Known {
+    name: String,
+    devnum: u32,
+}
+
+impl Told {
+    fn holding(self) -> Option<Holding> {
+        let local = self.local;
+        let place = self.place.or_else(|| {
+            // Versions that did not write it down had written the name.
+            let link = Path::new("/sys/bus/usb/devices").join(&local.as_ref()?.name);
+            Some(SysPath::new(fs::canonicalize(link).ok()?.to_str()?))
+        })?;
+        Some(Holding {
+            remote: self.remote,
+            // The kernel has this attribute without asking the device or waiting for who configures it.
+            is_let_in: local.is_some() || attribute(place.as_path(), "authorized").as_deref() == Some("1"),
+            num: local.and_then(|local| raw_node(&local.name, local.devnum)),
+            place,
+            owner: self.owner,
+        })
+    }
+}
+
+/// What this host has attached, or is about to attach.
+pub fn holdings(state_dir: &Path) -> Vec<Holding> {
+    let mut holdings = Vec::new();
+    for entry in fs::read_dir(state_dir.join(DIRECTORY))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let path = entry.path();
+        // Beside them are locks, and records that are about to be.
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let told = fs::read(path).unwrap_or_default();
+        let told: Option<Told> = serde_json::from_slice(&told).ok();
+        holdings.extend(told.and_then(Told::holding));
+    }
+    holdings
 }
 
 /// All records of this host.
@@ -319,6 +382,32 @@ mod tests {
         ] {
             assert_eq!(record().is_named(&text.parse().unwrap()), is_named, "{text}");
         }
+    }
+
+    #[test]
+    fn everybody_is_told_where_a_device_will_be_and_whose_it_is_before_it_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("3-1");
+        fs::create_dir(&place).unwrap();
+        let records = Records::new(dir.path().join(DIRECTORY));
+        records.make().unwrap();
+        let mut record = record();
+        (record.owner, record.place) = (Some("c1".into()), Some(place.clone()));
+        let up = record.local.take();
+        let told = |record: &Record| {
+            records.write(record).unwrap();
+            let [holding] = <[Holding; 1]>::try_from(holdings(dir.path())).unwrap();
+            assert_eq!(holding.place.as_path(), place);
+            assert_eq!(holding.owner.as_deref(), Some("c1"));
+            (holding.is_let_in, holding.num.map(|num| num.minor))
+        };
+        assert_eq!(told(&record), (false, None), "the kernel has not made it yet");
+        fs::write(place.join("authorized"), "0\n").unwrap();
+        assert_eq!(told(&record), (false, None), "it is looked at");
+        fs::write(place.join("authorized"), "1\n").unwrap();
+        assert_eq!(told(&record), (true, None), "drivers may have it");
+        record.local = up;
+        assert_eq!(told(&record), (true, Some(2 * 128 + 6)));
     }
 
     #[test]

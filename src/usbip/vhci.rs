@@ -9,12 +9,16 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
 use super::protocol::Speed;
+use crate::model::device::{DevKind, DevNum};
 use crate::model::usbip::UsbIds;
 
 /// Where sysfs has the controllers.
 pub const PLATFORM: &str = "/sys/devices/platform";
 /// The longest attribute that is read, in bytes: sysfs has no longer ones.
 const MAX_TEXT: usize = 4096;
+/// The kernel's number for the nodes of USB devices, and how many each bus has (drivers/usb/core/usb.h).
+const USB_MAJOR: u32 = 189;
+const NODES_OF_A_BUS: u32 = 128;
 /// How many digits `status` gives to a socket of a controller that has not started (vhci_sysfs.c,
 /// status_show_not_ready).
 const NOT_READY_SOCKET: usize = 16;
@@ -161,6 +165,8 @@ pub struct Vhci {
     /// How many ports each hub has.
     hub_ports: u32,
     controllers: u32,
+    /// Two of each controller, looked at once: they stay as long as the module does.
+    hubs: Vec<RootHub>,
 }
 
 impl Vhci {
@@ -196,10 +202,12 @@ impl Vhci {
                 line: text.escape_debug().to_string(),
             });
         }
+        let hubs = (0..controllers).flat_map(|controller| RootHub::all_of(platform, controller));
         Ok(Self {
             platform: platform.to_owned(),
             hub_ports: ports / (2 * controllers),
             controllers,
+            hubs: hubs.collect(),
         })
     }
 
@@ -235,17 +243,11 @@ impl Vhci {
     /// # Errors
     /// When the ports can't be read.
     pub fn free_port(&self, speed: Speed, last: Option<u32>) -> Result<Option<u32>, VhciError> {
-        let is_free = |slot: &Slot| {
-            slot.state == State::Free
-                && slot.is_super == speed.is_super()
-                && !self.device_dir(slot.port).is_some_and(|dir| dir.exists())
-        };
-        Ok(self
-            .slots()?
-            .iter()
-            .filter(|slot| is_free(slot))
-            .map(|slot| slot.port)
-            .min_by_key(|port| (Some(*port) == last, *port)))
+        let mut slots = self.slots()?;
+        slots.retain(|slot| slot.state == State::Free && slot.is_super == speed.is_super());
+        slots.sort_by_key(|slot| (Some(slot.port) == last, slot.port));
+        let has_left = |port: &u32| !self.device_dir(*port).is_some_and(|dir| dir.exists());
+        Ok(slots.into_iter().map(|slot| slot.port).find(has_left))
     }
 
     /// Gives a connection to the kernel, which enumerates the device from then on. The descriptor is not needed any
@@ -293,12 +295,10 @@ impl Vhci {
     }
 
     /// Where the device at a port is, or would be. Not from `local_busid` of `status`, which comes late.
-    fn device_dir(&self, port: u32) -> Option<PathBuf> {
+    pub fn device_dir(&self, port: u32) -> Option<PathBuf> {
         let place = self.place(port);
-        let hub = self
-            .root_hubs_of(place.controller)
-            .into_iter()
-            .find(|hub| hub.is_super == place.is_super)?;
+        let mut hubs = self.hubs.iter();
+        let hub = hubs.find(|hub| (hub.controller, hub.is_super) == (place.controller, place.is_super))?;
         Some(hub.dir.join(format!("{}-{}", hub.bus, place.hub_port + 1)))
     }
 
@@ -311,30 +311,32 @@ impl Vhci {
     }
 
     /// The root hubs of all controllers.
-    pub fn root_hubs(&self) -> Vec<PathBuf> {
-        let all = (0..self.controllers).flat_map(|controller| self.root_hubs_of(controller));
-        all.map(|hub| hub.dir).collect()
-    }
-
-    fn root_hubs_of(&self, controller: u32) -> Vec<RootHub> {
-        let dir = self.platform.join(format!("vhci_hcd.{controller}"));
-        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-        entries.filter_map(|entry| RootHub::read(entry.path())).collect()
+    pub fn root_hubs(&self) -> impl Iterator<Item = &Path> {
+        self.hubs.iter().map(|hub| hub.dir.as_path())
     }
 }
 
 /// The bus numbers of root hubs depend on what was loaded first; their speeds tell which is which.
+#[derive(Debug, Clone)]
 struct RootHub {
+    controller: u32,
     dir: PathBuf,
     bus: u32,
     is_super: bool,
 }
 
 impl RootHub {
-    fn read(dir: PathBuf) -> Option<Self> {
+    fn all_of(platform: &Path, controller: u32) -> impl Iterator<Item = Self> {
+        let dir = platform.join(format!("vhci_hcd.{controller}"));
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        entries.filter_map(move |entry| Self::read(controller, entry.path()))
+    }
+
+    fn read(controller: u32, dir: PathBuf) -> Option<Self> {
         let bus = dir.file_name()?.to_str()?.strip_prefix("usb")?.parse().ok()?;
         let speed: u32 = attribute(&dir, "speed")?.parse().ok()?;
         Some(Self {
+            controller,
             dir,
             bus,
             is_super: speed >= 5000,
@@ -369,6 +371,11 @@ impl LocalDevice {
         })
     }
 
+    /// The number of its raw node, below /dev/bus/usb.
+    pub fn raw_node(&self) -> Option<DevNum> {
+        raw_node(&self.name, self.devnum)
+    }
+
     /// Its serial number, if it has one. The kernel shows this only to who gets hold of the device (drivers/usb/core/sysfs.c,
     /// usb_string_attr), and so not while it is being configured: a server that hangs then would hold up the reader.
     pub fn serial(&self) -> Option<String> {
@@ -384,6 +391,16 @@ impl LocalDevice {
         let path = self.dir.join("authorized");
         write_at_once(&path, "1").map_err(|error| failed("authorizing a device by", &path, error))
     }
+}
+
+/// The number of the raw node of a device with this name in sysfs, such as `3-1`, and this number on its bus.
+pub(super) fn raw_node(name: &str, devnum: u32) -> Option<DevNum> {
+    let bus: u32 = name.split_once('-')?.0.parse().ok()?;
+    Some(DevNum {
+        kind: DevKind::Char,
+        major: USB_MAJOR,
+        minor: bus.checked_sub(1)? * NODES_OF_A_BUS + devnum.checked_sub(1)?,
+    })
 }
 
 fn status_file(controller: u32) -> String {
@@ -474,6 +491,7 @@ mod tests {
             platform: "/p".into(),
             hub_ports: 15,
             controllers: 8,
+            hubs: Vec::new(),
         };
         for (port, controller, is_super, hub_port) in [
             (0, 0, false, 0),

@@ -26,16 +26,13 @@ use super::client::ClientError;
 use super::{Attached, Last, UsbipError};
 use crate::host::programs::{self, ProgramError};
 use crate::host::trust;
-use crate::model::device::{DevKind, DevNum, SysPath};
+use crate::model::device::SysPath;
 use crate::model::usbip::{Bound, RemoteDevice, Which};
 
 /// The executable.
 const TOOL: &str = "oci-hotplug";
 /// The longest answer that is read, in bytes.
 const MAX_WORD: usize = 64 * 1024;
-/// The kernel's number for the nodes of USB devices, and how many each bus has (drivers/usb/core/usb.h).
-const USB_MAJOR: u32 = 189;
-const NODES_OF_A_BUS: u32 = 128;
 /// How long giving back may take at a container's end. Seen: 0.4 s.
 pub const GIVE_BACK: Duration = Duration::from_secs(3);
 /// How often a bounded wait looks again.
@@ -101,7 +98,6 @@ pub(super) fn bound(attached: &Attached) -> Option<Bound> {
     let Which::BusId(busid) = &record.remote.which else {
         return None;
     };
-    let bus: u32 = device.name.split_once('-')?.0.parse().ok()?;
     let last = Last {
         busid: busid.clone(),
         port: record.port,
@@ -109,11 +105,7 @@ pub(super) fn bound(attached: &Attached) -> Option<Bound> {
     };
     Some(Bound {
         syspath: SysPath::new(device.dir.to_str()?),
-        num: DevNum {
-            kind: DevKind::Char,
-            major: USB_MAJOR,
-            minor: (bus - 1) * NODES_OF_A_BUS + device.devnum.checked_sub(1)?,
-        },
+        num: device.raw_node()?,
         last: last.to_string(),
     })
 }

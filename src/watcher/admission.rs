@@ -226,7 +226,7 @@ impl Watcher {
     /// Logs what is refused and what is waited for, each once.
     pub(super) fn tell_refusals(&mut self) {
         let plan = &self.last_plan;
-        if plan.refused.is_empty() && plan.waiting.is_empty() {
+        if plan.refused.is_empty() && plan.waiting.is_empty() && plan.withheld.is_empty() {
             self.gate.told.clear();
             return;
         }
@@ -240,6 +240,18 @@ impl Watcher {
             );
             if !self.gate.told.contains(&text) {
                 self.tell(event::REFUSED, refusal.syspath.as_str(), &refusal.path, &text);
+            }
+            told.insert(text);
+        }
+        for withheld in &plan.withheld {
+            let text = format!(
+                "{} is not given, device request {:?}: {}",
+                withheld.path.display(),
+                withheld.request,
+                withheld.reason
+            );
+            if !self.gate.told.contains(&text) {
+                self.tell(event::REFUSED, withheld.syspath.as_str(), &withheld.path, &text);
             }
             told.insert(text);
         }
@@ -270,7 +282,16 @@ impl Watcher {
                 self.holders(&waiting.syspath)
             ),
         });
-        refused.chain(waiting).chain(self.gate.problems()).collect()
+        let withheld = self.last_plan.withheld.iter().map(|withheld| Problem {
+            path: withheld.path.clone(),
+            device: Some(withheld.syspath.clone()),
+            reason: format!("device request {:?}: {}", withheld.request, withheld.reason),
+        });
+        refused
+            .chain(withheld)
+            .chain(waiting)
+            .chain(self.gate.problems())
+            .collect()
     }
 
     /// Which other containers have a device, as their watchers have noted it.

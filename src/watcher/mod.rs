@@ -305,6 +305,7 @@ impl Watcher {
 
     /// Brings the container to what it asks for and what there is.
     fn reconcile(&mut self) {
+        self.respect_others();
         let removed = self.reconciler.find_roots(&self.inventory);
         let held_back = self.held_back();
         let plan = self.plan(&held_back);

@@ -20,6 +20,7 @@ use crate::host::log::event;
 use crate::model::asked::Asked;
 use crate::model::reconcile::Reconciler;
 use crate::model::usbip::{Bound, RemoteDevice};
+use crate::usbip::records;
 use crate::usbip::worker::{self, GIVE_BACK, What, Word, Worker};
 
 /// How long one attempt may take. On a link of 400 ms there and back the kernel alone asks for 5 s.
@@ -39,6 +40,9 @@ const STUCK: Duration = Duration::from_secs(5);
 
 /// How long who wants to be the watcher in our place waits for an attempt to end (`succession`: less than its patience).
 const SUCCESSOR_WAITS: Duration = Duration::from_secs(8);
+
+/// What the paths of all devices of other hosts begin with: those of the virtual controllers' devices.
+const VIRTUAL_CONTROLLERS: &str = "/sys/devices/platform/vhci_hcd.";
 
 /// One device of another host.
 pub(super) struct Remote {
@@ -101,6 +105,21 @@ impl Remote {
 }
 
 impl Watcher {
+    /// Finds out which devices of other hosts are here for other containers, if what is asked for could select any.
+    pub(super) fn respect_others(&mut self) {
+        let mut virtual_usb = self.inventory.starting_with(VIRTUAL_CONTROLLERS);
+        if !virtual_usb.any(|device| self.reconciler.is_affected_by(&device.syspath, &self.inventory)) {
+            self.reconciler.respect(Vec::new());
+            return;
+        }
+        let own = self.record.container.id.as_str();
+        let mut reserved = Vec::new();
+        for holding in records::holdings(self.inside.lock().state_dir()) {
+            reserved.extend(holding.reserved(own, &self.inventory));
+        }
+        self.reconciler.respect(reserved);
+    }
+
     /// Takes up what is asked for now and allowed, and gives the rest back. To be called whenever that may have changed.
     pub(super) fn note_remotes(&mut self) {
         let mut wanted = Vec::new();
@@ -345,6 +364,12 @@ impl Watcher {
 
     /// Looks whether one of the container's processes hangs because a server does, and takes the devices away then: nothing
     /// else ends its wait, not even SIGKILL, and so nothing else lets the container end.
+    ///
+    /// On which device it hangs, nothing tells: its stack (proc_pid_stack(5)) names functions that are the same for all
+    /// controllers, and the descriptor is gone from /proc/PID/fd while it is closed, as that of an open(2) is not there
+    /// yet. So a local device whose controller is broken has the remote ones given back as well. A controller of hardware
+    /// answers within milliseconds, or the kernel gives it up; and remote devices come back by themselves, while a
+    /// container that can't end does not.
     pub(super) fn free_the_stuck(&mut self) {
         if self.reconciler.bound().is_empty() || !self.is_stuck() {
             self.remotes.stuck_since = None;

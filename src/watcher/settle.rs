@@ -86,7 +86,7 @@ impl Watcher {
             .required_and_absent()
             .map(ToString::to_string)
             .filter(is_meant)
-            .map(|request| format!("device request {request:?}: no such device is present, and it is required (plug it in, or leave out `;required` to have it when it comes)"))
+            .map(|request| self.told_absent(&request))
             .collect();
         if !absent.is_empty() {
             return Answer::Failed(absent.join("; "));
@@ -103,6 +103,18 @@ impl Watcher {
             Some(setback) if required => Answer::Failed(setback.reason.clone()),
             _ => Answer::Done,
         }
+    }
+
+    /// Why nothing is there of a request, for whoever requires it.
+    fn told_absent(&self, request: &str) -> String {
+        let mut withheld = self.last_plan.withheld.iter();
+        let reason = match withheld.find(|withheld| withheld.request == request) {
+            Some(withheld) => format!("{} is not for it: {}", withheld.path.display(), withheld.reason),
+            None => "no such device is present".to_owned(),
+        };
+        format!(
+            "device request {request:?}: {reason}, and it is required (plug it in, or leave out `;required` to have it when it comes)"
+        )
     }
 
     /// Deals with one question; an answer that has to wait is given by `tell_waiters`.

@@ -365,7 +365,7 @@ fn a_crash_of_its_watcher_frees_an_exclusive_device(machine: &Machine) {
     assert_eq!(machine.traces(), NOTHING);
 }
 
-/// (With a server and its devices: tests/vm/usbip.rs.)
+/// (With a server and its devices: tests/vm/usbip/.)
 fn a_device_of_another_host_needs_a_rule_and_is_sought_while_the_container_runs(machine: &Machine) {
     // Bound, so that nobody else takes it, and not listening.
     let flags = SockFlag::SOCK_CLOEXEC;

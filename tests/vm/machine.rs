@@ -160,6 +160,14 @@ impl Machine {
         self.qmp.borrow_mut()
     }
 
+    /// Switches the machine off and on, as a power cut does. Returns when there is a shell again.
+    pub fn switch_off_and_on(&self) {
+        let reset = || {
+            self.qmp().execute("system_reset", serde_json::json!({}));
+        };
+        self.is_rebooted_by(reset, reset);
+    }
+
     /// A name that nothing in this machine has had: for devices and containers.
     pub fn new_name(&self, prefix: &str) -> String {
         self.names.set(self.names.get() + 1);

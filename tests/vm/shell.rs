@@ -92,18 +92,28 @@ impl Shell {
     /// Makes a port of the machine's loopback lead to `port` of this host's, and gives its number there. It ends with
     /// the machine.
     pub fn forward(&self, port: u16) -> u16 {
-        let output = self
-            .ssh()
-            .args(["-O", "forward", "-R"])
-            .arg(format!("127.0.0.1:0:127.0.0.1:{port}"))
-            .arg("machine")
-            .output()
-            .expect("running ssh");
-        let answer = text(&output);
+        let answer = self.forward_from("127.0.0.1:0", port);
         answer
             .trim()
             .parse()
             .unwrap_or_else(|_| panic!("forwarding a port: {answer}"))
+    }
+
+    /// The same for an address that was given before a reboot.
+    pub fn forward_at(&self, address: &str, port: u16) {
+        let answer = self.forward_from(address, port);
+        assert!(answer.trim().is_empty(), "forwarding {address}: {answer}");
+    }
+
+    fn forward_from(&self, address: &str, port: u16) -> String {
+        let output = self
+            .ssh()
+            .args(["-O", "forward", "-R"])
+            .arg(format!("{address}:127.0.0.1:{port}"))
+            .arg("machine")
+            .output()
+            .expect("running ssh");
+        text(&output)
     }
 
     /// The command with which a person gets a shell in this machine.
@@ -173,8 +183,18 @@ impl Shell {
     /// Restarts the machine as its power switch would not: an orderly reboot. Returns when there is a shell again.
     /// `reset` is the power switch, for when the emulation breaks the kernel on its way up.
     pub fn reboot(&self, reset: impl Fn()) {
+        self.is_rebooted_by(
+            || {
+                self.output("systemctl reboot");
+            },
+            reset,
+        );
+    }
+
+    /// Does what ends the machine's run, and returns when there is a shell in the next one.
+    pub fn is_rebooted_by(&self, end: impl FnOnce(), reset: impl Fn()) {
         let boot = self.run("cat /proc/sys/kernel/random/boot_id");
-        self.output("systemctl reboot");
+        end();
         // The old connection must be gone before the new one has a place for its socket.
         let _ = self.ssh().args(["-O", "exit", "machine"]).output();
         let again = poll(BOOT, || {

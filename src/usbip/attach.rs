@@ -1,0 +1,387 @@
+//! From a name to a device that drivers have: everything that may go wrong on the way, and is undone then.
+//!
+//! Must not know how a device that is there is found and taken away again (`detach`).
+
+use std::collections::VecDeque;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::client::{self, ClientError, Imported};
+use super::hubs::Hold;
+use super::records::{Local, Record};
+use super::vhci::{LocalDevice, State};
+use super::{Attached, Cause, INTERVAL, Usbip, UsbipError};
+use crate::host::leases::Leases;
+use crate::model::usbip::{BusId, RemoteDevice, UsbIds, Which};
+
+impl Usbip {
+    /// Attaches a remote device. When this returns, it is the one that was asked for, and those of its
+    /// drivers that are loaded are bound.
+    ///
+    /// # Errors
+    /// When it is not had within `patience`. Then nothing of it is left.
+    pub fn attach(
+        &self,
+        asked: &RemoteDevice,
+        cause: &Cause,
+        patience: Duration,
+    ) -> Result<Attached, UsbipError> {
+        self.records.make()?;
+        let deadline = Instant::now() + patience;
+        if let Some(attached) = self.attached_before(asked, cause)? {
+            return Ok(attached);
+        }
+        let mut refused = None;
+        // Where it was, it most likely is; and a server that has not noticed the break does not list it.
+        let begun = self.undo_what_was_begun(asked, cause)?;
+        let last = cause.last.as_ref().map(|last| last.busid.clone());
+        let mut busids: VecDeque<BusId> = begun.or(last).into_iter().collect();
+        let mut looked = busids.is_empty();
+        if looked {
+            busids.extend(self.candidates(asked, deadline)?);
+        }
+        while let Some(busid) = busids.pop_front() {
+            let remote = RemoteDevice {
+                server: asked.server.clone(),
+                which: Which::BusId(busid.clone()),
+            };
+            let outcome = self.attach_one(asked, &remote, &busid, cause, deadline);
+            if outcome.is_err() && !std::mem::replace(&mut looked, true) {
+                // Plugged in elsewhere meanwhile.
+                let found = self.candidates(asked, deadline).unwrap_or_default();
+                busids.extend(found.into_iter().filter(|found| *found != busid));
+            }
+            match outcome {
+                // Of several devices with the same ids, another may be free, or have the right serial number.
+                Err(
+                    error @ (UsbipError::Client(ClientError::Busy { .. } | ClientError::Refused { .. })
+                    | UsbipError::WrongDevice { .. }
+                    | UsbipError::AlreadyAttached { .. }
+                    | UsbipError::InProgress { .. }),
+                ) => {
+                    refused.get_or_insert(error);
+                }
+                outcome => return outcome,
+            }
+        }
+        Err(refused.expect("there is a candidate, and it was refused"))
+    }
+
+    /// Takes away what an earlier watcher of the same container had begun to attach; where that was. A watcher has one at
+    /// work for a device: who began it was killed.
+    fn undo_what_was_begun(&self, asked: &RemoteDevice, cause: &Cause) -> Result<Option<BusId>, UsbipError> {
+        let is_it = |record: &Record| {
+            let is_ours = record.owner.is_some() && record.owner == cause.owner;
+            is_ours && record.asked == *asked && record.local.is_none()
+        };
+        let Some(record) = self.records.all().into_iter().find(is_it) else {
+            return Ok(None);
+        };
+        self.unplug(&record)?;
+        match record.remote.which {
+            Which::BusId(busid) => Ok(Some(busid)),
+            Which::Ids { .. } => Ok(None),
+        }
+    }
+
+    /// What an earlier watcher of the same container attached, and what is up.
+    fn attached_before(&self, asked: &RemoteDevice, cause: &Cause) -> Result<Option<Attached>, UsbipError> {
+        if cause.owner.is_none() {
+            return Ok(None);
+        }
+        let is_it =
+            |record: &Record| record.owner == cause.owner && record.asked == *asked && record.local.is_some();
+        let mut attached = self.attached()?.into_iter();
+        Ok(attached.find(|one| one.slot.state == State::Used && one.record.as_ref().is_some_and(is_it)))
+    }
+
+    fn candidates(&self, asked: &RemoteDevice, deadline: Instant) -> Result<Vec<BusId>, UsbipError> {
+        candidates(asked, deadline).map_err(|error| self.had_already(asked, error))
+    }
+
+    /// What is not in the server's list because we have it ourselves is said to be so.
+    fn had_already(&self, asked: &RemoteDevice, error: UsbipError) -> UsbipError {
+        let attached = match &error {
+            UsbipError::NotFound { .. } => self.attached().unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        let mut ours = attached.into_iter().filter_map(|one| one.record);
+        match ours.find(|record| record.is_named(asked)) {
+            Some(record) => already_attached(&record),
+            None => error,
+        }
+    }
+
+    fn attach_one(
+        &self,
+        asked: &RemoteDevice,
+        remote: &RemoteDevice,
+        busid: &BusId,
+        cause: &Cause,
+        deadline: Instant,
+    ) -> Result<Attached, UsbipError> {
+        let _lease = self.lease(remote, cause, deadline)?;
+        match self.record_of(remote)? {
+            // Whoever began this was killed: the lease is ours, and so not his.
+            Some(record) if record.local.is_none() => self.unplug(&record)?,
+            Some(record) => return Err(already_attached(&record)),
+            None => {}
+        }
+        let from = cause.last.as_ref().map(|last| last.local_port);
+        let imported = client::import(&remote.server, busid, from, deadline)?;
+        check(asked, remote, imported.device.ids, None)?;
+        let hold = Hold::take(&self.dir, &self.vhci, deadline)?;
+        let mut record = self.plug(asked, remote, cause, &imported, deadline)?;
+        let admitted = self.admit(&record, &imported, hold, deadline).and_then(|local| {
+            record.local = Some(local);
+            Ok(self.records.write(&record)?)
+        });
+        if let Err(error) = admitted {
+            // Whoever waits in the kernel for an answer of this server waits no longer.
+            let _ = imported.connection.shutdown(Shutdown::Both);
+            // The connection may have broken, and the port be free by itself.
+            let _ = self.unplug(&record);
+            return Err(error);
+        }
+        let mut attached = self.attached()?.into_iter();
+        attached
+            .find(|one| one.record.as_ref() == Some(&record))
+            .ok_or_else(|| UsbipError::Broken {
+                remote: remote.clone(),
+                doing: "binding drivers to it",
+            })
+    }
+
+    /// Hands the connection to the kernel at a free port, and writes down beforehand which.
+    fn plug(
+        &self,
+        asked: &RemoteDevice,
+        remote: &RemoteDevice,
+        cause: &Cause,
+        imported: &Imported,
+        deadline: Instant,
+    ) -> Result<Record, UsbipError> {
+        let device = &imported.device;
+        let speed = device.speed.ok_or_else(|| UsbipError::NoSpeed {
+            remote: remote.clone(),
+        })?;
+        let devid = device.devid();
+        let _ports = self.lock_ports(remote, deadline)?;
+        self.forget_the_gone()?;
+        // Other tools may take a port between our look and our write: the kernel says so, and the next is tried.
+        while Instant::now() < deadline {
+            let last = cause.last.as_ref().map(|last| last.port);
+            let port = self
+                .vhci
+                .free_port(speed, last)?
+                .ok_or(UsbipError::NoPort { speed })?;
+            let mut record = Record::new(port, asked.clone(), remote.clone(), devid, speed.number());
+            // Before the kernel knows of it: from the first moment on, everybody here is to know whose it is.
+            record.place = self.vhci.device_dir(port);
+            record.owner = cause.owner.clone();
+            record.local_port = imported.connection.local_addr().map_or(0, |own| own.port());
+            record.attempt = attempt();
+            self.records.write(&record)?;
+            match self.vhci.attach(port, &imported.connection, devid, speed) {
+                Ok(true) => return Ok(record),
+                Ok(false) => self.records.remove(port),
+                Err(error) => {
+                    self.records.remove(port);
+                    return Err(error.into());
+                }
+            }
+        }
+        Err(UsbipError::NoPort { speed })
+    }
+
+    /// Drops the records of devices that went by themselves: their servers ended, or unplugged them.
+    fn forget_the_gone(&self) -> Result<(), UsbipError> {
+        for record in self.records.all() {
+            if self.vhci.is_empty(record.port)? {
+                self.records.remove(record.port);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the device, looks at it while no driver may, and lets it in.
+    fn admit(
+        &self,
+        record: &Record,
+        imported: &Imported,
+        hold: Hold,
+        deadline: Instant,
+    ) -> Result<Local, UsbipError> {
+        let device = self.wait_for_device(record, &imported.connection, deadline)?;
+        drop(hold);
+        let RemoteDevice { server, .. } = &record.remote;
+        let serial = device.serial();
+        check(&record.asked, &record.remote, device.ids, Some(&serial))?;
+        // What the server says and what the device says may differ only when one of them lies.
+        let told = RemoteDevice {
+            server: server.clone(),
+            which: Which::Ids {
+                ids: imported.device.ids,
+                serial: None,
+            },
+        };
+        check(&told, &record.remote, device.ids, None)?;
+        authorize(&device, record, &imported.connection, deadline)?;
+        Ok(Local::new(&device, serial))
+    }
+
+    fn wait_for_device(
+        &self,
+        record: &Record,
+        connection: &TcpStream,
+        deadline: Instant,
+    ) -> Result<LocalDevice, UsbipError> {
+        let doing = "asking it for its descriptors";
+        loop {
+            if let Some(device) = self.vhci.device(record.port) {
+                return Ok(device);
+            }
+            wait_on(connection, INTERVAL, record, doing, deadline)?;
+        }
+    }
+
+    /// The right to attach this device, on this host. Between hosts, the server decides.
+    fn lease(&self, remote: &RemoteDevice, cause: &Cause, deadline: Instant) -> Result<Leases, UsbipError> {
+        let name = format!("usbip/{remote}");
+        loop {
+            if let Some(lease) = self.take_lease(&name)? {
+                return Ok(lease);
+            }
+            let others = || UsbipError::InProgress {
+                remote: remote.clone(),
+            };
+            // A watcher has one at work for a device: this one is of a watcher that was killed. It may be stuck in the
+            // kernel, and is done when its device is taken away.
+            let record = self.record_of(remote)?.filter(|record| {
+                record.local.is_none() && record.owner.is_some() && record.owner == cause.owner
+            });
+            self.unplug(&record.ok_or_else(others)?)?;
+            if Instant::now() > deadline {
+                return Err(others());
+            }
+            thread::sleep(INTERVAL);
+        }
+    }
+}
+
+fn already_attached(record: &Record) -> UsbipError {
+    UsbipError::AlreadyAttached {
+        remote: record.remote.clone(),
+        port: record.port,
+        holder: record.holder(),
+    }
+}
+
+/// A word that no other attaching of this host has.
+fn attempt() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{}.{}", std::process::id(), now.as_nanos())
+}
+
+/// The bus ids under which the server has what was asked for.
+fn candidates(asked: &RemoteDevice, deadline: Instant) -> Result<Vec<BusId>, UsbipError> {
+    let ids = match &asked.which {
+        Which::BusId(busid) => return Ok(vec![busid.clone()]),
+        Which::Ids { ids, .. } => *ids,
+    };
+    let exported = client::list(&asked.server, deadline)?;
+    let busids: Vec<BusId> = exported
+        .iter()
+        .filter(|device| device.ids == ids)
+        .map(|device| device.busid.clone())
+        .collect();
+    if busids.is_empty() {
+        return Err(UsbipError::NotFound {
+            server: asked.server.clone(),
+            ids,
+            exported,
+        });
+    }
+    Ok(busids)
+}
+
+/// Whether a device is the one. Its serial number is known only when the kernel has read it (`Some`).
+fn check(
+    asked: &RemoteDevice,
+    remote: &RemoteDevice,
+    found: UsbIds,
+    serial: Option<&Option<String>>,
+) -> Result<(), UsbipError> {
+    let Which::Ids { ids, serial: wanted } = &asked.which else {
+        return Ok(());
+    };
+    let is_right_serial = match (wanted, serial) {
+        (Some(wanted), Some(found)) => found.as_ref() == Some(wanted),
+        _ => true,
+    };
+    if *ids == found && is_right_serial {
+        return Ok(());
+    }
+    let serial = serial.cloned().flatten().unwrap_or_default();
+    Err(UsbipError::WrongDevice {
+        remote: remote.clone(),
+        found: match serial.is_empty() {
+            true => format!("it is {found}"),
+            false => format!("it is {found} with serial number \"{}\"", serial.escape_debug()),
+        },
+        wanted: asked.which.to_string(),
+    })
+}
+
+/// Lets the drivers have it. The kernel asks the device for more then, and a server that hangs stops whoever waits in
+/// the kernel, beyond all signals, until the port is detached: so a thread waits, and not we.
+fn authorize(
+    device: &LocalDevice,
+    record: &Record,
+    connection: &TcpStream,
+    deadline: Instant,
+) -> Result<(), UsbipError> {
+    let (answer, outcome) = mpsc::channel();
+    let writer = device.clone();
+    thread::spawn(move || {
+        // Nobody waits any more.
+        let _ = answer.send(writer.authorize());
+    });
+    let doing = "binding drivers to it";
+    loop {
+        match outcome.recv_timeout(INTERVAL) {
+            Ok(outcome) => return Ok(outcome?),
+            Err(RecvTimeoutError::Timeout) => wait_on(connection, Duration::ZERO, record, doing, deadline)?,
+            Err(RecvTimeoutError::Disconnected) => unreachable!("the thread answers before it ends"),
+        }
+    }
+}
+
+/// Waits for a while, unless the connection breaks or it has been too long.
+fn wait_on(
+    connection: &TcpStream,
+    interval: Duration,
+    record: &Record,
+    doing: &'static str,
+    deadline: Instant,
+) -> Result<(), UsbipError> {
+    let remote = record.remote.clone();
+    if Instant::now() > deadline {
+        return Err(UsbipError::TooSlow { remote, doing });
+    }
+    // Nothing is read here: what comes is the kernel's.
+    let mut fds = [PollFd::new(
+        connection.as_fd(),
+        PollFlags::from_bits_retain(libc::POLLRDHUP),
+    )];
+    let timeout = PollTimeout::try_from(interval).unwrap_or(PollTimeout::ZERO);
+    match poll(&mut fds, timeout) {
+        Ok(ready) if ready > 0 => Err(UsbipError::Broken { remote, doing }),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,136 @@
+//! Taking away what is attached: by name, or all of a container's; never what others attached.
+//!
+//! Must not know how it came there (`attach`).
+
+use std::io;
+use std::thread;
+use std::time::Instant;
+
+use super::records::Record;
+use super::vhci::{State, VhciError};
+use super::{Attached, DETACH, INTERVAL, Named, Usbip, UsbipError};
+
+impl Usbip {
+    /// Detaches a device that we attached, or that is just being attached. Whoever does that may be stuck in the kernel
+    /// until this is done: so nothing is asked of him.
+    ///
+    /// # Errors
+    /// When it is not attached, or is not ours, or the kernel does not let go of it.
+    pub fn detach(&self, named: &Named) -> Result<Record, UsbipError> {
+        let record = self.find(named)?;
+        self.unplug(&record)?;
+        Ok(record)
+    }
+
+    /// Detaches what was attached, or begun to be, for containers of which `is_gone` is true, if `is_meant` is. All of it
+    /// is tried.
+    ///
+    /// # Errors
+    /// When the kernel does not let go of one.
+    pub fn release(
+        &self,
+        is_gone: impl Fn(&str) -> bool,
+        is_meant: impl Fn(&Record) -> bool,
+    ) -> Result<Vec<Record>, UsbipError> {
+        let mut records = self.records.all();
+        records.retain(|record| record.owner.as_deref().is_some_and(&is_gone) && is_meant(record));
+        let mut failure = None;
+        for record in &records {
+            if let Err(error) = self.unplug(record) {
+                failure.get_or_insert(error);
+            }
+        }
+        failure.map_or(Ok(records), Err)
+    }
+
+    fn find(&self, named: &Named) -> Result<Record, UsbipError> {
+        let attached = self.attached()?;
+        match named {
+            Named::Port(port) => match attached.into_iter().find(|one| one.slot.port == *port) {
+                None => Err(UsbipError::NotAttached {
+                    named: format!("port {port}"),
+                }),
+                Some(Attached {
+                    record: Some(record), ..
+                }) => Ok(record),
+                Some(Attached { device, .. }) => Err(UsbipError::Foreign {
+                    port: *port,
+                    what: device.map_or_else(|| "a device".into(), |device| format!("device {}", device.ids)),
+                }),
+            },
+            Named::Device(device) => {
+                let mut ours: Vec<Record> = attached.into_iter().filter_map(|one| one.record).collect();
+                ours.retain(|record| record.is_named(device));
+                match ours.len() {
+                    0 => Err(UsbipError::NotAttached {
+                        named: device.to_string(),
+                    }),
+                    1 => Ok(ours.remove(0)),
+                    _ => Err(UsbipError::Ambiguous {
+                        named: device.to_string(),
+                        ports: ours
+                            .iter()
+                            .map(|record| record.port.to_string())
+                            .collect::<Vec<_>>()
+                            .join(", "),
+                    }),
+                }
+            }
+        }
+    }
+
+    /// Detaches what a record tells of, if it is still there, and waits until the port can be used again.
+    pub(super) fn unplug(&self, record: &Record) -> Result<(), UsbipError> {
+        let port = record.port;
+        let deadline = Instant::now() + DETACH;
+        {
+            let _ports = self.lock_ports(&record.remote, deadline)?;
+            // Last of all before the write: the kernel knows ports, and no devices.
+            match self.is_there(record)? {
+                true => match self.vhci.detach(port) {
+                    // It went by itself.
+                    Err(VhciError::File { source, .. }) if source.kind() == io::ErrorKind::InvalidInput => {}
+                    outcome => outcome?,
+                },
+                // It is on its way out by itself; nobody is to take it for one of this host's own meanwhile.
+                false if self.is_leaving(port)? => {}
+                false => {
+                    if self.is_recorded(record) {
+                        self.records.remove(port);
+                    }
+                    return Ok(());
+                }
+            }
+        }
+        while !self.vhci.is_empty(port)? && self.is_recorded(record) {
+            if Instant::now() > deadline {
+                return Err(UsbipError::Stuck { port });
+            }
+            thread::sleep(INTERVAL);
+        }
+        let _ports = self.lock_ports(&record.remote, deadline)?;
+        if self.is_recorded(record) && !self.is_there(record)? {
+            self.records.remove(port);
+        }
+        Ok(())
+    }
+
+    /// Whether the port is free, and its last device still in sysfs.
+    fn is_leaving(&self, port: u32) -> Result<bool, VhciError> {
+        let slot = self.vhci.slot(port)?;
+        Ok(slot.is_some_and(|slot| slot.state == State::Free) && !self.vhci.is_empty(port)?)
+    }
+
+    /// Whether the port has what the record tells of.
+    fn is_there(&self, record: &Record) -> Result<bool, VhciError> {
+        let device = self.vhci.device(record.port);
+        let slot = self.vhci.slot(record.port)?;
+        Ok(self.is_recorded(record) && slot.is_some_and(|slot| record.is_of(&slot, device.as_ref())))
+    }
+
+    /// Whether nobody of ours has attached another device at the port since.
+    fn is_recorded(&self, record: &Record) -> bool {
+        let now = self.records.at(record.port);
+        now.is_some_and(|now| (now.remote, now.attempt) == (record.remote.clone(), record.attempt.clone()))
+    }
+}

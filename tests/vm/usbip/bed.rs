@@ -1,0 +1,162 @@
+//! What the stories of devices of other hosts have in common: servers, networks, permissions, and what must not be left.
+
+use crate::container::Container;
+use crate::engine::podman_image;
+use crate::machine::Machine;
+use crate::usbip_server::{Adapter, Fault, UsbipServer};
+
+/// A server that the machine reaches at an address of its own. Whatever it attached is gone when this is dropped.
+pub struct Remote {
+    pub server: UsbipServer,
+    /// In the machine.
+    pub address: String,
+}
+
+impl Remote {
+    pub fn start(machine: &Machine, adapters: Vec<Adapter>, fault: Fault) -> Self {
+        machine.run("modprobe vhci-hcd");
+        let server = UsbipServer::start(adapters, fault);
+        let port = machine.forward(server.address.port());
+        Self {
+            server,
+            address: format!("127.0.0.1:{port}"),
+        }
+    }
+}
+
+/// What the tool says when it fails.
+pub fn failure(machine: &Machine, arguments: &str) -> String {
+    let output = machine.output(&format!("oci-hotplug usbip {arguments}"));
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{arguments}: {words}");
+    words
+}
+
+/// Nothing is attached, and the hubs let drivers near as before. (The tool puts the hubs right of one who was killed.)
+pub fn nothing_is_left(machine: &Machine) {
+    machine.wait_until(
+        "oci-hotplug usbip ports --json | jq -e 'length == 0' && \
+         test -z \"$(grep -L 1 /sys/devices/platform/vhci_hcd.*/usb*/authorized_default)\" && \
+         test -z \"$(ls /run/oci-hotplug/usbip | grep -v hubs.lock)\"",
+    );
+}
+
+/// The kernel's words since the test began.
+pub fn kernel_log(machine: &Machine) -> String {
+    machine.run("journalctl --no-pager -k -o cat --after-cursor=\"$(cat /run/test/cursor)\"")
+}
+
+/// Lets strangers ask for a server's devices, until it is dropped.
+pub struct Allowed<'a>(&'a Machine);
+
+impl<'a> Allowed<'a> {
+    pub fn server(machine: &'a Machine, address: &str) -> Self {
+        machine.write(
+            ALLOWED,
+            &format!("[[policy.allow]]\ndevices = [\"usbip:{address}\"]\n"),
+        );
+        Self(machine)
+    }
+}
+
+impl Drop for Allowed<'_> {
+    fn drop(&mut self) {
+        self.0.output(&format!("rm {ALLOWED}"));
+    }
+}
+
+pub const ALLOWED: &str = "/etc/oci-hotplug/config.d/60-usbip.toml";
+
+/// What the hook says of a container that is not to start. (podman shows its code alone.)
+pub fn refusal(machine: &Machine, options: &str) -> String {
+    podman_image(machine);
+    machine.run(&format!(
+        "! podman run --rm --network none {options} localhost/box true 2> /dev/null && \
+         journalctl --sync && journalctl --no-pager -o cat -t oci-hotplug-prestart --after-cursor=\"$(cat /run/test/cursor)\" | tail -n 1"
+    ))
+}
+
+/// What is said into the adapter at `path` comes back from there. It is said again where nothing does: a serial line keeps
+/// nothing for who is not ready yet, and the first words after the machine's start were seen to get lost.
+pub fn echoes(container: &Container, path: &str) {
+    let heard = container.run(&format!(
+        "exec 3<>{path}; stty raw -echo <&3; for _ in $(seq 10); do \
+         echo far away >&3; read -t 6 words <&3 && break; done; echo \"$words\""
+    ));
+    assert_eq!(heard, "far away");
+}
+
+/// Seconds since the machine was booted.
+pub fn uptime(machine: &Machine) -> f64 {
+    let seconds = machine.run("cut -d ' ' -f 1 /proc/uptime");
+    seconds.parse().expect("seconds")
+}
+
+/// Another host: a network namespace with usbipd, behind a link that can be slow or cut.
+pub struct Far<'a> {
+    machine: &'a Machine,
+    pub busid: String,
+}
+
+pub const FAR: &str = "10.77.0.2";
+
+impl<'a> Far<'a> {
+    pub fn export(machine: &'a Machine, serial: &str) -> Self {
+        let busid = machine.run(&format!(
+            "set -e; modprobe -a usbip-host vhci-hcd sch_netem; \
+             ip netns add far; ip link add near type veth peer name far netns far; \
+             ip addr add 10.77.0.1/24 dev near; ip link set near up; \
+             ip -n far addr add {FAR}/24 dev far; ip -n far link set far up; ip -n far link set lo up; \
+             ip netns exec far usbipd -D -P/run/usbipd.pid; \
+             busid=$(basename $(dirname $(grep -lx {serial} /sys/bus/usb/devices/*/serial))); \
+             usbip bind -b $busid >&2; echo $busid"
+        ));
+        machine.wait_until(&format!("oci-hotplug usbip list {FAR} | grep {busid}"));
+        Self { machine, busid }
+    }
+
+    /// From now on the link is like this (tc-netem(8)).
+    pub fn link(&self, netem: &str) {
+        for (place, device) in [("", "near"), ("-n far", "far")] {
+            self.machine.run(&format!(
+                "tc {place} qdisc replace dev {device} root netem {netem}"
+            ));
+        }
+    }
+}
+
+impl Drop for Far<'_> {
+    fn drop(&mut self) {
+        self.machine.output(&format!(
+            "usbip unbind -b {}; kill $(cat /run/usbipd.pid); ip link del near; ip netns del far",
+            self.busid
+        ));
+    }
+}
+
+/// Debian's usbipd, which exports one of the machine's own devices, until it is dropped.
+pub struct Usbipd<'a> {
+    machine: &'a Machine,
+    pub busid: String,
+}
+
+impl<'a> Usbipd<'a> {
+    pub fn export(machine: &'a Machine, serial: &str) -> Self {
+        let busid = machine.run(&format!(
+            "modprobe usbip-host && modprobe vhci-hcd && usbipd -D -P/run/usbipd.pid && \
+             basename $(dirname $(grep -lx {serial} /sys/bus/usb/devices/*/serial))"
+        ));
+        machine.wait_until("oci-hotplug usbip list localhost");
+        machine.run(&format!("usbip bind -b {busid}"));
+        Self { machine, busid }
+    }
+}
+
+impl Drop for Usbipd<'_> {
+    fn drop(&mut self) {
+        self.machine.output(&format!(
+            "usbip unbind -b {}; kill $(cat /run/usbipd.pid)",
+            self.busid
+        ));
+    }
+}

@@ -1,0 +1,191 @@
+//! What a device of another host costs in time: `tests/run.sh --bench` runs this, and tests/bench/README.md has its tables.
+//!
+//! Far host, link and kernel are the same for all, and the variants take turns: what counts is the ratio within one run.
+
+use std::fmt::Write;
+
+use super::bed::{Allowed, FAR, Far, Remote, nothing_is_left};
+use crate::engine::Runtime::Crun;
+use crate::engine::podman;
+use crate::machine::{Machine, machine};
+use crate::usb::UsbSerial;
+use crate::usbip_server::{Adapter, Fault, UsbipServer};
+
+/// There and back, in milliseconds.
+const LINKS: [u32; 4] = [0, 50, 200, 400];
+const ROUNDS: usize = 5;
+
+/// Seconds from before a shell command in the machine until a condition holds there. Looked at every 10 ms, which is also
+/// what the clock tells.
+fn timed(machine: &Machine, command: &str, condition: &str) -> f64 {
+    let words = machine.run(&format!(
+        "read from rest < /proc/uptime; ({command}) > /dev/null 2>&1 & \
+         end=$(($(date +%s) + 60)); until {condition}; do test $(date +%s) -lt $end || exit 1; sleep 0.01; done 2> /dev/null; \
+         read to rest < /proc/uptime; wait; echo $from $to"
+    ));
+    let (from, to) = words.split_once(' ').expect("two times");
+    to.parse::<f64>().expect("seconds") - from.parse::<f64>().expect("seconds")
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+#[test]
+#[ignore = "needs the virtual machine: tests/run.sh --bench"]
+fn how_long_a_remote_device_takes_to_come_and_to_come_back() {
+    let vm = machine();
+    let adapter = vm.plug(&UsbSerial {
+        serial: "FT001",
+        port: "2",
+    });
+    vm.wait_until("test -e /dev/ttyUSB0");
+    let far = Far::export(&vm, "FT001");
+    let _allowed = Allowed::server(&vm, FAR);
+    let container = podman(&vm, Crun, "--annotation io.oci-hotplug.devices=usb:ffff:ffff");
+    let inside = format!(
+        "/proc/{}/root/dev/far",
+        vm.run(&format!(
+            "podman inspect --format '{{{{.State.Pid}}}}' {}",
+            container.id
+        ))
+    );
+    let request = format!("usbip:{FAR}/busid:{}", far.busid);
+    let asks = format!("{} '{request};link=/dev/far'", container.id);
+    let is_free = format!(
+        "! test -e /dev/ttyUSB0 && ! test -e {inside} && oci-hotplug usbip list {FAR} | grep {}",
+        far.busid
+    );
+
+    let mut table = String::from(
+        "\n| there and back | `usbip attach` → node | `oci-hotplug usbip attach` → node | ratio | request → node inside | ratio |\n\
+         |---|---|---|---|---|---|\n",
+    );
+    for link in LINKS {
+        let mut times = [Vec::new(), Vec::new(), Vec::new()];
+        for _ in 0..ROUNDS {
+            let variants = [
+                (
+                    format!("usbip attach -r {FAR} -b {}", far.busid),
+                    "test -e /dev/ttyUSB0",
+                    "usbip detach -p 0".to_owned(),
+                ),
+                (
+                    format!("oci-hotplug usbip attach {FAR}/busid:{}", far.busid),
+                    "test -e /dev/ttyUSB0",
+                    "oci-hotplug usbip detach 0".to_owned(),
+                ),
+                (
+                    format!("oci-hotplug attach {asks}"),
+                    &*format!("test -e {inside}"),
+                    format!("oci-hotplug detach {asks}"),
+                ),
+            ];
+            for (times, (attach, is_there, detach)) in times.iter_mut().zip(variants) {
+                far.link(&format!("delay {}us", link * 500));
+                times.push(timed(&vm, &attach, is_there));
+                far.link("delay 0ms");
+                vm.wait_until(&detach);
+                vm.wait_until(&is_free);
+            }
+        }
+        let [theirs, by_hand, inside] = times.map(median);
+        let _ = writeln!(
+            table,
+            "| {link} ms | {theirs:.2} s | {by_hand:.2} s | {:.2} | {inside:.2} s | {:.2} |",
+            by_hand / theirs,
+            inside / theirs
+        );
+    }
+
+    let _ = write!(
+        table,
+        "\n| what breaks | the container has lost it | and has it again after the end of it |\n|---|---|---|\n"
+    );
+    let (is_there, is_gone) = (format!("test -e {inside}"), format!("! test -e {inside}"));
+    vm.run(&format!("oci-hotplug attach {asks}"));
+    vm.wait_until(&is_there);
+    for (what, break_it, mend_it) in [
+        (
+            "the export is ended (usbip unbind, bind)",
+            "usbip unbind -b $busid",
+            "usbip bind -b $busid",
+        ),
+        (
+            "usbipd is restarted, and the device bound again",
+            "kill $(cat /run/usbipd.pid); usbip unbind -b $busid",
+            "ip netns exec far usbipd -D -P/run/usbipd.pid; usbip bind -b $busid",
+        ),
+        (
+            "the network is cut",
+            "tc qdisc replace dev near root netem loss 100%",
+            "tc qdisc replace dev near root netem delay 0ms",
+        ),
+    ] {
+        let mut times = [Vec::new(), Vec::new()];
+        for _ in 0..ROUNDS {
+            let with_busid = |command: &str| format!("busid={}; {command}", far.busid);
+            times[0].push(timed(&vm, &with_busid(break_it), &is_gone));
+            times[1].push(timed(&vm, &with_busid(mend_it), &is_there));
+        }
+        let [gone, back] = times.map(median);
+        let _ = writeln!(table, "| {what} | {gone:.2} s | {back:.2} s |");
+    }
+    drop(container);
+    drop(far);
+    drop(adapter);
+    a_server_of_our_own(&vm, &mut table);
+    nothing_is_left(&vm);
+    println!("{table}");
+}
+
+/// What only a server can do that does as it is told. It is outside of the machine: a call of it counts.
+fn a_server_of_our_own(vm: &Machine, table: &mut String) {
+    let adapters = vec![Adapter::new("1-1", "RS001")];
+    let Remote { server, address } = Remote::start(vm, adapters.clone(), Fault::None);
+    let _allowed = Allowed::server(vm, &address);
+    let container = podman(
+        vm,
+        Crun,
+        &format!("--annotation 'io.oci-hotplug.devices=usbip:{address}/0403:6001;link=/dev/far'"),
+    );
+    let pid = vm.run(&format!(
+        "podman inspect --format '{{{{.State.Pid}}}}' {}",
+        container.id
+    ));
+    let (is_there, is_gone) = (
+        format!("test -e /proc/{pid}/root/dev/far"),
+        format!("! test -e /proc/{pid}/root/dev/far"),
+    );
+    vm.wait_until(&is_there);
+    let host = server.address;
+    let (mut server, mut times) = (Some(server), [Vec::new(), Vec::new()]);
+    for _ in 0..ROUNDS {
+        drop(server.take());
+        times[0].push(timed(vm, "true", &is_gone));
+        server = Some(UsbipServer::start_at(host, adapters.clone(), Fault::None));
+        times[1].push(timed(vm, "true", &is_there));
+    }
+    let [gone, back] = times.map(median);
+    let _ = writeln!(
+        table,
+        "| the server is killed, and started again | {gone:.2} s | {back:.2} s |"
+    );
+
+    let (server, mut times) = (server.expect("the last one"), [Vec::new(), Vec::new()]);
+    for _ in 0..ROUNDS {
+        server.hang(true);
+        container.run("cat /dev/far > /dev/null 2>&1 & sleep 0.5; kill -9 $!");
+        times[0].push(timed(vm, "true", &is_gone));
+        server.hang(false);
+        times[1].push(timed(vm, "true", &is_there));
+    }
+    let [gone, back] = times.map(median);
+    let _ = writeln!(
+        table,
+        "| the server hangs, and a process of the container with it | {gone:.2} s | {back:.2} s |"
+    );
+    drop(container);
+    server.wait_until_all_are_free();
+}

@@ -1,5 +1,8 @@
 //! A USB device of another host, as a person names it: `HOST[:PORT]/VID:PID[:SERIAL]`, `HOST[:PORT]/busid:BUSID`.
 //!
+//! Either id may be `*`. `nth:2:VID:PID` is the second one for who asks for several in the same words;
+//! `busid:BUSID:VID:PID` is what is plugged in there, if that is what it is.
+//!
 //! Must not know how it is reached or attached (`usbip`).
 
 use std::fmt;
@@ -60,8 +63,14 @@ pub enum AddressError {
         /// The text, shortened.
         device: String,
     },
+    /// Not the number of a device.
+    #[error("\"{number}\" is no number: write nth:N:VID:PID with N from 1 to 255, such as nth:2:0403:6001")]
+    Number {
+        /// The text, shortened.
+        number: String,
+    },
     /// Not an id.
-    #[error("{which} id must be 4 hex digits, such as {example}")]
+    #[error("{which} id must be 4 hex digits, such as {example}, or * for any")]
     UsbId {
         /// `vendor` or `product`.
         which: &'static str,
@@ -205,6 +214,65 @@ impl fmt::Display for UsbIds {
     }
 }
 
+impl UsbIds {
+    /// Whether these are wanted.
+    pub fn are(self, wanted: WantedIds) -> bool {
+        WantedIds::from(self).are_among(wanted)
+    }
+}
+
+/// A vendor and a product that are asked for; `None` = any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WantedIds {
+    /// idVendor.
+    pub vendor: Option<u16>,
+    /// idProduct.
+    pub product: Option<u16>,
+}
+
+impl WantedIds {
+    /// Whether whatever has these has `wider`, too.
+    pub fn are_among(self, wider: WantedIds) -> bool {
+        let is_among = |own: Option<u16>, wider: Option<u16>| wider.is_none() || own == wider;
+        is_among(self.vendor, wider.vendor) && is_among(self.product, wider.product)
+    }
+}
+
+impl From<UsbIds> for WantedIds {
+    fn from(ids: UsbIds) -> Self {
+        Self {
+            vendor: Some(ids.vendor),
+            product: Some(ids.product),
+        }
+    }
+}
+
+impl FromStr for WantedIds {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let (vendor, product) = text.split_once(':').ok_or_else(|| AddressError::Device {
+            device: shown(text, SHOWN),
+        })?;
+        Ok(Self {
+            vendor: parse_id(vendor, "vendor", "0403")?,
+            product: parse_id(product, "product", "6001")?,
+        })
+    }
+}
+
+impl fmt::Display for WantedIds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let write = |f: &mut fmt::Formatter<'_>, id| match id {
+            Some(id) => write!(f, "{id:04x}"),
+            None => f.write_str("*"),
+        };
+        write(f, self.vendor)?;
+        f.write_str(":")?;
+        write(f, self.product)
+    }
+}
+
 /// The server's own name for a device: the port it is plugged into there, such as `1-1.4`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BusId(String);
@@ -241,22 +309,52 @@ impl fmt::Display for BusId {
 pub enum Which {
     /// One with these ids, at whatever port of the server.
     Ids {
+        /// From 1: who asks for several in the same words numbers them, and gets as many.
+        number: u8,
         /// Vendor and product.
-        ids: UsbIds,
+        ids: WantedIds,
         /// The serial number in its descriptor; its case counts.
         serial: Option<String>,
     },
     /// Whatever is plugged in there.
     BusId(BusId),
+    /// What is plugged in there, if it is one with these ids.
+    Both {
+        /// Where.
+        busid: BusId,
+        /// Vendor and product.
+        ids: WantedIds,
+        /// The serial number in its descriptor.
+        serial: Option<String>,
+    },
 }
 
 impl Which {
+    /// The server's name for it, where that is asked for.
+    pub fn busid(&self) -> Option<&BusId> {
+        match self {
+            Self::Ids { .. } => None,
+            Self::BusId(busid) | Self::Both { busid, .. } => Some(busid),
+        }
+    }
+
+    /// What it must be: vendor and product, and a serial number, where these are asked for.
+    pub fn identity(&self) -> Option<(WantedIds, Option<&str>)> {
+        match self {
+            Self::BusId(_) => None,
+            Self::Ids { ids, serial, .. } | Self::Both { ids, serial, .. } => Some((*ids, serial.as_deref())),
+        }
+    }
+
     /// Whether what is `asked` for is surely one of these.
     pub fn covers(&self, asked: &Which) -> bool {
-        match (self, asked) {
-            (Self::Ids { ids, serial: None }, Self::Ids { ids: asked, .. }) => ids == asked,
-            _ => self == asked,
-        }
+        let is_there = self.busid().is_none_or(|busid| asked.busid() == Some(busid));
+        let is_it = self.identity().is_none_or(|(ids, serial)| {
+            asked
+                .identity()
+                .is_some_and(|(asked, its)| asked.are_among(ids) && (serial.is_none() || serial == its))
+        });
+        is_there && is_it
     }
 }
 
@@ -264,51 +362,78 @@ impl FromStr for Which {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        if let Some(busid) = text.strip_prefix("busid:") {
-            return busid.parse().map(Self::BusId);
+        if let Some(place) = text.strip_prefix("busid:") {
+            return match place.split_once(':') {
+                None => place.parse().map(Self::BusId),
+                Some((busid, device)) => {
+                    let (busid, (ids, serial)) = (busid.parse()?, parse_device(device)?);
+                    Ok(Self::Both { busid, ids, serial })
+                }
+            };
         }
-        let (vendor, rest) = text.split_once(':').ok_or_else(|| AddressError::Device {
-            device: shown(text, SHOWN),
-        })?;
-        let (product, serial) = match rest.split_once(':') {
-            Some((product, serial)) => (product, Some(serial)),
-            None => (rest, None),
+        let (number, device) = match text.strip_prefix("nth:") {
+            Some(rest) => {
+                let (number, device) = rest.split_once(':').unwrap_or((rest, ""));
+                (parse_number(number)?, device)
+            }
+            None => (1, text),
         };
-        let ids = UsbIds {
-            vendor: parse_id(vendor, "vendor", "0403")?,
-            product: parse_id(product, "product", "6001")?,
-        };
-        let is_serial = |serial: &str| {
-            !serial.trim().is_empty() && serial.len() <= MAX_SERIAL && !serial.contains(char::is_control)
-        };
-        match serial {
-            Some(serial) if !is_serial(serial) => Err(AddressError::Serial),
-            serial => Ok(Self::Ids {
-                ids,
-                serial: serial.map(str::to_owned),
-            }),
-        }
+        let (ids, serial) = parse_device(device)?;
+        Ok(Self::Ids { number, ids, serial })
+    }
+}
+
+/// Reads `VID:PID[:SERIAL]`.
+fn parse_device(text: &str) -> Result<(WantedIds, Option<String>), AddressError> {
+    let (ids, serial) = match text.match_indices(':').nth(1) {
+        Some((at, _)) => (&text[..at], Some(&text[at + 1..])),
+        None => (text, None),
+    };
+    let ids = ids.parse()?;
+    let is_serial = |serial: &str| {
+        !serial.trim().is_empty() && serial.len() <= MAX_SERIAL && !serial.contains(char::is_control)
+    };
+    match serial {
+        Some(serial) if !is_serial(serial) => Err(AddressError::Serial),
+        serial => Ok((ids, serial.map(str::to_owned))),
     }
 }
 
 impl fmt::Display for Which {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Ids { ids, serial: None } => write!(f, "{ids}"),
-            Self::Ids {
-                ids,
-                serial: Some(serial),
-            } => write!(f, "{ids}:{serial}"),
-            Self::BusId(busid) => write!(f, "busid:{busid}"),
+            Self::Ids { number, .. } if *number > 1 => write!(f, "nth:{number}:")?,
+            Self::Ids { .. } => {}
+            Self::BusId(busid) => return write!(f, "busid:{busid}"),
+            Self::Both { busid, .. } => write!(f, "busid:{busid}:")?,
+        }
+        match self.identity() {
+            Some((ids, Some(serial))) => write!(f, "{ids}:{serial}"),
+            Some((ids, None)) => write!(f, "{ids}"),
+            None => Ok(()),
         }
     }
 }
 
-fn parse_id(text: &str, which: &'static str, example: &'static str) -> Result<u16, AddressError> {
+fn parse_number(text: &str) -> Result<u8, AddressError> {
+    let digits = text.bytes().all(|digit| digit.is_ascii_digit());
+    match text.parse() {
+        Ok(number) if digits && number > 0 => Ok(number),
+        _ => Err(AddressError::Number {
+            number: shown(text, SHOWN),
+        }),
+    }
+}
+
+fn parse_id(text: &str, which: &'static str, example: &'static str) -> Result<Option<u16>, AddressError> {
+    if text == "*" {
+        return Ok(None);
+    }
     let digits = text.len() == 4 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
     u16::from_str_radix(text, 16)
         .ok()
         .filter(|_| digits)
+        .map(Some)
         .ok_or(AddressError::UsbId { which, example })
 }
 
@@ -436,6 +561,10 @@ mod tests {
             ("10.0.0.7/busid:1-1.4", "10.0.0.7", 3240),
             ("[fd00::1]/0403:6001", "fd00::1", 3240),
             ("[fe80::1%eth0]:99/busid:0-0-0", "fe80::1%eth0", 99),
+            ("lab/nth:2:0403:6001:FT:1", "lab", 3240),
+            ("lab/0403:*", "lab", 3240),
+            ("lab/*:*:FT1", "lab", 3240),
+            ("lab/busid:1-1.4:0403:*:FT1", "lab", 3240),
         ] {
             let device: RemoteDevice = text.parse().unwrap();
             assert_eq!(
@@ -483,8 +612,18 @@ mod tests {
                 "lab/1-1",
                 "\"1-1\" names no device: write VID:PID or VID:PID:SERIAL, such as 0403:6001, or busid:1-1.4",
             ),
-            ("lab/403:6001", "vendor id must be 4 hex digits, such as 0403"),
-            ("lab/0403:+600", "product id must be 4 hex digits, such as 6001"),
+            (
+                "lab/403:6001",
+                "vendor id must be 4 hex digits, such as 0403, or * for any",
+            ),
+            (
+                "lab/0403:+600",
+                "product id must be 4 hex digits, such as 6001, or * for any",
+            ),
+            (
+                "lab/nth:0:0403:6001",
+                "\"0\" is no number: write nth:N:VID:PID with N from 1 to 255, such as nth:2:0403:6001",
+            ),
             (
                 "lab/0403:6001:",
                 "the serial number is empty, too long, or has control characters: leave it out, with its colon, for any",
@@ -548,10 +687,27 @@ mod tests {
         assert_eq!(of_c1.reserved("c2", &Inventory::new([device])), None);
     }
 
+    #[test]
+    fn a_rule_covers_what_is_surely_one_of_what_it_names() {
+        let covers = |rule: &str, asked: &str| rule.parse::<Which>().unwrap().covers(&asked.parse().unwrap());
+        for (rule, asked, is_covered) in [
+            ("0403:*", "nth:2:0403:6001:FT1", true),
+            ("0403:6001", "0403:*", false),
+            ("0403:6001:FT1", "0403:6001", false),
+            ("0403:6001", "busid:1-1:0403:6001", true),
+            ("0403:6001", "busid:1-1", false),
+            ("busid:1-1", "busid:1-1:0403:6001", true),
+            ("busid:1-1:0403:6001", "busid:1-1", false),
+            ("*:*", "busid:1-1", false),
+        ] {
+            assert_eq!(covers(rule, asked), is_covered, "{rule} {asked}");
+        }
+    }
+
     proptest! {
         #[test]
         fn what_is_read_is_written_so_that_it_is_read_again(
-            text in r"(\[[0-9a-f:%]{2,12}\]|[a-zA-Z0-9.-]{1,12})(:[0-9]{1,5})?/([0-9a-fA-F]{4}:[0-9a-f]{4}(:\PC{1,8})?|busid:[0-9.-]{1,12})",
+            text in r"(\[[0-9a-f:%]{2,12}\]|[a-zA-Z0-9.-]{1,12})(:[0-9]{1,5})?/((nth:[0-9]{1,3}:|busid:[0-9.-]{1,8}:)?([0-9a-fA-F]{4}|\*):([0-9a-f]{4}|\*)(:\PC{1,8})?|busid:[0-9.-]{1,12})",
         ) {
             if let Ok(device) = text.parse::<RemoteDevice>() {
                 prop_assert_eq!(device.to_string().parse(), Ok(device));

@@ -83,10 +83,7 @@ impl Usbip {
             return Ok(None);
         };
         self.unplug(&record)?;
-        match record.remote.which {
-            Which::BusId(busid) => Ok(Some(busid)),
-            Which::Ids { .. } => Ok(None),
-        }
+        Ok(record.remote.which.busid().cloned())
     }
 
     /// What an earlier watcher of the same container attached, and what is up.
@@ -226,7 +223,8 @@ impl Usbip {
         let told = RemoteDevice {
             server: server.clone(),
             which: Which::Ids {
-                ids: imported.device.ids,
+                number: 1,
+                ids: imported.device.ids.into(),
                 serial: None,
             },
         };
@@ -291,13 +289,13 @@ fn attempt() -> String {
 /// The bus ids under which the server has what was asked for.
 fn candidates(asked: &RemoteDevice, deadline: Instant) -> Result<Vec<BusId>, UsbipError> {
     let ids = match &asked.which {
-        Which::BusId(busid) => return Ok(vec![busid.clone()]),
+        Which::BusId(busid) | Which::Both { busid, .. } => return Ok(vec![busid.clone()]),
         Which::Ids { ids, .. } => *ids,
     };
     let exported = client::list(&asked.server, deadline)?;
     let busids: Vec<BusId> = exported
         .iter()
-        .filter(|device| device.ids == ids)
+        .filter(|device| device.ids.are(ids))
         .map(|device| device.busid.clone())
         .collect();
     if busids.is_empty() {
@@ -317,14 +315,14 @@ fn check(
     found: UsbIds,
     serial: Option<&Option<String>>,
 ) -> Result<(), UsbipError> {
-    let Which::Ids { ids, serial: wanted } = &asked.which else {
+    let Some((ids, wanted)) = asked.which.identity() else {
         return Ok(());
     };
     let is_right_serial = match (wanted, serial) {
-        (Some(wanted), Some(found)) => found.as_ref() == Some(wanted),
+        (Some(wanted), Some(found)) => found.as_deref() == Some(wanted),
         _ => true,
     };
-    if *ids == found && is_right_serial {
+    if found.are(ids) && is_right_serial {
         return Ok(());
     }
     let serial = serial.cloned().flatten().unwrap_or_default();

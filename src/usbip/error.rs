@@ -7,7 +7,7 @@ use super::protocol::{Exported, Speed};
 use super::records::RecordError;
 use super::vhci::VhciError;
 use crate::host::leases::LeaseError;
-use crate::model::usbip::{RemoteDevice, Server, UsbIds};
+use crate::model::usbip::{RemoteDevice, Server, WantedIds};
 
 /// A remote device could not be attached or detached.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +36,7 @@ pub enum UsbipError {
         /// Which.
         server: Server,
         /// What was asked for.
-        ids: UsbIds,
+        ids: WantedIds,
         /// What is there.
         exported: Vec<Exported>,
     },

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::vhci::{LocalDevice, Slot, State, attribute, raw_node};
 use crate::model::device::SysPath;
-use crate::model::usbip::{Holding, RemoteDevice, Which};
+use crate::model::usbip::{Holding, RemoteDevice, WantedIds};
 
 /// Where they are in the state directory.
 pub(super) const DIRECTORY: &str = "usbip";
@@ -147,15 +147,16 @@ impl Record {
         if *named == self.asked || *named == self.remote {
             return true;
         }
-        match (&named.which, &self.local) {
-            (Which::Ids { ids, serial }, Some(local)) if named.server == self.remote.server => {
-                ids.to_string() == local.ids
-                    && serial
-                        .as_ref()
-                        .is_none_or(|serial| Some(serial) == local.serial.as_ref())
-            }
-            _ => false,
-        }
+        let (Some((ids, serial)), Some(local)) = (named.which.identity(), &self.local) else {
+            return false;
+        };
+        let is_there = named
+            .which
+            .busid()
+            .is_none_or(|busid| self.remote.which.busid() == Some(busid));
+        let is_one = local.ids.parse::<WantedIds>().is_ok_and(|own| own.are_among(ids));
+        let is_it = serial.is_none_or(|serial| local.serial.as_deref() == Some(serial));
+        named.server == self.remote.server && is_there && is_one && is_it
     }
 }
 

@@ -10,6 +10,7 @@ use glob::{MatchOptions, Pattern};
 use super::config::{
     Definition, Group, HOSTDEV_DOMAIN, Mode, PathInGroup, PathType, Requested, SMARTER_DOMAIN,
 };
+use super::remote;
 use super::resource::{
     MAX_ID, MountSpec, Names, NodeSpec, Offer, Resource, ResourceName, Unit, fingerprint, unit_id,
 };
@@ -42,12 +43,10 @@ pub fn wanted(definitions: &[Definition]) -> Wanted {
             }
             Definition::Groups { groups, .. } => {
                 if groups.iter().any(|group| matches!(group, Group::Usb { .. })) {
-                    for attribute in ["idVendor", "idProduct", "serial"] {
-                        let only = Some("usb_device".to_owned());
-                        wanted.attributes.entry(attribute.to_owned()).or_insert(only);
-                    }
+                    want_usb_devices(&mut wanted);
                 }
             }
+            Definition::Remote { .. } => want_usb_devices(&mut wanted),
             // inotify tells of nodes that somebody made by hand.
             Definition::Path { path, .. } => wanted.nodes.extend([path.clone()]),
             Definition::Pattern { .. } | Definition::NvidiaGpu { .. } => {}
@@ -56,29 +55,46 @@ pub fn wanted(definitions: &[Definition]) -> Wanted {
     wanted
 }
 
+/// Which vendor's, which product, which one.
+fn want_usb_devices(wanted: &mut Wanted) {
+    for attribute in ["idVendor", "idProduct", "serial"] {
+        let only = Some("usb_device".to_owned());
+        wanted.attributes.entry(attribute.to_owned()).or_insert(only);
+    }
+}
+
 /// Whether the definitions look at the host's devices, and whether at the paths below /dev.
 pub fn looks_at(definitions: &[Definition]) -> (bool, bool) {
     let devices = definitions.iter().any(|definition| match definition {
-        Definition::Requested(_) => true,
+        Definition::Requested(_) | Definition::Remote { .. } => true,
         Definition::Groups { groups, .. } => groups.iter().any(|group| matches!(group, Group::Usb { .. })),
         _ => false,
     });
     let paths = definitions
         .iter()
-        .any(|definition| !matches!(definition, Definition::Requested(_)));
+        .any(|definition| !matches!(definition, Definition::Requested(_) | Definition::Remote { .. }));
     (devices, paths)
 }
 
 /// All resources, in the order of their names. What needs a name is given one by `names`.
 pub fn resources(definitions: &[Definition], sight: &Sight, names: &mut Names) -> Vec<Resource> {
     for definition in definitions {
-        if let Definition::Groups { name, .. } | Definition::Requested(Requested { name, .. }) = definition {
+        if let Definition::Groups { name, .. }
+        | Definition::Remote { name, .. }
+        | Definition::Requested(Requested { name, .. }) = definition
+        {
             names.reserve(name);
         }
     }
+    // One takes what another can't have then.
+    let remotes = remote::states(definitions, sight);
     let mut found: BTreeMap<ResourceName, Resource> = BTreeMap::new();
     for definition in definitions {
-        for resource in of_definition(definition, sight, names) {
+        let of_it = match definition {
+            Definition::Remote { name, entries } => vec![remote::resource(name, entries, &remotes, sight)],
+            _ => of_definition(definition, sight, names),
+        };
+        for resource in of_it {
             // Of several definitions of one path the first counts: a resource is registered once.
             found.entry(resource.name.clone()).or_insert(resource);
         }
@@ -107,6 +123,7 @@ fn of_definition(definition: &Definition, sight: &Sight, names: &mut Names) -> V
             .filter_map(|gpu| of_gpu(*gpu, *count, names))
             .collect(),
         Definition::Groups { name, groups } => vec![of_groups(name, groups, sight)],
+        Definition::Remote { .. } => Vec::new(),
         Definition::Requested(requested) => vec![of_requests(requested, &sight.inventory)],
     }
 }
@@ -118,6 +135,7 @@ fn static_resource(name: ResourceName, units: BTreeMap<String, Unit>) -> Resourc
         units,
         wishes: Vec::new(),
         hotplug: false,
+        remote: false,
     }
 }
 
@@ -143,6 +161,7 @@ fn of_path(path: &Path, access: Access, count: u32, sight: &Sight, names: &mut N
     };
     let unit = Unit {
         healthy,
+        attached: None,
         numa: None,
         place: text.to_owned(),
         offer: node_offer(vec![NodeSpec {
@@ -167,6 +186,7 @@ fn of_match(path: &Path, below: &str, count: u32, names: &mut Names) -> Option<R
     let name = names.name(SMARTER_DOMAIN, &path.to_string_lossy(), &plain)?;
     let unit = Unit {
         healthy: true,
+        attached: None,
         numa: None,
         place: path.to_string_lossy().into_owned(),
         offer: node_offer(vec![NodeSpec {
@@ -187,6 +207,7 @@ fn of_gpu(gpu: u32, count: u32, names: &mut Names) -> Option<Resource> {
     let name = names.name(SMARTER_DOMAIN, &what, &what)?;
     let unit = Unit {
         healthy: true,
+        attached: None,
         numa: None,
         place: what.clone(),
         offer: Offer {
@@ -219,6 +240,7 @@ fn of_groups(name: &ResourceName, groups: &[Group], sight: &Sight) -> Resource {
             for number in 0..count {
                 let unit = Unit {
                     healthy: true,
+                    attached: None,
                     numa: None,
                     place: place.clone(),
                     offer: offer.clone(),
@@ -321,6 +343,7 @@ fn slots(requested: &Requested, asked: &[Asked], inventory: &Inventory) -> Resou
         .collect();
     let unit = |number: u32| Unit {
         healthy: true,
+        attached: None,
         numa: None,
         // Slots are alike: the lowest numbers first.
         place: format!("{number:04}"),
@@ -337,6 +360,7 @@ fn slots(requested: &Requested, asked: &[Asked], inventory: &Inventory) -> Resou
             .collect(),
         wishes: vec![wish.clone()],
         hotplug: true,
+        remote: false,
     }
 }
 
@@ -365,6 +389,7 @@ fn units_of_roots(requested: &Requested, asked: &[Asked], inventory: &Inventory)
         }
         let unit = Unit {
             healthy: true,
+            attached: None,
             numa: numa(root, inventory),
             place: root.to_string(),
             offer,

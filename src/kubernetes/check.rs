@@ -1,13 +1,17 @@
 //! `--check`: what would be advertised, and what this node lacks. Changes nothing.
 
 use std::io::Write;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use super::catalogue;
+use super::config;
 use super::engine::Cdi;
+use super::remote;
 use super::resource::Names;
 use super::run::{self, Options};
+use super::servers;
 use crate::host::monitor::{DeviceMonitor, udevd_is_running};
 
 /// Prints what there is; false when something is missing that pods need.
@@ -18,21 +22,39 @@ pub fn run(options: &Options, engine: &Cdi) -> Result<bool> {
     let (_, definitions) = options.sources.read()?;
     let monitor =
         DeviceMonitor::open(catalogue::wanted(&definitions), 0).context("listing the host's devices")?;
-    let sight = run::look(&definitions, &monitor)?;
+    let mut sight = run::look(&definitions, &monitor)?;
+    let servers = remote::servers(&definitions);
+    let answers = servers::ask_all(&servers);
+    for (server, answer) in &answers {
+        if let (Ok(exported), true) = (answer, options.door.cdi) {
+            sight.exports.insert((*server).clone(), exported.clone());
+        }
+    }
     let mut names = Names::default();
     let mut out = std::io::stdout().lock();
     for resource in catalogue::resources(&definitions, &sight, &mut names) {
         let (healthy, unhealthy) = resource.health();
         writeln!(out, "{}: {healthy} healthy, {unhealthy} unhealthy", resource.name)?;
     }
-    for note in names.take_notes() {
+    for note in names.take_notes().into_iter().chain(config::notes(&definitions)) {
         writeln!(out, "note: {note}")?;
     }
     let mut sound = true;
-    for (is_well, told, cure) in findings(options) {
+    for (is_well, told, cure) in findings(options, !servers.is_empty()) {
         let (word, cure) = if is_well { ("ok", "") } else { ("missing", cure) };
         writeln!(out, "{word}: {told}{cure}")?;
         sound &= is_well;
+    }
+    for (server, answer) in &answers {
+        match answer {
+            Ok(exported) => writeln!(
+                out,
+                "ok: usbip server {server}: {} devices that nobody has imported",
+                exported.len()
+            )?,
+            Err(error) => writeln!(out, "missing: {error}")?,
+        }
+        sound &= answer.is_ok();
     }
     let (word, cure) = match engine {
         Cdi::On(_) => ("ok", ""),
@@ -49,7 +71,7 @@ pub fn run(options: &Options, engine: &Cdi) -> Result<bool> {
     Ok(sound && engine.is_used())
 }
 
-fn findings(options: &Options) -> Vec<(bool, String, &'static str)> {
+fn findings(options: &Options, is_remote: bool) -> Vec<(bool, String, &'static str)> {
     let kubelet = options.kubelet_dir.join(super::api::KUBELET_SOCKET);
     let mut findings = vec![
         (
@@ -77,6 +99,15 @@ fn findings(options: &Options) -> Vec<(bool, String, &'static str)> {
                 " (run packaging/install.sh on the node; --hook-dir names another place)",
             ));
         }
+    }
+    if is_remote {
+        let controller = Path::new("/sys/devices/platform/vhci_hcd.0");
+        findings.push((
+            controller.exists(),
+            "the virtual USB host controller, by which devices of USB/IP servers are attached".to_owned(),
+            " (load its module on the node: `modprobe vhci-hcd`, and at each boot with a line \"vhci-hcd\" in \
+             /etc/modules-load.d/usbip.conf)",
+        ));
     }
     findings
 }

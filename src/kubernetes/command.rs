@@ -8,13 +8,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::{CommandFactory, Parser, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use clap_complete::{Shell, generate_to};
 use tracing_subscriber::prelude::*;
 
 use super::check;
+use super::config;
 use super::door::Door;
 use super::engine::{self, Places};
+use super::resource::ResourceName;
 use super::run::{self, Options, Sources};
 use crate::exit;
 use crate::host::config::LogLevel;
@@ -25,9 +28,12 @@ const NAME: &str = "oci-hotplug-device-plugin";
 /// Where smarter-device-manager has its file when nothing else is said.
 const SMARTER_DEFAULT: &str = "config/conf.yaml";
 
+/// Where usbip-device-plugin has its file when nothing else is said: the first that is there.
+const USBIP_DEFAULTS: [&str; 2] = ["config.yaml", "/etc/usbip-device-plugin/config.yaml"];
+
 /// Advertises devices to Kubernetes, and lets them come and go in running pods.
 ///
-/// The sources --devs, --smarter-config and --config add up.
+/// The sources --devs, --smarter-config, --usbip-config and --config add up.
 #[derive(Debug, Parser)]
 #[command(name = NAME, version, args_override_self = true)]
 struct Arguments {
@@ -37,12 +43,20 @@ struct Arguments {
     /// smarter-device-manager's conf.yaml; watched. Without a value: config/conf.yaml.
     #[arg(long, value_name = "FILE", env = "OCI_HOTPLUG_PLUGIN_SMARTER_CONFIG", num_args = 0..=1, default_missing_value = SMARTER_DEFAULT)]
     smarter_config: Option<PathBuf>,
-    /// Our own file, or generic-device-plugin's; watched.
+    /// usbip-device-plugin's config.yaml: devices of USB/IP servers; watched. Without a value: config.yaml, or else
+    /// /etc/usbip-device-plugin/config.yaml.
+    #[arg(long, value_name = "FILE", env = "OCI_HOTPLUG_PLUGIN_USBIP_CONFIG", num_args = 0..=1, default_missing_value = USBIP_DEFAULTS[0])]
+    usbip_config: Option<PathBuf>,
+    /// The domain of the resources of that file, if not the one that it names, or usbip.dev.mvalvekens.be.
+    #[arg(long, value_name = "DOMAIN", env = "OCI_HOTPLUG_PLUGIN_DOMAIN", value_parser = domain)]
+    domain: Option<String>,
+    /// Our own file, or generic-device-plugin's, or usbip-device-plugin's; watched.
     #[arg(long, value_name = "FILE", env = "OCI_HOTPLUG_PLUGIN_CONFIG")]
     config: Option<PathBuf>,
     /// kubelet's directory of device plugins.
     #[arg(
         long,
+        alias = "plugin-directory",
         value_name = "DIR",
         env = "OCI_HOTPLUG_PLUGIN_KUBELET_DIR",
         default_value = "/var/lib/kubelet/device-plugins"
@@ -52,6 +66,7 @@ struct Arguments {
     /// and CDI specs stay.
     #[arg(
         long,
+        alias = "pod-resources-socket",
         value_name = "SOCKET",
         env = "OCI_HOTPLUG_PLUGIN_POD_RESOURCES",
         default_value = "/var/lib/kubelet/pod-resources/kubelet.sock"
@@ -156,15 +171,22 @@ enum LogFormat {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Level {
+    None,
     Error,
     Warn,
     Info,
+    #[value(alias = "all")]
     Debug,
 }
 
 /// The program.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse_from(with_two_dashes(std::env::args_os()));
+    let matches = Arguments::command().get_matches_from(with_two_dashes(std::env::args_os()));
+    let arguments = Arguments::from_arg_matches(&matches).map(|arguments| arguments.with_theirs(&matches));
+    let arguments = match arguments {
+        Ok(arguments) => arguments,
+        Err(error) => error.format(&mut Arguments::command()).exit(),
+    };
     start_log(arguments.log_format, arguments.log_level);
     let done = match &arguments.generate_docs {
         Some(dir) => write_docs(dir).map(|()| true),
@@ -179,6 +201,60 @@ pub fn main() -> ExitCode {
             ExitCode::from(if is_ours { exit::USAGE } else { exit::FAILED })
         }
     }
+}
+
+impl Arguments {
+    /// The same with what usbip-device-plugin takes from its environment and where it looks for its file, if it is
+    /// that plugin's file that is used. Its variables have names that may be anybody's, such as DOMAIN and LISTEN: else
+    /// they mean nothing, and ours come first.
+    fn with_theirs(mut self, matches: &ArgMatches) -> Self {
+        let [near, far] = USBIP_DEFAULTS.map(PathBuf::from);
+        let has_source =
+            |given: &Option<PathBuf>| given.as_ref().is_some_and(|path| !path.as_os_str().is_empty());
+        let has_other = has_source(&self.config) || has_source(&self.smarter_config) || self.devs.is_some();
+        let is_elsewhere = match &self.usbip_config {
+            Some(path) => *path == near && !near.exists(),
+            None => !has_other && far.exists(),
+        };
+        if is_elsewhere {
+            self.usbip_config = Some(far);
+        }
+        let is_theirs = |path: &PathBuf| fs::read_to_string(path).is_ok_and(|text| config::is_usbips(&text));
+        if !has_source(&self.usbip_config) && !self.config.as_ref().is_some_and(is_theirs) {
+            return self;
+        }
+        let theirs = |ours: &str, name: &str| {
+            let is_free = matches!(matches.value_source(ours), None | Some(ValueSource::DefaultValue));
+            std::env::var(name)
+                .ok()
+                .filter(|value| is_free && !value.is_empty())
+        };
+        if let Some(value) = theirs("domain", "DOMAIN") {
+            self.domain = Some(value);
+        }
+        if let Some(value) = theirs("kubelet_dir", "PLUGIN_DIRECTORY") {
+            self.kubelet_dir = value.into();
+        }
+        if let Some(value) = theirs("pod_resources", "POD_RESOURCES_SOCKET") {
+            self.pod_resources = value;
+        }
+        if let Some(value) = theirs("listen", "LISTEN") {
+            self.listen = value;
+        }
+        if let Some(level) =
+            theirs("log_level", "LOG_LEVEL").and_then(|value| Level::from_str(&value, true).ok())
+        {
+            self.log_level = level;
+        }
+        self
+    }
+}
+
+/// Reads a domain: kubelet judges the names of resources by it.
+fn domain(text: &str) -> Result<String, String> {
+    let name: Result<ResourceName, _> = format!("{text}/name").parse();
+    name.map(|_| text.to_owned())
+        .map_err(|_| "it must be a DNS name in lower case, such as example.com".to_owned())
 }
 
 /// Writes `man/oci-hotplug-device-plugin.8` and `completions/*` below a directory, from the definition that the
@@ -240,6 +316,8 @@ fn execute(arguments: &Arguments) -> Result<bool> {
             devs: arguments.devs.clone().filter(|devs| !devs.is_empty()),
             smarter: arguments.smarter_config.as_ref().filter(absent).cloned(),
             own: arguments.config.as_ref().filter(absent).cloned(),
+            usbip: arguments.usbip_config.as_ref().filter(absent).cloned(),
+            domain: arguments.domain.clone(),
         },
         kubelet_dir: arguments.kubelet_dir.clone(),
         pod_resources: Some(&arguments.pod_resources)
@@ -258,11 +336,15 @@ fn execute(arguments: &Arguments) -> Result<bool> {
     if arguments.check {
         return check::run(&options, &engine);
     }
-    runtime.block_on(run::run(options)).map(|()| true)
+    let done = runtime.block_on(run::run(options)).map(|()| true);
+    // A USB/IP server that is just being asked is not waited for.
+    runtime.shutdown_background();
+    done
 }
 
 fn start_log(format: LogFormat, level: Level) {
     let level = match level {
+        Level::None => return,
         Level::Error => LogLevel::Error,
         Level::Warn => LogLevel::Warn,
         Level::Info => LogLevel::Info,

@@ -87,6 +87,7 @@ impl Registrar {
     pub async fn run(mut self) {
         let mut backoff = FIRST_BACKOFF;
         let mut said = String::new();
+        let mut registered = false;
         loop {
             self.counters.set("registered", self.name.as_str(), "", 0);
             let kubelet = self.wait_for_kubelet().await;
@@ -97,6 +98,10 @@ impl Registrar {
                     info!("{}: registered with kubelet", self.name);
                     said.clear();
                     self.counters.add("registrations_total", self.name.as_str());
+                    if std::mem::replace(&mut registered, true) && self.plugin.is_remote() {
+                        self.counters
+                            .add("usbip_device_plugin_restarts_total", self.name.as_str());
+                    }
                     self.counters.set("registered", self.name.as_str(), "", 1);
                     let begin = tokio::time::Instant::now();
                     let reason = self.until_lost(kubelet, &listening).await;

@@ -6,8 +6,10 @@
 //! ```text
 //! resource.rs   names, units, health, which units belong together      ┐ pure
 //! config/       what is to be advertised: own and compatible formats   │
-//! catalogue.rs  configuration and what there is -> resources           ┘
+//! catalogue.rs  configuration and what there is -> resources           │
+//! remote.rs     the same for devices of USB/IP servers                 ┘
 //! sight.rs      what there is: the host's devices and what is below /dev
+//! servers.rs    what USB/IP servers have to give, asked again and again
 //! door.rs       the way into a container: CDI specs, or device specs
 //! engine.rs     whether the engine takes CDI devices        cri.rs        what it is asked
 //! api.rs        kubelet's protocol: messages and calls      socket.rs     gRPC and HTTP over sockets
@@ -29,8 +31,10 @@ mod engine;
 mod kubelet;
 mod plugin;
 mod pods;
+mod remote;
 pub mod resource;
 mod run;
+mod servers;
 mod sight;
 pub mod socket;
 mod status;

@@ -52,10 +52,28 @@ impl Plugin {
         self.streams.subscribe()
     }
 
+    /// Whether its units are devices of other hosts.
+    pub fn is_remote(&self) -> bool {
+        self.resource.borrow().remote
+    }
+
     /// The ids that a container has, as far as known.
     pub fn allocated(&self) -> BTreeSet<String> {
         let allocated = self.allocated.lock().unwrap_or_else(PoisonError::into_inner);
         allocated.keys().cloned().collect()
+    }
+
+    /// The ids that were given, or first seen with a container, less than so long ago.
+    pub fn given_within(&self, limit: Duration) -> BTreeSet<String> {
+        let allocated = self.allocated.lock().unwrap_or_else(PoisonError::into_inner);
+        let lately = allocated.iter().filter(|(_, given)| given.elapsed() < limit);
+        lately.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// These are no container's any more, whatever the grace period.
+    pub fn free(&self, ids: &BTreeSet<String>) {
+        let mut allocated = self.allocated.lock().unwrap_or_else(PoisonError::into_inner);
+        allocated.retain(|id, _| !ids.contains(id));
     }
 
     /// Takes in which ids kubelet says are held. What was given longer than `grace` ago and is not, is free; whether
@@ -146,6 +164,10 @@ impl Plugin {
         let mut allocated = self.allocated.lock().unwrap_or_else(PoisonError::into_inner);
         allocated.extend(ids.map(|id| (id.clone(), Instant::now())));
         self.counters.add("allocations_total", resource.name.as_str());
+        if resource.remote {
+            self.counters
+                .add("usbip_device_plugin_allocations_total", resource.name.as_str());
+        }
         Ok(api::AllocateResponse {
             container_responses: answers,
         })
@@ -173,6 +195,7 @@ impl Plugin {
                 Some(device) => devices.extend([device]),
                 None => nodes.extend(unit.offer.nodes.iter().map(|node| (&node.container, node))),
             }
+            nodes.extend(unit.offer.beside.iter().map(|node| (&node.container, node)));
         }
         if resource.hotplug && devices.is_empty() {
             warn!(

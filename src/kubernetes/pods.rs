@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
 use super::api;
@@ -20,6 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The longest pause between two questions.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// The same while devices of other hosts are advertised: other nodes wait for what a pod gives back.
+const OFTEN: Duration = Duration::from_secs(2);
 
 /// Units by resource, and the container (`namespace/pod/container`) that has each.
 pub type Holders = BTreeMap<String, BTreeMap<String, String>>;
@@ -45,6 +48,11 @@ impl Held {
         self.now = listed;
     }
 
+    /// Nobody has these units any more, as others know.
+    pub fn forget(&mut self, units: &BTreeSet<String>) {
+        self.seen.retain(|(_, unit), _| !units.contains(unit));
+    }
+
     /// The units of a resource that a container has, or had until a moment ago.
     pub fn units(&self, resource: &str) -> BTreeSet<String> {
         let of_it = self.seen.keys().filter(|(name, _)| name == resource);
@@ -62,11 +70,21 @@ impl Held {
     }
 }
 
-/// Asks again and again, and tells each answer. A kubelet that does not answer is said once; nothing is concluded then.
-pub async fn follow(socket: PathBuf, grace: Duration, answers: watch::Sender<Option<Holders>>) {
-    let pause = (grace / 4).clamp(Duration::from_millis(50), LONGEST_PAUSE);
+/// Asks again and again (every few seconds if `often`), and tells each answer. A kubelet that does not answer is said once; nothing is concluded then.
+pub async fn follow(
+    socket: PathBuf,
+    grace: Duration,
+    mut often: watch::Receiver<bool>,
+    answers: watch::Sender<Option<Holders>>,
+) {
     let mut said = false;
     loop {
+        let longest = if *often.borrow_and_update() {
+            OFTEN
+        } else {
+            LONGEST_PAUSE
+        };
+        let pause = (grace / 4).clamp(Duration::from_millis(50), longest);
         match list(&socket).await {
             Ok(holders) => {
                 said = false;
@@ -84,7 +102,8 @@ pub async fn follow(socket: PathBuf, grace: Duration, answers: watch::Sender<Opt
                 said = true;
             }
         }
-        sleep(pause).await;
+        // Who begins to wait for the answers is not to wait as long as those before him.
+        let _ = timeout(pause, often.wait_for(|often| *often && longest != OFTEN)).await;
     }
 }
 

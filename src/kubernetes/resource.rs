@@ -231,6 +231,8 @@ pub struct Offer {
     pub cdi: Option<String>,
     /// Nodes, at creation: where there is no CDI device, or CDI is off.
     pub nodes: Vec<NodeSpec>,
+    /// Nodes, at creation, whatever brings the others.
+    pub beside: Vec<NodeSpec>,
     /// Mounts.
     pub mounts: Vec<MountSpec>,
     /// Environment variables.
@@ -242,6 +244,8 @@ pub struct Offer {
 pub struct Unit {
     /// Whether a container can be given it now.
     pub healthy: bool,
+    /// Of a device of another host that a container has: whether it is attached at the moment. It is healthy in any case.
+    pub attached: Option<bool>,
     /// The NUMA node it is at.
     pub numa: Option<i64>,
     /// Where it is (a path of sysfs, say): units with long common beginnings belong together.
@@ -261,6 +265,8 @@ pub struct Resource {
     pub wishes: Vec<Wish>,
     /// Whether its units are places for devices that come and go.
     pub hotplug: bool,
+    /// Whether they are devices of other hosts.
+    pub remote: bool,
 }
 
 impl Resource {

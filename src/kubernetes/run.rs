@@ -26,7 +26,9 @@ use super::door::Door;
 use super::kubelet::Registrar;
 use super::plugin::Plugin;
 use super::pods::{self, Held, Holders};
+use super::remote;
 use super::resource::{Names, Resource, ResourceName};
+use super::servers::Servers;
 use super::sight::{self, Sight};
 use super::socket;
 use super::status::{self, Counters};
@@ -44,6 +46,13 @@ const LONGEST_BURST: Duration = Duration::from_secs(3);
 /// How often is looked for what no event tells: a directory mounted over another.
 const LOOK_ANYWAY: Duration = Duration::from_secs(10);
 
+/// How long the first look waits for USB/IP servers and for kubelet's word of who has their devices: what is withdrawn for
+/// a moment is missing to a kubelet that starts at the same time.
+const FIRST_ANSWERS: Duration = Duration::from_secs(3);
+
+/// What kubelet was told to give is a container's for so long, if it does not say otherwise: it starts first.
+const STARTING: Duration = Duration::from_secs(60);
+
 /// Where the sources of the configuration are.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
@@ -51,8 +60,12 @@ pub struct Sources {
     pub devs: Option<String>,
     /// smarter-device-manager's file.
     pub smarter: Option<PathBuf>,
-    /// Our own file.
+    /// Our own file, or one of another's.
     pub own: Option<PathBuf>,
+    /// usbip-device-plugin's file.
+    pub usbip: Option<PathBuf>,
+    /// The domain of its resources.
+    pub domain: Option<String>,
 }
 
 /// What the program was told.
@@ -73,6 +86,11 @@ pub struct Options {
 }
 
 impl Sources {
+    /// The files.
+    fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        [&self.own, &self.smarter, &self.usbip].into_iter().flatten()
+    }
+
     /// The texts, as they are now.
     ///
     /// # Errors
@@ -88,6 +106,8 @@ impl Sources {
             devs: self.devs.clone(),
             smarter: read(&self.smarter)?,
             own: read(&self.own)?,
+            usbip: read(&self.usbip)?,
+            domain: self.domain.clone(),
         })
     }
 
@@ -127,6 +147,9 @@ struct Program {
     kubelet: watch::Sender<u64>,
     counters: Arc<Counters>,
     held: Held,
+    servers: Servers,
+    /// Whether kubelet is asked often who has what: others wait for what a pod gives back.
+    often: watch::Sender<bool>,
     /// Specs that nothing here needs and no container has: since when.
     unneeded: BTreeMap<PathBuf, Instant>,
 }
@@ -138,13 +161,13 @@ struct Program {
 pub async fn run(options: Options) -> Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let (texts, definitions) = options.sources.read()?;
-    if definitions.is_empty() && options.sources.own.is_none() && options.sources.smarter.is_none() {
-        bail!("there is nothing to advertise: give --devs, --smarter-config or --config");
+    if definitions.is_empty() && options.sources.files().next().is_none() {
+        bail!("there is nothing to advertise: give --devs, --smarter-config, --usbip-config or --config");
     }
     let counters = Arc::new(Counters::default());
     let mut helpers: JoinSet<()> = JoinSet::new();
     if let Some(address) = &options.listen {
-        let listener = TcpListener::bind(address).await.with_context(|| {
+        let listener = listen(address).await.with_context(|| {
             format!("listening on {address} for /metrics (choose another with --listen, or \"\" for none)")
         })?;
         helpers.spawn(serve_status(listener, Arc::clone(&counters)));
@@ -152,9 +175,11 @@ pub async fn run(options: Options) -> Result<()> {
     let kubelet = watch::Sender::new(0);
     helpers.spawn(watch_kubelet(options.kubelet_dir.clone(), kubelet.clone()));
     let answers = watch::Sender::new(None);
+    let often = watch::Sender::new(false);
     let mut told = answers.subscribe();
     if let Some(socket) = &options.pod_resources {
-        helpers.spawn(pods::follow(socket.clone(), options.grace, answers.clone()));
+        let (socket, grace) = (socket.clone(), options.grace);
+        helpers.spawn(pods::follow(socket, grace, often.subscribe(), answers.clone()));
     }
     let mut monitor = DeviceMonitor::open(catalogue::wanted(&definitions), RECEIVE_BUFFER)
         .context("watching the host's devices")?;
@@ -169,8 +194,13 @@ pub async fn run(options: Options) -> Result<()> {
         kubelet,
         counters,
         held: Held::default(),
+        servers: Servers::none(),
+        often,
         unneeded: BTreeMap::new(),
     };
+    program.take_definitions();
+    program.hear_first(&mut told).await;
+    let mut servers = program.servers.known();
     program.publish(&monitor)?;
     let mut burst: Option<Burst> = None;
     // What happened in it: something to the devices, something beside the configuration files.
@@ -201,9 +231,14 @@ pub async fn run(options: Options) -> Result<()> {
                     Burst::extend(&mut burst);
                 }
             }
+            Ok(()) = servers.changed() => {
+                stirred = true;
+                Burst::extend(&mut burst);
+            }
             () = Burst::over(burst) => {
                 burst = None;
                 if std::mem::take(&mut reread) && program.reload() {
+                    program.take_definitions();
                     monitor.want(catalogue::wanted(&program.definitions));
                     stirred = true;
                 }
@@ -243,9 +278,81 @@ impl Program {
         }
     }
 
+    /// Says what is to be said of new definitions, and asks the servers that they name.
+    fn take_definitions(&mut self) {
+        for note in config::notes(&self.definitions) {
+            warn!("{note}");
+        }
+        let mut servers = remote::servers(&self.definitions);
+        if !self.options.door.cdi && !servers.is_empty() {
+            warn!(
+                "devices of USB/IP servers need CDI, which brings in the hooks that attach them: they are not advertised \
+                 (switch CDI on in the container engine)"
+            );
+            servers.clear();
+        }
+        self.often.send_replace(!servers.is_empty());
+        self.servers.want(servers);
+    }
+
+    /// Waits a little for what the first look needs to know of devices of other hosts.
+    async fn hear_first(&mut self, told: &mut watch::Receiver<Option<Holders>>) {
+        if !*self.often.borrow() {
+            return;
+        }
+        let is_asked = self.options.pod_resources.is_some();
+        let of_kubelet = async {
+            if is_asked {
+                let holders = told.wait_for(Option::is_some).await;
+                holders.ok().and_then(|holders| holders.clone())
+            } else {
+                None
+            }
+        };
+        let (_, holders) = tokio::join!(
+            self.servers.heard(FIRST_ANSWERS),
+            tokio::time::timeout(FIRST_ANSWERS, of_kubelet)
+        );
+        if let Ok(Some(holders)) = holders {
+            self.take_holders(holders);
+        }
+    }
+
+    /// Who has devices of other hosts, as far as known, and whether that is sure.
+    fn held_remotes(&self) -> BTreeMap<String, bool> {
+        let mut held = BTreeMap::new();
+        for (name, _) in remote::remote(&self.definitions) {
+            let served = self.served.get(name);
+            let given = served.map(|served| served.plugin.allocated()).unwrap_or_default();
+            let lately = served.map(|served| served.plugin.given_within(STARTING));
+            let seen = self.held.units(name.as_str());
+            let mut starting = lately.unwrap_or_default();
+            starting.retain(|id| !seen.contains(id));
+            let listed = self.held.now.get(name.as_str());
+            held.extend(seen.into_iter().chain(given).map(|id| (id, false)));
+            held.extend(starting.into_iter().map(|id| (id, true)));
+            held.extend(
+                listed
+                    .into_iter()
+                    .flat_map(BTreeMap::keys)
+                    .map(|id| (id.clone(), true)),
+            );
+        }
+        held
+    }
+
     /// Looks at the host and brings what is served to what should be.
     fn publish(&mut self, monitor: &DeviceMonitor) -> Result<()> {
-        let sight = look(&self.definitions, monitor)?;
+        let mut sight = look(&self.definitions, monitor)?;
+        if self.options.door.cdi {
+            sight.exports = self.servers.known().borrow().exports.clone();
+            sight.held = self.held_remotes();
+            let free = remote::given_back(&self.definitions, &sight);
+            self.held.forget(&free);
+            for served in self.served.values() {
+                served.plugin.free(&free);
+            }
+        }
         let resources = catalogue::resources(&self.definitions, &sight, &mut self.names);
         for note in self.names.take_notes() {
             warn!("{note}");
@@ -283,6 +390,9 @@ impl Program {
         };
         set("healthy", healthy);
         set("unhealthy", unhealthy);
+        if resource.remote {
+            self.count_as_theirs(&resource);
+        }
         let resource = Arc::new(resource);
         match self.served.get(&name) {
             Some(served) => {
@@ -295,11 +405,22 @@ impl Program {
         }
     }
 
+    /// Counts as usbip-device-plugin did: what can be had, and what is attached for a container.
+    fn count_as_theirs(&self, resource: &Resource) {
+        let count = |attached| {
+            let units = resource.units.values();
+            units.filter(|unit| unit.attached == attached).count() as u64
+        };
+        let set = |metric, value| self.counters.set(metric, resource.name.as_str(), "", value);
+        set("usbip_device_plugin_available_devices", count(None));
+        set("usbip_device_plugin_attached_devices", count(Some(true)));
+    }
+
     /// Takes in who has what; whether a unit is free that was not.
     fn take_holders(&mut self, holders: Holders) -> bool {
         let grace = self.options.grace;
+        let mut changed = *self.often.borrow() && holders != self.held.now;
         self.held.update(holders, Instant::now(), grace);
-        let mut changed = false;
         for (name, served) in &self.served {
             let now = self.held.now.get(name.as_str()).map_or(0, BTreeMap::len);
             self.counters.set("held", name.as_str(), "", now as u64);
@@ -356,7 +477,10 @@ impl Program {
     fn tell_of_vanished(&self, before: &Resource, now: &Resource, served: &Served) {
         let allocated = served.plugin.allocated();
         for (id, unit) in &before.units {
-            let is_away = now.units.get(id).is_none_or(|unit| !unit.healthy);
+            let is_away = now.units.get(id).is_none_or(|now| {
+                let is_detached = (unit.attached, now.attached) == (Some(true), Some(false));
+                !now.healthy || is_detached
+            });
             if unit.healthy && is_away && allocated.contains(id) {
                 let holder = self.held.holder(now.name.as_str(), id);
                 warn!(
@@ -437,14 +561,28 @@ pub fn look(definitions: &[Definition], monitor: &DeviceMonitor) -> Result<Sight
     for definition in definitions {
         match definition {
             // It may lie outside /dev, or deeper than is walked.
-            Definition::Path { path, .. } => sight
-                .paths
-                .extend(sight::look(path).map(|found| (path.clone(), found))),
+            Definition::Path { path, .. } => sight.look_at(path),
+            Definition::Remote { entries, .. } => {
+                let extras = entries.iter().flat_map(|entry| &entry.extras);
+                extras.for_each(|extra| sight.look_at(&extra.host));
+            }
             Definition::NvidiaGpu { .. } => sight.gpus = sight::gpus(),
             _ => {}
         }
     }
     Ok(sight)
+}
+
+/// Listens on `ADDRESS:PORT`; `:PORT` is all addresses, as in Go.
+async fn listen(address: &str) -> std::io::Result<TcpListener> {
+    match address.strip_prefix(':') {
+        // Where the kernel has no IPv6, IPv4 is all.
+        Some(port) => match TcpListener::bind(format!("[::]:{port}")).await {
+            Ok(listener) => Ok(listener),
+            Err(_) => TcpListener::bind(format!("0.0.0.0:{port}")).await,
+        },
+        None => TcpListener::bind(address).await,
+    }
 }
 
 async fn serve_status(listener: TcpListener, counters: Arc<Counters>) {
@@ -522,22 +660,27 @@ struct FileWatch(Vec<DirectoryWatch>);
 
 impl FileWatch {
     fn new(sources: &Sources) -> Self {
-        let files = [&sources.own, &sources.smarter].into_iter().flatten();
         let directory = |file: &PathBuf| match file.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => Path::new(".").to_owned(),
         };
-        Self(files.map(|file| DirectoryWatch::new(&directory(file))).collect())
+        let watches = sources.files().map(|file| DirectoryWatch::new(&directory(file)));
+        Self(watches.collect())
     }
 
     async fn changed(&mut self) {
-        match &mut self.0[..] {
-            [] => std::future::pending().await,
-            [one] => one.changed(LOOK_ANYWAY).await,
-            [one, other, ..] => tokio::select! {
-                () = one.changed(LOOK_ANYWAY) => {}
-                () = other.changed(LOOK_ANYWAY) => {}
-            },
-        }
+        let mut changes: Vec<_> = self
+            .0
+            .iter_mut()
+            .map(|directory| Box::pin(directory.changed(LOOK_ANYWAY)))
+            .collect();
+        std::future::poll_fn(|context| {
+            let mut polls = changes.iter_mut().map(|change| change.as_mut().poll(context));
+            match polls.any(|poll| poll.is_ready()) {
+                true => std::task::Poll::Ready(()),
+                false => std::task::Poll::Pending,
+            }
+        })
+        .await;
     }
 }

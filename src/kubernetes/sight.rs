@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
+use super::remote::Exports;
 use crate::model::inventory::Inventory;
 
 /// How deep below /dev is looked (smarter-device-manager's main.go:58-93).
@@ -36,6 +37,18 @@ pub struct Sight {
     pub paths: BTreeMap<PathBuf, Found>,
     /// The numbers of Tegra's GPUs.
     pub gpus: BTreeSet<u32>,
+    /// What USB/IP servers have to give.
+    pub exports: Exports,
+    /// Units of devices of such servers that a container has or had a moment ago, and whether it surely still has them.
+    pub held: BTreeMap<String, bool>,
+}
+
+impl Sight {
+    /// Looks at one path more.
+    pub fn look_at(&mut self, path: &Path) {
+        self.paths
+            .extend(look(path).map(|found| (path.to_owned(), found)));
+    }
 }
 
 /// All that is below /dev. What can't be read is passed over: it is as good as absent.

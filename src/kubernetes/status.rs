@@ -13,8 +13,8 @@ use hyper::{Request, Response, StatusCode};
 /// What stands in front of each metric's name.
 const PREFIX: &str = "oci_hotplug_device_plugin_";
 
-/// The metrics: name, kind, what they tell.
-const METRICS: [(&str, &str, &str); 8] = [
+/// The metrics: name (behind [`PREFIX`], but for [`THEIRS`]), kind, what they tell.
+const METRICS: [(&str, &str, &str); 12] = [
     ("devices", "gauge", "Units that kubelet is told of, by health."),
     (
         "registered",
@@ -43,7 +43,30 @@ const METRICS: [(&str, &str, &str); 8] = [
         "counter",
         "Configuration files read anew, by result.",
     ),
+    (
+        "usbip_device_plugin_available_devices",
+        "gauge",
+        "Devices of USB/IP servers that can be had.",
+    ),
+    (
+        "usbip_device_plugin_attached_devices",
+        "gauge",
+        "Devices of USB/IP servers that are attached for containers.",
+    ),
+    (
+        "usbip_device_plugin_allocations_total",
+        "counter",
+        "Answers to Allocate for devices of USB/IP servers.",
+    ),
+    (
+        "usbip_device_plugin_restarts_total",
+        "counter",
+        "Registrations of such resources beyond the first.",
+    ),
 ];
+
+/// What the names of usbip-device-plugin's metrics begin with, which are its own.
+const THEIRS: &str = "usbip_device_plugin_";
 
 /// Values by metric and labels.
 #[derive(Debug, Default)]
@@ -87,13 +110,14 @@ impl Counters {
         let values = self.lock();
         let mut text = String::new();
         for (metric, kind, help) in METRICS {
+            let prefix = if metric.starts_with(THEIRS) { "" } else { PREFIX };
             // Writing to a String cannot fail.
             let _ = writeln!(
                 text,
-                "# HELP {PREFIX}{metric} {help}\n# TYPE {PREFIX}{metric} {kind}"
+                "# HELP {prefix}{metric} {help}\n# TYPE {prefix}{metric} {kind}"
             );
             for ((_, labels), value) in values.iter().filter(|((name, _), _)| *name == metric) {
-                let _ = writeln!(text, "{PREFIX}{metric}{{{labels}}} {value}");
+                let _ = writeln!(text, "{prefix}{metric}{{{labels}}} {value}");
             }
         }
         text
@@ -109,7 +133,8 @@ pub fn answer(counters: &Counters, request: &Request<Incoming>) -> Response<Full
     let (status, text) = match request.uri().path() {
         "/metrics" => (StatusCode::OK, counters.text()),
         // It answers: nothing that blocks the one thread would let it.
-        "/healthz" => (StatusCode::OK, "ok\n".to_owned()),
+        // The second is usbip-device-plugin's.
+        "/healthz" | "/health" => (StatusCode::OK, "ok\n".to_owned()),
         "/readyz" => match &counters.unregistered()[..] {
             [] => (StatusCode::OK, "ok\n".to_owned()),
             missing => (

@@ -275,7 +275,7 @@ impl fmt::Display for WantedIds {
 
 /// The server's own name for a device: the port it is plugged into there, such as `1-1.4`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct BusId(String);
+pub struct BusId(Box<str>);
 
 impl BusId {
     /// As it goes over the wire.
@@ -290,7 +290,7 @@ impl FromStr for BusId {
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
         if (1..=MAX_BUSID).contains(&text.len()) && text.bytes().all(is_plain) {
-            return Ok(Self(text.to_owned()));
+            return Ok(Self(text.into()));
         }
         Err(AddressError::BusId {
             busid: shown(text, SHOWN),
@@ -314,7 +314,7 @@ pub enum Which {
         /// Vendor and product.
         ids: WantedIds,
         /// The serial number in its descriptor; its case counts.
-        serial: Option<String>,
+        serial: Option<Box<str>>,
     },
     /// Whatever is plugged in there.
     BusId(BusId),
@@ -325,7 +325,7 @@ pub enum Which {
         /// Vendor and product.
         ids: WantedIds,
         /// The serial number in its descriptor.
-        serial: Option<String>,
+        serial: Option<Box<str>>,
     },
 }
 
@@ -384,7 +384,7 @@ impl FromStr for Which {
 }
 
 /// Reads `VID:PID[:SERIAL]`.
-fn parse_device(text: &str) -> Result<(WantedIds, Option<String>), AddressError> {
+fn parse_device(text: &str) -> Result<(WantedIds, Option<Box<str>>), AddressError> {
     let (ids, serial) = match text.match_indices(':').nth(1) {
         Some((at, _)) => (&text[..at], Some(&text[at + 1..])),
         None => (text, None),
@@ -395,7 +395,7 @@ fn parse_device(text: &str) -> Result<(WantedIds, Option<String>), AddressError>
     };
     match serial {
         Some(serial) if !is_serial(serial) => Err(AddressError::Serial),
-        serial => Ok((ids, serial.map(str::to_owned))),
+        serial => Ok((ids, serial.map(Into::into))),
     }
 }
 

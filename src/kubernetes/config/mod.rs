@@ -6,6 +6,7 @@ mod generic;
 mod hostdev;
 mod own;
 mod smarter;
+mod usbip;
 
 use std::path::PathBuf;
 
@@ -14,11 +15,13 @@ pub use hostdev::HOSTDEV_DOMAIN;
 pub use own::Mode;
 use regex_lite::Regex;
 pub use smarter::SMARTER_DOMAIN;
+pub use usbip::{Extra, RemoteEntry, USBIP_DOMAIN, is_usbips};
 
 use super::resource::{NameError, ResourceName};
 use crate::model::annotations::{AskError, Asks};
 use crate::model::class::Classes;
 use crate::model::device::Access;
+use crate::model::usbip::AddressError;
 
 /// The domain of resources of ours that are given none.
 pub const DEFAULT_DOMAIN: &str = "oci-hotplug.dev";
@@ -56,6 +59,13 @@ pub enum Definition {
         name: ResourceName,
         /// Each is a source of units.
         groups: Vec<Group>,
+    },
+    /// usbip-device-plugin's: devices of USB/IP servers.
+    Remote {
+        /// The resource.
+        name: ResourceName,
+        /// Each is a unit.
+        entries: Vec<RemoteEntry>,
     },
     /// Ours.
     Requested(Requested),
@@ -146,6 +156,37 @@ pub enum Fault {
         /// What is wrong with it.
         reason: String,
     },
+    /// usbip-device-plugin: no resources.
+    #[error(
+        "it names no resource: write resources: {{NAME: [{{target: {{host: HOST}}, selector: {{...}}}}]}}"
+    )]
+    NoResources,
+    /// usbip-device-plugin: an unknown key, a value of the wrong kind.
+    #[error("{0}")]
+    Entry(serde_yaml::Error),
+    /// A number.
+    #[error("{what} {value:?} must be a number up to 0xffff, such as 0x0403")]
+    Number {
+        /// `vendor`, `product` or `port`.
+        what: &'static str,
+        /// What stands there.
+        value: String,
+    },
+    /// A server, or a device of it.
+    #[error(transparent)]
+    Remote(#[from] AddressError),
+    /// The same, as it stands in a request.
+    #[error("{0}")]
+    Device(String),
+    /// More than can be told apart.
+    #[error("more than 255 entries of one server say the same")]
+    TooManyAlike,
+    /// usbip-device-plugin's extras.
+    #[error("the extra {path:?} must be an absolute path, such as /dev/ttyUSB0")]
+    Extra {
+        /// The path.
+        path: String,
+    },
     /// A USB id.
     #[error("{what} {value:?} must be up to 4 hex digits, such as \"1a86\"")]
     UsbId {
@@ -163,8 +204,12 @@ pub struct Texts {
     pub devs: Option<String>,
     /// smarter-device-manager's file.
     pub smarter: Option<(PathBuf, String)>,
-    /// Our own file.
+    /// Our own file, or one of another's.
     pub own: Option<(PathBuf, String)>,
+    /// usbip-device-plugin's file.
+    pub usbip: Option<(PathBuf, String)>,
+    /// The domain of its resources.
+    pub domain: Option<String>,
 }
 
 /// Reads all that is given; the sources add up.
@@ -179,10 +224,29 @@ pub fn read(texts: &Texts, classes: &Classes) -> Result<Vec<Definition>, ConfigE
     if let Some((path, text)) = &texts.smarter {
         definitions.extend(smarter::parse(path, text)?);
     }
+    let domain = texts.domain.as_deref();
     if let Some((path, text)) = &texts.own {
-        definitions.extend(own::parse(path, text, classes)?);
+        definitions.extend(match is_usbips(text) {
+            true => usbip::parse(path, text, domain)?,
+            false => own::parse(path, text, classes)?,
+        });
+    }
+    if let Some((path, text)) = &texts.usbip {
+        definitions.extend(usbip::parse(path, text, domain)?);
     }
     Ok(definitions)
+}
+
+/// What can't be done as it is written, with the resource, and what is done instead.
+pub fn notes(definitions: &[Definition]) -> Vec<String> {
+    let mut notes = Vec::new();
+    for definition in definitions {
+        if let Definition::Remote { name, entries } = definition {
+            let of_it = entries.iter().flat_map(|entry| &entry.notes);
+            notes.extend(of_it.map(|note| format!("{name}: {note}")));
+        }
+    }
+    notes
 }
 
 fn permissions(text: &str) -> Result<Access, Fault> {

@@ -64,6 +64,26 @@ fn own(text: &str) -> Result<Vec<Definition>, String> {
     read(&texts, &classes()).map_err(|error| error.to_string())
 }
 
+fn usbip(text: &str) -> Result<Vec<Definition>, String> {
+    let texts = Texts {
+        usbip: Some(("config.yaml".into(), text.to_owned())),
+        ..Texts::default()
+    };
+    read(&texts, &classes()).map_err(|error| error.to_string())
+}
+
+/// The resources, each with what its entries ask for.
+fn remotes(definitions: &[Definition]) -> Vec<(&str, Vec<Vec<String>>)> {
+    let remote = definitions.iter().map(|definition| match definition {
+        Definition::Remote { name, entries } => {
+            let requests = |entry: &RemoteEntry| entry.requests.iter().map(ToString::to_string).collect();
+            (name.as_str(), entries.iter().map(requests).collect())
+        }
+        other => panic!("{other:?}"),
+    });
+    remote.collect()
+}
+
 fn paths(definitions: &[Definition]) -> Vec<(String, String, u32)> {
     let path = |definition: &Definition| match definition {
         Definition::Path { path, access, count } => (path.display().to_string(), access.to_string(), *count),
@@ -206,6 +226,215 @@ fn generic_device_plugins_file_is_read_unchanged() {
     assert_eq!(devices[0].to_string(), "usb:1209:000f");
 }
 
+/// As usbip-device-plugin's README has it (compat.md 4).
+const USBIPS: &str = "\
+resources:
+  some-device:
+    - target:
+        host: usbip.example.com
+        port: 3240
+      selector:
+        vendor: 0x1050
+        product: 0x0407
+  Other-Device:
+    - target: {host: 'fd00::1', port: 3241}
+      Selector: {Vendor: 1027, bus_id: \"1-1.2\"}
+      extras: [{host_path: /dev/ttyACM0, container_path: /dev/ttyACM0, permissions: rw}]
+";
+
+#[test]
+fn usbip_device_plugins_file_is_read_unchanged_under_either_option() {
+    let read = usbip(USBIPS).unwrap();
+    let all = [
+        (
+            "usbip.dev.mvalvekens.be/some-device",
+            vec![vec!["usbip:usbip.example.com/1050:0407;required".to_owned()]],
+        ),
+        (
+            "usbip.dev.mvalvekens.be/other-device",
+            vec![vec![
+                "usbip:[fd00::1]:3241/busid:1-1.2:0403:*;required".to_owned(),
+                "usbip:[fd00::1]:3241/busid:1-1.2:0403:*;path=/dev/ttyACM0;only=glob:/dev/ttyACM[0-9]*"
+                    .to_owned(),
+            ]],
+        ),
+    ];
+    assert_eq!(remotes(&read), all);
+    assert_eq!(remotes(&own(USBIPS).unwrap()), all);
+    assert!(notes(&read).is_empty());
+}
+
+#[test]
+fn usbip_device_plugins_file_may_leave_much_out_and_has_serial_numbers_here() {
+    let target = "target: {host: lab}";
+    for (entry, request) in [
+        (format!("{{{target}}}"), "usbip:lab/*:*"),
+        (
+            format!("{{{target}, selector: {{vendor: 0, product: 7, bus_id: ''}}}}"),
+            "usbip:lab/*:0007",
+        ),
+        (
+            format!("{{{target}, selector: {{vendor: '0x1050'}}, extras: null}}"),
+            "usbip:lab/1050:*",
+        ),
+        (
+            format!("{{{target}, selector: {{bus_id: 1-1}}}}"),
+            "usbip:lab/busid:1-1",
+        ),
+        (
+            format!("{{{target}, selector: {{serial: 'A/1;2'}}}}"),
+            "usbip:lab/*:*:A/1\\;2",
+        ),
+        (
+            format!("{{{target}, selector: {{vendor: 1, product: 2, bus_id: 1-1, serial: X}}}}"),
+            "usbip:lab/busid:1-1:0001:0002:X",
+        ),
+        ("{target: {host: '[FD00::1]'}}".to_owned(), "usbip:[fd00::1]/*:*"),
+        (
+            "{target: {host: 10.0.0.7, port: '99'}}".to_owned(),
+            "usbip:10.0.0.7:99/*:*",
+        ),
+    ] {
+        let read = usbip(&format!("resources: {{a: [{entry}]}}")).unwrap();
+        assert_eq!(remotes(&read)[0].1, [[format!("{request};required")]], "{entry}");
+    }
+    let named = usbip("domain: example.com\nresources: {a: []}").unwrap();
+    assert_eq!(remotes(&named), [("example.com/a", vec![])]);
+    let texts = Texts {
+        domain: Some("example.org".to_owned()),
+        usbip: Some((
+            "config.yaml".into(),
+            "domain: example.com\nresources: {a: []}".to_owned(),
+        )),
+        ..Texts::default()
+    };
+    let argued = read(&texts, &classes()).unwrap();
+    assert_eq!(remotes(&argued), [("example.org/a", vec![])]);
+}
+
+#[test]
+fn an_extra_has_its_place_and_one_that_can_t_is_told_of() {
+    let asked = |extras: &str| {
+        let read = usbip(&format!(
+            "resources: {{a: [{{target: {{host: lab}}, extras: [{extras}]}}]}}"
+        ))
+        .unwrap();
+        (remotes(&read)[0].1[0][1..].to_vec(), notes(&read))
+    };
+    let one = |host: &str, container: &str| format!("{{host_path: {host}, container_path: {container}}}");
+    for (extras, requests) in [
+        // Whatever number it has this time.
+        (
+            one("/dev/ttyUSB0", "''"),
+            vec!["path=/dev/ttyUSB0;only=glob:/dev/ttyUSB[0-9]*"],
+        ),
+        (
+            one("/dev/hidraw3", "/dev/key"),
+            vec!["path=/dev/key;only=glob:/dev/hidraw[0-9]*"],
+        ),
+        // Two of a kind are told apart by their numbers alone.
+        (
+            [one("/dev/ttyUSB0", "/dev/ttyUSB0"), one("/dev/ttyUSB1", "/dev/b")].join(", "),
+            vec!["path=/dev/b;only=devnode:/dev/ttyUSB1"],
+        ),
+        (
+            one("/dev/serial/by-id/usb-X-port0", "/dev/serial/by-id/usb-X-port0"),
+            vec![],
+        ),
+        (
+            one("/dev/serial/by-id/usb-X-port0", "/dev/b"),
+            vec!["path=/dev/b;only=devnode:/dev/serial/by-id/usb-X-port0"],
+        ),
+    ] {
+        let expected: Vec<String> = requests
+            .iter()
+            .map(|request| format!("usbip:lab/*:*;{request}"))
+            .collect();
+        assert_eq!(asked(&extras), (expected, vec![]), "{extras}");
+    }
+    let (requests, notes) = asked(&one("/dev/ttyUSB0", "/srv/board"));
+    assert!(requests.is_empty(), "{requests:?}");
+    let [note] = &notes[..] else { panic!("{notes:?}") };
+    assert!(
+        note.starts_with(
+            "usbip.dev.mvalvekens.be/a: the extra /dev/ttyUSB0 of lab/*:* can't be at /srv/board, which must be"
+        ),
+        "{note}"
+    );
+}
+
+#[test]
+fn every_fault_of_usbip_device_plugins_file_is_told_with_resource_and_entry() {
+    let entry = |text: &str| format!("resources: {{a: [{{target: {{host: lab}}}}, {text}]}}");
+    for (text, part) in [
+        (
+            String::new(),
+            "config.yaml: it names no resource: write resources: {NAME: ",
+        ),
+        ("resources: {}".to_owned(), "it names no resource"),
+        (
+            "listen: ':8080'".to_owned(),
+            "config.yaml: unknown field `listen`, expected `domain` or `resources`",
+        ),
+        (
+            "resources: {a_: []}".to_owned(),
+            "resource \"a_\": resource name \"usbip.dev.mvalvekens.be/a_\"",
+        ),
+        (
+            "resources: {a: {target: 1}}".to_owned(),
+            "resource \"a\": invalid type: map, expected a sequence",
+        ),
+        (
+            entry("{}"),
+            "config.yaml, resource \"a\", entry 2: missing field `target`",
+        ),
+        (entry("{target: {}}"), "entry 2: missing field `host`"),
+        (
+            entry("{target: {host: x}, selector: {vendr: 1}}"),
+            "entry 2: unknown field `vendr`",
+        ),
+        (
+            entry("{target: {host: 'lab:1'}}"),
+            "entry 2: its host has a port: write host: and port: apart",
+        ),
+        (
+            entry("{target: {host: 'a b'}}"),
+            "entry 2: \"a b:3240\" is no host",
+        ),
+        (
+            entry("{target: {host: x, port: 70000}}"),
+            "entry 2: port \"70000\" must be a number up to 0xffff",
+        ),
+        (
+            entry("{target: {host: x}, selector: {vendor: '0403'}}"),
+            "entry 2: vendor \"0403\" must be a number",
+        ),
+        (
+            entry("{target: {host: x}, selector: {vendor: abc}}"),
+            "entry 2: vendor \"abc\" must be a number",
+        ),
+        (
+            entry("{target: {host: x}, selector: {vendor: -1}}"),
+            "a number, such as 0x0403",
+        ),
+        (
+            entry("{target: {host: x}, selector: {bus_id: a/b}}"),
+            "entry 2: \"a/b\" is no bus id",
+        ),
+        (
+            entry("{target: {host: x}, extras: [{host_path: ttyUSB0}]}"),
+            "the extra \"ttyUSB0\" must be an absolute path",
+        ),
+        (
+            entry("{target: {host: x}, extras: [{host_path: /dev/a, permissions: rx}]}"),
+            "permissions \"rx\" must be one to three",
+        ),
+    ] {
+        let told = usbip(&text).map(|read| format!("{read:?}")).unwrap_err();
+        assert!(told.contains(part), "{text}: {told}");
+    }
+}
+
 #[test]
 fn every_fault_of_a_file_is_told_with_its_place() {
     for (text, part) in [
@@ -281,7 +510,27 @@ fn a_good_element_beside_a_bad_one_does_not_hide_it() {
 proptest! {
     #[test]
     fn no_text_makes_a_reader_panic(text in "\\PC{0,60}") {
-        let _ = (devs(&text), smarter(&text), own(&text));
+        let _ = (devs(&text), smarter(&text), own(&text), usbip(&text));
+    }
+
+    #[test]
+    fn no_entry_for_a_usbip_server_makes_the_reader_panic_and_what_is_read_is_what_a_hook_reads(
+        host in "[a-z0-9.:\\[\\]-]{0,12}",
+        ids in prop::collection::vec(0..0x1_0010_u32, 2),
+        busid in prop::option::of("[0-9.-]{0,4}"),
+        serial in prop::option::of("[ -~]{0,6}"),
+        extra in "(/dev/)?[a-zA-Z0-9/;,&]{0,9}",
+    ) {
+        let entry = serde_json::json!({
+            "target": { "host": host },
+            "selector": { "vendor": ids[0], "product": ids[1], "bus_id": busid, "serial": serial },
+            "extras": [{ "host_path": extra, "container_path": format!("{extra}1") }],
+        });
+        if let Ok(definitions) = usbip(&format!("resources: {{a: [{entry}]}}")) {
+            for request in &remotes(&definitions)[0].1[0] {
+                prop_assert!(request.parse::<crate::model::request::Request>().is_ok(), "{}", request);
+            }
+        }
     }
 
     #[test]

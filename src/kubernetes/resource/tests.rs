@@ -5,6 +5,7 @@ use super::*;
 fn unit(place: &str, numa: Option<i64>) -> Unit {
     Unit {
         healthy: true,
+        attached: None,
         numa,
         place: place.to_owned(),
         offer: Offer::default(),
@@ -20,6 +21,7 @@ fn resource(units: &[(&str, &str, Option<i64>)]) -> Resource {
             .collect(),
         wishes: Vec::new(),
         hotplug: false,
+        remote: false,
     }
 }
 

@@ -1,0 +1,345 @@
+//! usbip-device-plugin's config.yaml (its config.go:73-99): resources by name, each a list of devices of USB/IP servers.
+//!
+//! ```yaml
+//! domain: example.com       # as --domain
+//! resources:
+//!   sensor:
+//!   - target: {host: lab, port: 3240}
+//!     selector: {vendor: 0x0403, product: 0x6001, bus_id: "1-1.4", serial: FT001}    # what is left out is any
+//!     extras: [{host_path: /dev/ttyUSB0, container_path: /dev/board, permissions: rw}]
+//! ```
+//! It is read there by a library (viper) that does not tell upper from lower case in keys, and takes numbers in quotes.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_yaml::Value;
+
+use super::{ConfigError, Definition, Fault, permissions};
+use crate::kubernetes::resource::ResourceName;
+use crate::model::device::Access;
+use crate::model::request::Request;
+use crate::model::selector::{Glob, Selector};
+use crate::model::usbip::{DEFAULT_PORT, RemoteDevice, Server, WantedIds, Which};
+
+/// The domain of its resources when none is named.
+pub const USBIP_DOMAIN: &str = "usbip.dev.mvalvekens.be";
+
+/// Where all that is of a container's devices must be.
+const DEV: &str = "/dev";
+
+/// One device of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteEntry {
+    /// Where and which.
+    pub device: RemoteDevice,
+    /// What a container asks for so that it has the device, and its nodes where the extras say.
+    pub requests: Vec<Request>,
+    /// Paths of the host that are given with it.
+    pub extras: Vec<Extra>,
+    /// What can't be done as it is written, and what is done instead.
+    pub notes: Vec<String>,
+}
+
+/// A path of the host that a container gets with a device: a node of the device's, or one that is there anyhow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extra {
+    /// On the host.
+    pub host: PathBuf,
+    /// In the container.
+    pub container: PathBuf,
+    /// What the container may do.
+    pub access: Access,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileText {
+    domain: Option<String>,
+    #[serde(default)]
+    resources: Option<serde_yaml::Mapping>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EntryText {
+    target: TargetText,
+    #[serde(default)]
+    selector: Option<SelectorText>,
+    #[serde(default)]
+    extras: Option<Vec<ExtraText>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TargetText {
+    host: String,
+    port: Option<Number>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SelectorText {
+    vendor: Option<Number>,
+    product: Option<Number>,
+    bus_id: Option<String>,
+    /// Ours.
+    serial: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExtraText {
+    host_path: PathBuf,
+    container_path: Option<PathBuf>,
+    permissions: Option<String>,
+}
+
+/// A number, in quotes or not.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a number, such as 0x0403")]
+enum Number {
+    Value(u64),
+    Text(String),
+}
+
+impl Number {
+    /// At most 16 bits. In quotes it counts as decimal, or with 0x as hexadecimal; with a mere 0 in front it would be
+    /// octal there, which nobody means.
+    fn value(&self, what: &'static str) -> Result<u16, Fault> {
+        let value = match self {
+            Self::Value(value) => Some(*value),
+            Self::Text(text) => match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+                Some(digits) => u64::from_str_radix(digits, 16).ok(),
+                None if text.len() > 1 && text.starts_with('0') => None,
+                None => text.parse().ok(),
+            },
+        };
+        let shown = || match self {
+            Self::Value(value) => value.to_string(),
+            Self::Text(text) => text.clone(),
+        };
+        value
+            .and_then(|value| value.try_into().ok())
+            .ok_or_else(|| Fault::Number { what, value: shown() })
+    }
+}
+
+/// Whether a file is of this form: its resources have their names as keys.
+pub fn is_usbips(text: &str) -> bool {
+    let value: Option<Value> = serde_yaml::from_str(text).ok();
+    let value = value.map(|value| lower_case(value, 0));
+    value.is_some_and(|value| value.get("resources").is_some_and(Value::is_mapping))
+}
+
+/// Reads the file.
+pub(super) fn parse(path: &Path, text: &str, domain: Option<&str>) -> Result<Vec<Definition>, ConfigError> {
+    let malformed = |source| ConfigError::Malformed {
+        path: path.to_owned(),
+        source,
+    };
+    let mut value: Value = serde_yaml::from_str(text).map_err(malformed)?;
+    value.apply_merge().map_err(malformed)?;
+    let file: Option<FileText> = serde_yaml::from_value(lower_case(value, 0)).map_err(malformed)?;
+    let (own_domain, resources) = file.map_or((None, None), |file| (file.domain, file.resources));
+    let domain = domain.or(own_domain.as_deref()).unwrap_or(USBIP_DOMAIN);
+    let resources = resources.filter(|resources| !resources.is_empty());
+    let resources = resources.ok_or_else(|| ConfigError::Element {
+        place: path.display().to_string(),
+        fault: Fault::NoResources,
+    })?;
+    let mut numbers = BTreeMap::new();
+    let mut definitions = Vec::new();
+    for (name, entries) in resources {
+        let name = name.as_str().unwrap_or_default().to_owned();
+        let place = format!("{}, resource {name:?}", path.display());
+        let at = |place: &str| {
+            let place = place.to_owned();
+            |fault| ConfigError::Element { place, fault }
+        };
+        let resource: ResourceName = format!("{domain}/{name}")
+            .parse()
+            .map_err(|error| at(&place)(Fault::Name(error)))?;
+        let texts: Option<Vec<Value>> = from_value(entries).map_err(at(&place))?;
+        let mut entries = Vec::new();
+        for (text, number) in texts.unwrap_or_default().into_iter().zip(1..) {
+            let read = from_value(text).and_then(|text| entry(text, &mut numbers));
+            entries.push(read.map_err(at(&format!("{place}, entry {number}")))?);
+        }
+        definitions.push(Definition::Remote {
+            name: resource,
+            entries,
+        });
+    }
+    Ok(definitions)
+}
+
+fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, Fault> {
+    serde_yaml::from_value(value).map_err(Fault::Entry)
+}
+
+/// The same with all keys in lower case. Deeper than any such file goes, it stays as it is.
+fn lower_case(value: Value, depth: usize) -> Value {
+    const DEEPEST: usize = 16;
+    match value {
+        Value::Mapping(mapping) if depth < DEEPEST => {
+            let lowered = mapping.into_iter().map(|(key, value)| {
+                let key = match key {
+                    Value::String(key) => Value::String(key.to_lowercase()),
+                    // A name such as 7 is one, too.
+                    Value::Number(key) => Value::String(key.to_string()),
+                    key => key,
+                };
+                (key, lower_case(value, depth + 1))
+            });
+            Value::Mapping(lowered.collect())
+        }
+        Value::Sequence(sequence) if depth < DEEPEST => {
+            let lowered = sequence.into_iter().map(|value| lower_case(value, depth + 1));
+            Value::Sequence(lowered.collect())
+        }
+        value => value,
+    }
+}
+
+/// One entry. `numbers` tells how often each device was asked for so far.
+fn entry(text: EntryText, numbers: &mut BTreeMap<RemoteDevice, u32>) -> Result<RemoteEntry, Fault> {
+    let mut device = RemoteDevice {
+        server: server(&text.target)?,
+        which: which(&text.selector.unwrap_or_default())?,
+    };
+    let count = numbers.entry(device.clone()).or_default();
+    *count += 1;
+    if let Which::Ids { number, .. } = &mut device.which {
+        *number = u8::try_from(*count).map_err(|_| Fault::TooManyAlike)?;
+    }
+    let extras = text.extras.unwrap_or_default().into_iter().map(extra);
+    let extras: Vec<Extra> = extras.collect::<Result<_, _>>()?;
+    let mut notes = Vec::new();
+    let requests = requests(&device, &extras, &mut notes)?;
+    Ok(RemoteEntry {
+        device,
+        requests,
+        extras,
+        notes,
+    })
+}
+
+fn server(text: &TargetText) -> Result<Server, Fault> {
+    let port = match &text.port {
+        Some(port) => port.value("port")?,
+        None => 0,
+    };
+    // There is no default there: a port that is left out is 0.
+    let port = if port == 0 { DEFAULT_PORT } else { port };
+    let host = text.host.trim();
+    let server = match host.matches(':').count() {
+        0 => format!("{host}:{port}"),
+        1 => return Err(Fault::Keys("its host has a port: write host: and port: apart")),
+        _ if host.starts_with('[') => format!("{host}:{port}"),
+        _ => format!("[{host}]:{port}"),
+    };
+    Ok(server.parse()?)
+}
+
+fn which(text: &SelectorText) -> Result<Which, Fault> {
+    let id = |what, number: &Option<Number>| match number {
+        None => Ok(None),
+        Some(number) => number.value(what).map(|id| Some(id).filter(|id| *id != 0)),
+    };
+    let ids = WantedIds {
+        vendor: id("vendor", &text.vendor)?,
+        product: id("product", &text.product)?,
+    };
+    let is_any = (ids.vendor, ids.product) == (None, None);
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    // By way of its text, so that all is judged as in a request.
+    let device = match given(&text.serial) {
+        Some(serial) => Some(format!("{ids}:{serial}")),
+        None if is_any => None,
+        None => Some(ids.to_string()),
+    };
+    let which = match (given(&text.bus_id), device) {
+        (Some(busid), Some(device)) => format!("busid:{busid}:{device}"),
+        (Some(busid), None) => format!("busid:{busid}"),
+        (None, Some(device)) => device,
+        (None, None) => ids.to_string(),
+    };
+    Ok(which.parse()?)
+}
+
+fn extra(text: ExtraText) -> Result<Extra, Fault> {
+    let is_absolute = |path: &Path| path.is_absolute() && path.components().count() > 1;
+    let container = text.container_path.filter(|path| !path.as_os_str().is_empty());
+    let container = container.unwrap_or_else(|| text.host_path.clone());
+    for path in [&text.host_path, &container] {
+        if !is_absolute(path) {
+            return Err(Fault::Extra {
+                path: path.display().to_string(),
+            });
+        }
+    }
+    let access = text.permissions.filter(|text| !text.is_empty());
+    Ok(Extra {
+        host: text.host_path,
+        container,
+        access: access.as_deref().map_or(Ok(Access::ALL), permissions)?,
+    })
+}
+
+/// The device, without which the container does not start; and each of its nodes that has a place of its own.
+fn requests(device: &RemoteDevice, extras: &[Extra], notes: &mut Vec<String>) -> Result<Vec<Request>, Fault> {
+    let selector = Selector::Usbip {
+        server: device.server.clone(),
+        which: Some(device.which.clone()),
+    };
+    let read = |text: &str| {
+        text.parse::<Request>()
+            .map_err(|error| Fault::Device(error.to_string()))
+    };
+    let whole = read(&format!("{selector};required"))?;
+    let mut requests = vec![whole];
+    for extra in extras {
+        let kind = kind(&extra.host);
+        let is_alone = extras
+            .iter()
+            .filter(|other| self::kind(&other.host) == kind)
+            .count()
+            == 1;
+        let only = match kind {
+            Some(kind) if is_alone => Glob::new(&kind).ok().map(Selector::Glob),
+            _ => None,
+        };
+        if only.is_none() && extra.container == extra.host {
+            // All nodes of the device come where they are on the host.
+            continue;
+        }
+        let only = only.unwrap_or_else(|| Selector::DevNode(extra.host.clone()));
+        let mut request = read(&selector.to_string())?;
+        request.options.only = vec![only];
+        request.options.path = Some(extra.container.clone());
+        match read(&request.to_string()) {
+            Ok(request) => requests.push(request),
+            Err(_) => notes.push(format!(
+                "the extra {host} of {device} can't be at {container}, which must be a plain path below {DEV}: as a node of \
+                 the device it is at the path that it has on the host; one that is there without the device is at \
+                 {container}",
+                host = extra.host.display(),
+                container = extra.container.display()
+            )),
+        }
+    }
+    Ok(requests)
+}
+
+/// The nodes of one driver, as a pattern: `/dev/ttyUSB[0-9]*` for /dev/ttyUSB0, which may come as ttyUSB1 the next time.
+/// Names that udev makes tell one device from the others by themselves: they are of no kind.
+fn kind(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_str()?;
+    let stem = name.trim_end_matches(|letter: char| letter.is_ascii_digit());
+    let is_plain = !stem.is_empty() && stem.chars().all(|letter| letter.is_ascii_alphabetic());
+    let is_numbered = is_plain && stem.len() < name.len() && path.starts_with(DEV);
+    is_numbered.then(|| format!("{}[0-9]*", path.with_file_name(stem).display()))
+}

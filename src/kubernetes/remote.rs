@@ -1,0 +1,247 @@
+//! Devices of USB/IP servers as units: which of a configuration's entries can be had now, and which a container has.
+//!
+//! A server lists what nobody has imported: so an entry whose device is listed can be had on every node, and one that is
+//! not listed on none, but where a container has it. That one stays healthy even while its connection is broken: its
+//! watcher attaches it again, and kubelet refuses a pod that it admits anew if what the pod has is unhealthy.
+//! Pure. Must not know how a server is asked (`servers`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use super::catalogue::cdi_stem;
+use super::config::{Definition, RemoteEntry};
+use super::resource::{NodeSpec, Offer, Resource, ResourceName, Unit, fingerprint, unit_id};
+use super::sight::{Found, Sight};
+use crate::cdi::generate::Wish;
+use crate::model::device::Device;
+use crate::model::usbip::{BusId, RemoteDevice, Server, UsbIds};
+
+/// Where the kernel has devices that are attached by USB/IP.
+const VHCI: &str = "/sys/devices/platform/vhci_hcd.";
+
+/// What each server that answered exports, and nobody has.
+pub type Exports = BTreeMap<Server, Vec<(BusId, UsbIds)>>;
+
+/// The servers that are to be asked.
+pub fn servers(definitions: &[Definition]) -> BTreeSet<Server> {
+    let mut servers = BTreeSet::new();
+    for (_, entries) in remote(definitions) {
+        servers.extend(entries.iter().map(|entry| entry.device.server.clone()));
+    }
+    servers
+}
+
+/// The definitions of this kind.
+pub fn remote(definitions: &[Definition]) -> impl Iterator<Item = (&ResourceName, &[RemoteEntry])> {
+    definitions.iter().filter_map(|definition| match definition {
+        Definition::Remote { name, entries } => Some((name, &entries[..])),
+        _ => None,
+    })
+}
+
+/// How each entry is, by the id of its unit.
+pub(super) type States = BTreeMap<String, State>;
+
+/// How an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Its server lists a device for it.
+    Listed,
+    /// A container has it, and it is attached.
+    Attached,
+    /// A container has it, and it is not attached: not yet, or its connection is broken.
+    Away,
+    /// It can't be had.
+    Absent,
+}
+
+/// The state of each entry of all definitions, by the id of its unit.
+///
+/// Of several entries for devices that are alike each has one of its own; an earlier entry comes first where there are
+/// not enough, and none is left out that could be had if another took another.
+pub(super) fn states(definitions: &[Definition], sight: &Sight) -> States {
+    let mut all: Vec<(String, &RemoteDevice)> = Vec::new();
+    for (name, entries) in remote(definitions) {
+        let devices = entries.iter().map(|entry| &entry.device);
+        all.extend(unit_ids(name, entries).into_iter().zip(devices));
+    }
+    let is_known = |id: &String| sight.held.contains_key(id);
+    let (taken, free): (Vec<_>, Vec<_>) = all.into_iter().partition(|(id, _)| is_known(id));
+    let mut states = BTreeMap::new();
+
+    let here: Vec<&Device> = sight
+        .inventory
+        .iter()
+        .filter(|device| is_remote(device))
+        .collect();
+    let devices: Vec<&RemoteDevice> = taken.iter().map(|(_, device)| *device).collect();
+    let attached = matched(&devices, here.len(), |device, index| is_one(device, here[index]));
+    let mut free = free;
+    for ((id, device), is_attached) in taken.into_iter().zip(attached) {
+        let is_sure = sight.held.get(&id) == Some(&true);
+        match (is_attached, is_sure) {
+            (true, _) => states.insert(id, State::Attached),
+            (false, true) => states.insert(id, State::Away),
+            // Whoever had it has ended.
+            (false, false) => {
+                free.push((id, device));
+                None
+            }
+        };
+    }
+    for (server, exported) in &sight.exports {
+        let of_it: Vec<_> = free
+            .iter()
+            .filter(|(_, device)| device.server == *server)
+            .collect();
+        let devices: Vec<&RemoteDevice> = of_it.iter().map(|(_, device)| *device).collect();
+        let listed = matched(&devices, exported.len(), |device, index| {
+            let (busid, ids) = &exported[index];
+            let is_there = device.which.busid().is_none_or(|wanted| wanted == busid);
+            is_there && device.which.identity().is_none_or(|(wanted, _)| ids.are(wanted))
+        });
+        for ((id, _), is_listed) in of_it.into_iter().zip(listed) {
+            let state = if is_listed { State::Listed } else { State::Absent };
+            states.insert(id.clone(), state);
+        }
+    }
+    states
+}
+
+/// For each who wants one of `count` things whether he has one to himself, as many as can be (augmenting paths).
+fn matched<W>(wants: &[W], count: usize, suits: impl Fn(&W, usize) -> bool) -> Vec<bool> {
+    fn find<W>(
+        who: usize,
+        wants: &[W],
+        suits: &impl Fn(&W, usize) -> bool,
+        owners: &mut [Option<usize>],
+        tried: &mut [bool],
+    ) -> bool {
+        for thing in 0..owners.len() {
+            if tried[thing] || !suits(&wants[who], thing) {
+                continue;
+            }
+            tried[thing] = true;
+            let is_free = owners[thing].is_none_or(|owner| find(owner, wants, suits, owners, tried));
+            if is_free {
+                owners[thing] = Some(who);
+                return true;
+            }
+        }
+        false
+    }
+    let mut owners = vec![None; count];
+    (0..wants.len())
+        .map(|who| find(who, wants, &suits, &mut owners, &mut vec![false; count]))
+        .collect()
+}
+
+fn is_remote(device: &Device) -> bool {
+    device.devtype.as_deref() == Some("usb_device") && device.syspath.as_str().starts_with(VHCI)
+}
+
+/// Whether a device of this host may be that one. Its name at its server is not to be seen here.
+fn is_one(wanted: &RemoteDevice, device: &Device) -> bool {
+    let Some((ids, serial)) = wanted.which.identity() else {
+        return true;
+    };
+    let id = |name| u16::from_str_radix(device.attribute(name).unwrap_or_default(), 16);
+    let (Ok(vendor), Ok(product)) = (id("idVendor"), id("idProduct")) else {
+        return false;
+    };
+    let is_it = serial.is_none_or(|serial| device.attribute("serial") == Some(serial));
+    UsbIds { vendor, product }.are(ids) && is_it
+}
+
+/// The ids of the units of a resource, as its entries follow one another.
+fn unit_ids(name: &ResourceName, entries: &[RemoteEntry]) -> Vec<String> {
+    let mut seen: BTreeMap<&RemoteDevice, u32> = BTreeMap::new();
+    let mut ids = Vec::new();
+    for RemoteEntry { device, .. } in entries {
+        let count = seen.entry(device).or_default();
+        ids.push(unit_id(name, &format!("usbip:{device}"), *count));
+        *count += 1;
+    }
+    ids
+}
+
+/// The units whose container has ended, of those that `sight` knows of as held.
+pub fn given_back(definitions: &[Definition], sight: &Sight) -> BTreeSet<String> {
+    let states = states(definitions, sight);
+    let is_back = |id: &&String| !matches!(states.get(*id), Some(State::Attached | State::Away));
+    sight.held.keys().filter(is_back).cloned().collect()
+}
+
+/// The resource of a definition, with the units that can be had or are.
+pub(super) fn resource(
+    name: &ResourceName,
+    entries: &[RemoteEntry],
+    states: &States,
+    sight: &Sight,
+) -> Resource {
+    let (mut units, mut wishes) = (BTreeMap::new(), Vec::new());
+    for (entry, id) in entries.iter().zip(unit_ids(name, entries)) {
+        let wish = wish(name, entry, &id);
+        let state = states.get(&id).copied().unwrap_or(State::Absent);
+        if state != State::Absent {
+            let unit = Unit {
+                healthy: true,
+                attached: match state {
+                    State::Attached => Some(true),
+                    State::Away => Some(false),
+                    State::Listed | State::Absent => None,
+                },
+                numa: None,
+                place: entry.device.to_string(),
+                offer: Offer {
+                    cdi: Some(wish.name.clone()),
+                    beside: beside(entry, sight),
+                    ..Offer::default()
+                },
+            };
+            units.insert(id, unit);
+        }
+        wishes.push(wish);
+    }
+    Resource {
+        name: name.clone(),
+        units,
+        wishes,
+        hotplug: true,
+        remote: true,
+    }
+}
+
+/// What brings an entry's device. All of it is the configuration's: the same for ever, as a container that starts again
+/// asks for it by its name.
+fn wish(name: &ResourceName, entry: &RemoteEntry, id: &str) -> Wish {
+    Wish {
+        name: format!("{}-{}", cdi_stem(name.as_str()), fingerprint(id)),
+        devices: entry.requests.iter().map(ToString::to_string).collect(),
+        symlinks: Vec::new(),
+    }
+}
+
+/// Those of the extras that are there whether the device is or not, such as /dev/net/tun: no node of a USB device's.
+fn beside(entry: &RemoteEntry, sight: &Sight) -> Vec<NodeSpec> {
+    let comes_and_goes = |path: &PathBuf| {
+        let mut devices = sight.inventory.iter();
+        devices.any(|device: &Device| {
+            let is_its = device.node.as_ref().is_some_and(|node| node.path == *path);
+            (is_its || device.links.contains(path)) && device.syspath.as_str().contains("/usb")
+        })
+    };
+    let is_there = |path: &PathBuf| matches!(sight.paths.get(path), Some(Found::Device | Found::Directory));
+    let extras = entry.extras.iter();
+    let fixed = extras.filter(|extra| is_there(&extra.host) && !comes_and_goes(&extra.host));
+    fixed
+        .map(|extra| NodeSpec {
+            host: extra.host.clone(),
+            container: extra.container.clone(),
+            access: extra.access,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

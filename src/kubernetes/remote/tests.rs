@@ -1,0 +1,252 @@
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::kubernetes::catalogue;
+use crate::kubernetes::config::{self, Texts};
+use crate::kubernetes::resource::Names;
+use crate::model::class::Classes;
+use crate::model::device::{DevKind, DevNode, DevNum, SysPath};
+use crate::model::inventory::Inventory;
+
+fn definitions(resources: &str) -> Vec<Definition> {
+    let texts = Texts {
+        usbip: Some(("config.yaml".into(), format!("resources: {resources}"))),
+        ..Texts::default()
+    };
+    config::read(&texts, &Classes::none(Path::new("/nowhere"))).unwrap()
+}
+
+fn exports(server: &str, devices: &[(&str, u16, u16)]) -> Exports {
+    let device = |(busid, vendor, product): &(&str, u16, u16)| {
+        let ids = UsbIds {
+            vendor: *vendor,
+            product: *product,
+        };
+        (busid.parse().unwrap(), ids)
+    };
+    [(server.parse().unwrap(), devices.iter().map(device).collect())].into()
+}
+
+fn sight(exports: Exports) -> Sight {
+    Sight {
+        exports,
+        ..Sight::default()
+    }
+}
+
+/// A device of another host that is attached to this one.
+fn attached(name: &str, product: &str) -> Device {
+    let mut device = Device::new(SysPath::new(format!("{VHCI}0/usb3/{name}")));
+    device.devtype = Some("usb_device".into());
+    device.attributes = [("idVendor", "0403"), ("idProduct", product)]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into();
+    device
+}
+
+/// Each unit's device, and whether it is attached, of the resources that the definitions make.
+fn offered(definitions: &[Definition], sight: &Sight) -> Vec<(String, Option<bool>)> {
+    let resources = catalogue::resources(definitions, sight, &mut Names::default());
+    let units = resources.iter().flat_map(|resource| resource.units.values());
+    let mut offered: Vec<_> = units
+        .map(|unit| {
+            assert!(unit.healthy);
+            (unit.place.clone(), unit.attached)
+        })
+        .collect();
+    offered.sort();
+    offered
+}
+
+fn places(definitions: &[Definition], sight: &Sight) -> Vec<String> {
+    offered(definitions, sight)
+        .into_iter()
+        .map(|(place, _)| place)
+        .collect()
+}
+
+const TWO_ALIKE_AND_ONE_AT_A_PLACE: &str = "{board: [
+    {target: {host: lab}, selector: {vendor: 0x0403, product: 0x6001}},
+    {target: {host: lab}, selector: {vendor: 0x0403, product: 0x6001}},
+    {target: {host: lab}, selector: {bus_id: 1-1}}]}";
+
+#[test]
+fn of_entries_for_devices_that_are_alike_each_has_one_of_its_own() {
+    let definitions = definitions(TWO_ALIKE_AND_ONE_AT_A_PLACE);
+    let listed = |devices: &[(&str, u16, u16)]| places(&definitions, &sight(exports("lab", devices)));
+    let one = ("1-1", 0x0403, 0x6001);
+    assert_eq!(listed(&[]), [""; 0]);
+    assert_eq!(listed(&[one]), ["lab/0403:6001"]);
+    // The first entry is content with another, so that the third has the only one that will do.
+    assert_eq!(
+        listed(&[one, ("1-2", 0x0403, 0x6001)]),
+        ["lab/0403:6001", "lab/nth:2:0403:6001"]
+    );
+    assert_eq!(
+        listed(&[one, ("1-2", 0x0403, 0x6001), ("1-3", 0x0403, 0x6001)]),
+        ["lab/0403:6001", "lab/busid:1-1", "lab/nth:2:0403:6001"]
+    );
+    assert_eq!(listed(&[("1-1", 1, 1)]), ["lab/busid:1-1"]);
+}
+
+#[test]
+fn what_is_left_out_is_any_and_another_server_has_nothing_to_do_with_it() {
+    let definitions = definitions(
+        "{a: [{target: {host: lab}}], b: [{target: {host: lab, port: 3241}, selector: {vendor: 0x0403}}],
+          c: [{target: {host: shed}, selector: {product: 0x6001, bus_id: 1-2}}]}",
+    );
+    let mut all = exports("lab", &[("1-1", 1, 2)]);
+    all.extend(exports("lab:3241", &[("1-1", 0x0403, 7)]));
+    all.extend(exports("shed", &[("1-1", 0x0403, 0x6001), ("1-2", 9, 0x6001)]));
+    assert_eq!(
+        places(&definitions, &sight(all.clone())),
+        ["lab/*:*", "lab:3241/0403:*", "shed/busid:1-2:*:6001"]
+    );
+    all.remove(&"lab".parse().unwrap());
+    assert_eq!(
+        places(&definitions, &sight(all)),
+        ["lab:3241/0403:*", "shed/busid:1-2:*:6001"]
+    );
+}
+
+#[test]
+fn what_a_container_has_stays_whatever_its_server_says_and_what_it_had_is_as_it_is_listed() {
+    let definitions =
+        definitions("{board: [{target: {host: lab}, selector: {vendor: 0x0403, product: 0x6001}}]}");
+    let id = {
+        let now = sight(exports("lab", &[("1-1", 0x0403, 0x6001)]));
+        let resources = catalogue::resources(&definitions, &now, &mut Names::default());
+        resources[0].units.keys().next().unwrap().clone()
+    };
+    let held = |is_sure, devices: Vec<Device>, exports| Sight {
+        held: [(id.clone(), is_sure)].into(),
+        inventory: Inventory::new(devices),
+        exports,
+        ..Sight::default()
+    };
+    let of = |sight: &Sight| {
+        let state = offered(&definitions, sight)
+            .first()
+            .map(|(_, attached)| *attached);
+        (state, given_back(&definitions, sight).len())
+    };
+    let here = || vec![attached("3-1", "6001")];
+    let other = || vec![attached("3-1", "6010")];
+    let empty = || exports("lab", &[]);
+    for (what, sight, state) in [
+        ("in use", held(true, here(), empty()), (Some(Some(true)), 0)),
+        (
+            "its server is gone",
+            held(true, here(), Exports::new()),
+            (Some(Some(true)), 0),
+        ),
+        (
+            "its connection is broken",
+            held(true, vec![], Exports::new()),
+            (Some(Some(false)), 0),
+        ),
+        (
+            "another is attached",
+            held(true, other(), empty()),
+            (Some(Some(false)), 0),
+        ),
+        (
+            "kubelet starts",
+            held(false, here(), empty()),
+            (Some(Some(true)), 0),
+        ),
+        (
+            "its pod has ended, and another host has it",
+            held(false, vec![], empty()),
+            (None, 1),
+        ),
+        (
+            "its pod has ended",
+            held(false, other(), exports("lab", &[("1-1", 0x0403, 0x6001)])),
+            (Some(None), 1),
+        ),
+    ] {
+        assert_eq!(of(&sight), state, "{what}");
+    }
+}
+
+#[test]
+fn the_devices_requests_are_the_same_whether_it_is_there_or_not_and_fixed_extras_are_given_when_they_are_there()
+ {
+    let definitions = definitions(
+        "{board: [{target: {host: lab}, selector: {vendor: 0x0403, product: 0x6001}, extras: [
+            {host_path: /dev/ttyUSB0, container_path: /dev/board, permissions: rw},
+            {host_path: /dev/net/tun, container_path: /dev/net/tun, permissions: mrw}]}]}",
+    );
+    let mut now = sight(exports("lab", &[("1-1", 0x0403, 0x6001)]));
+    let before = catalogue::resources(&definitions, &sight(Exports::new()), &mut Names::default());
+    for path in ["/dev/net/tun", "/dev/ttyUSB0"] {
+        now.paths.insert(path.into(), Found::Device);
+    }
+    // A stranger's adapter, which has the name that ours may get.
+    let mut tty = Device::new(SysPath::new(
+        "/sys/devices/pci0/usb1/1-1/1-1:1.0/ttyUSB0/tty/ttyUSB0",
+    ));
+    tty.node = Some(DevNode {
+        path: "/dev/ttyUSB0".into(),
+        num: DevNum {
+            kind: DevKind::Char,
+            major: 188,
+            minor: 0,
+        },
+    });
+    now.inventory = Inventory::new([tty]);
+    let resources = catalogue::resources(&definitions, &now, &mut Names::default());
+    assert_eq!(before[0].wishes, resources[0].wishes);
+    assert_eq!(
+        resources[0].wishes[0].devices,
+        [
+            "usbip:lab/0403:6001;required",
+            "usbip:lab/0403:6001;path=/dev/board;only=glob:/dev/ttyUSB[0-9]*",
+        ]
+    );
+    let unit = resources[0].units.values().next().unwrap();
+    let beside: Vec<String> = unit
+        .offer
+        .beside
+        .iter()
+        .map(|node| {
+            format!(
+                "{} {} {}",
+                node.host.display(),
+                node.container.display(),
+                node.access
+            )
+        })
+        .collect();
+    assert_eq!(beside, ["/dev/net/tun /dev/net/tun rwm"]);
+}
+
+proptest! {
+    /// Whatever is listed: no more entries have a device than there are devices, and none goes without while one that
+    /// would do is nobody's.
+    #[test]
+    fn devices_are_shared_out_as_far_as_they_go(
+        suits in prop::collection::vec(prop::collection::vec(any::<bool>(), 6), 0..8),
+    ) {
+        let has = matched(&suits, 6, |wanted, index| wanted[index]);
+        let served = has.iter().filter(|has| **has).count();
+        prop_assert!(served <= 6);
+        // The most that is possible, found by trying all.
+        fn most(wants: &[Vec<bool>], used: &mut [bool; 6]) -> usize {
+            let Some((first, rest)) = wants.split_first() else { return 0 };
+            let mut best = most(rest, used);
+            for index in 0..6 {
+                if first[index] && !used[index] {
+                    used[index] = true;
+                    best = best.max(1 + most(rest, used));
+                    used[index] = false;
+                }
+            }
+            best
+        }
+        prop_assert_eq!(served, most(&suits, &mut [false; 6]));
+    }
+}

@@ -411,9 +411,18 @@ impl Program {
             let units = resource.units.values();
             units.filter(|unit| unit.attached == attached).count() as u64
         };
-        let set = |metric, value| self.counters.set(metric, resource.name.as_str(), "", value);
+        let name = resource.name.as_str();
+        let set = |metric, value| self.counters.set(metric, name, "", value);
         set("usbip_device_plugin_available_devices", count(None));
         set("usbip_device_plugin_attached_devices", count(Some(true)));
+        // Shown from the beginning, as there.
+        for metric in [
+            "usbip_device_plugin_allocations_total",
+            "usbip_device_plugin_restarts_total",
+        ] {
+            self.counters
+                .add_labelled(metric, format!("resource=\"{name}\""), 0);
+        }
     }
 
     /// Takes in who has what; whether a unit is free that was not.

@@ -2,17 +2,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
+
+use crate::said;
 
 const PLUGIN: &str = env!("CARGO_BIN_EXE_oci-hotplug-device-plugin");
-
-fn said(command: &mut Command) -> String {
-    let output: Output = command
-        .output()
-        .unwrap_or_else(|error| panic!("start {command:?}: {error}"));
-    assert!(output.status.success(), "{command:?}: {output:?}");
-    String::from_utf8(output.stdout).expect("text")
-}
 
 #[test]
 fn install_sh_brings_plugin_page_and_completions_which_name_every_option() {

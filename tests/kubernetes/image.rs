@@ -9,22 +9,14 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::said;
+
 const HOOKS: &str = "usr/libexec/oci/hooks.d";
 const WANTED: &str = "etc/systemd/system/multi-user.target.wants/oci-hotplug-recover.service";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 fn here(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
-/// What a command that must succeed has said.
-#[track_caller]
-fn said(command: &mut Command) -> String {
-    let output = command
-        .output()
-        .unwrap_or_else(|error| panic!("start {command:?}: {error}"));
-    assert!(output.status.success(), "{command:?}: {output:?}");
-    String::from_utf8(output.stdout).expect("text")
 }
 
 fn text(output: &Output) -> String {

@@ -5,6 +5,9 @@
 mod device_plugin;
 #[path = "../support/kubelet.rs"]
 mod kubelet;
+#[path = "../support/usbip_server/mod.rs"]
+#[allow(dead_code, reason = "the virtual machine's tests use more of it")]
+mod usbip_server;
 
 mod configuration;
 mod devices;
@@ -17,3 +20,16 @@ mod manifests;
 mod pods;
 mod registration;
 mod status;
+mod usbip;
+
+use std::process::Command;
+
+/// What a command that must succeed has said.
+#[track_caller]
+fn said(command: &mut Command) -> String {
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("start {command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}

@@ -9,6 +9,8 @@ use std::sync::OnceLock;
 use serde::Deserialize;
 use serde_yaml::Value;
 
+use crate::said;
+
 /// Objects by kind: there is one of each.
 type Objects = BTreeMap<String, Value>;
 
@@ -19,16 +21,6 @@ fn packaged(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("packaging/kubernetes")
         .join(path)
-}
-
-/// What a command that must succeed has said.
-#[track_caller]
-fn said(command: &mut Command) -> String {
-    let output = command
-        .output()
-        .unwrap_or_else(|error| panic!("start {command:?}: {error}"));
-    assert!(output.status.success(), "{command:?}: {output:?}");
-    String::from_utf8(output.stdout).expect("text")
 }
 
 fn helm() -> Command {

@@ -98,6 +98,17 @@ impl Node {
         self.plugin_that_listens(&all)
     }
 
+    /// Starts a plugin with nothing but these arguments and this environment.
+    pub fn plugin_of(&self, environment: &[(&str, &str)], arguments: &[&str]) -> Plugin {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_oci-hotplug-device-plugin"));
+        command
+            .env_clear()
+            .envs(environment.iter().copied())
+            .args(arguments);
+        command.stdin(Stdio::null());
+        self.start(command)
+    }
+
     pub fn plugin_that_listens(&self, arguments: &[&str]) -> Plugin {
         self.start(self.command(arguments))
     }
@@ -270,9 +281,11 @@ impl Pace {
         self.last = now;
     }
 
-    /// How many ends of bursts there may have been before the last: at gaps, and every 3 seconds.
-    pub fn ends(&self) -> usize {
-        self.gaps + (self.last - self.begin).as_secs() as usize / 3
+    /// There were not more lists before the last one than bursts may have ended before the last: at gaps, and every 3 seconds.
+    #[track_caller]
+    pub fn allows(&self, before: usize) {
+        let ends = self.gaps + (self.last - self.begin).as_secs() as usize / 3;
+        assert!(before <= ends, "{before} lists before the last, not {ends}");
     }
 }
 

@@ -74,6 +74,8 @@ struct Inner {
     imported: BTreeSet<&'static str>,
     connections: Vec<TcpStream>,
     accepted: usize,
+    /// How often an import was asked for.
+    imports: usize,
     stopped: bool,
     hangs: bool,
 }
@@ -108,6 +110,7 @@ impl UsbipServer {
                 imported: BTreeSet::new(),
                 connections: Vec::new(),
                 accepted: 0,
+                imports: 0,
                 stopped: false,
                 hangs: false,
             }),
@@ -131,6 +134,11 @@ impl UsbipServer {
     /// How many connections there were so far.
     pub fn accepted(&self) -> usize {
         self.state.lock().accepted
+    }
+
+    /// How often somebody asked to import a device so far.
+    pub fn imports(&self) -> usize {
+        self.state.lock().imports
     }
 
     /// Waits until nobody has any of its devices.
@@ -245,6 +253,7 @@ fn import(mut stream: &TcpStream, state: &State, fault: Fault) -> std::io::Resul
     }
     let adapter = {
         let mut inner = state.lock();
+        inner.imports += 1;
         let Some(adapter) = inner
             .adapters
             .iter()

@@ -1,0 +1,428 @@
+//! Devices of USB/IP servers, as usbip-device-plugin's users have them: their file, their arguments, what kubelet hears
+//! while servers and other hosts come and go. (With the kernel's controller and a real kubelet: tests/vm/usbip_pods.rs.)
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use oci_hotplug::kubernetes::api::Device;
+
+use crate::device_plugin::{Node, eventually, free_address, get};
+use crate::kubelet::{Mood, PodResources};
+use crate::usbip_server::{Adapter, Fault, UsbipServer};
+
+const BOARD: &str = "usbip.dev.mvalvekens.be/board";
+
+/// The longest that others may hear nothing of a device that was taken, or came back.
+const SECONDS: Duration = Duration::from_secs(5);
+
+fn server(fault: Fault) -> UsbipServer {
+    UsbipServer::start(vec![Adapter::new("1-1", "FT001")], fault)
+}
+
+/// An entry of usbip-device-plugin's file for an adapter of this server.
+fn entry(server: &UsbipServer) -> String {
+    format!(
+        "{{target: {{host: 127.0.0.1, port: {}}}, selector: {{vendor: 0x0403, product: 0x6001}}}}",
+        server.address.port()
+    )
+}
+
+fn file(resources: &[(&str, &UsbipServer)]) -> String {
+    let all = resources
+        .iter()
+        .map(|(name, server)| format!("  {name}:\n  - {}\n", entry(server)));
+    format!("resources:\n{}", all.collect::<String>())
+}
+
+/// Another host that has imported an adapter, until it is dropped.
+struct OtherHost(TcpStream);
+
+impl OtherHost {
+    fn imports(server: &UsbipServer, busid: &str) -> Self {
+        let mut stream = TcpStream::connect(server.address).expect("connect to the server");
+        let mut request = vec![1, 0x11, 0x80, 3, 0, 0, 0, 0];
+        request.extend(busid.as_bytes());
+        request.resize(8 + 32, 0);
+        stream.write_all(&request).expect("ask for the device");
+        let mut reply = [0; 320];
+        stream.read_exact(&mut reply).expect("a whole reply");
+        assert_eq!(reply[..8], [1, 0x11, 0, 3, 0, 0, 0, 0]);
+        Self(stream)
+    }
+}
+
+fn are_healthy(list: &[Device], count: usize) -> bool {
+    list.len() == count && list.iter().all(|unit| unit.health == "Healthy")
+}
+
+#[tokio::test]
+async fn what_a_server_lists_is_advertised_withdrawn_while_another_host_has_it_and_advertised_again() {
+    let (node, server) = (Node::new(), server(Fault::None));
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let config = node.write("config.yaml", &file(&[("board", &server)]));
+    let _plugin = node.plugin(&["--usbip-config", config.to_str().unwrap()]);
+    let mut registered = kubelet.registered(BOARD).await;
+    let first = registered.list().await;
+    assert!(are_healthy(&first, 1), "{first:?}");
+    for _ in 0..2 {
+        let other = OtherHost::imports(&server, "1-1");
+        let begin = Instant::now();
+        assert!(registered.list().await.is_empty());
+        assert!(begin.elapsed() < SECONDS, "withdrawn after {:?}", begin.elapsed());
+        drop(other);
+        let begin = Instant::now();
+        assert_eq!(registered.list().await, first);
+        assert!(begin.elapsed() < SECONDS, "back after {:?}", begin.elapsed());
+    }
+    assert_eq!(server.imports(), 2, "the other host's");
+}
+
+#[tokio::test]
+async fn servers_that_are_dead_hang_or_lie_hold_up_no_other_and_a_dead_one_is_back_when_it_is() {
+    let node = Node::new();
+    let servers = [
+        ("good", server(Fault::None)),
+        ("hangs", server(Fault::Stall)),
+        ("drips", server(Fault::Drip(Duration::from_millis(500)))),
+        ("lies", server(Fault::Endless)),
+        ("ends", server(Fault::CloseAfter(100))),
+        ("talks", server(Fault::Http)),
+        ("dies", server(Fault::None)),
+    ];
+    let all: Vec<_> = servers.iter().map(|(name, server)| (*name, server)).collect();
+    let config = node.write("config.yaml", &file(&all));
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let begin = Instant::now();
+    let plugin = node.plugin(&["--usbip-config", config.to_str().unwrap()]);
+    let of = |name| format!("usbip.dev.mvalvekens.be/{name}");
+    let mut good = kubelet.registered(&of("good")).await;
+    assert!(are_healthy(&good.list().await, 1));
+    assert!(
+        begin.elapsed() < SECONDS,
+        "advertised after {:?}",
+        begin.elapsed()
+    );
+    for name in ["hangs", "drips", "lies", "ends", "talks"] {
+        assert!(
+            kubelet.registered(&of(name)).await.list().await.is_empty(),
+            "{name}"
+        );
+    }
+    for reason in [
+        "it claims to export 4294967295 devices",
+        "it closed the connection while listing",
+        "is it a usbip server?",
+        "no answer in time while listing",
+    ] {
+        plugin.logs(reason).await;
+    }
+
+    let mut dies = kubelet.registered(&of("dies")).await;
+    assert!(are_healthy(&dies.list().await, 1));
+    let [(_, good_server), .., (_, dying)] = servers;
+    let address = dying.address;
+    drop(dying);
+    let begin = Instant::now();
+    assert!(dies.list().await.is_empty());
+    assert!(begin.elapsed() < SECONDS, "withdrawn after {:?}", begin.elapsed());
+    plugin.logs("connection refused").await;
+    let _again = UsbipServer::start_at(address, vec![Adapter::new("1-7", "FT001")], Fault::None);
+    assert!(are_healthy(&dies.list().await, 1));
+    plugin.logs("answers again").await;
+
+    // While the others hang, each change of the good one is heard of as soon as ever.
+    let other = OtherHost::imports(&good_server, "1-1");
+    let begin = Instant::now();
+    assert!(good.list().await.is_empty());
+    assert!(begin.elapsed() < SECONDS, "withdrawn after {:?}", begin.elapsed());
+    drop(other);
+    assert!(are_healthy(&good.list().await, 1));
+}
+
+#[tokio::test]
+async fn allocate_dials_nobody_and_gives_the_hook_that_attaches_the_device_or_refuses_the_start() {
+    let (node, server) = (Node::new(), server(Fault::None));
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let extras = "extras: [{host_path: /dev/ttyUSB0, container_path: /dev/board, permissions: rw}, {host_path: /dev/null, \
+                  container_path: /dev/nothing, permissions: rwm}]";
+    let with_extras = format!("{}, {extras}}}", entry(&server).strip_suffix('}').unwrap());
+    let config = node.write("config.yaml", &format!("resources: {{board: [{with_extras}]}}"));
+    let _plugin = node.plugin(&["--config", config.to_str().unwrap()]);
+    let mut registered = kubelet.registered(BOARD).await;
+    assert!(registered.options.pre_start_required, "{:?}", registered.options);
+    let ids = [registered.list().await[0].id.clone()];
+    server.hang(true);
+    let begin = Instant::now();
+    let answer = registered.allocate(&ids).await.unwrap();
+    registered.pre_start(&ids).await.unwrap();
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    assert_eq!(server.imports(), 0);
+
+    let [device] = &answer.cdi_devices[..] else {
+        panic!("{answer:?}")
+    };
+    let name = device
+        .name
+        .strip_prefix("oci-hotplug.dev/device=")
+        .expect("our kind");
+    let spec = fs::read_dir(node.cdi_dir())
+        .unwrap()
+        .flatten()
+        .map(|entry| fs::read_to_string(entry.path()).unwrap())
+        .find(|spec| spec.contains(name))
+        .expect("its spec");
+    let address = server.address;
+    for request in [
+        format!("\"usbip:{address}/0403:6001;required\""),
+        format!("\"usbip:{address}/0403:6001;path=/dev/board;only=glob:/dev/ttyUSB[0-9]*\""),
+    ] {
+        assert!(spec.contains(&request), "{request}: {spec}");
+    }
+    let devices: Vec<_> = answer
+        .devices
+        .iter()
+        .map(|device| {
+            (
+                device.host_path.as_str(),
+                device.container_path.as_str(),
+                device.permissions.as_str(),
+            )
+        })
+        .collect();
+    assert_eq!(devices, [("/dev/null", "/dev/nothing", "rwm")]);
+}
+
+#[tokio::test]
+async fn what_a_pod_has_stays_when_its_server_goes_and_is_withdrawn_when_the_pod_has_ended() {
+    let node = Node::new();
+    let server = server(Fault::None);
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut pods = PodResources::start(&node.path("pods.sock"));
+    let config = node.write("config.yaml", &file(&[("board", &server)]));
+    let socket = node.path("pods.sock");
+    let arguments = [
+        "--usbip-config",
+        config.to_str().unwrap(),
+        "--pod-resources",
+        socket.to_str().unwrap(),
+    ];
+    let mut first = node.plugin(&arguments);
+    let mut registered = kubelet.registered(BOARD).await;
+    let before = registered.list().await;
+    let id = before[0].id.clone();
+    registered.allocate(std::slice::from_ref(&id)).await.unwrap();
+    pods.holds("lab", BOARD, &[id]);
+    pods.asked(2).await;
+    let address = server.address;
+    drop(server);
+    first.logs("connection refused").await;
+    assert_eq!(registered.lists_within(Duration::from_secs(1)).await, 0);
+
+    // A plugin that comes later offers it from its first list on.
+    first.terminate().await;
+    let second = node.plugin(&arguments);
+    let mut registered = kubelet.registered(BOARD).await;
+    assert_eq!(registered.list().await, before);
+    second.logs("connection refused").await;
+
+    pods.ends();
+    let begin = Instant::now();
+    assert!(registered.list().await.is_empty());
+    assert!(begin.elapsed() < SECONDS, "withdrawn after {:?}", begin.elapsed());
+    let _again = UsbipServer::start_at(address, vec![Adapter::new("1-1", "FT001")], Fault::None);
+    assert_eq!(registered.list().await, before);
+}
+
+#[tokio::test]
+async fn a_pod_whose_container_never_starts_keeps_its_device_and_one_that_is_only_promised_does_for_a_while()
+{
+    let (node, server) = (Node::new(), server(Fault::None));
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let config = node.write("config.yaml", &file(&[("board", &server)]));
+    let plugin = node.plugin(&["--usbip-config", config.to_str().unwrap()]);
+    let mut registered = kubelet.registered(BOARD).await;
+    let ids = [registered.list().await[0].id.clone()];
+    registered.allocate(&ids).await.unwrap();
+    // Its hook dials, and the server lists it no more; kubelet's pod-resources knows nothing of the pod yet.
+    let _hook = OtherHost::imports(&server, "1-1");
+    assert_eq!(registered.lists_within(Duration::from_secs(4)).await, 0);
+    assert!(!plugin.log().contains("went while"), "{}", plugin.log());
+}
+
+#[tokio::test]
+async fn a_changed_file_is_in_force_at_once_and_a_bad_one_keeps_the_old() {
+    let (node, server) = (Node::new(), server(Fault::None));
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let config = node.write("config.yaml", &file(&[("board", &server)]));
+    let plugin = node.plugin(&["--usbip-config", config.to_str().unwrap()]);
+    let mut registered = kubelet.registered(BOARD).await;
+    assert!(are_healthy(&registered.list().await, 1));
+
+    node.write(
+        "config.yaml",
+        "resources: {board: [{target: {host: lab}, selector: {vendor: '0403'}}]}",
+    );
+    plugin.logs("the configuration read before stays in force").await;
+    let reason = "config.yaml, resource \"board\", entry 1: vendor \"0403\" must be a number";
+    assert!(plugin.log().contains(reason), "{}", plugin.log());
+    assert_eq!(registered.lists_within(Duration::from_millis(300)).await, 0);
+
+    let other = UsbipServer::start(
+        vec![Adapter::new("1-1", "A"), Adapter::new("1-2", "B")],
+        Fault::None,
+    );
+    let two = [entry(&other), entry(&other)].join(", ");
+    node.write("config.yaml", &format!("resources: {{board: [{two}]}}"));
+    let (list, _) = registered.list_where(|list| list.len() == 2).await;
+    assert!(are_healthy(&list, 2), "{list:?}");
+    let answer = registered
+        .allocate(&[list[0].id.clone(), list[1].id.clone()])
+        .await
+        .unwrap();
+    assert_eq!(answer.cdi_devices.len(), 2, "{answer:?}");
+    // Nobody asks the server of before any more.
+    let asked = server.accepted();
+    let before = other.accepted();
+    eventually("the other server is asked", || other.accepted() >= before + 2).await;
+    assert!(server.accepted() <= asked + 1, "{asked}, {}", server.accepted());
+}
+
+#[tokio::test]
+async fn a_resource_has_a_name_of_any_legal_length() {
+    let (node, server) = (Node::new(), server(Fault::None));
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let long = format!("{}/{}", "d.".repeat(121) + "d", "n".repeat(63));
+    let (domain, name) = long.split_once('/').unwrap();
+    let config = node.write("config.yaml", &file(&[(name, &server)]));
+    let _plugin = node.plugin(&["--usbip-config", config.to_str().unwrap(), "--domain", domain]);
+    let list = kubelet.registered(&long).await.list().await;
+    assert!(are_healthy(&list, 1) && list[0].id.len() <= 63, "{list:?}");
+}
+
+#[tokio::test]
+async fn where_cdi_is_off_nothing_is_advertised_and_the_reason_is_told() {
+    let (node, server) = (Node::new(), server(Fault::None));
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let config = node.write("config.yaml", &file(&[("board", &server)]));
+    let plugin = node.plugin(&["--cdi", "off", "--usbip-config", config.to_str().unwrap()]);
+    assert!(kubelet.registered(BOARD).await.list().await.is_empty());
+    plugin
+        .logs("devices of USB/IP servers need CDI, which brings in the hooks that attach them: they are not advertised")
+        .await;
+    assert_eq!(server.accepted(), 0);
+}
+
+#[tokio::test]
+async fn its_flags_environment_health_and_metrics_are_those_of_usbip_device_plugin() {
+    let (node, server) = (Node::new(), server(Fault::None));
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let pods = PodResources::start(&node.path("pods.sock"));
+    let address = free_address();
+    let config = node.write("config.yaml", &file(&[("board", &server)]));
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let (config, directory) = (text(&config), text(&node.kubelet_dir()));
+    let (socket, cdi) = (text(&node.path("pods.sock")), text(&node.cdi_dir()));
+    // The form of the file makes it theirs; its variables are heeded then.
+    let plugin = node.plugin_of(
+        &[
+            ("DOMAIN", "example.com"),
+            ("POD_RESOURCES_SOCKET", &socket),
+            ("LISTEN", "127.0.0.1:1"),
+            ("LOG_LEVEL", "all"),
+            ("OCI_HOTPLUG_PLUGIN_CDI_DIR", &cdi),
+            ("OCI_HOTPLUG_PLUGIN_CDI", "on"),
+        ],
+        &[
+            "--config",
+            &config,
+            "--plugin-directory",
+            &directory,
+            "--listen",
+            &address,
+        ],
+    );
+    let mut registered = kubelet.registered("example.com/board").await;
+    let ids = [registered.list().await[0].id.clone()];
+    let health = get(&address, "/health").expect("an answer");
+    assert_eq!(health, ("HTTP/1.1 200 OK".to_owned(), "ok\n".to_owned()));
+    let metrics = || get(&address, "/metrics").map_or_else(String::new, |(_, body)| body);
+    let has = |metrics: &str, metric: &str, value: u32| {
+        let line = format!("usbip_device_plugin_{metric}{{resource=\"example.com/board\"}} {value}");
+        metrics.lines().any(|told| told == line)
+    };
+    let now = metrics();
+    for (metric, value) in [
+        ("available_devices", 1),
+        ("attached_devices", 0),
+        ("allocations_total", 0),
+        ("restarts_total", 0),
+    ] {
+        assert!(has(&now, metric, value), "{metric} {value}: {now}");
+    }
+    registered.allocate(&ids).await.unwrap();
+    pods.holds("lab", "example.com/board", &ids);
+    registered.cut();
+    let mut again = kubelet.registered("example.com/board").await;
+    again.list().await;
+    eventually("all is counted", || {
+        let now = metrics();
+        has(&now, "allocations_total", 1)
+            && has(&now, "restarts_total", 1)
+            && has(&now, "available_devices", 0)
+    })
+    .await;
+    assert!(plugin.log().contains("DEBUG"), "{}", plugin.log());
+}
+
+#[tokio::test]
+async fn anybodys_variables_mean_nothing_where_another_file_is_used() {
+    let node = Node::new();
+    let config = node.write("config.yaml", "resources: []");
+    let directory = node.kubelet_dir();
+    let mut plugin = node.plugin_of(
+        &[
+            ("LISTEN", "nonsense"),
+            ("DOMAIN", "-"),
+            ("LOG_LEVEL", "none"),
+            ("PLUGIN_DIRECTORY", "/nowhere"),
+        ],
+        &[
+            "--config",
+            config.to_str().unwrap(),
+            "--kubelet-dir",
+            directory.to_str().unwrap(),
+            "--listen",
+            "",
+            "--pod-resources",
+            "",
+            "--cdi=off",
+        ],
+    );
+    plugin.logs("no hotplug").await;
+    assert!(plugin.terminate().await.success());
+}
+
+#[tokio::test]
+async fn a_check_asks_each_server_once_and_tells_what_it_has() {
+    let (node, good) = (Node::new(), server(Fault::None));
+    let gone = server(Fault::None);
+    let config = node.write("config.yaml", &file(&[("board", &good), ("other", &gone)]));
+    let address = gone.address;
+    drop(gone);
+    let (status, told, _) = node.run(&["--check", "--usbip-config", config.to_str().unwrap()]);
+    assert_eq!(status.code(), Some(1));
+    let server = good.address;
+    for part in [
+        "usbip.dev.mvalvekens.be/board: 1 healthy, 0 unhealthy".to_owned(),
+        "usbip.dev.mvalvekens.be/other: 0 healthy, 0 unhealthy".to_owned(),
+        format!("ok: usbip server {server}: 1 devices that nobody has imported"),
+        format!("missing: usbip server {address}: connection refused"),
+        "the virtual USB host controller, by which devices of USB/IP servers are attached".to_owned(),
+    ] {
+        assert!(told.contains(&part), "{part}: {told}");
+    }
+    assert_eq!(good.accepted(), 1);
+}

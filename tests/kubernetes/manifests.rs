@@ -107,6 +107,10 @@ fn the_charts_values_reach_plugin_and_node() {
         "--set",
         "smarterConfig[0].devicematch=^snd$",
         "--set",
+        "usbipConfig.resources.board[0].target.host=lab",
+        "--set",
+        "usbipConfig.resources.board[0].selector.vendor=0x0403",
+        "--set",
         "image.tag=7",
         "--set",
         "extraArgs[0]=--cdi=off",
@@ -116,6 +120,7 @@ fn the_charts_values_reach_plugin_and_node() {
     for argument in [
         "--devs=/dev/mem:r,/dev/fuse:rwm",
         "--smarter-config=/config/conf.yaml",
+        "--usbip-config=/config/usbip.yaml",
         "--hook-dir=/opt/oci-hotplug/libexec/oci/hooks.d",
         "--cdi=off",
     ] {
@@ -128,6 +133,9 @@ fn the_charts_values_reach_plugin_and_node() {
     assert_eq!(plugin["image"], "localhost/oci-hotplug-device-plugin:7");
     assert_eq!(pod["initContainers"][0]["args"][2], "--prefix=/opt/oci-hotplug");
     assert_eq!(all["ConfigMap"]["data"]["conf.yaml"][0]["devicematch"], "^snd$");
+    let board = &all["ConfigMap"]["data"]["usbip.yaml"]["resources"]["board"][0];
+    assert_eq!(board["target"]["host"], "lab");
+    assert_eq!(board["selector"]["vendor"], "0x0403");
 
     let by_packages = template(&["--set", "install.enabled=false"]);
     let pod = &by_packages["DaemonSet"]["spec"]["template"]["spec"];

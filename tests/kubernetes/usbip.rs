@@ -2,8 +2,6 @@
 //! while servers and other hosts come and go. (With the kernel's controller and a real kubelet: tests/vm/usbip_pods.rs.)
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -37,23 +35,6 @@ fn file(resources: &[(&str, &UsbipServer)]) -> String {
     format!("resources:\n{}", all.collect::<String>())
 }
 
-/// Another host that has imported an adapter, until it is dropped.
-struct OtherHost(TcpStream);
-
-impl OtherHost {
-    fn imports(server: &UsbipServer, busid: &str) -> Self {
-        let mut stream = TcpStream::connect(server.address).expect("connect to the server");
-        let mut request = vec![1, 0x11, 0x80, 3, 0, 0, 0, 0];
-        request.extend(busid.as_bytes());
-        request.resize(8 + 32, 0);
-        stream.write_all(&request).expect("ask for the device");
-        let mut reply = [0; 320];
-        stream.read_exact(&mut reply).expect("a whole reply");
-        assert_eq!(reply[..8], [1, 0x11, 0, 3, 0, 0, 0, 0]);
-        Self(stream)
-    }
-}
-
 fn are_healthy(list: &[Device], count: usize) -> bool {
     list.len() == count && list.iter().all(|unit| unit.health == "Healthy")
 }
@@ -68,7 +49,7 @@ async fn what_a_server_lists_is_advertised_withdrawn_while_another_host_has_it_a
     let first = registered.list().await;
     assert!(are_healthy(&first, 1), "{first:?}");
     for _ in 0..2 {
-        let other = OtherHost::imports(&server, "1-1");
+        let other = server.is_imported_elsewhere("1-1");
         let begin = Instant::now();
         assert!(registered.list().await.is_empty());
         assert!(begin.elapsed() < SECONDS, "withdrawn after {:?}", begin.elapsed());
@@ -134,7 +115,7 @@ async fn servers_that_are_dead_hang_or_lie_hold_up_no_other_and_a_dead_one_is_ba
     plugin.logs("answers again").await;
 
     // While the others hang, each change of the good one is heard of as soon as ever.
-    let other = OtherHost::imports(&good_server, "1-1");
+    let other = good_server.is_imported_elsewhere("1-1");
     let begin = Instant::now();
     assert!(good.list().await.is_empty());
     assert!(begin.elapsed() < SECONDS, "withdrawn after {:?}", begin.elapsed());
@@ -247,7 +228,7 @@ async fn a_pod_whose_container_never_starts_keeps_its_device_and_one_that_is_onl
     let ids = [registered.list().await[0].id.clone()];
     registered.allocate(&ids).await.unwrap();
     // Its hook dials, and the server lists it no more; kubelet's pod-resources knows nothing of the pod yet.
-    let _hook = OtherHost::imports(&server, "1-1");
+    let _hook = server.is_imported_elsewhere("1-1");
     assert_eq!(registered.lists_within(Duration::from_secs(4)).await, 0);
     assert!(!plugin.log().contains("went while"), "{}", plugin.log());
 }

@@ -287,7 +287,7 @@ impl<'a> Deref for Pod<'a> {
 
 impl<'a> Pod<'a> {
     /// Waits until its container runs, and another one than the last time.
-    fn runs(&self) {
+    pub fn runs(&self) {
         let (name, ids) = (&self.name, self.node.ids(&self.name));
         self.node.machine.wait_until(&format!(
             "id=$({ids}) && test -n \"$id\" && ! grep -x \"$id\" /run/test/{name} && echo $id > /run/test/{name}"
@@ -296,12 +296,17 @@ impl<'a> Pod<'a> {
 
     /// Its container is killed; kubelet starts another.
     pub fn is_killed_and_starts_again(&self) {
+        self.is_killed();
+        self.runs();
+    }
+
+    /// Its container is killed.
+    pub fn is_killed(&self) {
         let crictl = self.node.engine.crictl();
         self.node.machine.run(&format!(
             "kill -9 $({crictl} inspect $(cat /run/test/{}) | jq .info.pid)",
             self.name
         ));
-        self.runs();
     }
 
     /// Its container is the one that ran before.

@@ -26,6 +26,8 @@ mod story;
 mod supervision;
 mod usb;
 mod usbip;
+#[cfg(feature = "kubernetes")]
+mod usbip_pods;
 #[path = "../support/usbip_server/mod.rs"]
 #[allow(dead_code, reason = "tests/usbip.rs has use for more of its faults")]
 mod usbip_server;

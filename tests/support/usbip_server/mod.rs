@@ -141,6 +141,19 @@ impl UsbipServer {
         self.state.lock().imports
     }
 
+    /// Another host that has imported this device, for as long as it keeps the connection.
+    pub fn is_imported_elsewhere(&self, busid: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).expect("connect to the server");
+        let mut request = vec![1, 0x11, 0x80, 3, 0, 0, 0, 0];
+        request.extend(busid.as_bytes());
+        request.resize(8 + 32, 0);
+        stream.write_all(&request).expect("ask for the device");
+        let mut reply = [0; 320];
+        stream.read_exact(&mut reply).expect("a whole reply");
+        assert_eq!(reply[..8], [1, 0x11, 0, 3, 0, 0, 0, 0]);
+        stream
+    }
+
     /// Waits until nobody has any of its devices.
     pub fn wait_until_all_are_free(&self) {
         let (inner, waited) = self

@@ -60,7 +60,7 @@ impl Drop for Disk {
 }
 
 /// How many programs want each processor (proc_loadavg(5)): so much longer does everything take. At least 1.
-fn overbooked() -> f64 {
+pub fn overbooked() -> f64 {
     let load = std::fs::read_to_string("/proc/loadavg").expect("read the load");
     let last_minute = load.split(' ').next().and_then(|load| load.parse::<f64>().ok());
     let processors = std::thread::available_parallelism().map_or(1, usize::from);

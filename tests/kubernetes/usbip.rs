@@ -8,13 +8,20 @@ use std::time::{Duration, Instant};
 use oci_hotplug::kubernetes::api::Device;
 
 use crate::device_plugin::{Node, eventually, free_address, get};
+use crate::devices::overbooked;
 use crate::kubelet::{Mood, PodResources};
 use crate::usbip_server::{Adapter, Fault, UsbipServer};
 
 const BOARD: &str = "usbip.dev.mvalvekens.be/board";
 
-/// The longest that others may hear nothing of a device that was taken, or came back.
-const SECONDS: Duration = Duration::from_secs(5);
+/// It took no longer than others may hear nothing of a device that was taken, or came back: 5 s, where nobody else wants the
+/// processors.
+#[track_caller]
+fn is_soon(begin: Instant) {
+    let (took, limit) = (begin.elapsed(), Duration::from_secs(5).mul_f64(overbooked()));
+    println!("after {took:?}");
+    assert!(took < limit, "after {took:?}, not {limit:?}");
+}
 
 fn server(fault: Fault) -> UsbipServer {
     UsbipServer::start(vec![Adapter::new("1-1", "FT001")], fault)
@@ -52,11 +59,11 @@ async fn what_a_server_lists_is_advertised_withdrawn_while_another_host_has_it_a
         let other = server.is_imported_elsewhere("1-1");
         let begin = Instant::now();
         assert!(registered.list().await.is_empty());
-        assert!(begin.elapsed() < SECONDS, "withdrawn after {:?}", begin.elapsed());
+        is_soon(begin);
         drop(other);
         let begin = Instant::now();
         assert_eq!(registered.list().await, first);
-        assert!(begin.elapsed() < SECONDS, "back after {:?}", begin.elapsed());
+        is_soon(begin);
     }
     assert_eq!(server.imports(), 2, "the other host's");
 }
@@ -81,11 +88,7 @@ async fn servers_that_are_dead_hang_or_lie_hold_up_no_other_and_a_dead_one_is_ba
     let of = |name| format!("usbip.dev.mvalvekens.be/{name}");
     let mut good = kubelet.registered(&of("good")).await;
     assert!(are_healthy(&good.list().await, 1));
-    assert!(
-        begin.elapsed() < SECONDS,
-        "advertised after {:?}",
-        begin.elapsed()
-    );
+    is_soon(begin);
     for name in ["hangs", "drips", "lies", "ends", "talks"] {
         assert!(
             kubelet.registered(&of(name)).await.list().await.is_empty(),
@@ -108,7 +111,7 @@ async fn servers_that_are_dead_hang_or_lie_hold_up_no_other_and_a_dead_one_is_ba
     drop(dying);
     let begin = Instant::now();
     assert!(dies.list().await.is_empty());
-    assert!(begin.elapsed() < SECONDS, "withdrawn after {:?}", begin.elapsed());
+    is_soon(begin);
     plugin.logs("connection refused").await;
     let _again = UsbipServer::start_at(address, vec![Adapter::new("1-7", "FT001")], Fault::None);
     assert!(are_healthy(&dies.list().await, 1));
@@ -118,7 +121,7 @@ async fn servers_that_are_dead_hang_or_lie_hold_up_no_other_and_a_dead_one_is_ba
     let other = good_server.is_imported_elsewhere("1-1");
     let begin = Instant::now();
     assert!(good.list().await.is_empty());
-    assert!(begin.elapsed() < SECONDS, "withdrawn after {:?}", begin.elapsed());
+    is_soon(begin);
     drop(other);
     assert!(are_healthy(&good.list().await, 1));
 }
@@ -212,7 +215,7 @@ async fn what_a_pod_has_stays_when_its_server_goes_and_is_withdrawn_when_the_pod
     pods.ends();
     let begin = Instant::now();
     assert!(registered.list().await.is_empty());
-    assert!(begin.elapsed() < SECONDS, "withdrawn after {:?}", begin.elapsed());
+    is_soon(begin);
     let _again = UsbipServer::start_at(address, vec![Adapter::new("1-1", "FT001")], Fault::None);
     assert_eq!(registered.list().await, before);
 }

@@ -15,7 +15,8 @@
 //! kubernetes/ the device plugin, feature `kubernetes`: the only asynchronous code
 //! cdi/        specs that carry our hooks to engines without hooks.d; only cli and kubernetes use it
 //! usbip/      USB devices of other hosts: attach, detach; protocol (pure), client, vhci, hubs, records; only cli uses it, but for worker:
-//!             the process that attaches one for a watcher (`oci-hotplug usbip attach --owner`), and records: whose each is
+//!             the process that attaches one for a watcher (`oci-hotplug usbip attach --owner`), and records: whose each is,
+//!             and client, by which kubernetes asks servers what they have
 //! host/       the Linux host as objects: monitor, container, container_dev, filter, announcer, process,
 //!             registry, replaced_file, runtime_state, leases, leftovers, trust, control, config, host_use, engine_names, log; programs (where
 //!             ours are), systemd, readiness

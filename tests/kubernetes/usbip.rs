@@ -282,8 +282,10 @@ async fn a_resource_has_a_name_of_any_legal_length() {
     let (domain, name) = long.split_once('/').unwrap();
     let config = node.write("config.yaml", &file(&[(name, &server)]));
     let _plugin = node.plugin(&["--usbip-config", config.to_str().unwrap(), "--domain", domain]);
-    let list = kubelet.registered(&long).await.list().await;
+    let mut registered = kubelet.registered(&long).await;
+    let list = registered.list().await;
     assert!(are_healthy(&list, 1) && list[0].id.len() <= 63, "{list:?}");
+    assert_eq!(registered.specs.len(), 1, "{:?}", registered.specs);
 }
 
 #[tokio::test]

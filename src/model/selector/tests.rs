@@ -119,7 +119,7 @@ fn every_fault_has_its_message() {
         ("parent-of:usbip:lab/0403:6001", remote.to_owned()),
         ("usb:0403&!usbip:lab/0403:6001", remote.to_owned()),
         ("usbip:fd00::1/0403:6001", "usbip: an IPv6 address needs brackets: write [fd00::1]".to_owned()),
-        ("usbip:lab/403:6001", "usbip: vendor id must be 4 hex digits, such as 0403".to_owned()),
+        ("usbip:lab/403:6001", "usbip: vendor id must be 4 hex digits, such as 0403, or * for any".to_owned()),
         ("", nothing_named.to_owned()),
         ("parent-of:", nothing_named.to_owned()),
         ("usb:0403&", empty_term.to_owned()),

@@ -13,6 +13,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use clap_complete::{Shell, generate_to};
 use tracing_subscriber::prelude::*;
 
+use super::api_server::ApiServer;
 use super::check;
 use super::config;
 use super::door::Door;
@@ -123,6 +124,18 @@ struct Arguments {
         default_value = "/usr/libexec/oci/hooks.d"
     )]
     hook_dir: PathBuf,
+    /// Tell the API server, by an event about the pod, when the device of a unit that a container has goes, and when it is
+    /// there again. Takes the right to create and patch events.
+    #[arg(long, env = "OCI_HOTPLUG_PLUGIN_EVENTS")]
+    events: bool,
+    /// Where the token and the CA's certificate (token, ca.crt) are with which --events speaks to the API server.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "OCI_HOTPLUG_PLUGIN_SERVICE_ACCOUNT_DIR",
+        default_value = "/var/run/secrets/kubernetes.io/serviceaccount"
+    )]
+    service_account_dir: PathBuf,
     /// Where /metrics, /healthz and /readyz are; "" for nowhere.
     #[arg(
         long,
@@ -325,6 +338,10 @@ fn execute(arguments: &Arguments) -> Result<bool> {
             .map(PathBuf::from),
         grace: Duration::from_secs(arguments.grace_period),
         listen: Some(arguments.listen.clone()).filter(|address| !address.is_empty()),
+        events: match arguments.events {
+            true => Some(ApiServer::of_this_pod(&arguments.service_account_dir).context("--events")?),
+            false => None,
+        },
         door: Door {
             kind: crate::cdi::generate::DEFAULT_KIND.parse()?,
             dir: arguments.cdi_dir.clone(),

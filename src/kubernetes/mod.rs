@@ -15,11 +15,13 @@
 //! api.rs        kubelet's protocol: messages and calls      socket.rs     gRPC and HTTP over sockets
 //! plugin.rs     what kubelet asks of one resource           kubelet.rs    registered, and kept so
 //! pods.rs       who has what, from kubelet's pod-resources
+//! events.rs     what happened to whose device, told to ...      api_server.rs  ... the cluster's API server
 //! status.rs     /metrics, /healthz, /readyz                 directory.rs  inotify on a directory
 //! run.rs        joins them                                  command.rs    arguments, logs; check.rs: --check
 //! ```
 
 pub mod api;
+mod api_server;
 mod catalogue;
 mod check;
 pub mod command;
@@ -28,6 +30,7 @@ pub mod cri;
 mod directory;
 mod door;
 mod engine;
+mod events;
 mod kubelet;
 mod plugin;
 mod pods;

@@ -107,15 +107,22 @@ pub async fn follow(
     }
 }
 
+/// Why kubelet does not say.
 #[derive(Debug, thiserror::Error)]
-enum ListError {
+pub enum ListError {
+    /// It refuses, or is away.
     #[error(transparent)]
     Call(#[from] CallError),
+    /// It hangs.
     #[error("no answer within {PATIENCE:?}")]
     NoAnswer,
 }
 
-async fn list(socket: &std::path::Path) -> Result<Holders, ListError> {
+/// Who has what now.
+///
+/// # Errors
+/// When kubelet does not answer.
+pub async fn list(socket: &std::path::Path) -> Result<Holders, ListError> {
     let asked = async {
         let client = Client::connect(socket).await?;
         client

@@ -19,10 +19,12 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
+use super::api_server::ApiServer;
 use super::catalogue;
 use super::config::{self, Definition, Texts};
 use super::directory::DirectoryWatch;
 use super::door::Door;
+use super::events::{Change, Events, Reporter};
 use super::kubelet::Registrar;
 use super::plugin::Plugin;
 use super::pods::{self, Held, Holders};
@@ -81,6 +83,8 @@ pub struct Options {
     pub grace: Duration,
     /// Where /metrics and the others are, if anywhere.
     pub listen: Option<String>,
+    /// The API server that is told what happens to pods' devices, if any is.
+    pub events: Option<ApiServer>,
     /// The way into containers.
     pub door: Door,
 }
@@ -146,6 +150,8 @@ struct Program {
     /// Ticks when something has happened in kubelet's directory.
     kubelet: watch::Sender<u64>,
     counters: Arc<Counters>,
+    /// Where is noted what happens to pods' devices, if anybody is told.
+    events: Option<Arc<Events>>,
     held: Held,
     servers: Servers,
     /// Whether kubelet is asked often who has what: others wait for what a pod gives back.
@@ -181,8 +187,11 @@ pub async fn run(options: Options) -> Result<()> {
         let (socket, grace) = (socket.clone(), options.grace);
         helpers.spawn(pods::follow(socket, grace, often.subscribe(), answers.clone()));
     }
+    let events = report_events(&options, &counters, &mut helpers)?;
     let mut monitor = DeviceMonitor::open(catalogue::wanted(&definitions), RECEIVE_BUFFER)
         .context("watching the host's devices")?;
+    // Of nodes that only their directory tells of, from now on every change is seen: also that one goes which is there.
+    monitor.poll_static_nodes();
     let mut wakers = wakers(&monitor)?;
     let mut files = FileWatch::new(&options.sources);
     let mut program = Program {
@@ -193,6 +202,7 @@ pub async fn run(options: Options) -> Result<()> {
         served: BTreeMap::new(),
         kubelet,
         counters,
+        events,
         held: Held::default(),
         servers: Servers::none(),
         often,
@@ -240,6 +250,7 @@ pub async fn run(options: Options) -> Result<()> {
                 if std::mem::take(&mut reread) && program.reload() {
                     program.take_definitions();
                     monitor.want(catalogue::wanted(&program.definitions));
+                    monitor.poll_static_nodes();
                     stirred = true;
                 }
                 if std::mem::take(&mut stirred) {
@@ -376,7 +387,7 @@ impl Program {
             if resource == *before {
                 return;
             }
-            self.tell_of_vanished(&before, &resource, served);
+            self.tell_of_changes(&before, &resource, served);
         }
         // Before kubelet hears of it: a container that names a device without a spec can't start.
         if let Err(error) = self.options.door.open(&resource) {
@@ -483,14 +494,29 @@ impl Program {
         }
     }
 
-    fn tell_of_vanished(&self, before: &Resource, now: &Resource, served: &Served) {
+    /// Whether it was noted that a unit's device went.
+    fn has_vanished(&self, resource: &Resource, id: &str) -> bool {
+        let events = self.events.as_ref();
+        events.is_some_and(|events| events.has_vanished(resource.name.as_str(), id))
+    }
+
+    /// Tells of devices that went while a container has them, or are there again.
+    fn tell_of_changes(&self, before: &Resource, now: &Resource, served: &Served) {
         let allocated = served.plugin.allocated();
-        for (id, unit) in &before.units {
-            let is_away = now.units.get(id).is_none_or(|now| {
-                let is_detached = (unit.attached, now.attached) == (Some(true), Some(false));
-                !now.healthy || is_detached
-            });
-            if unit.healthy && is_away && allocated.contains(id) {
+        for (id, unit) in before.units.iter().filter(|(id, _)| allocated.contains(*id)) {
+            let after = now.units.get(id);
+            let is_healthy = after.is_some_and(|unit| unit.healthy);
+            let change = match (unit.healthy, is_healthy) {
+                (true, false) => Change::Vanished,
+                (false, true) => Change::Returned,
+                // One of another host is attached at first as well: that is no return.
+                _ => match (unit.attached, after.and_then(|unit| unit.attached)) {
+                    (Some(true), Some(false)) => Change::Vanished,
+                    (Some(false), Some(true)) if self.has_vanished(now, id) => Change::Returned,
+                    _ => continue,
+                },
+            };
+            if change == Change::Vanished {
                 let holder = self.held.holder(now.name.as_str(), id);
                 warn!(
                     "{}: {id} ({}) went while {} has it; its pod is left alone",
@@ -499,6 +525,9 @@ impl Program {
                     holder.unwrap_or("a container")
                 );
                 self.counters.add("vanished_total", now.name.as_str());
+            }
+            if let Some(events) = &self.events {
+                events.note(now.name.as_str(), id, &unit.place, change);
             }
         }
     }
@@ -592,6 +621,35 @@ async fn listen(address: &str) -> std::io::Result<TcpListener> {
         },
         None => TcpListener::bind(address).await,
     }
+}
+
+/// Starts to tell the API server what is noted in what is returned, if that is wanted.
+///
+/// # Errors
+/// When kubelet is not to be asked who has what: then there is nobody to tell of.
+fn report_events(
+    options: &Options,
+    counters: &Arc<Counters>,
+    helpers: &mut JoinSet<()>,
+) -> Result<Option<Arc<Events>>> {
+    let Some(server) = options.events.clone() else {
+        return Ok(None);
+    };
+    let Some(pod_resources) = options.pod_resources.clone() else {
+        bail!("--events tells of pods, which kubelet's pod-resources names: give --pod-resources its socket");
+    };
+    let events = Arc::new(Events::new(Arc::clone(counters)));
+    let reporter = Reporter {
+        events: Arc::clone(&events),
+        server,
+        pod_resources,
+        kubelet_dir: options.kubelet_dir.clone(),
+        node: std::fs::read_to_string("/proc/sys/kernel/hostname")?
+            .trim()
+            .to_owned(),
+    };
+    helpers.spawn(reporter.run());
+    Ok(Some(events))
 }
 
 async fn serve_status(listener: TcpListener, counters: Arc<Counters>) {

@@ -14,7 +14,7 @@ use hyper::{Request, Response, StatusCode};
 const PREFIX: &str = "oci_hotplug_device_plugin_";
 
 /// The metrics: name (behind [`PREFIX`], but for [`THEIRS`]), kind, what they tell.
-const METRICS: [(&str, &str, &str); 12] = [
+const METRICS: [(&str, &str, &str); 13] = [
     ("devices", "gauge", "Units that kubelet is told of, by health."),
     (
         "registered",
@@ -37,6 +37,11 @@ const METRICS: [(&str, &str, &str); 12] = [
         "vanished_total",
         "counter",
         "Devices that went while a container had them.",
+    ),
+    (
+        "events_total",
+        "counter",
+        "Changes told to the API server as events, by result.",
     ),
     (
         "reloads_total",

@@ -1,6 +1,8 @@
 //! The device plugin against a kubelet of our own making (tests/support/kubelet.rs): kubernetes.md's level L1.
 //! The ignored tests need root: their devices are real.
 
+#[path = "../support/api_server.rs"]
+mod api_server;
 #[path = "../support/device_plugin.rs"]
 mod device_plugin;
 #[path = "../support/kubelet.rs"]
@@ -14,6 +16,7 @@ mod devices;
 mod documentation;
 mod door;
 mod engine;
+mod events;
 mod foreign_client;
 mod image;
 mod manifests;

@@ -109,6 +109,13 @@ impl Node {
         self.start(command)
     }
 
+    /// The same, with these variables in its environment, and nothing else.
+    pub fn plugin_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Plugin {
+        let mut command = self.command(&["--listen", ""]);
+        command.envs(variables.iter().copied()).args(arguments);
+        self.start(command)
+    }
+
     pub fn plugin_that_listens(&self, arguments: &[&str]) -> Plugin {
         self.start(self.command(arguments))
     }

@@ -42,7 +42,7 @@ fn unit(engine: Cri) -> &'static str {
 }
 
 /// The device plugin's image, as an archive.
-fn image() -> Vec<u8> {
+pub fn image() -> Vec<u8> {
     let directory = tempfile::tempdir().expect("a directory for the image");
     let made = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/image.sh"))
         .arg("--bin-dir")

@@ -4,6 +4,8 @@
 
 mod attach;
 mod boundaries;
+#[cfg(feature = "kubernetes")]
+mod cluster;
 mod container;
 mod docker;
 mod engine;

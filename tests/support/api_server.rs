@@ -1,0 +1,125 @@
+//! An API server of our own making: takes events by HTTPS, remembers each request, and answers as it is told.
+//!
+//! Its certificate is that of tests/fixtures/api_server, made with openssl for 127.0.0.1 and signed with ca.crt there.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+/// It, until it is dropped.
+pub struct ApiServer {
+    pub address: SocketAddr,
+    asked: Arc<Mutex<Vec<Asked>>>,
+    answer: Arc<Mutex<StatusCode>>,
+    _server: JoinSet<()>,
+}
+
+/// A request that came.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    pub method: Method,
+    pub path: String,
+    pub token: String,
+    pub content: Value,
+}
+
+/// A file of the certificate's.
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/api_server")
+        .join(name)
+}
+
+fn tls() -> TlsAcceptor {
+    let chain = CertificateDer::pem_file_iter(fixture("server.crt")).expect("a certificate's file");
+    let chain = chain.collect::<Result<_, _>>().expect("a certificate");
+    let key = PrivateKeyDer::from_pem_file(fixture("server.key")).expect("a key");
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("protocols")
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .expect("a certificate with its key");
+    TlsAcceptor::from(Arc::new(config))
+}
+
+impl ApiServer {
+    /// Starts at `address`, which may have port 0, and takes all that comes.
+    pub async fn start(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).await.expect("listen as an API server");
+        let address = listener.local_addr().expect("its address");
+        let asked = Arc::<Mutex<Vec<Asked>>>::default();
+        let answer = Arc::new(Mutex::new(StatusCode::CREATED));
+        let mut server = JoinSet::new();
+        server.spawn(serve(listener, Arc::clone(&asked), Arc::clone(&answer)));
+        Self {
+            address,
+            asked,
+            answer,
+            _server: server,
+        }
+    }
+
+    /// From now on it answers so.
+    pub fn answers(&self, status: u16) {
+        *self.answer.lock().expect("nobody panicked") = StatusCode::from_u16(status).expect("a status");
+    }
+
+    /// All requests that came.
+    pub fn asked(&self) -> Vec<Asked> {
+        self.asked.lock().expect("nobody panicked").clone()
+    }
+}
+
+async fn serve(listener: TcpListener, asked: Arc<Mutex<Vec<Asked>>>, answer: Arc<Mutex<StatusCode>>) {
+    let tls = tls();
+    // They end with the server.
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await.expect("accept");
+        let (tls, asked, answer) = (tls.clone(), Arc::clone(&asked), Arc::clone(&answer));
+        connections.spawn(async move {
+            // A client that does not trust the certificate goes.
+            let Ok(stream) = tls.accept(stream).await else {
+                return;
+            };
+            let service = service_fn(move |request: Request<Incoming>| {
+                let (asked, answer) = (Arc::clone(&asked), Arc::clone(&answer));
+                async move {
+                    let (head, body) = request.into_parts();
+                    let body = body.collect().await.expect("a request's body").to_bytes();
+                    let token = head.headers["authorization"].to_str().expect("text").to_owned();
+                    asked.lock().expect("nobody panicked").push(Asked {
+                        method: head.method,
+                        path: head.uri.path().to_owned(),
+                        token,
+                        content: serde_json::from_slice(&body).expect("JSON"),
+                    });
+                    let status = *answer.lock().expect("nobody panicked");
+                    let told = json!({ "kind": "Status", "message": format!("the tests say {status}") });
+                    let mut response = Response::new(Full::new(Bytes::from(told.to_string())));
+                    *response.status_mut() = status;
+                    Ok::<_, Infallible>(response)
+                }
+            });
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+}

@@ -1,0 +1,333 @@
+//! A cluster of one node in the machine, all of it real: etcd, API server, controllers, scheduler, kubelet with containerd;
+//! and in it the device plugin as packaging/kubernetes has it. `cluster/` are the machine's files for it.
+//!
+//! What kubelet alone does with a pod is told in pods.rs; here is what the others do with what kubelet tells them.
+
+use std::ops::Deref;
+use std::path::Path;
+use std::process::Command;
+
+use crate::container::{Container, IDLE_SCRIPT, quoted};
+use crate::engine::Cri;
+use crate::kubelet::image;
+use crate::machine::{Machine, machine};
+use crate::story::nothing_is_left;
+use crate::usb::{Plugged, UsbSerial};
+
+/// kubectl of the machine, as the administrator.
+const KUBECTL: &str = "kubectl --kubeconfig=/var/lib/kubernetes/admin.conf";
+
+/// How long anything may take that the cluster's parts do with one another, for `kubectl wait`. kubelet tells the API
+/// server of its node's resources every 10 s, and all of this is emulated.
+const PATIENCE: &str = "--timeout=240s";
+
+/// Where the manifests are in the machine.
+const MANIFESTS: &str = "/etc/cluster";
+
+/// What the plugin is told, beside what hostdev and smarter-device-manager are told in their own words.
+const CONFIG: &str = "domain: example.com
+resources:
+- { name: place, requests: ['usb:0403:6001:FT003'] }
+- { name: adapter, requests: ['usb:0403:6001:FT001'], mode: present }
+";
+const SMARTERS: &str = "- devicematch: ^ttyUSB[0-9]*$\n  nummaxdevices: 1\n";
+
+/// The cluster, until it is dropped.
+struct Cluster<'a> {
+    machine: &'a Machine,
+}
+
+/// A pod of one container that runs, as [`Container`] has it; gone when it is dropped.
+struct Pod<'a> {
+    machine: &'a Machine,
+    name: String,
+    container: Container<'a>,
+}
+
+impl<'a> Cluster<'a> {
+    /// Starts all of it, and returns when the node takes pods.
+    fn start(machine: &'a Machine) -> Self {
+        Cri::Containerd.start(machine);
+        let cluster = Self { machine };
+        cluster.bring("tests/vm", "cluster");
+        machine.run(&format!("sh {MANIFESTS}/cluster/up.sh"));
+        cluster.answers();
+        machine.wait_until(&format!("{KUBECTL} get serviceaccount default"));
+        cluster.kubectl(&format!("wait {PATIENCE} --for=condition=Ready node/$(hostname)"));
+        cluster
+    }
+
+    /// Waits until the API server answers and the node is there.
+    fn answers(&self) {
+        // Twice the deadline: the first start makes a certificate and fills etcd.
+        let asked = crate::shell::until(&format!(
+            "{KUBECTL} get --raw /readyz && {KUBECTL} get node $(hostname)"
+        ));
+        self.machine.run(&format!("{{ {asked}; }} || {{ {asked}; }}"));
+    }
+
+    /// Brings a directory of this repository into the machine.
+    fn bring(&self, parent: &str, directory: &str) {
+        let archive = Command::new("tar")
+            .arg("-C")
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(parent))
+            .args(["-c", directory])
+            .output()
+            .expect("running tar");
+        self.given(
+            &archive.stdout,
+            &format!("mkdir -p {MANIFESTS} && tar -x -C {MANIFESTS} --no-same-owner"),
+        );
+    }
+
+    fn given(&self, input: &[u8], command: &str) {
+        let output = self.machine.output_given(command, input);
+        assert!(
+            output.status.success(),
+            "{command}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    fn kubectl(&self, arguments: &str) -> String {
+        self.machine.run(&format!("{KUBECTL} {arguments}"))
+    }
+
+    fn apply(&self, manifest: &str) {
+        self.given(manifest.as_bytes(), &format!("{KUBECTL} apply -f -"));
+    }
+
+    /// Waits until `what` (`pod/first`) has `value` at a path of kubectl's.
+    fn has(&self, what: &str, path: &str, value: &str) {
+        self.kubectl(&format!(
+            "wait {PATIENCE} {what} --for=jsonpath={}={value}",
+            quoted(path)
+        ));
+    }
+
+    /// Installs the plugin as packaging/kubernetes/README.md says: Kustomize's base and the component for events, with a
+    /// configuration and arguments of this cluster's own.
+    fn installs_the_plugin(&self) {
+        self.given(&image(), "ctr -n k8s.io images import -");
+        self.bring("packaging", "kubernetes");
+        let indented = |text: &str| text.replace('\n', "\n        ");
+        let overlay = format!(
+            "apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources: [kubernetes/base]
+components: [kubernetes/events]
+patches:
+- patch: |
+    apiVersion: v1
+    kind: ConfigMap
+    metadata: {{ name: oci-hotplug-device-plugin }}
+    data:
+      config.yaml: |
+        {}
+      conf.yaml: |
+        {}
+- target: {{ kind: DaemonSet }}
+  patch: |
+    - {{ op: add, path: /spec/template/spec/containers/0/args/-, value: --smarter-config=/config/conf.yaml }}
+    - {{ op: add, path: /spec/template/spec/containers/0/args/-, value: '--devs=/dev/fuse:r' }}
+",
+            indented(CONFIG),
+            indented(SMARTERS)
+        );
+        self.machine
+            .write(&format!("{MANIFESTS}/kustomization.yaml"), &overlay);
+        self.kubectl(&format!("apply -k {MANIFESTS}"));
+        self.plugin_is_ready();
+    }
+
+    /// Waits until the DaemonSet's pod says that kubelet listens to it.
+    fn plugin_is_ready(&self) {
+        self.kubectl(&format!(
+            "rollout status daemonset/oci-hotplug-device-plugin -n oci-hotplug {PATIENCE}"
+        ));
+    }
+
+    /// Waits until the node offers `count` of a resource, as the scheduler sees it.
+    fn offers(&self, resource: &str, count: usize) {
+        let path = format!("{{.status.allocatable.{}}}", resource.replace('.', "\\."));
+        self.has("node/$(hostname)", &path, &count.to_string());
+    }
+
+    /// Asks for a pod whose container has these limits (`example.com/adapter: 1`).
+    fn wants_pod(&self, name: &str, limits: &str) {
+        self.apply(&format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{ name: {name}, labels: {{ app: {name} }} }}\nspec:\n{}",
+            pod_spec(limits, 2)
+        ));
+    }
+
+    /// The scheduler finds no node for a pod, for want of a resource.
+    fn has_no_place_for(&self, pod: &str, resource: &str) {
+        let condition = |field: &str| format!("{{.status.conditions[?(@.type==\"PodScheduled\")].{field}}}");
+        self.has(&format!("pod/{pod}"), &condition("reason"), "Unschedulable");
+        let words = self.kubectl(&format!(
+            "get pod {pod} -o jsonpath={}",
+            quoted(&condition("message"))
+        ));
+        assert!(words.contains(&format!("Insufficient {resource}")), "{words}");
+        assert_eq!(
+            self.kubectl(&format!("get pod {pod} -o jsonpath='{{.status.phase}}'")),
+            "Pending"
+        );
+    }
+
+    /// Waits until a pod runs.
+    fn runs(&self, pod: &str) -> Pod<'a> {
+        self.kubectl(&format!("wait {PATIENCE} pod/{pod} --for=condition=Ready"));
+        let pod = Pod {
+            machine: self.machine,
+            name: pod.to_owned(),
+            container: Container::new(
+                self.machine,
+                format!("{} exec $(cat /run/test/{pod})", Cri::Containerd.crictl()),
+                format!("{KUBECTL} delete pod {pod} --ignore-not-found {PATIENCE}"),
+            ),
+        };
+        pod.is_another();
+        pod
+    }
+
+    /// Starts a pod that has a place at once.
+    fn pod(&self, name: &str, limits: &str) -> Pod<'a> {
+        self.wants_pod(name, limits);
+        self.runs(name)
+    }
+
+    /// `kubectl describe pod` shows an event that says this.
+    fn tells_of(&self, pod: &str, reason: &str, words: &str) {
+        self.machine.wait_until(&format!(
+            "{KUBECTL} describe pod {pod} | sed '1,/^Events:/d' | grep -F {reason} | grep -F {}",
+            quoted(words)
+        ));
+    }
+}
+
+/// A pod's specification from the third line on, indented.
+fn pod_spec(limits: &str, indent: usize) -> String {
+    let text = format!(
+        "terminationGracePeriodSeconds: 5
+containers:
+- name: box
+  image: localhost/box:latest
+  imagePullPolicy: Never
+  command: [sh, -c, \"{IDLE_SCRIPT}\"]
+  resources: {{ limits: {{ {limits} }} }}
+"
+    );
+    let lines = text.lines().map(|line| format!("{}{line}\n", " ".repeat(indent)));
+    lines.collect()
+}
+
+impl Drop for Cluster<'_> {
+    fn drop(&mut self) {
+        let output = self
+            .machine
+            .output(&format!("sh {MANIFESTS}/cluster/down.sh && rm -rf {MANIFESTS}"));
+        if !std::thread::panicking() {
+            assert!(
+                output.status.success(),
+                "stopping the cluster: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+    }
+}
+
+impl<'a> Deref for Pod<'a> {
+    type Target = Container<'a>;
+    fn deref(&self) -> &Container<'a> {
+        &self.container
+    }
+}
+
+impl Pod<'_> {
+    /// A shell command that prints the ids of its running containers.
+    fn ids(&self) -> String {
+        format!(
+            "{} ps --quiet --label io.kubernetes.pod.name={}",
+            Cri::Containerd.crictl(),
+            self.name
+        )
+    }
+
+    /// Waits until its container runs, and another one than the last time.
+    fn is_another(&self) {
+        let (name, ids) = (&self.name, self.ids());
+        self.machine.wait_until(&format!(
+            "id=$({ids}) && test -n \"$id\" && ! grep -x \"$id\" /run/test/{name} && echo $id > /run/test/{name}"
+        ));
+    }
+
+    /// Its container is the one that ran before.
+    fn still_runs(&self) {
+        let (name, ids) = (&self.name, self.ids());
+        self.machine
+            .wait_until(&format!("{ids} | cmp - /run/test/{name}"));
+    }
+
+    /// Its container is killed; kubelet starts another.
+    fn is_killed_and_starts_again(&self) {
+        self.machine.run(&format!(
+            "kill -9 $({} inspect $(cat /run/test/{}) | jq .info.pid)",
+            Cri::Containerd.crictl(),
+            self.name
+        ));
+        self.is_another();
+    }
+}
+
+fn adapter<'a>(vm: &'a Machine, serial: &'static str, port: &'static str) -> Plugged<'a> {
+    vm.plug(&UsbSerial { serial, port })
+}
+
+#[test]
+#[ignore = "needs the virtual machine: tests/run.sh --vm"]
+fn pods_of_a_cluster_are_scheduled_as_their_adapter_comes_and_goes() {
+    let vm = machine();
+    vm.run("modprobe fuse");
+    let cluster = Cluster::start(&vm);
+    cluster.installs_the_plugin();
+    cluster.offers("example.com/place", 1);
+    cluster.offers("example.com/adapter", 0);
+
+    // A place is there before its device.
+    let early = cluster.pod("early", "example.com/place: 1");
+    cluster.wants_pod("first", "example.com/adapter: 1");
+    cluster.has_no_place_for("first", "example.com/adapter");
+    let plugged = adapter(&vm, "FT001", "1");
+    let first = cluster.runs("first");
+    first.talks_through(&plugged, "/dev/ttyUSB0");
+
+    plugged.unplug();
+    first.loses("/dev/ttyUSB0");
+    cluster.offers("example.com/adapter", 0);
+    first.still_runs();
+    cluster.tells_of("first", "DeviceVanished", "example.com/adapter");
+    first.is_killed_and_starts_again();
+    let plugged = adapter(&vm, "FT001", "1");
+    first.gains("/dev/ttyUSB0");
+    first.talks_through(&plugged, "/dev/ttyUSB0");
+    cluster.offers("example.com/adapter", 1);
+    cluster.tells_of("first", "DeviceReturned", "example.com/adapter");
+
+    // The adapter is one, and one pod's.
+    cluster.wants_pod("second", "example.com/adapter: 1");
+    cluster.has_no_place_for("second", "example.com/adapter");
+    drop(first);
+    let second = cluster.runs("second");
+    second.talks_through(&plugged, "/dev/ttyUSB0");
+    drop(second);
+
+    let places = adapter(&vm, "FT003", "2");
+    early.gains("/dev/ttyUSB1");
+    early.talks_through(&places, "/dev/ttyUSB1");
+    drop(early);
+    drop(plugged);
+    drop(places);
+    nothing_is_left(&vm);
+}

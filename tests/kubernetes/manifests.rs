@@ -96,6 +96,64 @@ fn the_chart_is_in_order_and_says_what_the_base_says() {
     assert_eq!(template(&[]), without);
 }
 
+/// The base with the component for events, as Kustomize makes it.
+fn base_with_events() -> Objects {
+    let read =
+        |name: &str| fs::read_to_string(packaged("events").join(name)).expect("a file of the component");
+    let component: Value = serde_yaml::from_str(&read("kustomization.yaml")).expect("YAML");
+    let mut all = base();
+    all.extend(objects(&read("rbac.yaml")));
+    let patch: Value =
+        serde_yaml::from_str(component["patches"][0]["patch"].as_str().expect("a patch")).expect("YAML");
+    let pod = &mut all.get_mut("DaemonSet").expect("a DaemonSet")["spec"]["template"]["spec"];
+    for step in patch.as_sequence().expect("steps") {
+        assert_eq!(step["op"], "add");
+        let path = step["path"].as_str().expect("a path");
+        let list = path
+            .strip_prefix("/spec/template/spec/")
+            .and_then(|path| path.strip_suffix("/-"))
+            .expect("a list in the pod");
+        let list = match list.strip_prefix("containers/0/") {
+            Some(list) => &mut pod["containers"][0][list],
+            None => &mut pod[list],
+        };
+        list.as_sequence_mut()
+            .expect("a list")
+            .push(step["value"].clone());
+    }
+    all
+}
+
+#[test]
+#[ignore = "builds helm: tests/run.sh --privileged"]
+fn the_chart_with_events_says_what_the_base_with_the_component_says() {
+    let chart = template(&["--set", "createNamespace=true", "--set", "events.enabled=true"]);
+    assert_eq!(chart, base_with_events());
+}
+
+/// More is a decision.
+#[test]
+fn the_plugin_may_write_events_and_nothing_else_and_only_where_it_is_to() {
+    let all = base_with_events();
+    let rules: Value =
+        serde_yaml::from_str("[{apiGroups: [''], resources: [events], verbs: [create, patch]}]")
+            .expect("YAML");
+    assert_eq!(all["ClusterRole"]["rules"], rules);
+    let plain = base();
+    assert!(
+        plain.keys().all(|kind| !kind.contains("Role")),
+        "{:?}",
+        plain.keys()
+    );
+    let pod = &plain["DaemonSet"]["spec"]["template"]["spec"];
+    assert_eq!(pod["automountServiceAccountToken"], false);
+    assert!(
+        !serde_yaml::to_string(pod)
+            .expect("YAML")
+            .contains("serviceAccountToken")
+    );
+}
+
 #[test]
 #[ignore = "builds helm: tests/run.sh --privileged"]
 fn the_charts_values_reach_plugin_and_node() {

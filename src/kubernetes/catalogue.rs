@@ -44,6 +44,8 @@ pub fn wanted(definitions: &[Definition]) -> Wanted {
             Definition::Groups { groups, .. } => {
                 if groups.iter().any(|group| matches!(group, Group::Usb { .. })) {
                     want_usb_devices(&mut wanted);
+                    // The host controller's: USB devices have none.
+                    wanted.attributes.insert(NUMA_NODE.to_owned(), None);
                 }
             }
             Definition::Remote { .. } => want_usb_devices(&mut wanted),
@@ -225,23 +227,28 @@ fn of_groups(name: &ResourceName, groups: &[Group], sight: &Sight) -> Resource {
     let mut units = BTreeMap::new();
     for group in groups {
         let (offers, count) = match group {
-            Group::Paths { paths, count } => (path_offers(paths, sight), *count),
+            Group::Paths { paths, count } => {
+                let offers = path_offers(paths, sight).into_iter();
+                let offers = offers.map(|(place, offer)| (place, None, offer));
+                (offers.collect::<Vec<_>>(), *count)
+            }
             Group::Usb { devices, count } => {
                 let is_meant = |device: &&Device| devices.iter().any(|usb| usb.decided_by(device).is_some());
                 let found = sight.inventory.iter().filter(is_meant);
                 let offers = found.filter_map(|device| {
                     let node = node_spec(device, None, Access::ALL)?;
-                    Some((device.syspath.to_string(), node_offer(vec![node])))
+                    let numa = numa(&device.syspath, &sight.inventory);
+                    Some((device.syspath.to_string(), numa, node_offer(vec![node])))
                 });
                 (offers.collect(), *count)
             }
         };
-        for (place, offer) in offers {
+        for (place, numa, offer) in offers {
             for number in 0..count {
                 let unit = Unit {
                     healthy: true,
                     attached: None,
-                    numa: None,
+                    numa,
                     place: place.clone(),
                     offer: offer.clone(),
                 };

@@ -198,6 +198,15 @@ patches:
         self.runs(name)
     }
 
+    /// The name of the one pod of a Deployment that has not failed, once there is one.
+    fn pod_of(&self, deployment: &str) -> String {
+        let ask = format!(
+            "{KUBECTL} get pods -l app={deployment} --field-selector=status.phase!=Failed -o name | cut -d / -f 2 | grep ."
+        );
+        self.machine.wait_until(&ask);
+        self.machine.run(&ask)
+    }
+
     /// `kubectl describe pod` shows an event that says this.
     fn tells_of(&self, pod: &str, reason: &str, words: &str) {
         self.machine.wait_until(&format!(
@@ -330,4 +339,80 @@ fn pods_of_a_cluster_are_scheduled_as_their_adapter_comes_and_goes() {
     drop(plugged);
     drop(places);
     nothing_is_left(&vm);
+}
+
+/// A Deployment whose pod has these limits, as users of smarter-device-manager have them.
+fn deployment(name: &str, limits: &str) -> String {
+    format!(
+        "apiVersion: apps/v1
+kind: Deployment
+metadata: {{ name: {name} }}
+spec:
+  replicas: 1
+  strategy: {{ type: Recreate }}
+  selector: {{ matchLabels: {{ app: {name} }} }}
+  template:
+    metadata: {{ labels: {{ app: {name} }} }}
+    spec:
+{}",
+        pod_spec(limits, 6)
+    )
+}
+
+/// What befalls a node: kubelet, the plugin and the API server start anew, and then the machine does.
+#[test]
+#[ignore = "needs the virtual machine: tests/run.sh --vm"]
+fn a_cluster_loses_no_pod_when_its_parts_restart_and_a_deployment_is_back_after_a_reboot() {
+    let vm = machine();
+    vm.run("modprobe fuse && echo fuse > /etc/modules-load.d/fuse.conf");
+    let cluster = Cluster::start(&vm);
+    cluster.installs_the_plugin();
+    let plugged = adapter(&vm, "FT001", "1");
+
+    // hostdev's pods and smarter-device-manager's, as they are.
+    cluster.offers("hostdev.k8s.io/dev_fuse", 1);
+    let fuse = cluster.pod("fuse", "hostdev.k8s.io/dev_fuse: 1");
+    fuse.run(": < /dev/fuse && ! (: > /dev/fuse) 2> /run/words && grep 'not permitted' /run/words");
+    cluster.offers("smarter-devices/ttyUSB0", 1);
+    cluster.apply(&deployment("smarters", "smarter-devices/ttyUSB0: 1"));
+    let smarters = cluster.runs(&cluster.pod_of("smarters"));
+    smarters.talks_through(&plugged, "/dev/ttyUSB0");
+    let ours = cluster.pod("ours", "example.com/adapter: 1");
+    ours.talks_through(&plugged, "/dev/ttyUSB0");
+
+    vm.run("systemctl restart kubelet kube-apiserver");
+    cluster.answers();
+    let plugin = "-n oci-hotplug -l app.kubernetes.io/name=oci-hotplug-device-plugin";
+    cluster.kubectl(&format!("delete pod {plugin} {PATIENCE}"));
+    cluster.plugin_is_ready();
+    for resource in [
+        "example.com/adapter",
+        "example.com/place",
+        "hostdev.k8s.io/dev_fuse",
+        "smarter-devices/ttyUSB0",
+    ] {
+        cluster.offers(resource, 1);
+    }
+    for pod in [&fuse, &smarters, &ours] {
+        pod.still_runs();
+    }
+    ours.talks_through(&plugged, "/dev/ttyUSB0");
+
+    vm.run("rm -rf /run/test/smarters*");
+    vm.reboot(|| {
+        vm.qmp().execute("system_reset", serde_json::json!({}));
+    });
+    cluster.answers();
+    vm.run("mkdir -p /run/test");
+    eprintln!(
+        "vm: after the reboot:\n{}",
+        cluster.kubectl("get pods -A -o wide")
+    );
+    cluster.offers("example.com/adapter", 1);
+    eprintln!(
+        "vm: after the reboot:\n{}",
+        cluster.kubectl(
+            "get pods -A -o wide; kubectl --kubeconfig=/var/lib/kubernetes/admin.conf get events -A"
+        )
+    );
 }

@@ -5,17 +5,28 @@ use std::ops::Deref;
 use std::path::Path;
 use std::process::Command;
 
+use oci_hotplug::kubernetes::api;
+use oci_hotplug::kubernetes::socket::{CallError, Client};
 use serde_json::{Value, json};
 
 use crate::container::{Container, IDLE_SCRIPT, quoted};
 use crate::engine::Cri;
 use crate::install;
-use crate::machine::Machine;
-use crate::shell::until;
+use crate::machine::{Machine, poll};
+use crate::shell::{PATIENCE, until};
 use crate::usb::{Line, Plugged};
 
-/// Where kubelet keeps what plugins advertise and who has what of it.
-const CHECKPOINT: &str = "/var/lib/kubelet/device-plugins/kubelet_internal_checkpoint";
+/// Where kubelet tells what its node has and who has what of it.
+const POD_RESOURCES: &str = "/var/lib/kubelet/pod-resources/kubelet.sock";
+
+/// What kubelet would give to pods, healthy and known to it (its pkg/apis/podresources/v1/api.proto).
+const ALLOCATABLE: &str = "/v1.PodResourcesLister/GetAllocatableResources";
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Allocatable {
+    #[prost(message, repeated, tag = "1")]
+    devices: Vec<api::ContainerDevices>,
+}
 
 /// kubelet's pods.
 const MANIFESTS: &str = "/etc/kubernetes/manifests";
@@ -172,11 +183,31 @@ impl<'a> Node<'a> {
         );
     }
 
-    /// Waits until kubelet knows `count` healthy units of a resource.
+    /// Waits until kubelet says that it has `count` healthy units of a resource to give.
     pub fn advertises(&self, resource: &str, count: usize) {
-        self.machine.wait_until(&format!(
-            "jq -e '.Data.RegisteredDevices[\"{resource}\"] | length == {count}' {CHECKPOINT}"
-        ));
+        let socket = self.machine.forward_socket(POD_RESOURCES);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let ask = || {
+            let asked = async {
+                let kubelet = Client::connect(&socket).await?;
+                kubelet.unary(ALLOCATABLE, api::Empty {}).await
+            };
+            let said: Result<Allocatable, CallError> = runtime.block_on(asked);
+            let devices = said.map_err(|error| error.to_string())?.devices.into_iter();
+            let units = devices
+                .filter(|devices| devices.resource_name == resource)
+                .map(|devices| devices.device_ids.len());
+            Ok::<usize, String>(units.sum())
+        };
+        let mut last = Ok(0);
+        let is_so = poll(PATIENCE, || {
+            last = ask();
+            (last == Ok(count)).then_some(())
+        });
+        assert!(is_so.is_some(), "kubelet has {last:?} of {resource}, not {count}");
     }
 
     /// Starts a pod whose container has these limits (`example.com/serial: 1`), and waits until it runs.
@@ -230,6 +261,19 @@ spec:
             .wait_until("busybox wget -qO- http://127.0.0.1:10255/healthz");
         // Its counts begin anew; the checkpoint is the old one's until the new one has something to write.
         self.is_registered(resource, 0);
+    }
+
+    /// Gives the device plugin another configuration, as a ConfigMap changes: by rename.
+    pub fn reconfigures_plugin(&self, config: &str) {
+        self.machine.write(&format!("{CONFIG}.new"), config);
+        self.machine.run(&format!("mv {CONFIG}.new {CONFIG}"));
+    }
+
+    /// Waits until there is (`true`) or is no CDI spec of a resource (`place`).
+    pub fn has_spec(&self, resource: &str, there: bool) {
+        let not = if there { "" } else { "! " };
+        self.machine
+            .wait_until(&format!("{not}ls /run/cdi/*k8s-{resource}-*"));
     }
 
     /// Ends the device plugin, and waits until the next one has registered the resource.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -114,6 +115,27 @@ impl Shell {
             .output()
             .expect("running ssh");
         text(&output)
+    }
+
+    /// Makes a Unix socket of this host's lead to the one at `path` in the machine, and gives its path. It ends with the
+    /// machine.
+    pub fn forward_socket(&self, path: &str) -> PathBuf {
+        let here = self
+            .directory
+            .join(path.trim_start_matches('/').replace('/', "-"));
+        // One that a machine left behind before it rebooted answers nobody.
+        if UnixStream::connect(&here).is_err() {
+            let _ = fs::remove_file(&here);
+            let output = self
+                .ssh()
+                .args(["-O", "forward", "-L"])
+                .arg(format!("{}:{path}", here.display()))
+                .arg("machine")
+                .output()
+                .expect("running ssh");
+            assert!(output.status.success(), "forwarding {path}: {}", text(&output));
+        }
+        here
     }
 
     /// The command with which a person gets a shell in this machine.

@@ -208,6 +208,40 @@ fn usb_devices_of_a_group_are_found_by_their_ids() {
 }
 
 #[test]
+fn a_usb_device_of_a_group_is_at_the_numa_node_of_its_host_controller() {
+    let controller = |path: &str, numa: &str| {
+        let mut device = Device::new(SysPath::new(path));
+        device.attributes = [(NUMA_NODE.to_owned(), numa.to_owned())].into();
+        device
+    };
+    let adapter = |path: &str| {
+        let mut device = usb(path, "6001", "");
+        device.attributes.remove(NUMA_NODE);
+        device
+    };
+    let sight = Sight {
+        inventory: Inventory::new([
+            controller("/sys/devices/pci0000:80/0000:80:14.0", "1"),
+            adapter("/sys/devices/pci0000:80/0000:80:14.0/usb1/1-1"),
+            controller("/sys/devices/pci0000:00/0000:00:14.0", "-1"),
+            adapter("/sys/devices/pci0000:00/0000:00:14.0/usb2/2-1"),
+        ]),
+        ..Sight::default()
+    };
+    let wanted = own("devices: [{name: x, groups: [{usb: [{vendor: '0403', product: '6001'}]}]}]");
+    let attributes = super::wanted(&wanted).attributes;
+    assert_eq!(
+        attributes.get(NUMA_NODE),
+        Some(&None),
+        "it is read of every device"
+    );
+    let found = resources(&wanted, &sight, &mut Names::default());
+    let mut nodes: Vec<Option<i64>> = found[0].units.values().map(|unit| unit.numa).collect();
+    nodes.sort();
+    assert_eq!(nodes, [None, Some(1)]);
+}
+
+#[test]
 fn slots_are_the_same_whatever_is_there() {
     let wanted = own("resources: [{name: x, requests: ['usb:0403'], count: 2}]");
     let empty = resources(&wanted, &Sight::default(), &mut Names::default());

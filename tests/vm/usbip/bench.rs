@@ -13,7 +13,7 @@ use crate::usbip_server::{Adapter, Fault, UsbipServer};
 
 /// There and back, in milliseconds.
 const LINKS: [u32; 4] = [0, 50, 200, 400];
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 
 /// Seconds from before a shell command in the machine until a condition holds there. Looked at every 10 ms, which is also
 /// what the clock tells.

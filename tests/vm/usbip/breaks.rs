@@ -183,8 +183,8 @@ fn a_remote_adapter_survives_a_slow_and_a_broken_network_and_whatever_happens_at
 }
 
 /// How long after the loss of its device a watcher is killed: from its pause (0.15 to 0.25 s) on by way of connecting,
-/// importing, the kernel's questions and its drivers' to the journal, which is done after 1.5 to 4 s under emulation.
-const MOMENTS: &str = "0 0.2 0.3 0.4 0.5 0.6 0.7 0.8 0.9 1.0 1.2 1.4 1.6 1.8 2.0 2.3 2.6 3.0 3.5 4.0";
+/// importing, the kernel's questions and its drivers' to the journal, which is done after 1 to 2 s under emulation.
+const MOMENTS: &str = "0 0.2 0.3 0.4 0.5 0.6 0.7 0.8 1.0 1.2 1.5 2.0";
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
@@ -221,9 +221,18 @@ fn a_watcher_that_is_killed_at_any_moment_of_an_attachment_leaves_one_device_and
         )),
     ));
     eprintln!("vm: killed after\n{met}");
-    for step in ["none+worker", "unfinished+worker", "attached"] {
+    for step in ["unfinished", "attached"] {
         assert!(met.contains(step), "no moment met this step: {step}\n{met}");
     }
+    // While the server has yet to answer.
+    remote.server.hang(true);
+    vm.run(&format!(
+        "oci-hotplug usbip release --owner {}; {}; kill -9 $(pgrep oci-hotplug-wat); oci-hotplug recover",
+        container.id,
+        until("pgrep -f '[u]sbip attach'")
+    ));
+    remote.server.hang(false);
+    container.gains("/dev/far");
     echoes(&container, "/dev/far");
     drop(container);
     remote.server.wait_until_all_are_free();

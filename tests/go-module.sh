@@ -2,8 +2,14 @@
 # Before that: `say`, which tells a person something, and $scratch, an empty directory.
 # shellcheck shell=sh
 
-# Sets $go: the machine's Go, else Debian's. One of 1.21 or newer fetches by itself what a go.mod asks for.
+# The Go that builds them where the machine's is older than 1.21, which fetches by itself what a go.mod asks for: Debian 12
+# has 1.19. It comes as a module, too.
+TOOLCHAIN=v0.0.1-go1.26.8.linux-amd64
+TOOLCHAIN_SUM=h1:ZOmGe1OnfREDMIdb1Qi4G9JSuDPBLGExZMQ4nis1RXM=
+
+# Sets $go: the machine's Go, else Debian's, else a newer one that this fetches.
 find_go() {
+    [ -z "${go:-}" ] || return 0
     if ! command -v go > /dev/null; then
         say "installing golang-go"
         DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends golang-go > /dev/null
@@ -11,8 +17,11 @@ find_go() {
     go=$(command -v go)
     minor=$("$go" env GOVERSION | sed 's/^go1\.\([0-9]*\).*/\1/')
     if [ "$minor" -lt 21 ]; then
-        say "$("$go" version) is too old: put Go 1.21 or newer on PATH (Debian 12 has one in its backports)"
-        exit 1
+        say "fetching a newer Go than $("$go" env GOVERSION)"
+        sources golang.org/toolchain "$TOOLCHAIN" "$TOOLCHAIN_SUM" "$scratch/go"
+        # An archive of a module has no modes.
+        chmod +x "$scratch"/go/bin/* "$scratch"/go/pkg/tool/*/*
+        go=$scratch/go/bin/go
     fi
 }
 

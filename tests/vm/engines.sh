@@ -21,6 +21,7 @@ bin=$cache/bin
 mkdir -p "$bin"
 scratch=$(mktemp -d)
 trap 'chmod -R u+w "$scratch"; rm -rf "$scratch"' EXIT
+trap 'exit 1' HUP INT TERM
 
 say() { echo "vm: $*" >&2; }
 

@@ -9,6 +9,7 @@ for package in qemu-system-x86 qemu-utils buildah mmdebstrap e2fsprogs openssh-c
     debian-archive-keyring gcc libc6-dev pkg-config clang libseccomp-dev libdbus-1-dev libsystemd-dev libelf-dev libudev-dev; do
     dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing="$missing $package"
 done
+command -v go > /dev/null || missing="$missing golang-go"
 if [ -n "$missing" ]; then
     apt-get update -qq
     # shellcheck disable=SC2086 # a list of words

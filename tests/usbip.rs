@@ -232,7 +232,7 @@ fn what_is_no_address_is_told_with_code_2_and_the_cure() {
         ),
         (
             ["detach", "lab/403:6001"],
-            "vendor id must be 4 hex digits, such as 0403",
+            "vendor id must be 4 hex digits, such as 0403, or * for any",
         ),
     ] {
         let output = tool(&arguments);

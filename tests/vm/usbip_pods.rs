@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use crate::engine::Cri::Containerd;
 use crate::kubelet::{Node, Pod};
 use crate::machine::{Machine, machine};
-use crate::shell::DEADLINE;
 use crate::story;
+use crate::usbip::bed::{self, Remote, echoes};
 use crate::usbip_server::{Adapter, Fault, UsbipServer};
 
 /// usbip-device-plugin's file, as packaging/kubernetes/README.md has it. It stays as it is.
@@ -23,82 +23,60 @@ const BOARD: &str = "usbip.dev.mvalvekens.be/board";
 /// The longest that kubelet may go on offering what another host has, or not hear that it is free again. Under emulation.
 const SECONDS: Duration = Duration::from_secs(10);
 
-/// A server that a machine reaches at a port of its own.
-struct Remote {
-    server: UsbipServer,
-    port: u16,
+fn remote(machine: &Machine) -> Remote {
+    machine.run("modprobe tun");
+    Remote::start(machine, vec![Adapter::new("1-1", "RS001")], Fault::None)
 }
 
-impl Remote {
-    fn start(machine: &Machine) -> Self {
-        machine.run("modprobe vhci-hcd && modprobe tun");
-        let server = UsbipServer::start(vec![Adapter::new("1-1", "RS001")], Fault::None);
-        let port = machine.forward(server.address.port());
-        Self { server, port }
-    }
+/// Their file, for this server.
+fn config(remote: &Remote) -> String {
+    assert!(include_str!("../../packaging/kubernetes/README.md").contains(THEIRS));
+    let (host, port) = remote.address.split_once(':').expect("host and port");
+    THEIRS.replace("usbip.example.com", host).replace("3240", port)
+}
 
-    /// Their file, for this server.
-    fn config(&self) -> String {
-        assert!(include_str!("../../packaging/kubernetes/README.md").contains(THEIRS));
-        THEIRS
-            .replace("usbip.example.com", "127.0.0.1")
-            .replace("3240", &self.port.to_string())
-    }
-
-    /// What happens while it is down, with its device elsewhere when it is up again.
-    fn is_down_while(self, something: impl FnOnce()) -> Self {
-        let address = self.server.address;
-        drop(self.server);
-        something();
-        Self {
-            server: UsbipServer::start_at(address, vec![Adapter::new("1-2", "RS001")], Fault::None),
-            ..self
-        }
+/// What happens while a server is down, with its device at another place when it is up again.
+fn is_down(remote: Remote, meanwhile: impl FnOnce()) -> Remote {
+    let Remote { server, address } = remote;
+    let host = server.address;
+    drop(server);
+    meanwhile();
+    Remote {
+        server: UsbipServer::start_at(host, vec![Adapter::new("1-2", "RS001")], Fault::None),
+        address,
     }
 }
 
-/// What a pod says into the adapter comes back from there. It is said again where nothing does: a serial line keeps nothing
-/// for who is not ready yet.
-fn echoes(pod: &Pod) {
+/// The pod has the adapter, and talks through it.
+fn has_it(pod: &Pod) {
     pod.gains("/dev/ttyUSB0");
-    let heard = pod.run(&format!(
-        "exec 3<>/dev/ttyUSB0; stty raw -echo <&3; for _ in $(seq 10); do \
-         echo far away >&3; read -t {} words <&3 && break; done; echo \"$words\"",
-        DEADLINE / 5
-    ));
-    assert_eq!(heard, "far away");
-}
-
-/// Nothing is attached to the machine.
-fn nothing_is_left(machine: &Machine) {
-    machine.wait_until("oci-hotplug usbip ports --json | jq -e 'length == 0'");
-    story::nothing_is_left(machine);
+    echoes(pod, "/dev/ttyUSB0");
 }
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn a_pod_of_usbip_device_plugins_users_has_its_adapter_whatever_befalls_it_and_gives_it_back() {
     let vm = machine();
-    let remote = Remote::start(&vm);
+    let remote = remote(&vm);
     let node = Node::start(&vm, Containerd);
-    node.runs_plugin(&remote.config(), "");
+    node.runs_plugin(&config(&remote), "");
     node.advertises(BOARD, 1);
     let begin = Instant::now();
     let pod = node.pod(&format!("{BOARD}: 1"));
     eprintln!("vm: the pod runs after {:.1} s", begin.elapsed().as_secs_f64());
-    echoes(&pod);
+    has_it(&pod);
     // What libusb wants, and what is there without the device.
     pod.run("set -- /dev/bus/usb/*/*; test $# = 1 && : <> $1 && : <> /dev/net/tun");
 
     pod.is_killed_and_starts_again();
-    echoes(&pod);
+    has_it(&pod);
     node.restart_plugin(BOARD);
     node.advertises(BOARD, 1);
-    echoes(&pod);
+    has_it(&pod);
     let begin = Instant::now();
-    let remote = remote.is_down_while(|| pod.loses("/dev/ttyUSB0"));
+    let remote = is_down(remote, || pod.loses("/dev/ttyUSB0"));
     node.plugin_says("its pod is left alone");
-    echoes(&pod);
+    has_it(&pod);
     eprintln!(
         "vm: echoes {:.1} s after the server was killed",
         begin.elapsed().as_secs_f64()
@@ -107,8 +85,8 @@ fn a_pod_of_usbip_device_plugins_users_has_its_adapter_whatever_befalls_it_and_g
     node.advertises(BOARD, 1);
 
     // Its server is away when its container starts: that fails, with the reason, and is tried until the server is back.
-    let reason = format!("usbip server 127.0.0.1:{}: it closed the connection", remote.port);
-    let remote = remote.is_down_while(|| {
+    let reason = format!("usbip server {}: it closed the connection", remote.address);
+    let remote = is_down(remote, || {
         pod.is_killed();
         vm.wait_until(&format!(
             "journalctl --quiet --output=cat -u kubelet --after-cursor=\"$(cat /run/test/cursor)\" | \
@@ -116,21 +94,22 @@ fn a_pod_of_usbip_device_plugins_users_has_its_adapter_whatever_befalls_it_and_g
         ));
     });
     pod.runs();
-    echoes(&pod);
+    has_it(&pod);
 
     drop(pod);
     remote.server.wait_until_all_are_free();
     node.advertises(BOARD, 1);
-    nothing_is_left(&vm);
+    bed::nothing_is_left(&vm);
+    story::nothing_is_left(&vm);
 }
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn a_node_withdraws_what_another_host_takes_and_offers_it_again_when_it_is_free() {
     let vm = machine();
-    let remote = Remote::start(&vm);
+    let remote = remote(&vm);
     let node = Node::start(&vm, Containerd);
-    node.runs_plugin(&remote.config(), "");
+    node.runs_plugin(&config(&remote), "");
     node.advertises(BOARD, 1);
     let other = remote.server.is_imported_elsewhere("1-1");
     let begin = Instant::now();
@@ -143,12 +122,36 @@ fn a_node_withdraws_what_another_host_takes_and_offers_it_again_when_it_is_free(
 
     // The same when a pod here had it before, and has ended.
     let pod = node.pod(&format!("{BOARD}: 1"));
-    echoes(&pod);
+    has_it(&pod);
     drop(pod);
     remote.server.wait_until_all_are_free();
     let _other = remote.server.is_imported_elsewhere("1-1");
     let begin = Instant::now();
     node.advertises(BOARD, 0);
     assert!(begin.elapsed() < SECONDS, "withdrawn after {:?}", begin.elapsed());
-    nothing_is_left(&vm);
+    bed::nothing_is_left(&vm);
+    story::nothing_is_left(&vm);
+}
+
+#[test]
+#[ignore = "needs the virtual machine: tests/run.sh --vm"]
+fn a_pod_that_asks_for_two_devices_that_are_alike_gets_two() {
+    let vm = machine();
+    let adapters = vec![Adapter::new("1-1", "RS001"), Adapter::new("1-2", "RS002")];
+    let remote = Remote::start(&vm, adapters, Fault::None);
+    let (host, port) = remote.address.split_once(':').expect("host and port");
+    let entry =
+        format!("{{target: {{host: {host}, port: {port}}}, selector: {{vendor: 0x0403, product: 0x6001}}}}");
+    let node = Node::start(&vm, Containerd);
+    node.runs_plugin(&format!("resources: {{board: [{entry}, {entry}]}}"), "");
+    node.advertises(BOARD, 2);
+    let pod = node.pod(&format!("{BOARD}: 2"));
+    pod.gains("/dev/ttyUSB0");
+    pod.gains("/dev/ttyUSB1");
+    echoes(&pod, "/dev/ttyUSB0");
+    echoes(&pod, "/dev/ttyUSB1");
+    node.advertises(BOARD, 2);
+    drop(pod);
+    remote.server.wait_until_all_are_free();
+    bed::nothing_is_left(&vm);
 }

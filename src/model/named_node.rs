@@ -13,18 +13,36 @@ pub type Distance = (u8, DevNum);
 /// Nodes that a device has beside the one that it is bought for.
 const COMPANIONS: [&str; 5] = ["media", "input", "hidraw", "bsg", "scsi_generic"];
 
+/// Nodes that are the whole of one device, and stand beside the picture or the tty of another: a camera's microphone, a
+/// modem's control channel. Which of a device's drivers comes first is chance.
+const SECONDS: [&str; 2] = ["sound", "usbmisc"];
+
+/// The pins of a serial adapter (ftdi_sio, cp210x), there some time before its tty.
+const PINS: &str = "gpio";
+
 /// How far the device's node is from being the one that its root is named for; `None` when it never is.
 ///
 /// The raw node of a USB device (/dev/bus/usb/…) is never named for the device unless the request says that it means
 /// this very node: programs find it by its place, and it is there before the drivers' nodes are, so that who waits for
-/// `/dev/board` would open the wrong thing.
+/// `/dev/board` would open the wrong thing. With the pins of a serial adapter it is the same.
 pub fn distance(request: &Request, device: &Device) -> Option<Distance> {
     let num = device.node.as_ref()?.num;
     if is_raw_usb(device) {
-        return means_nodes(request).then_some((2, num));
+        return means_nodes(request).then_some((3, num));
     }
     let subsystem = device.subsystem.as_deref().unwrap_or_default();
-    Some((u8::from(COMPANIONS.contains(&subsystem)), num))
+    let rank = match subsystem {
+        PINS => return (means_nodes(request) || means_itself(request, device)).then_some((3, num)),
+        _ if COMPANIONS.contains(&subsystem) => 2,
+        _ if SECONDS.contains(&subsystem) => 1,
+        _ => 0,
+    };
+    Some((rank, num))
+}
+
+/// Whether the device is what the request names, and not something below it.
+fn means_itself(request: &Request, device: &Device) -> bool {
+    request.selector.parents() == 0 && request.selector.decided_by(device).is_some()
 }
 
 fn is_raw_usb(device: &Device) -> bool {
@@ -97,6 +115,44 @@ mod tests {
             named("parent-of:devnode:/dev/ttyUSB0;path=/dev/x", &tree[..1]),
             None
         );
+    }
+
+    #[test]
+    fn an_adapters_pins_are_named_only_when_they_are_meant() {
+        let pins: Vec<Device> = recorded::hub_with_two_adapters()
+            .into_iter()
+            .filter(|device| device.subsystem.as_deref() == Some("tty"))
+            .take(1)
+            .map(|mut device| {
+                device.subsystem = Some(PINS.into());
+                device
+            })
+            .collect();
+        let name = pins[0].node.as_ref().unwrap().path.display().to_string();
+        for (request, is_named) in [
+            ("usb:0403:6001;link=/dev/board", false),
+            ("parent-of:usb:0403:6001;link=/dev/board", false),
+            ("usb:0403:6001;only=subsystem:gpio;link=/dev/pins", true),
+            ("subsystem:gpio;link=/dev/pins", true),
+        ] {
+            assert_eq!(named(request, &pins), is_named.then(|| name.clone()), "{request}");
+        }
+    }
+
+    #[test]
+    fn whichever_driver_is_first_a_camera_is_named_for_its_picture_and_a_headset_for_its_sound() {
+        let node = |subsystem: &str| {
+            let mut device = recorded::composite_device()
+                .into_iter()
+                .find(|device| device.node.is_some() && !is_raw_usb(device))
+                .unwrap();
+            device.subsystem = Some(subsystem.into());
+            distance(&"usb:2341:8036;link=/dev/x".parse().unwrap(), &device)
+                .unwrap()
+                .0
+        };
+        assert!(node("video4linux") < node("sound") && node("sound") < node("input"));
+        assert!(node("tty") < node("usbmisc"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::container::Container;
 use crate::engine::podman_image;
 use crate::machine::Machine;
+use crate::shell::DEADLINE;
 use crate::usbip_server::{Adapter, Fault, UsbipServer};
 
 /// A server that the machine reaches at an address of its own. Whatever it attached is gone when this is dropped.
@@ -76,12 +77,10 @@ pub fn refusal(machine: &Machine, options: &str) -> String {
     ))
 }
 
-/// What is said into the adapter at `path` comes back from there. It is said again where nothing does: a serial line keeps
-/// nothing for who is not ready yet, and the first words after the machine's start were seen to get lost.
+/// What is said into the adapter at `path` comes back from there.
 pub fn echoes(container: &Container, path: &str) {
     let heard = container.run(&format!(
-        "exec 3<>{path}; stty raw -echo <&3; for _ in $(seq 10); do \
-         echo far away >&3; read -t 6 words <&3 && break; done; echo \"$words\""
+        "exec 3<>{path}; stty raw -echo <&3; echo far away >&3; read -t {DEADLINE} words <&3; echo \"$words\""
     ));
     assert_eq!(heard, "far away");
 }

@@ -210,6 +210,7 @@ impl Prober {
 
     /// Opens the node again and again until [`Prober::stop_opening`], or until that is refused.
     fn keep_opening(&mut self, name: &str) {
+        let _ = fs::remove_file(self.nodes.join(format!("{name}.stop")));
         self.ask("loop", name);
     }
 
@@ -400,23 +401,30 @@ fn v2_a_block_device_opens_as_granted() {
 fn v2_the_engines_own_device_opens_throughout_and_a_rewritten_program_heals() {
     let (lab, cgroup, engine, mut prober) = v2_lab();
     let mut other = lab.prober(&cgroup);
-    other.keep_opening("null");
     let mut filter = open(&own(&[&cgroup]));
     let wanted = grants(&[(ZERO, "rw")]);
     assert_eq!(filter.ensure(&wanted).unwrap(), Change::Made);
-    for _ in 0..100 {
-        engine.rewrite(&Engine::defaults());
+    // On a busy machine the other one is let in only now and then: until it was often enough to prove something.
+    let (begin, mut opened) = (Instant::now(), 0);
+    while opened <= 100 {
+        other.keep_opening("null");
+        for _ in 0..100 {
+            engine.rewrite(&Engine::defaults());
+            assert!(
+                !prober.opens("r", "zero"),
+                "the engine's rewrite took the grant away"
+            );
+            assert_eq!(filter.ensure(&wanted).unwrap(), Change::Made);
+            assert!(prober.opens("r", "zero"));
+            assert_eq!(filter.ensure(&wanted).unwrap(), Change::None);
+        }
+        opened += other.stop_opening("null");
         assert!(
-            !prober.opens("r", "zero"),
-            "the engine's rewrite took the grant away"
+            begin.elapsed() < Duration::from_secs(60),
+            "opened only {opened} times: no proof"
         );
-        assert_eq!(filter.ensure(&wanted).unwrap(), Change::Made);
-        assert!(prober.opens("r", "zero"));
-        assert_eq!(filter.ensure(&wanted).unwrap(), Change::None);
     }
     assert_eq!(engine.ids().len(), 1);
-    let opened = other.stop_opening("null");
-    assert!(opened > 100, "opened only {opened} times: no proof");
 }
 
 #[test]

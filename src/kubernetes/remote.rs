@@ -49,7 +49,10 @@ pub(super) enum State {
     Listed,
     /// A container has it, and it is attached.
     Attached,
-    /// A container has it, and it is not attached: not yet, or its connection is broken.
+    /// A container has it, and it is not attached, but listed: the container starts, perhaps anew, or its watcher is about
+    /// to attach it again.
+    Awaited,
+    /// A container has it, and it is neither attached nor listed: its server or the way to it is broken.
     Away,
     /// It can't be had.
     Absent,
@@ -76,33 +79,33 @@ pub(super) fn states(definitions: &[Definition], sight: &Sight) -> States {
         .collect();
     let devices: Vec<&RemoteDevice> = taken.iter().map(|(_, device)| *device).collect();
     let attached = matched(&devices, here.len(), |device, index| is_one(device, here[index]));
-    let mut free = free;
+    let (mut free, mut away) = (free, Vec::new());
     for ((id, device), is_attached) in taken.into_iter().zip(attached) {
         let is_sure = sight.held.get(&id) == Some(&true);
         match (is_attached, is_sure) {
-            (true, _) => states.insert(id, State::Attached),
-            (false, true) => states.insert(id, State::Away),
-            // Whoever had it has ended.
-            (false, false) => {
-                free.push((id, device));
-                None
+            (true, _) => {
+                states.insert(id, State::Attached);
             }
-        };
+            (false, true) => away.push((id, device)),
+            // Whoever had it has ended.
+            (false, false) => free.push((id, device)),
+        }
+    }
+    for (id, _) in &away {
+        states.insert(id.clone(), State::Away);
     }
     for (server, exported) in &sight.exports {
-        let of_it: Vec<_> = free
-            .iter()
-            .filter(|(_, device)| device.server == *server)
-            .collect();
-        let devices: Vec<&RemoteDevice> = of_it.iter().map(|(_, device)| *device).collect();
+        let all = away.iter().map(|one| (one, State::Awaited, State::Away));
+        let all = all.chain(free.iter().map(|one| (one, State::Listed, State::Absent)));
+        let of_it: Vec<_> = all.filter(|((_, device), ..)| device.server == *server).collect();
+        let devices: Vec<&RemoteDevice> = of_it.iter().map(|((_, device), ..)| *device).collect();
         let listed = matched(&devices, exported.len(), |device, index| {
             let (busid, ids) = &exported[index];
             let is_there = device.which.busid().is_none_or(|wanted| wanted == busid);
             is_there && device.which.identity().is_none_or(|(wanted, _)| ids.are(wanted))
         });
-        for ((id, _), is_listed) in of_it.into_iter().zip(listed) {
-            let state = if is_listed { State::Listed } else { State::Absent };
-            states.insert(id.clone(), state);
+        for (((id, _), with, without), is_listed) in of_it.into_iter().zip(listed) {
+            states.insert(id.clone(), if is_listed { with } else { without });
         }
     }
     states
@@ -168,7 +171,8 @@ fn unit_ids(name: &ResourceName, entries: &[RemoteEntry]) -> Vec<String> {
 /// The units whose container has ended, of those that `sight` knows of as held.
 pub fn given_back(definitions: &[Definition], sight: &Sight) -> BTreeSet<String> {
     let states = states(definitions, sight);
-    let is_back = |id: &&String| !matches!(states.get(*id), Some(State::Attached | State::Away));
+    let has = |state: &State| matches!(state, State::Attached | State::Awaited | State::Away);
+    let is_back = |id: &&String| !states.get(*id).is_some_and(has);
     sight.held.keys().filter(is_back).cloned().collect()
 }
 
@@ -187,7 +191,7 @@ pub(super) fn resource(
             let unit = Unit {
                 healthy: true,
                 attached: match state {
-                    State::Attached => Some(true),
+                    State::Attached | State::Awaited => Some(true),
                     State::Away => Some(false),
                     State::Listed | State::Absent => None,
                 },

@@ -244,7 +244,8 @@ pub struct Offer {
 pub struct Unit {
     /// Whether a container can be given it now.
     pub healthy: bool,
-    /// Of a device of another host that a container has: whether it is attached at the moment. It is healthy in any case.
+    /// Of a device of another host that a container has: whether it is attached, or can be at any moment. It is healthy in
+    /// any case.
     pub attached: Option<bool>,
     /// The NUMA node it is at.
     pub numa: Option<i64>,

@@ -55,6 +55,10 @@ const FIRST_ANSWERS: Duration = Duration::from_secs(3);
 /// What kubelet was told to give is a container's for so long, if it does not say otherwise: it starts first.
 const STARTING: Duration = Duration::from_secs(60);
 
+/// How long a device of another host that a container has may be away before it counts as gone: a container that starts
+/// anew gives it back and takes it again, and by then its server has been asked.
+const SETTLING: Duration = Duration::from_secs(5);
+
 /// Where the sources of the configuration are.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
@@ -154,6 +158,8 @@ struct Program {
     events: Option<Arc<Events>>,
     held: Held,
     servers: Servers,
+    /// Units of theirs that are away: since when.
+    away: BTreeMap<String, Instant>,
     /// Whether kubelet is asked often who has what: others wait for what a pod gives back.
     often: watch::Sender<bool>,
     /// Specs that nothing here needs and no container has: since when.
@@ -205,6 +211,7 @@ pub async fn run(options: Options) -> Result<()> {
         events,
         held: Held::default(),
         servers: Servers::none(),
+        away: BTreeMap::new(),
         often,
         unneeded: BTreeMap::new(),
     };
@@ -216,6 +223,8 @@ pub async fn run(options: Options) -> Result<()> {
     // What happened in it: something to the devices, something beside the configuration files.
     let (mut stirred, mut reread) = (false, false);
     loop {
+        // What is to be looked at anew is waited for no more.
+        let settled = program.settled().filter(|_| burst.is_none());
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -242,6 +251,10 @@ pub async fn run(options: Options) -> Result<()> {
                 }
             }
             Ok(()) = servers.changed() => {
+                stirred = true;
+                Burst::extend(&mut burst);
+            }
+            () = sleep_until(settled.unwrap_or_else(Instant::now)), if settled.is_some() => {
                 stirred = true;
                 Burst::extend(&mut burst);
             }
@@ -369,14 +382,39 @@ impl Program {
             warn!("{note}");
         }
         let mut gone: Vec<ResourceName> = self.served.keys().cloned().collect();
-        for resource in resources {
+        let away = std::mem::take(&mut self.away);
+        for mut resource in resources {
             gone.retain(|name| *name != resource.name);
+            self.settle(&mut resource, &away);
             self.publish_one(resource);
         }
         for name in gone {
             self.withdraw(&name);
         }
         Ok(())
+    }
+
+    /// When it is certain of the next unit whether its device is away.
+    fn settled(&self) -> Option<Instant> {
+        self.away.values().min().map(|since| *since + SETTLING)
+    }
+
+    /// Leaves a unit as it was whose device went only a moment ago; `away` says since when each of before is away.
+    fn settle(&mut self, resource: &mut Resource, away: &BTreeMap<String, Instant>) {
+        let Some(served) = self.served.get(&resource.name) else {
+            return;
+        };
+        let before = served.resource.borrow().clone();
+        for (id, unit) in &mut resource.units {
+            let was = before.units.get(id).and_then(|unit| unit.attached);
+            if (was, unit.attached) == (Some(true), Some(false)) {
+                let since = away.get(id).copied().unwrap_or_else(Instant::now);
+                if since.elapsed() < SETTLING {
+                    unit.attached = Some(true);
+                    self.away.insert(id.clone(), since);
+                }
+            }
+        }
     }
 
     fn publish_one(&mut self, mut resource: Resource) {

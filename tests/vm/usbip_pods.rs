@@ -74,8 +74,10 @@ fn a_pod_of_usbip_device_plugins_users_has_its_adapter_whatever_befalls_it_and_g
     node.advertises(BOARD, 1);
     has_it(&pod);
     let begin = Instant::now();
-    let remote = is_down(remote, || pod.loses("/dev/ttyUSB0"));
-    node.plugin_says("its pod is left alone");
+    let remote = is_down(remote, || {
+        pod.loses("/dev/ttyUSB0");
+        node.plugin_says("its pod is left alone");
+    });
     has_it(&pod);
     eprintln!(
         "vm: echoes {:.1} s after the server was killed",

@@ -148,6 +148,11 @@ fn what_a_container_has_stays_whatever_its_server_says_and_what_it_had_is_as_it_
             (Some(Some(false)), 0),
         ),
         (
+            "its container starts anew",
+            held(true, vec![], exports("lab", &[("1-1", 0x0403, 0x6001)])),
+            (Some(Some(true)), 0),
+        ),
+        (
             "another is attached",
             held(true, other(), empty()),
             (Some(Some(false)), 0),

@@ -22,7 +22,7 @@ pub fn run(options: &Options, engine: &Cdi) -> Result<bool> {
     let (_, definitions) = options.sources.read()?;
     let monitor =
         DeviceMonitor::open(catalogue::wanted(&definitions), 0).context("listing the host's devices")?;
-    let mut sight = run::look(&definitions, &monitor)?;
+    let mut sight = run::look(&definitions, &monitor, &options.state_dir)?;
     let servers = remote::servers(&definitions);
     let answers = servers::ask_all(&servers);
     for (server, answer) in &answers {

@@ -21,7 +21,7 @@ use super::engine::{self, Places};
 use super::resource::ResourceName;
 use super::run::{self, Options, Sources};
 use crate::exit;
-use crate::host::config::LogLevel;
+use crate::host::config::{Config, LogLevel};
 
 /// This program.
 const NAME: &str = "oci-hotplug-device-plugin";
@@ -349,6 +349,7 @@ fn execute(arguments: &Arguments) -> Result<bool> {
             cdi,
             ours: Default::default(),
         },
+        state_dir: Config::load(None, None)?.state_dir,
     };
     if arguments.check {
         return check::run(&options, &engine);

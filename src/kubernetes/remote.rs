@@ -72,13 +72,9 @@ pub(super) fn states(definitions: &[Definition], sight: &Sight) -> States {
     let (taken, free): (Vec<_>, Vec<_>) = all.into_iter().partition(|(id, _)| is_known(id));
     let mut states = BTreeMap::new();
 
-    let here: Vec<&Device> = sight
-        .inventory
-        .iter()
-        .filter(|device| is_remote(device))
-        .collect();
+    let here = &sight.attached;
     let devices: Vec<&RemoteDevice> = taken.iter().map(|(_, device)| *device).collect();
-    let attached = matched(&devices, here.len(), |device, index| is_one(device, here[index]));
+    let attached = matched(&devices, here.len(), |device, index| is_one(device, &here[index]));
     let (mut free, mut away) = (free, Vec::new());
     for ((id, device), is_attached) in taken.into_iter().zip(attached) {
         let is_sure = sight.held.get(&id) == Some(&true);
@@ -139,7 +135,8 @@ fn matched<W>(wants: &[W], count: usize, suits: impl Fn(&W, usize) -> bool) -> V
         .collect()
 }
 
-fn is_remote(device: &Device) -> bool {
+/// Whether it is a USB device of another host.
+pub(super) fn is_remote(device: &Device) -> bool {
     device.devtype.as_deref() == Some("usb_device") && device.syspath.as_str().starts_with(VHCI)
 }
 

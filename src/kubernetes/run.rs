@@ -38,6 +38,7 @@ use crate::exit;
 use crate::host::config::Config;
 use crate::host::monitor::{DeviceMonitor, RECEIVE_BUFFER};
 use crate::sys::readiness;
+use crate::usbip::records;
 
 /// A burst of events is over when none has come for this long...
 const QUIET: Duration = Duration::from_millis(150);
@@ -91,6 +92,8 @@ pub struct Options {
     pub events: Option<ApiServer>,
     /// The way into containers.
     pub door: Door,
+    /// Where the hooks and watchers of this node note what is whose.
+    pub state_dir: PathBuf,
 }
 
 impl Sources {
@@ -367,7 +370,7 @@ impl Program {
 
     /// Looks at the host and brings what is served to what should be.
     fn publish(&mut self, monitor: &DeviceMonitor) -> Result<()> {
-        let mut sight = look(&self.definitions, monitor)?;
+        let mut sight = look(&self.definitions, monitor, &self.options.state_dir)?;
         if self.options.door.cdi {
             sight.exports = self.servers.known().borrow().exports.clone();
             sight.held = self.held_remotes();
@@ -623,10 +626,11 @@ impl Program {
 ///
 /// # Errors
 /// When sysfs can't be listed.
-pub fn look(definitions: &[Definition], monitor: &DeviceMonitor) -> Result<Sight> {
+pub fn look(definitions: &[Definition], monitor: &DeviceMonitor, state_dir: &Path) -> Result<Sight> {
     let (devices, paths) = catalogue::looks_at(definitions);
+    let holdings = records::holdings(state_dir);
     let mut sight = Sight::default();
-    if devices {
+    if devices || !holdings.is_empty() {
         sight
             .inventory
             .replace(monitor.enumerate().context("listing the host's devices")?);
@@ -646,6 +650,7 @@ pub fn look(definitions: &[Definition], monitor: &DeviceMonitor) -> Result<Sight
             _ => {}
         }
     }
+    sight.tell_apart(&holdings);
     Ok(sight)
 }
 

@@ -8,8 +8,10 @@ use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use super::remote::Exports;
+use super::remote::{self, Exports};
+use crate::model::device::Device;
 use crate::model::inventory::Inventory;
+use crate::model::usbip::{Holding, Reserved};
 
 /// How deep below /dev is looked (smarter-device-manager's main.go:58-93).
 const MAX_DEPTH: usize = 10;
@@ -31,9 +33,12 @@ pub enum Found {
 /// What there is.
 #[derive(Debug, Clone, Default)]
 pub struct Sight {
-    /// The devices that the kernel and udev tell of.
+    /// The devices that the kernel and udev tell of, but for those of other hosts that are attached for a container, or
+    /// for nobody yet: they are no other container's.
     pub inventory: Inventory,
-    /// All paths below /dev, absolute.
+    /// USB devices of other hosts that are attached, for whomever.
+    pub attached: Vec<Device>,
+    /// All paths below /dev, absolute, but for those of the same devices.
     pub paths: BTreeMap<PathBuf, Found>,
     /// The numbers of Tegra's GPUs.
     pub gpus: BTreeSet<u32>,
@@ -44,6 +49,33 @@ pub struct Sight {
 }
 
 impl Sight {
+    /// Of the devices, what is attached, and for whom, as far as it is known here.
+    pub fn tell_apart(&mut self, holdings: &[Holding]) {
+        self.attached = self
+            .inventory
+            .iter()
+            .filter(|device| remote::is_remote(device))
+            .cloned()
+            .collect();
+        let reserved: Vec<Reserved> = holdings
+            .iter()
+            .filter_map(|holding| holding.reserved("", &self.inventory))
+            .collect();
+        let is_reserved = |device: &Device| {
+            let place = &self.inventory.real(device).syspath;
+            reserved.iter().any(|one| place.is_at_or_below(&one.place))
+        };
+        let (others, free): (Vec<Device>, Vec<Device>) =
+            self.inventory.iter().cloned().partition(is_reserved);
+        for device in &others {
+            let node = device.node.as_ref().map(|node| &node.path);
+            for path in node.into_iter().chain(&device.links) {
+                self.paths.remove(path);
+            }
+        }
+        self.inventory.replace(free);
+    }
+
     /// Looks at one path more.
     pub fn look_at(&mut self, path: &Path) {
         self.paths

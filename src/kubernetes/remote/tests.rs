@@ -122,7 +122,7 @@ fn what_a_container_has_stays_whatever_its_server_says_and_what_it_had_is_as_it_
     };
     let held = |is_sure, devices: Vec<Device>, exports| Sight {
         held: [(id.clone(), is_sure)].into(),
-        inventory: Inventory::new(devices),
+        attached: devices,
         exports,
         ..Sight::default()
     };

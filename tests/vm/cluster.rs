@@ -11,6 +11,7 @@ use crate::container::{Container, IDLE_SCRIPT, quoted};
 use crate::engine::Cri;
 use crate::kubelet::image;
 use crate::machine::{Machine, machine};
+use crate::shell::until;
 use crate::story::nothing_is_left;
 use crate::usb::{Plugged, UsbSerial};
 
@@ -63,11 +64,13 @@ impl<'a> Cluster<'a> {
 
     /// Waits until the API server answers and the node is there.
     fn answers(&self) {
-        // Twice the deadline: the first start makes a certificate and fills etcd.
-        let asked = crate::shell::until(&format!(
+        // Four times the deadline: the first start makes certificates and roles, and took 100 s on a busy machine.
+        let asked = until(&format!(
             "{KUBECTL} get --raw /readyz && {KUBECTL} get node $(hostname)"
         ));
-        self.machine.run(&format!("{{ {asked}; }} || {{ {asked}; }}"));
+        self.machine.run(&format!(
+            "for attempt in 1 2 3 4; do if ({asked}); then exit; fi; done; exit 1"
+        ));
     }
 
     /// Brings a directory of this repository into the machine.

@@ -35,3 +35,11 @@ services="etcd containerd kube-apiserver kube-controller-manager kube-scheduler 
 systemctl --quiet enable $services
 # shellcheck disable=SC2086
 systemctl start --no-block $services
+
+# The first start makes certificates and roles, and took 160 s on a busy machine.
+kubectl="kubectl --kubeconfig=$state/admin.conf"
+end=$(($(date +%s) + 400))
+until words=$({ $kubectl get --raw /readyz && $kubectl wait --timeout=60s --for=condition=Ready "node/$(hostname)"; } 2>&1); do
+    [ "$(date +%s)" -lt $end ] || { echo "$words"; exit 1; }
+    sleep 1
+done

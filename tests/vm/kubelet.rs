@@ -263,19 +263,6 @@ spec:
         self.is_registered(resource, 0);
     }
 
-    /// Gives the device plugin another configuration, as a ConfigMap changes: by rename.
-    pub fn reconfigures_plugin(&self, config: &str) {
-        self.machine.write(&format!("{CONFIG}.new"), config);
-        self.machine.run(&format!("mv {CONFIG}.new {CONFIG}"));
-    }
-
-    /// Waits until there is (`true`) or is no CDI spec of a resource (`place`).
-    pub fn has_spec(&self, resource: &str, there: bool) {
-        let not = if there { "" } else { "! " };
-        self.machine
-            .wait_until(&format!("{not}ls /run/cdi/*k8s-{resource}-*"));
-    }
-
     /// Ends the device plugin, and waits until the next one has registered the resource.
     pub fn restart_plugin(&self, resource: &str) {
         let before = self.machine.run(&registrations(resource));

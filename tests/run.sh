@@ -2,10 +2,11 @@
 # All tests, on a bare Debian or Ubuntu machine: installs what is missing, builds, tests, and ends with
 # `N passed, N failed` alone on a line.
 #
-#   tests/run.sh                 everything but the benchmark
+#   tests/run.sh                 everything but the last two
 #   tests/run.sh --unit          format, lints, and the tests that need no privilege
 #   tests/run.sh --privileged    as root: the real kernel, plain runc, cgroup v1 and v2 (no other machine needed)
 #   tests/run.sh --vm            as root: every engine and real USB devices, in a virtual machine (tests/vm/README.md)
+#   tests/run.sh --cluster       as root: the same machine as a whole cluster of Kubernetes; about 20 minutes
 #   tests/run.sh --bench         as root: speed and size, ratios within one run (tests/bench/README.md)
 #
 # A level that lacks what it needs fails and says what. More arguments after `--` go to the tests (a name, say).
@@ -126,13 +127,15 @@ vm() {
     need_to_build
     check cargo clippy --locked --features kubernetes --test vm -- -D warnings
     check tests/vm/prepare.sh
-    # A cluster's first start alone takes 2 to 3 minutes.
-    local skip=()
-    if [ -z "${OCI_HOTPLUG_VM_CLUSTER:-}" ]; then
-        say "NOT RUN: the stories of a whole cluster, which OCI_HOTPLUG_VM_CLUSTER=1 asks for"
-        skip=(--skip cluster::)
-    fi
-    run_tests_and_again --release --features kubernetes --test vm -- --ignored --test-threads=1 --skip usbip::bench "${skip[@]}" "$@"
+    run_tests_and_again --release --features kubernetes --test vm -- --ignored --test-threads=1 --skip usbip::bench \
+        --skip cluster:: "$@"
+}
+
+cluster() {
+    need_to_build
+    export OCI_HOTPLUG_VM_CLUSTER=1
+    check tests/vm/prepare.sh
+    run_tests_and_again --release --features kubernetes --test vm -- --ignored --test-threads=1 cluster:: "$@"
 }
 
 bench() {
@@ -170,7 +173,7 @@ level() {
 levels=()
 while [ $# -gt 0 ]; do
     case $1 in
-        --unit | --privileged | --vm | --bench) levels+=("${1#--}") ;;
+        --unit | --privileged | --vm | --cluster | --bench) levels+=("${1#--}") ;;
         --) shift; break ;;
         -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 0 ;;
         *) fail "unknown argument $1 (--help tells)" ;;

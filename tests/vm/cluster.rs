@@ -52,6 +52,10 @@ struct Pod<'a> {
 impl<'a> Cluster<'a> {
     /// Starts all of it, and returns when the node takes pods.
     fn start(machine: &'a Machine) -> Self {
+        machine.run(
+            "command -v etcd kube-apiserver kube-scheduler kube-controller-manager || \
+             { echo 'this machine is no cluster: tests/run.sh --cluster, or OCI_HOTPLUG_VM_CLUSTER=1' >&2; exit 1; }",
+        );
         Cri::Containerd.start(machine);
         let cluster = Self { machine };
         cluster.bring("tests/vm", "cluster");

@@ -175,7 +175,7 @@ while [ $# -gt 0 ]; do
     case $1 in
         --unit | --privileged | --vm | --cluster | --bench) levels+=("${1#--}") ;;
         --) shift; break ;;
-        -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 0 ;;
+        -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; rm "$log"; trap - EXIT; exit 0 ;;
         *) fail "unknown argument $1 (--help tells)" ;;
     esac
     shift

@@ -156,7 +156,8 @@ bench() {
 # programs of others, and they leave a processor idle for much of their time. `vm` waits for it, and tells what fails.
 begin_image() {
     need_to_build
-    tests/vm/prepare.sh --packages
+    # What fails here fails there again, and is counted.
+    tests/vm/prepare.sh --packages || return 0
     say "building the virtual machine's image meanwhile"
     setsid nice -n 19 tests/vm/prepare.sh >/dev/null 2>&1 &
     image=$!

@@ -65,6 +65,8 @@ struct Subject {
 struct Entry {
     /// Where the device is or was.
     place: String,
+    /// The container that had the unit then, as kubelet names it, if that was known: whoever has it since is not meant.
+    about: Option<String>,
     /// How often it happened since it was told last.
     untold: u32,
     last: Moment,
@@ -102,17 +104,25 @@ struct Holder {
     uid: Option<String>,
 }
 
+impl Holder {
+    /// Whether it is the one that kubelet names so.
+    fn is(&self, named: &str) -> bool {
+        format!("{}/{}/{}", self.namespace, self.pod, self.container) == named
+    }
+}
+
 /// What is to be told, and what was.
 #[derive(Debug, Default)]
 struct Ledger(BTreeMap<Subject, Entry>);
 
 impl Ledger {
     /// Takes one more in; false when there is no room.
-    fn note(&mut self, subject: Subject, place: &str, now: Moment) -> bool {
+    fn note(&mut self, subject: Subject, place: &str, about: Option<&str>, now: Moment) -> bool {
         if let Some(entry) = self.0.get_mut(&subject) {
             entry.untold += 1;
             entry.last = now;
             place.clone_into(&mut entry.place);
+            entry.about = about.map(str::to_owned);
             return true;
         }
         if self.0.len() >= MOST {
@@ -125,6 +135,7 @@ impl Ledger {
         }
         let entry = Entry {
             place: place.to_owned(),
+            about: about.map(str::to_owned),
             untold: 1,
             not_before: now.0,
             last: now,
@@ -139,6 +150,14 @@ impl Ledger {
         let untold = self.0.iter().filter(|(_, entry)| entry.untold > 0);
         let (subject, entry) = untold.min_by_key(|(_, entry)| (entry.not_before, &entry.last))?;
         Some((entry.not_before, subject.clone(), entry.clone()))
+    }
+
+    /// What can't be told of a unit now gives way to what is of others, in the order in which it happened.
+    fn postpone(&mut self, subject: &Subject, to: Instant) {
+        let of_it = |other: &Subject| (&other.resource, &other.unit) == (&subject.resource, &subject.unit);
+        for (_, entry) in self.0.iter_mut().filter(|(other, _)| of_it(other)) {
+            entry.not_before = entry.not_before.max(to);
+        }
     }
 
     /// Takes in that `count` times of it were told, or are not to be (`told` is nothing then).
@@ -169,14 +188,15 @@ impl Events {
         }
     }
 
-    /// Notes that something happened to a unit that a container has; `place` is where its device is or was.
-    pub fn note(&self, resource: &str, unit: &str, place: &str, change: Change) {
+    /// Notes that something happened to a unit that a container has, `about` if that is known (`namespace/pod/container`);
+    /// `place` is where its device is or was.
+    pub fn note(&self, resource: &str, unit: &str, place: &str, about: Option<&str>, change: Change) {
         let subject = Subject {
             resource: resource.to_owned(),
             unit: unit.to_owned(),
             change,
         };
-        if self.ledger().note(subject, place, Moment::now()) {
+        if self.ledger().note(subject, place, about, Moment::now()) {
             self.noted.notify_one();
         } else {
             self.count("dropped", 1);
@@ -249,9 +269,9 @@ impl Reporter {
                 continue;
             }
             let holder = match self.holder(&subject).await {
-                Ok(Some(holder)) => holder,
-                Ok(None) => {
-                    debug!("{}: nobody has {} any more", subject.resource, subject.unit);
+                Ok(Some(holder)) if entry.about.as_ref().is_none_or(|about| holder.is(about)) => holder,
+                Ok(_) => {
+                    debug!("{}: who had {} has it no more", subject.resource, subject.unit);
                     self.settle(&subject, entry.untold, None);
                     continue;
                 }
@@ -282,9 +302,16 @@ impl Reporter {
                     } else {
                         debug!("telling the API server of a pod's device: {error}");
                     }
-                    if remedy(&error) == Remedy::Forget {
-                        self.settle(&subject, entry.untold, None);
-                        self.events.count("failed", entry.untold);
+                    match (remedy(&error), &error) {
+                        (Remedy::Forget, _) => {
+                            self.settle(&subject, entry.untold, None);
+                            self.events.count("failed", entry.untold);
+                        }
+                        // It may be this one's namespace alone that is in trouble.
+                        (Remedy::Again, RequestError::Refused { .. }) => {
+                            self.events.ledger().postpone(&subject, Instant::now() + pause);
+                        }
+                        (Remedy::Again, _) => {}
                     }
                     sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
@@ -496,11 +523,11 @@ mod tests {
     fn a_flapping_unit_is_told_once_in_a_while_with_how_often_it_happened() {
         let (mut ledger, flapping) = (Ledger::default(), subject("a", Change::Vanished));
         for _ in 0..1000 {
-            assert!(ledger.note(flapping.clone(), "/sys/a", Moment::now()));
+            assert!(ledger.note(flapping.clone(), "/sys/a", None, Moment::now()));
         }
         let (at, next, entry) = ledger.next().unwrap();
         assert!(at <= Instant::now() && next == flapping && entry.untold == 1000);
-        assert!(ledger.note(flapping.clone(), "/sys/b", Moment::now()));
+        assert!(ledger.note(flapping.clone(), "/sys/b", None, Moment::now()));
         let now = Instant::now();
         ledger.settle(&flapping, entry.untold, told(1000), now);
         let (at, _, entry) = ledger.next().unwrap();
@@ -517,12 +544,34 @@ mod tests {
     fn who_waits_longest_is_next() {
         let mut ledger = Ledger::default();
         let (first, second) = (subject("b", Change::Vanished), subject("a", Change::Vanished));
-        ledger.note(first.clone(), "", Moment::now());
-        ledger.note(second.clone(), "", Moment::now());
+        ledger.note(first.clone(), "", None, Moment::now());
+        ledger.note(second.clone(), "", None, Moment::now());
         assert_eq!(ledger.next().unwrap().1, first);
         ledger.settle(&first, 1, None, Instant::now());
-        ledger.note(first, "", Moment::now());
+        ledger.note(first, "", None, Moment::now());
         assert_eq!(ledger.next().unwrap().1, second);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_taken_now_holds_up_no_other() {
+        let mut ledger = Ledger::default();
+        let (first, second) = (subject("1", Change::Vanished), subject("2", Change::Vanished));
+        ledger.note(first.clone(), "", None, Moment::now());
+        ledger.note(second.clone(), "", None, Moment::now());
+        let later = Instant::now() + LONGEST_PAUSE;
+        ledger.postpone(&first, later);
+        assert_eq!(ledger.next().unwrap().1, second);
+        ledger.settle(&second, 1, None, Instant::now());
+        assert_eq!(
+            ledger.next().map(|(at, next, _)| (at, next)),
+            Some((later, first))
+        );
+    }
+
+    #[test]
+    fn a_holder_is_the_container_that_kubelet_names_so() {
+        let holder = told(1).unwrap().about;
+        assert!(holder.is("default/lab/app") && !holder.is("default/lab-2/app"));
     }
 
     #[test]
@@ -530,12 +579,12 @@ mod tests {
         let mut ledger = Ledger::default();
         let unit = |number: usize| subject(&number.to_string(), Change::Returned);
         for number in 0..MOST {
-            assert!(ledger.note(unit(number), "", Moment::now()));
+            assert!(ledger.note(unit(number), "", None, Moment::now()));
         }
-        assert!(!ledger.note(unit(MOST), "", Moment::now()));
-        assert!(ledger.note(unit(0), "", Moment::now()), "it has its place");
+        assert!(!ledger.note(unit(MOST), "", None, Moment::now()));
+        assert!(ledger.note(unit(0), "", None, Moment::now()), "it has its place");
         ledger.settle(&unit(7), 1, told(1), Instant::now());
-        assert!(ledger.note(unit(MOST), "", Moment::now()));
+        assert!(ledger.note(unit(MOST), "", None, Moment::now()));
         assert_eq!(ledger.0.len(), MOST);
         assert!(!ledger.0.contains_key(&unit(7)));
     }

@@ -69,7 +69,9 @@ pub(super) fn states(definitions: &[Definition], sight: &Sight) -> States {
         all.extend(unit_ids(name, entries).into_iter().zip(devices));
     }
     let is_known = |id: &String| sight.held.contains_key(id);
-    let (taken, free): (Vec<_>, Vec<_>) = all.into_iter().partition(|(id, _)| is_known(id));
+    let (mut taken, free): (Vec<_>, Vec<_>) = all.into_iter().partition(|(id, _)| is_known(id));
+    // What is attached is rather that of a container that surely runs than that of one that may have ended.
+    taken.sort_by_key(|(id, _)| sight.held.get(id) != Some(&true));
     let mut states = BTreeMap::new();
 
     let here = &sight.attached;
@@ -87,9 +89,8 @@ pub(super) fn states(definitions: &[Definition], sight: &Sight) -> States {
             (false, false) => free.push((id, device)),
         }
     }
-    for (id, _) in &away {
-        states.insert(id.clone(), State::Away);
-    }
+    states.extend(away.iter().map(|(id, _)| (id.clone(), State::Away)));
+    states.extend(free.iter().map(|(id, _)| (id.clone(), State::Absent)));
     for (server, exported) in &sight.exports {
         let all = away.iter().map(|one| (one, State::Awaited, State::Away));
         let all = all.chain(free.iter().map(|one| (one, State::Listed, State::Absent)));
@@ -135,9 +136,12 @@ fn matched<W>(wants: &[W], count: usize, suits: impl Fn(&W, usize) -> bool) -> V
         .collect()
 }
 
-/// Whether it is a USB device of another host.
+/// Whether it is a USB device of another host. A virtual controller's root hub (`usb3`), which has no place in its name as
+/// `3-1` has, is none.
 pub(super) fn is_remote(device: &Device) -> bool {
-    device.devtype.as_deref() == Some("usb_device") && device.syspath.as_str().starts_with(VHCI)
+    device.devtype.as_deref() == Some("usb_device")
+        && device.syspath.as_str().starts_with(VHCI)
+        && device.syspath.name().contains('-')
 }
 
 /// Whether a device of this host may be that one. Its name at its server is not to be seen here.
@@ -165,11 +169,12 @@ fn unit_ids(name: &ResourceName, entries: &[RemoteEntry]) -> Vec<String> {
     ids
 }
 
-/// The units whose container has ended, of those that `sight` knows of as held.
+/// The units whose container has ended, of those that `sight` knows of as held. Of a unit that is configured no more nothing
+/// is known here.
 pub fn given_back(definitions: &[Definition], sight: &Sight) -> BTreeSet<String> {
     let states = states(definitions, sight);
     let has = |state: &State| matches!(state, State::Attached | State::Awaited | State::Away);
-    let is_back = |id: &&String| !states.get(*id).is_some_and(has);
+    let is_back = |id: &&String| states.get(*id).is_some_and(|state| !has(state));
     sight.held.keys().filter(is_back).cloned().collect()
 }
 

@@ -296,6 +296,18 @@ impl Resource {
         }
     }
 
+    /// Only these units, as they are, and what brings them.
+    pub fn retain(&mut self, ids: &BTreeSet<String>) {
+        self.units.retain(|id, _| ids.contains(id));
+        let units = &self.units;
+        let brings = |wish: &Wish| {
+            units
+                .values()
+                .any(|unit| unit.offer.cdi.as_ref() == Some(&wish.name))
+        };
+        self.wishes.retain(brings);
+    }
+
     /// Which `size` of the units `available` a container should get that must have `must`: those that are at the same
     /// NUMA node, and then behind the same hub. Units that are not there are passed over.
     pub fn preferred(&self, available: &[String], must: &[String], size: usize) -> Vec<String> {

@@ -557,8 +557,8 @@ impl Program {
                     _ => continue,
                 },
             };
+            let holder = self.held.holder(now.name.as_str(), id);
             if change == Change::Vanished {
-                let holder = self.held.holder(now.name.as_str(), id);
                 warn!(
                     "{}: {id} ({}) went while {} has it; its pod is left alone",
                     now.name,
@@ -568,7 +568,7 @@ impl Program {
                 self.counters.add("vanished_total", now.name.as_str());
             }
             if let Some(events) = &self.events {
-                events.note(now.name.as_str(), id, &unit.place, change);
+                events.note(now.name.as_str(), id, &unit.place, holder, change);
             }
         }
     }
@@ -596,7 +596,9 @@ impl Program {
     }
 
     /// What is still configured but not there is told of as none: a stream that ended and came again could lose both
-    /// (kubernetes#121994). What is configured no more ends, and kubelet forgets it after its grace period of 5 minutes.
+    /// (kubernetes#121994). What is configured no more ends once no container has anything of it, for a container that
+    /// starts anew does so only while its resources are registered (kubelet's devicemanager/manager.go,
+    /// callPreStartContainerIfNeeded); kubelet forgets it after its grace period of 5 minutes.
     fn withdraw(&mut self, name: &ResourceName) {
         let is_configured = self.names.is_given(name)
             && self.definitions.iter().any(|definition| {
@@ -614,6 +616,13 @@ impl Program {
                 ..Resource::clone(&served.resource.borrow())
             };
             self.publish_one(empty);
+        } else if let allocated @ 1.. = served.plugin.allocated().len() {
+            let mut rest = Resource::clone(&served.resource.borrow());
+            rest.retain(&served.plugin.allocated());
+            if rest != **served.resource.borrow() {
+                info!("{name}: no longer configured, and kept while containers have {allocated} of it");
+            }
+            self.publish_one(rest);
         } else {
             info!("{name}: no longer configured");
             self.counters.forget(name.as_str());

@@ -108,6 +108,12 @@ impl Inventory {
             .take_while(move |device| device.syspath.as_str().starts_with(text))
     }
 
+    /// The nodes that sysfs does not know by their paths (`node:`).
+    pub fn static_nodes(&self) -> impl Iterator<Item = &Device> {
+        let beside = self.starting_with("/sys/devices/oci-hotplug-node/");
+        beside.filter(|device| device.subsystem.as_deref() == Some(STATIC_NODE))
+    }
+
     /// The devices above one, the nearest first. Directories that are no devices are passed over, as
     /// udev_device_get_parent(3) does.
     pub fn ancestors<'a>(&'a self, syspath: &SysPath) -> impl Iterator<Item = &'a Device> + use<'a> {

@@ -184,7 +184,7 @@ impl Policy {
                 rule.concerns(asked)
                     && rule.applies(circumstances)
                     && rule.access.meets(request.options.access)
-                    && rule.covers(remote)
+                    && rule.may_mean(remote)
             };
             self.deny.iter().find(denies)
         }) {

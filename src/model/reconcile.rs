@@ -384,17 +384,23 @@ impl Reconciler {
     pub fn withheld(&self, inventory: &Inventory) -> Vec<Withheld> {
         let mut withheld = Vec::new();
         for reserved in &self.reserved {
+            let behind_names = inventory
+                .static_nodes()
+                .filter(|node| inventory.real(node).syspath.is_at_or_below(&reserved.place));
+            let all: Vec<&Device> = inventory
+                .at_or_below(&reserved.place)
+                .chain(behind_names)
+                .collect();
             for asked in &self.asked {
                 let selector = &asked.request.selector;
                 let is_named = |device: &Device| {
                     let stage = selector.decided_by(device);
                     stage.is_some_and(|stage| device.seen >= stage)
                 };
-                let nodes = inventory.at_or_below(&reserved.place).filter(|device| {
+                let nodes = all.iter().filter(|device| {
                     let is_below = |root: &SysPath| device.syspath.is_at_or_below(root);
-                    let mut here = inventory.at_or_below(&reserved.place);
                     let is_meant = asked.roots.iter().any(is_below)
-                        || here.any(|named| {
+                        || all.iter().any(|named| {
                             is_named(named) && (selector.parents() > 0 || is_below(&named.syspath))
                         });
                     device.node.is_some() && asked.request.options.admits(device) && is_meant
@@ -868,5 +874,38 @@ mod tests {
         }
         reconciler.respect(Vec::new());
         assert_eq!(selected(&mut reconciler), (true, true));
+    }
+
+    #[test]
+    fn what_is_attached_for_another_is_not_had_by_another_name_of_its_node() {
+        let mut devices = crate::model::recorded::hub_with_two_adapters();
+        let place = SysPath::new(devices[0].syspath.as_str());
+        let node = devices.iter().find_map(|device| device.node.clone()).unwrap();
+        let mut other = Device::new(SysPath::new("/sys/devices/oci-hotplug-node/dev/char/189:0"));
+        other.subsystem = Some(crate::model::device::STATIC_NODE.to_owned());
+        other.seen = Seen::Kernel;
+        other.node = Some(crate::model::device::DevNode {
+            path: "/dev/char/189:0".into(),
+            ..node
+        });
+        devices.push(other);
+        let inventory = Inventory::new(devices);
+        let request = "node:/dev/char/189:0";
+        let asked = vec![Asked::new(Origin::Administrator, request.parse().unwrap())];
+        let mut reconciler = Reconciler::new(asked, Vec::new(), ProcessUser::default());
+        let count = |reconciler: &mut Reconciler| {
+            reconciler.find_roots(&inventory);
+            reconciler.selected(&inventory).count()
+        };
+        assert_eq!(count(&mut reconciler), 1);
+        reconciler.respect(vec![Reserved {
+            place,
+            reason: "it is another's".into(),
+            owner: Some("c1".into()),
+        }]);
+        assert_eq!(count(&mut reconciler), 0);
+        let withheld = reconciler.withheld(&inventory);
+        let told: Vec<_> = withheld.iter().map(|withheld| withheld.path.to_str()).collect();
+        assert_eq!(told, [Some("/dev/char/189:0")]);
     }
 }

@@ -169,16 +169,16 @@ impl DeviceSelector {
         }
     }
 
-    /// Whether a rule with this selector speaks of a device of another host, as it is asked for.
-    pub fn covers(&self, remote: &RemoteDevice) -> bool {
+    /// The host of which a rule with this selector speaks, and which of its devices; all if none is named.
+    pub fn named_remote(&self) -> Option<(&Server, Option<&Which>)> {
         match &self.terms[..] {
             [
                 Term {
                     selector: Selector::Usbip { server, which },
                     ..
                 },
-            ] => *server == remote.server && which.as_ref().is_none_or(|which| which.covers(&remote.which)),
-            _ => false,
+            ] => Some((server, which.as_ref())),
+            _ => None,
         }
     }
 

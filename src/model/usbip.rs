@@ -356,6 +356,23 @@ impl Which {
         });
         is_there && is_it
     }
+
+    /// Whether what is `asked` for could be one of these: unless both name a place, an id or a serial number, and not the same.
+    pub fn may_be(&self, asked: &Which) -> bool {
+        fn agree<T: PartialEq>(one: Option<T>, other: Option<T>) -> bool {
+            one.is_none() || other.is_none() || one == other
+        }
+        let identity = |which: &Which| {
+            let (ids, serial) = which.identity()?;
+            Some((ids.vendor, ids.product, serial.map(str::to_owned)))
+        };
+        let (own, its) = (identity(self), identity(asked));
+        let is_it = match (own, its) {
+            (Some(own), Some(its)) => agree(own.0, its.0) && agree(own.1, its.1) && agree(own.2, its.2),
+            _ => true,
+        };
+        agree(self.busid(), asked.busid()) && is_it
+    }
 }
 
 impl FromStr for Which {
@@ -701,6 +718,24 @@ mod tests {
             ("*:*", "busid:1-1", false),
         ] {
             assert_eq!(covers(rule, asked), is_covered, "{rule} {asked}");
+        }
+    }
+
+    #[test]
+    fn a_rule_may_mean_what_is_not_surely_another() {
+        let may_be = |rule: &str, asked: &str| rule.parse::<Which>().unwrap().may_be(&asked.parse().unwrap());
+        for (rule, asked, may) in [
+            ("0403:6001", "*:6001", true),
+            ("0403:6001", "*:*:FT1", true),
+            ("0403:6001:FT2", "0403:6001:FT1", false),
+            ("0403:6001", "busid:1-1", true),
+            ("0403:6001", "busid:1-1:0403:6010", false),
+            ("busid:1-1", "0403:6001", true),
+            ("busid:1-1", "busid:1-2", false),
+            ("busid:1-1:0403:6001", "nth:2:0403:6001", true),
+            ("0403:6001", "0403:6010", false),
+        ] {
+            assert_eq!(may_be(rule, asked), may, "{rule} {asked}");
         }
     }
 

@@ -122,7 +122,7 @@ impl Usbip {
         cause: &Cause,
         deadline: Instant,
     ) -> Result<Attached, UsbipError> {
-        let _lease = self.lease(remote, cause, deadline)?;
+        let _lease = self.lease(asked, remote, cause, deadline)?;
         match self.record_of(remote)? {
             // Whoever began this was killed: the lease is ours, and so not his.
             Some(record) if record.local.is_none() => self.unplug(&record)?,
@@ -249,7 +249,13 @@ impl Usbip {
     }
 
     /// The right to attach this device, on this host. Between hosts, the server decides.
-    fn lease(&self, remote: &RemoteDevice, cause: &Cause, deadline: Instant) -> Result<Leases, UsbipError> {
+    fn lease(
+        &self,
+        asked: &RemoteDevice,
+        remote: &RemoteDevice,
+        cause: &Cause,
+        deadline: Instant,
+    ) -> Result<Leases, UsbipError> {
         let name = format!("usbip/{remote}");
         loop {
             if let Some(lease) = self.take_lease(&name)? {
@@ -258,10 +264,12 @@ impl Usbip {
             let others = || UsbipError::InProgress {
                 remote: remote.clone(),
             };
-            // A watcher has one at work for a device: this one is of a watcher that was killed. It may be stuck in the
-            // kernel, and is done when its device is taken away.
+            // A watcher has one at work for what is asked for: this one is of a watcher that was killed. It may be stuck
+            // in the kernel, and is done when its device is taken away. One for what was asked for in other words is the
+            // watcher's own, and at work.
             let record = self.record_of(remote)?.filter(|record| {
-                record.local.is_none() && record.owner.is_some() && record.owner == cause.owner
+                let is_ours = record.owner.is_some() && record.owner == cause.owner;
+                is_ours && record.asked == *asked && record.local.is_none()
             });
             self.unplug(&record.ok_or_else(others)?)?;
             if Instant::now() > deadline {

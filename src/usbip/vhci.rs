@@ -246,7 +246,8 @@ impl Vhci {
         let mut slots = self.slots()?;
         slots.retain(|slot| slot.state == State::Free && slot.is_super == speed.is_super());
         slots.sort_by_key(|slot| (Some(slot.port) == last, slot.port));
-        let has_left = |port: &u32| !self.device_dir(*port).is_some_and(|dir| dir.exists());
+        // Where there is no hub (yet), nothing is seen of what comes, and it can't be looked at before drivers have it.
+        let has_left = |port: &u32| self.device_dir(*port).is_some_and(|dir| !dir.exists());
         Ok(slots.into_iter().map(|slot| slot.port).find(has_left))
     }
 

@@ -18,6 +18,7 @@ use super::Watcher;
 use crate::host::control::Problem;
 use crate::host::log::event;
 use crate::model::asked::Asked;
+use crate::model::device::Device;
 use crate::model::reconcile::Reconciler;
 use crate::model::usbip::{Bound, RemoteDevice};
 use crate::usbip::records;
@@ -107,8 +108,17 @@ impl Remote {
 impl Watcher {
     /// Finds out which devices of other hosts are here for other containers, if what is asked for could select any.
     pub(super) fn respect_others(&mut self) {
-        let mut virtual_usb = self.inventory.starting_with(VIRTUAL_CONTROLLERS);
-        if !virtual_usb.any(|device| self.reconciler.is_affected_by(&device.syspath, &self.inventory)) {
+        let is_virtual = |device: &Device| device.syspath.as_str().starts_with(VIRTUAL_CONTROLLERS);
+        let is_asked_for = |device: &Device| self.reconciler.is_affected_by(&device.syspath, &self.inventory);
+        let mut virtual_usb = self.inventory.starting_with(VIRTUAL_CONTROLLERS).peekable();
+        // A node that is asked for by its path may be one of these by another name, such as /dev/char/188:0.
+        let is_concerned = virtual_usb.peek().is_some()
+            && (virtual_usb.any(is_asked_for)
+                || self
+                    .inventory
+                    .static_nodes()
+                    .any(|node| is_virtual(self.inventory.real(node))));
+        if !is_concerned {
             self.reconciler.respect(Vec::new());
             return;
         }

@@ -71,6 +71,43 @@ async fn the_spec_of_a_resource_that_is_configured_no_more_goes_once_no_pod_has_
 }
 
 #[tokio::test]
+async fn a_resource_that_is_configured_no_more_lets_its_containers_start_anew_until_the_last_has_ended() {
+    let node = Node::new();
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut pods = PodResources::start(&node.path("pods.sock"));
+    let config = node.write("config.yaml", BOTH);
+    let plugin = plugin(&node, &["--config", config.to_str().unwrap()]);
+    let mut registered = kubelet.registered("example.com/serial").await;
+    let list = registered.list().await;
+    assert_eq!(list.len(), 2);
+    let held = std::slice::from_ref(&list[1].id);
+    registered.allocate(held).await.unwrap();
+    pods.holds("lab", "example.com/serial", held);
+    pods.asked(2).await;
+
+    node.write("config.yaml", ONE);
+    let left = registered.list().await;
+    assert_eq!(
+        (left.len(), &left[0].id, left[0].health.as_str()),
+        (1, &held[0], "Healthy")
+    );
+    plugin.logs("kept while containers have 1 of it").await;
+    pods.asked(8).await;
+    // As kubelet asks before each start of a container; somebody may have cleared the specs away.
+    let of_it = |name: &String| name.contains("k8s-serial-") && !name.contains("k8s-serial-2-");
+    for name in specs(&node).iter().filter(|name| of_it(name)) {
+        fs::remove_file(node.cdi_dir().join(name)).unwrap();
+    }
+    registered.pre_start(held).await.unwrap();
+    assert_eq!(specs(&node).iter().filter(|name| of_it(name)).count(), 1);
+    assert!(!plugin.log().contains("went while"), "{}", plugin.log());
+
+    pods.ends();
+    registered.ended().await;
+    eventually("its spec is gone", || !specs(&node).iter().any(of_it)).await;
+}
+
+#[tokio::test]
 async fn without_kubelets_word_every_spec_stays() {
     let node = Node::new();
     let mut kubelet = node.kubelet(Mood::Willing);

@@ -47,6 +47,7 @@ if [ ! -e "$base" ]; then
 fi
 tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
+trap 'exit 1' HUP INT TERM
 tar -xf "$base" -C "$tree"
 
 cp -r "$here/guest/." "$tree/"

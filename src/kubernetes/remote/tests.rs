@@ -229,6 +229,47 @@ fn the_devices_requests_are_the_same_whether_it_is_there_or_not_and_fixed_extras
     assert_eq!(beside, ["/dev/net/tun /dev/net/tun rwm"]);
 }
 
+#[test]
+fn what_is_attached_is_rather_the_device_of_a_container_that_runs() {
+    let definitions = definitions(TWO_ALIKE_AND_ONE_AT_A_PLACE);
+    let listed = exports(
+        "lab",
+        &[
+            ("1-1", 0x0403, 0x6001),
+            ("1-2", 0x0403, 0x6001),
+            ("1-3", 0x0403, 0x6001),
+        ],
+    );
+    let resources = catalogue::resources(&definitions, &sight(listed), &mut Names::default());
+    let units = resources[0].units.iter();
+    let ids: BTreeMap<&str, &String> = units.map(|(id, unit)| (unit.place.as_str(), id)).collect();
+    let (ended, runs) = (ids["lab/0403:6001"], ids["lab/nth:2:0403:6001"]);
+    let now = Sight {
+        held: [(ended.clone(), false), (runs.clone(), true)].into(),
+        attached: vec![attached("3-1", "6001")],
+        ..Sight::default()
+    };
+    assert_eq!(states(&definitions, &now)[runs], State::Attached);
+    assert_eq!(given_back(&definitions, &now), [ended.clone()].into());
+}
+
+#[test]
+fn a_controllers_own_hub_is_no_device_of_anybodys() {
+    let mut hub = attached("3-1", "0002");
+    hub.syspath = SysPath::new(format!("{VHCI}0/usb3"));
+    assert!(!is_remote(&hub) && is_remote(&attached("3-1", "6001")));
+}
+
+#[test]
+fn what_is_configured_no_more_is_not_known_to_be_given_back() {
+    let definitions = definitions(TWO_ALIKE_AND_ONE_AT_A_PLACE);
+    let now = Sight {
+        held: [("an id of before".to_owned(), true)].into(),
+        ..Sight::default()
+    };
+    assert!(given_back(&definitions, &now).is_empty());
+}
+
 proptest! {
     /// Whatever is listed: no more entries have a device than there are devices, and none goes without while one that
     /// would do is nobody's.

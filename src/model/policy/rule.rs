@@ -13,7 +13,7 @@ use super::subject::Subject;
 use crate::model::asked::Asked;
 use crate::model::device::{Access, Device, Seen, SysPath};
 use crate::model::selector::{DeviceSelector, Glob, Selector, SelectorError, Term};
-use crate::model::usbip::RemoteDevice;
+use crate::model::usbip::{RemoteDevice, Which};
 
 /// A rule as it is written: an element of `[[policy.allow]]` or `[[policy.deny]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -288,9 +288,21 @@ impl Rule {
             && self.annotations.iter().all(has)
     }
 
-    /// Whether the rule speaks of devices of another host by their host, and means what is asked for.
+    /// Whether the rule speaks of devices of another host by their host, and surely means what is asked for.
     pub fn covers(&self, remote: &RemoteDevice) -> bool {
-        self.devices.iter().any(|devices| devices.covers(remote))
+        self.remote(remote, Which::covers)
+    }
+
+    /// The same, and whether it could mean what is asked for: who asks vaguely is not to have what is denied by name.
+    pub fn may_mean(&self, remote: &RemoteDevice) -> bool {
+        self.remote(remote, Which::may_be)
+    }
+
+    fn remote(&self, remote: &RemoteDevice, means: impl Fn(&Which, &Which) -> bool) -> bool {
+        let named = self.devices.iter().filter_map(DeviceSelector::named_remote);
+        named
+            .filter(|(server, _)| **server == remote.server)
+            .any(|(_, which)| which.is_none_or(|which| means(which, &remote.which)))
     }
 
     /// Whether the rule means this device.

@@ -647,6 +647,18 @@ fn a_stranger_gets_a_device_of_another_host_only_by_a_rule_that_names_that_host(
     assert!(denies(AppliesTo::Strangers).authorise(&of, &asked).is_err());
     assert_eq!(denies(AppliesTo::Strangers).authorise(&of, &mine), Ok(()));
     assert!(denies(AppliesTo::All).authorise(&of, &mine).is_err());
+    // What is denied by name is not had by who asks vaguely.
+    for (request, is_allowed) in [
+        ("usbip:lab:3241/*:6001", false),
+        ("usbip:lab:3241/*:*:FT001", false),
+        ("usbip:lab:3241/nth:2:0403:6001", false),
+        ("usbip:lab:3241/busid:1-1", false),
+        ("usbip:lab:3241/busid:1-1:0403:6010", true),
+        ("usbip:lab:3241/0403:6010", true),
+    ] {
+        let judged = denies(AppliesTo::Strangers).authorise(&of, &stranger(request));
+        assert_eq!(judged.is_ok(), is_allowed, "{request}");
+    }
 }
 
 #[test]

@@ -100,8 +100,4 @@ fn an_udevd_inside_the_container_does_not_get_in_the_way() {
         container.loses("/dev/ttyUSB0");
         container.loses(link);
     }
-    eprintln!(
-        "vm: {}",
-        vm.run("oci-hotplug list; journalctl -t oci-hotplug-watcher | tail -n 30")
-    );
 }

@@ -72,12 +72,11 @@ pub(super) fn run(registry: &Registry, config: &Config, id: &str, path: &Path, a
     let device = find(path, status, &inventory)?;
     let host_use = host_use::read(&blocks_that_decide(device, &inventory))?;
     let mut reconciler = Reconciler::new(status.asked.clone(), Vec::new(), record.container.user);
-    let holdings = records::holdings(registry.root()).into_iter();
-    reconciler.respect(
-        holdings
-            .filter_map(|holding| holding.reserved(&record.container.id, &inventory))
-            .collect(),
-    );
+    reconciler.respect(records::reserved(
+        registry.root(),
+        &record.container.id,
+        &inventory,
+    ));
     let facts = Facts {
         withheld: reconciler.withheld(&inventory),
         device,

@@ -88,13 +88,9 @@ fn select(
         }
     }
     // What is attached for a container is no other's, and this is about none of those that are there.
-    let holdings = state_dir.map(records::holdings).unwrap_or_default();
-    reconciler.respect(
-        holdings
-            .iter()
-            .filter_map(|holding| holding.reserved("", &inventory))
-            .collect(),
-    );
+    if let Some(state_dir) = state_dir {
+        reconciler.respect(records::reserved(state_dir, "", &inventory));
+    }
     reconciler.find_roots(&inventory);
     let plan = reconciler.plan(
         &inventory,

@@ -14,10 +14,7 @@ use super::resource::{NodeSpec, Offer, Resource, ResourceName, Unit, fingerprint
 use super::sight::{Found, Sight};
 use crate::cdi::generate::Wish;
 use crate::model::device::Device;
-use crate::model::usbip::{BusId, RemoteDevice, Server, UsbIds};
-
-/// Where the kernel has devices that are attached by USB/IP.
-const VHCI: &str = "/sys/devices/platform/vhci_hcd.";
+use crate::model::usbip::{BusId, RemoteDevice, Server, UsbIds, VIRTUAL_CONTROLLERS};
 
 /// What each server that answered exports, and nobody has.
 pub type Exports = BTreeMap<Server, Vec<(BusId, UsbIds)>>;
@@ -140,7 +137,7 @@ fn matched<W>(wants: &[W], count: usize, suits: impl Fn(&W, usize) -> bool) -> V
 /// `3-1` has, is none.
 pub(super) fn is_remote(device: &Device) -> bool {
     device.devtype.as_deref() == Some("usb_device")
-        && device.syspath.as_str().starts_with(VHCI)
+        && device.syspath.as_str().starts_with(VIRTUAL_CONTROLLERS)
         && device.syspath.name().contains('-')
 }
 

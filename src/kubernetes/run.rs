@@ -600,6 +600,9 @@ impl Program {
     /// starts anew does so only while its resources are registered (kubelet's devicemanager/manager.go,
     /// callPreStartContainerIfNeeded); kubelet forgets it after its grace period of 5 minutes.
     fn withdraw(&mut self, name: &ResourceName) {
+        let Some(served) = self.served.get(name) else {
+            return;
+        };
         let is_configured = self.names.is_given(name)
             && self.definitions.iter().any(|definition| {
                 matches!(
@@ -607,20 +610,17 @@ impl Program {
                     Definition::Pattern { .. } | Definition::NvidiaGpu { .. }
                 )
             });
-        let Some(served) = self.served.get(name) else {
-            return;
-        };
+        let before = served.resource.borrow().clone();
+        let mut rest = Resource::clone(&before);
+        let allocated = served.plugin.allocated();
         if is_configured {
-            let empty = Resource {
-                units: BTreeMap::new(),
-                ..Resource::clone(&served.resource.borrow())
-            };
-            self.publish_one(empty);
-        } else if let allocated @ 1.. = served.plugin.allocated().len() {
-            let mut rest = Resource::clone(&served.resource.borrow());
-            rest.retain(&served.plugin.allocated());
-            if rest != **served.resource.borrow() {
-                info!("{name}: no longer configured, and kept while containers have {allocated} of it");
+            rest.units.clear();
+            self.publish_one(rest);
+        } else if !allocated.is_empty() {
+            rest.retain(&allocated);
+            if rest != *before {
+                let count = allocated.len();
+                info!("{name}: no longer configured, and kept while containers have {count} of it");
             }
             self.publish_one(rest);
         } else {

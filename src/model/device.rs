@@ -241,6 +241,9 @@ pub enum Seen {
 /// The subsystem of a device that stands for a node which sysfs does not know by its path.
 pub const STATIC_NODE: &str = "oci-hotplug-node";
 
+/// Where such devices seem to live; the node's path follows.
+pub const STATIC_NODES: &str = "/sys/devices/oci-hotplug-node";
+
 /// A snapshot of one device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::device::{Device, STATIC_NODE, Seen, SysPath};
+use super::device::{Device, STATIC_NODE, STATIC_NODES, Seen, SysPath};
 use super::event::DeviceEvent;
 
 /// How many paths keep the number of the event that last began or ended a device's life there.
@@ -110,8 +110,7 @@ impl Inventory {
 
     /// The nodes that sysfs does not know by their paths (`node:`).
     pub fn static_nodes(&self) -> impl Iterator<Item = &Device> {
-        let beside = self.starting_with("/sys/devices/oci-hotplug-node/");
-        beside.filter(|device| device.subsystem.as_deref() == Some(STATIC_NODE))
+        self.starting_with(STATIC_NODES)
     }
 
     /// The devices above one, the nearest first. Directories that are no devices are passed over, as

@@ -383,31 +383,25 @@ impl Reconciler {
     /// What requests would select, were it not attached for somebody else: only what has a node.
     pub fn withheld(&self, inventory: &Inventory) -> Vec<Withheld> {
         let mut withheld = Vec::new();
-        for reserved in &self.reserved {
+        for reserved in self.reserved.iter().filter(|reserved| reserved.owner.is_some()) {
             let behind_names = inventory
                 .static_nodes()
                 .filter(|node| inventory.real(node).syspath.is_at_or_below(&reserved.place));
-            let all: Vec<&Device> = inventory
+            let here: Vec<&Device> = inventory
                 .at_or_below(&reserved.place)
                 .chain(behind_names)
                 .collect();
-            for asked in &self.asked {
+            let local = |asked: &&Asked| asked.request.selector.remote().is_none();
+            for asked in self.asked.iter().filter(local) {
                 let selector = &asked.request.selector;
-                let is_named = |device: &Device| {
-                    let stage = selector.decided_by(device);
-                    stage.is_some_and(|stage| device.seen >= stage)
-                };
-                let nodes = all.iter().filter(|device| {
+                let nodes = here.iter().filter(|device| {
                     let is_below = |root: &SysPath| device.syspath.is_at_or_below(root);
                     let is_meant = asked.roots.iter().any(is_below)
-                        || all.iter().any(|named| {
-                            is_named(named) && (selector.parents() > 0 || is_below(&named.syspath))
+                        || here.iter().any(|named| {
+                            selector.picks(named) && (selector.parents() > 0 || is_below(&named.syspath))
                         });
                     device.node.is_some() && asked.request.options.admits(device) && is_meant
                 });
-                if selector.remote().is_some() || reserved.owner.is_none() {
-                    continue;
-                }
                 withheld.extend(nodes.map(|device| Withheld {
                     syspath: device.syspath.clone(),
                     path: place_of(asked, device),
@@ -581,13 +575,7 @@ fn is_reserved(reserved: &[Reserved], device: &Device, inventory: &Inventory) ->
 fn roots_of(request: &Request, inventory: &Inventory, reserved: &[Reserved]) -> BTreeSet<SysPath> {
     inventory
         .iter()
-        .filter(|device| {
-            // A match that rests on udev's facts counts only once udevd has spoken: "not tagged" is no fact before.
-            request
-                .selector
-                .decided_by(device)
-                .is_some_and(|stage| device.seen >= stage)
-        })
+        .filter(|device| request.selector.picks(device))
         .filter(|device| !is_reserved(reserved, device, inventory))
         .filter_map(|device| match request.selector.parents() {
             0 => Some(device.syspath.clone()),

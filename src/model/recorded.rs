@@ -204,6 +204,11 @@ pub(crate) fn hub_with_two_adapters() -> Vec<Device> {
     devices
 }
 
+/// A serial adapter of another host, at the first port of a virtual controller.
+pub(crate) fn remote_adapter() -> Vec<Device> {
+    ftdi_adapter("/sys/devices/platform/vhci_hcd.0/usb3/3-1", 3, 2, "A", 0)
+}
+
 /// The USB 3 half of the hub at 1-1, which is a device of its own at 2-1 with another product id, and a
 /// stick in it.
 /// It goes behind [`hub_with_two_adapters`], which has the root hubs.

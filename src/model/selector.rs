@@ -193,6 +193,11 @@ impl DeviceSelector {
         self.decided_by(device).is_some()
     }
 
+    /// Whether it matches, and that is certain: "not tagged" is no fact before udevd has spoken.
+    pub fn picks(&self, device: &Device) -> bool {
+        self.decided_by(device).is_some_and(|stage| device.seen >= stage)
+    }
+
     /// Who must have spoken for this match to be certain; `None` where the device does not match.
     ///
     /// `Some(Seen::Udev)` for a device that only the kernel has spoken of: it matches as far as is known, but

@@ -75,11 +75,8 @@ impl Usbip {
     /// Takes away what an earlier watcher of the same container had begun to attach; where that was. A watcher has one at
     /// work for a device: who began it was killed.
     fn undo_what_was_begun(&self, asked: &RemoteDevice, cause: &Cause) -> Result<Option<BusId>, UsbipError> {
-        let is_it = |record: &Record| {
-            let is_ours = record.owner.is_some() && record.owner == cause.owner;
-            is_ours && record.asked == *asked && record.local.is_none()
-        };
-        let Some(record) = self.records.all().into_iter().find(is_it) else {
+        let mut all = self.records.all().into_iter();
+        let Some(record) = all.find(|record| was_begun(record, asked, cause)) else {
             return Ok(None);
         };
         self.unplug(&record)?;
@@ -267,10 +264,8 @@ impl Usbip {
             // A watcher has one at work for what is asked for: this one is of a watcher that was killed. It may be stuck
             // in the kernel, and is done when its device is taken away. One for what was asked for in other words is the
             // watcher's own, and at work.
-            let record = self.record_of(remote)?.filter(|record| {
-                let is_ours = record.owner.is_some() && record.owner == cause.owner;
-                is_ours && record.asked == *asked && record.local.is_none()
-            });
+            let record = self.record_of(remote)?;
+            let record = record.filter(|record| was_begun(record, asked, cause));
             self.unplug(&record.ok_or_else(others)?)?;
             if Instant::now() > deadline {
                 return Err(others());
@@ -278,6 +273,12 @@ impl Usbip {
             thread::sleep(INTERVAL);
         }
     }
+}
+
+/// Whether a watcher of the same container had begun to attach the same for it, and has not ended it.
+fn was_begun(record: &Record, asked: &RemoteDevice, cause: &Cause) -> bool {
+    let is_ours = record.owner.is_some() && record.owner == cause.owner;
+    is_ours && record.asked == *asked && record.local.is_none()
 }
 
 fn already_attached(record: &Record) -> UsbipError {

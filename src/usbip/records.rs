@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::vhci::{LocalDevice, Slot, State, attribute, raw_node};
 use crate::model::device::SysPath;
-use crate::model::usbip::{Holding, RemoteDevice, WantedIds};
+use crate::model::inventory::Inventory;
+use crate::model::usbip::{Holding, RemoteDevice, Reserved, WantedIds};
 
 /// Where they are in the state directory.
 pub(super) const DIRECTORY: &str = "usbip";
@@ -214,6 +215,15 @@ pub fn holdings(state_dir: &Path) -> Vec<Holding> {
         holdings.extend(told.and_then(Told::holding));
     }
     holdings
+}
+
+/// What of it is not for a container that asks for the host's own devices, and why.
+pub fn reserved(state_dir: &Path, container: &str, inventory: &Inventory) -> Vec<Reserved> {
+    let mut reserved = Vec::new();
+    for holding in holdings(state_dir) {
+        reserved.extend(holding.reserved(container, inventory));
+    }
+    reserved
 }
 
 /// All records of this host.

@@ -20,7 +20,7 @@ use crate::host::log::event;
 use crate::model::asked::Asked;
 use crate::model::device::Device;
 use crate::model::reconcile::Reconciler;
-use crate::model::usbip::{Bound, RemoteDevice};
+use crate::model::usbip::{Bound, RemoteDevice, VIRTUAL_CONTROLLERS};
 use crate::usbip::records;
 use crate::usbip::worker::{self, GIVE_BACK, What, Word, Worker};
 
@@ -41,9 +41,6 @@ const STUCK: Duration = Duration::from_secs(5);
 
 /// How long who wants to be the watcher in our place waits for an attempt to end (`succession`: less than its patience).
 const SUCCESSOR_WAITS: Duration = Duration::from_secs(8);
-
-/// What the paths of all devices of other hosts begin with: those of the virtual controllers' devices.
-const VIRTUAL_CONTROLLERS: &str = "/sys/devices/platform/vhci_hcd.";
 
 /// One device of another host.
 pub(super) struct Remote {
@@ -122,11 +119,8 @@ impl Watcher {
             self.reconciler.respect(Vec::new());
             return;
         }
-        let own = self.record.container.id.as_str();
-        let mut reserved = Vec::new();
-        for holding in records::holdings(self.inside.lock().state_dir()) {
-            reserved.extend(holding.reserved(own, &self.inventory));
-        }
+        let state_dir = self.inside.lock().state_dir();
+        let reserved = records::reserved(state_dir, &self.record.container.id, &self.inventory);
         self.reconciler.respect(reserved);
     }
 

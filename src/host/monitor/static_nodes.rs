@@ -13,11 +13,8 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::stat::{major, minor};
 
 use super::MonitorError;
-use crate::model::device::{DevKind, DevNode, DevNum, Device, STATIC_NODE, Seen, SysPath};
+use crate::model::device::{DevKind, DevNode, DevNum, Device, STATIC_NODE, STATIC_NODES, Seen, SysPath};
 use crate::model::event::DeviceEvent;
-
-/// The subsystem of these devices, and the directory below `/sys/devices` where they seem to live.
-const SUBSYSTEM: &str = STATIC_NODE;
 
 /// The nodes that are asked for, with the number that each had when it was last looked at.
 #[derive(Default)]
@@ -139,12 +136,12 @@ fn number_of(path: &Path) -> Option<DevNum> {
 }
 
 fn syspath(path: &Path) -> SysPath {
-    SysPath::new(format!("/sys/devices/{SUBSYSTEM}{}", path.to_string_lossy()))
+    SysPath::new(format!("{STATIC_NODES}{}", path.to_string_lossy()))
 }
 
 fn device(path: &Path, num: DevNum) -> Device {
     let mut device = Device::new(syspath(path));
-    device.subsystem = Some(SUBSYSTEM.to_owned());
+    device.subsystem = Some(STATIC_NODE.to_owned());
     device.node = Some(DevNode {
         path: path.to_owned(),
         num,

@@ -2,6 +2,7 @@ use super::*;
 use crate::kubernetes::config::{Texts, read};
 use crate::model::class::Classes;
 use crate::model::device::{DevKind, DevNode, DevNum, Seen};
+use crate::model::recorded::remote_adapter;
 use crate::model::usbip::Holding;
 
 fn sight(paths: &[(&str, Found)]) -> Sight {
@@ -297,26 +298,16 @@ fn a_present_device_is_a_unit_with_a_place_and_a_numa_node_and_a_request_for_it_
 
 #[test]
 fn a_remote_device_that_a_container_has_is_no_unit_of_a_local_resource() {
-    let place = "/sys/devices/platform/vhci_hcd.0/usb3/3-1";
-    let remote = usb(place, "6001", "-1");
-    let num = remote.node.as_ref().map(|node| node.num);
-    let mut tty = Device::new(SysPath::new(format!("{place}/3-1:1.0/ttyUSB0/tty/ttyUSB0")));
-    tty.node = Some(DevNode {
-        path: "/dev/ttyUSB0".into(),
-        num: DevNum {
-            kind: DevKind::Char,
-            major: 188,
-            minor: 0,
-        },
-    });
+    let devices = remote_adapter();
+    let (place, node) = (&devices[0].syspath, devices[0].node.as_ref());
     let wanted = own("resources: [{name: x, mode: present, requests: ['usb:0403']}]");
     for (owner, local, below_dev) in [(Some("c1"), 0, 0), (None, 1, 1)] {
         let mut sight = sight(&[("/dev/ttyUSB0", Found::Device)]);
-        sight.inventory = Inventory::new([remote.clone(), tty.clone()]);
+        sight.inventory = Inventory::new(devices.clone());
         sight.tell_apart(&[Holding {
             remote: "lab/busid:1-1".into(),
-            place: SysPath::new(place),
-            num,
+            place: place.clone(),
+            num: node.map(|node| node.num),
             owner: owner.map(str::to_owned),
             is_let_in: true,
         }]);

@@ -7,8 +7,9 @@ use crate::kubernetes::catalogue;
 use crate::kubernetes::config::{self, Texts};
 use crate::kubernetes::resource::Names;
 use crate::model::class::Classes;
-use crate::model::device::{DevKind, DevNode, DevNum, SysPath};
+use crate::model::device::SysPath;
 use crate::model::inventory::Inventory;
+use crate::model::recorded::hub_with_two_adapters;
 
 fn definitions(resources: &str) -> Vec<Definition> {
     let texts = Texts {
@@ -38,7 +39,7 @@ fn sight(exports: Exports) -> Sight {
 
 /// A device of another host that is attached to this one.
 fn attached(name: &str, product: &str) -> Device {
-    let mut device = Device::new(SysPath::new(format!("{VHCI}0/usb3/{name}")));
+    let mut device = Device::new(SysPath::new(format!("{VIRTUAL_CONTROLLERS}0/usb3/{name}")));
     device.devtype = Some("usb_device".into());
     device.attributes = [("idVendor", "0403"), ("idProduct", product)]
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
@@ -191,18 +192,7 @@ fn the_devices_requests_are_the_same_whether_it_is_there_or_not_and_fixed_extras
         now.paths.insert(path.into(), Found::Device);
     }
     // A stranger's adapter, which has the name that ours may get.
-    let mut tty = Device::new(SysPath::new(
-        "/sys/devices/pci0/usb1/1-1/1-1:1.0/ttyUSB0/tty/ttyUSB0",
-    ));
-    tty.node = Some(DevNode {
-        path: "/dev/ttyUSB0".into(),
-        num: DevNum {
-            kind: DevKind::Char,
-            major: 188,
-            minor: 0,
-        },
-    });
-    now.inventory = Inventory::new([tty]);
+    now.inventory = Inventory::new(hub_with_two_adapters());
     let resources = catalogue::resources(&definitions, &now, &mut Names::default());
     assert_eq!(before[0].wishes, resources[0].wishes);
     assert_eq!(
@@ -256,7 +246,7 @@ fn what_is_attached_is_rather_the_device_of_a_container_that_runs() {
 #[test]
 fn a_controllers_own_hub_is_no_device_of_anybodys() {
     let mut hub = attached("3-1", "0002");
-    hub.syspath = SysPath::new(format!("{VHCI}0/usb3"));
+    hub.syspath = SysPath::new(format!("{VIRTUAL_CONTROLLERS}0/usb3"));
     assert!(!is_remote(&hub) && is_remote(&attached("3-1", "6001")));
 }
 

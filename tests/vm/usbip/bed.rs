@@ -1,9 +1,11 @@
 //! What the stories of devices of other hosts have in common: servers, networks, permissions, and what must not be left.
 
 use crate::container::Container;
-use crate::engine::podman_image;
+use crate::engine::Runtime::Crun;
+use crate::engine::{podman, podman_image};
 use crate::machine::Machine;
 use crate::shell::DEADLINE;
+use crate::usb::{Plugged, UsbSerial};
 use crate::usbip_server::{Adapter, Fault, UsbipServer};
 
 /// A server that the machine reaches at an address of its own. Whatever it attached is gone when this is dropped.
@@ -91,6 +93,34 @@ pub fn uptime(machine: &Machine) -> f64 {
     seconds.parse().expect("seconds")
 }
 
+/// podman's container that asks for this.
+pub fn asking_for<'a>(machine: &'a Machine, request: &str) -> Container<'a> {
+    podman(
+        machine,
+        Crun,
+        &format!("--annotation 'io.oci-hotplug.devices={request}'"),
+    )
+}
+
+/// What breaks between a host and [`Far`], how it is begun and how it is ended, in shell commands that know `$busid`.
+pub const BREAKS: [(&str, &str, &str); 3] = [
+    (
+        "the network is cut",
+        "tc qdisc replace dev near root netem loss 100%",
+        "tc qdisc replace dev near root netem delay 0ms",
+    ),
+    (
+        "the export is ended (usbip unbind, bind)",
+        "usbip unbind -b $busid",
+        "usbip bind -b $busid",
+    ),
+    (
+        "usbipd is restarted, and the device bound again",
+        "kill $(cat /run/usbipd.pid); usbip unbind -b $busid",
+        "ip netns exec far usbipd -D -P/run/usbipd.pid; usbip bind -b $busid",
+    ),
+];
+
 /// Another host: a network namespace with usbipd, behind a link that can be slow or cut.
 pub struct Far<'a> {
     machine: &'a Machine,
@@ -100,6 +130,16 @@ pub struct Far<'a> {
 pub const FAR: &str = "10.77.0.2";
 
 impl<'a> Far<'a> {
+    /// With an adapter (0403:6001:FT001) that it exports.
+    pub fn with_adapter(machine: &'a Machine) -> (Plugged<'a>, Self) {
+        let adapter = machine.plug(&UsbSerial {
+            serial: "FT001",
+            port: "2",
+        });
+        machine.wait_until("test -e /dev/ttyUSB0");
+        (adapter, Self::export(machine, "FT001"))
+    }
+
     pub fn export(machine: &'a Machine, serial: &str) -> Self {
         let busid = machine.run(&format!(
             "set -e; modprobe -a usbip-host vhci-hcd sch_netem; \

@@ -4,11 +4,8 @@
 
 use std::fmt::Write;
 
-use super::bed::{Allowed, FAR, Far, Remote, nothing_is_left};
-use crate::engine::Runtime::Crun;
-use crate::engine::podman;
+use super::bed::{Allowed, BREAKS, FAR, Far, Remote, asking_for, nothing_is_left};
 use crate::machine::{Machine, machine};
-use crate::usb::UsbSerial;
 use crate::usbip_server::{Adapter, Fault, UsbipServer};
 
 /// There and back, in milliseconds.
@@ -36,14 +33,9 @@ fn median(mut times: Vec<f64>) -> f64 {
 #[ignore = "needs the virtual machine: tests/run.sh --bench"]
 fn how_long_a_remote_device_takes_to_come_and_to_come_back() {
     let vm = machine();
-    let adapter = vm.plug(&UsbSerial {
-        serial: "FT001",
-        port: "2",
-    });
-    vm.wait_until("test -e /dev/ttyUSB0");
-    let far = Far::export(&vm, "FT001");
+    let (adapter, far) = Far::with_adapter(&vm);
     let _allowed = Allowed::server(&vm, FAR);
-    let container = podman(&vm, Crun, "--annotation io.oci-hotplug.devices=usb:ffff:ffff");
+    let container = asking_for(&vm, "usb:ffff:ffff");
     let inside = format!(
         "/proc/{}/root/dev/far",
         vm.run(&format!(
@@ -106,23 +98,7 @@ fn how_long_a_remote_device_takes_to_come_and_to_come_back() {
     let (is_there, is_gone) = (format!("test -e {inside}"), format!("! test -e {inside}"));
     vm.run(&format!("oci-hotplug attach {asks}"));
     vm.wait_until(&is_there);
-    for (what, break_it, mend_it) in [
-        (
-            "the export is ended (usbip unbind, bind)",
-            "usbip unbind -b $busid",
-            "usbip bind -b $busid",
-        ),
-        (
-            "usbipd is restarted, and the device bound again",
-            "kill $(cat /run/usbipd.pid); usbip unbind -b $busid",
-            "ip netns exec far usbipd -D -P/run/usbipd.pid; usbip bind -b $busid",
-        ),
-        (
-            "the network is cut",
-            "tc qdisc replace dev near root netem loss 100%",
-            "tc qdisc replace dev near root netem delay 0ms",
-        ),
-    ] {
+    for (what, break_it, mend_it) in BREAKS {
         let mut times = [Vec::new(), Vec::new()];
         for _ in 0..ROUNDS {
             let with_busid = |command: &str| format!("busid={}; {command}", far.busid);
@@ -145,11 +121,7 @@ fn a_server_of_our_own(vm: &Machine, table: &mut String) {
     let adapters = vec![Adapter::new("1-1", "RS001")];
     let Remote { server, address } = Remote::start(vm, adapters.clone(), Fault::None);
     let _allowed = Allowed::server(vm, &address);
-    let container = podman(
-        vm,
-        Crun,
-        &format!("--annotation 'io.oci-hotplug.devices=usbip:{address}/0403:6001;link=/dev/far'"),
-    );
+    let container = asking_for(vm, &format!("usbip:{address}/0403:6001;link=/dev/far"));
     let pid = vm.run(&format!(
         "podman inspect --format '{{{{.State.Pid}}}}' {}",
         container.id

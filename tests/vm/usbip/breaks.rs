@@ -1,12 +1,9 @@
 //! What breaks while a container has a device of another host, and how that comes back.
 
-use super::bed::{Allowed, FAR, Far, Remote, echoes, nothing_is_left, uptime};
-use crate::engine::Runtime::Crun;
-use crate::engine::podman;
+use super::bed::{Allowed, BREAKS, FAR, Far, Remote, asking_for, echoes, nothing_is_left, uptime};
 use crate::machine::machine;
 use crate::shell::until;
 use crate::story;
-use crate::usb::UsbSerial;
 use crate::usbip_server::adapter::GET_DESCRIPTOR;
 use crate::usbip_server::{Adapter, Fault, UsbipServer};
 
@@ -16,11 +13,7 @@ fn a_remote_adapter_comes_back_under_its_link_when_its_server_was_killed() {
     let vm = machine();
     let Remote { server, address } = Remote::start(&vm, vec![Adapter::new("1-1", "RS001")], Fault::None);
     let _allowed = Allowed::server(&vm, &address);
-    let container = podman(
-        &vm,
-        Crun,
-        &format!("--annotation 'io.oci-hotplug.devices=usbip:{address}/0403:6001;link=/dev/far'"),
-    );
+    let container = asking_for(&vm, &format!("usbip:{address}/0403:6001;link=/dev/far"));
     container.gains("/dev/far");
     // Who has it open keeps the kernel from giving the same name again.
     container.run("sleep 1000000 < /dev/far > /dev/null 2>&1 &");
@@ -54,16 +47,7 @@ fn a_server_that_hangs_keeps_no_process_and_no_container_for_ever() {
     let vm = machine();
     let remote = Remote::start(&vm, vec![Adapter::new("1-1", "RS001")], Fault::None);
     let _allowed = Allowed::server(&vm, &remote.address);
-    let start = || {
-        podman(
-            &vm,
-            Crun,
-            &format!(
-                "--annotation 'io.oci-hotplug.devices=usbip:{}/0403:6001;link=/dev/far'",
-                remote.address
-            ),
-        )
-    };
+    let start = || asking_for(&vm, &format!("usbip:{}/0403:6001;link=/dev/far", remote.address));
     let container = start();
     container.gains("/dev/far");
     remote.server.hang(true);
@@ -91,11 +75,7 @@ fn whenever_its_watcher_is_killed_a_remote_adapter_is_neither_lost_nor_attached_
     let Remote { server, address } = Remote::start(&vm, adapters.clone(), Fault::StallAt(GET_DESCRIPTOR));
     let _allowed = Allowed::server(&vm, &address);
     // While the kernel asks the device who it is: the server never says so.
-    let container = podman(
-        &vm,
-        Crun,
-        &format!("--annotation 'io.oci-hotplug.devices=usbip:{address}/0403:6001;link=/dev/far'"),
-    );
+    let container = asking_for(&vm, &format!("usbip:{address}/0403:6001;link=/dev/far"));
     let kill = "kill -9 $(pgrep oci-hotplug-wat); oci-hotplug recover";
     vm.wait_until("grep -q . /run/oci-hotplug/usbip/port-*.json");
     vm.run(kill);
@@ -128,43 +108,18 @@ fn whenever_its_watcher_is_killed_a_remote_adapter_is_neither_lost_nor_attached_
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn a_remote_adapter_survives_a_slow_and_a_broken_network_and_whatever_happens_at_its_server() {
     let vm = machine();
-    let adapter = vm.plug(&UsbSerial {
-        serial: "FT001",
-        port: "2",
-    });
-    vm.wait_until("test -e /dev/ttyUSB0");
-    let far = Far::export(&vm, "FT001");
+    let (adapter, far) = Far::with_adapter(&vm);
     let _allowed = Allowed::server(&vm, FAR);
     // 400 ms there and back.
     far.link("delay 200ms");
     let began = uptime(&vm);
-    let container = podman(
-        &vm,
-        Crun,
-        &format!("--annotation 'io.oci-hotplug.devices=usbip:{FAR}/0403:6001:FT001;link=/dev/far'"),
-    );
+    let container = asking_for(&vm, &format!("usbip:{FAR}/0403:6001:FT001;link=/dev/far"));
     container.gains("/dev/far");
     eprintln!("vm: there after {:.1} s at 400 ms", uptime(&vm) - began);
     far.link("delay 0ms");
     container.talks_through(&adapter, "/dev/far");
 
-    for (what, break_it, mend_it) in [
-        (
-            "a network that was cut",
-            "tc qdisc replace dev near root netem loss 100%",
-            "tc qdisc replace dev near root netem delay 0ms",
-        ),
-        (
-            "an export that was ended",
-            "usbip unbind -b $busid",
-            "usbip bind -b $busid",
-        ),
-        (
-            "a server that was restarted",
-            "kill $(cat /run/usbipd.pid); usbip unbind -b $busid",
-            "usbip bind -b $busid; ip netns exec far usbipd -D -P/run/usbipd.pid",
-        ),
-    ] {
+    for (what, break_it, mend_it) in BREAKS {
         let began = uptime(&vm);
         vm.run(&format!("busid={}; {break_it}", far.busid));
         container.loses("/dev/far");
@@ -192,14 +147,7 @@ fn a_watcher_that_is_killed_at_any_moment_of_an_attachment_leaves_one_device_and
     let vm = machine();
     let remote = Remote::start(&vm, vec![Adapter::new("1-1", "RS001")], Fault::None);
     let _allowed = Allowed::server(&vm, &remote.address);
-    let container = podman(
-        &vm,
-        Crun,
-        &format!(
-            "--annotation 'io.oci-hotplug.devices=usbip:{}/0403:6001;link=/dev/far'",
-            remote.address
-        ),
-    );
+    let container = asking_for(&vm, &format!("usbip:{}/0403:6001;link=/dev/far", remote.address));
     container.gains("/dev/far");
     // Which step it was in the middle of, the state of the port and the worker tell.
     let met = vm.run(&format!(

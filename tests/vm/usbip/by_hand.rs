@@ -1,8 +1,6 @@
 //! What `oci-hotplug usbip` attaches and detaches by a person's hand.
 
-use super::bed::{Remote, Usbipd, failure, kernel_log, nothing_is_left, uptime};
-use crate::engine::Runtime::Crun;
-use crate::engine::podman;
+use super::bed::{Remote, Usbipd, asking_for, failure, kernel_log, nothing_is_left, uptime};
 use crate::machine::machine;
 use crate::shell::DEADLINE;
 use crate::usb::UsbSerial;
@@ -15,11 +13,7 @@ fn a_remote_adapter_comes_into_a_running_container_and_goes() {
     let vm = machine();
     let remote = Remote::start(&vm, vec![Adapter::new("1-1", "RS001")], Fault::None);
     let device = format!("{}/0403:6001", remote.address);
-    let container = podman(
-        &vm,
-        Crun,
-        "--annotation io.oci-hotplug.devices=usb:0403:6001:RS001",
-    );
+    let container = asking_for(&vm, "usb:0403:6001:RS001");
 
     let said = vm.run(&format!("oci-hotplug usbip attach {device} --timeout {DEADLINE}"));
     assert!(
@@ -212,11 +206,7 @@ fn what_debians_usbipd_exports_is_served_over_ipv6_and_what_others_attach_is_lef
         list.contains(busid.as_str()) && list.contains("0403:6001"),
         "{list}"
     );
-    let container = podman(
-        &vm,
-        Crun,
-        "--annotation io.oci-hotplug.devices=usb:0403:6001:FT001",
-    );
+    let container = asking_for(&vm, "usb:0403:6001:FT001");
     vm.run(&format!(
         "oci-hotplug usbip attach [::1]/0403:6001:FT001 --timeout {DEADLINE}"
     ));

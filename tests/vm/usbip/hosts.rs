@@ -1,6 +1,6 @@
 //! Two hosts that want the same device, what Debian's usbipd serves beside adapters, and a host that is switched off.
 
-use super::bed::{Allowed, FAR, Far, Remote, Usbipd, echoes, nothing_is_left, refusal};
+use super::bed::{Allowed, FAR, Far, Remote, Usbipd, asking_for, echoes, nothing_is_left, refusal};
 use crate::engine::Runtime::Crun;
 use crate::engine::{docker, podman};
 use crate::machine::{Machine, machine};
@@ -50,12 +50,7 @@ impl Drop for Third<'_> {
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn of_two_hosts_one_has_the_adapter_and_the_other_waits_and_is_told_so() {
     let vm = machine();
-    let adapter = vm.plug(&UsbSerial {
-        serial: "FT001",
-        port: "2",
-    });
-    vm.wait_until("test -e /dev/ttyUSB0");
-    let far = Far::export(&vm, "FT001");
+    let (adapter, far) = Far::with_adapter(&vm);
     let third = Third::start(&vm);
     let _allowed = Allowed::server(&vm, FAR);
     let request = format!("usbip:{FAR}/busid:{}", far.busid);
@@ -68,11 +63,7 @@ fn of_two_hosts_one_has_the_adapter_and_the_other_waits_and_is_told_so() {
         words.contains("is busy: another host or container has imported it"),
         "{words}"
     );
-    let container = podman(
-        &vm,
-        Crun,
-        &format!("--annotation 'io.oci-hotplug.devices={request};link=/dev/far'"),
-    );
+    let container = asking_for(&vm, &format!("{request};link=/dev/far"));
     vm.wait_until(&format!("oci-hotplug inspect {} | grep 'is busy'", container.id));
     container.run("! test -e /dev/far");
     third.detach();
@@ -88,11 +79,7 @@ fn of_two_hosts_one_has_the_adapter_and_the_other_waits_and_is_told_so() {
     vm.wait_until(&third.attach(&far.busid));
 
     // A host that vanishes holds it until it is bound again at its server: nobody else can free it.
-    let container = podman(
-        &vm,
-        Crun,
-        &format!("--annotation 'io.oci-hotplug.devices={request};link=/dev/far'"),
-    );
+    let container = asking_for(&vm, &format!("{request};link=/dev/far"));
     vm.run("ip -n third link set third down");
     vm.wait_until(&format!(
         "oci-hotplug inspect {} | grep 'until it is bound again there'",
@@ -118,11 +105,7 @@ fn an_adapter_that_is_plugged_in_elsewhere_at_its_server_comes_back_when_it_is_e
     let adapter = plug("2");
     let far = Far::export(&vm, "FT001");
     let _allowed = Allowed::server(&vm, FAR);
-    let container = podman(
-        &vm,
-        Crun,
-        &format!("--annotation 'io.oci-hotplug.devices=usbip:{FAR}/0403:6001:FT001;link=/dev/far'"),
-    );
+    let container = asking_for(&vm, &format!("usbip:{FAR}/0403:6001:FT001;link=/dev/far"));
     container.gains("/dev/far");
     adapter.unplug();
     container.loses("/dev/far");

@@ -1,6 +1,6 @@
 //! What containers have by asking for devices of other hosts, and what they do not have.
 
-use super::bed::{Allowed, Remote, echoes, kernel_log, nothing_is_left, refusal};
+use super::bed::{Allowed, Remote, asking_for, echoes, kernel_log, nothing_is_left, refusal};
 use crate::container::Container;
 use crate::engine::Runtime::Crun;
 use crate::engine::{docker, podman};
@@ -45,7 +45,7 @@ fn a_request_brings_a_remote_adapter_into_podmans_and_dockers_containers() {
     drop(allowed);
 
     // What the administrator says needs no rule.
-    let container = podman(&vm, Crun, "--annotation io.oci-hotplug.devices=usb:ffff:ffff");
+    let container = asking_for(&vm, "usb:ffff:ffff");
     let id = vm.run("ls /run/oci-hotplug/containers");
     vm.run(&format!("oci-hotplug attach {id} '{request};path=/dev/mine'"));
     container.gains("/dev/mine");
@@ -88,11 +88,7 @@ fn a_required_remote_adapter_that_is_not_to_be_had_refuses_the_start_with_the_re
     let Remote { server, address } = remote;
     let host = server.address;
     drop(server);
-    let container = podman(
-        &vm,
-        Crun,
-        &format!("--annotation 'io.oci-hotplug.devices=usbip:{address}/0403:6001;link=/dev/far'"),
-    );
+    let container = asking_for(&vm, &format!("usbip:{address}/0403:6001;link=/dev/far"));
     let server = UsbipServer::start_at(host, vec![Adapter::new("1-1", "RS001")], Fault::None);
     container.gains("/dev/far");
     drop(container);
@@ -107,26 +103,11 @@ fn what_is_attached_for_one_container_comes_into_no_other_that_asks_for_local_de
     let _allowed = Allowed::server(&vm, &remote.address);
     let local =
         "usb:0403:6001;link=/dev/near,parent-of:usb:0403:6001:RS001,glob:/dev/ttyUSB*,driver:ftdi_sio";
-    let before = podman(
-        &vm,
-        Crun,
-        &format!("--annotation 'io.oci-hotplug.devices={local}'"),
-    );
-    let owner = podman(
-        &vm,
-        Crun,
-        &format!(
-            "--annotation 'io.oci-hotplug.devices=usbip:{}/0403:6001;link=/dev/far'",
-            remote.address
-        ),
-    );
+    let before = asking_for(&vm, local);
+    let owner = asking_for(&vm, &format!("usbip:{}/0403:6001;link=/dev/far", remote.address));
     owner.gains("/dev/far");
     let why = format!("attached for container {} and for no other", owner.id);
-    let after = podman(
-        &vm,
-        Crun,
-        &format!("--annotation 'io.oci-hotplug.devices={local}'"),
-    );
+    let after = asking_for(&vm, local);
     // Not for a moment, whatever becomes of the watchers meanwhile.
     let has_nothing = |container: &Container| {
         vm.wait_until(&format!("oci-hotplug inspect {} | grep '{why}'", container.id));
@@ -182,11 +163,7 @@ fn of_two_containers_one_has_the_remote_adapter_and_the_other_waits_for_it() {
     let remote = Remote::start(&vm, vec![Adapter::new("1-1", "RS001")], Fault::None);
     let _allowed = Allowed::server(&vm, &remote.address);
     let request = format!("usbip:{}/0403:6001", remote.address);
-    let first = podman(
-        &vm,
-        Crun,
-        &format!("--annotation 'io.oci-hotplug.devices={request};link=/dev/far'"),
-    );
+    let first = asking_for(&vm, &format!("{request};link=/dev/far"));
     first.gains("/dev/far");
     let holder = vm.run("ls /run/oci-hotplug/containers");
     let words = refusal(
@@ -194,11 +171,7 @@ fn of_two_containers_one_has_the_remote_adapter_and_the_other_waits_for_it() {
         &format!("--annotation 'io.oci-hotplug.devices={request};required'"),
     );
     assert!(words.contains(&format!("for container {holder}")), "{words}");
-    let second = podman(
-        &vm,
-        Crun,
-        &format!("--annotation 'io.oci-hotplug.devices={request};link=/dev/far'"),
-    );
+    let second = asking_for(&vm, &format!("{request};link=/dev/far"));
     second.run("test ! -e /dev/far");
     let waits = vm.run(&format!(
         "oci-hotplug inspect $(ls /run/oci-hotplug/containers | grep -v {holder})"

@@ -205,6 +205,7 @@ pub(crate) fn hub_with_two_adapters() -> Vec<Device> {
 }
 
 /// A serial adapter of another host, at the first port of a virtual controller.
+#[cfg(feature = "kubernetes")]
 pub(crate) fn remote_adapter() -> Vec<Device> {
     ftdi_adapter("/sys/devices/platform/vhci_hcd.0/usb3/3-1", 3, 2, "A", 0)
 }

@@ -24,6 +24,7 @@ use crate::model::inventory::Inventory;
 use crate::model::policy::{AllowedBy, HostUse, Policy, Situation, Verdict, blocks_that_decide};
 use crate::model::reconcile::{Reconciler, Withheld};
 use crate::model::request::Request;
+use crate::model::selector::Found;
 use crate::model::wanted::Wanted;
 use crate::usbip::records;
 
@@ -207,47 +208,47 @@ impl Facts<'_> {
             .roots
             .iter()
             .find(|root| self.device.syspath.is_at_or_below(root));
+        let selector = &asked.request.selector;
+        let left = selector.leaves(|| self.inventory.chain(self.device));
         let reason = match root {
+            Some(_) if left == Found::No => self.why_not_selected(&asked.request),
             Some(root) if *root == self.device.syspath => "it is what is asked for".to_owned(),
             Some(root) => format!("it is below {root}, which is asked for"),
             None => self.why_not_selected(&asked.request),
         };
         Some(Rule {
             rule: "selected",
-            holds: root.is_some(),
+            holds: root.is_some() && left != Found::No,
             reason,
         })
     }
 
-    /// The terms that are not true of the one device, of this and those above it, that comes nearest.
+    /// The terms that keep the device out.
     fn why_not_selected(&self, request: &Request) -> String {
         if request.selector.remote().is_some() {
             return "it is not that device of the other host (`oci-hotplug usbip ports` shows which is)"
                 .into();
         }
-        let above = self.inventory.ancestors(&self.device.syspath);
-        let failing = |device: &Device| -> Vec<String> {
-            let terms = request.selector.terms().iter();
-            terms
-                .filter(|term| term.selector.matches(device) == term.negated)
-                .map(ToString::to_string)
-                .collect()
-        };
-        let nearest = std::iter::once(self.device)
-            .chain(above)
-            .map(|device| (failing(device), device))
-            .min_by_key(|(failing, _)| failing.len());
-        match nearest {
-            Some((failing, device)) if failing.is_empty() => {
-                format!(
-                    "{} is true of {}, but what it stands for is elsewhere",
-                    request.selector, device.syspath
-                )
-            }
-            Some((failing, device)) if failing.len() < request.selector.terms().len() => {
-                format!("of {} {} is not true", device.syspath, failing.join(" and "))
-            }
-            _ => "it is not true of the device, nor of anything above it".to_owned(),
+        let own = self.inventory.chain(self.device);
+        if request.selector.parents() == 0 {
+            return match request.selector.why_not(&own) {
+                Some(reason) => reason,
+                None => format!(
+                    "{} matches it, and the watcher has yet to notice",
+                    request.selector
+                ),
+            };
+        }
+        let parents = own.parents().iter();
+        let named = std::iter::once(self.device)
+            .chain(parents.copied())
+            .find(|device| request.selector.names(device, || self.inventory.chain(device)) == Found::Yes);
+        match named {
+            Some(device) => format!(
+                "{} matches {}, but the request selects a different device",
+                request.selector, device.syspath
+            ),
+            None => "it is not below a parent of a device that matches".to_owned(),
         }
     }
 
@@ -256,11 +257,19 @@ impl Facts<'_> {
         if options.only.is_empty() {
             return None;
         }
-        let holds = options.admits(self.device);
+        let admits = options.admits(self.inventory.chain(self.device).own());
+        if let Found::Unknown(whose) = &admits {
+            return Some(Rule {
+                rule: "only",
+                holds: false,
+                reason: format!("udevd has not processed {whose} yet"),
+            });
+        }
+        let holds = admits == Found::Yes;
         let word = if holds {
             "lets it in"
         } else {
-            "keeps it out: none of it is true of the device"
+            "keeps it out: none of these selectors matches the device itself"
         };
         Some(Rule {
             rule: "only",

@@ -59,6 +59,8 @@ pub(super) fn nodes_at(syspath: &str) -> Result<Vec<String>> {
 /// What a request selects at one moment.
 struct Selection {
     asked: Vec<Asked>,
+    /// For each request, why it selects nothing, where there is something to say about that.
+    nothing: Vec<Option<String>>,
     nodes: BTreeSet<Node>,
     conflicts: Vec<String>,
 }
@@ -99,7 +101,15 @@ fn select(
         &Default::default(),
         &admit_all,
     );
+    let why_nothing = |asked: &Asked| {
+        let selector = &asked.request.selector;
+        let is_local = selector.remote().is_none();
+        (is_local && asked.roots.is_empty())
+            .then(|| selector.why_nothing(&inventory))
+            .flatten()
+    };
     Ok(Selection {
+        nothing: reconciler.asked().iter().map(why_nothing).collect(),
         asked: reconciler.asked().to_vec(),
         nodes: nodes(&plan),
         conflicts: conflicts(&plan),
@@ -142,15 +152,22 @@ impl Selection {
             let roots: Vec<_> = self
                 .asked
                 .iter()
-                .map(|asked| json!({ "request": asked.request.to_string(), "selects": asked.roots }))
+                .zip(&self.nothing)
+                .map(|(asked, nothing)| {
+                    let request = asked.request.to_string();
+                    json!({ "request": request, "selects": asked.roots, "selects_nothing_because": nothing })
+                })
                 .collect();
             let whole = json!({ "requests": roots, "nodes": self.nodes });
             writeln!(out, "{}", serde_json::to_string_pretty(&whole)?)?;
             return Ok(());
         }
-        for asked in &self.asked {
+        for (asked, nothing) in self.asked.iter().zip(&self.nothing) {
             if asked.roots.is_empty() {
-                writeln!(out, "{}: no such device is present now", asked.request)?;
+                let reason = nothing
+                    .as_ref()
+                    .map_or_else(String::new, |reason| format!(": {reason}"));
+                writeln!(out, "{}: no such device is present now{reason}", asked.request)?;
             }
             for root in &asked.roots {
                 writeln!(out, "{}: selects {root}", asked.request)?;

@@ -22,7 +22,7 @@ use crate::model::inventory::Inventory;
 use crate::model::named_node::distance;
 use crate::model::reconcile::{ProcessUser, Reconciler};
 use crate::model::request::Request;
-use crate::model::selector::Selector;
+use crate::model::selector::{self, Selector};
 use crate::model::wanted::Wanted;
 
 /// The sysfs attribute that tells a device's NUMA node, and the USB attributes that groups look at.
@@ -233,7 +233,7 @@ fn of_groups(name: &ResourceName, groups: &[Group], sight: &Sight) -> Resource {
                 (offers.collect::<Vec<_>>(), *count)
             }
             Group::Usb { devices, count } => {
-                let is_meant = |device: &&Device| devices.iter().any(|usb| usb.decided_by(device).is_some());
+                let is_meant = |device: &&Device| devices.iter().any(|usb| usb.matches(device));
                 let found = sight.inventory.iter().filter(is_meant);
                 let offers = found.filter_map(|device| {
                     let node = node_spec(device, None, Access::ALL)?;
@@ -453,7 +453,7 @@ fn nodes_of<'a>(
     let options = &asked.request.options;
     let admitted = move || {
         let below = inventory.at_or_below(root);
-        below.filter(|device| options.admits(device))
+        below.filter(|device| asked.request.gives(device, inventory) == selector::Found::Yes)
     };
     let named = admitted()
         .filter_map(|device| Some((distance(&asked.request, device)?, device)))

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::device::{Device, STATIC_NODE, STATIC_NODES, Seen, SysPath};
 use super::event::DeviceEvent;
+use super::selector::Chain;
 
 /// How many paths keep the number of the event that last began or ended a device's life there.
 const FLOORS_KEPT: usize = 1024;
@@ -133,6 +134,19 @@ impl Inventory {
                     && other.node.as_ref().is_some_and(|known| known.num == node.num)
             })
             .unwrap_or(device)
+    }
+
+    /// A device by all its names (a `node:` also as the device that sysfs has under its number), and its parents: what
+    /// selectors are evaluated over.
+    pub fn chain<'a>(&'a self, device: &'a Device) -> Chain<'a> {
+        let real = self.real(device);
+        let names = [device, real];
+        let own = if real.syspath == device.syspath {
+            &names[..1]
+        } else {
+            &names[..]
+        };
+        Chain::new(own, self.ancestors(&real.syspath))
     }
 
     fn take(&mut self, device: Device) -> bool {

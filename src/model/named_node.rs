@@ -5,7 +5,7 @@
 
 use super::device::{DevNum, Device};
 use super::request::Request;
-use super::selector::Selector;
+use super::selector::{Found, Selector};
 
 /// How far a node is from what people mean by the device; the least is named. Among equals the lowest number is.
 pub type Distance = (u8, DevNum);
@@ -40,9 +40,9 @@ pub fn distance(request: &Request, device: &Device) -> Option<Distance> {
     Some((rank, num))
 }
 
-/// Whether the device is what the request names, and not something below it.
+/// Whether the device, which the container gets, is what the request names, and not something below it.
 fn means_itself(request: &Request, device: &Device) -> bool {
-    request.selector.parents() == 0 && request.selector.decided_by(device).is_some()
+    request.selector.parents() == 0 && request.selector.names_itself(device) != Found::No
 }
 
 fn is_raw_usb(device: &Device) -> bool {
@@ -70,7 +70,9 @@ mod tests {
     /// The node that this request's root is named for.
     fn named(request: &str, devices: &[Device]) -> Option<String> {
         let request: Request = request.parse().unwrap();
-        let admitted = devices.iter().filter(|device| request.options.admits(device));
+        let admitted = devices
+            .iter()
+            .filter(|device| request.options.admits(&[device]) != Found::No);
         let nearest = admitted
             .filter_map(|device| Some((distance(&request, device)?, device)))
             .min_by_key(|(distance, _)| *distance);

@@ -30,14 +30,13 @@ pub use protected::{LINES, Line};
 pub use rule::{AppliesTo, List, Place, Rule, RuleDefinition, RuleError, RuleFault};
 pub use subject::blocks_that_decide;
 
-use self::rule::Found;
 use self::subject::Subject;
 use super::asked::Asked;
 use super::device::{Access, Device, SysPath};
 use super::inventory::Inventory;
 use super::oci::Annotations;
 use super::request::Request;
-use super::selector::{DeviceSelector, Selector};
+use super::selector::{DeviceSelector, Found, Selector};
 use super::usbip::RemoteDevice;
 
 /// The longest value of an annotation that rules look at, in bytes; longer ones are not kept.

@@ -14,6 +14,7 @@ use super::inventory::Inventory;
 use super::named_node::distance;
 use super::policy::Denial;
 use super::request::{OnRemoval, Request};
+use super::selector::Found;
 use super::symlink::SymlinkRule;
 use super::usbip::{Bound, RemoteDevice, Reserved};
 
@@ -192,6 +193,8 @@ pub struct Reconciler {
     bound: Vec<(RemoteDevice, Bound)>,
     /// Those of others: few, if any.
     reserved: Vec<Reserved>,
+    /// Devices whose facts of udev's decide whether something is a root.
+    undecided: BTreeSet<SysPath>,
 }
 
 /// A node that is to be inside.
@@ -218,6 +221,7 @@ impl Reconciler {
             owner,
             bound: Vec::new(),
             reserved: Vec::new(),
+            undecided: BTreeSet::new(),
         }
     }
 
@@ -295,6 +299,7 @@ impl Reconciler {
     /// it is gone.
     pub fn find_roots(&mut self, inventory: &Inventory) -> Vec<RootRemoved> {
         let mut removed = Vec::new();
+        self.undecided.clear();
         self.bound.retain(|(_, bound)| is_there(bound, inventory));
         for asked in &mut self.asked {
             let mut roots = match asked.request.selector.remote() {
@@ -304,7 +309,7 @@ impl Reconciler {
                     roots.extend(bound.map(|(_, bound)| bound.syspath.clone()));
                     roots
                 }
-                None => roots_of(&asked.request, inventory, &self.reserved),
+                None => roots_of(&asked.request, inventory, &self.reserved, &mut self.undecided),
             };
             for old in std::mem::take(&mut asked.roots) {
                 if inventory.get(&old).is_none() {
@@ -346,11 +351,18 @@ impl Reconciler {
             return true;
         }
         self.asked.iter().any(|asked| {
-            device.is_some_and(|device| asked.request.selector.decided_by(device).is_some())
-                || asked
-                    .roots
-                    .iter()
-                    .any(|root| syspath.is_at_or_below(root) || root.is_at_or_below(syspath))
+            let selector = &asked.request.selector;
+            let is_named = |device: &Device| match selector.names(device, || inventory.chain(device)) {
+                Found::Yes => true,
+                Found::Unknown(_) => selector.names_itself(device) == Found::Yes,
+                Found::No => false,
+            };
+            let is_near_a_root =
+                |root: &SysPath| syspath.is_at_or_below(root) || root.is_at_or_below(syspath);
+            asked.roots.iter().any(is_near_a_root)
+                || device.is_some_and(is_named)
+                // What is true of a parent counts for all below it.
+                || (selector.terms().len() > 1 && inventory.at_or_below(syspath).any(is_named))
         })
     }
 
@@ -373,7 +385,9 @@ impl Reconciler {
                 let is_remote = asked.request.selector.remote().is_some();
                 inventory
                     .at_or_below(root)
-                    .filter(move |device| device.node.is_some() && asked.request.options.admits(device))
+                    .filter(move |device| {
+                        device.node.is_some() && asked.request.gives(device, inventory) != Found::No
+                    })
                     .filter(move |device| is_remote || !is_reserved(&self.reserved, device, inventory))
                     .map(move |device| (asked, root, device))
             })
@@ -398,9 +412,10 @@ impl Reconciler {
                     let is_below = |root: &SysPath| device.syspath.is_at_or_below(root);
                     let is_meant = asked.roots.iter().any(is_below)
                         || here.iter().any(|named| {
-                            selector.picks(named) && (selector.parents() > 0 || is_below(&named.syspath))
+                            (selector.parents() > 0 || is_below(&named.syspath))
+                                && selector.names(named, || inventory.chain(named)) == Found::Yes
                         });
-                    device.node.is_some() && asked.request.options.admits(device) && is_meant
+                    device.node.is_some() && is_meant && asked.request.gives(device, inventory) != Found::No
                 });
                 withheld.extend(nodes.map(|device| Withheld {
                     syspath: device.syspath.clone(),
@@ -450,8 +465,12 @@ impl Reconciler {
         plan: &mut Plan,
     ) -> BTreeMap<PathBuf, Wish<'a>> {
         let mut admitted: Vec<Claim<'a>> = Vec::new();
+        plan.pending.extend(self.undecided.iter().cloned());
         for (asked, root, device) in self.selected(inventory) {
-            let is_ready = device.seen >= asked.request.readiness(device);
+            if let Found::Unknown(whose) = asked.request.gives(device, inventory) {
+                plan.pending.push(whose);
+                continue;
+            }
             match admit(asked, device) {
                 Admission::Refused(denial) => plan.refused.push(Refusal {
                     syspath: device.syspath.clone(),
@@ -460,7 +479,7 @@ impl Reconciler {
                     denial,
                 }),
                 Admission::Pending(whose) => plan.pending.push(whose),
-                _ if !is_ready => plan.pending.push(device.syspath.clone()),
+                _ if asked.request.awaits_udev(device) => plan.pending.push(device.syspath.clone()),
                 Admission::Waiting(reason) => plan.waiting.push(Waiting {
                     syspath: device.syspath.clone(),
                     path: place_of(asked, device),
@@ -572,19 +591,34 @@ fn is_reserved(reserved: &[Reserved], device: &Device, inventory: &Inventory) ->
     reserved.iter().any(is_it)
 }
 
-fn roots_of(request: &Request, inventory: &Inventory, reserved: &[Reserved]) -> BTreeSet<SysPath> {
-    inventory
-        .iter()
-        .filter(|device| request.selector.picks(device))
-        .filter(|device| !is_reserved(reserved, device, inventory))
-        .filter_map(|device| match request.selector.parents() {
-            0 => Some(device.syspath.clone()),
-            up => inventory
-                .ancestors(&device.syspath)
-                .nth(up - 1)
-                .map(|parent| parent.syspath.clone()),
-        })
-        .collect()
+/// The roots of a request now. Where the device itself is surely meant, as far as the kernel tells, and udev's facts of
+/// it or a parent decide the rest, that device is `undecided`.
+fn roots_of(
+    request: &Request,
+    inventory: &Inventory,
+    reserved: &[Reserved],
+    undecided: &mut BTreeSet<SysPath>,
+) -> BTreeSet<SysPath> {
+    let selector = &request.selector;
+    let mut roots = BTreeSet::new();
+    for device in inventory.iter() {
+        let found = selector.names(device, || inventory.chain(device));
+        if found == Found::No || is_reserved(reserved, device, inventory) {
+            continue;
+        }
+        if let Found::Unknown(whose) = found {
+            if selector.names_itself(device) == Found::Yes {
+                undecided.insert(whose);
+            }
+            continue;
+        }
+        let root = match selector.parents() {
+            0 => Some(device),
+            up => inventory.ancestors(&device.syspath).nth(up - 1),
+        };
+        roots.extend(root.map(|root| root.syspath.clone()));
+    }
+    roots
 }
 
 /// The one of a root's devices that `path=` and `link=` are for. Of two that are equally near, the one that has the place
@@ -831,7 +865,7 @@ mod tests {
         let anothers = adapters
             .find(|device| {
                 let is_adapter = "usb:0403:6001".parse::<Request>().unwrap();
-                is_adapter.selector.decided_by(device).is_some()
+                is_adapter.selector.names_itself(device) == Found::Yes
             })
             .unwrap();
         let requests = ["usb:0403:6001", "parent-of:usb:0403:6001", "subsystem:tty"];

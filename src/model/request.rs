@@ -21,8 +21,9 @@ pub(crate) use options::names as option_names;
 pub use options::{MAX_LINKS, OptionError};
 
 use super::device::{Access, DevKind, Device, Seen};
+use super::inventory::Inventory;
 use super::quoting::escape;
-use super::selector::{DeviceSelector, Selector};
+use super::selector::{DeviceSelector, Found, Selector};
 
 /// One request. `FromStr` and `Display` are each other's inverse, and it is stored as that text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,17 +82,13 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Whether `only=` lets this device in, which is at or below a root.
-    pub fn admits(&self, device: &Device) -> bool {
-        self.admitted_at(device).is_some()
-    }
-
-    /// Who must have spoken for `only=` to let this device in; `None` where it keeps it out.
-    fn admitted_at(&self, device: &Device) -> Option<Seen> {
+    /// Whether `only=` lets this device in, which is at or below a root. It looks at the device itself and not at its
+    /// parents: `only=subsystem:usb` is the raw node, and not all that lies below it.
+    pub fn admits(&self, own: &[&Device]) -> Found {
         if self.only.is_empty() {
-            return Some(Seen::Kernel);
+            return Found::Yes;
         }
-        self.only.iter().filter_map(|only| only.decided_by(device)).min()
+        Found::any(self.only.iter().map(|only| only.found_in(own)))
     }
 }
 
@@ -139,25 +136,32 @@ impl fmt::Display for OnRemoval {
 }
 
 impl Request {
-    /// Whose word must be heard before this device's node is put into the container.
+    /// Whether the container gets this device's node, which is at or below a root: no negated term speaks against it or
+    /// one of its parents, and `only=` lets it in.
+    pub fn gives(&self, device: &Device, inventory: &Inventory) -> Found {
+        let left = self.selector.leaves(|| inventory.chain(device));
+        left.and(|| {
+            if self.options.only.is_empty() {
+                return Found::Yes;
+            }
+            self.options.admits(inventory.chain(device).own())
+        })
+    }
+
+    /// Whether this device, which the container gets, is to be processed by udevd first.
     ///
-    /// The device is one at or below a root (for the selection of the root itself see
-    /// [`DeviceSelector::decided_by`]). A block device waits for udevd, whose probes read it first; all else
-    /// waits only where the match rests on udev's facts. `ready=` decides otherwise, but never before the
-    /// match is certain.
-    pub fn readiness(&self, device: &Device) -> Seen {
-        let selected = self.selector.decided_by(device).unwrap_or(Seen::Kernel);
-        let certain = selected.max(self.options.admitted_at(device).unwrap_or(Seen::Kernel));
+    /// A block device waits for udevd, whose probes read it first, and any device with `ready=udev`.
+    pub fn awaits_udev(&self, device: &Device) -> bool {
         let is_block = device
             .node
             .as_ref()
             .is_some_and(|node| node.num.kind == DevKind::Block);
-        match self.options.ready {
-            Some(Ready::Kernel) => certain,
-            Some(Ready::Udev) => Seen::Udev,
-            None if is_block => Seen::Udev,
-            None => certain,
-        }
+        let waits = match self.options.ready {
+            Some(Ready::Kernel) => false,
+            Some(Ready::Udev) => true,
+            None => is_block,
+        };
+        waits && device.seen < Seen::Udev
     }
 }
 

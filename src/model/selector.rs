@@ -4,21 +4,23 @@
 //! (`host`).
 
 mod error;
+mod evaluation;
 mod grammar;
 mod matching;
 pub(super) mod path;
 mod pattern;
+mod reason;
 
 use std::fmt;
 use std::path::PathBuf;
 
 pub use error::{MAX_PARENTS, SelectorError};
 pub(super) use error::{did_you_mean, did_you_mean_owned};
+pub use evaluation::{Chain, Found};
 pub(super) use grammar::{lowrisc_selector, parse_usb_id};
 pub use path::PathFault;
 pub use pattern::{Glob, PathRegex};
 
-use super::device::{Device, Seen};
 use super::quoting::escape;
 use super::usbip::{RemoteDevice, Server, Which};
 
@@ -140,7 +142,7 @@ impl fmt::Display for Term {
     }
 }
 
-/// Which devices: those of which all terms are true, and from there so many parents up.
+/// Which devices: those of which all terms are true (see [`DeviceSelector::names`]), and from there so many parents up.
 ///
 /// `FromStr` and `Display` are each other's inverse.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -185,27 +187,6 @@ impl DeviceSelector {
     /// The terms in their order; the first is not negated.
     pub fn terms(&self) -> &[Term] {
         &self.terms
-    }
-
-    /// Whether all terms are true of this device itself (with `parent-of:`, of the child that names the
-    /// parent).
-    pub fn matches(&self, device: &Device) -> bool {
-        self.decided_by(device).is_some()
-    }
-
-    /// Whether it matches, and that is certain: "not tagged" is no fact before udevd has spoken.
-    pub fn picks(&self, device: &Device) -> bool {
-        self.decided_by(device).is_some_and(|stage| device.seen >= stage)
-    }
-
-    /// Who must have spoken for this match to be certain; `None` where the device does not match.
-    ///
-    /// `Some(Seen::Udev)` for a device that only the kernel has spoken of: it matches as far as is known, but
-    /// udev may still say otherwise (`!tag:…`).
-    pub fn decided_by(&self, device: &Device) -> Option<Seen> {
-        self.terms.iter().try_fold(Seen::Kernel, |decided, term| {
-            Some(decided.max(term.decided_by(device)?))
-        })
     }
 }
 

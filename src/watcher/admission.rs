@@ -20,6 +20,7 @@ use crate::model::device::{Device, Seen, SysPath};
 use crate::model::inventory::Inventory;
 use crate::model::policy::{HostUse, Policy, Situation, Verdict, blocks_that_decide};
 use crate::model::reconcile::{Admission, Plan, Reconciler};
+use crate::model::selector::Found;
 
 /// What a container's devices are measured by.
 pub(super) struct Gate {
@@ -125,7 +126,7 @@ impl Look<'_> {
             Verdict::Denied(denial) => Admission::Refused(denial),
             Verdict::Undecided(whose) => Admission::Pending(whose),
             // It is not its turn yet.
-            Verdict::Allowed(_) if device.seen < asked.request.readiness(device) => Admission::Admitted,
+            Verdict::Allowed(_) if asked.request.awaits_udev(device) => Admission::Admitted,
             Verdict::Allowed(_) => self.lease(asked, device),
         }
     }
@@ -162,6 +163,8 @@ impl Watcher {
         // What decides may be a device that nobody asked for, of which no event is to be expected any more. Each round
         // completes one at least, so that there is an end.
         while self.complete_pending(&plan) {
+            // Nothing was removed since the roots were found a moment ago.
+            let _ = self.reconciler.find_roots(&self.inventory);
             (plan, admitted) = self.look(held_back);
         }
         self.admitted = admitted;
@@ -335,9 +338,9 @@ impl Watcher {
                     .find(|refusal| refusal.request == request && refusal.syspath == *root)
             };
             let has_node = |root: &&SysPath| {
-                self.inventory
-                    .get(root)
-                    .is_some_and(|device| device.node.is_some() && asked.request.options.admits(device))
+                self.inventory.get(root).is_some_and(|device| {
+                    device.node.is_some() && asked.request.gives(device, &self.inventory) != Found::No
+                })
             };
             let refusals: Option<Vec<_>> = asked.roots.iter().filter(has_node).map(refusal_of).collect();
             let refusal = refusals?

@@ -4,9 +4,9 @@
 
 use std::path::Path;
 
-use super::rule::Found;
 use super::subject::{Subject, is_usb_device};
 use crate::model::device::{DevKind, Device, Seen};
+use crate::model::selector::Found;
 use crate::model::usb_classes::UsbClasses;
 use crate::model::wanted::DESCRIPTORS;
 
@@ -262,7 +262,7 @@ fn fits(pattern: &str, name: &str) -> bool {
 fn is_used_by_the_host(subject: &Subject<'_>) -> Found {
     let used = subject
         .blocks()
-        .chain([subject.chain()[0]])
+        .chain([subject.own()[0]])
         .filter_map(|device| device.node.as_ref())
         .any(|node| subject.host_use.uses(node.num));
     yes_if(used)

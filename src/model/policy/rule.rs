@@ -11,8 +11,8 @@ use serde::Deserialize;
 use super::Circumstances;
 use super::subject::Subject;
 use crate::model::asked::Asked;
-use crate::model::device::{Access, Device, Seen, SysPath};
-use crate::model::selector::{DeviceSelector, Glob, Selector, SelectorError, Term};
+use crate::model::device::Access;
+use crate::model::selector::{DeviceSelector, Found, Glob, SelectorError};
 use crate::model::usbip::{RemoteDevice, Which};
 
 /// A rule as it is written: an element of `[[policy.allow]]` or `[[policy.deny]]`.
@@ -163,64 +163,6 @@ pub enum RuleFault {
     AppliesTo,
 }
 
-/// Whether something is so.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
-    /// It is not, whatever udevd will say.
-    No,
-    /// What udevd says of this device decides.
-    Unknown(SysPath),
-    /// It is.
-    Yes,
-}
-
-impl Found {
-    /// Whether one of the two is so.
-    pub fn or(self, other: impl FnOnce() -> Found) -> Found {
-        match self {
-            Found::Yes => Found::Yes,
-            Found::No => other(),
-            Found::Unknown(whose) => match other() {
-                Found::Yes => Found::Yes,
-                _ => Found::Unknown(whose),
-            },
-        }
-    }
-
-    /// Whether both are so.
-    pub fn and(self, other: impl FnOnce() -> Found) -> Found {
-        match self {
-            Found::No => Found::No,
-            Found::Yes => other(),
-            Found::Unknown(whose) => match other() {
-                Found::No => Found::No,
-                _ => Found::Unknown(whose),
-            },
-        }
-    }
-
-    /// Whether it is not so.
-    pub fn not(self) -> Found {
-        match self {
-            Found::No => Found::Yes,
-            Found::Yes => Found::No,
-            unknown => unknown,
-        }
-    }
-
-    /// Whether one of many is so.
-    pub fn any(all: impl IntoIterator<Item = Found>) -> Found {
-        let mut found = Found::No;
-        for one in all {
-            found = found.or(|| one);
-            if found == Found::Yes {
-                break;
-            }
-        }
-        found
-    }
-}
-
 impl Rule {
     /// Reads a rule that stands at `place`.
     ///
@@ -310,7 +252,7 @@ impl Rule {
         Found::any(
             self.devices
                 .iter()
-                .map(|devices| finds(devices.terms(), subject.chain())),
+                .map(|devices| devices.matches(subject.chain())),
         )
     }
 }
@@ -329,32 +271,5 @@ fn parse_devices(text: &str, position: usize) -> Result<DeviceSelector, RuleFaul
             position,
             source,
         }),
-    }
-}
-
-/// Each term must be true of the device or of one above it; a negated one, of none of them.
-fn finds(terms: &[Term], chain: &[&Device]) -> Found {
-    terms.iter().fold(Found::Yes, |found, term| {
-        found.and(|| {
-            let any = Found::any(chain.iter().map(|device| is_so(&term.selector, device)));
-            if term.negated { any.not() } else { any }
-        })
-    })
-}
-
-/// Whether a selector is true of a device, as far as those who must have spoken of it have.
-fn is_so(selector: &Selector, device: &Device) -> Found {
-    let unknown = || Found::Unknown(device.syspath.clone());
-    match selector.decided_by(device) {
-        Some(stage) if device.seen >= stage => Found::Yes,
-        Some(_) => unknown(),
-        None if device.seen == Seen::Udev || !selector.needs_udev() => Found::No,
-        None => match selector {
-            // Only nodes have links.
-            Selector::DevNode(_) | Selector::Glob(_) | Selector::Regex(_) if device.node.is_none() => {
-                Found::No
-            }
-            _ => unknown(),
-        },
     }
 }

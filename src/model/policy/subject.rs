@@ -5,14 +5,13 @@
 use super::host_use::HostUse;
 use crate::model::device::{DevKind, Device};
 use crate::model::inventory::Inventory;
+use crate::model::selector::Chain;
 
 /// One device, with its surroundings.
 pub struct Subject<'a> {
     /// The device, and where it is a node that sysfs does not know by path: also the device of that number. Then
     /// what lies above, the nearest first.
-    chain: Vec<&'a Device>,
-    /// Where the ancestors begin.
-    own: usize,
+    chain: Chain<'a>,
     /// All devices.
     pub inventory: &'a Inventory,
     /// What the host uses.
@@ -22,16 +21,8 @@ pub struct Subject<'a> {
 impl<'a> Subject<'a> {
     /// A device in its surroundings.
     pub fn new(device: &'a Device, inventory: &'a Inventory, host_use: &'a HostUse) -> Self {
-        let real = inventory.real(device);
-        let mut chain = vec![device];
-        if real.syspath != device.syspath {
-            chain.push(real);
-        }
-        let own = chain.len();
-        chain.extend(inventory.ancestors(&real.syspath));
         Self {
-            chain,
-            own,
+            chain: inventory.chain(device),
             inventory,
             host_use,
         }
@@ -39,27 +30,28 @@ impl<'a> Subject<'a> {
 
     /// The device as sysfs has it.
     pub fn device(&self) -> &'a Device {
-        self.chain[self.own - 1]
+        self.chain.own()[self.chain.own().len() - 1]
     }
 
     /// The device by its own path, and by its number where that is another.
     pub fn own(&self) -> &[&'a Device] {
-        &self.chain[..self.own]
+        self.chain.own()
     }
 
     /// The device, by all its names, and what lies above it: what a rule's selectors are held against.
-    pub fn chain(&self) -> &[&'a Device] {
+    pub fn chain(&self) -> &Chain<'a> {
         &self.chain
     }
 
     /// What lies above, the nearest first.
     pub fn ancestors(&self) -> &[&'a Device] {
-        &self.chain[self.own..]
+        self.chain.parents()
     }
 
     /// Whether it is a USB device or belongs to one. A root hub (`usb1`) is a part of the host.
     pub fn is_removable(&self) -> bool {
         self.chain
+            .all()
             .iter()
             .any(|device| is_usb_device(device) && !device.syspath.name().starts_with("usb"))
     }

@@ -405,29 +405,51 @@ fn every_fault_of_container_hotplugs_annotation_has_its_message() {
 }
 
 #[test]
-fn a_character_device_is_ready_at_the_word_that_decides_and_a_block_device_at_udevs() {
+fn a_character_device_is_given_when_that_is_certain_and_a_block_device_when_udevd_is_done() {
     let mut devices = recorded::hub_with_two_adapters();
     devices.extend(recorded::disk_with_partitions());
-    let readiness = |text: &str, node: &str| request(text).readiness(recorded::with_node(&devices, node));
-    for (text, node, ready) in [
-        ("usb:0403", "/dev/bus/usb/001/003", Seen::Kernel),
-        // What lies below a root need not match itself.
-        ("usb:0403", "/dev/ttyUSB0", Seen::Kernel),
-        ("usb:0403;ready=udev", "/dev/ttyUSB0", Seen::Udev),
-        ("tag:systemd", "/dev/ttyUSB0", Seen::Udev),
-        ("tag:systemd;ready=kernel", "/dev/ttyUSB0", Seen::Udev),
-        ("subsystem:tty&!tag:x;ready=kernel", "/dev/ttyUSB0", Seen::Udev),
-        ("usb:0403;only=tag:systemd", "/dev/ttyUSB0", Seen::Udev),
+    let early: Vec<Device> = devices.iter().cloned().map(recorded::before_udev).collect();
+    // What is known at the kernel's event, and whether udevd is awaited then.
+    let at_the_kernels = |text: &str, node: &str| {
+        let inventory = Inventory::new(early.clone());
+        let device = inventory.get(&recorded::with_node(&early, node).syspath).unwrap();
+        let request = request(text);
+        (
+            matches!(request.gives(device, &inventory), Found::Unknown(_)),
+            request.awaits_udev(device),
+        )
+    };
+    for (text, node, expected) in [
+        ("usb:0403", "/dev/bus/usb/001/003", (false, false)),
+        ("usb:0403", "/dev/ttyUSB0", (false, false)),
+        ("usb:0403;ready=udev", "/dev/ttyUSB0", (false, true)),
+        ("subsystem:tty&!tag:x;ready=kernel", "/dev/ttyUSB0", (true, false)),
+        ("subsystem:tty&!driver:x", "/dev/ttyUSB0", (false, false)),
+        ("usb:0403;only=tag:systemd", "/dev/ttyUSB0", (true, false)),
         (
             "usb:0403;only=tag:systemd;only=subsystem:tty",
             "/dev/ttyUSB0",
-            Seen::Kernel,
+            (false, false),
         ),
-        ("subsystem:block", "/dev/sda1", Seen::Udev),
-        ("subsystem:block;ready=kernel", "/dev/sda1", Seen::Kernel),
-        ("property:ID_FS_TYPE=*;ready=kernel", "/dev/sda1", Seen::Udev),
+        ("subsystem:block", "/dev/sda1", (false, true)),
+        ("subsystem:block;ready=kernel", "/dev/sda1", (false, false)),
+        (
+            "subsystem:block;only=property:ID_FS_TYPE=*;ready=kernel",
+            "/dev/sda1",
+            (true, false),
+        ),
     ] {
-        assert_eq!(readiness(text, node), ready, "{text} {node}");
+        assert_eq!(at_the_kernels(text, node), expected, "{text} {node}");
+        let inventory = Inventory::new(devices.clone());
+        let device = inventory
+            .get(&recorded::with_node(&devices, node).syspath)
+            .unwrap();
+        assert_eq!(
+            request(text).gives(device, &inventory),
+            Found::Yes,
+            "{text} {node}"
+        );
+        assert!(!request(text).awaits_udev(device), "{text} {node}");
     }
 }
 
@@ -438,7 +460,7 @@ fn any_of_several_only_options_admits() {
         let options = request(text).options;
         let nodes = devices
             .iter()
-            .filter(|device| device.node.is_some() && options.admits(device));
+            .filter(|device| device.node.is_some() && options.admits(&[device]) == Found::Yes);
         nodes.map(|device| device.syspath.name()).collect::<Vec<_>>()
     };
     assert_eq!(admitted("usb:2341;only=subsystem:tty"), ["ttyACM0"]);

@@ -4,11 +4,11 @@
 
 use std::path::Path;
 
-use super::{Selector, Term};
+use super::Selector;
 use crate::model::device::{Device, Seen};
 
 impl Selector {
-    /// Whether this is true of the device, as far as its facts are known.
+    /// Whether this is true of the device itself, as far as its facts are known.
     pub fn matches(&self, device: &Device) -> bool {
         self.decided_by(device).is_some()
     }
@@ -74,21 +74,6 @@ impl Selector {
             }
             Self::Node(path) => device.node.as_ref().is_some_and(|node| node.path == *path),
             _ => false,
-        }
-    }
-}
-
-impl Term {
-    /// Like [`Selector::decided_by`], the other way round where the term is negated: that something is
-    /// *not* so
-    /// is certain at the kernel's word only if udev cannot add to it.
-    pub(super) fn decided_by(&self, device: &Device) -> Option<Seen> {
-        let found = self.selector.decided_by(device);
-        match (self.negated, found) {
-            (false, found) => found,
-            (true, Some(_)) => None,
-            (true, None) if self.selector.needs_udev() => Some(Seen::Udev),
-            (true, None) => Some(Seen::Kernel),
         }
     }
 }

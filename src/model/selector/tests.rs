@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::device::{DevKind, DevNode, DevNum, SysPath};
+use crate::model::asked::{Asked, Origin};
+use crate::model::device::{DevKind, DevNode, DevNum, Device, Seen, SysPath};
+use crate::model::inventory::Inventory;
+use crate::model::reconcile::{ProcessUser, Reconciler};
 use crate::model::recorded;
 
 fn selector(text: &str) -> DeviceSelector {
@@ -13,11 +16,35 @@ fn selector(text: &str) -> DeviceSelector {
         .unwrap_or_else(|error| panic!("{text:?} should be a selector: {error}"))
 }
 
-/// The kernel names of the devices that match, in the tree's order.
+/// The kernel names of the devices that a selector names, in the tree's order.
 fn matching<'d>(devices: &'d [Device], text: &str) -> Vec<&'d str> {
-    let selector = selector(text);
-    let found = devices.iter().filter(|device| selector.matches(device));
+    let (selector, inventory) = (selector(text), Inventory::new(devices.to_vec()));
+    let found = devices.iter().filter(|device| {
+        let known = inventory.get(&device.syspath).unwrap();
+        selector.names(known, || inventory.chain(known)) == Found::Yes
+    });
     found.map(|device| device.syspath.name()).collect()
+}
+
+/// The kernel names of the nodes that a container gets which asks for this.
+fn nodes<'d>(devices: &'d [Device], text: &str) -> Vec<&'d str> {
+    let inventory = Inventory::new(devices.to_vec());
+    let asked = Asked::new(Origin::Administrator, text.parse().unwrap());
+    let mut reconciler = Reconciler::new(vec![asked], Vec::new(), ProcessUser::default());
+    reconciler.find_roots(&inventory);
+    let selected: Vec<&SysPath> = reconciler
+        .selected(&inventory)
+        .map(|(_, _, device)| &device.syspath)
+        .collect();
+    let nodes = devices
+        .iter()
+        .filter(|device| selected.contains(&&device.syspath));
+    nodes.map(|device| device.syspath.name()).collect()
+}
+
+/// What is said of a device that has no parents.
+fn alone(device: &Device, text: &str) -> Found {
+    selector(text).names(device, || Chain::new(&[device], []))
 }
 
 #[test]
@@ -307,7 +334,7 @@ fn an_interface_is_no_usb_device_whatever_its_attributes_say() {
 fn hex_ids_of_the_device_may_be_in_upper_case() {
     let mut device = recorded::named(&recorded::root_hubs(), "usb1").clone();
     device.attributes.insert("idVendor".to_owned(), "1D6B".to_owned());
-    assert!(selector("usb:1d6b:0002").matches(&device));
+    assert_eq!(alone(&device, "usb:1d6b:0002"), Found::Yes);
 }
 
 #[test]
@@ -365,11 +392,8 @@ fn a_path_that_leads_to_a_device_names_it() {
     disk.aliases.insert(PathBuf::from("/dev/my-disk"));
     assert_eq!(matching(&devices, "syspath:/sys/class/block/sda"), ["sda"]);
     assert_eq!(matching(&devices, "devnode:/dev/my-disk"), ["sda"]);
-    let disk = recorded::named(&devices, "sda");
-    assert_eq!(
-        selector("devnode:/dev/my-disk").decided_by(disk),
-        Some(Seen::Kernel)
-    );
+    let disk = recorded::before_udev(recorded::named(&devices, "sda").clone());
+    assert_eq!(alone(&disk, "devnode:/dev/my-disk"), Found::Yes);
     // What another request calls the device says nothing about it.
     assert_eq!(matching(&devices, "glob:my-*"), [""; 0]);
 }
@@ -385,8 +409,8 @@ fn a_node_without_a_device_is_found_by_its_path() {
             minor: 229,
         },
     });
-    assert_eq!(selector("node:/dev/fuse").decided_by(&device), Some(Seen::Kernel));
-    assert!(!selector("node:/dev/net/tun").matches(&device));
+    assert_eq!(alone(&device, "node:/dev/fuse"), Found::Yes);
+    assert_eq!(alone(&device, "node:/dev/net/tun"), Found::No);
 }
 
 #[test]
@@ -394,30 +418,145 @@ fn the_kernel_decides_what_sysfs_says_and_udev_the_rest() {
     let devices = recorded::hub_with_two_adapters();
     let tty = recorded::with_node(&devices, "/dev/ttyUSB0");
     let early = recorded::before_udev(tty.clone());
+    let unknown = || Found::Unknown(tty.syspath.clone());
     for (text, after, before) in [
-        ("subsystem:tty", Some(Seen::Kernel), Some(Seen::Kernel)),
-        ("devnode:/dev/ttyUSB0", Some(Seen::Kernel), Some(Seen::Kernel)),
-        ("glob:ttyUSB*", Some(Seen::Kernel), Some(Seen::Kernel)),
-        ("regex:USB", Some(Seen::Kernel), Some(Seen::Kernel)),
-        ("glob:serial/by-id/*", Some(Seen::Udev), None),
-        ("regex:by-id", Some(Seen::Udev), None),
-        ("tag:systemd", Some(Seen::Udev), None),
-        ("property:ID_BUS=usb", Some(Seen::Udev), None),
-        ("subsystem:tty&tag:systemd", Some(Seen::Udev), None),
-        ("subsystem:tty&!driver:x", Some(Seen::Kernel), Some(Seen::Kernel)),
-        ("subsystem:tty&!tag:other", Some(Seen::Udev), Some(Seen::Udev)),
-        ("subsystem:tty&!tag:systemd", None, Some(Seen::Udev)),
-        ("subsystem:tty&!glob:serial/*/*", None, Some(Seen::Udev)),
-        ("subsystem:tty&!subsystem:tty", None, None),
-        ("subsystem:net", None, None),
+        ("subsystem:tty", Found::Yes, Found::Yes),
+        ("devnode:/dev/ttyUSB0", Found::Yes, Found::Yes),
+        ("glob:ttyUSB*", Found::Yes, Found::Yes),
+        ("regex:USB", Found::Yes, Found::Yes),
+        ("glob:serial/by-id/*", Found::Yes, unknown()),
+        ("regex:by-id", Found::Yes, unknown()),
+        ("tag:systemd", Found::Yes, unknown()),
+        ("property:ID_BUS=usb", Found::Yes, unknown()),
+        ("subsystem:tty&tag:systemd", Found::Yes, unknown()),
+        ("subsystem:tty&!driver:x", Found::Yes, Found::Yes),
+        ("subsystem:tty&!tag:other", Found::Yes, unknown()),
+        ("subsystem:tty&!tag:systemd", Found::No, unknown()),
+        ("subsystem:tty&!glob:serial/*/*", Found::No, unknown()),
+        ("subsystem:tty&!subsystem:tty", Found::No, Found::No),
+        ("subsystem:net", Found::No, Found::No),
     ] {
-        assert_eq!(selector(text).decided_by(tty), after, "{text} after udev");
-        assert_eq!(selector(text).decided_by(&early), before, "{text} before udev");
+        assert_eq!(alone(tty, text), after, "{text} after udev");
+        assert_eq!(alone(&early, text), before, "{text} before udev");
     }
     let adapter = recorded::before_udev(recorded::named(&devices, "1-1.1").clone());
+    assert_eq!(alone(&adapter, "usb:0403:6001:A"), Found::Yes);
+}
+
+/// Case README 5. Case README 25.
+#[test]
+fn a_term_may_be_true_of_the_device_or_of_one_of_its_parents_as_with_udev() {
+    let mut devices = recorded::hub_with_two_adapters();
+    devices.extend(recorded::composite_device().split_off(5));
+    // Each with its roots, and with the nodes that a container gets.
+    for (text, roots, given) in [
+        (
+            "usb:0403:6001",
+            vec!["1-1.1", "1-1.2"],
+            vec!["1-1.1", "ttyUSB0", "1-1.2", "ttyUSB1"],
+        ),
+        (
+            "subsystem:tty&usb:0403:6001",
+            vec!["ttyUSB0", "ttyUSB1"],
+            vec!["ttyUSB0", "ttyUSB1"],
+        ),
+        (
+            "usb:0403:6001&subsystem:tty",
+            vec!["ttyUSB0", "ttyUSB1"],
+            vec!["ttyUSB0", "ttyUSB1"],
+        ),
+        ("subsystem:tty&usb:0403:6001:B", vec!["ttyUSB1"], vec!["ttyUSB1"]),
+        ("subsystem:tty&port:1-1.2", vec!["ttyUSB1"], vec!["ttyUSB1"]),
+        (
+            "subsystem:tty&driver:ftdi_sio",
+            vec!["ttyUSB0", "ttyUSB1"],
+            vec!["ttyUSB0", "ttyUSB1"],
+        ),
+        ("subsystem:tty&!driver:ftdi_sio", vec!["ttyACM0"], vec!["ttyACM0"]),
+        ("subsystem:tty&!usb:0403", vec!["ttyACM0"], vec!["ttyACM0"]),
+        (
+            "usb:0403&!subsystem:tty",
+            vec!["1-1.1", "1-1.2"],
+            vec!["1-1.1", "1-1.2"],
+        ),
+        ("usb:0403&!port:1-1.1", vec!["1-1.2"], vec!["1-1.2", "ttyUSB1"]),
+        (
+            "usb:2341:8036&attr:bInterfaceNumber=02",
+            vec!["1-2:1.2"],
+            vec!["hidraw0", "event7"],
+        ),
+        ("usb:2341:8036&attr:bInterfaceNumber=03", vec![], vec![]),
+        ("usb:2341&usb:0403", vec![], vec![]),
+        // What names the parent may be what the container would not get without it.
+        (
+            "parent-of:subsystem:tty&usb:2341&!driver:ftdi_sio",
+            vec!["ttyACM0"],
+            vec!["ttyACM0"],
+        ),
+    ] {
+        assert_eq!(matching(&devices, text), roots, "{text}");
+        assert_eq!(nodes(&devices, text), given, "{text}");
+    }
+}
+
+/// Case README 5.
+#[test]
+fn a_parent_that_udevd_has_not_processed_leaves_a_negated_term_open() {
+    let mut devices = recorded::hub_with_two_adapters();
+    for device in &mut devices {
+        if device.syspath.name() == "1-1.2" {
+            *device = recorded::before_udev(device.clone());
+        }
+    }
+    let inventory = Inventory::new(devices.clone());
+    let tty = recorded::with_node(&devices, "/dev/ttyUSB1");
+    let parent = recorded::named(&devices, "1-1.2").syspath.clone();
+    let found = |text: &str| selector(text).names(tty, || inventory.chain(tty));
+    assert_eq!(found("subsystem:tty&!tag:secret"), Found::Unknown(parent.clone()));
+    assert_eq!(found("subsystem:tty&tag:systemd"), Found::Yes);
     assert_eq!(
-        selector("usb:0403:6001:A").decided_by(&adapter),
-        Some(Seen::Kernel)
+        found("subsystem:tty&property:ID_VENDOR=x"),
+        Found::Unknown(parent)
+    );
+    assert_eq!(found("subsystem:net&!tag:secret"), Found::No);
+}
+
+/// Case README 5.
+#[test]
+fn whoever_is_not_selected_is_told_which_term_fails() {
+    let devices = recorded::hub_with_two_adapters();
+    let inventory = Inventory::new(devices.clone());
+    let tty = recorded::with_node(&devices, "/dev/ttyUSB1");
+    let why = |text: &str| selector(text).why_not(&inventory.chain(tty));
+    assert_eq!(why("subsystem:tty&usb:0403"), None);
+    assert_eq!(
+        why("subsystem:tty&usb:1050").unwrap(),
+        "usb:1050 does not match the device or any of its parents"
+    );
+    assert_eq!(
+        why("subsystem:tty&!subsystem:tty").unwrap(),
+        "!subsystem:tty: subsystem:tty matches the device"
+    );
+    let reason = why("subsystem:tty&!port:1-1.2").unwrap();
+    assert!(
+        reason.starts_with("!port:1-1.2: port:1-1.2 matches its parent /sys/"),
+        "{reason}"
+    );
+    let nothing = |text: &str| selector(text).why_nothing(&inventory);
+    assert_eq!(nothing("usb:1050"), None);
+    assert_eq!(
+        nothing("subsystem:tty&usb:1050").unwrap(),
+        "no device matches usb:1050"
+    );
+    let reason = nothing("subsystem:tty&!driver:ftdi_sio").unwrap();
+    assert!(
+        reason.contains("ttyUSB0: !driver:ftdi_sio: driver:ftdi_sio matches its parent"),
+        "{reason}"
+    );
+    let reason = nothing("port:1-1.1&usb:0403:6001:B").unwrap();
+    assert!(
+        reason.contains("does not match the device or any of its parents"),
+        "{reason}"
     );
 }
 
@@ -530,19 +669,62 @@ proptest! {
     ) {
         if let Ok(selector) = text.parse::<DeviceSelector>() {
             prop_assert_eq!(selector.to_string().parse(), Ok(selector.clone()));
-            for device in recorded::composite_device() {
-                prop_assert_eq!(selector.matches(&device), selector.decided_by(&device).is_some());
+            let inventory = Inventory::new(recorded::composite_device());
+            for device in inventory.iter() {
+                let _ = selector.names(device, || inventory.chain(device));
             }
         }
     }
 
     #[test]
-    fn what_matches_is_never_less_certain_than_its_terms(selector in any_device_selector()) {
-        for device in recorded::hub_with_two_adapters() {
-            if let Some(decided) = selector.decided_by(&device) {
-                let udev = selector.terms().iter().any(|term| term.selector.needs_udev());
-                prop_assert!(decided == Seen::Kernel || udev);
+    fn a_node_is_given_exactly_when_all_terms_match_it_or_its_parents(
+        texts in prop::collection::vec((any::<bool>(), prop::sample::select(&TERMS[..])), 1..4),
+        unheard in prop::collection::btree_set(0..20usize, 0..4),
+    ) {
+        let mut text = texts[0].1.to_owned();
+        for (negated, term) in &texts[1..] {
+            text += if *negated { "&!" } else { "&" };
+            text += term;
+        }
+        let mut devices = recorded::hub_with_two_adapters();
+        devices.extend(recorded::composite_device().split_off(5));
+        for index in unheard {
+            if let Some(device) = devices.get_mut(index) {
+                *device = recorded::before_udev(device.clone());
             }
+        }
+        let inventory = Inventory::new(devices.clone());
+        let selector = selector(&text);
+        for device in inventory.iter() {
+            let own = inventory.chain(device);
+            let is_root = |device: &Device| selector.names(device, || inventory.chain(inventory.get(&device.syspath).unwrap())) == Found::Yes;
+            let below_a_root = own.all().iter().any(|device| is_root(device));
+            let left = selector.leaves(|| inventory.chain(device));
+            let given = below_a_root && left == Found::Yes;
+            prop_assert_eq!(given, selector.matches(&own) == Found::Yes, "{} {}", text, device.syspath);
+            // What is unknown is so only because of a device of the chain that udevd has not processed.
+            if let Found::Unknown(whose) = selector.matches(&own) {
+                let whose = own.all().iter().find(|device| device.syspath == whose);
+                prop_assert!(whose.is_some_and(|device| device.seen == Seen::Kernel));
+            }
+            prop_assert_eq!(selector.why_not(&own).is_none(), selector.matches(&own) == Found::Yes);
         }
     }
 }
+
+const TERMS: [&str; 14] = [
+    "usb:0403",
+    "usb:0403:6001:B",
+    "usb:2341",
+    "subsystem:tty",
+    "subsystem:usb",
+    "subsystem:input",
+    "driver:ftdi_sio",
+    "driver:cdc_acm",
+    "port:1-1.1",
+    "tag:systemd",
+    "property:ID_BUS=usb",
+    "glob:ttyUSB*",
+    "glob:serial/by-id/*",
+    "attr:bInterfaceNumber=02",
+];

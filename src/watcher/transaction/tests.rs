@@ -972,15 +972,29 @@ proptest! {
             "parent-of:devnode:/dev/tty2",
             "parent-of:subsystem:tty&!tag:spoken",
             "syspath:/sys/devices/hub/port0",
+            "subsystem:tty&tag:lab",
+            "subsystem:tty&!tag:lab",
+            "glob:/dev/tty*&syspath:/sys/devices/hub/port1&!tag:lab;only=tag:spoken",
+            "syspath:/sys/devices/hub/port0&!tag:spoken",
         ][..]),
+        port_changes in prop::collection::vec((0..40usize, 0..2usize, any::<bool>()), 0..6),
     ) {
         let (kernel, udevd) = events(&acts);
         // The ports are there first, as the kernel has it.
         let ports = [0, 1].map(|port| Device::new(SysPath::new(format!("/sys/devices/hub/port{port}"))));
         let mut story = Story::new(requests, "");
         story.plug(&ports);
+        let mut events = interleave(&kernel, &udevd, &choices);
+        for (at, port, is_tagged) in port_changes {
+            let mut port = ports[port].clone();
+            port.seen = Seen::Udev;
+            if is_tagged {
+                port.tags.insert("lab".into());
+            }
+            events.insert(at.min(events.len()), DeviceEvent::Changed(port));
+        }
         let mut pending = false;
-        for event in interleave(&kernel, &udevd, &choices) {
+        for event in events {
             let syspath = event.syspath().cloned().expect("no overrun");
             story.inventory.apply(event);
             let affected = pending || story.reconciler.is_affected_by(&syspath, &story.inventory);

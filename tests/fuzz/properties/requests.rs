@@ -3,9 +3,11 @@
 use oci_hotplug::model::annotations::read_list;
 use oci_hotplug::model::asked::Origin;
 use oci_hotplug::model::class::Classes;
+use oci_hotplug::model::inventory::Inventory;
 use oci_hotplug::model::request::{
     Ask, MAX_REQUESTS, MAX_TEXT, Request, parse_asks, parse_lowrisc_devices, parse_requests,
 };
+use oci_hotplug::model::selector::Found;
 use oci_hotplug::model::wanted::Wanted;
 
 use super::{devices, is_fit_for_a_log, is_no_larger_than};
@@ -72,9 +74,18 @@ fn is_sound(request: &Request, length: usize) {
     assert!(options.mode.is_none_or(|mode| (1..=0o777).contains(&mode)));
     assert!(!options.access.is_none());
     Wanted::of(std::slice::from_ref(request), &[]);
-    for device in devices::samples() {
-        let matches = request.selector.matches(&device);
-        assert_eq!(matches, request.selector.decided_by(&device).is_some());
-        request.readiness(&device);
+    let inventory = Inventory::new(devices::samples());
+    for device in inventory.iter() {
+        let named = request.selector.names(device, || inventory.chain(device));
+        let matches = request.selector.matches(&inventory.chain(device));
+        assert!(
+            named == Found::No || matches == named,
+            "{named:?} and {matches:?}"
+        );
+        request.gives(device, &inventory);
+        request.awaits_udev(device);
+        let reason = request.selector.why_not(&inventory.chain(device));
+        assert_eq!(reason.is_none(), matches == Found::Yes);
     }
+    request.selector.why_nothing(&inventory);
 }

@@ -10,9 +10,7 @@ use anyhow::{Result, bail};
 use serde_json::json;
 
 use super::{check_access, status, table};
-use crate::host::container::Container;
 use crate::host::leases;
-use crate::host::process::boot_id;
 use crate::host::registry::{Registry, RegistryError};
 use crate::model::oci::ContainerId;
 use crate::usbip::worker::{self, What};
@@ -90,7 +88,7 @@ fn recover(registry: &Registry, id: &ContainerId, restart: bool) -> Result<Done,
     let Some(record) = registry.record(id).map_err(tell)? else {
         return without_record(registry, id).map_err(tell);
     };
-    if record.is_of_another_boot(&boot_id()) || !Container::exists(&record.container) {
+    if !record.is_running() {
         return sweep(registry, id).map_err(tell);
     }
     if !registry.is_watched(id) {

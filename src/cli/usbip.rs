@@ -10,7 +10,6 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{matching, table};
-use crate::host::container::Container;
 use crate::host::registry::Registry;
 use crate::model::oci::ContainerId;
 use crate::model::usbip::{RemoteDevice, Server};
@@ -177,7 +176,7 @@ fn is_there(registry: &Registry, id: &str) -> bool {
         return false;
     };
     match registry.record(&id) {
-        Ok(Some(record)) => Container::exists(&record.container),
+        Ok(Some(record)) => record.is_running(),
         Ok(None) => registry.is_watched(&id),
         // What can't be read may be a newer version's.
         Err(_) => true,

@@ -135,7 +135,7 @@ pub fn poststop() -> ExitCode {
         log::start(POSTSTOP, in_force.log_level.filter(), registry.root(), false);
     }
     // Also with a configuration that can't be read: where the state most likely is, it is cleared away.
-    let outcome = stop::run(&state.id, &registry);
+    let outcome = stop::run(&state, &registry);
     if let Err(error) = &config {
         log::tell(&format!("{POSTSTOP}: container {}: {error}", state.id));
     }

@@ -1,4 +1,4 @@
-//! poststop: ends the container's watcher and removes its record. Whatever was or was not done before.
+//! poststop: ends the watcher of a container that has stopped, and removes its record.
 
 use std::time::{Duration, Instant};
 
@@ -6,9 +6,13 @@ use nix::sys::signal::Signal;
 
 use crate::host::leftovers;
 use crate::host::process::Process;
-use crate::host::registry::{Registry, RegistryError};
-use crate::model::oci::ContainerId;
+use crate::host::registry::{RecordedInit, Registry, RegistryError};
+use crate::model::oci::{ContainerId, HookState};
+use crate::model::quoting::shown;
 use crate::usbip::worker::{self, GIVE_BACK, What};
+
+/// How many characters of a path that others chose appear in a message.
+const MAX_SHOWN: usize = 200;
 
 /// How long the watcher may take to end by itself.
 const END_PATIENCE: Duration = Duration::from_secs(2);
@@ -16,24 +20,42 @@ const END_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the lock may take to be free once the watcher is dead.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Ends the watcher of a container, if there is one, and removes what is noted of the container, if anything is.
+/// How long init may take to end when the runtime says that its container has stopped: crun's `delete --force` does not wait
+/// for the processes that it kills.
+const INIT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Ends the watcher of a container that has stopped, and removes its record, if either exists.
+///
+/// A record whose init still runs describes another container with the same id (of another runtime root, containerd namespace
+/// or engine), or the next run of this one. It stays as it is, and so does its watcher: that one ends with its own container.
 ///
 /// # Errors
-/// When something is left that can't be removed.
-pub fn run(id: &ContainerId, registry: &Registry) -> Result<(), RegistryError> {
+/// When something is left that cannot be removed.
+pub fn run(state: &HookState, registry: &Registry) -> Result<(), RegistryError> {
+    let id = &state.id;
     if !registry.container_dir(id).exists() {
         // Its watcher saw the end itself. Of a watcher that was killed meanwhile a remote device may be left.
         worker::release(registry.root(), What::Strays, GIVE_BACK);
         return Ok(());
     }
     registry.check()?;
+    if let Some(init) = registry.recorded_init(id) {
+        if keeps_running(state, &init) {
+            report_kept(state, &init);
+            return Ok(());
+        }
+    }
     let started = Instant::now();
     // One may just be taking over from another: then that one has to be ended, too.
     while registry.is_watched(id) && started.elapsed() < END_PATIENCE * 2 {
-        end_watcher(id, registry);
+        if !end_watcher(id, registry) {
+            // The next container with this id has started meanwhile.
+            return Ok(());
+        }
     }
     match registry.lock(id, LOCK_PATIENCE) {
-        Ok(lock) => lock.remove()?,
+        Ok(lock) if lock.recorded_init().is_none_or(|init| init.running().is_none()) => lock.remove()?,
+        Ok(_) => return Ok(()),
         // The watcher saw the end itself, and has removed the record.
         Err(RegistryError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
@@ -44,23 +66,65 @@ pub fn run(id: &ContainerId, registry: &Registry) -> Result<(), RegistryError> {
     leftovers::clear(registry)
 }
 
-/// Asks it to end, and sees to it that it does. Which process it is, the lock tells, with its start time: a
-/// reused pid is left alone.
-fn end_watcher(id: &ContainerId, registry: &Registry) {
+/// Whether the recorded init runs, and goes on running. Waits only where the state may be about this init: pids and bundles
+/// that differ are those of another container.
+fn keeps_running(state: &HookState, init: &RecordedInit) -> bool {
+    let Some(process) = init.running() else {
+        return false;
+    };
+    !process.wait(match is_meant(state, init) {
+        true => INIT_PATIENCE,
+        false => Duration::ZERO,
+    })
+}
+
+/// Whether the state may be about this init. Runtimes leave out the pid at this stage, or give 0 or the old one.
+fn is_meant(state: &HookState, init: &RecordedInit) -> bool {
+    state.pid.is_none_or(|pid| pid == init.pid)
+        && state.bundle.as_ref().is_none_or(|bundle| *bundle == init.bundle)
+}
+
+fn report_kept(state: &HookState, init: &RecordedInit) {
+    tracing::warn!(
+        container = %state.id,
+        "poststop: a container with this id still runs (process {}, bundle {}); its watcher and record stay",
+        init.pid,
+        shown(&init.bundle.to_string_lossy(), MAX_SHOWN)
+    );
+}
+
+/// Ends the watcher of a container that has stopped: SIGTERM, then SIGKILL. Does nothing, and returns `false`, when the record
+/// has become that of a running container.
+///
+/// The lock names the process with its start time, so that a reused pid is left alone. The process is looked up before the
+/// record is read: a hook writes the record before it starts the watcher.
+fn end_watcher(id: &ContainerId, registry: &Registry) -> bool {
     let started = Instant::now();
-    let watcher = loop {
-        match registry
+    loop {
+        let watcher = registry
             .watcher(id)
-            .and_then(|said| Process::open(said.pid, said.start_time).ok())
+            .and_then(|said| Process::open(said.pid, said.start_time).ok());
+        if registry
+            .recorded_init(id)
+            .is_some_and(|init| init.running().is_some())
         {
-            Some(watcher) => break watcher,
+            return false;
+        }
+        match watcher {
+            Some(watcher) => {
+                stop(id, &watcher);
+                return true;
+            }
             // It has just been started, or has just ended.
             None if registry.is_watched(id) && started.elapsed() < END_PATIENCE => {
                 std::thread::sleep(Duration::from_millis(2));
             }
-            None => return,
+            None => return true,
         }
-    };
+    }
+}
+
+fn stop(id: &ContainerId, watcher: &Process) {
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         if let Err(error) = watcher.signal(signal) {
             tracing::warn!(container = %id, "{error}");

@@ -318,9 +318,14 @@ fn enroll(
         asked: record.asked.clone(),
         symlinks: record.symlinks.clone(),
     };
-    let answer = ask_or_start(registry, id, &question, started + patience, |lock, left| {
-        start(registry, id, lock, record, config, left)
-    })?;
+    let answer = ask_or_start(
+        registry,
+        id,
+        &record.container,
+        &question,
+        started + patience,
+        |lock, left| start(registry, id, lock, record, config, left),
+    )?;
     match answer {
         Answer::Gone => Err(PrestartError::Predecessor(patience)),
         answer => Ok(answer),

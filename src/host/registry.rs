@@ -23,10 +23,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::container::ContainerFacts;
+use super::process::{Process, boot_id};
 use super::trust::{self, Untrusted};
 use crate::model::asked::Asked;
 use crate::model::oci::ContainerId;
 use crate::model::policy::Circumstances;
+use crate::model::quoting::shown;
 use crate::model::symlink::SymlinkRule;
 
 /// Where the state lives when nothing else is said.
@@ -34,6 +36,9 @@ pub const DEFAULT_STATE_DIR: &str = "/run/oci-hotplug";
 
 /// The version of record.json and attached.json that this program writes; it reads all up to this one.
 pub const STATE_VERSION: u32 = 1;
+
+/// How many characters of a path that others chose appear in a message.
+const MAX_SHOWN: usize = 200;
 
 /// How often a bounded wait looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
@@ -64,9 +69,19 @@ pub struct Record {
 }
 
 impl Record {
-    /// Whether it is of an earlier boot, as far as both boots are known.
-    pub fn is_of_another_boot(&self, boot: &str) -> bool {
-        !self.boot.is_empty() && !boot.is_empty() && self.boot != boot
+    /// Whether the container's init still runs: the same process, in the same boot.
+    pub fn is_running(&self) -> bool {
+        self.init().running().is_some()
+    }
+
+    /// The init process that the container is identified by.
+    pub fn init(&self) -> RecordedInit {
+        RecordedInit {
+            pid: self.container.pid,
+            start_time: self.container.start_time,
+            bundle: self.container.bundle.clone(),
+            boot: self.boot.clone(),
+        }
     }
 
     /// Whether it is of this container, and not of an earlier one of the same id.
@@ -88,6 +103,38 @@ impl Record {
             }
         }
         self
+    }
+}
+
+/// What identifies the container that a record describes. An id alone does not: two runtime roots, containerd namespaces
+/// or engines can use one id at the same time, and a restarted container has the id of its predecessor.
+///
+/// Also read from records of newer versions, so that no program removes the record of a running container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedInit {
+    /// The host's pid of init.
+    pub pid: i32,
+    /// Clock ticks since boot, see [`super::process::start_time`].
+    pub start_time: u64,
+    /// The bundle's directory; empty when the record has none.
+    pub bundle: PathBuf,
+    /// The boot of the record; empty when unknown.
+    pub boot: String,
+}
+
+impl RecordedInit {
+    /// The process, if it still runs. A zombie does not.
+    pub fn running(&self) -> Option<Process> {
+        let now = boot_id();
+        if !self.boot.is_empty() && !now.is_empty() && self.boot != now {
+            return None;
+        }
+        Process::open(self.pid, self.start_time).ok()
+    }
+
+    /// Whether it is the init of this container.
+    pub fn is_of(&self, container: &ContainerFacts) -> bool {
+        (self.pid, self.start_time) == (container.pid, container.start_time)
     }
 }
 
@@ -119,6 +166,19 @@ pub enum RegistryError {
         path: PathBuf,
         /// Its version.
         version: u32,
+    },
+    /// Another running container has this id.
+    #[error(
+        "container id {id} is in use by another running container (process {pid}, bundle {}): stop that container, or start this one with another id; different engines, runtime roots and containerd namespaces must not use the same id",
+        shown(&bundle.to_string_lossy(), MAX_SHOWN)
+    )]
+    IdInUse {
+        /// The id.
+        id: String,
+        /// The host's pid of the other container's init.
+        pid: i32,
+        /// The other container's bundle.
+        bundle: PathBuf,
     },
     /// Others than root have a say in the state directory.
     #[error("{0} (--state-dir)")]
@@ -294,6 +354,11 @@ impl Registry {
         read_json(&self.container_dir(id).join("record.json"))
     }
 
+    /// The init in the container's record; `None` when there is no record, or it holds no such thing.
+    pub fn recorded_init(&self, id: &ContainerId) -> Option<RecordedInit> {
+        read_init(&self.container_dir(id).join("record.json"))
+    }
+
     /// What a container's watcher has noted of its work; `None` when it has noted nothing.
     ///
     /// # Errors
@@ -327,23 +392,19 @@ impl Registry {
         Ok(ids)
     }
 
-    /// Removes what is left of containers that are gone and whose watcher is gone. `is_gone` tells the first;
-    /// a record that can't be read counts as gone when nobody holds its lock and it is not fresh.
-    /// Returns the ids that were swept. Never waits.
+    /// Removes what is left of containers whose init no longer runs (`is_running`) and whose watcher is gone. A record
+    /// that cannot be read stays. Returns the ids that were swept. Never waits.
     ///
     /// # Errors
     /// When the state directory can't be read; a single entry that can't be removed is passed over.
-    pub fn sweep(
-        &self,
-        is_gone: impl Fn(&ContainerFacts) -> bool,
-    ) -> Result<Vec<ContainerId>, RegistryError> {
+    pub fn sweep(&self, is_running: impl Fn(&Record) -> bool) -> Result<Vec<ContainerId>, RegistryError> {
         let mut swept = Vec::new();
         for id in self.ids()? {
             let Ok(Some(lock)) = self.try_lock(&id) else {
                 continue;
             };
             let leftover = match lock.record() {
-                Ok(Some(record)) => is_gone(&record.container),
+                Ok(Some(record)) => !is_running(&record),
                 // Enrolled and never recorded: its hook died while it held this lock, which is ours now.
                 Ok(None) => true,
                 Err(_) => false,
@@ -420,6 +481,11 @@ impl RecordLock {
     /// When it can't be read, or is of a newer version.
     pub fn record(&self) -> Result<Option<Record>, RegistryError> {
         read_json(&self.dir.join("record.json"))
+    }
+
+    /// As [`Registry::recorded_init`], under the lock.
+    pub fn recorded_init(&self) -> Option<RecordedInit> {
+        read_init(&self.dir.join("record.json"))
     }
 
     /// Writes the container's record.
@@ -543,6 +609,29 @@ fn ignore_absent(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
+fn read_init(path: &Path) -> Option<RecordedInit> {
+    #[derive(Deserialize)]
+    struct Facts {
+        pid: i32,
+        start_time: u64,
+        #[serde(default)]
+        bundle: PathBuf,
+    }
+    #[derive(Deserialize)]
+    struct Partial {
+        container: Facts,
+        #[serde(default)]
+        boot: String,
+    }
+    let Partial { container, boot } = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    Some(RecordedInit {
+        pid: container.pid,
+        start_time: container.start_time,
+        bundle: container.bundle,
+        boot,
+    })
+}
+
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RegistryError> {
     let mut text = Vec::new();
     match File::open(path).and_then(|mut file| file.read_to_end(&mut text)) {
@@ -644,7 +733,7 @@ mod tests {
         }
         drop(registry.try_enroll(&id("never-recorded")).unwrap());
         let _watcher = registry.try_lock(&id("watched")).unwrap().unwrap();
-        let swept = registry.sweep(|facts| facts.id != "alive").unwrap();
+        let swept = registry.sweep(|record| record.container.id == "alive").unwrap();
         assert_eq!(swept, [id("dead"), id("never-recorded")]);
         assert_eq!(registry.ids().unwrap(), [id("alive"), id("watched")]);
     }

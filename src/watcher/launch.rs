@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::host::container::ContainerFacts;
 use crate::host::control::{self, Answer, ControlError, Question};
 use crate::host::programs::{self, ProgramError};
-use crate::host::registry::{RecordLock, Registry, RegistryError};
+use crate::host::registry::{RecordLock, RecordedInit, Registry, RegistryError};
 use crate::model::oci::ContainerId;
 
 /// The watcher's executable.
@@ -19,6 +20,10 @@ const WATCHER: &str = "oci-hotplug-watcher";
 
 /// How long to pause before asking a watcher again that is just starting or ending.
 const ASK_AGAIN: Duration = Duration::from_millis(5);
+
+/// How long the init of the previous run of a container may take to end. crun's `delete --force` returns before the killed
+/// process has ended.
+const DYING: Duration = Duration::from_secs(2);
 
 /// Why there is no watcher.
 #[derive(Debug, thiserror::Error)]
@@ -47,15 +52,17 @@ pub enum LaunchError {
     Pipe(#[from] io::Error),
 }
 
-/// Asks the container's watcher this; where there is none, enrolls the container and calls `start` with the lock and the
-/// time that is left. Its answer: [`Answer::Gone`] where the watcher of an earlier container of this id is still there when
-/// the patience is over.
+/// Sends `question` to the watcher of `container`; where there is none, enrolls the container and calls `start` with the
+/// lock and the time that is left. Returns [`Answer::Gone`] when the watcher of an earlier container of this id is still
+/// there at the deadline.
 ///
 /// # Errors
-/// When the state directory can't be used, the watcher doesn't answer in time, or `start` fails.
+/// [`RegistryError::IdInUse`] at once when the id belongs to another container that runs. When the state directory can't be
+/// used, the watcher doesn't answer in time, or `start` fails.
 pub fn ask_or_start<E: From<RegistryError> + From<ControlError>>(
     registry: &Registry,
     id: &ContainerId,
+    container: &ContainerFacts,
     question: &Question,
     deadline: Instant,
     start: impl FnOnce(RecordLock, Duration) -> Result<Answer, E>,
@@ -63,8 +70,10 @@ pub fn ask_or_start<E: From<RegistryError> + From<ControlError>>(
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if let Some(lock) = registry.try_enroll(id)? {
+            check_id(lock.recorded_init(), container)?;
             return start(lock, left);
         }
+        check_id(registry.recorded_init(id), container)?;
         match control::ask(&registry.container_dir(id), question, left.max(ASK_AGAIN)) {
             Ok(Answer::Gone) if left > ASK_AGAIN => {}
             // It is just starting or ending, or makes room for the one that comes next.
@@ -72,6 +81,30 @@ pub fn ask_or_start<E: From<RegistryError> + From<ControlError>>(
             answer => return Ok(answer?),
         }
         std::thread::sleep(ASK_AGAIN);
+    }
+}
+
+/// Whether the id is free for `container`: an enrolled container with another init has ended. An init with the same bundle is
+/// that of the previous run, which may be about to end.
+///
+/// # Errors
+/// [`RegistryError::IdInUse`].
+fn check_id(enrolled: Option<RecordedInit>, container: &ContainerFacts) -> Result<(), RegistryError> {
+    let Some(other) = enrolled.filter(|init| !init.is_of(container)) else {
+        return Ok(());
+    };
+    let patience = if other.bundle == container.bundle {
+        DYING
+    } else {
+        Duration::ZERO
+    };
+    match other.running() {
+        Some(process) if !process.wait(patience) => Err(RegistryError::IdInUse {
+            id: container.id.clone(),
+            pid: other.pid,
+            bundle: other.bundle,
+        }),
+        _ => Ok(()),
     }
 }
 

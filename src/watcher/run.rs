@@ -164,7 +164,15 @@ fn watch(
         .record()?
         .ok_or_else(|| WatcherError::NotEnrolled(id.clone(), registry.root().to_owned()))?;
     let memory: Memory = lock.attached()?.unwrap_or_default();
-    let container = match Container::open(&record.container) {
+    let opened = match record.is_running() {
+        true => Container::open(&record.container),
+        // Also of an earlier boot, in which the same pid and start time were another process's.
+        false => Err(ContainerError::Gone {
+            id: record.container.id.clone(),
+            pid: record.container.pid,
+        }),
+    };
+    let container = match opened {
         Ok(container) => container,
         Err(ContainerError::Gone { .. }) => {
             Watcher::give_back_all_of(&record.container.id, registry.root());

@@ -38,6 +38,7 @@ mod faults_filter;
 mod faults_start;
 mod faults_state;
 mod hostile;
+mod identity;
 mod lifecycle;
 mod malice;
 mod metrics;

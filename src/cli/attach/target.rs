@@ -103,7 +103,7 @@ impl Target {
                 enrolled.id
             )
         })?;
-        if !Container::exists(&record.container) {
+        if !record.is_running() {
             bail!(
                 "container {} has ended (its process {} is gone)",
                 enrolled.id,
@@ -165,6 +165,7 @@ impl Target {
         ask_or_start(
             registry,
             &self.id,
+            self.facts(),
             &question,
             Instant::now() + PATIENCE,
             |lock, _| self.enroll(registry, lock, config, wishes),
@@ -179,10 +180,7 @@ impl Target {
         wishes: &Wishes,
     ) -> Result<Answer> {
         // What an earlier watcher noted is needed by the one that takes up its work: not ours to clear away.
-        if lock
-            .record()?
-            .is_some_and(|record| Container::exists(&record.container))
-        {
+        if lock.record()?.is_some_and(|record| record.is_running()) {
             return Err(self.unwatched());
         }
         if !Container::exists(self.facts()) {

@@ -9,7 +9,6 @@ use nix::unistd::{AccessFlags, access};
 use super::programs::said;
 use super::system::filesystem_of;
 use super::tree::Tree;
-use crate::host::container::Container;
 use crate::host::registry::Registry;
 use crate::model::readiness::facts::{Access, Containers, Programs, StateDir};
 
@@ -116,9 +115,9 @@ pub fn containers(tree: &Tree, state_dir: &Path) -> Containers {
             continue;
         }
         match registry.record(&id) {
-            Ok(Some(record)) if Container::exists(&record.container) => {
+            Ok(Some(record)) if record.is_running() => {
                 // Between the two looks it may have ended, or have got its watcher.
-                if !registry.is_watched(&id) && Container::exists(&record.container) {
+                if !registry.is_watched(&id) && record.is_running() {
                     containers.unwatched.push(id.as_str().to_owned());
                 }
             }

@@ -321,7 +321,7 @@ fn every_class_gets_a_device_and_one_that_is_gone_is_told() {
     bench.write("config.toml", "");
     let said = bench.generate(&["--all"]);
     assert!(
-        said.code == 1 && said.err.contains("defines no class: write [class.NAME]"),
+        said.code == 1 && said.err.contains("defines no class (`oci-hotplug class add "),
         "{said:?}"
     );
 }

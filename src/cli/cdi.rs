@@ -198,7 +198,7 @@ fn wishes_of_classes(classes: &Classes) -> Result<Vec<Wish>> {
         .collect();
     let config = classes.defined_in().display();
     if wishes.is_empty() {
-        bail!("{config} defines no class: write [class.NAME] and devices = [...] there");
+        bail!("{config} defines no class (`oci-hotplug class add lab-board usb:0403:6001` defines one)");
     }
     if wishes.iter().any(|wish| wish.name == ANNOTATED) {
         bail!(

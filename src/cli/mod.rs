@@ -1,11 +1,14 @@
 //! `oci-hotplug`, the operator's tool: one file per verb. Asks watchers and reads records; changes nothing inside a
 //! container itself. `attach` enrolls one that nobody watches, `recover` sweeps what is left of others; both start watchers.
 
+mod allow;
 mod attach;
 mod cdi;
 mod check;
+mod class;
 mod demo;
 mod docs;
+mod drop_in;
 mod events;
 mod explain;
 mod follow;
@@ -16,6 +19,7 @@ mod matching;
 mod metrics;
 mod placed;
 mod recover;
+mod reload;
 mod table;
 mod tree;
 mod usbip;
@@ -126,6 +130,21 @@ enum Verb {
         #[arg(value_name = "DEVICE")]
         device: PathBuf,
     },
+    /// Allow containers to request these devices: writes a rule of the policy and reloads the watchers.
+    ///
+    /// The rule becomes a file in config.d beside the configuration. It is checked together with the whole configuration
+    /// before it takes effect. Running containers that already requested a device get it at once.
+    ///
+    /// Examples: oci-hotplug allow usb:0627:0001; oci-hotplug allow 'subsystem:tty&usb:0403' --access rw;
+    /// oci-hotplug allow --list; oci-hotplug allow --remove usb:0627:0001.
+    Allow(allow::Allow),
+    /// Define classes: requests that root writes and that containers request by name (class:NAME).
+    Class(class::Class),
+    /// Make all watchers read the configuration again.
+    ///
+    /// A stricter policy detaches devices, a wider one attaches them. A configuration with an error changes nothing: the
+    /// watcher keeps its policy. Exits with 1 if a watcher could not reload.
+    Reload,
     /// What was attached, detached, refused and failed, per container.
     ///
     /// From the journal where there is one, where journalctl finds the same by the fields OCI_HOTPLUG_CONTAINER=,
@@ -226,6 +245,9 @@ fn run(verb: Verb, common: &Common) -> Result<u8> {
         Verb::Recover { restart_watchers } => recover::run(&registry, restart_watchers, common.json),
         Verb::Attach(arguments) => attach::attach(&arguments, &config, &registry, common.json),
         Verb::Detach(arguments) => attach::detach(&arguments, &registry, common.json),
+        Verb::Allow(arguments) => allow::run(&arguments, &config, &registry, common.json),
+        Verb::Class(arguments) => class::run(&arguments, &config, common.json),
+        Verb::Reload => reload::run(&registry, common.json),
         Verb::Explain { id, device } => explain::run(&registry, &config, &id, &device, common.json),
         Verb::Events(options) => events::run(&registry, &options, common.json),
         // Nothing of a host's configuration or state is needed for it.
@@ -420,5 +442,14 @@ fn check_access(registry: &Registry) -> Result<()> {
             Err(error).with_context(|| format!("reading {} (run this as root)", registry.root().display()))
         }
         _ => Ok(registry.check()?),
+    }
+}
+
+/// A word of the command line that is a path below /dev, as the request for it; others as they are.
+fn with_kind(word: &str) -> String {
+    if word.starts_with("/dev/") {
+        format!("devnode:{word}")
+    } else {
+        word.to_owned()
     }
 }

@@ -13,6 +13,7 @@ use toml::Spanned;
 use crate::model::annotations::LowriscLifecycle;
 use crate::model::class::{ClassError, Classes, Definition};
 use crate::model::policy::{Fallback, List, Place, Policy, Rule, RuleDefinition, RuleError};
+use crate::model::quoting::shell_quoted;
 use crate::model::request::OnRemoval;
 
 /// Where the configuration is when nothing else is said.
@@ -42,6 +43,8 @@ pub struct Config {
     pub named: Option<PathBuf>,
     /// The file to write into, for messages.
     path: PathBuf,
+    /// The options by which `oci-hotplug` finds this configuration and state directory; empty = by default.
+    tool_options: String,
     /// All files and what they say: [`Config::classes`] and [`Config::policy`] read them again.
     files: Vec<(PathBuf, String)>,
 }
@@ -204,10 +207,44 @@ impl Config {
             .map(Path::to_owned)
             .or_else(|| environment("OCI_HOTPLUG_STATE_DIR"))
         {
+            if dir != config.state_dir {
+                config.tool_options = option("--state-dir", &dir);
+            }
             config.state_dir = dir;
+        }
+        if let Some(named) = named.as_ref().filter(|named| *named != Path::new(DEFAULT_CONFIG)) {
+            config.tool_options = option("--config", named) + &config.tool_options;
         }
         config.named = named;
         Ok(config)
+    }
+
+    /// This configuration with another file of [`Config::drop_in_dir`], or with other text in one.
+    ///
+    /// # Errors
+    /// When the whole can't be used, with its classes and rules.
+    pub fn with_file(&self, path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let mut config = Self {
+            named: self.named.clone(),
+            tool_options: self.tool_options.clone(),
+            ..Self::of_file(&self.path)
+        };
+        let mut files = self.files.clone();
+        files.retain(|(known, _)| known != path);
+        files.push((path.to_owned(), text.to_owned()));
+        files.sort_by(|(left, _), (right, _)| (*left != self.path, left).cmp(&(*right != self.path, right)));
+        for (path, text) in &files {
+            config.take(path, text)?;
+        }
+        config.state_dir = self.state_dir.clone();
+        config.classes()?;
+        config.policy()?;
+        Ok(config)
+    }
+
+    /// The directory whose files `*.toml` are read after the configuration file.
+    pub fn drop_in_dir(&self) -> PathBuf {
+        self.path.with_file_name(DROP_INS)
     }
 
     /// Reads the text of the configuration file `path`, and nothing else.
@@ -293,6 +330,7 @@ impl Config {
     pub fn policy(&self) -> Result<Policy, ConfigError> {
         let mut policy = Policy {
             written_in: self.path.clone(),
+            tool_options: self.tool_options.clone(),
             ..Policy::default()
         };
         for (path, text) in &self.files {
@@ -306,6 +344,11 @@ impl Config {
         }
         Ok(policy)
     }
+}
+
+/// An option and its value as words of a shell, with a blank behind.
+fn option(name: &str, value: &Path) -> String {
+    format!("{name} {} ", shell_quoted(&value.to_string_lossy()))
 }
 
 fn from_toml<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
@@ -342,6 +385,7 @@ impl Default for Config {
             lowrisc: LowriscLifecycle::default(),
             named: None,
             path: DEFAULT_CONFIG.into(),
+            tool_options: String::new(),
             files: Vec::new(),
         }
     }

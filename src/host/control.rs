@@ -51,6 +51,8 @@ pub enum Question {
         /// Rules for further links.
         symlinks: Vec<SymlinkRule>,
     },
+    /// Read the configuration again. Answered when its policy is in force.
+    Reload,
     /// Leave the container to the asker. Answered when nothing is under way any more.
     Leave,
     /// Requests of this container that are to be no more. Answered when what only they had selected is gone.

@@ -110,7 +110,7 @@ pub enum ClassUseError {
 
 fn tell_known(names: &[String], name: &str) -> String {
     if names.is_empty() {
-        return format!("it defines none: write [class.{name}] and devices = [...] there");
+        return format!("it defines none (`oci-hotplug class add {name} usb:0403:6001` defines one)");
     }
     format!("known are {}", names.join(", "))
 }
@@ -376,7 +376,7 @@ mod tests {
         );
         let error = expand(&classes(&[]).unwrap(), "class:x").unwrap_err().to_string();
         assert!(
-            error.ends_with("it defines none: write [class.x] and devices = [...] there"),
+            error.ends_with("it defines none (`oci-hotplug class add x usb:0403:6001` defines one)"),
             "{error}"
         );
     }

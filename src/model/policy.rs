@@ -35,9 +35,13 @@ use super::asked::Asked;
 use super::device::{Access, Device, SysPath};
 use super::inventory::Inventory;
 use super::oci::Annotations;
+use super::quoting::{shell_quoted, slug};
 use super::request::Request;
 use super::selector::{DeviceSelector, Found, Selector};
 use super::usbip::RemoteDevice;
+
+/// The longest name that a message suggests for a class, in bytes.
+const MAX_SUGGESTED_NAME: usize = 40;
 
 /// The longest value of an annotation that rules look at, in bytes; longer ones are not kept.
 const MAX_ANNOTATION: usize = 4096;
@@ -102,8 +106,11 @@ pub struct Policy {
     pub allow: Vec<Rule>,
     /// What is refused, whatever is allowed.
     pub deny: Vec<Rule>,
-    /// The file that a message tells to write a rule into.
+    /// The configuration file, for messages.
     pub written_in: PathBuf,
+    /// The options that make `oci-hotplug` read this configuration and find its containers: words of a shell, each with
+    /// a blank behind it; empty where the defaults do.
+    pub tool_options: String,
 }
 
 /// All that a verdict depends on beside the device and who asks.
@@ -320,9 +327,8 @@ impl Policy {
                 remote.server
             ),
             cure: format!(
-                "to allow all devices of that host, add to {}: [[policy.allow]] devices = [{}]",
-                self.written_in.display(),
-                in_toml(&format!("usbip:{}", remote.server)),
+                "to allow all devices of that host, run `{}`",
+                self.allow_command(&format!("usbip:{}", remote.server), Access::ALL),
             ),
             line: None,
         }
@@ -367,25 +373,41 @@ impl Policy {
         if request.selector.parents() > 0 {
             return self.class_cure(request);
         }
+        let command = self.allow_command(&request.selector.to_string(), request.options.access);
+        format!("to allow it, run `{command}`")
+    }
+
+    /// The command that adds a rule for this selector.
+    fn allow_command(&self, selector: &str, access: Access) -> String {
+        let access = match access {
+            Access::ALL => String::new(),
+            access => format!(" --access {access}"),
+        };
         format!(
-            "to allow it, add to {}: [[policy.allow]] devices = [{}]",
-            self.written_in.display(),
-            in_toml(&request.selector.to_string()),
+            "oci-hotplug {}allow {}{access}",
+            self.tool_options,
+            shell_quoted(selector)
         )
     }
 
     fn class_cure(&self, request: &Request) -> String {
+        let name = class_name(request);
         format!(
-            "to give it all the same, add to {}: [class.NAME] devices = [{}], and ask for class:NAME",
-            self.written_in.display(),
-            in_toml(&request.to_string())
+            "to allow it anyway, run `oci-hotplug {}class add {name} {}` and request class:{name}",
+            self.tool_options,
+            shell_quoted(&request.to_string())
         )
     }
 }
 
-/// A basic string of TOML: Rust's escapes of `\` and `"` are the same, and selectors hold no control characters.
-fn in_toml(text: &str) -> String {
-    format!("{text:?}")
+/// A name for a class that has this request: what the selector says, in the letters of such names.
+fn class_name(request: &Request) -> String {
+    let name = slug(&request.selector.to_string(), MAX_SUGGESTED_NAME);
+    if name.is_empty() {
+        "devices".to_owned()
+    } else {
+        name
+    }
 }
 
 /// The one node that this selector can ever select.

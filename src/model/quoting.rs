@@ -2,10 +2,12 @@
 //!
 //! Must not know what the pieces mean (`selector`, `request`, `symlink`).
 
+use std::borrow::Cow;
+
 /// Cuts at every `separator` that no `\` stands before. The pieces are still escaped.
 ///
 /// There is always at least one piece, and a piece may be empty.
-pub(super) fn split_unescaped(text: &str, separator: char) -> Vec<&str> {
+pub(crate) fn split_unescaped(text: &str, separator: char) -> Vec<&str> {
     let mut pieces = Vec::new();
     let mut start = 0;
     for (at, letter) in unescaped(text) {
@@ -109,6 +111,33 @@ pub(crate) fn shown(text: &str, limit: usize) -> String {
     shown
 }
 
+/// The whole text with what [`shown`] escapes made visible: for logs and terminals.
+pub(crate) fn visible(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_invisible) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(shown(text, usize::MAX))
+}
+
+/// One word of a POSIX shell, in single quotes (POSIX.1-2017, Shell Command Language, 2.2.2).
+pub(crate) fn shell_quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// The letters and digits of ASCII in a text, with one `-` for what stands between them; at most `limit` bytes.
+pub(crate) fn slug(text: &str, limit: usize) -> String {
+    let mut slug = String::new();
+    for letter in text.chars() {
+        if letter.is_ascii_alphanumeric() {
+            slug.push(letter);
+        } else if !slug.is_empty() && !slug.ends_with('-') {
+            slug.push('-');
+        }
+    }
+    slug.truncate(limit);
+    slug.trim_end_matches('-').to_owned()
+}
+
 /// Control characters, zero-width characters, line separators and direction marks.
 fn is_invisible(letter: char) -> bool {
     letter.is_control()
@@ -203,7 +232,21 @@ mod tests {
         assert_eq!(nearest(&"u".repeat(30), &known), None);
     }
 
+    #[test]
+    fn a_word_is_quoted_for_a_shell_and_a_name_is_made_of_its_letters() {
+        assert_eq!(shell_quoted("usb:0403&!driver:x"), "'usb:0403&!driver:x'");
+        assert_eq!(shell_quoted("it's"), r"'it'\''s'");
+        assert_eq!(slug("subsystem:tty&usb:0403", 40), "subsystem-tty-usb-0403");
+        assert_eq!(slug("devnode:/dev/x", 8), "devnode");
+        assert_eq!(slug("é", 8), "");
+    }
+
     proptest! {
+        #[test]
+        fn nothing_invisible_is_left_of_a_text_for_a_terminal(text in any::<String>()) {
+            prop_assert!(!visible(&text).contains(is_invisible));
+        }
+
         #[test]
         fn what_was_escaped_is_one_piece_and_comes_back(text in any::<String>()) {
             let escaped = escape(&text, &[',', ';', '&']);

@@ -364,8 +364,12 @@ impl Watcher {
         })
     }
 
-    /// Reads the configuration again. A bad one changes nothing, and is told.
-    pub(super) fn reload(&mut self) {
+    /// Reads the configuration again, and applies its policy.
+    ///
+    /// # Errors
+    /// Why the configuration can't be used, for the operator. It is also in the log and in the status; the policy that was
+    /// in force before stays.
+    pub(super) fn reload(&mut self) -> Result<(), String> {
         let id = self.record.container.id.clone();
         let root = self.inside.lock().state_dir();
         let policy = Config::load(self.gate.config.as_deref(), Some(root)).and_then(|config| config.policy());
@@ -381,11 +385,13 @@ impl Watcher {
                 }
                 self.reconcile();
                 self.note_remotes();
+                Ok(())
             }
             Err(error) => {
                 let problem = format!("{error} (the policy that was in force before stays)");
                 tracing::error!(container = %id, "{problem}");
-                self.gate.config_problem = Some(problem);
+                self.gate.config_problem = Some(problem.clone());
+                Err(problem)
             }
         }
     }

@@ -259,7 +259,8 @@ impl Watcher {
                     return Ok(Ending::Told);
                 }
                 if told.to_reload {
-                    self.reload();
+                    // What is wrong is in the log and in the status.
+                    let _ = self.reload();
                 }
             }
             if woken.contains(&token::DEVICES) {

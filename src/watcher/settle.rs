@@ -121,6 +121,10 @@ impl Watcher {
     pub(super) fn hear(&mut self, mut asker: Asker, question: Question) {
         match question {
             Question::Leave => self.successor = Some(asker),
+            Question::Reload => asker.answer(&match self.reload() {
+                Ok(()) => Answer::Done,
+                Err(problem) => Answer::Failed(problem),
+            }),
             Question::Status => asker.answer(&Answer::Status(Box::new(self.status()))),
             Question::Add {
                 container,

@@ -1,13 +1,78 @@
 //! What the operator's tool shows of containers and devices that are really there.
 
-use crate::framework::tool::{Running, said};
-use crate::framework::{Bundle, Disk, Machine, eventually};
+use serde_json::{Value, json};
+
+use crate::framework::tool::{Running, said, said_json, shell, tool};
+use crate::framework::{Bundle, Disk, Machine, Terminal, eventually};
 
 on_both_hierarchies!(
     the_tree_says_which_container_holds_a_device_and_under_which_path,
     a_tree_that_watches_is_drawn_again_when_a_device_comes_and_goes,
     a_match_that_watches_tells_what_comes_and_goes,
+    a_running_container_gets_what_the_hint_of_its_refusal_allows,
 );
+
+/// What `inspect` says of a container's one problem.
+fn problem(machine: &Machine, id: &str) -> Option<String> {
+    let inspected = said_json(machine, &["inspect", id]);
+    let reason = inspected["status"]["problems"][0]["reason"].as_str();
+    reason.map(str::to_owned)
+}
+
+/// Case newcomer: the suggested fix breaks everything.
+/// Case newcomer: reload without pkill.
+fn a_running_container_gets_what_the_hint_of_its_refusal_allows(machine: &Machine) {
+    let terminal = Terminal::new();
+    machine.configure("");
+    // By its path it would be refused at the start.
+    let request = format!("subsystem:vc&glob:{};access=rw", terminal.node());
+    let container = Bundle::asking(machine, &request).start();
+    let node = terminal.plug();
+    let mut reason = String::new();
+    eventually("the refusal is shown", || {
+        reason = problem(machine, &container.id).unwrap_or_default();
+        reason.contains("protected: console")
+    });
+    assert!(!container.has(&node));
+    let (_, command) = reason.split_once("run `").expect("a command");
+    let (command, _) = command.split_once('`').expect("its end");
+    let output = shell(command);
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{command}: {output:?}");
+    assert!(
+        told.contains(&format!("{}  attached {node}\n", container.id)),
+        "{told}"
+    );
+    container.reads(&node, &terminal.content());
+    // The same again changes nothing.
+    let again = shell(command);
+    assert!(
+        String::from_utf8_lossy(&again.stdout).ends_with("unchanged, a rule already allows it\n"),
+        "{again:?}"
+    );
+
+    machine.configure("[policy]\ndefault = \"whatever\"\n");
+    let kept = tool(machine, &["reload"]);
+    assert_eq!(kept.status.code(), Some(1), "{kept:?}");
+    let told = String::from_utf8_lossy(&kept.stdout).into_owned();
+    for words in [
+        "FAILED",
+        "config.toml",
+        "line 2",
+        "the policy that was in force before stays",
+    ] {
+        assert!(told.contains(words), "{words:?} is not in: {told}");
+    }
+    container.reads(&node, &terminal.content());
+    machine.configure("[[policy.deny]]\ndevices = [\"subsystem:vc\"]\n");
+    let reloaded = said_json(machine, &["reload"]);
+    let expected = json!([{
+        "id": container.id, "result": "reloaded", "attached": [], "detached": [node], "problems": 1, "reason": Value::Null,
+    }]);
+    assert_eq!(reloaded, expected);
+    assert!(!container.has(&node));
+    terminal.unplug();
+}
 
 fn the_tree_says_which_container_holds_a_device_and_under_which_path(machine: &Machine) {
     let disk = Disk::new(machine);

@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 
 use crate::framework::hook::oci_state;
 use crate::framework::machine::PERMISSIVE;
+use crate::framework::tool::shell;
 use crate::framework::{Bundle, Disk, Hook, Machine, RuncContainer, Terminal, eventually};
 
 on_both_hierarchies!(
@@ -56,8 +57,6 @@ fn reread(container: &RuncContainer<'_>) {
 }
 
 fn what_is_certain_is_refused_with_code_3_and_the_line_to_add(machine: &Machine) {
-    let file = machine.config();
-    let file = file.to_str().expect("scratch paths are text");
     let classes_only = "[policy]\nclasses-only = true\n";
     for (config, request, words) in [
         (
@@ -65,8 +64,8 @@ fn what_is_certain_is_refused_with_code_3_and_the_line_to_add(machine: &Machine)
             "devnode:/dev/mem",
             [
                 "protected: memory",
-                "[class.NAME] devices = [\"devnode:/dev/mem\"]",
-                file,
+                "class add devnode-dev-mem 'devnode:/dev/mem'",
+                "request class:devnode-dev-mem",
             ],
         ),
         (
@@ -74,19 +73,27 @@ fn what_is_certain_is_refused_with_code_3_and_the_line_to_add(machine: &Machine)
             "devnode:/dev/kvm",
             [
                 "protected: virtualization",
-                "[[policy.allow]] devices = [\"devnode:/dev/kvm\"]",
-                file,
+                "to allow it, run `oci-hotplug ",
+                "allow 'devnode:/dev/kvm'`",
             ],
         ),
         (
             classes_only,
             "usb:0403",
-            ["classes-only", "[class.NAME] devices = [\"usb:0403\"]", file],
+            [
+                "classes-only",
+                "class add usb-0403 'usb:0403'",
+                "request class:usb-0403",
+            ],
         ),
         (
             "",
             "usbip:lab/0403:6001",
-            ["another host", "[[policy.allow]] devices = [\"usbip:lab\"]", file],
+            [
+                "another host",
+                "to allow all devices of that host",
+                "allow 'usbip:lab'`",
+            ],
         ),
     ] {
         machine.configure(config);
@@ -118,7 +125,7 @@ fn a_device_that_is_there_is_refused_at_the_start(machine: &Machine) {
         Ok(container) => panic!("{} was created", container.id),
         Err(refusal) => refusal.message,
     };
-    let line = format!("[[policy.allow]] devices = [\\\"devnode:{node}\\\"]");
+    let line = format!("allow 'devnode:{node}'");
     for word in ["default = \\\"removable\\\"", &line] {
         let plain = word.replace('\\', "");
         assert!(
@@ -129,13 +136,19 @@ fn a_device_that_is_there_is_refused_at_the_start(machine: &Machine) {
     eventually("nothing is left", || machine.traces() == NOTHING);
 }
 
-/// `[class.NAME] devices = [...]`, and what the container is to ask for, as the refusal tells them.
-fn told_class(refusal: &str) -> (String, &str) {
+/// Runs the command that a refusal suggests, as a shell does; what the container is to request then.
+fn follow_the_hint(refusal: &str) -> String {
     let plain = refusal.replace("\\\"", "\"");
-    let (_, rest) = plain.split_once("[class.NAME] devices = [").expect("a class");
-    let (devices, rest) = rest.split_once("], and ask for class:NAME").expect("its name");
-    assert!(!rest.contains("policy.allow"), "{refusal}");
-    (format!("[class.board]\ndevices = [{devices}]\n"), "class:board")
+    let (_, rest) = plain.split_once("run `").expect("a command");
+    let (command, rest) = rest.split_once("` and request ").expect("the class");
+    let output = shell(command);
+    assert!(
+        output.status.success(),
+        "{command}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let end = rest.find(|letter: char| !(letter.is_ascii_alphanumeric() || ":-".contains(letter)));
+    rest[..end.unwrap_or(rest.len())].to_owned()
 }
 
 fn what_is_asked_for_as_a_parent_is_given_by_the_cure_that_is_told(machine: &Machine) {
@@ -148,9 +161,8 @@ fn what_is_asked_for_as_a_parent_is_given_by_the_cure_that_is_told(machine: &Mac
             Ok(container) => panic!("{} was created", container.id),
             Err(refusal) => refusal.message,
         };
-        let (class, asked) = told_class(&refusal);
-        machine.configure(&format!("{config}{class}"));
-        let container = Bundle::asking(machine, asked).start();
+        let request = follow_the_hint(&refusal);
+        let container = Bundle::asking(machine, &request).start();
         container.reads(&node, &disk.content(1));
         assert!(container.has(&disk.node), "the disk above it");
         container.delete();

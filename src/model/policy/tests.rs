@@ -96,6 +96,7 @@ fn policy(fallback: Fallback, allow: Vec<Rule>, deny: Vec<Rule>) -> Policy {
         allow,
         deny,
         written_in: "/etc/c.toml".into(),
+        tool_options: String::new(),
     }
 }
 
@@ -617,7 +618,7 @@ fn a_stranger_gets_a_device_of_another_host_only_by_a_rule_that_names_that_host(
             .unwrap_err()
             .to_string(),
         "refused by the policy (usbip): it is a device of another host, lab:3241, which no rule allows: to allow all \
-         devices of that host, add to /etc/c.toml: [[policy.allow]] devices = [\"usbip:lab:3241\"]"
+         devices of that host, run `oci-hotplug allow 'usbip:lab:3241'`"
     );
     for (devices, is_allowed) in [
         ("usbip:lab:3241", true),
@@ -673,20 +674,21 @@ fn what_is_certain_is_refused_before_any_device_is_looked_at() {
     assert_eq!(
         refused(&default, "devnode:/dev/mem").unwrap_err(),
         "refused by the policy (protected: memory): mem, kmem, port, kmsg, core memory and model-specific registers: \
-         they are the host's memory, ports and log: to give it all the same, add to /etc/c.toml: [class.NAME] devices = \
-         [\"devnode:/dev/mem\"], and ask for class:NAME"
+         they are the host's memory, ports and log: to allow it anyway, run `oci-hotplug class add devnode-dev-mem \
+         'devnode:/dev/mem'` and request class:devnode-dev-mem"
     );
     assert_eq!(
         refused(&default, "node:/dev/kvm;access=rw").unwrap_err(),
         "refused by the policy (protected: virtualization): kvm, vhost and vfio: they hand out memory and devices of \
-         the host: to allow it, add to /etc/c.toml: [[policy.allow]] devices = [\"node:/dev/kvm\"]"
+         the host: to allow it, run `oci-hotplug allow 'node:/dev/kvm' --access rw`"
     );
     // No rule reaches what lies above the device that it names.
     let nothing = policy(Fallback::Nothing, vec![], vec![]);
     assert_eq!(
         refused(&nothing, "parent-of:usb:0403:6001;access=rw").unwrap_err(),
-        "refused by the policy (default = \"nothing\"): no rule allows it: to give it all the same, add to /etc/c.toml: \
-         [class.NAME] devices = [\"parent-of:usb:0403:6001;access=rw\"], and ask for class:NAME"
+        "refused by the policy (default = \"nothing\"): no rule allows it: to allow it anyway, run \
+         `oci-hotplug class add parent-of-usb-0403-6001 'parent-of:usb:0403:6001;access=rw'` and request \
+         class:parent-of-usb-0403-6001"
     );
     for request in [
         "usb:0403",
@@ -715,7 +717,7 @@ fn what_is_certain_is_refused_before_any_device_is_looked_at() {
     };
     let error = refused(&classes, "usb:0403;access=r").unwrap_err();
     assert!(
-        error.contains("classes-only, in /etc/c.toml") && error.contains("[\"usb:0403;access=r\"]"),
+        error.contains("classes-only, in /etc/c.toml") && error.contains("'usb:0403;access=r'"),
         "{error}"
     );
 }

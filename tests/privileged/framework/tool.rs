@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::process::{Child, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -43,6 +43,19 @@ pub fn failed(machine: &Machine, words: &[&str], code: i32) -> String {
     assert_eq!(output.status.code(), Some(code), "{words:?}: {output:?}");
     assert_eq!(text(&output), String::from_utf8_lossy(&output.stderr));
     text(&output)
+}
+
+/// A command line with the tool in it, as a message suggests it, by a shell.
+pub fn shell(line: &str) -> Output {
+    let program = Hook::operator().command().get_program().to_owned();
+    let dir = PathBuf::from(program);
+    let dir = dir.parent().expect("the tool is in a directory");
+    let path = std::env::var("PATH").unwrap_or_default();
+    Command::new("sh")
+        .args(["-c", line])
+        .env("PATH", format!("{}:{path}", dir.display()))
+        .output()
+        .expect("start a shell")
 }
 
 /// A verb that goes on until it is dropped.

@@ -1,0 +1,337 @@
+//! `oci-hotplug allow`: rules of the policy, each a file in `config.d`.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::reload::{self, Reloaded};
+use super::{drop_in, table, with_kind};
+use crate::host::config::Config;
+use crate::host::registry::Registry;
+use crate::model::asked::{Asked, Origin};
+use crate::model::device::Access;
+use crate::model::policy::{Circumstances, Policy, Rule};
+use crate::model::quoting::{shell_quoted, slug, split_unescaped, visible};
+use crate::model::request::Request;
+use crate::model::selector::DeviceSelector;
+
+/// How the names of our files begin.
+const PREFIX: &str = "allow-";
+
+/// The longest part of a file's name that comes from the selectors, in bytes.
+const MAX_SLUG: usize = 60;
+
+/// What is to be allowed.
+#[derive(Debug, Args)]
+pub(super) struct Allow {
+    /// Selectors as in requests, without options: usb:0627:0001, 'subsystem:tty&usb:0403', /dev/ttyUSB0. Each also covers
+    /// the devices below the one that it names.
+    #[arg(value_name = "SELECTOR", required_unless_present = "list")]
+    selectors: Vec<String>,
+    /// The access to allow: letters of r, w and m [default: all].
+    #[arg(long, value_name = "ACCESS")]
+    access: Option<Access>,
+    /// Why, as a note in the file.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Show and check the rule, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Show the rules that this command has written.
+    #[arg(long, conflicts_with_all = ["selectors", "access", "reason", "dry_run", "remove"])]
+    list: bool,
+    /// Remove the rules for exactly these selectors that this command has written.
+    #[arg(long, conflicts_with_all = ["reason", "dry_run"])]
+    remove: bool,
+}
+
+/// A file of ours, as far as it is needed.
+#[derive(Deserialize)]
+struct File {
+    policy: Rules,
+}
+
+#[derive(Deserialize)]
+struct Rules {
+    allow: Vec<Written>,
+}
+
+#[derive(Deserialize)]
+struct Written {
+    devices: Vec<String>,
+    access: Option<Access>,
+    reason: Option<String>,
+}
+
+/// Does what the arguments say.
+pub(super) fn run(arguments: &Allow, config: &Config, registry: &Registry, as_json: bool) -> Result<()> {
+    if arguments.list {
+        return list(config, as_json);
+    }
+    let selectors: Vec<String> = arguments.selectors.iter().map(|text| with_kind(text)).collect();
+    if arguments.remove {
+        return remove(config, registry, &selectors, arguments.access, as_json);
+    }
+    add(arguments, config, registry, selectors, as_json)
+}
+
+fn add(
+    arguments: &Allow,
+    config: &Config,
+    registry: &Registry,
+    selectors: Vec<String>,
+    as_json: bool,
+) -> Result<()> {
+    check_words(&selectors)?;
+    let access = arguments.access.unwrap_or(Access::ALL);
+    let before = config.policy()?;
+    let new: Vec<String> = selectors
+        .iter()
+        .filter(|text| !is_allowed(&before, text, access))
+        .cloned()
+        .collect();
+    if new.is_empty() {
+        return report(&selectors, access, None, "unchanged", &[], as_json);
+    }
+    let text = text(&new, arguments.access, arguments.reason.as_deref());
+    let name = file_name(&new, access);
+    let after = config
+        .with_file(&config.drop_in_dir().join(&name), &text)?
+        .policy()?;
+    check_effect(&after, &new)?;
+    let (path, written) = drop_in::write(config, &name, &text, arguments.dry_run)?;
+    let reloaded = match written {
+        drop_in::Written::Rehearsed => {
+            if !as_json {
+                writeln!(std::io::stdout(), "{text}")?;
+            }
+            Vec::new()
+        }
+        _ => reload::all(registry)?,
+    };
+    report(&new, access, Some(path), written.word(), &reloaded, as_json)?;
+    reload::failures(&reloaded)
+}
+
+/// # Errors
+/// When a word is not a selector.
+fn check_words(selectors: &[String]) -> Result<()> {
+    for text in selectors {
+        if split_unescaped(text, ';').len() > 1 {
+            let fault =
+                format!("selector {text:?}: a rule has no options, only --access, such as --access rw");
+            return Err(super::Usage(fault).into());
+        }
+        if let Err(error) = text.parse::<DeviceSelector>() {
+            return Err(super::Usage(format!("selector {text:?}: {error}")).into());
+        }
+    }
+    Ok(())
+}
+
+/// # Errors
+/// When containers would be refused these devices as before.
+fn check_effect(policy: &Policy, selectors: &[String]) -> Result<()> {
+    for text in selectors {
+        let Ok(request) = text.parse::<Request>() else {
+            continue;
+        };
+        let asked = Asked::new(Origin::Annotation, request);
+        if let Err(denial) = policy.authorise(&Circumstances::default(), &asked) {
+            bail!(
+                "a rule cannot allow {text:?} ({}): {} (nothing was written)",
+                denial.rule,
+                denial.cure
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Whether a rule without conditions allows this, in these words.
+fn is_allowed(policy: &Policy, text: &str, access: Access) -> bool {
+    let Ok(selector) = text.parse::<DeviceSelector>() else {
+        return false;
+    };
+    let unconditional = |rule: &&Rule| {
+        rule.annotations.is_empty() && rule.user_namespace.is_none() && rule.privileged.is_none()
+    };
+    let mut rules = policy.allow.iter().filter(unconditional);
+    rules.any(|rule| rule.access.covers(access) && rule.devices.contains(&selector))
+}
+
+fn file_name(selectors: &[String], access: Access) -> String {
+    let mut selectors = selectors.to_vec();
+    selectors.sort();
+    let all = selectors.join(",");
+    let number = drop_in::number(&format!("{all};access={access}"));
+    format!("{PREFIX}{}-{number:08x}.toml", slug(&all, MAX_SLUG))
+}
+
+fn text(selectors: &[String], access: Option<Access>, reason: Option<&str>) -> String {
+    let words: Vec<String> = selectors.iter().map(|text| shell_quoted(text)).collect();
+    let mut text = format!(
+        "# Written by oci-hotplug. To remove it: oci-hotplug allow --remove {}\n[[policy.allow]]\ndevices = {}\n",
+        visible(&words.join(" ")),
+        drop_in::array(selectors)
+    );
+    if let Some(access) = access {
+        text += &format!("access = \"{access}\"\n");
+    }
+    if let Some(reason) = reason {
+        text += &format!("reason = {}\n", drop_in::quoted(reason));
+    }
+    text
+}
+
+fn report(
+    selectors: &[String],
+    access: Access,
+    file: Option<PathBuf>,
+    result: &str,
+    reloaded: &[Reloaded],
+    as_json: bool,
+) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    if as_json {
+        let containers: Vec<Value> = reloaded.iter().map(Reloaded::to_json).collect();
+        let whole = json!({
+            "devices": selectors, "access": access.to_string(), "file": file, "result": result,
+            "containers": containers,
+        });
+        writeln!(out, "{}", serde_json::to_string_pretty(&whole)?)?;
+        return Ok(());
+    }
+    let what = selectors.join(", ");
+    match file {
+        Some(file) => writeln!(out, "{what}, access {access}: {result} {}", file.display())?,
+        None => writeln!(
+            out,
+            "{what}, access {access}: unchanged, a rule already allows it"
+        )?,
+    }
+    if !reloaded.is_empty() {
+        writeln!(out)?;
+        reload::write(&mut out, reloaded)?;
+    }
+    Ok(())
+}
+
+/// The rules that this command has written, with their files.
+fn written(config: &Config) -> Result<Vec<(PathBuf, Written)>> {
+    let mut rules = Vec::new();
+    for (path, text) in drop_in::files(config, PREFIX)? {
+        // What else is in such a file is not ours.
+        let Ok(file) = toml::from_str::<File>(&text) else {
+            continue;
+        };
+        rules.extend(file.policy.allow.into_iter().map(|rule| (path.clone(), rule)));
+    }
+    Ok(rules)
+}
+
+fn list(config: &Config, as_json: bool) -> Result<()> {
+    let rules = written(config)?;
+    let mut out = std::io::stdout().lock();
+    let access = |rule: &Written| rule.access.unwrap_or(Access::ALL).to_string();
+    if as_json {
+        let list: Vec<Value> = rules
+            .iter()
+            .map(|(path, rule)| {
+                json!({ "devices": rule.devices, "access": access(rule), "reason": rule.reason, "file": path })
+            })
+            .collect();
+        writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
+    } else if rules.is_empty() {
+        writeln!(
+            out,
+            "No rule of `oci-hotplug allow` is in {}.",
+            config.drop_in_dir().display()
+        )?;
+    } else {
+        let rows: Vec<[String; 4]> = rules
+            .iter()
+            .map(|(path, rule)| {
+                let reason = rule.reason.clone().unwrap_or_else(|| "-".into());
+                [
+                    rule.devices.join(" "),
+                    access(rule),
+                    reason,
+                    path.display().to_string(),
+                ]
+            })
+            .collect();
+        table::write(&mut out, ["DEVICES", "ACCESS", "REASON", "FILE"], &rows)?;
+    }
+    Ok(())
+}
+
+fn remove(
+    config: &Config,
+    registry: &Registry,
+    selectors: &[String],
+    access: Option<Access>,
+    as_json: bool,
+) -> Result<()> {
+    let sorted = |texts: &[String]| {
+        let mut texts = texts.to_vec();
+        texts.sort();
+        texts
+    };
+    let is_meant = |rule: &Written| {
+        let is_access = access.is_none_or(|access| rule.access.unwrap_or(Access::ALL) == access);
+        sorted(&rule.devices) == sorted(selectors) && is_access
+    };
+    let what = selectors.join(", ");
+    let found: Vec<(PathBuf, Written)> = written(config)?
+        .into_iter()
+        .filter(|(_, rule)| is_meant(rule))
+        .collect();
+    if found.is_empty() {
+        bail!(
+            "cannot remove the rule for {what}: `oci-hotplug allow` has not written it (`oci-hotplug allow --list` shows those it has)"
+        );
+    }
+    for (path, _) in &found {
+        drop_in::remove(path, &what)?;
+    }
+    let reloaded = reload::all(registry)?;
+    for (path, rule) in &found {
+        let access = rule.access.unwrap_or(Access::ALL);
+        let first = path == &found[0].0;
+        let reloaded = if first { &reloaded[..] } else { &[] };
+        report(
+            selectors,
+            access,
+            Some(path.clone()),
+            "removed",
+            reloaded,
+            as_json,
+        )?;
+    }
+    reload::failures(&reloaded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_file_of_a_rule_says_what_was_allowed(selector in "(usb:0403|devnode:/dev/[ -~é\n]{1,20})", reason in any::<String>()) {
+            let selectors = [selector];
+            let file: File = toml::from_str(&text(&selectors, Some(Access::READ), Some(&reason))).unwrap();
+            let [rule] = &file.policy.allow[..] else { panic!("one rule") };
+            prop_assert_eq!(&rule.devices[..], &selectors[..]);
+            prop_assert_eq!(rule.access, Some(Access::READ));
+            prop_assert_eq!(rule.reason.as_deref(), Some(&*reason));
+            let name = file_name(&selectors, Access::READ);
+            prop_assert!(name.len() < 100 && !name.contains('/'), "{}", name);
+        }
+    }
+}

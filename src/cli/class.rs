@@ -1,0 +1,162 @@
+//! `oci-hotplug class`: classes of the configuration, those of ours each a file in `config.d`.
+
+use std::io::Write;
+
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::{drop_in, table, with_kind};
+use crate::host::config::Config;
+use crate::model::annotations::{AskError, read_list};
+use crate::model::asked::Origin;
+use crate::model::class::{Class as Defined, Classes};
+use crate::model::request::ClassName;
+use crate::model::symlink::parse_symlinks;
+
+/// The arguments of all of it.
+#[derive(Debug, Args)]
+pub(super) struct Class {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Define a class. Containers request it as class:NAME, in the annotation or by `oci-hotplug attach`.
+    ///
+    /// The class becomes a file in config.d beside the configuration. The policy does not restrict its devices, except by
+    /// rules with applies-to = "all".
+    ///
+    /// Examples: oci-hotplug class add lab-board 'usb:0403:6001;access=rw';
+    /// oci-hotplug class add probes usb:1366 usb:0483:374b --symlink usb:1366:0101:0=/dev/probe.
+    Add(Add),
+    /// The classes, and what each requests.
+    List,
+    /// Remove a class that `class add` has defined. Containers that run keep its devices until they end.
+    Remove {
+        /// The class.
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Add {
+    /// Letters, digits and, in between, "-", "_" and ".".
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// Requests as in the annotation io.oci-hotplug.devices.
+    #[arg(value_name = "REQUEST", required = true)]
+    requests: Vec<String>,
+    /// A further link, as in the annotation io.oci-hotplug.symlinks; may be given more than once.
+    #[arg(long, value_name = "RULE")]
+    symlink: Vec<String>,
+    /// Show and check the class, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Does what the arguments say.
+pub(super) fn run(arguments: &Class, config: &Config, as_json: bool) -> Result<()> {
+    match &arguments.verb {
+        Verb::Add(wanted) => add(wanted, config, as_json),
+        Verb::List => list(&config.classes()?, as_json),
+        Verb::Remove { name } => {
+            ClassName::new(name)?;
+            let path = config.drop_in_dir().join(file_name(name));
+            drop_in::remove(&path, &format!("class {name}"))?;
+            report(name, "removed", &path, as_json)
+        }
+    }
+}
+
+fn file_name(class: &str) -> String {
+    format!("class-{class}.toml")
+}
+
+fn add(wanted: &Add, config: &Config, as_json: bool) -> Result<()> {
+    let name = ClassName::new(&wanted.name)?;
+    let requests: Vec<String> = wanted.requests.iter().map(|text| with_kind(text)).collect();
+    // Said of the argument, and not of a file that is not there yet.
+    for text in &requests {
+        read_list(Origin::Administrator, text, &Classes::none(config.path()))?;
+    }
+    for rule in &wanted.symlink {
+        parse_symlinks(rule).map_err(AskError::from)?;
+    }
+    let mut text = format!(
+        "# Written by oci-hotplug. To remove it: oci-hotplug class remove {name}\n[class.{}]\ndevices = {}\n",
+        drop_in::quoted(&wanted.name),
+        drop_in::array(&requests),
+        name = name.as_str(),
+    );
+    if !wanted.symlink.is_empty() {
+        text += &format!("symlinks = {}\n", drop_in::array(&wanted.symlink));
+    }
+    let file = file_name(&wanted.name);
+    let path = config.drop_in_dir().join(&file);
+    let classes = config.classes()?;
+    let known = classes.iter().find(|(known, _)| *known == wanted.name);
+    if let Some((_, class)) = known.filter(|_| !config.files().any(|known| known == path)) {
+        let after = config.with_file(&path, &text)?.classes()?;
+        if after
+            .iter()
+            .any(|(name, new)| name == wanted.name && new == class)
+        {
+            return report(&wanted.name, "unchanged", config.path(), as_json);
+        }
+        bail!(
+            "cannot define class {}: the configuration has it already, as {} (choose another name, or change it there)",
+            wanted.name,
+            requests_of(class).join(", ")
+        );
+    }
+    let (path, written) = drop_in::write(config, &file, &text, wanted.dry_run)?;
+    if written == drop_in::Written::Rehearsed && !as_json {
+        writeln!(std::io::stdout(), "{text}")?;
+    }
+    report(&wanted.name, written.word(), &path, as_json)
+}
+
+fn report(name: &str, result: &str, path: &std::path::Path, as_json: bool) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    if as_json {
+        let whole = json!({ "class": name, "file": path, "result": result });
+        writeln!(out, "{}", serde_json::to_string_pretty(&whole)?)?;
+    } else {
+        writeln!(out, "class {name}: {result} {}", path.display())?;
+    }
+    Ok(())
+}
+
+fn requests_of(class: &Defined) -> Vec<String> {
+    class.requests.iter().map(ToString::to_string).collect()
+}
+
+fn list(classes: &Classes, as_json: bool) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let rows: Vec<(&str, Vec<String>)> = classes
+        .iter()
+        .map(|(name, class)| (name, requests_of(class)))
+        .collect();
+    if as_json {
+        let list: Vec<Value> = rows
+            .iter()
+            .map(|(name, requests)| json!({ "class": name, "requests": requests }))
+            .collect();
+        writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
+    } else if rows.is_empty() {
+        writeln!(
+            out,
+            "No class is defined. Define one with: oci-hotplug class add NAME REQUEST"
+        )?;
+    } else {
+        let rows: Vec<[String; 2]> = rows
+            .into_iter()
+            .map(|(name, requests)| [name.to_owned(), requests.join(", ")])
+            .collect();
+        table::write(&mut out, ["CLASS", "REQUESTS"], &rows)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! Files of the configuration that the operator's tool writes: one rule or one class each, in `config.d`.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::stat::{Mode, umask};
+
+use crate::host::config::Config;
+use crate::host::replaced_file::replace;
+
+/// What became of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Written {
+    /// It is new, or has other text now.
+    New,
+    /// It would be, if this were no rehearsal.
+    Rehearsed,
+    /// It had this text.
+    Unchanged,
+}
+
+impl Written {
+    /// In a word.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::New => "written",
+            Self::Rehearsed => "not written (--dry-run)",
+            Self::Unchanged => "unchanged",
+        }
+    }
+}
+
+/// Writes a file into `config.d`, if the configuration can be used with it. Others see the old configuration or the new
+/// one.
+///
+/// # Errors
+/// When the configuration could not be used then, or the file can't be written. Nothing has changed then.
+pub(super) fn write(config: &Config, name: &str, text: &str, dry_run: bool) -> Result<(PathBuf, Written)> {
+    let dir = config.drop_in_dir();
+    let path = dir.join(name);
+    config.with_file(&path, text)?;
+    if fs::read_to_string(&path).is_ok_and(|old| old == text) {
+        return Ok((path, Written::Unchanged));
+    }
+    if dry_run {
+        return Ok((path, Written::Rehearsed));
+    }
+    // The file's mode is what it says, whatever the shell's umask.
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
+    fs::create_dir_all(&dir).with_context(|| format!("cannot create {}{}", dir.display(), as_root(&dir)))?;
+    replace(&path, text.as_bytes(), 0o644)
+        .with_context(|| format!("cannot write {}{}", path.display(), as_root(&dir)))?;
+    Ok((path, Written::New))
+}
+
+fn as_root(dir: &Path) -> &'static str {
+    let is_ours = nix::unistd::access(dir, nix::unistd::AccessFlags::W_OK).is_ok();
+    if is_ours || nix::unistd::geteuid().is_root() {
+        ""
+    } else {
+        " (run this as root)"
+    }
+}
+
+/// Removes a file that this tool has written.
+///
+/// # Errors
+/// When it is not there, or can't be removed.
+pub(super) fn remove(path: &Path, what: &str) -> Result<()> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            bail!("cannot remove {what}: {} does not exist", path.display())
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot remove {}", path.display())),
+    }
+}
+
+/// The files of `config.d` whose names begin with `prefix`, in the order of their names, with their texts.
+///
+/// # Errors
+/// When the directory or a file can't be read.
+pub(super) fn files(config: &Config, prefix: &str) -> Result<Vec<(PathBuf, String)>> {
+    let is_it = |path: &&Path| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        path.parent() == Some(&config.drop_in_dir()) && name.is_some_and(|name| name.starts_with(prefix))
+    };
+    let read = |path: &Path| {
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok((path.to_owned(), text))
+    };
+    config.files().filter(is_it).map(read).collect()
+}
+
+/// A basic string of TOML (toml.io, v1.0.0, "String").
+pub(super) fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for letter in text.chars() {
+        match letter {
+            '"' | '\\' => quoted.extend(['\\', letter]),
+            letter if letter.is_control() => quoted.push_str(&format!("\\u{:04X}", u32::from(letter))),
+            letter => quoted.push(letter),
+        }
+    }
+    quoted + "\""
+}
+
+/// An array of such strings, in one line.
+pub(super) fn array(texts: &[String]) -> String {
+    let quoted: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
+    format!("[{}]", quoted.join(", "))
+}
+
+/// A number for a text, to tell files apart whose names would be the same (FNV-1a, 32 bits).
+pub(super) fn number(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn toml_reads_back_what_is_quoted(text in any::<String>()) {
+            let table: std::collections::BTreeMap<String, Vec<String>> =
+                toml::from_str(&format!("key = {}", array(&[text.clone(), "b".into()]))).unwrap();
+            prop_assert_eq!(&table["key"], &[text, "b".into()]);
+        }
+    }
+}

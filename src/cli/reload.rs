@@ -1,0 +1,140 @@
+//! `oci-hotplug reload`: every watcher reads the configuration again.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use serde_json::{Value, json};
+
+use super::{Enrolled, table};
+use crate::host::control::{self, Answer, Question, Status};
+use crate::host::registry::Registry;
+
+/// How long a watcher may take: it reads all devices of the host again.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What became of one container.
+pub(super) struct Reloaded {
+    id: String,
+    called: String,
+    /// The nodes that it has now and had not before.
+    attached: Vec<PathBuf>,
+    /// Those that it had.
+    detached: Vec<PathBuf>,
+    /// How many problems it has now.
+    problems: usize,
+    /// Why the policy of before is still in force.
+    failure: Option<String>,
+}
+
+/// Reloads all, and prints what came of it.
+pub(super) fn run(registry: &Registry, as_json: bool) -> Result<()> {
+    let all = all(registry)?;
+    let mut out = std::io::stdout().lock();
+    if as_json {
+        let list: Vec<Value> = all.iter().map(Reloaded::to_json).collect();
+        writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
+    } else if all.is_empty() {
+        writeln!(out, "No container has a watcher: nothing to reload.")?;
+    } else {
+        write(&mut out, &all)?;
+    }
+    failures(&all)
+}
+
+/// Makes every watcher read the configuration again.
+///
+/// # Errors
+/// When the state directory can't be read.
+pub(super) fn all(registry: &Registry) -> Result<Vec<Reloaded>> {
+    let containers = Enrolled::all(registry)?;
+    let with_watcher = containers
+        .iter()
+        .filter(|container| container.status.is_some() || container.silent.is_some());
+    Ok(with_watcher
+        .map(|container| reload(registry, container))
+        .collect())
+}
+
+fn reload(registry: &Registry, container: &Enrolled) -> Reloaded {
+    let answer = control::ask(&registry.container_dir(&container.id), &Question::Reload, TIMEOUT);
+    let failure = match answer {
+        Ok(Answer::Done) => None,
+        Ok(Answer::Failed(reason)) => Some(reason),
+        Ok(other) => Some(format!("the watcher answered {other:?}")),
+        Err(error) => Some(error.to_string()),
+    };
+    let after = super::status(registry, &container.id, TIMEOUT);
+    let nodes = |status: Option<&Status>| -> BTreeSet<PathBuf> {
+        let attached = status.iter().flat_map(|status| status.attached.iter());
+        attached.map(|(path, _)| path.to_owned()).collect()
+    };
+    let (old, new) = (nodes(container.status.as_ref()), nodes(after.as_ref()));
+    Reloaded {
+        id: container.id.to_string(),
+        called: container.called(),
+        attached: new.difference(&old).cloned().collect(),
+        detached: old.difference(&new).cloned().collect(),
+        problems: after.map_or(0, |status| status.problems.len()),
+        failure,
+    }
+}
+
+/// Prints a line for each container.
+///
+/// # Errors
+/// As the writer.
+pub(super) fn write(out: &mut impl Write, all: &[Reloaded]) -> std::io::Result<()> {
+    let rows: Vec<[String; 2]> = all
+        .iter()
+        .map(|reloaded| [reloaded.called.clone(), reloaded.text()])
+        .collect();
+    table::write(out, ["CONTAINER", "RESULT"], &rows)
+}
+
+/// # Errors
+/// When a watcher still has its policy of before.
+pub(super) fn failures(all: &[Reloaded]) -> Result<()> {
+    let failed = all.iter().filter(|reloaded| reloaded.failure.is_some()).count();
+    if failed > 0 {
+        bail!(
+            "{failed} of {} watchers could not reload the configuration",
+            all.len()
+        );
+    }
+    Ok(())
+}
+
+impl Reloaded {
+    fn text(&self) -> String {
+        if let Some(reason) = &self.failure {
+            return format!("FAILED: {reason}");
+        }
+        let list = |word: &str, paths: &[PathBuf]| {
+            let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+            (!paths.is_empty()).then(|| format!("{word} {}", paths.join(" ")))
+        };
+        let mut parts = Vec::new();
+        parts.extend(list("attached", &self.attached));
+        parts.extend(list("detached", &self.detached));
+        if parts.is_empty() {
+            parts.push("no change".into());
+        }
+        match self.problems {
+            0 => {}
+            1 => parts.push(format!("1 problem (oci-hotplug inspect {})", self.called)),
+            count => parts.push(format!("{count} problems (oci-hotplug inspect {})", self.called)),
+        }
+        parts.join(", ")
+    }
+
+    /// As programs read it.
+    pub(super) fn to_json(&self) -> Value {
+        json!({
+            "id": self.id, "result": if self.failure.is_none() { "reloaded" } else { "failed" },
+            "attached": self.attached, "detached": self.detached, "problems": self.problems, "reason": self.failure,
+        })
+    }
+}

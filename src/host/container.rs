@@ -21,6 +21,7 @@ pub use id_maps::IdMaps;
 
 use super::filter::Cgroups;
 use super::process::{Process, ProcessError};
+use super::quiet::{Mounts, attributes, identity};
 use crate::model::reconcile::ProcessUser;
 use membership::{CgroupMount, Membership};
 
@@ -213,14 +214,25 @@ impl Container {
             rootfs: self.facts.rootfs.clone(),
             source: source.into(),
         };
-        let (theirs, ours) = (fstat(&root).map_err(failed)?, stat("/").map_err(failed)?);
-        if (theirs.st_dev, theirs.st_ino) != (ours.st_dev, ours.st_ino) {
+        let theirs = attributes(&root).map_err(|source| self.io_error("root", source))?;
+        let ours = File::open("/")
+            .and_then(attributes)
+            .map_err(|source| self.io_error("root", source))?;
+        if identity(&theirs) != identity(&ours) {
             return Ok(root.into());
         }
         let how = OpenHow::new()
             .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
             .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
         openat2(&root, &self.facts.rootfs, how).map_err(failed)
+    }
+
+    /// The mounts of the container's mount namespace.
+    pub fn mounts(&self) -> Result<Mounts, ContainerError> {
+        let name = "mountinfo";
+        let file = self.proc.open_relative(name);
+        let file = file.map_err(|source| self.proc_error(name, source))?;
+        Ok(Mounts::new(file))
     }
 
     /// The container's network namespace; `None` when it is our own.
@@ -292,6 +304,10 @@ impl Container {
 
     fn proc_path(&self, name: &str) -> String {
         format!("/proc/{}/{name}", self.facts.pid)
+    }
+
+    fn io_error(&self, name: &str, source: io::Error) -> ContainerError {
+        proc_error(&self.facts, &self.proc_path(name), source)
     }
 
     /// What procfs could not do, or that the process ended, which explains it.

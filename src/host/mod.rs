@@ -14,6 +14,7 @@ pub mod log;
 pub mod monitor;
 pub mod process;
 pub mod programs;
+pub mod quiet;
 pub mod readiness;
 pub mod registry;
 pub mod replaced_file;

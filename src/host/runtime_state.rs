@@ -13,10 +13,12 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
 use serde_json::Value;
 
 use super::container::ContainerFacts;
 use super::process::{Process, start_time};
+use super::quiet;
 use crate::model::oci::{BundleConfig, ContainerId};
 use crate::model::policy::Circumstances;
 use crate::model::reconcile::ProcessUser;
@@ -141,7 +143,12 @@ pub enum NoContainer {
 /// # Errors
 /// When there is no such process, or it is none of a container.
 pub fn of_process(pid: i32) -> Result<Running, NoContainer> {
-    let root = |pid: &str| fs::metadata(format!("/proc/{pid}/root/")).map(|root| place(&root));
+    // Opened as a mere place: the root of a container may be of a file system that never answers.
+    let root = |pid: &str| {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let root = rustix::fs::open(format!("/proc/{pid}/root"), flags, Mode::empty())?;
+        quiet::attributes(root).map(|root| quiet::identity(&root))
+    };
     let gone = |_| NoContainer::Gone(pid);
     if root(&pid.to_string()).map_err(gone)? == root("self").map_err(gone)? {
         return Err(NoContainer::Host(pid));
@@ -173,12 +180,6 @@ pub fn of_process(pid: i32) -> Result<Running, NoContainer> {
         },
         circumstances: Circumstances::new(Default::default(), user_namespace, false),
     })
-}
-
-/// What tells one directory from another, stat(2).
-fn place(metadata: &fs::Metadata) -> (u64, u64) {
-    use std::os::unix::fs::MetadataExt;
-    (metadata.dev(), metadata.ino())
 }
 
 fn all_processes() -> impl Iterator<Item = i32> {

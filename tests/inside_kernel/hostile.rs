@@ -5,9 +5,10 @@ use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 
 use oci_hotplug::host::container_dev::{ContainerDev, ContainerDevError, LinkOutcome, NodeOutcome};
+use oci_hotplug::model::attachment::Found;
 use oci_hotplug::model::grants::Change;
 
-use crate::fixture::{Inside, Kind, OWNER, Reaped, ZERO, path, wait_until};
+use crate::fixture::{Inside, Kind, OWNER, Reaped, Silent, ZERO, path, wait_until};
 
 const OWN: Kind = Kind {
     user: false,
@@ -161,6 +162,100 @@ fn a_mount_in_the_way_is_named_and_not_entered() {
         );
         others_go_on(&mut inside, &mut dev);
     }
+}
+
+/// Case security 1.
+#[test]
+#[ignore = "needs root: tests/run.sh runs it"]
+fn a_file_system_that_never_answers_is_asked_nothing_and_keeps_only_its_own_place() {
+    for kind in [OWN, USER] {
+        let mut inside = Inside::start(kind);
+        let mut dev = inside.dev();
+        let way = Silent::mount(&mut inside, &mut dev, "/dev/bus", true);
+        let place = Silent::mount(&mut inside, &mut dev, "/dev/board", false);
+        let volume = Silent::mount(&mut inside, &mut dev, "/data", true);
+        let node = path("/dev/bus/usb/001/002");
+        let in_the_way = "/dev/bus in the container is a mount of another file system: nothing is put behind it; \
+                          remove it or choose another path";
+        let error = dev.add_node(node, ZERO, &OWNER, true).unwrap_err();
+        assert_eq!(error.to_string(), in_the_way);
+        assert_eq!(dev.find_node(node, ZERO).unwrap_err().to_string(), in_the_way);
+        assert_eq!(dev.remove_node(node, ZERO).unwrap(), Change::None);
+
+        let board = path("/dev/board");
+        assert_eq!(dev.find_node(board, ZERO).unwrap(), Found::Other);
+        let error = dev.add_node(board, ZERO, &OWNER, true).unwrap_err();
+        let taken = "/dev/board in the container is a mount of another file system, which is not ours to replace; \
+                     remove it or choose another path";
+        assert_eq!(error.to_string(), taken);
+        let error = dev.add_link(board, path("/dev/zero"), true).unwrap_err();
+        assert_eq!(error.to_string(), taken);
+        assert_eq!(dev.remove_node(board, ZERO).unwrap(), Change::None);
+
+        // A volume whose server has died: no attacker is needed for that.
+        let link = path("/data/board");
+        let error = dev.add_link(link, path("/dev/zero"), false).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("/data in the container is a mount of another file system: "),
+            "{error}"
+        );
+        assert_eq!(dev.remove_link(link, path("/dev/zero")).unwrap(), Change::None);
+        others_go_on(&mut inside, &mut dev);
+        // Whoever opens the container anew does not ask either.
+        let again = inside.dev();
+        assert_eq!(again.find_node(board, ZERO).unwrap(), Found::Other);
+        for server in [way, place, volume] {
+            server.expect_no_request();
+        }
+    }
+}
+
+/// Case security 1.
+#[test]
+#[ignore = "needs root: tests/run.sh runs it"]
+fn a_dev_that_never_answers_is_not_entered() {
+    for kind in [OWN, USER] {
+        let mut inside = Inside::start(kind);
+        let mut dev = inside.dev();
+        let silent = Silent::mount(&mut inside, &mut dev, "/dev", true);
+        let error = ContainerDev::open(&inside.container(), Default::default())
+            .err()
+            .expect("not to be entered");
+        assert!(
+            error
+                .to_string()
+                .starts_with("/dev in the container is a mount of another file system: "),
+            "{error}"
+        );
+        // What was opened before is the directory below it, where all goes on.
+        dev.add_node(path("/dev/other"), ZERO, &OWNER, false).unwrap();
+        assert_eq!(dev.remove_node(path("/dev/other"), ZERO).unwrap(), Change::Made);
+        silent.expect_no_request();
+    }
+}
+
+/// Case security 1.
+#[test]
+#[ignore = "needs root: tests/run.sh runs it"]
+fn an_overlay_of_the_containers_own_is_not_entered() {
+    let mut inside = Inside::start(USER);
+    let mut dev = inside.dev();
+    inside.sh("mkdir -p /lower/x /opt/over && mount -t overlay -o lowerdir=/lower:/mnt over /opt/over");
+    let error = dev
+        .add_link(path("/opt/over/x/l"), path("/dev/zero"), false)
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("/opt/over in the container is a mount of another file system: "),
+        "{error}"
+    );
+    let error = dev
+        .add_link(path("/opt/over"), path("/dev/zero"), true)
+        .unwrap_err();
+    assert!(matches!(error, ContainerDevError::Taken { .. }), "{error}");
 }
 
 #[test]

@@ -8,24 +8,28 @@ mod path;
 mod place;
 mod staging;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
-use nix::libc::dev_t;
-use nix::sys::stat::{Mode, SFlag, fstat, makedev, mknodat, stat};
+use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
 use nix::unistd::{Gid, Uid, symlinkat};
 
 pub use error::ContainerDevError;
 pub use staging::StagingError;
 
 use super::container::{Container, IdMaps};
+use super::quiet::{Answers, Mounts, attributes, file_system};
 use crate::model::attachment::Found;
 use crate::model::device::{DevKind, DevNum};
 use crate::model::grants::Change;
 use path::{checked, leads_to, link_text};
-use place::{Entry, Maker, Place, Walk, Walker, failed, finish_node, open_retrying};
+use place::{ContainerMounts, Entry, Maker, Place, Walk, Walker, failed, finish_node, open_retrying};
 use staging::{StagedNode, Staging};
 
 /// How nodes get into a container.
@@ -80,7 +84,8 @@ pub enum LinkOutcome {
 pub struct ContainerDev {
     root: OwnedFd,
     dev: OwnedFd,
-    host_dev: dev_t,
+    host_dev: (u32, u32),
+    mounts: ContainerMounts,
     placement: Placement,
     /// Maps and mount namespace of a container with a user namespace.
     foreign: Option<(IdMaps, OwnedFd)>,
@@ -104,12 +109,29 @@ impl ContainerDev {
             );
         let dev = open_retrying(&root, Path::new("dev"), how)
             .map_err(|source| failed("opening the directory", dev_path, source))?;
-        let host_dev = stat("/dev")
-            .map_err(|source| failed("comparing the host's", dev_path, source))?
-            .st_dev;
-        let own = fstat(&dev)
-            .map_err(|source| failed("comparing", dev_path, source))?
-            .st_dev;
+        let mut mounts = container.mounts()?;
+        let mut mount = |fd: &OwnedFd| {
+            let id = Mounts::id_of(fd)?;
+            Ok((id, mounts.answers(id)?))
+        };
+        let reading = |source: io::Error| failed("reading the mount of", dev_path, source);
+        let (root_mount, (dev_mount, answers)) = (
+            Mounts::id_of(&root).map_err(reading)?,
+            mount(&dev).map_err(reading)?,
+        );
+        if dev_mount != root_mount && answers == Answers::Perhaps {
+            // The engine mounts no such thing there, but a container can, before its watcher starts again.
+            return Err(ContainerDevError::InTheWay {
+                path: dev_path.to_owned(),
+                found: Entry::Mount.to_string(),
+            });
+        }
+        let host_dev = File::open("/dev")
+            .and_then(attributes)
+            .map_err(|source| failed("comparing the host's", dev_path, source))?;
+        let host_dev = file_system(&host_dev);
+        let own = attributes(&dev).map_err(|source| failed("comparing", dev_path, source))?;
+        let own = file_system(&own);
         let id_maps = container.id_maps()?;
         let maker = id_maps.as_ref().map(|maps| host_ids(maps, 0, 0)).transpose()?;
         let placement = match &id_maps {
@@ -125,6 +147,7 @@ impl ContainerDev {
             root,
             dev,
             host_dev,
+            mounts: Rc::new(RefCell::new(mounts)),
             placement,
             foreign,
             maker: maker.map(|(uid, gid)| (Uid::from_raw(uid), Gid::from_raw(gid))),
@@ -416,6 +439,7 @@ impl ContainerDev {
             base: Path::new(base),
             host_dev: self.host_dev,
             maker: self.maker,
+            mounts: &self.mounts,
         }
     }
 }

@@ -3,21 +3,24 @@
 //! Must not know of devices wanted, records or placements. A container may change any of its names at any time: no
 //! path of more than one component is ever resolved in it, and no symbolic link is followed.
 
+use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::fcntl::{
     AT_FDCWD, AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag, openat2, readlinkat, renameat2,
 };
-use nix::libc::dev_t;
-use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, fstatat, major, minor, mkdirat};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, setfsgid, setfsuid, unlinkat};
+use rustix::fs::Statx;
 
 use super::ContainerDevError;
+use crate::host::quiet::{Answers, Mounts, attributes, file_system};
 use crate::model::device::{DevKind, DevNum};
 
 /// The name under which things are made before they are renamed to their own. One is enough for a directory: only one
@@ -69,9 +72,11 @@ pub(super) enum Entry {
     Fifo,
     Socket,
     File {
-        size: i64,
+        size: u64,
         uid: u32,
     },
+    /// A file system is mounted here that may never answer: it is not asked what it has.
+    Mount,
 }
 
 impl fmt::Display for Entry {
@@ -84,6 +89,7 @@ impl fmt::Display for Entry {
             Self::Fifo => f.write_str("a FIFO"),
             Self::Socket => f.write_str("a socket"),
             Self::File { .. } => f.write_str("a file"),
+            Self::Mount => f.write_str("a mount of another file system"),
         }
     }
 }
@@ -105,6 +111,20 @@ pub(super) struct Place {
     /// The place's absolute path in the container, for messages.
     path: PathBuf,
     maker: Maker,
+    mounts: ContainerMounts,
+}
+
+/// The mounts of the container, for all places in it.
+pub(super) type ContainerMounts = Rc<RefCell<Mounts>>;
+
+/// What a name leads to, without a question to a file system that may not answer.
+enum Opened {
+    /// Something in the directory's own file system.
+    Own(OwnedFd),
+    /// A mount of a file system that answers from memory: tmpfs, such as a node of ours, or devtmpfs.
+    Mounted(OwnedFd),
+    /// Any other mount.
+    Foreign,
 }
 
 /// How to get to places.
@@ -113,10 +133,12 @@ pub(super) struct Walker<'a> {
     pub start: &'a OwnedFd,
     /// The path of `start` in the container: `/` or `/dev`.
     pub base: &'a Path,
-    /// The host's devtmpfs.
-    pub host_dev: dev_t,
+    /// The number of the host's devtmpfs.
+    pub host_dev: (u32, u32),
     /// Whom missing directories are made as.
     pub maker: Maker,
+    /// The container's mounts.
+    pub mounts: &'a ContainerMounts,
 }
 
 impl Walker<'_> {
@@ -146,6 +168,7 @@ impl Walker<'_> {
             name: OsString::new(),
             path: self.base.to_owned(),
             maker: self.maker,
+            mounts: self.mounts.clone(),
         };
         for step in steps.components() {
             let Component::Normal(step) = step else {
@@ -181,12 +204,10 @@ impl Walker<'_> {
 
     /// Whether the mount at this place is (a part of) the host's devtmpfs, such as `-v /dev/bus/usb:/dev/bus/usb`.
     fn is_host_dev(&self, place: &Place) -> bool {
-        fstatat(
-            &place.parent,
-            place.name.as_os_str(),
-            AtFlags::AT_SYMLINK_NOFOLLOW,
-        )
-        .is_ok_and(|stat| stat.st_dev == self.host_dev)
+        let Ok(Opened::Mounted(mount)) = place.look() else {
+            return false;
+        };
+        attributes(&mount).is_ok_and(|found| file_system(&found) == self.host_dev)
     }
 }
 
@@ -198,15 +219,19 @@ impl Place {
 
     /// What is here now. A mount that covers the name is what counts.
     pub(super) fn entry(&self) -> Result<Entry, ContainerDevError> {
-        let stat = match fstatat(&self.parent, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+        let looking = |source| failed("looking at", &self.path, source);
+        let fd = match self.look() {
             Err(Errno::ENOENT) => return Ok(Entry::Nothing),
-            other => other.map_err(|source| failed("looking at", &self.path, source))?,
+            Ok(Opened::Foreign) => return Ok(Entry::Mount),
+            Ok(Opened::Own(fd) | Opened::Mounted(fd)) => fd,
+            Err(source) => return Err(looking(source.into())),
         };
-        Ok(match file_type(&stat) {
-            SFlag::S_IFBLK => node_entry(DevKind::Block, &stat),
-            SFlag::S_IFCHR => node_entry(DevKind::Char, &stat),
+        let found = attributes(&fd).map_err(looking)?;
+        Ok(match file_type(&found) {
+            SFlag::S_IFBLK => node_entry(DevKind::Block, &found),
+            SFlag::S_IFCHR => node_entry(DevKind::Char, &found),
             SFlag::S_IFLNK => {
-                let target = readlinkat(&self.parent, self.name.as_os_str());
+                let target = readlinkat(&fd, "");
                 Entry::Link(
                     target
                         .map_err(|source| failed("reading the link", &self.path, source))?
@@ -217,9 +242,26 @@ impl Place {
             SFlag::S_IFIFO => Entry::Fifo,
             SFlag::S_IFSOCK => Entry::Socket,
             _ => Entry::File {
-                size: stat.st_size,
-                uid: stat.st_uid,
+                size: found.stx_size,
+                uid: found.stx_uid,
             },
+        })
+    }
+
+    /// Opens what is here. Where a mount is in the way, its type is looked up in the kernel's list of mounts before its
+    /// file system is queried. Without O_DIRECTORY, an O_PATH open does not trigger an automount (follow_automount in
+    /// fs/namei.c).
+    fn look(&self) -> nix::Result<Opened> {
+        match self.open(OFlag::empty()) {
+            Err(Errno::EXDEV) => {}
+            other => return other.map(Opened::Own),
+        }
+        let how = how_to_open(OFlag::empty());
+        let covering = open_retrying(&self.parent, Path::new(&self.name), how)?;
+        let answers = Mounts::id_of(&covering).and_then(|id| self.mounts.borrow_mut().answers(id));
+        Ok(match answers {
+            Ok(Answers::AtOnce) => Opened::Mounted(covering),
+            Ok(Answers::FromDisk | Answers::Perhaps) | Err(_) => Opened::Foreign,
         })
     }
 
@@ -239,6 +281,7 @@ impl Place {
             name: TEMPORARY.into(),
             path: self.path.clone(),
             maker: self.maker,
+            mounts: self.mounts.clone(),
         };
         if !temporary.clear() {
             let found = temporary.entry()?.to_string();
@@ -313,19 +356,20 @@ impl Place {
 
     /// An O_PATH descriptor of what is here, links not followed, mounts not entered.
     pub(super) fn open(&self, flags: OFlag) -> nix::Result<OwnedFd> {
-        let how = OpenHow::new()
-            .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | flags)
-            .resolve(
-                ResolveFlag::RESOLVE_BENEATH
-                    | ResolveFlag::RESOLVE_NO_SYMLINKS
-                    | ResolveFlag::RESOLVE_NO_MAGICLINKS
-                    | ResolveFlag::RESOLVE_NO_XDEV,
-            );
-        open_retrying(&self.parent, Path::new(&self.name), how)
+        let how = how_to_open(flags);
+        let resolve = RESOLVE_PLAIN | ResolveFlag::RESOLVE_NO_XDEV;
+        open_retrying(&self.parent, Path::new(&self.name), how.resolve(resolve))
     }
 
+    /// The same of a directory; ENOTDIR where something else is here. Without O_DIRECTORY, which would trigger an
+    /// automount that is here.
     fn open_directory(&self) -> nix::Result<OwnedFd> {
-        self.open(OFlag::O_DIRECTORY)
+        let fd = self.open(OFlag::empty())?;
+        match attributes(&fd) {
+            Ok(found) if file_type(&found) == SFlag::S_IFDIR => Ok(fd),
+            Ok(_) => Err(Errno::ENOTDIR),
+            Err(source) => Err(Errno::from_raw(source.raw_os_error().unwrap_or_default())),
+        }
     }
 
     /// Makes a directory, 0755 whatever the umask. False when another was faster.
@@ -356,7 +400,7 @@ impl Place {
         if source == Errno::EXDEV {
             return ContainerDevError::InTheWay {
                 path: self.path.clone(),
-                found: "a mount of another file system".to_owned(),
+                found: Entry::Mount.to_string(),
             };
         }
         match self.entry() {
@@ -377,6 +421,17 @@ impl Place {
     }
 }
 
+/// No link is followed, and nothing leads out of the directory.
+const RESOLVE_PLAIN: ResolveFlag = ResolveFlag::RESOLVE_BENEATH
+    .union(ResolveFlag::RESOLVE_NO_SYMLINKS)
+    .union(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+
+fn how_to_open(flags: OFlag) -> OpenHow {
+    OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | flags)
+        .resolve(RESOLVE_PLAIN)
+}
+
 /// openat2, again when a rename elsewhere disturbed it; not for ever, as a container could rename on purpose.
 pub(super) fn open_retrying(at: impl AsFd, path: &Path, how: OpenHow) -> nix::Result<OwnedFd> {
     for _ in 0..ATTEMPTS {
@@ -391,14 +446,15 @@ pub(super) fn open_retrying(at: impl AsFd, path: &Path, how: OpenHow) -> nix::Re
 /// Gives a node that was just made its owner and mode. The descriptor must be of that very node: what is there now may
 /// be the container's doing, so kind and number are compared first (ESTALE if they differ).
 pub(super) fn finish_node(fd: &OwnedFd, num: DevNum, mode: u32, uid: u32, gid: u32) -> nix::Result<()> {
-    let stat = fstat(fd)?;
+    let found =
+        attributes(fd).map_err(|source| Errno::from_raw(source.raw_os_error().unwrap_or_default()))?;
     let kind = if num.kind == DevKind::Block {
         SFlag::S_IFBLK
     } else {
         SFlag::S_IFCHR
     };
-    let device = nix::sys::stat::makedev(num.major.into(), num.minor.into());
-    if file_type(&stat) != kind || stat.st_rdev != device {
+    let device = (found.stx_rdev_major, found.stx_rdev_minor);
+    if file_type(&found) != kind || device != (num.major, num.minor) {
         return Err(Errno::ESTALE);
     }
     fchownat(
@@ -422,22 +478,22 @@ fn set_mode(fd: &OwnedFd, mode: u32) -> nix::Result<()> {
     )
 }
 
-/// The file type in a stat.
-pub(super) fn file_type(stat: &FileStat) -> SFlag {
-    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
+/// The file type among the attributes.
+pub(super) fn file_type(attributes: &Statx) -> SFlag {
+    SFlag::from_bits_truncate(u32::from(attributes.stx_mode) & SFlag::S_IFMT.bits())
 }
 
-fn node_entry(kind: DevKind, stat: &FileStat) -> Entry {
+fn node_entry(kind: DevKind, found: &Statx) -> Entry {
     let num = DevNum {
         kind,
-        major: major(stat.st_rdev) as u32,
-        minor: minor(stat.st_rdev) as u32,
+        major: found.stx_rdev_major,
+        minor: found.stx_rdev_minor,
     };
     Entry::Node {
         num,
-        mode: stat.st_mode & 0o7777,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
+        mode: u32::from(found.stx_mode) & 0o7777,
+        uid: found.stx_uid,
+        gid: found.stx_gid,
     }
 }
 

@@ -244,6 +244,10 @@ fn wrong_names_kinds_and_requests_are_refused_with_the_cure() {
             &["board", "--device", "usb:0403", "--kind", "x"],
             "write VENDOR/CLASS",
         ),
+        (
+            &["board", "--device", "usb:0403", "--kind", "vendor.com/d"],
+            "the class \"d\" has only one letter",
+        ),
         (&["--all", "--device", "usb:0403"], "cannot be used with"),
         (&[], "<NAME>"),
     ] {
@@ -441,14 +445,36 @@ fn validate_warns_of_what_will_not_work_here() {
     bench.write("low/spec.yaml", &text);
     let out = done(bench.cdi(&["validate"]));
     let warnings: Vec<&str> = out.lines().filter(|line| line.starts_with("warning: ")).collect();
-    assert_eq!(warnings.len(), 3, "{out}");
+    assert_eq!(warnings.len(), 4, "{out}");
     for part in [
+        "kind: the class \"c\" has only one letter",
         "/nowhere/hook is not there",
         "/dev/nowhere is not there",
         "is a link, which engines do not follow",
     ] {
         assert!(out.contains(part), "{out}");
     }
+}
+
+/// Case README 16. Case README 17.
+#[test]
+fn a_spec_is_valid_exactly_when_engines_read_it() {
+    let bench = Bench::new();
+    let octal = "cdiVersion: \"0.6.0\"\nkind: vendor.com/device\ndevices:\n- name: \"0\"\n  containerEdits: {deviceNodes: [{path: /dev/null, fileMode: 0666, permissions: rw}]}\n";
+    bench.write("low/octal.yaml", octal);
+    let out = done(bench.cdi(&["validate"]));
+    assert!(out.contains("1 spec is valid"), "{out}");
+    let edits: Value =
+        serde_json::from_str(&done(bench.cdi(&["resolve", "vendor.com/device=0", "--json"]))).unwrap();
+    assert_eq!(edits["deviceNodes"][0]["fileMode"], 438);
+
+    let empty = r#"{"cdiVersion":"0.6.0","kind":"vendor.com/other","devices":[{"name":"managed","containerEdits":{"mounts":[]}}]}"#;
+    bench.write("low/empty.json", empty);
+    let said = bench.cdi(&["validate"]);
+    assert!(
+        said.code == 1 && said.out.contains("a device must change something"),
+        "{said:?}"
+    );
 }
 
 #[test]

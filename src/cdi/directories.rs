@@ -302,7 +302,7 @@ mod tests {
     fn file(path: &str, priority: usize, names: &[&str]) -> SpecFile {
         let devices: Vec<String> = names
             .iter()
-            .map(|name| format!("{{name: {name}, containerEdits: {{env: ['{path}=1']}}}}"))
+            .map(|name| format!("{{name: '{name}', containerEdits: {{env: ['{path}=1']}}}}"))
             .collect();
         let text = format!(
             "cdiVersion: 0.5.0\nkind: a/b\ndevices: [{}]\ncontainerEdits: {{env: [S=1]}}\n",

@@ -10,6 +10,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+use super::yaml;
 use crate::model::quoting::shown;
 
 /// The most characters of a message and of a field's name that are shown: both may quote the text.
@@ -21,14 +22,15 @@ const MAX_FIELD: usize = 200;
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Document {
     /// The version of the specification that its reader must know.
-    #[serde(deserialize_with = "scalar")]
+    #[serde(deserialize_with = "yaml::text")]
     pub cdi_version: String,
     /// `vendor/class`.
+    #[serde(deserialize_with = "yaml::text")]
     pub kind: String,
     /// For anyone's use.
     #[serde(
         default,
-        deserialize_with = "or_default",
+        deserialize_with = "yaml::text_map",
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub annotations: BTreeMap<String, String>,
@@ -49,12 +51,12 @@ pub struct Document {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Device {
     /// What stands behind the `=` of its qualified name.
-    #[serde(deserialize_with = "scalar")]
+    #[serde(deserialize_with = "yaml::text")]
     pub name: String,
     /// For anyone's use.
     #[serde(
         default,
-        deserialize_with = "or_default",
+        deserialize_with = "yaml::text_map",
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub annotations: BTreeMap<String, String>,
@@ -70,7 +72,7 @@ pub struct Device {
 pub struct Edits {
     #[serde(
         default,
-        deserialize_with = "or_default",
+        deserialize_with = "yaml::texts",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub env: Vec<String>,
@@ -102,7 +104,7 @@ pub struct Edits {
     pub intel_rdt: Option<IntelRdt>,
     #[serde(
         default,
-        deserialize_with = "or_default",
+        deserialize_with = "yaml::numbers",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub additional_gids: Vec<u32>,
@@ -113,22 +115,56 @@ pub struct Edits {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the names are the specification's")]
 pub struct DeviceNode {
+    #[serde(deserialize_with = "yaml::text")]
     pub path: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "yaml::optional_text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub host_path: Option<String>,
-    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "type",
+        default,
+        deserialize_with = "yaml::optional_text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub kind: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "yaml::optional_number",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub major: Option<i64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "yaml::optional_number",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub minor: Option<i64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "yaml::optional_number",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub file_mode: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "yaml::optional_text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub permissions: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "yaml::optional_number",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub uid: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "yaml::optional_number",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub gid: Option<u32>,
 }
 
@@ -137,8 +173,9 @@ pub struct DeviceNode {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the names are the specification's")]
 pub struct NetDevice {
+    #[serde(deserialize_with = "yaml::text")]
     pub host_interface_name: String,
-    #[serde(deserialize_with = "scalar")]
+    #[serde(deserialize_with = "yaml::text")]
     pub name: String,
 }
 
@@ -147,22 +184,28 @@ pub struct NetDevice {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the names are the specification's")]
 pub struct Hook {
+    #[serde(deserialize_with = "yaml::text")]
     pub hook_name: String,
+    #[serde(deserialize_with = "yaml::text")]
     pub path: String,
     #[serde(
         default,
-        deserialize_with = "or_default",
+        deserialize_with = "yaml::texts",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub args: Vec<String>,
     #[serde(
         default,
-        deserialize_with = "or_default",
+        deserialize_with = "yaml::texts",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub env: Vec<String>,
     /// In seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "yaml::optional_number",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub timeout: Option<i64>,
 }
 
@@ -171,15 +214,22 @@ pub struct Hook {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the names are the specification's")]
 pub struct Mount {
+    #[serde(deserialize_with = "yaml::text")]
     pub host_path: String,
+    #[serde(deserialize_with = "yaml::text")]
     pub container_path: String,
     #[serde(
         default,
-        deserialize_with = "or_default",
+        deserialize_with = "yaml::texts",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub options: Vec<String>,
-    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "type",
+        default,
+        deserialize_with = "yaml::optional_text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub kind: Option<String>,
 }
 
@@ -188,13 +238,30 @@ pub struct Mount {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the names are the specification's")]
 pub struct IntelRdt {
-    #[serde(rename = "closID", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "closID",
+        default,
+        deserialize_with = "yaml::optional_text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub clos_id: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "yaml::optional_text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub l3_cache_schema: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "yaml::optional_text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub mem_bw_schema: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "yaml::optional_texts",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub schemata: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enable_monitoring: Option<bool>,
@@ -229,24 +296,6 @@ fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// The Go library takes `name: 0` for `name: "0"` (sigs.k8s.io/yaml, convertToJSONableObject).
-fn scalar<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "expected a string")]
-    enum Scalar {
-        Text(String),
-        Integer(i64),
-        Float(f64),
-        Bool(bool),
-    }
-    Ok(match Scalar::deserialize(deserializer)? {
-        Scalar::Text(text) => text,
-        Scalar::Integer(number) => number.to_string(),
-        Scalar::Float(number) => number.to_string(),
-        Scalar::Bool(value) => value.to_string(),
-    })
-}
-
 /// One thing that is wrong with a spec, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Fault {
@@ -278,7 +327,18 @@ impl Document {
     /// # Errors
     /// What is wrong with the text or with a field, and where. What the fields say is judged by `rules`.
     pub fn parse(text: &str) -> Result<Self, Fault> {
-        serde_yaml::from_str(text).map_err(|error| Fault::of_text(&error))
+        let mut document: Self = yaml::from_str(text).map_err(|error| Fault::of_text(&error))?;
+        for (device, index) in document.devices.iter_mut().zip(0..) {
+            let Some(respelled) = yaml::respelled(&device.name) else {
+                continue;
+            };
+            let place = place_of(text, &format!("devices[{index}].name"));
+            if place.is_some_and(|(line, column)| yaml::plain_at(text, line, column, &device.name).is_some())
+            {
+                device.name = respelled;
+            }
+        }
+        Ok(document)
     }
 }
 
@@ -297,7 +357,7 @@ impl Fault {
     /// The YAML reader says `field: what at line L column C`: taken apart, so that all faults read alike.
     fn of_text(error: &serde_yaml::Error) -> Self {
         let place = error.location();
-        let mut message = error.to_string();
+        let mut message = yaml::message(&error.to_string());
         if let Some(at) = place
             .as_ref()
             .and_then(|place| message.rfind(&format!(" at line {} column {}", place.line(), place.column())))
@@ -440,6 +500,118 @@ mod tests {
                 .unwrap();
         assert_eq!(document.devices[0].name, "0");
         assert!(document.devices[0].container_edits.is_empty());
+    }
+
+    fn first_node(fields: &str) -> Result<DeviceNode, Fault> {
+        let text = format!(
+            "cdiVersion: 0.6.0\nkind: vendor.com/device\ndevices:\n- name: \"0\"\n  containerEdits: {{deviceNodes: [{{path: /dev/null, {fields}}}]}}\n"
+        );
+        Document::parse(&text).map(|document| document.devices[0].container_edits.device_nodes[0].clone())
+    }
+
+    /// Case README 16.
+    #[test]
+    fn a_number_with_a_leading_zero_is_octal_in_every_numeric_field() {
+        let node =
+            first_node("fileMode: 0666, permissions: rw, uid: 010, gid: 0o17, major: +0x10, minor: 1_0")
+                .unwrap();
+        assert_eq!(
+            (node.file_mode, node.uid, node.gid),
+            (Some(0o666), Some(8), Some(15))
+        );
+        assert_eq!((node.major, node.minor), (Some(16), Some(10)));
+        assert_eq!(node.permissions.as_deref(), Some("rw"));
+        for same in [
+            "fileMode: 0o666",
+            "fileMode: 438",
+            "fileMode: 438.0",
+            "fileMode: &mode 0666",
+            "\"fileMode\":438",
+        ] {
+            assert_eq!(first_node(same).unwrap().file_mode, Some(0o666), "{same}");
+        }
+        let edits = "cdiVersion: 0.7.0\nkind: a.b/device\ndevices: [{name: x, containerEdits: {additionalGids: [010, 9], hooks: [{hookName: poststop, path: /x, timeout: 010}]}}]\n";
+        let document = Document::parse(edits).unwrap();
+        let edits = &document.devices[0].container_edits;
+        assert_eq!(
+            (&edits.additional_gids[..], edits.hooks[0].timeout),
+            (&[8, 9][..], Some(8))
+        );
+    }
+
+    /// Case README 16.
+    #[test]
+    fn a_number_in_quotes_a_fraction_and_one_that_is_too_large_are_faults_with_their_place() {
+        for (fields, part) in [
+            ("fileMode: '0666'", "expected a number (write it without quotes)"),
+            ("fileMode: \"438\"", "expected a number (write it without quotes)"),
+            ("fileMode: 1.5", "expected an integer"),
+            ("uid: 4294967296", "4294967296 is out of range"),
+            ("uid: -1", "-1 is out of range"),
+            ("gid: staff", "invalid type: string \"staff\", expected a number"),
+        ] {
+            let fault = first_node(fields).unwrap_err();
+            assert!(fault.message.contains(part), "{fields}: {fault}");
+            assert_eq!(fault.line, Some(5), "{fields}: {fault}");
+            assert!(
+                fault.column.is_some_and(|column| column > 50),
+                "{fields}: {fault}"
+            );
+        }
+    }
+
+    /// Case README 16: what a text is that YAML 1.1 takes for a number or a truth value.
+    #[test]
+    fn a_device_s_name_is_the_one_that_engines_give_it() {
+        let name = |name: &str| {
+            let text = format!(
+                "cdiVersion: 0.6.0\nkind: a.b/device\ndevices:\n- name: {name}\n  containerEdits: {{env: [A=1]}}\n"
+            );
+            Document::parse(&text).unwrap().devices[0].name.clone()
+        };
+        for (written, read) in [
+            ("01", "1"),
+            ("'01'", "01"),
+            ("\"0666\"", "0666"),
+            ("0666", "438"),
+            ("on", "true"),
+            ("'on'", "on"),
+            ("1.0", "1"),
+            ("board", "board"),
+        ] {
+            assert_eq!(name(written), read, "{written}");
+        }
+    }
+
+    /// Case README 17: the judgements are those of tags.cncf.io/container-device-interface 1.1.0 and 0.8.0
+    /// (pkg/cdi/container-edits.go, isEmpty).
+    #[test]
+    fn edits_are_empty_when_every_list_is_and_there_is_no_intel_rdt() {
+        for (edits, is_empty) in [
+            ("{}", true),
+            ("null", true),
+            ("{mounts: []}", true),
+            ("{mounts: null}", true),
+            (
+                "{env: [], deviceNodes: [], hooks: [], netDevices: [], additionalGids: []}",
+                true,
+            ),
+            ("{intelRdt: null}", true),
+            ("{intelRdt: {}}", false),
+            ("{additionalGids: [0]}", false),
+            ("{env: ['']}", false),
+            ("{env: [null]}", false),
+        ] {
+            let text = format!(
+                "cdiVersion: 1.1.0\nkind: vendor.com/device\ndevices:\n- name: managed\n  containerEdits: {edits}\n"
+            );
+            let document = Document::parse(&text).unwrap();
+            assert_eq!(
+                document.devices[0].container_edits.is_empty(),
+                is_empty,
+                "{edits}"
+            );
+        }
     }
 
     #[test]

@@ -145,6 +145,7 @@ pub fn find_hooks(dirs: &[PathBuf]) -> Result<PathBuf, GenerateError> {
 pub fn document(kind: &Kind, hook_dir: &Path, wishes: &[Wish]) -> Result<Document, GenerateError> {
     let hook_dir_text = hook_dir.to_str().filter(|_| hook_dir.is_absolute());
     let hook_dir = hook_dir_text.ok_or_else(|| GenerateError::HookDir(hook_dir.to_owned()))?;
+    kind.check_engines()?;
     for wish in wishes {
         names::check_device(&wish.name)?;
     }

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::document::{DeviceNode, Edits};
 use crate::model::device::Access;
@@ -59,33 +59,88 @@ fn request(node: &DeviceNode) -> Result<Request, String> {
     request.to_string().parse().map_err(|error| format!("{error}"))
 }
 
-/// The host's node of the device: of the number, where the spec has one; else at the host's path.
+/// The host's node of the device: of the number, where the spec has one; else at the host's path, or of the number of
+/// the node there, where that is below another root than the host's (`/run/nvidia/driver/dev/nvidia0`).
 fn host_node(node: &DeviceNode) -> Result<PathBuf, String> {
-    let path = PathBuf::from(node.host_path.as_deref().unwrap_or(&node.path));
-    let class = match node.kind.as_deref() {
-        Some("p") => return Err("a FIFO is no device".to_owned()),
-        Some("b") => "block",
-        _ => "char",
+    let path = PathBuf::from(match node.host_path.as_deref() {
+        None | Some("") => &node.path,
+        Some(path) => path,
+    });
+    let is_block = match node.kind.as_deref() {
+        Some("p") => return Err("a FIFO is not a device".to_owned()),
+        kind => kind == Some("b"),
     };
-    let Some(major) = node.major.filter(|major| *major != 0) else {
-        return Ok(path);
-    };
-    let minor = node.minor.unwrap_or(0);
-    let uevent = fs::read_to_string(format!("/sys/dev/{class}/{major}:{minor}/uevent"));
-    let name = uevent
-        .iter()
-        .flat_map(|text| text.lines())
-        .find_map(|line| line.strip_prefix("DEVNAME="));
-    if let Some(name) = name {
-        return Ok(Path::new("/dev").join(name));
+    if let Some(major) = node.major.filter(|major| *major != 0) {
+        let number = number(major, node.minor.unwrap_or(0)).ok_or("a device number must not be negative")?;
+        // A device that sysfs does not know may have a node all the same.
+        let has_it = || number_at(&path) == Some((is_block, number));
+        return node_of(is_block, number)
+            .or_else(|| has_it().then_some(path.clone()))
+            .ok_or_else(|| format!("{} is not here now", described(is_block, number)));
     }
-    // A device that sysfs does not know may have a node all the same.
-    match fs::metadata(&path) {
-        Ok(there) if there.rdev() == nix::sys::stat::makedev(major as u64, minor as u64) => Ok(path),
-        _ => Err(format!(
-            "it is to be {class} device {major}:{minor}, which is not here now"
+    if path.starts_with("/dev") || path.components().any(|part| part == Component::ParentDir) {
+        return Ok(path);
+    }
+    match number_at(&path) {
+        Some((is_block, number)) => node_in_dev(&path, is_block, number).ok_or_else(|| {
+            format!(
+                "{} is {}, which has no node in the host's /dev (create one with mknod, or let the driver create it)",
+                path.display(),
+                described(is_block, number)
+            )
+        }),
+        None => Err(format!(
+            "there is no device node at {} now (start the driver's container first)",
+            path.display()
         )),
     }
+}
+
+/// The node of this number in the host's /dev: as sysfs names it, or as it is named below the other root's /dev.
+fn node_in_dev(path: &Path, is_block: bool, number: (u32, u32)) -> Option<PathBuf> {
+    let same_name = || {
+        let text = path.to_str()?;
+        let (_, below) = text.split_once("/dev/")?;
+        let here = Path::new("/dev").join(below);
+        (number_at(&here) == Some((is_block, number))).then_some(here)
+    };
+    node_of(is_block, number).or_else(same_name)
+}
+
+fn number(major: i64, minor: i64) -> Option<(u32, u32)> {
+    Some((u32::try_from(major).ok()?, u32::try_from(minor).ok()?))
+}
+
+fn class(is_block: bool) -> &'static str {
+    if is_block { "block" } else { "char" }
+}
+
+fn described(is_block: bool, (major, minor): (u32, u32)) -> String {
+    format!("{} device {major}:{minor}", class(is_block))
+}
+
+/// The node of a device that sysfs knows.
+fn node_of(is_block: bool, (major, minor): (u32, u32)) -> Option<PathBuf> {
+    let uevent = fs::read_to_string(format!("/sys/dev/{}/{major}:{minor}/uevent", class(is_block))).ok()?;
+    let name = uevent.lines().find_map(|line| line.strip_prefix("DEVNAME="))?;
+    Some(Path::new("/dev").join(name))
+}
+
+/// The kind and number of the node at a path, by lstat(2): the node is never opened. Not of the target of a link, as the
+/// Go library has it (pkg/cdi/container-edits_unix.go, deviceInfoFromPath).
+fn number_at(path: &Path) -> Option<(bool, (u32, u32))> {
+    let there = fs::symlink_metadata(path).ok()?;
+    let kind = there.file_type();
+    if !kind.is_block_device() && !kind.is_char_device() {
+        return None;
+    }
+    let part = |number: u64| u32::try_from(number).ok();
+    let rdev = there.rdev();
+    let number = (
+        part(nix::sys::stat::major(rdev))?,
+        part(nix::sys::stat::minor(rdev))?,
+    );
+    Some((kind.is_block_device(), number))
 }
 
 /// By `devnode:` what udev knows, by `node:` what it does not.
@@ -140,11 +195,61 @@ mod tests {
         assert_eq!(requests, ["devnode:/dev/null;mode=0666;path=/dev/nothing"]);
     }
 
+    /// Case README 18. A node of another root is made only by root: elsewhere there is none to look at.
+    #[test]
+    fn a_host_path_below_another_root_finds_the_device_by_the_number_of_its_node() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = scratch.path().join("driver/dev");
+        fs::create_dir_all(&root).unwrap();
+        let json = |name: &str| {
+            let host = root.join(name);
+            format!(r#"{{"path":"/dev/nothing","hostPath":{host:?}}}"#)
+        };
+        let (requests, left_out) = told(&json("absent"));
+        assert_eq!(requests, [""; 0]);
+        assert!(left_out[0].contains("there is no device node at"), "{left_out:?}");
+        if nix::unistd::geteuid().is_root() {
+            use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+            let node = |name: &str, major, minor| {
+                mknod(
+                    &root.join(name),
+                    SFlag::S_IFCHR,
+                    Mode::from_bits_truncate(0o600),
+                    makedev(major, minor),
+                )
+            };
+            // In a user namespace even root makes none.
+            if node("other-name", 1, 3).is_ok() && node("unknown", 4095, 77).is_ok() {
+                let (requests, left_out) = told(&json("other-name"));
+                assert_eq!(
+                    (requests, left_out),
+                    (
+                        vec!["devnode:/dev/null;mode=0666;path=/dev/nothing".to_owned()],
+                        vec![]
+                    )
+                );
+                let (_, left_out) = told(&json("unknown"));
+                assert!(
+                    left_out[0].contains("char device 4095:77, which has no node in the host's /dev"),
+                    "{left_out:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_negative_device_number_is_the_fault_of_its_node_alone() {
+        let (requests, left_out) =
+            told(r#"{"path":"/dev/x","type":"c","major":-1}, {"path":"/dev/absent0"}"#);
+        assert_eq!(requests.len(), 1);
+        assert_eq!(left_out, ["node /dev/x: a device number must not be negative"]);
+    }
+
     #[test]
     fn what_is_no_device_or_not_below_dev_is_left_out_with_the_reason() {
         let (requests, left_out) = told(r#"{"path":"/dev/p","type":"p"}, {"path":"/etc/x"}"#);
         assert_eq!(requests, [""; 0]);
-        assert_eq!(left_out[0], "node /dev/p: a FIFO is no device");
+        assert_eq!(left_out[0], "node /dev/p: a FIFO is not a device");
         assert!(left_out[1].starts_with("node /etc/x: "), "{left_out:?}");
         let (_, left_out) = told(r#"{"path":"/dev/x","type":"c","major":4095,"minor":77}"#);
         assert!(left_out[0].contains("char device 4095:77"), "{left_out:?}");

@@ -14,3 +14,4 @@ pub mod live;
 pub mod names;
 mod reference;
 pub mod rules;
+mod yaml;

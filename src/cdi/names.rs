@@ -70,6 +70,17 @@ pub enum NameError {
         /// What would be right.
         hint: String,
     },
+    /// One letter, of which the Go library takes the slice `[1:0]` and panics (pkg/parser/parser.go, validateVendorOrClassName;
+    /// seen with 0.6.2, 0.8.0 and 1.1.0).
+    #[error(
+        "the {what} {name:?} has only one letter, at which the CDI library of podman, Docker and containerd crashes: use at least two"
+    )]
+    OneLetter {
+        /// Which part.
+        what: &'static str,
+        /// What stands there.
+        name: String,
+    },
     /// No `vendor/class`.
     #[error("{text:?} is no kind: write VENDOR/CLASS, such as oci-hotplug.dev/device")]
     Kind {
@@ -192,6 +203,22 @@ impl Part {
 /// What is wrong with it, and the cure.
 pub fn check_device(name: &str) -> Result<(), NameError> {
     DEVICE.check(name)
+}
+
+impl Kind {
+    /// Judges a kind that engines are to read.
+    ///
+    /// # Errors
+    /// When their library would crash at it.
+    pub fn check_engines(&self) -> Result<(), NameError> {
+        for (what, name) in [(VENDOR.what, &self.vendor), (CLASS.what, &self.class)] {
+            if name.len() == 1 {
+                let name = name.clone();
+                return Err(NameError::OneLetter { what, name });
+            }
+        }
+        Ok(())
+    }
 }
 
 impl FromStr for Kind {

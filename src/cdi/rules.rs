@@ -203,9 +203,6 @@ impl Findings {
                     "must be of the letters r, w and m, or none",
                 );
             }
-            if node.major.is_some_and(|major| major < 0) || node.minor.is_some_and(|minor| minor < 0) {
-                self.add(field, "a device number must not be negative");
-            }
         }
         for (hook, index) in edits.hooks.iter().zip(0..) {
             let field = format!("{field}.hooks[{index}]");
@@ -418,12 +415,6 @@ mod tests {
                 "a/b",
                 "{name: x, containerEdits: {deviceNodes: [{path: /a, permissions: rx}]}}",
                 "permissions: must be of",
-            ),
-            (
-                "0.5.0",
-                "a/b",
-                "{name: x, containerEdits: {deviceNodes: [{path: /a, major: -1}]}}",
-                "must not be negative",
             ),
             (
                 "0.5.0",

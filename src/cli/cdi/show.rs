@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::cdi::directories::{Definition, SpecFile, Specs, is_spec_name, shown};
 use crate::cdi::document::{Device, Edits};
 use crate::cdi::generate;
+use crate::cdi::names::Kind;
 use crate::cli::table;
 
 /// File, place and message of each fault.
@@ -171,6 +172,9 @@ fn warnings(file: &SpecFile) -> Vec<Value> {
         ));
     }
     if let Ok(spec) = &file.spec {
+        let kind: Result<Kind, _> = spec.kind.parse();
+        let fault = kind.ok().and_then(|kind| kind.check_engines().err());
+        found.extend(fault.map(|fault| ("kind".to_owned(), fault.to_string())));
         for (device, index) in spec.devices.iter().zip(0..) {
             warn_of(
                 &format!("devices[{index}].containerEdits"),

@@ -142,6 +142,22 @@ fn a_container_that_asks_for_nothing_is_none_of_our_business_whatever_the_runtim
 }
 
 /// crun 1.21 says so for a container with users of its own and an engine's device (tests/vm/podman.rs).
+/// Case README 19.
+#[test]
+fn a_config_that_runc_starts_is_none_that_the_hook_refuses() {
+    for rest in [
+        r#""process":{"user":null}"#,
+        r#""linux":{"resources":{"devices":[{"access":"rwm"}]},"namespaces":null,"cgroupsPath":null}"#,
+        r#""process":{"user":{"uid":null}},"PROCESS":{"user":{"gid":1}},"hooks":{"x":1e400}"#,
+    ] {
+        let scene = Scene::new("{}");
+        let config = format!(r#"{{"root":{{"path":"rootfs"}},"annotations":null,{rest}}}"#);
+        fs::write(scene.bundle().join("config.json"), config).expect("a config.json");
+        let output = scene.run(PRESTART, &[], &scene.state("docker-create-runtime.json"));
+        assert_eq!(output.status.code(), Some(0), "{rest}: {}", words(&output));
+    }
+}
+
 #[test]
 fn a_runtime_that_names_the_root_as_the_bundle_is_asked_by_its_command_line() {
     let scene = Scene::new(r#"{"io.oci-hotplug.devices":"usb:nonsense"}"#);

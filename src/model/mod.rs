@@ -10,6 +10,7 @@ pub mod device_tree;
 pub mod engine;
 pub mod event;
 pub mod filter_program;
+mod go_json;
 pub mod grants;
 pub mod inventory;
 pub mod named_node;

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
+use super::go_json::{self, go_fields};
 use super::quoting::shown;
 use super::reconcile::ProcessUser;
 
@@ -202,81 +203,97 @@ pub struct BundleConfig {
     pub allows_every_device: bool,
 }
 
-/// Just the fields: decoding the whole specification would double the size of the hook.
-#[derive(Deserialize)]
+/// Just the fields: decoding the whole specification would double the size of the hook. Names and types are those of
+/// runtime-spec's specs-go/config.go, where an `Option` is a pointer.
+#[derive(Default)]
 struct RawConfig {
-    root: Option<oci_spec::runtime::Root>,
-    #[serde(default)]
-    annotations: Option<Annotations>,
+    root: Option<RawRoot>,
+    annotations: Annotations,
     process: Option<RawProcess>,
     linux: Option<RawLinux>,
 }
+go_fields!(RawConfig {
+    "root" => root,
+    "annotations" => annotations,
+    "process" => process,
+    "linux" => linux,
+});
 
-#[derive(Deserialize)]
-struct RawProcess {
-    #[serde(default)]
-    user: oci_spec::runtime::User,
+#[derive(Default)]
+struct RawRoot {
+    path: String,
 }
+go_fields!(RawRoot { "path" => path });
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Default)]
+struct RawProcess {
+    user: RawUser,
+}
+go_fields!(RawProcess { "user" => user });
+
+#[derive(Default)]
+struct RawUser {
+    uid: u32,
+    gid: u32,
+}
+go_fields!(RawUser { "uid" => uid, "gid" => gid });
+
+#[derive(Default)]
 struct RawLinux {
-    cgroups_path: Option<String>,
-    #[serde(default)]
-    namespaces: Option<Vec<RawNamespace>>,
-    #[serde(default)]
+    cgroups_path: String,
+    namespaces: Vec<RawNamespace>,
     resources: Option<RawResources>,
 }
+go_fields!(RawLinux {
+    "cgroupsPath" => cgroups_path,
+    "namespaces" => namespaces,
+    "resources" => resources,
+});
 
-#[derive(Deserialize)]
+#[derive(Default)]
 struct RawNamespace {
-    r#type: String,
+    kind: String,
 }
+go_fields!(RawNamespace { "type" => kind });
 
-#[derive(Deserialize)]
+#[derive(Default)]
 struct RawResources {
-    #[serde(default)]
-    devices: Option<Vec<RawDeviceRule>>,
+    devices: Vec<RawDeviceRule>,
 }
+go_fields!(RawResources { "devices" => devices });
 
 /// An element of `linux.resources.devices` (runtime-spec, config-linux.md): type, major and minor that are not
 /// there mean all.
-#[derive(Deserialize)]
+#[derive(Default)]
 struct RawDeviceRule {
     allow: bool,
-    #[serde(default)]
-    r#type: Option<String>,
-    #[serde(default)]
+    kind: String,
     major: Option<i64>,
-    #[serde(default)]
     minor: Option<i64>,
 }
+go_fields!(RawDeviceRule {
+    "allow" => allow,
+    "type" => kind,
+    "major" => major,
+    "minor" => minor,
+});
 
 impl RawDeviceRule {
     fn is_for_every_device(&self) -> bool {
         let all = |number: Option<i64>| number.is_none_or(|number| number < 0);
-        self.r#type.as_deref().is_none_or(|kind| matches!(kind, "" | "a"))
-            && all(self.major)
-            && all(self.minor)
+        matches!(self.kind.as_str(), "" | "a") && all(self.major) && all(self.minor)
     }
 }
 
 impl RawLinux {
     fn has_user_namespace(&self) -> bool {
-        self.namespaces
-            .iter()
-            .flatten()
-            .any(|namespace| namespace.r#type == "user")
+        self.namespaces.iter().any(|namespace| namespace.kind == "user")
     }
 
     /// The last rule for every device counts: rules are carried out in their order.
     fn allows_every_device(&self) -> bool {
-        let rules = self
-            .resources
-            .iter()
-            .filter_map(|resources| resources.devices.as_ref());
+        let mut rules = self.resources.iter().flat_map(|resources| &resources.devices);
         rules
-            .flatten()
             .rfind(|rule| rule.is_for_every_device())
             .is_some_and(|rule| rule.allow)
     }
@@ -285,7 +302,7 @@ impl RawLinux {
 /// A config.json that can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleConfigError {
-    /// Not JSON, or not of the specification's shape.
+    /// Not JSON, or a field has another type than the specification gives it.
     #[error("reading {path}: {fault}", path = path.display(), fault = quoted(source))]
     Json {
         /// The file.
@@ -302,34 +319,33 @@ pub enum BundleConfigError {
 }
 
 impl BundleConfig {
-    /// Reads the JSON text of `bundle`'s config.json.
+    /// Reads the JSON text of `bundle`'s config.json, in any spelling that runc takes.
     ///
     /// # Errors
-    /// When it is no JSON, a field of ours has the wrong type, or `root` is missing.
+    /// When it is not JSON, a field of ours has the wrong type, or `root` is missing: then no runtime starts it, either.
     pub fn parse(bundle: &Path, json: &[u8]) -> Result<Self, BundleConfigError> {
         let path = || bundle.join("config.json");
-        let raw: RawConfig = serde_json::from_slice(json)
-            .map_err(|source| BundleConfigError::Json { path: path(), source })?;
+        let raw: RawConfig =
+            go_json::from_slice(json).map_err(|source| BundleConfigError::Json { path: path(), source })?;
         let root = raw
             .root
             .ok_or_else(|| BundleConfigError::NoRoot { path: path() })?;
-        let linux = raw.linux.as_ref();
-        let user_namespace = linux.is_some_and(RawLinux::has_user_namespace);
-        let allows_every_device = linux.is_some_and(RawLinux::allows_every_device);
-        let user = raw.process.map(|process| process.user).unwrap_or_default();
+        let rootfs = match root.path.as_str() {
+            "" => bundle.to_owned(),
+            path => bundle.join(path),
+        };
+        let linux = raw.linux.unwrap_or_default();
+        let user = raw.process.unwrap_or_default().user;
         Ok(Self {
-            rootfs: bundle.join(root.path()),
-            annotations: raw.annotations.unwrap_or_default(),
+            rootfs,
+            annotations: raw.annotations,
             user: ProcessUser {
-                uid: user.uid(),
-                gid: user.gid(),
+                uid: user.uid,
+                gid: user.gid,
             },
-            cgroups_path: raw
-                .linux
-                .and_then(|linux| linux.cgroups_path)
-                .filter(|path| !path.is_empty()),
-            user_namespace,
-            allows_every_device,
+            user_namespace: linux.has_user_namespace(),
+            allows_every_device: linux.allows_every_device(),
+            cgroups_path: Some(linux.cgroups_path).filter(|path| !path.is_empty()),
         })
     }
 }
@@ -467,6 +483,63 @@ mod tests {
         let taken_back =
             r#"{"resources":{"devices":[{"allow":true,"type":"a","major":-1},{"allow":false}]}}"#;
         assert_eq!(config(taken_back), (false, false));
+    }
+
+    /// Case README 19. runc 1.1.5 started a container with each of these, and ran its hooks.
+    #[test]
+    fn every_config_that_runc_takes_is_taken() {
+        let parse = |json: &str| BundleConfig::parse(Path::new("/b"), json.as_bytes());
+        let plain = parse(r#"{"root":{"path":"r"}}"#).unwrap();
+        for json in [
+            r#"{"root":{"path":"r"},"process":{"user":null}}"#,
+            r#"{"root":{"path":"r"},"process":{}}"#,
+            r#"{"root":{"path":"r"},"process":null,"linux":null,"annotations":null}"#,
+            r#"{"root":{"path":"r"},"process":{"user":{"uid":null,"gid":null,"additionalGids":null,"umask":18,"username":null}}}"#,
+            r#"{"root":{"path":"r"},"linux":{"resources":{"devices":[{"access":"rwm"}]}}}"#,
+            r#"{"root":{"path":"r"},"linux":{"resources":{"devices":[{"allow":null,"type":null,"major":null,"minor":null,"access":"rwm"}]}}}"#,
+            r#"{"root":{"path":"r"},"linux":{"resources":{"devices":null},"namespaces":null,"cgroupsPath":null}}"#,
+            r#"{"root":{"path":"r"},"linux":{"resources":null}}"#,
+            r#"{"root":{"path":"r"},"foo":{"x":[1e30,null,1e400,123456789012345678901234567890]}}"#,
+            r#"{"root":{"path":"x"},"root":{"readonly":false},"root":{"path":"r","path":null}}"#,
+            r#"{"ROOT":{"Path":"r"}}"#,
+            r#"{"root":{"path":"r"},"proceſs":{"user":{"uid":0}}}"#,
+            r#"{"root":{"path":"r"}} garbage"#,
+        ] {
+            assert_eq!(parse(json).unwrap(), plain, "{json}");
+        }
+        let config = parse(r#"{"root":{},"annotations":{"a":"b"},"annotations":{"c":null,"d":"\ud800x"},"LINUX":{"CGROUPSPATH":"g"},"process":{"user":{"uid":1}},"process":{"user":{"gid":2}}}"#).unwrap();
+        assert_eq!(config.rootfs, Path::new("/b"));
+        let annotations: Vec<_> = config
+            .annotations
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+            .collect();
+        assert_eq!(annotations[..2], [("a", "b"), ("c", "")]);
+        assert!(config.annotations["d"].ends_with('x'), "{annotations:?}");
+        assert_eq!(config.user, ProcessUser { uid: 1, gid: 2 });
+        assert_eq!(config.cgroups_path.as_deref(), Some("g"));
+    }
+
+    /// Case README 19: what runc refuses is refused.
+    #[test]
+    fn a_config_that_no_runtime_takes_is_refused_with_its_path() {
+        for json in [
+            r#"{"root":{"path":"r"},"process":{"user":{"uid":"5"}}}"#,
+            r#"{"root":{"path":"r"},"process":{"user":{"uid":-1}}}"#,
+            r#"{"root":{"path":"r"},"process":{"user":{"uid":4294967296}}}"#,
+            r#"{"root":{"path":"r"},"annotations":{"a":1}}"#,
+            r#"{"root":{"path":"r"},"root":null}"#,
+            r#"{"root":{"path":"r"}"#,
+            "{}",
+            "null",
+            "[]",
+        ] {
+            let error = BundleConfig::parse(Path::new("/b"), json.as_bytes()).unwrap_err();
+            assert!(
+                error.to_string().starts_with("reading /b/config.json: "),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -17,6 +17,12 @@ pub fn hold(input: &[u8]) {
     };
     assert!(config.rootfs.is_absolute(), "{:?}", config.rootfs);
     assert_ne!(config.cgroups_path.as_deref(), Some(""));
+    // As runc, it stops at the end of the document.
+    let followed = [input, b" and more"].concat();
+    assert_eq!(
+        BundleConfig::parse(Path::new("/bundle"), &followed).ok().as_ref(),
+        Some(&config)
+    );
     let circumstances = Circumstances::new(
         config.annotations.clone(),
         config.user_namespace,

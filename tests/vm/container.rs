@@ -100,7 +100,7 @@ impl<'a> Container<'a> {
 
     /// Waits until there is a device node at `path`, and it can be opened.
     pub fn gains(&self, path: &str) {
-        self.wait_until(&format!("test -c {path} || test -b {path}; : < {path}"));
+        self.wait_until(&format!("{{ test -c {path} || test -b {path}; }} && : < {path}"));
     }
 
     /// Waits until there is nothing at `path`, not even a link.

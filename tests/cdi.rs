@@ -235,7 +235,7 @@ fn wrong_names_kinds_and_requests_are_refused_with_the_cure() {
             &["board", "--device", "usb:403"],
             "vendor id must be 4 hex digits",
         ),
-        (&["board", "--device", "class:x"], "write [class.x]"),
+        (&["board", "--device", "class:x"], "oci-hotplug class add x"),
         (
             &["board", "--device", "usb:0403", "--symlink", "x"],
             "symlink rule \"x\"",

@@ -34,14 +34,14 @@
 //! prestart:  state JSON -> annotations::read -> Policy::authorise -> Registry::try_enroll -> watcher::launch (ready) -> exit 0
 //!            then, where systemd runs the host: watcher -> supervision (its unit is started) -> succession (takes over)
 //! uevent:    kernel, udevd -> DeviceMonitor -> DeviceEvent -> Inventory -> Reconciler::plan (admission: policy, lease)
-//!              -> transaction::apply [SetGrants, AddNode, AddLink, Announce]
+//!              -> transaction::apply [Revoke, AnnounceRemove, RemoveLink, RemoveNode, SetGrants, AddNode, AddLink, Announce]
 //!              -> DeviceFilter, ContainerDev, Announcer -> Attachments journalled, one log line
 //! ```
 //!
 //! # Rules that hold everywhere
 //! Only a container's watcher changes anything inside it. Every wake ends in the same `plan`; carrying a plan out
-//! and planning again gives the empty plan. Grant before node, node before link, link before announcement; the
-//! reverse on removal. What the engine or the image put there stays as it is. Nothing resolves a path inside a
+//! and planning again gives the empty plan. Grant before node, node before link, link before announcement; on
+//! removal access is revoked first, then the reverse. What the engine or the image put there stays as it is. Nothing resolves a path inside a
 //! container by name. A device node is never opened.
 
 pub mod cdi;

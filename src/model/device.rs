@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::ops::{BitOr, BitOrAssign};
+use std::ops::{BitAnd, BitOr, BitOrAssign};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -162,6 +162,13 @@ impl BitOr for Access {
     type Output = Access;
     fn bitor(self, other: Access) -> Access {
         Access(self.0 | other.0)
+    }
+}
+
+impl BitAnd for Access {
+    type Output = Access;
+    fn bitand(self, other: Access) -> Access {
+        Access(self.0 & other.0)
     }
 }
 

@@ -36,4 +36,12 @@ impl DeviceEvent {
             Self::Overrun => None,
         }
     }
+    /// The kernel's sequence number; 0 for nodes that sysfs does not know and for an overrun.
+    pub fn seqnum(&self) -> u64 {
+        match self {
+            Self::Added(device) | Self::Changed(device) | Self::Moved { device, .. } => device.seqnum,
+            Self::Removed { seqnum, .. } => *seqnum,
+            Self::Overrun => 0,
+        }
+    }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::asked::Asked;
 use super::attachment::{Attachment, Attachments, NodeSpec};
 use super::device::{Access, Device, Seen, SysPath};
-use super::grants::GrantSet;
+use super::grants::{GrantSet, common};
 use super::inventory::Inventory;
 use super::named_node::distance;
 use super::policy::Denial;
@@ -24,6 +24,8 @@ const DEFAULT_MODE: u32 = 0o660;
 /// One thing to do inside the container. Steps stand in the order in which they are safe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
+    /// Leave only this of the access that we give: before anything in the container is looked at.
+    Revoke(GrantSet),
     /// Tell the container that the device of this node is about to go.
     AnnounceRemove {
         /// The node's path.
@@ -446,9 +448,13 @@ impl Reconciler {
             ..Plan::default()
         };
         let wishes = self.wishes(inventory, inside, held_back, admit, &mut plan);
-        plan_removals(&wishes, inside, &mut plan.steps);
         let grants = grants_of(&wishes);
-        if grants != *granted {
+        let kept = common(granted, &grants);
+        if kept != *granted {
+            plan.steps.push(Step::Revoke(kept.clone()));
+        }
+        plan_removals(&wishes, inside, &mut plan.steps);
+        if grants != kept {
             plan.steps.push(Step::SetGrants(grants));
         }
         plan_additions(&wishes, inside, held_back, &mut plan);
@@ -707,12 +713,28 @@ fn grants_of(wishes: &BTreeMap<PathBuf, Wish<'_>>) -> GrantSet {
     grants
 }
 
+/// What of `granted` is due while nothing is known but which devices are there: the access of attachments whose device
+/// still has the number of their node. Costs a look-up for each attachment, and evaluates no selector.
+pub fn still_due(granted: &GrantSet, inside: &Attachments, inventory: &Inventory) -> GrantSet {
+    let mut due = GrantSet::new();
+    for (_, attachment) in inside.iter() {
+        let device = inventory.get(&attachment.device.syspath);
+        let number = device
+            .and_then(|device| device.node.as_ref())
+            .map(|node| node.num);
+        if number == Some(attachment.node.num) {
+            *due.entry(attachment.node.num).or_insert(Access::NONE) |= attachment.access;
+        }
+    }
+    common(granted, &due)
+}
+
 /// Whether the node that is inside can stay for this wish.
 fn stays(attachment: &Attachment, wish: &Wish<'_>) -> bool {
     attachment.node == wish.node && attachment.device.syspath == wish.device.syspath
 }
 
-/// Announcements first, then links, then nodes; the grants follow.
+/// Announcements first, then links, then nodes; the access is revoked before.
 fn plan_removals(wishes: &BTreeMap<PathBuf, Wish<'_>>, inside: &Attachments, steps: &mut Vec<Step>) {
     let going: Vec<(&PathBuf, &Attachment)> = inside
         .iter()

@@ -80,22 +80,57 @@ pub struct Inside {
 }
 
 impl Inside {
-    /// Opens all that is needed of a container, with what an earlier watcher noted.
+    /// Opens all that is needed of a container, with what an earlier watcher noted, and leaves only `due` of the access
+    /// that it gave; returns what of it is in force. That comes first: a container can delay all that follows. Where
+    /// that fails no access is left, as nobody would be there to revoke it.
     ///
     /// # Errors
     /// When its cgroup, /dev or network namespace can't be reached.
-    pub fn open(container: &Container, lock: RecordLock, memory: &Memory) -> Result<Self, EffectError> {
-        Ok(Self {
-            filter: filter::open(&container.cgroups()?, memory.filter.clone())?,
-            dev: ContainerDev::open(container, memory.directories.clone())?,
-            announcer: Announcer::open(container)?,
+    pub fn open(
+        container: &Container,
+        lock: RecordLock,
+        memory: &Memory,
+        due: GrantSet,
+    ) -> Result<(Self, GrantSet), EffectError> {
+        let mut filter = filter::open(&container.cgroups()?, memory.filter.clone())?;
+        let mut granted = memory.filter.held.clone();
+        if due != granted {
+            granted = due;
+            match filter.ensure(&granted) {
+                Ok(_) => {}
+                Err(FilterError::Refused { refused }) => refused.iter().for_each(|(num, _)| {
+                    granted.remove(num);
+                }),
+                // It is tried again each second.
+                Err(error) => {
+                    tracing::error!(container = %container.facts().id, "{error}");
+                    granted = memory.filter.held.clone();
+                }
+            }
+        }
+        let dev = ContainerDev::open(container, memory.directories.clone()).map_err(EffectError::from);
+        let rest = dev.and_then(|dev| Ok((dev, Announcer::open(container)?)));
+        let (dev, announcer) = match rest {
+            Ok(opened) => opened,
+            Err(error) => {
+                if !granted.is_empty() {
+                    let _ = filter.ensure(&GrantSet::new())?;
+                }
+                return Err(error);
+            }
+        };
+        let inside = Self {
+            filter,
+            dev,
+            announcer,
             lock,
             roots: memory.roots.clone(),
             bound: memory.bound.clone(),
             made_before: made_by_us(&memory.attachments),
             tally: Cell::new(memory.tally),
             noted: memory.tally,
-        })
+        };
+        Ok((inside, granted))
     }
 
     /// The container's entry in the registry.

@@ -42,7 +42,7 @@ use crate::host::filter::FilterError;
 use crate::host::leases::Leases;
 use crate::host::log::event;
 use crate::host::monitor::{DeviceMonitor, MonitorError};
-use crate::host::registry::Record;
+use crate::host::registry::{Record, RecordLock};
 use crate::model::asked::Asked;
 use crate::model::attachment::{Attachment, Attachments, Found, Maker};
 use crate::model::device::{Device, Seen, SysPath};
@@ -50,7 +50,7 @@ use crate::model::event::DeviceEvent;
 use crate::model::grants::{Change, GrantSet};
 use crate::model::inventory::Inventory;
 use crate::model::policy::Policy;
-use crate::model::reconcile::{Plan, Reconciler, RootRemoved, Step, moved};
+use crate::model::reconcile::{Plan, Reconciler, RootRemoved, Step, moved, still_due};
 use crate::model::request::OnRemoval;
 use crate::model::symlink::SymlinkRule;
 use crate::model::tally::Tally;
@@ -125,37 +125,42 @@ struct Watcher {
 }
 
 impl Watcher {
-    /// Looks at the container and at the devices, and takes up what an earlier watcher left.
+    /// Looks at the devices and at the container, and takes up what an earlier watcher left: first of all it revokes
+    /// the access to devices that are gone.
     fn open(
         record: Record,
-        inside: Inside,
+        lock: RecordLock,
         container: Container,
         memory: Memory,
         leases: Leases,
         settings: Settings,
-    ) -> Result<Self, MonitorError> {
+    ) -> Result<Self, WatcherError> {
         let supervision = Supervision::new(&record.container.id, settings.supervise);
         let mut asked = record.asked.clone();
-        for (asked, roots) in asked.iter_mut().zip(memory.roots) {
+        for (asked, roots) in asked.iter_mut().zip(memory.roots.iter().cloned()) {
             asked.roots = roots;
         }
         let mut reconciler = Reconciler::new(asked, record.symlinks.clone(), record.container.user);
-        for (remote, bound) in memory.bound {
+        for (remote, bound) in memory.bound.iter().cloned() {
             reconciler.bind(remote, bound);
         }
-        Self::undo_what_was_begun(inside.lock().state_dir(), &record.container.id, &reconciler);
-        let monitor = DeviceMonitor::open(
+        Self::undo_what_was_begun(lock.state_dir(), &record.container.id, &reconciler);
+        let mut monitor = DeviceMonitor::open(
             wanted(&reconciler, &settings.policy),
             crate::host::monitor::RECEIVE_BUFFER,
         )?;
+        let mut inventory = Inventory::default();
+        take_all(&mut monitor, &mut inventory)?;
+        let due = still_due(&memory.filter.held, &memory.attachments, &inventory);
+        let (inside, granted) = Inside::open(&container, lock, &memory, due)?;
         let mut watcher = Self {
             container,
             record,
             monitor,
-            inventory: Inventory::default(),
+            inventory,
             reconciler,
             inside,
-            granted: memory.filter.held.clone(),
+            granted,
             attachments: memory.attachments,
             setbacks: BTreeMap::new(),
             access_problem: None,
@@ -172,7 +177,7 @@ impl Watcher {
             remotes: Remotes::default(),
         };
         watcher.check_attachments();
-        watcher.enumerate()?;
+        watcher.complete_selected();
         watcher.note_remotes();
         Ok(watcher)
     }
@@ -202,10 +207,8 @@ impl Watcher {
 
     /// Reads anew what devices there are.
     fn enumerate(&mut self) -> Result<(), MonitorError> {
-        self.inventory.replace(self.monitor.enumerate()?);
-        for event in self.monitor.poll_static_nodes() {
-            self.inventory.apply(event);
-        }
+        take_all(&mut self.monitor, &mut self.inventory)?;
+        self.revoke_gone();
         self.complete_selected();
         Ok(())
     }
@@ -229,8 +232,10 @@ impl Watcher {
     /// Takes in all events that have come, and acts on them.
     fn take_events(&mut self) {
         let woken = Instant::now();
+        let events = self.monitor.drain();
+        let events = self.take_removals(events);
         let mut news = false;
-        for event in self.monitor.drain() {
+        for event in events {
             news |= self.take_event(event);
         }
         if news {
@@ -255,6 +260,45 @@ impl Watcher {
         }
     }
 
+    /// Takes in the removals of devices that are attached or selected, before all other events, and acts on them at
+    /// once: access is revoked before anything is evaluated, and the container sees also a device that is plugged in
+    /// again in the same batch go. Returns the other events; those of the lives that have ended are left out.
+    fn take_removals(&mut self, events: Vec<DeviceEvent>) -> Vec<DeviceEvent> {
+        // A move changes what the paths of the events behind it mean: then they are taken in as they come.
+        if events
+            .iter()
+            .any(|event| matches!(event, DeviceEvent::Moved { .. }))
+        {
+            return events;
+        }
+        let mut ends = BTreeMap::<SysPath, u64>::new();
+        for event in &events {
+            match event {
+                DeviceEvent::Removed { syspath, seqnum } if self.concerns(syspath) => {
+                    let end = ends.entry(syspath.clone()).or_default();
+                    *end = (*end).max(*seqnum);
+                }
+                _ => {}
+            }
+        }
+        let mut left = Vec::with_capacity(events.len());
+        let mut news = false;
+        for event in events {
+            let end = event.syspath().and_then(|syspath| ends.get(syspath));
+            match (&event, end) {
+                (DeviceEvent::Removed { seqnum, .. }, Some(end)) if seqnum == end => {
+                    news |= self.inventory.apply(event);
+                }
+                (event, Some(end)) if event.seqnum() <= *end => {}
+                _ => left.push(event),
+            }
+        }
+        if news {
+            self.reconcile();
+        }
+        left
+    }
+
     /// Takes one event in; whether there is something left to act on.
     fn take_event(&mut self, event: DeviceEvent) -> bool {
         match &event {
@@ -273,8 +317,7 @@ impl Watcher {
                 self.reconciler.follow_move(from, &device.syspath);
                 follow_move(&mut self.attachments, from, &device.syspath);
             }
-            // What is pulled out goes at once, also when it is plugged in again in the same breath: the
-            // container is to see both.
+            // After a move in the same batch: `take_removals` did not know the device by this path.
             DeviceEvent::Removed { syspath, .. } if self.concerns(syspath) => {
                 if self.inventory.apply(event) {
                     self.reconcile();
@@ -305,6 +348,7 @@ impl Watcher {
 
     /// Brings the container to what it asks for and what there is.
     fn reconcile(&mut self) {
+        self.revoke_gone();
         self.respect_others();
         let removed = self.reconciler.find_roots(&self.inventory);
         let held_back = self.held_back();
@@ -326,6 +370,18 @@ impl Watcher {
         self.tell_refusals();
         for root in removed {
             self.act_on_removal(&root);
+        }
+    }
+
+    /// Revokes the access to devices that are gone or that have another number now: before the container is looked at,
+    /// and before a selector is evaluated. From then on the number may be another device's.
+    fn revoke_gone(&mut self) {
+        let kept = still_due(&self.granted, &self.attachments, &self.inventory);
+        if kept == self.granted {
+            return;
+        }
+        if let Err(reason) = transaction::revoke(kept, &mut self.granted, &mut self.inside) {
+            self.note_access_problem(Some(reason));
         }
     }
 
@@ -483,7 +539,7 @@ impl Watcher {
                     .last_plan
                     .steps
                     .iter()
-                    .any(|step| matches!(step, Step::SetGrants(_)))
+                    .any(|step| matches!(step, Step::Revoke(_) | Step::SetGrants(_)))
                 {
                     self.note_access_problem(None);
                 }
@@ -616,6 +672,15 @@ impl Watcher {
         self.note_remotes();
         self.inside.journal(&self.attachments)
     }
+}
+
+/// Reads all devices of the host into the inventory.
+fn take_all(monitor: &mut DeviceMonitor, inventory: &mut Inventory) -> Result<(), MonitorError> {
+    inventory.replace(monitor.enumerate()?);
+    for event in monitor.poll_static_nodes() {
+        inventory.apply(event);
+    }
+    Ok(())
 }
 
 fn wanted(reconciler: &Reconciler, policy: &Policy) -> Wanted {

@@ -8,7 +8,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::detach::HandedOver;
-use super::effects::{EffectError, Inside, Memory};
+use super::effects::{EffectError, Memory};
 use super::restore::Entry;
 use super::succession::take_over;
 use super::{Waiter, Watcher, Who};
@@ -182,9 +182,8 @@ fn watch(
         Err(error) => return Err(error.into()),
     };
     let control = ControlSocket::bind(lock.dir_fd(), lock.dir())?;
-    let inside = Inside::open(&container, lock, &memory)?;
-    inside.count(Tally::begin);
-    let mut watcher = Watcher::open(record, inside, container, memory, leases, settings)?;
+    let mut watcher = Watcher::open(record, lock, container, memory, leases, settings)?;
+    watcher.inside.count(Tally::begin);
     if let Some(pipe) = ready {
         let requests = watcher
             .reconciler

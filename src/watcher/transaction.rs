@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::model::attachment::{Attachment, Attachments, Found, Maker, NodeSpec};
 use crate::model::device::{Access, DevNum, Device};
-use crate::model::grants::GrantSet;
+use crate::model::grants::{GrantSet, common};
 use crate::model::reconcile::Step;
 use crate::model::uevent::{UeventAction, UeventForm};
 
@@ -86,11 +86,31 @@ pub fn apply<E: Effects>(
         stuck: BTreeSet::new(),
         refused: Vec::new(),
     };
+    let is_revocation = |step: &Step| matches!(step, Step::Revoke(_));
+    let (revocations, steps): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(is_revocation);
+    // Before the note, for which the container is looked at.
+    for step in revocations {
+        transaction.carry_out(step);
+    }
     transaction.write_ahead(&steps);
     for step in steps {
         transaction.carry_out(step);
     }
     transaction.finish()
+}
+
+/// Leaves only `kept` of the access that we give, without a look at the container and without a note: until the next
+/// one, the old note is right, because it says no less than is in force.
+///
+/// # Errors
+/// Why it is still in force, for people.
+pub fn revoke<E: Effects>(kept: GrantSet, granted: &mut GrantSet, effects: &mut E) -> Result<(), String> {
+    let refused = effects.set_grants(&kept).map_err(|error| error.to_string())?;
+    *granted = kept;
+    for (num, _) in refused {
+        granted.remove(&num);
+    }
+    Ok(())
 }
 
 impl<E: Effects> Transaction<'_, E> {
@@ -126,7 +146,8 @@ impl<E: Effects> Transaction<'_, E> {
                     }
                 }
                 Step::SetGrants(grants) => news |= self.gives_more(grants),
-                Step::AnnounceRemove { .. }
+                Step::Revoke(_)
+                | Step::AnnounceRemove { .. }
                 | Step::RemoveLink { .. }
                 | Step::RemoveNode { .. }
                 | Step::Announce { .. } => {}
@@ -157,7 +178,7 @@ impl<E: Effects> Transaction<'_, E> {
             Step::AnnounceRemove { path } => self.announce_remove(&path),
             Step::RemoveLink { path, link } => self.remove_link(&path, &link),
             Step::RemoveNode { path } => self.remove_node(&path),
-            Step::SetGrants(grants) => self.set_grants(grants),
+            Step::Revoke(grants) | Step::SetGrants(grants) => self.set_grants(grants),
             Step::AddNode { path, attachment } => self.add_node(path, *attachment),
             Step::Refresh { path, device, access } => self.refresh(&path, *device, access),
             Step::AddLink { path, link } => self.add_link(&path, link),
@@ -335,6 +356,8 @@ impl<E: Effects> Transaction<'_, E> {
         for (num, _) in &self.refused {
             due.remove(num);
         }
+        // It only takes away: what was revoked or refused may still be noted as inside.
+        let due = common(self.granted, &due);
         if !self.failures.is_empty() && *self.granted != due {
             self.set_grants(due);
         }

@@ -14,7 +14,7 @@ use crate::model::event::DeviceEvent;
 use crate::model::grants::GrantSet;
 use crate::model::inventory::Inventory;
 use crate::model::policy::Denial;
-use crate::model::reconcile::{Admission, Plan, ProcessUser, Reconciler, admit_all};
+use crate::model::reconcile::{Admission, Plan, ProcessUser, Reconciler, Step, admit_all, still_due};
 use crate::model::recorded::{before_udev, disk_with_partitions, hub_with_two_adapters, root_hubs};
 use crate::model::request::parse_requests;
 use crate::model::symlink::parse_symlinks;
@@ -36,6 +36,8 @@ struct FakeContainer {
     /// Numbers that somebody above the container refuses.
     denied: BTreeSet<DevNum>,
     nobody_can_be_told: bool,
+    /// Numbers whose access is to be revoked before anything in the container is looked at.
+    going: BTreeSet<DevNum>,
     log: Vec<String>,
 }
 
@@ -55,12 +57,22 @@ impl FakeContainer {
     fn may(&self, num: DevNum) -> Access {
         self.granted.get(&num).copied().unwrap_or(Access::NONE)
     }
+
+    /// Called by everything that looks at or changes the container: any of it could take for ever.
+    fn is_entered(&self) {
+        let left = self.going.iter().find(|num| self.granted.contains_key(num));
+        assert!(
+            left.is_none() || self.filter_is_broken,
+            "the container is entered before access is revoked: {left:?}"
+        );
+    }
 }
 
 impl Effects for FakeContainer {
     type Error = Refusal;
 
     fn find_node(&mut self, path: &Path, node: &NodeSpec) -> Result<Found, Refusal> {
+        self.is_entered();
         let there = self
             .nodes
             .get(path)
@@ -74,6 +86,7 @@ impl Effects for FakeContainer {
     }
 
     fn find_link(&mut self, link: &Path, target: &Path) -> Result<Found, Refusal> {
+        self.is_entered();
         Ok(match self.links.get(link) {
             None => Found::Vacant,
             Some(there) if there == target => Found::Same,
@@ -82,6 +95,7 @@ impl Effects for FakeContainer {
     }
 
     fn add_node(&mut self, path: &Path, node: &NodeSpec) -> Result<Maker, Refusal> {
+        self.is_entered();
         self.check(path)?;
         assert!(
             !self.may(node.num).is_none(),
@@ -105,6 +119,7 @@ impl Effects for FakeContainer {
     }
 
     fn remove_node(&mut self, path: &Path, _: &NodeSpec) -> Result<(), Refusal> {
+        self.is_entered();
         self.check(path)?;
         assert!(
             !self.links.values().any(|target| target == path),
@@ -121,6 +136,7 @@ impl Effects for FakeContainer {
     }
 
     fn add_link(&mut self, link: &Path, target: &Path) -> Result<Maker, Refusal> {
+        self.is_entered();
         self.check(link)?;
         assert!(
             self.nodes.contains_key(target) || self.theirs.contains_key(target),
@@ -133,6 +149,7 @@ impl Effects for FakeContainer {
     }
 
     fn remove_link(&mut self, link: &Path, _: &Path) -> Result<(), Refusal> {
+        self.is_entered();
         self.check(link)?;
         self.log.push(format!("no link {}", link.display()));
         self.links.remove(link);
@@ -142,13 +159,6 @@ impl Effects for FakeContainer {
     fn set_grants(&mut self, grants: &GrantSet) -> Result<Vec<(DevNum, String)>, Refusal> {
         if self.filter_is_broken {
             return Err(Refusal("the filter".into()));
-        }
-        for num in self.nodes.values().map(|node| node.num) {
-            let keeps = grants.contains_key(&num) || self.broken_holds(num);
-            assert!(
-                keeps || !self.granted.contains_key(&num),
-                "access taken before the node: {num}"
-            );
         }
         self.log.push("grants".into());
         self.granted = grants.clone();
@@ -171,6 +181,7 @@ impl Effects for FakeContainer {
         _: &Device,
         path: &Path,
     ) -> Result<(), Refusal> {
+        self.is_entered();
         if self.nobody_can_be_told {
             return Err(Refusal("the network namespace".into()));
         }
@@ -184,14 +195,6 @@ impl Effects for FakeContainer {
     fn journal(&mut self, attachments: &Attachments) -> Result<(), Refusal> {
         self.noted = attachments.clone();
         Ok(())
-    }
-}
-
-impl FakeContainer {
-    fn broken_holds(&self, num: DevNum) -> bool {
-        self.nodes
-            .iter()
-            .any(|(path, node)| node.num == num && self.broken.contains(path))
     }
 }
 
@@ -240,6 +243,14 @@ impl Story {
 
     fn reconcile(&mut self) -> Vec<Failure> {
         let plan = self.plan();
+        let given = plan.steps.iter().rev().find_map(|step| match step {
+            Step::SetGrants(grants) | Step::Revoke(grants) => Some(grants),
+            _ => None,
+        });
+        self.container.going = given.map_or_else(BTreeSet::new, |given| {
+            let goes = |num: &&DevNum| !given.contains_key(num);
+            self.granted.keys().filter(goes).copied().collect()
+        });
         apply(
             plan.steps,
             &mut self.attachments,
@@ -380,7 +391,7 @@ fn what_waits_for_another_container_is_not_inside_and_is_told() {
 }
 
 #[test]
-fn grant_comes_before_node_node_before_link_link_before_announcement_and_the_reverse_on_removal() {
+fn grant_comes_before_node_node_before_link_link_before_announcement_and_revocation_before_all_removal() {
     let tree = hub_with_two_adapters();
     let tty = tree
         .iter()
@@ -417,10 +428,78 @@ fn grant_comes_before_node_node_before_link_link_before_announcement_and_the_rev
         position(&log, "no link /dev/board") < position(&log, &format!("no node {node}")),
         "{log:?}"
     );
+    assert_eq!(position(&log, "grants"), 0, "{log:?}");
+    let revocations = log.iter().filter(|entry| *entry == "grants").count();
+    assert_eq!(revocations, 1, "and nothing is granted afterwards: {log:?}");
+}
+
+/// Case security 1.
+#[test]
+fn revocation_comes_before_the_container_is_entered_also_where_another_device_comes_at_the_same_time() {
+    let ttys: Vec<Device> = hub_with_two_adapters()
+        .into_iter()
+        .filter(|device| device.subsystem.as_deref() == Some("tty") && device.node.is_some())
+        .collect();
+    let mut story = Story::new("subsystem:tty;link=/dev/board", "");
+    story.plug(&ttys[..1]);
+    story.container.log.clear();
+    story.inventory.replace([ttys[1].clone()]);
+    assert_eq!(story.reconcile(), []);
+    let [gone, here] = [0, 1].map(|index| ttys[index].node.clone().unwrap());
+    let log = story.container.log.join("\n");
     assert!(
-        position(&log, &format!("no node {node}")) < position(&log, "grants"),
-        "{log:?}"
+        log.starts_with("grants\nremove ")
+            && log.contains(&format!("no node {}\ngrants\nnode", gone.path.display())),
+        "{log}"
     );
+    assert!(story.container.may(gone.num).is_none());
+    assert_eq!(story.container.may(here.num), Access::ALL);
+}
+
+/// Case security 1.
+#[test]
+fn access_is_due_only_while_the_device_is_there_under_its_number() {
+    let mut tty = hub_with_two_adapters()
+        .into_iter()
+        .find(|device| device.subsystem.as_deref() == Some("tty") && device.node.is_some())
+        .unwrap();
+    let mut story = Story::new("subsystem:tty", "");
+    story.plug(std::slice::from_ref(&tty));
+    let due = |story: &Story| still_due(&story.granted, &story.attachments, &story.inventory);
+    assert_eq!(due(&story), story.granted);
+    // What is in force without a device, such as the note of a watcher that was killed, is not due.
+    let stray = DevNum {
+        kind: DevKind::Block,
+        major: 8,
+        minor: 0,
+    };
+    story.granted.insert(stray, Access::ALL);
+    assert!(!due(&story).contains_key(&stray));
+    story.granted.remove(&stray);
+    // Another device has come in its place, and its number may be anybody's now.
+    tty.node.as_mut().unwrap().num.minor += 7;
+    story.inventory.apply(DeviceEvent::Changed(tty.clone()));
+    assert_eq!(due(&story), GrantSet::new());
+    story.inventory.replace([]);
+    assert_eq!(due(&story), GrantSet::new());
+}
+
+/// Case security 1.
+#[test]
+fn a_node_that_cannot_be_removed_blocks_nothing_of_another_device() {
+    let ttys: Vec<Device> = hub_with_two_adapters()
+        .into_iter()
+        .filter(|device| device.subsystem.as_deref() == Some("tty") && device.node.is_some())
+        .collect();
+    let [stuck, other] = [0, 1].map(|index| ttys[index].node.clone().unwrap());
+    let mut story = Story::new("subsystem:tty", "");
+    story.plug(&ttys[..1]);
+    story.container.broken.insert(stuck.path.clone());
+    story.inventory.replace([ttys[1].clone()]);
+    assert_eq!(story.reconcile().len(), 1);
+    assert!(story.container.may(stuck.num).is_none(), "it has no access");
+    assert!(story.container.nodes.contains_key(&other.path));
+    assert_eq!(story.container.may(other.num), Access::ALL);
 }
 
 #[test]

@@ -10,6 +10,8 @@ mod demo;
 mod docs;
 mod drop_in;
 mod events;
+#[cfg(test)]
+mod examples;
 mod explain;
 mod follow;
 mod inspect;

@@ -195,12 +195,18 @@ pub(crate) fn ftdi_adapter(path: &str, bus: u32, number: u32, serial: &str, tty:
 /// A USB 2 hub at 1-1 with two adapters that differ in nothing but their serial numbers, A at 1-1.1 and B
 /// at 1-1.2.
 pub(crate) fn hub_with_two_adapters() -> Vec<Device> {
+    hub_with_adapters([("1-1.1", 3, "A", 0), ("1-1.2", 4, "B", 1)])
+}
+
+/// A USB 2 hub at 1-1 with FTDI adapters: port, device number, serial number, tty.
+fn hub_with_adapters<const N: usize>(adapters: [(&str, u32, &str, u32); N]) -> Vec<Device> {
     let hub = format!("{XHCI}/usb1/1-1");
     let mut devices = root_hubs();
     devices.push(usb_device(&hub, 1, 2, ("2109", "2813"), None).descriptors(9, &[[9, 0, 0]]));
     devices.push(usb_interface(&format!("{hub}/1-1:1.0"), "00", "hub"));
-    devices.extend(ftdi_adapter(&format!("{hub}/1-1.1"), 1, 3, "A", 0));
-    devices.extend(ftdi_adapter(&format!("{hub}/1-1.2"), 1, 4, "B", 1));
+    for (port, number, serial, tty) in adapters {
+        devices.extend(ftdi_adapter(&format!("{hub}/{port}"), 1, number, serial, tty));
+    }
     devices
 }
 
@@ -351,4 +357,173 @@ pub(crate) fn disk_with_partitions() -> Vec<Device> {
             .property("ID_FS_TYPE", "ext4")
             .link("/dev/disk/by-label/root"),
     ]
+}
+
+/// A USB device with these interfaces (number and driver), each below it.
+fn usb_function(
+    place: (&str, u32, u32),
+    ids: (&str, &str),
+    serial: Option<&str>,
+    interfaces: &[(&str, &str)],
+) -> Vec<Device> {
+    let (port, bus, number) = place;
+    let path = format!("{XHCI}/usb{bus}/{port}");
+    let mut devices = vec![usb_device(&path, bus, number, ids, serial)];
+    for (interface, driver) in interfaces {
+        let own = u8::from_str_radix(interface, 16).unwrap_or_default();
+        let path = format!("{path}/{port}:1.{own}");
+        devices.push(usb_interface(&path, interface, driver));
+    }
+    devices
+}
+
+/// The host that the documents' examples are tried on: FTDI adapters with the serial numbers `FT001`, `FT002`,
+/// `My Board 01` (`My_Board_01` to udev), and `FT0042` at 1-1.4 that has pins, a USB 3 hub with a stick (sdb), a composite
+/// device, a joystick, a SATA disk, and other devices that the examples name: HubZ, C920,
+/// YubiKey, J-Link, Coral (before and after its firmware), and cards on PCI.
+pub(crate) fn documented_host() -> Vec<Device> {
+    let hub = format!("{XHCI}/usb1/1-1");
+    let mut devices = hub_with_adapters([
+        ("1-1.1", 3, "FT001", 0),
+        ("1-1.2", 4, "FT002", 1),
+        ("1-1.3", 20, "My_Board_01", 4),
+        ("1-1.4", 21, "FT0042", 5),
+    ]);
+    for device in &mut devices {
+        if device.syspath.name() == "1-1.3" {
+            device.attributes.insert("serial".into(), "My Board 01".into());
+        }
+    }
+    devices.push(
+        Device::recorded(format!("{hub}/1-1.4/1-1.4:1.0/gpiochip1"), "gpio").node(
+            "/dev/gpiochip1",
+            DevKind::Char,
+            254,
+            1,
+        ),
+    );
+    devices.extend(companion_hub());
+    devices.extend(composite_device().split_off(5));
+    devices.extend(joystick().split_off(5));
+    devices.extend(disk_with_partitions());
+    devices.extend(usb_function(
+        ("1-5", 1, 22),
+        ("10c4", "8a2a"),
+        None,
+        &[("00", "cp210x"), ("01", "cp210x")],
+    ));
+    for (interface, tty) in [("0", 6), ("1", 7)] {
+        let port = format!("{XHCI}/usb1/1-5/1-5:1.{interface}/ttyUSB{tty}");
+        devices.push(Device::recorded(&port, "usb-serial").driver("cp210x"));
+        devices.push(
+            Device::recorded(format!("{port}/tty/ttyUSB{tty}"), "tty")
+                .node(&format!("/dev/ttyUSB{tty}"), DevKind::Char, 188, tty)
+                .usb_id("10c4", "8a2a", &format!("0{interface}"))
+                .tag("systemd"),
+        );
+    }
+    devices.extend(camera());
+    devices.extend(usb_function(
+        ("1-7", 1, 24),
+        ("1050", "0407"),
+        None,
+        &[("00", "usbhid"), ("01", "usbhid")],
+    ));
+    devices.push(
+        Device::recorded(
+            format!("{XHCI}/usb1/1-7/1-7:1.1/0003:1050:0407.0005/hidraw/hidraw5"),
+            "hidraw",
+        )
+        .node("/dev/hidraw5", DevKind::Char, 243, 5)
+        .tag("security-device"),
+    );
+    devices.extend(usb_function(
+        ("1-8", 1, 25),
+        ("1366", "0105"),
+        Some("000123456789"),
+        &[("00", "cdc_acm"), ("02", "")],
+    ));
+    devices.push(
+        Device::recorded(format!("{XHCI}/usb1/1-8/1-8:1.0/tty/ttyACM1"), "tty")
+            .node("/dev/ttyACM1", DevKind::Char, 166, 1)
+            .usb_id("1366", "0105", "00")
+            .tag("systemd"),
+    );
+    devices.extend(usb_function(
+        ("1-9", 1, 26),
+        ("1a6e", "089a"),
+        None,
+        &[("00", "")],
+    ));
+    devices.extend(usb_function(
+        ("1-10", 1, 27),
+        ("18d1", "9302"),
+        None,
+        &[("00", "")],
+    ));
+    for (slot, subsystem, name, node, major, minor) in [
+        ("0000:00:1c.0/0000:02:00.0", "tty", "ttyS4", "/dev/ttyS4", 4, 68),
+        (
+            "0000:00:1c.1/0000:03:00.0",
+            "video4linux",
+            "video2",
+            "/dev/video2",
+            81,
+            2,
+        ),
+    ] {
+        let card = format!("/sys/devices/pci0000:00/{slot}");
+        devices.push(Device::recorded(&card, "pci"));
+        devices.push(
+            Device::recorded(format!("{card}/{subsystem}/{name}"), subsystem).node(
+                node,
+                DevKind::Char,
+                major,
+                minor,
+            ),
+        );
+    }
+    devices.push(virtual_device("mem", "null", "/dev/null", 1, 3));
+    devices
+}
+
+/// A webcam at 1-6: picture and metadata, a button, and a microphone on interface 2.
+fn camera() -> Vec<Device> {
+    let mut devices = usb_function(
+        ("1-6", 1, 23),
+        ("046d", "082d"),
+        Some("1A2B3C4D"),
+        &[("00", "uvcvideo"), ("02", "snd-usb-audio")],
+    );
+    let camera = format!("{XHCI}/usb1/1-6");
+    for minor in [0, 1] {
+        devices.push(
+            Device::recorded(
+                format!("{camera}/1-6:1.0/video4linux/video{minor}"),
+                "video4linux",
+            )
+            .node(&format!("/dev/video{minor}"), DevKind::Char, 81, minor)
+            .usb_id("046d", "082d", "00")
+            .link(&format!(
+                "/dev/v4l/by-id/usb-046d_HD_Pro_Webcam_C920_1A2B3C4D-video-index{minor}"
+            )),
+        );
+    }
+    let button = format!("{camera}/1-6:1.0/input/input9");
+    devices.push(Device::recorded(&button, "input"));
+    devices.push(
+        Device::recorded(format!("{button}/event9"), "input")
+            .node("/dev/input/event9", DevKind::Char, 13, 73)
+            .property("ID_INPUT", "1")
+            .property("ID_INPUT_KEY", "1"),
+    );
+    devices.push(
+        Device::recorded(format!("{camera}/1-6:1.2/sound/card1/controlC1"), "sound").node(
+            "/dev/snd/controlC1",
+            DevKind::Char,
+            116,
+            9,
+        ),
+    );
+    devices
 }

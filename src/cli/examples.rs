@@ -1,0 +1,221 @@
+//! Every request, selector and rule that a document shows is read, and selects on a recorded host what
+//! `examples.txt` says.
+//!
+//! A line of that file is `EXAMPLE => NODE …` (the nodes that a container gets, in the order of their paths), or
+//! `EXAMPLE -- REASON` for what selects nothing there; the reason of what cannot be read begins with `form:`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use clap::CommandFactory;
+
+use crate::model::annotations::{Asks, read_list};
+use crate::model::asked::Origin;
+use crate::model::class::{Classes, Definition};
+use crate::model::inventory::Inventory;
+use crate::model::reconcile::{ProcessUser, Reconciler};
+use crate::model::recorded::documented_host;
+use crate::model::selector::{DeviceSelector, Found, kinds};
+use crate::model::symlink::{SymlinkRule, parse_symlinks};
+
+const DOCUMENTS: [(&str, &str); 12] = [
+    ("README.md", include_str!("../../README.md")),
+    ("config.toml", include_str!("../../packaging/config.toml")),
+    ("policy.md", include_str!("../../packaging/policy.md")),
+    (
+        "kubernetes/README.md",
+        include_str!("../../packaging/kubernetes/README.md"),
+    ),
+    (
+        "kubernetes/base/configmap.yaml",
+        include_str!("../../packaging/kubernetes/base/configmap.yaml"),
+    ),
+    (
+        "kubernetes/chart/values.yaml",
+        include_str!("../../packaging/kubernetes/chart/values.yaml"),
+    ),
+    ("install.sh", include_str!("../../packaging/install.sh")),
+    (
+        "oci-hotplug-requests.7",
+        include_str!("../../packaging/man/oci-hotplug-requests.7"),
+    ),
+    (
+        "oci-hotplug-prestart.8",
+        include_str!("../../packaging/man/oci-hotplug-prestart.8"),
+    ),
+    (
+        "oci-hotplug-poststop.8",
+        include_str!("../../packaging/man/oci-hotplug-poststop.8"),
+    ),
+    (
+        "oci-hotplug-watcher.8",
+        include_str!("../../packaging/man/oci-hotplug-watcher.8"),
+    ),
+    (
+        "oci-hotplug.toml.5",
+        include_str!("../../packaging/man/oci-hotplug.toml.5"),
+    ),
+];
+
+/// The prestart hook's help is a constant of a module that this one must not import.
+const HOOK_HELP: &str = include_str!("../hook/command.rs");
+
+/// All documents, and what each verb's `--help` prints.
+fn documents() -> Vec<(String, String)> {
+    fn helps(command: &mut clap::Command, into: &mut Vec<(String, String)>) {
+        let name = format!("{} --help", command.get_name());
+        into.push((name, command.render_long_help().to_string()));
+        for verb in command.get_subcommands_mut() {
+            helps(verb, into);
+        }
+    }
+    let mut all: Vec<(String, String)> = DOCUMENTS
+        .iter()
+        .map(|(name, text)| (name.to_string(), text.to_string()))
+        .collect();
+    all.push(("oci-hotplug-prestart --help".into(), HOOK_HELP.into()));
+    helps(&mut super::Command::command(), &mut all);
+    // roff writes a hyphen as `\-`, a backslash as `\e`, and changes the font by `\fB`.
+    for (name, text) in &mut all {
+        if name.ends_with(['5', '7', '8']) {
+            *text = text.replace("\\-", "-").replace("\\e", "\\");
+            for font in ["\\fB", "\\fI", "\\fR", "\\fP"] {
+                *text = text.replace(font, "");
+            }
+        }
+    }
+    all
+}
+
+/// What looks like a request, selector or rule in a text: it begins with a kind and a colon, and ends with the word or
+/// the quotes around it.
+fn examples(text: &str) -> BTreeSet<String> {
+    let mut beginnings: Vec<String> = kinds().iter().map(|kind| format!("{kind}:")).collect();
+    beginnings.extend(["parent-of:".to_owned(), "class:".to_owned()]);
+    let mut found = BTreeSet::new();
+    for line in text.lines() {
+        let mut at = 0;
+        while at < line.len() {
+            let rest = &line[at..];
+            let is_inside_a_word = line[..at]
+                .chars()
+                .next_back()
+                .is_some_and(|before| before.is_alphanumeric() || "-_./:".contains(before));
+            let begins = beginnings.iter().any(|kind| rest.starts_with(kind.as_str()));
+            if is_inside_a_word || !begins {
+                at += rest.chars().next().map_or(1, char::len_utf8);
+                continue;
+            }
+            // In quotes that begin right before it blanks belong to it.
+            let quote = line[..at]
+                .chars()
+                .next_back()
+                .filter(|quote| "\"'`".contains(*quote));
+            let end = match quote {
+                Some(quote) => rest.find(quote),
+                None => rest.find(|letter: char| letter.is_whitespace() || "\"'`|".contains(letter)),
+            };
+            let end = end.unwrap_or(rest.len());
+            let mut example = rest[..end].trim_end_matches(['.', ';', ':', ',']);
+            for (open, close) in [('(', ')'), ('[', ']'), ('{', '}')] {
+                while example.ends_with(close)
+                    && example.matches(close).count() > example.matches(open).count()
+                {
+                    example = example[..example.len() - 1].trim_end_matches(['.', ';', ':', ',']);
+                }
+            }
+            if !beginnings
+                .iter()
+                .any(|kind| kind.trim_end_matches(':') == example)
+            {
+                found.insert(example.to_owned());
+            }
+            at += end.max(1);
+        }
+    }
+    found
+}
+
+/// The class that README.md and config.toml define.
+fn classes() -> Classes {
+    let definition = Definition {
+        devices: vec!["usb:0403:6001".into(), "usb:1366;mode=0666".into()],
+        symlinks: vec!["usb:0403:6001:0=/dev/ttyBOARD".into()],
+    };
+    let names = ["lab-board", "probes"].map(|name| (name.to_owned(), definition.clone()));
+    Classes::parse("config.toml".as_ref(), &BTreeMap::from(names)).unwrap()
+}
+
+/// The paths of the nodes that an example selects.
+///
+/// # Errors
+/// When it is neither a list of requests, nor a selector as in rules, nor a list of rules for links.
+fn selected(example: &str, inventory: &Inventory) -> Result<Vec<String>, String> {
+    let mut nodes: Vec<String> = Vec::new();
+    if let Ok(rules) = parse_symlinks(example) {
+        let leads = |rule: &SymlinkRule| {
+            let matching = inventory
+                .iter()
+                .filter(|device| rule.matches(device, inventory.ancestors(&device.syspath)));
+            let nodes = matching.filter_map(|device| device.node.as_ref());
+            nodes
+                .map(|node| node.path.display().to_string())
+                .collect::<Vec<_>>()
+        };
+        nodes.extend(rules.iter().flat_map(leads));
+    } else {
+        let asked = match read_list(Origin::Administrator, example, &classes()) {
+            Ok(Asks { asked, .. }) => asked,
+            // All devices of another host may be meant by a rule only.
+            Err(_) if example.parse::<DeviceSelector>().is_ok() => return Ok(nodes),
+            Err(error) => return Err(error.to_string()),
+        };
+        let mut reconciler = Reconciler::new(asked, Vec::new(), ProcessUser::default());
+        reconciler.find_roots(inventory);
+        let given = reconciler
+            .selected(inventory)
+            .filter(|(asked, _, device)| asked.request.gives(device, inventory) == Found::Yes);
+        let given = given.filter_map(|(_, _, device)| device.node.as_ref());
+        nodes.extend(given.map(|node| node.path.display().to_string()));
+    }
+    nodes.sort();
+    nodes.dedup();
+    Ok(nodes)
+}
+
+/// Case README 5.
+#[test]
+fn every_example_of_a_document_is_read_and_selects_what_it_should() {
+    let inventory = Inventory::new(documented_host());
+    let expected: BTreeMap<&str, (&str, &str)> = include_str!("examples.txt")
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(|line| match (line.split_once(" => "), line.split_once(" -- ")) {
+            (Some((example, nodes)), _) => (example, (nodes, "")),
+            (_, Some((example, reason))) => (example, ("", reason)),
+            _ => panic!("neither => nor -- in {line:?}"),
+        })
+        .collect();
+    let mut shown = BTreeSet::new();
+    let mut faults = Vec::new();
+    for (document, text) in documents() {
+        for example in examples(&text) {
+            let outcome = selected(&example, &inventory);
+            let is_form = outcome.is_err();
+            let found = outcome.unwrap_or_else(|error| vec![error]).join(" ");
+            match expected.get(example.as_str()) {
+                None => faults.push(format!("{document}: not in examples.txt: {example} => {found}")),
+                Some((_, reason)) if is_form != reason.starts_with("form:") => {
+                    faults.push(format!("{document}: {example}: {found}, but {reason:?}"));
+                }
+                Some((nodes, _)) if !is_form && *nodes != found => {
+                    faults.push(format!("{document}: {example} => {found}, and not {nodes}"));
+                }
+                Some(_) => {}
+            }
+            shown.insert(example);
+        }
+    }
+    let unused = expected.keys().filter(|example| !shown.contains(**example));
+    faults.extend(unused.map(|example| format!("no document shows {example}")));
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}

@@ -190,8 +190,8 @@ fn every_example_of_a_document_is_read_and_selects_what_it_should() {
         .lines()
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .map(|line| match (line.split_once(" => "), line.split_once(" -- ")) {
-            (Some((example, nodes)), _) => (example, (nodes, "")),
-            (_, Some((example, reason))) => (example, ("", reason)),
+            (Some((example, nodes)), _) if !nodes.is_empty() => (example, (nodes, "")),
+            (_, Some((example, reason))) if !reason.is_empty() => (example, ("", reason)),
             _ => panic!("neither => nor -- in {line:?}"),
         })
         .collect();

@@ -379,8 +379,8 @@ fn usb_function(
 
 /// The host that the documents' examples are tried on: FTDI adapters with the serial numbers `FT001`, `FT002`,
 /// `My Board 01` (`My_Board_01` to udev), and `FT0042` at 1-1.4 that has pins, a USB 3 hub with a stick (sdb), a composite
-/// device, a joystick, a SATA disk, and other devices that the examples name: HubZ, C920,
-/// YubiKey, J-Link, Coral (before and after its firmware), and cards on PCI.
+/// device, a joystick, a SATA disk, and other devices that the examples name: HubZ, C920, YubiKey, J-Link, ST-Link, Coral
+/// (before and after its firmware), a tablet, and cards on PCI.
 pub(crate) fn documented_host() -> Vec<Device> {
     let hub = format!("{XHCI}/usb1/1-1");
     let mut devices = hub_with_adapters([
@@ -447,6 +447,32 @@ pub(crate) fn documented_host() -> Vec<Device> {
         Device::recorded(format!("{XHCI}/usb1/1-8/1-8:1.0/tty/ttyACM1"), "tty")
             .node("/dev/ttyACM1", DevKind::Char, 166, 1)
             .usb_id("1366", "0105", "00")
+            .tag("systemd"),
+    );
+    devices.extend(usb_function(
+        ("1-11", 1, 28),
+        ("0627", "0001"),
+        Some("42"),
+        &[("00", "usbhid")],
+    ));
+    let tablet = format!("{XHCI}/usb1/1-11/1-11:1.0/0003:0627:0001.0006");
+    devices.push(
+        Device::recorded(format!("{tablet}/input/input10/event10"), "input")
+            .node("/dev/input/event10", DevKind::Char, 13, 74)
+            .usb_id("0627", "0001", "00")
+            .property("ID_INPUT", "1")
+            .property("ID_INPUT_TABLET", "1"),
+    );
+    devices.extend(usb_function(
+        ("1-12", 1, 29),
+        ("0483", "374b"),
+        Some("066CFF303430484257255318"),
+        &[("00", ""), ("01", "usb-storage"), ("02", "cdc_acm")],
+    ));
+    devices.push(
+        Device::recorded(format!("{XHCI}/usb1/1-12/1-12:1.2/tty/ttyACM2"), "tty")
+            .node("/dev/ttyACM2", DevKind::Char, 166, 2)
+            .usb_id("0483", "374b", "02")
             .tag("systemd"),
     );
     devices.extend(usb_function(

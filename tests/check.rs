@@ -290,6 +290,33 @@ fn what_is_left_of_a_container_that_is_gone_is_told() {
     assert!(text.contains("torn/record.json: EOF"), "{text}");
 }
 
+/// Case newcomer: podman with crun shows only the exit code.
+#[test]
+fn a_container_that_was_not_started_is_told_with_the_reason() {
+    let host = Host::new();
+    host.write(
+        "run/oci-hotplug/refused-starts.json",
+        r#"[{"time":0,"id":"c1","name":null,"reason":"first"},{"time":0,"id":"c2","name":"lab","reason":"device request \"usb:1\": no"}]"#,
+    );
+    let state = host.at("run/oci-hotplug");
+    fs::set_permissions(state, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("chmod");
+    let (text, code) = host.told();
+    assert_eq!(code, Some(0), "{text}");
+    let told: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains("was not started"))
+        .collect();
+    assert!(
+        told[0].starts_with("warn  containers  container lab was not started, "),
+        "{text}"
+    );
+    assert!(
+        told[0].contains("d ago: device request \"usb:1\": no ("),
+        "{text}"
+    );
+    assert!(told[1].contains("container c1 was not started"), "{text}");
+}
+
 #[test]
 fn a_program_that_does_not_answer_is_not_waited_for() {
     let host = Host::new();

@@ -745,3 +745,90 @@ fn a_second_container_with_an_id_in_use_is_refused_at_once_and_the_first_keeps_i
         }
     }
 }
+
+const TOOL: &str = env!("CARGO_BIN_EXE_oci-hotplug");
+
+/// What the operator's tool says of a scene.
+fn tool(scene: &Scene, arguments: &[&str]) -> Output {
+    let output = scene.command(TOOL, arguments).output();
+    output.expect("run oci-hotplug")
+}
+
+/// Case newcomer: podman with crun shows only the exit code.
+#[test]
+fn a_refused_start_is_shown_by_list_and_explain_with_the_engines_name_and_the_reason() {
+    let scene = Scene::new(
+        r#"{"io.oci-hotplug.devices":"usb:04:6001","io.kubernetes.cri.sandbox-namespace":"lab","io.kubernetes.cri.sandbox-name":"pod","io.kubernetes.cri.container-name":"app"}"#,
+    );
+    let output = scene.run(PRESTART, &[], &scene.state("docker-create-runtime.json"));
+    assert_eq!(output.status.code(), Some(2), "{}", words(&output));
+    let list = tool(&scene, &["list"]);
+    let list = String::from_utf8_lossy(&list.stdout).into_owned();
+    let line = list
+        .lines()
+        .find(|line| line.contains("Container lab/pod/app was not started, "));
+    let line = line.unwrap_or_else(|| panic!("{list}"));
+    assert!(line.contains("vendor id must be 4 hex digits"), "{line}");
+    let explained = tool(&scene, &["explain", "lab/pod/app", "/dev/null"]);
+    assert_eq!(explained.status.code(), Some(1));
+    assert!(
+        words(&explained).contains("container lab/pod/app was not started, "),
+        "{}",
+        words(&explained)
+    );
+    // However often it is started.
+    for _ in 0..3 {
+        scene.run(PRESTART, &[], &scene.state("docker-create-runtime.json"));
+    }
+    let list = tool(&scene, &["list"]);
+    let text = String::from_utf8_lossy(&list.stdout).into_owned();
+    assert_eq!(text.matches("was not started").count(), 1, "{text}");
+}
+
+/// Case newcomer: typos in keys.
+#[test]
+fn a_typo_in_an_annotations_key_refuses_the_container_with_the_right_key() {
+    let scene = Scene::new(r#"{"io.oci-hotplug.device":"usb:0403:6001"}"#);
+    for name in CREATE_STATES {
+        let output = scene.run(PRESTART, &[], &scene.state(name));
+        assert_eq!(output.status.code(), Some(2), "{name}: {}", words(&output));
+        assert!(
+            words(&output).contains("did you mean io.oci-hotplug.devices?"),
+            "{name}: {}",
+            words(&output)
+        );
+        assert!(scene.has_no_trace(), "{name}");
+    }
+}
+
+/// Case README 21: also a rootless engine starts it, where the configuration belongs to nobody it knows.
+#[test]
+fn a_broken_configuration_does_not_keep_a_container_from_starting_that_requests_nothing() {
+    let scene = Scene::new(r#"{"org.example.a":"b"}"#);
+    fs::write(scene.path("config.toml"), "prestart-timeout = \"soon\"\n").expect("spoil the configuration");
+    for name in CREATE_STATES {
+        let output = scene.run(PRESTART, &[], &scene.state(name));
+        assert_eq!(output.status.code(), Some(0), "{name}: {}", words(&output));
+        assert!(!scene.state_dir().exists(), "{name}");
+    }
+}
+
+/// Case README 21.
+#[test]
+fn an_ordinary_user_is_told_that_rootless_containers_are_not_supported() {
+    let scene = Scene::new(r#"{"io.oci-hotplug.devices":"usb:0403:6001"}"#);
+    let state = scene.state("crun-create-runtime.json");
+    let mut hook = scene.command(PRESTART, &[]);
+    if nix::unistd::geteuid().is_root() {
+        use std::os::unix::fs::PermissionsExt;
+        use std::os::unix::process::CommandExt;
+        let everyone = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(scene.scratch.path(), everyone).expect("let others read the scene");
+        hook.uid(65534).gid(65534);
+    }
+    let output = finish(hook, &state);
+    assert_eq!(output.status.code(), Some(1), "{}", words(&output));
+    for part in ["rootless containers cannot get devices yet", "attach --pid"] {
+        assert!(words(&output).contains(part), "{}", words(&output));
+    }
+}

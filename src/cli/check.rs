@@ -7,14 +7,15 @@ use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use serde_json::json;
 
+use super::unwatched;
 use crate::cdi::directories::{DEFAULT_DIRECTORIES, Definition, Specs};
 use crate::cdi::generate::{ANNOTATED, DEFAULT_KIND, is_our_device};
 use crate::exit;
 use crate::host::config::{Config, ConfigError, DEFAULT_CONFIG};
 use crate::host::readiness::{self, Tree};
-use crate::host::registry::DEFAULT_STATE_DIR;
+use crate::host::registry::{DEFAULT_STATE_DIR, Registry};
 use crate::model::policy::Fallback;
-use crate::model::readiness::facts::{Cdi, Configuration, Facts, Systemd};
+use crate::model::readiness::facts::{Cdi, Configuration, Containers, Facts, Systemd};
 use crate::model::readiness::{Finding, Verdict, judge};
 
 /// What is looked at.
@@ -113,8 +114,26 @@ fn facts(tree: &Tree, config: Result<Config, ConfigError>) -> Facts {
         cdi: cdi(tree),
         engines: readiness::engines(tree),
         runtimes: readiness::runtimes(tree),
-        containers: readiness::containers(tree, &state_dir),
+        containers: containers(tree, &state_dir),
     }
+}
+
+/// How many containers of each kind are told.
+const MAX_TOLD: usize = 5;
+
+fn containers(tree: &Tree, state_dir: &Path) -> Containers {
+    let mut containers = readiness::containers(tree, state_dir);
+    let registry = Registry::new(tree.at(state_dir));
+    let refused = unwatched::refused(&registry);
+    containers.refused = refused.iter().map(unwatched::sentence).take(MAX_TOLD).collect();
+    // What runs is the running host's.
+    if tree.is_host() {
+        let all = unwatched::all(&registry);
+        let told =
+            |container: &unwatched::Unwatched| (container.called().to_owned(), container.how_to_start());
+        containers.unhooked = all.iter().map(told).take(MAX_TOLD).collect();
+    }
+    containers
 }
 
 /// The configuration of another tree: its own file, or none.

@@ -8,13 +8,14 @@ mod moment;
 use std::io::Write;
 use std::time::SystemTime;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use serde::Serialize;
 
 use self::moment::Moment;
 use super::{Enrolled, check_access};
 use crate::host::log;
+use crate::host::refused_starts;
 use crate::host::registry::Registry;
 use crate::model::engine::printable;
 
@@ -52,26 +53,61 @@ type Show<'a> = &'a mut dyn FnMut(Happening) -> Result<()>;
 /// Prints the events.
 pub(super) fn run(registry: &Registry, options: &Options, as_json: bool) -> Result<()> {
     check_access(registry)?;
-    let container = options.container.as_deref().map(|text| {
-        // One that has ended is known by its id alone.
-        let enrolled = Enrolled::search(registry, text).ok().flatten();
-        enrolled.map_or_else(|| text.to_owned(), |enrolled| enrolled.id.to_string())
-    });
+    let meant = options.container.as_deref().map(|text| Meant::by(text, registry));
+    let mut has_shown = false;
     let mut show = |happening: Happening| {
-        let is_meant = container
-            .as_ref()
-            .is_none_or(|id| happening.container.starts_with(id));
+        let is_meant = meant.as_ref().is_none_or(|meant| meant.has(&happening.container));
         let is_new = options.since.is_none_or(|since| happening.time >= since);
         if is_meant && is_new {
+            has_shown = true;
             print(&happening, as_json)?;
         }
         Ok(())
     };
     if log::journal_is_there() {
-        journal::read(options.since, options.follow, &mut show)
+        journal::read(options.since, options.follow, &mut show)?;
     } else {
         let with_past = !options.follow || options.since.is_some();
-        log_file::read(registry.root(), with_past, options.follow, &mut show)
+        log_file::read(registry.root(), with_past, options.follow, &mut show)?;
+    }
+    match (&meant, &options.container) {
+        (Some(meant), Some(text)) if !has_shown && !meant.is_known => {
+            bail!(
+                "no container {text:?} is known here, and the log has no event of it (a container that has ended is known by its id)"
+            )
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The containers that a word on the command line names.
+struct Meant {
+    /// Beginnings of their ids.
+    ids: Vec<String>,
+    /// Whether the state directory has one of them.
+    is_known: bool,
+}
+
+impl Meant {
+    fn by(text: &str, registry: &Registry) -> Self {
+        let enrolled = Enrolled::search(registry, text).ok().flatten();
+        let refused = refused_starts::read(registry.root());
+        let refused = refused.into_iter().filter(|refused| refused.is_called(text));
+        let mut ids: Vec<String> = enrolled
+            .map(|enrolled| enrolled.id.to_string())
+            .into_iter()
+            .collect();
+        ids.extend(refused.map(|refused| refused.id));
+        let is_known = !ids.is_empty();
+        if !is_known {
+            // One that has ended is known by its id alone.
+            ids.push(text.to_owned());
+        }
+        Self { ids, is_known }
+    }
+
+    fn has(&self, container: &str) -> bool {
+        self.ids.iter().any(|id| container.starts_with(id.as_str()))
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 use serde_json::json;
 
-use super::{Enrolled, table};
+use super::{Enrolled, table, unwatched};
 use crate::host::registry::Registry;
 use crate::model::asked::Asked;
 
@@ -23,9 +23,10 @@ pub fn run(registry: &Registry, as_json: bool) -> Result<()> {
     if containers.is_empty() {
         writeln!(
             out,
-            "No container has a watcher. A container asks for devices by the annotation io.oci-hotplug.devices."
+            "No container has a watcher: either none requests devices by the annotation io.oci-hotplug.devices, or its engine \
+             did not run our hooks (`oci-hotplug check`; Docker needs --device oci-hotplug.dev/device=annotated)."
         )?;
-        return Ok(());
+        return write_others(&mut out, registry);
     }
 
     let rows: Vec<[String; 7]> = containers.iter().map(row).collect();
@@ -42,6 +43,37 @@ pub fn run(registry: &Registry, as_json: bool) -> Result<()> {
         ],
         &rows,
     )?;
+    write_others(&mut out, registry)
+}
+
+/// How many of each kind are shown.
+const MAX_OTHERS: usize = 5;
+
+/// Containers that need a watcher and have none, and those that were not started.
+fn write_others(out: &mut impl Write, registry: &Registry) -> Result<()> {
+    let unwatched = unwatched::all(registry);
+    let refused = unwatched::refused(registry);
+    let explained = unwatched
+        .iter()
+        .map(unwatched::Unwatched::explanation)
+        .take(MAX_OTHERS);
+    let sentences = refused.iter().map(unwatched::sentence).take(MAX_OTHERS);
+    for line in explained.chain(sentences) {
+        let mut letters = line.chars();
+        let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+        writeln!(
+            out,
+            "{}{}",
+            first.map(String::from).unwrap_or_default(),
+            letters.as_str()
+        )?;
+    }
+    if refused.len() > MAX_OTHERS {
+        writeln!(
+            out,
+            "`oci-hotplug events` shows all containers that were not started."
+        )?;
+    }
     Ok(())
 }
 

@@ -24,6 +24,7 @@ mod recover;
 mod reload;
 mod table;
 mod tree;
+mod unwatched;
 mod usbip;
 
 use std::path::PathBuf;
@@ -147,10 +148,10 @@ enum Verb {
     /// A stricter policy detaches devices, a wider one attaches them. A configuration with an error changes nothing: the
     /// watcher keeps its policy. Exits with 1 if a watcher could not reload.
     Reload,
-    /// What was attached, detached, refused and failed, per container.
+    /// What was attached, detached, refused and failed, per container, and which containers were not started.
     ///
     /// From the journal where there is one, where journalctl finds the same by the fields OCI_HOTPLUG_CONTAINER=,
-    /// OCI_HOTPLUG_EVENT= (attached, detached, refused, waiting, failed, restored, overrun), OCI_HOTPLUG_DEVICE= and
+    /// OCI_HOTPLUG_EVENT= (attached, detached, refused, waiting, failed, restored, overrun, no-start), OCI_HOTPLUG_DEVICE= and
     /// OCI_HOTPLUG_NODE=; else from oci-hotplug.log in the state directory, whose lines end in container="…" event="…"
     /// device="…" node="…". With --json one object a line: time (UTC), container, event, device, node, message.
     ///
@@ -337,7 +338,10 @@ impl Enrolled {
         check_access(registry)?;
         match Self::search(registry, id)? {
             Some(found) => Ok(found),
-            None => bail!("no container {id:?} is known here (`oci-hotplug list` shows those that are)"),
+            None => match unwatched::explanation(registry, id) {
+                Some(explanation) => bail!("{explanation}"),
+                None => bail!("no container {id:?} is known here (`oci-hotplug list` shows those that are)"),
+            },
         }
     }
 

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use lexopt::prelude::*;
 
@@ -10,11 +11,12 @@ use super::prestart::Arguments;
 use super::{poststop as stop, prestart as start, read_state};
 use crate::exit;
 use crate::host::config::Config;
-use crate::host::log;
-use crate::host::process::shake_off_limits;
+use crate::host::log::{self, PRESTART};
+use crate::host::process::{rootless, shake_off_limits};
+use crate::host::refused_starts::{self, RefusedStart};
 use crate::host::registry::Registry;
+use crate::model::oci::HookState;
 
-const PRESTART: &str = "oci-hotplug-prestart";
 const POSTSTOP: &str = "oci-hotplug-poststop";
 
 pub(crate) const PRESTART_HELP: &str = "\
@@ -91,24 +93,59 @@ pub fn prestart() -> ExitCode {
             );
             (config, outcome)
         }
-        Err(error) => (Config::default(), Err(error.into())),
+        // A configuration that can't be used concerns those that request something.
+        Err(_) if !start::has_request(&state, &options.requests) => return ExitCode::from(exit::DONE),
+        Err(error) => {
+            let mut config = Config::default();
+            config.state_dir = options.state_dir.unwrap_or(config.state_dir);
+            (config, Err(error.into()))
+        }
     };
     match outcome {
         Ok(_) => ExitCode::from(exit::DONE),
         Err(error) => {
-            // Once for the log, which crun's users read; once for standard error, which runc shows. A hook that
-            // succeeds has nothing to log, and is not to spend time on opening one.
-            log::start(PRESTART, config.log_level.filter(), &config.state_dir, false);
-            tracing::error!(container = %state.id, "{error}");
-            log::tell(&format!("{PRESTART}: container {}: {error}", state.id));
-            ExitCode::from(if error.is_refusal() {
+            let code = if error.is_refusal() {
                 exit::REFUSED
             } else if error.is_malformed_request() {
                 exit::USAGE
             } else {
                 exit::FAILED
-            })
+            };
+            let reason = match rootless().filter(|_| code == exit::FAILED) {
+                Some(rootless) => rootless.explains(&error),
+                None => error.to_string(),
+            };
+            refuse(&state, &config, reason);
+            ExitCode::from(code)
         }
+    }
+}
+
+/// Says why a container is not started, wherever somebody may look: to standard error, which runc shows; to the log; and
+/// to the state directory, from where `oci-hotplug check` and `list` have it. A hook that succeeds spends no time on that.
+fn refuse(state: &HookState, config: &Config, reason: String) {
+    log::start(PRESTART, config.log_level.filter(), &config.state_dir, false);
+    let id = state.id.as_str();
+    let name = start::engine_name(state);
+    log::tell(&format!("{PRESTART}: container {id}: {reason}"));
+    let called = name.as_ref().map_or_else(String::new, |name| format!(" {name}"));
+    tracing::error!(
+        container = id,
+        event = log::event::NOT_STARTED,
+        device = "",
+        node = "",
+        "container{called} was not started: {reason}"
+    );
+    let time = SystemTime::now().duration_since(UNIX_EPOCH);
+    let refused = RefusedStart {
+        time: time.map_or(0, |time| time.as_secs()),
+        id: id.to_owned(),
+        name,
+        reason,
+    };
+    // The log has it in any case.
+    if let Err(error) = refused_starts::note(&config.state_dir, refused) {
+        tracing::debug!(container = id, "noting the refused start: {error}");
     }
 }
 

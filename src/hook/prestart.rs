@@ -11,12 +11,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::host::config::{Config, ConfigError};
 use crate::host::container::ContainerFacts;
 use crate::host::control::{Answer, ControlError, Question};
+use crate::host::engine_names;
 use crate::host::process::{ProcessError, boot_id, start_time};
 use crate::host::registry::{Record, RecordLock, Registry, RegistryError, STATE_VERSION};
 use crate::model::annotations::{self, AnnotationError, AskError, Asks};
 use crate::model::asked::Origin;
 use crate::model::class::Classes;
-use crate::model::oci::{BundleConfig, BundleConfigError, ContainerId, HookState, bundle_argument};
+use crate::model::engine;
+use crate::model::oci::{
+    Annotations, BundleConfig, BundleConfigError, ContainerId, HookState, bundle_argument,
+};
 use crate::model::policy::{Circumstances, Denial, Policy};
 use crate::model::quoting::shown;
 use crate::watcher::launch::{LaunchError, ask_or_start, launch};
@@ -129,7 +133,7 @@ impl PrestartError {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Denied { .. } | Self::Refused(_) => true,
-            Self::Annotation(error) => error.source.is_refusal(),
+            Self::Annotation(error) => error.is_refusal(),
             _ => false,
         }
     }
@@ -177,6 +181,38 @@ pub fn run(
         Answer::Refused(reason) => Err(PrestartError::Refused(reason)),
         _ => Ok(Outcome::Watched),
     }
+}
+
+/// Whether the container requests anything, well or badly; one that does not is started whatever is wrong here.
+pub fn has_request(state: &HookState, arguments: &Arguments) -> bool {
+    let is_ours = |annotations: &Annotations| annotations.keys().any(|key| annotations::is_ours(key));
+    !arguments.devices.is_empty()
+        || !arguments.symlinks.is_empty()
+        || is_ours(&state.annotations)
+        || read_bundle(state).map_or(true, |bundle| is_ours(&bundle.annotations))
+}
+
+/// What the engine calls the container; for people.
+pub fn engine_name(state: &HookState) -> Option<String> {
+    let mended = bundle_told_by_runtime(state).map(|bundle| HookState {
+        bundle: Some(bundle),
+        ..state.clone()
+    });
+    let state = mended.as_ref().unwrap_or(state);
+    let bundle = read_bundle(state).ok()?;
+    let mut annotations = bundle.annotations;
+    annotations.extend(state.annotations.clone());
+    let facts = ContainerFacts {
+        id: state.id.as_str().to_owned(),
+        pid: state.pid.unwrap_or_default(),
+        start_time: 0,
+        bundle: state.bundle.clone()?,
+        rootfs: bundle.rootfs,
+        cgroups_path: None,
+        user: bundle.user,
+    };
+    engine::name(&annotations)
+        .or_else(|| engine_names::name(engine::engine(&facts.bundle, &annotations)?, &facts))
 }
 
 fn add_arguments(asks: &mut Asks, arguments: &Arguments, classes: &Classes) -> Result<(), PrestartError> {

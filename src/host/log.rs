@@ -32,10 +32,14 @@ pub mod event {
     pub const RESTORED: &str = "restored";
     /// Events of the kernel were lost, and all devices are read anew.
     pub const OVERRUN: &str = "overrun";
-    /// All of them.
+    /// A hook refused the start of a container; neither `device` nor `node`.
+    pub const NOT_STARTED: &str = "no-start";
+    /// All of a watcher.
     pub const ALL: [&str; 7] = [ATTACHED, DETACHED, REFUSED, WAITING, FAILED, RESTORED, OVERRUN];
 }
 
+/// The identifier of the hook that starts watchers, and refuses containers, in the log.
+pub const PRESTART: &str = "oci-hotplug-prestart";
 /// The watcher's identifier in the log.
 pub const WATCHER: &str = "oci-hotplug-watcher";
 use super::trust;

@@ -16,6 +16,7 @@ pub mod process;
 pub mod programs;
 pub mod quiet;
 pub mod readiness;
+pub mod refused_starts;
 pub mod registry;
 pub mod replaced_file;
 pub mod runtime_state;

@@ -8,6 +8,7 @@
 //!                   control.sock    how others talk to the watcher (`control`)
 //!   leases/                         which containers have a device (`leases`)
 //!   oci-hotplug.log                 the log of a host without journal
+//!   refused-starts.json             containers that a hook refused (`refused_starts`)
 //! ```
 //! Must not know what the records mean, nor how a watcher works.
 

@@ -5,8 +5,14 @@ use serde::Deserialize;
 use super::asked::{Asked, Origin};
 use super::class::{ClassUseError, Classes};
 use super::oci::Annotations;
+use super::quoting::{nearest, shown};
 use super::request::{OnRemoval, Request, RequestError, parse_asks, parse_lowrisc_devices};
 use super::symlink::{SymlinkError, SymlinkRule, parse_lowrisc_symlinks, parse_symlinks};
+
+/// What our annotations begin with; an unknown one that does is an error, as nobody else reads it.
+const PREFIX: &str = "io.oci-hotplug.";
+/// How many characters of a key are shown.
+const MAX_KEY: usize = 80;
 
 /// Our requests.
 pub const DEVICES: &str = "io.oci-hotplug.devices";
@@ -83,23 +89,64 @@ impl AskError {
 
 /// An annotation that asks in a way that can't be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{source} (annotation {annotation})")]
-pub struct AnnotationError {
-    /// The annotation's key.
-    pub annotation: &'static str,
-    /// What is wrong with its value.
-    pub source: AskError,
+pub enum AnnotationError {
+    /// Its value.
+    #[error("{source} (annotation {annotation})")]
+    Value {
+        /// The annotation's key.
+        annotation: &'static str,
+        /// What is wrong with its value.
+        source: AskError,
+    },
+    /// Its key: our prefix, and no annotation of ours.
+    #[error("annotation \"{shown}\": there is no such annotation ({hint})")]
+    Key {
+        /// The key, made visible.
+        shown: String,
+        /// How to fix it.
+        hint: String,
+    },
+}
+
+impl AnnotationError {
+    /// Whether it is understood, and refused.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Value { source, .. } if source.is_refusal())
+    }
+
+    fn of_key(key: &str) -> Self {
+        let known = [DEVICES, SYMLINKS];
+        let names = known.map(|known| known.strip_prefix(PREFIX).unwrap_or(known));
+        let name = key.strip_prefix(PREFIX).unwrap_or(key);
+        let hint = match nearest(name, &names) {
+            Some(near) => format!("did you mean {PREFIX}{near}?"),
+            None => format!("write {}", known.join(" or ")),
+        };
+        Self::Key {
+            shown: shown(key, MAX_KEY),
+            hint,
+        }
+    }
+}
+
+/// Whether an annotation of this key is a request, or was meant as one.
+pub fn is_ours(key: &str) -> bool {
+    key.starts_with(PREFIX) || [LOWRISC_DEVICES, LOWRISC_DEVICE, LOWRISC_SYMLINKS].contains(&key)
 }
 
 /// Reads all annotations of ours and of container-hotplug; others are not looked at. What they ask adds up.
 ///
 /// # Errors
-/// When a value is malformed or names a class that there is not; nothing is taken then.
+/// When a value is malformed or names a class that there is not, or a key of our prefix is unknown; nothing is taken then.
 pub fn read(
     annotations: &Annotations,
     lowrisc: &LowriscLifecycle,
     classes: &Classes,
 ) -> Result<Asks, AnnotationError> {
+    let is_unknown = |key: &&String| key.starts_with(PREFIX) && ![DEVICES, SYMLINKS].contains(&key.as_str());
+    if let Some(key) = annotations.keys().find(is_unknown) {
+        return Err(AnnotationError::of_key(key));
+    }
     let mut asks = Asks::default();
     if let Some(ours) = parsed(annotations, DEVICES, |text| {
         read_list(Origin::Annotation, text, classes)
@@ -143,7 +190,7 @@ fn parsed<T, E: Into<AskError>>(
     annotations
         .get(annotation)
         .map(|value| {
-            parse(value).map_err(|source| AnnotationError {
+            parse(value).map_err(|source| AnnotationError::Value {
                 annotation,
                 source: source.into(),
             })
@@ -243,6 +290,49 @@ mod tests {
         ] {
             assert!(text.contains(part), "{text}");
         }
+    }
+
+    /// Case newcomer: typos in keys.
+    #[test]
+    fn an_unknown_key_of_our_prefix_is_an_error_with_the_one_that_was_meant() {
+        for (key, hint) in [
+            ("io.oci-hotplug.device", "(did you mean io.oci-hotplug.devices?)"),
+            (
+                "io.oci-hotplug.symlink",
+                "(did you mean io.oci-hotplug.symlinks?)",
+            ),
+            ("io.oci-hotplug.Devices", "(did you mean io.oci-hotplug.devices?)"),
+            (
+                "io.oci-hotplug.only",
+                "(write io.oci-hotplug.devices or io.oci-hotplug.symlinks)",
+            ),
+            (
+                "io.oci-hotplug.",
+                "(write io.oci-hotplug.devices or io.oci-hotplug.symlinks)",
+            ),
+        ] {
+            let given = annotations(&[(key, "usb:0403"), (DEVICES, "usb:0403")]);
+            let error = read(&given, &LowriscLifecycle::default(), &Classes::default()).unwrap_err();
+            let text = error.to_string();
+            assert_eq!(
+                text,
+                format!("annotation \"{key}\": there is no such annotation {hint}")
+            );
+            assert!(is_ours(key) && !error.is_refusal());
+        }
+        let odd = format!("io.oci-hotplug.{}\n", "x".repeat(1000));
+        let error = read(
+            &annotations(&[(&odd, "")]),
+            &LowriscLifecycle::default(),
+            &Classes::default(),
+        );
+        let text = error.unwrap_err().to_string();
+        assert!(text.len() < 250 && !text.contains('\n'), "{text}");
+        // container-hotplug passes over keys that it does not know.
+        assert_eq!(
+            asked(&[("org.lowrisc.hotplug.x", "usb:0403"), ("io.oci-hotplugx", "")]),
+            [""; 0]
+        );
     }
 
     #[test]

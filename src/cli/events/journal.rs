@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::moment::Moment;
 use super::{Happening, Show};
-use crate::host::log::{WATCHER, event};
+use crate::host::log::{PRESTART, WATCHER, event};
 
 /// journalctl, which ends with this at the latest.
 struct Journalctl(Child);
@@ -38,8 +38,9 @@ pub(super) fn read(since: Option<Moment>, follow: bool, show: Show<'_>) -> Resul
     if follow {
         command.arg("--follow");
     }
-    command.arg(format!("SYSLOG_IDENTIFIER={WATCHER}"));
     // Several values of one field are alternatives.
+    command.args([WATCHER, PRESTART].map(|program| format!("SYSLOG_IDENTIFIER={program}")));
+    command.arg(format!("OCI_HOTPLUG_EVENT={}", event::NOT_STARTED));
     command.args(event::ALL.map(|event| format!("OCI_HOTPLUG_EVENT={event}")));
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
     let mut journalctl =

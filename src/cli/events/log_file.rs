@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 
 use super::moment::Moment;
 use super::{Happening, Show};
-use crate::host::log::{LOG_FILE, WATCHER};
+use crate::host::log::{LOG_FILE, PRESTART, WATCHER, event};
 
 /// How often a file that is followed is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -93,17 +93,24 @@ impl Reader {
 /// text in the message can pass for a field.
 fn happening(line: &str) -> Option<Happening> {
     let (time, rest) = line.split_once(' ')?;
-    let (_, rest) = rest.strip_prefix(WATCHER)?.strip_prefix('[')?.split_once("] ")?;
+    let of_hook = rest.strip_prefix(PRESTART);
+    let (_, rest) = of_hook
+        .or_else(|| rest.strip_prefix(WATCHER))?
+        .strip_prefix('[')?
+        .split_once("] ")?;
     let (_, rest) = rest.trim_start().split_once(' ')?;
     let (rest, node) = last_field(rest, "node")?;
     let (rest, device) = last_field(rest, "device")?;
-    let (rest, event) = last_field(rest, "event")?;
+    let (rest, word) = last_field(rest, "event")?;
     let (message, container) = last_field(rest, "container")?;
+    if of_hook.is_some() && word != event::NOT_STARTED {
+        return None;
+    }
     let some = |text: String| Some(text).filter(|text| !text.is_empty());
     Some(Happening {
         time: Moment::parse(time)?,
         container,
-        event,
+        event: word,
         device: some(device),
         node: some(node),
         message: message.to_owned(),
@@ -162,6 +169,22 @@ mod tests {
         assert_eq!(read.time.to_string(), "2026-11-21T14:13:38Z");
         assert_eq!(read.message, "attached /dev/vcs20 (c 7:20 rwm)");
         assert_eq!(read.node.as_deref(), Some("/dev/vcs20"));
+    }
+
+    #[test]
+    fn a_hook_s_line_tells_of_a_refused_start_alone() {
+        let line = |event: &str| {
+            format!(
+                "2026-11-21T14:13:38.939211Z oci-hotplug-prestart[77] ERROR container lab was not started: no container=\"c1\" event=\"{event}\" device=\"\" node=\"\""
+            )
+        };
+        let read = happening(&line("no-start")).unwrap();
+        assert_eq!((read.container.as_str(), read.event.as_str()), ("c1", "no-start"));
+        assert_eq!(
+            (read.device, read.message.as_str()),
+            (None, "container lab was not started: no")
+        );
+        assert_eq!(happening(&line("attached")), None);
     }
 
     #[test]

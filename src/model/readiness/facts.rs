@@ -234,6 +234,10 @@ pub struct Containers {
     pub watched: usize,
     /// Those that run and have none.
     pub unwatched: Vec<String>,
+    /// Those that run with our annotation, and that no hook of ours has seen: name, and how to start it instead.
+    pub unhooked: Vec<(String, &'static str)>,
+    /// Those whose start was refused and that were not started since, the last one first: when and why.
+    pub refused: Vec<String>,
     /// Those that are gone.
     pub gone: Vec<String>,
     /// Records that can't be read, with the reason.

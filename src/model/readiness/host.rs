@@ -336,6 +336,19 @@ fn containers(facts: &Facts) -> Vec<Finding> {
             "oci-hotplug recover",
         ));
     }
+    for (name, how) in &containers.unhooked {
+        findings.push(Finding::warn(
+            CHECK,
+            format!("container {name} has our annotation but no watcher: its engine did not run our hooks"),
+            format!("{how}, or give a running one its devices with `oci-hotplug attach`"),
+        ));
+    }
+    findings.extend(
+        containers
+            .refused
+            .iter()
+            .map(|refused| Finding::warn(CHECK, refused.as_str(), "`oci-hotplug events` shows all of them")),
+    );
     if !containers.unreadable.is_empty() {
         findings.push(Finding::warn(
             CHECK,

@@ -625,6 +625,26 @@ fn containers_that_want_something_are_named() {
             host.containers.outdated = 1;
         },
     );
+    assert_told(
+        Warn,
+        &[
+            "container web has our annotation but no watcher",
+            "(start it with `--device oci-hotplug.dev/device=annotated`, or give",
+        ],
+        "containers",
+        |host| {
+            let how = "start it with `--device oci-hotplug.dev/device=annotated`";
+            host.containers.unhooked = vec![("web".into(), how)];
+        },
+    );
+    assert_told(
+        Warn,
+        &["container lab was not started, 2m ago: no (`oci-hotplug events`"],
+        "containers",
+        |host| {
+            host.containers.refused = vec!["container lab was not started, 2m ago: no".into()];
+        },
+    );
     let mut host = ready();
     host.containers.unwatched = vec!["web".into()];
     host.containers.gone = vec!["old".into()];

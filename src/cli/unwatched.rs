@@ -1,0 +1,168 @@
+//! Containers that no watcher serves although they may need one: those that run with our annotation and whose engine ran
+//! no hook of ours, and those whose start a hook refused.
+//!
+//! Reads the files of runtimes and engines only: nothing is asked over a socket.
+
+use crate::host::engine_names;
+use crate::host::refused_starts::{self, RefusedStart};
+use crate::host::registry::Registry;
+use crate::host::runtime_state::{self, Running};
+use crate::model::annotations;
+use crate::model::engine::{self, Engine};
+use crate::model::quoting::{shell_quoted, shown};
+
+use super::list::{ago, since};
+
+/// The longest request that is shown, in characters.
+const MAX_REQUEST: usize = 200;
+
+/// A container that runs and has no watcher.
+pub(super) struct Unwatched {
+    id: String,
+    name: Option<String>,
+    engine: Option<Engine>,
+    /// What it requests by annotation.
+    requests: Option<String>,
+}
+
+impl Unwatched {
+    fn of(running: Running) -> Self {
+        let annotations = &running.circumstances.annotations;
+        let engine = engine::engine(&running.facts.bundle, annotations);
+        let requests = annotations.get(annotations::DEVICES).cloned();
+        let is_ours = || annotations.keys().any(|key| annotations::is_ours(key));
+        Self {
+            name: engine::name(annotations).or_else(|| engine_names::name(engine?, &running.facts)),
+            engine,
+            requests: requests.or_else(|| is_ours().then(String::new)),
+            id: running.facts.id,
+        }
+    }
+
+    /// Its name; where it has none, its id as people know it.
+    pub fn called(&self) -> &str {
+        match &self.name {
+            Some(name) => name,
+            None if self.id.len() == 64 => &self.id[..12],
+            None => &self.id,
+        }
+    }
+
+    fn is_called(&self, word: &str) -> bool {
+        !word.is_empty() && (self.name.as_deref() == Some(word) || self.id.starts_with(word))
+    }
+
+    /// How to start it so that it gets a watcher.
+    pub fn how_to_start(&self) -> &'static str {
+        match self.engine {
+            Some(Engine::Docker) => "start it with `--device oci-hotplug.dev/device=annotated`",
+            Some(Engine::Containerd) => "start it with the CDI device oci-hotplug.dev/device=annotated",
+            Some(Engine::Podman | Engine::CriO) => {
+                "`oci-hotplug check` shows whether its engine reads our hooks"
+            }
+            None => "its config.json needs our hooks",
+        }
+    }
+
+    /// Why it has no watcher, and what to do.
+    pub fn explanation(&self) -> String {
+        let called = self.called();
+        match &self.requests {
+            Some(requests) if !requests.is_empty() => format!(
+                "container {called} requests {} by annotation but has no watcher, because its engine did not run our hooks ({}; or attach now: `oci-hotplug attach {} {}`)",
+                shown(requests, MAX_REQUEST),
+                self.how_to_start(),
+                shell_quoted(called),
+                shell_quoted(&shown(requests, MAX_REQUEST))
+            ),
+            Some(_) => format!(
+                "container {called} has an annotation of ours but no watcher, because its engine did not run our hooks ({})",
+                self.how_to_start()
+            ),
+            None => format!(
+                "container {called} runs without oci-hotplug: it requests no devices (`oci-hotplug attach {} REQUEST` gives it some)",
+                shell_quoted(called)
+            ),
+        }
+    }
+}
+
+/// Those that run, with or without our annotation, and that no hook and no `attach` has enrolled.
+fn running(registry: &Registry) -> Vec<Unwatched> {
+    let ids = registry.ids().unwrap_or_default();
+    let is_enrolled = |running: &Running| ids.iter().any(|id| id.as_str() == running.facts.id);
+    runtime_state::running(&runtime_state::roots(&[]))
+        .into_iter()
+        .filter(|running| !is_enrolled(running))
+        .map(Unwatched::of)
+        .collect()
+}
+
+/// Those that run with an annotation of ours and have no watcher.
+pub(super) fn all(registry: &Registry) -> Vec<Unwatched> {
+    let mut all = running(registry);
+    all.retain(|container| container.requests.is_some());
+    all
+}
+
+/// What is known of a container that is not enrolled.
+pub(super) fn explanation(registry: &Registry, word: &str) -> Option<String> {
+    let refused = refused_starts::read(registry.root());
+    if let Some(refused) = refused.iter().rfind(|refused| refused.is_called(word)) {
+        return Some(sentence(refused));
+    }
+    let running = running(registry);
+    let found = running.iter().find(|container| container.is_called(word))?;
+    Some(found.explanation())
+}
+
+/// When and why a container was not started.
+pub(super) fn sentence(refused: &RefusedStart) -> String {
+    format!(
+        "container {} was not started, {} ago: {}",
+        refused.called(),
+        ago(since(refused.time)),
+        refused.reason
+    )
+}
+
+/// The refused starts that still matter, the last one first.
+pub(super) fn refused(registry: &Registry) -> Vec<RefusedStart> {
+    let mut refused = refused_starts::current(registry);
+    refused.reverse();
+    refused
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn container(engine: Option<Engine>, requests: Option<&str>) -> Unwatched {
+        Unwatched {
+            id: "0".repeat(64),
+            name: Some("lab".into()),
+            engine,
+            requests: requests.map(String::from),
+        }
+    }
+
+    /// Case newcomer: Docker without `--device oci-hotplug.dev/device=annotated`.
+    #[test]
+    fn a_container_without_a_watcher_is_explained_with_the_option_of_its_engine() {
+        let text = container(Some(Engine::Docker), Some("usb:0403:6001;link=/dev/b")).explanation();
+        assert!(
+            text.contains("--device oci-hotplug.dev/device=annotated"),
+            "{text}"
+        );
+        assert!(
+            text.contains("`oci-hotplug attach 'lab' 'usb:0403:6001;link=/dev/b'`"),
+            "{text}"
+        );
+        let text = container(Some(Engine::Podman), Some("usb:0403")).explanation();
+        assert!(text.contains("oci-hotplug check"), "{text}");
+        let text = container(None, None).explanation();
+        assert!(text.contains("requests no devices"), "{text}");
+        let lab = container(None, None);
+        assert!(lab.is_called("lab") && lab.is_called("000") && !lab.is_called("l") && !lab.is_called(""));
+    }
+}

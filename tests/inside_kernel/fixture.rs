@@ -1,11 +1,9 @@
 //! A container without a runtime: namespaces, a root file system with a /dev, and a shell in it that takes commands.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use oci_hotplug::host::container::{Container, ContainerFacts};
@@ -13,6 +11,8 @@ use oci_hotplug::host::container_dev::{ContainerDev, NodeOwner};
 use oci_hotplug::host::process::start_time;
 use oci_hotplug::model::device::{DevKind, DevNum};
 use oci_hotplug::model::reconcile::ProcessUser;
+
+use crate::silent_server::SilentServer;
 
 /// How the container's id 0 is called on the host when it has a user namespace.
 pub const MAPPED_ROOT: u32 = 100_000;
@@ -253,83 +253,32 @@ pub fn path(text: &str) -> &Path {
     Path::new(text)
 }
 
-/// A FUSE file system in a container whose server says hello and never answers again: whoever asks it something waits
-/// in the kernel, where SIGKILL does not reach.
-pub struct Silent {
-    device: Arc<Mutex<Option<File>>>,
-    /// Dropped at the end: then nobody needs to be rescued any more.
-    _rescue: mpsc::Sender<()>,
-}
-
-impl Silent {
-    /// Mounts one over `path`, which is made first: a directory, or a file.
-    pub fn mount(inside: &mut Inside, dev: &mut ContainerDev, path: &str, is_directory: bool) -> Self {
-        let fuse = DevNum {
-            kind: DevKind::Char,
-            major: 10,
-            minor: 229,
-        };
-        let owner = NodeOwner {
-            mode: 0o666,
-            uid: 0,
-            gid: 0,
-        };
-        dev.add_node(Path::new("/dev/fuse"), fuse, &owner, false).unwrap();
-        let (make, mode) = if is_directory {
-            ("mkdir -p", "40000")
-        } else {
-            ("touch", "100644")
-        };
-        inside.sh(&format!(
-            "{make} {path} && exec 7<>/dev/fuse && \
-             mount -i -t fuse -o fd=7,rootmode={mode},user_id=0,group_id=0 silent {path}"
-        ));
-        let pid = rustix::process::Pid::from_raw(inside.facts.pid).unwrap();
-        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
-        let device = rustix::process::pidfd_getfd(pidfd, 7, rustix::process::PidfdGetfdFlags::empty());
-        let device = File::from(device.expect("the server's end of the connection"));
-        inside.sh("exec 7>&-");
-        greet(&device);
-        let flags = rustix::fs::fcntl_getfl(&device).unwrap();
-        rustix::fs::fcntl_setfl(&device, flags | rustix::fs::OFlags::NONBLOCK).unwrap();
-        let device = Arc::new(Mutex::new(Some(device)));
-        let (_rescue, needed) = mpsc::channel::<()>();
-        let rescued = device.clone();
-        let (ready, is_ready) = mpsc::channel();
-        std::thread::spawn(move || {
-            // Threads that share their root directory cannot change namespaces, as the one that makes nodes does.
-            nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).unwrap();
-            ready.send(()).unwrap();
-            if needed.recv_timeout(Duration::from_secs(20)) == Err(mpsc::RecvTimeoutError::Timeout) {
-                // The connection ends with its last descriptor, and everybody who waits gets an error.
-                rescued.lock().unwrap().take();
-            }
-        });
-        is_ready.recv().unwrap();
-        Self { device, _rescue }
-    }
-
-    /// That nobody has asked the server anything, up to now.
-    pub fn expect_no_request(&self) {
-        let mut device = self.device.lock().unwrap();
-        let device = device.as_mut().expect("somebody waited for an answer");
-        let mut request = [0; 64 * 1024];
-        let error = device.read(&mut request).expect_err("a request was sent").kind();
-        assert_eq!(error, std::io::ErrorKind::WouldBlock);
-    }
-}
-
-/// Answers FUSE_INIT (linux/fuse.h): 40 bytes of header and what the kernel can do, 16 and 64 bytes back.
-fn greet(mut device: &File) {
-    let mut request = [0; 64 * 1024];
-    let length = device.read(&mut request).unwrap();
-    let word = |at: usize| u32::from_ne_bytes(request[at..at + 4].try_into().unwrap());
-    assert_eq!((word(4), length >= 56), (26, true), "FUSE_INIT comes first");
-    let mut answer = [0u8; 80];
-    answer[0..4].copy_from_slice(&80u32.to_ne_bytes());
-    answer[8..16].copy_from_slice(&request[8..16]);
-    answer[16..20].copy_from_slice(&7u32.to_ne_bytes());
-    answer[20..24].copy_from_slice(&31u32.to_ne_bytes());
-    answer[36..40].copy_from_slice(&4096u32.to_ne_bytes());
-    device.write_all(&answer).unwrap();
+/// Mounts a file system that never answers over `path`, which is made first: a directory, or a file.
+pub fn mount_silent(
+    inside: &mut Inside,
+    dev: &mut ContainerDev,
+    path: &str,
+    is_directory: bool,
+) -> SilentServer {
+    let fuse = DevNum {
+        kind: DevKind::Char,
+        major: 10,
+        minor: 229,
+    };
+    let owner = NodeOwner {
+        mode: 0o666,
+        uid: 0,
+        gid: 0,
+    };
+    dev.add_node(Path::new("/dev/fuse"), fuse, &owner, false).unwrap();
+    let make = if is_directory { "mkdir -p" } else { "touch" };
+    let options = SilentServer::options(7, is_directory);
+    inside.sh(&format!(
+        "{make} {path} && exec 7<>/dev/fuse && mount -i -t fuse -o {options} silent {path}"
+    ));
+    let pid = rustix::process::Pid::from_raw(inside.facts.pid).unwrap();
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+    let device = rustix::process::pidfd_getfd(pidfd, 7, rustix::process::PidfdGetfdFlags::empty());
+    inside.sh("exec 7>&-");
+    SilentServer::start(device.expect("the server's end of the connection").into())
 }

@@ -8,7 +8,7 @@ use oci_hotplug::host::container_dev::{ContainerDev, ContainerDevError, LinkOutc
 use oci_hotplug::model::attachment::Found;
 use oci_hotplug::model::grants::Change;
 
-use crate::fixture::{Inside, Kind, OWNER, Reaped, Silent, ZERO, path, wait_until};
+use crate::fixture::{Inside, Kind, OWNER, Reaped, ZERO, mount_silent, path, wait_until};
 
 const OWN: Kind = Kind {
     user: false,
@@ -171,9 +171,9 @@ fn a_file_system_that_never_answers_is_asked_nothing_and_keeps_only_its_own_plac
     for kind in [OWN, USER] {
         let mut inside = Inside::start(kind);
         let mut dev = inside.dev();
-        let way = Silent::mount(&mut inside, &mut dev, "/dev/bus", true);
-        let place = Silent::mount(&mut inside, &mut dev, "/dev/board", false);
-        let volume = Silent::mount(&mut inside, &mut dev, "/data", true);
+        let way = mount_silent(&mut inside, &mut dev, "/dev/bus", true);
+        let place = mount_silent(&mut inside, &mut dev, "/dev/board", false);
+        let volume = mount_silent(&mut inside, &mut dev, "/data", true);
         let node = path("/dev/bus/usb/001/002");
         let in_the_way = "/dev/bus in the container is a mount of another file system: nothing is put behind it; \
                           remove it or choose another path";
@@ -219,7 +219,7 @@ fn a_dev_that_never_answers_is_not_entered() {
     for kind in [OWN, USER] {
         let mut inside = Inside::start(kind);
         let mut dev = inside.dev();
-        let silent = Silent::mount(&mut inside, &mut dev, "/dev", true);
+        let silent = mount_silent(&mut inside, &mut dev, "/dev", true);
         let error = ContainerDev::open(&inside.container(), Default::default())
             .err()
             .expect("not to be entered");

@@ -8,3 +8,5 @@ mod container_dev;
 mod fixture;
 mod hostile;
 mod process;
+#[path = "../support/silent_server.rs"]
+mod silent_server;

@@ -50,5 +50,7 @@ mod policy;
 mod readiness;
 mod recovery;
 mod requests;
+#[path = "../support/silent_server.rs"]
+mod silent_server;
 mod stage;
 mod storm;

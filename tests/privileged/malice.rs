@@ -20,12 +20,14 @@ use crate::framework::eventually::{DEADLINE, wait_within};
 use crate::framework::hook::oci_state;
 use crate::framework::stranger::{self, NOBODY, Stranger};
 use crate::framework::{Bundle, Disk, Hook, Machine, RuncContainer, Udevd, eventually};
+use crate::silent_server::SilentServer;
 
 on_both_hierarchies!(
     hooks_and_watcher_do_their_work_whatever_traps_the_caller_has_set,
     a_hook_that_is_kept_from_working_says_so_and_leaves_nothing,
     a_container_that_never_rests_gains_nothing_and_others_go_on,
     sockets_mounts_and_immutable_directories_keep_only_their_own_device_out,
+    a_file_system_that_never_answers_delays_neither_revocation_nor_anybody_else,
     forged_uevents_are_believed_by_nobody,
     udevds_word_of_another_number_gives_no_other_device,
     nobody_but_root_gets_at_the_state_at_any_moment,
@@ -390,6 +392,75 @@ fn sockets_mounts_and_immutable_directories_keep_only_their_own_device_out(machi
     disk.plug(1);
     container.eventually_reads("/dev/way/node", &disk.content(1));
     container.eventually_reads("/dev/other/link", &disk.content(1));
+}
+
+/// Case security 1.
+fn a_file_system_that_never_answers_delays_neither_revocation_nor_anybody_else(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let request = format!(
+        "devnode:{};path=/dev/way/node,devnode:{};link=/data/board,devnode:{},devnode:{}",
+        disk.partition(1),
+        disk.partition(2),
+        disk.partition(3),
+        disk.partition(4),
+    );
+    let container = Bundle::asking(machine, &request).capability("CAP_MKNOD").start();
+    let way = mount_silent(&container, "/dev/way", true);
+    let volume = mount_silent(&container, "/data", true);
+    disk.plug(1);
+    disk.plug(2);
+    disk.plug(3);
+    container.eventually_reads(&disk.partition(2), &disk.content(2));
+    container.eventually_reads(&disk.partition(3), &disk.content(3));
+    for path in ["/dev/way", "/data"] {
+        eventually(&format!("inspect names {path}"), || {
+            problems(machine, &container).contains(&format!("{path} in the container is a mount"))
+        });
+    }
+
+    // The container keeps a node of the number by itself, and lays the trap over ours.
+    let number = number_of(&disk.partition(3));
+    let copy = container.make_node("copy", 'b', number);
+    container.reads(&copy, &disk.content(3));
+    let place = mount_silent(&container, &disk.partition(3), false);
+    disk.unplug(3);
+    container.eventually_refuses(&copy);
+    let another = Disk::new(machine);
+    another.plug_with_number(1, number);
+    assert!(container.is_refused(&copy), "another disk has the number now");
+    disk.plug(4);
+    container.eventually_reads(&disk.partition(4), &disk.content(4));
+
+    for server in [&way, &volume, &place] {
+        server.expect_no_request();
+    }
+    let watcher = container.expect_watcher();
+    let started = Instant::now();
+    let deleted = container.delete();
+    assert!(deleted.status.success(), "{deleted:?}");
+    watcher.eventually_ends();
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(2), "poststop took {took:?}");
+}
+
+/// Mounts a file system that never answers over a path of the container, which is made where it is missing.
+fn mount_silent(container: &RuncContainer<'_>, path: &str, is_directory: bool) -> SilentServer {
+    let device = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/fuse")
+        .expect("open /dev/fuse");
+    let make = if is_directory { "mkdir -p" } else { "test -e" };
+    let options = SilentServer::options(0, is_directory);
+    let script = format!("{make} {path} && busybox mount -i -t fuse -o {options} silent {path}");
+    let mounted = Command::new("nsenter")
+        .args(["--target", &container.pid.to_string(), "--mount", "--root"])
+        .args(["/bin/busybox", "sh", "-c", &script])
+        .stdin(device.try_clone().expect("copy a descriptor"))
+        .output()
+        .expect("start nsenter");
+    assert!(mounted.status.success(), "{script}: {mounted:?}");
+    SilentServer::start(device)
 }
 
 /// What `oci-hotplug inspect` says is amiss.

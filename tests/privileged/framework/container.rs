@@ -241,8 +241,7 @@ impl<'m> RuncContainer<'m> {
         answer.status != 0 && answer.said.contains("Operation not permitted")
     }
 
-    /// Waits until opening `path` is refused by the device cgroup. A node goes before its access does: whoever has just
-    /// seen the one go may still have the other for a moment.
+    /// Waits until opening `path` is refused by the device cgroup.
     #[track_caller]
     pub fn eventually_refuses(&self, path: &str) {
         let mut said = None;

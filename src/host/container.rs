@@ -227,12 +227,12 @@ impl Container {
         openat2(&root, &self.facts.rootfs, how).map_err(failed)
     }
 
-    /// The mounts of the container's mount namespace.
+    /// The mounts that init sees.
     pub fn mounts(&self) -> Result<Mounts, ContainerError> {
-        let name = "mountinfo";
-        let file = self.proc.open_relative(name);
-        let file = file.map_err(|source| self.proc_error(name, source))?;
-        Ok(Mounts::new(file))
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let proc = self.proc.open_relative_flags(".", flags);
+        let proc = proc.map_err(|source| self.proc_error(".", source))?;
+        Ok(Mounts::new(OwnedFd::from(proc)))
     }
 
     /// The container's network namespace; `None` when it is our own.

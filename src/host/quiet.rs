@@ -5,10 +5,10 @@
 //! and mountinfo come from memory, and `AT_STATX_DONT_SYNC` takes the attributes that the kernel has.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Seek};
-use std::os::fd::{AsFd, AsRawFd};
+use std::io::{self, BufRead, BufReader};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Statx, StatxFlags, statx};
+use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags, openat, statx};
 
 /// File systems that live in the kernel's memory: they answer at once, whoever mounted them.
 const IN_MEMORY: [&str; 4] = ["tmpfs", "devtmpfs", "ramfs", "devpts"];
@@ -43,14 +43,14 @@ pub enum Answers {
     Perhaps,
 }
 
-/// The mounts of one mount namespace.
+/// The mounts that a process sees.
 #[derive(Debug)]
-pub struct Mounts(File);
+pub struct Mounts(OwnedFd);
 
 impl Mounts {
-    /// `mountinfo` is an open `/proc/PID/mountinfo`: it stays with the namespace that the process had then.
-    pub fn new(mountinfo: File) -> Self {
-        Self(mountinfo)
+    /// `proc` is an open `/proc/PID`.
+    pub fn new(proc: OwnedFd) -> Self {
+        Self(proc)
     }
 
     /// The id of the mount that a descriptor leads into (proc_pid_fdinfo(5), `mnt_id`).
@@ -61,10 +61,14 @@ impl Mounts {
             .ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
-    /// How the file system of a mount answers. [`Answers::Perhaps`] of a mount that is not in the namespace.
-    pub fn answers(&mut self, id: u64) -> io::Result<Answers> {
-        self.0.rewind()?;
-        for line in BufReader::new(&self.0).split(b'\n') {
+    /// How the file system of a mount answers. [`Answers::Perhaps`] of a mount that the process does not see.
+    ///
+    /// The list is opened each time: it has the mounts below the root directory that the process had when it was opened,
+    /// which is another one after pivot_root.
+    pub fn answers(&self, id: u64) -> io::Result<Answers> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let list = File::from(openat(&self.0, "mountinfo", flags, Mode::empty())?);
+        for line in BufReader::new(list).split(b'\n') {
             let line = line?;
             let line = String::from_utf8_lossy(&line);
             if line.split(' ').next().and_then(|first| first.parse().ok()) != Some(id) {
@@ -91,8 +95,8 @@ mod tests {
 
     #[test]
     fn mounts_tell_how_their_file_systems_answer() {
-        let mut mounts = Mounts::new(File::open("/proc/self/mountinfo").unwrap());
-        let mut answers = |path: &str| {
+        let mounts = Mounts::new(File::open("/proc/self").unwrap().into());
+        let answers = |path: &str| {
             let file = File::open(path).unwrap();
             let id = Mounts::id_of(&file).unwrap();
             mounts.answers(id).unwrap()

@@ -127,6 +127,8 @@ fn what_was_opened_before_pivot_root_stays_good_after_it() {
         dev.add_node(path("/dev/b"), ZERO, &OWNER, false).unwrap();
         assert_eq!(inside.first_byte("/dev/a"), "000");
         assert_eq!(inside.first_byte("/dev/b"), "000");
+        dev.add_node(path("/dev/c"), ZERO, &OWNER, false).unwrap();
+        assert_eq!(dev.remove_node(path("/dev/c"), ZERO).unwrap(), Change::Made);
         // A watcher that starts now finds the same /dev.
         let mut later = ContainerDev::open(&inside.container(), dev.directories().clone()).unwrap();
         assert_eq!(

@@ -8,7 +8,6 @@ mod path;
 mod place;
 mod staging;
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
@@ -109,8 +108,8 @@ impl ContainerDev {
             );
         let dev = open_retrying(&root, Path::new("dev"), how)
             .map_err(|source| failed("opening the directory", dev_path, source))?;
-        let mut mounts = container.mounts()?;
-        let mut mount = |fd: &OwnedFd| {
+        let mounts = container.mounts()?;
+        let mount = |fd: &OwnedFd| {
             let id = Mounts::id_of(fd)?;
             Ok((id, mounts.answers(id)?))
         };
@@ -147,7 +146,7 @@ impl ContainerDev {
             root,
             dev,
             host_dev,
-            mounts: Rc::new(RefCell::new(mounts)),
+            mounts: Rc::new(mounts),
             placement,
             foreign,
             maker: maker.map(|(uid, gid)| (Uid::from_raw(uid), Gid::from_raw(gid))),

@@ -3,7 +3,6 @@
 //! Must not know of devices wanted, records or placements. A container may change any of its names at any time: no
 //! path of more than one component is ever resolved in it, and no symbolic link is followed.
 
-use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
@@ -115,7 +114,7 @@ pub(super) struct Place {
 }
 
 /// The mounts of the container, for all places in it.
-pub(super) type ContainerMounts = Rc<RefCell<Mounts>>;
+pub(super) type ContainerMounts = Rc<Mounts>;
 
 /// What a name leads to, without a question to a file system that may not answer.
 enum Opened {
@@ -258,7 +257,7 @@ impl Place {
         }
         let how = how_to_open(OFlag::empty());
         let covering = open_retrying(&self.parent, Path::new(&self.name), how)?;
-        let answers = Mounts::id_of(&covering).and_then(|id| self.mounts.borrow_mut().answers(id));
+        let answers = Mounts::id_of(&covering).and_then(|id| self.mounts.answers(id));
         Ok(match answers {
             Ok(Answers::AtOnce) => Opened::Mounted(covering),
             Ok(Answers::FromDisk | Answers::Perhaps) | Err(_) => Opened::Foreign,

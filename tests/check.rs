@@ -238,10 +238,7 @@ fn files_that_cannot_be_read_are_named_with_the_place() {
     let (text, code) = host.told();
     assert_eq!(code, Some(1), "{text}");
     for (check, words) in [
-        (
-            "config",
-            "etc/oci-hotplug/config.toml: TOML parse error at line 2",
-        ),
+        ("config", "etc/oci-hotplug/config.toml: line 2, column 1: "),
         ("docker", "26.1.5: /etc/docker/daemon.json: "),
         ("containerd", "1.7.24: /etc/containerd/conf.d/cdi.toml: "),
         ("cri-o", "1.36.0: /etc/crio/crio.conf.d/10-crio.conf: "),

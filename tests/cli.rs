@@ -650,3 +650,62 @@ fn with_no_container_there_is_nothing_to_reload() {
     assert_eq!(out(&output), "No container has a watcher: nothing to reload.\n");
     assert_eq!(out(&tool(&["reload", "--json"])), "[]\n");
 }
+
+/// Case newcomer: one broken drop-in.
+#[test]
+fn with_a_broken_configuration_containers_are_shown_and_nothing_is_allowed() {
+    let configured = Configured::new("");
+    let drop_in = configured.scratch.path().join("config.d/bad.toml");
+    std::fs::create_dir(configured.scratch.path().join("config.d")).expect("config.d");
+    for (path, text) in [
+        (drop_in.clone(), "[[policy.allow]] devices = []"),
+        (configured.path(), "\nrubbish"),
+    ] {
+        std::fs::write(&path, text).expect("spoil a file");
+        record(&configured.state_dir(), "alpha", 1);
+        for words in [
+            &["list"][..],
+            &["inspect", "alpha"],
+            &["events"],
+            &["metrics"],
+            &["reload"],
+        ] {
+            let output = configured.tool(words);
+            assert_eq!(output.status.code(), Some(0), "{words:?}: {}", err(&output));
+            let warning = err(&output);
+            assert!(
+                warning.starts_with("oci-hotplug: warning: reading the configuration ")
+                    && warning.contains(path.to_str().expect("text"))
+                    && warning.lines().count() == 1,
+                "{words:?}: {warning}"
+            );
+        }
+        assert!(out(&configured.tool(&["list"])).contains("alpha"));
+        let check = configured.tool(&["check"]);
+        assert!(
+            out(&check)
+                .lines()
+                .any(|line| line.starts_with("fail") && line.contains(path.to_str().expect("text"))),
+            "{check:?}"
+        );
+        let allow = configured.tool(&["allow", "usb:0403"]);
+        assert_eq!(allow.status.code(), Some(1), "{allow:?}");
+        assert!(err(&allow).contains(path.to_str().expect("text")), "{allow:?}");
+        let files = configured.drop_ins();
+        assert!(files.iter().all(|(name, _)| name == "bad.toml"), "{files:?}");
+        let _ = std::fs::remove_file(&drop_in);
+    }
+    // Where the state is depends on the file that cannot be read.
+    std::fs::write(configured.path(), "state-dir = /x").expect("spoil a file");
+    let output = Command::new(env!("CARGO_BIN_EXE_oci-hotplug"))
+        .env_remove("OCI_HOTPLUG_STATE_DIR")
+        .args(["list", "--config"])
+        .arg(configured.path())
+        .output()
+        .expect("start oci-hotplug");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(
+        err(&output).contains("--state-dir names the state directory"),
+        "{output:?}"
+    );
+}

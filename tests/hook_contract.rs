@@ -303,6 +303,44 @@ fn a_configuration_that_cannot_be_used_refuses_and_falls_back_to_nothing() {
         "{}",
         words(&output)
     );
+    // A container that requests nothing is none of its business.
+    let output = scene.run(PRESTART, &[], &scene.state("runc-create-runtime.json"));
+    assert_eq!((output.status.code(), words(&output)), (Some(0), String::new()));
+}
+
+/// Case newcomer: one broken drop-in.
+#[test]
+fn a_broken_drop_in_refuses_untrusted_requests_with_file_line_and_fix() {
+    let scene = Scene::new(r#"{"io.oci-hotplug.devices":"usb:0403"}"#);
+    fs::create_dir(scene.path("config.d")).expect("config.d");
+    let drop_in = scene.path("config.d").join("allow.toml");
+    fs::write(&drop_in, "# pasted\n[[policy.allow]] devices = [\"usb:0627\"]\n").expect("a drop-in");
+    let state = scene.state("runc-create-runtime.json");
+    let output = scene.run(PRESTART, &[], &state);
+    assert_eq!(output.status.code(), Some(3));
+    let said = words(&output);
+    let expected = format!(
+        "device request \"usb:0403\": refused by the policy (unknown rules): reading the configuration {}: line 2, column 18: ",
+        drop_in.display()
+    );
+    assert!(said.contains(&expected), "{said}");
+    assert!(
+        said.trim_end()
+            .ends_with(": fix or remove that file (`oci-hotplug check` tests it)"),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 1, "{said}");
+    // What root requests goes on, until the container's process turns out to be gone.
+    let scene = Scene::new("{}");
+    fs::create_dir(scene.path("config.d")).expect("config.d");
+    fs::write(scene.path("config.d/allow.toml"), "rubbish").expect("a drop-in");
+    let output = scene.run(
+        PRESTART,
+        &["--device", "usb:0403"],
+        &scene.state("runc-create-runtime.json"),
+    );
+    assert_eq!(output.status.code(), Some(1));
+    assert!(!words(&output).contains("allow.toml"), "{}", words(&output));
 }
 
 #[test]

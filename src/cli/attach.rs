@@ -77,7 +77,7 @@ pub(super) fn attach(arguments: &Attach, config: &Config, registry: &Registry, a
         };
         Specs::scan(&directories)
     };
-    let wishes = Wishes::read(requests, &config.classes()?, specs)?;
+    let wishes = Wishes::read(requests, &config.usable_classes(), specs)?;
     let target = match (id, arguments.pid) {
         (_, Some(pid)) => Target::of_process(pid, registry, &arguments.runtime_root)?,
         (Some(id), None) => Target::named(id, registry, &arguments.runtime_root)?,

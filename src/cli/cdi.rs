@@ -86,7 +86,13 @@ pub(super) fn run(arguments: &Cdi, config: &Config, as_json: bool) -> Result<()>
         directories = DEFAULT_DIRECTORIES.map(PathBuf::from).to_vec();
     }
     match &arguments.verb {
-        Verb::Generate(wanted) => run_generate(wanted, directories, &config.classes()?, as_json),
+        Verb::Generate(wanted) => {
+            let classes = match wanted.all {
+                true => config.classes()?,
+                false => config.usable_classes(),
+            };
+            run_generate(wanted, directories, &classes, as_json)
+        }
         Verb::List => show::list(&Specs::scan(&directories), as_json),
         Verb::Validate { file: None } => show::validate(&Specs::scan(&directories), as_json),
         Verb::Validate { file: Some(path) } => {

@@ -68,7 +68,7 @@ pub(super) fn run(registry: &Registry, config: &Config, id: &str, path: &Path, a
             container.id
         );
     };
-    let policy = config.policy()?;
+    let policy = config.usable_policy();
     let inventory = look(status, &policy, path)?;
     let device = find(path, status, &inventory)?;
     let host_use = host_use::read(&blocks_that_decide(device, &inventory))?;

@@ -232,14 +232,29 @@ fn run(verb: Verb, common: &Common) -> Result<u8> {
         Verb::Install(options) => return install::run(&options, common.json).map(|()| exit::DONE),
         verb => verb,
     };
-    let config = load()?;
+    let config = match load() {
+        Ok(config) => config,
+        // A fault in the configuration does not hide the containers.
+        Err(error) if verb.needs_only_state() => {
+            let known = Config::of_state_only(common.config.as_deref(), common.state_dir.as_deref());
+            let Some(config) = known else {
+                bail!(
+                    "{error} (--state-dir names the state directory, which is unknown until that is fixed)"
+                );
+            };
+            warn(&error.to_string());
+            config
+        }
+        Err(error) => return Err(error.into()),
+    };
+    config.broken().for_each(warn);
     let registry = Registry::new(&config.state_dir);
     match verb {
         Verb::List => list::run(&registry, common.json),
         Verb::Inspect { id } => inspect::run(&registry, &id, common.json),
         Verb::Match { request, watch } => matching::run(
             &request,
-            &config.classes()?,
+            &config.usable_classes(),
             &config.state_dir,
             watch,
             common.json,
@@ -262,6 +277,28 @@ fn run(verb: Verb, common: &Common) -> Result<u8> {
         Verb::Demo => demo::run(),
     }
     .map(|()| exit::DONE)
+}
+
+impl Verb {
+    /// Whether it needs nothing of the configuration but the state directory.
+    fn needs_only_state(&self) -> bool {
+        matches!(
+            self,
+            Self::List
+                | Self::Inspect { .. }
+                | Self::Tree(_)
+                | Self::Recover { .. }
+                | Self::Detach(_)
+                | Self::Reload
+                | Self::Events(_)
+                | Self::Metrics(_)
+                | Self::Usbip(_)
+        )
+    }
+}
+
+fn warn(fault: &str) {
+    eprintln!("oci-hotplug: warning: {fault}");
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -126,7 +126,13 @@ pub enum PrestartError {
 impl PrestartError {
     /// Whether the container's request itself is at fault.
     pub fn is_malformed_request(&self) -> bool {
-        matches!(self, Self::Annotation(_) | Self::Argument { .. }) && !self.is_refusal()
+        match self {
+            Self::Annotation(AnnotationError::Key { .. }) => true,
+            Self::Annotation(AnnotationError::Value { source, .. }) | Self::Argument { source, .. } => {
+                !source.is_refusal() && !source.is_of_configuration()
+            }
+            _ => false,
+        }
     }
 
     /// Whether the policy refuses it.
@@ -157,7 +163,7 @@ pub fn run(
     let state = mended.as_ref().unwrap_or(state);
     // The bundle is read only when it must be: most containers ask for nothing.
     let mut bundle = None;
-    let classes = config.classes()?;
+    let classes = config.usable_classes();
     let mut asks = annotations::read(&state.annotations, &config.lowrisc, &classes)?;
     if asks.is_empty() && state.bundle.is_some() {
         let config_json = read_bundle(state)?;
@@ -173,7 +179,7 @@ pub fn run(
         None => read_bundle(state)?,
     };
     let circumstances = circumstances(state, &bundle);
-    authorise(&config.policy()?, &circumstances, &asks)?;
+    authorise(&config.usable_policy(), &circumstances, &asks)?;
     let record = record(state, bundle, asks, circumstances, config)?;
     let answer = enroll(registry, &state.id, &record, config, started)?;
     match answer {

@@ -3,6 +3,7 @@
 //! Must not know what a rule of the policy means (`model::policy`).
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use toml::Spanned;
 
 use crate::model::annotations::LowriscLifecycle;
 use crate::model::class::{ClassError, Classes, Definition};
-use crate::model::policy::{Fallback, List, Place, Policy, Rule, RuleDefinition, RuleError};
+use crate::model::policy::{Fallback, List, Place, Policy, Rule, RuleDefinition, RuleError, UnknownRules};
 use crate::model::quoting::shell_quoted;
 use crate::model::request::OnRemoval;
 
@@ -45,8 +46,20 @@ pub struct Config {
     path: PathBuf,
     /// The options by which `oci-hotplug` finds this configuration and state directory; empty = by default.
     tool_options: String,
-    /// All files and what they say: [`Config::classes`] and [`Config::policy`] read them again.
+    /// The usable files and what they say: [`Config::classes`] and [`Config::policy`] read them again.
     files: Vec<(PathBuf, String)>,
+    /// The files of `config.d` with an error.
+    broken: Vec<Broken>,
+}
+
+/// A file of `config.d` that can't be used. What it would say is unknown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Broken {
+    path: PathBuf,
+    /// Its text, as far as it can be read.
+    text: Option<String>,
+    /// What is wrong.
+    fault: String,
 }
 
 /// How much is logged.
@@ -101,6 +114,13 @@ struct Text {
     policy: IgnoredAny,
 }
 
+/// All that is needed of a file to find the state directory.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct StateDirOfFile {
+    state_dir: Option<PathBuf>,
+}
+
 /// The part of a file that only those read who ask for classes.
 #[derive(Debug, Deserialize)]
 struct ClassesOfFile {
@@ -143,13 +163,18 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is not TOML, has an unknown key, or a value of the wrong kind.
-    #[error("reading the configuration {path}: {source}", path = path.display())]
+    #[error("reading the configuration {path}: {place}{message}", path = path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong, with line and column.
-        source: Box<toml::de::Error>,
+        /// Line and column, as a beginning of the message.
+        place: String,
+        /// What is wrong, in one line.
+        message: String,
     },
+    /// A file of `config.d` that was set aside.
+    #[error("{0}")]
+    Broken(String),
     /// A class that is defined wrongly.
     #[error("reading the configuration {path}: {source}", path = path.display())]
     Class {
@@ -177,8 +202,13 @@ impl Config {
     /// directory `config.d` beside it. A later file wins; rules and classes add up, but of a class that is defined
     /// twice the later definition counts. `state_dir`, else `OCI_HOTPLUG_STATE_DIR`, wins over all files.
     ///
+    /// A file of `config.d` with an error is set aside, and what it would say is unknown: [`Config::policy`] and
+    /// [`Config::classes`] fail then; [`Config::usable_policy`] and [`Config::usable_classes`] restrict only what the file
+    /// may speak of.
+    ///
     /// # Errors
-    /// When a file that was named is absent, or a file that is there can't be used.
+    /// When a file that was named is absent, when the configuration file can't be used, or when a broken file of
+    /// `config.d` may name the state directory.
     pub fn load(path: Option<&Path>, state_dir: Option<&Path>) -> Result<Self, ConfigError> {
         let environment = |key| {
             std::env::var_os(key)
@@ -196,17 +226,23 @@ impl Config {
             Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {}
             Err(source) => return Err(ConfigError::Io { path, source }),
         }
-        for path in drop_ins(&path)? {
-            let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Io {
-                path: path.clone(),
-                source,
-            })?;
-            config.take(&path, &text)?;
-        }
-        if let Some(dir) = state_dir
+        let state_dir = state_dir
             .map(Path::to_owned)
-            .or_else(|| environment("OCI_HOTPLUG_STATE_DIR"))
-        {
+            .or_else(|| environment("OCI_HOTPLUG_STATE_DIR"));
+        for path in drop_ins(&path)? {
+            match config.take_file(&path) {
+                Err((Some(text), error)) if state_dir.is_none() && text.contains("state-dir") => {
+                    return Err(error);
+                }
+                Err((text, error)) => config.broken.push(Broken {
+                    path,
+                    text,
+                    fault: error.to_string(),
+                }),
+                Ok(()) => {}
+            }
+        }
+        if let Some(dir) = state_dir {
             if dir != config.state_dir {
                 config.tool_options = option("--state-dir", &dir);
             }
@@ -224,6 +260,10 @@ impl Config {
     /// # Errors
     /// When the whole can't be used, with its classes and rules.
     pub fn with_file(&self, path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let other = self.broken.iter().find(|broken| broken.path != path);
+        if let Some(broken) = other {
+            return Err(ConfigError::Broken(broken.fault.clone()));
+        }
         let mut config = Self {
             named: self.named.clone(),
             tool_options: self.tool_options.clone(),
@@ -245,6 +285,23 @@ impl Config {
     /// The directory whose files `*.toml` are read after the configuration file.
     pub fn drop_in_dir(&self) -> PathBuf {
         self.path.with_file_name(DROP_INS)
+    }
+
+    /// Reads one file more. The text of one that can't be used comes with the error, as far as it can be read.
+    fn take_file(&mut self, path: &Path) -> Result<(), (Option<String>, ConfigError)> {
+        let failed = |source| ConfigError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let bytes = std::fs::read(path).map_err(|source| (None, failed(source)))?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+            (
+                Some(text),
+                failed(io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8")),
+            )
+        })?;
+        self.take(path, &text).map_err(|error| (Some(text), error))
     }
 
     /// Reads the text of the configuration file `path`, and nothing else.
@@ -282,22 +339,22 @@ impl Config {
             path: path.to_owned(),
             fault,
         };
-        if let Some(seconds) = file.prestart_timeout {
-            if !(1..=MAX_PRESTART_TIMEOUT).contains(&seconds) {
-                return Err(senseless(
-                    "prestart-timeout must be 1 to 9 (seconds): engines end a hook after 10",
-                ));
-            }
-            self.prestart_timeout = Duration::from_secs(seconds);
+        let is_sensible = |seconds| (1..=MAX_PRESTART_TIMEOUT).contains(&seconds);
+        if !file.prestart_timeout.is_none_or(is_sensible) {
+            return Err(senseless(
+                "prestart-timeout must be 1 to 9 (seconds): engines end a hook after 10",
+            ));
         }
-        if let Some(dir) = file.state_dir {
-            if !dir.is_absolute() {
-                return Err(senseless(
-                    "state-dir must be an absolute path, such as /run/oci-hotplug",
-                ));
-            }
-            self.state_dir = dir;
+        if file.state_dir.as_ref().is_some_and(|dir| !dir.is_absolute()) {
+            return Err(senseless(
+                "state-dir must be an absolute path, such as /run/oci-hotplug",
+            ));
         }
+        set(
+            &mut self.prestart_timeout,
+            file.prestart_timeout.map(Duration::from_secs),
+        );
+        set(&mut self.state_dir, file.state_dir);
         set(&mut self.log_level, file.log_level);
         set(&mut self.supervise, file.supervise);
         set(&mut self.lowrisc.required, file.lowrisc.required);
@@ -306,44 +363,142 @@ impl Config {
         Ok(())
     }
 
+    /// What is wrong with the files of `config.d` that were set aside.
+    pub fn broken(&self) -> impl Iterator<Item = &str> {
+        self.broken.iter().map(|broken| broken.fault.as_str())
+    }
+
+    fn check_broken(&self) -> Result<(), ConfigError> {
+        match self.broken.first() {
+            Some(broken) => Err(ConfigError::Broken(broken.fault.clone())),
+            None => Ok(()),
+        }
+    }
+
     /// The classes. Read when they are asked for: no other program is to fail, or to grow, for them.
     ///
     /// # Errors
-    /// When one is defined wrongly.
+    /// When one is defined wrongly, or a file of `config.d` is broken.
     pub fn classes(&self) -> Result<Classes, ConfigError> {
+        self.check_broken()?;
         let mut classes = Classes::none(&self.path);
         for (path, text) in &self.files {
-            let file: ClassesOfFile = from_toml(path, text)?;
-            let more = Classes::parse(path, &file.class).map_err(|source| ConfigError::Class {
-                path: path.clone(),
-                source: Box::new(source),
-            })?;
-            classes.extend(more);
+            classes.extend(classes_of(path, text)?);
         }
         Ok(classes)
+    }
+
+    /// The classes that certainly mean what they say. A class that a broken file may define cannot be used.
+    pub fn usable_classes(&self) -> Classes {
+        let mut classes = Classes::none(&self.path);
+        for broken in &self.broken {
+            classes.set_aside(broken.text.clone(), broken.fault.clone());
+        }
+        for (path, text) in &self.files {
+            match classes_of(path, text) {
+                Ok(more) => classes.extend(more),
+                Err(error) => classes.set_aside(Some(text.clone()), error.to_string()),
+            }
+        }
+        classes
     }
 
     /// The policy. Read when there is something to judge.
     ///
     /// # Errors
-    /// When a key or a rule is wrong.
+    /// When a key or a rule is wrong, or a file of `config.d` is broken.
     pub fn policy(&self) -> Result<Policy, ConfigError> {
-        let mut policy = Policy {
-            written_in: self.path.clone(),
-            tool_options: self.tool_options.clone(),
-            ..Policy::default()
-        };
+        self.check_broken()?;
+        let mut policy = self.empty_policy();
         for (path, text) in &self.files {
-            let written = from_toml::<PolicyOfFile>(path, text)?.policy;
-            set(&mut policy.fallback, written.default);
-            set(&mut policy.classes_only, written.classes_only);
-            policy
-                .allow
-                .extend(rules(path, text, List::Allow, written.allow)?);
-            policy.deny.extend(rules(path, text, List::Deny, written.deny)?);
+            add_policy(&mut policy, path, text)?;
         }
         Ok(policy)
     }
+
+    /// The policy of the usable files. It refuses what the rules of broken files may refuse: all untrusted requests, and
+    /// trusted ones where such a file may have a rule with `applies-to = "all"`.
+    pub fn usable_policy(&self) -> Policy {
+        let mut policy = self.empty_policy();
+        let unknown = |text: Option<&str>, fault: String| UnknownRules {
+            fault,
+            may_concern_trusted: text.is_none_or(may_deny_trusted),
+        };
+        for broken in &self.broken {
+            let rules = unknown(broken.text.as_deref(), broken.fault.clone());
+            policy.unknown.push(rules);
+        }
+        for (path, text) in &self.files {
+            if let Err(error) = add_policy(&mut policy, path, text) {
+                policy.unknown.push(unknown(Some(text), error.to_string()));
+            }
+        }
+        policy
+    }
+
+    fn empty_policy(&self) -> Policy {
+        Policy {
+            written_in: self.path.clone(),
+            tool_options: self.tool_options.clone(),
+            ..Policy::default()
+        }
+    }
+
+    /// The defaults and the state directory, for programs that need no more, when [`Config::load`] fails. `None` where the
+    /// state directory is unknown, because a broken file may name it.
+    pub fn of_state_only(path: Option<&Path>, state_dir: Option<&Path>) -> Option<Self> {
+        let environment = |key| std::env::var_os(key).filter(|value| !value.is_empty());
+        let path = path.map(Path::to_owned);
+        let path = path.or_else(|| environment("OCI_HOTPLUG_CONFIG").map(PathBuf::from));
+        let path = path.unwrap_or_else(|| DEFAULT_CONFIG.into());
+        let mut config = Self::of_file(&path);
+        let given = state_dir.map(Path::to_owned);
+        if let Some(dir) = given.or_else(|| environment("OCI_HOTPLUG_STATE_DIR").map(PathBuf::from)) {
+            config.state_dir = dir;
+            return Some(config);
+        }
+        let mut files = vec![path.clone()];
+        files.extend(drop_ins(&path).unwrap_or_default());
+        for file in files {
+            let text = String::from_utf8_lossy(&std::fs::read(&file).unwrap_or_default()).into_owned();
+            match toml::from_str::<StateDirOfFile>(&text) {
+                Ok(file) => set(
+                    &mut config.state_dir,
+                    file.state_dir.filter(|dir| dir.is_absolute()),
+                ),
+                Err(_) if text.contains("state-dir") => return None,
+                Err(_) => {}
+            }
+        }
+        Some(config)
+    }
+}
+
+/// Whether a file may be meant to refuse what root requests. It has an error, so only its words are certain.
+fn may_deny_trusted(text: &str) -> bool {
+    let text = text.to_lowercase();
+    text.contains("deny") || text.contains("applies")
+}
+
+fn classes_of(path: &Path, text: &str) -> Result<Classes, ConfigError> {
+    let file: ClassesOfFile = from_toml(path, text)?;
+    Classes::parse(path, &file.class).map_err(|source| ConfigError::Class {
+        path: path.to_owned(),
+        source: Box::new(source),
+    })
+}
+
+/// # Errors
+/// When a key or a rule of the file is wrong. Nothing of it is added then.
+fn add_policy(policy: &mut Policy, path: &Path, text: &str) -> Result<(), ConfigError> {
+    let written = from_toml::<PolicyOfFile>(path, text)?.policy;
+    let allow = rules(path, text, List::Allow, written.allow)?;
+    let deny = rules(path, text, List::Deny, written.deny)?;
+    set(&mut policy.fallback, written.default);
+    set(&mut policy.classes_only, written.classes_only);
+    policy.allow.extend(allow);
+    policy.deny.extend(deny);
+    Ok(())
 }
 
 /// An option and its value as words of a shell, with a blank behind.
@@ -352,10 +507,20 @@ fn option(name: &str, value: &Path) -> String {
 }
 
 fn from_toml<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
-    toml::from_str(text).map_err(|source| ConfigError::Malformed {
+    toml::from_str(text).map_err(|error: toml::de::Error| ConfigError::Malformed {
         path: path.to_owned(),
-        source: Box::new(source),
+        place: error
+            .span()
+            .map_or_else(String::new, |span| place_of(text, span.start)),
+        message: error.message().replace('\n', ", "),
     })
+}
+
+/// A place in a text as editors count it, from 1.
+fn place_of(text: &str, offset: usize) -> String {
+    let before = text.get(..offset).unwrap_or(text);
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!("line {}, column {column}: ", line_of(text, offset))
 }
 
 fn rules(
@@ -387,6 +552,7 @@ impl Default for Config {
             path: DEFAULT_CONFIG.into(),
             tool_options: String::new(),
             files: Vec::new(),
+            broken: Vec::new(),
         }
     }
 }
@@ -435,6 +601,9 @@ fn drop_ins(config: &Path) -> Result<Vec<PathBuf>, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::annotations::read_list;
+    use crate::model::asked::Origin;
+    use crate::model::policy::Circumstances;
     use crate::model::request::OnRemoval;
 
     fn parse(text: &str) -> Result<Config, String> {
@@ -670,6 +839,12 @@ mod tests {
         );
         let error = load(&[
             ("config.toml", ""),
+            ("config.d/1.toml", "state-dir = \"/x\"\nbroken"),
+        ])
+        .unwrap_err();
+        assert!(error.contains("config.d/1.toml: line 2, column 7: "), "{error}");
+        let error = load(&[
+            ("config.toml", ""),
             ("config.d/1.toml", "[[policy.deny]]\ndevices = [\"x\"]"),
         ])
         .unwrap_err();
@@ -677,6 +852,92 @@ mod tests {
             error.contains("/etc/oci-hotplug/config.d/1.toml line 1: device \"x\""),
             "{error}"
         );
+    }
+
+    /// What becomes of requests when the drop-in has this text: those of an annotation, of root, of class a and class b.
+    fn served(drop_in: &str) -> [bool; 4] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("config.d")).unwrap();
+        std::fs::write(
+            dir.path().join("config.toml"),
+            "[class.a1]\ndevices = [\"usb:0001\"]\n",
+        )
+        .unwrap();
+        std::fs::write(dir.path().join("config.d/1.toml"), drop_in).unwrap();
+        let config = Config::load(Some(&dir.path().join("config.toml")), None).unwrap();
+        let (policy, classes) = (config.usable_policy(), config.usable_classes());
+        [
+            (Origin::Annotation, "usb:0403"),
+            (Origin::Administrator, "usb:0403"),
+            (Origin::Annotation, "class:a1"),
+            (Origin::Annotation, "class:b2"),
+        ]
+        .map(|(origin, text)| {
+            let Ok(asks) = read_list(origin, text, &classes) else {
+                return false;
+            };
+            let of = Circumstances::default();
+            asks.asked
+                .iter()
+                .all(|asked| policy.authorise(&of, asked).is_ok())
+        })
+    }
+
+    /// Case newcomer: one broken drop-in.
+    #[test]
+    fn a_broken_drop_in_stops_what_it_may_speak_of_and_nothing_else() {
+        // Annotation, root, class a1 of the intact file, class b2 of the drop-in.
+        for (drop_in, expected) in [
+            ("[class.b2]\ndevices = [\"usb:0002\"]", [true, true, true, true]),
+            (
+                "[[policy.allow]] devices = [\"usb:0627:0001\"]",
+                [false, true, true, false],
+            ),
+            (
+                "[[policy.allow]]\ndevices = [\"usb:12345\"]",
+                [false, true, true, false],
+            ),
+            ("[class.b2]\ndevices = [\"usb:12345\"]", [true, true, true, false]),
+            (
+                "[class.b2]\ndevices = [\"usb:0002\"]\nrubbish",
+                [false, true, true, false],
+            ),
+            (
+                "[class.a1]\ndevices = [\"usb:12345\"]",
+                [true, true, false, false],
+            ),
+            (
+                "[[policy.deny]]\ndevices = [\"usb:0403\"\n",
+                [false, false, false, false],
+            ),
+            (
+                "[[policy.deny]]\ndevices = [\"usb:12345\"]\napplies-to = \"all\"",
+                [false, false, false, false],
+            ),
+            (
+                "[[policy.dney]]\ndevices = [\"usb:0403\"]\napplies-to = \"all\"",
+                [false, false, false, false],
+            ),
+            ("log-level = \"loud\"", [false, true, true, false]),
+        ] {
+            assert_eq!(served(drop_in), expected, "{drop_in}");
+        }
+    }
+
+    #[test]
+    fn what_needs_only_the_state_directory_finds_it_unless_a_broken_file_may_name_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        let found = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            Config::of_state_only(Some(&path), None).map(|config| config.state_dir)
+        };
+        assert_eq!(found("state-dir = \"/x\"\nunknown = 1"), Some("/x".into()));
+        assert_eq!(
+            found("rubbish"),
+            Some(super::super::registry::DEFAULT_STATE_DIR.into())
+        );
+        assert_eq!(found("state-dir = \"/x\"\nrubbish"), None);
     }
 
     #[test]

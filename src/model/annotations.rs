@@ -85,6 +85,11 @@ impl AskError {
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Class(ClassUseError::Wider { .. }))
     }
+
+    /// Whether the configuration is at fault, and not the request.
+    pub fn is_of_configuration(&self) -> bool {
+        matches!(self, Self::Class(ClassUseError::Unreadable { .. }))
+    }
 }
 
 /// An annotation that asks in a way that can't be understood.

@@ -39,6 +39,8 @@ pub struct Class {
 pub struct Classes {
     by_name: BTreeMap<String, Class>,
     defined_in: PathBuf,
+    /// Files with an error: their text, as far as it can be read, and the error.
+    set_aside: Vec<(Option<String>, String)>,
 }
 
 /// A class that is defined wrongly.
@@ -88,6 +90,16 @@ pub enum ClassUseError {
         /// The configuration.
         defined_in: PathBuf,
     },
+    /// A file that may define it has an error.
+    #[error(
+        "device request \"class:{name}\": {fault}: fix or remove that file (`oci-hotplug check` tests it)"
+    )]
+    Unreadable {
+        /// The class.
+        name: String,
+        /// The error, with file and line.
+        fault: String,
+    },
     /// An annotation that wants more than the class gives.
     #[error(
         "device request \"class:{name}\": {option} asks for more than the class gives: an annotation may only ask for less"
@@ -124,6 +136,7 @@ impl Classes {
         let mut classes = Self {
             by_name: BTreeMap::new(),
             defined_in: defined_in.to_owned(),
+            set_aside: Vec::new(),
         };
         for (name, definition) in definitions {
             let class = Class::parse(name, definition).map_err(|fault| ClassError {
@@ -140,12 +153,27 @@ impl Classes {
         Self {
             by_name: BTreeMap::new(),
             defined_in: defined_in.to_owned(),
+            set_aside: Vec::new(),
         }
     }
 
     /// Adds those of a later file; where both define a class, the later definition counts.
     pub fn extend(&mut self, later: Self) {
         self.by_name.extend(later.by_name);
+    }
+
+    /// Notes a file with an error: a class that it may define or change cannot be used. `text` is the file's, as far as it
+    /// can be read; `fault` the error.
+    pub fn set_aside(&mut self, text: Option<String>, fault: String) {
+        self.set_aside.push((text, fault));
+    }
+
+    /// The error of a file that may define this class.
+    fn fault_of(&self, name: &str) -> Option<&str> {
+        let may_define = |text: &Option<String>| text.as_ref().is_none_or(|text| text.contains(name));
+        let mut files = self.set_aside.iter();
+        let (_, fault) = files.find(|(text, _)| !self.by_name.contains_key(name) || may_define(text))?;
+        Some(fault)
     }
 
     /// The classes by name.
@@ -180,6 +208,12 @@ impl Classes {
 
     fn expand_one(&self, origin: Origin, used: &ClassUse, into: &mut Asks) -> Result<(), ClassUseError> {
         let name = used.name.as_str();
+        if let Some(fault) = self.fault_of(name) {
+            return Err(ClassUseError::Unreadable {
+                name: name.to_owned(),
+                fault: fault.to_owned(),
+            });
+        }
         let class = self.by_name.get(name).ok_or_else(|| self.unknown(name))?;
         for request in &class.requests {
             let request = match origin {

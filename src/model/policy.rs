@@ -111,6 +111,17 @@ pub struct Policy {
     /// The options that make `oci-hotplug` read this configuration and find its containers: words of a shell, each with
     /// a blank behind it; empty where the defaults do.
     pub tool_options: String,
+    /// Files whose rules are unknown because of an error in them.
+    pub unknown: Vec<UnknownRules>,
+}
+
+/// A file of the configuration with an error: which rules it would have is unknown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownRules {
+    /// The error, with file and line.
+    pub fault: String,
+    /// Whether one of its rules may refuse trusted requests.
+    pub may_concern_trusted: bool,
 }
 
 /// All that a verdict depends on beside the device and who asks.
@@ -183,6 +194,9 @@ impl Policy {
     /// # Errors
     /// [`Denial`], when no device that this request can ever select would be allowed.
     pub fn authorise(&self, circumstances: &Circumstances, asked: &Asked) -> Result<(), Denial> {
+        if let Some(denial) = self.denied_as_unknown(asked) {
+            return Err(denial);
+        }
         let request = &asked.request;
         let remote = request.selector.remote();
         if let Some(rule) = remote.as_ref().and_then(|remote| {
@@ -224,6 +238,9 @@ impl Policy {
 
     /// Whether a container may have this device, for this request. The device is one at or below a root.
     pub fn judge(&self, asked: &Asked, device: &Device, situation: &Situation<'_>) -> Verdict<'_> {
+        if let Some(denial) = self.denied_as_unknown(asked) {
+            return Verdict::Denied(denial);
+        }
         let subject = Subject::new(device, situation.inventory, situation.host_use);
         let access = asked.request.options.access;
         if asked.request.selector.remote().is_some() {
@@ -332,6 +349,19 @@ impl Policy {
             ),
             line: None,
         }
+    }
+
+    /// Why a request is refused whatever it selects: rules that may concern it are unknown.
+    pub fn denied_as_unknown(&self, asked: &Asked) -> Option<Denial> {
+        let trusted = asked.is_administrators();
+        let mut unknown = self.unknown.iter();
+        let rules = unknown.find(|rules| !trusted || rules.may_concern_trusted)?;
+        Some(Denial {
+            rule: "unknown rules".into(),
+            reason: rules.fault.clone(),
+            cure: "fix or remove that file (`oci-hotplug check` tests it)".into(),
+            line: None,
+        })
     }
 
     fn denied_by_classes_only(&self, request: &Request) -> Denial {

@@ -14,6 +14,7 @@ use crate::host::log::{self, WATCHER};
 use crate::host::registry::{Registry, RegistryError};
 use crate::host::systemd;
 use crate::model::oci::ContainerId;
+use crate::model::policy::{Denial, Policy};
 
 pub(crate) const HELP: &str = "\
 oci-hotplug-watcher: brings the devices that a container asks for in and out of it, as long as it lives
@@ -79,8 +80,9 @@ pub fn watcher() -> ExitCode {
         &config.state_dir,
         !options.handed_over && !options.take_over,
     );
-    let settings = match config.policy() {
-        Ok(policy) => Settings {
+    let policy = config.usable_policy();
+    let settings = match check_known(&policy, &Registry::new(&config.state_dir), &id) {
+        Ok(()) => Settings {
             policy,
             config: config.named.clone(),
             // Our answer is to arrive before the hook stops waiting for it.
@@ -133,6 +135,18 @@ fn configuration(options: &Options, id: &ContainerId) -> Result<Config, ConfigEr
     {
         Some(named) => Config::load(Some(&named), Some(&config.state_dir)),
         None => Ok(config),
+    }
+}
+
+/// # Errors
+/// When rules that may concern a request of the container are unknown: a watcher would detach its devices, and the one
+/// before it may be left alone until the configuration is fixed. What is wrong with the record is told by who needs it.
+fn check_known(policy: &Policy, registry: &Registry, id: &ContainerId) -> Result<(), Denial> {
+    let record = registry.record(id).ok().flatten();
+    let mut asked = record.iter().flat_map(|record| &record.asked);
+    match asked.find_map(|asked| policy.denied_as_unknown(asked)) {
+        Some(denial) => Err(denial),
+        None => Ok(()),
     }
 }
 

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 
 use crate::framework::hook::oci_state;
 use crate::framework::machine::PERMISSIVE;
-use crate::framework::tool::shell;
+use crate::framework::tool::{shell, tool};
 use crate::framework::{Bundle, Disk, Hook, Machine, RuncContainer, Terminal, eventually};
 
 on_both_hierarchies!(
@@ -21,7 +21,7 @@ on_both_hierarchies!(
     a_device_that_is_there_is_refused_at_the_start,
     what_is_plugged_in_is_judged_then_and_again_when_the_policy_changes,
     what_is_asked_for_as_a_parent_is_given_by_the_cure_that_is_told,
-    a_rule_in_a_drop_in_gives_and_a_bad_one_refuses_all,
+    a_rule_in_a_drop_in_gives_and_a_broken_one_stops_only_what_it_may_concern,
     what_the_administrator_asks_for_passes,
     a_disk_that_the_host_mounts_leaves_the_container,
     an_exclusive_device_is_inside_one_container_at_a_time,
@@ -210,7 +210,8 @@ fn what_is_plugged_in_is_judged_then_and_again_when_the_policy_changes(machine: 
     terminal.unplug();
 }
 
-fn a_rule_in_a_drop_in_gives_and_a_bad_one_refuses_all(machine: &Machine) {
+/// Case newcomer: one broken drop-in.
+fn a_rule_in_a_drop_in_gives_and_a_broken_one_stops_only_what_it_may_concern(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     machine.configure("");
@@ -237,9 +238,39 @@ fn a_rule_in_a_drop_in_gives_and_a_bad_one_refuses_all(machine: &Machine) {
         Err(refusal) => refusal.message,
     };
     assert!(
-        refusal.contains("20-bad.toml") && refusal.contains("line 2"),
+        refusal.contains("20-bad.toml")
+            && refusal.contains("line 2")
+            && refusal.contains("fix or remove that file"),
         "{refusal}"
     );
+    // What runs is left alone, and what root requests is served, also by a watcher that starts now.
+    container.reads(&node, &disk.content(1));
+    fs::write(
+        directory.join("30-class.toml"),
+        format!("[class.data]\ndevices = [\"devnode:{node}\"]\n"),
+    )
+    .expect("write a drop-in");
+    let trusted = Bundle::asking(machine, "class:data").start();
+    trusted.reads(&node, &disk.content(1));
+    trusted.expect_watcher().kill();
+    let recovered = tool(machine, &["recover"]);
+    assert!(recovered.status.success(), "{recovered:?}");
+    trusted.expect_watcher();
+    trusted.reads(&node, &disk.content(1));
+    let listed = format!("{:?}", tool(machine, &["list"]));
+    assert!(listed.contains(&trusted.id), "{listed}");
+    trusted.delete();
+    // A rule for all requests may be in it.
+    fs::write(
+        directory.join("20-bad.toml"),
+        "[[policy.deny]] devices = [\"subsystem:block\"]\n",
+    )
+    .expect("write a drop-in");
+    assert!(Bundle::asking(machine, "class:data").try_create().is_err());
+    fs::write(machine.config(), "rubbish").expect("write a configuration");
+    assert!(Bundle::asking(machine, "class:data").try_create().is_err());
+    let without_requests = Bundle::new(machine).start();
+    without_requests.delete();
 }
 
 fn what_the_administrator_asks_for_passes(machine: &Machine) {

@@ -97,6 +97,7 @@ fn policy(fallback: Fallback, allow: Vec<Rule>, deny: Vec<Rule>) -> Policy {
         deny,
         written_in: "/etc/c.toml".into(),
         tool_options: String::new(),
+        unknown: Vec::new(),
     }
 }
 

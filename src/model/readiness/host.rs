@@ -212,7 +212,7 @@ fn config(facts: &Facts) -> Finding {
             return Finding::fail(
                 "config",
                 line,
-                "mend it, for with it no container that asks starts: man oci-hotplug.toml",
+                "fix it: containers that it may concern do not start; see oci-hotplug.toml(5)",
             );
         }
     };

@@ -321,7 +321,7 @@ fn the_state_is_root_s_own_and_goes_with_a_reboot() {
 fn a_configuration_that_cannot_be_used_fails() {
     assert_told(
         Fail,
-        &["reading c.toml: line 3 | x ^", "man oci-hotplug.toml"],
+        &["reading c.toml: line 3 | x ^", "oci-hotplug.toml(5)"],
         "config",
         |host| host.configuration = Err("reading c.toml: line 3\n  |\n  x ^\n\n".into()),
     );

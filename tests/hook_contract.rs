@@ -703,6 +703,9 @@ fn poststop_ends_the_watcher_of_a_container_that_has_ended() {
         let mut ended = Enrolled::new(&scene, &bundle, |_| {});
         ended.init.0.kill().expect("end the init");
         // Not yet reaped: a zombie has ended.
+        let init = nix::sys::wait::Id::Pid(nix::unistd::Pid::from_raw(ended.init.pid() as i32));
+        let flags = nix::sys::wait::WaitPidFlag::WEXITED | nix::sys::wait::WaitPidFlag::WNOWAIT;
+        nix::sys::wait::waitid(init, flags).expect("wait for the init's end");
         ended.poststop(&state);
         ended.is_gone(&state);
         ended.poststop(&state);

@@ -232,7 +232,8 @@ pub async fn run(options: Options) -> Result<()> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             () = any_readable(&wakers) => {
-                if !monitor.drain().is_empty() {
+                // udevd's remove event is not reported, but its processing can move a link to another device.
+                if !monitor.drain().is_empty() || monitor.links_may_have_moved() {
                     stirred = true;
                     Burst::extend(&mut burst);
                 }

@@ -2,7 +2,8 @@
 //!
 //! Must not know where the facts come from (`host::monitor`) nor who asks for the device (`request`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::ops::{BitAnd, BitOr, BitOrAssign};
 use std::path::{Path, PathBuf};
@@ -245,6 +246,47 @@ pub enum Seen {
     Udev,
 }
 
+/// Paths with the node or sysfs directory that each leads to after all links are followed; `None`: it leads nowhere.
+pub type LinkTargets = BTreeMap<PathBuf, Option<PathBuf>>;
+
+/// Links that selectors name, by the node or sysfs directory that each points to. Paths that are not links are left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Aliases(HashMap<OsString, BTreeSet<PathBuf>>);
+
+impl Aliases {
+    /// Keeps the paths that lead to something other than themselves.
+    pub fn new(targets: LinkTargets) -> Self {
+        let mut aliases = HashMap::<OsString, BTreeSet<PathBuf>>::new();
+        for (path, target) in targets {
+            match target {
+                Some(target) if target != path => {
+                    aliases.entry(target.into_os_string()).or_default().insert(path);
+                }
+                _ => {}
+            }
+        }
+        Self(aliases)
+    }
+
+    /// The nodes and sysfs directories that the links point to.
+    pub fn targets(&self) -> impl Iterator<Item = &Path> {
+        self.0.keys().map(Path::new)
+    }
+
+    /// The links that point to this device or to its node.
+    pub fn of(&self, device: &Device) -> BTreeSet<PathBuf> {
+        let mut found = BTreeSet::new();
+        if self.0.is_empty() {
+            return found;
+        }
+        let node = device.node.as_ref().map(|node| node.path.as_os_str());
+        for place in node.into_iter().chain([OsStr::new(device.syspath.as_str())]) {
+            found.extend(self.0.get(place).into_iter().flatten().cloned());
+        }
+        found
+    }
+}
+
 /// The subsystem of a device that stands for a node which sysfs does not know by its path.
 pub const STATIC_NODE: &str = "oci-hotplug-node";
 
@@ -270,8 +312,12 @@ pub struct Device {
     pub properties: BTreeMap<String, String>,
     /// udev's tags.
     pub tags: BTreeSet<String>,
-    /// udev's own links to the node: absolute paths below `/dev`.
+    /// udev's links that point to the node on the host now: absolute paths below `/dev`. The property DEVLINKS lists the same.
     pub links: BTreeSet<PathBuf>,
+    /// udev's links that this device claims and that point elsewhere now, or nowhere. Several devices can claim one link; the
+    /// host's link points to one of them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub lost_links: BTreeSet<PathBuf>,
     /// Other paths of `/dev` and `/sys` that requests name and that lead to this device on the host.
     pub aliases: BTreeSet<PathBuf>,
     /// How far the device has come.
@@ -293,6 +339,7 @@ impl Device {
             properties: BTreeMap::new(),
             tags: BTreeSet::new(),
             links: BTreeSet::new(),
+            lost_links: BTreeSet::new(),
             aliases: BTreeSet::new(),
             seen: Seen::Kernel,
             seqnum: 0,
@@ -302,5 +349,46 @@ impl Device {
     /// One of the attributes that were read, by name.
     pub fn attribute(&self, name: &str) -> Option<&str> {
         self.attributes.get(name).map(String::as_str)
+    }
+
+    /// Divides the claimed links into `links` and `lost_links` by where they point now. Links that `targets` does not list stay
+    /// where they are. Returns whether anything changed.
+    pub fn sort_links(&mut self, targets: &LinkTargets) -> bool {
+        let is_here = |link: &PathBuf| targets.get(link).map(|target| self.is_at(target.as_deref()));
+        let mut gained = BTreeSet::new();
+        gained.extend(
+            self.lost_links
+                .iter()
+                .filter(|link| is_here(link) == Some(true))
+                .cloned(),
+        );
+        let mut lost = BTreeSet::new();
+        lost.extend(
+            self.links
+                .iter()
+                .filter(|link| is_here(link) == Some(false))
+                .cloned(),
+        );
+        if gained.is_empty() && lost.is_empty() {
+            return false;
+        }
+        self.links.retain(|link| !lost.contains(link));
+        self.lost_links.retain(|link| !gained.contains(link));
+        self.links.extend(gained);
+        self.lost_links.extend(lost);
+        let shown: Vec<_> = self.links.iter().map(|link| link.to_string_lossy()).collect();
+        let shown = shown.join(" ");
+        if shown.is_empty() {
+            self.properties.remove("DEVLINKS");
+        } else {
+            self.properties.insert("DEVLINKS".to_owned(), shown);
+        }
+        true
+    }
+
+    /// Whether a resolved path is this device's node or its sysfs directory.
+    fn is_at(&self, path: Option<&Path>) -> bool {
+        let node = self.node.as_ref().map(|node| node.path.as_path());
+        path.is_some_and(|path| Some(path) == node || path == self.syspath.as_path())
     }
 }

@@ -4,8 +4,9 @@
 //! snapshot for each device. Must not know what anyone wants of the devices (`reconcile`).
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
-use super::device::{Device, STATIC_NODE, STATIC_NODES, Seen, SysPath};
+use super::device::{Aliases, Device, LinkTargets, STATIC_NODE, STATIC_NODES, Seen, SysPath};
 use super::event::DeviceEvent;
 use super::selector::Chain;
 
@@ -74,6 +75,29 @@ impl Inventory {
             }
             DeviceEvent::Overrun => false,
         }
+    }
+
+    /// Updates all devices with where links point now: `named` lists all links that selectors name, `claimed` some of udev's
+    /// links. udevd sends no event for the device that gains or loses a link. Returns whether anything changed.
+    pub fn take_links(&mut self, named: &Aliases, claimed: &LinkTargets) -> bool {
+        let mut is_news = false;
+        let known = |device: &&mut Device| device.subsystem.as_deref() != Some(STATIC_NODE);
+        for device in self.devices.values_mut().filter(known) {
+            let aliases = named.of(device);
+            if aliases != device.aliases {
+                device.aliases = aliases;
+                is_news = true;
+            }
+            if !claimed.is_empty() {
+                is_news |= device.sort_links(claimed);
+            }
+        }
+        is_news
+    }
+
+    /// All links that a device claims and that point elsewhere. A device can gain such a link without an event of its own.
+    pub fn lost_links(&self) -> impl Iterator<Item = &PathBuf> {
+        self.devices.values().flat_map(|device| &device.lost_links)
     }
 
     /// The device at a path.
@@ -207,6 +231,7 @@ fn merge(known: Device, news: Device) -> Device {
         properties: known.properties,
         tags: known.tags,
         links: known.links,
+        lost_links: known.lost_links,
         seen: Seen::Udev,
         // The number of udevd's last word: the kernel's change is announced when udevd has dealt with it.
         seqnum: known.seqnum,

@@ -14,7 +14,7 @@ use super::inventory::Inventory;
 use super::named_node::distance;
 use super::policy::Denial;
 use super::request::{OnRemoval, Request};
-use super::selector::Found;
+use super::selector::{Found, Selector};
 use super::symlink::SymlinkRule;
 use super::usbip::{Bound, RemoteDevice, Reserved};
 
@@ -155,6 +155,9 @@ pub struct Plan {
     pub conflicts: Vec<Conflict>,
     /// Devices that are asked for, and of which udevd has yet to speak.
     pub pending: Vec<SysPath>,
+    /// Devices that a requested link points to and that udevd has not processed yet. The link can be left from a removed device
+    /// with the same node name, so such a device is not attached before udevd has processed it, however long that takes.
+    pub unconfirmed_links: Vec<SysPath>,
     /// Devices that are asked for, and that the policy refuses.
     pub refused: Vec<Refusal>,
     /// Devices that are asked for, and that come when another container lets them go.
@@ -339,6 +342,17 @@ impl Reconciler {
         }
     }
 
+    /// The udev links that can change the plan when they move: links of the roots, of the devices above and below them, and
+    /// all links that point elsewhere than to the device that claims them.
+    pub fn followed_links<'a>(&self, inventory: &'a Inventory) -> BTreeSet<&'a PathBuf> {
+        let roots = self.asked.iter().flat_map(|asked| &asked.roots);
+        let devices = roots.flat_map(|root| inventory.at_or_below(root).chain(inventory.ancestors(root)));
+        let mut links = BTreeSet::new();
+        links.extend(inventory.lost_links());
+        links.extend(devices.flat_map(|device| &device.links));
+        links
+    }
+
     /// Whether news of this device can change a plan, so far as the inventory tells, which has the news already: a request
     /// selects it, or it lies at, below or above what one has selected (a rule for links looks at what is above).
     ///
@@ -445,6 +459,7 @@ impl Reconciler {
     ) -> Plan {
         let mut plan = Plan {
             withheld: self.withheld(inventory),
+            unconfirmed_links: self.unconfirmed_links(inventory),
             ..Plan::default()
         };
         let wishes = self.wishes(inventory, inside, held_back, admit, &mut plan);
@@ -459,6 +474,26 @@ impl Reconciler {
         }
         plan_additions(&wishes, inside, held_back, &mut plan);
         plan
+    }
+
+    fn unconfirmed_links(&self, inventory: &Inventory) -> Vec<SysPath> {
+        let terms = self.asked.iter().flat_map(|asked| asked.request.selector.terms());
+        let links: Vec<&PathBuf> = terms
+            .filter_map(|term| match &term.selector {
+                Selector::DevNode(path) if !term.negated => Some(path),
+                _ => None,
+            })
+            .collect();
+        if links.is_empty() {
+            return Vec::new();
+        }
+        let is_unconfirmed = |device: &&Device| {
+            device.seen == Seen::Kernel
+                && device.node.is_some()
+                && links.iter().any(|link| device.aliases.contains(*link))
+        };
+        let unconfirmed = inventory.iter().filter(is_unconfirmed);
+        unconfirmed.map(|device| device.syspath.clone()).collect()
     }
 
     /// The nodes that are to be inside, by path.

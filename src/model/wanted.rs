@@ -37,9 +37,10 @@ impl Wanted {
         for request in requests {
             for term in request.selector.terms() {
                 wanted.add_selector(&term.selector);
-                // A link that a request names is followed on the host (`paths`): where it leads is known
-                // without udev. That no link leads to a device is not.
-                let is_followed = matches!(term.selector, Selector::DevNode(_)) && !term.negated;
+                // A link that is the whole selector is followed on the host (`paths`), and udev's facts are read for the one
+                // device that it points to. Beside other terms, the link must be known for each device that these match.
+                let is_followed =
+                    matches!(term.selector, Selector::DevNode(_)) && request.selector.terms().len() == 1;
                 wanted.udev |= term.selector.needs_udev() && !is_followed;
             }
             for selector in &request.options.only {
@@ -168,6 +169,7 @@ mod tests {
                 false,
             ),
             ("port:1-1&!devnode:/dev/a", true),
+            ("subsystem:tty&devnode:/dev/a", true),
             ("port:1-1;only=devnode:/dev/a", true),
             ("tag:seat", true),
             ("property:ID_BUS=usb", true),

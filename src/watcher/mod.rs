@@ -210,6 +210,8 @@ impl Watcher {
         take_all(&mut self.monitor, &mut self.inventory)?;
         self.revoke_gone();
         self.complete_selected();
+        // Devices that were known before kept their old links.
+        self.follow_links();
         Ok(())
     }
 
@@ -229,12 +231,20 @@ impl Watcher {
         }
     }
 
+    /// Reads where the host's links point now. Returns whether a device gained or lost one.
+    fn follow_links(&mut self) -> bool {
+        let followed = self.reconciler.followed_links(&self.inventory);
+        let found = self.monitor.follow_links(followed);
+        self.inventory.take_links(&found.named, &found.claimed)
+    }
+
     /// Takes in all events that have come, and acts on them.
     fn take_events(&mut self) {
         let woken = Instant::now();
         let events = self.monitor.drain();
         let events = self.take_removals(events);
-        let mut news = false;
+        // Follow links before applying the events, so that one plan moves a link from one device to the other.
+        let mut news = self.monitor.links_may_have_moved() && self.follow_links();
         for event in events {
             news |= self.take_event(event);
         }
@@ -567,6 +577,7 @@ impl Watcher {
         for event in self.monitor.poll_static_nodes() {
             self.inventory.apply(event);
         }
+        self.follow_links();
         self.remind_udevd();
         self.reconcile();
         self.free_the_stuck();
@@ -575,8 +586,13 @@ impl Watcher {
 
     /// udevd may have been started, stopped or killed meanwhile: what it owes for too long, it will not bring.
     fn remind_udevd(&mut self) {
-        if !self.owed.is_empty() {
+        if !self.owed.is_empty() || !self.last_plan.unconfirmed_links.is_empty() {
             self.monitor.doubt_udevd();
+        }
+        for syspath in &self.last_plan.unconfirmed_links {
+            if let Some(device) = self.inventory.get_mut(syspath) {
+                self.monitor.complete(device);
+            }
         }
         for (syspath, since) in &self.owed {
             let Some(device) = self.inventory.get_mut(syspath) else {
@@ -601,7 +617,12 @@ impl Watcher {
             device: Some(conflict.syspath.clone()),
             reason: format!("{} wants it, and {} has it", conflict.syspath, conflict.holder),
         });
-        let pending = self.last_plan.pending.iter().map(|syspath| Problem {
+        let awaited = self
+            .last_plan
+            .pending
+            .iter()
+            .chain(&self.last_plan.unconfirmed_links);
+        let pending = awaited.map(|syspath| Problem {
             path: syspath.as_path().to_owned(),
             device: Some(syspath.clone()),
             reason: "waiting for udevd to finish with it".into(),

@@ -254,7 +254,9 @@ impl Watcher {
             return;
         }
         // The kernel has sent its events before the process could speak.
-        for event in self.monitor.drain() {
+        let events = self.monitor.drain();
+        self.follow_links();
+        for event in events {
             self.take_event(event);
         }
         let is_unknown = |(_, bound): &(RemoteDevice, Bound)| self.inventory.get(&bound.syspath).is_none();

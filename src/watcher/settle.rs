@@ -38,7 +38,7 @@ impl Watcher {
     /// started us is returned, because a failure ends us.
     pub(super) fn tell_waiters(&mut self) -> Option<Answer> {
         let mut to_starter = None;
-        let settled = self.last_plan.pending.is_empty();
+        let settled = self.last_plan.pending.is_empty() && self.last_plan.unconfirmed_links.is_empty();
         let now = Instant::now();
         for waiter in std::mem::take(&mut self.waiters) {
             let awaited = self.remotes_awaited(&waiter.requests, waiter.since, waiter.until);

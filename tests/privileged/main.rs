@@ -40,6 +40,7 @@ mod faults_state;
 mod hostile;
 mod identity;
 mod lifecycle;
+mod links;
 mod malice;
 mod metrics;
 mod operator;

@@ -5,10 +5,10 @@
 //! ```text
 //! socket.rs    uevents of kernel and udevd, overruns     message.rs       their text as facts (pure)
 //! sysfs.rs     listing and reading devices               static_nodes.rs  nodes that sysfs does not know
-//! aliases.rs   where named paths lead                    order.rs         udevd's late events sorted out (pure)
+//! links.rs     where links lead                          order.rs         udevd's late events sorted out (pure)
 //! ```
 
-mod aliases;
+mod links;
 pub mod message;
 mod order;
 mod socket;
@@ -18,9 +18,9 @@ mod udevd;
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use self::aliases::Aliases;
+use self::links::HostLinks;
 use self::message::{Happened, Message};
 use self::order::Gone;
 use self::socket::{Group, UeventSocket};
@@ -28,7 +28,7 @@ use self::static_nodes::StaticNodes;
 use self::sysfs::SysFs;
 use self::udevd::Udevd;
 pub use self::udevd::{is_listened_on, udevd_is_running};
-use crate::model::device::{Device, Seen};
+use crate::model::device::{Aliases, Device, LinkTargets, Seen, SysPath};
 use crate::model::event::DeviceEvent;
 use crate::model::wanted::Wanted;
 
@@ -74,7 +74,18 @@ pub struct DeviceMonitor {
     static_nodes: StaticNodes,
     gone: Gone,
     udevd: Udevd,
+    /// Whether udevd has sent an event since this was last read.
+    links_may_have_moved: bool,
     context: udev::Udev,
+}
+
+/// Where links point now ([`DeviceMonitor::follow_links`]).
+#[derive(Debug, Default)]
+pub struct FollowedLinks {
+    /// All of [`Wanted::paths`].
+    pub named: Aliases,
+    /// The requested links of udev's.
+    pub claimed: LinkTargets,
 }
 
 impl DeviceMonitor {
@@ -95,6 +106,7 @@ impl DeviceMonitor {
             static_nodes,
             gone: Gone::default(),
             udevd: Udevd::default(),
+            links_may_have_moved: false,
             context: socket::context()?,
         })
     }
@@ -112,13 +124,16 @@ impl DeviceMonitor {
     /// Parents come before their children; `seqnum` is 0 and `seen` is [`Seen::Kernel`], unless the requests need
     /// udev's facts of all: then each is completed. Errors: sysfs cannot be listed.
     pub fn enumerate(&self) -> Result<Vec<Device>, MonitorError> {
-        let aliases = Aliases::follow(&self.wanted.paths);
-        let mut devices = self.sysfs.devices(&self.wanted.attributes, &aliases.syspaths())?;
+        let links = HostLinks::open();
+        let named = Aliases::new(links.follow(&self.wanted.paths));
+        let mut devices = self.sysfs.devices(&self.wanted.attributes, &syspaths(&named))?;
         let udevd_runs = self.udevd.runs();
         for device in &mut devices {
-            aliases.apply(device);
-            if self.wanted.udev {
-                self.complete_where(device, udevd_runs);
+            device.aliases = named.of(device);
+            // A link selects a device only after udevd has processed that device.
+            let is_linked = device.aliases.iter().any(|path| path.starts_with("/dev"));
+            if self.wanted.udev || is_linked {
+                self.complete_where(device, udevd_runs, &links);
             } else {
                 // Of the hundreds of devices only the few that are selected are ever asked for their properties,
                 // and those are completed: for the others they would be most of a watcher's memory.
@@ -135,7 +150,26 @@ impl DeviceMonitor {
     /// because the device has no node and is not in the database (udevd stores nothing of most such devices).
     /// Of a device that is gone all facts stay.
     pub fn complete(&self, device: &mut Device) {
-        self.complete_where(device, self.udevd.runs());
+        self.complete_where(device, self.udevd.runs(), &HostLinks::open());
+    }
+
+    /// Where [`Wanted::paths`] and these links of udev's point now.
+    ///
+    /// Several devices can claim one link. udevd moves the link while it processes a claimant's event, then sends that event
+    /// (systemd, udev-worker.c); it sends no event for the device that gains or loses the link. Call this when
+    /// [`Self::links_may_have_moved`] returns true, and each second, for links made by hand and for lost events. inotify
+    /// would not be earlier: it would only cost one of the 128 instances that each user has.
+    pub fn follow_links<'a>(&self, claimed: impl IntoIterator<Item = &'a PathBuf>) -> FollowedLinks {
+        let links = HostLinks::open();
+        FollowedLinks {
+            named: Aliases::new(links.follow(&self.wanted.paths)),
+            claimed: links.follow(claimed),
+        }
+    }
+
+    /// Whether udevd has sent an event, also a remove event, since this was last called.
+    pub fn links_may_have_moved(&mut self) -> bool {
+        std::mem::take(&mut self.links_may_have_moved)
     }
 
     /// A word of udevd's is overdue: whether it still runs is looked up anew.
@@ -143,7 +177,7 @@ impl DeviceMonitor {
         self.udevd.look_again();
     }
 
-    fn complete_where(&self, device: &mut Device, udevd_runs: bool) {
+    fn complete_where(&self, device: &mut Device, udevd_runs: bool, links: &HostLinks) {
         let path = device.syspath.as_path();
         let found = udev::Device::from_syspath_with_context(self.context.clone(), path).ok();
         let spoken_of = found.as_ref().is_some_and(udev::Device::is_initialized);
@@ -152,7 +186,7 @@ impl DeviceMonitor {
             device.properties = socket::properties(found);
         }
         if spoken_of {
-            message::take_udev_facts(device);
+            take_udev_facts(device, links);
         }
         if spoken_of || !udevd_runs || device.node.is_none() {
             device.seen = Seen::Udev;
@@ -170,19 +204,22 @@ impl DeviceMonitor {
         let udev = self.udev.receive();
         let kernel = self.kernel.receive();
         let mut events = Vec::with_capacity(kernel.messages.len() + udev.messages.len());
+        self.links_may_have_moved |= !udev.messages.is_empty() || udev.overrun;
+        let links = HostLinks::open();
+        let named = Aliases::new(links.follow(&self.wanted.paths));
         if !kernel.messages.is_empty() {
             let udevd_runs = self.udevd.runs();
             let seen = if udevd_runs { Seen::Kernel } else { Seen::Udev };
             for properties in kernel.messages {
                 if let Some(message) = Message::from_properties(properties, seen) {
                     self.gone.kernel_said(&message, udevd_runs);
-                    events.push(self.report(message));
+                    events.push(self.report(message, &named));
                 }
             }
         }
         for properties in udev.messages {
             if let Some(message) = Message::from_properties(properties, Seen::Udev) {
-                events.extend(self.report_udev(message));
+                events.extend(self.report_udev(message, &links, &named));
             }
         }
         if self.static_nodes.woke() {
@@ -194,25 +231,28 @@ impl DeviceMonitor {
         events
     }
 
-    fn report_udev(&mut self, mut message: Message) -> Option<DeviceEvent> {
+    fn report_udev(
+        &mut self,
+        mut message: Message,
+        links: &HostLinks,
+        named: &Aliases,
+    ) -> Option<DeviceEvent> {
         if !self.gone.udev_counts(&message) || !self.sysfs.is_same(&message.device) {
             return None;
         }
-        message::take_udev_facts(&mut message.device);
+        take_udev_facts(&mut message.device, links);
         if matches!(message.happened, Happened::Moved(_)) {
             // The kernel told the move already; told twice it could take away what is at the old place by now.
             message.happened = Happened::Changed;
         }
-        Some(self.report(message))
+        Some(self.report(message, named))
     }
 
-    fn report(&self, mut message: Message) -> DeviceEvent {
+    fn report(&self, mut message: Message, named: &Aliases) -> DeviceEvent {
         if message.happened != Happened::Removed {
             let device = &mut message.device;
             self.sysfs.complete(device, &self.wanted.attributes);
-            if !self.wanted.paths.is_empty() {
-                Aliases::follow(&self.wanted.paths).apply(device);
-            }
+            device.aliases = named.of(device);
         }
         message.into_event()
     }
@@ -250,6 +290,22 @@ impl DeviceMonitor {
             _ => false,
         }
     }
+}
+
+/// Takes udev's tags and links out of the properties, and finds out which of the links point to the device.
+fn take_udev_facts(device: &mut Device, links: &HostLinks) {
+    message::take_udev_facts(device);
+    let targets = links.follow(&device.links);
+    device.sort_links(&targets);
+}
+
+/// The sysfs directories among the targets.
+fn syspaths(named: &Aliases) -> Vec<SysPath> {
+    let targets = named.targets().filter_map(Path::to_str);
+    targets
+        .filter(|target| target.starts_with("/sys/devices/"))
+        .map(SysPath::new)
+        .collect()
 }
 
 #[cfg(test)]
@@ -302,7 +358,7 @@ mod tests {
             .iter_mut()
             .find(|device| device.syspath.name() == "null")
             .unwrap();
-        monitor.complete_where(null, false);
+        monitor.complete_where(null, false, &HostLinks::open());
         assert_eq!(null.seen, Seen::Udev);
         assert_eq!(null.properties["DEVNAME"], "/dev/null");
     }

@@ -34,7 +34,8 @@ impl Selector {
     pub fn decided_by(&self, device: &Device) -> Option<Seen> {
         match self {
             Self::DevNode(path) => by_path(device, |node| node == path)
-                .or_else(|| when(device.aliases.contains(path), Seen::Kernel)),
+                // Until udevd has processed the device, the link can be left from a removed device with the same node name.
+                .or_else(|| when(device.aliases.contains(path), Seen::Udev)),
             Self::Glob(pattern) => by_path(device, |path| pattern.matches_path(path)),
             Self::Regex(expression) => by_path(device, |path| expression.matches_path(path)),
             Self::Tag(name) => when(device.tags.contains(name), Seen::Udev),

@@ -392,8 +392,12 @@ fn a_path_that_leads_to_a_device_names_it() {
     disk.aliases.insert(PathBuf::from("/dev/my-disk"));
     assert_eq!(matching(&devices, "syspath:/sys/class/block/sda"), ["sda"]);
     assert_eq!(matching(&devices, "devnode:/dev/my-disk"), ["sda"]);
-    let disk = recorded::before_udev(recorded::named(&devices, "sda").clone());
+    let disk = recorded::named(&devices, "sda").clone();
     assert_eq!(alone(&disk, "devnode:/dev/my-disk"), Found::Yes);
+    let disk = recorded::before_udev(disk);
+    let unknown = Found::Unknown(disk.syspath.clone());
+    assert_eq!(alone(&disk, "devnode:/dev/my-disk"), unknown);
+    assert_eq!(alone(&disk, "syspath:/sys/class/block/sda"), Found::Yes);
     // What another request calls the device says nothing about it.
     assert_eq!(matching(&devices, "glob:my-*"), [""; 0]);
 }

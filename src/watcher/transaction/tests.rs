@@ -1,6 +1,8 @@
 //! Plans and their execution together: what a container has at the end, whatever came in which order, and whatever
 //! failed in between.
 
+mod links;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 

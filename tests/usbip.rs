@@ -394,6 +394,47 @@ fn a_device_that_never_appears_is_given_up_and_nothing_of_it_is_left() {
     assert_eq!(left, ["hubs.lock"]);
 }
 
+/// Case README 20.
+#[test]
+fn a_device_of_super_plus_speed_is_given_to_the_kernel_as_super_speed() {
+    let kernel = Kernel::new();
+    let adapter = Adapter {
+        speed: 6,
+        ..Adapter::new("1-1", "FT001")
+    };
+    let server = UsbipServer::start(vec![adapter], Fault::None);
+    let address = server.address.to_string();
+    assert!(out(&tool(&["list", &address])).contains("0403:6001  super+"));
+    let told = attach(&kernel, &server, "0403:6001", SHORT);
+    assert!(
+        told.contains("while the kernel was asking it for its descriptors"),
+        "{told}"
+    );
+    // The first port of the hub for SuperSpeed, and speed 5.
+    let written = kernel.was_told("attach");
+    let words: Vec<&str> = written.split(' ').collect();
+    assert_eq!((words[0], &words[2..]), ("2", &["65538", "5"][..]), "{written}");
+    server.wait_until_all_are_free();
+}
+
+/// Case README 20.
+#[test]
+fn a_device_whose_speed_its_server_does_not_know_is_refused_with_what_to_do() {
+    let kernel = Kernel::new();
+    let adapter = Adapter {
+        speed: 0,
+        ..Adapter::new("1-1", "FT001")
+    };
+    let server = UsbipServer::start(vec![adapter], Fault::None);
+    assert_eq!(
+        attach(&kernel, &server, "0403:6001", LONG),
+        "device SERVER/busid:1-1: its server does not know its speed, and a wrong one breaks it (plug the device in again at \
+         the server, or use another USB/IP server)"
+    );
+    assert_eq!(kernel.was_told("attach"), "");
+    server.wait_until_all_are_free();
+}
+
 #[test]
 fn a_host_whose_ports_are_all_in_use_says_so_and_lets_the_device_go() {
     let (kernel, server) = (Kernel::new(), one(Fault::None));

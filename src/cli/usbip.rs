@@ -14,7 +14,7 @@ use crate::host::registry::Registry;
 use crate::model::oci::ContainerId;
 use crate::model::usbip::{RemoteDevice, Server};
 use crate::usbip::protocol::{Exported, Speed};
-use crate::usbip::records::Local;
+use crate::usbip::records::{Local, Record};
 use crate::usbip::vhci::State;
 use crate::usbip::worker::Word;
 use crate::usbip::{self as remote, Attached, Cause, Last, Named, client};
@@ -118,6 +118,12 @@ pub(super) fn run(arguments: &Usbip, state_dir: &Path, as_json: bool) -> Result<
             let usbip = remote::Usbip::open(state_dir)?;
             let attached = usbip.attach(device, &Cause::default(), patience.duration())?;
             settle();
+            if let Some(note) = attached.record.as_ref().and_then(Record::note) {
+                anstream::eprintln!(
+                    "{}: {note}",
+                    attached.record.as_ref().map_or(device, |record| &record.remote)
+                );
+            }
             print_attached(device, &attached, as_json)
         }
         Verb::Attach {

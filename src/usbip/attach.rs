@@ -161,9 +161,10 @@ impl Usbip {
         deadline: Instant,
     ) -> Result<Record, UsbipError> {
         let device = &imported.device;
-        let speed = device.speed.ok_or_else(|| UsbipError::NoSpeed {
+        let reported = device.speed.ok_or_else(|| UsbipError::NoSpeed {
             remote: remote.clone(),
         })?;
+        let speed = reported.for_kernel();
         let devid = device.devid();
         let _ports = self.lock_ports(remote, deadline)?;
         self.forget_the_gone()?;
@@ -178,6 +179,7 @@ impl Usbip {
             // Before the kernel knows of it: from the first moment on, everybody here is to know whose it is.
             record.place = self.vhci.device_dir(port);
             record.owner = cause.owner.clone();
+            record.reported_speed = Some(reported.number()).filter(|_| reported != speed);
             record.local_port = imported.connection.local_addr().map_or(0, |own| own.port());
             record.attempt = attempt();
             self.records.write(&record)?;

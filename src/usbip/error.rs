@@ -73,7 +73,10 @@ pub enum UsbipError {
         remote: RemoteDevice,
     },
     /// A server that does not know what it exports.
-    #[error("device {remote}: its server does not know its speed, without which it can't be attached")]
+    #[error(
+        "device {remote}: its server does not know its speed, and a wrong one breaks it (plug the device in again at the server, \
+         or use another USB/IP server)"
+    )]
     NoSpeed {
         /// Which, by its bus id.
         remote: RemoteDevice,

@@ -136,6 +136,13 @@ impl Speed {
         u32::from(self.0)
     }
 
+    /// The speed to give to the kernel. Before Linux 6.12, vhci_hcd answers EINVAL to SuperSpeed+ (vhci_sysfs.c, valid_args);
+    /// all its SuperSpeed hubs have 5 Gbit/s, so that nothing is lost.
+    #[must_use]
+    pub fn for_kernel(self) -> Self {
+        Self(self.0.min(5))
+    }
+
     /// Whether it comes up at the kernel's SuperSpeed hub: the kernel goes by this, and not by the port.
     pub fn is_super(self) -> bool {
         self.0 >= 5

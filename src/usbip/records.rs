@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::protocol::Speed;
 use super::vhci::{LocalDevice, Slot, State, attribute, raw_node};
 use crate::model::device::SysPath;
 use crate::model::inventory::Inventory;
@@ -49,6 +50,9 @@ pub struct Record {
     pub devid: u32,
     /// The kernel's number for its speed.
     pub speed: u32,
+    /// What its server says of its speed, where the kernel was given another one.
+    #[serde(default)]
+    pub reported_speed: Option<u32>,
     /// Where in sysfs the kernel puts it.
     #[serde(default)]
     pub place: Option<PathBuf>,
@@ -106,12 +110,23 @@ impl Record {
             remote,
             devid,
             speed,
+            reported_speed: None,
             place: None,
             owner: None,
             local_port: 0,
             attempt: String::new(),
             local: None,
         }
+    }
+
+    /// What a person should know of how it was attached.
+    pub fn note(&self) -> Option<String> {
+        let of = |number| Speed::new(number).map(|speed| speed.to_string());
+        Some(format!(
+            "its server reports {} speed; attached with {} speed, which every kernel takes",
+            of(self.reported_speed?)?,
+            of(self.speed)?
+        ))
     }
 
     /// For whom it is, for people.

@@ -23,6 +23,7 @@ use nix::unistd::{Pid, pipe2};
 use serde::{Deserialize, Serialize};
 
 use super::client::ClientError;
+use super::records::Record;
 use super::{Attached, Last, UsbipError};
 use crate::host::programs::{self, ProgramError};
 use crate::host::trust;
@@ -58,7 +59,12 @@ pub enum WorkerError {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Word {
     /// It is attached.
-    Attached(Bound),
+    Attached {
+        /// Where.
+        bound: Bound,
+        /// What a person should know of how.
+        note: Option<String>,
+    },
     /// It is not.
     Failed {
         /// Why.
@@ -77,7 +83,10 @@ impl Word {
                     reason: "the device went as soon as it had come".into(),
                     taken: false,
                 },
-                Self::Attached,
+                |bound| Self::Attached {
+                    bound,
+                    note: attached.record.as_ref().and_then(Record::note),
+                },
             ),
             Err(error) => Self::Failed {
                 taken: matches!(

@@ -231,13 +231,14 @@ impl Watcher {
             remote.worker = None;
             news = true;
             match word {
-                Word::Attached(bound) => {
+                Word::Attached { bound, note } => {
                     remote.problem = None;
                     remote.attempts = 0;
                     remote.was_bound = true;
                     remote.next = Instant::now();
                     let device = remote.device.clone();
-                    tracing::info!(container = %self.record.container.id, "{device} is attached: {}", bound.syspath);
+                    let note = note.map_or_else(String::new, |note| format!(" ({note})"));
+                    tracing::info!(container = %self.record.container.id, "{device} is attached: {}{note}", bound.syspath);
                     self.reconciler.bind(device, bound);
                 }
                 Word::Failed { reason, taken } => {

@@ -20,6 +20,8 @@ pub struct Adapter {
     /// What its own descriptors say.
     pub true_ids: (u16, u16),
     pub serial: &'static str,
+    /// The kernel's number for the speed that the server says it has.
+    pub speed: u32,
 }
 
 impl Adapter {
@@ -30,6 +32,7 @@ impl Adapter {
             ids: (0x0403, 0x6001),
             true_ids: (0x0403, 0x6001),
             serial,
+            speed: 2,
         }
     }
 }
@@ -312,13 +315,13 @@ fn send(mut stream: &TcpStream, reply: &[u8], fault: Fault) -> std::io::Result<(
     }
 }
 
-/// `struct usbip_usb_device`: bus 1, device 2, full speed, one interface.
+/// `struct usbip_usb_device`: bus 1, device 2, one interface.
 fn describe(adapter: &Adapter) -> [u8; 312] {
     let mut bytes = [0; 312];
     let path = format!("/sys/devices/test/{}", adapter.busid);
     bytes[..path.len()].copy_from_slice(path.as_bytes());
     bytes[256..256 + adapter.busid.len()].copy_from_slice(adapter.busid.as_bytes());
-    for (at, number) in [(288, 1_u32), (292, 2), (296, 2)] {
+    for (at, number) in [(288, 1_u32), (292, 2), (296, adapter.speed)] {
         bytes[at..at + 4].copy_from_slice(&number.to_be_bytes());
     }
     for (at, number) in [(300, adapter.ids.0), (302, adapter.ids.1), (304, 0x0600)] {

@@ -17,7 +17,7 @@ use super::{Enrolled, check_access};
 use crate::host::log;
 use crate::host::refused_starts;
 use crate::host::registry::Registry;
-use crate::model::engine::printable;
+use crate::model::engine::{printable, short_id};
 
 /// Which events.
 #[derive(Debug, Args)]
@@ -117,7 +117,7 @@ fn print(happening: &Happening, as_json: bool) -> Result<()> {
         writeln!(out, "{}", serde_json::to_string(happening)?)?;
     } else {
         let id = &happening.container;
-        let short = if id.len() == 64 { &id[..12] } else { id };
+        let short = short_id(id);
         // The two commonest messages begin with the word that stands before them.
         let message = happening.message.strip_prefix(&happening.event);
         writeln!(

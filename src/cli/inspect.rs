@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::list::{ago, since};
 use super::{Enrolled, unit_of};
+use crate::host::control::{Problem, first_of};
 use crate::host::registry::Registry;
 use crate::model::asked::Origin;
 use crate::model::attachment::{Attachment, Maker};
@@ -98,8 +99,8 @@ fn write(out: &mut impl Write, container: &Enrolled) -> std::io::Result<()> {
     }
     if !status.problems.is_empty() {
         writeln!(out, "\nProblems")?;
-        for problem in &status.problems {
-            writeln!(out, "  {}: {}", problem.path.display(), problem.reason)?;
+        for (paths, reason) in Problem::grouped(&status.problems) {
+            writeln!(out, "  {}: {reason}", first_of(&paths))?;
         }
     }
     Ok(())

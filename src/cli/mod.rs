@@ -407,8 +407,7 @@ impl Enrolled {
 
     /// Its id as people know it: of an engine's 64 digits the first twelve.
     fn short_id(&self) -> &str {
-        let id = self.id.as_str();
-        if id.len() == 64 { &id[..12] } else { id }
+        engine::short_id(self.id.as_str())
     }
 
     /// Its name; where it has none, its id.
@@ -420,6 +419,7 @@ impl Enrolled {
     fn health(&self) -> &'static str {
         match &self.status {
             Some(status) if status.problems.is_empty() => "ok",
+            Some(status) if status.problems.iter().all(|problem| problem.waiting) => "waiting",
             Some(_) => "problems",
             None if self.silent.is_some() => "no answer",
             None if self.record_fault.is_some() => "unreadable",

@@ -43,8 +43,7 @@ impl Unwatched {
     pub fn called(&self) -> &str {
         match &self.name {
             Some(name) => name,
-            None if self.id.len() == 64 => &self.id[..12],
-            None => &self.id,
+            None => engine::short_id(&self.id),
         }
     }
 

@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::net::{
@@ -111,6 +111,34 @@ pub struct Problem {
     pub device: Option<SysPath>,
     /// Why.
     pub reason: String,
+    /// Whether nothing is wrong: another container has the device, and it comes when that releases it.
+    #[serde(default)]
+    pub waiting: bool,
+}
+
+impl Problem {
+    /// Problems that have the same reason as one: all paths and the reason, in the order in which they are met.
+    pub fn grouped<'p>(problems: impl IntoIterator<Item = &'p Self>) -> Vec<(Vec<&'p Path>, &'p str)> {
+        let mut groups: Vec<(Vec<&Path>, &str)> = Vec::new();
+        for problem in problems {
+            let path = problem.path.as_path();
+            match groups.iter_mut().find(|(_, reason)| *reason == problem.reason) {
+                Some((paths, _)) if paths.contains(&path) => {}
+                Some((paths, _)) => paths.push(path),
+                None => groups.push((vec![path], &problem.reason)),
+            }
+        }
+        groups
+    }
+}
+
+/// The first of some paths, and how many there are besides.
+pub fn first_of(paths: &[&Path]) -> String {
+    match paths {
+        [] => String::new(),
+        [only] => only.display().to_string(),
+        [first, others @ ..] => format!("{} +{}", first.display(), others.len()),
+    }
 }
 
 /// What can go wrong between the two ends.
@@ -402,6 +430,28 @@ fn receive(stream: &UnixStream) -> io::Result<(Vec<u8>, Vec<File>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Case newcomer: one refusal prints a line for each of eight nodes.
+    #[test]
+    fn problems_of_one_reason_are_grouped() {
+        let problem = |path: &str, reason: &str| Problem {
+            path: path.into(),
+            device: None,
+            reason: reason.into(),
+            waiting: false,
+        };
+        let problems = [
+            problem("/dev/a", "no"),
+            problem("/dev/b", "never"),
+            problem("/dev/c", "no"),
+            problem("/dev/c", "no"),
+        ];
+        let groups: Vec<String> = Problem::grouped(&problems)
+            .iter()
+            .map(|(paths, reason)| format!("{}: {reason}", first_of(paths)))
+            .collect();
+        assert_eq!(groups, ["/dev/a +1: no", "/dev/b: never"]);
+    }
 
     #[test]
     fn the_words_between_two_watchers_are_those_of_all() {

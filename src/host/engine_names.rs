@@ -8,7 +8,8 @@ use serde::Deserialize;
 
 use super::container::ContainerFacts;
 use super::runtime_state::read_file;
-use crate::model::engine::{Engine, printable};
+use crate::model::engine::{self, Engine, printable};
+use crate::model::oci::Annotations;
 
 /// Where Docker keeps its containers when nothing else is said.
 const DOCKER: &str = "/var/lib/docker";
@@ -37,6 +38,14 @@ pub fn name(engine: Engine, facts: &ContainerFacts) -> Option<String> {
     }
     .map(|name| printable(&name))
     .filter(|name| !name.is_empty())
+}
+
+/// What people call a container: the name that its engine gives it, or its id.
+pub fn called(facts: &ContainerFacts, annotations: &Annotations) -> String {
+    let by_engine = || name(engine::engine(&facts.bundle, annotations)?, facts);
+    engine::name(annotations)
+        .or_else(by_engine)
+        .unwrap_or_else(|| engine::short_id(&facts.id).to_owned())
 }
 
 /// The bundle is `STORE/ID/userdata`; the store's index tells the names.

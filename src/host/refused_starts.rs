@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::registry::Registry;
 use super::replaced_file;
 use super::trust;
-use crate::model::engine::printable;
+use crate::model::engine::{printable, short_id};
 use crate::model::quoting::shown;
 
 const FILE: &str = "refused-starts.json";
@@ -51,8 +51,7 @@ impl RefusedStart {
     pub fn called(&self) -> &str {
         match &self.name {
             Some(name) => name,
-            None if self.id.len() == 64 => &self.id[..12],
-            None => &self.id,
+            None => short_id(&self.id),
         }
     }
 

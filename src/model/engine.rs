@@ -99,6 +99,14 @@ fn crio_name(name: &str) -> Option<String> {
     Some(format!("{namespace}/{pod}/{container}"))
 }
 
+/// An id as people know it: of an engine's 64 digits the first twelve.
+pub fn short_id(id: &str) -> &str {
+    match id.len() {
+        64 => id.get(..12).unwrap_or(id),
+        _ => id,
+    }
+}
+
 /// The longest name that is shown, in characters.
 const MAX_NAME: usize = 80;
 

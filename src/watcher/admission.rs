@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use super::Watcher;
 use super::effects::Memory;
 use crate::host::config::Config;
-use crate::host::control::Problem;
+use crate::host::control::{Problem, first_of};
+use crate::host::engine_names;
 use crate::host::host_use;
 use crate::host::leases::{Hold, Leases};
 use crate::host::log::event;
@@ -17,6 +18,7 @@ use crate::host::registry::Registry;
 use crate::model::asked::Asked;
 use crate::model::attachment::Attachments;
 use crate::model::device::{Device, Seen, SysPath};
+use crate::model::engine::short_id;
 use crate::model::inventory::Inventory;
 use crate::model::policy::{HostUse, Policy, Situation, Verdict, blocks_that_decide};
 use crate::model::reconcile::{Admission, Plan, Reconciler};
@@ -112,12 +114,22 @@ impl Gate {
                 path,
                 device: None,
                 reason,
+                waiting: false,
             })
         };
         of(Path::new("/dev"), &self.host_problem)
             .into_iter()
             .chain(of(&self.policy.written_in, &self.config_problem))
     }
+}
+
+/// Nodes that are kept out for the same reason.
+struct Kept<'p> {
+    /// The device of the first one.
+    syspath: &'p SysPath,
+    paths: Vec<&'p Path>,
+    /// The request, and why.
+    why: String,
 }
 
 impl Look<'_> {
@@ -233,34 +245,41 @@ impl Watcher {
             self.gate.told.clear();
             return;
         }
+        let refused = plan.refused.iter().map(|refusal| {
+            let why = format!("device request {:?}: {}", refusal.request, refusal.denial);
+            (&refusal.syspath, refusal.path.as_path(), why)
+        });
+        let withheld = plan.withheld.iter().map(|withheld| {
+            let why = format!("device request {:?}: {}", withheld.request, withheld.reason);
+            (&withheld.syspath, withheld.path.as_path(), why)
+        });
         let mut told = BTreeSet::new();
-        for refusal in &plan.refused {
-            let text = format!(
-                "{} is not given, device request {:?}: {}",
-                refusal.path.display(),
-                refusal.request,
-                refusal.denial
-            );
-            if !self.gate.told.contains(&text) {
-                self.tell(event::REFUSED, refusal.syspath.as_str(), &refusal.path, &text);
+        let mut groups: Vec<Kept<'_>> = Vec::new();
+        for (syspath, path, why) in refused.chain(withheld) {
+            let key = format!("{} {why}", path.display());
+            if !self.gate.told.contains(&key) && !told.contains(&key) {
+                match groups.iter_mut().find(|group| group.why == why) {
+                    Some(group) => group.paths.push(path),
+                    None => groups.push(Kept {
+                        syspath,
+                        paths: vec![path],
+                        why,
+                    }),
+                }
             }
-            told.insert(text);
+            told.insert(key);
         }
-        for withheld in &plan.withheld {
-            let text = format!(
-                "{} is not given, device request {:?}: {}",
-                withheld.path.display(),
-                withheld.request,
-                withheld.reason
-            );
-            if !self.gate.told.contains(&text) {
-                self.tell(event::REFUSED, withheld.syspath.as_str(), &withheld.path, &text);
+        for group in groups {
+            let text = format!("{} not attached, {}", first_of(&group.paths), group.why);
+            self.tell(event::REFUSED, group.syspath.as_str(), group.paths[0], &text);
+            // The line is about all of them, and the first was counted with it.
+            for _ in &group.paths[1..] {
+                self.inside.count(|tally| tally.count(event::REFUSED));
             }
-            told.insert(text);
         }
         for waiting in &plan.waiting {
             let text = format!("{} is waited for: {}", waiting.path.display(), waiting.reason);
-            if !self.gate.told.contains(&text) {
+            if !self.gate.told.contains(&text) && !told.contains(&text) {
                 let whole = format!("{text}{}", self.holders(&waiting.syspath));
                 self.tell(event::WAITING, waiting.syspath.as_str(), &waiting.path, &whole);
             }
@@ -275,20 +294,23 @@ impl Watcher {
             path: refusal.path.clone(),
             device: Some(refusal.syspath.clone()),
             reason: format!("device request {:?}: {}", refusal.request, refusal.denial),
+            waiting: false,
         });
         let waiting = self.last_plan.waiting.iter().map(|waiting| Problem {
             path: waiting.path.clone(),
             device: Some(waiting.syspath.clone()),
             reason: format!(
-                "{}{}: it comes when that lets go",
+                "{}{}: waiting until the other container releases it",
                 waiting.reason,
                 self.holders(&waiting.syspath)
             ),
+            waiting: true,
         });
         let withheld = self.last_plan.withheld.iter().map(|withheld| Problem {
             path: withheld.path.clone(),
             device: Some(withheld.syspath.clone()),
             reason: format!("device request {:?}: {}", withheld.request, withheld.reason),
+            waiting: false,
         });
         refused
             .chain(withheld)
@@ -311,12 +333,16 @@ impl Watcher {
                 attachment.device.syspath == *device || Some(attachment.node.num) == num
             })
         };
+        let called = |id: &_| match registry.record(id) {
+            Ok(Some(record)) => engine_names::called(&record.container, &record.circumstances.annotations),
+            _ => short_id(id.as_str()).to_owned(),
+        };
         let holders: Vec<String> = registry
             .ids()
             .unwrap_or_default()
-            .into_iter()
+            .iter()
             .filter(|id| id.as_str() != self.record.container.id && registry.is_watched(id) && has(id))
-            .map(|id| id.to_string())
+            .map(called)
             .collect();
         if holders.is_empty() {
             return String::new();

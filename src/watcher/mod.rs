@@ -611,11 +611,13 @@ impl Watcher {
             path: path.clone(),
             device: setback.device.clone(),
             reason: setback.reason.clone(),
+            waiting: false,
         });
         let conflicts = self.last_plan.conflicts.iter().map(|conflict| Problem {
             path: conflict.path.clone(),
             device: Some(conflict.syspath.clone()),
             reason: format!("{} wants it, and {} has it", conflict.syspath, conflict.holder),
+            waiting: false,
         });
         let awaited = self
             .last_plan
@@ -626,11 +628,13 @@ impl Watcher {
             path: syspath.as_path().to_owned(),
             device: Some(syspath.clone()),
             reason: "waiting for udevd to finish with it".into(),
+            waiting: false,
         });
         let access = self.access_problem.iter().map(|reason| Problem {
             path: PathBuf::from("/dev"),
             device: None,
             reason: reason.clone(),
+            waiting: false,
         });
         Status {
             watcher: i32::try_from(std::process::id()).unwrap_or_default(),

@@ -349,6 +349,7 @@ impl Watcher {
             path: PathBuf::from("/dev"),
             device: None,
             reason,
+            waiting: false,
         };
         let sought = self.remotes.all.iter().filter_map(move |remote| {
             let reason = remote.problem.as_ref()?;

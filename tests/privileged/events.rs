@@ -13,6 +13,7 @@ on_both_hierarchies!(
     what_happens_is_read_back_from_the_journal_and_found_by_its_fields,
     the_journal_is_followed,
     a_time_that_is_none_is_a_usage_error,
+    a_container_that_was_not_started_is_shown_and_nodes_of_one_reason_are_one_line,
 );
 
 /// All events of a container, oldest first.
@@ -90,7 +91,12 @@ fn is_told_in_full(machine: &Machine) -> (RuncContainer<'_>, Disk) {
         "{plain}"
     );
     assert_eq!(said(machine, &["events", "--since", "2999-01-01"]), "");
-    assert_eq!(said(machine, &["events", "--container", "nobody"]), "");
+    // Case newcomer: `events --container nosuch` prints nothing and exits with 0.
+    let unknown = failed(machine, &["events", "--container", "nobody"], 1);
+    assert!(
+        unknown.contains("no container \"nobody\" is known here"),
+        "{unknown}"
+    );
     (container, disk)
 }
 
@@ -168,4 +174,52 @@ fn a_time_that_is_none_is_a_usage_error(machine: &Machine) {
         message.contains("'yesterday'") && message.contains("write how long ago (90s, 15m, 2h, 7d)"),
         "{message}"
     );
+}
+
+/// Case newcomer: podman with crun shows only the exit code. Case newcomer: one refusal prints a line for each of eight nodes.
+fn a_container_that_was_not_started_is_shown_and_nodes_of_one_reason_are_one_line(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let (one, two) = (disk.plug(1), disk.plug(2));
+    machine.configure(&format!(
+        "[policy]\ndefault = \"anything\"\n[[policy.deny]]\ndevices = [\"glob:{}p*\"]\nreason = \"of the lab\"\n",
+        disk.node
+    ));
+    let refused = Bundle::asking(machine, &format!("devnode:{one}"));
+    let id = refused.id.clone();
+    assert!(refused.try_create().is_err());
+    let list = said(machine, &["list"]);
+    assert!(
+        list.contains(&format!("Container {id} was not started, ")) && list.contains("of the lab"),
+        "{list}"
+    );
+    let told = said(machine, &["events", "--json", "--container", &id]);
+    let last = told.lines().last().expect("an event");
+    let event: Value = serde_json::from_str(last).expect("a line is JSON");
+    assert_eq!(
+        (&event["event"], &event["container"]),
+        (&"no-start".into(), &id.clone().into()),
+        "{event}"
+    );
+    assert!(
+        event["message"]
+            .as_str()
+            .is_some_and(|message| message.contains("of the lab")),
+        "{event}"
+    );
+
+    let container = Bundle::asking(machine, &format!("devnode:{}", disk.node)).start();
+    eventually("both partitions are told", || {
+        names(&events(machine, &container)).contains(&"refused")
+    });
+    let all = events(machine, &container);
+    let lines: Vec<&Value> = all.iter().filter(|event| event["event"] == "refused").collect();
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    let message = lines[0]["message"].as_str().expect("a message");
+    assert!(
+        message.contains(" +1 not attached, ") && (message.contains(&one) || message.contains(&two)),
+        "{message}"
+    );
+    let inspected = said(machine, &["inspect", &container.id]);
+    let (_, problems) = inspected.split_once("\nProblems\n").expect("problems");
+    assert_eq!(problems.lines().count(), 1, "{inspected}");
 }

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 
 use crate::framework::hook::oci_state;
 use crate::framework::machine::PERMISSIVE;
-use crate::framework::tool::{shell, tool};
+use crate::framework::tool::{said_json, shell, tool};
 use crate::framework::{Bundle, Disk, Hook, Machine, RuncContainer, Terminal, eventually};
 
 on_both_hierarchies!(
@@ -343,6 +343,11 @@ fn an_exclusive_device_is_inside_one_container_at_a_time(machine: &Machine) {
     for waiting in [&second, &third] {
         eventually_told(machine, waiting, &[&node, &format!("container {}", first.id)]);
         assert!(!waiting.has(&node));
+        // Case newcomer: waiting is not a problem.
+        let list = said_json(machine, &["list"]);
+        let of = |id: &str| list.as_array()?.iter().find(|entry| entry["id"] == id).cloned();
+        let entry = of(&waiting.id).expect("it is listed");
+        assert_eq!(entry["health"], "waiting", "{entry}");
     }
     let refusal = Bundle::asking(machine, &format!("devnode:{node};required")).try_create();
     let message = refusal

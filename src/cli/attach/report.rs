@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::target::Target;
 use super::wishes::Wishes;
 use crate::cli::placed::for_request;
-use crate::host::control::{Problem, Status};
+use crate::host::control::{Problem, Status, first_of};
 use crate::model::asked::Asked;
 use crate::model::attachment::Attachment;
 
@@ -76,9 +76,9 @@ pub(super) fn attached(
     if problems.is_empty() || !asked.iter().any(|asked| is_empty(&asked)) {
         return Ok(());
     }
-    let reasons: Vec<String> = problems
+    let reasons: Vec<String> = Problem::grouped(problems)
         .iter()
-        .map(|problem| format!("{}: {}", problem.path.display(), problem.reason))
+        .map(|(paths, reason)| format!("{}: {reason}", first_of(paths)))
         .collect();
     bail!(
         "not inside yet: {} (it stays asked for; `oci-hotplug detach` takes the request back)",

@@ -146,7 +146,7 @@ impl Machine {
         }
     }
 
-    /// Everything that the product left in its state directory and that is not the log.
+    /// Everything that the product left in its state directory and that is not the log, nor the list of refused starts.
     pub fn traces(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         collect_files(&self.state_dir(), &mut found);
@@ -158,7 +158,8 @@ impl Machine {
                 .flatten()
                 .map(|entry| entry.path()),
         );
-        found.retain(|path| !path.ends_with("oci-hotplug.log"));
+        let stays = ["oci-hotplug.log", "refused-starts.json", "refused-starts.lock"];
+        found.retain(|path| !stays.iter().any(|name| path.ends_with(name)));
         found.sort();
         found.dedup();
         found

@@ -392,6 +392,31 @@ fn malicious() -> [String; 7] {
     ]
 }
 
+/// Case security 3.
+#[test]
+fn patterns_that_would_use_the_hosts_processor_or_memory_are_refused_quickly_and_in_little_memory() {
+    // Each is another one: the same request counts once.
+    let many = |request: &str, count: usize| {
+        let requests: Vec<String> = (0..count).map(|index| format!("{request}{index}")).collect();
+        requests.join(",")
+    };
+    let groups = format!("regex:({}){{0\\,8}}#", "()".repeat(110));
+    for value in [
+        many(r"regex:([^/]?){0\,900}#", 40),
+        many(&groups, 40),
+        format!("usb:0403{}", r";only=regex:a{0\,900}".repeat(2500)),
+        format!("usb:0403{}", r"&regex:a{0\,900}".repeat(2500)),
+        many(&format!("usb:0403{}", r";only=regex:a{0\,4000}".repeat(16)), 150),
+        many("subsystem:tty&!tag:a&!tag:b&!tag:c&!tag:d", 256),
+        many(&format!("glob:{}", "*0".repeat(120)), 100),
+    ] {
+        let annotations = serde_json::json!({ "io.oci-hotplug.devices": value }).to_string();
+        let scene = Scene::new(&annotations);
+        let state = scene.state("docker-create-runtime.json");
+        is_refused_in_bounds(&scene, &state, 2, "(annotation io.oci-hotplug.devices)");
+    }
+}
+
 #[test]
 fn malicious_annotations_are_refused_quickly_shortly_and_in_little_memory() {
     let mut values = vec![

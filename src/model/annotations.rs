@@ -6,7 +6,7 @@ use super::asked::{Asked, Origin};
 use super::class::{ClassUseError, Classes};
 use super::oci::Annotations;
 use super::quoting::{nearest, shown};
-use super::request::{OnRemoval, Request, RequestError, parse_asks, parse_lowrisc_devices};
+use super::request::{OnRemoval, Request, RequestError, check_untrusted, parse_asks, parse_lowrisc_devices};
 use super::symlink::{SymlinkError, SymlinkRule, parse_lowrisc_symlinks, parse_symlinks};
 
 /// What our annotations begin with; an unknown one that does is an error, as nobody else reads it.
@@ -176,6 +176,13 @@ pub fn read(
     if let Some(rules) = parsed(annotations, LOWRISC_SYMLINKS, parse_lowrisc_symlinks)? {
         asks.symlinks.extend(rules);
     }
+    let requests = asks.asked.iter();
+    check_untrusted(requests.map(|asked| (&asked.request, asked.class.is_some()))).map_err(|source| {
+        AnnotationError::Value {
+            annotation: DEVICES,
+            source: source.into(),
+        }
+    })?;
     Ok(asks)
 }
 

@@ -3,6 +3,7 @@
 //! Must not know who may ask for what, nor how a device gets into a container.
 
 mod class_use;
+mod cost;
 mod grammar;
 mod options;
 mod signals;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use class_use::{Ask, ClassFault, ClassName, ClassUse, MAX_CLASS_NAME};
+pub use cost::check_untrusted;
 pub use grammar::{
     MAX_REQUESTS, MAX_TEXT, RequestError, RequestFault, parse_asks, parse_lowrisc_devices, parse_requests,
 };

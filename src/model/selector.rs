@@ -7,6 +7,7 @@ mod error;
 mod evaluation;
 mod grammar;
 mod matching;
+mod memo;
 pub(super) mod path;
 mod pattern;
 mod reason;
@@ -14,7 +15,7 @@ mod reason;
 use std::fmt;
 use std::path::PathBuf;
 
-pub use error::{MAX_PARENTS, SelectorError};
+pub use error::{MAX_PARENTS, MAX_TERMS, SelectorError};
 pub(super) use error::{did_you_mean, did_you_mean_owned};
 pub use evaluation::{Chain, Found};
 pub(super) use grammar::{lowrisc_selector, parse_usb_id};

@@ -4,7 +4,7 @@
 
 use std::str::FromStr;
 
-use super::{Ask, ClassFault, ClassUse, OptionError, Options, Request};
+use super::{Ask, ClassFault, ClassUse, OptionError, Options, Request, cost};
 use crate::model::quoting::{shown, split_unescaped, trim_unescaped};
 use crate::model::selector::{DeviceSelector, Selector, SelectorError, lowrisc_selector};
 use crate::model::usbip::AddressError;
@@ -49,6 +49,16 @@ pub enum RequestError {
         /// How many there are.
         count: usize,
     },
+    /// Their selectors would take too much of the host's time and memory.
+    #[error(
+        "device requests: evaluating their selectors costs {cost} units, and {limit} are allowed: write fewer or shorter globs and regular expressions, or have the administrator write them as a class"
+    )]
+    TooCostly {
+        /// What they cost, as far as they were read.
+        cost: usize,
+        /// What they may cost.
+        limit: usize,
+    },
     /// One of them is at fault.
     #[error("device request \"{text}\": {fault}")]
     Malformed {
@@ -85,7 +95,7 @@ pub enum RequestFault {
 /// # Errors
 /// [`RequestError`]: the list is empty or too long, or the first request that is at fault and why.
 pub fn parse_asks(text: &str) -> Result<Vec<Ask>, RequestError> {
-    parse_list(text, parse_ask)
+    parse_list(text, parse_ask, cost::of_ask)
 }
 
 /// Reads `request *( "," request )`, as [`parse_asks`] but without classes.
@@ -93,15 +103,17 @@ pub fn parse_asks(text: &str) -> Result<Vec<Ask>, RequestError> {
 /// # Errors
 /// As of [`parse_asks`], and when a class is named.
 pub fn parse_requests(text: &str) -> Result<Vec<Request>, RequestError> {
-    parse_list(text, |text| match parse_ask(text)? {
+    let parse = |text: &str| match parse_ask(text)? {
         Ask::Request(request) => Ok(request),
         Ask::Class(_) => Err(ClassFault::InClass.into()),
-    })
+    };
+    parse_list(text, parse, cost::of_request)
 }
 
 fn parse_list<T>(
     text: &str,
     parse: impl Fn(&str) -> Result<T, RequestFault>,
+    cost: impl Fn(&T) -> usize,
 ) -> Result<Vec<T>, RequestError> {
     check_length(text)?;
     if trim_unescaped(text).is_empty() {
@@ -111,7 +123,7 @@ fn parse_list<T>(
         .into_iter()
         .map(trim_unescaped)
         .collect();
-    parse_each(&texts, parse)
+    parse_each(&texts, parse, cost)
 }
 
 /// Reads the value of `org.lowrisc.hotplug.devices`: `usb:`, `syspath:` and `devnode:`, cut at each `,`,
@@ -125,7 +137,7 @@ pub fn parse_lowrisc_devices(text: &str) -> Result<Vec<Request>, RequestError> {
         return Err(RequestError::Empty);
     }
     let texts: Vec<&str> = text.split(',').collect();
-    parse_each(&texts, |text| {
+    let parse = |text: &str| {
         let options = Options {
             mode: Some(LOWRISC_MODE),
             ..Options::default()
@@ -134,7 +146,8 @@ pub fn parse_lowrisc_devices(text: &str) -> Result<Vec<Request>, RequestError> {
             selector: lowrisc_selector(text)?,
             options,
         })
-    })
+    };
+    parse_each(&texts, parse, cost::of_request)
 }
 
 impl FromStr for Request {
@@ -165,18 +178,24 @@ fn check_length(text: &str) -> Result<(), RequestError> {
 fn parse_each<T>(
     texts: &[&str],
     parse: impl Fn(&str) -> Result<T, RequestFault>,
+    cost: impl Fn(&T) -> usize,
 ) -> Result<Vec<T>, RequestError> {
     let count = texts.len();
     if count > MAX_REQUESTS {
         return Err(RequestError::TooMany { count });
     }
+    let mut sum = 0;
     let numbered = texts.iter().zip(1..);
     numbered
         .map(|(text, position)| {
             if text.is_empty() {
                 return Err(RequestError::EmptyElement { position, count });
             }
-            parse(text).map_err(|fault| malformed(text, fault))
+            let one = parse(text).map_err(|fault| malformed(text, fault))?;
+            // Before the next one is read: compiled expressions take more memory than their text.
+            sum += cost(&one);
+            cost::within(sum, cost::MAX_LIST)?;
+            Ok(one)
         })
         .collect()
 }

@@ -17,6 +17,9 @@ use crate::model::selector::{PathFault, SelectorError, did_you_mean};
 /// The most `link=` options of one request.
 pub const MAX_LINKS: usize = 64;
 
+/// The most `only=` options of one request.
+pub const MAX_ONLY: usize = 16;
+
 /// The options with an example each; that of an option without value is its name.
 const OPTIONS: [(&str, &str); 11] = [
     ("access", "access=rw"),
@@ -72,6 +75,9 @@ pub enum OptionError {
     /// Too many `link=`.
     #[error("more than {MAX_LINKS} link= options")]
     TooManyLinks,
+    /// Too many `only=`.
+    #[error("more than {MAX_ONLY} only= options: write a glob or a regex that covers several")]
+    TooManyOnly,
     /// `\` at the end.
     #[error("nothing stands behind the last \"\\\": write \"\\\\\" for a backslash")]
     Dangling,
@@ -148,6 +154,9 @@ impl Options {
 
     /// Sets one option of the list by its value, still escaped.
     fn set(&mut self, name: &'static str, value: &str) -> Result<(), OptionError> {
+        if name == "only" && self.only.len() == MAX_ONLY {
+            return Err(OptionError::TooManyOnly);
+        }
         if name == "only" {
             self.only.push(value.parse().map_err(OptionError::Only)?);
             return Ok(());

@@ -8,6 +8,9 @@ use crate::model::usbip::AddressError;
 /// The most `parent-of:` a request may have. No device of the kernel's is nested deeper.
 pub const MAX_PARENTS: usize = 16;
 
+/// The most terms of one selector.
+pub const MAX_TERMS: usize = 32;
+
 /// The kinds of selectors, as the list in a message has them.
 pub(super) const KINDS: [&str; 14] = [
     "usb",
@@ -75,6 +78,9 @@ pub enum SelectorError {
     /// More of them than a device can have.
     #[error("parent-of: stands there more than {MAX_PARENTS} times: no device has so many parents")]
     TooManyParents,
+    /// Too many `&`.
+    #[error("more than {MAX_TERMS} selectors are joined by \"&\": the first few should name the device")]
+    TooManyTerms,
     /// `!` at the beginning.
     #[error(
         "the first selector must not have a \"!\": say first which device is meant, then \"&!\" which not"

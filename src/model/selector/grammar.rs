@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use super::error::KINDS;
 use super::path::{self, PathFault};
-use super::{DeviceSelector, Glob, MAX_PARENTS, PathRegex, Selector, SelectorError, Term};
+use super::{DeviceSelector, Glob, MAX_PARENTS, MAX_TERMS, PathRegex, Selector, SelectorError, Term};
 use crate::model::quoting::{
     escapes, nearest, shown, split_once_unescaped, split_unescaped, trim_unescaped, unescape,
 };
@@ -25,7 +25,11 @@ impl FromStr for DeviceSelector {
         if rest.is_empty() {
             return Err(SelectorError::Empty);
         }
-        let terms: Vec<Term> = split_unescaped(rest, '&')
+        let texts = split_unescaped(rest, '&');
+        if texts.len() > MAX_TERMS {
+            return Err(SelectorError::TooManyTerms);
+        }
+        let terms: Vec<Term> = texts
             .into_iter()
             .map(|term| parse_term(trim_unescaped(term)))
             .collect::<Result<_, _>>()?;

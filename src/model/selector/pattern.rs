@@ -1,11 +1,14 @@
 //! Globs and regular expressions that can be compared, shown and written down again.
 //!
-//! Must not know which of a device's facts they are held against (`matching`).
+//! A pattern that anybody may write is evaluated by root, for every device: matching takes time and memory linear in
+//! pattern and text, and a verdict is computed once for each text ([`Memo`]). What all patterns of a container may cost
+//! is limited elsewhere (`request::cost`). Must not know which of a device's facts they are held against (`matching`).
 
 use std::fmt;
 use std::path::Path;
 
 use super::SelectorError;
+use super::memo::Memo;
 
 /// The longest pattern, in characters.
 const MAX_PATTERN: usize = 1000;
@@ -13,9 +16,37 @@ const MAX_PATTERN: usize = 1000;
 /// The most memory a compiled regular expression may take, in bytes: `(((a{100}){100}){100}` is not for us.
 const MAX_COMPILED: usize = 256 * 1024;
 
+/// The limit of the first attempt to compile an expression, in bytes. Doubled until the expression fits: so its size is
+/// known, which regex-lite does not tell.
+const FIRST_LIMIT: usize = 256;
+
+/// What one token of a glob counts as, in bytes: a quarter of a state in regex-lite, and of its time.
+const TOKEN_SIZE: usize = 8;
+
 /// A shell pattern: `*`, `?`, `[a-z]`, `[!a]`, and `**` for any number of directories.
+#[derive(Debug, Clone)]
+pub struct Glob {
+    text: String,
+    tokens: Vec<Token>,
+    memo: Memo,
+}
+
+/// One element of a glob.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Glob(glob::Pattern);
+enum Token {
+    Char(char),
+    /// `?`
+    Any,
+    /// `[a-z]`, `[!a-z]`
+    Class {
+        ranges: Vec<(char, char)>,
+        negated: bool,
+    },
+    /// `*`
+    Sequence,
+    /// `**/`, or `**` at the end
+    Directories,
+}
 
 impl Glob {
     /// Compiles a pattern of at most 1000 characters.
@@ -24,16 +55,37 @@ impl Glob {
     /// [`SelectorError::PatternTooLong`], and [`SelectorError::Glob`] with the place and reason.
     pub fn new(pattern: &str) -> Result<Self, SelectorError> {
         check_length("glob", pattern)?;
-        let compiled = glob::Pattern::new(pattern).map_err(|error| SelectorError::Glob {
+        glob::Pattern::new(pattern).map_err(|error| SelectorError::Glob {
             position: error.pos + 1,
             reason: error.msg,
         })?;
-        Ok(Self(compiled))
+        Ok(Self {
+            text: pattern.to_owned(),
+            tokens: tokens(&pattern.chars().collect::<Vec<_>>()),
+            memo: Memo::default(),
+        })
     }
 
     /// The pattern as it was written.
     pub fn as_str(&self) -> &str {
-        self.0.as_str()
+        &self.text
+    }
+
+    /// Its length in characters.
+    pub fn length(&self) -> usize {
+        self.text.chars().count()
+    }
+
+    /// How much it costs to evaluate, in bytes of a compiled expression that costs as much.
+    pub fn size(&self) -> usize {
+        let ranges = |token: &Token| match token {
+            Token::Class { ranges, .. } => ranges.len(),
+            _ => 0,
+        };
+        self.tokens
+            .iter()
+            .map(|token| TOKEN_SIZE * (1 + ranges(token)))
+            .sum()
     }
 
     /// Whether a node or link of `/dev` matches. `*` and `?` stop at `/`.
@@ -45,18 +97,28 @@ impl Glob {
         } else {
             path.strip_prefix("/dev").ok()
         };
-        let options = glob::MatchOptions {
-            require_literal_separator: true,
-            ..glob::MatchOptions::default()
-        };
-        path.is_some_and(|path| self.0.matches_path_with(path, options))
+        path.and_then(Path::to_str)
+            .is_some_and(|path| self.memo.verdict(path, || matches(&self.tokens, path, true)))
     }
 
     /// Whether the value of a property or an attribute matches. `/` is a character like any other here.
     pub fn matches_value(&self, value: &str) -> bool {
-        self.0.matches(value)
+        self.memo.verdict(value, || matches(&self.tokens, value, false))
+    }
+
+    #[cfg(test)]
+    pub(super) fn evaluations(&self) -> u64 {
+        self.memo.evaluations()
     }
 }
+
+impl PartialEq for Glob {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Glob {}
 
 impl fmt::Display for Glob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -64,29 +126,185 @@ impl fmt::Display for Glob {
     }
 }
 
+/// The tokens of a pattern that the crate glob accepts: what each character means is as there.
+fn tokens(pattern: &[char]) -> Vec<Token> {
+    let mut tokens = Vec::new();
+    let mut at = 0;
+    while let Some(&letter) = pattern.get(at) {
+        at += 1;
+        match letter {
+            '?' => tokens.push(Token::Any),
+            '*' if pattern.get(at) == Some(&'*') => {
+                // `**` stands alone between two `/`, and any number of `**/` means as much as one.
+                at += 1;
+                if pattern.get(at) == Some(&'/') {
+                    at += 1;
+                }
+                if tokens.last() != Some(&Token::Directories) {
+                    tokens.push(Token::Directories);
+                }
+            }
+            '*' => tokens.push(Token::Sequence),
+            '[' => {
+                let negated = pattern.get(at) == Some(&'!');
+                let first = at + usize::from(negated);
+                // A `]` that comes first stands for itself.
+                let end = (first + 1..pattern.len()).find(|&end| pattern[end] == ']');
+                let end = end.unwrap_or(pattern.len());
+                tokens.push(Token::Class {
+                    ranges: ranges(&pattern[first.min(end)..end]),
+                    negated,
+                });
+                at = end + 1;
+            }
+            letter => tokens.push(Token::Char(letter)),
+        }
+    }
+    tokens
+}
+
+fn ranges(class: &[char]) -> Vec<(char, char)> {
+    let mut ranges = Vec::new();
+    let mut at = 0;
+    while at < class.len() {
+        match class[at..] {
+            [first, '-', last, ..] => {
+                ranges.push((first, last));
+                at += 3;
+            }
+            _ => {
+                ranges.push((class[at], class[at]));
+                at += 1;
+            }
+        }
+    }
+    ranges
+}
+
+/// Simulates all ways through the pattern at once, one character after the other. Place `n` is reached when all before
+/// token `n` has been matched; the crate's own matcher tries one way after the other, which takes exponential time for
+/// `*0*0*0*0*0*0/x`.
+fn matches(tokens: &[Token], text: &str, is_path: bool) -> bool {
+    let mut here = vec![false; tokens.len() + 1];
+    let mut next = here.clone();
+    // In the middle of a directory that `**/` passes over.
+    let mut inside = vec![false; tokens.len()];
+    let mut next_inside = inside.clone();
+    here[0] = true;
+    for letter in text.chars() {
+        skip_empty(tokens, &mut here);
+        next.fill(false);
+        next_inside.fill(false);
+        let separates = letter == '/';
+        for (at, token) in tokens.iter().enumerate() {
+            match token {
+                Token::Directories if here[at] || inside[at] => {
+                    next[at] |= separates;
+                    next_inside[at] |= !separates;
+                }
+                Token::Sequence if here[at] => next[at] |= !(is_path && separates),
+                Token::Directories | Token::Sequence => {}
+                token if here[at] && token.is(letter, is_path) => next[at + 1] = true,
+                _ => {}
+            }
+        }
+        std::mem::swap(&mut here, &mut next);
+        std::mem::swap(&mut inside, &mut next_inside);
+    }
+    skip_empty(tokens, &mut here);
+    // `**` at the end takes all that is left.
+    let ends_inside = tokens.last() == Some(&Token::Directories) && inside.last() == Some(&true);
+    here[tokens.len()] || ends_inside
+}
+
+/// `*` and `**/` also stand for nothing.
+fn skip_empty(tokens: &[Token], here: &mut [bool]) {
+    for (at, token) in tokens.iter().enumerate() {
+        if here[at] && matches!(token, Token::Sequence | Token::Directories) {
+            here[at + 1] = true;
+        }
+    }
+}
+
+impl Token {
+    /// Whether it is this character, for tokens that stand for one.
+    fn is(&self, letter: char, is_path: bool) -> bool {
+        match self {
+            Self::Char(wanted) => letter == *wanted,
+            _ if is_path && letter == '/' => false,
+            Self::Class { ranges, negated } => {
+                ranges
+                    .iter()
+                    .any(|(first, last)| (*first..=*last).contains(&letter))
+                    != *negated
+            }
+            Self::Any => true,
+            Self::Sequence | Self::Directories => false,
+        }
+    }
+}
+
 /// A regular expression on paths below `/dev`, not anchored. Two are equal when they are written alike.
 #[derive(Debug, Clone)]
-pub struct PathRegex(regex_lite::Regex);
+pub struct PathRegex {
+    text: String,
+    compiled: regex_lite::Regex,
+    size: usize,
+    memo: Memo,
+}
 
 impl PathRegex {
-    /// Compiles an expression of at most 1000 characters.
+    /// Compiles an expression of at most 1000 characters. Groups capture nothing: for each state of the expression,
+    /// regex-lite keeps where each group begins and ends.
     ///
     /// # Errors
     /// [`SelectorError::PatternTooLong`], and [`SelectorError::Regex`] with the engine's reason.
     pub fn new(expression: &str) -> Result<Self, SelectorError> {
         check_length("regex", expression)?;
-        regex_lite::RegexBuilder::new(expression)
-            .size_limit(MAX_COMPILED)
-            .build()
-            .map(Self)
-            .map_err(|error| SelectorError::Regex {
-                reason: error.to_string(),
-            })
+        let failed = |error: regex_lite::Error| SelectorError::Regex {
+            reason: error.to_string(),
+        };
+        // The expression as it was written decides whether it is one.
+        let mut size = MAX_COMPILED;
+        let mut builder = regex_lite::RegexBuilder::new(expression);
+        builder.size_limit(size).build().map_err(failed)?;
+        let plain = without_captures(expression);
+        let mut compiled = None;
+        let mut limit = FIRST_LIMIT;
+        while compiled.is_none() && limit <= MAX_COMPILED {
+            size = limit;
+            compiled = regex_lite::RegexBuilder::new(&plain)
+                .size_limit(limit)
+                .build()
+                .ok();
+            limit *= 2;
+        }
+        let compiled = match compiled {
+            Some(compiled) => compiled,
+            None => regex_lite::Regex::new(&plain).map_err(failed)?,
+        };
+        Ok(Self {
+            text: expression.to_owned(),
+            compiled,
+            size,
+            memo: Memo::default(),
+        })
     }
 
     /// The expression as it was written.
     pub fn as_str(&self) -> &str {
-        self.0.as_str()
+        &self.text
+    }
+
+    /// Its length in characters.
+    pub fn length(&self) -> usize {
+        self.text.chars().count()
+    }
+
+    /// How much memory it takes when compiled, in bytes, up to a factor of two. Matching visits all of it for each
+    /// character of a text.
+    pub fn size(&self) -> usize {
+        self.size
     }
 
     /// Whether the part of the path below `/dev` matches somewhere.
@@ -94,8 +312,47 @@ impl PathRegex {
         path.strip_prefix("/dev")
             .ok()
             .and_then(Path::to_str)
-            .is_some_and(|below| self.0.is_match(below))
+            .is_some_and(|below| self.memo.verdict(below, || self.compiled.is_match(below)))
     }
+
+    #[cfg(test)]
+    pub(super) fn evaluations(&self) -> u64 {
+        self.memo.evaluations()
+    }
+}
+
+/// The same expression with groups that capture nothing: `(`, `(?P<name>` and `(?<name>` become `(?:`.
+fn without_captures(expression: &str) -> String {
+    let mut plain = String::with_capacity(expression.len());
+    let mut rest = expression;
+    let mut classes = 0usize;
+    while let Some(letter) = rest.chars().next() {
+        let (taken, written) = match letter {
+            '\\' => (1 + rest[1..].chars().next().map_or(0, char::len_utf8), None),
+            '[' => {
+                classes += 1;
+                // A `]` that comes first stands for itself.
+                let negated = usize::from(rest[1..].starts_with('^'));
+                let first = usize::from(rest[1 + negated..].starts_with(']'));
+                (1 + negated + first, None)
+            }
+            ']' => {
+                classes = classes.saturating_sub(1);
+                (1, None)
+            }
+            '(' if classes == 0 && !rest.starts_with("(?") => (1, Some("(?:")),
+            '(' if classes == 0 && (rest.starts_with("(?P<") || rest.starts_with("(?<")) => {
+                match rest.find('>') {
+                    Some(end) => (end + 1, Some("(?:")),
+                    None => (1, None),
+                }
+            }
+            other => (other.len_utf8(), None),
+        };
+        plain.push_str(written.unwrap_or(&rest[..taken]));
+        rest = &rest[taken..];
+    }
+    plain
 }
 
 impl PartialEq for PathRegex {
@@ -127,6 +384,7 @@ fn check_length(kind: &'static str, pattern: &str) -> Result<(), SelectorError> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_glob_without_a_slash_in_front_is_below_dev() {
@@ -172,5 +430,80 @@ mod tests {
             Err(SelectorError::Regex { .. })
         ));
         assert!(Glob::new(&"x".repeat(1000)).is_ok());
+    }
+    /// Case security 3.
+    #[test]
+    fn groups_capture_nothing() {
+        for (written, plain) in [
+            ("(a)(?:b)(?P<n>c)(?<m>d)", "(?:a)(?:b)(?:c)(?:d)"),
+            (r"\(a[(]b[^](]()", r"\(a[(]b[^](](?:)"),
+            ("(?i)a(?i:b)(c)", "(?i)a(?i:b)(?:c)"),
+            ("[[(]a](b)", "[[(]a](?:b)"),
+            ("a\\\\(b)", "a\\\\(?:b)"),
+        ] {
+            assert_eq!(without_captures(written), plain);
+        }
+    }
+
+    /// Case security 3.
+    #[test]
+    fn a_pattern_is_evaluated_once_for_each_text() {
+        let regex = PathRegex::new("([^/]?){0,900}#").unwrap();
+        let glob = Glob::new("*0*0*0*0*0*0*0*0*0*0*0*0*0*0*0*0/x").unwrap();
+        let paths: Vec<String> = (0..500)
+            .map(|index| format!("/dev/{}{index}/y", "0".repeat(60)))
+            .collect();
+        for _ in 0..100 {
+            for path in &paths {
+                assert!(!regex.matches_path(Path::new(path)) && !glob.matches_path(Path::new(path)));
+            }
+        }
+        assert_eq!((regex.evaluations(), glob.evaluations()), (500, 500));
+        assert!(!regex.clone().matches_path(Path::new(&paths[0])));
+        assert_eq!(regex.evaluations(), 500, "a copy knows what the original knew");
+    }
+
+    /// Case security 3.
+    #[test]
+    fn the_size_of_a_pattern_tells_what_it_costs() {
+        let regex = |text: &str| PathRegex::new(text).unwrap().size();
+        assert!(regex("^ttyUSB[0-9]+$") <= 1024);
+        assert!(regex("([^/]?){0,900}#") >= 64 * 1024);
+        let many_groups = format!("({}){{0,8}}#", "()".repeat(240));
+        assert!(regex(&many_groups) >= 32 * 1024);
+        assert!(Glob::new("ttyUSB*").unwrap().size() <= 1024);
+        assert!(Glob::new(&"*a".repeat(500)).unwrap().size() >= 8 * 1000);
+    }
+
+    proptest! {
+        #[test]
+        fn globs_mean_what_the_crate_takes_them_for(
+            pattern in r"(\*\*/)?([ab/*?]|\[!?[ab\]-]{1,3}\]){0,6}(/\*\*(/a)?)?",
+            text in "[ab/.\\]-]{0,8}",
+        ) {
+            let Ok(reference) = glob::Pattern::new(&pattern) else {
+                prop_assert!(Glob::new(&pattern).is_err());
+                return Ok(());
+            };
+            let glob = Glob::new(&pattern).unwrap();
+            let options = glob::MatchOptions {
+                require_literal_separator: true,
+                ..glob::MatchOptions::default()
+            };
+            prop_assert_eq!(matches(&glob.tokens, &text, false), reference.matches(&text));
+            prop_assert_eq!(matches(&glob.tokens, &text, true), reference.matches_with(&text, options));
+        }
+
+        #[test]
+        fn an_expression_without_captures_matches_the_same(
+            expression in r"([ab]|\(|\)|\[[\^(]?[ab(]{1,2}\]|\\\(|\(\?P<x>|\(\?:|[|?*]){0,8}",
+            text in "[ab()]{0,8}",
+        ) {
+            if let Ok(reference) = regex_lite::Regex::new(&expression) {
+                let path = format!("/dev/{text}");
+                let regex = PathRegex::new(&expression).unwrap();
+                prop_assert_eq!(regex.matches_path(Path::new(&path)), reference.is_match(&text));
+            }
+        }
     }
 }

@@ -1,0 +1,81 @@
+//! The verdicts of one pattern, so that none is computed twice.
+//!
+//! A verdict depends on pattern and text alone and is never outdated. Must not know what a pattern is.
+
+use std::collections::HashSet;
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// How many verdicts are kept: more than a host has nodes and links. Each takes about 10 bytes.
+const MAX_VERDICTS: usize = 4096;
+
+/// What is known of one pattern. Copies share it.
+#[derive(Clone, Default)]
+pub(super) struct Memo(Arc<Mutex<Verdicts>>);
+
+#[derive(Default)]
+struct Verdicts {
+    /// With a key of its own: whoever names devices cannot choose two names of one hash.
+    hasher: RandomState,
+    /// The hash of each text, with the verdict in its last bit.
+    known: HashSet<u64, BuildHasherDefault<AsItIs>>,
+    #[cfg(test)]
+    evaluations: u64,
+}
+
+impl Memo {
+    /// The verdict on a text, computed if it is not known.
+    pub fn verdict(&self, text: &str, compute: impl FnOnce() -> bool) -> bool {
+        let mut verdicts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let hash = verdicts.hasher.hash_one(text);
+        for verdict in [false, true] {
+            if verdicts.known.contains(&(hash & !1 | u64::from(verdict))) {
+                return verdict;
+            }
+        }
+        let verdict = compute();
+        #[cfg(test)]
+        {
+            verdicts.evaluations += 1;
+        }
+        if verdicts.known.len() >= MAX_VERDICTS {
+            verdicts.known.clear();
+        }
+        verdicts.known.insert(hash & !1 | u64::from(verdict));
+        verdict
+    }
+
+    /// How often a verdict was computed.
+    #[cfg(test)]
+    pub fn evaluations(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).evaluations
+    }
+}
+
+impl fmt::Debug for Memo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Memo")
+    }
+}
+
+/// What is hashed already is not hashed again.
+#[derive(Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = value;
+    }
+}

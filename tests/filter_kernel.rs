@@ -14,10 +14,14 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
+use oci_hotplug::host::cgroup_owners::Owner;
+use oci_hotplug::host::container::ContainerFacts;
 use oci_hotplug::host::filter::{self, CgroupFilter, Cgroups, DeviceFilter, FilterError, FilterMemory};
+use oci_hotplug::host::process::start_time;
 use oci_hotplug::model::device::{DevKind, DevNum};
 use oci_hotplug::model::filter_program::{Insn, encode};
 use oci_hotplug::model::grants::{Change, GrantSet};
+use oci_hotplug::model::reconcile::ProcessUser;
 use oci_hotplug::sys::bpf::{self, BPF_F_ALLOW_MULTI};
 
 #[path = "support/engine_program.rs"]
@@ -238,6 +242,64 @@ fn grants(list: &[(DevNum, &str)]) -> GrantSet {
 
 fn open(cgroups: &Cgroups) -> CgroupFilter {
     filter::open(cgroups, FilterMemory::default()).unwrap()
+}
+
+/// Containers that have records in a state directory; the processes that stand for their inits end with it.
+struct Owners {
+    state: tempfile::TempDir,
+    inits: Vec<Child>,
+}
+
+impl Owners {
+    fn new() -> Self {
+        Self {
+            state: tempfile::tempdir().unwrap(),
+            inits: Vec::new(),
+        }
+    }
+
+    fn container(&mut self, id: &str) -> Owner {
+        let init = Command::new("sleep").arg("3600").spawn().unwrap();
+        let pid = i32::try_from(init.id()).unwrap();
+        self.inits.push(init);
+        let facts = ContainerFacts {
+            id: id.to_owned(),
+            pid,
+            start_time: start_time(pid).unwrap(),
+            bundle: "/b".into(),
+            rootfs: "/b/rootfs".into(),
+            cgroups_path: None,
+            user: ProcessUser::default(),
+        };
+        let dir = self.state.path().join("containers").join(id);
+        fs::create_dir_all(&dir).unwrap();
+        let record = serde_json::json!({ "version": 1, "container": facts });
+        fs::write(dir.join("record.json"), record.to_string()).unwrap();
+        Owner::new(self.state.path(), &facts)
+    }
+
+    fn end(&mut self, index: usize) {
+        self.inits[index].kill().unwrap();
+        self.inits[index].wait().unwrap();
+    }
+}
+
+impl Drop for Owners {
+    fn drop(&mut self) {
+        for init in &mut self.inits {
+            let _ = init.kill();
+            let _ = init.wait();
+        }
+    }
+}
+
+#[track_caller]
+fn is_owned<T>(result: Result<T, FilterError>, id: &str) {
+    match result {
+        Err(FilterError::Owned { owner, .. }) => assert_eq!(owner.container, id),
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it has no owner"),
+    }
 }
 
 // cgroup v2
@@ -735,6 +797,65 @@ fn v2_a_directory_that_is_no_cgroup_is_refused() {
 
 // cgroup v1
 
+/// Case security 7. As with `podman run --cgroups=disabled`: nothing is restricted there, until an engine does.
+#[test]
+#[ignore = "needs root: tests/run.sh runs it"]
+fn v2_a_cgroup_has_an_owner_once_it_restricts_something() {
+    let mut lab = Lab::new("cgroup2");
+    let (cgroup, mut owners) = (lab.cgroup(""), Owners::new());
+    let [mut first, mut second] = ["first", "second"].map(|id| {
+        let owner = owners.container(id);
+        open(&own(&[&cgroup])).owned_by(owner).unwrap()
+    });
+    let (zero, full) = (grants(&[(ZERO, "r")]), grants(&[(FULL, "r")]));
+    assert_eq!(first.ensure(&zero).unwrap(), Change::None);
+    assert_eq!(second.ensure(&full).unwrap(), Change::None);
+
+    Engine::of(&cgroup).attach(&Engine::defaults());
+    let mut prober = lab.prober(&cgroup);
+    assert_eq!(first.ensure(&zero).unwrap(), Change::Made);
+    for _ in 0..3 {
+        is_owned(second.ensure(&full), "first");
+        assert_eq!(first.ensure(&zero).unwrap(), Change::None);
+        assert!(prober.opens("r", "zero") && !prober.opens("r", "full"));
+    }
+    is_owned(
+        open(&own(&[&cgroup])).owned_by(owners.container("third")),
+        "first",
+    );
+
+    // The first ends without having taken its grants back.
+    owners.end(0);
+    assert_eq!(second.ensure(&full).unwrap(), Change::Made);
+    assert!(prober.opens("r", "full") && !prober.opens("r", "zero"));
+    filter::revoke(&first.memory(), &owners.container("first")).unwrap();
+    assert!(prober.opens("r", "full"), "what the next owner has is left alone");
+}
+
+/// Case security 7. A container inside a container, and two containers of one pod.
+#[test]
+#[ignore = "needs root: tests/run.sh runs it"]
+fn v2_only_the_same_cgroup_conflicts_and_not_one_above_or_beside_it() {
+    let mut lab = Lab::new("cgroup2");
+    let pod = lab.cgroup("");
+    let [outer, sibling] = ["/outer", "/sibling"].map(|name| lab.cgroup(name));
+    let inner = lab.cgroup("/outer/inner");
+    let mut owners = Owners::new();
+    let mut filters = Vec::new();
+    for (index, cgroup) in [&pod, &outer, &sibling, &inner].into_iter().enumerate() {
+        Engine::of(cgroup).attach(&Engine::defaults());
+        if index > 0 {
+            let owner = owners.container(&format!("c{index}"));
+            filters.push(open(&own(&[cgroup])).owned_by(owner).unwrap());
+        }
+    }
+    // crun's leaf and scope: one of them is enough for a conflict, and then neither is taken.
+    is_owned(open(&own(&[&inner, &pod])).owned_by(owners.container("d")), "c3");
+    let whole = open(&own(&[&pod])).owned_by(owners.container("e"));
+    assert!(whole.is_ok(), "{whole:?}");
+    is_owned(open(&own(&[&outer])).owned_by(owners.container("f")), "c1");
+}
+
 fn write(cgroup: &Path, file: &str, rule: &str) {
     fs::write(cgroup.join(file), rule)
         .unwrap_or_else(|error| panic!("writing {rule:?} to {file} of {}: {error}", cgroup.display()));
@@ -903,6 +1024,31 @@ fn v1_where_all_is_allowed_nothing_is_written() {
         lab.prober(&cgroup).opens("rw", "zero"),
         "and nothing is denied at the end"
     );
+}
+
+/// Case security 7.
+#[test]
+#[ignore = "needs root: tests/run.sh runs it"]
+fn v1_a_cgroup_has_an_owner_once_it_restricts_something() {
+    let mut lab = Lab::new("cgroup");
+    let (cgroup, mut owners) = (lab.cgroup(""), Owners::new());
+    let [mut first, mut second] = ["first", "second"].map(|id| {
+        let owner = owners.container(id);
+        open(&own_v1(&cgroup)).owned_by(owner).unwrap()
+    });
+    let (zero, full) = (grants(&[(ZERO, "r")]), grants(&[(FULL, "r")]));
+    assert_eq!(first.ensure(&zero).unwrap(), Change::None);
+    assert_eq!(second.ensure(&full).unwrap(), Change::None);
+    write(&cgroup, "devices.deny", "a");
+    assert_eq!(first.ensure(&zero).unwrap(), Change::Made);
+    is_owned(second.ensure(&full), "first");
+    let mut prober = lab.prober(&cgroup);
+    assert!(prober.opens("r", "zero") && !prober.opens("r", "full"));
+    owners.end(0);
+    // Its memory is that of a container that has ended: what it had is taken back before the next one begins.
+    filter::revoke(&first.memory(), &owners.container("first")).unwrap();
+    assert_eq!(second.ensure(&full).unwrap(), Change::Made);
+    assert!(prober.opens("r", "full") && !prober.opens("r", "zero"));
 }
 
 #[test]

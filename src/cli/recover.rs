@@ -10,8 +10,8 @@ use anyhow::{Result, bail};
 use serde_json::json;
 
 use super::{check_access, status, table};
-use crate::host::leases;
 use crate::host::registry::{Registry, RegistryError};
+use crate::host::{cgroup_owners, leases, leftovers};
 use crate::model::oci::ContainerId;
 use crate::usbip::worker::{self, What};
 use crate::watcher::launch::{self, LaunchError};
@@ -60,6 +60,7 @@ pub(super) fn run(registry: &Registry, restart_watchers: bool, as_json: bool) ->
         all.push((id, done));
     }
     leases::sweep(registry.root());
+    cgroup_owners::sweep(registry.root());
     worker::release(registry.root(), What::Strays, RELEASE_PATIENCE);
     let mut out = std::io::stdout().lock();
     if as_json {
@@ -139,6 +140,9 @@ fn without_record(registry: &Registry, id: &ContainerId) -> Result<Done, Registr
 /// Removes what is noted of a container that is gone. Its watcher, if it has one, sees that by itself.
 fn sweep(registry: &Registry, id: &ContainerId) -> Result<Done, RegistryError> {
     match registry.lock(id, END_PATIENCE) {
+        Ok(lock) if !leftovers::revoke(&lock) => Ok(Done::Failed(
+            "it is gone, and its access could not be taken back from its cgroup (the log tells why)".into(),
+        )),
         Ok(lock) => lock.remove().map(|()| Done::Swept),
         Err(error) => absent_is_swept(error),
     }

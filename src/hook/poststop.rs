@@ -10,6 +10,7 @@ use crate::host::registry::{RecordedInit, Registry, RegistryError};
 use crate::model::oci::{ContainerId, HookState};
 use crate::model::quoting::shown;
 use crate::usbip::worker::{self, GIVE_BACK, What};
+use crate::watcher::launch::take_back;
 
 /// How many characters of a path that others chose appear in a message.
 const MAX_SHOWN: usize = 200;
@@ -54,8 +55,15 @@ pub fn run(state: &HookState, registry: &Registry) -> Result<(), RegistryError> 
         }
     }
     match registry.lock(id, LOCK_PATIENCE) {
-        Ok(lock) if lock.recorded_init().is_none_or(|init| init.running().is_none()) => lock.remove()?,
-        Ok(_) => return Ok(()),
+        Ok(lock) if lock.recorded_init().is_some_and(|init| init.running().is_some()) => return Ok(()),
+        // The watcher was killed, and the cgroup outlives the container: a record that stays is for the next watcher or hook.
+        Ok(lock) if leftovers::is_in_force(&lock) => {
+            drop(lock);
+            if !take_back(registry, id) {
+                tracing::warn!(container = %id, "poststop: the access of the container could not be taken back yet; its record stays until then");
+            }
+        }
+        Ok(lock) => lock.remove()?,
         // The watcher saw the end itself, and has removed the record.
         Err(RegistryError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
@@ -63,7 +71,7 @@ pub fn run(state: &HookState, registry: &Registry) -> Result<(), RegistryError> 
     // Its watcher has given its remote devices back, unless it ended before the container did. Others may have been killed
     // without anybody to do this.
     worker::release(registry.root(), What::Strays, GIVE_BACK);
-    leftovers::clear(registry)
+    leftovers::clear(registry, |lock| !leftovers::is_in_force(lock))
 }
 
 /// Whether the recorded init runs, and goes on running. Waits only where the state may be about this init: pids and bundles

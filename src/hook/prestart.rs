@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::host::cgroup_owners;
 use crate::host::config::{Config, ConfigError};
 use crate::host::container::ContainerFacts;
 use crate::host::control::{Answer, ControlError, Question};
@@ -397,6 +398,7 @@ fn start(
         // The container will not start: nothing of it is to be left. The watcher is gone or going, and until
         // it is, the lock that we share keeps others out.
         lock.remove()?;
+        cgroup_owners::sweep(registry.root());
     }
     Ok(answer?)
 }

@@ -157,10 +157,15 @@ impl Container {
         &self.init
     }
 
+    /// The cgroups of init, as the kernel names them in `/proc/PID/cgroup`: changes when init is moved.
+    pub fn membership(&self) -> Result<String, ContainerError> {
+        self.read("cgroup")
+    }
+
     /// The container's own cgroups that decide on devices. Root cgroups are never among them: nothing at all is the
     /// answer for a process that no runtime has put anywhere.
     pub fn cgroups(&self) -> Result<Cgroups, ContainerError> {
-        let membership = Membership::parse(&self.read("cgroup")?);
+        let membership = Membership::parse(&self.membership()?);
         let own_v2 = membership.own_v2(self.facts.cgroups_path.as_deref(), &self.facts.id);
         let mounts = procfs::process::Process::myself().and_then(|process| process.mountinfo());
         let mounts = mounts.map_err(|source| self.proc_error("mountinfo", source))?;

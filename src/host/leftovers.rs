@@ -1,17 +1,76 @@
 //! What containers leave in the state directory when nobody was there to clear away: their watchers and hooks were killed.
 
-use super::leases;
-use super::registry::{Record, Registry, RegistryError};
+use serde::Deserialize;
 
-/// Removes leases that nobody holds, and the records of containers that are gone and whose watchers are gone. Logs each
-/// record. Never waits.
+use super::cgroup_owners::{self, Owner};
+use super::filter::{self, FilterMemory, Places};
+use super::leases;
+use super::registry::{RecordLock, Registry, RegistryError};
+
+/// The part of a watcher's notes that outlives its container.
+#[derive(Default, Deserialize)]
+struct Notes {
+    #[serde(default)]
+    filter: FilterMemory,
+}
+
+/// Removes leases and claims that nobody holds, and the records of containers that are gone and whose watchers are gone. Logs
+/// each record. Never waits.
+///
+/// `is_revoked` gets each such record before it is removed, and says whether nothing of its container is granted any more;
+/// otherwise the record stays, for a program that can take it back: [`revoke`], or `|lock| !is_in_force(lock)`.
 ///
 /// # Errors
 /// When the state directory can't be read; a single entry that can't be removed is passed over.
-pub fn clear(registry: &Registry) -> Result<(), RegistryError> {
+pub fn clear(registry: &Registry, is_revoked: impl Fn(&RecordLock) -> bool) -> Result<(), RegistryError> {
     leases::sweep(registry.root());
-    for id in registry.sweep(Record::is_running)? {
+    for id in registry.sweep(|record, lock| record.is_running() || !is_revoked(lock))? {
         tracing::info!(container = %id, "removed the record of a container that is gone");
     }
+    cgroup_owners::sweep(registry.root());
     Ok(())
+}
+
+/// Whether a cgroup that outlives the container of this record still has its grants, as far as its watcher's notes tell. Not to
+/// be asked while the container runs.
+pub fn is_in_force(lock: &RecordLock) -> bool {
+    notes(lock).filter.is_in_force()
+}
+
+/// Takes back what a container was granted that has ended, whose watcher was killed, and whose cgroups the owner is about to
+/// use: on v1, they would be taken for rules of the engine.
+pub fn clear_cgroups(owner: &Owner, places: &Places) {
+    let registry = Registry::new(owner.state_dir());
+    for (version, place) in places.all() {
+        let predecessor = owner.predecessor(version, place);
+        let Some(id) = predecessor.and_then(|claim| claim.container.parse().ok()) else {
+            continue;
+        };
+        let Ok(Some(lock)) = registry.try_lock(&id) else {
+            continue;
+        };
+        let has_ended = lock.recorded_init().is_some_and(|init| init.running().is_none());
+        if has_ended && revoke(&lock) && lock.remove().is_ok() {
+            tracing::info!(container = %id, "removed the record of a container that is gone");
+        }
+    }
+}
+
+/// Takes back what the container of this record, which has ended, was granted; whether nothing is left.
+pub fn revoke(lock: &RecordLock) -> bool {
+    let memory = notes(lock).filter;
+    let Some(init) = lock.recorded_init() else {
+        return true;
+    };
+    let id = lock.dir().file_name().unwrap_or_default().to_string_lossy();
+    let outcome = filter::revoke(&memory, &Owner::of_record(lock.state_dir(), &id, &init));
+    if let Err(error) = &outcome {
+        tracing::warn!(container = %id, "taking back the access of a container that is gone: {error}");
+    }
+    outcome.is_ok()
+}
+
+/// Notes that cannot be read say nothing.
+fn notes(lock: &RecordLock) -> Notes {
+    lock.attached().ok().flatten().unwrap_or_default()
 }

@@ -7,6 +7,7 @@
 //!                   lock            flock held by the watcher for life: free = no watcher. Content: its pid
 //!                   control.sock    how others talk to the watcher (`control`)
 //!   leases/                         which containers have a device (`leases`)
+//!   cgroups/                        which container's device access a cgroup has (`cgroup_owners`)
 //!   oci-hotplug.log                 the log of a host without journal
 //!   refused-starts.json             containers that a hook refused (`refused_starts`)
 //! ```
@@ -393,19 +394,22 @@ impl Registry {
         Ok(ids)
     }
 
-    /// Removes what is left of containers whose init no longer runs (`is_running`) and whose watcher is gone. A record
+    /// Removes what is left of containers that have ended (unless the record `stays`) and whose watcher is gone. A record
     /// that cannot be read stays. Returns the ids that were swept. Never waits.
     ///
     /// # Errors
     /// When the state directory can't be read; a single entry that can't be removed is passed over.
-    pub fn sweep(&self, is_running: impl Fn(&Record) -> bool) -> Result<Vec<ContainerId>, RegistryError> {
+    pub fn sweep(
+        &self,
+        stays: impl Fn(&Record, &RecordLock) -> bool,
+    ) -> Result<Vec<ContainerId>, RegistryError> {
         let mut swept = Vec::new();
         for id in self.ids()? {
             let Ok(Some(lock)) = self.try_lock(&id) else {
                 continue;
             };
             let leftover = match lock.record() {
-                Ok(Some(record)) => !is_running(&record),
+                Ok(Some(record)) => !stays(&record, &lock),
                 // Enrolled and never recorded: its hook died while it held this lock, which is ours now.
                 Ok(None) => true,
                 Err(_) => false,
@@ -734,7 +738,9 @@ mod tests {
         }
         drop(registry.try_enroll(&id("never-recorded")).unwrap());
         let _watcher = registry.try_lock(&id("watched")).unwrap().unwrap();
-        let swept = registry.sweep(|record| record.container.id == "alive").unwrap();
+        let swept = registry
+            .sweep(|record, _| record.container.id == "alive")
+            .unwrap();
         assert_eq!(swept, [id("dead"), id("never-recorded")]);
         assert_eq!(registry.ids().unwrap(), [id("alive"), id("watched")]);
     }

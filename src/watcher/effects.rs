@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::access::{ContainerAccess, Place};
 use super::transaction::Effects;
 use crate::host::announcer::{Announcer, AnnouncerError};
+use crate::host::cgroup_owners::Owner;
 use crate::host::container::{Container, ContainerError};
 use crate::host::container_dev::{ContainerDev, ContainerDevError, LinkOutcome, NodeOutcome, NodeOwner};
-use crate::host::filter::{self, CgroupFilter, DeviceFilter, FilterError, FilterMemory};
+use crate::host::filter::{FilterError, FilterMemory};
 use crate::host::registry::{RecordLock, RegistryError, STATE_VERSION};
 use crate::model::asked::Asked;
 use crate::model::attachment::{Attachments, Found, Maker, NodeSpec};
@@ -65,7 +67,7 @@ pub enum EffectError {
 
 /// One container, to be changed.
 pub struct Inside {
-    filter: CgroupFilter,
+    access: ContainerAccess,
     dev: ContainerDev,
     announcer: Announcer,
     lock: RecordLock,
@@ -85,18 +87,22 @@ impl Inside {
     /// that fails no access is left, as nobody would be there to revoke it.
     ///
     /// # Errors
-    /// When its cgroup, /dev or network namespace can't be reached.
+    /// When its cgroup, /dev or network namespace can't be reached, or its cgroup belongs to another container.
     pub fn open(
         container: &Container,
         lock: RecordLock,
-        memory: &Memory,
+        memory: &mut Memory,
         due: GrantSet,
     ) -> Result<(Self, GrantSet), EffectError> {
-        let mut filter = filter::open(&container.cgroups()?, memory.filter.clone())?;
+        let owner = Owner::new(lock.state_dir(), container.facts());
+        // Notes have had a version since there are notes: none were read.
+        let is_successor = memory.version > 0 || !memory.attachments.is_empty();
+        let mut access = ContainerAccess::open(container, owner, &mut memory.filter, is_successor)?;
         let mut granted = memory.filter.held.clone();
-        if due != granted {
+        // A container that has moved holds nothing: what is due is granted by the first plan.
+        if !granted.is_empty() && due != granted {
             granted = due;
-            match filter.ensure(&granted) {
+            match access.ensure(&granted) {
                 Ok(_) => {}
                 Err(FilterError::Refused { refused }) => refused.iter().for_each(|(num, _)| {
                     granted.remove(num);
@@ -114,13 +120,13 @@ impl Inside {
             Ok(opened) => opened,
             Err(error) => {
                 if !granted.is_empty() {
-                    let _ = filter.ensure(&GrantSet::new())?;
+                    let _ = access.ensure(&GrantSet::new())?;
                 }
                 return Err(error);
             }
         };
         let inside = Self {
-            filter,
+            access,
             dev,
             announcer,
             lock,
@@ -141,6 +147,7 @@ impl Inside {
     /// From now on this is the container's entry.
     pub fn set_lock(&mut self, lock: RecordLock) {
         self.lock = lock;
+        self.access.renew_claims();
     }
 
     /// The container's entry, when nothing is to be changed inside any more.
@@ -195,7 +202,17 @@ impl Inside {
     /// # Errors
     /// When it is not, and can't be given back.
     pub fn ensure(&mut self, granted: &GrantSet) -> Result<Change, FilterError> {
-        self.filter.ensure(granted)
+        self.access.ensure(granted)
+    }
+
+    /// Looks whether the container was moved to another cgroup, see [`ContainerAccess::follow`].
+    pub(super) fn follow(&mut self, container: &Container) -> Place {
+        self.access.follow(container)
+    }
+
+    /// Takes all access back once the container has ended.
+    pub fn revoke(&self) {
+        self.access.revoke();
     }
 }
 
@@ -256,11 +273,7 @@ impl Effects for Inside {
     }
 
     fn set_grants(&mut self, grants: &GrantSet) -> Result<Vec<(DevNum, String)>, EffectError> {
-        match self.filter.ensure(grants) {
-            Ok(_) => Ok(Vec::new()),
-            Err(FilterError::Refused { refused }) => Ok(refused),
-            Err(error) => Err(error.into()),
-        }
+        Ok(self.access.set(grants)?)
     }
 
     fn announce(
@@ -279,7 +292,7 @@ impl Effects for Inside {
         self.lock.write_attached(&Memory {
             version: STATE_VERSION,
             attachments: attachments.clone(),
-            filter: self.filter.memory().ahead_of(&attachments.grants()),
+            filter: self.access.memory().ahead_of(&attachments.grants()),
             directories: self.dev.directories().clone(),
             roots: self.roots.clone(),
             bound: self.bound.clone(),

@@ -11,6 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::host::container::ContainerFacts;
 use crate::host::control::{self, Answer, ControlError, Question};
+use crate::host::leftovers;
 use crate::host::programs::{self, ProgramError};
 use crate::host::registry::{RecordLock, RecordedInit, Registry, RegistryError};
 use crate::model::oci::ContainerId;
@@ -67,10 +68,19 @@ pub fn ask_or_start<E: From<RegistryError> + From<ControlError>>(
     deadline: Instant,
     start: impl FnOnce(RecordLock, Duration) -> Result<Answer, E>,
 ) -> Result<Answer, E> {
+    let mut is_clean = false;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if let Some(lock) = registry.try_enroll(id)? {
-            check_id(lock.recorded_init(), container)?;
+            let before = lock.recorded_init();
+            check_id(before.clone(), container)?;
+            let is_other = before.is_some_and(|init| !init.is_of(container));
+            if is_other && !is_clean && leftovers::is_in_force(&lock) {
+                drop(lock);
+                is_clean = true;
+                take_back(registry, id);
+                continue;
+            }
             return start(lock, left);
         }
         check_id(registry.recorded_init(id), container)?;
@@ -82,6 +92,29 @@ pub fn ask_or_start<E: From<RegistryError> + From<ControlError>>(
         }
         std::thread::sleep(ASK_AGAIN);
     }
+}
+
+/// How long a watcher may take that only takes back what a container had that has ended.
+const REVOCATION: Duration = Duration::from_secs(2);
+
+/// Has the grants of a container that has ended, and whose watcher was killed, taken back, and its record removed. That is a
+/// watcher's work: hooks are small, and change nothing in cgroups. Whether it is done; what fails is in the log.
+pub fn take_back(registry: &Registry, id: &ContainerId) -> bool {
+    let mut watcher = match succeed(registry, id) {
+        Ok(watcher) => watcher,
+        Err(error) => {
+            tracing::warn!(container = %id, "{error}");
+            return false;
+        }
+    };
+    let deadline = Instant::now() + REVOCATION;
+    while registry.container_dir(id).exists() && Instant::now() < deadline {
+        if matches!(watcher.try_wait(), Ok(Some(_)) | Err(_)) {
+            break;
+        }
+        std::thread::sleep(ASK_AGAIN);
+    }
+    !registry.container_dir(id).exists()
 }
 
 /// Whether the id is free for `container`: an enrolled container with another init has ended. An init with the same bundle is

@@ -8,6 +8,7 @@
 //! Every wake ends in the same `reconcile`, but for events of devices that concern nobody here: events only update the
 //! inventory.
 
+mod access;
 mod admission;
 pub mod command;
 pub mod detach;
@@ -31,6 +32,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::Signal;
 
+use self::access::Place;
 use self::admission::Gate;
 use self::effects::{EffectError, Inside, Memory};
 use self::remote::Remotes;
@@ -131,7 +133,7 @@ impl Watcher {
         record: Record,
         lock: RecordLock,
         container: Container,
-        memory: Memory,
+        mut memory: Memory,
         leases: Leases,
         settings: Settings,
     ) -> Result<Self, WatcherError> {
@@ -152,7 +154,7 @@ impl Watcher {
         let mut inventory = Inventory::default();
         take_all(&mut monitor, &mut inventory)?;
         let due = still_due(&memory.filter.held, &memory.attachments, &inventory);
-        let (inside, granted) = Inside::open(&container, lock, &memory, due)?;
+        let (inside, granted) = Inside::open(&container, lock, &mut memory, due)?;
         let mut watcher = Self {
             container,
             record,
@@ -539,34 +541,8 @@ impl Watcher {
     }
 
     /// The second's round: what no event tells of.
-    ///
-    /// # Errors
-    /// [`FilterError::Gone`] when the container's cgroup is gone: then so is the container.
-    fn tick(&mut self) -> Result<(), FilterError> {
-        match self.inside.ensure(&self.granted) {
-            Ok(Change::None) => {
-                if !self
-                    .last_plan
-                    .steps
-                    .iter()
-                    .any(|step| matches!(step, Step::Revoke(_) | Step::SetGrants(_)))
-                {
-                    self.note_access_problem(None);
-                }
-            }
-            Ok(Change::Made) => {
-                let text = "the engine replaced the device filter; access is given again";
-                self.tell(event::RESTORED, "", Path::new(""), text);
-            }
-            Err(error @ FilterError::Gone { .. }) => return Err(error),
-            // No longer in force: the plan below asks for it again, and tells of which device that is.
-            Err(FilterError::Refused { refused }) => {
-                for (num, _) in refused {
-                    self.granted.remove(&num);
-                }
-            }
-            Err(error) => self.note_access_problem(Some(error.to_string())),
-        }
+    fn tick(&mut self) {
+        self.check_access();
         if self.kill_at.is_some_and(|at| at <= Instant::now()) {
             self.kill_at = None;
             tracing::warn!(container = %self.record.container.id, "it did not stop within {STOP_PATIENCE:?}; killing it");
@@ -581,7 +557,52 @@ impl Watcher {
         self.remind_udevd();
         self.reconcile();
         self.free_the_stuck();
-        Ok(())
+    }
+
+    /// Follows the container into another cgroup, and gives access back where it was lost.
+    fn check_access(&mut self) {
+        let moved = match self.inside.follow(&self.container) {
+            Place::Same => None,
+            Place::Moved(place) => {
+                // What failed at the old place may succeed here. The note of the new place comes before its first grant.
+                self.setbacks.clear();
+                if let Err(error) = self.inside.journal(&self.attachments) {
+                    return self.note_access_problem(Some(error.to_string()));
+                }
+                Some(place)
+            }
+            Place::Nowhere(reason) => {
+                // Nothing is in force: the plan asks for each number again, and is told why it can't be had.
+                self.granted.clear();
+                return self.note_access_problem(Some(reason));
+            }
+        };
+        match (self.inside.ensure(&self.granted), moved) {
+            (Ok(_), Some(place)) => {
+                self.note_access_problem(None);
+                let text = format!("the container was moved to cgroup {place}; access is given there");
+                self.tell(event::RESTORED, "", Path::new(""), &text);
+            }
+            (Ok(Change::None), None) => {
+                let sets = |step: &Step| matches!(step, Step::Revoke(_) | Step::SetGrants(_));
+                if !self.last_plan.steps.iter().any(sets) {
+                    self.note_access_problem(None);
+                }
+            }
+            (Ok(Change::Made), None) => {
+                let text = "the engine replaced the device filter; access is given again";
+                self.tell(event::RESTORED, "", Path::new(""), text);
+            }
+            // The container is ending, or is on its way to another cgroup: the next look tells.
+            (Err(FilterError::Gone { .. }), _) => {}
+            // No longer in force: the plan asks for it again, and tells of which device that is.
+            (Err(FilterError::Refused { refused }), _) => {
+                for (num, _) in refused {
+                    self.granted.remove(&num);
+                }
+            }
+            (Err(error), _) => self.note_access_problem(Some(error.to_string())),
+        }
     }
 
     /// udevd may have been started, stopped or killed meanwhile: what it owes for too long, it will not bring.

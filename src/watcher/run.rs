@@ -14,7 +14,6 @@ use super::succession::take_over;
 use super::{Waiter, Watcher, Who};
 use crate::host::container::{Container, ContainerError};
 use crate::host::control::{Answer, Asker, ControlError, ControlSocket, Heard};
-use crate::host::filter::FilterError;
 use crate::host::leases::Leases;
 use crate::host::leftovers;
 use crate::host::monitor::MonitorError;
@@ -36,7 +35,7 @@ const MAX_ASKERS: usize = 64;
 /// Why a watcher ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// The container's init or cgroup is gone. The record is removed.
+    /// The container's init has ended. The record is removed.
     ContainerGone,
     /// It was told to end. Record and devices stay for its successor, or for poststop.
     Told,
@@ -176,6 +175,7 @@ fn watch(
         Ok(container) => container,
         Err(ContainerError::Gone { .. }) => {
             Watcher::give_back_all_of(&record.container.id, registry.root());
+            leftovers::revoke(&lock);
             lock.remove()?;
             return Ok(Ending::ContainerGone);
         }
@@ -199,6 +199,7 @@ fn watch(
     let ending = watcher.follow(control, &signals)?;
     if ending != Ending::Told {
         watcher.give_remotes_back();
+        watcher.inside.revoke();
         watcher.inside.into_lock().remove()?;
     }
     Ok(ending)
@@ -232,7 +233,7 @@ impl Watcher {
             if std::mem::take(&mut first) {
                 // Whatever dead hooks left is cleared away now, when nobody waits for us.
                 let registry = Registry::new(self.inside.lock().state_dir());
-                if let Err(error) = leftovers::clear(&registry) {
+                if let Err(error) = leftovers::clear(&registry, leftovers::revoke) {
                     tracing::warn!("{error}");
                 }
                 self.note_tally();
@@ -279,9 +280,7 @@ impl Watcher {
             }
             if next_tick <= Instant::now() {
                 next_tick = Instant::now() + TICK;
-                if let Err(FilterError::Gone { .. }) = self.tick() {
-                    return Ok(Ending::ContainerGone);
-                }
+                self.tick();
                 self.note_tally();
                 let mut moved = self.monitor.refresh();
                 match self.restore() {

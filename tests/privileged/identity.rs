@@ -2,16 +2,24 @@
 //! id alone.
 
 use std::fs;
-use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
 use crate::framework::container::text;
+use crate::framework::disk::number_of;
+use crate::framework::hook::told_of;
 use crate::framework::machine::CGROUP_PARENT;
-use crate::framework::{Bundle, Disk, Machine, RuncContainer};
+use crate::framework::{Bundle, Disk, Hierarchy, Hook, Machine, RuncContainer, eventually, kernel};
 
-on_both_hierarchies!(two_runtime_roots_with_one_id);
+on_both_hierarchies!(
+    two_runtime_roots_with_one_id,
+    of_two_containers_in_one_cgroup_the_second_is_refused,
+    a_container_that_is_moved_to_another_cgroup_is_followed,
+    in_the_root_cgroup_nothing_is_changed_and_the_reason_is_shown,
+    a_cgroup_that_outlives_its_container_has_no_access_left,
+);
 
 const NOTHING: Vec<PathBuf> = Vec::new();
 
@@ -55,7 +63,7 @@ impl<'m> Namesake<'m> {
         let status = command
             .args(before)
             .arg(&self.id)
-            .stdin(std::process::Stdio::null())
+            .stdin(Stdio::null())
             .stdout(log.try_clone().expect("share a log"))
             .stderr(log)
             .status()
@@ -120,7 +128,7 @@ fn two_runtime_roots_with_one_id(machine: &Machine) {
     let output = second.runc(&["delete", "--force"]);
     assert!(output.status.success(), "{}", text(&output));
     keeps_all();
-    let own = container.make_node("own", 'b', crate::framework::disk::number_of(&node));
+    let own = container.make_node("own", 'b', number_of(&node));
     disk.unplug(1);
     container.eventually_lacks(&node);
     container.eventually_refuses(&own);
@@ -128,4 +136,324 @@ fn two_runtime_roots_with_one_id(machine: &Machine) {
     assert!(container.delete().status.success());
     assert!(!watcher.is_alive());
     assert_eq!(machine.traces(), NOTHING);
+}
+
+/// A cgroup that no runtime made, with the device rules that an engine has given a container which has nothing from us.
+/// It goes with the story.
+struct OwnCgroup {
+    path: PathBuf,
+}
+
+impl OwnCgroup {
+    fn new(machine: &Machine, name: &str) -> Self {
+        let path = machine.cgroup_of(name);
+        fs::create_dir(&path).expect("make a cgroup");
+        Self { path }
+    }
+
+    fn with_rules_of(machine: &Machine, name: &str, container: &RuncContainer<'_>) -> Self {
+        let cgroup = Self::new(machine, name);
+        match machine.hierarchy {
+            Hierarchy::V1 => {
+                let rules = container.device_rules();
+                let write = |file: &str, rule: &str| fs::write(cgroup.path.join(file), rule);
+                write("devices.deny", "a").expect("deny all devices");
+                for rule in rules.lines() {
+                    write("devices.allow", rule).expect("allow a device");
+                }
+            }
+            Hierarchy::V2 => {
+                for id in kernel::device_programs(&container.cgroup()).expect("list programs") {
+                    let program = kernel::program_by_id(id).expect("open a program");
+                    kernel::attach_device_program(&cgroup.path, std::os::fd::AsFd::as_fd(&program))
+                        .expect("attach a program");
+                }
+            }
+        }
+        cgroup
+    }
+
+    /// Moves all processes of another cgroup here.
+    fn take_all_of(&self, from: &Path) {
+        move_all(from, &self.path);
+    }
+}
+
+impl Drop for OwnCgroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.path);
+    }
+}
+
+fn move_all(from: &Path, to: &Path) {
+    let processes = fs::read_to_string(from.join("cgroup.procs")).expect("list a cgroup's processes");
+    for pid in processes.lines() {
+        fs::write(to.join("cgroup.procs"), pid).expect("move a process");
+    }
+}
+
+/// Whether a process of the host that joins the cgroup may not open the device.
+fn is_refused_in(cgroup: &Path, node: &str) -> bool {
+    let script = format!(
+        "echo $$ >{}/cgroup.procs && exec head -c 1 {node}",
+        cgroup.display()
+    );
+    let output = Command::new("sh")
+        .args(["-c", &script])
+        .output()
+        .expect("start a shell");
+    !output.status.success() && text(&output).contains("Operation not permitted")
+}
+
+/// Case security 7.
+fn of_two_containers_in_one_cgroup_the_second_is_refused(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let [first_node, second_node] = [1, 2].map(|partition| disk.plug(partition));
+    let cgroup = format!("{}-shared", machine.fresh_id());
+    let request = |node: &str| Bundle::asking(machine, &format!("devnode:{node}")).in_cgroup(&cgroup);
+    let first = request(&first_node).capability("CAP_MKNOD").start();
+    first.reads(&first_node, &disk.content(1));
+    let reason = format!(
+        "is also the cgroup of container {} (process {}), whose device access is managed there",
+        first.id, first.pid
+    );
+    match request(&second_node).try_create() {
+        Ok(second) => panic!("{} was created in the cgroup of {}", second.id, first.id),
+        Err(refusal) => assert!(refusal.message.contains(&reason), "{}", refusal.message),
+    }
+    first.eventually_reads(&first_node, &disk.content(1));
+    let others = first.make_node("others", 'b', number_of(&second_node));
+    assert!(first.is_refused(&others), "it has the second's device");
+
+    // The second may be there without requests, and gets none later.
+    let second = Bundle::new(machine).in_cgroup(&cgroup).start();
+    let (state_dir, root) = (machine.state_dir(), machine.runc_root());
+    let attached = Hook::operator().run(
+        &[
+            "--state-dir",
+            state_dir.to_str().expect("scratch paths are text"),
+            "--config",
+            machine.config().to_str().expect("scratch paths are text"),
+            "attach",
+            "--runtime-root",
+            root.to_str().expect("scratch paths are text"),
+            &second.id,
+            &format!("devnode:{second_node}"),
+        ],
+        "",
+    );
+    assert!(!attached.status.success());
+    assert!(text(&attached).contains(&reason), "{}", text(&attached));
+    assert!(
+        text(&attached).contains("nothing was attached"),
+        "{}",
+        text(&attached)
+    );
+    assert_eq!(second.watcher(), None);
+    first.eventually_reads(&first_node, &disk.content(1));
+    assert!(first.is_refused(&others));
+
+    // Nor while the first's watcher is dead; once the first has ended, the cgroup is free.
+    first.expect_watcher().kill();
+    assert!(request(&second_node).try_create().is_err());
+    second.delete();
+    first.kill("KILL");
+    eventually("the first has ended", || !first.is_running());
+    let third = request(&second_node).start();
+    third.reads(&second_node, &disk.content(2));
+    third.delete();
+    first.delete();
+    assert_eq!(machine.traces(), NOTHING);
+}
+
+/// Case security 9.
+fn a_container_that_is_moved_to_another_cgroup_is_followed(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let nodes = [1, 2, 3].map(|partition| disk.partition(partition));
+    let requests = nodes.clone().map(|node| format!("devnode:{node}")).join(",");
+    let bundle = Bundle::asking(machine, &requests).capability("CAP_MKNOD");
+    let name = bundle.id.clone();
+    let (container, places);
+    {
+        let created = bundle.start();
+        places =
+            [1, 2, 3].map(|number| OwnCgroup::with_rules_of(machine, &format!("{name}-{number}"), &created));
+        container = created;
+    }
+    let watcher = container.expect_watcher();
+    disk.plug(1);
+    container.eventually_reads(&nodes[0], &disk.content(1));
+    let first = container.make_node("first", 'b', number_of(&nodes[0]));
+
+    places[0].take_all_of(&container.cgroup());
+    container.eventually_reads(&nodes[0], &disk.content(1));
+    disk.plug(2);
+    container.eventually_reads(&nodes[1], &disk.content(2));
+    assert!(
+        is_refused_in(&container.cgroup(), &nodes[0]),
+        "the old cgroup has the device"
+    );
+    disk.unplug(1);
+    container.eventually_lacks(&nodes[0]);
+    container.eventually_refuses(&first);
+    assert_eq!(
+        container.read("/dev/zero", 1).status,
+        0,
+        "the engine's rules are there"
+    );
+
+    // The old cgroup goes at once.
+    places[1].take_all_of(&places[0].path);
+    fs::remove_dir(&places[0].path).expect("remove a cgroup");
+    container.eventually_reads(&nodes[1], &disk.content(2));
+    assert_eq!(container.expect_watcher(), watcher);
+    let log = machine.log();
+    for place in &places[..2] {
+        let line = format!("the container was moved to cgroup {}", place.path.display());
+        assert_eq!(log.matches(&line).count(), usize::from(!log.is_empty()), "{log}");
+    }
+
+    // It moves while no watcher is there.
+    watcher.kill();
+    places[2].take_all_of(&places[1].path);
+    let state_dir = machine.state_dir();
+    let state_dir = state_dir.to_str().expect("scratch paths are text");
+    let recovered = Hook::operator().run(&["--state-dir", state_dir, "recover"], "");
+    assert!(recovered.status.success(), "{}", text(&recovered));
+    container.eventually_reads(&nodes[1], &disk.content(2));
+    assert!(
+        is_refused_in(&places[1].path, &nodes[1]),
+        "the old cgroup has the device"
+    );
+    disk.plug(3);
+    container.eventually_reads(&nodes[2], &disk.content(3));
+    let third = container.make_node("third", 'b', number_of(&nodes[2]));
+    disk.unplug(3);
+    container.eventually_lacks(&nodes[2]);
+    container.eventually_refuses(&third);
+    container.delete();
+    eventually("nothing is left", || machine.traces() == NOTHING);
+}
+
+/// Case security 9.
+fn in_the_root_cgroup_nothing_is_changed_and_the_reason_is_shown(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    let bundle = Bundle::asking(machine, &format!("devnode:{node}"));
+    let name = bundle.id.clone();
+    let container = bundle.start();
+    let place = OwnCgroup::new(machine, &format!("{name}-back"));
+    let root = machine.cgroup_of("");
+    let root = root.parent().expect("the tests' cgroup is below the root");
+    let rules = |cgroup: &Path| match machine.hierarchy {
+        Hierarchy::V1 => fs::read_to_string(cgroup.join("devices.list")).expect("read rules"),
+        Hierarchy::V2 => format!("{:?}", kernel::device_programs(cgroup).expect("list programs")),
+    };
+    let before = rules(root);
+    move_all(&container.cgroup(), root);
+    eventually("the reason is shown", || {
+        told_of(machine, &name)
+            .contains("moved to the root cgroup, whose device rules oci-hotplug never changes")
+    });
+    assert_eq!(rules(root), before);
+    assert!(
+        is_refused_in(&container.cgroup(), &node),
+        "the old cgroup has the device"
+    );
+    assert_eq!(
+        container.expect_watcher().pid,
+        container.watcher().expect("a watcher").pid
+    );
+    fs::write(place.path.join("cgroup.procs"), container.pid.to_string()).expect("move a process");
+    eventually("the reason is gone", || {
+        !told_of(machine, &name).contains("root cgroup")
+    });
+    // The shell that looks into the container is still in the root cgroup.
+    let processes = fs::read_to_string(root.join("cgroup.procs")).expect("list processes");
+    assert!(!processes.lines().any(|pid| pid == container.pid.to_string()));
+    assert_eq!(rules(root), before);
+    container.delete();
+    eventually("nothing is left", || machine.traces() == NOTHING);
+}
+
+/// A process of the host in a cgroup: the cgroup outlives its container.
+struct Squatter(Child);
+
+impl Squatter {
+    fn new(cgroup: &Path) -> Self {
+        let child = Command::new("sleep").arg("3600").spawn().expect("start sleep");
+        let squatter = Self(child);
+        fs::write(cgroup.join("cgroup.procs"), squatter.0.id().to_string()).expect("move a process");
+        squatter
+    }
+}
+
+impl Drop for Squatter {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// How a container ends whose cgroup stays.
+#[derive(Debug, PartialEq)]
+enum End {
+    WithItsWatcher,
+    AfterItsWatcherAndWithPoststop,
+    AfterItsWatcherAndNobodyCleansUp,
+}
+
+/// Case security 6. Whoever ends a watcher, or finds that it died, sees to it that what it had granted is taken back.
+fn a_cgroup_that_outlives_its_container_has_no_access_left(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    for end in [
+        End::WithItsWatcher,
+        End::AfterItsWatcherAndWithPoststop,
+        End::AfterItsWatcherAndNobodyCleansUp,
+    ] {
+        let cgroup = format!("{}-lasting", machine.fresh_id());
+        let container = Bundle::asking(machine, &format!("devnode:{node}"))
+            .in_cgroup(&cgroup)
+            .start();
+        let path = container.cgroup();
+        let lasting = OwnCgroup { path: path.clone() };
+        let squatter = Squatter::new(&path);
+        container.reads(&node, &disk.content(1));
+        assert!(!is_refused_in(&path, &node));
+        if end != End::WithItsWatcher {
+            container.expect_watcher().kill();
+        }
+        container.kill("KILL");
+        eventually("the container has ended", || !container.is_running());
+        let next = if end == End::AfterItsWatcherAndNobodyCleansUp {
+            let next = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing")
+                .in_cgroup(&cgroup)
+                .start();
+            Some(next)
+        } else {
+            container.delete();
+            // runc gives up when it cannot remove the cgroup; others run their hooks.
+            let bundle = container.bundle.to_str().expect("scratch paths are text");
+            let state = crate::framework::hook::oci_state(&container.id, "stopped", &Value::Null, bundle);
+            let output = Hook::poststop(machine).run(&[], &state);
+            assert!(output.status.success(), "{}", text(&output));
+            assert_eq!(machine.traces(), NOTHING);
+            None
+        };
+        assert!(path.exists(), "the cgroup outlives the container");
+        assert!(is_refused_in(&path, &node), "{end:?}");
+        if let Some(next) = next {
+            next.kill("KILL");
+            eventually("the container has ended", || !next.is_running());
+            next.delete();
+            container.delete();
+            eventually("nothing is left", || machine.traces() == NOTHING);
+        }
+        drop(squatter);
+        eventually("the cgroup is empty", || {
+            fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|text| text.is_empty())
+        });
+        drop(lasting);
+    }
 }

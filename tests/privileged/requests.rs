@@ -137,6 +137,7 @@ fn annotations_that_only_the_bundle_has_are_read(machine: &Machine) {
     let output = Hook::prestart(machine, &[]).run(&[], &state);
     assert!(output.status.success(), "{output:?}");
     container.reads(&node, &disk.content(1));
+    container.delete();
     assert!(Hook::poststop(machine).run(&[], &state).status.success());
     assert_eq!(container.watcher(), None);
 }

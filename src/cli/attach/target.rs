@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use super::wishes::Wishes;
 use crate::cli::{Enrolled, check_access, find_id, name_of};
+use crate::host::cgroup_owners;
 use crate::host::config::Config;
 use crate::host::container::{Container, ContainerFacts};
 use crate::host::control::{self, Answer, ControlError, Question, Status};
@@ -199,6 +200,7 @@ impl Target {
         if !matches!(answer, Ok(Answer::Done)) {
             // It has taken back what it gave, and is gone: nothing of it is to be left.
             lock.remove()?;
+            cgroup_owners::sweep(registry.root());
         }
         Ok(answer?)
     }

@@ -5,6 +5,7 @@
 
 mod above;
 mod grant_map;
+mod places;
 mod v1;
 mod v2;
 
@@ -13,6 +14,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use places::Places;
+
+use super::cgroup_owners::{Claim, ClaimError, Owner, Version};
 use crate::model::device::{Access, DevNum};
 use crate::model::device_rules::{DeviceRule, Verdict};
 use crate::model::filter_program::SpliceError;
@@ -37,6 +41,9 @@ pub struct FilterMemory {
     pub held: GrantSet,
     /// What the v1 cgroup allowed before us.
     pub baseline: Option<Vec<DeviceRule>>,
+    /// The cgroups that all this is about.
+    #[serde(default)]
+    pub places: Places,
 }
 
 impl FilterMemory {
@@ -48,6 +55,11 @@ impl FilterMemory {
             *memory.held.entry(*num).or_insert(Access::NONE) |= *access;
         }
         memory
+    }
+
+    /// Whether a cgroup still has some of these grants.
+    pub fn is_in_force(&self) -> bool {
+        !self.held.is_empty() && self.places.all().any(|(_, place)| place.exists())
     }
 }
 
@@ -83,37 +95,165 @@ pub trait DeviceFilter {
 pub struct CgroupFilter {
     v1: Option<v1::Devices>,
     v2: v2::Programs,
+    places: Places,
+    owner: Option<Owner>,
+    /// The places that are known to be ours.
+    claimed: Places,
 }
 
 /// Opens the filter of these cgroups. Changes nothing.
 ///
 /// `memory` is what [`CgroupFilter::memory`] returned last, or the default for a container that is new to us: then
-/// what the v1 cgroup allows now is taken for what the engine allowed. The grants of cgroup v2 are found again in
-/// the kernel, through the programs attached there.
+/// what the v1 cgroup allows now is taken for what the engine allowed. So it is when the memory is about another cgroup. The
+/// grants of cgroup v2 are found again in the kernel, through the programs attached there.
 pub fn open(cgroups: &Cgroups, memory: FilterMemory) -> Result<CgroupFilter, FilterError> {
+    let places = Places::of(cgroups)?;
     let v2 = v2::Programs::open(&cgroups.v2)?;
-    let v1 = match &cgroups.v1_devices {
-        Some(path) => Some(v1::Devices::open(path, memory)?),
+    let memory = match &memory.places.v1 {
+        Some(place) if Some(place) != places.v1.as_ref() => FilterMemory::default(),
+        _ => memory,
+    };
+    let v1 = match &places.v1 {
+        Some(place) => Some(v1::Devices::open(place.clone(), memory)?),
         None => None,
     };
-    Ok(CgroupFilter { v1, v2 })
+    Ok(CgroupFilter {
+        v1,
+        v2,
+        places,
+        owner: None,
+        claimed: Places::default(),
+    })
+}
+
+/// Takes back what `memory` says that a container which has ended was granted: where its cgroup outlives it, other processes
+/// there would keep the access. Then gives the cgroups up. One that another running container owns is left alone.
+pub fn revoke(memory: &FilterMemory, owner: &Owner) -> Result<(), FilterError> {
+    let mut outcome = Ok(());
+    for (version, place) in memory.places.all() {
+        if !place.exists() {
+            owner.release(version, place);
+            continue;
+        }
+        let revoked = owner.last_work(version, place, || {
+            match version {
+                Version::V1 => v1::Devices::open(place.clone(), memory.clone())?.ensure(&GrantSet::new()),
+                Version::V2 => {
+                    v2::Programs::open(std::slice::from_ref(&place.path))?.ensure(&GrantSet::new())
+                }
+            }
+            .map(|_| ())
+        });
+        outcome = outcome.and(match revoked {
+            Ok(None | Some(Ok(()) | Err(FilterError::Gone { .. }))) => Ok(()),
+            Ok(Some(Err(error))) => Err(error),
+            Err(error) => Err(error.into()),
+        });
+    }
+    outcome
 }
 
 impl CgroupFilter {
+    /// Makes `owner` the owner of the cgroups, so that no other container's grants are written there. A cgroup that restricts
+    /// nothing needs no owner, until it does: any number of containers may be in it.
+    pub fn owned_by(mut self, owner: Owner) -> Result<Self, FilterError> {
+        self.owner = Some(owner);
+        match self.claim() {
+            Ok(()) => Ok(self),
+            Err(error) => {
+                self.release();
+                Err(error)
+            }
+        }
+    }
+
+    /// A filter of no cgroup, which remembers where the container was last.
+    pub fn nowhere(places: Places) -> Self {
+        Self {
+            v1: None,
+            v2: v2::Programs::none(),
+            places,
+            owner: None,
+            claimed: Places::default(),
+        }
+    }
+
+    /// The cgroups.
+    pub fn places(&self) -> &Places {
+        &self.places
+    }
+
+    /// Takes back all grants and gives the cgroups up. Those that are gone have nothing more to take back.
+    pub fn leave(&mut self) -> Result<(), FilterError> {
+        match self.ensure(&GrantSet::new()) {
+            Ok(_) | Err(FilterError::Gone { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        self.release();
+        Ok(())
+    }
+
     /// What to store for the next watcher, after each `ensure`.
     pub fn memory(&self) -> FilterMemory {
-        match &self.v1 {
+        let memory = match &self.v1 {
             Some(v1) => v1.memory(),
             None => FilterMemory {
                 held: self.v2.held(),
-                baseline: None,
+                ..FilterMemory::default()
             },
+        };
+        FilterMemory {
+            places: self.places.clone(),
+            ..memory
         }
+    }
+
+    /// Forgets which cgroups are ours: the state directory was removed.
+    pub fn renew_claims(&mut self) {
+        self.claimed = Places::default();
+    }
+
+    fn claim(&mut self) -> Result<(), FilterError> {
+        let Some(owner) = &self.owner else {
+            return Ok(());
+        };
+        for (version, place) in self.places.all() {
+            let restricts = || match (version, &self.v1) {
+                (Version::V1, Some(v1)) => v1.restricts(),
+                (Version::V1, None) => Ok(false),
+                (Version::V2, _) => self.v2.restricts(&place.path),
+            };
+            if self.claimed.has(version, place) || !restricts()? {
+                continue;
+            }
+            if let Some(other) = owner.claim(version, place)? {
+                return Err(FilterError::Owned {
+                    cgroup: place.path.clone(),
+                    owner: other,
+                });
+            }
+            self.claimed.add(version, place.clone());
+        }
+        Ok(())
+    }
+
+    fn release(&mut self) {
+        if let Some(owner) = &self.owner {
+            for (version, place) in self.claimed.all() {
+                owner.release(version, place);
+            }
+        }
+        self.claimed = Places::default();
     }
 }
 
 impl DeviceFilter for CgroupFilter {
     fn ensure(&mut self, grants: &GrantSet) -> Result<Change, FilterError> {
+        if let Err(error) = self.claim() {
+            // What is to be taken back never waits for an owner.
+            let _ = self.v2.take_back_all_but(grants);
+            return Err(error);
+        }
         let v2 = self.v2.ensure(grants);
         let v1 = self.v1.as_mut().map_or(Ok(Change::None), |v1| v1.ensure(grants));
         match (v2?, v1?) {
@@ -132,6 +272,21 @@ pub enum FilterError {
         /// Which, and who, for people; at least one.
         refused: Vec<(DevNum, String)>,
     },
+    /// Another running container has its device access there.
+    #[error(
+        "cgroup {cgroup} is also the cgroup of container {} (process {}), whose device access is managed there; two containers with device requests cannot share a cgroup (start this one in a cgroup of its own: linux.cgroupsPath in config.json, --cgroup-parent of the engine)",
+        owner.container,
+        owner.pid
+    )]
+    Owned {
+        /// Its directory.
+        cgroup: PathBuf,
+        /// The container.
+        owner: Claim,
+    },
+    /// The owner of a cgroup cannot be noted.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
     /// The cgroup was removed: the container has ended, or moved.
     #[error("cgroup {cgroup}: is gone; the container has ended or was moved to another cgroup")]
     Gone {
@@ -326,6 +481,7 @@ mod tests {
         let memory = FilterMemory {
             held: [(char(0), Access::READ), (char(1), Access::ALL)].into(),
             baseline: Some(vec!["c 1:3 rwm".parse().unwrap()]),
+            places: Places::default(),
         };
         let json = serde_json::to_string(&memory).unwrap();
         assert_eq!(serde_json::from_str::<FilterMemory>(&json).unwrap(), memory);
@@ -336,7 +492,7 @@ mod tests {
     fn memory_ahead_of_grants_has_what_is_held_and_what_comes() {
         let memory = FilterMemory {
             held: [(char(0), Access::READ)].into(),
-            baseline: None,
+            ..FilterMemory::default()
         };
         let ahead = memory.ahead_of(&[(char(0), Access::WRITE), (char(1), Access::ALL)].into());
         let both = Access::READ | Access::WRITE;

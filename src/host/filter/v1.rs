@@ -6,12 +6,13 @@
 
 use std::error::Error;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use cgroups_rs::DeviceResource;
 use cgroups_rs::devices::{DevicePermissions, DeviceType, DevicesController};
 
 use super::{FilterError, FilterMemory, is_gone};
+use crate::host::cgroup_owners::CgroupPlace;
 use crate::model::device::{Access, DevKind};
 use crate::model::device_rules::{DeviceRule, Transition, Verdict, v1_held, v1_transition};
 use crate::model::grants::{Change, GrantSet};
@@ -19,6 +20,7 @@ use crate::model::grants::{Change, GrantSet};
 /// The rules of one cgroup.
 #[derive(Debug)]
 pub(super) struct Devices {
+    place: CgroupPlace,
     path: PathBuf,
     controller: DevicesController,
     baseline: Vec<DeviceRule>,
@@ -27,10 +29,11 @@ pub(super) struct Devices {
 
 impl Devices {
     /// Opens the cgroup; what it allows now is the baseline, unless the memory has one.
-    pub fn open(path: &Path, memory: FilterMemory) -> Result<Self, FilterError> {
-        let controller = DevicesController::new(path.to_owned());
+    pub fn open(place: CgroupPlace, memory: FilterMemory) -> Result<Self, FilterError> {
+        let controller = DevicesController::new(place.path.clone());
         let mut devices = Self {
-            path: path.to_owned(),
+            path: place.path.clone(),
+            place,
             controller,
             baseline: Vec::new(),
             held: memory.held,
@@ -45,7 +48,16 @@ impl Devices {
         FilterMemory {
             held: self.held.clone(),
             baseline: Some(self.baseline.clone()),
+            ..FilterMemory::default()
         }
+    }
+
+    /// Whether anything is denied here: `a *:* rwm` is the only rule of a cgroup that allows all by default.
+    pub fn restricts(&self) -> Result<bool, FilterError> {
+        Ok(!self
+            .rules()?
+            .iter()
+            .any(|rule| rule.kind.is_none() && rule.access == Access::ALL))
     }
 
     /// Writes what is missing and what is too much, and reads back.
@@ -96,6 +108,12 @@ impl Devices {
     }
 
     fn rules(&self) -> Result<Vec<DeviceRule>, FilterError> {
+        // The files are opened by path: it may lead to a cgroup that was made later.
+        if !self.place.exists() {
+            return Err(FilterError::Gone {
+                cgroup: self.path.clone(),
+            });
+        }
         match self.controller.allowed_devices() {
             Ok(list) => Ok(list.iter().map(rule).collect()),
             Err(source) => Err(

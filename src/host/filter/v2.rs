@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use super::above::Above;
 use super::grant_map::{GrantMap, MAX_GRANTS, WriteError, with_locked_memory};
 use super::{FilterError, is_gone};
+use crate::model::device::Access;
 use crate::model::filter_program::{self, Insn, decode, encode};
 use crate::model::grants::{Change, GrantSet};
 use crate::sys::bpf::{self, Attached, ProgInfo};
@@ -51,6 +52,39 @@ impl Programs {
             grants,
             above: Above::default(),
         })
+    }
+
+    /// Those of no cgroup.
+    pub fn none() -> Self {
+        Self {
+            cgroups: Vec::new(),
+            grants: None,
+            above: Above::default(),
+        }
+    }
+
+    /// Whether programs decide at this one of the cgroups.
+    pub fn restricts(&self, path: &Path) -> Result<bool, FilterError> {
+        match self.cgroups.iter().find(|cgroup| cgroup.path == path) {
+            Some(cgroup) => Ok(!cgroup.query()?.ids.is_empty()),
+            None => Ok(false),
+        }
+    }
+
+    /// Takes back what is granted and not wanted, and grants nothing more.
+    pub fn take_back_all_but(&mut self, wanted: &GrantSet) -> Result<Change, FilterError> {
+        let (Some(leaf), Some(grants)) = (self.cgroups.first(), &mut self.grants) else {
+            return Ok(Change::None);
+        };
+        let mut kept = grants.granted().clone();
+        for (num, access) in &mut kept {
+            let surplus = access.without(wanted.get(num).copied().unwrap_or(Access::NONE));
+            *access = access.without(surplus);
+        }
+        grants
+            .set(&kept)
+            .map(changed)
+            .map_err(|error| map_error(&leaf.path, error))
     }
 
     /// What the map grants.

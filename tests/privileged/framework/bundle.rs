@@ -44,6 +44,7 @@ pub struct Bundle<'m> {
     hooks_die_after: Option<Duration>,
     foreign_hooks: Vec<(&'static str, Place, Value)>,
     below: Option<String>,
+    shared_cgroup: Option<String>,
     hook_setup: String,
     engine_devices: Vec<EngineDevice>,
     capabilities: Vec<&'static str>,
@@ -96,6 +97,7 @@ impl<'m> Bundle<'m> {
             hooks_die_after: None,
             foreign_hooks: Vec::new(),
             below: None,
+            shared_cgroup: None,
             hook_setup: String::new(),
             engine_devices: Vec::new(),
             capabilities: Vec::new(),
@@ -184,6 +186,12 @@ impl<'m> Bundle<'m> {
     /// The container's cgroup is below this one of the tests' own.
     pub fn below_cgroup(mut self, name: &str) -> Self {
         self.below = Some(name.to_owned());
+        self
+    }
+
+    /// The container's cgroup is this one of the tests' own, which others may use, too.
+    pub fn in_cgroup(mut self, name: &str) -> Self {
+        self.shared_cgroup = Some(name.to_owned());
         self
     }
 
@@ -276,9 +284,10 @@ impl<'m> Bundle<'m> {
 
     /// The container's cgroup below the tests' own.
     fn cgroup(&self) -> String {
-        match &self.below {
-            Some(above) => format!("{above}/{}", self.id),
-            None => self.id.clone(),
+        match (&self.shared_cgroup, &self.below) {
+            (Some(name), _) => name.clone(),
+            (None, Some(above)) => format!("{above}/{}", self.id),
+            (None, None) => self.id.clone(),
         }
     }
 

@@ -254,7 +254,8 @@ pub fn load_device_program(instructions: &[u8]) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-fn program_by_id(id: u32) -> io::Result<OwnedFd> {
+/// A descriptor of a loaded program (BPF_PROG_GET_FD_BY_ID).
+pub fn program_by_id(id: u32) -> io::Result<OwnedFd> {
     let mut words: BpfWords = [0; 64];
     words[0] = id;
     let descriptor = bpf(BPF_PROG_GET_FD_BY_ID, &mut words, 12)?;

@@ -1,0 +1,194 @@
+//! The container's device access, wherever its init is: a process can be moved to another cgroup while it runs.
+//!
+//! Must not know what is granted why, nor what the cgroups are made of (`host::filter`).
+
+use crate::host::cgroup_owners::Owner;
+use crate::host::container::Container;
+use crate::host::filter::{self, CgroupFilter, Cgroups, DeviceFilter, FilterError, FilterMemory, Places};
+use crate::host::leftovers;
+use crate::model::device::DevNum;
+use crate::model::grants::{Change, GrantSet};
+
+/// The filter at the container's current cgroups.
+pub(super) struct ContainerAccess {
+    filter: CgroupFilter,
+    owner: Owner,
+    /// The cgroups of init as the kernel named them last.
+    membership: String,
+    /// Why no access can be given where init is now.
+    nowhere: Option<String>,
+}
+
+/// What became of the container's place.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// It is where it was, or the container is ending.
+    Same,
+    /// It has moved: nothing is granted at the old place any more, and nothing yet at the new one. For people.
+    Moved(String),
+    /// It has moved to where no access can be given, for this reason.
+    Nowhere(String),
+}
+
+/// Why nothing is granted in the root cgroup.
+const ROOT: &str = "the container's processes were moved to the root cgroup, whose device rules oci-hotplug never changes (move them to a cgroup of their own)";
+
+impl ContainerAccess {
+    /// Opens the filter at the container's cgroups. `memory` is what an earlier watcher noted, if there was one; when the
+    /// container has moved since then, nothing of it is granted any more, and it is cleared.
+    ///
+    /// # Errors
+    /// When the cgroups cannot be opened, or belong to another container. A successor gets a filter all the same.
+    pub fn open(
+        container: &Container,
+        owner: Owner,
+        memory: &mut FilterMemory,
+        is_successor: bool,
+    ) -> Result<Self, super::effects::EffectError> {
+        let membership = container.membership()?;
+        let mut cgroups = container.cgroups()?;
+        let places = memory.places.clone();
+        if places.is_empty() {
+            leftovers::clear_cgroups(&owner, &Places::of(&cgroups)?);
+        } else if places.exist() && places.cover(&cgroups) {
+            cgroups = places.cgroups();
+        } else {
+            filter::revoke(memory, &owner)?;
+            *memory = FilterMemory::default();
+        }
+        let mut access = Self {
+            filter: CgroupFilter::nowhere(places.clone()),
+            owner,
+            membership,
+            nowhere: None,
+        };
+        match access.enter(&cgroups, memory.clone()) {
+            Ok(()) => {}
+            Err(problem @ Problem::Filter(FilterError::Owned { .. })) if is_successor => {
+                memory.held.clear();
+                access.nowhere = Some(problem.text());
+            }
+            Err(Problem::Filter(error)) => return Err(error.into()),
+            Err(problem @ Problem::Root) => access.nowhere = Some(problem.text()),
+        }
+        Ok(access)
+    }
+
+    /// Opens the filter of these cgroups. A container that has never been in a cgroup of its own needs none; one that was in
+    /// one, of the hierarchy that decides about its devices, is in the root cgroup when it has none there now.
+    fn enter(&mut self, cgroups: &Cgroups, memory: FilterMemory) -> Result<(), Problem> {
+        let before = self.filter.places();
+        let has_left = match before.v1 {
+            Some(_) => cgroups.v1_devices.is_none(),
+            None => !before.is_empty() && cgroups.v2.is_empty() && cgroups.v1_devices.is_none(),
+        };
+        if has_left {
+            return Err(Problem::Root);
+        }
+        let filter = filter::open(cgroups, memory)?;
+        self.filter = filter.owned_by(self.owner.clone())?;
+        self.nowhere = None;
+        Ok(())
+    }
+
+    /// Looks where init is, and opens the filter there if it has moved. To be asked each second: nothing tells of a move.
+    pub fn follow(&mut self, container: &Container) -> Place {
+        let Ok(membership) = container.membership() else {
+            return Place::Same;
+        };
+        if self.nowhere.is_none() && membership == self.membership && self.filter.places().exist() {
+            return Place::Same;
+        }
+        let cgroups = match container.cgroups() {
+            Ok(cgroups) => cgroups,
+            Err(_) if !container.init().is_alive() => return Place::Same,
+            Err(error) => return self.stay_out(error.to_string()),
+        };
+        if self.nowhere.is_none() {
+            if self.filter.places().exist() && self.filter.places().cover(&cgroups) {
+                self.membership = membership;
+                return Place::Same;
+            }
+            if let Err(error) = self.filter.leave() {
+                return Place::Nowhere(error.to_string());
+            }
+        }
+        match self.enter(&cgroups, FilterMemory::default()) {
+            Ok(()) => {
+                self.membership = membership;
+                let mut places = self.filter.places().all();
+                let place = places.next().map(|(_, place)| place.path.display().to_string());
+                Place::Moved(place.unwrap_or_default())
+            }
+            // It ended meanwhile, or moved on.
+            Err(Problem::Filter(FilterError::Gone { .. })) if !container.init().is_alive() => Place::Same,
+            Err(problem) => self.stay_out(problem.text()),
+        }
+    }
+
+    fn stay_out(&mut self, reason: String) -> Place {
+        if self.nowhere.is_none() {
+            if let Err(error) = self.filter.leave() {
+                return Place::Nowhere(error.to_string());
+            }
+            self.filter = CgroupFilter::nowhere(self.filter.places().clone());
+        }
+        self.nowhere = Some(reason.clone());
+        Place::Nowhere(reason)
+    }
+
+    /// Makes the access exactly this, but for the numbers that are returned, each with the reason.
+    pub fn set(&mut self, grants: &GrantSet) -> Result<Vec<(DevNum, String)>, FilterError> {
+        if let Some(reason) = &self.nowhere {
+            return Ok(grants.keys().map(|num| (*num, reason.clone())).collect());
+        }
+        match self.filter.ensure(grants) {
+            Ok(_) => Ok(Vec::new()),
+            Err(FilterError::Refused { refused }) => Ok(refused),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the access is still in force; gives it back where an engine has replaced its filter.
+    pub fn ensure(&mut self, granted: &GrantSet) -> Result<Change, FilterError> {
+        self.filter.ensure(granted)
+    }
+
+    /// What to note for the next watcher.
+    pub fn memory(&self) -> FilterMemory {
+        self.filter.memory()
+    }
+
+    /// Claims the cgroups again: the state directory was removed.
+    pub fn renew_claims(&mut self) {
+        self.filter.renew_claims();
+    }
+
+    /// Takes everything back when the container has ended: its cgroup may outlive it.
+    pub fn revoke(&self) {
+        if let Err(error) = filter::revoke(&self.filter.memory(), &self.owner) {
+            tracing::warn!("taking back the access of a container that has ended: {error}");
+        }
+    }
+}
+
+/// Why there is no filter.
+enum Problem {
+    Root,
+    Filter(FilterError),
+}
+
+impl Problem {
+    fn text(&self) -> String {
+        match self {
+            Self::Root => ROOT.to_owned(),
+            Self::Filter(error) => error.to_string(),
+        }
+    }
+}
+
+impl From<FilterError> for Problem {
+    fn from(error: FilterError) -> Self {
+        Self::Filter(error)
+    }
+}

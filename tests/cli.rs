@@ -3,10 +3,13 @@
 use std::process::{Command, Output};
 
 use oci_hotplug::host::config::Config;
+use oci_hotplug::host::container::ContainerFacts;
+use oci_hotplug::host::control::{Answer, Problem, Status};
 use oci_hotplug::model::annotations::read_list;
-use oci_hotplug::model::asked::Origin;
+use oci_hotplug::model::asked::{Asked, Origin};
+use oci_hotplug::model::attachment::{Attachment, Attachments, Maker, NodeSpec};
 use oci_hotplug::model::class::Classes;
-use oci_hotplug::model::device::{DevKind, DevNode, DevNum, Device, Seen, SysPath};
+use oci_hotplug::model::device::{Access, DevKind, DevNode, DevNum, Device, Seen, SysPath};
 use oci_hotplug::model::inventory::Inventory;
 use oci_hotplug::model::policy::{Circumstances, Denial, HostUse, Policy, Situation, Verdict};
 
@@ -708,4 +711,146 @@ fn with_a_broken_configuration_containers_are_shown_and_nothing_is_allowed() {
         err(&output).contains("--state-dir names the state directory"),
         "{output:?}"
     );
+}
+
+/// Foreign text that forges a line of a log and of a table, moves the cursor, and turns the direction of writing.
+const HOSTILE: &str =
+    "x\n2026-11-21T14:13:38.939211Z oci-hotplug-watcher[1]  INFO forged\u{1b}[2J\r\u{9b}\u{202e}\u{200b}";
+
+/// Answers every question of the tool as the watcher of a container whose files have hostile names.
+fn hostile_watcher(dir: &std::path::Path) {
+    use std::io::{BufRead, BufReader, Write};
+    let mut node = Attachment {
+        device: Device::new(SysPath::new("/sys/devices/virtual/mem/null")),
+        access: Access::READ,
+        node: NodeSpec {
+            num: DevNum {
+                kind: DevKind::Char,
+                major: 1,
+                minor: 3,
+            },
+            mode: 0o600,
+            uid: 0,
+            gid: 0,
+        },
+        node_maker: Maker::Us,
+        links: Default::default(),
+        announced: None,
+        since: 0,
+    };
+    node.links
+        .insert(format!("/dev/{HOSTILE}-link").into(), Maker::Us);
+    let mut attached = Attachments::default();
+    attached.insert(format!("/dev/{HOSTILE}").into(), node);
+    let request = "devnode:/dev/null".parse().expect("a request");
+    let mut asked = Asked::new(Origin::Annotation, request);
+    asked.cdi = Some(HOSTILE.into());
+    asked
+        .roots
+        .extend([SysPath::new("/sys/devices/virtual/mem/null")]);
+    let status = Status {
+        watcher: std::process::id() as i32,
+        container: ContainerFacts {
+            id: "alpha".into(),
+            pid: 1,
+            start_time: 1,
+            bundle: format!("/b/{HOSTILE}").into(),
+            rootfs: "/b/rootfs".into(),
+            cgroups_path: None,
+            user: Default::default(),
+        },
+        asked: vec![asked],
+        attached,
+        problems: vec![Problem {
+            path: format!("/dev/{HOSTILE}-problem").into(),
+            device: None,
+            waiting: false,
+            reason: HOSTILE.into(),
+        }],
+        tally: Default::default(),
+    };
+    let answer = serde_json::to_string(&Answer::Status(Box::new(status))).expect("JSON");
+    let listener = std::os::unix::net::UnixListener::bind(dir.join("control.sock")).expect("a socket");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let mut question = String::new();
+            let _ = BufReader::new(&stream).read_line(&mut question);
+            let _ = stream.write_all(format!("{answer}\n").as_bytes());
+        }
+    });
+}
+
+/// Case security 5.
+#[test]
+fn foreign_text_forges_no_line_and_moves_no_cursor_whatever_verb_shows_it() {
+    let configured = Configured::new("");
+    let dir = record(&configured.state_dir(), "alpha", 1);
+    let path = dir.join("record.json");
+    let text = std::fs::read_to_string(&path).expect("the record");
+    let hostile = serde_json::to_string(HOSTILE).expect("JSON");
+    std::fs::write(&path, text.replace("\"/b\"", &hostile)).expect("write the record");
+    hostile_watcher(&dir);
+    let event = format!(
+        "2026-11-21T14:13:38.939211Z oci-hotplug-watcher[77]  WARN {} container=\"alpha\" event=\"refused\" device=\"\" node={HOSTILE:?}\n",
+        HOSTILE.replace('\n', " ")
+    );
+    std::fs::write(configured.state_dir().join("oci-hotplug.log"), event).expect("write the log");
+    let cdi = configured.scratch.path().join("cdi");
+    std::fs::create_dir(&cdi).expect("a directory for CDI specs");
+    let spec = format!(
+        r#"{{"cdiVersion":"0.6.0","kind":"v.com/c","devices":[{{"name":"d","containerEdits":{{"env":[{}]}}}}]}}"#,
+        serde_json::to_string(&format!("A={HOSTILE}")).expect("JSON")
+    );
+    std::fs::write(cdi.join("v.json"), spec).expect("write a CDI spec");
+    let cdi = cdi.to_str().expect("scratch paths are text").to_owned();
+    let hostile_word = format!("devnode:/dev/{HOSTILE}");
+    for (words, exact) in [
+        (vec!["list"], true),
+        (vec!["inspect", "alpha"], true),
+        (vec!["explain", "alpha", "/dev/null"], true),
+        (vec!["tree", "--all"], true),
+        (vec!["events"], true),
+        (vec!["metrics"], false),
+        (vec!["reload"], false),
+        (vec!["recover"], false),
+        (vec!["detach", "alpha", "usb:0403"], false),
+        (vec!["match", &hostile_word], false),
+        (vec!["attach", "alpha", &hostile_word], false),
+        (vec!["inspect", HOSTILE], false),
+        (vec!["cdi", "resolve", "v.com/c=d", "--cdi-dir", &cdi], false),
+        (vec!["cdi", "list", "--cdi-dir", &cdi], false),
+        (vec!["cdi", "validate", "--cdi-dir", &cdi], false),
+        (vec!["allow", &hostile_word, "--dry-run"], false),
+        (vec!["class", "add", HOSTILE, "usb:0403"], false),
+    ] {
+        let output = configured.tool(&words);
+        let said = format!("{}{}", out(&output), err(&output));
+        assert!(!said.is_empty(), "{words:?}");
+        let moves =
+            |letter: char| letter != '\n' && (letter.is_control() || "\u{202e}\u{200b}".contains(letter));
+        assert!(!said.contains(moves), "{words:?}: {said:?}");
+        assert!(
+            !said.lines().any(|line| line.starts_with("2026-11-21T14:13:38.9")),
+            "{words:?}: {said}"
+        );
+        if exact {
+            let json: Vec<&str> = words.iter().copied().chain(["--json"]).collect();
+            let exact = out(&configured.tool(&json));
+            let values = serde_json::Deserializer::from_str(&exact).into_iter::<serde_json::Value>();
+            let texts: String = values.map(|value| all_texts(&value.expect("JSON"))).collect();
+            let whole = texts.contains(HOSTILE) || texts.contains(&HOSTILE.replace('\n', " "));
+            assert!(whole, "{words:?}: {exact}");
+        }
+    }
+}
+
+/// All texts in a JSON value.
+fn all_texts(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::String(text) => format!("{text} "),
+        serde_json::Value::Array(values) => values.iter().map(all_texts).collect(),
+        serde_json::Value::Object(fields) => fields.values().map(all_texts).collect(),
+        _ => String::new(),
+    }
 }

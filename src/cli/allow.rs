@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::reload::{self, Reloaded};
+use super::table::print_line;
 use super::{drop_in, table, with_kind};
 use crate::host::config::Config;
 use crate::host::registry::Registry;
@@ -208,8 +209,8 @@ fn report(
     }
     let what = selectors.join(", ");
     match file {
-        Some(file) => writeln!(out, "{what}, access {access}: {result} {}", file.display())?,
-        None => writeln!(
+        Some(file) => print_line!(out, "{what}, access {access}: {result} {}", file.display())?,
+        None => print_line!(
             out,
             "{what}, access {access}: unchanged, a rule already allows it"
         )?,
@@ -247,7 +248,7 @@ fn list(config: &Config, as_json: bool) -> Result<()> {
             .collect();
         writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
     } else if rules.is_empty() {
-        writeln!(
+        print_line!(
             out,
             "No rule of `oci-hotplug allow` is in {}.",
             config.drop_in_dir().display()

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::table::print_line;
 use crate::cdi::directories::{DEFAULT_DIRECTORIES, SpecFile, Specs};
 use crate::cdi::generate::{self, ANNOTATED, DEFAULT_KIND, Wish};
 use crate::cdi::names::Kind;
@@ -156,7 +157,7 @@ fn run_generate(
         writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
     } else {
         for (name, file, result) in report {
-            writeln!(out, "{name}: {result} {file}")?;
+            print_line!(out, "{name}: {result} {file}")?;
         }
     }
     if wanted.all {

@@ -15,6 +15,7 @@ use crate::host::config::{Config, ConfigError, DEFAULT_CONFIG};
 use crate::host::readiness::{self, Tree};
 use crate::host::registry::{DEFAULT_STATE_DIR, Registry};
 use crate::model::policy::Fallback;
+use crate::model::quoting::visible;
 use crate::model::readiness::facts::{Cdi, Configuration, Containers, Facts, Systemd};
 use crate::model::readiness::{Finding, Verdict, judge};
 
@@ -77,7 +78,12 @@ fn write(out: &mut impl Write, findings: &[Finding]) -> std::io::Result<()> {
         let cure = cure
             .as_ref()
             .map_or_else(String::new, |cure| format!(" ({cure})"));
-        writeln!(out, "{style}{word}{style:#}  {check:width$}  {seen}{cure}")?;
+        let seen = visible(seen);
+        writeln!(
+            out,
+            "{style}{word}{style:#}  {check:width$}  {seen}{}",
+            visible(&cure)
+        )?;
     }
     let warnings = match count(findings, Verdict::Warn) {
         0 => String::new(),

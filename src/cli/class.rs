@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::table::print_line;
 use super::{drop_in, table, with_kind};
 use crate::host::config::Config;
 use crate::model::annotations::{AskError, read_list};
@@ -125,7 +126,7 @@ fn report(name: &str, result: &str, path: &std::path::Path, as_json: bool) -> Re
         let whole = json!({ "class": name, "file": path, "result": result });
         writeln!(out, "{}", serde_json::to_string_pretty(&whole)?)?;
     } else {
-        writeln!(out, "class {name}: {result} {}", path.display())?;
+        print_line!(out, "class {name}: {result} {}", path.display())?;
     }
     Ok(())
 }
@@ -147,7 +148,7 @@ fn list(classes: &Classes, as_json: bool) -> Result<()> {
             .collect();
         writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
     } else if rows.is_empty() {
-        writeln!(
+        print_line!(
             out,
             "No class is defined. Define one with: oci-hotplug class add NAME REQUEST"
         )?;

@@ -13,11 +13,12 @@ use clap::Args;
 use serde::Serialize;
 
 use self::moment::Moment;
+use super::table::print_line;
 use super::{Enrolled, check_access};
 use crate::host::log;
 use crate::host::refused_starts;
 use crate::host::registry::Registry;
-use crate::model::engine::{printable, short_id};
+use crate::model::engine::short_id;
 
 /// Which events.
 #[derive(Debug, Args)]
@@ -120,20 +121,15 @@ fn print(happening: &Happening, as_json: bool) -> Result<()> {
         let short = short_id(id);
         // The two commonest messages begin with the word that stands before them.
         let message = happening.message.strip_prefix(&happening.event);
-        writeln!(
+        print_line!(
             out,
             "{}  {}  {:8}  {}",
             happening.time,
-            printable(short),
+            short,
             happening.event,
-            plain(message.unwrap_or(&happening.message).trim())
+            message.unwrap_or(&happening.message).trim()
         )?;
     }
     out.flush()?;
     Ok(())
-}
-
-/// A message as a terminal may show it: a path in it is a stranger's text.
-fn plain(message: &str) -> String {
-    message.chars().filter(|letter| !letter.is_control()).collect()
 }

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::Enrolled;
 use super::placed::for_request;
+use super::table::print_line;
 use crate::host::config::Config;
 use crate::host::control::{Problem, Status};
 use crate::host::host_use;
@@ -105,17 +106,17 @@ pub(super) fn run(registry: &Registry, config: &Config, id: &str, path: &Path, a
         return Ok(());
     }
     match &device.node {
-        Some(node) => writeln!(out, "{}  {}  {}", node.path.display(), node.num, device.syspath)?,
-        None => writeln!(out, "{}", device.syspath)?,
+        Some(node) => print_line!(out, "{}  {}  {}", node.path.display(), node.num, device.syspath)?,
+        None => print_line!(out, "{}", device.syspath)?,
     }
     for request in &explained {
-        writeln!(out, "\n{}", request.called)?;
+        print_line!(out, "\n{}", request.called)?;
         for rule in &request.rules {
             let holds = if rule.holds { "yes" } else { "no" };
-            writeln!(out, "  {holds:3}  {:8}  {}", rule.rule, rule.reason)?;
+            print_line!(out, "  {holds:3}  {:8}  {}", rule.rule, rule.reason)?;
         }
     }
-    writeln!(out, "\n{verdict}")?;
+    print_line!(out, "\n{verdict}")?;
     Ok(())
 }
 

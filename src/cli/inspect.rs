@@ -7,6 +7,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::list::{ago, since};
+use super::table::print_line;
 use super::{Enrolled, unit_of};
 use crate::host::control::{Problem, first_of};
 use crate::host::registry::Registry;
@@ -36,42 +37,42 @@ pub fn run(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
 }
 
 fn write(out: &mut impl Write, container: &Enrolled) -> std::io::Result<()> {
-    writeln!(out, "Container  {}", container.id)?;
+    print_line!(out, "Container  {}", container.id)?;
     if let Some(name) = container.name() {
-        writeln!(out, "Name       {name}")?;
+        print_line!(out, "Name       {name}")?;
     }
     if let Some(engine) = container.engine() {
-        writeln!(out, "Engine     {engine}")?;
+        print_line!(out, "Engine     {engine}")?;
     }
-    writeln!(out, "Health     {}", container.health())?;
+    print_line!(out, "Health     {}", container.health())?;
     if let Some(record) = &container.record {
         let facts = &record.container;
-        writeln!(out, "Init       process {}", facts.pid)?;
-        writeln!(out, "Bundle     {}", facts.bundle.display())?;
-        writeln!(out, "User       {}:{}", facts.user.uid, facts.user.gid)?;
+        print_line!(out, "Init       process {}", facts.pid)?;
+        print_line!(out, "Bundle     {}", facts.bundle.display())?;
+        print_line!(out, "User       {}:{}", facts.user.uid, facts.user.gid)?;
     }
     if let Some(fault) = &container.record_fault {
-        writeln!(out, "Record     {fault}")?;
+        print_line!(out, "Record     {fault}")?;
     }
     if let Some(pid) = container.silent {
-        writeln!(
+        print_line!(
             out,
             "Watcher    process {pid} gives no answer: it is stopped (kill -CONT {pid} lets it go on) or has too much to do"
         )?;
         return Ok(());
     }
     let Some(status) = &container.status else {
-        writeln!(
+        print_line!(
             out,
             "Watcher    none answers: the container is about to start or has ended (its record is swept by the next hook), or it died (`oci-hotplug recover` starts it again)"
         )?;
         return Ok(());
     };
     match unit_of(status) {
-        Some(unit) => writeln!(out, "Watcher    process {} of {unit}", status.watcher)?,
-        None => writeln!(out, "Watcher    process {}, not supervised", status.watcher)?,
+        Some(unit) => print_line!(out, "Watcher    process {} of {unit}", status.watcher)?,
+        None => print_line!(out, "Watcher    process {}, not supervised", status.watcher)?,
     }
-    writeln!(out, "\nRequests")?;
+    print_line!(out, "\nRequests")?;
     for asked in &status.asked {
         let origin = match asked.origin {
             Origin::Annotation => "annotation",
@@ -79,28 +80,28 @@ fn write(out: &mut impl Write, container: &Enrolled) -> std::io::Result<()> {
         };
         let called = asked.called();
         if called == asked.request.to_string() {
-            writeln!(out, "  {called}  ({origin})")?;
+            print_line!(out, "  {called}  ({origin})")?;
         } else {
-            writeln!(out, "  {}  ({origin}, {called})", asked.request)?;
+            print_line!(out, "  {}  ({origin}, {called})", asked.request)?;
         }
         if asked.roots.is_empty() {
-            writeln!(out, "    no such device is present")?;
+            print_line!(out, "    no such device is present")?;
         }
         for root in &asked.roots {
-            writeln!(out, "    selects {root}")?;
+            print_line!(out, "    selects {root}")?;
         }
     }
-    writeln!(out, "\nInside")?;
+    print_line!(out, "\nInside")?;
     if status.attached.is_empty() {
-        writeln!(out, "  nothing")?;
+        print_line!(out, "  nothing")?;
     }
     for (path, attachment) in status.attached.iter() {
         write_attachment(out, path, attachment)?;
     }
     if !status.problems.is_empty() {
-        writeln!(out, "\nProblems")?;
+        print_line!(out, "\nProblems")?;
         for (paths, reason) in Problem::grouped(&status.problems) {
-            writeln!(out, "  {}: {reason}", first_of(&paths))?;
+            print_line!(out, "  {}: {reason}", first_of(&paths))?;
         }
     }
     Ok(())
@@ -113,16 +114,16 @@ fn write_attachment(out: &mut impl Write, path: &Path, attachment: &Attachment) 
         Maker::Us => format!("mode {:04o}, owner {}:{}", node.mode, node.uid, node.gid),
         Maker::Other => "node made by the engine or the image".to_owned(),
     };
-    writeln!(
+    print_line!(
         out,
         "  {}  {}  access {}  {maker}  for {age}",
         path.display(),
         node.num,
         attachment.access
     )?;
-    writeln!(out, "    device {}", attachment.device.syspath)?;
+    print_line!(out, "    device {}", attachment.device.syspath)?;
     for link in attachment.links.keys() {
-        writeln!(out, "    link {}", link.display())?;
+        print_line!(out, "    link {}", link.display())?;
     }
     Ok(())
 }

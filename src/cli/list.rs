@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 use serde_json::json;
 
+use super::table::print_line;
 use super::{Enrolled, table, unwatched};
 use crate::host::registry::Registry;
 use crate::model::asked::Asked;
@@ -21,7 +22,7 @@ pub fn run(registry: &Registry, as_json: bool) -> Result<()> {
         return Ok(());
     }
     if containers.is_empty() {
-        writeln!(
+        print_line!(
             out,
             "No container has a watcher: either none requests devices by the annotation io.oci-hotplug.devices, or its engine \
              did not run our hooks (`oci-hotplug check`; Docker needs --device oci-hotplug.dev/device=annotated)."
@@ -61,7 +62,7 @@ fn write_others(out: &mut impl Write, registry: &Registry) -> Result<()> {
     for line in explained.chain(sentences) {
         let mut letters = line.chars();
         let first = letters.next().map(|letter| letter.to_ascii_uppercase());
-        writeln!(
+        print_line!(
             out,
             "{}{}",
             first.map(String::from).unwrap_or_default(),
@@ -69,7 +70,7 @@ fn write_others(out: &mut impl Write, registry: &Registry) -> Result<()> {
         )?;
     }
     if refused.len() > MAX_OTHERS {
-        writeln!(
+        print_line!(
             out,
             "`oci-hotplug events` shows all containers that were not started."
         )?;

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::follow::follow;
 use super::table;
+use super::table::print_line;
 use crate::host::monitor::{DeviceMonitor, RECEIVE_BUFFER};
 use crate::model::annotations::{Asks, read_list};
 use crate::model::asked::{Asked, Origin};
@@ -167,10 +168,10 @@ impl Selection {
                 let reason = nothing
                     .as_ref()
                     .map_or_else(String::new, |reason| format!(": {reason}"));
-                writeln!(out, "{}: no such device is present now{reason}", asked.request)?;
+                print_line!(out, "{}: no such device is present now{reason}", asked.request)?;
             }
             for root in &asked.roots {
-                writeln!(out, "{}: selects {root}", asked.request)?;
+                print_line!(out, "{}: selects {root}", asked.request)?;
             }
         }
         let rows: Vec<[String; 3]> = self.nodes.iter().cloned().map(Node::into_row).collect();
@@ -179,7 +180,7 @@ impl Selection {
             table::write(&mut out, ["NODE", "NUMBER", "DEVICE"], &rows)?;
         }
         for conflict in &self.conflicts {
-            writeln!(out, "{conflict}")?;
+            print_line!(out, "{conflict}")?;
         }
         Ok(())
     }
@@ -200,7 +201,7 @@ fn print_change(before: &BTreeSet<Node>, now: &BTreeSet<Node>, as_json: bool) ->
         if as_json {
             writeln!(out, "{}", json!({ "action": action, "node": node }))?;
         } else {
-            writeln!(out, "{sign} {}  {}  {}", node.path, node.number, node.device)?;
+            print_line!(out, "{sign} {}  {}  {}", node.path, node.number, node.device)?;
         }
     }
     out.flush()?;

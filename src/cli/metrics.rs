@@ -14,6 +14,7 @@ use super::{Enrolled, Usage};
 use crate::host::registry::Registry;
 use crate::host::replaced_file::replace;
 use crate::model::attachment::Attachments;
+use crate::model::quoting::visible_lines;
 use crate::model::tally::Tally;
 
 /// The options.
@@ -290,7 +291,7 @@ fn exposition(families: &[Family]) -> String {
             let labels: Vec<String> = sample
                 .labels
                 .iter()
-                .map(|(label, value)| format!("{label}=\"{}\"", escaped(value)))
+                .map(|(label, value)| format!("{label}=\"{}\"", escaped(&visible_lines(value))))
                 .collect();
             let labels = match labels[..] {
                 [] => String::new(),

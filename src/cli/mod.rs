@@ -45,6 +45,7 @@ use crate::host::systemd;
 use crate::model::annotations::AskError;
 use crate::model::engine::{self, Engine};
 use crate::model::oci::ContainerId;
+use crate::model::quoting::{visible, visible_lines};
 
 /// Device hotplug for running OCI containers.
 ///
@@ -205,7 +206,7 @@ pub fn main() -> ExitCode {
         // Whoever reads has read enough (`oci-hotplug list | head`).
         Err(error) if is_broken_pipe(&error) => ExitCode::from(exit::DONE),
         Err(error) => {
-            eprintln!("oci-hotplug: {}", exit::told(error.as_ref()));
+            eprintln!("oci-hotplug: {}", visible_lines(&exit::told(error.as_ref())));
             let malformed = error.is::<AskError>()
                 || error.is::<Usage>()
                 || error.is::<NameError>()
@@ -298,7 +299,7 @@ impl Verb {
 }
 
 fn warn(fault: &str) {
-    eprintln!("oci-hotplug: warning: {fault}");
+    eprintln!("oci-hotplug: warning: {}", visible(fault));
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use serde_json::json;
 
+use super::table::print_line;
 use super::{check_access, status, table};
 use crate::host::registry::{Registry, RegistryError};
 use crate::host::{cgroup_owners, leases, leftovers};
@@ -67,7 +68,7 @@ pub(super) fn run(registry: &Registry, restart_watchers: bool, as_json: bool) ->
         let list: Vec<_> = all.iter().map(|(id, done)| to_json(id, done)).collect();
         writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
     } else if all.is_empty() {
-        writeln!(out, "No container is known here: nothing to recover.")?;
+        print_line!(out, "No container is known here: nothing to recover.")?;
     } else {
         let rows: Vec<[String; 2]> = all
             .iter()

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
+use super::table::print_line;
 use super::{Enrolled, table};
 use crate::host::control::{self, Answer, Question, Status};
 use crate::host::registry::Registry;
@@ -37,7 +38,7 @@ pub(super) fn run(registry: &Registry, as_json: bool) -> Result<()> {
         let list: Vec<Value> = all.iter().map(Reloaded::to_json).collect();
         writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
     } else if all.is_empty() {
-        writeln!(out, "No container has a watcher: nothing to reload.")?;
+        print_line!(out, "No container has a watcher: nothing to reload.")?;
     } else {
         write(&mut out, &all)?;
     }

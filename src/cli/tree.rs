@@ -1,5 +1,6 @@
 //! `oci-hotplug tree`
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::Write;
 
@@ -13,6 +14,7 @@ use crate::host::monitor::{DeviceMonitor, RECEIVE_BUFFER};
 use crate::host::registry::Registry;
 use crate::model::device::{Device, STATIC_NODE};
 use crate::model::device_tree::{ATTRIBUTES, Branch, Holder, Holders, tree};
+use crate::model::quoting::visible;
 use crate::model::wanted::Wanted;
 
 /// How the tree is shown.
@@ -109,6 +111,7 @@ fn add<'b>(branches: &'b [Branch], indent: &str, lines: &mut Vec<Line<'b>>) {
 
 impl<'b> Line<'b> {
     fn new(lead: String, branch: &'b Branch) -> Self {
+        let plain = |text: &str| visible(text).into_owned();
         let node = branch.node.as_ref().map(|node| node.path.display().to_string());
         let held: Vec<String> = branch
             .holders
@@ -125,13 +128,13 @@ impl<'b> Line<'b> {
         Self {
             lead,
             branch,
-            node: node.unwrap_or_default(),
-            held: held.join(", "),
+            node: plain(&node.unwrap_or_default()),
+            held: plain(&held.join(", ")),
         }
     }
 
     /// The name apart, as it is to stand out, and the rest.
-    fn text(&self) -> (&str, String) {
+    fn text(&self) -> (Cow<'_, str>, String) {
         let branch = self.branch;
         let mut rest = String::new();
         let parts = [
@@ -148,7 +151,7 @@ impl<'b> Line<'b> {
             // Writing to a String cannot fail.
             let _ = write!(rest, " {part}");
         }
-        (&branch.name, rest)
+        (visible(&branch.name), visible(&rest).into_owned())
     }
 }
 
@@ -172,7 +175,7 @@ fn draw(lines: &[Line<'_>], screen: Option<usize>) -> String {
     };
     let text_width = |line: &Line<'_>| {
         let (name, rest) = line.text();
-        width(&line.lead) + width(name) + width(&rest)
+        width(&line.lead) + width(&name) + width(&rest)
     };
     let nodes = widest(&|line| width(&line.node), HEADER[1]);
     let held = widest(&|line| width(&line.held), HEADER[2]);
@@ -185,7 +188,7 @@ fn draw(lines: &[Line<'_>], screen: Option<usize>) -> String {
     for line in lines {
         let (name, rest) = line.text();
         let lead = clipped(&line.lead, device);
-        let name = clipped(name, device.saturating_sub(width(&lead)));
+        let name = clipped(&name, device.saturating_sub(width(&lead)));
         let rest = clipped(&rest, device.saturating_sub(width(&lead) + width(&name)));
         let gap = " ".repeat(device.saturating_sub(width(&lead) + width(&name) + width(&rest)));
         let mut text = format!(

@@ -9,6 +9,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::table::print_line;
 use super::{matching, table};
 use crate::host::registry::Registry;
 use crate::model::oci::ContainerId;
@@ -165,7 +166,7 @@ pub(super) fn run(arguments: &Usbip, state_dir: &Path, as_json: bool) -> Result<
                 let what = json!({ "port": record.port, "device": record.asked.to_string() });
                 writeln!(out, "{}", serde_json::to_string_pretty(&what)?)?;
             } else {
-                writeln!(out, "{} is detached from port {}", record.asked, record.port)?;
+                print_line!(out, "{} is detached from port {}", record.asked, record.port)?;
             }
             Ok(())
         }
@@ -201,7 +202,7 @@ fn list(server: &Server, patience: &Patience, as_json: bool) -> Result<()> {
         return Ok(());
     }
     if exported.is_empty() {
-        writeln!(
+        print_line!(
             out,
             "{server} exports no device that is free. There: `usbip bind --busid BUSID`; a device in use is not listed."
         )?;
@@ -294,14 +295,14 @@ fn print_attached(asked: &RemoteDevice, attached: &Attached, as_json: bool) -> R
         writeln!(out, "{}", serde_json::to_string_pretty(&whole)?)?;
         return Ok(());
     }
-    writeln!(
+    print_line!(
         out,
         "{asked} is attached at port {}: {}",
         attached.slot.port,
         nodes.join(" ")
     )?;
     if let Some(local) = attached.record.as_ref().and_then(|record| record.local.as_ref()) {
-        writeln!(out, "A container asks for it by {}", request(local))?;
+        print_line!(out, "A container asks for it by {}", request(local))?;
     }
     Ok(())
 }
@@ -324,7 +325,7 @@ fn ports(attached: &[Attached], as_json: bool) -> Result<()> {
         return Ok(());
     }
     if attached.is_empty() {
-        writeln!(
+        print_line!(
             out,
             "No remote device is attached. `oci-hotplug usbip attach HOST/VID:PID` attaches one."
         )?;

@@ -1,17 +1,21 @@
 //! Where log records go: the journal when there is one; else a file in the state directory, because nobody reads
 //! the standard error of a hook under crun. Hooks and the operator's tool write to standard error as well.
 
+use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tracing::field::{Field, Value, Visit};
 use tracing::level_filters::LevelFilter;
+use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::writer::OptionalWriter;
+use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::prelude::*;
 
 /// What happens to a container's devices: the field `event` of a watcher's record, beside `container`, `device` (its
@@ -43,6 +47,7 @@ pub const PRESTART: &str = "oci-hotplug-prestart";
 /// The watcher's identifier in the log.
 pub const WATCHER: &str = "oci-hotplug-watcher";
 use super::trust;
+use crate::model::quoting::visible;
 
 /// The journal's socket (systemd-journald.service(8)).
 const JOURNAL: &str = "/run/systemd/journal/socket";
@@ -61,7 +66,10 @@ const READER_PATIENCE: u16 = 1000;
 pub fn tell(line: &str) {
     let mut stderr = io::stderr();
     // A pipe that is ready takes so much at once (pipe(7), poll(2)).
-    for piece in format!("{line}\n").as_bytes().chunks(nix::libc::PIPE_BUF) {
+    for piece in format!("{}\n", visible(line))
+        .as_bytes()
+        .chunks(nix::libc::PIPE_BUF)
+    {
         let mut ready = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
         let is_ready = poll(&mut ready, PollTimeout::from(READER_PATIENCE)).is_ok_and(|count| count > 0);
         if !is_ready || stderr.write_all(piece).is_err() {
@@ -79,16 +87,15 @@ pub fn start(program: &'static str, level: LevelFilter, state_dir: &Path, to_std
         .then(|| tracing_journald::layer().ok())
         .flatten()
         .map(|layer| {
-            layer
-                .with_syslog_identifier(program.to_owned())
-                .with_field_prefix(Some("OCI_HOTPLUG".to_owned()))
+            let layer = layer.with_syslog_identifier(program.to_owned());
+            VisibleFields(layer.with_field_prefix(Some("OCI_HOTPLUG".to_owned())))
         });
     let file = journal.is_none().then(|| {
         let state_dir = state_dir.to_owned();
         // Opened for each record, of which there are few: whoever removes the file, or fills the disk, does not end it.
         let writer = move || match open_log_file(&state_dir) {
-            Ok(file) => OptionalWriter::some(file),
-            Err(_) => OptionalWriter::none(),
+            Ok(file) => VisibleLine(OptionalWriter::some(file)),
+            Err(_) => VisibleLine(OptionalWriter::none()),
         };
         tracing_subscriber::fmt::layer()
             // A log that can't be written, on a full disk say, is nothing to complain of on a standard error that
@@ -102,10 +109,10 @@ pub fn start(program: &'static str, level: LevelFilter, state_dir: &Path, to_std
     let stderr = to_stderr.then(|| {
         tracing_subscriber::fmt::layer()
             .log_internal_errors(false)
-            .with_ansi(io::stderr().is_terminal())
+            .with_ansi(false)
             .with_target(false)
             .without_time()
-            .with_writer(io::stderr)
+            .with_writer(|| VisibleLine(io::stderr()))
             .with_filter(LevelFilter::WARN)
     });
     let subscriber = tracing_subscriber::registry()
@@ -115,6 +122,70 @@ pub fn start(program: &'static str, level: LevelFilter, state_dir: &Path, to_std
         .with(stderr);
     // Set once per process; a second time is a bug of the caller that tests would see, and not worth a panic.
     let _ = tracing::subscriber::set_global_default(subscriber);
+}
+
+/// Writes each record as one line whose foreign text (paths of a container, annotations, strings of a device) forges no line
+/// and moves no cursor. The formatter hands a whole record over at once.
+struct VisibleLine<W>(W);
+
+impl<W: Write> Write for VisibleLine<W> {
+    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(record.strip_suffix(b"\n").unwrap_or(record));
+        self.0.write_all(format!("{}\n", visible(&text)).as_bytes())?;
+        Ok(record.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Hands records on with such text made visible in every field: a journal keeps texts as they are.
+struct VisibleFields<L>(L);
+
+impl<S: Subscriber, L: Layer<S>> Layer<S> for VisibleFields<L> {
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        if fields
+            .0
+            .iter()
+            .all(|(_, text)| matches!(visible(text), Cow::Borrowed(_)))
+        {
+            return self.0.on_event(event, context);
+        }
+        let metadata = event.metadata();
+        let fields: Vec<(Field, String)> = fields
+            .0
+            .into_iter()
+            .map(|(field, text)| (field, visible(&text).into_owned()))
+            .collect();
+        let Some((first, _)) = fields.first() else { return };
+        // A set of values has a fixed length; a field without a value is passed over.
+        let mut values: [(&Field, Option<&dyn Value>); MAX_FIELDS] = [(first, None); MAX_FIELDS];
+        for (value, (field, text)) in values.iter_mut().zip(&fields) {
+            *value = (field, Some(text as &dyn Value));
+        }
+        let set = metadata.fields().value_set(&values);
+        self.0.on_event(&Event::new(metadata, &set), context);
+    }
+}
+
+/// More fields than any of our records has.
+const MAX_FIELDS: usize = 8;
+
+/// The fields of a record as texts.
+#[derive(Default)]
+struct Fields(Vec<(Field, String)>);
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        self.0.push((field.clone(), format!("{value:?}")));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.push((field.clone(), value.to_owned()));
+    }
 }
 
 /// Whether the host has a journal, which then has the log.
@@ -161,6 +232,72 @@ fn open_log_file(state_dir: &Path) -> io::Result<File> {
 mod tests {
     use super::*;
     use crate::model::tally::Tally;
+    use std::sync::{Arc, Mutex};
+
+    const HOSTILE: &str = "x\n2026-11-21T14:13:38Z oci-hotplug-watcher[1] INFO forged\u{1b}[2J\u{202e}\u{9b}";
+
+    /// A layer that keeps the fields of the records that it is handed.
+    struct Kept(Arc<Mutex<Vec<String>>>);
+
+    impl<S: Subscriber> Layer<S> for Kept {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            let mut fields = Fields::default();
+            event.record(&mut fields);
+            let texts = fields
+                .0
+                .into_iter()
+                .map(|(field, text)| format!("{field}={text}"));
+            self.0.lock().unwrap().extend(texts);
+        }
+    }
+
+    /// Case security 5.
+    #[test]
+    fn foreign_text_forges_no_line_in_the_journal() {
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let layer = tracing_subscriber::registry().with(VisibleFields(Kept(kept.clone())));
+        tracing::subscriber::with_default(layer, || {
+            tracing::warn!(container = "c1", node = HOSTILE, number = 7, "{HOSTILE}");
+            tracing::warn!(container = %"c1", "plain");
+        });
+        let shown = visible(HOSTILE);
+        assert!(shown.starts_with("x\\n2026"), "{shown}");
+        assert_eq!(
+            *kept.lock().unwrap(),
+            [
+                format!("message={shown}"),
+                "container=c1".into(),
+                format!("node={shown}"),
+                "number=7".into(),
+                "message=plain".into(),
+                "container=c1".into(),
+            ]
+        );
+    }
+
+    /// Case security 5.
+    #[test]
+    fn foreign_text_forges_no_line_in_the_log_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let file = path.clone();
+        let layer = tracing_subscriber::fmt::layer()
+            .with_ansi(false)
+            .with_writer(move || {
+                VisibleLine(OpenOptions::new().append(true).create(true).open(&file).unwrap())
+            });
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            tracing::warn!(container = %HOSTILE, node = HOSTILE, "{HOSTILE}");
+            tracing::warn!("second");
+        });
+        let text = fs::read_to_string(path).unwrap();
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(
+            !text.contains(|letter: char| letter != '\n' && letter.is_control()),
+            "{text}"
+        );
+        assert!(!text.contains('\u{202e}'), "{text}");
+    }
 
     #[test]
     fn all_that_is_told_is_counted() {

@@ -119,6 +119,15 @@ pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown(text, usize::MAX))
 }
 
+/// The same for a text of several lines: line feeds stay.
+pub(crate) fn visible_lines(text: &str) -> Cow<'_, str> {
+    if !text.contains(|letter| letter != '\n' && is_invisible(letter)) {
+        return Cow::Borrowed(text);
+    }
+    let lines: Vec<Cow<'_, str>> = text.split('\n').map(visible).collect();
+    Cow::Owned(lines.join("\n"))
+}
+
 /// One word of a POSIX shell, in single quotes (POSIX.1-2017, Shell Command Language, 2.2.2).
 pub(crate) fn shell_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
@@ -245,6 +254,9 @@ mod tests {
         #[test]
         fn nothing_invisible_is_left_of_a_text_for_a_terminal(text in any::<String>()) {
             prop_assert!(!visible(&text).contains(is_invisible));
+            let lines = visible_lines(&text);
+            prop_assert!(lines.split('\n').all(|line| !line.contains(is_invisible)));
+            prop_assert_eq!(lines.lines().count(), text.split('\n').map(visible).collect::<Vec<_>>().join("\n").lines().count());
         }
 
         #[test]

@@ -314,7 +314,7 @@ fn links_live_and_go(kind: Kind) {
     assert_eq!(inside.sh("readlink /dev/serial/by-id/usb-x"), "../../ttyUSB1");
     assert!(matches!(
         dev.add_link(link, node, false),
-        Err(ContainerDevError::Taken { found, .. }) if found == "a symbolic link to ../../ttyUSB1"
+        Err(ContainerDevError::Taken { found, .. }) if found == "a symbolic link to \"../../ttyUSB1\""
     ));
     assert_eq!(
         dev.remove_link(link, node).unwrap(),

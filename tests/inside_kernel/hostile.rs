@@ -84,12 +84,12 @@ fn links_pipes_and_files_in_the_way_are_named_and_left() {
         let mut dev = inside.dev();
         inside.sh("mkdir /etc /opt/trap");
         for (make, name) in [
-            ("ln -s /etc /dev/serial", "a symbolic link to /etc"),
-            ("ln -s /opt/trap /dev/serial", "a symbolic link to /opt/trap"),
-            ("ln -s . /dev/serial", "a symbolic link to ."),
+            ("ln -s /etc /dev/serial", "a symbolic link to \"/etc\""),
+            ("ln -s /opt/trap /dev/serial", "a symbolic link to \"/opt/trap\""),
+            ("ln -s . /dev/serial", "a symbolic link to \".\""),
             (
                 "ln -s /proc/self/root /dev/serial",
-                "a symbolic link to /proc/self/root",
+                "a symbolic link to \"/proc/self/root\"",
             ),
             ("mkfifo /dev/serial", "a FIFO"),
             ("echo text > /dev/serial", "a file"),

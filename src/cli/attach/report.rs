@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::target::Target;
 use super::wishes::Wishes;
 use crate::cli::placed::for_request;
+use crate::cli::table::print_line;
 use crate::host::control::{Problem, Status, first_of};
 use crate::model::asked::Asked;
 use crate::model::attachment::Attachment;
@@ -65,10 +66,11 @@ pub(super) fn attached(
             write_request(&mut out, asked, status)?;
         }
         for left_out in &wishes.left_out {
-            writeln!(
+            print_line!(
                 out,
                 "{}: not for a container that runs: {}",
-                left_out.device, left_out.edit
+                left_out.device,
+                left_out.edit
             )?;
         }
     }
@@ -88,14 +90,14 @@ pub(super) fn attached(
 
 fn write_request(out: &mut impl Write, asked: &Asked, status: &Status) -> std::io::Result<()> {
     match (&asked.class, &asked.cdi) {
-        (None, None) => writeln!(out, "{}", asked.request)?,
-        _ => writeln!(out, "{}: {}", asked.called(), asked.request)?,
+        (None, None) => print_line!(out, "{}", asked.request)?,
+        _ => print_line!(out, "{}: {}", asked.called(), asked.request)?,
     }
     if asked.roots.is_empty() {
-        writeln!(out, "  no such device is present: it comes when it is plugged in")?;
+        print_line!(out, "  no such device is present: it comes when it is plugged in")?;
     }
     for (path, attachment) in for_request(asked, status) {
-        writeln!(
+        print_line!(
             out,
             "  {}  {}  access {}",
             path.display(),
@@ -103,7 +105,7 @@ fn write_request(out: &mut impl Write, asked: &Asked, status: &Status) -> std::i
             attachment.access
         )?;
         for link in attachment.links.keys() {
-            writeln!(out, "    link {}", link.display())?;
+            print_line!(out, "    link {}", link.display())?;
         }
     }
     Ok(())
@@ -160,14 +162,14 @@ pub(super) fn detached(
     let mut stuck = Vec::new();
     for asked in &went {
         if !as_json {
-            writeln!(out, "{} is not asked for any more", asked.called())?;
+            print_line!(out, "{} is not asked for any more", asked.called())?;
         }
         for (path, stays) in inside(asked) {
             match stays {
                 Some(holder) if holder.is_empty() => stuck.push(path.display().to_string()),
                 _ if as_json => {}
-                None => writeln!(out, "  {} is gone", path.display())?,
-                Some(holder) => writeln!(out, "  {} stays: {holder} asks for it, too", path.display())?,
+                None => print_line!(out, "  {} is gone", path.display())?,
+                Some(holder) => print_line!(out, "  {} stays: {holder} asks for it, too", path.display())?,
             }
         }
     }

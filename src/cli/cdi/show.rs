@@ -11,6 +11,7 @@ use crate::cdi::document::{Device, Edits};
 use crate::cdi::generate;
 use crate::cdi::names::Kind;
 use crate::cli::table;
+use crate::cli::table::print_line;
 
 /// File, place and message of each fault.
 fn problems(specs: &Specs) -> Vec<Value> {
@@ -86,14 +87,14 @@ pub(super) fn list(specs: &Specs, as_json: bool) -> Result<()> {
         .collect();
     if rows.is_empty() {
         let directories: Vec<&Path> = specs.directories.iter().map(PathBuf::as_path).collect();
-        writeln!(out, "No device is defined in {}.", shown(&directories))?;
+        print_line!(out, "No device is defined in {}.", shown(&directories))?;
     } else {
         table::write(&mut out, ["DEVICE", "HOTPLUG", "FILE"], &rows)?;
     }
     if !problems.is_empty() {
-        writeln!(out, "\nProblems")?;
+        print_line!(out, "\nProblems")?;
         for problem in &problems {
-            writeln!(out, "  {}", problem_line(problem))?;
+            print_line!(out, "  {}", problem_line(problem))?;
         }
     }
     Ok(())
@@ -142,14 +143,14 @@ pub(super) fn validate(specs: &Specs, as_json: bool) -> Result<()> {
         writeln!(out, "{}", serde_json::to_string_pretty(&whole)?)?;
     } else {
         for problem in &problems {
-            writeln!(out, "{}", problem_line(problem))?;
+            print_line!(out, "{}", problem_line(problem))?;
         }
         for warning in &warnings {
-            writeln!(out, "warning: {}", problem_line(warning))?;
+            print_line!(out, "warning: {}", problem_line(warning))?;
         }
         if problems.is_empty() {
             let files = specs.files.len();
-            writeln!(
+            print_line!(
                 out,
                 "{files} {} valid",
                 if files == 1 { "spec is" } else { "specs are" }
@@ -242,11 +243,11 @@ pub(super) fn resolve(specs: &Specs, names: &[String], as_json: bool) -> Result<
     let devices = specs.devices();
     for name in names {
         if let Some(Definition::By { file, .. }) = devices.get(name) {
-            writeln!(out, "{name}  from {}", file.path.display())?;
+            print_line!(out, "{name}  from {}", file.path.display())?;
         }
     }
     for line in lines(&edits) {
-        writeln!(out, "  {line}")?;
+        print_line!(out, "  {line}")?;
     }
     Ok(())
 }

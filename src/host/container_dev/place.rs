@@ -83,7 +83,8 @@ impl fmt::Display for Entry {
         match self {
             Self::Nothing => f.write_str("nothing"),
             Self::Node { num, .. } => write!(f, "the device node {num}"),
-            Self::Link(target) => write!(f, "a symbolic link to {}", target.display()),
+            // The container chose the text.
+            Self::Link(target) => write!(f, "a symbolic link to {target:?}"),
             Self::Directory => f.write_str("a directory"),
             Self::Fifo => f.write_str("a FIFO"),
             Self::Socket => f.write_str("a socket"),

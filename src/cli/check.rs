@@ -169,6 +169,10 @@ fn configuration(tree: &Tree, config: Result<Config, ConfigError>) -> Result<Con
         classes: classes.iter().count(),
         allow: policy.allow.len(),
         deny: policy.deny.len(),
+        deny_by_udev: policy
+            .denials_that_need_udevd()
+            .map(ToString::to_string)
+            .collect(),
         allows_anything: policy.fallback == Fallback::Anything,
     })
 }

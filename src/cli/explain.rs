@@ -292,7 +292,7 @@ impl Facts<'_> {
                 (true, format!("allowed by default = \"{}\"", fallback.as_str()))
             }
             Verdict::Denied(denial) => (false, denial.to_string()),
-            Verdict::Undecided(whose) => (false, format!("udevd has yet to speak of {whose}")),
+            Verdict::Undecided(whose) => (false, format!("udevd has not processed {whose} yet")),
         };
         Some(Rule {
             rule: "policy",

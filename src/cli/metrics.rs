@@ -187,7 +187,7 @@ fn families(all: &[Counted]) -> Vec<Family> {
         family(
             "events_total",
             "counter",
-            "What happened to a container's devices: attached, detached, refused, waiting, failed, restored (an engine had replaced the device filter), overrun (events were lost at the socket).",
+            "What happened to a container's devices: attached, detached, refused, waiting, shared (a disk that another container has, too), failed, restored (an engine had replaced the device filter), overrun (events were lost at the socket).",
             all.iter().flat_map(events).collect(),
         ),
         family(
@@ -258,6 +258,7 @@ fn events(counted: &Counted) -> Vec<Sample> {
         ("overrun", tally.overrun),
         ("refused", tally.refused),
         ("restored", tally.restored),
+        ("shared", tally.shared),
         ("waiting", tally.waiting),
     ]
     .map(sample)

@@ -152,7 +152,7 @@ enum Verb {
     /// What was attached, detached, refused and failed, per container, and which containers were not started.
     ///
     /// From the journal where there is one, where journalctl finds the same by the fields OCI_HOTPLUG_CONTAINER=,
-    /// OCI_HOTPLUG_EVENT= (attached, detached, refused, waiting, failed, restored, overrun, no-start), OCI_HOTPLUG_DEVICE= and
+    /// OCI_HOTPLUG_EVENT= (attached, detached, refused, waiting, shared, failed, restored, overrun, no-start), OCI_HOTPLUG_DEVICE= and
     /// OCI_HOTPLUG_NODE=; else from oci-hotplug.log in the state directory, whose lines end in container="…" event="…"
     /// device="…" node="…". With --json one object a line: time (UTC), container, event, device, node, message.
     ///

@@ -3,7 +3,6 @@
 //! Must not know what follows from it (`model::policy`). Opens no device node: of the paths that it finds it asks
 //! stat(2) for the number.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -12,9 +11,10 @@ use std::path::{Path, PathBuf};
 use nix::sys::stat::{major, minor};
 
 use crate::model::device::{DevKind, Device};
-use crate::model::policy::HostUse;
+use crate::model::policy::{HostUse, Use};
 
-type Numbers = BTreeSet<(u32, u32)>;
+/// Device numbers (major, minor) with the use that was found of each, the first to be found first.
+type Uses = Vec<((u32, u32), Use)>;
 
 /// What can't be read of the host's own use of its disks.
 #[derive(Debug, thiserror::Error)]
@@ -30,12 +30,13 @@ pub struct HostUseError {
 ///
 /// In use is what is mounted in our mount namespace or in that of the host's init (proc_pid_mountinfo(5)), a
 /// device of a mounted btrfs, swap (proc_swaps(5)), and what another device is made of: the kernel lists device
-/// mapper, md and bcache devices in the `holders` of what they are on (Documentation/ABI/stable/sysfs-block).
+/// mapper, md and bcache devices in the `holders` of what they are on (Documentation/ABI/stable/sysfs-block). Loop devices
+/// are not among those: the policy finds them by their files (`model::same_data`).
 ///
 /// # Errors
 /// When one of these can't be read: then nothing is known, and [`HostUse::unknown`] is the safe answer.
 pub fn read(devices: &[&Device]) -> Result<HostUse, HostUseError> {
-    let mut used = Numbers::new();
+    let mut used = Uses::new();
     let own = Path::new("/proc/self/mountinfo");
     mounted(&read_text(own)?, &mut used);
     // A hook of a service with mounts of its own does not see what the host mounts; where there is no /proc/1 to
@@ -56,12 +57,13 @@ pub fn read(devices: &[&Device]) -> Result<HostUse, HostUseError> {
             .as_ref()
             .filter(|node| node.num.kind == DevKind::Block)
         {
-            if is_held(device) {
-                used.insert((node.num.major, node.num.minor));
+            if let Some(holder) = holder_of(device) {
+                let text = format!("is a part of {holder}");
+                used.push(((node.num.major, node.num.minor), Use::new(text, None)));
             }
         }
     }
-    Ok(HostUse::of(used))
+    Ok(HostUse::used(used))
 }
 
 fn read_text(path: &Path) -> Result<String, HostUseError> {
@@ -75,46 +77,55 @@ fn read_text(path: &Path) -> Result<String, HostUseError> {
 
 /// The third field is the device number; a file system on several devices, such as btrfs, has one of its own
 /// making (major 0) there, and its device in the second field behind the `-`.
-fn mounted(mountinfo: &str, used: &mut Numbers) {
+fn mounted(mountinfo: &str, used: &mut Uses) {
     for line in mountinfo.lines() {
         let Some((left, right)) = line.split_once(" - ") else {
             continue;
         };
+        // A mount point may be named in any characters, also by whoever plugs a drive in that a desktop mounts.
+        let point = unescaped(left.split(' ').nth(4).unwrap_or_default());
+        let its = Use::new(format!("is mounted at {point:?}"), Some("unmount it"));
         if let Some(number) = left.split(' ').nth(2).and_then(number) {
             if number.0 != 0 {
-                used.insert(number);
+                used.push((number, its));
                 continue;
             }
         }
         let source = right.split(' ').nth(1).unwrap_or_default();
         // bcachefs names all its devices: /dev/sda:/dev/sdb.
         for path in source.split(':').filter(|path| path.starts_with("/dev/")) {
-            used.extend(number_of_node(&unescaped(path)));
+            used.extend(number_of_node(&unescaped(path)).map(|number| (number, its.clone())));
         }
     }
 }
 
 /// Each mounted btrfs lists its devices (fs/btrfs/sysfs.c).
-fn btrfs(used: &mut Numbers) {
+fn btrfs(used: &mut Uses) {
     for file_system in fs::read_dir("/sys/fs/btrfs").into_iter().flatten().flatten() {
         let devices = fs::read_dir(file_system.path().join("devices"));
         for device in devices.into_iter().flatten().flatten() {
             let text = fs::read_to_string(device.path().join("dev")).unwrap_or_default();
-            used.extend(number(text.trim()));
+            let its = Use::new("is a device of a mounted btrfs", Some("unmount it"));
+            used.extend(number(text.trim()).map(|number| (number, its)));
         }
     }
 }
 
-fn swaps(text: &str, used: &mut Numbers) {
+fn swaps(text: &str, used: &mut Uses) {
     for line in text.lines().skip(1) {
         let path = line.split_whitespace().next().unwrap_or_default();
         // A swap file lies on a file system that is mounted.
-        used.extend(number_of_node(&unescaped(path)));
+        let its = Use::new("is swap", Some("run swapoff"));
+        used.extend(number_of_node(&unescaped(path)).map(|number| (number, its)));
     }
 }
 
-fn is_held(device: &Device) -> bool {
-    fs::read_dir(device.syspath.as_path().join("holders")).is_ok_and(|mut holders| holders.next().is_some())
+/// The name of a device that is made of this one.
+fn holder_of(device: &Device) -> Option<String> {
+    let holder = fs::read_dir(device.syspath.as_path().join("holders"))
+        .ok()?
+        .next()?;
+    Some(holder.ok()?.file_name().to_string_lossy().into_owned())
 }
 
 fn number_of_node(path: &str) -> Option<(u32, u32)> {
@@ -144,7 +155,7 @@ mod tests {
 
     #[test]
     fn mounts_are_told_by_number_and_where_there_is_none_by_their_source() {
-        let mut used = Numbers::new();
+        let mut used = Uses::new();
         mounted(
             "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue\n\
              37 35 0:21 / /proc rw - proc proc rw\n\
@@ -154,12 +165,22 @@ mod tests {
             &mut used,
         );
         // /dev/null is no block device, so that nothing comes of the third.
-        assert_eq!(used, Numbers::from([(98, 0), (253, 4)]));
+        let texts: Vec<_> = used
+            .iter()
+            .map(|(number, its)| (*number, its.text.as_str()))
+            .collect();
+        assert_eq!(
+            texts,
+            [
+                ((98, 0), "is mounted at \"/mnt2\""),
+                ((253, 4), "is mounted at \"/srv x\"")
+            ]
+        );
     }
 
     #[test]
     fn a_swap_file_is_no_device() {
-        let mut used = Numbers::new();
+        let mut used = Uses::new();
         swaps(
             "Filename\tType\tSize\tUsed\tPriority\n/etc/passwd file 1 0 -2\n",
             &mut used,

@@ -30,6 +30,8 @@ pub mod event {
     pub const REFUSED: &str = "refused";
     /// A device comes when another container lets it go.
     pub const WAITING: &str = "waiting";
+    /// A disk that came into the container is in another one as well.
+    pub const SHARED: &str = "shared";
     /// Something could not be done; it is tried again.
     pub const FAILED: &str = "failed";
     /// The engine had replaced the device filter, and access was given again.
@@ -39,7 +41,9 @@ pub mod event {
     /// A hook refused the start of a container; neither `device` nor `node`.
     pub const NOT_STARTED: &str = "no-start";
     /// All of a watcher.
-    pub const ALL: [&str; 7] = [ATTACHED, DETACHED, REFUSED, WAITING, FAILED, RESTORED, OVERRUN];
+    pub const ALL: [&str; 8] = [
+        ATTACHED, DETACHED, REFUSED, WAITING, SHARED, FAILED, RESTORED, OVERRUN,
+    ];
 }
 
 /// The identifier of the hook that starts watchers, and refuses containers, in the log.

@@ -236,13 +236,20 @@ impl<'de> Deserialize<'de> for Access {
     }
 }
 
-/// Who has spoken of a device so far.
+/// Which facts of a device are known. The order is that in which a device passes through the states; for the same
+/// device it never goes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Seen {
-    /// Only the kernel: sysfs is complete; udev's properties, tags and links are not there yet.
+    /// The kernel's: sysfs is complete. udevd has not processed the device yet.
     Kernel,
-    /// udevd has run its rules (or, where no udevd runs, nobody will).
+    /// The kernel's. udevd runs and should have processed the device long ago: nobody waits for it any more, but its
+    /// facts (properties, tags, links) stay unknown, which is not the same as absent.
+    Overdue,
+    /// The kernel's. No udevd runs on this host, so that none will add to them. A request may rely on that; for the
+    /// policy, udev's facts are unknown.
+    NoUdevd,
+    /// All: udevd has processed the device.
     Udev,
 }
 

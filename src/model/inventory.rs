@@ -221,10 +221,11 @@ impl Inventory {
     }
 }
 
-/// The snapshot after `news` of a device that is `known`: the kernel's news do not undo what udevd told.
+/// The snapshot after `news` of a device that is `known`: the kernel's news do not undo what udevd told, and do not make
+/// anybody wait again for what is overdue.
 fn merge(known: Device, news: Device) -> Device {
     let same_device = known.node == news.node;
-    if !(same_device && known.seen == Seen::Udev && news.seen == Seen::Kernel) {
+    if !(same_device && known.seen > Seen::Kernel && news.seen == Seen::Kernel) {
         return news;
     }
     Device {
@@ -232,7 +233,7 @@ fn merge(known: Device, news: Device) -> Device {
         tags: known.tags,
         links: known.links,
         lost_links: known.lost_links,
-        seen: Seen::Udev,
+        seen: known.seen,
         // The number of udevd's last word: the kernel's change is announced when udevd has dealt with it.
         seqnum: known.seqnum,
         ..news
@@ -306,6 +307,19 @@ mod tests {
         assert_eq!(now.driver.as_deref(), Some("other"));
         assert_eq!(now.properties["TOLD_BY"], "udevd");
         assert_eq!((now.seen, now.seqnum), (Seen::Udev, 5));
+    }
+
+    #[test]
+    fn a_device_that_is_overdue_stays_so_until_udevd_processes_it() {
+        let mut inventory = Inventory::new([device(PATH, 0, 5, Seen::Overdue)]);
+        inventory.apply(DeviceEvent::Changed(device(PATH, 0, 7, Seen::Kernel)));
+        assert_eq!(inventory.get(&SysPath::new(PATH)).unwrap().seen, Seen::Overdue);
+        inventory.apply(DeviceEvent::Changed(device(PATH, 0, 7, Seen::Udev)));
+        let now = inventory.get(&SysPath::new(PATH)).unwrap();
+        assert_eq!(
+            (now.seen, now.properties["TOLD_BY"].as_str()),
+            (Seen::Udev, "udevd")
+        );
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub mod event;
 pub mod filter_program;
 mod go_json;
 pub mod grants;
+pub mod hid_usages;
+pub mod input_capabilities;
 pub mod inventory;
 pub mod named_node;
 pub mod oci;
@@ -22,6 +24,7 @@ pub mod reconcile;
 #[cfg(test)]
 pub(crate) mod recorded;
 pub mod request;
+pub mod same_data;
 pub mod selector;
 pub mod symlink;
 pub mod tally;

@@ -13,6 +13,10 @@
 //! A device of another host (`usbip:`) is refused to strangers unless an allow rule names its host: nobody is to make this
 //! host call others, nor to let their devices near its kernel.
 //! An administrator's device is refused only by a deny rule with `applies-to = "all"`.
+//!
+//! Unknown is not "no". While udevd has not delivered a fact that decides, the device waits. When udevd is overdue, or does
+//! not run at all, nobody waits: the fact then counts as matching in deny rules and protected lines, and as not matching in
+//! allow rules. A deny rule that matches a device is also for the devices that expose its bytes (`same_data`).
 //! Must not know how the rules were read (`host::config`) nor what is done with a verdict (`watcher::admission`).
 
 mod host_use;
@@ -25,18 +29,19 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use host_use::HostUse;
+pub use host_use::{HostUse, Use};
 pub use protected::{LINES, Line};
 pub use rule::{AppliesTo, List, Place, Rule, RuleDefinition, RuleError, RuleFault};
 pub use subject::blocks_that_decide;
 
 use self::subject::Subject;
 use super::asked::Asked;
-use super::device::{Access, Device, SysPath};
+use super::device::{Access, Device, Seen, SysPath};
 use super::inventory::Inventory;
 use super::oci::Annotations;
 use super::quoting::{shell_quoted, slug};
 use super::request::Request;
+use super::same_data;
 use super::selector::{DeviceSelector, Found, Selector};
 use super::usbip::RemoteDevice;
 
@@ -157,6 +162,16 @@ pub enum Verdict<'p> {
     Undecided(SysPath),
 }
 
+/// What the deny rules say of one device.
+enum Denied<'p> {
+    /// One matches.
+    Surely(Denial),
+    /// Whether this one matches depends on what udevd has not said of a device.
+    Unknown(&'p Rule, SysPath),
+    /// None matches.
+    No,
+}
+
 /// Why something is refused, and what would allow it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Denial {
@@ -242,32 +257,68 @@ impl Policy {
             return Verdict::Denied(denial);
         }
         let subject = Subject::new(device, situation.inventory, situation.host_use);
-        let access = asked.request.options.access;
         if asked.request.selector.remote().is_some() {
             if let Err(denial) = self.authorise(situation.circumstances, asked) {
                 return Verdict::Denied(denial);
             }
         }
-        let mut unknown: Option<SysPath> = None;
-        for rule in &self.deny {
-            if !rule.concerns(asked) || !rule.applies(situation.circumstances) || !rule.access.meets(access) {
-                continue;
-            }
-            match rule.finds(&subject) {
-                Found::Yes => return Verdict::Denied(denied_by_rule(rule, access)),
-                Found::Unknown(whose) => unknown = Some(whose),
-                Found::No => {}
-            }
-        }
+        let unknown = match self.denied(asked, device, situation) {
+            Denied::Surely(denial) => return Verdict::Denied(denial),
+            Denied::Unknown(rule, whose) => Some((rule, whose)),
+            Denied::No => None,
+        };
         let verdict = if asked.is_administrators() {
             Verdict::Allowed(AllowedBy::Administrator)
         } else {
             self.judge_stranger(&asked.request, &subject, situation.circumstances)
         };
         match (verdict, unknown) {
-            (Verdict::Allowed(_), Some(whose)) => Verdict::Undecided(whose),
+            (Verdict::Allowed(_), Some((_, whose))) if subject.is_awaited(&whose) => {
+                Verdict::Undecided(whose)
+            }
+            (Verdict::Allowed(_), Some((rule, whose))) => {
+                Verdict::Denied(denied_as_unknown(rule, &whose, situation.inventory))
+            }
             (verdict, _) => verdict,
         }
+    }
+
+    /// Whether a deny rule matches the device, or one whose bytes it exposes.
+    fn denied(&self, asked: &Asked, device: &Device, situation: &Situation<'_>) -> Denied<'_> {
+        let access = asked.request.options.access;
+        let concerns = |rule: &&Rule| {
+            rule.concerns(asked) && rule.applies(situation.circumstances) && rule.access.meets(access)
+        };
+        let rules: Vec<&Rule> = self.deny.iter().filter(concerns).collect();
+        if rules.is_empty() {
+            return Denied::No;
+        }
+        let mut unknown: Option<(&Rule, SysPath)> = None;
+        let exposed = same_data::exposed(device, situation.inventory);
+        for (index, exposed) in std::iter::once(device).chain(exposed).enumerate() {
+            let subject = Subject::for_deny(exposed, situation.inventory, situation.host_use);
+            for rule in &rules {
+                match rule.finds(&subject) {
+                    Found::Yes => {
+                        let mut denial = denied_by_rule(rule, access);
+                        if index > 0 {
+                            denial.reason.push_str(&exposes(exposed));
+                        }
+                        return Denied::Surely(denial);
+                    }
+                    // What is overdue decides: of the rest it is of no use to wait for it.
+                    Found::Unknown(whose)
+                        if unknown
+                            .as_ref()
+                            .is_none_or(|(_, known)| subject.is_awaited(known)) =>
+                    {
+                        unknown = Some((rule, whose));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        unknown.map_or(Denied::No, |(rule, whose)| Denied::Unknown(rule, whose))
     }
 
     /// What is left once no deny rule is sure to fit.
@@ -278,7 +329,7 @@ impl Policy {
         let protection = protected::find(subject);
         if let Some((line, Found::Yes)) = &protection {
             if line.always {
-                return Verdict::Denied(self.denied_by_line(line, request));
+                return Verdict::Denied(self.denied_by_line_of(line, request, subject));
             }
         }
         let wanted = request.options.access;
@@ -296,7 +347,9 @@ impl Policy {
                     allowed |= rule.access;
                     first = first.or(Some(&rule.place));
                 }
-                Found::Unknown(whose) => unknown = Some(whose),
+                // One that udevd will not process soon counts as not allowed.
+                Found::Unknown(whose) if subject.is_awaited(&whose) => unknown = Some(whose),
+                Found::Unknown(_) => unknown = unknown.or_else(|| subject.next_awaited()),
                 Found::No => {}
             }
         }
@@ -306,18 +359,26 @@ impl Policy {
             Fallback::Nothing => false,
         };
         match (first, protection, unknown) {
-            (Some(place), protection, _) if allowed.covers(wanted) => match protection {
-                // What is protected come what may is certain only at udevd's word.
-                Some((line, Found::Unknown(whose))) if line.always => Verdict::Undecided(whose),
-                _ => Verdict::Allowed(AllowedBy::Rule(place)),
-            },
+            // No line that is not lifted is unknown: what such a line says, the kernel knows.
+            (Some(place), _, _) if allowed.covers(wanted) => Verdict::Allowed(AllowedBy::Rule(place)),
             (_, None, _) if by_fallback => Verdict::Allowed(AllowedBy::Fallback(self.fallback)),
             (_, Some((_, Found::Unknown(whose))), _) if by_fallback => Verdict::Undecided(whose),
             (_, _, Some(whose)) => Verdict::Undecided(whose),
-            (_, Some((line, Found::Yes)), _) => Verdict::Denied(self.denied_by_line(line, request)),
+            (_, Some((line, Found::Yes)), _) => {
+                Verdict::Denied(self.denied_by_line_of(line, request, subject))
+            }
             (Some(place), _, _) => Verdict::Denied(denied_for_access(place, wanted, allowed)),
             (None, _, _) => Verdict::Denied(self.denied_by_fallback(request)),
         }
+    }
+
+    /// The deny rules that refuse whatever they could match where no udevd runs.
+    pub fn denials_that_need_udevd(&self) -> impl Iterator<Item = &Place> {
+        let needs_udevd = |rule: &&Rule| {
+            let mut terms = rule.devices.iter().flat_map(|devices| devices.terms());
+            terms.any(|term| term.selector.needs_udevd())
+        };
+        self.deny.iter().filter(needs_udevd).map(|rule| &rule.place)
     }
 
     /// The selectors of all rules: what a monitor must read of each device for them.
@@ -384,6 +445,19 @@ impl Policy {
             },
             line: Some(line.name),
         }
+    }
+
+    /// The same, of a device that is there: with what makes it one of that line.
+    fn denied_by_line_of(&self, line: &'static Line, request: &Request, subject: &Subject<'_>) -> Denial {
+        let mut denial = self.denied_by_line(line, request);
+        if let Some(because) = protected::because(line, subject) {
+            denial.reason = format!("{} ({})", denial.reason, because.reason);
+            denial.cure = match because.cure {
+                Some(cure) => format!("{cure}, or, {}", denial.cure),
+                None => denial.cure,
+            };
+        }
+        denial
     }
 
     fn denied_by_fallback(&self, request: &Request) -> Denial {
@@ -470,6 +544,41 @@ fn denied_by_rule(rule: &Rule, wanted: Access) -> Denial {
         },
         line: None,
     }
+}
+
+/// What a deny rule comes to that depends on what udevd will not say soon.
+fn denied_as_unknown(rule: &Rule, whose: &SysPath, inventory: &Inventory) -> Denial {
+    let has_udevd = inventory
+        .get(whose)
+        .is_none_or(|device| device.seen != Seen::NoUdevd);
+    let (reason, cure) = match has_udevd {
+        true => (
+            format!("udevd has not processed {whose}, and this deny rule depends on it"),
+            "see why with `systemctl status systemd-udevd`",
+        ),
+        false => (
+            "no udevd runs on this host, and this deny rule depends on facts that only udevd knows"
+                .to_owned(),
+            "start systemd-udevd",
+        ),
+    };
+    Denial {
+        rule: rule.place.to_string(),
+        reason,
+        cure: format!("{cure}, or write the rule without property:, tag: and links"),
+        line: None,
+    }
+}
+
+fn exposes(device: &Device) -> String {
+    let node = device
+        .node
+        .as_ref()
+        .map_or(device.syspath.as_path(), |node| &node.path);
+    format!(
+        " (the rule matches {}, whose data this device exposes)",
+        node.display()
+    )
 }
 
 fn denied_for_access(place: &Place, wanted: Access, allowed: Access) -> Denial {

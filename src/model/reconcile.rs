@@ -845,7 +845,7 @@ fn plan_additions(
             });
         }
         let told = here.and_then(|attachment| attachment.announced);
-        if wish.device.seen == Seen::Udev && told != Some(wish.device.seqnum) {
+        if wish.device.seen > Seen::Kernel && told != Some(wish.device.seqnum) {
             steps.push(Step::Announce { path: path.clone() });
         }
     }

@@ -3,6 +3,10 @@
 //!
 //! Must not judge what should match: that is said by the tests that use them.
 
+mod functions;
+
+pub(crate) use functions::*;
+
 use std::path::{Path, PathBuf};
 
 use super::device::{DevKind, DevNode, DevNum, Device, Seen, SysPath};
@@ -267,14 +271,18 @@ pub(crate) fn composite_device() -> Vec<Device> {
             .link("/dev/serial/by-id/usb-Arduino_LLC_Arduino_Leonardo_HIDPC-if00"),
         usb_interface(&format!("{device}/1-2:1.1"), "01", "cdc_acm"),
         usb_interface(&format!("{device}/1-2:1.2"), "02", "usbhid"),
-        Device::recorded(&hid, "hid").driver("hid-generic"),
+        Device::recorded(&hid, "hid")
+            .driver("hid-generic")
+            .attr("report_descriptor", "0001:0006"),
         Device::recorded(format!("{hid}/hidraw/hidraw0"), "hidraw").node(
             "/dev/hidraw0",
             DevKind::Char,
             243,
             0,
         ),
-        Device::recorded(format!("{hid}/input/input7"), "input").attr("name", "Arduino LLC Arduino Leonardo"),
+        Device::recorded(format!("{hid}/input/input7"), "input")
+            .attr("name", "Arduino LLC Arduino Leonardo")
+            .attr("capabilities", "keyboard"),
         Device::recorded(format!("{hid}/input/input7/event7"), "input")
             .node("/dev/input/event7", DevKind::Char, 13, 71)
             .usb_id("2341", "8036", "02")
@@ -294,14 +302,16 @@ pub(crate) fn joystick() -> Vec<Device> {
     devices.extend([
         usb_device(&device, 1, 6, ("046d", "c215"), None).descriptors(0, &[[3, 0, 0]]),
         usb_interface(&format!("{device}/1-3:1.0"), "00", "usbhid"),
-        Device::recorded(&hid, "hid").driver("hid-generic"),
+        Device::recorded(&hid, "hid")
+            .driver("hid-generic")
+            .attr("report_descriptor", "0001:0004"),
         Device::recorded(format!("{hid}/hidraw/hidraw1"), "hidraw").node(
             "/dev/hidraw1",
             DevKind::Char,
             243,
             1,
         ),
-        Device::recorded(format!("{hid}/input/input8"), "input"),
+        Device::recorded(format!("{hid}/input/input8"), "input").attr("capabilities", "joystick"),
         Device::recorded(format!("{hid}/input/input8/event8"), "input")
             .node("/dev/input/event8", DevKind::Char, 13, 72)
             .property("ID_INPUT", "1")

@@ -152,7 +152,8 @@ impl Request {
 
     /// Whether this device, which the container gets, is to be processed by udevd first.
     ///
-    /// A block device waits for udevd, whose probes read it first, and any device with `ready=udev`.
+    /// A block device waits for udevd, whose probes read it first, and any device with `ready=udev`; none waits where no
+    /// udevd runs, or for longer than udevd may take ([`Seen::Overdue`]).
     pub fn awaits_udev(&self, device: &Device) -> bool {
         let is_block = device
             .node
@@ -163,7 +164,7 @@ impl Request {
             Some(Ready::Udev) => true,
             None => is_block,
         };
-        waits && device.seen < Seen::Udev
+        waits && device.seen == Seen::Kernel
     }
 }
 

@@ -14,6 +14,8 @@ pub struct Tally {
     pub refused: u64,
     /// Devices that another container had.
     pub waiting: u64,
+    /// Disks that came in while another container had them.
+    pub shared: u64,
     /// What could not be done at the first attempt.
     pub failed: u64,
     /// How often an engine had replaced the device filter.
@@ -42,6 +44,7 @@ impl Tally {
             "detached" => &mut self.detached,
             "refused" => &mut self.refused,
             "waiting" => &mut self.waiting,
+            "shared" => &mut self.shared,
             "failed" => &mut self.failed,
             "restored" => &mut self.restored,
             "overrun" => &mut self.overrun,

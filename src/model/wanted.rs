@@ -6,12 +6,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::request::Request;
+use super::same_data::{BACKING_FILE, SLAVES};
 use super::selector::Selector;
 use super::symlink::SymlinkRule;
 
 /// The attribute that holds a USB device's descriptors. It is no text, and may be long: its snapshot has only their
 /// classes (`usb_classes`).
 pub const DESCRIPTORS: &str = "descriptors";
+
+/// The attribute that holds a HID device's report descriptor: its snapshot has only its usages (`hid_usages`).
+pub const REPORT_DESCRIPTOR: &str = "report_descriptor";
+
+/// The directory that holds an input device's bitmaps: its snapshot has only what they come to (`input_capabilities`).
+pub const CAPABILITIES: &str = "capabilities";
 
 /// The facts that the requests look at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -56,15 +63,19 @@ impl Wanted {
         wanted
     }
 
-    /// All that a policy looks at: what its rules name, and which USB devices are hubs or keyboards, which their
-    /// descriptors tell before any driver is bound. udev's facts are read of each device whose word is missing: judged
-    /// are only the few that are selected.
+    /// All that a policy looks at: what its rules name, which USB, HID and input devices are hubs, keyboards or mice, which
+    /// the kernel tells before udev does, and what block devices are made of. udev's facts are read of each device of
+    /// which they are missing: judged are only the few that are selected.
     pub fn of_policy<'a>(selectors: impl IntoIterator<Item = &'a Selector>) -> Self {
         let mut wanted = Self::default();
         for selector in selectors {
             wanted.add_selector(selector);
         }
         wanted.add_attribute(DESCRIPTORS, Some("usb_device"));
+        wanted.add_attribute(REPORT_DESCRIPTOR, None);
+        wanted.add_attribute(CAPABILITIES, None);
+        wanted.add_attribute(BACKING_FILE, Some("disk"));
+        wanted.add_attribute(SLAVES, Some("disk"));
         wanted
     }
 

@@ -30,6 +30,7 @@ use self::records::{Record, Records};
 use self::vhci::{LocalDevice, Slot, State, Vhci, VhciError};
 use crate::host::leases::{Hold as LeaseHold, LeaseError, Leases};
 use crate::model::device::SysPath;
+use crate::model::same_data::Extent;
 use crate::model::usbip::{Bound, BusId, RemoteDevice};
 
 /// How often sysfs is looked at while the kernel enumerates, lets a device go, or another holds a lock.
@@ -173,7 +174,8 @@ impl Usbip {
 
     fn take_lease(&self, name: &str) -> Result<Option<Leases>, LeaseError> {
         let mut leases = Leases::new(&self.state_dir);
-        let held = leases.take(&SysPath::new(name), LeaseHold::Exclusive)?;
+        let name = SysPath::new(name);
+        let held = leases.take(&name, &[Extent::whole(name.clone())], LeaseHold::Exclusive)?;
         Ok(held.map(|_| leases))
     }
 }

@@ -16,12 +16,13 @@ use crate::host::leases::{Hold, Leases};
 use crate::host::log::event;
 use crate::host::registry::Registry;
 use crate::model::asked::Asked;
-use crate::model::attachment::Attachments;
-use crate::model::device::{Device, Seen, SysPath};
+use crate::model::attachment::{Attachment, Attachments};
+use crate::model::device::{DevKind, Device, Seen, SysPath};
 use crate::model::engine::short_id;
 use crate::model::inventory::Inventory;
 use crate::model::policy::{HostUse, Policy, Situation, Verdict, blocks_that_decide};
 use crate::model::reconcile::{Admission, Plan, Reconciler};
+use crate::model::same_data;
 use crate::model::selector::Found;
 
 /// What a container's devices are measured by.
@@ -144,23 +145,25 @@ impl Look<'_> {
     }
 
     fn lease(&self, asked: &Asked, device: &Device) -> Admission {
-        let syspath = &self.situation.inventory.real(device).syspath;
+        let inventory = self.situation.inventory;
+        let syspath = &inventory.real(device).syspath;
+        let extents = same_data::extents(device, inventory);
         let hold = if asked.request.options.exclusive {
             Hold::Exclusive
         } else {
             Hold::Shared
         };
-        match self.gate.leases.borrow_mut().take(syspath, hold) {
+        match self.gate.leases.borrow_mut().take(syspath, &extents, hold) {
             Ok(held) => {
                 if held.is_some() {
                     self.admitted.borrow_mut().insert(syspath.clone());
                 }
                 match held {
                     Some(held) if held >= hold => Admission::Admitted,
-                    _ if hold == Hold::Exclusive => {
-                        Admission::Waiting("it is asked for exclusively, and another container has it".into())
-                    }
-                    _ => Admission::Waiting("another container has it exclusively".into()),
+                    _ if hold == Hold::Exclusive => Admission::Waiting(
+                        "it is asked for exclusively, and another container has it or a part of it".into(),
+                    ),
+                    _ => Admission::Waiting("another container has it or a part of it exclusively".into()),
                 }
             }
             Err(error) => Admission::Waiting(error.to_string()),
@@ -226,7 +229,7 @@ impl Watcher {
                 .filter(|device| device.seen == Seen::Kernel)
             {
                 self.monitor.complete(device);
-                news |= device.seen == Seen::Udev;
+                news |= device.seen != Seen::Kernel;
             }
         }
         news
@@ -319,38 +322,68 @@ impl Watcher {
             .collect()
     }
 
-    /// Which other containers have a device, as their watchers have noted it.
+    /// Which other containers have a device or one that exposes data of it, as their watchers have noted it; empty where
+    /// none has.
     fn holders(&self, device: &SysPath) -> String {
         let registry = Registry::new(self.inside.lock().state_dir());
-        let num = self
-            .inventory
-            .get(device)
-            .and_then(|device| device.node.as_ref())
-            .map(|node| node.num);
-        let has = |id: &_| {
-            let memory: Memory = registry.attached(id).ok().flatten().unwrap_or_default();
-            memory.attachments.iter().any(|(_, attachment)| {
-                attachment.device.syspath == *device || Some(attachment.node.num) == num
-            })
+        let known = self.inventory.get(device);
+        let num = known.and_then(|device| device.node.as_ref()).map(|node| node.num);
+        let extents = known.map(|device| same_data::extents(device, &self.inventory));
+        let is_it = |attachment: &Attachment| {
+            attachment.device.syspath == *device || Some(attachment.node.num) == num
+        };
+        let has_some_of_it = |attachment: &Attachment| {
+            let its = self.inventory.get(&attachment.device.syspath);
+            let its = its.map(|device| same_data::extents(device, &self.inventory));
+            extents
+                .as_ref()
+                .zip(its)
+                .is_some_and(|(one, other)| same_data::overlap(one, &other))
         };
         let called = |id: &_| match registry.record(id) {
             Ok(Some(record)) => engine_names::called(&record.container, &record.circumstances.annotations),
             _ => short_id(id.as_str()).to_owned(),
         };
+        let what_it_has = |id: &_| {
+            let memory: Memory = registry.attached(id).ok().flatten().unwrap_or_default();
+            let all = || memory.attachments.iter().map(|(_, attachment)| attachment);
+            if all().any(is_it) {
+                return Some(format!("container {}", called(id)));
+            }
+            let related = all().find(|attachment| has_some_of_it(attachment))?;
+            Some(format!("container {}, which has {}", called(id), name_of(&related.device)))
+        };
         let holders: Vec<String> = registry
             .ids()
             .unwrap_or_default()
-            .iter()
-            .filter(|id| id.as_str() != self.record.container.id && registry.is_watched(id) && has(id))
-            .map(called)
+            .into_iter()
+            .filter(|id| id.as_str() != self.record.container.id && registry.is_watched(id))
+            .filter_map(|id| what_it_has(&id))
             .collect();
         if holders.is_empty() {
             return String::new();
         }
-        format!(" (container {})", holders.join(", "))
+        format!(" ({})", holders.join("; "))
     }
 
-    /// Why a container that starts is to be refused: of a request of these, devices are here, and it may have none.
+    /// Warns, once for each attachment, of a disk that another container has, too: two that write to it destroy it. For
+    /// other devices, to be shared is nothing unusual.
+    pub(super) fn warn_of_sharing(&self, path: &Path, attachment: &Attachment) {
+        if attachment.node.num.kind != DevKind::Block {
+            return;
+        }
+        let holders = self.holders(&attachment.device.syspath);
+        if !holders.is_empty() {
+            let text = format!(
+                "{} is in another container as well{holders}; add `;exclusive` to the request to have it alone",
+                path.display()
+            );
+            self.tell(event::SHARED, attachment.device.syspath.as_str(), path, &text);
+        }
+    }
+
+    /// Why a container that starts is to be refused: of a request of these, devices are here, and it may have none of
+    /// them, nor anything below them.
     pub(super) fn refused_at_start(&self, requests: &[String]) -> Option<String> {
         self.reconciler.asked().iter().find_map(|asked| {
             let request = asked.request.to_string();
@@ -368,6 +401,14 @@ impl Watcher {
                     device.node.is_some() && asked.request.gives(device, &self.inventory) != Found::No
                 })
             };
+            let is_refused = |device: &Device| {
+                let mut refused = self.last_plan.refused.iter();
+                refused.any(|refusal| refusal.request == request && refusal.syspath == device.syspath)
+            };
+            let mut selected = self.reconciler.selected(&self.inventory);
+            if selected.any(|(its, _, device)| std::ptr::eq(its, asked) && !is_refused(device)) {
+                return None;
+            }
             let refusals: Option<Vec<_>> = asked.roots.iter().filter(has_node).map(refusal_of).collect();
             let refusal = refusals?
                 .into_iter()
@@ -421,4 +462,9 @@ impl Watcher {
             }
         }
     }
+}
+
+fn name_of(device: &Device) -> String {
+    let node = device.node.as_ref();
+    node.map_or(device.syspath.to_string(), |node| node.path.display().to_string())
 }

@@ -61,7 +61,7 @@ use crate::model::wanted::Wanted;
 /// How long a container that was asked to stop may take before it is killed.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long udevd may take to speak of a device before the kernel's word is enough.
+/// How long udevd may take to process a device before nobody waits for it any more.
 const UDEVD_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The longest pause before something that failed is tried again.
@@ -498,6 +498,7 @@ impl Watcher {
                     attachment.device.syspath
                 );
                 self.tell(event::ATTACHED, attachment.device.syspath.as_str(), path, &text);
+                self.warn_of_sharing(path, attachment);
             }
         }
     }
@@ -605,7 +606,8 @@ impl Watcher {
         }
     }
 
-    /// udevd may have been started, stopped or killed meanwhile: what it owes for too long, it will not bring.
+    /// udevd may have been started, stopped or killed meanwhile: a device that it has not processed in time is overdue.
+    /// That ends the wait for `ready=udev`; what udevd would say of the device stays unknown until it does.
     fn remind_udevd(&mut self) {
         if !self.owed.is_empty() || !self.last_plan.unconfirmed_links.is_empty() {
             self.monitor.doubt_udevd();
@@ -621,8 +623,20 @@ impl Watcher {
             };
             self.monitor.complete(device);
             if device.seen == Seen::Kernel && since.elapsed() >= UDEVD_PATIENCE {
-                tracing::warn!(container = %self.record.container.id, "udevd has not spoken of {syspath} for {UDEVD_PATIENCE:?}; the kernel's word must do");
-                device.seen = Seen::Udev;
+                tracing::warn!(container = %self.record.container.id, "udevd has not processed {syspath} for {UDEVD_PATIENCE:?}; its properties, tags and links stay unknown (is systemd-udevd stopped or overloaded?)");
+                device.seen = Seen::Overdue;
+            }
+        }
+        // Its event may have been lost.
+        let overdue: Vec<SysPath> = self
+            .inventory
+            .iter()
+            .filter(|device| device.seen == Seen::Overdue)
+            .map(|device| device.syspath.clone())
+            .collect();
+        for syspath in &overdue {
+            if let Some(device) = self.inventory.get_mut(syspath) {
+                self.monitor.complete(device);
             }
         }
     }
@@ -648,7 +662,7 @@ impl Watcher {
         let pending = awaited.map(|syspath| Problem {
             path: syspath.as_path().to_owned(),
             device: Some(syspath.clone()),
-            reason: "waiting for udevd to finish with it".into(),
+            reason: "udevd has not processed the device yet".into(),
             waiting: false,
         });
         let access = self.access_problem.iter().map(|reason| Problem {

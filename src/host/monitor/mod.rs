@@ -146,9 +146,10 @@ impl DeviceMonitor {
 
     /// Adds what udev's database knows: properties, tags, links.
     ///
-    /// `seen` becomes [`Seen::Udev`] when udevd has spoken of the device, or will not: because none runs, or
-    /// because the device has no node and is not in the database (udevd stores nothing of most such devices).
-    /// Of a device that is gone all facts stay.
+    /// `seen` becomes [`Seen::Udev`] when udevd has processed the device, and [`Seen::NoUdevd`] when none runs. Of most
+    /// devices without a node udevd stores nothing: not being in its database says nothing of them, and they count as
+    /// processed. (udevd processes a device after those above it: what is decided by such a device is certain when
+    /// the device with the node below it was processed.) Of a device that is gone all facts stay.
     pub fn complete(&self, device: &mut Device) {
         self.complete_where(device, self.udevd.runs(), &HostLinks::open());
     }
@@ -188,8 +189,10 @@ impl DeviceMonitor {
         if spoken_of {
             take_udev_facts(device, links);
         }
-        if spoken_of || !udevd_runs || device.node.is_none() {
+        if spoken_of || (udevd_runs && device.node.is_none()) {
             device.seen = Seen::Udev;
+        } else if !udevd_runs {
+            device.seen = device.seen.max(Seen::NoUdevd);
         }
     }
 
@@ -209,7 +212,7 @@ impl DeviceMonitor {
         let named = Aliases::new(links.follow(&self.wanted.paths));
         if !kernel.messages.is_empty() {
             let udevd_runs = self.udevd.runs();
-            let seen = if udevd_runs { Seen::Kernel } else { Seen::Udev };
+            let seen = if udevd_runs { Seen::Kernel } else { Seen::NoUdevd };
             for properties in kernel.messages {
                 if let Some(message) = Message::from_properties(properties, seen) {
                     self.gone.kernel_said(&message, udevd_runs);
@@ -359,7 +362,7 @@ mod tests {
             .find(|device| device.syspath.name() == "null")
             .unwrap();
         monitor.complete_where(null, false, &HostLinks::open());
-        assert_eq!(null.seen, Seen::Udev);
+        assert_eq!(null.seen, Seen::NoUdevd);
         assert_eq!(null.properties["DEVNAME"], "/dev/null");
     }
 }

@@ -15,8 +15,11 @@ use nix::unistd;
 use super::MonitorError;
 use super::message::{from_uevent, parse_uevent};
 use crate::model::device::{Device, SysPath};
+use crate::model::hid_usages::HidUsages;
+use crate::model::input_capabilities::InputCapabilities;
+use crate::model::same_data::SLAVES;
 use crate::model::usb_classes::UsbClasses;
-use crate::model::wanted::DESCRIPTORS;
+use crate::model::wanted::{CAPABILITIES, DESCRIPTORS, REPORT_DESCRIPTOR};
 
 /// No attribute (nor uevent file) is read further than this, in bytes: a page is all that sysfs text can have.
 const ATTRIBUTE_LIMIT: usize = 4096;
@@ -138,16 +141,37 @@ impl SysFs {
         wanted
             .iter()
             .filter(|(name, only)| for_this(only) && is_below(name) && !may_block(place, name))
-            .filter_map(|(name, _)| {
-                let value = self.file(&format!("{place}/{name}"))?;
-                let text = if name == DESCRIPTORS {
-                    UsbClasses::in_descriptors(&value)?.to_text()
-                } else {
-                    String::from_utf8_lossy(&value).trim_end().to_owned()
-                };
-                Some((name.clone(), text))
-            })
+            .filter_map(|(name, _)| Some((name.clone(), self.attribute(place, name)?)))
             .collect()
+    }
+
+    /// One attribute, or what its snapshot has of it where it is no text.
+    fn attribute(&self, place: &str, name: &str) -> Option<String> {
+        let file = |name: &str| self.file(&format!("{place}/{name}"));
+        let text = |name: &str| Some(String::from_utf8_lossy(&file(name)?).trim_end().to_owned());
+        match name {
+            DESCRIPTORS => Some(UsbClasses::in_descriptors(&file(name)?)?.to_text()),
+            REPORT_DESCRIPTOR if !is_named_as_hid(place) => None,
+            REPORT_DESCRIPTOR => Some(HidUsages::in_report_descriptor(&file(name)?).to_text()),
+            CAPABILITIES if !is_named_as_input(place) => None,
+            CAPABILITIES => {
+                let keys = text("capabilities/key")?;
+                Some(InputCapabilities::in_bitmaps(&keys, &text("properties")?)?.to_text())
+            }
+            SLAVES => self.names_in(&format!("{place}/{name}")),
+            _ => text(name),
+        }
+    }
+
+    /// The names in a directory, in their order; `None` where there is none.
+    fn names_in(&self, place: &str) -> Option<String> {
+        let entries = fs::read_dir(self.root.join("devices").join(place)).ok()?;
+        let names = entries
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let names: BTreeSet<String> = names.collect();
+        let text = names.into_iter().collect::<Vec<_>>().join(" ");
+        (!text.is_empty()).then_some(text)
     }
 
     /// Reads a small file. None of sysfs' files blocks (but see [`may_block`]); O_NONBLOCK and O_NOCTTY keep a recorded tree harmless too.
@@ -192,6 +216,22 @@ fn may_block(place: &str, attribute: &str) -> bool {
     let hub = place.rsplit_once('/').filter(|(_, name)| name.starts_with("usb"));
     let is_virtual = hub.is_some_and(|(controller, _)| controller.contains("vhci_hcd."));
     is_virtual && ["serial", "product", "manufacturer"].contains(&attribute)
+}
+
+/// Whether a device has the name of a HID device, `0003:046D:C215.0002` (drivers/hid/hid-core.c, hid_add_device). No other
+/// is looked at for a report descriptor: of hundreds of devices that would cost hundreds of attempts.
+fn is_named_as_hid(place: &str) -> bool {
+    let name = place.rsplit('/').next().unwrap_or_default().as_bytes();
+    matches!(name, [_, _, _, _, b':', _, _, _, _, b':', _, _, _, _, b'.', ..])
+}
+
+/// Whether a device has the name of an input device, `input7` (drivers/input/input.c, input_allocate_device).
+fn is_named_as_input(place: &str) -> bool {
+    let number = place
+        .rsplit('/')
+        .next()
+        .and_then(|name| name.strip_prefix("input"));
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
 }
 
 /// Whether a relative path stays below where it starts.
@@ -401,6 +441,52 @@ mod tests {
             find(&devices, "1-1").attribute("long").unwrap().len(),
             ATTRIBUTE_LIMIT
         );
+    }
+
+    #[test]
+    fn what_a_device_can_report_is_read_of_hid_and_input_devices_and_of_no_other() {
+        let tree = Recorded::new();
+        let hid = format!("{HUB}/1-1.4/1-1.4:1.0/0003:046D:C215.0002");
+        let input = format!("{hid}/input/input8");
+        for place in [&hid, &input] {
+            tree.device(place, b"", None);
+            fs::write(
+                tree.path(&format!("devices/{place}/report_descriptor")),
+                b"\x05\x01\x09\x06\xa1\x01",
+            )
+            .unwrap();
+            fs::create_dir(tree.path(&format!("devices/{place}/capabilities"))).unwrap();
+            fs::write(
+                tree.path(&format!("devices/{place}/capabilities/key")),
+                "fffffffe\n",
+            )
+            .unwrap();
+            fs::write(tree.path(&format!("devices/{place}/properties")), "0\n").unwrap();
+        }
+        let sysfs = tree.sysfs();
+        let attributes = wanted(&[(REPORT_DESCRIPTOR, None), (CAPABILITIES, None)]);
+        let read = |place: &str| sysfs.read(place, &attributes).unwrap().attributes;
+        assert_eq!(
+            read(&hid),
+            [(REPORT_DESCRIPTOR.to_owned(), "0001:0006".to_owned())].into()
+        );
+        assert_eq!(
+            read(&input),
+            [(CAPABILITIES.to_owned(), "keyboard".to_owned())].into()
+        );
+        assert_eq!(read(HUB), BTreeMap::new());
+    }
+
+    #[test]
+    fn the_devices_that_one_is_made_of_are_listed_by_name() {
+        let tree = Recorded::new();
+        tree.device("virtual/block/dm-0", b"DEVTYPE=disk\n", Some("block"));
+        for slave in ["sdb1", "sda2"] {
+            fs::create_dir_all(tree.path(&format!("devices/virtual/block/dm-0/slaves/{slave}"))).unwrap();
+        }
+        let attributes = wanted(&[(SLAVES, Some("disk"))]);
+        let device = tree.sysfs().read("virtual/block/dm-0", &attributes).unwrap();
+        assert_eq!(device.attribute(SLAVES), Some("sda2 sdb1"));
     }
 
     #[test]

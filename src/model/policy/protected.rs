@@ -6,16 +6,25 @@ use std::path::Path;
 
 use super::subject::{Subject, is_usb_device};
 use crate::model::device::{DevKind, Device, Seen};
+use crate::model::hid_usages::HidUsages;
+use crate::model::input_capabilities::InputCapabilities;
+use crate::model::same_data;
 use crate::model::selector::Found;
 use crate::model::usb_classes::UsbClasses;
-use crate::model::wanted::DESCRIPTORS;
+use crate::model::wanted::{CAPABILITIES, DESCRIPTORS, REPORT_DESCRIPTOR};
 
 /// The name of the line for hubs.
 pub const USB_HUB: &str = "usb-hub";
 
-/// udev's input_id properties of what people sit at (udev-builtin-input_id.c). A joystick is none of these.
-const SEAT: [&str; 8] = [
-    "ID_INPUT_KEY",
+/// The name of the line for the USB nodes of devices with a disk that the host uses.
+pub const HOST_DISK_USB: &str = "host-disk-usb";
+
+/// The name of the line for disks that the host uses.
+const HOST_DISK: &str = "host-disk";
+
+/// udev's input_id properties of what people type on and point with (udev-builtin-input_id.c). A joystick is none of
+/// these, nor is what has ID_INPUT_KEY alone: that is any device with one key, such as a camera's button.
+const SEAT: [&str; 7] = [
     "ID_INPUT_KEYBOARD",
     "ID_INPUT_MOUSE",
     "ID_INPUT_POINTINGSTICK",
@@ -47,9 +56,9 @@ pub struct Line {
 }
 
 /// All lines.
-pub static LINES: [Line; 12] = [
+pub static LINES: [Line; 13] = [
     Line {
-        name: "host-disk",
+        name: HOST_DISK,
         devices: "disks that hold a mounted file system, swap or a part of another device of the host, with all their partitions and control nodes",
         reason: "whoever writes there owns the host, and whoever reads there its secrets",
         always: true,
@@ -57,6 +66,16 @@ pub static LINES: [Line; 12] = [
         numbers: &[],
         nodes: &[],
         more: Some(is_used_by_the_host),
+    },
+    Line {
+        name: HOST_DISK_USB,
+        devices: "the USB nodes of devices with a disk that the host uses",
+        reason: "whoever has the USB node reads and writes the disk",
+        always: false,
+        names: &[],
+        numbers: &[],
+        nodes: &[],
+        more: Some(has_a_disk_of_the_host),
     },
     Line {
         name: "memory",
@@ -103,7 +122,7 @@ pub static LINES: [Line; 12] = [
     },
     Line {
         name: "seat-input",
-        devices: "keyboards, mice and what else people sit at, by event, hidraw and USB node",
+        devices: "keyboards, keypads, mice, touchpads, touch screens and tablets, by event, hidraw and USB node",
         reason: "whoever reads them reads passwords, and whoever writes them types",
         always: false,
         names: &[("input", &["mice"])],
@@ -227,15 +246,42 @@ impl Line {
 }
 
 /// The line that protects this device, or may: one that is certain comes before one that is not, and one that no
-/// rule lifts before the others.
+/// rule lifts before the others. What udevd will not say soon counts as said.
 pub fn find(subject: &Subject<'_>) -> Option<(&'static Line, Found)> {
+    let certain = |found| match found {
+        Found::Unknown(whose) if !subject.is_awaited(&whose) => Found::Yes,
+        found => found,
+    };
     let mut found: Vec<_> = LINES
         .iter()
-        .map(|line| (line, line.finds(subject)))
+        .map(|line| (line, certain(line.finds(subject))))
         .filter(|(_, found)| *found != Found::No)
         .collect();
     found.sort_by_key(|(line, found)| (!line.always, *found != Found::Yes));
     found.into_iter().next()
+}
+
+/// What makes a device one of a line, and what to do about that.
+pub struct Because {
+    /// `/dev/sdb1 is mounted at "/media/probe"`.
+    pub reason: String,
+    /// `unmount it`.
+    pub cure: Option<&'static str>,
+}
+
+/// What makes this device one of this line, where that is not the device itself.
+pub fn because(line: &Line, subject: &Subject<'_>) -> Option<Because> {
+    match line.name {
+        HOST_DISK | HOST_DISK_USB => used_by_the_host(subject),
+        "seat-input" => {
+            let Found::Unknown(whose) = is_at_the_seat(subject) else {
+                return None;
+            };
+            let reason = format!("udevd has not processed {whose}, and until then it counts as one");
+            Some(Because { reason, cure: None })
+        }
+        _ => None,
+    }
 }
 
 /// The line that protects the node of this path, whatever device it is.
@@ -259,27 +305,58 @@ fn fits(pattern: &str, name: &str) -> bool {
         .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit()))
 }
 
+/// A disk's own nodes: whoever has one has the disk.
 fn is_used_by_the_host(subject: &Subject<'_>) -> Found {
-    let used = subject
-        .blocks()
-        .chain([subject.own()[0]])
-        .filter_map(|device| device.node.as_ref())
-        .any(|node| subject.host_use.uses(node.num));
-    yes_if(used)
+    yes_if(!is_usb_device(subject.device()) && used_by_the_host(subject).is_some())
 }
 
+/// A USB device's node: whoever has it can unbind the disk's driver, and speak with the disk itself.
+fn has_a_disk_of_the_host(subject: &Subject<'_>) -> Found {
+    yes_if(is_usb_device(subject.device()) && used_by_the_host(subject).is_some())
+}
+
+/// Which block device of those that decide the host uses, and how.
+fn used_by_the_host(subject: &Subject<'_>) -> Option<Because> {
+    let blocks = subject.blocks();
+    let own = subject.own();
+    let used = blocks.iter().chain([&own[0]]).find_map(|device| {
+        let node = device.node.as_ref()?;
+        let use_of = subject.host_use.use_of(node.num)?;
+        Some(Because {
+            reason: format!("{} {}", node.path.display(), use_of.text),
+            cure: use_of.cure,
+        })
+    });
+    // A loop device is a user of what it is over, not of itself.
+    let over = || {
+        blocks.iter().find_map(|device| {
+            let over = same_data::loop_over(device, subject.inventory)?;
+            let its_own = over.syspath == subject.device().syspath
+                || subject
+                    .ancestors()
+                    .iter()
+                    .any(|above| above.syspath == over.syspath);
+            (!its_own).then(|| Because {
+                reason: format!("{} is over {}", over.syspath.name(), device.syspath.name()),
+                cure: Some("detach the loop device (losetup -d)"),
+            })
+        })
+    };
+    used.or_else(over)
+}
+
+/// An input node by what its own device reports; a hidraw or hiddev node by what its HID interface reports; a USB node
+/// by all of its device's.
 fn is_at_the_seat(subject: &Subject<'_>) -> Found {
     let device = subject.device();
     match device.subsystem.as_deref() {
-        Some("input") if device.node.is_some() => is_seat_input(device),
+        Some("input") if device.node.is_some() => is_seat_input(subject, device, false),
         Some("hidraw" | "usbmisc") => {
             let owner = subject
                 .ancestors()
                 .iter()
                 .find(|above| matches!(above.subsystem.as_deref(), Some("hid" | "usb")));
-            owner.map_or(Found::No, |owner| {
-                Found::any(inputs_below(subject, owner).map(is_seat_input))
-            })
+            owner.map_or(Found::No, |owner| reports_what_is_typed(subject, owner))
         }
         Some("usb") if is_usb_device(device) => {
             classes(device).map_or(Found::No, |classes| is_typed_on(subject, device, &classes))
@@ -289,7 +366,7 @@ fn is_at_the_seat(subject: &Subject<'_>) -> Found {
 }
 
 /// A keyboard or mouse that says so in its descriptors is known before any driver is bound; what else reports to HID
-/// is known by its inputs.
+/// is known by its HID devices.
 fn is_typed_on(subject: &Subject<'_>, device: &Device, classes: &UsbClasses) -> Found {
     if classes.is_keyboard_or_mouse() {
         return Found::Yes;
@@ -297,26 +374,64 @@ fn is_typed_on(subject: &Subject<'_>, device: &Device, classes: &UsbClasses) -> 
     if !classes.has_hid() || classes.is_hub() {
         return Found::No;
     }
-    if device.seen == Seen::Kernel {
+    if matches!(device.seen, Seen::Kernel | Seen::Overdue) {
         return Found::Unknown(device.syspath.clone());
     }
-    Found::any(inputs_below(subject, device).map(is_seat_input))
+    reports_what_is_typed(subject, device)
 }
 
-fn inputs_below<'a>(subject: &Subject<'a>, owner: &Device) -> impl Iterator<Item = &'a Device> + use<'a> {
-    subject
-        .inventory
-        .at_or_below(&owner.syspath)
-        .filter(|below| below.subsystem.as_deref() == Some("input") && below.node.is_some())
+/// Whether a HID device at or below this one says that it is a keyboard or a mouse, or has inputs that are. The touchpad
+/// of a gamepad does not count here: who reads the gamepad's reports learns what is played, and nobody types or points
+/// with it elsewhere. (Its own event node is a touchpad's all the same.)
+fn reports_what_is_typed(subject: &Subject<'_>, owner: &Device) -> Found {
+    let at_or_below = || subject.inventory.at_or_below(&owner.syspath);
+    let is_hid = |device: &&Device| device.subsystem.as_deref() == Some("hid");
+    let says_so = |hid: &Device| {
+        let usages = hid.attribute(REPORT_DESCRIPTOR);
+        usages.is_none_or(|usages| HidUsages::from_text(usages).is_typed_or_pointed())
+    };
+    let by_usage = at_or_below().filter(is_hid).any(says_so);
+    yes_if(by_usage).or(|| {
+        let inputs =
+            at_or_below().filter(|below| below.subsystem.as_deref() == Some("input") && below.node.is_some());
+        Found::any(inputs.map(|input| {
+            let mut above = subject.inventory.ancestors(&input.syspath);
+            let is_gamepads = above.find(is_hid).is_some_and(|hid| {
+                let mut inputs = subject.inventory.at_or_below(&hid.syspath);
+                inputs.any(|input| capabilities_of(input).is_some_and(|found| found.joystick))
+            });
+            is_seat_input(subject, input, is_gamepads)
+        }))
+    })
 }
 
-/// Harmless is only what udevd has looked at and found to be something else.
-fn is_seat_input(device: &Device) -> Found {
-    if device.seen == Seen::Kernel {
-        return Found::Unknown(device.syspath.clone());
+/// Whether people type on an input node's device, or point with it: what the kernel says is certain, and udev may add to
+/// it. Where no udevd runs, the kernel's word is all; what neither has said anything of counts as a keyboard.
+fn is_seat_input(subject: &Subject<'_>, device: &Device, without_touchpad: bool) -> Found {
+    let mut above = subject.inventory.ancestors(&device.syspath);
+    let found = above
+        .find(|above| above.subsystem.as_deref() == Some("input") && above.node.is_none())
+        .and_then(capabilities_of);
+    let passes_as_touchpad = without_touchpad && found.is_some_and(|found| found.touchpad);
+    if found.is_some_and(|found| found.keyboard || found.pointer || (found.touchpad && !without_touchpad)) {
+        return Found::Yes;
     }
     let is = |key: &str| device.properties.get(key).is_some_and(|value| value == "1");
-    yes_if(!is("ID_INPUT") || SEAT.into_iter().any(is))
+    match device.seen {
+        Seen::Kernel | Seen::Overdue => Found::Unknown(device.syspath.clone()),
+        Seen::NoUdevd => yes_if(found.is_none()),
+        Seen::Udev if found.is_none() && !is("ID_INPUT") => Found::Yes,
+        Seen::Udev => {
+            let mut seat = SEAT
+                .into_iter()
+                .filter(|key| !passes_as_touchpad || *key != "ID_INPUT_TOUCHPAD");
+            yes_if(seat.any(is))
+        }
+    }
+}
+
+fn capabilities_of(input: &Device) -> Option<InputCapabilities> {
+    input.attribute(CAPABILITIES).map(InputCapabilities::from_text)
 }
 
 /// Without its descriptors nobody knows what it is: then rather a hub.

@@ -3,8 +3,9 @@
 //! Must not know rules nor what is protected.
 
 use super::host_use::HostUse;
-use crate::model::device::{DevKind, Device};
+use crate::model::device::{DevKind, Device, Seen, SysPath};
 use crate::model::inventory::Inventory;
+use crate::model::same_data;
 use crate::model::selector::Chain;
 
 /// One device, with its surroundings.
@@ -22,10 +23,44 @@ impl<'a> Subject<'a> {
     /// A device in its surroundings.
     pub fn new(device: &'a Device, inventory: &'a Inventory, host_use: &'a HostUse) -> Self {
         Self {
-            chain: inventory.chain(device),
+            chain: inventory.chain(device).strict(),
             inventory,
             host_use,
         }
+    }
+
+    /// The same for deny rules, which reach from what a block device is made of up to it, as from a disk down to its
+    /// partitions: the devices behind a loop device, under one of the device mapper's or md's.
+    pub fn for_deny(device: &'a Device, inventory: &'a Inventory, host_use: &'a HostUse) -> Self {
+        let subject = Self::new(device, inventory, host_use);
+        let lower = same_data::made_of(device, inventory);
+        if lower.is_empty() {
+            return subject;
+        }
+        let above_lower = lower.iter().flat_map(|lower| inventory.ancestors(&lower.syspath));
+        let parents = subject
+            .ancestors()
+            .iter()
+            .copied()
+            .chain(lower.iter().copied())
+            .chain(above_lower);
+        Self {
+            chain: Chain::new(subject.own(), parents).strict(),
+            ..subject
+        }
+    }
+
+    /// Whether udevd is still expected to process a device of which a fact is unknown.
+    pub fn is_awaited(&self, device: &SysPath) -> bool {
+        let device = self.inventory.get(device);
+        device.is_some_and(|device| device.seen == Seen::Kernel)
+    }
+
+    /// A device of the chain that udevd is still expected to process, or whose facts nobody has looked up yet.
+    pub fn next_awaited(&self) -> Option<SysPath> {
+        let mut chain = self.chain.all().iter();
+        let awaited = chain.find(|device| device.seen == Seen::Kernel)?;
+        Some(awaited.syspath.clone())
     }
 
     /// The device as sysfs has it.
@@ -57,8 +92,8 @@ impl<'a> Subject<'a> {
     }
 
     /// The block devices whose use by the host decides about this device.
-    pub fn blocks(&self) -> impl Iterator<Item = &'a Device> + use<'a> {
-        blocks(self.device(), self.ancestors(), self.inventory)
+    pub fn blocks(&self) -> Vec<&'a Device> {
+        blocks_of(self.device(), self.ancestors(), self.inventory)
     }
 }
 
@@ -70,7 +105,21 @@ pub fn blocks_that_decide<'a>(device: &'a Device, inventory: &'a Inventory) -> V
         Some("block" | "scsi_generic" | "bsg") => inventory.ancestors(&real.syspath).collect(),
         _ => Vec::new(),
     };
-    blocks(real, &above, inventory).collect()
+    blocks_of(real, &above, inventory)
+}
+
+/// Its own disk with all partitions, and the disk behind a loop device: that has the bytes of that disk. (A device of the
+/// device mapper's has bytes of its own: a volume group whose other volume holds the host's root may give one to a
+/// container.)
+fn blocks_of<'a>(device: &'a Device, above: &[&'a Device], inventory: &'a Inventory) -> Vec<&'a Device> {
+    let mut found: Vec<&Device> = blocks(device, above, inventory).collect();
+    if device.subsystem.as_deref() == Some("block") {
+        for behind in same_data::behind_loops(device, inventory) {
+            let above: Vec<&Device> = inventory.ancestors(&behind.syspath).collect();
+            found.extend(blocks(behind, &above, inventory));
+        }
+    }
+    found
 }
 
 fn blocks<'a>(
@@ -94,9 +143,19 @@ fn blocks<'a>(
             .iter()
             .filter(|device| is_block(device) && device.syspath.name().starts_with("nvme"))
     });
+    // What is plugged into a hub is not the hub's.
+    let is_usb = is_usb_device(device);
+    let is_its_own = move |block: &&Device| {
+        let mut above = inventory.ancestors(&block.syspath);
+        !is_usb
+            || above
+                .find(|above| is_usb_device(above))
+                .is_some_and(|usb| usb.syspath == device.syspath)
+    };
     inventory
         .at_or_below(&top.syspath)
         .filter(|device| is_block(device))
+        .filter(is_its_own)
         .chain(nvme.into_iter().flatten())
 }
 

@@ -7,18 +7,31 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::asked::Origin;
-use crate::model::device::{DevKind, DevNode, DevNum, STATIC_NODE};
+use crate::model::device::{DevKind, DevNode, DevNum, STATIC_NODE, Seen};
 use crate::model::policy::rule::RuleDefinition;
 use crate::model::recorded::{
-    before_udev, companion_hub, composite_device, disk_with_partitions, hub_with_two_adapters, joystick,
-    virtual_device, with_node,
+    before_udev, camera_with_button, companion_hub, composite_device, debug_probe, disk_with_partitions,
+    dualsense, dualshock3, headset, hub_with_two_adapters, joystick, loop_over, mapped, security_key,
+    virtual_device, with_node, xbox_elite, xbox_series,
 };
 
 /// A host with all sorts of devices.
 fn host() -> Vec<Device> {
     let mut devices = hub_with_two_adapters();
     devices.extend(companion_hub());
-    for more in [composite_device(), joystick(), disk_with_partitions()] {
+    for more in [
+        composite_device(),
+        joystick(),
+        disk_with_partitions(),
+        dualshock3(),
+        dualsense(),
+        xbox_series(),
+        xbox_elite(),
+        camera_with_button(),
+        headset(),
+        security_key(),
+        debug_probe(),
+    ] {
         devices.extend(more);
     }
     devices.extend(
@@ -57,9 +70,10 @@ fn host() -> Vec<Device> {
     devices
 }
 
-/// The host uses its SATA disk's second partition.
+/// The host uses its SATA disk's second partition, and a desktop has mounted the drive of a debug probe.
 fn root_on_sda2() -> HostUse {
-    HostUse::of([(8, 2)])
+    let mounted = |point: &str| Use::new(format!("is mounted at {point:?}"), Some("unmount it"));
+    HostUse::used([((8, 2), mounted("/")), ((8, 33), mounted("/media/DAPLINK"))])
 }
 
 fn rule(list: List, devices: &[&str], change: impl FnOnce(&mut RuleDefinition)) -> Rule {
@@ -135,8 +149,20 @@ fn told(policy: &Policy, node: &str) -> String {
     told_of(policy, &asked, node, &Circumstances::default())
 }
 
-const PROTECTED: [(&str, &[&str]); 12] = [
-    ("host-disk", &["/dev/sda", "/dev/sda1", "/dev/sda2", "/dev/sg0"]),
+const PROTECTED: [(&str, &[&str]); 13] = [
+    (
+        "host-disk",
+        &[
+            "/dev/sda",
+            "/dev/sda1",
+            "/dev/sda2",
+            "/dev/sg0",
+            "/dev/sdc",
+            "/dev/sdc1",
+            "/dev/sg2",
+        ],
+    ),
+    ("host-disk-usb", &["/dev/bus/usb/001/014"]),
     (
         "memory",
         &[
@@ -164,6 +190,16 @@ const PROTECTED: [(&str, &[&str]); 12] = [
             "/dev/input/event7",
             "/dev/hidraw0",
             "/dev/bus/usb/001/005",
+            // A gamepad's touchpad, and a keyboard beside another gamepad.
+            "/dev/input/event13",
+            "/dev/input/mouse1",
+            "/dev/input/event16",
+            "/dev/hidraw5",
+            "/dev/bus/usb/001/010",
+            // The part of a security key that types.
+            "/dev/input/event19",
+            "/dev/hidraw7",
+            "/dev/bus/usb/001/013",
         ],
     ),
     (
@@ -308,7 +344,253 @@ fn a_hub_is_no_way_to_what_is_plugged_into_it() {
         told_of(&denied, &hub, "/dev/ttyUSB0", &of),
         "[[policy.deny]] at /etc/c.toml line 7"
     );
-    assert_eq!(told_of(&denied, &hub, "/dev/bus/usb/001/003", &of), "allowed");
+    // Its raw node is a way to the same data.
+    assert_eq!(
+        told_of(&denied, &hub, "/dev/bus/usb/001/003", &of),
+        "[[policy.deny]] at /etc/c.toml line 7"
+    );
+}
+
+/// Case README 3. Case README 22.
+#[test]
+fn what_has_keys_and_is_neither_typed_on_nor_pointed_with_is_no_seat() {
+    for node in [
+        // DualShock 3: a joystick with ID_INPUT_KEY.
+        "/dev/input/event9",
+        "/dev/input/js1",
+        "/dev/input/event10",
+        "/dev/hidraw3",
+        "/dev/bus/usb/001/007",
+        // DualSense: only the nodes of its touchpad are protected.
+        "/dev/input/event11",
+        "/dev/input/js2",
+        "/dev/input/event12",
+        "/dev/hidraw4",
+        "/dev/snd/controlC1",
+        "/dev/bus/usb/001/008",
+        // Xbox Series, and the pad of an Elite.
+        "/dev/input/event14",
+        "/dev/input/js3",
+        "/dev/bus/usb/001/009",
+        "/dev/input/event15",
+        "/dev/input/js4",
+        // A camera's button, a headset's volume keys.
+        "/dev/input/event17",
+        "/dev/video0",
+        "/dev/bus/usb/001/011",
+        "/dev/input/event18",
+        "/dev/hidraw6",
+        "/dev/bus/usb/001/012",
+        // The FIDO interface of a security key.
+        "/dev/hidraw8",
+    ] {
+        assert_eq!(told(&Policy::default(), node), "allowed", "{node}");
+    }
+}
+
+/// Case README 22.
+#[test]
+fn a_touchpad_is_let_pass_only_beside_a_joystick() {
+    let mut devices = dualsense();
+    for device in &mut devices {
+        if device.attribute("capabilities") == Some("joystick") {
+            device.attributes.insert("capabilities".into(), "other".into());
+        }
+    }
+    let asked = stranger("usb:054c");
+    let of = Circumstances::default();
+    let told = |node: &str| told_among(&Policy::default(), &asked, node, &of, devices.clone());
+    assert_eq!(told("/dev/hidraw4"), "protected: seat-input");
+    assert_eq!(told("/dev/bus/usb/001/008"), "protected: seat-input");
+}
+
+/// Case README 22.
+#[test]
+fn the_kernel_knows_a_keyboard_before_udevd_does_and_without_it() {
+    let of = Circumstances::default();
+    let asked = stranger("subsystem:input");
+    let told = |node: &str, seen, change: &dyn Fn(&mut Device)| {
+        let mut devices: Vec<Device> = host().into_iter().map(before_udev).collect();
+        for device in &mut devices {
+            device.seen = seen;
+            change(device);
+        }
+        told_among(&Policy::default(), &asked, node, &of, devices)
+    };
+    let as_it_is = |_: &mut Device| {};
+    for seen in [Seen::Kernel, Seen::Overdue, Seen::NoUdevd] {
+        for node in [
+            "/dev/input/event7",
+            "/dev/hidraw0",
+            "/dev/bus/usb/001/005",
+            "/dev/input/event13",
+        ] {
+            assert_eq!(
+                told(node, seen, &as_it_is),
+                "protected: seat-input",
+                "{node} {seen:?}"
+            );
+        }
+    }
+    // What the kernel takes for a joystick udevd may still call a keyboard; where no udevd runs, none will.
+    for node in [
+        "/dev/input/event8",
+        "/dev/hidraw1",
+        "/dev/input/event17",
+        "/dev/input/event9",
+    ] {
+        assert!(
+            told(node, Seen::Kernel, &as_it_is).starts_with("waits for event"),
+            "{node}"
+        );
+        assert_eq!(
+            told(node, Seen::Overdue, &as_it_is),
+            "protected: seat-input",
+            "{node}"
+        );
+        assert_eq!(told(node, Seen::NoUdevd, &as_it_is), "allowed", "{node}");
+        let unreadable = |device: &mut Device| device.attributes.clear();
+        assert_eq!(
+            told(node, Seen::NoUdevd, &unreadable),
+            "protected: seat-input",
+            "{node}"
+        );
+    }
+    // A rule of udev's may make a keyboard of what the kernel takes for none.
+    let told_by_udev = |device: &mut Device| {
+        device.properties.insert("ID_INPUT_KEYBOARD".into(), "1".into());
+    };
+    assert_eq!(
+        told("/dev/input/event8", Seen::Udev, &told_by_udev),
+        "protected: seat-input"
+    );
+}
+
+/// Case README 23.
+#[test]
+fn a_mounted_drive_is_protected_and_the_other_interfaces_of_its_device_are_not() {
+    let default = Policy::default();
+    for node in ["/dev/ttyACM1", "/dev/hidraw9"] {
+        assert_eq!(told(&default, node), "allowed", "{node}");
+    }
+    let with_rule = policy(Fallback::Removable, vec![allow(&["usb:0d28"])], vec![]);
+    assert_eq!(told(&with_rule, "/dev/bus/usb/001/014"), "allowed");
+    for node in ["/dev/sdc", "/dev/sdc1", "/dev/sg2"] {
+        assert_eq!(told(&with_rule, node), "protected: host-disk", "{node}");
+    }
+    let text = |node: &str| {
+        let devices = host();
+        let inventory = Inventory::new(devices.clone());
+        let situation = Situation {
+            circumstances: &Circumstances::default(),
+            inventory: &inventory,
+            host_use: &root_on_sda2(),
+        };
+        match default.judge(&stranger("usb:0d28"), with_node(&devices, node), &situation) {
+            Verdict::Denied(denial) => denial.to_string(),
+            verdict => panic!("{node}: {verdict:?}"),
+        }
+    };
+    assert_eq!(
+        text("/dev/bus/usb/001/014"),
+        "refused by the policy (protected: host-disk-usb): the USB nodes of devices with a disk that the host uses: \
+         whoever has the USB node reads and writes the disk (/dev/sdc1 is mounted at \"/media/DAPLINK\"): unmount it, \
+         or, to allow it, run `oci-hotplug allow 'usb:0d28'`"
+    );
+    let of_disk = text("/dev/sdc");
+    assert!(
+        of_disk.contains("/dev/sdc1 is mounted at \"/media/DAPLINK\"): unmount it, or, to allow it anyway"),
+        "{of_disk}"
+    );
+}
+
+/// Case security 8.
+#[test]
+fn a_deny_rule_is_also_for_what_exposes_the_bytes_of_what_it_names() {
+    let mut devices = host();
+    devices.extend([
+        loop_over(0, "/dev/sdb1"),
+        loop_over(1, "/dev/loop0"),
+        loop_over(2, "/srv/image"),
+        mapped(0, "sdb1"),
+        mapped(1, "sdb1"),
+    ]);
+    // An administrator's request, so that no line of the table comes in between.
+    let asked = Asked::new(Origin::Administrator, "subsystem:block".parse().unwrap());
+    let deny = |devices: &[&str]| rule(List::Deny, devices, |rule| rule.applies_to = Some(AppliesTo::All));
+    let of = Circumstances::default();
+    let told = |rule: &str, node: &str| {
+        let denying = policy(Fallback::Nothing, vec![], vec![deny(&[rule])]);
+        told_among(&denying, &asked, node, &of, devices.clone())
+    };
+    let denied = "[[policy.deny]] at /etc/c.toml line 7";
+    for (rule, node) in [
+        ("devnode:/dev/sdb1", "/dev/sdb1"),
+        ("devnode:/dev/sdb1", "/dev/sdb"),
+        ("devnode:/dev/sdb1", "/dev/bus/usb/002/003"),
+        ("devnode:/dev/sdb1", "/dev/loop0"),
+        ("devnode:/dev/sdb1", "/dev/loop1"),
+        ("devnode:/dev/sdb1", "/dev/dm-0"),
+        ("property:ID_FS_LABEL=BACKUP", "/dev/sdb"),
+        ("usb:0781", "/dev/loop1"),
+        ("devnode:/dev/dm-0", "/dev/sdb1"),
+        ("devnode:/dev/dm-0", "/dev/sdb"),
+        ("subsystem:tty", "/dev/bus/usb/001/003"),
+        ("devnode:/dev/input/event11", "/dev/hidraw4"),
+        ("devnode:/dev/hidraw4", "/dev/bus/usb/001/008"),
+    ] {
+        assert_eq!(told(rule, node), denied, "{rule} {node}");
+    }
+    for (rule, node) in [
+        ("devnode:/dev/loop0", "/dev/loop2"),
+        ("devnode:/dev/dm-0", "/dev/dm-1"),
+        ("devnode:/dev/sdb&!devnode:/dev/sdb1", "/dev/sdb1"),
+        ("subsystem:scsi_generic", "/dev/sdb"),
+        ("subsystem:tty", "/dev/bus/usb/001/002"),
+        ("subsystem:block&!devnode:/dev/dm-0", "/dev/dm-0"),
+        ("devnode:/dev/ttyUSB0", "/dev/bus/usb/001/004"),
+    ] {
+        assert_eq!(told(rule, node), "allowed", "{rule} {node}");
+    }
+    let inventory = Inventory::new(devices.clone());
+    let situation = Situation {
+        circumstances: &of,
+        inventory: &inventory,
+        host_use: &HostUse::default(),
+    };
+    let denying = policy(Fallback::Anything, vec![], vec![deny(&["devnode:/dev/sdb1"])]);
+    let Verdict::Denied(denial) =
+        denying.judge(&asked, with_node(&devices, "/dev/bus/usb/002/003"), &situation)
+    else {
+        panic!("the raw node exposes the partition");
+    };
+    assert_eq!(
+        denial.reason,
+        "the administrator refuses it (the rule matches /dev/sdb1, whose data this device exposes)"
+    );
+}
+
+/// Case security 8.
+#[test]
+fn a_loop_device_over_a_disk_of_the_host_is_that_disk_and_uses_it() {
+    let mut devices = host();
+    devices.extend([
+        loop_over(0, "/dev/sda1"),
+        loop_over(1, "/dev/loop0"),
+        loop_over(2, "/dev/sdb1"),
+        loop_over(3, "/srv/image"),
+    ]);
+    let asked = stranger("subsystem:block");
+    let of = Circumstances::default();
+    let anything = policy(Fallback::Anything, vec![allow(&["subsystem:block"])], vec![]);
+    let told = |node: &str| told_among(&anything, &asked, node, &of, devices.clone());
+    assert_eq!(told("/dev/loop0"), "protected: host-disk");
+    assert_eq!(told("/dev/loop1"), "protected: host-disk");
+    assert_eq!(told("/dev/loop2"), "allowed");
+    assert_eq!(told("/dev/loop3"), "allowed");
+    // What a loop device is over is in use; the loop device itself is not.
+    assert_eq!(told("/dev/sdb"), "protected: host-disk");
+    assert_eq!(told("/dev/sdb1"), "protected: host-disk");
 }
 
 #[test]
@@ -328,12 +610,13 @@ fn a_disk_that_the_host_mounts_is_taken_with_its_usb_node() {
         }
     };
     for node in ["/dev/sdb", "/dev/sdb1", "/dev/bus/usb/002/003"] {
-        assert_eq!(
-            verdict(node, &HostUse::of([(8, 17)])),
-            Some("host-disk"),
-            "{node}"
-        );
-        assert_eq!(verdict(node, &HostUse::unknown()), Some("host-disk"), "{node}");
+        let line = if node.contains("usb") {
+            "host-disk-usb"
+        } else {
+            "host-disk"
+        };
+        assert_eq!(verdict(node, &HostUse::of([(8, 17)])), Some(line), "{node}");
+        assert_eq!(verdict(node, &HostUse::unknown()), Some(line), "{node}");
         assert_eq!(verdict(node, &HostUse::of([(8, 1)])), None, "{node}");
     }
     assert_eq!(verdict("/dev/ttyUSB0", &HostUse::unknown()), None);
@@ -375,13 +658,215 @@ fn input_waits_for_udevd_and_is_refused_where_nobody_knows() {
     // Of other HID devices only their inputs tell what they are.
     assert_eq!(told("/dev/bus/usb/001/006", &devices), "waits for event8");
     for device in &mut devices {
-        device.seen = crate::model::device::Seen::Udev;
+        device.seen = Seen::Udev;
+        device.attributes.remove("capabilities");
     }
     assert_eq!(
         told("/dev/input/event8", &devices),
         "protected: seat-input",
-        "udevd never spoke"
+        "neither the kernel nor udevd has said what it is"
     );
+}
+
+/// Case security 4.
+#[test]
+fn what_udevd_does_not_say_is_yes_for_deny_rules_and_no_for_allow_rules() {
+    let asked = stranger("subsystem:block");
+    let of = Circumstances::default();
+    let verdict = |policy: &Policy, seen| {
+        let mut devices: Vec<Device> = companion_hub().into_iter().map(before_udev).collect();
+        for device in &mut devices {
+            device.seen = if device.node.is_some() { seen } else { Seen::Udev };
+        }
+        let inventory = Inventory::new(devices.clone());
+        let situation = Situation {
+            circumstances: &of,
+            inventory: &inventory,
+            host_use: &HostUse::default(),
+        };
+        match policy.judge(&asked, with_node(&devices, "/dev/sdb1"), &situation) {
+            Verdict::Allowed(_) => "allowed".to_owned(),
+            Verdict::Undecided(whose) => format!("waits for {}", whose.name()),
+            Verdict::Denied(denial) => denial.to_string(),
+        }
+    };
+    let denying = policy(
+        Fallback::Nothing,
+        vec![allow(&["subsystem:block"])],
+        vec![deny(&["property:ID_FS_LABEL=secret"])],
+    );
+    assert!(verdict(&denying, Seen::Kernel).starts_with("waits for "));
+    let overdue = verdict(&denying, Seen::Overdue);
+    assert!(
+        overdue.starts_with(
+            "refused by the policy ([[policy.deny]] at /etc/c.toml line 7): udevd has not processed /sys/"
+        ) && overdue.contains("/block/sdb/sdb1, and this deny rule depends on it: see why with `systemctl"),
+        "{overdue}"
+    );
+    assert_eq!(
+        verdict(&denying, Seen::NoUdevd),
+        "refused by the policy ([[policy.deny]] at /etc/c.toml line 7): no udevd runs on this host, and this deny rule \
+         depends on facts that only udevd knows: start systemd-udevd, or write the rule without property:, tag: and links"
+    );
+    assert_eq!(verdict(&denying, Seen::Udev), "allowed");
+    let allowing = policy(
+        Fallback::Nothing,
+        vec![allow(&["subsystem:block&!property:ID_FS_LABEL=secret"])],
+        vec![],
+    );
+    assert!(verdict(&allowing, Seen::Kernel).starts_with("waits for "));
+    for seen in [Seen::Overdue, Seen::NoUdevd] {
+        assert!(
+            verdict(&allowing, seen).contains("default = \"nothing\""),
+            "{seen:?}"
+        );
+    }
+    assert_eq!(verdict(&allowing, Seen::Udev), "allowed");
+    // What an allow rule does not decide, udevd need not say.
+    let by_default = policy(Fallback::Removable, vec![allow(&["tag:x"])], vec![]);
+    for seen in [Seen::Kernel, Seen::Overdue, Seen::NoUdevd] {
+        assert_eq!(verdict(&by_default, seen), "allowed", "{seen:?}");
+    }
+}
+
+/// Case security 4: a rule on the kernel's name of a node needs no udevd.
+#[test]
+fn a_deny_rule_on_a_nodes_own_name_is_decided_where_no_udevd_runs() {
+    let asked = stranger("subsystem:tty");
+    let of = Circumstances::default();
+    let devices: Vec<Device> = hub_with_two_adapters()
+        .into_iter()
+        .map(before_udev)
+        .map(|device| Device {
+            seen: Seen::NoUdevd,
+            ..device
+        })
+        .collect();
+    let denied = "[[policy.deny]] at /etc/c.toml line 7";
+    for (rule, expected) in [
+        ("devnode:/dev/ttyUSB1", "allowed"),
+        ("glob:/dev/ttyACM*", "allowed"),
+        ("glob:/dev/ttyU*", denied),
+        ("subsystem:block&tag:x", "allowed"),
+        ("devnode:/dev/serial/by-id/x", denied),
+        ("glob:/dev/s*", denied),
+        ("glob:/dev/serial/**", denied),
+        ("glob:by-id", denied),
+        ("regex:nothing", denied),
+        ("tag:x", denied),
+        ("property:A=b", denied),
+    ] {
+        let denying = policy(Fallback::Removable, vec![], vec![deny(&[rule])]);
+        let told = told_among(&denying, &asked, "/dev/ttyUSB0", &of, devices.clone());
+        assert_eq!(told, expected, "{rule}");
+    }
+}
+
+/// What a parent says counts, although udevd will not process the device itself: its facts are looked up first.
+#[test]
+fn an_allow_rule_on_a_parent_waits_for_the_parent_alone() {
+    let asked = stranger("subsystem:block");
+    let of = Circumstances::default();
+    let allowing = policy(
+        Fallback::Nothing,
+        vec![allow(&["property:ID_VENDOR_ID=0781"])],
+        vec![],
+    );
+    let told = |parent: Seen| {
+        let mut devices: Vec<Device> = companion_hub();
+        for device in &mut devices {
+            if device.subsystem.as_deref() == Some("block") {
+                *device = before_udev(device.clone());
+                device.seen = Seen::Overdue;
+            } else if device.syspath.name() == "2-1.3" && parent == Seen::Kernel {
+                *device = before_udev(device.clone());
+            }
+        }
+        told_among(&allowing, &asked, "/dev/sdb1", &of, devices)
+    };
+    assert_eq!(told(Seen::Kernel), "waits for 2-1.3");
+    assert_eq!(told(Seen::Udev), "allowed");
+}
+
+/// The order of decisions that the module's comment and packaging/policy.md describe, pair by pair.
+#[test]
+fn what_comes_first_decides() {
+    let of = Circumstances::default();
+    let asked = stranger("subsystem:block");
+    let all = || vec![allow(&["glob:**"])];
+    let told = |policy: &Policy, node: &str| told_of(policy, &asked, node, &of);
+    let deny_disks = || vec![deny(&["subsystem:block"])];
+    let denied = "[[policy.deny]] at /etc/c.toml line 7";
+    let classes = |policy: Policy| Policy {
+        classes_only: true,
+        ..policy
+    };
+    // Deny before classes-only, a line that nothing lifts, allow rules, the default.
+    assert_eq!(
+        told(
+            &classes(policy(Fallback::Anything, all(), deny_disks())),
+            "/dev/sda"
+        ),
+        denied
+    );
+    assert_eq!(
+        told(&policy(Fallback::Anything, all(), deny_disks()), "/dev/sda"),
+        denied
+    );
+    assert_eq!(
+        told(&policy(Fallback::Anything, all(), deny_disks()), "/dev/sdb"),
+        denied
+    );
+    // classes-only before the lines, allow rules and the default.
+    let only = classes(policy(Fallback::Anything, all(), vec![]));
+    for node in ["/dev/sda", "/dev/mem", "/dev/kvm", "/dev/ttyUSB0"] {
+        assert_eq!(told(&only, node), "classes-only, in /etc/c.toml", "{node}");
+    }
+    // A line that nothing lifts before allow rules; these before the other lines; those before the default.
+    assert_eq!(
+        told(&policy(Fallback::Anything, all(), vec![]), "/dev/mem"),
+        "protected: memory"
+    );
+    assert_eq!(
+        told(&policy(Fallback::Anything, all(), vec![]), "/dev/kvm"),
+        "allowed"
+    );
+    assert_eq!(
+        told(&policy(Fallback::Anything, vec![], vec![]), "/dev/kvm"),
+        "protected: virtualization"
+    );
+    // An allow rule for too little access: the default gives what the rule does not, unless a line protects it.
+    let reading = || {
+        vec![rule(List::Allow, &["glob:**"], |rule| {
+            rule.access = Some(Access::READ)
+        })]
+    };
+    assert_eq!(
+        told(&policy(Fallback::Anything, reading(), vec![]), "/dev/ttyS0"),
+        "allowed"
+    );
+    assert_eq!(
+        told(&policy(Fallback::Anything, reading(), vec![]), "/dev/kvm"),
+        "protected: virtualization"
+    );
+    assert_eq!(
+        told(&policy(Fallback::Nothing, reading(), vec![]), "/dev/ttyS0"),
+        "[[policy.allow]] at /etc/c.toml line 7"
+    );
+    assert_eq!(
+        told(&policy(Fallback::Nothing, vec![], vec![]), "/dev/ttyS0"),
+        "default = \"nothing\""
+    );
+    // Two rules that allow enough only together.
+    let writing = rule(List::Allow, &["glob:**"], |rule| {
+        rule.access = Some(Access::WRITE | Access::MKNOD)
+    });
+    let together = policy(
+        Fallback::Nothing,
+        reading().into_iter().chain([writing]).collect(),
+        vec![],
+    );
+    assert_eq!(told(&together, "/dev/ttyS0"), "allowed");
 }
 
 #[test]
@@ -881,6 +1366,171 @@ fn verdicts(policy: &Policy, asked: &Asked, of: &Circumstances, before: bool) ->
         .collect()
 }
 
+/// The name of a device, and what udev says of it.
+type Fact = (&'static str, &'static str);
+
+/// Facts of udev's that rules below look at: of the partition and of its disk.
+const UDEV_FACTS: [Fact; 4] = [
+    ("sdb1", "label"),
+    ("sdb1", "tag"),
+    ("sdb1", "link"),
+    ("sdb", "label"),
+];
+
+fn any_rule_on_udevs_facts(list: List) -> impl Strategy<Value = Rule> {
+    let selectors = vec![
+        "property:ID_FS_LABEL=secret",
+        "subsystem:block&!property:ID_FS_LABEL=secret",
+        "tag:lab",
+        "subsystem:block&!tag:lab",
+        "devnode:/dev/disk/by-label/x",
+        "usb:0781&!devnode:/dev/disk/by-label/x",
+        "glob:/dev/disk/**",
+        "tag:lab&property:ID_FS_LABEL=secret",
+        "usb:0781",
+        "devnode:/dev/sdb&!tag:lab",
+    ];
+    prop::collection::vec(prop::sample::select(selectors), 1..3)
+        .prop_map(move |devices| rule(list, &devices, |_| {}))
+}
+
+fn with_fact(device: &mut Device, fact: &str) {
+    match fact {
+        "label" => drop(device.properties.insert("ID_FS_LABEL".into(), "secret".into())),
+        "tag" => drop(device.tags.insert("lab".into())),
+        _ => drop(device.links.insert("/dev/disk/by-label/x".into())),
+    }
+}
+
+/// The stick with all sets of udev's facts, of which in turn none, one's or all devices' are known; each with the facts
+/// that are true.
+fn partial_facts() -> Vec<(Vec<Device>, Vec<Fact>)> {
+    let mut all = Vec::new();
+    for set in 0..1u32 << UDEV_FACTS.len() {
+        let facts: Vec<_> = (0..)
+            .zip(UDEV_FACTS)
+            .filter(|(bit, _)| set >> bit & 1 == 1)
+            .map(|(_, fact)| fact)
+            .collect();
+        for states in [
+            [Seen::Kernel, Seen::Kernel],
+            [Seen::Overdue, Seen::Overdue],
+            [Seen::NoUdevd, Seen::NoUdevd],
+            [Seen::Udev, Seen::Kernel],
+            [Seen::Udev, Seen::Overdue],
+            [Seen::Overdue, Seen::Udev],
+        ] {
+            let mut devices: Vec<Device> = companion_hub().into_iter().map(before_udev).collect();
+            for device in &mut devices {
+                device.seen = Seen::Udev;
+                for (name, seen) in ["sdb", "sdb1"].into_iter().zip(states) {
+                    if device.syspath.name() == name {
+                        device.seen = seen;
+                        let known = facts
+                            .iter()
+                            .filter(|(whose, _)| *whose == name && seen == Seen::Udev);
+                        known.for_each(|(_, fact)| with_fact(device, fact));
+                    }
+                }
+            }
+            all.push((devices, facts.clone()));
+        }
+    }
+    all
+}
+
+/// What udevd may still say: every set of facts of the devices of which they are not known.
+fn completions(partial: &[Device], facts: &[Fact]) -> Vec<Vec<Device>> {
+    let open = |name: &str| {
+        partial
+            .iter()
+            .any(|device| device.syspath.name() == name && device.seen != Seen::Udev)
+    };
+    let of_this_set = |set: &u32| {
+        (0..)
+            .zip(UDEV_FACTS)
+            .all(|(bit, fact)| open(fact.0) || (set >> bit & 1 == 1) == facts.contains(&fact))
+    };
+    let complete = |set: u32| {
+        let mut devices = partial.to_vec();
+        for device in &mut devices {
+            let its = (0..).zip(UDEV_FACTS).filter(|(bit, _)| set >> bit & 1 == 1);
+            if device.seen != Seen::Udev {
+                let name = device.syspath.name().to_owned();
+                its.filter(|(_, fact)| fact.0 == name)
+                    .for_each(|(_, fact)| with_fact(device, fact.1));
+                device.seen = Seen::Udev;
+            }
+        }
+        devices
+    };
+    (0..1u32 << UDEV_FACTS.len())
+        .filter(of_this_set)
+        .map(complete)
+        .collect()
+}
+
+fn allowed_among(policy: &Policy, devices: &[Device]) -> BTreeMap<String, bool> {
+    let inventory = Inventory::new(devices.to_vec());
+    let circumstances = Circumstances::default();
+    let situation = Situation {
+        circumstances: &circumstances,
+        inventory: &inventory,
+        host_use: &HostUse::default(),
+    };
+    let asked = stranger("usb:0781");
+    let nodes = ["sdb", "sdb1", "2-1.3"].map(|name| {
+        let device = devices
+            .iter()
+            .find(|device| device.syspath.name() == name)
+            .unwrap();
+        let verdict = policy.judge(&asked, device, &situation);
+        (name.to_owned(), matches!(verdict, Verdict::Allowed(_)))
+    });
+    nodes.into()
+}
+
+/// Case security 4: udevd's word on inputs, in all its variants.
+#[test]
+fn an_input_that_is_allowed_before_udevd_speaks_is_allowed_whatever_it_says() {
+    let keys = [
+        "ID_INPUT",
+        "ID_INPUT_KEYBOARD",
+        "ID_INPUT_MOUSE",
+        "ID_INPUT_JOYSTICK",
+        "ID_INPUT_TOUCHPAD",
+    ];
+    let of = Circumstances::default();
+    let asked = stranger("subsystem:input");
+    for tree in [joystick(), dualsense(), headset(), security_key()] {
+        let nodes: Vec<String> = tree
+            .iter()
+            .filter_map(|device| Some(device.node.as_ref()?.path.display().to_string()))
+            .collect();
+        let allowed = |seen, set: u32| -> Vec<bool> {
+            let mut devices: Vec<Device> = tree.iter().cloned().map(before_udev).collect();
+            for device in &mut devices {
+                device.seen = seen;
+                if device.subsystem.as_deref() == Some("input") && seen == Seen::Udev {
+                    let said = (0..).zip(keys).filter(|(bit, _)| set >> bit & 1 == 1);
+                    let said = said.map(|(_, key)| (key.to_owned(), "1".to_owned()));
+                    device.properties.extend(said);
+                }
+            }
+            let told = |node: &String| told_among(&Policy::default(), &asked, node, &of, devices.clone());
+            nodes.iter().map(|node| told(node) == "allowed").collect()
+        };
+        for set in 0..1 << keys.len() {
+            let after = allowed(Seen::Udev, set);
+            for seen in [Seen::Kernel, Seen::Overdue] {
+                let before = allowed(seen, 0);
+                let lost = before.iter().zip(&after).any(|(before, after)| *before && !after);
+                assert!(!lost, "{nodes:?} {set:b} {seen:?}");
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
@@ -934,11 +1584,36 @@ proptest! {
     }
 
     #[test]
+    #[test]
     fn what_may_not_start_never_gets_a_device(policy in any_policy(), of in any_circumstances()) {
         for (request, node) in [("devnode:/dev/mem", "/dev/mem"), ("devnode:/dev/kvm", "/dev/kvm"), ("usb:0403", "/dev/ttyUSB0")] {
             let asked = stranger(request);
             if policy.authorise(&of, &asked).is_err() {
                 prop_assert_ne!(told_of(&policy, &asked, node, &of), "allowed");
+            }
+        }
+    }
+}
+
+proptest! {
+    // Each case tries all facts in all states.
+    #![proptest_config(ProptestConfig::with_cases(10))]
+
+    /// Case security 4.
+    #[test]
+    fn what_is_allowed_before_udevd_speaks_is_allowed_whatever_it_says(
+        rules in prop::collection::vec(any_rule_on_udevs_facts(List::Allow), 0..3),
+        denials in prop::collection::vec(any_rule_on_udevs_facts(List::Deny), 0..3),
+        fallback in prop::sample::select(vec![Fallback::Removable, Fallback::Nothing, Fallback::Anything]),
+    ) {
+        let policy = policy(fallback, rules, denials);
+        for (partial, facts) in partial_facts() {
+            let before = allowed_among(&policy, &partial);
+            for complete in completions(&partial, &facts) {
+                let after = allowed_among(&policy, &complete);
+                for (node, allowed) in &before {
+                    prop_assert!(!allowed || after[node], "{node} {facts:?}");
+                }
             }
         }
     }

@@ -108,6 +108,8 @@ pub struct Configuration {
     pub allow: usize,
     /// Rules that deny.
     pub deny: usize,
+    /// Where the deny rules stand that depend on what only udevd knows.
+    pub deny_by_udev: Vec<String>,
     /// Whether strangers get anything that is not protected.
     pub allows_anything: bool,
 }

@@ -23,7 +23,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     findings.push(kernel(&facts.kernel));
     findings.push(cgroup(facts));
     findings.extend(bpf(facts));
-    findings.push(udevd(facts.udevd));
+    findings.push(udevd(facts));
     findings.push(security(facts));
     findings.extend(inotify(facts));
     findings.push(state(facts));
@@ -115,18 +115,25 @@ fn bpf(facts: &Facts) -> Option<Finding> {
     })
 }
 
-fn udevd(udevd: Udevd) -> Finding {
+fn udevd(facts: &Facts) -> Finding {
     const WITHOUT: &str = "requests by tag:, property: and udev's links (/dev/serial/by-id) select nothing";
-    match udevd {
+    let denials = match &facts.configuration {
+        Ok(configuration) if !configuration.deny_by_udev.is_empty() => format!(
+            ", and these rules, which depend on what udevd knows, refuse every device that they could match: {}",
+            configuration.deny_by_udev.join(", ")
+        ),
+        _ => String::new(),
+    };
+    match facts.udevd {
         Udevd::Running => Finding::ok("udevd", "runs"),
         Udevd::Silent => Finding::warn(
             "udevd",
-            format!("left its socket behind and does not listen: {WITHOUT}"),
+            format!("left its socket behind and does not listen: {WITHOUT}{denials}"),
             "start it: systemctl restart systemd-udevd",
         ),
         Udevd::Absent => Finding::warn(
             "udevd",
-            format!("none runs, the kernel alone tells of devices: {WITHOUT}"),
+            format!("none runs, the kernel alone tells of devices: {WITHOUT}{denials}"),
             "start systemd-udevd, or leave it where none of that is asked for",
         ),
     }

@@ -59,6 +59,7 @@ fn ready() -> Facts {
             classes: 1,
             allow: 1,
             deny: 1,
+            deny_by_udev: Vec::new(),
             allows_anything: false,
         }),
         programs: Programs {
@@ -263,6 +264,19 @@ fn a_host_without_udevd_is_told_what_does_not_work() {
     assert_told(Warn, &["tag:", "/dev/serial/by-id"], "udevd", |host| {
         host.udevd = Udevd::Absent
     });
+    // Case security 4: a deny rule that cannot be evaluated.
+    for udevd in [Udevd::Absent, Udevd::Silent] {
+        let words = [
+            "refuse every device that they could match",
+            "[[policy.deny]] at /etc/c.toml line 3",
+        ];
+        assert_told(Warn, &words, "udevd", |host| {
+            host.udevd = udevd;
+            config(host)
+                .deny_by_udev
+                .push("[[policy.deny]] at /etc/c.toml line 3".into());
+        });
+    }
 }
 
 #[test]

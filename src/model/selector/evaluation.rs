@@ -86,6 +86,8 @@ impl Found {
 pub struct Chain<'a> {
     devices: Vec<&'a Device>,
     own: usize,
+    /// Whether udev's facts are unknown where no udevd runs. Otherwise they are absent there.
+    is_strict: bool,
 }
 
 impl<'a> Chain<'a> {
@@ -96,6 +98,16 @@ impl<'a> Chain<'a> {
         Self {
             devices,
             own: own.len(),
+            is_strict: false,
+        }
+    }
+
+    /// The same for the policy: where no udevd runs, what it would say of a device is unknown. (For a request it is
+    /// absent: nobody will ever make a link or set a tag there.)
+    pub fn strict(self) -> Self {
+        Self {
+            is_strict: true,
+            ..self
         }
     }
 
@@ -115,19 +127,55 @@ impl<'a> Chain<'a> {
     }
 }
 
+/// Where udev's rules make links that say something of a device (systemd's rules.d/60-*.rules, lvm2's and others').
+const LINK_PLACES: [&str; 9] = [
+    "/dev/disk/",
+    "/dev/dri/by-",
+    "/dev/gpio/by-",
+    "/dev/input/by-",
+    "/dev/mapper/",
+    "/dev/media/by-",
+    "/dev/serial/",
+    "/dev/snd/by-",
+    "/dev/v4l/",
+];
+
 impl Selector {
-    /// Whether this is true of the device itself.
+    /// Whether this is true of the device itself. Where no udevd runs, udev's facts count as absent.
     pub fn found(&self, device: &Device) -> Found {
+        self.found_when(device, device.seen >= Seen::NoUdevd)
+    }
+
+    fn found_when(&self, device: &Device, is_complete: bool) -> Found {
         let unknown = || Found::Unknown(device.syspath.clone());
         match self.decided_by(device) {
-            Some(stage) if device.seen >= stage => Found::Yes,
+            Some(stage) if is_complete || device.seen >= stage => Found::Yes,
             Some(_) => unknown(),
-            None if device.seen == Seen::Udev || !self.needs_udev() => Found::No,
+            None if is_complete || !self.needs_udev() => Found::No,
             None => match self {
                 // Only nodes have links.
                 Self::DevNode(_) | Self::Glob(_) | Self::Regex(_) if device.node.is_none() => Found::No,
                 _ => unknown(),
             },
+        }
+    }
+
+    /// Whether a udevd would have to run for the policy to know that this is not true of a device. A path that is not in
+    /// one of the directories where udev makes links is the kernel's name of a node, and is decided without it.
+    pub fn needs_udevd(&self) -> bool {
+        let is_by_path = |fixed: &str| {
+            let mut places = LINK_PLACES.into_iter();
+            places.any(|place| place.starts_with(fixed) || fixed.starts_with(place))
+        };
+        match self {
+            Self::Tag(_) | Self::Property { .. } | Self::Regex(_) => true,
+            Self::DevNode(path) => is_by_path(&path.to_string_lossy()),
+            Self::Glob(pattern) => {
+                let pattern = pattern.to_string();
+                let end = pattern.find(['*', '?', '[', '{', '\\']).unwrap_or(pattern.len());
+                is_by_path(&pattern[..end]) || !pattern.starts_with("/dev/")
+            }
+            _ => false,
         }
     }
 
@@ -140,7 +188,13 @@ impl Selector {
 impl Term {
     /// Whether the term is true of a device with these parents.
     pub fn found(&self, chain: &Chain<'_>) -> Found {
-        let found = self.selector.found_in(chain.all());
+        let selector = &self.selector;
+        let complete = match chain.is_strict && selector.needs_udevd() {
+            true => Seen::Udev,
+            false => Seen::NoUdevd,
+        };
+        let all = chain.all().iter();
+        let found = Found::any(all.map(|device| selector.found_when(device, device.seen >= complete)));
         if self.negated { found.not() } else { found }
     }
 }

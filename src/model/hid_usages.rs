@@ -1,0 +1,189 @@
+//! What a HID device says that it is, before any driver is bound: the usages of the application collections in its report
+//! descriptor (HID 1.11, 6.2.2; HID Usage Tables 1.12).
+//!
+//! Must not know what follows from it (`policy`), nor where the descriptor is read.
+
+use std::collections::BTreeSet;
+
+/// Generic Desktop: Pointer, Mouse, Keyboard, Keypad.
+const DESKTOP: u16 = 0x01;
+const TYPED_OR_POINTED: [u16; 4] = [0x01, 0x02, 0x06, 0x07];
+
+/// Digitizers: Digitizer, Pen, Light Pen, Touch Screen, Touch Pad, White Board.
+const DIGITIZERS: u16 = 0x0d;
+const FIRST_DIGITIZERS: std::ops::RangeInclusive<u16> = 0x01..=0x06;
+
+/// The items that count, with the bits of their size taken off (6.2.2.7, 6.2.2.8, 6.2.2.4).
+const USAGE_PAGE: u8 = 0x04;
+const PUSH: u8 = 0xa4;
+const POP: u8 = 0xb4;
+const USAGE: u8 = 0x08;
+const COLLECTION: u8 = 0xa0;
+const LONG_ITEM: u8 = 0xfe;
+
+/// The type of item that ends a list of usages: Input, Output, Feature, Collection, End Collection.
+const MAIN: u8 = 0;
+
+/// The kind of collection that stands for a whole (6.2.2.6).
+const APPLICATION: u32 = 1;
+
+/// How many collections are kept. A descriptor has at most 4096 bytes, and room for two thousand.
+const MAX_COLLECTIONS: usize = 64;
+
+/// Usage page and usage of each application collection.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HidUsages(BTreeSet<(u16, u16)>);
+
+impl HidUsages {
+    /// Reads sysfs' attribute `report_descriptor`, as far as it makes sense.
+    pub fn in_report_descriptor(bytes: &[u8]) -> Self {
+        let mut found = BTreeSet::new();
+        let mut page = 0;
+        let mut pages = Vec::new();
+        // The page of a usage of 4 bytes is its own; else it is the page in force at the main item.
+        let mut usages: Vec<(Option<u16>, u16)> = Vec::new();
+        let mut rest = bytes;
+        while let [prefix, ..] = *rest {
+            if prefix == LONG_ITEM {
+                let length = rest.get(1).copied().map_or(0, usize::from);
+                rest = rest.get(3 + length..).unwrap_or_default();
+                continue;
+            }
+            let size = [0, 1, 2, 4][usize::from(prefix & 3)];
+            let Some(data) = rest.get(1..=size) else { break };
+            let value = data
+                .iter()
+                .rev()
+                .fold(0, |value: u32, byte| value << 8 | u32::from(*byte));
+            let low = (value & 0xffff) as u16;
+            match prefix & 0xfc {
+                USAGE_PAGE => page = low,
+                PUSH => pages.push(page),
+                POP => page = pages.pop().unwrap_or(page),
+                USAGE => usages.push(((size == 4).then_some((value >> 16) as u16), low)),
+                COLLECTION if value == APPLICATION => {
+                    found.extend(usages.iter().map(|(own, usage)| (own.unwrap_or(page), *usage)));
+                }
+                _ => {}
+            }
+            if prefix >> 2 & 3 == MAIN {
+                usages.clear();
+            }
+            if found.len() >= MAX_COLLECTIONS {
+                break;
+            }
+            rest = &rest[1 + size..];
+        }
+        Self(found)
+    }
+
+    /// As text: `0001:0006,f1d0:0001`.
+    pub fn to_text(&self) -> String {
+        let texts: Vec<String> = self
+            .0
+            .iter()
+            .map(|(page, usage)| format!("{page:04x}:{usage:04x}"))
+            .collect();
+        texts.join(",")
+    }
+
+    /// Reads [`HidUsages::to_text`]'s text.
+    pub fn from_text(text: &str) -> Self {
+        let number = |digits: &str| u16::from_str_radix(digits, 16).ok();
+        let pairs = text.split(',').filter_map(|pair| pair.split_once(':'));
+        Self(
+            pairs
+                .filter_map(|(page, usage)| Some((number(page)?, number(usage)?)))
+                .collect(),
+        )
+    }
+
+    /// Whether one is a keyboard, a keypad, a mouse, a tablet or a touch screen.
+    pub fn is_typed_or_pointed(&self) -> bool {
+        self.0.iter().any(|(page, usage)| match *page {
+            DESKTOP => TYPED_OR_POINTED.contains(usage),
+            DIGITIZERS => FIRST_DIGITIZERS.contains(usage),
+            _ => false,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn text(bytes: &[u8]) -> String {
+        HidUsages::in_report_descriptor(bytes).to_text()
+    }
+
+    #[test]
+    fn the_applications_of_a_descriptor_are_read_and_what_is_in_them_is_not() {
+        // The beginning of a boot keyboard's (HID 1.11, E.6).
+        let keyboard =
+            b"\x05\x01\x09\x06\xa1\x01\x05\x07\x19\xe0\x29\xe7\x15\x00\x25\x01\x75\x01\x95\x08\x81\x02\xc0";
+        // A boot mouse (E.10): the pointer is a physical collection in it.
+        let mouse = b"\x05\x01\x09\x02\xa1\x01\x09\x01\xa1\x00\x05\x09\x19\x01\x29\x03\x81\x02\xc0\xc0";
+        // A security key (FIDO CTAP 2, 11.2.8.1).
+        let key = b"\x06\xd0\xf1\x09\x01\xa1\x01\x09\x20\x15\x00\x26\xff\x00\x75\x08\x95\x40\x81\x02\xc0";
+        assert_eq!(text(keyboard), "0001:0006");
+        assert_eq!(text(mouse), "0001:0002");
+        assert_eq!(text(key), "f1d0:0001");
+        assert_eq!(text(&[&key[..], keyboard].concat()), "0001:0006,f1d0:0001");
+        assert!(HidUsages::in_report_descriptor(keyboard).is_typed_or_pointed());
+        assert!(HidUsages::in_report_descriptor(mouse).is_typed_or_pointed());
+        assert!(!HidUsages::in_report_descriptor(key).is_typed_or_pointed());
+    }
+
+    #[test]
+    fn a_usage_may_bring_its_page_and_a_page_may_come_after_its_usage() {
+        assert_eq!(text(b"\x0b\x06\x00\x01\x00\xa1\x01"), "0001:0006");
+        assert_eq!(text(b"\x05\x0c\x09\x06\x05\x01\xa1\x01"), "0001:0006");
+        assert_eq!(
+            text(b"\x05\x01\xa4\x05\x0c\xb4\x09\x06\xa1\x01"),
+            "0001:0006",
+            "page pushed and popped"
+        );
+        assert_eq!(
+            text(b"\xfe\x02\x00\x05\x0c\x05\x01\x09\x05\xa1\x01"),
+            "0001:0005",
+            "a long item is passed over"
+        );
+    }
+
+    #[test]
+    fn game_controllers_power_supplies_and_volume_keys_are_not_typed_on() {
+        for usages in [
+            "0001:0004",
+            "0001:0005",
+            "0084:0004",
+            "000c:0001",
+            "ff00:0001",
+            "",
+        ] {
+            assert!(!HidUsages::from_text(usages).is_typed_or_pointed(), "{usages}");
+        }
+        for usages in [
+            "0001:0007",
+            "000d:0002",
+            "000d:0004",
+            "000d:0005",
+            "000c:0001,0001:0006",
+        ] {
+            assert!(HidUsages::from_text(usages).is_typed_or_pointed(), "{usages}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_descriptor_makes_it_panic_and_all_is_written_down(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let usages = HidUsages::in_report_descriptor(&bytes);
+            prop_assert_eq!(HidUsages::from_text(&usages.to_text()), usages);
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text in "[0-9a-f:,é]{0,20}") {
+            let _ = HidUsages::from_text(&text);
+        }
+    }
+}

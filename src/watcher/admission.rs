@@ -160,10 +160,10 @@ impl Look<'_> {
                 }
                 match held {
                     Some(held) if held >= hold => Admission::Admitted,
-                    _ if hold == Hold::Exclusive => Admission::Waiting(
-                        "it is asked for exclusively, and another container has it or a part of it".into(),
-                    ),
-                    _ => Admission::Waiting("another container has it or a part of it exclusively".into()),
+                    _ if hold == Hold::Exclusive => {
+                        Admission::Waiting("it is asked for exclusively, and another container has it".into())
+                    }
+                    _ => Admission::Waiting("another container has it exclusively".into()),
                 }
             }
             Err(error) => Admission::Waiting(error.to_string()),
@@ -351,7 +351,11 @@ impl Watcher {
                 return Some(format!("container {}", called(id)));
             }
             let related = all().find(|attachment| has_some_of_it(attachment))?;
-            Some(format!("container {}, which has {}", called(id), name_of(&related.device)))
+            Some(format!(
+                "container {}, which has {}",
+                called(id),
+                name_of(&related.device)
+            ))
         };
         let holders: Vec<String> = registry
             .ids()

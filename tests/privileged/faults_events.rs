@@ -20,6 +20,7 @@ on_both_hierarchies!(
     a_device_that_resets_itself_between_create_and_start_is_there_in_the_end,
     udevd_may_come_late_die_and_come_back,
     a_silent_udevd_is_not_waited_for_for_ever,
+    a_deny_rule_on_what_a_silent_udevd_would_say_denies_until_it_has_spoken,
 );
 
 /// What of these disks there is below /dev: each name with its number.
@@ -335,4 +336,43 @@ fn a_silent_udevd_is_not_waited_for_for_ever(machine: &Machine) {
     container.eventually_lacks(&quick);
     come_and_go(&container, &disk);
     assert!(!container.has(&slow) && !container.has(&quick));
+}
+
+/// Case security 4.
+fn a_deny_rule_on_what_a_silent_udevd_would_say_denies_until_it_has_spoken(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let (secret, other) = (disk.partition(1), disk.partition(2));
+    machine.configure(
+        "[policy]\ndefault = \"nothing\"\n[[policy.allow]]\ndevices = [\"subsystem:block\"]\n\
+         [[policy.deny]]\ndevices = [\"property:OHT_LABEL=secret\"]\n",
+    );
+    let request = format!("devnode:{secret};ready=kernel,devnode:{other};ready=kernel");
+    let rule = format!("KERNEL==\"{}\", ENV{{OHT_LABEL}}=\"secret\"\n", disk.name(1));
+    let udevd = Udevd::start_with_rules(machine, &rule);
+    let container = Bundle::asking(machine, &request).start();
+    if !udevd.pause() {
+        println!("the host's own udevd is left alone: nothing to tell");
+        return;
+    }
+    disk.plug(1);
+    disk.plug(2);
+    let told = within(Duration::from_secs(20), || {
+        assert!(
+            !container.has(&secret) && !container.has(&other),
+            "nobody knows what they are"
+        );
+        let log = machine.log();
+        let is_denied = |node: &str| {
+            let reason = format!("{node} is not given");
+            log.lines()
+                .any(|line| line.contains(&reason) && line.contains("udevd has not processed"))
+        };
+        (is_denied(&secret) && is_denied(&other)).then_some(())
+    });
+    assert!(told.is_some(), "{}", machine.log());
+    udevd.go_on();
+    container.eventually_reads(&other, &disk.content(2));
+    assert!(!container.has(&secret));
+    let log = machine.log();
+    assert!(!log.contains(&format!("attached {secret} ")), "{log}");
 }

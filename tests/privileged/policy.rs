@@ -27,6 +27,9 @@ on_both_hierarchies!(
     an_exclusive_device_is_inside_one_container_at_a_time,
     an_exclusive_request_waits_for_those_who_share,
     a_crash_of_its_watcher_frees_an_exclusive_device,
+    a_disk_and_its_partition_keep_each_other_out_and_two_partitions_do_not,
+    a_loop_device_over_a_partition_is_that_partition,
+    a_disk_that_another_container_has_is_given_with_a_warning,
     a_device_of_another_host_needs_a_rule_and_is_sought_while_the_container_runs,
 );
 
@@ -444,4 +447,111 @@ fn a_device_of_another_host_needs_a_rule_and_is_sought_while_the_container_runs(
     assert!(!inspect(machine, &container).contains(reason));
     drop(container);
     eventually("nothing is left", || machine.traces() == NOTHING);
+}
+
+/// Case security 8.
+fn a_disk_and_its_partition_keep_each_other_out_and_two_partitions_do_not(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let (one, two) = (disk.plug(1), disk.plug(2));
+    let alone = |node: &str| Bundle::asking(machine, &format!("devnode:{node};exclusive")).start();
+    let (first, second) = (alone(&one), alone(&two));
+    first.reads(&one, &disk.content(1));
+    second.reads(&two, &disk.content(2));
+    let of_disk = Bundle::asking(
+        machine,
+        &format!("devnode:{};only=devnode:{}", disk.node, disk.node),
+    )
+    .start();
+    let holder =
+        |container: &RuncContainer<'_>, node: &str| format!("container {}, which has {node}", container.id);
+    eventually_told(
+        machine,
+        &of_disk,
+        &[&disk.node, &holder(&first, &one), &holder(&second, &two)],
+    );
+    assert!(!of_disk.has(&disk.node));
+    first.delete();
+    second.delete();
+    eventually("the disk comes when both partitions are free", || {
+        of_disk.has(&disk.node)
+    });
+    let waiting = alone(&one);
+    eventually_told(machine, &waiting, &[&one, &holder(&of_disk, &disk.node)]);
+    assert!(!waiting.has(&one));
+    of_disk.delete();
+    waiting.eventually_reads(&one, &disk.content(1));
+    waiting.delete();
+    assert_eq!(machine.traces(), NOTHING);
+}
+
+/// A loop device over a partition, by losetup(8), detached when dropped.
+struct LoopOver(String);
+
+impl LoopOver {
+    fn new(node: &str) -> Self {
+        let made = Command::new("losetup")
+            .args(["--find", "--show", node])
+            .output()
+            .expect("start losetup");
+        assert!(made.status.success(), "{made:?}");
+        Self(
+            String::from_utf8(made.stdout)
+                .expect("a path is text")
+                .trim()
+                .to_owned(),
+        )
+    }
+}
+
+impl Drop for LoopOver {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
+    }
+}
+
+/// Case security 8.
+fn a_loop_device_over_a_partition_is_that_partition(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    let over = LoopOver::new(&node);
+    machine.configure("[policy]\ndefault = \"anything\"\n");
+    let container = Bundle::asking(machine, &format!("devnode:{}", over.0)).start();
+    container.reads(&over.0, &disk.content(1));
+    // What a loop device is over is in use by it.
+    let refusal = match Bundle::asking(machine, &format!("devnode:{node}")).try_create() {
+        Ok(container) => panic!("{} was created", container.id),
+        Err(refusal) => refusal.message,
+    };
+    let name = over.0.trim_start_matches("/dev/");
+    let reason = format!("{name} is over {}", disk.name(1));
+    assert!(
+        refusal.contains("protected: host-disk") && refusal.contains(&reason),
+        "{refusal}"
+    );
+    machine.configure(&format!(
+        "[policy]\ndefault = \"anything\"\n[[policy.deny]]\ndevices = [\"devnode:{node}\"]\n"
+    ));
+    reread(&container);
+    container.eventually_lacks(&over.0);
+    eventually_told(machine, &container, &["[[policy.deny]] at ", &over.0]);
+}
+
+/// Case newcomer: a disk in use by another container.
+fn a_disk_that_another_container_has_is_given_with_a_warning(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    let request = format!("devnode:{node}");
+    let first = Bundle::asking(machine, &request).start();
+    let second = Bundle::asking(machine, &request).start();
+    for container in [&first, &second] {
+        container.reads(&node, &disk.content(1));
+    }
+    let warning = format!("{node} is in another container as well (container {})", first.id);
+    eventually("the second container's watcher warns", || {
+        machine.log().contains(&warning)
+    });
+    assert_eq!(
+        machine.log().matches("is in another container as well").count(),
+        1
+    );
 }

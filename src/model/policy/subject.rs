@@ -34,9 +34,6 @@ impl<'a> Subject<'a> {
     pub fn for_deny(device: &'a Device, inventory: &'a Inventory, host_use: &'a HostUse) -> Self {
         let subject = Self::new(device, inventory, host_use);
         let lower = same_data::made_of(device, inventory);
-        if lower.is_empty() {
-            return subject;
-        }
         let above_lower = lower.iter().flat_map(|lower| inventory.ancestors(&lower.syspath));
         let parents = subject
             .ancestors()
@@ -45,7 +42,7 @@ impl<'a> Subject<'a> {
             .chain(lower.iter().copied())
             .chain(above_lower);
         Self {
-            chain: Chain::new(subject.own(), parents).strict(),
+            chain: Chain::new(subject.own(), parents).strict().with_claims(),
             ..subject
         }
     }

@@ -762,6 +762,31 @@ fn a_deny_rule_on_a_nodes_own_name_is_decided_where_no_udevd_runs() {
     }
 }
 
+/// Case security 12: whoever gives a stick a label that another one has does not take that one out of a rule.
+#[test]
+fn a_deny_rule_on_a_link_is_for_all_that_claim_it_and_an_allow_rule_for_the_one_that_has_it() {
+    let mut devices = companion_hub();
+    let label = std::path::PathBuf::from("/dev/disk/by-label/BACKUP");
+    for device in &mut devices {
+        if device.links.remove(&label) {
+            device.lost_links.insert(label.clone());
+        }
+    }
+    let asked = stranger("subsystem:block");
+    let of = Circumstances::default();
+    for rule in [
+        "devnode:/dev/disk/by-label/BACKUP",
+        "glob:/dev/disk/by-label/*",
+        "regex:by-label/BACKUP$",
+    ] {
+        let denying = policy(Fallback::Removable, vec![], vec![deny(&[rule])]);
+        let allowing = policy(Fallback::Nothing, vec![allow(&[rule])], vec![]);
+        let told = |policy: &Policy| told_among(policy, &asked, "/dev/sdb1", &of, devices.clone());
+        assert_eq!(told(&denying), "[[policy.deny]] at /etc/c.toml line 7", "{rule}");
+        assert_eq!(told(&allowing), "default = \"nothing\"", "{rule}");
+    }
+}
+
 /// What a parent says counts, although udevd will not process the device itself: its facts are looked up first.
 #[test]
 fn an_allow_rule_on_a_parent_waits_for_the_parent_alone() {

@@ -88,6 +88,8 @@ pub struct Chain<'a> {
     own: usize,
     /// Whether udev's facts are unknown where no udevd runs. Otherwise they are absent there.
     is_strict: bool,
+    /// Whether a link that a device claims counts although the host's link points to another device.
+    counts_claims: bool,
 }
 
 impl<'a> Chain<'a> {
@@ -99,6 +101,16 @@ impl<'a> Chain<'a> {
             devices,
             own: own.len(),
             is_strict: false,
+            counts_claims: false,
+        }
+    }
+
+    /// The same for deny rules: whoever claims a link that is denied is denied, so that a second device with the same label
+    /// does not take the first one out of the rule.
+    pub fn with_claims(self) -> Self {
+        Self {
+            counts_claims: true,
+            ..self
         }
     }
 
@@ -179,6 +191,16 @@ impl Selector {
         }
     }
 
+    /// Whether this names a link at this path.
+    fn is_by_path(&self, link: &std::path::Path) -> bool {
+        match self {
+            Self::DevNode(path) => path == link,
+            Self::Glob(pattern) => pattern.matches_path(link),
+            Self::Regex(expression) => expression.matches_path(link),
+            _ => false,
+        }
+    }
+
     /// Whether this is true of one of these devices.
     pub fn found_in(&self, devices: &[&Device]) -> Found {
         Found::any(devices.iter().map(|device| self.found(device)))
@@ -195,7 +217,14 @@ impl Term {
         };
         let all = chain.all().iter();
         let found = Found::any(all.map(|device| selector.found_when(device, device.seen >= complete)));
-        if self.negated { found.not() } else { found }
+        if self.negated {
+            return found.not();
+        }
+        let claims = |device: &&Device| device.lost_links.iter().any(|link| selector.is_by_path(link));
+        found.or(|| match chain.counts_claims && chain.all().iter().any(claims) {
+            true => Found::Yes,
+            false => Found::No,
+        })
     }
 }
 

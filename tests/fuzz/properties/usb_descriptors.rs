@@ -1,9 +1,22 @@
-//! What a USB device says of itself: the policy rests on it, and whoever made the device wrote it.
+//! What a device says of itself, in USB descriptors, HID report descriptors and key bitmaps: the policy rests on it, and
+//! whoever made the device wrote it.
 
+use oci_hotplug::model::hid_usages::HidUsages;
+use oci_hotplug::model::input_capabilities::InputCapabilities;
 use oci_hotplug::model::usb_classes::UsbClasses;
 
 /// What is understood says the same when it is written and read again, and a hub is a hub whatever follows.
 pub fn hold(input: &[u8]) {
+    let usages = HidUsages::in_report_descriptor(input);
+    let text = usages.to_text();
+    super::is_no_larger_than(text.len(), input.len());
+    assert_eq!(HidUsages::from_text(&text), usages, "{text}");
+    if let Ok(text) = std::str::from_utf8(input) {
+        let _ = HidUsages::from_text(text);
+        if let Some(found) = InputCapabilities::in_bitmaps(text, text) {
+            assert_eq!(InputCapabilities::from_text(&found.to_text()), found);
+        }
+    }
     let Some(classes) = UsbClasses::in_descriptors(input) else {
         assert!(input.len() < 18);
         return;

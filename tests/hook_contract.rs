@@ -13,6 +13,7 @@ use fs2::FileExt;
 const PRESTART: &str = env!("CARGO_BIN_EXE_oci-hotplug-prestart");
 const POSTSTOP: &str = env!("CARGO_BIN_EXE_oci-hotplug-poststop");
 const WATCHER: &str = env!("CARGO_BIN_EXE_oci-hotplug-watcher");
+const OPERATOR: &str = env!("CARGO_BIN_EXE_oci-hotplug");
 
 /// A bundle and a state directory that does not exist yet.
 struct Scene {
@@ -896,5 +897,44 @@ fn an_ordinary_user_is_told_that_rootless_containers_are_not_supported() {
     assert_eq!(output.status.code(), Some(1), "{}", words(&output));
     for part in ["rootless containers cannot get devices yet", "attach --pid"] {
         assert!(words(&output).contains(part), "{}", words(&output));
+    }
+}
+
+/// Case security 6. What `recover`, and a watcher that takes over, do with a record whose init is another process by now.
+#[test]
+fn recover_and_a_successor_know_a_container_by_its_start_time_and_boot() {
+    let changes: [fn(&mut serde_json::Value); 2] = [
+        |record| {
+            let time = record["container"]["start_time"].as_u64().expect("a start time");
+            record["container"]["start_time"] = (time + 1).into();
+        },
+        |record| record["boot"] = "an earlier one".into(),
+    ];
+    for change in changes {
+        let scene = Scene::new("{}");
+        let mut another = Enrolled::new(&scene, ELSEWHERE, change);
+        another.watcher.0.kill().expect("end the watcher");
+        another.watcher.0.wait().expect("end the watcher");
+        let output = scene
+            .command(OPERATOR, &["recover"])
+            .output()
+            .expect("start the tool");
+        assert!(output.status.success(), "{}", words(&output));
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.contains("it is gone: its record is removed"), "{said}");
+        assert!(scene.has_no_trace());
+        assert!(another.init.runs());
+
+        let mut another = Enrolled::new(&scene, ELSEWHERE, change);
+        another.watcher.0.kill().expect("end the watcher");
+        another.watcher.0.wait().expect("end the watcher");
+        let output = scene
+            .command(WATCHER, &["--take-over"])
+            .arg("c1")
+            .output()
+            .expect("start the watcher");
+        assert!(output.status.success(), "{}", words(&output));
+        assert!(scene.has_no_trace());
+        assert!(another.init.runs());
     }
 }

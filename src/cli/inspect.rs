@@ -10,7 +10,7 @@ use super::list::{ago, since};
 use super::table::print_line;
 use super::{Enrolled, unit_of};
 use crate::host::control::{Problem, first_of};
-use crate::host::registry::Registry;
+use crate::host::registry::{Record, Registry};
 use crate::model::asked::Origin;
 use crate::model::attachment::{Attachment, Maker};
 
@@ -24,6 +24,7 @@ pub fn run(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
             "name": container.name(),
             "engine": container.engine(),
             "health": container.health(),
+            "host_pid_namespace": container.record.as_ref().is_some_and(shares_pid_namespace),
             "record": container.record,
             "record_fault": container.record_fault,
             "status": container.status,
@@ -34,6 +35,13 @@ pub fn run(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
     }
     write(&mut out, &container)?;
     Ok(())
+}
+
+/// Whether the container sees the host's processes, its watcher among them (pid_namespaces(7)).
+fn shares_pid_namespace(record: &Record) -> bool {
+    let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/pid")).ok();
+    let theirs = namespace(&record.container.pid.to_string());
+    theirs.is_some() && theirs == namespace("self") && record.is_running()
 }
 
 fn write(out: &mut impl Write, container: &Enrolled) -> std::io::Result<()> {
@@ -50,6 +58,12 @@ fn write(out: &mut impl Write, container: &Enrolled) -> std::io::Result<()> {
         print_line!(out, "Init       process {}", facts.pid)?;
         print_line!(out, "Bundle     {}", facts.bundle.display())?;
         print_line!(out, "User       {}:{}", facts.user.uid, facts.user.gid)?;
+        if shares_pid_namespace(record) {
+            print_line!(
+                out,
+                "Pids       the host's pid namespace: root in the container can stop or end its watcher"
+            )?;
+        }
     }
     if let Some(fault) = &container.record_fault {
         print_line!(out, "Record     {fault}")?;

@@ -8,6 +8,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::signal::SigSet;
@@ -121,6 +122,23 @@ pub fn is_supervised() -> bool {
     std::env::var_os(NOTIFY_SOCKET).is_some()
 }
 
+/// How often systemd expects a sign of life of this process: half of the unit's `WatchdogSec=` (sd_watchdog_enabled(3)).
+/// `None` when the unit has none, or it is about another process.
+pub fn watchdog_interval() -> Option<Duration> {
+    let variable = |name| std::env::var(name).ok();
+    interval(
+        variable("WATCHDOG_USEC")?.as_str(),
+        variable("WATCHDOG_PID").as_deref(),
+        std::process::id(),
+    )
+}
+
+fn interval(microseconds: &str, pid: Option<&str>, own: u32) -> Option<Duration> {
+    let is_ours = pid.is_none_or(|pid| pid.parse() == Ok(own));
+    let limit = Duration::from_micros(microseconds.parse().ok().filter(|limit| *limit > 0)?);
+    is_ours.then_some(limit / 2)
+}
+
 /// Tells systemd how it goes (sd_notify(3)), such as `READY=1` or `STATUS=...`. Without a unit, nobody.
 pub fn notify(text: &str) {
     let send = |name: &std::ffi::OsStr| -> io::Result<usize> {
@@ -173,6 +191,16 @@ mod tests {
             unit_of(&"web-1".parse().unwrap()).unwrap(),
             "oci-hotplug-watcher@web\\x2d1.service"
         );
+    }
+
+    #[test]
+    fn the_watchdog_is_fed_twice_as_often_as_it_bites() {
+        assert_eq!(interval("60000000", None, 7), Some(Duration::from_secs(30)));
+        assert_eq!(interval("1", Some("7"), 7), Some(Duration::from_nanos(500)));
+        assert_eq!(interval("60000000", Some("8"), 7), None);
+        for text in ["", "0", "-1", "soon", "99999999999999999999"] {
+            assert_eq!(interval(text, None, 7), None, "{text}");
+        }
     }
 
     #[test]

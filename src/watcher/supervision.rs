@@ -19,7 +19,10 @@ const ATTEMPTS: u32 = 6;
 /// How far it has come.
 pub(super) enum Supervision {
     /// We are a unit's; it shows these words.
-    Ours { shown: String },
+    Ours {
+        shown: String,
+        watchdog: Option<Watchdog>,
+    },
     /// There is a unit that may take our place.
     Sought {
         unit: String,
@@ -31,10 +34,35 @@ pub(super) enum Supervision {
     None,
 }
 
+/// Signs of life for systemd. A process that root in the host's pid namespace has stopped gives none, and is replaced.
+pub(super) struct Watchdog {
+    interval: Duration,
+    due: Instant,
+}
+
+impl Watchdog {
+    fn new(interval: Duration) -> Self {
+        Self {
+            interval,
+            due: Instant::now(),
+        }
+    }
+
+    fn feed(&mut self) {
+        if self.due <= Instant::now() {
+            systemd::notify("WATCHDOG=1");
+            self.due = Instant::now() + self.interval;
+        }
+    }
+}
+
 impl Supervision {
     pub fn new(id: &str, wanted: bool) -> Self {
         if systemd::is_supervised() {
-            return Self::Ours { shown: String::new() };
+            return Self::Ours {
+                shown: String::new(),
+                watchdog: systemd::watchdog_interval().map(Watchdog::new),
+            };
         }
         let unit = || systemd::unit_of(&id.parse::<ContainerId>().ok()?);
         if !wanted || !systemd::has_unit() {
@@ -56,9 +84,16 @@ impl Supervision {
 impl Watcher {
     /// Asks systemd to look after us, once nobody waits for us any more; if it does, tells it how it goes.
     pub(super) fn look_for_supervision(&mut self) {
+        if let Supervision::Ours {
+            watchdog: Some(watchdog),
+            ..
+        } = &mut self.supervision
+        {
+            watchdog.feed();
+        }
         let problem = !self.setbacks.is_empty() || self.access_problem.is_some();
         match &mut self.supervision {
-            Supervision::Ours { shown } if self.waiters.is_empty() => {
+            Supervision::Ours { shown, .. } if self.waiters.is_empty() => {
                 let words = format!(
                     "READY=1\nSTATUS=container {}: {} device nodes inside{}",
                     self.record.container.id,

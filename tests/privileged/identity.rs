@@ -19,6 +19,7 @@ on_both_hierarchies!(
     a_container_that_is_moved_to_another_cgroup_is_followed,
     in_the_root_cgroup_nothing_is_changed_and_the_reason_is_shown,
     a_cgroup_that_outlives_its_container_has_no_access_left,
+    a_container_that_can_stop_its_watcher_is_shown_and_systemd_hears_of_a_watcher_that_runs,
 );
 
 const NOTHING: Vec<PathBuf> = Vec::new();
@@ -456,4 +457,45 @@ fn a_cgroup_that_outlives_its_container_has_no_access_left(machine: &Machine) {
         });
         drop(lasting);
     }
+}
+
+/// Case security 11.
+fn a_container_that_can_stop_its_watcher_is_shown_and_systemd_hears_of_a_watcher_that_runs(
+    machine: &Machine,
+) {
+    let nothing = "devnode:/dev/oci-hotplug-nothing";
+    let [own, hosts] = [
+        Bundle::asking(machine, nothing).start(),
+        Bundle::asking(machine, nothing).host_pids().start(),
+    ];
+    let shares = |container: &RuncContainer<'_>| {
+        let told: Value = serde_json::from_str(&told_of(machine, &container.id)).expect("JSON");
+        told["host_pid_namespace"].as_bool().expect("a truth value")
+    };
+    assert!(!shares(&own) && shares(&hosts));
+
+    // As systemd starts a unit's watcher (sd_notify(3), sd_watchdog_enabled(3)).
+    let socket = machine.scratch("notify");
+    let unit = std::os::unix::net::UnixDatagram::bind(&socket).expect("a socket");
+    unit.set_read_timeout(Some(crate::framework::eventually::DEADLINE))
+        .expect("a time limit");
+    let mut watcher = Hook::watcher(machine)
+        .command()
+        .args(["--take-over", &hosts.id])
+        .env("NOTIFY_SOCKET", &socket)
+        .env("WATCHDOG_USEC", "1000000")
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("start a watcher");
+    let mut signs = 0;
+    while signs < 3 {
+        let mut word = [0; 512];
+        let length = unit.recv(&mut word).expect("a word of the watcher");
+        signs += usize::from(&word[..length] == b"WATCHDOG=1");
+    }
+    hosts.kill("KILL");
+    assert!(watcher.wait().expect("wait for the watcher").success());
+    hosts.delete();
+    own.delete();
+    eventually("nothing is left", || machine.traces() == NOTHING);
 }

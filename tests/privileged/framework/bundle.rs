@@ -51,6 +51,7 @@ pub struct Bundle<'m> {
     user_namespace: bool,
     dev: Dev,
     host_network: bool,
+    host_pids: bool,
     read_only: bool,
     user: (u32, u32),
     process_umask: Option<u32>,
@@ -104,6 +105,7 @@ impl<'m> Bundle<'m> {
             user_namespace: false,
             dev: Dev::Tmpfs,
             host_network: false,
+            host_pids: false,
             read_only: false,
             user: (0, 0),
             process_umask: None,
@@ -241,6 +243,12 @@ impl<'m> Bundle<'m> {
     /// The host's network namespace.
     pub fn host_network(mut self) -> Self {
         self.host_network = true;
+        self
+    }
+
+    /// The host's pid namespace.
+    pub fn host_pids(mut self) -> Self {
+        self.host_pids = true;
         self
     }
 
@@ -443,6 +451,7 @@ impl<'m> Bundle<'m> {
         if !self.host_network {
             kinds.push("network");
         }
+        kinds.retain(|kind| *kind != "pid" || !self.host_pids);
         if self.user_namespace {
             kinds.push("user");
         }

@@ -340,7 +340,7 @@ impl Policy {
         for rule in self.allow.iter().filter(|rule| rule.applies(of)) {
             let found = match &remote {
                 Some(remote) if rule.covers(remote) => Found::Yes,
-                _ => rule.finds(subject),
+                _ => rule.finds_in_sysfs(subject),
             };
             match found {
                 Found::Yes => {
@@ -368,6 +368,11 @@ impl Policy {
                 Verdict::Denied(self.denied_by_line_of(line, request, subject))
             }
             (Some(place), _, _) => Verdict::Denied(denied_for_access(place, wanted, allowed)),
+            (None, _, _) if subject.in_sysfs().is_none() => Verdict::Denied(Denial {
+                reason: "sysfs has no device of this number, so that no rule can match it".into(),
+                cure: self.class_cure(request),
+                ..self.denied_by_fallback(request)
+            }),
             (None, _, _) => Verdict::Denied(self.denied_by_fallback(request)),
         }
     }

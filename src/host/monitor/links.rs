@@ -1,6 +1,6 @@
 //! Where links of the host point now: udev's links, links made by hand in `/dev`, and those of `/sys/class` and `/sys/bus`.
 //!
-//! Must not know requests. Reads links and never opens their targets. Paths come from untrusted requests, so links in `/dev` are
+//! Also the numbers of nodes that requests name by path. Must not know requests. Reads links and never opens their targets. Paths come from untrusted requests, so links in `/dev` are
 //! followed only in directories that only root can write: `/dev/shm` and `/dev/fd/12` lead to files of other users.
 
 use std::fs::File;
@@ -9,10 +9,10 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{self, OFlag, OpenHow, ResolveFlag, openat2, readlink, readlinkat};
-use nix::sys::stat::Mode;
-use nix::sys::stat::fstat;
+use nix::sys::stat::{Mode, SFlag, fstat};
 
-use crate::model::device::LinkTargets;
+use crate::host::quiet::attributes;
+use crate::model::device::{DevKind, DevNum, LinkTargets};
 
 /// The longest chain of links, as the kernel's MAXSYMLINKS (linux/namei.h).
 const MAX_LINKS: usize = 40;
@@ -36,7 +36,7 @@ impl HostLinks {
         Self::open_at("/dev")
     }
 
-    fn open_at(root: impl Into<PathBuf>) -> Self {
+    pub(super) fn open_at(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let opened = fcntl::open(&root, flags, Mode::empty()).ok();
@@ -72,6 +72,32 @@ impl HostLinks {
             }
         }
         None
+    }
+
+    /// The device number of the node at a path, or of the node that the link there leads to, by the same rules. `None`: no
+    /// node is there, or the path leads through a directory that is not trusted.
+    pub fn number(&self, path: &Path) -> Option<DevNum> {
+        let target = self.target(path)?;
+        let below = target.strip_prefix(&self.root).ok()?;
+        let directory = self.directory(below.parent()?)?;
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let node = fcntl::openat(&directory, below.file_name()?, flags, Mode::empty()).ok()?;
+        let found = attributes(&node).ok()?;
+        let kind = match SFlag::from_bits_truncate(u32::from(found.stx_mode) & SFlag::S_IFMT.bits()) {
+            SFlag::S_IFBLK => DevKind::Block,
+            SFlag::S_IFCHR => DevKind::Char,
+            _ => return None,
+        };
+        Some(DevNum {
+            kind,
+            major: found.stx_rdev_major,
+            minor: found.stx_rdev_minor,
+        })
+    }
+
+    /// Opens the directory that a path is in, to be watched. `None` if it is not trusted.
+    pub fn directory_of(&self, path: &Path) -> Option<OwnedFd> {
+        self.directory(path.strip_prefix(&self.root).ok()?.parent()?)
     }
 
     /// Opens a directory of the same file system as `/dev`, without following links. `None` if anyone but the owner of `/dev`
@@ -224,6 +250,49 @@ mod tests {
         ] {
             assert_eq!(dev.target(path), None, "{path}");
         }
+    }
+
+    /// Case security 2.
+    #[test]
+    fn a_node_has_a_number_only_where_only_root_can_put_it() {
+        let dev = Dev::new();
+        let make = |path: &str| {
+            // Linux 5.8: who may not make nodes may make this one.
+            let number = nix::sys::stat::makedev(0, 0);
+            nix::sys::stat::mknod(&dev.path(path), SFlag::S_IFCHR, Mode::empty(), number).unwrap();
+        };
+        fs::create_dir(dev.path("open")).unwrap();
+        fs::set_permissions(dev.path("open"), fs::Permissions::from_mode(0o1777)).unwrap();
+        make("node");
+        make("open/node");
+        dev.link("link", "node");
+        dev.link("to-open", "open/node");
+        dev.link("open/link", "../node");
+        let open = fs::File::open(dev.path("open")).unwrap();
+        let fd = format!("/dev/fd/{}/node", open.as_raw_fd());
+        let links = HostLinks::open_at(dev.0.path());
+        let number = |path: &str| links.number(&dev.path(path)).map(|number| number.to_string());
+        assert_eq!(number("node").as_deref(), Some("c 0:0"));
+        assert_eq!(number("link").as_deref(), Some("c 0:0"));
+        for path in ["open/node", "to-open", "open/link", "ttyUSB0", "serial", "absent"] {
+            assert_eq!(number(path), None, "{path}");
+        }
+        let host = HostLinks::open();
+        let proc = format!("/proc/self/fd/{}/node", open.as_raw_fd());
+        for path in [
+            fd.as_str(),
+            proc.as_str(),
+            "/dev/stdin",
+            "/dev/shm/x",
+            "/etc/passwd",
+        ] {
+            assert_eq!(host.number(Path::new(path)), None, "{path}");
+            assert!(
+                path == "/dev/stdin" || host.directory_of(Path::new(path)).is_none(),
+                "{path}"
+            );
+        }
+        assert_eq!(host.number(Path::new("/dev/null")).unwrap().to_string(), "c 1:3");
     }
 
     #[test]

@@ -269,7 +269,7 @@ impl DeviceMonitor {
     /// Looks at the static nodes: to be asked at the start and each second, for what inotify cannot tell (a link's
     /// far end, a directory that was not there yet).
     pub fn poll_static_nodes(&mut self) -> Vec<DeviceEvent> {
-        self.static_nodes.look()
+        self.static_nodes.poll()
     }
 
     /// To be asked each second: joins udevd's group where libudev refused it because no udevd ran, and one does now.

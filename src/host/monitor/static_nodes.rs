@@ -1,20 +1,22 @@
-//! Nodes that requests name and that sysfs may not know: looked at with lstat(2), watched with inotify(7).
+//! Nodes that requests name and that sysfs may not know: looked up in `/dev`, watched with inotify(7).
 //!
-//! Must not know requests nor other devices. Never opens a node.
+//! The paths come from untrusted requests ([`HostLinks`] has the rules by which they are followed). Must not know requests
+//! nor other devices. Never opens a node.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use nix::sys::stat::{major, minor};
 
 use super::MonitorError;
-use crate::model::device::{DevKind, DevNode, DevNum, Device, STATIC_NODE, STATIC_NODES, Seen, SysPath};
+use super::links::HostLinks;
+use crate::model::device::{DevNode, DevNum, Device, STATIC_NODE, STATIC_NODES, Seen, SysPath};
 use crate::model::event::DeviceEvent;
+
+/// How many wakes are heard between two of the looks that come each second. Whoever can change a watched directory all
+/// the time is not to keep us busy.
+const MAX_WAKES: u32 = 50;
 
 /// The nodes that are asked for, with the number that each had when it was last looked at.
 #[derive(Default)]
@@ -23,26 +25,48 @@ pub(super) struct StaticNodes {
     inotify: Option<Inotify>,
     /// Whether nobody has been told yet that there is a descriptor to wait on.
     is_news: bool,
+    /// Wakes since the last look of the second's round.
+    wakes: u32,
     known: BTreeMap<PathBuf, Option<DevNum>>,
+    /// Another directory than `/dev`.
+    #[cfg(test)]
+    root: Option<PathBuf>,
 }
 
 impl StaticNodes {
-    /// Adds nodes to look after. Paths that are not absolute are left out: relative to what would they be?
+    /// Adds nodes to look after.
     ///
     /// Errors: the host's limit of inotify instances (fs.inotify.max_user_instances). The nodes are looked after all
     /// the same, by looks alone.
     pub fn add(&mut self, paths: &BTreeSet<PathBuf>) -> Result<(), MonitorError> {
-        for path in paths.iter().filter(|path| path.is_absolute()) {
+        for path in paths {
             self.known.entry(path.clone()).or_insert(None);
         }
-        if self.inotify.is_none() && !self.known.is_empty() {
+        self.listen()
+    }
+
+    /// Watches the directories of all nodes.
+    fn listen(&mut self) -> Result<(), MonitorError> {
+        if self.known.is_empty() {
+            return Ok(());
+        }
+        if self.inotify.is_none() {
             let flags = InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK;
             let inotify = Inotify::init(flags).map_err(|errno| MonitorError::Inotify(errno.into()))?;
             self.inotify = Some(inotify);
             self.is_news = true;
         }
-        self.known.keys().for_each(|path| self.watch(path));
+        let links = self.links();
+        self.known.keys().for_each(|path| self.watch(&links, path));
         Ok(())
+    }
+
+    fn links(&self) -> HostLinks {
+        #[cfg(test)]
+        if let Some(root) = &self.root {
+            return HostLinks::open_at(root);
+        }
+        HostLinks::open()
     }
 
     /// For epoll: readable when something happened beside one of the nodes.
@@ -55,33 +79,55 @@ impl StaticNodes {
         std::mem::take(&mut self.is_news)
     }
 
-    /// Whether something happened beside a node since the last time; what, only a look at the nodes tells.
-    pub fn woke(&self) -> bool {
+    /// Whether something happened beside a node since the last time; what, only a look at the nodes tells. After too many
+    /// wakes nothing is watched until the second's next round.
+    pub fn woke(&mut self) -> bool {
         let Some(inotify) = &self.inotify else {
             return false;
         };
         let mut woke = false;
-        while inotify.read_events().is_ok_and(|events| !events.is_empty()) {
+        // At most a few reads: events may come faster than they are read.
+        for _ in 0..4 {
+            if !inotify.read_events().is_ok_and(|events| !events.is_empty()) {
+                break;
+            }
             woke = true;
+        }
+        self.wakes += u32::from(woke);
+        if self.wakes > MAX_WAKES {
+            self.inotify = None;
         }
         woke
     }
 
     /// Those that are there now.
     pub fn present(&self) -> impl Iterator<Item = Device> + '_ {
+        let links = self.links();
         self.known
             .keys()
-            .filter_map(|path| Some(device(path, number_of(path)?)))
+            .filter_map(move |path| Some(device(path, links.number(path)?)))
+    }
+
+    /// The look of the second's round, after which wakes count anew.
+    pub fn poll(&mut self) -> Vec<DeviceEvent> {
+        self.wakes = 0;
+        // Where they can't be watched, the looks find them.
+        let _ = self.listen();
+        self.look()
     }
 
     /// Looks at each node: what has come, changed its number, or gone since the last look.
     pub fn look(&mut self) -> Vec<DeviceEvent> {
+        if self.known.is_empty() {
+            return Vec::new();
+        }
         let mut events = Vec::new();
+        let links = self.links();
         let paths: Vec<_> = self.known.keys().cloned().collect();
         for path in paths {
             // The directory may be new (again); watching it twice is watching it once (inotify_add_watch(2)).
-            self.watch(&path);
-            let now = number_of(&path);
+            self.watch(&links, &path);
+            let now = links.number(&path);
             let before = self.known.insert(path.clone(), now).flatten();
             match (before, now) {
                 (None, Some(number)) => events.push(DeviceEvent::Added(device(&path, number))),
@@ -99,40 +145,18 @@ impl StaticNodes {
     }
 
     /// A directory that is not there (yet) is not watched: the look that comes each second finds the node.
-    fn watch(&self, path: &Path) {
-        let (Some(inotify), Some(directory)) = (&self.inotify, path.parent()) else {
+    fn watch(&self, links: &HostLinks, path: &Path) {
+        let (Some(inotify), Some(directory)) = (&self.inotify, links.directory_of(path)) else {
             return;
         };
         let flags = AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_DELETE
             | AddWatchFlags::IN_MOVE
-            | AddWatchFlags::IN_ATTRIB
             | AddWatchFlags::IN_ONLYDIR;
-        let _ = inotify.add_watch(directory, flags);
+        // By descriptor: what is at the path by now may be another directory.
+        let directory = format!("/proc/self/fd/{}", directory.as_raw_fd());
+        let _ = inotify.add_watch(directory.as_str(), flags);
     }
-}
-
-/// The number of the node at this path, or at the end of the link that is there. `None`: no node is there.
-fn number_of(path: &Path) -> Option<DevNum> {
-    let number = || -> io::Result<Option<DevNum>> {
-        let mut metadata = fs::symlink_metadata(path)?;
-        if metadata.is_symlink() {
-            metadata = fs::symlink_metadata(fs::canonicalize(path)?)?;
-        }
-        let kind = match metadata.file_type() {
-            found if found.is_block_device() => DevKind::Block,
-            found if found.is_char_device() => DevKind::Char,
-            _ => return Ok(None),
-        };
-        // dev_t has 32 bits on Linux: each part fits.
-        let part = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-        Ok(Some(DevNum {
-            kind,
-            major: part(major(metadata.rdev())),
-            minor: part(minor(metadata.rdev())),
-        }))
-    };
-    number().ok().flatten()
 }
 
 fn syspath(path: &Path) -> SysPath {
@@ -154,17 +178,28 @@ fn device(path: &Path, num: DevNum) -> Device {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
+    use nix::sys::stat::{Mode, SFlag};
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
-    fn nodes(paths: &[PathBuf]) -> StaticNodes {
-        let mut nodes = StaticNodes::default();
+    fn nodes(root: Option<&Path>, paths: &[PathBuf]) -> StaticNodes {
+        let mut nodes = StaticNodes {
+            root: root.map(Path::to_owned),
+            ..StaticNodes::default()
+        };
         nodes.add(&paths.iter().cloned().collect()).unwrap();
         nodes
     }
 
+    /// Linux 5.8: who may not make nodes may make this one.
+    fn make(path: &Path) {
+        let number = nix::sys::stat::makedev(0, 0);
+        nix::sys::stat::mknod(path, SFlag::S_IFCHR, Mode::empty(), number).unwrap();
+    }
+
     #[test]
     fn a_node_that_is_there_is_reported_once_with_its_number() {
-        let mut nodes = nodes(&["/dev/null".into()]);
+        let mut nodes = nodes(None, &["/dev/null".into()]);
         let events = nodes.look();
         let [DeviceEvent::Added(device)] = events.as_slice() else {
             panic!("{events:?}");
@@ -184,23 +219,24 @@ mod tests {
     fn a_link_to_a_node_comes_changes_and_goes() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("mine");
-        let mut nodes = nodes(std::slice::from_ref(&path));
+        make(&directory.path().join("real"));
+        let mut nodes = nodes(Some(directory.path()), std::slice::from_ref(&path));
         assert_eq!(nodes.look(), []);
         assert!(!nodes.woke());
 
-        symlink("/dev/null", &path).unwrap();
+        symlink("real", &path).unwrap();
         assert!(nodes.woke());
         assert!(matches!(nodes.look().as_slice(), [DeviceEvent::Added(_)]));
         assert_eq!(nodes.present().count(), 1);
 
-        fs::remove_file(&path).unwrap();
-        symlink("/dev/zero", &path).unwrap();
+        // As if it had been a link to another one.
+        let null = HostLinks::open().number(Path::new("/dev/null"));
+        nodes.known.insert(path.clone(), null);
         let events = nodes.look();
         let [DeviceEvent::Changed(device)] = events.as_slice() else {
             panic!("{events:?}");
         };
-        assert_eq!(device.node.as_ref().unwrap().num.to_string(), "c 1:5");
-        assert!(nodes.woke());
+        assert_eq!(device.node.as_ref().unwrap().num.to_string(), "c 0:0");
 
         fs::remove_file(&path).unwrap();
         assert!(nodes.woke());
@@ -219,13 +255,14 @@ mod tests {
         fs::write(path("file"), "").unwrap();
         symlink("dangling", path("link")).unwrap();
         symlink("loop", path("loop")).unwrap();
-        let mut nodes = nodes(&[
+        let paths = [
             path("file"),
             path("link"),
             path("loop"),
             path(""),
             "dev/null".into(),
-        ]);
+        ];
+        let mut nodes = nodes(Some(directory.path()), &paths);
         assert_eq!(nodes.look(), []);
     }
 
@@ -233,11 +270,43 @@ mod tests {
     fn a_directory_that_comes_later_is_watched_from_the_next_look_on() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("later/node");
-        let mut nodes = nodes(std::slice::from_ref(&path));
+        let mut nodes = nodes(Some(directory.path()), std::slice::from_ref(&path));
         fs::create_dir(path.parent().unwrap()).unwrap();
         assert_eq!(nodes.look(), []);
-        symlink("/dev/null", &path).unwrap();
+        make(&path);
         assert!(nodes.woke());
         assert!(matches!(nodes.look().as_slice(), [DeviceEvent::Added(_)]));
+    }
+
+    /// Case security 2.
+    #[test]
+    fn a_directory_that_never_rests_is_not_listened_to_all_the_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("node");
+        let mut nodes = nodes(Some(directory.path()), std::slice::from_ref(&path));
+        let mut wakes = 0;
+        for index in 0..1000 {
+            fs::write(directory.path().join(format!("{index}")), "").unwrap();
+            wakes += u32::from(nodes.woke());
+        }
+        assert_eq!((wakes, nodes.fd().is_none()), (MAX_WAKES + 1, true));
+        make(&path);
+        assert_eq!(nodes.poll().len(), 1, "the second's round finds it");
+        assert!(nodes.fd().is_some() && nodes.has_news());
+    }
+
+    /// Case security 2.
+    #[test]
+    fn directories_of_others_are_not_watched() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = directory.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o1777)).unwrap();
+        symlink(&open, directory.path().join("way")).unwrap();
+        let paths = [open.join("node"), directory.path().join("way/node")];
+        let mut nodes = nodes(Some(directory.path()), &paths);
+        make(&open.join("node"));
+        assert!(!nodes.woke());
+        assert_eq!(nodes.poll(), []);
     }
 }

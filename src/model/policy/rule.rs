@@ -12,7 +12,7 @@ use super::Circumstances;
 use super::subject::Subject;
 use crate::model::asked::Asked;
 use crate::model::device::Access;
-use crate::model::selector::{DeviceSelector, Found, Glob, SelectorError};
+use crate::model::selector::{Chain, DeviceSelector, Found, Glob, SelectorError};
 use crate::model::usbip::{RemoteDevice, Which};
 
 /// A rule as it is written: an element of `[[policy.allow]]` or `[[policy.deny]]`.
@@ -247,13 +247,20 @@ impl Rule {
             .any(|(_, which)| which.is_none_or(|which| means(which, &remote.which)))
     }
 
-    /// Whether the rule means this device.
+    /// Whether the rule means this device, by any of its names: for rules that deny.
     pub fn finds(&self, subject: &Subject<'_>) -> Found {
-        Found::any(
-            self.devices
-                .iter()
-                .map(|devices| devices.matches(subject.chain())),
-        )
+        self.finds_in(subject.chain())
+    }
+
+    /// The same, by what sysfs says of it alone: for rules that allow, as the path of `node:` is the request's.
+    pub fn finds_in_sysfs(&self, subject: &Subject<'_>) -> Found {
+        subject
+            .in_sysfs()
+            .map_or(Found::No, |chain| self.finds_in(&chain))
+    }
+
+    fn finds_in(&self, chain: &Chain<'_>) -> Found {
+        Found::any(self.devices.iter().map(|devices| devices.matches(chain)))
     }
 }
 

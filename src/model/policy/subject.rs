@@ -3,7 +3,7 @@
 //! Must not know rules nor what is protected.
 
 use super::host_use::HostUse;
-use crate::model::device::{DevKind, Device, Seen, SysPath};
+use crate::model::device::{DevKind, Device, STATIC_NODE, Seen, SysPath};
 use crate::model::inventory::Inventory;
 use crate::model::same_data;
 use crate::model::selector::Chain;
@@ -73,6 +73,14 @@ impl<'a> Subject<'a> {
     /// The device, by all its names, and what lies above it: what a rule's selectors are held against.
     pub fn chain(&self) -> &Chain<'a> {
         &self.chain
+    }
+
+    /// The device that sysfs has under the number, and what lies above it, without the path that a request gave it.
+    /// `None` for a node of a number that sysfs does not have: nobody but who wrote the request says what it is.
+    pub fn in_sysfs(&self) -> Option<Chain<'a>> {
+        let real = self.device();
+        let is_known = real.subsystem.as_deref() != Some(STATIC_NODE);
+        is_known.then(|| self.inventory.chain(real))
     }
 
     /// What lies above, the nearest first.

@@ -928,6 +928,52 @@ fn a_node_that_sysfs_does_not_know_by_its_path_is_judged_by_its_number() {
     assert_eq!(told(DevKind::Char, 188, 0), "allowed");
 }
 
+/// Case security 2.
+#[test]
+fn the_path_of_a_node_that_sysfs_does_not_know_allows_nothing_and_denies() {
+    let asked = stranger("node:/dev/ttyUSB7");
+    let told = |policy: &Policy, asked: &Asked, kind, major, minor| {
+        let mut device = Device::new(SysPath::new("/sys/devices/oci-hotplug-node/dev/ttyUSB7"));
+        device.subsystem = Some(STATIC_NODE.to_owned());
+        device.seen = crate::model::device::Seen::Udev;
+        device.node = Some(DevNode {
+            path: "/dev/ttyUSB7".into(),
+            num: DevNum { kind, major, minor },
+        });
+        let mut devices = host();
+        devices.push(device);
+        told_among(policy, asked, "/dev/ttyUSB7", &Circumstances::default(), devices)
+    };
+    for rule in [
+        "regex:ttyUSB[0-9]+$",
+        "glob:**/ttyUSB*",
+        "node:/dev/ttyUSB7",
+        "subsystem:oci-hotplug-node",
+        "glob:*&!driver:ftdi_sio",
+    ] {
+        let allowing = policy(Fallback::Nothing, vec![allow(&[rule])], vec![]);
+        let unknown = told(&allowing, &asked, DevKind::Char, 240, 5);
+        assert!(unknown.starts_with("default"), "{rule}: {unknown}");
+        let mine = Asked::new(Origin::Administrator, asked.request.clone());
+        assert_eq!(told(&allowing, &mine, DevKind::Char, 240, 5), "allowed");
+        let denying = policy(Fallback::Anything, vec![], vec![deny(&[rule])]);
+        let denied = told(&denying, &asked, DevKind::Char, 240, 5);
+        assert!(denied.starts_with("[[policy.deny]]"), "{rule}: {denied}");
+    }
+    // By its number it is a device that sysfs has: that one's names count.
+    let by_spelling = policy(Fallback::Nothing, vec![allow(&["regex:ttyUSB7$"])], vec![]);
+    let by_name = policy(Fallback::Nothing, vec![allow(&["devnode:/dev/ttyUSB0"])], vec![]);
+    assert!(told(&by_spelling, &asked, DevKind::Char, 188, 0).starts_with("default"));
+    assert_eq!(told(&by_name, &asked, DevKind::Char, 188, 0), "allowed");
+    for name in ["devnode:/dev/ttyUSB0", "node:/dev/ttyUSB7"] {
+        let denying = policy(Fallback::Anything, vec![], vec![deny(&[name])]);
+        assert!(
+            told(&denying, &asked, DevKind::Char, 188, 0).starts_with("[[policy.deny]]"),
+            "{name}"
+        );
+    }
+}
+
 #[test]
 fn a_usb_device_without_descriptors_may_be_a_hub() {
     let mut devices = host();

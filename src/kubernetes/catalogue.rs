@@ -4,15 +4,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-
-use glob::{MatchOptions, Pattern};
+use std::sync::Arc;
 
 use super::config::{
-    Definition, Group, HOSTDEV_DOMAIN, Mode, PathInGroup, PathType, Requested, SMARTER_DOMAIN,
+    Definition, GoGlob, Group, HOSTDEV_DOMAIN, Mode, PathInGroup, PathType, Requested, SMARTER_DOMAIN,
 };
 use super::remote;
 use super::resource::{
-    MAX_ID, MountSpec, Names, NodeSpec, Offer, Resource, ResourceName, Unit, fingerprint, unit_id,
+    MAX_ID, Metrics, MountSpec, Names, NodeSpec, Offer, Resource, ResourceName, Unit, fingerprint, unit_id,
 };
 use super::sight::{DEV, Found, Sight};
 use crate::cdi::generate::Wish;
@@ -47,6 +46,9 @@ pub fn wanted(definitions: &[Definition]) -> Wanted {
                     // The host controller's: USB devices have none.
                     wanted.attributes.insert(NUMA_NODE.to_owned(), None);
                 }
+                // inotify tells of nodes that somebody made by hand.
+                let literals = patterns(groups).filter_map(GoGlob::literal);
+                wanted.nodes.extend(literals.filter(|path| path.starts_with(DEV)));
             }
             Definition::Remote { .. } => want_usb_devices(&mut wanted),
             // inotify tells of nodes that somebody made by hand.
@@ -55,6 +57,17 @@ pub fn wanted(definitions: &[Definition]) -> Wanted {
         }
     }
     wanted
+}
+
+/// The patterns of all paths of these groups.
+pub fn patterns(groups: &[Group]) -> impl Iterator<Item = &GoGlob> {
+    groups
+        .iter()
+        .flat_map(|group| match group {
+            Group::Paths { paths, .. } => paths.as_slice(),
+            Group::Usb { .. } => &[],
+        })
+        .map(|path| &path.pattern)
 }
 
 /// Which vendor's, which product, which one.
@@ -137,15 +150,15 @@ fn static_resource(name: ResourceName, units: BTreeMap<String, Unit>) -> Resourc
         units,
         wishes: Vec::new(),
         hotplug: false,
-        remote: false,
+        metrics: Metrics::Ours,
     }
 }
 
-fn node_offer(nodes: Vec<NodeSpec>) -> Offer {
-    Offer {
+fn node_offer(nodes: Vec<NodeSpec>) -> Arc<Offer> {
+    Arc::new(Offer {
         nodes,
         ..Offer::default()
-    }
+    })
 }
 
 /// hostdev: `/dev/xx/yy` is `dev_xx_yy`, and its id the path (its server.go:185-201).
@@ -212,10 +225,10 @@ fn of_gpu(gpu: u32, count: u32, names: &mut Names) -> Option<Resource> {
         attached: None,
         numa: None,
         place: what.clone(),
-        offer: Offer {
+        offer: Arc::new(Offer {
             env: [("NVIDIA_VISIBLE_DEVICES".to_owned(), gpu.to_string())].into(),
             ..Offer::default()
-        },
+        }),
     };
     let units = (0..count)
         .map(|number| (unit_id(&name, &what, number), unit.clone()))
@@ -227,41 +240,77 @@ fn of_groups(name: &ResourceName, groups: &[Group], sight: &Sight) -> Resource {
     let mut units = BTreeMap::new();
     for group in groups {
         let (offers, count) = match group {
-            Group::Paths { paths, count } => {
-                let offers = path_offers(paths, sight).into_iter();
-                let offers = offers.map(|(place, offer)| (place, None, offer));
-                (offers.collect::<Vec<_>>(), *count)
-            }
-            Group::Usb { devices, count } => {
-                let is_meant = |device: &&Device| devices.iter().any(|usb| usb.matches(device));
-                let found = sight.inventory.iter().filter(is_meant);
-                let offers = found.filter_map(|device| {
-                    let node = node_spec(device, None, Access::ALL)?;
-                    let numa = numa(&device.syspath, &sight.inventory);
-                    Some((device.syspath.to_string(), numa, node_offer(vec![node])))
-                });
-                (offers.collect(), *count)
-            }
+            Group::Paths { paths, count } => (path_offers(paths, sight), *count),
+            Group::Usb { devices, count } => (usb_offer(devices, sight).into_iter().collect(), *count),
         };
-        for (place, numa, offer) in offers {
-            for number in 0..count {
-                let unit = Unit {
-                    healthy: true,
-                    attached: None,
-                    numa,
-                    place: place.clone(),
-                    offer: offer.clone(),
-                };
-                units.insert(unit_id(name, &place, number), unit);
+        for OfferOfGroup {
+            what,
+            place,
+            numa,
+            offer,
+        } in offers
+        {
+            let unit = Unit {
+                healthy: true,
+                attached: None,
+                numa,
+                place,
+                offer: Arc::new(offer),
+            };
+            units.extend((0..count).map(|number| (unit_id(name, &what, number), unit.clone())));
+        }
+    }
+    Resource {
+        metrics: Metrics::Generic,
+        ..static_resource(name.clone(), units)
+    }
+}
+
+/// What a group has to give.
+struct OfferOfGroup {
+    /// What tells it from the others.
+    what: String,
+    /// Where it is.
+    place: String,
+    /// The NUMA node it is at.
+    numa: Option<i64>,
+    /// What the container gets.
+    offer: Offer,
+}
+
+/// All USB devices of a group together, in the order in which it names them; `rw`, as there (generic-device-plugin's
+/// deviceplugin/usb.go:262-300). The unit stays the same whichever of them are there.
+fn usb_offer(selectors: &[Selector], sight: &Sight) -> Option<OfferOfGroup> {
+    let mut found: Vec<&Device> = Vec::new();
+    for selector in selectors {
+        for device in sight.inventory.iter() {
+            let is_new = !found.iter().any(|known| known.syspath == device.syspath);
+            if is_new && selector.matches(device) {
+                found.push(device);
             }
         }
     }
-    static_resource(name.clone(), units)
+    let nodes: Vec<NodeSpec> = found
+        .iter()
+        .filter_map(|device| node_spec(device, None, Access::READ | Access::WRITE))
+        .collect();
+    let first = found.first().filter(|_| !nodes.is_empty())?;
+    let names: Vec<String> = selectors.iter().map(ToString::to_string).collect();
+    let places: Vec<&str> = found.iter().map(|device| device.syspath.as_str()).collect();
+    Some(OfferOfGroup {
+        what: names.join(" "),
+        place: places.join(" "),
+        numa: numa(&first.syspath, &sight.inventory),
+        offer: Offer {
+            nodes,
+            ..Offer::default()
+        },
+    })
 }
 
 /// The combinations of a group: the first match of each path together, then the second, as far as every path has one
 /// (generic-device-plugin's deviceplugin/path.go).
-fn path_offers(paths: &[PathInGroup], sight: &Sight) -> Vec<(String, Offer)> {
+fn path_offers(paths: &[PathInGroup], sight: &Sight) -> Vec<OfferOfGroup> {
     let columns: Vec<(&PathInGroup, Vec<&Path>)> = paths
         .iter()
         .map(|path| (path, matches(&path.pattern, sight)))
@@ -277,10 +326,7 @@ fn path_offers(paths: &[PathInGroup], sight: &Sight) -> Vec<(String, Offer)> {
         let (mut offer, mut place) = (Offer::default(), Vec::new());
         for (path, found) in &columns {
             let host = found[row % found.len()].to_owned();
-            let container = path
-                .mount_path
-                .as_ref()
-                .map_or_else(|| host.clone(), PathBuf::from);
+            let container = place_in_container(path.mount_path.as_deref(), &host);
             place.push(host.to_string_lossy().into_owned());
             match path.kind {
                 PathType::Device => offer.nodes.push(NodeSpec {
@@ -293,28 +339,41 @@ fn path_offers(paths: &[PathInGroup], sight: &Sight) -> Vec<(String, Offer)> {
                     container,
                     read_only: path.read_only,
                 }),
+                PathType::Nothing => {}
             }
         }
-        // Limits let a match serve twice: the row is part of what tells one unit from another.
-        offers.push((format!("{}#{row}", place.join(" ")), offer));
+        let place = place.join(" ");
+        offers.push(OfferOfGroup {
+            // Limits let a match serve twice: the row is part of what tells one unit from another.
+            what: format!("{place}#{row}"),
+            place,
+            numa: None,
+            offer,
+        });
     }
     offers
 }
 
-/// The paths that a pattern means, in the order of their names. A path outside /dev is taken at its word.
-fn matches<'s>(pattern: &'s Pattern, sight: &'s Sight) -> Vec<&'s Path> {
-    let options = MatchOptions {
-        require_literal_separator: true,
-        ..MatchOptions::default()
-    };
-    let is_below_dev = Path::new(pattern.as_str()).starts_with(DEV);
-    if !is_below_dev {
-        return vec![Path::new(pattern.as_str())];
+/// Where a path goes: a place with a `/` at its end is a directory, in which it keeps its name.
+fn place_in_container(place: Option<&str>, host: &Path) -> PathBuf {
+    match place {
+        None => host.to_owned(),
+        Some(directory) if directory.ends_with('/') => {
+            let name = host.file_name().unwrap_or_default();
+            Path::new(directory).join(name)
+        }
+        Some(path) => PathBuf::from(path),
+    }
+}
+
+/// The paths that a pattern means, in the order of their names.
+fn matches<'s>(pattern: &GoGlob, sight: &'s Sight) -> Vec<&'s Path> {
+    if let Some(path) = pattern.literal() {
+        let found = sight.paths.get_key_value(&path);
+        return found.map(|(path, _)| path.as_path()).into_iter().collect();
     }
     let found = sight.paths.keys().map(PathBuf::as_path);
-    found
-        .filter(|path| pattern.matches_path_with(path, options))
-        .collect()
+    found.filter(|path| pattern.is_match(path)).collect()
 }
 
 fn requests(requested: &Requested) -> impl Iterator<Item = &Request> {
@@ -348,17 +407,18 @@ fn slots(requested: &Requested, asked: &[Asked], inventory: &Inventory) -> Resou
                 .flat_map(|root| nodes_of(asked, root, inventory))
         })
         .collect();
+    let offer = Arc::new(Offer {
+        cdi: Some(wish.name.clone()),
+        nodes,
+        ..Offer::default()
+    });
     let unit = |number: u32| Unit {
         healthy: true,
         attached: None,
         numa: None,
         // Slots are alike: the lowest numbers first.
-        place: format!("{number:04}"),
-        offer: Offer {
-            cdi: Some(wish.name.clone()),
-            nodes: Vec::clone(&nodes),
-            ..Offer::default()
-        },
+        place: format!("{number:05}"),
+        offer: Arc::clone(&offer),
     };
     Resource {
         name: name.clone(),
@@ -367,7 +427,7 @@ fn slots(requested: &Requested, asked: &[Asked], inventory: &Inventory) -> Resou
             .collect(),
         wishes: vec![wish.clone()],
         hotplug: true,
-        remote: false,
+        metrics: Metrics::Ours,
     }
 }
 
@@ -384,7 +444,10 @@ fn units_of_roots(requested: &Requested, asked: &[Asked], inventory: &Inventory)
         if is_other_words(asked, root, inventory) || nodes.is_empty() || !seen.insert(root) {
             continue;
         }
-        let mut offer = node_offer(nodes);
+        let mut offer = Offer {
+            nodes,
+            ..Offer::default()
+        };
         if requested.mode == Mode::Present {
             let wish = Wish {
                 name: cdi_name(name, Some(root)),
@@ -399,7 +462,7 @@ fn units_of_roots(requested: &Requested, asked: &[Asked], inventory: &Inventory)
             attached: None,
             numa: numa(root, inventory),
             place: root.to_string(),
-            offer,
+            offer: Arc::new(offer),
         };
         for number in 0..requested.count {
             resource

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::catalogue;
-use super::config;
+use super::config::Configuration;
 use super::engine::Cdi;
 use super::remote;
 use super::resource::Names;
@@ -19,7 +19,7 @@ use crate::host::monitor::{DeviceMonitor, udevd_is_running};
 /// # Errors
 /// When the configuration can't be used, or the host's devices can't be listed.
 pub fn run(options: &Options, engine: &Cdi) -> Result<bool> {
-    let (_, definitions) = options.sources.read()?;
+    let (_, Configuration { definitions, notes }) = options.sources.read()?;
     let monitor =
         DeviceMonitor::open(catalogue::wanted(&definitions), 0).context("listing the host's devices")?;
     let mut sight = run::look(&definitions, &monitor, &options.state_dir)?;
@@ -36,7 +36,7 @@ pub fn run(options: &Options, engine: &Cdi) -> Result<bool> {
         let (healthy, unhealthy) = resource.health();
         writeln!(out, "{}: {healthy} healthy, {unhealthy} unhealthy", resource.name)?;
     }
-    for note in names.take_notes().into_iter().chain(config::notes(&definitions)) {
+    for note in names.take_notes().into_iter().chain(notes) {
         writeln!(out, "note: {note}")?;
     }
     let mut sound = true;

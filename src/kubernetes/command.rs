@@ -32,9 +32,12 @@ const SMARTER_DEFAULT: &str = "config/conf.yaml";
 /// Where usbip-device-plugin has its file when nothing else is said: the first that is there.
 const USBIP_DEFAULTS: [&str; 2] = ["config.yaml", "/etc/usbip-device-plugin/config.yaml"];
 
+/// Where generic-device-plugin has its metrics when nothing else is said: at all addresses.
+const GENERIC_LISTEN: &str = ":8080";
+
 /// Advertises devices to Kubernetes, and lets them come and go in running pods.
 ///
-/// The sources --devs, --smarter-config, --usbip-config and --config add up.
+/// The sources --devs, --smarter-config, --device, --usbip-config and --config add up.
 #[derive(Debug, Parser)]
 #[command(name = NAME, version, args_override_self = true)]
 struct Arguments {
@@ -48,10 +51,16 @@ struct Arguments {
     /// /etc/usbip-device-plugin/config.yaml.
     #[arg(long, value_name = "FILE", env = "OCI_HOTPLUG_PLUGIN_USBIP_CONFIG", num_args = 0..=1, default_missing_value = USBIP_DEFAULTS[0])]
     usbip_config: Option<PathBuf>,
-    /// The domain of the resources of that file, if not the one that it names, or usbip.dev.mvalvekens.be.
+    /// A device as generic-device-plugin has it, in YAML or JSON, such as {"name": "fuse", "groups": [{"count": 10, "paths":
+    /// [{"path": "/dev/fuse"}]}]}. Can be repeated; the devices in its file do not count then, as there.
+    #[arg(long, value_name = "DEVICE")]
+    device: Vec<String>,
+    /// The domain of resources whose names have none, instead of the files' own. Without either it is that of the format:
+    /// devic.es for --device and `devices:`, usbip.dev.mvalvekens.be, or oci-hotplug.dev.
     #[arg(long, value_name = "DOMAIN", env = "OCI_HOTPLUG_PLUGIN_DOMAIN", value_parser = domain)]
     domain: Option<String>,
-    /// Our own file, or generic-device-plugin's, or usbip-device-plugin's; watched.
+    /// Our own file, or generic-device-plugin's, or usbip-device-plugin's; watched. Where no source is given:
+    /// /etc/generic-device-plugin/config.yaml, if it is there.
     #[arg(long, value_name = "FILE", env = "OCI_HOTPLUG_PLUGIN_CONFIG")]
     config: Option<PathBuf>,
     /// kubelet's directory of device plugins.
@@ -136,7 +145,8 @@ struct Arguments {
         default_value = "/var/run/secrets/kubernetes.io/serviceaccount"
     )]
     service_account_dir: PathBuf,
-    /// Where /metrics, /healthz and /readyz are; "" for nowhere.
+    /// Where /metrics, /healthz and /readyz are; "" for nowhere. With --device or generic-device-plugin's file it is :8080 unless
+    /// said otherwise.
     #[arg(
         long,
         value_name = "ADDR",
@@ -195,7 +205,8 @@ enum Level {
 /// The program.
 pub fn main() -> ExitCode {
     let matches = Arguments::command().get_matches_from(with_two_dashes(std::env::args_os()));
-    let arguments = Arguments::from_arg_matches(&matches).map(|arguments| arguments.with_theirs(&matches));
+    let arguments =
+        Arguments::from_arg_matches(&matches).and_then(|arguments| arguments.with_theirs(&matches));
     let arguments = match arguments {
         Ok(arguments) => arguments,
         Err(error) => error.format(&mut Arguments::command()).exit(),
@@ -217,50 +228,88 @@ pub fn main() -> ExitCode {
 }
 
 impl Arguments {
-    /// The same with what usbip-device-plugin takes from its environment and where it looks for its file, if it is
-    /// that plugin's file that is used. Its variables have names that may be anybody's, such as DOMAIN and LISTEN: else
-    /// they mean nothing, and ours come first.
-    fn with_theirs(mut self, matches: &ArgMatches) -> Self {
+    /// The same with what generic-device-plugin and usbip-device-plugin take from their environment and their files, and where
+    /// they look for these, if it is their format that is used. Their variables have names that may be anybody's, such
+    /// as DOMAIN and LISTEN: else they mean nothing, and ours come first. As there, arguments come before variables, and
+    /// variables before files.
+    fn with_theirs(mut self, matches: &ArgMatches) -> Result<Self, clap::Error> {
+        self.find_their_files();
+        let read = |path: &PathBuf| fs::read_to_string(path).ok();
+        let text = self.config.as_ref().and_then(read).unwrap_or_default();
+        let is_usbips = config::is_usbips(&text) || has_source(&self.usbip_config);
+        let is_generics = !self.device.is_empty() || config::is_generic(&text);
+        if !is_usbips && !is_generics {
+            return Ok(self);
+        }
+        let settings = match config::is_usbips(&text) {
+            true => config::Settings::default(),
+            false => config::settings(&text),
+        };
+        let theirs = |ours: &str, name: &str, of_file: Option<String>| {
+            let is_free = matches!(matches.value_source(ours), None | Some(ValueSource::DefaultValue));
+            let of_environment = std::env::var(name).ok().filter(|value| !value.is_empty());
+            of_environment.or(of_file).filter(|_| is_free)
+        };
+        // The file's own domain is read with its resources, and again when it changes.
+        if let Some(value) = theirs("domain", "DOMAIN", None) {
+            let judged = domain(&value).map_err(|why| bad_value("the variable DOMAIN", &value, &why))?;
+            self.domain = Some(judged);
+        }
+        if let Some(value) = theirs("kubelet_dir", "PLUGIN_DIRECTORY", settings.plugin_directory) {
+            self.kubelet_dir = value.into();
+        }
+        if let Some(value) = theirs("pod_resources", "POD_RESOURCES_SOCKET", None) {
+            self.pod_resources = value;
+        }
+        let everywhere = is_generics.then(|| GENERIC_LISTEN.to_owned());
+        if let Some(value) = theirs("listen", "LISTEN", settings.listen.or(everywhere)) {
+            self.listen = value;
+        }
+        if let Some(value) = theirs("log_level", "LOG_LEVEL", settings.log_level) {
+            let why = "it must be all, debug, info, warn, error or none";
+            self.log_level =
+                Level::from_str(&value, true).map_err(|_| bad_value("the log level", &value, why))?;
+        }
+        Ok(self)
+    }
+
+    /// Takes the files of generic-device-plugin and usbip-device-plugin from where they look for them when nothing else is
+    /// said.
+    fn find_their_files(&mut self) {
         let [near, far] = USBIP_DEFAULTS.map(PathBuf::from);
-        let has_source =
-            |given: &Option<PathBuf>| given.as_ref().is_some_and(|path| !path.as_os_str().is_empty());
         let has_other = has_source(&self.config) || has_source(&self.smarter_config) || self.devs.is_some();
+        let has_devices = !self.device.is_empty();
         let is_elsewhere = match &self.usbip_config {
             Some(path) => *path == near && !near.exists(),
-            None => !has_other && far.exists(),
+            None => !has_other && !has_devices && far.exists(),
         };
+        let is_nothing_given = !has_other && self.usbip_config.is_none();
         if is_elsewhere {
             self.usbip_config = Some(far);
         }
-        let is_theirs = |path: &PathBuf| fs::read_to_string(path).is_ok_and(|text| config::is_usbips(&text));
-        if !has_source(&self.usbip_config) && !self.config.as_ref().is_some_and(is_theirs) {
-            return self;
+        if !is_nothing_given {
+            return;
         }
-        let theirs = |ours: &str, name: &str| {
-            let is_free = matches!(matches.value_source(ours), None | Some(ValueSource::DefaultValue));
-            std::env::var(name)
-                .ok()
-                .filter(|value| is_free && !value.is_empty())
-        };
-        if let Some(value) = theirs("domain", "DOMAIN") {
-            self.domain = Some(value);
+        // With arguments its file has flags to say, but no devices.
+        let [etc, here] = config::GENERIC_DEFAULTS.map(PathBuf::from);
+        let is_theirs = |path: &PathBuf| fs::read_to_string(path).is_ok_and(|text| config::is_generic(&text));
+        if etc.exists() {
+            self.config = Some(etc);
+        } else if is_theirs(&here) {
+            self.config = Some(here);
         }
-        if let Some(value) = theirs("kubelet_dir", "PLUGIN_DIRECTORY") {
-            self.kubelet_dir = value.into();
-        }
-        if let Some(value) = theirs("pod_resources", "POD_RESOURCES_SOCKET") {
-            self.pod_resources = value;
-        }
-        if let Some(value) = theirs("listen", "LISTEN") {
-            self.listen = value;
-        }
-        if let Some(level) =
-            theirs("log_level", "LOG_LEVEL").and_then(|value| Level::from_str(&value, true).ok())
-        {
-            self.log_level = level;
-        }
-        self
     }
+}
+
+/// Whether a file is named.
+fn has_source(given: &Option<PathBuf>) -> bool {
+    given.as_ref().is_some_and(|path| !path.as_os_str().is_empty())
+}
+
+/// A usage error about a value that no argument gave.
+fn bad_value(what: &str, value: &str, why: &str) -> clap::Error {
+    let text = format!("{what} is {value:?}: {why}");
+    Arguments::command().error(clap::error::ErrorKind::ValueValidation, text)
 }
 
 /// Reads a domain: kubelet judges the names of resources by it.
@@ -327,6 +376,7 @@ fn execute(arguments: &Arguments) -> Result<bool> {
     let options = Options {
         sources: Sources {
             devs: arguments.devs.clone().filter(|devs| !devs.is_empty()),
+            devices: arguments.device.clone(),
             smarter: arguments.smarter_config.as_ref().filter(absent).cloned(),
             own: arguments.config.as_ref().filter(absent).cloned(),
             usbip: arguments.usbip_config.as_ref().filter(absent).cloned(),

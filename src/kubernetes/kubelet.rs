@@ -98,9 +98,11 @@ impl Registrar {
                     info!("{}: registered with kubelet", self.name);
                     said.clear();
                     self.counters.add("registrations_total", self.name.as_str());
-                    if std::mem::replace(&mut registered, true) && self.plugin.is_remote() {
-                        self.counters
-                            .add("usbip_device_plugin_restarts_total", self.name.as_str());
+                    if let (true, Some(metric)) = (
+                        std::mem::replace(&mut registered, true),
+                        self.plugin.metrics().restarts(),
+                    ) {
+                        self.counters.add(metric, self.name.as_str());
                     }
                     self.counters.set("registered", self.name.as_str(), "", 1);
                     let begin = tokio::time::Instant::now();

@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use super::api;
 use super::door::Door;
-use super::resource::{Resource, Unit};
+use super::resource::{Metrics, Resource, Unit};
 use super::socket;
 use super::status::Counters;
 
@@ -52,9 +52,9 @@ impl Plugin {
         self.streams.subscribe()
     }
 
-    /// Whether its units are devices of other hosts.
-    pub fn is_remote(&self) -> bool {
-        self.resource.borrow().remote
+    /// Whose metrics the resource has beside ours.
+    pub fn metrics(&self) -> Metrics {
+        self.resource.borrow().metrics
     }
 
     /// The ids that a container has, as far as known.
@@ -164,9 +164,8 @@ impl Plugin {
         let mut allocated = self.allocated.lock().unwrap_or_else(PoisonError::into_inner);
         allocated.extend(ids.map(|id| (id.clone(), Instant::now())));
         self.counters.add("allocations_total", resource.name.as_str());
-        if resource.remote {
-            self.counters
-                .add("usbip_device_plugin_allocations_total", resource.name.as_str());
+        if let Some(metric) = resource.metrics.allocations() {
+            self.counters.add(metric, resource.name.as_str());
         }
         Ok(api::AllocateResponse {
             container_responses: answers,

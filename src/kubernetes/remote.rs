@@ -7,10 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::catalogue::cdi_stem;
 use super::config::{Definition, RemoteEntry};
-use super::resource::{NodeSpec, Offer, Resource, ResourceName, Unit, fingerprint, unit_id};
+use super::resource::{Metrics, NodeSpec, Offer, Resource, ResourceName, Unit, fingerprint, unit_id};
 use super::sight::{Found, Sight};
 use crate::cdi::generate::Wish;
 use crate::model::device::Device;
@@ -196,11 +197,11 @@ pub(super) fn resource(
                 },
                 numa: None,
                 place: entry.device.to_string(),
-                offer: Offer {
+                offer: Arc::new(Offer {
                     cdi: Some(wish.name.clone()),
                     beside: beside(entry, sight),
                     ..Offer::default()
-                },
+                }),
             };
             units.insert(id, unit);
         }
@@ -211,7 +212,7 @@ pub(super) fn resource(
         units,
         wishes,
         hotplug: true,
-        remote: true,
+        metrics: Metrics::Usbip,
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use crate::cdi::generate::Wish;
 use crate::model::device::Access;
@@ -251,8 +252,8 @@ pub struct Unit {
     pub numa: Option<i64>,
     /// Where it is (a path of sysfs, say): units with long common beginnings belong together.
     pub place: String,
-    /// What the container gets.
-    pub offer: Offer,
+    /// What the container gets; units that are alike share it.
+    pub offer: Arc<Offer>,
 }
 
 /// A resource as it is at one moment.
@@ -266,8 +267,40 @@ pub struct Resource {
     pub wishes: Vec<Wish>,
     /// Whether its units are places for devices that come and go.
     pub hotplug: bool,
-    /// Whether they are devices of other hosts.
-    pub remote: bool,
+    /// Whose metrics it has beside ours.
+    pub metrics: Metrics,
+}
+
+/// The program whose metrics a resource has beside ours: those of its own format.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Metrics {
+    /// No other's.
+    #[default]
+    Ours,
+    /// generic-device-plugin's.
+    Generic,
+    /// usbip-device-plugin's.
+    Usbip,
+}
+
+impl Metrics {
+    /// The name of that program's counter of answers to Allocate.
+    pub fn allocations(self) -> Option<&'static str> {
+        match self {
+            Self::Ours => None,
+            Self::Generic => Some("generic_device_plugin_allocations_total"),
+            Self::Usbip => Some("usbip_device_plugin_allocations_total"),
+        }
+    }
+
+    /// The name of that program's counter of registrations beyond the first.
+    pub fn restarts(self) -> Option<&'static str> {
+        match self {
+            Self::Ours => None,
+            Self::Generic => Some("generic_device_plugin_restarts_total"),
+            Self::Usbip => Some("usbip_device_plugin_restarts_total"),
+        }
+    }
 }
 
 impl Resource {

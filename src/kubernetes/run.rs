@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use super::api_server::ApiServer;
 use super::catalogue;
-use super::config::{self, Definition, Texts};
+use super::config::{self, Configuration, Definition, Texts};
 use super::directory::DirectoryWatch;
 use super::door::Door;
 use super::events::{Change, Events, Reporter};
@@ -29,9 +29,9 @@ use super::kubelet::Registrar;
 use super::plugin::Plugin;
 use super::pods::{self, Held, Holders};
 use super::remote;
-use super::resource::{Names, Resource, ResourceName};
+use super::resource::{Metrics, Names, Resource, ResourceName};
 use super::servers::Servers;
-use super::sight::{self, Sight};
+use super::sight::{self, Found, Sight};
 use super::socket;
 use super::status::{self, Counters};
 use crate::exit;
@@ -48,6 +48,9 @@ const LONGEST_BURST: Duration = Duration::from_secs(3);
 
 /// How often is looked for what no event tells: a directory mounted over another.
 const LOOK_ANYWAY: Duration = Duration::from_secs(10);
+
+/// How often is looked for paths outside /dev, of which no event tells: as often as generic-device-plugin looks.
+const LOOK_OUTSIDE: Duration = Duration::from_secs(5);
 
 /// How long the first look waits for USB/IP servers and for kubelet's word of who has their devices: what is withdrawn for
 /// a moment is missing to a kubelet that starts at the same time.
@@ -67,11 +70,13 @@ pub struct Sources {
     pub devs: Option<String>,
     /// smarter-device-manager's file.
     pub smarter: Option<PathBuf>,
+    /// generic-device-plugin's arguments `--device`.
+    pub devices: Vec<String>,
     /// Our own file, or one of another's.
     pub own: Option<PathBuf>,
     /// usbip-device-plugin's file.
     pub usbip: Option<PathBuf>,
-    /// The domain of its resources.
+    /// The domain of resources that have none, instead of the files' own.
     pub domain: Option<String>,
 }
 
@@ -115,6 +120,7 @@ impl Sources {
         };
         Ok(Texts {
             devs: self.devs.clone(),
+            devices: self.devices.clone(),
             smarter: read(&self.smarter)?,
             own: read(&self.own)?,
             usbip: read(&self.usbip)?,
@@ -126,11 +132,11 @@ impl Sources {
     ///
     /// # Errors
     /// When a file can't be used.
-    pub fn read(&self) -> Result<(Texts, Vec<Definition>)> {
+    pub fn read(&self) -> Result<(Texts, Configuration)> {
         let texts = self.texts()?;
         let classes = Config::load(None, None)?.classes()?;
-        let definitions = config::read(&texts, &classes)?;
-        Ok((texts, definitions))
+        let configuration = config::read(&texts, &classes)?;
+        Ok((texts, configuration))
     }
 }
 
@@ -152,6 +158,8 @@ struct Program {
     options: Options,
     texts: Texts,
     definitions: Vec<Definition>,
+    /// What is to be said of them.
+    notes: Vec<String>,
     names: Names,
     served: BTreeMap<ResourceName, Served>,
     /// Ticks when something has happened in kubelet's directory.
@@ -175,9 +183,11 @@ struct Program {
 /// When the configuration can't be used at the start, or the host's devices can't be watched.
 pub async fn run(options: Options) -> Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let (texts, definitions) = options.sources.read()?;
+    let (texts, Configuration { definitions, notes }) = options.sources.read()?;
     if definitions.is_empty() && options.sources.files().next().is_none() {
-        bail!("there is nothing to advertise: give --devs, --smarter-config, --usbip-config or --config");
+        bail!(
+            "there is nothing to advertise: give --devs, --smarter-config, --device, --usbip-config or --config"
+        );
     }
     let counters = Arc::new(Counters::default());
     let mut helpers: JoinSet<()> = JoinSet::new();
@@ -207,6 +217,7 @@ pub async fn run(options: Options) -> Result<()> {
         options,
         texts,
         definitions,
+        notes,
         names: Names::default(),
         served: BTreeMap::new(),
         kubelet,
@@ -225,6 +236,8 @@ pub async fn run(options: Options) -> Result<()> {
     let mut burst: Option<Burst> = None;
     // What happened in it: something to the devices, something beside the configuration files.
     let (mut stirred, mut reread) = (false, false);
+    let mut paths_outside = outside(&program.definitions);
+    let mut next_look_outside = Instant::now() + LOOK_OUTSIDE;
     loop {
         // What is to be looked at anew is waited for no more.
         let settled = program.settled().filter(|_| burst.is_none());
@@ -258,6 +271,15 @@ pub async fn run(options: Options) -> Result<()> {
                 stirred = true;
                 Burst::extend(&mut burst);
             }
+            () = sleep_until(next_look_outside), if has_outside(&program.definitions) => {
+                next_look_outside = Instant::now() + LOOK_OUTSIDE;
+                let now = outside(&program.definitions);
+                if now != paths_outside {
+                    paths_outside = now;
+                    stirred = true;
+                    Burst::extend(&mut burst);
+                }
+            }
             () = sleep_until(settled.unwrap_or_else(Instant::now)), if settled.is_some() => {
                 stirred = true;
                 Burst::extend(&mut burst);
@@ -286,14 +308,14 @@ impl Program {
     fn reload(&mut self) -> bool {
         match self.options.sources.read() {
             Ok((texts, _)) if texts == self.texts => false,
-            Ok((texts, definitions)) => {
+            Ok((texts, Configuration { definitions, notes })) => {
                 info!(
                     "the configuration was read anew: {} definitions",
                     definitions.len()
                 );
                 self.counters
                     .add_labelled("reloads_total", "result=\"ok\"".to_owned(), 1);
-                (self.texts, self.definitions) = (texts, definitions);
+                (self.texts, self.definitions, self.notes) = (texts, definitions, notes);
                 true
             }
             Err(error) => {
@@ -308,8 +330,11 @@ impl Program {
 
     /// Says what is to be said of new definitions, and asks the servers that they name.
     fn take_definitions(&mut self) {
-        for note in config::notes(&self.definitions) {
+        for note in std::mem::take(&mut self.notes) {
             warn!("{note}");
+        }
+        if self.definitions.is_empty() {
+            warn!("the configuration names nothing to advertise");
         }
         let mut servers = remote::servers(&self.definitions);
         if !self.options.door.cdi && !servers.is_empty() {
@@ -443,9 +468,7 @@ impl Program {
         };
         set("healthy", healthy);
         set("unhealthy", unhealthy);
-        if resource.remote {
-            self.count_as_theirs(&resource);
-        }
+        self.count_as_theirs(&resource);
         let resource = Arc::new(resource);
         match self.served.get(&name) {
             Some(served) => {
@@ -458,7 +481,7 @@ impl Program {
         }
     }
 
-    /// Counts as usbip-device-plugin did: what can be had, and what is attached for a container.
+    /// Counts as the program did whose format the resource has.
     fn count_as_theirs(&self, resource: &Resource) {
         let count = |attached| {
             let units = resource.units.values();
@@ -466,13 +489,18 @@ impl Program {
         };
         let name = resource.name.as_str();
         let set = |metric, value| self.counters.set(metric, name, "", value);
-        set("usbip_device_plugin_available_devices", count(None));
-        set("usbip_device_plugin_attached_devices", count(Some(true)));
+        match resource.metrics {
+            Metrics::Ours => {}
+            Metrics::Generic => set("generic_device_plugin_devices", resource.units.len() as u64),
+            Metrics::Usbip => {
+                // What can be had, and what is attached for a container.
+                set("usbip_device_plugin_available_devices", count(None));
+                set("usbip_device_plugin_attached_devices", count(Some(true)));
+            }
+        }
         // Shown from the beginning, as there.
-        for metric in [
-            "usbip_device_plugin_allocations_total",
-            "usbip_device_plugin_restarts_total",
-        ] {
+        let metrics = [resource.metrics.allocations(), resource.metrics.restarts()];
+        for metric in metrics.into_iter().flatten() {
             self.counters
                 .add_labelled(metric, format!("resource=\"{name}\""), 0);
         }
@@ -648,6 +676,7 @@ pub fn look(definitions: &[Definition], monitor: &DeviceMonitor, state_dir: &Pat
     if paths {
         sight.paths = sight::paths_below_dev();
     }
+    sight.paths.extend(outside(definitions));
     for definition in definitions {
         match definition {
             // It may lie outside /dev, or deeper than is walked.
@@ -662,6 +691,30 @@ pub fn look(definitions: &[Definition], monitor: &DeviceMonitor, state_dir: &Pat
     }
     sight.tell_apart(&holdings);
     Ok(sight)
+}
+
+/// The paths outside /dev that groups name, and are there.
+fn outside(definitions: &[Definition]) -> BTreeMap<PathBuf, Found> {
+    let mut found = BTreeMap::new();
+    for definition in definitions {
+        if let Definition::Groups { groups, .. } = definition {
+            let patterns = catalogue::patterns(groups);
+            for pattern in patterns.filter(|pattern| !pattern.is_below(Path::new(sight::DEV))) {
+                found.extend(sight::glob(pattern));
+            }
+        }
+    }
+    found
+}
+
+/// Whether groups name any.
+fn has_outside(definitions: &[Definition]) -> bool {
+    definitions.iter().any(|definition| {
+        let Definition::Groups { groups, .. } = definition else {
+            return false;
+        };
+        catalogue::patterns(groups).any(|pattern| !pattern.is_below(Path::new(sight::DEV)))
+    })
 }
 
 /// Listens on `ADDRESS:PORT`; `:PORT` is all addresses, as in Go.

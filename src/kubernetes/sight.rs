@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
+use super::config::{GoGlob, Part};
 use super::remote::{self, Exports};
 use crate::model::device::Device;
 use crate::model::inventory::Inventory;
@@ -38,7 +39,7 @@ pub struct Sight {
     pub inventory: Inventory,
     /// USB devices of other hosts that are attached, for whomever.
     pub attached: Vec<Device>,
-    /// All paths below /dev, absolute, but for those of the same devices.
+    /// All paths below /dev, absolute, but for those of the same devices; and those outside that a configuration names.
     pub paths: BTreeMap<PathBuf, Found>,
     /// The numbers of Tegra's GPUs.
     pub gpus: BTreeSet<u32>,
@@ -81,6 +82,28 @@ impl Sight {
         self.paths
             .extend(look(path).map(|found| (path.to_owned(), found)));
     }
+}
+
+/// The paths that a pattern matches on the host, wherever; those that lead nowhere are none.
+pub fn glob(pattern: &GoGlob) -> BTreeMap<PathBuf, Found> {
+    let mut paths = vec![PathBuf::from("/")];
+    for part in pattern.parts() {
+        paths = match part {
+            Part::Name(name) => paths.into_iter().map(|path| path.join(name)).collect(),
+            Part::Tokens(_) => paths.iter().flat_map(|path| matching(path, part)).collect(),
+        };
+    }
+    let found = paths
+        .into_iter()
+        .filter_map(|path| Some((path.clone(), look(&path)?)));
+    found.collect()
+}
+
+/// What a directory has with such a name.
+fn matching(directory: &Path, part: &Part) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let named = entries.filter(|entry| entry.file_name().to_str().is_some_and(|name| part.is_match(name)));
+    named.map(|entry| entry.path()).collect()
 }
 
 /// All that is below /dev. What can't be read is passed over: it is as good as absent.

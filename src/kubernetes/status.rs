@@ -14,7 +14,7 @@ use hyper::{Request, Response, StatusCode};
 const PREFIX: &str = "oci_hotplug_device_plugin_";
 
 /// The metrics: name (behind [`PREFIX`], but for [`THEIRS`]), kind, what they tell.
-const METRICS: [(&str, &str, &str); 13] = [
+const METRICS: [(&str, &str, &str); 16] = [
     ("devices", "gauge", "Units that kubelet is told of, by health."),
     (
         "registered",
@@ -68,10 +68,25 @@ const METRICS: [(&str, &str, &str); 13] = [
         "counter",
         "Registrations of such resources beyond the first.",
     ),
+    (
+        "generic_device_plugin_devices",
+        "gauge",
+        "Units of resources in generic-device-plugin's format.",
+    ),
+    (
+        "generic_device_plugin_allocations_total",
+        "counter",
+        "Answers to Allocate for such resources.",
+    ),
+    (
+        "generic_device_plugin_restarts_total",
+        "counter",
+        "Registrations of such resources beyond the first.",
+    ),
 ];
 
-/// What the names of usbip-device-plugin's metrics begin with, which are its own.
-const THEIRS: &str = "usbip_device_plugin_";
+/// What the names of other programs' metrics begin with, which are their own.
+const THEIRS: [&str; 2] = ["usbip_device_plugin_", "generic_device_plugin_"];
 
 /// Values by metric and labels.
 #[derive(Debug, Default)]
@@ -115,7 +130,8 @@ impl Counters {
         let values = self.lock();
         let mut text = String::new();
         for (metric, kind, help) in METRICS {
-            let prefix = if metric.starts_with(THEIRS) { "" } else { PREFIX };
+            let is_theirs = THEIRS.iter().any(|prefix| metric.starts_with(prefix));
+            let prefix = if is_theirs { "" } else { PREFIX };
             // Writing to a String cannot fail.
             let _ = writeln!(
                 text,

@@ -268,7 +268,7 @@ async fn generic_device_plugins_groups_give_what_they_gave() {
 "#,
     );
     let _plugin = node.plugin(&["--config", config.to_str().unwrap()]);
-    let mut registered = kubelet.registered("squat.ai/pair").await;
+    let mut registered = kubelet.registered("devic.es/pair").await;
     let list = registered.list().await;
     assert_eq!(list.len(), 3);
     let answer = registered.allocate(&ids(&list)).await.unwrap();

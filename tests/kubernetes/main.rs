@@ -18,6 +18,7 @@ mod door;
 mod engine;
 mod events;
 mod foreign_client;
+mod generic;
 mod image;
 mod manifests;
 mod pods;

@@ -13,7 +13,9 @@ fn sight(paths: &[(&str, Found)]) -> Sight {
 }
 
 fn definitions(texts: Texts) -> Vec<Definition> {
-    read(&texts, &Classes::none(Path::new("/nowhere"))).unwrap()
+    read(&texts, &Classes::none(Path::new("/nowhere")))
+        .unwrap()
+        .definitions
 }
 
 fn smarter(text: &str) -> Vec<Definition> {
@@ -191,22 +193,32 @@ fn a_group_pairs_the_matches_of_its_paths() {
     );
 }
 
+/// What generic-device-plugin gives a pod: all USB devices of a group, with `rw` (its usb.go:262-300).
 #[test]
-fn usb_devices_of_a_group_are_found_by_their_ids() {
-    let sight = Sight {
-        inventory: Inventory::new([
-            usb("/sys/devices/u/1-1", "6001", "-1"),
-            usb("/sys/devices/u/1-2", "6002", "-1"),
-        ]),
-        ..Sight::default()
+fn usb_devices_of_a_group_are_one_unit_which_stays_the_same_whichever_are_there() {
+    let units = |places: &[&str]| {
+        let devices = places.iter().map(|place| usb(place, "6001", "-1"));
+        let sight = Sight {
+            inventory: Inventory::new(devices.chain([usb("/sys/devices/u/1-9", "6002", "-1")])),
+            ..Sight::default()
+        };
+        let wanted =
+            own("devices: [{name: x, groups: [{count: 2, usb: [{vendor: '0403', product: '6001'}]}]}]");
+        let resources = resources(&wanted, &sight, &mut Names::default());
+        let shown = resources[0].units.iter().map(|(id, unit)| {
+            let nodes = unit.offer.nodes.iter();
+            let nodes = nodes.map(|node| (node.host.display().to_string(), node.access.to_string()));
+            (id.clone(), nodes.collect::<Vec<_>>())
+        });
+        shown.collect::<Vec<_>>()
     };
-    let wanted = own("devices: [{name: x, groups: [{usb: [{vendor: '0403', product: '6001'}]}]}]");
-    let found = resources(&wanted, &sight, &mut Names::default());
-    let unit = found[0].units.values().next().unwrap();
-    assert_eq!(
-        (found[0].units.len(), unit.offer.nodes[0].host.to_str()),
-        (1, Some("/dev/bus/1-1"))
-    );
+    let node = |name: &str| (format!("/dev/bus/{name}"), "rw".to_owned());
+    let both = units(&["/sys/devices/u/1-1", "/sys/devices/u/1-2"]);
+    assert_eq!(both.len(), 2);
+    assert_eq!(both[0].1, [node("1-1"), node("1-2")]);
+    let one = units(&["/sys/devices/u/1-2"]);
+    assert_eq!((&one[0].0, &one[0].1[..]), (&both[0].0, &[node("1-2")][..]));
+    assert_eq!(units(&[]), []);
 }
 
 #[test]
@@ -216,18 +228,10 @@ fn a_usb_device_of_a_group_is_at_the_numa_node_of_its_host_controller() {
         device.attributes = [(NUMA_NODE.to_owned(), numa.to_owned())].into();
         device
     };
-    let adapter = |path: &str| {
-        let mut device = usb(path, "6001", "");
-        device.attributes.remove(NUMA_NODE);
-        device
-    };
+    let mut adapter = usb("/sys/devices/pci0000:80/0000:80:14.0/usb1/1-1", "6001", "");
+    adapter.attributes.remove(NUMA_NODE);
     let sight = Sight {
-        inventory: Inventory::new([
-            controller("/sys/devices/pci0000:80/0000:80:14.0", "1"),
-            adapter("/sys/devices/pci0000:80/0000:80:14.0/usb1/1-1"),
-            controller("/sys/devices/pci0000:00/0000:00:14.0", "-1"),
-            adapter("/sys/devices/pci0000:00/0000:00:14.0/usb2/2-1"),
-        ]),
+        inventory: Inventory::new([controller("/sys/devices/pci0000:80/0000:80:14.0", "1"), adapter]),
         ..Sight::default()
     };
     let wanted = own("devices: [{name: x, groups: [{usb: [{vendor: '0403', product: '6001'}]}]}]");
@@ -238,9 +242,66 @@ fn a_usb_device_of_a_group_is_at_the_numa_node_of_its_host_controller() {
         "it is read of every device"
     );
     let found = resources(&wanted, &sight, &mut Names::default());
-    let mut nodes: Vec<Option<i64>> = found[0].units.values().map(|unit| unit.numa).collect();
-    nodes.sort();
-    assert_eq!(nodes, [None, Some(1)]);
+    let nodes: Vec<Option<i64>> = found[0].units.values().map(|unit| unit.numa).collect();
+    assert_eq!(nodes, [Some(1)]);
+}
+
+/// Case README 11.
+#[test]
+fn a_mount_path_with_a_slash_at_its_end_is_a_directory() {
+    let sight = sight(&[
+        ("/dev/ttyS0", Found::Device),
+        ("/dev/ttyS1", Found::Device),
+        ("/dev/fuse", Found::Device),
+        ("/dev/ctl", Found::Device),
+    ]);
+    let wanted = own(
+        "devices: [{name: serial, groups: [{paths: [{path: /dev/ttyS*, mountPath: /dev/serial/}]}, {paths: [{path: \
+         /dev/fuse, mountPath: /dev/other}]}, {paths: [{path: /dev/ctl, mountPath: /, type: Mount}]}]}]",
+    );
+    let found = resources(&wanted, &sight, &mut Names::default());
+    let mut places: Vec<String> = Vec::new();
+    for unit in found[0].units.values() {
+        let nodes = unit.offer.nodes.iter().map(|node| &node.container);
+        let mounts = unit.offer.mounts.iter().map(|mount| &mount.container);
+        places.extend(nodes.chain(mounts).map(|place| place.display().to_string()));
+    }
+    places.sort();
+    assert_eq!(
+        places,
+        ["/ctl", "/dev/other", "/dev/serial/ttyS0", "/dev/serial/ttyS1"]
+    );
+}
+
+/// Case README 13.
+#[test]
+fn a_unit_is_not_advertised_while_its_mount_is_missing() {
+    let wanted = own(
+        "devices: [{name: r, groups: [{paths: [{path: /dev/null}, {path: /var/run/none.sock, type: Mount}]}]}]",
+    );
+    let counted = |sight: &Sight| resources(&wanted, sight, &mut Names::default())[0].units.len();
+    let mut sight = sight(&[("/dev/null", Found::Device)]);
+    assert_eq!(counted(&sight), 0);
+    sight.paths.insert("/var/run/none.sock".into(), Found::Other);
+    assert_eq!(counted(&sight), 1);
+}
+
+/// Case README 14.
+#[test]
+fn gos_patterns_and_large_counts_are_advertised_as_there() {
+    let sight = sight(&[
+        ("/dev/fuse", Found::Device),
+        ("/dev/ttyS0", Found::Device),
+        ("/dev/ttyS1", Found::Device),
+        ("/dev/ttyS2", Found::Device),
+    ]);
+    let wanted = own(
+        "devices: [{name: f, groups: [{count: 5000, paths: [{path: /dev/fuse}]}]},{name: g, groups: [{count: 0, paths: \
+         [{path: \"/dev/ttyS[^0]\"}]}]}]",
+    );
+    let found = resources(&wanted, &sight, &mut Names::default());
+    assert_eq!(shown(&found), [("devic.es/f", 5000), ("devic.es/g", 2)]);
+    assert!(found[1].units.values().all(|unit| unit.place != "/dev/ttyS0"));
 }
 
 #[test]

@@ -1,16 +1,35 @@
-//! generic-device-plugin's groups of paths and of USB devices (its deviceplugin/path.go, usb.go).
+//! generic-device-plugin's devices: groups of paths and of USB devices (its deviceplugin/generic.go, path.go, usb.go), each an
+//! argument `--device` or an element of `devices:` in its file (its config.go).
+//!
+//! What ends that plugin is an error here. What it passes over, or hands to kubelet although it can't work, is a note.
 
-use glob::Pattern;
-use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::path::Path;
 
-use super::{Fault, count, permissions};
+use super::go_glob::GoGlob;
+use super::go_yaml::{Dialect, Node, integer};
+use super::{ConfigError, Definition, Fault, MAX_UNITS};
+use crate::kubernetes::resource::ResourceName;
 use crate::model::device::Access;
 use crate::model::selector::Selector;
 
-/// The domain of its resources when its file names none.
-pub(super) const GENERIC_DOMAIN: &str = "squat.ai";
+/// The domain of its resources since 0.2.0; it was squat.ai before.
+pub const GENERIC_DOMAIN: &str = "devic.es";
 
-/// One group: all its paths together are a unit, or each USB device is one.
+/// Where its file is when nothing else is said (its config.go).
+pub const GENERIC_DEFAULTS: [&str; 2] = ["/etc/generic-device-plugin/config.yaml", "config.yaml"];
+
+/// The keys of its file that are flags, too.
+const FLAGS: [&str; 6] = [
+    "config",
+    "domain",
+    "listen",
+    "log-level",
+    "plugin-directory",
+    "version",
+];
+
+/// One group: all its paths together are a unit, or all its USB devices.
 #[derive(Debug, Clone)]
 pub enum Group {
     /// Files and devices.
@@ -24,7 +43,7 @@ pub enum Group {
     Usb {
         /// Which, each a `usb:`.
         devices: Vec<Selector>,
-        /// How many containers can have each.
+        /// How many containers can have them.
         count: u32,
     },
 }
@@ -33,8 +52,8 @@ pub enum Group {
 #[derive(Debug, Clone)]
 pub struct PathInGroup {
     /// Which paths it stands for.
-    pub pattern: Pattern,
-    /// Where it goes in the container, if not to where it is on the host.
+    pub pattern: GoGlob,
+    /// Where it goes in the container, if not to where it is on the host; with a `/` at its end, a directory.
     pub mount_path: Option<String>,
     /// What the container may do.
     pub access: Access,
@@ -49,113 +68,436 @@ pub struct PathInGroup {
 }
 
 /// How a path goes into a container.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathType {
     /// As a device node.
-    #[default]
     Device,
     /// As a mount.
     Mount,
+    /// Not at all: the group has no units where it is missing, and that is all.
+    Nothing,
 }
 
-/// A group as it is written.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct GroupText {
-    count: Option<u32>,
-    #[serde(default)]
-    paths: Vec<PathText>,
-    #[serde(default)]
-    usb: Vec<UsbText>,
+/// What its file says beside the devices.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// The domain of resources.
+    pub domain: Option<String>,
+    /// Where /metrics is.
+    pub listen: Option<String>,
+    /// How much is logged.
+    pub log_level: Option<String>,
+    /// kubelet's directory of device plugins.
+    pub plugin_directory: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct PathText {
-    path: String,
-    mount_path: Option<String>,
-    permissions: Option<String>,
-    #[serde(rename = "type", default)]
-    kind: PathType,
-    #[serde(default)]
-    read_only: bool,
-    limit: Option<u32>,
-    #[serde(default)]
-    optional: bool,
+/// Whether a file is of this form: it has a list of devices.
+pub fn is_generic(text: &str) -> bool {
+    Node::read(text, Dialect::File).is_ok_and(|file| listed(&file).is_some())
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct UsbText {
-    vendor: UsbIdText,
-    product: UsbIdText,
-    serial: Option<String>,
+/// The flags in a file.
+pub fn settings(text: &str) -> Settings {
+    let file = Node::read(text, Dialect::File).unwrap_or(Node::Null);
+    let value = |key: &str| match file.get(key) {
+        Some(Node::Text(text)) => Some(text.clone()),
+        Some(Node::Integer(number)) => Some(number.to_string()),
+        _ => None,
+    };
+    Settings {
+        domain: value("domain"),
+        listen: value("listen"),
+        log_level: value("log-level"),
+        plugin_directory: value("plugin-directory"),
+    }
 }
 
-/// Hex digits, quoted or not: YAML makes a number of `7523`, whose digits are meant, and of `0x7523`, whose value is.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum UsbIdText {
-    Digits(u64),
-    Text(String),
+/// The list of devices: of `device` and `devices` the second counts, as there.
+fn listed(file: &Node) -> Option<&Node> {
+    file.get("devices").or_else(|| file.get("device"))
 }
 
-impl GroupText {
-    pub(super) fn into_group(self) -> Result<Group, Fault> {
-        let units = count("count", self.count.unwrap_or(1))?;
-        match (self.paths.is_empty(), self.usb.is_empty()) {
-            (true, true) => Err(Fault::Keys("a group needs paths or usb")),
-            (false, false) => Err(Fault::Keys(
+/// Reads the arguments, each the text of one device.
+pub(super) fn arguments(
+    texts: &[String],
+    domain: &str,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Definition>, ConfigError> {
+    let mut names = BTreeSet::new();
+    let mut definitions = Vec::new();
+    for (text, number) in texts.iter().zip(1..) {
+        let place = format!("--device, number {number}");
+        let device = Node::read(text, Dialect::Argument).map_err(|error| ConfigError::Element {
+            place: place.clone(),
+            fault: Fault::Entry(error),
+        })?;
+        let mut reader = Reader::new(Dialect::Argument, &place, text, notes);
+        definitions.push(reader.device(&device, domain, &mut names)?);
+    }
+    Ok(definitions)
+}
+
+/// Reads the devices of a file, if it has any. `names` are those that the file's other resources have.
+pub(super) fn file(
+    path: &Path,
+    file: &Node,
+    source: &str,
+    domain: &str,
+    names: &mut BTreeSet<ResourceName>,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Definition>, ConfigError> {
+    let Some(list) = listed(file) else {
+        return Ok(Vec::new());
+    };
+    for key in file.keys() {
+        let is_known = FLAGS.contains(&key) || ["device", "devices", "resources"].contains(&key);
+        if !is_known {
+            notes.push(format!(
+                "{}: the key {key} is ignored, as by generic-device-plugin",
+                path.display()
+            ));
+        }
+    }
+    let Node::List(list) = list else {
+        return Err(ConfigError::Element {
+            place: path.display().to_string(),
+            fault: Fault::Kind {
+                key: "devices".to_owned(),
+                expected: "a list",
+                found: list.kind(),
+            },
+        });
+    };
+    let mut definitions = Vec::new();
+    for (device, number) in list.iter().zip(1..) {
+        let place = format!("{}, device {number}", path.display());
+        let mut reader = Reader::new(Dialect::File, &place, source, notes);
+        definitions.push(reader.device(device, domain, names)?);
+    }
+    Ok(definitions)
+}
+
+/// Reads the groups of a resource of our own file.
+pub(super) fn groups(
+    groups: &Node,
+    place: &str,
+    source: &str,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Group>, ConfigError> {
+    Reader::new(Dialect::File, place, source, notes).groups(groups)
+}
+
+/// Reads one device.
+struct Reader<'n> {
+    dialect: Dialect,
+    place: String,
+    /// The whole text.
+    source: &'n str,
+    notes: &'n mut Vec<String>,
+}
+
+impl<'n> Reader<'n> {
+    fn new(dialect: Dialect, place: &str, source: &'n str, notes: &'n mut Vec<String>) -> Self {
+        Self {
+            dialect,
+            place: place.to_owned(),
+            source,
+            notes,
+        }
+    }
+
+    fn device(
+        &mut self,
+        device: &Node,
+        domain: &str,
+        names: &mut BTreeSet<ResourceName>,
+    ) -> Result<Definition, ConfigError> {
+        self.expect_mapping("it", device)?;
+        let name = self.text(device, "name")?.unwrap_or_default();
+        let name = name.trim();
+        self.place = format!("{} ({name:?})", self.place);
+        self.ignore_others(device, &["name", "groups"]);
+        let name: ResourceName = match format!("{domain}/{name}").parse() {
+            Ok(name) => name,
+            Err(error) => return Err(self.fault(Fault::Name(error))),
+        };
+        if !names.insert(name.clone()) {
+            return Err(self.fault(Fault::Twice(name)));
+        }
+        let groups = match device.get("groups") {
+            Some(groups) => self.groups(groups)?,
+            None => Vec::new(),
+        };
+        if groups.is_empty() {
+            self.note("it has no group with paths or usb, and thus no units");
+        }
+        Ok(Definition::Groups { name, groups })
+    }
+
+    fn groups(&mut self, groups: &Node) -> Result<Vec<Group>, ConfigError> {
+        let mut read = Vec::new();
+        let device = self.place.clone();
+        for (group, number) in self.list("groups", groups)?.iter().zip(1..) {
+            self.place = format!("{device}, group {number}");
+            read.extend(self.group(group)?);
+        }
+        self.place = device;
+        Ok(read)
+    }
+
+    /// `None` where the group is one without units.
+    fn group(&mut self, group: &Node) -> Result<Option<Group>, ConfigError> {
+        self.expect_mapping("it", group)?;
+        self.ignore_others(group, &["paths", "usb", "count"]);
+        let count = self.count(group, "count")?;
+        let empty = Node::List(Vec::new());
+        let paths = self.list("paths", group.get("paths").unwrap_or(&empty))?;
+        let usb = self.list("usb", group.get("usb").unwrap_or(&empty))?;
+        match (paths.is_empty(), usb.is_empty()) {
+            (true, true) => {
+                self.note("it has neither paths nor usb, and thus no units");
+                Ok(None)
+            }
+            (false, false) => Err(self.fault(Fault::Keys(
                 "a group has paths or usb, and not both: make two groups of it",
+            ))),
+            (false, true) => {
+                // All of them are read, so that whatever is wrong is told.
+                let paths: Vec<Option<PathInGroup>> = paths
+                    .iter()
+                    .map(|path| self.path(path))
+                    .collect::<Result<_, _>>()?;
+                let paths: Option<Vec<PathInGroup>> = paths.into_iter().collect();
+                Ok(paths.map(|paths| Group::Paths { paths, count }))
+            }
+            (true, false) => {
+                let devices = usb.iter().map(|usb| self.usb(usb));
+                let devices = devices.collect::<Result<_, _>>()?;
+                Ok(Some(Group::Usb { devices, count }))
+            }
+        }
+    }
+
+    /// `None` where nothing can come of it, which keeps the whole group from having units.
+    fn path(&mut self, path: &Node) -> Result<Option<PathInGroup>, ConfigError> {
+        const KEYS: [&str; 7] = [
+            "path",
+            "mountpath",
+            "permissions",
+            "type",
+            "readonly",
+            "limit",
+            "optional",
+        ];
+        self.expect_mapping("a path", path)?;
+        self.ignore_others(path, &KEYS);
+        let text = self.text(path, "path")?.unwrap_or_default();
+        let text = text.trim();
+        let mount_path = self.text(path, "mountpath")?;
+        let mount_path = mount_path
+            .map(|path| path.trim().to_owned())
+            .filter(|path| !path.is_empty());
+        let kind = match self
+            .text(path, "type")?
+            .as_deref()
+            .filter(|kind| !kind.is_empty())
+        {
+            None | Some("Device") => PathType::Device,
+            Some("Mount") => PathType::Mount,
+            Some(other) => {
+                self.note(&format!(
+                    "the type {other:?} of the path {text:?} is neither Device nor Mount: containers do not get it"
+                ));
+                PathType::Nothing
+            }
+        };
+        let permissions = self
+            .text(path, "permissions")?
+            .filter(|text| !text.is_empty() && kind == PathType::Device);
+        let access = match permissions.as_deref().map(super::permissions).transpose() {
+            Ok(access) => Some(access.unwrap_or(Access::ALL)),
+            Err(fault) => {
+                self.note(&format!("path {text:?}: {fault}; its group has no units"));
+                None
+            }
+        };
+        let read_only = self.boolean(path, "readonly")?;
+        let limit = self.count(path, "limit")?;
+        let optional = self.boolean(path, "optional")?;
+        let pattern = match GoGlob::new(text) {
+            Ok(pattern) => Some(pattern),
+            Err(reason) => {
+                self.note(&format!("path {text:?}: {reason}; its group has no units"));
+                None
+            }
+        };
+        Ok(pattern.zip(access).map(|(pattern, access)| PathInGroup {
+            pattern,
+            mount_path,
+            access,
+            kind,
+            read_only,
+            limit,
+            optional,
+        }))
+    }
+
+    fn usb(&mut self, usb: &Node) -> Result<Selector, ConfigError> {
+        self.expect_mapping("a usb", usb)?;
+        self.ignore_others(usb, &["vendor", "product", "serial"]);
+        Ok(Selector::Usb {
+            vendor: self.usb_id(usb, "vendor")?,
+            product: Some(self.usb_id(usb, "product")?),
+            serial: self.text(usb, "serial")?.filter(|serial| !serial.is_empty()),
+        })
+    }
+
+    /// Four hexadecimal digits (its usb.go: ToUSBIDHookFunc for files, UnmarshalJSON for arguments).
+    ///
+    /// Quoted, or no number in YAML, they are read as such. A number in a file is taken by its value; that of an argument is
+    /// first written in decimal digits, which are then read as hexadecimal: 0x0403 becomes 1027 there.
+    fn usb_id(&mut self, usb: &Node, key: &'static str) -> Result<String, ConfigError> {
+        let wrong = |value: String| Fault::UsbId { what: key, value };
+        let (id, number) = match (usb.get(key), self.dialect) {
+            (None, _) => (Some(0), None),
+            (Some(Node::Text(text)), Dialect::Argument) if text.is_empty() => (Some(0), None),
+            (Some(Node::Text(text)), _) => (hexadecimal(text), None),
+            (Some(Node::Integer(number)), _) => (self.id_of_number(*number as f64), Some(*number as f64)),
+            (Some(Node::Float(number)), _) => (self.id_of_number(*number), Some(*number)),
+            (Some(other), _) => return Err(self.wrong_kind(key, "hexadecimal digits in quotes", other)),
+        };
+        let Some(id) = id else {
+            let value = match usb.get(key) {
+                Some(Node::Text(text)) => text.clone(),
+                _ => number.unwrap_or_default().to_string(),
+            };
+            return Err(self.fault(wrong(value)));
+        };
+        let id = format!("{id:04x}");
+        match number {
+            Some(number) if self.is_read_otherwise(number, &id) => self.note(&format!(
+                "the {key} is not in quotes: it is the number {number} and counts as {id}, as in generic-device-plugin; in quotes \
+                 its hexadecimal digits count"
             )),
-            (false, true) => Ok(Group::Paths {
-                paths: self.paths.into_iter().map(path).collect::<Result<_, _>>()?,
-                count: units,
-            }),
-            (true, false) => Ok(Group::Usb {
-                devices: self.usb.into_iter().map(usb).collect::<Result<_, _>>()?,
-                count: units,
-            }),
+            None if id == "0000" => self.note(&format!("its {key} is 0000, which no device has")),
+            _ => {}
+        }
+        Ok(id)
+    }
+
+    /// The id that a number stands for, if it is one.
+    fn id_of_number(&self, number: f64) -> Option<u16> {
+        match self.dialect {
+            Dialect::Argument => hexadecimal(&number.to_string()),
+            // That plugin takes the lower 16 bits of any number, by which nobody can mean a device.
+            Dialect::File => (0.0..65536.0).contains(&number).then_some(number as u16),
+        }
+    }
+
+    /// Whether a number was written with digits that are not those of the id.
+    fn is_read_otherwise(&self, number: f64, id: &str) -> bool {
+        let mut words = self.source.split(|letter: char| !letter.is_ascii_alphanumeric());
+        let mut is_written = |prefix: &str| {
+            words.any(|word| {
+                let value = integer(word).filter(|_| word.len() > 1 && word.starts_with(prefix));
+                value.map(|value| value as f64) == Some(number)
+            })
+        };
+        match self.dialect {
+            // Hexadecimal or octal there.
+            Dialect::Argument => is_written("0"),
+            Dialect::File => format!("{number:0>4}") != id && !is_written("0x"),
+        }
+    }
+
+    /// A number of units: without one, or with 0, it is 1. More than kubelet takes are as many as it takes.
+    fn count(&mut self, node: &Node, key: &'static str) -> Result<u32, ConfigError> {
+        let number = match node.get(key) {
+            None => 0,
+            Some(Node::Integer(number)) if *number >= 0 => *number,
+            Some(Node::Float(number))
+                if *number >= 0.0 && (self.dialect == Dialect::File || number.fract() == 0.0) =>
+            {
+                *number as i128
+            }
+            Some(other) => return Err(self.wrong_kind(key, "a whole number of 0 or more", other)),
+        };
+        let count = u32::try_from(number).unwrap_or(u32::MAX).max(1);
+        if count > MAX_UNITS {
+            self.note(&format!(
+                "{key} {number} is more than kubelet takes in one list: it is {MAX_UNITS}"
+            ));
+        }
+        Ok(count.min(MAX_UNITS))
+    }
+
+    /// Text. In an argument a number or boolean is taken as text, as it is there.
+    fn text(&mut self, node: &Node, key: &'static str) -> Result<Option<String>, ConfigError> {
+        match (node.get(key), self.dialect) {
+            (None, _) => Ok(None),
+            (Some(Node::Text(text)), _) => Ok(Some(text.clone())),
+            (Some(Node::Integer(number)), Dialect::Argument) => Ok(Some(number.to_string())),
+            (Some(Node::Float(number)), Dialect::Argument) => Ok(Some(number.to_string())),
+            (Some(Node::Bool(value)), Dialect::Argument) => Ok(Some(value.to_string())),
+            (Some(other), _) => Err(self.wrong_kind(key, "text (write it in quotes)", other)),
+        }
+    }
+
+    fn boolean(&mut self, node: &Node, key: &'static str) -> Result<bool, ConfigError> {
+        match node.get(key) {
+            None => Ok(false),
+            Some(Node::Bool(value)) => Ok(*value),
+            Some(other) => Err(self.wrong_kind(key, "true or false", other)),
+        }
+    }
+
+    fn list<'a>(&self, key: &'static str, node: &'a Node) -> Result<&'a [Node], ConfigError> {
+        match node {
+            Node::List(list) => Ok(list),
+            other => Err(self.wrong_kind(key, "a list", other)),
+        }
+    }
+
+    fn expect_mapping(&self, what: &'static str, node: &Node) -> Result<(), ConfigError> {
+        match node {
+            Node::Map(_) => Ok(()),
+            other => Err(self.wrong_kind(what, "a mapping of keys to values", other)),
+        }
+    }
+
+    fn wrong_kind(&self, key: &'static str, expected: &'static str, found: &Node) -> ConfigError {
+        let key = match key {
+            "mountpath" => "mountPath",
+            "readonly" => "readOnly",
+            key => key,
+        };
+        self.fault(Fault::Kind {
+            key: key.to_owned(),
+            expected,
+            found: found.kind(),
+        })
+    }
+
+    fn ignore_others(&mut self, node: &Node, known: &[&str]) {
+        for key in node.keys().filter(|key| !known.contains(key)) {
+            self.note(&format!("the key {key} is ignored, as by generic-device-plugin"));
+        }
+    }
+
+    fn note(&mut self, note: &str) {
+        self.notes.push(format!("{}: {note}", self.place));
+    }
+
+    fn fault(&self, fault: Fault) -> ConfigError {
+        ConfigError::Element {
+            place: self.place.clone(),
+            fault,
         }
     }
 }
 
-fn path(text: PathText) -> Result<PathInGroup, Fault> {
-    let fault = |reason: &str| Fault::Glob {
-        path: text.path.clone(),
-        reason: reason.to_owned(),
-    };
-    if !text.path.starts_with('/') {
-        return Err(fault("it must be absolute, such as /dev/ttyUSB*"));
-    }
-    let pattern = Pattern::new(&text.path).map_err(|error| fault(error.msg))?;
-    Ok(PathInGroup {
-        pattern,
-        access: text.permissions.as_deref().map_or(Ok(Access::ALL), permissions)?,
-        mount_path: text.mount_path.filter(|path| !path.is_empty()),
-        kind: text.kind,
-        read_only: text.read_only,
-        limit: count("limit", text.limit.unwrap_or(1))?,
-        optional: text.optional,
-    })
-}
-
-fn usb(text: UsbText) -> Result<Selector, Fault> {
-    Ok(Selector::Usb {
-        vendor: usb_id("vendor", text.vendor)?,
-        product: Some(usb_id("product", text.product)?),
-        serial: text.serial.filter(|serial| !serial.is_empty()),
-    })
-}
-
-fn usb_id(what: &'static str, id: UsbIdText) -> Result<String, Fault> {
-    let text = match id {
-        UsbIdText::Digits(digits) => digits.to_string(),
-        UsbIdText::Text(text) => text,
-    };
-    let digits = text.strip_prefix("0x").unwrap_or(&text).to_ascii_lowercase();
-    if digits.is_empty() || digits.len() > 4 || !digits.chars().all(|digit| digit.is_ascii_hexdigit()) {
-        return Err(Fault::UsbId { what, value: text });
-    }
-    Ok(format!("{digits:0>4}"))
+/// Up to 16 bits in hexadecimal digits, as Go's strconv.ParseUint reads them: without 0x.
+fn hexadecimal(text: &str) -> Option<u16> {
+    let is_plain = text.chars().all(|digit| digit.is_ascii_hexdigit());
+    is_plain.then(|| u16::from_str_radix(text, 16).ok()).flatten()
 }

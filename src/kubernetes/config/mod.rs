@@ -3,6 +3,9 @@
 //! Must not know what devices there are, nor who asks for them. Texts in, values out: files are read by `run`.
 
 mod generic;
+mod go_glob;
+mod go_regex;
+mod go_yaml;
 mod hostdev;
 mod own;
 mod smarter;
@@ -10,10 +13,11 @@ mod usbip;
 
 use std::path::PathBuf;
 
-pub use generic::{Group, PathInGroup, PathType};
+pub use generic::{GENERIC_DEFAULTS, Group, PathInGroup, PathType, Settings, is_generic, settings};
+pub use go_glob::{GoGlob, Part};
 pub use hostdev::HOSTDEV_DOMAIN;
 pub use own::Mode;
-use regex_lite::Regex;
+use regex::Regex;
 pub use smarter::SMARTER_DOMAIN;
 pub use usbip::{Extra, RemoteEntry, USBIP_DOMAIN, is_usbips};
 
@@ -26,8 +30,9 @@ use crate::model::usbip::AddressError;
 /// The domain of resources of ours that are given none.
 pub const DEFAULT_DOMAIN: &str = "oci-hotplug.dev";
 
-/// The most units of one device: each message to kubelet lists all of them.
-pub const MAX_UNITS: u32 = 1000;
+/// The most units of one device. Each message to kubelet lists all of a resource with some 80 bytes each, and kubelet takes
+/// no more than 4 MiB (gRPC's default), which is some 50,000.
+pub const MAX_UNITS: u32 = 20_000;
 
 /// Something to be advertised.
 #[derive(Debug, Clone)]
@@ -148,13 +153,23 @@ pub enum Fault {
     /// Keys that exclude each other.
     #[error("{0}")]
     Keys(&'static str),
-    /// A pattern of a path.
-    #[error("path {path:?}: {reason}")]
-    Glob {
-        /// The pattern.
-        path: String,
-        /// What is wrong with it.
-        reason: String,
+    /// A key at the top of our own file.
+    #[error("unknown key {key:?}: write one of {known}")]
+    UnknownKey {
+        /// The key.
+        key: String,
+        /// The others.
+        known: String,
+    },
+    /// generic-device-plugin's: a value of the wrong kind.
+    #[error("{key} must be {expected}, and is {found}")]
+    Kind {
+        /// The key, or what has the value.
+        key: String,
+        /// What it must be.
+        expected: &'static str,
+        /// What it is.
+        found: &'static str,
     },
     /// usbip-device-plugin: no resources.
     #[error(
@@ -188,7 +203,7 @@ pub enum Fault {
         path: String,
     },
     /// A USB id.
-    #[error("{what} {value:?} must be up to 4 hex digits, such as \"1a86\"")]
+    #[error("{what} {value:?} must be up to 4 hexadecimal digits in quotes, without 0x, such as \"1a86\"")]
     UsbId {
         /// `vendor` or `product`.
         what: &'static str,
@@ -204,49 +219,62 @@ pub struct Texts {
     pub devs: Option<String>,
     /// smarter-device-manager's file.
     pub smarter: Option<(PathBuf, String)>,
+    /// generic-device-plugin's arguments `--device`.
+    pub devices: Vec<String>,
     /// Our own file, or one of another's.
     pub own: Option<(PathBuf, String)>,
     /// usbip-device-plugin's file.
     pub usbip: Option<(PathBuf, String)>,
-    /// The domain of its resources.
+    /// The domain of resources that have none, instead of the files' own.
     pub domain: Option<String>,
+}
+
+/// What the texts say.
+#[derive(Debug, Clone, Default)]
+pub struct Configuration {
+    /// What is to be advertised.
+    pub definitions: Vec<Definition>,
+    /// What can't be done as it is written, and what is done instead.
+    pub notes: Vec<String>,
 }
 
 /// Reads all that is given; the sources add up.
 ///
 /// # Errors
-/// At the first element that can't be used.
-pub fn read(texts: &Texts, classes: &Classes) -> Result<Vec<Definition>, ConfigError> {
-    let mut definitions = Vec::new();
+/// At the first element that ends the program whose format it is, or can't be used in ours.
+pub fn read(texts: &Texts, classes: &Classes) -> Result<Configuration, ConfigError> {
+    let (mut definitions, mut notes) = (Vec::new(), Vec::new());
     if let Some(devs) = &texts.devs {
         definitions.extend(hostdev::parse(devs)?);
     }
     if let Some((path, text)) = &texts.smarter {
-        definitions.extend(smarter::parse(path, text)?);
+        definitions.extend(smarter::parse(path, text, &mut notes)?);
     }
+    let own = texts.own.as_ref().filter(|(_, text)| !is_usbips(text));
+    let own_domain = own.and_then(|(_, text)| settings(text).domain);
     let domain = texts.domain.as_deref();
+    let arguments_domain = domain.or(own_domain.as_deref());
+    definitions.extend(generic::arguments(
+        &texts.devices,
+        arguments_domain.unwrap_or(generic::GENERIC_DOMAIN),
+        &mut notes,
+    )?);
     if let Some((path, text)) = &texts.own {
-        definitions.extend(match is_usbips(text) {
-            true => usbip::parse(path, text, domain)?,
-            false => own::parse(path, text, classes)?,
+        definitions.extend(match own {
+            None => usbip::parse(path, text, domain)?,
+            Some(_) => own::parse(path, text, classes, domain, texts.devices.is_empty(), &mut notes)?,
         });
     }
     if let Some((path, text)) = &texts.usbip {
         definitions.extend(usbip::parse(path, text, domain)?);
     }
-    Ok(definitions)
-}
-
-/// What can't be done as it is written, with the resource, and what is done instead.
-pub fn notes(definitions: &[Definition]) -> Vec<String> {
-    let mut notes = Vec::new();
-    for definition in definitions {
+    for definition in &definitions {
         if let Definition::Remote { name, entries } = definition {
             let of_it = entries.iter().flat_map(|entry| &entry.notes);
             notes.extend(of_it.map(|note| format!("{name}: {note}")));
         }
     }
-    notes
+    Ok(Configuration { definitions, notes })
 }
 
 fn permissions(text: &str) -> Result<Access, Fault> {

@@ -1,4 +1,4 @@
-//! Our own file, and generic-device-plugin's, whose resources may stand among ours.
+//! Our own file, and generic-device-plugin's, whose devices may stand beside our resources.
 //!
 //! ```yaml
 //! domain: example.com            # of names without a "/"
@@ -12,8 +12,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
-use super::generic::{GENERIC_DOMAIN, GroupText};
+use super::generic::{self, GENERIC_DOMAIN};
+use super::go_yaml::{Dialect, Node};
 use super::{ConfigError, DEFAULT_DOMAIN, Definition, Fault, Requested, count, permissions};
 use crate::kubernetes::resource::ResourceName;
 use crate::model::annotations::{AskError, Asks, read_list};
@@ -34,16 +36,23 @@ pub enum Mode {
     Static,
 }
 
-/// The file as it is written.
+/// Our part of the file as it is written.
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 struct FileText {
-    domain: Option<String>,
     resources: Vec<ResourceText>,
-    /// generic-device-plugin's word for them.
-    #[serde(alias = "device")]
-    devices: Vec<ResourceText>,
 }
+
+/// What else may stand at the top of a file of ours. Of other keys only a file of generic-device-plugin's has any.
+const TOP_KEYS: [&str; 7] = [
+    "domain",
+    "resources",
+    "device",
+    "devices",
+    "listen",
+    "log-level",
+    "plugin-directory",
+];
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -56,34 +65,73 @@ struct ResourceText {
     shared: Option<bool>,
     permissions: Option<String>,
     path: Option<PathBuf>,
-    groups: Option<Vec<GroupText>>,
+    /// Read as generic-device-plugin reads them.
+    groups: Option<IgnoredAny>,
 }
 
-/// Reads the file.
-pub(super) fn parse(path: &Path, text: &str, classes: &Classes) -> Result<Vec<Definition>, ConfigError> {
-    let file: Option<FileText> = serde_yaml::from_str(text).map_err(|source| ConfigError::Malformed {
+/// Reads the file. `domain` is one that counts instead of the file's. `with_devices` tells whether generic-device-plugin's
+/// devices count: there they do not where an argument names others.
+pub(super) fn parse(
+    path: &Path,
+    text: &str,
+    classes: &Classes,
+    domain: Option<&str>,
+    with_devices: bool,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Definition>, ConfigError> {
+    let malformed = |source| ConfigError::Malformed {
         path: path.to_owned(),
         source,
-    })?;
-    let file = file.unwrap_or_default();
+    };
+    let file: Option<FileText> = serde_yaml::from_str(text).map_err(malformed)?;
+    let tree = Node::read(text, Dialect::File).map_err(malformed)?;
+    let is_generic = generic::is_generic(text);
+    let unknown = tree.keys().find(|key| !TOP_KEYS.contains(key));
+    if let (Some(key), false) = (unknown, is_generic) {
+        return Err(ConfigError::Element {
+            place: path.display().to_string(),
+            fault: Fault::UnknownKey {
+                key: key.to_owned(),
+                known: TOP_KEYS.join(", "),
+            },
+        });
+    }
+    let own_domain = generic::settings(text).domain;
+    let domain = domain.or(own_domain.as_deref());
     let mut names = BTreeSet::new();
     let mut definitions = Vec::new();
-    let lists = [
-        ("resource", file.resources, DEFAULT_DOMAIN),
-        ("device", file.devices, GENERIC_DOMAIN),
-    ];
-    for (what, list, default_domain) in lists {
-        let domain = file.domain.as_deref().unwrap_or(default_domain);
-        for (resource, number) in list.into_iter().zip(1..) {
-            let place = format!("{}, {what} {number} ({:?})", path.display(), resource.name);
-            let read = named(domain, &resource.name)
-                .and_then(|name| match names.insert(name.clone()) {
-                    true => Ok(name),
-                    false => Err(Fault::Twice(name)),
-                })
-                .and_then(|name| definition(name, resource, classes));
-            definitions.push(read.map_err(|fault| ConfigError::Element { place, fault })?);
+    for (index, resource) in file.unwrap_or_default().resources.into_iter().enumerate() {
+        let place = format!("{}, resource {} ({:?})", path.display(), index + 1, resource.name);
+        let at = |fault| ConfigError::Element {
+            place: place.clone(),
+            fault,
+        };
+        let name = named(domain.unwrap_or(DEFAULT_DOMAIN), &resource.name).map_err(at)?;
+        if !names.insert(name.clone()) {
+            return Err(at(Fault::Twice(name)));
         }
+        let groups = match (&resource.groups, tree.get("resources")) {
+            (Some(_), Some(Node::List(list))) => list.get(index).and_then(|resource| resource.get("groups")),
+            _ => None,
+        };
+        let definition = match groups {
+            Some(groups) => {
+                beside_groups(&resource).map_err(at)?;
+                let groups = generic::groups(groups, &place, text, notes)?;
+                Definition::Groups { name, groups }
+            }
+            None => requested(name, resource, classes).map_err(at)?,
+        };
+        definitions.push(definition);
+    }
+    if with_devices {
+        let domain = domain.unwrap_or(GENERIC_DOMAIN);
+        definitions.extend(generic::file(path, &tree, text, domain, &mut names, notes)?);
+    } else if is_generic {
+        notes.push(format!(
+            "{}: its devices are not advertised, for --device names others, as in generic-device-plugin",
+            path.display()
+        ));
     }
     Ok(definitions)
 }
@@ -97,41 +145,35 @@ fn named(domain: &str, name: &str) -> Result<ResourceName, Fault> {
     Ok(whole.parse()?)
 }
 
-fn definition(name: ResourceName, mut text: ResourceText, classes: &Classes) -> Result<Definition, Fault> {
-    let groups = text.groups.take();
-    match (&text.requests, groups) {
-        (Some(_), Some(_)) => Err(Fault::Keys(
+/// What must not stand beside groups.
+fn beside_groups(text: &ResourceText) -> Result<(), Fault> {
+    if text.requests.is_some() {
+        return Err(Fault::Keys(
             "it has requests and groups: make two resources of it",
-        )),
-        (None, None) => Err(Fault::Nothing),
-        (None, Some(groups)) => {
-            let ours = text.symlinks.is_some()
-                || text.mode.is_some()
-                || text.count.is_some()
-                || text.shared.is_some()
-                || text.permissions.is_some()
-                || text.path.is_some();
-            if ours {
-                return Err(Fault::Keys(
-                    "beside groups there can be nothing but a name: count and permissions stand in the groups",
-                ));
-            }
-            let groups = groups.into_iter().map(GroupText::into_group);
-            Ok(Definition::Groups {
-                name,
-                groups: groups.collect::<Result<_, _>>()?,
-            })
-        }
-        (Some(requests), None) => {
-            let asks = asks(&text, requests, classes)?;
-            Ok(Definition::Requested(Requested {
-                name,
-                asks,
-                mode: text.mode.unwrap_or_default(),
-                count: count("count", text.count.unwrap_or(1))?,
-            }))
-        }
+        ));
     }
+    let ours = text.symlinks.is_some()
+        || text.mode.is_some()
+        || text.count.is_some()
+        || text.shared.is_some()
+        || text.permissions.is_some()
+        || text.path.is_some();
+    match ours {
+        true => Err(Fault::Keys(
+            "beside groups there can be nothing but a name: count and permissions stand in the groups",
+        )),
+        false => Ok(()),
+    }
+}
+
+fn requested(name: ResourceName, text: ResourceText, classes: &Classes) -> Result<Definition, Fault> {
+    let requests = text.requests.as_ref().ok_or(Fault::Nothing)?;
+    Ok(Definition::Requested(Requested {
+        name,
+        asks: asks(&text, requests, classes)?,
+        mode: text.mode.unwrap_or_default(),
+        count: count("count", text.count.unwrap_or(1))?,
+    }))
 }
 
 /// The requests, with what the resource says of all of them.

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use regex_lite::Regex;
 use serde::Deserialize;
 
+use super::go_regex;
 use super::{ConfigError, Definition, Fault, MAX_UNITS};
 
 /// The domain of its resources.
@@ -19,11 +19,15 @@ struct Entry {
     devicematch: String,
     /// Without it there are no units.
     #[serde(default)]
-    nummaxdevices: u32,
+    nummaxdevices: u64,
 }
 
-/// Reads the file.
-pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<Definition>, ConfigError> {
+/// Reads the file. An expression that is none ends that plugin (its main.go:187-190).
+pub(super) fn parse(
+    path: &Path,
+    text: &str,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Definition>, ConfigError> {
     // An empty file is an empty list.
     let entries: Option<Vec<Entry>> =
         serde_yaml::from_str(text).map_err(|source| ConfigError::Malformed {
@@ -32,26 +36,27 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<Definition>, ConfigEr
         })?;
     let mut definitions = Vec::new();
     for (entry, number) in entries.unwrap_or_default().iter().zip(1..) {
-        let definition = definition(entry).map_err(|fault| ConfigError::Element {
-            place: format!("{}, entry {number}", path.display()),
-            fault,
-        })?;
-        definitions.push(definition);
+        let place = format!("{}, entry {number}", path.display());
+        let count = u32::try_from(entry.nummaxdevices).unwrap_or(u32::MAX);
+        if count > MAX_UNITS {
+            notes.push(format!(
+                "{place}: nummaxdevices {} is more than kubelet takes in one list: it is {MAX_UNITS}",
+                entry.nummaxdevices
+            ));
+        }
+        let definition = definition(&entry.devicematch, count.min(MAX_UNITS));
+        definitions.push(definition.map_err(|fault| ConfigError::Element { place, fault })?);
     }
     Ok(definitions)
 }
 
-fn definition(entry: &Entry) -> Result<Definition, Fault> {
-    let count = entry.nummaxdevices;
-    if count > MAX_UNITS {
-        return Err(Fault::Count("nummaxdevices"));
-    }
-    if entry.devicematch == NVIDIA_GPU {
+fn definition(devicematch: &str, count: u32) -> Result<Definition, Fault> {
+    if devicematch == NVIDIA_GPU {
         return Ok(Definition::NvidiaGpu { count });
     }
-    let pattern = Regex::new(&entry.devicematch).map_err(|error| Fault::Regex {
-        expression: entry.devicematch.clone(),
-        reason: error.to_string(),
+    let pattern = go_regex::compile(devicematch).map_err(|reason| Fault::Regex {
+        expression: devicematch.to_owned(),
+        reason,
     })?;
     Ok(Definition::Pattern { pattern, count })
 }

@@ -45,7 +45,9 @@ fn devs(text: &str) -> Result<Vec<Definition>, String> {
         devs: Some(text.to_owned()),
         ..Texts::default()
     };
-    read(&texts, &classes()).map_err(|error| error.to_string())
+    read(&texts, &classes())
+        .map(|read| read.definitions)
+        .map_err(|error| error.to_string())
 }
 
 fn smarter(text: &str) -> Result<Vec<Definition>, String> {
@@ -53,7 +55,9 @@ fn smarter(text: &str) -> Result<Vec<Definition>, String> {
         smarter: Some(("conf.yaml".into(), text.to_owned())),
         ..Texts::default()
     };
-    read(&texts, &classes()).map_err(|error| error.to_string())
+    read(&texts, &classes())
+        .map(|read| read.definitions)
+        .map_err(|error| error.to_string())
 }
 
 fn own(text: &str) -> Result<Vec<Definition>, String> {
@@ -61,7 +65,40 @@ fn own(text: &str) -> Result<Vec<Definition>, String> {
         own: Some(("config.yaml".into(), text.to_owned())),
         ..Texts::default()
     };
+    read(&texts, &classes())
+        .map(|read| read.definitions)
+        .map_err(|error| error.to_string())
+}
+
+fn notes(texts: &Texts) -> Vec<String> {
+    read(texts, &classes())
+        .unwrap_or_else(|error| panic!("{error}"))
+        .notes
+}
+
+/// What generic-device-plugin's arguments `--device` say.
+fn arguments(texts: &[&str]) -> Result<Configuration, String> {
+    let texts = Texts {
+        devices: texts.iter().map(|text| (*text).to_owned()).collect(),
+        ..Texts::default()
+    };
     read(&texts, &classes()).map_err(|error| error.to_string())
+}
+
+/// What a file of ours or of generic-device-plugin's says.
+fn file(text: &str) -> Result<Configuration, String> {
+    let texts = Texts {
+        own: Some(("config.yaml".into(), text.to_owned())),
+        ..Texts::default()
+    };
+    read(&texts, &classes()).map_err(|error| error.to_string())
+}
+
+fn usbip_texts(text: &str) -> Texts {
+    Texts {
+        usbip: Some(("config.yaml".into(), text.to_owned())),
+        ..Texts::default()
+    }
 }
 
 fn usbip(text: &str) -> Result<Vec<Definition>, String> {
@@ -69,7 +106,9 @@ fn usbip(text: &str) -> Result<Vec<Definition>, String> {
         usbip: Some(("config.yaml".into(), text.to_owned())),
         ..Texts::default()
     };
-    read(&texts, &classes()).map_err(|error| error.to_string())
+    read(&texts, &classes())
+        .map(|read| read.definitions)
+        .map_err(|error| error.to_string())
 }
 
 /// The resources, each with what its entries ask for.
@@ -134,8 +173,8 @@ fn a_wrong_element_is_named_with_its_fault_and_the_cure() {
             "element 1 (\"dev/mem:r\"): the path must be absolute",
         ),
         ("/dev/a:r,,", "element 2 (\"\")"),
-        ("/dev/mem:r:0", "the count must be 1 to 1000"),
-        ("/dev/mem:r:99999999999", "the count must be 1 to 1000"),
+        ("/dev/mem:r:0", "the count must be 1 to 20000"),
+        ("/dev/mem:r:99999999999", "the count must be 1 to 20000"),
     ] {
         let told = devs(text).unwrap_err();
         assert!(told.contains(part), "{text}: {told}");
@@ -206,7 +245,7 @@ fn generic_device_plugins_file_is_read_unchanged() {
 - {"name": "serial", "groups": [{"paths": [{"path": "/dev/ttyUSB*"}]}, {"paths": [{"path": "/dev/ttyACM*"}]}]}
 - {"name": "capture", "groups": [{"paths": [{"path": "/dev/snd/pcmC0D0c"}, {"path": "/dev/snd/controlC0", "limit": 10, "optional": true}]}]}
 - {"name": "ch340", "groups": [{"usb": [{"vendor": "1a86", "product": "7523", "serial": ""}]}]}
-- {"name": "numbers", "groups": [{"count": 10, "usb": [{"vendor": 1209, "product": "000F"}]}]}
+- {"name": "letters", "groups": [{"count": 10, "usb": [{"vendor": "1209", "product": "000F"}]}]}
 "#,
     )
     .unwrap();
@@ -215,7 +254,7 @@ fn generic_device_plugins_file_is_read_unchanged() {
         other => panic!("{other:?}"),
     };
     let (name, serial) = groups(&read[0]);
-    assert_eq!((name.as_str(), serial.len()), ("squat.ai/serial", 2));
+    assert_eq!((name.as_str(), serial.len()), ("devic.es/serial", 2));
     let Group::Usb { devices, count: 1 } = &groups(&read[2]).1[0] else {
         panic!()
     };
@@ -224,6 +263,321 @@ fn generic_device_plugins_file_is_read_unchanged() {
         panic!()
     };
     assert_eq!(devices[0].to_string(), "usb:1209:000f");
+}
+
+/// Each resource of generic-device-plugin's, with its USB devices.
+fn usb_devices(definitions: &[Definition]) -> Vec<(&str, Vec<String>)> {
+    let all = definitions.iter().map(|definition| {
+        let Definition::Groups { name, groups } = definition else {
+            panic!("{definition:?}")
+        };
+        let devices = groups.iter().flat_map(|group| match group {
+            Group::Usb { devices, .. } => devices.iter().map(ToString::to_string).collect(),
+            Group::Paths { .. } => Vec::new(),
+        });
+        (name.as_str(), devices.collect())
+    });
+    all.collect()
+}
+
+/// Each resource of generic-device-plugin's, with its patterns and how often each can be had.
+fn patterns(definitions: &[Definition]) -> Vec<(&str, Vec<(String, u32)>)> {
+    let all = definitions.iter().map(|definition| {
+        let Definition::Groups { name, groups } = definition else {
+            panic!("{definition:?}")
+        };
+        let paths = groups.iter().flat_map(|group| match group {
+            Group::Paths { paths, count } => {
+                let texts = paths
+                    .iter()
+                    .map(|path| (path.pattern.as_str().to_owned(), *count));
+                texts.collect()
+            }
+            Group::Usb { .. } => Vec::new(),
+        });
+        (name.as_str(), paths.collect())
+    });
+    all.collect()
+}
+
+/// Case README 8.
+#[test]
+fn generic_device_plugins_arguments_are_devices_in_yaml_or_json() {
+    let read = arguments(&[
+        "name: tun\ngroups: [{count: 1000, paths: [{path: /dev/net/tun}]}]",
+        r#"{"name": "fuse", "groups": [{"Paths": [{"path": "/dev/fuse", "mountPath": "/dev/fuse"}]}]}"#,
+        "name: 12\ngroups: [{usb: [{vendor: '1a86', product: 7523}]}]",
+    ])
+    .unwrap();
+    assert_eq!(
+        patterns(&read.definitions[..2]),
+        [
+            ("devic.es/tun", vec![("/dev/net/tun".to_owned(), 1000)]),
+            ("devic.es/fuse", vec![("/dev/fuse".to_owned(), 1)])
+        ]
+    );
+    assert_eq!(
+        usb_devices(&read.definitions[2..]),
+        [("devic.es/12", vec!["usb:1a86:7523".to_owned()])]
+    );
+    assert_eq!(read.notes, [""; 0]);
+    for (text, part) in [
+        ("- name: x", "--device, number 1: it must be a mapping"),
+        ("name: [", "--device, number 1: "),
+        ("groups: []", "number 1 (\"\"): resource name \"devic.es/\""),
+    ] {
+        let told = arguments(&[text]).unwrap_err();
+        assert!(told.contains(part), "{text}: {told}");
+    }
+    let told = arguments(&["name: x", "name: x"]).unwrap_err();
+    assert!(
+        told.contains("number 2 (\"x\"): devic.es/x is defined before"),
+        "{told}"
+    );
+}
+
+/// Case README 8: as in that plugin, arguments come before the file's devices, and its domain is for them, too.
+#[test]
+fn with_arguments_the_devices_of_the_file_do_not_count() {
+    let texts = |own: &str, domain: Option<&str>| Texts {
+        devices: vec!["name: tun".to_owned()],
+        own: Some(("config.yaml".into(), own.to_owned())),
+        domain: domain.map(str::to_owned),
+        ..Texts::default()
+    };
+    let file = "domain: example.org\ndevices: [{name: fuse}]";
+    for (domain, name) in [(None, "example.org/tun"), (Some("d.e"), "d.e/tun")] {
+        let read = read(&texts(file, domain), &classes()).unwrap();
+        assert_eq!(patterns(&read.definitions), [(name, vec![])]);
+        assert!(
+            read.notes
+                .iter()
+                .any(|note| note.contains("its devices are not advertised")),
+            "{:?}",
+            read.notes
+        );
+    }
+    let ours = texts("resources: [{name: a.b/x, requests: ['port:1-1']}]", None);
+    assert_eq!(
+        read(&ours, &classes()).unwrap().definitions.len(),
+        2,
+        "ours add up"
+    );
+}
+
+/// Case README 9.
+#[test]
+fn generic_device_plugins_domain_is_the_arguments_the_files_or_that_of_its_release() {
+    const FILE: &str = "devices: [{name: serial, groups: [{paths: [{path: /dev/ttyS*}]}]}]";
+    for (domain, text, name) in [
+        (None, FILE.to_owned(), "devic.es/serial"),
+        (Some("squat.ai"), FILE.to_owned(), "squat.ai/serial"),
+        (None, format!("domain: squat.ai\n{FILE}"), "squat.ai/serial"),
+        (
+            Some("devic.es"),
+            format!("domain: squat.ai\n{FILE}"),
+            "devic.es/serial",
+        ),
+    ] {
+        let texts = Texts {
+            own: Some(("config.yaml".into(), text.clone())),
+            domain: domain.map(str::to_owned),
+            ..Texts::default()
+        };
+        let read = read(&texts, &classes()).unwrap().definitions;
+        assert_eq!(
+            patterns(&read),
+            [(name, vec![("/dev/ttyS*".to_owned(), 1)])],
+            "{text}"
+        );
+    }
+}
+
+/// Case README 10.
+#[test]
+fn generic_device_plugins_file_may_have_its_flags_and_unknown_keys_are_told_of() {
+    const FILE: &str = "\
+domain: example.org
+log-level: info
+listen: \":8080\"
+plugin-directory: /var/lib/kubelet/device-plugins
+devices: [{name: fuse, groups: [{count: 10, paths: [{path: /dev/fuse}]}]}]
+";
+    let read = file(FILE).unwrap();
+    assert_eq!(
+        patterns(&read.definitions),
+        [("example.org/fuse", vec![("/dev/fuse".to_owned(), 10)])]
+    );
+    assert_eq!(read.notes, [""; 0]);
+    assert!(is_generic(FILE));
+    let flags = settings(FILE);
+    let shown = [
+        flags.domain,
+        flags.log_level,
+        flags.listen,
+        flags.plugin_directory,
+    ];
+    assert_eq!(
+        shown.map(Option::unwrap),
+        ["example.org", "info", ":8080", "/var/lib/kubelet/device-plugins"]
+    );
+    let read = file(
+        "Device: [{Name: x, count: 2, Groups: [{new: 1, PATHS: [{path: /dev/a, mountpath: /b, other: 1}]}]}]\nbogus: 1",
+    )
+    .unwrap();
+    assert_eq!(patterns(&read.definitions)[0].1.len(), 1);
+    for key in ["bogus", "count", "new", "other"] {
+        let told = format!("the key {key} is ignored, as by generic-device-plugin");
+        assert!(
+            read.notes.iter().any(|note| note.contains(&told)),
+            "{key}: {:?}",
+            read.notes
+        );
+    }
+}
+
+/// Case README 12: each id is what generic-device-plugin's own reader makes of it, as seen by running it.
+#[test]
+fn generic_device_plugins_ids_are_read_as_there_in_files_and_in_arguments() {
+    // Written, in a file, in an argument.
+    for (written, in_file, in_argument) in [
+        ("0x0403", Some("0403"), Some("1027")),
+        ("0403", Some("0103"), Some("0259")),
+        ("0825", Some("0339"), Some("0825")),
+        ("\"0825\"", Some("0825"), Some("0825")),
+        ("'1209'", Some("1209"), Some("1209")),
+        ("1209", Some("04b9"), Some("1209")),
+        ("\"1e10\"", Some("1e10"), Some("1e10")),
+        // A file's 1e10 is 10,000,000,000 there, of which the lower 16 bits count: that can't be meant.
+        ("1e10", None, None),
+        ("70000", None, None),
+        ("000F", Some("000f"), Some("000f")),
+        ("1a86", Some("1a86"), Some("1a86")),
+        ("\"0x0403\"", None, None),
+        ("\"12345\"", None, None),
+        ("xyz", None, None),
+        ("-1", None, None),
+        ("true", None, None),
+        ("\"\"", None, Some("0000")),
+        ("null", Some("0000"), Some("0000")),
+    ] {
+        let device = format!("name: u\ngroups: [{{usb: [{{vendor: {written}, product: '7523'}}]}}]");
+        let in_a_file = file(&format!(
+            "devices: [{{name: u, groups: [{{usb: [{{vendor: {written}, product: '7523'}}]}}]}}]"
+        ));
+        for (read, expected) in [(in_a_file, in_file), (arguments(&[&device]), in_argument)] {
+            match expected {
+                Some(id) => {
+                    let read = read.unwrap_or_else(|error| panic!("{written}: {error}"));
+                    let usb = format!("usb:{id}:7523");
+                    assert_eq!(
+                        usb_devices(&read.definitions),
+                        [("devic.es/u", vec![usb])],
+                        "{written}"
+                    );
+                    let is_told = !read.notes.is_empty();
+                    let digits = written.trim_matches(['"', '\'']).to_lowercase();
+                    let is_as_written = digits == "0x0403" && id == "0403"
+                        || !digits.is_empty() && format!("{digits:0>4}") == id;
+                    assert_eq!(is_told, !is_as_written, "{written}: {:?}", read.notes);
+                }
+                None => {
+                    let told = read.map(|read| format!("{read:?}")).unwrap_err();
+                    assert!(told.contains("(\"u\"), group 1: vendor"), "{written}: {told}");
+                }
+            }
+        }
+    }
+}
+
+/// Case README 14.
+#[test]
+fn an_entry_that_generic_device_plugin_passes_over_does_not_stop_the_others() {
+    let read = file(
+        "devices: [{name: f, groups: [{count: 5000, paths: [{path: /dev/fuse}]}]},{name: g, groups: [{count: 0, paths: \
+         [{path: \"/dev/ttyS[^0]\"}]}]}]",
+    )
+    .unwrap();
+    assert_eq!(
+        patterns(&read.definitions),
+        [
+            ("devic.es/f", vec![("/dev/fuse".to_owned(), 5000)]),
+            ("devic.es/g", vec![("/dev/ttyS[^0]".to_owned(), 1)])
+        ]
+    );
+    assert_eq!(read.notes, [""; 0]);
+    for (group, part) in [
+        ("{paths: [{path: dev/x}]}", "path \"dev/x\": it must be absolute"),
+        ("{paths: [{path: '/dev/[x'}]}", "path \"/dev/[x\": its [ has no ]"),
+        (
+            "{paths: [{path: /dev/x, permissions: rwx}]}",
+            "permissions \"rwx\"",
+        ),
+        (
+            "{paths: [{path: /dev/x, type: device}]}",
+            "the type \"device\" of the path \"/dev/x\"",
+        ),
+        (
+            "{paths: [{path: /dev/x}], count: 1000000}",
+            "count 1000000 is more than kubelet takes",
+        ),
+        ("{}", "it has neither paths nor usb"),
+    ] {
+        let text = format!(
+            "devices: [{{name: x, groups: [{group}]}}, {{name: y, groups: [{{paths: [{{path: /dev/y}}]}}]}}]"
+        );
+        let read = file(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(read.definitions.len(), 2, "{group}");
+        assert!(
+            read.notes
+                .iter()
+                .any(|note| note.contains(part) && note.contains("device 1 (\"x\")")),
+            "{group}: {:?}",
+            read.notes
+        );
+    }
+}
+
+/// Cases README 14 and 15.
+#[test]
+fn smarters_large_counts_and_its_syntax_are_read() {
+    let texts = Texts {
+        smarter: Some((
+            "conf.yaml".into(),
+            "- devicematch: ^(ttyACM|ttyUSB)[0-9]+$\n  nummaxdevices: 10000\n- devicematch: ^[[:alpha:]]+$\n  nummaxdevices: 1\n\
+             - devicematch: \\Qusb-1\\E\n  nummaxdevices: 1\n- devicematch: ^\\p{L}+$\n  nummaxdevices: 5000000000\n"
+                .to_owned(),
+        )),
+        ..Texts::default()
+    };
+    let read = read(&texts, &classes()).unwrap();
+    let shown = read.definitions.iter().map(|definition| match definition {
+        Definition::Pattern { pattern, count } => (
+            *count,
+            ["ttyUSB12", "null", "x/usb-1.2", "größe"].map(|path| pattern.is_match(path)),
+        ),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(
+        shown.collect::<Vec<_>>(),
+        [
+            (10000, [true, false, false, false]),
+            (1, [false, true, false, false]),
+            (1, [false, false, true, false]),
+            (MAX_UNITS, [false, true, false, true]),
+        ]
+    );
+    assert_eq!(read.notes.len(), 1, "{:?}", read.notes);
+    assert!(
+        read.notes[0].contains("entry 4: nummaxdevices 5000000000"),
+        "{:?}",
+        read.notes
+    );
+    let told = smarter("- devicematch: 'a(?=b)'").unwrap_err();
+    assert!(
+        told.contains("\"a(?=b)\"") && told.contains("(?=b looks around"),
+        "{told}"
+    );
 }
 
 /// As usbip-device-plugin's README has it (compat.md 4).
@@ -261,7 +615,7 @@ fn usbip_device_plugins_file_is_read_unchanged_under_either_option() {
     ];
     assert_eq!(remotes(&read), all);
     assert_eq!(remotes(&own(USBIPS).unwrap()), all);
-    assert!(notes(&read).is_empty());
+    assert!(notes(&usbip_texts(USBIPS)).is_empty());
 }
 
 #[test]
@@ -309,17 +663,15 @@ fn usbip_device_plugins_file_may_leave_much_out_and_has_serial_numbers_here() {
         ..Texts::default()
     };
     let argued = read(&texts, &classes()).unwrap();
-    assert_eq!(remotes(&argued), [("example.org/a", vec![])]);
+    assert_eq!(remotes(&argued.definitions), [("example.org/a", vec![])]);
 }
 
 #[test]
 fn an_extra_has_its_place_and_one_that_can_t_is_told_of() {
     let asked = |extras: &str| {
-        let read = usbip(&format!(
-            "resources: {{a: [{{target: {{host: lab}}, extras: [{extras}]}}]}}"
-        ))
-        .unwrap();
-        (remotes(&read)[0].1[0][1..].to_vec(), notes(&read))
+        let text = format!("resources: {{a: [{{target: {{host: lab}}, extras: [{extras}]}}]}}");
+        let read = usbip(&text).unwrap();
+        (remotes(&read)[0].1[0][1..].to_vec(), notes(&usbip_texts(&text)))
     };
     let one = |host: &str, container: &str| format!("{{host_path: {host}, container_path: {container}}}");
     for (extras, requests) in [
@@ -462,7 +814,7 @@ fn every_fault_of_a_file_is_told_with_its_place() {
         ),
         (
             "resources: [{name: x, requests: ['port:1-1'], count: 0}]",
-            "count must be 1 to 1000",
+            "count must be 1 to 20000",
         ),
         (
             "resources: [{name: x, requests: ['port:1-1'], permissions: x}]",
@@ -477,23 +829,47 @@ fn every_fault_of_a_file_is_told_with_its_place() {
             "two resources",
         ),
         (
-            "devices: [{name: x, groups: [{}]}]",
-            "device 1 (\"x\"): a group needs paths or usb",
+            "resources: []\nnonsense: 1",
+            "unknown key \"nonsense\": write one of domain",
         ),
         (
-            "devices: [{name: x, groups: [{paths: [{path: dev/x}]}]}]",
-            "path \"dev/x\": it must be absolute",
+            "devices: {name: x}",
+            "config.yaml: devices must be a list, and is a mapping",
         ),
         (
-            "devices: [{name: x, groups: [{paths: [{path: '/dev/[x'}]}]}]",
-            "path \"/dev/[x\"",
+            "devices: [null]",
+            "device 1: it must be a mapping of keys to values, and is nothing",
+        ),
+        (
+            "devices: [{groups: []}]",
+            "device 1 (\"\"): resource name \"devic.es/\"",
+        ),
+        (
+            "devices: [{name: 7}]",
+            "name must be text (write it in quotes), and is a number",
+        ),
+        (
+            "devices: [{name: x}, {name: x}]",
+            "device 2 (\"x\"): devic.es/x is defined before",
+        ),
+        (
+            "devices: [{name: x, groups: [{paths: [{path: /dev/a}], usb: [{vendor: '1', product: '2'}]}]}]",
+            "device 1 (\"x\"), group 1: a group has paths or usb, and not both",
+        ),
+        (
+            "devices: [{name: x, groups: [{count: '10', paths: [{path: /dev/a}]}]}]",
+            "count must be a whole number of 0 or more, and is text",
+        ),
+        (
+            "devices: [{name: x, groups: [{paths: [{path: /dev/a, readOnly: 'yes'}]}]}]",
+            "readOnly must be true or false, and is text",
         ),
         (
             "devices: [{name: x, groups: [{usb: [{vendor: xyz, product: '1'}]}]}]",
             "vendor \"xyz\"",
         ),
         (
-            "devices: [{name: x, mode: static, groups: [{paths: [{path: /dev/x}]}]}]",
+            "resources: [{name: x, mode: static, groups: [{paths: [{path: /dev/x}]}]}]",
             "beside groups",
         ),
     ] {
@@ -510,7 +886,7 @@ fn a_good_element_beside_a_bad_one_does_not_hide_it() {
 proptest! {
     #[test]
     fn no_text_makes_a_reader_panic(text in "\\PC{0,60}") {
-        let _ = (devs(&text), smarter(&text), own(&text), usbip(&text));
+        let _ = (devs(&text), smarter(&text), own(&text), usbip(&text), arguments(&[&text]));
     }
 
     #[test]

@@ -16,7 +16,9 @@ fn definitions(resources: &str) -> Vec<Definition> {
         usbip: Some(("config.yaml".into(), format!("resources: {resources}"))),
         ..Texts::default()
     };
-    config::read(&texts, &Classes::none(Path::new("/nowhere"))).unwrap()
+    config::read(&texts, &Classes::none(Path::new("/nowhere")))
+        .unwrap()
+        .definitions
 }
 
 fn exports(server: &str, devices: &[(&str, u16, u16)]) -> Exports {

@@ -8,7 +8,7 @@ fn unit(place: &str, numa: Option<i64>) -> Unit {
         attached: None,
         numa,
         place: place.to_owned(),
-        offer: Offer::default(),
+        offer: Arc::default(),
     }
 }
 
@@ -21,7 +21,7 @@ fn resource(units: &[(&str, &str, Option<i64>)]) -> Resource {
             .collect(),
         wishes: Vec::new(),
         hotplug: false,
-        remote: false,
+        metrics: Metrics::Ours,
     }
 }
 

@@ -1,0 +1,417 @@
+//! Regular expressions in Go's syntax (its regexp/syntax, which is RE2's), as expressions of the crate `regex`.
+//!
+//! Both run in linear time and agree in most of their syntax. What differs is rewritten here: `\Q…\E`, octal numbers, `\p{^…}`,
+//! `\d`, `\s`, `\w` and `\b`, which are ASCII in Go, braces that repeat nothing, and characters that mean something only to the
+//! crate, such as `[` and `&&` between brackets.
+
+use std::iter::Peekable;
+use std::str::Chars;
+
+use regex::{Regex, RegexBuilder};
+
+/// The most memory that one expression may take, in bytes.
+const MAX_SIZE: usize = 4 << 20;
+
+/// The classes that `[:…:]` can name.
+const NAMED: [&str; 14] = [
+    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space",
+    "upper", "word", "xdigit",
+];
+
+/// Go's limit of `x{n}`.
+const MAX_REPEAT: u32 = 1000;
+
+/// Compiles an expression.
+///
+/// # Errors
+/// What of it is not part of Go's syntax.
+pub(super) fn compile(expression: &str) -> Result<Regex, String> {
+    let rewritten = rewrite(expression)?;
+    RegexBuilder::new(&rewritten)
+        .size_limit(MAX_SIZE)
+        .build()
+        .map_err(|error| {
+            // The last line tells what, the others show where in what it became here.
+            let text = error.to_string();
+            let last = text.lines().last().unwrap_or_default();
+            last.trim_start_matches("error: ").to_owned()
+        })
+}
+
+fn rewrite(expression: &str) -> Result<String, String> {
+    let mut out = String::new();
+    let mut letters = expression.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\\' => escape(&mut letters, &mut out)?,
+            '[' => class(&mut letters, &mut out)?,
+            '(' => group(&mut letters, &mut out)?,
+            '{' => repeat(&mut letters, &mut out)?,
+            ']' | '}' => literal(letter, &mut out),
+            letter => out.push(letter),
+        }
+    }
+    Ok(out)
+}
+
+/// A character that stands for itself.
+fn literal(letter: char, out: &mut String) {
+    // These two would be word boundaries.
+    if letter.is_ascii_punctuation() && !['<', '>'].contains(&letter) {
+        out.push('\\');
+    }
+    out.push(letter);
+}
+
+/// What stands behind a `\` outside brackets.
+fn escape(letters: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
+    match letters.peek() {
+        Some('Q') => {
+            let rest: String = letters.clone().skip(1).collect();
+            let quoted = rest.split_once("\\E").map_or(rest.as_str(), |(quoted, _)| quoted);
+            quoted.chars().for_each(|letter| literal(letter, out));
+            let taken = 1 + quoted.chars().count() + "\\E".len();
+            letters.by_ref().take(taken).for_each(drop);
+            Ok(())
+        }
+        Some(letter @ ('A' | 'z')) => {
+            out.extend(['\\', *letter]);
+            letters.next();
+            Ok(())
+        }
+        Some(letter @ ('b' | 'B')) => {
+            out.push_str(&format!("(?-u:\\{letter})"));
+            letters.next();
+            Ok(())
+        }
+        _ => match set(letters)? {
+            Some(set) => {
+                out.push_str(&set);
+                Ok(())
+            }
+            None => {
+                let letter = character(letters)?;
+                literal(letter, out);
+                Ok(())
+            }
+        },
+    }
+}
+
+/// A set of characters behind a `\`: `\d`, `\pL`, `\p{Greek}`.
+fn set(letters: &mut Peekable<Chars<'_>>) -> Result<Option<String>, String> {
+    let known = match letters.peek() {
+        Some('d') => "[0-9]",
+        Some('D') => "[^0-9]",
+        Some('s') => "[\\t\\n\\f\\r ]",
+        Some('S') => "[^\\t\\n\\f\\r ]",
+        Some('w') => "[0-9A-Za-z_]",
+        Some('W') => "[^0-9A-Za-z_]",
+        Some('p' | 'P') => {
+            let is_negated = letters.next() == Some('P');
+            return property(letters, is_negated).map(Some);
+        }
+        _ => return Ok(None),
+    };
+    letters.next();
+    Ok(Some(known.to_owned()))
+}
+
+/// What stands behind `\p` or `\P`.
+fn property(letters: &mut Peekable<Chars<'_>>, mut is_negated: bool) -> Result<String, String> {
+    let name: String = match letters.next() {
+        Some('{') => {
+            let name = braced(letters)?;
+            match name.strip_prefix('^') {
+                Some(name) => {
+                    is_negated = !is_negated;
+                    name.to_owned()
+                }
+                None => name,
+            }
+        }
+        Some(letter) => letter.to_string(),
+        None => return Err("nothing stands behind its \\p".to_owned()),
+    };
+    let is_name = !name.is_empty()
+        && name
+            .chars()
+            .all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
+    if !is_name {
+        return Err(format!("\\p{{{name}}} is not a class of characters"));
+    }
+    let letter = if is_negated { 'P' } else { 'p' };
+    Ok(format!("\\{letter}{{{name}}}"))
+}
+
+/// One character behind a `\`.
+fn character(letters: &mut Peekable<Chars<'_>>) -> Result<char, String> {
+    let letter = letters.next().ok_or("nothing stands behind its last \\")?;
+    let unknown = || format!("\\{letter} is not part of Go's syntax");
+    match letter {
+        'a' => Ok('\x07'),
+        'f' => Ok('\x0c'),
+        'n' => Ok('\n'),
+        'r' => Ok('\r'),
+        't' => Ok('\t'),
+        'v' => Ok('\x0b'),
+        'x' => {
+            let digits: String = match letters.next_if_eq(&'{') {
+                Some(_) => braced(letters)?,
+                None => letters.by_ref().take(2).collect(),
+            };
+            let value = u32::from_str_radix(&digits, 16).ok();
+            value.and_then(char::from_u32).ok_or_else(unknown)
+        }
+        '0'..='7' => {
+            // One digit alone would be a back reference.
+            if letter != '0' && !matches!(letters.peek(), Some('0'..='7')) {
+                return Err(unknown());
+            }
+            let mut value = letter.to_digit(8).unwrap_or_default();
+            for _ in 0..2 {
+                let Some(digit) = letters.next_if(|letter| ('0'..='7').contains(letter)) else {
+                    break;
+                };
+                value = value * 8 + digit.to_digit(8).unwrap_or_default();
+            }
+            char::from_u32(value).ok_or_else(unknown)
+        }
+        letter if letter.is_ascii() && !letter.is_ascii_alphanumeric() => Ok(letter),
+        _ => Err(unknown()),
+    }
+}
+
+/// What stands behind a `(`: nothing special, a name, or flags.
+fn group(letters: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
+    out.push('(');
+    if letters.next_if_eq(&'?').is_none() {
+        return Ok(());
+    }
+    out.push('?');
+    let rest: String = letters.clone().take(2).collect();
+    if rest == "<=" || rest == "<!" || rest.starts_with(['=', '!']) {
+        return Err(format!("(?{rest} looks around, which Go's expressions can't"));
+    }
+    if rest == "P<" || rest.starts_with('<') {
+        return Ok(());
+    }
+    for letter in letters.by_ref() {
+        out.push(letter);
+        match letter {
+            'i' | 'm' | 's' | 'U' | '-' => {}
+            ':' | ')' => return Ok(()),
+            other => return Err(format!("(?{other} is not part of Go's syntax")),
+        }
+    }
+    Err("its last ( has no )".to_owned())
+}
+
+/// What stands behind a `{`: a repetition, or a brace that stands for itself.
+fn repeat(letters: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
+    let rest: String = letters.clone().take_while(|letter| *letter != '}').collect();
+    let is_closed = letters.clone().nth(rest.chars().count()) == Some('}');
+    let (least, most) = match rest.split_once(',') {
+        Some((least, most)) => (least, Some(most)),
+        None => (rest.as_str(), None),
+    };
+    let is_number = |text: &str| !text.is_empty() && text.chars().all(|digit| digit.is_ascii_digit());
+    let is_repeat =
+        is_closed && is_number(least) && most.is_none_or(|most| most.is_empty() || is_number(most));
+    if !is_repeat {
+        literal('{', out);
+        return Ok(());
+    }
+    let is_few = |text: &str| text.parse::<u32>().is_ok_and(|number| number <= MAX_REPEAT);
+    if !is_few(least) || most.is_some_and(|most| !most.is_empty() && !is_few(most)) {
+        return Err(format!("{{{rest}}} repeats more than {MAX_REPEAT} times"));
+    }
+    out.push_str(&format!("{{{rest}}}"));
+    letters.by_ref().take(rest.chars().count() + 1).for_each(drop);
+    Ok(())
+}
+
+/// What stands behind a `[`.
+fn class(letters: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
+    const OPEN: &str = "its [ has no ]";
+    out.push('[');
+    if letters.next_if_eq(&'^').is_some() {
+        out.push('^');
+    }
+    let mut is_first = true;
+    loop {
+        match letters.next().ok_or(OPEN)? {
+            ']' if !is_first => {
+                out.push(']');
+                return Ok(());
+            }
+            '[' if named(letters).is_some() => {
+                let name = named(letters).unwrap_or_default();
+                if !NAMED.contains(&name.trim_start_matches('^')) {
+                    return Err(format!("[:{name}:] is not a class of characters"));
+                }
+                out.push_str(&format!("[:{name}:]"));
+                letters
+                    .by_ref()
+                    .take(name.chars().count() + ":::".len())
+                    .for_each(drop);
+            }
+            letter => {
+                let low = if letter == '\\' {
+                    match set(letters)? {
+                        Some(set) => {
+                            out.push_str(&set);
+                            is_first = false;
+                            continue;
+                        }
+                        None => character(letters)?,
+                    }
+                } else {
+                    letter
+                };
+                literal(low, out);
+                let mut ahead = letters.clone();
+                if ahead.next() == Some('-') && ahead.peek().is_some_and(|letter| *letter != ']') {
+                    letters.next();
+                    let high = match letters.next().ok_or(OPEN)? {
+                        '\\' => character(letters)?,
+                        letter => letter,
+                    };
+                    out.push('-');
+                    literal(high, out);
+                }
+            }
+        }
+        is_first = false;
+    }
+}
+
+/// The name in `[:alpha:]` or the like, of which the `[` is taken already.
+fn named(letters: &Peekable<Chars<'_>>) -> Option<String> {
+    let rest: String = letters.clone().collect();
+    let (name, _) = rest.strip_prefix(':')?.split_once(":]")?;
+    Some(name.to_owned())
+}
+
+/// What stands in braces that are open already.
+fn braced(letters: &mut Peekable<Chars<'_>>) -> Result<String, String> {
+    let mut text = String::new();
+    for letter in letters.by_ref() {
+        if letter == '}' {
+            return Ok(text);
+        }
+        text.push(letter);
+    }
+    Err("its last { has no }".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Case README 15. Each expected value is what Go's regexp.MatchString says.
+    #[test]
+    fn expressions_match_what_they_match_in_go() {
+        for (expression, text, expected) in [
+            ("^[[:alpha:]]+$", "null", true),
+            ("^[[:alpha:]]+$", "tty0", false),
+            ("^[[:^alpha:]]+$", "012", true),
+            ("\\Qusb-1\\E", "x/usb-1", true),
+            ("\\Qusb-1", "usb-1", true),
+            ("^\\Qa.b\\E$", "axb", false),
+            ("^\\Qa[b\\E+$", "a[bb", true),
+            ("^\\p{L}+$", "größe", true),
+            ("^\\p{L}+$", "tty0", false),
+            ("^\\pN$", "7", true),
+            ("^\\PN$", "7", false),
+            ("^\\p{^L}$", "7", true),
+            ("^\\P{^L}$", "7", false),
+            ("^\\p{Greek}$", "λ", true),
+            ("^[\\pN_]$", "_", true),
+            ("(?i)^TTY", "ttyS0", true),
+            ("^(?i:TTY)S", "ttys", false),
+            ("^tty(?P<kind>S|USB)[0-9]$", "ttyUSB0", true),
+            ("^tty(?<kind>S)0$", "ttyS0", true),
+            ("^a\\z", "a", true),
+            ("^\\d$", "٣", false),
+            ("^\\d$", "3", true),
+            ("^\\w+$", "a_9", true),
+            ("^\\w+$", "ü", false),
+            ("\\bS0", "tty S0", true),
+            ("\\bS0", "ttyS0", false),
+            ("y\\B", "tty", false),
+            ("t\\B", "tty", true),
+            ("^[\\d-]+$", "1-2", true),
+            ("^[\\D]$", "1", false),
+            ("^[^\\D]$", "1", true),
+            ("^a{,2}$", "a{,2}", true),
+            ("^a{2}$", "aa", true),
+            ("^a{2,}$", "aaa", true),
+            ("^a{b$", "a{b", true),
+            ("^}]$", "}]", true),
+            ("^[a&&b]+$", "&a", true),
+            ("^[[a]+$", "[a", true),
+            ("^[]a]+$", "]a", true),
+            ("^[a~~-]+$", "~-", true),
+            ("^[--/]$", ".", true),
+            ("^\\x41\\x{42}\\103$", "ABC", true),
+            ("^\\_\\-\\<$", "_-<", true),
+            ("a # b", "a # b", true),
+            ("^.$", "\n", false),
+            ("(?s)^.$", "\n", true),
+            ("", "anything", true),
+        ] {
+            let regex = compile(expression).unwrap_or_else(|error| panic!("{expression}: {error}"));
+            assert_eq!(regex.is_match(text), expected, "{expression} {text:?}");
+        }
+    }
+
+    #[test]
+    fn what_go_refuses_is_refused_by_the_name_of_the_construct() {
+        for (expression, part) in [
+            ("a(", "unclosed group"),
+            ("a)", "unopened group"),
+            ("\\C", "\\C"),
+            ("a\\Z", "\\Z"),
+            ("(a)\\1", "\\1"),
+            ("(?=a)", "(?=a"),
+            ("(?<!a)b", "(?<!"),
+            ("(?x)a", "(?x"),
+            ("a{1001}", "{1001}"),
+            ("[a", "its [ has no ]"),
+            ("[]", "its [ has no ]"),
+            ("\\p{Nosuch}", "Unicode"),
+            ("\\p{L", "has no }"),
+            ("a\\", "last \\"),
+            ("\\Ea", "\\E"),
+            ("[[:nosuch:]]", "class"),
+            ("*a", "repetition"),
+            ("[b-a]", "range"),
+        ] {
+            match compile(expression) {
+                Ok(regex) => panic!("{expression}: {regex}"),
+                Err(told) => assert!(
+                    told.contains(part) && !told.contains('\n'),
+                    "{expression}: {told}"
+                ),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn quoted_text_matches_itself_alone(text in "[ -~]{0,12}", other in "[ -~]{0,12}") {
+            prop_assume!(!text.contains("\\E"));
+            let regex = compile(&format!("^\\Q{text}\\E$")).unwrap();
+            prop_assert!(regex.is_match(&text));
+            prop_assert_eq!(regex.is_match(&other), text == other);
+        }
+
+        #[test]
+        fn no_text_makes_the_reader_panic(text in "[\\[\\]\\\\(){}?:^$QEpPLxd0-9,&~-]{0,20}") {
+            let _ = compile(&text);
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! generic-device-plugin's arguments, environment and file.
+
+use std::fs;
+use std::time::Duration;
+
+use serde_yaml::Value;
+
+use crate::device_plugin::{Node, eventually, free_address, get};
+use crate::kubelet::{Mood, Registered};
+
+/// A DaemonSet of its users.
+const DAEMONSET: &str = include_str!("generic/daemonset.yaml");
+
+/// What a container with one unit gets: nodes and mounts, as `HOST CONTAINER PERMISSIONS`.
+async fn given(registered: &mut Registered) -> Vec<String> {
+    let list = registered.list().await;
+    let answer = registered.allocate(&[list[0].id.clone()]).await.expect("a unit");
+    let nodes = answer
+        .devices
+        .iter()
+        .map(|spec| format!("{} {} {}", spec.host_path, spec.container_path, spec.permissions));
+    let mounts = answer
+        .mounts
+        .iter()
+        .map(|mount| format!("{} {} {}", mount.host_path, mount.container_path, mount.read_only));
+    nodes.chain(mounts).collect()
+}
+
+/// Case README 8.
+#[tokio::test]
+async fn a_daemonset_of_its_users_works_with_another_image() {
+    let node = Node::new();
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let daemonset: Value = serde_yaml::from_str(DAEMONSET).expect("YAML");
+    let container = &daemonset["spec"]["template"]["spec"]["containers"][0];
+    let arguments = container["args"].as_sequence().expect("arguments");
+    let arguments: Vec<&str> = arguments
+        .iter()
+        .map(|text| text.as_str().expect("text"))
+        .collect();
+    let _plugin = node.plugin(&arguments);
+    for (name, units, nodes) in [
+        ("serial", 1, vec!["/dev/null /dev/null rwm"]),
+        ("camera", 0, vec![]),
+        ("fuse", 10, vec!["/dev/zero /dev/zero rwm"]),
+        ("directory", 10, vec!["/dev/pts /dev/pts rwm"]),
+        (
+            "capture",
+            1,
+            vec!["/dev/null /dev/snd/controlC0 rwm", "/dev/zero /dev/snd/zero rwm"],
+        ),
+        ("adapter", 0, vec![]),
+    ] {
+        let mut registered = kubelet.registered(&format!("devic.es/{name}")).await;
+        if units == 0 {
+            assert_eq!(registered.list().await.len(), 0, "{name}");
+            continue;
+        }
+        let mut given = given(&mut registered).await;
+        given.sort();
+        assert_eq!(given, nodes, "{name}");
+    }
+}
+
+/// Case README 8: as in that plugin, arguments come before variables, and these before the file.
+#[tokio::test]
+async fn its_environment_and_its_files_flags_count_in_their_order() {
+    let node = Node::new();
+    let other = node.path("other");
+    fs::create_dir(&other).expect("a directory");
+    let (of_file, of_environment) = (free_address(), free_address());
+    let file = format!(
+        "domain: file.example\nlisten: \"{of_file}\"\nlog-level: debug\nplugin-directory: {}\ndevices: [{{name: fuse, groups: \
+         [{{paths: [{{path: /dev/null}}]}}]}}]",
+        node.kubelet_dir().display()
+    );
+    let file = node.write("config.yaml", &file);
+    let file = file.to_str().expect("a path");
+    let common = [
+        "--config",
+        file,
+        "--cdi-dir",
+        other.to_str().expect("a path"),
+        "--pod-resources",
+        "",
+        "--cdi",
+        "off",
+    ];
+    for (environment, arguments, name, address) in [
+        (vec![], vec![], "file.example/fuse", &of_file),
+        (
+            vec![("DOMAIN", "env.example"), ("LISTEN", of_environment.as_str())],
+            vec![],
+            "env.example/fuse",
+            &of_environment,
+        ),
+        (
+            vec![("DOMAIN", "env.example"), ("LISTEN", "256.0.0.1:1")],
+            vec!["--domain", "argument.example", "--listen", of_file.as_str()],
+            "argument.example/fuse",
+            &of_file,
+        ),
+    ] {
+        let mut kubelet = node.kubelet(Mood::Willing);
+        let all: Vec<&str> = common.into_iter().chain(arguments).collect();
+        let mut plugin = node.plugin_of(&environment, &all);
+        kubelet.registered(name).await.list().await;
+        eventually("it answers", || get(address, "/health").is_some()).await;
+        let (_, metrics) = get(address, "/metrics").expect("metrics");
+        let line = format!("generic_device_plugin_devices{{resource=\"{name}\"}} 1");
+        assert!(metrics.lines().any(|told| told == line), "{line}: {metrics}");
+        plugin.terminate().await;
+    }
+}
+
+/// Case README 8.
+#[tokio::test]
+async fn a_value_of_its_environment_or_file_that_is_none_is_refused_by_its_name() {
+    let node = Node::new();
+    let file = node.write("config.yaml", "log-level: loud\ndevices: [{name: fuse}]");
+    let (status, _, told) = node.run(&["--config", file.to_str().expect("a path")]);
+    assert_eq!(status.code(), Some(2), "{told}");
+    assert!(
+        told.contains("the log level is \"loud\": it must be all, debug"),
+        "{told}"
+    );
+    let (status, _, told) = node.run(&["--device", "groups: [", "--listen", ""]);
+    assert_eq!(status.code(), Some(2), "{told}");
+    assert!(told.contains("--device, number 1: "), "{told}");
+}
+
+/// Case README 13: paths outside /dev, of which no event tells.
+#[tokio::test]
+async fn a_unit_is_advertised_once_its_mount_is_there_and_no_longer_than_that() {
+    let node = Node::new();
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let socket = node.path("service.sock");
+    let device = format!(
+        "name: r\ngroups: [{{paths: [{{path: /dev/null}}, {{path: {}, type: Mount, readOnly: true}}]}}]",
+        socket.display()
+    );
+    let _plugin = node.plugin(&["--device", &device]);
+    let mut registered = kubelet.registered("devic.es/r").await;
+    assert_eq!(registered.list().await.len(), 0);
+    node.write("service.sock", "");
+    registered.list_where(|list| list.len() == 1).await;
+    fs::remove_file(&socket).expect("remove the mount");
+    registered.list_where(<[_]>::is_empty).await;
+}
+
+/// Case README 14.
+#[tokio::test]
+async fn thousands_of_units_reach_kubelet() {
+    let node = Node::new();
+    let mut kubelet = node.kubelet(Mood::Willing);
+    let config = node.write("conf.yaml", "- devicematch: ^null$\n  nummaxdevices: 10000\n");
+    let plugin = node.plugin(&[
+        "--smarter-config",
+        config.to_str().expect("a path"),
+        "--device",
+        "name: f\ngroups: [{count: 20000, paths: [{path: /dev/null}]}]",
+    ]);
+    for (name, count) in [("smarter-devices/null", 10_000), ("devic.es/f", 20_000)] {
+        assert_eq!(kubelet.registered(name).await.list().await.len(), count, "{name}");
+    }
+    println!("{:?} ticks and KiB", plugin.costs());
+    assert!(
+        plugin
+            .log()
+            .lines()
+            .all(|line| !line.contains("more than kubelet takes")),
+        "{}",
+        plugin.log()
+    );
+    let (status, told, _) = node.run(&["--check", "--device", "name: f\ngroups: [{count: 30000}]"]);
+    assert_eq!(status.code(), Some(1));
+    assert!(
+        told.contains("note: --device, number 1 (\"f\"), group 1: count 30000"),
+        "{told}"
+    );
+    assert_eq!(
+        kubelet.registers_within(Duration::from_millis(10)).await,
+        None,
+        "--check changes nothing"
+    );
+}

@@ -27,6 +27,17 @@ use crate::model::wanted::Wanted;
 /// The sysfs attribute that tells a device's NUMA node, and the USB attributes that groups look at.
 const NUMA_NODE: &str = "numa_node";
 
+/// Whether the devices of a resource may change their ids: several requests select them. Then one that goes may come back
+/// in a moment as another.
+pub fn takes_turns(definitions: &[Definition], resource: &ResourceName) -> bool {
+    definitions.iter().any(|definition| match definition {
+        Definition::Requested(requested) => {
+            requested.name == *resource && requested.mode != Mode::Hotplug && requested.asks.asked.len() > 1
+        }
+        _ => false,
+    })
+}
+
 /// What the names of all our resources' CDI devices begin with.
 pub const CDI_PREFIX: &str = "k8s-";
 
@@ -139,7 +150,7 @@ fn of_definition(definition: &Definition, sight: &Sight, names: &mut Names) -> V
             .collect(),
         Definition::Groups { name, groups } => vec![of_groups(name, groups, sight)],
         Definition::Remote { .. } => Vec::new(),
-        Definition::Requested(requested) => vec![of_requests(requested, &sight.inventory)],
+        Definition::Requested(requested) => vec![of_requests(requested, sight)],
     }
 }
 
@@ -380,13 +391,14 @@ fn requests(requested: &Requested) -> impl Iterator<Item = &Request> {
     requested.asks.asked.iter().map(|asked| &asked.request)
 }
 
-fn of_requests(requested: &Requested, inventory: &Inventory) -> Resource {
+fn of_requests(requested: &Requested, sight: &Sight) -> Resource {
+    let inventory = &sight.inventory;
     let nobody = ProcessUser { uid: 0, gid: 0 };
     let mut reconciler = Reconciler::new(requested.asks.asked.clone(), Vec::new(), nobody);
     reconciler.find_roots(inventory);
     match requested.mode {
         Mode::Hotplug => slots(requested, reconciler.asked(), inventory),
-        Mode::Present | Mode::Static => units_of_roots(requested, reconciler.asked(), inventory),
+        Mode::Present | Mode::Static => units_of_places(requested, reconciler.asked(), sight),
     }
 }
 
@@ -431,18 +443,28 @@ fn slots(requested: &Requested, asked: &[Asked], inventory: &Inventory) -> Resou
     }
 }
 
-/// A unit for each device that is there (with everything at or below it), as often as containers can have it.
-fn units_of_roots(requested: &Requested, asked: &[Asked], inventory: &Inventory) -> Resource {
-    let name = &requested.name;
+/// A unit for each place where a device is (with everything at or below it), as often as containers can have it.
+///
+/// The place of a USB device is its socket, on whichever bus: a device that comes back with other ids (firmware that is
+/// loaded, a bootloader) or at another speed is the same unit, if one of the resource's requests selects it.
+fn units_of_places(requested: &Requested, asked: &[Asked], sight: &Sight) -> Resource {
+    let (name, inventory) = (&requested.name, &sight.inventory);
     let mut resource = static_resource(name.clone(), BTreeMap::new());
-    let mut seen = BTreeSet::new();
-    for (asked, root) in asked
-        .iter()
-        .flat_map(|asked| asked.roots.iter().map(move |root| (asked, root)))
-    {
-        let nodes: Vec<NodeSpec> = nodes_of(asked, root, inventory).collect();
-        if is_other_words(asked, root, inventory) || nodes.is_empty() || !seen.insert(root) {
-            continue;
+    let mut places: BTreeMap<&SysPath, Roots<'_>> = BTreeMap::new();
+    for asked in asked {
+        for root in &asked.roots {
+            if !is_other_words(asked, root, inventory) && nodes_of(asked, root, inventory).next().is_some() {
+                places.entry(sight.socket(root)).or_default().push((asked, root));
+            }
+        }
+    }
+    for (place, roots) in places {
+        let mut nodes = Vec::new();
+        let mut seen = BTreeSet::new();
+        for (asked, root) in &roots {
+            if seen.insert(*root) {
+                nodes.extend(nodes_of(asked, root, inventory));
+            }
         }
         let mut offer = Offer {
             nodes,
@@ -450,8 +472,8 @@ fn units_of_roots(requested: &Requested, asked: &[Asked], inventory: &Inventory)
         };
         if requested.mode == Mode::Present {
             let wish = Wish {
-                name: cdi_name(name, Some(root)),
-                devices: vec![request_of_root(&asked.request, root)],
+                name: cdi_name(name, Some(place)),
+                devices: requests_of_place(requested, place, &roots, sight),
                 symlinks: requested.asks.symlinks.iter().map(ToString::to_string).collect(),
             };
             offer.cdi = Some(wish.name.clone());
@@ -460,17 +482,49 @@ fn units_of_roots(requested: &Requested, asked: &[Asked], inventory: &Inventory)
         let unit = Unit {
             healthy: true,
             attached: None,
-            numa: numa(root, inventory),
-            place: root.to_string(),
+            numa: numa(roots[0].1, inventory),
+            place: place.to_string(),
             offer: Arc::new(offer),
         };
-        for number in 0..requested.count {
-            resource
-                .units
-                .insert(unit_id(name, root.as_str(), number), unit.clone());
-        }
+        let units = (0..requested.count).map(|number| (unit_id(name, place.as_str(), number), unit.clone()));
+        resource.units.extend(units);
     }
     resource
+}
+
+/// The devices of a place, each with a request that selects it.
+type Roots<'a> = Vec<(&'a Asked, &'a SysPath)>;
+
+/// All of the resource's requests, for this place alone: at the socket's port of each bus.
+///
+/// `required` stays with those that select what is there now: of several devices that take turns at a place only one is
+/// ever there.
+fn requests_of_place(
+    requested: &Requested,
+    place: &SysPath,
+    roots: &Roots<'_>,
+    sight: &Sight,
+) -> Vec<String> {
+    let mut devices = Vec::new();
+    for side in std::iter::once(place).chain(sight.peers.get(place)) {
+        for asked in &requested.asks.asked {
+            let request = &asked.request;
+            let selects = |(known, root): &(&Asked, &SysPath)| known.request == *request && *root == side;
+            let is_there = roots.iter().any(selects);
+            // By its path alone, what `parent-of:` leads to is any device at that place.
+            let is_vague = request.selector.parents() > 0 || request.selector.remote().is_some();
+            if !is_there && is_vague {
+                continue;
+            }
+            let mut request = request.clone();
+            request.options.required &= is_there;
+            let text = request_of_root(&request, side);
+            if !devices.contains(&text) {
+                devices.push(text);
+            }
+        }
+    }
+    devices
 }
 
 /// Whether a root is the node of a path that something else names (`node:`, or hostdev's list): a device that has this

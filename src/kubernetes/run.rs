@@ -34,6 +34,7 @@ use super::servers::Servers;
 use super::sight::{self, Found, Sight};
 use super::socket;
 use super::status::{self, Counters};
+use crate::cdi::generate::Wish;
 use crate::exit;
 use crate::host::config::Config;
 use crate::host::monitor::{DeviceMonitor, RECEIVE_BUFFER};
@@ -60,7 +61,8 @@ const FIRST_ANSWERS: Duration = Duration::from_secs(3);
 const STARTING: Duration = Duration::from_secs(60);
 
 /// How long a device of another host that a container has may be away before it counts as gone: a container that starts
-/// anew gives it back and takes it again, and by then its server has been asked.
+/// anew gives it back and takes it again, and by then its server has been asked. A device that changes its ids is away for as
+/// long as its firmware takes to start, which is two seconds or three.
 const SETTLING: Duration = Duration::from_secs(5);
 
 /// Where the sources of the configuration are.
@@ -428,22 +430,42 @@ impl Program {
         self.away.values().min().map(|since| *since + SETTLING)
     }
 
-    /// Leaves a unit as it was whose device went only a moment ago; `away` says since when each of before is away.
+    /// Leaves a unit as it was whose device went only a moment ago, if it is one of another host or one that may change its ids;
+    /// `away` says since when each of before is away.
     fn settle(&mut self, resource: &mut Resource, away: &BTreeMap<String, Instant>) {
         let Some(served) = self.served.get(&resource.name) else {
             return;
         };
         let before = served.resource.borrow().clone();
+        let gone_since = |id: &String| away.get(id).copied().unwrap_or_else(Instant::now);
         for (id, unit) in &mut resource.units {
             let was = before.units.get(id).and_then(|unit| unit.attached);
             if (was, unit.attached) == (Some(true), Some(false)) {
-                let since = away.get(id).copied().unwrap_or_else(Instant::now);
+                let since = gone_since(id);
                 if since.elapsed() < SETTLING {
                     unit.attached = Some(true);
                     self.away.insert(id.clone(), since);
                 }
             }
         }
+        if !catalogue::takes_turns(&self.definitions, &resource.name) {
+            return;
+        }
+        let mut waited_for = BTreeSet::new();
+        for (id, unit) in before.units.iter().filter(|(_, unit)| unit.healthy) {
+            if !resource.units.contains_key(id) {
+                let since = gone_since(id);
+                if since.elapsed() < SETTLING {
+                    resource.units.insert(id.clone(), unit.clone());
+                    self.away.insert(id.clone(), since);
+                    waited_for.extend(unit.offer.cdi.clone());
+                }
+            }
+        }
+        let is_kept = |wish: &&Wish| waited_for.contains(&wish.name);
+        resource
+            .wishes
+            .extend(before.wishes.iter().filter(is_kept).cloned());
     }
 
     fn publish_one(&mut self, mut resource: Resource) {
@@ -690,6 +712,10 @@ pub fn look(definitions: &[Definition], monitor: &DeviceMonitor, state_dir: &Pat
         }
     }
     sight.tell_apart(&holdings);
+    let is_requested = |definition: &Definition| matches!(definition, Definition::Requested(_));
+    if definitions.iter().any(is_requested) {
+        sight.find_peers();
+    }
     Ok(sight)
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::config::{GoGlob, Part};
 use super::remote::{self, Exports};
-use crate::model::device::Device;
+use crate::model::device::{Device, SysPath};
 use crate::model::inventory::Inventory;
 use crate::model::usbip::{Holding, Reserved};
 
@@ -41,6 +41,8 @@ pub struct Sight {
     pub attached: Vec<Device>,
     /// All paths below /dev, absolute, but for those of the same devices; and those outside that a configuration names.
     pub paths: BTreeMap<PathBuf, Found>,
+    /// The places of USB devices that are the same socket on the other bus, in both directions.
+    pub peers: BTreeMap<SysPath, SysPath>,
     /// The numbers of Tegra's GPUs.
     pub gpus: BTreeSet<u32>,
     /// What USB/IP servers have to give.
@@ -77,6 +79,24 @@ impl Sight {
         self.inventory.replace(free);
     }
 
+    /// The place of a device, the same whichever bus it comes at: a socket has a port for low, full and high speed and
+    /// another for the higher ones.
+    pub fn socket<'a>(&'a self, place: &'a SysPath) -> &'a SysPath {
+        self.peers.get(place).map_or(place, |peer| place.min(peer))
+    }
+
+    /// Finds out which places are one socket.
+    pub fn find_peers(&mut self) {
+        for device in self.inventory.iter() {
+            if device.devtype.as_deref() == Some("usb_device") {
+                if let Some(peer) = peer(&device.syspath) {
+                    self.peers.insert(peer.clone(), device.syspath.clone());
+                    self.peers.insert(device.syspath.clone(), peer);
+                }
+            }
+        }
+    }
+
     /// Looks at one path more.
     pub fn look_at(&mut self, path: &Path) {
         self.paths
@@ -104,6 +124,25 @@ fn matching(directory: &Path, part: &Part) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let named = entries.filter(|entry| entry.file_name().to_str().is_some_and(|name| part.is_match(name)));
     named.map(|entry| entry.path()).collect()
+}
+
+/// Where the device would be if it came at the other bus of its socket: sysfs has the device's `port`, and that one's `peer`
+/// where the kernel knows it (Documentation/ABI/testing/sysfs-bus-usb).
+fn peer(device: &SysPath) -> Option<SysPath> {
+    let port = fs::canonicalize(device.as_path().join("port/peer")).ok()?;
+    device_at(&port)
+}
+
+/// The device at a port, such as `…/usb2/2-4` at `…/usb2/2-0:1.0/usb2-port4`, and `…/2-1/2-1.3` at `…/2-1/2-1:1.0/2-1-port3` (the
+/// kernel's drivers/usb/core/port.c, usb_hub_create_port_device).
+fn device_at(port: &Path) -> Option<SysPath> {
+    let (hub, number) = port.file_name()?.to_str()?.rsplit_once("-port")?;
+    let name = match hub.strip_prefix("usb") {
+        Some(bus) => format!("{bus}-{number}"),
+        None => format!("{hub}.{number}"),
+    };
+    let path = port.parent()?.parent()?.join(name);
+    Some(SysPath::new(path.to_str()?))
 }
 
 /// All that is below /dev. What can't be read is passed over: it is as good as absent.
@@ -154,4 +193,58 @@ pub fn gpus() -> BTreeSet<u32> {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ports_device_is_named_for_its_hub() {
+        const XHCI: &str = "/sys/devices/pci0000:00/0000:00:14.0";
+        for (port, device) in [
+            ("usb2/2-0:1.0/usb2-port4", "usb2/2-4"),
+            ("usb1/1-0:1.0/usb1-port12", "usb1/1-12"),
+            ("usb1/1-1/1-1:1.0/1-1-port3", "usb1/1-1/1-1.3"),
+            ("usb1/1-1/1-1.3/1-1.3:1.0/1-1.3-port2", "usb1/1-1/1-1.3/1-1.3.2"),
+        ] {
+            let found = device_at(Path::new(&format!("{XHCI}/{port}")));
+            assert_eq!(found, Some(SysPath::new(format!("{XHCI}/{device}"))));
+        }
+        assert_eq!(device_at(Path::new("/sys/devices/x")), None);
+    }
+
+    /// As the kernel lays it out: `port` beside the device's attributes, `peer` in the port.
+    #[test]
+    fn the_peer_of_a_device_is_where_the_links_of_sysfs_lead() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        for directory in [
+            "usb1/1-4",
+            "usb1/1-0:1.0/usb1-port4",
+            "usb2/2-0:1.0/usb2-port2",
+            "usb1/1-5",
+        ] {
+            fs::create_dir_all(path(directory)).unwrap();
+        }
+        let link = |target: &str, name: &str| std::os::unix::fs::symlink(target, path(name)).unwrap();
+        link("../1-0:1.0/usb1-port4", "usb1/1-4/port");
+        link("../../../usb2/2-0:1.0/usb2-port2", "usb1/1-0:1.0/usb1-port4/peer");
+        let place = |name: &str| SysPath::new(path(name).to_str().unwrap());
+        let mut sight = Sight::default();
+        let device = |name: &str| {
+            let mut device = Device::new(place(name));
+            device.devtype = Some("usb_device".into());
+            device
+        };
+        sight
+            .inventory
+            .replace(vec![device("usb1/1-4"), device("usb1/1-5")]);
+        sight.find_peers();
+        let (high, superspeed) = (place("usb1/1-4"), place("usb2/2-2"));
+        assert_eq!(sight.socket(&superspeed), &high);
+        assert_eq!(sight.socket(&high), &high);
+        assert_eq!(sight.peers.len(), 2);
+        assert_eq!(sight.socket(&place("usb1/1-5")), &place("usb1/1-5"));
+    }
 }

@@ -220,6 +220,17 @@ pub(crate) fn remote_adapter() -> Vec<Device> {
     ftdi_adapter("/sys/devices/platform/vhci_hcd.0/usb3/3-1", 3, 2, "A", 0)
 }
 
+/// A Coral USB Accelerator at a port of a root hub: 1a6e:089a until its first use, then 18d1:9302.
+#[cfg(feature = "kubernetes")]
+pub(crate) fn accelerator(bus: u32, port: u32, number: u32, ids: (&str, &str)) -> Vec<Device> {
+    let path = format!("{XHCI}/usb{bus}/{bus}-{port}");
+    let interface = Device::recorded(format!("{path}/{bus}-{port}:1.0"), "usb").devtype("usb_interface");
+    let mut devices = root_hubs();
+    devices.push(usb_device(&path, bus, number, ids, None));
+    devices.push(interface.attr("bInterfaceNumber", "00"));
+    devices
+}
+
 /// The USB 3 half of the hub at 1-1, which is a device of its own at 2-1 with another product id, and a
 /// stick in it.
 /// It goes behind [`hub_with_two_adapters`], which has the root hubs.

@@ -157,6 +157,53 @@ async fn a_present_unit_that_a_container_has_stays_and_is_unhealthy_while_its_de
     assert!(two.iter().any(|unit| unit.id == held.id));
 }
 
+/// Case README 2: the partition stands for a device that goes and comes back as another, at the same place.
+#[tokio::test]
+#[ignore = "needs root: plugs partitions of a loop device"]
+async fn of_a_device_that_is_away_for_a_moment_kubelet_hears_nothing_where_several_requests_select_it() {
+    let (node, disk) = (Node::new(), Disk::new());
+    let mut kubelet = node.kubelet(Mood::Willing);
+    disk.plug(1);
+    let config = node.write(
+        "config.yaml",
+        &format!(
+            "resources: [{{name: a.b/part, mode: present, requests: ['devnode:/dev/loop{0}p1', 'glob:/dev/loop{0}p[1]']}}]",
+            disk.number()
+        ),
+    );
+    let plugin = node.plugin(&["--config", config.to_str().unwrap()]);
+    let mut registered = kubelet.registered("a.b/part").await;
+    let list = registered.list().await;
+    let [held] = &list[..] else {
+        panic!("one partition: {list:?}")
+    };
+    let spec = std::fs::read_to_string(node.cdi_dir().join(&registered.specs[0])).unwrap();
+    for request in ["devnode:/dev/loop", "glob:/dev/loop"] {
+        assert!(spec.contains(request), "{request}: {spec}");
+    }
+    registered.allocate(std::slice::from_ref(&held.id)).await.unwrap();
+    for _ in 0..3 {
+        disk.unplug(1);
+        disk.plug(1);
+    }
+    assert_eq!(registered.lists_within(Duration::from_secs(1)).await, 0);
+    disk.unplug(1);
+    let begin = Instant::now();
+    let (gone, _) = registered
+        .list_where(|list| list.iter().any(|unit| unit.health == "Unhealthy"))
+        .await;
+    assert!(begin.elapsed() > Duration::from_secs(4), "{:?}", begin.elapsed());
+    assert_eq!((gone.len(), &gone[0].id), (1, &held.id));
+    plugin
+        .logs("went while a container has it; its pod is left alone")
+        .await;
+    disk.plug(1);
+    let (back, _) = registered
+        .list_where(|list| list.iter().all(|unit| unit.health == "Healthy"))
+        .await;
+    assert_eq!(back, list);
+}
+
 #[tokio::test]
 #[ignore = "needs root: plugs partitions of a loop device"]
 async fn a_slot_says_nothing_when_its_device_comes_and_goes() {

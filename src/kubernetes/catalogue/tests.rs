@@ -2,7 +2,7 @@ use super::*;
 use crate::kubernetes::config::{Texts, read};
 use crate::model::class::Classes;
 use crate::model::device::{DevKind, DevNode, DevNum, Seen};
-use crate::model::recorded::remote_adapter;
+use crate::model::recorded::{accelerator, remote_adapter};
 use crate::model::usbip::Holding;
 
 fn sight(paths: &[(&str, Found)]) -> Sight {
@@ -355,6 +355,89 @@ fn a_present_device_is_a_unit_with_a_place_and_a_numa_node_and_a_request_for_it_
     for request in asked {
         assert!(request.parse::<Request>().is_ok(), "{request}");
     }
+}
+
+const NEW: (&str, &str) = ("1a6e", "089a");
+const USED: (&str, &str) = ("18d1", "9302");
+const XHCI: &str = "/sys/devices/pci0000:00/0000:00:14.0";
+
+/// A host with accelerators, whose ports 1-4 and 2-2 are one socket.
+fn accelerators(devices: Vec<Vec<Device>>) -> Sight {
+    let place = |name: &str| SysPath::new(format!("{XHCI}/{name}"));
+    let (high, superspeed) = (place("usb1/1-4"), place("usb2/2-2"));
+    Sight {
+        inventory: Inventory::new(devices.concat()),
+        peers: [(high.clone(), superspeed.clone()), (superspeed, high)].into(),
+        ..Sight::default()
+    }
+}
+
+/// Case README 2.
+#[test]
+fn a_device_that_changes_its_ids_or_its_bus_is_the_same_unit_and_the_same_pod_is_given_it() {
+    let wanted = own(
+        "resources: [{name: tpu, mode: present, requests: ['usb:1a6e:089a', 'usb:18d1:9302;access=rw']}]",
+    );
+    let seen = |sight: &Sight| resources(&wanted, sight, &mut Names::default()).remove(0);
+    let states = [
+        accelerators(vec![accelerator(1, 4, 7, NEW)]),
+        accelerators(vec![accelerator(2, 2, 3, USED)]),
+        accelerators(vec![accelerator(1, 4, 8, USED)]),
+    ];
+    let first = seen(&states[0]);
+    assert_eq!(first.units.len(), 1);
+    let asked = first.wishes[0].devices.join(",");
+    let asked = crate::model::annotations::read_list(
+        crate::model::asked::Origin::Administrator,
+        &asked,
+        &Classes::none(Path::new("/nowhere")),
+    );
+    let mut pod = Reconciler::new(asked.unwrap().asked, Vec::new(), ProcessUser { uid: 0, gid: 0 });
+    let roots = |pod: &Reconciler| -> BTreeSet<SysPath> {
+        pod.asked().iter().flat_map(|asked| asked.roots.clone()).collect()
+    };
+    for sight in &states {
+        let now = seen(sight);
+        assert!(now.units.keys().eq(first.units.keys()), "one socket is one unit");
+        assert_eq!(now.wishes, first.wishes, "and its hooks ask for the same");
+        pod.find_roots(&sight.inventory);
+        let device = sight
+            .inventory
+            .iter()
+            .find(|device| [NEW.0, USED.0].map(Some).contains(&device.attribute("idVendor")));
+        let device = &device.expect("an accelerator").syspath;
+        assert!(roots(&pod).contains(device), "{device} is given to the pod");
+    }
+    let another = accelerators(vec![accelerator(1, 5, 9, USED), accelerator(2, 4, 9, NEW)]);
+    pod.find_roots(&another.inventory);
+    assert_eq!(roots(&pod), BTreeSet::new(), "another socket's is not");
+    let units: Vec<String> = seen(&another).units.into_keys().collect();
+    assert!(
+        units.len() == 2 && !units.contains(first.units.keys().next().unwrap()),
+        "{units:?}"
+    );
+    let name = "oci-hotplug.dev/tpu".parse().unwrap();
+    assert!(takes_turns(&wanted, &name) && !takes_turns(&wanted, &"a.b/tpu".parse().unwrap()));
+}
+
+/// Case README 2: of devices that take turns only one is ever there.
+#[test]
+fn a_required_device_is_required_as_it_is_now() {
+    let wanted = own(
+        "resources: [{name: tpu, mode: present, requests: ['usb:1a6e:089a;required', 'usb:18d1:9302;required']}]",
+    );
+    let required = |device: Vec<Device>| -> Vec<String> {
+        let sight = accelerators(vec![device]);
+        let wishes = resources(&wanted, &sight, &mut Names::default()).remove(0).wishes;
+        let required = wishes[0]
+            .devices
+            .iter()
+            .filter(|request| request.ends_with(";required"));
+        required.cloned().collect()
+    };
+    let of = |ids: &str, place: &str| [format!("usb:{ids}&syspath:{XHCI}/{place};required")];
+    assert_eq!(required(accelerator(1, 4, 7, NEW)), of("1a6e:089a", "usb1/1-4"));
+    assert_eq!(required(accelerator(2, 2, 3, USED)), of("18d1:9302", "usb2/2-2"));
 }
 
 #[test]

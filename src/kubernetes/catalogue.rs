@@ -38,6 +38,9 @@ pub fn takes_turns(definitions: &[Definition], resource: &ResourceName) -> bool 
     })
 }
 
+/// The most units of one resource, of however many devices (see [`MAX_UNITS`](super::config::MAX_UNITS)).
+const MAX_LISTED: usize = 40_000;
+
 /// What the names of all our resources' CDI devices begin with.
 pub const CDI_PREFIX: &str = "k8s-";
 
@@ -125,6 +128,16 @@ pub fn resources(definitions: &[Definition], sight: &Sight, names: &mut Names) -
             found.entry(resource.name.clone()).or_insert(resource);
         }
     }
+    for resource in found.values_mut() {
+        let surplus = resource.units.keys().nth(MAX_LISTED).cloned();
+        if let Some(first) = surplus {
+            resource.units.split_off(&first);
+            names.note(format!(
+                "{} has more units than kubelet takes in one list: {MAX_LISTED} of them are advertised",
+                resource.name
+            ));
+        }
+    }
     found.into_values().collect()
 }
 
@@ -180,7 +193,13 @@ fn of_path(path: &Path, access: Access, count: u32, sight: &Sight, names: &mut N
         text,
         &text.trim_start_matches('/').replace('/', "_"),
     )?;
-    let healthy = matches!(sight.paths.get(path), Some(Found::Device | Found::Directory));
+    let found = sight.paths.get(path);
+    if found == Some(&Found::Other) {
+        names.note(format!(
+            "{text} is neither a device nor a directory: {name} stays unhealthy"
+        ));
+    }
+    let healthy = matches!(found, Some(Found::Device | Found::Directory));
     let id = |number: u32| match count {
         1 if text.len() <= MAX_ID => text.to_owned(),
         _ => unit_id(&name, text, number),

@@ -110,6 +110,7 @@ pub struct Names {
     given: BTreeMap<(String, String), ResourceName>,
     taken: BTreeSet<ResourceName>,
     notes: Vec<String>,
+    told: BTreeSet<String>,
 }
 
 impl Names {
@@ -147,6 +148,13 @@ impl Names {
     /// Whether a name was given here, and not by a configuration.
     pub fn is_given(&self, name: &ResourceName) -> bool {
         self.given.values().any(|given| given == name)
+    }
+
+    /// Something to be told once.
+    pub fn note(&mut self, note: String) {
+        if self.told.insert(note.clone()) {
+            self.notes.push(note);
+        }
     }
 
     /// What is to be told of names given since this was last asked.

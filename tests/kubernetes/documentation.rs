@@ -1,9 +1,10 @@
-//! The plugin's man page and completions: all of its options, and where install.sh puts them.
+//! The plugin's documents: its man page and completions have all of its options, and its examples are what it reads.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use crate::device_plugin::Node;
 use crate::said;
 
 const PLUGIN: &str = env!("CARGO_BIN_EXE_oci-hotplug-device-plugin");
@@ -56,4 +57,103 @@ fn install_sh_brings_plugin_page_and_completions_which_name_every_option() {
     }
     assert!(root.path().join("usr/bin/oci-hotplug-device-plugin").is_file());
     assert!(page.contains("oci-hotplug-device-plugin 8 "), "{}", &page[..200]);
+}
+
+/// The blocks of YAML in packaging/kubernetes/README.md.
+fn yaml_blocks() -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/kubernetes/README.md");
+    let text = fs::read_to_string(path).expect("the document");
+    let mut blocks = text.split("```yaml\n").skip(1);
+    let mut found = Vec::new();
+    for block in blocks.by_ref() {
+        let (block, _) = block.split_once("```").expect("an end of the block");
+        found.push(block.to_owned());
+    }
+    found
+}
+
+/// The right column of a block that shows manifests before and after.
+fn after(block: &str) -> Option<String> {
+    let column = block.lines().next()?.find("# after")?;
+    let lines = block.lines().skip(1);
+    // Counted in characters: an ellipsis is one.
+    let lines = lines.map(|line| line.chars().skip(column).collect::<String>());
+    Some(lines.collect::<Vec<_>>().join("\n"))
+}
+
+/// The arguments of the container in a manifest, which is the list `containers` or its one element.
+fn arguments(manifest: &str) -> Vec<String> {
+    let manifest: serde_yaml::Value =
+        serde_yaml::from_str(manifest).unwrap_or_else(|error| panic!("{manifest}\n{error}"));
+    let container = match manifest.get("containers") {
+        Some(containers) => &containers[0],
+        None => &manifest[0],
+    };
+    let arguments = container["args"].as_sequence().expect("arguments");
+    let texts = arguments
+        .iter()
+        .map(|text| text.as_str().expect("text").to_owned());
+    texts.collect()
+}
+
+#[test]
+fn every_example_of_the_clusters_document_is_read_by_the_plugin() {
+    let node = Node::new();
+    let classes = "[class.lab-board]\ndevices = [\"usb:0403:6001\"]\n";
+    let classes = node.write("config.toml", classes);
+    let check = |arguments: &[&str]| {
+        let mut all = vec!["--check"];
+        all.extend(arguments);
+        let environment = [("OCI_HOTPLUG_CONFIG", classes.to_str().expect("a path"))];
+        let (status, out, told) = node.run_with(&environment, &all);
+        // What this machine lacks makes it 1, what can't be read 2.
+        assert!(matches!(status.code(), Some(0 | 1)), "{arguments:?}: {told}{out}");
+        assert!(
+            !told.contains("ERROR") && !out.contains("note: "),
+            "{arguments:?}: {told}{out}"
+        );
+        out
+    };
+    let (mut files, mut manifests, mut others) = (Vec::new(), 0, 0);
+    for block in yaml_blocks() {
+        if let Some(manifest) = after(&block) {
+            manifests += 1;
+            // Files that other examples show, or that those who come have.
+            let arguments =
+                arguments(&manifest)
+                    .into_iter()
+                    .map(|argument| match argument.split_once("=/") {
+                        Some(("--smarter-config", _)) => {
+                            let file =
+                                node.write("conf.yaml", "- {devicematch: ^null$, nummaxdevices: 20}\n");
+                            format!("--smarter-config={}", file.display())
+                        }
+                        Some(("--config", _)) => format!("--config={}", node.path("example.yaml").display()),
+                        _ => argument,
+                    });
+            let arguments: Vec<String> = arguments.collect();
+            check(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        } else if block.contains("kustomization.yaml") {
+            others += 1;
+        } else {
+            let file = node.write("example.yaml", &block);
+            files.push(check(&["--config", file.to_str().expect("a path")]));
+        }
+    }
+    assert_eq!(
+        (files.len(), manifests, others),
+        (6, 4, 1),
+        "what the document shows"
+    );
+    let all = files.concat();
+    for name in [
+        "example.com/sensor",
+        "oci-hotplug.dev/tpu",
+        "hostdev.k8s.io/dev_ttyUSB0",
+        "smarter-devices/ttyUSB0",
+        "devic.es/serial",
+        "usbip.dev.mvalvekens.be/board",
+    ] {
+        assert!(all.contains(&format!("{name}: ")), "{name}: {all}");
+    }
 }

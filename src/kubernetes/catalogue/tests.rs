@@ -170,6 +170,47 @@ fn a_hostdev_path_is_advertised_always_and_healthy_while_it_is_there() {
 }
 
 #[test]
+fn a_hostdev_path_that_is_no_device_is_told_of_once() {
+    let wanted = definitions(Texts {
+        devs: Some("/etc/hostname:r".into()),
+        ..Texts::default()
+    });
+    let mut names = Names::default();
+    let sight = sight(&[("/etc/hostname", Found::Other)]);
+    for notes in [1, 0] {
+        assert!(
+            resources(&wanted, &sight, &mut names)[0]
+                .units
+                .values()
+                .all(|unit| !unit.healthy)
+        );
+        let told = names.take_notes();
+        assert_eq!(told.len(), notes, "{told:?}");
+        assert!(
+            told.iter()
+                .all(|note| note.contains("/etc/hostname is neither a device nor a directory"))
+        );
+    }
+}
+
+#[test]
+fn a_resource_has_no_more_units_than_kubelet_takes_in_one_list() {
+    let sight = sight(&[
+        ("/dev/a0", Found::Device),
+        ("/dev/a1", Found::Device),
+        ("/dev/a2", Found::Device),
+    ]);
+    let wanted = own("devices: [{name: x, groups: [{count: 20000, paths: [{path: '/dev/a*'}]}]}]");
+    let mut names = Names::default();
+    assert_eq!(resources(&wanted, &sight, &mut names)[0].units.len(), MAX_LISTED);
+    let told = names.take_notes();
+    assert!(
+        told.len() == 1 && told[0].contains("devic.es/x has more units"),
+        "{told:?}"
+    );
+}
+
+#[test]
 fn a_group_pairs_the_matches_of_its_paths() {
     let sight = sight(&[
         ("/dev/v0", Found::Device),

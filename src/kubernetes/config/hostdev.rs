@@ -1,8 +1,10 @@
 //! The hostdev plugin's `--devs /dev/mem:r,/dev/fuse:rwm` (its server.go:111-157), and the count that a fork adds.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::{ConfigError, Definition, Fault, count, permissions};
+use crate::model::device::Access;
 
 /// The domain of its resources.
 pub const HOSTDEV_DOMAIN: &str = "hostdev.k8s.io";
@@ -10,17 +12,24 @@ pub const HOSTDEV_DOMAIN: &str = "hostdev.k8s.io";
 /// Reads the list. A path may hold colons: the last part is the permissions.
 pub(super) fn parse(devs: &str) -> Result<Vec<Definition>, ConfigError> {
     let mut definitions = Vec::new();
+    let mut paths = BTreeSet::new();
     for (element, number) in devs.split(',').zip(1..) {
-        let definition = parse_one(element.trim()).map_err(|fault| ConfigError::Element {
-            place: format!("--devs, element {number} ({element:?})"),
-            fault,
-        })?;
-        definitions.push(definition);
+        // A path that is listed twice ends that plugin, too: its second socket has the name of the first.
+        let (path, access, count) = parse_one(element.trim())
+            .and_then(|(path, access, count)| match paths.insert(path.clone()) {
+                true => Ok((path, access, count)),
+                false => Err(Fault::Again(path.display().to_string())),
+            })
+            .map_err(|fault| ConfigError::Element {
+                place: format!("--devs, element {number} ({element:?})"),
+                fault,
+            })?;
+        definitions.push(Definition::Path { path, access, count });
     }
     Ok(definitions)
 }
 
-fn parse_one(element: &str) -> Result<Definition, Fault> {
+fn parse_one(element: &str) -> Result<(PathBuf, Access, u32), Fault> {
     let (head, last) = element.rsplit_once(':').ok_or(Fault::NoPermissions)?;
     let is_number = !last.is_empty() && last.chars().all(|letter| letter.is_ascii_digit());
     let (path, access, units) = match head.rsplit_once(':') {
@@ -33,9 +42,5 @@ fn parse_one(element: &str) -> Result<Definition, Fault> {
     if !path.starts_with('/') || path.len() == 1 {
         return Err(Fault::Relative);
     }
-    Ok(Definition::Path {
-        path: PathBuf::from(path),
-        access: permissions(access)?,
-        count: units,
-    })
+    Ok((PathBuf::from(path), permissions(access)?, units))
 }

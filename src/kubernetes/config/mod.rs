@@ -119,6 +119,9 @@ pub enum Fault {
     /// hostdev: not below /dev.
     #[error("the path must be absolute, such as /dev/mem")]
     Relative,
+    /// hostdev: a path once more.
+    #[error("{0} is listed before: list it once, with :COUNT behind the permissions for several containers")]
+    Again(String),
     /// Permissions.
     #[error("permissions {0:?} must be one to three of the letters r, w and m, each at most once")]
     Permissions(String),

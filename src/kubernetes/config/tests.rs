@@ -173,6 +173,10 @@ fn a_wrong_element_is_named_with_its_fault_and_the_cure() {
             "element 1 (\"dev/mem:r\"): the path must be absolute",
         ),
         ("/dev/a:r,,", "element 2 (\"\")"),
+        (
+            "/dev/a:r,/dev/b:r,/dev/a:rw",
+            "element 3 (\"/dev/a:rw\"): /dev/a is listed before",
+        ),
         ("/dev/mem:r:0", "the count must be 1 to 20000"),
         ("/dev/mem:r:99999999999", "the count must be 1 to 20000"),
     ] {
@@ -911,7 +915,7 @@ proptest! {
 
     #[test]
     fn a_hostdev_list_that_is_right_is_read_element_by_element(
-        elements in prop::collection::vec(("/[a-z/]{1,20}", "r|w|m|rw|wr|rwm|mrw"), 1..8)
+        elements in prop::collection::btree_map("/[a-z]{1,10}(/[a-z]{1,5}){0,3}", "r|w|m|rw|wr|rwm|mrw", 1..8)
     ) {
         let text: Vec<String> = elements.iter().map(|(path, access)| format!("{path}:{access}")).collect();
         let read = paths(&devs(&text.join(",")).unwrap());

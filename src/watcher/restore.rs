@@ -38,7 +38,7 @@ impl Watcher {
                 }
                 Entry::Restored(control)
             }
-            Ok(None) => Entry::Taken,
+            Ok(None) => self.give_way(),
             Err(error) => {
                 let problem = Some(error.to_string());
                 if self.restore_problem != problem {
@@ -48,6 +48,27 @@ impl Watcher {
                 Entry::InPlace
             }
         }
+    }
+
+    /// Somebody else has the entry by now: the next watcher of this container, or that of another container with the same id.
+    /// In the second case nobody would revoke what this one has.
+    fn give_way(&mut self) -> Entry {
+        let registry = Registry::new(self.inside.lock().state_dir());
+        let id: Option<ContainerId> = self.record.container.id.parse().ok();
+        let Some(init) = id.and_then(|id| registry.recorded_init(&id)) else {
+            // A hook is about to write the record: the next look tells.
+            return Entry::InPlace;
+        };
+        if !init.is_of(&self.record.container) {
+            tracing::error!(
+                container = %self.record.container.id,
+                "the state directory was removed, and another container with this id (process {}) has its place there; the devices of process {} are taken away",
+                init.pid,
+                self.record.container.pid
+            );
+            self.take_all_back();
+        }
+        Entry::Taken
     }
 
     fn make_entry(&self) -> Result<Option<(RecordLock, ControlSocket)>, WatcherError> {

@@ -15,6 +15,7 @@ use crate::framework::{Bundle, Disk, Hierarchy, Hook, Machine, RuncContainer, ev
 
 on_both_hierarchies!(
     two_runtime_roots_with_one_id,
+    a_watcher_whose_id_another_container_has_taken_leaves_no_access_behind,
     of_two_containers_in_one_cgroup_the_second_is_refused,
     a_container_that_is_moved_to_another_cgroup_is_followed,
     in_the_root_cgroup_nothing_is_changed_and_the_reason_is_shown,
@@ -137,6 +138,31 @@ fn two_runtime_roots_with_one_id(machine: &Machine) {
     assert!(container.delete().status.success());
     assert!(!watcher.is_alive());
     assert_eq!(machine.traces(), NOTHING);
+}
+
+/// Case security 6. The state directory was removed, so that nothing told the second container of the first.
+fn a_watcher_whose_id_another_container_has_taken_leaves_no_access_behind(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    let container = Bundle::asking(machine, &format!("devnode:{node}"))
+        .capability("CAP_MKNOD")
+        .start();
+    let watcher = container.expect_watcher();
+    container.reads(&node, &disk.content(1));
+    let own = container.make_node("own", 'b', number_of(&node));
+    container.reads(&own, &disk.content(1));
+    watcher.pause();
+    fs::remove_dir_all(machine.state_dir().join("containers")).expect("remove the state");
+    let second = Namesake::of(machine, &container, |_| {});
+    let output = second.create();
+    watcher.go_on();
+    assert!(output.status.success(), "{}", text(&output));
+    watcher.eventually_ends();
+    container.eventually_lacks(&node);
+    container.eventually_refuses(&own);
+    drop(second);
+    container.delete();
+    eventually("nothing is left", || machine.traces() == NOTHING);
 }
 
 /// A cgroup that no runtime made, with the device rules that an engine has given a container which has nothing from us.

@@ -144,7 +144,10 @@ fn sweep(registry: &Registry, id: &ContainerId) -> Result<Done, RegistryError> {
         Ok(lock) if !leftovers::revoke(&lock) => Ok(Done::Failed(
             "it is gone, and its access could not be taken back from its cgroup (the log tells why)".into(),
         )),
-        Ok(lock) => lock.remove().map(|()| Done::Swept),
+        Ok(lock) => {
+            leftovers::remove_files(&lock);
+            lock.remove().map(|()| Done::Swept)
+        }
         Err(error) => absent_is_swept(error),
     }
 }

@@ -63,7 +63,10 @@ pub fn run(state: &HookState, registry: &Registry) -> Result<(), RegistryError> 
                 tracing::warn!(container = %id, "poststop: the access of the container could not be taken back yet; its record stays until then");
             }
         }
-        Ok(lock) => lock.remove()?,
+        Ok(lock) => {
+            leftovers::remove_files(&lock);
+            lock.remove()?;
+        }
         // The watcher saw the end itself, and has removed the record.
         Err(RegistryError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),

@@ -1,17 +1,26 @@
 //! What containers leave in the state directory when nobody was there to clear away: their watchers and hooks were killed.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
 use serde::Deserialize;
 
 use super::cgroup_owners::{self, Owner};
+use super::container_dev::ContainerDev;
 use super::filter::{self, FilterMemory, Places};
 use super::leases;
 use super::registry::{RecordLock, Registry, RegistryError};
+use crate::model::attachment::Attachments;
 
 /// The part of a watcher's notes that outlives its container.
 #[derive(Default, Deserialize)]
 struct Notes {
     #[serde(default)]
     filter: FilterMemory,
+    #[serde(default)]
+    attachments: Attachments,
+    #[serde(default)]
+    directories: BTreeSet<PathBuf>,
 }
 
 /// Removes leases and claims that nobody holds, and the records of containers that are gone and whose watchers are gone. Logs
@@ -24,7 +33,14 @@ struct Notes {
 /// When the state directory can't be read; a single entry that can't be removed is passed over.
 pub fn clear(registry: &Registry, is_revoked: impl Fn(&RecordLock) -> bool) -> Result<(), RegistryError> {
     leases::sweep(registry.root());
-    for id in registry.sweep(|record, lock| record.is_running() || !is_revoked(lock))? {
+    let stays = |lock: &RecordLock| {
+        let is_done = is_revoked(lock);
+        if is_done {
+            remove_files(lock);
+        }
+        !is_done
+    };
+    for id in registry.sweep(|record, lock| record.is_running() || stays(lock))? {
         tracing::info!(container = %id, "removed the record of a container that is gone");
     }
     cgroup_owners::sweep(registry.root());
@@ -68,6 +84,23 @@ pub fn revoke(lock: &RecordLock) -> bool {
         tracing::warn!(container = %id, "taking back the access of a container that is gone: {error}");
     }
     outcome.is_ok()
+}
+
+/// Removes the nodes and links that the container of this record, which has ended, has left in its root file system, where
+/// that is still there. Its watcher does this itself unless it was killed.
+pub fn remove_files(lock: &RecordLock) {
+    let notes = notes(lock);
+    let Ok(Some(record)) = lock.record() else { return };
+    if notes.attachments.is_empty() || record.is_running() {
+        return;
+    }
+    match ContainerDev::open_ended(&record.container.rootfs, notes.directories) {
+        Ok(Some(mut dev)) => dev.remove_outliving(&notes.attachments),
+        Ok(None) => {}
+        Err(error) => {
+            tracing::warn!(container = %record.container.id, "opening the root file system of a container that has ended: {error}");
+        }
+    }
 }
 
 /// Notes that cannot be read say nothing.

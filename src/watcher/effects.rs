@@ -150,6 +150,11 @@ impl Inside {
         self.access.renew_claims();
     }
 
+    /// Removes what outlives the container, which has ended.
+    pub fn remove_outliving(&mut self, attachments: &Attachments) {
+        self.dev.remove_outliving(attachments);
+    }
+
     /// The container's entry, when nothing is to be changed inside any more.
     pub fn into_lock(self) -> RecordLock {
         self.lock

@@ -176,6 +176,7 @@ fn watch(
         Err(ContainerError::Gone { .. }) => {
             Watcher::give_back_all_of(&record.container.id, registry.root());
             leftovers::revoke(&lock);
+            leftovers::remove_files(&lock);
             lock.remove()?;
             return Ok(Ending::ContainerGone);
         }
@@ -200,6 +201,7 @@ fn watch(
     if ending != Ending::Told {
         watcher.give_remotes_back();
         watcher.inside.revoke();
+        watcher.inside.remove_outliving(&watcher.attachments);
         watcher.inside.into_lock().remove()?;
     }
     Ok(ending)

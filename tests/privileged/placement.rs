@@ -16,6 +16,7 @@ on_both_hierarchies!(
     with_the_hosts_dev_options_make_nothing_on_the_host,
     with_a_read_only_root_devices_come_and_go,
     with_dev_in_the_image_devices_come_and_go,
+    what_outlives_a_container_is_removed_at_its_end,
     with_the_hosts_network_devices_come_and_go,
 );
 
@@ -173,6 +174,55 @@ fn with_dev_in_the_image_devices_come_and_go(machine: &Machine) {
     container.eventually_reads(&disk.partition(1), &disk.content(1));
     disk.unplug(1);
     container.eventually_lacks(&disk.partition(1));
+}
+
+/// Case security 10.
+fn what_outlives_a_container_is_removed_at_its_end(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.partition(1);
+    let other = disk.partition(2);
+    let request =
+        format!("devnode:{node};link=/srv/board;link=/dev/by/board,devnode:{other};path=/dev/sub/x");
+    for is_killed in [false, true] {
+        disk.plug(1);
+        disk.plug(2);
+        let bundle = Bundle::asking(machine, &request).image_dev();
+        let rootfs = bundle.rootfs();
+        let there = |path: &str| fs::symlink_metadata(rootfs.join(&path[1..])).is_ok();
+        let mut container = bundle.start();
+        container.eventually_reads("/srv/board", &disk.content(1));
+        container.eventually_reads("/dev/sub/x", &disk.content(2));
+        // What the container puts beside them is its own.
+        assert_eq!(
+            container.inside("mkdir -p /dev/by && echo > /dev/by/mine").status,
+            0
+        );
+        assert!(there(&node) && there("/srv/board"));
+        let watcher = container.expect_watcher();
+        if is_killed {
+            watcher.kill();
+        }
+        let deleted = container.delete();
+        assert!(deleted.status.success(), "{deleted:?}");
+        watcher.eventually_ends();
+        for path in [&*node, "/srv/board", "/dev/by/board", "/dev/sub", "/srv"] {
+            assert!(
+                !there(path),
+                "{path} is left, the watcher was killed: {is_killed}"
+            );
+        }
+        assert!(there("/dev/by/mine"));
+        // Another device has the place at the next start.
+        disk.unplug(1);
+        disk.unplug(2);
+        let squatter = Disk::new(machine);
+        squatter.plug(1);
+        disk.plug(1);
+        container.start_again();
+        container.eventually_reads("/srv/board", &disk.content(1));
+        container.delete();
+        disk.unplug(1);
+    }
 }
 
 fn with_the_hosts_network_devices_come_and_go(machine: &Machine) {

@@ -23,8 +23,8 @@ pub use error::ContainerDevError;
 pub use staging::StagingError;
 
 use super::container::{Container, IdMaps};
-use super::quiet::{Answers, Mounts, attributes, file_system};
-use crate::model::attachment::Found;
+use super::quiet::{Answers, Mounts, attributes, file_system, identity};
+use crate::model::attachment::{Attachments, Found, Maker as NodeMaker};
 use crate::model::device::{DevKind, DevNum};
 use crate::model::grants::Change;
 use path::{checked, leads_to, link_text};
@@ -86,6 +86,8 @@ pub struct ContainerDev {
     host_dev: (u32, u32),
     mounts: ContainerMounts,
     placement: Placement,
+    /// Whether `/dev` is a directory of the image, or on a disk of the host: then it outlives the container.
+    dev_outlives: bool,
     /// Maps and mount namespace of a container with a user namespace.
     foreign: Option<(IdMaps, OwnedFd)>,
     maker: Maker,
@@ -148,12 +150,71 @@ impl ContainerDev {
             host_dev,
             mounts: Rc::new(mounts),
             placement,
+            dev_outlives: dev_mount == root_mount || answers == Answers::FromDisk,
             foreign,
             maker: maker.map(|(uid, gid)| (Uid::from_raw(uid), Gid::from_raw(gid))),
             staging: None,
             staged: BTreeMap::new(),
             directories,
         })
+    }
+
+    /// Opens the root file system of a container that has ended, where the host still has it; `None` where it does not, or
+    /// where `/dev` was a mount of the container's own. Nothing is to be added in it.
+    pub fn open_ended(rootfs: &Path, directories: BTreeSet<PathBuf>) -> io::Result<Option<Self>> {
+        let directory = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let how = OpenHow::new()
+            .flags(directory)
+            .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        let host = File::open("/")?;
+        let Ok(root) = open_retrying(&host, rootfs, how) else {
+            return Ok(None);
+        };
+        if identity(&attributes(&root)?) == identity(&attributes(&host)?) {
+            return Ok(None);
+        }
+        let how = OpenHow::new().flags(directory).resolve(
+            ResolveFlag::RESOLVE_BENEATH
+                | ResolveFlag::RESOLVE_NO_SYMLINKS
+                | ResolveFlag::RESOLVE_NO_MAGICLINKS
+                | ResolveFlag::RESOLVE_NO_XDEV,
+        );
+        let Ok(dev) = open_retrying(&root, Path::new("dev"), how) else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            root,
+            dev,
+            host_dev: file_system(&attributes(File::open("/dev")?)?),
+            mounts: Rc::new(Mounts::new(File::open("/proc/self")?.into())),
+            placement: Placement::Own,
+            dev_outlives: true,
+            foreign: None,
+            maker: None,
+            staging: None,
+            staged: BTreeMap::new(),
+            directories,
+        }))
+    }
+
+    /// Removes the nodes and links that the notes list as ours from all that outlives the container: they would be in the
+    /// way at its next start. To be called when it has ended; what cannot be removed is logged.
+    pub fn remove_outliving(&mut self, attachments: &Attachments) {
+        let outlives = |this: &Self, path: &Path| this.dev_outlives || !path.starts_with("/dev");
+        for (path, attachment) in attachments.iter() {
+            let links = attachment
+                .links
+                .iter()
+                .filter(|(_, maker)| **maker == NodeMaker::Us);
+            for (link, _) in links {
+                if outlives(self, link) {
+                    log_failure(self.remove_link(link, path));
+                }
+            }
+            if attachment.node_maker == NodeMaker::Us && outlives(self, path) {
+                log_failure(self.remove_node(path, attachment.node.num));
+            }
+        }
     }
 
     /// How nodes get into this container.
@@ -440,6 +501,12 @@ impl ContainerDev {
             maker: self.maker,
             mounts: &self.mounts,
         }
+    }
+}
+
+fn log_failure(removed: Result<Change, ContainerDevError>) {
+    if let Err(error) = removed {
+        tracing::warn!("{error}");
     }
 }
 

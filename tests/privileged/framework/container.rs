@@ -112,6 +112,18 @@ impl<'m> RuncContainer<'m> {
         });
     }
 
+    /// Creates and starts it anew from its bundle, after it was deleted.
+    #[track_caller]
+    pub fn start_again(&mut self) {
+        let words = self.words.clone();
+        let again = Self::create(self.machine, &self.id, &self.cgroup, &self.bundle, words, None);
+        let again = again.unwrap_or_else(|refusal| panic!("runc create failed: {refusal:?}"));
+        again.start();
+        self.pid = again.pid;
+        self.deleted.set(false);
+        std::mem::forget(again);
+    }
+
     /// `runc state`, or nothing when runc does not know the container.
     pub fn state(&self) -> Option<Value> {
         let output = self.runc(&["state"], &[]);

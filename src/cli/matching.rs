@@ -1,5 +1,7 @@
 //! `oci-hotplug match`
 
+mod names;
+
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
@@ -8,6 +10,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::json;
 
+use self::names::Names;
 use super::follow::follow;
 use super::table;
 use super::table::print_line;
@@ -40,7 +43,7 @@ pub fn run(text: &str, classes: &Classes, state_dir: &Path, watch: bool, as_json
     }
     follow(&mut monitor, |monitor| {
         let now = select(monitor, &asked, &symlinks, Some(state_dir))?;
-        print_change(&shown.nodes, &now.nodes, as_json)?;
+        print_change(&shown, &now, as_json)?;
         shown = now;
         Ok(())
     })
@@ -63,6 +66,7 @@ struct Selection {
     /// For each request, why it selects nothing, where there is something to say about that.
     nothing: Vec<Option<String>>,
     nodes: BTreeSet<Node>,
+    names: Names,
     conflicts: Vec<String>,
 }
 
@@ -113,6 +117,7 @@ fn select(
         nothing: reconciler.asked().iter().map(why_nothing).collect(),
         asked: reconciler.asked().to_vec(),
         nodes: nodes(&plan),
+        names: Names::new(&plan, reconciler.asked(), symlinks),
         conflicts: conflicts(&plan),
     })
 }
@@ -159,7 +164,10 @@ impl Selection {
                     json!({ "request": request, "selects": asked.roots, "selects_nothing_because": nothing })
                 })
                 .collect();
-            let whole = json!({ "requests": roots, "nodes": self.nodes });
+            let whole = json!({
+                "requests": roots, "nodes": self.nodes,
+                "names": self.names.to_json(), "hints": self.names.hints(),
+            });
             writeln!(out, "{}", serde_json::to_string_pretty(&whole)?)?;
             return Ok(());
         }
@@ -179,6 +187,7 @@ impl Selection {
             writeln!(out)?;
             table::write(&mut out, ["NODE", "NUMBER", "DEVICE"], &rows)?;
         }
+        self.names.print(&mut out)?;
         for conflict in &self.conflicts {
             print_line!(out, "{conflict}")?;
         }
@@ -192,16 +201,24 @@ impl Node {
     }
 }
 
-/// A line for each node that came or went.
-fn print_change(before: &BTreeSet<Node>, now: &BTreeSet<Node>, as_json: bool) -> Result<()> {
-    let gone = before.difference(now).map(|node| ("remove", '-', node));
-    let come = now.difference(before).map(|node| ("add", '+', node));
+/// A line for each node that came or went, and for each name that has another node.
+fn print_change(before: &Selection, now: &Selection, as_json: bool) -> Result<()> {
+    let gone = before.nodes.difference(&now.nodes);
+    let gone = gone.map(|node| ("remove", '-', node));
+    let come = now.nodes.difference(&before.nodes).map(|node| ("add", '+', node));
     let mut out = std::io::stdout().lock();
     for (action, sign, node) in gone.chain(come) {
         if as_json {
             writeln!(out, "{}", json!({ "action": action, "node": node }))?;
         } else {
             print_line!(out, "{sign} {}  {}  {}", node.path, node.number, node.device)?;
+        }
+    }
+    for (name, node) in now.names.changes(&before.names) {
+        if as_json {
+            writeln!(out, "{}", json!({ "action": "name", "name": name, "node": node }))?;
+        } else if let Some(node) = node {
+            writeln!(out, "= {}  {}", name.display(), node.display())?;
         }
     }
     out.flush()?;

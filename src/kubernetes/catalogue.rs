@@ -18,7 +18,7 @@ use crate::cdi::generate::Wish;
 use crate::model::asked::Asked;
 use crate::model::device::{Access, Device, STATIC_NODE, SysPath};
 use crate::model::inventory::Inventory;
-use crate::model::named_node::distance;
+use crate::model::named_node;
 use crate::model::reconcile::{ProcessUser, Reconciler};
 use crate::model::request::Request;
 use crate::model::selector::{self, Selector};
@@ -591,10 +591,7 @@ fn nodes_of<'a>(
         let below = inventory.at_or_below(root);
         below.filter(|device| asked.request.gives(device, inventory) == selector::Found::Yes)
     };
-    let named = admitted()
-        .filter_map(|device| Some((distance(&asked.request, device)?, device)))
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, device)| &device.syspath);
+    let named = named_node::of_request(&asked.request, admitted(), inventory).map(|device| &device.syspath);
     admitted().filter_map(move |device| {
         let place = options.path.as_deref().filter(|_| named == Some(&device.syspath));
         node_spec(device, place, options.access)

@@ -1,43 +1,221 @@
-//! Which of the nodes of a root `path=` and `link=` are for: a USB adapter has its tty and the raw node that libusb
-//! wants, a camera a button and an infrared sensor beside its picture.
+//! Which of a device's nodes `path=`, `link=` and symlink rules name.
 //!
-//! Must not know what is inside a container already (`reconcile`).
+//! A USB adapter has a tty and a raw node, a camera has a button beside its pictures, a debug probe a small disk. The nodes appear
+//! one after the other, in an order that drivers and timing decide. The choice therefore rests on facts that stay the same while
+//! the device is plugged in: the node's class, the number of the USB interface, and the node's name. requests(7) documents it.
+//!
+//! Must not know what a container has (`reconcile`).
 
-use super::device::{DevNum, Device};
+use super::device::{Device, SysPath};
+use super::inventory::Inventory;
 use super::request::Request;
 use super::selector::{Found, Selector};
 
-/// How far a node is from what people mean by the device; the least is named. Among equals the lowest number is.
-pub type Distance = (u8, DevNum);
+/// The classes of nodes. Of several nodes, the one with the first class is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    Tty,
+    /// `/dev/videoN`: pictures.
+    Video,
+    Dvb,
+    Disk,
+    Partition,
+    /// The event node of an input device that also has a `jsN`.
+    Joystick,
+    /// Radio, teletext, software radio.
+    OtherVideo,
+    /// Subsystems that this list does not name.
+    Other,
+    Sound,
+    /// Modems' control channels, printers, `hiddevN`.
+    UsbMisc,
+    InputEvent,
+    /// `jsN`.
+    OldJoystick,
+    /// `mouseN`.
+    OtherInput,
+    Hidraw,
+    /// Nodes beside the node that a device is bought for.
+    Companion,
+    /// The raw USB node and GPIO pins: they exist before the nodes of the other drivers, so a program that waits for
+    /// `/dev/board` would open the wrong node.
+    OnlyIfMeant,
+}
 
-/// Nodes that a device has beside the one that it is bought for.
-const COMPANIONS: [&str; 5] = ["media", "input", "hidraw", "bsg", "scsi_generic"];
+/// Subsystems of [`Class::Companion`].
+const COMPANIONS: [&str; 6] = ["media", "cec", "i2c-dev", "scsi_generic", "bsg", "nvme-generic"];
 
-/// Nodes that are the whole of one device, and stand beside the picture or the tty of another: a camera's microphone, a
-/// modem's control channel. Which of a device's drivers comes first is chance.
-const SECONDS: [&str; 2] = ["sound", "usbmisc"];
+/// The subsystem of a serial adapter's GPIO pins (ftdi_sio, cp210x).
+pub const PINS: &str = "gpio";
 
-/// The pins of a serial adapter (ftdi_sio, cp210x), there some time before its tty.
-const PINS: &str = "gpio";
+/// A node's place in the order of one device's nodes; the least is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank<'a> {
+    class: Class,
+    /// Whether the node is not the first of its class: DVB's front end and a sound card's control node are.
+    is_secondary: bool,
+    /// The USB interface; nodes without one come last.
+    interface: u16,
+    name: NaturalName<'a>,
+}
 
-/// How far the device's node is from being the one that its root is named for; `None` when it never is.
-///
-/// The raw node of a USB device (/dev/bus/usb/…) is never named for the device unless the request says that it means
-/// this very node: programs find it by its place, and it is there before the drivers' nodes are, so that who waits for
-/// `/dev/board` would open the wrong thing. With the pins of a serial adapter it is the same.
-pub fn distance(request: &Request, device: &Device) -> Option<Distance> {
-    let num = device.node.as_ref()?.num;
-    if is_raw_usb(device) {
-        return means_nodes(request).then_some((3, num));
+/// A kernel name that compares as people count: `ttyUSB9` before `ttyUSB10`, `sdb` before `sdaa`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct NaturalName<'a> {
+    length: usize,
+    text: &'a str,
+    number: u64,
+}
+
+impl<'a> NaturalName<'a> {
+    fn new(name: &'a str) -> Self {
+        let text = name.trim_end_matches(|digit: char| digit.is_ascii_digit());
+        Self {
+            length: text.len(),
+            text,
+            number: name[text.len()..].parse().unwrap_or(0),
+        }
     }
-    let subsystem = device.subsystem.as_deref().unwrap_or_default();
-    let rank = match subsystem {
-        PINS => return (means_nodes(request) || means_itself(request, device)).then_some((3, num)),
-        _ if COMPANIONS.contains(&subsystem) => 2,
-        _ if SECONDS.contains(&subsystem) => 1,
-        _ => 0,
-    };
-    Some((rank, num))
+}
+
+fn rank<'a>(device: &'a Device, inventory: &Inventory) -> Rank<'a> {
+    let name = device.syspath.name();
+    let class = class_of(device, inventory);
+    Rank {
+        class,
+        is_secondary: match class {
+            Class::Dvb => !name.contains("frontend"),
+            Class::Sound => !name.starts_with("controlC"),
+            _ => false,
+        },
+        interface: interface_of(device, inventory).unwrap_or(u16::MAX),
+        name: NaturalName::new(name),
+    }
+}
+
+fn class_of(device: &Device, inventory: &Inventory) -> Class {
+    let name = device.syspath.name();
+    match device.subsystem.as_deref().unwrap_or_default() {
+        "tty" => Class::Tty,
+        "video4linux" if name.starts_with("video") => Class::Video,
+        "video4linux" => Class::OtherVideo,
+        "dvb" => Class::Dvb,
+        "block" if device.devtype.as_deref() == Some("partition") => Class::Partition,
+        "block" => Class::Disk,
+        "sound" => Class::Sound,
+        "usbmisc" => Class::UsbMisc,
+        "input" if name.starts_with("js") => Class::OldJoystick,
+        "input" if !name.starts_with("event") => Class::OtherInput,
+        "input" if is_joystick(device, inventory) => Class::Joystick,
+        "input" => Class::InputEvent,
+        "hidraw" => Class::Hidraw,
+        PINS => Class::OnlyIfMeant,
+        "usb" if is_raw_usb(device) => Class::OnlyIfMeant,
+        subsystem if COMPANIONS.contains(&subsystem) => Class::Companion,
+        _ => Class::Other,
+    }
+}
+
+/// Whether joydev serves the same input device (drivers/input/joydev.c): keys of a headset are not a joystick.
+fn is_joystick(event: &Device, inventory: &Inventory) -> bool {
+    let parent = event.syspath.parent();
+    parent.is_some_and(|parent| {
+        let mut nodes = inventory.at_or_below(&parent);
+        nodes.any(|device| device.syspath.name().starts_with("js") && device.node.is_some())
+    })
+}
+
+/// The number of the USB interface that the node hangs on. The kernel names interfaces `BUS-PORT:CONFIGURATION.INTERFACE`, in
+/// decimal (drivers/usb/core/message.c, usb_set_configuration).
+fn interface_of(device: &Device, inventory: &Inventory) -> Option<u16> {
+    let mut ancestors = inventory.ancestors(&device.syspath);
+    let interface = ancestors.find(|ancestor| ancestor.devtype.as_deref() == Some("usb_interface"))?;
+    interface.syspath.name().rsplit_once('.')?.1.parse().ok()
+}
+
+/// The physical device that a node belongs to: its USB device, else the nearest device of another subsystem (a SCSI disk, a
+/// PCI function), else the topmost device of its own.
+pub fn unit_of(device: &Device, inventory: &Inventory) -> SysPath {
+    let is_usb = |device: &&Device| device.devtype.as_deref() == Some("usb_device");
+    let own = [device];
+    let mut chain = own.into_iter().chain(inventory.ancestors(&device.syspath));
+    if let Some(usb) = chain.find(is_usb) {
+        return usb.syspath.clone();
+    }
+    let mut unit = device;
+    for ancestor in inventory.ancestors(&device.syspath) {
+        unit = ancestor;
+        if ancestor.subsystem != device.subsystem {
+            break;
+        }
+    }
+    unit.syspath.clone()
+}
+
+/// A node that can be named.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate<'a> {
+    /// The node's device.
+    pub device: &'a Device,
+    /// Whether the container has the name for this node now.
+    pub has_name: bool,
+    /// Whether the node can be attached now. A better node that waits (for udevd, for another container) is not replaced by a
+    /// worse one for this time.
+    pub is_ready: bool,
+}
+
+/// The node that gets the name; `None` if there is none, or if it is not ready.
+///
+/// Among the nodes of one physical device the rank alone decides, whichever node came first. Among several physical devices
+/// below one root (two adapters on a hub), the class decides, then the device that has the name keeps it.
+pub fn choose<'a>(candidates: &[Candidate<'a>], inventory: &Inventory) -> Option<&'a Device> {
+    let best = candidates
+        .iter()
+        .map(|candidate| class_of(candidate.device, inventory))
+        .min()?;
+    let of_best_class = candidates
+        .iter()
+        .filter(|candidate| class_of(candidate.device, inventory) == best);
+    let holder = candidates.iter().find(|candidate| candidate.has_name);
+    let holders_unit = holder.map(|holder| unit_of(holder.device, inventory));
+    let ranked = of_best_class.map(|candidate| {
+        let unit = unit_of(candidate.device, inventory);
+        let is_elsewhere = holders_unit.as_ref() != Some(&unit);
+        ((is_elsewhere, unit, rank(candidate.device, inventory)), candidate)
+    });
+    let (_, chosen) = ranked.min_by(|(one, _), (other, _)| one.cmp(other))?;
+    if chosen.is_ready {
+        return Some(chosen.device);
+    }
+    holder
+        .filter(|holder| holder.is_ready)
+        .map(|holder| holder.device)
+}
+
+/// The node that a request names in a container that starts with these devices.
+pub fn of_request<'a>(
+    request: &Request,
+    devices: impl Iterator<Item = &'a Device>,
+    inventory: &Inventory,
+) -> Option<&'a Device> {
+    let candidates: Vec<Candidate<'a>> = devices
+        .filter(|device| device.node.is_some() && can_name(request, device))
+        .map(|device| Candidate {
+            device,
+            has_name: false,
+            is_ready: true,
+        })
+        .collect();
+    choose(&candidates, inventory)
+}
+
+/// Whether `path=` and `link=` of the request can name this node.
+pub fn can_name(request: &Request, device: &Device) -> bool {
+    if is_raw_usb(device) {
+        return means_nodes(request);
+    }
+    let is_pins = device.subsystem.as_deref() == Some(PINS);
+    !is_pins || means_nodes(request) || means_itself(request, device)
 }
 
 /// Whether the device, which the container gets, is what the request names, and not something below it.
@@ -67,16 +245,15 @@ mod tests {
     use super::*;
     use crate::model::recorded;
 
-    /// The node that this request's root is named for.
+    /// The node that this request names among these devices.
     fn named(request: &str, devices: &[Device]) -> Option<String> {
         let request: Request = request.parse().unwrap();
-        let admitted = devices
+        let inventory = Inventory::new(devices.to_vec());
+        let given = inventory
             .iter()
             .filter(|device| request.options.admits(&[device]) != Found::No);
-        let nearest = admitted
-            .filter_map(|device| Some((distance(&request, device)?, device)))
-            .min_by_key(|(distance, _)| *distance);
-        nearest.and_then(|(_, device)| Some(device.node.as_ref()?.path.display().to_string()))
+        let chosen = of_request(&request, given, &inventory)?;
+        Some(chosen.node.as_ref()?.path.display().to_string())
     }
 
     #[test]
@@ -142,19 +319,11 @@ mod tests {
     }
 
     #[test]
-    fn whichever_driver_is_first_a_camera_is_named_for_its_picture_and_a_headset_for_its_sound() {
-        let node = |subsystem: &str| {
-            let mut device = recorded::composite_device()
-                .into_iter()
-                .find(|device| device.node.is_some() && !is_raw_usb(device))
-                .unwrap();
-            device.subsystem = Some(subsystem.into());
-            distance(&"usb:2341:8036;link=/dev/x".parse().unwrap(), &device)
-                .unwrap()
-                .0
-        };
-        assert!(node("video4linux") < node("sound") && node("sound") < node("input"));
-        assert!(node("tty") < node("usbmisc"));
+    fn kernel_names_compare_as_people_count() {
+        let mut names = ["ttyUSB10", "sdaa", "ttyUSB9", "sdb10", "sdb9"].map(NaturalName::new);
+        names.sort();
+        let sorted = names.map(|name| format!("{}{}", name.text, name.number));
+        assert_eq!(sorted, ["sdb9", "sdb10", "sdaa0", "ttyUSB9", "ttyUSB10"]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::attachment::{Attachment, Attachments, NodeSpec};
 use super::device::{Access, Device, Seen, SysPath};
 use super::grants::{GrantSet, common};
 use super::inventory::Inventory;
-use super::named_node::distance;
+use super::named_node::{Candidate, can_name, choose, unit_of};
 use super::policy::Denial;
 use super::request::{OnRemoval, Request};
 use super::selector::{Found, Selector};
@@ -215,7 +215,12 @@ struct Claim<'a> {
     asked: &'a Asked,
     root: &'a SysPath,
     device: &'a Device,
+    /// Whether it may be attached now. One that waits keeps its name free.
+    is_ready: bool,
 }
+
+/// The links of symlink rules, each with the device that gets it.
+type RuleLinks<'a> = Vec<(&'a PathBuf, &'a SysPath)>;
 
 impl Reconciler {
     /// A reconciler for a container that asks for these; `owner` gets the nodes.
@@ -505,37 +510,48 @@ impl Reconciler {
         admit: Admit<'_>,
         plan: &mut Plan,
     ) -> BTreeMap<PathBuf, Wish<'a>> {
-        let mut admitted: Vec<Claim<'a>> = Vec::new();
+        let mut all: Vec<Claim<'a>> = Vec::new();
         plan.pending.extend(self.undecided.iter().cloned());
         for (asked, root, device) in self.selected(inventory) {
+            let mut is_ready = false;
             if let Found::Unknown(whose) = asked.request.gives(device, inventory) {
                 plan.pending.push(whose);
-                continue;
+            } else {
+                match admit(asked, device) {
+                    Admission::Refused(denial) => {
+                        plan.refused.push(Refusal {
+                            syspath: device.syspath.clone(),
+                            path: place_of(asked, device),
+                            request: asked.request.to_string(),
+                            denial,
+                        });
+                        continue;
+                    }
+                    Admission::Pending(whose) => plan.pending.push(whose),
+                    _ if asked.request.awaits_udev(device) => plan.pending.push(device.syspath.clone()),
+                    Admission::Waiting(reason) => plan.waiting.push(Waiting {
+                        syspath: device.syspath.clone(),
+                        path: place_of(asked, device),
+                        request: asked.request.to_string(),
+                        reason,
+                    }),
+                    Admission::Admitted => is_ready = true,
+                }
             }
-            match admit(asked, device) {
-                Admission::Refused(denial) => plan.refused.push(Refusal {
-                    syspath: device.syspath.clone(),
-                    path: place_of(asked, device),
-                    request: asked.request.to_string(),
-                    denial,
-                }),
-                Admission::Pending(whose) => plan.pending.push(whose),
-                _ if asked.request.awaits_udev(device) => plan.pending.push(device.syspath.clone()),
-                Admission::Waiting(reason) => plan.waiting.push(Waiting {
-                    syspath: device.syspath.clone(),
-                    path: place_of(asked, device),
-                    request: asked.request.to_string(),
-                    reason,
-                }),
-                Admission::Admitted => admitted.push(Claim { asked, root, device }),
-            }
+            all.push(Claim {
+                asked,
+                root,
+                device,
+                is_ready,
+            });
         }
+        let rule_links = self.rule_links(&all, inside, inventory);
         let mut claims: Vec<(PathBuf, Wish<'a>)> = Vec::new();
-        for group in admitted.chunk_by(|a, b| std::ptr::eq(a.asked, b.asked) && a.root == b.root) {
-            let named = named(group, inside);
-            for claim in group {
+        for group in all.chunk_by(|a, b| std::ptr::eq(a.asked, b.asked) && a.root == b.root) {
+            let named = named(group, inside, inventory);
+            for claim in group.iter().filter(|claim| claim.is_ready) {
                 let is_named = named.is_some_and(|named| std::ptr::eq(named, claim.device));
-                claims.extend(self.wish(claim, is_named, inventory));
+                claims.extend(self.wish(claim, is_named, &rule_links));
             }
         }
         // Whoever has a place keeps it: a second match must not drive the first one out.
@@ -569,13 +585,44 @@ impl Reconciler {
         wishes
     }
 
+    /// Which node each symlink rule names: one of each USB device with the rule's ids.
+    fn rule_links<'a>(
+        &'a self,
+        claims: &[Claim<'a>],
+        inside: &Attachments,
+        inventory: &Inventory,
+    ) -> RuleLinks<'a> {
+        let mut links = Vec::new();
+        for rule in &self.symlinks {
+            let mut by_unit = BTreeMap::<SysPath, Vec<Candidate<'a>>>::new();
+            for claim in claims {
+                let device = claim.device;
+                if rule.matches(device, inventory.ancestors(&device.syspath)) {
+                    let unit = unit_of(device, inventory);
+                    let mut here = inside.iter().map(|(_, attachment)| attachment);
+                    by_unit.entry(unit).or_default().push(Candidate {
+                        device,
+                        has_name: here.any(|attachment| {
+                            attachment.device.syspath == device.syspath
+                                && attachment.links.contains_key(&rule.path)
+                        }),
+                        is_ready: claim.is_ready,
+                    });
+                }
+            }
+            let chosen = by_unit.values().filter_map(|nodes| choose(nodes, inventory));
+            links.extend(chosen.map(|device| (&rule.path, &device.syspath)));
+        }
+        links
+    }
+
     /// The node that a claim is for, and its place. Of all nodes of a root `is_named` is the one that `path=` and
     /// `link=` are for; the others keep the host's paths.
     fn wish<'a>(
         &self,
         claim: &Claim<'a>,
         is_named: bool,
-        inventory: &Inventory,
+        rule_links: &RuleLinks<'_>,
     ) -> Option<(PathBuf, Wish<'a>)> {
         let device = claim.device;
         let options = &claim.asked.request.options;
@@ -587,11 +634,8 @@ impl Reconciler {
         } else {
             host_node.path.clone()
         };
-        for rule in &self.symlinks {
-            if rule.matches(device, inventory.ancestors(&device.syspath)) {
-                links.insert(rule.path.clone());
-            }
-        }
+        let by_rules = rule_links.iter().filter(|(_, named)| **named == device.syspath);
+        links.extend(by_rules.map(|(link, _)| (*link).clone()));
         links.remove(&path);
         let node = NodeSpec {
             num: host_node.num,
@@ -662,11 +706,14 @@ fn roots_of(
     roots
 }
 
-/// The one of a root's devices that `path=` and `link=` are for. Of two that are equally near, the one that has the place
-/// keeps it.
-fn named<'a>(group: &[Claim<'a>], inside: &Attachments) -> Option<&'a Device> {
-    let options = &group.first()?.asked.request.options;
-    let has_the_place = |device: &Device| {
+/// The device of a root whose node `path=` and `link=` name.
+fn named<'a>(group: &[Claim<'a>], inside: &Attachments, inventory: &Inventory) -> Option<&'a Device> {
+    let request = &group.first()?.asked.request;
+    let options = &request.options;
+    if options.path.is_none() && options.links.is_empty() {
+        return None;
+    }
+    let has_name = |device: &Device| {
         inside.iter().any(|(path, attachment)| {
             let is_there = options.path.as_ref() == Some(path)
                 || options
@@ -676,12 +723,15 @@ fn named<'a>(group: &[Claim<'a>], inside: &Attachments) -> Option<&'a Device> {
             is_there && attachment.device.syspath == device.syspath
         })
     };
-    let near = group.iter().filter_map(|claim| {
-        let (companion, num) = distance(&claim.asked.request, claim.device)?;
-        Some(((companion, !has_the_place(claim.device), num), claim.device))
-    });
-    near.min_by_key(|(distance, _)| *distance)
-        .map(|(_, device)| device)
+    let claims = group.iter().filter(|claim| can_name(request, claim.device));
+    let candidates: Vec<Candidate<'a>> = claims
+        .map(|claim| Candidate {
+            device: claim.device,
+            has_name: has_name(claim.device),
+            is_ready: claim.is_ready,
+        })
+        .collect();
+    choose(&candidates, inventory)
 }
 
 /// Where the node of a device goes for a request.

@@ -335,6 +335,61 @@ pub(crate) fn joystick() -> Vec<Device> {
     devices
 }
 
+/// A node of [`usb_device_with`]: the interface's number (255: none), subsystem, sysfs path below the interface, path of the node,
+/// DEVTYPE or nothing.
+pub(crate) type Probe = (u8, &'static str, &'static str, &'static str, &'static str);
+
+/// A USB device 1209:0001 at 1-1 with these nodes, and the devices between. Parents come before their children.
+pub(crate) fn usb_device_with(nodes: &[Probe]) -> Vec<Device> {
+    let path = format!("{XHCI}/usb1/1-1");
+    let mut devices = vec![usb_device(&path, 1, 9, ("1209", "0001"), None)];
+    for (minor, (interface, subsystem, below, node, devtype)) in (0..).zip(nodes) {
+        let is_own = *interface == 255;
+        let number = format!("{interface:02x}");
+        let base = if is_own {
+            path.clone()
+        } else {
+            format!("{path}/1-1:1.{interface}")
+        };
+        if !is_own {
+            devices.push(usb_interface(&base, &number, "probe"));
+        }
+        for (index, _) in below.match_indices('/') {
+            let name = below[..index].rsplit('/').next().unwrap_or_default();
+            let is_numbered = |prefix: &str| {
+                let rest = name.strip_prefix(prefix);
+                rest.is_some_and(|rest| rest.starts_with(|digit: char| digit.is_ascii_digit()))
+            };
+            let bus = ["0003:", "input", "ttyUSB", "7:0:0:", "rc", "card"];
+            let subsystems = ["hid", "input", "usb-serial", "scsi", "rc", "sound"];
+            let found = bus.iter().zip(subsystems).find(|(prefix, _)| is_numbered(prefix));
+            devices
+                .extend(found.map(|(_, subsystem)| {
+                    Device::recorded(format!("{base}/{}", &below[..index]), subsystem)
+                }));
+        }
+        let kind = if *subsystem == "block" {
+            DevKind::Block
+        } else {
+            DevKind::Char
+        };
+        let mut device = Device::recorded(format!("{base}/{below}"), subsystem).node(node, kind, 200, minor);
+        if !devtype.is_empty() {
+            device = device.devtype(devtype);
+        }
+        // udev's rules run usb_id for these subsystems (60-serial, 60-persistent-*.rules), not for hidraw and usbmisc.
+        if ["tty", "block", "input", "video4linux", "sound"].contains(subsystem) && !is_own {
+            device = device.usb_id("1209", "0001", &number);
+        }
+        devices.push(device);
+    }
+    devices.sort_by(|one, other| one.syspath.cmp(&other.syspath));
+    devices.dedup_by(|one, other| one.syspath == other.syspath);
+    let mut all = root_hubs();
+    all.extend(devices);
+    all
+}
+
 /// A device that every host has, below /sys/devices/virtual.
 pub(crate) fn virtual_device(subsystem: &str, name: &str, node: &str, major: u32, minor: u32) -> Device {
     Device::recorded(format!("/sys/devices/virtual/{subsystem}/{name}"), subsystem).node(

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::device::Device;
+use super::named_node::PINS;
 use super::quoting::{escape, shown, split_unescaped, trim_unescaped, unescape};
 use super::request::MAX_TEXT;
 use super::selector::path::{link_path, normalised};
@@ -36,23 +37,23 @@ pub struct SymlinkRule {
 }
 
 impl SymlinkRule {
-    /// Whether the rule's link leads to this device's node.
+    /// Whether the device has a node and is on this interface. Of several such nodes of one device, `named_node` chooses.
+    /// GPIO pins are left out: they exist before the adapter's tty, and the rule is for the tty.
     ///
-    /// What udev's usb_id says of the device decides (ID_VENDOR_ID, ID_MODEL_ID, ID_USB_INTERFACE_NUM: all
-    /// three). Where no udevd has spoken, sysfs says the same: the attributes of the nearest interface and
-    /// the nearest USB device among `ancestors`, which come nearest first.
+    /// Ids and number are udev's properties ID_VENDOR_ID, ID_MODEL_ID and ID_USB_INTERFACE_NUM. udev has none of them for hidraw,
+    /// usblp and others; each missing one is read from sysfs: from the nearest interface and the nearest USB device among
+    /// `ancestors`, which come nearest first.
     pub fn matches<'a>(&self, device: &Device, ancestors: impl IntoIterator<Item = &'a Device>) -> bool {
-        let property = |key: &str| device.properties.get(key).map(String::as_str);
-        let said = [
-            property("ID_VENDOR_ID"),
-            property("ID_MODEL_ID"),
-            property("ID_USB_INTERFACE_NUM"),
-        ];
-        // udevd puts USEC_INITIALIZED on every device it has dealt with, whatever its rules say of it.
-        if said.iter().any(Option::is_some) || property("USEC_INITIALIZED").is_some() {
-            return self.is(said);
+        if device.node.is_none() || device.subsystem.as_deref() == Some(PINS) {
+            return false;
         }
-        self.is(from_sysfs(ancestors))
+        let property = |key: &str| device.properties.get(key).map(String::as_str);
+        let [vendor, product, interface] = from_sysfs(ancestors);
+        self.is([
+            property("ID_VENDOR_ID").or(vendor),
+            property("ID_MODEL_ID").or(product),
+            property("ID_USB_INTERFACE_NUM").or(interface),
+        ])
     }
 
     fn is(&self, [vendor, product, interface]: [Option<&str>; 3]) -> bool {

@@ -3,7 +3,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::device::Seen;
 use crate::model::recorded::{self, ancestors, before_udev, with_node};
 
 fn rule(text: &str) -> SymlinkRule {
@@ -155,27 +154,23 @@ fn every_fault_of_a_list_has_its_message() {
     );
 }
 
+/// Case README 4.
 #[test]
 fn a_rule_is_for_one_interface_of_a_composite_device_with_udev_and_without() {
     let devices = recorded::composite_device();
     let early: Vec<Device> = devices.iter().cloned().map(before_udev).collect();
-    for (text, node, with_udev, without) in [
-        ("usb:2341:8036:00=/dev/modem", "/dev/ttyACM0", true, true),
-        ("usb:2341:8036:02=/dev/modem", "/dev/ttyACM0", false, false),
-        ("usb:2341:8037:00=/dev/modem", "/dev/ttyACM0", false, false),
-        ("usb:2342:8036:00=/dev/modem", "/dev/ttyACM0", false, false),
-        ("usb:2341:8036:02=/dev/keypad", "/dev/input/event7", true, true),
-        // udev does not run usb_id for hidraw: the link is the input device's alone.
-        ("usb:2341:8036:02=/dev/keypad", "/dev/hidraw0", false, true),
+    for (text, node, expected) in [
+        ("usb:2341:8036:00=/dev/modem", "/dev/ttyACM0", true),
+        ("usb:2341:8036:02=/dev/modem", "/dev/ttyACM0", false),
+        ("usb:2341:8037:00=/dev/modem", "/dev/ttyACM0", false),
+        ("usb:2342:8036:00=/dev/modem", "/dev/ttyACM0", false),
+        ("usb:2341:8036:02=/dev/keypad", "/dev/input/event7", true),
+        // udev does not run usb_id for hidraw.
+        ("usb:2341:8036:02=/dev/keypad", "/dev/hidraw0", true),
         // The device's own node belongs to no interface.
-        (
-            "usb:2341:8036:00=/dev/modem",
-            "/dev/bus/usb/001/005",
-            false,
-            false,
-        ),
+        ("usb:2341:8036:00=/dev/modem", "/dev/bus/usb/001/005", false),
     ] {
-        for (devices, expected) in [(&devices, with_udev), (&early, without)] {
+        for devices in [&devices, &early] {
             let device = with_node(devices, node);
             let matches = rule(text).matches(device, ancestors(devices, device));
             assert_eq!(matches, expected, "{text} {node} {:?}", device.seen);
@@ -183,17 +178,18 @@ fn a_rule_is_for_one_interface_of_a_composite_device_with_udev_and_without() {
     }
 }
 
+/// Case README 4.
 #[test]
-fn udevs_word_counts_even_if_no_rules_of_its_have_named_the_interface() {
+fn sysfs_fills_in_each_property_that_udev_does_not_have() {
     let devices = recorded::composite_device();
-    let mut device = before_udev(with_node(&devices, "/dev/ttyACM0").clone());
     let rule = rule("usb:2341:8036:00=/dev/modem");
-    assert!(rule.matches(&device, ancestors(&devices, &device)));
-    device
-        .properties
-        .insert("USEC_INITIALIZED".to_owned(), "1".to_owned());
-    device.seen = Seen::Udev;
-    assert!(!rule.matches(&device, ancestors(&devices, &device)));
+    for missing in ["ID_VENDOR_ID", "ID_MODEL_ID", "ID_USB_INTERFACE_NUM"] {
+        let mut device = with_node(&devices, "/dev/ttyACM0").clone();
+        device.properties.remove(missing).expect("it was recorded");
+        assert!(rule.matches(&device, ancestors(&devices, &device)), "{missing}");
+        device.properties.insert(missing.to_owned(), "0001".to_owned());
+        assert!(!rule.matches(&device, ancestors(&devices, &device)), "{missing}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! failed in between.
 
 mod links;
+mod naming;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

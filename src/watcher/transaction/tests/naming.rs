@@ -1,0 +1,334 @@
+//! Which node `path=`, `link=` and symlink rules name: the same after a hot plug and a cold start, whichever node came first.
+
+use super::*;
+use crate::model::recorded;
+use crate::model::recorded::Probe;
+
+/// A USB device 1-1 with the ids 1209:0001.
+fn device(nodes: &[Probe]) -> Vec<Device> {
+    recorded::usb_device_with(nodes)
+}
+
+/// Interface, subsystem, sysfs path below the interface, node, DEVTYPE. Interface 255 is the device itself.
+type Nodes = &'static [Probe];
+
+const ST_LINK: Nodes = &[
+    (
+        1,
+        "block",
+        "host7/target7:0:0/7:0:0:0/block/sdb",
+        "/dev/sdb",
+        "disk",
+    ),
+    (
+        1,
+        "block",
+        "host7/target7:0:0/7:0:0:0/block/sdb/sdb1",
+        "/dev/sdb1",
+        "partition",
+    ),
+    (
+        1,
+        "scsi_generic",
+        "host7/target7:0:0/7:0:0:0/scsi_generic/sg1",
+        "/dev/sg1",
+        "",
+    ),
+    (2, "tty", "tty/ttyACM0", "/dev/ttyACM0", ""),
+];
+
+const PAD: Nodes = &[
+    (0, "sound", "sound/card1/pcmC1D0p", "/dev/snd/pcmC1D0p", ""),
+    (
+        3,
+        "hidraw",
+        "0003:054C:0CE6.0007/hidraw/hidraw5",
+        "/dev/hidraw5",
+        "",
+    ),
+    (
+        3,
+        "input",
+        "0003:054C:0CE6.0007/input/input43/js0",
+        "/dev/input/js0",
+        "",
+    ),
+    (
+        3,
+        "input",
+        "0003:054C:0CE6.0007/input/input43/event9",
+        "/dev/input/event9",
+        "",
+    ),
+    (
+        3,
+        "input",
+        "0003:054C:0CE6.0007/input/input44/event10",
+        "/dev/input/event10",
+        "",
+    ),
+    (
+        3,
+        "input",
+        "0003:054C:0CE6.0007/input/input45/mouse0",
+        "/dev/input/mouse0",
+        "",
+    ),
+];
+
+const TUNER: Nodes = &[
+    (255, "dvb", "dvb/dvb0.demux0", "/dev/dvb/adapter0/demux0", ""),
+    (
+        255,
+        "dvb",
+        "dvb/dvb0.frontend0",
+        "/dev/dvb/adapter0/frontend0",
+        "",
+    ),
+    (255, "i2c-dev", "i2c-8/i2c-dev/i2c-8", "/dev/i2c-8", ""),
+    (0, "video4linux", "video4linux/swradio0", "/dev/swradio0", ""),
+    (255, "lirc", "rc/rc0/lirc0", "/dev/lirc0", ""),
+    (255, "input", "rc/rc0/input9/event8", "/dev/input/event8", ""),
+];
+
+const MODEM: Nodes = &[
+    (0, "tty", "ttyUSB10/tty/ttyUSB10", "/dev/ttyUSB10", ""),
+    (1, "tty", "ttyUSB2/tty/ttyUSB2", "/dev/ttyUSB2", ""),
+    (2, "tty", "ttyUSB3/tty/ttyUSB3", "/dev/ttyUSB3", ""),
+    (4, "usbmisc", "usbmisc/cdc-wdm0", "/dev/cdc-wdm0", ""),
+];
+
+const CAMERA: Nodes = &[
+    (0, "video4linux", "video4linux/video9", "/dev/video9", ""),
+    (0, "video4linux", "video4linux/video10", "/dev/video10", ""),
+    (255, "media", "media1", "/dev/media1", ""),
+    (0, "input", "input/input13/event7", "/dev/input/event7", ""),
+    (2, "sound", "sound/card2/controlC2", "/dev/snd/controlC2", ""),
+];
+
+const HEADSET: Nodes = &[
+    (0, "sound", "sound/card1/pcmC1D0c", "/dev/snd/pcmC1D0c", ""),
+    (0, "sound", "sound/card1/controlC1", "/dev/snd/controlC1", ""),
+    (
+        3,
+        "input",
+        "0003:0D8C:0014.0001/input/input7/event7",
+        "/dev/input/event7",
+        "",
+    ),
+    (
+        3,
+        "hidraw",
+        "0003:0D8C:0014.0001/hidraw/hidraw1",
+        "/dev/hidraw1",
+        "",
+    ),
+];
+
+const UPS: Nodes = &[
+    (
+        0,
+        "hidraw",
+        "0003:051D:0002.0001/hidraw/hidraw0",
+        "/dev/hidraw0",
+        "",
+    ),
+    (0, "usbmisc", "usbmisc/hiddev0", "/dev/usb/hiddev0", ""),
+];
+
+const KEY: Nodes = &[(
+    0,
+    "hidraw",
+    "0003:1050:0120.0001/hidraw/hidraw0",
+    "/dev/hidraw0",
+    "",
+)];
+
+const PRINTER: Nodes = &[(1, "usbmisc", "usbmisc/lp0", "/dev/usb/lp0", "")];
+
+const TABLET: Nodes = &[
+    (
+        0,
+        "hidraw",
+        "0003:0627:0001.0001/hidraw/hidraw0",
+        "/dev/hidraw0",
+        "",
+    ),
+    (
+        0,
+        "input",
+        "0003:0627:0001.0001/input/input3/mouse1",
+        "/dev/input/mouse1",
+        "",
+    ),
+    (
+        0,
+        "input",
+        "0003:0627:0001.0001/input/input3/event3",
+        "/dev/input/event3",
+        "",
+    ),
+];
+
+/// The nodes of a device, and which of them `link=` names.
+const DEVICES: [(Nodes, &str); 10] = [
+    (ST_LINK, "/dev/ttyACM0"),
+    (PAD, "/dev/input/event9"),
+    (TUNER, "/dev/dvb/adapter0/frontend0"),
+    (MODEM, "/dev/ttyUSB10"),
+    (CAMERA, "/dev/video9"),
+    (HEADSET, "/dev/snd/controlC1"),
+    (UPS, "/dev/usb/hiddev0"),
+    (KEY, "/dev/hidraw0"),
+    (PRINTER, "/dev/usb/lp0"),
+    (TABLET, "/dev/input/event3"),
+];
+
+fn link_of(story: &Story, link: &str) -> Option<String> {
+    let target = story.container.links.get(Path::new(link))?;
+    Some(target.display().to_string())
+}
+
+/// A container that starts with the device present.
+fn cold_start(requests: &str, rules: &str, tree: &[Device]) -> Story {
+    let mut story = Story::new(requests, rules);
+    story.inventory.replace(tree.to_vec());
+    assert_eq!(story.reconcile(), []);
+    story
+}
+
+/// Case README 24.
+#[test]
+fn a_link_names_the_first_class_that_a_device_has() {
+    for (nodes, expected) in DEVICES {
+        let story = cold_start("usb:1209:0001;link=/dev/board", "", &device(nodes));
+        assert_eq!(link_of(&story, "/dev/board").as_deref(), Some(expected));
+    }
+    for (only, nodes, expected) in [
+        ("only=subsystem:input", PAD, "/dev/input/event9"),
+        ("only=subsystem:block", ST_LINK, "/dev/sdb"),
+        ("only=property:DEVTYPE=partition", ST_LINK, "/dev/sdb1"),
+        ("only=subsystem:hidraw", TABLET, "/dev/hidraw0"),
+        ("only=subsystem:i2c-dev", TUNER, "/dev/i2c-8"),
+        ("only=subsystem:usb;only=subsystem:i2c-dev", TUNER, "/dev/i2c-8"),
+    ] {
+        let request = format!("usb:1209:0001;{only};link=/dev/board");
+        let story = cold_start(&request, "", &device(nodes));
+        assert_eq!(link_of(&story, "/dev/board").as_deref(), Some(expected), "{only}");
+    }
+}
+
+/// Case README 4.
+#[test]
+fn a_symlink_rule_names_hidraw_only_and_printer_devices_and_prefers_the_drivers_node() {
+    for (nodes, interface, expected) in [
+        (KEY, "00", Some("/dev/hidraw0")),
+        (PRINTER, "01", Some("/dev/usb/lp0")),
+        (TABLET, "00", Some("/dev/input/event3")),
+        (PAD, "03", Some("/dev/input/event9")),
+        (MODEM, "02", Some("/dev/ttyUSB3")),
+        (MODEM, "04", Some("/dev/cdc-wdm0")),
+        (CAMERA, "00", Some("/dev/video9")),
+        (MODEM, "03", None),
+    ] {
+        let rule = format!("usb:1209:0001:{interface}=/dev/mine");
+        let mut story = cold_start("usb:1209:0001", &rule, &device(nodes));
+        assert_eq!(link_of(&story, "/dev/mine").as_deref(), expected, "{rule}");
+        assert_eq!(story.plan().conflicts, []);
+    }
+}
+
+/// A device on a hub beside the one that has the link.
+#[test]
+fn a_link_stays_with_its_device_until_a_device_of_a_better_class_comes() {
+    let mut story = Story::new("usb:2109:2813;link=/dev/board", "");
+    let tree = hub_with_two_adapters();
+    let (second, rest): (Vec<Device>, Vec<Device>) = tree
+        .iter()
+        .cloned()
+        .partition(|device| device.syspath.as_str().contains("/1-1.2"));
+    story.plug(&root_hubs());
+    let (first, hub): (Vec<Device>, Vec<Device>) = rest
+        .into_iter()
+        .partition(|device| device.syspath.as_str().contains("/1-1.1"));
+    story.plug(&hub);
+    story.plug(&second);
+    assert_eq!(link_of(&story, "/dev/board").as_deref(), Some("/dev/ttyUSB1"));
+    story.plug(&first);
+    assert_eq!(link_of(&story, "/dev/board").as_deref(), Some("/dev/ttyUSB1"));
+    story.unplug(&second);
+    assert_eq!(link_of(&story, "/dev/board").as_deref(), Some("/dev/ttyUSB0"));
+}
+
+/// Refuses to decide about ttys, as while udevd has not processed them.
+fn await_ttys(_: &Asked, device: &Device) -> Admission {
+    if device.subsystem.as_deref() == Some("tty") {
+        Admission::Pending(device.syspath.clone())
+    } else {
+        Admission::Admitted
+    }
+}
+
+#[test]
+fn a_name_is_kept_free_for_a_better_node_that_waits_for_udevd_and_not_taken_from_a_worse_one_before() {
+    let tree = device(ST_LINK);
+    let request = "usb:1209:0001;link=/dev/board";
+    let mut story = Story::new(request, "");
+    story.admit = await_ttys;
+    story.inventory.replace(tree.clone());
+    assert_eq!(story.reconcile(), []);
+    assert_eq!(link_of(&story, "/dev/board"), None);
+
+    let (ttys, rest): (Vec<Device>, Vec<Device>) = tree
+        .into_iter()
+        .partition(|device| device.subsystem.as_deref() == Some("tty"));
+    let mut story = Story::new(request, "");
+    story.admit = await_ttys;
+    story.plug(&rest);
+    story.plug(&ttys);
+    assert_eq!(link_of(&story, "/dev/board").as_deref(), Some("/dev/sdb"));
+    story.admit = admit_all;
+    assert_eq!(story.reconcile(), []);
+    assert_eq!(link_of(&story, "/dev/board").as_deref(), Some("/dev/ttyACM0"));
+}
+
+fn any_arrival() -> impl Strategy<Value = (usize, Vec<usize>, Vec<bool>)> {
+    let orders = Just((0..16).collect::<Vec<usize>>()).prop_shuffle();
+    (0..DEVICES.len(), orders, prop::collection::vec(any::<bool>(), 16))
+}
+
+proptest! {
+    /// Case README 24. Case README 4.
+    #[test]
+    fn in_whatever_order_the_nodes_arrive_the_links_are_those_of_a_cold_start(
+        (which, order, udevd_is_prompt) in any_arrival(),
+        option in prop::sample::select(&["link", "path"][..]),
+    ) {
+        let tree = device(DEVICES[which].0);
+        let (nodes, rest): (Vec<Device>, Vec<Device>) =
+            tree.iter().cloned().partition(|device| device.node.is_some());
+        let request = format!("usb:1209:0001;{option}=/dev/board");
+        let rules: Vec<String> = (0..5).map(|number| format!("usb:1209:0001:{number:02x}=/dev/if{number}")).collect();
+        let rules = rules.join(",");
+        let mut story = Story::new(&request, &rules);
+        story.plug(&rest.iter().cloned().map(before_udev).collect::<Vec<_>>());
+        let order: Vec<usize> = order.into_iter().filter(|index| *index < nodes.len()).collect();
+        for index in &order {
+            story.plug(&[before_udev(nodes[*index].clone())]);
+            if udevd_is_prompt[*index] {
+                story.plug(&[nodes[*index].clone()]);
+            }
+        }
+        for index in order.iter().rev() {
+            story.plug(&[nodes[*index].clone()]);
+        }
+        let cold = cold_start(&request, &rules, &tree);
+        prop_assert_eq!(&story.container.links, &cold.container.links);
+        prop_assert_eq!(&story.container.nodes, &cold.container.nodes);
+        prop_assert_eq!(story.plan().conflicts, []);
+        if option == "link" {
+            let named = link_of(&story, "/dev/board");
+            prop_assert_eq!(named.as_deref(), Some(DEVICES[which].1));
+        }
+    }
+}

@@ -895,7 +895,9 @@ fn plan_additions(
             });
         }
         let told = here.and_then(|attachment| attachment.announced);
-        if wish.device.seen > Seen::Kernel && told != Some(wish.device.seqnum) {
+        // udevd sends no event for a device that gains or loses a link; the container's udev database is to have it.
+        let has_other_links = here.is_some_and(|attachment| attachment.device.links != wish.device.links);
+        if wish.device.seen > Seen::Kernel && (told != Some(wish.device.seqnum) || has_other_links) {
             steps.push(Step::Announce { path: path.clone() });
         }
     }

@@ -72,3 +72,48 @@ fn a_hub_that_is_pulled_out_takes_all_behind_it_and_brings_it_back() {
     });
     container.gains("/dev/ttyUSB0");
 }
+
+/// Case README 1.
+#[test]
+#[ignore = "needs the virtual machine: tests/run.sh --vm"]
+fn a_container_follows_the_link_that_two_adapters_with_one_serial_number_claim() {
+    let vm = machine();
+    let link = "/dev/serial/by-id/usb-QEMU_QEMU_USB_SERIAL_FT001-if00-port0";
+    let request = format!("--annotation 'io.oci-hotplug.devices=devnode:{link};link=/dev/stick'");
+    let container = podman(&vm, Crun, &request);
+    let adapter = |port| UsbSerial {
+        serial: "FT001",
+        port,
+    };
+    let follows = || {
+        let node = vm.run(&format!("udevadm settle; readlink -f {link}"));
+        let node = node.trim();
+        let only_it =
+            format!("test \"$(readlink -f /dev/stick)\" = {node} && test \"$(ls /dev/ttyUSB*)\" = {node}");
+        container.wait_until(&only_it);
+        podman(&vm, Crun, &request).wait_until(&only_it);
+    };
+    let _first = vm.plug(&adapter("2"));
+    vm.wait_until("test -e /dev/ttyUSB0");
+    follows();
+    let second = vm.plug(&adapter("3"));
+    vm.wait_until("test -e /dev/ttyUSB1");
+    follows();
+    second.unplug();
+    vm.wait_until("test ! -e /dev/ttyUSB1");
+    follows();
+}
+
+/// Case README 4.
+#[test]
+#[ignore = "needs the virtual machine: tests/run.sh --vm"]
+fn a_symlink_rule_names_the_event_node_of_a_tablet_after_a_hotplug_and_a_cold_start() {
+    let vm = machine();
+    let requests = "--annotation io.oci-hotplug.devices=usb:0627:0001 \
+        --annotation io.oci-hotplug.symlinks=usb:0627:0001:00=/dev/mytab";
+    let hot = podman(&vm, Crun, requests);
+    let _tablet = vm.plug(&Tablet("3"));
+    let names_the_event_node = "readlink -f /dev/mytab | grep -q '^/dev/input/event'";
+    hot.wait_until(names_the_event_node);
+    podman(&vm, Crun, requests).wait_until(names_the_event_node);
+}

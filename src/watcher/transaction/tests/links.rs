@@ -245,6 +245,12 @@ fn the_containers_udev_link_points_where_the_hosts_does() {
         assert_eq!(host.links_in_the_container(), [stick(place)]);
     }
     assert_eq!(host.story.nodes().len(), 2);
+    let announced = &host.story.container.announced;
+    assert_eq!(announced.last().map(String::as_str), Some("add /dev/ttyUSB2"));
+    assert!(
+        announced.contains(&"change /dev/ttyUSB1".to_owned()),
+        "it lost the link: {announced:?}"
+    );
     host.pull(2);
     host.settle();
     assert_eq!(host.links_in_the_container(), [stick(1)]);

@@ -157,7 +157,7 @@ async fn a_present_unit_that_a_container_has_stays_and_is_unhealthy_while_its_de
     assert!(two.iter().any(|unit| unit.id == held.id));
 }
 
-/// Case README 2: the partition stands for a device that goes and comes back as another, at the same place.
+/// Case README 2. The partition stands for a device that goes and comes back as another, at the same place.
 #[tokio::test]
 #[ignore = "needs root: plugs partitions of a loop device"]
 async fn of_a_device_that_is_away_for_a_moment_kubelet_hears_nothing_where_several_requests_select_it() {

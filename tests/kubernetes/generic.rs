@@ -1,6 +1,7 @@
 //! generic-device-plugin's arguments, environment and file.
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_yaml::Value;
@@ -62,7 +63,7 @@ async fn a_daemonset_of_its_users_works_with_another_image() {
     }
 }
 
-/// Case README 8: as in that plugin, arguments come before variables, and these before the file.
+/// Case README 8. As in that plugin, arguments come before variables, and these before the file.
 #[tokio::test]
 async fn its_environment_and_its_files_flags_count_in_their_order() {
     let node = Node::new();
@@ -129,7 +130,67 @@ async fn a_value_of_its_environment_or_file_that_is_none_is_refused_by_its_name(
     assert!(told.contains("--device, number 1: "), "{told}");
 }
 
-/// Case README 13: paths outside /dev, of which no event tells.
+/// What `--check` says where no source is given.
+fn found_by_itself(command: &mut Command) -> String {
+    let output = command
+        .args([
+            "--check",
+            "--kubelet-dir",
+            "/nowhere",
+            "--engine-socket",
+            "/nowhere",
+            "--cdi",
+            "on",
+        ])
+        .output()
+        .expect("run the plugin");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    format!("{}{}", text(&output.stdout), text(&output.stderr))
+}
+
+const PLUGIN: &str = env!("CARGO_BIN_EXE_oci-hotplug-device-plugin");
+const FILE: &str = "devices: [{name: fuse, groups: [{paths: [{path: /dev/null}]}]}]";
+
+/// Case README 8.
+#[test]
+fn its_file_in_the_working_directory_is_found() {
+    let node = Node::new();
+    node.write("config.yaml", FILE);
+    let told = found_by_itself(Command::new(PLUGIN).current_dir(node.path("")));
+    assert!(told.contains("devic.es/fuse: 1 healthy"), "{told}");
+    node.write("config.yaml", "something: else");
+    let told = found_by_itself(Command::new(PLUGIN).current_dir(node.path("")));
+    assert!(
+        !told.contains("something"),
+        "a file of another program is not read: {told}"
+    );
+}
+
+/// Case README 8.
+#[test]
+#[ignore = "needs root: an /etc of its own"]
+fn its_file_in_etc_is_found() {
+    let node = Node::new();
+    let file = node.write("theirs.yaml", FILE);
+    let script = format!(
+        "mount -t tmpfs none /etc && mkdir /etc/generic-device-plugin && cp {} /etc/generic-device-plugin/config.yaml && exec \
+         {PLUGIN} \"$@\"",
+        file.display()
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"]);
+    let told = found_by_itself(&mut command);
+    assert!(told.contains("devic.es/fuse: 1 healthy"), "{told}");
+    command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"]);
+    let told = found_by_itself(command.args(["--device", "name: tun"]));
+    assert!(
+        told.contains("devic.es/tun: 0 healthy") && !told.contains("fuse:"),
+        "{told}"
+    );
+}
+
+/// Case README 13. Paths outside /dev, of which no event tells.
 #[tokio::test]
 async fn a_unit_is_advertised_once_its_mount_is_there_and_no_longer_than_that() {
     let node = Node::new();

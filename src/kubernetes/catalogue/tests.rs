@@ -461,7 +461,7 @@ fn a_device_that_changes_its_ids_or_its_bus_is_the_same_unit_and_the_same_pod_is
     assert!(takes_turns(&wanted, &name) && !takes_turns(&wanted, &"a.b/tpu".parse().unwrap()));
 }
 
-/// Case README 2: of devices that take turns only one is ever there.
+/// Case README 2. Of devices that take turns only one is ever there.
 #[test]
 fn a_required_device_is_required_as_it_is_now() {
     let wanted = own(

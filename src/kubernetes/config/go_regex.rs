@@ -1,4 +1,4 @@
-//! Regular expressions in Go's syntax (its regexp/syntax, which is RE2's), as expressions of the crate `regex`.
+//! Regular expressions in Go's syntax (its regexp/syntax, which is RE2's), as expressions of the crate `regex-automata`.
 //!
 //! Both run in linear time and agree in most of their syntax. What differs is rewritten here: `\Q…\E`, octal numbers, `\p{^…}`,
 //! `\d`, `\s`, `\w` and `\b`, which are ASCII in Go, braces that repeat nothing, and characters that mean something only to the
@@ -7,7 +7,8 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-use regex::{Regex, RegexBuilder};
+use regex_automata::nfa::thompson::{NFA, pikevm::PikeVM};
+use regex_automata::util::syntax;
 
 /// The most memory that one expression may take, in bytes.
 const MAX_SIZE: usize = 4 << 20;
@@ -21,21 +22,46 @@ const NAMED: [&str; 14] = [
 /// Go's limit of `x{n}`.
 const MAX_REPEAT: u32 = 1000;
 
-/// Compiles an expression.
-///
-/// # Errors
-/// What of it is not part of Go's syntax.
-pub(super) fn compile(expression: &str) -> Result<Regex, String> {
-    let rewritten = rewrite(expression)?;
-    RegexBuilder::new(&rewritten)
-        .size_limit(MAX_SIZE)
-        .build()
-        .map_err(|error| {
+/// A compiled expression.
+#[derive(Debug, Clone)]
+pub struct GoRegex {
+    text: String,
+    machine: PikeVM,
+}
+
+impl GoRegex {
+    /// Compiles an expression.
+    ///
+    /// # Errors
+    /// What of it is not part of Go's syntax.
+    pub(super) fn new(expression: &str) -> Result<Self, String> {
+        let rewritten = rewrite(expression)?;
+        let parsed = syntax::parse(&rewritten).map_err(|error| {
             // The last line tells what, the others show where in what it became here.
             let text = error.to_string();
             let last = text.lines().last().unwrap_or_default();
             last.trim_start_matches("error: ").to_owned()
+        })?;
+        let limited = NFA::config().nfa_size_limit(Some(MAX_SIZE));
+        let states = NFA::compiler().configure(limited).build_from_hir(&parsed);
+        let machine = states
+            .and_then(PikeVM::new_from_nfa)
+            .map_err(|error| error.to_string())?;
+        Ok(Self {
+            text: expression.to_owned(),
+            machine,
         })
+    }
+
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether it matches anywhere in a text.
+    pub fn is_match(&self, text: &str) -> bool {
+        self.machine.is_match(&mut self.machine.create_cache(), text)
+    }
 }
 
 fn rewrite(expression: &str) -> Result<String, String> {
@@ -363,7 +389,7 @@ mod tests {
             ("(?s)^.$", "\n", true),
             ("", "anything", true),
         ] {
-            let regex = compile(expression).unwrap_or_else(|error| panic!("{expression}: {error}"));
+            let regex = GoRegex::new(expression).unwrap_or_else(|error| panic!("{expression}: {error}"));
             assert_eq!(regex.is_match(text), expected, "{expression} {text:?}");
         }
     }
@@ -390,8 +416,8 @@ mod tests {
             ("*a", "repetition"),
             ("[b-a]", "range"),
         ] {
-            match compile(expression) {
-                Ok(regex) => panic!("{expression}: {regex}"),
+            match GoRegex::new(expression) {
+                Ok(regex) => panic!("{expression}: {regex:?}"),
                 Err(told) => assert!(
                     told.contains(part) && !told.contains('\n'),
                     "{expression}: {told}"
@@ -404,14 +430,14 @@ mod tests {
         #[test]
         fn quoted_text_matches_itself_alone(text in "[ -~]{0,12}", other in "[ -~]{0,12}") {
             prop_assume!(!text.contains("\\E"));
-            let regex = compile(&format!("^\\Q{text}\\E$")).unwrap();
+            let regex = GoRegex::new(&format!("^\\Q{text}\\E$")).unwrap();
             prop_assert!(regex.is_match(&text));
             prop_assert_eq!(regex.is_match(&other), text == other);
         }
 
         #[test]
         fn no_text_makes_the_reader_panic(text in "[\\[\\]\\\\(){}?:^$QEpPLxd0-9,&~-]{0,20}") {
-            let _ = compile(&text);
+            let _ = GoRegex::new(&text);
         }
     }
 }

@@ -15,9 +15,9 @@ use std::path::PathBuf;
 
 pub use generic::{GENERIC_DEFAULTS, Group, PathInGroup, PathType, Settings, is_generic, settings};
 pub use go_glob::{GoGlob, Part};
+pub use go_regex::GoRegex;
 pub use hostdev::HOSTDEV_DOMAIN;
 pub use own::Mode;
-use regex::Regex;
 pub use smarter::SMARTER_DOMAIN;
 pub use usbip::{Extra, RemoteEntry, USBIP_DOMAIN, is_usbips};
 
@@ -49,7 +49,7 @@ pub enum Definition {
     /// smarter-device-manager: each path below /dev that matches is a resource of its own.
     Pattern {
         /// Run on the path below /dev.
-        pattern: Regex,
+        pattern: GoRegex,
         /// How many containers can have each.
         count: u32,
     },

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::go_regex;
+use super::go_regex::GoRegex;
 use super::{ConfigError, Definition, Fault, MAX_UNITS};
 
 /// The domain of its resources.
@@ -54,7 +54,7 @@ fn definition(devicematch: &str, count: u32) -> Result<Definition, Fault> {
     if devicematch == NVIDIA_GPU {
         return Ok(Definition::NvidiaGpu { count });
     }
-    let pattern = go_regex::compile(devicematch).map_err(|reason| Fault::Regex {
+    let pattern = GoRegex::new(devicematch).map_err(|reason| Fault::Regex {
         expression: devicematch.to_owned(),
         reason,
     })?;

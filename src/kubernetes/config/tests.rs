@@ -340,7 +340,7 @@ fn generic_device_plugins_arguments_are_devices_in_yaml_or_json() {
     );
 }
 
-/// Case README 8: as in that plugin, arguments come before the file's devices, and its domain is for them, too.
+/// Case README 8. As in that plugin, arguments come before the file's devices, and its domain is for them, too.
 #[test]
 fn with_arguments_the_devices_of_the_file_do_not_count() {
     let texts = |own: &str, domain: Option<&str>| Texts {
@@ -440,7 +440,7 @@ devices: [{name: fuse, groups: [{count: 10, paths: [{path: /dev/fuse}]}]}]
     }
 }
 
-/// Case README 12: each id is what generic-device-plugin's own reader makes of it, as seen by running it.
+/// Case README 12. Each id is what generic-device-plugin's own reader makes of it, as seen by running it.
 #[test]
 fn generic_device_plugins_ids_are_read_as_there_in_files_and_in_arguments() {
     // Written, in a file, in an argument.
@@ -542,7 +542,7 @@ fn an_entry_that_generic_device_plugin_passes_over_does_not_stop_the_others() {
     }
 }
 
-/// Cases README 14 and 15.
+/// Case README 14. Case README 15.
 #[test]
 fn smarters_large_counts_and_its_syntax_are_read() {
     let texts = Texts {

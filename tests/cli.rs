@@ -854,3 +854,15 @@ fn all_texts(value: &serde_json::Value) -> String {
         _ => String::new(),
     }
 }
+
+/// Case README 27. Every network namespace has this interface.
+#[test]
+fn a_device_without_a_node_is_told_by_match_with_what_to_do() {
+    let output = tool(&["match", "syspath:/sys/devices/virtual/net/lo"]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let said = out(&output);
+    assert!(
+        said.contains("lo is a network interface and has no device node: share the host's network (--network host), or move it"),
+        "{said}"
+    );
+}

@@ -18,10 +18,12 @@ use crate::host::control::{Problem, Status};
 use crate::host::host_use;
 use crate::host::monitor::DeviceMonitor;
 use crate::host::registry::{Record, Registry};
+use crate::host::users::Users;
 use crate::model::asked::Asked;
 use crate::model::attachment::{Attachment, Maker};
 use crate::model::device::Device;
 use crate::model::inventory::Inventory;
+use crate::model::nodeless;
 use crate::model::policy::{AllowedBy, HostUse, Policy, Situation, Verdict, blocks_that_decide};
 use crate::model::reconcile::{Reconciler, Withheld};
 use crate::model::request::Request;
@@ -129,9 +131,9 @@ fn look(status: &Status, policy: &Policy, path: &Path) -> Result<Inventory> {
     wanted.merge(&Wanted::of_policy(policy.selectors()));
     wanted.udev = true;
     let monitor = DeviceMonitor::open(wanted, 0).context("listing the host's devices")?;
-    Ok(Inventory::new(
-        monitor.enumerate().context("listing the host's devices")?,
-    ))
+    let mut devices = monitor.enumerate().context("listing the host's devices")?;
+    devices.extend(crate::host::nodeless::devices(&devices));
+    Ok(Inventory::new(devices))
 }
 
 /// The device that is meant: by a path inside first, then by the host's.
@@ -311,7 +313,8 @@ impl Facts<'_> {
             (None, Some(problem)) => (false, format!("{}: {}", problem.path.display(), problem.reason)),
             (None, None) if self.device.node.is_none() => (
                 false,
-                "it has no node of its own; what is below it may have".to_owned(),
+                nodeless::instead_of_node(self.device)
+                    .unwrap_or_else(|| "it has no node of its own; what is below it may have".to_owned()),
             ),
             (None, None) => (
                 false,
@@ -336,7 +339,9 @@ impl Facts<'_> {
     fn verdict(&self, explained: &[Explained]) -> String {
         let id = &self.record.container.id;
         if let Some((path, attachment)) = self.inside().into_iter().next() {
-            return format!("It is in container {id}: {}", described(path, attachment));
+            let fault = Users::of(self.record.container.pid).fault(&attachment.node, attachment.access);
+            let fault = fault.map_or_else(String::new, |fault| format!("; {fault}"));
+            return format!("It is in container {id}: {}{fault}", described(path, attachment));
         }
         // The request that came farthest is the one that somebody wonders about.
         let is_whose = |explained: &Explained| explained.rules.iter().any(|rule| rule.rule == "whose");
@@ -352,7 +357,8 @@ impl Facts<'_> {
                         " (`oci-hotplug attach {id} devnode:{}` does)",
                         node.path.display()
                     ),
-                    None => String::new(),
+                    None => nodeless::instead_of_node(self.device)
+                        .map_or_else(String::new, |instead| format!(" ({instead})")),
                 };
                 format!("It is not in container {id}: no request asks for it{cure}")
             }

@@ -11,6 +11,7 @@ use super::table::print_line;
 use super::{Enrolled, unit_of};
 use crate::host::control::{Problem, first_of};
 use crate::host::registry::{Record, Registry};
+use crate::host::users::Users;
 use crate::model::asked::Origin;
 use crate::model::attachment::{Attachment, Maker};
 
@@ -109,8 +110,12 @@ fn write(out: &mut impl Write, container: &Enrolled) -> std::io::Result<()> {
     if status.attached.is_empty() {
         print_line!(out, "  nothing")?;
     }
+    let users = Users::of(status.container.pid);
     for (path, attachment) in status.attached.iter() {
         write_attachment(out, path, attachment)?;
+        if let Some(fault) = users.fault(&attachment.node, attachment.access) {
+            print_line!(out, "    {fault}")?;
+        }
     }
     if !status.problems.is_empty() {
         print_line!(out, "\nProblems")?;

@@ -15,12 +15,14 @@ use super::follow::follow;
 use super::table;
 use super::table::print_line;
 use crate::host::monitor::{DeviceMonitor, RECEIVE_BUFFER};
+use crate::host::nodeless;
 use crate::model::annotations::{Asks, read_list};
 use crate::model::asked::{Asked, Origin};
 use crate::model::attachment::Attachments;
 use crate::model::class::Classes;
 use crate::model::grants::GrantSet;
 use crate::model::inventory::Inventory;
+use crate::model::nodeless::instead_of_nodes;
 use crate::model::reconcile::{Plan, ProcessUser, Reconciler, Step, admit_all};
 use crate::model::request::Request;
 use crate::model::symlink::SymlinkRule;
@@ -68,6 +70,8 @@ struct Selection {
     nodes: BTreeSet<Node>,
     names: Names,
     conflicts: Vec<String>,
+    /// What is selected and has no node by its nature, and what to do instead.
+    nodeless: BTreeSet<String>,
 }
 
 /// A node that a container would get.
@@ -86,7 +90,9 @@ fn select(
     symlinks: &[SymlinkRule],
     state_dir: Option<&Path>,
 ) -> Result<Selection> {
-    let inventory = Inventory::new(monitor.enumerate().context("listing the host's devices")?);
+    let mut devices = monitor.enumerate().context("listing the host's devices")?;
+    devices.extend(nodeless::devices(&devices));
+    let inventory = Inventory::new(devices);
     let mut reconciler = Reconciler::new(asked.to_vec(), symlinks.to_vec(), ProcessUser { uid: 0, gid: 0 });
     let remotes = asked.iter().filter_map(|asked| asked.request.selector.remote());
     for (remote, state_dir) in remotes.zip(state_dir.into_iter().cycle()) {
@@ -113,7 +119,13 @@ fn select(
             .then(|| selector.why_nothing(&inventory))
             .flatten()
     };
+    let roots = reconciler.asked().iter().flat_map(|asked| &asked.roots);
+    let mut nodeless = BTreeSet::new();
+    for root in roots.filter_map(|root| inventory.get(root)) {
+        nodeless.extend(instead_of_nodes(root, &inventory));
+    }
     Ok(Selection {
+        nodeless,
         nothing: reconciler.asked().iter().map(why_nothing).collect(),
         asked: reconciler.asked().to_vec(),
         nodes: nodes(&plan),
@@ -167,6 +179,7 @@ impl Selection {
             let whole = json!({
                 "requests": roots, "nodes": self.nodes,
                 "names": self.names.to_json(), "hints": self.names.hints(),
+                "without_node": self.nodeless,
             });
             writeln!(out, "{}", serde_json::to_string_pretty(&whole)?)?;
             return Ok(());
@@ -188,8 +201,8 @@ impl Selection {
             table::write(&mut out, ["NODE", "NUMBER", "DEVICE"], &rows)?;
         }
         self.names.print(&mut out)?;
-        for conflict in &self.conflicts {
-            print_line!(out, "{conflict}")?;
+        for line in self.conflicts.iter().chain(&self.nodeless) {
+            print_line!(out, "{line}")?;
         }
         Ok(())
     }

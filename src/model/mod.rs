@@ -16,6 +16,7 @@ pub mod hid_usages;
 pub mod input_capabilities;
 pub mod inventory;
 pub mod named_node;
+pub mod nodeless;
 pub mod oci;
 pub mod policy;
 pub(crate) mod quoting;

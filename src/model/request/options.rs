@@ -120,6 +120,17 @@ pub enum OptionError {
     },
 }
 
+/// The option for a word that other programs have for the same: no spelling is near to it.
+fn meant(word: &str) -> Option<&'static str> {
+    match word {
+        "user" | "owner" => Some("uid"),
+        "group" => Some("gid"),
+        "name" | "symlink" => Some("link"),
+        "permissions" | "perm" => Some("access"),
+        _ => None,
+    }
+}
+
 fn known() -> String {
     names().join(", ")
 }
@@ -192,7 +203,7 @@ fn split(text: &str) -> Result<(&'static str, &str), OptionError> {
         let names = names();
         return Err(OptionError::Unknown {
             name: shown(word, SHOWN_WORD),
-            near: nearest(word, &names),
+            near: meant(word).or_else(|| nearest(word, &names)),
         });
     };
     match value {

@@ -153,7 +153,7 @@ fn every_fault_of_an_option_has_its_message() {
         ),
         (
             "owner=root",
-            format!("unknown option \"owner\"; known are {known}"),
+            format!("unknown option \"owner\" (did you mean \"uid\"?); known are {known}"),
         ),
         ("a\nb", format!("unknown option \"a\\nb\"; known are {known}")),
         ("access", needs("access", "access=rw")),
@@ -562,5 +562,19 @@ proptest! {
             prop_assert_eq!(theirs.options.mode, Some(0o644));
             prop_assert_eq!(theirs.to_string().parse(), Ok(theirs.clone()));
         }
+    }
+}
+
+/// Case newcomer: hints for `user`, `group`, `name`, `symlink`.
+#[test]
+fn an_option_that_other_programs_call_otherwise_is_told_by_our_name() {
+    for (option, near) in [
+        ("user=1000", "(did you mean \"uid\"?)"),
+        ("group=dialout", "(did you mean \"gid\"?)"),
+        ("name=board", "(did you mean \"link\"?)"),
+        ("symlink=/dev/board", "(did you mean \"link\"?)"),
+    ] {
+        let error = format!("usb:0403:6001;{option}").parse::<Request>().unwrap_err();
+        assert!(error.to_string().contains(near), "{error}");
     }
 }

@@ -1,0 +1,185 @@
+//! Whether the users that a container's processes run as can open a node: many images start as root and drop privileges,
+//! which config.json does not say. Reads /proc; for people, nothing is decided by it.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use super::container::IdMaps;
+use crate::model::attachment::NodeSpec;
+use crate::model::device::Access;
+
+/// How many processes of the host are looked at.
+const MAX_PROCESSES: usize = 65_536;
+
+/// CAP_DAC_OVERRIDE passes over permission bits (linux/capability.h).
+const DAC_OVERRIDE: u32 = 1;
+
+/// What a process's access to files is measured by, as the host numbers users and groups (proc_pid_status(5)).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Credentials {
+    uid: u32,
+    gid: u32,
+    groups: Vec<u32>,
+    passes_over_modes: bool,
+}
+
+impl Credentials {
+    fn read(status: &str) -> Option<Self> {
+        let numbers = |name: &str| -> Option<Vec<u32>> {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            Some(
+                line.split_whitespace()
+                    .filter_map(|number| number.parse().ok())
+                    .collect(),
+            )
+        };
+        let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+        let capabilities = u64::from_str_radix(capabilities.trim(), 16).ok()?;
+        // Real, effective, saved, file system.
+        Some(Self {
+            uid: *numbers("Uid:")?.get(3)?,
+            gid: *numbers("Gid:")?.get(3)?,
+            groups: numbers("Groups:")?,
+            passes_over_modes: capabilities >> DAC_OVERRIDE & 1 == 1,
+        })
+    }
+
+    /// Whether a node of this owner, as the host numbers it, can be opened for any of what is granted (path_resolution(7),
+    /// "Permissions").
+    fn can_open(&self, mode: u32, uid: u32, gid: u32, access: Access) -> bool {
+        let bits = if self.uid == uid {
+            mode >> 6
+        } else if self.gid == gid || self.groups.contains(&gid) {
+            mode >> 3
+        } else {
+            mode
+        };
+        let read = access.covers(Access::READ) && bits & 4 != 0;
+        let write = access.covers(Access::WRITE) && bits & 2 != 0;
+        self.passes_over_modes || read || write
+    }
+}
+
+/// The users that a container's processes run as now.
+#[derive(Debug, Clone, Default)]
+pub struct Users {
+    all: BTreeSet<Credentials>,
+    maps: Option<IdMaps>,
+}
+
+impl Users {
+    /// Those of the container with this init; none where it shares the host's pid namespace, whose processes are not all
+    /// its own.
+    pub fn of(init: i32) -> Self {
+        let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        let own = namespace("self");
+        let Some(its) = namespace(&init.to_string()).filter(|its| Some(its) != own.as_ref()) else {
+            return Self::default();
+        };
+        let map = |name: &str| fs::read_to_string(format!("/proc/{init}/{name}")).unwrap_or_default();
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let all = processes
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| name.bytes().all(|letter| letter.is_ascii_digit()))
+            .take(MAX_PROCESSES)
+            .filter(|pid| namespace(pid).as_ref() == Some(&its))
+            .filter_map(|pid| Credentials::read(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?));
+        Self {
+            all: all.collect(),
+            maps: IdMaps::parse(&map("uid_map"), &map("gid_map")).ok(),
+        }
+    }
+
+    /// Why one of them cannot open a node, and which option of the request changes that; `None` when all can.
+    pub fn fault(&self, node: &NodeSpec, access: Access) -> Option<String> {
+        let maps = self.maps.as_ref()?;
+        let (uid, gid) = (maps.host_uid(node.uid)?, maps.host_gid(node.gid)?);
+        let refused = self
+            .all
+            .iter()
+            .find(|user| !user.can_open(node.mode, uid, gid, access))?;
+        // A hint has the container's own numbers: those of the host are the same, or not known here.
+        let hint = match maps.host_gid(refused.gid) {
+            Some(same) if same == refused.gid => format!("`;gid={same}` or `;mode=0666`"),
+            _ => "`;mode=0666`".to_owned(),
+        };
+        Some(format!(
+            "the container's user {} (group {}) cannot open it: it has mode {:04o} and owner {}:{} (add {hint} to the request)",
+            refused.uid, refused.gid, node.mode, node.uid, node.gid
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::device::{DevKind, DevNum};
+
+    const STATUS: &str = "Name:\tapp\nUid:\t911\t911\t911\t911\nGid:\t911\t911\t911\t911\nGroups:\t911 20 \nCapEff:\t0000000000000000\n";
+
+    fn users(status: &str, map: &str) -> Users {
+        Users {
+            all: [Credentials::read(status).unwrap()].into(),
+            maps: Some(IdMaps::parse(map, map).unwrap()),
+        }
+    }
+
+    fn node(mode: u32, uid: u32, gid: u32) -> NodeSpec {
+        NodeSpec {
+            num: DevNum {
+                kind: DevKind::Char,
+                major: 188,
+                minor: 0,
+            },
+            mode,
+            uid,
+            gid,
+        }
+    }
+
+    /// Case newcomer: images that start as root and drop privileges.
+    #[test]
+    fn a_user_that_cannot_open_a_node_is_told_with_the_option_that_helps() {
+        let same = "0 0 4294967295\n";
+        let users_of = |status: &str| users(status, same);
+        let fault = users_of(STATUS).fault(&node(0o660, 0, 0), Access::ALL).unwrap();
+        assert!(fault.contains("user 911 (group 911) cannot open it"), "{fault}");
+        assert!(
+            fault.contains("mode 0660 and owner 0:0 (add `;gid=911` or `;mode=0666`"),
+            "{fault}"
+        );
+        for (mode, uid, gid) in [
+            (0o666, 0, 0),
+            (0o660, 0, 20),
+            (0o660, 911, 0),
+            (0o664, 0, 0),
+            (0o060, 0, 911),
+        ] {
+            assert_eq!(
+                users_of(STATUS).fault(&node(mode, uid, gid), Access::ALL),
+                None,
+                "{mode:o} {uid}:{gid}"
+            );
+        }
+        // The owner's bits count for the owner, whatever the others' are.
+        assert!(
+            users_of(STATUS)
+                .fault(&node(0o066, 911, 0), Access::ALL)
+                .is_some()
+        );
+        let root = STATUS.replace("0000000000000000", "00000000a80425fb");
+        assert_eq!(users_of(&root).fault(&node(0o660, 0, 0), Access::ALL), None);
+        assert_eq!(Users::default().fault(&node(0, 0, 0), Access::ALL), None);
+        // Where the container's numbers are others, only the mode can be named.
+        let fault = users(STATUS, "0 100000 65536\n")
+            .fault(&node(0o660, 0, 0), Access::ALL)
+            .unwrap();
+        assert!(fault.contains("(add `;mode=0666` to"), "{fault}");
+    }
+
+    #[test]
+    fn the_host_s_own_processes_are_no_container_s() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert_eq!(Users::of(own).fault(&node(0, 0, 0), Access::ALL), None);
+    }
+}

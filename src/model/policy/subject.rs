@@ -80,7 +80,7 @@ impl<'a> Subject<'a> {
     pub fn in_sysfs(&self) -> Option<Chain<'a>> {
         let real = self.device();
         let is_known = real.subsystem.as_deref() != Some(STATIC_NODE);
-        is_known.then(|| self.inventory.chain(real))
+        is_known.then(|| self.inventory.chain(real).strict())
     }
 
     /// What lies above, the nearest first.

@@ -340,6 +340,8 @@ fn a_silent_udevd_is_not_waited_for_for_ever(machine: &Machine) {
 
 /// Case security 4.
 fn a_deny_rule_on_what_a_silent_udevd_would_say_denies_until_it_has_spoken(machine: &Machine) {
+    // Before there is a disk, so that it processes the disk, too: a partition is below it, and rules reach down.
+    let udevd = Udevd::start_with_rules(machine, "KERNEL==\"loop*p1\", ENV{OHT_LABEL}=\"secret\"\n");
     let disk = Disk::new(machine);
     let (secret, other) = (disk.partition(1), disk.partition(2));
     machine.configure(
@@ -347,8 +349,6 @@ fn a_deny_rule_on_what_a_silent_udevd_would_say_denies_until_it_has_spoken(machi
          [[policy.deny]]\ndevices = [\"property:OHT_LABEL=secret\"]\n",
     );
     let request = format!("devnode:{secret};ready=kernel,devnode:{other};ready=kernel");
-    let rule = format!("KERNEL==\"{}\", ENV{{OHT_LABEL}}=\"secret\"\n", disk.name(1));
-    let udevd = Udevd::start_with_rules(machine, &rule);
     let container = Bundle::asking(machine, &request).start();
     if !udevd.pause() {
         println!("the host's own udevd is left alone: nothing to tell");
@@ -363,7 +363,7 @@ fn a_deny_rule_on_what_a_silent_udevd_would_say_denies_until_it_has_spoken(machi
         );
         let log = machine.log();
         let is_denied = |node: &str| {
-            let reason = format!("{node} is not given");
+            let reason = format!("{node} not attached");
             log.lines()
                 .any(|line| line.contains(&reason) && line.contains("udevd has not processed"))
         };

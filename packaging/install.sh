@@ -254,12 +254,12 @@ next_steps() {
     cat <<EOF
 
 Ready. Containers ask with the annotation io.oci-hotplug.devices, for example usb:0403:6001 (man oci-hotplug-requests).
-  podman      nothing more as root: podman run --annotation io.oci-hotplug.devices=usb:0403:6001 ...
+  podman      nothing more as root: podman run --annotation 'io.oci-hotplug.devices=usb:0403:6001' ...
   CRI-O       nothing more: the same annotation on the pod
   Docker      28.2 and newer: nothing more; 25 and newer: {"features": {"cdi": true}} in /etc/docker/daemon.json; then
-              docker run --device oci-hotplug.dev/device=annotated --annotation io.oci-hotplug.devices=usb:0403:6001 ...
+              docker run --device oci-hotplug.dev/device=annotated --annotation 'io.oci-hotplug.devices=usb:0403:6001' ...
   containerd  2.0 and newer: nothing more; 1.7: enable_cdi = true in config.toml; then a CDI device with the request:
-              oci-hotplug cdi generate board --device usb:0403:6001, which is oci-hotplug.dev/device=board
+              oci-hotplug cdi generate board --device 'usb:0403:6001', which is oci-hotplug.dev/device=board
   runc, crun  both hooks in config.json: man oci-hotplug-prestart
 See what happens: oci-hotplug list
 EOF

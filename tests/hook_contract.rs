@@ -454,7 +454,8 @@ fn malicious_annotations_are_refused_quickly_shortly_and_in_little_memory() {
 #[test]
 fn a_path_is_not_allowed_to_forge_a_line_of_the_log() {
     for value in [
-        "usb:0403;path=/dev/a\nERROR all is lost",
+        // A line break without the backslash begins the next request.
+        "usb:0403;path=/dev/a\\\nERROR all is lost",
         "usb:0403;link=/run/a\u{1b}[2J",
         "devnode:/dev/a\rb",
         "driver:a\u{9b}31mb",

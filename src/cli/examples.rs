@@ -77,7 +77,11 @@ fn documents() -> Vec<(String, String)> {
     // roff writes a hyphen as `\-`, a backslash as `\e`, and changes the font by `\fB`.
     for (name, text) in &mut all {
         if name.ends_with(['5', '7', '8']) {
-            *text = text.replace("\\-", "-").replace("\\e", "\\");
+            *text = text
+                .replace("\\-", "-")
+                .replace("\\(aq", "'")
+                .replace("\\(dq", "\"");
+            *text = text.replace("\\e", "\\");
             for font in ["\\fB", "\\fI", "\\fR", "\\fP"] {
                 *text = text.replace(font, "");
             }
@@ -105,11 +109,10 @@ fn examples(text: &str) -> BTreeSet<String> {
                 at += rest.chars().next().map_or(1, char::len_utf8);
                 continue;
             }
-            // In quotes that begin right before it blanks belong to it.
-            let quote = line[..at]
-                .chars()
-                .next_back()
-                .filter(|quote| "\"'`".contains(*quote));
+            // In quotes that begin right before it, or before the key of an annotation, blanks belong to it.
+            let key = line[..at]
+                .trim_end_matches(|letter: char| letter.is_alphanumeric() || ".-=".contains(letter));
+            let quote = key.chars().next_back().filter(|quote| "\"'`".contains(*quote));
             let end = match quote {
                 Some(quote) => rest.find(quote),
                 None => rest.find(|letter: char| letter.is_whitespace() || "\"'`|".contains(letter)),
@@ -218,4 +221,34 @@ fn every_example_of_a_document_is_read_and_selects_what_it_should() {
     let unused = expected.keys().filter(|example| !shown.contains(**example));
     faults.extend(unused.map(|example| format!("no document shows {example}")));
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// Case newcomer: quoting.
+#[test]
+fn a_block_of_yaml_has_one_request_a_line() {
+    let all = documents();
+    let page = all.iter().find(|(name, _)| name.ends_with("requests.7"));
+    let (_, page) = page.expect("the page");
+    let of_page = page.split(".nf\n").filter_map(|rest| rest.split(".fi").next());
+    let readme = DOCUMENTS[0].1;
+    let of_readme = readme
+        .split("```yaml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next());
+    let mut count = 0;
+    for block in of_page
+        .chain(of_readme)
+        .filter(|block| block.contains("io.oci-hotplug.devices: |"))
+    {
+        let whole: serde_yaml::Value = serde_yaml::from_str(block).unwrap();
+        let annotations = whole
+            .get("annotations")
+            .or_else(|| whole.get("services")?.get("lab")?.get("annotations"));
+        let text = annotations.and_then(|annotations| annotations.get("io.oci-hotplug.devices")?.as_str());
+        let requests = crate::model::request::parse_requests(text.expect(block)).unwrap();
+        let texts: Vec<String> = requests.iter().map(ToString::to_string).collect();
+        assert_eq!(texts, ["usb:0403:6001;link=/dev/board", "usb:1366"]);
+        count += 1;
+    }
+    assert_eq!(count, 2, "README.md and requests(7)");
 }

@@ -144,15 +144,14 @@ pub(super) fn is_remote(device: &Device) -> bool {
 
 /// Whether a device of this host may be that one. Its name at its server is not to be seen here.
 fn is_one(wanted: &RemoteDevice, device: &Device) -> bool {
-    let Some((ids, serial)) = wanted.which.identity() else {
+    let Some((ids, _)) = wanted.which.identity() else {
         return true;
     };
     let id = |name| u16::from_str_radix(device.attribute(name).unwrap_or_default(), 16);
     let (Ok(vendor), Ok(product)) = (id("idVendor"), id("idProduct")) else {
         return false;
     };
-    let is_it = serial.is_none_or(|serial| device.attribute("serial") == Some(serial));
-    UsbIds { vendor, product }.are(ids) && is_it
+    UsbIds { vendor, product }.are(ids) && wanted.which.is_serial(device.attribute("serial"))
 }
 
 /// The ids of the units of a resource, as its entries follow one another.

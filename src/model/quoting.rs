@@ -20,6 +20,35 @@ pub(crate) fn split_unescaped(text: &str, separator: char) -> Vec<&str> {
     pieces
 }
 
+/// The elements of a list: cut at each `,` and each line break that no `\` stands before, and trimmed.
+///
+/// Blank lines are no elements, so that a block of YAML is a list. What is empty between two commas is one.
+pub(super) fn list_elements(text: &str) -> Vec<&str> {
+    let mut elements = Vec::new();
+    for piece in split_unescaped(text, ',') {
+        let lines = split_unescaped(piece, '\n').into_iter().map(trim_unescaped);
+        let before = elements.len();
+        elements.extend(lines.filter(|line| !line.is_empty()));
+        if elements.len() == before {
+            elements.push("");
+        }
+    }
+    elements
+}
+
+/// The same of a list in container-hotplug's grammar, which escapes and trims nothing.
+pub(super) fn plain_list_elements(text: &str) -> Vec<&str> {
+    let mut elements = Vec::new();
+    for piece in text.split(',') {
+        let before = elements.len();
+        elements.extend(piece.lines().filter(|line| !line.is_empty()));
+        if elements.len() == before {
+            elements.push("");
+        }
+    }
+    elements
+}
+
 /// Cuts once, at the first `separator` that no `\` stands before.
 pub(super) fn split_once_unescaped(text: &str, separator: char) -> Option<(&str, &str)> {
     let (at, letter) = unescaped(text).find(|(_, letter)| *letter == separator)?;
@@ -204,6 +233,17 @@ mod tests {
         assert_eq!(split_unescaped(",", ','), ["", ""]);
         assert_eq!(split_once_unescaped(r"a\=b=c=d", '='), Some((r"a\=b", "c=d")));
         assert_eq!(split_once_unescaped(r"a\=b", '='), None);
+    }
+
+    /// Case newcomer: quoting.
+    #[test]
+    fn line_breaks_separate_as_commas_do_and_blank_lines_do_not_count() {
+        assert_eq!(list_elements("a\nb"), ["a", "b"]);
+        assert_eq!(list_elements("\n a \r\n\n  b,c ,\n d\n"), ["a", "b", "c", "d"]);
+        assert_eq!(list_elements("a,,b\n,"), ["a", "", "b", ""]);
+        assert_eq!(list_elements("a\\\nb"), ["a\\\nb"]);
+        assert_eq!(plain_list_elements("a\r\n\nb ,c\n"), ["a", "b ", "c"]);
+        assert_eq!(plain_list_elements("a,"), ["a", ""]);
     }
 
     #[test]

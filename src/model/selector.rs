@@ -10,7 +10,6 @@ mod matching;
 mod memo;
 pub(super) mod path;
 mod pattern;
-mod reason;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -43,7 +42,7 @@ pub enum Selector {
         vendor: String,
         /// Product id, 4 lower-case hex digits.
         product: Option<String>,
-        /// The serial number in the device's descriptor; its case counts.
+        /// The serial number in the device's descriptor, or as udev spells it; its case counts.
         serial: Option<String>,
     },
     /// `devnode:PATH`: the device whose node, or a link to whose node, is at this path on the host.

@@ -10,7 +10,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::device::Device;
 use super::named_node::PINS;
-use super::quoting::{escape, shown, split_unescaped, trim_unescaped, unescape};
+use super::quoting::{
+    escape, list_elements, plain_list_elements, shown, split_unescaped, trim_unescaped, unescape,
+};
 use super::request::MAX_TEXT;
 use super::selector::path::{link_path, normalised};
 use super::selector::{PathFault, SelectorError, parse_usb_id};
@@ -154,7 +156,8 @@ pub enum SymlinkFault {
     Dangling,
 }
 
-/// Reads `rule *( "," rule )` of `io.oci-hotplug.symlinks`; white space around each is ignored, `\` escapes.
+/// Reads `rule *( ( "," / line break ) rule )` of `io.oci-hotplug.symlinks`; white space around each and blank lines are
+/// ignored, `\` escapes.
 ///
 /// # Errors
 /// [`SymlinkError`]: the list is empty or too long, or the first rule that is at fault and why.
@@ -163,14 +166,11 @@ pub fn parse_symlinks(text: &str) -> Result<Vec<SymlinkRule>, SymlinkError> {
     if trim_unescaped(text).is_empty() {
         return Err(SymlinkError::Empty);
     }
-    let texts: Vec<&str> = split_unescaped(text, ',')
-        .into_iter()
-        .map(trim_unescaped)
-        .collect();
-    parse_each(&texts, parse_rule)
+    parse_each(&list_elements(text), parse_rule)
 }
 
-/// Reads the value of `org.lowrisc.hotplug.symlinks`: cut at each `,`, nothing trimmed, nothing escaped.
+/// Reads the value of `org.lowrisc.hotplug.symlinks`: cut at each `,` and line break, nothing trimmed, nothing
+/// escaped.
 ///
 /// # Errors
 /// As of [`parse_symlinks`].
@@ -179,8 +179,7 @@ pub fn parse_lowrisc_symlinks(text: &str) -> Result<Vec<SymlinkRule>, SymlinkErr
     if text.is_empty() {
         return Err(SymlinkError::Empty);
     }
-    let texts: Vec<&str> = text.split(',').collect();
-    parse_each(&texts, parse_lowrisc_rule)
+    parse_each(&plain_list_elements(text), parse_lowrisc_rule)
 }
 
 impl FromStr for SymlinkRule {
@@ -193,7 +192,7 @@ impl FromStr for SymlinkRule {
         if text.is_empty() {
             return Err(SymlinkError::Empty);
         }
-        let count = split_unescaped(text, ',').len();
+        let count = list_elements(text).len();
         if count > 1 {
             return Err(malformed(text, SymlinkFault::List { count }));
         }

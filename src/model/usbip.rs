@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::device::{DevNum, SysPath};
 use super::inventory::Inventory;
 use super::quoting::shown;
+use super::serial::{self, as_udev_spells};
 
 /// Where usbipd(8) listens.
 pub const DEFAULT_PORT: u16 = 3240;
@@ -349,13 +350,21 @@ impl Which {
         }
     }
 
+    /// Whether a device with this serial number can be the one: it has the serial number that is asked for, if one is, in
+    /// its own spelling or in udev's.
+    pub fn is_serial(&self, serial: Option<&str>) -> bool {
+        let wanted = self.identity().and_then(|(_, serial)| serial);
+        wanted.is_none_or(|wanted| serial.is_some_and(|serial| serial::same(serial, wanted)))
+    }
+
     /// Whether what is `asked` for is surely one of these.
     pub fn covers(&self, asked: &Which) -> bool {
         let is_there = self.busid().is_none_or(|busid| asked.busid() == Some(busid));
         let is_it = self.identity().is_none_or(|(ids, serial)| {
-            asked
-                .identity()
-                .is_some_and(|(asked, its)| asked.are_among(ids) && (serial.is_none() || serial == its))
+            asked.identity().is_some_and(|(asked, its)| {
+                let is_its = |serial| its.is_some_and(|its| serial::same(its, serial));
+                asked.are_among(ids) && serial.is_none_or(is_its)
+            })
         });
         is_there && is_it
     }
@@ -367,7 +376,8 @@ impl Which {
         }
         let identity = |which: &Which| {
             let (ids, serial) = which.identity()?;
-            Some((ids.vendor, ids.product, serial.map(str::to_owned)))
+            // A device that one spelling names, the other may name, too.
+            Some((ids.vendor, ids.product, serial.map(as_udev_spells)))
         };
         let (own, its) = (identity(self), identity(asked));
         let is_it = match (own, its) {
@@ -717,6 +727,9 @@ mod tests {
             ("0403:6001", "0403:6010", false, false),
             ("0403:6001:FT1", "0403:6001", false, true),
             ("0403:6001:FT2", "0403:6001:FT1", false, false),
+            // Case README 6: one names it as it is, the other as udev does.
+            ("0403:6001:My_Board", "0403:6001:My Board", true, true),
+            ("0403:6001:My Board", "0403:6001:My_Board", false, true),
             ("0403:6001", "busid:1-1:0403:6001", true, true),
             ("0403:6001", "busid:1-1:0403:6010", false, false),
             ("0403:6001", "busid:1-1", false, true),

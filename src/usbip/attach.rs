@@ -326,13 +326,10 @@ fn check(
     found: UsbIds,
     serial: Option<&Option<String>>,
 ) -> Result<(), UsbipError> {
-    let Some((ids, wanted)) = asked.which.identity() else {
+    let Some((ids, _)) = asked.which.identity() else {
         return Ok(());
     };
-    let is_right_serial = match (wanted, serial) {
-        (Some(wanted), Some(found)) => found.as_deref() == Some(wanted),
-        _ => true,
-    };
+    let is_right_serial = serial.is_none_or(|found| asked.which.is_serial(found.as_deref()));
     if found.are(ids) && is_right_serial {
         return Ok(());
     }

@@ -163,7 +163,7 @@ impl Record {
         if *named == self.asked || *named == self.remote {
             return true;
         }
-        let (Some((ids, serial)), Some(local)) = (named.which.identity(), &self.local) else {
+        let (Some((ids, _)), Some(local)) = (named.which.identity(), &self.local) else {
             return false;
         };
         let is_there = named
@@ -171,7 +171,7 @@ impl Record {
             .busid()
             .is_none_or(|busid| self.remote.which.busid() == Some(busid));
         let is_one = local.ids.parse::<WantedIds>().is_ok_and(|own| own.are_among(ids));
-        let is_it = serial.is_none_or(|serial| local.serial.as_deref() == Some(serial));
+        let is_it = named.which.is_serial(local.serial.as_deref());
         named.server == self.remote.server && is_there && is_one && is_it
     }
 }

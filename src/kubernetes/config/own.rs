@@ -185,7 +185,7 @@ fn asks(text: &ResourceText, requests: &[String], classes: &Classes) -> Result<A
     let mut asks = Asks::default();
     for request in requests {
         // The keys beside it are options like those behind its `;`: read with them, they are judged alike.
-        let mut whole = request.clone();
+        let mut whole = request.trim_end_matches(['\n', '\r']).to_owned();
         if let Some(path) = &text.path {
             whole.push_str(&format!(";path={}", path.display()));
         }

@@ -5,7 +5,7 @@
 use std::str::FromStr;
 
 use super::{Ask, ClassFault, ClassUse, OptionError, Options, Request, cost};
-use crate::model::quoting::{shown, split_unescaped, trim_unescaped};
+use crate::model::quoting::{list_elements, plain_list_elements, shown, split_unescaped, trim_unescaped};
 use crate::model::selector::{DeviceSelector, Selector, SelectorError, lowrisc_selector};
 use crate::model::usbip::AddressError;
 
@@ -89,8 +89,8 @@ pub enum RequestFault {
     },
 }
 
-/// Reads `ask *( "," ask )`, where an ask is a request or the use of a class; white space around each is
-/// ignored, `\` escapes the next character.
+/// Reads `ask *( ( "," / line break ) ask )`, where an ask is a request or the use of a class; white space around each and
+/// blank lines are ignored, `\` escapes the next character.
 ///
 /// # Errors
 /// [`RequestError`]: the list is empty or too long, or the first request that is at fault and why.
@@ -98,7 +98,7 @@ pub fn parse_asks(text: &str) -> Result<Vec<Ask>, RequestError> {
     parse_list(text, parse_ask, cost::of_ask)
 }
 
-/// Reads `request *( "," request )`, as [`parse_asks`] but without classes.
+/// Reads `request *( ( "," / line break ) request )`, as [`parse_asks`] but without classes.
 ///
 /// # Errors
 /// As of [`parse_asks`], and when a class is named.
@@ -119,15 +119,11 @@ fn parse_list<T>(
     if trim_unescaped(text).is_empty() {
         return Err(RequestError::Empty);
     }
-    let texts: Vec<&str> = split_unescaped(text, ',')
-        .into_iter()
-        .map(trim_unescaped)
-        .collect();
-    parse_each(&texts, parse, cost)
+    parse_each(&list_elements(text), parse, cost)
 }
 
-/// Reads the value of `org.lowrisc.hotplug.devices`: `usb:`, `syspath:` and `devnode:`, cut at each `,`,
-/// nothing trimmed, nothing escaped. The nodes get the mode that container-hotplug gives them, 0644.
+/// Reads the value of `org.lowrisc.hotplug.devices`: `usb:`, `syspath:` and `devnode:`, cut at each `,`
+/// and line break, nothing trimmed, nothing escaped. The nodes get the mode that container-hotplug gives them, 0644.
 ///
 /// # Errors
 /// As of [`parse_requests`].
@@ -136,7 +132,6 @@ pub fn parse_lowrisc_devices(text: &str) -> Result<Vec<Request>, RequestError> {
     if text.is_empty() {
         return Err(RequestError::Empty);
     }
-    let texts: Vec<&str> = text.split(',').collect();
     let parse = |text: &str| {
         let options = Options {
             mode: Some(LOWRISC_MODE),
@@ -147,7 +142,7 @@ pub fn parse_lowrisc_devices(text: &str) -> Result<Vec<Request>, RequestError> {
             options,
         })
     };
-    parse_each(&texts, parse, cost::of_request)
+    parse_each(&plain_list_elements(text), parse, cost::of_request)
 }
 
 impl FromStr for Request {
@@ -160,7 +155,7 @@ impl FromStr for Request {
         if text.is_empty() {
             return Err(RequestError::Empty);
         }
-        let count = split_unescaped(text, ',').len();
+        let count = list_elements(text).len();
         if count > 1 {
             return Err(malformed(text, RequestFault::List { count }));
         }

@@ -116,6 +116,35 @@ fn a_list_is_cut_at_commas_and_trimmed() {
     assert_eq!(texts(&["tag:x"; 256].join(",")).len(), 256);
 }
 
+/// Case newcomer: quoting.
+#[test]
+fn a_list_may_have_one_request_a_line() {
+    let texts = |list: &str| {
+        let requests = parse_requests(list).unwrap();
+        requests.iter().map(Request::to_string).collect::<Vec<_>>()
+    };
+    let expected = ["usb:0403:6001;link=/dev/board", "port:1-1.4;required"];
+    for list in [
+        "usb:0403:6001;link=/dev/board\nport:1-1.4;required\n",
+        "\n  usb:0403:6001;link=/dev/board\r\n\n  port:1-1.4;required\r\n\n",
+        "usb:0403:6001;link=/dev/board,\nport:1-1.4;required",
+    ] {
+        assert_eq!(texts(list), expected, "{list:?}");
+    }
+    assert_eq!(
+        parse_requests("tag:a\n;required").unwrap_err().to_string(),
+        "device request \";required\": no device is named: write KIND:VALUE, such as usb:0403:6001"
+    );
+    assert_eq!(
+        parse_requests("driver:a\\\nb").unwrap_err().to_string(),
+        "device request \"driver:a\\\\nb\": a value must not have control characters"
+    );
+    assert_eq!("tag:a\n".parse::<Request>().unwrap().to_string(), "tag:a");
+    assert!("tag:a\ntag:b".parse::<Request>().is_err());
+    let theirs = parse_lowrisc_devices("usb:0403\ndevnode:/dev/ttyS0\n").unwrap();
+    assert_eq!(theirs.len(), 2);
+}
+
 #[test]
 fn every_fault_of_an_option_has_its_message() {
     let known = "access, mode, uid, gid, path, link, only, required, exclusive, ready, on-removal";
@@ -155,7 +184,7 @@ fn every_fault_of_an_option_has_its_message() {
             "owner=root",
             format!("unknown option \"owner\" (did you mean \"uid\"?); known are {known}"),
         ),
-        ("a\nb", format!("unknown option \"a\\nb\"; known are {known}")),
+        ("a\tb", format!("unknown option \"a\\tb\"; known are {known}")),
         ("access", needs("access", "access=rw")),
         ("mode=", needs("mode", "mode=0660")),
         ("uid=", needs("uid", "uid=1000")),
@@ -530,7 +559,12 @@ proptest! {
     #[test]
     fn a_list_of_what_is_written_down_is_read_again(requests in prop::collection::vec(any_request(), 1..4)) {
         let texts: Vec<String> = requests.iter().map(Request::to_string).collect();
-        prop_assert_eq!(parse_requests(&texts.join(" ,\n")), Ok(requests));
+        for between in [" ,\n", ",", "\n", "\r\n\n \n"] {
+            let again = parse_requests(&texts.join(between));
+            prop_assert_eq!(again.as_ref(), Ok(&requests), "{:?}", between);
+        }
+        let block = format!("\n{}\n\n", texts.join("\n"));
+        prop_assert_eq!(parse_requests(&block), Ok(requests));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::Selector;
 use crate::model::device::{Device, Seen};
+use crate::model::serial;
 
 impl Selector {
     /// Whether this is true of the device itself, as far as its facts are known.
@@ -103,12 +104,10 @@ fn has_hex(device: &Device, attribute: &str, wanted: Option<&str>) -> bool {
     })
 }
 
-/// White space at the end of a serial number is not seen in the attribute's snapshot, so it cannot count
-/// here.
 fn has_serial(device: &Device, wanted: Option<&str>) -> bool {
     wanted.is_none_or(|wanted| {
         device
             .attribute("serial")
-            .is_some_and(|serial| serial.trim_end() == wanted.trim_end())
+            .is_some_and(|actual| serial::same(actual, wanted))
     })
 }

@@ -317,6 +317,25 @@ fn two_identical_adapters_are_both_found_and_told_apart_by_serial_port_or_path()
     assert_eq!(matching(&devices, "attr:serial=[AB]"), ["1-1.1", "1-1.2"]);
 }
 
+/// Case README 6.
+#[test]
+fn a_serial_number_matches_in_udevs_spelling_and_a_wrong_one_is_answered_with_those_that_are_there() {
+    let devices = recorded::documented_host();
+    assert_eq!(matching(&devices, "usb:0403:6001:My Board 01"), ["1-1.3"]);
+    assert_eq!(matching(&devices, "usb:0403:6001:My_Board_01"), ["1-1.3"]);
+    assert_eq!(matching(&devices, "usb:0403:6001:My_Board_1"), [""; 0]);
+    let inventory = Inventory::new(devices);
+    let nothing = |text: &str| selector(text).why_nothing(&inventory);
+    let reason = nothing("usb:0403:6001:My-Board-01").unwrap();
+    assert!(
+        reason.starts_with("no device matches usb:0403:6001:My-Board-01 (another serial number: ")
+            && reason.contains("1-1.3 has \"My Board 01\""),
+        "{reason}"
+    );
+    assert!(nothing("usb:10c4:8a2a:X").unwrap().contains("1-5 has none"));
+    assert_eq!(nothing("usb:ffff:0000:X"), None);
+}
+
 #[test]
 fn an_interface_is_no_usb_device_whatever_its_attributes_say() {
     let mut devices = recorded::composite_device();

@@ -127,6 +127,17 @@ fn every_fault_of_container_hotplugs_rules_has_its_message() {
 }
 
 #[test]
+fn a_list_may_have_one_rule_a_line() {
+    let rules = parse_symlinks("usb:0403:6001:00=/dev/a\n\n usb:0403:6001:01=/dev/b\n").unwrap();
+    let texts: Vec<String> = rules.iter().map(ToString::to_string).collect();
+    assert_eq!(texts, ["usb:0403:6001:00=/dev/a", "usb:0403:6001:01=/dev/b"]);
+    assert_eq!(
+        parse_lowrisc_symlinks("usb:0403:6001:00=/dev/a\n").unwrap(),
+        rules[..1]
+    );
+}
+
+#[test]
 fn every_fault_of_a_list_has_its_message() {
     let nothing =
         "symlink rules: there are none: write one, such as usb:0403:6001:00=/dev/gps, or leave the value out";

@@ -58,6 +58,10 @@ fn are_sound(requests: &[Request], text: &str) {
     if list.len() <= MAX_TEXT {
         assert_eq!(parse_requests(&list).as_deref(), Ok(requests), "{list:?}");
     }
+    let block: String = requests.iter().map(|request| format!("{request}\n")).collect();
+    if block.len() <= MAX_TEXT {
+        assert_eq!(parse_requests(&block).as_deref(), Ok(requests), "{block:?}");
+    }
 }
 
 fn is_sound(request: &Request, length: usize) {

@@ -2,20 +2,31 @@
 //!
 //! Must not know requests' options.
 
-use super::{Chain, DeviceSelector, Found, Selector, Term};
-use crate::model::device::Device;
-use crate::model::inventory::Inventory;
+use super::device::Device;
+use super::inventory::Inventory;
+use super::quoting::shown;
+use super::selector::{Chain, DeviceSelector, Found, Selector, Term};
+
+/// How many characters of a serial number are shown.
+const SHOWN_SERIAL: usize = 64;
+
+/// Of how many devices the serial numbers are shown.
+const SHOWN_DEVICES: usize = 8;
 
 impl DeviceSelector {
     /// Why the terms do not match a device with these parents; `None` when they do. One line.
     pub fn why_not(&self, chain: &Chain<'_>) -> Option<String> {
-        let failing: Vec<String> = self.terms.iter().filter_map(|term| term.why_not(chain)).collect();
+        let failing: Vec<String> = self
+            .terms()
+            .iter()
+            .filter_map(|term| term.why_not(chain))
+            .collect();
         (!failing.is_empty()).then(|| failing.join("; "))
     }
 
     /// Why the selector has no root now, when it has none; `None` where there is no more to say than that. One line.
     pub fn why_nothing(&self, inventory: &Inventory) -> Option<String> {
-        let positive = || self.terms.iter().filter(|term| !term.negated);
+        let positive = || self.terms().iter().filter(|term| !term.negated);
         let is_had = |term: &&Term| {
             inventory
                 .iter()
@@ -26,13 +37,16 @@ impl DeviceSelector {
             .map(|term| format!("{term}{}", near_miss(&term.selector, inventory)))
             .collect();
         if !absent.is_empty() {
-            let is_said = self.terms.len() == 1 && absent[0] == self.terms[0].to_string();
+            let is_said = self.terms().len() == 1 && absent[0] == self.terms()[0].to_string();
             return (!is_said).then(|| format!("no device matches {}", absent.join(" or ")));
         }
         // Of all devices that one of the terms is about, the one that fails in the fewest.
         let failing = |device: &&Device| {
             let chain = inventory.chain(device);
-            let failing = self.terms.iter().filter(|term| term.found(&chain) != Found::Yes);
+            let failing = self
+                .terms()
+                .iter()
+                .filter(|term| term.found(&chain) != Found::Yes);
             failing.count()
         };
         let device = inventory
@@ -44,7 +58,7 @@ impl DeviceSelector {
             None => format!(
                 "{} matches, but has no parent {} above it",
                 device.syspath,
-                match self.parents {
+                match self.parents() {
                     1 => "device".to_owned(),
                     levels => format!("{levels} levels"),
                 }
@@ -83,7 +97,36 @@ impl Term {
     }
 }
 
-/// What is there instead of a device that a selector names; empty when nothing is near.
-fn near_miss(_: &Selector, _: &Inventory) -> String {
-    String::new()
+/// What is there instead of a USB device with another serial number; empty when nothing is.
+fn near_miss(selector: &Selector, inventory: &Inventory) -> String {
+    let Selector::Usb {
+        vendor,
+        product,
+        serial: Some(_),
+    } = selector
+    else {
+        return String::new();
+    };
+    let without_serial = Selector::Usb {
+        vendor: vendor.clone(),
+        product: product.clone(),
+        serial: None,
+    };
+    let there: Vec<String> = inventory
+        .iter()
+        .filter(|device| without_serial.matches(device))
+        .map(|device| match device.attribute("serial") {
+            Some(serial) => format!(
+                "{} has \"{}\"",
+                device.syspath.name(),
+                shown(serial, SHOWN_SERIAL)
+            ),
+            None => format!("{} has none", device.syspath.name()),
+        })
+        .take(SHOWN_DEVICES)
+        .collect();
+    if there.is_empty() {
+        return String::new();
+    }
+    format!(" (another serial number: {})", there.join(", "))
 }

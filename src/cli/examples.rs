@@ -176,7 +176,7 @@ fn selected(example: &str, inventory: &Inventory) -> Result<Vec<String>, String>
         reconciler.find_roots(inventory);
         let given = reconciler
             .selected(inventory)
-            .filter(|(asked, _, device)| asked.request.gives(device, inventory) == Found::Yes);
+            .filter(|(asked, root, device)| asked.request.gives(root, device, inventory) == Found::Yes);
         let given = given.filter_map(|(_, _, device)| device.node.as_ref());
         nodes.extend(given.map(|node| node.path.display().to_string()));
     }

@@ -27,7 +27,7 @@ use crate::model::nodeless;
 use crate::model::policy::{AllowedBy, HostUse, Policy, Situation, Verdict, blocks_that_decide};
 use crate::model::reconcile::{Reconciler, Withheld};
 use crate::model::request::Request;
-use crate::model::selector::Found;
+use crate::model::selector::{DeviceSelector, Found};
 use crate::model::wanted::Wanted;
 use crate::usbip::records;
 
@@ -211,17 +211,20 @@ impl Facts<'_> {
             .roots
             .iter()
             .find(|root| self.device.syspath.is_at_or_below(root));
-        let selector = &asked.request.selector;
-        let left = selector.leaves(|| self.inventory.chain(self.device));
+        let request = &asked.request;
+        // What `only=` says is a rule of its own.
+        let mut all = request.clone();
+        all.options.only.clear();
+        let is_left = |root| all.gives(root, self.device, self.inventory) != Found::No;
         let reason = match root {
-            Some(_) if left == Found::No => self.why_not_selected(&asked.request),
+            Some(root) if !is_left(root) => self.why_not_selected(request),
             Some(root) if *root == self.device.syspath => "it is what is asked for".to_owned(),
             Some(root) => format!("it is below {root}, which is asked for"),
-            None => self.why_not_selected(&asked.request),
+            None => self.why_not_selected(request),
         };
         Some(Rule {
             rule: "selected",
-            holds: root.is_some() && left != Found::No,
+            holds: root.is_some_and(is_left),
             reason,
         })
     }
@@ -232,26 +235,30 @@ impl Facts<'_> {
             return "it is not that device of the other host (`oci-hotplug usbip ports` shows which is)"
                 .into();
         }
+        let reasons: Vec<String> = request
+            .selectors()
+            .map(|selector| self.why_not_named(selector))
+            .collect();
+        reasons.join("; ")
+    }
+
+    fn why_not_named(&self, selector: &DeviceSelector) -> String {
         let own = self.inventory.chain(self.device);
-        if request.selector.parents() == 0 {
-            return match request.selector.why_not(&own) {
-                Some(reason) => reason,
-                None => format!(
-                    "{} matches it, and the watcher has yet to notice",
-                    request.selector
-                ),
-            };
+        if selector.parents() == 0 {
+            return selector
+                .why_not(&own)
+                .unwrap_or_else(|| format!("{selector} matches it, and the watcher has yet to notice"));
         }
         let parents = own.parents().iter();
         let named = std::iter::once(self.device)
             .chain(parents.copied())
-            .find(|device| request.selector.names(device, || self.inventory.chain(device)) == Found::Yes);
+            .find(|device| selector.names(device, || self.inventory.chain(device)) == Found::Yes);
         match named {
             Some(device) => format!(
-                "{} matches {}, but the request selects a different device",
-                request.selector, device.syspath
+                "{selector} matches {}, but selects a different device",
+                device.syspath
             ),
-            None => "it is not below a parent of a device that matches".to_owned(),
+            None => format!("{selector} does not match a device of which this is a parent"),
         }
     }
 

@@ -113,11 +113,14 @@ fn select(
         &admit_all,
     );
     let why_nothing = |asked: &Asked| {
-        let selector = &asked.request.selector;
-        let is_local = selector.remote().is_none();
-        (is_local && asked.roots.is_empty())
-            .then(|| selector.why_nothing(&inventory))
-            .flatten()
+        if asked.request.selector.remote().is_some() || !asked.roots.is_empty() {
+            return None;
+        }
+        let selectors = asked.request.selectors();
+        let reasons: Vec<String> = selectors
+            .filter_map(|selector| selector.why_nothing(&inventory))
+            .collect();
+        (!reasons.is_empty()).then(|| reasons.join("; "))
     };
     let roots = reconciler.asked().iter().flat_map(|asked| &asked.roots);
     let mut nodeless = BTreeSet::new();

@@ -20,8 +20,8 @@ use crate::model::device::{Access, Device, STATIC_NODE, SysPath};
 use crate::model::inventory::Inventory;
 use crate::model::named_node;
 use crate::model::reconcile::{ProcessUser, Reconciler};
-use crate::model::request::Request;
-use crate::model::selector::{self, Selector};
+use crate::model::request::{Options, Request};
+use crate::model::selector::{self, DeviceSelector, Selector};
 use crate::model::wanted::Wanted;
 
 /// The sysfs attribute that tells a device's NUMA node, and the USB attributes that groups look at.
@@ -32,7 +32,9 @@ const NUMA_NODE: &str = "numa_node";
 pub fn takes_turns(definitions: &[Definition], resource: &ResourceName) -> bool {
     definitions.iter().any(|definition| match definition {
         Definition::Requested(requested) => {
-            requested.name == *resource && requested.mode != Mode::Hotplug && requested.asks.asked.len() > 1
+            let requests = requested.asks.asked.iter().map(|asked| &asked.request);
+            let several = requests.flat_map(Request::selectors).nth(1).is_some();
+            requested.name == *resource && requested.mode != Mode::Hotplug && several
         }
         _ => false,
     })
@@ -531,7 +533,9 @@ fn requests_of_place(
             let selects = |(known, root): &(&Asked, &SysPath)| known.request == *request && *root == side;
             let is_there = roots.iter().any(selects);
             // By its path alone, what `parent-of:` leads to is any device at that place.
-            let is_vague = request.selector.parents() > 0 || request.selector.remote().is_some();
+            let is_vague = request
+                .selectors()
+                .any(|selector| selector.parents() > 0 || selector.remote().is_some());
             if !is_there && is_vague {
                 continue;
             }
@@ -552,7 +556,7 @@ fn is_other_words(asked: &Asked, root: &SysPath, inventory: &Inventory) -> bool 
     let is_static = inventory
         .get(root)
         .is_some_and(|device| device.subsystem.as_deref() == Some(STATIC_NODE));
-    let mut terms = asked.request.selector.terms().iter();
+    let mut terms = asked.request.selectors().flat_map(|selector| selector.terms());
     is_static && !terms.any(|term| matches!(term.selector, Selector::Node(_)))
 }
 
@@ -569,15 +573,20 @@ pub fn cdi_stem(resource: &str) -> String {
     format!("{CDI_PREFIX}{short}-{}", &fingerprint(resource)[..8])
 }
 
-/// The request for this one device of all that `request` selects. The device that `parent-of:` leads to is named by
-/// its path alone: terms speak of its child.
+/// The request for this one device of all that `request` selects, by each of its alternatives. The device that `parent-of:`
+/// leads to is named by its path alone: terms speak of its child.
 fn request_of_root(request: &Request, root: &SysPath) -> String {
     let path = Selector::SysPath(root.as_path().to_owned());
-    if request.selector.parents() > 0 {
-        format!("{path}{}", request.options)
-    } else {
-        format!("{}&{path}{}", request.selector, request.options)
-    }
+    let here = |selector: &DeviceSelector| match selector.parents() {
+        0 => format!("{selector}&{path}"),
+        _ => path.to_string(),
+    };
+    let options = Options {
+        or: Vec::new(),
+        ..request.options.clone()
+    };
+    let or = request.options.or.iter().map(|or| format!(";or={}", here(or)));
+    format!("{}{options}{}", here(&request.selector), or.collect::<String>())
 }
 
 /// The nodes at or below a root, each where it goes: `path=` is for the one that the root is named for.
@@ -589,7 +598,7 @@ fn nodes_of<'a>(
     let options = &asked.request.options;
     let admitted = move || {
         let below = inventory.at_or_below(root);
-        below.filter(|device| asked.request.gives(device, inventory) == selector::Found::Yes)
+        below.filter(|device| asked.request.gives(root, device, inventory) == selector::Found::Yes)
     };
     let named = named_node::of_request(&asked.request, admitted(), inventory).map(|device| &device.syspath);
     admitted().filter_map(move |device| {

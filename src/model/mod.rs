@@ -25,6 +25,7 @@ pub mod readiness;
 pub mod reconcile;
 #[cfg(test)]
 pub(crate) mod recorded;
+pub mod removal;
 pub mod request;
 pub mod same_data;
 pub mod selector;

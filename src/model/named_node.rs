@@ -9,7 +9,7 @@
 use super::device::{Device, SysPath};
 use super::inventory::Inventory;
 use super::request::Request;
-use super::selector::{Found, Selector};
+use super::selector::{DeviceSelector, Found, Selector};
 
 /// The classes of nodes. Of several nodes, the one with the first class is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -220,7 +220,9 @@ pub fn can_name(request: &Request, device: &Device) -> bool {
 
 /// Whether the device, which the container gets, is what the request names, and not something below it.
 fn means_itself(request: &Request, device: &Device) -> bool {
-    request.selector.parents() == 0 && request.selector.names_itself(device) != Found::No
+    request
+        .selectors()
+        .any(|selector| selector.parents() == 0 && selector.names_itself(device) != Found::No)
 }
 
 fn is_raw_usb(device: &Device) -> bool {
@@ -235,9 +237,11 @@ fn means_nodes(request: &Request) -> bool {
             Selector::DevNode(_) | Selector::Glob(_) | Selector::Regex(_) | Selector::Node(_)
         )
     };
-    let mut terms = request.selector.terms().iter();
-    let picks_nodes = terms.any(|term| !term.negated && is_of_nodes(&term.selector));
-    !request.options.only.is_empty() || (request.selector.parents() == 0 && picks_nodes)
+    let picks_nodes = |selector: &DeviceSelector| {
+        let mut terms = selector.terms().iter();
+        selector.parents() == 0 && terms.any(|term| !term.negated && is_of_nodes(&term.selector))
+    };
+    !request.options.only.is_empty() || request.selectors().any(picks_nodes)
 }
 
 #[cfg(test)]

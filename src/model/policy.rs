@@ -237,7 +237,8 @@ impl Policy {
                 false => Err(self.denied_as_remote(remote)),
             };
         }
-        let line = named_node(&request.selector).and_then(protected::by_node);
+        let only_one = Some(&request.selector).filter(|_| request.options.or.is_empty());
+        let line = only_one.and_then(named_node).and_then(protected::by_node);
         if let Some(line) = line.filter(|line| line.always) {
             return Err(self.denied_by_line(line, request));
         }
@@ -479,7 +480,7 @@ impl Policy {
 
     fn allow_cure(&self, request: &Request) -> String {
         // A rule has no `parent-of:`, and reaches down from what it names: not to what lies above that.
-        if request.selector.parents() > 0 {
+        if request.selector.parents() > 0 || !request.options.or.is_empty() {
             return self.class_cure(request);
         }
         let command = self.allow_command(&request.selector.to_string(), request.options.access);

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::asked::Asked;
 use super::attachment::{Attachment, Attachments, NodeSpec};
@@ -14,7 +15,7 @@ use super::inventory::Inventory;
 use super::named_node::{Candidate, can_name, choose, unit_of};
 use super::policy::Denial;
 use super::request::{OnRemoval, Request};
-use super::selector::{Found, Selector};
+use super::selector::{DeviceSelector, Found, Selector};
 use super::symlink::SymlinkRule;
 use super::usbip::{Bound, RemoteDevice, Reserved};
 
@@ -177,6 +178,8 @@ pub struct RootRemoved {
     pub request: String,
     /// What is to happen to the container.
     pub action: OnRemoval,
+    /// How long the request may be without a root before that happens; `None`: it happens whatever other roots there are.
+    pub grace: Option<Duration>,
 }
 
 /// Process ids as config.json gives them: nodes belong to them unless the request says otherwise.
@@ -319,7 +322,11 @@ impl Reconciler {
                     roots.extend(bound.map(|(_, bound)| bound.syspath.clone()));
                     roots
                 }
-                None => roots_of(&asked.request, inventory, &self.reserved, &mut self.undecided),
+                None => asked
+                    .request
+                    .selectors()
+                    .flat_map(|selector| roots_of(selector, inventory, &self.reserved, &mut self.undecided))
+                    .collect(),
             };
             for old in std::mem::take(&mut asked.roots) {
                 if inventory.get(&old).is_none() {
@@ -327,8 +334,12 @@ impl Reconciler {
                         root: old,
                         request: asked.request.to_string(),
                         action: asked.request.options.on_removal.clone(),
+                        grace: asked
+                            .request
+                            .survives_on_another_root()
+                            .then_some(asked.request.options.grace),
                     });
-                } else if asked.request.selector.parents() > 0 {
+                } else if asked.request.selectors().any(|selector| selector.parents() > 0) {
                     roots.insert(old);
                 }
             }
@@ -372,18 +383,19 @@ impl Reconciler {
             return true;
         }
         self.asked.iter().any(|asked| {
-            let selector = &asked.request.selector;
-            let is_named = |device: &Device| match selector.names(device, || inventory.chain(device)) {
-                Found::Yes => true,
-                Found::Unknown(_) => selector.names_itself(device) == Found::Yes,
-                Found::No => false,
-            };
             let is_near_a_root =
                 |root: &SysPath| syspath.is_at_or_below(root) || root.is_at_or_below(syspath);
-            asked.roots.iter().any(is_near_a_root)
-                || device.is_some_and(is_named)
-                // What is true of a parent counts for all below it.
-                || (selector.terms().len() > 1 && inventory.at_or_below(syspath).any(is_named))
+            let is_affected = |selector: &DeviceSelector| {
+                let is_named = |device: &Device| match selector.names(device, || inventory.chain(device)) {
+                    Found::Yes => true,
+                    Found::Unknown(_) => selector.names_itself(device) == Found::Yes,
+                    Found::No => false,
+                };
+                device.is_some_and(is_named)
+                    // What is true of a parent counts for all below it.
+                    || (selector.terms().len() > 1 && inventory.at_or_below(syspath).any(is_named))
+            };
+            asked.roots.iter().any(is_near_a_root) || asked.request.selectors().any(is_affected)
         })
     }
 
@@ -407,7 +419,7 @@ impl Reconciler {
                 inventory
                     .at_or_below(root)
                     .filter(move |device| {
-                        device.node.is_some() && asked.request.gives(device, inventory) != Found::No
+                        device.node.is_some() && asked.request.gives(root, device, inventory) != Found::No
                     })
                     .filter(move |device| is_remote || !is_reserved(&self.reserved, device, inventory))
                     .map(move |device| (asked, root, device))
@@ -428,15 +440,19 @@ impl Reconciler {
                 .collect();
             let local = |asked: &&Asked| asked.request.selector.remote().is_none();
             for asked in self.asked.iter().filter(local) {
-                let selector = &asked.request.selector;
                 let nodes = here.iter().filter(|device| {
                     let is_below = |root: &SysPath| device.syspath.is_at_or_below(root);
-                    let is_meant = asked.roots.iter().any(is_below)
-                        || here.iter().any(|named| {
+                    // The roots that there would be.
+                    let named = here.iter().filter(|named| {
+                        asked.request.selectors().any(|selector| {
                             (selector.parents() > 0 || is_below(&named.syspath))
                                 && selector.names(named, || inventory.chain(named)) == Found::Yes
-                        });
-                    device.node.is_some() && is_meant && asked.request.gives(device, inventory) != Found::No
+                        })
+                    });
+                    let gives = |root| asked.request.gives(root, device, inventory) != Found::No;
+                    let mut roots = asked.roots.iter().filter(|root| is_below(root));
+                    device.node.is_some()
+                        && (roots.any(gives) || named.map(|named| &named.syspath).any(gives))
                 });
                 withheld.extend(nodes.map(|device| Withheld {
                     syspath: device.syspath.clone(),
@@ -482,7 +498,8 @@ impl Reconciler {
     }
 
     fn unconfirmed_links(&self, inventory: &Inventory) -> Vec<SysPath> {
-        let terms = self.asked.iter().flat_map(|asked| asked.request.selector.terms());
+        let selectors = self.asked.iter().flat_map(|asked| asked.request.selectors());
+        let terms = selectors.flat_map(|selector| selector.terms());
         let links: Vec<&PathBuf> = terms
             .filter_map(|term| match &term.selector {
                 Selector::DevNode(path) if !term.negated => Some(path),
@@ -514,7 +531,7 @@ impl Reconciler {
         plan.pending.extend(self.undecided.iter().cloned());
         for (asked, root, device) in self.selected(inventory) {
             let mut is_ready = false;
-            if let Found::Unknown(whose) = asked.request.gives(device, inventory) {
+            if let Found::Unknown(whose) = asked.request.gives(root, device, inventory) {
                 plan.pending.push(whose);
             } else {
                 match admit(asked, device) {
@@ -676,15 +693,14 @@ fn is_reserved(reserved: &[Reserved], device: &Device, inventory: &Inventory) ->
     reserved.iter().any(is_it)
 }
 
-/// The roots of a request now. Where the device itself is surely meant, as far as the kernel tells, and udev's facts of
+/// The roots of one of a request's selectors now. Where the device itself is surely meant, as far as the kernel tells, and udev's facts of
 /// it or a parent decide the rest, that device is `undecided`.
 fn roots_of(
-    request: &Request,
+    selector: &DeviceSelector,
     inventory: &Inventory,
     reserved: &[Reserved],
     undecided: &mut BTreeSet<SysPath>,
 ) -> BTreeSet<SysPath> {
-    let selector = &request.selector;
     let mut roots = BTreeSet::new();
     for device in inventory.iter() {
         let found = selector.names(device, || inventory.chain(device));

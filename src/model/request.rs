@@ -10,6 +10,7 @@ mod signals;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -20,9 +21,9 @@ pub use grammar::{
 };
 #[cfg(test)]
 pub(crate) use options::names as option_names;
-pub use options::{MAX_LINKS, OptionError};
+pub use options::{MAX_ALTERNATIVES, MAX_GRACE, MAX_LINKS, OptionError};
 
-use super::device::{Access, DevKind, Device, Seen};
+use super::device::{Access, DevKind, Device, Seen, SysPath};
 use super::inventory::Inventory;
 use super::quoting::escape;
 use super::selector::{DeviceSelector, Found, Selector};
@@ -63,6 +64,10 @@ pub struct Options {
     pub ready: Option<Ready>,
     /// `on-removal=`: what becomes of the container when a root is removed.
     pub on_removal: OnRemoval,
+    /// `grace=`: how long the device may be away before that happens; at most [`MAX_GRACE`], in milliseconds.
+    pub grace: Duration,
+    /// `or=`, any number of times: further selectors of roots.
+    pub or: Vec<DeviceSelector>,
 }
 
 impl Default for Options {
@@ -79,6 +84,8 @@ impl Default for Options {
             exclusive: false,
             ready: None,
             on_removal: OnRemoval::Keep,
+            grace: Duration::ZERO,
+            or: Vec::new(),
         }
     }
 }
@@ -138,16 +145,45 @@ impl fmt::Display for OnRemoval {
 }
 
 impl Request {
-    /// Whether the container gets this device's node, which is at or below a root: no negated term speaks against it or
+    /// The selectors of roots: the request's own, and its alternatives (`or=`).
+    pub fn selectors(&self) -> impl Iterator<Item = &DeviceSelector> {
+        std::iter::once(&self.selector).chain(&self.options.or)
+    }
+
+    /// Whether a root that is removed counts only when the request has no other: there are alternatives, or the device has
+    /// time to return.
+    pub fn survives_on_another_root(&self) -> bool {
+        !self.options.or.is_empty() || !self.options.grace.is_zero()
+    }
+
+    /// Whether the container gets the node of a device that is at or below `root`: no negated term speaks against it or
     /// one of its parents, and `only=` lets it in.
-    pub fn gives(&self, device: &Device, inventory: &Inventory) -> Found {
-        let left = self.selector.leaves(|| inventory.chain(device));
-        left.and(|| {
+    pub fn gives(&self, root: &SysPath, device: &Device, inventory: &Inventory) -> Found {
+        self.leaves(root, device, inventory).and(|| {
             if self.options.only.is_empty() {
                 return Found::Yes;
             }
             self.options.admits(inventory.chain(device).own())
         })
+    }
+
+    /// Whether a negated term leaves the device: one of the alternatives' that name its root. A root that none names is the
+    /// parent of a device (`parent-of:`), and all below it is left.
+    fn leaves(&self, root: &SysPath, device: &Device, inventory: &Inventory) -> Found {
+        let chain = || inventory.chain(device);
+        if self.options.or.is_empty() {
+            return self.selector.leaves(chain);
+        }
+        let root = inventory.get(root);
+        let names = |selector: &&DeviceSelector| {
+            let named = |root| selector.names(root, || inventory.chain(root)) != Found::No;
+            selector.parents() == 0 && root.is_some_and(named)
+        };
+        let naming: Vec<&DeviceSelector> = self.selectors().filter(names).collect();
+        if naming.is_empty() {
+            return Found::Yes;
+        }
+        Found::any(naming.into_iter().map(|selector| selector.leaves(chain)))
     }
 
     /// Whether this device, which the container gets, is to be processed by udevd first.
@@ -201,6 +237,9 @@ impl fmt::Display for Options {
         for only in &self.only {
             write!(f, ";only={only}")?;
         }
+        for or in &self.or {
+            write!(f, ";or={or}")?;
+        }
         if self.required {
             f.write_str(";required")?;
         }
@@ -212,6 +251,11 @@ impl fmt::Display for Options {
         }
         if self.on_removal != OnRemoval::Keep {
             write!(f, ";on-removal={}", self.on_removal)?;
+            match (self.grace.as_secs(), self.grace.subsec_millis()) {
+                (0, 0) => {}
+                (seconds, 0) => write!(f, ";grace={seconds}s")?,
+                _ => write!(f, ";grace={}ms", self.grace.as_millis())?,
+            }
         }
         Ok(())
     }

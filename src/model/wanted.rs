@@ -42,7 +42,7 @@ impl Wanted {
     pub fn of(requests: &[Request], rules: &[SymlinkRule]) -> Self {
         let mut wanted = Self::default();
         for request in requests {
-            for term in request.selector.terms() {
+            for term in request.selectors().flat_map(|selector| selector.terms()) {
                 wanted.add_selector(&term.selector);
                 // A link that is the whole selector is followed on the host (`paths`), and udev's facts are read for the one
                 // device that it points to. Beside other terms, the link must be known for each device that these match.

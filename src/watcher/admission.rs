@@ -402,7 +402,7 @@ impl Watcher {
             };
             let has_node = |root: &&SysPath| {
                 self.inventory.get(root).is_some_and(|device| {
-                    device.node.is_some() && asked.request.gives(device, &self.inventory) != Found::No
+                    device.node.is_some() && asked.request.gives(root, device, &self.inventory) != Found::No
                 })
             };
             let is_refused = |device: &Device| {

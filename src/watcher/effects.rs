@@ -18,6 +18,7 @@ use crate::model::asked::Asked;
 use crate::model::attachment::{Attachments, Found, Maker, NodeSpec};
 use crate::model::device::{DevNum, Device, SysPath};
 use crate::model::grants::{Change, GrantSet};
+use crate::model::reconcile::RootRemoved;
 use crate::model::tally::Tally;
 use crate::model::uevent::{UeventAction, UeventForm};
 use crate::model::usbip::{Bound, RemoteDevice};
@@ -184,8 +185,22 @@ impl Inside {
         tally != wakes
     }
 
-    /// Notes the requests' roots, for the next journal; whether they are others than before.
-    pub fn note_roots(&mut self, asked: &[Asked]) -> bool {
+    /// Notes the requests' roots, for the next journal; whether they are others than before. A root that is gone and whose
+    /// grace period runs is noted as if it were there: the next watcher finds it gone, and begins the period again.
+    pub fn note_roots(&mut self, asked: &[Asked], gone: &[RootRemoved]) -> bool {
+        if !gone.is_empty() {
+            let with_gone = |asked: &Asked| {
+                let request = asked.request.to_string();
+                let gone = gone.iter().filter(|gone| gone.request == request);
+                let mut roots = asked.roots.clone();
+                roots.extend(gone.map(|gone| gone.root.clone()));
+                roots
+            };
+            let roots: Vec<_> = asked.iter().map(with_gone).collect();
+            let are_new = roots != self.roots;
+            self.roots = roots;
+            return are_new;
+        }
         let are_new = !asked.iter().map(|asked| &asked.roots).eq(&self.roots);
         if are_new {
             self.roots = asked.iter().map(|asked| asked.roots.clone()).collect();

@@ -53,6 +53,7 @@ use crate::model::grants::{Change, GrantSet};
 use crate::model::inventory::Inventory;
 use crate::model::policy::Policy;
 use crate::model::reconcile::{Plan, Reconciler, RootRemoved, Step, moved, still_due};
+use crate::model::removal::Removals;
 use crate::model::request::OnRemoval;
 use crate::model::symlink::SymlinkRule;
 use crate::model::tally::Tally;
@@ -117,6 +118,8 @@ struct Watcher {
     owed: BTreeMap<SysPath, Instant>,
     /// When a container that was asked to stop is killed.
     kill_at: Option<Instant>,
+    /// The removed roots whose grace period runs.
+    removals: Removals,
     waiters: Vec<Waiter>,
     /// How long somebody waits for readiness before it is told all the same.
     ready_patience: Duration,
@@ -172,6 +175,7 @@ impl Watcher {
             last_plan: Plan::default(),
             owed: BTreeMap::new(),
             kill_at: None,
+            removals: Removals::default(),
             waiters: Vec::new(),
             ready_patience: settings.ready_patience,
             successor: None,
@@ -363,9 +367,13 @@ impl Watcher {
         self.revoke_gone();
         self.respect_others();
         let removed = self.reconciler.find_roots(&self.inventory);
+        let removed = self
+            .removals
+            .take(removed, self.reconciler.asked(), Instant::now());
+        let gone: Vec<RootRemoved> = self.removals.pending().map(|(gone, _)| gone.clone()).collect();
         let held_back = self.held_back();
         let plan = self.plan(&held_back);
-        let new_roots = self.inside.note_roots(self.reconciler.asked()) | self.note_bound();
+        let new_roots = self.inside.note_roots(self.reconciler.asked(), &gone) | self.note_bound();
         let mut failed = Vec::new();
         if !plan.steps.is_empty() {
             failed = self.carry_out(&plan);
@@ -515,6 +523,29 @@ impl Watcher {
             event::FAILED => tracing::error!(container, event, device, node, "{text}"),
             _ => tracing::warn!(container, event, device, node, "{text}"),
         }
+    }
+
+    /// Does what `on-removal=` says where the grace period is over and the device has not returned.
+    fn act_on_due_removals(&mut self) {
+        for removed in self.removals.due(Instant::now()) {
+            self.act_on_removal(&removed);
+        }
+    }
+
+    /// The actions that the end of a grace period will bring.
+    fn removal_problems(&self) -> impl Iterator<Item = Problem> + '_ {
+        let now = Instant::now();
+        self.removals.pending().map(move |(removed, until)| Problem {
+            waiting: false,
+            path: removed.root.as_path().to_owned(),
+            device: Some(removed.root.clone()),
+            reason: format!(
+                "device request {:?}: its device is gone; on-removal={} in {} s unless one returns",
+                removed.request,
+                removed.action,
+                until.saturating_duration_since(now).as_secs_f32().ceil()
+            ),
+        })
     }
 
     fn act_on_removal(&mut self, removed: &RootRemoved) {
@@ -679,6 +710,7 @@ impl Watcher {
             problems: setbacks
                 .chain(self.admission_problems())
                 .chain(self.remote_problems())
+                .chain(self.removal_problems())
                 .chain(conflicts)
                 .chain(pending)
                 .chain(access)
@@ -720,7 +752,7 @@ impl Watcher {
         record.asked = shrunk.asked().iter().map(Asked::without_roots).collect();
         // The notes know roots by their request's place in the record. Should we die between the two files, no
         // request may be taken to have selected what was another's.
-        self.inside.note_roots(&shrunk.asked()[..first]);
+        self.inside.note_roots(&shrunk.asked()[..first], &[]);
         self.inside.journal(&self.attachments)?;
         self.inside.lock().write_record(&record)?;
         self.record = record;

@@ -230,6 +230,7 @@ impl Watcher {
             if self.is_relieved() {
                 return Ok(Ending::Told);
             }
+            self.act_on_due_removals();
             self.look_for_supervision();
             self.seek_remotes(&epoll, token::WORKER);
             if std::mem::take(&mut first) {

@@ -66,7 +66,10 @@ impl Watcher {
             remotes.unwrap_or(waiter.until)
         };
         let patience = self.waiters.iter().map(awaited);
-        patience.chain(self.next_attempt()).min()
+        patience
+            .chain(self.next_attempt())
+            .chain(self.removals.next())
+            .min()
     }
 
     /// Whether these requests have what they need for a start.

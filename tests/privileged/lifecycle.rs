@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::framework::container::runc;
 use crate::framework::eventually::{DEADLINE, wait_within, within};
 use crate::framework::hook::oci_state;
+use crate::framework::tool::said;
 use crate::framework::{Bundle, Disk, Hook, Machine, RuncContainer, Watcher, eventually};
 
 on_both_hierarchies!(
@@ -32,6 +33,7 @@ on_both_hierarchies!(
     on_removal_stop_stops_it,
     on_removal_kill_kills_it,
     on_removal_signal_sends_it,
+    on_removal_waits_for_the_grace_period_also_across_a_new_watcher,
 );
 
 const NOTHING: Vec<PathBuf> = Vec::new();
@@ -382,4 +384,26 @@ fn on_removal_signal_sends_it(machine: &Machine) {
     disk.plug(1);
     container.eventually_reads(&disk.partition(1), &disk.content(1));
     assert!(within(Duration::ZERO, || container.watcher()).is_some());
+}
+
+/// Case README 26.
+fn on_removal_waits_for_the_grace_period_also_across_a_new_watcher(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let container = plugged_with(machine, &disk, ";on-removal=stop;grace=60s");
+    let pending =
+        || said(machine, &["inspect", &container.id]).contains("its device is gone; on-removal=stop in");
+    disk.unplug(1);
+    container.eventually_lacks(&disk.partition(1));
+    eventually("the action is shown", pending);
+    said(machine, &["recover", "--restart-watchers"]);
+    eventually("the next watcher knows of it", pending);
+    disk.plug(1);
+    container.eventually_reads(&disk.partition(1), &disk.content(1));
+    eventually("nothing is pending", || !pending());
+    assert!(container.is_running());
+    let other = Disk::new(machine);
+    let stopped = plugged_with(machine, &other, ";on-removal=stop;grace=1s");
+    other.unplug(1);
+    eventually("the container has stopped", || !stopped.is_running());
+    assert_eq!(stopped.last_words(), "stopped");
 }

@@ -14,6 +14,7 @@ on_both_hierarchies!(
     with_udevd_tags_and_properties_select,
     subsystem_attribute_and_syspath_select,
     a_negated_selector_keeps_out,
+    a_selector_may_match_a_parent,
 );
 
 fn read_access_is_read_access(machine: &Machine) {
@@ -190,4 +191,24 @@ fn a_negated_selector_keeps_out(machine: &Machine) {
     disk.plug(2);
     container.eventually_reads(&disk.partition(2), &disk.content(2));
     assert!(!container.has(&disk.partition(1)));
+}
+
+/// Case README 5.
+fn a_selector_may_match_a_parent(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let request = format!(
+        "property:DEVTYPE=partition&devnode:{}&!attr:partition=2",
+        disk.node
+    );
+    let container = Bundle::asking(machine, &request).start();
+    for partition in [1, 2, 3] {
+        disk.plug(partition);
+    }
+    container.eventually_reads(&disk.partition(1), &disk.content(1));
+    container.eventually_reads(&disk.partition(3), &disk.content(3));
+    assert!(!container.has(&disk.partition(2)) && !container.has(&disk.node));
+    // The other way round: the disk without its partitions.
+    let whole = Bundle::asking(machine, &format!("devnode:{}&!attr:partition=*", disk.node)).start();
+    eventually("the disk is there", || whole.has(&disk.node));
+    assert!(!whole.has(&disk.partition(1)));
 }

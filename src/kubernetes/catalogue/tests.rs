@@ -416,9 +416,18 @@ fn accelerators(devices: Vec<Vec<Device>>) -> Sight {
 /// Case README 2.
 #[test]
 fn a_device_that_changes_its_ids_or_its_bus_is_the_same_unit_and_the_same_pod_is_given_it() {
-    let wanted = own(
-        "resources: [{name: tpu, mode: present, requests: ['usb:1a6e:089a', 'usb:18d1:9302;access=rw']}]",
-    );
+    for requests in [
+        "'usb:1a6e:089a', 'usb:18d1:9302;access=rw'",
+        "'usb:1a6e:089a;or=usb:18d1:9302;access=rw'",
+    ] {
+        is_one_unit_in_all_states(requests);
+    }
+}
+
+fn is_one_unit_in_all_states(requests: &str) {
+    let wanted = own(&format!(
+        "resources: [{{name: tpu, mode: present, requests: [{requests}]}}]"
+    ));
     let seen = |sight: &Sight| resources(&wanted, sight, &mut Names::default()).remove(0);
     let states = [
         accelerators(vec![accelerator(1, 4, 7, NEW)]),

@@ -63,6 +63,9 @@ pub enum ClassFault {
         "a class stands alone, without \"&\": write the condition into the class, in the configuration, or as ;only=SELECTOR"
     )]
     NotAlone,
+    /// With an alternative.
+    #[error("a class takes no or=: write the alternative into the class, in the configuration")]
+    Or,
     /// In a class.
     #[error("a class cannot name a class: write out what it asks for")]
     InClass,
@@ -160,6 +163,7 @@ impl Options {
             "exclusive" => self.exclusive = from.exclusive,
             "ready" => self.ready = from.ready,
             "on-removal" => self.on_removal = from.on_removal.clone(),
+            "grace" => self.grace = from.grace,
             // `Options::parse` gives no other names: a test holds the two lists together.
             _ => {}
         }
@@ -204,6 +208,8 @@ mod tests {
             ("usb:0403&class:lab", "stands alone"),
             ("usb:0403;only=class:lab", "stands alone"),
             ("class:lab;acess=r", "did you mean \"access\""),
+            ("class:lab;or=usb:0403", "a class takes no or="),
+            ("usb:0403;or=class:lab", "stands alone"),
         ] {
             let message = fault(text);
             assert!(
@@ -253,13 +259,14 @@ mod tests {
             "exclusive",
             "ready=udev",
             "on-removal=stop",
+            "on-removal=stop;grace=3s",
         ] {
             let used = the_use(&format!("class:x;{option}"));
             assert_eq!(used.applied_to(&bare).to_string(), format!("usb:0403;{option}"));
         }
         let known = parse_asks("class:x;nope").unwrap_err().to_string();
         assert!(known.ends_with(
-            "known are access, mode, uid, gid, path, link, only, required, exclusive, ready, on-removal"
+            "known are access, mode, uid, gid, path, link, only, or, required, exclusive, ready, on-removal, grace"
         ));
     }
 

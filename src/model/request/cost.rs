@@ -37,7 +37,8 @@ pub(super) fn of_ask(ask: &Ask) -> usize {
 
 /// What one request costs.
 pub(super) fn of_request(request: &Request) -> usize {
-    let terms = request.selector.terms().iter().map(|term| &term.selector);
+    let terms = request.selectors().flat_map(|selector| selector.terms());
+    let terms = terms.map(|term| &term.selector);
     terms.chain(&request.options.only).map(of_selector).sum()
 }
 
@@ -50,8 +51,9 @@ pub fn check_untrusted<'a>(
 ) -> Result<(), RequestError> {
     let mut sum = 0;
     for (request, is_class) in requests {
-        let selector = request.selector.terms().iter().map(|term| &term.selector);
-        for selector in selector.filter(|_| !is_class).chain(&request.options.only) {
+        let terms = request.selectors().flat_map(|selector| selector.terms());
+        let selectors = terms.map(|term| &term.selector);
+        for selector in selectors.filter(|_| !is_class).chain(&request.options.only) {
             check_length(request, selector)?;
             sum += of_selector(selector);
         }
@@ -136,6 +138,12 @@ mod tests {
                 ..
             })
         ));
+        let alternative = format!("usb:0403{}", r";or=regex:([^/]?){0\,900}#".repeat(16));
+        assert!(matches!(
+            check(&many(&alternative, 16)),
+            Err(RequestError::TooCostly { .. })
+        ));
+        assert!(check(&alternative).is_err());
         let long = format!("regex:{}", "x".repeat(257));
         let error = check(&long).unwrap_err().to_string();
         assert!(error.contains("regex has 257 characters: at most 256"), "{error}");

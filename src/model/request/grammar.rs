@@ -4,7 +4,7 @@
 
 use std::str::FromStr;
 
-use super::{Ask, ClassFault, ClassUse, OptionError, Options, Request, cost};
+use super::{Ask, ClassFault, ClassUse, OnRemoval, OptionError, Options, Request, cost};
 use crate::model::quoting::{list_elements, plain_list_elements, shown, split_unescaped, trim_unescaped};
 use crate::model::selector::{DeviceSelector, Selector, SelectorError, lowrisc_selector};
 use crate::model::usbip::AddressError;
@@ -210,6 +210,9 @@ fn parse_ask(text: &str) -> Result<Ask, RequestFault> {
     };
     let name = name?;
     let (options, given) = Options::parse_given(parts)?;
+    if given.contains(&"or") {
+        return Err(ClassFault::Or.into());
+    }
     Ok(Ask::Class(ClassUse { name, options, given }))
 }
 
@@ -222,12 +225,17 @@ fn parse_request(text: &str) -> Result<Request, RequestFault> {
         return Err(SelectorError::Remote(AddressError::NoDevice).into());
     }
     let options = Options::parse(parts)?;
-    if options
-        .only
-        .iter()
-        .any(|only| matches!(only, Selector::Usbip { .. }))
+    let is_remote = |selector: &Selector| matches!(selector, Selector::Usbip { .. });
+    let has_remote =
+        |selector: &DeviceSelector| selector.terms().iter().any(|term| is_remote(&term.selector));
+    if options.only.iter().any(is_remote)
+        || options.or.iter().any(has_remote)
+        || (has_remote(&selector) && !options.or.is_empty())
     {
         return Err(SelectorError::Usbip.into());
+    }
+    if !options.grace.is_zero() && options.on_removal == OnRemoval::Keep {
+        return Err(OptionError::GraceAlone.into());
     }
     Ok(Request { selector, options })
 }

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
@@ -20,8 +21,14 @@ pub const MAX_LINKS: usize = 64;
 /// The most `only=` options of one request.
 pub const MAX_ONLY: usize = 16;
 
+/// The most `or=` options of one request.
+pub const MAX_ALTERNATIVES: usize = 16;
+
+/// The longest `grace=`.
+pub const MAX_GRACE: Duration = Duration::from_secs(3600);
+
 /// The options with an example each; that of an option without value is its name.
-const OPTIONS: [(&str, &str); 11] = [
+const OPTIONS: [(&str, &str); 13] = [
     ("access", "access=rw"),
     ("mode", "mode=0660"),
     ("uid", "uid=1000"),
@@ -29,10 +36,12 @@ const OPTIONS: [(&str, &str); 11] = [
     ("path", "path=/dev/sensor"),
     ("link", "link=/dev/sensor"),
     ("only", "only=subsystem:tty"),
+    ("or", "or=usb:18d1:9302"),
     ("required", "required"),
     ("exclusive", "exclusive"),
     ("ready", "ready=kernel"),
     ("on-removal", "on-removal=stop"),
+    ("grace", "grace=10s"),
 ];
 
 /// How many characters of a word are echoed.
@@ -67,7 +76,7 @@ pub enum OptionError {
         name: &'static str,
     },
     /// Given more than once.
-    #[error("option {name} is given twice: only link= and only= may stand there more than once")]
+    #[error("option {name} is given twice: only link=, only= and or= may stand there more than once")]
     Twice {
         /// Its name.
         name: &'static str,
@@ -78,6 +87,9 @@ pub enum OptionError {
     /// Too many `only=`.
     #[error("more than {MAX_ONLY} only= options: write a glob or a regex that covers several")]
     TooManyOnly,
+    /// Too many `or=`.
+    #[error("more than {MAX_ALTERNATIVES} or= options")]
+    TooManyAlternatives,
     /// `\` at the end.
     #[error("nothing stands behind the last \"\\\": write \"\\\\\" for a backslash")]
     Dangling,
@@ -104,6 +116,17 @@ pub enum OptionError {
     /// Not a selector.
     #[error("only= takes one selector: {0}")]
     Only(SelectorError),
+    /// Not a selector of devices.
+    #[error("or= takes a selector, as at the beginning of a request: {0}")]
+    Or(SelectorError),
+    /// Not a time.
+    #[error(
+        "grace must be a number of seconds or milliseconds, at most 3600s, such as grace=10s or grace=500ms"
+    )]
+    Grace,
+    /// A time for nothing.
+    #[error("grace= delays what on-removal= does: add on-removal=stop, kill or signal:NAME")]
+    GraceAlone,
     /// Neither.
     #[error("ready must be kernel or udev, such as ready=kernel")]
     Ready,
@@ -154,7 +177,7 @@ impl Options {
         let mut given: Vec<&'static str> = Vec::new();
         for text in texts {
             let (name, value) = split(text)?;
-            if given.contains(&name) && !matches!(name, "link" | "only") {
+            if given.contains(&name) && !matches!(name, "link" | "only" | "or") {
                 return Err(OptionError::Twice { name });
             }
             given.push(name);
@@ -172,6 +195,13 @@ impl Options {
             self.only.push(value.parse().map_err(OptionError::Only)?);
             return Ok(());
         }
+        if name == "or" {
+            if self.or.len() == MAX_ALTERNATIVES {
+                return Err(OptionError::TooManyAlternatives);
+            }
+            self.or.push(value.parse().map_err(OptionError::Or)?);
+            return Ok(());
+        }
         let value = unescape(value).ok_or(OptionError::Dangling)?;
         match name {
             "access" => self.access = value.parse::<Access>().map_err(|_| OptionError::Access)?,
@@ -183,6 +213,7 @@ impl Options {
             "link" => self.links.push(path("link", link_path(&value))?),
             "ready" => self.ready = Some(parse_ready(&value)?),
             "on-removal" => self.on_removal = value.parse()?,
+            "grace" => self.grace = parse_grace(&value)?,
             "exclusive" => self.exclusive = true,
             _ => self.required = true,
         }
@@ -240,6 +271,22 @@ fn parse_ready(text: &str) -> Result<Ready, OptionError> {
         "udev" => Ok(Ready::Udev),
         _ => Err(OptionError::Ready),
     }
+}
+
+fn parse_grace(text: &str) -> Result<Duration, OptionError> {
+    let (number, unit) = match text.strip_suffix("ms") {
+        Some(number) => (number, Duration::from_millis as fn(u64) -> Duration),
+        None => (
+            text.strip_suffix('s').ok_or(OptionError::Grace)?,
+            Duration::from_secs as fn(u64) -> Duration,
+        ),
+    };
+    let is_decimal = (1..=7).contains(&number.len()) && number.bytes().all(|digit| digit.is_ascii_digit());
+    let number = number.parse().ok().filter(|_| is_decimal);
+    number
+        .map(unit)
+        .filter(|grace| *grace <= MAX_GRACE)
+        .ok_or(OptionError::Grace)
 }
 
 impl FromStr for OnRemoval {

@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::asked::{Asked, Origin};
+use crate::model::reconcile::{ProcessUser, Reconciler};
 use crate::model::recorded;
 use crate::model::selector::tests::{any_device_selector, any_selector};
 
@@ -28,7 +30,7 @@ fn a_request_without_options_has_the_defaults() {
 
 #[test]
 fn every_option_is_read_in_any_order_and_written_down_in_one() {
-    let text = "usb:0403:6001;on-removal=signal:hup;ready=udev;exclusive;required;only=subsystem:tty;only=driver:x;\
+    let text = "usb:0403:6001;grace=10000ms;or=parent-of:usb:18d1&!tag:x;on-removal=signal:hup;ready=udev;exclusive;required;only=subsystem:tty;only=driver:x;\
                 link=/run/b;link=/dev/a;path=/dev/sensor;gid=20;uid=1000;mode=660;access=wr";
     let parsed = request(text);
     let expected = Options {
@@ -46,12 +48,15 @@ fn every_option_is_read_in_any_order_and_written_down_in_one() {
         exclusive: true,
         ready: Some(Ready::Udev),
         on_removal: OnRemoval::Signal("SIGHUP".to_owned()),
+        grace: Duration::from_secs(10),
+        or: vec!["parent-of:usb:18d1&!tag:x".parse().unwrap()],
     };
     assert_eq!(parsed.options, expected);
     assert_eq!(
         parsed.to_string(),
         "usb:0403:6001;access=rw;mode=0660;uid=1000;gid=20;path=/dev/sensor;link=/run/b;link=/dev/a;\
-         only=subsystem:tty;only=driver:x;required;exclusive;ready=udev;on-removal=signal:SIGHUP"
+         only=subsystem:tty;only=driver:x;or=parent-of:usb:18d1&!tag:x;required;exclusive;ready=udev;\
+         on-removal=signal:SIGHUP;grace=10s"
     );
 }
 
@@ -64,6 +69,14 @@ fn what_is_default_is_not_written_down() {
     assert_eq!(
         request("usb:0403;on-removal=stop").to_string(),
         "usb:0403;on-removal=stop"
+    );
+    assert_eq!(
+        request("usb:0403;on-removal=stop;grace=0s").to_string(),
+        "usb:0403;on-removal=stop"
+    );
+    assert_eq!(
+        request("usb:0403;grace=1500ms;on-removal=stop").to_string(),
+        "usb:0403;on-removal=stop;grace=1500ms"
     );
     assert_eq!(
         request("usb:0403;on-removal=kill").to_string(),
@@ -147,20 +160,22 @@ fn a_list_may_have_one_request_a_line() {
 
 #[test]
 fn every_fault_of_an_option_has_its_message() {
-    let known = "access, mode, uid, gid, path, link, only, required, exclusive, ready, on-removal";
+    let known = "access, mode, uid, gid, path, link, only, or, required, exclusive, ready, on-removal, grace";
     let access =
         "access must be one to three of the letters r, w and m, each at most once, such as access=rw";
     let mode = "mode must be an octal number from 0001 to 0777, such as mode=0660";
     let id = |name: &str| format!("{name} must be a number from 0 to 4294967294");
     let needs = |name: &str, example: &str| format!("option {name} needs a value, such as {example}");
     let twice = |name: &str| {
-        format!("option {name} is given twice: only link= and only= may stand there more than once")
+        format!("option {name} is given twice: only link=, only= and or= may stand there more than once")
     };
     let signal = |name: &str| {
         format!(
             "on-removal=signal: takes the name of a Linux signal, such as HUP or SIGTERM, and not \"{name}\""
         )
     };
+    let grace =
+        "grace must be a number of seconds or milliseconds, at most 3600s, such as grace=10s or grace=500ms";
     let components = "must not have empty, \".\" or \"..\" components";
     let below_dev = "must be absolute and below /dev, such as /dev/ttyUSB0";
     for (option, message) in [
@@ -250,6 +265,29 @@ fn every_fault_of_an_option_has_its_message() {
             "on-removal=exit",
             "on-removal must be keep, stop, kill or signal:NAME, such as on-removal=signal:HUP".to_owned(),
         ),
+        ("or=", needs("or", "or=usb:18d1:9302")),
+        (
+            "or=tty",
+            "or= takes a selector, as at the beginning of a request: \"tty\" has no kind: write KIND:VALUE, such as \
+             usb:0403:6001"
+                .to_owned(),
+        ),
+        (
+            "or=usbip:lab/0403:6001",
+            "usbip: stands alone: without parent-of:, \"&\", only= and or=".to_owned(),
+        ),
+        ("grace", needs("grace", "grace=10s")),
+        ("on-removal=stop;grace=10", grace.to_owned()),
+        ("on-removal=stop;grace=s", grace.to_owned()),
+        ("on-removal=stop;grace=+1s", grace.to_owned()),
+        ("on-removal=stop;grace=1m", grace.to_owned()),
+        ("on-removal=stop;grace=3601s", grace.to_owned()),
+        ("on-removal=stop;grace=3600001ms", grace.to_owned()),
+        ("on-removal=stop;grace=99999999s", grace.to_owned()),
+        (
+            "grace=10s",
+            "grace= delays what on-removal= does: add on-removal=stop, kill or signal:NAME".to_owned(),
+        ),
         ("on-removal=signal:", signal("")),
         ("on-removal=signal:1", signal("1")),
         ("on-removal=signal:FOO\n", signal("FOO")),
@@ -258,6 +296,15 @@ fn every_fault_of_an_option_has_its_message() {
     }
     let links: String = (0..65).map(|n| format!(";link=/l{n}")).collect();
     assert_eq!(fault(&format!("usb:0403{links}")), "more than 64 link= options");
+    let alternatives = ";or=tag:x".repeat(17);
+    assert_eq!(
+        fault(&format!("usb:0403{alternatives}")),
+        "more than 16 or= options"
+    );
+    assert_eq!(
+        fault("usbip:lab/0403:6001;or=usb:0403:6001"),
+        "usbip: stands alone: without parent-of:, \"&\", only= and or="
+    );
 }
 
 #[test]
@@ -444,7 +491,10 @@ fn a_character_device_is_given_when_that_is_certain_and_a_block_device_when_udev
         let device = inventory.get(&recorded::with_node(&early, node).syspath).unwrap();
         let request = request(text);
         (
-            matches!(request.gives(device, &inventory), Found::Unknown(_)),
+            matches!(
+                request.gives(&device.syspath, device, &inventory),
+                Found::Unknown(_)
+            ),
             request.awaits_udev(device),
         )
     };
@@ -474,12 +524,48 @@ fn a_character_device_is_given_when_that_is_certain_and_a_block_device_when_udev
             .get(&recorded::with_node(&devices, node).syspath)
             .unwrap();
         assert_eq!(
-            request(text).gives(device, &inventory),
+            request(text).gives(&device.syspath, device, &inventory),
             Found::Yes,
             "{text} {node}"
         );
         assert!(!request(text).awaits_udev(device), "{text} {node}");
     }
+}
+
+/// Case README 26. Case README 2.
+#[test]
+fn alternatives_are_roots_of_one_request() {
+    let host = recorded::documented_host();
+    let inventory = Inventory::new(host.clone());
+    let nodes = |text: &str, inventory: &Inventory| {
+        let asked = Asked::new(Origin::Administrator, text.parse().unwrap());
+        let mut reconciler = Reconciler::new(vec![asked], Vec::new(), ProcessUser::default());
+        reconciler.find_roots(inventory);
+        let selected = reconciler.selected(inventory);
+        let mut nodes: Vec<String> = selected
+            .map(|(_, _, device)| device.syspath.name().to_owned())
+            .collect();
+        nodes.sort();
+        (nodes, reconciler.required_and_absent().count())
+    };
+    for (text, given) in [
+        ("usb:1a6e:089a;or=usb:18d1:9302;required", vec!["1-10", "1-9"]),
+        ("usb:ffff;or=usb:18d1:9302;required", vec!["1-10"]),
+        ("usb:ffff:0001;or=usb:ffff:0002", vec![]),
+        // Each alternative has its own negated terms.
+        ("usb:1366&!subsystem:tty;or=port:1-9", vec!["1-8", "1-9"]),
+        ("usb:1366&!subsystem:tty;or=usb:1366", vec!["1-8", "ttyACM1"]),
+        (
+            "usb:1366&!subsystem:tty;or=parent-of:parent-of:devnode:/dev/hidraw5&!subsystem:usb",
+            vec!["1-8"],
+        ),
+        ("usb:ffff;or=parent-of:devnode:/dev/ttyACM1", vec!["ttyACM1"]),
+        ("usb:1366;or=usb:1050;only=subsystem:usb", vec!["1-7", "1-8"]),
+    ] {
+        assert_eq!(nodes(text, &inventory).0, given, "{text}");
+    }
+    assert_eq!(nodes("usb:ffff;or=usb:18d1:9302;required", &inventory).1, 0);
+    assert_eq!(nodes("usb:ffff;or=usb:fffe;required", &inventory).1, 1);
 }
 
 #[test]
@@ -527,9 +613,19 @@ fn any_options() -> impl Strategy<Value = Options> {
         any::<bool>(),
         ready,
         on_removal,
+        0..=3_600_000u64,
+        prop::collection::vec(any_device_selector(), 0..3),
     );
     (node, rest).prop_map(
-        |((access, mode, uid, gid, path), (links, only, required, exclusive, ready, on_removal))| Options {
+        |(
+            (access, mode, uid, gid, path),
+            (links, only, required, exclusive, ready, on_removal, grace, or),
+        )| Options {
+            grace: match on_removal {
+                OnRemoval::Keep => Duration::ZERO,
+                _ => Duration::from_millis(grace),
+            },
+            or,
             access: Access::from_bits_truncate(access),
             mode,
             uid,

@@ -64,10 +64,10 @@ pub enum SelectorError {
         near: Option<&'static str>,
     },
     /// `class:` where it can't stand.
-    #[error("class: stands alone, where a request may: without parent-of:, \"&\" and only=")]
+    #[error("class: stands alone, where a request may: without parent-of:, \"&\", only= and or=")]
     Class,
     /// `usbip:` where it can't stand.
-    #[error("usbip: stands alone: without parent-of:, \"&\" and only=")]
+    #[error("usbip: stands alone: without parent-of:, \"&\", only= and or=")]
     Usbip,
     /// Not a remote device.
     #[error("usbip: {0}")]

@@ -141,7 +141,7 @@ fn every_fault_has_its_message() {
     let empty_term = "nothing stands beside \"&\" or \"!\": write KIND:VALUE there, such as driver:ftdi_sio";
     let bare_path =
         "a path needs its kind: devnode:/dev/... for a device node, syspath:/sys/... for a place in sysfs";
-    let remote = "usbip: stands alone: without parent-of:, \"&\" and only=";
+    let remote = "usbip: stands alone: without parent-of:, \"&\", only= and or=";
     let cases: Vec<(String, String)> = [
         ("parent-of:usbip:lab/0403:6001", remote.to_owned()),
         ("usb:0403&!usbip:lab/0403:6001", remote.to_owned()),
@@ -162,7 +162,7 @@ fn every_fault_has_its_message() {
         ("vid:0403", unknown("vid", "")),
         (
             "class:gps",
-            "class: stands alone, where a request may: without parent-of:, \"&\" and only=".to_owned(),
+            "class: stands alone, where a request may: without parent-of:, \"&\", only= and or=".to_owned(),
         ),
         (r"u\sb:0403", unknown(r"u\sb", " (did you mean \"usb\"?)")),
         (

@@ -5,7 +5,7 @@ use oci_hotplug::model::asked::Origin;
 use oci_hotplug::model::class::Classes;
 use oci_hotplug::model::inventory::Inventory;
 use oci_hotplug::model::request::{
-    Ask, MAX_REQUESTS, MAX_TEXT, Request, parse_asks, parse_lowrisc_devices, parse_requests,
+    Ask, MAX_GRACE, MAX_REQUESTS, MAX_TEXT, Request, parse_asks, parse_lowrisc_devices, parse_requests,
 };
 use oci_hotplug::model::selector::Found;
 use oci_hotplug::model::wanted::Wanted;
@@ -80,16 +80,18 @@ fn is_sound(request: &Request, length: usize) {
     Wanted::of(std::slice::from_ref(request), &[]);
     let inventory = Inventory::new(devices::samples());
     for device in inventory.iter() {
-        let named = request.selector.names(device, || inventory.chain(device));
-        let matches = request.selector.matches(&inventory.chain(device));
-        assert!(
-            named == Found::No || matches == named,
-            "{named:?} and {matches:?}"
-        );
-        request.gives(device, &inventory);
+        for selector in request.selectors() {
+            let named = selector.names(device, || inventory.chain(device));
+            let matches = selector.matches(&inventory.chain(device));
+            assert!(named != Found::Yes || matches == Found::Yes, "{matches:?}");
+            let reason = selector.why_not(&inventory.chain(device));
+            assert_eq!(reason.is_none(), matches == Found::Yes);
+        }
+        request.gives(&device.syspath, device, &inventory);
         request.awaits_udev(device);
-        let reason = request.selector.why_not(&inventory.chain(device));
-        assert_eq!(reason.is_none(), matches == Found::Yes);
     }
-    request.selector.why_nothing(&inventory);
+    assert!(options.grace <= MAX_GRACE);
+    for selector in request.selectors() {
+        selector.why_nothing(&inventory);
+    }
 }

@@ -1,15 +1,16 @@
 //! Which block devices the host itself uses: /proc/self/mountinfo and init's, /proc/swaps, and who holds them in sysfs.
 //!
 //! Must not know what follows from it (`model::policy`). Opens no device node: of the paths that it finds it asks
-//! stat(2) for the number.
+//! statx(2) for the number.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use nix::sys::stat::{major, minor};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::SFlag;
 
+use super::quiet::attributes;
 use crate::model::device::{DevKind, Device};
 use crate::model::policy::{HostUse, Use};
 
@@ -128,11 +129,16 @@ fn holder_of(device: &Device) -> Option<String> {
     Some(holder.ok()?.file_name().to_string_lossy().into_owned())
 }
 
+/// The number of a block device by its node in `/dev`. Elsewhere nothing is looked at: who mounts a file system chooses the
+/// text that stands for its device, and the server of a network file system may have died.
 fn number_of_node(path: &str) -> Option<(u32, u32)> {
-    let metadata = fs::metadata(path).ok()?;
-    let part = |number: u64| u32::try_from(number).ok();
-    metadata.file_type().is_block_device().then_some(())?;
-    Some((part(major(metadata.rdev()))?, part(minor(metadata.rdev()))?))
+    let below = Path::new(path).strip_prefix("/dev").ok()?;
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(
+        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS | ResolveFlag::RESOLVE_NO_XDEV,
+    );
+    let found = attributes(openat2(File::open("/dev").ok()?, below, how).ok()?).ok()?;
+    let is_block = u32::from(found.stx_mode) & SFlag::S_IFMT.bits() == SFlag::S_IFBLK.bits();
+    is_block.then_some((found.stx_rdev_major, found.stx_rdev_minor))
 }
 
 fn number(text: &str) -> Option<(u32, u32)> {
@@ -152,6 +158,8 @@ fn unescaped(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::model::device::DevNum;
+    use nix::sys::stat::{major, minor};
+    use std::os::unix::fs::MetadataExt;
 
     #[test]
     fn mounts_are_told_by_number_and_where_there_is_none_by_their_source() {

@@ -28,6 +28,7 @@ on_both_hierarchies!(
     a_container_that_never_rests_gains_nothing_and_others_go_on,
     sockets_mounts_and_immutable_directories_keep_only_their_own_device_out,
     a_file_system_that_never_answers_delays_neither_revocation_nor_anybody_else,
+    a_path_that_others_can_make_gives_no_device,
     forged_uevents_are_believed_by_nobody,
     udevds_word_of_another_number_gives_no_other_device,
     nobody_but_root_gets_at_the_state_at_any_moment,
@@ -461,6 +462,64 @@ fn mount_silent(container: &RuncContainer<'_>, path: &str, is_directory: bool) -
         .expect("start nsenter");
     assert!(mounted.status.success(), "{script}: {mounted:?}");
     SilentServer::start(device)
+}
+
+/// Case security 2.
+fn a_path_that_others_can_make_gives_no_device(machine: &Machine) {
+    machine.configure(
+        "[policy]\ndefault = \"nothing\"\n[[policy.allow]]\ndevices = [\"regex:ttyUSB[0-9]+$\", \"glob:**/ttyUSB*\"]\n",
+    );
+    let disk = Disk::new(machine);
+    disk.plug(1);
+    let number = number_of(&disk.partition(1));
+    let link = StrangersLink::new(&disk.partition(1));
+    let mut requests: Vec<String> = (3..40).map(|fd| format!("node:/dev/fd/{fd}/ttyUSB7")).collect();
+    requests.push(format!("node:{}", link.0.display()));
+    requests.push(format!("devnode:{}", link.0.display()));
+    let container = Bundle::asking(machine, &requests.join(","))
+        .capability("CAP_MKNOD")
+        .start();
+    let copy = container.make_node("copy", 'b', number);
+    let made = container.inside(&format!("mknod /dev/ttyUSB7 b {} {}", number.0, number.1));
+    assert_eq!(made.status, 0, "{made:?}");
+    // A new watcher looks at all paths before it is ready.
+    let state_dir = machine.state_dir().display().to_string();
+    let recovered = Hook::operator().run(&["--state-dir", &state_dir, "recover", "--restart-watchers"], "");
+    assert!(recovered.status.success(), "{recovered:?}");
+    assert!(container.is_refused("/dev/ttyUSB7") && container.is_refused(&copy));
+    assert!(!container.has(&link.0.display().to_string()));
+    // And it watches nothing of the container's: each line has the inode of a directory (proc_pid_fdinfo(5)).
+    let inode = fs::metadata(format!("/proc/{}/root/dev", container.pid))
+        .expect("look at /dev")
+        .ino();
+    let watched = format!("ino:{inode:x} ");
+    let watcher = container.expect_watcher();
+    for entry in fs::read_dir(format!("/proc/{}/fdinfo", watcher.pid)).expect("list descriptors") {
+        let text = fs::read_to_string(entry.expect("an entry").path()).unwrap_or_default();
+        let theirs = text
+            .lines()
+            .find(|line| line.starts_with("inotify") && line.contains(&watched));
+        assert_eq!(theirs, None);
+    }
+}
+
+/// A link of an unprivileged user in /dev/shm, whose name a rule matches.
+struct StrangersLink(PathBuf);
+
+impl StrangersLink {
+    fn new(target: &str) -> Self {
+        let path = PathBuf::from(format!("/dev/shm/oht-{}-ttyUSB7", std::process::id()));
+        let link = Self(path);
+        symlink(target, &link.0).expect("make a link");
+        std::os::unix::fs::lchown(&link.0, Some(NOBODY), Some(NOBODY)).expect("give it away");
+        link
+    }
+}
+
+impl Drop for StrangersLink {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
 }
 
 /// What `oci-hotplug inspect` says is amiss.

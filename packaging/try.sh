@@ -2,6 +2,13 @@
 # Shows what oci-hotplug is for: installs what it needs, builds, and runs `oci-hotplug demo`. Root, Debian or Ubuntu.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+case "${1-}" in
+    -h | --help)
+        echo "usage: sudo packaging/try.sh [OPTION OF oci-hotplug demo]..."
+        echo "Installs what the demonstration needs, builds the programs, and runs oci-hotplug demo."
+        exit 0
+        ;;
+esac
 . packaging/prepare.sh
 
 need_to_build

@@ -568,3 +568,88 @@ fn match_knows_classes() {
         "usb:fffe:fffd;access=r: no such device is present now\nusb:fffe:fffc;access=r: no such device is present now\n"
     );
 }
+
+/// Case newcomer: cdi has no remove.
+#[test]
+fn only_devices_of_ours_are_removed() {
+    let bench = Bench::new();
+    for name in ["board", "probe", "annotated"] {
+        let request: &[&str] = match name {
+            "annotated" => &[],
+            _ => &["--device", "usb:0403"],
+        };
+        done(bench.generate(&[&[name], request].concat()));
+    }
+    bench.foreign("low/other.yaml", "v.com/c", "gpu");
+    bench.foreign("low/same-kind.yaml", "oci-hotplug.dev/device", "theirs");
+    let missing = bench.cdi(&["remove", "board", "nothing"]);
+    assert!(
+        missing.code == 1
+            && missing
+                .err
+                .contains("cannot remove oci-hotplug.dev/device=nothing: no such device"),
+        "{missing:?}"
+    );
+    for name in ["v.com/c=gpu", "theirs"] {
+        let foreign = bench.cdi(&["remove", name]);
+        assert!(
+            foreign.code == 1 && foreign.err.contains("another program wrote its spec"),
+            "{foreign:?}"
+        );
+    }
+    assert_eq!(bench.files("low").len(), 5, "nothing is removed by halves");
+    let said = done(bench.cdi(&["remove", "board"]));
+    assert!(
+        said.starts_with("oci-hotplug.dev/device=board: removed "),
+        "{said}"
+    );
+    let all = json(bench.cdi(&["remove", "--all", "--json"]));
+    assert_eq!(all[0]["device"], "oci-hotplug.dev/device=probe");
+    assert_eq!(
+        bench.files("low"),
+        [
+            "oci-hotplug.dev-device_annotated.json",
+            "other.yaml",
+            "same-kind.yaml"
+        ]
+    );
+    done(bench.cdi(&["remove", "annotated"]));
+    assert_eq!(bench.files("low"), ["other.yaml", "same-kind.yaml"]);
+}
+
+/// Case newcomer: cdi generate over another program's spec.
+#[test]
+fn a_spec_of_another_program_is_replaced_only_by_force_and_said_so() {
+    let bench = Bench::new();
+    let file = "low/oci-hotplug.dev-device_board.json";
+    done(bench.generate(&["other", "--device", "usb:0403"]));
+    let with_our_hooks = bench
+        .read("low/oci-hotplug.dev-device_other.json")
+        .replace("other", "theirs");
+    done(bench.cdi(&["remove", "other"]));
+    let foreign = r#"{"cdiVersion":"0.5.0","kind":"v.com/c","devices":[{"name":"x","containerEdits":{"env":["A=1"]}}]}"#;
+    for text in [with_our_hooks.as_str(), foreign] {
+        bench.write(file, text);
+        let refused = bench.generate(&["board", "--device", "usb:0403"]);
+        assert!(
+            refused.code == 1 && refused.err.contains("replace it with --force"),
+            "{refused:?}"
+        );
+        assert_eq!(bench.read(file), text);
+    }
+    let said = done(bench.generate(&["board", "--device", "usb:0403", "--force"]));
+    assert!(said.contains("replaced another program's"), "{said}");
+    let said = done(bench.generate(&["board", "--device", "usb:0404"]));
+    assert!(said.contains(": updated "), "{said}");
+}
+
+/// Case newcomer: cdi resolve could try our kind.
+#[test]
+fn a_short_name_is_resolved_as_a_device_of_ours() {
+    let bench = Bench::new();
+    done(bench.generate(&["board", "--device", "usb:0403"]));
+    assert_eq!(
+        done(bench.cdi(&["resolve", "board"])),
+        done(bench.cdi(&["resolve", BOARD]))
+    );
+}

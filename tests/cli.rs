@@ -866,3 +866,36 @@ fn a_device_without_a_node_is_told_by_match_with_what_to_do() {
         "{said}"
     );
 }
+
+/// Case newcomer: match refuses /dev/ttyUSB0.
+#[test]
+fn a_path_below_dev_is_a_request_for_it() {
+    assert_eq!(
+        out(&tool(&["match", "/dev/null"])),
+        out(&tool(&["match", "devnode:/dev/null"]))
+    );
+}
+
+/// Case newcomer: try.sh --help starts a build; attach --help has a stray line break.
+#[test]
+fn help_is_shown_and_does_nothing_else() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/try.sh");
+    let output = Command::new("bash")
+        .args([script, "--help"])
+        .env("PATH", "/usr/bin:/bin")
+        .output()
+        .expect("start try.sh");
+    assert!(
+        output.status.success() && out(&output).starts_with("usage: "),
+        "{output:?}"
+    );
+    let help = out(&tool(&["attach", "--help"]));
+    assert!(
+        help.contains("until it stops or restarts") && !help.contains("rest of its life"),
+        "{help}"
+    );
+    assert!(
+        help.contains("Usage: oci-hotplug attach [OPTIONS] <ID | --pid PID> REQUEST...\n\nArguments:"),
+        "{help}"
+    );
+}

@@ -50,6 +50,8 @@ pub enum Placed {
     Written,
     /// It was there with other content of ours.
     Updated,
+    /// It was another program's.
+    Replaced,
     /// It was there as it should be.
     Unchanged,
 }
@@ -60,6 +62,7 @@ impl Placed {
         match self {
             Self::Written => "wrote",
             Self::Updated => "updated",
+            Self::Replaced => "replaced another program's",
             Self::Unchanged => "unchanged",
         }
     }
@@ -101,7 +104,7 @@ pub enum GenerateError {
         why: &'static str,
     },
     /// The file is there and is not ours.
-    #[error("writing {path}: it is there, and oci-hotplug did not write it: {what} (remove it, or choose another name)", path = path.display())]
+    #[error("writing {path}: it is there, and oci-hotplug did not write it: {what} (choose another name, or replace it with --force)", path = path.display())]
     NotOurs {
         /// The file.
         path: PathBuf,
@@ -270,12 +273,22 @@ pub fn file_name(kind: &Kind, name: &str) -> Result<String, GenerateError> {
 }
 
 /// Checks that the spec of one device can be put into `dir`, among what engines read: `specs`. Changes nothing.
+/// With `force`, a file that we did not write may be replaced.
 ///
 /// # Errors
 /// When a file that we did not write is in its place, or another file defines the device.
-pub fn check(specs: &Specs, dir: &Path, kind: &Kind, name: &str) -> Result<PathBuf, GenerateError> {
+pub fn check(
+    specs: &Specs,
+    dir: &Path,
+    kind: &Kind,
+    name: &str,
+    force: bool,
+) -> Result<PathBuf, GenerateError> {
     let path = dir.join(file_name(kind, name)?);
-    check_existing(&path)?;
+    match check_existing(&path, kind, name) {
+        Err(GenerateError::NotOurs { .. }) if force && path.is_file() => {}
+        checked => checked?,
+    }
     let qualified = format!("{kind}={name}");
     let here = resolved(&path);
     let mut others: Vec<&Path> = match specs.devices().remove(&qualified) {
@@ -305,7 +318,25 @@ fn resolved(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
-fn check_existing(path: &Path) -> Result<(), GenerateError> {
+/// Whether a spec has this one device, as our files do.
+fn defines(document: &Document, kind: &Kind, name: &str) -> bool {
+    document.kind == kind.to_string() && matches!(&document.devices[..], [device] if device.name == name)
+}
+
+/// The files that we have written, in the directories of `specs`: each with the device that it defines.
+pub fn files_of_ours(specs: &Specs) -> Vec<(&Path, String)> {
+    let files = specs.files.iter().filter_map(|file| {
+        let document = file.spec.as_ref().ok().filter(|document| is_ours(document))?;
+        let (kind, [device]) = (document.kind.parse::<Kind>().ok()?, &document.devices[..]) else {
+            return None;
+        };
+        let is_named = file.path.file_name()? == file_name(&kind, &device.name).ok()?.as_str();
+        is_named.then(|| (file.path.as_path(), format!("{kind}={}", device.name)))
+    });
+    files.collect()
+}
+
+fn check_existing(path: &Path, kind: &Kind, name: &str) -> Result<(), GenerateError> {
     let not_ours = |what: String| {
         Err(GenerateError::NotOurs {
             path: path.to_owned(),
@@ -319,7 +350,7 @@ fn check_existing(path: &Path) -> Result<(), GenerateError> {
         Ok(_) => {}
     }
     match SpecFile::read(path, 0).spec {
-        Ok(document) if is_ours(&document) => Ok(()),
+        Ok(document) if is_ours(&document) && defines(&document, kind, name) => Ok(()),
         Ok(document) => not_ours(format!("it is a spec of {}", document.kind)),
         Err(faults) => not_ours(faults.first().map(ToString::to_string).unwrap_or_default()),
     }
@@ -334,6 +365,13 @@ pub fn place(path: &Path, document: &Document) -> Result<Placed, GenerateError> 
     let text = text(document);
     let placed = match fs::read(path) {
         Ok(before) if before == text.as_bytes() => return Ok(Placed::Unchanged),
+        Ok(_)
+            if !SpecFile::read(path, 0)
+                .spec
+                .is_ok_and(|document| is_ours(&document)) =>
+        {
+            Placed::Replaced
+        }
         Ok(_) => Placed::Updated,
         Err(_) => Placed::Written,
     };

@@ -16,7 +16,7 @@ use clap::Args;
 
 use self::target::{PATIENCE, Target};
 use self::wishes::Wishes;
-use super::Refused;
+use super::{Refused, with_kind};
 use crate::cdi::directories::{DEFAULT_DIRECTORIES, Specs};
 use crate::host::config::Config;
 use crate::host::control::{Answer, Question, Status};
@@ -25,9 +25,7 @@ use crate::model::asked::Asked;
 
 /// The container and what it is to get.
 #[derive(Debug, Args)]
-#[command(
-    override_usage = "oci-hotplug attach [OPTIONS] ID REQUEST...\n       oci-hotplug attach [OPTIONS] --pid PID REQUEST..."
-)]
+#[command(override_usage = "oci-hotplug attach [OPTIONS] <ID | --pid PID> REQUEST...")]
 pub(super) struct Attach {
     /// The container (its id, the beginning of it, or its name), and then requests as in the annotation
     /// io.oci-hotplug.devices, classes (class:NAME), or CDI devices (VENDOR/CLASS=NAME).
@@ -51,15 +49,20 @@ pub(super) struct Detach {
     /// The container's id, the beginning of it, or its name.
     #[arg(value_name = "ID")]
     id: String,
-    /// What it asks for, as `oci-hotplug inspect` shows it: requests, classes (class:NAME), or CDI devices.
-    #[arg(value_name = "REQUEST", required = true)]
+    /// What it requests, as `oci-hotplug inspect` shows it: requests or their selectors, classes (class:NAME), or CDI
+    /// devices.
+    #[arg(value_name = "REQUEST", required_unless_present = "all")]
     requests: Vec<String>,
+    /// Take back all that it requests.
+    #[arg(long, conflicts_with = "requests")]
+    all: bool,
 }
 
 /// Adds to what a container asks for, and tells what came of it.
 pub(super) fn attach(arguments: &Attach, config: &Config, registry: &Registry, as_json: bool) -> Result<()> {
-    let (id, requests) = match (arguments.pid, arguments.words.split_first()) {
-        (Some(_), _) => (None, &arguments.words[..]),
+    let words: Vec<String> = arguments.words.iter().map(|word| with_kind(word)).collect();
+    let (id, requests) = match (arguments.pid, words.split_first()) {
+        (Some(_), _) => (None, &words[..]),
         (None, Some((id, requests))) => (Some(id.as_str()), requests),
         (None, None) => (None, &[][..]),
     };
@@ -126,8 +129,11 @@ pub(super) fn detach(arguments: &Detach, registry: &Registry, as_json: bool) -> 
     let target = Target::enrolled(&arguments.id, registry)?;
     let before = target.status(registry)?;
     let mut going: Vec<Asked> = Vec::new();
+    if arguments.all {
+        going.extend(before.asked.iter().map(Asked::without_roots));
+    }
     for word in &arguments.requests {
-        going.extend(wishes::named(word, &before.asked)?);
+        going.extend(wishes::named(&with_kind(word), &before.asked)?);
     }
     match target.ask(registry, &remove(&target, going.clone()), PATIENCE)? {
         Answer::Done => {}

@@ -47,9 +47,21 @@ enum Verb {
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
     },
+    /// Remove devices that `cdi generate` has written. Specs of other programs stay.
+    ///
+    /// Examples: oci-hotplug cdi remove board; oci-hotplug cdi remove oci-hotplug.dev/device=board;
+    /// oci-hotplug cdi remove --all.
+    Remove {
+        /// Names of devices, with VENDOR/CLASS= or, for oci-hotplug.dev/device, without.
+        #[arg(value_name = "NAME", required_unless_present = "all")]
+        names: Vec<String>,
+        /// Remove all of oci-hotplug.dev/device except "annotated", which brings the hooks.
+        #[arg(long, conflicts_with = "names")]
+        all: bool,
+    },
     /// What a container gets that asks for these devices.
     Resolve {
-        /// Qualified names, such as oci-hotplug.dev/device=annotated.
+        /// Names of devices, with VENDOR/CLASS= or, for oci-hotplug.dev/device, without.
         #[arg(value_name = "NAME", required = true)]
         names: Vec<String>,
     },
@@ -75,6 +87,9 @@ struct Generate {
     /// The directory to write to, or "-" for standard output.
     #[arg(long, value_name = "DIR", default_value = DEFAULT_DIRECTORIES[0])]
     output: PathBuf,
+    /// Replace a spec of another program that has the same file name.
+    #[arg(long)]
+    force: bool,
     /// Where the hooks are [default: /usr/libexec/oci/hooks.d, or beside this program].
     #[arg(long, value_name = "DIR")]
     hook_dir: Option<PathBuf>,
@@ -103,8 +118,65 @@ pub(super) fn run(arguments: &Cdi, config: &Config, as_json: bool) -> Result<()>
             };
             show::validate(&specs, as_json)
         }
-        Verb::Resolve { names } => show::resolve(&Specs::scan(&directories), names, as_json),
+        Verb::Remove { names, all } => remove(&Specs::scan(&directories), names, *all, as_json),
+        Verb::Resolve { names } => {
+            let names: Vec<String> = names.iter().map(|name| qualified(name)).collect();
+            show::resolve(&Specs::scan(&directories), &names, as_json)
+        }
     }
+}
+
+/// The name of a device of ours with its kind in front; others as they are.
+fn qualified(name: &str) -> String {
+    match name.contains(['=', '/']) {
+        true => name.to_owned(),
+        false => format!("{DEFAULT_KIND}={name}"),
+    }
+}
+
+fn remove(specs: &Specs, names: &[String], all: bool, as_json: bool) -> Result<()> {
+    let ours = generate::files_of_ours(specs);
+    let annotated = qualified(ANNOTATED);
+    let kind = qualified("");
+    let mut going: Vec<&(&Path, String)> = Vec::new();
+    if all {
+        going.extend(
+            ours.iter()
+                .filter(|(_, name)| name.starts_with(&kind) && *name != annotated),
+        );
+    }
+    // All are looked up before one is removed.
+    for name in names {
+        let name = qualified(name);
+        let before = going.len();
+        going.extend(ours.iter().filter(|(_, device)| *device == name));
+        if going.len() > before {
+            continue;
+        }
+        match specs.devices().get(&name) {
+            Some(_) => bail!(
+                "cannot remove {name}: another program wrote its spec (`oci-hotplug cdi list` shows the file)"
+            ),
+            None => bail!(
+                "cannot remove {name}: no such device is defined (`oci-hotplug cdi list` shows those that are)"
+            ),
+        }
+    }
+    let mut out = std::io::stdout().lock();
+    let mut removed: Vec<Value> = Vec::new();
+    for (path, name) in going {
+        std::fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
+        removed.push(json!({ "device": name, "file": path, "result": "removed" }));
+        if !as_json {
+            print_line!(out, "{name}: removed {}", path.display())?;
+        }
+    }
+    if as_json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&removed)?)?;
+    } else if removed.is_empty() {
+        print_line!(out, "No device of `oci-hotplug cdi generate` is there.")?;
+    }
+    Ok(())
 }
 
 fn run_generate(
@@ -135,7 +207,7 @@ fn run_generate(
     for wish in &wishes {
         let document = generate::document(&kind, &hook_dir, std::slice::from_ref(wish))?;
         ready.push((
-            generate::check(&specs, &wanted.output, &kind, &wish.name)?,
+            generate::check(&specs, &wanted.output, &kind, &wish.name, wanted.force)?,
             document,
             wish,
         ));

@@ -9,6 +9,8 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 use clap_complete::generate_to;
 
+use super::bash_completion;
+
 /// Writes `man/*.1` and `completions/*` below a directory.
 pub(super) fn run(dir: &Path) -> Result<()> {
     let (man, completions) = (dir.join("man"), dir.join("completions"));
@@ -18,7 +20,10 @@ pub(super) fn run(dir: &Path) -> Result<()> {
     let command = super::Command::command();
     clap_mangen::generate_to(command.clone(), &man)
         .with_context(|| format!("writing man pages into {}", man.display()))?;
-    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+    let bash = completions.join("oci-hotplug.bash");
+    fs::write(&bash, bash_completion::script(&command))
+        .with_context(|| format!("writing {}", bash.display()))?;
+    for shell in [Shell::Zsh, Shell::Fish] {
         generate_to(shell, &mut command.clone(), "oci-hotplug", &completions)
             .with_context(|| format!("writing completions into {}", completions.display()))?;
     }

@@ -220,7 +220,13 @@ fn put_cdi(hooks: &Path) -> Result<(PathBuf, Placed)> {
         symlinks: Vec::new(),
     };
     let specs = Specs::scan(&DEFAULT_DIRECTORIES.map(PathBuf::from));
-    let path = generate::check(&specs, Path::new(DEFAULT_DIRECTORIES[0]), &kind, &wish.name)?;
+    let path = generate::check(
+        &specs,
+        Path::new(DEFAULT_DIRECTORIES[0]),
+        &kind,
+        &wish.name,
+        false,
+    )?;
     let document = generate::document(&kind, hooks, &[wish])?;
     let placed = generate::place(&path, &document)?;
     Ok((path, placed))

@@ -9,12 +9,17 @@ use serde_json::json;
 
 use super::table::print_line;
 use super::{Enrolled, table, unwatched};
-use crate::host::registry::Registry;
+use crate::host::registry::{Record, Registry};
 use crate::model::asked::Asked;
 
 /// Prints one line for each container.
 pub fn run(registry: &Registry, as_json: bool) -> Result<()> {
-    let containers = Enrolled::all(registry)?;
+    let mut containers = Enrolled::all(registry)?;
+    // What `attach` gave was taken back: the watcher has nothing to do.
+    containers.retain(|container| {
+        let requests_nothing = |record: &Record| record.asked.is_empty();
+        container.health() != "ok" || !container.record.as_ref().is_some_and(requests_nothing)
+    });
     let mut out = std::io::stdout().lock();
     if as_json {
         let list: Vec<_> = containers.iter().map(to_json).collect();

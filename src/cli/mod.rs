@@ -3,6 +3,7 @@
 
 mod allow;
 mod attach;
+mod bash_completion;
 mod cdi;
 mod check;
 mod class;
@@ -89,7 +90,7 @@ enum Verb {
     /// Examples: oci-hotplug match usb:0403:6001; oci-hotplug match 'subsystem:tty&driver:ftdi_sio';
     /// oci-hotplug match 'glob:/dev/ttyUSB*'.
     Match {
-        /// The request, as in the annotation io.oci-hotplug.devices.
+        /// The request, as in the annotation io.oci-hotplug.devices, or a path such as /dev/ttyUSB0.
         #[arg(value_name = "REQUEST")]
         request: String,
         /// Go on, and tell what comes and goes, until interrupted.
@@ -107,18 +108,19 @@ enum Verb {
         #[arg(long)]
         restart_watchers: bool,
     },
-    /// Give a running container devices, at once and for the rest of its life.
+    /// Give a running container devices, at once and until it stops or restarts.
     ///
-    /// What is asked for is kept in the container's record: devices come and go with it as if it had been asked for at
-    /// the start. A container that was started without oci-hotplug gets a watcher.
+    /// The container's record keeps the request: devices come and go as if it had been made at the start. A restart of the
+    /// container (podman restart) begins anew with the requests of its annotations and hooks. A container that was started
+    /// without oci-hotplug gets a watcher. For a rootless container, run this as root with --pid and the host's process id
+    /// of a process in it.
     ///
     /// Examples: oci-hotplug attach lab usb:0403:6001; oci-hotplug attach 3f2a 'usb:0403:6001;link=/dev/board' class:probes;
     /// oci-hotplug attach lab vendor.com/gpu=0; oci-hotplug attach --pid 4711 devnode:/dev/ttyACM0.
-    #[command(verbatim_doc_comment)]
     Attach(attach::Attach),
     /// Take requests back from a running container, and with them the devices that nothing else asks for.
     ///
-    /// Nodes of the engine or the image stay.
+    /// Nodes of the engine or the image stay. A selector is enough where it names one request only.
     ///
     /// Examples: oci-hotplug detach lab usb:0403:6001; oci-hotplug detach lab class:probes vendor.com/gpu=0.
     Detach(attach::Detach),
@@ -254,7 +256,7 @@ fn run(verb: Verb, common: &Common) -> Result<u8> {
         Verb::List => list::run(&registry, common.json),
         Verb::Inspect { id } => inspect::run(&registry, &id, common.json),
         Verb::Match { request, watch } => matching::run(
-            &request,
+            &with_kind(&request),
             &config.usable_classes(),
             &config.state_dir,
             watch,

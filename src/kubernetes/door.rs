@@ -53,7 +53,7 @@ impl Door {
         let ours = || self.ours.lock().unwrap_or_else(PoisonError::into_inner);
         if !ours().contains(&path) {
             let specs = Specs::scan(std::slice::from_ref(&self.dir));
-            generate::check(&specs, &self.dir, &self.kind, &wish.name)?;
+            generate::check(&specs, &self.dir, &self.kind, &wish.name, false)?;
             ours().insert(path.clone());
         }
         generate::place(&path, &document)

@@ -66,7 +66,7 @@ fn what_is_attached_is_usable_and_what_is_detached_is_gone_and_refused(machine: 
     container.reads("/dev/board", &disk.content(1));
     container.reads(&own, &disk.content(1));
 
-    let told = said(machine, &["detach", &container.id, &request]);
+    let told = said(machine, &["detach", &container.id, &node]);
     assert_eq!(
         told,
         format!("{request} is not asked for any more\n  {node} is gone\n")
@@ -77,6 +77,9 @@ fn what_is_attached_is_usable_and_what_is_detached_is_gone_and_refused(machine: 
         assert_eq!(container.device_rules(), rules);
     }
     assert_eq!(asked_for(machine, &container), [NOTHING]);
+    // And all that is left; the watcher has nothing to do.
+    said(machine, &["detach", &container.id, "--all"]);
+    assert!(!said(machine, &["list"]).contains(&container.id));
 }
 
 fn attaching_works_in_a_user_namespace(machine: &Machine) {
@@ -457,9 +460,9 @@ fn what_can_t_be_attached_leaves_no_request(machine: &Machine) {
 fn a_detach_of_what_is_not_asked_for_tells_what_is(machine: &Machine) {
     let container = Bundle::asking(machine, &format!("{NOTHING},usb:0403:6001;access=r")).start();
     assert_eq!(
-        failed(machine, &["detach", &container.id, "usb:0403:6001"], 1),
+        failed(machine, &["detach", &container.id, "usb:0403:6010"], 1),
         format!(
-            "oci-hotplug: the container does not ask for \"usb:0403:6001\": it asks for {NOTHING}, usb:0403:6001;access=r\n"
+            "oci-hotplug: the container does not ask for \"usb:0403:6010\": it asks for {NOTHING}, usb:0403:6001;access=r\n"
         )
     );
     assert_eq!(asked_for(machine, &container).len(), 2);

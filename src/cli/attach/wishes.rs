@@ -134,6 +134,9 @@ pub(super) fn named(word: &str, asked: &[Asked]) -> Result<Vec<Asked>> {
             let before = found.len();
             found.extend(asked.iter().filter(|asked| is_named(asked, &ask)));
             if found.len() == before {
+                found.extend(by_selector(&ask, asked)?);
+            }
+            if found.len() == before {
                 return Err(unknown(word, asked));
             }
         }
@@ -142,6 +145,32 @@ pub(super) fn named(word: &str, asked: &[Asked]) -> Result<Vec<Asked>> {
         return Err(unknown(word, asked));
     }
     Ok(found.into_iter().map(Asked::without_roots).collect())
+}
+
+/// The one request that has this selector, whatever its options are.
+///
+/// # Errors
+/// When several have it.
+fn by_selector<'a>(ask: &Ask, asked: &'a [Asked]) -> Result<Option<&'a Asked>> {
+    let Ask::Request(request) = ask else {
+        return Ok(None);
+    };
+    if request.options != Default::default() {
+        return Ok(None);
+    }
+    let has_it = |asked: &&Asked| {
+        asked.class.is_none() && asked.cdi.is_none() && asked.request.selector == request.selector
+    };
+    let found: Vec<&Asked> = asked.iter().filter(has_it).collect();
+    if found.len() > 1 {
+        let all: Vec<String> = found.iter().map(|asked| asked.request.to_string()).collect();
+        bail!(
+            "several requests of the container have the selector {}: {} (give the whole request)",
+            request.selector,
+            all.join(", ")
+        );
+    }
+    Ok(found.first().copied())
 }
 
 fn is_named(asked: &Asked, ask: &Ask) -> bool {
@@ -183,6 +212,23 @@ mod tests {
         assert_eq!(
             named("class:lab, usb:0403:6001;access=rw", &all).unwrap().len(),
             2
+        );
+    }
+
+    /// Case newcomer: detach requires the exact text of the request.
+    #[test]
+    fn a_selector_names_the_one_request_that_has_it() {
+        let all = [
+            asked("usb:0403:6001;access=rw"),
+            asked("usb:1050;access=r"),
+            asked("usb:1050;access=w"),
+        ];
+        assert_eq!(named("usb:0403:6001", &all).unwrap(), [all[0].clone()]);
+        assert!(named("usb:0403:6001;access=r", &all).is_err());
+        assert_eq!(
+            named("usb:1050", &all).unwrap_err().to_string(),
+            "several requests of the container have the selector usb:1050: usb:1050;access=r, usb:1050;access=w (give the \
+             whole request)"
         );
     }
 

@@ -20,7 +20,7 @@ use crate::model::device::{Access, Device, STATIC_NODE, SysPath};
 use crate::model::inventory::Inventory;
 use crate::model::named_node;
 use crate::model::reconcile::{ProcessUser, Reconciler};
-use crate::model::request::{Options, Request};
+use crate::model::request::{MAX_ALTERNATIVES, Options, Request};
 use crate::model::selector::{self, DeviceSelector, Selector};
 use crate::model::wanted::Wanted;
 
@@ -516,7 +516,8 @@ fn units_of_places(requested: &Requested, asked: &[Asked], sight: &Sight) -> Res
 /// The devices of a place, each with a request that selects it.
 type Roots<'a> = Vec<(&'a Asked, &'a SysPath)>;
 
-/// All of the resource's requests, for this place alone: at the socket's port of each bus.
+/// All of the resource's requests, for this place alone: each selects by its alternatives what is at the socket's port of
+/// either bus, so that a device which comes back at the other one was never removed.
 ///
 /// `required` stays with those that select what is there now: of several devices that take turns at a place only one is
 /// ever there.
@@ -527,21 +528,31 @@ fn requests_of_place(
     sight: &Sight,
 ) -> Vec<String> {
     let mut devices = Vec::new();
-    for side in std::iter::once(place).chain(sight.peers.get(place)) {
-        for asked in &requested.asks.asked {
-            let request = &asked.request;
-            let selects = |(known, root): &(&Asked, &SysPath)| known.request == *request && *root == side;
-            let is_there = roots.iter().any(selects);
-            // By its path alone, what `parent-of:` leads to is any device at that place.
-            let is_vague = request
-                .selectors()
-                .any(|selector| selector.parents() > 0 || selector.remote().is_some());
-            if !is_there && is_vague {
-                continue;
-            }
-            let mut request = request.clone();
-            request.options.required &= is_there;
-            let text = request_of_root(&request, side);
+    for asked in &requested.asks.asked {
+        let request = &asked.request;
+        let mut own = roots.iter().filter(|(known, _)| known.request == *request);
+        let root = own.next().map(|(_, root)| *root);
+        // By its path alone, what `parent-of:` leads to is any device at that place.
+        let is_vague = request
+            .selectors()
+            .any(|selector| selector.parents() > 0 || selector.remote().is_some());
+        let sides: Vec<&SysPath> = match (is_vague, root) {
+            (true, None) => continue,
+            (true, Some(root)) => vec![root],
+            (false, _) => std::iter::once(place).chain(sight.peers.get(place)).collect(),
+        };
+        let mut request = request.clone();
+        request.options.required &= root.is_some();
+        // Where there would be more alternatives than a request may have, each side has a request of its own.
+        let is_one = request.selectors().count() * sides.len() <= 1 + MAX_ALTERNATIVES;
+        let all = match is_one {
+            true => vec![request_of_places(&request, &sides)],
+            false => sides
+                .iter()
+                .map(|side| request_of_places(&request, &[*side]))
+                .collect(),
+        };
+        for text in all {
             if !devices.contains(&text) {
                 devices.push(text);
             }
@@ -573,20 +584,29 @@ pub fn cdi_stem(resource: &str) -> String {
     format!("{CDI_PREFIX}{short}-{}", &fingerprint(resource)[..8])
 }
 
-/// The request for this one device of all that `request` selects, by each of its alternatives. The device that `parent-of:`
-/// leads to is named by its path alone: terms speak of its child.
-fn request_of_root(request: &Request, root: &SysPath) -> String {
-    let path = Selector::SysPath(root.as_path().to_owned());
-    let here = |selector: &DeviceSelector| match selector.parents() {
-        0 => format!("{selector}&{path}"),
-        _ => path.to_string(),
+/// The request for what is at these places of all that `request` selects, by each of its alternatives. The device that
+/// `parent-of:` leads to is named by its path alone: terms speak of its child.
+fn request_of_places(request: &Request, places: &[&SysPath]) -> String {
+    let here = |selector: &DeviceSelector, place: &SysPath| {
+        let path = Selector::SysPath(place.as_path().to_owned());
+        match selector.parents() {
+            0 => format!("{selector}&{path}"),
+            _ => path.to_string(),
+        }
     };
+    let mut all: Vec<String> = Vec::new();
+    for place in places {
+        all.extend(request.selectors().map(|selector| here(selector, place)));
+    }
     let options = Options {
         or: Vec::new(),
         ..request.options.clone()
     };
-    let or = request.options.or.iter().map(|or| format!(";or={}", here(or)));
-    format!("{}{options}{}", here(&request.selector), or.collect::<String>())
+    let (first, others) = all
+        .split_first()
+        .map_or(("", &[][..]), |(first, others)| (first, others));
+    let or = others.iter().map(|or| format!(";or={or}"));
+    format!("{first}{options}{}", or.collect::<String>())
 }
 
 /// The nodes at or below a root, each where it goes: `path=` is for the one that the root is named for.

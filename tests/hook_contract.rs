@@ -408,6 +408,10 @@ fn patterns_that_would_use_the_hosts_processor_or_memory_are_refused_quickly_and
         format!("usb:0403{}", r";only=regex:a{0\,900}".repeat(2500)),
         format!("usb:0403{}", r"&regex:a{0\,900}".repeat(2500)),
         many(&format!("usb:0403{}", r";only=regex:a{0\,4000}".repeat(16)), 150),
+        format!(
+            "usb:0403{}",
+            format!(";or=usb:0403{}", r"&regex:a{0\,4000}".repeat(31)).repeat(16)
+        ),
         many("subsystem:tty&!tag:a&!tag:b&!tag:c&!tag:d", 256),
         many(&format!("glob:{}", "*0".repeat(120)), 100),
     ] {

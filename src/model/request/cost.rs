@@ -3,7 +3,7 @@
 //! Costs are counted in bytes of a compiled expression: time and memory grow alike with them. Must not know where a
 //! request was written.
 
-use super::{Ask, Request, RequestError, RequestFault};
+use super::{Ask, Options, Request, RequestError, RequestFault};
 use crate::model::quoting::shown;
 use crate::model::selector::{Selector, SelectorError};
 
@@ -31,7 +31,7 @@ const SHOWN_REQUEST: usize = 72;
 pub(super) fn of_ask(ask: &Ask) -> usize {
     match ask {
         Ask::Request(request) => of_request(request),
-        Ask::Class(class) => class.options.only.iter().map(of_selector).sum(),
+        Ask::Class(class) => of_options(&class.options),
     }
 }
 
@@ -40,6 +40,13 @@ pub(super) fn of_request(request: &Request) -> usize {
     let terms = request.selectors().flat_map(|selector| selector.terms());
     let terms = terms.map(|term| &term.selector);
     terms.chain(&request.options.only).map(of_selector).sum()
+}
+
+/// What the selectors of these options cost.
+pub(super) fn of_options(options: &Options) -> usize {
+    let alternatives = options.or.iter().flat_map(|selector| selector.terms());
+    let alternatives = alternatives.map(|term| &term.selector);
+    alternatives.chain(&options.only).map(of_selector).sum()
 }
 
 /// Checks requests that anybody may have written. Of those that stand for a class (`true`) only the options count.
@@ -106,7 +113,7 @@ fn of_selector(selector: &Selector) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::request::parse_requests;
+    use crate::model::request::{OptionError, parse_requests};
 
     fn check(text: &str) -> Result<(), RequestError> {
         let requests = parse_requests(text)?;
@@ -138,12 +145,20 @@ mod tests {
                 ..
             })
         ));
-        let alternative = format!("usb:0403{}", r";or=regex:([^/]?){0\,900}#".repeat(16));
+        let alternatives = |count| format!("usb:0403{}", r";or=regex:([^/]?){0\,900}#".repeat(count));
         assert!(matches!(
-            check(&many(&alternative, 16)),
+            check(&many(&alternatives(2), 16)),
             Err(RequestError::TooCostly { .. })
         ));
-        assert!(check(&alternative).is_err());
+        // Nor is a request.
+        assert!(matches!(
+            check(&alternatives(16)),
+            Err(RequestError::Malformed {
+                fault: RequestFault::Option(OptionError::TooCostly),
+                ..
+            })
+        ));
+        assert!(check(&alternatives(1)).is_err());
         let long = format!("regex:{}", "x".repeat(257));
         let error = check(&long).unwrap_err().to_string();
         assert!(error.contains("regex has 257 characters: at most 256"), "{error}");

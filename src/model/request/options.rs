@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use super::{OnRemoval, Options, Ready, signals};
+use super::{OnRemoval, Options, Ready, cost, signals};
 use crate::model::device::Access;
 use crate::model::quoting::{nearest, shown, unescape};
 use crate::model::selector::path::{link_path, node_path};
@@ -84,6 +84,11 @@ pub enum OptionError {
     /// Too many `link=`.
     #[error("more than {MAX_LINKS} link= options")]
     TooManyLinks,
+    /// The selectors of `or=` and `only=` would take too much of the host's time and memory.
+    #[error(
+        "the selectors of or= and only= cost too much: write fewer or shorter globs and regular expressions"
+    )]
+    TooCostly,
     /// Too many `only=`.
     #[error("more than {MAX_ONLY} only= options: write a glob or a regex that covers several")]
     TooManyOnly,
@@ -200,7 +205,10 @@ impl Options {
                 return Err(OptionError::TooManyAlternatives);
             }
             self.or.push(value.parse().map_err(OptionError::Or)?);
-            return Ok(());
+            return match cost::of_options(self) > cost::MAX_LIST {
+                true => Err(OptionError::TooCostly),
+                false => Ok(()),
+            };
         }
         let value = unescape(value).ok_or(OptionError::Dangling)?;
         match name {

@@ -127,16 +127,34 @@ impl Disk {
         );
     }
 
-    /// Plugs a partition in under the number of a device that has just gone.
+    /// Plugs a partition in under the number of a device that has just gone. Partitions from 100 on must be free.
     pub fn plug_with_number(&self, partition: u8, number: (u32, u32)) {
-        // The kernel frees a number some milliseconds after the device has gone (an RCU grace period).
+        // The kernel frees a number some milliseconds after the device has gone (an RCU grace period), and gives away the
+        // lowest free one. One lower number does no harm: it is not free again at once when its partition is unplugged, and
+        // the next attempt gets the next number. Two of them would take turns, so all but one are kept in use.
+        let mut fillers = 100..=250_u8;
+        let mut in_use = Vec::new();
+        let mut lower = None;
         eventually_some("a new partition gets the number that has become free", || {
-            let is_it = number_of(&self.plug(partition)) == number;
-            if !is_it {
-                self.unplug(partition);
+            let found = number_of(&self.plug(partition));
+            if found == number {
+                return Some(());
             }
-            is_it.then_some(())
+            if found < number && lower.replace(found).is_some_and(|before| before != found) {
+                let filler = fillers.next()?;
+                self.plug_small(filler);
+                if number_of(&self.partition(filler)) < number {
+                    in_use.push(filler);
+                } else {
+                    self.unplug(filler);
+                }
+            }
+            self.unplug(partition);
+            None
         });
+        for filler in in_use {
+            self.unplug(filler);
+        }
     }
 
     /// Plugs a partition in again under another device number than `old`, which some other device then has.

@@ -142,14 +142,16 @@ impl Leases {
             .chain(of_before)
             .map(|extent| extent.medium.clone())
             .collect();
-        let known = self.held.clone();
         self.held.insert(device.clone(), goal);
         let outcome = self.settle(&media);
         if let Ok(true) = outcome {
             return Ok(self.held(device));
         }
         // What was locked before is still: nothing is let go before all is had.
-        self.held = known;
+        match before {
+            Some(before) => self.held.insert(device.clone(), before),
+            None => self.held.remove(device),
+        };
         self.settle(&media)?;
         outcome.map(|_| same_place)
     }
@@ -294,8 +296,7 @@ impl Leases {
 impl LeaseFile {
     /// Locks more, until all of this is locked; whether it could be.
     fn extend(&mut self, wanted: &[Segment]) -> io::Result<bool> {
-        for (first, last) in parts(&self.locked, wanted) {
-            let (now, goal) = (hold_at(&self.locked, first), hold_at(wanted, first));
+        for (first, last, now, goal) in changes(&self.locked, wanted) {
             let Some(goal) = goal.filter(|_| goal > now) else {
                 continue;
             };
@@ -320,8 +321,7 @@ impl LeaseFile {
         if self.may_have_more {
             return Ok(true);
         }
-        for (first, last) in parts(&self.locked, wanted) {
-            let (now, goal) = (hold_at(&self.locked, first), hold_at(wanted, first));
+        for (first, last, now, goal) in changes(&self.locked, wanted) {
             if goal < now {
                 set(&self.file, first, last, goal)?;
                 self.note(first, last, goal);
@@ -370,43 +370,66 @@ impl Drop for Leases {
 /// The last byte that can be locked.
 const LAST: u64 = i64::MAX as u64 - 1;
 
-/// What is to be locked of a medium for these devices: each byte as the device that wants it most.
+/// What is to be locked of a medium for these devices: each byte as the device that wants it most, in order.
 fn segments(held: &Held, medium: &SysPath) -> Vec<Segment> {
-    let mut claims: Vec<Segment> = Vec::new();
+    // Where a claim begins and where it has ended. A medium has many parts, and each plan asks: one pass over them.
+    let mut ends: Vec<(u64, Hold, bool)> = Vec::new();
     for lease in held.values() {
-        let extents = lease.extents.iter().filter(|extent| extent.medium == *medium);
-        claims.extend(extents.map(|extent| (extent.first, extent.last, lease.hold)));
+        for extent in lease.extents.iter().filter(|extent| extent.medium == *medium) {
+            ends.push((extent.first, lease.hold, true));
+            ends.push((extent.last + 1, lease.hold, false));
+        }
     }
-    let hold = |byte: u64| {
-        let covers = |(first, last, _): &&Segment| *first <= byte && byte <= *last;
-        claims.iter().filter(covers).map(|(_, _, hold)| *hold).max()
-    };
-    let parts = parts(&claims, &[]);
+    ends.sort_unstable();
+    let (mut shared, mut exclusive) = (0_usize, 0_usize);
     let mut wanted: Vec<Segment> = Vec::new();
-    for (first, last) in parts {
-        let Some(hold) = hold(first) else { continue };
+    for (index, (at, hold, begins)) in ends.iter().enumerate() {
+        let count = match hold {
+            Hold::Shared => &mut shared,
+            Hold::Exclusive => &mut exclusive,
+        };
+        *count = if *begins {
+            *count + 1
+        } else {
+            count.wrapping_sub(1)
+        };
+        let Some((next, ..)) = ends.get(index + 1).filter(|(next, ..)| next > at) else {
+            continue;
+        };
+        let hold = match (shared, exclusive) {
+            (0, 0) => continue,
+            (_, 0) => Hold::Shared,
+            _ => Hold::Exclusive,
+        };
         match wanted.last_mut() {
-            Some((_, end, before)) if *before == hold && *end + 1 == first => *end = last,
-            _ => wanted.push((first, last, hold)),
+            Some((_, end, before)) if *before == hold && *end + 1 == *at => *end = next - 1,
+            _ => wanted.push((*at, next - 1, hold)),
         }
     }
     wanted
 }
 
-/// The ranges within which neither of the two changes.
-fn parts(one: &[Segment], other: &[Segment]) -> Vec<(u64, u64)> {
-    let ends = one
+/// The ranges within which neither of the two changes, with how each has them. Both are in order and without overlaps.
+fn changes(now: &[Segment], goal: &[Segment]) -> Vec<(u64, u64, Option<Hold>, Option<Hold>)> {
+    let mut ends: Vec<u64> = now
         .iter()
-        .chain(other)
-        .flat_map(|(first, last, _)| [*first, last + 1]);
-    let ends: BTreeSet<u64> = ends.collect();
-    let ends: Vec<u64> = ends.into_iter().collect();
-    ends.windows(2).map(|ends| (ends[0], ends[1] - 1)).collect()
-}
-
-fn hold_at(segments: &[Segment], byte: u64) -> Option<Hold> {
-    let covers = |(first, last, _): &&Segment| *first <= byte && byte <= *last;
-    segments.iter().find(covers).map(|(_, _, hold)| *hold)
+        .chain(goal)
+        .flat_map(|(first, last, _)| [*first, last + 1])
+        .collect();
+    ends.sort_unstable();
+    ends.dedup();
+    let (mut now, mut goal) = (now.iter().peekable(), goal.iter().peekable());
+    let mut changes = Vec::with_capacity(ends.len());
+    for range in ends.windows(2) {
+        let (first, last) = (range[0], range[1] - 1);
+        let hold_in = |segments: &mut std::iter::Peekable<std::slice::Iter<'_, Segment>>| {
+            while segments.next_if(|(_, end, _)| *end < first).is_some() {}
+            let here = segments.peek().filter(|(begin, ..)| *begin <= first);
+            here.map(|(_, _, hold)| *hold)
+        };
+        changes.push((first, last, hold_in(&mut now), hold_in(&mut goal)));
+    }
+    changes
 }
 
 /// Locks a range in this way, or unlocks it; false when another stands in the way. Never waits.

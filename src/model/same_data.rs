@@ -5,6 +5,8 @@
 //! so that a whole overlaps with each of its parts, also with one that appears later, and two parts do not overlap.
 //! Pure: leases lock these ranges (`host::leases`), the policy looks for what a device exposes (`policy`).
 
+use std::path::Path;
+
 use super::device::{DevKind, Device, SysPath};
 use super::inventory::Inventory;
 
@@ -96,13 +98,22 @@ pub fn exposed<'a>(device: &'a Device, inventory: &'a Inventory) -> Vec<&'a Devi
         .at_or_below(&place)
         .filter(|it| it.node.is_some())
         .collect();
-    // Loop and device-mapper devices lie elsewhere in sysfs than what they are over.
-    let has_blocks = below.iter().any(|it| is_block(it)) || subsystem(device) == "nvme";
-    let blocks = inventory.iter().filter(|it| has_blocks && is_block(it));
+    let has_blocks = below.iter().any(|it| is_block(it));
+    let elsewhere = match subsystem(device) {
+        "nvme" => inventory.iter().filter(|it| is_block(it)).collect(),
+        _ if has_blocks => {
+            let mut blocks = over_others(device, inventory);
+            for lower in made_of(device, inventory) {
+                blocks.extend(inventory.at_or_below(&lower.syspath).filter(|it| is_block(it)));
+            }
+            blocks
+        }
+        _ => Vec::new(),
+    };
     let own = extents(device, inventory);
     let mut exposed: Vec<&Device> = below
         .into_iter()
-        .chain(blocks)
+        .chain(elsewhere)
         .filter(|it| it.syspath != device.syspath && !is_control_node(it))
         .filter(|it| {
             let its = extents(it, inventory);
@@ -142,15 +153,45 @@ pub fn behind_loops<'a>(device: &'a Device, inventory: &'a Inventory) -> Vec<&'a
         .collect()
 }
 
-/// The loop device that is over this block device, if one is. (The kernel lists device-mapper and md devices among a device's
-/// `holders`, and loop devices not.)
-pub fn loop_over<'a>(device: &Device, inventory: &'a Inventory) -> Option<&'a Device> {
-    let node = device.node.as_ref().filter(|_| is_block(device))?;
-    let is_over = |it: &&Device| {
-        it.attribute(BACKING_FILE)
-            .is_some_and(|file| node.path.as_path() == file)
+/// The loop devices that are over one of these block devices, each with that device. (The kernel lists device-mapper and md
+/// devices among a device's `holders`, and loop devices not.)
+pub fn loops_over<'a>(blocks: &[&'a Device], inventory: &'a Inventory) -> Vec<(&'a Device, &'a Device)> {
+    let over = |it: &'a Device| {
+        let file = file_in_dev(it)?;
+        let mut lower = blocks.iter().filter(|block| is_block(block));
+        let lower = lower.find(|block| {
+            block
+                .node
+                .as_ref()
+                .is_some_and(|node| node.path.as_path() == Path::new(file))
+        })?;
+        Some((it, *lower))
     };
-    inventory.iter().find(is_over)
+    inventory.starting_with(VIRTUAL_BLOCKS).filter_map(over).collect()
+}
+
+/// Where loop, device-mapper and md devices are, whatever they are made of.
+const VIRTUAL_BLOCKS: &str = "/sys/devices/virtual/block/";
+
+/// The block devices elsewhere in sysfs that may be made of this one, and their partitions: those made of block devices, and
+/// loop devices over the same file as this one.
+fn over_others<'a>(device: &Device, inventory: &'a Inventory) -> Vec<&'a Device> {
+    let file = device.attribute(BACKING_FILE);
+    let may_be = |it: &&Device| {
+        let disk = disk_of(it, inventory);
+        is_block(it)
+            && (file_in_dev(disk).is_some()
+                || disk.attribute(SLAVES).is_some_and(|names| !names.is_empty())
+                || (file.is_some() && disk.attribute(BACKING_FILE) == file))
+    };
+    inventory.starting_with(VIRTUAL_BLOCKS).filter(may_be).collect()
+}
+
+/// The file of a loop device where it can be a device node: those are in /dev.
+fn file_in_dev(device: &Device) -> Option<&str> {
+    device
+        .attribute(BACKING_FILE)
+        .filter(|file| file.starts_with("/dev/"))
 }
 
 fn extents_of(device: &Device, inventory: &Inventory, depth: usize) -> Vec<Extent> {
@@ -275,11 +316,14 @@ fn under<'a>(device: &'a Device, inventory: &'a Inventory) -> Vec<&'a Device> {
 
 /// The block device that a loop device is over.
 fn block_at<'a>(device: &Device, inventory: &'a Inventory) -> Option<&'a Device> {
-    let file = device.attribute(BACKING_FILE)?;
+    let file = file_in_dev(device)?;
     let is_it = |it: &&Device| {
         is_block(it)
             && it.syspath != device.syspath
-            && it.node.as_ref().is_some_and(|node| node.path.as_path() == file)
+            && it
+                .node
+                .as_ref()
+                .is_some_and(|node| node.path.as_path() == Path::new(file))
     };
     inventory.iter().find(is_it)
 }

@@ -329,8 +329,8 @@ fn used_by_the_host(subject: &Subject<'_>) -> Option<Because> {
     });
     // A loop device is a user of what it is over, not of itself.
     let over = || {
-        blocks.iter().find_map(|device| {
-            let over = same_data::loop_over(device, subject.inventory)?;
+        let loops = same_data::loops_over(&blocks, subject.inventory);
+        loops.into_iter().find_map(|(over, device)| {
             let its_own = over.syspath == subject.device().syspath
                 || subject
                     .ancestors()

@@ -132,6 +132,11 @@ impl Leases {
         if let Some(held) = same_place.filter(|held| *held >= hold) {
             return Ok(Some(held));
         }
+        if before.is_none() && self.take_beside(extents, hold)? {
+            let extents = extents.to_vec();
+            self.held.insert(device.clone(), Lease { extents, hold });
+            return Ok(Some(hold));
+        }
         let goal = Lease {
             extents: extents.to_vec(),
             hold: before.as_ref().map_or(hold, |before| before.hold.max(hold)),
@@ -154,6 +159,46 @@ impl Leases {
         };
         self.settle(&media)?;
         outcome.map(|_| same_place)
+    }
+
+    /// Locks ranges of media of which others are locked already, where none of those is touched: the usual case of a disk
+    /// with many partitions, which costs no look at the other ones. Whether that was the case and all of it could be locked;
+    /// if not, nothing has changed.
+    fn take_beside(&mut self, extents: &[Extent], hold: Hold) -> Result<bool, LeaseError> {
+        let is_beside = |extent: &Extent| {
+            let file = self.files.get(&extent.medium);
+            file.is_some_and(|file| !file.may_have_more && file.is_free(extent.first, extent.last))
+        };
+        if extents.is_empty() || !extents.iter().all(is_beside) {
+            return Ok(false);
+        }
+        for (index, extent) in extents.iter().enumerate() {
+            let outcome = self.lock(extent, Some(hold));
+            if !matches!(outcome, Ok(true)) {
+                for locked in &extents[..index] {
+                    self.lock(locked, None)?;
+                }
+                return outcome;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Locks a range of a medium whose file is open, or unlocks it. False when another stands in the way.
+    fn lock(&mut self, extent: &Extent, hold: Option<Hold>) -> Result<bool, LeaseError> {
+        let path = self.path_of(&extent.medium);
+        let Some(file) = self.files.get_mut(&extent.medium) else {
+            return Ok(false);
+        };
+        let locked = set(&file.file, extent.first, extent.last, hold).map_err(|source| LeaseError {
+            doing: "locking",
+            path,
+            source,
+        })?;
+        if locked {
+            file.note(extent.first, extent.last, hold);
+        }
+        Ok(locked)
     }
 
     /// Lets go of all but these devices.
@@ -343,6 +388,12 @@ impl LeaseFile {
             next = last + 1;
         }
         let _ = set(&self.file, next, LAST, None);
+    }
+
+    /// Whether nothing is locked of this range.
+    fn is_free(&self, first: u64, last: u64) -> bool {
+        let overlaps = |(from, to, _): &Segment| *from <= last && first <= *to;
+        !self.locked.iter().any(overlaps)
     }
 
     fn note(&mut self, first: u64, last: u64, hold: Option<Hold>) {

@@ -92,12 +92,14 @@ _oci_hotplug_verb() {
 }
 
 _oci_hotplug_names() {
+    # compgen -W expands its words, so a name such as "$(reboot)" would be run. Anyone who starts containers can choose their
+    # names.
     case "$1" in
         containers) oci-hotplug list 2>/dev/null | awk 'NR > 1 { print $1; if ($2 != "-") print $2 }' ;;
         classes) oci-hotplug class list 2>/dev/null | awk 'NR > 1 { print $1 }' ;;
         cdi) oci-hotplug cdi list 2>/dev/null | awk 'NR > 1 && $1 ~ /=/ { print $1 }' ;;
         requests) oci-hotplug class list 2>/dev/null | awk 'NR > 1 { print "class:" $1 }' ;;
-    esac
+    esac | LC_ALL=C grep -xE '[A-Za-z0-9_.:/=+@-]+'
 }
 
 _oci_hotplug() {
@@ -167,6 +169,11 @@ mod tests {
 
     /// What bash offers behind these words, of which the last is begun. A stand-in answers for the program.
     fn offered(words: &[&str]) -> Vec<String> {
+        offered_with(words, "abc123 robot\\ndef456 -")
+    }
+
+    /// The same with these containers, each an id and a name, in single quotes of the shell.
+    fn offered_with(words: &[&str], containers: &str) -> Vec<String> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("completion");
         std::fs::write(&path, script(&super::super::Command::command())).unwrap();
@@ -175,7 +182,7 @@ mod tests {
             .map(|word| crate::model::quoting::shell_quoted(word))
             .collect();
         let line = format!(
-            "set -u; source {}\noci-hotplug() {{ case \"$*\" in list) printf 'CONTAINER NAME\\nabc123 robot\\ndef456 -\\n';; \
+            "set -u; source {}\noci-hotplug() {{ case \"$*\" in list) printf 'CONTAINER NAME\\n{containers}\\n';; \
              'class list') printf 'CLASS REQUESTS\\nlab usb:1\\n';; 'cdi list') printf 'DEVICE FILE\\nv.com/c=gpu /x\\n';; esac; }}\n\
              COMP_WORDS=({}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _oci_hotplug; printf '%s\\n' \"${{COMPREPLY[@]-}}\"",
             path.display(),
@@ -227,5 +234,21 @@ mod tests {
             let all: Vec<&str> = std::iter::once(program).chain(words.iter().copied()).collect();
             assert_eq!(offered(&all), expected, "{words:?}");
         }
+    }
+
+    /// A container's name can come from an annotation (`model::engine`).
+    #[test]
+    fn a_name_of_a_container_is_never_run_as_a_command() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = dir.path().join("made");
+        let names = format!(
+            "abc $(touch${{IFS}}{0})\\ndef `touch${{IFS}}{0}`\\nghi lab/board-0/flash",
+            made.display()
+        );
+        assert_eq!(
+            offered_with(&["oci-hotplug", "inspect", ""], &names),
+            ["abc", "def", "ghi", "lab/board-0/flash"]
+        );
+        assert!(!made.exists());
     }
 }

@@ -83,7 +83,7 @@ pub(super) fn run(registry: &Registry, options: &Options, as_json: bool) -> Resu
 
 /// The containers that a word on the command line names.
 struct Meant {
-    /// Beginnings of their ids.
+    /// Their ids; the beginning of one where none is known.
     ids: Vec<String>,
     /// Whether the state directory has one of them.
     is_known: bool,
@@ -108,7 +108,10 @@ impl Meant {
     }
 
     fn has(&self, container: &str) -> bool {
-        self.ids.iter().any(|id| container.starts_with(id.as_str()))
+        self.ids.iter().any(|id| match self.is_known {
+            true => container == id,
+            false => container.starts_with(id.as_str()),
+        })
     }
 }
 
@@ -132,4 +135,22 @@ fn print(happening: &Happening, as_json: bool) -> Result<()> {
     }
     out.flush()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_that_is_known_is_not_another_one_whose_id_begins_alike() {
+        let meant = |is_known| Meant {
+            ids: vec!["web".into()],
+            is_known,
+        };
+        assert!(meant(true).has("web") && !meant(true).has("web2"));
+        assert!(
+            meant(false).has("web2"),
+            "the beginning of the id of a container that has ended"
+        );
+    }
 }

@@ -67,13 +67,19 @@ impl Unwatched {
     pub fn explanation(&self) -> String {
         let called = self.called();
         match &self.requests {
-            Some(requests) if !requests.is_empty() => format!(
-                "container {called} requests {} by annotation but has no watcher, because its engine did not run our hooks ({}; or attach now: `oci-hotplug attach {} {}`)",
-                shown(requests, MAX_REQUEST),
-                self.how_to_start(),
-                shell_quoted(called),
-                shell_quoted(&shown(requests, MAX_REQUEST))
-            ),
+            Some(requests) if !requests.is_empty() => {
+                let shown = shown(requests, MAX_REQUEST);
+                // A text that is cut off or escaped is a different request.
+                let word = match shown == *requests {
+                    true => shell_quoted(requests),
+                    false => "REQUEST".to_owned(),
+                };
+                format!(
+                    "container {called} requests {shown} by annotation but has no watcher, because its engine did not run our hooks ({}; or attach now, as a trusted request: `oci-hotplug attach {} {word}`)",
+                    self.how_to_start(),
+                    shell_quoted(called),
+                )
+            }
             Some(_) => format!(
                 "container {called} has an annotation of ours but no watcher, because its engine did not run our hooks ({})",
                 self.how_to_start()
@@ -157,6 +163,11 @@ mod tests {
             text.contains("`oci-hotplug attach 'lab' 'usb:0403:6001;link=/dev/b'`"),
             "{text}"
         );
+        // What cannot be shown whole would be another request when pasted.
+        for requests in ["usb:0403,".repeat(40), "usb:0403\nusb:1050".to_owned()] {
+            let text = container(Some(Engine::Docker), Some(&requests)).explanation();
+            assert!(text.contains("`oci-hotplug attach 'lab' REQUEST`"), "{text}");
+        }
         let text = container(Some(Engine::Podman), Some("usb:0403")).explanation();
         assert!(text.contains("oci-hotplug check"), "{text}");
         let text = container(None, None).explanation();

@@ -18,6 +18,8 @@ const USAGE_PAGE: u8 = 0x04;
 const PUSH: u8 = 0xa4;
 const POP: u8 = 0xb4;
 const USAGE: u8 = 0x08;
+const USAGE_MINIMUM: u8 = 0x18;
+const USAGE_MAXIMUM: u8 = 0x28;
 const COLLECTION: u8 = 0xa0;
 const LONG_ITEM: u8 = 0xfe;
 
@@ -27,8 +29,12 @@ const MAIN: u8 = 0;
 /// The kind of collection that stands for a whole (6.2.2.6).
 const APPLICATION: u32 = 1;
 
-/// How many collections are kept. A descriptor has at most 4096 bytes, and room for two thousand.
+/// How many collections are kept, beside those of keyboards and mice. A descriptor has at most 4096 bytes, and room for two
+/// thousand.
 const MAX_COLLECTIONS: usize = 64;
+
+/// How many usages of one range are read. Those of keyboards and mice are the first of their pages.
+const MAX_RANGE: usize = 64;
 
 /// Usage page and usage of each application collection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,6 +48,7 @@ impl HidUsages {
         let mut pages = Vec::new();
         // The page of a usage of 4 bytes is its own; else it is the page in force at the main item.
         let mut usages: Vec<(Option<u16>, u16)> = Vec::new();
+        let mut minimum = 0;
         let mut rest = bytes;
         while let [prefix, ..] = *rest {
             if prefix == LONG_ITEM {
@@ -56,21 +63,30 @@ impl HidUsages {
                 .rev()
                 .fold(0, |value: u32, byte| value << 8 | u32::from(*byte));
             let low = (value & 0xffff) as u16;
+            let own_page = (size == 4).then_some((value >> 16) as u16);
             match prefix & 0xfc {
                 USAGE_PAGE => page = low,
                 PUSH => pages.push(page),
                 POP => page = pages.pop().unwrap_or(page),
-                USAGE => usages.push(((size == 4).then_some((value >> 16) as u16), low)),
-                COLLECTION if value == APPLICATION => {
-                    found.extend(usages.iter().map(|(own, usage)| (own.unwrap_or(page), *usage)));
+                USAGE => usages.push((own_page, low)),
+                USAGE_MINIMUM => minimum = low,
+                USAGE_MAXIMUM => {
+                    usages.extend((minimum..=low).take(MAX_RANGE).map(|usage| (own_page, usage)))
+                }
+                // The kernel looks at the low byte alone (drivers/hid/hid-core.c, hid_parser_main).
+                COLLECTION if value & 0xff == APPLICATION => {
+                    for (own, usage) in &usages {
+                        let found_one = (own.unwrap_or(page), *usage);
+                        if found.len() < MAX_COLLECTIONS || is_typed_or_pointed(found_one) {
+                            found.insert(found_one);
+                        }
+                    }
                 }
                 _ => {}
             }
             if prefix >> 2 & 3 == MAIN {
                 usages.clear();
-            }
-            if found.len() >= MAX_COLLECTIONS {
-                break;
+                minimum = 0;
             }
             rest = &rest[1 + size..];
         }
@@ -100,11 +116,15 @@ impl HidUsages {
 
     /// Whether one is a keyboard, a keypad, a mouse, a tablet or a touch screen.
     pub fn is_typed_or_pointed(&self) -> bool {
-        self.0.iter().any(|(page, usage)| match *page {
-            DESKTOP => TYPED_OR_POINTED.contains(usage),
-            DIGITIZERS => FIRST_DIGITIZERS.contains(usage),
-            _ => false,
-        })
+        self.0.iter().copied().any(is_typed_or_pointed)
+    }
+}
+
+fn is_typed_or_pointed((page, usage): (u16, u16)) -> bool {
+    match page {
+        DESKTOP => TYPED_OR_POINTED.contains(&usage),
+        DIGITIZERS => FIRST_DIGITIZERS.contains(&usage),
+        _ => false,
     }
 }
 
@@ -149,6 +169,24 @@ mod tests {
             "0001:0005",
             "a long item is passed over"
         );
+    }
+
+    /// As drivers/hid/hid-core.c reads them: a device that is written so is a keyboard to the kernel.
+    #[test]
+    fn a_keyboard_is_found_however_its_collection_is_written() {
+        let typed = |bytes: &[u8]| HidUsages::in_report_descriptor(bytes).is_typed_or_pointed();
+        assert!(typed(b"\x05\x01\x19\x06\x29\x06\xa1\x01"), "by a range of usages");
+        assert!(
+            typed(b"\x05\x01\x09\x06\xa2\x01\x01"),
+            "with two bytes for its type"
+        );
+        let mut behind_many: Vec<u8> = Vec::new();
+        for number in 0..200 {
+            behind_many.extend([0x06, 0x00, 0xff, 0x09, number, 0xa1, 0x01, 0xc0]);
+        }
+        behind_many.extend(b"\x05\x01\x09\x06\xa1\x01");
+        assert!(typed(&behind_many), "behind many other collections");
+        assert!(!typed(b"\x05\x01\x19\x00\x2a\xff\xff\x81\x02\x09\x05\xa1\x01"));
     }
 
     #[test]

@@ -596,8 +596,8 @@ impl Reconciler {
             }
         }
         // What one request may not have and another may is inside all the same.
-        plan.refused
-            .retain(|refusal| !wishes.values().any(|wish| wish.device.syspath == refusal.syspath));
+        let given: BTreeSet<&SysPath> = wishes.values().map(|wish| &wish.device.syspath).collect();
+        plan.refused.retain(|refusal| !given.contains(&refusal.syspath));
         settle_links(&mut wishes, inside, plan);
         wishes
     }

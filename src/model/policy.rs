@@ -369,12 +369,14 @@ impl Policy {
                 Verdict::Denied(self.denied_by_line_of(line, request, subject))
             }
             (Some(place), _, _) => Verdict::Denied(denied_for_access(place, wanted, allowed)),
-            (None, _, _) if subject.in_sysfs().is_none() => Verdict::Denied(Denial {
-                reason: "sysfs has no device of this number, so that no rule can match it".into(),
-                cure: self.class_cure(request),
-                ..self.denied_by_fallback(request)
-            }),
-            (None, _, _) => Verdict::Denied(self.denied_by_fallback(request)),
+            (None, _, _) => {
+                let mut denial = self.denied_by_fallback(request);
+                denial.cure = self.allow_cure_of(request, subject);
+                if subject.in_sysfs().is_none() {
+                    denial.reason = "sysfs has no device of this number, so that no rule can match it".into();
+                }
+                Verdict::Denied(denial)
+            }
         }
     }
 
@@ -456,6 +458,9 @@ impl Policy {
     /// The same, of a device that is there: with what makes it one of that line.
     fn denied_by_line_of(&self, line: &'static Line, request: &Request, subject: &Subject<'_>) -> Denial {
         let mut denial = self.denied_by_line(line, request);
+        if !line.always {
+            denial.cure = self.allow_cure_of(request, subject);
+        }
         if let Some(because) = protected::because(line, subject) {
             denial.reason = format!("{} ({})", denial.reason, because.reason);
             denial.cure = match because.cure {
@@ -483,8 +488,25 @@ impl Policy {
         if request.selector.parents() > 0 || !request.options.or.is_empty() {
             return self.class_cure(request);
         }
-        let command = self.allow_command(&request.selector.to_string(), request.options.access);
+        self.allow_cure_by(&request.selector.to_string(), request)
+    }
+
+    fn allow_cure_by(&self, selector: &str, request: &Request) -> String {
+        let command = self.allow_command(selector, request.options.access);
         format!("to allow it, run `{command}`")
+    }
+
+    /// The same of a device that is there. Allow rules do not match the path of a `node:`, only what sysfs has under its
+    /// number.
+    fn allow_cure_of(&self, request: &Request, subject: &Subject<'_>) -> String {
+        if subject.in_sysfs().is_none() {
+            return self.class_cure(request);
+        }
+        let is_by_number = subject.own().len() > 1;
+        match subject.device().node.as_ref().filter(|_| is_by_number) {
+            Some(node) => self.allow_cure_by(&Selector::DevNode(node.path.clone()).to_string(), request),
+            None => self.allow_cure(request),
+        }
     }
 
     /// The command that adds a rule for this selector.

@@ -975,6 +975,57 @@ fn the_path_of_a_node_that_sysfs_does_not_know_allows_nothing_and_denies() {
 }
 
 #[test]
+fn what_a_refusal_of_a_node_suggests_allows_it() {
+    let device = |number, path: &str| {
+        let mut device = Device::new(SysPath::new(format!("/sys/devices/oci-hotplug-node{path}")));
+        device.subsystem = Some(STATIC_NODE.to_owned());
+        device.seen = crate::model::device::Seen::Udev;
+        let (major, minor) = number;
+        device.node = Some(DevNode {
+            path: path.into(),
+            num: DevNum {
+                kind: DevKind::Char,
+                major,
+                minor,
+            },
+        });
+        device
+    };
+    let cure = |policy: &Policy, number| {
+        let mut devices = host();
+        devices.push(device(number, "/dev/other"));
+        let inventory = Inventory::new(devices.clone());
+        let circumstances = Circumstances::default();
+        let situation = Situation {
+            circumstances: &circumstances,
+            inventory: &inventory,
+            host_use: &HostUse::default(),
+        };
+        let asked = stranger("node:/dev/other");
+        match policy.judge(&asked, with_node(&devices, "/dev/other"), &situation) {
+            Verdict::Denied(denial) => denial.cure,
+            verdict => format!("{verdict:?}"),
+        }
+    };
+    let nothing = policy(Fallback::Nothing, vec![], vec![]);
+    let suggested = cure(&nothing, (188, 0));
+    assert_eq!(
+        suggested,
+        "to allow it, run `oci-hotplug allow 'devnode:/dev/ttyUSB0'`"
+    );
+    let allowing = policy(Fallback::Nothing, vec![allow(&["devnode:/dev/ttyUSB0"])], vec![]);
+    assert!(cure(&allowing, (188, 0)).starts_with("Allowed"));
+    // No rule matches what sysfs does not have, also where the number is a protected one (autofs).
+    for number in [(240, 5), (10, 235)] {
+        let suggested = cure(&nothing, number);
+        assert!(
+            suggested.contains("oci-hotplug class add") && suggested.contains("node:/dev/other"),
+            "{suggested}"
+        );
+    }
+}
+
+#[test]
 fn a_usb_device_without_descriptors_may_be_a_hub() {
     let mut devices = host();
     for device in &mut devices {

@@ -111,7 +111,7 @@ enum Verb {
     /// Give a running container devices, at once and until it stops or restarts.
     ///
     /// The container's record keeps the request: devices come and go as if it had been made at the start. A restart of the
-    /// container (podman restart) begins anew with the requests of its annotations and hooks. A container that was started
+    /// container (podman restart) begins again with the requests of its annotations and hooks. A container that was started
     /// without oci-hotplug gets a watcher. For a rootless container, run this as root with --pid and the host's process id
     /// of a process in it.
     ///

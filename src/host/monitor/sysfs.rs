@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +24,10 @@ use crate::model::wanted::{CAPABILITIES, DESCRIPTORS, REPORT_DESCRIPTOR};
 
 /// No attribute (nor uevent file) is read further than this, in bytes: a page is all that sysfs text can have.
 const ATTRIBUTE_LIMIT: usize = 4096;
+
+/// The longest binary attribute that is read, in bytes: a device descriptor of 18 bytes, and at most 8 configurations of
+/// 65535 (drivers/usb/core/config.c, USB_MAXCONFIG). Cameras and docks have more than a page of them.
+const DESCRIPTORS_LIMIT: u64 = 18 + 8 * 65535;
 
 /// The attributes to read: names, each for devices of one DEVTYPE or (`None`) for all.
 pub(super) type Attributes = BTreeMap<String, Option<String>>;
@@ -148,11 +153,12 @@ impl SysFs {
     /// One attribute, or what its snapshot has of it where it is no text.
     fn attribute(&self, place: &str, name: &str) -> Option<String> {
         let file = |name: &str| self.file(&format!("{place}/{name}"));
+        let whole = |name: &str| self.whole_file(&format!("{place}/{name}"));
         let text = |name: &str| Some(String::from_utf8_lossy(&file(name)?).trim_end().to_owned());
         match name {
-            DESCRIPTORS => Some(UsbClasses::in_descriptors(&file(name)?)?.to_text()),
+            DESCRIPTORS => Some(UsbClasses::in_descriptors(&whole(name)?)?.to_text()),
             REPORT_DESCRIPTOR if !is_named_as_hid(place) => None,
-            REPORT_DESCRIPTOR => Some(HidUsages::in_report_descriptor(&file(name)?).to_text()),
+            REPORT_DESCRIPTOR => Some(HidUsages::in_report_descriptor(&whole(name)?).to_text()),
             CAPABILITIES if !is_named_as_input(place) => None,
             CAPABILITIES => {
                 let keys = text("capabilities/key")?;
@@ -176,12 +182,24 @@ impl SysFs {
 
     /// Reads a small file. None of sysfs' files blocks (but see [`may_block`]); O_NONBLOCK and O_NOCTTY keep a recorded tree harmless too.
     fn file(&self, path: &str) -> Option<Vec<u8>> {
-        let flags =
-            OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW;
-        let file = fcntl::openat(&self.devices, path, flags, Mode::empty()).ok()?;
+        let file = self.open_file(path)?;
         let mut buffer = [0; ATTRIBUTE_LIMIT];
         let length = unistd::read(&file, &mut buffer).ok()?;
         Some(buffer[..length].to_vec())
+    }
+
+    /// Reads a binary file, of which the kernel gives at most a page at a time.
+    fn whole_file(&self, path: &str) -> Option<Vec<u8>> {
+        let file = fs::File::from(self.open_file(path)?);
+        let mut bytes = Vec::new();
+        file.take(DESCRIPTORS_LIMIT).read_to_end(&mut bytes).ok()?;
+        Some(bytes)
+    }
+
+    fn open_file(&self, path: &str) -> Option<OwnedFd> {
+        let flags =
+            OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW;
+        fcntl::openat(&self.devices, path, flags, Mode::empty()).ok()
     }
 
     /// The last component of where a link in a device's directory leads.
@@ -441,6 +459,22 @@ mod tests {
             find(&devices, "1-1").attribute("long").unwrap().len(),
             ATTRIBUTE_LIMIT
         );
+    }
+
+    #[test]
+    fn a_keyboard_behind_a_page_of_other_descriptors_is_found() {
+        let tree = Recorded::new();
+        let mut descriptors = vec![0; 18];
+        // What a camera says of its pictures.
+        while descriptors.len() <= ATTRIBUTE_LIMIT {
+            descriptors.extend([16, 0x24]);
+            descriptors.extend([0; 14]);
+        }
+        descriptors.extend([9, 4, 3, 0, 1, 3, 1, 1, 0]);
+        tree.attribute(HUB, DESCRIPTORS, &descriptors);
+        let attributes = wanted(&[(DESCRIPTORS, Some("usb_device"))]);
+        let device = tree.sysfs().read(HUB, &attributes).unwrap();
+        assert_eq!(device.attribute(DESCRIPTORS), Some("00:0301"));
     }
 
     #[test]

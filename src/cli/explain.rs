@@ -21,7 +21,7 @@ use crate::host::registry::{Record, Registry};
 use crate::host::users::Users;
 use crate::model::asked::Asked;
 use crate::model::attachment::{Attachment, Maker};
-use crate::model::device::Device;
+use crate::model::device::{Device, SysPath};
 use crate::model::inventory::Inventory;
 use crate::model::nodeless;
 use crate::model::policy::{AllowedBy, HostUse, Policy, Situation, Verdict, blocks_that_decide};
@@ -207,15 +207,15 @@ impl Facts<'_> {
     }
 
     fn selected(&self, asked: &Asked) -> Option<Rule> {
-        let root = asked
-            .roots
-            .iter()
-            .find(|root| self.device.syspath.is_at_or_below(root));
         let request = &asked.request;
         // What `only=` says is a rule of its own.
         let mut all = request.clone();
         all.options.only.clear();
-        let is_left = |root| all.gives(root, self.device, self.inventory) != Found::No;
+        let is_left = |root: &SysPath| all.gives(root, self.device, self.inventory) != Found::No;
+        // With `or=`, one root may leave out what another gives.
+        let above = |root: &&SysPath| self.device.syspath.is_at_or_below(root);
+        let mut roots = asked.roots.iter().filter(above);
+        let root = roots.clone().find(|root| is_left(root)).or_else(|| roots.next());
         let reason = match root {
             Some(root) if !is_left(root) => self.why_not_selected(request),
             Some(root) if *root == self.device.syspath => "it is what is asked for".to_owned(),

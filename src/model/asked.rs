@@ -33,6 +33,10 @@ pub struct Asked {
     /// The devices that it selected when last looked at: the container gets what is at or below them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub roots: BTreeSet<SysPath>,
+    /// Those of them that a selector without `parent-of:` selected, and none with it: they are roots as long as it selects
+    /// them. A parent stays one when the device that led to it is gone. `None` when the watcher was restarted: it is not known.
+    #[serde(skip)]
+    pub named: Option<BTreeSet<SysPath>>,
 }
 
 impl Asked {
@@ -44,6 +48,7 @@ impl Asked {
             class: None,
             cdi: None,
             roots: BTreeSet::new(),
+            named: None,
         }
     }
 
@@ -74,6 +79,7 @@ impl Asked {
     pub fn without_roots(&self) -> Self {
         Self {
             roots: BTreeSet::new(),
+            named: None,
             ..self.clone()
         }
     }

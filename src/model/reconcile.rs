@@ -315,19 +315,24 @@ impl Reconciler {
         self.undecided.clear();
         self.bound.retain(|(_, bound)| is_there(bound, inventory));
         for asked in &mut self.asked {
-            let mut roots = match asked.request.selector.remote() {
+            let mut named = BTreeSet::new();
+            let mut parents = BTreeSet::new();
+            match asked.request.selector.remote() {
                 Some(remote) => {
-                    let mut roots = BTreeSet::new();
                     let bound = self.bound.iter().find(|(one, _)| *one == remote);
-                    roots.extend(bound.map(|(_, bound)| bound.syspath.clone()));
-                    roots
+                    named.extend(bound.map(|(_, bound)| bound.syspath.clone()));
                 }
-                None => asked
-                    .request
-                    .selectors()
-                    .flat_map(|selector| roots_of(selector, inventory, &self.reserved, &mut self.undecided))
-                    .collect(),
-            };
+                None => {
+                    for selector in asked.request.selectors() {
+                        let roots = roots_of(selector, inventory, &self.reserved, &mut self.undecided);
+                        match selector.parents() {
+                            0 => named.extend(roots),
+                            _ => parents.extend(roots),
+                        }
+                    }
+                }
+            }
+            let has_parents = asked.request.selectors().any(|selector| selector.parents() > 0);
             for old in std::mem::take(&mut asked.roots) {
                 if inventory.get(&old).is_none() {
                     removed.push(RootRemoved {
@@ -339,11 +344,12 @@ impl Reconciler {
                             .survives_on_another_root()
                             .then_some(asked.request.options.grace),
                     });
-                } else if asked.request.selectors().any(|selector| selector.parents() > 0) {
-                    roots.insert(old);
+                } else if has_parents && !asked.named.as_ref().unwrap_or(&named).contains(&old) {
+                    parents.insert(old);
                 }
             }
-            asked.roots = roots;
+            asked.named = Some(named.difference(&parents).cloned().collect());
+            asked.roots = named.into_iter().chain(parents).collect();
         }
         removed
     }
@@ -351,10 +357,12 @@ impl Reconciler {
     /// A device moved in sysfs: its root is the same one, elsewhere.
     pub fn follow_move(&mut self, from: &SysPath, to: &SysPath) {
         for asked in &mut self.asked {
-            asked.roots = std::mem::take(&mut asked.roots)
-                .into_iter()
-                .map(|root| moved(&root, from, to).unwrap_or(root))
-                .collect();
+            for roots in std::iter::once(&mut asked.roots).chain(&mut asked.named) {
+                *roots = std::mem::take(roots)
+                    .into_iter()
+                    .map(|root| moved(&root, from, to).unwrap_or(root))
+                    .collect();
+            }
         }
     }
 
@@ -981,6 +989,47 @@ mod tests {
             (reconciler.bound(), reconciler.bound_as(&remote)),
             (&[][..], None)
         );
+    }
+
+    #[test]
+    fn beside_parent_of_an_alternative_selects_only_what_it_selects_now() {
+        let mut inventory = Inventory::new(crate::model::recorded::hub_with_two_adapters());
+        let request = "subsystem:tty&!tag:secret;or=parent-of:driver:ftdi_sio";
+        let asked = Asked::new(Origin::Annotation, request.parse().unwrap());
+        let mut reconciler = Reconciler::new(vec![asked], Vec::new(), ProcessUser::default());
+        reconciler.find_roots(&inventory);
+        let before = reconciler.asked()[0].roots.clone();
+        let of = |is_tty: bool| -> Vec<SysPath> {
+            let roots = before
+                .iter()
+                .filter(|root| root.name().starts_with("tty") == is_tty);
+            roots.cloned().collect()
+        };
+        let (ttys, adapters) = (of(true), of(false));
+        assert!(!ttys.is_empty() && !adapters.is_empty(), "{before:?}");
+        // A watcher that is restarted knows the roots alone.
+        let mut restored = reconciler.asked()[0].without_roots();
+        restored.roots = before.clone();
+        let mut restarted = Reconciler::new(vec![restored], Vec::new(), ProcessUser::default());
+        restarted.find_roots(&inventory);
+        // The one has a tag now that excludes it, and nothing leads to the others any more.
+        for tty in &ttys {
+            let device = inventory.get_mut(tty).unwrap();
+            device.tags.insert("secret".into());
+            device.seen = Seen::Udev;
+        }
+        for device in inventory
+            .iter()
+            .map(|device| device.syspath.clone())
+            .collect::<Vec<_>>()
+        {
+            inventory.get_mut(&device).unwrap().driver = None;
+        }
+        for mut reconciler in [reconciler, restarted] {
+            assert_eq!(reconciler.find_roots(&inventory), []);
+            let after: Vec<SysPath> = reconciler.asked()[0].roots.iter().cloned().collect();
+            assert_eq!(after, adapters);
+        }
     }
 
     #[test]

@@ -176,7 +176,8 @@ fn file_name(selectors: &[String], access: Access) -> String {
 fn text(selectors: &[String], access: Option<Access>, reason: Option<&str>) -> String {
     let words: Vec<String> = selectors.iter().map(|text| shell_quoted(text)).collect();
     let mut text = format!(
-        "# Written by oci-hotplug. To remove it: oci-hotplug allow --remove {}\n[[policy.allow]]\ndevices = {}\n",
+        "{} To remove it: oci-hotplug allow --remove {}\n[[policy.allow]]\ndevices = {}\n",
+        drop_in::MARK,
         visible(&words.join(" ")),
         drop_in::array(selectors)
     );

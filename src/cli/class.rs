@@ -87,7 +87,8 @@ fn add(wanted: &Add, config: &Config, as_json: bool) -> Result<()> {
         parse_symlinks(rule).map_err(AskError::from)?;
     }
     let mut text = format!(
-        "# Written by oci-hotplug. To remove it: oci-hotplug class remove {name}\n[class.{}]\ndevices = {}\n",
+        "{} To remove it: oci-hotplug class remove {name}\n[class.{}]\ndevices = {}\n",
+        drop_in::MARK,
         drop_in::quoted(&wanted.name),
         drop_in::array(&requests),
         name = name.as_str(),

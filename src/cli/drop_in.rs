@@ -10,6 +10,9 @@ use nix::sys::stat::{Mode, umask};
 use crate::host::config::Config;
 use crate::host::replaced_file::replace;
 
+/// How each of our files begins. A file without it is the administrator's, whatever its name.
+pub(super) const MARK: &str = "# Written by oci-hotplug.";
+
 /// What became of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Written {
@@ -36,13 +39,16 @@ impl Written {
 /// one.
 ///
 /// # Errors
-/// When the configuration could not be used then, or the file can't be written. Nothing has changed then.
+/// When the configuration could not be used then, or the file can't be written, or another one is in its place. Nothing has
+/// changed then.
 pub(super) fn write(config: &Config, name: &str, text: &str, dry_run: bool) -> Result<(PathBuf, Written)> {
     let dir = config.drop_in_dir();
     let path = dir.join(name);
     config.with_file(&path, text)?;
-    if fs::read_to_string(&path).is_ok_and(|old| old == text) {
-        return Ok((path, Written::Unchanged));
+    match fs::read_to_string(&path) {
+        Ok(old) if old == text => return Ok((path, Written::Unchanged)),
+        Ok(old) if !old.starts_with(MARK) => bail!("cannot write {}: {NOT_OURS}", path.display()),
+        _ => {}
     }
     if dry_run {
         return Ok((path, Written::Rehearsed));
@@ -67,8 +73,11 @@ fn as_root(dir: &Path) -> &'static str {
 /// Removes a file that this tool has written.
 ///
 /// # Errors
-/// When it is not there, or can't be removed.
+/// When it is not there, or can't be removed, or is not ours.
 pub(super) fn remove(path: &Path, what: &str) -> Result<()> {
+    if fs::read_to_string(path).is_ok_and(|text| !text.starts_with(MARK)) {
+        bail!("cannot remove {what}: {}: {NOT_OURS}", path.display());
+    }
     match fs::remove_file(path) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -78,7 +87,10 @@ pub(super) fn remove(path: &Path, what: &str) -> Result<()> {
     }
 }
 
-/// The files of `config.d` whose names begin with `prefix`, in the order of their names, with their texts.
+/// Why a file stays as it is.
+const NOT_OURS: &str = "oci-hotplug did not write this file (edit it, or give it another name)";
+
+/// Our files of `config.d` whose names begin with `prefix`, in the order of their names, with their texts.
 ///
 /// # Errors
 /// When the directory or a file can't be read.
@@ -91,7 +103,9 @@ pub(super) fn files(config: &Config, prefix: &str) -> Result<Vec<(PathBuf, Strin
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         Ok((path.to_owned(), text))
     };
-    config.files().filter(is_it).map(read).collect()
+    let is_ours =
+        |file: &Result<(PathBuf, String)>| !file.as_ref().is_ok_and(|(_, text)| !text.starts_with(MARK));
+    config.files().filter(is_it).map(read).filter(is_ours).collect()
 }
 
 /// A basic string of TOML (toml.io, v1.0.0, "String").
@@ -124,6 +138,31 @@ pub(super) fn number(text: &str) -> u32 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_file_that_the_administrator_wrote_is_neither_replaced_nor_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.d/class-lab.toml");
+        fs::create_dir(dir.path().join("config.d")).unwrap();
+        let by_hand = "[[policy.deny]]\ndevices = [\"usb:0781\"]\n";
+        fs::write(&file, by_hand).unwrap();
+        let path = dir.path().join("config.toml");
+        fs::write(&path, "").unwrap();
+        let config = Config::load(Some(&path), None).unwrap();
+        let text = format!("{MARK}\n[class.lab]\ndevices = [\"usb:0403\"]\n");
+        for fault in [
+            write(&config, "class-lab.toml", &text, false).unwrap_err(),
+            remove(&file, "class lab").unwrap_err(),
+        ] {
+            assert!(fault.to_string().contains("did not write this file"), "{fault}");
+        }
+        assert_eq!(fs::read_to_string(&file).unwrap(), by_hand);
+        assert_eq!(files(&config, "class-").unwrap(), []);
+        let (ours, written) = write(&config, "class-board.toml", &text, false).unwrap();
+        assert_eq!(written, Written::New);
+        remove(&ours, "class board").unwrap();
+        assert!(!ours.exists());
+    }
 
     proptest! {
         #[test]

@@ -35,6 +35,9 @@ pub struct Memory {
     /// Directories below /dev that were made for nodes and links.
     #[serde(default)]
     pub directories: BTreeSet<PathBuf>,
+    /// The file system that the container's root directory was on, when that was opened first.
+    #[serde(default)]
+    pub root_file_system: Option<(u32, u32)>,
     /// The roots of each request, in the order of the record.
     #[serde(default)]
     pub roots: Vec<BTreeSet<SysPath>>,
@@ -115,8 +118,10 @@ impl Inside {
                 }
             }
         }
-        let dev = ContainerDev::open(container, memory.directories.clone()).map_err(EffectError::from);
-        let rest = dev.and_then(|dev| Ok((dev, Announcer::open(container)?)));
+        let dev = ContainerDev::open_again(container, memory.directories.clone(), memory.root_file_system);
+        let rest = dev
+            .map_err(EffectError::from)
+            .and_then(|dev| Ok((dev, Announcer::open(container)?)));
         let (dev, announcer) = match rest {
             Ok(opened) => opened,
             Err(error) => {
@@ -314,6 +319,7 @@ impl Effects for Inside {
             attachments: attachments.clone(),
             filter: self.access.memory().ahead_of(&attachments.grants()),
             directories: self.dev.directories().clone(),
+            root_file_system: Some(self.dev.root_file_system()),
             roots: self.roots.clone(),
             bound: self.bound.clone(),
             tally,

@@ -239,6 +239,32 @@ fn a_dev_that_never_answers_is_not_entered() {
 /// Case security 1.
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
+fn a_root_that_the_container_has_replaced_and_that_never_answers_is_not_entered() {
+    // In a user namespace, such a file system is closed to root of the host (fs/fuse/dir.c, fuse_allow_current_process).
+    let mut inside = Inside::start(OWN);
+    let mut dev = inside.dev();
+    let before = Some(dev.root_file_system());
+    let again = |inside: &Inside| ContainerDev::open_again(&inside.container(), Default::default(), before);
+    assert!(again(&inside).is_ok());
+    let silent = mount_silent(&mut inside, &mut dev, "/opt/silent", true);
+    // The shell is running already, and asks nothing of its new root.
+    inside.sh("pivot_root /opt/silent /opt/silent");
+    let error = again(&inside).err().expect("not to be entered");
+    assert!(
+        error
+            .to_string()
+            .starts_with("/ in the container is a mount of another file system: "),
+        "{error}"
+    );
+    // What was opened before is the root below it, where all goes on.
+    dev.add_node(path("/dev/other"), ZERO, &OWNER, false).unwrap();
+    assert_eq!(dev.remove_node(path("/dev/other"), ZERO).unwrap(), Change::Made);
+    silent.expect_no_request();
+}
+
+/// Case security 1.
+#[test]
+#[ignore = "needs root: tests/run.sh runs it"]
 fn an_overlay_of_the_containers_own_is_not_entered() {
     let mut inside = Inside::start(USER);
     let mut dev = inside.dev();

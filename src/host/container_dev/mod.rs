@@ -82,6 +82,8 @@ pub enum LinkOutcome {
 /// The file system of one container, as far as devices go.
 pub struct ContainerDev {
     root: OwnedFd,
+    /// The number of the file system that the root directory is on.
+    root_file_system: (u32, u32),
     dev: OwnedFd,
     host_dev: (u32, u32),
     mounts: ContainerMounts,
@@ -99,8 +101,32 @@ pub struct ContainerDev {
 impl ContainerDev {
     /// Opens the container's root and `/dev`. `directories` are those that an earlier watcher made here.
     pub fn open(container: &Container, directories: BTreeSet<PathBuf>) -> Result<Self, ContainerDevError> {
+        Self::open_again(container, directories, None)
+    }
+
+    /// As [`Self::open`], of a container that an earlier watcher had opened; `root_before` is what
+    /// [`Self::root_file_system`] was then. A container can give itself another root (pivot_root(2), chroot(2)), of a file
+    /// system that never answers: that is not entered.
+    pub fn open_again(
+        container: &Container,
+        directories: BTreeSet<PathBuf>,
+        root_before: Option<(u32, u32)>,
+    ) -> Result<Self, ContainerDevError> {
         let dev_path = Path::new("/dev");
         let root = container.root()?;
+        let mounts = container.mounts()?;
+        let root_path = Path::new("/");
+        let reading_root = |source: io::Error| failed("reading the mount of", root_path, source);
+        let root_mount = Mounts::id_of(&root).map_err(reading_root)?;
+        let root_file_system = file_system(&attributes(&root).map_err(reading_root)?);
+        if root_before.is_some_and(|before| before != root_file_system)
+            && mounts.answers(root_mount).map_err(reading_root)? == Answers::Perhaps
+        {
+            return Err(ContainerDevError::InTheWay {
+                path: root_path.to_owned(),
+                found: Entry::Mount.to_string(),
+            });
+        }
         let how = OpenHow::new()
             .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
             .resolve(
@@ -110,16 +136,9 @@ impl ContainerDev {
             );
         let dev = open_retrying(&root, Path::new("dev"), how)
             .map_err(|source| failed("opening the directory", dev_path, source))?;
-        let mounts = container.mounts()?;
-        let mount = |fd: &OwnedFd| {
-            let id = Mounts::id_of(fd)?;
-            Ok((id, mounts.answers(id)?))
-        };
         let reading = |source: io::Error| failed("reading the mount of", dev_path, source);
-        let (root_mount, (dev_mount, answers)) = (
-            Mounts::id_of(&root).map_err(reading)?,
-            mount(&dev).map_err(reading)?,
-        );
+        let dev_mount = Mounts::id_of(&dev).map_err(reading)?;
+        let answers = mounts.answers(dev_mount).map_err(reading)?;
         if dev_mount != root_mount && answers == Answers::Perhaps {
             // The engine mounts no such thing there, but a container can, before its watcher starts again.
             return Err(ContainerDevError::InTheWay {
@@ -146,6 +165,7 @@ impl ContainerDev {
         };
         Ok(Self {
             root,
+            root_file_system,
             dev,
             host_dev,
             mounts: Rc::new(mounts),
@@ -183,6 +203,7 @@ impl ContainerDev {
             return Ok(None);
         };
         Ok(Some(Self {
+            root_file_system: file_system(&attributes(&root)?),
             root,
             dev,
             host_dev: file_system(&attributes(File::open("/dev")?)?),
@@ -220,6 +241,11 @@ impl ContainerDev {
     /// How nodes get into this container.
     pub fn placement(&self) -> Placement {
         self.placement
+    }
+
+    /// The number (major, minor) of the file system that the container's root directory is on, for [`Self::open_again`].
+    pub fn root_file_system(&self) -> (u32, u32) {
+        self.root_file_system
     }
 
     /// The directories that we made and that are still there.

@@ -5,7 +5,7 @@
 //! and mountinfo come from memory, and `AT_STATX_DONT_SYNC` takes the attributes that the kernel has.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags, openat, statx};
@@ -15,6 +15,10 @@ const IN_MEMORY: [&str; 4] = ["tmpfs", "devtmpfs", "ramfs", "devpts"];
 
 /// File systems on disks of the host. None of them can be mounted in a user namespace.
 const ON_DISK: [&str; 7] = ["ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs"];
+
+/// How much of a list of mounts is read, in bytes: ten thousand mounts of ordinary names. A container can have a hundred
+/// thousand (fs.mount-max), each with a path of 4 KiB, and whoever reads all of them for each name serves nobody else meanwhile.
+const MAX_MOUNTS: u64 = 2 << 20;
 
 /// What the kernel knows of the file behind a descriptor (O_PATH is enough): type, mode, owner, size, numbers.
 pub fn attributes(fd: impl AsFd) -> io::Result<Statx> {
@@ -61,32 +65,38 @@ impl Mounts {
             .ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
-    /// How the file system of a mount answers. [`Answers::Perhaps`] of a mount that the process does not see.
+    /// How the file system of a mount answers. [`Answers::Perhaps`] of a mount that the process does not see, or that is
+    /// behind too many others.
     ///
     /// The list is opened each time: it has the mounts below the root directory that the process had when it was opened,
     /// which is another one after pivot_root.
     pub fn answers(&self, id: u64) -> io::Result<Answers> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let list = File::from(openat(&self.0, "mountinfo", flags, Mode::empty())?);
-        for line in BufReader::new(list).split(b'\n') {
-            let line = line?;
-            let line = String::from_utf8_lossy(&line);
-            if line.split(' ').next().and_then(|first| first.parse().ok()) != Some(id) {
-                continue;
-            }
-            // proc_pid_mountinfo(5): the type is the first field behind the separator.
-            let kind = line
-                .split_once(" - ")
-                .and_then(|(_, tail)| tail.split(' ').next())
-                .unwrap_or_default();
-            return Ok(match kind {
-                kind if IN_MEMORY.contains(&kind) => Answers::AtOnce,
-                kind if ON_DISK.contains(&kind) => Answers::FromDisk,
-                _ => Answers::Perhaps,
-            });
-        }
-        Ok(Answers::Perhaps)
+        answers_in(BufReader::new(list.take(MAX_MOUNTS)), id)
     }
+}
+
+/// How the file system of a mount answers, by a list of mounts (proc_pid_mountinfo(5)).
+fn answers_in(list: impl BufRead, id: u64) -> io::Result<Answers> {
+    for line in list.split(b'\n') {
+        let line = line?;
+        let line = String::from_utf8_lossy(&line);
+        if line.split(' ').next().and_then(|first| first.parse().ok()) != Some(id) {
+            continue;
+        }
+        // The type is the first field behind the separator.
+        let kind = line
+            .split_once(" - ")
+            .and_then(|(_, tail)| tail.split(' ').next())
+            .unwrap_or_default();
+        return Ok(match kind {
+            kind if IN_MEMORY.contains(&kind) => Answers::AtOnce,
+            kind if ON_DISK.contains(&kind) => Answers::FromDisk,
+            _ => Answers::Perhaps,
+        });
+    }
+    Ok(Answers::Perhaps)
 }
 
 #[cfg(test)]
@@ -108,5 +118,19 @@ mod tests {
             assert_eq!(answers("/dev"), Answers::AtOnce);
         }
         assert_eq!(mounts.answers(u64::MAX).unwrap(), Answers::Perhaps);
+    }
+
+    /// Case security 1.
+    #[test]
+    fn a_mount_behind_more_mounts_than_are_read_is_not_known() {
+        let one = |id: u64, kind: &str| format!("{id} 1 0:5 / /{} rw - {kind} none rw\n", "x".repeat(4000));
+        let mut list: String = (0..1000).map(|id| one(id, "fuse")).collect();
+        list += &one(5000, "tmpfs");
+        let answers = |id, limit| answers_in(list.as_bytes().take(limit), id).unwrap();
+        assert_eq!(answers(5000, u64::MAX), Answers::AtOnce);
+        assert_eq!(answers(5000, MAX_MOUNTS), Answers::Perhaps);
+        // The last line that is read is torn.
+        assert_eq!(answers(0, 100), Answers::Perhaps);
+        assert!(list.len() as u64 > MAX_MOUNTS);
     }
 }

@@ -544,11 +544,14 @@ impl RecordLock {
         Ok(())
     }
 
-    /// Removes the container's directory, and lets the lock go.
+    /// Removes the container's directory, and lets the lock go. One that somebody else has made anew meanwhile is theirs.
     ///
     /// # Errors
     /// When it can't be removed.
     pub fn remove(self) -> Result<(), RegistryError> {
+        if !self.is_in_place() && self.dir.join("lock").exists() {
+            return Ok(());
+        }
         self.clear()?;
         // The lock's file goes last: until then nobody else thinks the container free. Whoever enrolls the
         // same id right now makes a new one, and then the directory is theirs and stays.
@@ -570,6 +573,10 @@ impl RecordLock {
         let path = self.dir.join(name);
         let temporary = self.dir.join(format!(".{name}.tmp"));
         let write = || -> io::Result<()> {
+            // The names are found by path: there may be another container of the same id by now.
+            if !self.is_in_place() {
+                return Err(io::ErrorKind::NotFound.into());
+            }
             let mut file = OpenOptions::new()
                 .write(true)
                 .create(true)
@@ -581,7 +588,9 @@ impl RecordLock {
         };
         write().map_err(|source| {
             // A torn temporary file is nobody's; that it can't be removed either is not the news.
-            let _ = fs::remove_file(&temporary);
+            if self.is_in_place() {
+                let _ = fs::remove_file(&temporary);
+            }
             RegistryError::Io {
                 doing: "writing",
                 path,
@@ -788,5 +797,32 @@ mod tests {
         fs::remove_dir_all(old.dir()).unwrap();
         let new = registry.try_enroll(&id("c1")).unwrap();
         assert!(new.is_some());
+    }
+
+    /// Case security 6.
+    #[test]
+    fn whoever_has_lost_the_entry_changes_nothing_of_the_next_one() {
+        let scratch = tempfile::tempdir().unwrap();
+        let registry = Registry::new(scratch.path());
+        let old = registry.try_enroll(&id("c1")).unwrap().unwrap();
+        old.write_record(&record("old")).unwrap();
+        fs::remove_dir_all(old.dir()).unwrap();
+        let new = registry.try_enroll(&id("c1")).unwrap().unwrap();
+        new.write_record(&record("new")).unwrap();
+        new.write_attached(&1).unwrap();
+        let files = || {
+            let entries = fs::read_dir(new.dir())
+                .unwrap()
+                .map(|entry| entry.unwrap().path());
+            let mut files: Vec<_> = entries.map(|path| (fs::read(&path).unwrap(), path)).collect();
+            files.sort();
+            files
+        };
+        let before = files();
+        for error in [old.write_attached(&2), old.write_record(&record("old"))].map(Result::unwrap_err) {
+            assert!(matches!(error, RegistryError::Io { .. }), "{error}");
+        }
+        old.remove().unwrap();
+        assert_eq!(files(), before);
     }
 }

@@ -252,6 +252,7 @@ impl DeviceFilter for CgroupFilter {
         if let Err(error) = self.claim() {
             // What is to be taken back never waits for an owner.
             let _ = self.v2.take_back_all_but(grants);
+            let _ = self.v1.as_mut().map(|v1| v1.take_back_all_but(grants));
             return Err(error);
         }
         let v2 = self.v2.ensure(grants);

@@ -15,7 +15,7 @@ use super::{FilterError, FilterMemory, is_gone};
 use crate::host::cgroup_owners::CgroupPlace;
 use crate::model::device::{Access, DevKind};
 use crate::model::device_rules::{DeviceRule, Transition, Verdict, v1_held, v1_transition};
-use crate::model::grants::{Change, GrantSet};
+use crate::model::grants::{Change, GrantSet, common};
 
 /// The rules of one cgroup.
 #[derive(Debug)]
@@ -105,6 +105,12 @@ impl Devices {
         } else {
             Change::Made
         })
+    }
+
+    /// Takes back what is granted and not wanted, and grants nothing more.
+    pub fn take_back_all_but(&mut self, wanted: &GrantSet) -> Result<Change, FilterError> {
+        let kept = common(&self.held, wanted);
+        self.ensure(&kept)
     }
 
     fn rules(&self) -> Result<Vec<DeviceRule>, FilterError> {

@@ -164,11 +164,13 @@ impl ContainerAccess {
         self.filter.renew_claims();
     }
 
-    /// Takes everything back when the container has ended: its cgroup may outlive it.
-    pub fn revoke(&self) {
-        if let Err(error) = filter::revoke(&self.filter.memory(), &self.owner) {
+    /// Takes everything back when the container has ended: its cgroup may outlive it. Whether nothing is left.
+    pub fn revoke(&self) -> bool {
+        let outcome = filter::revoke(&self.filter.memory(), &self.owner);
+        if let Err(error) = &outcome {
             tracing::warn!("taking back the access of a container that has ended: {error}");
         }
+        outcome.is_ok()
     }
 }
 

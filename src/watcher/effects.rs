@@ -235,9 +235,9 @@ impl Inside {
         self.access.follow(container)
     }
 
-    /// Takes all access back once the container has ended.
-    pub fn revoke(&self) {
-        self.access.revoke();
+    /// Takes all access back once the container has ended. Whether nothing is left.
+    pub fn revoke(&self) -> bool {
+        self.access.revoke()
     }
 }
 

@@ -35,7 +35,7 @@ const MAX_ASKERS: usize = 64;
 /// Why a watcher ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// The container's init has ended. The record is removed.
+    /// The container's init has ended. The record is removed, unless some of its access could not be taken back.
     ContainerGone,
     /// It was told to end. Record and devices stay for its successor, or for poststop.
     Told,
@@ -174,10 +174,14 @@ fn watch(
     let container = match opened {
         Ok(container) => container,
         Err(ContainerError::Gone { .. }) => {
+            // First of all: once a remote device is given back, its number may become another device's.
+            let is_revoked = leftovers::revoke(&lock);
             Watcher::give_back_all_of(&record.container.id, registry.root());
-            leftovers::revoke(&lock);
             leftovers::remove_files(&lock);
-            lock.remove()?;
+            // Otherwise the record is for whoever tries again.
+            if is_revoked {
+                lock.remove()?;
+            }
             return Ok(Ending::ContainerGone);
         }
         Err(error) => return Err(error.into()),
@@ -199,10 +203,12 @@ fn watch(
     watcher.reconcile();
     let ending = watcher.follow(control, &signals)?;
     if ending != Ending::Told {
+        let is_revoked = watcher.inside.revoke();
         watcher.give_remotes_back();
-        watcher.inside.revoke();
         watcher.inside.remove_outliving(&watcher.attachments);
-        watcher.inside.into_lock().remove()?;
+        if is_revoked {
+            watcher.inside.into_lock().remove()?;
+        }
     }
     Ok(ending)
 }

@@ -2,7 +2,7 @@
 //!
 //! Must not know what is done with a device that is admitted (`transaction`).
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,7 @@ use crate::model::attachment::{Attachment, Attachments};
 use crate::model::device::{DevKind, Device, Seen, SysPath};
 use crate::model::engine::short_id;
 use crate::model::inventory::Inventory;
+use crate::model::oci::ContainerId;
 use crate::model::policy::{HostUse, Policy, Situation, Verdict, blocks_that_decide};
 use crate::model::reconcile::{Admission, Plan, Reconciler};
 use crate::model::same_data;
@@ -280,10 +281,11 @@ impl Watcher {
                 self.inside.count(|tally| tally.count(event::REFUSED));
             }
         }
+        let others = OnceCell::new();
         for waiting in &plan.waiting {
             let text = format!("{} is waited for: {}", waiting.path.display(), waiting.reason);
             if !self.gate.told.contains(&text) && !told.contains(&text) {
-                let whole = format!("{text}{}", self.holders(&waiting.syspath));
+                let whole = format!("{text}{}", self.holders(&waiting.syspath, &others));
                 self.tell(event::WAITING, waiting.syspath.as_str(), &waiting.path, &whole);
             }
             told.insert(text);
@@ -293,6 +295,7 @@ impl Watcher {
 
     /// The problems that refused and waiting devices are.
     pub(super) fn admission_problems(&self) -> Vec<Problem> {
+        let others = OnceCell::new();
         let refused = self.last_plan.refused.iter().map(|refusal| Problem {
             path: refusal.path.clone(),
             device: Some(refusal.syspath.clone()),
@@ -305,7 +308,7 @@ impl Watcher {
             reason: format!(
                 "{}{}: waiting until the other container releases it",
                 waiting.reason,
-                self.holders(&waiting.syspath)
+                self.holders(&waiting.syspath, &others)
             ),
             waiting: true,
         });
@@ -322,9 +325,22 @@ impl Watcher {
             .collect()
     }
 
-    /// Which other containers have a device or one that exposes data of it, as their watchers have noted it; empty where
-    /// none has.
-    fn holders(&self, device: &SysPath) -> String {
+    /// What other containers have now, as their watchers have noted it. Each note is a file: to be asked once, however many
+    /// devices it is about.
+    fn others(&self) -> Vec<(ContainerId, Memory)> {
+        let registry = Registry::new(self.inside.lock().state_dir());
+        let ids = registry.ids().unwrap_or_default().into_iter();
+        ids.filter(|id| id.as_str() != self.record.container.id && registry.is_watched(id))
+            .filter_map(|id| {
+                let memory: Memory = registry.attached(&id).ok().flatten()?;
+                Some((id, memory))
+            })
+            .collect()
+    }
+
+    /// Which other containers have a device or one that exposes data of it; empty where none has. `others` is what they
+    /// have, if that has been asked for a moment ago.
+    fn holders(&self, device: &SysPath, others: &OnceCell<Vec<(ContainerId, Memory)>>) -> String {
         let registry = Registry::new(self.inside.lock().state_dir());
         let known = self.inventory.get(device);
         let num = known.and_then(|device| device.node.as_ref()).map(|node| node.num);
@@ -344,8 +360,7 @@ impl Watcher {
             Ok(Some(record)) => engine_names::called(&record.container, &record.circumstances.annotations),
             _ => short_id(id.as_str()).to_owned(),
         };
-        let what_it_has = |id: &_| {
-            let memory: Memory = registry.attached(id).ok().flatten().unwrap_or_default();
+        let what_it_has = |(id, memory): &(ContainerId, Memory)| {
             let all = || memory.attachments.iter().map(|(_, attachment)| attachment);
             if all().any(is_it) {
                 return Some(format!("container {}", called(id)));
@@ -357,32 +372,30 @@ impl Watcher {
                 name_of(&related.device)
             ))
         };
-        let holders: Vec<String> = registry
-            .ids()
-            .unwrap_or_default()
-            .into_iter()
-            .filter(|id| id.as_str() != self.record.container.id && registry.is_watched(id))
-            .filter_map(|id| what_it_has(&id))
-            .collect();
+        let others = others.get_or_init(|| self.others());
+        let holders: Vec<String> = others.iter().filter_map(what_it_has).collect();
         if holders.is_empty() {
             return String::new();
         }
         format!(" ({})", holders.join("; "))
     }
 
-    /// Warns, once for each attachment, of a disk that another container has, too: two that write to it destroy it. For
+    /// Warns, once for each attachment, of disks that another container has, too: two that write to one destroy it. For
     /// other devices, to be shared is nothing unusual.
-    pub(super) fn warn_of_sharing(&self, path: &Path, attachment: &Attachment) {
-        if attachment.node.num.kind != DevKind::Block {
-            return;
-        }
-        let holders = self.holders(&attachment.device.syspath);
-        if !holders.is_empty() {
-            let text = format!(
-                "{} is in another container as well{holders}; add `;exclusive` to the request to have it alone",
-                path.display()
-            );
-            self.tell(event::SHARED, attachment.device.syspath.as_str(), path, &text);
+    pub(super) fn warn_of_sharing(&self, new: &[(&PathBuf, &Attachment)]) {
+        let others = OnceCell::new();
+        for (path, attachment) in new {
+            if attachment.node.num.kind != DevKind::Block {
+                continue;
+            }
+            let holders = self.holders(&attachment.device.syspath, &others);
+            if !holders.is_empty() {
+                let text = format!(
+                    "{} is in another container as well{holders}; add `;exclusive` to the request to have it alone",
+                    path.display()
+                );
+                self.tell(event::SHARED, attachment.device.syspath.as_str(), path, &text);
+            }
         }
     }
 
@@ -423,13 +436,14 @@ impl Watcher {
 
     /// Why a container that starts lacks a device that it requires: another one has it.
     pub(super) fn required_and_waiting(&self, requests: &[String]) -> Option<String> {
+        let others = OnceCell::new();
         self.last_plan.waiting.iter().find_map(|waiting| {
             let is_it = |asked: &&Asked| {
                 asked.request.options.required && asked.request.to_string() == waiting.request
             };
             let asked = self.reconciler.asked().iter().find(is_it)?;
             requests.contains(&waiting.request).then(|| {
-                let holders = self.holders(&waiting.syspath);
+                let holders = self.holders(&waiting.syspath, &others);
                 format!("device request {:?}: {}{holders}, and it is required (leave out `;required` to have it when that lets go)", asked.request.to_string(), waiting.reason)
             })
         })

@@ -495,6 +495,7 @@ impl Watcher {
             let text = format!("detached {} ({})", path.display(), attachment.node.num);
             self.tell(event::DETACHED, attachment.device.syspath.as_str(), path, &text);
         }
+        let mut new = Vec::new();
         for (path, attachment) in self.attachments.iter() {
             let known = before.get(path).is_some_and(|old| same_device(old, attachment));
             if !known {
@@ -506,9 +507,10 @@ impl Watcher {
                     attachment.device.syspath
                 );
                 self.tell(event::ATTACHED, attachment.device.syspath.as_str(), path, &text);
-                self.warn_of_sharing(path, attachment);
+                new.push((path, attachment));
             }
         }
+        self.warn_of_sharing(&new);
     }
 
     /// Counts and logs what happens to a device, in the form that `oci-hotplug events` reads back: the fields are texts, so that

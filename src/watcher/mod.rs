@@ -600,6 +600,7 @@ impl Watcher {
             Place::Moved(place) => {
                 // What failed at the old place may succeed here. The note of the new place comes before its first grant.
                 self.setbacks.clear();
+                self.remotes.forget_place();
                 if let Err(error) = self.inside.journal(&self.attachments) {
                     return self.note_access_problem(Some(error.to_string()));
                 }

@@ -68,6 +68,13 @@ pub(super) struct Remotes {
     cgroup: Option<PathBuf>,
 }
 
+impl Remotes {
+    /// The container was moved to another cgroup.
+    pub(super) fn forget_place(&mut self) {
+        self.cgroup = None;
+    }
+}
+
 impl Remote {
     fn new(device: RemoteDevice, last: Option<String>) -> Self {
         Self {

@@ -13,6 +13,7 @@ use crate::host::config::{Config, ConfigError};
 use crate::host::container::ContainerFacts;
 use crate::host::control::{Answer, ControlError, Question};
 use crate::host::engine_names;
+use crate::host::leftovers;
 use crate::host::process::{ProcessError, boot_id, start_time};
 use crate::host::registry::{Record, RecordLock, Registry, RegistryError, STATE_VERSION};
 use crate::model::annotations::{self, AnnotationError, AskError, Asks};
@@ -157,10 +158,7 @@ pub fn run(
     registry: &Registry,
 ) -> Result<Outcome, PrestartError> {
     let started = Instant::now();
-    let mended = bundle_told_by_runtime(state).map(|bundle| HookState {
-        bundle: Some(bundle),
-        ..state.clone()
-    });
+    let mended = mended(state);
     let state = mended.as_ref().unwrap_or(state);
     // The bundle is read only when it must be: most containers ask for nothing.
     let mut bundle = None;
@@ -193,18 +191,16 @@ pub fn run(
 /// Whether the container requests anything, well or badly; one that does not is started whatever is wrong here.
 pub fn has_request(state: &HookState, arguments: &Arguments) -> bool {
     let is_ours = |annotations: &Annotations| annotations.keys().any(|key| annotations::is_ours(key));
-    !arguments.devices.is_empty()
-        || !arguments.symlinks.is_empty()
-        || is_ours(&state.annotations)
-        || read_bundle(state).map_or(true, |bundle| is_ours(&bundle.annotations))
+    !arguments.devices.is_empty() || !arguments.symlinks.is_empty() || is_ours(&state.annotations) || {
+        let mended = mended(state);
+        let state = mended.as_ref().unwrap_or(state);
+        state.bundle.is_some() && read_bundle(state).map_or(true, |bundle| is_ours(&bundle.annotations))
+    }
 }
 
 /// What the engine calls the container; for people.
 pub fn engine_name(state: &HookState) -> Option<String> {
-    let mended = bundle_told_by_runtime(state).map(|bundle| HookState {
-        bundle: Some(bundle),
-        ..state.clone()
-    });
+    let mended = mended(state);
     let state = mended.as_ref().unwrap_or(state);
     let bundle = read_bundle(state).ok()?;
     let mut annotations = bundle.annotations;
@@ -241,6 +237,14 @@ fn add_arguments(asks: &mut Asks, arguments: &Arguments, classes: &Classes) -> R
         asks.symlinks.extend(rules);
     }
     Ok(())
+}
+
+/// The state with the bundle that has the container's config.json, where its own has none.
+fn mended(state: &HookState) -> Option<HookState> {
+    bundle_told_by_runtime(state).map(|bundle| HookState {
+        bundle: Some(bundle),
+        ..state.clone()
+    })
 }
 
 /// The bundle that has the container's config.json, where the state's has none. crun 1.21 names its own working directory,
@@ -389,6 +393,8 @@ fn start(
             lock.write_record(&before.joined_by(record))?
         }
         _ => {
+            // An earlier container of this id may have had the same root file system.
+            leftovers::remove_files(&lock);
             lock.clear()?;
             lock.write_record(record)?;
         }
@@ -401,4 +407,93 @@ fn start(
         cgroup_owners::sweep(registry.root());
     }
     Ok(answer?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::attachment::{Attachment, Attachments, Maker, NodeSpec};
+    use crate::model::device::{Access, DevKind, DevNum, Device, SysPath};
+    use crate::model::reconcile::ProcessUser;
+
+    fn record_of(pid: i32, bundle: &Path) -> Record {
+        Record {
+            version: STATE_VERSION,
+            container: ContainerFacts {
+                id: "c1".into(),
+                pid,
+                start_time: 1,
+                bundle: bundle.to_owned(),
+                rootfs: bundle.join("rootfs"),
+                cgroups_path: None,
+                user: ProcessUser::default(),
+            },
+            asked: Vec::new(),
+            symlinks: Vec::new(),
+            enrolled: 0,
+            circumstances: Circumstances::default(),
+            config: None,
+            boot: String::new(),
+        }
+    }
+
+    /// Case security 10.
+    #[test]
+    fn what_an_earlier_run_left_on_the_disk_is_not_in_the_way_of_the_next() {
+        let scratch = tempfile::tempdir().unwrap();
+        let bundle = scratch.path();
+        let dev = bundle.join("rootfs/dev");
+        fs::create_dir_all(&dev).unwrap();
+        for (link, target) in [("ours", "ttyUSB0"), ("theirs", "null")] {
+            std::os::unix::fs::symlink(target, dev.join(link)).unwrap();
+        }
+        let num = DevNum {
+            kind: DevKind::Char,
+            major: 188,
+            minor: 0,
+        };
+        let mut attachments = Attachments::default();
+        attachments.insert(
+            "/dev/ttyUSB0".into(),
+            Attachment {
+                device: Device::new(SysPath::new("/sys/devices/x")),
+                access: Access::ALL,
+                node: NodeSpec {
+                    num,
+                    mode: 0o660,
+                    uid: 0,
+                    gid: 0,
+                },
+                node_maker: Maker::Us,
+                links: [("/dev/ours".into(), Maker::Us)].into(),
+                announced: None,
+                since: 0,
+            },
+        );
+        let registry = Registry::new(bundle.join("state"));
+        let id: ContainerId = "c1".parse().unwrap();
+        let lock = registry.try_enroll(&id).unwrap().unwrap();
+        // No process has such a number.
+        lock.write_record(&record_of(i32::MAX - 1, bundle)).unwrap();
+        lock.write_attached(&serde_json::json!({ "version": STATE_VERSION, "attachments": attachments }))
+            .unwrap();
+        let next = record_of(i32::MAX, bundle);
+        let patience = Duration::from_secs(5);
+        // There is no such container, and perhaps no watcher's program.
+        let _ = start(&registry, &id, lock, &next, &Config::default(), patience);
+        let left: Vec<_> = fs::read_dir(&dev)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(left, ["theirs"]);
+    }
+
+    #[test]
+    fn a_state_without_a_bundle_requests_nothing() {
+        let state = |text: &str| crate::hook::read_state(text.as_bytes()).unwrap();
+        let bare = r#"{"ociVersion":"1.0.2","id":"c1","status":"created","pid":1"#;
+        assert!(!has_request(&state(&format!("{bare}}}")), &Arguments::default()));
+        let absent = state(&format!(r#"{bare},"bundle":"/no/such/bundle"}}"#));
+        assert!(has_request(&absent, &Arguments::default()));
+    }
 }

@@ -157,6 +157,14 @@ impl Container {
         &self.init
     }
 
+    /// Whether init's main thread has ended or is about to: the kernel then names the root as its cgroup of each v1 hierarchy
+    /// (kernel/cgroup/cgroup.c, proc_cgroup_show), also while other threads run on or its memory is being freed.
+    pub fn is_exiting(&self) -> bool {
+        // include/linux/sched.h; proc_pid_stat(5), field 9.
+        const PF_EXITING: u32 = 4;
+        self.proc.stat().is_ok_and(|stat| stat.flags & PF_EXITING != 0)
+    }
+
     /// The cgroups of init, as the kernel names them in `/proc/PID/cgroup`: changes when init is moved.
     pub fn membership(&self) -> Result<String, ContainerError> {
         self.read("cgroup")
@@ -403,11 +411,13 @@ mod tests {
     fn the_end_of_init_is_seen_even_before_it_is_reaped() {
         let mut sleeper = Sleeper::start();
         let container = Container::open(&sleeper.facts()).unwrap();
+        assert!(!container.is_exiting());
         container.init().signal(Signal::SIGKILL).unwrap();
         assert!(
             container.init().wait(std::time::Duration::from_secs(5)),
             "the pidfd becomes readable"
         );
+        assert!(container.is_exiting());
         sleeper.0.wait().unwrap();
         assert!(matches!(
             container.mount_namespace(),

@@ -104,6 +104,9 @@ impl ContainerAccess {
             Err(_) if !container.init().is_alive() => return Place::Same,
             Err(error) => return self.stay_out(error.to_string()),
         };
+        if self.filter.places().v1.is_some() && cgroups.v1_devices.is_none() && container.is_exiting() {
+            return Place::Same;
+        }
         if self.nowhere.is_none() {
             if self.filter.places().exist() && self.filter.places().cover(&cgroups) {
                 self.membership = membership;
@@ -112,6 +115,8 @@ impl ContainerAccess {
             if let Err(error) = self.filter.leave() {
                 return Place::Nowhere(error.to_string());
             }
+            // It is another container's from now on, if one wants it.
+            self.filter = CgroupFilter::nowhere(self.filter.places().clone());
         }
         match self.enter(&cgroups, FilterMemory::default()) {
             Ok(()) => {

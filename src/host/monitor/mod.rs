@@ -210,12 +210,14 @@ impl DeviceMonitor {
         self.links_may_have_moved |= !udev.messages.is_empty() || udev.overrun;
         let links = HostLinks::open();
         let named = Aliases::new(links.follow(&self.wanted.paths));
+        let mut has_removal = false;
         if !kernel.messages.is_empty() {
             let udevd_runs = self.udevd.runs();
             let seen = if udevd_runs { Seen::Kernel } else { Seen::NoUdevd };
             for properties in kernel.messages {
                 if let Some(message) = Message::from_properties(properties, seen) {
                     self.gone.kernel_said(&message, udevd_runs);
+                    has_removal |= message.happened == Happened::Removed;
                     events.push(self.report(message, &named));
                 }
             }
@@ -225,7 +227,9 @@ impl DeviceMonitor {
                 events.extend(self.report_udev(message, &links, &named));
             }
         }
-        if self.static_nodes.woke() {
+        // A node that went with its device (device_del in drivers/base/core.c removes it before it tells) is missed by inotify
+        // where it is the far end of a link, or while nothing is listened to.
+        if self.static_nodes.woke() || has_removal {
             events.extend(self.static_nodes.look());
         }
         if kernel.overrun || udev.overrun {

@@ -139,7 +139,12 @@ pub fn revoke(memory: &FilterMemory, owner: &Owner) -> Result<(), FilterError> {
             match version {
                 Version::V1 => v1::Devices::open(place.clone(), memory.clone())?.ensure(&GrantSet::new()),
                 Version::V2 => {
-                    v2::Programs::open(std::slice::from_ref(&place.path))?.ensure(&GrantSet::new())
+                    let mut programs = v2::Programs::open(std::slice::from_ref(&place.path))?;
+                    // The path may lead to a cgroup that was made a moment ago, with grants of its own.
+                    match place.exists() {
+                        true => programs.ensure(&GrantSet::new()),
+                        false => Ok(Change::None),
+                    }
                 }
             }
             .map(|_| ())

@@ -11,6 +11,7 @@ use crate::host::cgroup_owners;
 use crate::host::config::Config;
 use crate::host::container::{Container, ContainerFacts};
 use crate::host::control::{self, Answer, ControlError, Question, Status};
+use crate::host::leftovers;
 use crate::host::process::boot_id;
 use crate::host::registry::{Record, RecordLock, Registry, STATE_VERSION};
 use crate::host::runtime_state::{self, Running};
@@ -184,8 +185,13 @@ impl Target {
         if lock.record()?.is_some_and(|record| record.is_running()) {
             return Err(self.unwatched());
         }
+        // Nodes and links of an ended container with this id may lie on a disk that the next one has, too.
+        leftovers::remove_files(&lock);
         if !Container::exists(self.facts()) {
-            lock.remove()?;
+            // A record of access that is still in force is for whoever takes that back.
+            if !leftovers::is_in_force(&lock) {
+                lock.remove()?;
+            }
             bail!("container {} has ended", self.id);
         }
         lock.clear()?;

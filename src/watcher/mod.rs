@@ -488,8 +488,10 @@ impl Watcher {
     }
 
     fn log_changes(&self, before: &Attachments) {
+        // In the order in which they went.
         for (path, attachment) in before
             .iter()
+            .rev()
             .filter(|(path, _)| self.attachments.get(path).is_none())
         {
             let text = format!("detached {} ({})", path.display(), attachment.node.num);

@@ -68,8 +68,8 @@ pub fn wanted(definitions: &[Definition]) -> Wanted {
             }
             Definition::Remote { .. } => want_usb_devices(&mut wanted),
             // inotify tells of nodes that somebody made by hand.
-            Definition::Path { path, .. } => wanted.nodes.extend([path.clone()]),
-            Definition::Pattern { .. } | Definition::NvidiaGpu { .. } => {}
+            Definition::Path { path, .. } if path.starts_with(DEV) => wanted.nodes.extend([path.clone()]),
+            Definition::Path { .. } | Definition::Pattern { .. } | Definition::NvidiaGpu { .. } => {}
         }
     }
     wanted

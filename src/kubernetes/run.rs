@@ -214,7 +214,8 @@ pub async fn run(options: Options) -> Result<()> {
     // Of nodes that only their directory tells of, from now on every change is seen: also that one goes which is there.
     monitor.poll_static_nodes();
     let mut wakers = wakers(&monitor)?;
-    let mut files = FileWatch::new(&options.sources);
+    let mut files = FileWatch::of(options.sources.files());
+    let mut paths = FileWatch::of(paths_outside_dev(&definitions));
     let mut program = Program {
         options,
         texts,
@@ -262,6 +263,10 @@ pub async fn run(options: Options) -> Result<()> {
                 reread = true;
                 Burst::extend(&mut burst);
             }
+            () = paths.changed() => {
+                stirred = true;
+                Burst::extend(&mut burst);
+            }
             Ok(()) = told.changed() => {
                 let holders = told.borrow_and_update().clone().unwrap_or_default();
                 if program.take_holders(holders) {
@@ -292,6 +297,7 @@ pub async fn run(options: Options) -> Result<()> {
                     program.take_definitions();
                     monitor.want(catalogue::wanted(&program.definitions));
                     monitor.poll_static_nodes();
+                    paths = FileWatch::of(paths_outside_dev(&program.definitions));
                     stirred = true;
                 }
                 if std::mem::take(&mut stirred) {
@@ -733,6 +739,15 @@ fn outside(definitions: &[Definition]) -> BTreeMap<PathBuf, Found> {
     found
 }
 
+/// The single paths outside /dev that hostdev's list names. (The monitor watches those in /dev.)
+fn paths_outside_dev(definitions: &[Definition]) -> impl Iterator<Item = &PathBuf> {
+    let paths = definitions.iter().filter_map(|definition| match definition {
+        Definition::Path { path, .. } => Some(path),
+        _ => None,
+    });
+    paths.filter(|path| !path.starts_with(sight::DEV))
+}
+
 /// Whether groups name any.
 fn has_outside(definitions: &[Definition]) -> bool {
     definitions.iter().any(|definition| {
@@ -854,17 +869,18 @@ impl Burst {
     }
 }
 
-/// The directories of the configuration files: a ConfigMap's files change by a link beside them.
+/// The directories of files: a ConfigMap's files change by a link beside them, and a node that somebody made outside /dev
+/// has no other event.
 struct FileWatch(Vec<DirectoryWatch>);
 
 impl FileWatch {
-    fn new(sources: &Sources) -> Self {
-        let directory = |file: &PathBuf| match file.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-            _ => Path::new(".").to_owned(),
+    fn of<'a>(files: impl Iterator<Item = &'a PathBuf>) -> Self {
+        let directory = |file: &'a PathBuf| match file.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
         };
-        let watches = sources.files().map(|file| DirectoryWatch::new(&directory(file)));
-        Self(watches.collect())
+        let directories: BTreeSet<&Path> = files.map(directory).collect();
+        Self(directories.into_iter().map(DirectoryWatch::new).collect())
     }
 
     async fn changed(&mut self) {

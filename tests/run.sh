@@ -1,76 +1,66 @@
 #!/usr/bin/env bash
 # All tests, on a bare Debian or Ubuntu machine: installs what is missing, builds, tests, and ends with
-# `N passed, N failed` alone on a line.
+# `N passed, N failed, N skipped` alone on a line.
 #
-#   tests/run.sh                 everything but the last two
-#   tests/run.sh --unit          format, lints, and the tests that need no privilege
-#   tests/run.sh --privileged    as root: the real kernel, plain runc, cgroup v1 and v2 (no other machine needed)
-#   tests/run.sh --vm            as root: every engine and real USB devices, in a virtual machine (tests/vm/README.md)
-#   tests/run.sh --cluster       as root: the same machine as a whole cluster of Kubernetes; about 20 minutes
+#   tests/run.sh                 everything but the last three
+#   tests/run.sh --unit          format, lints, licences, and the tests that need no privilege
+#   tests/run.sh --privileged    as root: the real kernel, plain runc, cgroup v1 and v2, packages (no other machine needed)
+#   tests/run.sh --vm            as root: every engine and real USB devices, in virtual machines (tests/vm/README.md)
+#   tests/run.sh --cluster       as root: all tests of a whole cluster of Kubernetes (--vm has one of them); about 20 minutes
 #   tests/run.sh --bench         as root: speed and size, ratios within one run (tests/bench/README.md)
+#   tests/run.sh --mutants       what the unit tests do not notice when the code is changed; hours (tests/mutants/README.md)
 #
-# A level that lacks what it needs fails and says what. More arguments after `--` go to the tests (a name, say).
+#   --skips N                    fail when more than N tests are skipped (CI: 0)
+#
+# A level that lacks a prerequisite fails and says which. Tests run in a random order; OCI_HOTPLUG_SEED=N repeats an order
+# and all other random choices. More arguments after `--` go to the tests (a name, say).
+# The outputs stay in target/test-runs/.
 set -euo pipefail
 export HOME=${HOME:-/root}
 cd "$(dirname "$0")/.."
 . packaging/prepare.sh
+. tests/runner/results.sh
 
-passed=0
-failed=0
-unsteady=()
-log=$(mktemp)
+# The image of the virtual machine is built in the background, in a process group with this number.
 image=
+# Set while a level runs: whatever ends the script then is a failure.
+now=
+skips=
+started=
 
-# However it ends, the last line tells.
+# However the run ends, the last line has the numbers.
 finish() {
-    rm -f "$log"
+    local status=$?
+    trap - EXIT
     [ -z "$image" ] || kill -- "-$image" 2>/dev/null || :
-    [ ${#unsteady[@]} = 0 ] || printf '\nfailed at first: %s\n' "${unsteady[*]}"
-    printf '\n%d passed, %d failed\n' "$passed" "$failed"
+    [ -n "$started" ] || exit "$status"
+    [ -z "$now" ] || fact broken "level $now ended early" ""
+    summary "$skips" || exit 1
+    exit "$status"
 }
-trap finish EXIT
 
-# Instead of prepare.sh's: what a level lacks counts as one failure.
+# Instead of prepare.sh's: a missing prerequisite counts as one failure.
 fail() {
-    failed=$((failed + 1))
     printf 'error: %s\n' "$*" >&2
+    [ -z "$started" ] || { fact broken "$*" ""; now=; }
     exit 1
 }
 
-# Runs one check of a level that is no test binary; counted only when it fails.
+# Runs one check of a level that is not a test binary; counted only when it fails.
 check() {
     say "$*"
-    "$@" || { failed=$((failed + 1)); echo "FAILED: $*"; }
+    "$@" || fact broken "$*" ""
 }
 
-# Runs `cargo test` and adds up what its binaries say.
+# Runs `cargo test`: each test binary runs in tests/runner/binary.sh, which records the results.
 run_tests() {
     say "cargo test $*"
-    local status=0
-    cargo test --locked --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
-    local sums
-    sums=$(awk '/^test result: / { p += $4; f += $6 } END { print p + 0, f + 0 }' "$log")
-    passed=$((passed + ${sums% *}))
-    failed=$((failed + ${sums#* }))
-    # No test failed and yet cargo did: it did not build.
-    if [ "$status" != 0 ] && [ "${sums#* }" = 0 ]; then
-        failed=$((failed + 1))
-    fi
-}
-
-# As run_tests, for tests of a whole machine: what failed has one more chance, alone, and the last lines say so. A busy
-# host, or emulation with a thread for each processor, was seen to fail single tests; a fault fails twice.
-run_tests_and_again() {
-    local before=$failed options=() again=()
-    run_tests "$@"
-    mapfile -t again < <(awk '/^test .* \.\.\. FAILED$/ { print $2 }' "$log")
-    [ ${#again[@]} -gt 0 ] || return 0
-    say "ONCE MORE: ${again[*]}"
-    while [ "$1" != -- ]; do options+=("$1"); shift; done
-    # What crashed has no such line, and stays a failure.
-    failed=$((before + $(grep -c '(signal: ' "$log" || :)))
-    run_tests "${options[@]}" -- --ignored --test-threads=1 --exact "${again[@]}"
-    unsteady+=("${again[@]}")
+    local before after
+    before=$(grep -c '^\(failed\|broken\)' "$OCI_HOTPLUG_RUN/results" || :)
+    cargo test --locked --no-fail-fast --config "target.'cfg(all())'.runner = '$PWD/tests/runner/binary.sh'" "$@" && return
+    after=$(grep -c '^\(failed\|broken\)' "$OCI_HOTPLUG_RUN/results" || :)
+    # No test failed and yet cargo did: something did not build.
+    [ "$before" != "$after" ] || fact broken "cargo test $*" ""
 }
 
 unit() {
@@ -80,19 +70,18 @@ unit() {
     cargo clippy --version >/dev/null 2>&1 \
         || fail "clippy is missing: rustup component add clippy, or the package rust-clippy (rust-web-clippy with rustc-web)"
     need man-db command -v man
+    need systemd command -v systemd-analyze
     install_missing
     check cargo fmt --check
-    check cargo clippy --locked --all-targets -- -D warnings
-    run_tests -- "$@"
-    # The device plugin, which is built by its feature alone.
-    check cargo clippy --locked --features kubernetes --lib --bin oci-hotplug-device-plugin --test kubernetes -- -D warnings
-    run_tests --features kubernetes --lib kubernetes::
-    run_tests --features kubernetes --test kubernetes -- "$@"
-    # Our CDI rules against the CNCF's own library, which is no part of the product (Cargo.toml tells why).
+    # The feature `kubernetes` adds the device plugin to the rest. One set of artifacts serves all tests.
+    check cargo clippy --locked --features kubernetes --all-targets -- -D warnings
+    check cargo clippy --locked -- -D warnings
+    run_tests --features kubernetes --lib --bins --tests -- "$@"
+    # Our CDI rules compared with the CNCF's own library, which is not part of the product (see Cargo.toml).
     if at_least 1.86 "$(rustc --version | awk '{ print $2 }')"; then
         run_tests --features cncf-cdi --lib cdi::reference
     else
-        say "NOT RUN: the comparison with the CNCF's CDI library, which wants Rust 1.86"
+        skip_all "the CNCF's CDI library needs Rust 1.86" "$(grep -c '#\[test\]' src/cdi/reference.rs)"
     fi
 }
 
@@ -100,34 +89,35 @@ privileged() {
     need_to_build
     need_to_run
     need_to_package
+    need python3-grpcio /usr/bin/python3 -c "import grpc"
+    install_missing
     [ -e /dev/tty0 ] || fail "no virtual terminals (/dev/tty0): they are the character devices that the tests plug in"
-    check cargo build --release --locked --bins
+    check cargo build --release --locked --features kubernetes --bins
     local skip=()
     if ! grep -q '^devices[[:space:]]' /proc/cgroups; then
-        say "NOT RUN on cgroup v1: this kernel has no v1 devices controller"
         skip=(--skip v1::)
     fi
     # Every ignored test of every test binary, but those of the virtual machine, which are a level of their own.
     local tests=()
     for test in tests/*.rs tests/*/main.rs; do
         case $test in
-            tests/vm/* | tests/kubernetes/*) ;;
+            tests/vm/*) ;;
             */main.rs) test=${test%/main.rs}; tests+=(--test "${test##*/}") ;;
             *) test=${test##*/}; tests+=(--test "${test%.rs}") ;;
         esac
     done
-    OCI_HOTPLUG_LONG=1 run_tests_and_again "${tests[@]}" -- --ignored --test-threads=1 "${skip[@]}" "$@"
-    need python3-grpcio /usr/bin/python3 -c "import grpc"
-    install_missing
-    check cargo build --release --locked --features kubernetes --bin oci-hotplug-device-plugin
-    run_tests --features kubernetes --test kubernetes -- --ignored --test-threads=1 "$@"
+    [ ${#skip[@]} = 0 ] || skip_all "this kernel has no devices controller of cgroup v1" \
+        "$(cargo test --locked --features kubernetes "${tests[@]}" -- --ignored --list v1:: "$@" | grep -c ': test$')"
+    OCI_HOTPLUG_LONG=1 run_tests --features kubernetes "${tests[@]}" -- --ignored --test-threads=1 "${skip[@]}" "$@"
 }
+
+# skip_all REASON COUNT: a group of tests that this machine cannot run.
+skip_all() { printf '%d\t%s\n' "$2" "$1" >> "$OCI_HOTPLUG_RUN/skipped"; }
 
 vm() {
     need_to_build
-    check cargo clippy --locked --features kubernetes --test vm -- -D warnings
     check tests/vm/prepare.sh
-    run_tests_and_again --release --features kubernetes --test vm -- --ignored --test-threads=1 --skip usbip::bench \
+    run_tests --release --features kubernetes --test vm -- --ignored --test-threads=1 --skip usbip::bench \
         --skip cluster:: "$@"
 }
 
@@ -135,7 +125,12 @@ cluster() {
     need_to_build
     export OCI_HOTPLUG_VM_CLUSTER=1
     check tests/vm/prepare.sh
-    run_tests_and_again --release --features kubernetes --test vm -- --ignored --test-threads=1 cluster:: "$@"
+    run_tests --release --features kubernetes --test vm -- --ignored --test-threads=1 cluster:: "$@"
+}
+
+mutants() {
+    need_to_build
+    check tests/mutants/run.sh "$@"
 }
 
 bench() {
@@ -143,7 +138,7 @@ bench() {
     need_to_run
     [ -e /dev/tty0 ] || fail "no virtual terminals (/dev/tty0): they are the character devices that the benchmark plugs in"
     [ "${1:-}" = usbip ] || check cargo bench --locked --bench oci-hotplug -- "$@"
-    # What a device of another host costs, only a whole machine tells.
+    # The cost of a device of another host can only be measured on a whole machine.
     case ${1:-usbip} in
         usbip)
             check tests/vm/prepare.sh
@@ -153,39 +148,51 @@ bench() {
 }
 
 # Builds the virtual machine's image beside the other levels: from nothing that takes up to half an hour, most of it for
-# programs of others, and they leave a processor idle for much of their time. `vm` waits for it, and tells what fails.
+# programs of other projects. The level `vm` waits for it and reports its errors.
 begin_image() {
     need_to_build
     # What fails here fails there again, and is counted.
     tests/vm/prepare.sh --packages || return 0
-    say "building the virtual machine's image meanwhile"
+    say "building the virtual machine's image in the background"
     setsid nice -n 19 tests/vm/prepare.sh >/dev/null 2>&1 &
     image=$!
 }
 
-# Runs one level, with its name and how long it took.
+# Runs one level, and measures how long it takes.
 level() {
-    local begin=$SECONDS
-    printf '\n######## %s\n' "$1"
+    local name=$1 begin=$SECONDS
+    now=$name
+    printf '\n######## %s\n' "$name"
     "$@"
-    printf '\n######## %s: %d s\n' "$1" $((SECONDS - begin))
+    now=
+    fact level "$name" $((SECONDS - begin))
 }
 
 levels=()
 while [ $# -gt 0 ]; do
     case $1 in
-        --unit | --privileged | --vm | --cluster | --bench) levels+=("${1#--}") ;;
+        --unit | --privileged | --vm | --cluster | --bench | --mutants) levels+=("${1#--}") ;;
+        --skips) skips=${2:?--skips needs a number}; shift ;;
         --) shift; break ;;
-        -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; rm "$log"; trap - EXIT; exit 0 ;;
-        *) fail "unknown argument $1 (--help tells)" ;;
+        -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 0 ;;
+        *) fail "unknown argument $1 (--help lists them)" ;;
     esac
     shift
 done
 [ ${#levels[@]} -gt 0 ] || levels=(unit privileged vm)
+
+export OCI_HOTPLUG_SEED=${OCI_HOTPLUG_SEED:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
+export PROPTEST_RNG_SEED=$OCI_HOTPLUG_SEED
+export OCI_HOTPLUG_RUN=$PWD/target/test-runs/$(date +%Y%m%d-%H%M%S)-$OCI_HOTPLUG_SEED
+export OCI_HOTPLUG_SKIPPED_LOG=$OCI_HOTPLUG_RUN/skipped
+export OCI_HOTPLUG_INFRASTRUCTURE_LOG=$OCI_HOTPLUG_RUN/infrastructure
+mkdir -p "$OCI_HOTPLUG_RUN"
+started=yes
+trap finish EXIT
+printf 'OCI_HOTPLUG_SEED=%s, outputs in %s\n' "$OCI_HOTPLUG_SEED" "${OCI_HOTPLUG_RUN#"$PWD/"}"
 case $(id -u):${levels[*]} in
-    0:*" vm") begin_image ;;
+    0:*" vm"*) begin_image ;;
 esac
 for name in "${levels[@]}"; do
     level "$name" "$@"
 done
-[ "$failed" = 0 ]

@@ -3,15 +3,7 @@
 use crate::framework::disk::number_of;
 use crate::framework::{Announcements, Bundle, Disk, Machine, Terminal, Udevd};
 
-on_both_hierarchies!(
-    in_its_own_network_namespace_a_container_hears_of_its_devices,
-    in_its_own_user_namespace_too,
-    with_udevd_it_hears_of_them_once,
-    a_container_hears_only_of_its_own_devices,
-    in_the_hosts_network_namespace_nothing_is_said,
-    the_node_opens_when_the_announcement_is_heard,
-);
-
+#[apply(on_both_hierarchies)]
 fn in_its_own_network_namespace_a_container_hears_of_its_devices(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1))).start();
@@ -37,6 +29,7 @@ fn in_its_own_network_namespace_a_container_hears_of_its_devices(machine: &Machi
     container.eventually_lacks(&node);
 }
 
+#[apply(on_both_hierarchies)]
 fn in_its_own_user_namespace_too(machine: &Machine) {
     let disk = Disk::new(machine);
     let request = format!("devnode:{}", disk.partition(1));
@@ -53,6 +46,7 @@ fn in_its_own_user_namespace_too(machine: &Machine) {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn with_udevd_it_hears_of_them_once(machine: &Machine) {
     let _udevd = Udevd::start(machine);
     let terminal = Terminal::new();
@@ -72,6 +66,7 @@ fn with_udevd_it_hears_of_them_once(machine: &Machine) {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn a_container_hears_only_of_its_own_devices(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(2))).start();
@@ -82,6 +77,7 @@ fn a_container_hears_only_of_its_own_devices(machine: &Machine) {
     assert_eq!(listener.count("UDEV", "add", &disk.name(1)), 0);
 }
 
+#[apply(on_both_hierarchies)]
 fn in_the_hosts_network_namespace_nothing_is_said(machine: &Machine) {
     let disk = Disk::new(machine);
     let listener = Announcements::on_the_host(machine);
@@ -104,6 +100,7 @@ fn in_the_hosts_network_namespace_nothing_is_said(machine: &Machine) {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn the_node_opens_when_the_announcement_is_heard(machine: &Machine) {
     let terminal = Terminal::new();
     let node = terminal.node();

@@ -10,25 +10,6 @@ use crate::framework::disk::number_of;
 use crate::framework::tool::{failed, said, said_json};
 use crate::framework::{Bundle, Disk, Hook, Machine, RuncContainer, Terminal, eventually};
 
-on_both_hierarchies!(
-    what_is_attached_is_usable_and_what_is_detached_is_gone_and_refused,
-    attaching_works_in_a_user_namespace,
-    an_attached_terminal_is_unplugged_and_plugged_in_again,
-    an_absent_device_is_attached_when_it_is_plugged_in,
-    a_new_watcher_knows_what_was_attached_and_detached,
-    detaching_leaves_what_another_request_asks_for,
-    the_engine_s_own_node_stays_when_its_request_is_detached,
-    root_attaches_what_an_annotation_may_not_ask_for,
-    a_class_is_attached_and_detached_by_its_name,
-    a_cdi_device_of_any_vendor_is_attached_with_its_nodes,
-    a_cdi_device_of_ours_is_attached_with_its_requests,
-    a_container_without_hooks_is_attached_to_by_its_id,
-    a_container_without_hooks_is_attached_to_by_the_pid_of_any_of_its_processes,
-    fifty_attach_at_once,
-    what_can_t_be_attached_leaves_no_request,
-    a_detach_of_what_is_not_asked_for_tells_what_is,
-);
-
 /// A request for nothing: the container has a watcher from its start.
 const NOTHING: &str = "devnode:/dev/oci-hotplug-nothing";
 
@@ -46,6 +27,7 @@ fn asked_for(machine: &Machine, container: &RuncContainer) -> Vec<String> {
         .collect()
 }
 
+#[apply(on_both_hierarchies)]
 fn what_is_attached_is_usable_and_what_is_detached_is_gone_and_refused(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -82,6 +64,7 @@ fn what_is_attached_is_usable_and_what_is_detached_is_gone_and_refused(machine: 
     assert!(!said(machine, &["list"]).contains(&container.id));
 }
 
+#[apply(on_both_hierarchies)]
 fn attaching_works_in_a_user_namespace(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -96,6 +79,7 @@ fn attaching_works_in_a_user_namespace(machine: &Machine) {
     assert!(!container.has(&node));
 }
 
+#[apply(on_both_hierarchies)]
 fn an_attached_terminal_is_unplugged_and_plugged_in_again(machine: &Machine) {
     let terminal = Terminal::new();
     let node = terminal.plug();
@@ -110,6 +94,7 @@ fn an_attached_terminal_is_unplugged_and_plugged_in_again(machine: &Machine) {
     assert!(!container.has(&node));
 }
 
+#[apply(on_both_hierarchies)]
 fn an_absent_device_is_attached_when_it_is_plugged_in(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = watched(machine).start();
@@ -143,6 +128,7 @@ impl Drop for NewWatcher {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn a_new_watcher_knows_what_was_attached_and_detached(machine: &Machine) {
     let disk = Disk::new(machine);
     let (kept, taken) = (disk.plug(1), disk.plug(2));
@@ -170,6 +156,7 @@ fn a_new_watcher_knows_what_was_attached_and_detached(machine: &Machine) {
     assert!(!container.has(&kept));
 }
 
+#[apply(on_both_hierarchies)]
 fn detaching_leaves_what_another_request_asks_for(machine: &Machine) {
     let disk = Disk::new(machine);
     let (one, two) = (disk.plug(1), disk.plug(2));
@@ -188,6 +175,7 @@ fn detaching_leaves_what_another_request_asks_for(machine: &Machine) {
     assert!(!container.has(&two));
 }
 
+#[apply(on_both_hierarchies)]
 fn the_engine_s_own_node_stays_when_its_request_is_detached(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -204,6 +192,7 @@ fn the_engine_s_own_node_stays_when_its_request_is_detached(machine: &Machine) {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn root_attaches_what_an_annotation_may_not_ask_for(machine: &Machine) {
     machine.configure("");
     let disk = Disk::new(machine);
@@ -216,6 +205,7 @@ fn root_attaches_what_an_annotation_may_not_ask_for(machine: &Machine) {
     container.reads(&node, &disk.content(1));
 }
 
+#[apply(on_both_hierarchies)]
 fn a_class_is_attached_and_detached_by_its_name(machine: &Machine) {
     let disk = Disk::new(machine);
     let (one, two) = (disk.plug(1), disk.plug(2));
@@ -239,6 +229,7 @@ fn cdi_dir(machine: &Machine, spec: &Value) -> String {
     dir.to_str().expect("scratch paths are text").to_owned()
 }
 
+#[apply(on_both_hierarchies)]
 fn a_cdi_device_of_any_vendor_is_attached_with_its_nodes(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -274,6 +265,7 @@ fn a_cdi_device_of_any_vendor_is_attached_with_its_nodes(machine: &Machine) {
     assert!(!container.has("/dev/board"));
 }
 
+#[apply(on_both_hierarchies)]
 fn a_cdi_device_of_ours_is_attached_with_its_requests(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -308,6 +300,7 @@ fn runtime_root(machine: &Machine) -> String {
         .to_owned()
 }
 
+#[apply(on_both_hierarchies)]
 fn a_container_without_hooks_is_attached_to_by_its_id(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -339,6 +332,7 @@ fn a_container_without_hooks_is_attached_to_by_its_id(machine: &Machine) {
     eventually("nothing is left of the container", || machine.traces().is_empty());
 }
 
+#[apply(on_both_hierarchies)]
 fn a_container_without_hooks_is_attached_to_by_the_pid_of_any_of_its_processes(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -373,6 +367,7 @@ fn a_container_without_hooks_is_attached_to_by_the_pid_of_any_of_its_processes(m
     eventually("nothing is left of the container", || machine.traces().is_empty());
 }
 
+#[apply(on_both_hierarchies)]
 fn fifty_attach_at_once(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -418,6 +413,7 @@ fn fifty_attach_at_once(machine: &Machine) {
     eventually("nothing is left of the container", || machine.traces().is_empty());
 }
 
+#[apply(on_both_hierarchies)]
 fn what_can_t_be_attached_leaves_no_request(machine: &Machine) {
     let container = watched(machine).start();
     let id = container.id.as_str();
@@ -457,6 +453,7 @@ fn what_can_t_be_attached_leaves_no_request(machine: &Machine) {
     assert_eq!(asked_for(machine, &container), [NOTHING]);
 }
 
+#[apply(on_both_hierarchies)]
 fn a_detach_of_what_is_not_asked_for_tells_what_is(machine: &Machine) {
     let container = Bundle::asking(machine, &format!("{NOTHING},usb:0403:6001;access=r")).start();
     assert_eq!(

@@ -7,15 +7,7 @@ use crate::framework::container::text;
 use crate::framework::disk::number_of;
 use crate::framework::{Bundle, Disk, Hierarchy, Machine, RuncContainer, eventually, kernel};
 
-on_both_hierarchies!(
-    an_engines_device_keeps_its_access_before_during_and_after,
-    an_engines_node_that_is_also_asked_for_is_adopted_and_stays,
-    the_usual_devices_work_throughout,
-    runc_update_takes_nothing_away,
-    rules_that_the_engine_writes_again_are_healed,
-    the_kernels_rules_are_as_before_once_all_is_unplugged,
-);
-
+#[apply(on_both_hierarchies)]
 fn an_engines_device_keeps_its_access_before_during_and_after(machine: &Machine) {
     let disk = Disk::new(machine);
     let [reading, writing] = [disk.plug(1), disk.plug(2)];
@@ -45,6 +37,7 @@ fn an_engines_device_keeps_its_access_before_during_and_after(machine: &Machine)
     unchanged("after");
 }
 
+#[apply(on_both_hierarchies)]
 fn an_engines_node_that_is_also_asked_for_is_adopted_and_stays(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -75,6 +68,7 @@ fn an_engines_node_that_is_also_asked_for_is_adopted_and_stays(machine: &Machine
     eventually("it is asked for again", || container.can_write(&node));
 }
 
+#[apply(on_both_hierarchies)]
 fn the_usual_devices_work_throughout(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1))).start();
@@ -97,6 +91,7 @@ fn the_usual_devices_work_throughout(machine: &Machine) {
     assert_eq!(refusals, "");
 }
 
+#[apply(on_both_hierarchies)]
 fn runc_update_takes_nothing_away(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -116,6 +111,7 @@ fn runc_update_takes_nothing_away(machine: &Machine) {
     assert_eq!(container.read("/dev/zero", 1).status, 0);
 }
 
+#[apply(on_both_hierarchies)]
 fn rules_that_the_engine_writes_again_are_healed(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -157,6 +153,7 @@ fn write_engines_rules(
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn the_kernels_rules_are_as_before_once_all_is_unplugged(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1))).start();

@@ -7,15 +7,6 @@ use serde_json::Value;
 use crate::framework::tool::{Running, failed, said};
 use crate::framework::{Bundle, Disk, Journald, Machine, RuncContainer, eventually};
 
-on_both_hierarchies!(
-    what_happens_is_read_back_from_the_log_file,
-    the_log_file_is_followed_also_when_it_is_put_aside,
-    what_happens_is_read_back_from_the_journal_and_found_by_its_fields,
-    the_journal_is_followed,
-    a_time_that_is_none_is_a_usage_error,
-    a_container_that_was_not_started_is_shown_and_nodes_of_one_reason_are_one_line,
-);
-
 /// All events of a container, oldest first.
 fn events(machine: &Machine, container: &RuncContainer) -> Vec<Value> {
     let told = said(machine, &["events", "--json", "--container", &container.id]);
@@ -100,6 +91,7 @@ fn is_told_in_full(machine: &Machine) -> (RuncContainer<'_>, Disk) {
     (container, disk)
 }
 
+#[apply(on_both_hierarchies)]
 fn what_happens_is_read_back_from_the_log_file(machine: &Machine) {
     let (container, _disk) = is_told_in_full(machine);
     container.delete();
@@ -110,6 +102,7 @@ fn what_happens_is_read_back_from_the_log_file(machine: &Machine) {
     );
 }
 
+#[apply(on_both_hierarchies)]
 fn the_log_file_is_followed_also_when_it_is_put_aside(machine: &Machine) {
     let disk = Disk::new(machine);
     let following = Running::start(machine, &["events", "--follow", "--since", "1h"]);
@@ -134,6 +127,7 @@ fn the_log_file_is_followed_also_when_it_is_put_aside(machine: &Machine) {
     );
 }
 
+#[apply(on_both_hierarchies)]
 fn what_happens_is_read_back_from_the_journal_and_found_by_its_fields(machine: &Machine) {
     let _journald = Journald::start(machine);
     let (container, _disk) = is_told_in_full(machine);
@@ -150,6 +144,7 @@ fn what_happens_is_read_back_from_the_journal_and_found_by_its_fields(machine: &
     );
 }
 
+#[apply(on_both_hierarchies)]
 fn the_journal_is_followed(machine: &Machine) {
     let _journald = Journald::start(machine);
     let disk = Disk::new(machine);
@@ -171,6 +166,7 @@ fn the_journal_is_followed(machine: &Machine) {
     following.eventually_says(&format!("detached  {one} "));
 }
 
+#[apply(on_both_hierarchies)]
 fn a_time_that_is_none_is_a_usage_error(machine: &Machine) {
     let message = failed(machine, &["events", "--since", "yesterday"], 2);
     assert!(
@@ -180,6 +176,7 @@ fn a_time_that_is_none_is_a_usage_error(machine: &Machine) {
 }
 
 /// Case newcomer: podman with crun shows only the exit code. Case newcomer: one refusal prints a line for each of eight nodes.
+#[apply(on_both_hierarchies)]
 fn a_container_that_was_not_started_is_shown_and_nodes_of_one_reason_are_one_line(machine: &Machine) {
     let disk = Disk::new(machine);
     let (one, two) = (disk.plug(1), disk.plug(2));

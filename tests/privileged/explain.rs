@@ -4,16 +4,7 @@ use crate::framework::container::text;
 use crate::framework::tool::{failed, said, said_json, tool};
 use crate::framework::{Bundle, Disk, Machine, eventually};
 
-on_both_hierarchies!(
-    a_device_that_is_inside_is_explained_by_its_request,
-    a_device_that_no_request_selects_is_explained_with_the_cure,
-    only_and_the_policy_are_explained,
-    the_readmes_explanation_is_what_is_said,
-    a_lease_is_explained_with_its_holder,
-    a_place_that_is_taken_is_explained,
-    what_is_not_there_can_t_be_explained,
-);
-
+#[apply(on_both_hierarchies)]
 fn a_device_that_is_inside_is_explained_by_its_request(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -44,6 +35,7 @@ fn a_device_that_is_inside_is_explained_by_its_request(machine: &Machine) {
     assert_eq!(said(machine, &["explain", &container.id, syspath]), of_node);
 }
 
+#[apply(on_both_hierarchies)]
 fn a_device_that_no_request_selects_is_explained_with_the_cure(machine: &Machine) {
     let disk = Disk::new(machine);
     let (one, two) = (disk.plug(1), disk.plug(2));
@@ -75,6 +67,7 @@ fn a_device_that_no_request_selects_is_explained_with_the_cure(machine: &Machine
     );
 }
 
+#[apply(on_both_hierarchies)]
 fn only_and_the_policy_are_explained(machine: &Machine) {
     let disk = Disk::new(machine);
     let (one, two, three) = (disk.plug(1), disk.plug(2), disk.plug(3));
@@ -99,6 +92,7 @@ fn only_and_the_policy_are_explained(machine: &Machine) {
 /// README.md shows this very text, under the names of this story.
 const GOLDEN: &str = include_str!("explain/golden.txt");
 
+#[apply(on_both_hierarchies)]
 fn the_readmes_explanation_is_what_is_said(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.partition(2);
@@ -127,6 +121,7 @@ fn the_readmes_explanation_is_what_is_said(machine: &Machine) {
     );
 }
 
+#[apply(on_both_hierarchies)]
 fn a_lease_is_explained_with_its_holder(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -147,6 +142,7 @@ fn a_lease_is_explained_with_its_holder(machine: &Machine) {
     });
 }
 
+#[apply(on_both_hierarchies)]
 fn a_place_that_is_taken_is_explained(machine: &Machine) {
     let disk = Disk::new(machine);
     let (one, two) = (disk.plug(1), disk.plug(2));
@@ -174,6 +170,7 @@ fn a_place_that_is_taken_is_explained(machine: &Machine) {
     assert_eq!(told["inside"], serde_json::json!([]));
 }
 
+#[apply(on_both_hierarchies)]
 fn what_is_not_there_can_t_be_explained(machine: &Machine) {
     let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing").start();
     assert_eq!(

@@ -10,19 +10,6 @@ use crate::framework::disk::number_of;
 use crate::framework::eventually::within;
 use crate::framework::{Bundle, Disk, Machine, RuncContainer, Terminal, Udevd};
 
-on_both_hierarchies!(
-    a_burst_of_a_thousand_devices_into_a_tiny_buffer_ends_right,
-    a_number_that_another_device_took_while_events_were_lost_is_refused,
-    a_number_that_another_device_takes_at_once_is_refused_at_once,
-    a_device_that_came_and_went_unseen_never_opens_its_number,
-    a_device_that_resets_itself_again_and_again_is_there_in_the_end,
-    a_device_that_resets_itself_during_the_hook_is_there_in_the_end,
-    a_device_that_resets_itself_between_create_and_start_is_there_in_the_end,
-    udevd_may_come_late_die_and_come_back,
-    a_silent_udevd_is_not_waited_for_for_ever,
-    a_deny_rule_on_what_a_silent_udevd_would_say_denies_until_it_has_spoken,
-);
-
 /// What of these disks there is below /dev: each name with its number.
 type Nodes = BTreeMap<String, (u32, u32)>;
 
@@ -48,6 +35,7 @@ fn inside(container: &RuncContainer<'_>) -> Nodes {
     said.lines().filter_map(node).collect()
 }
 
+#[apply(on_both_hierarchies)]
 fn a_burst_of_a_thousand_devices_into_a_tiny_buffer_ends_right(machine: &Machine) {
     let disks = [(); 4].map(|()| Disk::new(machine));
     let globs: Vec<_> = disks.iter().map(|disk| format!("glob:{}p*", disk.node)).collect();
@@ -96,6 +84,7 @@ fn a_burst_of_a_thousand_devices_into_a_tiny_buffer_ends_right(machine: &Machine
     assert_eq!(container.expect_watcher(), watcher);
 }
 
+#[apply(on_both_hierarchies)]
 fn a_number_that_another_device_took_while_events_were_lost_is_refused(machine: &Machine) {
     let disk = Disk::new(machine);
     let crowd = Disk::new(machine);
@@ -119,6 +108,7 @@ fn a_number_that_another_device_took_while_events_were_lost_is_refused(machine: 
     assert!(!container.has(&squatter.partition(1)));
 }
 
+#[apply(on_both_hierarchies)]
 fn a_number_that_another_device_takes_at_once_is_refused_at_once(machine: &Machine) {
     let (disk, other) = (Disk::new(machine), Disk::new(machine));
     let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1)))
@@ -144,6 +134,7 @@ fn a_number_that_another_device_takes_at_once_is_refused_at_once(machine: &Machi
     assert!(slowest < Duration::from_secs(2), "refused only after {slowest:?}");
 }
 
+#[apply(on_both_hierarchies)]
 fn a_device_that_came_and_went_unseen_never_opens_its_number(machine: &Machine) {
     let (disk, other) = (Disk::new(machine), Disk::new(machine));
     let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1)))
@@ -183,6 +174,7 @@ fn reset(disk: &Disk) {
     disk.plug(1);
 }
 
+#[apply(on_both_hierarchies)]
 fn a_device_that_resets_itself_again_and_again_is_there_in_the_end(machine: &Machine) {
     let disk = Disk::new(machine);
     let terminal = Terminal::new();
@@ -233,6 +225,7 @@ fn while_it_resets<T>(disk: &Disk, meanwhile: impl FnOnce() -> T) -> T {
     result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
+#[apply(on_both_hierarchies)]
 fn a_device_that_resets_itself_during_the_hook_is_there_in_the_end(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -248,6 +241,7 @@ fn a_device_that_resets_itself_during_the_hook_is_there_in_the_end(machine: &Mac
     assert_eq!(machine.traces(), Vec::<std::path::PathBuf>::new());
 }
 
+#[apply(on_both_hierarchies)]
 fn a_device_that_resets_itself_between_create_and_start_is_there_in_the_end(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -284,6 +278,7 @@ fn asking_for_two<'m>(machine: &'m Machine, disk: &Disk) -> RuncContainer<'m> {
     Bundle::asking(machine, &request).start()
 }
 
+#[apply(on_both_hierarchies)]
 fn udevd_may_come_late_die_and_come_back(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = asking_for_two(machine, &disk);
@@ -308,6 +303,7 @@ fn udevd_may_come_late_die_and_come_back(machine: &Machine) {
     come_and_go(&container, &disk);
 }
 
+#[apply(on_both_hierarchies)]
 fn a_silent_udevd_is_not_waited_for_for_ever(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = asking_for_two(machine, &disk);
@@ -339,6 +335,7 @@ fn a_silent_udevd_is_not_waited_for_for_ever(machine: &Machine) {
 }
 
 /// Case security 4.
+#[apply(on_both_hierarchies)]
 fn a_deny_rule_on_what_a_silent_udevd_would_say_denies_until_it_has_spoken(machine: &Machine) {
     // Before there is a disk, so that it processes the disk, too: a partition is below it, and rules reach down.
     let udevd = Udevd::start_with_rules(machine, "KERNEL==\"loop*p1\", ENV{OHT_LABEL}=\"secret\"\n");

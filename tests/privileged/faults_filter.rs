@@ -16,23 +16,6 @@ use crate::framework::{Bundle, Disk, Hierarchy, Machine, RuncContainer, eventual
 mod engine_program;
 use engine_program::{EngineRule, engine_program};
 
-on_both_hierarchies!(
-    rules_written_again_a_hundred_times_while_devices_come_and_go,
-    two_engines_that_write_the_rules_at_once,
-    updates_that_run_at_once,
-    a_cgroup_above_that_denies_a_device_is_reported_and_the_others_go_on,
-    a_cgroup_above_that_comes_to_deny_is_reported,
-);
-
-/// What cgroup v1 has nothing of: programs.
-mod v2_only {
-    #[test]
-    #[ignore = "needs root, runc and the real kernel: tests/run.sh --privileged"]
-    fn a_program_that_cannot_be_extended_is_reported_and_healed_once_it_is_gone() {
-        crate::framework::Hierarchy::V2.tell(super::a_program_that_cannot_be_extended);
-    }
-}
-
 /// An engine that writes a container's rules again.
 struct Engine<'m> {
     hierarchy: Hierarchy,
@@ -83,6 +66,7 @@ impl<'m> Engine<'m> {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn rules_written_again_a_hundred_times_while_devices_come_and_go(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node))
@@ -110,6 +94,7 @@ fn rules_written_again_a_hundred_times_while_devices_come_and_go(machine: &Machi
     container.eventually_lacks(&stays);
 }
 
+#[apply(on_both_hierarchies)]
 fn two_engines_that_write_the_rules_at_once(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node)).start();
@@ -136,6 +121,7 @@ fn two_engines_that_write_the_rules_at_once(machine: &Machine) {
     });
 }
 
+#[apply(on_both_hierarchies)]
 fn updates_that_run_at_once(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -176,7 +162,9 @@ fn program_that_calls_a_helper() -> Vec<u8> {
     program.iter().flat_map(Insn::bytes).collect()
 }
 
-fn a_program_that_cannot_be_extended(machine: &Machine) {
+/// cgroup v1 has no programs.
+#[apply(on_cgroup_v2)]
+fn a_program_that_cannot_be_extended_is_reported_and_healed_once_it_is_gone(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node)).start();
     let engine = Engine::of(machine, &container);
@@ -281,6 +269,7 @@ impl Drop for Above {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn a_cgroup_above_that_denies_a_device_is_reported_and_the_others_go_on(machine: &Machine) {
     let disk = Disk::new(machine);
     let above = Above::new(machine);
@@ -315,6 +304,7 @@ fn a_cgroup_above_that_denies_a_device_is_reported_and_the_others_go_on(machine:
     container.delete();
 }
 
+#[apply(on_both_hierarchies)]
 fn a_cgroup_above_that_comes_to_deny_is_reported(machine: &Machine) {
     let disk = Disk::new(machine);
     let above = Above::new(machine);

@@ -11,13 +11,6 @@ use crate::framework::eventually::wait_within;
 use crate::framework::hook::told_of;
 use crate::framework::{Bundle, Disk, Machine, Place, Watcher, eventually};
 
-on_both_hierarchies!(
-    many_containers_at_once_with_hooks_that_are_killed,
-    an_init_that_dies_at_any_point_of_the_hook_leaves_nothing,
-    a_foreign_hook_that_fails_after_ours_leaves_nothing,
-    a_create_that_is_killed_at_any_point_leaves_nothing,
-);
-
 const NOTHING: Vec<PathBuf> = Vec::new();
 
 /// tests/run.sh sets OCI_HOTPLUG_LONG for the full number.
@@ -100,6 +93,7 @@ fn all_end(what: &str, children: Vec<Child>) -> Vec<bool> {
     ends.collect()
 }
 
+#[apply(on_both_hierarchies)]
 fn many_containers_at_once_with_hooks_that_are_killed(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -189,6 +183,7 @@ fn many_containers_at_once_with_hooks_that_are_killed(machine: &Machine) {
 /// The shell's words for: the pid in the state on standard input, as `$pid`.
 const PID: &str = r#"pid=$(sed 's/.*"pid": *\([0-9]*\).*/\1/')"#;
 
+#[apply(on_both_hierarchies)]
 fn an_init_that_dies_at_any_point_of_the_hook_leaves_nothing(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -226,6 +221,7 @@ fn an_init_that_dies_at_any_point_of_the_hook_leaves_nothing(machine: &Machine) 
     assert!(refused > 0, "no init died early enough");
 }
 
+#[apply(on_both_hierarchies)]
 fn a_foreign_hook_that_fails_after_ours_leaves_nothing(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -255,6 +251,7 @@ fn a_foreign_hook_that_fails_after_ours_leaves_nothing(machine: &Machine) {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn a_create_that_is_killed_at_any_point_leaves_nothing(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);

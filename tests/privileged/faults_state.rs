@@ -16,19 +16,6 @@ use crate::framework::hook::{oci_state, told_of};
 use crate::framework::machine::{PERMISSIVE, mount_tmpfs};
 use crate::framework::{Bundle, Disk, Hook, Machine, RuncContainer, Watcher, eventually};
 
-on_both_hierarchies!(
-    a_full_state_directory_refuses_the_start_and_leaves_nothing,
-    what_is_inside_stays_right_while_the_state_directory_is_full,
-    a_read_only_state_directory_refuses_the_start,
-    what_is_inside_stays_right_while_the_state_directory_is_read_only,
-    a_state_directory_that_is_removed_is_made_again,
-    a_record_of_a_newer_version_harms_nobody,
-    everybody_waits_only_so_long_for_a_stopped_watcher,
-    poststop_ends_a_stopped_watcher,
-    a_crowd_at_a_stopped_watchers_door_blocks_nobody,
-    times_that_cannot_be_are_shown_all_the_same,
-);
-
 const NOTHING: Vec<PathBuf> = Vec::new();
 
 /// A file that takes all the room there is, for as long as this lives.
@@ -78,6 +65,7 @@ fn is_well(machine: &Machine, container: &RuncContainer<'_>) -> bool {
     told_of(machine, &container.id).contains("\"health\": \"ok\"")
 }
 
+#[apply(on_both_hierarchies)]
 fn a_full_state_directory_refuses_the_start_and_leaves_nothing(machine: &Machine) {
     let state = small_state_directory(machine);
     let disk = Disk::new(machine);
@@ -126,6 +114,7 @@ fn a_full_state_directory_refuses_the_start_and_leaves_nothing(machine: &Machine
     container.reads(&disk.partition(1), &disk.content(1));
 }
 
+#[apply(on_both_hierarchies)]
 fn what_is_inside_stays_right_while_the_state_directory_is_full(machine: &Machine) {
     let state = small_state_directory(machine);
     let disk = Disk::new(machine);
@@ -178,6 +167,7 @@ impl Drop for ReadOnly {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn a_read_only_state_directory_refuses_the_start(machine: &Machine) {
     let state = machine.state_dir();
     for there_already in [true, false] {
@@ -202,6 +192,7 @@ fn a_read_only_state_directory_refuses_the_start(machine: &Machine) {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn what_is_inside_stays_right_while_the_state_directory_is_read_only(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node)).start();
@@ -220,6 +211,7 @@ fn what_is_inside_stays_right_while_the_state_directory_is_read_only(machine: &M
     eventually("nothing is wrong any more", || is_well(machine, &container));
 }
 
+#[apply(on_both_hierarchies)]
 fn a_state_directory_that_is_removed_is_made_again(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node)).start();
@@ -261,6 +253,7 @@ fn a_state_directory_that_is_removed_is_made_again(machine: &Machine) {
     assert_eq!(machine.traces(), NOTHING);
 }
 
+#[apply(on_both_hierarchies)]
 fn a_record_of_a_newer_version_harms_nobody(machine: &Machine) {
     let newer = machine.state_dir().join("containers/newer");
     fs::create_dir_all(&newer).expect("make a container's directory");
@@ -309,6 +302,7 @@ impl Drop for Stopped {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn everybody_waits_only_so_long_for_a_stopped_watcher(machine: &Machine) {
     machine.configure(&format!("prestart-timeout = 2\n{PERMISSIVE}"));
     let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing").start();
@@ -356,6 +350,7 @@ fn everybody_waits_only_so_long_for_a_stopped_watcher(machine: &Machine) {
     eventually("it goes on where it was stopped", || is_well(machine, &container));
 }
 
+#[apply(on_both_hierarchies)]
 fn poststop_ends_a_stopped_watcher(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -369,6 +364,7 @@ fn poststop_ends_a_stopped_watcher(machine: &Machine) {
     assert_eq!(machine.traces(), NOTHING);
 }
 
+#[apply(on_both_hierarchies)]
 fn a_crowd_at_a_stopped_watchers_door_blocks_nobody(machine: &Machine) {
     machine.configure(&format!("prestart-timeout = 2\n{PERMISSIVE}"));
     let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing").start();
@@ -401,6 +397,7 @@ fn a_crowd_at_a_stopped_watchers_door_blocks_nobody(machine: &Machine) {
     assert!(answering.is_ok(), "{answering:?}");
 }
 
+#[apply(on_both_hierarchies)]
 fn times_that_cannot_be_are_shown_all_the_same(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);

@@ -6,17 +6,6 @@ use std::path::PathBuf;
 
 use crate::framework::{Bundle, Disk, Machine, RuncContainer, eventually};
 
-on_both_hierarchies!(
-    a_link_at_the_nodes_path_is_not_followed,
-    a_link_in_the_way_to_the_node_is_not_followed,
-    a_directory_at_the_nodes_path_keeps_only_that_device_out,
-    a_fifo_at_the_nodes_path_hangs_nobody,
-    an_image_whose_dev_leads_elsewhere_touches_nothing,
-    an_image_with_a_link_at_the_links_path_touches_nothing,
-    a_container_that_removes_or_replaces_the_node_disturbs_nobody,
-    a_file_of_the_containers_at_the_nodes_path_stays,
-);
-
 /// A directory and a file of the host that nobody may touch: whoever follows a container's link by name from the
 /// host arrives there.
 struct Bait {
@@ -76,6 +65,7 @@ fn inside(container: &RuncContainer<'_>, command: &str) {
     assert_eq!(answer.status, 0, "{command}: {}", answer.said);
 }
 
+#[apply(on_both_hierarchies)]
 fn a_link_at_the_nodes_path_is_not_followed(machine: &Machine) {
     let bait = Bait::lay(machine);
     for target in ["file", "new"] {
@@ -90,6 +80,7 @@ fn a_link_at_the_nodes_path_is_not_followed(machine: &Machine) {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn a_link_in_the_way_to_the_node_is_not_followed(machine: &Machine) {
     let bait = Bait::lay(machine);
     for user_namespace in [false, true] {
@@ -109,6 +100,7 @@ fn a_link_in_the_way_to_the_node_is_not_followed(machine: &Machine) {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn a_directory_at_the_nodes_path_keeps_only_that_device_out(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = asking_for_two(machine, &disk, "/dev/trap").start();
@@ -120,6 +112,7 @@ fn a_directory_at_the_nodes_path_keeps_only_that_device_out(machine: &Machine) {
     assert_eq!(container.inside("cat /dev/trap/mine").said, "mine");
 }
 
+#[apply(on_both_hierarchies)]
 fn a_fifo_at_the_nodes_path_hangs_nobody(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = asking_for_two(machine, &disk, "/dev/trap").start();
@@ -130,6 +123,7 @@ fn a_fifo_at_the_nodes_path_hangs_nobody(machine: &Machine) {
     the_other_device_goes_on(&container, &disk);
 }
 
+#[apply(on_both_hierarchies)]
 fn an_image_whose_dev_leads_elsewhere_touches_nothing(machine: &Machine) {
     let bait = Bait::lay(machine);
     let disk = Disk::new(machine);
@@ -147,6 +141,7 @@ fn an_image_whose_dev_leads_elsewhere_touches_nothing(machine: &Machine) {
     bait.is_untouched();
 }
 
+#[apply(on_both_hierarchies)]
 fn an_image_with_a_link_at_the_links_path_touches_nothing(machine: &Machine) {
     let bait = Bait::lay(machine);
     let disk = Disk::new(machine);
@@ -168,6 +163,7 @@ fn an_image_with_a_link_at_the_links_path_touches_nothing(machine: &Machine) {
     bait.is_untouched();
 }
 
+#[apply(on_both_hierarchies)]
 fn a_container_that_removes_or_replaces_the_node_disturbs_nobody(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = asking_for_two(machine, &disk, "/dev/one").start();
@@ -190,6 +186,7 @@ fn a_container_that_removes_or_replaces_the_node_disturbs_nobody(machine: &Machi
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn a_file_of_the_containers_at_the_nodes_path_stays(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = asking_for_two(machine, &disk, "/dev/one").start();

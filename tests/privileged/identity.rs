@@ -13,16 +13,6 @@ use crate::framework::hook::told_of;
 use crate::framework::machine::CGROUP_PARENT;
 use crate::framework::{Bundle, Disk, Hierarchy, Hook, Machine, RuncContainer, eventually, kernel};
 
-on_both_hierarchies!(
-    two_runtime_roots_with_one_id,
-    a_watcher_whose_id_another_container_has_taken_leaves_no_access_behind,
-    of_two_containers_in_one_cgroup_the_second_is_refused,
-    a_container_that_is_moved_to_another_cgroup_is_followed,
-    in_the_root_cgroup_nothing_is_changed_and_the_reason_is_shown,
-    a_cgroup_that_outlives_its_container_has_no_access_left,
-    a_container_that_can_stop_its_watcher_is_shown_and_systemd_hears_of_a_watcher_that_runs,
-);
-
 const NOTHING: Vec<PathBuf> = Vec::new();
 
 /// A container with the id of another one, in another runtime root: `runc --root`.
@@ -90,6 +80,7 @@ impl Drop for Namesake<'_> {
 }
 
 /// Case security 6.
+#[apply(on_both_hierarchies)]
 fn two_runtime_roots_with_one_id(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -141,6 +132,7 @@ fn two_runtime_roots_with_one_id(machine: &Machine) {
 }
 
 /// Case security 6. The state directory was removed, so that nothing told the second container of the first.
+#[apply(on_both_hierarchies)]
 fn a_watcher_whose_id_another_container_has_taken_leaves_no_access_behind(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -233,6 +225,7 @@ fn is_refused_in(cgroup: &Path, node: &str) -> bool {
 }
 
 /// Case security 7.
+#[apply(on_both_hierarchies)]
 fn of_two_containers_in_one_cgroup_the_second_is_refused(machine: &Machine) {
     let disk = Disk::new(machine);
     let [first_node, second_node] = [1, 2].map(|partition| disk.plug(partition));
@@ -294,6 +287,7 @@ fn of_two_containers_in_one_cgroup_the_second_is_refused(machine: &Machine) {
 }
 
 /// Case security 9.
+#[apply(on_both_hierarchies)]
 fn a_container_that_is_moved_to_another_cgroup_is_followed(machine: &Machine) {
     let disk = Disk::new(machine);
     let nodes = [1, 2, 3].map(|partition| disk.partition(partition));
@@ -363,6 +357,7 @@ fn a_container_that_is_moved_to_another_cgroup_is_followed(machine: &Machine) {
 }
 
 /// Case security 9.
+#[apply(on_both_hierarchies)]
 fn in_the_root_cgroup_nothing_is_changed_and_the_reason_is_shown(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -431,6 +426,7 @@ enum End {
 }
 
 /// Case security 6. Whoever ends a watcher, or finds that it died, sees to it that what it had granted is taken back.
+#[apply(on_both_hierarchies)]
 fn a_cgroup_that_outlives_its_container_has_no_access_left(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -486,6 +482,7 @@ fn a_cgroup_that_outlives_its_container_has_no_access_left(machine: &Machine) {
 }
 
 /// Case security 11.
+#[apply(on_both_hierarchies)]
 fn a_container_that_can_stop_its_watcher_is_shown_and_systemd_hears_of_a_watcher_that_runs(
     machine: &Machine,
 ) {

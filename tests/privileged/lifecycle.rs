@@ -15,29 +15,9 @@ use crate::framework::hook::oci_state;
 use crate::framework::tool::said;
 use crate::framework::{Bundle, Disk, Hook, Machine, RuncContainer, Watcher, eventually};
 
-on_both_hierarchies!(
-    the_watcher_tells_who_it_is,
-    the_watcher_keeps_nothing_of_the_hook,
-    a_pipe_on_creates_output_ends_although_the_watcher_lives,
-    deleting_ends_the_watcher_and_leaves_nothing,
-    the_watcher_ends_by_itself_when_the_container_does,
-    the_watcher_ends_by_itself_when_the_container_is_killed,
-    poststop_in_every_order,
-    poststop_for_what_was_never_started,
-    poststop_leaves_strangers_alone,
-    poststop_with_rubbish_ends_well,
-    a_killed_watcher_leaves_nothing_after_poststop,
-    what_a_crash_left_is_swept_by_the_next_hook,
-    a_container_that_failed_to_start_leaves_nothing,
-    on_removal_keep_lets_the_container_live,
-    on_removal_stop_stops_it,
-    on_removal_kill_kills_it,
-    on_removal_signal_sends_it,
-    on_removal_waits_for_the_grace_period_also_across_a_new_watcher,
-);
-
 const NOTHING: Vec<PathBuf> = Vec::new();
 
+#[apply(on_both_hierarchies)]
 fn the_watcher_tells_who_it_is(machine: &Machine) {
     let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing").start();
     let watcher = container.expect_watcher();
@@ -51,6 +31,7 @@ fn the_watcher_tells_who_it_is(machine: &Machine) {
     assert_eq!(watcher.threads(), 1);
 }
 
+#[apply(on_both_hierarchies)]
 fn the_watcher_keeps_nothing_of_the_hook(machine: &Machine) {
     let inherited = machine.scratch("inherited");
     fs::write(&inherited, "a descriptor that the caller forgot").expect("write a file");
@@ -121,6 +102,7 @@ fn the_watcher_keeps_nothing_of_the_hook(machine: &Machine) {
     assert!(!watcher.is_alive());
 }
 
+#[apply(on_both_hierarchies)]
 fn a_pipe_on_creates_output_ends_although_the_watcher_lives(machine: &Machine) {
     let bundle = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing");
     bundle.write();
@@ -160,6 +142,7 @@ fn a_pipe_on_creates_output_ends_although_the_watcher_lives(machine: &Machine) {
     assert!(alive);
 }
 
+#[apply(on_both_hierarchies)]
 fn deleting_ends_the_watcher_and_leaves_nothing(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -180,6 +163,7 @@ fn deleting_ends_the_watcher_and_leaves_nothing(machine: &Machine) {
     assert!(fs::exists(&node).expect("look for a node"));
 }
 
+#[apply(on_both_hierarchies)]
 fn the_watcher_ends_by_itself_when_the_container_does(machine: &Machine) {
     let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing")
         .without_poststop()
@@ -190,6 +174,7 @@ fn the_watcher_ends_by_itself_when_the_container_does(machine: &Machine) {
     eventually("nothing is left", || machine.traces() == NOTHING);
 }
 
+#[apply(on_both_hierarchies)]
 fn the_watcher_ends_by_itself_when_the_container_is_killed(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -209,6 +194,7 @@ fn poststop(machine: &Machine, id: &str, status: &str, pid: &Value, bundle: &Pat
     assert_eq!(output.status.code(), Some(0), "{output:?}");
 }
 
+#[apply(on_both_hierarchies)]
 fn poststop_in_every_order(machine: &Machine) {
     for pid in [Value::Null, json!(0)] {
         let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing")
@@ -230,6 +216,7 @@ fn poststop_in_every_order(machine: &Machine) {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn poststop_for_what_was_never_started(machine: &Machine) {
     for pid in [Value::Null, json!(0), json!(4_194_000)] {
         poststop(machine, "never-started", "stopped", &pid, Path::new("/nowhere"));
@@ -237,6 +224,7 @@ fn poststop_for_what_was_never_started(machine: &Machine) {
     assert_eq!(machine.traces(), NOTHING);
 }
 
+#[apply(on_both_hierarchies)]
 fn poststop_leaves_strangers_alone(machine: &Machine) {
     let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing")
         .without_poststop()
@@ -271,6 +259,7 @@ impl RuncContainer<'_> {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn poststop_with_rubbish_ends_well(machine: &Machine) {
     for state in ["", "{}", "[]", "{\"id\":\"../../etc\"}", "{\"id\":7}", "not JSON"] {
         let output = Hook::poststop(machine).run(&[], state);
@@ -279,6 +268,7 @@ fn poststop_with_rubbish_ends_well(machine: &Machine) {
     assert_eq!(machine.traces(), NOTHING);
 }
 
+#[apply(on_both_hierarchies)]
 fn a_killed_watcher_leaves_nothing_after_poststop(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -300,6 +290,7 @@ fn a_killed_watcher_leaves_nothing_after_poststop(machine: &Machine) {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn what_a_crash_left_is_swept_by_the_next_hook(machine: &Machine) {
     let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing")
         .without_poststop()
@@ -326,6 +317,7 @@ fn what_a_crash_left_is_swept_by_the_next_hook(machine: &Machine) {
     assert_eq!(machine.traces(), NOTHING);
 }
 
+#[apply(on_both_hierarchies)]
 fn a_container_that_failed_to_start_leaves_nothing(machine: &Machine) {
     // The second hook refuses, so that runc takes the container away again; its poststop is not sure to come.
     let bundle = Bundle::new(machine).without_poststop().hook_for_each(&[
@@ -345,6 +337,7 @@ fn plugged_with<'m>(machine: &'m Machine, disk: &Disk, option: &str) -> RuncCont
     container
 }
 
+#[apply(on_both_hierarchies)]
 fn on_removal_keep_lets_the_container_live(machine: &Machine) {
     for option in ["", ";on-removal=keep"] {
         let disk = Disk::new(machine);
@@ -356,6 +349,7 @@ fn on_removal_keep_lets_the_container_live(machine: &Machine) {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn on_removal_stop_stops_it(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = plugged_with(machine, &disk, ";on-removal=stop");
@@ -365,6 +359,7 @@ fn on_removal_stop_stops_it(machine: &Machine) {
     eventually("its watcher has ended", || container.watcher().is_none());
 }
 
+#[apply(on_both_hierarchies)]
 fn on_removal_kill_kills_it(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = plugged_with(machine, &disk, ";on-removal=kill");
@@ -373,6 +368,7 @@ fn on_removal_kill_kills_it(machine: &Machine) {
     assert_eq!(container.last_words(), "listening", "it was killed, not asked");
 }
 
+#[apply(on_both_hierarchies)]
 fn on_removal_signal_sends_it(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = plugged_with(machine, &disk, ";on-removal=signal:USR1");
@@ -387,6 +383,7 @@ fn on_removal_signal_sends_it(machine: &Machine) {
 }
 
 /// Case README 26.
+#[apply(on_both_hierarchies)]
 fn on_removal_waits_for_the_grace_period_also_across_a_new_watcher(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = plugged_with(machine, &disk, ";on-removal=stop;grace=60s");

@@ -7,11 +7,6 @@ use std::path::PathBuf;
 use crate::framework::disk::number_of;
 use crate::framework::{Bundle, Disk, Machine, Udevd};
 
-on_both_hierarchies!(
-    the_container_follows_a_link_that_udevd_moves,
-    the_container_follows_a_link_that_is_changed_by_hand,
-);
-
 /// A directory for links in /dev. Udevd or this removes it.
 struct LinkDirectory(String);
 
@@ -40,6 +35,7 @@ impl Drop for LinkDirectory {
 }
 
 /// Case README 1.
+#[apply(on_both_hierarchies)]
 fn the_container_follows_a_link_that_udevd_moves(machine: &Machine) {
     let disk = Disk::new(machine);
     let links = LinkDirectory::new(machine);
@@ -73,6 +69,7 @@ fn the_container_follows_a_link_that_udevd_moves(machine: &Machine) {
     assert!(!machine.log().contains("ERROR"), "{}", machine.log());
 }
 
+#[apply(on_both_hierarchies)]
 fn the_container_follows_a_link_that_is_changed_by_hand(machine: &Machine) {
     let disk = Disk::new(machine);
     let links = LinkDirectory::new(machine);

@@ -2,26 +2,40 @@
 //! and go. Every story is told twice, once for each cgroup hierarchy, and needs root: `tests/run.sh --privileged`.
 //! The stories start executables and look at the kernel and into containers; nothing here calls the library.
 
-/// Tells each of the stories on cgroup v1 and on cgroup v2.
+#[macro_use]
+extern crate macro_rules_attribute;
+
+/// `#[apply(on_both_hierarchies)]` makes the tests `NAME::v1` and `NAME::v2` of a story, one for each cgroup hierarchy.
 macro_rules! on_both_hierarchies {
-    ($($story:ident),+ $(,)?) => {
-        mod v1 {
-            $(
-                #[test]
-                #[ignore = "needs root, runc and the real kernel: tests/run.sh --privileged"]
-                fn $story() {
-                    crate::framework::Hierarchy::V1.tell(super::$story);
-                }
-            )+
+    ($(#[$attribute:meta])* fn $story:ident($machine:tt: &Machine $(,)?) $body:block) => {
+        $(#[$attribute])*
+        fn $story($machine: &Machine) $body
+
+        mod $story {
+            on_hierarchy!(v1, V1, $story);
+            on_hierarchy!(v2, V2, $story);
         }
-        mod v2 {
-            $(
-                #[test]
-                #[ignore = "needs root, runc and the real kernel: tests/run.sh --privileged"]
-                fn $story() {
-                    crate::framework::Hierarchy::V2.tell(super::$story);
-                }
-            )+
+    };
+}
+
+/// `#[apply(on_cgroup_v2)]` is for a story about something that cgroup v1 does not have.
+macro_rules! on_cgroup_v2 {
+    ($(#[$attribute:meta])* fn $story:ident($machine:tt: &Machine $(,)?) $body:block) => {
+        $(#[$attribute])*
+        fn $story($machine: &Machine) $body
+
+        mod $story {
+            on_hierarchy!(v2, V2, $story);
+        }
+    };
+}
+
+macro_rules! on_hierarchy {
+    ($test:ident, $hierarchy:ident, $story:ident) => {
+        #[test]
+        #[ignore = "needs root, runc and the real kernel: tests/run.sh --privileged"]
+        fn $test() {
+            crate::framework::Hierarchy::$hierarchy.tell(super::$story);
         }
     };
 }

@@ -22,19 +22,6 @@ use crate::framework::stranger::{self, NOBODY, Stranger};
 use crate::framework::{Bundle, Disk, Hook, Machine, RuncContainer, Udevd, eventually};
 use crate::silent_server::SilentServer;
 
-on_both_hierarchies!(
-    hooks_and_watcher_do_their_work_whatever_traps_the_caller_has_set,
-    a_hook_that_is_kept_from_working_says_so_and_leaves_nothing,
-    a_container_that_never_rests_gains_nothing_and_others_go_on,
-    sockets_mounts_and_immutable_directories_keep_only_their_own_device_out,
-    a_file_system_that_never_answers_delays_neither_revocation_nor_anybody_else,
-    a_path_that_others_can_make_gives_no_device,
-    forged_uevents_are_believed_by_nobody,
-    udevds_word_of_another_number_gives_no_other_device,
-    nobody_but_root_gets_at_the_state_at_any_moment,
-    a_state_directory_in_a_strangers_hands_is_refused,
-);
-
 /// A name for a message, and what a shell does before it becomes the hook.
 fn traps(machine: &Machine, library: &Path, fakes: &Path, full: &Path) -> Vec<(&'static str, String)> {
     let library = library.display();
@@ -87,6 +74,7 @@ fn traps(machine: &Machine, library: &Path, fakes: &Path, full: &Path) -> Vec<(&
     ]
 }
 
+#[apply(on_both_hierarchies)]
 fn hooks_and_watcher_do_their_work_whatever_traps_the_caller_has_set(machine: &Machine) {
     let seen = machine.scratch("seen");
     let library = preloaded_library(machine, &seen);
@@ -191,6 +179,7 @@ fn pipe_that_nobody_reads(machine: &Machine) -> (PathBuf, fs::File) {
     (path, pipe)
 }
 
+#[apply(on_both_hierarchies)]
 fn a_hook_that_is_kept_from_working_says_so_and_leaves_nothing(machine: &Machine) {
     let disk = Disk::new(machine);
     disk.plug(1);
@@ -242,6 +231,7 @@ fn nothing_is_in(directory: &Path) {
     );
 }
 
+#[apply(on_both_hierarchies)]
 fn a_container_that_never_rests_gains_nothing_and_others_go_on(machine: &Machine) {
     let bait = bait(machine);
     for user_namespace in [false, true] {
@@ -325,6 +315,7 @@ fn racer(container: &RuncContainer<'_>, bait: &Path) -> Racer {
     Racer(child)
 }
 
+#[apply(on_both_hierarchies)]
 fn sockets_mounts_and_immutable_directories_keep_only_their_own_device_out(machine: &Machine) {
     let disk = Disk::new(machine);
     let request = format!(
@@ -396,6 +387,7 @@ fn sockets_mounts_and_immutable_directories_keep_only_their_own_device_out(machi
 }
 
 /// Case security 1.
+#[apply(on_both_hierarchies)]
 fn a_file_system_that_never_answers_delays_neither_revocation_nor_anybody_else(machine: &Machine) {
     let disk = Disk::new(machine);
     let request = format!(
@@ -465,6 +457,7 @@ fn mount_silent(container: &RuncContainer<'_>, path: &str, is_directory: bool) -
 }
 
 /// Case security 2.
+#[apply(on_both_hierarchies)]
 fn a_path_that_others_can_make_gives_no_device(machine: &Machine) {
     machine.configure(
         "[policy]\ndefault = \"nothing\"\n[[policy.allow]]\ndevices = [\"regex:ttyUSB[0-9]+$\", \"glob:**/ttyUSB*\"]\n",
@@ -540,6 +533,7 @@ fn problems(machine: &Machine, container: &RuncContainer<'_>) -> String {
     value["status"]["problems"].to_string()
 }
 
+#[apply(on_both_hierarchies)]
 fn forged_uevents_are_believed_by_nobody(machine: &Machine) {
     let _udevd = Udevd::start(machine);
     let disk = Disk::new(machine);
@@ -614,6 +608,7 @@ fn forged_uevents_are_believed_by_nobody(machine: &Machine) {
 }
 
 /// A udevd that is late tells of what was at this path before, under a number that may be another device's by now.
+#[apply(on_both_hierarchies)]
 fn udevds_word_of_another_number_gives_no_other_device(machine: &Machine) {
     let _udevd = Udevd::start(machine);
     let disk = Disk::new(machine);
@@ -652,6 +647,7 @@ fn udevds_word_of_another_number_gives_no_other_device(machine: &Machine) {
     assert!(container.is_refused(&own), "the container has the whole disk");
 }
 
+#[apply(on_both_hierarchies)]
 fn nobody_but_root_gets_at_the_state_at_any_moment(machine: &Machine) {
     let disk = Disk::new(machine);
     disk.plug(1);
@@ -700,6 +696,7 @@ fn nobody_but_root_gets_at_the_state_at_any_moment(machine: &Machine) {
     });
 }
 
+#[apply(on_both_hierarchies)]
 fn a_state_directory_in_a_strangers_hands_is_refused(machine: &Machine) {
     let bait = bait(machine);
     let open = machine.scratch("open");

@@ -7,12 +7,6 @@ use std::os::unix::fs::PermissionsExt;
 use crate::framework::tool::{failed, said, said_json};
 use crate::framework::{Bundle, Disk, Machine, RuncContainer, eventually};
 
-on_both_hierarchies!(
-    what_a_container_went_through_is_told_in_prometheus_format,
-    a_watcher_that_died_is_counted_and_what_it_had_counted_stays,
-    the_textfile_is_written_by_rename_for_all_to_read,
-);
-
 /// Samples by name and labels, as they are written.
 type Samples = BTreeMap<String, f64>;
 
@@ -117,6 +111,7 @@ fn metrics(machine: &Machine, container: &RuncContainer<'_>) -> Samples {
         .collect()
 }
 
+#[apply(on_both_hierarchies)]
 fn what_a_container_went_through_is_told_in_prometheus_format(machine: &Machine) {
     let disk = Disk::new(machine);
     let (given, kept) = (disk.plug(1), disk.partition(2));
@@ -160,6 +155,7 @@ fn what_a_container_went_through_is_told_in_prometheus_format(machine: &Machine)
     assert_eq!(read(&said(machine, &["metrics"]))["oci_hotplug_containers"], 0.0);
 }
 
+#[apply(on_both_hierarchies)]
 fn a_watcher_that_died_is_counted_and_what_it_had_counted_stays(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -199,6 +195,7 @@ fn a_watcher_that_died_is_counted_and_what_it_had_counted_stays(machine: &Machin
     assert_eq!(replaced["events_total{event=\"detached\"}"], 1.0);
 }
 
+#[apply(on_both_hierarchies)]
 fn the_textfile_is_written_by_rename_for_all_to_read(machine: &Machine) {
     let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing").start();
     let directory = machine.scratch("collector");

@@ -5,13 +5,6 @@ use serde_json::{Value, json};
 use crate::framework::tool::{Running, said, said_json, shell, tool};
 use crate::framework::{Bundle, Disk, Machine, Terminal, eventually};
 
-on_both_hierarchies!(
-    the_tree_says_which_container_holds_a_device_and_under_which_path,
-    a_tree_that_watches_is_drawn_again_when_a_device_comes_and_goes,
-    a_match_that_watches_tells_what_comes_and_goes,
-    a_running_container_gets_what_the_hint_of_its_refusal_allows,
-);
-
 /// What `inspect` says of a container's one problem.
 fn problem(machine: &Machine, id: &str) -> Option<String> {
     let inspected = said_json(machine, &["inspect", id]);
@@ -21,6 +14,7 @@ fn problem(machine: &Machine, id: &str) -> Option<String> {
 
 /// Case newcomer: the suggested fix breaks everything.
 /// Case newcomer: reload without pkill.
+#[apply(on_both_hierarchies)]
 fn a_running_container_gets_what_the_hint_of_its_refusal_allows(machine: &Machine) {
     let terminal = Terminal::new();
     machine.configure("");
@@ -74,6 +68,7 @@ fn a_running_container_gets_what_the_hint_of_its_refusal_allows(machine: &Machin
     terminal.unplug();
 }
 
+#[apply(on_both_hierarchies)]
 fn the_tree_says_which_container_holds_a_device_and_under_which_path(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -93,6 +88,7 @@ fn the_tree_says_which_container_holds_a_device_and_under_which_path(machine: &M
     assert!(!said(machine, &["tree"]).contains(&container.id));
 }
 
+#[apply(on_both_hierarchies)]
 fn a_tree_that_watches_is_drawn_again_when_a_device_comes_and_goes(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.partition(1);
@@ -110,6 +106,7 @@ fn a_tree_that_watches_is_drawn_again_when_a_device_comes_and_goes(machine: &Mac
     });
 }
 
+#[apply(on_both_hierarchies)]
 fn a_match_that_watches_tells_what_comes_and_goes(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.partition(1);

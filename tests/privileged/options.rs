@@ -3,20 +3,7 @@
 use crate::framework::disk::number_of;
 use crate::framework::{Bundle, Disk, Machine, Terminal, Udevd, eventually};
 
-on_both_hierarchies!(
-    read_access_is_read_access,
-    a_node_is_0660_and_the_process_users_unless_said_otherwise,
-    nobodys_umask_matters,
-    mode_owner_path_and_links_are_as_asked,
-    only_some_of_a_roots_nodes,
-    two_requests_for_one_device_add_up,
-    with_udevd_its_links_follow_the_device,
-    with_udevd_tags_and_properties_select,
-    subsystem_attribute_and_syspath_select,
-    a_negated_selector_keeps_out,
-    a_selector_may_match_a_parent,
-);
-
+#[apply(on_both_hierarchies)]
 fn read_access_is_read_access(machine: &Machine) {
     let disk = Disk::new(machine);
     let request = format!("devnode:{};access=r", disk.partition(1));
@@ -32,6 +19,7 @@ fn read_access_is_read_access(machine: &Machine) {
     container.eventually_refuses(&own);
 }
 
+#[apply(on_both_hierarchies)]
 fn a_node_is_0660_and_the_process_users_unless_said_otherwise(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1)))
@@ -43,6 +31,7 @@ fn a_node_is_0660_and_the_process_users_unless_said_otherwise(machine: &Machine)
     assert_eq!((inside.mode, inside.uid, inside.gid), (0o660, 1000, 1001));
 }
 
+#[apply(on_both_hierarchies)]
 fn nobodys_umask_matters(machine: &Machine) {
     let disk = Disk::new(machine);
     let request = format!(
@@ -65,6 +54,7 @@ fn nobodys_umask_matters(machine: &Machine) {
     assert_eq!(container.stat(&disk.partition(2)).mode, 0o660);
 }
 
+#[apply(on_both_hierarchies)]
 fn mode_owner_path_and_links_are_as_asked(machine: &Machine) {
     let disk = Disk::new(machine);
     let options = "mode=0604;uid=7;gid=8;path=/dev/data/one;link=/dev/by-use/data;link=/dev/data-too";
@@ -90,6 +80,7 @@ fn mode_owner_path_and_links_are_as_asked(machine: &Machine) {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn only_some_of_a_roots_nodes(machine: &Machine) {
     let disk = Disk::new(machine);
     let request = format!("devnode:{};only=devnode:{}", disk.node, disk.partition(2));
@@ -101,6 +92,7 @@ fn only_some_of_a_roots_nodes(machine: &Machine) {
     assert!(!container.has(&disk.node));
 }
 
+#[apply(on_both_hierarchies)]
 fn two_requests_for_one_device_add_up(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.partition(1);
@@ -114,6 +106,7 @@ fn two_requests_for_one_device_add_up(machine: &Machine) {
     container.eventually_lacks("/dev/write");
 }
 
+#[apply(on_both_hierarchies)]
 fn with_udevd_its_links_follow_the_device(machine: &Machine) {
     let disk = Disk::new(machine);
     let rule = format!(
@@ -135,6 +128,7 @@ fn with_udevd_its_links_follow_the_device(machine: &Machine) {
     container.eventually_lacks(&disk.partition(1));
 }
 
+#[apply(on_both_hierarchies)]
 fn with_udevd_tags_and_properties_select(machine: &Machine) {
     let disk = Disk::new(machine);
     let [tagged, named] = [disk.name(1), disk.name(2)];
@@ -160,6 +154,7 @@ fn with_udevd_tags_and_properties_select(machine: &Machine) {
     cold.eventually_reads(&disk.partition(1), &disk.content(1));
 }
 
+#[apply(on_both_hierarchies)]
 fn subsystem_attribute_and_syspath_select(machine: &Machine) {
     let disk = Disk::new(machine);
     let terminal = Terminal::new();
@@ -183,6 +178,7 @@ fn subsystem_attribute_and_syspath_select(machine: &Machine) {
     assert!(!container.has(&terminal.node().replace("vcs", "vcsa")));
 }
 
+#[apply(on_both_hierarchies)]
 fn a_negated_selector_keeps_out(machine: &Machine) {
     let disk = Disk::new(machine);
     let request = format!("glob:{}p*&!devnode:{}", disk.node, disk.partition(1));
@@ -194,6 +190,7 @@ fn a_negated_selector_keeps_out(machine: &Machine) {
 }
 
 /// Case README 5.
+#[apply(on_both_hierarchies)]
 fn a_selector_may_match_a_parent(machine: &Machine) {
     let disk = Disk::new(machine);
     let request = format!(

@@ -6,20 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use crate::framework::disk::number_of;
 use crate::framework::{Bundle, Disk, Machine, Terminal, Udevd};
 
-on_both_hierarchies!(
-    in_a_user_namespace_devices_come_and_go,
-    in_a_user_namespace_the_owner_is_the_process_user,
-    in_a_user_namespace_a_character_device_comes_and_goes,
-    in_a_user_namespace_a_device_present_at_start_is_in_place_when_create_returns,
-    in_a_user_namespace_nothing_is_left_mounted,
-    with_the_hosts_dev_only_access_comes_and_goes,
-    with_the_hosts_dev_options_make_nothing_on_the_host,
-    with_a_read_only_root_devices_come_and_go,
-    with_dev_in_the_image_devices_come_and_go,
-    what_outlives_a_container_is_removed_at_its_end,
-    with_the_hosts_network_devices_come_and_go,
-);
-
+#[apply(on_both_hierarchies)]
 fn in_a_user_namespace_devices_come_and_go(machine: &Machine) {
     let disk = Disk::new(machine);
     let request = format!("devnode:{};link=/dev/data/link", disk.partition(1));
@@ -35,6 +22,7 @@ fn in_a_user_namespace_devices_come_and_go(machine: &Machine) {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn in_a_user_namespace_the_owner_is_the_process_user(machine: &Machine) {
     let disk = Disk::new(machine);
     let request = format!(
@@ -58,6 +46,7 @@ fn in_a_user_namespace_the_owner_is_the_process_user(machine: &Machine) {
     assert!(container.inside(&format!("[ -w {} ]", disk.partition(2))).status != 0);
 }
 
+#[apply(on_both_hierarchies)]
 fn in_a_user_namespace_a_character_device_comes_and_goes(machine: &Machine) {
     let terminal = Terminal::new();
     let container = Bundle::asking(machine, &format!("devnode:{}", terminal.node()))
@@ -71,6 +60,7 @@ fn in_a_user_namespace_a_character_device_comes_and_goes(machine: &Machine) {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn in_a_user_namespace_a_device_present_at_start_is_in_place_when_create_returns(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -82,6 +72,7 @@ fn in_a_user_namespace_a_device_present_at_start_is_in_place_when_create_returns
     container.reads(&node, &disk.content(1));
 }
 
+#[apply(on_both_hierarchies)]
 fn in_a_user_namespace_nothing_is_left_mounted(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1)))
@@ -98,6 +89,7 @@ fn in_a_user_namespace_nothing_is_left_mounted(machine: &Machine) {
     assert_eq!(mounts(), before);
 }
 
+#[apply(on_both_hierarchies)]
 fn with_the_hosts_dev_only_access_comes_and_goes(machine: &Machine) {
     let disk = Disk::new(machine);
     let request = format!("devnode:{0},devnode:{0};access=r", disk.partition(1));
@@ -130,6 +122,7 @@ fn with_the_hosts_dev_only_access_comes_and_goes(machine: &Machine) {
     container.eventually_refuses(&own);
 }
 
+#[apply(on_both_hierarchies)]
 fn with_the_hosts_dev_options_make_nothing_on_the_host(machine: &Machine) {
     let disk = Disk::new(machine);
     let request = format!(
@@ -148,6 +141,7 @@ fn with_the_hosts_dev_options_make_nothing_on_the_host(machine: &Machine) {
     );
 }
 
+#[apply(on_both_hierarchies)]
 fn with_a_read_only_root_devices_come_and_go(machine: &Machine) {
     let disk = Disk::new(machine);
     for user_namespace in [false, true] {
@@ -165,6 +159,7 @@ fn with_a_read_only_root_devices_come_and_go(machine: &Machine) {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn with_dev_in_the_image_devices_come_and_go(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1)))
@@ -177,6 +172,7 @@ fn with_dev_in_the_image_devices_come_and_go(machine: &Machine) {
 }
 
 /// Case security 10.
+#[apply(on_both_hierarchies)]
 fn what_outlives_a_container_is_removed_at_its_end(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.partition(1);
@@ -225,6 +221,7 @@ fn what_outlives_a_container_is_removed_at_its_end(machine: &Machine) {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn with_the_hosts_network_devices_come_and_go(machine: &Machine) {
     let _udevd = Udevd::start(machine);
     let disk = Disk::new(machine);

@@ -5,25 +5,7 @@ use std::time::Duration;
 use crate::framework::disk::number_of;
 use crate::framework::{Bundle, Disk, Machine, Terminal, Udevd, WholeDisk};
 
-on_both_hierarchies!(
-    a_partition_that_is_plugged_in_can_be_read_inside,
-    a_partition_that_is_unplugged_is_gone_and_refused,
-    a_partition_that_comes_back_with_another_number_is_followed,
-    a_number_that_now_belongs_to_another_device_is_refused,
-    a_device_present_at_start_is_in_place_when_create_returns,
-    a_device_absent_at_start_is_waited_for,
-    what_nobody_asked_for_stays_outside,
-    two_containers_get_each_its_own_device,
-    two_containers_share_a_device,
-    a_disk_brings_the_partitions_that_appear_later,
-    a_whole_disk_comes_and_goes_and_comes_back,
-    a_character_device_comes_and_goes_while_it_is_held_open,
-    with_udevd_a_partition_comes_and_goes,
-    with_udevd_a_character_device_comes_and_goes,
-    many_devices_at_once_all_arrive,
-    a_device_that_is_pulled_out_before_the_start_is_followed,
-);
-
+#[apply(on_both_hierarchies)]
 fn a_partition_that_is_plugged_in_can_be_read_inside(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1))).start();
@@ -36,6 +18,7 @@ fn a_partition_that_is_plugged_in_can_be_read_inside(machine: &Machine) {
     assert_eq!(inside.number, number_of(&node));
 }
 
+#[apply(on_both_hierarchies)]
 fn a_partition_that_is_unplugged_is_gone_and_refused(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1)))
@@ -53,6 +36,7 @@ fn a_partition_that_is_unplugged_is_gone_and_refused(machine: &Machine) {
     assert!(container.is_running());
 }
 
+#[apply(on_both_hierarchies)]
 fn a_partition_that_comes_back_with_another_number_is_followed(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1))).start();
@@ -65,6 +49,7 @@ fn a_partition_that_comes_back_with_another_number_is_followed(machine: &Machine
     assert_eq!(container.stat(&node).number, number_of(&node));
 }
 
+#[apply(on_both_hierarchies)]
 fn a_number_that_now_belongs_to_another_device_is_refused(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1)))
@@ -87,6 +72,7 @@ fn a_number_that_now_belongs_to_another_device_is_refused(machine: &Machine) {
     );
 }
 
+#[apply(on_both_hierarchies)]
 fn a_device_present_at_start_is_in_place_when_create_returns(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -102,6 +88,7 @@ fn a_device_present_at_start_is_in_place_when_create_returns(machine: &Machine) 
     assert_eq!(container.exec_as_root(&format!("head -c 5 {node}")).status, 0);
 }
 
+#[apply(on_both_hierarchies)]
 fn a_device_absent_at_start_is_waited_for(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(4))).create();
@@ -113,6 +100,7 @@ fn a_device_absent_at_start_is_waited_for(machine: &Machine) {
     assert_eq!(container.expect_watcher(), before);
 }
 
+#[apply(on_both_hierarchies)]
 fn what_nobody_asked_for_stays_outside(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(2)))
@@ -127,6 +115,7 @@ fn what_nobody_asked_for_stays_outside(machine: &Machine) {
     assert!(container.is_refused(&own));
 }
 
+#[apply(on_both_hierarchies)]
 fn two_containers_get_each_its_own_device(machine: &Machine) {
     let disk = Disk::new(machine);
     let first = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1))).start();
@@ -143,6 +132,7 @@ fn two_containers_get_each_its_own_device(machine: &Machine) {
     second.reads(&disk.partition(2), &disk.content(2));
 }
 
+#[apply(on_both_hierarchies)]
 fn two_containers_share_a_device(machine: &Machine) {
     let disk = Disk::new(machine);
     let request = format!("devnode:{}", disk.partition(1));
@@ -157,6 +147,7 @@ fn two_containers_share_a_device(machine: &Machine) {
     second.eventually_lacks(&node);
 }
 
+#[apply(on_both_hierarchies)]
 fn a_disk_brings_the_partitions_that_appear_later(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = Bundle::asking(machine, &format!("devnode:{}", disk.node)).create();
@@ -173,6 +164,7 @@ fn a_disk_brings_the_partitions_that_appear_later(machine: &Machine) {
     container.reads(&disk.node, &disk.content(0));
 }
 
+#[apply(on_both_hierarchies)]
 fn a_whole_disk_comes_and_goes_and_comes_back(machine: &Machine) {
     let mut disk = WholeDisk::new();
     let node = disk.node();
@@ -187,6 +179,7 @@ fn a_whole_disk_comes_and_goes_and_comes_back(machine: &Machine) {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn a_character_device_comes_and_goes_while_it_is_held_open(machine: &Machine) {
     let terminal = Terminal::new();
     let container = Bundle::asking(machine, &format!("devnode:{}", terminal.node()))
@@ -208,6 +201,7 @@ fn a_character_device_comes_and_goes_while_it_is_held_open(machine: &Machine) {
     container.inside(&format!("kill {holder}"));
 }
 
+#[apply(on_both_hierarchies)]
 fn with_udevd_a_partition_comes_and_goes(machine: &Machine) {
     let _udevd = Udevd::start(machine);
     let disk = Disk::new(machine);
@@ -227,6 +221,7 @@ fn with_udevd_a_partition_comes_and_goes(machine: &Machine) {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn with_udevd_a_character_device_comes_and_goes(machine: &Machine) {
     let _udevd = Udevd::start(machine);
     for ready in ["", ";ready=udev", ";ready=kernel"] {
@@ -239,6 +234,7 @@ fn with_udevd_a_character_device_comes_and_goes(machine: &Machine) {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn many_devices_at_once_all_arrive(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node)).start();
@@ -258,6 +254,7 @@ fn many_devices_at_once_all_arrive(machine: &Machine) {
     assert!(!container.has(&disk.node));
 }
 
+#[apply(on_both_hierarchies)]
 fn a_device_that_is_pulled_out_before_the_start_is_followed(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);

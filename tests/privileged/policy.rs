@@ -16,23 +16,6 @@ use crate::framework::machine::PERMISSIVE;
 use crate::framework::tool::{said_json, shell, tool};
 use crate::framework::{Bundle, Disk, Hook, Machine, RuncContainer, Terminal, eventually};
 
-on_both_hierarchies!(
-    what_is_certain_is_refused_with_code_3_and_the_line_to_add,
-    a_device_that_is_there_is_refused_at_the_start,
-    what_is_plugged_in_is_judged_then_and_again_when_the_policy_changes,
-    what_is_asked_for_as_a_parent_is_given_by_the_cure_that_is_told,
-    a_rule_in_a_drop_in_gives_and_a_broken_one_stops_only_what_it_may_concern,
-    what_the_administrator_asks_for_passes,
-    a_disk_that_the_host_mounts_leaves_the_container,
-    an_exclusive_device_is_inside_one_container_at_a_time,
-    an_exclusive_request_waits_for_those_who_share,
-    a_crash_of_its_watcher_frees_an_exclusive_device,
-    a_disk_and_its_partition_keep_each_other_out_and_two_partitions_do_not,
-    a_loop_device_over_a_partition_is_that_partition,
-    a_disk_that_another_container_has_is_given_with_a_warning,
-    a_device_of_another_host_needs_a_rule_and_is_sought_while_the_container_runs,
-);
-
 const NOTHING: Vec<PathBuf> = Vec::new();
 
 fn inspect(machine: &Machine, container: &RuncContainer<'_>) -> String {
@@ -59,6 +42,7 @@ fn reread(container: &RuncContainer<'_>) {
     kill(Pid::from_raw(watcher.pid), Signal::SIGHUP).expect("send SIGHUP to the watcher");
 }
 
+#[apply(on_both_hierarchies)]
 fn what_is_certain_is_refused_with_code_3_and_the_line_to_add(machine: &Machine) {
     let classes_only = "[policy]\nclasses-only = true\n";
     for (config, request, words) in [
@@ -120,6 +104,7 @@ fn what_is_certain_is_refused_with_code_3_and_the_line_to_add(machine: &Machine)
     assert_eq!(machine.traces(), NOTHING);
 }
 
+#[apply(on_both_hierarchies)]
 fn a_device_that_is_there_is_refused_at_the_start(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -154,6 +139,7 @@ fn follow_the_hint(refusal: &str) -> String {
     rest[..end.unwrap_or(rest.len())].to_owned()
 }
 
+#[apply(on_both_hierarchies)]
 fn what_is_asked_for_as_a_parent_is_given_by_the_cure_that_is_told(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -172,6 +158,7 @@ fn what_is_asked_for_as_a_parent_is_given_by_the_cure_that_is_told(machine: &Mac
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn what_is_plugged_in_is_judged_then_and_again_when_the_policy_changes(machine: &Machine) {
     let terminal = Terminal::new();
     machine.configure("");
@@ -214,6 +201,7 @@ fn what_is_plugged_in_is_judged_then_and_again_when_the_policy_changes(machine: 
 }
 
 /// Case newcomer: one broken drop-in.
+#[apply(on_both_hierarchies)]
 fn a_rule_in_a_drop_in_gives_and_a_broken_one_stops_only_what_it_may_concern(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -276,6 +264,7 @@ fn a_rule_in_a_drop_in_gives_and_a_broken_one_stops_only_what_it_may_concern(mac
     without_requests.delete();
 }
 
+#[apply(on_both_hierarchies)]
 fn what_the_administrator_asks_for_passes(machine: &Machine) {
     let disk = Disk::new(machine);
     let (first, second) = (disk.plug(1), disk.plug(2));
@@ -297,6 +286,7 @@ fn what_the_administrator_asks_for_passes(machine: &Machine) {
     container.eventually_lacks(&second);
 }
 
+#[apply(on_both_hierarchies)]
 fn a_disk_that_the_host_mounts_leaves_the_container(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -335,6 +325,7 @@ fn a_disk_that_the_host_mounts_leaves_the_container(machine: &Machine) {
     });
 }
 
+#[apply(on_both_hierarchies)]
 fn an_exclusive_device_is_inside_one_container_at_a_time(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -381,6 +372,7 @@ fn an_exclusive_device_is_inside_one_container_at_a_time(machine: &Machine) {
     assert_eq!(machine.traces(), NOTHING);
 }
 
+#[apply(on_both_hierarchies)]
 fn an_exclusive_request_waits_for_those_who_share(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -402,6 +394,7 @@ fn an_exclusive_request_waits_for_those_who_share(machine: &Machine) {
     assert_eq!(machine.traces(), NOTHING);
 }
 
+#[apply(on_both_hierarchies)]
 fn a_crash_of_its_watcher_frees_an_exclusive_device(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -417,6 +410,7 @@ fn a_crash_of_its_watcher_frees_an_exclusive_device(machine: &Machine) {
 }
 
 /// (With a server and its devices: tests/vm/usbip/.)
+#[apply(on_both_hierarchies)]
 fn a_device_of_another_host_needs_a_rule_and_is_sought_while_the_container_runs(machine: &Machine) {
     // Bound, so that nobody else takes it, and not listening.
     let flags = SockFlag::SOCK_CLOEXEC;
@@ -450,6 +444,7 @@ fn a_device_of_another_host_needs_a_rule_and_is_sought_while_the_container_runs(
 }
 
 /// Case security 8.
+#[apply(on_both_hierarchies)]
 fn a_disk_and_its_partition_keep_each_other_out_and_two_partitions_do_not(machine: &Machine) {
     let disk = Disk::new(machine);
     let (one, two) = (disk.plug(1), disk.plug(2));
@@ -510,6 +505,7 @@ impl Drop for LoopOver {
 }
 
 /// Case security 8.
+#[apply(on_both_hierarchies)]
 fn a_loop_device_over_a_partition_is_that_partition(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -537,6 +533,7 @@ fn a_loop_device_over_a_partition_is_that_partition(machine: &Machine) {
 }
 
 /// Case newcomer: a disk in use by another container.
+#[apply(on_both_hierarchies)]
 fn a_disk_that_another_container_has_is_given_with_a_warning(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);

@@ -4,11 +4,6 @@ use serde_json::Value;
 
 use crate::framework::{Bundle, Hierarchy, Hook, Machine, eventually};
 
-on_both_hierarchies!(
-    the_kernel_that_the_other_stories_run_on_is_ready,
-    a_container_without_its_watcher_is_named_and_so_is_what_it_leaves,
-);
-
 const NO_DEVICE: &str = "devnode:/dev/oci-hotplug-nothing";
 
 /// What the check says of one thing, and its exit code.
@@ -27,6 +22,7 @@ fn told(machine: &Machine, check: &str) -> (String, String, Option<i32>) {
     (text("verdict"), text("seen"), output.status.code())
 }
 
+#[apply(on_both_hierarchies)]
 fn the_kernel_that_the_other_stories_run_on_is_ready(machine: &Machine) {
     for check in ["user", "kernel", "cgroup", "bpf", "programs", "runc"] {
         let (verdict, seen, _) = told(machine, check);
@@ -42,6 +38,7 @@ fn the_kernel_that_the_other_stories_run_on_is_ready(machine: &Machine) {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn a_container_without_its_watcher_is_named_and_so_is_what_it_leaves(machine: &Machine) {
     let container = Bundle::asking(machine, NO_DEVICE).without_poststop().start();
     assert_eq!(told(machine, "containers").1, "1 has a watcher");

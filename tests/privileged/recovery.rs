@@ -19,16 +19,6 @@ use crate::framework::disk::number_of;
 use crate::framework::hook::oci_state;
 use crate::framework::{Announcements, Bundle, Disk, Hierarchy, Hook, Machine, RuncContainer, Watcher};
 
-on_both_hierarchies!(
-    a_second_hook_after_a_crash_keeps_what_the_first_asked_for,
-    killed_at_any_moment_the_watcher_leaves_nothing_that_recover_does_not_put_right,
-    recover_starts_sweeps_and_tells_what_it_cannot_do,
-    watchers_are_replaced_amid_plugging_and_nobody_inside_notices,
-    a_hook_that_comes_while_the_watcher_is_replaced_is_served,
-    an_upgrade_moves_running_watchers_to_the_new_executable,
-    the_notes_of_an_older_version_are_read_and_those_of_a_newer_one_refused,
-);
-
 const NOTHING: Vec<PathBuf> = Vec::new();
 
 /// `oci-hotplug recover` for this machine's state directory.
@@ -66,6 +56,7 @@ fn further_hook(machine: &Machine, container: &RuncContainer<'_>, request: &str)
     Hook::prestart(machine, &arguments).run(&[], &state)
 }
 
+#[apply(on_both_hierarchies)]
 fn a_second_hook_after_a_crash_keeps_what_the_first_asked_for(machine: &Machine) {
     let disk = Disk::new(machine);
     let [first, second] = [1, 2].map(|partition| disk.plug(partition));
@@ -265,6 +256,7 @@ impl<'m> Scene<'m> {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn killed_at_any_moment_the_watcher_leaves_nothing_that_recover_does_not_put_right(machine: &Machine) {
     let mut dice = Dice::new();
     let disk = Disk::new(machine);
@@ -346,6 +338,7 @@ impl Drop for Stopped {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn recover_starts_sweeps_and_tells_what_it_cannot_do(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -415,6 +408,7 @@ fn recover_starts_sweeps_and_tells_what_it_cannot_do(machine: &Machine) {
     assert_eq!(done_for(&newer)["watcher"], newer.expect_watcher().pid);
 }
 
+#[apply(on_both_hierarchies)]
 fn watchers_are_replaced_amid_plugging_and_nobody_inside_notices(machine: &Machine) {
     let disk = Disk::new(machine);
     let still = disk.plug(1);
@@ -480,6 +474,7 @@ fn watchers_are_replaced_amid_plugging_and_nobody_inside_notices(machine: &Machi
     assert_eq!(machine.traces(), NOTHING);
 }
 
+#[apply(on_both_hierarchies)]
 fn a_hook_that_comes_while_the_watcher_is_replaced_is_served(machine: &Machine) {
     let disk = Disk::new(machine);
     let partitions: Vec<u8> = (1..=8).collect();
@@ -521,6 +516,7 @@ fn a_hook_that_comes_while_the_watcher_is_replaced_is_served(machine: &Machine) 
     assert_eq!(machine.traces(), NOTHING);
 }
 
+#[apply(on_both_hierarchies)]
 fn an_upgrade_moves_running_watchers_to_the_new_executable(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -559,6 +555,7 @@ fn an_upgrade_moves_running_watchers_to_the_new_executable(machine: &Machine) {
     container.eventually_lacks(&node);
 }
 
+#[apply(on_both_hierarchies)]
 fn the_notes_of_an_older_version_are_read_and_those_of_a_newer_one_refused(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);

@@ -5,21 +5,7 @@ use std::fs;
 use crate::framework::hook::oci_state;
 use crate::framework::{Bundle, Disk, Hook, Machine};
 
-on_both_hierarchies!(
-    a_container_that_asks_for_nothing_leaves_no_trace,
-    a_malformed_annotation_refuses_the_container,
-    a_malformed_argument_refuses_the_container,
-    a_required_device_that_is_absent_refuses_the_container,
-    a_required_device_that_is_present_is_in_place,
-    arguments_and_annotations_add_up,
-    a_second_prestart_joins_the_watcher_that_is_there,
-    annotations_that_only_the_bundle_has_are_read,
-    the_old_stage_prestart_serves_too,
-    lowrisc_annotations_mean_what_they_meant,
-    the_parent_of_a_partition_is_its_disk,
-    the_operators_tool_lists_what_is_plugged_in,
-);
-
+#[apply(on_both_hierarchies)]
 fn a_container_that_asks_for_nothing_leaves_no_trace(machine: &Machine) {
     let container = Bundle::new(machine)
         .annotation("org.example.other", "devnode:/dev/loop0")
@@ -50,6 +36,7 @@ fn refused(machine: &Machine, bundle: Bundle<'_>, words: &[&str]) {
     assert_eq!(machine.traces(), Vec::<std::path::PathBuf>::new());
 }
 
+#[apply(on_both_hierarchies)]
 fn a_malformed_annotation_refuses_the_container(machine: &Machine) {
     let cases: [(&str, &str, &[&str]); 5] = [
         ("io.oci-hotplug.devices", "usb:12345:6001", &["4 hex digits"]),
@@ -66,6 +53,7 @@ fn a_malformed_annotation_refuses_the_container(machine: &Machine) {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn a_malformed_argument_refuses_the_container(machine: &Machine) {
     let bundle = Bundle::new(machine).hook_for_each(&["devnode:/dev/x;mode=9"]);
     refused(machine, bundle, &["--device", "mode", "octal"]);
@@ -73,6 +61,7 @@ fn a_malformed_argument_refuses_the_container(machine: &Machine) {
     refused(machine, bundle, &["--symlink", "/dev/x"]);
 }
 
+#[apply(on_both_hierarchies)]
 fn a_required_device_that_is_absent_refuses_the_container(machine: &Machine) {
     let disk = Disk::new(machine);
     let request = format!("devnode:{};required", disk.partition(1));
@@ -83,6 +72,7 @@ fn a_required_device_that_is_absent_refuses_the_container(machine: &Machine) {
     );
 }
 
+#[apply(on_both_hierarchies)]
 fn a_required_device_that_is_present_is_in_place(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -95,6 +85,7 @@ fn a_required_device_that_is_present_is_in_place(machine: &Machine) {
     container.eventually_reads(&node, &disk.content(1));
 }
 
+#[apply(on_both_hierarchies)]
 fn arguments_and_annotations_add_up(machine: &Machine) {
     let disk = Disk::new(machine);
     let argument = format!("devnode:{},devnode:{}", disk.partition(2), disk.partition(3));
@@ -108,6 +99,7 @@ fn arguments_and_annotations_add_up(machine: &Machine) {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn a_second_prestart_joins_the_watcher_that_is_there(machine: &Machine) {
     let disk = Disk::new(machine);
     let [first, second] = [1, 2].map(|partition| format!("devnode:{}", disk.partition(partition)));
@@ -124,6 +116,7 @@ fn a_second_prestart_joins_the_watcher_that_is_there(machine: &Machine) {
     assert_eq!(machine.traces(), Vec::<std::path::PathBuf>::new());
 }
 
+#[apply(on_both_hierarchies)]
 fn annotations_that_only_the_bundle_has_are_read(machine: &Machine) {
     // As Docker does it: the state that the hook is given has no annotations.
     let disk = Disk::new(machine);
@@ -142,6 +135,7 @@ fn annotations_that_only_the_bundle_has_are_read(machine: &Machine) {
     assert_eq!(container.watcher(), None);
 }
 
+#[apply(on_both_hierarchies)]
 fn the_old_stage_prestart_serves_too(machine: &Machine) {
     let disk = Disk::new(machine);
     disk.plug(1);
@@ -155,6 +149,7 @@ fn the_old_stage_prestart_serves_too(machine: &Machine) {
     assert!(!container.has(&disk.partition(2)));
 }
 
+#[apply(on_both_hierarchies)]
 fn lowrisc_annotations_mean_what_they_meant(machine: &Machine) {
     let disk = Disk::new(machine);
     for key in ["org.lowrisc.hotplug.devices", "org.lowrisc.hotplug.device"] {
@@ -168,6 +163,7 @@ fn lowrisc_annotations_mean_what_they_meant(machine: &Machine) {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn the_parent_of_a_partition_is_its_disk(machine: &Machine) {
     let disk = Disk::new(machine);
     let request = format!("parent-of:devnode:{}", disk.partition(1));
@@ -188,6 +184,7 @@ fn the_parent_of_a_partition_is_its_disk(machine: &Machine) {
     container.reads(&disk.node, &disk.content(0));
 }
 
+#[apply(on_both_hierarchies)]
 fn the_operators_tool_lists_what_is_plugged_in(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);

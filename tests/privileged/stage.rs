@@ -7,20 +7,7 @@ use crate::framework::{
     Announcements, Bundle, Disk, Hierarchy, Machine, Terminal, Udevd, WholeDisk, eventually, kernel,
 };
 
-on_both_hierarchies!(
-    runc_alone_refuses_a_device_that_nobody_asked_for,
-    runc_alone_gives_an_engines_device_with_its_access,
-    a_container_can_be_seen_into_before_its_start,
-    a_container_with_a_user_namespace_has_its_own_root,
-    a_container_with_the_hosts_dev_sees_a_partition_come_and_go,
-    a_partition_comes_back_with_another_number,
-    the_container_ends_when_it_is_told_to,
-    an_engine_that_writes_its_rules_again_can_be_played,
-    a_whole_disk_comes_and_goes,
-    a_terminals_screen_comes_and_goes,
-    udevd_is_there_only_while_a_story_wants_it,
-);
-
+#[apply(on_both_hierarchies)]
 fn runc_alone_refuses_a_device_that_nobody_asked_for(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = Bundle::new(machine)
@@ -35,6 +22,7 @@ fn runc_alone_refuses_a_device_that_nobody_asked_for(machine: &Machine) {
     assert_eq!(container.watcher(), None);
 }
 
+#[apply(on_both_hierarchies)]
 fn runc_alone_gives_an_engines_device_with_its_access(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
@@ -49,6 +37,7 @@ fn runc_alone_gives_an_engines_device_with_its_access(machine: &Machine) {
     assert_eq!(container.stat(&node).number, number_of(&node));
 }
 
+#[apply(on_both_hierarchies)]
 fn a_container_can_be_seen_into_before_its_start(machine: &Machine) {
     let container = Bundle::new(machine).without_hooks().caller_umask(0o077).create();
     assert_eq!(container.state().expect("a state")["status"], "created");
@@ -59,6 +48,7 @@ fn a_container_can_be_seen_into_before_its_start(machine: &Machine) {
     assert!(container.exec_as_root("id").said.starts_with("uid=0"));
 }
 
+#[apply(on_both_hierarchies)]
 fn a_container_with_a_user_namespace_has_its_own_root(machine: &Machine) {
     let container = Bundle::new(machine)
         .without_hooks()
@@ -71,6 +61,7 @@ fn a_container_with_a_user_namespace_has_its_own_root(machine: &Machine) {
     assert_eq!(container.stat("/bin/busybox").uid, 0);
 }
 
+#[apply(on_both_hierarchies)]
 fn a_container_with_the_hosts_dev_sees_a_partition_come_and_go(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = Bundle::new(machine)
@@ -85,6 +76,7 @@ fn a_container_with_the_hosts_dev_sees_a_partition_come_and_go(machine: &Machine
     container.eventually_lacks(&node);
 }
 
+#[apply(on_both_hierarchies)]
 fn a_partition_comes_back_with_another_number(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(3);
@@ -95,6 +87,7 @@ fn a_partition_comes_back_with_another_number(machine: &Machine) {
     assert_ne!(squatter.node, disk.node);
 }
 
+#[apply(on_both_hierarchies)]
 fn the_container_ends_when_it_is_told_to(machine: &Machine) {
     let container = Bundle::new(machine).without_hooks().start();
     container.kill("USR1");
@@ -107,6 +100,7 @@ fn the_container_ends_when_it_is_told_to(machine: &Machine) {
     eventually("the container has stopped", || !container.is_running());
 }
 
+#[apply(on_both_hierarchies)]
 fn an_engine_that_writes_its_rules_again_can_be_played(machine: &Machine) {
     if machine.hierarchy == Hierarchy::V1 {
         let container = Bundle::new(machine).without_hooks().start();
@@ -123,6 +117,7 @@ fn an_engine_that_writes_its_rules_again_can_be_played(machine: &Machine) {
     assert!(kernel::bpf_objects().0 >= 1);
 }
 
+#[apply(on_both_hierarchies)]
 fn a_whole_disk_comes_and_goes(_: &Machine) {
     let mut disk = WholeDisk::new();
     disk.plug();
@@ -131,6 +126,7 @@ fn a_whole_disk_comes_and_goes(_: &Machine) {
     assert!(!fs::exists(disk.node()).expect("look for a node"));
 }
 
+#[apply(on_both_hierarchies)]
 fn a_terminals_screen_comes_and_goes(machine: &Machine) {
     let container = Bundle::new(machine).without_hooks().host_dev().start();
     let listener = Announcements::on_the_host(machine);
@@ -144,6 +140,7 @@ fn a_terminals_screen_comes_and_goes(machine: &Machine) {
     assert!(!fs::exists(&node).expect("look for a node"));
 }
 
+#[apply(on_both_hierarchies)]
 fn udevd_is_there_only_while_a_story_wants_it(machine: &Machine) {
     assert!(!fs::exists("/run/udev/control").expect("look for udevd"));
     let listener = Announcements::on_the_host(machine);

@@ -5,12 +5,6 @@ use std::path::PathBuf;
 use crate::framework::disk::number_of;
 use crate::framework::{Bundle, Disk, Machine, RuncContainer, Terminal, Watcher, eventually, kernel};
 
-on_both_hierarchies!(
-    many_rounds_leave_nothing,
-    many_rounds_in_a_user_namespace_leave_nothing,
-    a_storm_that_nobody_waits_for_ends_right,
-);
-
 /// How often: tests/run.sh sets OCI_HOTPLUG_LONG for the full number.
 fn rounds() -> usize {
     if std::env::var_os("OCI_HOTPLUG_LONG").is_some() {
@@ -38,10 +32,12 @@ fn holdings(container: &RuncContainer<'_>, watcher: &Watcher) -> Holdings {
     }
 }
 
+#[apply(on_both_hierarchies)]
 fn many_rounds_leave_nothing(machine: &Machine) {
     rounds_leave_nothing(machine, false);
 }
 
+#[apply(on_both_hierarchies)]
 fn many_rounds_in_a_user_namespace_leave_nothing(machine: &Machine) {
     rounds_leave_nothing(machine, true);
 }
@@ -92,6 +88,7 @@ fn rounds_leave_nothing(machine: &Machine, user_namespace: bool) {
     assert_eq!(machine.traces(), Vec::<PathBuf>::new());
 }
 
+#[apply(on_both_hierarchies)]
 fn a_storm_that_nobody_waits_for_ends_right(machine: &Machine) {
     let disk = Disk::new(machine);
     let terminal = Terminal::new();

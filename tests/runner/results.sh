@@ -64,7 +64,7 @@ summary() {
                 ;;
         esac
     done < "$OCI_HOTPLUG_RUN/results"
-    sed 's/^/infrastructure: /' "$OCI_HOTPLUG_RUN/infrastructure"
+    sed 's/^\(infrastructure: \)\{0,1\}/infrastructure: /' "$OCI_HOTPLUG_RUN/infrastructure"
     # A group of tests (those of cgroup v1) is one line with their number in front.
     while IFS=$'\t' read -r first second; do
         case $first in

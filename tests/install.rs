@@ -1,12 +1,17 @@
 //! packaging/install.sh into a directory that stands for `/`. Needs no privilege and builds nothing: it installs the
 //! executables of this test run.
 
+#[path = "support/skipped.rs"]
+mod skipped;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::OnceLock;
+
+use skipped::skipped;
 
 const CONFIG: &str = "etc/oci-hotplug/config.toml";
 const ANNOTATED: &str = "etc/cdi/oci-hotplug.dev-device_annotated.json";
@@ -364,7 +369,7 @@ fn the_units_are_such_as_systemd_takes() {
         .args(&all)
         .output()
     else {
-        println!("NOT RUN: this host has no systemd-analyze");
+        skipped("this host has no systemd-analyze (package systemd)");
         return;
     };
     let complaints: Vec<String> = String::from_utf8_lossy(&output.stderr)

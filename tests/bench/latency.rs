@@ -70,9 +70,6 @@ pub fn measure(machine: &Machine) {
             );
         }
     }
-    if machine.host_runs_udevd {
-        return;
-    }
     for (device, make) in KINDS {
         let alone = rounds(machine, &make(machine), "kernel", Speaker::Kernel, false);
         row(

@@ -59,17 +59,9 @@ impl Drop for Disk {
     }
 }
 
-/// How many programs want each processor (proc_loadavg(5)): so much longer does everything take. At least 1.
-pub fn overbooked() -> f64 {
-    let load = std::fs::read_to_string("/proc/loadavg").expect("read the load");
-    let last_minute = load.split(' ').next().and_then(|load| load.parse::<f64>().ok());
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    (last_minute.unwrap_or(0.0) / processors as f64).max(1.0)
-}
-
 #[tokio::test]
 #[ignore = "needs root: plugs partitions of a loop device"]
-async fn what_smarter_matches_is_advertised_within_a_second_and_withdrawn_again() {
+async fn what_smarter_matches_is_advertised_at_once_and_withdrawn_again() {
     let (node, disk) = (Node::new(), Disk::new());
     let mut kubelet = node.kubelet(Mood::Willing);
     let name = format!("loop{}p3", disk.number());
@@ -94,9 +86,9 @@ async fn what_smarter_matches_is_advertised_within_a_second_and_withdrawn_again(
         took.push(begin.elapsed());
     }
     println!("advertised after {took:?}");
-    // What the plugin adds is the same each time; what a busy machine adds is not, and is not ours.
-    let (fastest, limit) = (took.iter().min(), Duration::from_secs(1).mul_f64(overbooked()));
-    assert!(fastest < Some(&limit), "{took:?}, not {limit:?}");
+    // The event did it, and not the look at all devices that the plugin takes every 10 s. What the plugin adds is the same each
+    // time; what a busy machine adds is not, and is not ours.
+    assert!(took.iter().min() < Some(&Duration::from_secs(4)), "{took:?}");
 }
 
 #[tokio::test]

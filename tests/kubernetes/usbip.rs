@@ -8,19 +8,18 @@ use std::time::{Duration, Instant};
 use oci_hotplug::kubernetes::api::Device;
 
 use crate::device_plugin::{Node, eventually, free_address, get};
-use crate::devices::overbooked;
 use crate::kubelet::{Mood, PodResources};
 use crate::usbip_server::{Adapter, Fault, UsbipServer};
 
 const BOARD: &str = "usbip.dev.mvalvekens.be/board";
 
-/// It took no longer than others may hear nothing of a device that was taken, or came back: 5 s, where nobody else wants the
-/// processors.
+/// It took no longer than servers that do not answer would keep the plugin if it asked one after the other: 5 s each.
+/// (On a quiet machine it takes 2 s: so often does the plugin ask.)
 #[track_caller]
 fn is_soon(begin: Instant) {
-    let (took, limit) = (begin.elapsed(), Duration::from_secs(5).mul_f64(overbooked()));
+    let took = begin.elapsed();
     println!("after {took:?}");
-    assert!(took < limit, "after {took:?}, not {limit:?}");
+    assert!(took < Duration::from_secs(12), "after {took:?}");
 }
 
 fn server(fault: Fault) -> UsbipServer {
@@ -142,7 +141,8 @@ async fn allocate_dials_nobody_and_gives_the_hook_that_attaches_the_device_or_re
     let begin = Instant::now();
     let answer = registered.allocate(&ids).await.unwrap();
     registered.pre_start(&ids).await.unwrap();
-    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    // Less than a call to a server that hangs.
+    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
     assert_eq!(server.imports(), 0);
 
     let [device] = &answer.cdi_devices[..] else {

@@ -309,10 +309,7 @@ fn a_silent_udevd_is_not_waited_for_for_ever(machine: &Machine) {
     let container = asking_for_two(machine, &disk);
     let udevd = Udevd::start(machine);
     come_and_go(&container, &disk);
-    if !udevd.pause() {
-        println!("the host's own udevd is left alone: nothing to tell");
-        return;
-    }
+    udevd.pause();
     let (slow, quick) = (disk.plug(1), disk.plug(2));
     for _ in 0..5 {
         container.eventually_reads(&quick, &disk.content(2));
@@ -347,10 +344,7 @@ fn a_deny_rule_on_what_a_silent_udevd_would_say_denies_until_it_has_spoken(machi
     );
     let request = format!("devnode:{secret};ready=kernel,devnode:{other};ready=kernel");
     let container = Bundle::asking(machine, &request).start();
-    if !udevd.pause() {
-        println!("the host's own udevd is left alone: nothing to tell");
-        return;
-    }
+    udevd.pause();
     disk.plug(1);
     disk.plug(2);
     let told = within(Duration::from_secs(20), || {

@@ -18,6 +18,9 @@ use crate::framework::{Bundle, Disk, Hook, Machine, RuncContainer, Watcher, even
 
 const NOTHING: Vec<PathBuf> = Vec::new();
 
+/// Less than a hook waits that knows no better: 9 s. (On a quiet machine it is less than 3 s, with every wait in it.)
+const AT_ONCE: Duration = Duration::from_millis(8_500);
+
 /// A file that takes all the room there is, for as long as this lives.
 struct Ballast(PathBuf);
 
@@ -92,10 +95,6 @@ fn a_full_state_directory_refuses_the_start_and_leaves_nothing(machine: &Machine
         let begin = Instant::now();
         let outcome = bundle.try_create();
         let took = begin.elapsed();
-        assert!(
-            took < Duration::from_secs(5),
-            "a hook that can't succeed took {took:?}"
-        );
         match outcome {
             Ok(container) => {
                 container.start();
@@ -104,6 +103,7 @@ fn a_full_state_directory_refuses_the_start_and_leaves_nothing(machine: &Machine
             }
             Err(refusal) => {
                 assert!(refusal.message.contains("No space left"), "{}", refusal.message);
+                assert!(took < AT_ONCE, "a hook that can't succeed took {took:?}");
                 eventually("no watcher is left", || Watcher::of(&id).is_none());
             }
         }
@@ -311,7 +311,7 @@ fn everybody_waits_only_so_long_for_a_stopped_watcher(machine: &Machine) {
     for arguments in [vec!["list"], vec!["inspect", container.id.as_str()]] {
         let (took, output) = operator(machine, &arguments);
         let said = text(&output);
-        assert!(took < Duration::from_secs(5), "{arguments:?} took {took:?}");
+        assert!(took < AT_ONCE, "{arguments:?} took {took:?}");
         assert!(said.contains("no answer"), "{said}");
         if arguments[0] == "inspect" {
             assert!(said.contains(&process), "{said}");
@@ -332,7 +332,7 @@ fn everybody_waits_only_so_long_for_a_stopped_watcher(machine: &Machine) {
     let took = begin.elapsed();
     let said = text(&joining);
     assert_eq!(joining.status.code(), Some(1), "{said}");
-    assert!(took < Duration::from_secs(5), "a hook took {took:?}");
+    assert!(took < AT_ONCE, "a hook took {took:?}");
     assert!(said.contains("no answer in time"), "{said}");
     assert!(
         said.contains(machine.state_dir().to_str().expect("text")),
@@ -342,10 +342,7 @@ fn everybody_waits_only_so_long_for_a_stopped_watcher(machine: &Machine) {
     let begin = Instant::now();
     let other = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing").start();
     assert!(other.delete().status.success());
-    assert!(
-        begin.elapsed() < Duration::from_secs(5),
-        "another container waited"
-    );
+    assert!(begin.elapsed() < AT_ONCE, "another container waited");
     drop(stopped);
     eventually("it goes on where it was stopped", || is_well(machine, &container));
 }
@@ -389,7 +386,7 @@ fn a_crowd_at_a_stopped_watchers_door_blocks_nobody(machine: &Machine) {
         assert!(queued < 1_000_000, "the queue has no end");
     }
     let (took, output) = operator(machine, &["list"]);
-    assert!(took < Duration::from_secs(5), "list took {took:?}");
+    assert!(took < AT_ONCE, "list took {took:?}");
     assert!(text(&output).contains("no answer"), "{}", text(&output));
     drop(stopped);
     eventually("it goes on where it was stopped", || is_well(machine, &container));

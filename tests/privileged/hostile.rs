@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
-use crate::framework::{Bundle, Disk, Machine, RuncContainer, eventually};
+use crate::framework::{Bundle, Disk, Machine, RuncContainer};
 
 /// A directory and a file of the host that nobody may touch: whoever follows a container's link by name from the
 /// host arrives there.
@@ -130,14 +130,11 @@ fn an_image_whose_dev_leads_elsewhere_touches_nothing(machine: &Machine) {
     disk.plug(1);
     let bundle = asking_for_two(machine, &disk, "/dev/way/trap").image_dev();
     symlink(bait.path(), bundle.rootfs().join("dev/way")).expect("make a link in the image");
-    // Refusing the container would be as good; what counts is the host.
-    if let Ok(container) = bundle.try_create() {
-        container.start();
-        the_other_device_goes_on(&container, &disk);
-        disk.unplug(1);
-        the_other_device_goes_on(&container, &disk);
-        container.delete();
-    }
+    let container = bundle.start();
+    the_other_device_goes_on(&container, &disk);
+    disk.unplug(1);
+    the_other_device_goes_on(&container, &disk);
+    container.delete();
     bait.is_untouched();
 }
 
@@ -153,13 +150,11 @@ fn an_image_with_a_link_at_the_links_path_touches_nothing(machine: &Machine) {
     );
     let bundle = Bundle::asking(machine, &request).image_dev();
     symlink(bait.path(), bundle.rootfs().join("dev/way")).expect("make a link in the image");
-    if let Ok(container) = bundle.try_create() {
-        container.start();
-        the_other_device_goes_on(&container, &disk);
-        disk.unplug(1);
-        the_other_device_goes_on(&container, &disk);
-        container.delete();
-    }
+    let container = bundle.start();
+    the_other_device_goes_on(&container, &disk);
+    disk.unplug(1);
+    the_other_device_goes_on(&container, &disk);
+    container.delete();
     bait.is_untouched();
 }
 
@@ -167,10 +162,10 @@ fn an_image_with_a_link_at_the_links_path_touches_nothing(machine: &Machine) {
 fn a_container_that_removes_or_replaces_the_node_disturbs_nobody(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = asking_for_two(machine, &disk, "/dev/one").start();
-    for command in [
-        "rm /dev/one",
-        "rm /dev/one && echo mine >/dev/one",
-        "mv /dev/one /dev/elsewhere",
+    for (command, is_elsewhere) in [
+        ("rm /dev/one", false),
+        ("rm /dev/one && echo mine >/dev/one", false),
+        ("mv /dev/one /dev/elsewhere", true),
     ] {
         inside(&container, "rm -f /dev/one");
         disk.plug(1);
@@ -178,10 +173,8 @@ fn a_container_that_removes_or_replaces_the_node_disturbs_nobody(machine: &Machi
         inside(&container, command);
         disk.unplug(1);
         the_other_device_goes_on(&container, &disk);
-        if container.has("/dev/elsewhere") {
-            eventually("the node that was moved away is refused", || {
-                container.is_refused("/dev/elsewhere")
-            });
+        if is_elsewhere {
+            container.eventually_refuses("/dev/elsewhere");
         }
     }
 }

@@ -269,7 +269,9 @@ fn of_two_containers_in_one_cgroup_the_second_is_refused(machine: &Machine) {
         "{}",
         text(&attached)
     );
-    assert_eq!(second.watcher(), None);
+    eventually("the watcher that was refused has ended", || {
+        second.watcher().is_none()
+    });
     first.eventually_reads(&first_node, &disk.content(1));
     assert!(first.is_refused(&others));
 

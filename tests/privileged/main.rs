@@ -67,5 +67,7 @@ mod recovery;
 mod requests;
 #[path = "../support/silent_server.rs"]
 mod silent_server;
+#[path = "../support/skipped.rs"]
+mod skipped;
 mod stage;
 mod storm;

@@ -114,12 +114,10 @@ fn a_device_that_is_there_is_refused_at_the_start(machine: &Machine) {
         Err(refusal) => refusal.message,
     };
     let line = format!("allow 'devnode:{node}'");
-    for word in ["default = \\\"removable\\\"", &line] {
-        let plain = word.replace('\\', "");
-        assert!(
-            refusal.contains(word) || refusal.contains(&plain),
-            "{word} is not in: {refusal}"
-        );
+    // runc escapes quotes where it logs.
+    let plain = refusal.replace('\\', "");
+    for word in ["default = \"removable\"", &line] {
+        assert!(plain.contains(word), "{word} is not in: {refusal}");
     }
     eventually("nothing is left", || machine.traces() == NOTHING);
 }

@@ -157,7 +157,5 @@ fn udevd_is_there_only_while_a_story_wants_it(machine: &Machine) {
         );
         disk.unplug(1);
     }
-    if !machine.host_runs_udevd {
-        assert!(!fs::exists("/run/udev/control").expect("look for udevd"));
-    }
+    assert!(!fs::exists("/run/udev/control").expect("look for udevd"));
 }

@@ -31,7 +31,7 @@ pub struct Announcements {
 impl Announcements {
     /// Listens in the host's namespaces.
     pub fn on_the_host(machine: &Machine) -> Self {
-        Self::listen(machine, Command::new("udevadm"))
+        Self::listen(machine, Command::new("setpriv"))
     }
 
     /// Listens in the container's network namespace, and in its user namespace, where it is the mapped root.
@@ -41,7 +41,7 @@ impl Announcements {
         if user_namespace {
             enter.arg("--user");
         }
-        enter.args(["--", "udevadm"]);
+        enter.args(["--", "setpriv"]);
         Self::listen(machine, enter)
     }
 
@@ -49,7 +49,8 @@ impl Announcements {
         let log = machine.scratch(&format!("heard-{}.log", machine.fresh_id()));
         let output = File::create(&log).expect("make a log of uevents");
         let monitor = command
-            .args(["monitor", "--kernel", "--udev", "--property"])
+            .args(["--pdeathsig", "KILL"])
+            .args(["udevadm", "monitor", "--kernel", "--udev", "--property"])
             .stdin(Stdio::null())
             .stdout(output.try_clone().expect("share a log"))
             .stderr(output)

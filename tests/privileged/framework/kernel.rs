@@ -104,6 +104,18 @@ fn partition_request(disk: &File, operation: i32, number: i32, start: i64, lengt
     Ok(())
 }
 
+/// Keeps all descriptors but standard input, output and error from programs that this process starts: those that it
+/// inherited, too. (Those that Rust opens have the flag.)
+pub fn close_descriptors_on_exec() -> io::Result<()> {
+    let flags = nix::libc::CLOSE_RANGE_CLOEXEC;
+    // SAFETY: the arguments are numbers; the call closes nothing, it sets a flag.
+    let answer = unsafe { nix::libc::syscall(nix::libc::SYS_close_range, 3, u32::MAX, flags) };
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Gives virtual terminal `number` back (VT_DISALLOCATE). EBUSY while somebody has it open.
 pub fn disallocate_terminal(console: &File, number: i32) -> io::Result<()> {
     // SAFETY: the argument is a number, not a pointer; the descriptor is open.

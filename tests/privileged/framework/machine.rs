@@ -1,5 +1,10 @@
-//! The machine that one story is told on: a private mount namespace with the wished cgroup hierarchy, a scratch
+//! The machine that one story is told on: private mount and network namespaces with the wished cgroup hierarchy, a scratch
 //! file system, no udevd in sight, and everything taken away afterwards. Must not know the product's insides.
+//!
+//! The kernel sends uevents of devices to every network namespace. udevd sends its own only to the network namespace in
+//! which it runs, and listens on a socket below /run. A story therefore neither sees nor hears a udevd of the host, and
+//! starts one of its own where it needs one. What the host's udevd does to the devices of a story stays visible: it opens
+//! them for a moment, changes the owner of nodes in /dev, and makes links there.
 
 use std::cell::Cell;
 use std::fs;
@@ -37,8 +42,6 @@ const UDEV: &str = "/run/udev";
 pub struct Machine {
     /// The hierarchy that runc uses here.
     pub hierarchy: Hierarchy,
-    /// Whether the host has a udevd of its own, which hears the kernel whatever we hide.
-    pub host_runs_udevd: bool,
     scratch: PathBuf,
     containers: Cell<u32>,
 }
@@ -65,13 +68,16 @@ impl Hierarchy {
 }
 
 impl Machine {
-    /// Makes the machine for the calling thread, which from then on lives in a mount namespace of its own.
+    /// Makes the machine for the calling thread, which from then on lives in namespaces of its own.
     pub fn prepare(hierarchy: Hierarchy) -> Self {
         assert!(
             nix::unistd::geteuid().is_root(),
             "these tests need root: run them with `sudo tests/run.sh --privileged`"
         );
-        unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace of our own");
+        // A test run that is killed must not keep a lock through a program that outlives it.
+        kernel::close_descriptors_on_exec().expect("keep inherited descriptors from what stories start");
+        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)
+            .expect("mount and network namespaces of our own");
         mount(
             None::<&str>,
             "/",
@@ -88,11 +94,9 @@ impl Machine {
         fs::create_dir_all(&scratch).expect("make the scratch directory");
         // No `nodev` (a distribution's /tmp may have it): images may hold device nodes.
         mount_tmpfs(&scratch, "mode=755");
-        let host_runs_udevd = Path::new(UDEV).join("control").exists() && super::udevd::answers();
         hide_udevd();
         let machine = Self {
             hierarchy,
-            host_runs_udevd,
             scratch,
             containers: Cell::new(0),
         };
@@ -217,11 +221,6 @@ pub fn mount_tmpfs(target: &Path, options: &str) {
 fn hide_udevd() {
     fs::create_dir_all(UDEV).expect("make /run/udev");
     mount_tmpfs(Path::new(UDEV), "mode=755");
-}
-
-/// Shows the host's own /run/udev again.
-pub fn show_udevd() {
-    umount2(UDEV, MntFlags::MNT_DETACH).expect("show the host's /run/udev");
 }
 
 fn prepare_v1() {

@@ -1,61 +1,46 @@
-//! systemd-udevd for the length of a story: the host's own where it has one, else one that we start and stop.
-//! Must not know the product.
+//! systemd-udevd for the length of a story. It runs in the story's namespaces: a udevd of the host neither hears it nor is
+//! heard (`machine.rs`). Must not know the product.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::eventually::{DEADLINE, eventually, wait_within};
-use super::machine::{Machine, show_udevd};
-
-/// Two of them would answer each other's events.
-static ONLY_ONE: Mutex<()> = Mutex::new(());
+use super::machine::Machine;
 
 const PROGRAMS: [&str; 2] = ["/usr/lib/systemd/systemd-udevd", "/lib/systemd/systemd-udevd"];
 
 /// udevd runs and answers for as long as this lives.
-pub struct Udevd {
-    ours: Option<Child>,
-    rules: Option<PathBuf>,
-    _only_one: MutexGuard<'static, ()>,
-}
+pub struct Udevd(Child);
 
 impl Udevd {
-    /// Starts it (or uncovers the host's) and waits until it answers.
+    /// Starts it and waits until it answers.
     pub fn start(machine: &Machine) -> Self {
         Self::start_with_rules(machine, "")
     }
 
     /// Starts it with rules of the story's own beside the distribution's (udev(7)).
     pub fn start_with_rules(machine: &Machine, rules: &str) -> Self {
-        let only_one = ONLY_ONE.lock().unwrap_or_else(PoisonError::into_inner);
-        if machine.host_runs_udevd {
-            show_udevd();
-        }
-        let rules = (!rules.is_empty()).then(|| write_rules(rules));
-        let ours = (!machine.host_runs_udevd).then(|| spawn(machine));
-        let udevd = Self {
-            ours,
-            rules,
-            _only_one: only_one,
-        };
+        write_rules(rules);
+        let udevd = Self(spawn(machine));
         eventually("systemd-udevd answers", || {
             Path::new("/run/udev/control").exists() && answers()
         });
-        if udevd.ours.is_none() && udevd.rules.is_some() {
-            reload();
-        }
         udevd
     }
 
-    /// It falls silent: it is there, and does nothing, until it is told to go on. The host's own is left alone, and
-    /// then this says so.
-    pub fn pause(&self) -> bool {
-        self.signal(Signal::SIGSTOP)
+    /// It falls silent: it is there, and does nothing, until it is told to go on.
+    pub fn pause(&self) {
+        self.signal(Signal::SIGSTOP);
+        let stat = format!("/proc/{}/stat", self.0.id());
+        eventually("systemd-udevd is stopped", || {
+            let stat = fs::read_to_string(&stat).expect("read udevd's state");
+            stat.rsplit_once(") ")
+                .is_some_and(|(_, state)| state.starts_with('T'))
+        });
     }
 
     /// It goes on, and has worked off what came meanwhile when this returns: on a busy computer that may be much.
@@ -68,40 +53,29 @@ impl Udevd {
         );
     }
 
-    /// It dies over its work, and leaves its socket's file behind. The host's own is left alone.
+    /// It dies over its work, and leaves its socket's file behind.
     pub fn kill(&mut self) {
-        if let Some(child) = &mut self.ours {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.0.kill().expect("kill udevd");
+        self.0.wait().expect("reap udevd");
     }
 
-    fn signal(&self, signal: Signal) -> bool {
-        self.ours.as_ref().is_some_and(|child| {
-            let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid fits"));
-            kill(pid, signal).is_ok()
-        })
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.0.id()).expect("a pid fits"))
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).expect("signal udevd");
     }
 }
 
-fn write_rules(rules: &str) -> PathBuf {
+fn write_rules(rules: &str) {
     let directory = Path::new("/run/udev/rules.d");
     fs::create_dir_all(directory).expect("make udev's directory for rules");
-    let path = directory.join(format!("99-oci-hotplug-test-{}.rules", std::process::id()));
-    fs::write(&path, rules).expect("write rules for udev");
-    path
+    fs::write(directory.join("99-oci-hotplug-test.rules"), rules).expect("write rules for udev");
 }
 
-fn reload() {
-    let status = Command::new("udevadm")
-        .args(["control", "--reload"])
-        .status()
-        .expect("start udevadm");
-    assert!(status.success(), "udevadm control --reload");
-}
-
-/// It runs in the story's namespace, where /run/udev is a tmpfs of the story's own; it dies with the story's
-/// thread even if that is killed (setpriv --pdeathsig).
+/// The kernel kills it when the story's thread ends, however that ends (prctl(2), PR_SET_PDEATHSIG): also one that is
+/// stopped, on which SIGTERM would have no effect.
 fn spawn(machine: &Machine) -> Child {
     let program = PROGRAMS
         .into_iter()
@@ -109,7 +83,7 @@ fn spawn(machine: &Machine) -> Child {
         .expect("systemd-udevd is not installed: apt-get install udev");
     let log = fs::File::create(machine.scratch("udevd.log")).expect("make udevd's log");
     Command::new("setpriv")
-        .args(["--pdeathsig", "TERM", program])
+        .args(["--pdeathsig", "KILL", program])
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("share udevd's log"))
         .stderr(log)
@@ -118,7 +92,7 @@ fn spawn(machine: &Machine) -> Child {
 }
 
 /// Whether a udevd answers on /run/udev/control.
-pub fn answers() -> bool {
+fn answers() -> bool {
     Command::new("udevadm")
         .args(["control", "--ping", "--timeout=2"])
         .stdout(Stdio::null())
@@ -129,22 +103,13 @@ pub fn answers() -> bool {
 
 impl Drop for Udevd {
     fn drop(&mut self) {
-        if let Some(rules) = &self.rules {
-            let _ = fs::remove_file(rules);
-            if self.ours.is_none() {
-                reload();
-            }
+        // One that was killed and reaped has given its number back.
+        if self.0.try_wait().is_ok_and(|ended| ended.is_none()) {
+            let _ = kill(self.pid(), Signal::SIGTERM);
+            let _ = kill(self.pid(), Signal::SIGCONT);
+            wait_within(&mut self.0, DEADLINE);
         }
-        if let Some(child) = &mut self.ours {
-            // One that was killed and reaped has given its number back.
-            if child.try_wait().is_ok_and(|ended| ended.is_none()) {
-                let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid fits"));
-                let _ = kill(pid, Signal::SIGTERM);
-                let _ = kill(pid, Signal::SIGCONT);
-                wait_within(child, DEADLINE);
-            }
-            // It leaves its socket behind, and a socket there reads as a udevd that runs.
-            let _ = fs::remove_file("/run/udev/control");
-        }
+        // It leaves its socket behind, and a socket there reads as a udevd that runs.
+        let _ = fs::remove_file("/run/udev/control");
     }
 }

@@ -50,9 +50,16 @@ impl Watcher {
         .collect()
     }
 
-    /// Whether it still runs: a process that has ended and waits for its parent does not.
+    /// Whether it still runs: a process that has ended and waits for its parent does not. (One that is about to end has no
+    /// command line any more, and still holds its locks.)
     pub fn is_alive(&self) -> bool {
-        fs::read(format!("/proc/{}/cmdline", self.pid)).is_ok_and(|line| !line.is_empty())
+        self.state().is_some_and(|state| !matches!(state, 'Z' | 'X'))
+    }
+
+    /// The third field of /proc/PID/stat (proc_pid_stat(5)).
+    fn state(&self) -> Option<char> {
+        let stat = fs::read_to_string(self.proc("stat")).ok()?;
+        stat.rsplit_once(") ")?.1.chars().next()
     }
 
     /// Waits until it has ended by itself.
@@ -78,9 +85,10 @@ impl Watcher {
     }
 
     /// kill -9.
+    #[track_caller]
     pub fn kill(&self) {
         let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
-        let _ = super::eventually::within(super::eventually::DEADLINE, || (!self.is_alive()).then_some(()));
+        self.eventually_ends();
     }
 
     /// Stops it, as a debugger or a frozen disk would, until it is told to go on.
@@ -88,10 +96,7 @@ impl Watcher {
     pub fn pause(&self) {
         kill(Pid::from_raw(self.pid), Signal::SIGSTOP).expect("stop the watcher");
         eventually(&format!("the watcher {self:?} is stopped"), || {
-            fs::read_to_string(self.proc("stat")).is_ok_and(|stat| {
-                stat.rsplit_once(") ")
-                    .is_some_and(|(_, state)| state.starts_with('T'))
-            })
+            self.state() == Some('T')
         });
     }
 

@@ -30,6 +30,10 @@ fn private_world() {
         geteuid().is_root(),
         "this test needs root: run it through tests/run.sh"
     );
+    // Programs that a test starts inherit nothing of the test run, such as a lock: they may outlive it.
+    // SAFETY: the arguments are numbers; the call closes nothing, it sets a flag.
+    let flagged = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    assert_eq!(flagged, 0, "close_range(2): {}", std::io::Error::last_os_error());
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)
         .expect("unshare mount and network namespaces");
     let none: Option<&str> = None;
@@ -164,7 +168,7 @@ impl Drop for Link {
     }
 }
 
-/// A udevd that ends with its test, panic or not.
+/// A udevd that ends with its test, panic or not. The kernel kills it with the test's thread (prctl(2), PR_SET_PDEATHSIG).
 struct Udevd(Child);
 
 impl Udevd {
@@ -180,13 +184,14 @@ impl Udevd {
         }
         fs::create_dir_all("/run/udev/rules.d").unwrap();
         fs::write("/run/udev/rules.d/99-test.rules", rule).unwrap();
-        let child = Command::new("/lib/systemd/systemd-udevd")
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "/lib/systemd/systemd-udevd"])
             .arg("--resolve-names=never")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("start systemd-udevd (package udev)");
+            .expect("start systemd-udevd through setpriv (packages udev, util-linux)");
         let mut udevd = Self(child);
         let deadline = Instant::now() + DEADLINE;
         while !udevd_is_running() {

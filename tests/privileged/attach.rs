@@ -337,7 +337,8 @@ fn a_container_without_hooks_is_attached_to_by_the_pid_of_any_of_its_processes(m
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     let container = Bundle::new(machine).without_hooks().user_namespace().start();
-    let answer = container.inside("sleep 1000 & echo started");
+    // Without the shell's output, which it would keep open, and `runc exec` with it.
+    let answer = container.inside("sleep 1000 >/dev/null 2>&1 & echo started");
     assert_eq!(answer.status, 0, "{}", answer.said);
     let children = || {
         let entries = fs::read_dir("/proc").expect("list /proc").flatten();

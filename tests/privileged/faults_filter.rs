@@ -6,6 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use nix::libc;
+
 use crate::framework::disk::number_of;
 use crate::framework::hook::told_of;
 use crate::framework::kernel::{Insn, attach_device_program, device_programs, load_device_program};
@@ -45,7 +47,8 @@ impl<'m> Engine<'m> {
                 for old in device_programs(cgroup).expect("ask for the device programs") {
                     match kernel::replace_device_program(cgroup, old, plain) {
                         Ok(()) => {}
-                        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                        // The old one has gone already, or the new one is there already (kernel/bpf/cgroup.c).
+                        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => {}
                         Err(error) => panic!("replace a device program: {error}"),
                     }
                 }

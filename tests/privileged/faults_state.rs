@@ -302,7 +302,7 @@ impl Drop for Stopped {
     }
 }
 
-#[apply(on_both_hierarchies)]
+#[apply(on_cgroup_v2)]
 fn everybody_waits_only_so_long_for_a_stopped_watcher(machine: &Machine) {
     machine.configure(&format!("prestart-timeout = 2\n{PERMISSIVE}"));
     let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing").start();
@@ -356,7 +356,8 @@ fn poststop_ends_a_stopped_watcher(machine: &Machine) {
     let begin = Instant::now();
     assert!(container.delete().status.success());
     let took = begin.elapsed();
-    assert!(took < Duration::from_secs(8), "runc delete took {took:?}");
+    // The runtime ends a hook after 15 s.
+    assert!(took < Duration::from_secs(12), "runc delete took {took:?}");
     assert!(!stopped.0.is_alive());
     assert_eq!(machine.traces(), NOTHING);
 }

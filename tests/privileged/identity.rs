@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::framework::container::text;
 use crate::framework::disk::number_of;
 use crate::framework::hook::told_of;
-use crate::framework::machine::CGROUP_PARENT;
+use crate::framework::machine::cgroup_parent;
 use crate::framework::{Bundle, Disk, Hierarchy, Hook, Machine, RuncContainer, eventually, kernel};
 
 const NOTHING: Vec<PathBuf> = Vec::new();
@@ -37,7 +37,7 @@ impl<'m> Namesake<'m> {
         let path = bundle.join("config.json");
         let text = fs::read(&path).expect("read a config.json");
         let mut config: Value = serde_json::from_slice(&text).expect("config.json is JSON");
-        config["linux"]["cgroupsPath"] = json!(format!("/{CGROUP_PARENT}/{}-namesake", container.id));
+        config["linux"]["cgroupsPath"] = json!(format!("/{}/{}-namesake", cgroup_parent(), container.id));
         change(&mut config);
         fs::write(&path, config.to_string()).expect("write a config.json");
         Self {

@@ -18,7 +18,8 @@ macro_rules! on_both_hierarchies {
     };
 }
 
-/// `#[apply(on_cgroup_v2)]` is for a story about something that cgroup v1 does not have.
+/// `#[apply(on_cgroup_v2)]` is for a story about something that cgroup v1 does not have, and for one that takes ten seconds of
+/// waiting and has nothing to do with cgroups.
 macro_rules! on_cgroup_v2 {
     ($(#[$attribute:meta])* fn $story:ident($machine:tt: &Machine $(,)?) $body:block) => {
         $(#[$attribute])*

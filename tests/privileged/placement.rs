@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use crate::framework::disk::number_of;
+use crate::framework::udevd::host_settles;
 use crate::framework::{Bundle, Disk, Machine, Terminal, Udevd};
 
 #[apply(on_both_hierarchies)]
@@ -93,12 +94,13 @@ fn in_a_user_namespace_nothing_is_left_mounted(machine: &Machine) {
 fn with_the_hosts_dev_only_access_comes_and_goes(machine: &Machine) {
     let disk = Disk::new(machine);
     let request = format!("devnode:{0},devnode:{0};access=r", disk.partition(1));
+    let node = disk.plug(1);
+    host_settles();
+    let host = fs::symlink_metadata(&node).expect("stat a node of the host");
     let container = Bundle::asking(machine, &request)
         .host_dev()
         .capability("CAP_MKNOD")
         .start();
-    let node = disk.plug(1);
-    let host = fs::symlink_metadata(&node).expect("stat a node of the host");
     container.eventually_reads(&node, &disk.content(1));
     let own = container.make_node("own", 'b', number_of(&node));
     let after = fs::symlink_metadata(&node).expect("stat a node of the host");
@@ -120,6 +122,15 @@ fn with_the_hosts_dev_only_access_comes_and_goes(machine: &Machine) {
     disk.unplug(1);
     container.eventually_lacks(&node);
     container.eventually_refuses(&own);
+    // One that comes while the container runs is as one that nobody asked for.
+    disk.plug(1);
+    container.eventually_reads(&node, &disk.content(1));
+    host_settles();
+    let owner = |node: &str| {
+        let found = fs::symlink_metadata(node).expect("stat a node of the host");
+        (found.mode(), found.uid(), found.gid())
+    };
+    assert_eq!(owner(&node), owner(&other), "the host's node was touched");
 }
 
 #[apply(on_both_hierarchies)]

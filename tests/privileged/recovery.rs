@@ -84,7 +84,7 @@ fn a_second_hook_after_a_crash_keeps_what_the_first_asked_for(machine: &Machine)
 /// How often a watcher is killed: tests/run.sh sets OCI_HOTPLUG_LONG for the full number.
 fn kills() -> usize {
     if std::env::var_os("OCI_HOTPLUG_LONG").is_some() {
-        200
+        100
     } else {
         40
     }

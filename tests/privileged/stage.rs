@@ -1,6 +1,10 @@
 //! The stage that the other stories are told on: what the framework promises, checked with runc alone.
 
 use std::fs;
+use std::thread;
+
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 use crate::framework::disk::number_of;
 use crate::framework::{
@@ -158,4 +162,21 @@ fn udevd_is_there_only_while_a_story_wants_it(machine: &Machine) {
         disk.unplug(1);
     }
     assert!(!fs::exists("/run/udev/control").expect("look for udevd"));
+}
+
+#[apply(on_both_hierarchies)]
+fn a_udevd_that_is_paused_ends_with_a_story_that_cleans_nothing_up(machine: &Machine) {
+    let log = machine.scratch("udevd.log");
+    let killed = thread::spawn(move || {
+        let udevd = Udevd::start_with_log(&log);
+        udevd.pause();
+        let pid = udevd.pid();
+        std::mem::forget(udevd);
+        pid
+    });
+    let pid = killed.join().expect("start udevd");
+    eventually("the kernel kills it", || {
+        let ended = waitpid(pid, Some(WaitPidFlag::WNOHANG)).expect("ask for udevd");
+        ended == WaitStatus::Signaled(pid, Signal::SIGKILL, false)
+    });
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::container::{Refusal, RuncContainer};
 use super::disk::number_of;
 use super::hook::Hook;
-use super::machine::{CGROUP_PARENT, Machine, open_to_all};
+use super::machine::{Machine, cgroup_parent, open_to_all};
 
 /// The first host id of the user namespace's map, and how many follow.
 pub const MAPPED: (u32, u32) = (100_000, 65_536);
@@ -353,7 +353,7 @@ impl<'m> Bundle<'m> {
             "annotations": self.annotations,
             "hooks": self.hooks(),
             "linux": {
-                "cgroupsPath": format!("/{CGROUP_PARENT}/{}", self.cgroup()),
+                "cgroupsPath": format!("/{}/{}", cgroup_parent(), self.cgroup()),
                 "namespaces": self.namespaces(),
                 "resources": { "devices": self.device_rules() },
                 "devices": self.engine_devices.iter().map(EngineDevice::node).collect::<Vec<_>>(),

@@ -1,13 +1,16 @@
 //! Block devices that plug and unplug for real: partitions of a loop device, and whole loop disks.
 //! Must not know containers.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use nix::libc;
 
+use super::alone::alone;
 use super::eventually::eventually_some;
 use super::kernel;
 use super::machine::Machine;
@@ -127,8 +130,10 @@ impl Disk {
         );
     }
 
-    /// Plugs a partition in under the number of a device that has just gone. Partitions from 100 on must be free.
+    /// Plugs a partition in under the number of a device that has just gone. Partitions from 100 on must be free. The story is
+    /// alone from then on: another one would take the number.
     pub fn plug_with_number(&self, partition: u8, number: (u32, u32)) {
+        alone();
         // The kernel frees a number some milliseconds after the device has gone (an RCU grace period), and gives away the
         // lowest free one. One lower number does no harm: it is not free again at once when its partition is unplugged, and
         // the next attempt gets the next number. Two of them would take turns, so all but one are kept in use.
@@ -187,6 +192,9 @@ impl Drop for Disk {
     }
 }
 
+/// The numbers that stories of this process have chosen for whole disks.
+static CHOSEN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+
 /// A whole disk that comes and goes: /dev/loopN with a number that no boot ever made.
 pub struct WholeDisk {
     control: File,
@@ -197,9 +205,12 @@ pub struct WholeDisk {
 impl WholeDisk {
     /// Chooses a number. Nothing is plugged yet.
     pub fn new() -> Self {
+        let mut chosen = CHOSEN.lock().unwrap_or_else(PoisonError::into_inner);
         let number = (200..1000)
+            .filter(|number| !chosen.contains(number))
             .find(|number| !fs::exists(format!("/sys/block/loop{number}")).unwrap_or(true))
             .expect("a loop number that is not used");
+        chosen.insert(number);
         Self {
             control: open("/dev/loop-control"),
             number,
@@ -234,6 +245,8 @@ impl Drop for WholeDisk {
                 kernel::remove_loop_device(&self.control, self.number).ok()
             });
         }
+        let mut chosen = CHOSEN.lock().unwrap_or_else(PoisonError::into_inner);
+        chosen.remove(&self.number);
     }
 }
 

@@ -28,9 +28,6 @@ pub enum Hierarchy {
     V2,
 }
 
-/// The directory below which the tests' cgroups are made, in every hierarchy.
-pub const CGROUP_PARENT: &str = "oci-hotplug-tests";
-
 /// A policy by which an annotation may ask for partitions of loop devices and for screens of virtual terminals.
 pub const PERMISSIVE: &str =
     "[policy]\ndefault = \"anything\"\n[[policy.allow]]\ndevices = [\"subsystem:vc\"]\n";
@@ -74,6 +71,7 @@ impl Machine {
             nix::unistd::geteuid().is_root(),
             "these tests need root: run them with `sudo tests/run.sh --privileged`"
         );
+        super::alone::begin();
         // A test run that is killed must not keep a lock through a program that outlives it.
         kernel::close_descriptors_on_exec().expect("keep inherited descriptors from what stories start");
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)
@@ -144,9 +142,10 @@ impl Machine {
     /// The directory in sysfs of a cgroup below the tests' own (a container's has its id) that device access is
     /// decided in.
     pub fn cgroup_of(&self, name: &str) -> PathBuf {
+        let parent = cgroup_parent();
         match self.hierarchy {
-            Hierarchy::V1 => Path::new(CGROUPS).join("devices").join(CGROUP_PARENT).join(name),
-            Hierarchy::V2 => Path::new(CGROUPS).join(CGROUP_PARENT).join(name),
+            Hierarchy::V1 => Path::new(CGROUPS).join("devices").join(parent).join(name),
+            Hierarchy::V2 => Path::new(CGROUPS).join(parent).join(name),
         }
     }
 
@@ -181,7 +180,7 @@ impl Drop for Machine {
             println!("--- the product's log:\n{}", self.log());
             println!("--- state directory: {:#?}", self.traces());
         }
-        remove_cgroup_parents();
+        remove_cgroup_parent();
         let _ = umount2(&self.scratch, MntFlags::MNT_DETACH);
         let _ = fs::remove_dir(&self.scratch);
     }
@@ -293,10 +292,16 @@ fn has_mount(point: &str, file_system: &str) -> bool {
     })
 }
 
-fn remove_cgroup_parents() {
-    let _ = fs::remove_dir(Path::new(CGROUPS).join(CGROUP_PARENT));
+/// The directory below which the story's cgroups are made, in every hierarchy.
+pub fn cgroup_parent() -> String {
+    format!("oci-hotplug-tests-{}", unique())
+}
+
+fn remove_cgroup_parent() {
+    let parent = cgroup_parent();
+    let _ = fs::remove_dir(Path::new(CGROUPS).join(&parent));
     for hierarchy in fs::read_dir(CGROUPS).into_iter().flatten().flatten() {
-        let _ = fs::remove_dir(hierarchy.path().join(CGROUP_PARENT));
+        let _ = fs::remove_dir(hierarchy.path().join(&parent));
     }
 }
 

@@ -2,6 +2,7 @@
 //! devices that plug and unplug for real, udevd, and listeners. Nothing here knows the product's insides:
 //! it starts the executables and looks at what the kernel and the container see.
 
+pub mod alone;
 pub mod announcements;
 pub mod bundle;
 pub mod container;
@@ -18,6 +19,7 @@ pub mod tool;
 pub mod udevd;
 pub mod watcher;
 
+pub use alone::alone;
 pub use announcements::Announcements;
 pub use bundle::{Bundle, Place};
 pub use container::RuncContainer;

@@ -2,11 +2,16 @@
 //! allocates the terminal, and /dev/vcsN, vcsuN and vcsaN appear with their uevents; VT_DISALLOCATE takes them away.
 //! Reading /dev/vcsN gives what stands on the terminal's screen. Must not know containers.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::sync::{Mutex, PoisonError};
 
 use super::eventually::{DEADLINE, eventually_some, within};
 use super::kernel;
+
+/// The terminals that stories of this process have chosen.
+static CHOSEN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
 /// One virtual terminal that nobody uses.
 pub struct Terminal {
@@ -24,9 +29,12 @@ impl Terminal {
             .unwrap_or_else(|error| {
                 panic!("open /dev/tty0: {error} (the tests need a kernel with virtual terminals)")
             });
+        let mut chosen = CHOSEN.lock().unwrap_or_else(PoisonError::into_inner);
         let number = (20..=60)
+            .filter(|number| !chosen.contains(number))
             .find(|number| !fs::exists(format!("/sys/class/vc/vcs{number}")).unwrap_or(true))
             .expect("a virtual terminal that is not used");
+        chosen.insert(number);
         Self { console, number }
     }
 
@@ -73,6 +81,8 @@ impl Drop for Terminal {
         if fs::exists(self.node()).unwrap_or(false) {
             let _ = within(DEADLINE, || self.disallocate());
         }
+        let mut chosen = CHOSEN.lock().unwrap_or_else(PoisonError::into_inner);
+        chosen.remove(&self.number);
     }
 }
 

@@ -25,7 +25,12 @@ impl Udevd {
     /// Starts it with rules of the story's own beside the distribution's (udev(7)).
     pub fn start_with_rules(machine: &Machine, rules: &str) -> Self {
         write_rules(rules);
-        let udevd = Self(spawn(machine));
+        Self::start_with_log(&machine.scratch("udevd.log"))
+    }
+
+    /// Starts it on this thread, which may be another one than the story's.
+    pub fn start_with_log(log: &Path) -> Self {
+        let udevd = Self(spawn(log));
         eventually("systemd-udevd answers", || {
             Path::new("/run/udev/control").exists() && answers()
         });
@@ -59,7 +64,8 @@ impl Udevd {
         self.0.wait().expect("reap udevd");
     }
 
-    fn pid(&self) -> Pid {
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.0.id()).expect("a pid fits"))
     }
 
@@ -68,20 +74,31 @@ impl Udevd {
     }
 }
 
+/// Waits until the host's udevd, where it has one, has processed all devices: it changes the group and the change time of nodes
+/// in /dev. The first thread of this process has left the host's mount namespace for no story.
+pub fn host_settles() {
+    let status = Command::new("nsenter")
+        .arg(format!("--mount=/proc/{}/ns/mnt", std::process::id()))
+        .args(["udevadm", "settle", "--timeout=60"])
+        .status()
+        .expect("start nsenter (package util-linux)");
+    assert!(status.success(), "the host's udevd does not come to an end");
+}
+
 fn write_rules(rules: &str) {
     let directory = Path::new("/run/udev/rules.d");
     fs::create_dir_all(directory).expect("make udev's directory for rules");
     fs::write(directory.join("99-oci-hotplug-test.rules"), rules).expect("write rules for udev");
 }
 
-/// The kernel kills it when the story's thread ends, however that ends (prctl(2), PR_SET_PDEATHSIG): also one that is
+/// The kernel kills it when the thread that starts it ends, however that ends (prctl(2), PR_SET_PDEATHSIG): also one that is
 /// stopped, on which SIGTERM would have no effect.
-fn spawn(machine: &Machine) -> Child {
+fn spawn(log: &Path) -> Child {
     let program = PROGRAMS
         .into_iter()
         .find(|path| Path::new(path).exists())
         .expect("systemd-udevd is not installed: apt-get install udev");
-    let log = fs::File::create(machine.scratch("udevd.log")).expect("make udevd's log");
+    let log = fs::File::create(log).expect("make udevd's log");
     Command::new("setpriv")
         .args(["--pdeathsig", "KILL", program])
         .stdin(Stdio::null())

@@ -120,7 +120,8 @@ fn a_read_only_container_of_any_engine_gets_devices() {
     for engine in Engine::ALL {
         eprintln!("vm: {engine:?}");
         let container = engine.start(&vm, &any_adapter(Around::ReadOnly));
-        container.fails("touch /here");
+        let words = container.fails("touch /here");
+        assert!(words.contains("Read-only file system"), "{words}");
         comes_and_goes(&vm, &container);
     }
 }

@@ -2,6 +2,7 @@
 //! and in it the device plugin as packaging/kubernetes has it. `cluster/` are the machine's files for it.
 //!
 //! What kubelet alone does with a pod is told in pods.rs; here is what the others do with what kubelet tells them.
+//! `tests/run.sh --cluster` runs the tests of this file; cluster_pod.rs has the one that every run includes.
 
 use std::ops::Deref;
 use std::path::Path;
@@ -38,12 +39,12 @@ const SMARTERS_MOUNT: &str = "{name: config, mountPath: /root/config}";
 const SMARTERS: &str = "- devicematch: ^ttyUSB[0-9]*$\n  nummaxdevices: 1\n";
 
 /// The cluster, until it is dropped.
-struct Cluster<'a> {
+pub struct Cluster<'a> {
     machine: &'a Machine,
 }
 
 /// A pod of one container that runs, as [`Container`] has it; gone when it is dropped.
-struct Pod<'a> {
+pub struct Pod<'a> {
     machine: &'a Machine,
     name: String,
     container: Container<'a>,
@@ -51,11 +52,8 @@ struct Pod<'a> {
 
 impl<'a> Cluster<'a> {
     /// Starts all of it, and returns when the node takes pods.
-    fn start(machine: &'a Machine) -> Self {
-        machine.run(
-            "command -v etcd kube-apiserver kube-scheduler kube-controller-manager || \
-             { echo 'this machine is no cluster: tests/run.sh --cluster, or OCI_HOTPLUG_VM_CLUSTER=1' >&2; exit 1; }",
-        );
+    pub fn start(machine: &'a Machine) -> Self {
+        machine.run("modprobe fuse");
         Cri::Containerd.start(machine);
         let cluster = Self { machine };
         cluster.bring("tests/vm", "cluster");
@@ -118,7 +116,7 @@ impl<'a> Cluster<'a> {
 
     /// Installs the plugin as packaging/kubernetes/README.md says: Kustomize's base and the component for events, with a
     /// configuration and arguments of this cluster's own.
-    fn installs_the_plugin(&self) {
+    pub fn installs_the_plugin(&self) {
         self.given(&image(), "ctr -n k8s.io images import -");
         self.bring("packaging", "kubernetes");
         let told = include_str!("../../packaging/kubernetes/README.md");
@@ -169,13 +167,13 @@ patches:
     }
 
     /// Waits until the node offers `count` of a resource, as the scheduler sees it.
-    fn offers(&self, resource: &str, count: usize) {
+    pub fn offers(&self, resource: &str, count: usize) {
         let path = format!("{{.status.allocatable.{}}}", resource.replace('.', "\\."));
         self.has("node/$(hostname)", &path, &count.to_string());
     }
 
     /// Asks for a pod whose container has these limits (`example.com/adapter: 1`).
-    fn wants_pod(&self, name: &str, limits: &str) {
+    pub fn wants_pod(&self, name: &str, limits: &str) {
         self.apply(&format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{ name: {name}, labels: {{ app: {name} }} }}\nspec:\n{}",
             pod_spec(limits, 2)
@@ -183,7 +181,7 @@ patches:
     }
 
     /// The scheduler finds no node for a pod, for want of a resource.
-    fn has_no_place_for(&self, pod: &str, resource: &str) {
+    pub fn has_no_place_for(&self, pod: &str, resource: &str) {
         let condition = |field: &str| format!("{{.status.conditions[?(@.type==\"PodScheduled\")].{field}}}");
         self.has(&format!("pod/{pod}"), &condition("reason"), "Unschedulable");
         let words = self.kubectl(&format!(
@@ -198,14 +196,14 @@ patches:
     }
 
     /// Waits until a pod runs.
-    fn runs(&self, pod: &str) -> Pod<'a> {
+    pub fn runs(&self, pod: &str) -> Pod<'a> {
         self.kubectl(&format!("wait {PATIENCE} pod/{pod} --for=condition=Ready"));
         let pod = Pod {
             machine: self.machine,
             name: pod.to_owned(),
             container: Container::new(
                 self.machine,
-                format!("{} exec $(cat /run/test/{pod})", Cri::Containerd.crictl()),
+                format!("{} exec -i $(cat /run/test/{pod})", Cri::Containerd.crictl()),
                 format!("{KUBECTL} delete pod {pod} --ignore-not-found {PATIENCE}"),
             ),
         };
@@ -232,7 +230,7 @@ patches:
     }
 
     /// `kubectl describe pod` shows an event that says this.
-    fn tells_of(&self, pod: &str, reason: &str, words: &str) {
+    pub fn tells_of(&self, pod: &str, reason: &str, words: &str) {
         self.machine.wait_until(&format!(
             "{KUBECTL} describe pod {pod} | sed '1,/^Events:/d' | grep -F {reason} | grep -F {}",
             quoted(words)
@@ -297,7 +295,7 @@ impl Pod<'_> {
     }
 
     /// Its container is the one that ran before.
-    fn still_runs(&self) {
+    pub fn still_runs(&self) {
         let (name, ids) = (&self.name, self.ids());
         self.machine
             .wait_until(&format!("{ids} | cmp - /run/test/{name}"));
@@ -322,7 +320,6 @@ fn adapter<'a>(vm: &'a Machine, serial: &'static str, port: &'static str) -> Plu
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn pods_of_a_cluster_are_scheduled_as_their_adapter_comes_and_goes() {
     let vm = machine();
-    vm.run("modprobe fuse");
     let cluster = Cluster::start(&vm);
     cluster.installs_the_plugin();
     cluster.offers("example.com/place", 1);
@@ -396,7 +393,7 @@ spec:
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn a_cluster_loses_no_pod_when_its_parts_restart_and_a_deployment_is_back_after_a_reboot() {
     let vm = machine();
-    vm.run("modprobe fuse && echo fuse > /etc/modules-load.d/fuse.conf");
+    vm.run("echo fuse > /etc/modules-load.d/fuse.conf");
     let cluster = Cluster::start(&vm);
     cluster.installs_the_plugin();
     let plugged = adapter(&vm, "FT001", "1");
@@ -431,9 +428,7 @@ fn a_cluster_loses_no_pod_when_its_parts_restart_and_a_deployment_is_back_after_
     ours.talks_through(&plugged, "/dev/ttyUSB0");
 
     // kubelet judges its pods before a plugin has registered: whose pods there were does not matter.
-    vm.reboot(|| {
-        vm.qmp().execute("system_reset", serde_json::json!({}));
-    });
+    vm.reboot();
     vm.run("mkdir -p /run/test");
     cluster.answers();
     for pod in [&fuse, &ours, &smarters] {

@@ -1,9 +1,11 @@
 //! A running container of any engine, as a test sees it: a way to run commands inside, and what it gains and loses.
 
-use std::io::Read;
+use std::cell::RefCell;
+use std::process::Output;
 
 use crate::machine::Machine;
-use crate::shell::{DEADLINE, until};
+use crate::running_shell::RunningShell;
+use crate::shell::{DEADLINE, expect_success, until};
 use crate::usb::Plugged;
 
 /// Keeps a container alive, and lets it end at once when it is asked to.
@@ -19,8 +21,10 @@ pub struct Container<'a> {
     pub id: String,
     /// What the operator's tool is to call it.
     pub name: String,
-    /// A shell command that runs its further words inside.
+    /// A shell command that runs its further words inside, with its own standard input.
     exec: String,
+    /// A shell that the engine's exec has started inside: it runs the commands, since each exec costs seconds.
+    inside: RefCell<Option<RunningShell>>,
     /// A shell command that removes it, also when it runs.
     remove: String,
     /// A shell command that makes the engine write its limits anew, and with them its device filter.
@@ -36,7 +40,7 @@ const LONGEST: &str = "awk '$2 == \"no\" { from = $1 } $2 == \"yes\" && from && 
     END { print most + 0 }' /run/access";
 
 impl<'a> Container<'a> {
-    /// A container that is running: `exec` is the engine's command that runs something inside (`podman exec c1`),
+    /// A container that is running: `exec` is the engine's command that runs something inside (`podman exec -i c1`),
     /// `remove` the one that removes it.
     pub fn new(machine: &'a Machine, exec: String, remove: String) -> Self {
         Self {
@@ -44,6 +48,7 @@ impl<'a> Container<'a> {
             id: String::new(),
             name: String::new(),
             exec,
+            inside: RefCell::new(None),
             remove,
             update: None,
         }
@@ -64,12 +69,12 @@ impl<'a> Container<'a> {
 
     /// Runs a shell command inside and returns its output. Panics when it fails.
     pub fn run(&self, command: &str) -> String {
-        self.machine.run(&self.inside(command))
+        expect_success(command, &self.output(command))
     }
 
     /// Runs a shell command inside that is to fail, and returns what it says.
     pub fn fails(&self, command: &str) -> String {
-        let output = self.machine.output(&self.inside(command));
+        let output = self.output(command);
         let words = [output.stdout, output.stderr].concat();
         let words = String::from_utf8_lossy(&words).into_owned();
         assert!(
@@ -79,6 +84,18 @@ impl<'a> Container<'a> {
         words
     }
 
+    /// Runs a shell command inside, in a process of the shell that the engine started there: its cgroup, namespaces and
+    /// rights are those of every exec.
+    fn output(&self, command: &str) -> Output {
+        RunningShell::output(&mut self.inside.borrow_mut(), command, || self.shell())
+    }
+
+    /// A shell that the engine's exec starts.
+    fn shell(&self) -> RunningShell {
+        // Busybox's, where there is another: its `read` has a deadline.
+        RunningShell::new(self.machine.spawn(&format!("{} /bin/sh", self.exec)), "/bin/sh")
+    }
+
     /// Runs a shell command in the machine, with the number that one of the container's processes has there in `$pid`.
     pub fn run_outside(&self, command: &str) -> String {
         let namespace = self.run("readlink /proc/self/ns/mnt");
@@ -86,11 +103,6 @@ impl<'a> Container<'a> {
             "set -e; for process in /proc/[0-9]*; do \
              if [ \"$(readlink $process/ns/mnt)\" = '{namespace}' ]; then pid=${{process#/proc/}}; fi; done; {command}"
         ))
-    }
-
-    fn inside(&self, command: &str) -> String {
-        // Busybox's, where there is another: its `read` has a deadline.
-        format!("{} /bin/sh -c {}", self.exec, quoted(command))
     }
 
     /// Waits until a shell command succeeds inside.
@@ -130,9 +142,10 @@ impl<'a> Container<'a> {
             .run(self.update.as_ref().expect("an engine's command for it"));
     }
 
-    /// Waits until its engine runs commands inside (again).
+    /// Waits until its engine runs commands inside (again), each by an exec of its own.
     pub fn is_reachable(&self) {
-        self.machine.wait_until(&self.inside("true"));
+        self.inside.take();
+        self.machine.wait_until(&format!("{} /bin/sh -c true", self.exec));
     }
 
     /// Who opens `path` again and again is never without access for much longer than a second, whatever `disturb` does.
@@ -162,22 +175,20 @@ impl<'a> Container<'a> {
         let program = format!(
             "exec 3<>{path}; stty raw -echo <&3; echo ready >&3; read -t {DEADLINE} words <&3; echo \"heard $words\" >&3"
         );
-        let mut inside = self.machine.spawn(&self.inside(&program));
+        let mut inside = self.inside.borrow_mut();
+        let talks = RunningShell::begin(&mut inside, &program, || self.shell());
         line.expect("ready");
         line.send("good morning\n");
         line.expect("heard good morning");
-        let status = inside.wait().expect("waiting for ssh");
-        let mut words = String::new();
-        let _ = inside
-            .stderr
-            .take()
-            .map(|mut stderr| stderr.read_to_string(&mut words));
-        assert!(status.success(), "talking through {path}: {words}");
+        let output = RunningShell::end(&mut inside, talks, &program);
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "talking through {path}: {words}");
     }
 }
 
 impl Drop for Container<'_> {
     fn drop(&mut self) {
+        self.inside.take();
         let output = self.machine.output(&self.remove);
         if !std::thread::panicking() {
             assert!(

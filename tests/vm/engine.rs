@@ -83,7 +83,7 @@ pub fn podman<'a>(machine: &'a Machine, runtime: Runtime, options: &str) -> Cont
     ));
     Container::new(
         machine,
-        format!("podman exec {name}"),
+        format!("podman exec -i {name}"),
         format!("podman rm -f -t 2 {name}"),
     )
     .known_as(&id, &name)
@@ -95,7 +95,15 @@ pub fn podman<'a>(machine: &'a Machine, runtime: Runtime, options: &str) -> Cont
 
 /// The image of the tests' containers, for podman and CRI-O, which share a store.
 pub fn podman_image(machine: &Machine) {
-    machine.run("podman image exists localhost/box || podman import -q /var/lib/box.tar localhost/box");
+    podman_imports(machine, "box:latest", "");
+}
+
+fn podman_imports(machine: &Machine, name: &str, options: &str) {
+    // The store's own list, as `podman image exists` takes almost a second under emulation.
+    machine.run(&format!(
+        "grep -qs '\"localhost/{name}\"' /var/lib/containers/storage/overlay-images/images.json || \
+         podman import -q {options} /var/lib/box.tar localhost/{name}"
+    ));
 }
 
 /// Docker, through CDI.
@@ -112,7 +120,7 @@ pub fn docker<'a>(machine: &'a Machine, options: &str) -> Container<'a> {
     ));
     Container::new(
         machine,
-        format!("docker exec {name}"),
+        format!("docker exec -i {name}"),
         format!("docker rm -f {name}"),
     )
     .known_as(&id, &name)
@@ -121,7 +129,10 @@ pub fn docker<'a>(machine: &'a Machine, options: &str) -> Container<'a> {
 
 /// Docker's daemon, and the image of the tests' containers in its store.
 pub fn docker_image(machine: &Machine) {
-    machine.run("systemctl start docker; docker image inspect box >/dev/null 2>&1 || docker import /var/lib/box.tar box");
+    machine.run(
+        "systemctl start docker && { grep -qs '\"box:latest\"' /var/lib/docker/image/*/repositories.json || \
+         docker import /var/lib/box.tar box; }",
+    );
 }
 
 /// An engine that kubelet would talk to.
@@ -143,15 +154,16 @@ impl Cri {
     /// The engine runs, and has the images of pods and containers.
     pub fn start(self, machine: &Machine) {
         podman_image(machine);
-        machine.run(
-            "podman image exists localhost/pause:test || podman import -q \
-             --change 'ENTRYPOINT [\"/bin/busybox\",\"sleep\",\"1000000\"]' /var/lib/box.tar localhost/pause:test",
+        podman_imports(
+            machine,
+            "pause:test",
+            r#"--change 'ENTRYPOINT ["/bin/busybox","sleep","1000000"]'"#,
         );
         machine.run(match self {
             Self::Containerd => {
-                "systemctl start containerd; \
-                 for image in pause:test box:latest; do ctr -n k8s.io images ls -q | grep -qx localhost/$image || \
-                 podman save -q --format docker-archive localhost/$image | ctr -n k8s.io images import -; done"
+                "set -o pipefail; systemctl start containerd; for image in pause:test box:latest; do \
+                 grep -qsa localhost/$image /var/lib/containerd/io.containerd.metadata.v1.bolt/meta.db || \
+                 podman save -q --format docker-archive localhost/$image | ctr -n k8s.io images import - || exit 1; done"
             }
             Self::Crio => "systemctl start crio",
         });
@@ -174,7 +186,7 @@ pub fn pod<'a>(machine: &'a Machine, engine: Cri, runtime: Runtime, wishes: &Wis
     let (pod, id) = started.split_once('\n').expect("two ids");
     Container::new(
         machine,
-        format!("{crictl} exec {id}"),
+        format!("{crictl} exec -i {id}"),
         format!("{crictl} rmp -f {pod}"),
     )
     .known_as(id, &format!("tests/{name}/{name}"))

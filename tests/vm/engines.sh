@@ -1,21 +1,20 @@
 #!/bin/sh
 # Builds the engines that Debian does not have, into ~/.cache/oci-hotplug/bin, once for each version:
-# CRI-O with pinns, crictl, kubelet and the rest of Kubernetes, as Go modules; youki as a crate.
-# What only a whole cluster has is built where OCI_HOTPLUG_VM_CLUSTER is set. Prints nothing when they are there. Wants: gcc, make, libseccomp-dev and the other packages of prepare.sh, cargo.
+# CRI-O with pinns, crictl, kubelet and the rest of Kubernetes, as Go modules; youki as a crate. Prints nothing when they
+# are there. Needs gcc, make, libseccomp-dev and the other packages of prepare.sh, cargo.
 set -eu
 
 CRIO=v1.36.3
 CRIO_SUM=h1:7PaWWmxWct0eyl9GmCn/e7+iE/xPD4dTeY9m89nIS0Q=
 CRICTL=v1.36.0
 CRICTL_SUM=h1:Xt+LLvBVH1Fnp/AR2EyHApyWS/88y2KlWjlDc2HR+aw=
-# Of the same minor as CRI-O, with which it shares most of what both are built of. The second sum is that of go.sum's
-# lines for the modules of the k8s.io repositories, which Kubernetes' own go.sum has not. What is beside kubelet is for
-# cluster.rs, and costs 3 to 4 minutes of processor time: most of it is the same packages.
+# Of the same minor as CRI-O, with which it shares most packages. The second sum is that of go.sum's lines for the modules
+# of the k8s.io repositories, which Kubernetes' own go.sum does not have. What is beside kubelet is for the cluster, and
+# costs 3 to 4 minutes of processor time, as most of it is the same packages.
 KUBERNETES=v1.36.3
 KUBERNETES_SUM=h1:qDQdoMiluAE2Eab6Fa52YV+WjiGz9mZFFoagEA6cI+o=
 KUBERNETES_PARTS=4d29f05f62490cbdbf26448228bd09594b95d2ddfd238a70653001364957886e
-KUBERNETES_CLUSTER="kube-apiserver kube-scheduler kube-controller-manager"
-KUBERNETES_PROGRAMS="kubelet${OCI_HOTPLUG_VM_CLUSTER:+ $KUBERNETES_CLUSTER}"
+KUBERNETES_PROGRAMS="kubelet kube-apiserver kube-scheduler kube-controller-manager"
 YOUKI=0.7.0
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/oci-hotplug
 bin=$cache/bin
@@ -55,11 +54,11 @@ if [ -n "$missing" ]; then
     say "building of Kubernetes $KUBERNETES:$missing"
     sources k8s.io/kubernetes $KUBERNETES $KUBERNETES_SUM "$scratch/kubernetes"
     mkdir "$scratch/programs"
-    # One go.sum, whatever is built: that of all programs.
-    # shellcheck disable=SC2086 # lists of words
+    # One go.sum, whatever is missing: that of all programs. One `go build`, as they share packages.
+    # shellcheck disable=SC2086,SC2046 # lists of words
     (cd "$scratch/kubernetes" && sed -i "s#=> ./staging/src/\(k8s.io/.*\)#=> \1 v0.${KUBERNETES#v1.}#" go.mod \
         && export GOWORK=off GONOSUMDB='k8s.io/*' CGO_ENABLED=0 \
-        && "$go" list -mod=mod -deps $(printf './cmd/%s ' kubelet $KUBERNETES_CLUSTER) > /dev/null \
+        && "$go" list -mod=mod -deps $(printf './cmd/%s ' $KUBERNETES_PROGRAMS) > /dev/null \
         && echo "$KUBERNETES_PARTS  -" > sum && grep '^k8s.io/.* v0\.[1-9]' go.sum | LC_ALL=C sort | sha256sum --check --quiet sum \
         && "$go" build -mod=mod -trimpath -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$KUBERNETES" \
             -o "$scratch/programs/" $missing)

@@ -1,13 +1,11 @@
 #!/bin/sh
 # Builds the machine's disk, kernel and initial ramdisk into ~/.cache/oci-hotplug/vm/<hash of the recipe>, once, and
-# prints that directory. The recipe is this file, engines.sh, what they source, and the tree guest/. With
-# OCI_HOTPLUG_VM_CLUSTER set, a machine that has all of Kubernetes (cluster.rs).
+# prints that directory. The recipe is this file, engines.sh, what they source, and the tree guest/.
 set -eu
 
 here=$(dirname "$(realpath "$0")")
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/oci-hotplug
-cluster=${OCI_HOTPLUG_VM_CLUSTER:+-cluster}
-hash=$(cd "$here" && find image.sh engines.sh ../go-module.sh guest -type f | LC_ALL=C sort | xargs sha256sum | sha256sum | cut -c 1-16)$cluster
+hash=$(cd "$here" && find image.sh engines.sh ../go-module.sh guest -type f | LC_ALL=C sort | xargs sha256sum | sha256sum | cut -c 1-16)
 image=$cache/vm/$hash
 
 # One at a time: two checkouts may share the cache.
@@ -29,7 +27,7 @@ mkdir -p "$image"
 packages="systemd systemd-sysv udev dbus kmod linux-image-amd64 initramfs-tools zstd
     openssh-server iproute2 iptables nftables netavark procps jq usbutils bpftool util-linux-extra
     podman crun runc conmon containerd docker.io docker-cli docker-compose uidmap dbus-user-session passt
-    busybox-static python3 python3-pyudev usbip libseccomp2 libelf1t64${cluster:+ etcd-server kubernetes-client}"
+    busybox-static python3 python3-pyudev usbip libseccomp2 libelf1t64 etcd-server kubernetes-client"
 # shellcheck disable=SC2016,SC2086 # the hooks are mmdebstrap's to expand; the packages are words
 set -- --quiet --variant=minbase --aptopt='APT::Install-Recommends "false"' \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
@@ -51,7 +49,7 @@ trap 'exit 1' HUP INT TERM
 tar -xf "$base" -C "$tree"
 
 cp -r "$here/guest/." "$tree/"
-for engine in crio pinns crictl youki kubelet ${cluster:+kube-apiserver kube-scheduler kube-controller-manager}; do
+for engine in crio pinns crictl youki kubelet kube-apiserver kube-scheduler kube-controller-manager; do
     install -m 0755 "$cache/bin/$engine" "$tree/usr/local/bin/$engine"
 done
 echo oci-hotplug-vm > "$tree/etc/hostname"
@@ -71,7 +69,7 @@ ssh-keygen -q -t ed25519 -N '' -f "$tree/etc/ssh/ssh_host_ed25519_key"
 systemctl --quiet --root="$tree" enable systemd-networkd ssh
 # The tests start the engines they need, in the order they need them; nothing else is to take processor time.
 systemctl --quiet --root="$tree" disable docker.service docker.socket containerd.service podman.service podman.socket \
-    ${cluster:+etcd.service} podman-auto-update.timer podman-restart.service podman-clean-transient.service
+    etcd.service podman-auto-update.timer podman-restart.service podman-clean-transient.service
 systemctl --quiet --root="$tree" mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
     fstrim.timer e2scrub_reap.service systemd-networkd-wait-online.service systemd-timesyncd.service getty@tty1.service
 

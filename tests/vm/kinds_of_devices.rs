@@ -19,7 +19,7 @@ fn a_stick_brings_its_disk_with_partitions_and_a_tablet_its_input_nodes() {
     assert_eq!(container.run("head -n 1 /dev/sda1"), "hotplug");
     let tablet = vm.plug(&Tablet("3"));
     container.gains("/dev/hidraw0");
-    container.wait_until("test -c $(ls /dev/input/event* | head -n 1)");
+    container.wait_until("set -- /dev/input/event*; test -c $1");
     tablet.unplug();
     container.loses("/dev/hidraw0");
     stick.unplug();

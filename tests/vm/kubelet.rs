@@ -34,6 +34,9 @@ const MANIFESTS: &str = "/etc/kubernetes/manifests";
 /// The device plugin's configuration.
 const CONFIG: &str = "/etc/kubernetes/plugin/config.yaml";
 
+/// Where the device plugin is that runs as a service.
+const PLUGIN: &str = "/usr/local/bin/oci-hotplug-device-plugin";
+
 /// How the device plugin runs as a service: with no more rights than the DaemonSet of packaging/kubernetes gives it.
 const LIMITS: &str = "-p Restart=always -p RestartSec=0 -p CapabilityBoundingSet= -p NoNewPrivileges=yes -p MemoryMax=32M -p MemorySwapMax=0 -p ProtectSystem=strict \
     -p ReadWritePaths=/var/lib/kubelet/device-plugins -p ReadWritePaths=/run/cdi";
@@ -151,12 +154,11 @@ impl<'a> Node<'a> {
     /// Runs the device plugin as a service of the machine, with our own configuration and further arguments.
     pub fn runs_plugin(&self, config: &str, arguments: &str) {
         self.machine.write(CONFIG, config);
-        let path = "/usr/local/bin/oci-hotplug-device-plugin";
         let program =
             std::fs::read(install::built().join("oci-hotplug-device-plugin")).expect("the device plugin");
-        self.put(&program, &format!("cat > {path} && chmod 0755 {path}"));
+        self.put(&program, &format!("cat > {PLUGIN} && chmod 0755 {PLUGIN}"));
         self.machine.run(&format!(
-            "systemd-run --quiet --unit=device-plugin {LIMITS} {path} --config {CONFIG} {arguments}"
+            "systemd-run --quiet --unit=device-plugin {LIMITS} {PLUGIN} --config {CONFIG} {arguments}"
         ));
     }
 
@@ -236,7 +238,7 @@ spec:
         let pod = Pod {
             container: Container::new(
                 self.machine,
-                format!("{crictl} exec $(cat /run/test/{name})"),
+                format!("{crictl} exec -i $(cat /run/test/{name})"),
                 format!("rm {MANIFESTS}/{name}.yaml && {gone}"),
             ),
             node: self,
@@ -297,7 +299,7 @@ impl Drop for Node<'_> {
         let crictl = self.engine.crictl();
         let output = self.machine.output(&format!(
             "systemctl stop device-plugin kubelet; {crictl} rmp --all --force; \
-             rm -rf /etc/kubernetes /var/lib/kubelet/device-plugins /run/cdi"
+             rm -rf /etc/kubernetes /var/lib/kubelet/device-plugins /run/cdi {PLUGIN}"
         ));
         if !std::thread::panicking() {
             assert!(

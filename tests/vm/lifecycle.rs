@@ -47,7 +47,7 @@ fn a_quadlet_unit_restarts_with_its_device() {
     );
     vm.run("systemctl daemon-reload && systemctl start board");
     let stop = "systemctl stop board; rm /etc/containers/systemd/board.container; systemctl daemon-reload";
-    let container = Container::new(&vm, "podman exec board".into(), stop.into());
+    let container = Container::new(&vm, "podman exec -i board".into(), stop.into());
     let adapter = vm.plug(&UsbSerial {
         serial: "FT001",
         port: "2",
@@ -80,9 +80,7 @@ fn containers_that_always_restart_have_their_devices_after_a_reboot() {
         &format!("--restart always --device oci-hotplug.dev/device=annotated {ANY_ADAPTER}"),
     );
     vm.run("systemctl enable podman-restart.service docker.service");
-    vm.reboot(|| {
-        vm.qmp().execute("system_reset", serde_json::json!({}));
-    });
+    vm.reboot();
     vm.wait_until("podman ps --format '{{.Status}}' | grep Up");
     container.gains("/dev/ttyUSB0");
     container.talks_through(&adapter, "/dev/ttyUSB0");

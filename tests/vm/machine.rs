@@ -1,19 +1,21 @@
-//! The one virtual machine of this test binary: booted by the first test that asks, used by one test at a time,
-//! and gone with the test binary, however that ends.
+//! The virtual machines of this test binary. Each story takes one that is free, for itself alone; the first stories boot
+//! them. They end with the test binary, however that ends.
 
 use std::cell::{Cell, RefCell, RefMut};
+use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::Deref;
 use std::os::unix::process::CommandExt;
 use std::panic;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::install;
 use crate::qmp::Qmp;
-use crate::shell::{Shell, read};
+use crate::running_shell::RunningShell;
+use crate::shell::{Shell, expect_success, read, until};
 
 /// Starts QEMU, and stops it and removes its files when standard input ends: when the test binary is no more.
 /// It is in a process group of its own, so that ctrl-c reaches it this way only.
@@ -29,9 +31,11 @@ rm -rf "$directory"
 /// How often a machine is booted until it is up.
 const BOOTS: u32 = 4;
 
-/// The running machine: a [`Shell`] in it, and what can be plugged into it.
+/// A running machine: a [`Shell`] in it, and what can be plugged into it.
 pub struct Machine {
     shell: Shell,
+    /// Runs the commands of [`Machine::output`]; started by the first.
+    commands: RefCell<Option<RunningShell>>,
     qmp: RefCell<Qmp>,
     /// How many names were given.
     names: Cell<u32>,
@@ -39,41 +43,134 @@ pub struct Machine {
     _guard: Child,
 }
 
-/// The machine, for this test alone until it is dropped.
+/// A machine, for this story alone until it is dropped.
 pub struct Session {
-    machine: MutexGuard<'static, Machine>,
+    place: Place,
     began: Instant,
 }
 
-/// Boots the machine if no test has yet, and waits for the tests before this one to be done with it.
+/// The machines that no story uses now.
+struct Pool {
+    free: Vec<Machine>,
+    /// How many there are, free or not.
+    running: usize,
+    /// Why no machine boots: every story that would need another one fails with it at once.
+    broken: Option<String>,
+}
+
+static POOL: Mutex<Pool> = Mutex::new(Pool {
+    free: Vec::new(),
+    running: 0,
+    broken: None,
+});
+static CHANGED: Condvar = Condvar::new();
+
+thread_local! {
+    /// The machine of the story that this thread runs: what it has to say, it says before its containers are removed.
+    static WITNESS: RefCell<Option<Shell>> = const { RefCell::new(None) };
+}
+
+/// One of the machines that the pool may have.
+struct Place {
+    machine: Option<Machine>,
+}
+
+impl Place {
+    /// Waits until there is a free machine, or a place for one more.
+    fn take() -> Self {
+        static LIMIT: LazyLock<usize> = LazyLock::new(|| number_from("OCI_HOTPLUG_VM_MACHINES", 2));
+        let mut pool = pool();
+        loop {
+            if let Some(machine) = pool.free.pop() {
+                return Self {
+                    machine: Some(machine),
+                };
+            }
+            if pool.running < *LIMIT {
+                pool.running += 1;
+                return Self { machine: None };
+            }
+            pool = CHANGED.wait(pool).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let machine = self.machine.take();
+        let mut pool = pool();
+        match machine {
+            // What a failed story leaves behind is not the next one's affair.
+            Some(machine) if !std::thread::panicking() => pool.free.push(machine),
+            _ => pool.running -= 1,
+        }
+        CHANGED.notify_one();
+    }
+}
+
+fn pool() -> MutexGuard<'static, Pool> {
+    POOL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A free machine; boots one if there is none, and waits for one if there may be no more of them.
 pub fn machine() -> Session {
-    static MACHINE: OnceLock<Option<Mutex<Machine>>> = OnceLock::new();
-    let machine = MACHINE
-        .get_or_init(|| panic::catch_unwind(|| Mutex::new(Machine::boot())).ok())
-        .as_ref()
-        .expect("the machine did not boot: the first test that wanted it tells why");
-    // A test that failed has put its things away, like any other.
-    let machine = machine.lock().unwrap_or_else(PoisonError::into_inner);
-    machine.run(
-        "mkdir -p /run/test && rm -f /run/test/cursor && journalctl --lines=1 --quiet --cursor-file=/run/test/cursor",
-    );
-    Session {
-        machine,
+    let mut place = Place::take();
+    if let Some(machine) = &place.machine
+        && !machine.begin_story()
+    {
+        report("a machine does not answer any more, and is replaced");
+        place.machine = None;
+    }
+    if place.machine.is_none() {
+        let broken = pool().broken.clone();
+        assert!(broken.is_none(), "{}", broken.unwrap_or_default());
+        let machine = Machine::boot();
+        assert!(machine.begin_story(), "the machine has just booted");
+        place.machine = Some(machine);
+    }
+    let session = Session {
+        place,
         began: Instant::now(),
+    };
+    WITNESS.set(Some(session.shell.clone()));
+    session
+}
+
+/// A number that the environment may set.
+fn number_from(variable: &str, default: usize) -> usize {
+    std::env::var(variable).map_or(default, |text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{variable}={text}: not a number"))
+    })
+}
+
+/// Reports a failure of the emulation: on standard error, past the capture of the test's output, and in the file that
+/// OCI_HOTPLUG_INFRASTRUCTURE_LOG names.
+fn report(what: &str) {
+    let line = format!("infrastructure: {what}\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
+    if let Some(path) = std::env::var_os("OCI_HOTPLUG_INFRASTRUCTURE_LOG") {
+        let file = std::fs::File::options().create(true).append(true).open(&path);
+        file.and_then(|mut file| file.write_all(line.as_bytes()))
+            .unwrap_or_else(|error| panic!("cannot write to {}: {error}", path.display()));
     }
 }
 
 impl Deref for Session {
     type Target = Machine;
     fn deref(&self) -> &Machine {
-        &self.machine
+        self.place.machine.as_ref().expect("a machine until the end")
     }
 }
 
 /// How long it took, for the table in README.md (`--nocapture` shows it).
 impl Drop for Session {
     fn drop(&mut self) {
+        WITNESS.set(None);
         eprintln!("vm: {:.0?}", self.began.elapsed());
+        if std::thread::panicking() {
+            eprintln!("vm: the machine of this story is not used again");
+        }
     }
 }
 
@@ -89,10 +186,17 @@ impl Machine {
     /// guest's kernel while that patches its own code, early in the boot ("Kernel panic", one boot in ten or so).
     fn boot() -> Self {
         for attempt in 1.. {
-            match Self::try_boot() {
-                Ok(machine) => return machine,
-                Err(console) if attempt < BOOTS => eprintln!("vm: it does not boot, once more: {console}"),
-                Err(console) => panic!("the machine does not boot: {console}"),
+            let problem = match Self::try_boot() {
+                Ok(machine) => {
+                    install::install(&machine);
+                    return machine;
+                }
+                Err(problem) => problem,
+            };
+            report(&format!("the machine did not boot, attempt {attempt}: {problem}"));
+            if attempt == BOOTS {
+                pool().broken = Some(format!("no machine boots: {problem}"));
+                panic!("the machine does not boot");
             }
         }
         unreachable!("the attempts end in a machine or a panic")
@@ -100,7 +204,9 @@ impl Machine {
 
     fn try_boot() -> Result<Self, String> {
         let began = Instant::now();
-        let image = PathBuf::from(stdout_of(Command::new("sh").arg("tests/vm/image.sh")));
+        static IMAGE: LazyLock<PathBuf> =
+            LazyLock::new(|| PathBuf::from(stdout_of(Command::new("sh").arg("tests/vm/image.sh"))));
+        let image = IMAGE.clone();
         let directory = PathBuf::from(stdout_of(
             Command::new("mktemp").args(["-d", "/tmp/oci-hotplug-vm.XXXXXX"]),
         ));
@@ -123,49 +229,99 @@ impl Machine {
             .process_group(0)
             .spawn()
             .expect("starting the guard of qemu");
-        let qmp = poll(Duration::from_secs(30), || {
-            Qmp::connect(&directory.join("qmp")).ok()
-        })
-        .unwrap_or_else(|| panic!("qemu does not start: {}", read(&directory.join("qemu.log"))));
         let shell = Shell {
             directory,
             image,
             port,
         };
-        if let Err(console) = shell.connect() {
-            // The guard stops QEMU when its standard input ends.
-            drop(guard.stdin.take());
-            let _ = guard.wait();
-            return Err(console);
-        }
+        let qmp = poll(Duration::from_secs(30), || {
+            Qmp::connect(&shell.directory.join("qmp")).ok()
+        })
+        .ok_or_else(|| format!("qemu does not start: {}", read(&shell.directory.join("qemu.log"))));
+        let qmp = match qmp.and_then(|qmp| shell.connect().map(|()| qmp)) {
+            Ok(qmp) => qmp,
+            Err(problem) => {
+                // The guard stops QEMU when its standard input ends.
+                drop(guard.stdin.take());
+                let _ = guard.wait();
+                return Err(problem);
+            }
+        };
         eprintln!("vm: booted in {:.0?}: {}", began.elapsed(), shell.by_hand());
-        // What a failed test has to tell, it tells before its containers are removed.
-        let (before, witness) = (panic::take_hook(), shell.clone());
-        panic::set_hook(Box::new(move |panic| {
-            before(panic);
-            witness.tell_what_happened();
-        }));
-        let machine = Self {
+        static HOOK: Once = Once::new();
+        HOOK.call_once(|| {
+            let before = panic::take_hook();
+            panic::set_hook(Box::new(move |panic| {
+                before(panic);
+                if let Some(witness) = WITNESS.take() {
+                    witness.tell_what_happened();
+                }
+            }));
+        });
+        Ok(Self {
             shell,
+            commands: RefCell::new(None),
             qmp: RefCell::new(qmp),
             names: Cell::new(0),
             _guard: guard,
-        };
-        install::install(&machine);
-        Ok(machine)
+        })
+    }
+
+    /// Begins a story: what the journal has from now on belongs to it. Whether the machine answers.
+    fn begin_story(&self) -> bool {
+        let begun = self.output(
+            "mkdir -p /run/test && rm -f /run/test/cursor && \
+             journalctl --lines=1 --quiet --cursor-file=/run/test/cursor",
+        );
+        begun.status.success()
+    }
+
+    /// Runs a shell command in the machine and returns its output without the last newline. Panics when it fails.
+    pub fn run(&self, command: &str) -> String {
+        expect_success(command, &self.output(command))
+    }
+
+    /// Runs a shell command in the machine: its status, and what it wrote.
+    pub fn output(&self, command: &str) -> Output {
+        let mut commands = self.commands.borrow_mut();
+        RunningShell::output(&mut commands, command, || {
+            RunningShell::new(self.shell.spawn("exec sh"), "bash")
+        })
+    }
+
+    /// Waits until a shell command succeeds in the machine; panics after the deadline with what it last said.
+    pub fn wait_until(&self, condition: &str) {
+        self.run(&until(condition));
+    }
+
+    /// Reboots the machine as an operator does. Returns when there is a shell again.
+    pub fn reboot(&self) {
+        self.is_rebooted_by(|| {
+            self.output("systemctl reboot");
+        });
+    }
+
+    /// Switches the machine off and on, as a power cut does. Returns when there is a shell again.
+    pub fn switch_off_and_on(&self) {
+        self.is_rebooted_by(|| self.reset());
+    }
+
+    fn reset(&self) {
+        self.qmp().execute("system_reset", serde_json::json!({}));
+    }
+
+    /// Does what ends the machine's run, and returns when there is a shell in the next one.
+    fn is_rebooted_by(&self, end: impl FnOnce()) {
+        self.shell.is_rebooted_by(end, || {
+            report("the machine did not come up again, and is switched off and on");
+            self.reset();
+        });
+        self.commands.take();
     }
 
     /// The connection to QEMU.
     pub fn qmp(&self) -> RefMut<'_, Qmp> {
         self.qmp.borrow_mut()
-    }
-
-    /// Switches the machine off and on, as a power cut does. Returns when there is a shell again.
-    pub fn switch_off_and_on(&self) {
-        let reset = || {
-            self.qmp().execute("system_reset", serde_json::json!({}));
-        };
-        self.is_rebooted_by(reset, reset);
     }
 
     /// A name that nothing in this machine has had: for devices and containers.
@@ -178,12 +334,14 @@ impl Machine {
 fn qemu(directory: &Path, image: &Path, overlay: &Path, port: u16) -> Vec<String> {
     let at = |name: &str| directory.join(name).display().to_string();
     let mut command: Vec<String> =
-        "qemu-system-x86_64 -accel tcg,thread=multi -smp 2 -cpu max -m 3072 -nodefaults -display none \
+        "qemu-system-x86_64 -accel tcg,thread=multi -cpu max -m 3072 -nodefaults -display none \
         -device qemu-xhci,id=xhci -device virtio-rng-pci -device virtio-net-pci,netdev=net"
             .split_ascii_whitespace()
             .map(str::to_owned)
             .collect();
     command.extend([
+        "-smp".into(),
+        number_from("OCI_HOTPLUG_VM_PROCESSORS", 1).to_string(),
         "-append".into(),
         "root=/dev/vda rw console=ttyS0 quiet mitigations=off systemd.show_status=no".into(),
         "-kernel".into(),

@@ -6,6 +6,8 @@ mod attach;
 mod boundaries;
 #[cfg(feature = "kubernetes")]
 mod cluster;
+#[cfg(feature = "kubernetes")]
+mod cluster_pod;
 mod container;
 mod docker;
 mod engine;
@@ -22,10 +24,12 @@ mod podman;
 #[cfg(feature = "kubernetes")]
 mod pods;
 mod qmp;
+mod running_shell;
 mod runtimes;
 mod shell;
 mod story;
 mod supervision;
+mod times;
 mod usb;
 mod usbip;
 #[cfg(feature = "kubernetes")]

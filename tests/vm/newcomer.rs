@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -27,17 +27,19 @@ const LATER: &str = "999.0.0";
 
 /// All that is ours in the machine, but what others keep of us: package manager, journal, containers' own files.
 const OURS: &str = "find / -xdev -path /proc -prune -o -path /tmp -prune -o -path /var/lib/dpkg -prune -o -path /var/log -prune -o -path /var/cache -prune \
-    -o -path /var/lib/containers -prune -o -path /var/lib/docker -prune -o -path /root -prune -o -name '*oci-hotplug*' -print; \
+    -o -path /var/lib/containers -prune -o -path /var/lib/docker -prune -o -path /var/lib/containerd -prune -o -path /root -prune -o -name '*oci-hotplug*' -print; \
     find /run -path /run/test -prune -o -name '*oci-hotplug*' -print; ls -d /etc/cdi 2>/dev/null; \
     systemctl list-units --all --plain --no-legend 'oci-hotplug*'; true";
 
 /// A package of what was built, in the machine.
 fn package(machine: &Machine, version: &str) -> String {
+    // Two stories may make one at the same time.
+    let output = tempfile::tempdir().expect("a directory for the package");
     let printed = Command::new("packaging/package.sh")
         .args(["deb", "--version", version, "--bin-dir"])
         .arg(built())
         .arg("--output")
-        .arg(Path::new(env!("CARGO_TARGET_TMPDIR")).join("vm-packages"))
+        .arg(output.path())
         .env("DPKG_DEB_COMPRESSOR_TYPE", "none")
         .output()
         .expect("running package.sh");
@@ -265,7 +267,7 @@ impl<'a> Watched<'a> {
         ));
         let container = Container::new(
             vm,
-            format!("{engine} exec zigbee"),
+            format!("{engine} exec -i zigbee"),
             format!("{engine} rm -f zigbee"),
         );
         container.gains("/dev/ttyUSB0");

@@ -92,7 +92,7 @@ resources:
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn kubelet_gives_pods_what_hostdev_smarter_and_each_mode_of_ours_advertise() {
     let vm = machine();
-    vm.run("modprobe fuse; modprobe tun");
+    vm.run("modprobe -a fuse tun");
     vm.write("/etc/kubernetes/conf.yaml", SMARTERS);
     let arguments = format!("{HOSTDEVS} --smarter-config /etc/kubernetes/conf.yaml");
     let node = Node::start(&vm, Containerd);

@@ -85,6 +85,11 @@ impl Shell {
             "StrictHostKeyChecking=no",
             "-o",
             "UserKnownHostsFile=/dev/null",
+            // A machine that hangs ends its commands.
+            "-o",
+            "ServerAliveInterval=30",
+            "-o",
+            "ServerAliveCountMax=6",
         ]);
         ssh.arg("-p").arg(self.port.to_string());
         ssh
@@ -147,19 +152,7 @@ impl Shell {
         )
     }
 
-    /// Runs a shell command in the machine and returns its output without the last newline. Panics when it fails.
-    pub fn run(&self, command: &str) -> String {
-        let output = self.output(command);
-        assert!(
-            output.status.success(),
-            "in the machine: {command}\n{}: {}",
-            output.status,
-            text(&output)
-        );
-        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
-    }
-
-    /// Runs a shell command in the machine: its status, and what it wrote.
+    /// Runs a shell command in the machine by a connection of its own: its status, and what it wrote.
     pub fn output(&self, command: &str) -> Output {
         self.output_given(command, &[])
     }
@@ -189,33 +182,13 @@ impl Shell {
     /// Writes a file in the machine, and the directories above it.
     pub fn write(&self, path: &str, content: &str) {
         let command = format!("mkdir -p \"$(dirname {path})\" && cat > {path}");
-        let output = self.output_given(&command, content.as_bytes());
-        assert!(
-            output.status.success(),
-            "writing {path} in the machine: {}",
-            text(&output)
-        );
-    }
-
-    /// Waits until a shell command succeeds in the machine; panics after the deadline with what it last said.
-    pub fn wait_until(&self, condition: &str) {
-        self.run(&until(condition));
-    }
-
-    /// Restarts the machine as its power switch would not: an orderly reboot. Returns when there is a shell again.
-    /// `reset` is the power switch, for when the emulation breaks the kernel on its way up.
-    pub fn reboot(&self, reset: impl Fn()) {
-        self.is_rebooted_by(
-            || {
-                self.output("systemctl reboot");
-            },
-            reset,
-        );
+        expect_success(&command, &self.output_given(&command, content.as_bytes()));
     }
 
     /// Does what ends the machine's run, and returns when there is a shell in the next one.
     pub fn is_rebooted_by(&self, end: impl FnOnce(), reset: impl Fn()) {
-        let boot = self.run("cat /proc/sys/kernel/random/boot_id");
+        const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
+        let boot = expect_success(BOOT_ID, &self.output(BOOT_ID));
         end();
         // The old connection must be gone before the new one has a place for its socket.
         let _ = self.ssh().args(["-O", "exit", "machine"]).output();
@@ -224,7 +197,7 @@ impl Shell {
                 reset();
                 return None;
             }
-            let now = self.output("cat /proc/sys/kernel/random/boot_id");
+            let now = self.output(BOOT_ID);
             let changed = now.status.success() && String::from_utf8_lossy(&now.stdout).trim() != boot;
             if !changed {
                 let _ = self.ssh().args(["-O", "exit", "machine"]).output();
@@ -280,6 +253,17 @@ pub fn until(condition: &str) -> String {
         "end=$(($(date +%s) + {DEADLINE})); until words=$( ({condition}) 2>&1 ); do \
          if [ $(date +%s) -gt $end ]; then echo \"$words\"; echo 'not within {DEADLINE} s'; exit 1; fi; sleep 0.1; done"
     )
+}
+
+/// What a shell command in the machine wrote, without the last newline. Panics when it failed.
+pub fn expect_success(command: &str, output: &Output) -> String {
+    assert!(
+        output.status.success(),
+        "in the machine: {command}\n{}: {}",
+        output.status,
+        text(output)
+    );
+    String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
 }
 
 fn text(output: &Output) -> String {

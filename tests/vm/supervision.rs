@@ -127,7 +127,7 @@ fn a_watcher_outlives_the_service_that_podman_ran_in() {
     vm.wait_until("podman exec started true");
     let container = Container::new(
         &vm,
-        "podman exec started".into(),
+        "podman exec -i started".into(),
         // Its conmon is dead: podman complains of that once, and removes it then.
         "podman rm -f -t 0 started || podman rm -f -t 0 started".into(),
     );
@@ -135,7 +135,7 @@ fn a_watcher_outlives_the_service_that_podman_ran_in() {
     supervised(&vm);
     let pid = vm.run("pgrep oci-hotplug-wat");
     vm.run(
-        "systemctl start podman.socket podman.service; systemctl stop starter podman.service podman.socket",
+        "systemctl start podman.socket podman.service && systemctl stop starter podman.service podman.socket",
     );
     assert_eq!(vm.run("pgrep oci-hotplug-wat"), pid, "the watcher is another");
     container.talks_through(&adapter, "/dev/ttyUSB0");

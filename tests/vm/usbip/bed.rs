@@ -46,7 +46,8 @@ pub fn nothing_is_left(machine: &Machine) {
 
 /// The kernel's words since the test began.
 pub fn kernel_log(machine: &Machine) -> String {
-    machine.run("journalctl --no-pager -k -o cat --after-cursor=\"$(cat /run/test/cursor)\"")
+    machine
+        .run("journalctl --sync; journalctl --no-pager -k -o cat --after-cursor=\"$(cat /run/test/cursor)\"")
 }
 
 /// Lets strangers ask for a server's devices, until it is dropped.

@@ -1,0 +1,233 @@
+//! A shell that stays, in the machine or in a container, and runs one command after another: each in a process of its own,
+//! as if it had been started by ssh or by the engine's exec, but without what that costs (1.5 to 2 s under emulation).
+//!
+//! Its own input is commands. Marks in what it writes tell where a command's output begins and ends.
+
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ChildStdin, ExitStatus, Output};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::container::quoted;
+use crate::times;
+
+/// The longest that a command may take. Those that wait have a deadline of their own, which is shorter.
+const PATIENCE: Duration = Duration::from_secs(900);
+
+/// How long a shell may take to end when its input has ended.
+const END: Duration = Duration::from_secs(20);
+
+/// What no command writes.
+const MARK: char = '\u{1}';
+
+/// The exit status of a command that ended together with its shell.
+const GONE: i32 = 255;
+
+pub struct RunningShell {
+    /// ssh, with pipes.
+    child: Child,
+    /// The program that runs each command.
+    interpreter: &'static str,
+    stdin: Option<ChildStdin>,
+    /// Pieces of what it writes, with the number of the stream; `None` is the stream's end.
+    pieces: Receiver<(usize, Option<Vec<u8>>)>,
+    /// What has come of each stream and belongs to no command yet.
+    streams: [Stream; 2],
+    count: u32,
+}
+
+#[derive(Default)]
+struct Stream {
+    bytes: Vec<u8>,
+    has_ended: bool,
+}
+
+/// A command that was given to a shell.
+#[derive(Debug, Clone, Copy)]
+pub struct Running(u32);
+
+impl RunningShell {
+    /// Runs a command in the shell at `place`, or in a new one that `start` starts if there is none there, or if it has
+    /// ended meanwhile without having begun the command.
+    pub fn output(place: &mut Option<Self>, command: &str, start: impl Fn() -> Self) -> Output {
+        let running = Self::begin(place, command, start);
+        Self::end(place, running, command)
+    }
+
+    /// Begins a command, and does not wait for its end.
+    pub fn begin(place: &mut Option<Self>, command: &str, start: impl Fn() -> Self) -> Running {
+        if let Some(shell) = place {
+            if let Some(running) = shell.try_begin(command) {
+                return running;
+            }
+            *place = None;
+        }
+        let shell = place.insert(start());
+        shell.try_begin(command).unwrap_or_else(|| {
+            let words = shell.streams.each_ref();
+            let words = words.map(|stream| String::from_utf8_lossy(&stream.bytes).into_owned());
+            panic!("no shell for {command}: {}", words.concat());
+        })
+    }
+
+    /// Waits for the end of a command that was begun.
+    pub fn end(place: &mut Option<Self>, running: Running, command: &str) -> Output {
+        let shell = place.as_mut().expect("the shell that began the command");
+        let began = Instant::now();
+        let output = shell.finish(running, command);
+        times::record(command, began.elapsed());
+        if output.status.code() == Some(GONE) && shell.has_ended() {
+            *place = None;
+        }
+        output
+    }
+
+    /// The shell that `child` is, which reads commands from a pipe; `interpreter -c COMMAND` runs each.
+    pub fn new(mut child: Child, interpreter: &'static str) -> Self {
+        let (sender, pieces) = channel();
+        copy(child.stdout.take().expect("a pipe"), 0, sender.clone());
+        copy(child.stderr.take().expect("a pipe"), 1, sender);
+        Self {
+            stdin: child.stdin.take(),
+            child,
+            interpreter,
+            pieces,
+            streams: Default::default(),
+            count: 0,
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.streams[0].has_ended
+    }
+
+    /// Waits for more of what the shell writes; false when there will be nothing.
+    fn hears_more(&mut self, command: &str, deadline: Instant) -> bool {
+        match self
+            .pieces
+            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
+            Ok((stream, Some(piece))) => self.streams[stream].bytes.extend(piece),
+            Ok((stream, None)) => self.streams[stream].has_ended = true,
+            Err(RecvTimeoutError::Disconnected) => return false,
+            Err(RecvTimeoutError::Timeout) => {
+                // Another shell for whatever comes next.
+                let _ = self.child.kill();
+                panic!("{command}: no end within {} s", PATIENCE.as_secs());
+            }
+        }
+        true
+    }
+
+    /// Takes what is before a mark out of a stream, and the mark.
+    fn take_until(&mut self, stream: usize, mark: &str) -> Option<Vec<u8>> {
+        let bytes = &mut self.streams[stream].bytes;
+        let at = bytes
+            .windows(mark.len())
+            .position(|window| window == mark.as_bytes())?;
+        let before = bytes.drain(..at + mark.len()).take(at).collect();
+        Some(before)
+    }
+
+    /// Gives the shell a command; `None` when it ended before it began with that.
+    fn try_begin(&mut self, command: &str) -> Option<Running> {
+        self.count += 1;
+        let number = self.count;
+        let begun = format!("{MARK}begin {number}{MARK}");
+        let end = format!("{MARK}end {number} ");
+        // The words for printf are in octal: the text of a command may not have the marks in it, either.
+        let octal = |mark: &str| mark.replace(MARK, r"\001");
+        let line = format!(
+            "printf '{}'; {} -c {} < /dev/null; status=$?; printf '{3}\\001' >&2; printf '{3}%d\\001' $status\n",
+            octal(&begun),
+            self.interpreter,
+            quoted(command),
+            octal(&end),
+        );
+        let stdin = self.stdin.as_mut()?;
+        if stdin
+            .write_all(line.as_bytes())
+            .and_then(|()| stdin.flush())
+            .is_err()
+        {
+            return None;
+        }
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if self.take_until(0, &begun).is_some() {
+                return Some(Running(number));
+            }
+            if self.has_ended() || !self.hears_more(command, deadline) {
+                return None;
+            }
+        }
+    }
+
+    fn finish(&mut self, Running(number): Running, command: &str) -> Output {
+        let end = format!("{MARK}end {number} ");
+        let mark = &MARK.to_string();
+        let deadline = Instant::now() + PATIENCE;
+        let (mut stdout, mut stderr) = (None, None);
+        loop {
+            stdout = stdout.or_else(|| self.take_until(0, &end));
+            stderr = stderr.or_else(|| self.take_until(1, &end));
+            if let (Some(out), Some(err)) = (&stdout, &stderr)
+                && let Some(status) = self.take_until(0, mark)
+            {
+                self.take_until(1, mark);
+                let status = String::from_utf8_lossy(&status)
+                    .parse()
+                    .expect("a status from the shell");
+                return output(status, out.clone(), err.clone());
+            }
+            let is_over = self.streams.iter().all(|stream| stream.has_ended);
+            if is_over || !self.hears_more(command, deadline) {
+                let rest = self
+                    .streams
+                    .each_mut()
+                    .map(|stream| std::mem::take(&mut stream.bytes));
+                let [out, err] = rest;
+                return output(GONE, stdout.unwrap_or(out), stderr.unwrap_or(err));
+            }
+        }
+    }
+}
+
+fn output(code: i32, stdout: Vec<u8>, stderr: Vec<u8>) -> Output {
+    Output {
+        status: ExitStatus::from_raw(code << 8),
+        stdout,
+        stderr,
+    }
+}
+
+/// Sends what a stream has to say, piece by piece, and its end.
+fn copy(mut from: impl Read + Send + 'static, stream: usize, to: Sender<(usize, Option<Vec<u8>>)>) {
+    thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(length @ 1..) = from.read(&mut buffer) {
+            if to.send((stream, Some(buffer[..length].to_vec()))).is_err() {
+                return;
+            }
+        }
+        let _ = to.send((stream, None));
+    });
+}
+
+impl Drop for RunningShell {
+    /// Ends the shell, and waits until the engine knows that.
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        let deadline = Instant::now() + END;
+        while Instant::now() < deadline {
+            if self.child.try_wait().is_ok_and(|status| status.is_some()) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

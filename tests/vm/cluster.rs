@@ -10,7 +10,7 @@ use std::process::Command;
 
 use crate::container::{Container, IDLE_SCRIPT, quoted};
 use crate::engine::Cri;
-use crate::kubelet::image;
+use crate::kubelet::{image, running_containers};
 use crate::machine::{Machine, machine};
 use crate::shell::until;
 use crate::story::nothing_is_left;
@@ -277,18 +277,9 @@ impl<'a> Deref for Pod<'a> {
 }
 
 impl Pod<'_> {
-    /// A shell command that prints the ids of its running containers.
-    fn ids(&self) -> String {
-        format!(
-            "{} ps --quiet --label io.kubernetes.pod.name={}",
-            Cri::Containerd.crictl(),
-            self.name
-        )
-    }
-
     /// Waits until its container runs, and another one than the last time.
     fn is_another(&self) {
-        let (name, ids) = (&self.name, self.ids());
+        let (name, ids) = (&self.name, running_containers(&self.name));
         self.machine.wait_until(&format!(
             "id=$({ids}) && test -n \"$id\" && ! grep -x \"$id\" /run/test/{name} && echo $id > /run/test/{name}"
         ));
@@ -296,7 +287,7 @@ impl Pod<'_> {
 
     /// Its container is the one that ran before.
     pub fn still_runs(&self) {
-        let (name, ids) = (&self.name, self.ids());
+        let (name, ids) = (&self.name, running_containers(&self.name));
         self.machine
             .wait_until(&format!("{ids} | cmp - /run/test/{name}"));
     }

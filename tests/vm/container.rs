@@ -188,7 +188,11 @@ impl<'a> Container<'a> {
 
 impl Drop for Container<'_> {
     fn drop(&mut self) {
-        self.inside.take();
+        // It ends while the container does, at the latest; its engine takes a moment to notice.
+        let mut inside = self.inside.take();
+        if let Some(shell) = &mut inside {
+            shell.let_go();
+        }
         let output = self.machine.output(&self.remove);
         if !std::thread::panicking() {
             assert!(

@@ -47,6 +47,20 @@ fn registrations(resource: &str) -> String {
     format!("busybox wget -qO- http://127.0.0.1:10255/metrics | grep -F '{metric}' | cut -d ' ' -f 2")
 }
 
+/// What kubelet calls a pod that it has from a file.
+fn on_this_node(pod: &str) -> String {
+    format!("{pod}-$(hostname)")
+}
+
+/// A shell command that prints the ids of a pod's running containers. kubelet names their logs after them, and each has a
+/// cgroup; `crictl ps` would take the time that kubelet needs, under emulation.
+pub fn running_containers(pod: &str) -> String {
+    format!(
+        "for log in /var/log/containers/{pod}_default_box-*.log; do id=${{log##*-}}; id=${{id%.log}}; \
+         if test -L $log && find /sys/fs/cgroup/kubepods.slice -name \"*$id*\" | grep -q .; then echo $id; fi; done"
+    )
+}
+
 /// The name of an engine's service.
 fn unit(engine: Cri) -> &'static str {
     match engine {
@@ -234,7 +248,10 @@ spec:
         self.machine
             .run(&format!("mv /etc/kubernetes/{name} {MANIFESTS}/{name}.yaml"));
         let crictl = self.engine.crictl();
-        let gone = until(&format!("test -z \"$({})\"", self.ids(&name)));
+        let gone = until(&format!(
+            "test -z \"$({})\"",
+            running_containers(&on_this_node(&name))
+        ));
         let pod = Pod {
             container: Container::new(
                 self.machine,
@@ -246,14 +263,6 @@ spec:
         };
         pod.runs();
         pod
-    }
-
-    /// A shell command that prints the ids of the running containers of a pod.
-    fn ids(&self, pod: &str) -> String {
-        format!(
-            "{} ps --quiet --label io.kubernetes.pod.name={pod}-$(hostname)",
-            self.engine.crictl()
-        )
     }
 
     /// Restarts kubelet, and waits until the new one knows the resource.
@@ -321,7 +330,7 @@ impl<'a> Deref for Pod<'a> {
 impl<'a> Pod<'a> {
     /// Waits until its container runs, and another one than the last time.
     pub fn runs(&self) {
-        let (name, ids) = (&self.name, self.node.ids(&self.name));
+        let (name, ids) = (&self.name, running_containers(&on_this_node(&self.name)));
         self.node.machine.wait_until(&format!(
             "id=$({ids}) && test -n \"$id\" && ! grep -x \"$id\" /run/test/{name} && echo $id > /run/test/{name}"
         ));
@@ -344,7 +353,7 @@ impl<'a> Pod<'a> {
 
     /// Its container is the one that ran before.
     pub fn still_runs(&self) {
-        let (name, ids) = (&self.name, self.node.ids(&self.name));
+        let (name, ids) = (&self.name, running_containers(&on_this_node(&self.name)));
         self.node
             .machine
             .wait_until(&format!("{ids} | cmp - /run/test/{name}"));

@@ -46,7 +46,10 @@ struct Stream {
 
 /// A command that was given to a shell.
 #[derive(Debug, Clone, Copy)]
-pub struct Running(u32);
+pub struct Running {
+    number: u32,
+    began: Instant,
+}
 
 impl RunningShell {
     /// Runs a command in the shell at `place`, or in a new one that `start` starts if there is none there, or if it has
@@ -58,30 +61,40 @@ impl RunningShell {
 
     /// Begins a command, and does not wait for its end.
     pub fn begin(place: &mut Option<Self>, command: &str, start: impl Fn() -> Self) -> Running {
+        let began = Instant::now();
         if let Some(shell) = place {
-            if let Some(running) = shell.try_begin(command) {
-                return running;
+            if let Some(number) = shell.try_begin(command) {
+                return Running { number, began };
             }
             *place = None;
         }
         let shell = place.insert(start());
-        shell.try_begin(command).unwrap_or_else(|| {
+        let number = shell.try_begin(command).unwrap_or_else(|| {
             let words = shell.streams.each_ref();
             let words = words.map(|stream| String::from_utf8_lossy(&stream.bytes).into_owned());
             panic!("no shell for {command}: {}", words.concat());
-        })
+        });
+        times::record("(a shell starts)", began.elapsed());
+        Running {
+            number,
+            began: Instant::now(),
+        }
     }
 
     /// Waits for the end of a command that was begun.
     pub fn end(place: &mut Option<Self>, running: Running, command: &str) -> Output {
         let shell = place.as_mut().expect("the shell that began the command");
-        let began = Instant::now();
-        let output = shell.finish(running, command);
-        times::record(command, began.elapsed());
+        let output = shell.finish(running.number, command);
+        times::record(command, running.began.elapsed());
         if output.status.code() == Some(GONE) && shell.has_ended() {
             *place = None;
         }
         output
+    }
+
+    /// Lets the shell end: it has no more commands to come.
+    pub fn let_go(&mut self) {
+        self.stdin.take();
     }
 
     /// The shell that `child` is, which reads commands from a pipe; `interpreter -c COMMAND` runs each.
@@ -132,7 +145,7 @@ impl RunningShell {
     }
 
     /// Gives the shell a command; `None` when it ended before it began with that.
-    fn try_begin(&mut self, command: &str) -> Option<Running> {
+    fn try_begin(&mut self, command: &str) -> Option<u32> {
         self.count += 1;
         let number = self.count;
         let begun = format!("{MARK}begin {number}{MARK}");
@@ -157,7 +170,7 @@ impl RunningShell {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if self.take_until(0, &begun).is_some() {
-                return Some(Running(number));
+                return Some(number);
             }
             if self.has_ended() || !self.hears_more(command, deadline) {
                 return None;
@@ -165,7 +178,7 @@ impl RunningShell {
         }
     }
 
-    fn finish(&mut self, Running(number): Running, command: &str) -> Output {
+    fn finish(&mut self, number: u32, command: &str) -> Output {
         let end = format!("{MARK}end {number} ");
         let mark = &MARK.to_string();
         let deadline = Instant::now() + PATIENCE;
@@ -219,7 +232,7 @@ fn copy(mut from: impl Read + Send + 'static, stream: usize, to: Sender<(usize, 
 impl Drop for RunningShell {
     /// Ends the shell, and waits until the engine knows that.
     fn drop(&mut self) {
-        drop(self.stdin.take());
+        self.let_go();
         let deadline = Instant::now() + END;
         while Instant::now() < deadline {
             if self.child.try_wait().is_ok_and(|status| status.is_some()) {

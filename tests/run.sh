@@ -52,12 +52,14 @@ check() {
     "$@" || fact broken "$*" ""
 }
 
-# Runs `cargo test`: each test binary runs in tests/runner/binary.sh, which records the results.
+# Runs `cargo test`, by way of the command $around: each test binary runs in tests/runner/binary.sh, which records the results.
+around=()
 run_tests() {
     say "cargo test $*"
     local before after
     before=$(grep -c '^\(failed\|broken\)' "$OCI_HOTPLUG_RUN/results" || :)
-    cargo test --locked --no-fail-fast --config "target.'cfg(all())'.runner = '$PWD/tests/runner/binary.sh'" "$@" && return
+    "${around[@]}" cargo test --locked --no-fail-fast \
+        --config "target.'cfg(all())'.runner = '$PWD/tests/runner/binary.sh'" "$@" && return
     after=$(grep -c '^\(failed\|broken\)' "$OCI_HOTPLUG_RUN/results" || :)
     # No test failed and yet cargo did: something did not build.
     [ "$before" != "$after" ] || fact broken "cargo test $*" ""
@@ -110,6 +112,12 @@ privileged() {
             "$(cargo test --locked --features kubernetes "${tests[@]}" -- --ignored --list "$@" | grep -c '\(::v1\|^v1_.*\): test$')"
     fi
     OCI_HOTPLUG_LONG=1 run_tests --features kubernetes "${tests[@]}" -- --ignored --test-threads=1 "${skip[@]}" "$@"
+    # Again with an udevd on the host, as every real machine has: what listens to events, and what follows nodes and links of /dev.
+    [ $# -gt 0 ] || set -- announcing:: faults_events:: links:: malice::forged malice::udevds options:: placement:: plugging:: \
+        stage:: udevd
+    around=(tests/privileged/with-udevd.sh)
+    run_tests --features kubernetes --test privileged --test monitor_kernel -- --ignored --test-threads=1 "${skip[@]}" "$@"
+    around=()
 }
 
 # skip_all REASON COUNT: a group of tests that this machine cannot run.
@@ -195,6 +203,7 @@ export OCI_HOTPLUG_RUN=$PWD/target/test-runs/$(date +%Y%m%d-%H%M%S)-$OCI_HOTPLUG
 export OCI_HOTPLUG_SKIPPED_LOG=$OCI_HOTPLUG_RUN/skipped
 export OCI_HOTPLUG_INFRASTRUCTURE_LOG=$OCI_HOTPLUG_RUN/infrastructure
 mkdir -p "$OCI_HOTPLUG_RUN"
+: > "$OCI_HOTPLUG_RUN/results"
 started=yes
 trap finish EXIT
 printf 'OCI_HOTPLUG_SEED=%s, outputs in %s\n' "$OCI_HOTPLUG_SEED" "${OCI_HOTPLUG_RUN#"$PWD/"}"

@@ -135,7 +135,7 @@ impl Drop for Lab {
 }
 
 fn within_a_moment(condition: impl Fn() -> bool) -> bool {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(30);
     while !condition() {
         if Instant::now() > deadline {
             return false;

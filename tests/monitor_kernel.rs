@@ -22,7 +22,7 @@ use oci_hotplug::model::device::{Device, Seen, SysPath};
 use oci_hotplug::model::event::DeviceEvent;
 use oci_hotplug::model::wanted::Wanted;
 
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Makes the calling thread's world private. The thread dies with its test, and the namespaces with it.
 fn private_world() {

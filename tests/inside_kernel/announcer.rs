@@ -24,7 +24,7 @@ const OWN_NET: Kind = Kind {
     net: true,
     host_dev: false,
 };
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A disk that the host does not have, so that nothing else speaks of it.
 fn disk() -> Device {

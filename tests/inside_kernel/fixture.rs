@@ -240,9 +240,9 @@ fn user_namespace() -> Reaped {
     holder
 }
 
-/// Waits for a condition, at most ten seconds.
+/// Waits for a condition, at most half a minute: the machine may be busy.
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(30);
     while !condition() {
         assert!(Instant::now() < deadline, "never happened: {what}");
         std::thread::yield_now();

@@ -367,4 +367,5 @@ fn the_rpm_has_what_the_deb_has_and_comes_and_goes() {
     said(&mut manage(&["--erase", "oci-hotplug"]));
     let left: Vec<String> = system.files().difference(&bare).cloned().collect();
     assert_eq!(left, Vec::<String>::new());
+    assert_eq!(bare.difference(&system.files()).count(), 0);
 }

@@ -1,6 +1,8 @@
 //! Our client against a server that misbehaves, on 127.0.0.1, and `oci-hotplug usbip` where no kernel module is needed.
 //! (With the kernel's: tests/vm/usbip/.)
 
+#[path = "support/port.rs"]
+mod port;
 #[path = "support/usbip_server/mod.rs"]
 #[allow(dead_code, reason = "the virtual machine's tests use more of it")]
 mod usbip_server;
@@ -8,19 +10,16 @@ mod usbip_server;
 use std::fs;
 use std::io::Read;
 use std::net::TcpListener;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, getsockname, getsockopt, listen, socket,
-    sockopt,
-};
+use nix::sys::socket::{Backlog, getsockopt, listen, sockopt};
 use oci_hotplug::model::usbip::{RemoteDevice, Server};
 use oci_hotplug::usbip::client;
 use oci_hotplug::usbip::vhci::Vhci;
 use oci_hotplug::usbip::{Cause, Named, Usbip};
+use port::Port;
 use usbip_server::{Adapter, Fault, UsbipServer};
 
 /// For what should come at once; a machine under load may take its time.
@@ -173,18 +172,8 @@ fn each_fault_of_a_server_is_told_and_none_of_them_hangs_the_tool() {
 
 #[test]
 fn a_port_where_nobody_listens_is_told_as_that() {
-    // Bound, so that nobody else takes it, and not listening.
-    let socket = socket(
-        AddressFamily::Inet,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )
-    .expect("a socket");
-    bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).expect("a port");
-    let address = getsockname::<SockaddrIn>(socket.as_raw_fd())
-        .expect("its number")
-        .to_string();
+    let port = Port::reserve();
+    let address = port.address.to_string();
     assert_eq!(
         failure(&address, &["list", &address]),
         "oci-hotplug: usbip server SERVER: connection refused: nothing listens there (start usbipd on that host, or name \

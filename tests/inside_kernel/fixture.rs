@@ -213,6 +213,11 @@ impl Inside {
         }
     }
 
+    /// Waits for the end of its init, of which nothing is left then.
+    pub fn reap(&mut self) {
+        self.shell.wait().unwrap();
+    }
+
     pub fn container(&self) -> Container {
         Container::open(&self.facts).unwrap()
     }

@@ -10,3 +10,5 @@ mod hostile;
 mod process;
 #[path = "../support/silent_server.rs"]
 mod silent_server;
+#[path = "../support/skipped.rs"]
+mod skipped;

@@ -8,6 +8,7 @@ use oci_hotplug::sys::loop_device::LoopDevice;
 
 use crate::device_plugin::{Node, Pace};
 use crate::kubelet::{DEADLINE, Mood};
+use crate::took_less_than;
 
 const MIB: u64 = 1 << 20;
 
@@ -59,6 +60,9 @@ impl Drop for Disk {
     }
 }
 
+/// What comes sooner came by an event: without one the plugin looks at its devices every 10 s. On a quiet machine it takes 0.2 s.
+const BY_EVENT: Duration = Duration::from_secs(2);
+
 #[tokio::test]
 #[ignore = "needs root: plugs partitions of a loop device"]
 async fn what_smarter_matches_is_advertised_at_once_and_withdrawn_again() {
@@ -85,10 +89,7 @@ async fn what_smarter_matches_is_advertised_at_once_and_withdrawn_again() {
         assert_eq!(registered.list().await.len(), 2);
         took.push(begin.elapsed());
     }
-    println!("advertised after {took:?}");
-    // The event did it, and not the look at all devices that the plugin takes every 10 s. What the plugin adds is the same each
-    // time; what a busy machine adds is not, and is not ours.
-    assert!(took.iter().min() < Some(&Duration::from_secs(4)), "{took:?}");
+    took_less_than(BY_EVENT, took);
 }
 
 #[tokio::test]

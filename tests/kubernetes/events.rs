@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::api_server::{ApiServer, Asked, fixture};
 use crate::device_plugin::{Node, Plugin, eventually};
 use crate::kubelet::{Kubelet, Mood, PodResources, Registered};
+use crate::port::Port;
 
 /// A node whose one device, which hostdev's list names, is a pod's.
 struct Lab {
@@ -191,16 +192,15 @@ async fn a_missing_right_is_said_once_and_what_it_kept_back_is_not_told_later() 
 
 #[tokio::test]
 async fn what_happens_while_the_server_is_away_is_told_once_it_is_there() {
-    // A port that nobody has.
-    let address = ApiServer::start(SOMEWHERE).await.address;
-    let mut lab = Lab::start(address, "ca.crt").await;
+    let port = Port::reserve();
+    let mut lab = Lab::start(port.address, "ca.crt").await;
     lab.loses_its_device().await;
     lab.plugin
         .logs("telling the API server of a pod's device: connecting to 127.0.0.1")
         .await;
     // Nothing waits for it: kubelet has the lists at once.
     lab.has_it_back().await;
-    let server = ApiServer::start(address).await;
+    let server = ApiServer::start(port.address).await;
     let both = requests(&server, 2).await;
     let reasons: Vec<_> = both
         .iter()

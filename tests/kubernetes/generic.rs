@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use serde_yaml::Value;
 
-use crate::device_plugin::{Node, eventually, free_address, get};
+use crate::device_plugin::{Node, eventually, get};
 use crate::kubelet::{Mood, Registered};
+use crate::port::Port;
 
 /// A DaemonSet of its users.
 const DAEMONSET: &str = include_str!("generic/daemonset.yaml");
@@ -69,7 +70,8 @@ async fn its_environment_and_its_files_flags_count_in_their_order() {
     let node = Node::new();
     let other = node.path("other");
     fs::create_dir(&other).expect("a directory");
-    let (of_file, of_environment) = (free_address(), free_address());
+    let ports = [Port::reserve(), Port::reserve()];
+    let [of_file, of_environment] = ports.each_ref().map(|port| port.address.to_string());
     let file = format!(
         "domain: file.example\nlisten: \"{of_file}\"\nlog-level: debug\nplugin-directory: {}\ndevices: [{{name: fuse, groups: \
          [{{paths: [{{path: /dev/null}}]}}]}}]",

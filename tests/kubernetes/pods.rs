@@ -2,9 +2,10 @@
 
 use std::fs;
 
-use crate::device_plugin::{Node, Plugin, eventually, exists, free_address, get};
+use crate::device_plugin::{Node, Plugin, eventually, exists, get};
 use crate::devices::Disk;
 use crate::kubelet::{Mood, PodResources};
+use crate::port::Port;
 
 const BOTH: &str = "resources:\n- {name: example.com/serial, requests: ['usb:ffff:fffe'], count: 2}\n\
                     - {name: example.com/serial-2, requests: ['usb:ffff:fffd']}\n";
@@ -129,7 +130,8 @@ async fn what_containers_have_is_counted() {
     let node = Node::new();
     let mut kubelet = node.kubelet(Mood::Willing);
     let pods = PodResources::start(&node.path("pods.sock"));
-    let address = free_address();
+    let port = Port::reserve();
+    let address = port.address.to_string();
     let config = node.write("config.yaml", BOTH);
     let _plugin = plugin(
         &node,

@@ -2,13 +2,15 @@
 
 use serde_json::Value;
 
-use crate::device_plugin::{Node, eventually, free_address, get};
+use crate::device_plugin::{Node, eventually, get};
 use crate::kubelet::Mood;
+use crate::port::Port;
 
 #[tokio::test]
 async fn it_is_ready_once_kubelet_listens_and_counts_what_it_does() {
     let node = Node::new();
-    let address = free_address();
+    let port = Port::reserve();
+    let address = port.address.to_string();
     let _plugin =
         node.plugin_that_listens(&["--listen", &address, "--devs", "/dev/null:rw,/dev/not-there:r"]);
     let status = |path: &str| get(&address, path).map_or_else(String::new, |(status, _)| status);

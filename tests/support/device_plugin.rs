@@ -266,12 +266,6 @@ pub fn get(address: &str, path: &str) -> Option<(String, String)> {
     Some((head.lines().next()?.to_owned(), body.to_owned()))
 }
 
-/// An address that nobody listens on now.
-pub fn free_address() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").to_string()
-}
-
 /// How a burst of changes went: on a busy machine it falls apart, and then has several ends.
 pub struct Pace {
     begin: Instant,

@@ -450,17 +450,17 @@ mod tests {
     fn a_pattern_is_evaluated_once_for_each_text() {
         let regex = PathRegex::new("([^/]?){0,900}#").unwrap();
         let glob = Glob::new("*0*0*0*0*0*0*0*0*0*0*0*0*0*0*0*0/x").unwrap();
-        let paths: Vec<String> = (0..500)
+        let paths: Vec<String> = (0..10)
             .map(|index| format!("/dev/{}{index}/y", "0".repeat(60)))
             .collect();
-        for _ in 0..100 {
+        for _ in 0..3 {
             for path in &paths {
                 assert!(!regex.matches_path(Path::new(path)) && !glob.matches_path(Path::new(path)));
             }
         }
-        assert_eq!((regex.evaluations(), glob.evaluations()), (500, 500));
+        assert_eq!((regex.evaluations(), glob.evaluations()), (10, 10));
         assert!(!regex.clone().matches_path(Path::new(&paths[0])));
-        assert_eq!(regex.evaluations(), 500, "a copy knows what the original knew");
+        assert_eq!(regex.evaluations(), 10, "a copy knows what the original knew");
     }
 
     /// Case security 3.

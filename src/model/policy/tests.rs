@@ -1567,7 +1567,11 @@ fn stick(states: [Seen; 2], set: FactSet) -> Vec<Device> {
         for (name, seen) in STICK.into_iter().zip(states) {
             if device.syspath.name() == name {
                 device.seen = seen;
-                let known = if seen == Seen::Udev { facts_of(name, set) } else { 0 };
+                let known = if seen == Seen::Udev {
+                    facts_of(name, set)
+                } else {
+                    0
+                };
                 (0..UDEV_FACTS.len())
                     .filter(|bit| known >> bit & 1 == 1)
                     .for_each(|bit| with_fact(device, UDEV_FACTS[bit].1));
@@ -1591,7 +1595,10 @@ fn partial_facts() -> Vec<(Vec<Device>, Vec<FactSet>)> {
     let mut all = Vec::new();
     for states in states {
         let known = |set: FactSet| {
-            let processed = STICK.into_iter().zip(states).filter(|(_, seen)| *seen == Seen::Udev);
+            let processed = STICK
+                .into_iter()
+                .zip(states)
+                .filter(|(_, seen)| *seen == Seen::Udev);
             processed.fold(0, |known, (name, _)| known | facts_of(name, set))
         };
         for set in FACT_SETS.filter(|set| known(*set) == *set) {

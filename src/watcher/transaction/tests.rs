@@ -3,6 +3,7 @@
 
 mod links;
 mod naming;
+mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -30,9 +31,14 @@ struct FakeContainer {
     /// Nodes of the image or the engine.
     theirs: BTreeMap<PathBuf, DevNum>,
     links: BTreeMap<PathBuf, PathBuf>,
+    /// Links of the image or the engine.
+    their_links: BTreeMap<PathBuf, PathBuf>,
     granted: GrantSet,
     announced: Vec<String>,
     noted: Attachments,
+    /// All notes, the first first.
+    notes: Vec<Attachments>,
+    journal_is_broken: bool,
     /// What refuses to be done.
     broken: BTreeSet<PathBuf>,
     filter_is_broken: bool,
@@ -90,7 +96,7 @@ impl Effects for FakeContainer {
 
     fn find_link(&mut self, link: &Path, target: &Path) -> Result<Found, Refusal> {
         self.is_entered();
-        Ok(match self.links.get(link) {
+        Ok(match self.links.get(link).or(self.their_links.get(link)) {
             None => Found::Vacant,
             Some(there) if there == target => Found::Same,
             Some(_) => Found::Other,
@@ -146,6 +152,9 @@ impl Effects for FakeContainer {
             "a link before its node: {}",
             link.display()
         );
+        if self.their_links.get(link).is_some_and(|there| there == target) {
+            return Ok(Maker::Other);
+        }
         self.log.push(format!("link {}", link.display()));
         self.links.insert(link.to_owned(), target.to_owned());
         Ok(Maker::Us)
@@ -162,6 +171,15 @@ impl Effects for FakeContainer {
     fn set_grants(&mut self, grants: &GrantSet) -> Result<Vec<(DevNum, String)>, Refusal> {
         if self.filter_is_broken {
             return Err(Refusal("the filter".into()));
+        }
+        if !self.journal_is_broken {
+            let noted = self.noted.grants();
+            for (num, access) in grants {
+                let is_noted = [&self.granted, &noted]
+                    .iter()
+                    .any(|known| known.get(num).is_some_and(|known| known.covers(*access)));
+                assert!(is_noted, "access before its note: {num}");
+            }
         }
         self.log.push("grants".into());
         self.granted = grants.clone();
@@ -196,7 +214,11 @@ impl Effects for FakeContainer {
     }
 
     fn journal(&mut self, attachments: &Attachments) -> Result<(), Refusal> {
+        if self.journal_is_broken {
+            return Err(Refusal("the journal".into()));
+        }
         self.noted = attachments.clone();
+        self.notes.push(attachments.clone());
         Ok(())
     }
 }

@@ -1,0 +1,327 @@
+//! Single steps, carried out by themselves.
+
+use super::super::revoke;
+use super::*;
+use crate::model::attachment::Attachment;
+use crate::model::device::DevNode;
+
+const TTY: &str = "/dev/ttyUSB0";
+const LINK: &str = "/dev/board";
+
+fn number(minor: u32) -> DevNum {
+    DevNum {
+        kind: DevKind::Char,
+        major: 188,
+        minor,
+    }
+}
+
+/// A tty with this minor number, at [`TTY`], as a plan adds it.
+fn tty(minor: u32, access: Access) -> Attachment {
+    let mut device = Device::new(SysPath::new("/sys/devices/hub/tty"));
+    device.node = Some(DevNode {
+        path: TTY.into(),
+        num: number(minor),
+    });
+    Attachment {
+        device,
+        access,
+        node: NodeSpec {
+            num: number(minor),
+            mode: 0o660,
+            uid: 0,
+            gid: 0,
+        },
+        node_maker: Maker::Us,
+        links: BTreeMap::new(),
+        announced: None,
+        since: 0,
+    }
+}
+
+/// A container, and what its watcher knows of it.
+#[derive(Default)]
+struct World {
+    container: FakeContainer,
+    attachments: Attachments,
+    granted: GrantSet,
+}
+
+impl World {
+    fn carry_out(&mut self, steps: Vec<Step>) -> Vec<Failure> {
+        apply(
+            steps,
+            &mut self.attachments,
+            &mut self.granted,
+            &mut self.container,
+            7,
+        )
+    }
+
+    /// The maker of the node at [`TTY`] in each note, the first first.
+    fn noted_makers(&self) -> Vec<Option<Maker>> {
+        let maker = |note: &Attachments| note.get(Path::new(TTY)).map(|noted| noted.node_maker);
+        self.container.notes.iter().map(maker).collect()
+    }
+}
+
+fn grants(minor: u32, access: Access) -> GrantSet {
+    [(number(minor), access)].into()
+}
+
+/// The steps that put a tty inside.
+fn add(tty: &Attachment) -> Vec<Step> {
+    vec![
+        Step::SetGrants([(tty.node.num, tty.access)].into()),
+        Step::AddNode {
+            path: TTY.into(),
+            attachment: Box::new(tty.clone()),
+        },
+    ]
+}
+
+fn add_link() -> Step {
+    Step::AddLink {
+        path: TTY.into(),
+        link: LINK.into(),
+    }
+}
+
+/// The steps that take away the tty and its link.
+fn remove() -> Vec<Step> {
+    vec![
+        Step::Revoke(GrantSet::new()),
+        Step::RemoveLink {
+            path: TTY.into(),
+            link: LINK.into(),
+        },
+        Step::RemoveNode { path: TTY.into() },
+    ]
+}
+
+#[test]
+fn revoke_leaves_in_force_what_is_kept_except_refused_numbers() {
+    let mut world = World {
+        granted: [(number(1), Access::ALL), (number(2), Access::ALL)].into(),
+        ..World::default()
+    };
+    world.container.granted = world.granted.clone();
+    assert_eq!(
+        revoke(grants(1, Access::READ), &mut world.granted, &mut world.container),
+        Ok(())
+    );
+    assert_eq!(world.granted, grants(1, Access::READ));
+    assert_eq!(world.container.granted, grants(1, Access::READ));
+    assert_eq!(world.container.notes.len(), 0, "no note is written");
+
+    world.container.denied.insert(number(1));
+    assert_eq!(
+        revoke(grants(1, Access::READ), &mut world.granted, &mut world.container),
+        Ok(())
+    );
+    assert_eq!(world.granted, GrantSet::new());
+}
+
+#[test]
+fn what_cannot_be_revoked_is_still_known_to_be_in_force() {
+    let mut world = World {
+        granted: grants(1, Access::ALL),
+        ..World::default()
+    };
+    world.container.granted = world.granted.clone();
+    world.container.filter_is_broken = true;
+    assert_eq!(
+        revoke(GrantSet::new(), &mut world.granted, &mut world.container),
+        Err("the filter refuses".to_owned())
+    );
+    assert_eq!(world.granted, grants(1, Access::ALL));
+}
+
+#[test]
+fn a_node_is_noted_as_ours_before_it_is_made() {
+    let mut world = World::default();
+    assert_eq!(world.carry_out(add(&tty(1, Access::ALL))), []);
+    assert_eq!(world.noted_makers(), [Some(Maker::Us), Some(Maker::Us)]);
+    assert_eq!(world.attachments.get(Path::new(TTY)).unwrap().since, 7);
+}
+
+#[test]
+fn a_node_of_the_image_is_noted_as_theirs_before_it_is_adopted() {
+    let mut world = World::default();
+    world.container.theirs.insert(TTY.into(), number(1));
+    assert_eq!(world.carry_out(add(&tty(1, Access::ALL))), []);
+    assert_eq!(world.noted_makers(), [Some(Maker::Other), Some(Maker::Other)]);
+}
+
+#[test]
+fn a_node_of_ours_that_is_added_again_stays_noted_as_ours() {
+    let mut world = World::default();
+    world.carry_out(add(&tty(1, Access::ALL)));
+    world.container.notes.clear();
+    assert_eq!(world.carry_out(add(&tty(1, Access::ALL))), []);
+    assert_eq!(world.noted_makers(), [Some(Maker::Us), Some(Maker::Us)]);
+}
+
+#[test]
+fn without_its_note_no_node_goes_in_and_nothing_is_granted_for_it() {
+    let mut world = World::default();
+    world.container.journal_is_broken = true;
+    let mut steps = add(&tty(1, Access::ALL));
+    steps.extend([add_link(), Step::Announce { path: TTY.into() }]);
+    let failures = world.carry_out(steps);
+    assert_eq!(failures.len(), 2, "before and after: {failures:?}");
+    assert!(world.container.nodes.is_empty() && world.container.links.is_empty());
+    assert!(world.container.granted.is_empty() && world.granted.is_empty());
+    assert!(world.container.announced.is_empty());
+}
+
+#[test]
+fn more_access_is_noted_before_it_is_given() {
+    let mut world = World::default();
+    world.carry_out(add(&tty(1, Access::READ)));
+    world.container.notes.clear();
+    let more = tty(1, Access::ALL);
+    let steps = vec![
+        Step::Refresh {
+            path: TTY.into(),
+            device: Box::new(more.device),
+            access: Access::ALL,
+        },
+        Step::SetGrants(grants(1, Access::ALL)),
+    ];
+    // The container itself refuses access that is given before its note.
+    assert_eq!(world.carry_out(steps), []);
+    assert_eq!(world.container.notes.len(), 2);
+    assert_eq!(world.container.may(number(1)), Access::ALL);
+}
+
+#[test]
+fn what_only_takes_away_is_noted_once_it_is_done() {
+    let mut world = World::default();
+    world.carry_out(add(&tty(1, Access::ALL)));
+    world.container.notes.clear();
+    let less = tty(1, Access::READ);
+    let steps = vec![
+        Step::Refresh {
+            path: TTY.into(),
+            device: Box::new(less.device),
+            access: Access::READ,
+        },
+        Step::SetGrants(grants(1, Access::READ)),
+    ];
+    assert_eq!(world.carry_out(steps), []);
+    assert_eq!(world.container.notes.len(), 1);
+    assert_eq!(world.container.may(number(1)), Access::READ);
+}
+
+#[test]
+fn a_link_of_the_image_is_adopted_and_stays() {
+    let mut world = World::default();
+    world.container.their_links.insert(LINK.into(), TTY.into());
+    let mut steps = add(&tty(1, Access::ALL));
+    steps.push(add_link());
+    assert_eq!(world.carry_out(steps), []);
+    let noted = |note: &Attachments| {
+        note.get(Path::new(TTY))
+            .unwrap()
+            .links
+            .get(Path::new(LINK))
+            .copied()
+    };
+    let notes: Vec<_> = world.container.notes.iter().map(noted).collect();
+    assert_eq!(notes, [Some(Maker::Other), Some(Maker::Other)]);
+    assert_eq!(world.carry_out(remove()), []);
+    assert!(!world.container.log.contains(&format!("no link {LINK}")));
+    assert!(world.attachments.is_empty());
+}
+
+#[test]
+fn a_link_of_ours_is_noted_as_ours_before_it_is_made() {
+    let mut world = World::default();
+    let mut steps = add(&tty(1, Access::ALL));
+    steps.push(add_link());
+    assert_eq!(world.carry_out(steps), []);
+    let noted = |note: &Attachments| {
+        note.get(Path::new(TTY))
+            .unwrap()
+            .links
+            .get(Path::new(LINK))
+            .copied()
+    };
+    let notes: Vec<_> = world.container.notes.iter().map(noted).collect();
+    assert_eq!(notes, [Some(Maker::Us), Some(Maker::Us)]);
+}
+
+#[test]
+fn a_device_stays_noted_without_access_until_its_last_link_is_gone() {
+    let mut world = World::default();
+    let mut steps = add(&tty(1, Access::ALL));
+    steps.push(add_link());
+    world.carry_out(steps);
+    world.container.broken.insert(LINK.into());
+    // Its link leads to the node: the fake container's node has to be of the image, which nobody removes.
+    let attachment = world.attachments.get_mut(Path::new(TTY)).unwrap();
+    attachment.node_maker = Maker::Other;
+    let failures = world.carry_out(remove());
+    assert_eq!(failures.len(), 1);
+    assert_eq!(failures[0].path.as_deref(), Some(Path::new(LINK)));
+    assert!(world.attachments.get(Path::new(TTY)).is_some());
+    assert!(world.container.granted.is_empty());
+    // Nor does another device get the path in the meantime.
+    assert_eq!(world.carry_out(vec![Step::RemoveNode { path: TTY.into() }]), []);
+    assert!(world.attachments.get(Path::new(TTY)).is_some());
+
+    world.container.broken.clear();
+    assert_eq!(world.carry_out(remove()), []);
+    assert!(world.attachments.is_empty());
+}
+
+#[test]
+fn no_other_device_gets_the_path_of_a_node_that_cannot_be_removed() {
+    let mut world = World::default();
+    world.carry_out(add(&tty(1, Access::ALL)));
+    world.container.broken.insert(TTY.into());
+    let mut steps = vec![
+        Step::Revoke(GrantSet::new()),
+        Step::RemoveNode { path: TTY.into() },
+    ];
+    steps.extend(add(&tty(2, Access::ALL)));
+    steps.push(Step::Announce { path: TTY.into() });
+    let failures = world.carry_out(steps);
+    assert_eq!(failures.len(), 1, "{failures:?}");
+    assert_eq!(world.container.nodes[Path::new(TTY)].num, number(1));
+    assert_eq!(world.attachments.get(Path::new(TTY)).unwrap().node.num, number(1));
+    assert!(world.container.granted.is_empty() && world.granted.is_empty());
+    assert!(world.container.announced.is_empty(), "nothing has come");
+}
+
+#[test]
+fn a_failure_takes_back_no_access_of_devices_that_are_inside() {
+    let mut world = World::default();
+    world.carry_out(add(&tty(1, Access::READ)));
+    // A second node of the same number, with other access.
+    let mut second = tty(1, Access::WRITE);
+    second.links.clear();
+    world.attachments.insert("/dev/second".into(), second);
+    world.carry_out(vec![Step::SetGrants(grants(1, Access::READ | Access::WRITE))]);
+    world.container.broken.insert(LINK.into());
+    let failures = world.carry_out(vec![add_link()]);
+    assert_eq!(failures.len(), 1);
+    assert_eq!(world.container.may(number(1)), Access::READ | Access::WRITE);
+}
+
+#[test]
+fn access_is_set_again_after_a_failure_only_where_it_is_too_much() {
+    let mut world = World::default();
+    world.carry_out(add(&tty(1, Access::ALL)));
+    world.container.log.clear();
+    world.container.broken.insert(LINK.into());
+    assert_eq!(world.carry_out(vec![add_link()]).len(), 1);
+    assert_eq!(world.container.log, [""; 0], "the link has no access of its own");
+    // Without a failure nothing is set that no step asks for.
+    let attachment = world.attachments.get_mut(Path::new(TTY)).unwrap();
+    attachment.access = Access::READ;
+    world.container.broken.clear();
+    assert_eq!(world.carry_out(vec![add_link()]), []);
+    assert_eq!(world.container.log, [format!("link {LINK}")]);
+}

@@ -218,7 +218,10 @@ fn with_lifecycle(mut request: Request, lowrisc: &LowriscLifecycle) -> Request {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::model::class::Definition;
 
     fn annotations(pairs: &[(&str, &str)]) -> Annotations {
         pairs
@@ -258,6 +261,60 @@ mod tests {
             (LOWRISC_DEVICES, "parent-of:usb:0bda"),
         ]);
         assert_eq!(got, ["usb:0403:6001", "usb:1050", "parent-of:usb:0bda"]);
+    }
+
+    #[test]
+    fn a_rule_for_links_asks_for_no_device() {
+        let read = |pairs: &[(&str, &str)]| {
+            read(
+                &annotations(pairs),
+                &LowriscLifecycle::default(),
+                &Classes::default(),
+            )
+            .unwrap()
+        };
+        let rule = (SYMLINKS, "usb:0403:6001:0=/dev/ttyBOARD");
+        assert!(read(&[rule]).is_empty());
+        assert!(!read(&[rule, (DEVICES, "usb:0403")]).is_empty());
+    }
+
+    #[test]
+    fn our_annotations_are_those_of_our_prefix_and_three_of_container_hotplug() {
+        for key in [
+            DEVICES,
+            SYMLINKS,
+            "io.oci-hotplug.typo",
+            LOWRISC_DEVICES,
+            LOWRISC_DEVICE,
+            LOWRISC_SYMLINKS,
+        ] {
+            assert!(is_ours(key), "{key}");
+        }
+        for key in ["other", "io.oci-hotplugx", "org.lowrisc.hotplug.x", ""] {
+            assert!(!is_ours(key), "{key}");
+        }
+    }
+
+    #[test]
+    fn more_than_a_class_gives_is_refused_and_a_class_in_a_broken_file_is_the_configurations_fault() {
+        let definition = Definition {
+            devices: vec!["usb:0403;access=r".to_owned()],
+            ..Definition::default()
+        };
+        let file = Path::new("/etc/oci-hotplug/config.toml");
+        let mut classes = Classes::parse(file, &[("lab".to_owned(), definition)].into()).unwrap();
+        let error = |classes: &Classes, text: &str| {
+            let given = annotations(&[(DEVICES, text)]);
+            let of_all = read(&given, &LowriscLifecycle::default(), classes).unwrap_err();
+            let of_list = read_list(Origin::Annotation, text, classes).unwrap_err();
+            assert_eq!(of_all.is_refusal(), of_list.is_refusal());
+            (of_list.is_refusal(), of_list.is_of_configuration())
+        };
+        assert_eq!(error(&classes, "class:lab;access=w"), (true, false));
+        assert_eq!(error(&classes, "class:nope"), (false, false));
+        assert_eq!(error(&classes, "usb:x"), (false, false));
+        classes.set_aside(None, "line 7: expected a table".to_owned());
+        assert_eq!(error(&classes, "class:lab"), (false, true));
     }
 
     #[test]

@@ -84,3 +84,41 @@ impl Asked {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked() -> Asked {
+        Asked::new(Origin::Annotation, "usb:0403;access=r".parse().unwrap())
+    }
+
+    #[test]
+    fn a_request_is_called_by_its_class_else_its_cdi_device_else_its_text() {
+        assert_eq!(asked().called(), "usb:0403;access=r");
+        let of_device = Asked {
+            cdi: Some("oci-hotplug.dev/lab=board".to_owned()),
+            ..asked()
+        };
+        assert_eq!(of_device.called(), "oci-hotplug.dev/lab=board");
+        assert_eq!(of_device.of_class("board").called(), "class:board");
+    }
+
+    #[test]
+    fn a_request_without_roots_is_as_it_was_before_any_device_was_looked_at() {
+        let root = SysPath::new("/sys/devices/usb1/1-1");
+        let looked_at = Asked {
+            roots: [root.clone()].into(),
+            named: Some([root].into()),
+            ..asked()
+        };
+        assert_eq!(looked_at.without_roots(), asked());
+    }
+
+    #[test]
+    fn requests_of_hook_arguments_and_classes_are_the_administrators() {
+        assert!(!asked().is_administrators());
+        assert!(asked().of_class("board").is_administrators());
+        assert!(Asked::new(Origin::Administrator, asked().request).is_administrators());
+    }
+}

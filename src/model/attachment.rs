@@ -117,3 +117,45 @@ impl Attachments {
         grants
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::device::{DevKind, SysPath};
+
+    fn attachment(minor: u32, access: Access) -> Attachment {
+        Attachment {
+            device: Device::new(SysPath::new("/sys/devices/tty")),
+            access,
+            node: NodeSpec {
+                num: DevNum {
+                    kind: DevKind::Char,
+                    major: 188,
+                    minor,
+                },
+                mode: 0o660,
+                uid: 0,
+                gid: 0,
+            },
+            node_maker: Maker::Us,
+            links: BTreeMap::new(),
+            announced: None,
+            since: 0,
+        }
+    }
+
+    #[test]
+    fn attachments_are_counted_and_two_nodes_of_one_number_have_the_access_of_both() {
+        let mut all = Attachments::default();
+        assert!(all.is_empty() && all.grants().is_empty());
+        all.insert("/dev/a".into(), attachment(0, Access::READ));
+        all.insert("/dev/b".into(), attachment(0, Access::WRITE));
+        all.insert("/dev/c".into(), attachment(1, Access::READ));
+        assert_eq!((all.len(), all.is_empty()), (3, false));
+        let accesses: Vec<Access> = all.grants().into_values().collect();
+        assert_eq!(accesses, [Access::READ | Access::WRITE, Access::READ]);
+        // An attachment twice is one access.
+        all.insert("/dev/d".into(), attachment(1, Access::READ));
+        assert_eq!(all.grants().into_values().last(), Some(Access::READ));
+    }
+}

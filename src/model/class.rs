@@ -440,6 +440,63 @@ mod tests {
     }
 
     #[test]
+    fn without_a_class_the_configuration_that_would_define_one_is_named() {
+        let none = Classes::none(Path::new("/etc/c.toml"));
+        assert_eq!(none.iter().count(), 0);
+        assert_eq!(none.defined_in(), Path::new("/etc/c.toml"));
+    }
+
+    #[test]
+    fn a_later_definition_of_a_class_counts() {
+        let mut all = lab();
+        all.extend(classes(&[("camera", &["usb:046d"], &[]), ("mic", &["usb:0d8c"], &[])]).unwrap());
+        let names: Vec<&str> = all.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["camera", "lab-board", "mic"]);
+        let asks = expand(&all, "class:camera,class:mic").unwrap();
+        assert_eq!(told(&asks), ["usb:046d of camera", "usb:0d8c of mic"]);
+    }
+
+    #[test]
+    fn a_class_that_a_broken_file_may_define_cannot_be_used() {
+        let fault = "/etc/d/50.toml: line 3: expected a value";
+        let is_unreadable = |all: &Classes, name: &str| {
+            let error = match expand(all, &format!("class:{name}")) {
+                Ok(_) => return false,
+                Err(error) => error,
+            };
+            let is_unreadable =
+                matches!(&error, ClassUseError::Unreadable { fault: told, .. } if told == fault);
+            assert!(is_unreadable || matches!(error, ClassUseError::Unknown { .. }));
+            is_unreadable
+        };
+        let mut all = lab();
+        assert!(!is_unreadable(&all, "camera") && !is_unreadable(&all, "other"));
+        all.set_aside(Some("[class.camera]\ndevices =".to_owned()), fault.to_owned());
+        assert!(is_unreadable(&all, "camera"), "the file may change it");
+        assert!(!is_unreadable(&all, "lab-board"), "the file does not name it");
+        assert!(is_unreadable(&all, "other"), "the file may include another");
+        // Of a file that cannot be read at all anything may be defined in it.
+        let mut all = lab();
+        all.set_aside(None, fault.to_owned());
+        assert!(is_unreadable(&all, "lab-board"));
+    }
+
+    #[test]
+    fn as_many_requests_as_allowed_are_taken() {
+        let many: Vec<String> = (0..MAX_REQUESTS)
+            .map(|number| format!("usb:{number:04x}"))
+            .collect();
+        let requests: Vec<&str> = many.iter().map(String::as_str).collect();
+        let classes = classes(&[("a", &requests, &[]), ("b", &["usb:ffff"], &[])]).unwrap();
+        assert_eq!(expand(&classes, "class:a").unwrap().asked.len(), MAX_REQUESTS);
+        let count = MAX_REQUESTS + 1;
+        assert_eq!(
+            expand(&classes, "class:a,class:b").unwrap_err(),
+            ClassUseError::TooMany { count }
+        );
+    }
+
+    #[test]
     fn classes_cannot_multiply_beyond_the_limit() {
         let many: Vec<String> = (0..200).map(|number| format!("usb:{number:04x}")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();

@@ -25,3 +25,32 @@ pub enum Change {
     /// It was made so.
     Made,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::device::DevKind;
+
+    #[test]
+    fn what_two_sets_have_in_common_is_the_access_that_both_give() {
+        let number = |minor| DevNum {
+            kind: DevKind::Char,
+            major: 188,
+            minor,
+        };
+        let one: GrantSet = [
+            (number(0), Access::READ | Access::WRITE),
+            (number(1), Access::READ),
+            (number(2), Access::ALL),
+        ]
+        .into();
+        let other: GrantSet = [
+            (number(0), Access::WRITE | Access::MKNOD),
+            (number(1), Access::WRITE),
+            (number(3), Access::ALL),
+        ]
+        .into();
+        assert_eq!(common(&one, &other), [(number(0), Access::WRITE)].into());
+        assert_eq!(common(&other, &one), common(&one, &other));
+    }
+}

@@ -42,6 +42,9 @@ mod tests {
             ("A,B;C&D!E", "A_B_C_D_E"),
             ("AA:BB:CC+#1.2-3=@_", "AA:BB:CC+#1.2-3=@_"),
             ("Größe ©", "Größe_©"),
+            ("a\\x20b", "a\\x20b"),
+            ("a\\b\\", "a_b_"),
+            ("xyz", "xyz"),
         ] {
             assert!(same(actual, written), "{actual:?} {written:?}");
         }
@@ -51,9 +54,17 @@ mod tests {
             ("A+B", "A_B"),
             ("A  B", "A__B"),
             ("A", "a"),
+            ("a\\b", "a\\\\b"),
+            ("(x", "(x)"),
         ] {
             assert!(!same(actual, written), "{actual:?} {written:?}");
         }
+    }
+
+    #[test]
+    fn only_an_escape_keeps_its_backslash() {
+        assert_eq!(as_udev_spells("a\\x20b"), "a\\x20b");
+        assert_eq!(as_udev_spells("a\\b(x\\"), "a_b_x_");
     }
 
     proptest! {

@@ -11,6 +11,8 @@ use super::*;
 
 use crate::model::device::{Access, DevKind, DevNum};
 
+mod verdicts;
+
 #[path = "../../../tests/support/engine_program.rs"]
 mod engine_program;
 use engine_program::{EngineRule, engine_program};
@@ -147,6 +149,80 @@ fn constants_jumps_and_unknown_codes_can_be_read_too() {
    5: code 0xdb dst 1 src 2 off 0 imm 0x0
 ";
     assert_eq!(disassemble(&program), expected);
+}
+
+#[test]
+fn every_operator_can_be_read_in_both_widths_and_with_both_kinds_of_operands() {
+    let shown = |insn: Insn| {
+        disassemble(&[insn])
+            .trim_start_matches("   0: ")
+            .trim_end()
+            .to_owned()
+    };
+    for (code, operator) in [
+        (0x00, "+="),
+        (0x10, "-="),
+        (0x40, "|="),
+        (0x50, "&="),
+        (0x60, "<<="),
+        (0x70, ">>="),
+        (0xa0, "^="),
+        (0xb0, "="),
+    ] {
+        assert_eq!(shown(insn(code | 7, 2, 0, 0, 16)), format!("r2 {operator} 0x10"));
+        assert_eq!(shown(insn(code | 0x0f, 2, 3, 0, 0)), format!("r2 {operator} r3"));
+        assert_eq!(shown(insn(code | 4, 2, 0, 0, 16)), format!("w2 {operator} 0x10"));
+        assert_eq!(shown(insn(code | 0x0c, 2, 3, 0, 0)), format!("w2 {operator} w3"));
+    }
+    for (code, operator) in [
+        (0x10, "=="),
+        (0x20, ">"),
+        (0x30, ">="),
+        (0x40, "&"),
+        (0x50, "!="),
+        (0xa0, "<"),
+        (0xb0, "<="),
+    ] {
+        assert_eq!(
+            shown(insn(code | 5, 2, 0, 1, 16)),
+            format!("if r2 {operator} 0x10 goto +1")
+        );
+        assert_eq!(
+            shown(insn(code | 0x0e, 2, 3, -1, 0)),
+            format!("if w2 {operator} w3 goto -1")
+        );
+    }
+    for (code, bits) in [(0x60, 32), (0x68, 16), (0x70, 8), (0x78, 64)] {
+        assert_eq!(
+            shown(insn(code | 1, 2, 3, 4, 0)),
+            format!("r2 = *(u{bits} *)(r3 +4)")
+        );
+        assert_eq!(
+            shown(insn(code | 3, 2, 3, -4, 0)),
+            format!("*(u{bits} *)(r2 -4) = r3")
+        );
+    }
+    // What has no text of its own.
+    for code in [0x27, 0x65, 0x06, 0x62, 0x40, 0xe1] {
+        let text = shown(insn(code, 2, 3, 4, 5));
+        assert_eq!(text, format!("code {code:#04x} dst 2 src 3 off 4 imm 0x5"));
+    }
+    assert_eq!(shown(insn(CALL, 0, 0, 0, 14)), "call 14");
+    for src in [1, 2] {
+        assert_eq!(
+            shown(insn(CALL, 0, src, 0, 14)),
+            format!("code 0x85 dst 0 src {src} off 0 imm 0xe")
+        );
+    }
+    assert_eq!(
+        shown(insn(LD_IMM64, 3, 2, 0, 0x11)),
+        "code 0x18 dst 3 src 2 off 0 imm 0x11"
+    );
+    assert_eq!(
+        shown(insn(LD_IMM64, 3, 0, 0, -1)),
+        "r3 = 0xffffffff ll",
+        "cut short"
+    );
 }
 
 #[test]

@@ -96,27 +96,29 @@ privileged() {
     install_missing
     [ -e /dev/tty0 ] || fail "no virtual terminals (/dev/tty0): they are the character devices that the tests plug in"
     check cargo build --release --locked --features kubernetes --bins
-    # Every ignored test of every test binary, but those of the virtual machine, which are a level of their own.
-    local tests=()
+    # Every ignored test of every test binary, but those of the virtual machine, which are a level of their own. Those of
+    # `privileged` have a network and a mount namespace each, so that two of them run side by side.
+    local kernel=()
     for test in tests/*.rs tests/*/main.rs; do
         case $test in
-            tests/vm/*) ;;
-            */main.rs) test=${test%/main.rs}; tests+=(--test "${test##*/}") ;;
-            *) test=${test##*/}; tests+=(--test "${test%.rs}") ;;
+            tests/vm/* | tests/privileged/*) ;;
+            */main.rs) test=${test%/main.rs}; kernel+=(--test "${test##*/}") ;;
+            *) test=${test##*/}; kernel+=(--test "${test%.rs}") ;;
         esac
     done
     local skip=()
     if ! grep -q '^devices[[:space:]]' /proc/cgroups; then
         skip=(--skip ::v1 --skip v1_)
-        skip_all "this kernel has no devices controller of cgroup v1" \
-            "$(cargo test --locked --features kubernetes "${tests[@]}" -- --ignored --list "$@" | grep -c '\(::v1\|^v1_.*\): test$')"
+        skip_all "this kernel has no devices controller of cgroup v1" "$(cargo test --locked --features kubernetes \
+            "${kernel[@]}" --test privileged -- --ignored --list "$@" | grep -c '\(::v1\|^v1_.*\): test$')"
     fi
-    OCI_HOTPLUG_LONG=1 run_tests --features kubernetes "${tests[@]}" -- --ignored --test-threads=1 "${skip[@]}" "$@"
-    # Again with an udevd on the host, as every real machine has: what listens to events, and what follows nodes and links of /dev.
-    [ $# -gt 0 ] || set -- announcing:: faults_events:: links:: malice::forged malice::udevds options:: placement:: plugging:: \
-        stage:: udevd
+    run_tests --features kubernetes "${kernel[@]}" -- --ignored --test-threads=1 "${skip[@]}" "$@"
+    OCI_HOTPLUG_LONG=1 run_tests --features kubernetes --test privileged -- --ignored --test-threads=2 "${skip[@]}" "$@"
+    # Again with an udevd on the host, as every real machine has: the tests that listen to events or follow nodes and links of /dev.
     around=(tests/privileged/with-udevd.sh)
-    run_tests --features kubernetes --test privileged --test monitor_kernel -- --ignored --test-threads=1 "${skip[@]}" "$@"
+    run_tests --features kubernetes --test monitor_kernel -- --ignored --test-threads=1 "${@:-udevd}"
+    [ $# -gt 0 ] || set -- announcing:: links:: malice::forged malice::udevds options:: placement:: stage:: udevd
+    run_tests --features kubernetes --test privileged -- --ignored --test-threads=2 "${skip[@]}" "$@"
     around=()
 }
 

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
@@ -56,11 +56,26 @@ fn network(inside: &Inside) -> OwnedFd {
 /// What a monitor heard: action, path, node, DISKSEQ.
 type Heard = (String, String, Option<String>, Option<String>);
 
+/// A libudev that listens until this is dropped.
+struct Listener {
+    heard: Receiver<Heard>,
+    finish: Sender<()>,
+}
+
+impl Listener {
+    /// All that it has not told yet. Delivery is within the send: what it could hear, it has then heard.
+    fn finish(self) -> Vec<Heard> {
+        drop(self.finish);
+        self.heard.iter().collect()
+    }
+}
+
 /// Listens in a network namespace with libudev itself, from a thread that is there, for blocks of type disk (and the
 /// test's tag, in udev's group), so that the message must pass libudev's socket filter by its hashes.
-fn listen(namespace: OwnedFd, form: UeventForm) -> (Receiver<()>, Receiver<Heard>) {
+fn listen(namespace: OwnedFd, form: UeventForm) -> Listener {
     let (ready, is_ready) = channel();
     let (hear, heard) = channel();
+    let (finish, finishing) = channel::<()>();
     std::thread::spawn(move || {
         // libudev listens to udev's group only where it sees a udevd: a control socket in /run/udev.
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
@@ -84,10 +99,9 @@ fn listen(namespace: OwnedFd, form: UeventForm) -> (Receiver<()>, Receiver<Heard
             .unwrap();
         ready.send(()).unwrap();
         loop {
+            let is_last = finishing.try_recv() == Err(TryRecvError::Disconnected);
             let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
-            if poll(&mut fds, DEADLINE.as_millis() as u16) != Ok(1) {
-                return;
-            }
+            poll(&mut fds, if is_last { 0_u8 } else { 50 }).unwrap();
             for event in socket.iter() {
                 let text = |value: &std::ffi::OsStr| value.to_string_lossy().into_owned();
                 let told = (
@@ -100,9 +114,13 @@ fn listen(namespace: OwnedFd, form: UeventForm) -> (Receiver<()>, Receiver<Heard
                     return;
                 }
             }
+            if is_last {
+                return;
+            }
         }
     });
-    (is_ready, heard)
+    is_ready.recv_timeout(DEADLINE).unwrap();
+    Listener { heard, finish }
 }
 
 #[test]
@@ -111,11 +129,8 @@ fn libudev_inside_hears_add_and_remove_in_both_forms_and_the_host_hears_nothing(
     for form in [UeventForm::Udev, UeventForm::Kernel] {
         let inside = Inside::start(OWN_NET);
         let mut announcer = Announcer::open(&inside.container()).unwrap();
-        let (ready, heard) = listen(network(&inside), form);
-        let host = File::open("/proc/self/ns/net").unwrap().into();
-        let (host_ready, host_heard) = listen(host, form);
-        ready.recv_timeout(DEADLINE).unwrap();
-        host_ready.recv_timeout(DEADLINE).unwrap();
+        let within = listen(network(&inside), form);
+        let host = listen(File::open("/proc/self/ns/net").unwrap().into(), form);
         for action in [UeventAction::Add, UeventAction::Change, UeventAction::Remove] {
             let node = Some(Path::new("/dev/mydisk"));
             assert_eq!(
@@ -123,7 +138,7 @@ fn libudev_inside_hears_add_and_remove_in_both_forms_and_the_host_hears_nothing(
                 Change::Made
             );
             // Real disks are heard of here, too: the kernel tells every network namespace, and a udevd makes it tell.
-            let told = std::iter::from_fn(|| heard.recv_timeout(DEADLINE).ok())
+            let told = std::iter::from_fn(|| within.heard.recv_timeout(DEADLINE).ok())
                 .find(|told| told.1.contains("ohp-test"))
                 .expect("libudev takes the message");
             let expected = (
@@ -134,11 +149,8 @@ fn libudev_inside_hears_add_and_remove_in_both_forms_and_the_host_hears_nothing(
             );
             assert_eq!(told, expected, "{form:?}");
         }
-        // Delivery is within the send: what the host could hear, it has heard.
-        let leaked: Vec<_> = host_heard
-            .try_iter()
-            .filter(|told| told.1.contains("ohp-test"))
-            .collect();
+        let mut leaked = host.finish();
+        leaked.retain(|told| told.1.contains("ohp-test"));
         assert_eq!(leaked, []);
     }
 }

@@ -180,7 +180,7 @@ impl Drop for Machine {
             println!("--- the product's log:\n{}", self.log());
             println!("--- state directory: {:#?}", self.traces());
         }
-        remove_cgroup_parent();
+        remove_cgroups();
         let _ = umount2(&self.scratch, MntFlags::MNT_DETACH);
         let _ = fs::remove_dir(&self.scratch);
     }
@@ -297,12 +297,22 @@ pub fn cgroup_parent() -> String {
     format!("oci-hotplug-tests-{}", unique())
 }
 
-fn remove_cgroup_parent() {
+/// Removes the story's cgroups. A create that was killed has left some that runc does not know of.
+fn remove_cgroups() {
     let parent = cgroup_parent();
-    let _ = fs::remove_dir(Path::new(CGROUPS).join(&parent));
+    remove_cgroups_at(&Path::new(CGROUPS).join(&parent));
     for hierarchy in fs::read_dir(CGROUPS).into_iter().flatten().flatten() {
-        let _ = fs::remove_dir(hierarchy.path().join(&parent));
+        remove_cgroups_at(&hierarchy.path().join(&parent));
     }
+}
+
+fn remove_cgroups_at(cgroup: &Path) {
+    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroups_at(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(cgroup);
 }
 
 /// Whether `path` may be read by everybody: containers with a user namespace pass through it.

@@ -382,6 +382,161 @@ virtual
         assert_eq!(join("\u{1b}[2J", "x"), "[2J x");
     }
 
+    /// A device of which a few facts are known.
+    fn device(path: &str, subsystem: &str, facts: &[(&str, &str)]) -> Device {
+        let mut device = Device::new(SysPath::new(path));
+        device.subsystem = Some(subsystem.to_owned());
+        for (name, value) in facts {
+            match *name {
+                "devtype" => device.devtype = Some((*value).to_owned()),
+                "driver" => device.driver = Some((*value).to_owned()),
+                property if property.starts_with("ID_") => {
+                    device.properties.insert(property.to_owned(), (*value).to_owned());
+                }
+                attribute => {
+                    device
+                        .attributes
+                        .insert(attribute.to_owned(), (*value).to_owned());
+                }
+            }
+        }
+        device
+    }
+
+    #[test]
+    fn a_description_is_what_the_device_says_of_itself_else_what_the_database_or_the_kernel_says() {
+        let usb = ("devtype", "usb_device");
+        let database = [
+            ("ID_VENDOR_FROM_DATABASE", "Future Technology"),
+            ("ID_MODEL_FROM_DATABASE", "FT232"),
+        ];
+        let itself = [("manufacturer", "FTDI"), ("product", "Cable")];
+        let root_hub = [
+            ("idVendor", "1d6b"),
+            ("manufacturer", "Linux 6.1 xhci-hcd"),
+            ("product", "xHCI"),
+        ];
+        let model = ("ID_MODEL", "Ultra_USB");
+        let label = ("ID_FS_LABEL", "MY_DATA");
+        let partition = ("devtype", "partition");
+        for (subsystem, facts, expected) in [
+            ("usb", [&[usb], &itself[..], &database].concat(), "FTDI Cable"),
+            ("usb", [&[usb], &database[..]].concat(), "Future Technology FT232"),
+            ("usb", [&[usb], &root_hub[..]].concat(), "xHCI"),
+            // Not of a USB device, or not of one on PCI.
+            ("usb", [&itself[..], &database].concat(), ""),
+            (
+                "pci",
+                [&database[..], &[("name", "no")]].concat(),
+                "Future Technology FT232",
+            ),
+            ("tty", database.to_vec(), ""),
+            ("block", vec![("devtype", "disk"), model, label], "Ultra USB"),
+            ("block", vec![partition, model, label], "MY DATA"),
+            ("sound", vec![partition, model, label], ""),
+            ("input", vec![("name", "Power Button")], "Power Button"),
+        ] {
+            let device = device("/sys/devices/x", subsystem, &facts);
+            assert_eq!(
+                description(&device, &BTreeMap::new()),
+                expected,
+                "{subsystem} {facts:?}"
+            );
+        }
+        // An event node has the name of its parent.
+        let parent = device("/sys/devices/x/input1", "input", &[("name", "Keyboard")]);
+        let event = device("/sys/devices/x/input1/event1", "input", &[]);
+        let known = [(&parent.syspath, &parent), (&event.syspath, &event)].into();
+        assert_eq!(description(&event, &known), "Keyboard");
+    }
+
+    #[test]
+    fn serial_number_and_driver_are_those_that_the_line_above_does_not_say() {
+        let hub = "/sys/devices/pci0000:00/0000:00:14.0/usb1";
+        let usb = |path: &str, serial: &str, driver: &str| {
+            let facts = [("devtype", "usb_device"), ("serial", serial), ("driver", driver)];
+            device(path, "usb", &facts)
+        };
+        let devices = [
+            device(
+                "/sys/devices/pci0000:00/0000:00:14.0",
+                "pci",
+                &[("driver", "xhci_hcd")],
+            ),
+            usb(hub, "0000:00:14.0", "usb"),
+            usb(&format!("{hub}/1-1"), "A", "usb"),
+            usb(&format!("{hub}/1-2"), "", "usbip-host"),
+            Device {
+                node: recorded::virtual_device("tty", "x", "/dev/x", 4, 7).node,
+                ..device(
+                    &format!("{hub}/1-3/tty/x"),
+                    "tty",
+                    &[("driver", "usb"), ("serial", "B")],
+                )
+            },
+        ];
+        let shown = tree(&devices, &Holders::new(), false);
+        let controller = &shown[0].branches[0];
+        assert_eq!(controller.driver.as_deref(), Some("xhci_hcd"));
+        let root_hub = &controller.branches[0];
+        let told = |branch: &Branch| {
+            let text = |value: &Option<String>| value.clone().unwrap_or_default();
+            [text(&branch.serial), text(&branch.driver)]
+        };
+        assert_eq!(
+            told(root_hub),
+            ["", ""],
+            "the serial number is the controller's address"
+        );
+        let below: Vec<_> = root_hub.branches.iter().map(told).collect();
+        assert_eq!(below, [["A", ""], ["", "usbip-host"], ["", "usb"]]);
+        // Without a line above, nothing says it yet.
+        assert_eq!(
+            told(&tree(&devices[1..2], &Holders::new(), false)[0].branches[0])[0],
+            "0000:00:14.0"
+        );
+    }
+
+    #[test]
+    fn buses_are_sorted_with_the_kernels_own_last_and_empty_ones_are_left_out() {
+        let node = |bus: &str, name: &str| Device {
+            node: recorded::virtual_device("tty", name, &format!("/dev/{name}"), 4, 7).node,
+            ..device(&format!("/sys/devices/{bus}/{name}"), "tty", &[])
+        };
+        let devices = [
+            node("xen", "hvc0"),
+            node("virtual", "tty10"),
+            node("virtual", "tty9"),
+            node("platform", "virtual"),
+            node("platform", "ttyS0"),
+            node("platform", "ttyAMA0"),
+            device("/sys/devices/system/cpu0", "cpu", &[]),
+        ];
+        assert_eq!(
+            text(&tree(&devices, &Holders::new(), true), 0),
+            "\
+platform
+  ttyAMA0 /dev/ttyAMA0
+  ttyS0 /dev/ttyS0
+  virtual /dev/virtual
+xen
+  hvc0 /dev/hvc0
+virtual
+  tty9 /dev/tty9
+  tty10 /dev/tty10
+"
+        );
+    }
+
+    #[test]
+    fn json_tells_how_many_nodes_are_hidden_where_some_are() {
+        let mut devices = recorded::hub_with_two_adapters();
+        devices.push(recorded::virtual_device("tty", "tty7", "/dev/tty7", 4, 7));
+        let shown = serde_json::to_value(tree(&devices, &Holders::new(), false)).unwrap();
+        assert_eq!(shown[0].get("hidden"), None);
+        assert_eq!(shown[1]["hidden"], 1);
+    }
+
     #[test]
     fn ports_are_in_the_order_in_which_one_counts() {
         let mut names = ["1-1.10", "1-1.2", "1-1", "usb10", "usb2", "sda1", "sda"];

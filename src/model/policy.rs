@@ -348,8 +348,7 @@ impl Policy {
                     allowed |= rule.access;
                     first = first.or(Some(&rule.place));
                 }
-                // One that udevd will not process soon counts as not allowed.
-                Found::Unknown(whose) if subject.is_awaited(&whose) => unknown = Some(whose),
+                // What udevd will not process soon counts as not allowed.
                 Found::Unknown(_) => unknown = unknown.or_else(|| subject.next_awaited()),
                 Found::No => {}
             }

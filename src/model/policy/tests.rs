@@ -347,6 +347,29 @@ fn by_default_a_stranger_gets_what_is_on_usb_and_nothing_else() {
 }
 
 #[test]
+fn a_refusal_by_the_default_says_what_the_default_gives() {
+    let reason = |fallback| {
+        let policy = policy(fallback, vec![], vec![]);
+        let circumstances = Circumstances::default();
+        let situation = Situation {
+            circumstances: &circumstances,
+            inventory: &HOST.inventory,
+            host_use: &root_on_sda2(),
+        };
+        let device = with_node(&HOST.devices, "/dev/ttyS0");
+        match policy.judge(&stranger("subsystem:tty"), device, &situation) {
+            Verdict::Denied(denial) => denial.reason,
+            verdict => panic!("{verdict:?}"),
+        }
+    };
+    assert_eq!(
+        reason(Fallback::Removable),
+        "it is no device on USB, and no rule allows it"
+    );
+    assert_eq!(reason(Fallback::Nothing), "no rule allows it");
+}
+
+#[test]
 fn a_hub_is_no_way_to_what_is_plugged_into_it() {
     let hub = stranger("usb:2109:2813");
     let of = Circumstances::default();
@@ -690,6 +713,54 @@ fn input_waits_for_udevd_and_is_refused_where_nobody_knows() {
         "protected: seat-input",
         "neither the kernel nor udevd has said what it is"
     );
+}
+
+#[test]
+fn nobody_waits_for_udevd_where_the_default_refuses_anyway() {
+    let devices: Vec<Device> = host().into_iter().map(before_udev).collect();
+    let told = |fallback| {
+        let policy = policy(fallback, vec![], vec![]);
+        let asked = stranger("subsystem:input");
+        let node = "/dev/input/event8";
+        told_among(&policy, &asked, node, &Circumstances::default(), devices.clone())
+    };
+    assert_eq!(told(Fallback::Removable), "waits for event8");
+    assert_eq!(told(Fallback::Anything), "waits for event8");
+    assert_eq!(told(Fallback::Nothing), "default = \"nothing\"");
+}
+
+#[test]
+fn while_a_file_of_rules_is_unknown_what_it_may_concern_is_refused() {
+    let with_unknown = |may_concern_trusted| Policy {
+        unknown: vec![UnknownRules {
+            fault: "/etc/d/50.toml line 3: expected a value".to_owned(),
+            may_concern_trusted,
+        }],
+        ..policy(Fallback::Anything, vec![], vec![])
+    };
+    let of = Circumstances::default();
+    let untrusted = stranger("usb:0403");
+    let trusted = Asked::new(Origin::Administrator, untrusted.request.clone());
+    for (asked, may_concern_trusted, is_refused) in [
+        (&untrusted, false, true),
+        (&untrusted, true, true),
+        (&trusted, false, false),
+        (&trusted, true, true),
+    ] {
+        let policy = with_unknown(may_concern_trusted);
+        let start = policy.authorise(&of, asked).map_err(|denial| denial.to_string());
+        let device = told_of(&policy, asked, "/dev/ttyUSB0", &of);
+        if is_refused {
+            assert_eq!(
+                start.unwrap_err(),
+                "refused by the policy (unknown rules): /etc/d/50.toml line 3: expected a value: fix or remove \
+                 that file (`oci-hotplug check` tests it)"
+            );
+            assert_eq!(device, "unknown rules");
+        } else {
+            assert_eq!((start, device.as_str()), (Ok(()), "allowed"));
+        }
+    }
 }
 
 /// Case security 4.

@@ -60,11 +60,6 @@ impl HostUse {
         }
     }
 
-    /// Whether the host uses this device itself; never so for a character device.
-    pub fn uses(&self, num: DevNum) -> bool {
-        self.use_of(num).is_some()
-    }
-
     /// How the host uses this device itself; `None` when it does not, and for a character device.
     pub fn use_of(&self, num: DevNum) -> Option<Use> {
         if num.kind != DevKind::Block {

@@ -55,7 +55,7 @@ pub struct Line {
     more: Option<fn(&Subject<'_>) -> Found>,
 }
 
-/// All lines.
+/// All lines: those that no rule lifts first, because the first that protects a device counts.
 pub static LINES: [Line; 13] = [
     Line {
         name: HOST_DISK,
@@ -66,16 +66,6 @@ pub static LINES: [Line; 13] = [
         numbers: &[],
         nodes: &[],
         more: Some(is_used_by_the_host),
-    },
-    Line {
-        name: HOST_DISK_USB,
-        devices: "the USB nodes of devices with a disk that the host uses",
-        reason: "whoever has the USB node reads and writes the disk",
-        always: false,
-        names: &[],
-        numbers: &[],
-        nodes: &[],
-        more: Some(has_a_disk_of_the_host),
     },
     Line {
         name: "memory",
@@ -109,6 +99,16 @@ pub static LINES: [Line; 13] = [
             "cpu/#/msr",
         ],
         more: None,
+    },
+    Line {
+        name: HOST_DISK_USB,
+        devices: "the USB nodes of devices with a disk that the host uses",
+        reason: "whoever has the USB node reads and writes the disk",
+        always: false,
+        names: &[],
+        numbers: &[],
+        nodes: &[],
+        more: Some(has_a_disk_of_the_host),
     },
     Line {
         name: "console",
@@ -245,20 +245,16 @@ impl Line {
     }
 }
 
-/// The line that protects this device, or may: one that is certain comes before one that is not, and one that no
-/// rule lifts before the others. What udevd will not say soon counts as said.
+/// The first line that protects this device, or may. What udevd will not say soon counts as said.
 pub fn find(subject: &Subject<'_>) -> Option<(&'static Line, Found)> {
     let certain = |found| match found {
         Found::Unknown(whose) if !subject.is_awaited(&whose) => Found::Yes,
         found => found,
     };
-    let mut found: Vec<_> = LINES
+    LINES
         .iter()
         .map(|line| (line, certain(line.finds(subject))))
-        .filter(|(_, found)| *found != Found::No)
-        .collect();
-    found.sort_by_key(|(line, found)| (!line.always, *found != Found::Yes));
-    found.into_iter().next()
+        .find(|(_, found)| *found != Found::No)
 }
 
 /// What makes a device one of a line, and what to do about that.
@@ -358,9 +354,8 @@ fn is_at_the_seat(subject: &Subject<'_>) -> Found {
                 .find(|above| matches!(above.subsystem.as_deref(), Some("hid" | "usb")));
             owner.map_or(Found::No, |owner| reports_what_is_typed(subject, owner))
         }
-        Some("usb") if is_usb_device(device) => {
-            classes(device).map_or(Found::No, |classes| is_typed_on(subject, device, &classes))
-        }
+        // A USB device, and none of its interfaces: these have no descriptors.
+        Some("usb") => classes(device).map_or(Found::No, |classes| is_typed_on(subject, device, &classes)),
         _ => Found::No,
     }
 }
@@ -410,7 +405,7 @@ fn reports_what_is_typed(subject: &Subject<'_>, owner: &Device) -> Found {
 fn is_seat_input(subject: &Subject<'_>, device: &Device, without_touchpad: bool) -> Found {
     let mut above = subject.inventory.ancestors(&device.syspath);
     let found = above
-        .find(|above| above.subsystem.as_deref() == Some("input") && above.node.is_none())
+        .find(|above| above.subsystem.as_deref() == Some("input"))
         .and_then(capabilities_of);
     let passes_as_touchpad = without_touchpad && found.is_some_and(|found| found.touchpad);
     if found.is_some_and(|found| found.keyboard || found.pointer || (found.touchpad && !without_touchpad)) {

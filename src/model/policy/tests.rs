@@ -186,7 +186,6 @@ const PROTECTED: [(&str, &[&str]); 13] = [
             "/dev/sg2",
         ],
     ),
-    ("host-disk-usb", &["/dev/bus/usb/001/014"]),
     (
         "memory",
         &[
@@ -197,6 +196,7 @@ const PROTECTED: [(&str, &[&str]); 13] = [
             "/dev/cpu/0/msr",
         ],
     ),
+    ("host-disk-usb", &["/dev/bus/usb/001/014"]),
     (
         "console",
         &[
@@ -266,6 +266,10 @@ fn every_line_of_the_table_protects_its_devices_whatever_the_default() {
         names,
         LINES.iter().map(|line| line.name).collect::<Vec<_>>(),
         "a line without a test"
+    );
+    assert!(
+        LINES.is_sorted_by_key(|line| !line.always),
+        "a line that a rule lifts comes before one that none lifts"
     );
 }
 
@@ -712,6 +716,187 @@ fn input_waits_for_udevd_and_is_refused_where_nobody_knows() {
         told("/dev/input/event8", &devices),
         "protected: seat-input",
         "neither the kernel nor udevd has said what it is"
+    );
+}
+
+/// Case README 22.
+#[test]
+fn what_udev_calls_a_touchpad_is_one_unless_the_kernel_knows_it_for_a_gamepads() {
+    let told = |tree: Vec<Device>, name: &str, node: &str| {
+        let mut devices = tree;
+        for device in &mut devices {
+            if device.syspath.name() == name {
+                device.properties.insert("ID_INPUT_TOUCHPAD".into(), "1".into());
+            }
+        }
+        let asked = stranger("subsystem:input");
+        told_among(
+            &Policy::default(),
+            &asked,
+            node,
+            &Circumstances::default(),
+            devices,
+        )
+    };
+    // The pad's own touchpad, and a second one that udev alone takes for one: its sensors.
+    assert_eq!(told(dualsense(), "event13", "/dev/hidraw4"), "allowed");
+    assert_eq!(
+        told(dualsense(), "event12", "/dev/hidraw4"),
+        "protected: seat-input"
+    );
+    assert_eq!(
+        told(joystick(), "event8", "/dev/input/event8"),
+        "protected: seat-input"
+    );
+}
+
+#[test]
+fn an_input_is_judged_by_whichever_of_kernel_and_udev_knows_it() {
+    let told = |is_known_to_kernel: bool, is_known_to_udev: bool| {
+        let mut devices = joystick();
+        for device in &mut devices {
+            if !is_known_to_kernel {
+                device.attributes.remove("capabilities");
+            }
+            device.properties.retain(|key, _| !key.starts_with("ID_INPUT"));
+            if is_known_to_udev {
+                device.properties.insert("ID_INPUT".into(), "1".into());
+                device.properties.insert("ID_INPUT_JOYSTICK".into(), "1".into());
+            }
+        }
+        let asked = stranger("subsystem:input");
+        let of = Circumstances::default();
+        told_among(&Policy::default(), &asked, "/dev/input/event8", &of, devices)
+    };
+    assert_eq!(told(true, true), "allowed");
+    assert_eq!(told(true, false), "allowed");
+    assert_eq!(told(false, true), "allowed");
+    assert_eq!(told(false, false), "protected: seat-input");
+}
+
+#[test]
+fn a_usb_device_without_a_keyboard_or_mouse_does_not_wait_for_udevd() {
+    let devices: Vec<Device> = host().into_iter().map(before_udev).collect();
+    let asked = stranger("usb:0403");
+    let of = Circumstances::default();
+    let told = |node: &str, devices| told_among(&Policy::default(), &asked, node, &of, devices);
+    assert_eq!(told("/dev/bus/usb/001/003", devices.clone()), "allowed");
+    // A hub that also reports to HID is a hub, whatever that reports.
+    let mut with_hid_hub = devices;
+    for device in &mut with_hid_hub {
+        if device.syspath.name() == "1-1" {
+            device
+                .attributes
+                .insert("descriptors".into(), "09:0300:0900".into());
+        }
+    }
+    assert_eq!(told("/dev/bus/usb/001/002", with_hid_hub), "protected: usb-hub");
+}
+
+#[test]
+fn an_input_that_udevd_is_late_with_counts_as_a_keyboard_and_the_refusal_says_so() {
+    let devices: Vec<Device> = host()
+        .into_iter()
+        .map(|device| Device {
+            seen: Seen::Overdue,
+            ..before_udev(device)
+        })
+        .collect();
+    let inventory = Inventory::new(devices.clone());
+    let circumstances = Circumstances::default();
+    let situation = Situation {
+        circumstances: &circumstances,
+        inventory: &inventory,
+        host_use: &HostUse::default(),
+    };
+    let device = with_node(&devices, "/dev/input/event8");
+    let policy = Policy::default();
+    let Verdict::Denied(denial) = policy.judge(&stranger("subsystem:input"), device, &situation) else {
+        panic!("nobody knows what it is");
+    };
+    let ends = format!(
+        "(udevd has not processed {}, and until then it counts as one)",
+        device.syspath
+    );
+    assert!(denial.reason.ends_with(&ends), "{}", denial.reason);
+    // Of what the kernel knows to be a keyboard there is nothing to say.
+    let device = with_node(&devices, "/dev/input/event7");
+    let Verdict::Denied(denial) = policy.judge(&stranger("subsystem:input"), device, &situation) else {
+        panic!("it is a keyboard");
+    };
+    assert!(!denial.reason.contains("udevd"), "{}", denial.reason);
+}
+
+#[test]
+fn only_nodes_are_inputs_and_memory() {
+    let policy = policy(Fallback::Anything, vec![], vec![]);
+    let circumstances = Circumstances::default();
+    let judge = |device: &Device, inventory: &Inventory| {
+        let situation = Situation {
+            circumstances: &circumstances,
+            inventory,
+            host_use: &HostUse::default(),
+        };
+        matches!(
+            policy.judge(&stranger("subsystem:input"), device, &situation),
+            Verdict::Allowed(_)
+        )
+    };
+    let mut nodeless = host();
+    for device in &mut nodeless {
+        device.node = None;
+    }
+    let inventory = Inventory::new(nodeless.clone());
+    for name in ["event7", "mem", "1-1"] {
+        let named = crate::model::recorded::named;
+        assert!(!judge(named(&HOST.devices, name), &HOST.inventory), "{name}");
+        assert!(judge(named(&nodeless, name), &inventory), "{name}");
+    }
+}
+
+#[test]
+fn a_rule_that_cannot_be_used_says_why_and_where() {
+    let fault = |list, devices: &[&str], applies_to| {
+        let definition = RuleDefinition {
+            devices: devices.iter().map(|text| text.to_string()).collect(),
+            access: None,
+            annotations: BTreeMap::new(),
+            user_namespace: None,
+            privileged: None,
+            reason: None,
+            applies_to,
+        };
+        let place = Place {
+            list,
+            file: "/etc/c.toml".into(),
+            line: 7,
+        };
+        Rule::parse(place, &definition).unwrap_err().to_string()
+    };
+    let place = "[[policy.deny]] at /etc/c.toml line 7";
+    let told = |devices: &[&str]| fault(List::Deny, devices, None);
+    assert_eq!(
+        told(&[]),
+        format!("{place}: it names no device: write devices = [\"usb:0403\"], say")
+    );
+    assert_eq!(
+        told(&["usb:0403", "usb:0403;access=r"]),
+        format!(
+            "{place}: device \"usb:0403;access=r\": a rule's devices have no options: the access is a key of its \
+             own, access = \"rw\" (devices, element 2)"
+        )
+    );
+    assert_eq!(
+        told(&["parent-of:usb:0403"]),
+        format!(
+            "{place}: device \"parent-of:usb:0403\": a rule has no parent-of: name the parent itself, and all below \
+             it is meant (devices, element 1)"
+        )
+    );
+    assert!(told(&["usb:x"]).starts_with(&format!("{place}: device \"usb:x\": ")));
+    assert!(
+        fault(List::Allow, &["usb:0403"], Some(AppliesTo::All))
+            .contains("applies-to belongs to [[policy.deny]]")
     );
 }
 

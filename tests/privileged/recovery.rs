@@ -10,8 +10,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::framework::container::text;
@@ -330,14 +328,14 @@ struct Stopped(Watcher);
 
 impl Stopped {
     fn new(watcher: Watcher) -> Self {
-        kill(Pid::from_raw(watcher.pid), Signal::SIGSTOP).expect("stop a watcher");
+        watcher.pause();
         Self(watcher)
     }
 }
 
 impl Drop for Stopped {
     fn drop(&mut self) {
-        let _ = kill(Pid::from_raw(self.0.pid), Signal::SIGCONT);
+        self.0.go_on();
     }
 }
 

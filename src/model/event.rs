@@ -45,3 +45,33 @@ impl DeviceEvent {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_event_but_an_overrun_is_about_a_device_and_has_a_number() {
+        let mut device = Device::new(SysPath::new("/sys/devices/a"));
+        device.seqnum = 7;
+        let syspath = device.syspath.clone();
+        for event in [
+            DeviceEvent::Added(device.clone()),
+            DeviceEvent::Changed(device.clone()),
+            DeviceEvent::Moved {
+                from: SysPath::new("/sys/devices/b"),
+                device,
+            },
+            DeviceEvent::Removed {
+                syspath: syspath.clone(),
+                seqnum: 7,
+            },
+        ] {
+            assert_eq!((event.syspath(), event.seqnum()), (Some(&syspath), 7));
+        }
+        assert_eq!(
+            (DeviceEvent::Overrun.syspath(), DeviceEvent::Overrun.seqnum()),
+            (None, 0)
+        );
+    }
+}

@@ -70,9 +70,8 @@ fn from_sysfs<'a>(ancestors: impl IntoIterator<Item = &'a Device>) -> [Option<&'
     let mut interface = None;
     for ancestor in ancestors {
         match ancestor.devtype.as_deref() {
-            Some("usb_interface") if interface.is_none() => {
-                interface = ancestor.attribute("bInterfaceNumber")
-            }
+            // There is one at most below a USB device.
+            Some("usb_interface") => interface = ancestor.attribute("bInterfaceNumber"),
             Some("usb_device") => {
                 return [
                     ancestor.attribute("idVendor"),

@@ -90,6 +90,32 @@ mod tests {
     }
 
     #[test]
+    fn each_event_of_the_log_has_a_counter_of_its_own() {
+        let mut tally = Tally::default();
+        let events = [
+            "attached", "detached", "refused", "waiting", "shared", "failed", "restored", "overrun",
+        ];
+        for (event, times) in events.into_iter().zip(1..) {
+            for _ in 0..times {
+                tally.count(event);
+            }
+        }
+        tally.count("started");
+        let counted = Tally {
+            attached: 1,
+            detached: 2,
+            refused: 3,
+            waiting: 4,
+            shared: 5,
+            failed: 6,
+            restored: 7,
+            overrun: 8,
+            ..Tally::default()
+        };
+        assert_eq!(tally, counted);
+    }
+
+    #[test]
     fn the_longest_is_that_of_the_watcher_of_now() {
         let mut tally = Tally::default();
         tally.count_wake(3);

@@ -1067,6 +1067,50 @@ fn a_deny_rule_on_a_link_is_for_all_that_claim_it_and_an_allow_rule_for_the_one_
     }
 }
 
+/// Case security 12.
+#[test]
+fn a_link_that_a_device_claims_counts_for_rules_on_that_link_alone() {
+    let mut devices = companion_hub();
+    for device in &mut devices {
+        device.lost_links = std::mem::take(&mut device.links);
+    }
+    let asked = stranger("subsystem:block");
+    for (rule, expected) in [
+        (
+            "devnode:/dev/disk/by-label/BACKUP",
+            "[[policy.deny]] at /etc/c.toml line 7",
+        ),
+        ("devnode:/dev/disk/by-label/OTHER", "allowed"),
+        ("tag:other", "allowed"),
+    ] {
+        let denying = policy(Fallback::Removable, vec![], vec![deny(&[rule])]);
+        let of = Circumstances::default();
+        let told = told_among(&denying, &asked, "/dev/sdb1", &of, devices.clone());
+        assert_eq!(told, expected, "{rule}");
+    }
+}
+
+/// Case security 4.
+#[test]
+fn nobody_waits_for_one_device_where_another_that_is_overdue_decides() {
+    let asked = stranger("subsystem:block");
+    let of = Circumstances::default();
+    let denying = policy(
+        Fallback::Removable,
+        vec![],
+        vec![deny(&["property:ID_FS_LABEL=secret"])],
+    );
+    // The disk exposes its partition.
+    let told = |disk, partition| {
+        let devices = stick([disk, partition], 0);
+        told_among(&denying, &asked, "/dev/sdb", &of, devices)
+    };
+    let denied = "[[policy.deny]] at /etc/c.toml line 7";
+    assert_eq!(told(Seen::Overdue, Seen::Kernel), denied);
+    assert_eq!(told(Seen::Kernel, Seen::Overdue), denied);
+    assert_eq!(told(Seen::Kernel, Seen::Kernel), "waits for sdb1");
+}
+
 /// What a parent says counts, although udevd will not process the device itself: its facts are looked up first.
 #[test]
 fn an_allow_rule_on_a_parent_waits_for_the_parent_alone() {
@@ -1525,6 +1569,15 @@ fn a_stranger_gets_a_device_of_another_host_only_by_a_rule_that_names_that_host(
     }
     let nothing = policy(Fallback::Nothing, vec![allow(&["usbip:lab:3241"])], vec![]);
     assert_eq!(told_of(&nothing, &asked, "/dev/ttyUSB0", &of), "allowed");
+    // A rule for other devices adds no access.
+    let reading = rule(List::Allow, &["usbip:lab:3241"], |rule| {
+        rule.access = Some(Access::READ)
+    });
+    let with_other = policy(Fallback::Nothing, vec![reading, allow(&["usb:1050"])], vec![]);
+    assert_eq!(
+        told_of(&with_other, &asked, "/dev/ttyUSB0", &of),
+        "[[policy.allow]] at /etc/c.toml line 7"
+    );
 
     let mine = Asked::new(Origin::Administrator, asked.request.clone());
     assert_eq!(anything(vec![], vec![]).authorise(&of, &mine), Ok(()));

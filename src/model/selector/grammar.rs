@@ -135,7 +135,7 @@ fn unknown_kind(kind: &str, text: &str) -> SelectorError {
     if kind.starts_with('/') {
         return SelectorError::BarePath;
     }
-    if parse_usb_id(kind, "vendor", "").is_ok() && parse_usb(text, check_any_serial).is_ok() {
+    if parse_usb(text, check_any_serial).is_ok() {
         return SelectorError::BareUsbIds {
             ids: shown(text, SHOWN_WORD),
         };

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
+use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How many verdicts are kept: more than a host has nodes and links. Each takes about 10 bytes.
@@ -20,7 +20,7 @@ struct Verdicts {
     /// With a key of its own: whoever names devices cannot choose two names of one hash.
     hasher: RandomState,
     /// The hash of each text, with the verdict in its last bit.
-    known: HashSet<u64, BuildHasherDefault<AsItIs>>,
+    known: HashSet<u64>,
     #[cfg(test)]
     evaluations: u64,
 }
@@ -57,25 +57,5 @@ impl Memo {
 impl fmt::Debug for Memo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Memo")
-    }
-}
-
-/// What is hashed already is not hashed again.
-#[derive(Default)]
-struct AsItIs(u64);
-
-impl Hasher for AsItIs {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = value;
     }
 }

@@ -129,10 +129,11 @@ mod tests {
             ("/dev/a\0b", PathFault::Control),
             ("/dev/a\nb", PathFault::Control),
             ("/dev/\u{9b}a", PathFault::Control),
-            (&format!("/dev/{}", "x".repeat(4096)), PathFault::TooLong),
+            (&format!("/dev/{}", "x".repeat(MAX_PATH - 4)), PathFault::TooLong),
         ] {
             assert_eq!(node_path(text), Err(fault), "{text:?}");
         }
+        assert!(node_path(&format!("/dev/{}", "x".repeat(MAX_PATH - 5))).is_ok());
     }
 
     #[test]

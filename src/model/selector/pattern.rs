@@ -203,7 +203,6 @@ fn matches(tokens: &[Token], text: &str, is_path: bool) -> bool {
                     next_inside[at] |= !separates;
                 }
                 Token::Sequence if here[at] => next[at] |= !(is_path && separates),
-                Token::Directories | Token::Sequence => {}
                 token if here[at] && token.is(letter, is_path) => next[at + 1] = true,
                 _ => {}
             }
@@ -400,6 +399,38 @@ mod tests {
     }
 
     #[test]
+    fn a_class_has_ranges_and_may_begin_with_its_own_end() {
+        let matched = |pattern: &str| -> String {
+            let glob = Glob::new(pattern).unwrap();
+            let letters = "!-[]abcde".chars();
+            letters
+                .filter(|letter| glob.matches_value(&letter.to_string()))
+                .collect()
+        };
+        for (pattern, letters) in [
+            ("[b-d]", "bcd"),
+            ("[!b-d]", "!-[]ae"),
+            ("[ac-]", "-ac"),
+            ("[a-ce]", "abce"),
+            ("[]a]", "]a"),
+            ("[!]a]", "!-[bcde"),
+            ("[!!]", "-[]abcde"),
+            ("[[]", "["),
+        ] {
+            assert_eq!(matched(pattern), letters, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_shows_its_text_and_not_the_texts_that_it_was_held_against() {
+        let (glob, regex) = (Glob::new("a*").unwrap(), PathRegex::new("a+").unwrap());
+        assert!(glob.matches_value("abc") && regex.matches_path(Path::new("/dev/abc")));
+        for shown in [format!("{glob:?}"), format!("{regex:?}")] {
+            assert!(shown.ends_with("memo: Memo }"), "{shown}");
+        }
+    }
+
+    #[test]
     fn a_value_may_have_slashes() {
         assert!(Glob::new("pci-*").unwrap().matches_value("pci-0000:00/usb"));
         assert!(Glob::new("").unwrap().matches_value(""));
@@ -472,6 +503,9 @@ mod tests {
         let many_groups = format!("({}){{0,8}}#", "()".repeat(240));
         assert!(regex(&many_groups) >= 32 * 1024);
         assert!(Glob::new("ttyUSB*").unwrap().size() <= 1024);
+        // Each token, and each range of a class, counts the same.
+        assert_eq!(Glob::new("a?*").unwrap().size(), 3 * TOKEN_SIZE);
+        assert_eq!(Glob::new("a[b-dx]*").unwrap().size(), 5 * TOKEN_SIZE);
         assert!(Glob::new(&"*a".repeat(500)).unwrap().size() >= 8 * 1000);
     }
 

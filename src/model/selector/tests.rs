@@ -48,6 +48,65 @@ fn alone(device: &Device, text: &str) -> Found {
 }
 
 #[test]
+fn as_many_terms_as_allowed_are_read() {
+    let joined = |count: usize| vec!["subsystem:tty"; count].join("&");
+    assert_eq!(selector(&joined(MAX_TERMS)).terms().len(), MAX_TERMS);
+    for count in [MAX_TERMS + 1, MAX_TERMS + 2] {
+        assert_eq!(
+            joined(count).parse::<DeviceSelector>(),
+            Err(SelectorError::TooManyTerms)
+        );
+    }
+}
+
+#[test]
+fn ids_without_a_kind_are_told_from_other_words() {
+    let fault = |text: &str| text.parse::<DeviceSelector>().unwrap_err();
+    assert!(matches!(fault("0403:6001"), SelectorError::BareUsbIds { .. }));
+    for text in ["0403:zzzz", "zzzz:6001", "0403:6001:"] {
+        assert!(
+            matches!(fault(text), SelectorError::UnknownKind { .. }),
+            "{text}: {:?}",
+            fault(text)
+        );
+    }
+}
+
+#[test]
+fn only_a_node_waits_for_its_links() {
+    let mut device = Device::new(SysPath::new("/sys/devices/hub"));
+    for text in ["devnode:/dev/x", "glob:/dev/x*", "regex:x"] {
+        assert_eq!(alone(&device, text), Found::No, "{text}");
+    }
+    device.node = Some(DevNode {
+        path: "/dev/y".into(),
+        num: DevNum {
+            kind: DevKind::Char,
+            major: 9,
+            minor: 0,
+        },
+    });
+    for text in ["devnode:/dev/x", "glob:/dev/x*", "regex:x"] {
+        assert_eq!(
+            alone(&device, text),
+            Found::Unknown(device.syspath.clone()),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn beside_parent_of_a_negated_term_is_about_the_device_that_names_the_parent() {
+    let mut secret = Device::new(SysPath::new("/sys/devices/hub/tty"));
+    secret.tags.insert("secret".into());
+    secret.seen = Seen::Udev;
+    let leaves = |text: &str| selector(text).leaves(|| Chain::new(&[&secret], []));
+    assert_eq!(leaves("subsystem:tty&!tag:secret"), Found::No);
+    assert_eq!(leaves("parent-of:subsystem:tty&!tag:secret"), Found::Yes);
+    assert_eq!(leaves("subsystem:tty"), Found::Yes);
+}
+
+#[test]
 fn every_kind_is_read_and_written_down_again() {
     for (text, canonical) in [
         ("usb:0403", "usb:0403"),

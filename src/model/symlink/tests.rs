@@ -38,6 +38,23 @@ fn a_rule_is_read_and_written_down_again() {
 }
 
 #[test]
+fn as_many_rules_and_bytes_as_allowed_are_read() {
+    let rule = "usb:0403:6001:00=/dev/gps";
+    let list = |count: usize| vec![rule; count].join(",");
+    assert_eq!(parse_symlinks(&list(MAX_RULES)).unwrap().len(), MAX_RULES);
+    assert_eq!(
+        parse_symlinks(&list(MAX_RULES + 1)),
+        Err(SymlinkError::TooMany { count: MAX_RULES + 1 })
+    );
+    let padded = |length: usize| format!("{rule}{}", " ".repeat(length - rule.len()));
+    assert_eq!(parse_symlinks(&padded(MAX_TEXT)).unwrap().len(), 1);
+    assert_eq!(
+        parse_symlinks(&padded(MAX_TEXT + 1)),
+        Err(SymlinkError::TooLong { length: MAX_TEXT + 1 })
+    );
+}
+
+#[test]
 fn container_hotplugs_rules_mean_what_they_meant() {
     for (text, ours) in [
         ("usb:0403:6001:1=/dev/gps", "usb:0403:6001:01=/dev/gps"),

@@ -400,4 +400,51 @@ mod tests {
         }
         assert!(inventory.floors.len() <= FLOORS_KEPT);
     }
+
+    #[test]
+    fn of_past_lives_the_later_half_is_kept_once_there_are_too_many() {
+        let mut inventory = Inventory::default();
+        let path = |number: usize| SysPath::new(format!("/sys/devices/x{number}"));
+        let mut remove = |number: usize| {
+            inventory.apply(DeviceEvent::Removed {
+                syspath: path(number),
+                seqnum: number as u64,
+            });
+            inventory.floors.len()
+        };
+        assert_eq!((1..=FLOORS_KEPT).map(&mut remove).last(), Some(FLOORS_KEPT));
+        assert_eq!(remove(FLOORS_KEPT + 1), FLOORS_KEPT / 2 + 1);
+        assert!(inventory.is_stale(&path(FLOORS_KEPT + 1), 1));
+        assert!(!inventory.is_stale(&path(1), 1), "it is forgotten");
+    }
+
+    #[test]
+    fn the_kernels_news_count_until_udevd_has_processed_the_device() {
+        let mut inventory = Inventory::new([device(PATH, 0, 5, Seen::Kernel)]);
+        let mut change = device(PATH, 0, 7, Seen::Kernel);
+        change.properties.insert("MEDIA".into(), "1".into());
+        assert!(inventory.apply(DeviceEvent::Changed(change.clone())));
+        assert_eq!(inventory.get(&SysPath::new(PATH)), Some(&change));
+    }
+
+    #[test]
+    fn a_link_that_moves_and_an_alias_that_comes_are_news() {
+        let link = PathBuf::from("/dev/by-id/x");
+        let mut claimant = device(PATH, 0, 5, Seen::Udev);
+        claimant.lost_links.insert(link.clone());
+        let mut inventory = Inventory::new([claimant, device("/sys/devices/z", 1, 5, Seen::Udev)]);
+        let none = Aliases::default();
+        let here: LinkTargets = [(link.clone(), Some(PATH.into()))].into();
+        assert!(
+            inventory.take_links(&none, &here),
+            "the first of two devices has gained it"
+        );
+        assert!(!inventory.take_links(&none, &here), "nothing has moved");
+        let named = Aliases::new([("/dev/alias".into(), Some(PATH.into()))].into());
+        assert!(inventory.take_links(&named, &LinkTargets::new()));
+        assert!(!inventory.take_links(&named, &here), "neither has moved");
+        // Of several that moved, one is enough.
+        let elsewhere: LinkTargets = [(link, None)].into();
+        assert!(inventory.take_links(&none, &elsewhere));
+    }
 }

@@ -109,8 +109,8 @@ fn class_of(device: &Device, inventory: &Inventory) -> Class {
         "input" if is_joystick(device, inventory) => Class::Joystick,
         "input" => Class::InputEvent,
         "hidraw" => Class::Hidraw,
-        PINS => Class::OnlyIfMeant,
-        "usb" if is_raw_usb(device) => Class::OnlyIfMeant,
+        // The nodes of the subsystem usb are those of USB devices.
+        PINS | "usb" => Class::OnlyIfMeant,
         subsystem if COMPANIONS.contains(&subsystem) => Class::Companion,
         _ => Class::Other,
     }
@@ -226,7 +226,7 @@ fn means_itself(request: &Request, device: &Device) -> bool {
 }
 
 fn is_raw_usb(device: &Device) -> bool {
-    device.subsystem.as_deref() == Some("usb") && device.devtype.as_deref() == Some("usb_device")
+    device.devtype.as_deref() == Some("usb_device")
 }
 
 /// Whether the request picks nodes, not devices that have nodes: `only=`, or a selector that is about a path of /dev.
@@ -258,6 +258,101 @@ mod tests {
             .filter(|device| request.options.admits(&[device]) != Found::No);
         let chosen = of_request(&request, given, &inventory)?;
         Some(chosen.node.as_ref()?.path.display().to_string())
+    }
+
+    /// A node of one USB device; subsystem and name, and for a partition its disk's name before it.
+    fn node(subsystem: &str, name: &str) -> Device {
+        let mut device = Device::new(SysPath::new(format!("/sys/devices/usb1/1-1/{subsystem}/{name}")));
+        device.subsystem = Some(subsystem.to_owned());
+        let is_partition = subsystem == "block" && name.ends_with('1');
+        device.devtype = is_partition.then(|| "partition".to_owned());
+        let name = device.syspath.name();
+        device.node = recorded::virtual_device(subsystem, name, &format!("/dev/{name}"), 1, 1).node;
+        device
+    }
+
+    #[test]
+    fn of_two_nodes_the_one_of_the_earlier_class_is_named() {
+        let in_order = [
+            vec![node("tty", "ttyUSB0")],
+            vec![node("video4linux", "video0")],
+            vec![node("dvb", "dvb0.frontend0")],
+            vec![node("block", "sda")],
+            vec![node("block", "sda1")],
+            // A joystick's event node has a jsN beside it, which is named only without it.
+            vec![node("input", "event5"), node("input", "js0")],
+            vec![node("video4linux", "radio0")],
+            vec![node("lirc", "lirc0")],
+            vec![node("sound", "controlC0")],
+            vec![node("usbmisc", "cdc-wdm0")],
+            vec![node("input", "event7")],
+            vec![node("input", "js1")],
+            vec![node("input", "mouse0")],
+            vec![node("hidraw", "hidraw0")],
+            vec![node("media", "media0")],
+            vec![node(PINS, "gpiochip0")],
+        ];
+        let path = |device: &Device| device.node.as_ref().unwrap().path.display().to_string();
+        let glob = "glob:**;path=/dev/board";
+        for (index, first) in in_order.iter().enumerate() {
+            for later in &in_order[index + 1..] {
+                // Alone it is another class beside a jsN.
+                let is_joystick = |nodes: &[Device]| nodes[0].subsystem.as_deref() == Some("input");
+                if is_joystick(first) && is_joystick(later) {
+                    continue;
+                }
+                let both: Vec<Device> = later.iter().chain(first).cloned().collect();
+                assert_eq!(
+                    named(glob, &both),
+                    Some(path(&first[0])),
+                    "beside {}",
+                    path(&later[0])
+                );
+            }
+        }
+        for (first, second) in [("event7", "js1"), ("js1", "mouse0"), ("event7", "mouse0")] {
+            let both = [node("input", second), node("input", first)];
+            assert_eq!(named(glob, &both), Some(format!("/dev/{first}")));
+        }
+    }
+
+    #[test]
+    fn of_one_class_the_main_node_is_named_and_else_the_least_name() {
+        for (nodes, expected) in [
+            ([("sound", "aloopC0"), ("sound", "controlC1")], "/dev/controlC1"),
+            (
+                [("dvb", "dvb0.demux0"), ("dvb", "dvb0.frontend1")],
+                "/dev/dvb0.frontend1",
+            ),
+            ([("tty", "ttyUSB10"), ("tty", "ttyUSB9")], "/dev/ttyUSB9"),
+        ] {
+            let mut devices = nodes.map(|(subsystem, name)| node(subsystem, name)).to_vec();
+            let mut unit = Device::new(SysPath::new("/sys/devices/usb1/1-1"));
+            unit.devtype = Some("usb_device".to_owned());
+            devices.push(unit);
+            assert_eq!(named("glob:**;path=/dev/x", &devices).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn the_unit_of_a_node_is_its_usb_device_else_the_nearest_device_of_another_subsystem() {
+        let unit = |devices: &[Device], node: &str| {
+            let inventory = Inventory::new(devices.to_vec());
+            unit_of(recorded::with_node(devices, node), &inventory)
+                .name()
+                .to_owned()
+        };
+        assert_eq!(unit(&recorded::hub_with_two_adapters(), "/dev/ttyUSB0"), "1-1.1");
+        let disk = recorded::disk_with_partitions();
+        let of_disk = unit(&disk, "/dev/sda");
+        assert_ne!(of_disk, "sda");
+        assert_eq!(
+            unit(&disk, "/dev/sda1"),
+            of_disk,
+            "that of its partition is no other"
+        );
+        let alone = [recorded::virtual_device("tty", "tty7", "/dev/tty7", 4, 7)];
+        assert_eq!(unit(&alone, "/dev/tty7"), "tty7");
     }
 
     #[test]

@@ -932,6 +932,223 @@ mod tests {
     use super::*;
     use crate::model::asked::Origin;
 
+    fn reconciler(requests: &[&str]) -> Reconciler {
+        let asked = |text: &&str| Asked::new(Origin::Annotation, text.parse().unwrap());
+        let asked = requests.iter().map(asked).collect();
+        Reconciler::new(asked, Vec::new(), ProcessUser::default())
+    }
+
+    /// A tty, with a node.
+    fn tty(name: &str, seen: Seen) -> Device {
+        let mut device = crate::model::recorded::virtual_device("tty", name, &format!("/dev/{name}"), 4, 1);
+        device.seen = seen;
+        device
+    }
+
+    fn plan(reconciler: &Reconciler, inventory: &Inventory) -> Plan {
+        let (inside, granted) = (Attachments::default(), GrantSet::new());
+        reconciler.plan(inventory, &inside, &granted, &BTreeSet::new(), &admit_all)
+    }
+
+    #[test]
+    fn what_is_asked_for_twice_is_asked_for_once() {
+        let rule: SymlinkRule = "usb:0403:6001:0=/dev/ttyBOARD".parse().unwrap();
+        let other_rule: SymlinkRule = "usb:0403:6001:1=/dev/ttyBOARD".parse().unwrap();
+        let mut all = reconciler(&["usb:0403"]);
+        all.asked[0].roots.insert(SysPath::new("/sys/devices/a"));
+        let more = reconciler(&["usb:0403", "usb:1050"]).asked;
+        all.add(more.clone(), vec![rule.clone(), rule.clone()]);
+        all.add(more, vec![rule.clone(), other_rule.clone()]);
+        let requests: Vec<String> = all.asked().iter().map(Asked::called).collect();
+        assert_eq!(requests, ["usb:0403", "usb:1050"]);
+        assert_eq!(all.asked()[0].roots.len(), 1, "the one that was there stays");
+        assert_eq!(all.symlinks(), [rule, other_rule]);
+    }
+
+    #[test]
+    fn a_remote_device_is_bound_until_it_is_unbound_or_bound_anew() {
+        let [one, other] =
+            ["lab/0403:6001", "lab/1050:0407"].map(|text| text.parse::<RemoteDevice>().unwrap());
+        let bound = |minor| Bound {
+            syspath: SysPath::new("/sys/devices/vhci/1-1"),
+            num: crate::model::device::DevNum {
+                kind: crate::model::device::DevKind::Char,
+                major: 189,
+                minor,
+            },
+            last: String::new(),
+        };
+        let mut all = reconciler(&[]);
+        all.bind(one.clone(), bound(1));
+        all.bind(other.clone(), bound(2));
+        all.bind(one.clone(), bound(3));
+        assert_eq!(all.bound(), [(other.clone(), bound(2)), (one.clone(), bound(3))]);
+        all.unbind(&other);
+        assert_eq!(all.bound(), [(one, bound(3))]);
+        assert_eq!(all.bound_as(&other), None);
+    }
+
+    #[test]
+    fn a_root_that_moves_in_sysfs_stays_a_root() {
+        let [root, below, other] = [
+            "/sys/devices/a/1-1",
+            "/sys/devices/a/1-1/1-1.1",
+            "/sys/devices/a/1-10",
+        ]
+        .map(SysPath::new);
+        let mut all = reconciler(&["usb:0403"]);
+        all.asked[0].roots = [root.clone(), below, other.clone()].into();
+        all.asked[0].named = Some([root.clone()].into());
+        let to = SysPath::new("/sys/devices/b/2-1");
+        all.follow_move(&root, &to);
+        let moved = SysPath::new("/sys/devices/b/2-1/1-1.1");
+        assert_eq!(all.asked()[0].roots, [to.clone(), moved, other].into());
+        assert_eq!(all.asked()[0].named, Some([to].into()));
+    }
+
+    #[test]
+    fn a_watcher_that_was_restarted_keeps_a_root_only_while_it_is_selected() {
+        let inventory = Inventory::new([tty("tty1", Seen::Udev), tty("tty2", Seen::Udev)]);
+        let mut all = reconciler(&["devnode:/dev/tty1"]);
+        let stray = inventory.iter().last().unwrap().syspath.clone();
+        all.asked[0].roots.insert(stray);
+        assert_eq!(all.find_roots(&inventory), []);
+        let names: Vec<&str> = all.asked()[0].roots.iter().map(SysPath::name).collect();
+        assert_eq!(names, ["tty1"]);
+    }
+
+    #[test]
+    fn news_matter_of_what_may_be_selected_of_what_is_reserved_and_for_joined_terms_of_parents() {
+        let tree = crate::model::recorded::hub_with_two_adapters();
+        let inventory = Inventory::new(tree.clone());
+        let hub = &crate::model::recorded::named(&tree, "1-1").syspath;
+        // No root is known yet.
+        assert!(!reconciler(&["usb:0403:6001:A"]).is_affected_by(hub, &inventory));
+        assert!(reconciler(&["usb:0403:6001:A&subsystem:usb"]).is_affected_by(hub, &inventory));
+
+        let before = Inventory::new([tty("tty1", Seen::Kernel)]);
+        let syspath = &tty("tty1", Seen::Kernel).syspath;
+        assert!(reconciler(&["subsystem:tty&!tag:lab"]).is_affected_by(syspath, &before));
+        assert!(!reconciler(&["glob:/dev/other*"]).is_affected_by(syspath, &before));
+
+        let mut all = reconciler(&[]);
+        let reserved = |owner: Option<&str>| Reserved {
+            place: hub.clone(),
+            reason: "it is looked at".into(),
+            owner: owner.map(Into::into),
+        };
+        all.respect(vec![reserved(None)]);
+        assert!(all.is_affected_by(hub, &inventory));
+        assert!(!all.is_affected_by(syspath, &inventory), "it lies elsewhere");
+        all.respect(vec![reserved(Some("c1"))]);
+        assert!(!all.is_affected_by(hub, &inventory));
+    }
+
+    #[test]
+    fn a_parent_of_what_is_reserved_is_withheld_although_no_root_is_known() {
+        let tree = crate::model::recorded::hub_with_two_adapters();
+        let inventory = Inventory::new(tree.clone());
+        let mut all = reconciler(&["parent-of:usb:0403:6001:A"]);
+        all.respect(vec![Reserved {
+            place: crate::model::recorded::named(&tree, "1-1").syspath.clone(),
+            reason: "it is another's".into(),
+            owner: Some("c1".into()),
+        }]);
+        all.find_roots(&inventory);
+        let withheld = all.withheld(&inventory);
+        let hub = withheld.iter().any(|withheld| withheld.syspath.name() == "1-1");
+        assert!(hub, "{withheld:?}");
+    }
+
+    #[test]
+    fn only_a_named_link_to_a_node_that_udevd_has_not_processed_is_unconfirmed() {
+        let with_alias = |mut device: Device, alias: &str| {
+            device.aliases.insert(alias.into());
+            device
+        };
+        let nodeless = Device {
+            node: None,
+            ..tty("nodeless", Seen::Kernel)
+        };
+        let inventory = Inventory::new([
+            with_alias(tty("tty1", Seen::Kernel), "/dev/board"),
+            with_alias(tty("tty2", Seen::Kernel), "/dev/other"),
+            with_alias(tty("tty3", Seen::Udev), "/dev/board"),
+            with_alias(nodeless, "/dev/board"),
+        ]);
+        let unconfirmed = |request: &str| -> Vec<String> {
+            let plan = plan(&reconciler(&[request]), &inventory);
+            let names = plan
+                .unconfirmed_links
+                .iter()
+                .map(|syspath| syspath.name().to_owned());
+            names.collect()
+        };
+        assert_eq!(unconfirmed("devnode:/dev/board"), ["tty1"]);
+        assert_eq!(unconfirmed("subsystem:tty&!devnode:/dev/board"), [""; 0]);
+    }
+
+    #[test]
+    fn what_udev_decides_is_pending_only_of_devices_that_the_kernel_knows_to_be_meant() {
+        let inventory = Inventory::new([tty("tty1", Seen::Kernel)]);
+        let pending = |request: &str| {
+            let mut all = reconciler(&[request]);
+            all.find_roots(&inventory);
+            plan(&all, &inventory).pending.len()
+        };
+        assert_eq!(pending("subsystem:tty&!tag:lab"), 1);
+        assert_eq!(pending("tag:lab"), 0);
+        assert_eq!(pending("glob:/dev/other*&!tag:lab"), 0);
+    }
+
+    #[test]
+    fn two_requests_for_one_device_are_no_conflict_and_their_access_adds_up() {
+        let inventory = Inventory::new([tty("tty1", Seen::Udev)]);
+        let mut all = reconciler(&["subsystem:tty;access=r", "devnode:/dev/tty1;access=w"]);
+        all.find_roots(&inventory);
+        let plan = plan(&all, &inventory);
+        assert_eq!(plan.conflicts, []);
+        let granted = plan.steps.iter().find_map(|step| match step {
+            Step::SetGrants(grants) => grants.values().next().copied(),
+            _ => None,
+        });
+        assert_eq!(granted, Some(Access::READ | Access::WRITE));
+    }
+
+    #[test]
+    fn a_node_stays_only_while_it_looks_the_same_and_belongs_to_the_same_device() {
+        let device = tty("tty1", Seen::Udev);
+        let wish = |device| Wish {
+            device,
+            node: NodeSpec {
+                num: device.node.as_ref().unwrap().num,
+                mode: 0o660,
+                uid: 0,
+                gid: 0,
+            },
+            access: Access::ALL,
+            links: BTreeSet::new(),
+        };
+        let attachment = Attachment {
+            device: device.clone(),
+            access: Access::ALL,
+            node: wish(&device).node,
+            node_maker: crate::model::attachment::Maker::Us,
+            links: BTreeMap::new(),
+            announced: None,
+            since: 0,
+        };
+        assert!(stays(&attachment, &wish(&device)));
+        let mut renumbered = device.clone();
+        renumbered.node.as_mut().unwrap().num.minor += 1;
+        assert!(!stays(&attachment, &wish(&renumbered)));
+        let elsewhere = Device {
+            syspath: SysPath::new("/sys/devices/virtual/tty/other"),
+            ..device.clone()
+        };
+        assert!(!stays(&attachment, &wish(&elsewhere)));
+    }
+
     #[test]
     fn requests_are_removed_by_what_they_are_and_who_made_them() {
         let asked = |text: &str, origin| Asked::new(origin, text.parse().unwrap());

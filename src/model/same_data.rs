@@ -102,7 +102,7 @@ pub fn exposed<'a>(device: &'a Device, inventory: &'a Inventory) -> Vec<&'a Devi
     let elsewhere = match subsystem(device) {
         "nvme" => inventory.iter().filter(|it| is_block(it)).collect(),
         _ if has_blocks => {
-            let mut blocks = over_others(device, inventory);
+            let mut blocks = over_others(inventory);
             for lower in made_of(device, inventory) {
                 blocks.extend(inventory.at_or_below(&lower.syspath).filter(|it| is_block(it)));
             }
@@ -173,16 +173,13 @@ pub fn loops_over<'a>(blocks: &[&'a Device], inventory: &'a Inventory) -> Vec<(&
 /// Where loop, device-mapper and md devices are, whatever they are made of.
 const VIRTUAL_BLOCKS: &str = "/sys/devices/virtual/block/";
 
-/// The block devices elsewhere in sysfs that may be made of this one, and their partitions: those made of block devices, and
-/// loop devices over the same file as this one.
-fn over_others<'a>(device: &Device, inventory: &'a Inventory) -> Vec<&'a Device> {
-    let file = device.attribute(BACKING_FILE);
+/// The block devices elsewhere in sysfs that may have bytes of another one, and their partitions: those made of block
+/// devices, and loop devices.
+fn over_others(inventory: &Inventory) -> Vec<&Device> {
     let may_be = |it: &&Device| {
         let disk = disk_of(it, inventory);
-        is_block(it)
-            && (file_in_dev(disk).is_some()
-                || disk.attribute(SLAVES).is_some_and(|names| !names.is_empty())
-                || (file.is_some() && disk.attribute(BACKING_FILE) == file))
+        disk.attribute(BACKING_FILE).is_some()
+            || disk.attribute(SLAVES).is_some_and(|names| !names.is_empty())
     };
     inventory.starting_with(VIRTUAL_BLOCKS).filter(may_be).collect()
 }
@@ -252,9 +249,9 @@ fn own_extent(device: &Device, inventory: &Inventory) -> Extent {
             // All nodes of one unit are ways to the same bytes: sda, sg0, bsg/0:0:0:0; st0, nst0; sr0.
             ("scsi", Some("scsi_device")) => unit = Some(&above.syspath),
             ("hid", _) => hid = Some(&above.syspath),
-            // event7, js0 and mouse0 have the same events.
-            ("input", _) if above.node.is_none() => input = Some(&above.syspath),
-            ("nvme", _) if above.node.is_some() => {
+            // event7, js0 and mouse0 have the same events: the last of these is what they lie below.
+            ("input", _) => input = Some(&above.syspath),
+            ("nvme", _) => {
                 let medium = Extent::whole(above.syspath.clone());
                 return match above.syspath == device.syspath {
                     true => medium,
@@ -318,8 +315,7 @@ fn under<'a>(device: &'a Device, inventory: &'a Inventory) -> Vec<&'a Device> {
 fn block_at<'a>(device: &Device, inventory: &'a Inventory) -> Option<&'a Device> {
     let file = file_in_dev(device)?;
     let is_it = |it: &&Device| {
-        is_block(it)
-            && it.syspath != device.syspath
+        it.syspath != device.syspath
             && it
                 .node
                 .as_ref()

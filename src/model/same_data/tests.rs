@@ -155,19 +155,104 @@ fn loop_devices_over_each_other_end_nowhere() {
     ));
 }
 
+fn nvme(path: &str, subsystem: &str, kind: DevKind, major: u32, minor: u32) -> Device {
+    let mut device = Device::new(SysPath::new(path));
+    device.subsystem = Some(subsystem.to_owned());
+    let name = device.syspath.name().to_owned();
+    device.node = Some(DevNode {
+        path: format!("/dev/{name}").into(),
+        num: DevNum { kind, major, minor },
+    });
+    device.devtype = (kind == DevKind::Block).then(|| "disk".to_owned());
+    device
+}
+
+#[test]
+fn a_controller_exposes_its_namespaces_also_where_they_lie_elsewhere_and_other_devices_do_not() {
+    let controller = "/sys/devices/pci0000:00/0000:00:1d.0/nvme/nvme0";
+    let elsewhere = "/sys/devices/virtual/nvme-subsystem/nvme-subsys0";
+    let of_controller = nvme(controller, "nvme", DevKind::Char, 240, 0);
+    let below = nvme(&format!("{controller}/nvme0n1"), "block", DevKind::Block, 259, 0);
+    let apart = nvme(&format!("{elsewhere}/nvme0n1"), "block", DevKind::Block, 259, 0);
+    let names = |devices: Vec<&Device>| -> Vec<String> {
+        devices.iter().map(|device| device.syspath.to_string()).collect()
+    };
+    let mut devices = host();
+    devices.extend([of_controller.clone(), apart.clone()]);
+    let inventory = Inventory::new(devices.clone());
+    assert_eq!(
+        names(exposed(&of_controller, &inventory)),
+        [apart.syspath.to_string()]
+    );
+    for device in host() {
+        assert!(
+            !overlap(&extents(&device, &inventory), &extents(&apart, &inventory)),
+            "{}",
+            device.syspath
+        );
+    }
+    // Where all namespaces lie below it, the controller is one medium.
+    let inventory = Inventory::new([of_controller.clone(), below.clone()]);
+    assert_eq!(
+        names(exposed(&of_controller, &inventory)),
+        [below.syspath.to_string()]
+    );
+    assert_eq!(
+        extents(&of_controller, &inventory),
+        [Extent::whole(of_controller.syspath.clone())]
+    );
+}
+
+/// Other versions of the program, in other containers, lock the same ranges.
+#[test]
+fn the_ranges_of_parts_are_the_same_in_every_version() {
+    let whole = Extent::whole(SysPath::new("/sys/devices/x"));
+    assert_eq!((whole.first, whole.last), (0, (1 << 60) - 1));
+    let part = whole.clone().part("sda1");
+    assert_eq!(
+        (part.first, part.last - part.first),
+        (0x0d19_4e00_0000_0000, (1 << 40) - 1)
+    );
+    let below = part.part("p1");
+    assert_eq!(
+        (below.first, below.last - below.first),
+        (0x0d19_4e62_22d0_0000, (1 << 20) - 1)
+    );
+    let last = below.part("p2");
+    assert_eq!(
+        (last.first, last.last),
+        (0x0d19_4e62_22d4_31f0, 0x0d19_4e62_22d4_31f0)
+    );
+    assert_eq!(last.clone().part("p3"), last, "nothing is less than one");
+}
+
+#[test]
+fn of_devices_that_are_stacked_too_deep_the_lowest_is_not_looked_at() {
+    let mut devices = disk_with_partitions();
+    devices.push(mapped(0, "sda2"));
+    devices.extend((1..10).map(|number| mapped(number, &format!("dm-{}", number - 1))));
+    let inventory = Inventory::new(devices.clone());
+    let of = |node: &str| extents(with_node(&devices, node), &inventory);
+    let deepest = u32::try_from(MAX_STACK).unwrap() - 1;
+    assert!(overlap(&of(&format!("/dev/dm-{deepest}")), &of("/dev/sda2")));
+    assert!(!overlap(
+        &of(&format!("/dev/dm-{}", deepest + 1)),
+        &of("/dev/sda2")
+    ));
+}
+
+#[test]
+fn a_stacked_device_is_made_of_block_devices_alone() {
+    let mut devices = host();
+    let namesake = nvme("/sys/devices/x/sdb", "tty", DevKind::Char, 4, 7);
+    devices.push(namesake);
+    let inventory = Inventory::new(devices.clone());
+    let made = made_of(with_node(&devices, "/dev/dm-2"), &inventory);
+    assert!(made.iter().all(|device| is_block(device)) && made.len() == 3);
+}
+
 #[test]
 fn namespaces_of_one_controller_are_its_parts() {
-    let nvme = |path: &str, subsystem: &str, kind, major, minor| {
-        let mut device = Device::new(SysPath::new(path));
-        device.subsystem = Some(subsystem.to_owned());
-        let name = device.syspath.name().to_owned();
-        device.node = Some(DevNode {
-            path: format!("/dev/{name}").into(),
-            num: DevNum { kind, major, minor },
-        });
-        device.devtype = (kind == DevKind::Block).then(|| "disk".to_owned());
-        device
-    };
     let controller = "/sys/devices/pci0000:00/0000:00:1d.0/nvme/nvme0";
     let own = vec![
         nvme(controller, "nvme", DevKind::Char, 240, 0),

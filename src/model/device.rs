@@ -399,3 +399,39 @@ impl Device {
         path.is_some_and(|path| Some(path) == node || path == self.syspath.as_path())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_shown_as_the_device_cgroup_writes_it() {
+        let num = |kind| DevNum {
+            kind,
+            major: 8,
+            minor: 16,
+        };
+        assert_eq!(num(DevKind::Block).to_string(), "b 8:16");
+        assert_eq!(num(DevKind::Char).to_string(), "c 8:16");
+    }
+
+    #[test]
+    fn each_claimed_link_is_on_the_side_that_it_points_to() {
+        let mut device = Device::new(SysPath::new("/sys/devices/tty"));
+        let [stays, goes, comes, unknown] = ["/dev/a", "/dev/b", "/dev/c", "/dev/d"].map(PathBuf::from);
+        device.links = [stays.clone(), goes.clone(), unknown.clone()].into();
+        device.lost_links = [comes.clone()].into();
+        let here = Some(device.syspath.as_path().to_owned());
+        let targets = [
+            (stays.clone(), here.clone()),
+            (goes.clone(), Some("/sys/devices/other".into())),
+            (comes.clone(), here),
+        ]
+        .into();
+        assert!(device.sort_links(&targets));
+        assert_eq!(device.links, [stays, comes, unknown].into());
+        assert_eq!(device.lost_links, [goes].into());
+        assert_eq!(device.properties["DEVLINKS"], "/dev/a /dev/c /dev/d");
+        assert!(!device.sort_links(&targets), "all are where they belong");
+    }
+}

@@ -180,13 +180,28 @@ mod tests {
     }
 
     #[test]
+    fn of_an_engines_id_the_first_twelve_digits_are_shown_and_of_others_all() {
+        assert_eq!(short_id(&"0123456789abcdef".repeat(4)), "0123456789ab");
+        for id in ["lab", "0123456789abcdef", ""] {
+            assert_eq!(short_id(id), id);
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_cut_ends_in_dots() {
+        let name = "x".repeat(MAX_NAME);
+        assert_eq!(printable(&name), name);
+        assert_eq!(printable(&format!("{name}x")), format!("{name}…"));
+    }
+
+    #[test]
     fn a_name_cannot_move_the_cursor() {
         assert_eq!(printable(" \u{1b}[31mred\u{202e}\n "), "[31mred");
     }
 
     proptest! {
         #[test]
-        fn what_is_shown_is_short_and_has_no_control_characters(text in any::<String>()) {
+        fn what_is_shown_is_short_and_has_no_control_characters(text in "[\\PC\n\u{1b}\u{9b}]{0,100}") {
             let shown = printable(&text);
             prop_assert!(shown.chars().count() <= MAX_NAME + 1);
             prop_assert!(!shown.chars().any(char::is_control));

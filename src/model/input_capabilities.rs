@@ -164,6 +164,13 @@ mod tests {
         assert_eq!(of(&[0x14a], &[1]), "pointer", "a touch screen");
         assert_eq!(of(&[0x140, 0x145, 0x14a, 0x14b], &[0]), "pointer", "a tablet");
         assert_eq!(of(&[0x110, 0x145, 0x14a], &[0, 2]), "touchpad");
+        for pen in [BTN_TOOL_PEN, BTN_STYLUS] {
+            assert_eq!(
+                of(&[0x110, 0x145, pen], &[0]),
+                "pointer",
+                "a tablet that knows fingers"
+            );
+        }
         assert_eq!(of(&[0x110], &[5]), "pointer", "a pointing stick");
         assert_eq!(of(&gamepad, &[]), "joystick");
         let with_share: Vec<u32> = gamepad.iter().copied().chain([167]).collect();

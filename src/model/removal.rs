@@ -170,6 +170,45 @@ mod tests {
     }
 
     #[test]
+    fn each_request_has_a_grace_period_of_its_own_and_several_roots_of_one_have_one() {
+        let root = |name: &str, request: &str, grace| RootRemoved {
+            root: SysPath::new(format!("/sys/devices/{name}")),
+            request: request.to_owned(),
+            action: OnRemoval::Stop,
+            grace: Some(grace),
+        };
+        let [one, other] = [
+            "usb:0403;on-removal=stop;grace=5s",
+            "usb:1050;on-removal=stop;grace=5s",
+        ];
+        let asked = [one, other].map(|text| Asked::new(Origin::Administrator, text.parse().unwrap()));
+        let now = Instant::now();
+        let took = |grace: Duration| {
+            let mut removals = Removals::default();
+            let removed = vec![
+                root("a", one, grace),
+                root("b", one, grace),
+                root("c", other, grace),
+            ];
+            let at_once = removals.take(removed, &asked, now);
+            let names = |roots: Vec<&RootRemoved>| -> Vec<String> {
+                roots
+                    .iter()
+                    .map(|removed| removed.root.name().to_owned())
+                    .collect()
+            };
+            let pending = removals.pending().map(|(removed, _)| removed).collect();
+            (names(at_once.iter().collect()), names(pending))
+        };
+        let none: Vec<String> = Vec::new();
+        assert_eq!(
+            took(5 * SECOND),
+            (none.clone(), vec!["a".to_owned(), "c".to_owned()])
+        );
+        assert_eq!(took(Duration::ZERO), (vec!["a".to_owned(), "c".to_owned()], none));
+    }
+
+    #[test]
     fn what_is_not_requested_any_more_stops_nothing() {
         let mut story = Story::new("usb:1a6e:089a;on-removal=kill;grace=5s");
         story.at(0, &[CORAL.0]);

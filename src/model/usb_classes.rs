@@ -101,6 +101,10 @@ mod tests {
         let mut hub = KEYBOARD.to_vec();
         hub[4] = 9;
         assert!(UsbClasses::in_descriptors(&hub).unwrap().is_hub());
+        let disk = UsbClasses::from_text("00:0806").unwrap();
+        assert!(!disk.is_keyboard_or_mouse() && !disk.has_hid() && !disk.is_hub());
+        let joystick = UsbClasses::from_text("00:0300:0806").unwrap();
+        assert!(!joystick.is_keyboard_or_mouse() && joystick.has_hid());
     }
 
     #[test]

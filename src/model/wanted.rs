@@ -191,6 +191,41 @@ mod tests {
     }
 
     #[test]
+    fn a_policy_wants_what_tells_hubs_inputs_and_stacked_disks_and_what_its_rules_name() {
+        let rules: Vec<Selector> = ["attr:power/control=on", "node:/dev/b", "tag:seat"]
+            .iter()
+            .map(|text| text.parse().unwrap())
+            .collect();
+        let wanted = Wanted::of_policy(&rules);
+        let names: Vec<&str> = wanted.attributes.keys().map(String::as_str).collect();
+        let mut expected = [
+            DESCRIPTORS,
+            REPORT_DESCRIPTOR,
+            CAPABILITIES,
+            BACKING_FILE,
+            SLAVES,
+            "power/control",
+        ];
+        expected.sort_unstable();
+        assert_eq!(names, expected);
+        assert_eq!(wanted.nodes, BTreeSet::from([PathBuf::from("/dev/b")]));
+        assert!(!wanted.udev, "udev's facts are read of each selected device");
+    }
+
+    #[test]
+    fn who_wants_udevs_facts_gets_them_whoever_else_does_not() {
+        for (one, other) in [
+            ("tag:seat", "usb:0403"),
+            ("usb:0403", "tag:seat"),
+            ("tag:a", "tag:b"),
+        ] {
+            let mut both = wanted(one);
+            both.merge(&wanted(other));
+            assert!(both.udev, "{one} {other}");
+        }
+    }
+
+    #[test]
     fn merging_is_wanting_both() {
         let rules = ["usb:0403:6001:00=/dev/gps".parse().unwrap()];
         let (left, right) = (

@@ -275,6 +275,7 @@ mod tests {
         fn a_name_is_taken_or_refused_and_never_changed(name in "[a-zA-Z0-9._:&/ -]{0,70}") {
             if let Ok(class) = ClassName::new(&name) {
                 prop_assert_eq!(class.as_str(), &name);
+                prop_assert_eq!(class.to_string(), name.clone());
                 prop_assert_eq!(the_use(&format!("class:{name}")).name, class);
             }
         }

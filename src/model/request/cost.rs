@@ -113,7 +113,7 @@ fn of_selector(selector: &Selector) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::request::{OptionError, parse_requests};
+    use crate::model::request::{OptionError, parse_asks, parse_requests};
 
     fn check(text: &str) -> Result<(), RequestError> {
         let requests = parse_requests(text)?;
@@ -169,6 +169,37 @@ mod tests {
                 .to_string()
                 .contains("glob has 258 characters")
         );
+    }
+
+    #[test]
+    fn a_cost_as_high_as_its_limit_is_within_it() {
+        assert_eq!(within(7, 7), Ok(()));
+        assert_eq!(within(8, 7), Err(RequestError::TooCostly { cost: 8, limit: 7 }));
+    }
+
+    #[test]
+    fn every_pattern_counts_by_its_size_wherever_it_stands() {
+        let cost = |text: &str| of_request(&text.parse().unwrap());
+        let plain = cost("usb:0403");
+        for pattern in ["glob:/dev/tty*", "property:A=tty*", "attr:serial=tty*"] {
+            let longer = format!("{pattern}{}", "?".repeat(10));
+            assert_eq!(cost(&longer) - cost(pattern), 80, "{pattern}");
+            assert!(cost(pattern) > plain + PATTERN);
+            assert_eq!(cost(&format!("usb:0403;only={pattern}")), plain + cost(pattern));
+            assert_eq!(cost(&format!("usb:0403;or={pattern}")), plain + cost(pattern));
+        }
+        // The use of a class costs what its options do.
+        let asks = parse_asks("class:lab;only=glob:tty*,usb:0403").unwrap();
+        let costs: Vec<usize> = asks.iter().map(of_ask).collect();
+        assert_eq!(costs, [cost("glob:tty*"), plain]);
+    }
+
+    #[test]
+    fn globs_of_strangers_are_short() {
+        let fault = |length: usize| check(&format!("glob:{}", "x".repeat(length)));
+        assert_eq!(fault(MAX_UNTRUSTED_PATTERN), Ok(()));
+        let error = fault(MAX_UNTRUSTED_PATTERN + 1).unwrap_err().to_string();
+        assert!(error.contains("glob has 257 characters: at most 256"), "{error}");
     }
 
     #[test]

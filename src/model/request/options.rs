@@ -205,10 +205,7 @@ impl Options {
                 return Err(OptionError::TooManyAlternatives);
             }
             self.or.push(value.parse().map_err(OptionError::Or)?);
-            return match cost::of_options(self) > cost::MAX_LIST {
-                true => Err(OptionError::TooCostly),
-                false => Ok(()),
-            };
+            return cost::within(cost::of_options(self), cost::MAX_LIST).map_err(|_| OptionError::TooCostly);
         }
         let value = unescape(value).ok_or(OptionError::Dangling)?;
         match name {

@@ -308,6 +308,47 @@ fn every_fault_of_an_option_has_its_message() {
 }
 
 #[test]
+fn as_many_only_options_as_allowed_are_read_and_others_beside_them() {
+    let only = ";only=subsystem:tty".repeat(16);
+    assert_eq!(
+        request(&format!("usb:0403{only};access=r")).options.only.len(),
+        16
+    );
+    assert_eq!(
+        fault(&format!("usb:0403{only};only=subsystem:tty")),
+        "more than 16 only= options: write a glob or a regex that covers several"
+    );
+}
+
+#[test]
+fn a_word_of_other_programs_leads_to_the_option_that_is_meant() {
+    for (word, option) in [
+        ("user", "uid"),
+        ("owner", "uid"),
+        ("group", "gid"),
+        ("name", "link"),
+        ("symlink", "link"),
+        ("permissions", "access"),
+        ("perm", "access"),
+    ] {
+        let fault = fault(&format!("usb:0403;{word}=x"));
+        assert!(fault.contains(&format!("did you mean \"{option}\"")), "{fault}");
+    }
+}
+
+#[test]
+fn what_happens_on_removal_is_json_as_its_text() {
+    for text in ["keep", "stop", "kill", "signal:HUP"] {
+        let action: OnRemoval = serde_json::from_str(&format!("\"{text}\"")).unwrap();
+        assert_eq!(
+            action,
+            request(&format!("usb:0403;on-removal={text}")).options.on_removal
+        );
+    }
+    assert!(serde_json::from_str::<OnRemoval>("\"explode\"").is_err());
+}
+
+#[test]
 fn every_fault_of_a_list_has_its_message() {
     let nothing =
         "device requests: nothing is asked for: name a device, such as usb:0403:6001, or leave the value out";
@@ -379,6 +420,9 @@ fn one_request_is_not_a_list() {
          part of a value"
     );
     assert_eq!(" ".parse::<Request>(), Err(RequestError::Empty));
+    let padded = format!("tag:a{}", " ".repeat(MAX_TEXT - 5));
+    assert_eq!(padded.parse::<Request>(), Ok(request("tag:a")));
+    assert_eq!(parse_requests(&padded).unwrap().len(), 1);
     let length = MAX_TEXT + 1;
     assert_eq!(
         "x".repeat(length).parse::<Request>(),

@@ -626,6 +626,12 @@ fn whoever_is_not_selected_is_told_which_term_fails() {
     );
     let nothing = |text: &str| selector(text).why_nothing(&inventory);
     assert_eq!(nothing("usb:1050"), None);
+    // Of two ttys the one that all terms but one are true of.
+    let reason = nothing("subsystem:tty&usb:0403:6001:A&attr:serial=A&port:1-1.2").unwrap();
+    assert!(
+        reason.starts_with("the nearest is ") && reason.contains("/ttyUSB0: port:1-1.2 does not match"),
+        "{reason}"
+    );
     assert_eq!(
         nothing("subsystem:tty&usb:1050").unwrap(),
         "no device matches usb:1050"

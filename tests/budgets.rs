@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 
@@ -14,6 +14,9 @@ use serde::Deserialize;
 #[path = "privileged/framework/mod.rs"]
 mod framework;
 
+#[path = "support/release.rs"]
+mod release;
+
 use framework::{Bundle, Disk, Hierarchy, Machine, RuncContainer};
 
 /// The shipped executables.
@@ -24,7 +27,6 @@ const EXECUTABLES: [&str; 5] = [
     "oci-hotplug-watcher",
     "oci-hotplug-device-plugin",
 ];
-const BUILD: &str = "cargo build --release --locked --features kubernetes --bins";
 const PSS_OF_ONE: &str = "PSS of one idle watcher";
 const PSS_OF_TWENTY: &str = "PSS of each of 20 idle watchers";
 
@@ -92,28 +94,6 @@ fn check(name: &str, unit: Unit, measured: u64) {
     assert_eq!(excess(budget, measured), None);
 }
 
-/// A release executable, which must be newer than all that it was built of: the file beside it in which cargo lists that.
-fn release(name: &str) -> PathBuf {
-    let built = Path::new(env!("CARGO_BIN_EXE_oci-hotplug"));
-    let target = built.ancestors().nth(2).expect("a target directory");
-    let path = target.join("release").join(name);
-    let time = |path: &Path| fs::metadata(path).and_then(|found| found.modified());
-    let list = fs::read_to_string(path.with_extension("d"));
-    let (Ok(built), Ok(list)) = (time(&path), list) else {
-        panic!("{} is missing: {BUILD}", path.display())
-    };
-    let (_, sources) = list.split_once(": ").expect("a target and what it was built of");
-    for source in sources.split_whitespace() {
-        let changed = time(Path::new(source));
-        assert!(
-            changed.as_ref().is_ok_and(|changed| *changed <= built),
-            "{} is older than {source}: {BUILD}",
-            path.display()
-        );
-    }
-    path
-}
-
 #[test]
 fn each_budget_has_its_limits_in_order_and_a_reason_for_each() {
     let all = budgets();
@@ -174,7 +154,9 @@ fn each_executable_keeps_to_its_size() {
             let budget = all
                 .iter()
                 .find(|budget| budget.name == *name && budget.unit == Unit::Bytes)?;
-            let bytes = fs::metadata(release(name)).expect("look at an executable").len();
+            let bytes = fs::metadata(release::executable(name))
+                .expect("look at an executable")
+                .len();
             excess(budget, bytes)
         })
         .collect();
@@ -186,7 +168,7 @@ fn start<'m>(machine: &'m Machine, disk: &Disk) -> RuncContainer<'m> {
     let hook = |name: &str| {
         format!(
             "exec '{}' --state-dir '{}' --config '{}'",
-            release(name).display(),
+            release::executable(name).display(),
             machine.state_dir().display(),
             machine.config().display()
         )
@@ -211,7 +193,7 @@ fn pss(machine: &Machine, count: usize) -> u64 {
     let watchers: Vec<_> = containers.iter().map(RuncContainer::expect_watcher).collect();
     for watcher in &watchers {
         let runs = fs::read_link(format!("/proc/{}/exe", watcher.pid)).expect("its executable");
-        assert_eq!(runs, release("oci-hotplug-watcher"));
+        assert_eq!(runs, release::executable("oci-hotplug-watcher"));
         watcher.eventually_waits_for_events();
     }
     let sum: u64 = watchers.iter().map(|watcher| watcher.memory("Pss")).sum();

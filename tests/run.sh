@@ -65,6 +65,9 @@ run_tests() {
     [ "$before" != "$after" ] || fact broken "cargo test $*" ""
 }
 
+# The executables that are shipped: what tests measure, and what they install into virtual machines.
+build_release() { check cargo build --release --locked --features kubernetes --bins; }
+
 unit() {
     need_to_build
     cargo fmt --version >/dev/null 2>&1 \
@@ -76,7 +79,7 @@ unit() {
     install_missing
     check cargo fmt --check
     # The feature `kubernetes` adds the device plugin to the rest. One set of artifacts serves all tests.
-    check cargo clippy --locked --features kubernetes --all-targets -- -D warnings
+    check cargo clippy --locked --features kubernetes --all-targets --test vm -- -D warnings
     check cargo clippy --locked -- -D warnings
     run_tests --features kubernetes --lib --bins --tests -- "$@"
     # Our CDI rules compared with the CNCF's own library, which is not part of the product (see Cargo.toml).
@@ -95,7 +98,7 @@ privileged() {
     need python3-grpcio /usr/bin/python3 -c "import grpc"
     install_missing
     [ -e /dev/tty0 ] || fail "no virtual terminals (/dev/tty0): they are the character devices that the tests plug in"
-    check cargo build --release --locked --features kubernetes --bins
+    build_release
     # Every ignored test of every test binary, but those of the virtual machine, which are a level of their own. Those of
     # `privileged` have a network and a mount namespace each, so that two of them run side by side.
     local kernel=()
@@ -128,15 +131,16 @@ skip_all() { printf '%d\t%s\n' "$2" "$1" >> "$OCI_HOTPLUG_RUN/skipped"; }
 vm() {
     need_to_build
     check tests/vm/prepare.sh
+    build_release
     # Two machines with one processor each, and one test at a time in each.
-    run_tests --release --features kubernetes --test vm -- --ignored --test-threads=2 --skip usbip::bench \
-        --skip cluster:: "$@"
+    run_tests --features kubernetes --test vm -- --ignored --test-threads=2 --skip usbip::bench --skip cluster:: "$@"
 }
 
 cluster() {
     need_to_build
     check tests/vm/prepare.sh
-    run_tests --release --features kubernetes --test vm -- --ignored --test-threads=2 cluster:: "$@"
+    build_release
+    run_tests --features kubernetes --test vm -- --ignored --test-threads=2 cluster:: "$@"
 }
 
 mutants() {
@@ -153,7 +157,8 @@ bench() {
     case ${1:-usbip} in
         usbip)
             check tests/vm/prepare.sh
-            run_tests --release --test vm -- --ignored --nocapture usbip::bench
+            build_release
+            run_tests --features kubernetes --test vm -- --ignored --nocapture usbip::bench
             ;;
     esac
 }

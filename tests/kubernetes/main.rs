@@ -9,6 +9,8 @@ mod device_plugin;
 mod kubelet;
 #[path = "../support/port.rs"]
 mod port;
+#[path = "../support/release.rs"]
+mod release;
 #[path = "../support/usbip_server/mod.rs"]
 #[allow(dead_code, reason = "the virtual machine's tests use more of it")]
 mod usbip_server;

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use tokio::time::sleep;
 
 use crate::kubelet::{DEADLINE, Kubelet, Mood};
+use crate::release;
 
 /// How often a condition is looked at.
 const STEP: std::time::Duration = std::time::Duration::from_millis(10);
@@ -122,14 +123,7 @@ impl Node {
 
     /// The plugin as it is shipped: what it costs is only true of that one.
     pub fn release_plugin(&self, arguments: &[&str]) -> Plugin {
-        let built = Path::new(env!("CARGO_BIN_EXE_oci-hotplug-device-plugin"));
-        let target = built.ancestors().nth(2).expect("a target directory");
-        let release = target.join("release/oci-hotplug-device-plugin");
-        assert!(
-            exists(&release),
-            "{} is missing: cargo build --release --features kubernetes --bin oci-hotplug-device-plugin",
-            release.display()
-        );
+        let release = release::executable("oci-hotplug-device-plugin");
         let mut all = vec!["--listen", ""];
         all.extend(arguments);
         self.start(self.command_of(&release, &all))

@@ -1,9 +1,10 @@
 //! Puts what was built into the machine.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::machine::Machine;
+use crate::release;
 
 /// What the containers are made of: busybox, and nothing else.
 const BOX: &str = "mkdir -p /var/lib/box/bin /var/lib/box/tmp /var/lib/box/dev /var/lib/box/proc /var/lib/box/sys /var/lib/box/etc \
@@ -34,11 +35,17 @@ ADD)
 esac
 "#;
 
-/// The directory of the executables that were built with this test.
-pub fn built() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_oci-hotplug"))
-        .parent()
-        .expect("executables are in a directory")
+/// The directory of the release executables.
+pub fn built() -> PathBuf {
+    let executables = [
+        "oci-hotplug-prestart",
+        "oci-hotplug-poststop",
+        "oci-hotplug-watcher",
+        "oci-hotplug-device-plugin",
+        "oci-hotplug",
+    ];
+    let paths = executables.map(release::executable);
+    paths[0].parent().expect("a directory").to_owned()
 }
 
 /// Installs as packages do: install.sh into a directory of its own, and that into the machine. Makes the CDI

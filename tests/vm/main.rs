@@ -24,6 +24,8 @@ mod podman;
 #[cfg(feature = "kubernetes")]
 mod pods;
 mod qmp;
+#[path = "../support/release.rs"]
+mod release;
 mod running_shell;
 mod runtimes;
 mod shell;

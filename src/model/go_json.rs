@@ -92,10 +92,6 @@ impl<'de, T: Fill> Visitor<'de> for Into<'_, T> {
         Ok(())
     }
 
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
-        self.visit_none()
-    }
-
     fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         self.0.fill(deserializer)
     }

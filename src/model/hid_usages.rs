@@ -58,10 +58,9 @@ impl HidUsages {
             }
             let size = [0, 1, 2, 4][usize::from(prefix & 3)];
             let Some(data) = rest.get(1..=size) else { break };
-            let value = data
-                .iter()
-                .rev()
-                .fold(0, |value: u32, byte| value << 8 | u32::from(*byte));
+            let mut bytes = [0; 4];
+            bytes[..size].copy_from_slice(data);
+            let value = u32::from_le_bytes(bytes);
             let low = (value & 0xffff) as u16;
             let own_page = (size == 4).then_some((value >> 16) as u16);
             match prefix & 0xfc {
@@ -171,6 +170,15 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_range_of_usages_goes_from_its_minimum_to_its_maximum() {
+        let both = b"\x05\x01\x19\x04\x29\x05\xa1\x01";
+        assert_eq!(text(both), "0001:0004,0001:0005");
+        // The minimum is forgotten with the usages, at the next main item.
+        let and_more = [&both[..], b"\x29\x01\xa1\x01"].concat();
+        assert_eq!(text(&and_more), "0001:0000,0001:0001,0001:0004,0001:0005");
+    }
+
     /// As drivers/hid/hid-core.c reads them: a device that is written so is a keyboard to the kernel.
     #[test]
     fn a_keyboard_is_found_however_its_collection_is_written() {
@@ -186,6 +194,8 @@ mod tests {
         }
         behind_many.extend(b"\x05\x01\x09\x06\xa1\x01");
         assert!(typed(&behind_many), "behind many other collections");
+        let kept = HidUsages::in_report_descriptor(&behind_many).0.len();
+        assert_eq!(kept, MAX_COLLECTIONS + 1, "of the others some are kept");
         assert!(!typed(b"\x05\x01\x19\x00\x2a\xff\xff\x81\x02\x09\x05\xa1\x01"));
     }
 

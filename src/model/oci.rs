@@ -431,7 +431,7 @@ mod tests {
             assert!(id.parse::<ContainerId>().is_err(), "{id:?}");
         }
         for id in ["a", "A-b_c.d+e", "...", &"x".repeat(255)] {
-            assert!(id.parse::<ContainerId>().is_ok(), "{id:?}");
+            assert_eq!(id.parse::<ContainerId>().unwrap().to_string(), id);
         }
     }
 
@@ -443,6 +443,8 @@ mod tests {
         }
         let long = error(&format!("{{\"id\":\"c1\" \"{}", "x".repeat(5000)));
         assert!(long.len() < 500, "{long}");
+        let fault = error(r#"{"id":}"#);
+        assert!(fault.contains(": expected value at line 1 column 7 ("), "{fault}");
         assert_eq!(
             error("{}"),
             "reading the container's state from standard input: it has no text `id`"
@@ -483,6 +485,18 @@ mod tests {
         let taken_back =
             r#"{"resources":{"devices":[{"allow":true,"type":"a","major":-1},{"allow":false}]}}"#;
         assert_eq!(config(taken_back), (false, false));
+        for (rule, is_for_every_device) in [
+            (r#""type":"a""#, true),
+            (r#""type":"a","major":-1,"minor":-1"#, true),
+            (r#""type":"c""#, false),
+            (r#""type":"a","major":0"#, false),
+            (r#""type":"a","major":1"#, false),
+            (r#""minor":0"#, false),
+            (r#""minor":1"#, false),
+        ] {
+            let linux = format!(r#"{{"resources":{{"devices":[{{"allow":true,{rule}}}]}}}}"#);
+            assert_eq!(config(&linux).1, is_for_every_device, "{rule}");
+        }
     }
 
     /// Case README 19. runc 1.1.5 started a container with each of these, and ran its hooks.
@@ -507,6 +521,8 @@ mod tests {
         ] {
             assert_eq!(parse(json).unwrap(), plain, "{json}");
         }
+        let emptied = r#"{"root":{"path":"r"},"annotations":{"a":"b"},"annotations":null,"linux":{"namespaces":[{"type":"user"}],"namespaces":null}}"#;
+        assert_eq!(parse(emptied).unwrap(), plain, "null empties lists and maps");
         let config = parse(r#"{"root":{},"annotations":{"a":"b"},"annotations":{"c":null,"d":"\ud800x"},"LINUX":{"CGROUPSPATH":"g"},"process":{"user":{"uid":1}},"process":{"user":{"gid":2}}}"#).unwrap();
         assert_eq!(config.rootfs, Path::new("/b"));
         let annotations: Vec<_> = config
@@ -539,6 +555,15 @@ mod tests {
                 error.to_string().starts_with("reading /b/config.json: "),
                 "{error}"
             );
+        }
+        for (json, expected) in [
+            (r#"{"root":5}"#, "expected an object at"),
+            (r#"{"root":{"path":5}}"#, "expected a string at"),
+            (r#"{"linux":{"namespaces":5}}"#, "expected a list at"),
+            (r#"{"annotations":5}"#, "expected an object of strings at"),
+        ] {
+            let error = BundleConfig::parse(Path::new("/b"), json.as_bytes()).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
         }
     }
 

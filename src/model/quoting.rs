@@ -71,7 +71,7 @@ pub(super) fn trim_unescaped(text: &str) -> &str {
     let text = text.trim_start();
     let kept = text.trim_end();
     // An odd number of backslashes at the end: the last one escapes the white space that was just dropped.
-    let backslashes = kept.len() - kept.trim_end_matches('\\').len();
+    let backslashes = kept.bytes().rev().take_while(|byte| *byte == b'\\').count();
     if backslashes % 2 == 0 {
         return kept;
     }
@@ -149,12 +149,9 @@ pub(crate) fn visible(text: &str) -> Cow<'_, str> {
 }
 
 /// The same for a text of several lines: line feeds stay.
-pub(crate) fn visible_lines(text: &str) -> Cow<'_, str> {
-    if !text.contains(|letter| letter != '\n' && is_invisible(letter)) {
-        return Cow::Borrowed(text);
-    }
+pub(crate) fn visible_lines(text: &str) -> String {
     let lines: Vec<Cow<'_, str>> = text.split('\n').map(visible).collect();
-    Cow::Owned(lines.join("\n"))
+    lines.join("\n")
 }
 
 /// One word of a POSIX shell, in single quotes (POSIX.1-2017, Shell Command Language, 2.2.2).
@@ -268,6 +265,8 @@ mod tests {
         assert_eq!(shown("a\nb\u{1b}[1m\u{202e}", 80), r"a\nb\u{1b}[1m\u{202e}");
         assert_eq!(shown(&"x".repeat(100), 5), "xxxxx…");
         assert_eq!(shown("größe", 80), "größe");
+        assert_eq!(visible("a\u{1b}\nb"), r"a\u{1b}\nb");
+        assert_eq!(visible_lines("a\u{1b}\n\tb\nc"), "a\\u{1b}\n\\tb\nc");
     }
 
     #[test]
@@ -279,6 +278,31 @@ mod tests {
         assert_eq!(nearest("vid", &known), None);
         assert_eq!(nearest("pid", &known), None);
         assert_eq!(nearest(&"u".repeat(30), &known), None);
+        let names = ["port", "abcdefghijklmnopqrst"];
+        assert_eq!(nearest("pott", &names), Some("port"));
+        assert_eq!(nearest("patt", &names), None, "two slips in a short word");
+        assert_eq!(nearest("abcdefghijklmnopqrsx", &names), Some(names[1]));
+        assert_eq!(
+            nearest("abcdefghijklmnopqrstx", &names),
+            None,
+            "longer than any name"
+        );
+    }
+
+    #[test]
+    fn letters_too_many_missing_wrong_and_swapped_are_slips() {
+        for (left, right, expected) in [
+            ("usb", "usb", 0),
+            ("", "usb", 3),
+            ("usbxyz", "usb", 3),
+            ("usx", "usb", 1),
+            ("ubs", "usb", 1),
+            ("kitten", "sitting", 3),
+            ("abcd", "badc", 2),
+        ] {
+            assert_eq!(slips(left, right), expected, "{left} {right}");
+            assert_eq!(slips(right, left), expected, "{right} {left}");
+        }
     }
 
     #[test]

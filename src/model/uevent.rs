@@ -396,6 +396,36 @@ mod tests {
         assert!(properties(&message).contains_key("SUBSYSTEM"));
     }
 
+    #[test]
+    fn the_kernels_form_has_a_property_as_long_as_there_is_room_for_it() {
+        let with = |length: usize| {
+            let mut device = disk();
+            device.properties = BTreeMap::from([("LONG".to_owned(), "x".repeat(length))]);
+            kernel_message(UeventAction::Add, &device, None, None)
+        };
+        let room = KERNEL_BUFFER - KERNEL_OVERHEAD - with(0).len();
+        assert_eq!(with(room).len() + KERNEL_OVERHEAD, KERNEL_BUFFER);
+        assert!(!properties(&with(room + 1)).contains_key("LONG"));
+    }
+
+    /// As libudev's socket filters look for a tag.
+    #[test]
+    fn the_header_has_every_bit_of_every_tag() {
+        let mut device = disk();
+        device.tags = (0..40).map(|number| format!("tag{number}")).collect();
+        let message = udev_message(UeventAction::Add, &device, None, 1);
+        let bloom = u64::from_be_bytes(message[32..40].try_into().unwrap());
+        let mut expected = 0;
+        for tag in &device.tags {
+            let hash = murmur2(tag.as_bytes());
+            let bits: BTreeSet<u32> = [0, 6, 12, 18].iter().map(|shift| hash >> shift & 63).collect();
+            let named: u64 = bits.iter().map(|bit| 1 << bit).sum();
+            assert_eq!(tag_bloom(tag), named, "{tag}");
+            expected |= named;
+        }
+        assert_eq!(bloom, expected);
+    }
+
     proptest! {
         #[test]
         fn every_property_comes_back_as_it_was_or_not_at_all(

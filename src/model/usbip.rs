@@ -603,6 +603,7 @@ mod tests {
                 "{text}"
             );
             assert_eq!(device.to_string(), text);
+            assert_eq!(String::from(device), text);
         }
         assert_eq!(
             "LAB:3240/0403:6001".parse::<RemoteDevice>().unwrap().to_string(),
@@ -669,6 +670,46 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn an_address_with_anything_else_behind_it_is_not_a_host() {
+        for text in [
+            "[fd00::1]x",
+            "[fd00::1]3240",
+            "[fe80::1%]",
+            "[fe80::1%a b]",
+            "[fe80::1%sixteen-letters-]",
+            "[lab]",
+        ] {
+            let error = text.parse::<Server>().unwrap_err();
+            assert!(matches!(error, AddressError::Host { .. }), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn ids_and_serial_number_of_a_device_are_compared_with_those_that_are_requested() {
+        let ids = UsbIds {
+            vendor: 0x403,
+            product: 0x6001,
+        };
+        assert_eq!(ids.to_string(), "0403:6001");
+        for (wanted, are_wanted) in [("0403:6001", true), ("*:6001", true), ("0403:6010", false)] {
+            assert_eq!(ids.are(wanted.parse().unwrap()), are_wanted, "{wanted}");
+        }
+        for (wanted, serial, is_wanted) in [
+            ("0403:6001", None, true),
+            ("0403:6001", Some("A"), true),
+            ("busid:1-1", None, true),
+            ("0403:6001:A", Some("A"), true),
+            ("0403:6001:A_B", Some("A B"), true),
+            ("0403:6001:A", Some("B"), false),
+            ("busid:1-1:0403:6001:A", None, false),
+        ] {
+            let which: Which = wanted.parse().unwrap();
+            assert_eq!(which.is_serial(serial), is_wanted, "{wanted} {serial:?}");
+        }
+        assert_eq!("1-1.4".parse::<BusId>().unwrap().as_str(), "1-1.4");
     }
 
     #[test]

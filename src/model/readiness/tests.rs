@@ -208,8 +208,14 @@ fn a_hierarchy_decides_on_devices() {
         host.cgroups.v2 = None;
     });
     // With v1 no BPF is needed, and that is said at its own place.
+    let bpf = |host: &Facts| judge(host)[3].seen.clone();
     let mut host = ready();
+    assert_eq!(bpf(&host), "device programs can be loaded");
     host.cgroups.v1_devices = v1.clone();
+    assert_eq!(
+        bpf(&host),
+        "device programs can be loaded, and cgroup v1 needs none"
+    );
     host.live.as_mut().unwrap().bpf_error = Some("Operation not permitted".into());
     let findings = judge(&host);
     assert!(
@@ -264,6 +270,8 @@ fn a_host_without_udevd_is_told_what_does_not_work() {
     assert_told(Warn, &["tag:", "/dev/serial/by-id"], "udevd", |host| {
         host.udevd = Udevd::Absent
     });
+    let (_, absent) = told("udevd", |host| host.udevd = Udevd::Absent);
+    assert!(!absent.contains("these rules"), "{absent}");
     // Case security 4: a deny rule that cannot be evaluated.
     for udevd in [Udevd::Absent, Udevd::Silent] {
         let words = [
@@ -326,6 +334,7 @@ fn the_state_is_root_s_own_and_goes_with_a_reboot() {
     assert_told(Warn, &["is on ext4", "below /run"], "state", |host| {
         host.state.filesystem = Some("ext4".into());
     });
+    assert_told(Good, &["/run/oci-hotplug, for root only"], "state", |_| {});
     assert_told(Good, &["which the first container makes"], "state", |host| {
         host.state.access = None
     });
@@ -490,6 +499,7 @@ fn cdi_is_on_in_the_engines_that_need_it() {
     for (version, cdi, verdict) in [
         (Version(20, 10, 24), None, Warn),
         (Version(20, 10, 24), Some(true), Warn),
+        (Version(25, 0, 0), Some(true), Good),
         (Version(26, 1, 5), None, Warn),
         (Version(26, 1, 5), Some(true), Good),
         (Version(28, 1, 1), None, Warn),
@@ -502,6 +512,7 @@ fn cdi_is_on_in_the_engines_that_need_it() {
     }
     for (version, cdi, verdict) in [
         (Version(1, 6, 20), Some(true), Warn),
+        (Version(1, 7, 0), Some(true), Good),
         (Version(1, 7, 24), None, Warn),
         (Version(1, 7, 24), Some(true), Good),
         (Version(2, 0, 0), None, Good),
@@ -609,6 +620,9 @@ fn only_what_is_installed_is_judged() {
 fn a_runtime_runs_hooks() {
     assert_told(Fail, &["0.1.1", "1.0 is the oldest"], "runc", |host| {
         host.runtimes = vec![("runc", Some(Version(0, 1, 1)))];
+    });
+    assert_told(Good, &["1.0.0"], "runc", |host| {
+        host.runtimes = vec![("runc", Some(Version(1, 0, 0)))];
     });
     assert_told(Good, &["version not known"], "runc", |host| {
         host.runtimes = vec![("runc", None)]

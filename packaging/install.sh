@@ -31,7 +31,7 @@ watcher=$libexec/oci-hotplug-watcher
 say() { printf '%s\n' "$*"; }
 fail() { printf 'install.sh: %s\n' "$*" >&2; exit 1; }
 
-hash_of() { sha256sum <"$DESTDIR$1" | cut -d ' ' -f 1; }
+hash_of() { sum=$(sha256sum <"$DESTDIR$1") && printf '%s\n' "${sum%% *}"; }
 
 # The hash that a file had when it was installed; empty when it was not.
 installed_hash() {
@@ -54,7 +54,7 @@ note() { printf '%s %s\n' "$(hash_of "$1")" "$1" >>"$notes"; }
 # put SOURCE PATH MODE: puts a file in its place by rename, so that a hook that just runs is not disturbed.
 put() {
     make_dir "$(dirname -- "$2")"
-    if cmp -s "$1" "$DESTDIR$2"; then
+    if [ -e "$DESTDIR$2" ] && cmp -s "$1" "$DESTDIR$2"; then
         chmod "$3" "$DESTDIR$2"
     else
         install -m "$3" "$1" "$DESTDIR$2.new"

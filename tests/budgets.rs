@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use serde::Deserialize;
 
@@ -185,8 +186,10 @@ fn start<'m>(machine: &'m Machine, disk: &Disk) -> RuncContainer<'m> {
     container
 }
 
-/// The mean PSS of the watchers of `count` containers in KiB (proc_pid_smaps(5)).
+/// The mean PSS of the watchers of `count` containers in KiB (proc_pid_smaps(5)). No other test's watchers share their pages.
 fn pss(machine: &Machine, count: usize) -> u64 {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let disk = Disk::new(machine);
     (1..=5).for_each(|partition| drop(disk.plug(partition)));
     let containers: Vec<_> = (0..count).map(|_| start(machine, &disk)).collect();

@@ -418,11 +418,13 @@ fn the_man_pages_are_clean() {
     root.install();
     let man = Command::new("man").arg("--version").output();
     assert!(man.is_ok(), "man is missing: install the package man-db");
-    for page in root
-        .files()
+    let files = root.files();
+    let pages: Vec<&String> = files
         .iter()
         .filter(|file| file.starts_with("usr/share/man/"))
-    {
+        .collect();
+    assert!(pages.len() > 20, "{pages:?}");
+    for page in pages {
         let output = Command::new("man")
             .args(["--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z"])
             .arg(root.path(page))

@@ -210,6 +210,10 @@ fn the_image_installs_what_runs_on_the_host_and_again_changes_nothing() {
     let before = inode(&watcher);
     let second = scene.installs();
     assert!(
+        second.contains(&format!("unchanged /{HOOKS}/oci-hotplug-watcher\n")),
+        "{second}"
+    );
+    assert!(
         second.lines().all(|line| line.starts_with("unchanged /")),
         "{second}"
     );

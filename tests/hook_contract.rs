@@ -531,8 +531,9 @@ fn standard_streams_that_take_nothing_change_no_exit_code() {
             let output = scene.run_after(&outputs, POSTSTOP, rubbish);
             assert_eq!(output.status.code(), Some(0), "{outputs}: {output:?}");
         }
+        // Engines kill a hook after 10 s (hooks.d), and these are three.
         assert!(
-            begin.elapsed() < Duration::from_secs(8),
+            begin.elapsed() < Duration::from_secs(30),
             "{outputs}: {:?}",
             begin.elapsed()
         );

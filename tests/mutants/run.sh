@@ -2,7 +2,7 @@
 # Measures with cargo-mutants which changes of src/model and src/watcher/transaction.rs the unit tests notice.
 #
 #   tests/mutants/run.sh                          every mutant: about 2700, hours of processor time
-#   tests/mutants/run.sh --shard 3/20             a random twentieth of them
+#   tests/mutants/run.sh --shard 3/20             every twentieth of them
 #   tests/mutants/run.sh -f src/model/policy.rs   one file
 #   tests/mutants/run.sh --in-diff change.diff    what a change touches (`git diff main > change.diff`)
 #   tests/mutants/run.sh --table                  the results of the last run again, and a table by file
@@ -12,7 +12,7 @@
 # for each processor in a complete run, else one). It fails when a mutant survives that survivors.txt does not list, and when
 # a complete run catches less than 95 % of the viable mutants. README.md explains the results.
 set -euo pipefail
-export HOME=${HOME:-/root}
+export HOME=${HOME:-/root} LC_ALL=C
 here=$(dirname "$(realpath "$0")")
 cd "$here/../.."
 
@@ -74,7 +74,7 @@ generate_crate() {
 }
 
 # Mutants' names without line and column, which change with every edit.
-names() { sed -E 's/^([^:]+):[0-9]+:[0-9]+: /\1: /' "$@" | LC_ALL=C sort; }
+names() { sed -E 's/^([^:]+):[0-9]+:[0-9]+: /\1: /' "$@" | sort; }
 
 # The listed survivors: every line below a comment that gives the reason, up to an empty line.
 listed() {
@@ -82,7 +82,7 @@ listed() {
         /^#/ { reason = 1; next }
         /^$/ { reason = 0; next }
         !reason { print file ":" NR ": no reason is given for this mutant" >"/dev/stderr"; exit 1 }
-        { print }' "$survivors" | LC_ALL=C sort
+        { print }' "$survivors" | sort
 }
 
 count() { wc -l <"$results/$1.txt"; }
@@ -105,7 +105,7 @@ table() {
             for (file in files)
                 row("`" file "`", n[file, "caught"], n[file, "missed"], n[file, "timeout"], n[file, "unviable"])
             row("~ all", all["caught"], all["missed"], all["timeout"], all["unviable"])
-        }' | LC_ALL=C sort
+        }' | sort
 }
 
 # Prints the results; fails on survivors that are not listed and, if `complete`, on too low a rate.
@@ -151,14 +151,19 @@ for argument; do
             report "$(cat "$work/complete")"
             exit ;;
         # What does not select mutants.
-        -j* | --jobs* | --iterate | --timeout* | --minimum-test-timeout*) ;;
+        -j* | --jobs* | --timeout* | --minimum-test-timeout*) ;;
         [0-9]*) ;;
         *) complete=no ;;
     esac
 done
-files=(-f 'src/model/**' -f src/watcher/transaction.rs)
+chosen=(-f 'src/model/**' -f src/watcher/transaction.rs)
 case " $* " in
-    *" -f "* | *" --file "*) files=() ;;
+    *" -f"* | *" --file"*) chosen=() ;;
+esac
+case " $* " in
+    *" --sharding"*) ;;
+    # Spread over all files; cargo-mutants cuts the list into slices.
+    *" --shard"*) chosen+=(--sharding round-robin) ;;
 esac
 
 install_cargo_mutants
@@ -171,12 +176,15 @@ place=()
 if [ "$complete" = yes ]; then
     export CARGO_MUTANTS_JOBS=${CARGO_MUTANTS_JOBS:-$(nproc)}
 elif [ "${CARGO_MUTANTS_JOBS:-1}" = 1 ]; then
-    place=(--in-place)
+    case " $* " in
+        *" -j"* | *" --jobs"*) ;;
+        *) place=(--in-place) ;;
+    esac
 fi
 export CARGO_MUTANTS_MINIMUM_TEST_TIMEOUT=${CARGO_MUTANTS_MINIMUM_TEST_TIMEOUT:-60}
 # Exit codes 2 and 3: some survived, some ran into the timeout; the report decides.
 status=0
-"$mutants" mutants -d "$crate" -o "$work" "${place[@]}" "${files[@]}" "$@" -- --lib || status=$?
+"$mutants" mutants -d "$crate" -o "$work" "${place[@]}" "${chosen[@]}" "$@" -- --lib || status=$?
 case $status in
     0 | 2 | 3) ;;
     *) fail "cargo mutants failed (exit code $status)" ;;

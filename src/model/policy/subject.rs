@@ -133,9 +133,8 @@ fn blocks<'a>(
     inventory: &'a Inventory,
 ) -> impl Iterator<Item = &'a Device> + use<'a> {
     let subsystem = device.subsystem.as_deref().unwrap_or_default();
-    let is_disk = |device: &&&Device| {
-        device.devtype.as_deref() == Some("disk") && device.subsystem.as_deref() == Some("block")
-    };
+    // Above a partition there is its disk; above a disk, no block device.
+    let is_disk = |device: &&&Device| device.subsystem.as_deref() == Some("block");
     let top = match subsystem {
         "block" => above.iter().find(is_disk).copied().unwrap_or(device),
         // Commands go past the disk's own node to what the two have in common.

@@ -690,6 +690,30 @@ fn what_the_host_uses_matters_only_to_what_has_disks() {
 }
 
 #[test]
+fn of_an_nvme_controller_all_namespaces_matter_wherever_they_lie_and_no_other_disk() {
+    let nvme = |path: &str, subsystem: &str, kind, major, minor| {
+        let mut device = Device::new(SysPath::new(path));
+        device.subsystem = Some(subsystem.to_owned());
+        let path = format!("/dev/{}", device.syspath.name()).into();
+        let num = DevNum { kind, major, minor };
+        device.node = Some(DevNode { path, num });
+        device
+    };
+    let controller = "/sys/devices/pci0000:00/0000:00:1d.0/nvme/nvme0";
+    let elsewhere = "/sys/devices/virtual/nvme-subsystem/nvme-subsys0";
+    let mut devices = host();
+    devices.extend([
+        nvme(controller, "nvme", DevKind::Char, 240, 0),
+        nvme(&format!("{controller}/ng0n1"), "nvme-generic", DevKind::Char, 241, 0),
+        nvme(&format!("{elsewhere}/nvme0n1"), "block", DevKind::Block, 259, 0),
+    ]);
+    let inventory = Inventory::new(devices.clone());
+    let decide = blocks_that_decide(with_node(&devices, "/dev/nvme0"), &inventory);
+    let names: Vec<&str> = decide.iter().map(|device| device.syspath.name()).collect();
+    assert_eq!(names, ["nvme0n1"]);
+}
+
+#[test]
 fn input_waits_for_udevd_and_is_refused_where_nobody_knows() {
     let mut devices: Vec<Device> = host();
     let asked = stranger("subsystem:input");

@@ -704,7 +704,13 @@ fn of_an_nvme_controller_all_namespaces_matter_wherever_they_lie_and_no_other_di
     let mut devices = host();
     devices.extend([
         nvme(controller, "nvme", DevKind::Char, 240, 0),
-        nvme(&format!("{controller}/ng0n1"), "nvme-generic", DevKind::Char, 241, 0),
+        nvme(
+            &format!("{controller}/ng0n1"),
+            "nvme-generic",
+            DevKind::Char,
+            241,
+            0,
+        ),
         nvme(&format!("{elsewhere}/nvme0n1"), "block", DevKind::Block, 259, 0),
     ]);
     let inventory = Inventory::new(devices.clone());

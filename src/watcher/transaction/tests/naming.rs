@@ -332,3 +332,51 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_node_keeps_its_name_while_a_better_one_waits_for_another_container() {
+    let devices = device(&[
+        (
+            0,
+            "hidraw",
+            "0003:1209:0001.0001/hidraw/hidraw0",
+            "/dev/hidraw0",
+            "",
+        ),
+        (0, "tty", "tty/ttyACM0", "/dev/ttyACM0", ""),
+    ]);
+    let (tty, others): (Vec<Device>, Vec<Device>) = devices
+        .into_iter()
+        .partition(|device| device.subsystem.as_deref() == Some("tty"));
+    let number =
+        |devices: &[Device], path: &str| recorded::with_node(devices, path).node.as_ref().unwrap().num;
+    let (of_keys, of_tty) = (number(&others, "/dev/hidraw0"), number(&tty, "/dev/ttyACM0"));
+    let board = Path::new("/dev/board");
+    for (request, symlinks) in [
+        ("usb:1209:0001;path=/dev/board", ""),
+        ("usb:1209:0001;link=/dev/board", ""),
+        ("usb:1209:0001", "usb:1209:0001:0=/dev/board"),
+    ] {
+        let mut story = Story::new(request, symlinks);
+        // The node at the path, or the one that the link leads to.
+        let named = |story: &Story| {
+            let container = &story.container;
+            let path = container
+                .links
+                .get(board)
+                .map_or(board, |target| target.as_path());
+            container.nodes.get(path).map(|node| node.num)
+        };
+        story.plug(&others);
+        assert_eq!(named(&story), Some(of_keys), "{request} {symlinks}");
+        story.admit = |_, device| match device.subsystem.as_deref() {
+            Some("tty") => Admission::Waiting("another has it".into()),
+            _ => Admission::Admitted,
+        };
+        story.plug(&tty);
+        assert_eq!(named(&story), Some(of_keys), "{request} {symlinks}");
+        story.admit = admit_all;
+        assert_eq!(story.reconcile(), []);
+        assert_eq!(named(&story), Some(of_tty), "{request} {symlinks}");
+    }
+}

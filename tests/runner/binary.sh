@@ -13,6 +13,10 @@ number=1
 until log=$OCI_HOTPLUG_RUN/logs/$name-$number.log; (set -o noclobber; : > "$log") 2>/dev/null; do
     number=$((number + 1))
 done
+# Their tests wait for processes and timers more than they compute.
+case $name in
+    kubernetes | usbip) export RUST_TEST_THREADS=8 ;;
+esac
 # libtest shuffles only as an unstable option. A stable toolchain's libtest accepts those with this variable; it is set
 # for the test binary alone: set while cargo builds, it would change what is built.
 RUSTC_BOOTSTRAP=1 "$binary" -Z unstable-options --shuffle-seed "$OCI_HOTPLUG_SEED" "$@" 2>&1 | tee "$log"

@@ -154,6 +154,8 @@ mod tests {
         assert_eq!((all.len(), all.is_empty()), (3, false));
         let accesses: Vec<Access> = all.grants().into_values().collect();
         assert_eq!(accesses, [Access::READ | Access::WRITE, Access::READ]);
+        all.iter_mut().for_each(|(_, attachment)| attachment.since = 7);
+        assert!(all.iter().all(|(_, attachment)| attachment.since == 7));
         // An attachment twice is one access.
         all.insert("/dev/d".into(), attachment(1, Access::READ));
         assert_eq!(all.grants().into_values().last(), Some(Access::READ));

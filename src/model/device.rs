@@ -405,6 +405,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_alias_is_a_path_that_leads_elsewhere() {
+        let lead = |path: &str, target: Option<&str>| (PathBuf::from(path), target.map(PathBuf::from));
+        let aliases = Aliases::new(LinkTargets::from([
+            lead("/dev/a", Some("/dev/ttyUSB0")),
+            lead("/dev/ttyUSB0", Some("/dev/ttyUSB0")),
+            lead("/dev/nowhere", None),
+        ]));
+        let targets: Vec<&Path> = aliases.targets().collect();
+        assert_eq!(targets, [Path::new("/dev/ttyUSB0")]);
+    }
+
+    #[test]
     fn a_number_is_shown_as_the_device_cgroup_writes_it() {
         let num = |kind| DevNum {
             kind,

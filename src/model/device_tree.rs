@@ -542,6 +542,7 @@ virtual
         let mut names = ["1-1.10", "1-1.2", "1-1", "usb10", "usb2", "sda1", "sda"];
         names.sort_by(|a, b| natural(a, b));
         assert_eq!(names, ["1-1", "1-1.2", "1-1.10", "sda", "sda1", "usb2", "usb10"]);
+        assert_eq!(natural("tty07b", "tty7a"), Ordering::Greater, "07 is 7");
     }
 
     proptest! {

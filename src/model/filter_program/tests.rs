@@ -288,6 +288,20 @@ fn what_cannot_be_loaded_again_is_refused_by_index_and_kind() {
         splice(&vec![exit; MAX_INSNS], MAP_FD),
         Err(SpliceError::TooLong { len: MAX_INSNS + 22 })
     );
+    let helper = splice(&[insn(CALL, 0, 0, 0, 14), exit], MAP_FD).unwrap_err();
+    assert_eq!(helper.to_string(), "instruction 0 calls a kernel helper");
+}
+
+#[test]
+fn a_program_that_just_fits_and_one_that_jumps_to_its_beginning_are_spliced() {
+    let longest = vec![insn(EXIT, 0, 0, 0, 0); MAX_INSNS - prologue(MAP_FD).len()];
+    assert_eq!(splice(&longest, MAP_FD).unwrap().len(), MAX_INSNS);
+    let back = [
+        insn(MOV64_IMM, 0, 0, 0, 1),
+        insn(JEQ_IMM, 0, 0, -2, 0),
+        longest[0],
+    ];
+    assert_eq!(strip(&splice(&back, MAP_FD).unwrap()), Some(&back[..]));
 }
 
 #[test]
@@ -321,6 +335,16 @@ fn only_our_whole_prologue_is_stripped() {
         let mut changed = spliced.clone();
         changed[index].off += 1;
         assert_eq!(strip(&changed), None, "instruction {index} is not ours");
+    }
+    let dumped = as_dumped(&spliced, 7);
+    for index in 0..prologue(MAP_FD).len() + 2 {
+        let mut changed = dumped.clone();
+        changed[index].off += 1;
+        assert_eq!(
+            strip(&changed),
+            None,
+            "instruction {index} is not what the kernel makes of ours"
+        );
     }
 }
 

@@ -5,6 +5,10 @@ use super::*;
 const JSET_IMM: u8 = 0x45;
 const LDX_DW: u8 = 0x79;
 
+/// The operators on numbers that are followed, and the conditions of jumps.
+const ARITHMETIC: [u8; 8] = [0x00, 0x10, 0x40, 0x50, 0x60, 0x70, 0xa0, 0xb0];
+const CONDITIONS: [u8; 7] = [0x10, 0x20, 0x30, 0x40, 0x50, 0xa0, 0xb0];
+
 /// The device that all programs here are asked about, with bits in every byte.
 const NUM: DevNum = DevNum {
     kind: DevKind::Char,
@@ -67,7 +71,7 @@ fn any_operation(operators: &'static [u8], classes: [u8; 2]) -> impl Strategy<Va
 }
 
 fn any_arithmetic() -> impl Strategy<Value = Vec<Insn>> {
-    any_operation(&[0x00, 0x10, 0x40, 0x50, 0x60, 0x70, 0xa0, 0xb0], [7, 4]).prop_map(|operation| {
+    any_operation(&ARITHMETIC, [7, 4]).prop_map(|operation| {
         // rbpf leaves the sign of a 32-bit sum in the upper half, where the kernel has zeros.
         let zero_extension = insn(MOV32_REG, operation.dst, operation.dst, 0, 0);
         let is_short = operation.class() == 4;
@@ -80,10 +84,7 @@ fn any_arithmetic() -> impl Strategy<Value = Vec<Insn>> {
 
 /// A jump over the next instruction, which it is for the program's result to show.
 fn any_jump() -> impl Strategy<Value = Vec<Insn>> {
-    let jump = any_operation(
-        &[0x10, 0x20, 0x30, 0x40, 0x50, 0xa0, 0xb0],
-        [CLASS_JMP, CLASS_JMP32],
-    );
+    let jump = any_operation(&CONDITIONS, [CLASS_JMP, CLASS_JMP32]);
     (jump, any_register(), any_number())
         .prop_map(|(jump, dst, imm)| vec![Insn { off: 1, ..jump }, mov(dst, imm)])
 }
@@ -118,6 +119,64 @@ proptest! {
         // The verdict is the lowest bit of r0: any bit of any register gets there.
         program.extend([insn(MOV64_REG, 0, shown, 0, 0), insn(0x77, 0, 0, 0, bit), exit()]);
         prop_assert_eq!(verdict_on(&program), Some(result(&program) & 1 == 1));
+    }
+}
+
+/// Puts a number of 64 bits into a register.
+fn load_number(dst: u8, number: u64) -> [Insn; 2] {
+    let (low, high) = (number as u32 as i32, (number >> 32) as u32 as i32);
+    [insn(LD_IMM64, dst, 0, 0, low), insn(0, 0, 0, 0, high)]
+}
+
+/// Each operator of these classes with r2 as its first operand, and numbers of which some differ in one half alone as
+/// operands; before it the instructions that load them.
+fn each_operation(operators: &[u8], classes: [u8; 2]) -> Vec<(Vec<Insn>, Insn)> {
+    const NUMBERS: [u64; 8] = [0, 1, 2, 33, 0xffff_ffff, 1 << 32, (1 << 32) + 1, u64::MAX];
+    let mut all = Vec::new();
+    for code in operators
+        .iter()
+        .flat_map(|code| classes.map(|class| code | class))
+    {
+        for (first, second) in NUMBERS
+            .iter()
+            .flat_map(|first| NUMBERS.map(|second| (*first, second)))
+        {
+            let load = [load_number(2, first), load_number(3, second)].concat();
+            all.push((load.clone(), insn(code | 0x08, 2, 3, 0, 0)));
+            all.push((load, insn(code, 2, 0, 0, second as i32)));
+        }
+    }
+    all
+}
+
+#[test]
+fn every_operator_comes_to_what_it_comes_to_when_it_runs() {
+    for (load, operation) in each_operation(&ARITHMETIC, [7, 4]) {
+        // As in any_arithmetic().
+        let zero_extension = (operation.class() == 4).then_some(insn(MOV32_REG, 2, 2, 0, 0));
+        let begin: Vec<Insn> = load
+            .into_iter()
+            .chain([operation])
+            .chain(zero_extension)
+            .collect();
+        let expected = result(&[&begin[..], &[insn(MOV64_REG, 0, 2, 0, 0), exit()]].concat());
+        let is_expected = [
+            load_number(9, expected).to_vec(),
+            vec![mov(0, 1), insn(JEQ_IMM | 0x08, 2, 9, 1, 0), mov(0, 0), exit()],
+        ]
+        .concat();
+        let program = [begin, is_expected].concat();
+        assert_eq!(verdict_on(&program), Some(true), "{}", disassemble(&program));
+    }
+}
+
+#[test]
+fn every_condition_jumps_when_it_jumps_when_it_runs() {
+    for (load, condition) in each_operation(&CONDITIONS, [CLASS_JMP, CLASS_JMP32]) {
+        let jump = Insn { off: 1, ..condition };
+        let program = [load, vec![mov(0, 1), jump, mov(0, 0), exit()]].concat();
+        let jumps = result(&program) == 1;
+        assert_eq!(verdict_on(&program), Some(jumps), "{}", disassemble(&program));
     }
 }
 
@@ -192,6 +251,10 @@ fn of_what_is_not_followed_nothing_is_said() {
             &[mov(0, 1), insn(MOV64_REG, 0, 0, 8, 0)],
         ),
         ("a half of the context's address", &[insn(MOV32_REG, 0, 1, 0, 0)]),
+        (
+            "a load from a half of the context's address",
+            &[insn(MOV32_REG, 2, 1, 0, 0), insn(LDX_W, 0, 2, 8, 0)],
+        ),
         ("a half of what is unknown", &[insn(MOV32_REG, 0, 5, 0, 0)]),
         (
             "a sum with the context's address",

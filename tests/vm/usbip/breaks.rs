@@ -163,8 +163,8 @@ fn a_watcher_that_is_killed_at_any_moment_of_an_attachment_leaves_one_device_and
          test $(ls /run/oci-hotplug/usbip/port-*.json | wc -l) = 1 || exit 1; echo \"$moment: $step\"; done",
         id = container.id,
         again = until(&format!(
-            "oci-hotplug usbip ports --json | jq -e '.[0].state == \"attached\"' && \
-             oci-hotplug inspect {} | grep /dev/far",
+            "oci-hotplug usbip ports --json | tee /dev/stderr | jq -e '.[0].state == \"attached\"' && \
+             oci-hotplug inspect {} | tee /dev/stderr | grep /dev/far",
             container.id
         )),
     ));

@@ -299,7 +299,11 @@ mod tests {
 
     #[test]
     fn the_kernels_change_keeps_what_udevd_told() {
-        let mut inventory = Inventory::new([device(PATH, 0, 5, Seen::Udev)]);
+        let mut told = device(PATH, 0, 5, Seen::Udev);
+        told.tags.insert("seat".into());
+        told.links.insert("/dev/by-id/x".into());
+        told.lost_links.insert("/dev/by-label/x".into());
+        let mut inventory = Inventory::new([told.clone()]);
         let mut change = device(PATH, 0, 7, Seen::Kernel);
         change.driver = Some("other".into());
         assert!(inventory.apply(DeviceEvent::Changed(change)));
@@ -307,6 +311,10 @@ mod tests {
         assert_eq!(now.driver.as_deref(), Some("other"));
         assert_eq!(now.properties["TOLD_BY"], "udevd");
         assert_eq!((now.seen, now.seqnum), (Seen::Udev, 5));
+        assert_eq!(
+            (&now.tags, &now.links, &now.lost_links),
+            (&told.tags, &told.links, &told.lost_links)
+        );
     }
 
     #[test]

@@ -1058,6 +1058,7 @@ mod tests {
         let withheld = all.withheld(&inventory);
         let hub = withheld.iter().any(|withheld| withheld.syspath.name() == "1-1");
         assert!(hub, "{withheld:?}");
+        assert_eq!(plan(&all, &inventory).withheld, withheld);
     }
 
     #[test]

@@ -717,6 +717,18 @@ fn of_an_nvme_controller_all_namespaces_matter_wherever_they_lie_and_no_other_di
     let decide = blocks_that_decide(with_node(&devices, "/dev/nvme0"), &inventory);
     let names: Vec<&str> = decide.iter().map(|device| device.syspath.name()).collect();
     assert_eq!(names, ["nvme0n1"]);
+    // Of a namespace only itself and its partitions.
+    devices.truncate(devices.len() - 1);
+    devices.extend(
+        ["nvme0n1", "nvme0n1/nvme0n1p1", "nvme0n2"]
+            .map(|below| nvme(&format!("{controller}/{below}"), "block", DevKind::Block, 259, 0)),
+    );
+    let inventory = Inventory::new(devices.clone());
+    for node in ["/dev/nvme0n1", "/dev/nvme0n1p1"] {
+        let decide = blocks_that_decide(with_node(&devices, node), &inventory);
+        let names: Vec<&str> = decide.iter().map(|device| device.syspath.name()).collect();
+        assert_eq!(names, ["nvme0n1", "nvme0n1p1"], "{node}");
+    }
 }
 
 #[test]

@@ -369,14 +369,19 @@ fn a_node_keeps_its_name_while_a_better_one_waits_for_another_container() {
         };
         story.plug(&others);
         assert_eq!(named(&story), Some(of_keys), "{request} {symlinks}");
-        story.admit = |_, device| match device.subsystem.as_deref() {
+        let tty_waits = |_: &Asked, device: &Device| match device.subsystem.as_deref() {
             Some("tty") => Admission::Waiting("another has it".into()),
             _ => Admission::Admitted,
         };
+        story.admit = tty_waits;
         story.plug(&tty);
         assert_eq!(named(&story), Some(of_keys), "{request} {symlinks}");
         story.admit = admit_all;
         assert_eq!(story.reconcile(), []);
         assert_eq!(named(&story), Some(of_tty), "{request} {symlinks}");
+        // The better one goes for a time: nobody who waits for the name is given the worse one meanwhile.
+        story.admit = tty_waits;
+        assert_eq!(story.reconcile(), []);
+        assert_eq!(named(&story), None, "{request} {symlinks}");
     }
 }

@@ -371,8 +371,8 @@ fn state(attached: &Attached) -> &'static str {
         State::Broken => "broken",
         // On its way in; or whoever was attaching it was killed, and no driver has it.
         _ if unfinished => "unfinished",
-        State::Starting => "starting",
-        State::Used => "attached",
+        _ if attached.is_up() => "attached",
+        State::Starting | State::Used => "starting",
     }
 }
 

@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::client::{self, ClientError, Imported};
 use super::hubs::Hold;
 use super::records::{Local, Record};
-use super::vhci::{LocalDevice, State};
+use super::vhci::LocalDevice;
 use super::{Attached, Cause, INTERVAL, Usbip, UsbipError};
 use crate::host::leases::Leases;
 use crate::model::usbip::{BusId, RemoteDevice, UsbIds, Which};
@@ -91,7 +91,7 @@ impl Usbip {
         let is_it =
             |record: &Record| record.owner == cause.owner && record.asked == *asked && record.local.is_some();
         let mut attached = self.attached()?.into_iter();
-        Ok(attached.find(|one| one.slot.state == State::Used && one.record.as_ref().is_some_and(is_it)))
+        Ok(attached.find(|one| one.is_up() && one.record.as_ref().is_some_and(is_it)))
     }
 
     fn candidates(&self, asked: &RemoteDevice, deadline: Instant) -> Result<Vec<BusId>, UsbipError> {

@@ -51,6 +51,20 @@ pub struct Attached {
     pub record: Option<Record>,
 }
 
+impl Attached {
+    /// Whether the device can be used. The kernel shows a port as starting until it sets the address of its device, and it
+    /// sets none when the connection was replaced while it was enumerating the device: then our record tells.
+    pub fn is_up(&self) -> bool {
+        let is_let_in =
+            self.device.is_some() && self.record.as_ref().is_some_and(|record| record.local.is_some());
+        match self.slot.state {
+            State::Used => true,
+            State::Starting => is_let_in,
+            State::Free | State::Broken | State::NotReady => false,
+        }
+    }
+}
+
 /// For whom a device is attached, and what is known of its last connection.
 #[derive(Debug, Clone, Default)]
 pub struct Cause {

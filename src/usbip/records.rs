@@ -397,6 +397,26 @@ mod tests {
     }
 
     #[test]
+    fn a_device_is_up_when_its_port_is_used_or_when_we_let_it_in_and_it_is_still_there() {
+        let unfinished = Record {
+            local: None,
+            ..record()
+        };
+        for (state, record, device, is_up) in [
+            (State::Used, None, Some(device()), true),
+            (State::Starting, Some(record()), Some(device()), true),
+            (State::Starting, Some(record()), None, false),
+            (State::Starting, Some(unfinished), Some(device()), false),
+            (State::Starting, None, Some(device()), false),
+            (State::Broken, Some(record()), Some(device()), false),
+        ] {
+            let slot = Slot { state, ..slot() };
+            let attached = crate::usbip::Attached { slot, device, record };
+            assert_eq!(attached.is_up(), is_up, "{attached:?}");
+        }
+    }
+
+    #[test]
     fn a_device_is_named_as_it_was_asked_for_and_by_what_it_is() {
         for (text, is_named) in [
             ("lab/0403:6001", true),

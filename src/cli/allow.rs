@@ -321,11 +321,12 @@ fn remove(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::any_text::any_text;
     use proptest::prelude::*;
 
     proptest! {
         #[test]
-        fn a_file_of_a_rule_says_what_was_allowed(selector in "(usb:0403|devnode:/dev/[ -~é\n]{1,20})", reason in any::<String>()) {
+        fn a_file_of_a_rule_says_what_was_allowed(selector in "(usb:0403|devnode:/dev/[ -~é\n]{1,20})", reason in any_text()) {
             let selectors = [selector];
             let file: File = toml::from_str(&text(&selectors, Some(Access::READ), Some(&reason))).unwrap();
             let [rule] = &file.policy.allow[..] else { panic!("one rule") };

@@ -137,6 +137,7 @@ pub(super) fn number(text: &str) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::any_text::any_text;
     use proptest::prelude::*;
 
     #[test]
@@ -166,7 +167,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn toml_reads_back_what_is_quoted(text in any::<String>()) {
+        fn toml_reads_back_what_is_quoted(text in any_text()) {
             let table: std::collections::BTreeMap<String, Vec<String>> =
                 toml::from_str(&format!("key = {}", array(&[text.clone(), "b".into()]))).unwrap();
             prop_assert_eq!(&table["key"], &[text, "b".into()]);

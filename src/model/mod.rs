@@ -1,6 +1,8 @@
 //! Facts and decisions: values and pure functions. No I/O, no clock, no file descriptor, no environment.
 
 pub mod annotations;
+#[cfg(test)]
+pub(crate) mod any_text;
 pub mod asked;
 pub mod attachment;
 pub mod class;

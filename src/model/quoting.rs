@@ -221,6 +221,7 @@ fn slips(left: &str, right: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::any_text::any_text;
     use proptest::prelude::*;
 
     #[test]
@@ -316,7 +317,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_invisible_is_left_of_a_text_for_a_terminal(text in any::<String>()) {
+        fn nothing_invisible_is_left_of_a_text_for_a_terminal(text in any_text()) {
             prop_assert!(!visible(&text).contains(is_invisible));
             let lines = visible_lines(&text);
             prop_assert!(lines.split('\n').all(|line| !line.contains(is_invisible)));
@@ -324,7 +325,7 @@ mod tests {
         }
 
         #[test]
-        fn what_was_escaped_is_one_piece_and_comes_back(text in any::<String>()) {
+        fn what_was_escaped_is_one_piece_and_comes_back(text in any_text()) {
             let escaped = escape(&text, &[',', ';', '&']);
             prop_assert_eq!(split_unescaped(&escaped, ',').len(), 1);
             prop_assert_eq!(unescape(&escaped), Some(text.clone()));
@@ -333,7 +334,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_longer_than_the_limit_is_shown(text in any::<String>(), limit in 0..100usize) {
+        fn nothing_longer_than_the_limit_is_shown(text in any_text(), limit in 0..100usize) {
             prop_assert!(shown(&text, limit).chars().count() <= limit + 1);
         }
     }

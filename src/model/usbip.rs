@@ -581,6 +581,7 @@ impl From<RemoteDevice> for String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::any_text::any_text;
     use proptest::prelude::*;
 
     #[test]
@@ -798,7 +799,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_or_refused_with_one_short_line(text in any::<String>()) {
+        fn any_text_is_read_or_refused_with_one_short_line(text in any_text()) {
             if let Err(error) = text.parse::<RemoteDevice>() {
                 let message = error.to_string();
                 prop_assert!(message.chars().count() < 200 && !message.contains('\n'), "{}", message);

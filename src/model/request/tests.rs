@@ -1,5 +1,7 @@
 //! Every option, list and message of the request grammar, and what a request says of recorded devices.
 
+use crate::model::any_text::any_text;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -709,7 +711,7 @@ proptest! {
 
     #[test]
     fn no_text_makes_a_parser_panic_and_no_message_is_long_or_has_control_characters(
-        text in prop_oneof![any::<String>(), r"(usb:0403|[;,&!=\\ \n\x1b]|only=|link=/|on-removal=signal:|mode=|.){0,32}"]
+        text in prop_oneof![any_text(), r"(usb:0403|[;,&!=\\ \n\x1b]|only=|link=/|on-removal=signal:|mode=|.){0,32}"]
     ) {
         for parsed in [parse_requests(&text), parse_lowrisc_devices(&text), text.parse().map(|one| vec![one])] {
             if let Err(error) = parsed {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::model::any_text::any_text;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -747,7 +749,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_the_parser_panic(text in any::<String>()) {
+    fn no_text_makes_the_parser_panic(text in any_text()) {
         let _ = text.parse::<DeviceSelector>();
     }
 

@@ -175,22 +175,25 @@ fn without_its_note_no_node_goes_in_and_nothing_is_granted_for_it() {
     assert!(world.container.announced.is_empty());
 }
 
+/// The steps that give an attached terminal this access instead of what it has.
+fn change_access(access: Access) -> Vec<Step> {
+    vec![
+        Step::Refresh {
+            path: TTY.into(),
+            device: Box::new(tty(1, access).device),
+            access,
+        },
+        Step::SetGrants(grants(1, access)),
+    ]
+}
+
 #[test]
 fn more_access_is_noted_before_it_is_given() {
     let mut world = World::default();
     world.carry_out(add(&tty(1, Access::READ)));
     world.container.notes.clear();
-    let more = tty(1, Access::ALL);
-    let steps = vec![
-        Step::Refresh {
-            path: TTY.into(),
-            device: Box::new(more.device),
-            access: Access::ALL,
-        },
-        Step::SetGrants(grants(1, Access::ALL)),
-    ];
     // The container itself refuses access that is given before its note.
-    assert_eq!(world.carry_out(steps), []);
+    assert_eq!(world.carry_out(change_access(Access::ALL)), []);
     assert_eq!(world.container.notes.len(), 2);
     assert_eq!(world.container.may(number(1)), Access::ALL);
 }
@@ -200,16 +203,7 @@ fn what_only_takes_away_is_noted_once_it_is_done() {
     let mut world = World::default();
     world.carry_out(add(&tty(1, Access::ALL)));
     world.container.notes.clear();
-    let less = tty(1, Access::READ);
-    let steps = vec![
-        Step::Refresh {
-            path: TTY.into(),
-            device: Box::new(less.device),
-            access: Access::READ,
-        },
-        Step::SetGrants(grants(1, Access::READ)),
-    ];
-    assert_eq!(world.carry_out(steps), []);
+    assert_eq!(world.carry_out(change_access(Access::READ)), []);
     assert_eq!(world.container.notes.len(), 1);
     assert_eq!(world.container.may(number(1)), Access::READ);
 }

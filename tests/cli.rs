@@ -4,14 +4,14 @@ use std::process::{Command, Output};
 
 use oci_hotplug::host::config::Config;
 use oci_hotplug::host::container::ContainerFacts;
-use oci_hotplug::host::control::{Answer, Problem, Status};
-use oci_hotplug::model::annotations::read_list;
-use oci_hotplug::model::asked::{Asked, Origin};
-use oci_hotplug::model::attachment::{Attachment, Attachments, Maker, NodeSpec};
-use oci_hotplug::model::class::Classes;
+use oci_hotplug::host::state::control::{Answer, Problem, Status};
+use oci_hotplug::model::device::inventory::Inventory;
 use oci_hotplug::model::device::{Access, DevKind, DevNode, DevNum, Device, Seen, SysPath};
-use oci_hotplug::model::inventory::Inventory;
+use oci_hotplug::model::plan::attachment::{Attachment, Attachments, Maker, NodeSpec};
 use oci_hotplug::model::policy::{Circumstances, Denial, HostUse, Policy, Situation, Verdict};
+use oci_hotplug::model::request::annotations::read_list;
+use oci_hotplug::model::request::class::Classes;
+use oci_hotplug::model::request::entry::{Asked, Origin};
 
 fn tool(arguments: &[&str]) -> Output {
     let scratch = tempfile::tempdir().expect("a scratch directory");

@@ -14,14 +14,14 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
-use oci_hotplug::host::cgroup_owners::Owner;
 use oci_hotplug::host::container::ContainerFacts;
 use oci_hotplug::host::filter::{self, CgroupFilter, Cgroups, DeviceFilter, FilterError, FilterMemory};
 use oci_hotplug::host::process::start_time;
+use oci_hotplug::host::state::cgroup_owners::Owner;
+use oci_hotplug::model::cgroup::filter_program::{Insn, encode};
+use oci_hotplug::model::cgroup::grants::{Change, GrantSet};
 use oci_hotplug::model::device::{DevKind, DevNum};
-use oci_hotplug::model::filter_program::{Insn, encode};
-use oci_hotplug::model::grants::{Change, GrantSet};
-use oci_hotplug::model::reconcile::ProcessUser;
+use oci_hotplug::model::plan::ProcessUser;
 use oci_hotplug::sys::bpf::{self, BPF_F_ALLOW_MULTI};
 
 #[path = "support/engine_program.rs"]
@@ -587,9 +587,10 @@ fn v2_a_prologue_over_the_map_of_a_dead_watcher_is_exchanged() {
     assert!(!prober.opens("r", "zero"));
     assert_eq!(filter.ensure(&grants(&[(FULL, "r")])).unwrap(), Change::Made);
     assert!(prober.opens("r", "full"));
-    let original = oci_hotplug::model::filter_program::decode(outer.infos()[0].xlated.as_ref().unwrap());
+    let original =
+        oci_hotplug::model::cgroup::filter_program::decode(outer.infos()[0].xlated.as_ref().unwrap());
     let original = original.unwrap();
-    let original = oci_hotplug::model::filter_program::strip(&original).unwrap();
+    let original = oci_hotplug::model::cgroup::filter_program::strip(&original).unwrap();
     assert_eq!(
         original,
         Engine::defaults(),

@@ -18,9 +18,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{Pid, geteuid};
 use oci_hotplug::host::monitor::{DeviceMonitor, RECEIVE_BUFFER, udevd_is_running};
+use oci_hotplug::model::device::event::DeviceEvent;
 use oci_hotplug::model::device::{Device, Seen, SysPath};
-use oci_hotplug::model::event::DeviceEvent;
-use oci_hotplug::model::wanted::Wanted;
+use oci_hotplug::model::request::facts_needed::Wanted;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 

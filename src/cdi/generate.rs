@@ -12,7 +12,7 @@ use super::directories::{Definition, SpecFile, Specs, shown};
 use super::document::{Device, Document, Edits, Hook};
 use super::names::{self, Kind, NameError};
 use super::{reference, rules};
-use crate::host::replaced_file::replace;
+use crate::host::state::atomic_file::replace;
 
 /// The vendor and class of our devices when nothing else is said.
 pub const DEFAULT_KIND: &str = "oci-hotplug.dev/device";

@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use super::document::{DeviceNode, Edits};
 use crate::model::device::Access;
 use crate::model::request::Request;
-use crate::model::selector::Selector;
+use crate::model::request::selector::Selector;
 
 /// The mode of a node for which a spec has none, as runc and crun make it.
 const DEFAULT_MODE: u32 = 0o666;

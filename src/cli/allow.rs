@@ -12,13 +12,13 @@ use super::reload::{self, Reloaded};
 use super::table::print_line;
 use super::{drop_in, table, with_kind};
 use crate::host::config::Config;
-use crate::host::registry::Registry;
-use crate::model::asked::{Asked, Origin};
+use crate::host::state::registry::Registry;
 use crate::model::device::Access;
 use crate::model::policy::{Circumstances, Policy, Rule};
 use crate::model::quoting::{shell_quoted, slug, split_unescaped, visible};
 use crate::model::request::Request;
-use crate::model::selector::DeviceSelector;
+use crate::model::request::entry::{Asked, Origin};
+use crate::model::request::selector::DeviceSelector;
 
 /// How the names of our files begin.
 const PREFIX: &str = "allow-";

@@ -19,9 +19,9 @@ use self::wishes::Wishes;
 use super::{Refused, with_kind};
 use crate::cdi::directories::{DEFAULT_DIRECTORIES, Specs};
 use crate::host::config::Config;
-use crate::host::control::{Answer, Question, Status};
-use crate::host::registry::Registry;
-use crate::model::asked::Asked;
+use crate::host::state::control::{Answer, Question, Status};
+use crate::host::state::registry::Registry;
+use crate::model::request::entry::Asked;
 
 /// The container and what it is to get.
 #[derive(Debug, Args)]

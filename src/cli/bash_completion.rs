@@ -236,7 +236,7 @@ mod tests {
         }
     }
 
-    /// A container's name can come from an annotation (`model::engine`).
+    /// A container's name can come from an annotation (`model::oci::engine`).
     #[test]
     fn a_name_of_a_container_is_never_run_as_a_command() {
         let dir = tempfile::tempdir().unwrap();

@@ -16,10 +16,10 @@ use crate::cdi::generate::{self, ANNOTATED, DEFAULT_KIND, Wish};
 use crate::cdi::names::Kind;
 use crate::host::config::Config;
 use crate::host::programs;
-use crate::model::annotations::{AskError, read_list};
-use crate::model::asked::Origin;
-use crate::model::class::Classes;
-use crate::model::symlink::parse_symlinks;
+use crate::model::request::annotations::{AskError, read_list};
+use crate::model::request::class::Classes;
+use crate::model::request::entry::Origin;
+use crate::model::request::symlink::parse_symlinks;
 
 /// The arguments of all of it.
 #[derive(Debug, Args)]

@@ -12,12 +12,12 @@ use crate::cdi::directories::{DEFAULT_DIRECTORIES, Definition, Specs};
 use crate::cdi::generate::{ANNOTATED, DEFAULT_KIND, is_our_device};
 use crate::exit;
 use crate::host::config::{Config, ConfigError, DEFAULT_CONFIG};
-use crate::host::readiness::{self, Tree};
-use crate::host::registry::{DEFAULT_STATE_DIR, Registry};
+use crate::host::host_check::{self, Tree};
+use crate::host::state::registry::{DEFAULT_STATE_DIR, Registry};
+use crate::model::host_check::facts::{Cdi, Configuration, Containers, Facts, Systemd};
+use crate::model::host_check::{Finding, Verdict, judge};
 use crate::model::policy::Fallback;
 use crate::model::quoting::visible;
-use crate::model::readiness::facts::{Cdi, Configuration, Containers, Facts, Systemd};
-use crate::model::readiness::{Finding, Verdict, judge};
 
 /// What is looked at.
 #[derive(Debug, clap::Args)]
@@ -97,29 +97,29 @@ fn write(out: &mut impl Write, findings: &[Finding]) -> std::io::Result<()> {
 }
 
 fn facts(tree: &Tree, config: Result<Config, ConfigError>) -> Facts {
-    let system = readiness::system(tree);
+    let system = host_check::system(tree);
     let state_dir = config.as_ref().map_or_else(
         |_| PathBuf::from(DEFAULT_STATE_DIR),
         |config| config.state_dir.clone(),
     );
     Facts {
-        live: tree.is_host().then(readiness::live),
+        live: tree.is_host().then(host_check::live),
         kernel: system.kernel,
         cgroups: system.cgroups,
         udevd: system.udevd,
         selinux: system.selinux,
         apparmor: system.apparmor,
         inotify_instances: system.inotify_instances,
-        state: readiness::state_dir(tree, &state_dir),
+        state: host_check::state_dir(tree, &state_dir),
         configuration: configuration(tree, config),
-        programs: readiness::hook_programs(tree),
+        programs: host_check::hook_programs(tree),
         systemd: Systemd {
             runs: system.has_systemd,
-            has_units: readiness::has_units(tree),
+            has_units: host_check::has_units(tree),
         },
         cdi: cdi(tree),
-        engines: readiness::engines(tree),
-        runtimes: readiness::runtimes(tree),
+        engines: host_check::engines(tree),
+        runtimes: host_check::runtimes(tree),
         containers: containers(tree, &state_dir),
     }
 }
@@ -128,7 +128,7 @@ fn facts(tree: &Tree, config: Result<Config, ConfigError>) -> Facts {
 const MAX_TOLD: usize = 5;
 
 fn containers(tree: &Tree, state_dir: &Path) -> Containers {
-    let mut containers = readiness::containers(tree, state_dir);
+    let mut containers = host_check::containers(tree, state_dir);
     let registry = Registry::new(tree.at(state_dir));
     let refused = unwatched::refused(&registry);
     containers.refused = refused.iter().map(unwatched::sentence).take(MAX_TOLD).collect();
@@ -163,7 +163,7 @@ fn configuration(tree: &Tree, config: Result<Config, ConfigError>) -> Result<Con
         files: config.files().filter(|path| exists(path)).count(),
         open_files: config
             .files()
-            .filter(|path| exists(path) && readiness::may_be_written_by_others(tree, path))
+            .filter(|path| exists(path) && host_check::may_be_written_by_others(tree, path))
             .map(|path| tree.name(path))
             .collect(),
         classes: classes.iter().count(),

@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use super::table::print_line;
 use super::{drop_in, table, with_kind};
 use crate::host::config::Config;
-use crate::model::annotations::{AskError, read_list};
-use crate::model::asked::Origin;
-use crate::model::class::{Class as Defined, Classes};
 use crate::model::request::ClassName;
-use crate::model::symlink::parse_symlinks;
+use crate::model::request::annotations::{AskError, read_list};
+use crate::model::request::class::{Class as Defined, Classes};
+use crate::model::request::entry::Origin;
+use crate::model::request::symlink::parse_symlinks;
 
 /// The arguments of all of it.
 #[derive(Debug, Args)]

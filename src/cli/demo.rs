@@ -20,7 +20,7 @@ use oci_spec::runtime::{
 };
 
 use crate::host::programs;
-use crate::model::annotations;
+use crate::model::request::annotations;
 use crate::sys::loop_device::LoopDevice;
 
 /// What the disk says when it is read.

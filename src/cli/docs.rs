@@ -108,7 +108,7 @@ mod tests {
             }
         }
         let requests = page("oci-hotplug-requests.7");
-        for word in crate::model::selector::kinds()
+        for word in crate::model::request::selector::kinds()
             .iter()
             .chain(&crate::model::request::option_names())
         {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::stat::{Mode, umask};
 
 use crate::host::config::Config;
-use crate::host::replaced_file::replace;
+use crate::host::state::atomic_file::replace;
 
 /// How each of our files begins. A file without it is the administrator's, whatever its name.
 pub(super) const MARK: &str = "# Written by oci-hotplug.";

@@ -16,9 +16,9 @@ use self::moment::Moment;
 use super::table::print_line;
 use super::{Enrolled, check_access};
 use crate::host::log;
-use crate::host::refused_starts;
-use crate::host::registry::Registry;
-use crate::model::engine::short_id;
+use crate::host::state::refused_starts;
+use crate::host::state::registry::Registry;
+use crate::model::oci::engine::short_id;
 
 /// Which events.
 #[derive(Debug, Args)]

@@ -8,14 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clap::CommandFactory;
 
-use crate::model::annotations::{Asks, read_list};
-use crate::model::asked::Origin;
-use crate::model::class::{Classes, Definition};
-use crate::model::inventory::Inventory;
-use crate::model::reconcile::{ProcessUser, Reconciler};
-use crate::model::recorded::documented_host;
-use crate::model::selector::{DeviceSelector, Found, kinds};
-use crate::model::symlink::{SymlinkRule, parse_symlinks};
+use crate::model::device::inventory::Inventory;
+use crate::model::device::recorded::documented_host;
+use crate::model::plan::{ProcessUser, Reconciler};
+use crate::model::request::annotations::{Asks, read_list};
+use crate::model::request::class::{Classes, Definition};
+use crate::model::request::entry::Origin;
+use crate::model::request::selector::{DeviceSelector, Found, kinds};
+use crate::model::request::symlink::{SymlinkRule, parse_symlinks};
 
 const DOCUMENTS: [(&str, &str); 12] = [
     ("README.md", include_str!("../../README.md")),

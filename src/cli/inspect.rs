@@ -9,11 +9,11 @@ use serde_json::json;
 use super::list::{ago, since};
 use super::table::print_line;
 use super::{Enrolled, unit_of};
-use crate::host::control::{Problem, first_of};
-use crate::host::registry::{Record, Registry};
+use crate::host::state::control::{Problem, first_of};
+use crate::host::state::registry::{Record, Registry};
 use crate::host::users::Users;
-use crate::model::asked::Origin;
-use crate::model::attachment::{Attachment, Maker};
+use crate::model::plan::attachment::{Attachment, Maker};
+use crate::model::request::entry::Origin;
 
 /// Prints all that is known of one container.
 pub fn run(registry: &Registry, id: &str, as_json: bool) -> Result<()> {

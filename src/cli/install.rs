@@ -17,7 +17,7 @@ use crate::cdi::generate::{self, ANNOTATED, DEFAULT_KIND, Placed, Wish};
 use crate::cdi::names::Kind;
 use crate::exit;
 use crate::host::programs;
-use crate::host::replaced_file::replace;
+use crate::host::state::atomic_file::replace;
 
 /// Where podman and CRI-O look for hooks that annotations ask for, wherever the rest goes.
 const HOOKS_JSON: &str = "/usr/share/containers/oci/hooks.d";

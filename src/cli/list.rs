@@ -9,8 +9,8 @@ use serde_json::json;
 
 use super::table::print_line;
 use super::{Enrolled, table, unwatched};
-use crate::host::registry::{Record, Registry};
-use crate::model::asked::Asked;
+use crate::host::state::registry::{Record, Registry};
+use crate::model::request::entry::Asked;
 
 /// Prints one line for each container.
 pub fn run(registry: &Registry, as_json: bool) -> Result<()> {
@@ -160,7 +160,7 @@ pub(super) fn ago(age: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::asked::Origin;
+    use crate::model::request::entry::Origin;
 
     #[test]
     fn a_class_is_listed_by_its_name() {

@@ -16,17 +16,17 @@ use super::table;
 use super::table::print_line;
 use crate::host::monitor::{DeviceMonitor, RECEIVE_BUFFER};
 use crate::host::nodeless;
-use crate::model::annotations::{Asks, read_list};
-use crate::model::asked::{Asked, Origin};
-use crate::model::attachment::Attachments;
-use crate::model::class::Classes;
-use crate::model::grants::GrantSet;
-use crate::model::inventory::Inventory;
-use crate::model::nodeless::instead_of_nodes;
-use crate::model::reconcile::{Plan, ProcessUser, Reconciler, Step, admit_all};
+use crate::model::cgroup::grants::GrantSet;
+use crate::model::device::inventory::Inventory;
+use crate::model::device::nodeless::instead_of_nodes;
+use crate::model::plan::attachment::Attachments;
+use crate::model::plan::{Plan, ProcessUser, Reconciler, Step, admit_all};
 use crate::model::request::Request;
-use crate::model::symlink::SymlinkRule;
-use crate::model::wanted::Wanted;
+use crate::model::request::annotations::{Asks, read_list};
+use crate::model::request::class::Classes;
+use crate::model::request::entry::{Asked, Origin};
+use crate::model::request::facts_needed::Wanted;
+use crate::model::request::symlink::SymlinkRule;
 use crate::usbip::{self, records};
 
 /// Prints what a request selects now, and with `watch` what comes and goes from then on.

@@ -11,11 +11,11 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::{Enrolled, Usage};
-use crate::host::registry::Registry;
-use crate::host::replaced_file::replace;
-use crate::model::attachment::Attachments;
+use crate::host::state::atomic_file::replace;
+use crate::host::state::registry::Registry;
+use crate::model::counters::Tally;
+use crate::model::plan::attachment::Attachments;
 use crate::model::quoting::visible_lines;
-use crate::model::tally::Tally;
 
 /// The options.
 #[derive(Debug, clap::Args)]

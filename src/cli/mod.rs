@@ -39,14 +39,14 @@ use crate::cdi::generate::GenerateError;
 use crate::cdi::names::NameError;
 use crate::exit;
 use crate::host::config::Config;
-use crate::host::control::{self, Answer, Question, Status};
 use crate::host::engine_names;
-use crate::host::registry::{Record, Registry};
+use crate::host::state::control::{self, Answer, Question, Status};
+use crate::host::state::registry::{Record, Registry};
 use crate::host::systemd;
-use crate::model::annotations::AskError;
-use crate::model::engine::{self, Engine};
 use crate::model::oci::ContainerId;
+use crate::model::oci::engine::{self, Engine};
 use crate::model::quoting::{visible, visible_lines};
+use crate::model::request::annotations::AskError;
 
 /// Device hotplug for running OCI containers.
 ///

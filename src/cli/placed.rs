@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::host::control::Status;
-use crate::model::asked::Asked;
-use crate::model::attachment::Attachment;
-use crate::model::grants::GrantSet;
-use crate::model::inventory::Inventory;
-use crate::model::reconcile::{Reconciler, Step, admit_all};
+use crate::host::state::control::Status;
+use crate::model::cgroup::grants::GrantSet;
+use crate::model::device::inventory::Inventory;
+use crate::model::plan::attachment::Attachment;
+use crate::model::plan::{Reconciler, Step, admit_all};
+use crate::model::request::entry::Asked;
 
 /// The nodes that stay, or would be put there, if this were all that the container asks for.
 pub(super) fn for_request<'s>(asked: &Asked, status: &'s Status) -> Vec<(&'s Path, &'s Attachment)> {
@@ -50,9 +50,9 @@ pub(super) fn for_request<'s>(asked: &Asked, status: &'s Status) -> Vec<(&'s Pat
 mod tests {
     use super::*;
     use crate::host::container::ContainerFacts;
-    use crate::model::asked::Origin;
-    use crate::model::attachment::Attachments;
     use crate::model::device::{DevKind, DevNode, DevNum, Device, Seen, SysPath};
+    use crate::model::plan::attachment::Attachments;
+    use crate::model::request::entry::Origin;
 
     fn device(name: &str, minor: u32) -> Device {
         let mut device = Device::new(SysPath::new(format!("/sys/devices/{name}")));

@@ -11,8 +11,8 @@ use serde_json::json;
 
 use super::table::print_line;
 use super::{check_access, status, table};
-use crate::host::registry::{Registry, RegistryError};
-use crate::host::{cgroup_owners, leases, leftovers};
+use crate::host::state::registry::{Registry, RegistryError};
+use crate::host::state::{cgroup_owners, leases, leftovers};
 use crate::model::oci::ContainerId;
 use crate::usbip::worker::{self, What};
 use crate::watcher::launch::{self, LaunchError};

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::table::print_line;
 use super::{Enrolled, table};
-use crate::host::control::{self, Answer, Question, Status};
-use crate::host::registry::Registry;
+use crate::host::state::control::{self, Answer, Question, Status};
+use crate::host::state::registry::Registry;
 
 /// How long a watcher may take: it reads all devices of the host again.
 const TIMEOUT: Duration = Duration::from_secs(20);

@@ -11,11 +11,11 @@ use super::Enrolled;
 use super::follow::{Screen, follow};
 use super::table::{clipped, screen_width, width};
 use crate::host::monitor::{DeviceMonitor, RECEIVE_BUFFER};
-use crate::host::registry::Registry;
+use crate::host::state::registry::Registry;
+use crate::model::device::tree::{ATTRIBUTES, Branch, Holder, Holders, tree};
 use crate::model::device::{Device, STATIC_NODE};
-use crate::model::device_tree::{ATTRIBUTES, Branch, Holder, Holders, tree};
 use crate::model::quoting::visible;
-use crate::model::wanted::Wanted;
+use crate::model::request::facts_needed::Wanted;
 
 /// How the tree is shown.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -209,7 +209,7 @@ fn draw(lines: &[Line<'_>], screen: Option<usize>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::recorded;
+    use crate::model::device::recorded;
 
     fn plain(text: &str) -> String {
         anstream::adapter::strip_str(text).to_string()

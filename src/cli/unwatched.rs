@@ -4,12 +4,12 @@
 //! Reads the files of runtimes and engines only: nothing is asked over a socket.
 
 use crate::host::engine_names;
-use crate::host::refused_starts::{self, RefusedStart};
-use crate::host::registry::Registry;
 use crate::host::runtime_state::{self, Running};
-use crate::model::annotations;
-use crate::model::engine::{self, Engine};
+use crate::host::state::refused_starts::{self, RefusedStart};
+use crate::host::state::registry::Registry;
+use crate::model::oci::engine::{self, Engine};
 use crate::model::quoting::{shell_quoted, shown};
+use crate::model::request::annotations;
 
 use super::list::{ago, since};
 

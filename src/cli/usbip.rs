@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use super::table::print_line;
 use super::{matching, table};
-use crate::host::registry::Registry;
+use crate::host::state::registry::Registry;
 use crate::model::oci::ContainerId;
-use crate::model::usbip::{RemoteDevice, Server};
+use crate::model::remote::{RemoteDevice, Server};
 use crate::usbip::protocol::{Exported, Speed};
 use crate::usbip::records::{Local, Record};
 use crate::usbip::vhci::State;
@@ -99,7 +99,7 @@ impl Patience {
     }
 }
 
-fn named(text: &str) -> Result<Named, crate::model::usbip::AddressError> {
+fn named(text: &str) -> Result<Named, crate::model::remote::AddressError> {
     match text.parse() {
         Ok(port) => Ok(Named::Port(port)),
         Err(_) => text.parse().map(Named::Device),

@@ -13,8 +13,8 @@ use crate::exit;
 use crate::host::config::Config;
 use crate::host::log::{self, PRESTART};
 use crate::host::process::{rootless, shake_off_limits};
-use crate::host::refused_starts::{self, RefusedStart};
-use crate::host::registry::Registry;
+use crate::host::state::refused_starts::{self, RefusedStart};
+use crate::host::state::registry::Registry;
 use crate::model::oci::HookState;
 
 const POSTSTOP: &str = "oci-hotplug-poststop";

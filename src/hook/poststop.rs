@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::host::leftovers;
 use crate::host::process::Process;
-use crate::host::registry::{RecordedInit, Registry, RegistryError};
+use crate::host::state::leftovers;
+use crate::host::state::registry::{RecordedInit, Registry, RegistryError};
 use crate::model::oci::{ContainerId, HookState};
 use crate::model::quoting::shown;
 use crate::usbip::worker::{self, GIVE_BACK, What};

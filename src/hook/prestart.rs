@@ -8,23 +8,23 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::host::cgroup_owners;
 use crate::host::config::{Config, ConfigError};
 use crate::host::container::ContainerFacts;
-use crate::host::control::{Answer, ControlError, Question};
 use crate::host::engine_names;
-use crate::host::leftovers;
 use crate::host::process::{ProcessError, boot_id, start_time};
-use crate::host::registry::{Record, RecordLock, Registry, RegistryError, STATE_VERSION};
-use crate::model::annotations::{self, AnnotationError, AskError, Asks};
-use crate::model::asked::Origin;
-use crate::model::class::Classes;
-use crate::model::engine;
+use crate::host::state::cgroup_owners;
+use crate::host::state::control::{Answer, ControlError, Question};
+use crate::host::state::leftovers;
+use crate::host::state::registry::{Record, RecordLock, Registry, RegistryError, STATE_VERSION};
+use crate::model::oci::engine;
 use crate::model::oci::{
     Annotations, BundleConfig, BundleConfigError, ContainerId, HookState, bundle_argument,
 };
 use crate::model::policy::{Circumstances, Denial, Policy};
 use crate::model::quoting::shown;
+use crate::model::request::annotations::{self, AnnotationError, AskError, Asks};
+use crate::model::request::class::Classes;
+use crate::model::request::entry::Origin;
 use crate::watcher::launch::{LaunchError, ask_or_start, launch};
 
 /// The longest config.json that is read.
@@ -229,11 +229,12 @@ fn add_arguments(asks: &mut Asks, arguments: &Arguments, classes: &Classes) -> R
         asks.extend(more);
     }
     for text in &arguments.symlinks {
-        let rules =
-            crate::model::symlink::parse_symlinks(text).map_err(|source| PrestartError::Argument {
+        let rules = crate::model::request::symlink::parse_symlinks(text).map_err(|source| {
+            PrestartError::Argument {
                 argument: "--symlink",
                 source: source.into(),
-            })?;
+            }
+        })?;
         asks.symlinks.extend(rules);
     }
     Ok(())
@@ -412,9 +413,9 @@ fn start(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::attachment::{Attachment, Attachments, Maker, NodeSpec};
     use crate::model::device::{Access, DevKind, DevNum, Device, SysPath};
-    use crate::model::reconcile::ProcessUser;
+    use crate::model::plan::ProcessUser;
+    use crate::model::plan::attachment::{Attachment, Attachments, Maker, NodeSpec};
 
     fn record_of(pid: i32, bundle: &Path) -> Record {
         Record {

@@ -16,9 +16,9 @@ use nix::sys::socket::{
 };
 use nix::sys::stat::Mode;
 
-use super::container::{Container, ContainerError};
+use crate::host::container::{Container, ContainerError};
+use crate::model::cgroup::grants::Change;
 use crate::model::device::Device;
-use crate::model::grants::Change;
 use crate::model::uevent::{UeventAction, UeventForm, kernel_message, udev_message};
 
 /// The multicast group that udevd speaks to and libudev listens to (UDEV_MONITOR_UDEV, systemd's device-monitor.c).

@@ -11,11 +11,11 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use toml::Spanned;
 
-use crate::model::annotations::LowriscLifecycle;
-use crate::model::class::{ClassError, Classes, Definition};
 use crate::model::policy::{Fallback, List, Place, Policy, Rule, RuleDefinition, RuleError, UnknownRules};
 use crate::model::quoting::shell_quoted;
 use crate::model::request::OnRemoval;
+use crate::model::request::annotations::LowriscLifecycle;
+use crate::model::request::class::{ClassError, Classes, Definition};
 
 /// Where the configuration is when nothing else is said.
 pub const DEFAULT_CONFIG: &str = "/etc/oci-hotplug/config.toml";
@@ -543,7 +543,7 @@ fn rules(
 impl Default for Config {
     fn default() -> Self {
         Self {
-            state_dir: super::registry::DEFAULT_STATE_DIR.into(),
+            state_dir: crate::host::state::registry::DEFAULT_STATE_DIR.into(),
             log_level: LogLevel::default(),
             prestart_timeout: Duration::from_secs(MAX_PRESTART_TIMEOUT),
             supervise: Supervise::default(),
@@ -601,10 +601,10 @@ fn drop_ins(config: &Path) -> Result<Vec<PathBuf>, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::annotations::read_list;
-    use crate::model::asked::Origin;
     use crate::model::policy::Circumstances;
     use crate::model::request::OnRemoval;
+    use crate::model::request::annotations::read_list;
+    use crate::model::request::entry::Origin;
 
     fn parse(text: &str) -> Result<Config, String> {
         Config::parse(Path::new("/etc/c.toml"), text).map_err(|error| error.to_string())
@@ -935,7 +935,7 @@ mod tests {
         assert_eq!(found("state-dir = \"/x\"\nunknown = 1"), Some("/x".into()));
         assert_eq!(
             found("rubbish"),
-            Some(super::super::registry::DEFAULT_STATE_DIR.into())
+            Some(crate::host::state::registry::DEFAULT_STATE_DIR.into())
         );
         assert_eq!(found("state-dir = \"/x\"\nrubbish"), None);
     }

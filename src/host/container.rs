@@ -19,10 +19,10 @@ use serde::{Deserialize, Serialize};
 
 pub use id_maps::IdMaps;
 
-use super::filter::Cgroups;
-use super::process::{Process, ProcessError};
-use super::quiet::{Mounts, attributes, identity};
-use crate::model::reconcile::ProcessUser;
+use crate::host::filter::Cgroups;
+use crate::host::process::{Process, ProcessError};
+use crate::host::quiet::{Mounts, attributes, identity};
+use crate::model::plan::ProcessUser;
 use membership::{CgroupMount, Membership};
 
 /// What the hook learnt of a container; kept in the record, so that a restarted watcher needs neither bundle nor state.

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::container::ContainerFacts;
-use super::runtime_state::read_file;
-use crate::model::engine::{self, Engine, printable};
+use crate::host::container::ContainerFacts;
+use crate::host::runtime_state::read_file;
 use crate::model::oci::Annotations;
+use crate::model::oci::engine::{self, Engine, printable};
 
 /// Where Docker keeps its containers when nothing else is said.
 const DOCKER: &str = "/var/lib/docker";
@@ -81,7 +81,7 @@ fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::reconcile::ProcessUser;
+    use crate::model::plan::ProcessUser;
     use std::fs;
 
     fn facts(bundle: PathBuf, rootfs: PathBuf) -> ContainerFacts {

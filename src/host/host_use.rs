@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::SFlag;
 
-use super::quiet::attributes;
+use crate::host::quiet::attributes;
 use crate::model::device::{DevKind, Device};
 use crate::model::policy::{HostUse, Use};
 
@@ -32,7 +32,7 @@ pub struct HostUseError {
 /// In use is what is mounted in our mount namespace or in that of the host's init (proc_pid_mountinfo(5)), a
 /// device of a mounted btrfs, swap (proc_swaps(5)), and what another device is made of: the kernel lists device
 /// mapper, md and bcache devices in the `holders` of what they are on (Documentation/ABI/stable/sysfs-block). Loop devices
-/// are not among those: the policy finds them by their files (`model::same_data`).
+/// are not among those: the policy finds them by their files (`model::device::same_data`).
 ///
 /// # Errors
 /// When one of these can't be read: then nothing is known, and [`HostUse::unknown`] is the safe answer.

@@ -50,7 +50,7 @@ pub mod event {
 pub const PRESTART: &str = "oci-hotplug-prestart";
 /// The watcher's identifier in the log.
 pub const WATCHER: &str = "oci-hotplug-watcher";
-use super::trust;
+use crate::host::state::trust;
 use crate::model::quoting::visible;
 
 /// The journal's socket (systemd-journald.service(8)).
@@ -235,7 +235,7 @@ fn open_log_file(state_dir: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::tally::Tally;
+    use crate::model::counters::Tally;
     use std::sync::{Arc, Mutex};
 
     const HOSTILE: &str = "x\n2026-11-21T14:13:38Z oci-hotplug-watcher[1] INFO forged\u{1b}[2J\u{202e}\u{9b}";

@@ -16,12 +16,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use serde_json::Value;
 
-use super::container::ContainerFacts;
-use super::process::{Process, start_time};
-use super::quiet;
+use crate::host::container::ContainerFacts;
+use crate::host::process::{Process, start_time};
+use crate::host::quiet;
 use crate::model::oci::{BundleConfig, ContainerId};
+use crate::model::plan::ProcessUser;
 use crate::model::policy::Circumstances;
-use crate::model::reconcile::ProcessUser;
 
 /// Where runtimes keep their containers when they are root's; `*` is any one name.
 const ROOTS: [&str; 8] = [

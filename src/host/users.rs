@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use super::container::IdMaps;
-use crate::model::attachment::NodeSpec;
+use crate::host::container::IdMaps;
 use crate::model::device::Access;
+use crate::model::plan::attachment::NodeSpec;
 
 /// How many processes of the host are looked at.
 const MAX_PROCESSES: usize = 65_536;

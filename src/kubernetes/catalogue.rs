@@ -15,14 +15,14 @@ use super::resource::{
 };
 use super::sight::{DEV, Found, Sight};
 use crate::cdi::generate::Wish;
-use crate::model::asked::Asked;
+use crate::model::device::inventory::Inventory;
 use crate::model::device::{Access, Device, STATIC_NODE, SysPath};
-use crate::model::inventory::Inventory;
-use crate::model::named_node;
-use crate::model::reconcile::{ProcessUser, Reconciler};
+use crate::model::plan::named_node;
+use crate::model::plan::{ProcessUser, Reconciler};
+use crate::model::request::entry::Asked;
+use crate::model::request::facts_needed::Wanted;
+use crate::model::request::selector::{self, DeviceSelector, Selector};
 use crate::model::request::{MAX_ALTERNATIVES, Options, Request};
-use crate::model::selector::{self, DeviceSelector, Selector};
-use crate::model::wanted::Wanted;
 
 /// The sysfs attribute that tells a device's NUMA node, and the USB attributes that groups look at.
 const NUMA_NODE: &str = "numa_node";

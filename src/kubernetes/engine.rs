@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::cri;
 use super::socket::Client;
-use crate::model::readiness::engine_config::ContainerdConfig;
+use crate::model::host_check::engine_config::ContainerdConfig;
 
 /// How long an engine may take to answer: it is asked once, at the start.
 const PATIENCE: Duration = Duration::from_secs(5);

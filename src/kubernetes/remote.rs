@@ -15,7 +15,7 @@ use super::resource::{Metrics, NodeSpec, Offer, Resource, ResourceName, Unit, fi
 use super::sight::{Found, Sight};
 use crate::cdi::generate::Wish;
 use crate::model::device::Device;
-use crate::model::usbip::{BusId, RemoteDevice, Server, UsbIds, VIRTUAL_CONTROLLERS};
+use crate::model::remote::{BusId, RemoteDevice, Server, UsbIds, VIRTUAL_CONTROLLERS};
 
 /// What each server that answered exports, and nobody has.
 pub type Exports = BTreeMap<Server, Vec<(BusId, UsbIds)>>;

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::remote::Exports;
-use crate::model::usbip::{BusId, Server, UsbIds};
+use crate::model::remote::{BusId, Server, UsbIds};
 use crate::usbip::client::{self, ClientError};
 
 /// Between two questions.

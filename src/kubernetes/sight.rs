@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use super::config::{GoGlob, Part};
 use super::remote::{self, Exports};
+use crate::model::device::inventory::Inventory;
 use crate::model::device::{Device, SysPath};
-use crate::model::inventory::Inventory;
-use crate::model::usbip::{Holding, Reserved};
+use crate::model::remote::{Holding, Reserved};
 
 /// How deep below /dev is looked (smarter-device-manager's main.go:58-93).
 const MAX_DEPTH: usize = 10;

@@ -2,6 +2,18 @@
 //!
 //! Must not know where the facts come from (`host::monitor`) nor who asks for the device (`request`).
 
+pub mod event;
+pub mod hid_usages;
+pub mod input_capabilities;
+pub mod inventory;
+pub mod nodeless;
+#[cfg(test)]
+pub(crate) mod recorded;
+pub mod same_data;
+pub(crate) mod serial;
+pub mod tree;
+pub mod usb_classes;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fmt;

@@ -1,6 +1,9 @@
 //! What the runtime tells a hook: the state on standard input, and the parts of the bundle's config.json that
 //! concern us. Read leniently, because no two runtimes write the same state.
 
+pub mod engine;
+pub(crate) mod go_json;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,9 +12,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::go_json::{self, go_fields};
-use super::quoting::shown;
-use super::reconcile::ProcessUser;
+use self::go_json::go_fields;
+use crate::model::plan::ProcessUser;
+use crate::model::quoting::shown;
 
 /// The longest id: it becomes the name of a directory (NAME_MAX, limits.h).
 const MAX_ID: usize = 255;

@@ -35,15 +35,15 @@ pub use rule::{AppliesTo, List, Place, Rule, RuleDefinition, RuleError, RuleFaul
 pub use subject::blocks_that_decide;
 
 use self::subject::Subject;
-use super::asked::Asked;
-use super::device::{Access, Device, Seen, SysPath};
-use super::inventory::Inventory;
-use super::oci::Annotations;
-use super::quoting::{shell_quoted, slug};
-use super::request::Request;
-use super::same_data;
-use super::selector::{DeviceSelector, Found, Selector};
-use super::usbip::RemoteDevice;
+use crate::model::device::inventory::Inventory;
+use crate::model::device::same_data;
+use crate::model::device::{Access, Device, Seen, SysPath};
+use crate::model::oci::Annotations;
+use crate::model::quoting::{shell_quoted, slug};
+use crate::model::remote::RemoteDevice;
+use crate::model::request::Request;
+use crate::model::request::entry::Asked;
+use crate::model::request::selector::{DeviceSelector, Found, Selector};
 
 /// The longest name that a message suggests for a class, in bytes.
 const MAX_SUGGESTED_NAME: usize = 40;

@@ -2,11 +2,18 @@
 //!
 //! Must not know who may ask for what, nor how a device gets into a container.
 
+pub mod annotations;
+pub mod class;
 mod class_use;
 mod cost;
+pub mod entry;
+pub mod facts_needed;
 mod grammar;
+pub(crate) mod mismatch;
 mod options;
+pub mod selector;
 mod signals;
+pub mod symlink;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -23,10 +30,10 @@ pub use grammar::{
 pub(crate) use options::names as option_names;
 pub use options::{MAX_ALTERNATIVES, MAX_GRACE, MAX_LINKS, OptionError};
 
-use super::device::{Access, DevKind, Device, Seen, SysPath};
-use super::inventory::Inventory;
-use super::quoting::escape;
-use super::selector::{DeviceSelector, Found, Selector};
+use crate::model::device::inventory::Inventory;
+use crate::model::device::{Access, DevKind, Device, Seen, SysPath};
+use crate::model::quoting::escape;
+use crate::model::request::selector::{DeviceSelector, Found, Selector};
 
 /// One request. `FromStr` and `Display` are each other's inverse, and it is stored as that text.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::device::Device;
+use crate::model::device::Device;
 
 /// What is told of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -6,8 +6,8 @@ use super::hubs::HubError;
 use super::protocol::{Exported, Speed};
 use super::records::RecordError;
 use super::vhci::VhciError;
-use crate::host::leases::LeaseError;
-use crate::model::usbip::{RemoteDevice, Server, WantedIds};
+use crate::host::state::leases::LeaseError;
+use crate::model::remote::{RemoteDevice, Server, WantedIds};
 
 /// A remote device could not be attached or detached.
 #[derive(Debug, thiserror::Error)]

@@ -28,10 +28,10 @@ use std::time::{Duration, Instant};
 
 use self::records::{Record, Records};
 use self::vhci::{LocalDevice, Slot, State, Vhci, VhciError};
-use crate::host::leases::{Hold as LeaseHold, LeaseError, Leases};
+use crate::host::state::leases::{Hold as LeaseHold, LeaseError, Leases};
 use crate::model::device::SysPath;
-use crate::model::same_data::Extent;
-use crate::model::usbip::{Bound, BusId, RemoteDevice};
+use crate::model::device::same_data::Extent;
+use crate::model::remote::{Bound, BusId, RemoteDevice};
 
 /// How often sysfs is looked at while the kernel enumerates, lets a device go, or another holds a lock.
 const INTERVAL: Duration = Duration::from_millis(10);

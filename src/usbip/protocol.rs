@@ -7,7 +7,7 @@
 use std::fmt;
 use std::io::{self, Read};
 
-use crate::model::usbip::{BusId, UsbIds};
+use crate::model::remote::{BusId, UsbIds};
 
 /// The one version there is.
 pub const VERSION: u16 = 0x0111;

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::protocol::Speed;
 use super::vhci::{LocalDevice, Slot, State, attribute, raw_node};
 use crate::model::device::SysPath;
-use crate::model::inventory::Inventory;
-use crate::model::usbip::{Holding, RemoteDevice, Reserved, WantedIds};
+use crate::model::device::inventory::Inventory;
+use crate::model::remote::{Holding, RemoteDevice, Reserved, WantedIds};
 
 /// Where they are in the state directory.
 pub(super) const DIRECTORY: &str = "usbip";
@@ -326,7 +326,7 @@ fn failed(doing: &'static str, path: &Path, source: io::Error) -> RecordError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::usbip::UsbIds;
+    use crate::model::remote::UsbIds;
 
     fn record() -> Record {
         let [asked, remote] = ["lab/0403:6001", "lab/busid:1-1"].map(|text| text.parse().unwrap());

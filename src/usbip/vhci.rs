@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::protocol::Speed;
 use crate::model::device::{DevKind, DevNum};
-use crate::model::usbip::UsbIds;
+use crate::model::remote::UsbIds;
 
 /// Where sysfs has the controllers.
 pub const PLATFORM: &str = "/sys/devices/platform";

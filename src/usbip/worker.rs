@@ -26,9 +26,9 @@ use super::client::ClientError;
 use super::records::Record;
 use super::{Attached, Last, UsbipError};
 use crate::host::programs::{self, ProgramError};
-use crate::host::trust;
+use crate::host::state::trust;
 use crate::model::device::SysPath;
-use crate::model::usbip::{Bound, RemoteDevice, Which};
+use crate::model::remote::{Bound, RemoteDevice, Which};
 
 /// The executable.
 const TOOL: &str = "oci-hotplug";

@@ -2,12 +2,12 @@
 //!
 //! Must not know what is granted why, nor what the cgroups are made of (`host::filter`).
 
-use crate::host::cgroup_owners::Owner;
 use crate::host::container::Container;
 use crate::host::filter::{self, CgroupFilter, Cgroups, DeviceFilter, FilterError, FilterMemory, Places};
-use crate::host::leftovers;
+use crate::host::state::cgroup_owners::Owner;
+use crate::host::state::leftovers;
+use crate::model::cgroup::grants::{Change, GrantSet};
 use crate::model::device::DevNum;
-use crate::model::grants::{Change, GrantSet};
 
 /// The filter at the container's current cgroups.
 pub(super) struct ContainerAccess {

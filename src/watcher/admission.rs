@@ -9,22 +9,22 @@ use std::path::{Path, PathBuf};
 use super::Watcher;
 use super::effects::Memory;
 use crate::host::config::Config;
-use crate::host::control::{Problem, first_of};
 use crate::host::engine_names;
 use crate::host::host_use;
-use crate::host::leases::{Hold, Leases};
 use crate::host::log::event;
-use crate::host::registry::Registry;
-use crate::model::asked::Asked;
-use crate::model::attachment::{Attachment, Attachments};
+use crate::host::state::control::{Problem, first_of};
+use crate::host::state::leases::{Hold, Leases};
+use crate::host::state::registry::Registry;
+use crate::model::device::inventory::Inventory;
+use crate::model::device::same_data;
 use crate::model::device::{DevKind, Device, Seen, SysPath};
-use crate::model::engine::short_id;
-use crate::model::inventory::Inventory;
 use crate::model::oci::ContainerId;
+use crate::model::oci::engine::short_id;
+use crate::model::plan::attachment::{Attachment, Attachments};
+use crate::model::plan::{Admission, Plan, Reconciler};
 use crate::model::policy::{HostUse, Policy, Situation, Verdict, blocks_that_decide};
-use crate::model::reconcile::{Admission, Plan, Reconciler};
-use crate::model::same_data;
-use crate::model::selector::Found;
+use crate::model::request::entry::Asked;
+use crate::model::request::selector::Found;
 
 /// What a container's devices are measured by.
 pub(super) struct Gate {

@@ -11,7 +11,7 @@ use super::run::{Beginning, Ending, Settings, WatcherError, run};
 use crate::exit;
 use crate::host::config::{Config, ConfigError, Supervise};
 use crate::host::log::{self, WATCHER};
-use crate::host::registry::{Registry, RegistryError};
+use crate::host::state::registry::{Registry, RegistryError};
 use crate::host::systemd;
 use crate::model::oci::ContainerId;
 use crate::model::policy::{Denial, Policy};

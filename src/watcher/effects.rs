@@ -9,19 +9,19 @@ use serde::{Deserialize, Serialize};
 use super::access::{ContainerAccess, Place};
 use super::transaction::Effects;
 use crate::host::announcer::{Announcer, AnnouncerError};
-use crate::host::cgroup_owners::Owner;
 use crate::host::container::{Container, ContainerError};
 use crate::host::container_dev::{ContainerDev, ContainerDevError, LinkOutcome, NodeOutcome, NodeOwner};
 use crate::host::filter::{FilterError, FilterMemory};
-use crate::host::registry::{RecordLock, RegistryError, STATE_VERSION};
-use crate::model::asked::Asked;
-use crate::model::attachment::{Attachments, Found, Maker, NodeSpec};
+use crate::host::state::cgroup_owners::Owner;
+use crate::host::state::registry::{RecordLock, RegistryError, STATE_VERSION};
+use crate::model::cgroup::grants::{Change, GrantSet};
+use crate::model::counters::Tally;
 use crate::model::device::{DevNum, Device, SysPath};
-use crate::model::grants::{Change, GrantSet};
-use crate::model::reconcile::RootRemoved;
-use crate::model::tally::Tally;
+use crate::model::plan::RootRemoved;
+use crate::model::plan::attachment::{Attachments, Found, Maker, NodeSpec};
+use crate::model::remote::{Bound, RemoteDevice};
+use crate::model::request::entry::Asked;
 use crate::model::uevent::{UeventAction, UeventForm};
-use crate::model::usbip::{Bound, RemoteDevice};
 
 /// What attached.json holds: all that a watcher must know of the work of the one before it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

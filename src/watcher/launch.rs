@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::host::container::ContainerFacts;
-use crate::host::control::{self, Answer, ControlError, Question};
-use crate::host::leftovers;
 use crate::host::programs::{self, ProgramError};
-use crate::host::registry::{RecordLock, RecordedInit, Registry, RegistryError};
+use crate::host::state::control::{self, Answer, ControlError, Question};
+use crate::host::state::leftovers;
+use crate::host::state::registry::{RecordLock, RecordedInit, Registry, RegistryError};
 use crate::model::oci::ContainerId;
 
 /// The watcher's executable.

@@ -15,12 +15,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
 use super::Watcher;
-use crate::host::control::Problem;
 use crate::host::log::event;
-use crate::model::asked::Asked;
+use crate::host::state::control::Problem;
 use crate::model::device::Device;
-use crate::model::reconcile::Reconciler;
-use crate::model::usbip::{Bound, RemoteDevice, VIRTUAL_CONTROLLERS};
+use crate::model::plan::Reconciler;
+use crate::model::remote::{Bound, RemoteDevice, VIRTUAL_CONTROLLERS};
+use crate::model::request::entry::Asked;
 use crate::usbip::records;
 use crate::usbip::worker::{self, GIVE_BACK, What, Word, Worker};
 

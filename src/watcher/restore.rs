@@ -4,9 +4,9 @@
 use super::Watcher;
 use super::run::WatcherError;
 use super::transaction::Effects;
-use crate::host::control::ControlSocket;
 use crate::host::process::start_time;
-use crate::host::registry::{RecordLock, Registry, WatcherProcess};
+use crate::host::state::control::ControlSocket;
+use crate::host::state::registry::{RecordLock, Registry, WatcherProcess};
 use crate::model::oci::ContainerId;
 
 /// What became of the container's entry.

@@ -13,15 +13,15 @@ use super::restore::Entry;
 use super::succession::take_over;
 use super::{Waiter, Watcher, Who};
 use crate::host::container::{Container, ContainerError};
-use crate::host::control::{Answer, Asker, ControlError, ControlSocket, Heard};
-use crate::host::leases::Leases;
-use crate::host::leftovers;
 use crate::host::monitor::MonitorError;
 use crate::host::process::{ProcessError, start_time};
-use crate::host::registry::{RecordLock, Registry, RegistryError, WatcherProcess};
+use crate::host::state::control::{Answer, Asker, ControlError, ControlSocket, Heard};
+use crate::host::state::leases::Leases;
+use crate::host::state::leftovers;
+use crate::host::state::registry::{RecordLock, Registry, RegistryError, WatcherProcess};
+use crate::model::counters::Tally;
 use crate::model::oci::ContainerId;
 use crate::model::policy::Policy;
-use crate::model::tally::Tally;
 
 /// The pause between two looks at what no event tells of.
 const TICK: Duration = Duration::from_secs(1);
@@ -351,13 +351,13 @@ impl Watcher {
     /// A container that is refused gets nothing.
     pub(super) fn take_all_back(&mut self) {
         let steps: Vec<_> =
-            crate::model::reconcile::Reconciler::new(Vec::new(), Vec::new(), self.record.container.user)
+            crate::model::plan::Reconciler::new(Vec::new(), Vec::new(), self.record.container.user)
                 .plan(
                     &self.inventory,
                     &self.attachments,
                     &self.granted,
                     &Default::default(),
-                    &crate::model::reconcile::admit_all,
+                    &crate::model::plan::admit_all,
                 )
                 .steps;
         let failures = super::transaction::apply(

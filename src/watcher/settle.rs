@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use super::{Waiter, Watcher, Who};
-use crate::host::control::{Answer, Asker, Question};
+use crate::host::state::control::{Answer, Asker, Question};
 
 impl Waiter {
     /// Somebody who waits from now on, for these requests.

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::{Watcher, WatcherError, Who};
-use crate::host::control::{self, Answer};
-use crate::host::leases::Leases;
 use crate::host::process::Process;
-use crate::host::registry::{RecordLock, Registry, RegistryError};
+use crate::host::state::control::{self, Answer};
+use crate::host::state::leases::Leases;
+use crate::host::state::registry::{RecordLock, Registry, RegistryError};
 use crate::model::oci::ContainerId;
 
 /// How long the one that is there may take to leave: longer than what it may be in the middle of.

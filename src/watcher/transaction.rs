@@ -1,14 +1,14 @@
 //! Carries a plan out, step by step, and undoes what a failed step would leave half done.
 //!
-//! One device's failure is its own: the others go on. Must not decide anything (`model::reconcile`).
+//! One device's failure is its own: the others go on. Must not decide anything (`model::plan`).
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::model::attachment::{Attachment, Attachments, Found, Maker, NodeSpec};
+use crate::model::cgroup::grants::{GrantSet, common};
 use crate::model::device::{Access, DevNum, Device};
-use crate::model::grants::{GrantSet, common};
-use crate::model::reconcile::Step;
+use crate::model::plan::Step;
+use crate::model::plan::attachment::{Attachment, Attachments, Found, Maker, NodeSpec};
 use crate::model::uevent::{UeventAction, UeventForm};
 
 /// What a transaction needs of a container. Each call is idempotent.

@@ -13,8 +13,8 @@ use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 use oci_hotplug::host::announcer::Announcer;
+use oci_hotplug::model::cgroup::grants::Change;
 use oci_hotplug::model::device::{DevKind, DevNode, DevNum, Device, SysPath};
-use oci_hotplug::model::grants::Change;
 use oci_hotplug::model::uevent::{UeventAction, UeventForm};
 
 use crate::fixture::{Inside, Kind, Reaped, wait_until};

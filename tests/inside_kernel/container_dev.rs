@@ -6,7 +6,7 @@ use nix::sys::stat::{Mode, umask};
 use oci_hotplug::host::container_dev::{
     ContainerDev, ContainerDevError, LinkOutcome, NodeOutcome, NodeOwner, Placement,
 };
-use oci_hotplug::model::grants::Change;
+use oci_hotplug::model::cgroup::grants::Change;
 
 use crate::fixture::{FULL, Inside, Kind, OWNER, ZERO, path};
 

@@ -5,8 +5,8 @@ use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 
 use oci_hotplug::host::container_dev::{ContainerDev, ContainerDevError, LinkOutcome, NodeOutcome};
-use oci_hotplug::model::attachment::Found;
-use oci_hotplug::model::grants::Change;
+use oci_hotplug::model::cgroup::grants::Change;
+use oci_hotplug::model::plan::attachment::Found;
 
 use crate::fixture::{Inside, Kind, OWNER, Reaped, ZERO, mount_silent, path, wait_until};
 

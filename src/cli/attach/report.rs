@@ -10,9 +10,9 @@ use super::target::Target;
 use super::wishes::Wishes;
 use crate::cli::placed::for_request;
 use crate::cli::table::print_line;
-use crate::host::control::{Problem, Status, first_of};
-use crate::model::asked::Asked;
-use crate::model::attachment::Attachment;
+use crate::host::state::control::{Problem, Status, first_of};
+use crate::model::plan::attachment::Attachment;
+use crate::model::request::entry::Asked;
 
 fn to_json(path: &Path, attachment: &Attachment) -> Value {
     json!({

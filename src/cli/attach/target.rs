@@ -7,14 +7,14 @@ use anyhow::{Context, Result, bail};
 
 use super::wishes::Wishes;
 use crate::cli::{Enrolled, check_access, find_id, name_of};
-use crate::host::cgroup_owners;
 use crate::host::config::Config;
 use crate::host::container::{Container, ContainerFacts};
-use crate::host::control::{self, Answer, ControlError, Question, Status};
-use crate::host::leftovers;
 use crate::host::process::boot_id;
-use crate::host::registry::{Record, RecordLock, Registry, STATE_VERSION};
 use crate::host::runtime_state::{self, Running};
+use crate::host::state::cgroup_owners;
+use crate::host::state::control::{self, Answer, ControlError, Question, Status};
+use crate::host::state::leftovers;
+use crate::host::state::registry::{Record, RecordLock, Registry, STATE_VERSION};
 use crate::model::oci::ContainerId;
 use crate::watcher::launch::{ask_or_start, launch};
 

@@ -9,11 +9,11 @@ use crate::cdi::live::live;
 use crate::cdi::names::QualifiedName;
 use crate::cli::cdi::show;
 use crate::cli::list::asked_for;
-use crate::model::annotations::{AskError, read_list};
-use crate::model::asked::{Asked, Origin};
-use crate::model::class::Classes;
+use crate::model::request::annotations::{AskError, read_list};
+use crate::model::request::class::Classes;
+use crate::model::request::entry::{Asked, Origin};
+use crate::model::request::symlink::SymlinkRule;
 use crate::model::request::{Ask, parse_asks};
-use crate::model::symlink::SymlinkRule;
 
 /// What is to be asked for.
 #[derive(Debug, Default)]
@@ -77,7 +77,7 @@ impl Wishes {
                 asks.asked.into_iter().for_each(&mut of_device);
             }
             for text in generate::symlinks(device) {
-                let rules = crate::model::symlink::parse_symlinks(text).map_err(AskError::from)?;
+                let rules = crate::model::request::symlink::parse_symlinks(text).map_err(AskError::from)?;
                 self.symlinks.extend(rules);
             }
         } else {

@@ -8,10 +8,10 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::cli::table;
-use crate::model::asked::Asked;
 use crate::model::device::Device;
-use crate::model::reconcile::{Plan, Step};
-use crate::model::symlink::SymlinkRule;
+use crate::model::plan::{Plan, Step};
+use crate::model::request::entry::Asked;
+use crate::model::request::symlink::SymlinkRule;
 
 /// The names that requests and rules give to nodes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -114,12 +114,12 @@ impl Names {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::asked::Origin;
-    use crate::model::attachment::Attachments;
-    use crate::model::grants::GrantSet;
-    use crate::model::inventory::Inventory;
-    use crate::model::reconcile::{ProcessUser, Reconciler, admit_all};
-    use crate::model::recorded;
+    use crate::model::cgroup::grants::GrantSet;
+    use crate::model::device::inventory::Inventory;
+    use crate::model::device::recorded;
+    use crate::model::plan::attachment::Attachments;
+    use crate::model::plan::{ProcessUser, Reconciler, admit_all};
+    use crate::model::request::entry::Origin;
 
     fn names(request: &str, rules: &[&str], devices: Vec<Device>) -> Names {
         let inventory = Inventory::new(devices);

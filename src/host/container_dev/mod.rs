@@ -22,11 +22,11 @@ use nix::unistd::{Gid, Uid, symlinkat};
 pub use error::ContainerDevError;
 pub use staging::StagingError;
 
-use super::container::{Container, IdMaps};
-use super::quiet::{Answers, Mounts, attributes, file_system, identity};
-use crate::model::attachment::{Attachments, Found, Maker as NodeMaker};
+use crate::host::container::{Container, IdMaps};
+use crate::host::quiet::{Answers, Mounts, attributes, file_system, identity};
+use crate::model::cgroup::grants::Change;
 use crate::model::device::{DevKind, DevNum};
-use crate::model::grants::Change;
+use crate::model::plan::attachment::{Attachments, Found, Maker as NodeMaker};
 use path::{checked, leads_to, link_text};
 use place::{ContainerMounts, Entry, Maker, Place, Walk, Walker, failed, finish_node, open_retrying};
 use staging::{StagedNode, Staging};

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use super::v2::{Candidate, Cgroup, display_name};
 use super::{FilterError, is_gone};
+use crate::model::cgroup::filter_program::{Insn, verdict};
+use crate::model::cgroup::grants::GrantSet;
 use crate::model::device::DevNum;
-use crate::model::filter_program::{Insn, verdict};
-use crate::model::grants::GrantSet;
 use crate::sys::bpf;
 
 /// What is known of the programs above.

@@ -6,8 +6,8 @@ use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::model::cgroup::grants::GrantSet;
 use crate::model::device::{Access, DevKind, DevNum};
-use crate::model::grants::GrantSet;
 use crate::sys::bpf::HashMap;
 
 /// The map's name, by which a later watcher knows it.

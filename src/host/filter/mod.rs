@@ -1,6 +1,6 @@
 //! The device filter of one container: what its cgroups let it open, made to cover the grants and nothing more.
 //!
-//! The engine's own rules stay as they are. What to grant is decided elsewhere (`model::reconcile`); here it is only
+//! The engine's own rules stay as they are. What to grant is decided elsewhere (`model::plan`); here it is only
 //! made so, read back, and made so again after an engine has rewritten its filter. Must not know nodes or devices.
 
 mod above;
@@ -16,11 +16,11 @@ use serde::{Deserialize, Serialize};
 
 pub use places::Places;
 
-use super::cgroup_owners::{Claim, ClaimError, Owner, Version};
+use crate::host::state::cgroup_owners::{Claim, ClaimError, Owner, Version};
+use crate::model::cgroup::device_rules::{DeviceRule, Verdict};
+use crate::model::cgroup::filter_program::SpliceError;
+use crate::model::cgroup::grants::{Change, GrantSet};
 use crate::model::device::{Access, DevNum};
-use crate::model::device_rules::{DeviceRule, Verdict};
-use crate::model::filter_program::SpliceError;
-use crate::model::grants::{Change, GrantSet};
 use crate::sys::bpf::LoadError;
 
 /// The container's own cgroups, as directories of the host.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{Cgroups, FilterError, is_gone};
-use crate::host::cgroup_owners::{CgroupPlace, Version};
+use crate::host::state::cgroup_owners::{CgroupPlace, Version};
 
 /// The places of one container's cgroups, as [`Cgroups`] has their directories.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! cgroup v1: devices.allow and devices.deny of the container's cgroup, through cgroups-rs.
 //!
-//! Which rules to write is decided in `model::device_rules`; here they are written and read back. Children that
+//! Which rules to write is decided in `model::cgroup::device_rules`; here they are written and read back. Children that
 //! the container itself makes below its cgroup do not inherit what is allowed later: the kernel hands on only what
 //! is denied.
 
@@ -12,10 +12,10 @@ use cgroups_rs::DeviceResource;
 use cgroups_rs::devices::{DevicePermissions, DeviceType, DevicesController};
 
 use super::{FilterError, FilterMemory, is_gone};
-use crate::host::cgroup_owners::CgroupPlace;
+use crate::host::state::cgroup_owners::CgroupPlace;
+use crate::model::cgroup::device_rules::{DeviceRule, Transition, Verdict, v1_held, v1_transition};
+use crate::model::cgroup::grants::{Change, GrantSet, common};
 use crate::model::device::{Access, DevKind};
-use crate::model::device_rules::{DeviceRule, Transition, Verdict, v1_held, v1_transition};
-use crate::model::grants::{Change, GrantSet, common};
 
 /// The rules of one cgroup.
 #[derive(Debug)]

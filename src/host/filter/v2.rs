@@ -1,6 +1,6 @@
 //! cgroup v2: the device programs attached to the container's own cgroups, each with our prologue in front.
 //!
-//! A program is replaced by itself with the prologue (`model::filter_program`) that looks into the map of grants.
+//! A program is replaced by itself with the prologue (`model::cgroup::filter_program`) that looks into the map of grants.
 //! All attached programs must allow, so every one is spliced, and adding one of our own could only deny. Ancestors
 //! outside the container are not touched.
 
@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 use super::above::Above;
 use super::grant_map::{GrantMap, MAX_GRANTS, WriteError, with_locked_memory};
 use super::{FilterError, is_gone};
+use crate::model::cgroup::filter_program::{self, Insn, decode, encode};
+use crate::model::cgroup::grants::{Change, GrantSet};
 use crate::model::device::Access;
-use crate::model::filter_program::{self, Insn, decode, encode};
-use crate::model::grants::{Change, GrantSet};
 use crate::sys::bpf::{self, Attached, ProgInfo};
 
 /// The name of our programs, by which a later watcher knows them.

@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use crate::model::device::event::DeviceEvent;
 use crate::model::device::{DevKind, DevNode, DevNum, Device, Seen, SysPath};
-use crate::model::event::DeviceEvent;
 
 /// A device's properties by name (`KEY=VALUE` of a uevent, of a `uevent` file or of udev's database).
 pub type Properties = BTreeMap<String, String>;

@@ -28,9 +28,9 @@ use self::static_nodes::StaticNodes;
 use self::sysfs::SysFs;
 use self::udevd::Udevd;
 pub use self::udevd::{is_listened_on, udevd_is_running};
+use crate::model::device::event::DeviceEvent;
 use crate::model::device::{Aliases, Device, LinkTargets, Seen, SysPath};
-use crate::model::event::DeviceEvent;
-use crate::model::wanted::Wanted;
+use crate::model::request::facts_needed::Wanted;
 
 /// A receive buffer for [`DeviceMonitor::open`], in bytes: room for some ten thousand events.
 pub const RECEIVE_BUFFER: usize = 16 * 1024 * 1024;

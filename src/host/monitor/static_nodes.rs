@@ -11,8 +11,8 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use super::MonitorError;
 use super::links::HostLinks;
+use crate::model::device::event::DeviceEvent;
 use crate::model::device::{DevNode, DevNum, Device, STATIC_NODE, STATIC_NODES, Seen, SysPath};
-use crate::model::event::DeviceEvent;
 
 /// How many wakes are heard between two of the looks that come each second. Whoever can change a watched directory all
 /// the time is not to keep us busy.

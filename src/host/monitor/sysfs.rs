@@ -15,12 +15,12 @@ use nix::unistd;
 
 use super::MonitorError;
 use super::message::{from_uevent, parse_uevent};
+use crate::model::device::hid_usages::HidUsages;
+use crate::model::device::input_capabilities::InputCapabilities;
+use crate::model::device::same_data::SLAVES;
+use crate::model::device::usb_classes::UsbClasses;
 use crate::model::device::{Device, SysPath};
-use crate::model::hid_usages::HidUsages;
-use crate::model::input_capabilities::InputCapabilities;
-use crate::model::same_data::SLAVES;
-use crate::model::usb_classes::UsbClasses;
-use crate::model::wanted::{CAPABILITIES, DESCRIPTORS, REPORT_DESCRIPTOR};
+use crate::model::request::facts_needed::{CAPABILITIES, DESCRIPTORS, REPORT_DESCRIPTOR};
 
 /// No attribute (nor uevent file) is read further than this, in bytes: a page is all that sysfs text can have.
 const ATTRIBUTE_LIMIT: usize = 4096;

@@ -1,9 +1,9 @@
 use super::*;
 use crate::kubernetes::config::{Texts, read};
-use crate::model::class::Classes;
+use crate::model::device::recorded::{accelerator, remote_adapter};
 use crate::model::device::{DevKind, DevNode, DevNum, Seen};
-use crate::model::recorded::{accelerator, remote_adapter};
-use crate::model::usbip::Holding;
+use crate::model::remote::Holding;
+use crate::model::request::class::Classes;
 
 fn sight(paths: &[(&str, Found)]) -> Sight {
     Sight {
@@ -61,7 +61,7 @@ fn usb(syspath: &str, product: &str, numa: &str) -> Device {
 #[test]
 fn a_path_is_for_the_node_that_people_mean_and_the_raw_node_stays_where_libusb_looks() {
     let sight = Sight {
-        inventory: Inventory::new(crate::model::recorded::hub_with_two_adapters()),
+        inventory: Inventory::new(crate::model::device::recorded::hub_with_two_adapters()),
         ..Sight::default()
     };
     let definitions =
@@ -437,8 +437,8 @@ fn is_one_unit_in_all_states(requests: &str) {
     let first = seen(&states[0]);
     assert_eq!(first.units.len(), 1);
     let asked = first.wishes[0].devices.join(",");
-    let asked = crate::model::annotations::read_list(
-        crate::model::asked::Origin::Administrator,
+    let asked = crate::model::request::annotations::read_list(
+        crate::model::request::entry::Origin::Administrator,
         &asked,
         &Classes::none(Path::new("/nowhere")),
     );

@@ -11,7 +11,7 @@ use super::go_yaml::{Dialect, Node, integer};
 use super::{ConfigError, Definition, Fault, MAX_UNITS};
 use crate::kubernetes::resource::ResourceName;
 use crate::model::device::Access;
-use crate::model::selector::Selector;
+use crate::model::request::selector::Selector;
 
 /// The domain of its resources since 0.2.0; it was squat.ai before.
 pub const GENERIC_DOMAIN: &str = "devic.es";

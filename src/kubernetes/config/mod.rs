@@ -22,10 +22,10 @@ pub use smarter::SMARTER_DOMAIN;
 pub use usbip::{Extra, RemoteEntry, USBIP_DOMAIN, is_usbips};
 
 use super::resource::{NameError, ResourceName};
-use crate::model::annotations::{AskError, Asks};
-use crate::model::class::Classes;
 use crate::model::device::Access;
-use crate::model::usbip::AddressError;
+use crate::model::remote::AddressError;
+use crate::model::request::annotations::{AskError, Asks};
+use crate::model::request::class::Classes;
 
 /// The domain of resources of ours that are given none.
 pub const DEFAULT_DOMAIN: &str = "oci-hotplug.dev";

@@ -18,10 +18,10 @@ use super::generic::{self, GENERIC_DOMAIN};
 use super::go_yaml::{Dialect, Node};
 use super::{ConfigError, DEFAULT_DOMAIN, Definition, Fault, Requested, count, permissions};
 use crate::kubernetes::resource::ResourceName;
-use crate::model::annotations::{AskError, Asks, read_list};
-use crate::model::asked::Origin;
-use crate::model::class::Classes;
-use crate::model::symlink::parse_symlinks;
+use crate::model::request::annotations::{AskError, Asks, read_list};
+use crate::model::request::class::Classes;
+use crate::model::request::entry::Origin;
+use crate::model::request::symlink::parse_symlinks;
 
 /// How devices are offered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]

@@ -20,9 +20,9 @@ use serde_yaml::Value;
 use super::{ConfigError, Definition, Fault, permissions};
 use crate::kubernetes::resource::ResourceName;
 use crate::model::device::Access;
+use crate::model::remote::{DEFAULT_PORT, RemoteDevice, Server, WantedIds, Which};
 use crate::model::request::Request;
-use crate::model::selector::{Glob, Selector};
-use crate::model::usbip::{DEFAULT_PORT, RemoteDevice, Server, WantedIds, Which};
+use crate::model::request::selector::{Glob, Selector};
 
 /// The domain of its resources when none is named.
 pub const USBIP_DOMAIN: &str = "usbip.dev.mvalvekens.be";

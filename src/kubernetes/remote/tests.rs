@@ -6,10 +6,10 @@ use super::*;
 use crate::kubernetes::catalogue;
 use crate::kubernetes::config::{self, Texts};
 use crate::kubernetes::resource::Names;
-use crate::model::class::Classes;
 use crate::model::device::SysPath;
-use crate::model::inventory::Inventory;
-use crate::model::recorded::hub_with_two_adapters;
+use crate::model::device::inventory::Inventory;
+use crate::model::device::recorded::hub_with_two_adapters;
+use crate::model::request::class::Classes;
 
 fn definitions(resources: &str) -> Vec<Definition> {
     let texts = Texts {

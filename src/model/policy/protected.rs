@@ -5,13 +5,13 @@
 use std::path::Path;
 
 use super::subject::{Subject, is_usb_device};
+use crate::model::device::hid_usages::HidUsages;
+use crate::model::device::input_capabilities::InputCapabilities;
+use crate::model::device::same_data;
+use crate::model::device::usb_classes::UsbClasses;
 use crate::model::device::{DevKind, Device, Seen};
-use crate::model::hid_usages::HidUsages;
-use crate::model::input_capabilities::InputCapabilities;
-use crate::model::same_data;
-use crate::model::selector::Found;
-use crate::model::usb_classes::UsbClasses;
-use crate::model::wanted::{CAPABILITIES, DESCRIPTORS, REPORT_DESCRIPTOR};
+use crate::model::request::facts_needed::{CAPABILITIES, DESCRIPTORS, REPORT_DESCRIPTOR};
+use crate::model::request::selector::Found;
 
 /// The name of the line for hubs.
 pub const USB_HUB: &str = "usb-hub";

@@ -10,10 +10,10 @@ use serde::Deserialize;
 
 use super::Circumstances;
 use super::subject::Subject;
-use crate::model::asked::Asked;
 use crate::model::device::Access;
-use crate::model::selector::{Chain, DeviceSelector, Found, Glob, SelectorError};
-use crate::model::usbip::{RemoteDevice, Which};
+use crate::model::remote::{RemoteDevice, Which};
+use crate::model::request::entry::Asked;
+use crate::model::request::selector::{Chain, DeviceSelector, Found, Glob, SelectorError};
 
 /// A rule as it is written: an element of `[[policy.allow]]` or `[[policy.deny]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

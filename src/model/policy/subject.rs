@@ -3,10 +3,10 @@
 //! Must not know rules nor what is protected.
 
 use super::host_use::HostUse;
+use crate::model::device::inventory::Inventory;
+use crate::model::device::same_data;
 use crate::model::device::{DevKind, Device, STATIC_NODE, Seen, SysPath};
-use crate::model::inventory::Inventory;
-use crate::model::same_data;
-use crate::model::selector::Chain;
+use crate::model::request::selector::Chain;
 
 /// One device, with its surroundings.
 pub struct Subject<'a> {

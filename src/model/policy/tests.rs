@@ -7,14 +7,14 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::asked::Origin;
-use crate::model::device::{DevKind, DevNode, DevNum, STATIC_NODE, Seen};
-use crate::model::policy::rule::RuleDefinition;
-use crate::model::recorded::{
+use crate::model::device::recorded::{
     before_udev, camera_with_button, companion_hub, composite_device, debug_probe, disk_with_partitions,
     dualsense, dualshock3, headset, hub_with_two_adapters, joystick, loop_over, mapped, security_key,
     virtual_device, with_node, xbox_elite, xbox_series,
 };
+use crate::model::device::{DevKind, DevNode, DevNum, STATIC_NODE, Seen};
+use crate::model::policy::rule::RuleDefinition;
+use crate::model::request::entry::Origin;
 
 /// A host with all sorts of devices.
 fn host() -> Vec<Device> {
@@ -890,7 +890,7 @@ fn only_nodes_are_inputs_and_memory() {
     }
     let inventory = Inventory::new(nodeless.clone());
     for name in ["event7", "mem", "1-1"] {
-        let named = crate::model::recorded::named;
+        let named = crate::model::device::recorded::named;
         assert!(!judge(named(&HOST.devices, name), &HOST.inventory), "{name}");
         assert!(judge(named(&nodeless, name), &inventory), "{name}");
     }

@@ -1,6 +1,6 @@
 //! `class:NAME` where a selector may stand: a request that the administrator named.
 //!
-//! Must not know what the class asks for (`model::class`).
+//! Must not know what the class asks for (`model::request::class`).
 
 use std::fmt;
 

@@ -5,7 +5,7 @@
 
 use super::{Ask, Options, Request, RequestError, RequestFault};
 use crate::model::quoting::shown;
-use crate::model::selector::{Selector, SelectorError};
+use crate::model::request::selector::{Selector, SelectorError};
 
 /// What the requests of one list may cost, whoever wrote it.
 pub(super) const MAX_LIST: usize = 1024 * 1024;

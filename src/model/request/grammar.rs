@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use super::{Ask, ClassFault, ClassUse, OnRemoval, OptionError, Options, Request, cost};
 use crate::model::quoting::{list_elements, plain_list_elements, shown, split_unescaped, trim_unescaped};
-use crate::model::selector::{DeviceSelector, Selector, SelectorError, lowrisc_selector};
-use crate::model::usbip::AddressError;
+use crate::model::remote::AddressError;
+use crate::model::request::selector::{DeviceSelector, Selector, SelectorError, lowrisc_selector};
 
 /// The most bytes a list may have.
 pub const MAX_TEXT: usize = 64 * 1024;

@@ -12,8 +12,8 @@ use serde::{Deserialize, Deserializer};
 use super::{OnRemoval, Options, Ready, cost, signals};
 use crate::model::device::Access;
 use crate::model::quoting::{nearest, shown, unescape};
-use crate::model::selector::path::{link_path, node_path};
-use crate::model::selector::{PathFault, SelectorError, did_you_mean};
+use crate::model::request::selector::path::{link_path, node_path};
+use crate::model::request::selector::{PathFault, SelectorError, did_you_mean};
 
 /// The most `link=` options of one request.
 pub const MAX_LINKS: usize = 64;

@@ -5,10 +5,10 @@ use crate::model::any_text::any_text;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::asked::{Asked, Origin};
-use crate::model::reconcile::{ProcessUser, Reconciler};
-use crate::model::recorded;
-use crate::model::selector::tests::{any_device_selector, any_selector};
+use crate::model::device::recorded;
+use crate::model::plan::{ProcessUser, Reconciler};
+use crate::model::request::entry::{Asked, Origin};
+use crate::model::request::selector::tests::{any_device_selector, any_selector};
 
 fn request(text: &str) -> Request {
     text.parse()

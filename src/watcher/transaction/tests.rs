@@ -11,17 +11,17 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 
 use super::{Effects, Failure, apply};
-use crate::model::asked::{Asked, Origin};
-use crate::model::attachment::{Attachments, Found, Maker, NodeSpec};
+use crate::model::cgroup::grants::GrantSet;
+use crate::model::device::event::DeviceEvent;
+use crate::model::device::inventory::Inventory;
+use crate::model::device::recorded::{before_udev, disk_with_partitions, hub_with_two_adapters, root_hubs};
 use crate::model::device::{Access, DevKind, DevNum, Device, Seen, SysPath};
-use crate::model::event::DeviceEvent;
-use crate::model::grants::GrantSet;
-use crate::model::inventory::Inventory;
+use crate::model::plan::attachment::{Attachments, Found, Maker, NodeSpec};
+use crate::model::plan::{Admission, Plan, ProcessUser, Reconciler, Step, admit_all, still_due};
 use crate::model::policy::Denial;
-use crate::model::reconcile::{Admission, Plan, ProcessUser, Reconciler, Step, admit_all, still_due};
-use crate::model::recorded::{before_udev, disk_with_partitions, hub_with_two_adapters, root_hubs};
+use crate::model::request::entry::{Asked, Origin};
 use crate::model::request::parse_requests;
-use crate::model::symlink::parse_symlinks;
+use crate::model::request::symlink::parse_symlinks;
 use crate::model::uevent::{UeventAction, UeventForm};
 
 /// A container in memory, which can refuse.

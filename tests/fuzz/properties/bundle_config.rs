@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use oci_hotplug::model::annotations::{self, LowriscLifecycle};
-use oci_hotplug::model::class::Classes;
 use oci_hotplug::model::oci::BundleConfig;
 use oci_hotplug::model::policy::{Circumstances, Policy};
+use oci_hotplug::model::request::annotations::{self, LowriscLifecycle};
+use oci_hotplug::model::request::class::Classes;
 
 use super::{is_fit_for_a_log, is_no_larger_than};
 

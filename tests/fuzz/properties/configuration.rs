@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use oci_hotplug::host::config::{Config, ConfigError};
-use oci_hotplug::model::asked::{Asked, Origin};
-use oci_hotplug::model::inventory::Inventory;
+use oci_hotplug::model::device::inventory::Inventory;
 use oci_hotplug::model::policy::{Circumstances, HostUse, Policy, Situation, Verdict};
+use oci_hotplug::model::request::entry::{Asked, Origin};
 use oci_hotplug::model::request::parse_asks;
 
 use super::devices;

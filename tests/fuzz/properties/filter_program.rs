@@ -1,6 +1,8 @@
 //! Device programs of cgroup v2, as the kernel shows those that are attached.
 
-use oci_hotplug::model::filter_program::{Insn, decode, disassemble, encode, prologue, splice, strip};
+use oci_hotplug::model::cgroup::filter_program::{
+    Insn, decode, disassemble, encode, prologue, splice, strip,
+};
 
 /// What is spliced is the original behind our prologue, and is found there again; a program is not spliced twice by
 /// mistake, and its listing stays in bounds.

@@ -1,7 +1,7 @@
 //! What programs of ours write for each other: record.json, attached.json, and the control socket's lines.
 
-use oci_hotplug::host::control::{Answer, Question};
-use oci_hotplug::host::registry::Record;
+use oci_hotplug::host::state::control::{Answer, Question};
+use oci_hotplug::host::state::registry::Record;
 use oci_hotplug::watcher::effects::Memory;
 use serde::Serialize;
 use serde::de::DeserializeOwned;

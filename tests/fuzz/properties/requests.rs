@@ -1,14 +1,14 @@
 //! Requests, in all grammars: ours with options and classes, and container-hotplug's.
 
-use oci_hotplug::model::annotations::read_list;
-use oci_hotplug::model::asked::Origin;
-use oci_hotplug::model::class::Classes;
-use oci_hotplug::model::inventory::Inventory;
+use oci_hotplug::model::device::inventory::Inventory;
+use oci_hotplug::model::request::annotations::read_list;
+use oci_hotplug::model::request::class::Classes;
+use oci_hotplug::model::request::entry::Origin;
+use oci_hotplug::model::request::facts_needed::Wanted;
+use oci_hotplug::model::request::selector::Found;
 use oci_hotplug::model::request::{
     Ask, MAX_GRACE, MAX_REQUESTS, MAX_TEXT, Request, parse_asks, parse_lowrisc_devices, parse_requests,
 };
-use oci_hotplug::model::selector::Found;
-use oci_hotplug::model::wanted::Wanted;
 
 use super::{devices, is_fit_for_a_log, is_no_larger_than};
 

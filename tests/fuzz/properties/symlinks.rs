@@ -1,6 +1,6 @@
 //! Rules for further links, in our grammar and in container-hotplug's.
 
-use oci_hotplug::model::symlink::{MAX_RULES, SymlinkRule, parse_lowrisc_symlinks, parse_symlinks};
+use oci_hotplug::model::request::symlink::{MAX_RULES, SymlinkRule, parse_lowrisc_symlinks, parse_symlinks};
 
 use super::{devices, is_fit_for_a_log, is_no_larger_than};
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use oci_hotplug::host::monitor::message::{Message, Properties, from_uevent, parse_uevent, take_udev_facts};
+use oci_hotplug::model::device::event::DeviceEvent;
+use oci_hotplug::model::device::inventory::Inventory;
 use oci_hotplug::model::device::{Device, Seen, SysPath};
-use oci_hotplug::model::event::DeviceEvent;
-use oci_hotplug::model::inventory::Inventory;
 use oci_hotplug::model::uevent::{UeventAction, kernel_message, udev_message};
 
 /// The kernel's buffer for one uevent (linux/kobject.h, UEVENT_BUFFER_SIZE).

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::*;
 use crate::model::device::{Aliases, LinkTargets};
-use crate::model::wanted::Wanted;
+use crate::model::request::facts_needed::Wanted;
 
 /// The link that all sticks claim.
 const CLAIMED: &str = "/dev/serial/by-id/usb-X";

@@ -1,8 +1,8 @@
 //! Which node `path=`, `link=` and symlink rules name: the same after a hot plug and a cold start, whichever node came first.
 
 use super::*;
-use crate::model::recorded;
-use crate::model::recorded::Probe;
+use crate::model::device::recorded;
+use crate::model::device::recorded::Probe;
 
 /// A USB device 1-1 with the ids 1209:0001.
 fn device(nodes: &[Probe]) -> Vec<Device> {

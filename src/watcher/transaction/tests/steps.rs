@@ -2,8 +2,8 @@
 
 use super::super::revoke;
 use super::*;
-use crate::model::attachment::Attachment;
 use crate::model::device::DevNode;
+use crate::model::plan::attachment::Attachment;
 
 const TTY: &str = "/dev/ttyUSB0";
 const LINK: &str = "/dev/board";

@@ -1,0 +1,135 @@
+//! What is installed of ours, and what it has left or has at work: executables, units, state.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{AccessFlags, access};
+
+use super::programs::said;
+use super::system::filesystem_of;
+use super::tree::Tree;
+use crate::host::state::registry::Registry;
+use crate::model::host_check::facts::{Access, Containers, Programs, StateDir};
+
+/// Where install.sh and packages put the hooks.
+const HOOK_DIR: &str = "/usr/libexec/oci/hooks.d";
+
+const PROGRAMS: [&str; 3] = [
+    "oci-hotplug-prestart",
+    "oci-hotplug-poststop",
+    "oci-hotplug-watcher",
+];
+
+/// systemd.unit(5), as far as packages and administrators go.
+const UNIT_DIRS: [&str; 3] = [
+    "/usr/lib/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/etc/systemd/system",
+];
+
+/// The hooks and the watcher: where they are installed, or beside this program.
+pub fn hook_programs(tree: &Tree) -> Programs {
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|program| program.parent().map(Path::to_owned))
+        .filter(|_| tree.is_host());
+    let dirs = std::iter::once(PathBuf::from(HOOK_DIR)).chain(beside);
+    let mut looked_at: Vec<Programs> = dirs.map(|dir| programs_in(tree, &dir)).collect();
+    let complete = looked_at.iter().position(|programs| programs.missing.is_empty());
+    looked_at.swap_remove(complete.unwrap_or(0))
+}
+
+fn programs_in(tree: &Tree, dir: &Path) -> Programs {
+    let mut programs = Programs {
+        dir: dir.to_owned(),
+        ..Programs::default()
+    };
+    for name in PROGRAMS {
+        let path = dir.join(name);
+        if !tree.has_executable(&path) {
+            programs.missing.push(name.to_owned());
+            continue;
+        }
+        // What others can write is not run, either.
+        if may_be_written_by_others(tree, &tree.at(&path)) {
+            programs.open.push(name.to_owned());
+        } else if said(&tree.at(&path)).is_none_or(|text| text.trim() != format!("{name} {VERSION}")) {
+            programs.other_versions.push(name.to_owned());
+        }
+    }
+    programs
+}
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Whether others than root, to whom the tree belongs, can write a file.
+pub fn may_be_written_by_others(tree: &Tree, path: &Path) -> bool {
+    let (uid, gid) = tree.owner();
+    fs::metadata(path).is_ok_and(|file| {
+        file.uid() != uid || file.mode() & 0o002 != 0 || (file.mode() & 0o020 != 0 && file.gid() != gid)
+    })
+}
+
+/// Whether systemd finds our units.
+pub fn has_units(tree: &Tree) -> bool {
+    UNIT_DIRS
+        .iter()
+        .any(|dir| tree.at(dir).join("oci-hotplug-watcher@.service").is_file())
+}
+
+/// The state directory `path` of the tree.
+pub fn state_dir(tree: &Tree, path: &Path) -> StateDir {
+    let found = fs::metadata(tree.at(path)).ok().map(|dir| Access {
+        of_root: dir.uid() == tree.owner().0,
+        mode: dir.mode() & 0o7777,
+    });
+    let mut nearest = path.ancestors().map(|dir| tree.at(dir));
+    let writable = nearest
+        .find(|dir| dir.exists())
+        .is_some_and(|dir| access(&dir, AccessFlags::W_OK).is_ok());
+    StateDir {
+        path: path.to_owned(),
+        access: found,
+        writable,
+        filesystem: filesystem_of(tree, path),
+    }
+}
+
+/// The containers that were enrolled. One whose hook is at work right now counts as watched.
+pub fn containers(tree: &Tree, state_dir: &Path) -> Containers {
+    let registry = Registry::new(tree.at(state_dir));
+    let mut containers = Containers::default();
+    let ids = match registry.ids() {
+        Ok(ids) => ids,
+        Err(error) => {
+            containers.unreadable.push(error.to_string());
+            return containers;
+        }
+    };
+    for id in ids {
+        if registry.is_watched(&id) {
+            containers.watched += 1;
+            let watcher = registry.watcher(&id).map(|watcher| watcher.pid);
+            containers.outdated += usize::from(watcher.is_some_and(is_outdated));
+            continue;
+        }
+        match registry.record(&id) {
+            Ok(Some(record)) if record.is_running() => {
+                // Between the two looks it may have ended, or have got its watcher.
+                if !registry.is_watched(&id) && record.is_running() {
+                    containers.unwatched.push(id.as_str().to_owned());
+                }
+            }
+            Ok(_) => containers.gone.push(id.as_str().to_owned()),
+            Err(error) => containers.unreadable.push(error.to_string()),
+        }
+    }
+    containers
+}
+
+/// Whether a process runs from a file that is not there any more: proc_pid_exe(5).
+fn is_outdated(pid: i32) -> bool {
+    fs::read_link(format!("/proc/{pid}/exe"))
+        .is_ok_and(|exe| exe.as_os_str().as_encoded_bytes().ends_with(b" (deleted)"))
+}

@@ -1,0 +1,424 @@
+//! Which container's watcher changes the device access of a cgroup: one at most, because each makes the access exactly what
+//! its own container has.
+//!
+//! ```text
+//! <state-dir>/cgroups/<v1|v2>-<inode>    the owner: container id, init's pid and start time
+//! ```
+//! A cgroup is identified by its directory's inode number: the kernel gives each cgroup its own (kernfs, 64 bits), also when a
+//! path is used again. A claim counts while the owner's record names the same init and that init runs; the file's lock is held
+//! only to read and write it. Must not know how access is changed.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, FileExt as _, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use fs2::FileExt;
+use serde::{Deserialize, Serialize};
+
+use crate::host::container::ContainerFacts;
+use crate::host::state::registry::{RecordedInit, Registry};
+
+/// How long another process may hold the lock of a claim, which takes it microseconds.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How often a bounded wait looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+/// One cgroup, whatever its path becomes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupPlace {
+    /// Its directory.
+    pub path: PathBuf,
+    /// The directory's inode number; 0 when unknown.
+    pub inode: u64,
+}
+
+impl CgroupPlace {
+    /// The cgroup at this directory.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            inode: fs::metadata(path)?.ino(),
+        })
+    }
+
+    /// Whether the cgroup is still at its path.
+    pub fn exists(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.inode)
+    }
+}
+
+/// The hierarchy that a cgroup belongs to: inode numbers are unique in each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// The v1 hierarchy with the devices controller.
+    V1,
+    /// The v2 hierarchy.
+    V2,
+}
+
+/// Who owns a cgroup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The container's id.
+    pub container: String,
+    /// The host's pid of its init.
+    pub pid: i32,
+    /// Clock ticks since boot, see [`crate::host::process::start_time`].
+    pub start_time: u64,
+}
+
+/// A claim cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing} {}: {source} (the state directory must be writable for root)", path.display())]
+pub struct ClaimError {
+    /// What was being done, as a gerund.
+    doing: &'static str,
+    /// The claim's file.
+    path: PathBuf,
+    /// Why it failed.
+    source: io::Error,
+}
+
+/// One container as the owner of cgroups.
+#[derive(Debug, Clone)]
+pub struct Owner {
+    state_dir: PathBuf,
+    claim: Claim,
+}
+
+impl Owner {
+    /// The container, in this state directory, where it has its record.
+    pub fn new(state_dir: &Path, container: &ContainerFacts) -> Self {
+        Self {
+            state_dir: state_dir.to_owned(),
+            claim: Claim {
+                container: container.id.clone(),
+                pid: container.pid,
+                start_time: container.start_time,
+            },
+        }
+    }
+
+    /// The container that a record describes.
+    pub fn of_record(state_dir: &Path, id: &str, init: &RecordedInit) -> Self {
+        Self {
+            state_dir: state_dir.to_owned(),
+            claim: Claim {
+                container: id.to_owned(),
+                pid: init.pid,
+                start_time: init.start_time,
+            },
+        }
+    }
+
+    /// Another container that is named as the owner of the cgroup and has ended: its grants may still be there.
+    pub fn predecessor(&self, version: Version, place: &CgroupPlace) -> Option<Claim> {
+        let file = File::open(file_of(&self.state_dir, version, place)).ok()?;
+        read(&file).filter(|owner| *owner != self.claim && !is_valid(&self.state_dir, owner))
+    }
+
+    /// The state directory with the records.
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
+    /// Makes the container the owner of the cgroup. `Some` is the running container that owns it, in which case nothing
+    /// changes.
+    ///
+    /// # Errors
+    /// When the claim's file cannot be made, locked or written.
+    pub fn claim(&self, version: Version, place: &CgroupPlace) -> Result<Option<Claim>, ClaimError> {
+        let path = file_of(&self.state_dir, version, place);
+        let failed = |doing| {
+            let path = path.clone();
+            move |source| ClaimError { doing, path, source }
+        };
+        let file = open_locked(&path).map_err(failed("locking"))?;
+        match read(&file) {
+            Some(owner) if owner == self.claim => return Ok(None),
+            Some(owner) if is_valid(&self.state_dir, &owner) => return Ok(Some(owner)),
+            _ => {}
+        }
+        let text = serde_json::to_vec(&self.claim).unwrap_or_default();
+        file.set_len(0)
+            .and_then(|()| file.write_all_at(&text, 0))
+            .map_err(failed("writing"))?;
+        Ok(None)
+    }
+
+    /// Does `work` while nobody else can claim the cgroup, unless another running container owns it. Then gives it up. For a
+    /// container that has ended and whose claim therefore no longer counts.
+    ///
+    /// # Errors
+    /// When the claim's file cannot be made or locked.
+    pub fn last_work<T>(
+        &self,
+        version: Version,
+        place: &CgroupPlace,
+        work: impl FnOnce() -> T,
+    ) -> Result<Option<T>, ClaimError> {
+        let path = file_of(&self.state_dir, version, place);
+        let file = open_locked(&path).map_err(|source| ClaimError {
+            doing: "locking",
+            path: path.clone(),
+            source,
+        })?;
+        match read(&file) {
+            Some(owner) if owner != self.claim && is_valid(&self.state_dir, &owner) => return Ok(None),
+            _ => {}
+        }
+        let result = work();
+        // One that stays is swept later: it does not count without its container.
+        let _ = fs::remove_file(path);
+        Ok(Some(result))
+    }
+
+    /// Gives the cgroup up, if the container owns it.
+    pub fn release(&self, version: Version, place: &CgroupPlace) {
+        let path = file_of(&self.state_dir, version, place);
+        remove_if(&path, |owner| owner.as_ref() == Some(&self.claim));
+    }
+}
+
+/// Removes the claims of containers that have ended. Never waits.
+pub fn sweep(state_dir: &Path) {
+    for entry in fs::read_dir(dir_of(state_dir)).into_iter().flatten().flatten() {
+        remove_if(&entry.path(), |owner| {
+            owner.is_none_or(|owner| !is_valid(state_dir, &owner))
+        });
+    }
+}
+
+fn dir_of(state_dir: &Path) -> PathBuf {
+    state_dir.join("cgroups")
+}
+
+fn file_of(state_dir: &Path, version: Version, place: &CgroupPlace) -> PathBuf {
+    let version = match version {
+        Version::V1 => "v1",
+        Version::V2 => "v2",
+    };
+    dir_of(state_dir).join(format!("{version}-{}", place.inode))
+}
+
+/// Whether the owner is a container that runs and has its record here.
+fn is_valid(state_dir: &Path, owner: &Claim) -> bool {
+    let Ok(id) = owner.container.parse() else {
+        return false;
+    };
+    Registry::new(state_dir).recorded_init(&id).is_some_and(|init| {
+        (init.pid, init.start_time) == (owner.pid, owner.start_time) && init.running().is_some()
+    })
+}
+
+/// The owner that the file names; `None` when it names none: it is new, or its writer was killed.
+fn read(mut file: &File) -> Option<Claim> {
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// The file of a claim, made if need be, with its lock.
+fn open_locked(path: &Path) -> io::Result<File> {
+    let deadline = Instant::now() + LOCK_TIMEOUT;
+    loop {
+        let opened = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path);
+        let file = match opened {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let dir = path.parent().unwrap_or(Path::new("/"));
+                DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+                continue;
+            }
+            opened => opened?,
+        };
+        match FileExt::try_lock_exclusive(&file) {
+            // A release may have removed the file before we had its lock.
+            Ok(()) if is_same_file(&file, path) => return Ok(file),
+            Ok(()) => continue,
+            Err(error) if error.raw_os_error() != fs2::lock_contended_error().raw_os_error() => {
+                return Err(error);
+            }
+            Err(_) if Instant::now() >= deadline => return Err(io::ErrorKind::TimedOut.into()),
+            Err(_) => std::thread::sleep(LOOK_AGAIN),
+        }
+    }
+}
+
+/// Removes the file of a claim that nobody is about to change.
+fn remove_if(path: &Path, is_unwanted: impl Fn(Option<Claim>) -> bool) {
+    let Ok(file) = File::open(path) else { return };
+    if FileExt::try_lock_exclusive(&file).is_ok() && is_same_file(&file, path) && is_unwanted(read(&file)) {
+        // One that stays is swept later: it does not count without its container.
+        let _ = fs::remove_file(path);
+    }
+}
+
+fn is_same_file(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::symlink_metadata(path)) {
+        (Ok(held), Ok(named)) => (held.dev(), held.ino()) == (named.dev(), named.ino()),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::process::start_time;
+    use crate::model::plan::ProcessUser;
+    use std::process::{Child, Command};
+
+    /// A state directory in which containers have records, and processes that stand for their init.
+    struct Scene {
+        state: tempfile::TempDir,
+        processes: Vec<Child>,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            Self {
+                state: tempfile::tempdir().unwrap(),
+                processes: Vec::new(),
+            }
+        }
+
+        fn container(&mut self, id: &str) -> Owner {
+            let process = Command::new("sleep").arg("3600").spawn().unwrap();
+            let pid = process.id() as i32;
+            self.processes.push(process);
+            let facts = ContainerFacts {
+                id: id.into(),
+                pid,
+                start_time: start_time(pid).unwrap(),
+                bundle: "/b".into(),
+                rootfs: "/b/rootfs".into(),
+                cgroups_path: None,
+                user: ProcessUser::default(),
+            };
+            let dir = self.state.path().join("containers").join(id);
+            fs::create_dir_all(&dir).unwrap();
+            fs::write(
+                dir.join("record.json"),
+                serde_json::json!({ "version": 1, "container": facts }).to_string(),
+            )
+            .unwrap();
+            Owner::new(self.state.path(), &facts)
+        }
+
+        fn end(&mut self, index: usize) {
+            self.processes[index].kill().unwrap();
+            self.processes[index].wait().unwrap();
+        }
+
+        fn claims(&self) -> usize {
+            fs::read_dir(dir_of(self.state.path())).map_or(0, Iterator::count)
+        }
+    }
+
+    impl Drop for Scene {
+        fn drop(&mut self) {
+            for process in &mut self.processes {
+                let _ = process.kill();
+                let _ = process.wait();
+            }
+        }
+    }
+
+    fn place(inode: u64) -> CgroupPlace {
+        CgroupPlace {
+            path: "/sys/fs/cgroup/a".into(),
+            inode,
+        }
+    }
+
+    /// Case security 7.
+    #[test]
+    fn a_cgroup_has_one_owner_and_the_same_inode_in_another_hierarchy_another() {
+        let mut scene = Scene::new();
+        let [first, second] = ["first", "second"].map(|id| scene.container(id));
+        assert_eq!(first.claim(Version::V2, &place(7)).unwrap(), None);
+        assert_eq!(first.claim(Version::V2, &place(7)).unwrap(), None, "again");
+        let owner = second.claim(Version::V2, &place(7)).unwrap().unwrap();
+        assert_eq!((owner.container.as_str(), owner.pid), ("first", first.claim.pid));
+        assert_eq!(second.claim(Version::V1, &place(7)).unwrap(), None);
+        assert_eq!(second.claim(Version::V2, &place(8)).unwrap(), None);
+        second.release(Version::V2, &place(7));
+        assert!(second.claim(Version::V2, &place(7)).unwrap().is_some());
+        first.release(Version::V2, &place(7));
+        assert_eq!(second.claim(Version::V2, &place(7)).unwrap(), None);
+    }
+
+    /// Case security 7.
+    #[test]
+    fn a_container_that_has_ended_or_lost_its_record_owns_nothing() {
+        let mut scene = Scene::new();
+        let [ended, removed, running] = ["ended", "removed", "running"].map(|id| scene.container(id));
+        for (inode, owner) in [(1, &ended), (2, &removed), (3, &running)] {
+            assert_eq!(owner.claim(Version::V2, &place(inode)).unwrap(), None);
+        }
+        fs::write(dir_of(scene.state.path()).join("v2-4"), "{\"conta").unwrap();
+        scene.end(0);
+        fs::remove_dir_all(scene.state.path().join("containers/removed")).unwrap();
+        let next = scene.container("next");
+        for inode in [1, 2, 4] {
+            assert_eq!(next.claim(Version::V2, &place(inode)).unwrap(), None, "{inode}");
+        }
+        assert!(next.claim(Version::V2, &place(3)).unwrap().is_some());
+        scene.end(3);
+        sweep(scene.state.path());
+        assert_eq!(scene.claims(), 1, "what a running container owns stays");
+        scene.end(2);
+        sweep(scene.state.path());
+        assert_eq!(scene.claims(), 0);
+    }
+
+    /// Case security 7.
+    #[test]
+    fn of_many_that_claim_a_cgroup_at_once_one_gets_it() {
+        let mut scene = Scene::new();
+        let owners: Vec<Owner> = (0..8)
+            .map(|index| scene.container(&format!("c{index}")))
+            .collect();
+        for inode in 0..20 {
+            let owned = std::thread::scope(|scope| {
+                let claims: Vec<_> = owners
+                    .iter()
+                    .map(|owner| scope.spawn(move || owner.claim(Version::V1, &place(inode)).unwrap()))
+                    .collect();
+                claims
+                    .into_iter()
+                    .map(|claim| claim.join().unwrap())
+                    .filter(Option::is_none)
+                    .count()
+            });
+            assert_eq!(owned, 1);
+        }
+    }
+
+    #[test]
+    fn a_place_is_another_once_its_directory_was_made_again() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("cgroup");
+        fs::create_dir(&path).unwrap();
+        let place = CgroupPlace::at(&path).unwrap();
+        assert!(place.exists());
+        // Both exist at one time: no file system gives them the same number.
+        fs::create_dir(scratch.path().join("next")).unwrap();
+        fs::rename(scratch.path().join("next"), &path).unwrap();
+        assert!(!place.exists());
+        fs::remove_dir(&path).unwrap();
+        assert!(!place.exists());
+        assert!(CgroupPlace::at(&path).is_err());
+    }
+}

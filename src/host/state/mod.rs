@@ -1,0 +1,10 @@
+//! The state directory: what the programs of this project note for one another, under locks.
+
+pub mod atomic_file;
+pub mod cgroup_owners;
+pub mod control;
+pub mod leases;
+pub mod leftovers;
+pub mod refused_starts;
+pub mod registry;
+pub mod trust;

@@ -1,0 +1,221 @@
+//! Containers whose start a hook refused, for the operator: under crun, an engine shows the exit code alone.
+//!
+//! `refused-starts.json` in the state directory, which a hook replaces under a lock of its own. Who starts containers
+//! decides what is written, as often as it likes: entries are few and short.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use fs2::FileExt;
+use serde::{Deserialize, Serialize};
+
+use crate::host::state::atomic_file;
+use crate::host::state::registry::Registry;
+use crate::host::state::trust;
+use crate::model::oci::engine::{printable, short_id};
+use crate::model::quoting::shown;
+
+const FILE: &str = "refused-starts.json";
+const LOCK: &str = "refused-starts.lock";
+
+/// How many are kept, how many of one container, and how many characters of each reason.
+const MAX_ENTRIES: usize = 32;
+const MAX_OF_CONTAINER: usize = 3;
+const MAX_REASON: usize = 1000;
+
+/// The longest file that is read, in bytes: all entries with every character escaped.
+const MAX_FILE: u64 = 1 << 20;
+
+/// How long a hook waits for another one that writes.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
+const LOCK_INTERVAL: Duration = Duration::from_millis(2);
+
+/// A container that was not started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedStart {
+    /// When, in seconds since 1970.
+    pub time: u64,
+    /// The container.
+    pub id: String,
+    /// What its engine calls it.
+    pub name: Option<String>,
+    /// Why, in one line.
+    pub reason: String,
+}
+
+impl RefusedStart {
+    /// The name; the id where there is none, of an engine's 64 digits the first twelve.
+    pub fn called(&self) -> &str {
+        match &self.name {
+            Some(name) => name,
+            None => short_id(&self.id),
+        }
+    }
+
+    /// Whether an operator means this container by a word: its name, its id or the beginning of it.
+    pub fn is_called(&self, word: &str) -> bool {
+        !word.is_empty() && (self.name.as_deref() == Some(word) || self.id.starts_with(word))
+    }
+
+    fn is_same_container(&self, other: &Self) -> bool {
+        self.id == other.id || (self.name.is_some() && self.name == other.name)
+    }
+}
+
+/// Adds an entry, and drops the oldest ones where there are too many.
+///
+/// # Errors
+/// When the state directory is not root's alone, can't be written, or another hook keeps the lock.
+pub fn note(state_dir: &Path, refused: RefusedStart) -> io::Result<()> {
+    trust::check(state_dir).map_err(io::Error::other)?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state_dir)?;
+    let lock = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(state_dir.join(LOCK))?;
+    let started = Instant::now();
+    while let Err(error) = lock.try_lock_exclusive() {
+        if started.elapsed() > LOCK_TIMEOUT {
+            return Err(error);
+        }
+        std::thread::sleep(LOCK_INTERVAL);
+    }
+    let refused = RefusedStart {
+        name: refused.name.map(|name| printable(&name)),
+        reason: shown(&refused.reason, MAX_REASON),
+        ..refused
+    };
+    let entries = with(read(state_dir), refused);
+    atomic_file::replace(&path(state_dir), &serde_json::to_vec(&entries)?, 0o600)
+}
+
+fn with(mut entries: Vec<RefusedStart>, refused: RefusedStart) -> Vec<RefusedStart> {
+    // The same again is news only of its time.
+    entries.retain(|entry| !(entry.is_same_container(&refused) && entry.reason == refused.reason));
+    while entries
+        .iter()
+        .filter(|entry| entry.is_same_container(&refused))
+        .count()
+        >= MAX_OF_CONTAINER
+    {
+        let oldest = entries.iter().position(|entry| entry.is_same_container(&refused));
+        oldest.map(|at| entries.remove(at));
+    }
+    entries.push(refused);
+    let surplus = entries.len().saturating_sub(MAX_ENTRIES);
+    entries.drain(..surplus);
+    entries
+}
+
+fn path(state_dir: &Path) -> PathBuf {
+    state_dir.join(FILE)
+}
+
+/// All entries, the oldest first. A file that is absent, or not one of ours, has none.
+pub fn read(state_dir: &Path) -> Vec<RefusedStart> {
+    let read = || -> io::Result<Vec<RefusedStart>> {
+        let mut text = Vec::new();
+        fs::File::open(path(state_dir))?
+            .take(MAX_FILE)
+            .read_to_end(&mut text)?;
+        Ok(serde_json::from_slice(&text)?)
+    };
+    read().unwrap_or_default()
+}
+
+/// Those that still matter: of containers that have not been started since.
+pub fn current(registry: &Registry) -> Vec<RefusedStart> {
+    let mut entries = read(registry.root());
+    if entries.is_empty() {
+        return entries;
+    }
+    let ids = registry.ids().unwrap_or_default();
+    for id in ids {
+        let Ok(Some(record)) = registry.record(&id) else {
+            continue;
+        };
+        entries.retain(|entry| entry.id != record.container.id || entry.time > record.enrolled);
+    }
+    entries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn entry(id: &str, name: Option<&str>, reason: &str) -> RefusedStart {
+        RefusedStart {
+            time: 7,
+            id: id.into(),
+            name: name.map(String::from),
+            reason: reason.into(),
+        }
+    }
+
+    #[test]
+    fn what_is_noted_is_read_back_and_cannot_forge_anything() {
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path().join("state");
+        assert_eq!(read(&dir), []);
+        let id = "0".repeat(64);
+        note(
+            &dir,
+            entry(&id, Some("la\u{1b}b"), &format!("bad\nline {}", "x".repeat(5000))),
+        )
+        .unwrap();
+        let [noted] = &read(&dir)[..] else { panic!() };
+        assert_eq!(noted.name.as_deref(), Some("lab"));
+        assert!(noted.reason.starts_with("bad\\nline x") && noted.reason.chars().count() <= MAX_REASON + 1);
+        assert!(
+            noted.is_called("lab")
+                && noted.is_called("000")
+                && !noted.is_called("la")
+                && !noted.is_called("")
+        );
+        fs::write(path(&dir), "{").unwrap();
+        assert_eq!(read(&dir), []);
+        note(&dir, entry("c1", None, "again")).unwrap();
+        assert_eq!(read(&dir)[0].called(), "c1");
+    }
+
+    #[test]
+    fn the_same_refusal_again_replaces_the_one_before() {
+        let mut second = entry("c2", Some("lab"), "no");
+        second.time = 9;
+        let entries = with(
+            vec![entry("c1", Some("lab"), "no"), entry("c3", None, "no")],
+            second.clone(),
+        );
+        assert_eq!(entries, [entry("c3", None, "no"), second]);
+    }
+
+    proptest! {
+        #[test]
+        fn however_often_containers_are_started_the_file_stays_small(
+            starts in prop::collection::vec((0..60u8, 0..5u8), 0..200),
+        ) {
+            let mut entries = Vec::new();
+            for (id, reason) in &starts {
+                entries = with(entries, entry(&id.to_string(), None, &reason.to_string()));
+            }
+            prop_assert!(entries.len() <= MAX_ENTRIES);
+            for (id, _) in &starts {
+                let id = id.to_string();
+                prop_assert!(entries.iter().filter(|entry| entry.id == id).count() <= MAX_OF_CONTAINER);
+            }
+            if let Some((id, reason)) = starts.last() {
+                let last = entries.last().unwrap();
+                prop_assert_eq!((&last.id, &last.reason), (&id.to_string(), &reason.to_string()));
+            }
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! What is inside a container now, because we put it there.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::cgroup::grants::GrantSet;
+use crate::model::device::{Access, DevNum, Device};
+
+/// A node as a container is to have it. The ids are the container's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSpec {
+    /// The device number.
+    pub num: DevNum,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner, in the container's user namespace.
+    pub uid: u32,
+    /// Group, in the container's user namespace.
+    pub gid: u32,
+}
+
+/// Whose a node or link is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Maker {
+    /// We made it, and take it away again.
+    Us,
+    /// The image or the engine had it there, just as it should be: it stays for ever.
+    Other,
+}
+
+/// What is at a place in a container, as far as a node or link of ours is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing.
+    Vacant,
+    /// Exactly what is to be there.
+    Same,
+    /// Something else.
+    Other,
+}
+
+/// A device that is inside a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// The device, as it was when it was last dealt with: complete even when the device is gone.
+    pub device: Device,
+    /// The access that was granted.
+    pub access: Access,
+    /// The node.
+    pub node: NodeSpec,
+    /// Who made the node.
+    pub node_maker: Maker,
+    /// The links to the node, and who made each.
+    pub links: BTreeMap<PathBuf, Maker>,
+    /// The sequence number of the udev event that was last announced inside; `None` = nothing yet.
+    pub announced: Option<u64>,
+    /// When the device came into the container: seconds since 1970, by the host's clock. For people.
+    #[serde(default)]
+    pub since: u64,
+}
+
+/// All that is inside one container, by the path of the node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Attachments(BTreeMap<PathBuf, Attachment>);
+
+impl Attachments {
+    /// The attachment whose node is at `path`.
+    pub fn get(&self, path: &Path) -> Option<&Attachment> {
+        self.0.get(path)
+    }
+
+    /// The attachment whose node is at `path`, to be changed.
+    pub fn get_mut(&mut self, path: &Path) -> Option<&mut Attachment> {
+        self.0.get_mut(path)
+    }
+
+    /// Notes an attachment.
+    pub fn insert(&mut self, path: PathBuf, attachment: Attachment) {
+        self.0.insert(path, attachment);
+    }
+
+    /// Forgets an attachment.
+    pub fn remove(&mut self, path: &Path) -> Option<Attachment> {
+        self.0.remove(path)
+    }
+
+    /// All attachments, in the order of their paths.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&PathBuf, &Attachment)> {
+        self.0.iter()
+    }
+
+    /// All attachments, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&PathBuf, &mut Attachment)> {
+        self.0.iter_mut()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing is inside.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The access that these attachments stand for. Two nodes of one number count once, with the access of both.
+    pub fn grants(&self) -> GrantSet {
+        let mut grants = GrantSet::new();
+        for attachment in self.0.values() {
+            *grants.entry(attachment.node.num).or_insert(Access::NONE) |= attachment.access;
+        }
+        grants
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::device::{DevKind, SysPath};
+
+    fn attachment(minor: u32, access: Access) -> Attachment {
+        Attachment {
+            device: Device::new(SysPath::new("/sys/devices/tty")),
+            access,
+            node: NodeSpec {
+                num: DevNum {
+                    kind: DevKind::Char,
+                    major: 188,
+                    minor,
+                },
+                mode: 0o660,
+                uid: 0,
+                gid: 0,
+            },
+            node_maker: Maker::Us,
+            links: BTreeMap::new(),
+            announced: None,
+            since: 0,
+        }
+    }
+
+    #[test]
+    fn attachments_are_counted_and_two_nodes_of_one_number_have_the_access_of_both() {
+        let mut all = Attachments::default();
+        assert!(all.is_empty() && all.grants().is_empty());
+        all.insert("/dev/a".into(), attachment(0, Access::READ));
+        all.insert("/dev/b".into(), attachment(0, Access::WRITE));
+        all.insert("/dev/c".into(), attachment(1, Access::READ));
+        assert_eq!((all.len(), all.is_empty()), (3, false));
+        let accesses: Vec<Access> = all.grants().into_values().collect();
+        assert_eq!(accesses, [Access::READ | Access::WRITE, Access::READ]);
+        all.iter_mut().for_each(|(_, attachment)| attachment.since = 7);
+        assert!(all.iter().all(|(_, attachment)| attachment.since == 7));
+        // An attachment twice is one access.
+        all.insert("/dev/d".into(), attachment(1, Access::READ));
+        assert_eq!(all.grants().into_values().last(), Some(Access::READ));
+    }
+}

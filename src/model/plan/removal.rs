@@ -1,0 +1,239 @@
+//! Which removed roots lead to what `on-removal=` says, and when: at once, or when the grace period ends and the request still
+//! has no root.
+//!
+//! Must not know how a container is stopped (`watcher`), and reads no clock.
+
+use std::time::Instant;
+
+use crate::model::plan::RootRemoved;
+use crate::model::request::OnRemoval;
+use crate::model::request::entry::Asked;
+
+/// The removals whose grace period runs.
+#[derive(Debug, Clone, Default)]
+pub struct Removals {
+    pending: Vec<(RootRemoved, Instant)>,
+}
+
+impl Removals {
+    /// Takes roots in that were removed just now, with all requests and the roots that they have now. Returns those that
+    /// are to be acted on at once.
+    ///
+    /// A pending removal whose request has a root again, or is there no longer, is forgotten.
+    pub fn take(&mut self, removed: Vec<RootRemoved>, asked: &[Asked], now: Instant) -> Vec<RootRemoved> {
+        let is_without_root = |removed: &RootRemoved| {
+            let mut named = asked
+                .iter()
+                .filter(|asked| asked.request.to_string() == removed.request)
+                .peekable();
+            named.peek().is_some() && named.all(|asked| asked.roots.is_empty())
+        };
+        self.pending.retain(|(removed, _)| is_without_root(removed));
+        let mut due = Vec::new();
+        for removed in removed {
+            let Some(grace) = removed.grace.filter(|_| removed.action != OnRemoval::Keep) else {
+                due.push(removed);
+                continue;
+            };
+            let is_pending = self
+                .pending
+                .iter()
+                .any(|(other, _)| other.request == removed.request);
+            if is_pending || !is_without_root(&removed) {
+                continue;
+            }
+            if grace.is_zero() {
+                // Of several roots that went together one is enough.
+                if !due
+                    .iter()
+                    .any(|other: &RootRemoved| other.request == removed.request)
+                {
+                    due.push(removed);
+                }
+            } else {
+                self.pending.push((removed, now + grace));
+            }
+        }
+        due
+    }
+
+    /// Takes those out whose grace period is over.
+    pub fn due(&mut self, now: Instant) -> Vec<RootRemoved> {
+        let (due, pending) = std::mem::take(&mut self.pending)
+            .into_iter()
+            .partition(|(_, until)| *until <= now);
+        self.pending = pending;
+        due.into_iter().map(|(removed, _)| removed).collect()
+    }
+
+    /// When the next grace period ends.
+    pub fn next(&self) -> Option<Instant> {
+        self.pending.iter().map(|(_, until)| *until).min()
+    }
+
+    /// The removals whose grace period runs, each with its end.
+    pub fn pending(&self) -> impl Iterator<Item = (&RootRemoved, Instant)> {
+        self.pending.iter().map(|(removed, until)| (removed, *until))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::device::SysPath;
+    use crate::model::device::inventory::Inventory;
+    use crate::model::device::recorded;
+    use crate::model::plan::{ProcessUser, Reconciler};
+    use crate::model::request::entry::Origin;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// One container that requests this, on a host whose devices come and go.
+    struct Story {
+        reconciler: Reconciler,
+        removals: Removals,
+        begin: Instant,
+    }
+
+    impl Story {
+        fn new(request: &str) -> Self {
+            let asked = vec![Asked::new(Origin::Administrator, request.parse().unwrap())];
+            Self {
+                reconciler: Reconciler::new(asked, Vec::new(), ProcessUser::default()),
+                removals: Removals::default(),
+                begin: Instant::now(),
+            }
+        }
+
+        /// How many removals are acted on when these USB devices, by their ids, are there at this second.
+        fn at(&mut self, second: u32, present: &[&str]) -> usize {
+            let mut devices = recorded::root_hubs();
+            for (number, ids) in present.iter().enumerate() {
+                let (vendor, product) = ids.split_once(':').unwrap();
+                let mut device = recorded::named(&devices, "usb1").clone();
+                device.syspath = SysPath::new(format!("/sys/devices/{ids}/1-{number}"));
+                device.attributes.insert("idVendor".into(), vendor.into());
+                device.attributes.insert("idProduct".into(), product.into());
+                devices.push(device);
+            }
+            let removed = self.reconciler.find_roots(&Inventory::new(devices));
+            let now = self.begin + SECOND * second;
+            let at_once = self.removals.take(removed, self.reconciler.asked(), now);
+            at_once.len() + self.removals.due(now).len()
+        }
+    }
+
+    const CORAL: (&str, &str) = ("1a6e:089a", "18d1:9302");
+
+    /// Case README 26.
+    #[test]
+    fn a_device_that_returns_within_the_grace_period_stops_nothing() {
+        let mut story = Story::new("usb:1a6e:089a;on-removal=stop;grace=10s");
+        assert_eq!(story.at(0, &[CORAL.0]), 0);
+        assert_eq!(story.at(1, &[]), 0);
+        assert_eq!(story.removals.next(), Some(story.begin + SECOND * 11));
+        assert_eq!(story.at(10, &[CORAL.0]), 0);
+        assert_eq!((story.at(30, &[CORAL.0]), story.removals.next()), (0, None));
+        assert_eq!(story.at(40, &[]), 0);
+        assert_eq!(story.at(49, &[]), 0);
+        assert_eq!(story.at(50, &[]), 1);
+        assert_eq!(story.at(90, &[]), 0, "once");
+    }
+
+    /// Case README 26.
+    #[test]
+    fn without_a_grace_period_it_is_acted_on_at_once_and_each_root_counts() {
+        let mut story = Story::new("usb:1a6e:089a;on-removal=stop");
+        assert_eq!(story.at(0, &[CORAL.0, CORAL.0]), 0);
+        assert_eq!(story.at(1, &[CORAL.0]), 1);
+        assert_eq!(story.at(1, &[]), 1);
+    }
+
+    /// Case README 26. Case README 2.
+    #[test]
+    fn with_alternatives_a_root_is_gone_when_no_alternative_has_one() {
+        let mut story = Story::new("usb:1a6e:089a;or=usb:18d1:9302;on-removal=stop");
+        assert_eq!(story.at(0, &[CORAL.0]), 0);
+        assert_eq!(story.at(1, &[CORAL.1]), 0, "it changed its ids in one moment");
+        assert_eq!(story.at(2, &[]), 1, "without a grace period it is gone");
+        let mut story = Story::new("usb:1a6e:089a;or=usb:18d1:9302;on-removal=stop;grace=2s");
+        assert_eq!(story.at(0, &[CORAL.0]), 0);
+        assert_eq!(story.at(1, &[]), 0);
+        assert_eq!(story.at(2, &[CORAL.1]), 0);
+        assert_eq!(story.at(9, &[CORAL.1]), 0);
+        assert_eq!(story.at(10, &[]), 0);
+        assert_eq!(story.at(12, &[]), 1);
+    }
+
+    #[test]
+    fn each_request_has_a_grace_period_of_its_own_and_several_roots_of_one_have_one() {
+        let root = |name: &str, request: &str, grace| RootRemoved {
+            root: SysPath::new(format!("/sys/devices/{name}")),
+            request: request.to_owned(),
+            action: OnRemoval::Stop,
+            grace: Some(grace),
+        };
+        let [one, other] = [
+            "usb:0403;on-removal=stop;grace=5s",
+            "usb:1050;on-removal=stop;grace=5s",
+        ];
+        let asked = [one, other].map(|text| Asked::new(Origin::Administrator, text.parse().unwrap()));
+        let now = Instant::now();
+        let took = |grace: Duration| {
+            let mut removals = Removals::default();
+            let removed = vec![
+                root("a", one, grace),
+                root("b", one, grace),
+                root("c", other, grace),
+            ];
+            let at_once = removals.take(removed, &asked, now);
+            let names = |roots: Vec<&RootRemoved>| -> Vec<String> {
+                roots
+                    .iter()
+                    .map(|removed| removed.root.name().to_owned())
+                    .collect()
+            };
+            let pending = removals.pending().map(|(removed, _)| removed).collect();
+            (names(at_once.iter().collect()), names(pending))
+        };
+        let none: Vec<String> = Vec::new();
+        assert_eq!(
+            took(5 * SECOND),
+            (none.clone(), vec!["a".to_owned(), "c".to_owned()])
+        );
+        assert_eq!(took(Duration::ZERO), (vec!["a".to_owned(), "c".to_owned()], none));
+    }
+
+    #[test]
+    fn what_is_not_requested_any_more_stops_nothing() {
+        let mut story = Story::new("usb:1a6e:089a;on-removal=kill;grace=5s");
+        story.at(0, &[CORAL.0]);
+        story.at(1, &[]);
+        assert_eq!(story.removals.pending().count(), 1);
+        let asked = story.reconciler.asked().to_vec();
+        story.reconciler.remove(&asked);
+        assert_eq!(story.at(9, &[]), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_acted_on_exactly_when_the_device_was_away_for_the_whole_period(
+            present in prop::collection::vec(any::<bool>(), 1..40),
+            grace in 1..5usize,
+        ) {
+            let mut story = Story::new(&format!("usb:1a6e:089a;on-removal=stop;grace={grace}s"));
+            story.at(0, &[CORAL.0]);
+            let mut away = 0;
+            for (second, is_there) in (1..).zip(present) {
+                let acted = story.at(second, if is_there { &[CORAL.0] } else { &[] });
+                away = if is_there { 0 } else { away + 1 };
+                // It went at this second: after `grace` more it has been away for the period.
+                prop_assert_eq!(acted, usize::from(away == grace + 1));
+            }
+        }
+    }
+}

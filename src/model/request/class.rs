@@ -1,0 +1,517 @@
+//! Classes: requests that the administrator named, so that a container can ask by name.
+//!
+//! Must not know where a container's words come from, nor how the configuration is read.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::model::quoting::nearest;
+use crate::model::request::annotations::{AskError, Asks};
+use crate::model::request::entry::{Asked, Origin};
+use crate::model::request::selector::did_you_mean_owned;
+use crate::model::request::symlink::{SymlinkRule, parse_symlinks};
+use crate::model::request::{Ask, ClassFault, ClassName, ClassUse, MAX_REQUESTS, Request, parse_requests};
+
+/// A class as it is written: `[class.NAME]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Definition {
+    /// Requests; each element may be a list, as in the annotation.
+    pub devices: Vec<String>,
+    /// Rules for further links; each element may be a list.
+    #[serde(default)]
+    pub symlinks: Vec<String>,
+}
+
+/// What one class asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Class {
+    /// Devices.
+    pub requests: Vec<Request>,
+    /// Further links.
+    pub symlinks: Vec<SymlinkRule>,
+}
+
+/// All classes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Classes {
+    by_name: BTreeMap<String, Class>,
+    defined_in: PathBuf,
+    /// Files with an error: their text, as far as it can be read, and the error.
+    set_aside: Vec<(Option<String>, String)>,
+}
+
+/// A class that is defined wrongly.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("class \"{name}\": {fault}")]
+pub struct ClassError {
+    /// The class.
+    pub name: String,
+    /// What is wrong with it.
+    pub fault: Box<DefinitionFault>,
+}
+
+/// What is wrong with the definition of a class.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DefinitionFault {
+    /// Its name.
+    #[error(transparent)]
+    Name(#[from] ClassFault),
+    /// A request or a rule for links.
+    #[error("{source} ({key}, element {position})")]
+    Ask {
+        /// `devices` or `symlinks`.
+        key: &'static str,
+        /// Counted from 1.
+        position: usize,
+        /// What is wrong.
+        source: AskError,
+    },
+    /// It asks for nothing.
+    #[error("it asks for no device: write devices = [\"usb:0403:6001\"], say")]
+    Empty,
+}
+
+/// A use of a class that can't be resolved.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClassUseError {
+    /// There is no such class.
+    #[error("device request \"class:{name}\": no such class is defined in {defined_in}{hint}; {known}",
+        defined_in = defined_in.display(), hint = did_you_mean_owned(.near), known = tell_known(.known, .name))]
+    Unknown {
+        /// The name.
+        name: String,
+        /// The names that there are.
+        known: Vec<String>,
+        /// The one that was probably meant.
+        near: Option<String>,
+        /// The configuration.
+        defined_in: PathBuf,
+    },
+    /// A file that may define it has an error.
+    #[error(
+        "device request \"class:{name}\": {fault}: fix or remove that file (`oci-hotplug check` tests it)"
+    )]
+    Unreadable {
+        /// The class.
+        name: String,
+        /// The error, with file and line.
+        fault: String,
+    },
+    /// An annotation that wants more than the class gives.
+    #[error(
+        "device request \"class:{name}\": {option} asks for more than the class gives: an annotation may only ask for less"
+    )]
+    Wider {
+        /// The class.
+        name: String,
+        /// `access` or `only`.
+        option: &'static str,
+    },
+    /// All together is too much.
+    #[error(
+        "device requests: with all classes taken in, {count} are too many: at most {MAX_REQUESTS} are read"
+    )]
+    TooMany {
+        /// How many there are.
+        count: usize,
+    },
+}
+
+fn tell_known(names: &[String], name: &str) -> String {
+    if names.is_empty() {
+        return format!("it defines none (`oci-hotplug class add {name} usb:0403:6001` defines one)");
+    }
+    format!("known are {}", names.join(", "))
+}
+
+impl Classes {
+    /// Reads the definitions of the configuration `defined_in`, whose name is for messages.
+    ///
+    /// # Errors
+    /// The first class, in the order of the names, that is at fault.
+    pub fn parse(defined_in: &Path, definitions: &BTreeMap<String, Definition>) -> Result<Self, ClassError> {
+        let mut classes = Self {
+            by_name: BTreeMap::new(),
+            defined_in: defined_in.to_owned(),
+            set_aside: Vec::new(),
+        };
+        for (name, definition) in definitions {
+            let class = Class::parse(name, definition).map_err(|fault| ClassError {
+                name: name.escape_debug().to_string(),
+                fault: Box::new(fault),
+            })?;
+            classes.by_name.insert(name.clone(), class);
+        }
+        Ok(classes)
+    }
+
+    /// No class; `defined_in` is where one would be defined.
+    pub fn none(defined_in: &Path) -> Self {
+        Self {
+            by_name: BTreeMap::new(),
+            defined_in: defined_in.to_owned(),
+            set_aside: Vec::new(),
+        }
+    }
+
+    /// Adds those of a later file; where both define a class, the later definition counts.
+    pub fn extend(&mut self, later: Self) {
+        self.by_name.extend(later.by_name);
+    }
+
+    /// Notes a file with an error: a class that it may define or change cannot be used. `text` is the file's, as far as it
+    /// can be read; `fault` the error.
+    pub fn set_aside(&mut self, text: Option<String>, fault: String) {
+        self.set_aside.push((text, fault));
+    }
+
+    /// The error of a file that may define this class.
+    fn fault_of(&self, name: &str) -> Option<&str> {
+        let may_define = |text: &Option<String>| text.as_ref().is_none_or(|text| text.contains(name));
+        let mut files = self.set_aside.iter();
+        let (_, fault) = files.find(|(text, _)| !self.by_name.contains_key(name) || may_define(text))?;
+        Some(fault)
+    }
+
+    /// The classes by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Class)> {
+        self.by_name.iter().map(|(name, class)| (name.as_str(), class))
+    }
+
+    /// The configuration that defines them, or would.
+    pub fn defined_in(&self) -> &Path {
+        &self.defined_in
+    }
+
+    /// What is asked for once each class stands for its requests. An option at the use wins over the class's, but a
+    /// stranger gets no more than the class gives: the access is what both have, and `only=` can't be exchanged.
+    ///
+    /// # Errors
+    /// When a class is not known, or all together are more than [`MAX_REQUESTS`].
+    pub fn expand(&self, origin: Origin, asks: Vec<Ask>) -> Result<Asks, ClassUseError> {
+        let mut expanded = Asks::default();
+        for ask in asks {
+            match ask {
+                Ask::Request(request) => push_new(&mut expanded.asked, Asked::new(origin, request)),
+                Ask::Class(used) => self.expand_one(origin, &used, &mut expanded)?,
+            }
+            let count = expanded.asked.len();
+            if count > MAX_REQUESTS {
+                return Err(ClassUseError::TooMany { count });
+            }
+        }
+        Ok(expanded)
+    }
+
+    fn expand_one(&self, origin: Origin, used: &ClassUse, into: &mut Asks) -> Result<(), ClassUseError> {
+        let name = used.name.as_str();
+        if let Some(fault) = self.fault_of(name) {
+            return Err(ClassUseError::Unreadable {
+                name: name.to_owned(),
+                fault: fault.to_owned(),
+            });
+        }
+        let class = self.by_name.get(name).ok_or_else(|| self.unknown(name))?;
+        for request in &class.requests {
+            let request = match origin {
+                Origin::Administrator => used.applied_to(request),
+                Origin::Annotation => used.narrowing(request).map_err(|option| ClassUseError::Wider {
+                    name: name.to_owned(),
+                    option,
+                })?,
+            };
+            let asked = Asked::new(origin, request).of_class(name);
+            push_new(&mut into.asked, asked);
+        }
+        for rule in &class.symlinks {
+            if !into.symlinks.contains(rule) {
+                into.symlinks.push(rule.clone());
+            }
+        }
+        Ok(())
+    }
+
+    fn unknown(&self, name: &str) -> ClassUseError {
+        let known: Vec<String> = self.by_name.keys().cloned().collect();
+        let names: Vec<&str> = known.iter().map(String::as_str).collect();
+        ClassUseError::Unknown {
+            name: name.to_owned(),
+            near: nearest(name, &names).map(str::to_owned),
+            known,
+            defined_in: self.defined_in.clone(),
+        }
+    }
+}
+
+fn push_new(all: &mut Vec<Asked>, asked: Asked) {
+    if !all.contains(&asked) {
+        all.push(asked);
+    }
+}
+
+impl Class {
+    fn parse(name: &str, definition: &Definition) -> Result<Self, DefinitionFault> {
+        ClassName::new(name)?;
+        let requests = parse_each("devices", &definition.devices, parse_requests)?;
+        let symlinks = parse_each("symlinks", &definition.symlinks, parse_symlinks)?;
+        if requests.is_empty() {
+            return Err(DefinitionFault::Empty);
+        }
+        Ok(Self { requests, symlinks })
+    }
+}
+
+fn parse_each<T, E: Into<AskError>>(
+    key: &'static str,
+    texts: &[String],
+    parse: impl Fn(&str) -> Result<Vec<T>, E>,
+) -> Result<Vec<T>, DefinitionFault> {
+    let mut all = Vec::new();
+    for (text, position) in texts.iter().zip(1..) {
+        let parsed = parse(text).map_err(|source| DefinitionFault::Ask {
+            key,
+            position,
+            source: source.into(),
+        })?;
+        all.extend(parsed);
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::request::parse_asks;
+    use proptest::prelude::*;
+
+    fn classes(all: &[(&str, &[&str], &[&str])]) -> Result<Classes, String> {
+        let owned = |texts: &[&str]| texts.iter().map(|text| text.to_string()).collect();
+        let definitions = all
+            .iter()
+            .map(|(name, devices, symlinks)| {
+                let definition = Definition {
+                    devices: owned(devices),
+                    symlinks: owned(symlinks),
+                };
+                (name.to_string(), definition)
+            })
+            .collect();
+        Classes::parse(Path::new("/etc/c.toml"), &definitions).map_err(|error| error.to_string())
+    }
+
+    fn expand(classes: &Classes, text: &str) -> Result<Asks, ClassUseError> {
+        classes.expand(Origin::Annotation, parse_asks(text).unwrap())
+    }
+
+    fn expand_trusted(classes: &Classes, text: &str) -> Asks {
+        classes
+            .expand(Origin::Administrator, parse_asks(text).unwrap())
+            .unwrap()
+    }
+
+    fn told(asks: &Asks) -> Vec<String> {
+        let one = |asked: &Asked| match &asked.class {
+            Some(class) => format!("{} of {class}", asked.request),
+            None => asked.request.to_string(),
+        };
+        asks.asked.iter().map(one).collect()
+    }
+
+    fn lab() -> Classes {
+        classes(&[
+            (
+                "lab-board",
+                &["usb:0403:6001,usb:0403:6010;access=r", "usb:1366"],
+                &["usb:0403:6001:0=/dev/ttyBOARD"],
+            ),
+            ("camera", &["subsystem:video4linux"], &[]),
+        ])
+        .unwrap()
+    }
+
+    #[test]
+    fn a_class_stands_for_all_its_requests_and_rules() {
+        let asks = expand(&lab(), "usb:2341,class:lab-board").unwrap();
+        assert_eq!(
+            told(&asks),
+            [
+                "usb:2341",
+                "usb:0403:6001 of lab-board",
+                "usb:0403:6010;access=r of lab-board",
+                "usb:1366 of lab-board"
+            ]
+        );
+        assert_eq!(asks.symlinks.len(), 1);
+        assert!(asks.asked.iter().all(|asked| asked.origin == Origin::Annotation));
+    }
+
+    #[test]
+    fn options_at_the_use_go_for_all_of_it() {
+        let asks = expand_trusted(&lab(), "class:lab-board;access=rw;required");
+        let requests: Vec<String> = asks.asked.iter().map(|asked| asked.request.to_string()).collect();
+        assert_eq!(
+            requests,
+            [
+                "usb:0403:6001;access=rw;required",
+                "usb:0403:6010;access=rw;required",
+                "usb:1366;access=rw;required"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_annotation_gets_no_more_than_the_class_gives() {
+        let requests = |text: &str| -> Vec<String> {
+            let asks = expand(&lab(), text).unwrap();
+            asks.asked.iter().map(|asked| asked.request.to_string()).collect()
+        };
+        assert_eq!(
+            requests("class:lab-board;access=rw"),
+            [
+                "usb:0403:6001;access=rw",
+                "usb:0403:6010;access=r",
+                "usb:1366;access=rw"
+            ]
+        );
+        assert_eq!(
+            requests("class:camera;only=driver:x"),
+            ["subsystem:video4linux;only=driver:x"]
+        );
+        let error = expand(&lab(), "class:lab-board;access=w").unwrap_err();
+        assert!(
+            matches!(&error, ClassUseError::Wider { option: "access", .. }),
+            "{error}"
+        );
+        let narrow = classes(&[("n", &["port:1-1;only=subsystem:tty;only=driver:x"], &[])]).unwrap();
+        assert!(expand(&narrow, "class:n;only=driver:x").is_ok());
+        let error = expand(&narrow, "class:n;only=subsystem:block").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "device request \"class:n\": only asks for more than the class gives: an annotation may only ask for less"
+        );
+    }
+
+    #[test]
+    fn a_class_named_twice_asks_once() {
+        let asks = expand(&lab(), "class:lab-board,class:lab-board").unwrap();
+        assert_eq!((asks.asked.len(), asks.symlinks.len()), (3, 1));
+    }
+
+    #[test]
+    fn an_unknown_class_is_told_with_the_known_ones_and_the_file() {
+        let error = expand(&lab(), "class:lab-bord").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "device request \"class:lab-bord\": no such class is defined in /etc/c.toml (did you mean \
+             \"lab-board\"?); known are camera, lab-board"
+        );
+        let error = expand(&classes(&[]).unwrap(), "class:x").unwrap_err().to_string();
+        assert!(
+            error.ends_with("it defines none (`oci-hotplug class add x usb:0403:6001` defines one)"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_wrong_definition_is_told_with_class_request_and_fault() {
+        let error = classes(&[("lab", &["usb:0403", "usb:12345"], &[])]).unwrap_err();
+        assert_eq!(
+            error,
+            "class \"lab\": device request \"usb:12345\": vendor id must be 4 hex digits, such as 0403 (devices, \
+             element 2)"
+        );
+        for (name, devices, symlinks, part) in [
+            (
+                "lab",
+                &["class:other"] as &[&str],
+                &[] as &[&str],
+                "cannot name a class",
+            ),
+            ("lab", &[], &[], "asks for no device"),
+            ("la b", &["usb:0403"], &[], "no name of a class"),
+            ("lab", &["usb:0403"], &["usb:0403"], "(symlinks, element 1)"),
+        ] {
+            let error = classes(&[(name, devices, symlinks)]).unwrap_err();
+            assert!(error.contains(part) && error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn without_a_class_the_configuration_that_would_define_one_is_named() {
+        let none = Classes::none(Path::new("/etc/c.toml"));
+        assert_eq!(none.iter().count(), 0);
+        assert_eq!(none.defined_in(), Path::new("/etc/c.toml"));
+    }
+
+    #[test]
+    fn a_later_definition_of_a_class_counts() {
+        let mut all = lab();
+        all.extend(classes(&[("camera", &["usb:046d"], &[]), ("mic", &["usb:0d8c"], &[])]).unwrap());
+        let names: Vec<&str> = all.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["camera", "lab-board", "mic"]);
+        let asks = expand(&all, "class:camera,class:mic").unwrap();
+        assert_eq!(told(&asks), ["usb:046d of camera", "usb:0d8c of mic"]);
+    }
+
+    #[test]
+    fn a_class_that_a_broken_file_may_define_cannot_be_used() {
+        let fault = "/etc/d/50.toml: line 3: expected a value";
+        let is_unreadable = |all: &Classes, name: &str| {
+            let error = match expand(all, &format!("class:{name}")) {
+                Ok(_) => return false,
+                Err(error) => error,
+            };
+            let is_unreadable =
+                matches!(&error, ClassUseError::Unreadable { fault: told, .. } if told == fault);
+            assert!(is_unreadable || matches!(error, ClassUseError::Unknown { .. }));
+            is_unreadable
+        };
+        let mut all = lab();
+        assert!(!is_unreadable(&all, "camera") && !is_unreadable(&all, "other"));
+        all.set_aside(Some("[class.camera]\ndevices =".to_owned()), fault.to_owned());
+        assert!(is_unreadable(&all, "camera"), "the file may change it");
+        assert!(!is_unreadable(&all, "lab-board"), "the file does not name it");
+        assert!(is_unreadable(&all, "other"), "the file may include another");
+        // Of a file that cannot be read at all anything may be defined in it.
+        let mut all = lab();
+        all.set_aside(None, fault.to_owned());
+        assert!(is_unreadable(&all, "lab-board"));
+    }
+
+    #[test]
+    fn as_many_requests_as_allowed_are_taken() {
+        let many: Vec<String> = (0..MAX_REQUESTS)
+            .map(|number| format!("usb:{number:04x}"))
+            .collect();
+        let requests: Vec<&str> = many.iter().map(String::as_str).collect();
+        let classes = classes(&[("a", &requests, &[]), ("b", &["usb:ffff"], &[])]).unwrap();
+        assert_eq!(expand(&classes, "class:a").unwrap().asked.len(), MAX_REQUESTS);
+        let count = MAX_REQUESTS + 1;
+        assert_eq!(
+            expand(&classes, "class:a,class:b").unwrap_err(),
+            ClassUseError::TooMany { count }
+        );
+    }
+
+    #[test]
+    fn classes_cannot_multiply_beyond_the_limit() {
+        let many: Vec<String> = (0..200).map(|number| format!("usb:{number:04x}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let classes = classes(&[("a", &many, &[])]).unwrap();
+        assert!(expand(&classes, "class:a").is_ok());
+        let error = expand(&classes, "class:a,class:a;access=r").unwrap_err();
+        assert_eq!(error, ClassUseError::TooMany { count: 400 });
+    }
+
+    proptest! {
+        #[test]
+        fn without_classes_nothing_changes(vendors in proptest::collection::btree_set(0u16.., 1..20)) {
+            let texts: Vec<String> = vendors.iter().map(|vendor| format!("usb:{vendor:04x}")).collect();
+            let asks = expand(&lab(), &texts.join(",")).unwrap();
+            prop_assert_eq!(told(&asks), texts);
+        }
+    }
+}

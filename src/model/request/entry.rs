@@ -1,0 +1,124 @@
+//! Who asked for what: a request together with its origin.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::device::SysPath;
+use crate::model::request::Request;
+
+/// Where a request came from, which decides how far it is trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// An annotation of the container: whoever may start containers can write it.
+    Annotation,
+    /// A hook argument (config.json, CDI spec) or the operator's tool: root wrote it.
+    Administrator,
+}
+
+/// A request, who made it, and the devices that it selects now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// Who made it.
+    pub origin: Origin,
+    /// What is asked for.
+    pub request: Request,
+    /// The class that stands for it, when the container asked by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    /// The CDI device that stands for it, when it was attached by that name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cdi: Option<String>,
+    /// The devices that it selected when last looked at: the container gets what is at or below them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub roots: BTreeSet<SysPath>,
+    /// Those of them that a selector without `parent-of:` selected, and none with it: they are roots as long as it selects
+    /// them. A parent stays one when the device that led to it is gone. `None` when the watcher was restarted: it is not known.
+    #[serde(skip)]
+    pub named: Option<BTreeSet<SysPath>>,
+}
+
+impl Asked {
+    /// A request that has not been looked at yet.
+    pub fn new(origin: Origin, request: Request) -> Self {
+        Self {
+            origin,
+            request,
+            class: None,
+            cdi: None,
+            roots: BTreeSet::new(),
+            named: None,
+        }
+    }
+
+    /// Whether the administrator wrote what is asked for: in a hook's argument, or in a class. All else is a
+    /// stranger's.
+    pub fn is_administrators(&self) -> bool {
+        self.origin == Origin::Administrator || self.class.is_some()
+    }
+
+    /// The same, as part of a class.
+    pub fn of_class(self, class: &str) -> Self {
+        Self {
+            class: Some(class.to_owned()),
+            ..self
+        }
+    }
+
+    /// What it was asked by: the class, the CDI device, or the request itself.
+    pub fn called(&self) -> String {
+        match (&self.class, &self.cdi) {
+            (Some(class), _) => format!("class:{class}"),
+            (None, Some(device)) => device.clone(),
+            (None, None) => self.request.to_string(),
+        }
+    }
+
+    /// The same, not looked at yet.
+    pub fn without_roots(&self) -> Self {
+        Self {
+            roots: BTreeSet::new(),
+            named: None,
+            ..self.clone()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked() -> Asked {
+        Asked::new(Origin::Annotation, "usb:0403;access=r".parse().unwrap())
+    }
+
+    #[test]
+    fn a_request_is_called_by_its_class_else_its_cdi_device_else_its_text() {
+        assert_eq!(asked().called(), "usb:0403;access=r");
+        let of_device = Asked {
+            cdi: Some("oci-hotplug.dev/lab=board".to_owned()),
+            ..asked()
+        };
+        assert_eq!(of_device.called(), "oci-hotplug.dev/lab=board");
+        assert_eq!(of_device.of_class("board").called(), "class:board");
+    }
+
+    #[test]
+    fn a_request_without_roots_is_as_it_was_before_any_device_was_looked_at() {
+        let root = SysPath::new("/sys/devices/usb1/1-1");
+        let looked_at = Asked {
+            roots: [root.clone()].into(),
+            named: Some([root].into()),
+            ..asked()
+        };
+        assert_eq!(looked_at.without_roots(), asked());
+    }
+
+    #[test]
+    fn requests_of_hook_arguments_and_classes_are_the_administrators() {
+        assert!(!asked().is_administrators());
+        assert!(asked().of_class("board").is_administrators());
+        assert!(Asked::new(Origin::Administrator, asked().request).is_administrators());
+    }
+}

@@ -1,0 +1,132 @@
+//! Why a selector does not select, for people.
+//!
+//! Must not know requests' options.
+
+use crate::model::device::Device;
+use crate::model::device::inventory::Inventory;
+use crate::model::quoting::shown;
+use crate::model::request::selector::{Chain, DeviceSelector, Found, Selector, Term};
+
+/// How many characters of a serial number are shown.
+const SHOWN_SERIAL: usize = 64;
+
+/// Of how many devices the serial numbers are shown.
+const SHOWN_DEVICES: usize = 8;
+
+impl DeviceSelector {
+    /// Why the terms do not match a device with these parents; `None` when they do. One line.
+    pub fn why_not(&self, chain: &Chain<'_>) -> Option<String> {
+        let failing: Vec<String> = self
+            .terms()
+            .iter()
+            .filter_map(|term| term.why_not(chain))
+            .collect();
+        (!failing.is_empty()).then(|| failing.join("; "))
+    }
+
+    /// Why the selector has no root now, when it has none; `None` where there is no more to say than that. One line.
+    pub fn why_nothing(&self, inventory: &Inventory) -> Option<String> {
+        let positive = || self.terms().iter().filter(|term| !term.negated);
+        let is_had = |term: &&Term| {
+            inventory
+                .iter()
+                .any(|device| term.selector.found(device) != Found::No)
+        };
+        let absent: Vec<String> = positive()
+            .filter(|term| !is_had(term))
+            .map(|term| format!("{term}{}", near_miss(&term.selector, inventory)))
+            .collect();
+        if !absent.is_empty() {
+            let is_said = self.terms().len() == 1 && absent[0] == self.terms()[0].to_string();
+            return (!is_said).then(|| format!("no device matches {}", absent.join(" or ")));
+        }
+        // Of all devices that one of the terms is about, the one that fails in the fewest.
+        let failing = |device: &&Device| {
+            let chain = inventory.chain(device);
+            let failing = self
+                .terms()
+                .iter()
+                .filter(|term| term.found(&chain) != Found::Yes);
+            failing.count()
+        };
+        let device = inventory
+            .iter()
+            .filter(|device| self.names_itself(device) != Found::No)
+            .min_by_key(failing)?;
+        Some(match self.why_not(&inventory.chain(device)) {
+            Some(reason) => format!("the nearest is {}: {reason}", device.syspath),
+            None => format!(
+                "{} matches, but has no parent {} above it",
+                device.syspath,
+                match self.parents() {
+                    1 => "device".to_owned(),
+                    levels => format!("{levels} levels"),
+                }
+            ),
+        })
+    }
+}
+
+impl Term {
+    fn why_not(&self, chain: &Chain<'_>) -> Option<String> {
+        match (self.found(chain), self.negated) {
+            (Found::Yes, _) => None,
+            (Found::Unknown(whose), _) => Some(format!(
+                "{self} is not decided: udevd has not processed {whose} yet"
+            )),
+            (Found::No, false) => Some(format!("{self} does not match the device or any of its parents")),
+            (Found::No, true) => {
+                let selector = &self.selector;
+                let is_it = |device: &&&Device| selector.found(device) == Found::Yes;
+                let parent = chain.parents().iter().find(is_it);
+                Some(
+                    match chain
+                        .own()
+                        .iter()
+                        .find(is_it)
+                        .is_none()
+                        .then_some(parent)
+                        .flatten()
+                    {
+                        Some(parent) => format!("{self}: {selector} matches its parent {}", parent.syspath),
+                        None => format!("{self}: {selector} matches the device"),
+                    },
+                )
+            }
+        }
+    }
+}
+
+/// What is there instead of a USB device with another serial number; empty when nothing is.
+fn near_miss(selector: &Selector, inventory: &Inventory) -> String {
+    let Selector::Usb {
+        vendor,
+        product,
+        serial: Some(_),
+    } = selector
+    else {
+        return String::new();
+    };
+    let without_serial = Selector::Usb {
+        vendor: vendor.clone(),
+        product: product.clone(),
+        serial: None,
+    };
+    let there: Vec<String> = inventory
+        .iter()
+        .filter(|device| without_serial.matches(device))
+        .map(|device| match device.attribute("serial") {
+            Some(serial) => format!(
+                "{} has \"{}\"",
+                device.syspath.name(),
+                shown(serial, SHOWN_SERIAL)
+            ),
+            None => format!("{} has none", device.syspath.name()),
+        })
+        .take(SHOWN_DEVICES)
+        .collect();
+    if there.is_empty() {
+        return String::new();
+    }
+    format!(" (another serial number: {})", there.join(", "))
+}

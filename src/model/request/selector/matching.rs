@@ -1,0 +1,113 @@
+//! Whether a device is what a selector says, and who must have spoken for that to be certain.
+//!
+//! Must not know the grammar (`grammar`).
+
+use std::path::Path;
+
+use super::Selector;
+use crate::model::device::serial;
+use crate::model::device::{Device, Seen};
+
+impl Selector {
+    /// Whether this is true of the device itself, as far as its facts are known.
+    pub fn matches(&self, device: &Device) -> bool {
+        self.decided_by(device).is_some()
+    }
+
+    /// Whether facts that only udev knows (properties, tags, links) can make this true.
+    pub fn needs_udev(&self) -> bool {
+        match self {
+            Self::DevNode(_) | Self::Glob(_) | Self::Regex(_) | Self::Tag(_) | Self::Property { .. } => true,
+            Self::Usb { .. }
+            | Self::SysPath(_)
+            | Self::Subsystem(_)
+            | Self::Driver(_)
+            | Self::Attr { .. }
+            | Self::Port(_)
+            | Self::Pci(_)
+            | Self::Node(_)
+            | Self::Usbip { .. } => false,
+        }
+    }
+
+    /// The earliest stage whose facts suffice to say that this device matches; `None` where it does not
+    /// match.
+    pub fn decided_by(&self, device: &Device) -> Option<Seen> {
+        match self {
+            Self::DevNode(path) => by_path(device, |node| node == path)
+                // Until udevd has processed the device, the link can be left from a removed device with the same node name.
+                .or_else(|| when(device.aliases.contains(path), Seen::Udev)),
+            Self::Glob(pattern) => by_path(device, |path| pattern.matches_path(path)),
+            Self::Regex(expression) => by_path(device, |path| expression.matches_path(path)),
+            Self::Tag(name) => when(device.tags.contains(name), Seen::Udev),
+            Self::Property { key, pattern } => {
+                let value = device.properties.get(key);
+                when(
+                    value.is_some_and(|value| pattern.matches_value(value)),
+                    Seen::Udev,
+                )
+            }
+            _ => when(self.is_true_in_sysfs(device), Seen::Kernel),
+        }
+    }
+
+    /// The selectors that the kernel's own facts decide.
+    fn is_true_in_sysfs(&self, device: &Device) -> bool {
+        match self {
+            Self::Usb {
+                vendor,
+                product,
+                serial,
+            } => {
+                is_usb_device(device)
+                    && has_hex(device, "idVendor", Some(vendor))
+                    && has_hex(device, "idProduct", product.as_deref())
+                    && has_serial(device, serial.as_deref())
+            }
+            Self::SysPath(path) => device.syspath.as_path() == path || device.aliases.contains(path),
+            Self::Subsystem(name) => device.subsystem.as_ref() == Some(name),
+            Self::Driver(name) => device.driver.as_ref() == Some(name),
+            Self::Attr { name, pattern } => device
+                .attribute(name)
+                .is_some_and(|value| pattern.matches_value(value)),
+            Self::Port(port) => is_usb_device(device) && device.syspath.name() == port,
+            Self::Pci(address) => {
+                device.subsystem.as_deref() == Some("pci") && device.syspath.name() == address
+            }
+            Self::Node(path) => device.node.as_ref().is_some_and(|node| node.path == *path),
+            _ => false,
+        }
+    }
+}
+
+/// The node's own path is the kernel's choice, the links to it are udev's.
+fn by_path(device: &Device, is_it: impl Fn(&Path) -> bool) -> Option<Seen> {
+    let own = device.node.as_ref().is_some_and(|node| is_it(&node.path));
+    let linked = || device.links.iter().any(|link| is_it(link));
+    when(own, Seen::Kernel).or_else(|| when(linked(), Seen::Udev))
+}
+
+fn when(is_so: bool, decided: Seen) -> Option<Seen> {
+    is_so.then_some(decided)
+}
+
+/// A device and not one of its interfaces, which are of the same subsystem.
+fn is_usb_device(device: &Device) -> bool {
+    device.subsystem.as_deref() == Some("usb") && device.devtype.as_deref() == Some("usb_device")
+}
+
+fn has_hex(device: &Device, attribute: &str, wanted: Option<&str>) -> bool {
+    wanted.is_none_or(|wanted| {
+        device
+            .attribute(attribute)
+            .is_some_and(|id| id.eq_ignore_ascii_case(wanted))
+    })
+}
+
+fn has_serial(device: &Device, wanted: Option<&str>) -> bool {
+    wanted.is_none_or(|wanted| {
+        device
+            .attribute("serial")
+            .is_some_and(|actual| serial::same(actual, wanted))
+    })
+}

@@ -11,7 +11,7 @@ use oci_hotplug::model::plan::attachment::{Attachment, Attachments, Maker, NodeS
 use oci_hotplug::model::policy::{Circumstances, Denial, HostUse, Policy, Situation, Verdict};
 use oci_hotplug::model::request::annotations::read_list;
 use oci_hotplug::model::request::class::Classes;
-use oci_hotplug::model::request::entry::{Asked, Origin};
+use oci_hotplug::model::request::entry::{Origin, RequestEntry};
 
 fn tool(arguments: &[&str]) -> Output {
     let scratch = tempfile::tempdir().expect("a scratch directory");
@@ -743,7 +743,7 @@ fn hostile_watcher(dir: &std::path::Path) {
     let mut attached = Attachments::default();
     attached.insert(format!("/dev/{HOSTILE}").into(), node);
     let request = "devnode:/dev/null".parse().expect("a request");
-    let mut asked = Asked::new(Origin::Annotation, request);
+    let mut asked = RequestEntry::new(Origin::Annotation, request);
     asked.cdi = Some(HOSTILE.into());
     asked
         .roots

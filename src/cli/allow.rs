@@ -17,7 +17,7 @@ use crate::model::device::Access;
 use crate::model::policy::{Circumstances, Policy, Rule};
 use crate::model::quoting::{shell_quoted, slug, split_unescaped, visible};
 use crate::model::request::Request;
-use crate::model::request::entry::{Asked, Origin};
+use crate::model::request::entry::{Origin, RequestEntry};
 use crate::model::request::selector::DeviceSelector;
 
 /// How the names of our files begin.
@@ -141,7 +141,7 @@ fn check_effect(policy: &Policy, selectors: &[String]) -> Result<()> {
         let Ok(request) = text.parse::<Request>() else {
             continue;
         };
-        let asked = Asked::new(Origin::Annotation, request);
+        let asked = RequestEntry::new(Origin::Annotation, request);
         if let Err(denial) = policy.authorise(&Circumstances::default(), &asked) {
             bail!(
                 "a rule cannot allow {text:?} ({}): {} (nothing was written)",

@@ -21,7 +21,7 @@ use crate::cdi::directories::{DEFAULT_DIRECTORIES, Specs};
 use crate::host::config::Config;
 use crate::host::state::control::{Answer, Question, Status};
 use crate::host::state::registry::Registry;
-use crate::model::request::entry::Asked;
+use crate::model::request::entry::RequestEntry;
 
 /// The container and what it is to get.
 #[derive(Debug, Args)]
@@ -109,15 +109,15 @@ pub(super) fn attach(arguments: &Attach, config: &Config, registry: &Registry, a
 
 /// Takes what was just added and can't be had out of the record again.
 fn withdraw(target: &Target, registry: &Registry, wishes: &Wishes, before: Option<&Status>) {
-    let had = |asked: &&Asked| {
+    let had = |asked: &&RequestEntry| {
         before.is_some_and(|before| before.asked.iter().any(|old| old.without_roots() == **asked))
     };
-    let new: Vec<Asked> = wishes.asked.iter().filter(|asked| !had(asked)).cloned().collect();
+    let new: Vec<RequestEntry> = wishes.asked.iter().filter(|asked| !had(asked)).cloned().collect();
     // A watcher that was started for this has ended, and taken everything back, by itself.
     let _ = target.ask(registry, &remove(target, new), PATIENCE);
 }
 
-fn remove(target: &Target, asked: Vec<Asked>) -> Question {
+fn remove(target: &Target, asked: Vec<RequestEntry>) -> Question {
     Question::Remove {
         container: target.facts().clone(),
         asked,
@@ -128,9 +128,9 @@ fn remove(target: &Target, asked: Vec<Asked>) -> Question {
 pub(super) fn detach(arguments: &Detach, registry: &Registry, as_json: bool) -> Result<()> {
     let target = Target::enrolled(&arguments.id, registry)?;
     let before = target.status(registry)?;
-    let mut going: Vec<Asked> = Vec::new();
+    let mut going: Vec<RequestEntry> = Vec::new();
     if arguments.all {
-        going.extend(before.asked.iter().map(Asked::without_roots));
+        going.extend(before.asked.iter().map(RequestEntry::without_roots));
     }
     for word in &arguments.requests {
         going.extend(wishes::named(&with_kind(word), &before.asked)?);

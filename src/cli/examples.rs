@@ -11,7 +11,7 @@ use clap::CommandFactory;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::recorded::documented_host;
 use crate::model::plan::{ProcessUser, Reconciler};
-use crate::model::request::annotations::{Asks, read_list};
+use crate::model::request::annotations::{Requests, read_list};
 use crate::model::request::class::{Classes, Definition};
 use crate::model::request::entry::Origin;
 use crate::model::request::selector::{DeviceSelector, Found, kinds};
@@ -167,7 +167,7 @@ fn selected(example: &str, inventory: &Inventory) -> Result<Vec<String>, String>
         nodes.extend(rules.iter().flat_map(leads));
     } else {
         let asked = match read_list(Origin::Administrator, example, &classes()) {
-            Ok(Asks { asked, .. }) => asked,
+            Ok(Requests { asked, .. }) => asked,
             // All devices of another host may be meant by a rule only.
             Err(_) if example.parse::<DeviceSelector>().is_ok() => return Ok(nodes),
             Err(error) => return Err(error.to_string()),

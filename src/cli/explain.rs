@@ -26,7 +26,7 @@ use crate::model::plan::attachment::{Attachment, Maker};
 use crate::model::plan::{Reconciler, Withheld};
 use crate::model::policy::{AllowedBy, HostUse, Policy, Situation, Verdict, blocks_that_decide};
 use crate::model::request::Request;
-use crate::model::request::entry::Asked;
+use crate::model::request::entry::RequestEntry;
 use crate::model::request::facts_needed::Wanted;
 use crate::model::request::selector::{DeviceSelector, Found};
 use crate::usbip::records;
@@ -171,7 +171,7 @@ impl Facts<'_> {
             .collect()
     }
 
-    fn explain(&self, asked: &Asked) -> Explained {
+    fn explain(&self, asked: &RequestEntry) -> Explained {
         let mut rules = Vec::new();
         for rule in [
             Self::whose,
@@ -195,7 +195,7 @@ impl Facts<'_> {
     }
 
     /// Only of a device that is another container's, and would be selected if it were not.
-    fn whose(&self, asked: &Asked) -> Option<Rule> {
+    fn whose(&self, asked: &RequestEntry) -> Option<Rule> {
         let request = asked.request.to_string();
         let is_it =
             |withheld: &&Withheld| withheld.syspath == self.device.syspath && withheld.request == request;
@@ -206,7 +206,7 @@ impl Facts<'_> {
         })
     }
 
-    fn selected(&self, asked: &Asked) -> Option<Rule> {
+    fn selected(&self, asked: &RequestEntry) -> Option<Rule> {
         let request = &asked.request;
         // What `only=` says is a rule of its own.
         let mut all = request.clone();
@@ -262,7 +262,7 @@ impl Facts<'_> {
         }
     }
 
-    fn only(&self, asked: &Asked) -> Option<Rule> {
+    fn only(&self, asked: &RequestEntry) -> Option<Rule> {
         let options = &asked.request.options;
         if options.only.is_empty() {
             return None;
@@ -288,7 +288,7 @@ impl Facts<'_> {
         })
     }
 
-    fn policy(&self, asked: &Asked) -> Option<Rule> {
+    fn policy(&self, asked: &RequestEntry) -> Option<Rule> {
         let situation = Situation {
             circumstances: &self.record.circumstances,
             inventory: self.inventory,
@@ -311,7 +311,7 @@ impl Facts<'_> {
     }
 
     /// What only the watcher knows.
-    fn watcher(&self, asked: &Asked) -> Option<Rule> {
+    fn watcher(&self, asked: &RequestEntry) -> Option<Rule> {
         let problem = self.status.problems.iter().find(|problem| self.is_its(problem));
         let is_it = |(_, attachment): &(&Path, &Attachment)| attachment.device.syspath == self.device.syspath;
         let here = for_request(asked, self.status).into_iter().find(is_it);

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::table::print_line;
 use super::{Enrolled, table, unwatched};
 use crate::host::state::registry::{Record, Registry};
-use crate::model::request::entry::Asked;
+use crate::model::request::entry::RequestEntry;
 
 /// Prints one line for each container.
 pub fn run(registry: &Registry, as_json: bool) -> Result<()> {
@@ -134,8 +134,8 @@ fn to_json(container: &Enrolled) -> serde_json::Value {
 }
 
 /// What was asked for in the words that asked for it: a class by its name, once.
-pub(super) fn asked_for(asked: &[Asked]) -> Vec<String> {
-    let mut texts: Vec<String> = asked.iter().map(Asked::called).collect();
+pub(super) fn asked_for(asked: &[RequestEntry]) -> Vec<String> {
+    let mut texts: Vec<String> = asked.iter().map(RequestEntry::called).collect();
     let mut seen = BTreeSet::new();
     texts.retain(|text| seen.insert(text.clone()));
     texts
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_class_is_listed_by_its_name() {
-        let asked = |text: &str| Asked::new(Origin::Annotation, text.parse().unwrap());
+        let asked = |text: &str| RequestEntry::new(Origin::Annotation, text.parse().unwrap());
         let all = [
             asked("usb:0403"),
             asked("usb:1050").of_class("lab"),

@@ -22,16 +22,16 @@ use crate::model::device::nodeless::instead_of_nodes;
 use crate::model::plan::attachment::Attachments;
 use crate::model::plan::{Plan, ProcessUser, Reconciler, Step, admit_all};
 use crate::model::request::Request;
-use crate::model::request::annotations::{Asks, read_list};
+use crate::model::request::annotations::{Requests, read_list};
 use crate::model::request::class::Classes;
-use crate::model::request::entry::{Asked, Origin};
+use crate::model::request::entry::{Origin, RequestEntry};
 use crate::model::request::facts_needed::Wanted;
 use crate::model::request::symlink::SymlinkRule;
 use crate::usbip::{self, records};
 
 /// Prints what a request selects now, and with `watch` what comes and goes from then on.
 pub fn run(text: &str, classes: &Classes, state_dir: &Path, watch: bool, as_json: bool) -> Result<()> {
-    let Asks { asked, symlinks } = read_list(Origin::Administrator, text, classes)?;
+    let Requests { asked, symlinks } = read_list(Origin::Administrator, text, classes)?;
     let requests: Vec<_> = asked.iter().map(|asked| asked.request.clone()).collect();
     let mut wanted = Wanted::of(&requests, &symlinks);
     // Nobody waits for a fast answer here, and everybody wants to see the links.
@@ -58,13 +58,18 @@ pub(super) fn nodes_at(syspath: &str) -> Result<Vec<String>> {
     // What the kernel alone tells is enough.
     wanted.udev = false;
     let monitor = DeviceMonitor::open(wanted, 0).context("listing the host's devices")?;
-    let selection = select(&monitor, &[Asked::new(Origin::Administrator, request)], &[], None)?;
+    let selection = select(
+        &monitor,
+        &[RequestEntry::new(Origin::Administrator, request)],
+        &[],
+        None,
+    )?;
     Ok(selection.nodes.into_iter().map(|node| node.path).collect())
 }
 
 /// What a request selects at one moment.
 struct Selection {
-    asked: Vec<Asked>,
+    asked: Vec<RequestEntry>,
     /// For each request, why it selects nothing, where there is something to say about that.
     nothing: Vec<Option<String>>,
     nodes: BTreeSet<Node>,
@@ -86,7 +91,7 @@ struct Node {
 /// anybody, the state directory tells.
 fn select(
     monitor: &DeviceMonitor,
-    asked: &[Asked],
+    asked: &[RequestEntry],
     symlinks: &[SymlinkRule],
     state_dir: Option<&Path>,
 ) -> Result<Selection> {
@@ -112,7 +117,7 @@ fn select(
         &Default::default(),
         &admit_all,
     );
-    let why_nothing = |asked: &Asked| {
+    let why_nothing = |asked: &RequestEntry| {
         if asked.request.selector.remote().is_some() || !asked.roots.is_empty() {
             return None;
         }

@@ -1,4 +1,4 @@
-//! `oci-hotplug`, the operator's tool: one file per verb. Asks watchers and reads records; changes nothing inside a
+//! `oci-hotplug`, the operator's tool: one file per verb. Requests watchers and reads records; changes nothing inside a
 //! container itself. `attach` enrolls one that nobody watches, `recover` sweeps what is left of others; both start watchers.
 
 mod allow;

@@ -9,10 +9,10 @@ use crate::model::cgroup::grants::GrantSet;
 use crate::model::device::inventory::Inventory;
 use crate::model::plan::attachment::Attachment;
 use crate::model::plan::{Reconciler, Step, admit_all};
-use crate::model::request::entry::Asked;
+use crate::model::request::entry::RequestEntry;
 
 /// The nodes that stay, or would be put there, if this were all that the container asks for.
-pub(super) fn for_request<'s>(asked: &Asked, status: &'s Status) -> Vec<(&'s Path, &'s Attachment)> {
+pub(super) fn for_request<'s>(asked: &RequestEntry, status: &'s Status) -> Vec<(&'s Path, &'s Attachment)> {
     let devices = status
         .attached
         .iter()
@@ -68,14 +68,14 @@ mod tests {
         device
     }
 
-    fn asked(text: &str) -> Asked {
-        let mut asked = Asked::new(Origin::Annotation, text.parse().unwrap());
+    fn asked(text: &str) -> RequestEntry {
+        let mut asked = RequestEntry::new(Origin::Annotation, text.parse().unwrap());
         asked.roots.extend([SysPath::new("/sys/devices/a")]);
         asked
     }
 
     /// What is inside once all of these are served.
-    fn status(all: &[Asked]) -> Status {
+    fn status(all: &[RequestEntry]) -> Status {
         let inventory = Inventory::new([device("a", 1), device("b", 2)]);
         let reconciler = Reconciler::new(all.to_vec(), Vec::new(), Default::default());
         let none = Attachments::default();
@@ -117,7 +117,7 @@ mod tests {
         other.roots = [SysPath::new("/sys/devices/b")].into();
         let twice = asked("devnode:/dev/a;mode=0600");
         let status = status(&[own.clone(), elsewhere.clone(), other.clone(), twice.clone()]);
-        let paths = |asked: &Asked| -> Vec<&Path> {
+        let paths = |asked: &RequestEntry| -> Vec<&Path> {
             for_request(asked, &status)
                 .into_iter()
                 .map(|(path, _)| path)

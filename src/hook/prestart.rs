@@ -22,7 +22,7 @@ use crate::model::oci::{
 };
 use crate::model::policy::{Circumstances, Denial, Policy};
 use crate::model::quoting::shown;
-use crate::model::request::annotations::{self, AnnotationError, AskError, Asks};
+use crate::model::request::annotations::{self, AnnotationError, AskError, Requests};
 use crate::model::request::class::Classes;
 use crate::model::request::entry::Origin;
 use crate::watcher::launch::{LaunchError, ask_or_start, launch};
@@ -218,7 +218,7 @@ pub fn engine_name(state: &HookState) -> Option<String> {
         .or_else(|| engine_names::name(engine::engine(&facts.bundle, &annotations)?, &facts))
 }
 
-fn add_arguments(asks: &mut Asks, arguments: &Arguments, classes: &Classes) -> Result<(), PrestartError> {
+fn add_arguments(asks: &mut Requests, arguments: &Arguments, classes: &Classes) -> Result<(), PrestartError> {
     for text in &arguments.devices {
         let more = annotations::read_list(Origin::Administrator, text, classes).map_err(|source| {
             PrestartError::Argument {
@@ -309,7 +309,7 @@ fn circumstances(state: &HookState, bundle: &BundleConfig) -> Circumstances {
     Circumstances::new(annotations, bundle.user_namespace, bundle.allows_every_device)
 }
 
-fn authorise(policy: &Policy, circumstances: &Circumstances, asks: &Asks) -> Result<(), PrestartError> {
+fn authorise(policy: &Policy, circumstances: &Circumstances, asks: &Requests) -> Result<(), PrestartError> {
     for asked in &asks.asked {
         policy
             .authorise(circumstances, asked)
@@ -324,7 +324,7 @@ fn authorise(policy: &Policy, circumstances: &Circumstances, asks: &Asks) -> Res
 fn record(
     state: &HookState,
     bundle: BundleConfig,
-    asks: Asks,
+    asks: Requests,
     circumstances: Circumstances,
     config: &Config,
 ) -> Result<Record, PrestartError> {

@@ -77,7 +77,7 @@ pub fn has_unit() -> bool {
 #[derive(Debug)]
 pub struct Starting(Pid);
 
-/// Asks systemd to start a unit, and does not wait until it has.
+/// Requests systemd to start a unit, and does not wait until it has.
 ///
 /// # Errors
 /// When there is no systemctl, or it can't be started.

@@ -19,7 +19,7 @@ use crate::model::device::inventory::Inventory;
 use crate::model::device::{Access, Device, STATIC_NODE, SysPath};
 use crate::model::plan::named_node;
 use crate::model::plan::{ProcessUser, Reconciler};
-use crate::model::request::entry::Asked;
+use crate::model::request::entry::RequestEntry;
 use crate::model::request::facts_needed::Wanted;
 use crate::model::request::selector::{self, DeviceSelector, Selector};
 use crate::model::request::{MAX_ALTERNATIVES, Options, Request};
@@ -424,7 +424,7 @@ fn of_requests(requested: &Requested, sight: &Sight) -> Resource {
 }
 
 /// Always the same places, healthy whatever is there: a container that restarts while its device is away must start.
-fn slots(requested: &Requested, asked: &[Asked], inventory: &Inventory) -> Resource {
+fn slots(requested: &Requested, asked: &[RequestEntry], inventory: &Inventory) -> Resource {
     let name = &requested.name;
     let wish = Wish {
         name: cdi_name(name, None),
@@ -468,7 +468,7 @@ fn slots(requested: &Requested, asked: &[Asked], inventory: &Inventory) -> Resou
 ///
 /// The place of a USB device is its socket, on whichever bus: a device that comes back with other ids (firmware that is
 /// loaded, a bootloader) or at another speed is the same unit, if one of the resource's requests selects it.
-fn units_of_places(requested: &Requested, asked: &[Asked], sight: &Sight) -> Resource {
+fn units_of_places(requested: &Requested, asked: &[RequestEntry], sight: &Sight) -> Resource {
     let (name, inventory) = (&requested.name, &sight.inventory);
     let mut resource = static_resource(name.clone(), BTreeMap::new());
     let mut places: BTreeMap<&SysPath, Roots<'_>> = BTreeMap::new();
@@ -514,7 +514,7 @@ fn units_of_places(requested: &Requested, asked: &[Asked], sight: &Sight) -> Res
 }
 
 /// The devices of a place, each with a request that selects it.
-type Roots<'a> = Vec<(&'a Asked, &'a SysPath)>;
+type Roots<'a> = Vec<(&'a RequestEntry, &'a SysPath)>;
 
 /// All of the resource's requests, for this place alone: each selects by its alternatives what is at the socket's port of
 /// either bus, so that a device which comes back at the other one was never removed.
@@ -563,7 +563,7 @@ fn requests_of_place(
 
 /// Whether a root is the node of a path that something else names (`node:`, or hostdev's list): a device that has this
 /// node is a root of its own.
-fn is_other_words(asked: &Asked, root: &SysPath, inventory: &Inventory) -> bool {
+fn is_other_words(asked: &RequestEntry, root: &SysPath, inventory: &Inventory) -> bool {
     let is_static = inventory
         .get(root)
         .is_some_and(|device| device.subsystem.as_deref() == Some(STATIC_NODE));
@@ -611,7 +611,7 @@ fn request_of_places(request: &Request, places: &[&SysPath]) -> String {
 
 /// The nodes at or below a root, each where it goes: `path=` is for the one that the root is named for.
 fn nodes_of<'a>(
-    asked: &'a Asked,
+    asked: &'a RequestEntry,
     root: &'a SysPath,
     inventory: &'a Inventory,
 ) -> impl Iterator<Item = NodeSpec> + use<'a> {

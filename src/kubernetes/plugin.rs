@@ -107,7 +107,7 @@ impl Plugin {
     pub fn options(&self) -> api::DevicePluginOptions {
         let resource = self.resource.borrow();
         api::DevicePluginOptions {
-            // Asked at every start of a container, also where kubelet answers Allocate from its memory: the moment to
+            // RequestEntry at every start of a container, also where kubelet answers Allocate from its memory: the moment to
             // put a spec back that somebody removed.
             pre_start_required: self.door.cdi && !resource.wishes.is_empty(),
             get_preferred_allocation_available: true,

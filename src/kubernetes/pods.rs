@@ -70,7 +70,7 @@ impl Held {
     }
 }
 
-/// Asks again and again (every few seconds if `often`), and tells each answer. A kubelet that does not answer is said once; nothing is concluded then.
+/// Requests again and again (every few seconds if `often`), and tells each answer. A kubelet that does not answer is said once; nothing is concluded then.
 pub async fn follow(
     socket: PathBuf,
     grace: Duration,

@@ -88,7 +88,7 @@ impl Servers {
     }
 }
 
-/// Asks one.
+/// Requests one.
 ///
 /// # Errors
 /// When it does not answer in time.
@@ -100,7 +100,7 @@ fn ask(server: &Server) -> Answer {
         .collect())
 }
 
-/// Asks all at once.
+/// Requests all at once.
 pub fn ask_all(servers: &BTreeSet<Server>) -> Vec<(&Server, Answer)> {
     thread::scope(|scope| {
         let asked: Vec<_> = servers
@@ -114,7 +114,7 @@ pub fn ask_all(servers: &BTreeSet<Server>) -> Vec<(&Server, Answer)> {
     })
 }
 
-/// Asks a server for as long as this runs. What it does wrong is said once.
+/// Requests a server for as long as this runs. What it does wrong is said once.
 async fn follow(server: Server, known: watch::Sender<Known>) {
     let (mut failures, mut said) = (0, String::new());
     loop {

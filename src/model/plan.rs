@@ -18,7 +18,7 @@ use crate::model::plan::attachment::{Attachment, Attachments, NodeSpec};
 use crate::model::plan::named_node::{Candidate, can_name, choose, unit_of};
 use crate::model::policy::Denial;
 use crate::model::remote::{Bound, RemoteDevice, Reserved};
-use crate::model::request::entry::Asked;
+use crate::model::request::entry::RequestEntry;
 use crate::model::request::selector::{DeviceSelector, Found, Selector};
 use crate::model::request::symlink::SymlinkRule;
 use crate::model::request::{OnRemoval, Request};
@@ -105,10 +105,10 @@ pub enum Admission {
 }
 
 /// Tells of each device that is asked for whether it may be inside.
-pub type Admit<'a> = &'a dyn Fn(&Asked, &Device) -> Admission;
+pub type Admit<'a> = &'a dyn Fn(&RequestEntry, &Device) -> Admission;
 
 /// Admits everything: for those who want to know what is asked for.
-pub fn admit_all(_: &Asked, _: &Device) -> Admission {
+pub fn admit_all(_: &RequestEntry, _: &Device) -> Admission {
     Admission::Admitted
 }
 
@@ -198,7 +198,7 @@ pub struct ProcessUser {
 /// Decides for one container.
 #[derive(Debug, Clone)]
 pub struct Reconciler {
-    asked: Vec<Asked>,
+    asked: Vec<RequestEntry>,
     symlinks: Vec<SymlinkRule>,
     owner: ProcessUser,
     /// The devices of other hosts that are attached for this container: few, if any.
@@ -219,7 +219,7 @@ struct Wish<'a> {
 
 /// A device that may be inside for a request, by way of a root of it.
 struct Claim<'a> {
-    asked: &'a Asked,
+    asked: &'a RequestEntry,
     root: &'a SysPath,
     device: &'a Device,
     /// Whether it may be attached now. One that waits keeps its name free.
@@ -231,7 +231,7 @@ type RuleLinks<'a> = Vec<(&'a PathBuf, &'a SysPath)>;
 
 impl Reconciler {
     /// A reconciler for a container that asks for these; `owner` gets the nodes.
-    pub fn new(asked: Vec<Asked>, symlinks: Vec<SymlinkRule>, owner: ProcessUser) -> Self {
+    pub fn new(asked: Vec<RequestEntry>, symlinks: Vec<SymlinkRule>, owner: ProcessUser) -> Self {
         Self {
             asked,
             symlinks,
@@ -270,7 +270,7 @@ impl Reconciler {
     }
 
     /// What is asked for.
-    pub fn asked(&self) -> &[Asked] {
+    pub fn asked(&self) -> &[RequestEntry] {
         &self.asked
     }
 
@@ -280,7 +280,7 @@ impl Reconciler {
     }
 
     /// Adds requests and rules; what is asked for already is not asked for twice.
-    pub fn add(&mut self, asked: Vec<Asked>, symlinks: Vec<SymlinkRule>) {
+    pub fn add(&mut self, asked: Vec<RequestEntry>, symlinks: Vec<SymlinkRule>) {
         for new in asked {
             if !self
                 .asked
@@ -299,8 +299,8 @@ impl Reconciler {
 
     /// Takes requests away, wherever they came from; the place of the first that went, or how many there are.
     /// Rules for links stay: they ask for nothing by themselves.
-    pub fn remove(&mut self, asked: &[Asked]) -> usize {
-        let goes = |old: &Asked| {
+    pub fn remove(&mut self, asked: &[RequestEntry]) -> usize {
+        let goes = |old: &RequestEntry| {
             asked
                 .iter()
                 .any(|gone| gone.without_roots() == old.without_roots())
@@ -424,7 +424,7 @@ impl Reconciler {
     pub fn selected<'a>(
         &'a self,
         inventory: &'a Inventory,
-    ) -> impl Iterator<Item = (&'a Asked, &'a SysPath, &'a Device)> {
+    ) -> impl Iterator<Item = (&'a RequestEntry, &'a SysPath, &'a Device)> {
         self.asked.iter().flat_map(move |asked| {
             asked.roots.iter().flat_map(move |root| {
                 let is_remote = asked.request.selector.remote().is_some();
@@ -450,7 +450,7 @@ impl Reconciler {
                 .at_or_below(&reserved.place)
                 .chain(behind_names)
                 .collect();
-            let local = |asked: &&Asked| asked.request.selector.remote().is_none();
+            let local = |asked: &&RequestEntry| asked.request.selector.remote().is_none();
             for asked in self.asked.iter().filter(local) {
                 let nodes = here.iter().filter(|device| {
                     let is_below = |root: &SysPath| device.syspath.is_at_or_below(root);
@@ -763,7 +763,7 @@ fn named<'a>(group: &[Claim<'a>], inside: &Attachments, inventory: &Inventory) -
 }
 
 /// Where the node of a device goes for a request.
-fn place_of(asked: &Asked, device: &Device) -> PathBuf {
+fn place_of(asked: &RequestEntry, device: &Device) -> PathBuf {
     let own = || {
         device
             .node
@@ -937,7 +937,7 @@ mod tests {
     use crate::model::request::entry::Origin;
 
     fn reconciler(requests: &[&str]) -> Reconciler {
-        let asked = |text: &&str| Asked::new(Origin::Annotation, text.parse().unwrap());
+        let asked = |text: &&str| RequestEntry::new(Origin::Annotation, text.parse().unwrap());
         let asked = requests.iter().map(asked).collect();
         Reconciler::new(asked, Vec::new(), ProcessUser::default())
     }
@@ -964,7 +964,7 @@ mod tests {
         let more = reconciler(&["usb:0403", "usb:1050"]).asked;
         all.add(more.clone(), vec![rule.clone(), rule.clone()]);
         all.add(more, vec![rule.clone(), other_rule.clone()]);
-        let requests: Vec<String> = all.asked().iter().map(Asked::called).collect();
+        let requests: Vec<String> = all.asked().iter().map(RequestEntry::called).collect();
         assert_eq!(requests, ["usb:0403", "usb:1050"]);
         assert_eq!(all.asked()[0].roots.len(), 1, "the one that was there stays");
         assert_eq!(all.symlinks(), [rule, other_rule]);
@@ -1159,7 +1159,7 @@ mod tests {
 
     #[test]
     fn requests_are_removed_by_what_they_are_and_who_made_them() {
-        let asked = |text: &str, origin| Asked::new(origin, text.parse().unwrap());
+        let asked = |text: &str, origin| RequestEntry::new(origin, text.parse().unwrap());
         let all = [
             asked("usb:0403", Origin::Annotation),
             asked("usb:1050", Origin::Annotation),
@@ -1190,7 +1190,7 @@ mod tests {
             num: device.node.as_ref().unwrap().num,
             last: String::new(),
         };
-        let asked = Asked::new(Origin::Administrator, "usbip:lab/0403:6001".parse().unwrap());
+        let asked = RequestEntry::new(Origin::Administrator, "usbip:lab/0403:6001".parse().unwrap());
         let mut reconciler = Reconciler::new(vec![asked], Vec::new(), ProcessUser::default());
         let present = Inventory::new(vec![device.clone()]);
         reconciler.find_roots(&present);
@@ -1220,7 +1220,7 @@ mod tests {
     fn beside_parent_of_an_alternative_selects_only_what_it_selects_now() {
         let mut inventory = Inventory::new(crate::model::device::recorded::hub_with_two_adapters());
         let request = "subsystem:tty&!tag:secret;or=parent-of:driver:ftdi_sio";
-        let asked = Asked::new(Origin::Annotation, request.parse().unwrap());
+        let asked = RequestEntry::new(Origin::Annotation, request.parse().unwrap());
         let mut reconciler = Reconciler::new(vec![asked], Vec::new(), ProcessUser::default());
         reconciler.find_roots(&inventory);
         let before = reconciler.asked()[0].roots.clone();
@@ -1268,7 +1268,7 @@ mod tests {
             })
             .unwrap();
         let requests = ["usb:0403:6001", "parent-of:usb:0403:6001", "subsystem:tty"];
-        let asked = requests.map(|text| Asked::new(Origin::Administrator, text.parse().unwrap()));
+        let asked = requests.map(|text| RequestEntry::new(Origin::Administrator, text.parse().unwrap()));
         let mut reconciler = Reconciler::new(asked.to_vec(), Vec::new(), ProcessUser::default());
         let selected = |reconciler: &mut Reconciler| {
             reconciler.find_roots(&inventory);
@@ -1312,7 +1312,7 @@ mod tests {
         devices.push(other);
         let inventory = Inventory::new(devices);
         let request = "node:/dev/char/189:0";
-        let asked = vec![Asked::new(Origin::Administrator, request.parse().unwrap())];
+        let asked = vec![RequestEntry::new(Origin::Administrator, request.parse().unwrap())];
         let mut reconciler = Reconciler::new(asked, Vec::new(), ProcessUser::default());
         let count = |reconciler: &mut Reconciler| {
             reconciler.find_roots(&inventory);

@@ -1,7 +1,7 @@
 //! Who may have what: the administrator's rules, the list of what strangers never get, and the verdict on each device.
 //!
 //! What an annotation asks for, a stranger asks for; hook arguments and classes are the administrator's own words
-//! (`Asked::is_administrators`). The order in which a stranger's device is judged:
+//! (`RequestEntry::is_trusted`). The order in which a stranger's device is judged:
 //! ```text
 //! a deny rule that fits                       refused
 //! classes-only                                refused
@@ -42,7 +42,7 @@ use crate::model::oci::Annotations;
 use crate::model::quoting::{shell_quoted, slug};
 use crate::model::remote::RemoteDevice;
 use crate::model::request::Request;
-use crate::model::request::entry::Asked;
+use crate::model::request::entry::RequestEntry;
 use crate::model::request::selector::{DeviceSelector, Found, Selector};
 
 /// The longest name that a message suggests for a class, in bytes.
@@ -208,7 +208,7 @@ impl Policy {
     ///
     /// # Errors
     /// [`Denial`], when no device that this request can ever select would be allowed.
-    pub fn authorise(&self, circumstances: &Circumstances, asked: &Asked) -> Result<(), Denial> {
+    pub fn authorise(&self, circumstances: &Circumstances, asked: &RequestEntry) -> Result<(), Denial> {
         if let Some(denial) = self.denied_as_unknown(asked) {
             return Err(denial);
         }
@@ -225,7 +225,7 @@ impl Policy {
         }) {
             return Err(denied_by_rule(rule, request.options.access));
         }
-        if asked.is_administrators() {
+        if asked.is_trusted() {
             return Ok(());
         }
         if self.classes_only {
@@ -253,7 +253,7 @@ impl Policy {
     }
 
     /// Whether a container may have this device, for this request. The device is one at or below a root.
-    pub fn judge(&self, asked: &Asked, device: &Device, situation: &Situation<'_>) -> Verdict<'_> {
+    pub fn judge(&self, asked: &RequestEntry, device: &Device, situation: &Situation<'_>) -> Verdict<'_> {
         if let Some(denial) = self.denied_as_unknown(asked) {
             return Verdict::Denied(denial);
         }
@@ -268,7 +268,7 @@ impl Policy {
             Denied::Unknown(rule, whose) => Some((rule, whose)),
             Denied::No => None,
         };
-        let verdict = if asked.is_administrators() {
+        let verdict = if asked.is_trusted() {
             Verdict::Allowed(AllowedBy::Administrator)
         } else {
             self.judge_stranger(&asked.request, &subject, situation.circumstances)
@@ -285,7 +285,7 @@ impl Policy {
     }
 
     /// Whether a deny rule matches the device, or one whose bytes it exposes.
-    fn denied(&self, asked: &Asked, device: &Device, situation: &Situation<'_>) -> Denied<'_> {
+    fn denied(&self, asked: &RequestEntry, device: &Device, situation: &Situation<'_>) -> Denied<'_> {
         let access = asked.request.options.access;
         let concerns = |rule: &&Rule| {
             rule.concerns(asked) && rule.applies(situation.circumstances) && rule.access.meets(access)
@@ -420,8 +420,8 @@ impl Policy {
     }
 
     /// Why a request is refused whatever it selects: rules that may concern it are unknown.
-    pub fn denied_as_unknown(&self, asked: &Asked) -> Option<Denial> {
-        let trusted = asked.is_administrators();
+    pub fn denied_as_unknown(&self, asked: &RequestEntry) -> Option<Denial> {
+        let trusted = asked.is_trusted();
         let mut unknown = self.unknown.iter();
         let rules = unknown.find(|rules| !trusted || rules.may_concern_trusted)?;
         Some(Denial {

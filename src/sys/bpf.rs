@@ -133,7 +133,7 @@ struct QueryAttr {
     prog_attach_flags: u64,
 }
 
-/// Asks which device programs are attached to the cgroup v2 directory `cgroup` (BPF_PROG_QUERY).
+/// Requests which device programs are attached to the cgroup v2 directory `cgroup` (BPF_PROG_QUERY).
 ///
 /// Errors: ENOENT when the cgroup is gone, EBADF when `cgroup` is no cgroup v2 directory, EPERM without CAP_NET_ADMIN.
 pub fn prog_query(cgroup: BorrowedFd<'_>) -> io::Result<Attached> {

@@ -118,7 +118,7 @@ pub struct Imported {
     pub device: Exported,
 }
 
-/// Asks for the devices that a server exports and nobody has imported.
+/// Requests for the devices that a server exports and nobody has imported.
 ///
 /// # Errors
 /// When it can't be asked before the deadline, or its answer is none.

@@ -23,7 +23,7 @@ use crate::model::oci::engine::short_id;
 use crate::model::plan::attachment::{Attachment, Attachments};
 use crate::model::plan::{Admission, Plan, Reconciler};
 use crate::model::policy::{HostUse, Policy, Situation, Verdict, blocks_that_decide};
-use crate::model::request::entry::Asked;
+use crate::model::request::entry::RequestEntry;
 use crate::model::request::selector::Found;
 
 /// What a container's devices are measured by.
@@ -78,7 +78,7 @@ impl Gate {
     fn host_use(&mut self, reconciler: &Reconciler, inventory: &Inventory) -> HostUse {
         let mut blocks: Vec<&Device> = reconciler
             .selected(inventory)
-            .filter(|(asked, _, _)| !asked.is_administrators())
+            .filter(|(asked, _, _)| !asked.is_trusted())
             .flat_map(|(_, _, device)| blocks_that_decide(device, inventory))
             .collect();
         if blocks.is_empty() {
@@ -135,7 +135,7 @@ struct Kept<'p> {
 }
 
 impl Look<'_> {
-    fn admit(&self, asked: &Asked, device: &Device) -> Admission {
+    fn admit(&self, asked: &RequestEntry, device: &Device) -> Admission {
         match self.gate.policy.judge(asked, device, &self.situation) {
             Verdict::Denied(denial) => Admission::Refused(denial),
             Verdict::Undecided(whose) => Admission::Pending(whose),
@@ -145,7 +145,7 @@ impl Look<'_> {
         }
     }
 
-    fn lease(&self, asked: &Asked, device: &Device) -> Admission {
+    fn lease(&self, asked: &RequestEntry, device: &Device) -> Admission {
         let inventory = self.situation.inventory;
         let syspath = &inventory.real(device).syspath;
         let extents = same_data::extents(device, inventory);
@@ -438,7 +438,7 @@ impl Watcher {
     pub(super) fn required_and_waiting(&self, requests: &[String]) -> Option<String> {
         let others = OnceCell::new();
         self.last_plan.waiting.iter().find_map(|waiting| {
-            let is_it = |asked: &&Asked| {
+            let is_it = |asked: &&RequestEntry| {
                 asked.request.options.required && asked.request.to_string() == waiting.request
             };
             let asked = self.reconciler.asked().iter().find(is_it)?;

@@ -20,7 +20,7 @@ use crate::model::device::{DevNum, Device, SysPath};
 use crate::model::plan::RootRemoved;
 use crate::model::plan::attachment::{Attachments, Found, Maker, NodeSpec};
 use crate::model::remote::{Bound, RemoteDevice};
-use crate::model::request::entry::Asked;
+use crate::model::request::entry::RequestEntry;
 use crate::model::uevent::{UeventAction, UeventForm};
 
 /// What attached.json holds: all that a watcher must know of the work of the one before it.
@@ -192,9 +192,9 @@ impl Inside {
 
     /// Notes the requests' roots, for the next journal; whether they are others than before. A root that is gone and whose
     /// grace period runs is noted as if it were there: the next watcher finds it gone, and begins the period again.
-    pub fn note_roots(&mut self, asked: &[Asked], gone: &[RootRemoved]) -> bool {
+    pub fn note_roots(&mut self, asked: &[RequestEntry], gone: &[RootRemoved]) -> bool {
         if !gone.is_empty() {
-            let with_gone = |asked: &Asked| {
+            let with_gone = |asked: &RequestEntry| {
                 let request = asked.request.to_string();
                 let gone = gone.iter().filter(|gone| gone.request == request);
                 let mut roots = asked.roots.clone();
@@ -222,7 +222,7 @@ impl Inside {
         are_new
     }
 
-    /// Asks whether the access is still in force, and gives it back where an engine has replaced its filter.
+    /// Requests whether the access is still in force, and gives it back where an engine has replaced its filter.
     ///
     /// # Errors
     /// When it is not, and can't be given back.

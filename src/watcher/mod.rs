@@ -55,7 +55,7 @@ use crate::model::plan::removal::Removals;
 use crate::model::plan::{Plan, Reconciler, RootRemoved, Step, moved, still_due};
 use crate::model::policy::Policy;
 use crate::model::request::OnRemoval;
-use crate::model::request::entry::Asked;
+use crate::model::request::entry::RequestEntry;
 use crate::model::request::facts_needed::Wanted;
 use crate::model::request::symlink::SymlinkRule;
 
@@ -728,11 +728,11 @@ impl Watcher {
     ///
     /// # Errors
     /// When the record can't be written, or the devices can't be read.
-    fn add(&mut self, asked: Vec<Asked>, symlinks: Vec<SymlinkRule>) -> Result<(), EffectError> {
+    fn add(&mut self, asked: Vec<RequestEntry>, symlinks: Vec<SymlinkRule>) -> Result<(), EffectError> {
         let mut grown = self.reconciler.clone();
         grown.add(asked, symlinks);
         let mut record = self.record.clone();
-        record.asked = grown.asked().iter().map(Asked::without_roots).collect();
+        record.asked = grown.asked().iter().map(RequestEntry::without_roots).collect();
         record.symlinks = grown.symlinks().to_vec();
         self.inside.lock().write_record(&record)?;
         self.record = record;
@@ -750,11 +750,11 @@ impl Watcher {
     ///
     /// # Errors
     /// When the record or the notes can't be written.
-    fn remove(&mut self, asked: &[Asked]) -> Result<(), EffectError> {
+    fn remove(&mut self, asked: &[RequestEntry]) -> Result<(), EffectError> {
         let mut shrunk = self.reconciler.clone();
         let first = shrunk.remove(asked);
         let mut record = self.record.clone();
-        record.asked = shrunk.asked().iter().map(Asked::without_roots).collect();
+        record.asked = shrunk.asked().iter().map(RequestEntry::without_roots).collect();
         // The notes know roots by their request's place in the record. Should we die between the two files, no
         // request may be taken to have selected what was another's.
         self.inside.note_roots(&shrunk.asked()[..first], &[]);

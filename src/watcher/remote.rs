@@ -20,7 +20,7 @@ use crate::host::state::control::Problem;
 use crate::model::device::Device;
 use crate::model::plan::Reconciler;
 use crate::model::remote::{Bound, RemoteDevice, VIRTUAL_CONTROLLERS};
-use crate::model::request::entry::Asked;
+use crate::model::request::entry::RequestEntry;
 use crate::usbip::records;
 use crate::usbip::worker::{self, GIVE_BACK, What, Word, Worker};
 
@@ -134,7 +134,7 @@ impl Watcher {
     /// Takes up what is asked for now and allowed, and gives the rest back. To be called whenever that may have changed.
     pub(super) fn note_remotes(&mut self) {
         let mut wanted = Vec::new();
-        let allowed = |asked: &&Asked| {
+        let allowed = |asked: &&RequestEntry| {
             let policy = self.gate.policy();
             policy.authorise(&self.record.circumstances, asked).is_ok()
         };
@@ -323,7 +323,7 @@ impl Watcher {
         awaited
     }
 
-    fn remotes_of(&self, requests: &[String]) -> impl Iterator<Item = (&Asked, &Remote)> {
+    fn remotes_of(&self, requests: &[String]) -> impl Iterator<Item = (&RequestEntry, &Remote)> {
         let all = &self.remotes.all;
         let asked = self
             .reconciler

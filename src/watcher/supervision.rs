@@ -82,7 +82,7 @@ impl Supervision {
 }
 
 impl Watcher {
-    /// Asks systemd to look after us, once nobody waits for us any more; if it does, tells it how it goes.
+    /// Requests systemd to look after us, once nobody waits for us any more; if it does, tells it how it goes.
     pub(super) fn look_for_supervision(&mut self) {
         if let Supervision::Ours {
             watchdog: Some(watchdog),

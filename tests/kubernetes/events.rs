@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use hyper::Method;
 use serde_json::json;
 
-use crate::api_server::{ApiServer, Asked, fixture};
+use crate::api_server::{ApiServer, RequestEntry, fixture};
 use crate::device_plugin::{Node, Plugin, eventually};
 use crate::kubelet::{Kubelet, Mood, PodResources, Registered};
 use crate::port::Port;
@@ -98,7 +98,7 @@ impl Lab {
 const SOMEWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Waits until the server had this many requests, and returns them.
-async fn requests(server: &ApiServer, count: usize) -> Vec<Asked> {
+async fn requests(server: &ApiServer, count: usize) -> Vec<RequestEntry> {
     eventually(&format!("{count} requests came"), || {
         server.asked().len() >= count
     })
@@ -162,7 +162,7 @@ async fn a_device_that_flaps_is_told_of_once_in_a_while_with_a_count() {
         made.path,
         made.content["metadata"]["name"].as_str().unwrap()
     );
-    let is_counted = |asked: &Asked| {
+    let is_counted = |asked: &RequestEntry| {
         asked.method == Method::PATCH && asked.path == path && asked.content["count"] == TIMES + 1
     };
     eventually("the count is told", || server.asked().iter().any(is_counted)).await;

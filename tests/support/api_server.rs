@@ -24,14 +24,14 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 /// It, until it is dropped.
 pub struct ApiServer {
     pub address: SocketAddr,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    asked: Arc<Mutex<Vec<RequestEntry>>>,
     answer: Arc<Mutex<StatusCode>>,
     _server: JoinSet<()>,
 }
 
 /// A request that came.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct RequestEntry {
     pub method: Method,
     pub path: String,
     pub token: String,
@@ -63,7 +63,7 @@ impl ApiServer {
     pub async fn start(address: SocketAddr) -> Self {
         let listener = TcpListener::bind(address).await.expect("listen as an API server");
         let address = listener.local_addr().expect("its address");
-        let asked = Arc::<Mutex<Vec<Asked>>>::default();
+        let asked = Arc::<Mutex<Vec<RequestEntry>>>::default();
         let answer = Arc::new(Mutex::new(StatusCode::CREATED));
         let mut server = JoinSet::new();
         server.spawn(serve(listener, Arc::clone(&asked), Arc::clone(&answer)));
@@ -81,12 +81,12 @@ impl ApiServer {
     }
 
     /// All requests that came.
-    pub fn asked(&self) -> Vec<Asked> {
+    pub fn asked(&self) -> Vec<RequestEntry> {
         self.asked.lock().expect("nobody panicked").clone()
     }
 }
 
-async fn serve(listener: TcpListener, asked: Arc<Mutex<Vec<Asked>>>, answer: Arc<Mutex<StatusCode>>) {
+async fn serve(listener: TcpListener, asked: Arc<Mutex<Vec<RequestEntry>>>, answer: Arc<Mutex<StatusCode>>) {
     let tls = tls();
     // They end with the server.
     let mut connections = JoinSet::new();
@@ -104,7 +104,7 @@ async fn serve(listener: TcpListener, asked: Arc<Mutex<Vec<Asked>>>, answer: Arc
                     let (head, body) = request.into_parts();
                     let body = body.collect().await.expect("a request's body").to_bytes();
                     let token = head.headers["authorization"].to_str().expect("text").to_owned();
-                    asked.lock().expect("nobody panicked").push(Asked {
+                    asked.lock().expect("nobody panicked").push(RequestEntry {
                         method: head.method,
                         path: head.uri.path().to_owned(),
                         token,

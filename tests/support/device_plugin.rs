@@ -182,7 +182,7 @@ impl Plugin {
         i32::try_from(self.child.id()).expect("a process id")
     }
 
-    /// Asks it to end, and waits.
+    /// Requests it to end, and waits.
     pub async fn terminate(&mut self) -> ExitStatus {
         kill(Pid::from_raw(self.pid()), Signal::SIGTERM).expect("send SIGTERM");
         let mut status = None;

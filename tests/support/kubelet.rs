@@ -297,7 +297,7 @@ impl Registered {
         self.stream.abort();
     }
 
-    /// Asks for units.
+    /// Requests for units.
     pub async fn allocate(
         &self,
         ids: &[String],

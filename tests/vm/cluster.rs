@@ -172,7 +172,7 @@ patches:
         self.has("node/$(hostname)", &path, &count.to_string());
     }
 
-    /// Asks for a pod whose container has these limits (`example.com/adapter: 1`).
+    /// Requests for a pod whose container has these limits (`example.com/adapter: 1`).
     pub fn wants_pod(&self, name: &str, limits: &str) {
         self.apply(&format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{ name: {name}, labels: {{ app: {name} }} }}\nspec:\n{}",

@@ -360,7 +360,7 @@ fn qemu(directory: &Path, image: &Path, overlay: &Path, port: u16) -> Vec<String
     command
 }
 
-/// Asks again until there is an answer, for as long as `patience`.
+/// Requests again until there is an answer, for as long as `patience`.
 pub fn poll<T>(patience: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + patience;
     loop {

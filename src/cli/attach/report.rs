@@ -12,7 +12,7 @@ use crate::cli::placed::for_request;
 use crate::cli::table::print_line;
 use crate::host::state::control::{Problem, Status, first_of};
 use crate::model::plan::attachment::Attachment;
-use crate::model::request::entry::Asked;
+use crate::model::request::entry::RequestEntry;
 
 fn to_json(path: &Path, attachment: &Attachment) -> Value {
     json!({
@@ -40,8 +40,8 @@ pub(super) fn attached(
 ) -> Result<()> {
     let known = |problem: &&Problem| before.is_some_and(|before| before.problems.contains(problem));
     let problems: Vec<&Problem> = status.problems.iter().filter(|problem| !known(problem)).collect();
-    let is_wished = |asked: &&Asked| wishes.asked.contains(&asked.without_roots());
-    let asked: Vec<&Asked> = status.asked.iter().filter(is_wished).collect();
+    let is_wished = |asked: &&RequestEntry| wishes.asked.contains(&asked.without_roots());
+    let asked: Vec<&RequestEntry> = status.asked.iter().filter(is_wished).collect();
     let mut out = std::io::stdout().lock();
     if as_json {
         let requests: Vec<Value> = asked
@@ -74,7 +74,7 @@ pub(super) fn attached(
             )?;
         }
     }
-    let is_empty = |asked: &&&Asked| !asked.roots.is_empty() && for_request(asked, status).is_empty();
+    let is_empty = |asked: &&&RequestEntry| !asked.roots.is_empty() && for_request(asked, status).is_empty();
     if problems.is_empty() || !asked.iter().any(|asked| is_empty(&asked)) {
         return Ok(());
     }
@@ -88,7 +88,7 @@ pub(super) fn attached(
     )
 }
 
-fn write_request(out: &mut impl Write, asked: &Asked, status: &Status) -> std::io::Result<()> {
+fn write_request(out: &mut impl Write, asked: &RequestEntry, status: &Status) -> std::io::Result<()> {
     match (&asked.class, &asked.cdi) {
         (None, None) => print_line!(out, "{}", asked.request)?,
         _ => print_line!(out, "{}: {}", asked.called(), asked.request)?,
@@ -119,23 +119,24 @@ pub(super) fn detached(
     target: &Target,
     before: &Status,
     after: &Status,
-    gone: &[Asked],
+    gone: &[RequestEntry],
     as_json: bool,
 ) -> Result<()> {
-    let went: Vec<&Asked> = before
+    let went: Vec<&RequestEntry> = before
         .asked
         .iter()
         .filter(|asked| gone.contains(&asked.without_roots()))
         .collect();
-    let inside = |asked: &Asked| -> Vec<(PathBuf, Option<String>)> {
+    let inside = |asked: &RequestEntry| -> Vec<(PathBuf, Option<String>)> {
         for_request(asked, before)
             .into_iter()
             .map(|(path, attachment)| {
                 let now = after.attached.get(path);
                 let still = now.is_some_and(|now| now.device.syspath == attachment.device.syspath);
-                let is_for = |asked: &&Asked| for_request(asked, after).iter().any(|(node, _)| *node == path);
+                let is_for =
+                    |asked: &&RequestEntry| for_request(asked, after).iter().any(|(node, _)| *node == path);
                 let holder = after.asked.iter().find(is_for);
-                let stays = still.then(|| holder.map_or_else(String::new, Asked::called));
+                let stays = still.then(|| holder.map_or_else(String::new, RequestEntry::called));
                 (path.to_owned(), stays)
             })
             .collect()

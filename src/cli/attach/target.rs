@@ -142,7 +142,7 @@ impl Target {
         }
     }
 
-    /// Asks its watcher.
+    /// Requests its watcher.
     pub fn ask(&self, registry: &Registry, question: &Question, patience: Duration) -> Result<Answer> {
         match control::ask(&registry.container_dir(&self.id), question, patience) {
             Err(ControlError::Connect { .. }) if !registry.is_watched(&self.id) => Err(self.unwatched()),
@@ -157,7 +157,7 @@ impl Target {
         )
     }
 
-    /// Asks its watcher to take the wishes in; a container that has none is enrolled, and gets one.
+    /// Requests its watcher to take the wishes in; a container that has none is enrolled, and gets one.
     pub fn add(&self, registry: &Registry, config: &Config, wishes: &Wishes) -> Result<Answer> {
         let question = Question::Add {
             container: self.facts().clone(),

@@ -11,7 +11,7 @@ use crate::cli::cdi::show;
 use crate::cli::list::asked_for;
 use crate::model::request::annotations::{AskError, read_list};
 use crate::model::request::class::Classes;
-use crate::model::request::entry::{Asked, Origin};
+use crate::model::request::entry::{Origin, RequestEntry};
 use crate::model::request::symlink::SymlinkRule;
 use crate::model::request::{Ask, parse_asks};
 
@@ -19,7 +19,7 @@ use crate::model::request::{Ask, parse_asks};
 #[derive(Debug, Default)]
 pub(super) struct Wishes {
     /// Devices: root asks.
-    pub asked: Vec<Asked>,
+    pub asked: Vec<RequestEntry>,
     /// Rules for further links, of classes.
     pub symlinks: Vec<SymlinkRule>,
     /// What CDI devices say and a running container can't have.
@@ -59,8 +59,8 @@ impl Wishes {
                 bail!("attaching CDI device {}", all.concat());
             }
         };
-        let mut of_device = |asked: Asked| {
-            self.asked.push(Asked {
+        let mut of_device = |asked: RequestEntry| {
+            self.asked.push(RequestEntry {
                 cdi: Some(name.to_owned()),
                 ..asked
             });
@@ -83,7 +83,7 @@ impl Wishes {
         } else {
             let live = live(&edits);
             for request in live.requests {
-                of_device(Asked::new(Origin::Administrator, request));
+                of_device(RequestEntry::new(Origin::Administrator, request));
             }
             let others = Edits {
                 device_nodes: Vec::new(),
@@ -125,7 +125,7 @@ fn is_cdi(word: &str) -> bool {
 }
 
 /// The requests of a container that a word of `detach` names.
-pub(super) fn named(word: &str, asked: &[Asked]) -> Result<Vec<Asked>> {
+pub(super) fn named(word: &str, asked: &[RequestEntry]) -> Result<Vec<RequestEntry>> {
     let mut found = Vec::new();
     if is_cdi(word) {
         found.extend(asked.iter().filter(|asked| asked.cdi.as_deref() == Some(word)));
@@ -144,24 +144,24 @@ pub(super) fn named(word: &str, asked: &[Asked]) -> Result<Vec<Asked>> {
     if found.is_empty() {
         return Err(unknown(word, asked));
     }
-    Ok(found.into_iter().map(Asked::without_roots).collect())
+    Ok(found.into_iter().map(RequestEntry::without_roots).collect())
 }
 
 /// The one request that has this selector, whatever its options are.
 ///
 /// # Errors
 /// When several have it.
-fn by_selector<'a>(ask: &Ask, asked: &'a [Asked]) -> Result<Option<&'a Asked>> {
+fn by_selector<'a>(ask: &Ask, asked: &'a [RequestEntry]) -> Result<Option<&'a RequestEntry>> {
     let Ask::Request(request) = ask else {
         return Ok(None);
     };
     if request.options != Default::default() {
         return Ok(None);
     }
-    let has_it = |asked: &&Asked| {
+    let has_it = |asked: &&RequestEntry| {
         asked.class.is_none() && asked.cdi.is_none() && asked.request.selector == request.selector
     };
-    let found: Vec<&Asked> = asked.iter().filter(has_it).collect();
+    let found: Vec<&RequestEntry> = asked.iter().filter(has_it).collect();
     if found.len() > 1 {
         let all: Vec<String> = found.iter().map(|asked| asked.request.to_string()).collect();
         bail!(
@@ -173,14 +173,14 @@ fn by_selector<'a>(ask: &Ask, asked: &'a [Asked]) -> Result<Option<&'a Asked>> {
     Ok(found.first().copied())
 }
 
-fn is_named(asked: &Asked, ask: &Ask) -> bool {
+fn is_named(asked: &RequestEntry, ask: &Ask) -> bool {
     match ask {
         Ask::Request(request) => asked.class.is_none() && asked.cdi.is_none() && asked.request == *request,
         Ask::Class(class) => asked.class.as_deref() == Some(class.name.as_str()),
     }
 }
 
-fn unknown(word: &str, asked: &[Asked]) -> anyhow::Error {
+fn unknown(word: &str, asked: &[RequestEntry]) -> anyhow::Error {
     let has = match &asked_for(asked)[..] {
         [] => "it asks for nothing".to_owned(),
         all => format!("it asks for {}", all.join(", ")),
@@ -192,8 +192,8 @@ fn unknown(word: &str, asked: &[Asked]) -> anyhow::Error {
 mod tests {
     use super::*;
 
-    fn asked(text: &str) -> Asked {
-        Asked::new(Origin::Annotation, text.parse().unwrap())
+    fn asked(text: &str) -> RequestEntry {
+        RequestEntry::new(Origin::Annotation, text.parse().unwrap())
     }
 
     #[test]
@@ -201,7 +201,7 @@ mod tests {
         let all = [
             asked("usb:0403:6001;access=rw"),
             asked("usb:1050").of_class("lab"),
-            Asked {
+            RequestEntry {
                 cdi: Some("v.com/c=d".into()),
                 ..asked("devnode:/dev/x")
             },

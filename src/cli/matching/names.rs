@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::cli::table;
 use crate::model::device::Device;
 use crate::model::plan::{Plan, Step};
-use crate::model::request::entry::Asked;
+use crate::model::request::entry::RequestEntry;
 use crate::model::request::symlink::SymlinkRule;
 
 /// The names that requests and rules give to nodes.
@@ -23,7 +23,7 @@ pub(super) struct Names {
 
 impl Names {
     /// The names that this plan for an empty container puts in place.
-    pub(super) fn new(plan: &Plan, asked: &[Asked], symlinks: &[SymlinkRule]) -> Self {
+    pub(super) fn new(plan: &Plan, asked: &[RequestEntry], symlinks: &[SymlinkRule]) -> Self {
         let devices: BTreeMap<&Path, &Device> = plan
             .steps
             .iter()
@@ -123,7 +123,7 @@ mod tests {
 
     fn names(request: &str, rules: &[&str], devices: Vec<Device>) -> Names {
         let inventory = Inventory::new(devices);
-        let asked = vec![Asked::new(Origin::Administrator, request.parse().unwrap())];
+        let asked = vec![RequestEntry::new(Origin::Administrator, request.parse().unwrap())];
         let rules: Vec<SymlinkRule> = rules.iter().map(|rule| rule.parse().unwrap()).collect();
         let mut reconciler = Reconciler::new(asked, rules.clone(), ProcessUser::default());
         reconciler.find_roots(&inventory);

@@ -21,7 +21,7 @@ use crate::host::container::ContainerFacts;
 use crate::model::counters::Tally;
 use crate::model::device::SysPath;
 use crate::model::plan::attachment::Attachments;
-use crate::model::request::entry::Asked;
+use crate::model::request::entry::RequestEntry;
 use crate::model::request::symlink::SymlinkRule;
 
 /// The socket's name in the container's directory.
@@ -47,7 +47,7 @@ pub enum Question {
         /// The container that is meant: a watcher of an earlier container of the same id refuses.
         container: ContainerFacts,
         /// The requests.
-        asked: Vec<Asked>,
+        asked: Vec<RequestEntry>,
         /// Rules for further links.
         symlinks: Vec<SymlinkRule>,
     },
@@ -60,7 +60,7 @@ pub enum Question {
         /// The container that is meant, as in [`Question::Add`].
         container: ContainerFacts,
         /// The requests, just as they are asked for; others are left alone.
-        asked: Vec<Asked>,
+        asked: Vec<RequestEntry>,
     },
 }
 
@@ -91,7 +91,7 @@ pub struct Status {
     /// The container.
     pub container: ContainerFacts,
     /// What is asked for, and which devices that selects now.
-    pub asked: Vec<Asked>,
+    pub asked: Vec<RequestEntry>,
     /// What is inside.
     pub attached: Attachments,
     /// What is asked for and can't be inside, and why.
@@ -347,7 +347,7 @@ impl Asker {
     }
 }
 
-/// Asks the watcher of the container whose directory this is, and waits up to `patience` for the answer.
+/// Requests the watcher of the container whose directory this is, and waits up to `patience` for the answer.
 ///
 /// # Errors
 /// When nobody listens, the watcher ends meanwhile, or the time is over.
@@ -358,7 +358,7 @@ pub fn ask(dir: &std::path::Path, question: &Question, patience: Duration) -> Re
     serde_json::from_slice(&answer).map_err(malformed)
 }
 
-/// Asks as [`Question::Leave`]. The files of [`Answer::Left`]; `None` when it has another answer. (A watcher asks, which
+/// Requests as [`Question::Leave`]. The files of [`Answer::Left`]; `None` when it has another answer. (A watcher asks, which
 /// would grow if it knew questions and answers from both ends.)
 ///
 /// # Errors

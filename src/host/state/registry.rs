@@ -30,7 +30,7 @@ use crate::host::state::trust::{self, Untrusted};
 use crate::model::oci::ContainerId;
 use crate::model::policy::Circumstances;
 use crate::model::quoting::shown;
-use crate::model::request::entry::Asked;
+use crate::model::request::entry::RequestEntry;
 use crate::model::request::symlink::SymlinkRule;
 
 /// Where the state lives when nothing else is said.
@@ -53,7 +53,7 @@ pub struct Record {
     /// The container.
     pub container: ContainerFacts,
     /// What was asked for.
-    pub asked: Vec<Asked>,
+    pub asked: Vec<RequestEntry>,
     /// Rules for further links.
     pub symlinks: Vec<SymlinkRule>,
     /// When the first hook enrolled it: seconds since 1970.
@@ -698,7 +698,7 @@ mod tests {
                 cgroups_path: None,
                 user: ProcessUser { uid: 0, gid: 0 },
             },
-            asked: vec![Asked::new(
+            asked: vec![RequestEntry::new(
                 crate::model::request::entry::Origin::Annotation,
                 "usb:0403:6001;access=r".parse().unwrap(),
             )],

@@ -24,7 +24,7 @@ pub use usbip::{Extra, RemoteEntry, USBIP_DOMAIN, is_usbips};
 use super::resource::{NameError, ResourceName};
 use crate::model::device::Access;
 use crate::model::remote::AddressError;
-use crate::model::request::annotations::{AskError, Asks};
+use crate::model::request::annotations::{AskError, Requests};
 use crate::model::request::class::Classes;
 
 /// The domain of resources of ours that are given none.
@@ -82,7 +82,7 @@ pub struct Requested {
     /// The resource.
     pub name: ResourceName,
     /// Which devices, and how a container wants them.
-    pub asks: Asks,
+    pub asks: Requests,
     /// How they are offered.
     pub mode: Mode,
     /// How many containers can have it.

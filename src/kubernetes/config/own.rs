@@ -18,7 +18,7 @@ use super::generic::{self, GENERIC_DOMAIN};
 use super::go_yaml::{Dialect, Node};
 use super::{ConfigError, DEFAULT_DOMAIN, Definition, Fault, Requested, count, permissions};
 use crate::kubernetes::resource::ResourceName;
-use crate::model::request::annotations::{AskError, Asks, read_list};
+use crate::model::request::annotations::{AskError, Requests, read_list};
 use crate::model::request::class::Classes;
 use crate::model::request::entry::Origin;
 use crate::model::request::symlink::parse_symlinks;
@@ -177,12 +177,12 @@ fn requested(name: ResourceName, text: ResourceText, classes: &Classes) -> Resul
 }
 
 /// The requests, with what the resource says of all of them.
-fn asks(text: &ResourceText, requests: &[String], classes: &Classes) -> Result<Asks, Fault> {
+fn asks(text: &ResourceText, requests: &[String], classes: &Classes) -> Result<Requests, Fault> {
     let fault = |request: &String, source: AskError| Fault::Request {
         request: request.clone(),
         source: Box::new(source),
     };
-    let mut asks = Asks::default();
+    let mut asks = Requests::default();
     for request in requests {
         // The keys beside it are options like those behind its `;`: read with them, they are judged alike.
         let mut whole = request.trim_end_matches(['\n', '\r']).to_owned();

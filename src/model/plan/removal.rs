@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::model::plan::RootRemoved;
 use crate::model::request::OnRemoval;
-use crate::model::request::entry::Asked;
+use crate::model::request::entry::RequestEntry;
 
 /// The removals whose grace period runs.
 #[derive(Debug, Clone, Default)]
@@ -20,7 +20,12 @@ impl Removals {
     /// are to be acted on at once.
     ///
     /// A pending removal whose request has a root again, or is there no longer, is forgotten.
-    pub fn take(&mut self, removed: Vec<RootRemoved>, asked: &[Asked], now: Instant) -> Vec<RootRemoved> {
+    pub fn take(
+        &mut self,
+        removed: Vec<RootRemoved>,
+        asked: &[RequestEntry],
+        now: Instant,
+    ) -> Vec<RootRemoved> {
         let is_without_root = |removed: &RootRemoved| {
             let mut named = asked
                 .iter()
@@ -101,7 +106,7 @@ mod tests {
 
     impl Story {
         fn new(request: &str) -> Self {
-            let asked = vec![Asked::new(Origin::Administrator, request.parse().unwrap())];
+            let asked = vec![RequestEntry::new(Origin::Administrator, request.parse().unwrap())];
             Self {
                 reconciler: Reconciler::new(asked, Vec::new(), ProcessUser::default()),
                 removals: Removals::default(),
@@ -181,7 +186,7 @@ mod tests {
             "usb:0403;on-removal=stop;grace=5s",
             "usb:1050;on-removal=stop;grace=5s",
         ];
-        let asked = [one, other].map(|text| Asked::new(Origin::Administrator, text.parse().unwrap()));
+        let asked = [one, other].map(|text| RequestEntry::new(Origin::Administrator, text.parse().unwrap()));
         let now = Instant::now();
         let took = |grace: Duration| {
             let mut removals = Removals::default();

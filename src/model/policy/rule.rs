@@ -12,7 +12,7 @@ use super::Circumstances;
 use super::subject::Subject;
 use crate::model::device::Access;
 use crate::model::remote::{RemoteDevice, Which};
-use crate::model::request::entry::Asked;
+use crate::model::request::entry::RequestEntry;
 use crate::model::request::selector::{Chain, DeviceSelector, Found, Glob, SelectorError};
 
 /// A rule as it is written: an element of `[[policy.allow]]` or `[[policy.deny]]`.
@@ -213,8 +213,8 @@ impl Rule {
     }
 
     /// Whether the rule speaks of requests of this origin.
-    pub fn concerns(&self, asked: &Asked) -> bool {
-        self.applies_to == AppliesTo::All || !asked.is_administrators()
+    pub fn concerns(&self, asked: &RequestEntry) -> bool {
+        self.applies_to == AppliesTo::All || !asked.is_trusted()
     }
 
     /// Whether the rule's conditions hold for a container.

@@ -136,18 +136,18 @@ fn policy(fallback: Fallback, allow: Vec<Rule>, deny: Vec<Rule>) -> Policy {
     }
 }
 
-fn stranger(request: &str) -> Asked {
-    Asked::new(Origin::Annotation, request.parse().unwrap())
+fn stranger(request: &str) -> RequestEntry {
+    RequestEntry::new(Origin::Annotation, request.parse().unwrap())
 }
 
 /// What is told of the device at a node, when it is asked for with this request.
-fn told_of(policy: &Policy, asked: &Asked, node: &str, of: &Circumstances) -> String {
+fn told_of(policy: &Policy, asked: &RequestEntry, node: &str, of: &Circumstances) -> String {
     told_in(policy, asked, node, of, &HOST)
 }
 
 fn told_among(
     policy: &Policy,
-    asked: &Asked,
+    asked: &RequestEntry,
     node: &str,
     of: &Circumstances,
     devices: Vec<Device>,
@@ -155,7 +155,7 @@ fn told_among(
     told_in(policy, asked, node, of, &Host::new(devices))
 }
 
-fn told_in(policy: &Policy, asked: &Asked, node: &str, of: &Circumstances, host: &Host) -> String {
+fn told_in(policy: &Policy, asked: &RequestEntry, node: &str, of: &Circumstances, host: &Host) -> String {
     let situation = Situation {
         circumstances: of,
         inventory: &host.inventory,
@@ -567,7 +567,7 @@ fn a_deny_rule_is_also_for_what_exposes_the_bytes_of_what_it_names() {
         mapped(1, "sdb1"),
     ]);
     // An administrator's request, so that no line of the table comes in between.
-    let asked = Asked::new(Origin::Administrator, "subsystem:block".parse().unwrap());
+    let asked = RequestEntry::new(Origin::Administrator, "subsystem:block".parse().unwrap());
     let deny = |devices: &[&str]| rule(List::Deny, devices, |rule| rule.applies_to = Some(AppliesTo::All));
     let of = Circumstances::default();
     let told = |rule: &str, node: &str| {
@@ -967,7 +967,7 @@ fn while_a_file_of_rules_is_unknown_what_it_may_concern_is_refused() {
     };
     let of = Circumstances::default();
     let untrusted = stranger("usb:0403");
-    let trusted = Asked::new(Origin::Administrator, untrusted.request.clone());
+    let trusted = RequestEntry::new(Origin::Administrator, untrusted.request.clone());
     for (asked, may_concern_trusted, is_refused) in [
         (&untrusted, false, true),
         (&untrusted, true, true),
@@ -1298,7 +1298,7 @@ fn a_node_that_sysfs_does_not_know_by_its_path_is_judged_by_its_number() {
 #[test]
 fn the_path_of_a_node_that_sysfs_does_not_know_allows_nothing_and_denies() {
     let asked = stranger("node:/dev/ttyUSB7");
-    let told = |policy: &Policy, asked: &Asked, kind, major, minor| {
+    let told = |policy: &Policy, asked: &RequestEntry, kind, major, minor| {
         let mut device = Device::new(SysPath::new("/sys/devices/oci-hotplug-node/dev/ttyUSB7"));
         device.subsystem = Some(STATIC_NODE.to_owned());
         device.seen = crate::model::device::Seen::Udev;
@@ -1320,7 +1320,7 @@ fn the_path_of_a_node_that_sysfs_does_not_know_allows_nothing_and_denies() {
         let allowing = policy(Fallback::Nothing, vec![allow(&[rule])], vec![]);
         let unknown = told(&allowing, &asked, DevKind::Char, 240, 5);
         assert!(unknown.starts_with("default"), "{rule}: {unknown}");
-        let mine = Asked::new(Origin::Administrator, asked.request.clone());
+        let mine = RequestEntry::new(Origin::Administrator, asked.request.clone());
         assert_eq!(told(&allowing, &mine, DevKind::Char, 240, 5), "allowed");
         let denying = policy(Fallback::Anything, vec![], vec![deny(&[rule])]);
         let denied = told(&denying, &asked, DevKind::Char, 240, 5);
@@ -1558,7 +1558,7 @@ fn conditions_look_at_the_container() {
 #[test]
 fn the_administrators_requests_pass_unless_a_rule_is_for_all() {
     let of = Circumstances::default();
-    let mine = Asked::new(Origin::Administrator, "devnode:/dev/sda".parse().unwrap());
+    let mine = RequestEntry::new(Origin::Administrator, "devnode:/dev/sda".parse().unwrap());
     let class = stranger("devnode:/dev/sda").of_class("lab");
     let strict = |applies_to| {
         let mut rule = deny(&["subsystem:block"]);
@@ -1621,7 +1621,7 @@ fn a_stranger_gets_a_device_of_another_host_only_by_a_rule_that_names_that_host(
         "[[policy.allow]] at /etc/c.toml line 7"
     );
 
-    let mine = Asked::new(Origin::Administrator, asked.request.clone());
+    let mine = RequestEntry::new(Origin::Administrator, asked.request.clone());
     assert_eq!(anything(vec![], vec![]).authorise(&of, &mine), Ok(()));
     let denies = |applies_to| {
         let mut rule = deny(&["usbip:lab:3241/0403:6001"]);
@@ -1840,7 +1840,7 @@ fn any_circumstances() -> impl Strategy<Value = Circumstances> {
 }
 
 /// 0 refused, 1 undecided, 2 allowed: for each device of the host.
-fn verdicts(policy: &Policy, asked: &Asked, of: &Circumstances, before: bool) -> Vec<u8> {
+fn verdicts(policy: &Policy, asked: &RequestEntry, of: &Circumstances, before: bool) -> Vec<u8> {
     let host = if before { &HOST_BEFORE_UDEVD } else { &HOST };
     let situation = Situation {
         circumstances: of,

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use crate::model::oci::Annotations;
 use crate::model::quoting::{nearest, shown};
 use crate::model::request::class::{ClassUseError, Classes};
-use crate::model::request::entry::{Asked, Origin};
+use crate::model::request::entry::{Origin, RequestEntry};
 use crate::model::request::symlink::{SymlinkError, SymlinkRule, parse_lowrisc_symlinks, parse_symlinks};
 use crate::model::request::{
     OnRemoval, Request, RequestError, check_untrusted, parse_asks, parse_lowrisc_devices,
@@ -29,14 +29,14 @@ pub const LOWRISC_SYMLINKS: &str = "org.lowrisc.hotplug.symlinks";
 
 /// What a container asks for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Asks {
+pub struct Requests {
     /// Devices.
-    pub asked: Vec<Asked>,
+    pub asked: Vec<RequestEntry>,
     /// Further links.
     pub symlinks: Vec<SymlinkRule>,
 }
 
-impl Asks {
+impl Requests {
     /// Whether no device is asked for. A rule for links asks for none by itself.
     pub fn is_empty(&self) -> bool {
         self.asked.is_empty()
@@ -149,12 +149,12 @@ pub fn read(
     annotations: &Annotations,
     lowrisc: &LowriscLifecycle,
     classes: &Classes,
-) -> Result<Asks, AnnotationError> {
+) -> Result<Requests, AnnotationError> {
     let is_unknown = |key: &&String| key.starts_with(PREFIX) && ![DEVICES, SYMLINKS].contains(&key.as_str());
     if let Some(key) = annotations.keys().find(is_unknown) {
         return Err(AnnotationError::of_key(key));
     }
-    let mut asks = Asks::default();
+    let mut asks = Requests::default();
     if let Some(ours) = parsed(annotations, DEVICES, |text| {
         read_list(Origin::Annotation, text, classes)
     })? {
@@ -172,7 +172,7 @@ pub fn read(
         asks.asked.extend(
             requests
                 .into_iter()
-                .map(|request| Asked::new(Origin::Annotation, with_lifecycle(request, lowrisc))),
+                .map(|request| RequestEntry::new(Origin::Annotation, with_lifecycle(request, lowrisc))),
         );
     }
     if let Some(rules) = parsed(annotations, LOWRISC_SYMLINKS, parse_lowrisc_symlinks)? {
@@ -192,7 +192,7 @@ pub fn read(
 ///
 /// # Errors
 /// When it is malformed or names a class that there is not.
-pub fn read_list(origin: Origin, text: &str, classes: &Classes) -> Result<Asks, AskError> {
+pub fn read_list(origin: Origin, text: &str, classes: &Classes) -> Result<Requests, AskError> {
     Ok(classes.expand(origin, parse_asks(text)?)?)
 }
 

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::model::quoting::nearest;
-use crate::model::request::annotations::{AskError, Asks};
-use crate::model::request::entry::{Asked, Origin};
+use crate::model::request::annotations::{AskError, Requests};
+use crate::model::request::entry::{Origin, RequestEntry};
 use crate::model::request::selector::did_you_mean_owned;
 use crate::model::request::symlink::{SymlinkRule, parse_symlinks};
 use crate::model::request::{Ask, ClassFault, ClassName, ClassUse, MAX_REQUESTS, Request, parse_requests};
@@ -191,11 +191,11 @@ impl Classes {
     ///
     /// # Errors
     /// When a class is not known, or all together are more than [`MAX_REQUESTS`].
-    pub fn expand(&self, origin: Origin, asks: Vec<Ask>) -> Result<Asks, ClassUseError> {
-        let mut expanded = Asks::default();
+    pub fn expand(&self, origin: Origin, asks: Vec<Ask>) -> Result<Requests, ClassUseError> {
+        let mut expanded = Requests::default();
         for ask in asks {
             match ask {
-                Ask::Request(request) => push_new(&mut expanded.asked, Asked::new(origin, request)),
+                Ask::Request(request) => push_new(&mut expanded.asked, RequestEntry::new(origin, request)),
                 Ask::Class(used) => self.expand_one(origin, &used, &mut expanded)?,
             }
             let count = expanded.asked.len();
@@ -206,7 +206,7 @@ impl Classes {
         Ok(expanded)
     }
 
-    fn expand_one(&self, origin: Origin, used: &ClassUse, into: &mut Asks) -> Result<(), ClassUseError> {
+    fn expand_one(&self, origin: Origin, used: &ClassUse, into: &mut Requests) -> Result<(), ClassUseError> {
         let name = used.name.as_str();
         if let Some(fault) = self.fault_of(name) {
             return Err(ClassUseError::Unreadable {
@@ -223,7 +223,7 @@ impl Classes {
                     option,
                 })?,
             };
-            let asked = Asked::new(origin, request).of_class(name);
+            let asked = RequestEntry::new(origin, request).of_class(name);
             push_new(&mut into.asked, asked);
         }
         for rule in &class.symlinks {
@@ -246,7 +246,7 @@ impl Classes {
     }
 }
 
-fn push_new(all: &mut Vec<Asked>, asked: Asked) {
+fn push_new(all: &mut Vec<RequestEntry>, asked: RequestEntry) {
     if !all.contains(&asked) {
         all.push(asked);
     }
@@ -302,18 +302,18 @@ mod tests {
         Classes::parse(Path::new("/etc/c.toml"), &definitions).map_err(|error| error.to_string())
     }
 
-    fn expand(classes: &Classes, text: &str) -> Result<Asks, ClassUseError> {
+    fn expand(classes: &Classes, text: &str) -> Result<Requests, ClassUseError> {
         classes.expand(Origin::Annotation, parse_asks(text).unwrap())
     }
 
-    fn expand_trusted(classes: &Classes, text: &str) -> Asks {
+    fn expand_trusted(classes: &Classes, text: &str) -> Requests {
         classes
             .expand(Origin::Administrator, parse_asks(text).unwrap())
             .unwrap()
     }
 
-    fn told(asks: &Asks) -> Vec<String> {
-        let one = |asked: &Asked| match &asked.class {
+    fn told(asks: &Requests) -> Vec<String> {
+        let one = |asked: &RequestEntry| match &asked.class {
             Some(class) => format!("{} of {class}", asked.request),
             None => asked.request.to_string(),
         };

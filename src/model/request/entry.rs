@@ -19,7 +19,7 @@ pub enum Origin {
 
 /// A request, who made it, and the devices that it selects now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Asked {
+pub struct RequestEntry {
     /// Who made it.
     pub origin: Origin,
     /// What is asked for.
@@ -39,7 +39,7 @@ pub struct Asked {
     pub named: Option<BTreeSet<SysPath>>,
 }
 
-impl Asked {
+impl RequestEntry {
     /// A request that has not been looked at yet.
     pub fn new(origin: Origin, request: Request) -> Self {
         Self {
@@ -54,7 +54,7 @@ impl Asked {
 
     /// Whether the administrator wrote what is asked for: in a hook's argument, or in a class. All else is a
     /// stranger's.
-    pub fn is_administrators(&self) -> bool {
+    pub fn is_trusted(&self) -> bool {
         self.origin == Origin::Administrator || self.class.is_some()
     }
 
@@ -89,14 +89,14 @@ impl Asked {
 mod tests {
     use super::*;
 
-    fn asked() -> Asked {
-        Asked::new(Origin::Annotation, "usb:0403;access=r".parse().unwrap())
+    fn asked() -> RequestEntry {
+        RequestEntry::new(Origin::Annotation, "usb:0403;access=r".parse().unwrap())
     }
 
     #[test]
     fn a_request_is_called_by_its_class_else_its_cdi_device_else_its_text() {
         assert_eq!(asked().called(), "usb:0403;access=r");
-        let of_device = Asked {
+        let of_device = RequestEntry {
             cdi: Some("oci-hotplug.dev/lab=board".to_owned()),
             ..asked()
         };
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn a_request_without_roots_is_as_it_was_before_any_device_was_looked_at() {
         let root = SysPath::new("/sys/devices/usb1/1-1");
-        let looked_at = Asked {
+        let looked_at = RequestEntry {
             roots: [root.clone()].into(),
             named: Some([root].into()),
             ..asked()
@@ -117,8 +117,8 @@ mod tests {
 
     #[test]
     fn requests_of_hook_arguments_and_classes_are_the_administrators() {
-        assert!(!asked().is_administrators());
-        assert!(asked().of_class("board").is_administrators());
-        assert!(Asked::new(Origin::Administrator, asked().request).is_administrators());
+        assert!(!asked().is_trusted());
+        assert!(asked().of_class("board").is_trusted());
+        assert!(RequestEntry::new(Origin::Administrator, asked().request).is_trusted());
     }
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::device::recorded;
 use crate::model::plan::{ProcessUser, Reconciler};
-use crate::model::request::entry::{Asked, Origin};
+use crate::model::request::entry::{Origin, RequestEntry};
 use crate::model::request::selector::tests::{any_device_selector, any_selector};
 
 fn request(text: &str) -> Request {
@@ -584,7 +584,7 @@ fn alternatives_are_roots_of_one_request() {
     let host = recorded::documented_host();
     let inventory = Inventory::new(host.clone());
     let nodes = |text: &str, inventory: &Inventory| {
-        let asked = Asked::new(Origin::Administrator, text.parse().unwrap());
+        let asked = RequestEntry::new(Origin::Administrator, text.parse().unwrap());
         let mut reconciler = Reconciler::new(vec![asked], Vec::new(), ProcessUser::default());
         reconciler.find_roots(inventory);
         let selected = reconciler.selected(inventory);

@@ -19,7 +19,7 @@ use crate::model::device::{Access, DevKind, DevNum, Device, Seen, SysPath};
 use crate::model::plan::attachment::{Attachments, Found, Maker, NodeSpec};
 use crate::model::plan::{Admission, Plan, ProcessUser, Reconciler, Step, admit_all, still_due};
 use crate::model::policy::Denial;
-use crate::model::request::entry::{Asked, Origin};
+use crate::model::request::entry::{Origin, RequestEntry};
 use crate::model::request::parse_requests;
 use crate::model::request::symlink::parse_symlinks;
 use crate::model::uevent::{UeventAction, UeventForm};
@@ -225,7 +225,7 @@ impl Effects for FakeContainer {
 
 /// A watcher without a host.
 struct Story {
-    admit: fn(&Asked, &Device) -> Admission,
+    admit: fn(&RequestEntry, &Device) -> Admission,
     inventory: Inventory,
     reconciler: Reconciler,
     attachments: Attachments,
@@ -238,7 +238,7 @@ impl Story {
         let asked = parse_requests(requests)
             .unwrap()
             .into_iter()
-            .map(|request| Asked::new(Origin::Annotation, request))
+            .map(|request| RequestEntry::new(Origin::Annotation, request))
             .collect();
         let rules = if symlinks.is_empty() {
             Vec::new()
@@ -345,7 +345,7 @@ fn all_matches_count_and_not_the_first_alone() {
     assert!(story.is_empty());
 }
 
-fn refuse_ttys(_: &Asked, device: &Device) -> Admission {
+fn refuse_ttys(_: &RequestEntry, device: &Device) -> Admission {
     if device.subsystem.as_deref() != Some("tty") {
         return Admission::Admitted;
     }

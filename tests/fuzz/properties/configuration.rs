@@ -5,7 +5,7 @@ use std::path::Path;
 use oci_hotplug::host::config::{Config, ConfigError};
 use oci_hotplug::model::device::inventory::Inventory;
 use oci_hotplug::model::policy::{Circumstances, HostUse, Policy, Situation, Verdict};
-use oci_hotplug::model::request::entry::{Asked, Origin};
+use oci_hotplug::model::request::entry::{Origin, RequestEntry};
 use oci_hotplug::model::request::parse_asks;
 
 use super::devices;
@@ -30,7 +30,7 @@ pub fn hold(input: &[u8]) {
                 let asks = parse_asks(&format!("class:{name}")).expect("a class can be asked for");
                 let expanded = classes.expand(Origin::Annotation, asks).expect("it is defined");
                 assert!(!expanded.is_empty(), "class {name} is empty");
-                assert!(expanded.asked.iter().all(Asked::is_administrators));
+                assert!(expanded.asked.iter().all(RequestEntry::is_trusted));
             }
         }
         Err(error) => is_named(&error, text),
@@ -64,7 +64,7 @@ fn judges(policy: &Policy) {
         host_use: &host_use,
     };
     let request = "glob:/dev/**".parse().expect("a request");
-    let asked = Asked::new(Origin::Annotation, request);
+    let asked = RequestEntry::new(Origin::Annotation, request);
     let started = policy.authorise(&circumstances, &asked);
     assert!(!policy.classes_only || started.is_err());
     for device in &samples {

@@ -11,7 +11,7 @@ use crate::model::device::inventory::Inventory;
 use crate::model::device::recorded;
 use crate::model::device::{DevKind, DevNode, DevNum, Device, Seen, SysPath};
 use crate::model::plan::{ProcessUser, Reconciler};
-use crate::model::request::entry::{Asked, Origin};
+use crate::model::request::entry::{Origin, RequestEntry};
 
 fn selector(text: &str) -> DeviceSelector {
     text.parse()
@@ -31,7 +31,7 @@ fn matching<'d>(devices: &'d [Device], text: &str) -> Vec<&'d str> {
 /// The kernel names of the nodes that a container gets which asks for this.
 fn nodes<'d>(devices: &'d [Device], text: &str) -> Vec<&'d str> {
     let inventory = Inventory::new(devices.to_vec());
-    let asked = Asked::new(Origin::Administrator, text.parse().unwrap());
+    let asked = RequestEntry::new(Origin::Administrator, text.parse().unwrap());
     let mut reconciler = Reconciler::new(vec![asked], Vec::new(), ProcessUser::default());
     reconciler.find_roots(&inventory);
     let selected: Vec<&SysPath> = reconciler

@@ -261,7 +261,7 @@ fn a_link_stays_with_its_device_until_a_device_of_a_better_class_comes() {
 }
 
 /// Refuses to decide about ttys, as while udevd has not processed them.
-fn await_ttys(_: &Asked, device: &Device) -> Admission {
+fn await_ttys(_: &RequestEntry, device: &Device) -> Admission {
     if device.subsystem.as_deref() == Some("tty") {
         Admission::Pending(device.syspath.clone())
     } else {
@@ -369,7 +369,7 @@ fn a_node_keeps_its_name_while_a_better_one_waits_for_another_container() {
         };
         story.plug(&others);
         assert_eq!(named(&story), Some(of_keys), "{request} {symlinks}");
-        let tty_waits = |_: &Asked, device: &Device| match device.subsystem.as_deref() {
+        let tty_waits = |_: &RequestEntry, device: &Device| match device.subsystem.as_deref() {
             Some("tty") => Admission::Waiting("another has it".into()),
             _ => Admission::Admitted,
         };

@@ -7,7 +7,7 @@ use oci_hotplug::host::container::ContainerFacts;
 use oci_hotplug::host::state::control::{Answer, Problem, Status};
 use oci_hotplug::model::device::inventory::Inventory;
 use oci_hotplug::model::device::{Access, DevKind, DevNode, DevNum, Device, Seen, SysPath};
-use oci_hotplug::model::plan::attachment::{Attachment, Attachments, Maker, NodeSpec};
+use oci_hotplug::model::plan::attachment::{Attachment, Attachments, NodeCreator, NodeSpec};
 use oci_hotplug::model::policy::{Circumstances, Denial, HostUse, Policy, Situation, Verdict};
 use oci_hotplug::model::request::annotations::read_list;
 use oci_hotplug::model::request::class::Classes;
@@ -733,13 +733,13 @@ fn hostile_watcher(dir: &std::path::Path) {
             uid: 0,
             gid: 0,
         },
-        node_maker: Maker::Us,
+        node_maker: NodeCreator::Watcher,
         links: Default::default(),
         announced: None,
         since: 0,
     };
     node.links
-        .insert(format!("/dev/{HOSTILE}-link").into(), Maker::Us);
+        .insert(format!("/dev/{HOSTILE}-link").into(), NodeCreator::Watcher);
     let mut attached = Attachments::default();
     attached.insert(format!("/dev/{HOSTILE}").into(), node);
     let request = "devnode:/dev/null".parse().expect("a request");

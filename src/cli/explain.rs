@@ -22,7 +22,7 @@ use crate::host::users::Users;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::nodeless;
 use crate::model::device::{Device, SysPath};
-use crate::model::plan::attachment::{Attachment, Maker};
+use crate::model::plan::attachment::{Attachment, NodeCreator};
 use crate::model::plan::{Reconciler, Withheld};
 use crate::model::policy::{AllowedBy, HostUse, Policy, Situation, Verdict, blocks_that_decide};
 use crate::model::request::Request;
@@ -375,8 +375,8 @@ impl Facts<'_> {
 
 fn described(path: &Path, attachment: &Attachment) -> String {
     let made = match attachment.node_maker {
-        Maker::Us => "",
-        Maker::Other => ", by a node of the engine or the image",
+        NodeCreator::Watcher => "",
+        NodeCreator::Other => ", by a node of the engine or the image",
     };
     let links: Vec<String> = attachment
         .links

@@ -12,7 +12,7 @@ use super::{Enrolled, unit_of};
 use crate::host::state::control::{Problem, first_of};
 use crate::host::state::registry::{Record, Registry};
 use crate::host::users::Users;
-use crate::model::plan::attachment::{Attachment, Maker};
+use crate::model::plan::attachment::{Attachment, NodeCreator};
 use crate::model::request::entry::Origin;
 
 /// Prints all that is known of one container.
@@ -130,8 +130,8 @@ fn write_attachment(out: &mut impl Write, path: &Path, attachment: &Attachment) 
     let node = &attachment.node;
     let age = ago(since(attachment.since));
     let maker = match attachment.node_maker {
-        Maker::Us => format!("mode {:04o}, owner {}:{}", node.mode, node.uid, node.gid),
-        Maker::Other => "node made by the engine or the image".to_owned(),
+        NodeCreator::Watcher => format!("mode {:04o}, owner {}:{}", node.mode, node.uid, node.gid),
+        NodeCreator::Other => "node made by the engine or the image".to_owned(),
     };
     print_line!(
         out,

@@ -415,7 +415,7 @@ mod tests {
     use super::*;
     use crate::model::device::{Access, DevKind, DevNum, Device, SysPath};
     use crate::model::plan::ProcessUser;
-    use crate::model::plan::attachment::{Attachment, Attachments, Maker, NodeSpec};
+    use crate::model::plan::attachment::{Attachment, Attachments, NodeCreator, NodeSpec};
 
     fn record_of(pid: i32, bundle: &Path) -> Record {
         Record {
@@ -465,8 +465,8 @@ mod tests {
                     uid: 0,
                     gid: 0,
                 },
-                node_maker: Maker::Us,
-                links: [("/dev/ours".into(), Maker::Us)].into(),
+                node_maker: NodeCreator::Watcher,
+                links: [("/dev/ours".into(), NodeCreator::Watcher)].into(),
                 announced: None,
                 since: 0,
             },

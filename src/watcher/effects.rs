@@ -18,7 +18,7 @@ use crate::model::cgroup::grants::{Change, GrantSet};
 use crate::model::counters::Tally;
 use crate::model::device::{DevNum, Device, SysPath};
 use crate::model::plan::RootRemoved;
-use crate::model::plan::attachment::{Attachments, Found, Maker, NodeSpec};
+use crate::model::plan::attachment::{Attachments, Found, NodeCreator, NodeSpec};
 use crate::model::remote::{Bound, RemoteDevice};
 use crate::model::request::entry::RequestEntry;
 use crate::model::uevent::{UeventAction, UeventForm};
@@ -244,10 +244,13 @@ impl Inside {
 fn made_by_us(attachments: &Attachments) -> BTreeSet<PathBuf> {
     let mut paths = BTreeSet::new();
     for (path, attachment) in attachments.iter() {
-        if attachment.node_maker == Maker::Us {
+        if attachment.node_maker == NodeCreator::Watcher {
             paths.insert(path.clone());
         }
-        let links = attachment.links.iter().filter(|(_, maker)| **maker == Maker::Us);
+        let links = attachment
+            .links
+            .iter()
+            .filter(|(_, maker)| **maker == NodeCreator::Watcher);
         paths.extend(links.map(|(link, _)| link.clone()));
     }
     paths
@@ -264,7 +267,7 @@ impl Effects for Inside {
         Ok(self.dev.find_link(link, target)?)
     }
 
-    fn add_node(&mut self, path: &Path, node: &NodeSpec) -> Result<Maker, EffectError> {
+    fn add_node(&mut self, path: &Path, node: &NodeSpec) -> Result<NodeCreator, EffectError> {
         let ours = self.made_before.remove(path);
         let owner = NodeOwner {
             mode: node.mode,
@@ -272,8 +275,8 @@ impl Effects for Inside {
             gid: node.gid,
         };
         Ok(match self.dev.add_node(path, node.num, &owner, ours)? {
-            NodeOutcome::Created | NodeOutcome::Unchanged => Maker::Us,
-            NodeOutcome::Adopted | NodeOutcome::HostOwned => Maker::Other,
+            NodeOutcome::Created | NodeOutcome::Unchanged => NodeCreator::Watcher,
+            NodeOutcome::Adopted | NodeOutcome::HostOwned => NodeCreator::Other,
         })
     }
 
@@ -283,11 +286,11 @@ impl Effects for Inside {
         Ok(())
     }
 
-    fn add_link(&mut self, link: &Path, target: &Path) -> Result<Maker, EffectError> {
+    fn add_link(&mut self, link: &Path, target: &Path) -> Result<NodeCreator, EffectError> {
         let ours = self.made_before.remove(link);
         Ok(match self.dev.add_link(link, target, ours)? {
-            LinkOutcome::Created | LinkOutcome::Unchanged => Maker::Us,
-            LinkOutcome::Adopted | LinkOutcome::HostOwned => Maker::Other,
+            LinkOutcome::Created | LinkOutcome::Unchanged => NodeCreator::Watcher,
+            LinkOutcome::Adopted | LinkOutcome::HostOwned => NodeCreator::Other,
         })
     }
 

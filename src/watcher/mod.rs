@@ -50,7 +50,7 @@ use crate::model::counters::Tally;
 use crate::model::device::event::DeviceEvent;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{Device, Seen, SysPath};
-use crate::model::plan::attachment::{Attachment, Attachments, Found, Maker};
+use crate::model::plan::attachment::{Attachment, Attachments, Found, NodeCreator};
 use crate::model::plan::removal::Removals;
 use crate::model::plan::{Plan, Reconciler, RootRemoved, Step, moved, still_due};
 use crate::model::policy::Policy;
@@ -202,7 +202,11 @@ impl Watcher {
         }
         for path in missing {
             if let Some(attachment) = self.attachments.remove(&path) {
-                for (link, _) in attachment.links.iter().filter(|(_, maker)| **maker == Maker::Us) {
+                for (link, _) in attachment
+                    .links
+                    .iter()
+                    .filter(|(_, maker)| **maker == NodeCreator::Watcher)
+                {
                     if let Err(error) = inside.remove_link(link, &path) {
                         tracing::warn!(container = %self.record.container.id, "{error}");
                     }

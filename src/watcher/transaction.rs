@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::model::cgroup::grants::{GrantSet, common};
 use crate::model::device::{Access, DevNum, Device};
 use crate::model::plan::Step;
-use crate::model::plan::attachment::{Attachment, Attachments, Found, Maker, NodeSpec};
+use crate::model::plan::attachment::{Attachment, Attachments, Found, NodeCreator, NodeSpec};
 use crate::model::uevent::{UeventAction, UeventForm};
 
 /// What a transaction needs of a container. Each call is idempotent.
@@ -21,11 +21,11 @@ pub trait Effects {
     /// Whether the link is there already.
     fn find_link(&mut self, link: &Path, target: &Path) -> Result<Found, Self::Error>;
     /// Puts a node in place, if it is not there already; whose it is.
-    fn add_node(&mut self, path: &Path, node: &NodeSpec) -> Result<Maker, Self::Error>;
+    fn add_node(&mut self, path: &Path, node: &NodeSpec) -> Result<NodeCreator, Self::Error>;
     /// Takes a node of ours away.
     fn remove_node(&mut self, path: &Path, node: &NodeSpec) -> Result<(), Self::Error>;
     /// Puts a link in place, if it is not there already; whose it is.
-    fn add_link(&mut self, link: &Path, target: &Path) -> Result<Maker, Self::Error>;
+    fn add_link(&mut self, link: &Path, target: &Path) -> Result<NodeCreator, Self::Error>;
     /// Takes a link of ours away.
     fn remove_link(&mut self, link: &Path, target: &Path) -> Result<(), Self::Error>;
     /// Makes the access that we give exactly this, but for the numbers that it returns, each with the reason: somebody
@@ -125,9 +125,9 @@ impl<E: Effects> Transaction<'_, E> {
                     let mut planned = (**attachment).clone();
                     let is_ours = ahead
                         .get(path)
-                        .is_some_and(|before| before.node_maker == Maker::Us);
+                        .is_some_and(|before| before.node_maker == NodeCreator::Watcher);
                     if !is_ours && matches!(self.effects.find_node(path, &planned.node), Ok(Found::Same)) {
-                        planned.node_maker = Maker::Other;
+                        planned.node_maker = NodeCreator::Other;
                     }
                     ahead.insert(path.clone(), planned);
                     news = true;
@@ -135,7 +135,11 @@ impl<E: Effects> Transaction<'_, E> {
                 Step::AddLink { path, link } => {
                     let is_there = matches!(self.effects.find_link(link, path), Ok(Found::Same));
                     if let Some(attachment) = ahead.get_mut(path) {
-                        let maker = if is_there { Maker::Other } else { Maker::Us };
+                        let maker = if is_there {
+                            NodeCreator::Other
+                        } else {
+                            NodeCreator::Watcher
+                        };
                         attachment.links.insert(link.clone(), maker);
                     }
                     news = true;
@@ -206,7 +210,7 @@ impl<E: Effects> Transaction<'_, E> {
         let Some(attachment) = self.attachments.get_mut(path) else {
             return;
         };
-        if attachment.links.get(link) == Some(&Maker::Us) {
+        if attachment.links.get(link) == Some(&NodeCreator::Watcher) {
             if let Err(error) = self.effects.remove_link(link, path) {
                 return self.fail(Some(link), &error);
             }
@@ -219,8 +223,8 @@ impl<E: Effects> Transaction<'_, E> {
             return;
         };
         let removed = match attachment.node_maker {
-            Maker::Us => self.effects.remove_node(path, &attachment.node),
-            Maker::Other => Ok(()),
+            NodeCreator::Watcher => self.effects.remove_node(path, &attachment.node),
+            NodeCreator::Other => Ok(()),
         };
         let links_left = !attachment.links.is_empty();
         match removed {

@@ -26,9 +26,9 @@ use crate::host::container::{Container, IdMaps};
 use crate::host::quiet::{Answers, Mounts, attributes, file_system, identity};
 use crate::model::cgroup::grants::Change;
 use crate::model::device::{DevKind, DevNum};
-use crate::model::plan::attachment::{Attachments, Found, Maker as NodeMaker};
+use crate::model::plan::attachment::{Attachments, Found, NodeCreator as NodeMaker};
 use path::{checked, leads_to, link_text};
-use place::{ContainerMounts, Entry, Maker, Place, Walk, Walker, failed, finish_node, open_retrying};
+use place::{ContainerMounts, Entry, NodeCreator, Place, Walk, Walker, failed, finish_node, open_retrying};
 use staging::{StagedNode, Staging};
 
 /// How nodes get into a container.
@@ -92,7 +92,7 @@ pub struct ContainerDev {
     dev_outlives: bool,
     /// Maps and mount namespace of a container with a user namespace.
     foreign: Option<(IdMaps, OwnedFd)>,
-    maker: Maker,
+    maker: NodeCreator,
     staging: Option<Staging>,
     staged: BTreeMap<PathBuf, StagedNode>,
     directories: BTreeSet<PathBuf>,

@@ -32,13 +32,13 @@ const ATTEMPTS: u32 = 64;
 /// Whom things in the container are made as: the user namespace's root, where the container has one.
 ///
 /// A file system that was mounted in a user namespace takes no files of an owner that is not mapped there (EOVERFLOW).
-pub(super) type Maker = Option<(Uid, Gid)>;
+pub(super) type NodeCreator = Option<(Uid, Gid)>;
 
 /// The thread's identity towards file systems, until it is dropped (setfsuid(2)).
-pub(super) struct MakerGuard(Maker);
+pub(super) struct MakerGuard(NodeCreator);
 
 impl MakerGuard {
-    pub(super) fn new(maker: Maker) -> Self {
+    pub(super) fn new(maker: NodeCreator) -> Self {
         // The group first: without fsuid 0 it could not be changed any more.
         Self(maker.map(|(uid, gid)| {
             let previous = setfsgid(gid);
@@ -110,7 +110,7 @@ pub(super) struct Place {
     name: OsString,
     /// The place's absolute path in the container, for messages.
     path: PathBuf,
-    maker: Maker,
+    maker: NodeCreator,
     mounts: ContainerMounts,
 }
 
@@ -136,7 +136,7 @@ pub(super) struct Walker<'a> {
     /// The number of the host's devtmpfs.
     pub host_dev: (u32, u32),
     /// Whom missing directories are made as.
-    pub maker: Maker,
+    pub maker: NodeCreator,
     /// The container's mounts.
     pub mounts: &'a ContainerMounts,
 }

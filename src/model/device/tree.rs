@@ -198,7 +198,7 @@ fn branch(
 /// The vendor id of the root hubs (usb.ids).
 const LINUX_FOUNDATION: &str = "1d6b";
 
-/// Maker and model: what the device says of itself (USB), else what udev's database says, else the name that the kernel
+/// NodeCreator and model: what the device says of itself (USB), else what udev's database says, else the name that the kernel
 /// gives an input or media device.
 fn description(device: &Device, known: &BTreeMap<&SysPath, &Device>) -> String {
     let attribute = |name: &str| device.attribute(name).unwrap_or_default();
@@ -250,7 +250,7 @@ fn first<const N: usize>(texts: [String; N]) -> String {
         .unwrap_or_default()
 }
 
-/// Maker and model, without saying the maker twice.
+/// NodeCreator and model, without saying the maker twice.
 fn join(maker: &str, model: &str) -> String {
     let (maker, model) = (printable(maker), printable(model));
     if model.starts_with(&maker) || maker.is_empty() {

@@ -24,7 +24,7 @@ pub struct NodeSpec {
 /// Whose a node or link is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Maker {
+pub enum NodeCreator {
     /// We made it, and take it away again.
     Us,
     /// The image or the engine had it there, just as it should be: it stays for ever.
@@ -52,9 +52,9 @@ pub struct Attachment {
     /// The node.
     pub node: NodeSpec,
     /// Who made the node.
-    pub node_maker: Maker,
+    pub node_maker: NodeCreator,
     /// The links to the node, and who made each.
-    pub links: BTreeMap<PathBuf, Maker>,
+    pub links: BTreeMap<PathBuf, NodeCreator>,
     /// The sequence number of the udev event that was last announced inside; `None` = nothing yet.
     pub announced: Option<u64>,
     /// When the device came into the container: seconds since 1970, by the host's clock. For people.
@@ -137,7 +137,7 @@ mod tests {
                 uid: 0,
                 gid: 0,
             },
-            node_maker: Maker::Us,
+            node_maker: NodeCreator::Watcher,
             links: BTreeMap::new(),
             announced: None,
             since: 0,

@@ -16,7 +16,7 @@ use crate::model::device::event::DeviceEvent;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::recorded::{before_udev, disk_with_partitions, hub_with_two_adapters, root_hubs};
 use crate::model::device::{Access, DevKind, DevNum, Device, Seen, SysPath};
-use crate::model::plan::attachment::{Attachments, Found, Maker, NodeSpec};
+use crate::model::plan::attachment::{Attachments, Found, NodeCreator, NodeSpec};
 use crate::model::plan::{Admission, Plan, ProcessUser, Reconciler, Step, admit_all, still_due};
 use crate::model::policy::Denial;
 use crate::model::request::entry::{Origin, RequestEntry};
@@ -103,7 +103,7 @@ impl Effects for FakeContainer {
         })
     }
 
-    fn add_node(&mut self, path: &Path, node: &NodeSpec) -> Result<Maker, Refusal> {
+    fn add_node(&mut self, path: &Path, node: &NodeSpec) -> Result<NodeCreator, Refusal> {
         self.is_entered();
         self.check(path)?;
         assert!(
@@ -118,11 +118,11 @@ impl Effects for FakeContainer {
         );
         self.log.push(format!("node {}", path.display()));
         match self.theirs.get(path) {
-            Some(num) if *num == node.num => Ok(Maker::Other),
+            Some(num) if *num == node.num => Ok(NodeCreator::Other),
             Some(_) => Err(Refusal("another node".into())),
             None => {
                 self.nodes.insert(path.to_owned(), node.clone());
-                Ok(Maker::Us)
+                Ok(NodeCreator::Watcher)
             }
         }
     }
@@ -144,7 +144,7 @@ impl Effects for FakeContainer {
         Ok(())
     }
 
-    fn add_link(&mut self, link: &Path, target: &Path) -> Result<Maker, Refusal> {
+    fn add_link(&mut self, link: &Path, target: &Path) -> Result<NodeCreator, Refusal> {
         self.is_entered();
         self.check(link)?;
         assert!(
@@ -153,11 +153,11 @@ impl Effects for FakeContainer {
             link.display()
         );
         if self.their_links.get(link).is_some_and(|there| there == target) {
-            return Ok(Maker::Other);
+            return Ok(NodeCreator::Other);
         }
         self.log.push(format!("link {}", link.display()));
         self.links.insert(link.to_owned(), target.to_owned());
-        Ok(Maker::Us)
+        Ok(NodeCreator::Watcher)
     }
 
     fn remove_link(&mut self, link: &Path, _: &Path) -> Result<(), Refusal> {

@@ -32,7 +32,7 @@ fn tty(minor: u32, access: Access) -> Attachment {
             uid: 0,
             gid: 0,
         },
-        node_maker: Maker::Us,
+        node_maker: NodeCreator::Watcher,
         links: BTreeMap::new(),
         announced: None,
         since: 0,
@@ -59,7 +59,7 @@ impl World {
     }
 
     /// The maker of the node at [`TTY`] in each note, the first first.
-    fn noted_makers(&self) -> Vec<Option<Maker>> {
+    fn noted_makers(&self) -> Vec<Option<NodeCreator>> {
         let maker = |note: &Attachments| note.get(Path::new(TTY)).map(|noted| noted.node_maker);
         self.container.notes.iter().map(maker).collect()
     }
@@ -141,7 +141,10 @@ fn what_cannot_be_revoked_is_still_known_to_be_in_force() {
 fn a_node_is_noted_as_ours_before_it_is_made() {
     let mut world = World::default();
     assert_eq!(world.carry_out(add(&tty(1, Access::ALL))), []);
-    assert_eq!(world.noted_makers(), [Some(Maker::Us), Some(Maker::Us)]);
+    assert_eq!(
+        world.noted_makers(),
+        [Some(NodeCreator::Watcher), Some(NodeCreator::Watcher)]
+    );
     assert_eq!(world.attachments.get(Path::new(TTY)).unwrap().since, 7);
 }
 
@@ -150,7 +153,10 @@ fn a_node_of_the_image_is_noted_as_theirs_before_it_is_adopted() {
     let mut world = World::default();
     world.container.theirs.insert(TTY.into(), number(1));
     assert_eq!(world.carry_out(add(&tty(1, Access::ALL))), []);
-    assert_eq!(world.noted_makers(), [Some(Maker::Other), Some(Maker::Other)]);
+    assert_eq!(
+        world.noted_makers(),
+        [Some(NodeCreator::Other), Some(NodeCreator::Other)]
+    );
 }
 
 #[test]
@@ -159,7 +165,10 @@ fn a_node_of_ours_that_is_added_again_stays_noted_as_ours() {
     world.carry_out(add(&tty(1, Access::ALL)));
     world.container.notes.clear();
     assert_eq!(world.carry_out(add(&tty(1, Access::ALL))), []);
-    assert_eq!(world.noted_makers(), [Some(Maker::Us), Some(Maker::Us)]);
+    assert_eq!(
+        world.noted_makers(),
+        [Some(NodeCreator::Watcher), Some(NodeCreator::Watcher)]
+    );
 }
 
 #[test]
@@ -223,7 +232,7 @@ fn a_link_of_the_image_is_adopted_and_stays() {
             .copied()
     };
     let notes: Vec<_> = world.container.notes.iter().map(noted).collect();
-    assert_eq!(notes, [Some(Maker::Other), Some(Maker::Other)]);
+    assert_eq!(notes, [Some(NodeCreator::Other), Some(NodeCreator::Other)]);
     assert_eq!(world.carry_out(remove()), []);
     assert!(!world.container.log.contains(&format!("no link {LINK}")));
     assert!(world.attachments.is_empty());
@@ -243,7 +252,7 @@ fn a_link_of_ours_is_noted_as_ours_before_it_is_made() {
             .copied()
     };
     let notes: Vec<_> = world.container.notes.iter().map(noted).collect();
-    assert_eq!(notes, [Some(Maker::Us), Some(Maker::Us)]);
+    assert_eq!(notes, [Some(NodeCreator::Watcher), Some(NodeCreator::Watcher)]);
 }
 
 #[test]
@@ -255,7 +264,7 @@ fn a_device_stays_noted_without_access_until_its_last_link_is_gone() {
     world.container.broken.insert(LINK.into());
     // Its link leads to the node: the fake container's node has to be of the image, which nobody removes.
     let attachment = world.attachments.get_mut(Path::new(TTY)).unwrap();
-    attachment.node_maker = Maker::Other;
+    attachment.node_maker = NodeCreator::Other;
     let failures = world.carry_out(remove());
     assert_eq!(failures.len(), 1);
     assert_eq!(failures[0].path.as_deref(), Some(Path::new(LINK)));

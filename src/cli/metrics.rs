@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{Enrolled, Usage};
 use crate::host::state::atomic_file::replace;
 use crate::host::state::registry::Registry;
-use crate::model::counters::Tally;
+use crate::model::counters::Counters;
 use crate::model::plan::attachment::Attachments;
 use crate::model::quoting::visible_lines;
 
@@ -48,7 +48,7 @@ struct Sample {
 struct Noted {
     attachments: Attachments,
     #[serde(default)]
-    tally: Tally,
+    tally: Counters,
 }
 
 /// One container's numbers.

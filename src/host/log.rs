@@ -235,7 +235,7 @@ fn open_log_file(state_dir: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::counters::Tally;
+    use crate::model::counters::Counters;
     use std::sync::{Arc, Mutex};
 
     const HOSTILE: &str = "x\n2026-11-21T14:13:38Z oci-hotplug-watcher[1] INFO forged\u{1b}[2J\u{202e}\u{9b}";
@@ -306,9 +306,9 @@ mod tests {
     #[test]
     fn all_that_is_told_is_counted() {
         for event in event::ALL {
-            let mut tally = Tally::default();
+            let mut tally = Counters::default();
             tally.count(event);
-            assert_ne!(tally, Tally::default(), "{event}");
+            assert_ne!(tally, Counters::default(), "{event}");
         }
     }
 }

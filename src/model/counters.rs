@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// How often each thing happened since the container was enrolled. One watcher goes on where the last left off.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Tally {
+pub struct Counters {
     /// Devices that came in.
     pub attached: u64,
     /// Devices that left.
@@ -36,7 +36,7 @@ pub struct Tally {
     pub at_work: bool,
 }
 
-impl Tally {
+impl Counters {
     /// One more of what the log calls so; what it does not know is not counted.
     pub fn count(&mut self, event: &str) {
         let counter = match event {
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_watcher_that_goes_without_a_word_has_died() {
-        let mut tally = Tally::default();
+        let mut tally = Counters::default();
         tally.begin();
         tally.end();
         tally.begin();
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn each_event_of_the_log_has_a_counter_of_its_own() {
-        let mut tally = Tally::default();
+        let mut tally = Counters::default();
         let events = [
             "attached", "detached", "refused", "waiting", "shared", "failed", "restored", "overrun",
         ];
@@ -101,7 +101,7 @@ mod tests {
             }
         }
         tally.count("started");
-        let counted = Tally {
+        let counted = Counters {
             attached: 1,
             detached: 2,
             refused: 3,
@@ -110,14 +110,14 @@ mod tests {
             failed: 6,
             restored: 7,
             overrun: 8,
-            ..Tally::default()
+            ..Counters::default()
         };
         assert_eq!(tally, counted);
     }
 
     #[test]
     fn the_longest_is_that_of_the_watcher_of_now() {
-        let mut tally = Tally::default();
+        let mut tally = Counters::default();
         tally.count_wake(3);
         tally.count_wake(2);
         assert_eq!((tally.wakes, tally.busy_us, tally.longest_us), (2, 5, 3));

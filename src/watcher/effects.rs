@@ -15,7 +15,7 @@ use crate::host::filter::{FilterError, FilterMemory};
 use crate::host::state::cgroup_owners::Owner;
 use crate::host::state::registry::{RecordLock, RegistryError, STATE_VERSION};
 use crate::model::cgroup::grants::{Change, GrantSet};
-use crate::model::counters::Tally;
+use crate::model::counters::Counters;
 use crate::model::device::{DevNum, Device, SysPath};
 use crate::model::plan::RootRemoved;
 use crate::model::plan::attachment::{Attachments, Found, NodeCreator, NodeSpec};
@@ -43,7 +43,7 @@ pub struct Memory {
     pub roots: Vec<BTreeSet<SysPath>>,
     /// What has been counted.
     #[serde(default)]
-    pub tally: Tally,
+    pub tally: Counters,
     /// The devices of other hosts that are attached.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bound: Vec<(RemoteDevice, Bound)>,
@@ -80,9 +80,9 @@ pub struct Inside {
     /// What an earlier watcher made: whatever is at these paths now is ours to put right.
     made_before: BTreeSet<PathBuf>,
     /// What has been counted; the journal has it, too.
-    tally: Cell<Tally>,
+    tally: Cell<Counters>,
     /// What the journal has of it.
-    noted: Tally,
+    noted: Counters,
 }
 
 impl Inside {
@@ -167,12 +167,12 @@ impl Inside {
     }
 
     /// What has been counted so far.
-    pub fn tally(&self) -> Tally {
+    pub fn tally(&self) -> Counters {
         self.tally.get()
     }
 
     /// Counts.
-    pub fn count(&self, more: impl FnOnce(&mut Tally)) {
+    pub fn count(&self, more: impl FnOnce(&mut Counters)) {
         let mut tally = self.tally.get();
         more(&mut tally);
         self.tally.set(tally);
@@ -181,7 +181,7 @@ impl Inside {
     /// Whether something was counted that whoever comes after us would not know. Wakes alone are not worth writing for.
     pub fn has_counted(&self) -> bool {
         let tally = self.tally.get();
-        let wakes = Tally {
+        let wakes = Counters {
             wakes: tally.wakes,
             busy_us: tally.busy_us,
             longest_us: tally.longest_us,

@@ -46,7 +46,7 @@ use crate::host::state::control::{Asker, Problem, Status};
 use crate::host::state::leases::Leases;
 use crate::host::state::registry::{Record, RecordLock};
 use crate::model::cgroup::grants::{Change, GrantSet};
-use crate::model::counters::Tally;
+use crate::model::counters::Counters;
 use crate::model::device::event::DeviceEvent;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{Device, Seen, SysPath};
@@ -267,7 +267,7 @@ impl Watcher {
 
     /// Says that this watcher ends as it should.
     fn note_end(&mut self) {
-        self.inside.count(Tally::end);
+        self.inside.count(Counters::end);
         self.note_tally();
     }
 

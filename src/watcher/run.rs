@@ -19,7 +19,7 @@ use crate::host::state::control::{Answer, Asker, ControlError, ControlSocket, He
 use crate::host::state::leases::Leases;
 use crate::host::state::leftovers;
 use crate::host::state::registry::{RecordLock, Registry, RegistryError, WatcherProcess};
-use crate::model::counters::Tally;
+use crate::model::counters::Counters;
 use crate::model::oci::ContainerId;
 use crate::model::policy::Policy;
 
@@ -188,7 +188,7 @@ fn watch(
     };
     let control = ControlSocket::bind(lock.dir_fd(), lock.dir())?;
     let mut watcher = Watcher::open(record, lock, container, memory, leases, settings)?;
-    watcher.inside.count(Tally::begin);
+    watcher.inside.count(Counters::begin);
     if let Some(pipe) = ready {
         let requests = watcher
             .reconciler

@@ -18,7 +18,7 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 
 use crate::host::container::ContainerFacts;
-use crate::model::counters::Tally;
+use crate::model::counters::Counters;
 use crate::model::device::SysPath;
 use crate::model::plan::attachment::Attachments;
 use crate::model::request::entry::RequestEntry;
@@ -98,7 +98,7 @@ pub struct Status {
     pub problems: Vec<Problem>,
     /// What has been counted. An older version says nothing of it.
     #[serde(default)]
-    pub tally: Tally,
+    pub tally: Counters,
 }
 
 /// A device, node or link that should be inside and is not.

@@ -20,7 +20,7 @@ use nix::unistd::{Pid, geteuid};
 use oci_hotplug::host::monitor::{DeviceMonitor, RECEIVE_BUFFER, udevd_is_running};
 use oci_hotplug::model::device::event::DeviceEvent;
 use oci_hotplug::model::device::{Device, Seen, SysPath};
-use oci_hotplug::model::request::facts_needed::Wanted;
+use oci_hotplug::model::request::facts_needed::FactsNeeded;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -291,13 +291,13 @@ fn removed(event: DeviceEvent) -> u64 {
 fn without_udevd_the_kernel_s_events_are_complete_at_once() {
     private_world();
     let disk = LoopDisk::attach();
-    let wanted = Wanted {
+    let wanted = FactsNeeded {
         attributes: [
             ("size".to_owned(), Some("partition".to_owned())),
             ("ro".to_owned(), Some("disk".to_owned())),
         ]
         .into(),
-        ..Wanted::default()
+        ..FactsNeeded::default()
     };
     let mut monitor = DeviceMonitor::open(wanted, RECEIVE_BUFFER).unwrap();
     let mut queue = Vec::new();
@@ -347,7 +347,7 @@ fn without_udevd_the_kernel_s_events_are_complete_at_once() {
 fn change_online_and_bind_are_changes() {
     private_world();
     let disk = LoopDisk::attach();
-    let mut monitor = DeviceMonitor::open(Wanted::default(), RECEIVE_BUFFER).unwrap();
+    let mut monitor = DeviceMonitor::open(FactsNeeded::default(), RECEIVE_BUFFER).unwrap();
     let mut queue = Vec::new();
     for action in ["change", "online", "offline", "bind", "unbind"] {
         disk.announce(action);
@@ -364,7 +364,7 @@ fn with_udevd_a_device_is_seen_twice_and_its_removal_once() {
     let disk = LoopDisk::attach();
     let link = PathBuf::from(format!("/dev/oci-hotplug-test-{}", disk.number));
     let _link = Link(link.clone());
-    let mut monitor = DeviceMonitor::open(Wanted::default(), RECEIVE_BUFFER).unwrap();
+    let mut monitor = DeviceMonitor::open(FactsNeeded::default(), RECEIVE_BUFFER).unwrap();
     let rule = format!(
         "KERNEL==\"loop{}p1\", SYMLINK+=\"{}\", TAG+=\"oci_hotplug_test\", ENV{{OCI_HOTPLUG_TEST}}=\"yes\"\n",
         disk.number,
@@ -414,9 +414,9 @@ fn a_device_that_udevd_has_not_spoken_of_stays_with_the_kernel() {
     private_world();
     let disk = LoopDisk::attach();
     let _udevd = Udevd::start("");
-    let wanted = Wanted {
+    let wanted = FactsNeeded {
         udev: true,
-        ..Wanted::default()
+        ..FactsNeeded::default()
     };
     let monitor = DeviceMonitor::open(wanted, RECEIVE_BUFFER).unwrap();
     // Attached before this udevd came up, and never triggered.
@@ -444,7 +444,7 @@ fn a_device_that_udevd_has_not_spoken_of_stays_with_the_kernel() {
 fn a_burst_into_a_tiny_buffer_is_told_as_one_overrun_and_what_comes_after_it_is_heard() {
     private_world();
     let disk = LoopDisk::attach();
-    let mut monitor = DeviceMonitor::open(Wanted::default(), 1).unwrap();
+    let mut monitor = DeviceMonitor::open(FactsNeeded::default(), 1).unwrap();
     for _ in 0..500 {
         disk.announce("change");
     }
@@ -479,7 +479,7 @@ fn a_burst_into_a_tiny_buffer_is_told_as_one_overrun_and_what_comes_after_it_is_
 fn a_burst_into_the_usual_buffer_is_heard_whole() {
     private_world();
     let disk = LoopDisk::attach();
-    let mut monitor = DeviceMonitor::open(Wanted::default(), RECEIVE_BUFFER).unwrap();
+    let mut monitor = DeviceMonitor::open(FactsNeeded::default(), RECEIVE_BUFFER).unwrap();
     for _ in 0..2000 {
         disk.announce("change");
     }
@@ -501,7 +501,7 @@ fn messages_of_strangers_neither_count_nor_hide_what_comes_after_them() {
 
     private_world();
     let disk = LoopDisk::attach();
-    let mut monitor = DeviceMonitor::open(Wanted::default(), RECEIVE_BUFFER).unwrap();
+    let mut monitor = DeviceMonitor::open(FactsNeeded::default(), RECEIVE_BUFFER).unwrap();
     let stranger = socket(
         AddressFamily::Netlink,
         SockType::Raw,
@@ -564,7 +564,7 @@ fn udevd_s_group_is_joined_once_udevd_runs_where_libudev_refused_it_before() {
     for name in ["null", "urandom"] {
         std::os::unix::fs::symlink(Path::new("/run/dev").join(name), Path::new("/dev").join(name)).unwrap();
     }
-    let mut monitor = DeviceMonitor::open(Wanted::default(), RECEIVE_BUFFER).unwrap();
+    let mut monitor = DeviceMonitor::open(FactsNeeded::default(), RECEIVE_BUFFER).unwrap();
     assert!(!monitor.refresh(), "no udevd runs yet");
 
     let _udevd = Udevd::start("");
@@ -605,11 +605,11 @@ fn a_static_node_comes_changes_and_goes() {
         )
         .unwrap()
     };
-    let wanted = Wanted {
+    let wanted = FactsNeeded {
         nodes: [path.clone()].into(),
-        ..Wanted::default()
+        ..FactsNeeded::default()
     };
-    let mut monitor = DeviceMonitor::open(Wanted::default(), RECEIVE_BUFFER).unwrap();
+    let mut monitor = DeviceMonitor::open(FactsNeeded::default(), RECEIVE_BUFFER).unwrap();
     monitor.want(wanted);
     assert_eq!(monitor.poll_static_nodes(), []);
     let syspath = SysPath::new(format!("/sys/devices/oci-hotplug-node{}", path.display()));
@@ -634,9 +634,9 @@ fn what_listing_and_one_event_cost_is_measured() {
     private_world();
     let disk = LoopDisk::attach();
     let usb = |name: &str| (name.to_owned(), Some("usb_device".to_owned()));
-    let wanted = Wanted {
+    let wanted = FactsNeeded {
         attributes: ["idVendor", "idProduct", "serial"].map(usb).into(),
-        ..Wanted::default()
+        ..FactsNeeded::default()
     };
     let mut monitor = DeviceMonitor::open(wanted, RECEIVE_BUFFER).unwrap();
     let mut listing: Vec<_> = (0..51)

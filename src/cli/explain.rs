@@ -27,7 +27,7 @@ use crate::model::plan::{Reconciler, Withheld};
 use crate::model::policy::{AllowedBy, HostUse, Policy, Situation, Verdict, blocks_that_decide};
 use crate::model::request::Request;
 use crate::model::request::entry::RequestEntry;
-use crate::model::request::facts_needed::Wanted;
+use crate::model::request::facts_needed::FactsNeeded;
 use crate::model::request::selector::{DeviceSelector, Found};
 use crate::usbip::records;
 
@@ -127,8 +127,8 @@ fn look(status: &Status, policy: &Policy, path: &Path) -> Result<Inventory> {
     let mut requests: Vec<Request> = status.asked.iter().map(|asked| asked.request.clone()).collect();
     // So that a node that only the host's /dev knows, and not sysfs, is among the devices as well.
     requests.extend(format!("node:{}", path.display()).parse().ok());
-    let mut wanted = Wanted::of(&requests, &[]);
-    wanted.merge(&Wanted::of_policy(policy.selectors()));
+    let mut wanted = FactsNeeded::of(&requests, &[]);
+    wanted.merge(&FactsNeeded::of_policy(policy.selectors()));
     wanted.udev = true;
     let monitor = DeviceMonitor::open(wanted, 0).context("listing the host's devices")?;
     let mut devices = monitor.enumerate().context("listing the host's devices")?;

@@ -78,7 +78,7 @@ pub struct Options {
 }
 
 /// A file that is to be on the host.
-struct Wanted {
+struct FactsNeeded {
     path: PathBuf,
     content: Vec<u8>,
     mode: u32,
@@ -120,10 +120,10 @@ pub fn run(options: &Options, as_json: bool) -> Result<()> {
 }
 
 /// Our programs, in the order in which they are to be there: a hook starts a watcher.
-fn programs(bin: &Path, hooks: &Path) -> Result<Vec<Wanted>> {
-    let of = |name: &str, dir: &Path| -> Result<Wanted> {
+fn programs(bin: &Path, hooks: &Path) -> Result<Vec<FactsNeeded>> {
+    let of = |name: &str, dir: &Path| -> Result<FactsNeeded> {
         let from = programs::find(name)?;
-        Ok(Wanted {
+        Ok(FactsNeeded {
             path: dir.join(name),
             content: fs::read(&from).with_context(|| format!("reading {}", from.display()))?,
             mode: 0o755,
@@ -152,7 +152,7 @@ fn enter(root: &Path) -> Result<()> {
 }
 
 /// What became of it. By rename: whoever runs the version before goes on with it, and nobody ever finds half a file.
-fn put(file: &Wanted) -> Result<Placed> {
+fn put(file: &FactsNeeded) -> Result<Placed> {
     let placed = match fs::read(&file.path) {
         Ok(there) if there == file.content => Placed::Unchanged,
         Ok(_) => Placed::Updated,
@@ -173,14 +173,14 @@ fn put(file: &Wanted) -> Result<Placed> {
     Ok(placed)
 }
 
-fn write(file: &Wanted) -> io::Result<()> {
+fn write(file: &FactsNeeded) -> io::Result<()> {
     let dir = file.path.parent().unwrap_or(Path::new("/"));
     DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
     replace(&file.path, &file.content, file.mode)
 }
 
 /// As [`put`], for what the device plugin does without: a read-only /usr has no place for it, and that is no failure.
-fn put_if_possible(file: &Wanted) -> Result<Placed> {
+fn put_if_possible(file: &FactsNeeded) -> Result<Placed> {
     put(file).or_else(|error| {
         let read_only = |error: &io::Error| error.kind() == io::ErrorKind::ReadOnlyFilesystem;
         if error.downcast_ref::<io::Error>().is_some_and(read_only) {
@@ -232,7 +232,7 @@ fn put_cdi(hooks: &Path) -> Result<(PathBuf, Placed)> {
     Ok((path, placed))
 }
 
-fn units(prefix: &Path, hooks: &Path) -> Vec<Wanted> {
+fn units(prefix: &Path, hooks: &Path) -> Vec<FactsNeeded> {
     let is_read = ["/usr", "/usr/local"].iter().any(|dir| prefix == Path::new(dir));
     let dir = match is_read {
         true => prefix.join("lib/systemd/system"),
@@ -243,14 +243,14 @@ fn units(prefix: &Path, hooks: &Path) -> Vec<Wanted> {
         .into()
 }
 
-fn json_of(prefix: &Path, hooks: &Path) -> Vec<Wanted> {
+fn json_of(prefix: &Path, hooks: &Path) -> Vec<FactsNeeded> {
     JSON.map(|(name, text)| text_file(&Path::new(HOOKS_JSON).join(name), text, prefix, hooks))
         .into()
 }
 
 /// A file that names our programs.
-fn text_file(path: &Path, text: &str, prefix: &Path, hooks: &Path) -> Wanted {
-    Wanted {
+fn text_file(path: &Path, text: &str, prefix: &Path, hooks: &Path) -> FactsNeeded {
+    FactsNeeded {
         path: path.to_owned(),
         content: text
             .replace(PACKAGED_HOOKS, &format!("{}/", hooks.display()))

@@ -25,7 +25,7 @@ use crate::model::request::Request;
 use crate::model::request::annotations::{Requests, read_list};
 use crate::model::request::class::Classes;
 use crate::model::request::entry::{Origin, RequestEntry};
-use crate::model::request::facts_needed::Wanted;
+use crate::model::request::facts_needed::FactsNeeded;
 use crate::model::request::symlink::SymlinkRule;
 use crate::usbip::{self, records};
 
@@ -33,7 +33,7 @@ use crate::usbip::{self, records};
 pub fn run(text: &str, classes: &Classes, state_dir: &Path, watch: bool, as_json: bool) -> Result<()> {
     let Requests { asked, symlinks } = read_list(Origin::Administrator, text, classes)?;
     let requests: Vec<_> = asked.iter().map(|asked| asked.request.clone()).collect();
-    let mut wanted = Wanted::of(&requests, &symlinks);
+    let mut wanted = FactsNeeded::of(&requests, &symlinks);
     // Nobody waits for a fast answer here, and everybody wants to see the links.
     wanted.udev = true;
     let buffer = if watch { RECEIVE_BUFFER } else { 0 };
@@ -54,7 +54,7 @@ pub fn run(text: &str, classes: &Classes, state_dir: &Path, watch: bool, as_json
 /// The nodes that a container which asks for this device of sysfs would get, by path.
 pub(super) fn nodes_at(syspath: &str) -> Result<Vec<String>> {
     let request: Request = format!("syspath:{syspath}").parse()?;
-    let mut wanted = Wanted::of(std::slice::from_ref(&request), &[]);
+    let mut wanted = FactsNeeded::of(std::slice::from_ref(&request), &[]);
     // What the kernel alone tells is enough.
     wanted.udev = false;
     let monitor = DeviceMonitor::open(wanted, 0).context("listing the host's devices")?;

@@ -15,7 +15,7 @@ use crate::host::state::registry::Registry;
 use crate::model::device::tree::{ATTRIBUTES, Branch, Holder, Holders, tree};
 use crate::model::device::{Device, STATIC_NODE};
 use crate::model::quoting::visible;
-use crate::model::request::facts_needed::Wanted;
+use crate::model::request::facts_needed::FactsNeeded;
 
 /// How the tree is shown.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -30,9 +30,9 @@ pub(super) struct Options {
 
 /// Prints the host's devices, and which container holds each.
 pub(super) fn run(registry: &Registry, options: Options, as_json: bool) -> Result<()> {
-    let mut wanted = Wanted {
+    let mut wanted = FactsNeeded {
         udev: true,
-        ..Wanted::default()
+        ..FactsNeeded::default()
     };
     wanted
         .attributes

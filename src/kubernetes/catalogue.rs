@@ -20,7 +20,7 @@ use crate::model::device::{Access, Device, STATIC_NODE, SysPath};
 use crate::model::plan::named_node;
 use crate::model::plan::{ProcessUser, Reconciler};
 use crate::model::request::entry::RequestEntry;
-use crate::model::request::facts_needed::Wanted;
+use crate::model::request::facts_needed::FactsNeeded;
 use crate::model::request::selector::{self, DeviceSelector, Selector};
 use crate::model::request::{MAX_ALTERNATIVES, Options, Request};
 
@@ -47,13 +47,13 @@ const MAX_LISTED: usize = 40_000;
 pub const CDI_PREFIX: &str = "k8s-";
 
 /// What must be read of the host's devices for these definitions.
-pub fn wanted(definitions: &[Definition]) -> Wanted {
-    let mut wanted = Wanted::default();
+pub fn wanted(definitions: &[Definition]) -> FactsNeeded {
+    let mut wanted = FactsNeeded::default();
     for definition in definitions {
         match definition {
             Definition::Requested(requested) => {
                 let requests: Vec<Request> = requests(requested).cloned().collect();
-                wanted.merge(&Wanted::of(&requests, &requested.asks.symlinks));
+                wanted.merge(&FactsNeeded::of(&requests, &requested.asks.symlinks));
                 wanted.attributes.insert(NUMA_NODE.to_owned(), None);
             }
             Definition::Groups { groups, .. } => {
@@ -87,7 +87,7 @@ pub fn patterns(groups: &[Group]) -> impl Iterator<Item = &GoGlob> {
 }
 
 /// Which vendor's, which product, which one.
-fn want_usb_devices(wanted: &mut Wanted) {
+fn want_usb_devices(wanted: &mut FactsNeeded) {
     for attribute in ["idVendor", "idProduct", "serial"] {
         let only = Some("usb_device".to_owned());
         wanted.attributes.entry(attribute.to_owned()).or_insert(only);

@@ -56,7 +56,7 @@ use crate::model::plan::{Plan, Reconciler, RootRemoved, Step, moved, still_due};
 use crate::model::policy::Policy;
 use crate::model::request::OnRemoval;
 use crate::model::request::entry::RequestEntry;
-use crate::model::request::facts_needed::Wanted;
+use crate::model::request::facts_needed::FactsNeeded;
 use crate::model::request::symlink::SymlinkRule;
 
 /// How long a container that was asked to stop may take before it is killed.
@@ -784,14 +784,14 @@ fn take_all(monitor: &mut DeviceMonitor, inventory: &mut Inventory) -> Result<()
     Ok(())
 }
 
-fn wanted(reconciler: &Reconciler, policy: &Policy) -> Wanted {
+fn wanted(reconciler: &Reconciler, policy: &Policy) -> FactsNeeded {
     let requests: Vec<_> = reconciler
         .asked()
         .iter()
         .map(|asked| asked.request.clone())
         .collect();
-    let mut wanted = Wanted::of(&requests, reconciler.symlinks());
-    wanted.merge(&Wanted::of_policy(policy.selectors()));
+    let mut wanted = FactsNeeded::of(&requests, reconciler.symlinks());
+    wanted.merge(&FactsNeeded::of_policy(policy.selectors()));
     wanted
 }
 

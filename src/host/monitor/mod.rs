@@ -30,7 +30,7 @@ use self::udevd::Udevd;
 pub use self::udevd::{is_listened_on, udevd_is_running};
 use crate::model::device::event::DeviceEvent;
 use crate::model::device::{Aliases, Device, LinkTargets, Seen, SysPath};
-use crate::model::request::facts_needed::Wanted;
+use crate::model::request::facts_needed::FactsNeeded;
 
 /// A receive buffer for [`DeviceMonitor::open`], in bytes: room for some ten thousand events.
 pub const RECEIVE_BUFFER: usize = 16 * 1024 * 1024;
@@ -66,7 +66,7 @@ pub enum MonitorError {
 /// A device is reported twice where udevd runs: first from the kernel's event, with what sysfs says, then from
 /// udevd's with its properties, tags and links. Removals come from the kernel alone.
 pub struct DeviceMonitor {
-    wanted: Wanted,
+    wanted: FactsNeeded,
     receive_buffer: usize,
     sysfs: SysFs,
     kernel: UeventSocket,
@@ -82,7 +82,7 @@ pub struct DeviceMonitor {
 /// Where links point now ([`DeviceMonitor::follow_links`]).
 #[derive(Debug, Default)]
 pub struct FollowedLinks {
-    /// All of [`Wanted::paths`].
+    /// All of [`FactsNeeded::paths`].
     pub named: Aliases,
     /// The requested links of udev's.
     pub claimed: LinkTargets,
@@ -91,7 +91,7 @@ pub struct FollowedLinks {
 impl DeviceMonitor {
     /// Subscribes to kernel and udevd, each with a receive buffer of this many bytes ([`RECEIVE_BUFFER`]). Nothing
     /// is enumerated before both subscriptions stand, so no event falls in between.
-    pub fn open(wanted: Wanted, receive_buffer: usize) -> Result<Self, MonitorError> {
+    pub fn open(wanted: FactsNeeded, receive_buffer: usize) -> Result<Self, MonitorError> {
         let kernel = UeventSocket::open(Group::Kernel, receive_buffer)?;
         let udev = UeventSocket::open(Group::Udev, receive_buffer)?;
         let mut static_nodes = StaticNodes::default();
@@ -113,13 +113,13 @@ impl DeviceMonitor {
 
     /// Requests were added: later snapshots tell what these look at too. Ask [`Self::poll_static_nodes`] and
     /// [`Self::enumerate`] afterwards for what is there already.
-    pub fn want(&mut self, wanted: Wanted) {
+    pub fn want(&mut self, wanted: FactsNeeded) {
         // Where they can't be watched, the look that comes each second finds them.
         let _ = self.static_nodes.add(&wanted.nodes);
         self.wanted.merge(&wanted);
     }
 
-    /// All devices with nodes, all that lie above them, those that [`Wanted::paths`] lead to, and the static nodes.
+    /// All devices with nodes, all that lie above them, those that [`FactsNeeded::paths`] lead to, and the static nodes.
     ///
     /// Parents come before their children; `seqnum` is 0 and `seen` is [`Seen::Kernel`], unless the requests need
     /// udev's facts of all: then each is completed. Errors: sysfs cannot be listed.
@@ -154,7 +154,7 @@ impl DeviceMonitor {
         self.complete_where(device, self.udevd.runs(), &HostLinks::open());
     }
 
-    /// Where [`Wanted::paths`] and these links of udev's point now.
+    /// Where [`FactsNeeded::paths`] and these links of udev's point now.
     ///
     /// Several devices can claim one link. udevd moves the link while it processes a claimant's event, then sends that event
     /// (systemd, udev-worker.c); it sends no event for the device that gains or loses the link. Call this when
@@ -321,11 +321,11 @@ mod tests {
 
     #[test]
     fn wants_add_up_and_an_attribute_wanted_for_two_devtypes_is_read_for_all() {
-        let wanted = |devtype: Option<&str>| Wanted {
+        let wanted = |devtype: Option<&str>| FactsNeeded {
             attributes: [("serial".to_owned(), devtype.map(str::to_owned))].into(),
             paths: [PathBuf::from(format!("/dev/{devtype:?}"))].into(),
             udev: devtype.is_none(),
-            ..Wanted::default()
+            ..FactsNeeded::default()
         };
         let mut monitor = DeviceMonitor::open(wanted(Some("usb_device")), RECEIVE_BUFFER).unwrap();
         monitor.want(wanted(Some("usb_device")));
@@ -341,11 +341,11 @@ mod tests {
 
     #[test]
     fn the_host_s_null_device_is_enumerated_with_alias_and_attribute() {
-        let wanted = Wanted {
+        let wanted = FactsNeeded {
             attributes: [("dev".to_owned(), None)].into(),
             paths: [PathBuf::from("/sys/class/mem/null")].into(),
             nodes: [PathBuf::from("/dev/zero")].into(),
-            ..Wanted::default()
+            ..FactsNeeded::default()
         };
         let monitor = DeviceMonitor::open(wanted, RECEIVE_BUFFER).unwrap();
         let devices = monitor.enumerate().unwrap();
@@ -359,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_device_is_complete_at_once_where_nobody_will_speak_of_it() {
-        let monitor = DeviceMonitor::open(Wanted::default(), RECEIVE_BUFFER).unwrap();
+        let monitor = DeviceMonitor::open(FactsNeeded::default(), RECEIVE_BUFFER).unwrap();
         let mut devices = monitor.enumerate().unwrap();
         let null = devices
             .iter_mut()

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::model::device::{DevNode, Device, SysPath};
 use crate::model::oci::engine::printable;
 
-/// The sysfs attributes that a tree is made of, for [`crate::model::request::facts_needed::Wanted`].
+/// The sysfs attributes that a tree is made of, for [`crate::model::request::facts_needed::FactsNeeded`].
 pub const ATTRIBUTES: [&str; 6] = [
     "manufacturer",
     "product",

@@ -22,7 +22,7 @@ pub const CAPABILITIES: &str = "capabilities";
 
 /// The facts that the requests look at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct FactsNeeded {
     /// sysfs attributes by name, and the only DEVTYPE that each is wanted of; `None`: of every device.
     pub attributes: BTreeMap<String, Option<String>>,
     /// Paths of `/dev` and `/sys` whose links are to be followed on the host; where they lead is a device's
@@ -37,7 +37,7 @@ pub struct Wanted {
     pub udev: bool,
 }
 
-impl Wanted {
+impl FactsNeeded {
     /// All that these requests and rules look at.
     pub fn of(requests: &[Request], rules: &[SymlinkRule]) -> Self {
         let mut wanted = Self::default();
@@ -80,7 +80,7 @@ impl Wanted {
     }
 
     /// Adds what others want. An attribute that is wanted of two kinds of devices is wanted of every device.
-    pub fn merge(&mut self, other: &Wanted) {
+    pub fn merge(&mut self, other: &FactsNeeded) {
         for (name, devtype) in &other.attributes {
             self.add_attribute(name, devtype.as_deref());
         }
@@ -126,8 +126,8 @@ mod tests {
     use super::*;
     use crate::model::request::parse_requests;
 
-    fn wanted(requests: &str) -> Wanted {
-        Wanted::of(&parse_requests(requests).unwrap(), &[])
+    fn wanted(requests: &str) -> FactsNeeded {
+        FactsNeeded::of(&parse_requests(requests).unwrap(), &[])
     }
 
     fn attribute(name: &str, devtype: Option<&str>) -> (String, Option<String>) {
@@ -196,7 +196,7 @@ mod tests {
             .iter()
             .map(|text| text.parse().unwrap())
             .collect();
-        let wanted = Wanted::of_policy(&rules);
+        let wanted = FactsNeeded::of_policy(&rules);
         let names: Vec<&str> = wanted.attributes.keys().map(String::as_str).collect();
         let mut expected = [
             DESCRIPTORS,
@@ -230,7 +230,7 @@ mod tests {
         let rules = ["usb:0403:6001:00=/dev/gps".parse().unwrap()];
         let (left, right) = (
             wanted("attr:idVendor=0403,syspath:/sys/a"),
-            Wanted::of(&[], &rules),
+            FactsNeeded::of(&[], &rules),
         );
         let mut both = left.clone();
         both.merge(&right);

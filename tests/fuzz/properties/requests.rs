@@ -4,7 +4,7 @@ use oci_hotplug::model::device::inventory::Inventory;
 use oci_hotplug::model::request::annotations::read_list;
 use oci_hotplug::model::request::class::Classes;
 use oci_hotplug::model::request::entry::Origin;
-use oci_hotplug::model::request::facts_needed::Wanted;
+use oci_hotplug::model::request::facts_needed::FactsNeeded;
 use oci_hotplug::model::request::selector::Found;
 use oci_hotplug::model::request::{
     Ask, MAX_GRACE, MAX_REQUESTS, MAX_TEXT, Request, parse_asks, parse_lowrisc_devices, parse_requests,
@@ -77,7 +77,7 @@ fn is_sound(request: &Request, length: usize) {
     assert!(options.path.as_ref().is_none_or(|path| path.starts_with("/dev")));
     assert!(options.mode.is_none_or(|mode| (1..=0o777).contains(&mode)));
     assert!(!options.access.is_none());
-    Wanted::of(std::slice::from_ref(request), &[]);
+    FactsNeeded::of(std::slice::from_ref(request), &[]);
     let inventory = Inventory::new(devices::samples());
     for device in inventory.iter() {
         for selector in request.selectors() {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::*;
 use crate::model::device::{Aliases, LinkTargets};
-use crate::model::request::facts_needed::Wanted;
+use crate::model::request::facts_needed::FactsNeeded;
 
 /// The link that all sticks claim.
 const CLAIMED: &str = "/dev/serial/by-id/usb-X";
@@ -12,7 +12,7 @@ const CLAIMED: &str = "/dev/serial/by-id/usb-X";
 /// A host with identical sticks, its udevd, and a watcher.
 struct Host {
     story: Story,
-    wanted: Wanted,
+    wanted: FactsNeeded,
     /// The sticks that are plugged in, by place: the minor number of each.
     present: BTreeMap<usize, u32>,
     /// Kernel events that udevd has not processed: the stick's place, and its minor number unless it was removed.
@@ -33,7 +33,7 @@ impl Host {
         let parsed = parse_requests(requests).unwrap();
         Self {
             story: Story::new(requests, ""),
-            wanted: Wanted::of(&parsed, &[]),
+            wanted: FactsNeeded::of(&parsed, &[]),
             present: BTreeMap::new(),
             queue: VecDeque::new(),
             link: None,

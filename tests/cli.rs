@@ -733,7 +733,7 @@ fn hostile_watcher(dir: &std::path::Path) {
             uid: 0,
             gid: 0,
         },
-        node_maker: NodeCreator::Watcher,
+        node_creator: NodeCreator::Watcher,
         links: Default::default(),
         announced: None,
         since: 0,

@@ -374,7 +374,7 @@ impl Facts<'_> {
 }
 
 fn described(path: &Path, attachment: &Attachment) -> String {
-    let made = match attachment.node_maker {
+    let made = match attachment.node_creator {
         NodeCreator::Watcher => "",
         NodeCreator::Other => ", by a node of the engine or the image",
     };

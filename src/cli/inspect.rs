@@ -129,13 +129,13 @@ fn write(out: &mut impl Write, container: &Enrolled) -> std::io::Result<()> {
 fn write_attachment(out: &mut impl Write, path: &Path, attachment: &Attachment) -> std::io::Result<()> {
     let node = &attachment.node;
     let age = ago(since(attachment.since));
-    let maker = match attachment.node_maker {
+    let creator = match attachment.node_creator {
         NodeCreator::Watcher => format!("mode {:04o}, owner {}:{}", node.mode, node.uid, node.gid),
         NodeCreator::Other => "node made by the engine or the image".to_owned(),
     };
     print_line!(
         out,
-        "  {}  {}  access {}  {maker}  for {age}",
+        "  {}  {}  access {}  {creator}  for {age}",
         path.display(),
         node.num,
         attachment.access

@@ -465,7 +465,7 @@ mod tests {
                     uid: 0,
                     gid: 0,
                 },
-                node_maker: NodeCreator::Watcher,
+                node_creator: NodeCreator::Watcher,
                 links: [("/dev/ours".into(), NodeCreator::Watcher)].into(),
                 announced: None,
                 since: 0,

@@ -244,13 +244,13 @@ impl Inside {
 fn made_by_us(attachments: &Attachments) -> BTreeSet<PathBuf> {
     let mut paths = BTreeSet::new();
     for (path, attachment) in attachments.iter() {
-        if attachment.node_maker == NodeCreator::Watcher {
+        if attachment.node_creator == NodeCreator::Watcher {
             paths.insert(path.clone());
         }
         let links = attachment
             .links
             .iter()
-            .filter(|(_, maker)| **maker == NodeCreator::Watcher);
+            .filter(|(_, creator)| **creator == NodeCreator::Watcher);
         paths.extend(links.map(|(link, _)| link.clone()));
     }
     paths

@@ -205,7 +205,7 @@ impl Watcher {
                 for (link, _) in attachment
                     .links
                     .iter()
-                    .filter(|(_, maker)| **maker == NodeCreator::Watcher)
+                    .filter(|(_, creator)| **creator == NodeCreator::Watcher)
                 {
                     if let Err(error) = inside.remove_link(link, &path) {
                         tracing::warn!(container = %self.record.container.id, "{error}");

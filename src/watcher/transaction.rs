@@ -125,9 +125,9 @@ impl<E: Effects> Transaction<'_, E> {
                     let mut planned = (**attachment).clone();
                     let is_ours = ahead
                         .get(path)
-                        .is_some_and(|before| before.node_maker == NodeCreator::Watcher);
+                        .is_some_and(|before| before.node_creator == NodeCreator::Watcher);
                     if !is_ours && matches!(self.effects.find_node(path, &planned.node), Ok(Found::Same)) {
-                        planned.node_maker = NodeCreator::Other;
+                        planned.node_creator = NodeCreator::Other;
                     }
                     ahead.insert(path.clone(), planned);
                     news = true;
@@ -135,12 +135,12 @@ impl<E: Effects> Transaction<'_, E> {
                 Step::AddLink { path, link } => {
                     let is_there = matches!(self.effects.find_link(link, path), Ok(Found::Same));
                     if let Some(attachment) = ahead.get_mut(path) {
-                        let maker = if is_there {
+                        let creator = if is_there {
                             NodeCreator::Other
                         } else {
                             NodeCreator::Watcher
                         };
-                        attachment.links.insert(link.clone(), maker);
+                        attachment.links.insert(link.clone(), creator);
                     }
                     news = true;
                 }
@@ -222,7 +222,7 @@ impl<E: Effects> Transaction<'_, E> {
         let Some(attachment) = self.attachments.get(path) else {
             return;
         };
-        let removed = match attachment.node_maker {
+        let removed = match attachment.node_creator {
             NodeCreator::Watcher => self.effects.remove_node(path, &attachment.node),
             NodeCreator::Other => Ok(()),
         };
@@ -290,7 +290,7 @@ impl<E: Effects> Transaction<'_, E> {
             return;
         }
         match self.effects.add_node(&path, &attachment.node) {
-            Ok(maker) => attachment.node_maker = maker,
+            Ok(creator) => attachment.node_creator = creator,
             Err(error) => {
                 self.fail(Some(&path), &error);
                 self.given_up.insert(path);
@@ -322,8 +322,8 @@ impl<E: Effects> Transaction<'_, E> {
             return;
         };
         match self.effects.add_link(&link, path) {
-            Ok(maker) => {
-                attachment.links.insert(link, maker);
+            Ok(creator) => {
+                attachment.links.insert(link, creator);
             }
             Err(error) => self.fail(Some(&link), &error),
         }

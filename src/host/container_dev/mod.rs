@@ -26,9 +26,11 @@ use crate::host::container::{Container, IdMaps};
 use crate::host::quiet::{Answers, Mounts, attributes, file_system, identity};
 use crate::model::cgroup::grants::Change;
 use crate::model::device::{DevKind, DevNum};
-use crate::model::plan::attachment::{Attachments, Found, NodeCreator as NodeMaker};
+use crate::model::plan::attachment::{Attachments, Found, NodeCreator};
 use path::{checked, leads_to, link_text};
-use place::{ContainerMounts, Entry, NodeCreator, Place, Walk, Walker, failed, finish_node, open_retrying};
+use place::{
+    ContainerMounts, Entry, FileSystemUser, Place, Walk, Walker, failed, finish_node, open_retrying,
+};
 use staging::{StagedNode, Staging};
 
 /// How nodes get into a container.
@@ -92,7 +94,7 @@ pub struct ContainerDev {
     dev_outlives: bool,
     /// Maps and mount namespace of a container with a user namespace.
     foreign: Option<(IdMaps, OwnedFd)>,
-    maker: NodeCreator,
+    user: FileSystemUser,
     staging: Option<Staging>,
     staged: BTreeMap<PathBuf, StagedNode>,
     directories: BTreeSet<PathBuf>,
@@ -153,7 +155,7 @@ impl ContainerDev {
         let own = attributes(&dev).map_err(|source| failed("comparing", dev_path, source))?;
         let own = file_system(&own);
         let id_maps = container.id_maps()?;
-        let maker = id_maps.as_ref().map(|maps| host_ids(maps, 0, 0)).transpose()?;
+        let user = id_maps.as_ref().map(|maps| host_ids(maps, 0, 0)).transpose()?;
         let placement = match &id_maps {
             _ if own == host_dev => Placement::HostDev,
             Some(_) => Placement::UserNamespace,
@@ -172,7 +174,7 @@ impl ContainerDev {
             placement,
             dev_outlives: dev_mount == root_mount || answers == Answers::FromDisk,
             foreign,
-            maker: maker.map(|(uid, gid)| (Uid::from_raw(uid), Gid::from_raw(gid))),
+            user: user.map(|(uid, gid)| (Uid::from_raw(uid), Gid::from_raw(gid))),
             staging: None,
             staged: BTreeMap::new(),
             directories,
@@ -211,7 +213,7 @@ impl ContainerDev {
             placement: Placement::Own,
             dev_outlives: true,
             foreign: None,
-            maker: None,
+            user: None,
             staging: None,
             staged: BTreeMap::new(),
             directories,
@@ -226,13 +228,13 @@ impl ContainerDev {
             let links = attachment
                 .links
                 .iter()
-                .filter(|(_, maker)| **maker == NodeMaker::Us);
+                .filter(|(_, creator)| **creator == NodeCreator::Watcher);
             for (link, _) in links {
                 if outlives(self, link) {
                     log_failure(self.remove_link(link, path));
                 }
             }
-            if attachment.node_maker == NodeMaker::Us && outlives(self, path) {
+            if attachment.node_creator == NodeCreator::Watcher && outlives(self, path) {
                 log_failure(self.remove_node(path, attachment.node.num));
             }
         }
@@ -506,8 +508,7 @@ impl ContainerDev {
 
     /// Whether an empty file of this owner can be one that a node of ours was mounted on.
     fn is_target(&self, uid: u32) -> bool {
-        self.placement == Placement::UserNamespace
-            && self.maker.is_some_and(|(maker, _)| maker.as_raw() == uid)
+        self.placement == Placement::UserNamespace && self.user.is_some_and(|(user, _)| user.as_raw() == uid)
     }
 
     fn is_host_owned(&self, path: &Path) -> bool {
@@ -524,7 +525,7 @@ impl ContainerDev {
             start,
             base: Path::new(base),
             host_dev: self.host_dev,
-            maker: self.maker,
+            user: self.user,
             mounts: &self.mounts,
         }
     }

@@ -29,25 +29,25 @@ pub(super) const TEMPORARY: &str = ".oci-hotplug-new";
 /// How often an openat2 is tried that a rename elsewhere disturbed (openat2(2), EAGAIN).
 const ATTEMPTS: u32 = 64;
 
-/// Whom things in the container are made as: the user namespace's root, where the container has one.
+/// The user that creates files in the container: root of its user namespace, if it has one.
 ///
 /// A file system that was mounted in a user namespace takes no files of an owner that is not mapped there (EOVERFLOW).
-pub(super) type NodeCreator = Option<(Uid, Gid)>;
+pub(super) type FileSystemUser = Option<(Uid, Gid)>;
 
 /// The thread's identity towards file systems, until it is dropped (setfsuid(2)).
-pub(super) struct MakerGuard(NodeCreator);
+pub(super) struct FileSystemUserGuard(FileSystemUser);
 
-impl MakerGuard {
-    pub(super) fn new(maker: NodeCreator) -> Self {
+impl FileSystemUserGuard {
+    pub(super) fn new(user: FileSystemUser) -> Self {
         // The group first: without fsuid 0 it could not be changed any more.
-        Self(maker.map(|(uid, gid)| {
+        Self(user.map(|(uid, gid)| {
             let previous = setfsgid(gid);
             (setfsuid(uid), previous)
         }))
     }
 }
 
-impl Drop for MakerGuard {
+impl Drop for FileSystemUserGuard {
     fn drop(&mut self) {
         if let Some((uid, gid)) = self.0 {
             setfsuid(uid);
@@ -110,7 +110,7 @@ pub(super) struct Place {
     name: OsString,
     /// The place's absolute path in the container, for messages.
     path: PathBuf,
-    maker: NodeCreator,
+    user: FileSystemUser,
     mounts: ContainerMounts,
 }
 
@@ -136,7 +136,7 @@ pub(super) struct Walker<'a> {
     /// The number of the host's devtmpfs.
     pub host_dev: (u32, u32),
     /// Whom missing directories are made as.
-    pub maker: NodeCreator,
+    pub user: FileSystemUser,
     /// The container's mounts.
     pub mounts: &'a ContainerMounts,
 }
@@ -167,7 +167,7 @@ impl Walker<'_> {
             parent,
             name: OsString::new(),
             path: self.base.to_owned(),
-            maker: self.maker,
+            user: self.user,
             mounts: self.mounts.clone(),
         };
         for step in steps.components() {
@@ -280,7 +280,7 @@ impl Place {
                 .map_err(|source| failed(doing, &self.path, source))?,
             name: TEMPORARY.into(),
             path: self.path.clone(),
-            maker: self.maker,
+            user: self.user,
             mounts: self.mounts.clone(),
         };
         if !temporary.clear() {
@@ -304,7 +304,7 @@ impl Place {
             RenameFlags::RENAME_NOREPLACE
         };
         let renamed = {
-            let _as_maker = MakerGuard::new(self.maker);
+            let _as_user = FileSystemUserGuard::new(self.user);
             renameat2(
                 &self.parent,
                 TEMPORARY,
@@ -334,7 +334,7 @@ impl Place {
         doing: &'static str,
         call: impl FnOnce(&OwnedFd, &OsStr) -> nix::Result<T>,
     ) -> Result<T, ContainerDevError> {
-        let _as_maker = MakerGuard::new(self.maker);
+        let _as_user = FileSystemUserGuard::new(self.user);
         call(&self.parent, &self.name).map_err(|source| failed(doing, &self.path, source))
     }
 

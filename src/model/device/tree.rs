@@ -250,7 +250,7 @@ fn first<const N: usize>(texts: [String; N]) -> String {
         .unwrap_or_default()
 }
 
-/// NodeCreator and model, without saying the maker twice.
+/// Vendor and model; the vendor only once.
 fn join(maker: &str, model: &str) -> String {
     let (maker, model) = (printable(maker), printable(model));
     if model.starts_with(&maker) || maker.is_empty() {

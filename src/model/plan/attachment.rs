@@ -21,13 +21,13 @@ pub struct NodeSpec {
     pub gid: u32,
 }
 
-/// Whose a node or link is.
+/// Who made a node or link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NodeCreator {
-    /// We made it, and take it away again.
-    Us,
-    /// The image or the engine had it there, just as it should be: it stays for ever.
+    /// The watcher made it, and removes it again.
+    Watcher,
+    /// The image or the engine had already made it, exactly as requested: it is never removed.
     Other,
 }
 
@@ -52,7 +52,7 @@ pub struct Attachment {
     /// The node.
     pub node: NodeSpec,
     /// Who made the node.
-    pub node_maker: NodeCreator,
+    pub node_creator: NodeCreator,
     /// The links to the node, and who made each.
     pub links: BTreeMap<PathBuf, NodeCreator>,
     /// The sequence number of the udev event that was last announced inside; `None` = nothing yet.
@@ -137,7 +137,7 @@ mod tests {
                 uid: 0,
                 gid: 0,
             },
-            node_maker: NodeCreator::Watcher,
+            node_creator: NodeCreator::Watcher,
             links: BTreeMap::new(),
             announced: None,
             since: 0,

@@ -32,7 +32,7 @@ fn tty(minor: u32, access: Access) -> Attachment {
             uid: 0,
             gid: 0,
         },
-        node_maker: NodeCreator::Watcher,
+        node_creator: NodeCreator::Watcher,
         links: BTreeMap::new(),
         announced: None,
         since: 0,
@@ -58,10 +58,10 @@ impl World {
         )
     }
 
-    /// The maker of the node at [`TTY`] in each note, the first first.
+    /// The creator of the node at [`TTY`] in each note, the first first.
     fn noted_makers(&self) -> Vec<Option<NodeCreator>> {
-        let maker = |note: &Attachments| note.get(Path::new(TTY)).map(|noted| noted.node_maker);
-        self.container.notes.iter().map(maker).collect()
+        let creator = |note: &Attachments| note.get(Path::new(TTY)).map(|noted| noted.node_creator);
+        self.container.notes.iter().map(creator).collect()
     }
 }
 
@@ -264,7 +264,7 @@ fn a_device_stays_noted_without_access_until_its_last_link_is_gone() {
     world.container.broken.insert(LINK.into());
     // Its link leads to the node: the fake container's node has to be of the image, which nobody removes.
     let attachment = world.attachments.get_mut(Path::new(TTY)).unwrap();
-    attachment.node_maker = NodeCreator::Other;
+    attachment.node_creator = NodeCreator::Other;
     let failures = world.carry_out(remove());
     assert_eq!(failures.len(), 1);
     assert_eq!(failures[0].path.as_deref(), Some(Path::new(LINK)));

@@ -133,9 +133,9 @@ fn a_container_with_the_cdi_device_of_a_class_has_its_devices() {
     let list: Value = serde_json::from_str(&tool(&["list", "--json"])).unwrap();
     assert_eq!(list[0]["requests"], json!(["class:lab"]));
     let record: Value = serde_json::from_str(&tool(&["inspect", "--json", &id])).unwrap();
-    let asked = &record["record"]["asked"][0];
+    let entry = &record["record"]["requests"][0];
     assert_eq!(
-        (&asked["request"], &asked["class"]),
+        (&entry["request"], &entry["class"]),
         (&json!("devnode:/dev/tty7;access=r"), &json!("lab"))
     );
 

@@ -67,7 +67,7 @@ fn a_record_without_watcher_is_shown_as_such_and_found_by_its_beginning() {
         let dir = scratch.path().join("containers").join(id);
         std::fs::create_dir_all(&dir).expect("a record's directory");
         let record = format!(
-            r#"{{"version":1,"container":{{"id":"{id}","pid":1,"start_time":1,"bundle":"/b","rootfs":"/b/rootfs","cgroups_path":null,"user":{{"uid":1000,"gid":100}}}},"asked":[{{"origin":"annotation","request":"usb:0403:6001;access=r"}}],"symlinks":[],"enrolled":0}}"#
+            r#"{{"version":1,"container":{{"id":"{id}","pid":1,"start_time":1,"bundle":"/b","rootfs":"/b/rootfs","cgroups_path":null,"user":{{"uid":1000,"gid":100}}}},"requests":[{{"origin":"annotation","request":"usb:0403:6001;access=r"}}],"symlinks":[],"enrolled":0}}"#
         );
         std::fs::write(dir.join("record.json"), record).expect("a record");
     }
@@ -89,7 +89,7 @@ fn a_record_without_watcher_is_shown_as_such_and_found_by_its_beginning() {
     );
     let json: serde_json::Value =
         serde_json::from_str(&out(&tool_with(scratch.path(), &["inspect", "beta", "--json"]))).expect("JSON");
-    assert_eq!(json["record"]["asked"][0]["request"], "usb:0403:6001;access=r");
+    assert_eq!(json["record"]["requests"][0]["request"], "usb:0403:6001;access=r");
 
     let several = tool_with(scratch.path(), &["inspect", "alpha"]);
     assert_eq!(
@@ -112,7 +112,7 @@ fn with_a_container_of_podman(scratch: &std::path::Path) -> std::path::PathBuf {
     let dir = scratch.join("state/containers").join(&id);
     std::fs::create_dir_all(&dir).expect("a record's directory");
     let record = format!(
-        r#"{{"version":1,"container":{{"id":"{id}","pid":1,"start_time":1,"bundle":"{}","rootfs":"/rootfs","cgroups_path":null,"user":{{"uid":0,"gid":0}}}},"asked":[{{"origin":"annotation","request":"usb:0403:6001"}}],"symlinks":[],"enrolled":0}}"#,
+        r#"{{"version":1,"container":{{"id":"{id}","pid":1,"start_time":1,"bundle":"{}","rootfs":"/rootfs","cgroups_path":null,"user":{{"uid":0,"gid":0}}}},"requests":[{{"origin":"annotation","request":"usb:0403:6001"}}],"symlinks":[],"enrolled":0}}"#,
         bundle.display()
     );
     std::fs::write(dir.join("record.json"), record).expect("a record");
@@ -227,7 +227,7 @@ fn record(scratch: &std::path::Path, id: &str, version: u32) -> std::path::PathB
     let dir = scratch.join("containers").join(id);
     std::fs::create_dir_all(&dir).expect("a record's directory");
     let record = format!(
-        r#"{{"version":{version},"container":{{"id":"{id}","pid":1,"start_time":1,"bundle":"/b","rootfs":"/b/rootfs","cgroups_path":null,"user":{{"uid":0,"gid":0}}}},"asked":[],"symlinks":[],"enrolled":0}}"#
+        r#"{{"version":{version},"container":{{"id":"{id}","pid":1,"start_time":1,"bundle":"/b","rootfs":"/b/rootfs","cgroups_path":null,"user":{{"uid":0,"gid":0}}}},"requests":[],"symlinks":[],"enrolled":0}}"#
     );
     std::fs::write(dir.join("record.json"), record).expect("a record");
     dir
@@ -257,7 +257,7 @@ fn recover_sweeps_what_the_last_boot_left_though_its_pid_and_start_time_are_a_pr
     let dir = scratch.path().join("containers/old");
     std::fs::create_dir_all(&dir).expect("a record's directory");
     let record = format!(
-        r#"{{"version":1,"container":{{"id":"old","pid":{pid},"start_time":{started},"bundle":"/b","rootfs":"/b/rootfs","cgroups_path":null,"user":{{"uid":0,"gid":0}}}},"asked":[],"symlinks":[],"enrolled":0,"boot":"00000000-0000-0000-0000-000000000000"}}"#
+        r#"{{"version":1,"container":{{"id":"old","pid":{pid},"start_time":{started},"bundle":"/b","rootfs":"/b/rootfs","cgroups_path":null,"user":{{"uid":0,"gid":0}}}},"requests":[],"symlinks":[],"enrolled":0,"boot":"00000000-0000-0000-0000-000000000000"}}"#
     );
     std::fs::write(dir.join("record.json"), record).expect("a record");
     let output = tool_with(scratch.path(), &["recover"]);
@@ -418,7 +418,7 @@ fn denial(policy: &Policy, request: &str, classes: &Classes, selects_disk: bool)
         inventory: &inventory,
         host_use: &host_use,
     };
-    asks.asked.iter().find_map(|asked| {
+    asks.entries.iter().find_map(|asked| {
         if let Err(denial) = policy.authorise(&circumstances, asked) {
             return Some(denial);
         }
@@ -759,7 +759,7 @@ fn hostile_watcher(dir: &std::path::Path) {
             cgroups_path: None,
             user: Default::default(),
         },
-        asked: vec![asked],
+        requests: vec![asked],
         attached,
         problems: vec![Problem {
             path: format!("/dev/{HOSTILE}-problem").into(),

@@ -657,7 +657,7 @@ impl<'s> Enrolled<'s> {
                 "id": "c1", "pid": init.pid(), "start_time": init.start_time(), "bundle": bundle,
                 "rootfs": format!("{bundle}/rootfs"), "cgroups_path": null, "user": { "uid": 0, "gid": 0 },
             },
-            "asked": [], "symlinks": [], "enrolled": 1, "boot": boot.trim(),
+            "requests": [], "symlinks": [], "enrolled": 1, "boot": boot.trim(),
         });
         change(&mut record);
         fs::write(directory.join("record.json"), record.to_string()).expect("write a record");

@@ -141,8 +141,8 @@ fn check_effect(policy: &Policy, selectors: &[String]) -> Result<()> {
         let Ok(request) = text.parse::<Request>() else {
             continue;
         };
-        let asked = RequestEntry::new(Origin::Annotation, request);
-        if let Err(denial) = policy.authorise(&Circumstances::default(), &asked) {
+        let entry = RequestEntry::new(Origin::Annotation, request);
+        if let Err(denial) = policy.authorise(&Circumstances::default(), &entry) {
             bail!(
                 "a rule cannot allow {text:?} ({}): {} (nothing was written)",
                 denial.rule,

@@ -109,18 +109,23 @@ pub(super) fn attach(arguments: &Attach, config: &Config, registry: &Registry, a
 
 /// Takes what was just added and can't be had out of the record again.
 fn withdraw(target: &Target, registry: &Registry, wishes: &Wishes, before: Option<&Status>) {
-    let had = |asked: &&RequestEntry| {
-        before.is_some_and(|before| before.asked.iter().any(|old| old.without_roots() == **asked))
+    let had = |entry: &&RequestEntry| {
+        before.is_some_and(|before| before.requests.iter().any(|old| old.without_roots() == **entry))
     };
-    let new: Vec<RequestEntry> = wishes.asked.iter().filter(|asked| !had(asked)).cloned().collect();
+    let new: Vec<RequestEntry> = wishes
+        .entries
+        .iter()
+        .filter(|entry| !had(entry))
+        .cloned()
+        .collect();
     // A watcher that was started for this has ended, and taken everything back, by itself.
     let _ = target.ask(registry, &remove(target, new), PATIENCE);
 }
 
-fn remove(target: &Target, asked: Vec<RequestEntry>) -> Question {
+fn remove(target: &Target, entries: Vec<RequestEntry>) -> Question {
     Question::Remove {
         container: target.facts().clone(),
-        asked,
+        entries,
     }
 }
 
@@ -130,10 +135,10 @@ pub(super) fn detach(arguments: &Detach, registry: &Registry, as_json: bool) -> 
     let before = target.status(registry)?;
     let mut going: Vec<RequestEntry> = Vec::new();
     if arguments.all {
-        going.extend(before.asked.iter().map(RequestEntry::without_roots));
+        going.extend(before.requests.iter().map(RequestEntry::without_roots));
     }
     for word in &arguments.requests {
-        going.extend(wishes::named(&with_kind(word), &before.asked)?);
+        going.extend(wishes::named(&with_kind(word), &before.requests)?);
     }
     match target.ask(registry, &remove(&target, going.clone()), PATIENCE)? {
         Answer::Done => {}

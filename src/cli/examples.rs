@@ -166,17 +166,17 @@ fn selected(example: &str, inventory: &Inventory) -> Result<Vec<String>, String>
         };
         nodes.extend(rules.iter().flat_map(leads));
     } else {
-        let asked = match read_list(Origin::Administrator, example, &classes()) {
-            Ok(Requests { asked, .. }) => asked,
+        let entries = match read_list(Origin::Administrator, example, &classes()) {
+            Ok(Requests { entries, .. }) => entries,
             // All devices of another host may be meant by a rule only.
             Err(_) if example.parse::<DeviceSelector>().is_ok() => return Ok(nodes),
             Err(error) => return Err(error.to_string()),
         };
-        let mut reconciler = Reconciler::new(asked, Vec::new(), ProcessUser::default());
+        let mut reconciler = Reconciler::new(entries, Vec::new(), ProcessUser::default());
         reconciler.find_roots(inventory);
         let given = reconciler
             .selected(inventory)
-            .filter(|(asked, root, device)| asked.request.gives(root, device, inventory) == Found::Yes);
+            .filter(|(entry, root, device)| entry.request.gives(root, device, inventory) == Found::Yes);
         let given = given.filter_map(|(_, _, device)| device.node.as_ref());
         nodes.extend(given.map(|node| node.path.display().to_string()));
     }

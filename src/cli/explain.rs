@@ -75,7 +75,7 @@ pub(super) fn run(registry: &Registry, config: &Config, id: &str, path: &Path, a
     let inventory = look(status, &policy, path)?;
     let device = find(path, status, &inventory)?;
     let host_use = host_use::read(&blocks_that_decide(device, &inventory))?;
-    let mut reconciler = Reconciler::new(status.asked.clone(), Vec::new(), record.container.user);
+    let mut reconciler = Reconciler::new(status.requests.clone(), Vec::new(), record.container.user);
     reconciler.respect(records::reserved(
         registry.root(),
         &record.container.id,
@@ -90,7 +90,7 @@ pub(super) fn run(registry: &Registry, config: &Config, id: &str, path: &Path, a
         record,
         status,
     };
-    let explained: Vec<Explained> = status.asked.iter().map(|asked| facts.explain(asked)).collect();
+    let explained: Vec<Explained> = status.requests.iter().map(|entry| facts.explain(entry)).collect();
     let inside = facts.inside();
     let verdict = facts.verdict(&explained);
     let mut out = std::io::stdout().lock();
@@ -124,7 +124,11 @@ pub(super) fn run(registry: &Registry, config: &Config, id: &str, path: &Path, a
 
 /// All devices, with all that requests and rules look at.
 fn look(status: &Status, policy: &Policy, path: &Path) -> Result<Inventory> {
-    let mut requests: Vec<Request> = status.asked.iter().map(|asked| asked.request.clone()).collect();
+    let mut requests: Vec<Request> = status
+        .requests
+        .iter()
+        .map(|entry| entry.request.clone())
+        .collect();
     // So that a node that only the host's /dev knows, and not sysfs, is among the devices as well.
     requests.extend(format!("node:{}", path.display()).parse().ok());
     let mut wanted = FactsNeeded::of(&requests, &[]);
@@ -171,7 +175,7 @@ impl Facts<'_> {
             .collect()
     }
 
-    fn explain(&self, asked: &RequestEntry) -> Explained {
+    fn explain(&self, entry: &RequestEntry) -> Explained {
         let mut rules = Vec::new();
         for rule in [
             Self::whose,
@@ -180,7 +184,7 @@ impl Facts<'_> {
             Self::policy,
             Self::watcher,
         ] {
-            let Some(judged) = rule(self, asked) else { continue };
+            let Some(judged) = rule(self, entry) else { continue };
             let holds = judged.holds;
             rules.push(judged);
             if !holds {
@@ -188,15 +192,15 @@ impl Facts<'_> {
             }
         }
         Explained {
-            request: asked.request.to_string(),
-            called: asked.called(),
+            request: entry.request.to_string(),
+            called: entry.called(),
             rules,
         }
     }
 
     /// Only of a device that is another container's, and would be selected if it were not.
-    fn whose(&self, asked: &RequestEntry) -> Option<Rule> {
-        let request = asked.request.to_string();
+    fn whose(&self, entry: &RequestEntry) -> Option<Rule> {
+        let request = entry.request.to_string();
         let is_it =
             |withheld: &&Withheld| withheld.syspath == self.device.syspath && withheld.request == request;
         Some(Rule {
@@ -206,15 +210,15 @@ impl Facts<'_> {
         })
     }
 
-    fn selected(&self, asked: &RequestEntry) -> Option<Rule> {
-        let request = &asked.request;
+    fn selected(&self, entry: &RequestEntry) -> Option<Rule> {
+        let request = &entry.request;
         // What `only=` says is a rule of its own.
         let mut all = request.clone();
         all.options.only.clear();
         let is_left = |root: &SysPath| all.gives(root, self.device, self.inventory) != Found::No;
         // With `or=`, one root may leave out what another gives.
         let above = |root: &&SysPath| self.device.syspath.is_at_or_below(root);
-        let mut roots = asked.roots.iter().filter(above);
+        let mut roots = entry.roots.iter().filter(above);
         let root = roots.clone().find(|root| is_left(root)).or_else(|| roots.next());
         let reason = match root {
             Some(root) if !is_left(root) => self.why_not_selected(request),
@@ -262,8 +266,8 @@ impl Facts<'_> {
         }
     }
 
-    fn only(&self, asked: &RequestEntry) -> Option<Rule> {
-        let options = &asked.request.options;
+    fn only(&self, entry: &RequestEntry) -> Option<Rule> {
+        let options = &entry.request.options;
         if options.only.is_empty() {
             return None;
         }
@@ -288,13 +292,13 @@ impl Facts<'_> {
         })
     }
 
-    fn policy(&self, asked: &RequestEntry) -> Option<Rule> {
+    fn policy(&self, entry: &RequestEntry) -> Option<Rule> {
         let situation = Situation {
             circumstances: &self.record.circumstances,
             inventory: self.inventory,
             host_use: self.host_use,
         };
-        let (holds, reason) = match self.policy.judge(asked, self.device, &situation) {
+        let (holds, reason) = match self.policy.judge(entry, self.device, &situation) {
             Verdict::Allowed(AllowedBy::Administrator) => (true, "the administrator asks for it".to_owned()),
             Verdict::Allowed(AllowedBy::Rule(place)) => (true, format!("allowed by {place}")),
             Verdict::Allowed(AllowedBy::Fallback(fallback)) => {
@@ -311,10 +315,10 @@ impl Facts<'_> {
     }
 
     /// What only the watcher knows.
-    fn watcher(&self, asked: &RequestEntry) -> Option<Rule> {
+    fn watcher(&self, entry: &RequestEntry) -> Option<Rule> {
         let problem = self.status.problems.iter().find(|problem| self.is_its(problem));
         let is_it = |(_, attachment): &(&Path, &Attachment)| attachment.device.syspath == self.device.syspath;
-        let here = for_request(asked, self.status).into_iter().find(is_it);
+        let here = for_request(entry, self.status).into_iter().find(is_it);
         let (holds, reason) = match (here, problem) {
             (Some((path, attachment)), _) => (true, described(path, attachment)),
             (None, Some(problem)) => (false, format!("{}: {}", problem.path.display(), problem.reason)),

@@ -88,21 +88,21 @@ fn write(out: &mut impl Write, container: &Enrolled) -> std::io::Result<()> {
         None => print_line!(out, "Watcher    process {}, not supervised", status.watcher)?,
     }
     print_line!(out, "\nRequests")?;
-    for asked in &status.asked {
-        let origin = match asked.origin {
+    for entry in &status.requests {
+        let origin = match entry.origin {
             Origin::Annotation => "annotation",
             Origin::Administrator => "administrator",
         };
-        let called = asked.called();
-        if called == asked.request.to_string() {
+        let called = entry.called();
+        if called == entry.request.to_string() {
             print_line!(out, "  {called}  ({origin})")?;
         } else {
-            print_line!(out, "  {}  ({origin}, {called})", asked.request)?;
+            print_line!(out, "  {}  ({origin}, {called})", entry.request)?;
         }
-        if asked.roots.is_empty() {
+        if entry.roots.is_empty() {
             print_line!(out, "    no such device is present")?;
         }
-        for root in &asked.roots {
+        for root in &entry.roots {
             print_line!(out, "    selects {root}")?;
         }
     }

@@ -17,7 +17,7 @@ pub fn run(registry: &Registry, as_json: bool) -> Result<()> {
     let mut containers = Enrolled::all(registry)?;
     // What `attach` gave was taken back: the watcher has nothing to do.
     containers.retain(|container| {
-        let requests_nothing = |record: &Record| record.asked.is_empty();
+        let requests_nothing = |record: &Record| record.requests.is_empty();
         container.health() != "ok" || !container.record.as_ref().is_some_and(requests_nothing)
     });
     let mut out = std::io::stdout().lock();
@@ -103,7 +103,7 @@ fn row(container: &Enrolled) -> [String; 7] {
     let requests = container
         .record
         .as_ref()
-        .map_or_else(String::new, |record| asked_for(&record.asked).join(", "));
+        .map_or_else(String::new, |record| asked_for(&record.requests).join(", "));
     [
         container.short_id().to_owned(),
         container.name().unwrap_or_else(|| "-".into()),
@@ -125,7 +125,7 @@ fn to_json(container: &Enrolled) -> serde_json::Value {
         "health": container.health(),
         "enrolled": container.record.as_ref().map(|record| record.enrolled),
         "requests": container.record.as_ref().map(|record| {
-            asked_for(&record.asked)
+            asked_for(&record.requests)
         }),
         "inside": container.status.as_ref().map(|status| {
             status.attached.iter().map(|(path, _)| path.display().to_string()).collect::<Vec<_>>()
@@ -134,8 +134,8 @@ fn to_json(container: &Enrolled) -> serde_json::Value {
 }
 
 /// What was asked for in the words that asked for it: a class by its name, once.
-pub(super) fn asked_for(asked: &[RequestEntry]) -> Vec<String> {
-    let mut texts: Vec<String> = asked.iter().map(RequestEntry::called).collect();
+pub(super) fn asked_for(entries: &[RequestEntry]) -> Vec<String> {
+    let mut texts: Vec<String> = entries.iter().map(RequestEntry::called).collect();
     let mut seen = BTreeSet::new();
     texts.retain(|text| seen.insert(text.clone()));
     texts
@@ -164,11 +164,11 @@ mod tests {
 
     #[test]
     fn a_class_is_listed_by_its_name() {
-        let asked = |text: &str| RequestEntry::new(Origin::Annotation, text.parse().unwrap());
+        let entry = |text: &str| RequestEntry::new(Origin::Annotation, text.parse().unwrap());
         let all = [
-            asked("usb:0403"),
-            asked("usb:1050").of_class("lab"),
-            asked("usb:1366").of_class("lab"),
+            entry("usb:0403"),
+            entry("usb:1050").of_class("lab"),
+            entry("usb:1366").of_class("lab"),
         ];
         assert_eq!(asked_for(&all), ["usb:0403", "class:lab"]);
     }

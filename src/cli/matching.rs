@@ -31,20 +31,20 @@ use crate::usbip::{self, records};
 
 /// Prints what a request selects now, and with `watch` what comes and goes from then on.
 pub fn run(text: &str, classes: &Classes, state_dir: &Path, watch: bool, as_json: bool) -> Result<()> {
-    let Requests { asked, symlinks } = read_list(Origin::Administrator, text, classes)?;
-    let requests: Vec<_> = asked.iter().map(|asked| asked.request.clone()).collect();
+    let Requests { entries, symlinks } = read_list(Origin::Administrator, text, classes)?;
+    let requests: Vec<_> = entries.iter().map(|entry| entry.request.clone()).collect();
     let mut wanted = FactsNeeded::of(&requests, &symlinks);
     // Nobody waits for a fast answer here, and everybody wants to see the links.
     wanted.udev = true;
     let buffer = if watch { RECEIVE_BUFFER } else { 0 };
     let mut monitor = DeviceMonitor::open(wanted, buffer).context("listing the host's devices")?;
-    let mut shown = select(&monitor, &asked, &symlinks, Some(state_dir))?;
+    let mut shown = select(&monitor, &entries, &symlinks, Some(state_dir))?;
     shown.print(as_json)?;
     if !watch {
         return Ok(());
     }
     follow(&mut monitor, |monitor| {
-        let now = select(monitor, &asked, &symlinks, Some(state_dir))?;
+        let now = select(monitor, &entries, &symlinks, Some(state_dir))?;
         print_change(&shown, &now, as_json)?;
         shown = now;
         Ok(())
@@ -69,7 +69,7 @@ pub(super) fn nodes_at(syspath: &str) -> Result<Vec<String>> {
 
 /// What a request selects at one moment.
 struct Selection {
-    asked: Vec<RequestEntry>,
+    entries: Vec<RequestEntry>,
     /// For each request, why it selects nothing, where there is something to say about that.
     nothing: Vec<Option<String>>,
     nodes: BTreeSet<Node>,
@@ -91,15 +91,19 @@ struct Node {
 /// anybody, the state directory tells.
 fn select(
     monitor: &DeviceMonitor,
-    asked: &[RequestEntry],
+    entries: &[RequestEntry],
     symlinks: &[SymlinkRule],
     state_dir: Option<&Path>,
 ) -> Result<Selection> {
     let mut devices = monitor.enumerate().context("listing the host's devices")?;
     devices.extend(nodeless::devices(&devices));
     let inventory = Inventory::new(devices);
-    let mut reconciler = Reconciler::new(asked.to_vec(), symlinks.to_vec(), ProcessUser { uid: 0, gid: 0 });
-    let remotes = asked.iter().filter_map(|asked| asked.request.selector.remote());
+    let mut reconciler = Reconciler::new(
+        entries.to_vec(),
+        symlinks.to_vec(),
+        ProcessUser { uid: 0, gid: 0 },
+    );
+    let remotes = entries.iter().filter_map(|entry| entry.request.selector.remote());
     for (remote, state_dir) in remotes.zip(state_dir.into_iter().cycle()) {
         if let Some(bound) = usbip::bound_here(state_dir, &remote) {
             reconciler.bind(remote, bound);
@@ -117,27 +121,27 @@ fn select(
         &Default::default(),
         &admit_all,
     );
-    let why_nothing = |asked: &RequestEntry| {
-        if asked.request.selector.remote().is_some() || !asked.roots.is_empty() {
+    let why_nothing = |entry: &RequestEntry| {
+        if entry.request.selector.remote().is_some() || !entry.roots.is_empty() {
             return None;
         }
-        let selectors = asked.request.selectors();
+        let selectors = entry.request.selectors();
         let reasons: Vec<String> = selectors
             .filter_map(|selector| selector.why_nothing(&inventory))
             .collect();
         (!reasons.is_empty()).then(|| reasons.join("; "))
     };
-    let roots = reconciler.asked().iter().flat_map(|asked| &asked.roots);
+    let roots = reconciler.entries().iter().flat_map(|entry| &entry.roots);
     let mut nodeless = BTreeSet::new();
     for root in roots.filter_map(|root| inventory.get(root)) {
         nodeless.extend(instead_of_nodes(root, &inventory));
     }
     Ok(Selection {
         nodeless,
-        nothing: reconciler.asked().iter().map(why_nothing).collect(),
-        asked: reconciler.asked().to_vec(),
+        nothing: reconciler.entries().iter().map(why_nothing).collect(),
+        entries: reconciler.entries().to_vec(),
         nodes: nodes(&plan),
-        names: Names::new(&plan, reconciler.asked(), symlinks),
+        names: Names::new(&plan, reconciler.entries(), symlinks),
         conflicts: conflicts(&plan),
     })
 }
@@ -176,12 +180,12 @@ impl Selection {
         let mut out = std::io::stdout().lock();
         if as_json {
             let roots: Vec<_> = self
-                .asked
+                .entries
                 .iter()
                 .zip(&self.nothing)
-                .map(|(asked, nothing)| {
-                    let request = asked.request.to_string();
-                    json!({ "request": request, "selects": asked.roots, "selects_nothing_because": nothing })
+                .map(|(entry, nothing)| {
+                    let request = entry.request.to_string();
+                    json!({ "request": request, "selects": entry.roots, "selects_nothing_because": nothing })
                 })
                 .collect();
             let whole = json!({
@@ -192,15 +196,15 @@ impl Selection {
             writeln!(out, "{}", serde_json::to_string_pretty(&whole)?)?;
             return Ok(());
         }
-        for (asked, nothing) in self.asked.iter().zip(&self.nothing) {
-            if asked.roots.is_empty() {
+        for (entry, nothing) in self.entries.iter().zip(&self.nothing) {
+            if entry.roots.is_empty() {
                 let reason = nothing
                     .as_ref()
                     .map_or_else(String::new, |reason| format!(": {reason}"));
-                print_line!(out, "{}: no such device is present now{reason}", asked.request)?;
+                print_line!(out, "{}: no such device is present now{reason}", entry.request)?;
             }
-            for root in &asked.roots {
-                print_line!(out, "{}: selects {root}", asked.request)?;
+            for root in &entry.roots {
+                print_line!(out, "{}: selects {root}", entry.request)?;
             }
         }
         let rows: Vec<[String; 3]> = self.nodes.iter().cloned().map(Node::into_row).collect();

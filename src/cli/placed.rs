@@ -12,12 +12,12 @@ use crate::model::plan::{Reconciler, Step, admit_all};
 use crate::model::request::entry::RequestEntry;
 
 /// The nodes that stay, or would be put there, if this were all that the container asks for.
-pub(super) fn for_request<'s>(asked: &RequestEntry, status: &'s Status) -> Vec<(&'s Path, &'s Attachment)> {
+pub(super) fn for_request<'s>(entry: &RequestEntry, status: &'s Status) -> Vec<(&'s Path, &'s Attachment)> {
     let devices = status
         .attached
         .iter()
         .map(|(_, attachment)| attachment.device.clone());
-    let reconciler = Reconciler::new(vec![asked.clone()], Vec::new(), status.container.user);
+    let reconciler = Reconciler::new(vec![entry.clone()], Vec::new(), status.container.user);
     let plan = reconciler.plan(
         &Inventory::new(devices),
         &status.attached,
@@ -68,10 +68,10 @@ mod tests {
         device
     }
 
-    fn asked(text: &str) -> RequestEntry {
-        let mut asked = RequestEntry::new(Origin::Annotation, text.parse().unwrap());
-        asked.roots.extend([SysPath::new("/sys/devices/a")]);
-        asked
+    fn entry(text: &str) -> RequestEntry {
+        let mut entry = RequestEntry::new(Origin::Annotation, text.parse().unwrap());
+        entry.roots.extend([SysPath::new("/sys/devices/a")]);
+        entry
     }
 
     /// What is inside once all of these are served.
@@ -103,7 +103,7 @@ mod tests {
                 cgroups_path: None,
                 user: Default::default(),
             },
-            asked: all.to_vec(),
+            requests: all.to_vec(),
             attached,
             problems: Vec::new(),
             tally: Default::default(),
@@ -112,13 +112,13 @@ mod tests {
 
     #[test]
     fn each_request_has_the_nodes_that_it_is_served_with() {
-        let (own, elsewhere) = (asked("devnode:/dev/a"), asked("devnode:/dev/a;path=/dev/board"));
-        let mut other = asked("devnode:/dev/b");
+        let (own, elsewhere) = (entry("devnode:/dev/a"), entry("devnode:/dev/a;path=/dev/board"));
+        let mut other = entry("devnode:/dev/b");
         other.roots = [SysPath::new("/sys/devices/b")].into();
-        let twice = asked("devnode:/dev/a;mode=0600");
+        let twice = entry("devnode:/dev/a;mode=0600");
         let status = status(&[own.clone(), elsewhere.clone(), other.clone(), twice.clone()]);
-        let paths = |asked: &RequestEntry| -> Vec<&Path> {
-            for_request(asked, &status)
+        let paths = |entry: &RequestEntry| -> Vec<&Path> {
+            for_request(entry, &status)
                 .into_iter()
                 .map(|(path, _)| path)
                 .collect()

@@ -310,11 +310,11 @@ fn circumstances(state: &HookState, bundle: &BundleConfig) -> Circumstances {
 }
 
 fn authorise(policy: &Policy, circumstances: &Circumstances, asks: &Requests) -> Result<(), PrestartError> {
-    for asked in &asks.asked {
+    for entry in &asks.entries {
         policy
-            .authorise(circumstances, asked)
+            .authorise(circumstances, entry)
             .map_err(|denial| PrestartError::Denied {
-                request: asked.request.to_string(),
+                request: entry.request.to_string(),
                 denial: Box::new(denial),
             })?;
     }
@@ -340,7 +340,7 @@ fn record(
             cgroups_path: bundle.cgroups_path,
             user: bundle.user,
         },
-        asked: asks.asked,
+        requests: asks.entries,
         symlinks: asks.symlinks,
         enrolled: SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -363,7 +363,7 @@ fn enroll(
     let patience = config.prestart_timeout;
     let question = Question::Add {
         container: record.container.clone(),
-        asked: record.asked.clone(),
+        entries: record.requests.clone(),
         symlinks: record.symlinks.clone(),
     };
     let answer = ask_or_start(
@@ -429,7 +429,7 @@ mod tests {
                 cgroups_path: None,
                 user: ProcessUser::default(),
             },
-            asked: Vec::new(),
+            requests: Vec::new(),
             symlinks: Vec::new(),
             enrolled: 0,
             circumstances: Circumstances::default(),

@@ -877,9 +877,9 @@ mod tests {
                 return false;
             };
             let of = Circumstances::default();
-            asks.asked
+            asks.entries
                 .iter()
-                .all(|asked| policy.authorise(&of, asked).is_ok())
+                .all(|entry| policy.authorise(&of, entry).is_ok())
         })
     }
 

@@ -32,7 +32,7 @@ const NUMA_NODE: &str = "numa_node";
 pub fn takes_turns(definitions: &[Definition], resource: &ResourceName) -> bool {
     definitions.iter().any(|definition| match definition {
         Definition::Requested(requested) => {
-            let requests = requested.asks.asked.iter().map(|asked| &asked.request);
+            let requests = requested.asks.entries.iter().map(|asked| &asked.request);
             let several = requests.flat_map(Request::selectors).nth(1).is_some();
             requested.name == *resource && requested.mode != Mode::Hotplug && several
         }
@@ -409,17 +409,17 @@ fn matches<'s>(pattern: &GoGlob, sight: &'s Sight) -> Vec<&'s Path> {
 }
 
 fn requests(requested: &Requested) -> impl Iterator<Item = &Request> {
-    requested.asks.asked.iter().map(|asked| &asked.request)
+    requested.asks.entries.iter().map(|asked| &asked.request)
 }
 
 fn of_requests(requested: &Requested, sight: &Sight) -> Resource {
     let inventory = &sight.inventory;
     let nobody = ProcessUser { uid: 0, gid: 0 };
-    let mut reconciler = Reconciler::new(requested.asks.asked.clone(), Vec::new(), nobody);
+    let mut reconciler = Reconciler::new(requested.asks.entries.clone(), Vec::new(), nobody);
     reconciler.find_roots(inventory);
     match requested.mode {
-        Mode::Hotplug => slots(requested, reconciler.asked(), inventory),
-        Mode::Present | Mode::Static => units_of_places(requested, reconciler.asked(), sight),
+        Mode::Hotplug => slots(requested, reconciler.entries(), inventory),
+        Mode::Present | Mode::Static => units_of_places(requested, reconciler.entries(), sight),
     }
 }
 
@@ -528,7 +528,7 @@ fn requests_of_place(
     sight: &Sight,
 ) -> Vec<String> {
     let mut devices = Vec::new();
-    for asked in &requested.asks.asked {
+    for asked in &requested.asks.entries {
         let request = &asked.request;
         let mut own = roots.iter().filter(|(known, _)| known.request == *request);
         let root = own.next().map(|(_, root)| *root);

@@ -198,7 +198,7 @@ pub struct ProcessUser {
 /// Decides for one container.
 #[derive(Debug, Clone)]
 pub struct Reconciler {
-    asked: Vec<RequestEntry>,
+    entries: Vec<RequestEntry>,
     symlinks: Vec<SymlinkRule>,
     owner: ProcessUser,
     /// The devices of other hosts that are attached for this container: few, if any.
@@ -219,7 +219,7 @@ struct Wish<'a> {
 
 /// A device that may be inside for a request, by way of a root of it.
 struct Claim<'a> {
-    asked: &'a RequestEntry,
+    entry: &'a RequestEntry,
     root: &'a SysPath,
     device: &'a Device,
     /// Whether it may be attached now. One that waits keeps its name free.
@@ -231,9 +231,9 @@ type RuleLinks<'a> = Vec<(&'a PathBuf, &'a SysPath)>;
 
 impl Reconciler {
     /// A reconciler for a container that asks for these; `owner` gets the nodes.
-    pub fn new(asked: Vec<RequestEntry>, symlinks: Vec<SymlinkRule>, owner: ProcessUser) -> Self {
+    pub fn new(entries: Vec<RequestEntry>, symlinks: Vec<SymlinkRule>, owner: ProcessUser) -> Self {
         Self {
-            asked,
+            entries,
             symlinks,
             owner,
             bound: Vec::new(),
@@ -270,8 +270,8 @@ impl Reconciler {
     }
 
     /// What is asked for.
-    pub fn asked(&self) -> &[RequestEntry] {
-        &self.asked
+    pub fn entries(&self) -> &[RequestEntry] {
+        &self.entries
     }
 
     /// The rules for further links.
@@ -280,14 +280,14 @@ impl Reconciler {
     }
 
     /// Adds requests and rules; what is asked for already is not asked for twice.
-    pub fn add(&mut self, asked: Vec<RequestEntry>, symlinks: Vec<SymlinkRule>) {
-        for new in asked {
+    pub fn add(&mut self, entries: Vec<RequestEntry>, symlinks: Vec<SymlinkRule>) {
+        for new in entries {
             if !self
-                .asked
+                .entries
                 .iter()
                 .any(|old| old.without_roots() == new.without_roots())
             {
-                self.asked.push(new);
+                self.entries.push(new);
             }
         }
         for rule in symlinks {
@@ -299,14 +299,14 @@ impl Reconciler {
 
     /// Takes requests away, wherever they came from; the place of the first that went, or how many there are.
     /// Rules for links stay: they ask for nothing by themselves.
-    pub fn remove(&mut self, asked: &[RequestEntry]) -> usize {
+    pub fn remove(&mut self, entries: &[RequestEntry]) -> usize {
         let goes = |old: &RequestEntry| {
-            asked
+            entries
                 .iter()
                 .any(|gone| gone.without_roots() == old.without_roots())
         };
-        let first = self.asked.iter().position(goes).unwrap_or(self.asked.len());
-        self.asked.retain(|old| !goes(old));
+        let first = self.entries.iter().position(goes).unwrap_or(self.entries.len());
+        self.entries.retain(|old| !goes(old));
         first
     }
 
@@ -318,16 +318,16 @@ impl Reconciler {
         let mut removed = Vec::new();
         self.undecided.clear();
         self.bound.retain(|(_, bound)| is_there(bound, inventory));
-        for asked in &mut self.asked {
+        for entry in &mut self.entries {
             let mut named = BTreeSet::new();
             let mut parents = BTreeSet::new();
-            match asked.request.selector.remote() {
+            match entry.request.selector.remote() {
                 Some(remote) => {
                     let bound = self.bound.iter().find(|(one, _)| *one == remote);
                     named.extend(bound.map(|(_, bound)| bound.syspath.clone()));
                 }
                 None => {
-                    for selector in asked.request.selectors() {
+                    for selector in entry.request.selectors() {
                         let roots = roots_of(selector, inventory, &self.reserved, &mut self.undecided);
                         match selector.parents() {
                             0 => named.extend(roots),
@@ -336,32 +336,32 @@ impl Reconciler {
                     }
                 }
             }
-            let has_parents = asked.request.selectors().any(|selector| selector.parents() > 0);
-            for old in std::mem::take(&mut asked.roots) {
+            let has_parents = entry.request.selectors().any(|selector| selector.parents() > 0);
+            for old in std::mem::take(&mut entry.roots) {
                 if inventory.get(&old).is_none() {
                     removed.push(RootRemoved {
                         root: old,
-                        request: asked.request.to_string(),
-                        action: asked.request.options.on_removal.clone(),
-                        grace: asked
+                        request: entry.request.to_string(),
+                        action: entry.request.options.on_removal.clone(),
+                        grace: entry
                             .request
                             .survives_on_another_root()
-                            .then_some(asked.request.options.grace),
+                            .then_some(entry.request.options.grace),
                     });
-                } else if has_parents && !asked.named.as_ref().unwrap_or(&named).contains(&old) {
+                } else if has_parents && !entry.named.as_ref().unwrap_or(&named).contains(&old) {
                     parents.insert(old);
                 }
             }
-            asked.named = Some(named.difference(&parents).cloned().collect());
-            asked.roots = named.into_iter().chain(parents).collect();
+            entry.named = Some(named.difference(&parents).cloned().collect());
+            entry.roots = named.into_iter().chain(parents).collect();
         }
         removed
     }
 
     /// A device moved in sysfs: its root is the same one, elsewhere.
     pub fn follow_move(&mut self, from: &SysPath, to: &SysPath) {
-        for asked in &mut self.asked {
-            for roots in std::iter::once(&mut asked.roots).chain(&mut asked.named) {
+        for entry in &mut self.entries {
+            for roots in std::iter::once(&mut entry.roots).chain(&mut entry.named) {
                 *roots = std::mem::take(roots)
                     .into_iter()
                     .map(|root| moved(&root, from, to).unwrap_or(root))
@@ -373,7 +373,7 @@ impl Reconciler {
     /// The udev links that can change the plan when they move: links of the roots, of the devices above and below them, and
     /// all links that point elsewhere than to the device that claims them.
     pub fn followed_links<'a>(&self, inventory: &'a Inventory) -> BTreeSet<&'a PathBuf> {
-        let roots = self.asked.iter().flat_map(|asked| &asked.roots);
+        let roots = self.entries.iter().flat_map(|entry| &entry.roots);
         let devices = roots.flat_map(|root| inventory.at_or_below(root).chain(inventory.ancestors(root)));
         let mut links = BTreeSet::new();
         links.extend(inventory.lost_links());
@@ -394,7 +394,7 @@ impl Reconciler {
         if self.reserved.iter().any(is_looked_at) {
             return true;
         }
-        self.asked.iter().any(|asked| {
+        self.entries.iter().any(|entry| {
             let is_near_a_root =
                 |root: &SysPath| syspath.is_at_or_below(root) || root.is_at_or_below(syspath);
             let is_affected = |selector: &DeviceSelector| {
@@ -407,16 +407,16 @@ impl Reconciler {
                     // What is true of a parent counts for all below it.
                     || (selector.terms().len() > 1 && inventory.at_or_below(syspath).any(is_named))
             };
-            asked.roots.iter().any(is_near_a_root) || asked.request.selectors().any(is_affected)
+            entry.roots.iter().any(is_near_a_root) || entry.request.selectors().any(is_affected)
         })
     }
 
     /// The requests that must find a device at the start and have found none.
     pub fn required_and_absent(&self) -> impl Iterator<Item = &Request> {
-        self.asked
+        self.entries
             .iter()
-            .filter(|asked| asked.request.options.required && asked.roots.is_empty())
-            .map(|asked| &asked.request)
+            .filter(|entry| entry.request.options.required && entry.roots.is_empty())
+            .map(|entry| &entry.request)
     }
 
     /// All devices with nodes that are asked for now, whether udevd has spoken of them or not.
@@ -425,16 +425,16 @@ impl Reconciler {
         &'a self,
         inventory: &'a Inventory,
     ) -> impl Iterator<Item = (&'a RequestEntry, &'a SysPath, &'a Device)> {
-        self.asked.iter().flat_map(move |asked| {
-            asked.roots.iter().flat_map(move |root| {
-                let is_remote = asked.request.selector.remote().is_some();
+        self.entries.iter().flat_map(move |entry| {
+            entry.roots.iter().flat_map(move |root| {
+                let is_remote = entry.request.selector.remote().is_some();
                 inventory
                     .at_or_below(root)
                     .filter(move |device| {
-                        device.node.is_some() && asked.request.gives(root, device, inventory) != Found::No
+                        device.node.is_some() && entry.request.gives(root, device, inventory) != Found::No
                     })
                     .filter(move |device| is_remote || !is_reserved(&self.reserved, device, inventory))
-                    .map(move |device| (asked, root, device))
+                    .map(move |device| (entry, root, device))
             })
         })
     }
@@ -450,26 +450,26 @@ impl Reconciler {
                 .at_or_below(&reserved.place)
                 .chain(behind_names)
                 .collect();
-            let local = |asked: &&RequestEntry| asked.request.selector.remote().is_none();
-            for asked in self.asked.iter().filter(local) {
+            let local = |entry: &&RequestEntry| entry.request.selector.remote().is_none();
+            for entry in self.entries.iter().filter(local) {
                 let nodes = here.iter().filter(|device| {
                     let is_below = |root: &SysPath| device.syspath.is_at_or_below(root);
                     // The roots that there would be.
                     let named = here.iter().filter(|named| {
-                        asked.request.selectors().any(|selector| {
+                        entry.request.selectors().any(|selector| {
                             (selector.parents() > 0 || is_below(&named.syspath))
                                 && selector.names(named, || inventory.chain(named)) == Found::Yes
                         })
                     });
-                    let gives = |root| asked.request.gives(root, device, inventory) != Found::No;
-                    let mut roots = asked.roots.iter().filter(|root| is_below(root));
+                    let gives = |root| entry.request.gives(root, device, inventory) != Found::No;
+                    let mut roots = entry.roots.iter().filter(|root| is_below(root));
                     device.node.is_some()
                         && (roots.any(gives) || named.map(|named| &named.syspath).any(gives))
                 });
                 withheld.extend(nodes.map(|device| Withheld {
                     syspath: device.syspath.clone(),
-                    path: place_of(asked, device),
-                    request: asked.request.to_string(),
+                    path: place_of(entry, device),
+                    request: entry.request.to_string(),
                     reason: reserved.reason.clone(),
                 }));
             }
@@ -510,7 +510,7 @@ impl Reconciler {
     }
 
     fn unconfirmed_links(&self, inventory: &Inventory) -> Vec<SysPath> {
-        let selectors = self.asked.iter().flat_map(|asked| asked.request.selectors());
+        let selectors = self.entries.iter().flat_map(|entry| entry.request.selectors());
         let terms = selectors.flat_map(|selector| selector.terms());
         let links: Vec<&PathBuf> = terms
             .filter_map(|term| match &term.selector {
@@ -541,34 +541,34 @@ impl Reconciler {
     ) -> BTreeMap<PathBuf, Wish<'a>> {
         let mut all: Vec<Claim<'a>> = Vec::new();
         plan.pending.extend(self.undecided.iter().cloned());
-        for (asked, root, device) in self.selected(inventory) {
+        for (entry, root, device) in self.selected(inventory) {
             let mut is_ready = false;
-            if let Found::Unknown(whose) = asked.request.gives(root, device, inventory) {
+            if let Found::Unknown(whose) = entry.request.gives(root, device, inventory) {
                 plan.pending.push(whose);
             } else {
-                match admit(asked, device) {
+                match admit(entry, device) {
                     Admission::Refused(denial) => {
                         plan.refused.push(Refusal {
                             syspath: device.syspath.clone(),
-                            path: place_of(asked, device),
-                            request: asked.request.to_string(),
+                            path: place_of(entry, device),
+                            request: entry.request.to_string(),
                             denial,
                         });
                         continue;
                     }
                     Admission::Pending(whose) => plan.pending.push(whose),
-                    _ if asked.request.awaits_udev(device) => plan.pending.push(device.syspath.clone()),
+                    _ if entry.request.awaits_udev(device) => plan.pending.push(device.syspath.clone()),
                     Admission::Waiting(reason) => plan.waiting.push(Waiting {
                         syspath: device.syspath.clone(),
-                        path: place_of(asked, device),
-                        request: asked.request.to_string(),
+                        path: place_of(entry, device),
+                        request: entry.request.to_string(),
                         reason,
                     }),
                     Admission::Admitted => is_ready = true,
                 }
             }
             all.push(Claim {
-                asked,
+                entry,
                 root,
                 device,
                 is_ready,
@@ -576,7 +576,7 @@ impl Reconciler {
         }
         let rule_links = self.rule_links(&all, inside, inventory);
         let mut claims: Vec<(PathBuf, Wish<'a>)> = Vec::new();
-        for group in all.chunk_by(|a, b| std::ptr::eq(a.asked, b.asked) && a.root == b.root) {
+        for group in all.chunk_by(|a, b| std::ptr::eq(a.entry, b.entry) && a.root == b.root) {
             let named = named(group, inside, inventory);
             for claim in group.iter().filter(|claim| claim.is_ready) {
                 let is_named = named.is_some_and(|named| std::ptr::eq(named, claim.device));
@@ -654,12 +654,12 @@ impl Reconciler {
         rule_links: &RuleLinks<'_>,
     ) -> Option<(PathBuf, Wish<'a>)> {
         let device = claim.device;
-        let options = &claim.asked.request.options;
+        let options = &claim.entry.request.options;
         let host_node = device.node.as_ref()?;
         let mut links = device.links.clone();
         let path = if is_named {
             links.extend(options.links.iter().cloned());
-            place_of(claim.asked, device)
+            place_of(claim.entry, device)
         } else {
             host_node.path.clone()
         };
@@ -736,7 +736,7 @@ fn roots_of(
 
 /// The device of a root whose node `path=` and `link=` name.
 fn named<'a>(group: &[Claim<'a>], inside: &Attachments, inventory: &Inventory) -> Option<&'a Device> {
-    let request = &group.first()?.asked.request;
+    let request = &group.first()?.entry.request;
     let options = &request.options;
     if options.path.is_none() && options.links.is_empty() {
         return None;
@@ -763,14 +763,14 @@ fn named<'a>(group: &[Claim<'a>], inside: &Attachments, inventory: &Inventory) -
 }
 
 /// Where the node of a device goes for a request.
-fn place_of(asked: &RequestEntry, device: &Device) -> PathBuf {
+fn place_of(entry: &RequestEntry, device: &Device) -> PathBuf {
     let own = || {
         device
             .node
             .as_ref()
             .map_or(device.syspath.as_path(), |node| &node.path)
     };
-    asked
+    entry
         .request
         .options
         .path
@@ -937,9 +937,9 @@ mod tests {
     use crate::model::request::entry::Origin;
 
     fn reconciler(requests: &[&str]) -> Reconciler {
-        let asked = |text: &&str| RequestEntry::new(Origin::Annotation, text.parse().unwrap());
-        let asked = requests.iter().map(asked).collect();
-        Reconciler::new(asked, Vec::new(), ProcessUser::default())
+        let entry = |text: &&str| RequestEntry::new(Origin::Annotation, text.parse().unwrap());
+        let entry = requests.iter().map(entry).collect();
+        Reconciler::new(entry, Vec::new(), ProcessUser::default())
     }
 
     /// A tty, with a node.
@@ -960,13 +960,13 @@ mod tests {
         let rule: SymlinkRule = "usb:0403:6001:0=/dev/ttyBOARD".parse().unwrap();
         let other_rule: SymlinkRule = "usb:0403:6001:1=/dev/ttyBOARD".parse().unwrap();
         let mut all = reconciler(&["usb:0403"]);
-        all.asked[0].roots.insert(SysPath::new("/sys/devices/a"));
-        let more = reconciler(&["usb:0403", "usb:1050"]).asked;
+        all.entries[0].roots.insert(SysPath::new("/sys/devices/a"));
+        let more = reconciler(&["usb:0403", "usb:1050"]).entries;
         all.add(more.clone(), vec![rule.clone(), rule.clone()]);
         all.add(more, vec![rule.clone(), other_rule.clone()]);
-        let requests: Vec<String> = all.asked().iter().map(RequestEntry::called).collect();
+        let requests: Vec<String> = all.entries().iter().map(RequestEntry::called).collect();
         assert_eq!(requests, ["usb:0403", "usb:1050"]);
-        assert_eq!(all.asked()[0].roots.len(), 1, "the one that was there stays");
+        assert_eq!(all.entries()[0].roots.len(), 1, "the one that was there stays");
         assert_eq!(all.symlinks(), [rule, other_rule]);
     }
 
@@ -1002,13 +1002,13 @@ mod tests {
         ]
         .map(SysPath::new);
         let mut all = reconciler(&["usb:0403"]);
-        all.asked[0].roots = [root.clone(), below, other.clone()].into();
-        all.asked[0].named = Some([root.clone()].into());
+        all.entries[0].roots = [root.clone(), below, other.clone()].into();
+        all.entries[0].named = Some([root.clone()].into());
         let to = SysPath::new("/sys/devices/b/2-1");
         all.follow_move(&root, &to);
         let moved = SysPath::new("/sys/devices/b/2-1/1-1.1");
-        assert_eq!(all.asked()[0].roots, [to.clone(), moved, other].into());
-        assert_eq!(all.asked()[0].named, Some([to].into()));
+        assert_eq!(all.entries()[0].roots, [to.clone(), moved, other].into());
+        assert_eq!(all.entries()[0].named, Some([to].into()));
     }
 
     #[test]
@@ -1016,9 +1016,9 @@ mod tests {
         let inventory = Inventory::new([tty("tty1", Seen::Udev), tty("tty2", Seen::Udev)]);
         let mut all = reconciler(&["devnode:/dev/tty1"]);
         let stray = inventory.iter().last().unwrap().syspath.clone();
-        all.asked[0].roots.insert(stray);
+        all.entries[0].roots.insert(stray);
         assert_eq!(all.find_roots(&inventory), []);
-        let names: Vec<&str> = all.asked()[0].roots.iter().map(SysPath::name).collect();
+        let names: Vec<&str> = all.entries()[0].roots.iter().map(SysPath::name).collect();
         assert_eq!(names, ["tty1"]);
     }
 
@@ -1159,11 +1159,11 @@ mod tests {
 
     #[test]
     fn requests_are_removed_by_what_they_are_and_who_made_them() {
-        let asked = |text: &str, origin| RequestEntry::new(origin, text.parse().unwrap());
+        let entry = |text: &str, origin| RequestEntry::new(origin, text.parse().unwrap());
         let all = [
-            asked("usb:0403", Origin::Annotation),
-            asked("usb:1050", Origin::Annotation),
-            asked("usb:0403", Origin::Administrator),
+            entry("usb:0403", Origin::Annotation),
+            entry("usb:1050", Origin::Annotation),
+            entry("usb:0403", Origin::Administrator),
         ];
         let mut reconciler = Reconciler::new(all.to_vec(), Vec::new(), ProcessUser::default());
         let mut found = all[2].clone();
@@ -1175,7 +1175,7 @@ mod tests {
             "nothing goes: as many as there are"
         );
         assert_eq!(reconciler.remove(&[all[0].clone()]), 0);
-        assert_eq!(reconciler.asked(), [all[1].clone()]);
+        assert_eq!(reconciler.entries(), [all[1].clone()]);
     }
 
     #[test]
@@ -1190,12 +1190,12 @@ mod tests {
             num: device.node.as_ref().unwrap().num,
             last: String::new(),
         };
-        let asked = RequestEntry::new(Origin::Administrator, "usbip:lab/0403:6001".parse().unwrap());
-        let mut reconciler = Reconciler::new(vec![asked], Vec::new(), ProcessUser::default());
+        let entry = RequestEntry::new(Origin::Administrator, "usbip:lab/0403:6001".parse().unwrap());
+        let mut reconciler = Reconciler::new(vec![entry], Vec::new(), ProcessUser::default());
         let present = Inventory::new(vec![device.clone()]);
         reconciler.find_roots(&present);
         assert_eq!(
-            reconciler.asked()[0].roots,
+            reconciler.entries()[0].roots,
             BTreeSet::new(),
             "nothing is attached"
         );
@@ -1203,13 +1203,13 @@ mod tests {
         assert_eq!(reconciler.bound_as(&remote), Some(&bound));
         reconciler.find_roots(&present);
         assert_eq!(
-            reconciler.asked()[0].roots,
+            reconciler.entries()[0].roots,
             BTreeSet::from([device.syspath.clone()])
         );
         let mut another = device;
         another.node.as_mut().unwrap().num.minor += 1;
         reconciler.find_roots(&Inventory::new(vec![another]));
-        assert_eq!(reconciler.asked()[0].roots, BTreeSet::new());
+        assert_eq!(reconciler.entries()[0].roots, BTreeSet::new());
         assert_eq!(
             (reconciler.bound(), reconciler.bound_as(&remote)),
             (&[][..], None)
@@ -1220,10 +1220,10 @@ mod tests {
     fn beside_parent_of_an_alternative_selects_only_what_it_selects_now() {
         let mut inventory = Inventory::new(crate::model::device::recorded::hub_with_two_adapters());
         let request = "subsystem:tty&!tag:secret;or=parent-of:driver:ftdi_sio";
-        let asked = RequestEntry::new(Origin::Annotation, request.parse().unwrap());
-        let mut reconciler = Reconciler::new(vec![asked], Vec::new(), ProcessUser::default());
+        let entry = RequestEntry::new(Origin::Annotation, request.parse().unwrap());
+        let mut reconciler = Reconciler::new(vec![entry], Vec::new(), ProcessUser::default());
         reconciler.find_roots(&inventory);
-        let before = reconciler.asked()[0].roots.clone();
+        let before = reconciler.entries()[0].roots.clone();
         let of = |is_tty: bool| -> Vec<SysPath> {
             let roots = before
                 .iter()
@@ -1233,7 +1233,7 @@ mod tests {
         let (ttys, adapters) = (of(true), of(false));
         assert!(!ttys.is_empty() && !adapters.is_empty(), "{before:?}");
         // A watcher that is restarted knows the roots alone.
-        let mut restored = reconciler.asked()[0].without_roots();
+        let mut restored = reconciler.entries()[0].without_roots();
         restored.roots = before.clone();
         let mut restarted = Reconciler::new(vec![restored], Vec::new(), ProcessUser::default());
         restarted.find_roots(&inventory);
@@ -1252,7 +1252,7 @@ mod tests {
         }
         for mut reconciler in [reconciler, restarted] {
             assert_eq!(reconciler.find_roots(&inventory), []);
-            let after: Vec<SysPath> = reconciler.asked()[0].roots.iter().cloned().collect();
+            let after: Vec<SysPath> = reconciler.entries()[0].roots.iter().cloned().collect();
             assert_eq!(after, adapters);
         }
     }
@@ -1268,8 +1268,8 @@ mod tests {
             })
             .unwrap();
         let requests = ["usb:0403:6001", "parent-of:usb:0403:6001", "subsystem:tty"];
-        let asked = requests.map(|text| RequestEntry::new(Origin::Administrator, text.parse().unwrap()));
-        let mut reconciler = Reconciler::new(asked.to_vec(), Vec::new(), ProcessUser::default());
+        let entries = requests.map(|text| RequestEntry::new(Origin::Administrator, text.parse().unwrap()));
+        let mut reconciler = Reconciler::new(entries.to_vec(), Vec::new(), ProcessUser::default());
         let selected = |reconciler: &mut Reconciler| {
             reconciler.find_roots(&inventory);
             let is_its = |device: &Device| device.syspath.is_at_or_below(&anothers.syspath);
@@ -1312,8 +1312,8 @@ mod tests {
         devices.push(other);
         let inventory = Inventory::new(devices);
         let request = "node:/dev/char/189:0";
-        let asked = vec![RequestEntry::new(Origin::Administrator, request.parse().unwrap())];
-        let mut reconciler = Reconciler::new(asked, Vec::new(), ProcessUser::default());
+        let entry = vec![RequestEntry::new(Origin::Administrator, request.parse().unwrap())];
+        let mut reconciler = Reconciler::new(entry, Vec::new(), ProcessUser::default());
         let count = |reconciler: &mut Reconciler| {
             reconciler.find_roots(&inventory);
             reconciler.selected(&inventory).count()

@@ -208,15 +208,15 @@ impl Policy {
     ///
     /// # Errors
     /// [`Denial`], when no device that this request can ever select would be allowed.
-    pub fn authorise(&self, circumstances: &Circumstances, asked: &RequestEntry) -> Result<(), Denial> {
-        if let Some(denial) = self.denied_as_unknown(asked) {
+    pub fn authorise(&self, circumstances: &Circumstances, entry: &RequestEntry) -> Result<(), Denial> {
+        if let Some(denial) = self.denied_as_unknown(entry) {
             return Err(denial);
         }
-        let request = &asked.request;
+        let request = &entry.request;
         let remote = request.selector.remote();
         if let Some(rule) = remote.as_ref().and_then(|remote| {
             let denies = |rule: &&Rule| {
-                rule.concerns(asked)
+                rule.concerns(entry)
                     && rule.applies(circumstances)
                     && rule.access.meets(request.options.access)
                     && rule.may_mean(remote)
@@ -225,7 +225,7 @@ impl Policy {
         }) {
             return Err(denied_by_rule(rule, request.options.access));
         }
-        if asked.is_trusted() {
+        if entry.is_trusted() {
             return Ok(());
         }
         if self.classes_only {
@@ -253,25 +253,25 @@ impl Policy {
     }
 
     /// Whether a container may have this device, for this request. The device is one at or below a root.
-    pub fn judge(&self, asked: &RequestEntry, device: &Device, situation: &Situation<'_>) -> Verdict<'_> {
-        if let Some(denial) = self.denied_as_unknown(asked) {
+    pub fn judge(&self, entry: &RequestEntry, device: &Device, situation: &Situation<'_>) -> Verdict<'_> {
+        if let Some(denial) = self.denied_as_unknown(entry) {
             return Verdict::Denied(denial);
         }
         let subject = Subject::new(device, situation.inventory, situation.host_use);
-        if asked.request.selector.remote().is_some() {
-            if let Err(denial) = self.authorise(situation.circumstances, asked) {
+        if entry.request.selector.remote().is_some() {
+            if let Err(denial) = self.authorise(situation.circumstances, entry) {
                 return Verdict::Denied(denial);
             }
         }
-        let unknown = match self.denied(asked, device, situation) {
+        let unknown = match self.denied(entry, device, situation) {
             Denied::Surely(denial) => return Verdict::Denied(denial),
             Denied::Unknown(rule, whose) => Some((rule, whose)),
             Denied::No => None,
         };
-        let verdict = if asked.is_trusted() {
+        let verdict = if entry.is_trusted() {
             Verdict::Allowed(AllowedBy::Administrator)
         } else {
-            self.judge_stranger(&asked.request, &subject, situation.circumstances)
+            self.judge_stranger(&entry.request, &subject, situation.circumstances)
         };
         match (verdict, unknown) {
             (Verdict::Allowed(_), Some((_, whose))) if subject.is_awaited(&whose) => {
@@ -285,10 +285,10 @@ impl Policy {
     }
 
     /// Whether a deny rule matches the device, or one whose bytes it exposes.
-    fn denied(&self, asked: &RequestEntry, device: &Device, situation: &Situation<'_>) -> Denied<'_> {
-        let access = asked.request.options.access;
+    fn denied(&self, entry: &RequestEntry, device: &Device, situation: &Situation<'_>) -> Denied<'_> {
+        let access = entry.request.options.access;
         let concerns = |rule: &&Rule| {
-            rule.concerns(asked) && rule.applies(situation.circumstances) && rule.access.meets(access)
+            rule.concerns(entry) && rule.applies(situation.circumstances) && rule.access.meets(access)
         };
         let rules: Vec<&Rule> = self.deny.iter().filter(concerns).collect();
         if rules.is_empty() {
@@ -420,8 +420,8 @@ impl Policy {
     }
 
     /// Why a request is refused whatever it selects: rules that may concern it are unknown.
-    pub fn denied_as_unknown(&self, asked: &RequestEntry) -> Option<Denial> {
-        let trusted = asked.is_trusted();
+    pub fn denied_as_unknown(&self, entry: &RequestEntry) -> Option<Denial> {
+        let trusted = entry.is_trusted();
         let mut unknown = self.unknown.iter();
         let rules = unknown.find(|rules| !trusted || rules.may_concern_trusted)?;
         Some(Denial {

@@ -78,7 +78,7 @@ impl Gate {
     fn host_use(&mut self, reconciler: &Reconciler, inventory: &Inventory) -> HostUse {
         let mut blocks: Vec<&Device> = reconciler
             .selected(inventory)
-            .filter(|(asked, _, _)| !asked.is_trusted())
+            .filter(|(entry, _, _)| !entry.is_trusted())
             .flat_map(|(_, _, device)| blocks_that_decide(device, inventory))
             .collect();
         if blocks.is_empty() {
@@ -135,21 +135,21 @@ struct Kept<'p> {
 }
 
 impl Look<'_> {
-    fn admit(&self, asked: &RequestEntry, device: &Device) -> Admission {
-        match self.gate.policy.judge(asked, device, &self.situation) {
+    fn admit(&self, entry: &RequestEntry, device: &Device) -> Admission {
+        match self.gate.policy.judge(entry, device, &self.situation) {
             Verdict::Denied(denial) => Admission::Refused(denial),
             Verdict::Undecided(whose) => Admission::Pending(whose),
             // It is not its turn yet.
-            Verdict::Allowed(_) if asked.request.awaits_udev(device) => Admission::Admitted,
-            Verdict::Allowed(_) => self.lease(asked, device),
+            Verdict::Allowed(_) if entry.request.awaits_udev(device) => Admission::Admitted,
+            Verdict::Allowed(_) => self.lease(entry, device),
         }
     }
 
-    fn lease(&self, asked: &RequestEntry, device: &Device) -> Admission {
+    fn lease(&self, entry: &RequestEntry, device: &Device) -> Admission {
         let inventory = self.situation.inventory;
         let syspath = &inventory.real(device).syspath;
         let extents = same_data::extents(device, inventory);
-        let hold = if asked.request.options.exclusive {
+        let hold = if entry.request.options.exclusive {
             Hold::Exclusive
         } else {
             Hold::Shared
@@ -203,7 +203,7 @@ impl Watcher {
             &self.attachments,
             &self.granted,
             held_back,
-            &|asked, device| look.admit(asked, device),
+            &|entry, device| look.admit(entry, device),
         );
         (plan, look.admitted.into_inner())
     }
@@ -402,8 +402,8 @@ impl Watcher {
     /// Why a container that starts is to be refused: of a request of these, devices are here, and it may have none of
     /// them, nor anything below them.
     pub(super) fn refused_at_start(&self, requests: &[String]) -> Option<String> {
-        self.reconciler.asked().iter().find_map(|asked| {
-            let request = asked.request.to_string();
+        self.reconciler.entries().iter().find_map(|entry| {
+            let request = entry.request.to_string();
             if !requests.contains(&request) {
                 return None;
             }
@@ -415,7 +415,7 @@ impl Watcher {
             };
             let has_node = |root: &&SysPath| {
                 self.inventory.get(root).is_some_and(|device| {
-                    device.node.is_some() && asked.request.gives(root, device, &self.inventory) != Found::No
+                    device.node.is_some() && entry.request.gives(root, device, &self.inventory) != Found::No
                 })
             };
             let is_refused = |device: &Device| {
@@ -423,10 +423,10 @@ impl Watcher {
                 refused.any(|refusal| refusal.request == request && refusal.syspath == device.syspath)
             };
             let mut selected = self.reconciler.selected(&self.inventory);
-            if selected.any(|(its, _, device)| std::ptr::eq(its, asked) && !is_refused(device)) {
+            if selected.any(|(its, _, device)| std::ptr::eq(its, entry) && !is_refused(device)) {
                 return None;
             }
-            let refusals: Option<Vec<_>> = asked.roots.iter().filter(has_node).map(refusal_of).collect();
+            let refusals: Option<Vec<_>> = entry.roots.iter().filter(has_node).map(refusal_of).collect();
             let refusal = refusals?
                 .into_iter()
                 .find(|refusal| refusal.denial.refuses_start())?;
@@ -438,13 +438,13 @@ impl Watcher {
     pub(super) fn required_and_waiting(&self, requests: &[String]) -> Option<String> {
         let others = OnceCell::new();
         self.last_plan.waiting.iter().find_map(|waiting| {
-            let is_it = |asked: &&RequestEntry| {
-                asked.request.options.required && asked.request.to_string() == waiting.request
+            let is_it = |entry: &&RequestEntry| {
+                entry.request.options.required && entry.request.to_string() == waiting.request
             };
-            let asked = self.reconciler.asked().iter().find(is_it)?;
+            let entry = self.reconciler.entries().iter().find(is_it)?;
             requests.contains(&waiting.request).then(|| {
                 let holders = self.holders(&waiting.syspath, &others);
-                format!("device request {:?}: {}{holders}, and it is required (leave out `;required` to have it when that lets go)", asked.request.to_string(), waiting.reason)
+                format!("device request {:?}: {}{holders}, and it is required (leave out `;required` to have it when that lets go)", entry.request.to_string(), waiting.reason)
             })
         })
     }

@@ -143,8 +143,8 @@ fn configuration(options: &Options, id: &ContainerId) -> Result<Config, ConfigEr
 /// before it may be left alone until the configuration is fixed. What is wrong with the record is told by who needs it.
 fn check_known(policy: &Policy, registry: &Registry, id: &ContainerId) -> Result<(), Denial> {
     let record = registry.record(id).ok().flatten();
-    let mut asked = record.iter().flat_map(|record| &record.asked);
-    match asked.find_map(|asked| policy.denied_as_unknown(asked)) {
+    let mut entry = record.iter().flat_map(|record| &record.requests);
+    match entry.find_map(|entry| policy.denied_as_unknown(entry)) {
         Some(denial) => Err(denial),
         None => Ok(()),
     }

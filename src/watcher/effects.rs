@@ -192,23 +192,23 @@ impl Inside {
 
     /// Notes the requests' roots, for the next journal; whether they are others than before. A root that is gone and whose
     /// grace period runs is noted as if it were there: the next watcher finds it gone, and begins the period again.
-    pub fn note_roots(&mut self, asked: &[RequestEntry], gone: &[RootRemoved]) -> bool {
+    pub fn note_roots(&mut self, entries: &[RequestEntry], gone: &[RootRemoved]) -> bool {
         if !gone.is_empty() {
-            let with_gone = |asked: &RequestEntry| {
-                let request = asked.request.to_string();
+            let with_gone = |entry: &RequestEntry| {
+                let request = entry.request.to_string();
                 let gone = gone.iter().filter(|gone| gone.request == request);
-                let mut roots = asked.roots.clone();
+                let mut roots = entry.roots.clone();
                 roots.extend(gone.map(|gone| gone.root.clone()));
                 roots
             };
-            let roots: Vec<_> = asked.iter().map(with_gone).collect();
+            let roots: Vec<_> = entries.iter().map(with_gone).collect();
             let are_new = roots != self.roots;
             self.roots = roots;
             return are_new;
         }
-        let are_new = !asked.iter().map(|asked| &asked.roots).eq(&self.roots);
+        let are_new = !entries.iter().map(|entry| &entry.roots).eq(&self.roots);
         if are_new {
-            self.roots = asked.iter().map(|asked| asked.roots.clone()).collect();
+            self.roots = entries.iter().map(|entry| entry.roots.clone()).collect();
         }
         are_new
     }

@@ -141,11 +141,11 @@ impl Watcher {
         settings: Settings,
     ) -> Result<Self, WatcherError> {
         let supervision = Supervision::new(&record.container.id, settings.supervise);
-        let mut asked = record.asked.clone();
-        for (asked, roots) in asked.iter_mut().zip(memory.roots.iter().cloned()) {
-            asked.roots = roots;
+        let mut entries = record.requests.clone();
+        for (entry, roots) in entries.iter_mut().zip(memory.roots.iter().cloned()) {
+            entry.roots = roots;
         }
-        let mut reconciler = Reconciler::new(asked, record.symlinks.clone(), record.container.user);
+        let mut reconciler = Reconciler::new(entries, record.symlinks.clone(), record.container.user);
         for (remote, bound) in memory.bound.iter().cloned() {
             reconciler.bind(remote, bound);
         }
@@ -361,9 +361,9 @@ impl Watcher {
             .any(|(_, attachment)| attachment.device.syspath == *syspath)
             || self
                 .reconciler
-                .asked()
+                .entries()
                 .iter()
-                .any(|asked| asked.roots.contains(syspath))
+                .any(|entry| entry.roots.contains(syspath))
     }
 
     /// Brings the container to what it asks for and what there is.
@@ -373,11 +373,11 @@ impl Watcher {
         let removed = self.reconciler.find_roots(&self.inventory);
         let removed = self
             .removals
-            .take(removed, self.reconciler.asked(), Instant::now());
+            .take(removed, self.reconciler.entries(), Instant::now());
         let gone: Vec<RootRemoved> = self.removals.pending().map(|(gone, _)| gone.clone()).collect();
         let held_back = self.held_back();
         let plan = self.plan(&held_back);
-        let new_roots = self.inside.note_roots(self.reconciler.asked(), &gone) | self.note_bound();
+        let new_roots = self.inside.note_roots(self.reconciler.entries(), &gone) | self.note_bound();
         let mut failed = Vec::new();
         if !plan.steps.is_empty() {
             failed = self.carry_out(&plan);
@@ -714,7 +714,7 @@ impl Watcher {
         Status {
             watcher: i32::try_from(std::process::id()).unwrap_or_default(),
             container: self.record.container.clone(),
-            asked: self.reconciler.asked().to_vec(),
+            requests: self.reconciler.entries().to_vec(),
             attached: self.attachments.clone(),
             problems: setbacks
                 .chain(self.admission_problems())
@@ -732,11 +732,11 @@ impl Watcher {
     ///
     /// # Errors
     /// When the record can't be written, or the devices can't be read.
-    fn add(&mut self, asked: Vec<RequestEntry>, symlinks: Vec<SymlinkRule>) -> Result<(), EffectError> {
+    fn add(&mut self, entries: Vec<RequestEntry>, symlinks: Vec<SymlinkRule>) -> Result<(), EffectError> {
         let mut grown = self.reconciler.clone();
-        grown.add(asked, symlinks);
+        grown.add(entries, symlinks);
         let mut record = self.record.clone();
-        record.asked = grown.asked().iter().map(RequestEntry::without_roots).collect();
+        record.requests = grown.entries().iter().map(RequestEntry::without_roots).collect();
         record.symlinks = grown.symlinks().to_vec();
         self.inside.lock().write_record(&record)?;
         self.record = record;
@@ -754,14 +754,14 @@ impl Watcher {
     ///
     /// # Errors
     /// When the record or the notes can't be written.
-    fn remove(&mut self, asked: &[RequestEntry]) -> Result<(), EffectError> {
+    fn remove(&mut self, entries: &[RequestEntry]) -> Result<(), EffectError> {
         let mut shrunk = self.reconciler.clone();
-        let first = shrunk.remove(asked);
+        let first = shrunk.remove(entries);
         let mut record = self.record.clone();
-        record.asked = shrunk.asked().iter().map(RequestEntry::without_roots).collect();
+        record.requests = shrunk.entries().iter().map(RequestEntry::without_roots).collect();
         // The notes know roots by their request's place in the record. Should we die between the two files, no
         // request may be taken to have selected what was another's.
-        self.inside.note_roots(&shrunk.asked()[..first], &[]);
+        self.inside.note_roots(&shrunk.entries()[..first], &[]);
         self.inside.journal(&self.attachments)?;
         self.inside.lock().write_record(&record)?;
         self.record = record;
@@ -786,9 +786,9 @@ fn take_all(monitor: &mut DeviceMonitor, inventory: &mut Inventory) -> Result<()
 
 fn wanted(reconciler: &Reconciler, policy: &Policy) -> FactsNeeded {
     let requests: Vec<_> = reconciler
-        .asked()
+        .entries()
         .iter()
-        .map(|asked| asked.request.clone())
+        .map(|entry| entry.request.clone())
         .collect();
     let mut wanted = FactsNeeded::of(&requests, reconciler.symlinks());
     wanted.merge(&FactsNeeded::of_policy(policy.selectors()));

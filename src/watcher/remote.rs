@@ -134,16 +134,16 @@ impl Watcher {
     /// Takes up what is asked for now and allowed, and gives the rest back. To be called whenever that may have changed.
     pub(super) fn note_remotes(&mut self) {
         let mut wanted = Vec::new();
-        let allowed = |asked: &&RequestEntry| {
+        let allowed = |entry: &&RequestEntry| {
             let policy = self.gate.policy();
-            policy.authorise(&self.record.circumstances, asked).is_ok()
+            policy.authorise(&self.record.circumstances, entry).is_ok()
         };
-        let asked = self.reconciler.asked().iter();
-        let remote = asked.filter(|asked| asked.request.selector.remote().is_some());
+        let entries = self.reconciler.entries().iter();
+        let remote = entries.filter(|entry| entry.request.selector.remote().is_some());
         wanted.extend(
             remote
                 .filter(allowed)
-                .filter_map(|asked| asked.request.selector.remote()),
+                .filter_map(|entry| entry.request.selector.remote()),
         );
         if wanted.is_empty() && self.remotes.all.is_empty() {
             return;
@@ -174,8 +174,8 @@ impl Watcher {
     /// Takes away what the watcher before had only begun to attach, if anything: with a server that hangs, the kernel's hub
     /// would wait for ever, and whoever reads its attributes. To be called before that.
     pub(super) fn undo_what_was_begun(state_dir: &Path, owner: &str, reconciler: &Reconciler) {
-        let mut asked = reconciler.asked().iter();
-        if asked.any(|asked| asked.request.selector.remote().is_some()) {
+        let mut entries = reconciler.entries().iter();
+        if entries.any(|entry| entry.request.selector.remote().is_some()) {
             worker::release(state_dir, What::Begun(owner), GIVE_BACK);
         }
     }
@@ -298,9 +298,9 @@ impl Watcher {
     fn required_at_start(&self) -> Vec<RemoteDevice> {
         let mut required = Vec::new();
         if !self.waiters.is_empty() {
-            let asked = self.reconciler.asked().iter();
-            let asked = asked.filter(|asked| asked.request.options.required);
-            required.extend(asked.filter_map(|asked| asked.request.selector.remote()));
+            let entries = self.reconciler.entries().iter();
+            let entries = entries.filter(|entry| entry.request.options.required);
+            required.extend(entries.filter_map(|entry| entry.request.selector.remote()));
         }
         required
     }
@@ -314,8 +314,8 @@ impl Watcher {
         until: Instant,
     ) -> Option<Instant> {
         let mut awaited = None;
-        for (asked, _) in self.remotes_of(requests).filter(|(_, remote)| remote.is_new()) {
-            if asked.request.options.required {
+        for (entry, _) in self.remotes_of(requests).filter(|(_, remote)| remote.is_new()) {
+            if entry.request.options.required {
                 return Some(until);
             }
             awaited = Some(until.min(since + START_PATIENCE));
@@ -325,15 +325,15 @@ impl Watcher {
 
     fn remotes_of(&self, requests: &[String]) -> impl Iterator<Item = (&RequestEntry, &Remote)> {
         let all = &self.remotes.all;
-        let asked = self
+        let entry = self
             .reconciler
-            .asked()
+            .entries()
             .iter()
-            .filter(|asked| !all.is_empty() && requests.contains(&asked.request.to_string()));
-        asked.filter_map(move |asked| {
-            let device = asked.request.selector.remote()?;
+            .filter(|entry| !all.is_empty() && requests.contains(&entry.request.to_string()));
+        entry.filter_map(move |entry| {
+            let device = entry.request.selector.remote()?;
             let remote = all.iter().find(|remote| remote.device == device)?;
-            Some((asked, remote))
+            Some((entry, remote))
         })
     }
 
@@ -341,12 +341,12 @@ impl Watcher {
     pub(super) fn required_and_remote(&self, requests: &[String]) -> Option<String> {
         let mut missing = self
             .remotes_of(requests)
-            .filter(|(asked, remote)| asked.request.options.required && !remote.was_bound);
-        let (asked, remote) = missing.next()?;
+            .filter(|(entry, remote)| entry.request.options.required && !remote.was_bound);
+        let (entry, remote) = missing.next()?;
         let reason = remote.problem.as_deref().unwrap_or("it is not attached in time");
         Some(format!(
             "device request {:?}: {reason}; and it is required (leave out `;required` to have it when it comes)",
-            asked.request.to_string()
+            entry.request.to_string()
         ))
     }
 
@@ -365,13 +365,13 @@ impl Watcher {
                 remote.device
             )))
         });
-        let refused = self.reconciler.asked().iter().filter_map(move |asked| {
-            asked.request.selector.remote()?;
-            let verdict = self.gate.policy().authorise(&self.record.circumstances, asked);
+        let refused = self.reconciler.entries().iter().filter_map(move |entry| {
+            entry.request.selector.remote()?;
+            let verdict = self.gate.policy().authorise(&self.record.circumstances, entry);
             let denial = verdict.err()?;
             Some(of(format!(
                 "device request {:?}: {denial}",
-                asked.request.to_string()
+                entry.request.to_string()
             )))
         });
         sought.chain(refused)

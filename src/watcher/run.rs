@@ -192,9 +192,9 @@ fn watch(
     if let Some(pipe) = ready {
         let requests = watcher
             .reconciler
-            .asked()
+            .entries()
             .iter()
-            .map(|asked| asked.request.to_string())
+            .map(|entry| entry.request.to_string())
             .collect();
         watcher
             .waiters

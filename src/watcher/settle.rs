@@ -99,9 +99,9 @@ impl Watcher {
         }
         let required = self
             .reconciler
-            .asked()
+            .entries()
             .iter()
-            .any(|asked| asked.request.options.required);
+            .any(|entry| entry.request.options.required);
         match self.setbacks.values().next() {
             Some(setback) if required => Answer::Failed(setback.reason.clone()),
             _ => Answer::Done,
@@ -131,15 +131,15 @@ impl Watcher {
             Question::Status => asker.answer(&Answer::Status(Box::new(self.status()))),
             Question::Add {
                 container,
-                asked,
+                entries,
                 symlinks,
             } => {
                 if !self.record.is_of(&container) {
                     asker.answer(&Answer::Gone);
                     return;
                 }
-                let requests = asked.iter().map(|asked| asked.request.to_string()).collect();
-                match self.add(asked, symlinks) {
+                let requests = entries.iter().map(|entry| entry.request.to_string()).collect();
+                match self.add(entries, symlinks) {
                     Ok(()) => {
                         self.waiters
                             .push(Waiter::new(Who::Asker(asker), requests, self.ready_patience))
@@ -147,11 +147,11 @@ impl Watcher {
                     Err(error) => asker.answer(&Answer::Failed(error.to_string())),
                 }
             }
-            Question::Remove { container, asked } => {
+            Question::Remove { container, entries } => {
                 let answer = if !self.record.is_of(&container) {
                     Answer::Gone
                 } else {
-                    match self.remove(&asked) {
+                    match self.remove(&entries) {
                         Ok(()) => Answer::Done,
                         Err(error) => Answer::Failed(error.to_string()),
                     }

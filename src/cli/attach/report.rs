@@ -40,20 +40,20 @@ pub(super) fn attached(
 ) -> Result<()> {
     let known = |problem: &&Problem| before.is_some_and(|before| before.problems.contains(problem));
     let problems: Vec<&Problem> = status.problems.iter().filter(|problem| !known(problem)).collect();
-    let is_wished = |asked: &&RequestEntry| wishes.asked.contains(&asked.without_roots());
-    let asked: Vec<&RequestEntry> = status.asked.iter().filter(is_wished).collect();
+    let is_wished = |entry: &&RequestEntry| wishes.entries.contains(&entry.without_roots());
+    let entries: Vec<&RequestEntry> = status.requests.iter().filter(is_wished).collect();
     let mut out = std::io::stdout().lock();
     if as_json {
-        let requests: Vec<Value> = asked
+        let requests: Vec<Value> = entries
             .iter()
-            .map(|asked| {
-                let nodes: Vec<Value> = for_request(asked, status)
+            .map(|entry| {
+                let nodes: Vec<Value> = for_request(entry, status)
                     .into_iter()
                     .map(|(path, attachment)| to_json(path, attachment))
                     .collect();
                 json!({
-                    "request": asked.request, "class": asked.class, "cdi": asked.cdi,
-                    "selects": asked.roots, "nodes": nodes,
+                    "request": entry.request, "class": entry.class, "cdi": entry.cdi,
+                    "selects": entry.roots, "nodes": nodes,
                 })
             })
             .collect();
@@ -62,8 +62,8 @@ pub(super) fn attached(
         });
         writeln!(out, "{}", serde_json::to_string_pretty(&whole)?)?;
     } else {
-        for asked in &asked {
-            write_request(&mut out, asked, status)?;
+        for entry in &entries {
+            write_request(&mut out, entry, status)?;
         }
         for left_out in &wishes.left_out {
             print_line!(
@@ -74,8 +74,8 @@ pub(super) fn attached(
             )?;
         }
     }
-    let is_empty = |asked: &&&RequestEntry| !asked.roots.is_empty() && for_request(asked, status).is_empty();
-    if problems.is_empty() || !asked.iter().any(|asked| is_empty(&asked)) {
+    let is_empty = |entry: &&&RequestEntry| !entry.roots.is_empty() && for_request(entry, status).is_empty();
+    if problems.is_empty() || !entries.iter().any(|entry| is_empty(&entry)) {
         return Ok(());
     }
     let reasons: Vec<String> = Problem::grouped(problems)
@@ -88,15 +88,15 @@ pub(super) fn attached(
     )
 }
 
-fn write_request(out: &mut impl Write, asked: &RequestEntry, status: &Status) -> std::io::Result<()> {
-    match (&asked.class, &asked.cdi) {
-        (None, None) => print_line!(out, "{}", asked.request)?,
-        _ => print_line!(out, "{}: {}", asked.called(), asked.request)?,
+fn write_request(out: &mut impl Write, entry: &RequestEntry, status: &Status) -> std::io::Result<()> {
+    match (&entry.class, &entry.cdi) {
+        (None, None) => print_line!(out, "{}", entry.request)?,
+        _ => print_line!(out, "{}: {}", entry.called(), entry.request)?,
     }
-    if asked.roots.is_empty() {
+    if entry.roots.is_empty() {
         print_line!(out, "  no such device is present: it comes when it is plugged in")?;
     }
-    for (path, attachment) in for_request(asked, status) {
+    for (path, attachment) in for_request(entry, status) {
         print_line!(
             out,
             "  {}  {}  access {}",
@@ -123,19 +123,19 @@ pub(super) fn detached(
     as_json: bool,
 ) -> Result<()> {
     let went: Vec<&RequestEntry> = before
-        .asked
+        .requests
         .iter()
-        .filter(|asked| gone.contains(&asked.without_roots()))
+        .filter(|entry| gone.contains(&entry.without_roots()))
         .collect();
-    let inside = |asked: &RequestEntry| -> Vec<(PathBuf, Option<String>)> {
-        for_request(asked, before)
+    let inside = |entry: &RequestEntry| -> Vec<(PathBuf, Option<String>)> {
+        for_request(entry, before)
             .into_iter()
             .map(|(path, attachment)| {
                 let now = after.attached.get(path);
                 let still = now.is_some_and(|now| now.device.syspath == attachment.device.syspath);
                 let is_for =
-                    |asked: &&RequestEntry| for_request(asked, after).iter().any(|(node, _)| *node == path);
-                let holder = after.asked.iter().find(is_for);
+                    |entry: &&RequestEntry| for_request(entry, after).iter().any(|(node, _)| *node == path);
+                let holder = after.requests.iter().find(is_for);
                 let stays = still.then(|| holder.map_or_else(String::new, RequestEntry::called));
                 (path.to_owned(), stays)
             })
@@ -145,14 +145,14 @@ pub(super) fn detached(
     if as_json {
         let requests: Vec<Value> = went
             .iter()
-            .map(|asked| {
+            .map(|entry| {
                 let (stays, leaves): (Vec<_>, Vec<_>) =
-                    inside(asked).into_iter().partition(|(_, stays)| stays.is_some());
+                    inside(entry).into_iter().partition(|(_, stays)| stays.is_some());
                 let paths = |nodes: Vec<(PathBuf, _)>| -> Vec<PathBuf> {
                     nodes.into_iter().map(|(path, _)| path).collect()
                 };
                 json!({
-                    "request": asked.request, "class": asked.class, "cdi": asked.cdi,
+                    "request": entry.request, "class": entry.class, "cdi": entry.cdi,
                     "gone": paths(leaves), "stays": paths(stays),
                 })
             })
@@ -161,11 +161,11 @@ pub(super) fn detached(
         writeln!(out, "{}", serde_json::to_string_pretty(&whole)?)?;
     }
     let mut stuck = Vec::new();
-    for asked in &went {
+    for entry in &went {
         if !as_json {
-            print_line!(out, "{} is not asked for any more", asked.called())?;
+            print_line!(out, "{} is not asked for any more", entry.called())?;
         }
-        for (path, stays) in inside(asked) {
+        for (path, stays) in inside(entry) {
             match stays {
                 Some(holder) if holder.is_empty() => stuck.push(path.display().to_string()),
                 _ if as_json => {}

@@ -161,7 +161,7 @@ impl Target {
     pub fn add(&self, registry: &Registry, config: &Config, wishes: &Wishes) -> Result<Answer> {
         let question = Question::Add {
             container: self.facts().clone(),
-            asked: wishes.asked.clone(),
+            entries: wishes.entries.clone(),
             symlinks: wishes.symlinks.clone(),
         };
         ask_or_start(
@@ -216,7 +216,7 @@ fn record_of(running: Running, wishes: &Wishes, config: Option<PathBuf>) -> Reco
     Record {
         version: STATE_VERSION,
         container: running.facts,
-        asked: wishes.asked.clone(),
+        requests: wishes.entries.clone(),
         symlinks: wishes.symlinks.clone(),
         enrolled: SystemTime::now()
             .duration_since(UNIX_EPOCH)

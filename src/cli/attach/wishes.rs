@@ -19,7 +19,7 @@ use crate::model::request::{Ask, parse_asks};
 #[derive(Debug, Default)]
 pub(super) struct Wishes {
     /// Devices: root asks.
-    pub asked: Vec<RequestEntry>,
+    pub entries: Vec<RequestEntry>,
     /// Rules for further links, of classes.
     pub symlinks: Vec<SymlinkRule>,
     /// What CDI devices say and a running container can't have.
@@ -44,7 +44,7 @@ impl Wishes {
                 wishes.add_device(word, &specs(), classes)?;
             } else {
                 let asks = read_list(Origin::Administrator, word, classes)?;
-                wishes.asked.extend(asks.asked);
+                wishes.entries.extend(asks.entries);
                 wishes.symlinks.extend(asks.symlinks);
             }
         }
@@ -59,10 +59,10 @@ impl Wishes {
                 bail!("attaching CDI device {}", all.concat());
             }
         };
-        let mut of_device = |asked: RequestEntry| {
-            self.asked.push(RequestEntry {
+        let mut of_device = |entry: RequestEntry| {
+            self.entries.push(RequestEntry {
                 cdi: Some(name.to_owned()),
-                ..asked
+                ..entry
             });
         };
         // A device of ours brings no nodes but our hooks: what they would ask for is asked for now.
@@ -74,7 +74,7 @@ impl Wishes {
         if let Some(device) = ours {
             for text in generate::requests(device) {
                 let asks = read_list(Origin::Administrator, text, classes)?;
-                asks.asked.into_iter().for_each(&mut of_device);
+                asks.entries.into_iter().for_each(&mut of_device);
             }
             for text in generate::symlinks(device) {
                 let rules = crate::model::request::symlink::parse_symlinks(text).map_err(AskError::from)?;
@@ -99,7 +99,11 @@ impl Wishes {
                     }),
             );
         }
-        if !self.asked.iter().any(|asked| asked.cdi.as_deref() == Some(name)) {
+        if !self
+            .entries
+            .iter()
+            .any(|entry| entry.cdi.as_deref() == Some(name))
+        {
             let what: Vec<&str> = self
                 .left_out
                 .iter()
@@ -125,24 +129,24 @@ fn is_cdi(word: &str) -> bool {
 }
 
 /// The requests of a container that a word of `detach` names.
-pub(super) fn named(word: &str, asked: &[RequestEntry]) -> Result<Vec<RequestEntry>> {
+pub(super) fn named(word: &str, entries: &[RequestEntry]) -> Result<Vec<RequestEntry>> {
     let mut found = Vec::new();
     if is_cdi(word) {
-        found.extend(asked.iter().filter(|asked| asked.cdi.as_deref() == Some(word)));
+        found.extend(entries.iter().filter(|entry| entry.cdi.as_deref() == Some(word)));
     } else {
         for ask in parse_asks(word).map_err(AskError::from)? {
             let before = found.len();
-            found.extend(asked.iter().filter(|asked| is_named(asked, &ask)));
+            found.extend(entries.iter().filter(|entry| is_named(entry, &ask)));
             if found.len() == before {
-                found.extend(by_selector(&ask, asked)?);
+                found.extend(by_selector(&ask, entries)?);
             }
             if found.len() == before {
-                return Err(unknown(word, asked));
+                return Err(unknown(word, entries));
             }
         }
     }
     if found.is_empty() {
-        return Err(unknown(word, asked));
+        return Err(unknown(word, entries));
     }
     Ok(found.into_iter().map(RequestEntry::without_roots).collect())
 }
@@ -151,19 +155,19 @@ pub(super) fn named(word: &str, asked: &[RequestEntry]) -> Result<Vec<RequestEnt
 ///
 /// # Errors
 /// When several have it.
-fn by_selector<'a>(ask: &Ask, asked: &'a [RequestEntry]) -> Result<Option<&'a RequestEntry>> {
+fn by_selector<'a>(ask: &Ask, entries: &'a [RequestEntry]) -> Result<Option<&'a RequestEntry>> {
     let Ask::Request(request) = ask else {
         return Ok(None);
     };
     if request.options != Default::default() {
         return Ok(None);
     }
-    let has_it = |asked: &&RequestEntry| {
-        asked.class.is_none() && asked.cdi.is_none() && asked.request.selector == request.selector
+    let has_it = |entry: &&RequestEntry| {
+        entry.class.is_none() && entry.cdi.is_none() && entry.request.selector == request.selector
     };
-    let found: Vec<&RequestEntry> = asked.iter().filter(has_it).collect();
+    let found: Vec<&RequestEntry> = entries.iter().filter(has_it).collect();
     if found.len() > 1 {
-        let all: Vec<String> = found.iter().map(|asked| asked.request.to_string()).collect();
+        let all: Vec<String> = found.iter().map(|entry| entry.request.to_string()).collect();
         bail!(
             "several requests of the container have the selector {}: {} (give the whole request)",
             request.selector,
@@ -173,15 +177,15 @@ fn by_selector<'a>(ask: &Ask, asked: &'a [RequestEntry]) -> Result<Option<&'a Re
     Ok(found.first().copied())
 }
 
-fn is_named(asked: &RequestEntry, ask: &Ask) -> bool {
+fn is_named(entry: &RequestEntry, ask: &Ask) -> bool {
     match ask {
-        Ask::Request(request) => asked.class.is_none() && asked.cdi.is_none() && asked.request == *request,
-        Ask::Class(class) => asked.class.as_deref() == Some(class.name.as_str()),
+        Ask::Request(request) => entry.class.is_none() && entry.cdi.is_none() && entry.request == *request,
+        Ask::Class(class) => entry.class.as_deref() == Some(class.name.as_str()),
     }
 }
 
-fn unknown(word: &str, asked: &[RequestEntry]) -> anyhow::Error {
-    let has = match &asked_for(asked)[..] {
+fn unknown(word: &str, entries: &[RequestEntry]) -> anyhow::Error {
+    let has = match &asked_for(entries)[..] {
         [] => "it asks for nothing".to_owned(),
         all => format!("it asks for {}", all.join(", ")),
     };
@@ -192,18 +196,18 @@ fn unknown(word: &str, asked: &[RequestEntry]) -> anyhow::Error {
 mod tests {
     use super::*;
 
-    fn asked(text: &str) -> RequestEntry {
+    fn entry(text: &str) -> RequestEntry {
         RequestEntry::new(Origin::Annotation, text.parse().unwrap())
     }
 
     #[test]
     fn a_word_of_detach_names_a_request_in_any_spelling_a_class_or_a_cdi_device() {
         let all = [
-            asked("usb:0403:6001;access=rw"),
-            asked("usb:1050").of_class("lab"),
+            entry("usb:0403:6001;access=rw"),
+            entry("usb:1050").of_class("lab"),
             RequestEntry {
                 cdi: Some("v.com/c=d".into()),
-                ..asked("devnode:/dev/x")
+                ..entry("devnode:/dev/x")
             },
         ];
         for (word, index) in [("usb:0403:6001;access=wr", 0), ("class:lab", 1), ("v.com/c=d", 2)] {
@@ -219,9 +223,9 @@ mod tests {
     #[test]
     fn a_selector_names_the_one_request_that_has_it() {
         let all = [
-            asked("usb:0403:6001;access=rw"),
-            asked("usb:1050;access=r"),
-            asked("usb:1050;access=w"),
+            entry("usb:0403:6001;access=rw"),
+            entry("usb:1050;access=r"),
+            entry("usb:1050;access=w"),
         ];
         assert_eq!(named("usb:0403:6001", &all).unwrap(), [all[0].clone()]);
         assert!(named("usb:0403:6001;access=r", &all).is_err());
@@ -234,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_word_that_names_nothing_tells_what_there_is() {
-        let all = [asked("usb:0403:6001"), asked("usb:1050").of_class("lab")];
+        let all = [entry("usb:0403:6001"), entry("usb:1050").of_class("lab")];
         for word in ["usb:0403", "usb:1050", "class:other", "v.com/c=d"] {
             assert_eq!(
                 named(word, &all).unwrap_err().to_string(),

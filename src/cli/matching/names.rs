@@ -23,7 +23,7 @@ pub(super) struct Names {
 
 impl Names {
     /// The names that this plan for an empty container puts in place.
-    pub(super) fn new(plan: &Plan, asked: &[RequestEntry], symlinks: &[SymlinkRule]) -> Self {
+    pub(super) fn new(plan: &Plan, entries: &[RequestEntry], symlinks: &[SymlinkRule]) -> Self {
         let devices: BTreeMap<&Path, &Device> = plan
             .steps
             .iter()
@@ -42,9 +42,9 @@ impl Names {
                 );
             }
         }
-        let present = asked.iter().filter(|asked| !asked.roots.is_empty());
-        let by_requests = present.flat_map(|asked| {
-            let options = &asked.request.options;
+        let present = entries.iter().filter(|entry| !entry.roots.is_empty());
+        let by_requests = present.flat_map(|entry| {
+            let options = &entry.request.options;
             options.path.iter().chain(&options.links)
         });
         let by_rules = symlinks.iter().map(|rule| &rule.path);
@@ -123,9 +123,9 @@ mod tests {
 
     fn names(request: &str, rules: &[&str], devices: Vec<Device>) -> Names {
         let inventory = Inventory::new(devices);
-        let asked = vec![RequestEntry::new(Origin::Administrator, request.parse().unwrap())];
+        let entry = vec![RequestEntry::new(Origin::Administrator, request.parse().unwrap())];
         let rules: Vec<SymlinkRule> = rules.iter().map(|rule| rule.parse().unwrap()).collect();
-        let mut reconciler = Reconciler::new(asked, rules.clone(), ProcessUser::default());
+        let mut reconciler = Reconciler::new(entry, rules.clone(), ProcessUser::default());
         reconciler.find_roots(&inventory);
         let plan = reconciler.plan(
             &inventory,
@@ -134,7 +134,7 @@ mod tests {
             &Default::default(),
             &admit_all,
         );
-        Names::new(&plan, reconciler.asked(), &rules)
+        Names::new(&plan, reconciler.entries(), &rules)
     }
 
     fn node(names: &Names, name: &str) -> Option<String> {

@@ -47,7 +47,7 @@ pub enum Question {
         /// The container that is meant: a watcher of an earlier container of the same id refuses.
         container: ContainerFacts,
         /// The requests.
-        asked: Vec<RequestEntry>,
+        entries: Vec<RequestEntry>,
         /// Rules for further links.
         symlinks: Vec<SymlinkRule>,
     },
@@ -60,7 +60,7 @@ pub enum Question {
         /// The container that is meant, as in [`Question::Add`].
         container: ContainerFacts,
         /// The requests, just as they are asked for; others are left alone.
-        asked: Vec<RequestEntry>,
+        entries: Vec<RequestEntry>,
     },
 }
 
@@ -91,7 +91,7 @@ pub struct Status {
     /// The container.
     pub container: ContainerFacts,
     /// What is asked for, and which devices that selects now.
-    pub asked: Vec<RequestEntry>,
+    pub requests: Vec<RequestEntry>,
     /// What is inside.
     pub attached: Attachments,
     /// What is asked for and can't be inside, and why.

@@ -53,7 +53,7 @@ pub struct Record {
     /// The container.
     pub container: ContainerFacts,
     /// What was asked for.
-    pub asked: Vec<RequestEntry>,
+    pub requests: Vec<RequestEntry>,
     /// Rules for further links.
     pub symlinks: Vec<SymlinkRule>,
     /// When the first hook enrolled it: seconds since 1970.
@@ -94,9 +94,9 @@ impl Record {
     /// With what a further hook of the same container asks for: what is new goes behind, so that the order stays.
     #[must_use]
     pub fn joined_by(mut self, further: &Record) -> Self {
-        for asked in &further.asked {
-            if !self.asked.contains(asked) {
-                self.asked.push(asked.clone());
+        for entry in &further.requests {
+            if !self.requests.contains(entry) {
+                self.requests.push(entry.clone());
             }
         }
         for rule in &further.symlinks {
@@ -698,7 +698,7 @@ mod tests {
                 cgroups_path: None,
                 user: ProcessUser { uid: 0, gid: 0 },
             },
-            asked: vec![RequestEntry::new(
+            requests: vec![RequestEntry::new(
                 crate::model::request::entry::Origin::Annotation,
                 "usb:0403:6001;access=r".parse().unwrap(),
             )],

@@ -442,9 +442,12 @@ fn is_one_unit_in_all_states(requests: &str) {
         &asked,
         &Classes::none(Path::new("/nowhere")),
     );
-    let mut pod = Reconciler::new(asked.unwrap().asked, Vec::new(), ProcessUser { uid: 0, gid: 0 });
+    let mut pod = Reconciler::new(asked.unwrap().entries, Vec::new(), ProcessUser { uid: 0, gid: 0 });
     let roots = |pod: &Reconciler| -> BTreeSet<SysPath> {
-        pod.asked().iter().flat_map(|asked| asked.roots.clone()).collect()
+        pod.entries()
+            .iter()
+            .flat_map(|asked| asked.roots.clone())
+            .collect()
     };
     for sight in &states {
         let now = seen(sight);

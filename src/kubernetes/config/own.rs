@@ -200,7 +200,7 @@ fn asks(text: &ResourceText, requests: &[String], classes: &Classes) -> Result<R
     }
     if let Some(text) = &text.permissions {
         let access = permissions(text)?;
-        for asked in &mut asks.asked {
+        for asked in &mut asks.entries {
             asked.request.options.access = access;
         }
     }

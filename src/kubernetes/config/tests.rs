@@ -224,7 +224,7 @@ fn our_own_file_has_requests_and_their_options() {
     );
     let requests: Vec<String> = sensor
         .asks
-        .asked
+        .entries
         .iter()
         .map(|asked| asked.request.to_string())
         .collect();
@@ -239,7 +239,7 @@ fn our_own_file_has_requests_and_their_options() {
         (other.name.as_str(), other.count, other.mode),
         ("x.y/z", 1, Mode::Hotplug)
     );
-    assert_eq!(other.asks.asked[0].request.to_string(), "port:1-1;path=/dev/it");
+    assert_eq!(other.asks.entries[0].request.to_string(), "port:1-1;path=/dev/it");
 }
 
 #[test]

@@ -23,15 +23,15 @@ impl Removals {
     pub fn take(
         &mut self,
         removed: Vec<RootRemoved>,
-        asked: &[RequestEntry],
+        entries: &[RequestEntry],
         now: Instant,
     ) -> Vec<RootRemoved> {
         let is_without_root = |removed: &RootRemoved| {
-            let mut named = asked
+            let mut named = entries
                 .iter()
-                .filter(|asked| asked.request.to_string() == removed.request)
+                .filter(|entry| entry.request.to_string() == removed.request)
                 .peekable();
-            named.peek().is_some() && named.all(|asked| asked.roots.is_empty())
+            named.peek().is_some() && named.all(|entry| entry.roots.is_empty())
         };
         self.pending.retain(|(removed, _)| is_without_root(removed));
         let mut due = Vec::new();
@@ -106,9 +106,9 @@ mod tests {
 
     impl Story {
         fn new(request: &str) -> Self {
-            let asked = vec![RequestEntry::new(Origin::Administrator, request.parse().unwrap())];
+            let entry = vec![RequestEntry::new(Origin::Administrator, request.parse().unwrap())];
             Self {
-                reconciler: Reconciler::new(asked, Vec::new(), ProcessUser::default()),
+                reconciler: Reconciler::new(entry, Vec::new(), ProcessUser::default()),
                 removals: Removals::default(),
                 begin: Instant::now(),
             }
@@ -127,7 +127,7 @@ mod tests {
             }
             let removed = self.reconciler.find_roots(&Inventory::new(devices));
             let now = self.begin + SECOND * second;
-            let at_once = self.removals.take(removed, self.reconciler.asked(), now);
+            let at_once = self.removals.take(removed, self.reconciler.entries(), now);
             at_once.len() + self.removals.due(now).len()
         }
     }
@@ -186,7 +186,7 @@ mod tests {
             "usb:0403;on-removal=stop;grace=5s",
             "usb:1050;on-removal=stop;grace=5s",
         ];
-        let asked = [one, other].map(|text| RequestEntry::new(Origin::Administrator, text.parse().unwrap()));
+        let entry = [one, other].map(|text| RequestEntry::new(Origin::Administrator, text.parse().unwrap()));
         let now = Instant::now();
         let took = |grace: Duration| {
             let mut removals = Removals::default();
@@ -195,7 +195,7 @@ mod tests {
                 root("b", one, grace),
                 root("c", other, grace),
             ];
-            let at_once = removals.take(removed, &asked, now);
+            let at_once = removals.take(removed, &entry, now);
             let names = |roots: Vec<&RootRemoved>| -> Vec<String> {
                 roots
                     .iter()
@@ -219,8 +219,8 @@ mod tests {
         story.at(0, &[CORAL.0]);
         story.at(1, &[]);
         assert_eq!(story.removals.pending().count(), 1);
-        let asked = story.reconciler.asked().to_vec();
-        story.reconciler.remove(&asked);
+        let entry = story.reconciler.entries().to_vec();
+        story.reconciler.remove(&entry);
         assert_eq!(story.at(9, &[]), 0);
     }
 

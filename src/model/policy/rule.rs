@@ -213,8 +213,8 @@ impl Rule {
     }
 
     /// Whether the rule speaks of requests of this origin.
-    pub fn concerns(&self, asked: &RequestEntry) -> bool {
-        self.applies_to == AppliesTo::All || !asked.is_trusted()
+    pub fn concerns(&self, entry: &RequestEntry) -> bool {
+        self.applies_to == AppliesTo::All || !entry.is_trusted()
     }
 
     /// Whether the rule's conditions hold for a container.

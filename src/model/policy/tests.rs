@@ -141,27 +141,27 @@ fn stranger(request: &str) -> RequestEntry {
 }
 
 /// What is told of the device at a node, when it is asked for with this request.
-fn told_of(policy: &Policy, asked: &RequestEntry, node: &str, of: &Circumstances) -> String {
-    told_in(policy, asked, node, of, &HOST)
+fn told_of(policy: &Policy, entry: &RequestEntry, node: &str, of: &Circumstances) -> String {
+    told_in(policy, entry, node, of, &HOST)
 }
 
 fn told_among(
     policy: &Policy,
-    asked: &RequestEntry,
+    entry: &RequestEntry,
     node: &str,
     of: &Circumstances,
     devices: Vec<Device>,
 ) -> String {
-    told_in(policy, asked, node, of, &Host::new(devices))
+    told_in(policy, entry, node, of, &Host::new(devices))
 }
 
-fn told_in(policy: &Policy, asked: &RequestEntry, node: &str, of: &Circumstances, host: &Host) -> String {
+fn told_in(policy: &Policy, entry: &RequestEntry, node: &str, of: &Circumstances, host: &Host) -> String {
     let situation = Situation {
         circumstances: of,
         inventory: &host.inventory,
         host_use: &root_on_sda2(),
     };
-    match policy.judge(asked, with_node(&host.devices, node), &situation) {
+    match policy.judge(entry, with_node(&host.devices, node), &situation) {
         Verdict::Allowed(_) => "allowed".into(),
         Verdict::Undecided(whose) => format!("waits for {}", whose.name()),
         Verdict::Denied(denial) => denial.rule,
@@ -169,8 +169,8 @@ fn told_in(policy: &Policy, asked: &RequestEntry, node: &str, of: &Circumstances
 }
 
 fn told(policy: &Policy, node: &str) -> String {
-    let asked = stranger(&format!("devnode:{node}"));
-    told_of(policy, &asked, node, &Circumstances::default())
+    let entry = stranger(&format!("devnode:{node}"));
+    told_of(policy, &entry, node, &Circumstances::default())
 }
 
 const PROTECTED: [(&str, &[&str]); 13] = [
@@ -448,9 +448,9 @@ fn a_touchpad_is_let_pass_only_beside_a_joystick() {
             device.attributes.insert("capabilities".into(), "other".into());
         }
     }
-    let asked = stranger("usb:054c");
+    let entry = stranger("usb:054c");
     let of = Circumstances::default();
-    let told = |node: &str| told_among(&Policy::default(), &asked, node, &of, devices.clone());
+    let told = |node: &str| told_among(&Policy::default(), &entry, node, &of, devices.clone());
     assert_eq!(told("/dev/hidraw4"), "protected: seat-input");
     assert_eq!(told("/dev/bus/usb/001/008"), "protected: seat-input");
 }
@@ -459,14 +459,14 @@ fn a_touchpad_is_let_pass_only_beside_a_joystick() {
 #[test]
 fn the_kernel_knows_a_keyboard_before_udevd_does_and_without_it() {
     let of = Circumstances::default();
-    let asked = stranger("subsystem:input");
+    let entry = stranger("subsystem:input");
     let told = |node: &str, seen, change: &dyn Fn(&mut Device)| {
         let mut devices: Vec<Device> = host().into_iter().map(before_udev).collect();
         for device in &mut devices {
             device.seen = seen;
             change(device);
         }
-        told_among(&Policy::default(), &asked, node, &of, devices)
+        told_among(&Policy::default(), &entry, node, &of, devices)
     };
     let as_it_is = |_: &mut Device| {};
     for seen in [Seen::Kernel, Seen::Overdue, Seen::NoUdevd] {
@@ -567,12 +567,12 @@ fn a_deny_rule_is_also_for_what_exposes_the_bytes_of_what_it_names() {
         mapped(1, "sdb1"),
     ]);
     // An administrator's request, so that no line of the table comes in between.
-    let asked = RequestEntry::new(Origin::Administrator, "subsystem:block".parse().unwrap());
+    let entry = RequestEntry::new(Origin::Administrator, "subsystem:block".parse().unwrap());
     let deny = |devices: &[&str]| rule(List::Deny, devices, |rule| rule.applies_to = Some(AppliesTo::All));
     let of = Circumstances::default();
     let told = |rule: &str, node: &str| {
         let denying = policy(Fallback::Nothing, vec![], vec![deny(&[rule])]);
-        told_among(&denying, &asked, node, &of, devices.clone())
+        told_among(&denying, &entry, node, &of, devices.clone())
     };
     let denied = "[[policy.deny]] at /etc/c.toml line 7";
     for (rule, node) in [
@@ -611,7 +611,7 @@ fn a_deny_rule_is_also_for_what_exposes_the_bytes_of_what_it_names() {
     };
     let denying = policy(Fallback::Anything, vec![], vec![deny(&["devnode:/dev/sdb1"])]);
     let Verdict::Denied(denial) =
-        denying.judge(&asked, with_node(&devices, "/dev/bus/usb/002/003"), &situation)
+        denying.judge(&entry, with_node(&devices, "/dev/bus/usb/002/003"), &situation)
     else {
         panic!("the raw node exposes the partition");
     };
@@ -631,10 +631,10 @@ fn a_loop_device_over_a_disk_of_the_host_is_that_disk_and_uses_it() {
         loop_over(2, "/dev/sdb1"),
         loop_over(3, "/srv/image"),
     ]);
-    let asked = stranger("subsystem:block");
+    let entry = stranger("subsystem:block");
     let of = Circumstances::default();
     let anything = policy(Fallback::Anything, vec![allow(&["subsystem:block"])], vec![]);
-    let told = |node: &str| told_among(&anything, &asked, node, &of, devices.clone());
+    let told = |node: &str| told_among(&anything, &entry, node, &of, devices.clone());
     assert_eq!(told("/dev/loop0"), "protected: host-disk");
     assert_eq!(told("/dev/loop1"), "protected: host-disk");
     assert_eq!(told("/dev/loop2"), "allowed");
@@ -734,7 +734,7 @@ fn of_an_nvme_controller_all_namespaces_matter_wherever_they_lie_and_no_other_di
 #[test]
 fn input_waits_for_udevd_and_is_refused_where_nobody_knows() {
     let mut devices: Vec<Device> = host();
-    let asked = stranger("subsystem:input");
+    let entry = stranger("subsystem:input");
     let of = Circumstances::default();
     for device in &mut devices {
         if device.subsystem.as_deref() == Some("input") {
@@ -742,7 +742,7 @@ fn input_waits_for_udevd_and_is_refused_where_nobody_knows() {
         }
     }
     let told =
-        |node: &str, devices: &[Device]| told_among(&Policy::default(), &asked, node, &of, devices.to_vec());
+        |node: &str, devices: &[Device]| told_among(&Policy::default(), &entry, node, &of, devices.to_vec());
     assert_eq!(told("/dev/input/event8", &devices), "waits for event8");
     // What the hidraw node belongs to is known when its event nodes are.
     assert_eq!(told("/dev/hidraw1", &devices), "waits for event8");
@@ -771,10 +771,10 @@ fn what_udev_calls_a_touchpad_is_one_unless_the_kernel_knows_it_for_a_gamepads()
                 device.properties.insert("ID_INPUT_TOUCHPAD".into(), "1".into());
             }
         }
-        let asked = stranger("subsystem:input");
+        let entry = stranger("subsystem:input");
         told_among(
             &Policy::default(),
-            &asked,
+            &entry,
             node,
             &Circumstances::default(),
             devices,
@@ -806,9 +806,9 @@ fn an_input_is_judged_by_whichever_of_kernel_and_udev_knows_it() {
                 device.properties.insert("ID_INPUT_JOYSTICK".into(), "1".into());
             }
         }
-        let asked = stranger("subsystem:input");
+        let entry = stranger("subsystem:input");
         let of = Circumstances::default();
-        told_among(&Policy::default(), &asked, "/dev/input/event8", &of, devices)
+        told_among(&Policy::default(), &entry, "/dev/input/event8", &of, devices)
     };
     assert_eq!(told(true, true), "allowed");
     assert_eq!(told(true, false), "allowed");
@@ -819,9 +819,9 @@ fn an_input_is_judged_by_whichever_of_kernel_and_udev_knows_it() {
 #[test]
 fn a_usb_device_without_a_keyboard_or_mouse_does_not_wait_for_udevd() {
     let devices: Vec<Device> = host().into_iter().map(before_udev).collect();
-    let asked = stranger("usb:0403");
+    let entry = stranger("usb:0403");
     let of = Circumstances::default();
-    let told = |node: &str, devices| told_among(&Policy::default(), &asked, node, &of, devices);
+    let told = |node: &str, devices| told_among(&Policy::default(), &entry, node, &of, devices);
     assert_eq!(told("/dev/bus/usb/001/003", devices.clone()), "allowed");
     // A hub that also reports to HID is a hub, whatever that reports.
     let mut with_hid_hub = devices;
@@ -947,9 +947,9 @@ fn nobody_waits_for_udevd_where_the_default_refuses_anyway() {
     let devices: Vec<Device> = host().into_iter().map(before_udev).collect();
     let told = |fallback| {
         let policy = policy(fallback, vec![], vec![]);
-        let asked = stranger("subsystem:input");
+        let entry = stranger("subsystem:input");
         let node = "/dev/input/event8";
-        told_among(&policy, &asked, node, &Circumstances::default(), devices.clone())
+        told_among(&policy, &entry, node, &Circumstances::default(), devices.clone())
     };
     assert_eq!(told(Fallback::Removable), "waits for event8");
     assert_eq!(told(Fallback::Anything), "waits for event8");
@@ -968,15 +968,15 @@ fn while_a_file_of_rules_is_unknown_what_it_may_concern_is_refused() {
     let of = Circumstances::default();
     let untrusted = stranger("usb:0403");
     let trusted = RequestEntry::new(Origin::Administrator, untrusted.request.clone());
-    for (asked, may_concern_trusted, is_refused) in [
+    for (entry, may_concern_trusted, is_refused) in [
         (&untrusted, false, true),
         (&untrusted, true, true),
         (&trusted, false, false),
         (&trusted, true, true),
     ] {
         let policy = with_unknown(may_concern_trusted);
-        let start = policy.authorise(&of, asked).map_err(|denial| denial.to_string());
-        let device = told_of(&policy, asked, "/dev/ttyUSB0", &of);
+        let start = policy.authorise(&of, entry).map_err(|denial| denial.to_string());
+        let device = told_of(&policy, entry, "/dev/ttyUSB0", &of);
         if is_refused {
             assert_eq!(
                 start.unwrap_err(),
@@ -993,7 +993,7 @@ fn while_a_file_of_rules_is_unknown_what_it_may_concern_is_refused() {
 /// Case security 4.
 #[test]
 fn what_udevd_does_not_say_is_yes_for_deny_rules_and_no_for_allow_rules() {
-    let asked = stranger("subsystem:block");
+    let entry = stranger("subsystem:block");
     let of = Circumstances::default();
     let verdict = |policy: &Policy, seen| {
         let mut devices: Vec<Device> = companion_hub().into_iter().map(before_udev).collect();
@@ -1006,7 +1006,7 @@ fn what_udevd_does_not_say_is_yes_for_deny_rules_and_no_for_allow_rules() {
             inventory: &inventory,
             host_use: &HostUse::default(),
         };
-        match policy.judge(&asked, with_node(&devices, "/dev/sdb1"), &situation) {
+        match policy.judge(&entry, with_node(&devices, "/dev/sdb1"), &situation) {
             Verdict::Allowed(_) => "allowed".to_owned(),
             Verdict::Undecided(whose) => format!("waits for {}", whose.name()),
             Verdict::Denied(denial) => denial.to_string(),
@@ -1054,7 +1054,7 @@ fn what_udevd_does_not_say_is_yes_for_deny_rules_and_no_for_allow_rules() {
 /// Case security 4: a rule on the kernel's name of a node needs no udevd.
 #[test]
 fn a_deny_rule_on_a_nodes_own_name_is_decided_where_no_udevd_runs() {
-    let asked = stranger("subsystem:tty");
+    let entry = stranger("subsystem:tty");
     let of = Circumstances::default();
     let devices: Vec<Device> = hub_with_two_adapters()
         .into_iter()
@@ -1079,7 +1079,7 @@ fn a_deny_rule_on_a_nodes_own_name_is_decided_where_no_udevd_runs() {
         ("property:A=b", denied),
     ] {
         let denying = policy(Fallback::Removable, vec![], vec![deny(&[rule])]);
-        let told = told_among(&denying, &asked, "/dev/ttyUSB0", &of, devices.clone());
+        let told = told_among(&denying, &entry, "/dev/ttyUSB0", &of, devices.clone());
         assert_eq!(told, expected, "{rule}");
     }
 }
@@ -1094,7 +1094,7 @@ fn a_deny_rule_on_a_link_is_for_all_that_claim_it_and_an_allow_rule_for_the_one_
             device.lost_links.insert(label.clone());
         }
     }
-    let asked = stranger("subsystem:block");
+    let entry = stranger("subsystem:block");
     let of = Circumstances::default();
     for rule in [
         "devnode:/dev/disk/by-label/BACKUP",
@@ -1103,7 +1103,7 @@ fn a_deny_rule_on_a_link_is_for_all_that_claim_it_and_an_allow_rule_for_the_one_
     ] {
         let denying = policy(Fallback::Removable, vec![], vec![deny(&[rule])]);
         let allowing = policy(Fallback::Nothing, vec![allow(&[rule])], vec![]);
-        let told = |policy: &Policy| told_among(policy, &asked, "/dev/sdb1", &of, devices.clone());
+        let told = |policy: &Policy| told_among(policy, &entry, "/dev/sdb1", &of, devices.clone());
         assert_eq!(told(&denying), "[[policy.deny]] at /etc/c.toml line 7", "{rule}");
         assert_eq!(told(&allowing), "default = \"nothing\"", "{rule}");
     }
@@ -1116,7 +1116,7 @@ fn a_link_that_a_device_claims_counts_for_rules_on_that_link_alone() {
     for device in &mut devices {
         device.lost_links = std::mem::take(&mut device.links);
     }
-    let asked = stranger("subsystem:block");
+    let entry = stranger("subsystem:block");
     for (rule, expected) in [
         (
             "devnode:/dev/disk/by-label/BACKUP",
@@ -1127,7 +1127,7 @@ fn a_link_that_a_device_claims_counts_for_rules_on_that_link_alone() {
     ] {
         let denying = policy(Fallback::Removable, vec![], vec![deny(&[rule])]);
         let of = Circumstances::default();
-        let told = told_among(&denying, &asked, "/dev/sdb1", &of, devices.clone());
+        let told = told_among(&denying, &entry, "/dev/sdb1", &of, devices.clone());
         assert_eq!(told, expected, "{rule}");
     }
 }
@@ -1135,7 +1135,7 @@ fn a_link_that_a_device_claims_counts_for_rules_on_that_link_alone() {
 /// Case security 4.
 #[test]
 fn nobody_waits_for_one_device_where_another_that_is_overdue_decides() {
-    let asked = stranger("subsystem:block");
+    let entry = stranger("subsystem:block");
     let of = Circumstances::default();
     let denying = policy(
         Fallback::Removable,
@@ -1145,7 +1145,7 @@ fn nobody_waits_for_one_device_where_another_that_is_overdue_decides() {
     // The disk exposes its partition.
     let told = |disk, partition| {
         let devices = stick([disk, partition], 0);
-        told_among(&denying, &asked, "/dev/sdb", &of, devices)
+        told_among(&denying, &entry, "/dev/sdb", &of, devices)
     };
     let denied = "[[policy.deny]] at /etc/c.toml line 7";
     assert_eq!(told(Seen::Overdue, Seen::Kernel), denied);
@@ -1156,7 +1156,7 @@ fn nobody_waits_for_one_device_where_another_that_is_overdue_decides() {
 /// What a parent says counts, although udevd will not process the device itself: its facts are looked up first.
 #[test]
 fn an_allow_rule_on_a_parent_waits_for_the_parent_alone() {
-    let asked = stranger("subsystem:block");
+    let entry = stranger("subsystem:block");
     let of = Circumstances::default();
     let allowing = policy(
         Fallback::Nothing,
@@ -1173,7 +1173,7 @@ fn an_allow_rule_on_a_parent_waits_for_the_parent_alone() {
                 *device = before_udev(device.clone());
             }
         }
-        told_among(&allowing, &asked, "/dev/sdb1", &of, devices)
+        told_among(&allowing, &entry, "/dev/sdb1", &of, devices)
     };
     assert_eq!(told(Seen::Kernel), "waits for 2-1.3");
     assert_eq!(told(Seen::Udev), "allowed");
@@ -1183,9 +1183,9 @@ fn an_allow_rule_on_a_parent_waits_for_the_parent_alone() {
 #[test]
 fn what_comes_first_decides() {
     let of = Circumstances::default();
-    let asked = stranger("subsystem:block");
+    let entry = stranger("subsystem:block");
     let all = || vec![allow(&["glob:**"])];
-    let told = |policy: &Policy, node: &str| told_of(policy, &asked, node, &of);
+    let told = |policy: &Policy, node: &str| told_of(policy, &entry, node, &of);
     let deny_disks = || vec![deny(&["subsystem:block"])];
     let denied = "[[policy.deny]] at /etc/c.toml line 7";
     let classes = |policy: Policy| Policy {
@@ -1265,7 +1265,7 @@ fn a_node_that_sysfs_does_not_know_by_its_path_is_judged_by_its_number() {
     let mut device = Device::new(SysPath::new("/sys/devices/oci-hotplug-node/dev/harmless"));
     device.subsystem = Some(STATIC_NODE.to_owned());
     device.seen = crate::model::device::Seen::Udev;
-    let asked = stranger("node:/dev/harmless");
+    let entry = stranger("node:/dev/harmless");
     let told = |kind, major, minor| {
         let mut device = device.clone();
         device.node = Some(DevNode {
@@ -1276,7 +1276,7 @@ fn a_node_that_sysfs_does_not_know_by_its_path_is_judged_by_its_number() {
         devices.push(device);
         told_among(
             &policy(Fallback::Anything, vec![], vec![]),
-            &asked,
+            &entry,
             "/dev/harmless",
             &Circumstances::default(),
             devices,
@@ -1297,8 +1297,8 @@ fn a_node_that_sysfs_does_not_know_by_its_path_is_judged_by_its_number() {
 /// Case security 2.
 #[test]
 fn the_path_of_a_node_that_sysfs_does_not_know_allows_nothing_and_denies() {
-    let asked = stranger("node:/dev/ttyUSB7");
-    let told = |policy: &Policy, asked: &RequestEntry, kind, major, minor| {
+    let entry = stranger("node:/dev/ttyUSB7");
+    let told = |policy: &Policy, entry: &RequestEntry, kind, major, minor| {
         let mut device = Device::new(SysPath::new("/sys/devices/oci-hotplug-node/dev/ttyUSB7"));
         device.subsystem = Some(STATIC_NODE.to_owned());
         device.seen = crate::model::device::Seen::Udev;
@@ -1308,7 +1308,7 @@ fn the_path_of_a_node_that_sysfs_does_not_know_allows_nothing_and_denies() {
         });
         let mut devices = host();
         devices.push(device);
-        told_among(policy, asked, "/dev/ttyUSB7", &Circumstances::default(), devices)
+        told_among(policy, entry, "/dev/ttyUSB7", &Circumstances::default(), devices)
     };
     for rule in [
         "regex:ttyUSB[0-9]+$",
@@ -1318,23 +1318,23 @@ fn the_path_of_a_node_that_sysfs_does_not_know_allows_nothing_and_denies() {
         "glob:*&!driver:ftdi_sio",
     ] {
         let allowing = policy(Fallback::Nothing, vec![allow(&[rule])], vec![]);
-        let unknown = told(&allowing, &asked, DevKind::Char, 240, 5);
+        let unknown = told(&allowing, &entry, DevKind::Char, 240, 5);
         assert!(unknown.starts_with("default"), "{rule}: {unknown}");
-        let mine = RequestEntry::new(Origin::Administrator, asked.request.clone());
+        let mine = RequestEntry::new(Origin::Administrator, entry.request.clone());
         assert_eq!(told(&allowing, &mine, DevKind::Char, 240, 5), "allowed");
         let denying = policy(Fallback::Anything, vec![], vec![deny(&[rule])]);
-        let denied = told(&denying, &asked, DevKind::Char, 240, 5);
+        let denied = told(&denying, &entry, DevKind::Char, 240, 5);
         assert!(denied.starts_with("[[policy.deny]]"), "{rule}: {denied}");
     }
     // By its number it is a device that sysfs has: that one's names count.
     let by_spelling = policy(Fallback::Nothing, vec![allow(&["regex:ttyUSB7$"])], vec![]);
     let by_name = policy(Fallback::Nothing, vec![allow(&["devnode:/dev/ttyUSB0"])], vec![]);
-    assert!(told(&by_spelling, &asked, DevKind::Char, 188, 0).starts_with("default"));
-    assert_eq!(told(&by_name, &asked, DevKind::Char, 188, 0), "allowed");
+    assert!(told(&by_spelling, &entry, DevKind::Char, 188, 0).starts_with("default"));
+    assert_eq!(told(&by_name, &entry, DevKind::Char, 188, 0), "allowed");
     for name in ["devnode:/dev/ttyUSB0", "node:/dev/ttyUSB7"] {
         let denying = policy(Fallback::Anything, vec![], vec![deny(&[name])]);
         assert!(
-            told(&denying, &asked, DevKind::Char, 188, 0).starts_with("[[policy.deny]]"),
+            told(&denying, &entry, DevKind::Char, 188, 0).starts_with("[[policy.deny]]"),
             "{name}"
         );
     }
@@ -1367,8 +1367,8 @@ fn what_a_refusal_of_a_node_suggests_allows_it() {
             inventory: &inventory,
             host_use: &HostUse::default(),
         };
-        let asked = stranger("node:/dev/other");
-        match policy.judge(&asked, with_node(&devices, "/dev/other"), &situation) {
+        let entry = stranger("node:/dev/other");
+        match policy.judge(&entry, with_node(&devices, "/dev/other"), &situation) {
             Verdict::Denied(denial) => denial.cure,
             verdict => format!("{verdict:?}"),
         }
@@ -1432,9 +1432,9 @@ fn rules_reach_down_and_negation_looks_up() {
 #[test]
 fn a_rule_on_udevs_facts_waits_for_them() {
     let devices: Vec<Device> = host().into_iter().map(before_udev).collect();
-    let asked = stranger("subsystem:tty");
+    let entry = stranger("subsystem:tty");
     let of = Circumstances::default();
-    let told = |policy: &Policy| told_among(policy, &asked, "/dev/ttyUSB0", &of, devices.clone());
+    let told = |policy: &Policy| told_among(policy, &entry, "/dev/ttyUSB0", &of, devices.clone());
     assert_eq!(
         told(&policy(Fallback::Removable, vec![], vec![deny(&["tag:seat"])])),
         "waits for ttyUSB0"
@@ -1493,7 +1493,7 @@ fn access_is_a_part_of_a_rule() {
     };
     assert_eq!(
         denial.to_string(),
-        "refused by the policy ([[policy.allow]] at /etc/c.toml line 7): it allows access=r, and access=rwm is asked \
+        "refused by the policy ([[policy.allow]] at /etc/c.toml line 7): it allows access=r, and access=rwm is entry \
          for: ask for ;access=r"
     );
     let writing = rule(List::Deny, &["subsystem:tty"], |rule| {
@@ -1528,12 +1528,12 @@ fn conditions_look_at_the_container() {
     .into();
     let lab = Circumstances::new(annotations, true, false);
     let other = Circumstances::default();
-    let asked = stranger("usb:0403");
+    let entry = stranger("usb:0403");
     let told = |change: fn(&mut RuleDefinition), of: &Circumstances| {
         let rule = rule(List::Allow, &["usb:0403"], change);
         told_of(
             &policy(Fallback::Nothing, vec![rule], vec![]),
-            &asked,
+            &entry,
             "/dev/ttyUSB0",
             of,
         ) == "allowed"
@@ -1568,27 +1568,27 @@ fn the_administrators_requests_pass_unless_a_rule_is_for_all() {
             ..policy(Fallback::Nothing, vec![], vec![rule])
         }
     };
-    for asked in [&mine, &class] {
+    for entry in [&mine, &class] {
         assert_eq!(
-            told_of(&strict(AppliesTo::Strangers), asked, "/dev/sda", &of),
+            told_of(&strict(AppliesTo::Strangers), entry, "/dev/sda", &of),
             "allowed"
         );
         assert_eq!(
-            told_of(&strict(AppliesTo::All), asked, "/dev/sda", &of),
+            told_of(&strict(AppliesTo::All), entry, "/dev/sda", &of),
             "[[policy.deny]] at /etc/c.toml line 7"
         );
-        assert_eq!(strict(AppliesTo::All).authorise(&of, asked), Ok(()));
+        assert_eq!(strict(AppliesTo::All).authorise(&of, entry), Ok(()));
     }
 }
 
 #[test]
 fn a_stranger_gets_a_device_of_another_host_only_by_a_rule_that_names_that_host() {
     let of = Circumstances::default();
-    let asked = stranger("usbip:lab:3241/0403:6001:FT001");
+    let entry = stranger("usbip:lab:3241/0403:6001:FT001");
     let anything = |allow, deny| policy(Fallback::Anything, allow, deny);
     assert_eq!(
         anything(vec![], vec![])
-            .authorise(&of, &asked)
+            .authorise(&of, &entry)
             .unwrap_err()
             .to_string(),
         "refused by the policy (usbip): it is a device of another host, lab:3241, which no rule allows: to allow all \
@@ -1604,31 +1604,31 @@ fn a_stranger_gets_a_device_of_another_host_only_by_a_rule_that_names_that_host(
         ("usb:0403:6001", false),
     ] {
         let allows = anything(vec![allow(&[devices])], vec![]);
-        assert_eq!(allows.authorise(&of, &asked).is_ok(), is_allowed, "{devices}");
+        assert_eq!(allows.authorise(&of, &entry).is_ok(), is_allowed, "{devices}");
         let node = "/dev/ttyUSB0";
-        let verdict = told_of(&allows, &asked, node, &of);
+        let verdict = told_of(&allows, &entry, node, &of);
         assert_eq!(verdict == "allowed", is_allowed, "{devices}: {verdict}");
     }
     let nothing = policy(Fallback::Nothing, vec![allow(&["usbip:lab:3241"])], vec![]);
-    assert_eq!(told_of(&nothing, &asked, "/dev/ttyUSB0", &of), "allowed");
+    assert_eq!(told_of(&nothing, &entry, "/dev/ttyUSB0", &of), "allowed");
     // A rule for other devices adds no access.
     let reading = rule(List::Allow, &["usbip:lab:3241"], |rule| {
         rule.access = Some(Access::READ)
     });
     let with_other = policy(Fallback::Nothing, vec![reading, allow(&["usb:1050"])], vec![]);
     assert_eq!(
-        told_of(&with_other, &asked, "/dev/ttyUSB0", &of),
+        told_of(&with_other, &entry, "/dev/ttyUSB0", &of),
         "[[policy.allow]] at /etc/c.toml line 7"
     );
 
-    let mine = RequestEntry::new(Origin::Administrator, asked.request.clone());
+    let mine = RequestEntry::new(Origin::Administrator, entry.request.clone());
     assert_eq!(anything(vec![], vec![]).authorise(&of, &mine), Ok(()));
     let denies = |applies_to| {
         let mut rule = deny(&["usbip:lab:3241/0403:6001"]);
         rule.applies_to = applies_to;
         anything(vec![allow(&["usbip:lab:3241"])], vec![rule])
     };
-    assert!(denies(AppliesTo::Strangers).authorise(&of, &asked).is_err());
+    assert!(denies(AppliesTo::Strangers).authorise(&of, &entry).is_err());
     assert_eq!(denies(AppliesTo::Strangers).authorise(&of, &mine), Ok(()));
     assert!(denies(AppliesTo::All).authorise(&of, &mine).is_err());
     // What is denied by name is not had by who asks vaguely.
@@ -1756,7 +1756,7 @@ fn a_verdict_is_quick() {
         host_use: &HostUse::default(),
     };
     let tty = with_node(&devices, "/dev/ttyUSB0");
-    let asked = stranger("usb:2109:2813");
+    let entry = stranger("usb:2109:2813");
     let policy = policy(
         Fallback::Removable,
         vec![allow(&["usb:1050", "port:1-7"])],
@@ -1765,7 +1765,7 @@ fn a_verdict_is_quick() {
     let begin = std::time::Instant::now();
     for _ in 0..1000 {
         assert!(matches!(
-            policy.judge(&asked, tty, &situation),
+            policy.judge(&entry, tty, &situation),
             Verdict::Allowed(_)
         ));
     }
@@ -1840,14 +1840,14 @@ fn any_circumstances() -> impl Strategy<Value = Circumstances> {
 }
 
 /// 0 refused, 1 undecided, 2 allowed: for each device of the host.
-fn verdicts(policy: &Policy, asked: &RequestEntry, of: &Circumstances, before: bool) -> Vec<u8> {
+fn verdicts(policy: &Policy, entry: &RequestEntry, of: &Circumstances, before: bool) -> Vec<u8> {
     let host = if before { &HOST_BEFORE_UDEVD } else { &HOST };
     let situation = Situation {
         circumstances: of,
         inventory: &host.inventory,
         host_use: &root_on_sda2(),
     };
-    let judge = |device: &Device| match policy.judge(asked, device, &situation) {
+    let judge = |device: &Device| match policy.judge(entry, device, &situation) {
         Verdict::Denied(_) => 0,
         Verdict::Undecided(_) => 1,
         Verdict::Allowed(_) => 2,
@@ -1968,13 +1968,13 @@ fn allowed_among(policy: &Policy, devices: &[Device]) -> BTreeMap<String, bool> 
         inventory: &inventory,
         host_use: &HostUse::default(),
     };
-    let asked = stranger("usb:0781");
+    let entry = stranger("usb:0781");
     let nodes = ["sdb", "sdb1", "2-1.3"].map(|name| {
         let device = devices
             .iter()
             .find(|device| device.syspath.name() == name)
             .unwrap();
-        let verdict = policy.judge(&asked, device, &situation);
+        let verdict = policy.judge(&entry, device, &situation);
         (name.to_owned(), matches!(verdict, Verdict::Allowed(_)))
     });
     nodes.into()
@@ -1991,7 +1991,7 @@ fn an_input_that_is_allowed_before_udevd_speaks_is_allowed_whatever_it_says() {
         "ID_INPUT_TOUCHPAD",
     ];
     let of = Circumstances::default();
-    let asked = stranger("subsystem:input");
+    let entry = stranger("subsystem:input");
     for tree in [joystick(), dualsense(), headset(), security_key()] {
         let nodes: Vec<String> = tree
             .iter()
@@ -2007,7 +2007,7 @@ fn an_input_that_is_allowed_before_udevd_speaks_is_allowed_whatever_it_says() {
                     device.properties.extend(said);
                 }
             }
-            let told = |node: &String| told_among(&Policy::default(), &asked, node, &of, devices.clone());
+            let told = |node: &String| told_among(&Policy::default(), &entry, node, &of, devices.clone());
             nodes.iter().map(|node| told(node) == "allowed").collect()
         };
         for set in 0..1 << keys.len() {
@@ -2038,15 +2038,15 @@ proptest! {
         policy in any_policy(), more in any_rule(List::Deny), of in any_circumstances(), access in 1..8u32,
         trusted in any::<bool>(), before in any::<bool>(),
     ) {
-        let mut asked = stranger("subsystem:tty");
-        asked.request.options.access = Access::from_bits_truncate(access);
+        let mut entry = stranger("subsystem:tty");
+        entry.request.options.access = Access::from_bits_truncate(access);
         if trusted {
-            asked.origin = Origin::Administrator;
+            entry.origin = Origin::Administrator;
         }
         let mut stricter = policy.clone();
         stricter.deny.push(more);
-        let less = verdicts(&stricter, &asked, &of, before);
-        prop_assert!(less.iter().zip(verdicts(&policy, &asked, &of, before)).all(|(less, all)| *less <= all));
+        let less = verdicts(&stricter, &entry, &of, before);
+        prop_assert!(less.iter().zip(verdicts(&policy, &entry, &of, before)).all(|(less, all)| *less <= all));
     }
 
     #[test]
@@ -2054,12 +2054,12 @@ proptest! {
         policy in any_policy(), more in any_rule(List::Allow), of in any_circumstances(), access in 1..8u32,
         before in any::<bool>(),
     ) {
-        let mut asked = stranger("subsystem:tty");
-        asked.request.options.access = Access::from_bits_truncate(access);
+        let mut entry = stranger("subsystem:tty");
+        entry.request.options.access = Access::from_bits_truncate(access);
         let mut wider = policy.clone();
         wider.allow.push(more);
-        let more = verdicts(&wider, &asked, &of, before);
-        prop_assert!(more.iter().zip(verdicts(&policy, &asked, &of, before)).all(|(more, all)| *more >= all));
+        let more = verdicts(&wider, &entry, &of, before);
+        prop_assert!(more.iter().zip(verdicts(&policy, &entry, &of, before)).all(|(more, all)| *more >= all));
     }
 
     #[test]
@@ -2067,16 +2067,16 @@ proptest! {
         let mut denying = policy.clone();
         denying.allow.push(allow(&devices));
         denying.deny.push(deny(&devices));
-        let asked = stranger("subsystem:tty");
-        let only_allowed = verdicts(&super::tests::policy(Fallback::Nothing, vec![allow(&devices)], vec![]), &asked, &of, false);
-        let denied = verdicts(&denying, &asked, &of, false);
+        let entry = stranger("subsystem:tty");
+        let only_allowed = verdicts(&super::tests::policy(Fallback::Nothing, vec![allow(&devices)], vec![]), &entry, &of, false);
+        let denied = verdicts(&denying, &entry, &of, false);
         prop_assert!(denied.iter().zip(only_allowed).all(|(denied, allowed)| allowed != 2 || *denied == 0));
     }
 
     #[test]
     fn what_is_certain_before_udevd_speaks_is_so_afterwards(policy in any_policy(), of in any_circumstances()) {
-        let asked = stranger("subsystem:tty");
-        let (before, after) = (verdicts(&policy, &asked, &of, true), verdicts(&policy, &asked, &of, false));
+        let entry = stranger("subsystem:tty");
+        let (before, after) = (verdicts(&policy, &entry, &of, true), verdicts(&policy, &entry, &of, false));
         let allowed = before.iter().zip(&after).filter(|(before, after)| **before == 2 && **after != 2).count();
         let refused = before.iter().zip(&after).filter(|(before, after)| **before == 0 && **after == 2).count();
         prop_assert_eq!((allowed, refused), (0, 0));
@@ -2085,9 +2085,9 @@ proptest! {
     #[test]
     fn what_may_not_start_never_gets_a_device(policy in any_policy(), of in any_circumstances()) {
         for (request, node) in [("devnode:/dev/mem", "/dev/mem"), ("devnode:/dev/kvm", "/dev/kvm"), ("usb:0403", "/dev/ttyUSB0")] {
-            let asked = stranger(request);
-            if policy.authorise(&of, &asked).is_err() {
-                prop_assert_ne!(told_of(&policy, &asked, node, &of), "allowed");
+            let entry = stranger(request);
+            if policy.authorise(&of, &entry).is_err() {
+                prop_assert_ne!(told_of(&policy, &entry, node, &of), "allowed");
             }
         }
     }

@@ -31,7 +31,7 @@ pub const LOWRISC_SYMLINKS: &str = "org.lowrisc.hotplug.symlinks";
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Requests {
     /// Devices.
-    pub asked: Vec<RequestEntry>,
+    pub entries: Vec<RequestEntry>,
     /// Further links.
     pub symlinks: Vec<SymlinkRule>,
 }
@@ -39,12 +39,12 @@ pub struct Requests {
 impl Requests {
     /// Whether no device is asked for. A rule for links asks for none by itself.
     pub fn is_empty(&self) -> bool {
-        self.asked.is_empty()
+        self.entries.is_empty()
     }
 
     /// Adds all of another.
     pub fn extend(&mut self, other: Self) {
-        self.asked.extend(other.asked);
+        self.entries.extend(other.entries);
         self.symlinks.extend(other.symlinks);
     }
 }
@@ -169,7 +169,7 @@ pub fn read(
         LOWRISC_DEVICE
     };
     if let Some(requests) = parsed(annotations, key, parse_lowrisc_devices)? {
-        asks.asked.extend(
+        asks.entries.extend(
             requests
                 .into_iter()
                 .map(|request| RequestEntry::new(Origin::Annotation, with_lifecycle(request, lowrisc))),
@@ -178,8 +178,8 @@ pub fn read(
     if let Some(rules) = parsed(annotations, LOWRISC_SYMLINKS, parse_lowrisc_symlinks)? {
         asks.symlinks.extend(rules);
     }
-    let requests = asks.asked.iter();
-    check_untrusted(requests.map(|asked| (&asked.request, asked.class.is_some()))).map_err(|source| {
+    let requests = asks.entries.iter();
+    check_untrusted(requests.map(|entry| (&entry.request, entry.class.is_some()))).map_err(|source| {
         AnnotationError::Value {
             annotation: DEVICES,
             source: source.into(),
@@ -232,16 +232,16 @@ mod tests {
             .collect()
     }
 
-    fn asked(pairs: &[(&str, &str)]) -> Vec<String> {
+    fn entry(pairs: &[(&str, &str)]) -> Vec<String> {
         let asks = read(
             &annotations(pairs),
             &LowriscLifecycle::default(),
             &Classes::default(),
         )
         .unwrap();
-        asks.asked
+        asks.entries
             .iter()
-            .map(|asked| asked.request.selector.to_string())
+            .map(|entry| entry.request.selector.to_string())
             .collect()
     }
 
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn ours_and_container_hotplugs_add_up() {
-        let got = asked(&[
+        let got = entry(&[
             (DEVICES, "usb:0403:6001, usb:1050"),
             (LOWRISC_DEVICES, "parent-of:usb:0bda"),
         ]);
@@ -321,9 +321,9 @@ mod tests {
 
     #[test]
     fn container_hotplugs_plural_wins_over_its_singular() {
-        assert_eq!(asked(&[(LOWRISC_DEVICE, "usb:0403")]), ["usb:0403"]);
+        assert_eq!(entry(&[(LOWRISC_DEVICE, "usb:0403")]), ["usb:0403"]);
         assert_eq!(
-            asked(&[(LOWRISC_DEVICE, "usb:0403"), (LOWRISC_DEVICES, "usb:1050")]),
+            entry(&[(LOWRISC_DEVICE, "usb:0403"), (LOWRISC_DEVICES, "usb:1050")]),
             ["usb:1050"]
         );
     }
@@ -337,12 +337,12 @@ mod tests {
         let given = annotations(&[(LOWRISC_DEVICES, "usb:0403"), (DEVICES, "usb:1050")]);
         let asks = read(&given, &lifecycle, &Classes::default()).unwrap();
         let options: Vec<_> = asks
-            .asked
+            .entries
             .iter()
-            .map(|asked| asked.request.options.required)
+            .map(|entry| entry.request.options.required)
             .collect();
         assert_eq!(options, [false, true]);
-        assert_eq!(asks.asked[1].request.options.on_removal, OnRemoval::Kill);
+        assert_eq!(asks.entries[1].request.options.on_removal, OnRemoval::Kill);
     }
 
     #[test]
@@ -401,7 +401,7 @@ mod tests {
         assert!(text.len() < 250 && !text.contains('\n'), "{text}");
         // container-hotplug passes over keys that it does not know.
         assert_eq!(
-            asked(&[("org.lowrisc.hotplug.x", "usb:0403"), ("io.oci-hotplugx", "")]),
+            entry(&[("org.lowrisc.hotplug.x", "usb:0403"), ("io.oci-hotplugx", "")]),
             [""; 0]
         );
     }

@@ -195,10 +195,10 @@ impl Classes {
         let mut expanded = Requests::default();
         for ask in asks {
             match ask {
-                Ask::Request(request) => push_new(&mut expanded.asked, RequestEntry::new(origin, request)),
+                Ask::Request(request) => push_new(&mut expanded.entries, RequestEntry::new(origin, request)),
                 Ask::Class(used) => self.expand_one(origin, &used, &mut expanded)?,
             }
-            let count = expanded.asked.len();
+            let count = expanded.entries.len();
             if count > MAX_REQUESTS {
                 return Err(ClassUseError::TooMany { count });
             }
@@ -223,8 +223,8 @@ impl Classes {
                     option,
                 })?,
             };
-            let asked = RequestEntry::new(origin, request).of_class(name);
-            push_new(&mut into.asked, asked);
+            let entry = RequestEntry::new(origin, request).of_class(name);
+            push_new(&mut into.entries, entry);
         }
         for rule in &class.symlinks {
             if !into.symlinks.contains(rule) {
@@ -246,9 +246,9 @@ impl Classes {
     }
 }
 
-fn push_new(all: &mut Vec<RequestEntry>, asked: RequestEntry) {
-    if !all.contains(&asked) {
-        all.push(asked);
+fn push_new(all: &mut Vec<RequestEntry>, entry: RequestEntry) {
+    if !all.contains(&entry) {
+        all.push(entry);
     }
 }
 
@@ -313,11 +313,11 @@ mod tests {
     }
 
     fn told(asks: &Requests) -> Vec<String> {
-        let one = |asked: &RequestEntry| match &asked.class {
-            Some(class) => format!("{} of {class}", asked.request),
-            None => asked.request.to_string(),
+        let one = |entry: &RequestEntry| match &entry.class {
+            Some(class) => format!("{} of {class}", entry.request),
+            None => entry.request.to_string(),
         };
-        asks.asked.iter().map(one).collect()
+        asks.entries.iter().map(one).collect()
     }
 
     fn lab() -> Classes {
@@ -345,13 +345,21 @@ mod tests {
             ]
         );
         assert_eq!(asks.symlinks.len(), 1);
-        assert!(asks.asked.iter().all(|asked| asked.origin == Origin::Annotation));
+        assert!(
+            asks.entries
+                .iter()
+                .all(|entry| entry.origin == Origin::Annotation)
+        );
     }
 
     #[test]
     fn options_at_the_use_go_for_all_of_it() {
         let asks = expand_trusted(&lab(), "class:lab-board;access=rw;required");
-        let requests: Vec<String> = asks.asked.iter().map(|asked| asked.request.to_string()).collect();
+        let requests: Vec<String> = asks
+            .entries
+            .iter()
+            .map(|entry| entry.request.to_string())
+            .collect();
         assert_eq!(
             requests,
             [
@@ -366,7 +374,10 @@ mod tests {
     fn an_annotation_gets_no_more_than_the_class_gives() {
         let requests = |text: &str| -> Vec<String> {
             let asks = expand(&lab(), text).unwrap();
-            asks.asked.iter().map(|asked| asked.request.to_string()).collect()
+            asks.entries
+                .iter()
+                .map(|entry| entry.request.to_string())
+                .collect()
         };
         assert_eq!(
             requests("class:lab-board;access=rw"),
@@ -397,7 +408,7 @@ mod tests {
     #[test]
     fn a_class_named_twice_asks_once() {
         let asks = expand(&lab(), "class:lab-board,class:lab-board").unwrap();
-        assert_eq!((asks.asked.len(), asks.symlinks.len()), (3, 1));
+        assert_eq!((asks.entries.len(), asks.symlinks.len()), (3, 1));
     }
 
     #[test]
@@ -488,7 +499,7 @@ mod tests {
             .collect();
         let requests: Vec<&str> = many.iter().map(String::as_str).collect();
         let classes = classes(&[("a", &requests, &[]), ("b", &["usb:ffff"], &[])]).unwrap();
-        assert_eq!(expand(&classes, "class:a").unwrap().asked.len(), MAX_REQUESTS);
+        assert_eq!(expand(&classes, "class:a").unwrap().entries.len(), MAX_REQUESTS);
         let count = MAX_REQUESTS + 1;
         assert_eq!(
             expand(&classes, "class:a,class:b").unwrap_err(),

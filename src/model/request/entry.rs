@@ -89,16 +89,16 @@ impl RequestEntry {
 mod tests {
     use super::*;
 
-    fn asked() -> RequestEntry {
+    fn entry() -> RequestEntry {
         RequestEntry::new(Origin::Annotation, "usb:0403;access=r".parse().unwrap())
     }
 
     #[test]
     fn a_request_is_called_by_its_class_else_its_cdi_device_else_its_text() {
-        assert_eq!(asked().called(), "usb:0403;access=r");
+        assert_eq!(entry().called(), "usb:0403;access=r");
         let of_device = RequestEntry {
             cdi: Some("oci-hotplug.dev/lab=board".to_owned()),
-            ..asked()
+            ..entry()
         };
         assert_eq!(of_device.called(), "oci-hotplug.dev/lab=board");
         assert_eq!(of_device.of_class("board").called(), "class:board");
@@ -110,15 +110,15 @@ mod tests {
         let looked_at = RequestEntry {
             roots: [root.clone()].into(),
             named: Some([root].into()),
-            ..asked()
+            ..entry()
         };
-        assert_eq!(looked_at.without_roots(), asked());
+        assert_eq!(looked_at.without_roots(), entry());
     }
 
     #[test]
     fn requests_of_hook_arguments_and_classes_are_the_administrators() {
-        assert!(!asked().is_trusted());
-        assert!(asked().of_class("board").is_trusted());
-        assert!(RequestEntry::new(Origin::Administrator, asked().request).is_trusted());
+        assert!(!entry().is_trusted());
+        assert!(entry().of_class("board").is_trusted());
+        assert!(RequestEntry::new(Origin::Administrator, entry().request).is_trusted());
     }
 }

@@ -235,7 +235,7 @@ struct Story {
 
 impl Story {
     fn new(requests: &str, symlinks: &str) -> Self {
-        let asked = parse_requests(requests)
+        let entry = parse_requests(requests)
             .unwrap()
             .into_iter()
             .map(|request| RequestEntry::new(Origin::Annotation, request))
@@ -248,7 +248,7 @@ impl Story {
         Self {
             admit: admit_all,
             inventory: Inventory::default(),
-            reconciler: Reconciler::new(asked, rules, ProcessUser { uid: 1000, gid: 100 }),
+            reconciler: Reconciler::new(entry, rules, ProcessUser { uid: 1000, gid: 100 }),
             attachments: Attachments::default(),
             granted: GrantSet::new(),
             container: FakeContainer::default(),
@@ -383,9 +383,9 @@ fn what_is_refused_is_left_out_and_taken_away_and_all_else_goes_on() {
 #[test]
 fn what_one_request_may_not_have_and_another_may_is_inside_with_the_others_access() {
     let mut story = Story::new("usb:0403:6001,subsystem:tty;access=r", "");
-    story.admit = |asked, device| match asked.request.options.access == Access::READ {
+    story.admit = |entry, device| match entry.request.options.access == Access::READ {
         true => Admission::Admitted,
-        false => refuse_ttys(asked, device),
+        false => refuse_ttys(entry, device),
     };
     story.plug(&hub_with_two_adapters());
     assert_eq!(tty_nodes(story.nodes()).len(), 2);
@@ -874,7 +874,7 @@ fn news_of_a_device_that_nobody_asks_for_affect_nobody() {
             .is_affected_by(&stranger.syspath, &story.inventory)
     );
     let (ours, others): (Vec<&Device>, Vec<&Device>) = tree.iter().partition(|device| {
-        let root = story.reconciler.asked()[0].roots.first().expect("a root");
+        let root = story.reconciler.entries()[0].roots.first().expect("a root");
         device.syspath.is_at_or_below(root) || root.is_at_or_below(&device.syspath)
     });
     assert!(

@@ -33,7 +33,7 @@ pub fn hold(input: &[u8]) {
     let no_classes = Classes::none("/etc/oci-hotplug/config.toml".as_ref());
     match annotations::read(&config.annotations, &LowriscLifecycle::default(), &no_classes) {
         Ok(asks) => {
-            for asked in &asks.asked {
+            for asked in &asks.entries {
                 if let Err(denial) = Policy::default().authorise(&circumstances, asked) {
                     assert!(!denial.to_string().is_empty());
                 }

@@ -30,7 +30,7 @@ pub fn hold(input: &[u8]) {
                 let asks = parse_asks(&format!("class:{name}")).expect("a class can be asked for");
                 let expanded = classes.expand(Origin::Annotation, asks).expect("it is defined");
                 assert!(!expanded.is_empty(), "class {name} is empty");
-                assert!(expanded.asked.iter().all(RequestEntry::is_trusted));
+                assert!(expanded.entries.iter().all(RequestEntry::is_trusted));
             }
         }
         Err(error) => is_named(&error, text),

@@ -31,8 +31,8 @@ fn matching<'d>(devices: &'d [Device], text: &str) -> Vec<&'d str> {
 /// The kernel names of the nodes that a container gets which asks for this.
 fn nodes<'d>(devices: &'d [Device], text: &str) -> Vec<&'d str> {
     let inventory = Inventory::new(devices.to_vec());
-    let asked = RequestEntry::new(Origin::Administrator, text.parse().unwrap());
-    let mut reconciler = Reconciler::new(vec![asked], Vec::new(), ProcessUser::default());
+    let entry = RequestEntry::new(Origin::Administrator, text.parse().unwrap());
+    let mut reconciler = Reconciler::new(vec![entry], Vec::new(), ProcessUser::default());
     reconciler.find_roots(&inventory);
     let selected: Vec<&SysPath> = reconciler
         .selected(&inventory)

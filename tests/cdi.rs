@@ -226,7 +226,7 @@ fn a_file_that_is_not_ours_is_not_overwritten() {
 #[test]
 fn wrong_names_kinds_and_requests_are_refused_with_the_cure() {
     let bench = Bench::new();
-    for (arguments, cure) in [
+    for (arguments, hint) in [
         (
             &["my board", "--device", "usb:0403"] as &[&str],
             "as in \"my-board\"",
@@ -253,7 +253,7 @@ fn wrong_names_kinds_and_requests_are_refused_with_the_cure() {
     ] {
         let said = bench.generate(arguments);
         assert!(
-            said.code == 2 && said.err.contains(cure),
+            said.code == 2 && said.err.contains(hint),
             "{arguments:?}: {said:?}"
         );
     }

@@ -183,7 +183,7 @@ fn json_says_the_same() {
     assert_eq!(findings.len(), READY.lines().count() - 2);
     assert_eq!(
         findings[0],
-        serde_json::json!({ "check": "kernel", "verdict": "ok", "seen": "Linux 6.12.48+deb13-amd64", "cure": null })
+        serde_json::json!({ "check": "kernel", "verdict": "ok", "seen": "Linux 6.12.48+deb13-amd64", "hint": null })
     );
     let docker = findings
         .iter()
@@ -194,9 +194,9 @@ fn json_says_the_same() {
         (&"warn".into(), &"26.1.5, CDI is off".into())
     );
     assert!(
-        docker["cure"]
+        docker["hint"]
             .as_str()
-            .expect("a cure")
+            .expect("a hint")
             .contains("/etc/docker/daemon.json")
     );
 }

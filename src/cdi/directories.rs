@@ -66,7 +66,7 @@ pub enum Definition<'s> {
 pub struct Unresolved {
     /// The name.
     pub name: String,
-    /// Why, and the cure.
+    /// Why, and the hint.
     pub reason: String,
 }
 

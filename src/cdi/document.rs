@@ -305,7 +305,7 @@ pub struct Fault {
     pub line: Option<usize>,
     /// Counted from 1.
     pub column: Option<usize>,
-    /// What is wrong, and the cure.
+    /// What is wrong, and the hint.
     pub message: String,
 }
 

@@ -23,7 +23,7 @@ pub struct QualifiedName {
     pub device: String,
 }
 
-/// A text that is no such name, and the cure.
+/// A text that is no such name, and the hint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Nothing.
@@ -200,7 +200,7 @@ impl Part {
 /// Judges a device's name.
 ///
 /// # Errors
-/// What is wrong with it, and the cure.
+/// What is wrong with it, and the hint.
 pub fn check_device(name: &str) -> Result<(), NameError> {
     DEVICE.check(name)
 }
@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_fault_tells_the_cure() {
-        for (name, cure) in [
+        for (name, hint) in [
             ("my board", "must not have ' '"),
             ("my board", "as in \"my-board\""),
             ("_x", "must begin with a letter or digit, as in \"x\""),
@@ -332,7 +332,7 @@ mod tests {
             ("", "such as board"),
         ] {
             let text = check_device(name).unwrap_err().to_string();
-            assert!(text.contains(cure), "{text}");
+            assert!(text.contains(hint), "{text}");
         }
         let text = "1st.dev/x".parse::<Kind>().unwrap_err().to_string();
         assert!(

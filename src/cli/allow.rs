@@ -146,7 +146,7 @@ fn check_effect(policy: &Policy, selectors: &[String]) -> Result<()> {
             bail!(
                 "a rule cannot allow {text:?} ({}): {} (nothing was written)",
                 denial.rule,
-                denial.cure
+                denial.hint
             );
         }
     }

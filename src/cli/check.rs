@@ -66,7 +66,7 @@ fn write(out: &mut impl Write, findings: &[Finding]) -> std::io::Result<()> {
         check,
         verdict,
         seen,
-        cure,
+        hint,
     } in findings
     {
         let (word, color) = match verdict {
@@ -75,14 +75,14 @@ fn write(out: &mut impl Write, findings: &[Finding]) -> std::io::Result<()> {
             Verdict::Fail => ("fail", AnsiColor::Red),
         };
         let style = Style::new().fg_color(Some(color.into()));
-        let cure = cure
+        let hint = hint
             .as_ref()
-            .map_or_else(String::new, |cure| format!(" ({cure})"));
+            .map_or_else(String::new, |hint| format!(" ({hint})"));
         let seen = visible(seen);
         writeln!(
             out,
             "{style}{word}{style:#}  {check:width$}  {seen}{}",
-            visible(&cure)
+            visible(&hint)
         )?;
     }
     let warnings = match count(findings, Verdict::Warn) {

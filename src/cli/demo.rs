@@ -118,13 +118,13 @@ impl Tools {
     }
 }
 
-fn in_path(name: &str, cure: &str) -> Result<PathBuf> {
+fn in_path(name: &str, hint: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from))
         .map(|dir| dir.join(name))
         .find(|candidate| candidate.is_file())
-        .with_context(|| format!("{name} is not installed ({cure})"))
+        .with_context(|| format!("{name} is not installed ({hint})"))
 }
 
 /// A directory of our own, removed when dropped.

@@ -363,7 +363,7 @@ impl Facts<'_> {
         match last.filter(|rule| rule.rule != "selected") {
             Some(rule) => format!("It is not in container {id}: {}", rule.reason),
             None => {
-                let cure = match &self.device.node {
+                let hint = match &self.device.node {
                     Some(node) => format!(
                         " (`oci-hotplug attach {id} devnode:{}` does)",
                         node.path.display()
@@ -371,7 +371,7 @@ impl Facts<'_> {
                     None => nodeless::instead_of_node(self.device)
                         .map_or_else(String::new, |instead| format!(" ({instead})")),
                 };
-                format!("It is not in container {id}: no request asks for it{cure}")
+                format!("It is not in container {id}: no request asks for it{hint}")
             }
         }
     }

@@ -124,7 +124,7 @@ enum Verb {
     ///
     /// Examples: oci-hotplug detach lab usb:0403:6001; oci-hotplug detach lab class:probes vendor.com/gpu=0.
     Detach(attach::Detach),
-    /// Why a device is, or is not, in a container, rule by rule, with the cure.
+    /// Why a device is, or is not, in a container, rule by rule, with the hint.
     ///
     /// Examples: oci-hotplug explain lab /dev/ttyUSB0; oci-hotplug explain 3f2a /dev/serial/by-id/usb-FTDI_Board-if00;
     /// oci-hotplug explain lab /sys/bus/usb/devices/1-1.4.

@@ -112,7 +112,7 @@ pub enum PrestartError {
     Denied {
         /// The request.
         request: String,
-        /// The rule, its reason and the cure.
+        /// The rule, its reason and the hint.
         denial: Box<Denial>,
     },
     /// What the policy says of the devices that are there, by the watcher.

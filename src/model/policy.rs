@@ -180,7 +180,7 @@ pub struct Denial {
     /// Why that is so.
     pub reason: String,
     /// What the administrator, or whoever asks, can do about it.
-    pub cure: String,
+    pub hint: String,
     /// The protected line, where it is one: its name in the table.
     pub line: Option<&'static str>,
 }
@@ -190,7 +190,7 @@ impl fmt::Display for Denial {
         write!(
             f,
             "refused by the policy ({}): {}: {}",
-            self.rule, self.reason, self.cure
+            self.rule, self.reason, self.hint
         )
     }
 }
@@ -370,7 +370,7 @@ impl Policy {
             (Some(place), _, _) => Verdict::Denied(denied_for_access(place, wanted, allowed)),
             (None, _, _) => {
                 let mut denial = self.denied_by_fallback(request);
-                denial.cure = self.allow_cure_of(request, subject);
+                denial.hint = self.allow_cure_of(request, subject);
                 if subject.in_sysfs().is_none() {
                     denial.reason = "sysfs has no device of this number, so that no rule can match it".into();
                 }
@@ -411,7 +411,7 @@ impl Policy {
                 "it is a device of another host, {}, which no rule allows",
                 remote.server
             ),
-            cure: format!(
+            hint: format!(
                 "to allow all devices of that host, run `{}`",
                 self.allow_command(&format!("usbip:{}", remote.server), Access::ALL),
             ),
@@ -427,7 +427,7 @@ impl Policy {
         Some(Denial {
             rule: "unknown rules".into(),
             reason: rules.fault.clone(),
-            cure: "fix or remove that file (`oci-hotplug check` tests it)".into(),
+            hint: "fix or remove that file (`oci-hotplug check` tests it)".into(),
             line: None,
         })
     }
@@ -436,7 +436,7 @@ impl Policy {
         Denial {
             rule: format!("classes-only, in {}", self.written_in.display()),
             reason: "containers may ask only for classes here".into(),
-            cure: self.class_cure(request),
+            hint: self.class_cure(request),
             line: None,
         }
     }
@@ -445,7 +445,7 @@ impl Policy {
         Denial {
             rule: format!("protected: {}", line.name),
             reason: format!("{}: {}", line.devices, line.reason),
-            cure: if line.always {
+            hint: if line.always {
                 self.class_cure(request)
             } else {
                 self.allow_cure(request)
@@ -458,13 +458,13 @@ impl Policy {
     fn denied_by_line_of(&self, line: &'static Line, request: &Request, subject: &Subject<'_>) -> Denial {
         let mut denial = self.denied_by_line(line, request);
         if !line.always {
-            denial.cure = self.allow_cure_of(request, subject);
+            denial.hint = self.allow_cure_of(request, subject);
         }
         if let Some(because) = protected::because(line, subject) {
             denial.reason = format!("{} ({})", denial.reason, because.reason);
-            denial.cure = match because.cure {
-                Some(cure) => format!("{cure}, or, {}", denial.cure),
-                None => denial.cure,
+            denial.hint = match because.hint {
+                Some(hint) => format!("{hint}, or, {}", denial.hint),
+                None => denial.hint,
             };
         }
         denial
@@ -477,7 +477,7 @@ impl Policy {
                 Fallback::Removable => "it is no device on USB, and no rule allows it".into(),
                 _ => "no rule allows it".into(),
             },
-            cure: self.allow_cure(request),
+            hint: self.allow_cure(request),
             line: None,
         }
     }
@@ -564,7 +564,7 @@ fn denied_by_rule(rule: &Rule, wanted: Access) -> Denial {
             .reason
             .clone()
             .unwrap_or_else(|| "the administrator refuses it".into()),
-        cure: if left.is_none() {
+        hint: if left.is_none() {
             "the rule must be changed to allow it".into()
         } else {
             format!("ask for ;access={left}, or the rule must be changed")
@@ -578,7 +578,7 @@ fn denied_as_unknown(rule: &Rule, whose: &SysPath, inventory: &Inventory) -> Den
     let has_udevd = inventory
         .get(whose)
         .is_none_or(|device| device.seen != Seen::NoUdevd);
-    let (reason, cure) = match has_udevd {
+    let (reason, hint) = match has_udevd {
         true => (
             format!("udevd has not processed {whose}, and this deny rule depends on it"),
             "see why with `systemctl status systemd-udevd`",
@@ -592,7 +592,7 @@ fn denied_as_unknown(rule: &Rule, whose: &SysPath, inventory: &Inventory) -> Den
     Denial {
         rule: rule.place.to_string(),
         reason,
-        cure: format!("{cure}, or write the rule without property:, tag: and links"),
+        hint: format!("{hint}, or write the rule without property:, tag: and links"),
         line: None,
     }
 }
@@ -612,7 +612,7 @@ fn denied_for_access(place: &Place, wanted: Access, allowed: Access) -> Denial {
     Denial {
         rule: place.to_string(),
         reason: format!("it allows access={allowed}, and access={wanted} is asked for"),
-        cure: format!("ask for ;access={allowed}"),
+        hint: format!("ask for ;access={allowed}"),
         line: None,
     }
 }

@@ -28,7 +28,7 @@ const MAX_SERIAL: usize = 378;
 /// How much of a wrong text a message shows, in characters.
 const SHOWN: usize = 40;
 
-/// What is wrong with the name of a remote device, and the cure.
+/// What is wrong with the name of a remote device, and the hint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// No `/`.

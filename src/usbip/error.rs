@@ -1,4 +1,4 @@
-//! What can go wrong with a remote device, and the cure.
+//! What can go wrong with a remote device, and the hint.
 
 use super::DETACH;
 use super::client::ClientError;

@@ -13,7 +13,7 @@ use crate::model::uevent::{UeventAction, UeventForm};
 
 /// What a transaction needs of a container. Each call is idempotent.
 pub trait Effects {
-    /// What can go wrong; its text names the path or cgroup, and the cure.
+    /// What can go wrong; its text names the path or cgroup, and the hint.
     type Error: std::error::Error;
 
     /// Whether the node is there already.

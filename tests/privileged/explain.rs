@@ -1,4 +1,4 @@
-//! `oci-hotplug explain`: for each rule that keeps a device out, and for one that is inside, the reason and the cure.
+//! `oci-hotplug explain`: for each rule that keeps a device out, and for one that is inside, the reason and the hint.
 
 use crate::framework::container::text;
 use crate::framework::tool::{failed, said, said_json, tool};
@@ -58,7 +58,7 @@ fn a_device_that_no_request_selects_is_explained_with_the_cure(machine: &Machine
         "It is not in container {id}: no request asks for it (`oci-hotplug attach {id} devnode:{two}` does)"
     );
     assert_eq!(told.lines().last(), Some(verdict.as_str()));
-    // The cure cures.
+    // The hint helps.
     said(machine, &["attach", id, &format!("devnode:{two}")]);
     let told = said(machine, &["explain", id, &two]);
     assert!(

@@ -1,5 +1,5 @@
 //! A state directory that is full, read-only, gone or of another version, a watcher that is stopped, and times that cannot
-//! be: every wait ends, what can't be said so is told with path and cure, and what is inside stays right.
+//! be: every wait ends, what can't be said so is told with path and hint, and what is inside stays right.
 
 use std::fs::{self, File};
 use std::io::Write;

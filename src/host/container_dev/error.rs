@@ -1,4 +1,4 @@
-//! What can go wrong in a container's file system, in the words of whoever must cure it.
+//! What can go wrong in a container's file system, in the words of whoever must hint it.
 //!
 //! Paths are the container's.
 

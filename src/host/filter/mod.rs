@@ -422,7 +422,7 @@ pub enum FilterError {
         source: cgroups_rs::error::Error,
     },
     /// The kernel refuses a rule of a v1 cgroup.
-    #[error("writing \"{rule}\" to {} of cgroup {cgroup}: {source}{}", file(*verdict), cure(source))]
+    #[error("writing \"{rule}\" to {} of cgroup {cgroup}: {source}{}", file(*verdict), hint(source))]
     Rule {
         /// Its directory.
         cgroup: PathBuf,
@@ -456,7 +456,7 @@ fn file(verdict: Verdict) -> &'static str {
     }
 }
 
-fn cure(error: &io::Error) -> &'static str {
+fn hint(error: &io::Error) -> &'static str {
     // security/device_cgroup.c parent_has_perm: a cgroup cannot have more than its parent.
     if error.kind() == io::ErrorKind::PermissionDenied {
         "; a parent cgroup denies this device: allow it there (or in the slice or pod that the container is in)"

@@ -152,7 +152,7 @@ impl Devices {
         written.map_err(|error| {
             let cgroup = self.path.clone();
             let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
-            // cgroups-rs boxes the kernel's answer; the number is what names the cure.
+            // cgroups-rs boxes the kernel's answer; the number is what names the hint.
             let source = match cause.and_then(io::Error::raw_os_error) {
                 Some(errno) => io::Error::from_raw_os_error(errno),
                 None => io::Error::other(error),

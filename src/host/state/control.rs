@@ -184,13 +184,13 @@ impl ControlError {
     }
 }
 
-/// What a failed talk means to people; `cure` belongs to what is no lack of time.
-fn told(error: &io::Error, cure: &str) -> String {
+/// What a failed talk means to people; `hint` belongs to what is no lack of time.
+fn told(error: &io::Error, hint: &str) -> String {
     match error.kind() {
         // socket(7): a time limit of a socket that is over is EAGAIN.
         ErrorKind::WouldBlock | ErrorKind::TimedOut => "no answer in time: it is stopped or has too much to do (`oci-hotplug inspect` shows its process; kill -CONT lets a stopped one go on)"
             .to_owned(),
-        _ => format!("{error}{cure}"),
+        _ => format!("{error}{hint}"),
     }
 }
 

@@ -89,18 +89,18 @@ fn hooks_finding(engine: &'static str, version: &str, hooks: &Hooks, key: &str) 
         });
         let Some(found) = found else {
             let seen = format!("{version}: no file starts {name}, in {}", dirs.join(" nor in "));
-            let cure = if hooks.dirs.iter().any(|dir| dir == Path::new(DEFAULT_HOOK_DIR)) {
+            let hint = if hooks.dirs.iter().any(|dir| dir == Path::new(DEFAULT_HOOK_DIR)) {
                 "install oci-hotplug again".to_owned()
             } else {
                 format!("add \"{DEFAULT_HOOK_DIR}\" to {key}")
             };
-            return Finding::fail(engine, seen, cure);
+            return Finding::fail(engine, seen, hint);
         };
-        if let Some((fault, cure)) = fault(found, stages) {
+        if let Some((fault, hint)) = fault(found, stages) {
             return Finding::fail(
                 engine,
                 format!("{version}: {} {fault}", found.path.display()),
-                cure,
+                hint,
             );
         }
     }
@@ -229,7 +229,7 @@ fn cri_o(engine: &CriO, annotated: Option<&Path>) -> Finding {
         &engine.hooks,
         "hooks_dir under [crio.runtime] in a file of /etc/crio/crio.conf.d",
     );
-    if finding.cure.is_none() && !finds(config.spec_dirs.as_ref(), annotated) {
+    if finding.hint.is_none() && !finds(config.spec_dirs.as_ref(), annotated) {
         return Finding::warn(
             "cri-o",
             format!("{version}, does not look for CDI specs in /etc/cdi"),

@@ -1,4 +1,4 @@
-//! Whether a host is ready for hotplug: what was seen there in, a verdict for each part out, with the cure.
+//! Whether a host is ready for hotplug: what was seen there in, a verdict for each part out, with the hint.
 //!
 //! `Fail` is what loses devices without a word, or keeps a container from its devices whatever engine it has; `Warn`
 //! is what only some containers would notice, and tells them. Must not know how anything was looked at.
@@ -35,7 +35,7 @@ pub struct Finding {
     /// What was seen.
     pub seen: String,
     /// What to do; always there unless the verdict is `Ok`.
-    pub cure: Option<String>,
+    pub hint: Option<String>,
 }
 
 impl Finding {
@@ -44,23 +44,23 @@ impl Finding {
             check,
             verdict: Verdict::Ok,
             seen: seen.into(),
-            cure: None,
+            hint: None,
         }
     }
 
-    fn warn(check: &'static str, seen: impl Into<String>, cure: impl Into<String>) -> Self {
+    fn warn(check: &'static str, seen: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {
             check,
             verdict: Verdict::Warn,
             seen: seen.into(),
-            cure: Some(cure.into()),
+            hint: Some(hint.into()),
         }
     }
 
-    fn fail(check: &'static str, seen: impl Into<String>, cure: impl Into<String>) -> Self {
+    fn fail(check: &'static str, seen: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {
             verdict: Verdict::Fail,
-            ..Self::warn(check, seen, cure)
+            ..Self::warn(check, seen, hint)
         }
     }
 }

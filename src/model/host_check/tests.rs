@@ -131,11 +131,11 @@ fn told(check: &str, change: impl FnOnce(&mut Facts)) -> (Verdict, String) {
     let (mut it, rest) = others(judge(&facts));
     assert_eq!(rest, others(judge(&ready())).1, "{check}");
     let Finding {
-        verdict, seen, cure, ..
+        verdict, seen, hint, ..
     } = it.remove(0);
-    assert_eq!(verdict != Verdict::Ok, cure.is_some(), "{check}: {seen}");
-    let cure = cure.map(|cure| format!(" ({cure})")).unwrap_or_default();
-    (verdict, format!("{seen}{cure}"))
+    assert_eq!(verdict != Verdict::Ok, hint.is_some(), "{check}: {seen}");
+    let hint = hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
+    (verdict, format!("{seen}{hint}"))
 }
 
 #[track_caller]

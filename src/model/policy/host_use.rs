@@ -10,15 +10,15 @@ pub struct Use {
     /// What the device is, behind its name: `is mounted at "/media/stick"`.
     pub text: String,
     /// What ends that: `unmount it`.
-    pub cure: Option<&'static str>,
+    pub hint: Option<&'static str>,
 }
 
 impl Use {
     /// A use that the administrator ends in this way, if in any.
-    pub fn new(text: impl Into<String>, cure: Option<&'static str>) -> Self {
+    pub fn new(text: impl Into<String>, hint: Option<&'static str>) -> Self {
         Self {
             text: text.into(),
-            cure,
+            hint,
         }
     }
 }

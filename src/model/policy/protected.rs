@@ -262,7 +262,7 @@ pub struct Because {
     /// `/dev/sdb1 is mounted at "/media/probe"`.
     pub reason: String,
     /// `unmount it`.
-    pub cure: Option<&'static str>,
+    pub hint: Option<&'static str>,
 }
 
 /// What makes this device one of this line, where that is not the device itself.
@@ -274,7 +274,7 @@ pub fn because(line: &Line, subject: &Subject<'_>) -> Option<Because> {
                 return None;
             };
             let reason = format!("udevd has not processed {whose}, and until then it counts as one");
-            Some(Because { reason, cure: None })
+            Some(Because { reason, hint: None })
         }
         _ => None,
     }
@@ -320,7 +320,7 @@ fn used_by_the_host(subject: &Subject<'_>) -> Option<Because> {
         let use_of = subject.host_use.use_of(node.num)?;
         Some(Because {
             reason: format!("{} {}", node.path.display(), use_of.text),
-            cure: use_of.cure,
+            hint: use_of.hint,
         })
     });
     // A loop device is a user of what it is over, not of itself.
@@ -334,7 +334,7 @@ fn used_by_the_host(subject: &Subject<'_>) -> Option<Because> {
                     .any(|above| above.syspath == over.syspath);
             (!its_own).then(|| Because {
                 reason: format!("{} is over {}", over.syspath.name(), device.syspath.name()),
-                cure: Some("detach the loop device (losetup -d)"),
+                hint: Some("detach the loop device (losetup -d)"),
             })
         })
     };

@@ -1357,7 +1357,7 @@ fn what_a_refusal_of_a_node_suggests_allows_it() {
         });
         device
     };
-    let cure = |policy: &Policy, number| {
+    let hint = |policy: &Policy, number| {
         let mut devices = host();
         devices.push(device(number, "/dev/other"));
         let inventory = Inventory::new(devices.clone());
@@ -1369,21 +1369,21 @@ fn what_a_refusal_of_a_node_suggests_allows_it() {
         };
         let entry = stranger("node:/dev/other");
         match policy.judge(&entry, with_node(&devices, "/dev/other"), &situation) {
-            Verdict::Denied(denial) => denial.cure,
+            Verdict::Denied(denial) => denial.hint,
             verdict => format!("{verdict:?}"),
         }
     };
     let nothing = policy(Fallback::Nothing, vec![], vec![]);
-    let suggested = cure(&nothing, (188, 0));
+    let suggested = hint(&nothing, (188, 0));
     assert_eq!(
         suggested,
         "to allow it, run `oci-hotplug allow 'devnode:/dev/ttyUSB0'`"
     );
     let allowing = policy(Fallback::Nothing, vec![allow(&["devnode:/dev/ttyUSB0"])], vec![]);
-    assert!(cure(&allowing, (188, 0)).starts_with("Allowed"));
+    assert!(hint(&allowing, (188, 0)).starts_with("Allowed"));
     // No rule matches what sysfs does not have, also where the number is a protected one (autofs).
     for number in [(240, 5), (10, 235)] {
-        let suggested = cure(&nothing, number);
+        let suggested = hint(&nothing, number);
         assert!(
             suggested.contains("oci-hotplug class add") && suggested.contains("node:/dev/other"),
             "{suggested}"
@@ -1711,7 +1711,7 @@ fn only_a_hubs_own_node_is_no_reason_to_refuse_a_start() {
         let denial = Denial {
             rule: String::new(),
             reason: String::new(),
-            cure: String::new(),
+            hint: String::new(),
             line: Some(line.name),
         };
         assert_eq!(denial.refuses_start(), line.name != "usb-hub");

@@ -64,7 +64,7 @@ pub enum RequestError {
     Malformed {
         /// The request, shortened and made visible.
         text: String,
-        /// What is wrong with it, and the cure.
+        /// What is wrong with it, and the hint.
         fault: RequestFault,
     },
 }

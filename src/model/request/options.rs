@@ -47,7 +47,7 @@ const OPTIONS: [(&str, &str); 13] = [
 /// How many characters of a word are echoed.
 const SHOWN_WORD: usize = 24;
 
-/// What is wrong with an option, and the cure.
+/// What is wrong with an option, and the hint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OptionError {
     /// `;;` or a `;` at the end.

@@ -118,12 +118,12 @@ pub enum SymlinkError {
     Malformed {
         /// The rule, shortened and made visible.
         text: String,
-        /// What is wrong with it, and the cure.
+        /// What is wrong with it, and the hint.
         fault: SymlinkFault,
     },
 }
 
-/// What is wrong with one symlink rule, and the cure.
+/// What is wrong with one symlink rule, and the hint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SymlinkFault {
     /// Several where one is expected.

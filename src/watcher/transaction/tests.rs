@@ -352,7 +352,7 @@ fn refuse_ttys(_: &RequestEntry, device: &Device) -> Admission {
     Admission::Refused(Denial {
         rule: "a rule".into(),
         reason: "a reason".into(),
-        cure: "a cure".into(),
+        hint: "a hint".into(),
         line: None,
     })
 }

@@ -29,7 +29,7 @@ pub(super) const KINDS: [&str; 14] = [
     "usbip",
 ];
 
-/// What is wrong with a selector, and the cure.
+/// What is wrong with a selector, and the hint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SelectorError {
     /// Nothing where a selector belongs.

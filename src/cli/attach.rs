@@ -19,7 +19,7 @@ use self::wishes::Wishes;
 use super::{Refused, with_kind};
 use crate::cdi::directories::{DEFAULT_DIRECTORIES, Specs};
 use crate::host::config::Config;
-use crate::host::state::control::{Answer, Question, Status};
+use crate::host::state::control::{Answer, ControlRequest, Status};
 use crate::host::state::registry::Registry;
 use crate::model::request::entry::RequestEntry;
 
@@ -122,8 +122,8 @@ fn withdraw(target: &Target, registry: &Registry, wishes: &Wishes, before: Optio
     let _ = target.ask(registry, &remove(target, new), PATIENCE);
 }
 
-fn remove(target: &Target, entries: Vec<RequestEntry>) -> Question {
-    Question::Remove {
+fn remove(target: &Target, entries: Vec<RequestEntry>) -> ControlRequest {
+    ControlRequest::Remove {
         container: target.facts().clone(),
         entries,
     }

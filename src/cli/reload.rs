@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::table::print_line;
 use super::{Enrolled, table};
-use crate::host::state::control::{self, Answer, Question, Status};
+use crate::host::state::control::{self, Answer, ControlRequest, Status};
 use crate::host::state::registry::Registry;
 
 /// How long a watcher may take: it reads all devices of the host again.
@@ -60,7 +60,11 @@ pub(super) fn all(registry: &Registry) -> Result<Vec<Reloaded>> {
 }
 
 fn reload(registry: &Registry, container: &Enrolled) -> Reloaded {
-    let answer = control::ask(&registry.container_dir(&container.id), &Question::Reload, TIMEOUT);
+    let answer = control::ask(
+        &registry.container_dir(&container.id),
+        &ControlRequest::Reload,
+        TIMEOUT,
+    );
     let failure = match answer {
         Ok(Answer::Done) => None,
         Ok(Answer::Failed(reason)) => Some(reason),

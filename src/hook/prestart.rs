@@ -13,7 +13,7 @@ use crate::host::container::ContainerFacts;
 use crate::host::engine_names;
 use crate::host::process::{ProcessError, boot_id, start_time};
 use crate::host::state::cgroup_owners;
-use crate::host::state::control::{Answer, ControlError, Question};
+use crate::host::state::control::{Answer, ControlError, ControlRequest};
 use crate::host::state::leftovers;
 use crate::host::state::registry::{Record, RecordLock, Registry, RegistryError, STATE_VERSION};
 use crate::model::oci::engine;
@@ -361,7 +361,7 @@ fn enroll(
     started: Instant,
 ) -> Result<Answer, PrestartError> {
     let patience = config.prestart_timeout;
-    let question = Question::Add {
+    let question = ControlRequest::Add {
         container: record.container.clone(),
         entries: record.requests.clone(),
         symlinks: record.symlinks.clone(),

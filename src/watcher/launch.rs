@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::host::container::ContainerFacts;
 use crate::host::programs::{self, ProgramError};
-use crate::host::state::control::{self, Answer, ControlError, Question};
+use crate::host::state::control::{self, Answer, ControlError, ControlRequest};
 use crate::host::state::leftovers;
 use crate::host::state::registry::{RecordLock, RecordedInit, Registry, RegistryError};
 use crate::model::oci::ContainerId;
@@ -64,7 +64,7 @@ pub fn ask_or_start<E: From<RegistryError> + From<ControlError>>(
     registry: &Registry,
     id: &ContainerId,
     container: &ContainerFacts,
-    question: &Question,
+    question: &ControlRequest,
     deadline: Instant,
     start: impl FnOnce(RecordLock, Duration) -> Result<Answer, E>,
 ) -> Result<Answer, E> {

@@ -42,7 +42,7 @@ use crate::host::container::Container;
 use crate::host::filter::FilterError;
 use crate::host::log::event;
 use crate::host::monitor::{DeviceMonitor, MonitorError};
-use crate::host::state::control::{Asker, Problem, Status};
+use crate::host::state::control::{ControlClient, Problem, Status};
 use crate::host::state::leases::Leases;
 use crate::host::state::registry::{Record, RecordLock};
 use crate::model::cgroup::grants::{Change, GrantSet};
@@ -92,7 +92,7 @@ enum Who {
     /// The hook that started us, through our standard output of old.
     Starter(File),
     /// Somebody at the control socket.
-    Asker(Asker),
+    ControlClient(ControlClient),
 }
 
 /// One container, what it asks for, what there is, and what is inside.
@@ -124,7 +124,7 @@ struct Watcher {
     /// How long somebody waits for readiness before it is told all the same.
     ready_patience: Duration,
     /// Who wants to be the watcher in our place.
-    successor: Option<Asker>,
+    successor: Option<ControlClient>,
     supervision: Supervision,
     remotes: Remotes,
 }

@@ -15,7 +15,7 @@ use super::{Waiter, Watcher, Who};
 use crate::host::container::{Container, ContainerError};
 use crate::host::monitor::MonitorError;
 use crate::host::process::{ProcessError, start_time};
-use crate::host::state::control::{Answer, Asker, ControlError, ControlSocket, Heard};
+use crate::host::state::control::{Answer, ControlClient, ControlError, ControlSocket, Received};
 use crate::host::state::leases::Leases;
 use crate::host::state::leftovers;
 use crate::host::state::registry::{RecordLock, Registry, RegistryError, WatcherProcess};
@@ -226,7 +226,7 @@ impl Watcher {
     /// The loop: one epoll, one thread.
     fn follow(&mut self, mut control: ControlSocket, signals: &SignalFd) -> Result<Ending, WatcherError> {
         let mut epoll = self.register(&control, signals)?;
-        let mut askers: Vec<Option<Asker>> = Vec::new();
+        let mut askers: Vec<Option<ControlClient>> = Vec::new();
         let mut next_tick = Instant::now() + TICK;
         let mut first = true;
         loop {
@@ -332,13 +332,13 @@ impl Watcher {
         EpollTimeout::from(u16::try_from(millis).unwrap_or(1000))
     }
 
-    fn hear_asker(&mut self, epoll: &Epoll, askers: &mut [Option<Asker>], index: usize) {
+    fn hear_asker(&mut self, epoll: &Epoll, askers: &mut [Option<ControlClient>], index: usize) {
         let Some(slot) = askers.get_mut(index) else { return };
         let Some(asker) = slot.as_mut() else { return };
         match asker.hear() {
-            Heard::Nothing => {}
-            Heard::Over => *slot = None,
-            Heard::Question(question) => {
+            Received::Incomplete => {}
+            Received::Closed => *slot = None,
+            Received::Request(question) => {
                 if let Some(asker) = slot.take() {
                     // One question each: from here on it only waits for its answer.
                     let _ = epoll.delete(asker.as_fd());
@@ -373,7 +373,7 @@ impl Watcher {
     }
 }
 
-fn accept(control: &ControlSocket, epoll: &Epoll, askers: &mut Vec<Option<Asker>>) {
+fn accept(control: &ControlSocket, epoll: &Epoll, askers: &mut Vec<Option<ControlClient>>) {
     while let Some(asker) = control.accept() {
         let index = askers.iter().position(Option::is_none).unwrap_or(askers.len());
         let event = EpollEvent::new(EpollFlags::EPOLLIN, token::FIRST_ASKER + index as u64);

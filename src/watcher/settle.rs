@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use super::{Waiter, Watcher, Who};
-use crate::host::state::control::{Answer, Asker, Question};
+use crate::host::state::control::{Answer, ControlClient, ControlRequest};
 
 impl Waiter {
     /// Somebody who waits from now on, for these requests.
@@ -19,7 +19,7 @@ impl Waiter {
 
     fn tell(self, answer: &Answer) {
         match self.who {
-            Who::Asker(mut asker) => asker.answer(answer),
+            Who::ControlClient(mut asker) => asker.answer(answer),
             Who::Starter(mut pipe) => {
                 let Ok(mut text) = serde_json::to_vec(answer) else {
                     return;
@@ -121,15 +121,15 @@ impl Watcher {
     }
 
     /// Deals with one question; an answer that has to wait is given by `tell_waiters`.
-    pub(super) fn hear(&mut self, mut asker: Asker, question: Question) {
+    pub(super) fn hear(&mut self, mut asker: ControlClient, question: ControlRequest) {
         match question {
-            Question::Leave => self.successor = Some(asker),
-            Question::Reload => asker.answer(&match self.reload() {
+            ControlRequest::HandOver => self.successor = Some(asker),
+            ControlRequest::Reload => asker.answer(&match self.reload() {
                 Ok(()) => Answer::Done,
                 Err(problem) => Answer::Failed(problem),
             }),
-            Question::Status => asker.answer(&Answer::Status(Box::new(self.status()))),
-            Question::Add {
+            ControlRequest::Status => asker.answer(&Answer::Status(Box::new(self.status()))),
+            ControlRequest::Add {
                 container,
                 entries,
                 symlinks,
@@ -140,14 +140,15 @@ impl Watcher {
                 }
                 let requests = entries.iter().map(|entry| entry.request.to_string()).collect();
                 match self.add(entries, symlinks) {
-                    Ok(()) => {
-                        self.waiters
-                            .push(Waiter::new(Who::Asker(asker), requests, self.ready_patience))
-                    }
+                    Ok(()) => self.waiters.push(Waiter::new(
+                        Who::ControlClient(asker),
+                        requests,
+                        self.ready_patience,
+                    )),
                     Err(error) => asker.answer(&Answer::Failed(error.to_string())),
                 }
             }
-            Question::Remove { container, entries } => {
+            ControlRequest::Remove { container, entries } => {
                 let answer = if !self.record.is_of(&container) {
                     Answer::Gone
                 } else {

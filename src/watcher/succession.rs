@@ -76,7 +76,7 @@ impl Watcher {
         self.end_attempts();
         let mut files = vec![self.inside.lock().file().as_fd()];
         files.extend(self.gate.leases().files().map(|file| file.as_fd()));
-        let relieved = successor.hand_over(&Answer::Left, &files);
+        let relieved = successor.hand_over(&ControlResponse::HandedOver, &files);
         if relieved {
             self.gate.leases().forget();
         } else {

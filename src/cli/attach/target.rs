@@ -12,7 +12,7 @@ use crate::host::container::{Container, ContainerFacts};
 use crate::host::process::boot_id;
 use crate::host::runtime_state::{self, Running};
 use crate::host::state::cgroup_owners;
-use crate::host::state::control::{self, Answer, ControlError, Question, Status};
+use crate::host::state::control::{self, Answer, ControlError, ControlRequest, Status};
 use crate::host::state::leftovers;
 use crate::host::state::registry::{Record, RecordLock, Registry, STATE_VERSION};
 use crate::model::oci::ContainerId;
@@ -136,14 +136,14 @@ impl Target {
 
     /// How it goes.
     pub fn status(&self, registry: &Registry) -> Result<Status> {
-        match self.ask(registry, &Question::Status, PATIENCE)? {
+        match self.ask(registry, &ControlRequest::Status, PATIENCE)? {
             Answer::Status(status) => Ok(*status),
             other => bail!("the watcher of container {} answered {other:?}", self.id),
         }
     }
 
     /// Requests its watcher.
-    pub fn ask(&self, registry: &Registry, question: &Question, patience: Duration) -> Result<Answer> {
+    pub fn ask(&self, registry: &Registry, question: &ControlRequest, patience: Duration) -> Result<Answer> {
         match control::ask(&registry.container_dir(&self.id), question, patience) {
             Err(ControlError::Connect { .. }) if !registry.is_watched(&self.id) => Err(self.unwatched()),
             answer => Ok(answer?),
@@ -159,7 +159,7 @@ impl Target {
 
     /// Requests its watcher to take the wishes in; a container that has none is enrolled, and gets one.
     pub fn add(&self, registry: &Registry, config: &Config, wishes: &Wishes) -> Result<Answer> {
-        let question = Question::Add {
+        let question = ControlRequest::Add {
             container: self.facts().clone(),
             entries: wishes.entries.clone(),
             symlinks: wishes.symlinks.clone(),

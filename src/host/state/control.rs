@@ -39,7 +39,7 @@ const FILES_AT_ONCE: usize = 200;
 /// What one can ask a watcher.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "lowercase")]
-pub enum Question {
+pub enum ControlRequest {
     /// What is inside, what is asked for, and how it goes.
     Status,
     /// Further requests for this container. Answered when the devices that are present are in place.
@@ -57,7 +57,7 @@ pub enum Question {
     Leave,
     /// Requests of this container that are to be no more. Answered when what only they had selected is gone.
     Remove {
-        /// The container that is meant, as in [`Question::Add`].
+        /// The container that is meant, as in [`ControlRequest::Add`].
         container: ContainerFacts,
         /// The requests, just as they are asked for; others are left alone.
         entries: Vec<RequestEntry>,
@@ -70,7 +70,7 @@ pub enum Question {
 pub enum Answer {
     /// It is done.
     Done,
-    /// To [`Question::Status`].
+    /// To [`ControlRequest::Status`].
     Status(Box<Status>),
     /// It can't be done, and why.
     Failed(String),
@@ -78,7 +78,7 @@ pub enum Answer {
     Refused(String),
     /// The container that is meant is not the one that is watched here: that one is gone, ask again.
     Gone,
-    /// To [`Question::Leave`]: it does nothing more, and ends. The files of the record's lock and of its leases come with
+    /// To [`ControlRequest::HandOver`]: it does nothing more, and ends. The files of the record's lock and of its leases come with
     /// it, in this order: nobody else gets in between.
     Left,
 }
@@ -202,18 +202,18 @@ pub struct ControlSocket {
 
 /// One asker, of whom a question is or was read.
 #[derive(Debug)]
-pub struct Asker {
+pub struct ControlClient {
     stream: UnixStream,
     text: Vec<u8>,
 }
 
 /// How far an asker has come.
 #[derive(Debug)]
-pub enum Heard {
+pub enum Received {
     /// The question is not whole yet.
     Nothing,
     /// The whole question.
-    Question(Question),
+    ControlRequest(ControlRequest),
     /// It hung up, or talks nonsense: drop it.
     Over,
 }
@@ -264,10 +264,10 @@ impl ControlSocket {
     }
 
     /// The next asker, if one waits.
-    pub fn accept(&self) -> Option<Asker> {
+    pub fn accept(&self) -> Option<ControlClient> {
         let (stream, _) = self.listener.accept().ok()?;
         stream.set_nonblocking(true).ok()?;
-        Some(Asker {
+        Some(ControlClient {
             stream,
             text: Vec::new(),
         })
@@ -280,33 +280,33 @@ impl AsFd for ControlSocket {
     }
 }
 
-impl AsFd for Asker {
+impl AsFd for ControlClient {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }
 }
 
-impl Asker {
+impl ControlClient {
     /// Reads what has come so far; never waits.
-    pub fn hear(&mut self) -> Heard {
+    pub fn hear(&mut self) -> Received {
         let mut buffer = [0; 4096];
         loop {
             match self.stream.read(&mut buffer) {
-                Ok(0) => return Heard::Over,
+                Ok(0) => return Received::Closed,
                 Ok(count) => self.text.extend_from_slice(&buffer[..count]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Heard::Nothing,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Received::Incomplete,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(_) => return Heard::Over,
+                Err(_) => return Received::Closed,
             }
             if self.text.len() > MAX_QUESTION {
-                return Heard::Over;
+                return Received::Closed;
             }
             if let Some(end) = self.text.iter().position(|byte| *byte == b'\n') {
                 return match serde_json::from_slice(&self.text[..end]) {
-                    Ok(question) => Heard::Question(question),
+                    Ok(question) => Received::Request(question),
                     Err(error) => {
                         self.answer(&Answer::Failed(format!("reading the question: {error}")));
-                        Heard::Over
+                        Received::Closed
                     }
                 };
             }
@@ -351,14 +351,18 @@ impl Asker {
 ///
 /// # Errors
 /// When nobody listens, the watcher ends meanwhile, or the time is over.
-pub fn ask(dir: &std::path::Path, question: &Question, patience: Duration) -> Result<Answer, ControlError> {
+pub fn ask(
+    dir: &std::path::Path,
+    question: &ControlRequest,
+    patience: Duration,
+) -> Result<Answer, ControlError> {
     let malformed = |error: serde_json::Error| no_answer(dir, error.into());
     let text = serde_json::to_vec(question).map_err(malformed)?;
     let (answer, _) = talk(dir, text, patience)?;
     serde_json::from_slice(&answer).map_err(malformed)
 }
 
-/// Requests as [`Question::Leave`]. The files of [`Answer::Left`]; `None` when it has another answer. (A watcher asks, which
+/// Requests as [`ControlRequest::HandOver`]. The files of [`ControlResponse::HandedOver`]; `None` when it has another answer. (A watcher asks, which
 /// would grow if it knew questions and answers from both ends.)
 ///
 /// # Errors
@@ -455,9 +459,12 @@ mod tests {
 
     #[test]
     fn the_words_between_two_watchers_are_those_of_all() {
-        let question: Question = serde_json::from_str(r#"{"verb":"leave"}"#).unwrap();
-        assert_eq!(question, Question::Leave);
-        assert_eq!(serde_json::to_string(&Answer::Left).unwrap(), r#""left""#);
+        let question: ControlRequest = serde_json::from_str(r#"{"verb":"leave"}"#).unwrap();
+        assert_eq!(question, ControlRequest::HandOver);
+        assert_eq!(
+            serde_json::to_string(&ControlResponse::HandedOver).unwrap(),
+            r#""left""#
+        );
     }
 
     #[test]
@@ -479,11 +486,11 @@ mod tests {
             assert!(std::time::Instant::now() < deadline, "nobody asks");
             std::thread::yield_now();
         };
-        while !matches!(heard.hear(), Heard::Question(Question::Leave)) {
+        while !matches!(heard.hear(), Received::Request(ControlRequest::HandOver)) {
             assert!(std::time::Instant::now() < deadline, "nothing is asked");
         }
         let all: Vec<_> = files.iter().map(File::as_fd).collect();
-        assert!(heard.hand_over(&Answer::Left, &all));
+        assert!(heard.hand_over(&ControlResponse::HandedOver, &all));
         let given = asker.join().unwrap().unwrap().unwrap();
         let leads_to =
             |file: &File| std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap();

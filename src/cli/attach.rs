@@ -19,7 +19,7 @@ use self::wishes::Wishes;
 use super::{Refused, with_kind};
 use crate::cdi::directories::{DEFAULT_DIRECTORIES, Specs};
 use crate::host::config::Config;
-use crate::host::state::control::{Answer, ControlRequest, Status};
+use crate::host::state::control::{ControlRequest, ControlResponse, Status};
 use crate::host::state::registry::Registry;
 use crate::model::request::entry::RequestEntry;
 
@@ -88,12 +88,12 @@ pub(super) fn attach(arguments: &Attach, config: &Config, registry: &Registry, a
     };
     let before = target.watched_status(registry);
     match target.add(registry, config, &wishes)? {
-        Answer::Done => {}
+        ControlResponse::Done => {}
         refusal => {
             withdraw(&target, registry, &wishes, before.as_ref());
             return Err(match refusal {
-                Answer::Refused(reason) => Refused(reason).into(),
-                Answer::Failed(reason) => anyhow::anyhow!("{reason} (nothing was attached)"),
+                ControlResponse::Refused(reason) => Refused(reason).into(),
+                ControlResponse::Failed(reason) => anyhow::anyhow!("{reason} (nothing was attached)"),
                 _ => anyhow::anyhow!("container {} has ended meanwhile", target.id()),
             });
         }
@@ -141,8 +141,8 @@ pub(super) fn detach(arguments: &Detach, registry: &Registry, as_json: bool) -> 
         going.extend(wishes::named(&with_kind(word), &before.requests)?);
     }
     match target.ask(registry, &remove(&target, going.clone()), PATIENCE)? {
-        Answer::Done => {}
-        Answer::Failed(reason) => bail!("{reason}"),
+        ControlResponse::Done => {}
+        ControlResponse::Failed(reason) => bail!("{reason}"),
         _ => bail!("container {} has ended meanwhile", target.id()),
     }
     report::detached(&target, &before, &target.status(registry)?, &going, as_json)

@@ -40,7 +40,7 @@ use crate::cdi::names::NameError;
 use crate::exit;
 use crate::host::config::Config;
 use crate::host::engine_names;
-use crate::host::state::control::{self, Answer, ControlRequest, Status};
+use crate::host::state::control::{self, ControlRequest, ControlResponse, Status};
 use crate::host::state::registry::{Record, Registry};
 use crate::host::systemd;
 use crate::model::oci::ContainerId;
@@ -437,7 +437,7 @@ fn status(registry: &Registry, id: &ContainerId, patience: Duration) -> Option<S
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).max(ASK_AGAIN);
         match control::ask(&registry.container_dir(id), &ControlRequest::Status, left) {
-            Ok(Answer::Status(status)) => return Some(*status),
+            Ok(ControlResponse::Status(status)) => return Some(*status),
             // It has just been started, or makes room for the next.
             Err(error) if error.is_ended() && left > ASK_AGAIN && registry.is_watched(id) => {
                 std::thread::sleep(ASK_AGAIN);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::table::print_line;
 use super::{Enrolled, table};
-use crate::host::state::control::{self, Answer, ControlRequest, Status};
+use crate::host::state::control::{self, ControlRequest, ControlResponse, Status};
 use crate::host::state::registry::Registry;
 
 /// How long a watcher may take: it reads all devices of the host again.
@@ -66,8 +66,8 @@ fn reload(registry: &Registry, container: &Enrolled) -> Reloaded {
         TIMEOUT,
     );
     let failure = match answer {
-        Ok(Answer::Done) => None,
-        Ok(Answer::Failed(reason)) => Some(reason),
+        Ok(ControlResponse::Done) => None,
+        Ok(ControlResponse::Failed(reason)) => Some(reason),
         Ok(other) => Some(format!("the watcher answered {other:?}")),
         Err(error) => Some(error.to_string()),
     };

@@ -13,7 +13,7 @@ use crate::host::container::ContainerFacts;
 use crate::host::engine_names;
 use crate::host::process::{ProcessError, boot_id, start_time};
 use crate::host::state::cgroup_owners;
-use crate::host::state::control::{Answer, ControlError, ControlRequest};
+use crate::host::state::control::{ControlError, ControlRequest, ControlResponse};
 use crate::host::state::leftovers;
 use crate::host::state::registry::{Record, RecordLock, Registry, RegistryError, STATE_VERSION};
 use crate::model::oci::engine;
@@ -182,8 +182,8 @@ pub fn run(
     let record = record(state, bundle, asks, circumstances, config)?;
     let answer = enroll(registry, &state.id, &record, config, started)?;
     match answer {
-        Answer::Failed(reason) => Err(PrestartError::Failed(reason)),
-        Answer::Refused(reason) => Err(PrestartError::Refused(reason)),
+        ControlResponse::Failed(reason) => Err(PrestartError::Failed(reason)),
+        ControlResponse::Refused(reason) => Err(PrestartError::Refused(reason)),
         _ => Ok(Outcome::Watched),
     }
 }
@@ -359,7 +359,7 @@ fn enroll(
     record: &Record,
     config: &Config,
     started: Instant,
-) -> Result<Answer, PrestartError> {
+) -> Result<ControlResponse, PrestartError> {
     let patience = config.prestart_timeout;
     let question = ControlRequest::Add {
         container: record.container.clone(),
@@ -375,7 +375,7 @@ fn enroll(
         |lock, left| start(registry, id, lock, record, config, left),
     )?;
     match answer {
-        Answer::Gone => Err(PrestartError::Predecessor(patience)),
+        ControlResponse::Gone => Err(PrestartError::Predecessor(patience)),
         answer => Ok(answer),
     }
 }
@@ -387,7 +387,7 @@ fn start(
     record: &Record,
     config: &Config,
     patience: Duration,
-) -> Result<Answer, PrestartError> {
+) -> Result<ControlResponse, PrestartError> {
     match lock.record() {
         // Its watcher died: what an earlier hook of this container asked for, and what is inside, stays.
         Ok(Some(before)) if before.is_of(&record.container) => {
@@ -401,7 +401,7 @@ fn start(
         }
     }
     let answer = launch(registry, id, &lock, config.named.as_deref(), patience);
-    if !matches!(answer, Ok(Answer::Done)) {
+    if !matches!(answer, Ok(ControlResponse::Done)) {
         // The container will not start: nothing of it is to be left. The watcher is gone or going, and until
         // it is, the lock that we share keeps others out.
         lock.remove()?;

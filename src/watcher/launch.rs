@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::host::container::ContainerFacts;
 use crate::host::programs::{self, ProgramError};
-use crate::host::state::control::{self, Answer, ControlError, ControlRequest};
+use crate::host::state::control::{self, ControlError, ControlRequest, ControlResponse};
 use crate::host::state::leftovers;
 use crate::host::state::registry::{RecordLock, RecordedInit, Registry, RegistryError};
 use crate::model::oci::ContainerId;
@@ -54,7 +54,7 @@ pub enum LaunchError {
 }
 
 /// Sends `question` to the watcher of `container`; where there is none, enrolls the container and calls `start` with the
-/// lock and the time that is left. Returns [`Answer::Gone`] when the watcher of an earlier container of this id is still
+/// lock and the time that is left. Returns [`ControlResponse::Gone`] when the watcher of an earlier container of this id is still
 /// there at the deadline.
 ///
 /// # Errors
@@ -66,8 +66,8 @@ pub fn ask_or_start<E: From<RegistryError> + From<ControlError>>(
     container: &ContainerFacts,
     question: &ControlRequest,
     deadline: Instant,
-    start: impl FnOnce(RecordLock, Duration) -> Result<Answer, E>,
-) -> Result<Answer, E> {
+    start: impl FnOnce(RecordLock, Duration) -> Result<ControlResponse, E>,
+) -> Result<ControlResponse, E> {
     let mut is_clean = false;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -85,7 +85,7 @@ pub fn ask_or_start<E: From<RegistryError> + From<ControlError>>(
         }
         check_id(registry.recorded_init(id), container)?;
         match control::ask(&registry.container_dir(id), question, left.max(ASK_AGAIN)) {
-            Ok(Answer::Gone) if left > ASK_AGAIN => {}
+            Ok(ControlResponse::Gone) if left > ASK_AGAIN => {}
             // It is just starting or ending, or makes room for the one that comes next.
             Err(error) if error.is_ended() && left > ASK_AGAIN => {}
             answer => return Ok(answer?),
@@ -155,7 +155,7 @@ pub fn launch(
     lock: &RecordLock,
     config: Option<&Path>,
     patience: Duration,
-) -> Result<Answer, LaunchError> {
+) -> Result<ControlResponse, LaunchError> {
     let path = programs::find(WATCHER)?;
     let (ready, write_end) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(io::Error::from)?;
     let mut command = Command::new(&path);
@@ -203,7 +203,7 @@ pub fn succeed(registry: &Registry, id: &ContainerId) -> Result<Child, LaunchErr
         .map_err(|source| LaunchError::Spawn { path, source })
 }
 
-fn read_answer(mut ready: File, patience: Duration) -> Result<Answer, LaunchError> {
+fn read_answer(mut ready: File, patience: Duration) -> Result<ControlResponse, LaunchError> {
     let deadline = Instant::now() + patience;
     let mut text = Vec::new();
     let mut buffer = [0; 1024];

@@ -15,7 +15,7 @@ use super::{Waiter, Watcher, Who};
 use crate::host::container::{Container, ContainerError};
 use crate::host::monitor::MonitorError;
 use crate::host::process::{ProcessError, start_time};
-use crate::host::state::control::{Answer, ControlClient, ControlError, ControlSocket, Received};
+use crate::host::state::control::{ControlClient, ControlError, ControlResponse, ControlSocket, Received};
 use crate::host::state::leases::Leases;
 use crate::host::state::leftovers;
 use crate::host::state::registry::{RecordLock, Registry, RegistryError, WatcherProcess};
@@ -138,7 +138,7 @@ pub fn run(
         Ok(Ending::Told | Ending::Refused) => None,
     };
     if let (Some(failure), Some(pipe)) = (failure, &mut ready_copy) {
-        let text = serde_json::to_string(&Answer::Failed(failure)).unwrap_or_default();
+        let text = serde_json::to_string(&ControlResponse::Failed(failure)).unwrap_or_default();
         // The hook may have given up by now; the log has the error in any case.
         let _ = std::io::Write::write_all(pipe, format!("{text}\n").as_bytes());
     }
@@ -230,7 +230,10 @@ impl Watcher {
         let mut next_tick = Instant::now() + TICK;
         let mut first = true;
         loop {
-            if matches!(self.tell_waiters(), Some(Answer::Failed(_) | Answer::Refused(_))) {
+            if matches!(
+                self.tell_waiters(),
+                Some(ControlResponse::Failed(_) | ControlResponse::Refused(_))
+            ) {
                 return Ok(Ending::Refused);
             }
             if self.is_relieved() {

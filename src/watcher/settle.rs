@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use super::{Waiter, Watcher, Who};
-use crate::host::state::control::{Answer, ControlClient, ControlRequest};
+use crate::host::state::control::{ControlClient, ControlRequest, ControlResponse};
 
 impl Waiter {
     /// Somebody who waits from now on, for these requests.
@@ -17,7 +17,7 @@ impl Waiter {
         }
     }
 
-    fn tell(self, answer: &Answer) {
+    fn tell(self, answer: &ControlResponse) {
         match self.who {
             Who::ControlClient(mut asker) => asker.answer(answer),
             Who::Starter(mut pipe) => {
@@ -36,7 +36,7 @@ impl Waiter {
 impl Watcher {
     /// Answers those whose devices are in place, or who have waited long enough. The answer to the hook that
     /// started us is returned, because a failure ends us.
-    pub(super) fn tell_waiters(&mut self) -> Option<Answer> {
+    pub(super) fn tell_waiters(&mut self) -> Option<ControlResponse> {
         let mut to_starter = None;
         let settled = self.last_plan.pending.is_empty() && self.last_plan.unconfirmed_links.is_empty();
         let now = Instant::now();
@@ -48,7 +48,7 @@ impl Watcher {
             }
             let answer = self.verdict(&waiter.requests);
             if matches!(waiter.who, Who::Starter(_)) {
-                if matches!(answer, Answer::Failed(_) | Answer::Refused(_)) {
+                if matches!(answer, ControlResponse::Failed(_) | ControlResponse::Refused(_)) {
                     // Before it hears of that: then it removes the notes.
                     self.take_all_back();
                 }
@@ -73,15 +73,15 @@ impl Watcher {
     }
 
     /// Whether these requests have what they need for a start.
-    fn verdict(&self, requests: &[String]) -> Answer {
+    fn verdict(&self, requests: &[String]) -> ControlResponse {
         if let Some(reason) = self.refused_at_start(requests) {
-            return Answer::Refused(reason);
+            return ControlResponse::Refused(reason);
         }
         if let Some(reason) = &self.access_problem {
-            return Answer::Failed(reason.clone());
+            return ControlResponse::Failed(reason.clone());
         }
         if let Some(reason) = self.required_and_remote(requests) {
-            return Answer::Failed(reason);
+            return ControlResponse::Failed(reason);
         }
         let is_meant = |text: &String| requests.contains(text);
         let absent: Vec<String> = self
@@ -92,10 +92,10 @@ impl Watcher {
             .map(|request| self.told_absent(&request))
             .collect();
         if !absent.is_empty() {
-            return Answer::Failed(absent.join("; "));
+            return ControlResponse::Failed(absent.join("; "));
         }
         if let Some(reason) = self.required_and_waiting(requests) {
-            return Answer::Failed(reason);
+            return ControlResponse::Failed(reason);
         }
         let required = self
             .reconciler
@@ -103,8 +103,8 @@ impl Watcher {
             .iter()
             .any(|entry| entry.request.options.required);
         match self.setbacks.values().next() {
-            Some(setback) if required => Answer::Failed(setback.reason.clone()),
-            _ => Answer::Done,
+            Some(setback) if required => ControlResponse::Failed(setback.reason.clone()),
+            _ => ControlResponse::Done,
         }
     }
 
@@ -125,17 +125,17 @@ impl Watcher {
         match question {
             ControlRequest::HandOver => self.successor = Some(asker),
             ControlRequest::Reload => asker.answer(&match self.reload() {
-                Ok(()) => Answer::Done,
-                Err(problem) => Answer::Failed(problem),
+                Ok(()) => ControlResponse::Done,
+                Err(problem) => ControlResponse::Failed(problem),
             }),
-            ControlRequest::Status => asker.answer(&Answer::Status(Box::new(self.status()))),
+            ControlRequest::Status => asker.answer(&ControlResponse::Status(Box::new(self.status()))),
             ControlRequest::Add {
                 container,
                 entries,
                 symlinks,
             } => {
                 if !self.record.is_of(&container) {
-                    asker.answer(&Answer::Gone);
+                    asker.answer(&ControlResponse::Gone);
                     return;
                 }
                 let requests = entries.iter().map(|entry| entry.request.to_string()).collect();
@@ -145,16 +145,16 @@ impl Watcher {
                         requests,
                         self.ready_patience,
                     )),
-                    Err(error) => asker.answer(&Answer::Failed(error.to_string())),
+                    Err(error) => asker.answer(&ControlResponse::Failed(error.to_string())),
                 }
             }
             ControlRequest::Remove { container, entries } => {
                 let answer = if !self.record.is_of(&container) {
-                    Answer::Gone
+                    ControlResponse::Gone
                 } else {
                     match self.remove(&entries) {
-                        Ok(()) => Answer::Done,
-                        Err(error) => Answer::Failed(error.to_string()),
+                        Ok(()) => ControlResponse::Done,
+                        Err(error) => ControlResponse::Failed(error.to_string()),
                     }
                 };
                 asker.answer(&answer);

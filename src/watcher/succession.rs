@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use super::{Watcher, WatcherError, Who};
 use crate::host::process::Process;
-use crate::host::state::control::{self, Answer};
+use crate::host::state::control::{self, ControlResponse};
 use crate::host::state::leases::Leases;
 use crate::host::state::registry::{RecordLock, Registry, RegistryError};
 use crate::model::oci::ContainerId;

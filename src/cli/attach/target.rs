@@ -12,7 +12,7 @@ use crate::host::container::{Container, ContainerFacts};
 use crate::host::process::boot_id;
 use crate::host::runtime_state::{self, Running};
 use crate::host::state::cgroup_owners;
-use crate::host::state::control::{self, Answer, ControlError, ControlRequest, Status};
+use crate::host::state::control::{self, ControlError, ControlRequest, ControlResponse, Status};
 use crate::host::state::leftovers;
 use crate::host::state::registry::{Record, RecordLock, Registry, STATE_VERSION};
 use crate::model::oci::ContainerId;
@@ -137,13 +137,18 @@ impl Target {
     /// How it goes.
     pub fn status(&self, registry: &Registry) -> Result<Status> {
         match self.ask(registry, &ControlRequest::Status, PATIENCE)? {
-            Answer::Status(status) => Ok(*status),
+            ControlResponse::Status(status) => Ok(*status),
             other => bail!("the watcher of container {} answered {other:?}", self.id),
         }
     }
 
     /// Requests its watcher.
-    pub fn ask(&self, registry: &Registry, question: &ControlRequest, patience: Duration) -> Result<Answer> {
+    pub fn ask(
+        &self,
+        registry: &Registry,
+        question: &ControlRequest,
+        patience: Duration,
+    ) -> Result<ControlResponse> {
         match control::ask(&registry.container_dir(&self.id), question, patience) {
             Err(ControlError::Connect { .. }) if !registry.is_watched(&self.id) => Err(self.unwatched()),
             answer => Ok(answer?),
@@ -158,7 +163,7 @@ impl Target {
     }
 
     /// Requests its watcher to take the wishes in; a container that has none is enrolled, and gets one.
-    pub fn add(&self, registry: &Registry, config: &Config, wishes: &Wishes) -> Result<Answer> {
+    pub fn add(&self, registry: &Registry, config: &Config, wishes: &Wishes) -> Result<ControlResponse> {
         let question = ControlRequest::Add {
             container: self.facts().clone(),
             entries: wishes.entries.clone(),
@@ -180,7 +185,7 @@ impl Target {
         lock: RecordLock,
         config: &Config,
         wishes: &Wishes,
-    ) -> Result<Answer> {
+    ) -> Result<ControlResponse> {
         // What an earlier watcher noted is needed by the one that takes up its work: not ours to clear away.
         if lock.record()?.is_some_and(|record| record.is_running()) {
             return Err(self.unwatched());
@@ -203,7 +208,7 @@ impl Target {
             config.named.as_deref(),
             config.prestart_timeout,
         );
-        if !matches!(answer, Ok(Answer::Done)) {
+        if !matches!(answer, Ok(ControlResponse::Done)) {
             // It has taken back what it gave, and is gone: nothing of it is to be left.
             lock.remove()?;
             cgroup_owners::sweep(registry.root());

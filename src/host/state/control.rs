@@ -67,7 +67,7 @@ pub enum ControlRequest {
 /// What a watcher answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Answer {
+pub enum ControlResponse {
     /// It is done.
     Done,
     /// To [`ControlRequest::Status`].
@@ -305,7 +305,7 @@ impl ControlClient {
                 return match serde_json::from_slice(&self.text[..end]) {
                     Ok(question) => Received::Request(question),
                     Err(error) => {
-                        self.answer(&Answer::Failed(format!("reading the question: {error}")));
+                        self.answer(&ControlResponse::Failed(format!("reading the question: {error}")));
                         Received::Closed
                     }
                 };
@@ -314,13 +314,13 @@ impl ControlClient {
     }
 
     /// Sends the answer. An asker that is gone, or does not read, goes without: nobody else is to wait for it.
-    pub fn answer(&mut self, answer: &Answer) {
+    pub fn answer(&mut self, answer: &ControlResponse) {
         self.hand_over(answer, &[]);
     }
 
     /// Sends the answer with files; whether the asker has them. A blank goes before the text with each lot of files:
     /// JSON allows it.
-    pub fn hand_over(&mut self, answer: &Answer, files: &[BorrowedFd<'_>]) -> bool {
+    pub fn hand_over(&mut self, answer: &ControlResponse, files: &[BorrowedFd<'_>]) -> bool {
         let send = || -> io::Result<()> {
             let mut text = serde_json::to_vec(answer)?;
             text.push(b'\n');
@@ -355,7 +355,7 @@ pub fn ask(
     dir: &std::path::Path,
     question: &ControlRequest,
     patience: Duration,
-) -> Result<Answer, ControlError> {
+) -> Result<ControlResponse, ControlError> {
     let malformed = |error: serde_json::Error| no_answer(dir, error.into());
     let text = serde_json::to_vec(question).map_err(malformed)?;
     let (answer, _) = talk(dir, text, patience)?;

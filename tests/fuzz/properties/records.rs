@@ -1,6 +1,6 @@
 //! What programs of ours write for each other: record.json, attached.json, and the control socket's lines.
 
-use oci_hotplug::host::state::control::{Answer, Question};
+use oci_hotplug::host::state::control::{ControlRequest, ControlResponse};
 use oci_hotplug::host::state::registry::Record;
 use oci_hotplug::watcher::effects::Memory;
 use serde::Serialize;
@@ -12,8 +12,8 @@ use super::is_no_larger_than;
 pub fn hold(input: &[u8]) {
     is_kept::<Record>(input);
     is_kept::<Memory>(input);
-    is_kept::<Question>(input);
-    is_kept::<Answer>(input);
+    is_kept::<ControlRequest>(input);
+    is_kept::<ControlResponse>(input);
 }
 
 fn is_kept<T: Serialize + DeserializeOwned>(input: &[u8]) {

@@ -38,7 +38,7 @@ const FILES_AT_ONCE: usize = 200;
 
 /// What one can ask a watcher.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "verb", rename_all = "lowercase")]
+#[serde(tag = "verb", rename_all = "kebab-case")]
 pub enum ControlRequest {
     /// What is inside, what is asked for, and how it goes.
     Status,
@@ -54,7 +54,7 @@ pub enum ControlRequest {
     /// Read the configuration again. Answered when its policy is in force.
     Reload,
     /// Leave the container to the asker. Answered when nothing is under way any more.
-    Leave,
+    HandOver,
     /// Requests of this container that are to be no more. Answered when what only they had selected is gone.
     Remove {
         /// The container that is meant, as in [`ControlRequest::Add`].
@@ -66,7 +66,7 @@ pub enum ControlRequest {
 
 /// What a watcher answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum ControlResponse {
     /// It is done.
     Done,
@@ -80,7 +80,7 @@ pub enum ControlResponse {
     Gone,
     /// To [`ControlRequest::HandOver`]: it does nothing more, and ends. The files of the record's lock and of its leases come with
     /// it, in this order: nobody else gets in between.
-    Left,
+    HandedOver,
 }
 
 /// How it goes with one container.
@@ -210,12 +210,12 @@ pub struct ControlClient {
 /// How far an asker has come.
 #[derive(Debug)]
 pub enum Received {
-    /// The question is not whole yet.
-    Nothing,
-    /// The whole question.
-    ControlRequest(ControlRequest),
-    /// It hung up, or talks nonsense: drop it.
-    Over,
+    /// The request is not complete yet.
+    Incomplete,
+    /// The complete request.
+    Request(ControlRequest),
+    /// The client closed the connection or sent no valid request: drop it.
+    Closed,
 }
 
 /// A path to the socket that is short however long the directory's own is (sun_path holds 108 bytes, unix(7)).
@@ -368,8 +368,8 @@ pub fn ask(
 /// # Errors
 /// As [`ask`].
 pub fn ask_to_leave(dir: &std::path::Path, patience: Duration) -> Result<Option<Vec<File>>, ControlError> {
-    let (answer, files) = talk(dir, br#"{"verb":"leave"}"#.to_vec(), patience)?;
-    Ok((answer.trim_ascii() == br#""left""#).then_some(files))
+    let (answer, files) = talk(dir, br#"{"verb":"hand-over"}"#.to_vec(), patience)?;
+    Ok((answer.trim_ascii() == br#""handed-over""#).then_some(files))
 }
 
 fn no_answer(dir: &std::path::Path, source: io::Error) -> ControlError {
@@ -459,11 +459,11 @@ mod tests {
 
     #[test]
     fn the_words_between_two_watchers_are_those_of_all() {
-        let question: ControlRequest = serde_json::from_str(r#"{"verb":"leave"}"#).unwrap();
+        let question: ControlRequest = serde_json::from_str(r#"{"verb":"hand-over"}"#).unwrap();
         assert_eq!(question, ControlRequest::HandOver);
         assert_eq!(
             serde_json::to_string(&ControlResponse::HandedOver).unwrap(),
-            r#""left""#
+            r#""handed-over""#
         );
     }
 

@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use oci_hotplug::host::config::Config;
 use oci_hotplug::host::container::ContainerFacts;
-use oci_hotplug::host::state::control::{Answer, Problem, Status};
+use oci_hotplug::host::state::control::{ControlResponse, Problem, Status};
 use oci_hotplug::model::device::inventory::Inventory;
 use oci_hotplug::model::device::{Access, DevKind, DevNode, DevNum, Device, Seen, SysPath};
 use oci_hotplug::model::plan::attachment::{Attachment, Attachments, NodeCreator, NodeSpec};
@@ -769,7 +769,7 @@ fn hostile_watcher(dir: &std::path::Path) {
         }],
         tally: Default::default(),
     };
-    let answer = serde_json::to_string(&Answer::Status(Box::new(status))).expect("JSON");
+    let answer = serde_json::to_string(&ControlResponse::Status(Box::new(status))).expect("JSON");
     let listener = std::os::unix::net::UnixListener::bind(dir.join("control.sock")).expect("a socket");
     std::thread::spawn(move || {
         for stream in listener.incoming() {

@@ -8,9 +8,12 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::drop_in;
+use super::error::Usage;
 use super::reload::{self, Reloaded};
-use super::table::print_line;
-use super::{drop_in, table, with_kind};
+use super::render::json::write_json;
+use super::render::table::{self, print_line};
+use super::request_word::request_text;
 use crate::host::config::Config;
 use crate::host::state::registry::Registry;
 use crate::model::device::Access;
@@ -73,7 +76,11 @@ pub(super) fn run(arguments: &Allow, config: &Config, registry: &Registry, as_js
     if arguments.list {
         return list(config, as_json);
     }
-    let selectors: Vec<String> = arguments.selectors.iter().map(|text| with_kind(text)).collect();
+    let selectors: Vec<String> = arguments
+        .selectors
+        .iter()
+        .map(|text| request_text(text))
+        .collect();
     if arguments.remove {
         return remove(config, registry, &selectors, arguments.access, as_json);
     }
@@ -125,10 +132,10 @@ fn check_words(selectors: &[String]) -> Result<()> {
         if split_unescaped(text, ';').len() > 1 {
             let fault =
                 format!("selector {text:?}: a rule has no options, only --access, such as --access rw");
-            return Err(super::Usage(fault).into());
+            return Err(Usage(fault).into());
         }
         if let Err(error) = text.parse::<DeviceSelector>() {
-            return Err(super::Usage(format!("selector {text:?}: {error}")).into());
+            return Err(Usage(format!("selector {text:?}: {error}")).into());
         }
     }
     Ok(())
@@ -205,7 +212,7 @@ fn report(
             "devices": selectors, "access": access.to_string(), "file": file, "result": result,
             "containers": containers,
         });
-        writeln!(out, "{}", serde_json::to_string_pretty(&whole)?)?;
+        write_json(&mut out, &whole)?;
         return Ok(());
     }
     let what = selectors.join(", ");
@@ -247,7 +254,7 @@ fn list(config: &Config, as_json: bool) -> Result<()> {
                 json!({ "devices": rule.devices, "access": access(rule), "reason": rule.reason, "file": path })
             })
             .collect();
-        writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
+        write_json(&mut out, &list)?;
     } else if rules.is_empty() {
         print_line!(
             out,

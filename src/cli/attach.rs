@@ -16,7 +16,8 @@ use clap::Args;
 
 use self::target::{PATIENCE, Target};
 use self::wishes::Wishes;
-use super::{Refused, with_kind};
+use super::error::{Denied, Usage};
+use super::request_word::request_text;
 use crate::cdi::directories::{DEFAULT_DIRECTORIES, Specs};
 use crate::host::config::Config;
 use crate::host::state::control::{ControlRequest, ControlResponse, Status};
@@ -60,14 +61,14 @@ pub(super) struct Detach {
 
 /// Adds to what a container asks for, and tells what came of it.
 pub(super) fn attach(arguments: &Attach, config: &Config, registry: &Registry, as_json: bool) -> Result<()> {
-    let words: Vec<String> = arguments.words.iter().map(|word| with_kind(word)).collect();
+    let words: Vec<String> = arguments.words.iter().map(|word| request_text(word)).collect();
     let (id, requests) = match (arguments.pid, words.split_first()) {
         (Some(_), _) => (None, &words[..]),
         (None, Some((id, requests))) => (Some(id.as_str()), requests),
         (None, None) => (None, &[][..]),
     };
     if requests.is_empty() {
-        return Err(super::Usage(
+        return Err(Usage(
             "which devices? Give one request at least after the container (oci-hotplug attach --help)"
                 .to_owned(),
         )
@@ -92,7 +93,7 @@ pub(super) fn attach(arguments: &Attach, config: &Config, registry: &Registry, a
         refusal => {
             withdraw(&target, registry, &wishes, before.as_ref());
             return Err(match refusal {
-                ControlResponse::Refused(reason) => Refused(reason).into(),
+                ControlResponse::Refused(reason) => Denied(reason).into(),
                 ControlResponse::Failed(reason) => anyhow::anyhow!("{reason} (nothing was attached)"),
                 _ => anyhow::anyhow!("container {} has ended meanwhile", target.id()),
             });
@@ -138,7 +139,7 @@ pub(super) fn detach(arguments: &Detach, registry: &Registry, as_json: bool) -> 
         going.extend(before.requests.iter().map(RequestEntry::without_roots));
     }
     for word in &arguments.requests {
-        going.extend(wishes::named(&with_kind(word), &before.requests)?);
+        going.extend(wishes::named(&request_text(word), &before.requests)?);
     }
     match target.ask(registry, &remove(&target, going.clone()), PATIENCE)? {
         ControlResponse::Done => {}

@@ -176,7 +176,7 @@ mod tests {
     fn offered_with(words: &[&str], containers: &str) -> Vec<String> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("completion");
-        std::fs::write(&path, script(&super::super::Command::command())).unwrap();
+        std::fs::write(&path, script(&crate::cli::args::Command::command())).unwrap();
         let words: Vec<String> = words
             .iter()
             .map(|word| crate::model::quoting::shell_quoted(word))

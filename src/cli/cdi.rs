@@ -10,7 +10,8 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::table::print_line;
+use super::render::json::write_json;
+use super::render::table::print_line;
 use crate::cdi::directories::{DEFAULT_DIRECTORIES, SpecFile, Specs};
 use crate::cdi::generate::{self, ANNOTATED, DEFAULT_KIND, Wish};
 use crate::cdi::names::Kind;
@@ -172,7 +173,7 @@ fn remove(specs: &Specs, names: &[String], all: bool, as_json: bool) -> Result<(
         }
     }
     if as_json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&removed)?)?;
+        write_json(&mut out, &removed)?;
     } else if removed.is_empty() {
         print_line!(out, "No device of `oci-hotplug cdi generate` is there.")?;
     }
@@ -226,7 +227,7 @@ fn run_generate(
             .iter()
             .map(|(name, file, result)| json!({ "device": name, "file": file, "result": result }))
             .collect();
-        writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
+        write_json(&mut out, &list)?;
     } else {
         for (name, file, result) in report {
             print_line!(out, "{name}: {result} {file}")?;

@@ -7,7 +7,8 @@ use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use serde_json::json;
 
-use super::unwatched;
+use super::not_enrolled::{self, NotEnrolled};
+use super::render::json::write_json;
 use crate::cdi::directories::{DEFAULT_DIRECTORIES, Definition, Specs};
 use crate::cdi::generate::{ANNOTATED, DEFAULT_KIND, is_our_device};
 use crate::exit;
@@ -42,7 +43,7 @@ pub(super) fn run(options: &Options, config: Result<Config, ConfigError>, as_jso
     let mut out = anstream::stdout().lock();
     if as_json {
         let all = json!({ "ready": failed == 0, "findings": findings });
-        writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;
+        write_json(&mut out, &all)?;
     } else {
         write(&mut out, &findings)?;
     }
@@ -130,13 +131,16 @@ const MAX_TOLD: usize = 5;
 fn containers(tree: &Tree, state_dir: &Path) -> Containers {
     let mut containers = host_check::containers(tree, state_dir);
     let registry = Registry::new(tree.at(state_dir));
-    let refused = unwatched::refused(&registry);
-    containers.refused = refused.iter().map(unwatched::sentence).take(MAX_TOLD).collect();
+    let refused = not_enrolled::refused(&registry);
+    containers.refused = refused
+        .iter()
+        .map(not_enrolled::sentence)
+        .take(MAX_TOLD)
+        .collect();
     // What runs is the running host's.
     if tree.is_host() {
-        let all = unwatched::all(&registry);
-        let told =
-            |container: &unwatched::Unwatched| (container.called().to_owned(), container.how_to_start());
+        let all = not_enrolled::all(&registry);
+        let told = |container: &NotEnrolled| (container.called().to_owned(), container.how_to_start());
         containers.unhooked = all.iter().map(told).take(MAX_TOLD).collect();
     }
     containers

@@ -6,8 +6,10 @@ use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::table::print_line;
-use super::{drop_in, table, with_kind};
+use super::drop_in;
+use super::render::json::write_json;
+use super::render::table::{self, print_line};
+use super::request_word::request_text;
 use crate::host::config::Config;
 use crate::model::request::ClassName;
 use crate::model::request::annotations::{AskError, read_list};
@@ -78,7 +80,7 @@ fn file_name(class: &str) -> String {
 
 fn add(wanted: &Add, config: &Config, as_json: bool) -> Result<()> {
     let name = ClassName::new(&wanted.name)?;
-    let requests: Vec<String> = wanted.requests.iter().map(|text| with_kind(text)).collect();
+    let requests: Vec<String> = wanted.requests.iter().map(|text| request_text(text)).collect();
     // Said of the argument, and not of a file that is not there yet.
     for text in &requests {
         read_list(Origin::Administrator, text, &Classes::none(config.path()))?;
@@ -125,7 +127,7 @@ fn report(name: &str, result: &str, path: &std::path::Path, as_json: bool) -> Re
     let mut out = std::io::stdout().lock();
     if as_json {
         let whole = json!({ "class": name, "file": path, "result": result });
-        writeln!(out, "{}", serde_json::to_string_pretty(&whole)?)?;
+        write_json(&mut out, &whole)?;
     } else {
         print_line!(out, "class {name}: {result} {}", path.display())?;
     }
@@ -147,7 +149,7 @@ fn list(classes: &Classes, as_json: bool) -> Result<()> {
             .iter()
             .map(|(name, requests)| json!({ "class": name, "requests": requests }))
             .collect();
-        writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
+        write_json(&mut out, &list)?;
     } else if rows.is_empty() {
         print_line!(
             out,

@@ -9,6 +9,7 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 use clap_complete::generate_to;
 
+use super::args::Command;
 use super::bash_completion;
 
 /// Writes `man/*.1` and `completions/*` below a directory.
@@ -17,7 +18,7 @@ pub(super) fn run(dir: &Path) -> Result<()> {
     for dir in [&man, &completions] {
         fs::create_dir_all(dir).with_context(|| format!("making the directory {}", dir.display()))?;
     }
-    let command = super::Command::command();
+    let command = Command::command();
     clap_mangen::generate_to(command.clone(), &man)
         .with_context(|| format!("writing man pages into {}", man.display()))?;
     let bash = completions.join("oci-hotplug.bash");
@@ -49,7 +50,7 @@ mod tests {
     fn every_option_is_in_its_man_page_and_in_every_completion() {
         let dir = tempfile::tempdir().unwrap();
         run(dir.path()).unwrap();
-        let mut command = super::super::Command::command();
+        let mut command = Command::command();
         command.build();
         let mut all = Vec::new();
         commands(&command, "oci-hotplug", &mut all);

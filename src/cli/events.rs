@@ -13,8 +13,8 @@ use clap::Args;
 use serde::Serialize;
 
 use self::moment::Moment;
-use super::table::print_line;
-use super::{Enrolled, check_access};
+use super::enrolled::{Enrolled, check_access};
+use super::render::table::print_line;
 use crate::host::log;
 use crate::host::state::refused_starts;
 use crate::host::state::registry::Registry;

@@ -73,7 +73,7 @@ fn documents() -> Vec<(String, String)> {
         .map(|(name, text)| (name.to_string(), text.to_string()))
         .collect();
     all.push(("oci-hotplug-prestart --help".into(), HOOK_HELP.into()));
-    helps(&mut super::Command::command(), &mut all);
+    helps(&mut super::args::Command::command(), &mut all);
     // roff writes a hyphen as `\-`, a backslash as `\e`, and changes the font by `\fB`.
     for (name, text) in &mut all {
         if name.ends_with(['5', '7', '8']) {

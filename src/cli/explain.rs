@@ -10,9 +10,10 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde_json::json;
 
-use super::Enrolled;
-use super::placed::for_request;
-use super::table::print_line;
+use super::enrolled::Enrolled;
+use super::nodes_of_request::nodes_of_request;
+use super::render::json::write_json;
+use super::render::table::print_line;
 use crate::host::config::Config;
 use crate::host::host_use;
 use crate::host::monitor::DeviceMonitor;
@@ -104,7 +105,7 @@ pub(super) fn run(registry: &Registry, config: &Config, id: &str, path: &Path, a
             "requests": explained,
             "verdict": verdict,
         });
-        writeln!(out, "{}", serde_json::to_string_pretty(&whole)?)?;
+        write_json(&mut out, &whole)?;
         return Ok(());
     }
     match &device.node {
@@ -318,7 +319,7 @@ impl Facts<'_> {
     fn watcher(&self, entry: &RequestEntry) -> Option<Rule> {
         let problem = self.status.problems.iter().find(|problem| self.is_its(problem));
         let is_it = |(_, attachment): &(&Path, &Attachment)| attachment.device.syspath == self.device.syspath;
-        let here = for_request(entry, self.status).into_iter().find(is_it);
+        let here = nodes_of_request(entry, self.status).into_iter().find(is_it);
         let (holds, reason) = match (here, problem) {
             (Some((path, attachment)), _) => (true, described(path, attachment)),
             (None, Some(problem)) => (false, format!("{}: {}", problem.path.display(), problem.reason)),

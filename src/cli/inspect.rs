@@ -6,9 +6,11 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::json;
 
-use super::list::{ago, since};
-use super::table::print_line;
-use super::{Enrolled, unit_of};
+use super::client::unit_of;
+use super::enrolled::Enrolled;
+use super::render::json::write_json;
+use super::render::table::print_line;
+use super::render::time::{ago, since};
 use crate::host::state::control::{Problem, first_of};
 use crate::host::state::registry::{Record, Registry};
 use crate::host::users::Users;
@@ -31,7 +33,7 @@ pub fn run(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
             "status": container.status,
             "unit": container.status.as_ref().and_then(unit_of),
         });
-        writeln!(out, "{}", serde_json::to_string_pretty(&whole)?)?;
+        write_json(&mut out, &whole)?;
         return Ok(());
     }
     write(&mut out, &container)?;

@@ -12,6 +12,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
+use super::render::json::write_json;
 use crate::cdi::directories::{DEFAULT_DIRECTORIES, Specs};
 use crate::cdi::generate::{self, ANNOTATED, DEFAULT_KIND, Placed, Wish};
 use crate::cdi::names::Kind;
@@ -282,7 +283,7 @@ fn tell(report: &[(PathBuf, Placed)], as_json: bool) -> Result<()> {
             .iter()
             .map(|(path, placed)| json!({ "file": path, "result": placed.word() }))
             .collect();
-        writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
+        write_json(&mut out, &list)?;
         return Ok(());
     }
     for (path, placed) in report {

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use serde_json::json;
 
-use super::table::print_line;
-use super::{Enrolled, table, unwatched};
+use super::enrolled::Enrolled;
+use super::not_enrolled::{self, NotEnrolled};
+use super::render::json::write_json;
+use super::render::table::{self, print_line};
+use super::render::time::{ago, since};
 use crate::host::state::registry::{Record, Registry};
 use crate::model::request::entry::RequestEntry;
 
@@ -23,7 +25,7 @@ pub fn run(registry: &Registry, as_json: bool) -> Result<()> {
     let mut out = std::io::stdout().lock();
     if as_json {
         let list: Vec<_> = containers.iter().map(to_json).collect();
-        writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
+        write_json(&mut out, &list)?;
         return Ok(());
     }
     if containers.is_empty() {
@@ -57,13 +59,10 @@ const MAX_OTHERS: usize = 5;
 
 /// Containers that need a watcher and have none, and those that were not started.
 fn write_others(out: &mut impl Write, registry: &Registry) -> Result<()> {
-    let unwatched = unwatched::all(registry);
-    let refused = unwatched::refused(registry);
-    let explained = unwatched
-        .iter()
-        .map(unwatched::Unwatched::explanation)
-        .take(MAX_OTHERS);
-    let sentences = refused.iter().map(unwatched::sentence).take(MAX_OTHERS);
+    let not_enrolled = not_enrolled::all(registry);
+    let refused = not_enrolled::refused(registry);
+    let explained = not_enrolled.iter().map(NotEnrolled::explanation).take(MAX_OTHERS);
+    let sentences = refused.iter().map(not_enrolled::sentence).take(MAX_OTHERS);
     for line in explained.chain(sentences) {
         let mut letters = line.chars();
         let first = letters.next().map(|letter| letter.to_ascii_uppercase());
@@ -141,22 +140,6 @@ pub(super) fn asked_for(entries: &[RequestEntry]) -> Vec<String> {
     texts
 }
 
-/// How long ago a time was, in seconds since 1970. A time that is yet to come (the clock was set back) is now.
-pub(super) fn since(time: u64) -> Duration {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    now.saturating_sub(Duration::from_secs(time))
-}
-
-/// How long ago, in the one unit that says most.
-pub(super) fn ago(age: Duration) -> String {
-    match age.as_secs() {
-        seconds @ 0..60 => format!("{seconds}s"),
-        seconds @ 60..3600 => format!("{}m", seconds / 60),
-        seconds @ 3600..86400 => format!("{}h", seconds / 3600),
-        seconds => format!("{}d", seconds / 86400),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,12 +154,5 @@ mod tests {
             entry("usb:1366").of_class("lab"),
         ];
         assert_eq!(asked_for(&all), ["usb:0403", "class:lab"]);
-    }
-
-    #[test]
-    fn an_age_is_told_in_the_unit_that_says_most() {
-        let told =
-            [0, 59, 60, 3599, 3600, 86399, 86400, 864000].map(|seconds| ago(Duration::from_secs(seconds)));
-        assert_eq!(told, ["0s", "59s", "1m", "59m", "1h", "23h", "1d", "10d"]);
     }
 }

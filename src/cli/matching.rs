@@ -12,8 +12,8 @@ use serde_json::json;
 
 use self::names::Names;
 use super::follow::follow;
-use super::table;
-use super::table::print_line;
+use super::render::json::write_json;
+use super::render::table::{self, print_line};
 use crate::host::monitor::{DeviceMonitor, RECEIVE_BUFFER};
 use crate::host::nodeless;
 use crate::model::cgroup::grants::GrantSet;
@@ -193,7 +193,7 @@ impl Selection {
                 "names": self.names.to_json(), "hints": self.names.hints(),
                 "without_node": self.nodeless,
             });
-            writeln!(out, "{}", serde_json::to_string_pretty(&whole)?)?;
+            write_json(&mut out, &whole)?;
             return Ok(());
         }
         for (entry, nothing) in self.entries.iter().zip(&self.nothing) {

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::{Enrolled, Usage};
+use super::enrolled::Enrolled;
+use super::error::Usage;
 use crate::host::state::atomic_file::replace;
 use crate::host::state::registry::Registry;
 use crate::model::counters::Counters;

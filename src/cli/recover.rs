@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use serde_json::json;
 
-use super::table::print_line;
-use super::{check_access, status, table};
+use super::client::status;
+use super::enrolled::check_access;
+use super::render::json::write_json;
+use super::render::table::{self, print_line};
 use crate::host::state::registry::{Registry, RegistryError};
 use crate::host::state::{cgroup_owners, leases, leftovers};
 use crate::model::oci::ContainerId;
@@ -66,7 +68,7 @@ pub(super) fn run(registry: &Registry, restart_watchers: bool, as_json: bool) ->
     let mut out = std::io::stdout().lock();
     if as_json {
         let list: Vec<_> = all.iter().map(|(id, done)| to_json(id, done)).collect();
-        writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
+        write_json(&mut out, &list)?;
     } else if all.is_empty() {
         print_line!(out, "No container is known here: nothing to recover.")?;
     } else {

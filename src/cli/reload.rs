@@ -8,9 +8,11 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
-use super::table::print_line;
-use super::{Enrolled, table};
-use crate::host::state::control::{self, ControlRequest, ControlResponse, Status};
+use super::client;
+use super::enrolled::Enrolled;
+use super::render::json::write_json;
+use super::render::table::{self, print_line};
+use crate::host::state::control::Status;
 use crate::host::state::registry::Registry;
 
 /// How long a watcher may take: it reads all devices of the host again.
@@ -36,7 +38,7 @@ pub(super) fn run(registry: &Registry, as_json: bool) -> Result<()> {
     let mut out = std::io::stdout().lock();
     if as_json {
         let list: Vec<Value> = all.iter().map(Reloaded::to_json).collect();
-        writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
+        write_json(&mut out, &list)?;
     } else if all.is_empty() {
         print_line!(out, "No container has a watcher: nothing to reload.")?;
     } else {
@@ -60,18 +62,8 @@ pub(super) fn all(registry: &Registry) -> Result<Vec<Reloaded>> {
 }
 
 fn reload(registry: &Registry, container: &Enrolled) -> Reloaded {
-    let answer = control::ask(
-        &registry.container_dir(&container.id),
-        &ControlRequest::Reload,
-        TIMEOUT,
-    );
-    let failure = match answer {
-        Ok(ControlResponse::Done) => None,
-        Ok(ControlResponse::Failed(reason)) => Some(reason),
-        Ok(other) => Some(format!("the watcher answered {other:?}")),
-        Err(error) => Some(error.to_string()),
-    };
-    let after = super::status(registry, &container.id, TIMEOUT);
+    let failure = client::reload(registry, &container.id, TIMEOUT).err();
+    let after = client::status(registry, &container.id, TIMEOUT);
     let nodes = |status: Option<&Status>| -> BTreeSet<PathBuf> {
         let attached = status.iter().flat_map(|status| status.attached.iter());
         attached.map(|(path, _)| path.to_owned()).collect()

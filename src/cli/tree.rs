@@ -1,43 +1,40 @@
 //! `oci-hotplug tree`
 
-use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::io::Write;
 
-use anstyle::{AnsiColor, Style};
 use anyhow::{Context, Result};
 
-use super::Enrolled;
+use super::enrolled::Enrolled;
 use super::follow::{Screen, follow};
-use super::table::{clipped, screen_width, width};
+use super::render;
+use super::render::table::screen_width;
 use crate::host::monitor::{DeviceMonitor, RECEIVE_BUFFER};
 use crate::host::state::registry::Registry;
-use crate::model::device::tree::{ATTRIBUTES, Branch, Holder, Holders, tree};
+use crate::model::device::tree::{ATTRIBUTES, Holder, Holders, tree};
 use crate::model::device::{Device, STATIC_NODE};
-use crate::model::quoting::visible;
 use crate::model::request::facts_needed::FactsNeeded;
 
-/// How the tree is shown.
+/// The options.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(super) struct Options {
     /// Show the kernel's own nodes too (terminals, memory, loop devices ...).
     #[arg(long)]
     all: bool,
-    /// Draw again whenever a device comes or goes, until interrupted.
+    /// Draw the tree again whenever a device is plugged or unplugged, until interrupted.
     #[arg(long)]
     watch: bool,
 }
 
 /// Prints the host's devices, and which container holds each.
 pub(super) fn run(registry: &Registry, options: Options, as_json: bool) -> Result<()> {
-    let mut wanted = FactsNeeded {
+    let mut facts = FactsNeeded {
         udev: true,
         ..FactsNeeded::default()
     };
-    wanted
+    facts
         .attributes
         .extend(ATTRIBUTES.map(|name| (name.to_owned(), None)));
-    let mut monitor = DeviceMonitor::open(wanted, RECEIVE_BUFFER).context("listing the host's devices")?;
+    let mut monitor = DeviceMonitor::open(facts, RECEIVE_BUFFER).context("listing the host's devices")?;
     if !options.watch {
         let picture = picture(&monitor, registry, options.all, as_json)?;
         anstream::stdout().lock().write_all(picture.as_bytes())?;
@@ -56,10 +53,11 @@ fn picture(monitor: &DeviceMonitor, registry: &Registry, all: bool, as_json: boo
     if as_json {
         return Ok(format!("{}\n", serde_json::to_string_pretty(&branches)?));
     }
-    Ok(draw(&lines(&branches), screen_width()))
+    Ok(render::tree::draw(&branches, screen_width()))
 }
 
-/// Who holds what. Nodes that sysfs does not know are added to the devices: only their holders know of them.
+/// The containers that have each device. Nodes that sysfs does not list are added to the devices: only the containers'
+/// attachments name them.
 fn holders(containers: &[Enrolled], devices: &mut Vec<Device>) -> Holders {
     let mut holders = Holders::new();
     for container in containers {
@@ -77,165 +75,4 @@ fn holders(containers: &[Enrolled], devices: &mut Vec<Device>) -> Holders {
         }
     }
     holders
-}
-
-/// One line of the drawing: what leads to it, and its three columns.
-struct Line<'b> {
-    lead: String,
-    branch: &'b Branch,
-    node: String,
-    held: String,
-}
-
-fn lines(branches: &[Branch]) -> Vec<Line<'_>> {
-    let mut lines = Vec::new();
-    for bus in branches {
-        lines.push(Line::new(String::new(), bus));
-        add(&bus.branches, "", &mut lines);
-    }
-    lines
-}
-
-fn add<'b>(branches: &'b [Branch], indent: &str, lines: &mut Vec<Line<'b>>) {
-    for (at, branch) in branches.iter().enumerate() {
-        let is_last = at + 1 == branches.len();
-        let (lead, deeper) = if is_last {
-            ("└─ ", "   ")
-        } else {
-            ("├─ ", "│  ")
-        };
-        lines.push(Line::new(format!("{indent}{lead}"), branch));
-        add(&branch.branches, &format!("{indent}{deeper}"), lines);
-    }
-}
-
-impl<'b> Line<'b> {
-    fn new(lead: String, branch: &'b Branch) -> Self {
-        let plain = |text: &str| visible(text).into_owned();
-        let node = branch.node.as_ref().map(|node| node.path.display().to_string());
-        let held: Vec<String> = branch
-            .holders
-            .iter()
-            .map(|holder| {
-                let same = branch.node.as_ref().is_some_and(|node| node.path == holder.path);
-                if same {
-                    holder.container.clone()
-                } else {
-                    format!("{} as {}", holder.container, holder.path.display())
-                }
-            })
-            .collect();
-        Self {
-            lead,
-            branch,
-            node: plain(&node.unwrap_or_default()),
-            held: plain(&held.join(", ")),
-        }
-    }
-
-    /// The name apart, as it is to stand out, and the rest.
-    fn text(&self) -> (Cow<'_, str>, String) {
-        let branch = self.branch;
-        let mut rest = String::new();
-        let parts = [
-            Some(branch.description.clone()).filter(|text| !text.is_empty()),
-            branch.id.clone(),
-            branch.serial.clone(),
-            branch.driver.clone().map(|driver| format!("[{driver}]")),
-            (branch.hidden > 0).then(|| match branch.hidden {
-                1 => "1 more node (--all)".to_owned(),
-                count => format!("{count} more nodes (--all)"),
-            }),
-        ];
-        for part in parts.into_iter().flatten() {
-            // Writing to a String cannot fail.
-            let _ = write!(rest, " {part}");
-        }
-        (visible(&branch.name), visible(&rest).into_owned())
-    }
-}
-
-const HEADER: [&str; 3] = ["DEVICE", "NODE", "CONTAINER"];
-const NAME: Style = Style::new().bold();
-const FAINT: Style = Style::new().dimmed();
-const HELD: Style = AnsiColor::Green.on_default().bold();
-
-/// The least that the first column is cut to.
-const MIN_DEVICE: usize = 24;
-
-/// Draws the lines in three columns; where the terminal is too narrow, the first is cut.
-fn draw(lines: &[Line<'_>], screen: Option<usize>) -> String {
-    let widest = |column: &dyn Fn(&Line<'_>) -> usize, header: &str| {
-        lines
-            .iter()
-            .map(column)
-            .max()
-            .unwrap_or_default()
-            .max(header.len())
-    };
-    let text_width = |line: &Line<'_>| {
-        let (name, rest) = line.text();
-        width(&line.lead) + width(&name) + width(&rest)
-    };
-    let nodes = widest(&|line| width(&line.node), HEADER[1]);
-    let held = widest(&|line| width(&line.held), HEADER[2]);
-    let mut device = widest(&text_width, HEADER[0]);
-    if let Some(screen) = screen {
-        let left = screen.saturating_sub(nodes + held + 4);
-        device = device.min(left.max(MIN_DEVICE));
-    }
-    let mut drawn = format!("{:device$}  {:nodes$}  {}\n", HEADER[0], HEADER[1], HEADER[2]);
-    for line in lines {
-        let (name, rest) = line.text();
-        let lead = clipped(&line.lead, device);
-        let name = clipped(&name, device.saturating_sub(width(&lead)));
-        let rest = clipped(&rest, device.saturating_sub(width(&lead) + width(&name)));
-        let gap = " ".repeat(device.saturating_sub(width(&lead) + width(&name) + width(&rest)));
-        let mut text = format!(
-            "{FAINT}{lead}{FAINT:#}{NAME}{name}{NAME:#}{rest}{gap}  {:nodes$}",
-            line.node
-        );
-        if line.held.is_empty() {
-            text.truncate(text.trim_end().len());
-        } else {
-            let _ = write!(text, "  {HELD}{}{HELD:#}", line.held);
-        }
-        drawn.push_str(&text);
-        drawn.push('\n');
-    }
-    drawn
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::device::recorded;
-
-    fn plain(text: &str) -> String {
-        anstream::adapter::strip_str(text).to_string()
-    }
-
-    fn drawn(screen: Option<usize>) -> String {
-        let devices = recorded::hub_with_two_adapters();
-        let tty = recorded::with_node(&devices, "/dev/ttyUSB1").syspath.clone();
-        let holder = Holder {
-            container: "lab".into(),
-            path: "/dev/board".into(),
-        };
-        let branches = tree(&devices, &[(tty, vec![holder])].into(), false);
-        plain(&draw(&lines(&branches), screen))
-    }
-
-    #[test]
-    fn the_tree_is_drawn_with_nodes_and_holders_in_columns() {
-        assert_eq!(drawn(None), include_str!("../../tests/fixtures/tree.txt"));
-    }
-
-    #[test]
-    fn in_a_narrow_terminal_the_first_column_is_cut() {
-        let drawn = drawn(Some(72));
-        assert!(drawn.lines().all(|line| width(line) <= 72), "{drawn}");
-        assert!(drawn.contains('…'), "{drawn}");
-        assert!(drawn.contains("lab as /dev/board"), "{drawn}");
-    }
 }

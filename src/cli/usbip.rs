@@ -9,8 +9,9 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::table::print_line;
-use super::{matching, table};
+use super::matching;
+use super::render::json::write_json;
+use super::render::table::{self, print_line};
 use crate::host::state::registry::Registry;
 use crate::model::oci::ContainerId;
 use crate::model::remote::{RemoteDevice, Server};
@@ -164,7 +165,7 @@ pub(super) fn run(arguments: &Usbip, state_dir: &Path, as_json: bool) -> Result<
             let mut out = std::io::stdout().lock();
             if as_json {
                 let what = json!({ "port": record.port, "device": record.asked.to_string() });
-                writeln!(out, "{}", serde_json::to_string_pretty(&what)?)?;
+                write_json(&mut out, &what)?;
             } else {
                 print_line!(out, "{} is detached from port {}", record.asked, record.port)?;
             }
@@ -198,7 +199,7 @@ fn list(server: &Server, patience: &Patience, as_json: bool) -> Result<()> {
             .iter()
             .map(|device| exported_json(server, device))
             .collect();
-        writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;
+        write_json(&mut out, &all)?;
         return Ok(());
     }
     if exported.is_empty() {
@@ -292,7 +293,7 @@ fn print_attached(asked: &RemoteDevice, attached: &Attached, as_json: bool) -> R
     if as_json {
         let mut whole = attached_json(attached);
         whole["nodes"] = json!(nodes);
-        writeln!(out, "{}", serde_json::to_string_pretty(&whole)?)?;
+        write_json(&mut out, &whole)?;
         return Ok(());
     }
     print_line!(
@@ -321,7 +322,7 @@ fn ports(attached: &[Attached], as_json: bool) -> Result<()> {
     let mut out = std::io::stdout().lock();
     if as_json {
         let all: Vec<Value> = attached.iter().map(attached_json).collect();
-        writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;
+        write_json(&mut out, &all)?;
         return Ok(());
     }
     if attached.is_empty() {

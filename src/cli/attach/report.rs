@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use super::target::Target;
 use super::wishes::Wishes;
-use crate::cli::placed::for_request;
-use crate::cli::table::print_line;
+use crate::cli::nodes_of_request::nodes_of_request;
+use crate::cli::render::json::write_json;
+use crate::cli::render::table::print_line;
 use crate::host::state::control::{Problem, Status, first_of};
 use crate::model::plan::attachment::Attachment;
 use crate::model::request::entry::RequestEntry;
@@ -47,7 +48,7 @@ pub(super) fn attached(
         let requests: Vec<Value> = entries
             .iter()
             .map(|entry| {
-                let nodes: Vec<Value> = for_request(entry, status)
+                let nodes: Vec<Value> = nodes_of_request(entry, status)
                     .into_iter()
                     .map(|(path, attachment)| to_json(path, attachment))
                     .collect();
@@ -60,7 +61,7 @@ pub(super) fn attached(
         let whole = json!({
             "id": target.id(), "requests": requests, "problems": problems, "left-out": wishes.left_out,
         });
-        writeln!(out, "{}", serde_json::to_string_pretty(&whole)?)?;
+        write_json(&mut out, &whole)?;
     } else {
         for entry in &entries {
             write_request(&mut out, entry, status)?;
@@ -74,7 +75,8 @@ pub(super) fn attached(
             )?;
         }
     }
-    let is_empty = |entry: &&&RequestEntry| !entry.roots.is_empty() && for_request(entry, status).is_empty();
+    let is_empty =
+        |entry: &&&RequestEntry| !entry.roots.is_empty() && nodes_of_request(entry, status).is_empty();
     if problems.is_empty() || !entries.iter().any(|entry| is_empty(&entry)) {
         return Ok(());
     }
@@ -96,7 +98,7 @@ fn write_request(out: &mut impl Write, entry: &RequestEntry, status: &Status) ->
     if entry.roots.is_empty() {
         print_line!(out, "  no such device is present: it comes when it is plugged in")?;
     }
-    for (path, attachment) in for_request(entry, status) {
+    for (path, attachment) in nodes_of_request(entry, status) {
         print_line!(
             out,
             "  {}  {}  access {}",
@@ -128,13 +130,16 @@ pub(super) fn detached(
         .filter(|entry| gone.contains(&entry.without_roots()))
         .collect();
     let inside = |entry: &RequestEntry| -> Vec<(PathBuf, Option<String>)> {
-        for_request(entry, before)
+        nodes_of_request(entry, before)
             .into_iter()
             .map(|(path, attachment)| {
                 let now = after.attached.get(path);
                 let still = now.is_some_and(|now| now.device.syspath == attachment.device.syspath);
-                let is_for =
-                    |entry: &&RequestEntry| for_request(entry, after).iter().any(|(node, _)| *node == path);
+                let is_for = |entry: &&RequestEntry| {
+                    nodes_of_request(entry, after)
+                        .iter()
+                        .any(|(node, _)| *node == path)
+                };
                 let holder = after.requests.iter().find(is_for);
                 let stays = still.then(|| holder.map_or_else(String::new, RequestEntry::called));
                 (path.to_owned(), stays)
@@ -158,7 +163,7 @@ pub(super) fn detached(
             })
             .collect();
         let whole = json!({ "id": target.id(), "requests": requests, "problems": after.problems });
-        writeln!(out, "{}", serde_json::to_string_pretty(&whole)?)?;
+        write_json(&mut out, &whole)?;
     }
     let mut stuck = Vec::new();
     for entry in &went {

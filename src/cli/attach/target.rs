@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 
 use super::wishes::Wishes;
-use crate::cli::{Enrolled, check_access, find_id, name_of};
+use crate::cli::enrolled::{Enrolled, check_access, find_id, name_of};
 use crate::host::config::Config;
 use crate::host::container::{Container, ContainerFacts};
 use crate::host::process::boot_id;

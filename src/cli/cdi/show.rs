@@ -10,8 +10,8 @@ use crate::cdi::directories::{Definition, SpecFile, Specs, is_spec_name, shown};
 use crate::cdi::document::{Device, Edits};
 use crate::cdi::generate;
 use crate::cdi::names::Kind;
-use crate::cli::table;
-use crate::cli::table::print_line;
+use crate::cli::render::json::write_json;
+use crate::cli::render::table::{self, print_line};
 
 /// File, place and message of each fault.
 fn problems(specs: &Specs) -> Vec<Value> {
@@ -78,7 +78,7 @@ pub(super) fn list(specs: &Specs, as_json: bool) -> Result<()> {
             })
             .collect();
         let whole = json!({ "directories": specs.directories, "devices": list, "problems": problems });
-        writeln!(out, "{}", serde_json::to_string_pretty(&whole)?)?;
+        write_json(&mut out, &whole)?;
         return Ok(());
     }
     let rows: Vec<[String; 3]> = devices
@@ -140,7 +140,7 @@ pub(super) fn validate(specs: &Specs, as_json: bool) -> Result<()> {
     let mut out = std::io::stdout().lock();
     if as_json {
         let whole = json!({ "files": specs.files.len(), "problems": problems, "warnings": warnings });
-        writeln!(out, "{}", serde_json::to_string_pretty(&whole)?)?;
+        write_json(&mut out, &whole)?;
     } else {
         for problem in &problems {
             print_line!(out, "{}", problem_line(problem))?;
@@ -237,7 +237,7 @@ pub(super) fn resolve(specs: &Specs, names: &[String], as_json: bool) -> Result<
     };
     let mut out = std::io::stdout().lock();
     if as_json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&edits)?)?;
+        write_json(&mut out, &edits)?;
         return Ok(());
     }
     let devices = specs.devices();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::cli::table;
+use crate::cli::render::table;
 use crate::model::device::Device;
 use crate::model::plan::{Plan, Step};
 use crate::model::request::entry::RequestEntry;

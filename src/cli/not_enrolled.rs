@@ -1,7 +1,7 @@
-//! Containers that no watcher serves although they may need one: those that run with our annotation and whose engine ran
-//! no hook of ours, and those whose start a hook refused.
+//! Containers without a watcher: those that run with our annotation although their engine did not run our hooks, and
+//! those that a hook did not let start.
 //!
-//! Reads the files of runtimes and engines only: nothing is asked over a socket.
+//! Reads files of runtimes and engines only, no socket.
 
 use crate::host::engine_names;
 use crate::host::runtime_state::{self, Running};
@@ -11,13 +11,13 @@ use crate::model::oci::engine::{self, Engine};
 use crate::model::quoting::{shell_quoted, shown};
 use crate::model::request::annotations;
 
-use super::list::{ago, since};
+use super::render::time::{ago, since};
 
 /// The longest request that is shown, in characters.
 const MAX_REQUEST: usize = 200;
 
 /// A container that runs and has no watcher.
-pub(super) struct Unwatched {
+pub(super) struct NotEnrolled {
     id: String,
     name: Option<String>,
     engine: Option<Engine>,
@@ -25,7 +25,7 @@ pub(super) struct Unwatched {
     requests: Option<String>,
 }
 
-impl Unwatched {
+impl NotEnrolled {
     fn of(running: Running) -> Self {
         let annotations = &running.circumstances.annotations;
         let engine = engine::engine(&running.facts.bundle, annotations);
@@ -93,18 +93,18 @@ impl Unwatched {
 }
 
 /// Those that run, with or without our annotation, and that no hook and no `attach` has enrolled.
-fn running(registry: &Registry) -> Vec<Unwatched> {
+fn running(registry: &Registry) -> Vec<NotEnrolled> {
     let ids = registry.ids().unwrap_or_default();
     let is_enrolled = |running: &Running| ids.iter().any(|id| id.as_str() == running.facts.id);
     runtime_state::running(&runtime_state::roots(&[]))
         .into_iter()
         .filter(|running| !is_enrolled(running))
-        .map(Unwatched::of)
+        .map(NotEnrolled::of)
         .collect()
 }
 
 /// Those that run with an annotation of ours and have no watcher.
-pub(super) fn all(registry: &Registry) -> Vec<Unwatched> {
+pub(super) fn all(registry: &Registry) -> Vec<NotEnrolled> {
     let mut all = running(registry);
     all.retain(|container| container.requests.is_some());
     all
@@ -142,8 +142,8 @@ pub(super) fn refused(registry: &Registry) -> Vec<RefusedStart> {
 mod tests {
     use super::*;
 
-    fn container(engine: Option<Engine>, requests: Option<&str>) -> Unwatched {
-        Unwatched {
+    fn container(engine: Option<Engine>, requests: Option<&str>) -> NotEnrolled {
+        NotEnrolled {
             id: "0".repeat(64),
             name: Some("lab".into()),
             engine,

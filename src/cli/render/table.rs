@@ -5,12 +5,12 @@ use std::io::{IsTerminal, Write};
 use crate::model::quoting::visible;
 
 /// How many columns a text takes. Letters of double width count once: few names have any.
-pub(super) fn width(text: &str) -> usize {
+pub(in crate::cli) fn width(text: &str) -> usize {
     text.chars().count()
 }
 
 /// The text, cut with `…` where it would take more columns than these.
-pub(super) fn clipped(text: &str, columns: usize) -> String {
+pub(in crate::cli) fn clipped(text: &str, columns: usize) -> String {
     if width(text) <= columns {
         return text.to_owned();
     }
@@ -19,7 +19,7 @@ pub(super) fn clipped(text: &str, columns: usize) -> String {
 }
 
 /// The terminal's columns; `None` where our output does not go to one.
-pub(super) fn screen_width() -> Option<usize> {
+pub(in crate::cli) fn screen_width() -> Option<usize> {
     let (columns, _) = terminal_size::terminal_size()?;
     std::io::stdout().is_terminal().then_some(usize::from(columns.0))
 }
@@ -28,16 +28,16 @@ pub(super) fn screen_width() -> Option<usize> {
 /// of devices are foreign text. A line feed at the beginning of the format stands for an empty line before.
 macro_rules! print_line {
     ($out:expr, $($format:tt)+) => {
-        $crate::cli::table::write_line($out.by_ref(), format_args!($($format)+))
+        $crate::cli::render::table::write_line($out.by_ref(), format_args!($($format)+))
     };
 }
-pub(super) use print_line;
+pub(in crate::cli) use print_line;
 
 /// What `print_line!` does.
 ///
 /// # Errors
 /// As the writer.
-pub(super) fn write_line(out: &mut impl Write, text: std::fmt::Arguments<'_>) -> std::io::Result<()> {
+pub(in crate::cli) fn write_line(out: &mut impl Write, text: std::fmt::Arguments<'_>) -> std::io::Result<()> {
     let text = text.to_string();
     let (blank, text) = match text.strip_prefix('\n') {
         Some(rest) => ("\n", rest),
@@ -50,7 +50,7 @@ pub(super) fn write_line(out: &mut impl Write, text: std::fmt::Arguments<'_>) ->
 ///
 /// # Errors
 /// As the writer.
-pub fn write<const N: usize>(
+pub(in crate::cli) fn write<const N: usize>(
     out: &mut impl Write,
     header: [&str; N],
     rows: &[[String; N]],

@@ -12,7 +12,10 @@ use crate::model::plan::{Reconciler, Step, admit_all};
 use crate::model::request::entry::RequestEntry;
 
 /// The nodes that stay, or would be put there, if this were all that the container asks for.
-pub(super) fn for_request<'s>(entry: &RequestEntry, status: &'s Status) -> Vec<(&'s Path, &'s Attachment)> {
+pub(super) fn nodes_of_request<'s>(
+    entry: &RequestEntry,
+    status: &'s Status,
+) -> Vec<(&'s Path, &'s Attachment)> {
     let devices = status
         .attached
         .iter()
@@ -118,7 +121,7 @@ mod tests {
         let twice = entry("devnode:/dev/a;mode=0600");
         let status = status(&[own.clone(), elsewhere.clone(), other.clone(), twice.clone()]);
         let paths = |entry: &RequestEntry| -> Vec<&Path> {
-            for_request(entry, &status)
+            nodes_of_request(entry, &status)
                 .into_iter()
                 .map(|(path, _)| path)
                 .collect()

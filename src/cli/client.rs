@@ -1,0 +1,48 @@
+//! The watchers as the operator's tool talks to them, through the control socket of each container.
+
+use std::time::{Duration, Instant};
+
+use crate::host::state::control::{self, ControlRequest, ControlResponse, Status};
+use crate::host::state::registry::Registry;
+use crate::host::systemd;
+use crate::model::oci::ContainerId;
+
+/// The pause between two requests to a watcher that is starting or ending.
+const RETRY_INTERVAL: Duration = Duration::from_millis(5);
+
+/// The watcher's status; `None` when the container has no watcher, or the watcher does not answer before the timeout.
+pub(super) fn status(registry: &Registry, id: &ContainerId, timeout: Duration) -> Option<Status> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let left = deadline
+            .saturating_duration_since(Instant::now())
+            .max(RETRY_INTERVAL);
+        match control::ask(&registry.container_dir(id), &ControlRequest::Status, left) {
+            Ok(ControlResponse::Status(status)) => return Some(*status),
+            // The watcher has just been started, or a new one is taking over.
+            Err(error) if error.is_ended() && left > RETRY_INTERVAL && registry.is_watched(id) => {
+                std::thread::sleep(RETRY_INTERVAL);
+            }
+            _ => return None,
+        }
+    }
+}
+
+/// Makes a watcher read the configuration again.
+///
+/// # Errors
+/// Why the watcher keeps its previous policy.
+pub(super) fn reload(registry: &Registry, id: &ContainerId, timeout: Duration) -> Result<(), String> {
+    match control::ask(&registry.container_dir(id), &ControlRequest::Reload, timeout) {
+        Ok(ControlResponse::Done) => Ok(()),
+        Ok(ControlResponse::Failed(reason)) => Err(reason),
+        Ok(other) => Err(format!("the watcher answered {other:?}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The systemd unit of a watcher.
+pub(super) fn unit_of(status: &Status) -> Option<String> {
+    let cgroups = std::fs::read_to_string(format!("/proc/{}/cgroup", status.watcher)).ok()?;
+    systemd::unit_in(&cgroups).map(str::to_owned)
+}

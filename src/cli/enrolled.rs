@@ -1,0 +1,158 @@
+//! Enrolled containers as the verbs show them: the record, and the status of the watcher.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::{client, not_enrolled};
+use crate::host::engine_names;
+use crate::host::state::control::Status;
+use crate::host::state::registry::{Record, Registry};
+use crate::model::oci::ContainerId;
+use crate::model::oci::engine::{self, Engine};
+
+/// One enrolled container: its record, and its watcher's status if the watcher answers.
+pub(super) struct Enrolled {
+    pub(super) id: ContainerId,
+    pub(super) record: Option<Record>,
+    /// Why the record cannot be read.
+    pub(super) record_fault: Option<String>,
+    pub(super) status: Option<Status>,
+    /// The process of a watcher that runs and does not answer.
+    pub(super) silent: Option<i32>,
+}
+
+fn engine_of(record: &Record) -> Option<Engine> {
+    engine::engine(&record.container.bundle, &record.circumstances.annotations)
+}
+
+pub(super) fn name_of(record: &Record) -> Option<String> {
+    engine::name(&record.circumstances.annotations)
+        .or_else(|| engine_names::name(engine_of(record)?, &record.container))
+}
+
+/// How long a watcher may take to report its status.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl Enrolled {
+    fn read(registry: &Registry, id: ContainerId) -> Self {
+        let status = client::status(registry, &id, STATUS_TIMEOUT);
+        let (record, record_fault) = match registry.record(&id) {
+            Ok(record) => (record, None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let is_silent = status.is_none() && registry.is_watched(&id);
+        let silent = registry.watcher(&id).filter(|_| is_silent);
+        Self {
+            silent: silent.map(|watcher| watcher.pid),
+            id,
+            record,
+            record_fault,
+            status,
+        }
+    }
+
+    pub(super) fn all(registry: &Registry) -> Result<Vec<Self>> {
+        check_access(registry)?;
+        Ok(registry
+            .ids()?
+            .into_iter()
+            .map(|id| Self::read(registry, id))
+            .collect())
+    }
+
+    /// The one container whose id is, or begins with, `id`, or whose name it is.
+    pub(super) fn find(registry: &Registry, id: &str) -> Result<Self> {
+        check_access(registry)?;
+        match Self::search(registry, id)? {
+            Some(found) => Ok(found),
+            None => match not_enrolled::explanation(registry, id) {
+                Some(explanation) => bail!("{explanation}"),
+                None => bail!("no container {id:?} is known here (`oci-hotplug list` shows those that are)"),
+            },
+        }
+    }
+
+    /// As [`Enrolled::find`]; `None` when there is none.
+    pub(super) fn search(registry: &Registry, id: &str) -> Result<Option<Self>> {
+        let names: Vec<(ContainerId, Option<String>)> = registry
+            .ids()?
+            .into_iter()
+            .map(|known| {
+                let record = registry.record(&known).ok().flatten();
+                (known, record.and_then(|record| name_of(&record)))
+            })
+            .collect();
+        Ok(find_id(&names, id)?.map(|id| Self::read(registry, id)))
+    }
+
+    /// The engine that started it, as far as its bundle tells.
+    pub(super) fn engine(&self) -> Option<Engine> {
+        self.record.as_ref().and_then(engine_of)
+    }
+
+    /// The name that its engine gives it; `None` when it has no name.
+    pub(super) fn name(&self) -> Option<String> {
+        self.record.as_ref().and_then(name_of)
+    }
+
+    /// Its id as engines print it: the first twelve of 64 digits.
+    pub(super) fn short_id(&self) -> &str {
+        engine::short_id(self.id.as_str())
+    }
+
+    /// Its name; where it has none, its id.
+    pub(super) fn called(&self) -> String {
+        self.name().unwrap_or_else(|| self.short_id().to_owned())
+    }
+
+    /// Its state, in one or two words.
+    pub(super) fn health(&self) -> &'static str {
+        match &self.status {
+            Some(status) if status.problems.is_empty() => "ok",
+            Some(status) if status.problems.iter().all(|problem| problem.waiting) => "waiting",
+            Some(_) => "problems",
+            None if self.silent.is_some() => "no answer",
+            None if self.record_fault.is_some() => "unreadable",
+            None => "no watcher",
+        }
+    }
+}
+
+/// The id that equals `text`, that has the name `text`, or that begins with `text`; `None` when no id does.
+///
+/// # Errors
+/// When several ids begin with `text`.
+pub(super) fn find_id(all: &[(ContainerId, Option<String>)], text: &str) -> Result<Option<ContainerId>> {
+    let mut named = all.iter().filter(|(_, name)| name.as_deref() == Some(text));
+    let exact = all
+        .iter()
+        .find(|(id, _)| id.as_str() == text)
+        .or_else(|| named.next().filter(|_| named.next().is_none()));
+    if let Some((id, _)) = exact {
+        return Ok(Some(id.clone()));
+    }
+    let starting: Vec<&str> = all
+        .iter()
+        .map(|(id, _)| id.as_str())
+        .filter(|id| !text.is_empty() && id.starts_with(text))
+        .collect();
+    match starting[..] {
+        [] => Ok(None),
+        [id] => Ok(Some(id.parse()?)),
+        _ => bail!(
+            "{text:?} begins the ids of several containers: {} (give more of it)",
+            starting.join(", ")
+        ),
+    }
+}
+
+/// Only root can read the state directory: reports that instead of printing an empty list.
+pub(super) fn check_access(registry: &Registry) -> Result<()> {
+    match std::fs::read_dir(registry.root()) {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            Err(error).with_context(|| format!("reading {} (run this as root)", registry.root().display()))
+        }
+        _ => Ok(registry.check()?),
+    }
+}

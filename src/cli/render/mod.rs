@@ -1,0 +1,6 @@
+//! How the verbs draw and format what they print.
+
+pub(super) mod json;
+pub(super) mod table;
+pub(super) mod time;
+pub(super) mod tree;

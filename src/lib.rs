@@ -5,7 +5,7 @@
 //!
 //! # The house
 //! ```text
-//! bin/        mains of a few lines; exit.rs: their exit codes, how an error is told
+//! bin/        mains of a few lines; exit.rs: their exit codes, how an error is told; command_line.rs: their arguments
 //! hook/       what the runtime starts: prestart, poststop           ┐
 //! watcher/    one container's loop: run, settle, admission,         │ programs: join decisions and effects,
 //!             transaction, effects, launch, detach, restore,        │ never import each other
@@ -14,12 +14,11 @@
 //! cli/        the operator's tool: one file a verb                  ┘
 //! kubernetes/ the device plugin, feature `kubernetes`: the only asynchronous code
 //! cdi/        specs that carry our hooks to engines without hooks.d; only cli and kubernetes use it
-//! usbip/      USB devices of other hosts: attach, detach; protocol (pure), client, vhci, hubs, records; only cli uses it, but for worker:
-//!             the process that attaches one for a watcher (`oci-hotplug usbip attach --owner`), and records: whose each is,
-//!             and client, by which kubernetes asks servers what they have
+//! usbip/      USB devices of other hosts: attach, detach; protocol (pure), client, vhci, hubs, records; task, command: the
+//!             program `oci-hotplug-usbip`; worker: how watcher, hooks and cli start it
 //! host/       the Linux host as objects: monitor, container, container_dev, filter, announcer, process,
 //!             registry, replaced_file, runtime_state, leases, leftovers, trust, control, config, host_use, engine_names, log; programs (where
-//!             ours are), systemd, readiness
+//!             ours are), spawn, systemd, readiness
 //! model/      facts and decisions, pure: device, event, inventory; selector, request, symlink, annotations,
 //!             asked, class, policy; attachment, grants, named_node, reconcile; filter_program, device_rules;
 //!             uevent; oci; engine, device_tree, readiness, tally; usbip (names of remote
@@ -46,6 +45,7 @@
 
 pub mod cdi;
 pub mod cli;
+mod command_line;
 pub mod exit;
 pub mod hook;
 pub mod host;

@@ -89,9 +89,12 @@ mod tests {
         let prestart = page("oci-hotplug-prestart.8");
         let poststop = page("oci-hotplug-poststop.8");
         for (text, page) in [
-            (crate::hook::command::PRESTART_HELP, &prestart),
-            (crate::hook::command::POSTSTOP_HELP, &poststop),
-            (crate::watcher::command::HELP, &page("oci-hotplug-watcher.8")),
+            (crate::hook::command::PRESTART_PROGRAM.help, &prestart),
+            (crate::hook::command::POSTSTOP_PROGRAM.help, &poststop),
+            (
+                crate::watcher::command::PROGRAM.help,
+                &page("oci-hotplug-watcher.8"),
+            ),
         ] {
             let options = text
                 .split([' ', '\n', '[', ']', ','])

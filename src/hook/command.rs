@@ -1,14 +1,14 @@
 //! The two hooks as commands: arguments, exit codes, and one message when something is wrong.
 
-use std::io::{self, Write};
-use std::path::PathBuf;
+use std::io;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use lexopt::prelude::*;
+use lexopt::{Parser, ValueExt};
 
 use super::prestart::Arguments;
 use super::{poststop as stop, prestart as start, read_state};
+use crate::command_line::{self, CommonOptions, OwnArgument, Program};
 use crate::exit;
 use crate::host::config::Config;
 use crate::host::log::{self, PRESTART};
@@ -19,7 +19,9 @@ use crate::model::oci::HookState;
 
 const POSTSTOP: &str = "oci-hotplug-poststop";
 
-pub(crate) const PRESTART_HELP: &str = "\
+pub(crate) const PRESTART_PROGRAM: Program = Program {
+    name: PRESTART,
+    help: "\
 oci-hotplug-prestart: OCI hook that gives a container the devices it asks for, now and when they are plugged in
 
 An OCI runtime starts it at stage createRuntime (or prestart), with the container's state as JSON on standard input.
@@ -36,9 +38,12 @@ Usage: oci-hotplug-prestart [--device REQUEST]... [--symlink RULE]... [--config 
   -V, --version      the version
 
 Exit codes: 0 done, or the container asks for nothing; 1 failed; 2 malformed request or usage; 3 refused by policy.
-";
+",
+};
 
-pub(crate) const POSTSTOP_HELP: &str = "\
+pub(crate) const POSTSTOP_PROGRAM: Program = Program {
+    name: POSTSTOP,
+    help: "\
 oci-hotplug-poststop: OCI hook that ends what oci-hotplug-prestart began
 
 An OCI runtime starts it at stage poststop, with the container's state as JSON on standard input.
@@ -51,29 +56,15 @@ Usage: oci-hotplug-poststop [--config FILE] [--state-dir DIR]
   -V, --version      the version
 
 Exit code: always 0 when it runs as a hook, also when nothing was to be done; what failed is in the log.
-";
-
-/// The arguments of both hooks.
-#[derive(Debug, Default)]
-struct Options {
-    requests: Arguments,
-    config: Option<PathBuf>,
-    state_dir: Option<PathBuf>,
-}
-
-/// What the command line asks for.
-enum Wish {
-    Run(Options),
-    Show(String),
-}
+",
+};
 
 /// `oci-hotplug-prestart`.
 pub fn prestart() -> ExitCode {
     shake_off_limits();
-    let options = match parse(PRESTART, PRESTART_HELP, true) {
-        Ok(Wish::Run(options)) => options,
-        Ok(Wish::Show(text)) => return show(&text),
-        Err(error) => return usage(PRESTART, &error),
+    let (options, requests) = match read_prestart_arguments() {
+        Ok(read) => read,
+        Err(code) => return code,
     };
     let state = match read_state(io::stdin().lock()) {
         Ok(state) => state,
@@ -85,16 +76,11 @@ pub fn prestart() -> ExitCode {
     let config = Config::load(options.config.as_deref(), options.state_dir.as_deref());
     let (config, outcome) = match config {
         Ok(config) => {
-            let outcome = start::run(
-                &state,
-                &options.requests,
-                &config,
-                &Registry::new(&config.state_dir),
-            );
+            let outcome = start::run(&state, &requests, &config, &Registry::new(&config.state_dir));
             (config, outcome)
         }
         // A configuration that can't be used concerns those that request something.
-        Err(_) if !start::has_request(&state, &options.requests) => return ExitCode::from(exit::DONE),
+        Err(_) if !start::has_request(&state, &requests) => return ExitCode::from(exit::DONE),
         Err(error) => {
             let mut config = Config::default();
             config.state_dir = options.state_dir.unwrap_or(config.state_dir);
@@ -152,10 +138,10 @@ fn refuse(state: &HookState, config: &Config, reason: String) {
 /// `oci-hotplug-poststop`. A container that is gone is not to be held back by us: always 0 once it runs as a hook.
 pub fn poststop() -> ExitCode {
     shake_off_limits();
-    let options = match parse(POSTSTOP, POSTSTOP_HELP, false) {
-        Ok(Wish::Run(options)) => options,
-        Ok(Wish::Show(text)) => return show(&text),
-        Err(error) => return usage(POSTSTOP, &error),
+    let refuse = |argument: OwnArgument, _: &mut Parser| Err(argument.unexpected());
+    let options = match command_line::read(&POSTSTOP_PROGRAM, refuse) {
+        Ok(options) => options,
+        Err(code) => return code,
     };
     let state = match read_state(io::stdin().lock()) {
         Ok(state) => state,
@@ -183,33 +169,17 @@ pub fn poststop() -> ExitCode {
     ExitCode::from(exit::DONE)
 }
 
-fn parse(program: &str, help: &str, takes_requests: bool) -> Result<Wish, lexopt::Error> {
-    let mut options = Options::default();
-    let mut parser = lexopt::Parser::from_env();
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Long("device") if takes_requests => options.requests.devices.push(parser.value()?.string()?),
-            Long("symlink") if takes_requests => options.requests.symlinks.push(parser.value()?.string()?),
-            Long("config") => options.config = Some(parser.value()?.into()),
-            Long("state-dir") => options.state_dir = Some(parser.value()?.into()),
-            Short('h') | Long("help") => return Ok(Wish::Show(help.to_owned())),
-            Short('V') | Long("version") => {
-                return Ok(Wish::Show(format!("{program} {}\n", env!("CARGO_PKG_VERSION"))));
-            }
-            other => return Err(other.unexpected()),
-        }
-    }
-    Ok(Wish::Run(options))
-}
-
-fn show(text: &str) -> ExitCode {
-    match io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::from(exit::DONE),
-        Err(_) => ExitCode::from(exit::FAILED),
-    }
-}
-
-fn usage(program: &str, error: &lexopt::Error) -> ExitCode {
-    log::tell(&format!("{program}: {error} (--help shows the usage)"));
-    ExitCode::from(exit::USAGE)
+fn read_prestart_arguments() -> Result<(CommonOptions, Arguments), ExitCode> {
+    let mut requests = Arguments::default();
+    let take = |argument: OwnArgument, parser: &mut Parser| {
+        let list = match &argument {
+            OwnArgument::Option(name) if name == "device" => &mut requests.devices,
+            OwnArgument::Option(name) if name == "symlink" => &mut requests.symlinks,
+            _ => return Err(argument.unexpected()),
+        };
+        list.push(parser.value()?.string()?);
+        Ok(())
+    };
+    let options = command_line::read(&PRESTART_PROGRAM, take)?;
+    Ok((options, requests))
 }

@@ -1,13 +1,12 @@
 //! The watcher as a command.
 
-use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use lexopt::prelude::*;
+use lexopt::{Parser, ValueExt};
 
 use super::detach::detach;
 use super::run::{Beginning, Ending, Settings, WatcherError, run};
+use crate::command_line::{self, CommonOptions, OwnArgument, Program};
 use crate::exit;
 use crate::host::config::{Config, ConfigError, Supervise};
 use crate::host::log::{self, WATCHER};
@@ -16,7 +15,9 @@ use crate::host::systemd;
 use crate::model::oci::ContainerId;
 use crate::model::policy::{Denial, Policy};
 
-pub(crate) const HELP: &str = "\
+pub(crate) const PROGRAM: Program = Program {
+    name: WATCHER,
+    help: "\
 oci-hotplug-watcher: brings the devices that a container asks for in and out of it, as long as it lives
 
 oci-hotplug-prestart starts it; there is one for each container. Its requests are in the container's record.
@@ -40,31 +41,46 @@ that the hook started, and is started again when it dies. Elsewhere `oci-hotplug
 
 Exit codes: 0 the container has ended, or it was told to end; 1 failed; 2 usage, or a record or configuration that can't
 be read: starting it again is of no use.
-";
+",
+};
 
 #[derive(Debug, Default)]
 struct Options {
-    config: Option<PathBuf>,
-    state_dir: Option<PathBuf>,
+    common: CommonOptions,
     handed_over: bool,
     take_over: bool,
     container: Option<String>,
 }
 
+impl Options {
+    fn read() -> Result<Self, ExitCode> {
+        let mut options = Self::default();
+        let take = |argument: OwnArgument, _: &mut Parser| {
+            match argument {
+                OwnArgument::Option(name) if name == "handed-over" => options.handed_over = true,
+                OwnArgument::Option(name) if name == "take-over" => options.take_over = true,
+                OwnArgument::Value(id) if options.container.is_none() => {
+                    options.container = Some(id.string()?);
+                }
+                other => return Err(other.unexpected()),
+            }
+            Ok(())
+        };
+        options.common = command_line::read(&PROGRAM, take)?;
+        Ok(options)
+    }
+}
+
 /// `oci-hotplug-watcher`.
 pub fn watcher() -> ExitCode {
-    let options = match parse() {
-        Ok(Ok(options)) => options,
-        Ok(Err(text)) => {
-            let shown = io::stdout().write_all(text.as_bytes());
-            return ExitCode::from(if shown.is_ok() { exit::DONE } else { exit::FAILED });
-        }
-        Err(error) => return wrong(&format!("{error} (--help shows the usage)")),
+    let options = match Options::read() {
+        Ok(options) => options,
+        Err(code) => return code,
     };
     let id = match options.container.as_deref().map(str::parse::<ContainerId>) {
         Some(Ok(id)) => id,
         Some(Err(error)) => return wrong(&error.to_string()),
-        None => return wrong("which container? (--help shows the usage)"),
+        None => return command_line::usage_error(&PROGRAM, "which container?"),
     };
     let handed_over = match detach(options.handed_over) {
         Ok(handed_over) => handed_over,
@@ -122,8 +138,11 @@ pub fn watcher() -> ExitCode {
 
 /// The configuration that is named; for who takes over, the one that was named to the container's hook.
 fn configuration(options: &Options, id: &ContainerId) -> Result<Config, ConfigError> {
-    let config = Config::load(options.config.as_deref(), options.state_dir.as_deref())?;
-    if !options.take_over || options.config.is_some() {
+    let config = Config::load(
+        options.common.config.as_deref(),
+        options.common.state_dir.as_deref(),
+    )?;
+    if !options.take_over || options.common.config.is_some() {
         return Ok(config);
     }
     // What is wrong with the record is told when it is read for its own sake.
@@ -153,24 +172,4 @@ fn check_known(policy: &Policy, registry: &Registry, id: &ContainerId) -> Result
 fn wrong(message: &str) -> ExitCode {
     log::tell(&format!("{WATCHER}: {message}"));
     ExitCode::from(exit::USAGE)
-}
-
-fn parse() -> Result<Result<Options, String>, lexopt::Error> {
-    let mut options = Options::default();
-    let mut parser = lexopt::Parser::from_env();
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Long("config") => options.config = Some(parser.value()?.into()),
-            Long("state-dir") => options.state_dir = Some(parser.value()?.into()),
-            Long("handed-over") => options.handed_over = true,
-            Long("take-over") => options.take_over = true,
-            Short('h') | Long("help") => return Ok(Err(HELP.to_owned())),
-            Short('V') | Long("version") => {
-                return Ok(Err(format!("{WATCHER} {}\n", env!("CARGO_PKG_VERSION"))));
-            }
-            Value(id) if options.container.is_none() => options.container = Some(id.string()?),
-            other => return Err(other.unexpected()),
-        }
-    }
-    Ok(Ok(options))
 }

@@ -28,6 +28,7 @@ impl Host {
             env!("CARGO_BIN_EXE_oci-hotplug-prestart"),
             env!("CARGO_BIN_EXE_oci-hotplug-poststop"),
             env!("CARGO_BIN_EXE_oci-hotplug-watcher"),
+            env!("CARGO_BIN_EXE_oci-hotplug-usbip"),
         ] {
             host.link(Path::new(program), "usr/libexec/oci/hooks.d");
         }
@@ -269,7 +270,7 @@ fn what_is_left_of_a_container_that_is_gone_is_told() {
     // No process has started at the first tick of the clock and has this number.
     host.write(
         "run/oci-hotplug/containers/web/record.json",
-        r#"{"version":1,"container":{"id":"web","pid":2147483647,"start_time":1,"bundle":"/b","rootfs":"/b/rootfs","cgroups_path":null,"user":{"uid":0,"gid":0}},"entry":[],"symlinks":[],"enrolled":0}"#,
+        r#"{"version":1,"container":{"id":"web","pid":2147483647,"start_time":1,"bundle":"/b","rootfs":"/b/rootfs","cgroups_path":null,"user":{"uid":0,"gid":0}},"requests":[],"symlinks":[],"enrolled":0}"#,
     );
     host.write("run/oci-hotplug/containers/torn/record.json", "{");
     let state = host.at("run/oci-hotplug");

@@ -9,7 +9,7 @@
 # Prints the image's path: an OCI archive, which "podman load", "ctr images import" and "skopeo copy" take, tagged
 # localhost/oci-hotplug-device-plugin:VERSION. Wants buildah, and the libraries that the executables are linked with.
 #
-# In it: oci-hotplug-device-plugin, which it starts; oci-hotplug, hooks and watcher, which "oci-hotplug install --to /host"
+# In it: oci-hotplug-device-plugin, which it starts; oci-hotplug, hooks, watcher and USB/IP worker, which "oci-hotplug install --to /host"
 # puts on the node; and the shared libraries that they want. Not linked statically: no distribution has a static libudev;
 # a node has its own (any with systemd and glibc 2.34 or newer: "install" tries before it changes what engines start).
 # It runs as root, for kubelet's directory is root's: the manifests take everything else away.
@@ -17,7 +17,7 @@ set -eu
 umask 022
 
 . "$(dirname -- "$0")/artifact.sh"
-programs="oci-hotplug oci-hotplug-device-plugin oci-hotplug-prestart oci-hotplug-poststop oci-hotplug-watcher"
+programs="oci-hotplug oci-hotplug-device-plugin oci-hotplug-prestart oci-hotplug-poststop oci-hotplug-watcher oci-hotplug-usbip"
 
 # The image's files.
 make_tree() {

@@ -98,15 +98,15 @@ build() {
 
 install_all() {
     [ -n "$bins" ] || build
-    for program in oci-hotplug oci-hotplug-prestart oci-hotplug-poststop oci-hotplug-watcher $plugin; do
+    for program in oci-hotplug oci-hotplug-prestart oci-hotplug-poststop oci-hotplug-watcher oci-hotplug-usbip $plugin; do
         [ -x "$bins/$program" ] || fail "$bins/$program is not there: build it, or leave --bin-dir out"
     done
     [ -w "$(existing "$DESTDIR$PREFIX")" ] || fail "$DESTDIR$PREFIX is not writable: run this as root, or name a DESTDIR"
     # A container's start waits for none of this; and with /dev/null no configuration stands in its way.
     "$bins/oci-hotplug" --config /dev/null generate-docs "$scratch"
 
-    for hook in prestart poststop watcher; do
-        put "$bins/oci-hotplug-$hook" "$libexec/oci-hotplug-$hook" 755
+    for program in usbip watcher prestart poststop; do
+        put "$bins/oci-hotplug-$program" "$libexec/oci-hotplug-$program" 755
     done
     put "$bins/oci-hotplug" "$PREFIX/bin/oci-hotplug" 755
     put_completions oci-hotplug

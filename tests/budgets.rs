@@ -21,11 +21,12 @@ mod release;
 use framework::{Bundle, Disk, Hierarchy, Machine, RuncContainer};
 
 /// The shipped executables.
-const EXECUTABLES: [&str; 5] = [
+const EXECUTABLES: [&str; 6] = [
     "oci-hotplug",
     "oci-hotplug-prestart",
     "oci-hotplug-poststop",
     "oci-hotplug-watcher",
+    "oci-hotplug-usbip",
     "oci-hotplug-device-plugin",
 ];
 const PSS_OF_ONE: &str = "PSS of one idle watcher";

@@ -23,6 +23,7 @@ fn programs() -> &'static Path {
             env!("CARGO_BIN_EXE_oci-hotplug-prestart"),
             env!("CARGO_BIN_EXE_oci-hotplug-poststop"),
             env!("CARGO_BIN_EXE_oci-hotplug-watcher"),
+            env!("CARGO_BIN_EXE_oci-hotplug-usbip"),
         ] {
             let stripped = dir.join(Path::new(program).file_name().unwrap());
             let mut command = Command::new("strip");
@@ -110,6 +111,7 @@ fn everything_is_where_the_field_looks_for_it() {
         "usr/libexec/oci/hooks.d/oci-hotplug-prestart",
         "usr/libexec/oci/hooks.d/oci-hotplug-poststop",
         WATCHER,
+        "usr/libexec/oci/hooks.d/oci-hotplug-usbip",
         "usr/bin/oci-hotplug",
         "usr/share/containers/oci/hooks.d/oci-hotplug-prestart.json",
         "usr/share/containers/oci/hooks.d/oci-hotplug-poststop.json",
@@ -128,6 +130,7 @@ fn everything_is_where_the_field_looks_for_it() {
         "usr/share/man/man8/oci-hotplug-prestart.8",
         "usr/share/man/man8/oci-hotplug-poststop.8",
         "usr/share/man/man8/oci-hotplug-watcher.8",
+        "usr/share/man/man8/oci-hotplug-usbip.8",
         "usr/share/bash-completion/completions/oci-hotplug",
         "usr/share/zsh/site-functions/_oci-hotplug",
         "usr/share/fish/vendor_completions.d/oci-hotplug.fish",

@@ -8,15 +8,16 @@ mod port;
 mod usbip_server;
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{Backlog, getsockopt, listen, sockopt};
 use oci_hotplug::model::remote::{RemoteDevice, Server};
 use oci_hotplug::usbip::client;
+use oci_hotplug::usbip::task::{AttachReply, AttachTask, Release, Task, Work};
 use oci_hotplug::usbip::vhci::Vhci;
 use oci_hotplug::usbip::{Cause, Named, Usbip};
 use port::Port;
@@ -100,22 +101,70 @@ fn whoever_names_the_state_directory_needs_no_configuration_and_is_stopped_by_no
     let broken = scratch.path().join("config.toml");
     fs::write(&broken, "[policy\n").expect("a configuration");
     let server = one(Fault::None);
-    for arguments in [
-        &["list", &name(&server).to_string()][..],
-        &["release", "--owner", "c1"],
-    ] {
-        let output = Command::new(env!("CARGO_BIN_EXE_oci-hotplug"))
-            .arg("--config")
-            .arg(&broken)
-            .arg("--state-dir")
-            .arg(scratch.path())
-            .arg("usbip")
-            .args(arguments)
-            .output()
-            .expect("start oci-hotplug");
-        let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{arguments:?}: {error}");
-    }
+    let output = Command::new(env!("CARGO_BIN_EXE_oci-hotplug"))
+        .arg("--config")
+        .arg(&broken)
+        .arg("--state-dir")
+        .arg(scratch.path())
+        .args(["usbip", "list", &name(&server).to_string()])
+        .output()
+        .expect("start oci-hotplug");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{error}");
+}
+
+/// Exit code, reply and messages of the worker for what is written to its standard input.
+fn worker(input: &str) -> (Option<i32>, String, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_oci-hotplug-usbip"))
+        .env("OCI_HOTPLUG_CONFIG", "/no/such/configuration")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("start oci-hotplug-usbip");
+    let mut stdin = child.stdin.take().expect("its standard input");
+    stdin.write_all(input.as_bytes()).expect("write the task");
+    drop(stdin);
+    let output = child.wait_with_output().expect("wait for oci-hotplug-usbip");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn the_worker_does_the_task_that_it_reads_and_replies_once() {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let task = |work: Work| {
+        let state_dir = scratch.path().to_owned();
+        serde_json::to_string(&Task { state_dir, work }).expect("JSON")
+    };
+    let release = task(Work::Release(Release::Container("c1".into())));
+    assert_eq!(
+        worker(&release),
+        (Some(0), "{\"Ok\":null}\n".into(), String::new())
+    );
+    let port = Port::reserve();
+    let attach = task(Work::Attach(AttachTask {
+        device: format!("{}/0403:6001", port.address).parse().expect("a device"),
+        container: "c1".into(),
+        last: None,
+        timeout: LONG,
+    }));
+    let (code, reply, _) = worker(&attach);
+    let reply: AttachReply = serde_json::from_str(&reply).expect("a reply");
+    let failure = reply.expect_err("nothing listens there");
+    assert!(!failure.is_taken && !failure.reason.is_empty(), "{failure:?}");
+    assert_eq!(code, Some(0));
+}
+
+#[test]
+fn the_worker_refuses_what_is_no_task() {
+    let (code, reply, error) = worker("attach lab/0403:6001");
+    assert_eq!((code, reply.as_str()), (Some(2), ""));
+    assert!(
+        error.starts_with("oci-hotplug-usbip: reading the task from standard input: ")
+            && error.lines().count() == 1,
+        "{error}"
+    );
 }
 
 #[test]

@@ -95,6 +95,7 @@ mod tests {
                 crate::watcher::command::PROGRAM.help,
                 &page("oci-hotplug-watcher.8"),
             ),
+            (crate::usbip::command::PROGRAM.help, &page("oci-hotplug-usbip.8")),
         ] {
             let options = text
                 .split([' ', '\n', '[', ']', ','])

@@ -31,7 +31,8 @@ const PACKAGED_BIN: &str = "/usr/bin/";
 const WANTED_AT_BOOT: &str = "/etc/systemd/system/multi-user.target.wants";
 
 const TOOL: &str = "oci-hotplug";
-const HOOKS: [&str; 3] = [
+const HOOKS: [&str; 4] = [
+    "oci-hotplug-usbip",
     "oci-hotplug-watcher",
     "oci-hotplug-prestart",
     "oci-hotplug-poststop",

@@ -88,12 +88,7 @@ fn run(verb: Verb, common: &Common) -> Result<u8> {
         Verb::Install(options) => install::run(&options, json),
         Verb::Metrics(options) => metrics::run(&registry()?, &options, json),
         Verb::Cdi(arguments) => cdi::run(&arguments, &configured()?.0, json),
-        Verb::Usbip(arguments) => match &common.state_dir {
-            // A watcher names the state directory: an error in the configuration must not keep a remote device from
-            // being attached again or released.
-            Some(state_dir) => usbip::run(&arguments, state_dir, json),
-            None => usbip::run(&arguments, registry()?.root(), json),
-        },
+        Verb::Usbip(arguments) => usbip::run(&arguments, registry()?.root(), json),
         Verb::GenerateDocs { dir } => docs::run(&dir),
         Verb::Demo => demo::run(),
     }

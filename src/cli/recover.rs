@@ -3,7 +3,6 @@
 //! Must not do a watcher's work: it starts watchers, and they find out what is to be done.
 
 use std::io::Write;
-use std::process::Child;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -13,10 +12,12 @@ use super::client::status;
 use super::enrolled::check_access;
 use super::render::json::write_json;
 use super::render::table::{self, print_line};
+use crate::host::spawn::ChildState;
 use crate::host::state::registry::{Registry, RegistryError};
 use crate::host::state::{cgroup_owners, leases, leftovers};
 use crate::model::oci::ContainerId;
-use crate::usbip::worker::{self, What};
+use crate::usbip::task::Release;
+use crate::usbip::worker;
 use crate::watcher::launch::{self, LaunchError};
 
 /// How long a watcher may take to be ready. The one before it may be in the middle of something (`succession`).
@@ -31,8 +32,8 @@ const SILENCE: Duration = Duration::from_secs(8);
 /// How long one may take to answer that is ready.
 const ANSWER_PATIENCE: Duration = Duration::from_millis(200);
 
-/// How long the remote devices of containers that are gone may take to be given back.
-const RELEASE_PATIENCE: Duration = Duration::from_secs(20);
+/// How long detaching the remote devices of ended containers may take.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How often a bounded wait looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
@@ -64,7 +65,7 @@ pub(super) fn run(registry: &Registry, restart_watchers: bool, as_json: bool) ->
     }
     leases::sweep(registry.root());
     cgroup_owners::sweep(registry.root());
-    worker::release(registry.root(), What::Strays, RELEASE_PATIENCE);
+    worker::release(registry.root(), Release::EndedContainers, RELEASE_TIMEOUT);
     let mut out = std::io::stdout().lock();
     if as_json {
         let list: Vec<_> = all.iter().map(|(id, done)| to_json(id, done)).collect();
@@ -173,7 +174,7 @@ fn replace(registry: &Registry, id: &ContainerId, old: Option<i32>) -> Result<Op
         {
             return Ok(Some(status.watcher));
         }
-        if failed(&mut child)? {
+        if child.state() == ChildState::Failed {
             return Err(LaunchError::Ended.to_string());
         }
         if !registry.container_dir(id).exists() {
@@ -184,14 +185,6 @@ fn replace(registry: &Registry, id: &ContainerId, old: Option<i32>) -> Result<Op
         }
         std::thread::sleep(LOOK_AGAIN);
     }
-}
-
-/// Whether it has ended, and not well.
-fn failed(child: &mut Child) -> Result<bool, String> {
-    Ok(child
-        .try_wait()
-        .map_err(tell)?
-        .is_some_and(|status| !status.success()))
 }
 
 impl Done {

@@ -12,14 +12,11 @@ use serde_json::{Value, json};
 use super::matching;
 use super::render::json::write_json;
 use super::render::table::{self, print_line};
-use crate::host::state::registry::Registry;
-use crate::model::oci::ContainerId;
 use crate::model::remote::{RemoteDevice, Server};
 use crate::usbip::protocol::{Exported, Speed};
 use crate::usbip::records::{Local, Record};
 use crate::usbip::vhci::State;
-use crate::usbip::worker::Word;
-use crate::usbip::{self as remote, Attached, Cause, Last, Named, client};
+use crate::usbip::{self as remote, Attached, Cause, Named, client};
 
 /// What is asked of other hosts, or done with their devices.
 #[derive(Debug, Args)]
@@ -54,12 +51,6 @@ enum Verb {
         device: RemoteDevice,
         #[command(flatten)]
         patience: Patience,
-        /// For a container's watcher, which alone says this: the container, whose device it is from now on.
-        #[arg(long, hide = true, value_name = "ID")]
-        owner: Option<String>,
-        /// The same: where the device was before its connection broke.
-        #[arg(long, hide = true, value_name = "BUSID,PORT,LOCALPORT")]
-        last: Option<Last>,
     },
     /// Detach a device that `attach` attached, and nothing else.
     ///
@@ -71,19 +62,6 @@ enum Verb {
     },
     /// What is attached to this host, and from where.
     Ports,
-    /// For watchers and hooks: detach what was attached for a container, or for all that are gone.
-    #[command(hide = true)]
-    Release {
-        /// The container.
-        #[arg(long, value_name = "ID")]
-        owner: Option<String>,
-        /// Nothing but this device.
-        #[arg(long, value_name = "DEVICE")]
-        device: Option<RemoteDevice>,
-        /// Nothing but what was only begun.
-        #[arg(long)]
-        begun: bool,
-    },
 }
 
 /// How long to wait.
@@ -111,12 +89,7 @@ fn named(text: &str) -> Result<Named, crate::model::remote::AddressError> {
 pub(super) fn run(arguments: &Usbip, state_dir: &Path, as_json: bool) -> Result<()> {
     match &arguments.verb {
         Verb::List { server, patience } => list(server, patience, as_json),
-        Verb::Attach {
-            device,
-            patience,
-            owner: None,
-            ..
-        } => {
+        Verb::Attach { device, patience } => {
             let usbip = remote::Usbip::open(state_dir)?;
             let attached = usbip.attach(device, &Cause::default(), patience.duration())?;
             settle();
@@ -127,37 +100,6 @@ pub(super) fn run(arguments: &Usbip, state_dir: &Path, as_json: bool) -> Result<
                 );
             }
             print_attached(device, &attached, as_json)
-        }
-        Verb::Attach {
-            device,
-            patience,
-            owner,
-            last,
-        } => {
-            let cause = Cause {
-                owner: owner.clone(),
-                last: last.clone(),
-            };
-            let word = Word::of(remote::attach_for(state_dir, device, &cause, patience.duration()));
-            let mut out = std::io::stdout().lock();
-            writeln!(out, "{}", serde_json::to_string(&word)?)?;
-            Ok(())
-        }
-        Verb::Release { owner, device, begun } => {
-            let Ok(usbip) = remote::Usbip::open(state_dir) else {
-                // Without the kernel's module, nothing is attached.
-                return Ok(());
-            };
-            let registry = Registry::new(state_dir);
-            let is_gone = |id: &str| match owner {
-                Some(owner) => owner == id,
-                None => !is_there(&registry, id),
-            };
-            usbip.release(is_gone, |record| {
-                device.as_ref().is_none_or(|device| record.asked == *device)
-                    && !(*begun && record.local.is_some())
-            })?;
-            Ok(())
         }
         Verb::Detach { named } => {
             let usbip = remote::Usbip::open(state_dir)?;
@@ -175,19 +117,6 @@ pub(super) fn run(arguments: &Usbip, state_dir: &Path, as_json: bool) -> Result<
             let usbip = remote::Usbip::open(state_dir)?;
             ports(&usbip.attached()?, as_json)
         }
-    }
-}
-
-/// Whether a container that had a device attached is still there, as far as is known.
-fn is_there(registry: &Registry, id: &str) -> bool {
-    let Ok(id) = id.parse::<ContainerId>() else {
-        return false;
-    };
-    match registry.record(&id) {
-        Ok(Some(record)) => record.is_running(),
-        Ok(None) => registry.is_watched(&id),
-        // What can't be read may be a newer version's.
-        Err(_) => true,
     }
 }
 

@@ -9,7 +9,8 @@ use crate::host::state::leftovers;
 use crate::host::state::registry::{RecordedInit, Registry, RegistryError};
 use crate::model::oci::{ContainerId, HookState};
 use crate::model::quoting::shown;
-use crate::usbip::worker::{self, GIVE_BACK, What};
+use crate::usbip::task::Release;
+use crate::usbip::worker::{self, RELEASE_TIMEOUT};
 use crate::watcher::launch::take_back;
 
 /// How many characters of a path that others chose appear in a message.
@@ -36,7 +37,7 @@ pub fn run(state: &HookState, registry: &Registry) -> Result<(), RegistryError> 
     let id = &state.id;
     if !registry.container_dir(id).exists() {
         // Its watcher saw the end itself. Of a watcher that was killed meanwhile a remote device may be left.
-        worker::release(registry.root(), What::Strays, GIVE_BACK);
+        worker::release(registry.root(), Release::EndedContainers, RELEASE_TIMEOUT);
         return Ok(());
     }
     registry.check()?;
@@ -73,7 +74,7 @@ pub fn run(state: &HookState, registry: &Registry) -> Result<(), RegistryError> 
     }
     // Its watcher has given its remote devices back, unless it ended before the container did. Others may have been killed
     // without anybody to do this.
-    worker::release(registry.root(), What::Strays, GIVE_BACK);
+    worker::release(registry.root(), Release::EndedContainers, RELEASE_TIMEOUT);
     leftovers::clear(registry, |lock| !leftovers::is_in_force(lock))
 }
 

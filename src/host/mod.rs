@@ -15,6 +15,7 @@ pub mod process;
 pub mod programs;
 pub mod quiet;
 pub mod runtime_state;
+pub mod spawn;
 pub mod state;
 pub mod systemd;
 pub mod users;

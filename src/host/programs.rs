@@ -8,9 +8,6 @@ use std::path::{Path, PathBuf};
 /// Where an engine looks for hooks, below the prefix: packaging/install.sh puts hooks and watcher there.
 const HOOKS: &str = "libexec/oci/hooks.d";
 
-/// How many directories that is.
-const HOOKS_DEPTH: usize = 3;
-
 /// Our executable of this name is nowhere.
 #[derive(Debug, thiserror::Error)]
 #[error("looking for {name}: it is in none of {looked} (packaging/install.sh puts all executables in their place)", looked = shown(dirs))]
@@ -34,13 +31,8 @@ pub fn directories() -> io::Result<Vec<PathBuf>> {
 fn directories_of(own: &Path) -> Vec<PathBuf> {
     let beside = own.parent().unwrap_or(own);
     let prefix = beside.parent().unwrap_or(beside);
-    let mut dirs = vec![beside.to_owned(), prefix.join(HOOKS)];
-    // Hooks and watcher start the operator's tool, which is with the other commands of its installation.
-    let installed = beside
-        .ends_with(HOOKS)
-        .then(|| beside.ancestors().nth(HOOKS_DEPTH));
-    let commands = installed.flatten().map(|prefix| prefix.join("bin"));
-    for dir in commands.into_iter().chain([Path::new("/usr").join(HOOKS)]) {
+    let mut dirs = vec![beside.to_owned()];
+    for dir in [prefix.join(HOOKS), Path::new("/usr").join(HOOKS)] {
         if !dirs.contains(&dir) {
             dirs.push(dir);
         }
@@ -91,11 +83,6 @@ mod tests {
         assert_eq!(
             of("/usr/libexec/oci/hooks.d/oci-hotplug-prestart (deleted)")[0],
             Path::new("/usr/libexec/oci/hooks.d")
-        );
-        let of_the_watcher = of("/opt/libexec/oci/hooks.d/oci-hotplug-watcher");
-        assert!(
-            of_the_watcher.contains(&PathBuf::from("/opt/bin")),
-            "{of_the_watcher:?}"
         );
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Must not know what a watcher does. Nothing here waits for systemd.
 
-use std::ffi::CString;
+use std::ffi::OsStr;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
@@ -10,11 +10,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 use std::time::Duration;
 
-use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
-use nix::sys::signal::SigSet;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
-
+use super::spawn::{Child, Streams, spawn};
 use crate::model::oci::ContainerId;
 
 /// The unit's name, before and behind the container's id.
@@ -73,48 +69,17 @@ pub fn has_unit() -> bool {
         && UNIT_DIRS.iter().any(|dir| Path::new(dir).join(&file).exists())
 }
 
-/// A `systemctl` that was started and is to be reaped.
-#[derive(Debug)]
-pub struct Starting(Pid);
-
-/// Requests systemd to start a unit, and does not wait until it has.
+/// Starts `systemctl start` for a unit, and does not wait until systemd has started it.
 ///
 /// # Errors
-/// When there is no systemctl, or it can't be started.
-pub fn start(unit: &str) -> io::Result<Starting> {
+/// When there is no systemctl, or it cannot be started.
+pub fn start(unit: &str) -> io::Result<Child> {
     let program = SYSTEMCTL
         .iter()
         .find(|path| Path::new(path).exists())
         .ok_or(io::ErrorKind::NotFound)?;
-    let arguments = ["systemctl", "start", "--no-block", "--quiet", unit].map(CString::new);
-    let mut words = Vec::new();
-    for argument in arguments {
-        words.push(argument?);
-    }
-    // The watcher blocks the signals that it reads; its child is not to.
-    let mut attributes = PosixSpawnAttr::init()?;
-    attributes.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK)?;
-    attributes.set_sigmask(&SigSet::empty())?;
-    let nothing: [CString; 0] = [];
-    let pid = posix_spawn(
-        *program,
-        &PosixSpawnFileActions::init()?,
-        &attributes,
-        &words,
-        &nothing,
-    )?;
-    Ok(Starting(pid))
-}
-
-impl Starting {
-    /// Whether it has ended, and then whether systemd took the wish; never waits.
-    pub fn outcome(&self) -> Option<bool> {
-        match waitpid(self.0, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::StillAlive) => None,
-            Ok(WaitStatus::Exited(_, code)) => Some(code == 0),
-            _ => Some(false),
-        }
-    }
+    let arguments = ["start", "--no-block", "--quiet", unit].map(OsStr::new);
+    spawn(Path::new(program), &arguments, Streams::default())
 }
 
 /// Whether this process is a unit's, which waits for its word that it is ready.
@@ -141,7 +106,7 @@ fn interval(microseconds: &str, pid: Option<&str>, own: u32) -> Option<Duration>
 
 /// Tells systemd how it goes (sd_notify(3)), such as `READY=1` or `STATUS=...`. Without a unit, nobody.
 pub fn notify(text: &str) {
-    let send = |name: &std::ffi::OsStr| -> io::Result<usize> {
+    let send = |name: &OsStr| -> io::Result<usize> {
         let address = match name.as_bytes() {
             [b'@', rest @ ..] => SocketAddr::from_abstract_name(rest)?,
             _ => SocketAddr::from_pathname(name)?,

@@ -22,18 +22,19 @@ impl Usbip {
         Ok(record)
     }
 
-    /// Detaches what was attached, or begun to be, for containers of which `is_gone` is true, if `is_meant` is. All of it
-    /// is tried.
+    /// Detaches the devices that were attached, or begun to be, for containers, and that `is_meant` returns true for, given
+    /// the container and the record. Tries all of them.
     ///
     /// # Errors
-    /// When the kernel does not let go of one.
-    pub fn release(
-        &self,
-        is_gone: impl Fn(&str) -> bool,
-        is_meant: impl Fn(&Record) -> bool,
-    ) -> Result<Vec<Record>, UsbipError> {
+    /// When the kernel does not release one of them.
+    pub fn release(&self, is_meant: impl Fn(&str, &Record) -> bool) -> Result<Vec<Record>, UsbipError> {
         let mut records = self.records.all();
-        records.retain(|record| record.owner.as_deref().is_some_and(&is_gone) && is_meant(record));
+        records.retain(|record| {
+            record
+                .owner
+                .as_deref()
+                .is_some_and(|owner| is_meant(owner, record))
+        });
         let mut failure = None;
         for record in &records {
             if let Err(error) = self.unplug(record) {

@@ -10,11 +10,13 @@
 
 mod attach;
 pub mod client;
+pub mod command;
 mod detach;
 mod error;
 pub mod hubs;
 pub mod protocol;
 pub mod records;
+pub mod task;
 pub mod vhci;
 pub mod worker;
 
@@ -194,22 +196,24 @@ impl Usbip {
     }
 }
 
-/// Attaches a device for a container.
-///
-/// # Errors
-/// As of [`Usbip::open`] and [`Usbip::attach`].
-pub fn attach_for(
-    state_dir: &Path,
-    device: &RemoteDevice,
-    cause: &Cause,
-    patience: Duration,
-) -> Result<Attached, UsbipError> {
-    Usbip::open(state_dir)?.attach(device, cause, patience)
-}
-
 /// Which of this host's devices a remote one is, when it is attached for anybody.
 pub fn bound_here(state_dir: &Path, remote: &RemoteDevice) -> Option<Bound> {
     let attached = Usbip::open(state_dir).ok()?.attached().ok()?;
     let is_it = |one: &&Attached| one.record.as_ref().is_some_and(|record| record.is_named(remote));
-    worker::bound(attached.iter().find(is_it)?)
+    bound(attached.iter().find(is_it)?)
+}
+
+/// The device of this host that an attached remote device is.
+fn bound(attached: &Attached) -> Option<Bound> {
+    let (device, record) = (attached.device.as_ref()?, attached.record.as_ref()?);
+    let last = Last {
+        busid: record.remote.which.busid()?.clone(),
+        port: record.port,
+        local_port: record.local_port,
+    };
+    Some(Bound {
+        syspath: SysPath::new(device.dir.to_str()?),
+        num: device.raw_node()?,
+        last: last.to_string(),
+    })
 }

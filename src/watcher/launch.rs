@@ -1,16 +1,17 @@
 //! Starts a container's watcher, and waits until it says that it is ready.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::host::container::ContainerFacts;
 use crate::host::programs::{self, ProgramError};
+use crate::host::spawn::{Child, ChildState, Streams, spawn};
 use crate::host::state::control::{self, ControlError, ControlRequest, ControlResponse};
 use crate::host::state::leftovers;
 use crate::host::state::registry::{RecordLock, RecordedInit, Registry, RegistryError};
@@ -109,7 +110,7 @@ pub fn take_back(registry: &Registry, id: &ContainerId) -> bool {
     };
     let deadline = Instant::now() + REVOCATION;
     while registry.container_dir(id).exists() && Instant::now() < deadline {
-        if matches!(watcher.try_wait(), Ok(Some(_)) | Err(_)) {
+        if watcher.state() != ChildState::Running {
             break;
         }
         std::thread::sleep(ASK_AGAIN);
@@ -145,7 +146,7 @@ fn check_id(enrolled: Option<RecordedInit>, container: &ContainerFacts) -> Resul
 /// the configuration that it reads, where one was named: absolute.
 ///
 /// The watcher is given the lock as its standard input and a pipe for its answer as its standard output, and
-/// nothing else: no environment, working directory or descriptor of the hook.
+/// nothing else: no environment or descriptor of the hook. It leaves the hook's working directory by itself (`detach`).
 ///
 /// # Errors
 /// When it can't be started, ends, or is not ready within `patience`; then it is stopped again.
@@ -158,27 +159,22 @@ pub fn launch(
 ) -> Result<ControlResponse, LaunchError> {
     let path = programs::find(WATCHER)?;
     let (ready, write_end) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(io::Error::from)?;
-    let mut command = Command::new(&path);
-    command.arg("--state-dir").arg(registry.root());
+    let mut arguments = vec![OsStr::new("--state-dir"), registry.root().as_os_str()];
     if let Some(config) = config {
-        command.arg("--config").arg(config);
+        arguments.extend([OsStr::new("--config"), config.as_os_str()]);
     }
-    let mut child = command
-        .args(["--handed-over", "--", id.as_str()])
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::from(lock.file().try_clone()?))
-        .stdout(Stdio::from(write_end))
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|source| LaunchError::Spawn { path, source })?;
-    // It has the pipe's end as well, and with it nobody would see the watcher's.
-    drop(command);
+    arguments.extend(["--handed-over", "--", id.as_str()].map(OsStr::new));
+    let streams = Streams {
+        stdin: Some(lock.file().as_fd()),
+        stdout: Some(write_end.as_fd()),
+    };
+    let mut child =
+        spawn(&path, &arguments, streams).map_err(|source| LaunchError::Spawn { path, source })?;
+    // With our copy open, the end of the watcher would not end the pipe.
+    drop(write_end);
     let answer = read_answer(File::from(ready), patience);
     if answer.is_err() {
-        // It is our own child, not yet waited for: the number is surely still its own.
-        let _ = child.kill();
-        let _ = child.wait();
+        child.kill_and_wait();
     }
     answer
 }
@@ -190,17 +186,14 @@ pub fn launch(
 /// When it can't be started.
 pub fn succeed(registry: &Registry, id: &ContainerId) -> Result<Child, LaunchError> {
     let path = programs::find(WATCHER)?;
-    Command::new(&path)
-        .arg("--state-dir")
-        .arg(registry.root())
-        .args(["--take-over", "--", id.as_str()])
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|source| LaunchError::Spawn { path, source })
+    let arguments = [
+        OsStr::new("--state-dir"),
+        registry.root().as_os_str(),
+        OsStr::new("--take-over"),
+        OsStr::new("--"),
+        OsStr::new(id.as_str()),
+    ];
+    spawn(&path, &arguments, Streams::default()).map_err(|source| LaunchError::Spawn { path, source })
 }
 
 fn read_answer(mut ready: File, patience: Duration) -> Result<ControlResponse, LaunchError> {

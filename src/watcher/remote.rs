@@ -22,7 +22,8 @@ use crate::model::plan::Reconciler;
 use crate::model::remote::{Bound, RemoteDevice, VIRTUAL_CONTROLLERS};
 use crate::model::request::entry::RequestEntry;
 use crate::usbip::records;
-use crate::usbip::worker::{self, GIVE_BACK, What, Word, Worker};
+use crate::usbip::task::{AttachTask, AttachedDevice, Failure, Release};
+use crate::usbip::worker::{self, RELEASE_TIMEOUT, Worker};
 
 /// How long one attempt may take. On a link of 400 ms there and back the kernel alone asks for 5 s.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -160,7 +161,11 @@ impl Watcher {
         });
         for device in given_up {
             self.reconciler.unbind(&device);
-            worker::release(&state_dir, What::One(&owner, &device), GIVE_BACK);
+            let release = Release::Device {
+                container: owner.clone(),
+                device,
+            };
+            worker::release(&state_dir, release, RELEASE_TIMEOUT);
         }
         for device in wanted {
             if !self.remotes.all.iter().any(|remote| remote.device == device) {
@@ -176,7 +181,7 @@ impl Watcher {
     pub(super) fn undo_what_was_begun(state_dir: &Path, owner: &str, reconciler: &Reconciler) {
         let mut entries = reconciler.entries().iter();
         if entries.any(|entry| entry.request.selector.remote().is_some()) {
-            worker::release(state_dir, What::Begun(owner), GIVE_BACK);
+            worker::release(state_dir, Release::Unfinished(owner.to_owned()), RELEASE_TIMEOUT);
         }
     }
 
@@ -205,13 +210,13 @@ impl Watcher {
                 true => self.ready_patience.mul_f32(0.8).min(PATIENCE),
                 false => PATIENCE,
             };
-            let started = Worker::attach(
-                self.inside.lock().state_dir(),
-                &remote.device,
-                &self.record.container.id,
-                remote.last.as_deref(),
-                patience,
-            );
+            let task = AttachTask {
+                device: remote.device.clone(),
+                container: self.record.container.id.clone(),
+                last: remote.last.clone(),
+                timeout: patience.max(Duration::from_secs(1)),
+            };
+            let started = Worker::attach(self.inside.lock().state_dir(), task);
             match started {
                 Ok(worker) => {
                     // One that is not heard of by epoll is heard of at the next tick.
@@ -232,13 +237,13 @@ impl Watcher {
         let mut news = false;
         for index in 0..self.remotes.all.len() {
             let remote = &mut self.remotes.all[index];
-            let Some(word) = remote.worker.as_mut().and_then(Worker::hear) else {
+            let Some(reply) = remote.worker.as_mut().and_then(Worker::reply) else {
                 continue;
             };
             remote.worker = None;
             news = true;
-            match word {
-                Word::Attached { bound, note } => {
+            match reply {
+                Ok(AttachedDevice { bound, note }) => {
                     remote.problem = None;
                     remote.attempts = 0;
                     remote.was_bound = true;
@@ -248,11 +253,11 @@ impl Watcher {
                     tracing::info!(container = %self.record.container.id, "{device} is attached: {}{note}", bound.syspath);
                     self.reconciler.bind(device, bound);
                 }
-                Word::Failed { reason, taken } => {
-                    remote.pause(if taken { LONGEST_WAIT } else { LONGEST_PAUSE });
+                Err(Failure { reason, is_taken }) => {
+                    remote.pause(if is_taken { LONGEST_WAIT } else { LONGEST_PAUSE });
                     let before = remote.problem.replace(reason.clone());
                     if before.as_ref() != Some(&reason) {
-                        let kind = if taken { event::WAITING } else { event::FAILED };
+                        let kind = if is_taken { event::WAITING } else { event::FAILED };
                         self.tell(kind, "", Path::new(""), &reason);
                     }
                 }
@@ -403,8 +408,8 @@ impl Watcher {
         tracing::warn!(container = %self.record.container.id, "a process of it has been stuck in the kernel's USB core for {STUCK:?}: its usbip server hangs; detaching");
         worker::release(
             self.inside.lock().state_dir(),
-            What::All(&self.record.container.id),
-            GIVE_BACK,
+            Release::Container(self.record.container.id.clone()),
+            RELEASE_TIMEOUT,
         );
     }
 
@@ -429,7 +434,7 @@ impl Watcher {
 
     /// Gives back what an earlier watcher of this container attached.
     pub(super) fn give_back_all_of(owner: &str, state_dir: &Path) {
-        worker::release(state_dir, What::All(owner), GIVE_BACK);
+        worker::release(state_dir, Release::Container(owner.to_owned()), RELEASE_TIMEOUT);
     }
 
     /// Whether an attempt is at work that may come to its end before whoever wants to be the watcher loses patience.

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::Watcher;
 use crate::host::config::Config;
-use crate::host::systemd::{self, Starting};
+use crate::host::spawn::{Child, ChildState};
+use crate::host::systemd;
 use crate::model::oci::ContainerId;
 
 /// How long a unit may take to take over before it is asked again; each time twice as long.
@@ -28,7 +29,7 @@ pub(super) enum Supervision {
         unit: String,
         attempts: u32,
         next: Instant,
-        starting: Option<Starting>,
+        starting: Option<Child>,
     },
     /// Nobody does, or need.
     None,
@@ -116,8 +117,8 @@ impl Watcher {
                 starting,
             } if self.waiters.is_empty() => {
                 if starting
-                    .as_ref()
-                    .is_some_and(|starting| starting.outcome().is_some())
+                    .as_mut()
+                    .is_some_and(|systemctl| systemctl.state() != ChildState::Running)
                 {
                     *starting = None;
                 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::framework::{Bundle, Disk, Machine};
 
-const EXECUTABLES: [(&str, &str, &str); 4] = [
+const EXECUTABLES: [(&str, &str, &str); 5] = [
     (
         "oci-hotplug-prestart",
         env!("CARGO_BIN_EXE_oci-hotplug-prestart"),
@@ -20,6 +20,7 @@ const EXECUTABLES: [(&str, &str, &str); 4] = [
         env!("CARGO_BIN_EXE_oci-hotplug-poststop"),
         "≤ 1.5 MiB",
     ),
+    ("oci-hotplug-usbip", env!("CARGO_BIN_EXE_oci-hotplug-usbip"), ""),
     ("oci-hotplug", env!("CARGO_BIN_EXE_oci-hotplug"), ""),
 ];
 

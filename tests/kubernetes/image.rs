@@ -156,6 +156,7 @@ fn the_image_installs_what_runs_on_the_host_and_again_changes_nothing() {
         "oci-hotplug-prestart",
         "oci-hotplug-poststop",
         "oci-hotplug-watcher",
+        "oci-hotplug-usbip",
     ] {
         let program = format!("{HOOKS}/{name}");
         assert_eq!(

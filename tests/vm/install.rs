@@ -41,6 +41,7 @@ pub fn built() -> PathBuf {
         "oci-hotplug-prestart",
         "oci-hotplug-poststop",
         "oci-hotplug-watcher",
+        "oci-hotplug-usbip",
         "oci-hotplug-device-plugin",
         "oci-hotplug",
     ];

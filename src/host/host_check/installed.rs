@@ -15,10 +15,11 @@ use crate::model::host_check::facts::{Access, Containers, Programs, StateDir};
 /// Where install.sh and packages put the hooks.
 const HOOK_DIR: &str = "/usr/libexec/oci/hooks.d";
 
-const PROGRAMS: [&str; 3] = [
+const PROGRAMS: [&str; 4] = [
     "oci-hotplug-prestart",
     "oci-hotplug-poststop",
     "oci-hotplug-watcher",
+    "oci-hotplug-usbip",
 ];
 
 /// systemd.unit(5), as far as packages and administrators go.

@@ -35,6 +35,25 @@ pub fn failure(machine: &Machine, arguments: &str) -> String {
     words
 }
 
+/// The command that has the worker attach a device for a container; it succeeds when the device is attached.
+pub fn attach_for(container: &str, device: &str) -> String {
+    let work = format!(
+        r#"{{"attach":{{"device":"{device}","container":"{container}","last":null,"timeout":{{"secs":{DEADLINE},"nanos":0}}}}}}"#
+    );
+    worker(&work)
+}
+
+/// The command that has the worker release all devices of a container; it succeeds when they are detached.
+pub fn release_of(container: &str) -> String {
+    worker(&format!(r#"{{"release":{{"container":"{container}"}}}}"#))
+}
+
+fn worker(work: &str) -> String {
+    format!(
+        r#"echo '{{"state_dir":"/run/oci-hotplug","work":{work}}}' | /usr/libexec/oci/hooks.d/oci-hotplug-usbip | tee /dev/stderr | grep -q '^{{"Ok":'"#
+    )
+}
+
 /// Nothing is attached, and the hubs let drivers near as before. (The tool puts the hubs right of one who was killed.)
 pub fn nothing_is_left(machine: &Machine) {
     machine.wait_until(

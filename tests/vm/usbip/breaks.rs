@@ -1,6 +1,8 @@
 //! What breaks while a container has a device of another host, and how that comes back.
 
-use super::bed::{Allowed, BREAKS, FAR, Far, Remote, asking_for, echoes, nothing_is_left, uptime};
+use super::bed::{
+    Allowed, BREAKS, FAR, Far, Remote, asking_for, echoes, nothing_is_left, release_of, uptime,
+};
 use crate::machine::machine;
 use crate::shell::until;
 use crate::story;
@@ -152,16 +154,16 @@ fn a_watcher_that_is_killed_at_any_moment_of_an_attachment_leaves_one_device_and
     // Which step it was in the middle of, the state of the port and the worker tell.
     let met = vm.run(&format!(
         "exec 2>&1; for moment in {MOMENTS}; do \
-         oci-hotplug usbip release --owner {id} || exit 1; sleep $moment; \
+         {release} || exit 1; sleep $moment; \
          step=$(oci-hotplug usbip ports --json | jq -r '.[0].state // \"none\"'); \
-         pgrep -f '[u]sbip attach' > /dev/null && step=$step+worker; \
+         pgrep -f '[o]ci-hotplug-usbip' > /dev/null && step=$step+worker; \
          kill -9 $(pgrep oci-hotplug-wat); \
-         case $moment in *[05]) kill -9 $(pgrep -f '[u]sbip attach') ;; esac 2> /dev/null; \
+         case $moment in *[05]) kill -9 $(pgrep -f '[o]ci-hotplug-usbip') ;; esac 2> /dev/null; \
          oci-hotplug recover > /dev/null || exit 1; \
          {again} || exit 1; \
          test $(oci-hotplug usbip ports --json | jq length) = 1 || exit 1; \
          test $(ls /run/oci-hotplug/usbip/port-*.json | wc -l) = 1 || exit 1; echo \"$moment: $step\"; done",
-        id = container.id,
+        release = release_of(&container.id),
         again = until(&format!(
             "oci-hotplug usbip ports --json | tee /dev/stderr | jq -e '.[0].state == \"attached\"' && \
              oci-hotplug inspect {} | tee /dev/stderr | grep /dev/far",
@@ -175,9 +177,9 @@ fn a_watcher_that_is_killed_at_any_moment_of_an_attachment_leaves_one_device_and
     // While the server has yet to answer.
     remote.server.hang(true);
     vm.run(&format!(
-        "oci-hotplug usbip release --owner {}; {}; kill -9 $(pgrep oci-hotplug-wat); oci-hotplug recover",
-        container.id,
-        until("pgrep -f '[u]sbip attach'")
+        "{}; {}; kill -9 $(pgrep oci-hotplug-wat); oci-hotplug recover",
+        release_of(&container.id),
+        until("pgrep -f '[o]ci-hotplug-usbip'")
     ));
     remote.server.hang(false);
     container.gains("/dev/far");

@@ -1,6 +1,8 @@
 //! What `oci-hotplug usbip` attaches and detaches by a person's hand.
 
-use super::bed::{Remote, Usbipd, asking_for, failure, kernel_log, nothing_is_left, uptime};
+use super::bed::{
+    Remote, Usbipd, asking_for, attach_for, failure, kernel_log, nothing_is_left, release_of, uptime,
+};
 use crate::machine::machine;
 use crate::shell::DEADLINE;
 use crate::usb::UsbSerial;
@@ -168,12 +170,13 @@ fn many_remote_adapters_one_after_another_leave_nothing() {
     let remote = Remote::start(&vm, vec![Adapter::new("1-1", "RS001")], Fault::None);
     let began = uptime(&vm);
     // The server may not have noticed yet that the last connection has ended.
+    let attach = attach_for("nobody", &format!("{}/0403:6001", remote.address));
     vm.run(&format!(
         "set -e; for i in $(seq {CYCLES}); do end=$(($(date +%s) + {DEADLINE})); \
-         until words=$(oci-hotplug usbip attach --owner nobody --timeout {DEADLINE} {}/0403:6001 2>&1) && \
-         echo \"$words\" | grep -q Attached; do test $(date +%s) -lt $end; echo \"$words\" | grep 'is busy' >&2; done; \
-         oci-hotplug usbip release --owner nobody; done",
-        remote.address
+         until words=$({attach} 2>&1); \
+         do test $(date +%s) -lt $end; echo \"$words\" | grep 'is busy' >&2; done; \
+         {}; done",
+        release_of("nobody")
     ));
     eprintln!(
         "vm: {:.2} s for one of {CYCLES} cycles",
@@ -186,10 +189,7 @@ fn many_remote_adapters_one_after_another_leave_nothing() {
         remote.address.rsplit(':').next().expect("a port")
     ));
     // What a container had that nobody knows any more goes with the next `recover`.
-    vm.run(&format!(
-        "oci-hotplug usbip attach --owner nobody --timeout {DEADLINE} {}/0403:6001 && oci-hotplug recover",
-        remote.address
-    ));
+    vm.run(&format!("{attach} && oci-hotplug recover"));
     nothing_is_left(&vm);
 }
 

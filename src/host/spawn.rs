@@ -1,0 +1,178 @@
+//! Starts a program as a child process: our own programs, and systemctl.
+//!
+//! The child gets an empty environment, no blocked signal, and /dev/null for every standard stream that is not named.
+//! `std::process` could do it as well, but would make a watcher 40 KiB larger.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{OFlag, open};
+use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::stat::Mode;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+/// How often a bounded wait for the end of a child checks it.
+const CHECK_INTERVAL: Duration = Duration::from_millis(5);
+
+/// The standard streams of a child; `None` = /dev/null.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Streams<'a> {
+    /// Standard input.
+    pub stdin: Option<BorrowedFd<'a>>,
+    /// Standard output.
+    pub stdout: Option<BorrowedFd<'a>>,
+}
+
+/// Starts a program with these arguments, its own path before them. Waits until the kernel has loaded it.
+///
+/// # Errors
+/// When the program cannot be started, or an argument contains a NUL byte.
+pub fn spawn(path: &Path, arguments: &[&OsStr], streams: Streams<'_>) -> io::Result<Child> {
+    let mut words = vec![CString::new(path.as_os_str().as_bytes())?];
+    for argument in arguments {
+        words.push(CString::new(argument.as_bytes())?);
+    }
+    let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
+    let mut actions = PosixSpawnFileActions::init()?;
+    for (number, stream) in [(0, streams.stdin), (1, streams.stdout), (2, None)] {
+        let source = stream.map_or(null.as_raw_fd(), |stream| stream.as_raw_fd());
+        actions.add_dup2(source, number)?;
+    }
+    // A watcher blocks the signals that it reads from its signalfd, and Rust programs ignore SIGPIPE.
+    let mut attributes = PosixSpawnAttr::init()?;
+    attributes.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF)?;
+    attributes.set_sigmask(&SigSet::empty())?;
+    let mut defaults = SigSet::empty();
+    defaults.add(Signal::SIGPIPE);
+    attributes.set_sigdefault(&defaults)?;
+    let environment: [&CStr; 0] = [];
+    let pid = posix_spawn(path, &actions, &attributes, &words, &environment)?;
+    Ok(Child {
+        pid,
+        state: ChildState::Running,
+    })
+}
+
+/// How a child process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChildState {
+    /// It has not ended.
+    Running,
+    /// It has ended with exit code 0.
+    Succeeded,
+    /// It has ended with another exit code, or by a signal.
+    Failed,
+}
+
+/// A child process. Until it is reaped, no other process can get its pid. Dropping it leaves the process running.
+#[derive(Debug)]
+pub struct Child {
+    pid: Pid,
+    state: ChildState,
+}
+
+impl Child {
+    /// Reaps the child if it has ended. Never blocks.
+    pub fn state(&mut self) -> ChildState {
+        if self.state == ChildState::Running {
+            self.state = match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) => ChildState::Running,
+                Ok(WaitStatus::Exited(_, 0)) => ChildState::Succeeded,
+                _ => ChildState::Failed,
+            };
+        }
+        self.state
+    }
+
+    /// Waits for the end of the child; whether it has ended before the timeout.
+    pub fn ends_within(&mut self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        loop {
+            if self.state() != ChildState::Running {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            thread::sleep(CHECK_INTERVAL);
+        }
+    }
+
+    /// Sends SIGKILL, unless the child has ended.
+    pub fn kill(&mut self) {
+        if self.state() == ChildState::Running {
+            // Not reaped yet, so the pid is still its own.
+            let _ = kill(self.pid, Signal::SIGKILL);
+        }
+    }
+
+    /// Kills the child and waits for its end.
+    pub fn kill_and_wait(&mut self) {
+        self.kill();
+        if self.state == ChildState::Running {
+            let _ = waitpid(self.pid, None);
+            self.state = ChildState::Failed;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    fn shell(script: &str, streams: Streams<'_>) -> Child {
+        spawn(Path::new("/bin/sh"), &["-c", script].map(OsStr::new), streams).unwrap()
+    }
+
+    #[test]
+    fn a_child_has_an_empty_environment_and_only_the_streams_that_were_named() {
+        let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
+        let streams = Streams {
+            stdin: None,
+            stdout: Some(write.as_fd()),
+        };
+        let mut child = shell(
+            "readlink /proc/self/fd/0 /proc/self/fd/2; tr '\\0' '\\n' < /proc/$$/environ",
+            streams,
+        );
+        drop(write);
+        let mut text = String::new();
+        std::fs::File::from(read).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "/dev/null\n/dev/null\n");
+        assert!(child.ends_within(Duration::from_secs(10)));
+        assert_eq!(child.state(), ChildState::Succeeded);
+    }
+
+    #[test]
+    fn the_state_of_a_child_is_that_of_its_exit_code() {
+        for (script, state) in [
+            ("exit 0", ChildState::Succeeded),
+            ("exit 3", ChildState::Failed),
+            ("kill -9 $$", ChildState::Failed),
+        ] {
+            let mut child = shell(script, Streams::default());
+            assert!(child.ends_within(Duration::from_secs(10)), "{script}");
+            assert_eq!(child.state(), state, "{script}");
+        }
+        let mut child = shell("exec sleep 1000", Streams::default());
+        assert!(!child.ends_within(Duration::ZERO));
+        child.kill_and_wait();
+        assert_eq!(child.state(), ChildState::Failed);
+    }
+
+    #[test]
+    fn a_program_that_does_not_exist_is_an_error_of_the_caller() {
+        let error = spawn(Path::new("/no/such/program"), &[], Streams::default()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+}

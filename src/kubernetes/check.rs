@@ -5,13 +5,13 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::catalogue;
 use super::config::Configuration;
+use super::daemon::{self, Options};
 use super::engine::Cdi;
-use super::remote;
-use super::resource::Names;
-use super::run::{self, Options};
-use super::servers;
+use super::resources;
+use super::resources::resource::Names;
+use super::resources::usbip;
+use super::usbip_servers;
 use crate::host::monitor::{DeviceMonitor, udevd_is_running};
 
 /// Prints what there is; false when something is missing that pods need.
@@ -21,10 +21,10 @@ use crate::host::monitor::{DeviceMonitor, udevd_is_running};
 pub fn run(options: &Options, engine: &Cdi) -> Result<bool> {
     let (_, Configuration { definitions, notes }) = options.sources.read()?;
     let monitor =
-        DeviceMonitor::open(catalogue::wanted(&definitions), 0).context("listing the host's devices")?;
-    let mut sight = run::look(&definitions, &monitor, &options.state_dir)?;
-    let servers = remote::servers(&definitions);
-    let answers = servers::ask_all(&servers);
+        DeviceMonitor::open(resources::wanted(&definitions), 0).context("listing the host's devices")?;
+    let mut sight = daemon::look(&definitions, &monitor, &options.state_dir)?;
+    let servers = usbip::servers(&definitions);
+    let answers = usbip_servers::ask_all(&servers);
     for (server, answer) in &answers {
         if let (Ok(exported), true) = (answer, options.door.cdi) {
             sight.exports.insert((*server).clone(), exported.clone());
@@ -32,7 +32,7 @@ pub fn run(options: &Options, engine: &Cdi) -> Result<bool> {
     }
     let mut names = Names::default();
     let mut out = std::io::stdout().lock();
-    for resource in catalogue::resources(&definitions, &sight, &mut names) {
+    for resource in resources::resources(&definitions, &sight, &mut names) {
         let (healthy, unhealthy) = resource.health();
         writeln!(out, "{}: {healthy} healthy, {unhealthy} unhealthy", resource.name)?;
     }
@@ -72,7 +72,7 @@ pub fn run(options: &Options, engine: &Cdi) -> Result<bool> {
 }
 
 fn findings(options: &Options, is_remote: bool) -> Vec<(bool, String, &'static str)> {
-    let kubelet = options.kubelet_dir.join(super::api::KUBELET_SOCKET);
+    let kubelet = options.kubelet_dir.join(super::kubelet::api::KUBELET_SOCKET);
     let mut findings = vec![
         (
             kubelet.exists(),

@@ -13,13 +13,13 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use clap_complete::{Shell, generate_to};
 use tracing_subscriber::prelude::*;
 
-use super::api_server::ApiServer;
+use super::api_server::client::ApiServer;
+use super::cdi_specs::Door;
 use super::check;
 use super::config;
-use super::door::Door;
+use super::daemon::{self, Options, Sources};
 use super::engine::{self, Places};
-use super::resource::ResourceName;
-use super::run::{self, Options, Sources};
+use super::resources::resource::ResourceName;
 use crate::exit;
 use crate::host::config::{Config, LogLevel};
 
@@ -404,7 +404,7 @@ fn execute(arguments: &Arguments) -> Result<bool> {
     if arguments.check {
         return check::run(&options, &engine);
     }
-    let done = runtime.block_on(run::run(options)).map(|()| true);
+    let done = runtime.block_on(daemon::run(options)).map(|()| true);
     // A USB/IP server that is just being asked is not waited for.
     runtime.shutdown_background();
     done

@@ -4,40 +4,30 @@
 //! there by the hooks and the watcher, which a CDI spec brings in (`door`).
 //!
 //! ```text
-//! resource.rs   names, units, health, which units belong together      ┐ pure
-//! config/       what is to be advertised: own and compatible formats   │
-//! catalogue.rs  configuration and what there is -> resources           │
-//! remote.rs     the same for devices of USB/IP servers                 ┘
-//! sight.rs      what there is: the host's devices and what is below /dev
-//! servers.rs    what USB/IP servers have to give, asked again and again
-//! door.rs       the way into a container: CDI specs, or device specs
-//! engine.rs     whether the engine takes CDI devices        cri.rs        what it is asked
-//! api.rs        kubelet's protocol: messages and calls      socket.rs     gRPC and HTTP over sockets
-//! plugin.rs     what kubelet asks of one resource           kubelet.rs    registered, and kept so
-//! pods.rs       who has what, from kubelet's pod-resources
-//! events.rs     what happened to whose device, told to ...      api_server.rs  ... the cluster's API server
-//! status.rs     /metrics, /healthz, /readyz                 directory.rs  inotify on a directory
-//! run.rs        joins them                                  command.rs    arguments, logs; check.rs: --check
+//! config/        what is to be advertised: own and compatible formats   ┐ pure
+//! resources/     configuration and snapshot -> resources and units      ┘
+//! snapshot       the host at one moment: devices and paths below /dev
+//! usbip_servers  what USB/IP servers export, asked periodically
+//! cdi_specs      the CDI specs that bring devices into containers
+//! engine/        whether the container engine supports CDI devices
+//! kubelet/       registration, device plugin calls, pod-resources; gRPC over Unix sockets
+//! api_server/    events about the devices of pods, sent to the cluster's API server
+//! status         /metrics, /healthz, /readyz
+//! changes        waiting for changes in a directory
+//! daemon         the main loop
+//! command        arguments and log; check: --check
 //! ```
 
-pub mod api;
 mod api_server;
-mod catalogue;
+mod cdi_specs;
+mod changes;
 mod check;
 pub mod command;
 pub mod config;
-pub mod cri;
-mod directory;
-mod door;
-mod engine;
-mod events;
-mod kubelet;
-mod plugin;
-mod pods;
-mod remote;
-pub mod resource;
-mod run;
-mod servers;
-mod sight;
-pub mod socket;
+mod daemon;
+pub mod engine;
+pub mod kubelet;
+pub mod resources;
+mod snapshot;
 mod status;
+mod usbip_servers;

@@ -100,7 +100,7 @@ async fn a_hostdev_path_is_unhealthy_while_its_device_is_away() {
     let name = format!("loop{}p1", disk.number());
     let _plugin = node.plugin(&["--devs", &format!("/dev/{name}:r")]);
     let mut registered = kubelet.registered(&format!("hostdev.k8s.io/dev_{name}")).await;
-    let health = |list: Vec<oci_hotplug::kubernetes::api::Device>| {
+    let health = |list: Vec<oci_hotplug::kubernetes::kubelet::api::Device>| {
         assert_eq!(list.len(), 1);
         list[0].health.clone()
     };

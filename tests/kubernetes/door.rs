@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use oci_hotplug::kubernetes::api;
+use oci_hotplug::kubernetes::kubelet::api;
 use serde_json::Value;
 
 use crate::device_plugin::{Node, exists};

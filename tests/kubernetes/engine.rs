@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_hotplug::kubernetes::cri::{self, StatusRequest, StatusResponse, VersionRequest, VersionResponse};
-use oci_hotplug::kubernetes::socket;
+use oci_hotplug::kubernetes::engine::cri::{
+    self, StatusRequest, StatusResponse, VersionRequest, VersionResponse,
+};
+use oci_hotplug::kubernetes::kubelet::grpc;
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 
@@ -26,13 +28,13 @@ fn engine(node: &Node, version: &'static str, config: &'static str) -> (PathBuf,
                         runtime_name: "containerd".into(),
                         runtime_version: version.into(),
                     };
-                    socket::unary(request, move |_: VersionRequest| {
+                    grpc::unary(request, move |_: VersionRequest| {
                         std::future::ready(Ok(said.clone()))
                     })
                     .await
                 }
                 cri::STATUS => {
-                    socket::unary(request, move |asked: StatusRequest| {
+                    grpc::unary(request, move |asked: StatusRequest| {
                         assert!(asked.verbose);
                         std::future::ready(Ok(StatusResponse {
                             info: [("config".to_owned(), config.to_owned())].into(),
@@ -40,10 +42,10 @@ fn engine(node: &Node, version: &'static str, config: &'static str) -> (PathBuf,
                     })
                     .await
                 }
-                other => socket::unknown_call(other),
+                other => grpc::unknown_call(other),
             }
         };
-        let _ = socket::serve_grpc(listener, answer).await;
+        let _ = grpc::serve_grpc(listener, answer).await;
     });
     (path, server)
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use oci_hotplug::kubernetes::api::Device;
+use oci_hotplug::kubernetes::kubelet::api::Device;
 
 use crate::device_plugin::{Node, eventually, get};
 use crate::kubelet::{Mood, PodResources, Registered};

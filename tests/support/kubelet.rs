@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use oci_hotplug::kubernetes::api;
-use oci_hotplug::kubernetes::socket::{self, Client};
+use oci_hotplug::kubernetes::kubelet::api;
+use oci_hotplug::kubernetes::kubelet::grpc::{self, Client};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -81,7 +81,7 @@ impl Kubelet {
                     (sender.clone(), Arc::clone(&seen), path.clone(), cdi.clone());
                 async move {
                     assert_eq!(request.uri().path(), api::REGISTER);
-                    socket::unary(request, move |asked: api::RegisterRequest| {
+                    grpc::unary(request, move |asked: api::RegisterRequest| {
                         let attempt = {
                             let mut seen = seen.lock().expect("nobody panicked");
                             seen.push(Instant::now());
@@ -92,7 +92,7 @@ impl Kubelet {
                     .await
                 }
             };
-            let Err(error) = socket::serve_grpc(listener, answer).await;
+            let Err(error) = grpc::serve_grpc(listener, answer).await;
             panic!("kubelet can't listen: {error}");
         });
         Self {
@@ -158,7 +158,7 @@ async fn register(
     if asked.version != api::VERSION {
         return Err(Status::invalid_argument("unsupported version"));
     }
-    let fault = |error: socket::CallError| Status::internal(format!("dialling back: {error}"));
+    let fault = |error: grpc::CallError| Status::internal(format!("dialling back: {error}"));
     let client = Client::connect(&dir.join(&asked.endpoint)).await.map_err(fault)?;
     let options = client.unary(api::OPTIONS, api::Empty {}).await.map_err(fault)?;
     let (lists, received) = mpsc::unbounded_channel();
@@ -203,7 +203,7 @@ impl PodResources {
                 let (told, count) = (Arc::clone(&told), count.clone());
                 async move {
                     assert_eq!(request.uri().path(), api::LIST_PODS);
-                    socket::unary(request, move |_: api::ListPodResourcesRequest| {
+                    grpc::unary(request, move |_: api::ListPodResourcesRequest| {
                         let answer = told.lock().expect("nobody panicked").clone();
                         count.send_modify(|count| *count += 1);
                         std::future::ready(Ok(answer))
@@ -211,7 +211,7 @@ impl PodResources {
                     .await
                 }
             };
-            let Err(error) = socket::serve_grpc(listener, answer).await;
+            let Err(error) = grpc::serve_grpc(listener, answer).await;
             panic!("pod-resources can't listen: {error}");
         });
         Self {
@@ -298,10 +298,7 @@ impl Registered {
     }
 
     /// Requests for units.
-    pub async fn allocate(
-        &self,
-        ids: &[String],
-    ) -> Result<api::ContainerAllocateResponse, socket::CallError> {
+    pub async fn allocate(&self, ids: &[String]) -> Result<api::ContainerAllocateResponse, grpc::CallError> {
         let asked = api::AllocateRequest {
             container_requests: vec![api::ContainerAllocateRequest {
                 devices_ids: ids.to_vec(),
@@ -317,7 +314,7 @@ impl Registered {
     }
 
     /// Tells that a container starts.
-    pub async fn pre_start(&self, ids: &[String]) -> Result<api::Empty, socket::CallError> {
+    pub async fn pre_start(&self, ids: &[String]) -> Result<api::Empty, grpc::CallError> {
         let asked = api::PreStartContainerRequest {
             devices_ids: ids.to_vec(),
         };

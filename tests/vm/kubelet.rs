@@ -5,8 +5,8 @@ use std::ops::Deref;
 use std::path::Path;
 use std::process::Command;
 
-use oci_hotplug::kubernetes::api;
-use oci_hotplug::kubernetes::socket::{CallError, Client};
+use oci_hotplug::kubernetes::kubelet::api;
+use oci_hotplug::kubernetes::kubelet::grpc::{CallError, Client};
 use serde_json::{Value, json};
 
 use crate::container::{Container, IDLE_SCRIPT, quoted};

@@ -9,7 +9,7 @@ use std::path::Path;
 use super::go_glob::GoGlob;
 use super::go_yaml::{Dialect, Node, integer};
 use super::{ConfigError, Definition, Fault, MAX_UNITS};
-use crate::kubernetes::resource::ResourceName;
+use crate::kubernetes::resources::resource::ResourceName;
 use crate::model::device::Access;
 use crate::model::request::selector::Selector;
 

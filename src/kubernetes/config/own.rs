@@ -17,7 +17,7 @@ use serde::de::IgnoredAny;
 use super::generic::{self, GENERIC_DOMAIN};
 use super::go_yaml::{Dialect, Node};
 use super::{ConfigError, DEFAULT_DOMAIN, Definition, Fault, Requested, count, permissions};
-use crate::kubernetes::resource::ResourceName;
+use crate::kubernetes::resources::resource::ResourceName;
 use crate::model::request::annotations::{AskError, Requests, read_list};
 use crate::model::request::class::Classes;
 use crate::model::request::entry::Origin;

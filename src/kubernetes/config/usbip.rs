@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use serde_yaml::Value;
 
 use super::{ConfigError, Definition, Fault, permissions};
-use crate::kubernetes::resource::ResourceName;
+use crate::kubernetes::resources::resource::ResourceName;
 use crate::model::device::Access;
 use crate::model::remote::{DEFAULT_PORT, RemoteDevice, Server, WantedIds, Which};
 use crate::model::request::Request;

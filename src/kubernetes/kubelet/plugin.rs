@@ -19,10 +19,10 @@ use tonic::body::Body;
 use tracing::{info, warn};
 
 use super::api;
-use super::door::Door;
-use super::resource::{Metrics, Resource, Unit};
-use super::socket;
-use super::status::Counters;
+use super::grpc;
+use crate::kubernetes::cdi_specs::Door;
+use crate::kubernetes::resources::resource::{Metrics, Resource, Unit};
+use crate::kubernetes::status::Counters;
 
 /// One resource, as kubelet sees it.
 pub struct Plugin {
@@ -92,14 +92,12 @@ impl Plugin {
     pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         let plugin = Arc::clone(&self);
         match request.uri().path() {
-            api::OPTIONS => socket::unary(request, move |_: api::Empty| ready(Ok(plugin.options()))).await,
-            api::LIST_AND_WATCH => {
-                socket::server_streaming(request, move |_: api::Empty| plugin.lists()).await
-            }
-            api::PREFERRED => socket::unary(request, move |asked| ready(Ok(plugin.preferred(&asked)))).await,
-            api::ALLOCATE => socket::unary(request, move |asked| ready(plugin.allocate(&asked))).await,
-            api::PRE_START => socket::unary(request, move |asked| ready(plugin.pre_start(&asked))).await,
-            other => socket::unknown_call(other),
+            api::OPTIONS => grpc::unary(request, move |_: api::Empty| ready(Ok(plugin.options()))).await,
+            api::LIST_AND_WATCH => grpc::server_streaming(request, move |_: api::Empty| plugin.lists()).await,
+            api::PREFERRED => grpc::unary(request, move |asked| ready(Ok(plugin.preferred(&asked)))).await,
+            api::ALLOCATE => grpc::unary(request, move |asked| ready(plugin.allocate(&asked))).await,
+            api::PRE_START => grpc::unary(request, move |asked| ready(plugin.pre_start(&asked))).await,
+            other => grpc::unknown_call(other),
         }
     }
 

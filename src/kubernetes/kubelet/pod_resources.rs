@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
 use super::api;
-use super::socket::{CallError, Client};
+use super::grpc::{CallError, Client};
 
 /// How long kubelet may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);

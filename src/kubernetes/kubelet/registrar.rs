@@ -17,10 +17,10 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::api;
+use super::grpc::{self, CallError, Client};
 use super::plugin::Plugin;
-use super::resource::{ResourceName, fingerprint};
-use super::socket::{self, CallError, Client};
-use super::status::Counters;
+use crate::kubernetes::resources::resource::{ResourceName, fingerprint};
+use crate::kubernetes::status::Counters;
 
 /// How long kubelet may take for a registration: it dials back, for at most 10 s, before it answers.
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -224,8 +224,7 @@ impl Registrar {
         let plugin = Arc::clone(&self.plugin);
         let mut server = JoinSet::new();
         server.spawn(async move {
-            let served =
-                socket::serve_grpc(listener, move |request| Arc::clone(&plugin).answer(request)).await;
+            let served = grpc::serve_grpc(listener, move |request| Arc::clone(&plugin).answer(request)).await;
             let Err(error) = served;
             warn!("accepting kubelet's calls: {error}");
         });

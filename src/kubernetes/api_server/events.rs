@@ -18,10 +18,10 @@ use tracing::{debug, info, warn};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
-use super::api_server::{ApiServer, Connection, RequestError};
-use super::pods;
-use super::resource::fingerprint;
-use super::status::Counters;
+use super::client::{ApiServer, Connection, RequestError};
+use crate::kubernetes::kubelet::pod_resources;
+use crate::kubernetes::resources::resource::fingerprint;
+use crate::kubernetes::status::Counters;
 
 /// Who tells.
 const COMPONENT: &str = "oci-hotplug-device-plugin";
@@ -325,8 +325,8 @@ impl Reporter {
     }
 
     /// Who has a unit now, as kubelet says.
-    async fn holder(&self, subject: &Subject) -> Result<Option<Holder>, pods::ListError> {
-        let holders = pods::list(&self.pod_resources).await?;
+    async fn holder(&self, subject: &Subject) -> Result<Option<Holder>, pod_resources::ListError> {
+        let holders = pod_resources::list(&self.pod_resources).await?;
         let units = holders.get(&subject.resource);
         let parts = units.and_then(|units| {
             let mut parts = units.get(&subject.unit)?.splitn(3, '/').map(str::to_owned);

@@ -2,19 +2,18 @@
 //!
 //! Pure. Must not know how resources reach kubelet.
 
+pub mod resource;
+pub mod usbip;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::config::{
+use crate::cdi::generate::Wish;
+use crate::kubernetes::config::{
     Definition, GoGlob, Group, HOSTDEV_DOMAIN, Mode, PathInGroup, PathType, Requested, SMARTER_DOMAIN,
 };
-use super::remote;
-use super::resource::{
-    MAX_ID, Metrics, MountSpec, Names, NodeSpec, Offer, Resource, ResourceName, Unit, fingerprint, unit_id,
-};
-use super::sight::{DEV, Found, Sight};
-use crate::cdi::generate::Wish;
+use crate::kubernetes::snapshot::{DEV, Found, Sight};
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{Access, Device, STATIC_NODE, SysPath};
 use crate::model::plan::named_node;
@@ -23,6 +22,9 @@ use crate::model::request::entry::RequestEntry;
 use crate::model::request::facts_needed::FactsNeeded;
 use crate::model::request::selector::{self, DeviceSelector, Selector};
 use crate::model::request::{MAX_ALTERNATIVES, Options, Request};
+use resource::{
+    MAX_ID, Metrics, MountSpec, Names, NodeSpec, Offer, Resource, ResourceName, Unit, fingerprint, unit_id,
+};
 
 /// The sysfs attribute that tells a device's NUMA node, and the USB attributes that groups look at.
 const NUMA_NODE: &str = "numa_node";
@@ -40,7 +42,7 @@ pub fn takes_turns(definitions: &[Definition], resource: &ResourceName) -> bool 
     })
 }
 
-/// The most units of one resource, of however many devices (see [`MAX_UNITS`](super::config::MAX_UNITS)).
+/// The most units of one resource, of however many devices (see [`MAX_UNITS`](crate::kubernetes::config::MAX_UNITS)).
 const MAX_LISTED: usize = 40_000;
 
 /// What the names of all our resources' CDI devices begin with.
@@ -118,11 +120,11 @@ pub fn resources(definitions: &[Definition], sight: &Sight, names: &mut Names) -
         }
     }
     // One takes what another can't have then.
-    let remotes = remote::states(definitions, sight);
+    let remotes = usbip::states(definitions, sight);
     let mut found: BTreeMap<ResourceName, Resource> = BTreeMap::new();
     for definition in definitions {
         let of_it = match definition {
-            Definition::Remote { name, entries } => vec![remote::resource(name, entries, &remotes, sight)],
+            Definition::Remote { name, entries } => vec![usbip::resource(name, entries, &remotes, sight)],
             _ => of_definition(definition, sight, names),
         };
         for resource in of_it {

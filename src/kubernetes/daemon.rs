@@ -19,21 +19,21 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
-use super::api_server::ApiServer;
-use super::catalogue;
+use super::api_server::client::ApiServer;
+use super::api_server::events::{Change, Events, Reporter};
+use super::cdi_specs::Door;
+use super::changes::DirectoryWatch;
 use super::config::{self, Configuration, Definition, Texts};
-use super::directory::DirectoryWatch;
-use super::door::Door;
-use super::events::{Change, Events, Reporter};
-use super::kubelet::Registrar;
-use super::plugin::Plugin;
-use super::pods::{self, Held, Holders};
-use super::remote;
-use super::resource::{Metrics, Names, Resource, ResourceName};
-use super::servers::Servers;
-use super::sight::{self, Found, Sight};
-use super::socket;
+use super::kubelet::grpc;
+use super::kubelet::plugin::Plugin;
+use super::kubelet::pod_resources::{self, Held, Holders};
+use super::kubelet::registrar::Registrar;
+use super::resources;
+use super::resources::resource::{Metrics, Names, Resource, ResourceName};
+use super::resources::usbip;
+use super::snapshot::{self, Found, Sight};
 use super::status::{self, Counters};
+use super::usbip_servers::Servers;
 use crate::cdi::generate::Wish;
 use crate::exit;
 use crate::host::config::Config;
@@ -206,10 +206,15 @@ pub async fn run(options: Options) -> Result<()> {
     let mut told = answers.subscribe();
     if let Some(socket) = &options.pod_resources {
         let (socket, grace) = (socket.clone(), options.grace);
-        helpers.spawn(pods::follow(socket, grace, often.subscribe(), answers.clone()));
+        helpers.spawn(pod_resources::follow(
+            socket,
+            grace,
+            often.subscribe(),
+            answers.clone(),
+        ));
     }
     let events = report_events(&options, &counters, &mut helpers)?;
-    let mut monitor = DeviceMonitor::open(catalogue::wanted(&definitions), RECEIVE_BUFFER)
+    let mut monitor = DeviceMonitor::open(resources::wanted(&definitions), RECEIVE_BUFFER)
         .context("watching the host's devices")?;
     // Of nodes that only their directory tells of, from now on every change is seen: also that one goes which is there.
     monitor.poll_static_nodes();
@@ -295,7 +300,7 @@ pub async fn run(options: Options) -> Result<()> {
                 burst = None;
                 if std::mem::take(&mut reread) && program.reload() {
                     program.take_definitions();
-                    monitor.want(catalogue::wanted(&program.definitions));
+                    monitor.want(resources::wanted(&program.definitions));
                     monitor.poll_static_nodes();
                     paths = FileWatch::of(paths_outside_dev(&program.definitions));
                     stirred = true;
@@ -344,7 +349,7 @@ impl Program {
         if self.definitions.is_empty() {
             warn!("the configuration names nothing to advertise");
         }
-        let mut servers = remote::servers(&self.definitions);
+        let mut servers = usbip::servers(&self.definitions);
         if !self.options.door.cdi && !servers.is_empty() {
             warn!(
                 "devices of USB/IP servers need CDI, which brings in the hooks that attach them: they are not advertised \
@@ -382,7 +387,7 @@ impl Program {
     /// Who has devices of other hosts, as far as known, and whether that is sure.
     fn held_remotes(&self) -> BTreeMap<String, bool> {
         let mut held = BTreeMap::new();
-        for (name, _) in remote::remote(&self.definitions) {
+        for (name, _) in usbip::remote(&self.definitions) {
             let served = self.served.get(name);
             let given = served.map(|served| served.plugin.allocated()).unwrap_or_default();
             let lately = served.map(|served| served.plugin.given_within(STARTING));
@@ -408,13 +413,13 @@ impl Program {
         if self.options.door.cdi {
             sight.exports = self.servers.known().borrow().exports.clone();
             sight.held = self.held_remotes();
-            let free = remote::given_back(&self.definitions, &sight);
+            let free = usbip::given_back(&self.definitions, &sight);
             self.held.forget(&free);
             for served in self.served.values() {
                 served.plugin.free(&free);
             }
         }
-        let resources = catalogue::resources(&self.definitions, &sight, &mut self.names);
+        let resources = resources::resources(&self.definitions, &sight, &mut self.names);
         for note in self.names.take_notes() {
             warn!("{note}");
         }
@@ -454,7 +459,7 @@ impl Program {
                 }
             }
         }
-        if !catalogue::takes_turns(&self.definitions, &resource.name) {
+        if !resources::takes_turns(&self.definitions, &resource.name) {
             return;
         }
         let mut waited_for = BTreeSet::new();
@@ -567,7 +572,7 @@ impl Program {
             .held
             .resources()
             .into_iter()
-            .map(catalogue::cdi_stem)
+            .map(resources::cdi_stem)
             .collect();
         let is_held = |device: &str| {
             let mut behind = held.iter().filter_map(|stem| device.strip_prefix(stem.as_str()));
@@ -693,7 +698,7 @@ impl Program {
 /// # Errors
 /// When sysfs can't be listed.
 pub fn look(definitions: &[Definition], monitor: &DeviceMonitor, state_dir: &Path) -> Result<Sight> {
-    let (devices, paths) = catalogue::looks_at(definitions);
+    let (devices, paths) = resources::looks_at(definitions);
     let holdings = records::holdings(state_dir);
     let mut sight = Sight::default();
     if devices || !holdings.is_empty() {
@@ -702,7 +707,7 @@ pub fn look(definitions: &[Definition], monitor: &DeviceMonitor, state_dir: &Pat
             .replace(monitor.enumerate().context("listing the host's devices")?);
     }
     if paths {
-        sight.paths = sight::paths_below_dev();
+        sight.paths = snapshot::paths_below_dev();
     }
     sight.paths.extend(outside(definitions));
     for definition in definitions {
@@ -713,7 +718,7 @@ pub fn look(definitions: &[Definition], monitor: &DeviceMonitor, state_dir: &Pat
                 let extras = entries.iter().flat_map(|entry| &entry.extras);
                 extras.for_each(|extra| sight.look_at(&extra.host));
             }
-            Definition::NvidiaGpu { .. } => sight.gpus = sight::gpus(),
+            Definition::NvidiaGpu { .. } => sight.gpus = snapshot::gpus(),
             _ => {}
         }
     }
@@ -730,9 +735,9 @@ fn outside(definitions: &[Definition]) -> BTreeMap<PathBuf, Found> {
     let mut found = BTreeMap::new();
     for definition in definitions {
         if let Definition::Groups { groups, .. } = definition {
-            let patterns = catalogue::patterns(groups);
-            for pattern in patterns.filter(|pattern| !pattern.is_below(Path::new(sight::DEV))) {
-                found.extend(sight::glob(pattern));
+            let patterns = resources::patterns(groups);
+            for pattern in patterns.filter(|pattern| !pattern.is_below(Path::new(snapshot::DEV))) {
+                found.extend(snapshot::glob(pattern));
             }
         }
     }
@@ -745,7 +750,7 @@ fn paths_outside_dev(definitions: &[Definition]) -> impl Iterator<Item = &PathBu
         Definition::Path { path, .. } => Some(path),
         _ => None,
     });
-    paths.filter(|path| !path.starts_with(sight::DEV))
+    paths.filter(|path| !path.starts_with(snapshot::DEV))
 }
 
 /// Whether groups name any.
@@ -754,7 +759,7 @@ fn has_outside(definitions: &[Definition]) -> bool {
         let Definition::Groups { groups, .. } = definition else {
             return false;
         };
-        catalogue::patterns(groups).any(|pattern| !pattern.is_below(Path::new(sight::DEV)))
+        resources::patterns(groups).any(|pattern| !pattern.is_below(Path::new(snapshot::DEV)))
     })
 }
 
@@ -801,7 +806,7 @@ fn report_events(
 
 async fn serve_status(listener: TcpListener, counters: Arc<Counters>) {
     let served: std::io::Result<Infallible> =
-        socket::serve_http(listener, move |request| status::answer(&counters, &request)).await;
+        grpc::serve_http(listener, move |request| status::answer(&counters, &request)).await;
     let Err(error) = served;
     warn!("serving /metrics: {error}");
 }

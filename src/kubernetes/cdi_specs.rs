@@ -10,8 +10,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::catalogue::CDI_PREFIX;
-use super::resource::{Offer, Resource};
+use super::resources::CDI_PREFIX;
+use super::resources::resource::{Offer, Resource};
 use crate::cdi::directories::Specs;
 use crate::cdi::generate::{self, GenerateError, Placed, Wish};
 use crate::cdi::names::Kind;

@@ -3,9 +3,9 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
-use crate::kubernetes::catalogue;
 use crate::kubernetes::config::{self, Texts};
-use crate::kubernetes::resource::Names;
+use crate::kubernetes::resources;
+use crate::kubernetes::resources::resource::Names;
 use crate::model::device::SysPath;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::recorded::hub_with_two_adapters;
@@ -51,7 +51,7 @@ fn attached(name: &str, product: &str) -> Device {
 
 /// Each unit's device, and whether it is attached, of the resources that the definitions make.
 fn offered(definitions: &[Definition], sight: &Sight) -> Vec<(String, Option<bool>)> {
-    let resources = catalogue::resources(definitions, sight, &mut Names::default());
+    let resources = resources::resources(definitions, sight, &mut Names::default());
     let units = resources.iter().flat_map(|resource| resource.units.values());
     let mut offered: Vec<_> = units
         .map(|unit| {
@@ -120,7 +120,7 @@ fn what_a_container_has_stays_whatever_its_server_says_and_what_it_had_is_as_it_
         definitions("{board: [{target: {host: lab}, selector: {vendor: 0x0403, product: 0x6001}}]}");
     let id = {
         let now = sight(exports("lab", &[("1-1", 0x0403, 0x6001)]));
-        let resources = catalogue::resources(&definitions, &now, &mut Names::default());
+        let resources = resources::resources(&definitions, &now, &mut Names::default());
         resources[0].units.keys().next().unwrap().clone()
     };
     let held = |is_sure, devices: Vec<Device>, exports| Sight {
@@ -189,13 +189,13 @@ fn the_devices_requests_are_the_same_whether_it_is_there_or_not_and_fixed_extras
             {host_path: /dev/net/tun, container_path: /dev/net/tun, permissions: mrw}]}]}",
     );
     let mut now = sight(exports("lab", &[("1-1", 0x0403, 0x6001)]));
-    let before = catalogue::resources(&definitions, &sight(Exports::new()), &mut Names::default());
+    let before = resources::resources(&definitions, &sight(Exports::new()), &mut Names::default());
     for path in ["/dev/net/tun", "/dev/ttyUSB0"] {
         now.paths.insert(path.into(), Found::Device);
     }
     // A stranger's adapter, which has the name that ours may get.
     now.inventory = Inventory::new(hub_with_two_adapters());
-    let resources = catalogue::resources(&definitions, &now, &mut Names::default());
+    let resources = resources::resources(&definitions, &now, &mut Names::default());
     assert_eq!(before[0].wishes, resources[0].wishes);
     assert_eq!(
         resources[0].wishes[0].devices,
@@ -232,7 +232,7 @@ fn what_is_attached_is_rather_the_device_of_a_container_that_runs() {
             ("1-3", 0x0403, 0x6001),
         ],
     );
-    let resources = catalogue::resources(&definitions, &sight(listed), &mut Names::default());
+    let resources = resources::resources(&definitions, &sight(listed), &mut Names::default());
     let units = resources[0].units.iter();
     let ids: BTreeMap<&str, &String> = units.map(|(id, unit)| (unit.place.as_str(), id)).collect();
     let (ended, runs) = (ids["lab/0403:6001"], ids["lab/nth:2:0403:6001"]);

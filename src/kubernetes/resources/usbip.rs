@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::catalogue::cdi_stem;
-use super::config::{Definition, RemoteEntry};
+use super::cdi_stem;
 use super::resource::{Metrics, NodeSpec, Offer, Resource, ResourceName, Unit, fingerprint, unit_id};
-use super::sight::{Found, Sight};
 use crate::cdi::generate::Wish;
+use crate::kubernetes::config::{Definition, RemoteEntry};
+use crate::kubernetes::snapshot::{Found, Sight};
 use crate::model::device::Device;
 use crate::model::remote::{BusId, RemoteDevice, Server, UsbIds, VIRTUAL_CONTROLLERS};
 

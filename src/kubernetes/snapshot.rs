@@ -9,7 +9,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use super::config::{GoGlob, Part};
-use super::remote::{self, Exports};
+use super::resources::usbip::{self, Exports};
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{Device, SysPath};
 use crate::model::remote::{Holding, Reserved};
@@ -57,7 +57,7 @@ impl Sight {
         self.attached = self
             .inventory
             .iter()
-            .filter(|device| remote::is_remote(device))
+            .filter(|device| usbip::is_remote(device))
             .cloned()
             .collect();
         let reserved: Vec<Reserved> = holdings

@@ -3,12 +3,13 @@
 //! The engine itself is asked where its socket can be reached; else containerd's configuration is read. Decisions are
 //! pure; must not know what is advertised.
 
+pub mod cri;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::cri;
-use super::socket::Client;
+use crate::kubernetes::kubelet::grpc::Client;
 use crate::model::host_check::engine_config::ContainerdConfig;
 
 /// How long an engine may take to answer: it is asked once, at the start.

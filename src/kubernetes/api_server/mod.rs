@@ -1,0 +1,4 @@
+//! The cluster's API server: a client for it, and the events that are sent to it.
+
+pub(super) mod client;
+pub(super) mod events;

@@ -10,8 +10,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::resources::CDI_PREFIX;
-use super::resources::resource::{Offer, Resource};
+use super::resources::names::CDI_PREFIX;
+use super::resources::resource::Resource;
+use super::resources::unit::Offer;
 use crate::cdi::directories::Specs;
 use crate::cdi::generate::{self, GenerateError, Placed, Wish};
 use crate::cdi::names::Kind;

@@ -5,12 +5,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::config::Configuration;
+use super::config::{self, Configuration};
 use super::daemon::{self, Options};
 use super::engine::Cdi;
 use super::resources;
-use super::resources::resource::Names;
-use super::resources::usbip;
+use super::resources::names::Names;
 use super::usbip_servers;
 use crate::host::monitor::{DeviceMonitor, udevd_is_running};
 
@@ -23,7 +22,7 @@ pub fn run(options: &Options, engine: &Cdi) -> Result<bool> {
     let monitor =
         DeviceMonitor::open(resources::wanted(&definitions), 0).context("listing the host's devices")?;
     let mut sight = daemon::look(&definitions, &monitor, &options.state_dir)?;
-    let servers = usbip::servers(&definitions);
+    let servers = config::servers(&definitions);
     let answers = usbip_servers::ask_all(&servers);
     for (server, answer) in &answers {
         if let (Ok(exported), true) = (answer, options.door.cdi) {

@@ -19,7 +19,7 @@ use super::check;
 use super::config;
 use super::daemon::{self, Options, Sources};
 use super::engine::{self, Places};
-use super::resources::resource::ResourceName;
+use super::resources::names::ResourceName;
 use crate::exit;
 use crate::host::config::{Config, LogLevel};
 

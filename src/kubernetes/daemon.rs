@@ -29,7 +29,9 @@ use super::kubelet::plugin::Plugin;
 use super::kubelet::pod_resources::{self, Held, Holders};
 use super::kubelet::registrar::Registrar;
 use super::resources;
-use super::resources::resource::{Metrics, Names, Resource, ResourceName};
+use super::resources::names::{Names, ResourceName, cdi_stem};
+use super::resources::own;
+use super::resources::resource::{Metrics, Resource};
 use super::resources::usbip;
 use super::snapshot::{self, Found, Sight};
 use super::status::{self, Counters};
@@ -349,7 +351,7 @@ impl Program {
         if self.definitions.is_empty() {
             warn!("the configuration names nothing to advertise");
         }
-        let mut servers = usbip::servers(&self.definitions);
+        let mut servers = config::servers(&self.definitions);
         if !self.options.door.cdi && !servers.is_empty() {
             warn!(
                 "devices of USB/IP servers need CDI, which brings in the hooks that attach them: they are not advertised \
@@ -387,7 +389,7 @@ impl Program {
     /// Who has devices of other hosts, as far as known, and whether that is sure.
     fn held_remotes(&self) -> BTreeMap<String, bool> {
         let mut held = BTreeMap::new();
-        for (name, _) in usbip::remote(&self.definitions) {
+        for (name, _) in config::remote(&self.definitions) {
             let served = self.served.get(name);
             let given = served.map(|served| served.plugin.allocated()).unwrap_or_default();
             let lately = served.map(|served| served.plugin.given_within(STARTING));
@@ -459,7 +461,7 @@ impl Program {
                 }
             }
         }
-        if !resources::takes_turns(&self.definitions, &resource.name) {
+        if !own::takes_turns(&self.definitions, &resource.name) {
             return;
         }
         let mut waited_for = BTreeSet::new();
@@ -568,12 +570,7 @@ impl Program {
                     .map(|wish| wish.name.clone()),
             );
         }
-        let held: Vec<String> = self
-            .held
-            .resources()
-            .into_iter()
-            .map(resources::cdi_stem)
-            .collect();
+        let held: Vec<String> = self.held.resources().into_iter().map(cdi_stem).collect();
         let is_held = |device: &str| {
             let mut behind = held.iter().filter_map(|stem| device.strip_prefix(stem.as_str()));
             behind.any(|rest| rest.is_empty() || rest.starts_with('-'))
@@ -698,7 +695,7 @@ impl Program {
 /// # Errors
 /// When sysfs can't be listed.
 pub fn look(definitions: &[Definition], monitor: &DeviceMonitor, state_dir: &Path) -> Result<Sight> {
-    let (devices, paths) = resources::looks_at(definitions);
+    let (devices, paths) = config::looks_at(definitions);
     let holdings = records::holdings(state_dir);
     let mut sight = Sight::default();
     if devices || !holdings.is_empty() {
@@ -735,7 +732,7 @@ fn outside(definitions: &[Definition]) -> BTreeMap<PathBuf, Found> {
     let mut found = BTreeMap::new();
     for definition in definitions {
         if let Definition::Groups { groups, .. } = definition {
-            let patterns = resources::patterns(groups);
+            let patterns = config::patterns(groups);
             for pattern in patterns.filter(|pattern| !pattern.is_below(Path::new(snapshot::DEV))) {
                 found.extend(snapshot::glob(pattern));
             }
@@ -759,7 +756,7 @@ fn has_outside(definitions: &[Definition]) -> bool {
         let Definition::Groups { groups, .. } = definition else {
             return false;
         };
-        resources::patterns(groups).any(|pattern| !pattern.is_below(Path::new(snapshot::DEV)))
+        config::patterns(groups).any(|pattern| !pattern.is_below(Path::new(snapshot::DEV)))
     })
 }
 

@@ -9,10 +9,9 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use super::config::{GoGlob, Part};
-use super::resources::usbip::{self, Exports};
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{Device, SysPath};
-use crate::model::remote::{Holding, Reserved};
+use crate::model::remote::{BusId, Holding, Reserved, Server, UsbIds, VIRTUAL_CONTROLLERS};
 
 /// How deep below /dev is looked (smarter-device-manager's main.go:58-93).
 const MAX_DEPTH: usize = 10;
@@ -30,6 +29,9 @@ pub enum Found {
     /// A file, a socket: nothing that can be given as a device.
     Other,
 }
+
+/// What each server that answered exports, and nobody has.
+pub type Exports = BTreeMap<Server, Vec<(BusId, UsbIds)>>;
 
 /// What there is.
 #[derive(Debug, Clone, Default)]
@@ -57,7 +59,7 @@ impl Sight {
         self.attached = self
             .inventory
             .iter()
-            .filter(|device| usbip::is_remote(device))
+            .filter(|device| is_remote(device))
             .cloned()
             .collect();
         let reserved: Vec<Reserved> = holdings
@@ -102,6 +104,14 @@ impl Sight {
         self.paths
             .extend(look(path).map(|found| (path.to_owned(), found)));
     }
+}
+
+/// Whether it is a USB device of another host. A virtual controller's root hub (`usb3`), which has no place in its name as
+/// `3-1` has, is none.
+fn is_remote(device: &Device) -> bool {
+    device.devtype.as_deref() == Some("usb_device")
+        && device.syspath.as_str().starts_with(VIRTUAL_CONTROLLERS)
+        && device.syspath.name().contains('-')
 }
 
 /// The paths that a pattern matches on the host, wherever; those that lead nowhere are none.

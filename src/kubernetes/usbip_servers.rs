@@ -12,7 +12,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use super::resources::usbip::Exports;
+use super::snapshot::Exports;
 use crate::model::remote::{BusId, Server, UsbIds};
 use crate::usbip::client::{self, ClientError};
 

@@ -20,7 +20,7 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use super::client::{ApiServer, Connection, RequestError};
 use crate::kubernetes::kubelet::pod_resources;
-use crate::kubernetes::resources::resource::fingerprint;
+use crate::kubernetes::resources::names::fingerprint;
 use crate::kubernetes::status::Counters;
 
 /// Who tells.

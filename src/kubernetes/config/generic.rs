@@ -6,10 +6,11 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use super::definition::{Definition, Group, MAX_UNITS, PathInGroup, PathType};
+use super::error::{self, ConfigError, Fault};
 use super::go_glob::GoGlob;
 use super::go_yaml::{Dialect, Node, integer};
-use super::{ConfigError, Definition, Fault, MAX_UNITS};
-use crate::kubernetes::resources::resource::ResourceName;
+use crate::kubernetes::resources::names::ResourceName;
 use crate::model::device::Access;
 use crate::model::request::selector::Selector;
 
@@ -28,55 +29,6 @@ const FLAGS: [&str; 6] = [
     "plugin-directory",
     "version",
 ];
-
-/// One group: all its paths together are a unit, or all its USB devices.
-#[derive(Debug, Clone)]
-pub enum Group {
-    /// Files and devices.
-    Paths {
-        /// The paths.
-        paths: Vec<PathInGroup>,
-        /// How many containers can have each.
-        count: u32,
-    },
-    /// USB devices: their own nodes below /dev/bus/usb.
-    Usb {
-        /// Which, each a `usb:`.
-        devices: Vec<Selector>,
-        /// How many containers can have them.
-        count: u32,
-    },
-}
-
-/// One path of a group.
-#[derive(Debug, Clone)]
-pub struct PathInGroup {
-    /// Which paths it stands for.
-    pub pattern: GoGlob,
-    /// Where it goes in the container, if not to where it is on the host; with a `/` at its end, a directory.
-    pub mount_path: Option<String>,
-    /// What the container may do.
-    pub access: Access,
-    /// How it goes there.
-    pub kind: PathType,
-    /// Whether a mount can only be read.
-    pub read_only: bool,
-    /// How often a match can serve where another path has more matches.
-    pub limit: u32,
-    /// Whether the group does without it.
-    pub optional: bool,
-}
-
-/// How a path goes into a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PathType {
-    /// As a device node.
-    Device,
-    /// As a mount.
-    Mount,
-    /// Not at all: the group has no units where it is missing, and that is all.
-    Nothing,
-}
 
 /// What its file says beside the devices.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -314,7 +266,7 @@ impl<'n> Reader<'n> {
         let permissions = self
             .text(path, "permissions")?
             .filter(|text| !text.is_empty() && kind == PathType::Device);
-        let access = match permissions.as_deref().map(super::permissions).transpose() {
+        let access = match permissions.as_deref().map(error::permissions).transpose() {
             Ok(access) => Some(access.unwrap_or(Access::ALL)),
             Err(fault) => {
                 self.note(&format!("path {text:?}: {fault}; its group has no units"));

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::{ConfigError, Definition, Fault, count, permissions};
+use super::definition::Definition;
+use super::error::{ConfigError, Fault, count, permissions};
 use crate::model::device::Access;
 
 /// The domain of its resources.

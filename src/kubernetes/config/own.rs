@@ -14,27 +14,18 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::definition::{Definition, Mode, Requested};
+use super::error::{ConfigError, Fault, count, permissions};
 use super::generic::{self, GENERIC_DOMAIN};
 use super::go_yaml::{Dialect, Node};
-use super::{ConfigError, DEFAULT_DOMAIN, Definition, Fault, Requested, count, permissions};
-use crate::kubernetes::resources::resource::ResourceName;
+use crate::kubernetes::resources::names::ResourceName;
 use crate::model::request::annotations::{AskError, Requests, read_list};
 use crate::model::request::class::Classes;
 use crate::model::request::entry::Origin;
 use crate::model::request::symlink::parse_symlinks;
 
-/// How devices are offered.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// Places for devices that come and go while the container runs: always healthy.
-    #[default]
-    Hotplug,
-    /// One unit for each device, healthy while it is there; it comes and goes in the running container, too.
-    Present,
-    /// One unit for each device that is there, whose nodes are made with the container.
-    Static,
-}
+/// The domain of resources of ours that are given none.
+pub const DEFAULT_DOMAIN: &str = "oci-hotplug.dev";
 
 /// Our part of the file as it is written.
 #[derive(Debug, Default, Deserialize)]

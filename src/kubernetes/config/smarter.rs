@@ -4,8 +4,9 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::definition::{Definition, MAX_UNITS};
+use super::error::{ConfigError, Fault};
 use super::go_regex::GoRegex;
-use super::{ConfigError, Definition, Fault, MAX_UNITS};
 
 /// The domain of its resources.
 pub const SMARTER_DOMAIN: &str = "smarter-devices";

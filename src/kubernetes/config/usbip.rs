@@ -17,8 +17,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_yaml::Value;
 
-use super::{ConfigError, Definition, Fault, permissions};
-use crate::kubernetes::resources::resource::ResourceName;
+use super::definition::{Definition, Extra, RemoteEntry};
+use super::error::{ConfigError, Fault, permissions};
+use crate::kubernetes::resources::names::ResourceName;
 use crate::model::device::Access;
 use crate::model::remote::{DEFAULT_PORT, RemoteDevice, Server, WantedIds, Which};
 use crate::model::request::Request;
@@ -29,30 +30,6 @@ pub const USBIP_DOMAIN: &str = "usbip.dev.mvalvekens.be";
 
 /// Where all that is of a container's devices must be.
 const DEV: &str = "/dev";
-
-/// One device of a server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RemoteEntry {
-    /// Where and which.
-    pub device: RemoteDevice,
-    /// What a container asks for so that it has the device, and its nodes where the extras say.
-    pub requests: Vec<Request>,
-    /// Paths of the host that are given with it.
-    pub extras: Vec<Extra>,
-    /// What can't be done as it is written, and what is done instead.
-    pub notes: Vec<String>,
-}
-
-/// A path of the host that a container gets with a device: a node of the device's, or one that is there anyhow.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Extra {
-    /// On the host.
-    pub host: PathBuf,
-    /// In the container.
-    pub container: PathBuf,
-    /// What the container may do.
-    pub access: Access,
-}
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

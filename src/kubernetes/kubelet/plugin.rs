@@ -21,7 +21,8 @@ use tracing::{info, warn};
 use super::api;
 use super::grpc;
 use crate::kubernetes::cdi_specs::Door;
-use crate::kubernetes::resources::resource::{Metrics, Resource, Unit};
+use crate::kubernetes::resources::resource::{Metrics, Resource};
+use crate::kubernetes::resources::unit::Unit;
 use crate::kubernetes::status::Counters;
 
 /// One resource, as kubelet sees it.

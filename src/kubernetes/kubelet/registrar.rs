@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 use super::api;
 use super::grpc::{self, CallError, Client};
 use super::plugin::Plugin;
-use crate::kubernetes::resources::resource::{ResourceName, fingerprint};
+use crate::kubernetes::resources::names::{ResourceName, fingerprint};
 use crate::kubernetes::status::Counters;
 
 /// How long kubelet may take for a registration: it dials back, for at most 10 s, before it answers.

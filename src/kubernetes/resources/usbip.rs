@@ -9,33 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::cdi_stem;
-use super::resource::{Metrics, NodeSpec, Offer, Resource, ResourceName, Unit, fingerprint, unit_id};
+use super::names::{ResourceName, cdi_stem, fingerprint, unit_id};
+use super::resource::{Metrics, Resource};
+use super::unit::{NodeSpec, Offer, Unit};
 use crate::cdi::generate::Wish;
-use crate::kubernetes::config::{Definition, RemoteEntry};
+use crate::kubernetes::config::{Definition, RemoteEntry, remote};
 use crate::kubernetes::snapshot::{Found, Sight};
 use crate::model::device::Device;
-use crate::model::remote::{BusId, RemoteDevice, Server, UsbIds, VIRTUAL_CONTROLLERS};
-
-/// What each server that answered exports, and nobody has.
-pub type Exports = BTreeMap<Server, Vec<(BusId, UsbIds)>>;
-
-/// The servers that are to be asked.
-pub fn servers(definitions: &[Definition]) -> BTreeSet<Server> {
-    let mut servers = BTreeSet::new();
-    for (_, entries) in remote(definitions) {
-        servers.extend(entries.iter().map(|entry| entry.device.server.clone()));
-    }
-    servers
-}
-
-/// The definitions of this kind.
-pub fn remote(definitions: &[Definition]) -> impl Iterator<Item = (&ResourceName, &[RemoteEntry])> {
-    definitions.iter().filter_map(|definition| match definition {
-        Definition::Remote { name, entries } => Some((name, &entries[..])),
-        _ => None,
-    })
-}
+use crate::model::remote::{RemoteDevice, UsbIds};
 
 /// How each entry is, by the id of its unit.
 pub(super) type States = BTreeMap<String, State>;
@@ -132,14 +113,6 @@ fn matched<W>(wants: &[W], count: usize, suits: impl Fn(&W, usize) -> bool) -> V
     (0..wants.len())
         .map(|who| find(who, wants, &suits, &mut owners, &mut vec![false; count]))
         .collect()
-}
-
-/// Whether it is a USB device of another host. A virtual controller's root hub (`usb3`), which has no place in its name as
-/// `3-1` has, is none.
-pub(super) fn is_remote(device: &Device) -> bool {
-    device.devtype.as_deref() == Some("usb_device")
-        && device.syspath.as_str().starts_with(VIRTUAL_CONTROLLERS)
-        && device.syspath.name().contains('-')
 }
 
 /// Whether a device of this host may be that one. Its name at its server is not to be seen here.

@@ -1,0 +1,157 @@
+//! generic-device-plugin: one resource of several groups of paths and of USB devices.
+//!
+//! Pure.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::names::{ResourceName, unit_id};
+use super::nodes::{node_spec, numa};
+use super::resource::{Metrics, Resource};
+use super::unit::{MountSpec, NodeSpec, Offer, Unit};
+use crate::kubernetes::config::{GoGlob, Group, PathInGroup, PathType};
+use crate::kubernetes::snapshot::Sight;
+use crate::model::device::{Access, Device};
+use crate::model::request::selector::Selector;
+
+/// The resource of these groups.
+pub(super) fn resource(name: &ResourceName, groups: &[Group], sight: &Sight) -> Resource {
+    let mut units = BTreeMap::new();
+    for group in groups {
+        let (offers, count) = match group {
+            Group::Paths { paths, count } => (path_offers(paths, sight), *count),
+            Group::Usb { devices, count } => (usb_offer(devices, sight).into_iter().collect(), *count),
+        };
+        for OfferOfGroup {
+            what,
+            place,
+            numa,
+            offer,
+        } in offers
+        {
+            let unit = Unit {
+                healthy: true,
+                attached: None,
+                numa,
+                place,
+                offer: Arc::new(offer),
+            };
+            units.extend((0..count).map(|number| (unit_id(name, &what, number), unit.clone())));
+        }
+    }
+    Resource {
+        metrics: Metrics::Generic,
+        ..Resource::without_hooks(name.clone(), units)
+    }
+}
+
+/// What a group has to give.
+struct OfferOfGroup {
+    /// What tells it from the others.
+    what: String,
+    /// Where it is.
+    place: String,
+    /// The NUMA node it is at.
+    numa: Option<i64>,
+    /// What the container gets.
+    offer: Offer,
+}
+
+/// All USB devices of a group together, in the order in which it names them; `rw`, as there (generic-device-plugin's
+/// deviceplugin/usb.go:262-300). The unit stays the same whichever of them are there.
+fn usb_offer(selectors: &[Selector], sight: &Sight) -> Option<OfferOfGroup> {
+    let mut found: Vec<&Device> = Vec::new();
+    for selector in selectors {
+        for device in sight.inventory.iter() {
+            let is_new = !found.iter().any(|known| known.syspath == device.syspath);
+            if is_new && selector.matches(device) {
+                found.push(device);
+            }
+        }
+    }
+    let nodes: Vec<NodeSpec> = found
+        .iter()
+        .filter_map(|device| node_spec(device, None, Access::READ | Access::WRITE))
+        .collect();
+    let first = found.first().filter(|_| !nodes.is_empty())?;
+    let names: Vec<String> = selectors.iter().map(ToString::to_string).collect();
+    let places: Vec<&str> = found.iter().map(|device| device.syspath.as_str()).collect();
+    Some(OfferOfGroup {
+        what: names.join(" "),
+        place: places.join(" "),
+        numa: numa(&first.syspath, &sight.inventory),
+        offer: Offer {
+            nodes,
+            ..Offer::default()
+        },
+    })
+}
+
+/// The combinations of a group: the first match of each path together, then the second, as far as every path has one
+/// (generic-device-plugin's deviceplugin/path.go).
+fn path_offers(paths: &[PathInGroup], sight: &Sight) -> Vec<OfferOfGroup> {
+    let columns: Vec<(&PathInGroup, Vec<&Path>)> = paths
+        .iter()
+        .map(|path| (path, matches(&path.pattern, sight)))
+        .filter(|(path, found)| !(path.optional && found.is_empty()))
+        .collect();
+    let longest = columns.iter().map(|(_, found)| found.len()).max().unwrap_or(0);
+    let usable = columns
+        .iter()
+        .map(|(path, found)| found.len() * path.limit as usize);
+    let rows = longest.min(usable.min().unwrap_or(0));
+    let mut offers = Vec::new();
+    for row in 0..rows {
+        let (mut offer, mut place) = (Offer::default(), Vec::new());
+        for (path, found) in &columns {
+            let host = found[row % found.len()].to_owned();
+            let container = place_in_container(path.mount_path.as_deref(), &host);
+            place.push(host.to_string_lossy().into_owned());
+            match path.kind {
+                PathType::Device => offer.nodes.push(NodeSpec {
+                    host,
+                    container,
+                    access: path.access,
+                }),
+                PathType::Mount => offer.mounts.push(MountSpec {
+                    host,
+                    container,
+                    read_only: path.read_only,
+                }),
+                PathType::Nothing => {}
+            }
+        }
+        let place = place.join(" ");
+        offers.push(OfferOfGroup {
+            // Limits let a match serve twice: the row is part of what tells one unit from another.
+            what: format!("{place}#{row}"),
+            place,
+            numa: None,
+            offer,
+        });
+    }
+    offers
+}
+
+/// Where a path goes: a place with a `/` at its end is a directory, in which it keeps its name.
+fn place_in_container(place: Option<&str>, host: &Path) -> PathBuf {
+    match place {
+        None => host.to_owned(),
+        Some(directory) if directory.ends_with('/') => {
+            let name = host.file_name().unwrap_or_default();
+            Path::new(directory).join(name)
+        }
+        Some(path) => PathBuf::from(path),
+    }
+}
+
+/// The paths that a pattern means, in the order of their names.
+fn matches<'s>(pattern: &GoGlob, sight: &'s Sight) -> Vec<&'s Path> {
+    if let Some(path) = pattern.literal() {
+        let found = sight.paths.get_key_value(&path);
+        return found.map(|(path, _)| path.as_path()).into_iter().collect();
+    }
+    let found = sight.paths.keys().map(PathBuf::as_path);
+    found.filter(|path| pattern.is_match(path)).collect()
+}

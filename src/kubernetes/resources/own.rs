@@ -1,0 +1,242 @@
+//! Our own format: a resource of what its requests select.
+//!
+//! Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::names::{ResourceName, cdi_name, unit_id};
+use super::nodes::{node_spec, numa};
+use super::resource::{Metrics, Resource};
+use super::unit::{NodeSpec, Offer, Unit};
+use crate::cdi::generate::Wish;
+use crate::kubernetes::config::{Definition, Mode, Requested};
+use crate::kubernetes::snapshot::Sight;
+use crate::model::device::inventory::Inventory;
+use crate::model::device::{STATIC_NODE, SysPath};
+use crate::model::plan::named_node;
+use crate::model::plan::{ProcessUser, Reconciler};
+use crate::model::request::entry::RequestEntry;
+use crate::model::request::selector::{self, DeviceSelector, Selector};
+use crate::model::request::{MAX_ALTERNATIVES, Options, Request};
+
+/// Whether the devices of a resource may change their ids: several requests select them. Then one that goes may come back
+/// in a moment as another.
+pub fn takes_turns(definitions: &[Definition], resource: &ResourceName) -> bool {
+    definitions.iter().any(|definition| match definition {
+        Definition::Requested(requested) => {
+            let requests = requested.asks.entries.iter().map(|asked| &asked.request);
+            let several = requests.flat_map(Request::selectors).nth(1).is_some();
+            requested.name == *resource && requested.mode != Mode::Hotplug && several
+        }
+        _ => false,
+    })
+}
+
+/// The requests of a resource.
+pub(super) fn requests(requested: &Requested) -> impl Iterator<Item = &Request> {
+    requested.asks.entries.iter().map(|asked| &asked.request)
+}
+
+/// The resource of these requests.
+pub(super) fn resource(requested: &Requested, sight: &Sight) -> Resource {
+    let inventory = &sight.inventory;
+    let nobody = ProcessUser { uid: 0, gid: 0 };
+    let mut reconciler = Reconciler::new(requested.asks.entries.clone(), Vec::new(), nobody);
+    reconciler.find_roots(inventory);
+    match requested.mode {
+        Mode::Hotplug => slots(requested, reconciler.entries(), inventory),
+        Mode::Present | Mode::Static => units_of_places(requested, reconciler.entries(), sight),
+    }
+}
+
+/// Always the same places, healthy whatever is there: a container that restarts while its device is away must start.
+fn slots(requested: &Requested, asked: &[RequestEntry], inventory: &Inventory) -> Resource {
+    let name = &requested.name;
+    let wish = Wish {
+        name: cdi_name(name, None),
+        devices: requests(requested).map(Request::to_string).collect(),
+        symlinks: requested.asks.symlinks.iter().map(ToString::to_string).collect(),
+    };
+    let nodes = asked
+        .iter()
+        .flat_map(|asked| {
+            asked
+                .roots
+                .iter()
+                .flat_map(|root| nodes_of(asked, root, inventory))
+        })
+        .collect();
+    let offer = Arc::new(Offer {
+        cdi: Some(wish.name.clone()),
+        nodes,
+        ..Offer::default()
+    });
+    let unit = |number: u32| Unit {
+        healthy: true,
+        attached: None,
+        numa: None,
+        // Slots are alike: the lowest numbers first.
+        place: format!("{number:05}"),
+        offer: Arc::clone(&offer),
+    };
+    Resource {
+        name: name.clone(),
+        units: (0..requested.count)
+            .map(|number| (unit_id(name, "slot", number), unit(number)))
+            .collect(),
+        wishes: vec![wish.clone()],
+        hotplug: true,
+        metrics: Metrics::Ours,
+    }
+}
+
+/// A unit for each place where a device is (with everything at or below it), as often as containers can have it.
+///
+/// The place of a USB device is its socket, on whichever bus: a device that comes back with other ids (firmware that is
+/// loaded, a bootloader) or at another speed is the same unit, if one of the resource's requests selects it.
+fn units_of_places(requested: &Requested, asked: &[RequestEntry], sight: &Sight) -> Resource {
+    let (name, inventory) = (&requested.name, &sight.inventory);
+    let mut resource = Resource::without_hooks(name.clone(), BTreeMap::new());
+    let mut places: BTreeMap<&SysPath, Roots<'_>> = BTreeMap::new();
+    for asked in asked {
+        for root in &asked.roots {
+            if !is_other_words(asked, root, inventory) && nodes_of(asked, root, inventory).next().is_some() {
+                places.entry(sight.socket(root)).or_default().push((asked, root));
+            }
+        }
+    }
+    for (place, roots) in places {
+        let mut nodes = Vec::new();
+        let mut seen = BTreeSet::new();
+        for (asked, root) in &roots {
+            if seen.insert(*root) {
+                nodes.extend(nodes_of(asked, root, inventory));
+            }
+        }
+        let mut offer = Offer {
+            nodes,
+            ..Offer::default()
+        };
+        if requested.mode == Mode::Present {
+            let wish = Wish {
+                name: cdi_name(name, Some(place)),
+                devices: requests_of_place(requested, place, &roots, sight),
+                symlinks: requested.asks.symlinks.iter().map(ToString::to_string).collect(),
+            };
+            offer.cdi = Some(wish.name.clone());
+            resource.wishes.push(wish);
+        }
+        let unit = Unit {
+            healthy: true,
+            attached: None,
+            numa: numa(roots[0].1, inventory),
+            place: place.to_string(),
+            offer: Arc::new(offer),
+        };
+        let units = (0..requested.count).map(|number| (unit_id(name, place.as_str(), number), unit.clone()));
+        resource.units.extend(units);
+    }
+    resource
+}
+
+/// The devices of a place, each with a request that selects it.
+type Roots<'a> = Vec<(&'a RequestEntry, &'a SysPath)>;
+
+/// All of the resource's requests, for this place alone: each selects by its alternatives what is at the socket's port of
+/// either bus, so that a device which comes back at the other one was never removed.
+///
+/// `required` stays with those that select what is there now: of several devices that take turns at a place only one is
+/// ever there.
+fn requests_of_place(
+    requested: &Requested,
+    place: &SysPath,
+    roots: &Roots<'_>,
+    sight: &Sight,
+) -> Vec<String> {
+    let mut devices = Vec::new();
+    for asked in &requested.asks.entries {
+        let request = &asked.request;
+        let mut own = roots.iter().filter(|(known, _)| known.request == *request);
+        let root = own.next().map(|(_, root)| *root);
+        // By its path alone, what `parent-of:` leads to is any device at that place.
+        let is_vague = request
+            .selectors()
+            .any(|selector| selector.parents() > 0 || selector.remote().is_some());
+        let sides: Vec<&SysPath> = match (is_vague, root) {
+            (true, None) => continue,
+            (true, Some(root)) => vec![root],
+            (false, _) => std::iter::once(place).chain(sight.peers.get(place)).collect(),
+        };
+        let mut request = request.clone();
+        request.options.required &= root.is_some();
+        // Where there would be more alternatives than a request may have, each side has a request of its own.
+        let is_one = request.selectors().count() * sides.len() <= 1 + MAX_ALTERNATIVES;
+        let all = match is_one {
+            true => vec![request_of_places(&request, &sides)],
+            false => sides
+                .iter()
+                .map(|side| request_of_places(&request, &[*side]))
+                .collect(),
+        };
+        for text in all {
+            if !devices.contains(&text) {
+                devices.push(text);
+            }
+        }
+    }
+    devices
+}
+
+/// Whether a root is the node of a path that something else names (`node:`, or hostdev's list): a device that has this
+/// node is a root of its own.
+fn is_other_words(asked: &RequestEntry, root: &SysPath, inventory: &Inventory) -> bool {
+    let is_static = inventory
+        .get(root)
+        .is_some_and(|device| device.subsystem.as_deref() == Some(STATIC_NODE));
+    let mut terms = asked.request.selectors().flat_map(|selector| selector.terms());
+    is_static && !terms.any(|term| matches!(term.selector, Selector::Node(_)))
+}
+
+/// The request for what is at these places of all that `request` selects, by each of its alternatives. The device that
+/// `parent-of:` leads to is named by its path alone: terms speak of its child.
+fn request_of_places(request: &Request, places: &[&SysPath]) -> String {
+    let here = |selector: &DeviceSelector, place: &SysPath| {
+        let path = Selector::SysPath(place.as_path().to_owned());
+        match selector.parents() {
+            0 => format!("{selector}&{path}"),
+            _ => path.to_string(),
+        }
+    };
+    let mut all: Vec<String> = Vec::new();
+    for place in places {
+        all.extend(request.selectors().map(|selector| here(selector, place)));
+    }
+    let options = Options {
+        or: Vec::new(),
+        ..request.options.clone()
+    };
+    let (first, others) = all
+        .split_first()
+        .map_or(("", &[][..]), |(first, others)| (first, others));
+    let or = others.iter().map(|or| format!(";or={or}"));
+    format!("{first}{options}{}", or.collect::<String>())
+}
+
+/// The nodes at or below a root, each where it goes: `path=` is for the one that the root is named for.
+fn nodes_of<'a>(
+    asked: &'a RequestEntry,
+    root: &'a SysPath,
+    inventory: &'a Inventory,
+) -> impl Iterator<Item = NodeSpec> + use<'a> {
+    let options = &asked.request.options;
+    let admitted = move || {
+        let below = inventory.at_or_below(root);
+        below.filter(|device| asked.request.gives(root, device, inventory) == selector::Found::Yes)
+    };
+    let named = named_node::of_request(&asked.request, admitted(), inventory).map(|device| &device.syspath);
+    admitted().filter_map(move |device| {
+        let place = options.path.as_deref().filter(|_| named == Some(&device.syspath));
+        node_spec(device, place, options.access)
+    })
+}

@@ -1,8 +1,7 @@
-//! The way into a container: a CDI device that brings the hooks, or, where CDI is off, nodes at creation.
+//! The CDI specs of the plugin's devices: each brings the hooks of one CDI device into a container.
 //!
-//! A spec is written before kubelet hears of its resource, and stays while a pod may have it: kubelet remembers the
-//! names that a pod was given, and asks for them again at every restart of its containers, also long after the device
-//! has gone.
+//! A spec is written before kubelet is sent its resource, and stays while a pod may use it: kubelet remembers the names
+//! that a pod was given and asks for them at every restart of its containers, even long after the device is unplugged.
 //! Must not know kubelet.
 
 use std::collections::BTreeSet;
@@ -17,28 +16,28 @@ use crate::cdi::directories::Specs;
 use crate::cdi::generate::{self, GenerateError, Placed, Wish};
 use crate::cdi::names::Kind;
 
-/// Where specs go, and what is in them.
+/// Where specs are written, and what they contain.
 #[derive(Debug, Clone)]
-pub struct Door {
+pub struct CdiSpecs {
     /// Vendor and class of our devices.
     pub kind: Kind,
     /// The directory that engines read.
     pub dir: PathBuf,
     /// Where the hooks are on the host.
     pub hooks: PathBuf,
-    /// Whether the engine takes CDI devices.
-    pub cdi: bool,
-    /// The files that are known to be ours: others' are looked at once, for specs are many and calls frequent.
+    /// Whether the engine supports CDI devices.
+    pub enabled: bool,
+    /// Files known to be ours. Other files are checked once: specs are many and calls frequent.
     pub ours: Arc<Mutex<BTreeSet<PathBuf>>>,
 }
 
-impl Door {
-    /// Makes sure that the specs of a resource are there; returns how many were not as they should be.
+impl CdiSpecs {
+    /// Writes the specs of a resource that are missing or differ; returns how many that were.
     ///
     /// # Errors
-    /// When one can't be written, or somebody else's file is in its place.
-    pub fn open(&self, resource: &Resource) -> Result<usize, GenerateError> {
-        if !self.cdi {
+    /// When a spec can't be written, or another program's file has its path.
+    pub fn write(&self, resource: &Resource) -> Result<usize, GenerateError> {
+        if !self.enabled {
             return Ok(0);
         }
         let mut written = 0;
@@ -60,8 +59,8 @@ impl Door {
         generate::place(&path, &document)
     }
 
-    /// The specs that the plugin has written, this one or an earlier: their files, and the names of their devices.
-    pub fn specs(&self) -> Vec<(PathBuf, String)> {
+    /// The specs written by this or an earlier run of the plugin: their files, and the names of their devices.
+    pub fn own_specs(&self) -> Vec<(PathBuf, String)> {
         let specs = Specs::scan(std::slice::from_ref(&self.dir));
         let ours = specs.files.into_iter().filter_map(|file| {
             let document = file.spec.ok().filter(generate::is_ours)?;
@@ -75,11 +74,11 @@ impl Door {
         ours.collect()
     }
 
-    /// Removes a spec that nobody can ask for any more.
+    /// Removes a spec that no container can use any more.
     ///
     /// # Errors
     /// When its file can't be removed.
-    pub fn close(&self, spec: &Path) -> io::Result<()> {
+    pub fn remove(&self, spec: &Path) -> io::Result<()> {
         self.ours
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -90,9 +89,9 @@ impl Door {
         }
     }
 
-    /// The qualified name of the CDI device by which an offer is taken up, if it is by one.
-    pub fn device(&self, offer: &Offer) -> Option<String> {
-        let name = offer.cdi.as_ref().filter(|_| self.cdi)?;
+    /// The qualified name of an offer's CDI device; `None` for an offer of nodes, or where CDI is off.
+    pub fn device_name(&self, offer: &Offer) -> Option<String> {
+        let name = offer.cdi.as_ref().filter(|_| self.enabled)?;
         Some(format!("{}={name}", self.kind))
     }
 }

@@ -25,7 +25,7 @@ pub fn run(options: &Options, engine: &Cdi) -> Result<bool> {
     let servers = config::servers(&definitions);
     let answers = usbip_servers::ask_all(&servers);
     for (server, answer) in &answers {
-        if let (Ok(exported), true) = (answer, options.door.cdi) {
+        if let (Ok(exported), true) = (answer, options.cdi_specs.enabled) {
             sight.exports.insert((*server).clone(), exported.clone());
         }
     }
@@ -84,13 +84,13 @@ fn findings(options: &Options, is_remote: bool) -> Vec<(bool, String, &'static s
             " (without it requests for them match nothing)",
         ),
     ];
-    if options.door.cdi {
+    if options.cdi_specs.enabled {
         let hooks = [
             "oci-hotplug-prestart",
             "oci-hotplug-poststop",
             "oci-hotplug-watcher",
         ];
-        for hook in hooks.map(|hook| options.door.hooks.join(hook)) {
+        for hook in hooks.map(|hook| options.cdi_specs.hooks.join(hook)) {
             let told = hook.display().to_string();
             findings.push((
                 hook.exists(),

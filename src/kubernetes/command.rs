@@ -14,7 +14,7 @@ use clap_complete::{Shell, generate_to};
 use tracing_subscriber::prelude::*;
 
 use super::api_server::client::ApiServer;
-use super::cdi_specs::Door;
+use super::cdi_specs::CdiSpecs;
 use super::check;
 use super::config;
 use super::daemon::{self, Options, Sources};
@@ -392,11 +392,11 @@ fn execute(arguments: &Arguments) -> Result<bool> {
             true => Some(ApiServer::of_this_pod(&arguments.service_account_dir).context("--events")?),
             false => None,
         },
-        door: Door {
+        cdi_specs: CdiSpecs {
             kind: crate::cdi::generate::DEFAULT_KIND.parse()?,
             dir: arguments.cdi_dir.clone(),
             hooks: arguments.hook_dir.clone(),
-            cdi,
+            enabled: cdi,
             ours: Default::default(),
         },
         state_dir: Config::load(None, None)?.state_dir,

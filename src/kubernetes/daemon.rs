@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use super::api_server::client::ApiServer;
 use super::api_server::events::{Change, Events, Reporter};
-use super::cdi_specs::Door;
+use super::cdi_specs::CdiSpecs;
 use super::changes::DirectoryWatch;
 use super::config::{self, Configuration, Definition, Texts};
 use super::kubelet::grpc;
@@ -100,7 +100,7 @@ pub struct Options {
     /// The API server that is told what happens to pods' devices, if any is.
     pub events: Option<ApiServer>,
     /// The way into containers.
-    pub door: Door,
+    pub cdi_specs: CdiSpecs,
     /// Where the hooks and watchers of this node note what is whose.
     pub state_dir: PathBuf,
 }
@@ -352,7 +352,7 @@ impl Program {
             warn!("the configuration names nothing to advertise");
         }
         let mut servers = config::servers(&self.definitions);
-        if !self.options.door.cdi && !servers.is_empty() {
+        if !self.options.cdi_specs.enabled && !servers.is_empty() {
             warn!(
                 "devices of USB/IP servers need CDI, which brings in the hooks that attach them: they are not advertised \
                  (switch CDI on in the container engine)"
@@ -412,7 +412,7 @@ impl Program {
     /// Looks at the host and brings what is served to what should be.
     fn publish(&mut self, monitor: &DeviceMonitor) -> Result<()> {
         let mut sight = look(&self.definitions, monitor, &self.options.state_dir)?;
-        if self.options.door.cdi {
+        if self.options.cdi_specs.enabled {
             sight.exports = self.servers.known().borrow().exports.clone();
             sight.held = self.held_remotes();
             let free = usbip::given_back(&self.definitions, &sight);
@@ -492,7 +492,7 @@ impl Program {
             self.tell_of_changes(&before, &resource, served);
         }
         // Before kubelet hears of it: a container that names a device without a spec can't start.
-        if let Err(error) = self.options.door.open(&resource) {
+        if let Err(error) = self.options.cdi_specs.write(&resource) {
             warn!("{name}: {error}; containers with it can't start until this is mended");
         }
         let (healthy, unhealthy) = resource.health();
@@ -551,14 +551,14 @@ impl Program {
             self.counters.set("held", name.as_str(), "", now as u64);
             changed |= served.plugin.take_held(&self.held.units(name.as_str()), grace);
         }
-        if self.options.door.cdi {
-            self.close_doors();
+        if self.options.cdi_specs.enabled {
+            self.remove_unneeded_specs();
         }
         changed
     }
 
     /// Removes the specs of what is no longer configured, or has gone, once no container has had it for a while.
-    fn close_doors(&mut self) {
+    fn remove_unneeded_specs(&mut self) {
         let mut needed = BTreeSet::new();
         for served in self.served.values() {
             needed.extend(
@@ -575,7 +575,7 @@ impl Program {
             let mut behind = held.iter().filter_map(|stem| device.strip_prefix(stem.as_str()));
             behind.any(|rest| rest.is_empty() || rest.starts_with('-'))
         };
-        let mut unneeded = self.options.door.specs();
+        let mut unneeded = self.options.cdi_specs.own_specs();
         unneeded.retain(|(_, device)| !needed.contains(device) && !is_held(device));
         let before = std::mem::take(&mut self.unneeded);
         for (path, device) in unneeded {
@@ -583,7 +583,7 @@ impl Program {
             if since.elapsed() < self.options.grace {
                 self.unneeded.insert(path, since);
             } else {
-                match self.options.door.close(&path) {
+                match self.options.cdi_specs.remove(&path) {
                     Ok(()) => info!(
                         "removed {}: no pod has {device}, and nothing offers it",
                         path.display()
@@ -637,7 +637,7 @@ impl Program {
         let (sender, receiver) = watch::channel(resource);
         let plugin = Arc::new(Plugin::new(
             receiver,
-            self.options.door.clone(),
+            self.options.cdi_specs.clone(),
             Arc::clone(&self.counters),
         ));
         let registrar = Registrar {

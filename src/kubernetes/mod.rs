@@ -1,7 +1,7 @@
 //! The Kubernetes device plugin: a pod asks for a resource, and gets devices that come and go while it runs.
 //!
 //! The only asynchronous code, behind the feature `kubernetes`. Only advertises: what is put into a container is put
-//! there by the hooks and the watcher, which a CDI spec brings in (`door`).
+//! there by the hooks and the watcher, which a CDI spec brings in (`cdi_specs`).
 //!
 //! ```text
 //! config/        what is to be advertised: own and compatible formats   ┐ pure

@@ -15,10 +15,10 @@ mod release;
 #[allow(dead_code, reason = "the virtual machine's tests use more of it")]
 mod usbip_server;
 
+mod cdi_specs;
 mod configuration;
 mod devices;
 mod documentation;
-mod door;
 mod engine;
 mod events;
 mod foreign_client;

@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use super::api;
 use super::grpc;
-use crate::kubernetes::cdi_specs::Door;
+use crate::kubernetes::cdi_specs::CdiSpecs;
 use crate::kubernetes::resources::resource::{Metrics, Resource};
 use crate::kubernetes::resources::unit::Unit;
 use crate::kubernetes::status::Counters;
@@ -28,7 +28,7 @@ use crate::kubernetes::status::Counters;
 /// One resource, as kubelet sees it.
 pub struct Plugin {
     resource: watch::Receiver<Arc<Resource>>,
-    door: Door,
+    cdi_specs: CdiSpecs,
     /// Ids that a container has, as far as known: when each was given, or seen with one.
     allocated: Mutex<BTreeMap<String, Instant>>,
     /// How many `ListAndWatch` streams are open.
@@ -38,10 +38,14 @@ pub struct Plugin {
 
 impl Plugin {
     /// The plugin of a resource that is told of through `resource`.
-    pub fn new(resource: watch::Receiver<Arc<Resource>>, door: Door, counters: Arc<Counters>) -> Self {
+    pub fn new(
+        resource: watch::Receiver<Arc<Resource>>,
+        cdi_specs: CdiSpecs,
+        counters: Arc<Counters>,
+    ) -> Self {
         Self {
             resource,
-            door,
+            cdi_specs,
             allocated: Mutex::default(),
             streams: watch::Sender::new(0),
             counters,
@@ -108,7 +112,7 @@ impl Plugin {
         api::DevicePluginOptions {
             // RequestEntry at every start of a container, also where kubelet answers Allocate from its memory: the moment to
             // put a spec back that somebody removed.
-            pre_start_required: self.door.cdi && !resource.wishes.is_empty(),
+            pre_start_required: self.cdi_specs.enabled && !resource.wishes.is_empty(),
             get_preferred_allocation_available: true,
         }
     }
@@ -173,7 +177,7 @@ impl Plugin {
 
     fn give(&self, resource: &Resource, ids: &[String]) -> Result<api::ContainerAllocateResponse, Status> {
         let units = self.units(resource, ids)?;
-        self.open_door(resource)?;
+        self.write_specs(resource)?;
         let mut answer = api::ContainerAllocateResponse::default();
         // Units of one resource often offer the same: each thing once.
         let (mut devices, mut nodes, mut mounts) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
@@ -189,7 +193,7 @@ impl Plugin {
             for mount in &unit.offer.mounts {
                 mounts.insert(&mount.container, mount);
             }
-            match self.door.device(&unit.offer) {
+            match self.cdi_specs.device_name(&unit.offer) {
                 Some(device) => devices.extend([device]),
                 None => nodes.extend(unit.offer.nodes.iter().map(|node| (&node.container, node))),
             }
@@ -226,7 +230,7 @@ impl Plugin {
 
     fn pre_start(&self, asked: &api::PreStartContainerRequest) -> Result<api::Empty, Status> {
         let resource = self.resource.borrow().clone();
-        self.open_door(&resource)?;
+        self.write_specs(&resource)?;
         info!(
             "{}: a container with {} starts",
             resource.name,
@@ -235,14 +239,14 @@ impl Plugin {
         Ok(api::Empty {})
     }
 
-    fn open_door(&self, resource: &Resource) -> Result<(), Status> {
-        let opened = self.door.open(resource).map_err(|error| {
+    fn write_specs(&self, resource: &Resource) -> Result<(), Status> {
+        let written = self.cdi_specs.write(resource).map_err(|error| {
             warn!("{}: {error}", resource.name);
             Status::internal(error.to_string())
         })?;
-        if opened > 0 {
+        if written > 0 {
             warn!(
-                "{}: {opened} CDI specs had gone, and are written anew",
+                "{}: {written} CDI specs had gone, and are written anew",
                 resource.name
             );
         }

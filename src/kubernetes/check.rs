@@ -21,17 +21,17 @@ pub fn run(options: &Options, engine: &Cdi) -> Result<bool> {
     let (_, Configuration { definitions, notes }) = options.sources.read()?;
     let monitor =
         DeviceMonitor::open(resources::wanted(&definitions), 0).context("listing the host's devices")?;
-    let mut sight = daemon::look(&definitions, &monitor, &options.state_dir)?;
+    let mut snapshot = daemon::look(&definitions, &monitor, &options.state_dir)?;
     let servers = config::servers(&definitions);
     let answers = usbip_servers::ask_all(&servers);
     for (server, answer) in &answers {
         if let (Ok(exported), true) = (answer, options.cdi_specs.enabled) {
-            sight.exports.insert((*server).clone(), exported.clone());
+            snapshot.exports.insert((*server).clone(), exported.clone());
         }
     }
     let mut names = Names::default();
     let mut out = std::io::stdout().lock();
-    for resource in resources::resources(&definitions, &sight, &mut names) {
+    for resource in resources::resources(&definitions, &snapshot, &mut names) {
         let (healthy, unhealthy) = resource.health();
         writeln!(out, "{}: {healthy} healthy, {unhealthy} unhealthy", resource.name)?;
     }

@@ -33,7 +33,7 @@ use super::resources::names::{Names, ResourceName, cdi_stem};
 use super::resources::own;
 use super::resources::resource::{Metrics, Resource};
 use super::resources::usbip;
-use super::snapshot::{self, Found, Sight};
+use super::snapshot::{self, Found, Snapshot};
 use super::status::{self, Counters};
 use super::usbip_servers::Servers;
 use crate::cdi::generate::Wish;
@@ -411,17 +411,17 @@ impl Program {
 
     /// Looks at the host and brings what is served to what should be.
     fn publish(&mut self, monitor: &DeviceMonitor) -> Result<()> {
-        let mut sight = look(&self.definitions, monitor, &self.options.state_dir)?;
+        let mut snapshot = look(&self.definitions, monitor, &self.options.state_dir)?;
         if self.options.cdi_specs.enabled {
-            sight.exports = self.servers.known().borrow().exports.clone();
-            sight.held = self.held_remotes();
-            let free = usbip::given_back(&self.definitions, &sight);
+            snapshot.exports = self.servers.known().borrow().exports.clone();
+            snapshot.held = self.held_remotes();
+            let free = usbip::given_back(&self.definitions, &snapshot);
             self.held.forget(&free);
             for served in self.served.values() {
                 served.plugin.free(&free);
             }
         }
-        let resources = resources::resources(&self.definitions, &sight, &mut self.names);
+        let resources = resources::resources(&self.definitions, &snapshot, &mut self.names);
         for note in self.names.take_notes() {
             warn!("{note}");
         }
@@ -694,37 +694,37 @@ impl Program {
 ///
 /// # Errors
 /// When sysfs can't be listed.
-pub fn look(definitions: &[Definition], monitor: &DeviceMonitor, state_dir: &Path) -> Result<Sight> {
+pub fn look(definitions: &[Definition], monitor: &DeviceMonitor, state_dir: &Path) -> Result<Snapshot> {
     let (devices, paths) = config::looks_at(definitions);
     let holdings = records::holdings(state_dir);
-    let mut sight = Sight::default();
+    let mut snapshot = Snapshot::default();
     if devices || !holdings.is_empty() {
-        sight
+        snapshot
             .inventory
             .replace(monitor.enumerate().context("listing the host's devices")?);
     }
     if paths {
-        sight.paths = snapshot::paths_below_dev();
+        snapshot.paths = snapshot::paths_below_dev();
     }
-    sight.paths.extend(outside(definitions));
+    snapshot.paths.extend(outside(definitions));
     for definition in definitions {
         match definition {
             // It may lie outside /dev, or deeper than is walked.
-            Definition::Path { path, .. } => sight.look_at(path),
+            Definition::Path { path, .. } => snapshot.look_at(path),
             Definition::Remote { entries, .. } => {
                 let extras = entries.iter().flat_map(|entry| &entry.extras);
-                extras.for_each(|extra| sight.look_at(&extra.host));
+                extras.for_each(|extra| snapshot.look_at(&extra.host));
             }
-            Definition::NvidiaGpu { .. } => sight.gpus = snapshot::gpus(),
+            Definition::NvidiaGpu { .. } => snapshot.gpus = snapshot::gpus(),
             _ => {}
         }
     }
-    sight.tell_apart(&holdings);
+    snapshot.tell_apart(&holdings);
     let is_requested = |definition: &Definition| matches!(definition, Definition::Requested(_));
     if definitions.iter().any(is_requested) {
-        sight.find_peers();
+        snapshot.find_peers();
     }
-    Ok(sight)
+    Ok(snapshot)
 }
 
 /// The paths outside /dev that groups name, and are there.

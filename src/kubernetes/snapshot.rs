@@ -35,7 +35,7 @@ pub type Exports = BTreeMap<Server, Vec<(BusId, UsbIds)>>;
 
 /// What there is.
 #[derive(Debug, Clone, Default)]
-pub struct Sight {
+pub struct Snapshot {
     /// The devices that the kernel and udev tell of, but for those of other hosts that are attached for a container, or
     /// for nobody yet: they are no other container's.
     pub inventory: Inventory,
@@ -53,7 +53,7 @@ pub struct Sight {
     pub held: BTreeMap<String, bool>,
 }
 
-impl Sight {
+impl Snapshot {
     /// Of the devices, what is attached, and for whom, as far as it is known here.
     pub fn tell_apart(&mut self, holdings: &[Holding]) {
         self.attached = self
@@ -241,20 +241,20 @@ mod tests {
         link("../1-0:1.0/usb1-port4", "usb1/1-4/port");
         link("../../../usb2/2-0:1.0/usb2-port2", "usb1/1-0:1.0/usb1-port4/peer");
         let place = |name: &str| SysPath::new(path(name).to_str().unwrap());
-        let mut sight = Sight::default();
+        let mut snapshot = Snapshot::default();
         let device = |name: &str| {
             let mut device = Device::new(place(name));
             device.devtype = Some("usb_device".into());
             device
         };
-        sight
+        snapshot
             .inventory
             .replace(vec![device("usb1/1-4"), device("usb1/1-5")]);
-        sight.find_peers();
+        snapshot.find_peers();
         let (high, superspeed) = (place("usb1/1-4"), place("usb2/2-2"));
-        assert_eq!(sight.socket(&superspeed), &high);
-        assert_eq!(sight.socket(&high), &high);
-        assert_eq!(sight.peers.len(), 2);
-        assert_eq!(sight.socket(&place("usb1/1-5")), &place("usb1/1-5"));
+        assert_eq!(snapshot.socket(&superspeed), &high);
+        assert_eq!(snapshot.socket(&high), &high);
+        assert_eq!(snapshot.peers.len(), 2);
+        assert_eq!(snapshot.socket(&place("usb1/1-5")), &place("usb1/1-5"));
     }
 }

@@ -11,17 +11,17 @@ use super::nodes::{node_spec, numa};
 use super::resource::{Metrics, Resource};
 use super::unit::{MountSpec, NodeSpec, Offer, Unit};
 use crate::kubernetes::config::{GoGlob, Group, PathInGroup, PathType};
-use crate::kubernetes::snapshot::Sight;
+use crate::kubernetes::snapshot::Snapshot;
 use crate::model::device::{Access, Device};
 use crate::model::request::selector::Selector;
 
 /// The resource of these groups.
-pub(super) fn resource(name: &ResourceName, groups: &[Group], sight: &Sight) -> Resource {
+pub(super) fn resource(name: &ResourceName, groups: &[Group], snapshot: &Snapshot) -> Resource {
     let mut units = BTreeMap::new();
     for group in groups {
         let (offers, count) = match group {
-            Group::Paths { paths, count } => (path_offers(paths, sight), *count),
-            Group::Usb { devices, count } => (usb_offer(devices, sight).into_iter().collect(), *count),
+            Group::Paths { paths, count } => (path_offers(paths, snapshot), *count),
+            Group::Usb { devices, count } => (usb_offer(devices, snapshot).into_iter().collect(), *count),
         };
         for OfferOfGroup {
             what,
@@ -60,10 +60,10 @@ struct OfferOfGroup {
 
 /// All USB devices of a group together, in the order in which it names them; `rw`, as there (generic-device-plugin's
 /// deviceplugin/usb.go:262-300). The unit stays the same whichever of them are there.
-fn usb_offer(selectors: &[Selector], sight: &Sight) -> Option<OfferOfGroup> {
+fn usb_offer(selectors: &[Selector], snapshot: &Snapshot) -> Option<OfferOfGroup> {
     let mut found: Vec<&Device> = Vec::new();
     for selector in selectors {
-        for device in sight.inventory.iter() {
+        for device in snapshot.inventory.iter() {
             let is_new = !found.iter().any(|known| known.syspath == device.syspath);
             if is_new && selector.matches(device) {
                 found.push(device);
@@ -80,7 +80,7 @@ fn usb_offer(selectors: &[Selector], sight: &Sight) -> Option<OfferOfGroup> {
     Some(OfferOfGroup {
         what: names.join(" "),
         place: places.join(" "),
-        numa: numa(&first.syspath, &sight.inventory),
+        numa: numa(&first.syspath, &snapshot.inventory),
         offer: Offer {
             nodes,
             ..Offer::default()
@@ -90,10 +90,10 @@ fn usb_offer(selectors: &[Selector], sight: &Sight) -> Option<OfferOfGroup> {
 
 /// The combinations of a group: the first match of each path together, then the second, as far as every path has one
 /// (generic-device-plugin's deviceplugin/path.go).
-fn path_offers(paths: &[PathInGroup], sight: &Sight) -> Vec<OfferOfGroup> {
+fn path_offers(paths: &[PathInGroup], snapshot: &Snapshot) -> Vec<OfferOfGroup> {
     let columns: Vec<(&PathInGroup, Vec<&Path>)> = paths
         .iter()
-        .map(|path| (path, matches(&path.pattern, sight)))
+        .map(|path| (path, matches(&path.pattern, snapshot)))
         .filter(|(path, found)| !(path.optional && found.is_empty()))
         .collect();
     let longest = columns.iter().map(|(_, found)| found.len()).max().unwrap_or(0);
@@ -147,11 +147,11 @@ fn place_in_container(place: Option<&str>, host: &Path) -> PathBuf {
 }
 
 /// The paths that a pattern means, in the order of their names.
-fn matches<'s>(pattern: &GoGlob, sight: &'s Sight) -> Vec<&'s Path> {
+fn matches<'s>(pattern: &GoGlob, snapshot: &'s Snapshot) -> Vec<&'s Path> {
     if let Some(path) = pattern.literal() {
-        let found = sight.paths.get_key_value(&path);
+        let found = snapshot.paths.get_key_value(&path);
         return found.map(|(path, _)| path.as_path()).into_iter().collect();
     }
-    let found = sight.paths.keys().map(PathBuf::as_path);
+    let found = snapshot.paths.keys().map(PathBuf::as_path);
     found.filter(|path| pattern.is_match(path)).collect()
 }

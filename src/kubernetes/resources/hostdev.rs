@@ -9,7 +9,7 @@ use super::nodes::node_offer;
 use super::resource::Resource;
 use super::unit::{NodeSpec, Unit};
 use crate::kubernetes::config::HOSTDEV_DOMAIN;
-use crate::kubernetes::snapshot::{Found, Sight};
+use crate::kubernetes::snapshot::{Found, Snapshot};
 use crate::model::device::Access;
 
 /// hostdev: `/dev/xx/yy` is `dev_xx_yy`, and its id the path (its server.go:185-201).
@@ -17,7 +17,7 @@ pub(super) fn resource(
     path: &Path,
     access: Access,
     count: u32,
-    sight: &Sight,
+    snapshot: &Snapshot,
     names: &mut Names,
 ) -> Option<Resource> {
     let text = path.to_str()?;
@@ -26,7 +26,7 @@ pub(super) fn resource(
         text,
         &text.trim_start_matches('/').replace('/', "_"),
     )?;
-    let found = sight.paths.get(path);
+    let found = snapshot.paths.get(path);
     if found == Some(&Found::Other) {
         names.note(format!(
             "{text} is neither a device nor a directory: {name} stays unhealthy"

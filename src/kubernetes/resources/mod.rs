@@ -19,7 +19,7 @@ use nodes::NUMA_NODE;
 use resource::Resource;
 
 use crate::kubernetes::config::{Definition, GoGlob, Group, Requested, patterns};
-use crate::kubernetes::snapshot::{DEV, Sight};
+use crate::kubernetes::snapshot::{DEV, Snapshot};
 use crate::model::request::Request;
 use crate::model::request::facts_needed::FactsNeeded;
 
@@ -64,7 +64,7 @@ fn want_usb_devices(wanted: &mut FactsNeeded) {
 }
 
 /// All resources, in the order of their names. What needs a name is given one by `names`.
-pub fn resources(definitions: &[Definition], sight: &Sight, names: &mut Names) -> Vec<Resource> {
+pub fn resources(definitions: &[Definition], snapshot: &Snapshot, names: &mut Names) -> Vec<Resource> {
     for definition in definitions {
         if let Definition::Groups { name, .. }
         | Definition::Remote { name, .. }
@@ -74,12 +74,12 @@ pub fn resources(definitions: &[Definition], sight: &Sight, names: &mut Names) -
         }
     }
     // One takes what another can't have then.
-    let remotes = usbip::states(definitions, sight);
+    let remotes = usbip::states(definitions, snapshot);
     let mut found: BTreeMap<ResourceName, Resource> = BTreeMap::new();
     for definition in definitions {
         let of_it = match definition {
-            Definition::Remote { name, entries } => vec![usbip::resource(name, entries, &remotes, sight)],
-            _ => of_definition(definition, sight, names),
+            Definition::Remote { name, entries } => vec![usbip::resource(name, entries, &remotes, snapshot)],
+            _ => of_definition(definition, snapshot, names),
         };
         for resource in of_it {
             // Of several definitions of one path the first counts: a resource is registered once.
@@ -99,20 +99,20 @@ pub fn resources(definitions: &[Definition], sight: &Sight, names: &mut Names) -
     found.into_values().collect()
 }
 
-fn of_definition(definition: &Definition, sight: &Sight, names: &mut Names) -> Vec<Resource> {
+fn of_definition(definition: &Definition, snapshot: &Snapshot, names: &mut Names) -> Vec<Resource> {
     match definition {
-        Definition::Path { path, access, count } => hostdev::resource(path, *access, *count, sight, names)
+        Definition::Path { path, access, count } => hostdev::resource(path, *access, *count, snapshot, names)
             .into_iter()
             .collect(),
-        Definition::Pattern { pattern, count } => smarter::resources(pattern, *count, sight, names),
+        Definition::Pattern { pattern, count } => smarter::resources(pattern, *count, snapshot, names),
         Definition::NvidiaGpu { count } => {
-            let gpus = sight.gpus.iter();
+            let gpus = snapshot.gpus.iter();
             gpus.filter_map(|gpu| smarter::of_gpu(*gpu, *count, names))
                 .collect()
         }
-        Definition::Groups { name, groups } => vec![generic::resource(name, groups, sight)],
+        Definition::Groups { name, groups } => vec![generic::resource(name, groups, snapshot)],
         Definition::Remote { .. } => Vec::new(),
-        Definition::Requested(requested) => vec![own::resource(requested, sight)],
+        Definition::Requested(requested) => vec![own::resource(requested, snapshot)],
     }
 }
 

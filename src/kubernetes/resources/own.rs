@@ -11,7 +11,7 @@ use super::resource::{Metrics, Resource};
 use super::unit::{NodeSpec, Offer, Unit};
 use crate::cdi::generate::Wish;
 use crate::kubernetes::config::{Definition, Mode, Requested};
-use crate::kubernetes::snapshot::Sight;
+use crate::kubernetes::snapshot::Snapshot;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{STATIC_NODE, SysPath};
 use crate::model::plan::named_node;
@@ -39,14 +39,14 @@ pub(super) fn requests(requested: &Requested) -> impl Iterator<Item = &Request> 
 }
 
 /// The resource of these requests.
-pub(super) fn resource(requested: &Requested, sight: &Sight) -> Resource {
-    let inventory = &sight.inventory;
+pub(super) fn resource(requested: &Requested, snapshot: &Snapshot) -> Resource {
+    let inventory = &snapshot.inventory;
     let nobody = ProcessUser { uid: 0, gid: 0 };
     let mut reconciler = Reconciler::new(requested.asks.entries.clone(), Vec::new(), nobody);
     reconciler.find_roots(inventory);
     match requested.mode {
         Mode::Hotplug => slots(requested, reconciler.entries(), inventory),
-        Mode::Present | Mode::Static => units_of_places(requested, reconciler.entries(), sight),
+        Mode::Present | Mode::Static => units_of_places(requested, reconciler.entries(), snapshot),
     }
 }
 
@@ -95,14 +95,17 @@ fn slots(requested: &Requested, asked: &[RequestEntry], inventory: &Inventory) -
 ///
 /// The place of a USB device is its socket, on whichever bus: a device that comes back with other ids (firmware that is
 /// loaded, a bootloader) or at another speed is the same unit, if one of the resource's requests selects it.
-fn units_of_places(requested: &Requested, asked: &[RequestEntry], sight: &Sight) -> Resource {
-    let (name, inventory) = (&requested.name, &sight.inventory);
+fn units_of_places(requested: &Requested, asked: &[RequestEntry], snapshot: &Snapshot) -> Resource {
+    let (name, inventory) = (&requested.name, &snapshot.inventory);
     let mut resource = Resource::without_hooks(name.clone(), BTreeMap::new());
     let mut places: BTreeMap<&SysPath, Roots<'_>> = BTreeMap::new();
     for asked in asked {
         for root in &asked.roots {
             if !is_other_words(asked, root, inventory) && nodes_of(asked, root, inventory).next().is_some() {
-                places.entry(sight.socket(root)).or_default().push((asked, root));
+                places
+                    .entry(snapshot.socket(root))
+                    .or_default()
+                    .push((asked, root));
             }
         }
     }
@@ -121,7 +124,7 @@ fn units_of_places(requested: &Requested, asked: &[RequestEntry], sight: &Sight)
         if requested.mode == Mode::Present {
             let wish = Wish {
                 name: cdi_name(name, Some(place)),
-                devices: requests_of_place(requested, place, &roots, sight),
+                devices: requests_of_place(requested, place, &roots, snapshot),
                 symlinks: requested.asks.symlinks.iter().map(ToString::to_string).collect(),
             };
             offer.cdi = Some(wish.name.clone());
@@ -152,7 +155,7 @@ fn requests_of_place(
     requested: &Requested,
     place: &SysPath,
     roots: &Roots<'_>,
-    sight: &Sight,
+    snapshot: &Snapshot,
 ) -> Vec<String> {
     let mut devices = Vec::new();
     for asked in &requested.asks.entries {
@@ -166,7 +169,7 @@ fn requests_of_place(
         let sides: Vec<&SysPath> = match (is_vague, root) {
             (true, None) => continue,
             (true, Some(root)) => vec![root],
-            (false, _) => std::iter::once(place).chain(sight.peers.get(place)).collect(),
+            (false, _) => std::iter::once(place).chain(snapshot.peers.get(place)).collect(),
         };
         let mut request = request.clone();
         request.options.required &= root.is_some();

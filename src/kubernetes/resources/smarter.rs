@@ -10,12 +10,17 @@ use super::nodes::node_offer;
 use super::resource::Resource;
 use super::unit::{NodeSpec, Offer, Unit};
 use crate::kubernetes::config::{GoRegex, SMARTER_DOMAIN};
-use crate::kubernetes::snapshot::{DEV, Found, Sight};
+use crate::kubernetes::snapshot::{DEV, Found, Snapshot};
 use crate::model::device::Access;
 
 /// A resource for each path below /dev that matches.
-pub(super) fn resources(pattern: &GoRegex, count: u32, sight: &Sight, names: &mut Names) -> Vec<Resource> {
-    let usable = sight.paths.iter().filter(|(_, found)| **found != Found::Other);
+pub(super) fn resources(
+    pattern: &GoRegex,
+    count: u32,
+    snapshot: &Snapshot,
+    names: &mut Names,
+) -> Vec<Resource> {
+    let usable = snapshot.paths.iter().filter(|(_, found)| **found != Found::Other);
     let resources = usable.filter_map(|(path, _)| {
         let below = path.strip_prefix(DEV).ok()?.to_str()?;
         let is_meant = pattern.is_match(below);

@@ -5,10 +5,10 @@ use crate::model::device::{DevKind, DevNode, DevNum, Seen};
 use crate::model::remote::Holding;
 use crate::model::request::class::Classes;
 
-fn sight(paths: &[(&str, Found)]) -> Sight {
-    Sight {
+fn snapshot(paths: &[(&str, Found)]) -> Snapshot {
+    Snapshot {
         paths: paths.iter().map(|(path, found)| (path.into(), *found)).collect(),
-        ..Sight::default()
+        ..Snapshot::default()
     }
 }
 
@@ -60,13 +60,13 @@ fn usb(syspath: &str, product: &str, numa: &str) -> Device {
 
 #[test]
 fn a_path_is_for_the_node_that_people_mean_and_the_raw_node_stays_where_libusb_looks() {
-    let sight = Sight {
+    let snapshot = Snapshot {
         inventory: Inventory::new(crate::model::device::recorded::hub_with_two_adapters()),
-        ..Sight::default()
+        ..Snapshot::default()
     };
     let definitions =
         own("resources: [{name: a.b/board, mode: static, requests: ['usb:0403:6001;path=/dev/board']}]");
-    let resources = resources(&definitions, &sight, &mut Names::default());
+    let resources = resources(&definitions, &snapshot, &mut Names::default());
     let mut places: Vec<(String, String)> = Vec::new();
     for unit in resources[0].units.values() {
         places.extend(unit.offer.nodes.iter().map(|node| {
@@ -94,7 +94,7 @@ fn a_path_is_for_the_node_that_people_mean_and_the_raw_node_stays_where_libusb_l
 
 #[test]
 fn smarters_patterns_find_devices_and_directories_anywhere_below_dev() {
-    let sight = sight(&[
+    let snapshot = snapshot(&[
         ("/dev/snd", Found::Directory),
         ("/dev/snd/timer", Found::Device),
         ("/dev/net/tun", Found::Device),
@@ -104,7 +104,7 @@ fn smarters_patterns_find_devices_and_directories_anywhere_below_dev() {
     let wanted = smarter(
         "- {devicematch: ^snd$, nummaxdevices: 3}\n- {devicematch: tun, nummaxdevices: 1}\n- {devicematch: log, nummaxdevices: 1}",
     );
-    let found = resources(&wanted, &sight, &mut names);
+    let found = resources(&wanted, &snapshot, &mut names);
     assert_eq!(
         shown(&found),
         [("smarter-devices/net_tun", 1), ("smarter-devices/snd", 3)]
@@ -113,21 +113,21 @@ fn smarters_patterns_find_devices_and_directories_anywhere_below_dev() {
 
 #[test]
 fn a_path_that_two_patterns_match_is_one_resource_of_the_first() {
-    let sight = sight(&[("/dev/a", Found::Device)]);
+    let snapshot = snapshot(&[("/dev/a", Found::Device)]);
     let wanted = smarter("- {devicematch: a, nummaxdevices: 2}\n- {devicematch: ^a, nummaxdevices: 5}");
     assert_eq!(
-        shown(&resources(&wanted, &sight, &mut Names::default())),
+        shown(&resources(&wanted, &snapshot, &mut Names::default())),
         [("smarter-devices/a", 2)]
     );
 }
 
 #[test]
 fn names_that_would_be_one_stay_two_resources() {
-    let sight = sight(&[("/dev/by/a", Found::Device), ("/dev/by_a", Found::Device)]);
+    let snapshot = snapshot(&[("/dev/by/a", Found::Device), ("/dev/by_a", Found::Device)]);
     let mut names = Names::default();
     let found = resources(
         &smarter("- {devicematch: 'by.a', nummaxdevices: 1}"),
-        &sight,
+        &snapshot,
         &mut names,
     );
     assert_eq!(found.len(), 2);
@@ -136,13 +136,13 @@ fn names_that_would_be_one_stay_two_resources() {
 
 #[test]
 fn tegras_gpus_are_told_to_the_nvidia_runtime() {
-    let sight = Sight {
+    let snapshot = Snapshot {
         gpus: [0].into(),
-        ..Sight::default()
+        ..Snapshot::default()
     };
     let found = resources(
         &smarter("- {devicematch: nvidia-gpu, nummaxdevices: 10}"),
-        &sight,
+        &snapshot,
         &mut Names::default(),
     );
     assert_eq!(shown(&found), [("smarter-devices/nvidia-gpu0", 10)]);
@@ -158,7 +158,7 @@ fn a_hostdev_path_is_advertised_always_and_healthy_while_it_is_there() {
     });
     let found = resources(
         &wanted,
-        &sight(&[("/dev/mem", Found::Device)]),
+        &snapshot(&[("/dev/mem", Found::Device)]),
         &mut Names::default(),
     );
     assert_eq!(
@@ -176,10 +176,10 @@ fn a_hostdev_path_that_is_no_device_is_told_of_once() {
         ..Texts::default()
     });
     let mut names = Names::default();
-    let sight = sight(&[("/etc/hostname", Found::Other)]);
+    let snapshot = snapshot(&[("/etc/hostname", Found::Other)]);
     for notes in [1, 0] {
         assert!(
-            resources(&wanted, &sight, &mut names)[0]
+            resources(&wanted, &snapshot, &mut names)[0]
                 .units
                 .values()
                 .all(|unit| !unit.healthy)
@@ -195,14 +195,17 @@ fn a_hostdev_path_that_is_no_device_is_told_of_once() {
 
 #[test]
 fn a_resource_has_no_more_units_than_kubelet_takes_in_one_list() {
-    let sight = sight(&[
+    let snapshot = snapshot(&[
         ("/dev/a0", Found::Device),
         ("/dev/a1", Found::Device),
         ("/dev/a2", Found::Device),
     ]);
     let wanted = own("devices: [{name: x, groups: [{count: 20000, paths: [{path: '/dev/a*'}]}]}]");
     let mut names = Names::default();
-    assert_eq!(resources(&wanted, &sight, &mut names)[0].units.len(), MAX_LISTED);
+    assert_eq!(
+        resources(&wanted, &snapshot, &mut names)[0].units.len(),
+        MAX_LISTED
+    );
     let told = names.take_notes();
     assert!(
         told.len() == 1 && told[0].contains("devic.es/x has more units"),
@@ -212,14 +215,16 @@ fn a_resource_has_no_more_units_than_kubelet_takes_in_one_list() {
 
 #[test]
 fn a_group_pairs_the_matches_of_its_paths() {
-    let sight = sight(&[
+    let snapshot = snapshot(&[
         ("/dev/v0", Found::Device),
         ("/dev/v1", Found::Device),
         ("/dev/ctl", Found::Device),
     ]);
     let units = |group: &str| {
         let wanted = own(&format!("devices: [{{name: x, groups: [{group}]}}]"));
-        resources(&wanted, &sight, &mut Names::default())[0].units.clone()
+        resources(&wanted, &snapshot, &mut Names::default())[0]
+            .units
+            .clone()
     };
     assert_eq!(units("{paths: [{path: '/dev/v*'}]}").len(), 2);
     assert_eq!(units("{paths: [{path: '/dev/v*'}], count: 3}").len(), 6);
@@ -239,13 +244,13 @@ fn a_group_pairs_the_matches_of_its_paths() {
 fn usb_devices_of_a_group_are_one_unit_which_stays_the_same_whichever_are_there() {
     let units = |places: &[&str]| {
         let devices = places.iter().map(|place| usb(place, "6001", "-1"));
-        let sight = Sight {
+        let snapshot = Snapshot {
             inventory: Inventory::new(devices.chain([usb("/sys/devices/u/1-9", "6002", "-1")])),
-            ..Sight::default()
+            ..Snapshot::default()
         };
         let wanted =
             own("devices: [{name: x, groups: [{count: 2, usb: [{vendor: '0403', product: '6001'}]}]}]");
-        let resources = resources(&wanted, &sight, &mut Names::default());
+        let resources = resources(&wanted, &snapshot, &mut Names::default());
         let shown = resources[0].units.iter().map(|(id, unit)| {
             let nodes = unit.offer.nodes.iter();
             let nodes = nodes.map(|node| (node.host.display().to_string(), node.access.to_string()));
@@ -271,9 +276,9 @@ fn a_usb_device_of_a_group_is_at_the_numa_node_of_its_host_controller() {
     };
     let mut adapter = usb("/sys/devices/pci0000:80/0000:80:14.0/usb1/1-1", "6001", "");
     adapter.attributes.remove(NUMA_NODE);
-    let sight = Sight {
+    let snapshot = Snapshot {
         inventory: Inventory::new([controller("/sys/devices/pci0000:80/0000:80:14.0", "1"), adapter]),
-        ..Sight::default()
+        ..Snapshot::default()
     };
     let wanted = own("devices: [{name: x, groups: [{usb: [{vendor: '0403', product: '6001'}]}]}]");
     let attributes = super::wanted(&wanted).attributes;
@@ -282,7 +287,7 @@ fn a_usb_device_of_a_group_is_at_the_numa_node_of_its_host_controller() {
         Some(&None),
         "it is read of every device"
     );
-    let found = resources(&wanted, &sight, &mut Names::default());
+    let found = resources(&wanted, &snapshot, &mut Names::default());
     let nodes: Vec<Option<i64>> = found[0].units.values().map(|unit| unit.numa).collect();
     assert_eq!(nodes, [Some(1)]);
 }
@@ -290,7 +295,7 @@ fn a_usb_device_of_a_group_is_at_the_numa_node_of_its_host_controller() {
 /// Case README 11.
 #[test]
 fn a_mount_path_with_a_slash_at_its_end_is_a_directory() {
-    let sight = sight(&[
+    let snapshot = snapshot(&[
         ("/dev/ttyS0", Found::Device),
         ("/dev/ttyS1", Found::Device),
         ("/dev/fuse", Found::Device),
@@ -300,7 +305,7 @@ fn a_mount_path_with_a_slash_at_its_end_is_a_directory() {
         "devices: [{name: serial, groups: [{paths: [{path: /dev/ttyS*, mountPath: /dev/serial/}]}, {paths: [{path: \
          /dev/fuse, mountPath: /dev/other}]}, {paths: [{path: /dev/ctl, mountPath: /, type: Mount}]}]}]",
     );
-    let found = resources(&wanted, &sight, &mut Names::default());
+    let found = resources(&wanted, &snapshot, &mut Names::default());
     let mut places: Vec<String> = Vec::new();
     for unit in found[0].units.values() {
         let nodes = unit.offer.nodes.iter().map(|node| &node.container);
@@ -320,17 +325,17 @@ fn a_unit_is_not_advertised_while_its_mount_is_missing() {
     let wanted = own(
         "devices: [{name: r, groups: [{paths: [{path: /dev/null}, {path: /var/run/none.sock, type: Mount}]}]}]",
     );
-    let counted = |sight: &Sight| resources(&wanted, sight, &mut Names::default())[0].units.len();
-    let mut sight = sight(&[("/dev/null", Found::Device)]);
-    assert_eq!(counted(&sight), 0);
-    sight.paths.insert("/var/run/none.sock".into(), Found::Other);
-    assert_eq!(counted(&sight), 1);
+    let counted = |snapshot: &Snapshot| resources(&wanted, snapshot, &mut Names::default())[0].units.len();
+    let mut snapshot = snapshot(&[("/dev/null", Found::Device)]);
+    assert_eq!(counted(&snapshot), 0);
+    snapshot.paths.insert("/var/run/none.sock".into(), Found::Other);
+    assert_eq!(counted(&snapshot), 1);
 }
 
 /// Case README 14.
 #[test]
 fn gos_patterns_and_large_counts_are_advertised_as_there() {
-    let sight = sight(&[
+    let snapshot = snapshot(&[
         ("/dev/fuse", Found::Device),
         ("/dev/ttyS0", Found::Device),
         ("/dev/ttyS1", Found::Device),
@@ -340,7 +345,7 @@ fn gos_patterns_and_large_counts_are_advertised_as_there() {
         "devices: [{name: f, groups: [{count: 5000, paths: [{path: /dev/fuse}]}]},{name: g, groups: [{count: 0, paths: \
          [{path: \"/dev/ttyS[^0]\"}]}]}]",
     );
-    let found = resources(&wanted, &sight, &mut Names::default());
+    let found = resources(&wanted, &snapshot, &mut Names::default());
     assert_eq!(shown(&found), [("devic.es/f", 5000), ("devic.es/g", 2)]);
     assert!(found[1].units.values().all(|unit| unit.place != "/dev/ttyS0"));
 }
@@ -348,12 +353,12 @@ fn gos_patterns_and_large_counts_are_advertised_as_there() {
 #[test]
 fn slots_are_the_same_whatever_is_there() {
     let wanted = own("resources: [{name: x, requests: ['usb:0403'], count: 2}]");
-    let empty = resources(&wanted, &Sight::default(), &mut Names::default());
-    let sight = Sight {
+    let empty = resources(&wanted, &Snapshot::default(), &mut Names::default());
+    let snapshot = Snapshot {
         inventory: Inventory::new([usb("/sys/devices/u/1-1", "6001", "-1")]),
-        ..Sight::default()
+        ..Snapshot::default()
     };
-    let full = resources(&wanted, &sight, &mut Names::default());
+    let full = resources(&wanted, &snapshot, &mut Names::default());
     assert_eq!(empty[0].wishes, full[0].wishes);
     assert!(empty[0].units.keys().eq(full[0].units.keys()));
     assert!(empty[0].units.values().all(|unit| unit.healthy));
@@ -362,15 +367,15 @@ fn slots_are_the_same_whatever_is_there() {
 
 #[test]
 fn a_present_device_is_a_unit_with_a_place_and_a_numa_node_and_a_request_for_it_alone() {
-    let sight = Sight {
+    let snapshot = Snapshot {
         inventory: Inventory::new([
             usb("/sys/devices/u/1-1", "6001", "1"),
             usb("/sys/devices/u/1-2", "6001", "-1"),
         ]),
-        ..Sight::default()
+        ..Snapshot::default()
     };
     let wanted = own("resources: [{name: x, mode: present, requests: ['usb:0403;exclusive']}]");
-    let found = &resources(&wanted, &sight, &mut Names::default())[0];
+    let found = &resources(&wanted, &snapshot, &mut Names::default())[0];
     let shown: Vec<(&str, Option<i64>)> = found
         .units
         .values()
@@ -403,13 +408,13 @@ const USED: (&str, &str) = ("18d1", "9302");
 const XHCI: &str = "/sys/devices/pci0000:00/0000:00:14.0";
 
 /// A host with accelerators, whose ports 1-4 and 2-2 are one socket.
-fn accelerators(devices: Vec<Vec<Device>>) -> Sight {
+fn accelerators(devices: Vec<Vec<Device>>) -> Snapshot {
     let place = |name: &str| SysPath::new(format!("{XHCI}/{name}"));
     let (high, superspeed) = (place("usb1/1-4"), place("usb2/2-2"));
-    Sight {
+    Snapshot {
         inventory: Inventory::new(devices.concat()),
         peers: [(high.clone(), superspeed.clone()), (superspeed, high)].into(),
-        ..Sight::default()
+        ..Snapshot::default()
     }
 }
 
@@ -428,7 +433,7 @@ fn is_one_unit_in_all_states(requests: &str) {
     let wanted = own(&format!(
         "resources: [{{name: tpu, mode: present, requests: [{requests}]}}]"
     ));
-    let seen = |sight: &Sight| resources(&wanted, sight, &mut Names::default()).remove(0);
+    let seen = |snapshot: &Snapshot| resources(&wanted, snapshot, &mut Names::default()).remove(0);
     let states = [
         accelerators(vec![accelerator(1, 4, 7, NEW)]),
         accelerators(vec![accelerator(2, 2, 3, USED)]),
@@ -449,12 +454,12 @@ fn is_one_unit_in_all_states(requests: &str) {
             .flat_map(|asked| asked.roots.clone())
             .collect()
     };
-    for sight in &states {
-        let now = seen(sight);
+    for snapshot in &states {
+        let now = seen(snapshot);
         assert!(now.units.keys().eq(first.units.keys()), "one socket is one unit");
         assert_eq!(now.wishes, first.wishes, "and its hooks ask for the same");
-        pod.find_roots(&sight.inventory);
-        let device = sight
+        pod.find_roots(&snapshot.inventory);
+        let device = snapshot
             .inventory
             .iter()
             .find(|device| [NEW.0, USED.0].map(Some).contains(&device.attribute("idVendor")));
@@ -480,8 +485,10 @@ fn a_required_device_is_required_as_it_is_now() {
         "resources: [{name: tpu, mode: present, requests: ['usb:1a6e:089a;required', 'usb:18d1:9302;required']}]",
     );
     let required = |device: Vec<Device>| -> Vec<String> {
-        let sight = accelerators(vec![device]);
-        let wishes = resources(&wanted, &sight, &mut Names::default()).remove(0).wishes;
+        let snapshot = accelerators(vec![device]);
+        let wishes = resources(&wanted, &snapshot, &mut Names::default())
+            .remove(0)
+            .wishes;
         let required = wishes[0]
             .devices
             .iter()
@@ -503,23 +510,23 @@ fn a_remote_device_that_a_container_has_is_no_unit_of_a_local_resource() {
     let (place, node) = (&devices[0].syspath, devices[0].node.as_ref());
     let wanted = own("resources: [{name: x, mode: present, requests: ['usb:0403']}]");
     for (owner, local, below_dev) in [(Some("c1"), 0, 0), (None, 1, 1)] {
-        let mut sight = sight(&[("/dev/ttyUSB0", Found::Device)]);
-        sight.inventory = Inventory::new(devices.clone());
-        sight.tell_apart(&[Holding {
+        let mut snapshot = snapshot(&[("/dev/ttyUSB0", Found::Device)]);
+        snapshot.inventory = Inventory::new(devices.clone());
+        snapshot.tell_apart(&[Holding {
             remote: "lab/busid:1-1".into(),
             place: place.clone(),
             num: node.map(|node| node.num),
             owner: owner.map(str::to_owned),
             is_let_in: true,
         }]);
-        let found = resources(&wanted, &sight, &mut Names::default());
+        let found = resources(&wanted, &snapshot, &mut Names::default());
         assert_eq!(found[0].units.len(), local, "{owner:?}");
         let found = resources(
             &smarter("[{devicematch: ^ttyUSB, nummaxdevices: 1}]"),
-            &sight,
+            &snapshot,
             &mut Names::default(),
         );
         assert_eq!(found.len(), below_dev, "{owner:?}");
-        assert_eq!(sight.attached.len(), 1);
+        assert_eq!(snapshot.attached.len(), 1);
     }
 }

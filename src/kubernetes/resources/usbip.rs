@@ -14,7 +14,7 @@ use super::resource::{Metrics, Resource};
 use super::unit::{NodeSpec, Offer, Unit};
 use crate::cdi::generate::Wish;
 use crate::kubernetes::config::{Definition, RemoteEntry, remote};
-use crate::kubernetes::snapshot::{Found, Sight};
+use crate::kubernetes::snapshot::{Found, Snapshot};
 use crate::model::device::Device;
 use crate::model::remote::{RemoteDevice, UsbIds};
 
@@ -41,24 +41,24 @@ pub(super) enum State {
 ///
 /// Of several entries for devices that are alike each has one of its own; an earlier entry comes first where there are
 /// not enough, and none is left out that could be had if another took another.
-pub(super) fn states(definitions: &[Definition], sight: &Sight) -> States {
+pub(super) fn states(definitions: &[Definition], snapshot: &Snapshot) -> States {
     let mut all: Vec<(String, &RemoteDevice)> = Vec::new();
     for (name, entries) in remote(definitions) {
         let devices = entries.iter().map(|entry| &entry.device);
         all.extend(unit_ids(name, entries).into_iter().zip(devices));
     }
-    let is_known = |id: &String| sight.held.contains_key(id);
+    let is_known = |id: &String| snapshot.held.contains_key(id);
     let (mut taken, free): (Vec<_>, Vec<_>) = all.into_iter().partition(|(id, _)| is_known(id));
     // What is attached is rather that of a container that surely runs than that of one that may have ended.
-    taken.sort_by_key(|(id, _)| sight.held.get(id) != Some(&true));
+    taken.sort_by_key(|(id, _)| snapshot.held.get(id) != Some(&true));
     let mut states = BTreeMap::new();
 
-    let here = &sight.attached;
+    let here = &snapshot.attached;
     let devices: Vec<&RemoteDevice> = taken.iter().map(|(_, device)| *device).collect();
     let attached = matched(&devices, here.len(), |device, index| is_one(device, &here[index]));
     let (mut free, mut away) = (free, Vec::new());
     for ((id, device), is_attached) in taken.into_iter().zip(attached) {
-        let is_sure = sight.held.get(&id) == Some(&true);
+        let is_sure = snapshot.held.get(&id) == Some(&true);
         match (is_attached, is_sure) {
             (true, _) => {
                 states.insert(id, State::Attached);
@@ -70,7 +70,7 @@ pub(super) fn states(definitions: &[Definition], sight: &Sight) -> States {
     }
     states.extend(away.iter().map(|(id, _)| (id.clone(), State::Away)));
     states.extend(free.iter().map(|(id, _)| (id.clone(), State::Absent)));
-    for (server, exported) in &sight.exports {
+    for (server, exported) in &snapshot.exports {
         let all = away.iter().map(|one| (one, State::Awaited, State::Away));
         let all = all.chain(free.iter().map(|one| (one, State::Listed, State::Absent)));
         let of_it: Vec<_> = all.filter(|((_, device), ..)| device.server == *server).collect();
@@ -139,13 +139,13 @@ fn unit_ids(name: &ResourceName, entries: &[RemoteEntry]) -> Vec<String> {
     ids
 }
 
-/// The units whose container has ended, of those that `sight` knows of as held. Of a unit that is configured no more nothing
+/// The units whose container has ended, of those that `snapshot` knows of as held. Of a unit that is configured no more nothing
 /// is known here.
-pub fn given_back(definitions: &[Definition], sight: &Sight) -> BTreeSet<String> {
-    let states = states(definitions, sight);
+pub fn given_back(definitions: &[Definition], snapshot: &Snapshot) -> BTreeSet<String> {
+    let states = states(definitions, snapshot);
     let has = |state: &State| matches!(state, State::Attached | State::Awaited | State::Away);
     let is_back = |id: &&String| states.get(*id).is_some_and(|state| !has(state));
-    sight.held.keys().filter(is_back).cloned().collect()
+    snapshot.held.keys().filter(is_back).cloned().collect()
 }
 
 /// The resource of a definition, with the units that can be had or are.
@@ -153,7 +153,7 @@ pub(super) fn resource(
     name: &ResourceName,
     entries: &[RemoteEntry],
     states: &States,
-    sight: &Sight,
+    snapshot: &Snapshot,
 ) -> Resource {
     let (mut units, mut wishes) = (BTreeMap::new(), Vec::new());
     for (entry, id) in entries.iter().zip(unit_ids(name, entries)) {
@@ -171,7 +171,7 @@ pub(super) fn resource(
                 place: entry.device.to_string(),
                 offer: Arc::new(Offer {
                     cdi: Some(wish.name.clone()),
-                    beside: beside(entry, sight),
+                    beside: beside(entry, snapshot),
                     ..Offer::default()
                 }),
             };
@@ -199,15 +199,16 @@ fn wish(name: &ResourceName, entry: &RemoteEntry, id: &str) -> Wish {
 }
 
 /// Those of the extras that are there whether the device is or not, such as /dev/net/tun: no node of a USB device's.
-fn beside(entry: &RemoteEntry, sight: &Sight) -> Vec<NodeSpec> {
+fn beside(entry: &RemoteEntry, snapshot: &Snapshot) -> Vec<NodeSpec> {
     let comes_and_goes = |path: &PathBuf| {
-        let mut devices = sight.inventory.iter();
+        let mut devices = snapshot.inventory.iter();
         devices.any(|device: &Device| {
             let is_its = device.node.as_ref().is_some_and(|node| node.path == *path);
             (is_its || device.links.contains(path)) && device.syspath.as_str().contains("/usb")
         })
     };
-    let is_there = |path: &PathBuf| matches!(sight.paths.get(path), Some(Found::Device | Found::Directory));
+    let is_there =
+        |path: &PathBuf| matches!(snapshot.paths.get(path), Some(Found::Device | Found::Directory));
     let extras = entry.extras.iter();
     let fixed = extras.filter(|extra| is_there(&extra.host) && !comes_and_goes(&extra.host));
     fixed

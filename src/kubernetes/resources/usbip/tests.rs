@@ -32,10 +32,10 @@ fn exports(server: &str, devices: &[(&str, u16, u16)]) -> Exports {
     [(server.parse().unwrap(), devices.iter().map(device).collect())].into()
 }
 
-fn sight(exports: Exports) -> Sight {
-    Sight {
+fn snapshot(exports: Exports) -> Snapshot {
+    Snapshot {
         exports,
-        ..Sight::default()
+        ..Snapshot::default()
     }
 }
 
@@ -50,8 +50,8 @@ fn attached(name: &str, product: &str) -> Device {
 }
 
 /// Each unit's device, and whether it is attached, of the resources that the definitions make.
-fn offered(definitions: &[Definition], sight: &Sight) -> Vec<(String, Option<bool>)> {
-    let resources = resources::resources(definitions, sight, &mut Names::default());
+fn offered(definitions: &[Definition], snapshot: &Snapshot) -> Vec<(String, Option<bool>)> {
+    let resources = resources::resources(definitions, snapshot, &mut Names::default());
     let units = resources.iter().flat_map(|resource| resource.units.values());
     let mut offered: Vec<_> = units
         .map(|unit| {
@@ -63,8 +63,8 @@ fn offered(definitions: &[Definition], sight: &Sight) -> Vec<(String, Option<boo
     offered
 }
 
-fn places(definitions: &[Definition], sight: &Sight) -> Vec<String> {
-    offered(definitions, sight)
+fn places(definitions: &[Definition], snapshot: &Snapshot) -> Vec<String> {
+    offered(definitions, snapshot)
         .into_iter()
         .map(|(place, _)| place)
         .collect()
@@ -78,7 +78,7 @@ const TWO_ALIKE_AND_ONE_AT_A_PLACE: &str = "{board: [
 #[test]
 fn of_entries_for_devices_that_are_alike_each_has_one_of_its_own() {
     let definitions = definitions(TWO_ALIKE_AND_ONE_AT_A_PLACE);
-    let listed = |devices: &[(&str, u16, u16)]| places(&definitions, &sight(exports("lab", devices)));
+    let listed = |devices: &[(&str, u16, u16)]| places(&definitions, &snapshot(exports("lab", devices)));
     let one = ("1-1", 0x0403, 0x6001);
     assert_eq!(listed(&[]), [""; 0]);
     assert_eq!(listed(&[one]), ["lab/0403:6001"]);
@@ -104,12 +104,12 @@ fn what_is_left_out_is_any_and_another_server_has_nothing_to_do_with_it() {
     all.extend(exports("lab:3241", &[("1-1", 0x0403, 7)]));
     all.extend(exports("shed", &[("1-1", 0x0403, 0x6001), ("1-2", 9, 0x6001)]));
     assert_eq!(
-        places(&definitions, &sight(all.clone())),
+        places(&definitions, &snapshot(all.clone())),
         ["lab/*:*", "lab:3241/0403:*", "shed/busid:1-2:*:6001"]
     );
     all.remove(&"lab".parse().unwrap());
     assert_eq!(
-        places(&definitions, &sight(all)),
+        places(&definitions, &snapshot(all)),
         ["lab:3241/0403:*", "shed/busid:1-2:*:6001"]
     );
 }
@@ -119,26 +119,26 @@ fn what_a_container_has_stays_whatever_its_server_says_and_what_it_had_is_as_it_
     let definitions =
         definitions("{board: [{target: {host: lab}, selector: {vendor: 0x0403, product: 0x6001}}]}");
     let id = {
-        let now = sight(exports("lab", &[("1-1", 0x0403, 0x6001)]));
+        let now = snapshot(exports("lab", &[("1-1", 0x0403, 0x6001)]));
         let resources = resources::resources(&definitions, &now, &mut Names::default());
         resources[0].units.keys().next().unwrap().clone()
     };
-    let held = |is_sure, devices: Vec<Device>, exports| Sight {
+    let held = |is_sure, devices: Vec<Device>, exports| Snapshot {
         held: [(id.clone(), is_sure)].into(),
         attached: devices,
         exports,
-        ..Sight::default()
+        ..Snapshot::default()
     };
-    let of = |sight: &Sight| {
-        let state = offered(&definitions, sight)
+    let of = |snapshot: &Snapshot| {
+        let state = offered(&definitions, snapshot)
             .first()
             .map(|(_, attached)| *attached);
-        (state, given_back(&definitions, sight).len())
+        (state, given_back(&definitions, snapshot).len())
     };
     let here = || vec![attached("3-1", "6001")];
     let other = || vec![attached("3-1", "6010")];
     let empty = || exports("lab", &[]);
-    for (what, sight, state) in [
+    for (what, snapshot, state) in [
         ("in use", held(true, here(), empty()), (Some(Some(true)), 0)),
         (
             "its server is gone",
@@ -176,7 +176,7 @@ fn what_a_container_has_stays_whatever_its_server_says_and_what_it_had_is_as_it_
             (Some(None), 1),
         ),
     ] {
-        assert_eq!(of(&sight), state, "{what}");
+        assert_eq!(of(&snapshot), state, "{what}");
     }
 }
 
@@ -188,8 +188,8 @@ fn the_devices_requests_are_the_same_whether_it_is_there_or_not_and_fixed_extras
             {host_path: /dev/ttyUSB0, container_path: /dev/board, permissions: rw},
             {host_path: /dev/net/tun, container_path: /dev/net/tun, permissions: mrw}]}]}",
     );
-    let mut now = sight(exports("lab", &[("1-1", 0x0403, 0x6001)]));
-    let before = resources::resources(&definitions, &sight(Exports::new()), &mut Names::default());
+    let mut now = snapshot(exports("lab", &[("1-1", 0x0403, 0x6001)]));
+    let before = resources::resources(&definitions, &snapshot(Exports::new()), &mut Names::default());
     for path in ["/dev/net/tun", "/dev/ttyUSB0"] {
         now.paths.insert(path.into(), Found::Device);
     }
@@ -232,14 +232,14 @@ fn what_is_attached_is_rather_the_device_of_a_container_that_runs() {
             ("1-3", 0x0403, 0x6001),
         ],
     );
-    let resources = resources::resources(&definitions, &sight(listed), &mut Names::default());
+    let resources = resources::resources(&definitions, &snapshot(listed), &mut Names::default());
     let units = resources[0].units.iter();
     let ids: BTreeMap<&str, &String> = units.map(|(id, unit)| (unit.place.as_str(), id)).collect();
     let (ended, runs) = (ids["lab/0403:6001"], ids["lab/nth:2:0403:6001"]);
-    let now = Sight {
+    let now = Snapshot {
         held: [(ended.clone(), false), (runs.clone(), true)].into(),
         attached: vec![attached("3-1", "6001")],
-        ..Sight::default()
+        ..Snapshot::default()
     };
     assert_eq!(states(&definitions, &now)[runs], State::Attached);
     assert_eq!(given_back(&definitions, &now), [ended.clone()].into());
@@ -255,9 +255,9 @@ fn a_controllers_own_hub_is_no_device_of_anybodys() {
 #[test]
 fn what_is_configured_no_more_is_not_known_to_be_given_back() {
     let definitions = definitions(TWO_ALIKE_AND_ONE_AT_A_PLACE);
-    let now = Sight {
+    let now = Snapshot {
         held: [("an id of before".to_owned(), true)].into(),
-        ..Sight::default()
+        ..Snapshot::default()
     };
     assert!(given_back(&definitions, &now).is_empty());
 }

@@ -4,10 +4,13 @@
 //! that a pod was given and asks for them at every restart of its containers, even long after the device is unplugged.
 //! Must not know kubelet.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
 
 use super::resources::names::CDI_PREFIX;
 use super::resources::resource::Resource;
@@ -93,5 +96,33 @@ impl CdiSpecs {
     pub fn device_name(&self, offer: &Offer) -> Option<String> {
         let name = offer.cdi.as_ref().filter(|_| self.enabled)?;
         Some(format!("{}={name}", self.kind))
+    }
+}
+
+/// Specs that nothing needs: since when.
+#[derive(Debug, Default)]
+pub struct Unneeded(BTreeMap<PathBuf, Instant>);
+
+impl Unneeded {
+    /// Removes the specs whose devices have not been needed for the grace period.
+    pub fn remove(&mut self, specs: &CdiSpecs, is_needed: impl Fn(&str) -> bool, grace: Duration) {
+        let before = std::mem::take(&mut self.0);
+        for (path, device) in specs.own_specs() {
+            if is_needed(&device) {
+                continue;
+            }
+            let since = before.get(&path).copied().unwrap_or_else(Instant::now);
+            if since.elapsed() < grace {
+                self.0.insert(path, since);
+                continue;
+            }
+            match specs.remove(&path) {
+                Ok(()) => info!(
+                    "removed {}: no pod has {device}, and nothing offers it",
+                    path.display()
+                ),
+                Err(error) => warn!("removing {}: {error}", path.display()),
+            }
+        }
     }
 }

@@ -1,18 +1,29 @@
-//! Waiting until something happens in a directory. Must not know what is kept there.
+//! Waiting for changes: of directories, of files, and until a burst of changes is over. Must not know what they mean.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::task::Poll;
 use std::time::Duration;
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::io::unix::AsyncFd;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::sys::readiness;
 
 /// How often it is looked whether a directory that is absent has come.
 const LOOK_FOR: Duration = Duration::from_millis(500);
+
+/// A burst of changes is over when none has come for this long...
+const QUIET: Duration = Duration::from_millis(150);
+
+/// ... and after this at the latest.
+const LONGEST_BURST: Duration = Duration::from_secs(3);
+
+/// The interval of looking for what no event reports, such as a directory mounted over another one.
+pub const POLL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A directory that is watched, also when it goes and another takes its place.
 pub struct DirectoryWatch {
@@ -78,4 +89,94 @@ fn watch(path: &Path) -> io::Result<Watch> {
         readable: readiness::of(inotify.as_fd().try_clone_to_owned()?)?,
         inotify,
     })
+}
+
+/// The directories of some files: the files of a ConfigMap change by a link beside them, and a node that somebody made
+/// outside /dev has no other event.
+pub struct FileWatch(Vec<DirectoryWatch>);
+
+impl FileWatch {
+    /// Watches from now on.
+    pub fn of<'a>(files: impl Iterator<Item = &'a PathBuf>) -> Self {
+        let directory = |file: &'a PathBuf| match file.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let directories: BTreeSet<&Path> = files.map(directory).collect();
+        Self(directories.into_iter().map(DirectoryWatch::new).collect())
+    }
+
+    /// Waits until something may have happened to one of the files.
+    pub async fn changed(&mut self) {
+        let mut changes: Vec<_> = self
+            .0
+            .iter_mut()
+            .map(|directory| Box::pin(directory.changed(POLL_INTERVAL)))
+            .collect();
+        std::future::poll_fn(|context| {
+            let mut polls = changes.iter_mut().map(|change| change.as_mut().poll(context));
+            match polls.any(|poll| poll.is_ready()) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+    }
+}
+
+/// What has changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Something beside the configuration files, perhaps these.
+    pub configuration: bool,
+    /// Something that a new snapshot may show.
+    pub host: bool,
+}
+
+impl Changes {
+    /// A change of the configuration.
+    pub const CONFIGURATION: Self = Self {
+        configuration: true,
+        host: false,
+    };
+    /// A change of the host.
+    pub const HOST: Self = Self {
+        configuration: false,
+        host: true,
+    };
+}
+
+/// Changes that nobody has reacted to yet. kubelet rewrites its checkpoint at each list, so a burst of changes gets one
+/// reaction.
+#[derive(Debug, Default)]
+pub struct Debounce {
+    changes: Changes,
+    /// When the first change and the last one came.
+    burst: Option<(Instant, Instant)>,
+}
+
+impl Debounce {
+    /// Adds a change.
+    pub fn add(&mut self, changes: Changes) {
+        let now = Instant::now();
+        let first = self.burst.map_or(now, |(first, _)| first);
+        self.burst = Some((first, now));
+        self.changes.configuration |= changes.configuration;
+        self.changes.host |= changes.host;
+    }
+
+    /// Whether there are changes.
+    pub fn is_pending(&self) -> bool {
+        self.burst.is_some()
+    }
+
+    /// Waits until a burst is over and takes its changes; forever if there are none.
+    pub async fn over(&mut self) -> Changes {
+        let Some((first, last)) = self.burst else {
+            return std::future::pending().await;
+        };
+        sleep_until((last + QUIET).min(first + LONGEST_BURST)).await;
+        self.burst = None;
+        std::mem::take(&mut self.changes)
+    }
 }

@@ -6,10 +6,11 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::config::{self, Configuration};
-use super::daemon::{self, Options};
 use super::engine::Cdi;
+use super::options::Options;
 use super::resources;
 use super::resources::names::Names;
+use super::snapshot::Snapshot;
 use super::usbip_servers;
 use crate::host::monitor::{DeviceMonitor, udevd_is_running};
 
@@ -18,10 +19,10 @@ use crate::host::monitor::{DeviceMonitor, udevd_is_running};
 /// # Errors
 /// When the configuration can't be used, or the host's devices can't be listed.
 pub fn run(options: &Options, engine: &Cdi) -> Result<bool> {
-    let (_, Configuration { definitions, notes }) = options.sources.read()?;
-    let monitor =
-        DeviceMonitor::open(resources::wanted(&definitions), 0).context("listing the host's devices")?;
-    let mut snapshot = daemon::look(&definitions, &monitor, &options.state_dir)?;
+    let (_, Configuration { definitions, notes }) = options.config_sources.read()?;
+    let monitor = DeviceMonitor::open(resources::facts_needed(&definitions), 0)
+        .context("listing the host's devices")?;
+    let mut snapshot = Snapshot::take(&definitions, &monitor, &options.state_dir)?;
     let servers = config::servers(&definitions);
     let answers = usbip_servers::ask_all(&servers);
     for (server, answer) in &answers {

@@ -17,8 +17,9 @@ use super::api_server::client::ApiServer;
 use super::cdi_specs::CdiSpecs;
 use super::check;
 use super::config;
-use super::daemon::{self, Options, Sources};
+use super::daemon;
 use super::engine::{self, Places};
+use super::options::{ConfigSources, Options};
 use super::resources::names::ResourceName;
 use crate::exit;
 use crate::host::config::{Config, LogLevel};
@@ -374,7 +375,7 @@ fn execute(arguments: &Arguments) -> Result<bool> {
     }
     let absent = |path: &&PathBuf| !path.as_os_str().is_empty();
     let options = Options {
-        sources: Sources {
+        config_sources: ConfigSources {
             devs: arguments.devs.clone().filter(|devs| !devs.is_empty()),
             devices: arguments.device.clone(),
             smarter: arguments.smarter_config.as_ref().filter(absent).cloned(),

@@ -13,11 +13,15 @@
 //! kubelet/       registration, device plugin calls, pod-resources; gRPC over Unix sockets
 //! api_server/    events about the devices of pods, sent to the cluster's API server
 //! status         /metrics, /healthz, /readyz
-//! changes        waiting for changes in a directory
+//! changes        waiting for changes, and until a burst of them is over
+//! absences       units whose device is absent for a moment
+//! sources        what wakes the daemon
+//! publisher      what is advertised
 //! daemon         the main loop
-//! command        arguments and log; check: --check
+//! command        arguments and log; options; check: --check
 //! ```
 
+mod absences;
 mod api_server;
 mod cdi_specs;
 mod changes;
@@ -27,7 +31,10 @@ pub mod config;
 mod daemon;
 pub mod engine;
 pub mod kubelet;
+mod options;
+mod publisher;
 pub mod resources;
 mod snapshot;
+mod sources;
 mod status;
 mod usbip_servers;

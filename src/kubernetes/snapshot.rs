@@ -1,61 +1,98 @@
-//! What there is on the host at one moment: devices, what is below /dev, and Tegra's GPUs.
+//! The host at one moment: devices, what is below /dev, and Tegra's GPUs.
 //!
 //! Reads `/dev` as smarter-device-manager does: to a depth of 10, directories and links to directories included.
-//! Must not know what is wanted of it. No device node is opened.
+//! No device node is opened. Must not know how resources are made of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use super::config::{GoGlob, Part};
+use anyhow::{Context, Result};
+
+use super::config::{DEV, Definition, GoGlob, Part};
+use crate::host::monitor::DeviceMonitor;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{Device, SysPath};
 use crate::model::remote::{BusId, Holding, Reserved, Server, UsbIds, VIRTUAL_CONTROLLERS};
+use crate::usbip::records;
 
-/// How deep below /dev is looked (smarter-device-manager's main.go:58-93).
+/// The depth to which /dev is read (smarter-device-manager's main.go:58-93).
 const MAX_DEPTH: usize = 10;
 
-/// Where the host's devices are.
-pub const DEV: &str = "/dev";
-
-/// What a path below /dev is, once links are followed.
+/// The type of a path, links followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
     /// A character or block device.
     Device,
     /// A directory.
     Directory,
-    /// A file, a socket: nothing that can be given as a device.
+    /// A file or a socket: not usable as a device.
     Other,
 }
 
-/// What each server that answered exports, and nobody has.
+/// The devices that each server that answered exports, and that no host has imported.
 pub type Exports = BTreeMap<Server, Vec<(BusId, UsbIds)>>;
 
-/// What there is.
+/// The host at one moment, as far as definitions need it.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    /// The devices that the kernel and udev tell of, but for those of other hosts that are attached for a container, or
-    /// for nobody yet: they are no other container's.
+    /// The devices that the kernel and udev know, without those of other hosts that are attached for one container or are
+    /// being attached: no other container may have them.
     pub inventory: Inventory,
-    /// USB devices of other hosts that are attached, for whomever.
+    /// USB devices of other hosts that are attached, for any container.
     pub attached: Vec<Device>,
-    /// All paths below /dev, absolute, but for those of the same devices; and those outside that a configuration names.
+    /// All paths below /dev, absolute, without those of the devices that `inventory` leaves out; and paths outside /dev
+    /// that a definition names.
     pub paths: BTreeMap<PathBuf, Found>,
     /// The places of USB devices that are the same socket on the other bus, in both directions.
     pub peers: BTreeMap<SysPath, SysPath>,
     /// The numbers of Tegra's GPUs.
     pub gpus: BTreeSet<u32>,
-    /// What USB/IP servers have to give.
+    /// What USB/IP servers export.
     pub exports: Exports,
-    /// Units of devices of such servers that a container has or had a moment ago, and whether it surely still has them.
+    /// Units of devices of such servers that a container has or had a moment ago, and whether it certainly still has them.
     pub held: BTreeMap<String, bool>,
 }
 
 impl Snapshot {
-    /// Of the devices, what is attached, and for whom, as far as it is known here.
-    pub fn tell_apart(&mut self, holdings: &[Holding]) {
+    /// Looks at the host, as far as the definitions need it. `exports` and `held` stay empty.
+    ///
+    /// # Errors
+    /// When sysfs can't be listed.
+    pub fn take(definitions: &[Definition], monitor: &DeviceMonitor, state_dir: &Path) -> Result<Self> {
+        let holdings = records::holdings(state_dir);
+        let mut snapshot = Self::default();
+        if !holdings.is_empty() || definitions.iter().any(Definition::needs_devices) {
+            let devices = monitor.enumerate().context("listing the host's devices")?;
+            snapshot.inventory.replace(devices);
+        }
+        if definitions.iter().any(Definition::needs_paths) {
+            snapshot.paths = paths_below_dev();
+        }
+        snapshot.paths.extend(paths_outside_dev(definitions));
+        for definition in definitions {
+            match definition {
+                // It may lie outside /dev, or deeper than MAX_DEPTH.
+                Definition::Path { path, .. } => snapshot.add_path(path),
+                Definition::Remote { entries, .. } => {
+                    let extras = entries.iter().flat_map(|entry| &entry.extras);
+                    extras.for_each(|extra| snapshot.add_path(&extra.host));
+                }
+                Definition::NvidiaGpu { .. } => snapshot.gpus = gpus(),
+                Definition::Pattern { .. } | Definition::Groups { .. } | Definition::Requested(_) => {}
+            }
+        }
+        snapshot.set_reserved_apart(&holdings);
+        let is_requested = |definition: &Definition| matches!(definition, Definition::Requested(_));
+        if definitions.iter().any(is_requested) {
+            snapshot.find_peers();
+        }
+        Ok(snapshot)
+    }
+
+    /// Takes the devices of other hosts that are reserved for one container out of the inventory.
+    pub fn set_reserved_apart(&mut self, holdings: &[Holding]) {
         self.attached = self
             .inventory
             .iter()
@@ -68,7 +105,9 @@ impl Snapshot {
             .collect();
         let is_reserved = |device: &Device| {
             let place = &self.inventory.real(device).syspath;
-            reserved.iter().any(|one| place.is_at_or_below(&one.place))
+            reserved
+                .iter()
+                .any(|reserved| place.is_at_or_below(&reserved.place))
         };
         let (others, free): (Vec<Device>, Vec<Device>) =
             self.inventory.iter().cloned().partition(is_reserved);
@@ -81,13 +120,13 @@ impl Snapshot {
         self.inventory.replace(free);
     }
 
-    /// The place of a device, the same whichever bus it comes at: a socket has a port for low, full and high speed and
-    /// another for the higher ones.
+    /// One place for a socket, whichever bus its device is on: a socket has a port for low, full and high speed and another
+    /// port for higher speeds.
     pub fn socket<'a>(&'a self, place: &'a SysPath) -> &'a SysPath {
         self.peers.get(place).map_or(place, |peer| place.min(peer))
     }
 
-    /// Finds out which places are one socket.
+    /// Finds the places that are one socket.
     pub fn find_peers(&mut self) {
         for device in self.inventory.iter() {
             if device.devtype.as_deref() == Some("usb_device") {
@@ -99,23 +138,28 @@ impl Snapshot {
         }
     }
 
-    /// Looks at one path more.
-    pub fn look_at(&mut self, path: &Path) {
+    fn add_path(&mut self, path: &Path) {
         self.paths
             .extend(look(path).map(|found| (path.to_owned(), found)));
     }
 }
 
-/// Whether it is a USB device of another host. A virtual controller's root hub (`usb3`), which has no place in its name as
-/// `3-1` has, is none.
+/// Whether it is a USB device of another host. The root hub of a virtual controller is not: its name (`usb3`) has no port,
+/// as `3-1` has.
 fn is_remote(device: &Device) -> bool {
     device.devtype.as_deref() == Some("usb_device")
         && device.syspath.as_str().starts_with(VIRTUAL_CONTROLLERS)
         && device.syspath.name().contains('-')
 }
 
-/// The paths that a pattern matches on the host, wherever; those that lead nowhere are none.
-pub fn glob(pattern: &GoGlob) -> BTreeMap<PathBuf, Found> {
+/// The paths outside /dev that match patterns of groups.
+pub fn paths_outside_dev(definitions: &[Definition]) -> BTreeMap<PathBuf, Found> {
+    let patterns = definitions.iter().flat_map(Definition::patterns_outside_dev);
+    patterns.flat_map(glob).collect()
+}
+
+/// The paths that a pattern matches on the host; a link that leads nowhere is not a match.
+fn glob(pattern: &GoGlob) -> BTreeMap<PathBuf, Found> {
     let mut paths = vec![PathBuf::from("/")];
     for part in pattern.parts() {
         paths = match part {
@@ -129,15 +173,15 @@ pub fn glob(pattern: &GoGlob) -> BTreeMap<PathBuf, Found> {
     found.collect()
 }
 
-/// What a directory has with such a name.
+/// The entries of a directory whose name matches.
 fn matching(directory: &Path, part: &Part) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let named = entries.filter(|entry| entry.file_name().to_str().is_some_and(|name| part.is_match(name)));
     named.map(|entry| entry.path()).collect()
 }
 
-/// Where the device would be if it came at the other bus of its socket: sysfs has the device's `port`, and that one's `peer`
-/// where the kernel knows it (Documentation/ABI/testing/sysfs-bus-usb).
+/// Where the device would be on the other bus of its socket: sysfs has the device's `port` and the port's `peer`, if the
+/// kernel knows it (Documentation/ABI/testing/sysfs-bus-usb).
 fn peer(device: &SysPath) -> Option<SysPath> {
     let port = fs::canonicalize(device.as_path().join("port/peer")).ok()?;
     device_at(&port)
@@ -155,8 +199,8 @@ fn device_at(port: &Path) -> Option<SysPath> {
     Some(SysPath::new(path.to_str()?))
 }
 
-/// All that is below /dev. What can't be read is passed over: it is as good as absent.
-pub fn paths_below_dev() -> BTreeMap<PathBuf, Found> {
+/// All paths below /dev. What can't be read counts as absent.
+fn paths_below_dev() -> BTreeMap<PathBuf, Found> {
     let mut paths = BTreeMap::new();
     walk(Path::new(DEV), 0, &mut paths);
     paths
@@ -168,7 +212,7 @@ fn walk(directory: &Path, depth: usize, paths: &mut BTreeMap<PathBuf, Found>) {
     };
     for path in entries.flatten().map(|entry| entry.path()) {
         let Some(found) = look(&path) else { continue };
-        // A link out of /dev (/dev/fd leads to /proc) is no directory of devices.
+        // A link out of /dev (/dev/fd leads to /proc) is not a directory of devices.
         let leads_on = found == Found::Directory
             && depth < MAX_DEPTH
             && fs::canonicalize(&path).is_ok_and(|real| real.starts_with(DEV));
@@ -179,8 +223,8 @@ fn walk(directory: &Path, depth: usize, paths: &mut BTreeMap<PathBuf, Found>) {
     }
 }
 
-/// What a path is; `None` where it leads nowhere.
-pub fn look(path: &Path) -> Option<Found> {
+/// What a path is; `None` if nothing is there.
+fn look(path: &Path) -> Option<Found> {
     let kind = fs::metadata(path).ok()?.file_type();
     Some(if kind.is_char_device() || kind.is_block_device() {
         Found::Device
@@ -192,7 +236,7 @@ pub fn look(path: &Path) -> Option<Found> {
 }
 
 /// The GPUs that Tegra kernels show as `gpu.0` in /sys/devices, or one directory below.
-pub fn gpus() -> BTreeSet<u32> {
+fn gpus() -> BTreeSet<u32> {
     let mut found = BTreeSet::new();
     let entries = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten();
     let number = |name: &std::ffi::OsStr| name.to_str()?.strip_prefix("gpu.")?.parse::<u32>().ok();

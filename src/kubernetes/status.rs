@@ -3,12 +3,24 @@
 //! Must not know how it came to be so: others count here.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fmt::Write;
-use std::sync::{Mutex, PoisonError};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tracing::warn;
+
+/// The timeout for a client to send the head of its request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What stands in front of each metric's name.
 const PREFIX: &str = "oci_hotplug_device_plugin_";
@@ -149,8 +161,47 @@ impl Counters {
     }
 }
 
+/// Listens on `ADDRESS:PORT`; `:PORT` is all addresses, as in Go.
+///
+/// # Errors
+/// When the address can't be listened on.
+pub async fn listen(address: &str) -> io::Result<TcpListener> {
+    match address.strip_prefix(':') {
+        // Where the kernel has no IPv6, IPv4 is all.
+        Some(port) => match TcpListener::bind(format!("[::]:{port}")).await {
+            Ok(listener) => Ok(listener),
+            Err(_) => TcpListener::bind(format!("0.0.0.0:{port}")).await,
+        },
+        None => TcpListener::bind(address).await,
+    }
+}
+
+/// Answers requests on a listener until it fails.
+pub async fn serve(listener: TcpListener, counters: Arc<Counters>) {
+    let Err(error) = answer_all(listener, counters).await;
+    warn!("serving /metrics: {error}");
+}
+
+async fn answer_all(listener: TcpListener, counters: Arc<Counters>) -> io::Result<Infallible> {
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let counters = Arc::clone(&counters);
+        let service =
+            service_fn(move |request| std::future::ready(Ok::<_, Infallible>(answer(&counters, &request))));
+        connections.spawn(
+            http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(stream), service),
+        );
+        while connections.try_join_next().is_some() {}
+    }
+}
+
 /// The answer to one request.
-pub fn answer(counters: &Counters, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+fn answer(counters: &Counters, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let (status, text) = match request.uri().path() {
         "/metrics" => (StatusCode::OK, counters.text()),
         // It answers: nothing that blocks the one thread would let it.

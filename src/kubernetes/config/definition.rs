@@ -3,7 +3,7 @@
 //! Must not know the formats.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -15,6 +15,9 @@ use crate::model::remote::{RemoteDevice, Server};
 use crate::model::request::Request;
 use crate::model::request::annotations::Requests;
 use crate::model::request::selector::Selector;
+
+/// Where device nodes are.
+pub const DEV: &str = "/dev";
 
 /// The most units of one device. Each message to kubelet lists all of a resource with some 80 bytes each, and kubelet takes
 /// no more than 4 MiB (gRPC's default), which is some 50,000.
@@ -161,43 +164,59 @@ pub struct Extra {
     pub access: Access,
 }
 
-/// The patterns of all paths of these groups.
-pub fn patterns(groups: &[Group]) -> impl Iterator<Item = &GoGlob> {
-    groups
-        .iter()
-        .flat_map(|group| match group {
+impl Definition {
+    /// The patterns of its paths.
+    pub fn patterns(&self) -> impl Iterator<Item = &GoGlob> {
+        let groups = match self {
+            Self::Groups { groups, .. } => groups.as_slice(),
+            _ => &[],
+        };
+        let paths = groups.iter().flat_map(|group| match group {
             Group::Paths { paths, .. } => paths.as_slice(),
             Group::Usb { .. } => &[],
-        })
-        .map(|path| &path.pattern)
-}
-
-/// Whether the definitions look at the host's devices, and whether at the paths below /dev.
-pub fn looks_at(definitions: &[Definition]) -> (bool, bool) {
-    let devices = definitions.iter().any(|definition| match definition {
-        Definition::Requested(_) | Definition::Remote { .. } => true,
-        Definition::Groups { groups, .. } => groups.iter().any(|group| matches!(group, Group::Usb { .. })),
-        _ => false,
-    });
-    let paths = definitions
-        .iter()
-        .any(|definition| !matches!(definition, Definition::Requested(_) | Definition::Remote { .. }));
-    (devices, paths)
-}
-
-/// The servers that are to be asked.
-pub fn servers(definitions: &[Definition]) -> BTreeSet<Server> {
-    let mut servers = BTreeSet::new();
-    for (_, entries) in remote(definitions) {
-        servers.extend(entries.iter().map(|entry| entry.device.server.clone()));
+        });
+        paths.map(|path| &path.pattern)
     }
-    servers
+
+    /// The patterns of paths outside /dev.
+    pub fn patterns_outside_dev(&self) -> impl Iterator<Item = &GoGlob> {
+        let patterns = self.patterns();
+        patterns.filter(|pattern| !pattern.is_below(Path::new(DEV)))
+    }
+
+    /// The path outside /dev that hostdev's list names.
+    pub fn path_outside_dev(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Path { path, .. } if !path.starts_with(DEV) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// Whether it needs the host's devices.
+    pub fn needs_devices(&self) -> bool {
+        match self {
+            Self::Requested(_) | Self::Remote { .. } => true,
+            Self::Groups { groups, .. } => groups.iter().any(|group| matches!(group, Group::Usb { .. })),
+            Self::Path { .. } | Self::Pattern { .. } | Self::NvidiaGpu { .. } => false,
+        }
+    }
+
+    /// Whether it needs the paths below /dev.
+    pub fn needs_paths(&self) -> bool {
+        !matches!(self, Self::Requested(_) | Self::Remote { .. })
+    }
 }
 
-/// The definitions of this kind.
+/// The definitions of devices of USB/IP servers.
 pub fn remote(definitions: &[Definition]) -> impl Iterator<Item = (&ResourceName, &[RemoteEntry])> {
     definitions.iter().filter_map(|definition| match definition {
         Definition::Remote { name, entries } => Some((name, &entries[..])),
         _ => None,
     })
+}
+
+/// The USB/IP servers that definitions name.
+pub fn servers(definitions: &[Definition]) -> BTreeSet<Server> {
+    let entries = remote(definitions).flat_map(|(_, entries)| entries);
+    entries.map(|entry| entry.device.server.clone()).collect()
 }

@@ -16,8 +16,8 @@ mod usbip;
 use std::path::PathBuf;
 
 pub use definition::{
-    Definition, Extra, Group, MAX_UNITS, Mode, PathInGroup, PathType, RemoteEntry, Requested, looks_at,
-    patterns, remote, servers,
+    DEV, Definition, Extra, Group, MAX_UNITS, Mode, PathInGroup, PathType, RemoteEntry, Requested, remote,
+    servers,
 };
 pub use error::{ConfigError, Fault};
 pub use generic::{GENERIC_DEFAULTS, Settings, is_generic, settings};

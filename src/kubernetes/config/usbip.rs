@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_yaml::Value;
 
-use super::definition::{Definition, Extra, RemoteEntry};
+use super::definition::{DEV, Definition, Extra, RemoteEntry};
 use super::error::{ConfigError, Fault, permissions};
 use crate::kubernetes::resources::names::ResourceName;
 use crate::model::device::Access;
@@ -27,9 +27,6 @@ use crate::model::request::selector::{Glob, Selector};
 
 /// The domain of its resources when none is named.
 pub const USBIP_DOMAIN: &str = "usbip.dev.mvalvekens.be";
-
-/// Where all that is of a container's devices must be.
-const DEV: &str = "/dev";
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,4 +1,4 @@
-//! gRPC and HTTP over sockets: tonic's framing on hyper's connections. Must not know what is said.
+//! gRPC over Unix sockets: tonic's framing on hyper's connections. Must not know the calls.
 //!
 //! tonic's own transport is left out: for calls on Unix sockets it would bring balancers, buffers and a router.
 
@@ -7,14 +7,13 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::server::conn::{http1, http2};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper::{Request, Response, Uri};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use tonic::Status;
 use tonic::body::Body;
@@ -22,9 +21,6 @@ use tonic_prost::ProstCodec;
 
 /// The longest that connecting to a socket may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long a client of HTTP may take to send its request's head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a call brought no answer.
 #[derive(Debug, thiserror::Error)]
@@ -59,30 +55,6 @@ where
         });
         connections
             .spawn(http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service));
-        while connections.try_join_next().is_some() {}
-    }
-}
-
-/// Answers HTTP/1.1 requests on a listener until it is dropped.
-///
-/// # Errors
-/// When the listener fails.
-pub async fn serve_http<H>(listener: TcpListener, answer: H) -> io::Result<Infallible>
-where
-    H: Fn(Request<Incoming>) -> Response<Full<Bytes>> + Clone + Send + 'static,
-{
-    let mut connections = JoinSet::new();
-    loop {
-        let (stream, _) = listener.accept().await?;
-        let answer = answer.clone();
-        let service = service_fn(move |request| std::future::ready(Ok::<_, Infallible>(answer(request))));
-        connections.spawn(
-            http1::Builder::new()
-                .timer(hyper_util::rt::TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                .keep_alive(false)
-                .serve_connection(TokioIo::new(stream), service),
-        );
         while connections.try_join_next().is_some() {}
     }
 }

@@ -1,4 +1,4 @@
-//! From what is wanted and what there is to resources with their units.
+//! From what is needed and what there is to resources with their units.
 //!
 //! Pure. Must not know how resources reach kubelet.
 
@@ -18,8 +18,8 @@ use names::{Names, ResourceName};
 use nodes::NUMA_NODE;
 use resource::Resource;
 
-use crate::kubernetes::config::{Definition, GoGlob, Group, Requested, patterns};
-use crate::kubernetes::snapshot::{DEV, Snapshot};
+use crate::kubernetes::config::{DEV, Definition, GoGlob, Requested};
+use crate::kubernetes::snapshot::Snapshot;
 use crate::model::request::Request;
 use crate::model::request::facts_needed::FactsNeeded;
 
@@ -27,39 +27,39 @@ use crate::model::request::facts_needed::FactsNeeded;
 const MAX_LISTED: usize = 40_000;
 
 /// What must be read of the host's devices for these definitions.
-pub fn wanted(definitions: &[Definition]) -> FactsNeeded {
-    let mut wanted = FactsNeeded::default();
+pub fn facts_needed(definitions: &[Definition]) -> FactsNeeded {
+    let mut needed = FactsNeeded::default();
     for definition in definitions {
         match definition {
             Definition::Requested(requested) => {
                 let requests: Vec<Request> = own::requests(requested).cloned().collect();
-                wanted.merge(&FactsNeeded::of(&requests, &requested.asks.symlinks));
-                wanted.attributes.insert(NUMA_NODE.to_owned(), None);
+                needed.merge(&FactsNeeded::of(&requests, &requested.asks.symlinks));
+                needed.attributes.insert(NUMA_NODE.to_owned(), None);
             }
-            Definition::Groups { groups, .. } => {
-                if groups.iter().any(|group| matches!(group, Group::Usb { .. })) {
-                    want_usb_devices(&mut wanted);
+            Definition::Groups { .. } => {
+                if definition.needs_devices() {
+                    add_usb_attributes(&mut needed);
                     // The host controller's: USB devices have none.
-                    wanted.attributes.insert(NUMA_NODE.to_owned(), None);
+                    needed.attributes.insert(NUMA_NODE.to_owned(), None);
                 }
                 // inotify tells of nodes that somebody made by hand.
-                let literals = patterns(groups).filter_map(GoGlob::literal);
-                wanted.nodes.extend(literals.filter(|path| path.starts_with(DEV)));
+                let literals = definition.patterns().filter_map(GoGlob::literal);
+                needed.nodes.extend(literals.filter(|path| path.starts_with(DEV)));
             }
-            Definition::Remote { .. } => want_usb_devices(&mut wanted),
+            Definition::Remote { .. } => add_usb_attributes(&mut needed),
             // inotify tells of nodes that somebody made by hand.
-            Definition::Path { path, .. } if path.starts_with(DEV) => wanted.nodes.extend([path.clone()]),
+            Definition::Path { path, .. } if path.starts_with(DEV) => needed.nodes.extend([path.clone()]),
             Definition::Path { .. } | Definition::Pattern { .. } | Definition::NvidiaGpu { .. } => {}
         }
     }
-    wanted
+    needed
 }
 
 /// Which vendor's, which product, which one.
-fn want_usb_devices(wanted: &mut FactsNeeded) {
+fn add_usb_attributes(needed: &mut FactsNeeded) {
     for attribute in ["idVendor", "idProduct", "serial"] {
         let only = Some("usb_device".to_owned());
-        wanted.attributes.entry(attribute.to_owned()).or_insert(only);
+        needed.attributes.entry(attribute.to_owned()).or_insert(only);
     }
 }
 

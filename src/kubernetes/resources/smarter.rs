@@ -9,8 +9,8 @@ use super::names::{Names, unit_id};
 use super::nodes::node_offer;
 use super::resource::Resource;
 use super::unit::{NodeSpec, Offer, Unit};
-use crate::kubernetes::config::{GoRegex, SMARTER_DOMAIN};
-use crate::kubernetes::snapshot::{DEV, Found, Snapshot};
+use crate::kubernetes::config::{DEV, GoRegex, SMARTER_DOMAIN};
+use crate::kubernetes::snapshot::{Found, Snapshot};
 use crate::model::device::Access;
 
 /// A resource for each path below /dev that matches.

@@ -281,7 +281,7 @@ fn a_usb_device_of_a_group_is_at_the_numa_node_of_its_host_controller() {
         ..Snapshot::default()
     };
     let wanted = own("devices: [{name: x, groups: [{usb: [{vendor: '0403', product: '6001'}]}]}]");
-    let attributes = super::wanted(&wanted).attributes;
+    let attributes = super::facts_needed(&wanted).attributes;
     assert_eq!(
         attributes.get(NUMA_NODE),
         Some(&None),

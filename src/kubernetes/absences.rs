@@ -1,0 +1,75 @@
+//! Units whose device is absent, perhaps only for a moment.
+//!
+//! A container that restarts detaches a device of another host and attaches it again. A device that changes its ids is
+//! absent while its firmware starts, for two or three seconds. Neither is a change that kubelet should see. Pure but for
+//! the clock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::resources::resource::Resource;
+use crate::cdi::generate::Wish;
+
+/// How long a device may be absent before kubelet sees it. By then a USB/IP server has been asked again.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The units that are absent, by id: since when.
+#[derive(Debug, Default)]
+pub struct Absences {
+    since: BTreeMap<String, Instant>,
+    /// The same as the previous round found it.
+    previous: BTreeMap<String, Instant>,
+}
+
+impl Absences {
+    /// Starts a round, in which each resource is bridged once.
+    pub fn begin_round(&mut self) {
+        self.previous = std::mem::take(&mut self.since);
+    }
+
+    /// When the next absence becomes final.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.since.values().min().map(|since| *since + TIMEOUT)
+    }
+
+    /// Leaves the units of `resource` as they were `before` while their device is absent only briefly: a device of another
+    /// host, or with `ids_may_change` any device.
+    pub fn bridge(&mut self, resource: &mut Resource, before: &Resource, ids_may_change: bool) {
+        for (id, unit) in &mut resource.units {
+            let was_attached = before.units.get(id).and_then(|unit| unit.attached);
+            let is_detached = (was_attached, unit.attached) == (Some(true), Some(false));
+            if is_detached && self.is_brief(id) {
+                unit.attached = Some(true);
+            }
+        }
+        if ids_may_change {
+            self.keep_missing(resource, before);
+        }
+    }
+
+    fn keep_missing(&mut self, resource: &mut Resource, before: &Resource) {
+        let mut kept = BTreeSet::new();
+        for (id, unit) in before.units.iter().filter(|(_, unit)| unit.healthy) {
+            if !resource.units.contains_key(id) && self.is_brief(id) {
+                resource.units.insert(id.clone(), unit.clone());
+                kept.extend(unit.offer.cdi.clone());
+            }
+        }
+        let is_kept = |wish: &&Wish| kept.contains(&wish.name);
+        resource
+            .wishes
+            .extend(before.wishes.iter().filter(is_kept).cloned());
+    }
+
+    /// Notes that the device of a unit is absent; whether that is so for less than the timeout.
+    fn is_brief(&mut self, id: &str) -> bool {
+        let since = self.previous.get(id).copied().unwrap_or_else(Instant::now);
+        let is_brief = since.elapsed() < TIMEOUT;
+        if is_brief {
+            self.since.insert(id.to_owned(), since);
+        }
+        is_brief
+    }
+}

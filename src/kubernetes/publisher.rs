@@ -1,0 +1,332 @@
+//! What is advertised: the resources that are served to kubelet, who has their units, and their CDI specs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::absences::Absences;
+use super::api_server::events::{Change, Events};
+use super::cdi_specs::{CdiSpecs, Unneeded};
+use super::config::{self, Definition};
+use super::kubelet::plugin::Plugin;
+use super::kubelet::pod_resources::{Held, Holders};
+use super::kubelet::registrar::Registrar;
+use super::options::Options;
+use super::resources::names::{Names, ResourceName, cdi_stem};
+use super::resources::resource::{Metrics, Resource};
+use super::resources::{self, own, usbip};
+use super::snapshot::Snapshot;
+use super::status::Counters;
+
+/// How long a unit that kubelet allocated counts as the container's although kubelet does not list it: the container starts.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// All that is advertised.
+pub struct Publisher {
+    cdi_specs: CdiSpecs,
+    kubelet_dir: PathBuf,
+    /// Changes when something has happened in that directory.
+    kubelet: watch::Receiver<u64>,
+    grace: Duration,
+    counters: Arc<Counters>,
+    /// Where changes of pods' devices are noted, with `--events`.
+    events: Option<Arc<Events>>,
+    names: Names,
+    served: BTreeMap<ResourceName, Served>,
+    held: Held,
+    absences: Absences,
+    unneeded: Unneeded,
+}
+
+/// A resource that is served.
+struct Served {
+    resource: watch::Sender<Arc<Resource>>,
+    plugin: Arc<Plugin>,
+    registrar: JoinHandle<()>,
+}
+
+impl Served {
+    fn resource(&self) -> Arc<Resource> {
+        self.resource.borrow().clone()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.registrar.abort();
+    }
+}
+
+impl Publisher {
+    /// Advertises nothing yet.
+    pub fn new(
+        options: &Options,
+        kubelet: watch::Receiver<u64>,
+        counters: Arc<Counters>,
+        events: Option<Arc<Events>>,
+    ) -> Self {
+        Self {
+            cdi_specs: options.cdi_specs.clone(),
+            kubelet_dir: options.kubelet_dir.clone(),
+            kubelet,
+            grace: options.grace,
+            counters,
+            events,
+            names: Names::default(),
+            served: BTreeMap::new(),
+            held: Held::default(),
+            absences: Absences::default(),
+            unneeded: Unneeded::default(),
+        }
+    }
+
+    /// When a new snapshot is needed although nothing changes: an absence becomes final.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.absences.deadline()
+    }
+
+    /// Advertises what the definitions make of a snapshot.
+    pub fn publish(&mut self, definitions: &[Definition], mut snapshot: Snapshot) {
+        if self.cdi_specs.enabled {
+            snapshot.held = self.held_remotes(definitions);
+            let free = usbip::given_back(definitions, &snapshot);
+            self.held.forget(&free);
+            for served in self.served.values() {
+                served.plugin.free(&free);
+            }
+        }
+        let resources = resources::resources(definitions, &snapshot, &mut self.names);
+        for note in self.names.take_notes() {
+            warn!("{note}");
+        }
+        let mut missing: Vec<ResourceName> = self.served.keys().cloned().collect();
+        self.absences.begin_round();
+        for mut resource in resources {
+            missing.retain(|name| *name != resource.name);
+            if let Some(served) = self.served.get(&resource.name) {
+                let ids_may_change = own::takes_turns(definitions, &resource.name);
+                self.absences
+                    .bridge(&mut resource, &served.resource(), ids_may_change);
+            }
+            self.publish_resource(resource);
+        }
+        for name in missing {
+            self.withdraw(&name, definitions);
+        }
+    }
+
+    /// Takes in kubelet's list of who has which units; whether a new snapshot is needed. With devices of USB/IP servers every
+    /// change of the list needs one, else only a unit that has become free.
+    pub fn take_holders(&mut self, holders: Holders, has_servers: bool) -> bool {
+        let mut changed = has_servers && holders != self.held.now;
+        self.held.update(holders, Instant::now(), self.grace);
+        for (name, served) in &self.served {
+            let now = self.held.now.get(name.as_str()).map_or(0, BTreeMap::len);
+            self.counters.set("held", name.as_str(), "", now as u64);
+            let held = self.held.units(name.as_str());
+            changed |= served.plugin.take_held(&held, self.grace);
+        }
+        if self.cdi_specs.enabled {
+            self.remove_unneeded_specs();
+        }
+        changed
+    }
+
+    /// The units of devices of USB/IP servers that a container has, as far as known, and whether that is certain.
+    fn held_remotes(&self, definitions: &[Definition]) -> BTreeMap<String, bool> {
+        let mut held = BTreeMap::new();
+        for (name, _) in config::remote(definitions) {
+            let served = self.served.get(name);
+            let allocated = served.map(|served| served.plugin.allocated());
+            let recent = served.map(|served| served.plugin.given_within(START_TIMEOUT));
+            let seen = self.held.units(name.as_str());
+            let mut starting = recent.unwrap_or_default();
+            starting.retain(|id| !seen.contains(id));
+            let listed = self.held.now.get(name.as_str()).into_iter();
+            let listed = listed.flat_map(BTreeMap::keys).cloned();
+            let uncertain = seen.into_iter().chain(allocated.unwrap_or_default());
+            held.extend(uncertain.map(|id| (id, false)));
+            held.extend(starting.into_iter().chain(listed).map(|id| (id, true)));
+        }
+        held
+    }
+
+    fn publish_resource(&mut self, mut resource: Resource) {
+        let name = resource.name.clone();
+        if let Some(served) = self.served.get(&name) {
+            let before = served.resource();
+            resource.keep_allocated(&before, &served.plugin.allocated());
+            if resource == *before {
+                return;
+            }
+            self.report_changes(&before, &resource, served);
+        }
+        // Before kubelet hears of it: a container that names a device without a spec can't start.
+        if let Err(error) = self.cdi_specs.write(&resource) {
+            warn!("{name}: {error}; containers with it can't start until this is mended");
+        }
+        self.count(&resource);
+        let resource = Arc::new(resource);
+        match self.served.get(&name) {
+            Some(served) => {
+                served.resource.send_replace(resource);
+            }
+            None => {
+                let served = self.serve(resource);
+                self.served.insert(name, served);
+            }
+        }
+    }
+
+    fn count(&self, resource: &Resource) {
+        let name = resource.name.as_str();
+        let (healthy, unhealthy) = resource.health();
+        info!("{name}: {healthy} healthy, {unhealthy} unhealthy");
+        let set = |health: &str, value: usize| {
+            let label = format!(",health=\"{health}\"");
+            self.counters.set("devices", name, &label, value as u64);
+        };
+        set("healthy", healthy);
+        set("unhealthy", unhealthy);
+        self.count_for_format(resource);
+    }
+
+    /// The metrics of the program whose format the resource has.
+    fn count_for_format(&self, resource: &Resource) {
+        let count = |attached| {
+            let units = resource.units.values();
+            units.filter(|unit| unit.attached == attached).count() as u64
+        };
+        let name = resource.name.as_str();
+        let set = |metric, value| self.counters.set(metric, name, "", value);
+        match resource.metrics {
+            Metrics::Ours => {}
+            Metrics::Generic => set("generic_device_plugin_devices", resource.units.len() as u64),
+            Metrics::Usbip => {
+                // Free units, and those attached for a container.
+                set("usbip_device_plugin_available_devices", count(None));
+                set("usbip_device_plugin_attached_devices", count(Some(true)));
+            }
+        }
+        // That program shows them from the beginning.
+        let metrics = [resource.metrics.allocations(), resource.metrics.restarts()];
+        for metric in metrics.into_iter().flatten() {
+            self.counters
+                .add_labelled(metric, format!("resource=\"{name}\""), 0);
+        }
+    }
+
+    /// Removes the specs of resources that are not configured any more, and of devices that have gone, once no container has
+    /// had them for the grace period.
+    fn remove_unneeded_specs(&mut self) {
+        let mut needed = BTreeSet::new();
+        for served in self.served.values() {
+            let resource = served.resource();
+            needed.extend(resource.wishes.iter().map(|wish| wish.name.clone()));
+        }
+        let held: Vec<String> = self.held.resources().into_iter().map(cdi_stem).collect();
+        let is_needed = |device: &str| {
+            let mut suffixes = held.iter().filter_map(|stem| device.strip_prefix(stem.as_str()));
+            needed.contains(device) || suffixes.any(|suffix| suffix.is_empty() || suffix.starts_with('-'))
+        };
+        self.unneeded.remove(&self.cdi_specs, is_needed, self.grace);
+    }
+
+    /// Reports devices that went while a container has them, or are there again.
+    fn report_changes(&self, before: &Resource, now: &Resource, served: &Served) {
+        let allocated = served.plugin.allocated();
+        for (id, unit) in before.units.iter().filter(|(id, _)| allocated.contains(*id)) {
+            let after = now.units.get(id);
+            let is_healthy = after.is_some_and(|unit| unit.healthy);
+            let change = match (unit.healthy, is_healthy) {
+                (true, false) => Change::Vanished,
+                (false, true) => Change::Returned,
+                // The first attachment of a device of another host is not a return.
+                _ => match (unit.attached, after.and_then(|unit| unit.attached)) {
+                    (Some(true), Some(false)) => Change::Vanished,
+                    (Some(false), Some(true)) if self.has_vanished(now, id) => Change::Returned,
+                    _ => continue,
+                },
+            };
+            let holder = self.held.holder(now.name.as_str(), id);
+            if change == Change::Vanished {
+                warn!(
+                    "{}: {id} ({}) went while {} has it; its pod is left alone",
+                    now.name,
+                    unit.place,
+                    holder.unwrap_or("a container")
+                );
+                self.counters.add("vanished_total", now.name.as_str());
+            }
+            if let Some(events) = &self.events {
+                events.note(now.name.as_str(), id, &unit.place, holder, change);
+            }
+        }
+    }
+
+    /// Whether it was noted that a unit's device went.
+    fn has_vanished(&self, resource: &Resource, id: &str) -> bool {
+        let events = self.events.as_ref();
+        events.is_some_and(|events| events.has_vanished(resource.name.as_str(), id))
+    }
+
+    fn serve(&self, resource: Arc<Resource>) -> Served {
+        let name = resource.name.clone();
+        let (sender, receiver) = watch::channel(resource);
+        let counters = Arc::clone(&self.counters);
+        let plugin = Arc::new(Plugin::new(receiver, self.cdi_specs.clone(), counters));
+        let registrar = Registrar {
+            name,
+            plugin: Arc::clone(&plugin),
+            dir: self.kubelet_dir.clone(),
+            stirred: self.kubelet.clone(),
+            counters: Arc::clone(&self.counters),
+        };
+        Served {
+            resource: sender,
+            plugin,
+            registrar: tokio::spawn(registrar.run()),
+        }
+    }
+
+    /// Advertises no units of a resource that is still configured: a stream that ended and came again could lose both
+    /// (kubernetes#121994). A resource that is not configured any more ends once no container has any unit of it: a container
+    /// that restarts does so only while its resources are registered (kubelet's devicemanager/manager.go,
+    /// callPreStartContainerIfNeeded). kubelet forgets it after its grace period of 5 minutes.
+    fn withdraw(&mut self, name: &ResourceName, definitions: &[Definition]) {
+        let Some(served) = self.served.get(name) else {
+            return;
+        };
+        let is_configured = self.names.is_given(name)
+            && definitions.iter().any(|definition| {
+                matches!(
+                    definition,
+                    Definition::Pattern { .. } | Definition::NvidiaGpu { .. }
+                )
+            });
+        let before = served.resource();
+        let mut rest = Resource::clone(&before);
+        let allocated = served.plugin.allocated();
+        if is_configured {
+            rest.units.clear();
+            self.publish_resource(rest);
+        } else if !allocated.is_empty() {
+            rest.retain(&allocated);
+            if rest != *before {
+                let count = allocated.len();
+                info!("{name}: no longer configured, and kept while containers have {count} of it");
+            }
+            self.publish_resource(rest);
+        } else {
+            info!("{name}: no longer configured");
+            self.counters.forget(name.as_str());
+            self.served.remove(name);
+        }
+    }
+}

@@ -13,14 +13,14 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::sys::readiness;
 
-/// How often it is looked whether a directory that is absent has come.
-const LOOK_FOR: Duration = Duration::from_millis(500);
+/// The interval of looking whether a missing directory was created.
+const REAPPEAR_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A burst of changes is over when none has come for this long...
-const QUIET: Duration = Duration::from_millis(150);
+const QUIET_TIME: Duration = Duration::from_millis(150);
 
 /// ... and after this at the latest.
-const LONGEST_BURST: Duration = Duration::from_secs(3);
+const MAX_DEBOUNCE: Duration = Duration::from_secs(3);
 
 /// The interval of looking for what no event reports, such as a directory mounted over another one.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(10);
@@ -50,7 +50,7 @@ impl DirectoryWatch {
     /// event tells of, such as another directory mounted over this one, is then seen by who looks.
     pub async fn changed(&mut self, at_most: Duration) {
         let Some(watch) = &self.watch else {
-            sleep(LOOK_FOR.min(at_most)).await;
+            sleep(REAPPEAR_INTERVAL.min(at_most)).await;
             self.watch = self::watch(&self.path).ok();
             return;
         };
@@ -175,7 +175,7 @@ impl Debounce {
         let Some((first, last)) = self.burst else {
             return std::future::pending().await;
         };
-        sleep_until((last + QUIET).min(first + LONGEST_BURST)).await;
+        sleep_until((last + QUIET_TIME).min(first + MAX_DEBOUNCE)).await;
         self.burst = None;
         std::mem::take(&mut self.changes)
     }

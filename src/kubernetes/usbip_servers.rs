@@ -16,12 +16,12 @@ use super::snapshot::Exports;
 use crate::model::remote::{BusId, Server, UsbIds};
 use crate::usbip::client::{self, ClientError};
 
-/// Between two questions.
-const PAUSE: Duration = Duration::from_secs(2);
-/// The longest pause before one that did not answer is asked again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// How long a question may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The interval between two lists of a server.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// The longest interval after a list that failed.
+const MAX_INTERVAL: Duration = Duration::from_secs(10);
+/// The timeout of a list.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a server exports that nobody has.
 pub type Answer = Result<Vec<(BusId, UsbIds)>, ClientError>;
@@ -93,7 +93,7 @@ impl Servers {
 /// # Errors
 /// When it does not answer in time.
 fn ask(server: &Server) -> Answer {
-    let exported = client::list(server, Instant::now() + PATIENCE)?;
+    let exported = client::list(server, Instant::now() + TIMEOUT)?;
     Ok(exported
         .into_iter()
         .map(|device| (device.busid, device.ids))
@@ -139,7 +139,7 @@ async fn follow(server: Server, known: watch::Sender<Known>) {
             }
         }
         known.send_if_modified(|known| note(known, &server, answer.ok()));
-        sleep(pause(failures, &server)).await;
+        sleep(interval(failures, &server)).await;
     }
 }
 
@@ -159,16 +159,16 @@ fn note(known: &mut Known, server: &Server, answer: Option<Vec<(BusId, UsbIds)>>
     before != (known.exports.get(server).cloned(), known.silent.contains(server))
 }
 
-/// The pause after so many failures: longer each time; and a little more or less, so that a cluster's nodes do not all
-/// come at once.
-fn pause(failures: u32, server: &Server) -> Duration {
-    let pause = match failures {
-        0 => PAUSE,
-        _ => Duration::from_secs(1 << (failures - 1).min(8)).min(LONGEST_PAUSE),
+/// The interval after so many failures: longer each time, with a jitter so that a cluster's nodes do not connect all at
+/// once.
+fn interval(failures: u32, server: &Server) -> Duration {
+    let interval = match failures {
+        0 => INTERVAL,
+        _ => Duration::from_secs(1 << (failures - 1).min(8)).min(MAX_INTERVAL),
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let jitter = (now.subsec_nanos() ^ std::process::id() ^ u32::from(server.port())) % 512;
-    pause.mul_f32(0.75 + jitter as f32 / 1024.0)
+    interval.mul_f32(0.75 + jitter as f32 / 1024.0)
 }
 
 #[cfg(test)]
@@ -187,10 +187,10 @@ mod tests {
             (5, 10.0),
             (99, 10.0),
         ] {
-            let pause = pause(failures, &server).as_secs_f32();
+            let interval = interval(failures, &server).as_secs_f32();
             assert!(
-                (about * 0.74..about * 1.26).contains(&pause),
-                "{failures}: {pause}"
+                (about * 0.74..about * 1.26).contains(&interval),
+                "{failures}: {interval}"
             );
         }
     }

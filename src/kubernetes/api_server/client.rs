@@ -21,11 +21,11 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
-/// How long connecting, and each answer, may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The timeout of connecting, and of each response.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The longest answer that is read.
-const LONGEST_ANSWER: usize = 64 << 10;
+/// The most bytes that are read of a response.
+const MAX_RESPONSE: usize = 64 << 10;
 
 /// What kubelet tells each container (Kubernetes' "Accessing the API from a Pod").
 const HOST_VARIABLE: &str = "KUBERNETES_SERVICE_HOST";
@@ -80,7 +80,7 @@ pub enum RequestError {
     #[error(transparent)]
     Request(#[from] hyper::http::Error),
     /// No answer in time.
-    #[error("no answer within {PATIENCE:?}")]
+    #[error("no answer within {TIMEOUT:?}")]
     NoAnswer,
     /// It says no.
     #[error("it answers {status}: {message}")]
@@ -130,7 +130,7 @@ impl ApiServer {
             let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
             tls.connect(name, stream).await
         };
-        let stream = timeout(PATIENCE, opened)
+        let stream = timeout(TIMEOUT, opened)
             .await
             .map_err(|_| RequestError::NoAnswer)?
             .map_err(refused)?;
@@ -208,10 +208,10 @@ impl Connection {
             let answer = self.sender.send_request(request).await?;
             let status = answer.status();
             // One that is too long tells nothing more.
-            let body = Limited::new(answer.into_body(), LONGEST_ANSWER).collect().await;
+            let body = Limited::new(answer.into_body(), MAX_RESPONSE).collect().await;
             Ok::<_, hyper::Error>((status, body.map(|body| body.to_bytes()).unwrap_or_default()))
         };
-        let (status, body) = timeout(PATIENCE, answered)
+        let (status, body) = timeout(TIMEOUT, answered)
             .await
             .map_err(|_| RequestError::NoAnswer)??;
         if status.is_success() {

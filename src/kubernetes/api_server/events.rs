@@ -26,18 +26,18 @@ use crate::kubernetes::status::Counters;
 /// Who tells.
 const COMPONENT: &str = "oci-hotplug-device-plugin";
 
-/// The most things that are remembered, told or not. What happens beyond is counted and not told.
-const MOST: usize = 256;
+/// The most changes that are remembered, sent or not. Further changes are counted and not sent.
+const MAX_ENTRIES: usize = 256;
 
-/// The same thing of the same unit is told once in this time, with how often it happened.
-const AGAIN: Duration = Duration::from_secs(10);
+/// The same change of the same unit is sent once in this interval, with a count.
+const REPEAT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The pause between two requests.
-const GAP: Duration = Duration::from_millis(200);
+/// The interval between two requests.
+const SEND_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The pauses after requests that failed: the first, and the longest; each is twice the one before.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The backoff after requests that failed: each is twice the one before.
+const MIN_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
 /// kubelet's memory of which pod has what, in its directory of device plugins (its devicemanager/checkpoint). The one
 /// place without a right at the API server that tells a pod's uid, by which `kubectl describe` finds its events.
@@ -125,7 +125,7 @@ impl Ledger {
             entry.about = about.map(str::to_owned);
             return true;
         }
-        if self.0.len() >= MOST {
+        if self.0.len() >= MAX_ENTRIES {
             let told = self.0.iter().filter(|(_, entry)| entry.untold == 0);
             let Some(oldest) = told.min_by_key(|(_, entry)| &entry.last) else {
                 return false;
@@ -164,7 +164,7 @@ impl Ledger {
     fn settle(&mut self, subject: &Subject, count: u32, told: Option<Told>, now: Instant) {
         if let Some(entry) = self.0.get_mut(subject) {
             entry.untold = entry.untold.saturating_sub(count);
-            entry.not_before = now + AGAIN;
+            entry.not_before = now + REPEAT_INTERVAL;
             entry.told = told;
         }
     }
@@ -251,7 +251,7 @@ impl Reporter {
     pub async fn run(self) {
         // Kept while there is something to tell.
         let mut connection = None;
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = MIN_BACKOFF;
         let mut said = false;
         loop {
             let next = self.events.ledger().next();
@@ -278,7 +278,7 @@ impl Reporter {
                 // `pods` says so as well, once.
                 Err(error) => {
                     debug!("asking kubelet who has {}: {error}", subject.unit);
-                    sleep(AGAIN).await;
+                    sleep(REPEAT_INTERVAL).await;
                     continue;
                 }
             };
@@ -287,10 +287,10 @@ impl Reporter {
                     if std::mem::take(&mut said) {
                         info!("the API server takes events again");
                     }
-                    pause = FIRST_PAUSE;
+                    backoff = MIN_BACKOFF;
                     self.settle(&subject, entry.untold, Some(told));
                     self.events.count("sent", entry.untold);
-                    sleep(GAP).await;
+                    sleep(SEND_INTERVAL).await;
                 }
                 Err(error) => {
                     connection = None;
@@ -309,12 +309,12 @@ impl Reporter {
                         }
                         // It may be this one's namespace alone that is in trouble.
                         (Remedy::Again, RequestError::Refused { .. }) => {
-                            self.events.ledger().postpone(&subject, Instant::now() + pause);
+                            self.events.ledger().postpone(&subject, Instant::now() + backoff);
                         }
                         (Remedy::Again, _) => {}
                     }
-                    sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    sleep(backoff).await;
+                    backoff = (backoff * 2).min(MAX_BACKOFF);
                 }
             }
         }
@@ -533,7 +533,7 @@ mod tests {
         let (at, _, entry) = ledger.next().unwrap();
         assert_eq!(
             (at, entry.untold, entry.place.as_str()),
-            (now + AGAIN, 1, "/sys/b")
+            (now + REPEAT_INTERVAL, 1, "/sys/b")
         );
         assert_eq!(entry.told, told(1000));
         ledger.settle(&flapping, 1, told(1001), now);
@@ -558,7 +558,7 @@ mod tests {
         let (first, second) = (subject("1", Change::Vanished), subject("2", Change::Vanished));
         ledger.note(first.clone(), "", None, Moment::now());
         ledger.note(second.clone(), "", None, Moment::now());
-        let later = Instant::now() + LONGEST_PAUSE;
+        let later = Instant::now() + MAX_BACKOFF;
         ledger.postpone(&first, later);
         assert_eq!(ledger.next().unwrap().1, second);
         ledger.settle(&second, 1, None, Instant::now());
@@ -578,14 +578,14 @@ mod tests {
     fn a_flood_of_units_has_a_bound_and_what_was_told_makes_room() {
         let mut ledger = Ledger::default();
         let unit = |number: usize| subject(&number.to_string(), Change::Returned);
-        for number in 0..MOST {
+        for number in 0..MAX_ENTRIES {
             assert!(ledger.note(unit(number), "", None, Moment::now()));
         }
-        assert!(!ledger.note(unit(MOST), "", None, Moment::now()));
+        assert!(!ledger.note(unit(MAX_ENTRIES), "", None, Moment::now()));
         assert!(ledger.note(unit(0), "", None, Moment::now()), "it has its place");
         ledger.settle(&unit(7), 1, told(1), Instant::now());
-        assert!(ledger.note(unit(MOST), "", None, Moment::now()));
-        assert_eq!(ledger.0.len(), MOST);
+        assert!(ledger.note(unit(MAX_ENTRIES), "", None, Moment::now()));
+        assert_eq!(ledger.0.len(), MAX_ENTRIES);
         assert!(!ledger.0.contains_key(&unit(7)));
     }
 

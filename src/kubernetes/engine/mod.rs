@@ -12,8 +12,8 @@ use std::time::Duration;
 use crate::kubernetes::kubelet::grpc::Client;
 use crate::model::host_check::engine_config::ContainerdConfig;
 
-/// How long an engine may take to answer: it is asked once, at the start.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The timeout of an engine, which is asked once, at the start.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where it is asked and looked for.
 #[derive(Debug, Clone)]
@@ -60,7 +60,7 @@ impl fmt::Display for Cdi {
 pub async fn cdi(places: &Places) -> Cdi {
     for socket in &places.sockets {
         // Not this one, or not for us: the next.
-        if let Ok(Some(told)) = tokio::time::timeout(PATIENCE, ask(socket)).await {
+        if let Ok(Some(told)) = tokio::time::timeout(TIMEOUT, ask(socket)).await {
             return told;
         }
     }

@@ -15,14 +15,14 @@ use tracing::{debug, warn};
 use super::api;
 use super::grpc::{CallError, Client};
 
-/// How long kubelet may take for an answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The timeout of a call.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The longest pause between two questions.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The longest interval between two calls.
+const MAX_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The same while devices of other hosts are advertised: other nodes wait for what a pod gives back.
-const OFTEN: Duration = Duration::from_secs(2);
+/// The longest interval while devices of USB/IP servers are advertised: other nodes wait for devices that a pod gives back.
+const SHORT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Units by resource, and the container (`namespace/pod/container`) that has each.
 pub type Holders = BTreeMap<String, BTreeMap<String, String>>;
@@ -79,12 +79,12 @@ pub async fn follow(
 ) {
     let mut said = false;
     loop {
-        let longest = if *often.borrow_and_update() {
-            OFTEN
+        let max_interval = if *often.borrow_and_update() {
+            SHORT_INTERVAL
         } else {
-            LONGEST_PAUSE
+            MAX_INTERVAL
         };
-        let pause = (grace / 4).clamp(Duration::from_millis(50), longest);
+        let interval = (grace / 4).clamp(Duration::from_millis(50), max_interval);
         match list(&socket).await {
             Ok(holders) => {
                 said = false;
@@ -103,7 +103,11 @@ pub async fn follow(
             }
         }
         // Who begins to wait for the answers is not to wait as long as those before him.
-        let _ = timeout(pause, often.wait_for(|often| *often && longest != OFTEN)).await;
+        let _ = timeout(
+            interval,
+            often.wait_for(|often| *often && max_interval != SHORT_INTERVAL),
+        )
+        .await;
     }
 }
 
@@ -114,7 +118,7 @@ pub enum ListError {
     #[error(transparent)]
     Call(#[from] CallError),
     /// It hangs.
-    #[error("no answer within {PATIENCE:?}")]
+    #[error("no answer within {TIMEOUT:?}")]
     NoAnswer,
 }
 
@@ -129,9 +133,8 @@ pub async fn list(socket: &std::path::Path) -> Result<Holders, ListError> {
             .unary(api::LIST_PODS, api::ListPodResourcesRequest {})
             .await
     };
-    let answer: api::ListPodResourcesResponse = timeout(PATIENCE, asked)
-        .await
-        .map_err(|_| ListError::NoAnswer)??;
+    let answer: api::ListPodResourcesResponse =
+        timeout(TIMEOUT, asked).await.map_err(|_| ListError::NoAnswer)??;
     Ok(holders(&answer))
 }
 

@@ -22,16 +22,16 @@ use super::plugin::Plugin;
 use crate::kubernetes::resources::names::{ResourceName, fingerprint};
 use crate::kubernetes::status::Counters;
 
-/// How long kubelet may take for a registration: it dials back, for at most 10 s, before it answers.
+/// The timeout of a registration: kubelet dials back, for at most 10 s, before it answers.
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How soon after a registration kubelet must have opened its stream: where an old one ended meanwhile it may have
-/// forgotten the new one with it (kubernetes#121994).
+/// The timeout for kubelet to open its stream after a registration: if an old stream ended meanwhile, kubelet may have
+/// forgotten the new registration with it (kubernetes#121994).
 const STREAM_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Between attempts: doubled each time.
-const FIRST_BACKOFF: Duration = Duration::from_millis(200);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
+/// The backoff between attempts: each is twice the one before.
+const MIN_BACKOFF: Duration = Duration::from_millis(200);
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 /// Which file this is, for as long as it is: a socket that is made anew is another.
 type Identity = (u64, u64, i64, i64);
@@ -85,7 +85,7 @@ enum RegisterError {
 impl Registrar {
     /// Serves and registers until it is dropped.
     pub async fn run(mut self) {
-        let mut backoff = FIRST_BACKOFF;
+        let mut backoff = MIN_BACKOFF;
         let mut said = String::new();
         let mut registered = false;
         loop {
@@ -115,8 +115,8 @@ impl Registrar {
                 }
             };
             // A registration that lasted is no failure: the next attempt comes at once.
-            if held > LONGEST_BACKOFF {
-                backoff = FIRST_BACKOFF;
+            if held > MAX_BACKOFF {
+                backoff = MIN_BACKOFF;
             }
             // Told once, and not at each attempt.
             if error != said {
@@ -125,14 +125,14 @@ impl Registrar {
             }
             if turn {
                 // The other's socket goes when it ends, and that is seen.
-                let _ = timeout(LONGEST_BACKOFF, self.stir()).await;
+                let _ = timeout(MAX_BACKOFF, self.stir()).await;
                 continue;
             }
             self.pause(kubelet, backoff).await;
             backoff = if identity(&self.kubelet_socket()) == Some(kubelet) {
-                (backoff * 2).min(LONGEST_BACKOFF)
+                (backoff * 2).min(MAX_BACKOFF)
             } else {
-                FIRST_BACKOFF
+                MIN_BACKOFF
             };
         }
     }
@@ -172,7 +172,7 @@ impl Registrar {
     async fn stir(&mut self) {
         if self.stirred.changed().await.is_err() {
             // Nobody is left to tell: the program ends.
-            sleep(LONGEST_BACKOFF).await;
+            sleep(MAX_BACKOFF).await;
         }
     }
 

@@ -285,7 +285,7 @@ impl Publisher {
             name,
             plugin: Arc::clone(&plugin),
             dir: self.kubelet_dir.clone(),
-            stirred: self.kubelet.clone(),
+            changes: self.kubelet.clone(),
             counters: Arc::clone(&self.counters),
         };
         Served {

@@ -181,11 +181,14 @@ async fn a_missing_right_is_said_once_and_what_it_kept_back_is_not_told_later() 
     lab.plugin.logs("the right to create and patch events").await;
     lab.has_it_back().await;
     requests(&server, 2).await;
-    assert_eq!(times(&lab.plugin.log(), "telling the API server"), 1);
+    assert_eq!(
+        times(&lab.plugin.log(), "cannot send an event to the API server"),
+        1
+    );
 
     server.answers(201);
     lab.loses_its_device().await;
-    lab.plugin.logs("the API server takes events again").await;
+    lab.plugin.logs("the API server accepts events again").await;
     let last = server.asked().pop().unwrap();
     assert_eq!((last.method, &last.content["count"]), (Method::POST, &json!(1)));
 }
@@ -196,7 +199,7 @@ async fn what_happens_while_the_server_is_away_is_told_once_it_is_there() {
     let mut lab = Lab::start(port.address, "ca.crt").await;
     lab.loses_its_device().await;
     lab.plugin
-        .logs("telling the API server of a pod's device: connecting to 127.0.0.1")
+        .logs("cannot send an event to the API server: cannot connect to 127.0.0.1")
         .await;
     // Nothing waits for it: kubelet has the lists at once.
     lab.has_it_back().await;
@@ -207,7 +210,10 @@ async fn what_happens_while_the_server_is_away_is_told_once_it_is_there() {
         .map(|asked| asked.content["reason"].as_str().unwrap())
         .collect();
     assert_eq!(reasons, ["DeviceVanished", "DeviceReturned"]);
-    assert_eq!(times(&lab.plugin.log(), "telling the API server"), 1);
+    assert_eq!(
+        times(&lab.plugin.log(), "cannot send an event to the API server"),
+        1
+    );
 }
 
 #[tokio::test]

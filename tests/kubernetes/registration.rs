@@ -133,7 +133,7 @@ async fn of_two_plugins_the_second_waits_for_its_turn() {
     let mut registered = kubelet.registered(NULL).await;
     registered.list().await;
     let second = node.plugin(&["--devs", "/dev/null:rw"]);
-    second.logs("is another plugin's, which is alive").await;
+    second.logs("belongs to another running plugin").await;
     assert_eq!(kubelet.registers_within(Duration::from_millis(500)).await, None);
     assert!(first.terminate().await.success());
     registered.ended().await;

@@ -1,5 +1,5 @@
-//! The cluster's API server, as a pod reaches it: its address from the environment, the service account's token and CA from
-//! files, one HTTPS request after the other. Must not know what is said.
+//! A client for the cluster's API server as a pod reaches it: address from the environment, token and CA of the service account
+//! from files, one HTTPS request after the other. Must not know what is sent.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,11 +27,11 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The most bytes that are read of a response.
 const MAX_RESPONSE: usize = 64 << 10;
 
-/// What kubelet tells each container (Kubernetes' "Accessing the API from a Pod").
+/// Variables that kubelet sets in each container (Kubernetes' "Accessing the API from a Pod").
 const HOST_VARIABLE: &str = "KUBERNETES_SERVICE_HOST";
 const PORT_VARIABLE: &str = "KUBERNETES_SERVICE_PORT";
 
-/// Where it is, and as whom it is spoken to.
+/// The API server's address, and the directory of the service account.
 #[derive(Debug, Clone)]
 pub struct ApiServer {
     host: String,
@@ -39,64 +39,64 @@ pub struct ApiServer {
     account: PathBuf,
 }
 
-/// Why there is no address.
+/// The address is not in the environment.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the API server's address is not known: {HOST_VARIABLE} and {PORT_VARIABLE} must say it, as kubelet does in each pod"
+    "the API server's address is unknown: set {HOST_VARIABLE} and {PORT_VARIABLE}, as kubelet does in each pod"
 )]
 pub struct NoAddress;
 
-/// Why a request was not answered as it should be.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
     /// A file of the service account.
-    #[error("reading {}: {source} (the pod must mount its service account's token and CA there)", .path.display())]
+    #[error("cannot read {}: {source} (the pod must mount its service account's token and CA there)", .path.display())]
     Account {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error.
         source: io::Error,
     },
     /// The CA's certificate.
-    #[error("{} holds no certificate: {why}", .path.display())]
+    #[error("{} contains no usable certificate: {reason}", .path.display())]
     Certificate {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
-        why: String,
+        /// The error.
+        reason: String,
     },
-    /// It can't be reached, or is not who it should be.
-    #[error("connecting to {address}: {source}")]
+    /// The server can't be reached, or its certificate is not signed by the CA.
+    #[error("cannot connect to {address}: {source}")]
     Connect {
-        /// Where.
+        /// The server's address.
         address: String,
-        /// What is wrong.
+        /// The error.
         source: io::Error,
     },
-    /// It went, or speaks no HTTP.
+    /// The connection ended, or is not HTTP.
     #[error(transparent)]
     Http(#[from] hyper::Error),
-    /// What was to be sent is no request.
+    /// The request is malformed.
     #[error(transparent)]
     Request(#[from] hyper::http::Error),
-    /// No answer in time.
-    #[error("no answer within {TIMEOUT:?}")]
-    NoAnswer,
-    /// It says no.
-    #[error("it answers {status}: {message}")]
-    Refused {
-        /// How.
+    /// No response in time.
+    #[error("no response within {TIMEOUT:?}")]
+    Timeout,
+    /// The server rejected the request.
+    #[error("the server responded {status}: {message}")]
+    Rejected {
+        /// The status.
         status: StatusCode,
-        /// In its words.
+        /// The message of the response.
         message: String,
     },
 }
 
 impl ApiServer {
-    /// The one of this pod's cluster, with the service account whose `token` and `ca.crt` are in a directory.
+    /// The API server of this pod's cluster, with the service account whose `token` and `ca.crt` are in a directory.
     ///
     /// # Errors
-    /// When the environment does not say where it is.
+    /// When the address is not in the environment.
     pub fn of_this_pod(account: &Path) -> Result<Self, NoAddress> {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let host = variable(HOST_VARIABLE).ok_or(NoAddress)?;
@@ -108,10 +108,10 @@ impl ApiServer {
         })
     }
 
-    /// Opens a connection, and makes sure by the service account's CA that it is the cluster's.
+    /// Opens a connection and verifies the server's certificate with the service account's CA.
     ///
     /// # Errors
-    /// When it can't be reached or is another.
+    /// When the server can't be reached or verified.
     pub async fn connect(&self) -> Result<Connection, RequestError> {
         let host = if self.host.contains(':') {
             format!("[{}]", self.host)
@@ -119,12 +119,12 @@ impl ApiServer {
             self.host.clone()
         };
         let address = format!("{host}:{}", self.port);
-        let refused = |source: io::Error| RequestError::Connect {
+        let connect_error = |source: io::Error| RequestError::Connect {
             address: address.clone(),
             source,
         };
         let name = ServerName::try_from(self.host.clone())
-            .map_err(|error| refused(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+            .map_err(|error| connect_error(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
         let tls = TlsConnector::from(Arc::new(self.tls()?));
         let opened = async {
             let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
@@ -132,10 +132,10 @@ impl ApiServer {
         };
         let stream = timeout(TIMEOUT, opened)
             .await
-            .map_err(|_| RequestError::NoAnswer)?
-            .map_err(refused)?;
+            .map_err(|_| RequestError::Timeout)?
+            .map_err(connect_error)?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // It ends with the sender.
+        // The task ends with the sender.
         tokio::spawn(connection);
         Ok(Connection {
             sender,
@@ -144,16 +144,16 @@ impl ApiServer {
         })
     }
 
-    /// Read at each connection: a cluster may change its CA.
+    /// The CA is read at each connection: a cluster may change it.
     fn tls(&self) -> Result<ClientConfig, RequestError> {
         let path = self.account.join("ca.crt");
         let pem = std::fs::read(&path).map_err(|source| RequestError::Account {
             path: path.clone(),
             source,
         })?;
-        let unusable = |why: String| RequestError::Certificate {
+        let unusable = |reason: String| RequestError::Certificate {
             path: path.clone(),
-            why,
+            reason,
         };
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(&pem) {
@@ -163,7 +163,7 @@ impl ApiServer {
                 .map_err(|error| unusable(error.to_string()))?;
         }
         if roots.is_empty() {
-            return Err(unusable("no PEM block of one".to_owned()));
+            return Err(unusable("no PEM block of type CERTIFICATE".to_owned()));
         }
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
         let builder = builder
@@ -181,15 +181,15 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Sends JSON to a path, with the token as the file has it now: kubelet renews it.
+    /// Sends JSON to a path. The token is read at each request: kubelet renews it.
     ///
     /// # Errors
-    /// When there is no answer, or it is no.
+    /// When there is no response, or the server rejects the request.
     pub async fn send(
         &mut self,
         method: Method,
         path: &str,
-        kind: &'static str,
+        content_type: &'static str,
         content: &Value,
     ) -> Result<(), RequestError> {
         let token = std::fs::read_to_string(&self.token).map_err(|source| RequestError::Account {
@@ -201,29 +201,29 @@ impl Connection {
             .uri(path)
             .header(HOST, &self.host)
             .header(AUTHORIZATION, format!("Bearer {}", token.trim()))
-            .header(CONTENT_TYPE, kind)
+            .header(CONTENT_TYPE, content_type)
             .body(Full::new(Bytes::from(content.to_string())))?;
-        let answered = async {
+        let exchange = async {
             self.sender.ready().await?;
-            let answer = self.sender.send_request(request).await?;
-            let status = answer.status();
-            // One that is too long tells nothing more.
-            let body = Limited::new(answer.into_body(), MAX_RESPONSE).collect().await;
+            let response = self.sender.send_request(request).await?;
+            let status = response.status();
+            // A body that is too long is ignored: the status is enough.
+            let body = Limited::new(response.into_body(), MAX_RESPONSE).collect().await;
             Ok::<_, hyper::Error>((status, body.map(|body| body.to_bytes()).unwrap_or_default()))
         };
-        let (status, body) = timeout(TIMEOUT, answered)
+        let (status, body) = timeout(TIMEOUT, exchange)
             .await
-            .map_err(|_| RequestError::NoAnswer)??;
+            .map_err(|_| RequestError::Timeout)??;
         if status.is_success() {
             return Ok(());
         }
-        // A `Status` of Kubernetes' has a message.
-        let told: Option<Value> = serde_json::from_slice(&body).ok();
-        let message = told
+        // Kubernetes' `Status` has a message.
+        let response: Option<Value> = serde_json::from_slice(&body).ok();
+        let message = response
             .as_ref()
-            .and_then(|told| told.get("message")?.as_str())
+            .and_then(|response| response.get("message")?.as_str())
             .unwrap_or_default()
             .to_owned();
-        Err(RequestError::Refused { status, message })
+        Err(RequestError::Rejected { status, message })
     }
 }

@@ -1,8 +1,8 @@
-//! Events at the API server (`--events`): a device that a container has went, or is back.
+//! Events at the API server (`--events`): the device of a container's unit was unplugged, or is back.
 //!
-//! Never in the way of the plugin: what happens is noted in a list of bounded length, in which the same thing of the same
-//! unit stands once with a count, and one task tells it, slowly. Which pod it is about is asked of kubelet: there is no
-//! right to read anything at the API server. Must not know how a device is found to have gone.
+//! Never delays the plugin: changes are noted in a queue of bounded length, in which the same change of the same unit has
+//! one entry with a count, and one task sends them slowly. kubelet knows the pod: the plugin has no right to read
+//! anything at the API server. Must not know how changes are detected.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ use crate::kubernetes::kubelet::pod_resources;
 use crate::kubernetes::resources::names::fingerprint;
 use crate::kubernetes::status::Counters;
 
-/// Who tells.
+/// The component that reports the events.
 const COMPONENT: &str = "oci-hotplug-device-plugin";
 
 /// The most changes that are remembered, sent or not. Further changes are counted and not sent.
@@ -39,20 +39,20 @@ const SEND_INTERVAL: Duration = Duration::from_millis(200);
 const MIN_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
-/// kubelet's memory of which pod has what, in its directory of device plugins (its devicemanager/checkpoint). The one
-/// place without a right at the API server that tells a pod's uid, by which `kubectl describe` finds its events.
+/// kubelet's record of which pod has which devices, in its directory of device plugins (its devicemanager/checkpoint). The only
+/// source of a pod's uid that needs no right at the API server; `kubectl describe` finds events by the uid.
 const CHECKPOINT: &str = "kubelet_internal_checkpoint";
 
-/// What happened to a unit that a container has.
+/// A change of a unit that a container has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Change {
-    /// Its device went.
+    /// Its device was unplugged.
     Vanished,
-    /// Its device is there again.
+    /// Its device is back.
     Returned,
 }
 
-/// A thing that is told: a change of one unit.
+/// What an event is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Subject {
     resource: String,
@@ -60,25 +60,25 @@ struct Subject {
     change: Change,
 }
 
-/// How it stands with one of them.
+/// An entry of the queue.
 #[derive(Debug, Clone)]
 struct Entry {
-    /// Where the device is or was.
+    /// The place of the device in sysfs, or its path.
     place: String,
-    /// The container that had the unit then, as kubelet names it, if that was known: whoever has it since is not meant.
-    about: Option<String>,
-    /// How often it happened since it was told last.
-    untold: u32,
-    last: Moment,
+    /// The container that had the unit then (`namespace/pod/container`), if known: a later holder gets no event.
+    container: Option<String>,
+    /// How often it happened since the last event was sent.
+    unsent: u32,
+    last: Timestamp,
     not_before: Instant,
-    told: Option<Told>,
+    sent: Option<SentEvent>,
 }
 
-/// The same moment for comparing, and for people (RFC 3339).
+/// One time, for comparing and as text (RFC 3339).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Moment(Instant, String);
+struct Timestamp(Instant, String);
 
-impl Moment {
+impl Timestamp {
     fn now() -> Self {
         let mut text = String::new();
         // Writing to a String cannot fail.
@@ -89,8 +89,8 @@ impl Moment {
 
 /// An event that the API server has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Told {
-    about: Holder,
+struct SentEvent {
+    holder: Holder,
     name: String,
     count: u32,
 }
@@ -105,29 +105,29 @@ struct Holder {
 }
 
 impl Holder {
-    /// Whether it is the one that kubelet names so.
-    fn is(&self, named: &str) -> bool {
-        format!("{}/{}/{}", self.namespace, self.pod, self.container) == named
+    /// Whether it is the container `namespace/pod/container`.
+    fn is(&self, container: &str) -> bool {
+        format!("{}/{}/{}", self.namespace, self.pod, self.container) == container
     }
 }
 
-/// What is to be told, and what was.
+/// Changes to send, and those that were sent lately.
 #[derive(Debug, Default)]
-struct Ledger(BTreeMap<Subject, Entry>);
+struct Queue(BTreeMap<Subject, Entry>);
 
-impl Ledger {
-    /// Takes one more in; false when there is no room.
-    fn note(&mut self, subject: Subject, place: &str, about: Option<&str>, now: Moment) -> bool {
+impl Queue {
+    /// Adds a change; false if the queue is full.
+    fn note(&mut self, subject: Subject, place: &str, container: Option<&str>, now: Timestamp) -> bool {
         if let Some(entry) = self.0.get_mut(&subject) {
-            entry.untold += 1;
+            entry.unsent += 1;
             entry.last = now;
             place.clone_into(&mut entry.place);
-            entry.about = about.map(str::to_owned);
+            entry.container = container.map(str::to_owned);
             return true;
         }
         if self.0.len() >= MAX_ENTRIES {
-            let told = self.0.iter().filter(|(_, entry)| entry.untold == 0);
-            let Some(oldest) = told.min_by_key(|(_, entry)| &entry.last) else {
+            let sent = self.0.iter().filter(|(_, entry)| entry.unsent == 0);
+            let Some(oldest) = sent.min_by_key(|(_, entry)| &entry.last) else {
                 return false;
             };
             let oldest = oldest.0.clone();
@@ -135,37 +135,38 @@ impl Ledger {
         }
         let entry = Entry {
             place: place.to_owned(),
-            about: about.map(str::to_owned),
-            untold: 1,
+            container: container.map(str::to_owned),
+            unsent: 1,
             not_before: now.0,
             last: now,
-            told: None,
+            sent: None,
         };
         self.0.insert(subject, entry);
         true
     }
 
-    /// What is to be told next, and when: the longest due.
+    /// The next change to send, and when: the one that has been due longest.
     fn next(&self) -> Option<(Instant, Subject, Entry)> {
-        let untold = self.0.iter().filter(|(_, entry)| entry.untold > 0);
-        let (subject, entry) = untold.min_by_key(|(_, entry)| (entry.not_before, &entry.last))?;
+        let unsent = self.0.iter().filter(|(_, entry)| entry.unsent > 0);
+        let (subject, entry) = unsent.min_by_key(|(_, entry)| (entry.not_before, &entry.last))?;
         Some((entry.not_before, subject.clone(), entry.clone()))
     }
 
-    /// What can't be told of a unit now gives way to what is of others, in the order in which it happened.
+    /// Postpones the changes of a unit that can't be sent now, in their order, behind those of others.
     fn postpone(&mut self, subject: &Subject, to: Instant) {
-        let of_it = |other: &Subject| (&other.resource, &other.unit) == (&subject.resource, &subject.unit);
-        for (_, entry) in self.0.iter_mut().filter(|(other, _)| of_it(other)) {
+        let is_of_unit =
+            |other: &Subject| (&other.resource, &other.unit) == (&subject.resource, &subject.unit);
+        for (_, entry) in self.0.iter_mut().filter(|(other, _)| is_of_unit(other)) {
             entry.not_before = entry.not_before.max(to);
         }
     }
 
-    /// Takes in that `count` times of it were told, or are not to be (`told` is nothing then).
-    fn settle(&mut self, subject: &Subject, count: u32, told: Option<Told>, now: Instant) {
+    /// Notes that an event for `count` changes was sent, or (`sent` is `None`) will not be.
+    fn finish(&mut self, subject: &Subject, count: u32, sent: Option<SentEvent>, now: Instant) {
         if let Some(entry) = self.0.get_mut(subject) {
-            entry.untold = entry.untold.saturating_sub(count);
+            entry.unsent = entry.unsent.saturating_sub(count);
             entry.not_before = now + REPEAT_INTERVAL;
-            entry.told = told;
+            entry.sent = sent;
         }
     }
 }
@@ -173,44 +174,43 @@ impl Ledger {
 /// Where changes are noted.
 #[derive(Debug)]
 pub struct Events {
-    ledger: Mutex<Ledger>,
+    queue: Mutex<Queue>,
     noted: Notify,
     counters: Arc<Counters>,
 }
 
 impl Events {
-    /// An empty list.
+    /// No changes yet.
     pub fn new(counters: Arc<Counters>) -> Self {
         Self {
-            ledger: Mutex::default(),
+            queue: Mutex::default(),
             noted: Notify::new(),
             counters,
         }
     }
 
-    /// Notes that something happened to a unit that a container has, `about` if that is known (`namespace/pod/container`);
-    /// `place` is where its device is or was.
-    pub fn note(&self, resource: &str, unit: &str, place: &str, about: Option<&str>, change: Change) {
+    /// Notes a change of a unit that a container has (`namespace/pod/container`, if known); `place` is that of its device.
+    pub fn note(&self, resource: &str, unit: &str, place: &str, container: Option<&str>, change: Change) {
         let subject = Subject {
             resource: resource.to_owned(),
             unit: unit.to_owned(),
             change,
         };
-        if self.ledger().note(subject, place, about, Moment::now()) {
+        if self.queue().note(subject, place, container, Timestamp::now()) {
             self.noted.notify_one();
         } else {
             self.count("dropped", 1);
         }
     }
 
-    /// Whether it was noted, and is remembered, that the device of a unit went.
+    /// Whether the queue has that the device of a unit was unplugged.
     pub fn has_vanished(&self, resource: &str, unit: &str) -> bool {
         let subject = Subject {
             resource: resource.to_owned(),
             unit: unit.to_owned(),
             change: Change::Vanished,
         };
-        self.ledger().0.contains_key(&subject)
+        self.queue().0.contains_key(&subject)
     }
 
     fn count(&self, result: &str, more: u32) {
@@ -218,43 +218,42 @@ impl Events {
         self.counters.add_labelled("events_total", label, u64::from(more));
     }
 
-    fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queue(&self) -> std::sync::MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What tells the API server.
+/// Sends the changes to the API server.
 pub struct Reporter {
-    /// What there is to tell.
+    /// The changes.
     pub events: Arc<Events>,
-    /// Whom.
+    /// The API server.
     pub server: ApiServer,
-    /// kubelet's socket of pod-resources.
+    /// kubelet's pod-resources socket.
     pub pod_resources: PathBuf,
     /// kubelet's directory of device plugins.
     pub kubelet_dir: PathBuf,
-    /// This node's name, as far as the host's tells it.
+    /// The host's name, which usually is that of the node.
     pub node: String,
 }
 
-/// What is to be done about a failure.
+/// What to do after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Remedy {
-    /// The same again, later.
-    Again,
-    /// Nothing: it will not be taken.
-    Forget,
+enum AfterFailure {
+    Retry,
+    /// The server will never accept it.
+    Drop,
 }
 
 impl Reporter {
-    /// Tells what is noted, one after the other, for ever. A failure is said once, until something succeeds.
+    /// Sends the changes one after the other, forever. A failure is logged once until a request succeeds.
     pub async fn run(self) {
-        // Kept while there is something to tell.
+        // Open while there are changes to send.
         let mut connection = None;
         let mut backoff = MIN_BACKOFF;
-        let mut said = false;
+        let mut has_failed = false;
         loop {
-            let next = self.events.ledger().next();
+            let next = self.events.queue().next();
             let Some((at, subject, entry)) = next else {
                 connection = None;
                 self.events.noted.notified().await;
@@ -269,49 +268,52 @@ impl Reporter {
                 continue;
             }
             let holder = match self.holder(&subject).await {
-                Ok(Some(holder)) if entry.about.as_ref().is_none_or(|about| holder.is(about)) => holder,
+                Ok(Some(holder)) if entry.container.as_ref().is_none_or(|name| holder.is(name)) => holder,
                 Ok(_) => {
-                    debug!("{}: who had {} has it no more", subject.resource, subject.unit);
-                    self.settle(&subject, entry.untold, None);
+                    debug!(
+                        "{}: the container does not have {} any more",
+                        subject.resource, subject.unit
+                    );
+                    self.finish(&subject, entry.unsent, None);
                     continue;
                 }
-                // `pods` says so as well, once.
+                // `pod_resources` logs it as a warning, once.
                 Err(error) => {
-                    debug!("asking kubelet who has {}: {error}", subject.unit);
+                    debug!(
+                        "cannot list pod resources to find the holder of {}: {error}",
+                        subject.unit
+                    );
                     sleep(REPEAT_INTERVAL).await;
                     continue;
                 }
             };
-            match self.tell(&mut connection, &subject, &entry, holder).await {
-                Ok(told) => {
-                    if std::mem::take(&mut said) {
-                        info!("the API server takes events again");
+            match self.send(&mut connection, &subject, &entry, holder).await {
+                Ok(sent) => {
+                    if std::mem::take(&mut has_failed) {
+                        info!("the API server accepts events again");
                     }
                     backoff = MIN_BACKOFF;
-                    self.settle(&subject, entry.untold, Some(told));
-                    self.events.count("sent", entry.untold);
+                    self.finish(&subject, entry.unsent, Some(sent));
+                    self.events.count("sent", entry.unsent);
                     sleep(SEND_INTERVAL).await;
                 }
                 Err(error) => {
                     connection = None;
-                    if !std::mem::replace(&mut said, true) {
-                        warn!(
-                            "telling the API server of a pod's device: {error}{}",
-                            cure(&error)
-                        );
+                    if !std::mem::replace(&mut has_failed, true) {
+                        warn!("cannot send an event to the API server: {error}{}", hint(&error));
                     } else {
-                        debug!("telling the API server of a pod's device: {error}");
+                        debug!("cannot send an event to the API server: {error}");
                     }
-                    match (remedy(&error), &error) {
-                        (Remedy::Forget, _) => {
-                            self.settle(&subject, entry.untold, None);
-                            self.events.count("failed", entry.untold);
+                    match (after_failure(&error), &error) {
+                        (AfterFailure::Drop, _) => {
+                            self.finish(&subject, entry.unsent, None);
+                            self.events.count("failed", entry.unsent);
                         }
-                        // It may be this one's namespace alone that is in trouble.
-                        (Remedy::Again, RequestError::Refused { .. }) => {
-                            self.events.ledger().postpone(&subject, Instant::now() + backoff);
+                        // Perhaps only the namespace of this pod has a problem.
+                        (AfterFailure::Retry, RequestError::Rejected { .. }) => {
+                            self.events.queue().postpone(&subject, Instant::now() + backoff);
                         }
-                        (Remedy::Again, _) => {}
+                        (AfterFailure::Retry, _) => {}
                     }
                     sleep(backoff).await;
                     backoff = (backoff * 2).min(MAX_BACKOFF);
@@ -320,11 +322,11 @@ impl Reporter {
         }
     }
 
-    fn settle(&self, subject: &Subject, count: u32, told: Option<Told>) {
-        self.events.ledger().settle(subject, count, told, Instant::now());
+    fn finish(&self, subject: &Subject, count: u32, sent: Option<SentEvent>) {
+        self.events.queue().finish(subject, count, sent, Instant::now());
     }
 
-    /// Who has a unit now, as kubelet says.
+    /// The container that has a unit now, from kubelet.
     async fn holder(&self, subject: &Subject) -> Result<Option<Holder>, pod_resources::ListError> {
         let holders = pod_resources::list(&self.pod_resources).await?;
         let units = holders.get(&subject.resource);
@@ -345,32 +347,32 @@ impl Reporter {
         }))
     }
 
-    /// Makes an event, or counts on in the one that was made of the same before: that may have gone by now, after an hour.
-    async fn tell(
+    /// Creates an event, or raises the count of the event that was created before, which the API server deletes after an hour.
+    async fn send(
         &self,
         connection: &mut Option<Connection>,
         subject: &Subject,
         entry: &Entry,
         holder: Holder,
-    ) -> Result<Told, RequestError> {
+    ) -> Result<SentEvent, RequestError> {
         let connection = match connection {
             Some(connection) => connection,
             None => connection.insert(self.server.connect().await?),
         };
         let path = format!("/api/v1/namespaces/{}/events", holder.namespace);
-        if let Some(told) = entry.told.as_ref().filter(|told| told.about == holder) {
-            let count = told.count.saturating_add(entry.untold);
+        if let Some(sent) = entry.sent.as_ref().filter(|sent| sent.holder == holder) {
+            let count = sent.count.saturating_add(entry.unsent);
             let change = json!({
                 "count": count, "lastTimestamp": entry.last.1, "message": message(subject, &entry.place) });
-            let path = format!("{path}/{}", told.name);
+            let path = format!("{path}/{}", sent.name);
             let merge = "application/merge-patch+json";
             match connection.send(Method::PATCH, &path, merge, &change).await {
-                Err(RequestError::Refused { status, .. }) if status == StatusCode::NOT_FOUND => {}
+                Err(RequestError::Rejected { status, .. }) if status == StatusCode::NOT_FOUND => {}
                 Err(error) => return Err(error),
                 Ok(()) => {
-                    return Ok(Told {
+                    return Ok(SentEvent {
                         count,
-                        ..told.clone()
+                        ..sent.clone()
                     });
                 }
             }
@@ -381,42 +383,42 @@ impl Reporter {
             .send(Method::POST, &path, "application/json", &event)
             .await
         {
-            // The first answer was lost on its way.
-            Err(RequestError::Refused { status, .. }) if status == StatusCode::CONFLICT => {}
+            // The event exists: the response to an earlier attempt was lost.
+            Err(RequestError::Rejected { status, .. }) if status == StatusCode::CONFLICT => {}
             other => other?,
         }
-        Ok(Told {
-            about: holder,
+        Ok(SentEvent {
+            holder,
             name,
-            count: entry.untold,
+            count: entry.unsent,
         })
     }
 }
 
-/// Whether another attempt could help: a server that is away or busy, or a token that is renewed in a moment. A right that
-/// is missing may be given later, for what happens then.
-fn remedy(error: &RequestError) -> Remedy {
+/// A retry helps if the server is away or busy, or the token is about to be renewed. A missing right may be granted later, for later
+/// changes.
+fn after_failure(error: &RequestError) -> AfterFailure {
     match error {
-        RequestError::Refused { status, .. } => match *status {
-            StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS => Remedy::Again,
-            status if status.is_server_error() => Remedy::Again,
-            _ => Remedy::Forget,
+        RequestError::Rejected { status, .. } => match *status {
+            StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS => AfterFailure::Retry,
+            status if status.is_server_error() => AfterFailure::Retry,
+            _ => AfterFailure::Drop,
         },
-        RequestError::Request(_) => Remedy::Forget,
-        _ => Remedy::Again,
+        RequestError::Request(_) => AfterFailure::Drop,
+        _ => AfterFailure::Retry,
     }
 }
 
-fn cure(error: &RequestError) -> &'static str {
+fn hint(error: &RequestError) -> &'static str {
     match error {
-        RequestError::Refused { status, .. } if *status == StatusCode::FORBIDDEN => {
-            "; --events takes the right to create and patch events (packaging/kubernetes/events)"
+        RequestError::Rejected { status, .. } if *status == StatusCode::FORBIDDEN => {
+            " (--events needs the right to create and patch events: packaging/kubernetes/events)"
         }
-        _ => "; said once",
+        _ => " (logged once)",
     }
 }
 
-/// What the event says.
+/// The message of the event.
 fn message(subject: &Subject, place: &str) -> String {
     let Subject {
         resource,
@@ -424,14 +426,14 @@ fn message(subject: &Subject, place: &str) -> String {
         change,
     } = subject;
     match change {
-        Change::Vanished => format!(
-            "{resource}: the device of {unit} went while the container has it ({place}); the pod is left alone"
-        ),
-        Change::Returned => format!("{resource}: the device of {unit} is there again ({place})"),
+        Change::Vanished => {
+            format!("{resource}: device {unit} was unplugged while in use at {place}; the pod keeps running")
+        }
+        Change::Returned => format!("{resource}: device {unit} is back at {place}"),
     }
 }
 
-/// A name that no other event has, the same at each attempt; at most 253 letters.
+/// A unique name of at most 253 letters, the same at each attempt.
 fn name(subject: &Subject, entry: &Entry, pod: &str) -> String {
     let pod: String = pod.chars().take(220).collect();
     let pod = pod.trim_end_matches(|letter: char| !letter.is_ascii_alphanumeric());
@@ -458,10 +460,10 @@ fn event(subject: &Subject, entry: &Entry, holder: &Holder, name: &str, node: &s
         "reason": reason, "type": kind, "message": message(subject, &entry.place),
         "source": { "component": COMPONENT, "host": node },
         "reportingComponent": COMPONENT, "reportingInstance": node,
-        "firstTimestamp": at, "lastTimestamp": at, "count": entry.untold })
+        "firstTimestamp": at, "lastTimestamp": at, "count": entry.unsent })
 }
 
-/// The pod that has a unit, by its uid, as kubelet's checkpoint says.
+/// The uid of the pod that has a unit, from kubelet's checkpoint.
 fn uid(checkpoint: &str, subject: &Subject, container: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Checkpoint {
@@ -471,11 +473,11 @@ fn uid(checkpoint: &str, subject: &Subject, container: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Data {
         #[serde(rename = "PodDeviceEntries")]
-        entries: Option<Vec<Given>>,
+        entries: Option<Vec<Assignment>>,
     }
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Given {
+    struct Assignment {
         #[serde(rename = "PodUID")]
         pod_uid: String,
         container_name: String,
@@ -484,14 +486,21 @@ fn uid(checkpoint: &str, subject: &Subject, container: &str) -> Option<String> {
         devices: BTreeMap<String, Vec<String>>,
     }
     let checkpoint: Checkpoint = serde_json::from_str(checkpoint).ok()?;
-    let is_it = |given: &&Given| {
-        given.resource_name == subject.resource
-            && given.container_name == container
-            && given.devices.values().flatten().any(|id| *id == subject.unit)
+    let is_of_unit = |assignment: &&Assignment| {
+        assignment.resource_name == subject.resource
+            && assignment.container_name == container
+            && assignment
+                .devices
+                .values()
+                .flatten()
+                .any(|id| *id == subject.unit)
     };
     let entries = checkpoint.data.entries?;
-    let mut uids = entries.iter().filter(is_it).map(|given| &given.pod_uid);
-    // Two would mean that one is a pod that has ended: better none than the wrong one.
+    let mut uids = entries
+        .iter()
+        .filter(is_of_unit)
+        .map(|assignment| &assignment.pod_uid);
+    // Of two pods one has ended: no uid is better than the wrong one.
     let uid = uids.next()?;
     uids.all(|other| other == uid).then(|| uid.clone())
 }
@@ -508,85 +517,82 @@ mod tests {
         }
     }
 
-    fn told(count: u32) -> Option<Told> {
-        let about = Holder {
+    fn sent(count: u32) -> Option<SentEvent> {
+        let holder = Holder {
             namespace: "default".to_owned(),
             pod: "lab".to_owned(),
             container: "app".to_owned(),
             uid: None,
         };
         let name = "lab.1".to_owned();
-        Some(Told { about, name, count })
+        Some(SentEvent { holder, name, count })
     }
 
     #[test]
-    fn a_flapping_unit_is_told_once_in_a_while_with_how_often_it_happened() {
-        let (mut ledger, flapping) = (Ledger::default(), subject("a", Change::Vanished));
+    fn a_flapping_unit_has_one_event_per_interval_with_a_count() {
+        let (mut queue, flapping) = (Queue::default(), subject("a", Change::Vanished));
         for _ in 0..1000 {
-            assert!(ledger.note(flapping.clone(), "/sys/a", None, Moment::now()));
+            assert!(queue.note(flapping.clone(), "/sys/a", None, Timestamp::now()));
         }
-        let (at, next, entry) = ledger.next().unwrap();
-        assert!(at <= Instant::now() && next == flapping && entry.untold == 1000);
-        assert!(ledger.note(flapping.clone(), "/sys/b", None, Moment::now()));
+        let (at, next, entry) = queue.next().unwrap();
+        assert!(at <= Instant::now() && next == flapping && entry.unsent == 1000);
+        assert!(queue.note(flapping.clone(), "/sys/b", None, Timestamp::now()));
         let now = Instant::now();
-        ledger.settle(&flapping, entry.untold, told(1000), now);
-        let (at, _, entry) = ledger.next().unwrap();
+        queue.finish(&flapping, entry.unsent, sent(1000), now);
+        let (at, _, entry) = queue.next().unwrap();
         assert_eq!(
-            (at, entry.untold, entry.place.as_str()),
+            (at, entry.unsent, entry.place.as_str()),
             (now + REPEAT_INTERVAL, 1, "/sys/b")
         );
-        assert_eq!(entry.told, told(1000));
-        ledger.settle(&flapping, 1, told(1001), now);
-        assert!(ledger.next().is_none());
+        assert_eq!(entry.sent, sent(1000));
+        queue.finish(&flapping, 1, sent(1001), now);
+        assert!(queue.next().is_none());
     }
 
     #[test]
-    fn who_waits_longest_is_next() {
-        let mut ledger = Ledger::default();
+    fn the_change_that_waits_longest_is_next() {
+        let mut queue = Queue::default();
         let (first, second) = (subject("b", Change::Vanished), subject("a", Change::Vanished));
-        ledger.note(first.clone(), "", None, Moment::now());
-        ledger.note(second.clone(), "", None, Moment::now());
-        assert_eq!(ledger.next().unwrap().1, first);
-        ledger.settle(&first, 1, None, Instant::now());
-        ledger.note(first, "", None, Moment::now());
-        assert_eq!(ledger.next().unwrap().1, second);
+        queue.note(first.clone(), "", None, Timestamp::now());
+        queue.note(second.clone(), "", None, Timestamp::now());
+        assert_eq!(queue.next().unwrap().1, first);
+        queue.finish(&first, 1, None, Instant::now());
+        queue.note(first, "", None, Timestamp::now());
+        assert_eq!(queue.next().unwrap().1, second);
     }
 
     #[tokio::test]
-    async fn what_is_not_taken_now_holds_up_no_other() {
-        let mut ledger = Ledger::default();
+    async fn a_postponed_change_delays_no_other() {
+        let mut queue = Queue::default();
         let (first, second) = (subject("1", Change::Vanished), subject("2", Change::Vanished));
-        ledger.note(first.clone(), "", None, Moment::now());
-        ledger.note(second.clone(), "", None, Moment::now());
+        queue.note(first.clone(), "", None, Timestamp::now());
+        queue.note(second.clone(), "", None, Timestamp::now());
         let later = Instant::now() + MAX_BACKOFF;
-        ledger.postpone(&first, later);
-        assert_eq!(ledger.next().unwrap().1, second);
-        ledger.settle(&second, 1, None, Instant::now());
-        assert_eq!(
-            ledger.next().map(|(at, next, _)| (at, next)),
-            Some((later, first))
-        );
+        queue.postpone(&first, later);
+        assert_eq!(queue.next().unwrap().1, second);
+        queue.finish(&second, 1, None, Instant::now());
+        assert_eq!(queue.next().map(|(at, next, _)| (at, next)), Some((later, first)));
     }
 
     #[test]
-    fn a_holder_is_the_container_that_kubelet_names_so() {
-        let holder = told(1).unwrap().about;
+    fn a_holder_is_compared_by_its_full_name() {
+        let holder = sent(1).unwrap().holder;
         assert!(holder.is("default/lab/app") && !holder.is("default/lab-2/app"));
     }
 
     #[test]
-    fn a_flood_of_units_has_a_bound_and_what_was_told_makes_room() {
-        let mut ledger = Ledger::default();
+    fn the_queue_is_bounded_and_sent_changes_make_room() {
+        let mut queue = Queue::default();
         let unit = |number: usize| subject(&number.to_string(), Change::Returned);
         for number in 0..MAX_ENTRIES {
-            assert!(ledger.note(unit(number), "", None, Moment::now()));
+            assert!(queue.note(unit(number), "", None, Timestamp::now()));
         }
-        assert!(!ledger.note(unit(MAX_ENTRIES), "", None, Moment::now()));
-        assert!(ledger.note(unit(0), "", None, Moment::now()), "it has its place");
-        ledger.settle(&unit(7), 1, told(1), Instant::now());
-        assert!(ledger.note(unit(MAX_ENTRIES), "", None, Moment::now()));
-        assert_eq!(ledger.0.len(), MAX_ENTRIES);
-        assert!(!ledger.0.contains_key(&unit(7)));
+        assert!(!queue.note(unit(MAX_ENTRIES), "", None, Timestamp::now()));
+        assert!(queue.note(unit(0), "", None, Timestamp::now()), "it has an entry");
+        queue.finish(&unit(7), 1, sent(1), Instant::now());
+        assert!(queue.note(unit(MAX_ENTRIES), "", None, Timestamp::now()));
+        assert_eq!(queue.0.len(), MAX_ENTRIES);
+        assert!(!queue.0.contains_key(&unit(7)));
     }
 
     /// As kubelet 1.36 writes it.
@@ -597,7 +603,7 @@ mod tests {
         "RegisteredDevices":{"example.com/serial":["a","b","c","d"]}},"Checksum":1}"#;
 
     #[test]
-    fn kubelets_checkpoint_tells_a_pods_uid_where_only_one_has_the_unit() {
+    fn the_checkpoint_has_a_pods_uid_if_only_one_pod_has_the_unit() {
         let of = |unit: &str, container: &str| uid(CHECKPOINT, &subject(unit, Change::Vanished), container);
         assert_eq!(of("b", "app").as_deref(), Some("11-22"));
         assert_eq!(of("c", "app").as_deref(), Some("33-44"));
@@ -609,17 +615,17 @@ mod tests {
     }
 
     #[test]
-    fn what_can_help_later_is_tried_again_and_what_is_refused_is_not() {
-        let refused = |status: u16| RequestError::Refused {
+    fn temporary_failures_are_retried_and_rejected_events_are_dropped() {
+        let rejected = |status: u16| RequestError::Rejected {
             status: StatusCode::from_u16(status).unwrap(),
             message: String::new(),
         };
         for status in [401, 429, 500, 503] {
-            assert_eq!(remedy(&refused(status)), Remedy::Again, "{status}");
+            assert_eq!(after_failure(&rejected(status)), AfterFailure::Retry, "{status}");
         }
         for status in [400, 403, 404, 422] {
-            assert_eq!(remedy(&refused(status)), Remedy::Forget, "{status}");
+            assert_eq!(after_failure(&rejected(status)), AfterFailure::Drop, "{status}");
         }
-        assert_eq!(remedy(&RequestError::NoAnswer), Remedy::Again);
+        assert_eq!(after_failure(&RequestError::Timeout), AfterFailure::Retry);
     }
 }

@@ -1,8 +1,8 @@
-//! One resource served and registered with kubelet, and kept so: over kubelet's restarts, lost streams and refusals.
+//! Serves one resource and keeps it registered with kubelet, over kubelet's restarts, lost streams and refusals.
 //!
-//! Level-triggered: whatever happens (something in kubelet's directory, a stream that ends, time that passes) ends in
-//! the same look at three facts: is our socket still the one we listen on, is kubelet still the one that took our
-//! registration, does it listen to our list? Must not know what is advertised.
+//! Level-triggered: every event (a change in kubelet's directory, the end of a stream, a timer) leads to the same three
+//! checks: our socket is still the one we listen on, kubelet is still the process that accepted our registration, and it
+//! reads our list. Must not know what is advertised.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -33,24 +33,24 @@ const STREAM_TIMEOUT: Duration = Duration::from_secs(5);
 const MIN_BACKOFF: Duration = Duration::from_millis(200);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
-/// Which file this is, for as long as it is: a socket that is made anew is another.
+/// Identifies a file: device, inode and change time. A socket that is created again has another identity.
 type Identity = (u64, u64, i64, i64);
 
-/// A resource on its way to kubelet.
+/// The registration of one resource.
 pub struct Registrar {
     /// The resource.
     pub name: ResourceName,
-    /// What answers for it.
+    /// Answers kubelet's calls.
     pub plugin: Arc<Plugin>,
     /// kubelet's directory of device plugins.
     pub dir: PathBuf,
-    /// Ticks when something has happened there.
-    pub stirred: watch::Receiver<u64>,
-    /// Where it is counted.
+    /// Changes when something has happened in that directory.
+    pub changes: watch::Receiver<u64>,
+    /// Counts registrations.
     pub counters: Arc<Counters>,
 }
 
-/// Our socket; gone when this is dropped.
+/// Our socket; removed when this is dropped.
 struct Listening {
     path: PathBuf,
     identity: Identity,
@@ -60,25 +60,25 @@ struct Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        // Another's, if it is not the one that we made.
+        // A socket with another identity belongs to another plugin.
         if identity(&self.path) == Some(self.identity) {
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
-/// Why there is no registration yet.
+/// Why a registration failed.
 #[derive(Debug, thiserror::Error)]
 enum RegisterError {
-    #[error("listening on {path}: {source} (is this kubelet's directory of device plugins, and writable?)", path = path.display())]
+    #[error("cannot listen on {path}: {source} (is this kubelet's directory of device plugins, and is it writable?)", path = path.display())]
     Listen { path: PathBuf, source: io::Error },
-    #[error("{path} is another plugin's, which is alive: it has the resource until it ends", path = .0.display())]
+    #[error("{path} belongs to another running plugin, which serves the resource until it ends", path = .0.display())]
     Taken(PathBuf),
-    #[error("registering with kubelet at {path}: {source}", path = path.display())]
+    #[error("cannot register with kubelet at {path}: {source}", path = path.display())]
     Call { path: PathBuf, source: CallError },
-    #[error("registering with kubelet at {path}: no answer within {REGISTER_TIMEOUT:?}", path = .0.display())]
+    #[error("cannot register with kubelet at {path}: no response within {REGISTER_TIMEOUT:?}", path = .0.display())]
     NoAnswer(PathBuf),
-    #[error("kubelet took the registration and did not ask for the list within {STREAM_TIMEOUT:?}")]
+    #[error("kubelet accepted the registration but did not call ListAndWatch within {STREAM_TIMEOUT:?}")]
     NoStream,
 }
 
@@ -86,20 +86,20 @@ impl Registrar {
     /// Serves and registers until it is dropped.
     pub async fn run(mut self) {
         let mut backoff = MIN_BACKOFF;
-        let mut said = String::new();
-        let mut registered = false;
+        let mut logged = String::new();
+        let mut was_registered = false;
         loop {
             self.counters.set("registered", self.name.as_str(), "", 0);
             let kubelet = self.wait_for_kubelet().await;
-            // Made anew for each registration: no stream of the last one is left that could end amid the next.
-            let mut turn = false;
-            let (error, held) = match self.register().await {
+            // Each registration has a new socket: no stream of the last one is left that could end during the next.
+            let mut is_taken = false;
+            let (error, lasted) = match self.register().await {
                 Ok(listening) => {
                     info!("{}: registered with kubelet", self.name);
-                    said.clear();
+                    logged.clear();
                     self.counters.add("registrations_total", self.name.as_str());
                     if let (true, Some(metric)) = (
-                        std::mem::replace(&mut registered, true),
+                        std::mem::replace(&mut was_registered, true),
                         self.plugin.metrics().restarts(),
                     ) {
                         self.counters.add(metric, self.name.as_str());
@@ -110,22 +110,22 @@ impl Registrar {
                     (reason.to_owned(), begin.elapsed())
                 }
                 Err(error) => {
-                    turn = matches!(error, RegisterError::Taken(_));
+                    is_taken = matches!(error, RegisterError::Taken(_));
                     (error.to_string(), Duration::ZERO)
                 }
             };
             // A registration that lasted is no failure: the next attempt comes at once.
-            if held > MAX_BACKOFF {
+            if lasted > MAX_BACKOFF {
                 backoff = MIN_BACKOFF;
             }
-            // Told once, and not at each attempt.
-            if error != said {
+            // Logged once, and not at each attempt.
+            if error != logged {
                 warn!("{}: {error}; trying again", self.name);
-                said = error;
+                logged = error;
             }
-            if turn {
-                // The other's socket goes when it ends, and that is seen.
-                let _ = timeout(MAX_BACKOFF, self.stir()).await;
+            if is_taken {
+                // The other plugin's socket disappears when it ends, which is a change of the directory.
+                let _ = timeout(MAX_BACKOFF, self.change()).await;
                 continue;
             }
             self.pause(kubelet, backoff).await;
@@ -144,46 +144,47 @@ impl Registrar {
     /// Waits until kubelet has a socket.
     async fn wait_for_kubelet(&mut self) -> Identity {
         loop {
-            self.stirred.borrow_and_update();
+            self.changes.borrow_and_update();
             if let Some(kubelet) = identity(&self.kubelet_socket()) {
                 return kubelet;
             }
-            self.stir().await;
+            self.change().await;
         }
     }
 
-    /// Waits, but no longer than until there is another kubelet.
+    /// Waits, but not longer than until kubelet was restarted.
     async fn pause(&mut self, kubelet: Identity, at_most: Duration) {
-        let other = async {
+        let restarted = async {
             loop {
-                self.stirred.borrow_and_update();
+                self.changes.borrow_and_update();
                 let now = identity(&self.dir.join(api::KUBELET_SOCKET));
                 if now.is_some_and(|now| now != kubelet) {
                     return;
                 }
-                if self.stirred.changed().await.is_err() {
+                if self.changes.changed().await.is_err() {
                     std::future::pending::<()>().await;
                 }
             }
         };
-        let _ = timeout(at_most, other).await;
+        let _ = timeout(at_most, restarted).await;
     }
 
-    async fn stir(&mut self) {
-        if self.stirred.changed().await.is_err() {
-            // Nobody is left to tell: the program ends.
+    /// Waits for a change in kubelet's directory.
+    async fn change(&mut self) {
+        if self.changes.changed().await.is_err() {
+            // The sender is gone: the program ends.
             sleep(MAX_BACKOFF).await;
         }
     }
 
-    /// Serves, registers, and waits until kubelet listens.
+    /// Serves, registers, and waits until kubelet reads the list.
     async fn register(&self) -> Result<Listening, RegisterError> {
         let mut streams = self.plugin.streams();
-        // The last one's connections end in their own time, and must not be taken for this one's.
+        // Streams of the last registration end later, and must not count as streams of this one.
         let _ = timeout(STREAM_TIMEOUT, streams.wait_for(|open| *open == 0)).await;
         let listening = self.listen().await?;
         let path = self.kubelet_socket();
-        let asked = api::RegisterRequest {
+        let request = api::RegisterRequest {
             version: api::VERSION.to_owned(),
             endpoint: socket_name(&self.name),
             resource_name: self.name.to_string(),
@@ -191,7 +192,7 @@ impl Registrar {
         };
         let call = async {
             let kubelet = Client::connect(&path).await?;
-            kubelet.unary::<_, api::Empty>(api::REGISTER, asked).await
+            kubelet.unary::<_, api::Empty>(api::REGISTER, request).await
         };
         timeout(REGISTER_TIMEOUT, call)
             .await
@@ -206,27 +207,27 @@ impl Registrar {
 
     async fn listen(&self) -> Result<Listening, RegisterError> {
         let path = self.dir.join(socket_name(&self.name));
-        let fault = |source| RegisterError::Listen {
+        let listen_error = |source| RegisterError::Listen {
             path: path.clone(),
             source,
         };
-        // Whoever answers there is alive: of two that take turns, kubelet would keep neither (kubernetes#121994).
+        // A plugin that answers there is running: kubelet would keep neither of two that take turns (kubernetes#121994).
         if UnixStream::connect(&path).await.is_ok() {
             return Err(RegisterError::Taken(path));
         }
-        // Else it was left by a plugin that was killed.
+        // A socket that does not answer was left by a plugin that was killed.
         match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fault(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(listen_error(error)),
             _ => {}
         }
-        let listener = UnixListener::bind(&path).map_err(fault)?;
-        let identity = identity(&path).ok_or_else(|| fault(io::ErrorKind::NotFound.into()))?;
+        let listener = UnixListener::bind(&path).map_err(listen_error)?;
+        let identity = identity(&path).ok_or_else(|| listen_error(io::ErrorKind::NotFound.into()))?;
         let plugin = Arc::clone(&self.plugin);
         let mut server = JoinSet::new();
         server.spawn(async move {
             let served = grpc::serve_grpc(listener, move |request| Arc::clone(&plugin).answer(request)).await;
             let Err(error) = served;
-            warn!("accepting kubelet's calls: {error}");
+            warn!("cannot accept kubelet's calls: {error}");
         });
         Ok(Listening {
             path,
@@ -235,35 +236,35 @@ impl Registrar {
         })
     }
 
-    /// Waits until the registration is worth nothing any more; returns why.
+    /// Waits until the registration is lost; returns why.
     async fn until_lost(&mut self, kubelet: Identity, listening: &Listening) -> &'static str {
         let mut streams = self.plugin.streams();
         loop {
-            self.stirred.borrow_and_update();
+            self.changes.borrow_and_update();
             let now = identity(&self.kubelet_socket());
             if now.is_some_and(|now| now != kubelet) {
                 return "kubelet was restarted";
             }
             if identity(&listening.path) != Some(listening.identity) {
-                return "our socket was removed, as a kubelet that starts does";
+                return "the plugin's socket was removed, as kubelet does when it starts";
             }
             if *streams.borrow_and_update() == 0 {
-                return "kubelet does not listen to the list any more";
+                return "kubelet closed the ListAndWatch stream";
             }
-            debug!("{}: the registration stands", self.name);
+            debug!("{}: the registration is valid", self.name);
             tokio::select! {
                 changed = streams.changed() => {
                     if changed.is_err() {
                         return "the plugin ended";
                     }
                 }
-                () = self.stir() => {}
+                () = self.change() => {}
             }
         }
     }
 }
 
-/// The name of a resource's socket. Short, as a socket's path must fit into 107 bytes (unix(7)).
+/// The name of a resource's socket. Short: the path of a socket has at most 107 bytes (unix(7)).
 fn socket_name(resource: &ResourceName) -> String {
     let short: String = resource.short().chars().take(24).collect();
     format!(
@@ -274,6 +275,6 @@ fn socket_name(resource: &ResourceName) -> String {
 
 fn identity(path: &Path) -> Option<Identity> {
     let found = std::fs::symlink_metadata(path).ok()?;
-    // An inode's number is soon given to another: the time tells them apart.
+    // A new file may get the inode number of the old one: the change time distinguishes them.
     Some((found.dev(), found.ino(), found.ctime(), found.ctime_nsec()))
 }

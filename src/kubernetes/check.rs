@@ -24,7 +24,7 @@ pub fn run(options: &Options, engine: &Cdi) -> Result<bool> {
         .context("listing the host's devices")?;
     let mut snapshot = Snapshot::take(&definitions, &monitor, &options.state_dir)?;
     let servers = config::servers(&definitions);
-    let answers = usbip_servers::ask_all(&servers);
+    let answers = usbip_servers::list_all(&servers);
     for (server, answer) in &answers {
         if let (Ok(exported), true) = (answer, options.cdi_specs.enabled) {
             snapshot.exports.insert((*server).clone(), exported.clone());

@@ -15,7 +15,7 @@ use super::api_server::events::{Change, Events};
 use super::cdi_specs::{CdiSpecs, Unneeded};
 use super::config::{self, Definition};
 use super::kubelet::plugin::Plugin;
-use super::kubelet::pod_resources::{Held, Holders};
+use super::kubelet::pod_resources::{Holders, UnitsInUse};
 use super::kubelet::registrar::Registrar;
 use super::options::Options;
 use super::resources::names::{Names, ResourceName, cdi_stem};
@@ -39,7 +39,7 @@ pub struct Publisher {
     events: Option<Arc<Events>>,
     names: Names,
     served: BTreeMap<ResourceName, Served>,
-    held: Held,
+    in_use: UnitsInUse,
     absences: Absences,
     unneeded: Unneeded,
 }
@@ -80,7 +80,7 @@ impl Publisher {
             events,
             names: Names::default(),
             served: BTreeMap::new(),
-            held: Held::default(),
+            in_use: UnitsInUse::default(),
             absences: Absences::default(),
             unneeded: Unneeded::default(),
         }
@@ -96,7 +96,7 @@ impl Publisher {
         if self.cdi_specs.enabled {
             snapshot.held = self.held_remotes(definitions);
             let free = usbip::given_back(definitions, &snapshot);
-            self.held.forget(&free);
+            self.in_use.forget(&free);
             for served in self.served.values() {
                 served.plugin.free(&free);
             }
@@ -124,12 +124,12 @@ impl Publisher {
     /// Takes in kubelet's list of who has which units; whether a new snapshot is needed. With devices of USB/IP servers every
     /// change of the list needs one, else only a unit that has become free.
     pub fn take_holders(&mut self, holders: Holders, has_servers: bool) -> bool {
-        let mut changed = has_servers && holders != self.held.now;
-        self.held.update(holders, Instant::now(), self.grace);
+        let mut changed = has_servers && holders != self.in_use.now;
+        self.in_use.update(holders, Instant::now(), self.grace);
         for (name, served) in &self.served {
-            let now = self.held.now.get(name.as_str()).map_or(0, BTreeMap::len);
+            let now = self.in_use.now.get(name.as_str()).map_or(0, BTreeMap::len);
             self.counters.set("held", name.as_str(), "", now as u64);
-            let held = self.held.units(name.as_str());
+            let held = self.in_use.units(name.as_str());
             changed |= served.plugin.take_held(&held, self.grace);
         }
         if self.cdi_specs.enabled {
@@ -145,10 +145,10 @@ impl Publisher {
             let served = self.served.get(name);
             let allocated = served.map(|served| served.plugin.allocated());
             let recent = served.map(|served| served.plugin.given_within(START_TIMEOUT));
-            let seen = self.held.units(name.as_str());
+            let seen = self.in_use.units(name.as_str());
             let mut starting = recent.unwrap_or_default();
             starting.retain(|id| !seen.contains(id));
-            let listed = self.held.now.get(name.as_str()).into_iter();
+            let listed = self.in_use.now.get(name.as_str()).into_iter();
             let listed = listed.flat_map(BTreeMap::keys).cloned();
             let uncertain = seen.into_iter().chain(allocated.unwrap_or_default());
             held.extend(uncertain.map(|id| (id, false)));
@@ -230,7 +230,7 @@ impl Publisher {
             let resource = served.resource();
             needed.extend(resource.wishes.iter().map(|wish| wish.name.clone()));
         }
-        let held: Vec<String> = self.held.resources().into_iter().map(cdi_stem).collect();
+        let held: Vec<String> = self.in_use.resources().into_iter().map(cdi_stem).collect();
         let is_needed = |device: &str| {
             let mut suffixes = held.iter().filter_map(|stem| device.strip_prefix(stem.as_str()));
             needed.contains(device) || suffixes.any(|suffix| suffix.is_empty() || suffix.starts_with('-'))
@@ -254,7 +254,7 @@ impl Publisher {
                     _ => continue,
                 },
             };
-            let holder = self.held.holder(now.name.as_str(), id);
+            let holder = self.in_use.holder(now.name.as_str(), id);
             if change == Change::Vanished {
                 warn!(
                     "{}: {id} ({}) went while {} has it; its pod is left alone",

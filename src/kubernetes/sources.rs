@@ -110,7 +110,7 @@ impl Sources {
     /// From now on asks these USB/IP servers, and no others.
     pub fn ask(&mut self, servers: BTreeSet<Server>) {
         self.often.send_replace(!servers.is_empty());
-        self.servers.want(servers);
+        self.servers.follow(servers);
     }
 
     /// Whether any USB/IP server is asked.
@@ -133,7 +133,7 @@ impl Sources {
             }
         };
         let (_, holders) = tokio::join!(
-            self.servers.heard(FIRST_ANSWERS_TIMEOUT),
+            self.servers.first_lists(FIRST_ANSWERS_TIMEOUT),
             timeout(FIRST_ANSWERS_TIMEOUT, of_kubelet)
         );
         holders.ok().flatten()

@@ -1,7 +1,7 @@
-//! USB/IP servers, asked again and again what they have to give.
+//! Lists periodically what USB/IP servers export.
 //!
-//! The protocol has no events. Each server has a task of its own, and each question a deadline for the whole of it: one
-//! that is dead, or hangs, holds up no other, nor anything else here. Must not know what is wanted of them.
+//! The protocol has no events. Each server has a task of its own, and each list a deadline: a server that is down or hangs
+//! delays nothing else. Must not know which devices are wanted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
@@ -23,76 +23,76 @@ const MAX_INTERVAL: Duration = Duration::from_secs(10);
 /// The timeout of a list.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a server exports that nobody has.
-pub type Answer = Result<Vec<(BusId, UsbIds)>, ClientError>;
+/// The devices that a server exports and that no host has imported.
+pub type ListResult = Result<Vec<(BusId, UsbIds)>, ClientError>;
 
 /// What is known of the servers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Known {
-    /// What those export that answered when they were asked last.
+    /// The exports of the servers whose last list succeeded.
     pub exports: Exports,
-    /// Those that did not answer.
-    silent: BTreeSet<Server>,
+    /// The servers whose last list failed.
+    failed: BTreeSet<Server>,
 }
 
-/// The servers that are asked.
+/// The servers that are listed.
 pub struct Servers {
-    asked: BTreeMap<Server, Asking>,
+    tasks: BTreeMap<Server, Task>,
     known: watch::Sender<Known>,
 }
 
-/// A task that ends with this.
-struct Asking(JoinHandle<()>);
+/// A task that ends when this is dropped.
+struct Task(JoinHandle<()>);
 
-impl Drop for Asking {
+impl Drop for Task {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
 impl Servers {
-    /// None so far.
+    /// No servers.
     pub fn none() -> Self {
         Self {
-            asked: BTreeMap::new(),
+            tasks: BTreeMap::new(),
             known: watch::Sender::new(Known::default()),
         }
     }
 
-    /// From now on these are asked, and no others.
-    pub fn want(&mut self, servers: BTreeSet<Server>) {
-        self.asked.retain(|server, _| servers.contains(server));
+    /// From now on lists these servers, and no others.
+    pub fn follow(&mut self, servers: BTreeSet<Server>) {
+        self.tasks.retain(|server, _| servers.contains(server));
         self.known.send_if_modified(|known| {
             let before = known.exports.len();
             known.exports.retain(|server, _| servers.contains(server));
-            known.silent.retain(|server| servers.contains(server));
+            known.failed.retain(|server| servers.contains(server));
             known.exports.len() < before
         });
         for server in servers {
-            let asking = || Asking(tokio::spawn(follow(server.clone(), self.known.clone())));
-            self.asked.entry(server.clone()).or_insert_with(asking);
+            let start = || Task(tokio::spawn(poll(server.clone(), self.known.clone())));
+            self.tasks.entry(server.clone()).or_insert_with(start);
         }
     }
 
-    /// What is known, and each change of it.
+    /// The state of the servers, and each change of it.
     pub fn known(&self) -> watch::Receiver<Known> {
         self.known.subscribe()
     }
 
-    /// Waits until each was asked once, but not for long.
-    pub async fn heard(&self, at_most: Duration) {
+    /// Waits until each server was listed once, up to `at_most`.
+    pub async fn first_lists(&self, at_most: Duration) {
         let mut known = self.known();
-        let heard = known.wait_for(|known| known.exports.len() + known.silent.len() >= self.asked.len());
-        // What is known by then is what there is.
-        let _ = timeout(at_most, heard).await;
+        let all = known.wait_for(|known| known.exports.len() + known.failed.len() >= self.tasks.len());
+        // The timeout is not an error: the remaining servers count as failed.
+        let _ = timeout(at_most, all).await;
     }
 }
 
-/// Requests one.
+/// Lists a server once.
 ///
 /// # Errors
 /// When it does not answer in time.
-fn ask(server: &Server) -> Answer {
+fn list(server: &Server) -> ListResult {
     let exported = client::list(server, Instant::now() + TIMEOUT)?;
     Ok(exported
         .into_iter()
@@ -100,63 +100,63 @@ fn ask(server: &Server) -> Answer {
         .collect())
 }
 
-/// Requests all at once.
-pub fn ask_all(servers: &BTreeSet<Server>) -> Vec<(&Server, Answer)> {
+/// Lists all servers at the same time.
+pub fn list_all(servers: &BTreeSet<Server>) -> Vec<(&Server, ListResult)> {
     thread::scope(|scope| {
-        let asked: Vec<_> = servers
+        let threads: Vec<_> = servers
             .iter()
-            .map(|server| (server, scope.spawn(|| ask(server))))
+            .map(|server| (server, scope.spawn(|| list(server))))
             .collect();
-        let answers = asked.into_iter();
-        answers
-            .map(|(server, asked)| (server, asked.join().expect("asking does not panic")))
+        let threads = threads.into_iter();
+        threads
+            .map(|(server, thread)| (server, thread.join().expect("listing does not panic")))
             .collect()
     })
 }
 
-/// Requests a server for as long as this runs. What it does wrong is said once.
-async fn follow(server: Server, known: watch::Sender<Known>) {
-    let (mut failures, mut said) = (0, String::new());
+/// Lists a server forever. An error is logged once.
+async fn poll(server: Server, known: watch::Sender<Known>) {
+    let (mut failures, mut logged) = (0, String::new());
     loop {
-        let asked = server.clone();
-        let answer = match spawn_blocking(move || ask(&asked)).await {
-            Ok(answer) => answer.map_err(|error| error.to_string()),
+        let target = server.clone();
+        let result = match spawn_blocking(move || list(&target)).await {
+            Ok(result) => result.map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
-        match &answer {
+        match &result {
             Ok(_) => {
-                if !std::mem::take(&mut said).is_empty() {
+                if !std::mem::take(&mut logged).is_empty() {
                     info!("usbip server {server} answers again");
                 }
                 failures = 0;
             }
             Err(error) => {
-                if *error != said {
-                    warn!("{error}; what it exports is withdrawn, but for what pods have");
-                    said.clone_from(error);
+                if *error != logged {
+                    warn!("{error}; its devices are withdrawn, except those that pods have");
+                    logged.clone_from(error);
                 }
                 failures += 1;
             }
         }
-        known.send_if_modified(|known| note(known, &server, answer.ok()));
+        known.send_if_modified(|known| update(known, &server, result.ok()));
         sleep(interval(failures, &server)).await;
     }
 }
 
-/// Takes in an answer; whether it says something else than the one before.
-fn note(known: &mut Known, server: &Server, answer: Option<Vec<(BusId, UsbIds)>>) -> bool {
-    let before = (known.exports.get(server).cloned(), known.silent.contains(server));
-    match answer {
+/// Takes in the result of a list (`None`: it failed); whether anything changed.
+fn update(known: &mut Known, server: &Server, result: Option<Vec<(BusId, UsbIds)>>) -> bool {
+    let before = (known.exports.get(server).cloned(), known.failed.contains(server));
+    match result {
         Some(exported) => {
-            known.silent.remove(server);
+            known.failed.remove(server);
             known.exports.insert(server.clone(), exported);
         }
         None => {
             known.exports.remove(server);
-            known.silent.insert(server.clone());
+            known.failed.insert(server.clone());
         }
     }
-    before != (known.exports.get(server).cloned(), known.silent.contains(server))
+    before != (known.exports.get(server).cloned(), known.failed.contains(server))
 }
 
 /// The interval after so many failures: longer each time, with a jitter so that a cluster's nodes do not connect all at
@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dead_server_is_asked_ever_more_seldom_and_never_in_step() {
+    fn a_dead_server_is_listed_less_often_and_with_jitter() {
         let server: Server = "lab".parse().unwrap();
         for (failures, about) in [
             (0, 2.0),
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn only_news_wake() {
+    fn only_changes_wake() {
         let (mut known, server) = (Known::default(), "lab".parse().unwrap());
         let device: (BusId, UsbIds) = (
             "1-1".parse().unwrap(),
@@ -205,7 +205,7 @@ mod tests {
                 product: 2,
             },
         );
-        for (answer, is_news) in [
+        for (result, is_change) in [
             (None, true),
             (None, false),
             (Some(vec![device.clone()]), true),
@@ -213,7 +213,7 @@ mod tests {
             (Some(vec![]), true),
             (None, true),
         ] {
-            assert_eq!(note(&mut known, &server, answer), is_news);
+            assert_eq!(update(&mut known, &server, result), is_change);
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Which container has what, from kubelet's pod-resources service; and when something is nobody's any more.
+//! Which container has which units, from kubelet's pod-resources service, and when a unit is free again.
 //!
-//! The service can only be asked (kubelet's pkg/apis/podresources/v1/api.proto): now and then it is. A device that
-//! Allocate gave is not listed before its pod is active, and kubelet lists nobody while it starts: what is listed no more
-//! counts as free only after a grace period. Must not know what is done with that.
+//! The service has no events (kubelet's pkg/apis/podresources/v1/api.proto), so it is polled. An allocated unit is not
+//! listed before its pod is active, and a starting kubelet lists no pod: a unit that is not listed any more counts as free
+//! only after a grace period. Must not know what uses the result.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -27,17 +27,17 @@ const SHORT_INTERVAL: Duration = Duration::from_secs(2);
 /// Units by resource, and the container (`namespace/pod/container`) that has each.
 pub type Holders = BTreeMap<String, BTreeMap<String, String>>;
 
-/// What is known of who has what.
+/// The units in use: those that kubelet lists, and those that it listed within the grace period.
 #[derive(Debug, Clone, Default)]
-pub struct Held {
-    /// The last answer.
+pub struct UnitsInUse {
+    /// The last list.
     pub now: Holders,
-    /// When something was listed last, or first heard of: units by resource.
+    /// When each unit was last listed, by resource and unit.
     seen: BTreeMap<(String, String), Instant>,
 }
 
-impl Held {
-    /// Takes a new answer in; what has not been listed for longer than `grace` is forgotten.
+impl UnitsInUse {
+    /// Takes in a new list. Units that have not been listed for `grace` are forgotten.
     pub fn update(&mut self, listed: Holders, now: Instant, grace: Duration) {
         for (resource, units) in &listed {
             for unit in units.keys() {
@@ -48,36 +48,37 @@ impl Held {
         self.now = listed;
     }
 
-    /// Nobody has these units any more, as others know.
+    /// Forgets units that are known to be free.
     pub fn forget(&mut self, units: &BTreeSet<String>) {
         self.seen.retain(|(_, unit), _| !units.contains(unit));
     }
 
-    /// The units of a resource that a container has, or had until a moment ago.
+    /// The units of a resource that are in use.
     pub fn units(&self, resource: &str) -> BTreeSet<String> {
-        let of_it = self.seen.keys().filter(|(name, _)| name == resource);
-        of_it.map(|(_, unit)| unit.clone()).collect()
+        let units = self.seen.keys().filter(|(name, _)| name == resource);
+        units.map(|(_, unit)| unit.clone()).collect()
     }
 
-    /// The resources of which a container has something, or had until a moment ago.
+    /// The resources of which a unit is in use.
     pub fn resources(&self) -> BTreeSet<&str> {
         self.seen.keys().map(|(resource, _)| resource.as_str()).collect()
     }
 
-    /// Who has a unit.
+    /// The container that has a unit, in the last list.
     pub fn holder(&self, resource: &str, unit: &str) -> Option<&str> {
         Some(self.now.get(resource)?.get(unit)?.as_str())
     }
 }
 
-/// Requests again and again (every few seconds if `often`), and tells each answer. A kubelet that does not answer is said once; nothing is concluded then.
+/// Lists the holders forever (every 2 s if `often`) and sends each list. If kubelet does not answer, that is logged once, and nothing
+/// is sent.
 pub async fn follow(
     socket: PathBuf,
     grace: Duration,
     mut often: watch::Receiver<bool>,
     answers: watch::Sender<Option<Holders>>,
 ) {
-    let mut said = false;
+    let mut has_failed = false;
     loop {
         let max_interval = if *often.borrow_and_update() {
             SHORT_INTERVAL
@@ -87,22 +88,25 @@ pub async fn follow(
         let interval = (grace / 4).clamp(Duration::from_millis(50), max_interval);
         match list(&socket).await {
             Ok(holders) => {
-                said = false;
+                has_failed = false;
                 answers.send_replace(Some(holders));
             }
             Err(error) => {
-                if !said {
+                if !has_failed {
                     warn!(
-                        "asking kubelet at {} who has what: {error}; until it answers, what was given counts as taken",
+                        "cannot list pod resources from kubelet at {}: {error}; treating allocated devices as in use",
                         socket.display()
                     );
                 } else {
-                    debug!("asking kubelet at {}: {error}", socket.display());
+                    debug!(
+                        "cannot list pod resources from kubelet at {}: {error}",
+                        socket.display()
+                    );
                 }
-                said = true;
+                has_failed = true;
             }
         }
-        // Who begins to wait for the answers is not to wait as long as those before him.
+        // A change to frequent polling takes effect at once.
         let _ = timeout(
             interval,
             often.wait_for(|often| *often && max_interval != SHORT_INTERVAL),
@@ -111,41 +115,41 @@ pub async fn follow(
     }
 }
 
-/// Why kubelet does not say.
+/// Why there is no list.
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
-    /// It refuses, or is away.
+    /// kubelet rejected the call, or does not run.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// It hangs.
-    #[error("no answer within {TIMEOUT:?}")]
-    NoAnswer,
+    /// kubelet hangs.
+    #[error("no response within {TIMEOUT:?}")]
+    Timeout,
 }
 
-/// Who has what now.
+/// Lists which container has which units.
 ///
 /// # Errors
 /// When kubelet does not answer.
 pub async fn list(socket: &std::path::Path) -> Result<Holders, ListError> {
-    let asked = async {
+    let call = async {
         let client = Client::connect(socket).await?;
         client
             .unary(api::LIST_PODS, api::ListPodResourcesRequest {})
             .await
     };
-    let answer: api::ListPodResourcesResponse =
-        timeout(TIMEOUT, asked).await.map_err(|_| ListError::NoAnswer)??;
-    Ok(holders(&answer))
+    let response: api::ListPodResourcesResponse =
+        timeout(TIMEOUT, call).await.map_err(|_| ListError::Timeout)??;
+    Ok(holders(&response))
 }
 
-fn holders(answer: &api::ListPodResourcesResponse) -> Holders {
+fn holders(response: &api::ListPodResourcesResponse) -> Holders {
     let mut holders = Holders::new();
-    for pod in &answer.pod_resources {
+    for pod in &response.pod_resources {
         for container in &pod.containers {
-            let who = format!("{}/{}/{}", pod.namespace, pod.name, container.name);
+            let holder = format!("{}/{}/{}", pod.namespace, pod.name, container.name);
             for devices in &container.devices {
                 let units = holders.entry(devices.resource_name.clone()).or_default();
-                units.extend(devices.device_ids.iter().map(|id| (id.clone(), who.clone())));
+                units.extend(devices.device_ids.iter().map(|id| (id.clone(), holder.clone())));
             }
         }
     }
@@ -164,16 +168,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_listed_no_more_is_held_for_a_grace_period() {
-        let (mut held, start) = (Held::default(), Instant::now());
-        held.update(listed(&["1", "2"]), start, GRACE);
-        assert_eq!(held.holder("x/y", "1"), Some("a/b/c"));
-        held.update(listed(&["2"]), start + GRACE / 2, GRACE);
-        assert_eq!(held.holder("x/y", "1"), None);
-        assert_eq!(held.units("x/y"), ["1".to_owned(), "2".to_owned()].into());
-        held.update(listed(&["2"]), start + GRACE, GRACE);
-        assert_eq!(held.units("x/y"), ["2".to_owned()].into());
-        held.update(Holders::new(), start + GRACE * 2, GRACE);
-        assert!(held.resources().is_empty());
+    fn a_unit_that_is_not_listed_any_more_is_in_use_for_the_grace_period() {
+        let (mut in_use, start) = (UnitsInUse::default(), Instant::now());
+        in_use.update(listed(&["1", "2"]), start, GRACE);
+        assert_eq!(in_use.holder("x/y", "1"), Some("a/b/c"));
+        in_use.update(listed(&["2"]), start + GRACE / 2, GRACE);
+        assert_eq!(in_use.holder("x/y", "1"), None);
+        assert_eq!(in_use.units("x/y"), ["1".to_owned(), "2".to_owned()].into());
+        in_use.update(listed(&["2"]), start + GRACE, GRACE);
+        assert_eq!(in_use.units("x/y"), ["2".to_owned()].into());
+        in_use.update(Holders::new(), start + GRACE * 2, GRACE);
+        assert!(in_use.resources().is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! Waiting for changes: of directories, of files, and until a burst of changes is over. Must not know what they mean.
+//! Waits for changes of directories and files, and until a burst of changes is over. Must not know what they mean.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -16,16 +16,16 @@ use crate::sys::readiness;
 /// The interval of looking whether a missing directory was created.
 const REAPPEAR_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A burst of changes is over when none has come for this long...
+/// A burst of changes is over after this time without a change...
 const QUIET_TIME: Duration = Duration::from_millis(150);
 
-/// ... and after this at the latest.
+/// ... and after this time at the latest.
 const MAX_DEBOUNCE: Duration = Duration::from_secs(3);
 
 /// The interval of looking for what no event reports, such as a directory mounted over another one.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A directory that is watched, also when it goes and another takes its place.
+/// Watches a directory, also after it was removed and created again.
 pub struct DirectoryWatch {
     path: PathBuf,
     watch: Option<Watch>,
@@ -38,7 +38,7 @@ struct Watch {
 }
 
 impl DirectoryWatch {
-    /// Watches from now on, or from when the directory comes.
+    /// Watches from now on, or from when the directory is created.
     pub fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
@@ -46,8 +46,8 @@ impl DirectoryWatch {
         }
     }
 
-    /// Waits until something has come, gone or been written in the directory, or until `at_most` has passed: what no
-    /// event tells of, such as another directory mounted over this one, is then seen by who looks.
+    /// Waits until a file was created, removed or written in the directory, or until `at_most` has passed: the caller then sees
+    /// changes that have no event, such as another directory mounted over this one.
     pub async fn changed(&mut self, at_most: Duration) {
         let Some(watch) = &self.watch else {
             sleep(REAPPEAR_INTERVAL.min(at_most)).await;
@@ -55,20 +55,20 @@ impl DirectoryWatch {
             return;
         };
         let Ok(readable) = timeout(at_most, watch.readable.readable()).await else {
-            // Free of charge, and the cure for a watch on a directory that is no longer the one of this name.
+            // Cheap, and necessary if another directory has this name now.
             self.watch = self::watch(&self.path).ok();
             return;
         };
-        let mut is_gone = readable.is_err();
+        let mut is_removed = readable.is_err();
         if let Ok(mut guard) = readable {
             while let Ok(events) = watch.inotify.read_events() {
                 let end =
                     AddWatchFlags::IN_IGNORED | AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF;
-                is_gone |= events.iter().any(|event| event.mask.intersects(end));
+                is_removed |= events.iter().any(|event| event.mask.intersects(end));
             }
             guard.clear_ready();
         }
-        if is_gone {
+        if is_removed {
             self.watch = self::watch(&self.path).ok();
         }
     }
@@ -91,7 +91,7 @@ fn watch(path: &Path) -> io::Result<Watch> {
     })
 }
 
-/// The directories of some files: the files of a ConfigMap change by a link beside them, and a node that somebody made
+/// Watches the directories of files: the files of a ConfigMap change by a link in their directory, and a node that was created
 /// outside /dev has no other event.
 pub struct FileWatch(Vec<DirectoryWatch>);
 
@@ -124,12 +124,12 @@ impl FileWatch {
     }
 }
 
-/// What has changed.
+/// What may have changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Something beside the configuration files, perhaps these.
+    /// The configuration files.
     pub configuration: bool,
-    /// Something that a new snapshot may show.
+    /// What a snapshot shows.
     pub host: bool,
 }
 
@@ -146,8 +146,7 @@ impl Changes {
     };
 }
 
-/// Changes that nobody has reacted to yet. kubelet rewrites its checkpoint at each list, so a burst of changes gets one
-/// reaction.
+/// Collects the changes of a burst, for one reaction to all: kubelet rewrites its checkpoint at each list.
 #[derive(Debug, Default)]
 pub struct Debounce {
     changes: Changes,

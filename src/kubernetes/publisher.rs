@@ -98,7 +98,7 @@ impl Publisher {
             let free = usbip::given_back(definitions, &snapshot);
             self.in_use.forget(&free);
             for served in self.served.values() {
-                served.plugin.free(&free);
+                served.plugin.release(&free);
             }
         }
         let resources = resources::resources(definitions, &snapshot, &mut self.names);
@@ -129,8 +129,8 @@ impl Publisher {
         for (name, served) in &self.served {
             let now = self.in_use.now.get(name.as_str()).map_or(0, BTreeMap::len);
             self.counters.set("held", name.as_str(), "", now as u64);
-            let held = self.in_use.units(name.as_str());
-            changed |= served.plugin.take_held(&held, self.grace);
+            let in_use = self.in_use.units(name.as_str());
+            changed |= served.plugin.update_in_use(&in_use, self.grace);
         }
         if self.cdi_specs.enabled {
             self.remove_unneeded_specs();
@@ -144,7 +144,7 @@ impl Publisher {
         for (name, _) in config::remote(definitions) {
             let served = self.served.get(name);
             let allocated = served.map(|served| served.plugin.allocated());
-            let recent = served.map(|served| served.plugin.given_within(START_TIMEOUT));
+            let recent = served.map(|served| served.plugin.allocated_within(START_TIMEOUT));
             let seen = self.in_use.units(name.as_str());
             let mut starting = recent.unwrap_or_default();
             starting.retain(|id| !seen.contains(id));

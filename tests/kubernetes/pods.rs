@@ -117,7 +117,7 @@ async fn without_kubelets_word_every_spec_stays() {
     kubelet.registered("example.com/serial").await.list().await;
     node.write("config.yaml", ONE);
     kubelet.registered("example.com/other").await.list().await;
-    plugin.logs("who has what: connecting: No such file").await;
+    plugin.logs("cannot connect: No such file").await;
     // Whoever comes to be asked says so: only now is anything concluded.
     assert_eq!(specs(&node).len(), 3);
     let mut pods = PodResources::start(&node.path("pods.sock"));

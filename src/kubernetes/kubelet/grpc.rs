@@ -19,21 +19,21 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic_prost::ProstCodec;
 
-/// The longest that connecting to a socket may take.
+/// The timeout of connecting to a socket.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a call brought no answer.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// Nobody listens.
-    #[error("connecting: {0}")]
+    /// No process listens on the socket.
+    #[error("cannot connect: {0}")]
     Connect(#[from] io::Error),
-    /// It is no HTTP/2.
-    #[error("opening an HTTP/2 connection: {0}")]
+    /// The peer does not speak HTTP/2.
+    #[error("cannot open an HTTP/2 connection: {0}")]
     Handshake(#[from] hyper::Error),
-    /// The peer refused, or went.
+    /// The peer rejected the call, or closed the connection.
     #[error("{} ({:?})", .0.message(), .0.code())]
-    Refused(#[from] Status),
+    Rejected(#[from] Status),
 }
 
 /// Answers gRPC calls on a listener until it is dropped; dropping it ends every connection.
@@ -50,8 +50,8 @@ where
         let (stream, _) = listener.accept().await?;
         let answer = answer.clone();
         let service = service_fn(move |request| {
-            let answered = answer(request);
-            async move { Ok::<_, Infallible>(answered.await) }
+            let response = answer(request);
+            async move { Ok::<_, Infallible>(response.await) }
         });
         connections
             .spawn(http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service));
@@ -59,7 +59,7 @@ where
     }
 }
 
-/// The answer to a call with one message each way.
+/// Answers a call with one message.
 pub async fn unary<Q, A, F>(
     request: Request<Incoming>,
     mut answer: impl FnMut(Q) -> F + Send,
@@ -70,15 +70,15 @@ where
     F: Future<Output = Result<A, Status>> + Send,
 {
     let service = tower::service_fn(move |request: tonic::Request<Q>| {
-        let answered = answer(request.into_inner());
-        async move { answered.await.map(tonic::Response::new) }
+        let response = answer(request.into_inner());
+        async move { response.await.map(tonic::Response::new) }
     });
     tonic::server::Grpc::new(ProstCodec::<A, Q>::default())
         .unary(service, request)
         .await
 }
 
-/// The answer to a call that is answered by many messages.
+/// Answers a call with a stream of messages.
 pub async fn server_streaming<Q, A, S>(
     request: Request<Incoming>,
     mut answer: impl FnMut(Q) -> S + Send,
@@ -96,9 +96,9 @@ where
         .await
 }
 
-/// The answer to a call that does not exist.
+/// Answers a call that does not exist.
 pub fn unknown_call(path: &str) -> Response<Body> {
-    Status::unimplemented(format!("there is no call {path}")).into_http()
+    Status::unimplemented(format!("unknown call {path}")).into_http()
 }
 
 /// A client of a gRPC service on a Unix socket.
@@ -109,7 +109,7 @@ impl Client {
     /// Connects.
     ///
     /// # Errors
-    /// When nobody listens, or no HTTP/2 is spoken.
+    /// When no process listens, or it does not speak HTTP/2.
     pub async fn connect(socket: &Path) -> Result<Self, CallError> {
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, UnixStream::connect(socket));
         let stream = connected.await.map_err(io::Error::from)??;
@@ -119,11 +119,11 @@ impl Client {
         Ok(Self(sender))
     }
 
-    /// One message there, one back.
+    /// Calls with one message and returns one.
     ///
     /// # Errors
-    /// What the peer says, or that it went.
-    pub async fn unary<Q, A>(&self, call: &'static str, question: Q) -> Result<A, CallError>
+    /// When the peer rejects the call or closes the connection.
+    pub async fn unary<Q, A>(&self, call: &'static str, request: Q) -> Result<A, CallError>
     where
         Q: Message + 'static,
         A: Message + Default + 'static,
@@ -132,18 +132,18 @@ impl Client {
         let mut grpc = tonic::client::Grpc::with_origin(service, Uri::from_static("http://localhost"));
         let codec = ProstCodec::<Q, A>::default();
         let path = hyper::http::uri::PathAndQuery::from_static(call);
-        let answer = grpc.unary(tonic::Request::new(question), path, codec).await?;
-        Ok(answer.into_inner())
+        let response = grpc.unary(tonic::Request::new(request), path, codec).await?;
+        Ok(response.into_inner())
     }
 
-    /// One message there, many back.
+    /// Calls with one message and returns a stream.
     ///
     /// # Errors
-    /// What the peer says, or that it went.
+    /// When the peer rejects the call or closes the connection.
     pub async fn server_streaming<Q, A>(
         &self,
         call: &'static str,
-        question: Q,
+        request: Q,
     ) -> Result<tonic::Streaming<A>, CallError>
     where
         Q: Message + 'static,
@@ -153,10 +153,10 @@ impl Client {
         let mut grpc = tonic::client::Grpc::with_origin(service, Uri::from_static("http://localhost"));
         let codec = ProstCodec::<Q, A>::default();
         let path = hyper::http::uri::PathAndQuery::from_static(call);
-        let answer = grpc
-            .server_streaming(tonic::Request::new(question), path, codec)
+        let response = grpc
+            .server_streaming(tonic::Request::new(request), path, codec)
             .await?;
-        Ok(answer.into_inner())
+        Ok(response.into_inner())
     }
 
     fn service(

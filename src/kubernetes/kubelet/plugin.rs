@@ -1,6 +1,7 @@
-//! What kubelet asks of one resource: its list and each change of it, which units to take, and what a container gets.
+//! kubelet's device plugin calls for one resource: its list and each change of it, the preferred units, and what a container
+//! gets.
 //!
-//! Must not know how it is registered, nor where the list comes from.
+//! Must not know how the resource is registered, nor where it comes from.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::ready;
@@ -25,11 +26,11 @@ use crate::kubernetes::resources::resource::{Metrics, Resource};
 use crate::kubernetes::resources::unit::Unit;
 use crate::kubernetes::status::Counters;
 
-/// One resource, as kubelet sees it.
+/// Answers kubelet's calls for one resource.
 pub struct Plugin {
     resource: watch::Receiver<Arc<Resource>>,
     cdi_specs: CdiSpecs,
-    /// Ids that a container has, as far as known: when each was given, or seen with one.
+    /// The units that a container has, as far as known: when each was allocated, or first listed.
     allocated: Mutex<BTreeMap<String, Instant>>,
     /// How many `ListAndWatch` streams are open.
     streams: watch::Sender<usize>,
@@ -37,7 +38,7 @@ pub struct Plugin {
 }
 
 impl Plugin {
-    /// The plugin of a resource that is told of through `resource`.
+    /// The plugin of the resource that `resource` has.
     pub fn new(
         resource: watch::Receiver<Arc<Resource>>,
         cdi_specs: CdiSpecs,
@@ -57,61 +58,63 @@ impl Plugin {
         self.streams.subscribe()
     }
 
-    /// Whose metrics the resource has beside ours.
+    /// The program whose metrics the resource has in addition to ours.
     pub fn metrics(&self) -> Metrics {
         self.resource.borrow().metrics
     }
 
-    /// The ids that a container has, as far as known.
+    /// The units that a container has, as far as known.
     pub fn allocated(&self) -> BTreeSet<String> {
         let allocated = self.allocated.lock().unwrap_or_else(PoisonError::into_inner);
         allocated.keys().cloned().collect()
     }
 
-    /// The ids that were given, or first seen with a container, less than so long ago.
-    pub fn given_within(&self, limit: Duration) -> BTreeSet<String> {
+    /// The units that were allocated, or first listed, less than `limit` ago.
+    pub fn allocated_within(&self, limit: Duration) -> BTreeSet<String> {
         let allocated = self.allocated.lock().unwrap_or_else(PoisonError::into_inner);
-        let lately = allocated.iter().filter(|(_, given)| given.elapsed() < limit);
-        lately.map(|(id, _)| id.clone()).collect()
+        let recent = allocated.iter().filter(|(_, since)| since.elapsed() < limit);
+        recent.map(|(id, _)| id.clone()).collect()
     }
 
-    /// These are no container's any more, whatever the grace period.
-    pub fn free(&self, ids: &BTreeSet<String>) {
+    /// Marks units as free, without a grace period.
+    pub fn release(&self, ids: &BTreeSet<String>) {
         let mut allocated = self.allocated.lock().unwrap_or_else(PoisonError::into_inner);
         allocated.retain(|id, _| !ids.contains(id));
     }
 
-    /// Takes in which ids kubelet says are held. What was given longer than `grace` ago and is not, is free; whether
-    /// that changed anything.
-    pub fn take_held(&self, held: &BTreeSet<String>, grace: Duration) -> bool {
+    /// Takes in the units in use. A unit that was allocated more than `grace` ago and is not in use is free. Whether anything
+    /// changed.
+    pub fn update_in_use(&self, in_use: &BTreeSet<String>, grace: Duration) -> bool {
         let mut allocated = self.allocated.lock().unwrap_or_else(PoisonError::into_inner);
         let before: BTreeSet<String> = allocated.keys().cloned().collect();
-        allocated.retain(|id, given| held.contains(id) || given.elapsed() < grace);
-        for id in held {
+        allocated.retain(|id, since| in_use.contains(id) || since.elapsed() < grace);
+        for id in in_use {
             allocated.entry(id.clone()).or_insert_with(Instant::now);
         }
         !allocated.keys().eq(&before)
     }
 
-    /// Answers one call of kubelet's.
-    pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+    /// Answers one call.
+    pub async fn respond(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         let plugin = Arc::clone(&self);
         match request.uri().path() {
             api::OPTIONS => grpc::unary(request, move |_: api::Empty| ready(Ok(plugin.options()))).await,
             api::LIST_AND_WATCH => grpc::server_streaming(request, move |_: api::Empty| plugin.lists()).await,
-            api::PREFERRED => grpc::unary(request, move |asked| ready(Ok(plugin.preferred(&asked)))).await,
-            api::ALLOCATE => grpc::unary(request, move |asked| ready(plugin.allocate(&asked))).await,
-            api::PRE_START => grpc::unary(request, move |asked| ready(plugin.pre_start(&asked))).await,
+            api::PREFERRED => {
+                grpc::unary(request, move |request| ready(Ok(plugin.preferred(&request)))).await
+            }
+            api::ALLOCATE => grpc::unary(request, move |request| ready(plugin.allocate(&request))).await,
+            api::PRE_START => grpc::unary(request, move |request| ready(plugin.pre_start(&request))).await,
             other => grpc::unknown_call(other),
         }
     }
 
-    /// What kubelet may ask of us.
+    /// The optional calls that the plugin answers.
     pub fn options(&self) -> api::DevicePluginOptions {
         let resource = self.resource.borrow();
         api::DevicePluginOptions {
-            // RequestEntry at every start of a container, also where kubelet answers Allocate from its memory: the moment to
-            // put a spec back that somebody removed.
+            // kubelet makes this call at every start of a container, even if it has the result of Allocate from before: the
+            // plugin restores a spec that was removed meanwhile.
             pre_start_required: self.cdi_specs.enabled && !resource.wishes.is_empty(),
             get_preferred_allocation_available: true,
         }
@@ -119,15 +122,15 @@ impl Plugin {
 
     fn lists(&self) -> Lists {
         let counters = Arc::clone(&self.counters);
-        let mut told = None;
-        // What a unit offers may change without a word to kubelet, whose list has but ids and health.
+        let mut sent = None;
+        // kubelet's list has only ids and health: other changes of a unit are not sent.
         let lists = WatchStream::new(self.resource.clone()).filter_map(move |resource| {
             let list = list(&resource);
-            if told.as_ref() == Some(&list) {
+            if sent.as_ref() == Some(&list) {
                 return None;
             }
             counters.add("lists_total", resource.name.as_str());
-            told = Some(list.clone());
+            sent = Some(list.clone());
             Some(Ok(list))
         });
         self.streams.send_modify(|open| *open += 1);
@@ -137,33 +140,33 @@ impl Plugin {
         }
     }
 
-    fn preferred(&self, asked: &api::PreferredAllocationRequest) -> api::PreferredAllocationResponse {
+    fn preferred(&self, request: &api::PreferredAllocationRequest) -> api::PreferredAllocationResponse {
         let resource = self.resource.borrow().clone();
-        let answers = asked.container_requests.iter().map(|asked| {
-            let size = usize::try_from(asked.allocation_size).unwrap_or(0);
+        let responses = request.container_requests.iter().map(|request| {
+            let size = usize::try_from(request.allocation_size).unwrap_or(0);
             api::ContainerPreferredAllocationResponse {
                 device_ids: resource.preferred(
-                    &asked.available_device_ids,
-                    &asked.must_include_device_ids,
+                    &request.available_device_ids,
+                    &request.must_include_device_ids,
                     size,
                 ),
             }
         });
         api::PreferredAllocationResponse {
-            container_responses: answers.collect(),
+            container_responses: responses.collect(),
         }
     }
 
-    fn allocate(&self, asked: &api::AllocateRequest) -> Result<api::AllocateResponse, Status> {
+    fn allocate(&self, request: &api::AllocateRequest) -> Result<api::AllocateResponse, Status> {
         let resource = self.resource.borrow().clone();
-        let mut answers = Vec::new();
-        for container in &asked.container_requests {
-            answers.push(self.give(&resource, &container.devices_ids)?);
+        let mut responses = Vec::new();
+        for container in &request.container_requests {
+            responses.push(self.allocate_container(&resource, &container.devices_ids)?);
         }
-        let ids = asked
+        let ids = request
             .container_requests
             .iter()
-            .flat_map(|asked| &asked.devices_ids);
+            .flat_map(|container| &container.devices_ids);
         let mut allocated = self.allocated.lock().unwrap_or_else(PoisonError::into_inner);
         allocated.extend(ids.map(|id| (id.clone(), Instant::now())));
         self.counters.add("allocations_total", resource.name.as_str());
@@ -171,19 +174,23 @@ impl Plugin {
             self.counters.add(metric, resource.name.as_str());
         }
         Ok(api::AllocateResponse {
-            container_responses: answers,
+            container_responses: responses,
         })
     }
 
-    fn give(&self, resource: &Resource, ids: &[String]) -> Result<api::ContainerAllocateResponse, Status> {
+    fn allocate_container(
+        &self,
+        resource: &Resource,
+        ids: &[String],
+    ) -> Result<api::ContainerAllocateResponse, Status> {
         let units = self.units(resource, ids)?;
         self.write_specs(resource)?;
-        let mut answer = api::ContainerAllocateResponse::default();
-        // Units of one resource often offer the same: each thing once.
+        let mut response = api::ContainerAllocateResponse::default();
+        // Units of one resource often have the same nodes and mounts: each is given once.
         let (mut devices, mut nodes, mut mounts) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
         for unit in units {
             for (key, value) in &unit.offer.env {
-                let values = answer.envs.entry(key.clone()).or_default();
+                let values = response.envs.entry(key.clone()).or_default();
                 *values = if values.is_empty() {
                     value.clone()
                 } else {
@@ -201,14 +208,14 @@ impl Plugin {
         }
         if resource.hotplug && devices.is_empty() {
             warn!(
-                "{}: CDI is off: the container gets the {} nodes that are there now, and no hotplug (switch CDI on in \
+                "{}: CDI is off: the container gets the {} nodes that exist now, and no hotplug (switch CDI on in \
                  the container engine, and start the plugin with --cdi on)",
                 resource.name,
                 nodes.len()
             );
         }
-        answer.cdi_devices = devices.into_iter().map(|name| api::CdiDevice { name }).collect();
-        answer.devices = nodes
+        response.cdi_devices = devices.into_iter().map(|name| api::CdiDevice { name }).collect();
+        response.devices = nodes
             .values()
             .map(|node| api::DeviceSpec {
                 container_path: node.container.display().to_string(),
@@ -216,7 +223,7 @@ impl Plugin {
                 permissions: node.access.to_string(),
             })
             .collect();
-        answer.mounts = mounts
+        response.mounts = mounts
             .values()
             .map(|mount| api::Mount {
                 container_path: mount.container.display().to_string(),
@@ -224,17 +231,17 @@ impl Plugin {
                 read_only: mount.read_only,
             })
             .collect();
-        info!("{}: gave {}", resource.name, ids.join(", "));
-        Ok(answer)
+        info!("{}: allocated {}", resource.name, ids.join(", "));
+        Ok(response)
     }
 
-    fn pre_start(&self, asked: &api::PreStartContainerRequest) -> Result<api::Empty, Status> {
+    fn pre_start(&self, request: &api::PreStartContainerRequest) -> Result<api::Empty, Status> {
         let resource = self.resource.borrow().clone();
         self.write_specs(&resource)?;
         info!(
             "{}: a container with {} starts",
             resource.name,
-            asked.devices_ids.join(", ")
+            request.devices_ids.join(", ")
         );
         Ok(api::Empty {})
     }
@@ -246,7 +253,7 @@ impl Plugin {
         })?;
         if written > 0 {
             warn!(
-                "{}: {written} CDI specs had gone, and are written anew",
+                "{}: {written} CDI specs were missing or changed; wrote them again",
                 resource.name
             );
         }
@@ -257,7 +264,7 @@ impl Plugin {
         let unit = |id: &String| {
             resource.units.get(id).ok_or_else(|| {
                 Status::not_found(format!(
-                    "{} has no unit {id:?} (it went after kubelet chose it: the pod is tried again)",
+                    "{} has no unit {id:?} (it disappeared after kubelet chose it; kubelet retries the pod)",
                     resource.name
                 ))
             })
@@ -266,7 +273,7 @@ impl Plugin {
     }
 }
 
-/// The whole list, as every message has it.
+/// The list of all units.
 fn list(resource: &Resource) -> api::ListAndWatchResponse {
     let device = |(id, unit): (&String, &Unit)| api::Device {
         id: id.clone(),
@@ -285,7 +292,7 @@ fn list(resource: &Resource) -> api::ListAndWatchResponse {
     }
 }
 
-/// The stream of lists; who waits for its end is told when it is dropped.
+/// The stream of lists; counted in `open` until it is dropped.
 struct Lists {
     lists: Pin<Box<dyn Stream<Item = Result<api::ListAndWatchResponse, Status>> + Send>>,
     open: watch::Sender<usize>,

@@ -225,7 +225,8 @@ impl Registrar {
         let plugin = Arc::clone(&self.plugin);
         let mut server = JoinSet::new();
         server.spawn(async move {
-            let served = grpc::serve_grpc(listener, move |request| Arc::clone(&plugin).answer(request)).await;
+            let served =
+                grpc::serve_grpc(listener, move |request| Arc::clone(&plugin).respond(request)).await;
             let Err(error) = served;
             warn!("cannot accept kubelet's calls: {error}");
         });

@@ -1,4 +1,4 @@
-//! `--check`: what would be advertised, and what this node lacks. Changes nothing.
+//! `--check`: prints what would be advertised and what this node lacks. Changes nothing.
 
 use std::io::Write;
 use std::path::Path;
@@ -7,31 +7,86 @@ use anyhow::{Context, Result};
 
 use super::config::{self, Configuration};
 use super::engine::Cdi;
+use super::kubelet::api::KUBELET_SOCKET;
 use super::options::Options;
 use super::resources;
 use super::resources::names::Names;
 use super::snapshot::Snapshot;
-use super::usbip_servers;
+use super::usbip_servers::{self, ListResult};
 use crate::host::monitor::{DeviceMonitor, udevd_is_running};
+use crate::model::remote::Server;
 
-/// Prints what there is; false when something is missing that pods need.
+/// Something that the plugin or pods need on this node.
+struct Finding {
+    is_present: bool,
+    subject: String,
+    /// How to fix it.
+    hint: &'static str,
+}
+
+/// Prints the report; false if something is missing that pods need.
 ///
 /// # Errors
 /// When the configuration can't be used, or the host's devices can't be listed.
 pub fn run(options: &Options, engine: &Cdi) -> Result<bool> {
-    let (_, Configuration { definitions, notes }) = options.config_sources.read()?;
+    let (_, configuration) = options.config_sources.read()?;
+    let servers = config::servers(&configuration.definitions);
+    let lists = usbip_servers::list_all(&servers);
+    let mut out = std::io::stdout().lock();
+    print_resources(&mut out, options, configuration, &lists)?;
+    let mut is_complete = engine.is_used();
+    for finding in findings(options, !servers.is_empty()) {
+        let Finding { subject, hint, .. } = &finding;
+        match finding.is_present {
+            true => writeln!(out, "ok: {subject}")?,
+            false => writeln!(out, "missing: {subject} ({hint})")?,
+        }
+        is_complete &= finding.is_present;
+    }
+    for (server, list) in &lists {
+        match list {
+            Ok(exported) => writeln!(
+                out,
+                "ok: usbip server {server}: {} devices that no host has imported",
+                exported.len()
+            )?,
+            Err(error) => writeln!(out, "missing: {error}")?,
+        }
+        is_complete &= list.is_ok();
+    }
+    match engine {
+        Cdi::On(_) => writeln!(out, "ok: {engine}")?,
+        Cdi::Off(_) => writeln!(
+            out,
+            "missing: {engine} (set enable_cdi = true in containerd's configuration: without it devices stay as they are when \
+             the pod starts)"
+        )?,
+        Cdi::Unknown(_) => writeln!(
+            out,
+            "unknown: {engine} (set enable_cdi = true there, name the engine's socket with --engine-socket, or give --cdi on or \
+             --cdi off)"
+        )?,
+    }
+    Ok(is_complete)
+}
+
+/// Prints the resources that would be advertised, and the notes on the configuration.
+fn print_resources(
+    out: &mut impl Write,
+    options: &Options,
+    configuration: Configuration,
+    lists: &[(&Server, ListResult)],
+) -> Result<()> {
+    let Configuration { definitions, notes } = configuration;
     let monitor = DeviceMonitor::open(resources::facts_needed(&definitions), 0)
         .context("listing the host's devices")?;
     let mut snapshot = Snapshot::take(&definitions, &monitor, &options.state_dir)?;
-    let servers = config::servers(&definitions);
-    let answers = usbip_servers::list_all(&servers);
-    for (server, answer) in &answers {
-        if let (Ok(exported), true) = (answer, options.cdi_specs.enabled) {
+    for (server, list) in lists {
+        if let (Ok(exported), true) = (list, options.cdi_specs.enabled) {
             snapshot.exports.insert((*server).clone(), exported.clone());
         }
     }
     let mut names = Names::default();
-    let mut out = std::io::stdout().lock();
     for resource in resources::resources(&definitions, &snapshot, &mut names) {
         let (healthy, unhealthy) = resource.health();
         writeln!(out, "{}: {healthy} healthy, {unhealthy} unhealthy", resource.name)?;
@@ -39,51 +94,22 @@ pub fn run(options: &Options, engine: &Cdi) -> Result<bool> {
     for note in names.take_notes().into_iter().chain(notes) {
         writeln!(out, "note: {note}")?;
     }
-    let mut sound = true;
-    for (is_well, told, cure) in findings(options, !servers.is_empty()) {
-        let (word, cure) = if is_well { ("ok", "") } else { ("missing", cure) };
-        writeln!(out, "{word}: {told}{cure}")?;
-        sound &= is_well;
-    }
-    for (server, answer) in &answers {
-        match answer {
-            Ok(exported) => writeln!(
-                out,
-                "ok: usbip server {server}: {} devices that nobody has imported",
-                exported.len()
-            )?,
-            Err(error) => writeln!(out, "missing: {error}")?,
-        }
-        sound &= answer.is_ok();
-    }
-    let (word, cure) = match engine {
-        Cdi::On(_) => ("ok", ""),
-        Cdi::Off(_) => (
-            "missing",
-            " (set enable_cdi = true in containerd's configuration: without it devices stay as they are when the pod starts)",
-        ),
-        Cdi::Unknown(_) => (
-            "unknown",
-            " (say enable_cdi = true there, let --engine-socket name the engine's socket, or give --cdi on or --cdi off)",
-        ),
-    };
-    writeln!(out, "{word}: {engine}{cure}")?;
-    Ok(sound && engine.is_used())
+    Ok(())
 }
 
-fn findings(options: &Options, is_remote: bool) -> Vec<(bool, String, &'static str)> {
-    let kubelet = options.kubelet_dir.join(super::kubelet::api::KUBELET_SOCKET);
+fn findings(options: &Options, has_servers: bool) -> Vec<Finding> {
+    let kubelet = options.kubelet_dir.join(KUBELET_SOCKET);
     let mut findings = vec![
-        (
-            kubelet.exists(),
-            format!("kubelet's socket {}", kubelet.display()),
-            " (does kubelet run here? --kubelet-dir names its directory)",
-        ),
-        (
-            udevd_is_running(),
-            "udevd, which tells of devices' properties and links".to_owned(),
-            " (without it requests for them match nothing)",
-        ),
+        Finding {
+            is_present: kubelet.exists(),
+            subject: format!("kubelet's socket {}", kubelet.display()),
+            hint: "does kubelet run here? --kubelet-dir names its directory",
+        },
+        Finding {
+            is_present: udevd_is_running(),
+            subject: "udevd, the source of devices' properties and links".to_owned(),
+            hint: "without it requests for them match nothing",
+        },
     ];
     if options.cdi_specs.enabled {
         let hooks = [
@@ -91,23 +117,22 @@ fn findings(options: &Options, is_remote: bool) -> Vec<(bool, String, &'static s
             "oci-hotplug-poststop",
             "oci-hotplug-watcher",
         ];
-        for hook in hooks.map(|hook| options.cdi_specs.hooks.join(hook)) {
-            let told = hook.display().to_string();
-            findings.push((
-                hook.exists(),
-                told,
-                " (run packaging/install.sh on the node; --hook-dir names another place)",
-            ));
-        }
+        findings.extend(hooks.map(|hook| {
+            let path = options.cdi_specs.hooks.join(hook);
+            Finding {
+                is_present: path.exists(),
+                subject: path.display().to_string(),
+                hint: "run packaging/install.sh on the node; --hook-dir names another directory",
+            }
+        }));
     }
-    if is_remote {
-        let controller = Path::new("/sys/devices/platform/vhci_hcd.0");
-        findings.push((
-            controller.exists(),
-            "the virtual USB host controller, by which devices of USB/IP servers are attached".to_owned(),
-            " (load its module on the node: `modprobe vhci-hcd`, and at each boot with a line \"vhci-hcd\" in \
-             /etc/modules-load.d/usbip.conf)",
-        ));
+    if has_servers {
+        findings.push(Finding {
+            is_present: Path::new("/sys/devices/platform/vhci_hcd.0").exists(),
+            subject: "the virtual USB host controller, to which devices of USB/IP servers are attached".to_owned(),
+            hint: "load its module on the node with `modprobe vhci-hcd`, and at each boot with a line \"vhci-hcd\" in \
+                   /etc/modules-load.d/usbip.conf",
+        });
     }
     findings
 }

@@ -1,4 +1,4 @@
-//! `oci-hotplug-device-plugin`: its arguments, its log.
+//! `oci-hotplug-device-plugin`: arguments and log.
 
 use std::ffi::OsString;
 use std::fs;
@@ -27,13 +27,13 @@ use crate::host::config::{Config, LogLevel};
 /// This program.
 const NAME: &str = "oci-hotplug-device-plugin";
 
-/// Where smarter-device-manager has its file when nothing else is said.
+/// The default path of smarter-device-manager's file.
 const SMARTER_DEFAULT: &str = "config/conf.yaml";
 
-/// Where usbip-device-plugin has its file when nothing else is said: the first that is there.
+/// The default paths of usbip-device-plugin's file: the first that exists.
 const USBIP_DEFAULTS: [&str; 2] = ["config.yaml", "/etc/usbip-device-plugin/config.yaml"];
 
-/// Where generic-device-plugin has its metrics when nothing else is said: at all addresses.
+/// The default address of generic-device-plugin's metrics: all addresses.
 const GENERIC_LISTEN: &str = ":8080";
 
 /// Advertises devices to Kubernetes, and lets them come and go in running pods.
@@ -42,7 +42,7 @@ const GENERIC_LISTEN: &str = ":8080";
 #[derive(Debug, Parser)]
 #[command(name = NAME, version, args_override_self = true)]
 struct Arguments {
-    /// Devices as the hostdev plugin has them, such as /dev/mem:r,/dev/fuse:rwm.
+    /// Devices in the hostdev plugin's format, such as /dev/mem:r,/dev/fuse:rwm.
     #[arg(long, value_name = "LIST", env = "OCI_HOTPLUG_PLUGIN_DEVS")]
     devs: Option<String>,
     /// smarter-device-manager's conf.yaml; watched. Without a value: config/conf.yaml.
@@ -52,16 +52,16 @@ struct Arguments {
     /// /etc/usbip-device-plugin/config.yaml.
     #[arg(long, value_name = "FILE", env = "OCI_HOTPLUG_PLUGIN_USBIP_CONFIG", num_args = 0..=1, default_missing_value = USBIP_DEFAULTS[0])]
     usbip_config: Option<PathBuf>,
-    /// A device as generic-device-plugin has it, in YAML or JSON, such as {"name": "fuse", "groups": [{"count": 10, "paths":
-    /// [{"path": "/dev/fuse"}]}]}. Can be repeated; the devices in its file do not count then, as there.
+    /// A device in generic-device-plugin's format, YAML or JSON, such as {"name": "fuse", "groups": [{"count": 10, "paths":
+    /// [{"path": "/dev/fuse"}]}]}. Can be repeated; the devices in its file are ignored then, as by generic-device-plugin.
     #[arg(long, value_name = "DEVICE")]
     device: Vec<String>,
-    /// The domain of resources whose names have none, instead of the files' own. Without either it is that of the format:
-    /// devic.es for --device and `devices:`, usbip.dev.mvalvekens.be, or oci-hotplug.dev.
+    /// The domain of resources whose names have none; overrides the files' own. The default depends on the format: devic.es for
+    /// --device and `devices:`, usbip.dev.mvalvekens.be, or oci-hotplug.dev.
     #[arg(long, value_name = "DOMAIN", env = "OCI_HOTPLUG_PLUGIN_DOMAIN", value_parser = domain)]
     domain: Option<String>,
-    /// Our own file, or generic-device-plugin's, or usbip-device-plugin's; watched. Where no source is given:
-    /// /etc/generic-device-plugin/config.yaml, if it is there.
+    /// Our own file, or generic-device-plugin's, or usbip-device-plugin's; watched. If no source is given, the default is
+    /// /etc/generic-device-plugin/config.yaml if it exists.
     #[arg(long, value_name = "FILE", env = "OCI_HOTPLUG_PLUGIN_CONFIG")]
     config: Option<PathBuf>,
     /// kubelet's directory of device plugins.
@@ -73,8 +73,8 @@ struct Arguments {
         default_value = "/var/lib/kubelet/device-plugins"
     )]
     kubelet_dir: PathBuf,
-    /// kubelet's socket of pod-resources, which tells who has what; "" for none: then what was given counts as taken,
-    /// and CDI specs stay.
+    /// kubelet's pod-resources socket, which lists the devices of each pod; "" for none: then allocated devices count as in use
+    /// forever, and CDI specs stay.
     #[arg(
         long,
         alias = "pod-resources-socket",
@@ -83,8 +83,8 @@ struct Arguments {
         default_value = "/var/lib/kubelet/pod-resources/kubelet.sock"
     )]
     pod_resources: String,
-    /// How long nobody must have had a unit before it is free and the CDI specs of a resource that is configured no more
-    /// are removed, in seconds. A pod that is just admitted is not listed yet, nor is any while kubelet starts.
+    /// How long no container must have had a device before it is free and the CDI specs of a resource that is not configured any
+    /// more are removed, in seconds. kubelet lists neither a pod that was just admitted nor, while it starts, any pod.
     #[arg(
         long,
         value_name = "SECONDS",
@@ -92,7 +92,7 @@ struct Arguments {
         default_value_t = 300
     )]
     grace_period: u64,
-    /// Where CDI specs are written; a directory that the container engine reads.
+    /// The directory for CDI specs; the container engine must read it.
     #[arg(
         long,
         value_name = "DIR",
@@ -100,7 +100,8 @@ struct Arguments {
         default_value = "/var/run/cdi"
     )]
     cdi_dir: PathBuf,
-    /// Whether the container engine takes CDI devices. Without, devices come with the container and stay: no hotplug.
+    /// Whether the container engine supports CDI devices. Without CDI there is no hotplug: a container has the devices that exist
+    /// when it starts.
     #[arg(
         long,
         value_name = "WHEN",
@@ -108,8 +109,8 @@ struct Arguments {
         default_value = "auto"
     )]
     cdi: Cdi,
-    /// The container engine's socket, where --cdi auto and --check ask first; more than one, separated by commas, are
-    /// tried in turn. Without one, containerd's configuration has to tell.
+    /// The container engine's socket, which --cdi auto and --check use first; several, separated by commas, are tried in turn. If
+    /// none answers, containerd's configuration decides.
     #[arg(
         long,
         value_name = "FILE",
@@ -118,7 +119,7 @@ struct Arguments {
         default_value = "/run/containerd/containerd.sock,/run/crio/crio.sock"
     )]
     engine_socket: Vec<PathBuf>,
-    /// containerd's configuration, which --cdi auto and --check look at where no engine answers.
+    /// containerd's configuration, which --cdi auto and --check read if no engine answers.
     #[arg(
         long,
         value_name = "FILE",
@@ -126,7 +127,7 @@ struct Arguments {
         default_value = "/etc/containerd/config.toml"
     )]
     containerd_config: PathBuf,
-    /// Where the hooks are on the host.
+    /// The directory of the hooks on the host.
     #[arg(
         long,
         value_name = "DIR",
@@ -134,11 +135,11 @@ struct Arguments {
         default_value = "/usr/libexec/oci/hooks.d"
     )]
     hook_dir: PathBuf,
-    /// Tell the API server, by an event about the pod, when the device of a unit that a container has goes, and when it is
-    /// there again. Takes the right to create and patch events.
+    /// Send an event about the pod to the API server when a device in use is unplugged, and when it is back. Needs the right to create
+    /// and patch events.
     #[arg(long, env = "OCI_HOTPLUG_PLUGIN_EVENTS")]
     events: bool,
-    /// Where the token and the CA's certificate (token, ca.crt) are with which --events speaks to the API server.
+    /// The directory of the token and the CA certificate (token, ca.crt) that --events uses at the API server.
     #[arg(
         long,
         value_name = "DIR",
@@ -146,8 +147,8 @@ struct Arguments {
         default_value = "/var/run/secrets/kubernetes.io/serviceaccount"
     )]
     service_account_dir: PathBuf,
-    /// Where /metrics, /healthz and /readyz are; "" for nowhere. With --device or generic-device-plugin's file it is :8080 unless
-    /// said otherwise.
+    /// The address of /metrics, /healthz and /readyz; "" for none. With --device or generic-device-plugin's file the default is
+    /// :8080.
     #[arg(
         long,
         value_name = "ADDR",
@@ -155,7 +156,7 @@ struct Arguments {
         default_value = "127.0.0.1:8080"
     )]
     listen: String,
-    /// How log lines are written.
+    /// The format of log lines.
     #[arg(
         long,
         value_name = "FORMAT",
@@ -163,7 +164,7 @@ struct Arguments {
         default_value = "text"
     )]
     log_format: LogFormat,
-    /// How much is logged.
+    /// The lowest level that is logged.
     #[arg(
         long,
         value_name = "LEVEL",
@@ -171,17 +172,17 @@ struct Arguments {
         default_value = "info"
     )]
     log_level: Level,
-    /// Look at the configuration and at this node, say what would be advertised and what is missing, and end.
+    /// Check the configuration and this node, print what would be advertised and what is missing, and exit.
     #[arg(long)]
     check: bool,
-    /// Write the man page and the completions of this program into a directory, and end.
+    /// Write the man page and the completions of this program into a directory, and exit.
     #[arg(long, value_name = "DIR", hide = true)]
     generate_docs: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Cdi {
-    /// As the engine says, or else containerd's configuration; unless one of them says no, on.
+    /// As the engine reports, or else as containerd's configuration has it; on if neither says off.
     Auto,
     On,
     Off,
@@ -206,8 +207,8 @@ enum Level {
 /// The program.
 pub fn main() -> ExitCode {
     let matches = Arguments::command().get_matches_from(with_two_dashes(std::env::args_os()));
-    let arguments =
-        Arguments::from_arg_matches(&matches).and_then(|arguments| arguments.with_theirs(&matches));
+    let arguments = Arguments::from_arg_matches(&matches)
+        .and_then(|arguments| arguments.with_compatible_settings(&matches));
     let arguments = match arguments {
         Ok(arguments) => arguments,
         Err(error) => error.format(&mut Arguments::command()).exit(),
@@ -222,61 +223,60 @@ pub fn main() -> ExitCode {
         Ok(false) => ExitCode::from(exit::FAILED),
         Err(error) => {
             tracing::error!("{}", exit::told(error.as_ref()));
-            let is_ours = error.is::<super::config::ConfigError>();
-            ExitCode::from(if is_ours { exit::USAGE } else { exit::FAILED })
+            let is_usage = error.is::<super::config::ConfigError>();
+            ExitCode::from(if is_usage { exit::USAGE } else { exit::FAILED })
         }
     }
 }
 
 impl Arguments {
-    /// The same with what generic-device-plugin and usbip-device-plugin take from their environment and their files, and where
-    /// they look for these, if it is their format that is used. Their variables have names that may be anybody's, such
-    /// as DOMAIN and LISTEN: else they mean nothing, and ours come first. As there, arguments come before variables, and
-    /// variables before files.
-    fn with_theirs(mut self, matches: &ArgMatches) -> Result<Self, clap::Error> {
-        self.find_their_files();
+    /// Adds what generic-device-plugin and usbip-device-plugin read from their environment and their files, if their format is
+    /// used. Their variables have names that other programs may use, such as DOMAIN and LISTEN: with other formats they are
+    /// ignored, and ours come first. As with these plugins, arguments override variables, and variables override files.
+    fn with_compatible_settings(mut self, matches: &ArgMatches) -> Result<Self, clap::Error> {
+        self.find_default_files();
         let read = |path: &PathBuf| fs::read_to_string(path).ok();
         let text = self.config.as_ref().and_then(read).unwrap_or_default();
-        let is_usbips = config::is_usbips(&text) || has_source(&self.usbip_config);
-        let is_generics = !self.device.is_empty() || config::is_generic(&text);
-        if !is_usbips && !is_generics {
+        let is_usbip_used = config::is_usbip(&text) || has_source(&self.usbip_config);
+        let is_generic_used = !self.device.is_empty() || config::is_generic(&text);
+        if !is_usbip_used && !is_generic_used {
             return Ok(self);
         }
-        let settings = match config::is_usbips(&text) {
+        let settings = match config::is_usbip(&text) {
             true => config::Settings::default(),
             false => config::settings(&text),
         };
-        let theirs = |ours: &str, name: &str, of_file: Option<String>| {
-            let is_free = matches!(matches.value_source(ours), None | Some(ValueSource::DefaultValue));
+        let setting = |ours: &str, name: &str, of_file: Option<String>| {
+            let is_default = matches!(matches.value_source(ours), None | Some(ValueSource::DefaultValue));
             let of_environment = std::env::var(name).ok().filter(|value| !value.is_empty());
-            of_environment.or(of_file).filter(|_| is_free)
+            of_environment.or(of_file).filter(|_| is_default)
         };
-        // The file's own domain is read with its resources, and again when it changes.
-        if let Some(value) = theirs("domain", "DOMAIN", None) {
-            let judged = domain(&value).map_err(|why| bad_value("the variable DOMAIN", &value, &why))?;
-            self.domain = Some(judged);
+        // The file's own domain is read with its resources, again at each change.
+        if let Some(value) = setting("domain", "DOMAIN", None) {
+            let domain = domain(&value);
+            let domain = domain.map_err(|reason| bad_value("the variable DOMAIN", &value, &reason))?;
+            self.domain = Some(domain);
         }
-        if let Some(value) = theirs("kubelet_dir", "PLUGIN_DIRECTORY", settings.plugin_directory) {
+        if let Some(value) = setting("kubelet_dir", "PLUGIN_DIRECTORY", settings.plugin_directory) {
             self.kubelet_dir = value.into();
         }
-        if let Some(value) = theirs("pod_resources", "POD_RESOURCES_SOCKET", None) {
+        if let Some(value) = setting("pod_resources", "POD_RESOURCES_SOCKET", None) {
             self.pod_resources = value;
         }
-        let everywhere = is_generics.then(|| GENERIC_LISTEN.to_owned());
-        if let Some(value) = theirs("listen", "LISTEN", settings.listen.or(everywhere)) {
+        let default_listen = is_generic_used.then(|| GENERIC_LISTEN.to_owned());
+        if let Some(value) = setting("listen", "LISTEN", settings.listen.or(default_listen)) {
             self.listen = value;
         }
-        if let Some(value) = theirs("log_level", "LOG_LEVEL", settings.log_level) {
-            let why = "it must be all, debug, info, warn, error or none";
+        if let Some(value) = setting("log_level", "LOG_LEVEL", settings.log_level) {
+            let reason = "it must be all, debug, info, warn, error or none";
             self.log_level =
-                Level::from_str(&value, true).map_err(|_| bad_value("the log level", &value, why))?;
+                Level::from_str(&value, true).map_err(|_| bad_value("the log level", &value, reason))?;
         }
         Ok(self)
     }
 
-    /// Takes the files of generic-device-plugin and usbip-device-plugin from where they look for them when nothing else is
-    /// said.
-    fn find_their_files(&mut self) {
+    /// Uses the default files of generic-device-plugin and usbip-device-plugin if no argument names one.
+    fn find_default_files(&mut self) {
         let [near, far] = USBIP_DEFAULTS.map(PathBuf::from);
         let has_other = has_source(&self.config) || has_source(&self.smarter_config) || self.devs.is_some();
         let has_devices = !self.device.is_empty();
@@ -291,12 +291,13 @@ impl Arguments {
         if !is_nothing_given {
             return;
         }
-        // With arguments its file has flags to say, but no devices.
+        // With --device, the devices of its file are ignored, but not its flags.
         let [etc, here] = config::GENERIC_DEFAULTS.map(PathBuf::from);
-        let is_theirs = |path: &PathBuf| fs::read_to_string(path).is_ok_and(|text| config::is_generic(&text));
+        let is_generic =
+            |path: &PathBuf| fs::read_to_string(path).is_ok_and(|text| config::is_generic(&text));
         if etc.exists() {
             self.config = Some(etc);
-        } else if is_theirs(&here) {
+        } else if is_generic(&here) {
             self.config = Some(here);
         }
     }
@@ -307,13 +308,13 @@ fn has_source(given: &Option<PathBuf>) -> bool {
     given.as_ref().is_some_and(|path| !path.as_os_str().is_empty())
 }
 
-/// A usage error about a value that no argument gave.
-fn bad_value(what: &str, value: &str, why: &str) -> clap::Error {
-    let text = format!("{what} is {value:?}: {why}");
+/// A usage error about a value that is not an argument.
+fn bad_value(name: &str, value: &str, reason: &str) -> clap::Error {
+    let text = format!("{name} is {value:?}: {reason}");
     Arguments::command().error(clap::error::ErrorKind::ValueValidation, text)
 }
 
-/// Reads a domain: kubelet judges the names of resources by it.
+/// Reads a domain, by kubelet's rules for names of resources.
 fn domain(text: &str) -> Result<String, String> {
     let name: Result<ResourceName, _> = format!("{text}/name").parse();
     name.map(|_| text.to_owned())
@@ -340,7 +341,7 @@ fn write_docs(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// hostdev is written in Go, where `-devs` is the same as `--devs`.
+/// hostdev is written in Go, which reads `-devs` as `--devs`.
 fn with_two_dashes(arguments: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
     arguments.map(|argument| match argument.to_str() {
         Some(text) if text == "-devs" || text.starts_with("-devs=") => format!("-{text}").into(),
@@ -365,22 +366,22 @@ fn execute(arguments: &Arguments) -> Result<bool> {
     };
     if !cdi {
         tracing::warn!(
-            "pods get the devices that are there when they start, and no hotplug (switch CDI on in the container engine): \
-             {engine}"
+            "no hotplug: pods have the devices that exist when they start, because {engine} (switch CDI on in the container \
+             engine)"
         );
     } else if arguments.cdi == Cdi::Auto && matches!(engine, engine::Cdi::Unknown(_)) {
         tracing::warn!(
-            "{engine}; it is taken to be on: --cdi on says so, --cdi off the contrary, --check tells more"
+            "{engine}; assuming that it is on (confirm with --cdi on or --cdi off; --check prints details)"
         );
     }
-    let absent = |path: &&PathBuf| !path.as_os_str().is_empty();
+    let is_given = |path: &&PathBuf| !path.as_os_str().is_empty();
     let options = Options {
         config_sources: ConfigSources {
             devs: arguments.devs.clone().filter(|devs| !devs.is_empty()),
             devices: arguments.device.clone(),
-            smarter: arguments.smarter_config.as_ref().filter(absent).cloned(),
-            own: arguments.config.as_ref().filter(absent).cloned(),
-            usbip: arguments.usbip_config.as_ref().filter(absent).cloned(),
+            smarter: arguments.smarter_config.as_ref().filter(is_given).cloned(),
+            own: arguments.config.as_ref().filter(is_given).cloned(),
+            usbip: arguments.usbip_config.as_ref().filter(is_given).cloned(),
             domain: arguments.domain.clone(),
         },
         kubelet_dir: arguments.kubelet_dir.clone(),
@@ -406,7 +407,7 @@ fn execute(arguments: &Arguments) -> Result<bool> {
         return check::run(&options, &engine);
     }
     let done = runtime.block_on(daemon::run(options)).map(|()| true);
-    // A USB/IP server that is just being asked is not waited for.
+    // Does not wait for USB/IP servers that are being listed.
     runtime.shutdown_background();
     done
 }
@@ -424,7 +425,7 @@ fn start_log(format: LogFormat, level: Level) {
         .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr);
     let registry = tracing_subscriber::registry().with(level.filter());
-    // Set once per process; a second time is a bug of the caller, and not worth a panic.
+    // Set once per process: a second call is a bug of the caller, but not worth a panic.
     let _ = match format {
         LogFormat::Text => tracing::subscriber::set_global_default(registry.with(layer)),
         LogFormat::Json => tracing::subscriber::set_global_default(registry.with(layer.json())),

@@ -100,7 +100,7 @@ async fn an_engine_of_which_nothing_is_known_is_taken_for_one_of_today_with_a_wo
         "--containerd-config",
         silent.to_str().unwrap(),
     ]);
-    plugin.logs("it is taken to be on: --cdi on says so").await;
+    plugin.logs("assuming that it is on (confirm with --cdi on").await;
     drop(plugin);
     assert_eq!(given(&node, Path::new("/nowhere"), &silent).await, (1, 0));
 }

@@ -413,9 +413,9 @@ async fn a_check_asks_each_server_once_and_tells_what_it_has() {
     for part in [
         "usbip.dev.mvalvekens.be/board: 1 healthy, 0 unhealthy".to_owned(),
         "usbip.dev.mvalvekens.be/other: 0 healthy, 0 unhealthy".to_owned(),
-        format!("ok: usbip server {server}: 1 devices that nobody has imported"),
+        format!("ok: usbip server {server}: 1 devices that no host has imported"),
         format!("missing: usbip server {address}: connection refused"),
-        "the virtual USB host controller, by which devices of USB/IP servers are attached".to_owned(),
+        "the virtual USB host controller, to which devices of USB/IP servers are attached".to_owned(),
     ] {
         assert!(told.contains(&part), "{part}: {told}");
     }

@@ -26,7 +26,7 @@ pub use go_regex::GoRegex;
 pub use hostdev::HOSTDEV_DOMAIN;
 pub use own::DEFAULT_DOMAIN;
 pub use smarter::SMARTER_DOMAIN;
-pub use usbip::{USBIP_DOMAIN, is_usbips};
+pub use usbip::{USBIP_DOMAIN, is_usbip};
 
 use crate::model::request::class::Classes;
 
@@ -68,7 +68,7 @@ pub fn read(texts: &Texts, classes: &Classes) -> Result<Configuration, ConfigErr
     if let Some((path, text)) = &texts.smarter {
         definitions.extend(smarter::parse(path, text, &mut notes)?);
     }
-    let own = texts.own.as_ref().filter(|(_, text)| !is_usbips(text));
+    let own = texts.own.as_ref().filter(|(_, text)| !is_usbip(text));
     let own_domain = own.and_then(|(_, text)| settings(text).domain);
     let domain = texts.domain.as_deref();
     let arguments_domain = domain.or(own_domain.as_deref());

@@ -102,7 +102,7 @@ impl Number {
 }
 
 /// Whether a file is of this form: its resources have their names as keys.
-pub fn is_usbips(text: &str) -> bool {
+pub fn is_usbip(text: &str) -> bool {
     let value: Option<Value> = serde_yaml::from_str(text).ok();
     let value = value.map(|value| lower_case(value, 0));
     value.is_some_and(|value| value.get("resources").is_some_and(Value::is_mapping))

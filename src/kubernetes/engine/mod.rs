@@ -100,7 +100,7 @@ fn judge(name: &str, version: &str, config: Option<&str>) -> Option<Cdi> {
         .and_then(|config| serde_json::from_str::<serde_json::Value>(config).ok())
         .and_then(|config| config.get("enableCDI")?.as_bool());
     let is_on = enabled.unwrap_or(release >= since);
-    let source = format!("reported by {name} {version}");
+    let source = format!("{name} {version} reports it");
     Some(if is_on { Cdi::On(source) } else { Cdi::Off(source) })
 }
 

@@ -57,10 +57,10 @@ impl Absences {
                 kept.extend(unit.offer.cdi.clone());
             }
         }
-        let is_kept = |wish: &&Wish| kept.contains(&wish.name);
+        let is_kept = |cdi_device: &&Wish| kept.contains(&cdi_device.name);
         resource
-            .wishes
-            .extend(before.wishes.iter().filter(is_kept).cloned());
+            .cdi_devices
+            .extend(before.cdi_devices.iter().filter(is_kept).cloned());
     }
 
     /// Notes that the device of a unit is absent; whether that is so for less than the timeout.

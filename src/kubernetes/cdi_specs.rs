@@ -44,19 +44,19 @@ impl CdiSpecs {
             return Ok(0);
         }
         let mut written = 0;
-        for wish in &resource.wishes {
-            written += usize::from(self.place(wish)? != Placed::Unchanged);
+        for cdi_device in &resource.cdi_devices {
+            written += usize::from(self.place(cdi_device)? != Placed::Unchanged);
         }
         Ok(written)
     }
 
-    fn place(&self, wish: &Wish) -> Result<Placed, GenerateError> {
-        let document = generate::document(&self.kind, &self.hooks, std::slice::from_ref(wish))?;
-        let path = self.dir.join(generate::file_name(&self.kind, &wish.name)?);
+    fn place(&self, cdi_device: &Wish) -> Result<Placed, GenerateError> {
+        let document = generate::document(&self.kind, &self.hooks, std::slice::from_ref(cdi_device))?;
+        let path = self.dir.join(generate::file_name(&self.kind, &cdi_device.name)?);
         let ours = || self.ours.lock().unwrap_or_else(PoisonError::into_inner);
         if !ours().contains(&path) {
             let specs = Specs::scan(std::slice::from_ref(&self.dir));
-            generate::check(&specs, &self.dir, &self.kind, &wish.name, false)?;
+            generate::check(&specs, &self.dir, &self.kind, &cdi_device.name, false)?;
             ours().insert(path.clone());
         }
         generate::place(&path, &document)

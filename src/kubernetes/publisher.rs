@@ -95,7 +95,7 @@ impl Publisher {
     pub fn publish(&mut self, definitions: &[Definition], mut snapshot: Snapshot) {
         if self.cdi_specs.enabled {
             snapshot.held = self.held_remotes(definitions);
-            let free = usbip::given_back(definitions, &snapshot);
+            let free = usbip::released(definitions, &snapshot);
             self.in_use.forget(&free);
             for served in self.served.values() {
                 served.plugin.release(&free);
@@ -110,7 +110,7 @@ impl Publisher {
         for mut resource in resources {
             missing.retain(|name| *name != resource.name);
             if let Some(served) = self.served.get(&resource.name) {
-                let ids_may_change = own::takes_turns(definitions, &resource.name);
+                let ids_may_change = own::ids_may_change(definitions, &resource.name);
                 self.absences
                     .bridge(&mut resource, &served.resource(), ids_may_change);
             }
@@ -228,7 +228,12 @@ impl Publisher {
         let mut needed = BTreeSet::new();
         for served in self.served.values() {
             let resource = served.resource();
-            needed.extend(resource.wishes.iter().map(|wish| wish.name.clone()));
+            needed.extend(
+                resource
+                    .cdi_devices
+                    .iter()
+                    .map(|cdi_device| cdi_device.name.clone()),
+            );
         }
         let held: Vec<String> = self.in_use.resources().into_iter().map(cdi_stem).collect();
         let is_needed = |device: &str| {

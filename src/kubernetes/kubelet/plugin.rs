@@ -115,7 +115,7 @@ impl Plugin {
         api::DevicePluginOptions {
             // kubelet makes this call at every start of a container, even if it has the result of Allocate from before: the
             // plugin restores a spec that was removed meanwhile.
-            pre_start_required: self.cdi_specs.enabled && !resource.wishes.is_empty(),
+            pre_start_required: self.cdi_specs.enabled && !resource.cdi_devices.is_empty(),
             get_preferred_allocation_available: true,
         }
     }
@@ -204,7 +204,7 @@ impl Plugin {
                 Some(device) => devices.extend([device]),
                 None => nodes.extend(unit.offer.nodes.iter().map(|node| (&node.container, node))),
             }
-            nodes.extend(unit.offer.beside.iter().map(|node| (&node.container, node)));
+            nodes.extend(unit.offer.extra_nodes.iter().map(|node| (&node.container, node)));
         }
         if resource.hotplug && devices.is_empty() {
             warn!(

@@ -46,20 +46,20 @@ pub(super) fn resource(name: &ResourceName, groups: &[Group], snapshot: &Snapsho
     }
 }
 
-/// What a group has to give.
+/// What a unit of a group offers.
 struct OfferOfGroup {
-    /// What tells it from the others.
+    /// Identifies it among the offers of the resource.
     what: String,
-    /// Where it is.
+    /// The place of its devices.
     place: String,
-    /// The NUMA node it is at.
+    /// Their NUMA node.
     numa: Option<i64>,
     /// What the container gets.
     offer: Offer,
 }
 
-/// All USB devices of a group together, in the order in which it names them; `rw`, as there (generic-device-plugin's
-/// deviceplugin/usb.go:262-300). The unit stays the same whichever of them are there.
+/// All USB devices of a group together, in the group's order, with the access `rw` (generic-device-plugin's
+/// deviceplugin/usb.go:262-300). The unit stays the same whichever of them are present.
 fn usb_offer(selectors: &[Selector], snapshot: &Snapshot) -> Option<OfferOfGroup> {
     let mut found: Vec<&Device> = Vec::new();
     for selector in selectors {
@@ -88,7 +88,7 @@ fn usb_offer(selectors: &[Selector], snapshot: &Snapshot) -> Option<OfferOfGroup
     })
 }
 
-/// The combinations of a group: the first match of each path together, then the second, as far as every path has one
+/// The combinations of a group: the first match of each path together, then the second, while every path has one
 /// (generic-device-plugin's deviceplugin/path.go).
 fn path_offers(paths: &[PathInGroup], snapshot: &Snapshot) -> Vec<OfferOfGroup> {
     let columns: Vec<(&PathInGroup, Vec<&Path>)> = paths
@@ -106,7 +106,7 @@ fn path_offers(paths: &[PathInGroup], snapshot: &Snapshot) -> Vec<OfferOfGroup> 
         let (mut offer, mut place) = (Offer::default(), Vec::new());
         for (path, found) in &columns {
             let host = found[row % found.len()].to_owned();
-            let container = place_in_container(path.mount_path.as_deref(), &host);
+            let container = container_path(path.mount_path.as_deref(), &host);
             place.push(host.to_string_lossy().into_owned());
             match path.kind {
                 PathType::Device => offer.nodes.push(NodeSpec {
@@ -124,7 +124,7 @@ fn path_offers(paths: &[PathInGroup], snapshot: &Snapshot) -> Vec<OfferOfGroup> 
         }
         let place = place.join(" ");
         offers.push(OfferOfGroup {
-            // Limits let a match serve twice: the row is part of what tells one unit from another.
+            // With limits a match is used twice: the row distinguishes the units.
             what: format!("{place}#{row}"),
             place,
             numa: None,
@@ -134,9 +134,9 @@ fn path_offers(paths: &[PathInGroup], snapshot: &Snapshot) -> Vec<OfferOfGroup> 
     offers
 }
 
-/// Where a path goes: a place with a `/` at its end is a directory, in which it keeps its name.
-fn place_in_container(place: Option<&str>, host: &Path) -> PathBuf {
-    match place {
+/// The path in the container: a mount path that ends with `/` is a directory, in which the file keeps its name.
+fn container_path(mount_path: Option<&str>, host: &Path) -> PathBuf {
+    match mount_path {
         None => host.to_owned(),
         Some(directory) if directory.ends_with('/') => {
             let name = host.file_name().unwrap_or_default();
@@ -146,7 +146,7 @@ fn place_in_container(place: Option<&str>, host: &Path) -> PathBuf {
     }
 }
 
-/// The paths that a pattern means, in the order of their names.
+/// The paths that match a pattern, in the order of their names.
 fn matches<'s>(pattern: &GoGlob, snapshot: &'s Snapshot) -> Vec<&'s Path> {
     if let Some(path) = pattern.literal() {
         let found = snapshot.paths.get_key_value(&path);

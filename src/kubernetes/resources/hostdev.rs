@@ -29,7 +29,7 @@ pub(super) fn resource(
     let found = snapshot.paths.get(path);
     if found == Some(&Found::Other) {
         names.note(format!(
-            "{text} is neither a device nor a directory: {name} stays unhealthy"
+            "{text} is neither a device nor a directory: {name} is unhealthy"
         ));
     }
     let healthy = matches!(found, Some(Found::Device | Found::Directory));

@@ -1,4 +1,4 @@
-//! From what is needed and what there is to resources with their units.
+//! Resources and their units, from definitions and a snapshot.
 //!
 //! Pure. Must not know how resources reach kubelet.
 
@@ -23,10 +23,10 @@ use crate::kubernetes::snapshot::Snapshot;
 use crate::model::request::Request;
 use crate::model::request::facts_needed::FactsNeeded;
 
-/// The most units of one resource, of however many devices (see [`MAX_UNITS`](crate::kubernetes::config::MAX_UNITS)).
+/// The most units of one resource, of any number of devices (see [`MAX_UNITS`](crate::kubernetes::config::MAX_UNITS)).
 const MAX_LISTED: usize = 40_000;
 
-/// What must be read of the host's devices for these definitions.
+/// The facts about devices that these definitions need.
 pub fn facts_needed(definitions: &[Definition]) -> FactsNeeded {
     let mut needed = FactsNeeded::default();
     for definition in definitions {
@@ -39,15 +39,15 @@ pub fn facts_needed(definitions: &[Definition]) -> FactsNeeded {
             Definition::Groups { .. } => {
                 if definition.needs_devices() {
                     add_usb_attributes(&mut needed);
-                    // The host controller's: USB devices have none.
+                    // That of the host controller: USB devices have none.
                     needed.attributes.insert(NUMA_NODE.to_owned(), None);
                 }
-                // inotify tells of nodes that somebody made by hand.
+                // inotify reports nodes that were created by hand.
                 let literals = definition.patterns().filter_map(GoGlob::literal);
                 needed.nodes.extend(literals.filter(|path| path.starts_with(DEV)));
             }
             Definition::Remote { .. } => add_usb_attributes(&mut needed),
-            // inotify tells of nodes that somebody made by hand.
+            // inotify reports nodes that were created by hand.
             Definition::Path { path, .. } if path.starts_with(DEV) => needed.nodes.extend([path.clone()]),
             Definition::Path { .. } | Definition::Pattern { .. } | Definition::NvidiaGpu { .. } => {}
         }
@@ -55,7 +55,7 @@ pub fn facts_needed(definitions: &[Definition]) -> FactsNeeded {
     needed
 }
 
-/// Which vendor's, which product, which one.
+/// The attributes that selectors of USB devices need.
 fn add_usb_attributes(needed: &mut FactsNeeded) {
     for attribute in ["idVendor", "idProduct", "serial"] {
         let only = Some("usb_device".to_owned());
@@ -63,7 +63,7 @@ fn add_usb_attributes(needed: &mut FactsNeeded) {
     }
 }
 
-/// All resources, in the order of their names. What needs a name is given one by `names`.
+/// All resources, in the order of their names. `names` has the names of those that no configuration names.
 pub fn resources(definitions: &[Definition], snapshot: &Snapshot, names: &mut Names) -> Vec<Resource> {
     for definition in definitions {
         if let Definition::Groups { name, .. }
@@ -73,16 +73,16 @@ pub fn resources(definitions: &[Definition], snapshot: &Snapshot, names: &mut Na
             names.reserve(name);
         }
     }
-    // One takes what another can't have then.
+    // Entries compete for devices, so all definitions are evaluated together.
     let remotes = usbip::states(definitions, snapshot);
     let mut found: BTreeMap<ResourceName, Resource> = BTreeMap::new();
     for definition in definitions {
-        let of_it = match definition {
+        let new = match definition {
             Definition::Remote { name, entries } => vec![usbip::resource(name, entries, &remotes, snapshot)],
             _ => of_definition(definition, snapshot, names),
         };
-        for resource in of_it {
-            // Of several definitions of one path the first counts: a resource is registered once.
+        for resource in new {
+            // The first of several definitions of one path counts: a resource is registered once.
             found.entry(resource.name.clone()).or_insert(resource);
         }
     }

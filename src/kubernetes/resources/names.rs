@@ -8,30 +8,32 @@ use std::str::FromStr;
 
 use crate::model::device::SysPath;
 
-/// What the names of all our resources' CDI devices begin with.
+/// The prefix of the names of all CDI devices of resources.
 pub const CDI_PREFIX: &str = "k8s-";
 
-/// The longest that may stand behind the `/` of a resource's name (Kubernetes' qualified names).
+/// The longest part behind the `/` of a resource's name (Kubernetes' qualified names).
 pub const MAX_NAME: usize = 63;
 
-/// The longest domain in front of it (a DNS subdomain).
+/// The longest domain (a DNS subdomain).
 const MAX_DOMAIN: usize = 253;
 
-/// The longest id of a unit, as the protocol's comments have it.
+/// The longest id of a unit (api.proto, `Device`).
 pub const MAX_ID: usize = 63;
 
 /// The name of an extended resource: `domain/name`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ResourceName(String);
 
-/// A text that is no name of a resource, and the cure.
+/// Why a text is not the name of a resource.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// No `/`, or more than one.
     #[error("resource name {0:?}: write DOMAIN/NAME, such as oci-hotplug.dev/sensor")]
     Shape(String),
-    /// Names that Kubernetes keeps for itself.
-    #[error("resource name {0:?}: kubernetes.io/ and requests. are Kubernetes' own: choose another domain")]
+    /// A name that Kubernetes reserves.
+    #[error(
+        "resource name {0:?}: kubernetes.io/ and requests. are reserved for Kubernetes: choose another domain"
+    )]
     Reserved(String),
     /// The part before the `/`.
     #[error(
@@ -66,7 +68,7 @@ impl fmt::Display for ResourceName {
 impl FromStr for ResourceName {
     type Err = NameError;
 
-    /// Judges as kubelet's `IsExtendedResourceName` does (pkg/apis/core/v1/helper/helpers.go:38-60).
+    /// Applies the rules of kubelet's `IsExtendedResourceName` (pkg/apis/core/v1/helper/helpers.go:38-60).
     fn from_str(text: &str) -> Result<Self, NameError> {
         let owned = || text.to_owned();
         let (domain, name) = text.split_once('/').ok_or_else(|| NameError::Shape(owned()))?;
@@ -76,7 +78,7 @@ impl FromStr for ResourceName {
         if text.contains("kubernetes.io/") || text.starts_with("requests.") {
             return Err(NameError::Reserved(owned()));
         }
-        // kubelet puts `requests.` in front and judges the whole.
+        // kubelet adds the prefix `requests.` and checks the result.
         if domain.len() + "requests.".len() > MAX_DOMAIN || !domain.split('.').all(is_dns_label) {
             return Err(NameError::Domain(owned()));
         }
@@ -103,23 +105,23 @@ fn is_qualified(name: &str) -> bool {
             .all(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(letter))
 }
 
-/// The names that were given to what has none of its own, such as paths: a path keeps its name for the plugin's life,
-/// whatever else comes and goes.
+/// The names of resources that no configuration names, such as those of paths: a path keeps its name for the plugin's life,
+/// whichever other paths come and go.
 #[derive(Debug, Clone, Default)]
 pub struct Names {
     given: BTreeMap<(String, String), ResourceName>,
     taken: BTreeSet<ResourceName>,
     notes: Vec<String>,
-    told: BTreeSet<String>,
+    noted: BTreeSet<String>,
 }
 
 impl Names {
-    /// A name that a configuration gives, which no path can have.
+    /// Reserves a name that a configuration gives: no path gets it.
     pub fn reserve(&mut self, name: &ResourceName) {
         self.taken.insert(name.clone());
     }
 
-    /// The name of `what`, as near to `plain` as kubelet's rules and the other names allow.
+    /// The name of a path (`what`), as similar to `plain` as kubelet's rules and the other names allow.
     pub fn name(&mut self, domain: &str, what: &str, plain: &str) -> Option<ResourceName> {
         let key = (domain.to_owned(), what.to_owned());
         if let Some(name) = self.given.get(&key) {
@@ -129,13 +131,13 @@ impl Names {
         let name = if self.taken.contains(&fitted) {
             let own: ResourceName = format!("{domain}/{}", marked(plain, what)).parse().ok()?;
             self.notes.push(format!(
-                "{what} is advertised as {own}: {fitted} is another's name"
+                "{what} is advertised as {own}: {fitted} is already in use"
             ));
             own
         } else {
             if fitted.short() != plain {
                 self.notes.push(format!(
-                    "{what} is advertised as {fitted}: kubelet takes no name {plain:?}"
+                    "{what} is advertised as {fitted}: kubelet does not accept the name {plain:?}"
                 ));
             }
             fitted
@@ -145,26 +147,26 @@ impl Names {
         Some(name)
     }
 
-    /// Whether a name was given here, and not by a configuration.
+    /// Whether the name is one of these, and not one that a configuration gives.
     pub fn is_given(&self, name: &ResourceName) -> bool {
         self.given.values().any(|given| given == name)
     }
 
-    /// Something to be told once.
+    /// Adds a note, unless it was added before.
     pub fn note(&mut self, note: String) {
-        if self.told.insert(note.clone()) {
+        if self.noted.insert(note.clone()) {
             self.notes.push(note);
         }
     }
 
-    /// What is to be told of names given since this was last asked.
+    /// The notes since the last call.
     pub fn take_notes(&mut self) -> Vec<String> {
         std::mem::take(&mut self.notes)
     }
 }
 
-/// The text as a name behind the `/`: what is not allowed becomes `_`, or goes at the ends; what is too long is cut,
-/// and told apart by a fingerprint of the whole.
+/// The text as a name behind the `/`: forbidden characters become `_`, or are removed at the ends; a text that is too long is cut
+/// and gets a fingerprint of the whole.
 fn fitted(plain: &str) -> String {
     let safe: String = plain.chars().map(allowed).collect();
     let safe = safe.trim_matches(|letter: char| !letter.is_ascii_alphanumeric());
@@ -183,7 +185,7 @@ fn allowed(letter: char) -> char {
     }
 }
 
-/// `plain` with a fingerprint of `what` behind it.
+/// `plain`, followed by a fingerprint of `what`.
 fn marked(plain: &str, what: &str) -> String {
     const MARK: usize = 8;
     let mark = &fingerprint(what)[..MARK];
@@ -195,8 +197,8 @@ fn marked(plain: &str, what: &str) -> String {
     format!("{safe}-{mark}")
 }
 
-/// 16 hex digits that tell texts apart (FNV-1a, 64 bits): the same for ever, as a container's cached answer names
-/// them. No secret rests on it.
+/// 16 hex digits that distinguish texts (FNV-1a, 64 bits). They must never change: kubelet's cached responses contain them. Not
+/// for secrets.
 pub fn fingerprint(text: &str) -> String {
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -204,21 +206,21 @@ pub fn fingerprint(text: &str) -> String {
     format!("{hash:016x}")
 }
 
-/// The id of the unit `number` of what a resource has under `what`: unique among all resources, as kubelet wants it.
+/// The id of the unit `number` of a resource's device `what`: unique among all resources, as kubelet requires.
 pub fn unit_id(resource: &ResourceName, what: &str, number: u32) -> String {
     let mark = fingerprint(&format!("{resource} {what}"));
     let name: String = resource.short().chars().take(MAX_ID - mark.len() - 12).collect();
     format!("{name}-{mark}-{number}")
 }
 
-/// The name behind the `=` of the CDI device of a resource's slots, or of one of its devices. The same for ever:
-/// kubelet asks for it again whenever a container of the pod restarts.
+/// The name behind the `=` of the CDI device of a resource's slots, or of one of its devices. It must never change: kubelet uses
+/// it again whenever a container of the pod restarts.
 pub(super) fn cdi_name(resource: &ResourceName, root: Option<&SysPath>) -> String {
     let own = root.map_or_else(String::new, |root| format!("-{}", fingerprint(root.as_str())));
     format!("{}{own}", cdi_stem(resource.as_str()))
 }
 
-/// What the names of all CDI devices of a resource begin with, and those of no other.
+/// The prefix of the names of a resource's CDI devices; no other resource has it.
 pub fn cdi_stem(resource: &str) -> String {
     let short = resource.split_once('/').map_or("", |(_, name)| name);
     format!("{CDI_PREFIX}{short}-{}", &fingerprint(resource)[..8])

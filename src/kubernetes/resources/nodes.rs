@@ -9,7 +9,7 @@ use super::unit::{NodeSpec, Offer};
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{Access, Device, SysPath};
 
-/// The sysfs attribute that tells a device's NUMA node.
+/// The sysfs attribute with a device's NUMA node.
 pub(super) const NUMA_NODE: &str = "numa_node";
 
 /// An offer of these nodes alone.
@@ -30,7 +30,7 @@ pub(super) fn node_spec(device: &Device, place: Option<&Path>, access: Access) -
     })
 }
 
-/// The NUMA node of the device, or of the nearest above that has one; -1 is the kernel's word for none.
+/// The NUMA node of the device, or of the nearest parent that has one; the kernel reports -1 for none.
 pub(super) fn numa(root: &SysPath, inventory: &Inventory) -> Option<i64> {
     let own = inventory.get(root).into_iter();
     let node = |device: &Device| device.attribute(NUMA_NODE)?.trim().parse::<i64>().ok();

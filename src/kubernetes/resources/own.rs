@@ -1,4 +1,4 @@
-//! Our own format: a resource of what its requests select.
+//! Our own format: a resource of the devices that its requests select.
 //!
 //! Pure.
 
@@ -20,9 +20,9 @@ use crate::model::request::entry::RequestEntry;
 use crate::model::request::selector::{self, DeviceSelector, Selector};
 use crate::model::request::{MAX_ALTERNATIVES, Options, Request};
 
-/// Whether the devices of a resource may change their ids: several requests select them. Then one that goes may come back
-/// in a moment as another.
-pub fn takes_turns(definitions: &[Definition], resource: &ResourceName) -> bool {
+/// Whether the devices of a resource may change their ids: several requests select them. A device that is unplugged may then
+/// come back with other ids.
+pub fn ids_may_change(definitions: &[Definition], resource: &ResourceName) -> bool {
     definitions.iter().any(|definition| match definition {
         Definition::Requested(requested) => {
             let requests = requested.asks.entries.iter().map(|asked| &asked.request);
@@ -41,8 +41,8 @@ pub(super) fn requests(requested: &Requested) -> impl Iterator<Item = &Request> 
 /// The resource of these requests.
 pub(super) fn resource(requested: &Requested, snapshot: &Snapshot) -> Resource {
     let inventory = &snapshot.inventory;
-    let nobody = ProcessUser { uid: 0, gid: 0 };
-    let mut reconciler = Reconciler::new(requested.asks.entries.clone(), Vec::new(), nobody);
+    let user = ProcessUser { uid: 0, gid: 0 };
+    let mut reconciler = Reconciler::new(requested.asks.entries.clone(), Vec::new(), user);
     reconciler.find_roots(inventory);
     match requested.mode {
         Mode::Hotplug => slots(requested, reconciler.entries(), inventory),
@@ -50,10 +50,10 @@ pub(super) fn resource(requested: &Requested, snapshot: &Snapshot) -> Resource {
     }
 }
 
-/// Always the same places, healthy whatever is there: a container that restarts while its device is away must start.
+/// A fixed number of slots, always healthy: a container that restarts while its device is unplugged must start.
 fn slots(requested: &Requested, asked: &[RequestEntry], inventory: &Inventory) -> Resource {
     let name = &requested.name;
-    let wish = Wish {
+    let cdi_device = Wish {
         name: cdi_name(name, None),
         devices: requests(requested).map(Request::to_string).collect(),
         symlinks: requested.asks.symlinks.iter().map(ToString::to_string).collect(),
@@ -68,7 +68,7 @@ fn slots(requested: &Requested, asked: &[RequestEntry], inventory: &Inventory) -
         })
         .collect();
     let offer = Arc::new(Offer {
-        cdi: Some(wish.name.clone()),
+        cdi: Some(cdi_device.name.clone()),
         nodes,
         ..Offer::default()
     });
@@ -76,7 +76,7 @@ fn slots(requested: &Requested, asked: &[RequestEntry], inventory: &Inventory) -
         healthy: true,
         attached: None,
         numa: None,
-        // Slots are alike: the lowest numbers first.
+        // Slots are equal: the lowest numbers are preferred.
         place: format!("{number:05}"),
         offer: Arc::clone(&offer),
     };
@@ -85,23 +85,25 @@ fn slots(requested: &Requested, asked: &[RequestEntry], inventory: &Inventory) -
         units: (0..requested.count)
             .map(|number| (unit_id(name, "slot", number), unit(number)))
             .collect(),
-        wishes: vec![wish.clone()],
+        cdi_devices: vec![cdi_device.clone()],
         hotplug: true,
         metrics: Metrics::Ours,
     }
 }
 
-/// A unit for each place where a device is (with everything at or below it), as often as containers can have it.
+/// One unit, or `count` units, for each place of a device, which includes everything below the place.
 ///
-/// The place of a USB device is its socket, on whichever bus: a device that comes back with other ids (firmware that is
-/// loaded, a bootloader) or at another speed is the same unit, if one of the resource's requests selects it.
+/// The place of a USB device is its socket, on any bus: a device that comes back with other ids (loaded firmware, a
+/// bootloader) or at another speed is the same unit if one of the resource's requests selects it.
 fn units_of_places(requested: &Requested, asked: &[RequestEntry], snapshot: &Snapshot) -> Resource {
     let (name, inventory) = (&requested.name, &snapshot.inventory);
     let mut resource = Resource::without_hooks(name.clone(), BTreeMap::new());
     let mut places: BTreeMap<&SysPath, Roots<'_>> = BTreeMap::new();
     for asked in asked {
         for root in &asked.roots {
-            if !is_other_words(asked, root, inventory) && nodes_of(asked, root, inventory).next().is_some() {
+            if !is_node_of_other_root(asked, root, inventory)
+                && nodes_of(asked, root, inventory).next().is_some()
+            {
                 places
                     .entry(snapshot.socket(root))
                     .or_default()
@@ -122,13 +124,13 @@ fn units_of_places(requested: &Requested, asked: &[RequestEntry], snapshot: &Sna
             ..Offer::default()
         };
         if requested.mode == Mode::Present {
-            let wish = Wish {
+            let cdi_device = Wish {
                 name: cdi_name(name, Some(place)),
                 devices: requests_of_place(requested, place, &roots, snapshot),
                 symlinks: requested.asks.symlinks.iter().map(ToString::to_string).collect(),
             };
-            offer.cdi = Some(wish.name.clone());
-            resource.wishes.push(wish);
+            offer.cdi = Some(cdi_device.name.clone());
+            resource.cdi_devices.push(cdi_device);
         }
         let unit = Unit {
             healthy: true,
@@ -143,14 +145,14 @@ fn units_of_places(requested: &Requested, asked: &[RequestEntry], snapshot: &Sna
     resource
 }
 
-/// The devices of a place, each with a request that selects it.
+/// The devices at a place, each with a request that selects it.
 type Roots<'a> = Vec<(&'a RequestEntry, &'a SysPath)>;
 
-/// All of the resource's requests, for this place alone: each selects by its alternatives what is at the socket's port of
-/// either bus, so that a device which comes back at the other one was never removed.
+/// All requests of the resource, limited to one place. Each has alternatives for the socket's port on either bus, so that a device
+/// which comes back on the other bus does not count as removed.
 ///
-/// `required` stays with those that select what is there now: of several devices that take turns at a place only one is
-/// ever there.
+/// `required` stays with the requests that select a present device: of several devices that take turns at a place only one is
+/// present.
 fn requests_of_place(
     requested: &Requested,
     place: &SysPath,
@@ -162,7 +164,7 @@ fn requests_of_place(
         let request = &asked.request;
         let mut own = roots.iter().filter(|(known, _)| known.request == *request);
         let root = own.next().map(|(_, root)| *root);
-        // By its path alone, what `parent-of:` leads to is any device at that place.
+        // Limited to its path, the selector `parent-of:` would match any device at the place.
         let is_vague = request
             .selectors()
             .any(|selector| selector.parents() > 0 || selector.remote().is_some());
@@ -173,9 +175,9 @@ fn requests_of_place(
         };
         let mut request = request.clone();
         request.options.required &= root.is_some();
-        // Where there would be more alternatives than a request may have, each side has a request of its own.
-        let is_one = request.selectors().count() * sides.len() <= 1 + MAX_ALTERNATIVES;
-        let all = match is_one {
+        // If a request would have too many alternatives, each side gets a request of its own.
+        let is_single = request.selectors().count() * sides.len() <= 1 + MAX_ALTERNATIVES;
+        let all = match is_single {
             true => vec![request_of_places(&request, &sides)],
             false => sides
                 .iter()
@@ -191,9 +193,9 @@ fn requests_of_place(
     devices
 }
 
-/// Whether a root is the node of a path that something else names (`node:`, or hostdev's list): a device that has this
-/// node is a root of its own.
-fn is_other_words(asked: &RequestEntry, root: &SysPath, inventory: &Inventory) -> bool {
+/// Whether a root is a static node and no selector `node:` of the request names it: the device that has this node is a root of its
+/// own.
+fn is_node_of_other_root(asked: &RequestEntry, root: &SysPath, inventory: &Inventory) -> bool {
     let is_static = inventory
         .get(root)
         .is_some_and(|device| device.subsystem.as_deref() == Some(STATIC_NODE));
@@ -201,8 +203,8 @@ fn is_other_words(asked: &RequestEntry, root: &SysPath, inventory: &Inventory) -
     is_static && !terms.any(|term| matches!(term.selector, Selector::Node(_)))
 }
 
-/// The request for what is at these places of all that `request` selects, by each of its alternatives. The device that
-/// `parent-of:` leads to is named by its path alone: terms speak of its child.
+/// The request for the devices at these places that an alternative of `request` selects. The device of `parent-of:` is selected by
+/// its path only: the other terms match its child.
 fn request_of_places(request: &Request, places: &[&SysPath]) -> String {
     let here = |selector: &DeviceSelector, place: &SysPath| {
         let path = Selector::SysPath(place.as_path().to_owned());
@@ -226,7 +228,7 @@ fn request_of_places(request: &Request, places: &[&SysPath]) -> String {
     format!("{first}{options}{}", or.collect::<String>())
 }
 
-/// The nodes at or below a root, each where it goes: `path=` is for the one that the root is named for.
+/// The nodes at or below a root with their paths in the container. `path=` applies to the node that the root is named for.
 fn nodes_of<'a>(
     asked: &'a RequestEntry,
     root: &'a SysPath,

@@ -1,4 +1,4 @@
-//! What is advertised, as values: names that kubelet takes, units with their health, and which units belong together.
+//! A resource: its units with their health, and which units are near each other.
 //!
 //! Pure. Must not know configuration formats, gRPC, nor how the host's devices are read.
 
@@ -8,25 +8,25 @@ use super::names::ResourceName;
 use super::unit::{Unit, nearness};
 use crate::cdi::generate::Wish;
 
-/// A resource as it is at one moment.
+/// The state of a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resource {
     /// Its name.
     pub name: ResourceName,
     /// Its units by id.
     pub units: BTreeMap<String, Unit>,
-    /// The CDI devices that its units name.
-    pub wishes: Vec<Wish>,
-    /// Whether its units are places for devices that come and go.
+    /// The CDI devices of its units.
+    pub cdi_devices: Vec<Wish>,
+    /// Whether its units are slots for devices that come and go.
     pub hotplug: bool,
-    /// Whose metrics it has beside ours.
+    /// The program whose metrics it has in addition to ours.
     pub metrics: Metrics,
 }
 
-/// The program whose metrics a resource has beside ours: those of its own format.
+/// The program whose metrics a resource has in addition to ours: that of its format.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Metrics {
-    /// No other's.
+    /// None.
     #[default]
     Ours,
     /// generic-device-plugin's.
@@ -36,7 +36,7 @@ pub enum Metrics {
 }
 
 impl Metrics {
-    /// The name of that program's counter of answers to Allocate.
+    /// The name of that program's counter of Allocate calls.
     pub fn allocations(self) -> Option<&'static str> {
         match self {
             Self::Ours => None,
@@ -61,7 +61,7 @@ impl Resource {
         Self {
             name,
             units,
-            wishes: Vec::new(),
+            cdi_devices: Vec::new(),
             hotplug: false,
             metrics: Metrics::Ours,
         }
@@ -73,39 +73,41 @@ impl Resource {
         (healthy, self.units.len() - healthy)
     }
 
-    /// The state that follows `before`: what was given to a container and has gone stays, unhealthy, so that kubelet
-    /// can tell whose device is away; all else that has gone is withdrawn.
+    /// Keeps units of `before` that are missing now and that a container has, as unhealthy: kubelet then reports the pod whose
+    /// device is absent.
     pub fn keep_allocated(&mut self, before: &Resource, allocated: &BTreeSet<String>) {
         for (id, unit) in &before.units {
             if allocated.contains(id) && !self.units.contains_key(id) {
-                let gone = Unit {
+                let missing = Unit {
                     healthy: false,
                     ..unit.clone()
                 };
-                self.units.insert(id.clone(), gone);
-                for wish in &before.wishes {
-                    if unit.offer.cdi.as_ref() == Some(&wish.name) && !self.wishes.contains(wish) {
-                        self.wishes.push(wish.clone());
+                self.units.insert(id.clone(), missing);
+                for cdi_device in &before.cdi_devices {
+                    if unit.offer.cdi.as_ref() == Some(&cdi_device.name)
+                        && !self.cdi_devices.contains(cdi_device)
+                    {
+                        self.cdi_devices.push(cdi_device.clone());
                     }
                 }
             }
         }
     }
 
-    /// Only these units, as they are, and what brings them.
+    /// Removes all units but these, and the CDI devices that are not needed then.
     pub fn retain(&mut self, ids: &BTreeSet<String>) {
         self.units.retain(|id, _| ids.contains(id));
         let units = &self.units;
-        let brings = |wish: &Wish| {
+        let is_needed = |cdi_device: &Wish| {
             units
                 .values()
-                .any(|unit| unit.offer.cdi.as_ref() == Some(&wish.name))
+                .any(|unit| unit.offer.cdi.as_ref() == Some(&cdi_device.name))
         };
-        self.wishes.retain(brings);
+        self.cdi_devices.retain(is_needed);
     }
 
-    /// Which `size` of the units `available` a container should get that must have `must`: those that are at the same
-    /// NUMA node, and then behind the same hub. Units that are not there are passed over.
+    /// Chooses `size` of the units `available`, including `must`, that are on the same NUMA node, and behind the same hub. Unknown
+    /// units are ignored.
     pub fn preferred(&self, available: &[String], must: &[String], size: usize) -> Vec<String> {
         let mut chosen: Vec<&String> = must
             .iter()
@@ -118,13 +120,13 @@ impl Resource {
             .filter_map(|id| self.units.get_key_value(id))
             .filter(|(_, unit)| unit.healthy)
             .collect();
-        rest.sort_by(|(one, left), (other, right)| {
-            (left.numa, &left.place, one).cmp(&(right.numa, &right.place, other))
+        rest.sort_by(|(left_id, left), (right_id, right)| {
+            (left.numa, &left.place, left_id).cmp(&(right.numa, &right.place, right_id))
         });
-        rest.dedup_by(|one, other| one.0 == other.0);
+        rest.dedup_by_key(|(id, _)| *id);
         let missing = size.saturating_sub(chosen.len()).min(rest.len());
         if chosen.is_empty() {
-            // Neighbours stand side by side: the best run is the one whose ends have most in common.
+            // Neighbours are adjacent: the best run is that whose ends have most in common.
             let runs = rest.windows(missing.max(1));
             let best = runs.rev().max_by_key(|run| match run {
                 [(_, first), .., (_, last)] => nearness(first, last),

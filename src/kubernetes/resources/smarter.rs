@@ -23,13 +23,13 @@ pub(super) fn resources(
     let usable = snapshot.paths.iter().filter(|(_, found)| **found != Found::Other);
     let resources = usable.filter_map(|(path, _)| {
         let below = path.strip_prefix(DEV).ok()?.to_str()?;
-        let is_meant = pattern.is_match(below);
-        is_meant.then(|| of_match(path, below, count, names)).flatten()
+        let is_match = pattern.is_match(below);
+        is_match.then(|| of_match(path, below, count, names)).flatten()
     });
     resources.collect()
 }
 
-/// smarter-device-manager: what is none of `A-Z a-z 0-9 _ -` becomes `_` (its main.go:95-112); always `rw`.
+/// Characters other than `A-Z a-z 0-9 _ -` become `_` (its main.go:95-112); the access is always `rw`.
 fn of_match(path: &Path, below: &str, count: u32, names: &mut Names) -> Option<Resource> {
     let plain: String = below
         .chars()
@@ -56,7 +56,7 @@ fn of_match(path: &Path, below: &str, count: u32, names: &mut Names) -> Option<R
     Some(Resource::without_hooks(name.clone(), units))
 }
 
-/// smarter-device-manager: the container's NVIDIA runtime does the rest (its nvidia-server.go:157-175).
+/// A resource for a GPU. The container's NVIDIA runtime does the rest (its nvidia-server.go:157-175).
 pub(super) fn of_gpu(gpu: u32, count: u32, names: &mut Names) -> Option<Resource> {
     let what = format!("nvidia-gpu{gpu}");
     let name = names.name(SMARTER_DOMAIN, &what, &what)?;

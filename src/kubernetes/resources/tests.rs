@@ -359,7 +359,7 @@ fn slots_are_the_same_whatever_is_there() {
         ..Snapshot::default()
     };
     let full = resources(&wanted, &snapshot, &mut Names::default());
-    assert_eq!(empty[0].wishes, full[0].wishes);
+    assert_eq!(empty[0].cdi_devices, full[0].cdi_devices);
     assert!(empty[0].units.keys().eq(full[0].units.keys()));
     assert!(empty[0].units.values().all(|unit| unit.healthy));
     assert_eq!(full[0].units.values().next().unwrap().offer.nodes.len(), 1);
@@ -386,9 +386,9 @@ fn a_present_device_is_a_unit_with_a_place_and_a_numa_node_and_a_request_for_it_
         "{shown:?}"
     );
     let asked: Vec<&str> = found
-        .wishes
+        .cdi_devices
         .iter()
-        .flat_map(|wish| &wish.devices)
+        .flat_map(|cdi_device| &cdi_device.devices)
         .map(String::as_str)
         .collect();
     assert_eq!(
@@ -441,7 +441,7 @@ fn is_one_unit_in_all_states(requests: &str) {
     ];
     let first = seen(&states[0]);
     assert_eq!(first.units.len(), 1);
-    let asked = first.wishes[0].devices.join(",");
+    let asked = first.cdi_devices[0].devices.join(",");
     let asked = crate::model::request::annotations::read_list(
         crate::model::request::entry::Origin::Administrator,
         &asked,
@@ -457,7 +457,10 @@ fn is_one_unit_in_all_states(requests: &str) {
     for snapshot in &states {
         let now = seen(snapshot);
         assert!(now.units.keys().eq(first.units.keys()), "one socket is one unit");
-        assert_eq!(now.wishes, first.wishes, "and its hooks ask for the same");
+        assert_eq!(
+            now.cdi_devices, first.cdi_devices,
+            "and its hooks ask for the same"
+        );
         pod.find_roots(&snapshot.inventory);
         let device = snapshot
             .inventory
@@ -486,10 +489,10 @@ fn a_required_device_is_required_as_it_is_now() {
     );
     let required = |device: Vec<Device>| -> Vec<String> {
         let snapshot = accelerators(vec![device]);
-        let wishes = resources(&wanted, &snapshot, &mut Names::default())
+        let cdi_devices = resources(&wanted, &snapshot, &mut Names::default())
             .remove(0)
-            .wishes;
-        let required = wishes[0]
+            .cdi_devices;
+        let required = cdi_devices[0]
             .devices
             .iter()
             .filter(|request| request.contains(";required"));

@@ -1,4 +1,4 @@
-//! A unit: something that a container can be given once.
+//! Units: what kubelet calls devices, each for one container at a time.
 //!
 //! Pure.
 
@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use crate::model::device::Access;
 
-/// A node that a container gets when it is made.
+/// A device node that the engine creates in the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeSpec {
-    /// Its path on the host; a directory stands for all nodes in it.
+    /// Its path on the host; a directory means all nodes in it.
     pub host: PathBuf,
     /// Its path in the container.
     pub container: PathBuf,
@@ -19,7 +19,7 @@ pub struct NodeSpec {
     pub access: Access,
 }
 
-/// A path that is mounted into a container.
+/// A path of the host that the engine mounts in the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountSpec {
     /// Its path on the host.
@@ -33,35 +33,35 @@ pub struct MountSpec {
 /// What a container gets with a unit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Offer {
-    /// The CDI device that brings the hooks, by its name behind the `=`: then the nodes are the watcher's affair.
+    /// The CDI device with the hooks, by its name behind the `=`: then the watcher creates the nodes.
     pub cdi: Option<String>,
-    /// Nodes, at creation: where there is no CDI device, or CDI is off.
+    /// Nodes that the engine creates if there is no CDI device, or CDI is off.
     pub nodes: Vec<NodeSpec>,
-    /// Nodes, at creation, whatever brings the others.
-    pub beside: Vec<NodeSpec>,
+    /// Nodes that the engine creates in any case.
+    pub extra_nodes: Vec<NodeSpec>,
     /// Mounts.
     pub mounts: Vec<MountSpec>,
     /// Environment variables.
     pub env: BTreeMap<String, String>,
 }
 
-/// Something that a container can be given once.
+/// Something that one container at a time can have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit {
-    /// Whether a container can be given it now.
+    /// Whether a container can get it now.
     pub healthy: bool,
-    /// Of a device of another host that a container has: whether it is attached, or can be at any moment. It is healthy in
-    /// any case.
+    /// For a device of another host that a container has: whether it is attached, or about to be. Such a unit is always
+    /// healthy.
     pub attached: Option<bool>,
-    /// The NUMA node it is at.
+    /// Its NUMA node.
     pub numa: Option<i64>,
-    /// Where it is (a path of sysfs, say): units with long common beginnings belong together.
+    /// Its place, such as a path in sysfs: units with a long common prefix are near each other.
     pub place: String,
-    /// What the container gets; units that are alike share it.
+    /// What the container gets; shared by equal units.
     pub offer: Arc<Offer>,
 }
 
-/// Whether two units are at one NUMA node, and how many directories they have in common.
+/// Whether two units are on the same NUMA node, and how many directories their places have in common.
 pub(super) fn nearness(one: &Unit, other: &Unit) -> (bool, usize) {
     let common = one
         .place

@@ -1,9 +1,9 @@
-//! Devices of USB/IP servers as units: which of a configuration's entries can be had now, and which a container has.
+//! Devices of USB/IP servers as units: which entries of a configuration are free, and which a container has.
 //!
-//! A server lists what nobody has imported: so an entry whose device is listed can be had on every node, and one that is
-//! not listed on none, but where a container has it. That one stays healthy even while its connection is broken: its
-//! watcher attaches it again, and kubelet refuses a pod that it admits anew if what the pod has is unhealthy.
-//! Pure. Must not know how a server is asked (`servers`).
+//! A server lists the devices that no host has imported. An entry whose device is listed is free on every node; an entry whose
+//! device is not listed is free on none. An entry that a container has stays healthy even while its connection is broken: its
+//! watcher attaches it again, and kubelet rejects a pod with an unhealthy device when it admits the pod again.
+//! Pure. Must not know how servers are listed (`usbip_servers`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -18,29 +18,29 @@ use crate::kubernetes::snapshot::{Found, Snapshot};
 use crate::model::device::Device;
 use crate::model::remote::{RemoteDevice, UsbIds};
 
-/// How each entry is, by the id of its unit.
+/// The state of each entry, by the id of its unit.
 pub(super) type States = BTreeMap<String, State>;
 
-/// How an entry is.
+/// The state of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// Its server lists a device for it.
+    /// Free: its server lists a device for it.
     Listed,
     /// A container has it, and it is attached.
     Attached,
-    /// A container has it, and it is not attached, but listed: the container starts, perhaps anew, or its watcher is about
-    /// to attach it again.
+    /// A container has it, and it is not attached, but listed: the container is starting, or its watcher is about to attach
+    /// it again.
     Awaited,
-    /// A container has it, and it is neither attached nor listed: its server or the way to it is broken.
+    /// A container has it, and it is neither attached nor listed: the server or the network is down.
     Away,
-    /// It can't be had.
+    /// Not free: no device for it is listed.
     Absent,
 }
 
 /// The state of each entry of all definitions, by the id of its unit.
 ///
-/// Of several entries for devices that are alike each has one of its own; an earlier entry comes first where there are
-/// not enough, and none is left out that could be had if another took another.
+/// Of several entries for equal devices each gets its own device. If there are too few, earlier entries come first; but as many
+/// entries as possible get a device.
 pub(super) fn states(definitions: &[Definition], snapshot: &Snapshot) -> States {
     let mut all: Vec<(String, &RemoteDevice)> = Vec::new();
     for (name, entries) in remote(definitions) {
@@ -49,61 +49,63 @@ pub(super) fn states(definitions: &[Definition], snapshot: &Snapshot) -> States 
     }
     let is_known = |id: &String| snapshot.held.contains_key(id);
     let (mut taken, free): (Vec<_>, Vec<_>) = all.into_iter().partition(|(id, _)| is_known(id));
-    // What is attached is rather that of a container that surely runs than that of one that may have ended.
+    // An attached device rather belongs to a container that certainly runs than to one that may have ended.
     taken.sort_by_key(|(id, _)| snapshot.held.get(id) != Some(&true));
     let mut states = BTreeMap::new();
 
     let here = &snapshot.attached;
     let devices: Vec<&RemoteDevice> = taken.iter().map(|(_, device)| *device).collect();
-    let attached = matched(&devices, here.len(), |device, index| is_one(device, &here[index]));
+    let attached = matched(&devices, here.len(), |device, index| {
+        is_match(device, &here[index])
+    });
     let (mut free, mut away) = (free, Vec::new());
     for ((id, device), is_attached) in taken.into_iter().zip(attached) {
-        let is_sure = snapshot.held.get(&id) == Some(&true);
-        match (is_attached, is_sure) {
+        let is_certain = snapshot.held.get(&id) == Some(&true);
+        match (is_attached, is_certain) {
             (true, _) => {
                 states.insert(id, State::Attached);
             }
             (false, true) => away.push((id, device)),
-            // Whoever had it has ended.
+            // The container that had it has ended.
             (false, false) => free.push((id, device)),
         }
     }
     states.extend(away.iter().map(|(id, _)| (id.clone(), State::Away)));
     states.extend(free.iter().map(|(id, _)| (id.clone(), State::Absent)));
     for (server, exported) in &snapshot.exports {
-        let all = away.iter().map(|one| (one, State::Awaited, State::Away));
-        let all = all.chain(free.iter().map(|one| (one, State::Listed, State::Absent)));
-        let of_it: Vec<_> = all.filter(|((_, device), ..)| device.server == *server).collect();
-        let devices: Vec<&RemoteDevice> = of_it.iter().map(|((_, device), ..)| *device).collect();
+        let all = away.iter().map(|entry| (entry, State::Awaited, State::Away));
+        let all = all.chain(free.iter().map(|entry| (entry, State::Listed, State::Absent)));
+        let of_server: Vec<_> = all.filter(|((_, device), ..)| device.server == *server).collect();
+        let devices: Vec<&RemoteDevice> = of_server.iter().map(|((_, device), ..)| *device).collect();
         let listed = matched(&devices, exported.len(), |device, index| {
             let (busid, ids) = &exported[index];
             let is_there = device.which.busid().is_none_or(|wanted| wanted == busid);
             is_there && device.which.identity().is_none_or(|(wanted, _)| ids.are(wanted))
         });
-        for (((id, _), with, without), is_listed) in of_it.into_iter().zip(listed) {
+        for (((id, _), with, without), is_listed) in of_server.into_iter().zip(listed) {
             states.insert(id.clone(), if is_listed { with } else { without });
         }
     }
     states
 }
 
-/// For each who wants one of `count` things whether he has one to himself, as many as can be (augmenting paths).
+/// Assigns to as many of `wants` as possible one of `count` things each (augmenting paths); for each, whether it got one.
 fn matched<W>(wants: &[W], count: usize, suits: impl Fn(&W, usize) -> bool) -> Vec<bool> {
     fn find<W>(
-        who: usize,
+        want: usize,
         wants: &[W],
         suits: &impl Fn(&W, usize) -> bool,
         owners: &mut [Option<usize>],
         tried: &mut [bool],
     ) -> bool {
         for thing in 0..owners.len() {
-            if tried[thing] || !suits(&wants[who], thing) {
+            if tried[thing] || !suits(&wants[want], thing) {
                 continue;
             }
             tried[thing] = true;
             let is_free = owners[thing].is_none_or(|owner| find(owner, wants, suits, owners, tried));
             if is_free {
-                owners[thing] = Some(who);
+                owners[thing] = Some(want);
                 return true;
             }
         }
@@ -111,12 +113,12 @@ fn matched<W>(wants: &[W], count: usize, suits: impl Fn(&W, usize) -> bool) -> V
     }
     let mut owners = vec![None; count];
     (0..wants.len())
-        .map(|who| find(who, wants, &suits, &mut owners, &mut vec![false; count]))
+        .map(|want| find(want, wants, &suits, &mut owners, &mut vec![false; count]))
         .collect()
 }
 
-/// Whether a device of this host may be that one. Its name at its server is not to be seen here.
-fn is_one(wanted: &RemoteDevice, device: &Device) -> bool {
+/// Whether an attached device matches. Its bus id at the server is unknown here.
+fn is_match(wanted: &RemoteDevice, device: &Device) -> bool {
     let Some((ids, _)) = wanted.which.identity() else {
         return true;
     };
@@ -127,7 +129,7 @@ fn is_one(wanted: &RemoteDevice, device: &Device) -> bool {
     UsbIds { vendor, product }.are(ids) && wanted.which.is_serial(device.attribute("serial"))
 }
 
-/// The ids of the units of a resource, as its entries follow one another.
+/// The ids of the units of a resource, in the order of its entries.
 fn unit_ids(name: &ResourceName, entries: &[RemoteEntry]) -> Vec<String> {
     let mut seen: BTreeMap<&RemoteDevice, u32> = BTreeMap::new();
     let mut ids = Vec::new();
@@ -139,25 +141,25 @@ fn unit_ids(name: &ResourceName, entries: &[RemoteEntry]) -> Vec<String> {
     ids
 }
 
-/// The units whose container has ended, of those that `snapshot` knows of as held. Of a unit that is configured no more nothing
-/// is known here.
-pub fn given_back(definitions: &[Definition], snapshot: &Snapshot) -> BTreeSet<String> {
+/// The units that `snapshot` has as held, and whose container has ended. A unit that is not configured any more is never one of
+/// them.
+pub fn released(definitions: &[Definition], snapshot: &Snapshot) -> BTreeSet<String> {
     let states = states(definitions, snapshot);
     let has = |state: &State| matches!(state, State::Attached | State::Awaited | State::Away);
-    let is_back = |id: &&String| states.get(*id).is_some_and(|state| !has(state));
-    snapshot.held.keys().filter(is_back).cloned().collect()
+    let is_released = |id: &&String| states.get(*id).is_some_and(|state| !has(state));
+    snapshot.held.keys().filter(is_released).cloned().collect()
 }
 
-/// The resource of a definition, with the units that can be had or are.
+/// The resource of a definition, with the units that are free or in use.
 pub(super) fn resource(
     name: &ResourceName,
     entries: &[RemoteEntry],
     states: &States,
     snapshot: &Snapshot,
 ) -> Resource {
-    let (mut units, mut wishes) = (BTreeMap::new(), Vec::new());
+    let (mut units, mut cdi_devices) = (BTreeMap::new(), Vec::new());
     for (entry, id) in entries.iter().zip(unit_ids(name, entries)) {
-        let wish = wish(name, entry, &id);
+        let cdi_device = cdi_device(name, entry, &id);
         let state = states.get(&id).copied().unwrap_or(State::Absent);
         if state != State::Absent {
             let unit = Unit {
@@ -170,27 +172,27 @@ pub(super) fn resource(
                 numa: None,
                 place: entry.device.to_string(),
                 offer: Arc::new(Offer {
-                    cdi: Some(wish.name.clone()),
-                    beside: beside(entry, snapshot),
+                    cdi: Some(cdi_device.name.clone()),
+                    extra_nodes: extra_nodes(entry, snapshot),
                     ..Offer::default()
                 }),
             };
             units.insert(id, unit);
         }
-        wishes.push(wish);
+        cdi_devices.push(cdi_device);
     }
     Resource {
         name: name.clone(),
         units,
-        wishes,
+        cdi_devices,
         hotplug: true,
         metrics: Metrics::Usbip,
     }
 }
 
-/// What brings an entry's device. All of it is the configuration's: the same for ever, as a container that starts again
-/// asks for it by its name.
-fn wish(name: &ResourceName, entry: &RemoteEntry, id: &str) -> Wish {
+/// The CDI device of an entry. It depends on the configuration alone and must never change: a container that restarts uses its
+/// name again.
+fn cdi_device(name: &ResourceName, entry: &RemoteEntry, id: &str) -> Wish {
     Wish {
         name: format!("{}-{}", cdi_stem(name.as_str()), fingerprint(id)),
         devices: entry.requests.iter().map(ToString::to_string).collect(),
@@ -198,19 +200,19 @@ fn wish(name: &ResourceName, entry: &RemoteEntry, id: &str) -> Wish {
     }
 }
 
-/// Those of the extras that are there whether the device is or not, such as /dev/net/tun: no node of a USB device's.
-fn beside(entry: &RemoteEntry, snapshot: &Snapshot) -> Vec<NodeSpec> {
+/// The extras that exist with or without the device, such as /dev/net/tun: not the nodes of USB devices.
+fn extra_nodes(entry: &RemoteEntry, snapshot: &Snapshot) -> Vec<NodeSpec> {
     let comes_and_goes = |path: &PathBuf| {
         let mut devices = snapshot.inventory.iter();
         devices.any(|device: &Device| {
-            let is_its = device.node.as_ref().is_some_and(|node| node.path == *path);
-            (is_its || device.links.contains(path)) && device.syspath.as_str().contains("/usb")
+            let is_node = device.node.as_ref().is_some_and(|node| node.path == *path);
+            (is_node || device.links.contains(path)) && device.syspath.as_str().contains("/usb")
         })
     };
     let is_there =
         |path: &PathBuf| matches!(snapshot.paths.get(path), Some(Found::Device | Found::Directory));
     let extras = entry.extras.iter();
-    let fixed = extras.filter(|extra| is_there(&extra.host) && !comes_and_goes(&extra.host));
+    let fixed = extras.filter(|extra| exists(&extra.host) && !comes_and_goes(&extra.host));
     fixed
         .map(|extra| NodeSpec {
             host: extra.host.clone(),

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 #[test]
-fn names_are_judged_as_kubelet_judges_them() {
+fn names_follow_kubelets_rules() {
     let longest = format!("a.b/{}", "x".repeat(63));
     for good in [
         "hostdev.k8s.io/dev_mem",
@@ -54,7 +54,7 @@ fn the_two_plugins_names_stay_as_they_were() {
 }
 
 #[test]
-fn of_two_paths_with_one_name_the_first_keeps_it_and_the_second_is_told_of() {
+fn of_two_paths_with_one_name_the_first_keeps_it_and_the_second_gets_a_note() {
     let mut names = Names::default();
     let first = names.name("d.e", "/dev/a.b", "a_b").unwrap();
     let second = names.name("d.e", "/dev/a_b", "a_b").unwrap();
@@ -64,14 +64,14 @@ fn of_two_paths_with_one_name_the_first_keeps_it_and_the_second_is_told_of() {
     assert_eq!(names.name("d.e", "/dev/a_b", "a_b").unwrap(), second);
     let notes = names.take_notes();
     assert!(
-        notes[0].contains("/dev/a_b") && notes[0].contains("another's name"),
+        notes[0].contains("/dev/a_b") && notes[0].contains("already in use"),
         "{notes:?}"
     );
     assert_eq!(notes.len(), 1);
 }
 
 #[test]
-fn a_name_that_the_configuration_gives_is_no_paths() {
+fn a_path_does_not_get_a_name_that_the_configuration_gives() {
     let mut names = Names::default();
     names.reserve(&"d.e/x".parse().unwrap());
     assert_ne!(names.name("d.e", "/dev/x", "x").unwrap().as_str(), "d.e/x");
@@ -79,7 +79,7 @@ fn a_name_that_the_configuration_gives_is_no_paths() {
 
 proptest! {
     #[test]
-    fn whatever_a_path_is_called_its_name_is_one_that_kubelet_takes(paths in prop::collection::vec("\\PC{0,90}", 1..20)) {
+    fn kubelet_accepts_the_name_of_every_path(paths in prop::collection::vec("\\PC{0,90}", 1..20)) {
         let mut names = Names::default();
         let mut given = BTreeMap::new();
         for path in &paths {

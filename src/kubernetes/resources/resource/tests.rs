@@ -21,7 +21,7 @@ fn resource(units: &[(&str, &str, Option<i64>)]) -> Resource {
             .iter()
             .map(|(id, place, numa)| ((*id).to_owned(), unit(place, *numa)))
             .collect(),
-        wishes: Vec::new(),
+        cdi_devices: Vec::new(),
         hotplug: false,
         metrics: Metrics::Ours,
     }
@@ -32,7 +32,7 @@ fn ids(ids: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn what_was_given_and_has_gone_stays_unhealthy_and_what_was_not_goes() {
+fn a_missing_unit_stays_unhealthy_while_it_is_allocated() {
     let before = resource(&[("given", "a", None), ("free", "b", None)]);
     let mut now = resource(&[("new", "c", None)]);
     now.keep_allocated(&before, &["given".to_owned(), "stranger".to_owned()].into());
@@ -59,7 +59,7 @@ fn units_behind_one_hub_are_preferred_together() {
 }
 
 #[test]
-fn units_at_one_numa_node_go_before_neighbours() {
+fn units_on_one_numa_node_are_preferred_to_neighbours() {
     let resource = resource(&[
         ("a", "/x/1", Some(0)),
         ("b", "/x/2", Some(1)),
@@ -72,7 +72,7 @@ fn units_at_one_numa_node_go_before_neighbours() {
 }
 
 #[test]
-fn where_all_are_alike_the_lowest_are_preferred() {
+fn of_equal_units_the_lowest_are_preferred() {
     let resource = resource(&[
         ("s-0", "0000", None),
         ("s-1", "0001", None),
@@ -86,7 +86,7 @@ fn where_all_are_alike_the_lowest_are_preferred() {
 
 proptest! {
     #[test]
-    fn a_preference_has_what_it_must_and_only_what_is_available(
+    fn a_preference_includes_what_it_must_and_only_available_units(
         places in prop::collection::vec(("(/[ab]){0,4}", prop::option::of(0..2i64)), 0..12),
         must in 0..4usize,
         size in 0..14usize,

@@ -196,18 +196,18 @@ fn the_devices_requests_are_the_same_whether_it_is_there_or_not_and_fixed_extras
     // A stranger's adapter, which has the name that ours may get.
     now.inventory = Inventory::new(hub_with_two_adapters());
     let resources = resources::resources(&definitions, &now, &mut Names::default());
-    assert_eq!(before[0].wishes, resources[0].wishes);
+    assert_eq!(before[0].cdi_devices, resources[0].cdi_devices);
     assert_eq!(
-        resources[0].wishes[0].devices,
+        resources[0].cdi_devices[0].devices,
         [
             "usbip:lab/0403:6001;required",
             "usbip:lab/0403:6001;path=/dev/board;only=glob:/dev/ttyUSB[0-9]*",
         ]
     );
     let unit = resources[0].units.values().next().unwrap();
-    let beside: Vec<String> = unit
+    let extra_nodes: Vec<String> = unit
         .offer
-        .beside
+        .extra_nodes
         .iter()
         .map(|node| {
             format!(
@@ -218,7 +218,7 @@ fn the_devices_requests_are_the_same_whether_it_is_there_or_not_and_fixed_extras
             )
         })
         .collect();
-    assert_eq!(beside, ["/dev/net/tun /dev/net/tun rwm"]);
+    assert_eq!(extra_nodes, ["/dev/net/tun /dev/net/tun rwm"]);
 }
 
 #[test]

@@ -19,14 +19,14 @@ use crate::model::request::selector::Selector;
 /// Where device nodes are.
 pub const DEV: &str = "/dev";
 
-/// The most units of one device. Each message to kubelet lists all of a resource with some 80 bytes each, and kubelet takes
-/// no more than 4 MiB (gRPC's default), which is some 50,000.
+/// The most units of one device. Each message to kubelet lists all units of a resource with about 80 bytes each, and kubelet accepts
+/// at most 4 MiB (gRPC's default), which is about 50,000 units.
 pub const MAX_UNITS: u32 = 20_000;
 
 /// Something to be advertised.
 #[derive(Debug, Clone)]
 pub enum Definition {
-    /// hostdev: one path, always advertised, healthy while it is there.
+    /// hostdev: one path, always advertised, healthy while it exists.
     Path {
         /// The path on the host.
         path: PathBuf,
@@ -61,17 +61,17 @@ pub enum Definition {
         /// Each is a unit.
         entries: Vec<RemoteEntry>,
     },
-    /// Ours.
+    /// Our own format: requests.
     Requested(Requested),
 }
 
-/// A resource in our own words.
+/// A resource of our own format.
 #[derive(Debug, Clone)]
 pub struct Requested {
     /// The resource.
     pub name: ResourceName,
-    /// Which devices, and how a container wants them.
-    pub asks: Requests,
+    /// The requests that select its devices.
+    pub requests: Requests,
     /// How they are offered.
     pub mode: Mode,
     /// How many containers can have it.
@@ -82,12 +82,12 @@ pub struct Requested {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// Places for devices that come and go while the container runs: always healthy.
+    /// Slots for devices that come and go while the container runs: always healthy.
     #[default]
     Hotplug,
-    /// One unit for each device, healthy while it is there; it comes and goes in the running container, too.
+    /// One unit for each device, healthy while it is present; it comes and goes in the running container.
     Present,
-    /// One unit for each device that is there, whose nodes are made with the container.
+    /// One unit for each device that is present; the engine creates its nodes with the container.
     Static,
 }
 
@@ -103,7 +103,7 @@ pub enum Group {
     },
     /// USB devices: their own nodes below /dev/bus/usb.
     Usb {
-        /// Which, each a `usb:`.
+        /// The devices, each a `usb:`.
         devices: Vec<Selector>,
         /// How many containers can have them.
         count: u32,
@@ -113,47 +113,47 @@ pub enum Group {
 /// One path of a group.
 #[derive(Debug, Clone)]
 pub struct PathInGroup {
-    /// Which paths it stands for.
+    /// The paths that it matches.
     pub pattern: GoGlob,
-    /// Where it goes in the container, if not to where it is on the host; with a `/` at its end, a directory.
+    /// Its path in the container, if it is not that on the host; a directory if it ends with `/`.
     pub mount_path: Option<String>,
     /// What the container may do.
     pub access: Access,
-    /// How it goes there.
+    /// How the container gets it.
     pub kind: PathType,
     /// Whether a mount can only be read.
     pub read_only: bool,
-    /// How often a match can serve where another path has more matches.
+    /// How often a match is used if another path has more matches.
     pub limit: u32,
-    /// Whether the group does without it.
+    /// Whether the group can do without it.
     pub optional: bool,
 }
 
-/// How a path goes into a container.
+/// How a container gets a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathType {
     /// As a device node.
     Device,
     /// As a mount.
     Mount,
-    /// Not at all: the group has no units where it is missing, and that is all.
+    /// Not at all: it is only necessary for the group's units.
     Nothing,
 }
 
 /// One device of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteEntry {
-    /// Where and which.
+    /// The server and the device.
     pub device: RemoteDevice,
-    /// What a container asks for so that it has the device, and its nodes where the extras say.
+    /// The requests for the device and for its nodes at the paths of the extras.
     pub requests: Vec<Request>,
-    /// Paths of the host that are given with it.
+    /// Paths of the host that the container gets with it.
     pub extras: Vec<Extra>,
-    /// What can't be done as it is written, and what is done instead.
+    /// Differences between what is written and what is done.
     pub notes: Vec<String>,
 }
 
-/// A path of the host that a container gets with a device: a node of the device's, or one that is there anyhow.
+/// A path of the host that a container gets with a device: a node of the device, or a path that always exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extra {
     /// On the host.

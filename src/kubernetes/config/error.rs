@@ -1,4 +1,4 @@
-//! Why a configuration can't be used, and the checks that several formats share.
+//! Why a configuration can't be used; checks that several formats share.
 
 use std::path::PathBuf;
 
@@ -11,25 +11,25 @@ use crate::model::request::annotations::AskError;
 /// Why a configuration can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// No YAML, an unknown key, a value of the wrong kind: with its line.
+    /// Not YAML, an unknown key, or a value of the wrong type; with its line.
     #[error("{path}: {source}", path = path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and where.
+        /// The error and its position.
         source: serde_yaml::Error,
     },
     /// An element of a list.
     #[error("{place}: {fault}")]
     Element {
-        /// Which one, counted from 1 as people do.
+        /// The file and the element, counted from 1.
         place: String,
-        /// What is wrong, and the cure.
+        /// The error, with a hint.
         fault: Fault,
     },
 }
 
-/// What is wrong with an element, and the cure.
+/// What is wrong with an element, with a hint.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
     /// hostdev: no `:`.
@@ -38,9 +38,9 @@ pub enum Fault {
     /// hostdev: not below /dev.
     #[error("the path must be absolute, such as /dev/mem")]
     Relative,
-    /// hostdev: a path once more.
-    #[error("{0} is listed before: list it once, with :COUNT behind the permissions for several containers")]
-    Again(String),
+    /// hostdev: a path is listed twice.
+    #[error("{0} is listed twice: list it once, with :COUNT behind the permissions for several containers")]
+    ListedTwice(String),
     /// Permissions.
     #[error("permissions {0:?} must be one to three of the letters r, w and m, each at most once")]
     Permissions(String),
@@ -48,30 +48,30 @@ pub enum Fault {
     #[error("{0} must be 1 to {MAX_UNITS}")]
     Count(&'static str),
     /// A regular expression.
-    #[error("devicematch {expression:?} is no regular expression: {reason}")]
+    #[error("devicematch {expression:?} is not a regular expression: {reason}")]
     Regex {
         /// The expression.
         expression: String,
-        /// What the engine says.
+        /// The parser's error.
         reason: String,
     },
     /// A name.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// Two of a name.
-    #[error("{0} is defined before: give one of them another name")]
-    Twice(ResourceName),
+    /// A name is used twice.
+    #[error("{0} is defined twice: give one of them another name")]
+    DefinedTwice(ResourceName),
     /// A request.
     #[error("request {request:?}: {source}")]
     Request {
         /// The request.
         request: String,
-        /// What is wrong with it.
+        /// The error.
         source: Box<AskError>,
     },
-    /// A resource of nothing.
-    #[error("it asks for nothing: write requests: [\"usb:0403:6001\"] or groups: [...]")]
-    Nothing,
+    /// A resource without requests and groups.
+    #[error("the resource selects no device: write requests: [\"usb:0403:6001\"] or groups: [...]")]
+    SelectsNothing,
     /// Keys that exclude each other.
     #[error("{0}")]
     Keys(&'static str),
@@ -80,25 +80,25 @@ pub enum Fault {
     UnknownKey {
         /// The key.
         key: String,
-        /// The others.
+        /// The known keys.
         known: String,
     },
-    /// generic-device-plugin's: a value of the wrong kind.
-    #[error("{key} must be {expected}, and is {found}")]
+    /// generic-device-plugin: a value of the wrong type.
+    #[error("{key} must be {expected}, not {found}")]
     Kind {
-        /// The key, or what has the value.
+        /// The key, or the element.
         key: String,
-        /// What it must be.
+        /// The expected type.
         expected: &'static str,
-        /// What it is.
+        /// The type of the value.
         found: &'static str,
     },
     /// usbip-device-plugin: no resources.
     #[error(
-        "it names no resource: write resources: {{NAME: [{{target: {{host: HOST}}, selector: {{...}}}}]}}"
+        "the file has no resource: write resources: {{NAME: [{{target: {{host: HOST}}, selector: {{...}}}}]}}"
     )]
     NoResources,
-    /// usbip-device-plugin: an unknown key, a value of the wrong kind.
+    /// usbip-device-plugin: an unknown key, or a value of the wrong type.
     #[error("{0}")]
     Entry(serde_yaml::Error),
     /// A number.
@@ -106,18 +106,18 @@ pub enum Fault {
     Number {
         /// `vendor`, `product` or `port`.
         what: &'static str,
-        /// What stands there.
+        /// The text.
         value: String,
     },
     /// A server, or a device of it.
     #[error(transparent)]
     Remote(#[from] AddressError),
-    /// The same, as it stands in a request.
+    /// The device can't be written as a request.
     #[error("{0}")]
     Device(String),
-    /// More than can be told apart.
-    #[error("more than 255 entries of one server say the same")]
-    TooManyAlike,
+    /// Too many equal entries.
+    #[error("more than 255 entries of one server are equal")]
+    TooManyEqual,
     /// usbip-device-plugin's extras.
     #[error("the extra {path:?} must be an absolute path, such as /dev/ttyUSB0")]
     Extra {
@@ -129,7 +129,7 @@ pub enum Fault {
     UsbId {
         /// `vendor` or `product`.
         what: &'static str,
-        /// What stands there.
+        /// The text.
         value: String,
     },
 }

@@ -1,7 +1,7 @@
 //! generic-device-plugin's devices: groups of paths and of USB devices (its deviceplugin/generic.go, path.go, usb.go), each an
 //! argument `--device` or an element of `devices:` in its file (its config.go).
 //!
-//! What ends that plugin is an error here. What it passes over, or hands to kubelet although it can't work, is a note.
+//! An error where that plugin exits. A note where it ignores something, or sends kubelet something that can't work.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -17,10 +17,10 @@ use crate::model::request::selector::Selector;
 /// The domain of its resources since 0.2.0; it was squat.ai before.
 pub const GENERIC_DOMAIN: &str = "devic.es";
 
-/// Where its file is when nothing else is said (its config.go).
+/// The default paths of its file (its config.go).
 pub const GENERIC_DEFAULTS: [&str; 2] = ["/etc/generic-device-plugin/config.yaml", "config.yaml"];
 
-/// The keys of its file that are flags, too.
+/// The keys of its file that are also flags.
 const FLAGS: [&str; 6] = [
     "config",
     "domain",
@@ -30,20 +30,20 @@ const FLAGS: [&str; 6] = [
     "version",
 ];
 
-/// What its file says beside the devices.
+/// The flags in its file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     /// The domain of resources.
     pub domain: Option<String>,
-    /// Where /metrics is.
+    /// The address of /metrics.
     pub listen: Option<String>,
-    /// How much is logged.
+    /// The lowest level that is logged.
     pub log_level: Option<String>,
     /// kubelet's directory of device plugins.
     pub plugin_directory: Option<String>,
 }
 
-/// Whether a file is of this form: it has a list of devices.
+/// Whether a file has this format: a list of devices.
 pub fn is_generic(text: &str) -> bool {
     Node::read(text, Dialect::File).is_ok_and(|file| listed(&file).is_some())
 }
@@ -64,7 +64,7 @@ pub fn settings(text: &str) -> Settings {
     }
 }
 
-/// The list of devices: of `device` and `devices` the second counts, as there.
+/// The list of devices: `devices` overrides `device`, as in that plugin.
 fn listed(file: &Node) -> Option<&Node> {
     file.get("devices").or_else(|| file.get("device"))
 }
@@ -89,7 +89,7 @@ pub(super) fn arguments(
     Ok(definitions)
 }
 
-/// Reads the devices of a file, if it has any. `names` are those that the file's other resources have.
+/// Reads the devices of a file, if it has any. `names` are those of the file's other resources.
 pub(super) fn file(
     path: &Path,
     file: &Node,
@@ -168,20 +168,20 @@ impl<'n> Reader<'n> {
         let name = self.text(device, "name")?.unwrap_or_default();
         let name = name.trim();
         self.place = format!("{} ({name:?})", self.place);
-        self.ignore_others(device, &["name", "groups"]);
+        self.note_ignored_keys(device, &["name", "groups"]);
         let name: ResourceName = match format!("{domain}/{name}").parse() {
             Ok(name) => name,
             Err(error) => return Err(self.fault(Fault::Name(error))),
         };
         if !names.insert(name.clone()) {
-            return Err(self.fault(Fault::Twice(name)));
+            return Err(self.fault(Fault::DefinedTwice(name)));
         }
         let groups = match device.get("groups") {
             Some(groups) => self.groups(groups)?,
             None => Vec::new(),
         };
         if groups.is_empty() {
-            self.note("it has no group with paths or usb, and thus no units");
+            self.note("no group has paths or usb, so it has no units");
         }
         Ok(Definition::Groups { name, groups })
     }
@@ -197,24 +197,24 @@ impl<'n> Reader<'n> {
         Ok(read)
     }
 
-    /// `None` where the group is one without units.
+    /// `None` for a group without units.
     fn group(&mut self, group: &Node) -> Result<Option<Group>, ConfigError> {
         self.expect_mapping("it", group)?;
-        self.ignore_others(group, &["paths", "usb", "count"]);
+        self.note_ignored_keys(group, &["paths", "usb", "count"]);
         let count = self.count(group, "count")?;
         let empty = Node::List(Vec::new());
         let paths = self.list("paths", group.get("paths").unwrap_or(&empty))?;
         let usb = self.list("usb", group.get("usb").unwrap_or(&empty))?;
         match (paths.is_empty(), usb.is_empty()) {
             (true, true) => {
-                self.note("it has neither paths nor usb, and thus no units");
+                self.note("it has neither paths nor usb, so it has no units");
                 Ok(None)
             }
             (false, false) => Err(self.fault(Fault::Keys(
-                "a group has paths or usb, and not both: make two groups of it",
+                "a group has paths or usb, not both: make two groups of it",
             ))),
             (false, true) => {
-                // All of them are read, so that whatever is wrong is told.
+                // Reads all of them, so that there is a note for each problem.
                 let paths: Vec<Option<PathInGroup>> = paths
                     .iter()
                     .map(|path| self.path(path))
@@ -230,7 +230,7 @@ impl<'n> Reader<'n> {
         }
     }
 
-    /// `None` where nothing can come of it, which keeps the whole group from having units.
+    /// `None` if it can't match, so that the group has no units.
     fn path(&mut self, path: &Node) -> Result<Option<PathInGroup>, ConfigError> {
         const KEYS: [&str; 7] = [
             "path",
@@ -242,7 +242,7 @@ impl<'n> Reader<'n> {
             "optional",
         ];
         self.expect_mapping("a path", path)?;
-        self.ignore_others(path, &KEYS);
+        self.note_ignored_keys(path, &KEYS);
         let text = self.text(path, "path")?.unwrap_or_default();
         let text = text.trim();
         let mount_path = self.text(path, "mountpath")?;
@@ -296,7 +296,7 @@ impl<'n> Reader<'n> {
 
     fn usb(&mut self, usb: &Node) -> Result<Selector, ConfigError> {
         self.expect_mapping("a usb", usb)?;
-        self.ignore_others(usb, &["vendor", "product", "serial"]);
+        self.note_ignored_keys(usb, &["vendor", "product", "serial"]);
         Ok(Selector::Usb {
             vendor: self.usb_id(usb, "vendor")?,
             product: Some(self.usb_id(usb, "product")?),
@@ -306,8 +306,8 @@ impl<'n> Reader<'n> {
 
     /// Four hexadecimal digits (its usb.go: ToUSBIDHookFunc for files, UnmarshalJSON for arguments).
     ///
-    /// Quoted, or no number in YAML, they are read as such. A number in a file is taken by its value; that of an argument is
-    /// first written in decimal digits, which are then read as hexadecimal: 0x0403 becomes 1027 there.
+    /// In quotes, or if it is not a number in YAML, the text is read. A number in a file counts by its value. A number in an argument
+    /// is first written in decimal digits, which are then read as hexadecimal: 0x0403 becomes 1027.
     fn usb_id(&mut self, usb: &Node, key: &'static str) -> Result<String, ConfigError> {
         let wrong = |value: String| Fault::UsbId { what: key, value };
         let (id, number) = match (usb.get(key), self.dialect) {
@@ -328,25 +328,25 @@ impl<'n> Reader<'n> {
         let id = format!("{id:04x}");
         match number {
             Some(number) if self.is_read_otherwise(number, &id) => self.note(&format!(
-                "the {key} is not in quotes: it is the number {number} and counts as {id}, as in generic-device-plugin; in quotes \
-                 its hexadecimal digits count"
+                "the {key} is not in quotes: it is the number {number} and is read as {id}, as in generic-device-plugin; in quotes \
+                 it is read as hexadecimal"
             )),
-            None if id == "0000" => self.note(&format!("its {key} is 0000, which no device has")),
+            None if id == "0000" => self.note(&format!("the {key} is 0000, which no device has")),
             _ => {}
         }
         Ok(id)
     }
 
-    /// The id that a number stands for, if it is one.
+    /// The id of a number, if it has one.
     fn id_of_number(&self, number: f64) -> Option<u16> {
         match self.dialect {
             Dialect::Argument => hexadecimal(&number.to_string()),
-            // That plugin takes the lower 16 bits of any number, by which nobody can mean a device.
+            // That plugin uses the lower 16 bits of any number, which is never what was meant.
             Dialect::File => (0.0..65536.0).contains(&number).then_some(number as u16),
         }
     }
 
-    /// Whether a number was written with digits that are not those of the id.
+    /// Whether a number was written with other digits than those of the id.
     fn is_read_otherwise(&self, number: f64, id: &str) -> bool {
         let mut words = self.source.split(|letter: char| !letter.is_ascii_alphanumeric());
         let mut is_written = |prefix: &str| {
@@ -356,13 +356,13 @@ impl<'n> Reader<'n> {
             })
         };
         match self.dialect {
-            // Hexadecimal or octal there.
+            // That plugin reads it as hexadecimal or octal.
             Dialect::Argument => is_written("0"),
             Dialect::File => format!("{number:0>4}") != id && !is_written("0x"),
         }
     }
 
-    /// A number of units: without one, or with 0, it is 1. More than kubelet takes are as many as it takes.
+    /// A number of units: 1 if it is missing or 0, and at most what kubelet accepts.
     fn count(&mut self, node: &Node, key: &'static str) -> Result<u32, ConfigError> {
         let number = match node.get(key) {
             None => 0,
@@ -377,13 +377,13 @@ impl<'n> Reader<'n> {
         let count = u32::try_from(number).unwrap_or(u32::MAX).max(1);
         if count > MAX_UNITS {
             self.note(&format!(
-                "{key} {number} is more than kubelet takes in one list: it is {MAX_UNITS}"
+                "{key} {number} is more than kubelet accepts in one list: using {MAX_UNITS}"
             ));
         }
         Ok(count.min(MAX_UNITS))
     }
 
-    /// Text. In an argument a number or boolean is taken as text, as it is there.
+    /// Text. In an argument a number or boolean is read as text, as by that plugin.
     fn text(&mut self, node: &Node, key: &'static str) -> Result<Option<String>, ConfigError> {
         match (node.get(key), self.dialect) {
             (None, _) => Ok(None),
@@ -430,7 +430,7 @@ impl<'n> Reader<'n> {
         })
     }
 
-    fn ignore_others(&mut self, node: &Node, known: &[&str]) {
+    fn note_ignored_keys(&mut self, node: &Node, known: &[&str]) {
         for key in node.keys().filter(|key| !known.contains(key)) {
             self.note(&format!("the key {key} is ignored, as by generic-device-plugin"));
         }

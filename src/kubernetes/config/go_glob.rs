@@ -1,5 +1,5 @@
-//! Patterns of paths in Go's syntax (path/filepath.Match): `*`, `?`, `[a-z]`, `[^a-z]`, and `\` before a character that
-//! stands for itself.
+//! Patterns of paths in Go's syntax (path/filepath.Match): `*`, `?`, `[a-z]`, `[^a-z]`, and `\` before a literal
+//! character.
 
 use std::path::{Component, Path};
 
@@ -10,7 +10,7 @@ pub struct GoGlob {
     parts: Vec<Part>,
 }
 
-/// What one component of a path must be like.
+/// The pattern of one component of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
     /// Exactly this.
@@ -26,11 +26,11 @@ pub enum Token {
     Char(char),
     /// Any one character.
     Any,
-    /// Any characters, also none.
+    /// Any number of characters.
     Many,
-    /// One character that is in these ranges, or in none of them.
+    /// One character in these ranges, or outside of them.
     Class {
-        /// Whether it is in none.
+        /// Whether it is outside.
         negated: bool,
         /// First and last of each.
         ranges: Vec<(char, char)>,
@@ -67,7 +67,7 @@ impl GoGlob {
         &self.text
     }
 
-    /// What the components of a path must be like, from the root on.
+    /// The patterns of the components of a path, from the root on.
     pub fn parts(&self) -> &[Part] {
         &self.parts
     }

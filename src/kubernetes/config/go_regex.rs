@@ -1,7 +1,7 @@
 //! Regular expressions in Go's syntax (its regexp/syntax, which is RE2's), as expressions of the crate `regex-automata`.
 //!
-//! Both run in linear time and agree in most of their syntax. What differs is rewritten here: `\Q…\E`, octal numbers, `\p{^…}`,
-//! `\d`, `\s`, `\w` and `\b`, which are ASCII in Go, braces that repeat nothing, and characters that mean something only to the
+//! Both run in linear time and agree in most of their syntax. This module rewrites the differences: `\Q…\E`, octal numbers, `\p{^…}`,
+//! `\d`, `\s`, `\w` and `\b`, which are ASCII in Go, braces that are not repetitions, and characters that are special only in the
 //! crate, such as `[` and `&&` between brackets.
 
 use std::iter::Peekable;
@@ -10,7 +10,7 @@ use std::str::Chars;
 use regex_automata::nfa::thompson::{NFA, pikevm::PikeVM};
 use regex_automata::util::syntax;
 
-/// The most memory that one expression may take, in bytes.
+/// The most memory of one expression, in bytes.
 const MAX_SIZE: usize = 4 << 20;
 
 /// The classes that `[:…:]` can name.
@@ -37,7 +37,7 @@ impl GoRegex {
     pub(super) fn new(expression: &str) -> Result<Self, String> {
         let rewritten = rewrite(expression)?;
         let parsed = syntax::parse(&rewritten).map_err(|error| {
-            // The last line tells what, the others show where in what it became here.
+            // The last line has the error; the others show its position in the rewritten expression.
             let text = error.to_string();
             let last = text.lines().last().unwrap_or_default();
             last.trim_start_matches("error: ").to_owned()
@@ -80,7 +80,7 @@ fn rewrite(expression: &str) -> Result<String, String> {
     Ok(out)
 }
 
-/// A character that stands for itself.
+/// A literal character.
 fn literal(letter: char, out: &mut String) {
     // These two would be word boundaries.
     if letter.is_ascii_punctuation() && !['<', '>'].contains(&letter) {
@@ -233,7 +233,7 @@ fn group(letters: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), Stri
     Err("its last ( has no )".to_owned())
 }
 
-/// What stands behind a `{`: a repetition, or a brace that stands for itself.
+/// What stands behind a `{`: a repetition, or a literal brace.
 fn repeat(letters: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
     let rest: String = letters.clone().take_while(|letter| *letter != '}').collect();
     let is_closed = letters.clone().nth(rest.chars().count()) == Some('}');

@@ -64,7 +64,7 @@ impl Node {
         entries.iter().map(|(key, _)| key.as_str())
     }
 
-    /// What kind of value it is, for messages.
+    /// The type of the value, for messages.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Null => "nothing",
@@ -83,7 +83,7 @@ enum Raw<'de> {
     Bool(bool),
     Integer(i128),
     Float(f64),
-    /// Borrowed where the text has it character by character, which is always so where it is not quoted.
+    /// Borrowed if the text contains it literally, as it always does without quotes.
     Text(Cow<'de, str>),
     List(Vec<Raw<'de>>),
     Map(Vec<(Raw<'de>, Raw<'de>)>),
@@ -165,7 +165,7 @@ fn resolve(raw: Raw<'_>, text: &str, dialect: Dialect) -> Node {
     }
 }
 
-/// The last of two equal keys counts; what is merged counts less than what is written.
+/// The last of two equal keys counts; written keys override merged ones.
 fn mapping(entries: Vec<(Raw<'_>, Raw<'_>)>, text: &str, dialect: Dialect) -> Node {
     let mut written: Vec<(String, Node)> = Vec::new();
     let mut merged: Vec<(String, Node)> = Vec::new();
@@ -207,7 +207,7 @@ fn is_quoted(value: &str, text: &str) -> bool {
     matches!(before, Some(b'"' | b'\''))
 }
 
-/// What Go makes of an unquoted text that is none of YAML 1.2's numbers and words.
+/// Reads an unquoted text that is not one of YAML 1.2's numbers and words as Go does.
 fn plain(text: &str, dialect: Dialect) -> Node {
     const TRUE: [&str; 8] = ["y", "Y", "yes", "Yes", "YES", "on", "On", "ON"];
     const FALSE: [&str; 8] = ["n", "N", "no", "No", "NO", "off", "Off", "OFF"];
@@ -226,7 +226,7 @@ fn plain(text: &str, dialect: Dialect) -> Node {
     number.unwrap_or_else(|| Node::Text(text.to_owned()))
 }
 
-/// As Go's strconv.ParseInt with base 0: a leading 0 makes a number octal.
+/// Reads a number like Go's strconv.ParseInt with base 0: a leading 0 makes it octal.
 pub(super) fn integer(text: &str) -> Option<i128> {
     let (sign, digits) = match text.strip_prefix('-') {
         Some(digits) => (-1, digits),
@@ -247,7 +247,7 @@ pub(super) fn integer(text: &str) -> Option<i128> {
     Some(sign * i128::from(value))
 }
 
-/// As the libraries' expression for floating point numbers.
+/// Reads a floating point number like Go's YAML libraries.
 fn decimal(text: &str) -> Option<f64> {
     let is_of_a_number = |letter: char| letter.is_ascii_digit() || "+-.eE".contains(letter);
     let is_decimal =

@@ -15,11 +15,11 @@ pub(super) fn parse(devs: &str) -> Result<Vec<Definition>, ConfigError> {
     let mut definitions = Vec::new();
     let mut paths = BTreeSet::new();
     for (element, number) in devs.split(',').zip(1..) {
-        // A path that is listed twice ends that plugin, too: its second socket has the name of the first.
+        // That plugin also exits if a path is listed twice: both sockets would have the same name.
         let (path, access, count) = parse_one(element.trim())
             .and_then(|(path, access, count)| match paths.insert(path.clone()) {
                 true => Ok((path, access, count)),
-                false => Err(Fault::Again(path.display().to_string())),
+                false => Err(Fault::ListedTwice(path.display().to_string())),
             })
             .map_err(|fault| ConfigError::Element {
                 place: format!("--devs, element {number} ({element:?})"),

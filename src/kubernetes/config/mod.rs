@@ -1,6 +1,6 @@
-//! What the administrator wants advertised, in any of the formats, as one list of definitions.
+//! What is to be advertised, in any of the formats, as one list of definitions.
 //!
-//! Must not know what devices there are, nor who asks for them. Texts in, values out: files are read by `run`.
+//! Pure: texts in, values out. Files are read by `options`. Must not know which devices exist, nor which containers use them.
 
 mod definition;
 mod error;
@@ -30,7 +30,7 @@ pub use usbip::{USBIP_DOMAIN, is_usbip};
 
 use crate::model::request::class::Classes;
 
-/// The texts that make up a configuration; what is not given is empty.
+/// The texts of a configuration; a part that is not given is empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Texts {
     /// hostdev's `--devs`.
@@ -39,27 +39,27 @@ pub struct Texts {
     pub smarter: Option<(PathBuf, String)>,
     /// generic-device-plugin's arguments `--device`.
     pub devices: Vec<String>,
-    /// Our own file, or one of another's.
+    /// Our own file, or generic-device-plugin's, or usbip-device-plugin's.
     pub own: Option<(PathBuf, String)>,
     /// usbip-device-plugin's file.
     pub usbip: Option<(PathBuf, String)>,
-    /// The domain of resources that have none, instead of the files' own.
+    /// The domain of resources without one; it overrides the files' own.
     pub domain: Option<String>,
 }
 
-/// What the texts say.
+/// A configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Configuration {
     /// What is to be advertised.
     pub definitions: Vec<Definition>,
-    /// What can't be done as it is written, and what is done instead.
+    /// Differences between what is written and what is done.
     pub notes: Vec<String>,
 }
 
-/// Reads all that is given; the sources add up.
+/// Reads all parts; they add up.
 ///
 /// # Errors
-/// At the first element that ends the program whose format it is, or can't be used in ours.
+/// At the first element with which the plugin of its format would exit, or that our format does not allow.
 pub fn read(texts: &Texts, classes: &Classes) -> Result<Configuration, ConfigError> {
     let (mut definitions, mut notes) = (Vec::new(), Vec::new());
     if let Some(devs) = &texts.devs {
@@ -88,8 +88,8 @@ pub fn read(texts: &Texts, classes: &Classes) -> Result<Configuration, ConfigErr
     }
     for definition in &definitions {
         if let Definition::Remote { name, entries } = definition {
-            let of_it = entries.iter().flat_map(|entry| &entry.notes);
-            notes.extend(of_it.map(|note| format!("{name}: {note}")));
+            let new = entries.iter().flat_map(|entry| &entry.notes);
+            notes.extend(new.map(|note| format!("{name}: {note}")));
         }
     }
     Ok(Configuration { definitions, notes })

@@ -1,4 +1,4 @@
-//! Our own file, and generic-device-plugin's, whose devices may stand beside our resources.
+//! Our own file, which may also have devices in generic-device-plugin's format.
 //!
 //! ```yaml
 //! domain: example.com            # of names without a "/"
@@ -27,14 +27,14 @@ use crate::model::request::symlink::parse_symlinks;
 /// The domain of resources of ours that are given none.
 pub const DEFAULT_DOMAIN: &str = "oci-hotplug.dev";
 
-/// Our part of the file as it is written.
+/// Our part of the file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct FileText {
     resources: Vec<ResourceText>,
 }
 
-/// What else may stand at the top of a file of ours. Of other keys only a file of generic-device-plugin's has any.
+/// The keys at the top of our file. Only a file of generic-device-plugin may have others.
 const TOP_KEYS: [&str; 7] = [
     "domain",
     "resources",
@@ -60,8 +60,8 @@ struct ResourceText {
     groups: Option<IgnoredAny>,
 }
 
-/// Reads the file. `domain` is one that counts instead of the file's. `with_devices` tells whether generic-device-plugin's
-/// devices count: there they do not where an argument names others.
+/// Reads the file. `domain` overrides that of the file. Without `with_devices` the devices of generic-device-plugin are ignored, as
+/// that plugin does if an argument names others.
 pub(super) fn parse(
     path: &Path,
     text: &str,
@@ -99,7 +99,7 @@ pub(super) fn parse(
         };
         let name = named(domain.unwrap_or(DEFAULT_DOMAIN), &resource.name).map_err(at)?;
         if !names.insert(name.clone()) {
-            return Err(at(Fault::Twice(name)));
+            return Err(at(Fault::DefinedTwice(name)));
         }
         let groups = match (&resource.groups, tree.get("resources")) {
             (Some(_), Some(Node::List(list))) => list.get(index).and_then(|resource| resource.get("groups")),
@@ -107,7 +107,7 @@ pub(super) fn parse(
         };
         let definition = match groups {
             Some(groups) => {
-                beside_groups(&resource).map_err(at)?;
+                reject_with_groups(&resource).map_err(at)?;
                 let groups = generic::groups(groups, &place, text, notes)?;
                 Definition::Groups { name, groups }
             }
@@ -120,7 +120,7 @@ pub(super) fn parse(
         definitions.extend(generic::file(path, &tree, text, domain, &mut names, notes)?);
     } else if is_generic {
         notes.push(format!(
-            "{}: its devices are not advertised, for --device names others, as in generic-device-plugin",
+            "{}: its devices are not advertised because --device names others, as in generic-device-plugin",
             path.display()
         ));
     }
@@ -136,11 +136,11 @@ fn named(domain: &str, name: &str) -> Result<ResourceName, Fault> {
     Ok(whole.parse()?)
 }
 
-/// What must not stand beside groups.
-fn beside_groups(text: &ResourceText) -> Result<(), Fault> {
+/// Rejects keys that are not allowed with groups.
+fn reject_with_groups(text: &ResourceText) -> Result<(), Fault> {
     if text.requests.is_some() {
         return Err(Fault::Keys(
-            "it has requests and groups: make two resources of it",
+            "a resource has requests or groups, not both: make two resources of it",
         ));
     }
     let ours = text.symlinks.is_some()
@@ -151,31 +151,31 @@ fn beside_groups(text: &ResourceText) -> Result<(), Fault> {
         || text.path.is_some();
     match ours {
         true => Err(Fault::Keys(
-            "beside groups there can be nothing but a name: count and permissions stand in the groups",
+            "a resource with groups can have only a name: move count and permissions into the groups",
         )),
         false => Ok(()),
     }
 }
 
 fn requested(name: ResourceName, text: ResourceText, classes: &Classes) -> Result<Definition, Fault> {
-    let requests = text.requests.as_ref().ok_or(Fault::Nothing)?;
+    let requests = text.requests.as_ref().ok_or(Fault::SelectsNothing)?;
     Ok(Definition::Requested(Requested {
         name,
-        asks: asks(&text, requests, classes)?,
+        requests: read_requests(&text, requests, classes)?,
         mode: text.mode.unwrap_or_default(),
         count: count("count", text.count.unwrap_or(1))?,
     }))
 }
 
-/// The requests, with what the resource says of all of them.
-fn asks(text: &ResourceText, requests: &[String], classes: &Classes) -> Result<Requests, Fault> {
+/// The requests, with the keys of the resource that apply to all of them.
+fn read_requests(text: &ResourceText, texts: &[String], classes: &Classes) -> Result<Requests, Fault> {
     let fault = |request: &String, source: AskError| Fault::Request {
         request: request.clone(),
         source: Box::new(source),
     };
-    let mut asks = Requests::default();
-    for request in requests {
-        // The keys beside it are options like those behind its `;`: read with them, they are judged alike.
+    let mut requests = Requests::default();
+    for request in texts {
+        // The keys of the resource are options like those behind a request's `;`: they are read and checked as such.
         let mut whole = request.trim_end_matches(['\n', '\r']).to_owned();
         if let Some(path) = &text.path {
             whole.push_str(&format!(";path={}", path.display()));
@@ -184,20 +184,20 @@ fn asks(text: &ResourceText, requests: &[String], classes: &Classes) -> Result<R
             whole.push_str(";exclusive");
         }
         let read = read_list(Origin::Administrator, &whole, classes);
-        asks.extend(read.map_err(|source| fault(request, source))?);
+        requests.extend(read.map_err(|source| fault(request, source))?);
     }
-    if asks.is_empty() {
-        return Err(Fault::Nothing);
+    if requests.is_empty() {
+        return Err(Fault::SelectsNothing);
     }
     if let Some(text) = &text.permissions {
         let access = permissions(text)?;
-        for asked in &mut asks.entries {
-            asked.request.options.access = access;
+        for entry in &mut requests.entries {
+            entry.request.options.access = access;
         }
     }
     for rule in text.symlinks.iter().flatten() {
         let rules = parse_symlinks(rule).map_err(|source| fault(rule, source.into()))?;
-        asks.symlinks.extend(rules);
+        requests.symlinks.extend(rules);
     }
-    Ok(asks)
+    Ok(requests)
 }

@@ -11,19 +11,19 @@ use super::go_regex::GoRegex;
 /// The domain of its resources.
 pub const SMARTER_DOMAIN: &str = "smarter-devices";
 
-/// The word that stands for Tegra's GPUs instead of an expression.
+/// The word for Tegra's GPUs, in the place of an expression.
 const NVIDIA_GPU: &str = "nvidia-gpu";
 
-/// Unknown keys are passed over, as there.
+/// Unknown keys are ignored, as by that plugin.
 #[derive(Debug, Deserialize)]
 struct Entry {
     devicematch: String,
-    /// Without it there are no units.
+    /// Without it the resource has no units.
     #[serde(default)]
     nummaxdevices: u64,
 }
 
-/// Reads the file. An expression that is none ends that plugin (its main.go:187-190).
+/// Reads the file. That plugin also exits at a malformed expression (its main.go:187-190).
 pub(super) fn parse(
     path: &Path,
     text: &str,
@@ -41,7 +41,7 @@ pub(super) fn parse(
         let count = u32::try_from(entry.nummaxdevices).unwrap_or(u32::MAX);
         if count > MAX_UNITS {
             notes.push(format!(
-                "{place}: nummaxdevices {} is more than kubelet takes in one list: it is {MAX_UNITS}",
+                "{place}: nummaxdevices {} is more than kubelet accepts in one list: using {MAX_UNITS}",
                 entry.nummaxdevices
             ));
         }

@@ -175,7 +175,7 @@ fn a_wrong_element_is_named_with_its_fault_and_the_cure() {
         ("/dev/a:r,,", "element 2 (\"\")"),
         (
             "/dev/a:r,/dev/b:r,/dev/a:rw",
-            "element 3 (\"/dev/a:rw\"): /dev/a is listed before",
+            "element 3 (\"/dev/a:rw\"): /dev/a is listed twice",
         ),
         ("/dev/mem:r:0", "the count must be 1 to 20000"),
         ("/dev/mem:r:99999999999", "the count must be 1 to 20000"),
@@ -203,7 +203,7 @@ fn smarters_expressions_are_not_anchored_and_keys_may_be_missing_or_unknown() {
     assert!(smarter("").unwrap().is_empty());
     let told = smarter("- devicematch: ^a$\n- devicematch: 'a('\n").unwrap_err();
     assert!(
-        told.starts_with("conf.yaml, entry 2: devicematch \"a(\" is no regular expression"),
+        told.starts_with("conf.yaml, entry 2: devicematch \"a(\" is not a regular expression"),
         "{told}"
     );
 }
@@ -223,7 +223,7 @@ fn our_own_file_has_requests_and_their_options() {
         ("example.com/sensor", 4, Mode::Present)
     );
     let requests: Vec<String> = sensor
-        .asks
+        .requests
         .entries
         .iter()
         .map(|asked| asked.request.to_string())
@@ -239,7 +239,10 @@ fn our_own_file_has_requests_and_their_options() {
         (other.name.as_str(), other.count, other.mode),
         ("x.y/z", 1, Mode::Hotplug)
     );
-    assert_eq!(other.asks.entries[0].request.to_string(), "port:1-1;path=/dev/it");
+    assert_eq!(
+        other.requests.entries[0].request.to_string(),
+        "port:1-1;path=/dev/it"
+    );
 }
 
 #[test]
@@ -335,7 +338,7 @@ fn generic_device_plugins_arguments_are_devices_in_yaml_or_json() {
     }
     let told = arguments(&["name: x", "name: x"]).unwrap_err();
     assert!(
-        told.contains("number 2 (\"x\"): devic.es/x is defined before"),
+        told.contains("number 2 (\"x\"): devic.es/x is defined twice"),
         "{told}"
     );
 }
@@ -523,7 +526,7 @@ fn an_entry_that_generic_device_plugin_passes_over_does_not_stop_the_others() {
         ),
         (
             "{paths: [{path: /dev/x}], count: 1000000}",
-            "count 1000000 is more than kubelet takes",
+            "count 1000000 is more than kubelet accepts",
         ),
         ("{}", "it has neither paths nor usb"),
     ] {
@@ -725,9 +728,9 @@ fn every_fault_of_usbip_device_plugins_file_is_told_with_resource_and_entry() {
     for (text, part) in [
         (
             String::new(),
-            "config.yaml: it names no resource: write resources: {NAME: ",
+            "config.yaml: the file has no resource: write resources: {NAME: ",
         ),
-        ("resources: {}".to_owned(), "it names no resource"),
+        ("resources: {}".to_owned(), "the file has no resource"),
         (
             "listen: ':8080'".to_owned(),
             "config.yaml: unknown field `listen`, expected `domain` or `resources`",
@@ -751,7 +754,7 @@ fn every_fault_of_usbip_device_plugins_file_is_told_with_resource_and_entry() {
         ),
         (
             entry("{target: {host: 'lab:1'}}"),
-            "entry 2: its host has a port: write host: and port: apart",
+            "entry 2: the host has a port: write it as port:",
         ),
         (
             entry("{target: {host: 'a b'}}"),
@@ -792,7 +795,7 @@ fn every_fault_of_usbip_device_plugins_file_is_told_with_resource_and_entry() {
 }
 
 #[test]
-fn every_fault_of_a_file_is_told_with_its_place() {
+fn every_error_in_a_file_has_its_place() {
     for (text, part) in [
         (
             "resources: [{nam: x}]",
@@ -800,9 +803,9 @@ fn every_fault_of_a_file_is_told_with_its_place() {
         ),
         (
             "resources: [{name: x}]",
-            "resource 1 (\"x\"): it asks for nothing",
+            "resource 1 (\"x\"): the resource selects no device",
         ),
-        ("resources: [{name: x, requests: []}]", "asks for nothing"),
+        ("resources: [{name: x, requests: []}]", "selects no device"),
         (
             "resources: [{name: x, requests: ['usb:1']}]",
             "resource 1 (\"x\"): request \"usb:1\"",
@@ -814,7 +817,7 @@ fn every_fault_of_a_file_is_told_with_its_place() {
         ),
         (
             "resources: [{name: x, requests: ['port:1-1']}, {name: x, requests: ['port:1-2']}]",
-            "resource 2 (\"x\"): oci-hotplug.dev/x is defined before",
+            "resource 2 (\"x\"): oci-hotplug.dev/x is defined twice",
         ),
         (
             "resources: [{name: x, requests: ['port:1-1'], count: 0}]",
@@ -838,11 +841,11 @@ fn every_fault_of_a_file_is_told_with_its_place() {
         ),
         (
             "devices: {name: x}",
-            "config.yaml: devices must be a list, and is a mapping",
+            "config.yaml: devices must be a list, not a mapping",
         ),
         (
             "devices: [null]",
-            "device 1: it must be a mapping of keys to values, and is nothing",
+            "device 1: it must be a mapping of keys to values, not nothing",
         ),
         (
             "devices: [{groups: []}]",
@@ -850,23 +853,23 @@ fn every_fault_of_a_file_is_told_with_its_place() {
         ),
         (
             "devices: [{name: 7}]",
-            "name must be text (write it in quotes), and is a number",
+            "name must be text (write it in quotes), not a number",
         ),
         (
             "devices: [{name: x}, {name: x}]",
-            "device 2 (\"x\"): devic.es/x is defined before",
+            "device 2 (\"x\"): devic.es/x is defined twice",
         ),
         (
             "devices: [{name: x, groups: [{paths: [{path: /dev/a}], usb: [{vendor: '1', product: '2'}]}]}]",
-            "device 1 (\"x\"), group 1: a group has paths or usb, and not both",
+            "device 1 (\"x\"), group 1: a group has paths or usb, not both",
         ),
         (
             "devices: [{name: x, groups: [{count: '10', paths: [{path: /dev/a}]}]}]",
-            "count must be a whole number of 0 or more, and is text",
+            "count must be a whole number of 0 or more, not text",
         ),
         (
             "devices: [{name: x, groups: [{paths: [{path: /dev/a, readOnly: 'yes'}]}]}]",
-            "readOnly must be true or false, and is text",
+            "readOnly must be true or false, not text",
         ),
         (
             "devices: [{name: x, groups: [{usb: [{vendor: xyz, product: '1'}]}]}]",
@@ -874,7 +877,7 @@ fn every_fault_of_a_file_is_told_with_its_place() {
         ),
         (
             "resources: [{name: x, mode: static, groups: [{paths: [{path: /dev/x}]}]}]",
-            "beside groups",
+            "a resource with groups",
         ),
     ] {
         let told = own(text).map(|read| format!("{read:?}")).unwrap_err();

@@ -8,7 +8,7 @@
 //!     selector: {vendor: 0x0403, product: 0x6001, bus_id: "1-1.4", serial: FT001}    # what is left out is any
 //!     extras: [{host_path: /dev/ttyUSB0, container_path: /dev/board, permissions: rw}]
 //! ```
-//! It is read there by a library (viper) that does not tell upper from lower case in keys, and takes numbers in quotes.
+//! That plugin reads it with a library (viper) that ignores the case of keys and accepts numbers in quotes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -59,7 +59,7 @@ struct SelectorText {
     vendor: Option<Number>,
     product: Option<Number>,
     bus_id: Option<String>,
-    /// Ours.
+    /// Only in our plugin.
     serial: Option<String>,
 }
 
@@ -80,8 +80,8 @@ enum Number {
 }
 
 impl Number {
-    /// At most 16 bits. In quotes it counts as decimal, or with 0x as hexadecimal; with a mere 0 in front it would be
-    /// octal there, which nobody means.
+    /// At most 16 bits. In quotes it is decimal, or with 0x hexadecimal; a leading 0 alone, which that plugin reads as octal, is
+    /// rejected.
     fn value(&self, what: &'static str) -> Result<u16, Fault> {
         let value = match self {
             Self::Value(value) => Some(*value),
@@ -101,7 +101,7 @@ impl Number {
     }
 }
 
-/// Whether a file is of this form: its resources have their names as keys.
+/// Whether a file has this format: the keys of its resources are their names.
 pub fn is_usbip(text: &str) -> bool {
     let value: Option<Value> = serde_yaml::from_str(text).ok();
     let value = value.map(|value| lower_case(value, 0));
@@ -154,7 +154,7 @@ fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, Fault> {
     serde_yaml::from_value(value).map_err(Fault::Entry)
 }
 
-/// The same with all keys in lower case. Deeper than any such file goes, it stays as it is.
+/// The value with all keys in lower case, down to a depth that no such file has.
 fn lower_case(value: Value, depth: usize) -> Value {
     const DEEPEST: usize = 16;
     match value {
@@ -162,7 +162,7 @@ fn lower_case(value: Value, depth: usize) -> Value {
             let lowered = mapping.into_iter().map(|(key, value)| {
                 let key = match key {
                     Value::String(key) => Value::String(key.to_lowercase()),
-                    // A name such as 7 is one, too.
+                    // A name may be a number, such as 7.
                     Value::Number(key) => Value::String(key.to_string()),
                     key => key,
                 };
@@ -178,7 +178,7 @@ fn lower_case(value: Value, depth: usize) -> Value {
     }
 }
 
-/// One entry. `numbers` tells how often each device was asked for so far.
+/// One entry. `numbers` counts the entries for each device so far.
 fn entry(text: EntryText, numbers: &mut BTreeMap<RemoteDevice, u32>) -> Result<RemoteEntry, Fault> {
     let mut device = RemoteDevice {
         server: server(&text.target)?,
@@ -187,7 +187,7 @@ fn entry(text: EntryText, numbers: &mut BTreeMap<RemoteDevice, u32>) -> Result<R
     let count = numbers.entry(device.clone()).or_default();
     *count += 1;
     if let Which::Ids { number, .. } = &mut device.which {
-        *number = u8::try_from(*count).map_err(|_| Fault::TooManyAlike)?;
+        *number = u8::try_from(*count).map_err(|_| Fault::TooManyEqual)?;
     }
     let extras = text.extras.unwrap_or_default().into_iter().map(extra);
     let extras: Vec<Extra> = extras.collect::<Result<_, _>>()?;
@@ -206,12 +206,12 @@ fn server(text: &TargetText) -> Result<Server, Fault> {
         Some(port) => port.value("port")?,
         None => 0,
     };
-    // There is no default there: a port that is left out is 0.
+    // That plugin has no default: a port that is left out is 0.
     let port = if port == 0 { DEFAULT_PORT } else { port };
     let host = text.host.trim();
     let server = match host.matches(':').count() {
         0 => format!("{host}:{port}"),
-        1 => return Err(Fault::Keys("its host has a port: write host: and port: apart")),
+        1 => return Err(Fault::Keys("the host has a port: write it as port:")),
         _ if host.starts_with('[') => format!("{host}:{port}"),
         _ => format!("[{host}]:{port}"),
     };
@@ -229,7 +229,7 @@ fn which(text: &SelectorText) -> Result<Which, Fault> {
     };
     let is_any = (ids.vendor, ids.product) == (None, None);
     let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    // By way of its text, so that all is judged as in a request.
+    // Parsed from text, so that the rules of requests apply.
     let device = match given(&text.serial) {
         Some(serial) => Some(format!("{ids}:{serial}")),
         None if is_any => None,
@@ -263,7 +263,7 @@ fn extra(text: ExtraText) -> Result<Extra, Fault> {
     })
 }
 
-/// The device, without which the container does not start; and each of its nodes that has a place of its own.
+/// The request for the device, which is required, and one for each node that has a path of its own.
 fn requests(device: &RemoteDevice, extras: &[Extra], notes: &mut Vec<String>) -> Result<Vec<Request>, Fault> {
     let selector = Selector::Usbip {
         server: device.server.clone(),
@@ -287,7 +287,7 @@ fn requests(device: &RemoteDevice, extras: &[Extra], notes: &mut Vec<String>) ->
             _ => None,
         };
         if only.is_none() && extra.container == extra.host {
-            // All nodes of the device come where they are on the host.
+            // Nodes of the device have their paths on the host anyway.
             continue;
         }
         let only = only.unwrap_or_else(|| Selector::DevNode(extra.host.clone()));
@@ -297,8 +297,8 @@ fn requests(device: &RemoteDevice, extras: &[Extra], notes: &mut Vec<String>) ->
         match read(&request.to_string()) {
             Ok(request) => requests.push(request),
             Err(_) => notes.push(format!(
-                "the extra {host} of {device} can't be at {container}, which must be a plain path below {DEV}: as a node of \
-                 the device it is at the path that it has on the host; one that is there without the device is at \
+                "the extra {host} of {device} can't be at {container}, which must be a plain path below {DEV}: if it is a node of \
+                 the device, the container has it at its path on the host; if it exists without the device, at \
                  {container}",
                 host = extra.host.display(),
                 container = extra.container.display()
@@ -308,8 +308,8 @@ fn requests(device: &RemoteDevice, extras: &[Extra], notes: &mut Vec<String>) ->
     Ok(requests)
 }
 
-/// The nodes of one driver, as a pattern: `/dev/ttyUSB[0-9]*` for /dev/ttyUSB0, which may come as ttyUSB1 the next time.
-/// Names that udev makes tell one device from the others by themselves: they are of no kind.
+/// The nodes of one driver, as a pattern: `/dev/ttyUSB[0-9]*` for /dev/ttyUSB0, which may be ttyUSB1 the next time. `None` for names
+/// that udev creates: they identify a device by themselves.
 fn kind(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_str()?;
     let stem = name.trim_end_matches(|letter: char| letter.is_ascii_digit());

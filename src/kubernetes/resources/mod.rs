@@ -33,7 +33,7 @@ pub fn facts_needed(definitions: &[Definition]) -> FactsNeeded {
         match definition {
             Definition::Requested(requested) => {
                 let requests: Vec<Request> = own::requests(requested).cloned().collect();
-                needed.merge(&FactsNeeded::of(&requests, &requested.asks.symlinks));
+                needed.merge(&FactsNeeded::of(&requests, &requested.requests.symlinks));
                 needed.attributes.insert(NUMA_NODE.to_owned(), None);
             }
             Definition::Groups { .. } => {

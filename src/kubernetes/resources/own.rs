@@ -25,7 +25,7 @@ use crate::model::request::{MAX_ALTERNATIVES, Options, Request};
 pub fn ids_may_change(definitions: &[Definition], resource: &ResourceName) -> bool {
     definitions.iter().any(|definition| match definition {
         Definition::Requested(requested) => {
-            let requests = requested.asks.entries.iter().map(|asked| &asked.request);
+            let requests = requested.requests.entries.iter().map(|asked| &asked.request);
             let several = requests.flat_map(Request::selectors).nth(1).is_some();
             requested.name == *resource && requested.mode != Mode::Hotplug && several
         }
@@ -35,14 +35,14 @@ pub fn ids_may_change(definitions: &[Definition], resource: &ResourceName) -> bo
 
 /// The requests of a resource.
 pub(super) fn requests(requested: &Requested) -> impl Iterator<Item = &Request> {
-    requested.asks.entries.iter().map(|asked| &asked.request)
+    requested.requests.entries.iter().map(|asked| &asked.request)
 }
 
 /// The resource of these requests.
 pub(super) fn resource(requested: &Requested, snapshot: &Snapshot) -> Resource {
     let inventory = &snapshot.inventory;
     let user = ProcessUser { uid: 0, gid: 0 };
-    let mut reconciler = Reconciler::new(requested.asks.entries.clone(), Vec::new(), user);
+    let mut reconciler = Reconciler::new(requested.requests.entries.clone(), Vec::new(), user);
     reconciler.find_roots(inventory);
     match requested.mode {
         Mode::Hotplug => slots(requested, reconciler.entries(), inventory),
@@ -56,7 +56,12 @@ fn slots(requested: &Requested, asked: &[RequestEntry], inventory: &Inventory) -
     let cdi_device = Wish {
         name: cdi_name(name, None),
         devices: requests(requested).map(Request::to_string).collect(),
-        symlinks: requested.asks.symlinks.iter().map(ToString::to_string).collect(),
+        symlinks: requested
+            .requests
+            .symlinks
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
     };
     let nodes = asked
         .iter()
@@ -127,7 +132,12 @@ fn units_of_places(requested: &Requested, asked: &[RequestEntry], snapshot: &Sna
             let cdi_device = Wish {
                 name: cdi_name(name, Some(place)),
                 devices: requests_of_place(requested, place, &roots, snapshot),
-                symlinks: requested.asks.symlinks.iter().map(ToString::to_string).collect(),
+                symlinks: requested
+                    .requests
+                    .symlinks
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect(),
             };
             offer.cdi = Some(cdi_device.name.clone());
             resource.cdi_devices.push(cdi_device);
@@ -160,7 +170,7 @@ fn requests_of_place(
     snapshot: &Snapshot,
 ) -> Vec<String> {
     let mut devices = Vec::new();
-    for asked in &requested.asks.entries {
+    for asked in &requested.requests.entries {
         let request = &asked.request;
         let mut own = roots.iter().filter(|(known, _)| known.request == *request);
         let root = own.next().map(|(_, root)| *root);

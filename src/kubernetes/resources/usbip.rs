@@ -209,8 +209,7 @@ fn extra_nodes(entry: &RemoteEntry, snapshot: &Snapshot) -> Vec<NodeSpec> {
             (is_node || device.links.contains(path)) && device.syspath.as_str().contains("/usb")
         })
     };
-    let is_there =
-        |path: &PathBuf| matches!(snapshot.paths.get(path), Some(Found::Device | Found::Directory));
+    let exists = |path: &PathBuf| matches!(snapshot.paths.get(path), Some(Found::Device | Found::Directory));
     let extras = entry.extras.iter();
     let fixed = extras.filter(|extra| exists(&extra.host) && !comes_and_goes(&extra.host));
     fixed

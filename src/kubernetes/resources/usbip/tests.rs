@@ -133,7 +133,7 @@ fn what_a_container_has_stays_whatever_its_server_says_and_what_it_had_is_as_it_
         let state = offered(&definitions, snapshot)
             .first()
             .map(|(_, attached)| *attached);
-        (state, given_back(&definitions, snapshot).len())
+        (state, released(&definitions, snapshot).len())
     };
     let here = || vec![attached("3-1", "6001")];
     let other = || vec![attached("3-1", "6010")];
@@ -242,7 +242,7 @@ fn what_is_attached_is_rather_the_device_of_a_container_that_runs() {
         ..Snapshot::default()
     };
     assert_eq!(states(&definitions, &now)[runs], State::Attached);
-    assert_eq!(given_back(&definitions, &now), [ended.clone()].into());
+    assert_eq!(released(&definitions, &now), [ended.clone()].into());
 }
 
 #[test]
@@ -253,13 +253,13 @@ fn a_controllers_own_hub_is_no_device_of_anybodys() {
 }
 
 #[test]
-fn what_is_configured_no_more_is_not_known_to_be_given_back() {
+fn a_unit_that_is_not_configured_any_more_is_not_released() {
     let definitions = definitions(TWO_ALIKE_AND_ONE_AT_A_PLACE);
     let now = Snapshot {
         held: [("an id of before".to_owned(), true)].into(),
         ..Snapshot::default()
     };
-    assert!(given_back(&definitions, &now).is_empty());
+    assert!(released(&definitions, &now).is_empty());
 }
 
 proptest! {

@@ -146,7 +146,7 @@ impl Snapshot {
 
 /// Whether it is a USB device of another host. The root hub of a virtual controller is not: its name (`usb3`) has no port,
 /// as `3-1` has.
-fn is_remote(device: &Device) -> bool {
+pub(super) fn is_remote(device: &Device) -> bool {
     device.devtype.as_deref() == Some("usb_device")
         && device.syspath.as_str().starts_with(VIRTUAL_CONTROLLERS)
         && device.syspath.name().contains('-')

@@ -1,7 +1,13 @@
+use std::collections::BTreeSet;
+use std::path::Path;
+
 use super::*;
 use crate::kubernetes::config::{Texts, read};
+use crate::kubernetes::snapshot::Found;
+use crate::model::device::inventory::Inventory;
 use crate::model::device::recorded::{accelerator, remote_adapter};
-use crate::model::device::{DevKind, DevNode, DevNum, Seen};
+use crate::model::device::{DevKind, DevNode, DevNum, Device, Seen, SysPath};
+use crate::model::plan::{ProcessUser, Reconciler};
 use crate::model::remote::Holding;
 use crate::model::request::class::Classes;
 
@@ -478,7 +484,9 @@ fn is_one_unit_in_all_states(requests: &str) {
         "{units:?}"
     );
     let name = "oci-hotplug.dev/tpu".parse().unwrap();
-    assert!(takes_turns(&wanted, &name) && !takes_turns(&wanted, &"a.b/tpu".parse().unwrap()));
+    assert!(
+        own::ids_may_change(&wanted, &name) && !own::ids_may_change(&wanted, &"a.b/tpu".parse().unwrap())
+    );
 }
 
 /// Case README 2. Of devices that take turns only one is ever there.
@@ -515,7 +523,7 @@ fn a_remote_device_that_a_container_has_is_no_unit_of_a_local_resource() {
     for (owner, local, below_dev) in [(Some("c1"), 0, 0), (None, 1, 1)] {
         let mut snapshot = snapshot(&[("/dev/ttyUSB0", Found::Device)]);
         snapshot.inventory = Inventory::new(devices.clone());
-        snapshot.tell_apart(&[Holding {
+        snapshot.set_reserved_apart(&[Holding {
             remote: "lab/busid:1-1".into(),
             place: place.clone(),
             num: node.map(|node| node.num),

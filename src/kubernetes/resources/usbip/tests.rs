@@ -5,10 +5,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::kubernetes::config::{self, Texts};
 use crate::kubernetes::resources;
-use crate::kubernetes::resources::resource::Names;
+use crate::kubernetes::resources::names::Names;
+use crate::kubernetes::snapshot::{Exports, is_remote};
 use crate::model::device::SysPath;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::recorded::hub_with_two_adapters;
+use crate::model::remote::VIRTUAL_CONTROLLERS;
 use crate::model::request::class::Classes;
 
 fn definitions(resources: &str) -> Vec<Definition> {

@@ -23,6 +23,8 @@ cd "$(dirname "$0")/.."
 
 # The image of the virtual machine is built in the background, in a process group with this number.
 image=
+# The same of the build of the executables that are shipped.
+building=
 # Set while a level runs: whatever ends the script then is a failure.
 now=
 skips=
@@ -32,7 +34,10 @@ started=
 finish() {
     local status=$?
     trap - EXIT
-    [ -z "$image" ] || kill -- "-$image" 2>/dev/null || :
+    local background
+    for background in $image $building; do
+        kill -- "-$background" 2>/dev/null || :
+    done
     [ -n "$started" ] || exit "$status"
     [ -z "$now" ] || fact broken "level $now ended early" ""
     summary "$skips" || exit 1
@@ -66,7 +71,14 @@ run_tests() {
 }
 
 # The executables that are shipped: what tests measure, and what they install into virtual machines.
-build_release() { check cargo build --release --locked --features kubernetes --bins; }
+release=(cargo build --release --locked --features kubernetes --bins)
+build_release() { check "${release[@]}"; }
+
+# The same beside tests that mostly wait. What fails here fails in build_release again, and is counted.
+begin_release() {
+    setsid nice -n 19 "${release[@]}" >/dev/null 2>&1 &
+    building=$!
+}
 
 unit() {
     need_to_build
@@ -95,7 +107,7 @@ privileged() {
     need python3-grpcio /usr/bin/python3 -c "import grpc"
     install_missing
     [ -e /dev/tty0 ] || fail "no virtual terminals (/dev/tty0): they are the character devices that the tests plug in"
-    build_release
+    begin_release
     # Every ignored test of every test binary, but those of the virtual machine, which are a level of their own. Those of
     # `privileged` have a network and a mount namespace each, so that two of them run side by side.
     local kernel=()
@@ -112,8 +124,9 @@ privileged() {
         skip_all "this kernel has no devices controller of cgroup v1" "$(cargo test --locked --features kubernetes \
             "${kernel[@]}" --test privileged -- --ignored --list "$@" | grep -c '\(::v1\|^v1_.*\): test$')"
     fi
-    run_tests --features kubernetes "${kernel[@]}" -- --ignored --test-threads=1 "${skip[@]}" "$@"
     OCI_HOTPLUG_LONG=1 run_tests --features kubernetes --test privileged -- --ignored --test-threads=2 "${skip[@]}" "$@"
+    build_release
+    run_tests --features kubernetes "${kernel[@]}" -- --ignored --test-threads=1 "${skip[@]}" "$@"
     # Again with an udevd on the host, as every real machine has: the tests that listen to events or follow nodes and links of /dev.
     around=(tests/privileged/with-udevd.sh)
     run_tests --features kubernetes --test monitor_kernel -- --ignored --test-threads=1 "${@:-udevd}"

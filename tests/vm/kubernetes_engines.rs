@@ -56,6 +56,31 @@ fn crio_with_crun_follows_a_lab_that_annotations_ask_for_while_it_is_restarted()
     );
 }
 
+/// CRI-O watches the directories that existed when it started: package managers replace them.
+#[test]
+#[ignore = "needs the virtual machine: tests/run.sh --vm"]
+fn check_reports_that_crio_needs_a_restart_when_the_hook_directory_was_replaced() {
+    let vm = machine();
+    let is_reported = || {
+        let output = vm.output("oci-hotplug check");
+        String::from_utf8_lossy(&output.stdout).contains("systemctl restart crio")
+    };
+    vm.run("systemctl restart crio");
+    assert!(!is_reported());
+    let hooks = "/usr/share/containers/oci/hooks.d";
+    vm.run(&format!(
+        "cp -a {hooks} {hooks}.new && rm -r {hooks} && mv {hooks}.new {hooks}"
+    ));
+    assert!(is_reported());
+    vm.run("systemctl restart crio");
+    assert!(!is_reported());
+    let adapter = Wishes::default().annotation("io.oci-hotplug.devices", "usb:0403:6001");
+    let container = pod(&vm, Crio, Crun, &adapter);
+    an_adapter_comes_and_goes(&vm, &container);
+    drop(container);
+    nothing_is_left(&vm);
+}
+
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn crio_with_runc_follows_a_lab_that_an_annotation_asks_for() {

@@ -81,6 +81,8 @@ impl Drop for Fresh<'_> {
              rm -rf /etc/oci-hotplug /etc/cdi /tmp/*.deb; mv /run/test/kept/* /etc/; rm -rf /run/test/kept /run/test/packaging",
         );
         install(self.0);
+        // CRI-O does not watch a hook directory that was removed and created again.
+        self.0.output("systemctl try-restart crio");
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::inotify::unwatched;
 use super::programs::{find, version};
 use super::tree::Tree;
 use crate::model::host_check::engine_config::{
@@ -42,9 +43,14 @@ pub fn engines(tree: &Tree) -> Engines {
         cri_o: installed("crio").map(|version| {
             let config = cri_o(tree);
             let dirs = config.as_ref().map(|config| config.hooks_dirs.clone());
+            let hooks = hooks(tree, dirs.unwrap_or_default());
+            let mut directories: Vec<&Path> =
+                hooks.files.iter().filter_map(|file| file.path.parent()).collect();
+            directories.dedup();
             CriO {
                 version,
-                hooks: hooks(tree, dirs.unwrap_or_default()),
+                unwatched: unwatched(tree, "crio", &directories),
+                hooks,
                 config,
             }
         }),

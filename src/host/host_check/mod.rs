@@ -2,6 +2,7 @@
 //! trivial BPF program that is dropped again; changes nothing.
 
 mod engines;
+mod inotify;
 pub mod installed;
 mod programs;
 mod system;

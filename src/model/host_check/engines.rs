@@ -229,6 +229,16 @@ fn cri_o(engine: &CriO, annotated: Option<&Path>) -> Finding {
         &engine.hooks,
         "hooks_dir under [crio.runtime] in a file of /etc/crio/crio.conf.d",
     );
+    if let Some(directory) = engine.unwatched.first().filter(|_| finding.hint.is_none()) {
+        return Finding::fail(
+            "cri-o",
+            format!(
+                "{version}: {} was created after CRI-O started, which therefore runs none of its hooks",
+                directory.display()
+            ),
+            "systemctl restart crio (running containers continue)",
+        );
+    }
     if finding.hint.is_none() && !finds(config.spec_dirs.as_ref(), annotated) {
         return Finding::warn(
             "cri-o",

@@ -196,6 +196,10 @@ pub struct CriO {
     pub config: Result<CriOConfig, String>,
     /// Its hooks.
     pub hooks: Hooks,
+    /// Directories of our hooks that the running CRI-O does not watch. It reads a directory only when an event of its watch arrives, and
+    /// has none on a directory that was created, or removed and created again, after it had started (containers/common,
+    /// pkg/hooks/monitor.go).
+    pub unwatched: Vec<PathBuf>,
 }
 
 /// What an engine finds in its hook directories, oci-hooks(5).

@@ -85,6 +85,7 @@ fn ready() -> Facts {
                 version: Some(Version(1, 36, 0)),
                 config: Ok(CriOConfig::default()),
                 hooks: hooks(),
+                unwatched: Vec::new(),
             }),
         },
         runtimes: vec![("runc", Some(Version(1, 1, 15)))],
@@ -463,8 +464,23 @@ fn podman_and_cri_o_find_both_hooks() {
         },
     );
     assert_told(Fail, &["no file starts oci-hotplug-poststop"], "cri-o", |host| {
-        host.engines.cri_o.as_mut().unwrap().hooks.files.pop();
+        let engine = host.engines.cri_o.as_mut().unwrap();
+        engine.hooks.files.pop();
+        // Without its file there is nothing to watch.
+        engine.unwatched.push(DEFAULT_HOOK_DIR.into());
     });
+    assert_told(
+        Fail,
+        &[
+            "1.36.0: /usr/share/containers/oci/hooks.d was created after CRI-O started",
+            "systemctl restart crio",
+        ],
+        "cri-o",
+        |host| {
+            let engine = host.engines.cri_o.as_mut().unwrap();
+            engine.unwatched.push(DEFAULT_HOOK_DIR.into());
+        },
+    );
     assert_told(
         Fail,
         &["starts /usr/libexec/oci/hooks.d/oci-hotplug-prestart, which is not there"],

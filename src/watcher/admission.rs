@@ -174,20 +174,20 @@ impl Look<'_> {
 
 impl Watcher {
     /// What is to be done now. Leases are taken for what is to come in.
-    pub(super) fn plan(&mut self, held_back: &BTreeSet<PathBuf>) -> Plan {
-        let (mut plan, mut admitted) = self.look(held_back);
+    pub(super) fn plan(&mut self, postponed: &BTreeSet<PathBuf>) -> Plan {
+        let (mut plan, mut admitted) = self.look(postponed);
         // What decides may be a device that nobody asked for, of which no event is to be expected any more. Each round
         // completes one at least, so that there is an end.
         while self.complete_pending(&plan) {
             // Nothing was removed since the roots were found a moment ago.
             let _ = self.reconciler.find_roots(&self.inventory);
-            (plan, admitted) = self.look(held_back);
+            (plan, admitted) = self.look(postponed);
         }
         self.admitted = admitted;
         plan
     }
 
-    fn look(&mut self, held_back: &BTreeSet<PathBuf>) -> (Plan, BTreeSet<SysPath>) {
+    fn look(&mut self, postponed: &BTreeSet<PathBuf>) -> (Plan, BTreeSet<SysPath>) {
         let host_use = self.gate.host_use(&self.reconciler, &self.inventory);
         let look = Look {
             gate: &self.gate,
@@ -202,7 +202,7 @@ impl Watcher {
             &self.inventory,
             &self.attachments,
             &self.granted,
-            held_back,
+            postponed,
             &|entry, device| look.admit(entry, device),
         );
         (plan, look.admitted.into_inner())
@@ -219,7 +219,7 @@ impl Watcher {
         let others: Vec<SysPath> = plan
             .pending
             .iter()
-            .filter(|syspath| !selected.contains(syspath) && !self.owed.contains_key(*syspath))
+            .filter(|syspath| !selected.contains(syspath) && !self.awaiting_udevd.contains_key(*syspath))
             .cloned()
             .collect();
         let mut news = false;
@@ -243,7 +243,7 @@ impl Watcher {
     }
 
     /// Logs what is refused and what is waited for, each once.
-    pub(super) fn tell_refusals(&mut self) {
+    pub(super) fn log_not_attached(&mut self) {
         let plan = &self.last_plan;
         if plan.refused.is_empty() && plan.waiting.is_empty() && plan.withheld.is_empty() {
             self.gate.told.clear();
@@ -275,7 +275,7 @@ impl Watcher {
         }
         for group in groups {
             let text = format!("{} not attached, {}", first_of(&group.paths), group.why);
-            self.tell(event::REFUSED, group.syspath.as_str(), group.paths[0], &text);
+            self.log_event(event::REFUSED, group.syspath.as_str(), group.paths[0], &text);
             // The line is about all of them, and the first was counted with it.
             for _ in &group.paths[1..] {
                 self.inside.count(|tally| tally.count(event::REFUSED));
@@ -286,7 +286,7 @@ impl Watcher {
             let text = format!("{} is waited for: {}", waiting.path.display(), waiting.reason);
             if !self.gate.told.contains(&text) && !told.contains(&text) {
                 let whole = format!("{text}{}", self.holders(&waiting.syspath, &others));
-                self.tell(event::WAITING, waiting.syspath.as_str(), &waiting.path, &whole);
+                self.log_event(event::WAITING, waiting.syspath.as_str(), &waiting.path, &whole);
             }
             told.insert(text);
         }
@@ -394,7 +394,7 @@ impl Watcher {
                     "{} is in another container as well{holders}; add `;exclusive` to the request to have it alone",
                     path.display()
                 );
-                self.tell(event::SHARED, attachment.device.syspath.as_str(), path, &text);
+                self.log_event(event::SHARED, attachment.device.syspath.as_str(), path, &text);
             }
         }
     }

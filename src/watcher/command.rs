@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use lexopt::{Parser, ValueExt};
 
 use super::detach::detach;
-use super::run::{Beginning, Ending, Settings, WatcherError, run};
+use super::event_loop::{Beginning, Ending, Settings, WatcherError, run};
 use crate::command_line::{self, CommonOptions, OwnArgument, Program};
 use crate::exit;
 use crate::host::config::{Config, ConfigError, Supervise};
@@ -102,7 +102,7 @@ pub fn watcher() -> ExitCode {
             policy,
             config: config.named.clone(),
             // Our answer is to arrive before the hook stops waiting for it.
-            ready_patience: config.prestart_timeout.mul_f32(0.8),
+            ready_timeout: config.prestart_timeout.mul_f32(0.8),
             supervise: config.supervise == Supervise::Auto,
         },
         Err(error) => {

@@ -18,12 +18,12 @@ pub mod transaction;
 
 mod remote;
 mod restore;
-mod run;
-mod settle;
-mod succession;
-mod supervision;
+mod event_loop;
+mod waiters;
+mod handover;
+mod systemd_unit;
 
-pub use run::{Beginning, Ending, Settings, WatcherError, run};
+pub use event_loop::{Beginning, Ending, Settings, WatcherError, run};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -36,7 +36,7 @@ use self::access::Place;
 use self::admission::Gate;
 use self::effects::{EffectError, Inside, Memory};
 use self::remote::Remotes;
-use self::supervision::Supervision;
+use self::systemd_unit::SystemdUnit;
 use self::transaction::Effects;
 use crate::host::container::Container;
 use crate::host::filter::FilterError;
@@ -60,17 +60,17 @@ use crate::model::request::facts_needed::FactsNeeded;
 use crate::model::request::symlink::SymlinkRule;
 
 /// How long a container that was asked to stop may take before it is killed.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long udevd may take to process a device before nobody waits for it any more.
-const UDEVD_PATIENCE: Duration = Duration::from_secs(10);
+const UDEVD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest pause before something that failed is tried again.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// A step that failed, and when to try again.
 #[derive(Debug, Clone)]
-struct Setback {
+struct Retry {
     /// Whose node or link it is about.
     device: Option<SysPath>,
     reason: String,
@@ -80,7 +80,7 @@ struct Setback {
 
 /// Somebody who waits until the devices that are present are in place.
 struct Waiter {
-    who: Who,
+    recipient: Recipient,
     since: Instant,
     until: Instant,
     /// The requests this is about, as text: they must be there if they are required.
@@ -88,7 +88,7 @@ struct Waiter {
 }
 
 /// To whom readiness is told.
-enum Who {
+enum Recipient {
     /// The hook that started us, through our standard output of old.
     Starter(File),
     /// Somebody at the control socket.
@@ -105,7 +105,7 @@ struct Watcher {
     inside: Inside,
     attachments: Attachments,
     granted: GrantSet,
-    setbacks: BTreeMap<PathBuf, Setback>,
+    retries: BTreeMap<PathBuf, Retry>,
     /// What is wrong with the access of all; empty = nothing.
     access_problem: Option<String>,
     /// Why the container's entry in the state directory is gone and can't be made again; empty = it is there.
@@ -115,17 +115,17 @@ struct Watcher {
     admitted: BTreeSet<SysPath>,
     last_plan: Plan,
     /// Since when udevd owes a word about a device.
-    owed: BTreeMap<SysPath, Instant>,
+    awaiting_udevd: BTreeMap<SysPath, Instant>,
     /// When a container that was asked to stop is killed.
     kill_at: Option<Instant>,
     /// The removed roots whose grace period runs.
     removals: Removals,
     waiters: Vec<Waiter>,
     /// How long somebody waits for readiness before it is told all the same.
-    ready_patience: Duration,
+    ready_timeout: Duration,
     /// Who wants to be the watcher in our place.
     successor: Option<ControlClient>,
-    supervision: Supervision,
+    systemd_unit: SystemdUnit,
     remotes: Remotes,
 }
 
@@ -140,7 +140,7 @@ impl Watcher {
         leases: Leases,
         settings: Settings,
     ) -> Result<Self, WatcherError> {
-        let supervision = Supervision::new(&record.container.id, settings.supervise);
+        let systemd_unit = SystemdUnit::new(&record.container.id, settings.supervise);
         let mut entries = record.requests.clone();
         for (entry, roots) in entries.iter_mut().zip(memory.roots.iter().cloned()) {
             entry.roots = roots;
@@ -167,19 +167,19 @@ impl Watcher {
             inside,
             granted,
             attachments: memory.attachments,
-            setbacks: BTreeMap::new(),
+            retries: BTreeMap::new(),
             access_problem: None,
             restore_problem: None,
             gate: Gate::new(settings.policy, settings.config, leases),
             admitted: BTreeSet::new(),
             last_plan: Plan::default(),
-            owed: BTreeMap::new(),
+            awaiting_udevd: BTreeMap::new(),
             kill_at: None,
             removals: Removals::default(),
             waiters: Vec::new(),
-            ready_patience: settings.ready_patience,
+            ready_timeout: settings.ready_timeout,
             successor: None,
-            supervision,
+            systemd_unit,
             remotes: Remotes::default(),
         };
         watcher.check_attachments();
@@ -324,7 +324,7 @@ impl Watcher {
         match &event {
             DeviceEvent::Overrun => {
                 let text = "device events were lost; reading all devices anew";
-                self.tell(event::OVERRUN, "", Path::new(""), text);
+                self.log_event(event::OVERRUN, "", Path::new(""), text);
                 return match self.enumerate() {
                     Ok(()) => true,
                     Err(error) => {
@@ -375,8 +375,8 @@ impl Watcher {
             .removals
             .take(removed, self.reconciler.entries(), Instant::now());
         let gone: Vec<RootRemoved> = self.removals.pending().map(|(gone, _)| gone.clone()).collect();
-        let held_back = self.held_back();
-        let plan = self.plan(&held_back);
+        let postponed = self.postponed();
+        let plan = self.plan(&postponed);
         let new_roots = self.inside.note_roots(self.reconciler.entries(), &gone) | self.note_bound();
         let mut failed = Vec::new();
         if !plan.steps.is_empty() {
@@ -387,11 +387,11 @@ impl Watcher {
                 tracing::error!(container = %self.record.container.id, "{error}");
             }
         }
-        self.forget_setbacks(&plan, &failed);
-        self.note_owed(&plan);
+        self.forget_retries(&plan, &failed);
+        self.note_awaited(&plan);
         self.last_plan = plan;
         self.release_leases();
-        self.tell_refusals();
+        self.log_not_attached();
         for root in removed {
             self.act_on_removal(&root);
         }
@@ -428,7 +428,7 @@ impl Watcher {
                     let device = plan.steps.iter().find_map(|step| device_of(step, &path));
                     let inside = before.get(&path).map(|attachment| &attachment.device.syspath);
                     failed.push(path.clone());
-                    self.note_setback(path, failure.reason, device.or(inside).cloned());
+                    self.note_failure(path, failure.reason, device.or(inside).cloned());
                 }
                 None => access_problem = Some(failure.reason),
             }
@@ -439,22 +439,22 @@ impl Watcher {
 
     /// Of what failed earlier counts what has failed again, and what waits for its next attempt. A device that is gone
     /// is no problem any more.
-    fn forget_setbacks(&mut self, plan: &Plan, failed: &[PathBuf]) {
-        self.setbacks
+    fn forget_retries(&mut self, plan: &Plan, failed: &[PathBuf]) {
+        self.retries
             .retain(|path, _| failed.contains(path) || plan.passed_over.contains(path));
     }
 
-    fn note_setback(&mut self, path: PathBuf, reason: String, device: Option<SysPath>) {
-        let before = self.setbacks.get(&path);
-        let attempts = before.map_or(1, |setback| setback.attempts + 1);
-        if before.is_none_or(|setback| setback.reason != reason) {
+    fn note_failure(&mut self, path: PathBuf, reason: String, device: Option<SysPath>) {
+        let before = self.retries.get(&path);
+        let attempts = before.map_or(1, |retry| retry.attempts + 1);
+        if before.is_none_or(|retry| retry.reason != reason) {
             let device = device.as_ref().map_or("", SysPath::as_str);
-            self.tell(event::FAILED, device, &path, &reason);
+            self.log_event(event::FAILED, device, &path, &reason);
         }
         let pause = Duration::from_secs(1 << attempts.min(6)).min(RETRY_MAX);
-        self.setbacks.insert(
+        self.retries.insert(
             path,
-            Setback {
+            Retry {
                 device,
                 reason,
                 attempts,
@@ -465,29 +465,29 @@ impl Watcher {
 
     fn note_access_problem(&mut self, problem: Option<String>) {
         if let Some(reason) = problem.as_ref().filter(|_| problem != self.access_problem) {
-            self.tell(event::FAILED, "", Path::new(""), reason);
+            self.log_event(event::FAILED, "", Path::new(""), reason);
         }
         self.access_problem = problem;
     }
 
     /// What failed lately and is to be left alone until its pause is over.
-    fn held_back(&self) -> BTreeSet<PathBuf> {
+    fn postponed(&self) -> BTreeSet<PathBuf> {
         let now = Instant::now();
         let mut paths = BTreeSet::new();
         paths.extend(
-            self.setbacks
+            self.retries
                 .iter()
-                .filter(|(_, setback)| setback.retry_at > now)
+                .filter(|(_, retry)| retry.retry_at > now)
                 .map(|(path, _)| path.clone()),
         );
         paths
     }
 
-    fn note_owed(&mut self, plan: &Plan) {
+    fn note_awaited(&mut self, plan: &Plan) {
         let now = Instant::now();
-        self.owed.retain(|syspath, _| plan.pending.contains(syspath));
+        self.awaiting_udevd.retain(|syspath, _| plan.pending.contains(syspath));
         for syspath in &plan.pending {
-            self.owed.entry(syspath.clone()).or_insert(now);
+            self.awaiting_udevd.entry(syspath.clone()).or_insert(now);
         }
     }
 
@@ -499,7 +499,7 @@ impl Watcher {
             .filter(|(path, _)| self.attachments.get(path).is_none())
         {
             let text = format!("detached {} ({})", path.display(), attachment.node.num);
-            self.tell(event::DETACHED, attachment.device.syspath.as_str(), path, &text);
+            self.log_event(event::DETACHED, attachment.device.syspath.as_str(), path, &text);
         }
         let mut new = Vec::new();
         for (path, attachment) in self.attachments.iter() {
@@ -512,7 +512,7 @@ impl Watcher {
                     attachment.access,
                     attachment.device.syspath
                 );
-                self.tell(event::ATTACHED, attachment.device.syspath.as_str(), path, &text);
+                self.log_event(event::ATTACHED, attachment.device.syspath.as_str(), path, &text);
                 new.push((path, attachment));
             }
         }
@@ -522,7 +522,7 @@ impl Watcher {
     /// Counts and logs what happens to a device, in the form that `oci-hotplug events` reads back: the fields are texts, so that
     /// the journal has them as they are and the log file quotes them, and they stand in this order. Device and node are
     /// empty where it is about all of them.
-    fn tell(&self, event: &'static str, device: &str, node: &Path, text: &str) {
+    fn log_event(&self, event: &'static str, device: &str, node: &Path, text: &str) {
         self.inside.count(|tally| tally.count(event));
         let container = self.record.container.id.as_str();
         let node = &*node.to_string_lossy();
@@ -562,7 +562,7 @@ impl Watcher {
         let signal = match &removed.action {
             OnRemoval::Keep => return,
             OnRemoval::Stop => {
-                self.kill_at = Some(Instant::now() + STOP_PATIENCE);
+                self.kill_at = Some(Instant::now() + STOP_TIMEOUT);
                 Signal::SIGTERM
             }
             OnRemoval::Kill => Signal::SIGKILL,
@@ -585,7 +585,7 @@ impl Watcher {
         self.check_access();
         if self.kill_at.is_some_and(|at| at <= Instant::now()) {
             self.kill_at = None;
-            tracing::warn!(container = %self.record.container.id, "it did not stop within {STOP_PATIENCE:?}; killing it");
+            tracing::warn!(container = %self.record.container.id, "it did not stop within {STOP_TIMEOUT:?}; killing it");
             if let Err(error) = self.container.init().signal(Signal::SIGKILL) {
                 tracing::error!(container = %self.record.container.id, "{error}");
             }
@@ -594,7 +594,7 @@ impl Watcher {
             self.inventory.apply(event);
         }
         self.follow_links();
-        self.remind_udevd();
+        self.check_awaited_devices();
         self.reconcile();
         self.free_the_stuck();
     }
@@ -605,7 +605,7 @@ impl Watcher {
             Place::Same => None,
             Place::Moved(place) => {
                 // What failed at the old place may succeed here. The note of the new place comes before its first grant.
-                self.setbacks.clear();
+                self.retries.clear();
                 self.remotes.forget_place();
                 if let Err(error) = self.inside.journal(&self.attachments) {
                     return self.note_access_problem(Some(error.to_string()));
@@ -622,7 +622,7 @@ impl Watcher {
             (Ok(_), Some(place)) => {
                 self.note_access_problem(None);
                 let text = format!("the container was moved to cgroup {place}; access is given there");
-                self.tell(event::RESTORED, "", Path::new(""), &text);
+                self.log_event(event::RESTORED, "", Path::new(""), &text);
             }
             (Ok(Change::None), None) => {
                 let sets = |step: &Step| matches!(step, Step::Revoke(_) | Step::SetGrants(_));
@@ -632,7 +632,7 @@ impl Watcher {
             }
             (Ok(Change::Made), None) => {
                 let text = "the engine replaced the device filter; access is given again";
-                self.tell(event::RESTORED, "", Path::new(""), text);
+                self.log_event(event::RESTORED, "", Path::new(""), text);
             }
             // The container is ending, or is on its way to another cgroup: the next look tells.
             (Err(FilterError::Gone { .. }), _) => {}
@@ -648,8 +648,8 @@ impl Watcher {
 
     /// udevd may have been started, stopped or killed meanwhile: a device that it has not processed in time is overdue.
     /// That ends the wait for `ready=udev`; what udevd would say of the device stays unknown until it does.
-    fn remind_udevd(&mut self) {
-        if !self.owed.is_empty() || !self.last_plan.unconfirmed_links.is_empty() {
+    fn check_awaited_devices(&mut self) {
+        if !self.awaiting_udevd.is_empty() || !self.last_plan.unconfirmed_links.is_empty() {
             self.monitor.doubt_udevd();
         }
         for syspath in &self.last_plan.unconfirmed_links {
@@ -657,13 +657,13 @@ impl Watcher {
                 self.monitor.complete(device);
             }
         }
-        for (syspath, since) in &self.owed {
+        for (syspath, since) in &self.awaiting_udevd {
             let Some(device) = self.inventory.get_mut(syspath) else {
                 continue;
             };
             self.monitor.complete(device);
-            if device.seen == Seen::Kernel && since.elapsed() >= UDEVD_PATIENCE {
-                tracing::warn!(container = %self.record.container.id, "udevd has not processed {syspath} for {UDEVD_PATIENCE:?}; its properties, tags and links stay unknown (is systemd-udevd stopped or overloaded?)");
+            if device.seen == Seen::Kernel && since.elapsed() >= UDEVD_TIMEOUT {
+                tracing::warn!(container = %self.record.container.id, "udevd has not processed {syspath} for {UDEVD_TIMEOUT:?}; its properties, tags and links stay unknown (is systemd-udevd stopped or overloaded?)");
                 device.seen = Seen::Overdue;
             }
         }
@@ -682,10 +682,10 @@ impl Watcher {
     }
 
     fn status(&self) -> Status {
-        let setbacks = self.setbacks.iter().map(|(path, setback)| Problem {
+        let retries = self.retries.iter().map(|(path, retry)| Problem {
             path: path.clone(),
-            device: setback.device.clone(),
-            reason: setback.reason.clone(),
+            device: retry.device.clone(),
+            reason: retry.reason.clone(),
             waiting: false,
         });
         let conflicts = self.last_plan.conflicts.iter().map(|conflict| Problem {
@@ -716,7 +716,7 @@ impl Watcher {
             container: self.record.container.clone(),
             requests: self.reconciler.entries().to_vec(),
             attached: self.attachments.clone(),
-            problems: setbacks
+            problems: retries
                 .chain(self.admission_problems())
                 .chain(self.remote_problems())
                 .chain(self.removal_problems())
@@ -768,7 +768,7 @@ impl Watcher {
         self.reconciler = shrunk;
         self.monitor.want(wanted(&self.reconciler, self.gate.policy()));
         // What could not be put in place for them is no concern any more; the rest may be tried again now.
-        self.setbacks.clear();
+        self.retries.clear();
         self.reconcile();
         self.note_remotes();
         self.inside.journal(&self.attachments)

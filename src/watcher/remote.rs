@@ -207,7 +207,7 @@ impl Watcher {
             }
             // Who waits for the answer is to hear the reason, and not only that there was no answer.
             let patience = match required.contains(&remote.device) {
-                true => self.ready_patience.mul_f32(0.8).min(PATIENCE),
+                true => self.ready_timeout.mul_f32(0.8).min(PATIENCE),
                 false => PATIENCE,
             };
             let task = AttachTask {
@@ -258,7 +258,7 @@ impl Watcher {
                     let before = remote.problem.replace(reason.clone());
                     if before.as_ref() != Some(&reason) {
                         let kind = if is_taken { event::WAITING } else { event::FAILED };
-                        self.tell(kind, "", Path::new(""), &reason);
+                        self.log_event(kind, "", Path::new(""), &reason);
                     }
                 }
             }

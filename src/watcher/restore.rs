@@ -2,7 +2,7 @@
 //! container goes on being listed, asked and cleaned up, and its devices go on coming and going.
 
 use super::Watcher;
-use super::run::WatcherError;
+use super::event_loop::WatcherError;
 use super::transaction::Effects;
 use crate::host::process::start_time;
 use crate::host::state::control::ControlSocket;
@@ -66,7 +66,7 @@ impl Watcher {
                 init.pid,
                 self.record.container.pid
             );
-            self.take_all_back();
+            self.remove_all();
         }
         Entry::Taken
     }

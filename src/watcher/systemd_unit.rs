@@ -12,13 +12,13 @@ use crate::host::systemd;
 use crate::model::oci::ContainerId;
 
 /// How long a unit may take to take over before it is asked again; each time twice as long.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often a unit is asked.
 const ATTEMPTS: u32 = 6;
 
 /// How far it has come.
-pub(super) enum Supervision {
+pub(super) enum SystemdUnit {
     /// We are a unit's; it shows these words.
     Ours {
         shown: String,
@@ -57,7 +57,7 @@ impl Watchdog {
     }
 }
 
-impl Supervision {
+impl SystemdUnit {
     pub fn new(id: &str, wanted: bool) -> Self {
         if systemd::is_supervised() {
             return Self::Ours {
@@ -84,17 +84,17 @@ impl Supervision {
 
 impl Watcher {
     /// Requests systemd to look after us, once nobody waits for us any more; if it does, tells it how it goes.
-    pub(super) fn look_for_supervision(&mut self) {
-        if let Supervision::Ours {
+    pub(super) fn maintain_systemd_unit(&mut self) {
+        if let SystemdUnit::Ours {
             watchdog: Some(watchdog),
             ..
-        } = &mut self.supervision
+        } = &mut self.systemd_unit
         {
             watchdog.feed();
         }
-        let problem = !self.setbacks.is_empty() || self.access_problem.is_some();
-        match &mut self.supervision {
-            Supervision::Ours { shown, .. } if self.waiters.is_empty() => {
+        let problem = !self.retries.is_empty() || self.access_problem.is_some();
+        match &mut self.systemd_unit {
+            SystemdUnit::Ours { shown, .. } if self.waiters.is_empty() => {
                 let words = format!(
                     "READY=1\nSTATUS=container {}: {} device nodes inside{}",
                     self.record.container.id,
@@ -110,7 +110,7 @@ impl Watcher {
                     *shown = words;
                 }
             }
-            Supervision::Sought {
+            SystemdUnit::Sought {
                 unit,
                 attempts,
                 next,
@@ -127,17 +127,17 @@ impl Watcher {
                 }
                 if *attempts == ATTEMPTS {
                     tracing::warn!(container = %self.record.container.id, "systemd does not look after its watcher: {unit} did not start (systemctl status tells why)");
-                    self.supervision = Supervision::None;
+                    self.systemd_unit = SystemdUnit::None;
                     return;
                 }
                 // Only now, when nobody waits: the unit reads that file, and has its state where that says.
                 if *attempts == 0 && !serves(self.inside.lock().state_dir()) {
-                    self.supervision = Supervision::None;
+                    self.systemd_unit = SystemdUnit::None;
                     return;
                 }
                 // What fails is tried again, and told in the end.
                 *starting = systemd::start(unit).ok();
-                *next = Instant::now() + PATIENCE * (1 << *attempts);
+                *next = Instant::now() + TIMEOUT * (1 << *attempts);
                 *attempts += 1;
             }
             _ => {}

@@ -3,25 +3,25 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use super::{Waiter, Watcher, Who};
+use super::{Waiter, Watcher, Recipient};
 use crate::host::state::control::{ControlClient, ControlRequest, ControlResponse};
 
 impl Waiter {
     /// Somebody who waits from now on, for these requests.
-    pub(super) fn new(who: Who, requests: Vec<String>, patience: Duration) -> Self {
+    pub(super) fn new(recipient: Recipient, requests: Vec<String>, timeout: Duration) -> Self {
         Self {
-            who,
+            recipient,
             since: Instant::now(),
-            until: Instant::now() + patience,
+            until: Instant::now() + timeout,
             requests,
         }
     }
 
-    fn tell(self, answer: &ControlResponse) {
-        match self.who {
-            Who::ControlClient(mut asker) => asker.answer(answer),
-            Who::Starter(mut pipe) => {
-                let Ok(mut text) = serde_json::to_vec(answer) else {
+    fn reply(self, response: &ControlResponse) {
+        match self.recipient {
+            Recipient::ControlClient(mut client) => client.answer(response),
+            Recipient::Starter(mut pipe) => {
+                let Ok(mut text) = serde_json::to_vec(response) else {
                     return;
                 };
                 text.push(b'\n');
@@ -36,7 +36,7 @@ impl Waiter {
 impl Watcher {
     /// Answers those whose devices are in place, or who have waited long enough. The answer to the hook that
     /// started us is returned, because a failure ends us.
-    pub(super) fn tell_waiters(&mut self) -> Option<ControlResponse> {
+    pub(super) fn reply_to_ready_waiters(&mut self) -> Option<ControlResponse> {
         let mut to_starter = None;
         let settled = self.last_plan.pending.is_empty() && self.last_plan.unconfirmed_links.is_empty();
         let now = Instant::now();
@@ -47,14 +47,14 @@ impl Watcher {
                 continue;
             }
             let answer = self.verdict(&waiter.requests);
-            if matches!(waiter.who, Who::Starter(_)) {
+            if matches!(waiter.recipient, Recipient::Starter(_)) {
                 if matches!(answer, ControlResponse::Failed(_) | ControlResponse::Refused(_)) {
                     // Before it hears of that: then it removes the notes.
-                    self.take_all_back();
+                    self.remove_all();
                 }
                 to_starter = Some(answer.clone());
             }
-            waiter.tell(&answer);
+            waiter.reply(&answer);
         }
         to_starter
     }
@@ -65,8 +65,8 @@ impl Watcher {
             let remotes = self.remotes_awaited(&waiter.requests, waiter.since, waiter.until);
             remotes.unwrap_or(waiter.until)
         };
-        let patience = self.waiters.iter().map(awaited);
-        patience
+        let timeout = self.waiters.iter().map(awaited);
+        timeout
             .chain(self.next_attempt())
             .chain(self.removals.next())
             .min()
@@ -89,7 +89,7 @@ impl Watcher {
             .required_and_absent()
             .map(ToString::to_string)
             .filter(is_meant)
-            .map(|request| self.told_absent(&request))
+            .map(|request| self.describe_absent(&request))
             .collect();
         if !absent.is_empty() {
             return ControlResponse::Failed(absent.join("; "));
@@ -102,14 +102,14 @@ impl Watcher {
             .entries()
             .iter()
             .any(|entry| entry.request.options.required);
-        match self.setbacks.values().next() {
-            Some(setback) if required => ControlResponse::Failed(setback.reason.clone()),
+        match self.retries.values().next() {
+            Some(retry) if required => ControlResponse::Failed(retry.reason.clone()),
             _ => ControlResponse::Done,
         }
     }
 
     /// Why nothing is there of a request, for whoever requires it.
-    fn told_absent(&self, request: &str) -> String {
+    fn describe_absent(&self, request: &str) -> String {
         let mut withheld = self.last_plan.withheld.iter();
         let reason = match withheld.find(|withheld| withheld.request == request) {
             Some(withheld) => format!("{} is not for it: {}", withheld.path.display(), withheld.reason),
@@ -120,32 +120,32 @@ impl Watcher {
         )
     }
 
-    /// Deals with one question; an answer that has to wait is given by `tell_waiters`.
-    pub(super) fn hear(&mut self, mut asker: ControlClient, question: ControlRequest) {
-        match question {
-            ControlRequest::HandOver => self.successor = Some(asker),
-            ControlRequest::Reload => asker.answer(&match self.reload() {
+    /// Deals with one question; an answer that has to wait is given by `reply_to_ready_waiters`.
+    pub(super) fn handle_request(&mut self, mut client: ControlClient, request: ControlRequest) {
+        match request {
+            ControlRequest::HandOver => self.successor = Some(client),
+            ControlRequest::Reload => client.answer(&match self.reload() {
                 Ok(()) => ControlResponse::Done,
                 Err(problem) => ControlResponse::Failed(problem),
             }),
-            ControlRequest::Status => asker.answer(&ControlResponse::Status(Box::new(self.status()))),
+            ControlRequest::Status => client.answer(&ControlResponse::Status(Box::new(self.status()))),
             ControlRequest::Add {
                 container,
                 entries,
                 symlinks,
             } => {
                 if !self.record.is_of(&container) {
-                    asker.answer(&ControlResponse::Gone);
+                    client.answer(&ControlResponse::Gone);
                     return;
                 }
                 let requests = entries.iter().map(|entry| entry.request.to_string()).collect();
                 match self.add(entries, symlinks) {
                     Ok(()) => self.waiters.push(Waiter::new(
-                        Who::ControlClient(asker),
+                        Recipient::ControlClient(client),
                         requests,
-                        self.ready_patience,
+                        self.ready_timeout,
                     )),
-                    Err(error) => asker.answer(&ControlResponse::Failed(error.to_string())),
+                    Err(error) => client.answer(&ControlResponse::Failed(error.to_string())),
                 }
             }
             ControlRequest::Remove { container, entries } => {
@@ -157,7 +157,7 @@ impl Watcher {
                         Err(error) => ControlResponse::Failed(error.to_string()),
                     }
                 };
-                asker.answer(&answer);
+                client.answer(&answer);
             }
         }
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::{Watcher, WatcherError, Who};
+use super::{Watcher, WatcherError, Recipient};
 use crate::host::process::Process;
 use crate::host::state::control::{self, ControlResponse};
 use crate::host::state::leases::Leases;
@@ -16,17 +16,17 @@ use crate::host::state::registry::{RecordLock, Registry, RegistryError};
 use crate::model::oci::ContainerId;
 
 /// How long the one that is there may take to leave: longer than what it may be in the middle of.
-const PATIENCE: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long to pause before asking one again that is just starting or ending.
-const ASK_AGAIN: Duration = Duration::from_millis(5);
+const RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The container's lock, and the leases that belong to it: from the watcher that is there, else what is free.
 ///
 /// # Errors
 /// When the container is not enrolled, or the one that is there does not leave.
 pub(super) fn take_over(registry: &Registry, id: &ContainerId) -> Result<(RecordLock, Leases), WatcherError> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let lock = match registry.lock(id, Duration::ZERO) {
             Err(RegistryError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
@@ -53,7 +53,7 @@ pub(super) fn take_over(registry: &Registry, id: &ContainerId) -> Result<(Record
             }
             Err(_) => {}
         }
-        std::thread::sleep(ASK_AGAIN);
+        std::thread::sleep(RETRY_INTERVAL);
     }
 }
 
@@ -61,7 +61,7 @@ impl Watcher {
     /// Hands everything over to who wants to be the watcher, if somebody does; whether we have no part in the container
     /// any more. While a start waits for us, or a signal is still to be sent, it must wait as well.
     pub(super) fn is_relieved(&mut self) -> bool {
-        let starts = |waiter: &super::Waiter| matches!(waiter.who, Who::Starter(_));
+        let starts = |waiter: &super::Waiter| matches!(waiter.recipient, Recipient::Starter(_));
         if self.kill_at.is_some() || self.waiters.iter().any(starts) {
             return false;
         }

@@ -10,8 +10,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use super::detach::HandedOver;
 use super::effects::{EffectError, Memory};
 use super::restore::Entry;
-use super::succession::take_over;
-use super::{Waiter, Watcher, Who};
+use super::handover::take_over;
+use super::{Waiter, Watcher, Recipient};
 use crate::host::container::{Container, ContainerError};
 use crate::host::monitor::MonitorError;
 use crate::host::process::{ProcessError, start_time};
@@ -27,10 +27,10 @@ use crate::model::policy::Policy;
 const TICK: Duration = Duration::from_secs(1);
 
 /// How long to wait for the lock when nobody handed it over.
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How many may have the control socket open at once.
-const MAX_ASKERS: usize = 64;
+const MAX_CLIENTS: usize = 64;
 
 /// Why a watcher ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +80,7 @@ pub struct Settings {
     /// The configuration that was named: it is read again on SIGHUP.
     pub config: Option<std::path::PathBuf>,
     /// How long somebody waits for readiness before it is told all the same.
-    pub ready_patience: Duration,
+    pub ready_timeout: Duration,
     /// Whether systemd is asked to look after us.
     pub supervise: bool,
 }
@@ -102,10 +102,10 @@ mod token {
     pub const CONTROL: u64 = 2;
     pub const DEVICES: u64 = 3;
     pub const WORKER: u64 = 4;
-    pub const FIRST_ASKER: u64 = 16;
+    pub const FIRST_CLIENT: u64 = 16;
 }
 
-/// Watches one container until it ends, or until told to end. Readiness is told after ``Settings::ready_patience` at the
+/// Watches one container until it ends, or until told to end. Readiness is told after ``Settings::ready_timeout` at the
 /// latest.
 ///
 /// # Errors
@@ -128,7 +128,7 @@ pub fn run(
             let (lock, leases) = take_over(registry, id)?;
             (lock, leases, None)
         }
-        Beginning::Alone => (registry.lock(id, LOCK_PATIENCE)?, none_held(), None),
+        Beginning::Alone => (registry.lock(id, LOCK_TIMEOUT)?, none_held(), None),
     };
     let mut ready_copy = ready.as_ref().and_then(|file| file.try_clone().ok());
     let outcome = watch(registry, id, lock, leases, ready, settings);
@@ -198,7 +198,7 @@ fn watch(
             .collect();
         watcher
             .waiters
-            .push(Waiter::new(Who::Starter(pipe), requests, watcher.ready_patience));
+            .push(Waiter::new(Recipient::Starter(pipe), requests, watcher.ready_timeout));
     }
     watcher.reconcile();
     let ending = watcher.follow(control, &signals)?;
@@ -226,12 +226,12 @@ impl Watcher {
     /// The loop: one epoll, one thread.
     fn follow(&mut self, mut control: ControlSocket, signals: &SignalFd) -> Result<Ending, WatcherError> {
         let mut epoll = self.register(&control, signals)?;
-        let mut askers: Vec<Option<ControlClient>> = Vec::new();
+        let mut clients: Vec<Option<ControlClient>> = Vec::new();
         let mut next_tick = Instant::now() + TICK;
         let mut first = true;
         loop {
             if matches!(
-                self.tell_waiters(),
+                self.reply_to_ready_waiters(),
                 Some(ControlResponse::Failed(_) | ControlResponse::Refused(_))
             ) {
                 return Ok(Ending::Refused);
@@ -240,7 +240,7 @@ impl Watcher {
                 return Ok(Ending::Told);
             }
             self.act_on_due_removals();
-            self.look_for_supervision();
+            self.maintain_systemd_unit();
             self.seek_remotes(&epoll, token::WORKER);
             if std::mem::take(&mut first) {
                 // Whatever dead hooks left is cleared away now, when nobody waits for us.
@@ -265,12 +265,12 @@ impl Watcher {
                 return Ok(Ending::ContainerGone);
             }
             if woken.contains(&token::SIGNAL) {
-                let told = read_signals(signals);
-                if told.to_end {
+                let received = read_signals(signals);
+                if received.to_end {
                     self.note_end();
                     return Ok(Ending::Told);
                 }
-                if told.to_reload {
+                if received.to_reload {
                     // What is wrong is in the log and in the status.
                     let _ = self.reload();
                 }
@@ -281,14 +281,14 @@ impl Watcher {
             if woken.contains(&token::WORKER) {
                 self.hear_workers();
             }
-            for asker in woken
+            for client in woken
                 .iter()
-                .filter_map(|token| token.checked_sub(token::FIRST_ASKER))
+                .filter_map(|token| token.checked_sub(token::FIRST_CLIENT))
             {
-                self.hear_asker(&epoll, &mut askers, asker as usize);
+                self.read_client(&epoll, &mut clients, client as usize);
             }
             if woken.contains(&token::CONTROL) {
-                accept(&control, &epoll, &mut askers);
+                accept(&control, &epoll, &mut clients);
             }
             if next_tick <= Instant::now() {
                 next_tick = Instant::now() + TICK;
@@ -302,7 +302,7 @@ impl Watcher {
                 }
                 if moved {
                     epoll = self.register(&control, signals)?;
-                    askers.clear();
+                    clients.clear();
                 }
             }
         }
@@ -335,24 +335,24 @@ impl Watcher {
         EpollTimeout::from(u16::try_from(millis).unwrap_or(1000))
     }
 
-    fn hear_asker(&mut self, epoll: &Epoll, askers: &mut [Option<ControlClient>], index: usize) {
-        let Some(slot) = askers.get_mut(index) else { return };
-        let Some(asker) = slot.as_mut() else { return };
-        match asker.hear() {
+    fn read_client(&mut self, epoll: &Epoll, clients: &mut [Option<ControlClient>], index: usize) {
+        let Some(slot) = clients.get_mut(index) else { return };
+        let Some(client) = slot.as_mut() else { return };
+        match client.hear() {
             Received::Incomplete => {}
             Received::Closed => *slot = None,
-            Received::Request(question) => {
-                if let Some(asker) = slot.take() {
+            Received::Request(request) => {
+                if let Some(client) = slot.take() {
                     // One question each: from here on it only waits for its answer.
-                    let _ = epoll.delete(asker.as_fd());
-                    self.hear(asker, question);
+                    let _ = epoll.delete(client.as_fd());
+                    self.handle_request(client, request);
                 }
             }
         }
     }
 
     /// A container that is refused gets nothing.
-    pub(super) fn take_all_back(&mut self) {
+    pub(super) fn remove_all(&mut self) {
         let steps: Vec<_> =
             crate::model::plan::Reconciler::new(Vec::new(), Vec::new(), self.record.container.user)
                 .plan(
@@ -376,35 +376,35 @@ impl Watcher {
     }
 }
 
-fn accept(control: &ControlSocket, epoll: &Epoll, askers: &mut Vec<Option<ControlClient>>) {
-    while let Some(asker) = control.accept() {
-        let index = askers.iter().position(Option::is_none).unwrap_or(askers.len());
-        let event = EpollEvent::new(EpollFlags::EPOLLIN, token::FIRST_ASKER + index as u64);
-        if index >= MAX_ASKERS || epoll.add(asker.as_fd(), event).is_err() {
+fn accept(control: &ControlSocket, epoll: &Epoll, clients: &mut Vec<Option<ControlClient>>) {
+    while let Some(client) = control.accept() {
+        let index = clients.iter().position(Option::is_none).unwrap_or(clients.len());
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, token::FIRST_CLIENT + index as u64);
+        if index >= MAX_CLIENTS || epoll.add(client.as_fd(), event).is_err() {
             continue;
         }
-        if index == askers.len() {
-            askers.push(None);
+        if index == clients.len() {
+            clients.push(None);
         }
-        askers[index] = Some(asker);
+        clients[index] = Some(client);
     }
 }
 
 /// What signals have asked of us.
 #[derive(Default)]
-struct Told {
+struct Signals {
     to_end: bool,
     to_reload: bool,
 }
 
-fn read_signals(signals: &SignalFd) -> Told {
-    let mut told = Told::default();
+fn read_signals(signals: &SignalFd) -> Signals {
+    let mut received = Signals::default();
     while let Ok(Some(info)) = signals.read_signal() {
         if info.ssi_signo == Signal::SIGHUP as u32 {
-            told.to_reload = true;
+            received.to_reload = true;
         } else {
-            told.to_end = true;
+            received.to_end = true;
         }
     }
-    told
+    received
 }

@@ -10,11 +10,11 @@ use clap::CommandFactory;
 
 use crate::model::device::inventory::Inventory;
 use crate::model::device::recorded::documented_host;
-use crate::model::plan::{ProcessUser, Reconciler};
+use crate::model::plan::{Planner, ProcessUser};
 use crate::model::request::annotations::{Requests, read_list};
 use crate::model::request::class::{Classes, Definition};
 use crate::model::request::entry::Origin;
-use crate::model::request::selector::{DeviceSelector, Found, kinds};
+use crate::model::request::selector::{DeviceSelector, kinds};
 use crate::model::request::symlink::{SymlinkRule, parse_symlinks};
 
 const DOCUMENTS: [(&str, &str); 12] = [
@@ -172,12 +172,13 @@ fn selected(example: &str, inventory: &Inventory) -> Result<Vec<String>, String>
             Err(_) if example.parse::<DeviceSelector>().is_ok() => return Ok(nodes),
             Err(error) => return Err(error.to_string()),
         };
-        let mut reconciler = Reconciler::new(entries, Vec::new(), ProcessUser::default());
-        reconciler.find_roots(inventory);
-        let given = reconciler
-            .selected(inventory)
-            .filter(|(entry, root, device)| entry.request.gives(root, device, inventory) == Found::Yes);
-        let given = given.filter_map(|(_, _, device)| device.node.as_ref());
+        let mut planner = Planner::new(entries, Vec::new(), ProcessUser::default());
+        planner.find_roots(inventory);
+        let candidates = planner.candidates(inventory);
+        let given = candidates
+            .iter()
+            .filter(|candidate| candidate.undecided.is_none());
+        let given = given.filter_map(|candidate| candidate.device.node.as_ref());
         nodes.extend(given.map(|node| node.path.display().to_string()));
     }
     nodes.sort();

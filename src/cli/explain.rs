@@ -24,7 +24,7 @@ use crate::model::device::inventory::Inventory;
 use crate::model::device::nodeless;
 use crate::model::device::{Device, SysPath};
 use crate::model::plan::attachment::{Attachment, NodeCreator};
-use crate::model::plan::{Reconciler, Withheld};
+use crate::model::plan::{NotAttached, Planner};
 use crate::model::policy::{AllowedBy, HostUse, Policy, Situation, Verdict, blocks_that_decide};
 use crate::model::request::Request;
 use crate::model::request::entry::RequestEntry;
@@ -59,8 +59,9 @@ struct Facts<'a> {
     host_use: &'a HostUse,
     record: &'a Record,
     status: &'a Status,
-    /// What would be selected, were it not attached for other containers.
-    withheld: Vec<Withheld>,
+    planner: &'a Planner,
+    /// What the requests would select if it were not reserved for other containers.
+    reserved: Vec<NotAttached>,
 }
 
 /// Prints the explanation.
@@ -76,14 +77,15 @@ pub(super) fn run(registry: &Registry, config: &Config, id: &str, path: &Path, a
     let inventory = look(status, &policy, path)?;
     let device = find(path, status, &inventory)?;
     let host_use = host_use::read(&blocks_that_decide(device, &inventory))?;
-    let mut reconciler = Reconciler::new(status.requests.clone(), Vec::new(), record.container.user);
-    reconciler.respect(records::reserved(
+    let mut planner = Planner::new(status.requests.clone(), Vec::new(), record.container.user);
+    planner.set_reserved(records::reserved(
         registry.root(),
         &record.container.id,
         &inventory,
     ));
     let facts = Facts {
-        withheld: reconciler.withheld(&inventory),
+        reserved: planner.reserved_candidates(&inventory),
+        planner: &planner,
         device,
         inventory: &inventory,
         policy: &policy,
@@ -199,15 +201,15 @@ impl Facts<'_> {
         }
     }
 
-    /// Only of a device that is another container's, and would be selected if it were not.
+    /// Only for a device that is reserved for another container and would be selected if it were not.
     fn whose(&self, entry: &RequestEntry) -> Option<Rule> {
-        let request = entry.request.to_string();
+        let request = self.planner.id_of(&entry.request)?;
         let is_it =
-            |withheld: &&Withheld| withheld.syspath == self.device.syspath && withheld.request == request;
+            |reserved: &&NotAttached| reserved.device == self.device.syspath && reserved.request == request;
         Some(Rule {
             rule: "whose",
             holds: false,
-            reason: self.withheld.iter().find(is_it)?.reason.clone(),
+            reason: self.reserved.iter().find(is_it)?.to_string(),
         })
     }
 

@@ -16,11 +16,10 @@ use super::render::json::write_json;
 use super::render::table::{self, print_line};
 use crate::host::monitor::{DeviceMonitor, RECEIVE_BUFFER};
 use crate::host::nodeless;
-use crate::model::cgroup::grants::GrantSet;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::nodeless::instead_of_nodes;
 use crate::model::plan::attachment::Attachments;
-use crate::model::plan::{Plan, ProcessUser, Reconciler, Step, admit_all};
+use crate::model::plan::{NotAttached, Plan, Planner, ProcessUser, Step, plan_without_restrictions};
 use crate::model::request::Request;
 use crate::model::request::annotations::{Requests, read_list};
 use crate::model::request::class::Classes;
@@ -74,7 +73,7 @@ struct Selection {
     nothing: Vec<Option<String>>,
     nodes: BTreeSet<Node>,
     names: Names,
-    conflicts: Vec<String>,
+    not_attached: Vec<String>,
     /// What is selected and has no node by its nature, and what to do instead.
     nodeless: BTreeSet<String>,
 }
@@ -87,8 +86,8 @@ struct Node {
     device: String,
 }
 
-/// The watcher's own plan for an empty container, carried out by nobody. Which devices of other hosts are attached for
-/// anybody, the state directory tells.
+/// The watcher's plan for a container without attachments. The state directory says which remote devices are attached, and for
+/// which container.
 fn select(
     monitor: &DeviceMonitor,
     entries: &[RequestEntry],
@@ -98,7 +97,7 @@ fn select(
     let mut devices = monitor.enumerate().context("listing the host's devices")?;
     devices.extend(nodeless::devices(&devices));
     let inventory = Inventory::new(devices);
-    let mut reconciler = Reconciler::new(
+    let mut planner = Planner::new(
         entries.to_vec(),
         symlinks.to_vec(),
         ProcessUser { uid: 0, gid: 0 },
@@ -106,21 +105,15 @@ fn select(
     let remotes = entries.iter().filter_map(|entry| entry.request.selector.remote());
     for (remote, state_dir) in remotes.zip(state_dir.into_iter().cycle()) {
         if let Some(bound) = usbip::bound_here(state_dir, &remote) {
-            reconciler.bind(remote, bound);
+            planner.bind(remote, bound);
         }
     }
-    // What is attached for a container is no other's, and this is about none of those that are there.
+    // Remote devices that are attached for a container are reserved for it, and this plan is for a new container.
     if let Some(state_dir) = state_dir {
-        reconciler.respect(records::reserved(state_dir, "", &inventory));
+        planner.set_reserved(records::reserved(state_dir, "", &inventory));
     }
-    reconciler.find_roots(&inventory);
-    let plan = reconciler.plan(
-        &inventory,
-        &Attachments::default(),
-        &GrantSet::new(),
-        &Default::default(),
-        &admit_all,
-    );
+    planner.find_roots(&inventory);
+    let plan = plan_without_restrictions(&planner, &inventory, &Attachments::default());
     let why_nothing = |entry: &RequestEntry| {
         if entry.request.selector.remote().is_some() || !entry.roots.is_empty() {
             return None;
@@ -131,35 +124,29 @@ fn select(
             .collect();
         (!reasons.is_empty()).then(|| reasons.join("; "))
     };
-    let roots = reconciler.entries().iter().flat_map(|entry| &entry.roots);
+    let roots = planner.entries().iter().flat_map(|entry| &entry.roots);
     let mut nodeless = BTreeSet::new();
     for root in roots.filter_map(|root| inventory.get(root)) {
         nodeless.extend(instead_of_nodes(root, &inventory));
     }
     Ok(Selection {
         nodeless,
-        nothing: reconciler.entries().iter().map(why_nothing).collect(),
-        entries: reconciler.entries().to_vec(),
+        nothing: planner.entries().iter().map(why_nothing).collect(),
+        entries: planner.entries().to_vec(),
         nodes: nodes(&plan),
-        names: Names::new(&plan, reconciler.entries(), symlinks),
-        conflicts: conflicts(&plan),
+        names: Names::new(&plan, planner.entries(), symlinks),
+        not_attached: not_attached(&planner, &plan),
     })
 }
 
-/// What is not had, and why.
-fn conflicts(plan: &Plan) -> Vec<String> {
-    let taken = plan.conflicts.iter().map(|conflict| {
-        format!(
-            "{}: {} has it, and {} wants it too",
-            conflict.path.display(),
-            conflict.holder,
-            conflict.syspath
-        )
-    });
-    let withheld = plan.withheld.iter();
-    taken
-        .chain(withheld.map(|withheld| format!("{}: {}", withheld.path.display(), withheld.reason)))
-        .collect()
+/// A line for each node that the container would not get.
+fn not_attached(planner: &Planner, plan: &Plan) -> Vec<String> {
+    let describe = |not_attached: &NotAttached| {
+        let request = planner.request(not_attached.request)?;
+        let path = not_attached.path.display();
+        Some(format!("{path}: {}", not_attached.describe(request)))
+    };
+    plan.not_attached.iter().filter_map(describe).collect()
 }
 
 fn nodes(plan: &Plan) -> BTreeSet<Node> {
@@ -213,7 +200,7 @@ impl Selection {
             table::write(&mut out, ["NODE", "NUMBER", "DEVICE"], &rows)?;
         }
         self.names.print(&mut out)?;
-        for line in self.conflicts.iter().chain(&self.nodeless) {
+        for line in self.not_attached.iter().chain(&self.nodeless) {
             print_line!(out, "{line}")?;
         }
         Ok(())

@@ -1,17 +1,15 @@
-//! Which of the nodes inside are there for one request: the watcher's own plan for that request alone, carried out by
-//! nobody.
+//! Which attachments belong to one request: those that the watcher's plan for this request alone would keep.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::host::state::control::Status;
-use crate::model::cgroup::grants::GrantSet;
 use crate::model::device::inventory::Inventory;
 use crate::model::plan::attachment::Attachment;
-use crate::model::plan::{Reconciler, Step, admit_all};
+use crate::model::plan::{Planner, Step, plan_without_restrictions};
 use crate::model::request::entry::RequestEntry;
 
-/// The nodes that stay, or would be put there, if this were all that the container asks for.
+/// The nodes that would stay or be created if the container had only this request.
 pub(super) fn nodes_of_request<'s>(
     entry: &RequestEntry,
     status: &'s Status,
@@ -20,14 +18,8 @@ pub(super) fn nodes_of_request<'s>(
         .attached
         .iter()
         .map(|(_, attachment)| attachment.device.clone());
-    let reconciler = Reconciler::new(vec![entry.clone()], Vec::new(), status.container.user);
-    let plan = reconciler.plan(
-        &Inventory::new(devices),
-        &status.attached,
-        &GrantSet::new(),
-        &Default::default(),
-        &admit_all,
-    );
+    let planner = Planner::new(vec![entry.clone()], Vec::new(), status.container.user);
+    let plan = plan_without_restrictions(&planner, &Inventory::new(devices), &status.attached);
     let (mut going, mut coming) = (BTreeSet::<PathBuf>::new(), BTreeSet::<PathBuf>::new());
     for step in plan.steps {
         match step {
@@ -80,15 +72,8 @@ mod tests {
     /// What is inside once all of these are served.
     fn status(all: &[RequestEntry]) -> Status {
         let inventory = Inventory::new([device("a", 1), device("b", 2)]);
-        let reconciler = Reconciler::new(all.to_vec(), Vec::new(), Default::default());
-        let none = Attachments::default();
-        let plan = reconciler.plan(
-            &inventory,
-            &none,
-            &GrantSet::new(),
-            &Default::default(),
-            &admit_all,
-        );
+        let planner = Planner::new(all.to_vec(), Vec::new(), Default::default());
+        let plan = plan_without_restrictions(&planner, &inventory, &Attachments::default());
         let mut attached = Attachments::default();
         for step in plan.steps {
             if let Step::AddNode { path, attachment } = step {

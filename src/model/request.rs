@@ -9,6 +9,7 @@ mod cost;
 pub mod entry;
 pub mod facts_needed;
 mod grammar;
+pub mod id;
 pub(crate) mod mismatch;
 mod options;
 pub mod selector;

@@ -1,9 +1,10 @@
-//! Which devices may be inside now: the policy's verdict on each, and the lease that keeps exclusive devices apart.
+//! Which candidates may be attached: the policy's verdict on each, and the lease that keeps exclusive devices apart.
 //!
-//! Must not know what is done with a device that is admitted (`transaction`).
+//! Must not know how an admitted device is attached (`transaction`).
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::Watcher;
@@ -20,66 +21,71 @@ use crate::model::device::same_data;
 use crate::model::device::{DevKind, Device, Seen, SysPath};
 use crate::model::oci::ContainerId;
 use crate::model::oci::engine::short_id;
+use crate::model::plan::admission::{Admissions, Decision};
 use crate::model::plan::attachment::{Attachment, Attachments};
-use crate::model::plan::{Admission, Plan, Reconciler};
-use crate::model::policy::{HostUse, Policy, Situation, Verdict, blocks_that_decide};
-use crate::model::request::entry::RequestEntry;
+use crate::model::plan::{Candidate, Candidates, Current, NotAttached, Plan, Reason, plan};
+use crate::model::policy::{Circumstances, HostUse, Policy, Situation, blocks_that_decide};
+use crate::model::request::id::RequestId;
 use crate::model::request::selector::Found;
 
-/// What a container's devices are measured by.
-pub(super) struct Gate {
+/// The policy, the leases, and what has been logged of devices that are not attached.
+pub(super) struct Admission {
     policy: Policy,
     /// The configuration that was named, for when it is read again.
     config: Option<PathBuf>,
-    leases: RefCell<Leases>,
-    /// What has been logged of refused and waiting devices: each is told once.
-    told: BTreeSet<String>,
-    /// Why it is not known what the host uses; empty = it is known.
+    leases: Leases,
+    /// The devices that the last decision needs leases of.
+    leased: BTreeSet<SysPath>,
+    /// What has been logged of devices that are not attached: each is logged once.
+    logged: BTreeSet<String>,
+    /// Why it is unknown which devices the host uses; `None`: it is known.
     host_problem: Option<String>,
-    /// Why the configuration that is there now is not the one in force; empty = it is.
+    /// Why the present configuration is not in force; `None`: it is.
     config_problem: Option<String>,
 }
 
-/// One look: what was true of the host when a plan was made.
-struct Look<'a> {
-    gate: &'a Gate,
-    situation: Situation<'a>,
-    /// The devices that may be inside: their leases are kept.
-    admitted: RefCell<BTreeSet<SysPath>>,
-}
-
-impl Gate {
+impl Admission {
     pub fn new(policy: Policy, config: Option<PathBuf>, leases: Leases) -> Self {
         Self {
             policy,
             config,
-            leases: RefCell::new(leases),
-            told: BTreeSet::new(),
+            leases,
+            leased: BTreeSet::new(),
+            logged: BTreeSet::new(),
             host_problem: None,
             config_problem: None,
         }
-    }
-
-    /// Forgets the leases that are held: their files are gone.
-    pub fn renew_leases(&mut self, state_dir: &Path) {
-        self.leases = RefCell::new(Leases::new(state_dir));
     }
 
     pub fn policy(&self) -> &Policy {
         &self.policy
     }
 
-    /// The leases, for whoever comes next.
-    pub fn leases(&mut self) -> &mut Leases {
-        self.leases.get_mut()
+    /// Decides for each candidate: the policy first, then the lease of what it allows. Leases are taken here, and released by
+    /// [`Admission::release_leases`] when the plan was applied.
+    pub fn decide(&mut self, candidates: &Candidates<'_>, circumstances: &Circumstances) -> Admissions {
+        let host_use = self.host_use(candidates);
+        let situation = Situation {
+            circumstances,
+            inventory: candidates.inventory(),
+            host_use: &host_use,
+        };
+        let mut admissions = Admissions::by_policy(candidates, &self.policy, &situation);
+        self.leased.clear();
+        for (candidate, decision) in admissions.admitted_mut(candidates) {
+            if let Err(reason) = self.lease(candidate, candidates.inventory()) {
+                *decision = Decision::Waiting(reason);
+            }
+        }
+        admissions
     }
 
-    /// What the host uses, read only where it decides about a device that a stranger asks for.
-    fn host_use(&mut self, reconciler: &Reconciler, inventory: &Inventory) -> HostUse {
-        let mut blocks: Vec<&Device> = reconciler
-            .selected(inventory)
-            .filter(|(entry, _, _)| !entry.is_trusted())
-            .flat_map(|(_, _, device)| blocks_that_decide(device, inventory))
+    /// Which devices the host uses. Reads them only where they decide about an untrusted request.
+    fn host_use(&mut self, candidates: &Candidates<'_>) -> HostUse {
+        let mut blocks: Vec<&Device> = candidates
+            .iter()
+            .filter(|candidate| !candidate.entry.is_trusted())
+            .flat_map(|candidate| blocks_that_decide(candidate.device, candidates.inventory()))
             .collect();
         if blocks.is_empty() {
             return HostUse::default();
@@ -97,20 +103,81 @@ impl Gate {
         host_use
     }
 
-    /// Lets go of the leases of devices that are neither admitted nor inside any more.
-    fn release(&self, admitted: &BTreeSet<SysPath>, inside: &Attachments, inventory: &Inventory) {
-        let inside: Vec<&SysPath> = inside
+    /// # Errors
+    /// Why the container has no lease of the device.
+    fn lease(&mut self, candidate: &Candidate<'_>, inventory: &Inventory) -> Result<(), String> {
+        let syspath = &inventory.real(candidate.device).syspath;
+        let extents = same_data::extents(candidate.device, inventory);
+        let hold = if candidate.entry.request.options.exclusive {
+            Hold::Exclusive
+        } else {
+            Hold::Shared
+        };
+        let held = self
+            .leases
+            .take(syspath, &extents, hold)
+            .map_err(|error| error.to_string())?;
+        if held.is_some() {
+            self.leased.insert(syspath.clone());
+        }
+        match held {
+            Some(held) if held >= hold => Ok(()),
+            _ if hold == Hold::Exclusive => {
+                Err("it is requested exclusively, and another container has it".into())
+            }
+            _ => Err("another container has it exclusively".into()),
+        }
+    }
+
+    /// Releases the leases of devices that are neither admitted nor attached any more.
+    pub fn release_leases(&mut self, attachments: &Attachments, inventory: &Inventory) {
+        let attached: Vec<&SysPath> = attachments
             .iter()
             .map(|(_, attachment)| &inventory.real(&attachment.device).syspath)
             .collect();
+        let leased = &self.leased;
         self.leases
-            .borrow_mut()
-            .keep(|device| admitted.contains(device) || inside.contains(&device));
+            .keep(|device| leased.contains(device) || attached.contains(&device));
     }
 
-    /// What is wrong beside single devices.
+    /// Forgets the leases that are held: their files are gone.
+    pub fn renew_leases(&mut self, state_dir: &Path) {
+        self.leases = Leases::new(state_dir);
+    }
+
+    /// The files whose locks are the leases, for the next watcher.
+    pub fn lease_files(&self) -> impl Iterator<Item = &File> {
+        self.leases.files()
+    }
+
+    /// Leaves the leases to the next watcher, which has the files.
+    pub fn forget_leases(&mut self) {
+        self.leases.forget();
+    }
+
+    /// Reads the configuration again, and puts its policy in force.
+    ///
+    /// # Errors
+    /// Why the configuration can't be used; the previous policy stays in force. It is also in the status.
+    pub fn reload(&mut self, state_dir: &Path) -> Result<(), String> {
+        let config = Config::load(self.config.as_deref(), Some(state_dir));
+        match config.and_then(|config| config.policy()) {
+            Ok(policy) => {
+                self.policy = policy;
+                self.config_problem = None;
+                Ok(())
+            }
+            Err(error) => {
+                let problem = format!("{error} (the previous policy stays in force)");
+                self.config_problem = Some(problem.clone());
+                Err(problem)
+            }
+        }
+    }
+
+    /// Problems that concern no single device.
     pub fn problems(&self) -> impl Iterator<Item = Problem> + '_ {
-        let of = |path: &Path, reason: &Option<String>| {
+        let problem = |path: &Path, reason: &Option<String>| {
             let path = path.to_owned();
             reason.clone().map(|reason| Problem {
                 path,
@@ -119,210 +186,132 @@ impl Gate {
                 waiting: false,
             })
         };
-        of(Path::new("/dev"), &self.host_problem)
+        problem(Path::new("/dev"), &self.host_problem)
             .into_iter()
-            .chain(of(&self.policy.written_in, &self.config_problem))
+            .chain(problem(&self.policy.written_in, &self.config_problem))
     }
 }
 
-/// Nodes that are kept out for the same reason.
-struct Kept<'p> {
+/// Nodes that are not attached for the same reason.
+struct Group<'p> {
     /// The device of the first one.
-    syspath: &'p SysPath,
+    device: &'p SysPath,
     paths: Vec<&'p Path>,
-    /// The request, and why.
     why: String,
 }
 
-impl Look<'_> {
-    fn admit(&self, entry: &RequestEntry, device: &Device) -> Admission {
-        match self.gate.policy.judge(entry, device, &self.situation) {
-            Verdict::Denied(denial) => Admission::Refused(denial),
-            Verdict::Undecided(whose) => Admission::Pending(whose),
-            // It is not its turn yet.
-            Verdict::Allowed(_) if entry.request.awaits_udev(device) => Admission::Admitted,
-            Verdict::Allowed(_) => self.lease(entry, device),
-        }
-    }
-
-    fn lease(&self, entry: &RequestEntry, device: &Device) -> Admission {
-        let inventory = self.situation.inventory;
-        let syspath = &inventory.real(device).syspath;
-        let extents = same_data::extents(device, inventory);
-        let hold = if entry.request.options.exclusive {
-            Hold::Exclusive
-        } else {
-            Hold::Shared
-        };
-        match self.gate.leases.borrow_mut().take(syspath, &extents, hold) {
-            Ok(held) => {
-                if held.is_some() {
-                    self.admitted.borrow_mut().insert(syspath.clone());
-                }
-                match held {
-                    Some(held) if held >= hold => Admission::Admitted,
-                    _ if hold == Hold::Exclusive => {
-                        Admission::Waiting("it is asked for exclusively, and another container has it".into())
-                    }
-                    _ => Admission::Waiting("another container has it exclusively".into()),
-                }
-            }
-            Err(error) => Admission::Waiting(error.to_string()),
-        }
-    }
-}
-
 impl Watcher {
-    /// What is to be done now. Leases are taken for what is to come in.
+    /// What to do now. Takes the leases of what it attaches.
     pub(super) fn plan(&mut self, postponed: &BTreeSet<PathBuf>) -> Plan {
-        let (mut plan, mut admitted) = self.look(postponed);
-        // What decides may be a device that nobody asked for, of which no event is to be expected any more. Each round
-        // completes one at least, so that there is an end.
-        while self.complete_pending(&plan) {
+        loop {
+            let candidates = self.planner.candidates(&self.inventory);
+            let admissions = self.admission.decide(&candidates, &self.record.circumstances);
+            let current = Current {
+                attachments: &self.attachments,
+                granted: &self.granted,
+                postponed,
+            };
+            let plan = plan(&candidates, &admissions, &current);
+            let unselected: Vec<SysPath> = candidates.unselected(&plan.pending).cloned().collect();
+            // A device that no request selects can decide, and may send no further event. Each round completes at least one,
+            // so that this ends.
+            if !self.complete_pending(&unselected) {
+                return plan;
+            }
             // Nothing was removed since the roots were found a moment ago.
-            let _ = self.reconciler.find_roots(&self.inventory);
-            (plan, admitted) = self.look(postponed);
+            let _ = self.planner.find_roots(&self.inventory);
         }
-        self.admitted = admitted;
-        plan
     }
 
-    fn look(&mut self, postponed: &BTreeSet<PathBuf>) -> (Plan, BTreeSet<SysPath>) {
-        let host_use = self.gate.host_use(&self.reconciler, &self.inventory);
-        let look = Look {
-            gate: &self.gate,
-            situation: Situation {
-                circumstances: &self.record.circumstances,
-                inventory: &self.inventory,
-                host_use: &host_use,
-            },
-            admitted: RefCell::default(),
-        };
-        let plan = self.reconciler.plan(
-            &self.inventory,
-            &self.attachments,
-            &self.granted,
-            postponed,
-            &|entry, device| look.admit(entry, device),
-        );
-        (plan, look.admitted.into_inner())
-    }
-
-    /// Reads udev's word of devices that are waited for and that no request selects; whether one was there.
-    fn complete_pending(&mut self, plan: &Plan) -> bool {
-        let selected: Vec<&SysPath> = if plan.pending.is_empty() {
-            return false;
-        } else {
-            let selected = self.reconciler.selected(&self.inventory);
-            selected.map(|(_, _, device)| &device.syspath).collect()
-        };
-        let others: Vec<SysPath> = plan
-            .pending
-            .iter()
-            .filter(|syspath| !selected.contains(syspath) && !self.awaiting_udevd.contains_key(*syspath))
-            .cloned()
-            .collect();
-        let mut news = false;
-        for syspath in others {
-            if let Some(device) = self
-                .inventory
-                .get_mut(&syspath)
-                .filter(|device| device.seen == Seen::Kernel)
-            {
+    /// Reads the udev facts of pending devices that no request selects. Returns whether udevd has processed one.
+    fn complete_pending(&mut self, unselected: &[SysPath]) -> bool {
+        let mut is_news = false;
+        for syspath in unselected {
+            if self.awaiting_udevd.contains_key(syspath) {
+                continue;
+            }
+            let device = self.inventory.get_mut(syspath);
+            if let Some(device) = device.filter(|device| device.seen == Seen::Kernel) {
                 self.monitor.complete(device);
-                news |= device.seen != Seen::Kernel;
+                is_news |= device.seen != Seen::Kernel;
             }
         }
-        news
+        is_news
     }
 
-    /// To be called when a plan was carried out: lets go of what is not inside any more.
-    pub(super) fn release_leases(&mut self) {
-        self.gate
-            .release(&self.admitted, &self.attachments, &self.inventory);
-    }
-
-    /// Logs what is refused and what is waited for, each once.
+    /// Logs once for each device why it is not attached.
     pub(super) fn log_not_attached(&mut self) {
-        let plan = &self.last_plan;
-        if plan.refused.is_empty() && plan.waiting.is_empty() && plan.withheld.is_empty() {
-            self.gate.told.clear();
-            return;
-        }
-        let refused = plan.refused.iter().map(|refusal| {
-            let why = format!("device request {:?}: {}", refusal.request, refusal.denial);
-            (&refusal.syspath, refusal.path.as_path(), why)
-        });
-        let withheld = plan.withheld.iter().map(|withheld| {
-            let why = format!("device request {:?}: {}", withheld.request, withheld.reason);
-            (&withheld.syspath, withheld.path.as_path(), why)
-        });
-        let mut told = BTreeSet::new();
-        let mut groups: Vec<Kept<'_>> = Vec::new();
-        for (syspath, path, why) in refused.chain(withheld) {
-            let key = format!("{} {why}", path.display());
-            if !self.gate.told.contains(&key) && !told.contains(&key) {
-                match groups.iter_mut().find(|group| group.why == why) {
-                    Some(group) => group.paths.push(path),
-                    None => groups.push(Kept {
-                        syspath,
-                        paths: vec![path],
-                        why,
-                    }),
-                }
+        let mut logged = BTreeSet::new();
+        let mut groups: Vec<Group<'_>> = Vec::new();
+        let mut waiting = Vec::new();
+        for not_attached in &self.last_plan.not_attached {
+            let Some(why) = self.describe(not_attached) else {
+                continue;
+            };
+            let key = format!("{} {why}", not_attached.path.display());
+            let is_known = self.admission.logged.contains(&key);
+            if !logged.insert(key) || is_known {
+                continue;
             }
-            told.insert(key);
+            let path = not_attached.path.as_path();
+            match not_attached.reason {
+                Reason::Denied(_) | Reason::Reserved(_) => {
+                    match groups.iter_mut().find(|group| group.why == why) {
+                        Some(group) => group.paths.push(path),
+                        None => groups.push(Group {
+                            device: &not_attached.device,
+                            paths: vec![path],
+                            why,
+                        }),
+                    }
+                }
+                Reason::Waiting(_) => waiting.push(not_attached),
+                // A conflict between requests of one container is only in its status.
+                Reason::Conflict(_) => {}
+            }
         }
         for group in groups {
             let text = format!("{} not attached, {}", first_of(&group.paths), group.why);
-            self.log_event(event::REFUSED, group.syspath.as_str(), group.paths[0], &text);
-            // The line is about all of them, and the first was counted with it.
+            self.log_event(event::REFUSED, group.device.as_str(), group.paths[0], &text);
+            // The line is about all of them, and only the first was counted with it.
             for _ in &group.paths[1..] {
                 self.inside.count(|tally| tally.count(event::REFUSED));
             }
         }
         let others = OnceCell::new();
-        for waiting in &plan.waiting {
-            let text = format!("{} is waited for: {}", waiting.path.display(), waiting.reason);
-            if !self.gate.told.contains(&text) && !told.contains(&text) {
-                let whole = format!("{text}{}", self.holders(&waiting.syspath, &others));
-                self.log_event(event::WAITING, waiting.syspath.as_str(), &waiting.path, &whole);
-            }
-            told.insert(text);
+        for not_attached in waiting {
+            let (device, path) = (&not_attached.device, &not_attached.path);
+            let named = not_attached.with_holders(&self.holders(device, &others));
+            let text = format!("{} not attached, {named}", path.display());
+            self.log_event(event::WAITING, device.as_str(), path, &text);
         }
-        self.gate.told = told;
+        self.admission.logged = logged;
     }
 
-    /// The problems that refused and waiting devices are.
-    pub(super) fn admission_problems(&self) -> Vec<Problem> {
+    /// Why a device is not attached, unless its request was removed.
+    fn describe(&self, not_attached: &NotAttached) -> Option<String> {
+        let request = self.planner.request(not_attached.request)?;
+        Some(not_attached.describe(request))
+    }
+
+    /// The devices that are not attached, as problems.
+    pub(super) fn not_attached_problems(&self) -> Vec<Problem> {
         let others = OnceCell::new();
-        let refused = self.last_plan.refused.iter().map(|refusal| Problem {
-            path: refusal.path.clone(),
-            device: Some(refusal.syspath.clone()),
-            reason: format!("device request {:?}: {}", refusal.request, refusal.denial),
-            waiting: false,
-        });
-        let waiting = self.last_plan.waiting.iter().map(|waiting| Problem {
-            path: waiting.path.clone(),
-            device: Some(waiting.syspath.clone()),
-            reason: format!(
-                "{}{}: waiting until the other container releases it",
-                waiting.reason,
-                self.holders(&waiting.syspath, &others)
-            ),
-            waiting: true,
-        });
-        let withheld = self.last_plan.withheld.iter().map(|withheld| Problem {
-            path: withheld.path.clone(),
-            device: Some(withheld.syspath.clone()),
-            reason: format!("device request {:?}: {}", withheld.request, withheld.reason),
-            waiting: false,
-        });
-        refused
-            .chain(withheld)
-            .chain(waiting)
-            .chain(self.gate.problems())
-            .collect()
+        let problem = |not_attached: &NotAttached| {
+            let waiting = not_attached.is_waiting();
+            let named = waiting.then(|| {
+                let holders = self.holders(&not_attached.device, &others);
+                not_attached.with_holders(&holders)
+            });
+            Some(Problem {
+                path: not_attached.path.clone(),
+                device: Some(not_attached.device.clone()),
+                reason: self.describe(named.as_ref().unwrap_or(not_attached))?,
+                waiting,
+            })
+        };
+        let all = self.last_plan.not_attached.iter();
+        all.filter_map(problem).collect()
     }
 
     /// What other containers have now, as their watchers have noted it. Each note is a file: to be asked once, however many
@@ -399,86 +388,91 @@ impl Watcher {
         }
     }
 
-    /// Why a container that starts is to be refused: of a request of these, devices are here, and it may have none of
-    /// them, nor anything below them.
-    pub(super) fn refused_at_start(&self, requests: &[String]) -> Option<String> {
-        self.reconciler.entries().iter().find_map(|entry| {
-            let request = entry.request.to_string();
-            if !requests.contains(&request) {
+    /// Why the container may not start: the policy denies everything that one of these requests selects now.
+    pub(super) fn refused_at_start(&self, requests: &[RequestId]) -> Option<String> {
+        let candidates = self.planner.candidates(&self.inventory);
+        let denial_of = |request: RequestId, device: &SysPath| {
+            self.last_plan
+                .not_attached
+                .iter()
+                .find_map(|not_attached| match &not_attached.reason {
+                    Reason::Denied(denial)
+                        if not_attached.request == request && not_attached.device == *device =>
+                    {
+                        Some(denial)
+                    }
+                    _ => None,
+                })
+        };
+        self.planner.requests().find_map(|(id, entry)| {
+            if !requests.contains(&id) {
                 return None;
             }
-            let refusal_of = |root: &SysPath| {
-                self.last_plan
-                    .refused
-                    .iter()
-                    .find(|refusal| refusal.request == request && refusal.syspath == *root)
-            };
             let has_node = |root: &&SysPath| {
                 self.inventory.get(root).is_some_and(|device| {
                     device.node.is_some() && entry.request.gives(root, device, &self.inventory) != Found::No
                 })
             };
-            let is_refused = |device: &Device| {
-                let mut refused = self.last_plan.refused.iter();
-                refused.any(|refusal| refusal.request == request && refusal.syspath == device.syspath)
-            };
-            let mut selected = self.reconciler.selected(&self.inventory);
-            if selected.any(|(its, _, device)| std::ptr::eq(its, entry) && !is_refused(device)) {
+            let mut selected = candidates
+                .iter()
+                .filter(|candidate| std::ptr::eq(candidate.entry, entry));
+            if selected.any(|candidate| denial_of(id, &candidate.device.syspath).is_none()) {
                 return None;
             }
-            let refusals: Option<Vec<_>> = entry.roots.iter().filter(has_node).map(refusal_of).collect();
-            let refusal = refusals?
-                .into_iter()
-                .find(|refusal| refusal.denial.refuses_start())?;
-            Some(format!("device request {request:?}: {}", refusal.denial))
+            let denials: Option<Vec<_>> = entry
+                .roots
+                .iter()
+                .filter(has_node)
+                .map(|root| denial_of(id, root))
+                .collect();
+            let denial = denials?.into_iter().find(|denial| denial.refuses_start())?;
+            Some(format!(
+                "device request {:?}: {denial}",
+                entry.request.to_string()
+            ))
         })
     }
 
-    /// Why a container that starts lacks a device that it requires: another one has it.
-    pub(super) fn required_and_waiting(&self, requests: &[String]) -> Option<String> {
+    /// Why a container that starts lacks a device that it requires: another container has it.
+    pub(super) fn required_and_waiting(&self, requests: &[RequestId]) -> Option<String> {
         let others = OnceCell::new();
-        self.last_plan.waiting.iter().find_map(|waiting| {
-            let is_it = |entry: &&RequestEntry| {
-                entry.request.options.required && entry.request.to_string() == waiting.request
+        let waiting = self.last_plan.not_attached.iter();
+        let mut required = waiting.filter_map(|not_attached| {
+            let Reason::Waiting(reason) = &not_attached.reason else {
+                return None;
             };
-            let entry = self.reconciler.entries().iter().find(is_it)?;
-            requests.contains(&waiting.request).then(|| {
-                let holders = self.holders(&waiting.syspath, &others);
-                format!("device request {:?}: {}{holders}, and it is required (leave out `;required` to have it when that lets go)", entry.request.to_string(), waiting.reason)
-            })
-        })
+            let request = self.planner.request(not_attached.request)?;
+            let is_required = request.options.required && requests.contains(&not_attached.request);
+            is_required.then_some((request, &not_attached.device, reason))
+        });
+        let (request, device, reason) = required.next()?;
+        let holders = self.holders(device, &others);
+        Some(format!(
+            "device request {:?}: {reason}{holders}, and it is required (without `;required`, the container starts and gets the device when it is released)",
+            request.to_string()
+        ))
     }
 
     /// Reads the configuration again, and applies its policy.
     ///
     /// # Errors
-    /// Why the configuration can't be used, for the operator. It is also in the log and in the status; the policy that was
-    /// in force before stays.
+    /// Why the configuration can't be used, for the operator. It is also in the log and in the status; the previous policy
+    /// stays in force.
     pub(super) fn reload(&mut self) -> Result<(), String> {
         let id = self.record.container.id.clone();
-        let root = self.inside.lock().state_dir();
-        let policy = Config::load(self.gate.config.as_deref(), Some(root)).and_then(|config| config.policy());
-        match policy {
-            Ok(policy) => {
-                tracing::info!(container = %id, "the configuration was read again: its policy is in force");
-                self.gate.policy = policy;
-                self.gate.config_problem = None;
-                self.monitor
-                    .want(super::wanted(&self.reconciler, &self.gate.policy));
-                if let Err(error) = self.enumerate() {
-                    tracing::error!(container = %id, "{error}");
-                }
-                self.reconcile();
-                self.note_remotes();
-                Ok(())
-            }
-            Err(error) => {
-                let problem = format!("{error} (the policy that was in force before stays)");
-                tracing::error!(container = %id, "{problem}");
-                self.gate.config_problem = Some(problem.clone());
-                Err(problem)
-            }
+        if let Err(problem) = self.admission.reload(self.inside.lock().state_dir()) {
+            tracing::error!(container = %id, "{problem}");
+            return Err(problem);
         }
+        tracing::info!(container = %id, "the configuration was read again: its policy is in force");
+        let needed = super::wanted(&self.planner, self.admission.policy());
+        self.monitor.want(needed);
+        if let Err(error) = self.enumerate() {
+            tracing::error!(container = %id, "{error}");
+        }
+        self.reconcile();
+        self.note_remotes();
+        Ok(())
     }
 }
 

@@ -21,6 +21,7 @@ use crate::model::plan::RootRemoved;
 use crate::model::plan::attachment::{Attachments, Found, NodeCreator, NodeSpec};
 use crate::model::remote::{Bound, RemoteDevice};
 use crate::model::request::entry::RequestEntry;
+use crate::model::request::id::RequestId;
 use crate::model::uevent::{UeventAction, UeventForm};
 
 /// What attached.json holds: all that a watcher must know of the work of the one before it.
@@ -192,23 +193,27 @@ impl Inside {
 
     /// Notes the requests' roots, for the next journal; whether they are others than before. A root that is gone and whose
     /// grace period runs is noted as if it were there: the next watcher finds it gone, and begins the period again.
-    pub fn note_roots(&mut self, entries: &[RequestEntry], gone: &[RootRemoved]) -> bool {
+    pub fn note_roots<'r>(
+        &mut self,
+        requests: impl Iterator<Item = (RequestId, &'r RequestEntry)> + Clone,
+        gone: &[RootRemoved],
+    ) -> bool {
         if !gone.is_empty() {
-            let with_gone = |entry: &RequestEntry| {
-                let request = entry.request.to_string();
+            let with_gone = |(request, entry): (RequestId, &RequestEntry)| {
                 let gone = gone.iter().filter(|gone| gone.request == request);
                 let mut roots = entry.roots.clone();
                 roots.extend(gone.map(|gone| gone.root.clone()));
                 roots
             };
-            let roots: Vec<_> = entries.iter().map(with_gone).collect();
+            let roots: Vec<_> = requests.map(with_gone).collect();
             let are_new = roots != self.roots;
             self.roots = roots;
             return are_new;
         }
-        let are_new = !entries.iter().map(|entry| &entry.roots).eq(&self.roots);
+        let roots = requests.map(|(_, entry)| &entry.roots);
+        let are_new = !roots.clone().eq(&self.roots);
         if are_new {
-            self.roots = entries.iter().map(|entry| entry.roots.clone()).collect();
+            self.roots = roots.cloned().collect();
         }
         are_new
     }

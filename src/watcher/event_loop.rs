@@ -1,5 +1,6 @@
 //! The watcher's life: take the lock, look, say that we are ready, follow events, end.
 
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -9,9 +10,9 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::detach::HandedOver;
 use super::effects::{EffectError, Memory};
-use super::restore::Entry;
 use super::handover::take_over;
-use super::{Waiter, Watcher, Recipient};
+use super::restore::Entry;
+use super::{Recipient, Waiter, Watcher};
 use crate::host::container::{Container, ContainerError};
 use crate::host::monitor::MonitorError;
 use crate::host::process::{ProcessError, start_time};
@@ -21,6 +22,7 @@ use crate::host::state::leftovers;
 use crate::host::state::registry::{RecordLock, Registry, RegistryError, WatcherProcess};
 use crate::model::counters::Counters;
 use crate::model::oci::ContainerId;
+use crate::model::plan::Current;
 use crate::model::policy::Policy;
 
 /// The pause between two looks at what no event tells of.
@@ -190,15 +192,12 @@ fn watch(
     let mut watcher = Watcher::open(record, lock, container, memory, leases, settings)?;
     watcher.inside.count(Counters::begin);
     if let Some(pipe) = ready {
-        let requests = watcher
-            .reconciler
-            .entries()
-            .iter()
-            .map(|entry| entry.request.to_string())
-            .collect();
-        watcher
-            .waiters
-            .push(Waiter::new(Recipient::Starter(pipe), requests, watcher.ready_timeout));
+        let requests = watcher.planner.requests().map(|(id, _)| id).collect();
+        watcher.waiters.push(Waiter::new(
+            Recipient::Starter(pipe),
+            requests,
+            watcher.ready_timeout,
+        ));
     }
     watcher.reconcile();
     let ending = watcher.follow(control, &signals)?;
@@ -336,7 +335,9 @@ impl Watcher {
     }
 
     fn read_client(&mut self, epoll: &Epoll, clients: &mut [Option<ControlClient>], index: usize) {
-        let Some(slot) = clients.get_mut(index) else { return };
+        let Some(slot) = clients.get_mut(index) else {
+            return;
+        };
         let Some(client) = slot.as_mut() else { return };
         match client.hear() {
             Received::Incomplete => {}
@@ -351,18 +352,13 @@ impl Watcher {
         }
     }
 
-    /// A container that is refused gets nothing.
+    /// Removes everything: the container may not start, or another watcher has its place.
     pub(super) fn remove_all(&mut self) {
-        let steps: Vec<_> =
-            crate::model::plan::Reconciler::new(Vec::new(), Vec::new(), self.record.container.user)
-                .plan(
-                    &self.inventory,
-                    &self.attachments,
-                    &self.granted,
-                    &Default::default(),
-                    &crate::model::plan::admit_all,
-                )
-                .steps;
+        let steps = crate::model::plan::remove_all(&Current {
+            attachments: &self.attachments,
+            granted: &self.granted,
+            postponed: &BTreeSet::new(),
+        });
         let failures = super::transaction::apply(
             steps,
             &mut self.attachments,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::{Watcher, WatcherError, Recipient};
+use super::{Recipient, Watcher, WatcherError};
 use crate::host::process::Process;
 use crate::host::state::control::{self, ControlResponse};
 use crate::host::state::leases::Leases;
@@ -75,10 +75,10 @@ impl Watcher {
         // The next one makes its own attempts, and is not to find ours at work.
         self.end_attempts();
         let mut files = vec![self.inside.lock().file().as_fd()];
-        files.extend(self.gate.leases().files().map(|file| file.as_fd()));
+        files.extend(self.admission.lease_files().map(|file| file.as_fd()));
         let relieved = successor.hand_over(&ControlResponse::HandedOver, &files);
         if relieved {
-            self.gate.leases().forget();
+            self.admission.forget_leases();
         } else {
             self.inside.count(|tally| tally.at_work = true);
         }

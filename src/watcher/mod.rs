@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   kernel, udevd ──> DeviceMonitor ──> Inventory ─┐
-//!   the second's tick, control socket ─────────────┴─> Reconciler::plan ──> transaction::apply ──> Inside
+//!   the second's tick, control socket ─────────────┴─> Planner::plan ──> transaction::apply ──> Inside
 //!   container's init ends, SIGTERM ──> the end
 //! ```
 //! Every wake ends in the same `reconcile`, but for events of devices that concern nobody here: events only update the
@@ -16,12 +16,12 @@ pub mod effects;
 pub mod launch;
 pub mod transaction;
 
+mod event_loop;
+mod handover;
 mod remote;
 mod restore;
-mod event_loop;
-mod waiters;
-mod handover;
 mod systemd_unit;
+mod waiters;
 
 pub use event_loop::{Beginning, Ending, Settings, WatcherError, run};
 
@@ -33,7 +33,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::sys::signal::Signal;
 
 use self::access::Place;
-use self::admission::Gate;
+use self::admission::Admission;
 use self::effects::{EffectError, Inside, Memory};
 use self::remote::Remotes;
 use self::systemd_unit::SystemdUnit;
@@ -52,12 +52,13 @@ use crate::model::device::inventory::Inventory;
 use crate::model::device::{Device, Seen, SysPath};
 use crate::model::plan::attachment::{Attachment, Attachments, Found, NodeCreator};
 use crate::model::plan::removal::Removals;
-use crate::model::plan::{Plan, Reconciler, RootRemoved, Step, moved, still_due};
+use crate::model::plan::{Plan, Planner, RootRemoved, Step, moved, still_due};
 use crate::model::policy::Policy;
-use crate::model::request::OnRemoval;
 use crate::model::request::entry::RequestEntry;
 use crate::model::request::facts_needed::FactsNeeded;
+use crate::model::request::id::RequestId;
 use crate::model::request::symlink::SymlinkRule;
+use crate::model::request::{OnRemoval, Request};
 
 /// How long a container that was asked to stop may take before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -83,8 +84,8 @@ struct Waiter {
     recipient: Recipient,
     since: Instant,
     until: Instant,
-    /// The requests this is about, as text: they must be there if they are required.
-    requests: Vec<String>,
+    /// The requests that this is about: those that are required must have their devices.
+    requests: Vec<RequestId>,
 }
 
 /// To whom readiness is told.
@@ -101,7 +102,7 @@ struct Watcher {
     record: Record,
     monitor: DeviceMonitor,
     inventory: Inventory,
-    reconciler: Reconciler,
+    planner: Planner,
     inside: Inside,
     attachments: Attachments,
     granted: GrantSet,
@@ -110,9 +111,7 @@ struct Watcher {
     access_problem: Option<String>,
     /// Why the container's entry in the state directory is gone and can't be made again; empty = it is there.
     restore_problem: Option<String>,
-    gate: Gate,
-    /// The devices that the last plan admits.
-    admitted: BTreeSet<SysPath>,
+    admission: Admission,
     last_plan: Plan,
     /// Since when udevd owes a word about a device.
     awaiting_udevd: BTreeMap<SysPath, Instant>,
@@ -145,13 +144,13 @@ impl Watcher {
         for (entry, roots) in entries.iter_mut().zip(memory.roots.iter().cloned()) {
             entry.roots = roots;
         }
-        let mut reconciler = Reconciler::new(entries, record.symlinks.clone(), record.container.user);
+        let mut planner = Planner::new(entries, record.symlinks.clone(), record.container.user);
         for (remote, bound) in memory.bound.iter().cloned() {
-            reconciler.bind(remote, bound);
+            planner.bind(remote, bound);
         }
-        Self::undo_what_was_begun(lock.state_dir(), &record.container.id, &reconciler);
+        Self::undo_what_was_begun(lock.state_dir(), &record.container.id, &planner);
         let mut monitor = DeviceMonitor::open(
-            wanted(&reconciler, &settings.policy),
+            wanted(&planner, &settings.policy),
             crate::host::monitor::RECEIVE_BUFFER,
         )?;
         let mut inventory = Inventory::default();
@@ -163,15 +162,14 @@ impl Watcher {
             record,
             monitor,
             inventory,
-            reconciler,
+            planner,
             inside,
             granted,
             attachments: memory.attachments,
             retries: BTreeMap::new(),
             access_problem: None,
             restore_problem: None,
-            gate: Gate::new(settings.policy, settings.config, leases),
-            admitted: BTreeSet::new(),
+            admission: Admission::new(settings.policy, settings.config, leases),
             last_plan: Plan::default(),
             awaiting_udevd: BTreeMap::new(),
             kill_at: None,
@@ -228,11 +226,12 @@ impl Watcher {
     /// An enumeration has the kernel's facts only: reads udev's for the few devices that matter.
     fn complete_selected(&mut self) {
         // The roots of before stay as they are: which of them are gone is for `reconcile` to find out.
-        let mut probe = self.reconciler.clone();
+        let mut probe = self.planner.clone();
         probe.find_roots(&self.inventory);
         let selected: BTreeSet<SysPath> = probe
-            .selected(&self.inventory)
-            .map(|(_, _, device)| device.syspath.clone())
+            .candidates(&self.inventory)
+            .iter()
+            .map(|candidate| candidate.device.syspath.clone())
             .collect();
         for syspath in selected {
             if let Some(device) = self.inventory.get_mut(&syspath) {
@@ -243,7 +242,7 @@ impl Watcher {
 
     /// Reads where the host's links point now. Returns whether a device gained or lost one.
     fn follow_links(&mut self) -> bool {
-        let followed = self.reconciler.followed_links(&self.inventory);
+        let followed = self.planner.followed_links(&self.inventory);
         let found = self.monitor.follow_links(followed);
         self.inventory.take_links(&found.named, &found.claimed)
     }
@@ -334,7 +333,7 @@ impl Watcher {
                 };
             }
             DeviceEvent::Moved { from, device } => {
-                self.reconciler.follow_move(from, &device.syspath);
+                self.planner.follow_move(from, &device.syspath);
                 follow_move(&mut self.attachments, from, &device.syspath);
             }
             // After a move in the same batch: `take_removals` did not know the device by this path.
@@ -351,8 +350,7 @@ impl Watcher {
         };
         // What is pending may hang on devices that nobody asks for.
         self.inventory.apply(event)
-            && (!self.last_plan.pending.is_empty()
-                || self.reconciler.is_affected_by(&syspath, &self.inventory))
+            && (!self.last_plan.pending.is_empty() || self.planner.is_affected_by(&syspath, &self.inventory))
     }
 
     fn concerns(&self, syspath: &SysPath) -> bool {
@@ -360,7 +358,7 @@ impl Watcher {
             .iter()
             .any(|(_, attachment)| attachment.device.syspath == *syspath)
             || self
-                .reconciler
+                .planner
                 .entries()
                 .iter()
                 .any(|entry| entry.roots.contains(syspath))
@@ -370,14 +368,12 @@ impl Watcher {
     fn reconcile(&mut self) {
         self.revoke_gone();
         self.respect_others();
-        let removed = self.reconciler.find_roots(&self.inventory);
-        let removed = self
-            .removals
-            .take(removed, self.reconciler.entries(), Instant::now());
+        let removed = self.planner.find_roots(&self.inventory);
+        let removed = self.removals.take(removed, &self.planner, Instant::now());
         let gone: Vec<RootRemoved> = self.removals.pending().map(|(gone, _)| gone.clone()).collect();
         let postponed = self.postponed();
         let plan = self.plan(&postponed);
-        let new_roots = self.inside.note_roots(self.reconciler.entries(), &gone) | self.note_bound();
+        let new_roots = self.inside.note_roots(self.planner.requests(), &gone) | self.note_bound();
         let mut failed = Vec::new();
         if !plan.steps.is_empty() {
             failed = self.carry_out(&plan);
@@ -390,7 +386,7 @@ impl Watcher {
         self.forget_retries(&plan, &failed);
         self.note_awaited(&plan);
         self.last_plan = plan;
-        self.release_leases();
+        self.admission.release_leases(&self.attachments, &self.inventory);
         self.log_not_attached();
         for root in removed {
             self.act_on_removal(&root);
@@ -441,7 +437,7 @@ impl Watcher {
     /// is no problem any more.
     fn forget_retries(&mut self, plan: &Plan, failed: &[PathBuf]) {
         self.retries
-            .retain(|path, _| failed.contains(path) || plan.passed_over.contains(path));
+            .retain(|path, _| failed.contains(path) || plan.postponed.contains(path));
     }
 
     fn note_failure(&mut self, path: PathBuf, reason: String, device: Option<SysPath>) {
@@ -485,7 +481,8 @@ impl Watcher {
 
     fn note_awaited(&mut self, plan: &Plan) {
         let now = Instant::now();
-        self.awaiting_udevd.retain(|syspath, _| plan.pending.contains(syspath));
+        self.awaiting_udevd
+            .retain(|syspath, _| plan.pending.contains(syspath));
         for syspath in &plan.pending {
             self.awaiting_udevd.entry(syspath.clone()).or_insert(now);
         }
@@ -549,16 +546,23 @@ impl Watcher {
             device: Some(removed.root.clone()),
             reason: format!(
                 "device request {:?}: its device is gone; on-removal={} in {} s unless one returns",
-                removed.request,
+                self.text_of(removed.request),
                 removed.action,
                 until.saturating_duration_since(now).as_secs_f32().ceil()
             ),
         })
     }
 
+    /// The text of a request, for people.
+    fn text_of(&self, request: RequestId) -> String {
+        let request = self.planner.request(request);
+        request.map_or_else(String::new, ToString::to_string)
+    }
+
     fn act_on_removal(&mut self, removed: &RootRemoved) {
         let id = &self.record.container.id;
-        tracing::info!(container = %id, "{} is gone, which {:?} had selected", removed.root, removed.request);
+        let request = self.text_of(removed.request);
+        tracing::info!(container = %id, "{} was removed, which {request:?} had selected", removed.root);
         let signal = match &removed.action {
             OnRemoval::Keep => return,
             OnRemoval::Stop => {
@@ -574,7 +578,7 @@ impl Watcher {
                 }
             },
         };
-        tracing::warn!(container = %id, "sending {signal} to the container, as {:?} asks", removed.request);
+        tracing::warn!(container = %id, "sending {signal} to the container, as {request:?} says");
         if let Err(error) = self.container.init().signal(signal) {
             tracing::error!(container = %id, "{error}");
         }
@@ -688,12 +692,6 @@ impl Watcher {
             reason: retry.reason.clone(),
             waiting: false,
         });
-        let conflicts = self.last_plan.conflicts.iter().map(|conflict| Problem {
-            path: conflict.path.clone(),
-            device: Some(conflict.syspath.clone()),
-            reason: format!("{} wants it, and {} has it", conflict.syspath, conflict.holder),
-            waiting: false,
-        });
         let awaited = self
             .last_plan
             .pending
@@ -714,13 +712,13 @@ impl Watcher {
         Status {
             watcher: i32::try_from(std::process::id()).unwrap_or_default(),
             container: self.record.container.clone(),
-            requests: self.reconciler.entries().to_vec(),
+            requests: self.planner.entries().to_vec(),
             attached: self.attachments.clone(),
             problems: retries
-                .chain(self.admission_problems())
+                .chain(self.not_attached_problems())
+                .chain(self.admission.problems())
                 .chain(self.remote_problems())
                 .chain(self.removal_problems())
-                .chain(conflicts)
                 .chain(pending)
                 .chain(access)
                 .collect(),
@@ -728,26 +726,32 @@ impl Watcher {
         }
     }
 
-    /// Takes further requests in. Those that are new are written into the record.
+    /// Adds requests, writes the new ones into the record, and returns the ids of all of `entries`.
     ///
     /// # Errors
     /// When the record can't be written, or the devices can't be read.
-    fn add(&mut self, entries: Vec<RequestEntry>, symlinks: Vec<SymlinkRule>) -> Result<(), EffectError> {
-        let mut grown = self.reconciler.clone();
+    fn add(
+        &mut self,
+        entries: Vec<RequestEntry>,
+        symlinks: Vec<SymlinkRule>,
+    ) -> Result<Vec<RequestId>, EffectError> {
+        let mut grown = self.planner.clone();
+        let requests: Vec<Request> = entries.iter().map(|entry| entry.request.clone()).collect();
         grown.add(entries, symlinks);
         let mut record = self.record.clone();
         record.requests = grown.entries().iter().map(RequestEntry::without_roots).collect();
         record.symlinks = grown.symlinks().to_vec();
         self.inside.lock().write_record(&record)?;
         self.record = record;
-        self.reconciler = grown;
+        self.planner = grown;
         self.note_remotes();
-        self.monitor.want(wanted(&self.reconciler, self.gate.policy()));
+        self.monitor.want(wanted(&self.planner, self.admission.policy()));
         if let Err(error) = self.enumerate() {
             tracing::error!(container = %self.record.container.id, "{error}");
         }
         self.reconcile();
-        Ok(())
+        let ids = requests.iter().filter_map(|request| self.planner.id_of(request));
+        Ok(ids.collect())
     }
 
     /// Gives requests up, and takes out what nobody else here asks for. Those that stay are written into the record.
@@ -755,18 +759,18 @@ impl Watcher {
     /// # Errors
     /// When the record or the notes can't be written.
     fn remove(&mut self, entries: &[RequestEntry]) -> Result<(), EffectError> {
-        let mut shrunk = self.reconciler.clone();
+        let mut shrunk = self.planner.clone();
         let first = shrunk.remove(entries);
         let mut record = self.record.clone();
         record.requests = shrunk.entries().iter().map(RequestEntry::without_roots).collect();
         // The notes know roots by their request's place in the record. Should we die between the two files, no
         // request may be taken to have selected what was another's.
-        self.inside.note_roots(&shrunk.entries()[..first], &[]);
+        self.inside.note_roots(shrunk.requests().take(first), &[]);
         self.inside.journal(&self.attachments)?;
         self.inside.lock().write_record(&record)?;
         self.record = record;
-        self.reconciler = shrunk;
-        self.monitor.want(wanted(&self.reconciler, self.gate.policy()));
+        self.planner = shrunk;
+        self.monitor.want(wanted(&self.planner, self.admission.policy()));
         // What could not be put in place for them is no concern any more; the rest may be tried again now.
         self.retries.clear();
         self.reconcile();
@@ -784,13 +788,13 @@ fn take_all(monitor: &mut DeviceMonitor, inventory: &mut Inventory) -> Result<()
     Ok(())
 }
 
-fn wanted(reconciler: &Reconciler, policy: &Policy) -> FactsNeeded {
-    let requests: Vec<_> = reconciler
+fn wanted(planner: &Planner, policy: &Policy) -> FactsNeeded {
+    let requests: Vec<_> = planner
         .entries()
         .iter()
         .map(|entry| entry.request.clone())
         .collect();
-    let mut wanted = FactsNeeded::of(&requests, reconciler.symlinks());
+    let mut wanted = FactsNeeded::of(&requests, planner.symlinks());
     wanted.merge(&FactsNeeded::of_policy(policy.selectors()));
     wanted
 }

@@ -18,9 +18,10 @@ use super::Watcher;
 use crate::host::log::event;
 use crate::host::state::control::Problem;
 use crate::model::device::Device;
-use crate::model::plan::Reconciler;
+use crate::model::plan::Planner;
 use crate::model::remote::{Bound, RemoteDevice, VIRTUAL_CONTROLLERS};
 use crate::model::request::entry::RequestEntry;
+use crate::model::request::id::RequestId;
 use crate::usbip::records;
 use crate::usbip::task::{AttachTask, AttachedDevice, Failure, Release};
 use crate::usbip::worker::{self, RELEASE_TIMEOUT, Worker};
@@ -114,7 +115,7 @@ impl Watcher {
     /// Finds out which devices of other hosts are here for other containers, if what is asked for could select any.
     pub(super) fn respect_others(&mut self) {
         let is_virtual = |device: &Device| device.syspath.as_str().starts_with(VIRTUAL_CONTROLLERS);
-        let is_asked_for = |device: &Device| self.reconciler.is_affected_by(&device.syspath, &self.inventory);
+        let is_asked_for = |device: &Device| self.planner.is_affected_by(&device.syspath, &self.inventory);
         let mut virtual_usb = self.inventory.starting_with(VIRTUAL_CONTROLLERS).peekable();
         // A node that is asked for by its path may be one of these by another name, such as /dev/char/188:0.
         let is_concerned = virtual_usb.peek().is_some()
@@ -124,22 +125,22 @@ impl Watcher {
                     .static_nodes()
                     .any(|node| is_virtual(self.inventory.real(node))));
         if !is_concerned {
-            self.reconciler.respect(Vec::new());
+            self.planner.set_reserved(Vec::new());
             return;
         }
         let state_dir = self.inside.lock().state_dir();
         let reserved = records::reserved(state_dir, &self.record.container.id, &self.inventory);
-        self.reconciler.respect(reserved);
+        self.planner.set_reserved(reserved);
     }
 
     /// Takes up what is asked for now and allowed, and gives the rest back. To be called whenever that may have changed.
     pub(super) fn note_remotes(&mut self) {
         let mut wanted = Vec::new();
         let allowed = |entry: &&RequestEntry| {
-            let policy = self.gate.policy();
+            let policy = self.admission.policy();
             policy.authorise(&self.record.circumstances, entry).is_ok()
         };
-        let entries = self.reconciler.entries().iter();
+        let entries = self.planner.entries().iter();
         let remote = entries.filter(|entry| entry.request.selector.remote().is_some());
         wanted.extend(
             remote
@@ -160,7 +161,7 @@ impl Watcher {
             stays
         });
         for device in given_up {
-            self.reconciler.unbind(&device);
+            self.planner.unbind(&device);
             let release = Release::Device {
                 container: owner.clone(),
                 device,
@@ -169,7 +170,7 @@ impl Watcher {
         }
         for device in wanted {
             if !self.remotes.all.iter().any(|remote| remote.device == device) {
-                let bound = self.reconciler.bound_as(&device);
+                let bound = self.planner.bound_as(&device);
                 let last = bound.map(|bound| bound.last.clone());
                 self.remotes.all.push(Remote::new(device, last));
             }
@@ -178,8 +179,8 @@ impl Watcher {
 
     /// Takes away what the watcher before had only begun to attach, if anything: with a server that hangs, the kernel's hub
     /// would wait for ever, and whoever reads its attributes. To be called before that.
-    pub(super) fn undo_what_was_begun(state_dir: &Path, owner: &str, reconciler: &Reconciler) {
-        let mut entries = reconciler.entries().iter();
+    pub(super) fn undo_what_was_begun(state_dir: &Path, owner: &str, planner: &Planner) {
+        let mut entries = planner.entries().iter();
         if entries.any(|entry| entry.request.selector.remote().is_some()) {
             worker::release(state_dir, Release::Unfinished(owner.to_owned()), RELEASE_TIMEOUT);
         }
@@ -193,7 +194,7 @@ impl Watcher {
         let now = Instant::now();
         let required = self.required_at_start();
         for remote in &mut self.remotes.all {
-            let bound = self.reconciler.bound_as(&remote.device);
+            let bound = self.planner.bound_as(&remote.device);
             if let Some(bound) = bound {
                 remote.last = Some(bound.last.clone());
             } else if remote.was_bound {
@@ -251,7 +252,7 @@ impl Watcher {
                     let device = remote.device.clone();
                     let note = note.map_or_else(String::new, |note| format!(" ({note})"));
                     tracing::info!(container = %self.record.container.id, "{device} is attached: {}{note}", bound.syspath);
-                    self.reconciler.bind(device, bound);
+                    self.planner.bind(device, bound);
                 }
                 Err(Failure { reason, is_taken }) => {
                     remote.pause(if is_taken { LONGEST_WAIT } else { LONGEST_PAUSE });
@@ -273,7 +274,7 @@ impl Watcher {
             self.take_event(event);
         }
         let is_unknown = |(_, bound): &(RemoteDevice, Bound)| self.inventory.get(&bound.syspath).is_none();
-        if self.reconciler.bound().iter().any(is_unknown) {
+        if self.planner.bound().iter().any(is_unknown) {
             if let Err(error) = self.enumerate() {
                 tracing::error!(container = %self.record.container.id, "{error}");
             }
@@ -303,7 +304,7 @@ impl Watcher {
     fn required_at_start(&self) -> Vec<RemoteDevice> {
         let mut required = Vec::new();
         if !self.waiters.is_empty() {
-            let entries = self.reconciler.entries().iter();
+            let entries = self.planner.entries().iter();
             let entries = entries.filter(|entry| entry.request.options.required);
             required.extend(entries.filter_map(|entry| entry.request.selector.remote()));
         }
@@ -314,7 +315,7 @@ impl Watcher {
     /// not.
     pub(super) fn remotes_awaited(
         &self,
-        requests: &[String],
+        requests: &[RequestId],
         since: Instant,
         until: Instant,
     ) -> Option<Instant> {
@@ -328,14 +329,13 @@ impl Watcher {
         awaited
     }
 
-    fn remotes_of(&self, requests: &[String]) -> impl Iterator<Item = (&RequestEntry, &Remote)> {
+    fn remotes_of(&self, requests: &[RequestId]) -> impl Iterator<Item = (&RequestEntry, &Remote)> {
         let all = &self.remotes.all;
-        let entry = self
-            .reconciler
-            .entries()
-            .iter()
-            .filter(|entry| !all.is_empty() && requests.contains(&entry.request.to_string()));
-        entry.filter_map(move |entry| {
+        let meant = self
+            .planner
+            .requests()
+            .filter(|(id, _)| !all.is_empty() && requests.contains(id));
+        meant.filter_map(move |(_, entry)| {
             let device = entry.request.selector.remote()?;
             let remote = all.iter().find(|remote| remote.device == device)?;
             Some((entry, remote))
@@ -343,7 +343,7 @@ impl Watcher {
     }
 
     /// Why a container that starts lacks a device of another host that it requires.
-    pub(super) fn required_and_remote(&self, requests: &[String]) -> Option<String> {
+    pub(super) fn required_and_remote(&self, requests: &[RequestId]) -> Option<String> {
         let mut missing = self
             .remotes_of(requests)
             .filter(|(entry, remote)| entry.request.options.required && !remote.was_bound);
@@ -370,9 +370,12 @@ impl Watcher {
                 remote.device
             )))
         });
-        let refused = self.reconciler.entries().iter().filter_map(move |entry| {
+        let refused = self.planner.entries().iter().filter_map(move |entry| {
             entry.request.selector.remote()?;
-            let verdict = self.gate.policy().authorise(&self.record.circumstances, entry);
+            let verdict = self
+                .admission
+                .policy()
+                .authorise(&self.record.circumstances, entry);
             let denial = verdict.err()?;
             Some(of(format!(
                 "device request {:?}: {denial}",
@@ -391,7 +394,7 @@ impl Watcher {
     /// answers within milliseconds, or the kernel gives it up; and remote devices come back by themselves, while a
     /// container that can't end does not.
     pub(super) fn free_the_stuck(&mut self) {
-        if self.reconciler.bound().is_empty() || !self.is_stuck() {
+        if self.planner.bound().is_empty() || !self.is_stuck() {
             self.remotes.stuck_since = None;
             return;
         }
@@ -452,7 +455,7 @@ impl Watcher {
 
     /// Notes which devices are attached, for the next watcher; whether they are others than before.
     pub(super) fn note_bound(&mut self) -> bool {
-        self.inside.note_bound(self.reconciler.bound())
+        self.inside.note_bound(self.planner.bound())
     }
 }
 

@@ -32,7 +32,7 @@ impl Watcher {
                 self.inside.set_lock(lock);
                 self.restore_problem = None;
                 // Locks on files that nobody finds keep nobody out: the next plan asks for each lease anew.
-                self.gate.renew_leases(self.inside.lock().state_dir());
+                self.admission.renew_leases(self.inside.lock().state_dir());
                 if let Err(error) = self.inside.journal(&self.attachments) {
                     self.note_access_problem(Some(error.to_string()));
                 }

@@ -3,12 +3,15 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use super::{Waiter, Watcher, Recipient};
+use super::{Recipient, Waiter, Watcher};
 use crate::host::state::control::{ControlClient, ControlRequest, ControlResponse};
+use crate::model::plan::{NotAttached, Reason};
+use crate::model::request::Request;
+use crate::model::request::id::RequestId;
 
 impl Waiter {
     /// Somebody who waits from now on, for these requests.
-    pub(super) fn new(recipient: Recipient, requests: Vec<String>, timeout: Duration) -> Self {
+    pub(super) fn new(recipient: Recipient, requests: Vec<RequestId>, timeout: Duration) -> Self {
         Self {
             recipient,
             since: Instant::now(),
@@ -73,7 +76,7 @@ impl Watcher {
     }
 
     /// Whether these requests have what they need for a start.
-    fn verdict(&self, requests: &[String]) -> ControlResponse {
+    fn verdict(&self, requests: &[RequestId]) -> ControlResponse {
         if let Some(reason) = self.refused_at_start(requests) {
             return ControlResponse::Refused(reason);
         }
@@ -83,13 +86,11 @@ impl Watcher {
         if let Some(reason) = self.required_and_remote(requests) {
             return ControlResponse::Failed(reason);
         }
-        let is_meant = |text: &String| requests.contains(text);
         let absent: Vec<String> = self
-            .reconciler
+            .planner
             .required_and_absent()
-            .map(ToString::to_string)
-            .filter(is_meant)
-            .map(|request| self.describe_absent(&request))
+            .filter(|(id, _)| requests.contains(id))
+            .map(|(id, request)| self.describe_absent(id, request))
             .collect();
         if !absent.is_empty() {
             return ControlResponse::Failed(absent.join("; "));
@@ -98,7 +99,7 @@ impl Watcher {
             return ControlResponse::Failed(reason);
         }
         let required = self
-            .reconciler
+            .planner
             .entries()
             .iter()
             .any(|entry| entry.request.options.required);
@@ -109,12 +110,14 @@ impl Watcher {
     }
 
     /// Why nothing is there of a request, for whoever requires it.
-    fn describe_absent(&self, request: &str) -> String {
-        let mut withheld = self.last_plan.withheld.iter();
-        let reason = match withheld.find(|withheld| withheld.request == request) {
-            Some(withheld) => format!("{} is not for it: {}", withheld.path.display(), withheld.reason),
+    fn describe_absent(&self, id: RequestId, request: &Request) -> String {
+        let mut not_attached = self.last_plan.not_attached.iter();
+        let is_reserved = |it: &&NotAttached| it.request == id && matches!(it.reason, Reason::Reserved(_));
+        let reason = match not_attached.find(is_reserved) {
+            Some(reserved) => format!("{} is not for it: {reserved}", reserved.path.display()),
             None => "no such device is present".to_owned(),
         };
+        let request = request.to_string();
         format!(
             "device request {request:?}: {reason}, and it is required (plug it in, or leave out `;required` to have it when it comes)"
         )
@@ -138,9 +141,8 @@ impl Watcher {
                     client.answer(&ControlResponse::Gone);
                     return;
                 }
-                let requests = entries.iter().map(|entry| entry.request.to_string()).collect();
                 match self.add(entries, symlinks) {
-                    Ok(()) => self.waiters.push(Waiter::new(
+                    Ok(requests) => self.waiters.push(Waiter::new(
                         Recipient::ControlClient(client),
                         requests,
                         self.ready_timeout,

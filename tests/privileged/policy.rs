@@ -365,7 +365,10 @@ fn an_exclusive_device_is_inside_one_container_at_a_time(machine: &Machine) {
     has.delete();
     waits.eventually_reads(&node, &disk.content(1));
     let log = machine.log();
-    assert!(log.contains("is waited for"), "{log}");
+    assert!(
+        log.contains("waiting until the other container releases it"),
+        "{log}"
+    );
     waits.delete();
     assert_eq!(machine.traces(), NOTHING);
 }

@@ -114,27 +114,20 @@ impl Names {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::cgroup::grants::GrantSet;
     use crate::model::device::inventory::Inventory;
     use crate::model::device::recorded;
     use crate::model::plan::attachment::Attachments;
-    use crate::model::plan::{ProcessUser, Reconciler, admit_all};
+    use crate::model::plan::{Planner, ProcessUser, plan_without_restrictions};
     use crate::model::request::entry::Origin;
 
     fn names(request: &str, rules: &[&str], devices: Vec<Device>) -> Names {
         let inventory = Inventory::new(devices);
         let entry = vec![RequestEntry::new(Origin::Administrator, request.parse().unwrap())];
         let rules: Vec<SymlinkRule> = rules.iter().map(|rule| rule.parse().unwrap()).collect();
-        let mut reconciler = Reconciler::new(entry, rules.clone(), ProcessUser::default());
-        reconciler.find_roots(&inventory);
-        let plan = reconciler.plan(
-            &inventory,
-            &Attachments::default(),
-            &GrantSet::new(),
-            &Default::default(),
-            &admit_all,
-        );
-        Names::new(&plan, reconciler.entries(), &rules)
+        let mut planner = Planner::new(entry, rules.clone(), ProcessUser::default());
+        planner.find_roots(&inventory);
+        let plan = plan_without_restrictions(&planner, &inventory, &Attachments::default());
+        Names::new(&plan, planner.entries(), &rules)
     }
 
     fn node(names: &Names, name: &str) -> Option<String> {

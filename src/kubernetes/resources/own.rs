@@ -15,7 +15,7 @@ use crate::kubernetes::snapshot::Snapshot;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{STATIC_NODE, SysPath};
 use crate::model::plan::named_node;
-use crate::model::plan::{ProcessUser, Reconciler};
+use crate::model::plan::{Planner, ProcessUser};
 use crate::model::request::entry::RequestEntry;
 use crate::model::request::selector::{self, DeviceSelector, Selector};
 use crate::model::request::{MAX_ALTERNATIVES, Options, Request};
@@ -42,11 +42,11 @@ pub(super) fn requests(requested: &Requested) -> impl Iterator<Item = &Request> 
 pub(super) fn resource(requested: &Requested, snapshot: &Snapshot) -> Resource {
     let inventory = &snapshot.inventory;
     let user = ProcessUser { uid: 0, gid: 0 };
-    let mut reconciler = Reconciler::new(requested.requests.entries.clone(), Vec::new(), user);
-    reconciler.find_roots(inventory);
+    let mut planner = Planner::new(requested.requests.entries.clone(), Vec::new(), user);
+    planner.find_roots(inventory);
     match requested.mode {
-        Mode::Hotplug => slots(requested, reconciler.entries(), inventory),
-        Mode::Present | Mode::Static => units_of_places(requested, reconciler.entries(), snapshot),
+        Mode::Hotplug => slots(requested, planner.entries(), inventory),
+        Mode::Present | Mode::Static => units_of_places(requested, planner.entries(), snapshot),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::kubernetes::snapshot::Found;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::recorded::{accelerator, remote_adapter};
 use crate::model::device::{DevKind, DevNode, DevNum, Device, Seen, SysPath};
-use crate::model::plan::{ProcessUser, Reconciler};
+use crate::model::plan::{Planner, ProcessUser};
 use crate::model::remote::Holding;
 use crate::model::request::class::Classes;
 
@@ -453,8 +453,8 @@ fn is_one_unit_in_all_states(requests: &str) {
         &asked,
         &Classes::none(Path::new("/nowhere")),
     );
-    let mut pod = Reconciler::new(asked.unwrap().entries, Vec::new(), ProcessUser { uid: 0, gid: 0 });
-    let roots = |pod: &Reconciler| -> BTreeSet<SysPath> {
+    let mut pod = Planner::new(asked.unwrap().entries, Vec::new(), ProcessUser { uid: 0, gid: 0 });
+    let roots = |pod: &Planner| -> BTreeSet<SysPath> {
         pod.entries()
             .iter()
             .flat_map(|asked| asked.roots.clone())

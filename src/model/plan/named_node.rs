@@ -4,7 +4,7 @@
 //! one after the other, in an order that drivers and timing decide. The choice therefore rests on facts that stay the same while
 //! the device is plugged in: the node's class, the number of the USB interface, and the node's name. requests(7) documents it.
 //!
-//! Must not know what a container has (`reconcile`).
+//! Must not know what a container has (`plan::desired`).
 
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{Device, SysPath};
@@ -154,7 +154,7 @@ pub fn unit_of(device: &Device, inventory: &Inventory) -> SysPath {
 
 /// A node that can be named.
 #[derive(Debug, Clone, Copy)]
-pub struct Candidate<'a> {
+pub struct NameCandidate<'a> {
     /// The node's device.
     pub device: &'a Device,
     /// Whether the container has the name for this node now.
@@ -168,7 +168,7 @@ pub struct Candidate<'a> {
 ///
 /// Among the nodes of one physical device the rank alone decides, whichever node came first. Among several physical devices
 /// below one root (two adapters on a hub), the class decides, then the device that has the name keeps it.
-pub fn choose<'a>(candidates: &[Candidate<'a>], inventory: &Inventory) -> Option<&'a Device> {
+pub fn choose<'a>(candidates: &[NameCandidate<'a>], inventory: &Inventory) -> Option<&'a Device> {
     let best = candidates
         .iter()
         .map(|candidate| class_of(candidate.device, inventory))
@@ -198,9 +198,9 @@ pub fn of_request<'a>(
     devices: impl Iterator<Item = &'a Device>,
     inventory: &Inventory,
 ) -> Option<&'a Device> {
-    let candidates: Vec<Candidate<'a>> = devices
+    let candidates: Vec<NameCandidate<'a>> = devices
         .filter(|device| device.node.is_some() && can_name(request, device))
-        .map(|device| Candidate {
+        .map(|device| NameCandidate {
             device,
             has_name: false,
             is_ready: true,

@@ -5,9 +5,8 @@
 
 use std::time::Instant;
 
-use crate::model::plan::RootRemoved;
+use crate::model::plan::{Planner, RootRemoved};
 use crate::model::request::OnRemoval;
-use crate::model::request::entry::RequestEntry;
 
 /// The removals whose grace period runs.
 #[derive(Debug, Clone, Default)]
@@ -16,23 +15,11 @@ pub struct Removals {
 }
 
 impl Removals {
-    /// Takes roots in that were removed just now, with all requests and the roots that they have now. Returns those that
-    /// are to be acted on at once.
+    /// Takes in roots that were removed just now, with the planner that has removed them. Returns those to act on at once.
     ///
-    /// A pending removal whose request has a root again, or is there no longer, is forgotten.
-    pub fn take(
-        &mut self,
-        removed: Vec<RootRemoved>,
-        entries: &[RequestEntry],
-        now: Instant,
-    ) -> Vec<RootRemoved> {
-        let is_without_root = |removed: &RootRemoved| {
-            let mut named = entries
-                .iter()
-                .filter(|entry| entry.request.to_string() == removed.request)
-                .peekable();
-            named.peek().is_some() && named.all(|entry| entry.roots.is_empty())
-        };
+    /// Forgets a pending removal whose request has a root again, or is gone.
+    pub fn take(&mut self, removed: Vec<RootRemoved>, planner: &Planner, now: Instant) -> Vec<RootRemoved> {
+        let is_without_root = |removed: &RootRemoved| planner.is_without_root(removed.request);
         self.pending.retain(|(removed, _)| is_without_root(removed));
         let mut due = Vec::new();
         for removed in removed {
@@ -62,7 +49,7 @@ impl Removals {
         due
     }
 
-    /// Takes those out whose grace period is over.
+    /// Removes and returns those whose grace period is over.
     pub fn due(&mut self, now: Instant) -> Vec<RootRemoved> {
         let (due, pending) = std::mem::take(&mut self.pending)
             .into_iter()
@@ -92,14 +79,15 @@ mod tests {
     use crate::model::device::SysPath;
     use crate::model::device::inventory::Inventory;
     use crate::model::device::recorded;
-    use crate::model::plan::{ProcessUser, Reconciler};
-    use crate::model::request::entry::Origin;
+    use crate::model::plan::ProcessUser;
+    use crate::model::request::entry::{Origin, RequestEntry};
+    use crate::model::request::id::RequestId;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     /// One container that requests this, on a host whose devices come and go.
     struct Story {
-        reconciler: Reconciler,
+        planner: Planner,
         removals: Removals,
         begin: Instant,
     }
@@ -108,7 +96,7 @@ mod tests {
         fn new(request: &str) -> Self {
             let entry = vec![RequestEntry::new(Origin::Administrator, request.parse().unwrap())];
             Self {
-                reconciler: Reconciler::new(entry, Vec::new(), ProcessUser::default()),
+                planner: Planner::new(entry, Vec::new(), ProcessUser::default()),
                 removals: Removals::default(),
                 begin: Instant::now(),
             }
@@ -125,9 +113,9 @@ mod tests {
                 device.attributes.insert("idProduct".into(), product.into());
                 devices.push(device);
             }
-            let removed = self.reconciler.find_roots(&Inventory::new(devices));
+            let removed = self.planner.find_roots(&Inventory::new(devices));
             let now = self.begin + SECOND * second;
-            let at_once = self.removals.take(removed, self.reconciler.entries(), now);
+            let at_once = self.removals.take(removed, &self.planner, now);
             at_once.len() + self.removals.due(now).len()
         }
     }
@@ -176,17 +164,19 @@ mod tests {
 
     #[test]
     fn each_request_has_a_grace_period_of_its_own_and_several_roots_of_one_have_one() {
-        let root = |name: &str, request: &str, grace| RootRemoved {
+        let root = |name: &str, request: RequestId, grace| RootRemoved {
             root: SysPath::new(format!("/sys/devices/{name}")),
-            request: request.to_owned(),
+            request,
             action: OnRemoval::Stop,
             grace: Some(grace),
         };
-        let [one, other] = [
+        let entries = [
             "usb:0403;on-removal=stop;grace=5s",
             "usb:1050;on-removal=stop;grace=5s",
-        ];
-        let entry = [one, other].map(|text| RequestEntry::new(Origin::Administrator, text.parse().unwrap()));
+        ]
+        .map(|text| RequestEntry::new(Origin::Administrator, text.parse().unwrap()));
+        let planner = Planner::new(entries.to_vec(), Vec::new(), ProcessUser::default());
+        let [one, other] = [RequestId::FIRST, RequestId::FIRST.next()];
         let now = Instant::now();
         let took = |grace: Duration| {
             let mut removals = Removals::default();
@@ -195,7 +185,7 @@ mod tests {
                 root("b", one, grace),
                 root("c", other, grace),
             ];
-            let at_once = removals.take(removed, &entry, now);
+            let at_once = removals.take(removed, &planner, now);
             let names = |roots: Vec<&RootRemoved>| -> Vec<String> {
                 roots
                     .iter()
@@ -219,8 +209,8 @@ mod tests {
         story.at(0, &[CORAL.0]);
         story.at(1, &[]);
         assert_eq!(story.removals.pending().count(), 1);
-        let entry = story.reconciler.entries().to_vec();
-        story.reconciler.remove(&entry);
+        let entry = story.planner.entries().to_vec();
+        story.planner.remove(&entry);
         assert_eq!(story.at(9, &[]), 0);
     }
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::device::recorded;
-use crate::model::plan::{ProcessUser, Reconciler};
+use crate::model::plan::{Planner, ProcessUser};
 use crate::model::request::entry::{Origin, RequestEntry};
 use crate::model::request::selector::tests::{any_device_selector, any_selector};
 
@@ -585,14 +585,15 @@ fn alternatives_are_roots_of_one_request() {
     let inventory = Inventory::new(host.clone());
     let nodes = |text: &str, inventory: &Inventory| {
         let asked = RequestEntry::new(Origin::Administrator, text.parse().unwrap());
-        let mut reconciler = Reconciler::new(vec![asked], Vec::new(), ProcessUser::default());
-        reconciler.find_roots(inventory);
-        let selected = reconciler.selected(inventory);
-        let mut nodes: Vec<String> = selected
-            .map(|(_, _, device)| device.syspath.name().to_owned())
+        let mut planner = Planner::new(vec![asked], Vec::new(), ProcessUser::default());
+        planner.find_roots(inventory);
+        let candidates = planner.candidates(inventory);
+        let mut nodes: Vec<String> = candidates
+            .iter()
+            .map(|candidate| candidate.device.syspath.name().to_owned())
             .collect();
         nodes.sort();
-        (nodes, reconciler.required_and_absent().count())
+        (nodes, planner.required_and_absent().count())
     };
     for (text, given) in [
         ("usb:1a6e:089a;or=usb:18d1:9302;required", vec!["1-10", "1-9"]),

@@ -16,8 +16,9 @@ use crate::model::device::event::DeviceEvent;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::recorded::{before_udev, disk_with_partitions, hub_with_two_adapters, root_hubs};
 use crate::model::device::{Access, DevKind, DevNum, Device, Seen, SysPath};
+use crate::model::plan::admission::{Admissions, Decision};
 use crate::model::plan::attachment::{Attachments, Found, NodeCreator, NodeSpec};
-use crate::model::plan::{Admission, Plan, ProcessUser, Reconciler, Step, admit_all, still_due};
+use crate::model::plan::{Current, NotAttached, Plan, Planner, ProcessUser, Reason, Step, plan, still_due};
 use crate::model::policy::Denial;
 use crate::model::request::entry::{Origin, RequestEntry};
 use crate::model::request::parse_requests;
@@ -223,11 +224,25 @@ impl Effects for FakeContainer {
     }
 }
 
+fn admit_all(_: &RequestEntry, _: &Device) -> Decision {
+    Decision::Admitted
+}
+
+/// What of a plan is not attached for such a reason.
+fn not_attached(plan: &Plan, is_such: impl Fn(&Reason) -> bool) -> Vec<&NotAttached> {
+    let all = plan.not_attached.iter();
+    all.filter(|not_attached| is_such(&not_attached.reason)).collect()
+}
+
+fn conflicts(plan: &Plan) -> usize {
+    not_attached(plan, |reason| matches!(reason, Reason::Conflict(_))).len()
+}
+
 /// A watcher without a host.
 struct Story {
-    admit: fn(&RequestEntry, &Device) -> Admission,
+    admit: fn(&RequestEntry, &Device) -> Decision,
     inventory: Inventory,
-    reconciler: Reconciler,
+    planner: Planner,
     attachments: Attachments,
     granted: GrantSet,
     container: FakeContainer,
@@ -248,7 +263,7 @@ impl Story {
         Self {
             admit: admit_all,
             inventory: Inventory::default(),
-            reconciler: Reconciler::new(entry, rules, ProcessUser { uid: 1000, gid: 100 }),
+            planner: Planner::new(entry, rules, ProcessUser { uid: 1000, gid: 100 }),
             attachments: Attachments::default(),
             granted: GrantSet::new(),
             container: FakeContainer::default(),
@@ -256,14 +271,22 @@ impl Story {
     }
 
     fn plan(&mut self) -> Plan {
-        self.reconciler.find_roots(&self.inventory);
-        self.reconciler.plan(
-            &self.inventory,
-            &self.attachments,
-            &self.granted,
-            &BTreeSet::new(),
-            &self.admit,
-        )
+        self.planner.find_roots(&self.inventory);
+        self.plan_postponed(&BTreeSet::new())
+    }
+
+    fn plan_postponed(&self, postponed: &BTreeSet<PathBuf>) -> Plan {
+        let candidates = self.planner.candidates(&self.inventory);
+        let mut admissions = Admissions::all(&candidates);
+        for (candidate, decision) in admissions.admitted_mut(&candidates) {
+            *decision = (self.admit)(candidate.entry, candidate.device);
+        }
+        let current = Current {
+            attachments: &self.attachments,
+            granted: &self.granted,
+            postponed,
+        };
+        plan(&candidates, &admissions, &current)
     }
 
     fn reconcile(&mut self) -> Vec<Failure> {
@@ -345,11 +368,11 @@ fn all_matches_count_and_not_the_first_alone() {
     assert!(story.is_empty());
 }
 
-fn refuse_ttys(_: &RequestEntry, device: &Device) -> Admission {
+fn refuse_ttys(_: &RequestEntry, device: &Device) -> Decision {
     if device.subsystem.as_deref() != Some("tty") {
-        return Admission::Admitted;
+        return Decision::Admitted;
     }
-    Admission::Refused(Denial {
+    Decision::Denied(Denial {
         rule: "a rule".into(),
         reason: "a reason".into(),
         hint: "a hint".into(),
@@ -369,10 +392,9 @@ fn what_is_refused_is_left_out_and_taken_away_and_all_else_goes_on() {
     assert_eq!(story.granted.len(), 2);
     let plan = story.plan();
     assert!(plan.steps.is_empty(), "carried out, nothing is left to do");
-    let refused: Vec<_> = plan
-        .refused
+    let refused: Vec<_> = not_attached(&plan, |reason| matches!(reason, Reason::Denied(_)))
         .iter()
-        .map(|refusal| refusal.path.display().to_string())
+        .map(|denied| denied.path.display().to_string())
         .collect();
     assert_eq!(refused, ["/dev/ttyUSB0", "/dev/ttyUSB1"]);
     story.admit = admit_all;
@@ -384,12 +406,12 @@ fn what_is_refused_is_left_out_and_taken_away_and_all_else_goes_on() {
 fn what_one_request_may_not_have_and_another_may_is_inside_with_the_others_access() {
     let mut story = Story::new("usb:0403:6001,subsystem:tty;access=r", "");
     story.admit = |entry, device| match entry.request.options.access == Access::READ {
-        true => Admission::Admitted,
+        true => Decision::Admitted,
         false => refuse_ttys(entry, device),
     };
     story.plug(&hub_with_two_adapters());
     assert_eq!(tty_nodes(story.nodes()).len(), 2);
-    assert_eq!(story.plan().refused, []);
+    assert_eq!(story.plan().not_attached, []);
     let ttys: Vec<Access> = story
         .granted
         .iter()
@@ -402,13 +424,14 @@ fn what_one_request_may_not_have_and_another_may_is_inside_with_the_others_acces
 #[test]
 fn what_waits_for_another_container_is_not_inside_and_is_told() {
     let mut story = Story::new("subsystem:tty", "");
-    story.admit = |_, _| Admission::Waiting("another has it".into());
+    story.admit = |_, _| Decision::Waiting("another has it".into());
     story.plug(&hub_with_two_adapters());
     assert!(story.is_empty());
     let plan = story.plan();
-    assert_eq!((plan.waiting.len(), plan.pending.len()), (2, 0));
-    assert_eq!(plan.waiting[0].reason, "another has it");
-    story.admit = |_, device| Admission::Pending(device.syspath.clone());
+    assert_eq!((plan.not_attached.len(), plan.pending.len()), (2, 0));
+    let reason = Reason::Waiting("another has it".into());
+    assert!(plan.not_attached.iter().all(|waiting| waiting.reason == reason));
+    story.admit = |_, device| Decision::Pending(device.syspath.clone());
     assert_eq!(story.plan().pending.len(), 2);
     story.admit = admit_all;
     assert_eq!(story.reconcile(), []);
@@ -662,18 +685,11 @@ fn what_is_held_back_is_told_as_long_as_its_device_is_there() {
     let mut story = Story::new("subsystem:tty;link=/dev/board", "");
     let told = |story: &Story, held: &[&PathBuf]| {
         let held: BTreeSet<PathBuf> = held.iter().copied().cloned().collect();
-        let reconciler = &story.reconciler;
-        let plan = reconciler.plan(
-            &story.inventory,
-            &story.attachments,
-            &story.granted,
-            &held,
-            &admit_all,
-        );
-        plan.passed_over.into_iter().collect::<BTreeSet<_>>()
+        let plan = story.plan_postponed(&held);
+        plan.postponed.into_iter().collect::<BTreeSet<_>>()
     };
     story.inventory.apply(DeviceEvent::Added(tty.clone()));
-    story.reconciler.find_roots(&story.inventory);
+    story.planner.find_roots(&story.inventory);
     assert!(told(&story, &[&node]).contains(&node));
     assert!(told(&story, &[&link]).contains(&link));
     assert!(told(&story, &[]).is_empty());
@@ -780,7 +796,7 @@ fn who_has_a_path_keeps_it_and_the_second_gets_it_when_the_first_goes() {
             .clone()
     };
     assert_eq!(held(&story), ttys[1].syspath);
-    assert_eq!(story.plan().conflicts.len(), 1);
+    assert_eq!(conflicts(&story.plan()), 1);
     story.unplug(&ttys[1..]);
     assert_eq!(held(&story), ttys[0].syspath);
 }
@@ -809,7 +825,7 @@ fn a_link_and_a_path_are_for_the_adapters_tty_and_the_raw_node_stays_where_libus
                 Path::new("/dev/ttyUSB0")
             );
         }
-        assert_eq!(story.plan().conflicts, []);
+        assert_eq!(story.plan().not_attached, []);
         story.unplug(&hub_with_two_adapters());
         assert!(story.is_empty());
     }
@@ -842,7 +858,7 @@ fn the_roots_removal_says_what_is_to_happen_to_the_container() {
     for device in &tree {
         story.inventory.apply(DeviceEvent::Added(device.clone()));
     }
-    assert!(story.reconciler.find_roots(&story.inventory).is_empty());
+    assert!(story.planner.find_roots(&story.inventory).is_empty());
     let root = tree
         .iter()
         .find(|device| device.attribute("serial") == Some("A"))
@@ -851,13 +867,10 @@ fn the_roots_removal_says_what_is_to_happen_to_the_container() {
         syspath: root.syspath.clone(),
         seqnum: 0,
     });
-    let removed = story.reconciler.find_roots(&story.inventory);
+    let removed = story.planner.find_roots(&story.inventory);
     assert_eq!(removed.len(), 1);
     assert_eq!(removed[0].action.to_string(), "kill");
-    assert!(
-        story.reconciler.find_roots(&story.inventory).is_empty(),
-        "told once"
-    );
+    assert!(story.planner.find_roots(&story.inventory).is_empty(), "told once");
 }
 
 #[test]
@@ -868,13 +881,9 @@ fn news_of_a_device_that_nobody_asks_for_affect_nobody() {
     let mut stranger = Device::new(SysPath::new("/sys/devices/virtual/mem/null"));
     stranger.subsystem = Some("mem".into());
     story.inventory.apply(DeviceEvent::Added(stranger.clone()));
-    assert!(
-        !story
-            .reconciler
-            .is_affected_by(&stranger.syspath, &story.inventory)
-    );
+    assert!(!story.planner.is_affected_by(&stranger.syspath, &story.inventory));
     let (ours, others): (Vec<&Device>, Vec<&Device>) = tree.iter().partition(|device| {
-        let root = story.reconciler.entries()[0].roots.first().expect("a root");
+        let root = story.planner.entries()[0].roots.first().expect("a root");
         device.syspath.is_at_or_below(root) || root.is_at_or_below(&device.syspath)
     });
     assert!(
@@ -885,14 +894,14 @@ fn news_of_a_device_that_nobody_asks_for_affect_nobody() {
     );
     for device in ours {
         assert!(
-            story.reconciler.is_affected_by(&device.syspath, &story.inventory),
+            story.planner.is_affected_by(&device.syspath, &story.inventory),
             "{}",
             device.syspath
         );
     }
     for device in others {
         assert!(
-            !story.reconciler.is_affected_by(&device.syspath, &story.inventory),
+            !story.planner.is_affected_by(&device.syspath, &story.inventory),
             "{}",
             device.syspath
         );
@@ -1101,15 +1110,15 @@ proptest! {
         for event in events {
             let syspath = event.syspath().cloned().expect("no overrun");
             story.inventory.apply(event);
-            let affected = pending || story.reconciler.is_affected_by(&syspath, &story.inventory);
+            let affected = pending || story.planner.is_affected_by(&syspath, &story.inventory);
             // Whoever does not plan does not look for roots either.
-            let roots = story.reconciler.clone();
+            let roots = story.planner.clone();
             let plan = story.plan();
             if affected {
                 prop_assert_eq!(story.reconcile(), []);
             } else {
                 prop_assert!(plan.steps.is_empty(), "{} was not to matter: {:?}", syspath, plan.steps);
-                story.reconciler = roots;
+                story.planner = roots;
             }
             pending = affected && !story.plan().pending.is_empty();
         }

@@ -10,7 +10,7 @@ use super::*;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::recorded;
 use crate::model::device::{DevKind, DevNode, DevNum, Device, Seen, SysPath};
-use crate::model::plan::{ProcessUser, Reconciler};
+use crate::model::plan::{Planner, ProcessUser};
 use crate::model::request::entry::{Origin, RequestEntry};
 
 fn selector(text: &str) -> DeviceSelector {
@@ -32,11 +32,12 @@ fn matching<'d>(devices: &'d [Device], text: &str) -> Vec<&'d str> {
 fn nodes<'d>(devices: &'d [Device], text: &str) -> Vec<&'d str> {
     let inventory = Inventory::new(devices.to_vec());
     let entry = RequestEntry::new(Origin::Administrator, text.parse().unwrap());
-    let mut reconciler = Reconciler::new(vec![entry], Vec::new(), ProcessUser::default());
-    reconciler.find_roots(&inventory);
-    let selected: Vec<&SysPath> = reconciler
-        .selected(&inventory)
-        .map(|(_, _, device)| &device.syspath)
+    let mut planner = Planner::new(vec![entry], Vec::new(), ProcessUser::default());
+    planner.find_roots(&inventory);
+    let candidates = planner.candidates(&inventory);
+    let selected: Vec<&SysPath> = candidates
+        .iter()
+        .map(|candidate| &candidate.device.syspath)
         .collect();
     let nodes = devices
         .iter()

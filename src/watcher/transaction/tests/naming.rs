@@ -234,7 +234,7 @@ fn a_symlink_rule_names_hidraw_only_and_printer_devices_and_prefers_the_drivers_
         let rule = format!("usb:1209:0001:{interface}=/dev/mine");
         let mut story = cold_start("usb:1209:0001", &rule, &device(nodes));
         assert_eq!(link_of(&story, "/dev/mine").as_deref(), expected, "{rule}");
-        assert_eq!(story.plan().conflicts, []);
+        assert_eq!(conflicts(&story.plan()), 0);
     }
 }
 
@@ -261,11 +261,11 @@ fn a_link_stays_with_its_device_until_a_device_of_a_better_class_comes() {
 }
 
 /// Refuses to decide about ttys, as while udevd has not processed them.
-fn await_ttys(_: &RequestEntry, device: &Device) -> Admission {
+fn await_ttys(_: &RequestEntry, device: &Device) -> Decision {
     if device.subsystem.as_deref() == Some("tty") {
-        Admission::Pending(device.syspath.clone())
+        Decision::Pending(device.syspath.clone())
     } else {
-        Admission::Admitted
+        Decision::Admitted
     }
 }
 
@@ -325,7 +325,7 @@ proptest! {
         let cold = cold_start(&request, &rules, &tree);
         prop_assert_eq!(&story.container.links, &cold.container.links);
         prop_assert_eq!(&story.container.nodes, &cold.container.nodes);
-        prop_assert_eq!(story.plan().conflicts, []);
+        prop_assert_eq!(conflicts(&story.plan()), 0);
         if option == "link" {
             let named = link_of(&story, "/dev/board");
             prop_assert_eq!(named.as_deref(), Some(DEVICES[which].1));
@@ -370,8 +370,8 @@ fn a_node_keeps_its_name_while_a_better_one_waits_for_another_container() {
         story.plug(&others);
         assert_eq!(named(&story), Some(of_keys), "{request} {symlinks}");
         let tty_waits = |_: &RequestEntry, device: &Device| match device.subsystem.as_deref() {
-            Some("tty") => Admission::Waiting("another has it".into()),
-            _ => Admission::Admitted,
+            Some("tty") => Decision::Waiting("another has it".into()),
+            _ => Decision::Admitted,
         };
         story.admit = tty_waits;
         story.plug(&tty);

@@ -1,0 +1,198 @@
+//! Which devices the requests select now, before policy, leases and paths are considered.
+
+use std::path::PathBuf;
+
+use crate::model::device::inventory::Inventory;
+use crate::model::device::{Device, Seen, SysPath};
+use crate::model::plan::planner::{Planner, is_reserved};
+use crate::model::plan::{NotAttached, Reason};
+use crate::model::remote::Reserved;
+use crate::model::request::entry::RequestEntry;
+use crate::model::request::id::RequestId;
+use crate::model::request::selector::{Found, Selector};
+
+/// A device with a node that a request selects by one of its roots.
+#[derive(Debug, Clone)]
+pub struct Candidate<'a> {
+    /// The request's id.
+    pub request: RequestId,
+    /// The request.
+    pub entry: &'a RequestEntry,
+    /// The root.
+    pub root: &'a SysPath,
+    /// The device, at or below the root.
+    pub device: &'a Device,
+    /// The device whose udev facts decide whether the request selects this one; `None`: it does.
+    pub undecided: Option<SysPath>,
+}
+
+/// All candidates of one container, and what else the plan needs of requests and devices.
+#[derive(Debug, Clone)]
+pub struct Candidates<'a> {
+    planner: &'a Planner,
+    inventory: &'a Inventory,
+    all: Vec<Candidate<'a>>,
+    reserved: Vec<NotAttached>,
+    unconfirmed_links: Vec<SysPath>,
+}
+
+impl Planner {
+    /// The devices that the requests select, as of the last [`Planner::find_roots`].
+    pub fn candidates<'a>(&'a self, inventory: &'a Inventory) -> Candidates<'a> {
+        Candidates {
+            planner: self,
+            inventory,
+            all: self.selected(inventory).collect(),
+            reserved: self.reserved_candidates(inventory),
+            unconfirmed_links: self.unconfirmed_links(inventory),
+        }
+    }
+
+    /// All selected devices with nodes, whether udevd has processed them or not. Those of one root follow one another.
+    fn selected<'a>(&'a self, inventory: &'a Inventory) -> impl Iterator<Item = Candidate<'a>> {
+        let reserved = self.reserved();
+        self.requests().flat_map(move |(request, entry)| {
+            let is_remote = entry.request.selector.remote().is_some();
+            entry.roots.iter().flat_map(move |root| {
+                let with_node = inventory.at_or_below(root).filter(|device| device.node.is_some());
+                with_node.filter_map(move |device| {
+                    let undecided = match entry.request.gives(root, device, inventory) {
+                        Found::No => return None,
+                        Found::Unknown(undecided) => Some(undecided),
+                        Found::Yes => None,
+                    };
+                    let is_candidate = is_remote || !is_reserved(reserved, device, inventory);
+                    is_candidate.then_some(Candidate {
+                        request,
+                        entry,
+                        root,
+                        device,
+                        undecided,
+                    })
+                })
+            })
+        })
+    }
+
+    /// The devices with nodes that requests would select if they were not reserved for other containers.
+    pub fn reserved_candidates(&self, inventory: &Inventory) -> Vec<NotAttached> {
+        let mut candidates = Vec::new();
+        let reserved = self.reserved().iter();
+        for reserved in reserved.filter(|reserved| reserved.owner.is_some()) {
+            let devices = reserved_devices(reserved, inventory);
+            for (request, entry) in self.requests() {
+                if entry.request.selector.remote().is_some() {
+                    continue;
+                }
+                let nodes = devices.iter().filter(|device| {
+                    device.node.is_some() && would_select(entry, device, &devices, inventory)
+                });
+                candidates.extend(nodes.map(|device| NotAttached {
+                    request,
+                    device: device.syspath.clone(),
+                    path: place_of(entry, device),
+                    reason: Reason::Reserved(reserved.reason.clone()),
+                }));
+            }
+        }
+        candidates
+    }
+
+    fn unconfirmed_links(&self, inventory: &Inventory) -> Vec<SysPath> {
+        let selectors = self.entries().iter().flat_map(|entry| entry.request.selectors());
+        let terms = selectors.flat_map(|selector| selector.terms());
+        let links: Vec<&PathBuf> = terms
+            .filter_map(|term| match &term.selector {
+                Selector::DevNode(path) if !term.negated => Some(path),
+                _ => None,
+            })
+            .collect();
+        if links.is_empty() {
+            return Vec::new();
+        }
+        let is_unconfirmed = |device: &&Device| {
+            device.seen == Seen::Kernel
+                && device.node.is_some()
+                && links.iter().any(|link| device.aliases.contains(*link))
+        };
+        let unconfirmed = inventory.iter().filter(is_unconfirmed);
+        unconfirmed.map(|device| device.syspath.clone()).collect()
+    }
+}
+
+impl<'a> Candidates<'a> {
+    /// The candidates, by request and root.
+    pub fn iter(&self) -> impl Iterator<Item = &Candidate<'a>> {
+        self.all.iter()
+    }
+
+    /// Those of these devices that are not candidates.
+    pub fn unselected<'d>(&self, devices: &'d [SysPath]) -> impl Iterator<Item = &'d SysPath> {
+        let is_selected =
+            |syspath: &SysPath| self.iter().any(|candidate| candidate.device.syspath == *syspath);
+        devices.iter().filter(move |syspath| !is_selected(syspath))
+    }
+
+    /// All devices of the host.
+    pub fn inventory(&self) -> &'a Inventory {
+        self.inventory
+    }
+
+    pub(super) fn planner(&self) -> &'a Planner {
+        self.planner
+    }
+
+    pub(super) fn reserved(&self) -> &[NotAttached] {
+        &self.reserved
+    }
+
+    pub(super) fn undecided_roots(&self) -> impl Iterator<Item = &'a SysPath> {
+        self.planner.undecided_roots()
+    }
+
+    pub(super) fn unconfirmed_links(&self) -> &[SysPath] {
+        &self.unconfirmed_links
+    }
+}
+
+/// A reserved device, all below it, and the nodes that are other names of it.
+fn reserved_devices<'a>(reserved: &Reserved, inventory: &'a Inventory) -> Vec<&'a Device> {
+    let other_names = inventory
+        .static_nodes()
+        .filter(|node| inventory.real(node).syspath.is_at_or_below(&reserved.place));
+    inventory
+        .at_or_below(&reserved.place)
+        .chain(other_names)
+        .collect()
+}
+
+/// Whether the request would select the device if none of `reserved` were reserved.
+fn would_select(entry: &RequestEntry, device: &Device, reserved: &[&Device], inventory: &Inventory) -> bool {
+    let is_below = |root: &SysPath| device.syspath.is_at_or_below(root);
+    // The roots that there would be.
+    let named = reserved.iter().filter(|named| {
+        entry.request.selectors().any(|selector| {
+            (selector.parents() > 0 || is_below(&named.syspath))
+                && selector.names(named, || inventory.chain(named)) == Found::Yes
+        })
+    });
+    let gives = |root| entry.request.gives(root, device, inventory) != Found::No;
+    let mut roots = entry.roots.iter().filter(|root| is_below(root));
+    roots.any(gives) || named.map(|named| &named.syspath).any(gives)
+}
+
+/// Where the node of a device goes for a request.
+pub(super) fn place_of(entry: &RequestEntry, device: &Device) -> PathBuf {
+    let own = || {
+        device
+            .node
+            .as_ref()
+            .map_or(device.syspath.as_path(), |node| &node.path)
+    };
+    entry
+        .request
+        .options
+        .path
+        .clone()
+        .unwrap_or_else(|| own().to_owned())
+}

@@ -1,0 +1,274 @@
+//! The nodes and links that a container should have: the admitted candidates, each at its path.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use crate::model::device::{Access, Device, SysPath};
+use crate::model::plan::admission::{Admissions, Decision};
+use crate::model::plan::attachment::{Attachments, NodeSpec};
+use crate::model::plan::candidates::{Candidate, Candidates, place_of};
+use crate::model::plan::named_node::{NameCandidate, can_name, choose, unit_of};
+use crate::model::plan::{Current, NotAttached, Plan, ProcessUser, Reason};
+use crate::model::request::id::RequestId;
+
+/// The mode of a node when the request names none.
+const DEFAULT_MODE: u32 = 0o660;
+
+/// The node that a container should have at a path.
+pub(super) struct DesiredNode<'a> {
+    /// The first request for it.
+    pub request: RequestId,
+    pub device: &'a Device,
+    pub node: NodeSpec,
+    pub access: Access,
+    /// The links to it, each with the request that it is for.
+    pub links: BTreeMap<PathBuf, RequestId>,
+}
+
+/// All desired nodes, by path.
+pub(super) type Desired<'a> = BTreeMap<PathBuf, DesiredNode<'a>>;
+
+/// A candidate that may be attached now, or later. One that may not yet keeps its name free.
+struct Claim<'a> {
+    candidate: &'a Candidate<'a>,
+    is_ready: bool,
+}
+
+/// The links of symlink rules, each with the device that gets it.
+type RuleLinks<'a> = Vec<(&'a PathBuf, &'a SysPath)>;
+
+/// The nodes that should be in the container. Notes in `plan` what is not attached, pending or postponed.
+pub(super) fn nodes<'a>(
+    candidates: &'a Candidates<'a>,
+    admissions: &Admissions,
+    current: &Current<'_>,
+    plan: &mut Plan,
+) -> Desired<'a> {
+    let claims = claims(candidates, admissions, plan);
+    let rule_links = rule_links(&claims, candidates, current.attachments);
+    let owner = candidates.planner().owner();
+    let mut nodes: Vec<(PathBuf, DesiredNode<'a>)> = Vec::new();
+    for group in claims.chunk_by(|a, b| {
+        std::ptr::eq(a.candidate.entry, b.candidate.entry) && a.candidate.root == b.candidate.root
+    }) {
+        let named = named(group, candidates, current.attachments);
+        for claim in group.iter().filter(|claim| claim.is_ready) {
+            let is_named = named.is_some_and(|named| std::ptr::eq(named, claim.candidate.device));
+            nodes.extend(desired_node(claim.candidate, is_named, owner, &rule_links));
+        }
+    }
+    let mut desired = assign_paths(nodes, current, plan);
+    // A device that one request may not have and another may is attached.
+    let attached: BTreeSet<&SysPath> = desired.values().map(|node| &node.device.syspath).collect();
+    plan.not_attached
+        .retain(|refusal| !refusal.is_denied() || !attached.contains(&refusal.device));
+    assign_links(&mut desired, current.attachments, plan);
+    desired
+}
+
+/// The candidates that are or will be attached, unless something else has their path.
+fn claims<'a>(candidates: &'a Candidates<'a>, admissions: &Admissions, plan: &mut Plan) -> Vec<Claim<'a>> {
+    let mut claims = Vec::new();
+    for (candidate, decision) in admissions.of(candidates) {
+        let not_attached = |reason| NotAttached {
+            request: candidate.request,
+            device: candidate.device.syspath.clone(),
+            path: place_of(candidate.entry, candidate.device),
+            reason,
+        };
+        match decision {
+            Decision::Denied(denial) => {
+                plan.not_attached
+                    .push(not_attached(Reason::Denied(denial.clone())));
+                continue;
+            }
+            Decision::Waiting(reason) => {
+                plan.not_attached
+                    .push(not_attached(Reason::Waiting(reason.clone())));
+            }
+            Decision::Pending(device) => plan.pending.push(device.clone()),
+            Decision::Admitted => {}
+        }
+        claims.push(Claim {
+            candidate,
+            is_ready: *decision == Decision::Admitted,
+        });
+    }
+    claims
+}
+
+/// Which node each symlink rule names: one of each USB device with the rule's ids.
+fn rule_links<'a>(
+    claims: &[Claim<'a>],
+    candidates: &'a Candidates<'a>,
+    attachments: &Attachments,
+) -> RuleLinks<'a> {
+    let inventory = candidates.inventory();
+    let mut links = Vec::new();
+    for rule in candidates.planner().symlinks() {
+        let mut by_unit = BTreeMap::<SysPath, Vec<NameCandidate<'a>>>::new();
+        for claim in claims {
+            let device = claim.candidate.device;
+            if rule.matches(device, inventory.ancestors(&device.syspath)) {
+                let unit = unit_of(device, inventory);
+                let mut attached = attachments.iter().map(|(_, attachment)| attachment);
+                by_unit.entry(unit).or_default().push(NameCandidate {
+                    device,
+                    has_name: attached.any(|attachment| {
+                        attachment.device.syspath == device.syspath
+                            && attachment.links.contains_key(&rule.path)
+                    }),
+                    is_ready: claim.is_ready,
+                });
+            }
+        }
+        let chosen = by_unit.values().filter_map(|nodes| choose(nodes, inventory));
+        links.extend(chosen.map(|device| (&rule.path, &device.syspath)));
+    }
+    links
+}
+
+/// The device of a root whose node `path=` and `link=` name.
+fn named<'a>(
+    group: &[Claim<'a>],
+    candidates: &'a Candidates<'a>,
+    attachments: &Attachments,
+) -> Option<&'a Device> {
+    let request = &group.first()?.candidate.entry.request;
+    let options = &request.options;
+    if options.path.is_none() && options.links.is_empty() {
+        return None;
+    }
+    let has_name = |device: &Device| {
+        attachments.iter().any(|(path, attachment)| {
+            let is_named = options.path.as_ref() == Some(path)
+                || options
+                    .links
+                    .iter()
+                    .any(|link| attachment.links.contains_key(link));
+            is_named && attachment.device.syspath == device.syspath
+        })
+    };
+    let claims = group
+        .iter()
+        .filter(|claim| can_name(request, claim.candidate.device));
+    let nodes: Vec<NameCandidate<'a>> = claims
+        .map(|claim| NameCandidate {
+            device: claim.candidate.device,
+            has_name: has_name(claim.candidate.device),
+            is_ready: claim.is_ready,
+        })
+        .collect();
+    choose(&nodes, candidates.inventory())
+}
+
+/// The node for a candidate, and its path. Of all nodes of a root `is_named` is the one that `path=` and `link=` are for; the
+/// others keep the host's paths.
+fn desired_node<'a>(
+    candidate: &Candidate<'a>,
+    is_named: bool,
+    owner: ProcessUser,
+    rule_links: &RuleLinks<'_>,
+) -> Option<(PathBuf, DesiredNode<'a>)> {
+    let device = candidate.device;
+    let options = &candidate.entry.request.options;
+    let host_node = device.node.as_ref()?;
+    let mut links: BTreeSet<&PathBuf> = device.links.iter().collect();
+    let path = if is_named {
+        links.extend(&options.links);
+        place_of(candidate.entry, device)
+    } else {
+        host_node.path.clone()
+    };
+    let by_rules = rule_links.iter().filter(|(_, named)| **named == device.syspath);
+    links.extend(by_rules.map(|(link, _)| *link));
+    links.remove(&path);
+    let request = candidate.request;
+    let node = DesiredNode {
+        request,
+        device,
+        node: NodeSpec {
+            num: host_node.num,
+            mode: options.mode.unwrap_or(DEFAULT_MODE),
+            uid: options.uid.unwrap_or(owner.uid),
+            gid: options.gid.unwrap_or(owner.gid),
+        },
+        access: options.access,
+        links: links.into_iter().map(|link| (link.clone(), request)).collect(),
+    };
+    Some((path, node))
+}
+
+/// Gives each path to one device: to the one that has it, else to the first.
+fn assign_paths<'a>(
+    mut nodes: Vec<(PathBuf, DesiredNode<'a>)>,
+    current: &Current<'_>,
+    plan: &mut Plan,
+) -> Desired<'a> {
+    let has_path = |path: &Path, device: &Device| {
+        let attachment = current.attachments.get(path);
+        attachment.is_some_and(|attachment| attachment.device.syspath == device.syspath)
+    };
+    nodes.sort_by_key(|(path, node)| !has_path(path, node.device));
+    let mut desired = Desired::new();
+    for (path, node) in nodes {
+        if current.postponed.contains(&path) && !has_path(&path, node.device) {
+            plan.postponed.push(path);
+            plan.postponed.extend(node.links.into_keys());
+            continue;
+        }
+        match desired.get_mut(&path) {
+            Some(taken) if taken.device.syspath == node.device.syspath => {
+                taken.access |= node.access;
+                for (link, request) in node.links {
+                    taken.links.entry(link).or_insert(request);
+                }
+            }
+            Some(taken) => plan.not_attached.push(NotAttached {
+                request: node.request,
+                device: node.device.syspath.clone(),
+                path,
+                reason: Reason::Conflict(taken.device.syspath.clone()),
+            }),
+            None => {
+                desired.insert(path, node);
+            }
+        }
+    }
+    desired
+}
+
+/// Gives each link path to one node: to the one that has it, else to the first.
+fn assign_links(desired: &mut Desired<'_>, attachments: &Attachments, plan: &mut Plan) {
+    let mut links: Vec<(bool, PathBuf, PathBuf, RequestId)> = Vec::new();
+    for (path, node) in desired.iter_mut() {
+        for (link, request) in std::mem::take(&mut node.links) {
+            let has_link = attachments
+                .get(path)
+                .is_some_and(|attachment| attachment.links.contains_key(&link));
+            links.push((!has_link, path.clone(), link, request));
+        }
+    }
+    links.sort();
+    let mut owners = BTreeMap::<PathBuf, PathBuf>::new();
+    for (_, path, link, request) in links {
+        let holder = if desired.contains_key(&link) {
+            Some(&link)
+        } else {
+            owners.get(&link)
+        };
+        if let Some(holder) = holder {
+            plan.not_attached.push(NotAttached {
+                request,
+                device: desired[&path].device.syspath.clone(),
+                path: link.clone(),
+                reason: Reason::Conflict(desired[holder].device.syspath.clone()),
+            });
+            continue;
+        }
+        owners.insert(link.clone(), path.clone());
+        if let Some(node) = desired.get_mut(&path) {
+            node.links.insert(link, request);
+        }
+    }
+}

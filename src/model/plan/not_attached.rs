@@ -1,0 +1,143 @@
+//! Why a selected device is not attached: one type, and one text for log, status, `match` and `explain`.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::model::device::SysPath;
+use crate::model::policy::Denial;
+use crate::model::request::Request;
+use crate::model::request::id::RequestId;
+
+/// A device that a request selects and that is not attached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotAttached {
+    /// The request.
+    pub request: RequestId,
+    /// The device.
+    pub device: SysPath,
+    /// The path that its node or link would have.
+    pub path: PathBuf,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Why a selected device is not attached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// The policy denies it.
+    Denied(Denial),
+    /// A remote device is reserved for another container; the text says for which.
+    Reserved(String),
+    /// Another container holds the lease; the text says how.
+    Waiting(String),
+    /// This device has the path.
+    Conflict(SysPath),
+}
+
+impl fmt::Display for NotAttached {
+    /// Why, in words that follow the path or the request.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.reason {
+            Reason::Denied(denial) => denial.fmt(f),
+            Reason::Reserved(reason) => f.write_str(reason),
+            Reason::Waiting(reason) => {
+                write!(f, "{reason}: waiting until the other container releases it")
+            }
+            Reason::Conflict(holder) => {
+                write!(
+                    f,
+                    "{holder} already has this path, so {} does not get it",
+                    self.device
+                )
+            }
+        }
+    }
+}
+
+impl NotAttached {
+    /// Why, with the request where that says what to change; `request` is the one with this id.
+    pub fn describe(&self, request: &Request) -> String {
+        match &self.reason {
+            Reason::Denied(_) | Reason::Reserved(_) => {
+                format!("device request {:?}: {self}", request.to_string())
+            }
+            Reason::Waiting(_) | Reason::Conflict(_) => self.to_string(),
+        }
+    }
+
+    /// The same, and where it waits, `holders` behind the reason: the containers that hold the lease.
+    pub fn with_holders(&self, holders: &str) -> Self {
+        let mut named = self.clone();
+        if let Reason::Waiting(reason) = &mut named.reason {
+            reason.push_str(holders);
+        }
+        named
+    }
+
+    /// Whether the policy denies it.
+    pub fn is_denied(&self) -> bool {
+        matches!(self.reason, Reason::Denied(_))
+    }
+
+    /// Whether another container holds the lease.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.reason, Reason::Waiting(_))
+    }
+}
+
+impl Reason {
+    /// The order of the kinds in a plan and in all that is shown of it.
+    pub(super) fn rank(&self) -> u8 {
+        match self {
+            Self::Denied(_) => 0,
+            Self::Reserved(_) => 1,
+            Self::Waiting(_) => 2,
+            Self::Conflict(_) => 3,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_names_the_request_where_that_can_be_changed_and_the_containers_that_hold_the_lease() {
+        let request: Request = "subsystem:tty".parse().unwrap();
+        let describe = |reason| {
+            let not_attached = NotAttached {
+                request: RequestId::FIRST,
+                device: SysPath::new("/sys/devices/b"),
+                path: "/dev/b".into(),
+                reason,
+            };
+            not_attached.with_holders(" (container c2)").describe(&request)
+        };
+        let denial = Denial {
+            rule: "a rule".into(),
+            reason: "a reason".into(),
+            hint: "a hint".into(),
+            line: None,
+        };
+        for (reason, expected) in [
+            (
+                Reason::Denied(denial),
+                "device request \"subsystem:tty\": refused by the policy (a rule): a reason: a hint",
+            ),
+            (
+                Reason::Reserved("it is reserved".into()),
+                "device request \"subsystem:tty\": it is reserved",
+            ),
+            (
+                Reason::Waiting("another container has it".into()),
+                "another container has it (container c2): waiting until the other container releases it",
+            ),
+            (
+                Reason::Conflict(SysPath::new("/sys/devices/a")),
+                "/sys/devices/a already has this path, so /sys/devices/b does not get it",
+            ),
+        ] {
+            assert_eq!(describe(reason), expected);
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The steps from what a container has to what it should have.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::model::cgroup::grants::{GrantSet, common};
+use crate::model::device::inventory::Inventory;
+use crate::model::device::{Access, Seen};
+use crate::model::plan::attachment::{Attachment, Attachments, NodeCreator};
+use crate::model::plan::desired::{Desired, DesiredNode};
+use crate::model::plan::{Current, Plan, Step};
+
+/// Appends the steps after which the container has exactly the desired nodes.
+pub(super) fn append(desired: &Desired<'_>, current: &Current<'_>, plan: &mut Plan) {
+    let grants = grants_of(desired);
+    let kept = common(current.granted, &grants);
+    if kept != *current.granted {
+        plan.steps.push(Step::Revoke(kept.clone()));
+    }
+    append_removals(desired, current.attachments, &mut plan.steps);
+    if grants != kept {
+        plan.steps.push(Step::SetGrants(grants));
+    }
+    append_additions(desired, current, plan);
+}
+
+/// The steps that leave nothing in the container.
+pub fn remove_all(current: &Current<'_>) -> Vec<Step> {
+    let mut plan = Plan::default();
+    append(&Desired::new(), current, &mut plan);
+    plan.steps
+}
+
+/// The part of `granted` that attachments need whose device still has the number of their node. Looks up each attachment, and
+/// evaluates no selector.
+pub fn still_due(granted: &GrantSet, attachments: &Attachments, inventory: &Inventory) -> GrantSet {
+    let mut due = GrantSet::new();
+    for (_, attachment) in attachments.iter() {
+        let device = inventory.get(&attachment.device.syspath);
+        let number = device
+            .and_then(|device| device.node.as_ref())
+            .map(|node| node.num);
+        if number == Some(attachment.node.num) {
+            *due.entry(attachment.node.num).or_insert(Access::NONE) |= attachment.access;
+        }
+    }
+    common(granted, &due)
+}
+
+fn grants_of(desired: &Desired<'_>) -> GrantSet {
+    let mut grants = GrantSet::new();
+    for node in desired.values() {
+        *grants.entry(node.node.num).or_insert(Access::NONE) |= node.access;
+    }
+    grants
+}
+
+/// Whether the node that is attached is the desired one.
+fn stays(attachment: &Attachment, desired: &DesiredNode<'_>) -> bool {
+    attachment.node == desired.node && attachment.device.syspath == desired.device.syspath
+}
+
+/// Announcements first, then links, then nodes; access is revoked before.
+fn append_removals(desired: &Desired<'_>, attachments: &Attachments, steps: &mut Vec<Step>) {
+    let removed: Vec<(&PathBuf, &Attachment)> = attachments
+        .iter()
+        .rev()
+        .filter(|(path, attachment)| !desired.get(*path).is_some_and(|node| stays(attachment, node)))
+        .collect();
+    for (path, attachment) in &removed {
+        if attachment.announced.is_some() {
+            steps.push(Step::AnnounceRemove {
+                path: (*path).clone(),
+            });
+        }
+    }
+    for (path, attachment) in attachments.iter() {
+        let kept = desired.get(path).filter(|node| stays(attachment, node));
+        for link in attachment.links.keys() {
+            if !kept.is_some_and(|node| node.links.contains_key(link)) {
+                steps.push(Step::RemoveLink {
+                    path: path.clone(),
+                    link: link.clone(),
+                });
+            }
+        }
+    }
+    for (path, _) in removed {
+        steps.push(Step::RemoveNode { path: path.clone() });
+    }
+}
+
+/// For each node: the node, its links, its announcement.
+fn append_additions(desired: &Desired<'_>, current: &Current<'_>, plan: &mut Plan) {
+    let steps = &mut plan.steps;
+    for (path, node) in desired {
+        let attachment = current.attachments.get(path);
+        let attached = attachment.filter(|attachment| stays(attachment, node));
+        match attached {
+            None => steps.push(Step::AddNode {
+                path: path.clone(),
+                attachment: Box::new(new_attachment(node)),
+            }),
+            Some(attachment) if attachment.device != *node.device || attachment.access != node.access => {
+                steps.push(Step::Refresh {
+                    path: path.clone(),
+                    device: Box::new(node.device.clone()),
+                    access: node.access,
+                });
+            }
+            Some(_) => {}
+        }
+        for link in node.links.keys() {
+            if attached.is_some_and(|attachment| attachment.links.contains_key(link)) {
+                continue;
+            }
+            if current.postponed.contains(link) {
+                plan.postponed.push(link.clone());
+                continue;
+            }
+            steps.push(Step::AddLink {
+                path: path.clone(),
+                link: link.clone(),
+            });
+        }
+        let announced = attached.and_then(|attachment| attachment.announced);
+        // udevd sends no event for a device that gains or loses a link; the container's udev database is to have it.
+        let has_other_links = attached.is_some_and(|attachment| attachment.device.links != node.device.links);
+        if node.device.seen > Seen::Kernel && (announced != Some(node.device.seqnum) || has_other_links) {
+            steps.push(Step::Announce { path: path.clone() });
+        }
+    }
+}
+
+fn new_attachment(node: &DesiredNode<'_>) -> Attachment {
+    Attachment {
+        device: node.device.clone(),
+        access: node.access,
+        node: node.node.clone(),
+        node_creator: NodeCreator::Watcher,
+        links: BTreeMap::new(),
+        announced: None,
+        since: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::device::{Device, SysPath, recorded};
+    use crate::model::plan::attachment::NodeSpec;
+    use crate::model::request::id::RequestId;
+
+    #[test]
+    fn a_node_stays_only_while_it_looks_the_same_and_belongs_to_the_same_device() {
+        let mut device = recorded::virtual_device("tty", "tty1", "/dev/tty1", 4, 1);
+        device.seen = Seen::Udev;
+        let desired = |device| DesiredNode {
+            request: RequestId::FIRST,
+            device,
+            node: NodeSpec {
+                num: device.node.as_ref().unwrap().num,
+                mode: 0o660,
+                uid: 0,
+                gid: 0,
+            },
+            access: Access::ALL,
+            links: BTreeMap::new(),
+        };
+        let attachment = new_attachment(&desired(&device));
+        assert!(stays(&attachment, &desired(&device)));
+        let mut renumbered = device.clone();
+        renumbered.node.as_mut().unwrap().num.minor += 1;
+        assert!(!stays(&attachment, &desired(&renumbered)));
+        let elsewhere = Device {
+            syspath: SysPath::new("/sys/devices/virtual/tty/other"),
+            ..device.clone()
+        };
+        assert!(!stays(&attachment, &desired(&elsewhere)));
+    }
+}

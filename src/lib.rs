@@ -7,10 +7,10 @@
 //! ```text
 //! bin/        mains of a few lines; exit.rs: their exit codes, how an error is told; command_line.rs: their arguments
 //! hook/       what the runtime starts: prestart, poststop           ┐
-//! watcher/    one container's loop: run, settle, admission,         │ programs: join decisions and effects,
+//! watcher/    one container's loop: event_loop, waiters, admission, │ programs: join decisions and effects,
 //!             transaction, effects, launch, detach, restore,        │ never import each other
 //!             remote (other hosts' devices); its end and            │ (but watcher::launch)
-//!             beginning: succession, supervision                    │
+//!             beginning: handover, systemd_unit                     │
 //! cli/        the operator's tool: one file a verb                  ┘
 //! kubernetes/ the device plugin, feature `kubernetes`: the only asynchronous code
 //! cdi/        specs that carry our hooks to engines without hooks.d; only cli and kubernetes use it
@@ -20,7 +20,7 @@
 //!             registry, replaced_file, runtime_state, leases, leftovers, trust, control, config, host_use, engine_names, log; programs (where
 //!             ours are), spawn, systemd, readiness
 //! model/      facts and decisions, pure: device, event, inventory; selector, request, symlink, annotations,
-//!             asked, class, policy; attachment, grants, named_node, reconcile; filter_program, device_rules;
+//!             entry, class, policy; attachment, grants, named_node, plan; filter_program, device_rules;
 //!             uevent; oci; engine, device_tree, readiness, tally; usbip (names of remote
 //!             devices)
 //! sys/        system calls without a safe wrapper; the only `unsafe`
@@ -31,8 +31,8 @@
 //! # The two flows
 //! ```text
 //! prestart:  state JSON -> annotations::read -> Policy::authorise -> Registry::try_enroll -> watcher::launch (ready) -> exit 0
-//!            then, where systemd runs the host: watcher -> supervision (its unit is started) -> succession (takes over)
-//! uevent:    kernel, udevd -> DeviceMonitor -> DeviceEvent -> Inventory -> Reconciler::plan (admission: policy, lease)
+//!            then, where systemd runs the host: watcher -> systemd_unit (its unit is started) -> handover (the unit's watcher takes over)
+//! uevent:    kernel, udevd -> DeviceMonitor -> DeviceEvent -> Inventory -> candidates -> admissions (policy, lease) -> plan
 //!              -> transaction::apply [Revoke, AnnounceRemove, RemoveLink, RemoveNode, SetGrants, AddNode, AddLink, Announce]
 //!              -> DeviceFilter, ContainerDev, Announcer -> Attachments journalled, one log line
 //! ```

@@ -1,7 +1,7 @@
 //! What devices there are now, as far as events have told.
 //!
 //! Takes events of two tellers, the kernel and udevd, that arrive in an order of their own, and keeps one
-//! snapshot for each device. Must not know what anyone wants of the devices (`reconcile`).
+//! snapshot for each device. Must not know what any request selects (`plan`).
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

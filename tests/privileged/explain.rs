@@ -164,7 +164,7 @@ fn a_place_that_is_taken_is_explained(machine: &Machine) {
     assert!(
         rule["reason"]
             .as_str()
-            .is_some_and(|reason| reason.contains("has it")),
+            .is_some_and(|reason| reason.contains("already has this path")),
         "{told}"
     );
     assert_eq!(told["inside"], serde_json::json!([]));

@@ -53,7 +53,7 @@ fn a_running_container_gets_what_the_hint_of_its_refusal_allows(machine: &Machin
         "FAILED",
         "config.toml",
         "line 2",
-        "the policy that was in force before stays",
+        "the previous policy stays in force",
     ] {
         assert!(told.contains(words), "{words:?} is not in: {told}");
     }

@@ -174,11 +174,7 @@ fn what_is_plugged_in_is_judged_then_and_again_when_the_policy_changes(machine: 
     eventually_told(
         machine,
         &container,
-        &[
-            "config.toml",
-            "line 2",
-            "the policy that was in force before stays",
-        ],
+        &["config.toml", "line 2", "the previous policy stays in force"],
     );
     container.reads(&node, &terminal.content());
     machine.configure("[[policy.deny]]\ndevices = [\"subsystem:vc\"]\nreason = \"screens are private\"\n");

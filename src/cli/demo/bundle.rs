@@ -1,0 +1,132 @@
+//! The demo's bundle: a root file system with busybox, and config.json with our hooks.
+
+use std::collections::HashSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use oci_spec::runtime::{
+    Capability, Hook, HookBuilder, HooksBuilder, LinuxBuilder, LinuxCapabilitiesBuilder,
+    LinuxDeviceCgroupBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResourcesBuilder,
+    ProcessBuilder, RootBuilder, Spec, SpecBuilder, get_default_mounts,
+};
+
+use super::setup::{Scratch, Tools};
+use crate::model::request::annotations;
+
+/// Creates the bundle of a container that requests `node`.
+pub(super) fn create(dir: &Path, tools: &Tools, scratch: &Scratch, node: &str) -> Result<()> {
+    create_rootfs(&dir.join("rootfs"), &tools.busybox)?;
+    spec(tools, scratch, node)?
+        .save(dir.join("config.json"))
+        .context("writing config.json")
+}
+
+fn create_rootfs(rootfs: &Path, busybox: &Path) -> Result<()> {
+    let bin = rootfs.join("bin");
+    for dir in [
+        &bin,
+        &rootfs.join("dev"),
+        &rootfs.join("proc"),
+        &rootfs.join("sys"),
+    ] {
+        fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+    }
+    fs::copy(busybox, bin.join("busybox")).context("copying busybox")?;
+    fs::set_permissions(bin.join("busybox"), fs::Permissions::from_mode(0o755))?;
+    for applet in ["sh", "ls", "head", "sleep", "mknod"] {
+        std::os::unix::fs::symlink("busybox", bin.join(applet))?;
+    }
+    Ok(())
+}
+
+fn spec(tools: &Tools, scratch: &Scratch, node: &str) -> Result<Spec> {
+    let namespaces = [
+        LinuxNamespaceType::Pid,
+        LinuxNamespaceType::Mount,
+        LinuxNamespaceType::Ipc,
+        LinuxNamespaceType::Uts,
+        LinuxNamespaceType::Network,
+    ]
+    .into_iter()
+    .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build())
+    .collect::<Result<Vec<_>, _>>()?;
+    // As every engine has it: no devices except those that the runtime adds.
+    let nothing = LinuxDeviceCgroupBuilder::default()
+        .allow(false)
+        .access("rwm")
+        .build()?;
+    let hooks = HooksBuilder::default()
+        .create_runtime(vec![hook(&tools.prestart, scratch)?])
+        .poststop(vec![hook(&tools.poststop, scratch)?])
+        .build()?;
+    // With this capability the container can create a node itself.
+    let mknod: HashSet<Capability> = [Capability::Mknod].into_iter().collect();
+    let capabilities = LinuxCapabilitiesBuilder::default()
+        .bounding(mknod.clone())
+        .effective(mknod.clone())
+        .permitted(mknod)
+        .inheritable(HashSet::new())
+        .ambient(HashSet::new())
+        .build()?;
+    let mut process = ProcessBuilder::default()
+        .terminal(false)
+        .capabilities(capabilities)
+        .args(["/bin/sleep".to_owned(), "600".to_owned()])
+        .env(["PATH=/bin".to_owned()])
+        .cwd("/")
+        .no_new_privileges(true)
+        .build()?;
+    process.set_rlimits(None);
+    let linux = LinuxBuilder::default()
+        .namespaces(namespaces)
+        .resources(LinuxResourcesBuilder::default().devices(vec![nothing]).build()?)
+        .build()?;
+    let annotation = (annotations::DEVICES.to_owned(), format!("devnode:{node}"));
+    Ok(SpecBuilder::default()
+        .version("1.0.2")
+        .root(RootBuilder::default().path("rootfs").readonly(false).build()?)
+        .process(process)
+        .mounts(
+            get_default_mounts()
+                .into_iter()
+                .filter(is_basic)
+                .collect::<Vec<_>>(),
+        )
+        .hostname("hotplug")
+        .annotations(
+            [annotation]
+                .into_iter()
+                .collect::<std::collections::HashMap<_, _>>(),
+        )
+        .hooks(hooks)
+        .linux(linux)
+        .build()?)
+}
+
+/// Whether it is /proc or below /dev: the mounts of cgroups differ between hosts.
+fn is_basic(mount: &oci_spec::runtime::Mount) -> bool {
+    ["/proc", "/dev", "/dev/pts"]
+        .iter()
+        .any(|path| mount.destination() == Path::new(path))
+}
+
+fn hook(program: &Path, scratch: &Scratch) -> Result<Hook> {
+    let name = program
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    Ok(HookBuilder::default()
+        .path(program)
+        .args([
+            name,
+            "--state-dir".into(),
+            scratch.state_dir().to_string_lossy().into_owned(),
+            "--config".into(),
+            scratch.config().to_string_lossy().into_owned(),
+        ])
+        .timeout(10)
+        .build()?)
+}

@@ -10,9 +10,11 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::document::{Device, Document, Edits, Fault};
+use super::document::{Device, Document, Edits};
+use super::fault::Fault;
 use super::names::QualifiedName;
 use super::{reference, rules};
+use crate::model::yaml;
 
 /// Where engines look, the later one wins (spec-dirs.go:26-33).
 pub const DEFAULT_DIRECTORIES: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
@@ -99,8 +101,9 @@ impl SpecFile {
 }
 
 fn judge(text: &str) -> Result<Document, Vec<Fault>> {
-    let document = Document::parse(text).map_err(|fault| vec![fault])?;
-    let faults = rules::faults(&document, text);
+    let root = yaml::parse(text).map_err(|error| vec![error.into()])?;
+    let document = Document::decode(&root).map_err(|fault| vec![fault])?;
+    let faults = rules::faults(&document, &root);
     if faults.is_empty() {
         Ok(document)
     } else {

@@ -5,32 +5,28 @@
 //! and here.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::Deserializer;
 use serde::{Deserialize, Serialize};
 
-use super::yaml;
-use crate::model::quoting::shown;
-
-/// The most characters of a message and of a field's name that are shown: both may quote the text.
-const MAX_MESSAGE: usize = 600;
-const MAX_FIELD: usize = 200;
+use super::fault::Fault;
+use super::fields;
+use crate::model::yaml::{self, Node};
 
 /// A spec: the devices of one kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Document {
     /// The version of the specification that its reader must know.
-    #[serde(deserialize_with = "yaml::text")]
+    #[serde(deserialize_with = "fields::text")]
     pub cdi_version: String,
     /// `vendor/class`.
-    #[serde(deserialize_with = "yaml::text")]
+    #[serde(deserialize_with = "fields::text")]
     pub kind: String,
     /// For anyone's use.
     #[serde(
         default,
-        deserialize_with = "yaml::text_map",
+        deserialize_with = "fields::text_map",
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub annotations: BTreeMap<String, String>,
@@ -51,12 +47,12 @@ pub struct Document {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Device {
     /// What stands behind the `=` of its qualified name.
-    #[serde(deserialize_with = "yaml::text")]
+    #[serde(deserialize_with = "fields::text")]
     pub name: String,
     /// For anyone's use.
     #[serde(
         default,
-        deserialize_with = "yaml::text_map",
+        deserialize_with = "fields::text_map",
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub annotations: BTreeMap<String, String>,
@@ -72,7 +68,7 @@ pub struct Device {
 pub struct Edits {
     #[serde(
         default,
-        deserialize_with = "yaml::texts",
+        deserialize_with = "fields::texts",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub env: Vec<String>,
@@ -104,7 +100,7 @@ pub struct Edits {
     pub intel_rdt: Option<IntelRdt>,
     #[serde(
         default,
-        deserialize_with = "yaml::numbers",
+        deserialize_with = "fields::numbers",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub additional_gids: Vec<u32>,
@@ -115,54 +111,54 @@ pub struct Edits {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the names are the specification's")]
 pub struct DeviceNode {
-    #[serde(deserialize_with = "yaml::text")]
+    #[serde(deserialize_with = "fields::text")]
     pub path: String,
     #[serde(
         default,
-        deserialize_with = "yaml::optional_text",
+        deserialize_with = "fields::optional_text",
         skip_serializing_if = "Option::is_none"
     )]
     pub host_path: Option<String>,
     #[serde(
         rename = "type",
         default,
-        deserialize_with = "yaml::optional_text",
+        deserialize_with = "fields::optional_text",
         skip_serializing_if = "Option::is_none"
     )]
     pub kind: Option<String>,
     #[serde(
         default,
-        deserialize_with = "yaml::optional_number",
+        deserialize_with = "fields::optional_number",
         skip_serializing_if = "Option::is_none"
     )]
     pub major: Option<i64>,
     #[serde(
         default,
-        deserialize_with = "yaml::optional_number",
+        deserialize_with = "fields::optional_number",
         skip_serializing_if = "Option::is_none"
     )]
     pub minor: Option<i64>,
     #[serde(
         default,
-        deserialize_with = "yaml::optional_number",
+        deserialize_with = "fields::optional_number",
         skip_serializing_if = "Option::is_none"
     )]
     pub file_mode: Option<u32>,
     #[serde(
         default,
-        deserialize_with = "yaml::optional_text",
+        deserialize_with = "fields::optional_text",
         skip_serializing_if = "Option::is_none"
     )]
     pub permissions: Option<String>,
     #[serde(
         default,
-        deserialize_with = "yaml::optional_number",
+        deserialize_with = "fields::optional_number",
         skip_serializing_if = "Option::is_none"
     )]
     pub uid: Option<u32>,
     #[serde(
         default,
-        deserialize_with = "yaml::optional_number",
+        deserialize_with = "fields::optional_number",
         skip_serializing_if = "Option::is_none"
     )]
     pub gid: Option<u32>,
@@ -173,9 +169,9 @@ pub struct DeviceNode {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the names are the specification's")]
 pub struct NetDevice {
-    #[serde(deserialize_with = "yaml::text")]
+    #[serde(deserialize_with = "fields::text")]
     pub host_interface_name: String,
-    #[serde(deserialize_with = "yaml::text")]
+    #[serde(deserialize_with = "fields::text")]
     pub name: String,
 }
 
@@ -184,26 +180,26 @@ pub struct NetDevice {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the names are the specification's")]
 pub struct Hook {
-    #[serde(deserialize_with = "yaml::text")]
+    #[serde(deserialize_with = "fields::text")]
     pub hook_name: String,
-    #[serde(deserialize_with = "yaml::text")]
+    #[serde(deserialize_with = "fields::text")]
     pub path: String,
     #[serde(
         default,
-        deserialize_with = "yaml::texts",
+        deserialize_with = "fields::texts",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub args: Vec<String>,
     #[serde(
         default,
-        deserialize_with = "yaml::texts",
+        deserialize_with = "fields::texts",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub env: Vec<String>,
     /// In seconds.
     #[serde(
         default,
-        deserialize_with = "yaml::optional_number",
+        deserialize_with = "fields::optional_number",
         skip_serializing_if = "Option::is_none"
     )]
     pub timeout: Option<i64>,
@@ -214,20 +210,20 @@ pub struct Hook {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the names are the specification's")]
 pub struct Mount {
-    #[serde(deserialize_with = "yaml::text")]
+    #[serde(deserialize_with = "fields::text")]
     pub host_path: String,
-    #[serde(deserialize_with = "yaml::text")]
+    #[serde(deserialize_with = "fields::text")]
     pub container_path: String,
     #[serde(
         default,
-        deserialize_with = "yaml::texts",
+        deserialize_with = "fields::texts",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub options: Vec<String>,
     #[serde(
         rename = "type",
         default,
-        deserialize_with = "yaml::optional_text",
+        deserialize_with = "fields::optional_text",
         skip_serializing_if = "Option::is_none"
     )]
     pub kind: Option<String>,
@@ -241,25 +237,25 @@ pub struct IntelRdt {
     #[serde(
         rename = "closID",
         default,
-        deserialize_with = "yaml::optional_text",
+        deserialize_with = "fields::optional_text",
         skip_serializing_if = "Option::is_none"
     )]
     pub clos_id: Option<String>,
     #[serde(
         default,
-        deserialize_with = "yaml::optional_text",
+        deserialize_with = "fields::optional_text",
         skip_serializing_if = "Option::is_none"
     )]
     pub l3_cache_schema: Option<String>,
     #[serde(
         default,
-        deserialize_with = "yaml::optional_text",
+        deserialize_with = "fields::optional_text",
         skip_serializing_if = "Option::is_none"
     )]
     pub mem_bw_schema: Option<String>,
     #[serde(
         default,
-        deserialize_with = "yaml::optional_texts",
+        deserialize_with = "fields::optional_texts",
         skip_serializing_if = "Option::is_none"
     )]
     pub schemata: Option<Vec<String>>,
@@ -296,187 +292,21 @@ fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// One thing that is wrong with a spec, and where.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Fault {
-    /// The field, such as `devices[0].containerEdits.hooks[1].path`; empty for the whole.
-    pub field: String,
-    /// Counted from 1; `None` where the text is at fault as a whole.
-    pub line: Option<usize>,
-    /// Counted from 1.
-    pub column: Option<usize>,
-    /// What is wrong, and the hint.
-    pub message: String,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let (Some(line), Some(column)) = (self.line, self.column) {
-            write!(f, "line {line}, column {column}: ")?;
-        }
-        if !self.field.is_empty() {
-            write!(f, "{}: ", self.field)?;
-        }
-        f.write_str(&self.message)
-    }
-}
-
 impl Document {
     /// Reads a spec. YAML, which JSON is a part of, whatever the file's name: the Go library does the same.
     ///
     /// # Errors
-    /// What is wrong with the text or with a field, and where. What the fields say is judged by `rules`.
+    /// What is wrong with the text or with a field, and where. The values of the fields are judged by `rules`.
     pub fn parse(text: &str) -> Result<Self, Fault> {
-        let mut document: Self = yaml::from_str(text).map_err(|error| Fault::of_text(&error))?;
-        for (device, index) in document.devices.iter_mut().zip(0..) {
-            let Some(respelled) = yaml::respelled(&device.name) else {
-                continue;
-            };
-            let place = place_of(text, &format!("devices[{index}].name"));
-            if place.is_some_and(|(line, column)| yaml::plain_at(text, line, column, &device.name).is_some())
-            {
-                device.name = respelled;
-            }
-        }
-        Ok(document)
-    }
-}
-
-impl Fault {
-    /// A fault of a field, with its place in the text.
-    pub fn at(text: &str, field: &str, message: impl Into<String>) -> Self {
-        let place = place_of(text, field);
-        Self {
-            field: shown(field, MAX_FIELD),
-            line: place.map(|place| place.0),
-            column: place.map(|place| place.1),
-            message: shown(&message.into(), MAX_MESSAGE),
-        }
+        Self::decode(&yaml::parse(text)?)
     }
 
-    /// The YAML reader says `field: what at line L column C`: taken apart, so that all faults read alike.
-    fn of_text(error: &serde_yaml::Error) -> Self {
-        let place = error.location();
-        let mut message = yaml::message(&error.to_string());
-        if let Some(at) = place
-            .as_ref()
-            .and_then(|place| message.rfind(&format!(" at line {} column {}", place.line(), place.column())))
-        {
-            message.truncate(at);
-        }
-        let (field, message) = match message.split_once(": ") {
-            Some((field, rest)) if is_field(field) => (shown(field, MAX_FIELD), rest.to_owned()),
-            _ => (String::new(), message),
-        };
-        Self {
-            field,
-            line: place.as_ref().map(serde_yaml::Location::line),
-            column: place.as_ref().map(serde_yaml::Location::column),
-            message: shown(&message, MAX_MESSAGE),
-        }
-    }
-}
-
-fn is_field(text: &str) -> bool {
-    let first = text.split(['.', '[']).next().unwrap_or_default();
-    ["cdiVersion", "kind", "annotations", "devices", "containerEdits"].contains(&first)
-}
-
-/// Line and column of a field, each counted from 1; of the nearest one above it where it is absent.
-fn place_of(text: &str, field: &str) -> Option<(usize, usize)> {
-    let mut steps: Vec<&str> = field
-        .split(['.', '[', ']'])
-        .filter(|step| !step.is_empty())
-        .collect();
-    loop {
-        let deserializer = serde_yaml::Deserializer::from_str(text);
-        let error = Seek(&steps).deserialize(deserializer).err();
-        if let Some(place) = error.filter(|error| error.to_string().contains(FOUND)) {
-            return place.location().map(|place| (place.line(), place.column()));
-        }
-        steps.pop()?;
-    }
-}
-
-const FOUND: &str = "\u{1}here";
-
-/// Walks to a field and fails there: the reader then tells the place.
-struct Seek<'s>(&'s [&'s str]);
-
-impl Seek<'_> {
-    fn stop<T, E: serde::de::Error>(&self, passed: T) -> Result<T, E> {
-        if self.0.is_empty() {
-            return Err(E::custom(FOUND));
-        }
-        Ok(passed)
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Seek<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Seek<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("anything")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        self.stop(())?;
-        while let Some(key) = map.next_key::<String>()? {
-            if key == self.0[0] {
-                map.next_value_seed(Seek(&self.0[1..]))?;
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        self.stop(())?;
-        let wanted: usize = self.0[0].parse().unwrap_or(usize::MAX);
-        for index in 0.. {
-            let more = if index == wanted {
-                seq.next_element_seed(Seek(&self.0[1..]))?.is_some()
-            } else {
-                seq.next_element::<IgnoredAny>()?.is_some()
-            };
-            if !more {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<(), E> {
-        self.stop(())
-    }
-
-    fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<(), E> {
-        self.stop(())
-    }
-
-    fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<(), E> {
-        self.stop(())
-    }
-
-    fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<(), E> {
-        self.stop(())
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<(), E> {
-        self.stop(())
-    }
-
-    fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
-        self.stop(())
+    /// Reads a spec from its tree.
+    ///
+    /// # Errors
+    /// As [`Document::parse`].
+    pub fn decode(root: &Node) -> Result<Self, Fault> {
+        Ok(root.decode(fields::DIALECT)?)
     }
 }
 
@@ -640,14 +470,6 @@ mod tests {
     }
 
     #[test]
-    fn the_place_of_a_field_is_found_or_that_of_the_one_above() {
-        assert_eq!(place_of(JSON, "devices[0].containerEdits.env[1]"), Some((7, 31)));
-        assert_eq!(place_of(JSON, "devices[0].name"), Some((5, 14)));
-        assert_eq!(place_of(JSON, "devices[0].containerEdits.hooks"), Some((6, 24)));
-        assert_eq!(place_of(JSON, "kind"), Some((3, 11)));
-    }
-
-    #[test]
     fn the_last_intel_rdt_holds() {
         let rdt = |name: &str| Edits {
             intel_rdt: Some(IntelRdt {
@@ -669,7 +491,6 @@ mod tests {
             if let Err(fault) = Document::parse(&text) {
                 prop_assert!(!fault.message.is_empty());
             }
-            let _ = place_of(&text, "devices[0].name");
         }
     }
 }

@@ -396,6 +396,7 @@ fn io_error(doing: &'static str, path: &Path, source: io::Error) -> GenerateErro
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::yaml;
     use proptest::prelude::*;
 
     fn kind() -> Kind {
@@ -484,9 +485,10 @@ mod tests {
             let wish = Wish { name, devices, symlinks: Vec::new() };
             let document = the_document(&[wish]);
             let text = text(&document);
-            let read = Document::parse(&text).unwrap();
+            let root = yaml::parse(&text).unwrap();
+            let read = Document::decode(&root).unwrap();
             prop_assert_eq!(&read, &document);
-            prop_assert_eq!(rules::faults(&read, &text), []);
+            prop_assert_eq!(rules::faults(&read, &root), []);
             prop_assert!(is_ours(&read));
         }
     }

@@ -2,16 +2,17 @@
 //! specs that engines would read here.
 //!
 //! ```text
-//! directories -> document (one file, with the places of its faults) -> rules -> directories::resolve
+//! directories -> document (one file; fault: what is wrong, and where) -> rules -> directories::resolve
 //! generate: requests -> document -> rules -> file (temp + rename)
 //! ```
 //! Must not know how a request is matched. Only the operator's tool uses it: no hook and no watcher does.
 
 pub mod directories;
 pub mod document;
+pub mod fault;
+mod fields;
 pub mod generate;
 pub mod live;
 pub mod names;
 mod reference;
 pub mod rules;
-mod yaml;

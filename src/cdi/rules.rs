@@ -5,8 +5,10 @@
 
 use std::collections::BTreeSet;
 
-use super::document::{Document, Edits, Fault, IntelRdt};
+use super::document::{Document, Edits, IntelRdt};
+use super::fault::Fault;
 use super::names::{self, Kind};
+use crate::model::yaml::Node;
 
 /// Versions of the specification that there are (specs-go/version.go:27-62).
 const VERSIONS: [&str; 10] = [
@@ -23,8 +25,8 @@ const HOOKS: [&str; 6] = [
     "poststop",
 ];
 
-/// All that is wrong with a spec; `text` is what it was read from, for the places.
-pub fn faults(document: &Document, text: &str) -> Vec<Fault> {
+/// All that is wrong with a spec; `root` is the tree that it was read from, for the positions.
+pub fn faults(document: &Document, root: &Node) -> Vec<Fault> {
     let mut findings = Findings::default();
     findings.kind(document);
     findings.version(document);
@@ -33,7 +35,7 @@ pub fn faults(document: &Document, text: &str) -> Vec<Fault> {
     findings
         .0
         .into_iter()
-        .map(|(field, message)| Fault::at(text, &field, message))
+        .map(|(field, message)| Fault::at(root, &field, &message))
         .collect()
 }
 
@@ -275,10 +277,12 @@ impl Findings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::yaml;
 
     fn told(text: &str) -> Vec<String> {
-        let document = Document::parse(text).unwrap();
-        faults(&document, text).iter().map(ToString::to_string).collect()
+        let root = yaml::parse(text).unwrap();
+        let document = Document::decode(&root).unwrap();
+        faults(&document, &root).iter().map(ToString::to_string).collect()
     }
 
     fn spec(version: &str, kind: &str, device: &str) -> String {

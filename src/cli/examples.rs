@@ -16,6 +16,7 @@ use crate::model::request::class::{Classes, Definition};
 use crate::model::request::entry::Origin;
 use crate::model::request::selector::{DeviceSelector, kinds};
 use crate::model::request::symlink::{SymlinkRule, parse_symlinks};
+use crate::model::yaml;
 
 const DOCUMENTS: [(&str, &str); 12] = [
     ("README.md", include_str!("../../README.md")),
@@ -241,7 +242,7 @@ fn a_block_of_yaml_has_one_request_a_line() {
         .chain(of_readme)
         .filter(|block| block.contains("io.oci-hotplug.devices: |"))
     {
-        let whole: serde_yaml::Value = serde_yaml::from_str(block).unwrap();
+        let whole: serde_json::Value = yaml::from_str(block, yaml::Dialect::Core).unwrap();
         let annotations = whole
             .get("annotations")
             .or_else(|| whole.get("services")?.get("lab")?.get("annotations"));

@@ -13,3 +13,4 @@ pub(crate) mod quoting;
 pub mod remote;
 pub mod request;
 pub mod uevent;
+pub mod yaml;

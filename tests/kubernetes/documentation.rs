@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::device_plugin::Node;
-use crate::said;
+use crate::{said, yaml};
 
 const PLUGIN: &str = env!("CARGO_BIN_EXE_oci-hotplug-device-plugin");
 
@@ -83,13 +83,12 @@ fn after(block: &str) -> Option<String> {
 
 /// The arguments of the container in a manifest, which is the list `containers` or its one element.
 fn arguments(manifest: &str) -> Vec<String> {
-    let manifest: serde_yaml::Value =
-        serde_yaml::from_str(manifest).unwrap_or_else(|error| panic!("{manifest}\n{error}"));
+    let manifest = yaml(manifest);
     let container = match manifest.get("containers") {
         Some(containers) => &containers[0],
         None => &manifest[0],
     };
-    let arguments = container["args"].as_sequence().expect("arguments");
+    let arguments = container["args"].as_array().expect("arguments");
     let texts = arguments
         .iter()
         .map(|text| text.as_str().expect("text").to_owned());

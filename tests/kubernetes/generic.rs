@@ -4,11 +4,10 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use serde_yaml::Value;
-
 use crate::device_plugin::{Node, eventually, get};
 use crate::kubelet::{Mood, Registered};
 use crate::port::Port;
+use crate::yaml;
 
 /// A DaemonSet of its users.
 const DAEMONSET: &str = include_str!("generic/daemonset.yaml");
@@ -33,9 +32,9 @@ async fn given(registered: &mut Registered) -> Vec<String> {
 async fn a_daemonset_of_its_users_works_with_another_image() {
     let node = Node::new();
     let mut kubelet = node.kubelet(Mood::Willing);
-    let daemonset: Value = serde_yaml::from_str(DAEMONSET).expect("YAML");
+    let daemonset = yaml(DAEMONSET);
     let container = &daemonset["spec"]["template"]["spec"]["containers"][0];
-    let arguments = container["args"].as_sequence().expect("arguments");
+    let arguments = container["args"].as_array().expect("arguments");
     let arguments: Vec<&str> = arguments
         .iter()
         .map(|text| text.as_str().expect("text"))

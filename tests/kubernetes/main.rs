@@ -33,6 +33,8 @@ mod usbip;
 use std::process::Command;
 use std::time::Duration;
 
+use oci_hotplug::model::yaml::{Dialect, from_str};
+
 /// What happened several times took less than `limit` as a rule. A machine that does other work delays single times, by many
 /// seconds where it waits for its disk; a fault of the plugin delays most of them.
 #[track_caller]
@@ -40,6 +42,12 @@ fn took_less_than(limit: Duration, mut times: Vec<Duration>) {
     times.sort();
     println!("took {times:?}");
     assert!(times[times.len() / 2] < limit, "took {times:?}");
+}
+
+/// A document in YAML.
+#[track_caller]
+fn yaml(text: &str) -> serde_json::Value {
+    from_str(text, Dialect::Core).unwrap_or_else(|error| panic!("{text}\n{error}"))
 }
 
 /// What a command that must succeed has said.

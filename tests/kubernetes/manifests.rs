@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use serde::Deserialize;
-use serde_yaml::Value;
+use serde_json::Value;
 
-use crate::said;
+use crate::{said, yaml};
 
 /// Objects by kind: there is one of each.
 type Objects = BTreeMap<String, Value>;
@@ -33,14 +32,14 @@ fn helm() -> Command {
 #[track_caller]
 fn objects(text: &str) -> Objects {
     let mut objects = Objects::new();
-    for document in serde_yaml::Deserializer::from_str(text) {
-        let mut object = Value::deserialize(document).expect("YAML");
+    for document in text.split("\n---\n") {
+        let mut object = yaml(document);
         if object.is_null() {
             continue;
         }
-        if let Some(Value::Mapping(files)) = object.get_mut("data") {
+        if let Some(Value::Object(files)) = object.get_mut("data") {
             for (_, file) in files.iter_mut() {
-                *file = serde_yaml::from_str(file.as_str().expect("a file's text")).expect("YAML in a file");
+                *file = yaml(file.as_str().expect("a file's text"));
             }
         }
         let kind = object["kind"].as_str().expect("a kind").to_owned();
@@ -55,8 +54,8 @@ fn objects(text: &str) -> Objects {
 /// The base as Kustomize builds it: each resource in the one namespace.
 fn base() -> Objects {
     let read = |name: &str| fs::read_to_string(packaged("base").join(name)).expect("a file of the base");
-    let kustomization: Value = serde_yaml::from_str(&read("kustomization.yaml")).expect("YAML");
-    let files = kustomization["resources"].as_sequence().expect("resources");
+    let kustomization = yaml(&read("kustomization.yaml"));
+    let files = kustomization["resources"].as_array().expect("resources");
     let texts: Vec<String> = files
         .iter()
         .map(|file| read(file.as_str().expect("a name")))
@@ -100,13 +99,12 @@ fn the_chart_is_in_order_and_says_what_the_base_says() {
 fn base_with_events() -> Objects {
     let read =
         |name: &str| fs::read_to_string(packaged("events").join(name)).expect("a file of the component");
-    let component: Value = serde_yaml::from_str(&read("kustomization.yaml")).expect("YAML");
+    let component = yaml(&read("kustomization.yaml"));
     let mut all = base();
     all.extend(objects(&read("rbac.yaml")));
-    let patch: Value =
-        serde_yaml::from_str(component["patches"][0]["patch"].as_str().expect("a patch")).expect("YAML");
+    let patch = yaml(component["patches"][0]["patch"].as_str().expect("a patch"));
     let pod = &mut all.get_mut("DaemonSet").expect("a DaemonSet")["spec"]["template"]["spec"];
-    for step in patch.as_sequence().expect("steps") {
+    for step in patch.as_array().expect("steps") {
         assert_eq!(step["op"], "add");
         let path = step["path"].as_str().expect("a path");
         let list = path
@@ -117,9 +115,7 @@ fn base_with_events() -> Objects {
             Some(list) => &mut pod["containers"][0][list],
             None => &mut pod[list],
         };
-        list.as_sequence_mut()
-            .expect("a list")
-            .push(step["value"].clone());
+        list.as_array_mut().expect("a list").push(step["value"].clone());
     }
     all
 }
@@ -135,9 +131,7 @@ fn the_chart_with_events_says_what_the_base_with_the_component_says() {
 #[test]
 fn the_plugin_may_write_events_and_nothing_else_and_only_where_it_is_to() {
     let all = base_with_events();
-    let rules: Value =
-        serde_yaml::from_str("[{apiGroups: [''], resources: [events], verbs: [create, patch]}]")
-            .expect("YAML");
+    let rules = yaml("[{apiGroups: [''], resources: [events], verbs: [create, patch]}]");
     assert_eq!(all["ClusterRole"]["rules"], rules);
     let plain = base();
     assert!(
@@ -147,11 +141,7 @@ fn the_plugin_may_write_events_and_nothing_else_and_only_where_it_is_to() {
     );
     let pod = &plain["DaemonSet"]["spec"]["template"]["spec"];
     assert_eq!(pod["automountServiceAccountToken"], false);
-    assert!(
-        !serde_yaml::to_string(pod)
-            .expect("YAML")
-            .contains("serviceAccountToken")
-    );
+    assert!(!pod.to_string().contains("serviceAccountToken"));
 }
 
 #[test]
@@ -182,7 +172,7 @@ fn the_charts_values_reach_plugin_and_node() {
         "--hook-dir=/opt/oci-hotplug/libexec/oci/hooks.d",
         "--cdi=off",
     ] {
-        let arguments = plugin["args"].as_sequence().expect("arguments");
+        let arguments = plugin["args"].as_array().expect("arguments");
         assert!(
             arguments.contains(&argument.into()),
             "{argument} in {arguments:?}"
@@ -198,7 +188,7 @@ fn the_charts_values_reach_plugin_and_node() {
     let by_packages = template(&["--set", "install.enabled=false"]);
     let pod = &by_packages["DaemonSet"]["spec"]["template"]["spec"];
     assert!(pod.get("initContainers").is_none());
-    let volumes = pod["volumes"].as_sequence().expect("volumes");
+    let volumes = pod["volumes"].as_array().expect("volumes");
     assert!(
         volumes.iter().all(|volume| volume["name"] != "host"),
         "{volumes:?}"
@@ -217,7 +207,7 @@ fn the_containers_have_no_more_rights_than_they_need() {
         assert_eq!(security["readOnlyRootFilesystem"], true);
         assert_eq!(security["capabilities"]["drop"][0], "ALL");
         let added = security["capabilities"].get("add").cloned().unwrap_or_default();
-        let mounts = container["volumeMounts"].as_sequence().expect("mounts");
+        let mounts = container["volumeMounts"].as_array().expect("mounts");
         let written = mounts
             .iter()
             .filter(|mount| mount.get("readOnly") != Some(&true.into()));
@@ -238,9 +228,6 @@ fn the_containers_have_no_more_rights_than_they_need() {
         )
     );
     let (added, written) = rights(&pod["initContainers"][0]);
-    assert_eq!(
-        added,
-        serde_yaml::from_str::<Value>("[SYS_CHROOT]").expect("YAML")
-    );
+    assert_eq!(added, yaml("[SYS_CHROOT]"));
     assert_eq!(written, ["/host"]);
 }

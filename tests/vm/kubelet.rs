@@ -7,6 +7,7 @@ use std::process::Command;
 
 use oci_hotplug::kubernetes::kubelet::api;
 use oci_hotplug::kubernetes::kubelet::grpc::{CallError, Client};
+use oci_hotplug::model::yaml;
 use serde_json::{Value, json};
 
 use crate::container::{Container, IDLE_SCRIPT, quoted};
@@ -91,9 +92,11 @@ pub fn image() -> Vec<u8> {
 /// The pod of the DaemonSet as a file of kubelet's. Such a pod can't refer to what the API server has: the configuration
 /// comes from the machine and not from a ConfigMap.
 fn daemon_sets_pod() -> Value {
-    let daemon_set: Value =
-        serde_yaml::from_str(include_str!("../../packaging/kubernetes/base/daemonset.yaml"))
-            .expect("a DaemonSet");
+    let daemon_set: Value = yaml::from_str(
+        include_str!("../../packaging/kubernetes/base/daemonset.yaml"),
+        yaml::Dialect::Core,
+    )
+    .expect("a DaemonSet");
     let mut spec = daemon_set["spec"]["template"]["spec"].clone();
     for reference in ["serviceAccountName", "priorityClassName"] {
         spec.as_object_mut().expect("a pod").remove(reference);

@@ -7,6 +7,7 @@ use crate::kubernetes::resources::names::{NameError, ResourceName};
 use crate::model::device::Access;
 use crate::model::remote::AddressError;
 use crate::model::request::annotations::AskError;
+use crate::model::yaml;
 
 /// Why a configuration can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +18,7 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
         /// The error and its position.
-        source: serde_yaml::Error,
+        source: yaml::Error,
     },
     /// An element of a list.
     #[error("{place}: {fault}")]
@@ -100,7 +101,7 @@ pub enum Fault {
     NoResources,
     /// usbip-device-plugin: an unknown key, or a value of the wrong type.
     #[error("{0}")]
-    Entry(serde_yaml::Error),
+    Entry(yaml::Error),
     /// A number.
     #[error("{what} {value:?} must be a number up to 0xffff, such as 0x0403")]
     Number {

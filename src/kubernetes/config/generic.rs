@@ -9,10 +9,11 @@ use std::path::Path;
 use super::definition::{Definition, Group, MAX_UNITS, PathInGroup, PathType};
 use super::error::{self, ConfigError, Fault};
 use super::go_glob::GoGlob;
-use super::go_yaml::{Dialect, Node, integer};
+use super::go_yaml::{Dialect, Node};
 use crate::kubernetes::resources::names::ResourceName;
 use crate::model::device::Access;
 use crate::model::request::selector::Selector;
+use crate::model::yaml::go_integer;
 
 /// The domain of its resources since 0.2.0; it was squat.ai before.
 pub const GENERIC_DOMAIN: &str = "devic.es";
@@ -351,7 +352,7 @@ impl<'n> Reader<'n> {
         let mut words = self.source.split(|letter: char| !letter.is_ascii_alphanumeric());
         let mut is_written = |prefix: &str| {
             words.any(|word| {
-                let value = integer(word).filter(|_| word.len() > 1 && word.starts_with(prefix));
+                let value = go_integer(word).filter(|_| word.len() > 1 && word.starts_with(prefix));
                 value.map(|value| value as f64) == Some(number)
             })
         };

@@ -23,6 +23,7 @@ use crate::model::request::annotations::{AskError, Requests, read_list};
 use crate::model::request::class::Classes;
 use crate::model::request::entry::Origin;
 use crate::model::request::symlink::parse_symlinks;
+use crate::model::yaml;
 
 /// The domain of resources of ours that are given none.
 pub const DEFAULT_DOMAIN: &str = "oci-hotplug.dev";
@@ -74,8 +75,9 @@ pub(super) fn parse(
         path: path.to_owned(),
         source,
     };
-    let file: Option<FileText> = serde_yaml::from_str(text).map_err(malformed)?;
-    let tree = Node::read(text, Dialect::File).map_err(malformed)?;
+    let root = yaml::parse(text).map_err(malformed)?;
+    let file: Option<FileText> = root.decode(yaml::Dialect::Core).map_err(malformed)?;
+    let tree = Node::of(&root, Dialect::File);
     let is_generic = generic::is_generic(text);
     let unknown = tree.keys().find(|key| !TOP_KEYS.contains(key));
     if let (Some(key), false) = (unknown, is_generic) {

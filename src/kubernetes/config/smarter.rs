@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::definition::{Definition, MAX_UNITS};
 use super::error::{ConfigError, Fault};
 use super::go_regex::GoRegex;
+use crate::model::yaml::{self, Dialect};
 
 /// The domain of its resources.
 pub const SMARTER_DOMAIN: &str = "smarter-devices";
@@ -31,7 +32,7 @@ pub(super) fn parse(
 ) -> Result<Vec<Definition>, ConfigError> {
     // An empty file is an empty list.
     let entries: Option<Vec<Entry>> =
-        serde_yaml::from_str(text).map_err(|source| ConfigError::Malformed {
+        yaml::from_str(text, Dialect::Core).map_err(|source| ConfigError::Malformed {
             path: path.to_owned(),
             source,
         })?;

@@ -14,8 +14,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_yaml::Value;
+use serde::de::{DeserializeOwned, Error as _, IgnoredAny};
 
 use super::definition::{DEV, Definition, Extra, RemoteEntry};
 use super::error::{ConfigError, Fault, permissions};
@@ -24,6 +23,7 @@ use crate::model::device::Access;
 use crate::model::remote::{DEFAULT_PORT, RemoteDevice, Server, WantedIds, Which};
 use crate::model::request::Request;
 use crate::model::request::selector::{Glob, Selector};
+use crate::model::yaml::{self, Dialect, Node, Value};
 
 /// The domain of its resources when none is named.
 pub const USBIP_DOMAIN: &str = "usbip.dev.mvalvekens.be";
@@ -32,8 +32,9 @@ pub const USBIP_DOMAIN: &str = "usbip.dev.mvalvekens.be";
 #[serde(deny_unknown_fields)]
 struct FileText {
     domain: Option<String>,
-    #[serde(default)]
-    resources: Option<serde_yaml::Mapping>,
+    /// Read in the order of the file, which a map of serde would not keep.
+    #[serde(default, rename = "resources")]
+    _resources: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -103,9 +104,20 @@ impl Number {
 
 /// Whether a file has this format: the keys of its resources are their names.
 pub fn is_usbip(text: &str) -> bool {
-    let value: Option<Value> = serde_yaml::from_str(text).ok();
-    let value = value.map(|value| lower_case(value, 0));
-    value.is_some_and(|value| value.get("resources").is_some_and(Value::is_mapping))
+    read(text).is_ok_and(|root| matches!(value_of(&root, "resources"), Some(Value::Map(_))))
+}
+
+/// The tree with merged mappings and with keys in lower case.
+fn read(text: &str) -> Result<Node, yaml::Error> {
+    Ok(lower_case(yaml::parse(text)?.merged()?, 0))
+}
+
+fn value_of<'n>(root: &'n Node, name: &str) -> Option<&'n Value> {
+    let Value::Map(entries) = &root.value else {
+        return None;
+    };
+    let found = entries.iter().find(|(key, _)| key.text() == Some(name));
+    found.map(|(_, node)| &node.value)
 }
 
 /// Reads the file.
@@ -114,20 +126,23 @@ pub(super) fn parse(path: &Path, text: &str, domain: Option<&str>) -> Result<Vec
         path: path.to_owned(),
         source,
     };
-    let mut value: Value = serde_yaml::from_str(text).map_err(malformed)?;
-    value.apply_merge().map_err(malformed)?;
-    let file: Option<FileText> = serde_yaml::from_value(lower_case(value, 0)).map_err(malformed)?;
-    let (own_domain, resources) = file.map_or((None, None), |file| (file.domain, file.resources));
+    let root = read(text).map_err(malformed)?;
+    let file: Option<FileText> = decode(&root).map_err(malformed)?;
+    let own_domain = file.and_then(|file| file.domain);
     let domain = domain.or(own_domain.as_deref()).unwrap_or(USBIP_DOMAIN);
-    let resources = resources.filter(|resources| !resources.is_empty());
-    let resources = resources.ok_or_else(|| ConfigError::Element {
-        place: path.display().to_string(),
-        fault: Fault::NoResources,
-    })?;
+    let resources = match value_of(&root, "resources") {
+        Some(Value::Map(resources)) if !resources.is_empty() => resources,
+        _ => {
+            return Err(ConfigError::Element {
+                place: path.display().to_string(),
+                fault: Fault::NoResources,
+            });
+        }
+    };
     let mut numbers = BTreeMap::new();
     let mut definitions = Vec::new();
     for (name, entries) in resources {
-        let name = name.as_str().unwrap_or_default().to_owned();
+        let name = name.text().unwrap_or_default();
         let place = format!("{}, resource {name:?}", path.display());
         let at = |place: &str| {
             let place = place.to_owned();
@@ -136,11 +151,13 @@ pub(super) fn parse(path: &Path, text: &str, domain: Option<&str>) -> Result<Vec
         let resource: ResourceName = format!("{domain}/{name}")
             .parse()
             .map_err(|error| at(&place)(Fault::Name(error)))?;
-        let texts: Option<Vec<Value>> = from_value(entries).map_err(at(&place))?;
+        let texts: Option<Vec<serde_json::Value>> =
+            decode(entries).map_err(|error| at(&place)(Fault::Entry(error)))?;
         let mut entries = Vec::new();
         for (text, number) in texts.unwrap_or_default().into_iter().zip(1..) {
-            let read = from_value(text).and_then(|text| entry(text, &mut numbers));
-            entries.push(read.map_err(at(&format!("{place}, entry {number}")))?);
+            let text = from_json(text).map_err(Fault::Entry);
+            let entry = text.and_then(|text| entry(text, &mut numbers));
+            entries.push(entry.map_err(at(&format!("{place}, entry {number}")))?);
         }
         definitions.push(Definition::Remote {
             name: resource,
@@ -150,32 +167,32 @@ pub(super) fn parse(path: &Path, text: &str, domain: Option<&str>) -> Result<Vec
     Ok(definitions)
 }
 
-fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, Fault> {
-    serde_yaml::from_value(value).map_err(Fault::Entry)
+/// By way of JSON, where a number is not text.
+fn decode<T: DeserializeOwned>(node: &Node) -> Result<T, yaml::Error> {
+    from_json(node.decode(Dialect::Core)?)
+}
+
+fn from_json<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, yaml::Error> {
+    serde_json::from_value(value).map_err(yaml::Error::custom)
 }
 
 /// The value with all keys in lower case, down to a depth that no such file has.
-fn lower_case(value: Value, depth: usize) -> Value {
+fn lower_case(mut node: Node, depth: usize) -> Node {
     const DEEPEST: usize = 16;
-    match value {
-        Value::Mapping(mapping) if depth < DEEPEST => {
-            let lowered = mapping.into_iter().map(|(key, value)| {
-                let key = match key {
-                    Value::String(key) => Value::String(key.to_lowercase()),
-                    // A name may be a number, such as 7.
-                    Value::Number(key) => Value::String(key.to_string()),
-                    key => key,
-                };
-                (key, lower_case(value, depth + 1))
-            });
-            Value::Mapping(lowered.collect())
-        }
-        Value::Sequence(sequence) if depth < DEEPEST => {
-            let lowered = sequence.into_iter().map(|value| lower_case(value, depth + 1));
-            Value::Sequence(lowered.collect())
-        }
-        value => value,
+    if depth >= DEEPEST {
+        return node;
     }
+    node.value = match node.value {
+        Value::Map(entries) => Value::Map(
+            entries
+                .into_iter()
+                .map(|(key, value)| (key.map_text(str::to_lowercase), lower_case(value, depth + 1)))
+                .collect(),
+        ),
+        Value::List(list) => Value::List(list.into_iter().map(|node| lower_case(node, depth + 1)).collect()),
+        scalar => scalar,
+    };
+    node
 }
 
 /// One entry. `numbers` counts the entries for each device so far.

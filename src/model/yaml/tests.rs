@@ -1,0 +1,198 @@
+use proptest::prelude::*;
+use serde::Deserialize;
+use serde_json::{Value as Json, json};
+
+use super::*;
+
+fn json(text: &str, dialect: Dialect) -> Result<Json, Error> {
+    parse(text)?.decode(dialect)
+}
+
+fn core(text: &str) -> Json {
+    json(text, Dialect::Core).unwrap_or_else(|error| panic!("{text:?}: {error}"))
+}
+
+#[test]
+fn lists_mappings_and_scalars_are_read() {
+    let text = "a: [1, -2, 0x10, 1.5, true, null, ~, 'x', \"y\\n\"]\nb:\n- c: |\n    two\n    lines\n-\n";
+    let expected = json!({
+        "a": [1, -2, 16, 1.5, true, null, null, "x", "y\n"],
+        "b": [{ "c": "two\nlines\n" }, null],
+    });
+    assert_eq!(core(text), expected);
+    assert_eq!(core(""), Json::Null);
+    assert_eq!(core("# a comment\n"), Json::Null);
+    assert_eq!(
+        core("{\"json\": [\"is\", {\"yaml\": true}]}"),
+        json!({"json": ["is", {"yaml": true}]})
+    );
+}
+
+/// The core schema of YAML 1.2.2, and go-yaml v3 and v2 as seen by running them.
+#[test]
+fn an_unquoted_text_has_the_value_of_its_dialect() {
+    for (text, core, v3, v2) in [
+        ("0403", json!("0403"), json!(259), json!(259)),
+        ("0825", json!("0825"), json!(825.0), json!(825.0)),
+        ("1_000", json!("1_000"), json!(1000), json!(1000)),
+        ("0X1f", json!("0X1f"), json!(31), json!(31)),
+        ("0o17", json!(15), json!(15), json!(15)),
+        ("+12", json!(12), json!(12), json!(12)),
+        ("-0", json!(0), json!(0), json!(0)),
+        ("yes", json!("yes"), json!("yes"), json!(true)),
+        ("Off", json!("Off"), json!("Off"), json!(false)),
+        ("1:30", json!("1:30"), json!("1:30"), json!("1:30")),
+        ("1e400", json!("1e400"), json!("1e400"), json!("1e400")),
+        (
+            "18446744073709551615",
+            json!(u64::MAX),
+            json!(u64::MAX),
+            json!(u64::MAX),
+        ),
+        (
+            "-9223372036854775808",
+            json!(i64::MIN),
+            json!(i64::MIN),
+            json!(i64::MIN),
+        ),
+        (
+            "18446744073709551616",
+            json!(18446744073709551616.0),
+            json!(18446744073709551616.0),
+            json!(18446744073709551616.0),
+        ),
+        ("1.2.3", json!("1.2.3"), json!("1.2.3"), json!("1.2.3")),
+        ("-", json!([null]), json!([null]), json!([null])),
+    ] {
+        let read = |dialect| self::json(text, dialect).unwrap();
+        assert_eq!(read(Dialect::Core), core, "{text}");
+        assert_eq!(read(Dialect::GoV3), v3, "{text}");
+        assert_eq!(read(Dialect::GoV2), v2, "{text}");
+        if text != "-" {
+            assert_eq!(
+                self::json(&format!("'{text}'"), Dialect::GoV2).unwrap(),
+                json!(text)
+            );
+        }
+    }
+}
+
+#[test]
+fn a_tag_of_yaml_says_what_a_scalar_is_and_others_are_errors() {
+    assert_eq!(
+        core("[!!str 7, !!int '7', !!float 7, !!null '', !!bool true]"),
+        json!(["7", 7, 7.0, null, true])
+    );
+    assert!(json("!!int x", Dialect::Core).is_err());
+    for text in ["!local x", "a: !secret {}", "!<tag:example.com,2020:x> []"] {
+        assert!(parse(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn an_alias_stands_for_its_anchor() {
+    assert_eq!(
+        core("a: &x {b: [1]}\nc: *x\n"),
+        json!({"a": {"b": [1]}, "c": {"b": [1]}})
+    );
+    assert!(parse("&x [*x]").is_err());
+    assert!(parse("*nothing").is_err());
+}
+
+#[test]
+fn what_would_grow_without_bound_is_an_error() {
+    let mut laughs = "a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]\n".to_owned();
+    for level in 1..9 {
+        let below = format!("*a{}, ", level - 1).repeat(9);
+        laughs += &format!("a{level}: &a{level} [{below}]\n");
+    }
+    assert!(parse(&laughs).unwrap_err().message.contains("aliases"));
+    for text in ["[".repeat(100_000), "{a: ".repeat(200), "- ".repeat(200)] {
+        assert!(parse(&text).is_err());
+    }
+    let mut chain = "a0: &a0 [x]\n".to_owned();
+    for level in 1..200 {
+        chain += &format!("a{level}: &a{level} [*a{}]\n", level - 1);
+    }
+    assert!(parse(&chain).is_err());
+}
+
+#[test]
+fn more_than_one_document_is_an_error() {
+    assert_eq!(core("---\na: 1\n...\n"), json!({"a": 1}));
+    assert!(parse("a: 1\n---\nb: 2\n").is_err());
+}
+
+#[test]
+fn merge_keys_add_what_is_not_written() {
+    let merged = |text: &str| {
+        parse(text)
+            .and_then(Node::merged)
+            .and_then(|node| node.decode::<Json>(Dialect::Core))
+    };
+    let text = "base: &b {x: 1, y: 2}\nother: &o {y: 3, z: 4}\nm: {<<: [*b, *o], x: 5}\n";
+    assert_eq!(merged(text).unwrap()["m"], json!({"x": 5, "y": 2, "z": 4}));
+    assert!(merged("m: {<<: 7}").is_err());
+    assert!(merged("{a: 1, a: 2}").is_err());
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Board {
+    name: String,
+    #[serde(default)]
+    ports: Vec<u16>,
+    kind: Option<Kind>,
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Serial,
+}
+
+#[test]
+fn an_error_names_the_value_and_its_place() {
+    let read = |text: &str| parse(text).and_then(|node| node.decode::<Vec<Board>>(Dialect::Core));
+    let board = read("- {name: 7, ports: [1], kind: serial}\n").unwrap();
+    assert_eq!(board[0].name, "7");
+    assert_eq!(board[0].kind, Some(Kind::Serial));
+    for (text, expected) in [
+        (
+            "- name: x\n  nam: y\n",
+            "[0]: unknown field `nam`, expected one of `name`, `ports`, `kind` at line 2 column 3",
+        ),
+        (
+            "- name: x\n- name: y\n  ports: [1, x]\n",
+            "[1].ports[1]: invalid type: string \"x\", expected u16 at line 3 column 14",
+        ),
+        ("- ports: []\n", "[0]: missing field `name` at line 1 column 3"),
+        (
+            "- {name: x, kind: usb}",
+            "[0].kind: unknown variant `usb`, expected `serial` at line 1 column 19",
+        ),
+        (
+            "- name: x\n  name: y\n",
+            "[0]: duplicate field `name` at line 1 column 3",
+        ),
+    ] {
+        assert_eq!(read(text).unwrap_err().to_string(), expected);
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "[\\PC\n\t]{0,80}") {
+        if let Ok(node) = parse(&text) {
+            let _ = node.clone().merged();
+            let _ = node.decode::<Json>(Dialect::GoV2);
+        }
+    }
+
+    #[test]
+    fn json_is_read_as_json(text in "[ -~\u{e0}-\u{ff}]{0,30}", number in any::<i64>(), flag in any::<bool>()) {
+        let written = json!({"text": text, "list": [number, flag, null, {"x": []}]});
+        prop_assert_eq!(core(&written.to_string()), written.clone());
+        prop_assert_eq!(core(&serde_json::to_string_pretty(&written).unwrap()), written);
+    }
+}

@@ -6,11 +6,11 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::moment::Moment;
-use super::{Happening, Show};
+use super::timestamp::Timestamp;
+use super::{LoggedEvent, Show};
 use crate::host::log::{PRESTART, WATCHER, event};
 
-/// journalctl, which ends with this at the latest.
+/// A journalctl process; ended when this is dropped.
 struct Journalctl(Child);
 
 impl Drop for Journalctl {
@@ -20,8 +20,8 @@ impl Drop for Journalctl {
     }
 }
 
-/// Shows the journal's events; with `follow` those of now on, too, and without `since` only those.
-pub(super) fn read(since: Option<Moment>, follow: bool, show: Show<'_>) -> Result<()> {
+/// Shows the journal's events: with `follow` also new ones, and then without `since` only new ones.
+pub(super) fn read(since: Option<Timestamp>, follow: bool, show: Show<'_>) -> Result<()> {
     let mut command = Command::new("journalctl");
     command.args(["--quiet", "--all", "--no-pager", "--output=json"]);
     match since {
@@ -47,24 +47,24 @@ pub(super) fn read(since: Option<Moment>, follow: bool, show: Show<'_>) -> Resul
         Journalctl(child.context("starting journalctl (of package systemd), which reads the journal")?);
     let output = journalctl.0.stdout.take().context("journalctl has no output")?;
     for line in BufReader::new(output).lines() {
-        if let Some(happening) = happening(&line.context("reading what journalctl says")?) {
-            show(happening)?;
+        if let Some(event) = event_of(&line.context("reading the output of journalctl")?) {
+            show(event)?;
         }
     }
     let status = journalctl.0.wait().context("waiting for journalctl")?;
-    // Without a single entry it says 1.
+    // 1 means that no entry matches.
     match status.code() {
         Some(0 | 1) => Ok(()),
-        _ => bail!("journalctl: {status} (it says why above)"),
+        _ => bail!("journalctl: {status} (see its message above)"),
     }
 }
 
 /// One entry as `journalctl -o json` writes it (systemd.journal-fields(7), "Journal JSON Format").
-fn happening(line: &str) -> Option<Happening> {
+fn event_of(line: &str) -> Option<LoggedEvent> {
     let entry: Value = serde_json::from_str(line).ok()?;
     let some = |field: &str| text(&entry[field]).filter(|text| !text.is_empty());
-    Some(Happening {
-        time: Moment::of_micros(some("__REALTIME_TIMESTAMP")?.parse().ok()?),
+    Some(LoggedEvent {
+        time: Timestamp::from_micros(some("__REALTIME_TIMESTAMP")?.parse().ok()?)?,
         container: some("OCI_HOTPLUG_CONTAINER")?,
         event: some("OCI_HOTPLUG_EVENT")?,
         device: some("OCI_HOTPLUG_DEVICE"),
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn an_entry_is_read_with_texts_and_with_bytes() {
         let line = r#"{"__REALTIME_TIMESTAMP":"1795270418939211","MESSAGE":[97,27],"OCI_HOTPLUG_CONTAINER":"c1","OCI_HOTPLUG_EVENT":"failed","OCI_HOTPLUG_DEVICE":"","OCI_HOTPLUG_NODE":"/dev/x","_UID":"0"}"#;
-        let read = happening(line).unwrap();
+        let read = event_of(line).unwrap();
         assert_eq!(read.time.to_string(), "2026-11-21T14:13:38Z");
         assert_eq!(
             (
@@ -106,7 +106,7 @@ mod tests {
             ("c1", "failed", "a\u{1b}")
         );
         assert_eq!((read.device, read.node.as_deref()), (None, Some("/dev/x")));
-        assert_eq!(happening(r#"{"MESSAGE":"other"}"#), None);
-        assert_eq!(happening("no json"), None);
+        assert_eq!(event_of(r#"{"MESSAGE":"other"}"#), None);
+        assert_eq!(event_of("no json"), None);
     }
 }

@@ -9,17 +9,17 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::moment::Moment;
-use super::{Happening, Show};
+use super::timestamp::Timestamp;
+use super::{LoggedEvent, Show};
 use crate::host::log::{LOG_FILE, PRESTART, WATCHER, event};
 
-/// How often a file that is followed is looked at.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// How often a followed file is read.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Shows the file's events and those of the one before it, by time; with `follow` also what comes from now on.
+/// Shows the events of the file and of the rotated file before it, by time; with `follow` also new ones.
 pub(super) fn read(state_dir: &Path, with_past: bool, follow: bool, show: Show<'_>) -> Result<()> {
     let path = state_dir.join(LOG_FILE);
-    // A watcher that runs goes on with the file that it has opened, also when that was put aside: all are read.
+    // A running watcher keeps writing to the file that it opened, also after rotation, so read all of them.
     let mut readers = Vec::new();
     readers.extend(Reader::open(&state_dir.join(format!("{LOG_FILE}.old")))?);
     readers.extend(Reader::open(&path)?);
@@ -28,28 +28,28 @@ pub(super) fn read(state_dir: &Path, with_past: bool, follow: bool, show: Show<'
         past.extend(reader.read_new()?);
     }
     if with_past {
-        past.sort_by_key(|happening| happening.time);
+        past.sort_by_key(|event| event.time);
         past.into_iter().try_for_each(&mut *show)?;
     }
     if !follow {
         return Ok(());
     }
     loop {
-        if readers.last().is_none_or(|reader| reader.was_put_aside(&path)) {
+        if readers.last().is_none_or(|reader| reader.was_rotated(&path)) {
             readers.extend(Reader::open(&path)?);
         }
         for reader in &mut readers {
             reader.read_new()?.into_iter().try_for_each(&mut *show)?;
         }
-        std::thread::sleep(LOOK_AGAIN);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
-/// An open log file, and the beginning of a line that is not whole yet.
+/// An open log file, and the beginning of its last line, which is not complete yet.
 struct Reader {
     path: PathBuf,
     file: File,
-    begun: Vec<u8>,
+    incomplete: Vec<u8>,
 }
 
 impl Reader {
@@ -58,30 +58,30 @@ impl Reader {
             Ok(file) => Ok(Some(Self {
                 path: path.to_owned(),
                 file,
-                begun: Vec::new(),
+                incomplete: Vec::new(),
             })),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("opening {}", path.display())),
         }
     }
 
-    fn read_new(&mut self) -> Result<Vec<Happening>> {
-        let read = self.file.read_to_end(&mut self.begun);
+    fn read_new(&mut self) -> Result<Vec<LoggedEvent>> {
+        let read = self.file.read_to_end(&mut self.incomplete);
         read.with_context(|| format!("reading {}", self.path.display()))?;
-        let whole = self
-            .begun
+        let end = self
+            .incomplete
             .iter()
             .rposition(|byte| *byte == b'\n')
             .map_or(0, |end| end + 1);
-        let lines: Vec<u8> = self.begun.drain(..whole).collect();
+        let lines: Vec<u8> = self.incomplete.drain(..end).collect();
         Ok(String::from_utf8_lossy(&lines)
             .lines()
-            .filter_map(happening)
+            .filter_map(event_of)
             .collect())
     }
 
-    /// Whether the file at its path is another one by now.
-    fn was_put_aside(&self, path: &Path) -> bool {
+    /// Whether there is another file at the path now.
+    fn was_rotated(&self, path: &Path) -> bool {
         let (Ok(own), Ok(there)) = (self.file.metadata(), std::fs::metadata(path)) else {
             return false;
         };
@@ -89,9 +89,9 @@ impl Reader {
     }
 }
 
-/// One line, if it tells of an event. Fields stand at the end, and a quotation mark in a value has a `\` in front: no
-/// text in the message can pass for a field.
-fn happening(line: &str) -> Option<Happening> {
+/// The event of a line, if it has one. The fields are at the end, and a quotation mark in a value has a `\` in front, so
+/// text in the message cannot pass for a field.
+fn event_of(line: &str) -> Option<LoggedEvent> {
     let (time, rest) = line.split_once(' ')?;
     let of_hook = rest.strip_prefix(PRESTART);
     let (_, rest) = of_hook
@@ -107,8 +107,8 @@ fn happening(line: &str) -> Option<Happening> {
         return None;
     }
     let some = |text: String| Some(text).filter(|text| !text.is_empty());
-    Some(Happening {
-        time: Moment::parse(time)?,
+    Some(LoggedEvent {
+        time: Timestamp::parse(time)?,
         container,
         event: word,
         device: some(device),
@@ -117,7 +117,7 @@ fn happening(line: &str) -> Option<Happening> {
     })
 }
 
-/// What stands before the last field, and its value.
+/// The text before the last field, and the field's value.
 fn last_field<'l>(line: &'l str, name: &str) -> Option<(&'l str, String)> {
     let (before, value) = line.strip_suffix('"')?.rsplit_once(&format!(" {name}=\""))?;
     Some((before, unquoted(value)?))
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn a_line_is_read_back() {
         let fields = ["c1", "attached", "/devices/virtual/vc/vcs20", "/dev/vcs20"];
-        let read = happening(&line("attached /dev/vcs20 (c 7:20 rwm)", fields)).unwrap();
+        let read = event_of(&line("attached /dev/vcs20 (c 7:20 rwm)", fields)).unwrap();
         assert_eq!(read.time.to_string(), "2026-11-21T14:13:38Z");
         assert_eq!(read.message, "attached /dev/vcs20 (c 7:20 rwm)");
         assert_eq!(read.node.as_deref(), Some("/dev/vcs20"));
@@ -178,13 +178,13 @@ mod tests {
                 "2026-11-21T14:13:38.939211Z oci-hotplug-prestart[77] ERROR container lab was not started: no container=\"c1\" event=\"{event}\" device=\"\" node=\"\""
             )
         };
-        let read = happening(&line("no-start")).unwrap();
+        let read = event_of(&line("no-start")).unwrap();
         assert_eq!((read.container.as_str(), read.event.as_str()), ("c1", "no-start"));
         assert_eq!(
             (read.device, read.message.as_str()),
             (None, "container lab was not started: no")
         );
-        assert_eq!(happening(&line("attached")), None);
+        assert_eq!(event_of(&line("attached")), None);
     }
 
     #[test]
@@ -195,7 +195,7 @@ mod tests {
             "2026-11-21T14:13:38.939211Z oci-hotplug-prestart[77]  INFO x container=\"a\" event=\"b\" device=\"\" node=\"\"",
             "torn oci-hotplug-watcher[77]  INFO x container=\"a\" event=\"b\" device=\"\" node=\"\"",
         ] {
-            assert_eq!(happening(other), None, "{other}");
+            assert_eq!(event_of(other), None, "{other}");
         }
     }
 
@@ -205,7 +205,7 @@ mod tests {
             message in "[a-z =\"\\\\]{0,40}( container=\"x\" event=\"attached\" device=\"\" node=\"y\")?",
             node in "[ -~\u{7f}\n\t]{0,30}( container=\"x\")?",
         ) {
-            let read = happening(&line(&message, ["c1", "refused", "/devices/d", &node])).unwrap();
+            let read = event_of(&line(&message, ["c1", "refused", "/devices/d", &node])).unwrap();
             prop_assert_eq!((read.container.as_str(), read.event.as_str()), ("c1", "refused"));
             prop_assert_eq!(read.node.unwrap_or_default(), node);
             prop_assert_eq!(read.message, message);

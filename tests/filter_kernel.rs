@@ -21,7 +21,7 @@ use oci_hotplug::host::state::cgroup_owners::Owner;
 use oci_hotplug::model::cgroup::filter_program::{Insn, encode};
 use oci_hotplug::model::cgroup::grants::{Change, GrantSet};
 use oci_hotplug::model::device::{DevKind, DevNum};
-use oci_hotplug::model::plan::ProcessUser;
+use oci_hotplug::model::oci::ProcessUser;
 use oci_hotplug::sys::bpf::{self, BPF_F_ALLOW_MULTI};
 
 #[path = "support/engine_program.rs"]

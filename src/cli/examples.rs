@@ -10,7 +10,8 @@ use clap::CommandFactory;
 
 use crate::model::device::inventory::Inventory;
 use crate::model::device::recorded::documented_host;
-use crate::model::plan::{Planner, ProcessUser};
+use crate::model::oci::ProcessUser;
+use crate::model::plan::Planner;
 use crate::model::request::annotations::{Requests, read_list};
 use crate::model::request::class::{Classes, Definition};
 use crate::model::request::entry::Origin;

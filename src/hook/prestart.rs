@@ -414,7 +414,7 @@ fn start(
 mod tests {
     use super::*;
     use crate::model::device::{Access, DevKind, DevNum, Device, SysPath};
-    use crate::model::plan::ProcessUser;
+    use crate::model::oci::ProcessUser;
     use crate::model::plan::attachment::{Attachment, Attachments, NodeCreator, NodeSpec};
 
     fn record_of(pid: i32, bundle: &Path) -> Record {

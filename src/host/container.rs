@@ -22,7 +22,7 @@ pub use id_maps::IdMaps;
 use crate::host::filter::Cgroups;
 use crate::host::process::{Process, ProcessError};
 use crate::host::quiet::{Mounts, attributes, identity};
-use crate::model::plan::ProcessUser;
+use crate::model::oci::ProcessUser;
 use membership::{CgroupMount, Membership};
 
 /// What the hook learnt of a container; kept in the record, so that a restarted watcher needs neither bundle nor state.

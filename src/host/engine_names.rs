@@ -81,7 +81,7 @@ fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::plan::ProcessUser;
+    use crate::model::oci::ProcessUser;
     use std::fs;
 
     fn facts(bundle: PathBuf, rootfs: PathBuf) -> ContainerFacts {

@@ -19,8 +19,8 @@ use serde_json::Value;
 use crate::host::container::ContainerFacts;
 use crate::host::process::{Process, start_time};
 use crate::host::quiet;
+use crate::model::oci::ProcessUser;
 use crate::model::oci::{BundleConfig, ContainerId};
-use crate::model::plan::ProcessUser;
 use crate::model::policy::Circumstances;
 
 /// Where runtimes keep their containers when they are root's; `*` is any one name.

@@ -13,7 +13,6 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use self::go_json::go_fields;
-use crate::model::plan::ProcessUser;
 use crate::model::quoting::shown;
 
 /// The longest id: it becomes the name of a directory (NAME_MAX, limits.h).
@@ -21,6 +20,15 @@ const MAX_ID: usize = 255;
 
 /// How many characters of a JSON reader's message are told.
 const MAX_FAULT: usize = 200;
+
+/// `process.user` of config.json: its nodes belong to this user unless the request names an owner.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessUser {
+    /// `process.user.uid`, in the container's user namespace.
+    pub uid: u32,
+    /// `process.user.gid`, in the container's user namespace.
+    pub gid: u32,
+}
 
 /// A container's id, checked to be harmless as a file name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]

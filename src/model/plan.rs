@@ -129,15 +129,6 @@ pub struct RootRemoved {
     pub grace: Option<Duration>,
 }
 
-/// Process ids as config.json gives them: nodes belong to them unless the request says otherwise.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct ProcessUser {
-    /// `process.user.uid`, in the container's user namespace.
-    pub uid: u32,
-    /// `process.user.gid`, in the container's user namespace.
-    pub gid: u32,
-}
-
 /// The steps after which exactly the admitted candidates are attached.
 pub fn plan(candidates: &Candidates<'_>, admissions: &Admissions, current: &Current<'_>) -> Plan {
     let mut plan = Plan {

@@ -10,7 +10,7 @@ use oci_hotplug::host::container::{Container, ContainerFacts};
 use oci_hotplug::host::container_dev::{ContainerDev, NodeOwner};
 use oci_hotplug::host::process::start_time;
 use oci_hotplug::model::device::{DevKind, DevNum};
-use oci_hotplug::model::plan::ProcessUser;
+use oci_hotplug::model::oci::ProcessUser;
 
 use crate::silent_server::SilentServer;
 

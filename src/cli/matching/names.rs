@@ -116,8 +116,9 @@ mod tests {
     use super::*;
     use crate::model::device::inventory::Inventory;
     use crate::model::device::recorded;
+    use crate::model::oci::ProcessUser;
     use crate::model::plan::attachment::Attachments;
-    use crate::model::plan::{Planner, ProcessUser, plan_without_restrictions};
+    use crate::model::plan::{Planner, plan_without_restrictions};
     use crate::model::request::entry::Origin;
 
     fn names(request: &str, rules: &[&str], devices: Vec<Device>) -> Names {

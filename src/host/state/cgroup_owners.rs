@@ -276,7 +276,7 @@ fn is_same_file(file: &File, path: &Path) -> bool {
 mod tests {
     use super::*;
     use crate::host::process::start_time;
-    use crate::model::plan::ProcessUser;
+    use crate::model::oci::ProcessUser;
     use std::process::{Child, Command};
 
     /// A state directory in which containers have records, and processes that stand for their init.

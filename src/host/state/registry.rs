@@ -680,7 +680,7 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RegistryErro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::plan::ProcessUser;
+    use crate::model::oci::ProcessUser;
 
     fn id(text: &str) -> ContainerId {
         text.parse().unwrap()

@@ -7,7 +7,8 @@ use crate::kubernetes::snapshot::Found;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::recorded::{accelerator, remote_adapter};
 use crate::model::device::{DevKind, DevNode, DevNum, Device, Seen, SysPath};
-use crate::model::plan::{Planner, ProcessUser};
+use crate::model::oci::ProcessUser;
+use crate::model::plan::Planner;
 use crate::model::remote::Holding;
 use crate::model::request::class::Classes;
 

@@ -6,8 +6,6 @@ use std::path::PathBuf;
 use regex_lite::Regex;
 use serde::Deserialize;
 
-use super::facts::HookDefinition;
-
 /// Where engines look for hooks when nothing else is said, oci-hooks(5), and where ours are installed.
 pub const DEFAULT_HOOK_DIR: &str = "/usr/share/containers/oci/hooks.d";
 
@@ -43,6 +41,17 @@ pub struct CriOConfig {
     pub hooks_dirs: Vec<PathBuf>,
     /// `cdi_spec_dirs`.
     pub spec_dirs: Option<Vec<PathBuf>>,
+}
+
+/// What a file of a hook directory says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HookDefinition {
+    /// The executable.
+    pub program: PathBuf,
+    /// When it is started.
+    pub stages: Vec<String>,
+    /// Whether it is started for a container with the annotation io.oci-hotplug.devices.
+    pub asked_by_annotation: bool,
 }
 
 impl Default for CriOConfig {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::engine_config::{ContainerdConfig, CriOConfig, DockerConfig};
+use super::engine_config::{ContainerdConfig, CriOConfig, DockerConfig, HookDefinition};
 use super::version::Version;
 
 /// Everything.
@@ -220,17 +220,6 @@ pub struct HookFile {
     pub definition: HookDefinition,
     /// Whether the executable is there.
     pub is_executable: bool,
-}
-
-/// What a file of a hook directory says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HookDefinition {
-    /// The executable.
-    pub program: PathBuf,
-    /// When it is started.
-    pub stages: Vec<String>,
-    /// Whether it is started for a container with the annotation io.oci-hotplug.devices.
-    pub asked_by_annotation: bool,
 }
 
 /// Containers that were enrolled.

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::model::device::{Access, Device, SysPath};
+use crate::model::oci::ProcessUser;
 use crate::model::plan::admission::{Admissions, Decision};
 use crate::model::plan::attachment::{Attachments, NodeSpec};
 use crate::model::plan::candidates::{Candidate, Candidates, place_of};
 use crate::model::plan::named_node::{NameCandidate, can_name, choose, unit_of};
-use crate::model::plan::{Current, NotAttached, Plan, ProcessUser, Reason};
+use crate::model::plan::{Current, NotAttached, Plan, Reason};
 use crate::model::request::id::RequestId;
 
 /// The mode of a node when the request names none.

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{Device, SysPath};
-use crate::model::plan::{ProcessUser, RootRemoved};
+use crate::model::oci::ProcessUser;
+use crate::model::plan::RootRemoved;
 use crate::model::remote::{Bound, RemoteDevice, Reserved};
 use crate::model::request::Request;
 use crate::model::request::entry::RequestEntry;

@@ -79,7 +79,7 @@ mod tests {
     use crate::model::device::SysPath;
     use crate::model::device::inventory::Inventory;
     use crate::model::device::recorded;
-    use crate::model::plan::ProcessUser;
+    use crate::model::oci::ProcessUser;
     use crate::model::request::entry::{Origin, RequestEntry};
     use crate::model::request::id::RequestId;
 

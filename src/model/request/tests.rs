@@ -6,7 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::device::recorded;
-use crate::model::plan::{Planner, ProcessUser};
+use crate::model::oci::ProcessUser;
+use crate::model::plan::Planner;
 use crate::model::request::entry::{Origin, RequestEntry};
 use crate::model::request::selector::tests::{any_device_selector, any_selector};
 

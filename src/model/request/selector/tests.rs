@@ -10,7 +10,8 @@ use super::*;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::recorded;
 use crate::model::device::{DevKind, DevNode, DevNum, Device, Seen, SysPath};
-use crate::model::plan::{Planner, ProcessUser};
+use crate::model::oci::ProcessUser;
+use crate::model::plan::Planner;
 use crate::model::request::entry::{Origin, RequestEntry};
 
 fn selector(text: &str) -> DeviceSelector {

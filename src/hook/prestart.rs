@@ -22,9 +22,9 @@ use crate::model::oci::{
 };
 use crate::model::policy::{Circumstances, Denial, Policy};
 use crate::model::quoting::shown;
-use crate::model::request::annotations::{self, AnnotationError, AskError, Requests};
+use crate::model::request::annotations::{self, AnnotationError, AskError};
 use crate::model::request::class::Classes;
-use crate::model::request::entry::Origin;
+use crate::model::request::entry::{Origin, Requests};
 use crate::watcher::launch::{LaunchError, ask_or_start, launch};
 
 /// The longest config.json that is read.

@@ -13,7 +13,7 @@ use crate::kubernetes::resources::names::ResourceName;
 use crate::model::device::Access;
 use crate::model::remote::{RemoteDevice, Server};
 use crate::model::request::Request;
-use crate::model::request::annotations::Requests;
+use crate::model::request::entry::Requests;
 use crate::model::request::selector::Selector;
 
 /// Where device nodes are.

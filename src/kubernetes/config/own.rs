@@ -19,9 +19,9 @@ use super::error::{ConfigError, Fault, count, permissions};
 use super::generic::{self, GENERIC_DOMAIN};
 use super::go_yaml::{Dialect, Node};
 use crate::kubernetes::resources::names::ResourceName;
-use crate::model::request::annotations::{AskError, Requests, read_list};
+use crate::model::request::annotations::{AskError, read_list};
 use crate::model::request::class::Classes;
-use crate::model::request::entry::Origin;
+use crate::model::request::entry::{Origin, Requests};
 use crate::model::request::symlink::parse_symlinks;
 use crate::model::yaml;
 

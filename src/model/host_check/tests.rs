@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use super::engine_config::{ContainerdConfig, CriOConfig, DEFAULT_HOOK_DIR, DockerConfig};
+use super::engine_config::{ContainerdConfig, CriOConfig, DEFAULT_HOOK_DIR, DockerConfig, HookDefinition};
 use super::facts::*;
 use super::version::Version;
 use super::*;

@@ -5,8 +5,8 @@ use serde::Deserialize;
 use crate::model::oci::Annotations;
 use crate::model::quoting::{nearest, shown};
 use crate::model::request::class::{ClassUseError, Classes};
-use crate::model::request::entry::{Origin, RequestEntry};
-use crate::model::request::symlink::{SymlinkError, SymlinkRule, parse_lowrisc_symlinks, parse_symlinks};
+use crate::model::request::entry::{Origin, RequestEntry, Requests};
+use crate::model::request::symlink::{SymlinkError, parse_lowrisc_symlinks, parse_symlinks};
 use crate::model::request::{
     OnRemoval, Request, RequestError, check_untrusted, parse_asks, parse_lowrisc_devices,
 };
@@ -26,28 +26,6 @@ pub const LOWRISC_DEVICES: &str = "org.lowrisc.hotplug.devices";
 pub const LOWRISC_DEVICE: &str = "org.lowrisc.hotplug.device";
 /// container-hotplug's rules for links.
 pub const LOWRISC_SYMLINKS: &str = "org.lowrisc.hotplug.symlinks";
-
-/// What a container asks for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Requests {
-    /// Devices.
-    pub entries: Vec<RequestEntry>,
-    /// Further links.
-    pub symlinks: Vec<SymlinkRule>,
-}
-
-impl Requests {
-    /// Whether no device is asked for. A rule for links asks for none by itself.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// Adds all of another.
-    pub fn extend(&mut self, other: Self) {
-        self.entries.extend(other.entries);
-        self.symlinks.extend(other.symlinks);
-    }
-}
 
 /// What becomes of requests in container-hotplug's annotations, which cannot say it themselves.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

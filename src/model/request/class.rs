@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::model::quoting::nearest;
-use crate::model::request::annotations::{AskError, Requests};
-use crate::model::request::entry::{Origin, RequestEntry};
+use crate::model::request::entry::{Origin, RequestEntry, Requests};
 use crate::model::request::selector::did_you_mean_owned;
-use crate::model::request::symlink::{SymlinkRule, parse_symlinks};
-use crate::model::request::{Ask, ClassFault, ClassName, ClassUse, MAX_REQUESTS, Request, parse_requests};
+use crate::model::request::symlink::{SymlinkError, SymlinkRule, parse_symlinks};
+use crate::model::request::{
+    Ask, ClassFault, ClassName, ClassUse, MAX_REQUESTS, Request, RequestError, parse_requests,
+};
 
 /// A class as it is written: `[class.NAME]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -59,15 +60,21 @@ pub enum DefinitionFault {
     /// Its name.
     #[error(transparent)]
     Name(#[from] ClassFault),
-    /// A request or a rule for links.
-    #[error("{source} ({key}, element {position})")]
-    Ask {
-        /// `devices` or `symlinks`.
-        key: &'static str,
+    /// A request.
+    #[error("{source} (devices, element {position})")]
+    Request {
         /// Counted from 1.
         position: usize,
         /// What is wrong.
-        source: AskError,
+        source: RequestError,
+    },
+    /// A rule for links.
+    #[error("{source} (symlinks, element {position})")]
+    Symlink {
+        /// Counted from 1.
+        position: usize,
+        /// What is wrong.
+        source: SymlinkError,
     },
     /// It asks for nothing.
     #[error("it asks for no device: write devices = [\"usb:0403:6001\"], say")]
@@ -255,8 +262,10 @@ fn push_new(all: &mut Vec<RequestEntry>, entry: RequestEntry) {
 impl Class {
     fn parse(name: &str, definition: &Definition) -> Result<Self, DefinitionFault> {
         ClassName::new(name)?;
-        let requests = parse_each("devices", &definition.devices, parse_requests)?;
-        let symlinks = parse_each("symlinks", &definition.symlinks, parse_symlinks)?;
+        let requests = parse_each(&definition.devices, parse_requests)
+            .map_err(|(position, source)| DefinitionFault::Request { position, source })?;
+        let symlinks = parse_each(&definition.symlinks, parse_symlinks)
+            .map_err(|(position, source)| DefinitionFault::Symlink { position, source })?;
         if requests.is_empty() {
             return Err(DefinitionFault::Empty);
         }
@@ -264,19 +273,14 @@ impl Class {
     }
 }
 
-fn parse_each<T, E: Into<AskError>>(
-    key: &'static str,
+/// All that the texts list, or the first text with an error, counted from 1.
+fn parse_each<T, E>(
     texts: &[String],
     parse: impl Fn(&str) -> Result<Vec<T>, E>,
-) -> Result<Vec<T>, DefinitionFault> {
+) -> Result<Vec<T>, (usize, E)> {
     let mut all = Vec::new();
     for (text, position) in texts.iter().zip(1..) {
-        let parsed = parse(text).map_err(|source| DefinitionFault::Ask {
-            key,
-            position,
-            source: source.into(),
-        })?;
-        all.extend(parsed);
+        all.extend(parse(text).map_err(|error| (position, error))?);
     }
     Ok(all)
 }

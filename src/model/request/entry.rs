@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::device::SysPath;
 use crate::model::request::Request;
+use crate::model::request::symlink::SymlinkRule;
 
 /// Where a request came from, which decides how far it is trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -82,6 +83,28 @@ impl RequestEntry {
             named: None,
             ..self.clone()
         }
+    }
+}
+
+/// What a container asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Requests {
+    /// Devices.
+    pub entries: Vec<RequestEntry>,
+    /// Further links.
+    pub symlinks: Vec<SymlinkRule>,
+}
+
+impl Requests {
+    /// Whether no device is asked for. A rule for links asks for none by itself.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Adds all of another.
+    pub fn extend(&mut self, other: Self) {
+        self.entries.extend(other.entries);
+        self.symlinks.extend(other.symlinks);
     }
 }
 

@@ -14,8 +14,8 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
-use oci_hotplug::host::container::ContainerFacts;
-use oci_hotplug::host::filter::{self, CgroupFilter, Cgroups, DeviceFilter, FilterError, FilterMemory};
+use oci_hotplug::host::container::{Cgroups, ContainerFacts};
+use oci_hotplug::host::filter::{self, CgroupFilter, DeviceFilter, FilterError, FilterMemory};
 use oci_hotplug::host::process::start_time;
 use oci_hotplug::host::state::cgroup_owners::Owner;
 use oci_hotplug::model::cgroup::filter_program::{Insn, encode};

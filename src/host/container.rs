@@ -19,7 +19,6 @@ use serde::{Deserialize, Serialize};
 
 pub use id_maps::IdMaps;
 
-use crate::host::filter::Cgroups;
 use crate::host::process::{Process, ProcessError};
 use crate::host::quiet::{Mounts, attributes, identity};
 use crate::model::oci::ProcessUser;
@@ -42,6 +41,16 @@ pub struct ContainerFacts {
     pub cgroups_path: Option<String>,
     /// The OCI config's `process.user`.
     pub user: ProcessUser,
+}
+
+/// The container's own cgroups, as directories of the host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cgroups {
+    /// Its cgroup of the v1 devices hierarchy, where that is mounted.
+    pub v1_devices: Option<PathBuf>,
+    /// Its cgroups of the v2 hierarchy, the leaf first, up to the container's own top cgroup. Never an ancestor
+    /// that other containers share.
+    pub v2: Vec<PathBuf>,
 }
 
 /// What can go wrong with a container.

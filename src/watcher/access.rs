@@ -2,8 +2,8 @@
 //!
 //! Must not know what is granted why, nor what the cgroups are made of (`host::filter`).
 
-use crate::host::container::Container;
-use crate::host::filter::{self, CgroupFilter, Cgroups, DeviceFilter, FilterError, FilterMemory, Places};
+use crate::host::container::{Cgroups, Container};
+use crate::host::filter::{self, CgroupFilter, DeviceFilter, FilterError, FilterMemory, Places};
 use crate::host::state::cgroup_owners::Owner;
 use crate::host::state::leftovers;
 use crate::model::cgroup::grants::{Change, GrantSet};

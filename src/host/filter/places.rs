@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cgroups, FilterError, is_gone};
-use crate::host::state::cgroup_owners::{CgroupPlace, Version};
+use super::cgroup::{CgroupPlace, Version};
+use super::error::{FilterError, is_gone};
+use crate::host::container::Cgroups;
 
 /// The places of one container's cgroups, as [`Cgroups`] has their directories.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

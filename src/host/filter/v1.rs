@@ -11,8 +11,9 @@ use std::path::PathBuf;
 use cgroups_rs::DeviceResource;
 use cgroups_rs::devices::{DevicePermissions, DeviceType, DevicesController};
 
-use super::{FilterError, FilterMemory, is_gone};
-use crate::host::state::cgroup_owners::CgroupPlace;
+use super::cgroup::CgroupPlace;
+use super::error::{FilterError, is_gone};
+use super::memory::FilterMemory;
 use crate::model::cgroup::device_rules::{DeviceRule, Transition, Verdict, v1_held, v1_transition};
 use crate::model::cgroup::grants::{Change, GrantSet, common};
 use crate::model::device::{Access, DevKind};

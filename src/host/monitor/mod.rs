@@ -8,6 +8,7 @@
 //! links.rs     where links lead                          order.rs         udevd's late events sorted out (pure)
 //! ```
 
+mod error;
 mod links;
 pub mod message;
 mod order;
@@ -16,10 +17,10 @@ mod static_nodes;
 mod sysfs;
 mod udevd;
 
-use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
+pub use self::error::MonitorError;
 use self::links::HostLinks;
 use self::message::{Happened, Message};
 use self::order::Gone;
@@ -34,32 +35,6 @@ use crate::model::request::facts_needed::FactsNeeded;
 
 /// A receive buffer for [`DeviceMonitor::open`], in bytes: room for some ten thousand events.
 pub const RECEIVE_BUFFER: usize = 16 * 1024 * 1024;
-
-/// Why the host's devices cannot be told.
-#[derive(Debug, thiserror::Error)]
-pub enum MonitorError {
-    /// A group of uevents could not be joined.
-    #[error(
-        "subscribing to the {group} group of uevents: {source} (is the kernel built with CONFIG_NET, and are netlink sockets allowed?)"
-    )]
-    Subscribe {
-        /// `kernel` or `udev`.
-        group: &'static str,
-        /// What libudev or the kernel said.
-        source: io::Error,
-    },
-    /// sysfs could not be read.
-    #[error("reading the host's devices at {path}: {source} (sysfs must be mounted at /sys)")]
-    SysFs {
-        /// What was to be read.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// Static nodes cannot be watched.
-    #[error("creating an inotify instance to watch device nodes: {0} (raise fs.inotify.max_user_instances)")]
-    Inotify(io::Error),
-}
 
 /// The host's devices: a list of them, and events from the moment of opening on.
 ///

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{NetlinkAddr, getsockname, setsockopt, sockopt};
 
-use super::MonitorError;
+use super::error::MonitorError;
 use super::message::Properties;
 
 /// Most messages taken in one go, so that a flood cannot keep its reader from anything else.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
-use super::MonitorError;
+use super::error::MonitorError;
 use super::links::HostLinks;
 use crate::model::device::event::DeviceEvent;
 use crate::model::device::{DevNode, DevNum, Device, STATIC_NODE, STATIC_NODES, Seen, SysPath};

@@ -13,7 +13,7 @@ use nix::fcntl::{self, OFlag};
 use nix::sys::stat::Mode;
 use nix::unistd;
 
-use super::MonitorError;
+use super::error::MonitorError;
 use super::message::{from_uevent, parse_uevent};
 use crate::model::device::hid_usages::HidUsages;
 use crate::model::device::input_capabilities::InputCapabilities;

@@ -4,8 +4,8 @@
 
 use std::path::Path;
 
-use super::v2::{Candidate, Cgroup, display_name};
-use super::{FilterError, is_gone};
+use super::attached::{Candidate, Cgroup, display_name};
+use super::error::{FilterError, is_gone};
 use crate::model::cgroup::filter_program::{Insn, verdict};
 use crate::model::cgroup::grants::GrantSet;
 use crate::model::device::DevNum;
@@ -13,7 +13,7 @@ use crate::sys::bpf;
 
 /// What is known of the programs above.
 #[derive(Debug, Default)]
-pub(super) struct Above {
+pub(super) struct Ancestors {
     programs: Vec<Program>,
 }
 
@@ -25,7 +25,7 @@ struct Program {
     insns: Vec<Insn>,
 }
 
-impl Above {
+impl Ancestors {
     /// Those of `wanted` that a program above refuses, each with who does. `own` are the container's own cgroups,
     /// settled, the leaf first. Costs one question to the kernel while nothing changes.
     pub fn refusals(

@@ -1,0 +1,257 @@
+//! One v2 cgroup and the programs attached to it: each is replaced by itself with our prologue in front.
+
+use std::collections::BTreeSet;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::error::{FilterError, is_gone};
+use super::grant_map::{GrantMap, with_locked_memory};
+use super::map_slot::MapSlot;
+use crate::model::cgroup::filter_program::{self, Insn, decode, encode};
+use crate::model::cgroup::grants::Change;
+use crate::sys::bpf::{self, Attached, ProgInfo};
+
+/// The name of our programs, by which a later watcher recognizes them.
+const PROGRAM_NAME: &str = "oci_hotplug";
+/// How often a cgroup's programs are extended while an engine keeps replacing them.
+const ROUNDS: u32 = 8;
+
+/// One cgroup and what is known of its programs.
+#[derive(Debug)]
+pub(super) struct Cgroup {
+    pub(super) path: PathBuf,
+    dir: OwnedFd,
+    /// The programs seen to be ours over our map. Ids are not used again while the kernel counts on.
+    ours: BTreeSet<u32>,
+    /// The programs seen to be without our prologue and left so, since there was nothing to grant.
+    untouched: BTreeSet<u32>,
+}
+
+/// An attached program of which the verdict is still out.
+pub(super) struct Candidate {
+    program: OwnedFd,
+    pub(super) info: ProgInfo,
+    /// `None` where the kernel keeps them back.
+    pub(super) insns: Option<Vec<Insn>>,
+}
+
+impl Candidate {
+    /// The instructions behind our prologue; `None` if it has none.
+    fn behind_prologue(&self) -> Option<&[Insn]> {
+        filter_program::strip(self.insns.as_deref()?)
+    }
+}
+
+/// How one attached program was dealt with.
+enum Handled {
+    /// It is ours over our map.
+    Ours,
+    /// It was never spliced, and there is nothing to grant.
+    Untouched,
+    /// Ours is in its place now, or was; whoever was quicker: look again.
+    Replaced,
+    /// It is no longer attached: look again.
+    Vanished,
+}
+
+impl Cgroup {
+    pub(super) fn open(path: &Path) -> Result<Self, FilterError> {
+        let directory = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY)
+            .open(path);
+        let cgroup = path.to_owned();
+        match directory {
+            Ok(dir) => Ok(Self {
+                path: cgroup,
+                dir: dir.into(),
+                ours: BTreeSet::new(),
+                untouched: BTreeSet::new(),
+            }),
+            Err(error) if is_gone(&error) => Err(FilterError::Gone { cgroup }),
+            Err(source) => Err(FilterError::Open { cgroup, source }),
+        }
+    }
+
+    pub(super) fn query(&self) -> Result<Attached, FilterError> {
+        bpf::prog_query(self.dir.as_fd()).map_err(|source| self.query_error(source))
+    }
+
+    /// The programs that decide here: its own, and those of the cgroups above.
+    pub(super) fn effective(&self) -> Result<Vec<u32>, FilterError> {
+        bpf::prog_query_effective(self.dir.as_fd()).map_err(|source| self.query_error(source))
+    }
+
+    fn query_error(&self, source: io::Error) -> FilterError {
+        let cgroup = self.path.clone();
+        if is_gone(&source) {
+            FilterError::Gone { cgroup }
+        } else {
+            FilterError::Query { cgroup, source }
+        }
+    }
+
+    /// Whether the program is attached here, as far as was seen last.
+    pub(super) fn has_settled(&self, id: u32) -> bool {
+        self.ours.contains(&id) || self.untouched.contains(&id)
+    }
+
+    /// The map that an attached program of ours looks into.
+    pub(super) fn find_map(&self) -> Result<Option<GrantMap>, FilterError> {
+        for id in self.query()?.ids {
+            let Some(candidate) = self.inspect(id)? else {
+                continue;
+            };
+            if candidate.info.name != PROGRAM_NAME || candidate.behind_prologue().is_none() {
+                continue;
+            }
+            for map in &candidate.info.map_ids {
+                let adopted = GrantMap::adopt(*map).map_err(|source| FilterError::Map {
+                    cgroup: self.path.clone(),
+                    doing: "taking over",
+                    source,
+                })?;
+                if adopted.is_some() {
+                    return Ok(adopted);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Has every attached program look into our map, and reads back that it does.
+    pub(super) fn settle(&mut self, map: &mut MapSlot<'_>) -> Result<Change, FilterError> {
+        let mut change = Change::None;
+        let mut ids = Vec::new();
+        for _ in 0..ROUNDS {
+            let attached = self.query()?;
+            let mut settled = true;
+            for id in &attached.ids {
+                match self.handle(*id, attached.flags, map)? {
+                    Handled::Ours => _ = self.ours.insert(*id),
+                    Handled::Untouched => _ = self.untouched.insert(*id),
+                    Handled::Replaced => (settled, change) = (false, Change::Made),
+                    Handled::Vanished => settled = false,
+                }
+            }
+            ids = attached.ids;
+            if settled {
+                self.ours.retain(|id| ids.contains(id));
+                self.untouched.retain(|id| ids.contains(id));
+                return Ok(change);
+            }
+        }
+        Err(FilterError::Restless {
+            cgroup: self.path.clone(),
+            ids,
+            rounds: ROUNDS,
+        })
+    }
+
+    fn handle(&self, id: u32, flags: u32, map: &mut MapSlot<'_>) -> Result<Handled, FilterError> {
+        if self.ours.contains(&id) {
+            return Ok(Handled::Ours);
+        }
+        if map.is_empty() && self.untouched.contains(&id) {
+            return Ok(Handled::Untouched);
+        }
+        let Some(candidate) = self.inspect(id)? else {
+            return Ok(Handled::Vanished);
+        };
+        match candidate.behind_prologue() {
+            Some(_) if map.is_used_by(&candidate.info) => Ok(Handled::Ours),
+            None if map.is_empty() => Ok(Handled::Untouched),
+            // Over another map it would go on granting what a watcher long dead granted: even without grants.
+            original => self.replace(&candidate, original, flags, map),
+        }
+    }
+
+    /// Reads one attached program; `None` if it is gone meanwhile.
+    pub(super) fn inspect(&self, id: u32) -> Result<Option<Candidate>, FilterError> {
+        let failed = |source| FilterError::Inspect {
+            cgroup: self.path.clone(),
+            id,
+            source,
+        };
+        let program = match bpf::prog_get_fd_by_id(id) {
+            Ok(program) => program,
+            Err(error) if is_gone(&error) => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let info = bpf::prog_info(program.as_fd()).map_err(failed)?;
+        let insns = info.xlated.as_deref().and_then(decode);
+        Ok(Some(Candidate { program, info, insns }))
+    }
+
+    /// Puts the candidate's original with our prologue over our map in the candidate's place.
+    fn replace(
+        &self,
+        candidate: &Candidate,
+        behind_prologue: Option<&[Insn]>,
+        flags: u32,
+        map: &mut MapSlot<'_>,
+    ) -> Result<Handled, FilterError> {
+        let (id, name, cgroup) = (
+            candidate.info.id,
+            display_name(&candidate.info),
+            self.path.clone(),
+        );
+        let Some(original) = behind_prologue.or(candidate.insns.as_deref()) else {
+            return Err(FilterError::Hidden { cgroup, id, name });
+        };
+        let spliced = match filter_program::splice(original, map.get()?.map().as_fd().as_raw_fd()) {
+            Ok(spliced) => encode(&spliced),
+            Err(source) => {
+                return Err(FilterError::Splice {
+                    cgroup,
+                    id,
+                    name,
+                    source,
+                });
+            }
+        };
+        let loaded = with_locked_memory(|| bpf::prog_load(&spliced, c"Apache-2.0 OR MIT", PROGRAM_NAME));
+        let ours = match loaded {
+            Ok(ours) => ours,
+            Err(source) => {
+                return Err(FilterError::Load {
+                    cgroup,
+                    id,
+                    name,
+                    source,
+                });
+            }
+        };
+        let (dir, ours) = (self.dir.as_fd(), ours.as_fd());
+        let attached = if flags & bpf::BPF_F_ALLOW_MULTI != 0 {
+            bpf::prog_replace(dir, ours, candidate.program.as_fd())
+        } else {
+            // There is only one then, and attaching in the same way takes its place.
+            bpf::prog_attach(dir, ours, flags)
+        };
+        match attached {
+            Ok(()) => Ok(Handled::Replaced),
+            // Someone was quicker: EINVAL is what kernels say of a list that no longer has the program.
+            Err(error) if is_gone(&error) || error.kind() == io::ErrorKind::InvalidInput => {
+                Ok(Handled::Vanished)
+            }
+            Err(source) => Err(FilterError::Attach {
+                cgroup,
+                id,
+                name,
+                source,
+            }),
+        }
+    }
+}
+
+pub(super) fn display_name(info: &ProgInfo) -> String {
+    if info.name.is_empty() {
+        "without a name".to_owned()
+    } else {
+        info.name.clone()
+    }
+}

@@ -1,0 +1,64 @@
+//! A cgroup, identified so that a path that is used again is not taken for the same cgroup.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use serde::{Deserialize, Serialize};
+
+/// One cgroup, whatever its path becomes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupPlace {
+    /// Its directory.
+    pub path: PathBuf,
+    /// The directory's inode number; 0 when unknown.
+    pub inode: u64,
+}
+
+impl CgroupPlace {
+    /// The cgroup at this directory.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            inode: fs::metadata(path)?.ino(),
+        })
+    }
+
+    /// Whether the cgroup is still at its path.
+    pub fn exists(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.inode)
+    }
+}
+
+/// The hierarchy that a cgroup belongs to: inode numbers are unique in each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// The v1 hierarchy with the devices controller.
+    V1,
+    /// The v2 hierarchy.
+    V2,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_another_once_its_directory_was_made_again() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("cgroup");
+        fs::create_dir(&path).unwrap();
+        let place = CgroupPlace::at(&path).unwrap();
+        assert!(place.exists());
+        // Both exist at one time: no file system gives them the same number.
+        fs::create_dir(scratch.path().join("next")).unwrap();
+        fs::rename(scratch.path().join("next"), &path).unwrap();
+        assert!(!place.exists());
+        fs::remove_dir(&path).unwrap();
+        assert!(!place.exists());
+        assert!(CgroupPlace::at(&path).is_err());
+    }
+}

@@ -1,0 +1,87 @@
+//! The map of grants that all programs of a container share, made when the first program needs it.
+
+use std::io;
+use std::path::Path;
+
+use super::error::FilterError;
+use super::grant_map::{GrantMap, MAX_GRANTS, WriteError};
+use crate::model::cgroup::grants::{Change, GrantSet};
+use crate::sys::bpf::ProgInfo;
+
+/// The map, made and filled when it is first needed.
+pub(super) struct MapSlot<'a> {
+    grants: &'a mut Option<GrantMap>,
+    wanted: &'a GrantSet,
+    leaf: &'a Path,
+    /// How filling a new map went: what does not go in keeps nothing else from being granted.
+    pub(super) filled: Result<Change, FilterError>,
+}
+
+impl<'a> MapSlot<'a> {
+    /// The slot of the map in `grants`, which is to grant `wanted`; `leaf` is the container's leaf cgroup.
+    pub(super) fn new(grants: &'a mut Option<GrantMap>, wanted: &'a GrantSet, leaf: &'a Path) -> Self {
+        Self {
+            grants,
+            wanted,
+            leaf,
+            filled: Ok(Change::None),
+        }
+    }
+
+    /// The map.
+    pub(super) fn get(&mut self) -> Result<&GrantMap, FilterError> {
+        let grants = match self.grants.take() {
+            Some(grants) => grants,
+            None => {
+                let failed = |source| FilterError::Map {
+                    cgroup: self.leaf.to_owned(),
+                    doing: "making",
+                    source,
+                };
+                let mut grants = GrantMap::create().map_err(failed)?;
+                // Filled before a program looks into it: the first look finds all the grants.
+                self.filled = write(&mut grants, self.wanted, self.leaf);
+                grants
+            }
+        };
+        Ok(self.grants.insert(grants))
+    }
+
+    /// Whether there is nothing to grant.
+    pub(super) fn is_empty(&self) -> bool {
+        self.wanted.values().all(|access| access.is_none())
+    }
+
+    /// Whether a program looks into this map and no other.
+    pub(super) fn is_used_by(&self, info: &ProgInfo) -> bool {
+        self.grants
+            .as_ref()
+            .is_some_and(|grants| info.map_ids == [grants.map().id()])
+    }
+}
+
+/// Makes the map grant exactly `wanted`.
+pub(super) fn write(map: &mut GrantMap, wanted: &GrantSet, leaf: &Path) -> Result<Change, FilterError> {
+    match map.set(wanted) {
+        Ok(true) => Ok(Change::Made),
+        Ok(false) => Ok(Change::None),
+        Err(error) => Err(write_error(leaf, error)),
+    }
+}
+
+fn write_error(leaf: &Path, WriteError { num, source }: WriteError) -> FilterError {
+    // kernel/bpf/hashtab.c: a full map is E2BIG.
+    if source.kind() == io::ErrorKind::ArgumentListTooLong {
+        FilterError::Full {
+            cgroup: leaf.to_owned(),
+            num,
+            limit: MAX_GRANTS,
+        }
+    } else {
+        FilterError::Map {
+            cgroup: leaf.to_owned(),
+            doing: "writing",
+            source,
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! What a filter remembers across watchers.
+
+use serde::{Deserialize, Serialize};
+
+use super::places::Places;
+use crate::model::cgroup::device_rules::DeviceRule;
+use crate::model::cgroup::grants::GrantSet;
+use crate::model::device::Access;
+
+/// What a watcher that takes over must know of what its predecessor did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilterMemory {
+    /// What we have allowed and not taken back.
+    #[serde(with = "pairs")]
+    pub held: GrantSet,
+    /// What the v1 cgroup allowed before us.
+    pub baseline: Option<Vec<DeviceRule>>,
+    /// The cgroups that all this is about.
+    #[serde(default)]
+    pub places: Places,
+}
+
+impl FilterMemory {
+    /// What to store *before* `ensure(grants)` is called, so that a watcher that dies in it leaves nothing allowed
+    /// that its successor does not take back.
+    pub fn ahead_of(&self, grants: &GrantSet) -> FilterMemory {
+        let mut memory = self.clone();
+        for (num, access) in grants {
+            *memory.held.entry(*num).or_insert(Access::NONE) |= *access;
+        }
+        memory
+    }
+
+    /// Whether a cgroup still has some of these grants.
+    pub fn is_in_force(&self) -> bool {
+        !self.held.is_empty() && self.places.all().any(|(_, place)| place.exists())
+    }
+}
+
+/// A grant set as a list of pairs: JSON's keys are texts, device numbers are none.
+mod pairs {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::{Access, GrantSet};
+    use crate::model::device::DevNum;
+
+    pub fn serialize<S: Serializer>(grants: &GrantSet, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(grants)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<GrantSet, D::Error> {
+        Ok(Vec::<(DevNum, Access)>::deserialize(deserializer)?
+            .into_iter()
+            .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::device::{DevKind, DevNum};
+
+    fn char(minor: u32) -> DevNum {
+        DevNum {
+            kind: DevKind::Char,
+            major: 188,
+            minor,
+        }
+    }
+
+    #[test]
+    fn memory_is_json_and_survives_it() {
+        let memory = FilterMemory {
+            held: [(char(0), Access::READ), (char(1), Access::ALL)].into(),
+            baseline: Some(vec!["c 1:3 rwm".parse().unwrap()]),
+            places: Places::default(),
+        };
+        let json = serde_json::to_string(&memory).unwrap();
+        assert_eq!(serde_json::from_str::<FilterMemory>(&json).unwrap(), memory);
+        assert!(json.contains(r#""baseline":["c 1:3 rwm"]"#), "{json}");
+    }
+
+    #[test]
+    fn memory_ahead_of_grants_has_what_is_held_and_what_comes() {
+        let memory = FilterMemory {
+            held: [(char(0), Access::READ)].into(),
+            ..FilterMemory::default()
+        };
+        let ahead = memory.ahead_of(&[(char(0), Access::WRITE), (char(1), Access::ALL)].into());
+        let both = Access::READ | Access::WRITE;
+        assert_eq!(ahead.held, [(char(0), both), (char(1), Access::ALL)].into());
+    }
+}

@@ -12,7 +12,7 @@ use super::directories::{Definition, SpecFile, Specs, shown};
 use super::document::{Device, Document, Edits, Hook};
 use super::names::{self, Kind, NameError};
 use super::{reference, rules};
-use crate::host::state::atomic_file::replace;
+use crate::host::state::atomic_file::{Durability, replace};
 
 /// The vendor and class of our devices when nothing else is said.
 pub const DEFAULT_KIND: &str = "oci-hotplug.dev/device";
@@ -381,7 +381,8 @@ pub fn place(path: &Path, document: &Document) -> Result<Placed, GenerateError> 
         .mode(0o755)
         .create(dir)
         .map_err(|source| io_error("making the directory", dir, source))?;
-    replace(path, text.as_bytes(), 0o644).map_err(|source| io_error("writing", path, source))?;
+    replace(path, text.as_bytes(), 0o644, Durability::Synced)
+        .map_err(|source| io_error("writing", path, source))?;
     Ok(placed)
 }
 

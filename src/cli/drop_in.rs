@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::stat::{Mode, umask};
 
 use crate::host::config::Config;
-use crate::host::state::atomic_file::replace;
+use crate::host::state::atomic_file::{Durability, replace};
 
 /// How each of our files begins. A file without it is the administrator's, whatever its name.
 pub(super) const MARK: &str = "# Written by oci-hotplug.";
@@ -56,7 +56,7 @@ pub(super) fn write(config: &Config, name: &str, text: &str, dry_run: bool) -> R
     // The file's mode is what it says, whatever the shell's umask.
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}{}", dir.display(), as_root(&dir)))?;
-    replace(&path, text.as_bytes(), 0o644)
+    replace(&path, text.as_bytes(), 0o644, Durability::Synced)
         .with_context(|| format!("cannot write {}{}", path.display(), as_root(&dir)))?;
     Ok((path, Written::New))
 }

@@ -18,7 +18,7 @@ use crate::cdi::generate::{self, ANNOTATED, DEFAULT_KIND, Placed, Wish};
 use crate::cdi::names::Kind;
 use crate::exit;
 use crate::host::programs;
-use crate::host::state::atomic_file::replace;
+use crate::host::state::atomic_file::{Durability, replace};
 
 /// Where podman and CRI-O look for hooks that annotations ask for, wherever the rest goes.
 const HOOKS_JSON: &str = "/usr/share/containers/oci/hooks.d";
@@ -178,7 +178,7 @@ fn put(file: &FactsNeeded) -> Result<Placed> {
 fn write(file: &FactsNeeded) -> io::Result<()> {
     let dir = file.path.parent().unwrap_or(Path::new("/"));
     DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
-    replace(&file.path, &file.content, file.mode)
+    replace(&file.path, &file.content, file.mode, Durability::Synced)
 }
 
 /// As [`put`], for what the device plugin does without: a read-only /usr has no place for it, and that is no failure.

@@ -8,20 +8,17 @@
 //! See the kernel's Documentation/usb/authorization.rst.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use fs2::FileExt;
+use crate::host::state::atomic_file::{Durability, create};
+use crate::host::state::flock::{self, Lock};
 
 use super::vhci::{Vhci, attribute, write_at_once};
 
 const ATTRIBUTE: &str = "authorized_default";
-/// A lock is asked for so often. It is held against us for no longer than a few writes take.
-const LOCK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The hubs could not be told to wait for a permission, or the state directory could not hold what they were before.
 #[derive(Debug, thiserror::Error)]
@@ -71,20 +68,18 @@ impl Hold {
                 before.insert(path, value);
             }
         }
-        let part = self.before.with_extension(format!("{}.part", std::process::id()));
-        let outcome = write_new(&part, &before).and_then(|()| fs::hard_link(&part, &self.before));
-        let _ = fs::remove_file(&part);
-        match outcome {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            outcome => outcome.map_err(failed("writing", &self.before)),
-        }
+        serde_json::to_vec(&before)
+            .map_err(io::Error::from)
+            .and_then(|content| create(&self.before, &content, 0o600, Durability::Volatile))
+            .map_err(failed("writing", &self.before))?;
+        Ok(())
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
         // flock(2): when the conversion fails, our shared lock is gone too, and another is there to do this.
-        if FileExt::try_lock_exclusive(&self.lock).is_ok() {
+        if matches!(flock::try_lock(&self.lock, Lock::Exclusive), Ok(true)) {
             put_back(&self.before);
         }
     }
@@ -97,7 +92,7 @@ pub fn heal(dir: &Path) {
         return;
     }
     if let Ok(lock) = File::open(dir.join("hubs.lock")) {
-        if FileExt::try_lock_exclusive(&lock).is_ok() {
+        if matches!(flock::try_lock(&lock, Lock::Exclusive), Ok(true)) {
             put_back(&before);
         }
     }
@@ -115,35 +110,9 @@ fn put_back(before: &Path) {
 
 fn lock(dir: &Path, deadline: Instant) -> Result<File, HubError> {
     let path = dir.join("hubs.lock");
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(failed("opening", &path))?;
-    loop {
-        match FileExt::try_lock_shared(&file) {
-            Ok(()) => return Ok(file),
-            Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => {}
-            Err(error) => return Err(failed("locking", &path)(error)),
-        }
-        if Instant::now() >= deadline {
-            return Err(failed("locking", &path)(io::ErrorKind::TimedOut.into()));
-        }
-        thread::sleep(LOCK_INTERVAL);
-    }
-}
-
-fn write_new(path: &Path, content: &BTreeMap<PathBuf, String>) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(&serde_json::to_vec(content)?)
+    let file = flock::open_or_create(&path).map_err(failed("opening", &path))?;
+    flock::lock(&file, Lock::Shared, deadline).map_err(failed("locking", &path))?;
+    Ok(file)
 }
 
 #[cfg(test)]

@@ -6,15 +6,16 @@
 //! A record counts only as long as the kernel shows the same device at the port: ports are used again, by other tools
 //! as well. Must not know how a device is attached.
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::protocol::Speed;
 use super::vhci::{LocalDevice, Slot, State, attribute, raw_node};
+use crate::host::state::atomic_file::{Durability, replace};
+use crate::host::state::flock;
 use crate::model::device::SysPath;
 use crate::model::device::inventory::Inventory;
 use crate::model::remote::{Holding, RemoteDevice, Reserved, WantedIds};
@@ -258,11 +259,7 @@ impl Records {
     /// # Errors
     /// When it can't be made.
     pub fn make(&self) -> Result<(), RecordError> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.dir)
-            .map_err(|source| failed("making", &self.dir, source))
+        flock::create_dir(&self.dir).map_err(|source| failed("making", &self.dir, source))
     }
 
     /// All that can be read. What another version wrote is none of ours.
@@ -288,16 +285,10 @@ impl Records {
     /// When it can't be written.
     pub fn write(&self, record: &Record) -> Result<(), RecordError> {
         let path = self.path(record.port);
-        let part = path.with_extension("part");
-        let written = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&part)
-            .and_then(|mut file| file.write_all(&serde_json::to_vec(record)?))
-            .and_then(|()| fs::rename(&part, &path));
-        written.map_err(|source| failed("writing", &path, source))
+        serde_json::to_vec(record)
+            .map_err(io::Error::from)
+            .and_then(|content| replace(&path, &content, 0o600, Durability::Volatile))
+            .map_err(|source| failed("writing", &path, source))
     }
 
     /// Forgets what was at a port.

@@ -15,7 +15,7 @@ use self::families::families;
 use super::enrolled::Enrolled;
 use super::error::Usage;
 use super::render::prometheus;
-use crate::host::state::atomic_file::replace;
+use crate::host::state::atomic_file::{Durability, replace};
 use crate::host::state::registry::Registry;
 
 /// The options.
@@ -43,7 +43,7 @@ pub fn run(registry: &Registry, options: &Options, as_json: bool) -> Result<()> 
     match &options.textfile {
         // The collector runs as an unprivileged user.
         Some(path) => {
-            replace(path, text.as_bytes(), 0o644).with_context(|| format!("writing {}", path.display()))
+            replace(path, text.as_bytes(), 0o644, Durability::Synced).with_context(|| format!("writing {}", path.display()))
         }
         None => Ok(io::stdout().lock().write_all(text.as_bytes())?),
     }

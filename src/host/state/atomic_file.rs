@@ -1,35 +1,107 @@
-//! Files that others read at any moment: they see the old one or the new one, whole.
+//! Files that other processes read at any time: they see the old content or the new one, never a part.
 //!
-//! Must not know what is in them.
+//! Must not know what the files contain.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Writes a file of these bytes with this mode (less the umask) and puts it at `path` by rename, in place of what is there.
-/// It is on the disk by then: after a power cut the name does not lead to an empty file. The directory must be there.
+/// Whether a file must survive a power cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// It is written to the disk before it gets its name, which takes milliseconds.
+    Synced,
+    /// It is of no use after a reboot.
+    Volatile,
+}
+
+/// Writes a file with this mode (less the umask) in place of what is at `path`. The directory must exist.
 ///
 /// # Errors
-/// What the system said. Nothing is left of the new file then.
-pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("/"));
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // Hidden, and of another ending: whoever reads a whole directory passes it over.
-    let temporary = dir.join(format!(".{name}.{}.tmp", std::process::id()));
-    // Left by a process of this number that was killed, if it is there at all.
+/// Those of open(2), write(2) and rename(2). Nothing is left of the new file then.
+pub fn replace(path: &Path, content: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
+    publish(path, content, mode, durability, |temporary| {
+        fs::rename(temporary, path)
+    })
+}
+
+/// Writes a file unless there is one; whether there was none.
+///
+/// # Errors
+/// Those of open(2), write(2) and link(2). Nothing is left of the new file then.
+pub fn create(path: &Path, content: &[u8], mode: u32, durability: Durability) -> io::Result<bool> {
+    let created = publish(path, content, mode, durability, |temporary| {
+        fs::hard_link(temporary, path)?;
+        fs::remove_file(temporary)
+    });
+    match created {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes the file under a temporary name in the same directory, and has `rename` give it its name.
+fn publish(
+    path: &Path,
+    content: &[u8],
+    mode: u32,
+    durability: Durability,
+    rename: impl FnOnce(&Path) -> io::Result<()>,
+) -> io::Result<()> {
+    let temporary = temporary_name(path);
+    // Left by a killed process with our process id, if it is there at all.
     let _ = fs::remove_file(&temporary);
-    let place = || {
-        let mut file: File = OpenOptions::new()
+    let write = || {
+        let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(mode)
             .open(&temporary)?;
         file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
+        if durability == Durability::Synced {
+            file.sync_all()?;
+        }
+        rename(&temporary)
     };
-    place().inspect_err(|_| {
+    write().inspect_err(|_| {
         let _ = fs::remove_file(&temporary);
     })
+}
+
+/// Hidden and with an extension of its own: programs that read the whole directory ignore it.
+fn temporary_name(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.{}.tmp", std::process::id()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_and_nothing_else_is_left() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("file");
+        for content in ["one", "two"] {
+            replace(&path, content.as_bytes(), 0o600, Durability::Volatile).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), content);
+        }
+        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1);
+        fs::create_dir(scratch.path().join("directory")).unwrap();
+        let directory = scratch.path().join("directory");
+        replace(&directory, b"", 0o600, Durability::Synced).unwrap_err();
+        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_file_is_created_once() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("file");
+        assert!(create(&path, b"one", 0o600, Durability::Volatile).unwrap());
+        assert!(!create(&path, b"two", 0o600, Durability::Volatile).unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one");
+        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1);
+    }
 }

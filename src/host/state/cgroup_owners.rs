@@ -8,24 +8,21 @@
 //! path is used again. A claim counts while the owner's record names the same init and that init runs; the file's lock is held
 //! only to read and write it. Must not know how access is changed.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, FileExt as _, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use fs2::FileExt;
 use serde::{Deserialize, Serialize};
 
 use crate::host::container::ContainerFacts;
 use crate::host::filter::cgroup::{CgroupPlace, Version};
+use crate::host::state::flock::{self, Lock};
 use crate::host::state::registry::{RecordedInit, Registry};
 
 /// How long another process may hold the lock of a claim, which takes it microseconds.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// How often a bounded wait looks again.
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// Who owns a cgroup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,7 +101,7 @@ impl Owner {
             let path = path.clone();
             move |source| ClaimError { doing, path, source }
         };
-        let file = open_locked(&path).map_err(failed("locking"))?;
+        let file = flock::open_locked(&path, Instant::now() + LOCK_TIMEOUT).map_err(failed("locking"))?;
         match read(&file) {
             Some(owner) if owner == self.claim => return Ok(None),
             Some(owner) if is_valid(&self.state_dir, &owner) => return Ok(Some(owner)),
@@ -129,7 +126,7 @@ impl Owner {
         work: impl FnOnce() -> T,
     ) -> Result<Option<T>, ClaimError> {
         let path = file_of(&self.state_dir, version, place);
-        let file = open_locked(&path).map_err(|source| ClaimError {
+        let file = flock::open_locked(&path, Instant::now() + LOCK_TIMEOUT).map_err(|source| ClaimError {
             doing: "locking",
             path: path.clone(),
             source,
@@ -189,51 +186,13 @@ fn read(mut file: &File) -> Option<Claim> {
     serde_json::from_slice(&text).ok()
 }
 
-/// The file of a claim, made if need be, with its lock.
-fn open_locked(path: &Path) -> io::Result<File> {
-    let deadline = Instant::now() + LOCK_TIMEOUT;
-    loop {
-        let opened = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path);
-        let file = match opened {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let dir = path.parent().unwrap_or(Path::new("/"));
-                DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-                continue;
-            }
-            opened => opened?,
-        };
-        match FileExt::try_lock_exclusive(&file) {
-            // A release may have removed the file before we had its lock.
-            Ok(()) if is_same_file(&file, path) => return Ok(file),
-            Ok(()) => continue,
-            Err(error) if error.raw_os_error() != fs2::lock_contended_error().raw_os_error() => {
-                return Err(error);
-            }
-            Err(_) if Instant::now() >= deadline => return Err(io::ErrorKind::TimedOut.into()),
-            Err(_) => std::thread::sleep(LOOK_AGAIN),
-        }
-    }
-}
-
 /// Removes the file of a claim that nobody is about to change.
 fn remove_if(path: &Path, is_unwanted: impl Fn(Option<Claim>) -> bool) {
     let Ok(file) = File::open(path) else { return };
-    if FileExt::try_lock_exclusive(&file).is_ok() && is_same_file(&file, path) && is_unwanted(read(&file)) {
+    let is_locked = matches!(flock::try_lock(&file, Lock::Exclusive), Ok(true));
+    if is_locked && flock::is_same_file(&file, path) && is_unwanted(read(&file)) {
         // One that stays is swept later: it does not count without its container.
         let _ = fs::remove_file(path);
-    }
-}
-
-fn is_same_file(file: &File, path: &Path) -> bool {
-    match (file.metadata(), fs::symlink_metadata(path)) {
-        (Ok(held), Ok(named)) => (held.dev(), held.ino()) == (named.dev(), named.ino()),
-        _ => false,
     }
 }
 

@@ -10,15 +10,15 @@
 //! what.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
+use crate::host::state::flock::{self, is_same_file};
 use crate::model::device::SysPath;
 use crate::model::device::same_data::{Extent, fnv};
 
@@ -304,36 +304,17 @@ impl Leases {
                 may_have_more: true,
             });
         }
-        let failed = |doing, source| LeaseError {
-            doing,
-            path: path.to_owned(),
-            source,
-        };
-        loop {
-            let opened = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(path);
-            match opened {
-                Ok(file) => {
-                    return Ok(LeaseFile {
-                        file,
-                        locked: Vec::new(),
-                        may_have_more: false,
-                    });
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    DirBuilder::new()
-                        .recursive(true)
-                        .mode(0o700)
-                        .create(&self.dir)
-                        .map_err(|source| failed("making", source))?;
-                }
-                Err(source) => return Err(failed("opening", source)),
-            }
+        match flock::open_or_create_in_dir(path) {
+            Ok(file) => Ok(LeaseFile {
+                file,
+                locked: Vec::new(),
+                may_have_more: false,
+            }),
+            Err(source) => Err(LeaseError {
+                doing: "opening",
+                path: path.to_owned(),
+                source,
+            }),
         }
     }
 }
@@ -525,13 +506,6 @@ fn let_go(file: &File, path: &Path) {
 
 fn dir_of(state_dir: &Path) -> PathBuf {
     state_dir.join("leases")
-}
-
-fn is_same_file(file: &File, path: &Path) -> bool {
-    match (file.metadata(), fs::metadata(path)) {
-        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
-        _ => false,
-    }
 }
 
 /// The name of a medium's lease: what a person recognises, and what tells it from all others.

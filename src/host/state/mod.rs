@@ -3,6 +3,7 @@
 pub mod atomic_file;
 pub mod cgroup_owners;
 pub mod control;
+pub mod flock;
 pub mod leases;
 pub mod leftovers;
 pub mod refused_starts;

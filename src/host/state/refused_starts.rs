@@ -3,16 +3,15 @@
 //! `refused-starts.json` in the state directory, which a hook replaces under a lock of its own. Who starts containers
 //! decides what is written, as often as it likes: entries are few and short.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use fs2::FileExt;
 use serde::{Deserialize, Serialize};
 
-use crate::host::state::atomic_file;
+use crate::host::state::atomic_file::{Durability, replace};
+use crate::host::state::flock;
 use crate::host::state::registry::Registry;
 use crate::host::state::trust;
 use crate::model::oci::engine::{printable, short_id};
@@ -31,7 +30,6 @@ const MAX_FILE: u64 = 1 << 20;
 
 /// How long a hook waits for another one that writes.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
-const LOCK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// A container that was not started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,30 +69,19 @@ impl RefusedStart {
 /// When the state directory is not root's alone, can't be written, or another hook keeps the lock.
 pub fn note(state_dir: &Path, refused: RefusedStart) -> io::Result<()> {
     trust::check(state_dir).map_err(io::Error::other)?;
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(state_dir)?;
-    let lock = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(state_dir.join(LOCK))?;
-    let started = Instant::now();
-    while let Err(error) = lock.try_lock_exclusive() {
-        if started.elapsed() > LOCK_TIMEOUT {
-            return Err(error);
-        }
-        std::thread::sleep(LOCK_INTERVAL);
-    }
+    let _lock = flock::open_locked(&state_dir.join(LOCK), Instant::now() + LOCK_TIMEOUT)?;
     let refused = RefusedStart {
         name: refused.name.map(|name| printable(&name)),
         reason: shown(&refused.reason, MAX_REASON),
         ..refused
     };
     let entries = with(read(state_dir), refused);
-    atomic_file::replace(&path(state_dir), &serde_json::to_vec(&entries)?, 0o600)
+    replace(
+        &path(state_dir),
+        &serde_json::to_vec(&entries)?,
+        0o600,
+        Durability::Synced,
+    )
 }
 
 fn with(mut entries: Vec<RefusedStart>, refused: RefusedStart) -> Vec<RefusedStart> {

@@ -13,19 +13,19 @@
 //! ```
 //! Must not know what the records mean, nor how a watcher works.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use fs2::FileExt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::host::container::ContainerFacts;
 use crate::host::process::{Process, boot_id};
+use crate::host::state::atomic_file::{Durability, replace};
+use crate::host::state::flock::{self, Lock};
 use crate::host::state::trust::{self, Untrusted};
 use crate::model::oci::ContainerId;
 use crate::model::policy::Circumstances;
@@ -41,9 +41,6 @@ pub const STATE_VERSION: u32 = 1;
 
 /// How many characters of a path that others chose appear in a message.
 const MAX_SHOWN: usize = 200;
-
-/// How often a bounded wait looks again.
-const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// A container that has, had, or is about to have a watcher.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -253,15 +250,11 @@ impl Registry {
         self.check()?;
         let dir = self.container_dir(id);
         loop {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&dir)
-                .map_err(|source| RegistryError::Io {
-                    doing: "making",
-                    path: dir.clone(),
-                    source,
-                })?;
+            flock::create_dir(&dir).map_err(|source| RegistryError::Io {
+                doing: "making",
+                path: dir.clone(),
+                source,
+            })?;
             match self.try_lock(id) {
                 // Somebody swept the directory between our two steps.
                 Err(RegistryError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => continue,
@@ -284,24 +277,13 @@ impl Registry {
         };
         loop {
             let dir_fd = open_dir(&dir).map_err(io("opening", &dir))?;
-            let lock = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(&path)
-                .map_err(io("opening", &path))?;
-            match lock.try_lock_exclusive() {
-                Ok(()) => {}
-                Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => {
-                    return Ok(None);
-                }
-                Err(source) => return Err(io("locking", &path)(source)),
+            let lock = flock::open_or_create(&path).map_err(io("opening", &path))?;
+            if !flock::try_lock(&lock, Lock::Exclusive).map_err(io("locking", &path))? {
+                return Ok(None);
             }
             // The directory may have been swept, and made anew, while we were about to lock: then what we
             // hold is the lock of a file that nobody else can find.
-            if same_file(&lock, &path) {
+            if flock::is_same_file(&lock, &path) {
                 return Ok(Some(RecordLock { dir, dir_fd, lock }));
             }
         }
@@ -312,25 +294,18 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Locked`] when the time is over.
     pub fn lock(&self, id: &ContainerId, patience: Duration) -> Result<RecordLock, RegistryError> {
-        let started = Instant::now();
-        loop {
-            if let Some(lock) = self.try_lock(id)? {
-                return Ok(lock);
-            }
-            if started.elapsed() >= patience {
-                let path = self.container_dir(id).join("lock");
-                let holder = match self.watcher(id) {
-                    Some(watcher) => format!("process {}", watcher.pid),
-                    None => "a process that has not said who it is".into(),
-                };
-                return Err(RegistryError::Locked {
-                    path,
-                    holder,
-                    waited: patience,
-                });
-            }
-            std::thread::sleep(LOOK_AGAIN);
+        if let Some(lock) = flock::attempt_until(Instant::now() + patience, || self.try_lock(id))? {
+            return Ok(lock);
         }
+        let holder = match self.watcher(id) {
+            Some(watcher) => format!("process {}", watcher.pid),
+            None => "a process that has not said who it is".into(),
+        };
+        Err(RegistryError::Locked {
+            path: self.container_dir(id).join("lock"),
+            holder,
+            waited: patience,
+        })
     }
 
     /// Which process says that it is the container's watcher. It may have died since: see `lock`.
@@ -345,7 +320,7 @@ impl Registry {
             return false;
         };
         // A shared lock does not get in the way of other lookers, and is gone with the descriptor.
-        FileExt::try_lock_shared(&file).is_err()
+        !matches!(flock::try_lock(&file, Lock::Shared), Ok(true))
     }
 
     /// The record of a container; `None` when it is not enrolled.
@@ -439,7 +414,7 @@ impl RecordLock {
 
     /// Whether the locked file is still the one that others find.
     pub fn is_in_place(&self) -> bool {
-        same_file(&self.lock, &self.dir.join("lock"))
+        flock::is_same_file(&self.lock, &self.dir.join("lock"))
     }
 
     /// The locked file, to be handed to the watcher: the lock lasts as long as any copy of it is open.
@@ -571,31 +546,17 @@ impl RecordLock {
 
     fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), RegistryError> {
         let path = self.dir.join(name);
-        let temporary = self.dir.join(format!(".{name}.tmp"));
-        let write = || -> io::Result<()> {
+        let write = || {
             // The names are found by path: there may be another container of the same id by now.
             if !self.is_in_place() {
                 return Err(io::ErrorKind::NotFound.into());
             }
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&temporary)?;
-            file.write_all(&serde_json::to_vec(value)?)?;
-            fs::rename(&temporary, &path)
+            replace(&path, &serde_json::to_vec(value)?, 0o600, Durability::Volatile)
         };
-        write().map_err(|source| {
-            // A torn temporary file is nobody's; that it can't be removed either is not the news.
-            if self.is_in_place() {
-                let _ = fs::remove_file(&temporary);
-            }
-            RegistryError::Io {
-                doing: "writing",
-                path,
-                source,
-            }
+        write().map_err(|source| RegistryError::Io {
+            doing: "writing",
+            path: path.clone(),
+            source,
         })
     }
 }
@@ -607,13 +568,6 @@ fn open_dir(path: &Path) -> io::Result<OwnedFd> {
         OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW,
         nix::sys::stat::Mode::empty(),
     )?)
-}
-
-fn same_file(file: &File, path: &Path) -> bool {
-    match (file.metadata(), fs::symlink_metadata(path)) {
-        (Ok(held), Ok(named)) => held.dev() == named.dev() && held.ino() == named.ino(),
-        _ => false,
-    }
 }
 
 fn ignore_absent(result: io::Result<()>) -> io::Result<()> {

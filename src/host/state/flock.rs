@@ -1,0 +1,186 @@
+//! Files of the state directory that are locked by flock(2).
+//!
+//! Must not know what the files are for.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use fs2::FileExt;
+
+/// The time between two attempts to get a lock: flock(2) itself has no timeout.
+const INTERVAL: Duration = Duration::from_millis(1);
+
+/// How a file is locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lock {
+    /// With others that lock it so.
+    Shared,
+    /// Alone.
+    Exclusive,
+}
+
+/// Opens a file for reading and writing, and creates it if it is absent: only root may read it.
+///
+/// # Errors
+/// Those of open(2).
+pub fn open_or_create(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+}
+
+/// Like [`open_or_create`], and creates the directory if that is absent: only root may enter it.
+///
+/// # Errors
+/// Those of open(2) and mkdir(2).
+pub fn open_or_create_in_dir(path: &Path) -> io::Result<File> {
+    loop {
+        match open_or_create(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                create_dir(path.parent().unwrap_or(Path::new("/")))?;
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// Creates a directory, and those above it, unless it is there: only root may enter it.
+///
+/// # Errors
+/// Those of mkdir(2).
+pub fn create_dir(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Whether the path still names this open file: another process may have removed or replaced it.
+pub fn is_same_file(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::symlink_metadata(path)) {
+        (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
+        _ => false,
+    }
+}
+
+/// Locks a file, unless another process holds the lock. Never waits.
+///
+/// # Errors
+/// Those of flock(2), except that another process holds the lock.
+pub fn try_lock(file: &File, lock: Lock) -> io::Result<bool> {
+    let outcome = match lock {
+        Lock::Shared => FileExt::try_lock_shared(file),
+        Lock::Exclusive => FileExt::try_lock_exclusive(file),
+    };
+    match outcome {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Locks a file, and waits until the deadline for other processes to release it.
+///
+/// # Errors
+/// [`io::ErrorKind::TimedOut`] at the deadline; else those of flock(2).
+pub fn lock(file: &File, lock: Lock, deadline: Instant) -> io::Result<()> {
+    attempt_until(deadline, || Ok(try_lock(file, lock)?.then_some(())))?.ok_or(io::ErrorKind::TimedOut.into())
+}
+
+/// Opens a file that other processes may remove while they hold its lock, and locks it exclusively. File and directory are created if
+/// they are absent.
+///
+/// # Errors
+/// [`io::ErrorKind::TimedOut`] at the deadline; else those of open(2), mkdir(2) and flock(2).
+pub fn open_locked(path: &Path, deadline: Instant) -> io::Result<File> {
+    loop {
+        let file = open_or_create_in_dir(path)?;
+        lock(&file, Lock::Exclusive, deadline)?;
+        // The previous holder may have removed the file.
+        if is_same_file(&file, path) {
+            return Ok(file);
+        }
+    }
+}
+
+/// Repeats an attempt until it has a result. `None` at the deadline; there is at least one attempt.
+///
+/// # Errors
+/// The first error of an attempt.
+pub fn attempt_until<T, E>(
+    deadline: Instant,
+    mut attempt: impl FnMut() -> Result<Option<T>, E>,
+) -> Result<Option<T>, E> {
+    loop {
+        let result = attempt()?;
+        if result.is_some() || Instant::now() >= deadline {
+            return Ok(result);
+        }
+        std::thread::sleep(INTERVAL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_waited_for_until_the_deadline() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("locks/one");
+        let deadline = || Instant::now() + Duration::from_millis(20);
+        let first = open_locked(&path, deadline()).unwrap();
+        let second = open_or_create(&path).unwrap();
+        for kind in [Lock::Shared, Lock::Exclusive] {
+            assert!(!try_lock(&second, kind).unwrap());
+            let error = lock(&second, kind, deadline()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        }
+        drop(first);
+        lock(&second, Lock::Exclusive, Instant::now()).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_its_previous_holder_removes_is_created_again() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("lock");
+        let first = open_locked(&path, Instant::now()).unwrap();
+        std::thread::scope(|scope| {
+            let next = scope.spawn(|| open_locked(&path, Instant::now() + Duration::from_secs(60)).unwrap());
+            std::thread::sleep(Duration::from_millis(5));
+            fs::remove_file(&path).unwrap();
+            drop(first);
+            assert!(is_same_file(&next.join().unwrap(), &path));
+        });
+    }
+
+    #[test]
+    fn files_and_directories_are_roots_alone() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("state/locks/one");
+        open_or_create_in_dir(&path).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+        assert_eq!(mode(&path), 0o600);
+        assert_eq!(mode(path.parent().unwrap()), 0o700);
+        assert_eq!(mode(&scratch.path().join("state")), 0o700);
+        let error = open_or_create(&scratch.path().join("absent/one")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_file_that_was_replaced_is_not_the_same() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("file");
+        let file = open_or_create(&path).unwrap();
+        assert!(is_same_file(&file, &path));
+        fs::write(scratch.path().join("next"), "").unwrap();
+        fs::rename(scratch.path().join("next"), &path).unwrap();
+        assert!(!is_same_file(&file, &path));
+        fs::remove_file(&path).unwrap();
+        assert!(!is_same_file(&file, &path));
+    }
+}

@@ -7,15 +7,13 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
 use nix::libc::{NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR, NLMSG_MIN_TYPE, ucred};
-use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, UnixCredentials,
     recv, sendmsg, socket,
 };
-use nix::sys::stat::Mode;
 
+use crate::host::container::namespaces::{Namespace, OwnNamespace, Stranded};
 use crate::host::container::{Container, ContainerError};
 use crate::model::cgroup::grants::Change;
 use crate::model::device::Device;
@@ -197,23 +195,21 @@ fn socket_in(namespace: &OwnedFd) -> Result<OwnedFd, AnnouncerError> {
             source: source.into(),
         }
     };
-    let home = open(
-        "/proc/thread-self/ns/net",
-        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )
-    .map_err(failed("noting our own"))?;
-    setns(namespace, CloneFlags::CLONE_NEWNET).map_err(failed("entering it"))?;
-    let made = socket(
-        AddressFamily::Netlink,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::NetlinkKObjectUEvent,
-    );
-    setns(&home, CloneFlags::CLONE_NEWNET).map_err(|source| AnnouncerError::Stranded {
-        source: source.into(),
-    })?;
-    made.map_err(failed("making the socket"))
+    let own = OwnNamespace::open(Namespace::Network).map_err(failed("noting our own"))?;
+    let open_socket = || {
+        Namespace::Network
+            .enter(namespace)
+            .map_err(failed("entering it"))?;
+        socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::NetlinkKObjectUEvent,
+        )
+        .map_err(failed("making the socket"))
+    };
+    own.leave(open_socket)
+        .map_err(|Stranded(source)| AnnouncerError::Stranded { source })?
 }
 
 #[cfg(test)]

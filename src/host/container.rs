@@ -4,6 +4,7 @@
 
 mod id_maps;
 mod membership;
+pub mod namespaces;
 
 use std::fs::File;
 use std::io::{self, Read};

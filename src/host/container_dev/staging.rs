@@ -9,17 +9,18 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
-use nix::unistd::{UnlinkatFlags, chroot, fchdir, pivot_root, unlinkat};
+use nix::unistd::{UnlinkatFlags, fchdir, pivot_root, unlinkat};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
     fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
 use super::place::{Place, finish_node};
+use crate::host::container::namespaces::{Namespace, OwnNamespace, Stranded};
 use crate::model::device::{DevKind, DevNum};
 
 /// What can go wrong with nodes that are mounted.
@@ -43,46 +44,9 @@ pub enum StagingError {
     },
 }
 
-/// Where the process belongs: its mount namespace, its root and its working directory, all of which setns changes.
-struct Home {
-    namespace: OwnedFd,
-    root: OwnedFd,
-    directory: OwnedFd,
-}
-
-impl Home {
-    fn note() -> Result<Self, StagingError> {
-        let path = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let open_as = |name: &str, flags| {
-            open(name, flags, Mode::empty()).map_err(step("noting the host's mount namespace"))
-        };
-        Ok(Self {
-            namespace: open_as("/proc/thread-self/ns/mnt", OFlag::O_RDONLY | OFlag::O_CLOEXEC)?,
-            root: open_as("/", path)?,
-            directory: open_as(".", path)?,
-        })
-    }
-
-    /// Does something elsewhere and comes back, whatever came of it.
-    fn leave<T>(&self, errand: impl FnOnce() -> Result<T, StagingError>) -> Result<T, StagingError> {
-        let result = errand();
-        self.come_back().map_err(|source| StagingError::Stranded {
-            source: source.into(),
-        })?;
-        result
-    }
-
-    fn come_back(&self) -> nix::Result<()> {
-        setns(&self.namespace, CloneFlags::CLONE_NEWNS)?;
-        fchdir(&self.root)?;
-        chroot(".")?;
-        fchdir(&self.directory)
-    }
-}
-
 /// A private mount namespace with a tmpfs of ours in it. Both go with the last descriptor and the last mounted node.
 pub(super) struct Staging {
-    home: Home,
+    own: OwnNamespace,
     namespace: OwnedFd,
     tmpfs: OwnedFd,
     made: u64,
@@ -96,12 +60,12 @@ impl Staging {
     /// Makes the namespace and the tmpfs. The calling thread gets file system attributes (root, working directory) of
     /// its own by it, as setns(2) demands; a process of one thread notices nothing.
     pub(super) fn new() -> Result<Self, StagingError> {
-        let home = Home::note()?;
+        let own = OwnNamespace::open(Namespace::Mount).map_err(step("noting the host's mount namespace"))?;
         let tmpfs = new_tmpfs()?;
         unshare(CloneFlags::CLONE_NEWNS).map_err(step("making a private mount namespace"))?;
-        let namespace = home.leave(|| furnish(&tmpfs))?;
+        let namespace = own.leave(|| furnish(&tmpfs)).map_err(stranded)??;
         Ok(Self {
-            home,
+            own,
             namespace,
             tmpfs,
             made: 0,
@@ -146,19 +110,23 @@ impl Staging {
         let target = target
             .open(OFlag::empty())
             .map_err(step("opening the file to mount the node on"))?;
-        self.home.leave(|| {
+        let mount_node = || {
             // Only a mount of one's own namespace may be cloned, and only onto one's own may be mounted.
-            setns(&self.namespace, CloneFlags::CLONE_NEWNS).map_err(step("entering our mount namespace"))?;
+            Namespace::Mount
+                .enter(&self.namespace)
+                .map_err(step("entering our mount namespace"))?;
             let flags = OpenTreeFlags::OPEN_TREE_CLONE
                 | OpenTreeFlags::OPEN_TREE_CLOEXEC
                 | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
             let tree =
                 open_tree(&self.tmpfs, node.0.as_str(), flags).map_err(step("cloning the node's mount"))?;
-            setns(container, CloneFlags::CLONE_NEWNS)
+            Namespace::Mount
+                .enter(container)
                 .map_err(step("entering the container's mount namespace"))?;
             let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
             move_mount(&tree, "", &target, "", flags).map_err(step("mounting the node"))
-        })
+        };
+        self.own.leave(mount_node).map_err(stranded)?
     }
 
     /// Takes a node off the tmpfs that is no longer mounted. What cannot be taken off goes with the tmpfs.
@@ -187,12 +155,7 @@ fn new_tmpfs() -> Result<OwnedFd, StagingError> {
 /// Makes the tmpfs the only mount of the namespace that the thread is in, and returns the namespace.
 fn furnish(tmpfs: &OwnedFd) -> Result<OwnedFd, StagingError> {
     let doing = "preparing our mount namespace";
-    let namespace = open(
-        "/proc/thread-self/ns/mnt",
-        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )
-    .map_err(step(doing))?;
+    let namespace = Namespace::Mount.open_own().map_err(step(doing))?;
     let none: Option<&Path> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).map_err(step(doing))?;
     move_mount(
@@ -219,4 +182,8 @@ fn step<E: Into<io::Error>>(doing: &'static str) -> impl FnOnce(E) -> StagingErr
         doing,
         source: source.into(),
     }
+}
+
+fn stranded(Stranded(source): Stranded) -> StagingError {
+    StagingError::Stranded { source }
 }

@@ -1,6 +1,7 @@
 //! The Linux host as objects: effects, thin, each behind a type that says what it is.
 
 pub mod announcer;
+pub mod backoff;
 pub mod config;
 pub mod container;
 pub mod container_dev;

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -13,11 +13,15 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::snapshot::Exports;
+use crate::host::backoff::{Backoff, jittered};
 use crate::model::remote::{BusId, Server, UsbIds};
 use crate::usbip::client::{self, ClientError};
 
 /// The interval between two lists of a server.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// The interval after the first failure: each is twice the one before.
+const MIN_BACKOFF: Duration = Duration::from_secs(1);
+
 /// The longest interval after a list that failed.
 const MAX_INTERVAL: Duration = Duration::from_secs(10);
 /// The timeout of a list.
@@ -116,30 +120,31 @@ pub fn list_all(servers: &BTreeSet<Server>) -> Vec<(&Server, ListResult)> {
 
 /// Lists a server forever. An error is logged once.
 async fn poll(server: Server, known: watch::Sender<Known>) {
-    let (mut failures, mut logged) = (0, String::new());
+    let (mut backoff, mut logged) = (Backoff::new(MIN_BACKOFF), String::new());
     loop {
         let target = server.clone();
         let result = match spawn_blocking(move || list(&target)).await {
             Ok(result) => result.map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
-        match &result {
+        let interval = match &result {
             Ok(_) => {
                 if !std::mem::take(&mut logged).is_empty() {
                     info!("usbip server {server} answers again");
                 }
-                failures = 0;
+                backoff.reset();
+                INTERVAL
             }
             Err(error) => {
                 if *error != logged {
                     warn!("{error}; its devices are withdrawn, except those that pods have");
                     logged.clone_from(error);
                 }
-                failures += 1;
+                backoff.failed(MAX_INTERVAL)
             }
-        }
+        };
         known.send_if_modified(|known| update(known, &server, result.ok()));
-        sleep(interval(failures, &server)).await;
+        sleep(jittered(interval)).await;
     }
 }
 
@@ -159,41 +164,9 @@ fn update(known: &mut Known, server: &Server, result: Option<Vec<(BusId, UsbIds)
     before != (known.exports.get(server).cloned(), known.failed.contains(server))
 }
 
-/// The interval after so many failures: longer each time, with a jitter so that a cluster's nodes do not connect all at
-/// once.
-fn interval(failures: u32, server: &Server) -> Duration {
-    let interval = match failures {
-        0 => INTERVAL,
-        _ => Duration::from_secs(1 << (failures - 1).min(8)).min(MAX_INTERVAL),
-    };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let jitter = (now.subsec_nanos() ^ std::process::id() ^ u32::from(server.port())) % 512;
-    interval.mul_f32(0.75 + jitter as f32 / 1024.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_dead_server_is_listed_less_often_and_with_jitter() {
-        let server: Server = "lab".parse().unwrap();
-        for (failures, about) in [
-            (0, 2.0),
-            (1, 1.0),
-            (2, 2.0),
-            (3, 4.0),
-            (4, 8.0),
-            (5, 10.0),
-            (99, 10.0),
-        ] {
-            let interval = interval(failures, &server).as_secs_f32();
-            assert!(
-                (about * 0.74..about * 1.26).contains(&interval),
-                "{failures}: {interval}"
-            );
-        }
-    }
 
     #[test]
     fn only_changes_wake() {

@@ -38,6 +38,7 @@ use self::effects::{EffectError, Inside, Memory};
 use self::remote::Remotes;
 use self::systemd_unit::SystemdUnit;
 use self::transaction::Effects;
+use crate::host::backoff::Backoff;
 use crate::host::container::Container;
 use crate::host::filter::FilterError;
 use crate::host::log::event;
@@ -66,7 +67,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long udevd may take to process a device before nobody waits for it any more.
 const UDEVD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The longest pause before something that failed is tried again.
+/// The first and the longest pause before something that failed is tried again.
+const FIRST_RETRY: Duration = Duration::from_secs(2);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// A step that failed, and when to try again.
@@ -75,7 +77,7 @@ struct Retry {
     /// Whose node or link it is about.
     device: Option<SysPath>,
     reason: String,
-    attempts: u32,
+    backoff: Backoff,
     retry_at: Instant,
 }
 
@@ -442,18 +444,18 @@ impl Watcher {
 
     fn note_failure(&mut self, path: PathBuf, reason: String, device: Option<SysPath>) {
         let before = self.retries.get(&path);
-        let attempts = before.map_or(1, |retry| retry.attempts + 1);
+        let mut backoff = before.map_or(Backoff::new(FIRST_RETRY), |retry| retry.backoff);
         if before.is_none_or(|retry| retry.reason != reason) {
             let device = device.as_ref().map_or("", SysPath::as_str);
             self.log_event(event::FAILED, device, &path, &reason);
         }
-        let pause = Duration::from_secs(1 << attempts.min(6)).min(RETRY_MAX);
+        let pause = backoff.failed(RETRY_MAX);
         self.retries.insert(
             path,
             Retry {
                 device,
                 reason,
-                attempts,
+                backoff,
                 retry_at: Instant::now() + pause,
             },
         );

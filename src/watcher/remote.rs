@@ -10,11 +10,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
 use super::Watcher;
+use crate::host::backoff::{Backoff, jittered};
 use crate::host::log::event;
 use crate::host::state::control::Problem;
 use crate::model::device::Device;
@@ -54,7 +55,7 @@ pub(super) struct Remote {
     was_bound: bool,
     /// How it was attached last.
     last: Option<String>,
-    attempts: u32,
+    backoff: Backoff,
     next: Instant,
     /// Why it is not there; empty = it is, or nothing has failed yet.
     problem: Option<String>,
@@ -85,20 +86,15 @@ impl Remote {
             since: Instant::now(),
             was_bound: false,
             last,
-            attempts: 0,
+            backoff: Backoff::new(FIRST_PAUSE),
             next: Instant::now(),
             problem: None,
         }
     }
 
-    /// Waits before the next attempt; a little more or less each time, so that many who lost the same server do not
-    /// come back to it at once.
+    /// Waits before the next attempt.
     fn pause(&mut self, longest: Duration) {
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.attempts.min(8)).min(longest);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let jitter = (now.subsec_nanos() ^ std::process::id()) % 512;
-        self.next = Instant::now() + pause.mul_f32(0.75 + jitter as f32 / 1024.0);
-        self.attempts += 1;
+        self.next = Instant::now() + jittered(self.backoff.failed(longest));
     }
 
     fn is_due(&self, now: Instant) -> bool {
@@ -107,7 +103,7 @@ impl Remote {
 
     /// Whether the first attempt is still to come, or at work.
     fn is_new(&self) -> bool {
-        !self.was_bound && self.attempts == 0
+        !self.was_bound && self.backoff.failures() == 0
     }
 }
 
@@ -199,7 +195,7 @@ impl Watcher {
                 remote.last = Some(bound.last.clone());
             } else if remote.was_bound {
                 tracing::warn!(container = %self.record.container.id, "{} is gone: it is attached again as soon as it can be", remote.device);
-                remote.attempts = 0;
+                remote.backoff.reset();
                 remote.pause(LONGEST_PAUSE);
             }
             remote.was_bound = bound.is_some();
@@ -246,7 +242,7 @@ impl Watcher {
             match reply {
                 Ok(AttachedDevice { bound, note }) => {
                     remote.problem = None;
-                    remote.attempts = 0;
+                    remote.backoff.reset();
                     remote.was_bound = true;
                     remote.next = Instant::now();
                     let device = remote.device.clone();

@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::Watcher;
+use crate::host::backoff::Backoff;
 use crate::host::config::Config;
 use crate::host::spawn::{Child, ChildState};
 use crate::host::systemd;
@@ -27,7 +28,7 @@ pub(super) enum SystemdUnit {
     /// There is a unit that may take our place.
     Sought {
         unit: String,
-        attempts: u32,
+        backoff: Backoff,
         next: Instant,
         starting: Option<Child>,
     },
@@ -75,7 +76,7 @@ impl SystemdUnit {
         };
         Self::Sought {
             unit,
-            attempts: 0,
+            backoff: Backoff::new(TIMEOUT),
             next: Instant::now(),
             starting: None,
         }
@@ -112,7 +113,7 @@ impl Watcher {
             }
             SystemdUnit::Sought {
                 unit,
-                attempts,
+                backoff,
                 next,
                 starting,
             } if self.waiters.is_empty() => {
@@ -125,20 +126,19 @@ impl Watcher {
                 if starting.is_some() || Instant::now() < *next {
                     return;
                 }
-                if *attempts == ATTEMPTS {
+                if backoff.failures() == ATTEMPTS {
                     tracing::warn!(container = %self.record.container.id, "systemd does not look after its watcher: {unit} did not start (systemctl status tells why)");
                     self.systemd_unit = SystemdUnit::None;
                     return;
                 }
                 // Only now, when nobody waits: the unit reads that file, and has its state where that says.
-                if *attempts == 0 && !serves(self.inside.lock().state_dir()) {
+                if backoff.failures() == 0 && !serves(self.inside.lock().state_dir()) {
                     self.systemd_unit = SystemdUnit::None;
                     return;
                 }
                 // What fails is tried again, and told in the end.
                 *starting = systemd::start(unit).ok();
-                *next = Instant::now() + TIMEOUT * (1 << *attempts);
-                *attempts += 1;
+                *next = Instant::now() + backoff.failed(Duration::MAX);
             }
             _ => {}
         }

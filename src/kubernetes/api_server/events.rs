@@ -19,6 +19,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use super::client::{ApiServer, Connection, RequestError};
+use crate::host::backoff::Backoff;
 use crate::kubernetes::kubelet::pod_resources;
 use crate::kubernetes::resources::names::fingerprint;
 use crate::kubernetes::status::Counters;
@@ -250,7 +251,7 @@ impl Reporter {
     pub async fn run(self) {
         // Open while there are changes to send.
         let mut connection = None;
-        let mut backoff = MIN_BACKOFF;
+        let mut backoff = Backoff::new(MIN_BACKOFF);
         let mut has_failed = false;
         loop {
             let next = self.events.queue().next();
@@ -292,13 +293,14 @@ impl Reporter {
                     if std::mem::take(&mut has_failed) {
                         info!("the API server accepts events again");
                     }
-                    backoff = MIN_BACKOFF;
+                    backoff.reset();
                     self.finish(&subject, entry.unsent, Some(sent));
                     self.events.count("sent", entry.unsent);
                     sleep(SEND_INTERVAL).await;
                 }
                 Err(error) => {
                     connection = None;
+                    let pause = backoff.failed(MAX_BACKOFF);
                     if !std::mem::replace(&mut has_failed, true) {
                         warn!("cannot send an event to the API server: {error}{}", hint(&error));
                     } else {
@@ -311,12 +313,11 @@ impl Reporter {
                         }
                         // Perhaps only the namespace of this pod has a problem.
                         (AfterFailure::Retry, RequestError::Rejected { .. }) => {
-                            self.events.queue().postpone(&subject, Instant::now() + backoff);
+                            self.events.queue().postpone(&subject, Instant::now() + pause);
                         }
                         (AfterFailure::Retry, _) => {}
                     }
-                    sleep(backoff).await;
-                    backoff = (backoff * 2).min(MAX_BACKOFF);
+                    sleep(pause).await;
                 }
             }
         }

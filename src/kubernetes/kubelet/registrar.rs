@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 use super::api;
 use super::grpc::{self, CallError, Client};
 use super::plugin::Plugin;
+use crate::host::backoff::Backoff;
 use crate::kubernetes::resources::names::{ResourceName, fingerprint};
 use crate::kubernetes::status::Counters;
 
@@ -85,7 +86,7 @@ enum RegisterError {
 impl Registrar {
     /// Serves and registers until it is dropped.
     pub async fn run(mut self) {
-        let mut backoff = MIN_BACKOFF;
+        let mut backoff = Backoff::new(MIN_BACKOFF);
         let mut logged = String::new();
         let mut was_registered = false;
         loop {
@@ -116,7 +117,7 @@ impl Registrar {
             };
             // A registration that lasted is no failure: the next attempt comes at once.
             if lasted > MAX_BACKOFF {
-                backoff = MIN_BACKOFF;
+                backoff.reset();
             }
             // Logged once, and not at each attempt.
             if error != logged {
@@ -128,12 +129,10 @@ impl Registrar {
                 let _ = timeout(MAX_BACKOFF, self.change()).await;
                 continue;
             }
-            self.pause(kubelet, backoff).await;
-            backoff = if identity(&self.kubelet_socket()) == Some(kubelet) {
-                (backoff * 2).min(MAX_BACKOFF)
-            } else {
-                MIN_BACKOFF
-            };
+            self.pause(kubelet, backoff.failed(MAX_BACKOFF)).await;
+            if identity(&self.kubelet_socket()) != Some(kubelet) {
+                backoff.reset();
+            }
         }
     }
 

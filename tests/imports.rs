@@ -28,7 +28,23 @@ const LOWEST: usize = LAYERS.len() - 1;
 const EXIT: &str = "exit";
 
 /// Circles that are known and about to be removed, each by its files in alphabetical order.
-const KNOWN_CIRCLES: [&[&str]; 0] = [];
+const KNOWN_CIRCLES: [&[&str]; 6] = [
+    &["cli::list", "cli::unwatched"],
+    &["kubernetes::catalogue", "kubernetes::remote", "kubernetes::sight"],
+    &[
+        "model::device::inventory",
+        "model::remote",
+        "model::request::selector",
+    ],
+    &[
+        "watcher",
+        "watcher::admission",
+        "watcher::remote",
+        "watcher::supervision",
+    ],
+    &["watcher::access", "watcher::effects"],
+    &["watcher::restore", "watcher::run"],
+];
 
 /// The path of a module below the crate; empty for the crate itself.
 type Module = Vec<String>;

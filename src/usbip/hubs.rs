@@ -118,6 +118,8 @@ fn lock(dir: &Path, deadline: Instant) -> Result<File, HubError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fs2::FileExt;
+    use std::time::Duration;
 
     /// A directory for the state, and controllers with one hub that lets drivers near by a rule of its own.
     struct Bed(tempfile::TempDir);

@@ -88,7 +88,8 @@ pub fn try_lock(file: &File, lock: Lock) -> io::Result<bool> {
 /// # Errors
 /// [`io::ErrorKind::TimedOut`] at the deadline; else those of flock(2).
 pub fn lock(file: &File, lock: Lock, deadline: Instant) -> io::Result<()> {
-    attempt_until(deadline, || Ok(try_lock(file, lock)?.then_some(())))?.ok_or(io::ErrorKind::TimedOut.into())
+    let attempt = || try_lock(file, lock).map(|is_locked| is_locked.then_some(()));
+    attempt_until(deadline, attempt)?.ok_or(io::ErrorKind::TimedOut.into())
 }
 
 /// Opens a file that other processes may remove while they hold its lock, and locks it exclusively. File and directory are created if

@@ -635,6 +635,7 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RegistryErro
 mod tests {
     use super::*;
     use crate::model::oci::ProcessUser;
+    use std::os::unix::fs::MetadataExt;
 
     fn id(text: &str) -> ContainerId {
         text.parse().unwrap()

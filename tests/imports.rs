@@ -54,8 +54,8 @@ type Module = Vec<String>;
 struct SourceFile {
     /// The paths of what it imports.
     imports: BTreeSet<Module>,
-    /// What it re-exports: the item's name here and its path.
-    reexports: Vec<(String, Module)>,
+    /// What it re-exports: the item's path here and the path that it stands for.
+    reexports: Vec<(Module, Module)>,
     /// Modules that are compiled for tests only.
     test_modules: Vec<Module>,
 }
@@ -90,16 +90,31 @@ fn no_files_import_each_other_in_a_circle() {
         if seen.contains(file) {
             continue;
         }
-        let circle: BTreeSet<&Module> = reachable(&imports, file)
-            .into_iter()
-            .filter(|other| reachable(&imports, other).contains(file))
-            .collect();
+        let mut circle = reachable(&imports, file);
+        circle.retain(|other| reachable(&imports, other).contains(file));
+        seen.extend(circle.iter().copied());
         if !circle.is_empty() {
-            circles.push(circle.iter().map(|file| file.join("::")).collect::<Vec<_>>());
+            circles.push(circle);
         }
-        seen.extend(circle.into_iter().cloned());
     }
-    assert_eq!(circles, KNOWN_CIRCLES);
+    let names = |circle: &BTreeSet<&Module>| circle.iter().map(|file| file.join("::")).collect::<Vec<_>>();
+    circles.retain(|circle| !KNOWN_CIRCLES.iter().any(|known| names(circle) == *known));
+    let edges: Vec<String> = circles
+        .iter()
+        .flat_map(|circle| circle.iter().map(move |file| (circle, *file)))
+        .map(|(circle, file)| {
+            let inside = imports[file].iter().filter(|other| circle.contains(other));
+            format!(
+                "{} imports {}",
+                file.join("::"),
+                inside
+                    .map(|other| other.join("::"))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            )
+        })
+        .collect();
+    assert!(circles.is_empty(), "{edges:#?}");
 }
 
 /// Each file with the files that it imports from.
@@ -128,16 +143,15 @@ fn imports() -> BTreeMap<Module, BTreeSet<Module>> {
 fn defining_file(files: &BTreeMap<Module, SourceFile>, path: &[String]) -> Module {
     let is_file = |length: &usize| files.contains_key(&path[..*length]);
     let length = (0..=path.len()).rev().find(is_file).unwrap_or(0);
-    let (module, rest) = path.split_at(length);
-    let Some(item) = rest.first() else {
-        return module.to_vec();
-    };
-    for (name, target) in &files[module].reexports {
-        if name == item {
-            return defining_file(files, &[target, &rest[1..]].concat());
-        }
+    let module = &path[..length];
+    let reexport = files[module]
+        .reexports
+        .iter()
+        .find(|(name, _)| path.starts_with(name));
+    match reexport {
+        Some((name, target)) => defining_file(files, &[target, &path[name.len()..]].concat()),
+        None => module.to_vec(),
     }
-    module.to_vec()
 }
 
 fn reachable<'a>(imports: &'a BTreeMap<Module, BTreeSet<Module>>, file: &Module) -> BTreeSet<&'a Module> {
@@ -222,6 +236,11 @@ impl Reader {
                 continue;
             }
             match self.token(0) {
+                // The path of a visibility is no import.
+                "pub" if self.token(1) == "(" => {
+                    let rest = &self.tokens[self.position..];
+                    self.position += rest.iter().position(|token| token == ")").unwrap_or(rest.len());
+                }
                 "use" => self.read_use(),
                 "mod" if self.token(2) == "{" => {
                     self.bodies.push(self.depth);
@@ -287,7 +306,8 @@ impl Reader {
             let Some(path) = self.resolve(&path) else { continue };
             let is_declared_here = path.starts_with(&self.module);
             if is_public {
-                self.file.reexports.push((name.clone(), path.clone()));
+                let here = [&self.module[..], std::slice::from_ref(&name)].concat();
+                self.file.reexports.push((here, path.clone()));
             }
             if !(is_public && is_declared_here) {
                 self.file.imports.insert(path.clone());
@@ -452,6 +472,6 @@ fn imports_are_read_from_source() {
     ];
     assert_eq!(imports, expected);
     let path = |text: &str| text.split("::").map(str::to_owned).collect::<Module>();
-    assert_eq!(file.reexports, [("G".to_owned(), path("x::y::inner::G"))]);
+    assert_eq!(file.reexports, [(path("x::y::G"), path("x::y::inner::G"))]);
     assert_eq!(file.test_modules, [path("x::y::tests"), path("x::y::more_tests")]);
 }

@@ -7,6 +7,7 @@ pub mod class;
 mod class_use;
 mod cost;
 pub mod entry;
+mod error;
 pub mod facts_needed;
 mod grammar;
 pub mod id;
@@ -15,6 +16,7 @@ mod options;
 pub mod selector;
 mod signals;
 pub mod symlink;
+mod untrusted;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -23,13 +25,12 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use class_use::{Ask, ClassFault, ClassName, ClassUse, MAX_CLASS_NAME};
-pub use cost::check_untrusted;
-pub use grammar::{
-    MAX_REQUESTS, MAX_TEXT, RequestError, RequestFault, parse_asks, parse_lowrisc_devices, parse_requests,
-};
+pub use error::{MAX_REQUESTS, MAX_TEXT, RequestError, RequestFault};
+pub use grammar::{parse_asks, parse_lowrisc_devices, parse_requests};
 #[cfg(test)]
 pub(crate) use options::names as option_names;
 pub use options::{MAX_ALTERNATIVES, MAX_GRACE, MAX_LINKS, OptionError};
+pub use untrusted::check_untrusted;
 
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{Access, DevKind, Device, Seen, SysPath};

@@ -5,7 +5,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::staging::StagingError;
 use crate::host::container::ContainerError;
 
 /// What can go wrong in a container's file system. Paths are the container's.
@@ -85,4 +84,25 @@ impl ContainerDevError {
             }
         )
     }
+}
+
+/// What can go wrong with nodes that are mounted.
+#[derive(Debug, thiserror::Error)]
+pub enum StagingError {
+    /// A step failed; the process is where it was.
+    #[error("{doing}: {source}")]
+    Step {
+        /// What was tried.
+        doing: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The process could not come back to its own mount namespace: it must touch nothing more, and end.
+    #[error(
+        "coming back to the host's mount namespace: {source}; every path now leads elsewhere, so end this process"
+    )]
+    Stranded {
+        /// Why not.
+        source: io::Error,
+    },
 }

@@ -19,8 +19,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
 use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
 use nix::unistd::{Gid, Uid, symlinkat};
 
-pub use error::ContainerDevError;
-pub use staging::StagingError;
+pub use error::{ContainerDevError, StagingError};
 
 use crate::host::container::{Container, IdMaps};
 use crate::host::quiet::{Answers, Mounts, attributes, file_system, identity};

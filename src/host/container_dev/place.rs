@@ -18,7 +18,7 @@ use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, setfsgid, setfsuid, unlinkat};
 use rustix::fs::Statx;
 
-use super::ContainerDevError;
+use super::error::ContainerDevError;
 use crate::host::quiet::{Answers, Mounts, attributes, file_system};
 use crate::model::device::{DevKind, DevNum};
 

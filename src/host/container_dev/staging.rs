@@ -19,30 +19,10 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
+use super::error::StagingError;
 use super::place::{Place, finish_node};
 use crate::host::container::namespaces::{Namespace, OwnNamespace, Stranded};
 use crate::model::device::{DevKind, DevNum};
-
-/// What can go wrong with nodes that are mounted.
-#[derive(Debug, thiserror::Error)]
-pub enum StagingError {
-    /// A step failed; the process is where it was.
-    #[error("{doing}: {source}")]
-    Step {
-        /// What was tried.
-        doing: &'static str,
-        /// Why it failed.
-        source: io::Error,
-    },
-    /// The process could not come back to its own mount namespace: it must touch nothing more, and end.
-    #[error(
-        "coming back to the host's mount namespace: {source}; every path now leads elsewhere, so end this process"
-    )]
-    Stranded {
-        /// Why not.
-        source: io::Error,
-    },
-}
 
 /// A private mount namespace with a tmpfs of ours in it. Both go with the last descriptor and the last mounted node.
 pub(super) struct Staging {

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::Finding;
 use super::engine_config::DEFAULT_HOOK_DIR;
 use super::facts::{Containerd, CriO, Docker, Facts, HookFile, Hooks, Podman};
+use super::finding::Finding;
 use super::host::is_in;
 use super::version::Version;
 

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::Finding;
 use super::facts::{Facts, Udevd};
+use super::finding::Finding;
 use super::version::Version;
 
 /// The first kernel with all that is used: openat2(2), pidfd_open(2), and BPF_F_REPLACE of bpf(2), which is the newest.

@@ -1493,7 +1493,7 @@ fn access_is_a_part_of_a_rule() {
     };
     assert_eq!(
         denial.to_string(),
-        "refused by the policy ([[policy.allow]] at /etc/c.toml line 7): it allows access=r, and access=rwm is entry \
+        "refused by the policy ([[policy.allow]] at /etc/c.toml line 7): it allows access=r, and access=rwm is asked \
          for: ask for ;access=r"
     );
     let writing = rule(List::Deny, &["subsystem:tty"], |rule| {

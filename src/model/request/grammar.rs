@@ -4,90 +4,17 @@
 
 use std::str::FromStr;
 
+use super::error::{MAX_REQUESTS, MAX_TEXT, RequestError, RequestFault};
 use super::{Ask, ClassFault, ClassUse, OnRemoval, OptionError, Options, Request, cost};
 use crate::model::quoting::{list_elements, plain_list_elements, shown, split_unescaped, trim_unescaped};
 use crate::model::remote::AddressError;
 use crate::model::request::selector::{DeviceSelector, Selector, SelectorError, lowrisc_selector};
-
-/// The most bytes a list may have.
-pub const MAX_TEXT: usize = 64 * 1024;
-
-/// The most requests a list may have.
-pub const MAX_REQUESTS: usize = 256;
 
 /// How many characters of a request are echoed.
 const SHOWN_REQUEST: usize = 72;
 
 /// The mode that container-hotplug gives its nodes.
 const LOWRISC_MODE: u32 = 0o644;
-
-/// A text that is no list of requests.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RequestError {
-    /// No request at all.
-    #[error(
-        "device requests: nothing is asked for: name a device, such as usb:0403:6001, or leave the value out"
-    )]
-    Empty,
-    /// A comma too many.
-    #[error("device request {position} of {count} is empty: remove the spare \",\"")]
-    EmptyElement {
-        /// Counted from 1.
-        position: usize,
-        /// How many there are, with the empty ones.
-        count: usize,
-    },
-    /// More than [`MAX_TEXT`].
-    #[error("device requests: {length} bytes are too many: at most {MAX_TEXT} are read")]
-    TooLong {
-        /// In bytes.
-        length: usize,
-    },
-    /// More than [`MAX_REQUESTS`].
-    #[error("device requests: {count} are too many: at most {MAX_REQUESTS} are read")]
-    TooMany {
-        /// How many there are.
-        count: usize,
-    },
-    /// Their selectors would take too much of the host's time and memory.
-    #[error(
-        "device requests: evaluating their selectors costs {cost} units, and {limit} are allowed: write fewer or shorter globs and regular expressions, or have the administrator write them as a class"
-    )]
-    TooCostly {
-        /// What they cost, as far as they were read.
-        cost: usize,
-        /// What they may cost.
-        limit: usize,
-    },
-    /// One of them is at fault.
-    #[error("device request \"{text}\": {fault}")]
-    Malformed {
-        /// The request, shortened and made visible.
-        text: String,
-        /// What is wrong with it, and the hint.
-        fault: RequestFault,
-    },
-}
-
-/// What is wrong with one request.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RequestFault {
-    /// What stands before the first `;`.
-    #[error(transparent)]
-    Selector(#[from] SelectorError),
-    /// What stands behind it.
-    #[error(transparent)]
-    Option(#[from] OptionError),
-    /// The name of a class.
-    #[error(transparent)]
-    Class(#[from] ClassFault),
-    /// Several where one is expected.
-    #[error("one request is expected, and these are {count}: write \"\\,\" where a comma is part of a value")]
-    List {
-        /// How many there are.
-        count: usize,
-    },
-}
 
 /// Reads `ask *( ( "," / line break ) ask )`, where an ask is a request or the use of a class; white space around each and
 /// blank lines are ignored, `\` escapes the next character.
@@ -189,7 +116,7 @@ fn parse_each<T>(
             let one = parse(text).map_err(|fault| malformed(text, fault))?;
             // Before the next one is read: compiled expressions take more memory than their text.
             sum += cost(&one);
-            cost::within(sum, cost::MAX_LIST)?;
+            RequestError::check_cost(sum, cost::MAX_LIST)?;
             Ok(one)
         })
         .collect()

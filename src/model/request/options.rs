@@ -205,7 +205,10 @@ impl Options {
                 return Err(OptionError::TooManyAlternatives);
             }
             self.or.push(value.parse().map_err(OptionError::Or)?);
-            return cost::within(cost::of_options(self), cost::MAX_LIST).map_err(|_| OptionError::TooCostly);
+            if cost::of_options(self) > cost::MAX_LIST {
+                return Err(OptionError::TooCostly);
+            }
+            return Ok(());
         }
         let value = unescape(value).ok_or(OptionError::Dangling)?;
         match name {

@@ -143,9 +143,8 @@ fn select(
 /// A line for each node that the container would not get.
 fn not_attached(planner: &Planner, plan: &Plan) -> Vec<String> {
     let describe = |not_attached: &NotAttached| {
-        let request = planner.request(not_attached.request)?;
         let path = not_attached.path.display();
-        Some(format!("{path}: {}", not_attached.describe(request)))
+        Some(format!("{path}: {}", planner.describe(not_attached)?))
     };
     plan.not_attached.iter().filter_map(describe).collect()
 }

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use lexopt::{Parser, ValueExt};
 
 use super::detach::detach;
-use super::event_loop::{Beginning, Ending, Settings, WatcherError, run};
+use super::error::WatcherError;
+use super::run::{Beginning, Ending, Settings, run};
 use crate::command_line::{self, CommonOptions, OwnArgument, Program};
 use crate::exit;
 use crate::host::config::{Config, ConfigError, Supervise};

@@ -1,4 +1,4 @@
-//! The one container's filter, /dev, listeners and notes, as a transaction wants them.
+//! What a transaction changes: a container's filter, /dev, listeners and journal.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -24,16 +24,16 @@ use crate::model::request::entry::RequestEntry;
 use crate::model::request::id::RequestId;
 use crate::model::uevent::{UeventAction, UeventForm};
 
-/// What attached.json holds: all that a watcher must know of the work of the one before it.
+/// The content of attached.json: what a watcher must know of the one before it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Memory {
     /// The file's version.
     pub version: u32,
-    /// What is inside, or was about to be.
+    /// What is attached, or was about to be.
     pub attachments: Attachments,
-    /// The device filter's own memory.
+    /// What the device filter must know.
     pub filter: FilterMemory,
-    /// Directories below /dev that were made for nodes and links.
+    /// Directories below /dev that were created for nodes and links.
     #[serde(default)]
     pub directories: BTreeSet<PathBuf>,
     /// The file system that the container's root directory was on, when that was opened first.
@@ -45,12 +45,12 @@ pub struct Memory {
     /// What has been counted.
     #[serde(default)]
     pub tally: Counters,
-    /// The devices of other hosts that are attached.
+    /// The remote devices that are attached.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bound: Vec<(RemoteDevice, Bound)>,
 }
 
-/// What can go wrong inside.
+/// What can go wrong in a container.
 #[derive(Debug, thiserror::Error)]
 pub enum EffectError {
     /// The container itself.
@@ -70,26 +70,26 @@ pub enum EffectError {
     Registry(#[from] RegistryError),
 }
 
-/// One container, to be changed.
-pub struct Inside {
+/// The handles of one container's filter, /dev, listeners and journal.
+pub struct ContainerEffects {
     access: ContainerAccess,
     dev: ContainerDev,
     announcer: Announcer,
     lock: RecordLock,
     roots: Vec<BTreeSet<SysPath>>,
     bound: Vec<(RemoteDevice, Bound)>,
-    /// What an earlier watcher made: whatever is at these paths now is ours to put right.
+    /// What an earlier watcher created: what is at these paths now is the watcher's to correct.
     made_before: BTreeSet<PathBuf>,
-    /// What has been counted; the journal has it, too.
-    tally: Cell<Counters>,
-    /// What the journal has of it.
+    /// What has been counted; the journal has it as well.
+    counters: Cell<Counters>,
+    /// The counters in the journal.
     noted: Counters,
 }
 
-impl Inside {
-    /// Opens all that is needed of a container, with what an earlier watcher noted, and leaves only `due` of the access
-    /// that it gave; returns what of it is in force. That comes first: a container can delay all that follows. Where
-    /// that fails no access is left, as nobody would be there to revoke it.
+impl ContainerEffects {
+    /// Opens a container with what an earlier watcher noted, and leaves only `due` of the access that it granted; returns what
+    /// is in force. That comes first, because a container can delay the rest. If the rest fails, no access is left, because no
+    /// watcher would be there to revoke it.
     ///
     /// # Errors
     /// When its cgroup, /dev or network namespace can't be reached, or its cgroup belongs to another container.
@@ -100,11 +100,11 @@ impl Inside {
         due: GrantSet,
     ) -> Result<(Self, GrantSet), EffectError> {
         let owner = Owner::new(lock.state_dir(), container.facts());
-        // Notes have had a version since there are notes: none were read.
+        // Version 0: there were no notes.
         let is_successor = memory.version > 0 || !memory.attachments.is_empty();
         let mut access = ContainerAccess::open(container, owner, &mut memory.filter, is_successor)?;
         let mut granted = memory.filter.held.clone();
-        // A container that has moved holds nothing: what is due is granted by the first plan.
+        // A container that has moved has no access: the first plan grants what is due.
         if !granted.is_empty() && due != granted {
             granted = due;
             match access.ensure(&granted) {
@@ -112,7 +112,7 @@ impl Inside {
                 Err(FilterError::Refused { refused }) => refused.iter().for_each(|(num, _)| {
                     granted.remove(num);
                 }),
-                // It is tried again each second.
+                // The next tick tries again.
                 Err(error) => {
                     tracing::error!(container = %container.facts().id, "{error}");
                     granted = memory.filter.held.clone();
@@ -140,18 +140,18 @@ impl Inside {
             roots: memory.roots.clone(),
             bound: memory.bound.clone(),
             made_before: made_by_us(&memory.attachments),
-            tally: Cell::new(memory.tally),
+            counters: Cell::new(memory.tally),
             noted: memory.tally,
         };
         Ok((inside, granted))
     }
 
-    /// The container's entry in the registry.
+    /// The lock of the container's record.
     pub fn lock(&self) -> &RecordLock {
         &self.lock
     }
 
-    /// From now on this is the container's entry.
+    /// The record has another lock from now on.
     pub fn set_lock(&mut self, lock: RecordLock) {
         self.lock = lock;
         self.access.renew_claims();
@@ -162,37 +162,37 @@ impl Inside {
         self.dev.remove_outliving(attachments);
     }
 
-    /// The container's entry, when nothing is to be changed inside any more.
+    /// The lock, when nothing is to be changed any more.
     pub fn into_lock(self) -> RecordLock {
         self.lock
     }
 
-    /// What has been counted so far.
-    pub fn tally(&self) -> Counters {
-        self.tally.get()
+    /// The counters.
+    pub fn counters(&self) -> Counters {
+        self.counters.get()
     }
 
-    /// Counts.
-    pub fn count(&self, more: impl FnOnce(&mut Counters)) {
-        let mut tally = self.tally.get();
-        more(&mut tally);
-        self.tally.set(tally);
+    /// Changes the counters.
+    pub fn count(&self, change: impl FnOnce(&mut Counters)) {
+        let mut counters = self.counters.get();
+        change(&mut counters);
+        self.counters.set(counters);
     }
 
-    /// Whether something was counted that whoever comes after us would not know. Wakes alone are not worth writing for.
+    /// Whether the next watcher would not know something that was counted. Wakes alone are not worth a write.
     pub fn has_counted(&self) -> bool {
-        let tally = self.tally.get();
+        let counters = self.counters.get();
         let wakes = Counters {
-            wakes: tally.wakes,
-            busy_us: tally.busy_us,
-            longest_us: tally.longest_us,
+            wakes: counters.wakes,
+            busy_us: counters.busy_us,
+            longest_us: counters.longest_us,
             ..self.noted
         };
-        tally != wakes
+        counters != wakes
     }
 
-    /// Notes the requests' roots, for the next journal; whether they are others than before. A root that is gone and whose
-    /// grace period runs is noted as if it were there: the next watcher finds it gone, and begins the period again.
+    /// Notes the requests' roots for the next journal. Returns whether they have changed. A removed root whose grace period runs
+    /// is noted as if it were present: the next watcher finds it gone, and starts the period again.
     pub fn note_roots<'r>(
         &mut self,
         requests: impl Iterator<Item = (RequestId, &'r RequestEntry)> + Clone,
@@ -218,7 +218,7 @@ impl Inside {
         are_new
     }
 
-    /// Notes the devices of other hosts that are attached, for the next journal; whether they are others than before.
+    /// Notes the attached remote devices for the next journal. Returns whether they have changed.
     pub fn note_bound(&mut self, bound: &[(RemoteDevice, Bound)]) -> bool {
         let are_new = bound != self.bound;
         if are_new {
@@ -227,20 +227,20 @@ impl Inside {
         are_new
     }
 
-    /// Requests whether the access is still in force, and gives it back where an engine has replaced its filter.
+    /// Checks that access is still in force, and grants it again where an engine has replaced the filter.
     ///
     /// # Errors
-    /// When it is not, and can't be given back.
+    /// When it is not, and can't be granted again.
     pub fn ensure(&mut self, granted: &GrantSet) -> Result<Change, FilterError> {
         self.access.ensure(granted)
     }
 
-    /// Looks whether the container was moved to another cgroup, see [`ContainerAccess::follow`].
+    /// Follows the container into another cgroup, see [`ContainerAccess::follow`].
     pub(super) fn follow(&mut self, container: &Container) -> Place {
         self.access.follow(container)
     }
 
-    /// Takes all access back once the container has ended. Whether nothing is left.
+    /// Revokes all access once the container has ended. Returns whether nothing is left.
     pub fn revoke(&self) -> bool {
         self.access.revoke()
     }
@@ -261,7 +261,7 @@ fn made_by_us(attachments: &Attachments) -> BTreeSet<PathBuf> {
     paths
 }
 
-impl Effects for Inside {
+impl Effects for ContainerEffects {
     type Error = EffectError;
 
     fn find_node(&mut self, path: &Path, node: &NodeSpec) -> Result<Found, EffectError> {
@@ -321,7 +321,7 @@ impl Effects for Inside {
     }
 
     fn journal(&mut self, attachments: &Attachments) -> Result<(), EffectError> {
-        let tally = self.tally.get();
+        let counters = self.counters.get();
         self.lock.write_attached(&Memory {
             version: STATE_VERSION,
             attachments: attachments.clone(),
@@ -330,9 +330,9 @@ impl Effects for Inside {
             root_file_system: Some(self.dev.root_file_system()),
             roots: self.roots.clone(),
             bound: self.bound.clone(),
-            tally,
+            tally: counters,
         })?;
-        self.noted = tally;
+        self.noted = counters;
         Ok(())
     }
 }

@@ -1,30 +1,33 @@
-//! One watcher after another on the same container, while that runs: both ends of the handing over.
+//! Another watcher process takes this one's place while the container runs: both ends of the handover.
 //!
-//! The first leaves its container as it is; its lock and leases go to the second as open files, so that at no moment they
-//! are free. What happens on the host meanwhile, the second sees when it looks.
+//! The old watcher leaves its container as it is. The new one gets lock and leases as open files, so that they are never free in
+//! between, and finds out by itself what has happened on the host meanwhile.
 
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::{Recipient, Watcher, WatcherError};
+use super::error::WatcherError;
+use super::inside::Inside;
+use super::systemd_unit::SystemdUnit;
 use crate::host::process::Process;
-use crate::host::state::control::{self, ControlResponse};
+use crate::host::state::control::{self, ControlClient, ControlResponse};
 use crate::host::state::leases::Leases;
 use crate::host::state::registry::{RecordLock, Registry, RegistryError};
 use crate::model::oci::ContainerId;
 
-/// How long the one that is there may take to leave: longer than what it may be in the middle of.
+/// How long the old watcher may take to leave: longer than an attempt to attach a remote device that it waits for.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long to pause before asking one again that is just starting or ending.
+/// The interval between two requests to a watcher that is starting or ending.
 const RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The container's lock, and the leases that belong to it: from the watcher that is there, else what is free.
+/// Takes the container's lock and its leases from the watcher that has them, or when they are free.
 ///
 /// # Errors
-/// When the container is not enrolled, or the one that is there does not leave.
+/// When the container is not enrolled, or its watcher does not leave.
 pub(super) fn take_over(registry: &Registry, id: &ContainerId) -> Result<(RecordLock, Leases), WatcherError> {
     let deadline = Instant::now() + TIMEOUT;
     loop {
@@ -44,10 +47,10 @@ pub(super) fn take_over(registry: &Registry, id: &ContainerId) -> Result<(Record
                 let lock = RecordLock::inherit(registry, id, files.remove(0))?;
                 return Ok((lock, Leases::inherit(registry.root(), files)));
             }
-            // An older version does not know the question, but this.
+            // An older version does not know this request.
             Ok(_) => {
-                let said = registry.watcher(id);
-                if let Some(old) = said.and_then(|said| Process::open(said.pid, said.start_time).ok()) {
+                let watcher = registry.watcher(id);
+                if let Some(old) = watcher.and_then(|old| Process::open(old.pid, old.start_time).ok()) {
                     let _ = old.signal(Signal::SIGTERM);
                 }
             }
@@ -57,31 +60,48 @@ pub(super) fn take_over(registry: &Registry, id: &ContainerId) -> Result<(Record
     }
 }
 
-impl Watcher {
-    /// Hands everything over to who wants to be the watcher, if somebody does; whether we have no part in the container
-    /// any more. While a start waits for us, or a signal is still to be sent, it must wait as well.
-    pub(super) fn is_relieved(&mut self) -> bool {
-        let starts = |waiter: &super::Waiter| matches!(waiter.recipient, Recipient::Starter(_));
-        if self.kill_at.is_some() || self.waiters.iter().any(starts) {
-            return false;
+/// How another process may take this watcher's place: on request, which comes from the systemd unit's watcher as a rule.
+pub(super) struct Handover {
+    unit: SystemdUnit,
+    /// The watcher that wants to take over.
+    successor: Option<ControlClient>,
+}
+
+impl Handover {
+    pub fn new(unit: SystemdUnit) -> Self {
+        Self {
+            unit,
+            successor: None,
         }
-        if self.successor.is_none() || self.attempts() {
-            return false;
-        }
+    }
+
+    /// Notes a watcher that wants to take over.
+    pub fn request(&mut self, successor: ControlClient) {
+        self.successor = Some(successor);
+    }
+
+    pub fn is_requested(&self) -> bool {
+        self.successor.is_some()
+    }
+
+    /// Gives the successor lock and leases. Returns whether it has taken them; then this watcher has no part in the container
+    /// any more.
+    pub fn hand_over<'l>(&mut self, inside: &mut Inside, leases: impl Iterator<Item = &'l File>) -> bool {
         let Some(mut successor) = self.successor.take() else {
             return false;
         };
-        self.note_end();
-        // The next one makes its own attempts, and is not to find ours at work.
-        self.end_attempts();
-        let mut files = vec![self.inside.lock().file().as_fd()];
-        files.extend(self.admission.lease_files().map(|file| file.as_fd()));
-        let relieved = successor.hand_over(&ControlResponse::HandedOver, &files);
-        if relieved {
-            self.admission.forget_leases();
-        } else {
-            self.inside.count(|tally| tally.at_work = true);
+        inside.note_end();
+        let mut files = vec![inside.lock().file().as_fd()];
+        files.extend(leases.map(|file| file.as_fd()));
+        let is_taken = successor.hand_over(&ControlResponse::HandedOver, &files);
+        if !is_taken {
+            inside.count(|counters| counters.at_work = true);
         }
-        relieved
+        is_taken
+    }
+
+    /// Keeps systemd informed, or starts the unit. `is_idle` says that no client waits.
+    pub fn maintain_unit(&mut self, inside: &Inside, has_problems: bool, is_idle: bool) {
+        self.unit.maintain(inside, has_problems, is_idle);
     }
 }

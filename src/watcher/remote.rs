@@ -12,9 +12,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
-
 use super::Watcher;
+use super::event_loop::EventLoop;
 use crate::host::backoff::{Backoff, jittered};
 use crate::host::log::event;
 use crate::host::state::control::Problem;
@@ -111,21 +110,29 @@ impl Watcher {
     /// Finds out which devices of other hosts are here for other containers, if what is asked for could select any.
     pub(super) fn respect_others(&mut self) {
         let is_virtual = |device: &Device| device.syspath.as_str().starts_with(VIRTUAL_CONTROLLERS);
-        let is_asked_for = |device: &Device| self.planner.is_affected_by(&device.syspath, &self.inventory);
-        let mut virtual_usb = self.inventory.starting_with(VIRTUAL_CONTROLLERS).peekable();
+        let is_asked_for = |device: &Device| {
+            self.planner
+                .is_affected_by(&device.syspath, self.world.inventory())
+        };
+        let mut virtual_usb = self
+            .world
+            .inventory()
+            .starting_with(VIRTUAL_CONTROLLERS)
+            .peekable();
         // A node that is asked for by its path may be one of these by another name, such as /dev/char/188:0.
         let is_concerned = virtual_usb.peek().is_some()
             && (virtual_usb.any(is_asked_for)
                 || self
-                    .inventory
+                    .world
+                    .inventory()
                     .static_nodes()
-                    .any(|node| is_virtual(self.inventory.real(node))));
+                    .any(|node| is_virtual(self.world.inventory().real(node))));
         if !is_concerned {
             self.planner.set_reserved(Vec::new());
             return;
         }
-        let state_dir = self.inside.lock().state_dir();
-        let reserved = records::reserved(state_dir, &self.record.container.id, &self.inventory);
+        let state_dir = self.inside.state_dir();
+        let reserved = records::reserved(state_dir, self.inside.id(), self.world.inventory());
         self.planner.set_reserved(reserved);
     }
 
@@ -134,7 +141,7 @@ impl Watcher {
         let mut wanted = Vec::new();
         let allowed = |entry: &&RequestEntry| {
             let policy = self.admission.policy();
-            policy.authorise(&self.record.circumstances, entry).is_ok()
+            policy.authorise(self.inside.circumstances(), entry).is_ok()
         };
         let entries = self.planner.entries().iter();
         let remote = entries.filter(|entry| entry.request.selector.remote().is_some());
@@ -146,8 +153,8 @@ impl Watcher {
         if wanted.is_empty() && self.remotes.all.is_empty() {
             return;
         }
-        let state_dir = self.inside.lock().state_dir().to_owned();
-        let owner = self.record.container.id.clone();
+        let state_dir = self.inside.state_dir().to_owned();
+        let owner = self.inside.id().to_owned();
         let mut given_up = Vec::new();
         self.remotes.all.retain(|remote| {
             let stays = wanted.contains(&remote.device);
@@ -182,8 +189,8 @@ impl Watcher {
         }
     }
 
-    /// Sees which devices have gone, and starts the attempts that are due; `epoll` is told of them, under `token`.
-    pub(super) fn seek_remotes(&mut self, epoll: &Epoll, token: u64) {
+    /// Sees which devices have gone, and starts the attempts that are due; the event loop waits on them.
+    pub(super) fn seek_remotes(&mut self, events: &EventLoop) {
         if self.remotes.all.is_empty() {
             return;
         }
@@ -194,7 +201,6 @@ impl Watcher {
             if let Some(bound) = bound {
                 remote.last = Some(bound.last.clone());
             } else if remote.was_bound {
-                tracing::warn!(container = %self.record.container.id, "{} is gone: it is attached again as soon as it can be", remote.device);
                 remote.backoff.reset();
                 remote.pause(LONGEST_PAUSE);
             }
@@ -204,20 +210,19 @@ impl Watcher {
             }
             // Who waits for the answer is to hear the reason, and not only that there was no answer.
             let patience = match required.contains(&remote.device) {
-                true => self.ready_timeout.mul_f32(0.8).min(PATIENCE),
+                true => self.waiters.timeout().mul_f32(0.8).min(PATIENCE),
                 false => PATIENCE,
             };
             let task = AttachTask {
                 device: remote.device.clone(),
-                container: self.record.container.id.clone(),
+                container: self.inside.id().to_owned(),
                 last: remote.last.clone(),
                 timeout: patience.max(Duration::from_secs(1)),
             };
-            let started = Worker::attach(self.inside.lock().state_dir(), task);
+            let started = Worker::attach(self.inside.state_dir(), task);
             match started {
                 Ok(worker) => {
-                    // One that is not heard of by epoll is heard of at the next tick.
-                    let _ = epoll.add(&worker, EpollEvent::new(EpollFlags::EPOLLIN, token));
+                    events.add_worker(&worker);
                     remote.worker = Some(worker);
                     remote.since = now;
                 }
@@ -247,7 +252,7 @@ impl Watcher {
                     remote.next = Instant::now();
                     let device = remote.device.clone();
                     let note = note.map_or_else(String::new, |note| format!(" ({note})"));
-                    tracing::info!(container = %self.record.container.id, "{device} is attached: {}{note}", bound.syspath);
+                    tracing::info!(container = %self.inside.id(), "{device} is attached: {}{note}", bound.syspath);
                     self.planner.bind(device, bound);
                 }
                 Err(Failure { reason, is_taken }) => {
@@ -255,7 +260,7 @@ impl Watcher {
                     let before = remote.problem.replace(reason.clone());
                     if before.as_ref() != Some(&reason) {
                         let kind = if is_taken { event::WAITING } else { event::FAILED };
-                        self.log_event(kind, "", Path::new(""), &reason);
+                        self.inside.log_event(kind, "", Path::new(""), &reason);
                     }
                 }
             }
@@ -264,21 +269,22 @@ impl Watcher {
             return;
         }
         // The kernel has sent its events before the process could speak.
-        let events = self.monitor.drain();
-        self.follow_links();
+        let events = self.world.drain();
+        self.world.follow_links(&self.planner);
         for event in events {
             self.take_event(event);
         }
-        let is_unknown = |(_, bound): &(RemoteDevice, Bound)| self.inventory.get(&bound.syspath).is_none();
+        let is_unknown =
+            |(_, bound): &(RemoteDevice, Bound)| self.world.inventory().get(&bound.syspath).is_none();
         if self.planner.bound().iter().any(is_unknown) {
             if let Err(error) = self.enumerate() {
-                tracing::error!(container = %self.record.container.id, "{error}");
+                tracing::error!(container = %self.inside.id(), "{error}");
             }
         }
         self.reconcile();
     }
 
-    /// The workers that `epoll` is to tell of, when there is a new one.
+    /// The workers that the event loop waits on.
     pub(super) fn workers(&self) -> impl Iterator<Item = &Worker> {
         self.remotes
             .all
@@ -371,7 +377,7 @@ impl Watcher {
             let verdict = self
                 .admission
                 .policy()
-                .authorise(&self.record.circumstances, entry);
+                .authorise(self.inside.circumstances(), entry);
             let denial = verdict.err()?;
             Some(of(format!(
                 "device request {:?}: {denial}",
@@ -404,10 +410,10 @@ impl Watcher {
             return;
         }
         self.remotes.stuck_since = None;
-        tracing::warn!(container = %self.record.container.id, "a process of it has been stuck in the kernel's USB core for {STUCK:?}: its usbip server hangs; detaching");
+        tracing::warn!(container = %self.inside.id(), "a process of it has been stuck in the kernel's USB core for {STUCK:?}: its usbip server hangs; detaching");
         worker::release(
-            self.inside.lock().state_dir(),
-            Release::Container(self.record.container.id.clone()),
+            self.inside.state_dir(),
+            Release::Container(self.inside.id().to_owned()),
             RELEASE_TIMEOUT,
         );
     }
@@ -416,7 +422,7 @@ impl Watcher {
     /// (drivers/usb/core/urb.c), which waits for the server to confirm.
     fn is_stuck(&mut self) -> bool {
         if self.remotes.cgroup.is_none() {
-            let own = self.container.cgroups().ok();
+            let own = self.inside.cgroups().ok();
             self.remotes.cgroup = own.and_then(|own| own.v2.last().cloned().or(own.v1_devices));
         }
         self.remotes.cgroup.as_deref().is_some_and(is_stuck_below)
@@ -428,7 +434,7 @@ impl Watcher {
             return;
         }
         self.remotes.all.clear();
-        Self::give_back_all_of(&self.record.container.id, self.inside.lock().state_dir());
+        Self::give_back_all_of(self.inside.id(), self.inside.state_dir());
     }
 
     /// Gives back what an earlier watcher of this container attached.
@@ -447,11 +453,6 @@ impl Watcher {
         for remote in &mut self.remotes.all {
             remote.worker = None;
         }
-    }
-
-    /// Notes which devices are attached, for the next watcher; whether they are others than before.
-    pub(super) fn note_bound(&mut self) -> bool {
-        self.inside.note_bound(self.planner.bound())
     }
 }
 

@@ -1,90 +1,74 @@
-//! A state directory that is removed while its container runs (by a cleaner of /run, by mistake) is made again: the
-//! container goes on being listed, asked and cleaned up, and its devices go on coming and going.
+//! Restores the container's entry in the state directory if it was removed while the container runs (by a cleaner of /run, by
+//! mistake): the container stays listed and reachable, and its devices are attached and detached as before.
 
-use super::Watcher;
-use super::event_loop::WatcherError;
-use super::transaction::Effects;
+use super::effects::ContainerEffects;
+use super::error::WatcherError;
 use crate::host::process::start_time;
 use crate::host::state::control::ControlSocket;
-use crate::host::state::registry::{RecordLock, Registry, WatcherProcess};
+use crate::host::state::registry::{Record, RecordLock, Registry, WatcherProcess};
 use crate::model::oci::ContainerId;
 
-/// What became of the container's entry.
+/// The state of the container's entry.
 pub(super) enum Entry {
-    /// It is as it was.
+    /// It is in place.
     InPlace,
-    /// It was gone, and is there again: others talk to us through this socket now.
+    /// It was removed, and is restored: clients reach the watcher through this socket now.
     Restored(ControlSocket),
-    /// It was gone, and another watcher has it by now.
-    Taken,
+    /// It was removed, and the next watcher of this container has it.
+    TakenBySuccessor,
+    /// It was removed, and another container with the same id has it: nobody else would revoke what this watcher granted.
+    TakenByOther,
 }
 
-impl Watcher {
-    /// Looks whether the container's entry is still there, and makes it again if it is not. To be asked each second.
-    pub(super) fn restore(&mut self) -> Entry {
-        if self.inside.lock().is_in_place() {
-            return Entry::InPlace;
+/// Restores an entry that was removed. Also returns why it could not, for the log.
+pub(super) fn restore(effects: &mut ContainerEffects, record: &Record) -> (Entry, Option<String>) {
+    match new_entry(effects, record) {
+        Ok(Some((lock, control))) => {
+            tracing::warn!(container = %record.container.id, "{} was removed; it is restored", lock.dir().display());
+            effects.set_lock(lock);
+            (Entry::Restored(control), None)
         }
-        let id = &self.record.container.id;
-        match self.make_entry() {
-            Ok(Some((lock, control))) => {
-                tracing::warn!(container = %id, "{} was removed; it is made again", lock.dir().display());
-                self.inside.set_lock(lock);
-                self.restore_problem = None;
-                // Locks on files that nobody finds keep nobody out: the next plan asks for each lease anew.
-                self.admission.renew_leases(self.inside.lock().state_dir());
-                if let Err(error) = self.inside.journal(&self.attachments) {
-                    self.note_access_problem(Some(error.to_string()));
-                }
-                Entry::Restored(control)
-            }
-            Ok(None) => self.give_way(),
-            Err(error) => {
-                let problem = Some(error.to_string());
-                if self.restore_problem != problem {
-                    tracing::error!(container = %id, "{error}");
-                }
-                self.restore_problem = problem;
-                Entry::InPlace
-            }
-        }
+        Ok(None) => (taken(effects, record), None),
+        Err(error) => (Entry::InPlace, Some(error.to_string())),
     }
+}
 
-    /// Somebody else has the entry by now: the next watcher of this container, or that of another container with the same id.
-    /// In the second case nobody would revoke what this one has.
-    fn give_way(&mut self) -> Entry {
-        let registry = Registry::new(self.inside.lock().state_dir());
-        let id: Option<ContainerId> = self.record.container.id.parse().ok();
-        let Some(init) = id.and_then(|id| registry.recorded_init(&id)) else {
-            // A hook is about to write the record: the next look tells.
-            return Entry::InPlace;
-        };
-        if !init.is_of(&self.record.container) {
-            tracing::error!(
-                container = %self.record.container.id,
-                "the state directory was removed, and another container with this id (process {}) has its place there; the devices of process {} are taken away",
-                init.pid,
-                self.record.container.pid
-            );
-            self.remove_all();
-        }
-        Entry::Taken
+/// Another process has the entry.
+fn taken(effects: &ContainerEffects, record: &Record) -> Entry {
+    let registry = Registry::new(effects.lock().state_dir());
+    let id: Option<ContainerId> = record.container.id.parse().ok();
+    let Some(init) = id.and_then(|id| registry.recorded_init(&id)) else {
+        // A hook is about to write the record: check again with the next tick.
+        return Entry::InPlace;
+    };
+    if init.is_of(&record.container) {
+        return Entry::TakenBySuccessor;
     }
+    tracing::error!(
+        container = %record.container.id,
+        "the state directory was removed, and another container with this id (process {}) has its place there; detaching the devices of process {}",
+        init.pid,
+        record.container.pid
+    );
+    Entry::TakenByOther
+}
 
-    fn make_entry(&self) -> Result<Option<(RecordLock, ControlSocket)>, WatcherError> {
-        let before = self.inside.lock();
-        let registry = Registry::new(before.state_dir());
-        let id: Option<ContainerId> = self.record.container.id.parse().ok();
-        let Some(lock) = id.map(|id| registry.try_enroll(&id)).transpose()?.flatten() else {
-            return Ok(None);
-        };
-        let pid = i32::try_from(std::process::id()).unwrap_or_default();
-        lock.sign(WatcherProcess {
-            pid,
-            start_time: start_time(pid)?,
-        })?;
-        lock.write_record(&self.record)?;
-        let control = ControlSocket::bind(lock.dir_fd(), lock.dir())?;
-        Ok(Some((lock, control)))
-    }
+/// A new entry; `None` if another process has it.
+fn new_entry(
+    effects: &ContainerEffects,
+    record: &Record,
+) -> Result<Option<(RecordLock, ControlSocket)>, WatcherError> {
+    let registry = Registry::new(effects.lock().state_dir());
+    let id: Option<ContainerId> = record.container.id.parse().ok();
+    let Some(lock) = id.map(|id| registry.try_enroll(&id)).transpose()?.flatten() else {
+        return Ok(None);
+    };
+    let pid = i32::try_from(std::process::id()).unwrap_or_default();
+    lock.sign(WatcherProcess {
+        pid,
+        start_time: start_time(pid)?,
+    })?;
+    lock.write_record(record)?;
+    let control = ControlSocket::bind(lock.dir_fd(), lock.dir())?;
+    Ok(Some((lock, control)))
 }

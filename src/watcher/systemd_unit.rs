@@ -1,39 +1,43 @@
-//! Who looks after the watcher itself: a unit of systemd's, which is asked to take over once nobody waits for us.
+//! The watcher's systemd unit: it is started once no client waits, and its watcher takes over.
 //!
 //! The hook starts the watcher as its own child, because that is fastest; the unit's watcher then takes its place
-//! (`succession`), in a cgroup of its own, and is started again when it dies.
+//! (`handover`), in a cgroup of its own, and systemd starts it again when it dies.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::Watcher;
+use super::inside::Inside;
 use crate::host::backoff::Backoff;
 use crate::host::config::Config;
 use crate::host::spawn::{Child, ChildState};
 use crate::host::systemd;
 use crate::model::oci::ContainerId;
 
-/// How long a unit may take to take over before it is asked again; each time twice as long.
+/// How long a unit may take to take over before it is started again; twice as long each time.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often a unit is asked.
+/// How often a unit is started.
 const ATTEMPTS: u32 = 6;
 
-/// How far it has come.
+/// How this watcher is supervised.
 pub(super) enum SystemdUnit {
-    /// We are a unit's; it shows these words.
+    /// It is the unit's; systemd shows this status.
     Ours {
         shown: String,
         watchdog: Option<Watchdog>,
     },
-    /// There is a unit that may take our place.
-    Sought {
-        unit: String,
-        backoff: Backoff,
-        next: Instant,
-        starting: Option<Child>,
-    },
-    /// Nobody does, or need.
+    /// There is a unit whose watcher can take over.
+    Starting(Startup),
+    /// There is none.
     None,
+}
+
+/// The start of the unit, which may take several attempts.
+pub(super) struct Startup {
+    unit: String,
+    backoff: Backoff,
+    next: Instant,
+    systemctl: Option<Child>,
 }
 
 /// Signs of life for systemd. A process that root in the host's pid namespace has stopped gives none, and is replaced.
@@ -59,7 +63,7 @@ impl Watchdog {
 }
 
 impl SystemdUnit {
-    pub fn new(id: &str, wanted: bool) -> Self {
+    pub fn new(id: &str, is_wanted: bool) -> Self {
         if systemd::is_supervised() {
             return Self::Ours {
                 shown: String::new(),
@@ -67,85 +71,85 @@ impl SystemdUnit {
             };
         }
         let unit = || systemd::unit_of(&id.parse::<ContainerId>().ok()?);
-        if !wanted || !systemd::has_unit() {
+        if !is_wanted || !systemd::has_unit() {
             return Self::None;
         }
         let Some(unit) = unit() else {
-            tracing::info!(container = %id, "its id is too long for the name of a unit: systemd does not look after its watcher");
+            tracing::info!(container = %id, "the container id is too long for the name of a systemd unit: systemd does not supervise its watcher");
             return Self::None;
         };
-        Self::Sought {
+        Self::Starting(Startup {
             unit,
             backoff: Backoff::new(TIMEOUT),
             next: Instant::now(),
-            starting: None,
+            systemctl: None,
+        })
+    }
+
+    /// Shows systemd that the watcher works, or starts the unit. `is_idle` says that no client waits.
+    pub fn maintain(&mut self, inside: &Inside, has_problems: bool, is_idle: bool) {
+        match self {
+            Self::Ours { shown, watchdog } => {
+                if let Some(watchdog) = watchdog {
+                    watchdog.feed();
+                }
+                if is_idle {
+                    show_status(shown, inside, has_problems);
+                }
+            }
+            Self::Starting(startup) if is_idle => {
+                if !startup.advance(inside) {
+                    *self = Self::None;
+                }
+            }
+            Self::Starting(_) | Self::None => {}
         }
     }
 }
 
-impl Watcher {
-    /// Requests systemd to look after us, once nobody waits for us any more; if it does, tells it how it goes.
-    pub(super) fn maintain_systemd_unit(&mut self) {
-        if let SystemdUnit::Ours {
-            watchdog: Some(watchdog),
-            ..
-        } = &mut self.systemd_unit
-        {
-            watchdog.feed();
+fn show_status(shown: &mut String, inside: &Inside, has_problems: bool) {
+    let status = format!(
+        "READY=1\nSTATUS=container {}: {} device nodes inside{}",
+        inside.id(),
+        inside.attachments().len(),
+        if has_problems {
+            ", and problems: see oci-hotplug inspect"
+        } else {
+            ""
         }
-        let problem = !self.retries.is_empty() || self.access_problem.is_some();
-        match &mut self.systemd_unit {
-            SystemdUnit::Ours { shown, .. } if self.waiters.is_empty() => {
-                let words = format!(
-                    "READY=1\nSTATUS=container {}: {} device nodes inside{}",
-                    self.record.container.id,
-                    self.attachments.iter().count(),
-                    if problem {
-                        ", and problems: see oci-hotplug inspect"
-                    } else {
-                        ""
-                    }
-                );
-                if *shown != words {
-                    systemd::notify(&words);
-                    *shown = words;
-                }
-            }
-            SystemdUnit::Sought {
-                unit,
-                backoff,
-                next,
-                starting,
-            } if self.waiters.is_empty() => {
-                if starting
-                    .as_mut()
-                    .is_some_and(|systemctl| systemctl.state() != ChildState::Running)
-                {
-                    *starting = None;
-                }
-                if starting.is_some() || Instant::now() < *next {
-                    return;
-                }
-                if backoff.failures() == ATTEMPTS {
-                    tracing::warn!(container = %self.record.container.id, "systemd does not look after its watcher: {unit} did not start (systemctl status tells why)");
-                    self.systemd_unit = SystemdUnit::None;
-                    return;
-                }
-                // Only now, when nobody waits: the unit reads that file, and has its state where that says.
-                if backoff.failures() == 0 && !serves(self.inside.lock().state_dir()) {
-                    self.systemd_unit = SystemdUnit::None;
-                    return;
-                }
-                // What fails is tried again, and told in the end.
-                *starting = systemd::start(unit).ok();
-                *next = Instant::now() + backoff.failed(Duration::MAX);
-            }
-            _ => {}
-        }
+    );
+    if *shown != status {
+        systemd::notify(&status);
+        *shown = status;
     }
 }
 
-/// Whether a unit, which is told nothing but the container's id, looks for it in this state directory.
-fn serves(state_dir: &std::path::Path) -> bool {
+impl Startup {
+    /// Starts the unit when that is due. Returns false when there is no use in it.
+    fn advance(&mut self, inside: &Inside) -> bool {
+        let is_running = |child: &mut Child| child.state() == ChildState::Running;
+        if !self.systemctl.as_mut().is_some_and(is_running) {
+            self.systemctl = None;
+        }
+        if self.systemctl.is_some() || Instant::now() < self.next {
+            return true;
+        }
+        if self.backoff.failures() == ATTEMPTS {
+            tracing::warn!(container = %inside.id(), "systemd does not supervise the watcher: {} did not start (systemctl status shows why)", self.unit);
+            return false;
+        }
+        // Not earlier, because clients waited: it reads a file.
+        if self.backoff.failures() == 0 && !unit_uses(inside.state_dir()) {
+            return false;
+        }
+        // A failure shows at the next attempts, and is logged after the last.
+        self.systemctl = systemd::start(&self.unit).ok();
+        self.next = Instant::now() + self.backoff.failed(Duration::MAX);
+        true
+    }
+}
+
+/// Whether a unit, which knows only the container's id, looks for it in this state directory.
+fn unit_uses(state_dir: &Path) -> bool {
     Config::load(None, None).is_ok_and(|config| config.state_dir == state_dir)
 }

@@ -1,165 +1,109 @@
-//! Those who wait until the devices that are present are in place, and what they are told.
+//! Clients that wait until the devices that are present are attached.
 
+use std::fs::File;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use super::{Recipient, Waiter, Watcher};
-use crate::host::state::control::{ControlClient, ControlRequest, ControlResponse};
-use crate::model::plan::{NotAttached, Reason};
-use crate::model::request::Request;
+use crate::host::state::control::{ControlClient, ControlResponse};
 use crate::model::request::id::RequestId;
 
-impl Waiter {
-    /// Somebody who waits from now on, for these requests.
-    pub(super) fn new(recipient: Recipient, requests: Vec<RequestId>, timeout: Duration) -> Self {
+/// A client that waits.
+pub(super) struct Waiter {
+    recipient: Recipient,
+    since: Instant,
+    until: Instant,
+    /// The requests that it waits for: those that are required must have their devices.
+    requests: Vec<RequestId>,
+}
+
+/// Where the response goes.
+pub(super) enum Recipient {
+    /// To the hook that started this watcher, through its former standard output.
+    Starter(File),
+    /// To a client of the control socket.
+    Client(ControlClient),
+}
+
+/// All clients that wait.
+pub(super) struct Waiters {
+    waiters: Vec<Waiter>,
+    timeout: Duration,
+}
+
+impl Waiters {
+    /// Nobody waits yet; each waiter gets its response after `timeout` at the latest.
+    pub fn new(timeout: Duration) -> Self {
         Self {
-            recipient,
-            since: Instant::now(),
-            until: Instant::now() + timeout,
-            requests,
+            waiters: Vec::new(),
+            timeout,
         }
     }
 
-    fn reply(self, response: &ControlResponse) {
+    /// Adds a client that waits for these requests from now on.
+    pub fn add(&mut self, recipient: Recipient, requests: Vec<RequestId>) {
+        self.waiters.push(Waiter {
+            recipient,
+            since: Instant::now(),
+            until: Instant::now() + self.timeout,
+            requests,
+        });
+    }
+
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waiters.is_empty()
+    }
+
+    /// Whether a container start waits.
+    pub fn has_starter(&self) -> bool {
+        self.waiters.iter().any(Waiter::is_starter)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Waiter> {
+        self.waiters.iter()
+    }
+
+    /// Removes and returns the waiters that are ready, by the order of [`Waiters::iter`].
+    pub fn take(&mut self, ready: &[bool]) -> Vec<Waiter> {
+        let all = std::mem::take(&mut self.waiters).into_iter().zip(ready);
+        let (ready, waiting): (Vec<_>, Vec<_>) = all.partition(|(_, is_ready)| **is_ready);
+        self.waiters = waiting.into_iter().map(|(waiter, _)| waiter).collect();
+        ready.into_iter().map(|(waiter, _)| waiter).collect()
+    }
+}
+
+impl Waiter {
+    pub fn is_starter(&self) -> bool {
+        matches!(self.recipient, Recipient::Starter(_))
+    }
+
+    pub fn requests(&self) -> &[RequestId] {
+        &self.requests
+    }
+
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// When it gets its response at the latest.
+    pub fn until(&self) -> Instant {
+        self.until
+    }
+
+    pub fn reply(self, response: &ControlResponse) {
         match self.recipient {
-            Recipient::ControlClient(mut client) => client.answer(response),
+            Recipient::Client(mut client) => client.answer(response),
             Recipient::Starter(mut pipe) => {
                 let Ok(mut text) = serde_json::to_vec(response) else {
                     return;
                 };
                 text.push(b'\n');
                 if let Err(error) = pipe.write_all(&text) {
-                    tracing::warn!("the hook did not take its answer: {error}");
+                    tracing::warn!("cannot send the response to the hook: {error}");
                 }
-            }
-        }
-    }
-}
-
-impl Watcher {
-    /// Answers those whose devices are in place, or who have waited long enough. The answer to the hook that
-    /// started us is returned, because a failure ends us.
-    pub(super) fn reply_to_ready_waiters(&mut self) -> Option<ControlResponse> {
-        let mut to_starter = None;
-        let settled = self.last_plan.pending.is_empty() && self.last_plan.unconfirmed_links.is_empty();
-        let now = Instant::now();
-        for waiter in std::mem::take(&mut self.waiters) {
-            let awaited = self.remotes_awaited(&waiter.requests, waiter.since, waiter.until);
-            if (!settled && now < waiter.until) || awaited.is_some_and(|until| now < until) {
-                self.waiters.push(waiter);
-                continue;
-            }
-            let answer = self.verdict(&waiter.requests);
-            if matches!(waiter.recipient, Recipient::Starter(_)) {
-                if matches!(answer, ControlResponse::Failed(_) | ControlResponse::Refused(_)) {
-                    // Before it hears of that: then it removes the notes.
-                    self.remove_all();
-                }
-                to_starter = Some(answer.clone());
-            }
-            waiter.reply(&answer);
-        }
-        to_starter
-    }
-
-    /// When the next waiter's time is over, or a device of another host is to be sought.
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let awaited = |waiter: &Waiter| {
-            let remotes = self.remotes_awaited(&waiter.requests, waiter.since, waiter.until);
-            remotes.unwrap_or(waiter.until)
-        };
-        let timeout = self.waiters.iter().map(awaited);
-        timeout
-            .chain(self.next_attempt())
-            .chain(self.removals.next())
-            .min()
-    }
-
-    /// Whether these requests have what they need for a start.
-    fn verdict(&self, requests: &[RequestId]) -> ControlResponse {
-        if let Some(reason) = self.refused_at_start(requests) {
-            return ControlResponse::Refused(reason);
-        }
-        if let Some(reason) = &self.access_problem {
-            return ControlResponse::Failed(reason.clone());
-        }
-        if let Some(reason) = self.required_and_remote(requests) {
-            return ControlResponse::Failed(reason);
-        }
-        let absent: Vec<String> = self
-            .planner
-            .required_and_absent()
-            .filter(|(id, _)| requests.contains(id))
-            .map(|(id, request)| self.describe_absent(id, request))
-            .collect();
-        if !absent.is_empty() {
-            return ControlResponse::Failed(absent.join("; "));
-        }
-        if let Some(reason) = self.required_and_waiting(requests) {
-            return ControlResponse::Failed(reason);
-        }
-        let required = self
-            .planner
-            .entries()
-            .iter()
-            .any(|entry| entry.request.options.required);
-        match self.retries.values().next() {
-            Some(retry) if required => ControlResponse::Failed(retry.reason.clone()),
-            _ => ControlResponse::Done,
-        }
-    }
-
-    /// Why nothing is there of a request, for whoever requires it.
-    fn describe_absent(&self, id: RequestId, request: &Request) -> String {
-        let mut not_attached = self.last_plan.not_attached.iter();
-        let is_reserved = |it: &&NotAttached| it.request == id && matches!(it.reason, Reason::Reserved(_));
-        let reason = match not_attached.find(is_reserved) {
-            Some(reserved) => format!("{} is not for it: {reserved}", reserved.path.display()),
-            None => "no such device is present".to_owned(),
-        };
-        let request = request.to_string();
-        format!(
-            "device request {request:?}: {reason}, and it is required (plug it in, or leave out `;required` to have it when it comes)"
-        )
-    }
-
-    /// Deals with one question; an answer that has to wait is given by `reply_to_ready_waiters`.
-    pub(super) fn handle_request(&mut self, mut client: ControlClient, request: ControlRequest) {
-        match request {
-            ControlRequest::HandOver => self.successor = Some(client),
-            ControlRequest::Reload => client.answer(&match self.reload() {
-                Ok(()) => ControlResponse::Done,
-                Err(problem) => ControlResponse::Failed(problem),
-            }),
-            ControlRequest::Status => client.answer(&ControlResponse::Status(Box::new(self.status()))),
-            ControlRequest::Add {
-                container,
-                entries,
-                symlinks,
-            } => {
-                if !self.record.is_of(&container) {
-                    client.answer(&ControlResponse::Gone);
-                    return;
-                }
-                match self.add(entries, symlinks) {
-                    Ok(requests) => self.waiters.push(Waiter::new(
-                        Recipient::ControlClient(client),
-                        requests,
-                        self.ready_timeout,
-                    )),
-                    Err(error) => client.answer(&ControlResponse::Failed(error.to_string())),
-                }
-            }
-            ControlRequest::Remove { container, entries } => {
-                let answer = if !self.record.is_of(&container) {
-                    ControlResponse::Gone
-                } else {
-                    match self.remove(&entries) {
-                        Ok(()) => ControlResponse::Done,
-                        Err(error) => ControlResponse::Failed(error.to_string()),
-                    }
-                };
-                client.answer(&answer);
             }
         }
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{Device, SysPath};
 use crate::model::oci::ProcessUser;
-use crate::model::plan::RootRemoved;
+use crate::model::plan::{NotAttached, RootRemoved};
 use crate::model::remote::{Bound, RemoteDevice, Reserved};
 use crate::model::request::Request;
 use crate::model::request::entry::RequestEntry;
@@ -70,6 +70,17 @@ impl Planner {
     pub fn request(&self, id: RequestId) -> Option<&Request> {
         let index = self.ids.iter().position(|known| *known == id)?;
         self.entries.get(index).map(|entry| &entry.request)
+    }
+
+    /// The text of a request, for people.
+    pub fn text(&self, id: RequestId) -> String {
+        self.request(id).map_or_else(String::new, ToString::to_string)
+    }
+
+    /// Why a device is not attached, unless its request was removed.
+    pub fn describe(&self, not_attached: &NotAttached) -> Option<String> {
+        let request = self.request(not_attached.request)?;
+        Some(not_attached.describe(request))
     }
 
     /// All requests with their ids.

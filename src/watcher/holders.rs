@@ -1,0 +1,129 @@
+//! Which other containers have a device, as their watchers have noted it: for messages only.
+
+use std::cell::OnceCell;
+use std::path::PathBuf;
+
+use super::effects::Memory;
+use super::inside::Inside;
+use crate::host::engine_names;
+use crate::host::log::event;
+use crate::host::state::registry::Registry;
+use crate::model::device::inventory::Inventory;
+use crate::model::device::{DevKind, Device, SysPath, same_data};
+use crate::model::oci::ContainerId;
+use crate::model::oci::engine::short_id;
+use crate::model::plan::attachment::Attachment;
+
+/// What other containers have now. Their notes are files, and are read when the first question needs them.
+pub(super) struct Holders<'a> {
+    inside: &'a Inside,
+    inventory: &'a Inventory,
+    others: OnceCell<Vec<(ContainerId, Memory)>>,
+}
+
+impl<'a> Holders<'a> {
+    /// Looks from one container at the others.
+    pub fn new(inside: &'a Inside, inventory: &'a Inventory) -> Self {
+        Self {
+            inside,
+            inventory,
+            others: OnceCell::new(),
+        }
+    }
+
+    /// The container that looks.
+    pub fn inside(&self) -> &'a Inside {
+        self.inside
+    }
+
+    pub fn inventory(&self) -> &'a Inventory {
+        self.inventory
+    }
+
+    /// The other containers that have a device or one that exposes data of it, in parentheses; empty if none has.
+    pub fn of(&self, device: &SysPath) -> String {
+        let others = self.others.get_or_init(|| self.read());
+        let holders: Vec<String> = others
+            .iter()
+            .filter_map(|(id, memory)| self.holder(id, memory, device))
+            .collect();
+        if holders.is_empty() {
+            return String::new();
+        }
+        format!(" ({})", holders.join("; "))
+    }
+
+    fn read(&self) -> Vec<(ContainerId, Memory)> {
+        let registry = Registry::new(self.inside.state_dir());
+        let ids = registry.ids().unwrap_or_default().into_iter();
+        ids.filter(|id| id.as_str() != self.inside.id() && registry.is_watched(id))
+            .filter_map(|id| {
+                let memory: Memory = registry.attached(&id).ok().flatten()?;
+                Some((id, memory))
+            })
+            .collect()
+    }
+
+    /// How a container has the device, if it does.
+    fn holder(&self, id: &ContainerId, memory: &Memory, device: &SysPath) -> Option<String> {
+        let known = self.inventory.get(device);
+        let num = known.and_then(|device| device.node.as_ref()).map(|node| node.num);
+        let extents = known.map(|device| same_data::extents(device, self.inventory));
+        let is_same = |attachment: &Attachment| {
+            attachment.device.syspath == *device || Some(attachment.node.num) == num
+        };
+        let overlaps = |attachment: &Attachment| {
+            let attached = self.inventory.get(&attachment.device.syspath);
+            let attached = attached.map(|device| same_data::extents(device, self.inventory));
+            extents
+                .as_ref()
+                .zip(attached)
+                .is_some_and(|(wanted, attached)| same_data::overlap(wanted, &attached))
+        };
+        let all = || memory.attachments.iter().map(|(_, attachment)| attachment);
+        if all().any(is_same) {
+            return Some(format!("container {}", self.name(id)));
+        }
+        let related = all().find(|attachment| overlaps(attachment))?;
+        Some(format!(
+            "container {}, which has {}",
+            self.name(id),
+            node_of(&related.device)
+        ))
+    }
+
+    /// The container's name for people.
+    fn name(&self, id: &ContainerId) -> String {
+        match Registry::new(self.inside.state_dir()).record(id) {
+            Ok(Some(record)) => engine_names::called(&record.container, &record.circumstances.annotations),
+            _ => short_id(id.as_str()).to_owned(),
+        }
+    }
+
+    /// Warns of disks among new attachments that another container has as well: two systems that write to one destroy its
+    /// data. To share other devices is nothing unusual.
+    pub fn warn_of_shared_disks(&self, attached: &[PathBuf]) {
+        for path in attached {
+            let Some(attachment) = self.inside.attachments().get(path) else {
+                continue;
+            };
+            if attachment.node.num.kind != DevKind::Block {
+                continue;
+            }
+            let holders = self.of(&attachment.device.syspath);
+            if !holders.is_empty() {
+                let text = format!(
+                    "{} is in another container as well{holders}; add `;exclusive` to the request to have it alone",
+                    path.display()
+                );
+                let device = attachment.device.syspath.as_str();
+                self.inside.log_event(event::SHARED, device, path, &text);
+            }
+        }
+    }
+}
+
+fn node_of(device: &Device) -> String {
+    let node = device.node.as_ref();
+    node.map_or(device.syspath.to_string(), |node| node.path.display().to_string())
+}

@@ -1,0 +1,421 @@
+//! One container: its record, what is attached, what is granted, and the means to change that.
+
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::sys::signal::Signal;
+
+use super::access::Place;
+use super::effects::{ContainerEffects, EffectError, Memory};
+use super::restore::Entry;
+use super::transaction::{self, Effects};
+use crate::host::container::{Cgroups, Container, ContainerError, ContainerFacts};
+use crate::host::filter::FilterError;
+use crate::host::log::event;
+use crate::host::process::Process;
+use crate::host::state::registry::{Record, RecordLock};
+use crate::model::cgroup::grants::{Change, GrantSet};
+use crate::model::counters::Counters;
+use crate::model::device::inventory::Inventory;
+use crate::model::device::{Device, SysPath};
+use crate::model::plan::attachment::{Attachment, Attachments, Found, NodeCreator};
+use crate::model::plan::{
+    Current, NotAttached, Plan, Planner, RootRemoved, Step, moved, remove_all, still_due,
+};
+use crate::model::policy::Circumstances;
+use crate::model::request::entry::RequestEntry;
+
+/// One container.
+pub(super) struct Inside {
+    container: Container,
+    record: Record,
+    attachments: Attachments,
+    granted: GrantSet,
+    effects: ContainerEffects,
+    /// Why the container's entry in the state directory is gone and can't be restored; `None`: it is in place.
+    entry_problem: Option<String>,
+}
+
+/// What the application of a plan has shown.
+pub(super) struct Report {
+    /// The plan's devices that are not attached.
+    pub not_attached: Vec<NotAttached>,
+    /// The plan's pending devices.
+    pub pending: Vec<SysPath>,
+    /// The plan's unconfirmed links.
+    pub unconfirmed_links: Vec<SysPath>,
+    /// The plan's postponed nodes and links.
+    pub postponed: Vec<PathBuf>,
+    /// Nodes and links that failed.
+    pub failures: Vec<FailedPath>,
+    /// Why access as a whole could not be changed.
+    pub access_problem: Option<String>,
+    /// The nodes that are attached now and were not before.
+    pub attached: Vec<PathBuf>,
+    /// Whether the plan had steps.
+    pub was_applied: bool,
+    /// Whether the plan had steps that change access.
+    pub changed_access: bool,
+}
+
+/// A node or link that could not be created or removed.
+pub(super) struct FailedPath {
+    pub path: PathBuf,
+    pub device: Option<SysPath>,
+    pub reason: String,
+}
+
+impl Inside {
+    /// Opens a container with what an earlier watcher noted, and leaves only the access that attachments still need; see
+    /// [`ContainerEffects::open`].
+    pub fn open(
+        container: Container,
+        record: Record,
+        lock: RecordLock,
+        mut memory: Memory,
+        inventory: &Inventory,
+    ) -> Result<Self, EffectError> {
+        let due = still_due(&memory.filter.held, &memory.attachments, inventory);
+        let (effects, granted) = ContainerEffects::open(&container, lock, &mut memory, due)?;
+        let mut inside = Self {
+            container,
+            record,
+            attachments: memory.attachments,
+            granted,
+            effects,
+            entry_problem: None,
+        };
+        inside.check_attachments();
+        Ok(inside)
+    }
+
+    /// Forgets noted attachments that are not there: a crash may have come between the note and the change.
+    fn check_attachments(&mut self) {
+        let mut missing = Vec::new();
+        let effects = &mut self.effects;
+        for (path, attachment) in self.attachments.iter_mut() {
+            if !matches!(effects.find_node(path, &attachment.node), Ok(Found::Same)) {
+                missing.push(path.clone());
+            }
+            attachment
+                .links
+                .retain(|link, _| matches!(effects.find_link(link, path), Ok(Found::Same)));
+        }
+        for path in missing {
+            let Some(attachment) = self.attachments.remove(&path) else {
+                continue;
+            };
+            let links = attachment.links.iter();
+            for (link, _) in links.filter(|(_, creator)| **creator == NodeCreator::Watcher) {
+                if let Err(error) = effects.remove_link(link, &path) {
+                    tracing::warn!(container = %self.record.container.id, "{error}");
+                }
+            }
+        }
+    }
+
+    pub fn id(&self) -> &str {
+        &self.record.container.id
+    }
+
+    pub fn facts(&self) -> &ContainerFacts {
+        &self.record.container
+    }
+
+    /// What the conditions of policy rules look at.
+    pub fn circumstances(&self) -> &Circumstances {
+        &self.record.circumstances
+    }
+
+    /// Whether this is that container, and not another one with the same id.
+    pub fn is_of(&self, container: &ContainerFacts) -> bool {
+        self.record.is_of(container)
+    }
+
+    /// The container's init.
+    pub fn init(&self) -> &Process {
+        self.container.init()
+    }
+
+    pub fn cgroups(&self) -> Result<Cgroups, ContainerError> {
+        self.container.cgroups()
+    }
+
+    pub fn state_dir(&self) -> &Path {
+        self.effects.lock().state_dir()
+    }
+
+    /// The lock of the container's record.
+    pub fn lock(&self) -> &RecordLock {
+        self.effects.lock()
+    }
+
+    pub fn attachments(&self) -> &Attachments {
+        &self.attachments
+    }
+
+    /// The state that the next plan starts from.
+    pub fn current<'a>(&'a self, postponed: &'a std::collections::BTreeSet<PathBuf>) -> Current<'a> {
+        Current {
+            attachments: &self.attachments,
+            granted: &self.granted,
+            postponed,
+        }
+    }
+
+    /// Whether a device is attached.
+    pub fn has(&self, syspath: &SysPath) -> bool {
+        let mut attachments = self.attachments.iter();
+        attachments.any(|(_, attachment)| attachment.device.syspath == *syspath)
+    }
+
+    /// Updates attachments after a device moved in sysfs.
+    pub fn follow_move(&mut self, from: &SysPath, to: &SysPath) {
+        for (_, attachment) in self.attachments.iter_mut() {
+            if let Some(syspath) = moved(&attachment.device.syspath, from, to) {
+                attachment.device = Device {
+                    syspath,
+                    ..attachment.device.clone()
+                };
+            }
+        }
+    }
+
+    /// Revokes access to devices that are gone or that have another number now, without a look at the container: from now on
+    /// the number may be another device's.
+    ///
+    /// # Errors
+    /// Why the access is still in force.
+    pub fn revoke_gone(&mut self, inventory: &Inventory) -> Result<(), String> {
+        let due = still_due(&self.granted, &self.attachments, inventory);
+        if due == self.granted {
+            return Ok(());
+        }
+        transaction::revoke(due, &mut self.granted, &mut self.effects)
+    }
+
+    /// Notes roots and remote devices for the next watcher; they are written with the next plan, or by [`Inside::journal`].
+    /// Returns whether they have changed.
+    pub fn note_requests(&mut self, planner: &Planner, gone: &[RootRemoved]) -> bool {
+        self.effects.note_roots(planner.requests(), gone) | self.effects.note_bound(planner.bound())
+    }
+
+    /// Notes the roots of only the first requests, for the next journal.
+    pub fn note_first_roots(&mut self, planner: &Planner, count: usize) {
+        self.effects.note_roots(planner.requests().take(count), &[]);
+    }
+
+    /// Applies a plan, and logs what has changed.
+    pub fn apply(&mut self, plan: Plan) -> Report {
+        let mut report = Report {
+            was_applied: !plan.steps.is_empty(),
+            changed_access: plan
+                .steps
+                .iter()
+                .any(|step| matches!(step, Step::Revoke(_) | Step::SetGrants(_))),
+            not_attached: plan.not_attached,
+            pending: plan.pending,
+            unconfirmed_links: plan.unconfirmed_links,
+            postponed: plan.postponed,
+            failures: Vec::new(),
+            access_problem: None,
+            attached: Vec::new(),
+        };
+        if !report.was_applied {
+            return report;
+        }
+        let before = self.attachments.clone();
+        let new_devices = new_devices(&plan.steps);
+        for failure in self.apply_steps(plan.steps) {
+            let Some(path) = failure.path else {
+                report.access_problem = Some(failure.reason);
+                continue;
+            };
+            let is_new = |(new, _): &&(PathBuf, SysPath)| *new == path;
+            let device = new_devices.iter().find(is_new).map(|(_, device)| device);
+            let attached = before.get(&path).map(|attachment| &attachment.device.syspath);
+            report.failures.push(FailedPath {
+                device: device.or(attached).cloned(),
+                reason: failure.reason,
+                path,
+            });
+        }
+        report.attached = self.log_changes(&before);
+        report
+    }
+
+    fn apply_steps(&mut self, steps: Vec<Step>) -> Vec<transaction::Failure> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.map_or(0, |since| since.as_secs());
+        transaction::apply(
+            steps,
+            &mut self.attachments,
+            &mut self.granted,
+            &mut self.effects,
+            now,
+        )
+    }
+
+    /// Detaches everything: the container may not start, or another container has its place.
+    pub fn remove_all(&mut self) {
+        let steps = remove_all(&self.current(&Default::default()));
+        for failure in self.apply_steps(steps) {
+            tracing::warn!(container = %self.id(), "{}", failure.reason);
+        }
+    }
+
+    /// Logs what was detached and attached, in this order. Returns the paths of the latter.
+    fn log_changes(&self, before: &Attachments) -> Vec<PathBuf> {
+        let is_gone = |(path, _): &(&PathBuf, &Attachment)| self.attachments.get(path).is_none();
+        for (path, attachment) in before.iter().rev().filter(is_gone) {
+            let text = format!("detached {} ({})", path.display(), attachment.node.num);
+            self.log_event(event::DETACHED, attachment.device.syspath.as_str(), path, &text);
+        }
+        let mut attached = Vec::new();
+        for (path, attachment) in self.attachments.iter() {
+            if before.get(path).is_some_and(|old| is_same(old, attachment)) {
+                continue;
+            }
+            let text = format!(
+                "attached {} ({} {}) of {}",
+                path.display(),
+                attachment.node.num,
+                attachment.access,
+                attachment.device.syspath
+            );
+            self.log_event(event::ATTACHED, attachment.device.syspath.as_str(), path, &text);
+            attached.push(path.clone());
+        }
+        attached
+    }
+
+    /// Counts and logs what happens to a device, in the form that `oci-hotplug events` reads back: the fields are texts, so that
+    /// the journal has them as they are and the log file quotes them, and they have this order. Device and node are empty
+    /// where the event concerns all of them.
+    pub fn log_event(&self, event: &'static str, device: &str, node: &Path, text: &str) {
+        self.count(|counters| counters.count(event));
+        let container = self.id();
+        let node = &*node.to_string_lossy();
+        match event {
+            event::ATTACHED | event::DETACHED => tracing::info!(container, event, device, node, "{text}"),
+            event::FAILED => tracing::error!(container, event, device, node, "{text}"),
+            _ => tracing::warn!(container, event, device, node, "{text}"),
+        }
+    }
+
+    /// Changes the counters.
+    pub fn count(&self, change: impl FnOnce(&mut Counters)) {
+        self.effects.count(change);
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.effects.counters()
+    }
+
+    /// Writes down what is attached, granted, selected and counted.
+    pub fn journal(&mut self) -> Result<(), EffectError> {
+        self.effects.journal(&self.attachments)
+    }
+
+    /// The same; an error is only logged.
+    pub fn try_journal(&mut self) {
+        if let Err(error) = self.journal() {
+            tracing::error!(container = %self.id(), "{error}");
+        }
+    }
+
+    /// Writes down the counters, where the next watcher and `oci-hotplug metrics` find them.
+    pub fn journal_counters(&mut self) {
+        if self.effects.has_counted() {
+            if let Err(error) = self.journal() {
+                tracing::debug!(container = %self.id(), "{error}");
+            }
+        }
+    }
+
+    /// Notes that this watcher ends as it should.
+    pub fn note_end(&mut self) {
+        self.count(Counters::end);
+        self.journal_counters();
+    }
+
+    /// Writes requests and rules for links into the record.
+    pub fn record_requests(&mut self, planner: &Planner) -> Result<(), EffectError> {
+        let mut record = self.record.clone();
+        record.requests = planner
+            .entries()
+            .iter()
+            .map(RequestEntry::without_roots)
+            .collect();
+        record.symlinks = planner.symlinks().to_vec();
+        self.effects.lock().write_record(&record)?;
+        self.record = record;
+        Ok(())
+    }
+
+    /// Follows the container into another cgroup, see [`super::access::ContainerAccess::follow`].
+    pub fn follow(&mut self) -> Place {
+        let place = self.effects.follow(&self.container);
+        if matches!(place, Place::Nowhere(_)) {
+            // Nothing is in force: the next plan asks for each number again, and reports why it can't be granted.
+            self.granted.clear();
+        }
+        place
+    }
+
+    /// Checks that access is still in force; grants it again where an engine has replaced the filter.
+    pub fn ensure_access(&mut self) -> Result<Change, FilterError> {
+        let outcome = self.effects.ensure(&self.granted);
+        if let Err(FilterError::Refused { refused }) = &outcome {
+            // No longer in force: the next plan asks for it again, and reports for which device.
+            for (num, _) in refused {
+                self.granted.remove(num);
+            }
+        }
+        outcome
+    }
+
+    /// Sends a signal to the container's init.
+    pub fn signal(&self, signal: Signal) {
+        if let Err(error) = self.container.init().signal(signal) {
+            tracing::error!(container = %self.id(), "{error}");
+        }
+    }
+
+    /// Restores the container's entry in the state directory if it was removed.
+    pub fn restore_entry(&mut self) -> Entry {
+        if self.effects.lock().is_in_place() {
+            return Entry::InPlace;
+        }
+        let (entry, problem) = super::restore::restore(&mut self.effects, &self.record);
+        if let Some(problem) = problem.as_ref().filter(|_| problem != self.entry_problem) {
+            tracing::error!(container = %self.record.container.id, "{problem}");
+        }
+        self.entry_problem = problem;
+        entry
+    }
+
+    /// After the container has ended: revokes its access. Returns whether nothing is left.
+    pub fn revoke_all(&self) -> bool {
+        self.effects.revoke()
+    }
+
+    /// After the container has ended: removes what outlives it, and returns its lock.
+    pub fn close(mut self) -> RecordLock {
+        self.effects.remove_outliving(&self.attachments);
+        self.effects.into_lock()
+    }
+}
+
+/// The device of each node that the steps create.
+fn new_devices(steps: &[Step]) -> Vec<(PathBuf, SysPath)> {
+    let added = steps.iter().filter_map(|step| match step {
+        Step::AddNode { path, attachment } => Some((path.clone(), attachment.device.syspath.clone())),
+        _ => None,
+    });
+    added.collect()
+}
+
+fn is_same(old: &Attachment, new: &Attachment) -> bool {
+    old.device.syspath == new.device.syspath && old.node == new.node
+}

@@ -1,0 +1,190 @@
+//! A watcher from its start to its end: take the lock, open the container, follow events, clean up.
+
+use super::detach::HandedOver;
+use super::effects::Memory;
+use super::error::WatcherError;
+use super::event_loop::{EventLoop, Wake, block_signals};
+use super::handover::take_over;
+use super::waiters::Recipient;
+use super::{Next, Watcher};
+use crate::host::container::{Container, ContainerError};
+use crate::host::process::start_time;
+use crate::host::state::control::{ControlResponse, ControlSocket};
+use crate::host::state::leases::Leases;
+use crate::host::state::leftovers;
+use crate::host::state::registry::{RecordLock, Registry, WatcherProcess};
+use crate::model::counters::Counters;
+use crate::model::oci::ContainerId;
+use crate::model::policy::Policy;
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long to wait for the lock when it was not handed over.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a watcher ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The container's init has ended. The record is removed, unless some of its access could not be revoked.
+    ContainerGone,
+    /// It was asked to end. Record and devices stay for the next watcher, or for poststop.
+    Requested,
+    /// The container may not start with its requests. The record is removed.
+    Refused,
+}
+
+/// What the administrator has decided for all containers.
+#[derive(Debug)]
+pub struct Settings {
+    /// Which devices containers may have.
+    pub policy: Policy,
+    /// The configuration that was named: it is read again on SIGHUP.
+    pub config: Option<PathBuf>,
+    /// How long a client waits for its devices before it gets a response anyway.
+    pub ready_timeout: Duration,
+    /// Whether systemd is to supervise the watcher.
+    pub supervise: bool,
+}
+
+/// How a watcher comes to its container.
+pub enum Beginning {
+    /// The hook has the record's lock, and hands it over.
+    HandedOver(HandedOver),
+    /// It replaces the watcher that is there, if there is one.
+    TakeOver,
+    /// There is no watcher any more.
+    Alone,
+}
+
+/// Watches one container until it ends, or until it is asked to end. The hook gets its response after
+/// [`Settings::ready_timeout`] at the latest.
+///
+/// # Errors
+/// When the container is not enrolled, or something that all of it depends on can't be opened. The hook gets the error, too.
+pub fn run(
+    registry: &Registry,
+    id: &ContainerId,
+    beginning: Beginning,
+    settings: Settings,
+) -> Result<Ending, WatcherError> {
+    let no_leases = || Leases::new(registry.root());
+    let (lock, leases, ready) = match beginning {
+        Beginning::HandedOver(given) => (
+            RecordLock::inherit(registry, id, given.lock)?,
+            no_leases(),
+            Some(given.ready),
+        ),
+        Beginning::TakeOver => {
+            let (lock, leases) = take_over(registry, id)?;
+            (lock, leases, None)
+        }
+        Beginning::Alone => (registry.lock(id, LOCK_TIMEOUT)?, no_leases(), None),
+    };
+    let mut ready_copy = ready.as_ref().and_then(|file| file.try_clone().ok());
+    let outcome = watch(registry, id, lock, leases, ready, settings);
+    let failure = match &outcome {
+        Err(error) => Some(error.to_string()),
+        Ok(Ending::ContainerGone) => Some("the container's process has ended".to_owned()),
+        Ok(Ending::Requested | Ending::Refused) => None,
+    };
+    if let (Some(failure), Some(pipe)) = (failure, &mut ready_copy) {
+        let text = serde_json::to_string(&ControlResponse::Failed(failure)).unwrap_or_default();
+        // The hook may have given up by now; the log has the error in any case.
+        let _ = std::io::Write::write_all(pipe, format!("{text}\n").as_bytes());
+    }
+    outcome
+}
+
+fn watch(
+    registry: &Registry,
+    id: &ContainerId,
+    lock: RecordLock,
+    leases: Leases,
+    ready: Option<File>,
+    settings: Settings,
+) -> Result<Ending, WatcherError> {
+    let pid = std::process::id() as i32;
+    lock.sign(WatcherProcess {
+        pid,
+        start_time: start_time(pid)?,
+    })?;
+    let signals = block_signals()?;
+    let record = lock
+        .record()?
+        .ok_or_else(|| WatcherError::NotEnrolled(id.clone(), registry.root().to_owned()))?;
+    let memory: Memory = lock.attached()?.unwrap_or_default();
+    let opened = match record.is_running() {
+        true => Container::open(&record.container),
+        // Also a record of an earlier boot, in which the same pid and start time were another process's.
+        false => Err(ContainerError::Gone {
+            id: record.container.id.clone(),
+            pid: record.container.pid,
+        }),
+    };
+    let container = match opened {
+        Ok(container) => container,
+        Err(ContainerError::Gone { .. }) => {
+            clean_up(&record.container.id, lock)?;
+            return Ok(Ending::ContainerGone);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let control = ControlSocket::bind(lock.dir_fd(), lock.dir())?;
+    let mut watcher = Watcher::open(record, lock, container, memory, leases, settings)?;
+    watcher.inside.count(Counters::begin);
+    if let Some(pipe) = ready {
+        let requests = watcher.planner.requests().map(|(id, _)| id).collect();
+        watcher.waiters.add(Recipient::Starter(pipe), requests);
+    }
+    watcher.reconcile();
+    let mut events = EventLoop::open(signals, control, &watcher.sources())?;
+    let ending = follow(&mut watcher, &mut events)?;
+    if ending != Ending::Requested {
+        watcher.close()?;
+    }
+    Ok(ending)
+}
+
+/// The main loop.
+fn follow(watcher: &mut Watcher, events: &mut EventLoop) -> Result<Ending, WatcherError> {
+    let mut next = watcher.on(Wake::default(), events)?;
+    let mut is_first = true;
+    loop {
+        if let Next::End(ending) = next {
+            return Ok(ending);
+        }
+        if std::mem::take(&mut is_first) {
+            // No client is waiting at this point.
+            tidy_up(watcher);
+        }
+        let wake = events.wait(watcher.next_deadline())?;
+        next = watcher.on(wake, events)?;
+    }
+}
+
+/// Cleans up what crashed hooks have left, and gives the memory of the start back.
+fn tidy_up(watcher: &mut Watcher) {
+    let registry = Registry::new(watcher.inside.state_dir());
+    if let Err(error) = leftovers::clear(&registry, leftovers::revoke) {
+        tracing::warn!("{error}");
+    }
+    watcher.inside.journal_counters();
+    if let Err(error) = crate::sys::memory::forget_start_up() {
+        tracing::debug!("giving memory back: {error}");
+    }
+}
+
+/// Cleans up after a container that ended before its watcher was there.
+fn clean_up(id: &str, lock: RecordLock) -> Result<(), WatcherError> {
+    // First of all: once a remote device is given back, its number may become another device's.
+    let is_revoked = leftovers::revoke(&lock);
+    Watcher::give_back_all_of(id, lock.state_dir());
+    leftovers::remove_files(&lock);
+    // Otherwise the record is for the next attempt.
+    if is_revoked {
+        lock.remove()?;
+    }
+    Ok(())
+}

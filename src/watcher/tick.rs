@@ -1,0 +1,86 @@
+//! What the watcher checks every second, because no event reports it.
+
+use std::path::Path;
+
+use super::access::Place;
+use super::error::WatcherError;
+use super::event_loop::EventLoop;
+use super::restore::Entry;
+use super::run::Ending;
+use super::{Next, Watcher};
+use crate::host::filter::FilterError;
+use crate::host::log::event;
+use crate::model::cgroup::grants::Change;
+
+impl Watcher {
+    /// Checks access, devices and the state directory.
+    pub(super) fn tick(&mut self, events: &mut EventLoop) -> Result<Next, WatcherError> {
+        self.check_access();
+        self.removals.kill_overdue(&self.inside);
+        self.world.poll_static_nodes();
+        self.world.follow_links(&self.planner);
+        self.world.check_awaited(self.inside.id());
+        self.reconcile();
+        self.free_the_stuck();
+        self.inside.journal_counters();
+        self.check_sources(events)
+    }
+
+    /// Follows the container into another cgroup, and grants access again where it was lost.
+    fn check_access(&mut self) {
+        let moved = match self.inside.follow() {
+            Place::Same => None,
+            Place::Moved(place) => {
+                // What failed at the old place may succeed here. The note of the new place comes before its first grant.
+                self.retries.clear();
+                self.remotes.forget_place();
+                if let Err(error) = self.inside.journal() {
+                    return self.retries.note_access(Some(error.to_string()), &self.inside);
+                }
+                Some(place)
+            }
+            Place::Nowhere(reason) => return self.retries.note_access(Some(reason), &self.inside),
+        };
+        match (self.inside.ensure_access(), moved) {
+            (Ok(_), Some(place)) => {
+                self.retries.note_access(None, &self.inside);
+                let text = format!("the container was moved to cgroup {place}; access is granted there");
+                self.inside.log_event(event::RESTORED, "", Path::new(""), &text);
+            }
+            (Ok(Change::None), None) => self.retries.note_access_in_force(),
+            (Ok(Change::Made), None) => {
+                let text = "the engine replaced the device filter; access is granted again";
+                self.inside.log_event(event::RESTORED, "", Path::new(""), text);
+            }
+            // The container is ending, or on its way to another cgroup: the next check shows which. What was refused is
+            // asked for again by the next plan.
+            (Err(FilterError::Gone { .. } | FilterError::Refused { .. }), _) => {}
+            (Err(error), _) => self.retries.note_access(Some(error.to_string()), &self.inside),
+        }
+    }
+
+    /// Restores subscriptions and the container's entry in the state directory where they were lost.
+    fn check_sources(&mut self, events: &mut EventLoop) -> Result<Next, WatcherError> {
+        let has_new_fds = self.world.refresh();
+        let control = match self.inside.restore_entry() {
+            Entry::InPlace => None,
+            Entry::Restored(control) => {
+                // Locks on removed files keep no other container out: the next plan takes each lease again.
+                self.admission.renew_leases(self.inside.state_dir());
+                if let Err(error) = self.inside.journal() {
+                    self.retries.note_access(Some(error.to_string()), &self.inside);
+                }
+                Some(control)
+            }
+            Entry::TakenBySuccessor => return Ok(Next::End(Ending::Requested)),
+            Entry::TakenByOther => {
+                self.inside.remove_all();
+                return Ok(Next::End(Ending::Requested));
+            }
+        };
+        if has_new_fds || control.is_some() {
+            events.reopen(control, &self.sources())?;
+        }
+        Ok(Next::Continue)
+    }
+}

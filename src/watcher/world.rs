@@ -1,0 +1,207 @@
+//! The devices of the host, as enumerations and events have shown them, and the devices that udevd must process first.
+
+use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::host::monitor::{DeviceMonitor, MonitorError, RECEIVE_BUFFER};
+use crate::host::state::control::Problem;
+use crate::model::device::event::DeviceEvent;
+use crate::model::device::inventory::Inventory;
+use crate::model::device::{Seen, SysPath};
+use crate::model::plan::Planner;
+use crate::model::policy::Policy;
+use crate::model::request::facts_needed::FactsNeeded;
+
+/// How long a container start waits for udevd to process a device.
+const UDEVD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The host's devices.
+pub(super) struct World {
+    monitor: DeviceMonitor,
+    inventory: Inventory,
+    /// Devices that the last plan needs udev facts of, and since when.
+    awaiting_udevd: BTreeMap<SysPath, Instant>,
+    /// Devices of the last plan to which a requested link points, and that udevd has not processed.
+    unconfirmed_links: Vec<SysPath>,
+}
+
+impl World {
+    /// Subscribes to events, and reads all devices.
+    pub fn open(planner: &Planner, policy: &Policy) -> Result<Self, MonitorError> {
+        let mut world = Self {
+            monitor: DeviceMonitor::open(facts_needed(planner, policy), RECEIVE_BUFFER)?,
+            inventory: Inventory::default(),
+            awaiting_udevd: BTreeMap::new(),
+            unconfirmed_links: Vec::new(),
+        };
+        world.read_all()?;
+        Ok(world)
+    }
+
+    pub fn inventory(&self) -> &Inventory {
+        &self.inventory
+    }
+
+    /// What to wait on for events.
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.monitor.fds()
+    }
+
+    /// Requests or policy have changed: other facts may decide.
+    pub fn set_facts_needed(&mut self, planner: &Planner, policy: &Policy) {
+        self.monitor.want(facts_needed(planner, policy));
+    }
+
+    /// Reads all devices of the host. These have the kernel's facts only, see [`World::complete_selected`].
+    pub fn read_all(&mut self) -> Result<(), MonitorError> {
+        self.inventory.replace(self.monitor.enumerate()?);
+        self.poll_static_nodes();
+        Ok(())
+    }
+
+    /// Reads the udev facts of the few devices that requests select.
+    pub fn complete_selected(&mut self, planner: &Planner) {
+        // The planner's own roots stay as they are: `reconcile` finds out which of them are gone.
+        let mut planner = planner.clone();
+        planner.find_roots(&self.inventory);
+        let candidates = planner.candidates(&self.inventory);
+        let selected = candidates.iter().map(|candidate| &candidate.device.syspath);
+        let mut selected: Vec<SysPath> = selected.cloned().collect();
+        selected.sort();
+        selected.dedup();
+        for syspath in &selected {
+            self.complete(syspath);
+        }
+    }
+
+    /// Reads the udev facts of devices that decide and that no request selects: they may send no further event. Returns whether
+    /// udevd has processed one.
+    pub fn complete_unselected(&mut self, unselected: &[SysPath]) -> bool {
+        let mut is_news = false;
+        for syspath in unselected {
+            let seen = |world: &Self| world.inventory.get(syspath).map(|device| device.seen);
+            if seen(self) == Some(Seen::Kernel) && !self.awaiting_udevd.contains_key(syspath) {
+                self.complete(syspath);
+                is_news |= seen(self) != Some(Seen::Kernel);
+            }
+        }
+        is_news
+    }
+
+    fn complete(&mut self, syspath: &SysPath) {
+        if let Some(device) = self.inventory.get_mut(syspath) {
+            self.monitor.complete(device);
+        }
+    }
+
+    /// The events that have arrived.
+    pub fn drain(&mut self) -> Vec<DeviceEvent> {
+        self.monitor.drain()
+    }
+
+    /// Takes in one event. Returns whether it changed anything.
+    pub fn apply(&mut self, event: DeviceEvent) -> bool {
+        self.inventory.apply(event)
+    }
+
+    /// Whether links of the host may have moved since the last call.
+    pub fn links_may_have_moved(&mut self) -> bool {
+        self.monitor.links_may_have_moved()
+    }
+
+    /// Reads where the host's links point now. Returns whether a device gained or lost one.
+    pub fn follow_links(&mut self, planner: &Planner) -> bool {
+        let followed = planner.followed_links(&self.inventory);
+        let found = self.monitor.follow_links(followed);
+        self.inventory.take_links(&found.named, &found.claimed)
+    }
+
+    /// Takes in changes of nodes that only the host's /dev has.
+    pub fn poll_static_nodes(&mut self) {
+        for event in self.monitor.poll_static_nodes() {
+            self.inventory.apply(event);
+        }
+    }
+
+    /// Subscribes again where that was lost. Returns whether [`World::fds`] has changed.
+    pub fn refresh(&mut self) -> bool {
+        self.monitor.refresh()
+    }
+
+    /// Notes which devices the plan needs udev facts of.
+    pub fn note_awaited(&mut self, pending: &[SysPath], unconfirmed_links: Vec<SysPath>) {
+        let now = Instant::now();
+        self.awaiting_udevd.retain(|syspath, _| pending.contains(syspath));
+        for syspath in pending {
+            self.awaiting_udevd.entry(syspath.clone()).or_insert(now);
+        }
+        self.unconfirmed_links = unconfirmed_links;
+    }
+
+    /// Whether the last plan needs udev facts of a device that udevd has not processed.
+    pub fn is_awaiting_udevd(&self) -> bool {
+        !self.awaiting_udevd.is_empty()
+    }
+
+    /// Whether nothing is left for udevd to process.
+    pub fn is_settled(&self) -> bool {
+        self.awaiting_udevd.is_empty() && self.unconfirmed_links.is_empty()
+    }
+
+    /// Reads the udev facts of awaited devices again: udevd may have been started, stopped or killed meanwhile. A device that
+    /// it has not processed in time is overdue. That ends the wait for `ready=udev`; its udev facts stay unknown.
+    pub fn check_awaited(&mut self, id: &str) {
+        if !self.is_settled() {
+            self.monitor.doubt_udevd();
+        }
+        for syspath in &self.unconfirmed_links {
+            if let Some(device) = self.inventory.get_mut(syspath) {
+                self.monitor.complete(device);
+            }
+        }
+        for (syspath, since) in &self.awaiting_udevd {
+            let Some(device) = self.inventory.get_mut(syspath) else {
+                continue;
+            };
+            self.monitor.complete(device);
+            if device.seen == Seen::Kernel && since.elapsed() >= UDEVD_TIMEOUT {
+                tracing::warn!(container = %id, "udevd has not processed {syspath} for {UDEVD_TIMEOUT:?}; its properties, tags and links stay unknown (is systemd-udevd stopped or overloaded?)");
+                device.seen = Seen::Overdue;
+            }
+        }
+        // The event of an overdue device may have been lost.
+        let overdue = self
+            .inventory
+            .iter()
+            .filter(|device| device.seen == Seen::Overdue);
+        let overdue: Vec<SysPath> = overdue.map(|device| device.syspath.clone()).collect();
+        for syspath in &overdue {
+            self.complete(syspath);
+        }
+    }
+
+    /// The devices that udevd has not processed, as problems.
+    pub fn problems(&self) -> impl Iterator<Item = Problem> {
+        let awaited = self.awaiting_udevd.keys().chain(&self.unconfirmed_links);
+        awaited.map(|syspath| Problem {
+            path: PathBuf::from(syspath.as_path()),
+            device: Some(syspath.clone()),
+            reason: "udevd has not processed the device yet".into(),
+            waiting: false,
+        })
+    }
+}
+
+/// The facts that requests, rules for links and policy need.
+fn facts_needed(planner: &Planner, policy: &Policy) -> FactsNeeded {
+    let requests: Vec<_> = planner
+        .entries()
+        .iter()
+        .map(|entry| entry.request.clone())
+        .collect();
+    let mut needed = FactsNeeded::of(&requests, planner.symlinks());
+    needed.merge(&FactsNeeded::of_policy(policy.selectors()));
+    needed
+}

@@ -1,6 +1,6 @@
-//! The container's device access, wherever its init is: a process can be moved to another cgroup while it runs.
+//! The container's device access in whichever cgroup its init is: a process can be moved while it runs.
 //!
-//! Must not know what is granted why, nor what the cgroups are made of (`host::filter`).
+//! Must not know why access is granted, nor how a cgroup filters devices (`host::filter`).
 
 use crate::host::container::{Cgroups, Container};
 use crate::host::filter::{self, CgroupFilter, DeviceFilter, FilterError, FilterMemory, Places};
@@ -13,20 +13,20 @@ use crate::model::device::DevNum;
 pub(super) struct ContainerAccess {
     filter: CgroupFilter,
     owner: Owner,
-    /// The cgroups of init as the kernel named them last.
+    /// The cgroups of init in the kernel's words, when they were last read.
     membership: String,
-    /// Why no access can be given where init is now.
+    /// Why no access can be granted where init is now.
     nowhere: Option<String>,
 }
 
-/// What became of the container's place.
+/// Where the container is now.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// It is where it was, or the container is ending.
+    /// Where it was, or the container is ending.
     Same,
-    /// It has moved: nothing is granted at the old place any more, and nothing yet at the new one. For people.
+    /// In this other cgroup, for people: nothing is granted in the old one any more, and nothing yet in the new one.
     Moved(String),
-    /// It has moved to where no access can be given, for this reason.
+    /// Where no access can be granted, for this reason.
     Nowhere(String),
 }
 
@@ -35,16 +35,16 @@ const ROOT: &str = "the container's processes were moved to the root cgroup, who
 
 impl ContainerAccess {
     /// Opens the filter at the container's cgroups. `memory` is what an earlier watcher noted, if there was one; when the
-    /// container has moved since then, nothing of it is granted any more, and it is cleared.
+    /// container has moved since then, its grants are revoked, and it is cleared.
     ///
     /// # Errors
-    /// When the cgroups cannot be opened, or belong to another container. A successor gets a filter all the same.
+    /// When the cgroups cannot be opened, or belong to another container. A successor gets a filter even then.
     pub fn open(
         container: &Container,
         owner: Owner,
         memory: &mut FilterMemory,
         is_successor: bool,
-    ) -> Result<Self, super::effects::EffectError> {
+    ) -> Result<Self, super::error::EffectError> {
         let membership = container.membership()?;
         let mut cgroups = container.cgroups()?;
         let places = memory.places.clone();
@@ -91,7 +91,7 @@ impl ContainerAccess {
         Ok(())
     }
 
-    /// Looks where init is, and opens the filter there if it has moved. To be asked each second: nothing tells of a move.
+    /// Checks where init is, and opens the filter there if it has moved. No event reports a move.
     pub fn follow(&mut self, container: &Container) -> Place {
         let Ok(membership) = container.membership() else {
             return Place::Same;
@@ -115,7 +115,7 @@ impl ContainerAccess {
             if let Err(error) = self.filter.leave() {
                 return Place::Nowhere(error.to_string());
             }
-            // It is another container's from now on, if one wants it.
+            // From now on another container may have the cgroup.
             self.filter = CgroupFilter::nowhere(self.filter.places().clone());
         }
         match self.enter(&cgroups, FilterMemory::default()) {
@@ -125,7 +125,7 @@ impl ContainerAccess {
                 let place = places.next().map(|(_, place)| place.path.display().to_string());
                 Place::Moved(place.unwrap_or_default())
             }
-            // It ended meanwhile, or moved on.
+            // It has ended meanwhile, or moved again.
             Err(Problem::Filter(FilterError::Gone { .. })) if !container.init().is_alive() => Place::Same,
             Err(problem) => self.stay_out(problem.text()),
         }
@@ -142,7 +142,7 @@ impl ContainerAccess {
         Place::Nowhere(reason)
     }
 
-    /// Makes the access exactly this, but for the numbers that are returned, each with the reason.
+    /// Grants exactly this access, except for the numbers that it returns, each with the reason.
     pub fn set(&mut self, grants: &GrantSet) -> Result<Vec<(DevNum, String)>, FilterError> {
         if let Some(reason) = &self.nowhere {
             return Ok(grants.keys().map(|num| (*num, reason.clone())).collect());
@@ -154,7 +154,7 @@ impl ContainerAccess {
         }
     }
 
-    /// Whether the access is still in force; gives it back where an engine has replaced its filter.
+    /// Checks that access is still in force, and grants it again where an engine has replaced the filter.
     pub fn ensure(&mut self, granted: &GrantSet) -> Result<Change, FilterError> {
         self.filter.ensure(granted)
     }
@@ -169,11 +169,11 @@ impl ContainerAccess {
         self.filter.renew_claims();
     }
 
-    /// Takes everything back when the container has ended: its cgroup may outlive it. Whether nothing is left.
+    /// Revokes everything when the container has ended: its cgroup may outlive it. Returns whether nothing is left.
     pub fn revoke(&self) -> bool {
         let outcome = filter::revoke(&self.filter.memory(), &self.owner);
         if let Err(error) = &outcome {
-            tracing::warn!("taking back the access of a container that has ended: {error}");
+            tracing::warn!("cannot revoke the access of a container that has ended: {error}");
         }
         outcome.is_ok()
     }

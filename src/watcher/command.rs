@@ -6,7 +6,8 @@ use lexopt::{Parser, ValueExt};
 
 use super::detach::detach;
 use super::error::WatcherError;
-use super::run::{Beginning, Ending, Settings, run};
+use super::run::{Beginning, run};
+use super::{Ending, Settings};
 use crate::command_line::{self, CommonOptions, OwnArgument, Program};
 use crate::exit;
 use crate::host::config::{Config, ConfigError, Supervise};

@@ -1,4 +1,4 @@
-//! Leaves everything behind that a new process got from whoever started it.
+//! Makes the watcher independent of the process that started it.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -10,19 +10,19 @@ use nix::unistd;
 use crate::host::process::shake_off_limits;
 use crate::sys::descriptors;
 
-/// What the starter handed over on purpose.
+/// What the hook handed over.
 pub struct HandedOver {
-    /// The locked file of the container (our standard input until now).
+    /// The locked file of the container (the standard input until now).
     pub lock: File,
-    /// Where to say that we are ready (our standard output until now).
+    /// Where the response goes (the standard output until now).
     pub ready: File,
 }
 
 /// Makes this process independent: a session of its own, no descriptor but what was handed over, `/` as
-/// working directory, umask 0 so that modes are what requests say. Whoever waits for the end of a pipe that the
-/// starter had open does not wait for us.
+/// working directory, umask 0 so that modes are what requests say. A process that waits for the end of a pipe that the
+/// hook had open does not wait for the watcher.
 ///
-/// To be called first, before anything is opened. `handed_over` tells whether standard input and output are
+/// Call this first, before anything is opened. `handed_over` says whether standard input and output are
 /// the lock and the pipe that [`HandedOver`] names.
 ///
 /// # Errors
@@ -43,9 +43,9 @@ pub fn detach(handed_over: bool) -> io::Result<Option<HandedOver>> {
     if handed_over {
         unistd::dup2_stderr(&null)?;
     }
-    // Fails for the leader of a process group, which has been given a session or a service of its own.
+    // Fails for the leader of a process group, which has a session or a service of its own.
     let _ = unistd::setsid();
-    // Each device inside costs a descriptor, its lease's.
+    // Each attached device needs a descriptor for its lease.
     shake_off_limits();
     std::env::set_current_dir("/")?;
     umask(Mode::empty());

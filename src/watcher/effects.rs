@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::access::{ContainerAccess, Place};
+use super::error::EffectError;
 use super::transaction::Effects;
-use crate::host::announcer::{Announcer, AnnouncerError};
-use crate::host::container::{Container, ContainerError};
-use crate::host::container_dev::{ContainerDev, ContainerDevError, LinkOutcome, NodeOutcome, NodeOwner};
+use crate::host::announcer::Announcer;
+use crate::host::container::Container;
+use crate::host::container_dev::{ContainerDev, LinkOutcome, NodeOutcome, NodeOwner};
 use crate::host::filter::{FilterError, FilterMemory};
 use crate::host::state::cgroup_owners::Owner;
-use crate::host::state::registry::{RecordLock, RegistryError, STATE_VERSION};
+use crate::host::state::registry::{RecordLock, STATE_VERSION};
 use crate::model::cgroup::grants::{Change, GrantSet};
 use crate::model::counters::Counters;
 use crate::model::device::{DevNum, Device, SysPath};
@@ -48,26 +49,6 @@ pub struct Memory {
     /// The remote devices that are attached.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bound: Vec<(RemoteDevice, Bound)>,
-}
-
-/// What can go wrong in a container.
-#[derive(Debug, thiserror::Error)]
-pub enum EffectError {
-    /// The container itself.
-    #[error(transparent)]
-    Container(#[from] ContainerError),
-    /// The device cgroup.
-    #[error(transparent)]
-    Filter(#[from] FilterError),
-    /// Nodes and links.
-    #[error(transparent)]
-    Dev(#[from] ContainerDevError),
-    /// Uevents.
-    #[error(transparent)]
-    Announcer(#[from] AnnouncerError),
-    /// The notes.
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
 }
 
 /// The handles of one container's filter, /dev, listeners and journal.

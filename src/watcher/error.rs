@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::effects::EffectError;
+use crate::host::announcer::AnnouncerError;
 use crate::host::container::ContainerError;
+use crate::host::container_dev::ContainerDevError;
+use crate::host::filter::FilterError;
 use crate::host::monitor::MonitorError;
 use crate::host::process::ProcessError;
 use crate::host::state::control::ControlError;
@@ -37,4 +39,24 @@ pub enum WatcherError {
     /// The event loop.
     #[error("waiting for events: {0}")]
     Wait(#[from] nix::errno::Errno),
+}
+
+/// What can go wrong in a container.
+#[derive(Debug, thiserror::Error)]
+pub enum EffectError {
+    /// The container itself.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    /// The device cgroup.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    /// Nodes and links.
+    #[error(transparent)]
+    Dev(#[from] ContainerDevError),
+    /// Uevents.
+    #[error(transparent)]
+    Announcer(#[from] AnnouncerError),
+    /// The notes.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
 }

@@ -6,7 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use nix::sys::signal::Signal;
 
 use super::access::Place;
-use super::effects::{ContainerEffects, EffectError, Memory};
+use super::effects::{ContainerEffects, Memory};
+use super::error::EffectError;
 use super::restore::Entry;
 use super::transaction::{self, Effects};
 use crate::host::container::{Cgroups, Container, ContainerError, ContainerFacts};

@@ -35,12 +35,12 @@ mod waiters;
 mod world;
 
 pub use error::WatcherError;
-pub use run::{Beginning, Ending, Settings, run};
+pub use run::{Beginning, run};
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use self::admission::Admission;
 use self::effects::Memory;
@@ -59,6 +59,31 @@ use crate::host::state::leases::Leases;
 use crate::host::state::registry::{Record, RecordLock};
 use crate::model::device::SysPath;
 use crate::model::plan::{Plan, Planner, plan};
+use crate::model::policy::Policy;
+
+/// Why a watcher ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The container's init has ended. The record is removed, unless some of its access could not be revoked.
+    ContainerGone,
+    /// It was asked to end. Record and devices stay for the next watcher, or for poststop.
+    Requested,
+    /// The container may not start with its requests. The record is removed.
+    Refused,
+}
+
+/// What the administrator has decided for all containers.
+#[derive(Debug)]
+pub struct Settings {
+    /// Which devices containers may have.
+    pub policy: Policy,
+    /// The configuration that was named: it is read again on SIGHUP.
+    pub config: Option<PathBuf>,
+    /// How long a client waits for its devices before it gets a response anyway.
+    pub ready_timeout: Duration,
+    /// Whether systemd is to supervise the watcher.
+    pub supervise: bool,
+}
 
 /// One container, what it requests, what there is, and what is attached.
 struct Watcher {

@@ -201,6 +201,7 @@ impl Watcher {
             if let Some(bound) = bound {
                 remote.last = Some(bound.last.clone());
             } else if remote.was_bound {
+                tracing::warn!(container = %self.inside.id(), "{} is gone: it is attached again as soon as it can be", remote.device);
                 remote.backoff.reset();
                 remote.pause(LONGEST_PAUSE);
             }

@@ -1,7 +1,7 @@
 //! Requests at the control socket.
 
 use super::Watcher;
-use super::effects::EffectError;
+use super::error::EffectError;
 use super::waiters::Recipient;
 use crate::host::state::control::{ControlClient, ControlRequest, ControlResponse};
 use crate::model::request::Request;

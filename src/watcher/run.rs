@@ -1,12 +1,15 @@
 //! A watcher from its start to its end: take the lock, open the container, follow events, clean up.
 
+use std::fs::File;
+use std::time::Duration;
+
 use super::detach::HandedOver;
 use super::effects::Memory;
 use super::error::WatcherError;
 use super::event_loop::{EventLoop, Wake, block_signals};
 use super::handover::take_over;
 use super::waiters::Recipient;
-use super::{Next, Watcher};
+use super::{Ending, Next, Settings, Watcher};
 use crate::host::container::{Container, ContainerError};
 use crate::host::process::start_time;
 use crate::host::state::control::{ControlResponse, ControlSocket};
@@ -15,38 +18,9 @@ use crate::host::state::leftovers;
 use crate::host::state::registry::{RecordLock, Registry, WatcherProcess};
 use crate::model::counters::Counters;
 use crate::model::oci::ContainerId;
-use crate::model::policy::Policy;
-
-use std::fs::File;
-use std::path::PathBuf;
-use std::time::Duration;
 
 /// How long to wait for the lock when it was not handed over.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Why a watcher ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// The container's init has ended. The record is removed, unless some of its access could not be revoked.
-    ContainerGone,
-    /// It was asked to end. Record and devices stay for the next watcher, or for poststop.
-    Requested,
-    /// The container may not start with its requests. The record is removed.
-    Refused,
-}
-
-/// What the administrator has decided for all containers.
-#[derive(Debug)]
-pub struct Settings {
-    /// Which devices containers may have.
-    pub policy: Policy,
-    /// The configuration that was named: it is read again on SIGHUP.
-    pub config: Option<PathBuf>,
-    /// How long a client waits for its devices before it gets a response anyway.
-    pub ready_timeout: Duration,
-    /// Whether systemd is to supervise the watcher.
-    pub supervise: bool,
-}
 
 /// How a watcher comes to its container.
 pub enum Beginning {

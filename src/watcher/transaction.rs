@@ -1,6 +1,6 @@
-//! Carries a plan out, step by step, and undoes what a failed step would leave half done.
+//! Applies a plan, step by step, and undoes what a failed step would leave half done.
 //!
-//! One device's failure is its own: the others go on. Must not decide anything (`model::plan`).
+//! A device that fails does not affect the others. Must not decide anything (`model::plan`).
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -16,22 +16,22 @@ pub trait Effects {
     /// What can go wrong; its text names the path or cgroup, and the hint.
     type Error: std::error::Error;
 
-    /// Whether the node is there already.
+    /// What is at the node's path.
     fn find_node(&mut self, path: &Path, node: &NodeSpec) -> Result<Found, Self::Error>;
-    /// Whether the link is there already.
+    /// What is at the link's path.
     fn find_link(&mut self, link: &Path, target: &Path) -> Result<Found, Self::Error>;
-    /// Puts a node in place, if it is not there already; whose it is.
+    /// Creates a node unless it exists. Returns who created it.
     fn add_node(&mut self, path: &Path, node: &NodeSpec) -> Result<NodeCreator, Self::Error>;
-    /// Takes a node of ours away.
+    /// Removes a node that the watcher created.
     fn remove_node(&mut self, path: &Path, node: &NodeSpec) -> Result<(), Self::Error>;
-    /// Puts a link in place, if it is not there already; whose it is.
+    /// Creates a link unless it exists. Returns who created it.
     fn add_link(&mut self, link: &Path, target: &Path) -> Result<NodeCreator, Self::Error>;
-    /// Takes a link of ours away.
+    /// Removes a link that the watcher created.
     fn remove_link(&mut self, link: &Path, target: &Path) -> Result<(), Self::Error>;
-    /// Makes the access that we give exactly this, but for the numbers that it returns, each with the reason: somebody
-    /// who is not ours to overrule refuses them.
+    /// Grants exactly this access, except for the numbers that it returns, each with the reason: something outside the
+    /// watcher's control denies them.
     fn set_grants(&mut self, grants: &GrantSet) -> Result<Vec<(DevNum, String)>, Self::Error>;
-    /// Tells the container's listeners.
+    /// Sends a uevent to the container's listeners.
     fn announce(
         &mut self,
         form: UeventForm,
@@ -39,36 +39,36 @@ pub trait Effects {
         device: &Device,
         path: &Path,
     ) -> Result<(), Self::Error>;
-    /// Writes down what is, or is about to be, inside.
+    /// Writes down what is attached, or about to be.
     fn journal(&mut self, attachments: &Attachments) -> Result<(), Self::Error>;
 }
 
 /// A step that failed, and was undone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// The node or link that is not as it should be; `None` when it is the access of all.
+    /// The node or link that failed; `None`: access as a whole, or the journal.
     pub path: Option<PathBuf>,
     /// What went wrong.
     pub reason: String,
 }
 
-/// What a plan's execution changes, and what went wrong.
+/// What the application of a plan changes, and what went wrong.
 pub struct Transaction<'a, E: Effects> {
     effects: &'a mut E,
     attachments: &'a mut Attachments,
     granted: &'a mut GrantSet,
     now: u64,
     failures: Vec<Failure>,
-    /// Nodes that could not be put in place: the rest of their steps is passed over.
+    /// Nodes that could not be created: the rest of their steps is skipped.
     given_up: BTreeSet<PathBuf>,
-    /// Nodes that could not be taken away: they stay noted, without access.
+    /// Nodes that could not be removed: they stay noted, without access.
     stuck: BTreeSet<PathBuf>,
-    /// Numbers that are refused to us, and why.
+    /// Numbers whose access is denied, and why.
     refused: Vec<(DevNum, String)>,
 }
 
-/// Carries out `steps`. Keeps `attachments` and `granted` true to what is inside at every step; `now` is the
-/// time for [`Attachment::since`]. Returns what failed.
+/// Applies `steps`. `attachments` and `granted` are correct after every step; `now` is the time for [`Attachment::since`].
+/// Returns what failed.
 pub fn apply<E: Effects>(
     steps: Vec<Step>,
     attachments: &mut Attachments,
@@ -88,7 +88,7 @@ pub fn apply<E: Effects>(
     };
     let is_revocation = |step: &Step| matches!(step, Step::Revoke(_));
     let (revocations, steps): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(is_revocation);
-    // Before the note, for which the container is looked at.
+    // Before the note, for which the container is inspected.
     for step in revocations {
         transaction.carry_out(step);
     }
@@ -99,11 +99,11 @@ pub fn apply<E: Effects>(
     transaction.finish()
 }
 
-/// Leaves only `kept` of the access that we give, without a look at the container and without a note: until the next
-/// one, the old note is right, because it says no less than is in force.
+/// Reduces the granted access to `kept`, without inspecting the container and without a note: until the next one, the old note
+/// is correct, because it says no less than is in force.
 ///
 /// # Errors
-/// Why it is still in force, for people.
+/// Why the access is still in force.
 pub fn revoke<E: Effects>(kept: GrantSet, granted: &mut GrantSet, effects: &mut E) -> Result<(), String> {
     let refused = effects.set_grants(&kept).map_err(|error| error.to_string())?;
     *granted = kept;
@@ -114,8 +114,8 @@ pub fn revoke<E: Effects>(kept: GrantSet, granted: &mut GrantSet, effects: &mut 
 }
 
 impl<E: Effects> Transaction<'_, E> {
-    /// Notes what is about to be made before it is made: after a crash it is known as ours. What the image or
-    /// the engine has there already is noted as theirs.
+    /// Notes what is about to be created before it is created: after a crash, the watcher knows it as its own. What the image or
+    /// the engine has created is noted as theirs.
     fn write_ahead(&mut self, steps: &[Step]) {
         let mut ahead = self.attachments.clone();
         let mut news = false;
@@ -157,12 +157,12 @@ impl<E: Effects> Transaction<'_, E> {
                 | Step::Announce { .. } => {}
             }
         }
-        // What only takes away needs no note: until it is done, the old one is right.
+        // Removals need no note: until they are done, the old one is correct.
         if !news {
             return;
         }
         if let Err(error) = self.effects.journal(&ahead) {
-            // Without its note a device would outlive a crash of ours as a stray: then rather not at all.
+            // Without its note, a node would be left behind by a crash: do not create it.
             self.fail(None, &error);
             self.given_up.extend(steps.iter().filter_map(|step| match step {
                 Step::AddNode { path, .. } => Some(path.clone()),
@@ -247,18 +247,17 @@ impl<E: Effects> Transaction<'_, E> {
                 *self.granted = grants;
                 self.note_refused(refused);
             }
-            // What was granted stays noted as granted, so that the next plan asks again; a node whose access
-            // is not in force does not go in.
+            // The previous grants stay noted, so that the next plan tries again; a node without access is not created.
             Err(error) => self.fail(None, &error),
         }
     }
 
-    /// One number's refusal is its own: the others are in force. A node that is inside already stays, as its device
-    /// does, and is told of.
+    /// A denied number does not affect the others. A node that is attached already stays, as its device does, and is reported.
     fn note_refused(&mut self, refused: Vec<(DevNum, String)>) {
         for (num, reason) in &refused {
             self.granted.remove(num);
-            for (path, _) in self.attachments.iter().filter(|(_, it)| it.node.num == *num) {
+            let has_num = |(_, attachment): &(&PathBuf, &Attachment)| attachment.node.num == *num;
+            for (path, _) in self.attachments.iter().filter(has_num) {
                 self.failures.push(Failure {
                     path: Some(path.clone()),
                     reason: reason.clone(),
@@ -350,7 +349,7 @@ impl<E: Effects> Transaction<'_, E> {
         }
     }
 
-    /// Takes the access of failed nodes back, and writes down what is inside now.
+    /// Revokes the access of failed nodes, and writes down what is attached now.
     fn finish(mut self) -> Vec<Failure> {
         let stuck = &self.stuck;
         let mut due = GrantSet::new();
@@ -360,7 +359,7 @@ impl<E: Effects> Transaction<'_, E> {
         for (num, _) in &self.refused {
             due.remove(num);
         }
-        // It only takes away: what was revoked or refused may still be noted as inside.
+        // Only revoke: what was revoked or denied may still be noted as attached.
         let due = common(self.granted, &due);
         if !self.failures.is_empty() && *self.granted != due {
             self.set_grants(due);

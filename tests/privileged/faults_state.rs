@@ -226,7 +226,7 @@ fn a_state_directory_that_is_removed_is_made_again(machine: &Machine) {
         eventually("the container is listed again", || is_well(machine, &container));
         assert_eq!(container.expect_watcher(), watcher);
         assert!(
-            machine.log().contains("was removed; it is made again"),
+            machine.log().contains("was removed; it is restored"),
             "{}",
             machine.log()
         );

@@ -1,4 +1,4 @@
-//! What is inside a container now, because we put it there.
+//! What is attached to a container now.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::cgroup::grants::GrantSet;
 use crate::model::device::{Access, DevNum, Device};
 
-/// A node as a container is to have it. The ids are the container's own.
+/// A node as a container should have it. The ids are the container's own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeSpec {
     /// The device number.
@@ -31,21 +31,21 @@ pub enum NodeCreator {
     Other,
 }
 
-/// What is at a place in a container, as far as a node or link of ours is concerned.
+/// What is at a path in a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
     /// Nothing.
     Vacant,
-    /// Exactly what is to be there.
+    /// Exactly the desired node or link.
     Same,
     /// Something else.
     Other,
 }
 
-/// A device that is inside a container.
+/// A device that is attached to a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
-    /// The device, as it was when it was last dealt with: complete even when the device is gone.
+    /// The device as it was at its last change: complete even when the device is gone.
     pub device: Device,
     /// The access that was granted.
     pub access: Access,
@@ -55,14 +55,14 @@ pub struct Attachment {
     pub node_creator: NodeCreator,
     /// The links to the node, and who made each.
     pub links: BTreeMap<PathBuf, NodeCreator>,
-    /// The sequence number of the udev event that was last announced inside; `None` = nothing yet.
+    /// The sequence number of the last udev event that was announced in the container; `None`: none yet.
     pub announced: Option<u64>,
-    /// When the device came into the container: seconds since 1970, by the host's clock. For people.
+    /// When the device was attached: seconds since 1970, by the host's clock. For people.
     #[serde(default)]
     pub since: u64,
 }
 
-/// All that is inside one container, by the path of the node.
+/// All attachments of one container, by the path of the node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Attachments(BTreeMap<PathBuf, Attachment>);
@@ -78,12 +78,12 @@ impl Attachments {
         self.0.get_mut(path)
     }
 
-    /// Notes an attachment.
+    /// Adds an attachment.
     pub fn insert(&mut self, path: PathBuf, attachment: Attachment) {
         self.0.insert(path, attachment);
     }
 
-    /// Forgets an attachment.
+    /// Removes an attachment.
     pub fn remove(&mut self, path: &Path) -> Option<Attachment> {
         self.0.remove(path)
     }
@@ -103,12 +103,12 @@ impl Attachments {
         self.0.len()
     }
 
-    /// Whether nothing is inside.
+    /// Whether nothing is attached.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The access that these attachments stand for. Two nodes of one number count once, with the access of both.
+    /// The access that these attachments need. Two nodes of one number count once, with the access of both.
     pub fn grants(&self) -> GrantSet {
         let mut grants = GrantSet::new();
         for attachment in self.0.values() {

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{Device, SysPath};
 use crate::model::oci::ProcessUser;
-use crate::model::plan::{NotAttached, RootRemoved};
+use crate::model::plan::NotAttached;
 use crate::model::remote::{Bound, RemoteDevice, Reserved};
-use crate::model::request::Request;
 use crate::model::request::entry::RequestEntry;
 use crate::model::request::id::RequestId;
 use crate::model::request::selector::{DeviceSelector, Found};
 use crate::model::request::symlink::SymlinkRule;
+use crate::model::request::{OnRemoval, Request};
 
 /// The requests of one container with their roots, and the facts about remote devices that decide what they select.
 #[derive(Debug, Clone)]
@@ -29,6 +30,19 @@ pub struct Planner {
     reserved: Vec<Reserved>,
     /// Devices whose udev facts decide whether something is a root.
     undecided: BTreeSet<SysPath>,
+}
+
+/// A root that was removed, and what its request says about that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootRemoved {
+    /// The device that was the root.
+    pub root: SysPath,
+    /// The request.
+    pub request: RequestId,
+    /// What is to happen to the container.
+    pub action: OnRemoval,
+    /// How long the request may be without a root before that happens; `None`: it happens whatever other roots there are.
+    pub grace: Option<Duration>,
 }
 
 impl Planner {

@@ -1,5 +1,5 @@
-//! Which removed roots lead to what `on-removal=` says, and when: at once, or when the grace period ends and the request still
-//! has no root.
+//! When a removed root leads to what `on-removal=` says: at once, or when the grace period ends and the request still has no
+//! root.
 //!
 //! Must not know how a container is stopped (`watcher`), and reads no clock.
 
@@ -35,7 +35,7 @@ impl Removals {
                 continue;
             }
             if grace.is_zero() {
-                // Of several roots that went together one is enough.
+                // One of several roots that were removed together is enough.
                 if !due
                     .iter()
                     .any(|other: &RootRemoved| other.request == removed.request)

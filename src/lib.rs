@@ -7,10 +7,10 @@
 //! ```text
 //! bin/        mains of a few lines; exit.rs: their exit codes, how an error is told; command_line.rs: their arguments
 //! hook/       what the runtime starts: prestart, poststop           ┐
-//! watcher/    one container's loop: event_loop, waiters, admission, │ programs: join decisions and effects,
-//!             transaction, effects, launch, detach, restore,        │ never import each other
-//!             remote (other hosts' devices); its end and            │ (but watcher::launch)
-//!             beginning: handover, systemd_unit                     │
+//! watcher/    one process for each container: run, event_loop, then │ programs: join decisions and effects,
+//!             mod.rs (Watcher: on, reconcile) and its owners world, │ never import each other
+//!             inside, admission, remote, retries, removals,         │ (but watcher::launch)
+//!             waiters, handover; transaction applies a plan         │
 //! cli/        the operator's tool: one file a verb                  ┘
 //! kubernetes/ the device plugin, feature `kubernetes`: the only asynchronous code
 //! cdi/        specs that carry our hooks to engines without hooks.d; only cli and kubernetes use it
@@ -32,7 +32,8 @@
 //! ```text
 //! prestart:  state JSON -> annotations::read -> Policy::authorise -> Registry::try_enroll -> watcher::launch (ready) -> exit 0
 //!            then, where systemd runs the host: watcher -> systemd_unit (its unit is started) -> handover (the unit's watcher takes over)
-//! uevent:    kernel, udevd -> DeviceMonitor -> DeviceEvent -> Inventory -> candidates -> admissions (policy, lease) -> plan
+//! uevent:    kernel, udevd -> DeviceMonitor -> Wake -> Watcher::on -> DeviceEvent -> World (inventory)
+//!              -> Watcher::reconcile: candidates -> admissions (policy, lease) -> plan -> report
 //!              -> transaction::apply [Revoke, AnnounceRemove, RemoveLink, RemoveNode, SetGrants, AddNode, AddLink, Announce]
 //!              -> DeviceFilter, ContainerDev, Announcer -> Attachments journalled, one log line
 //! ```

@@ -298,8 +298,11 @@ async fn a_preferred_allocation_keeps_to_what_is_asked() {
             allocation_size: 2,
         }],
     };
-    let answer: api::PreferredAllocationResponse =
-        registered.client.unary(api::PREFERRED, asked).await.unwrap();
+    let answer: api::PreferredAllocationResponse = registered
+        .client
+        .unary(api::GET_PREFERRED_ALLOCATION, asked)
+        .await
+        .unwrap();
     let chosen = &answer.container_responses[0].device_ids;
     assert_eq!(*chosen, [ids[2].clone(), ids[0].clone()]);
 }

@@ -24,12 +24,13 @@ fn engine(node: &Node, version: &'static str, config: &'static str) -> (PathBuf,
         let answer = move |request: hyper::Request<hyper::body::Incoming>| async move {
             match request.uri().path() {
                 cri::VERSION => {
-                    let said = VersionResponse {
+                    let response = VersionResponse {
                         runtime_name: "containerd".into(),
                         runtime_version: version.into(),
+                        ..Default::default()
                     };
                     grpc::unary(request, move |_: VersionRequest| {
-                        std::future::ready(Ok(said.clone()))
+                        std::future::ready(Ok(response.clone()))
                     })
                     .await
                 }
@@ -38,6 +39,7 @@ fn engine(node: &Node, version: &'static str, config: &'static str) -> (PathBuf,
                         assert!(asked.verbose);
                         std::future::ready(Ok(StatusResponse {
                             info: [("config".to_owned(), config.to_owned())].into(),
+                            ..Default::default()
                         }))
                     })
                     .await

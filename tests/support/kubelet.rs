@@ -33,7 +33,7 @@ pub struct Kubelet {
 
 /// Its pod-resources service.
 pub struct PodResources {
-    answer: Arc<Mutex<api::ListPodResourcesResponse>>,
+    answer: Arc<Mutex<api::pod_resources::ListPodResourcesResponse>>,
     asked: watch::Receiver<usize>,
     _server: JoinSet<()>,
 }
@@ -160,7 +160,10 @@ async fn register(
     }
     let fault = |error: grpc::CallError| Status::internal(format!("dialling back: {error}"));
     let client = Client::connect(&dir.join(&asked.endpoint)).await.map_err(fault)?;
-    let options = client.unary(api::OPTIONS, api::Empty {}).await.map_err(fault)?;
+    let options = client
+        .unary(api::GET_DEVICE_PLUGIN_OPTIONS, api::Empty {})
+        .await
+        .map_err(fault)?;
     let (lists, received) = mpsc::unbounded_channel();
     let listener = client.clone();
     let stream = tokio::spawn(async move {
@@ -194,7 +197,7 @@ impl PodResources {
     /// Starts: no pod has anything.
     pub fn start(socket: &Path) -> Self {
         let listener = UnixListener::bind(socket).expect("listen as kubelet's pod-resources");
-        let answer = Arc::<Mutex<api::ListPodResourcesResponse>>::default();
+        let answer = Arc::<Mutex<api::pod_resources::ListPodResourcesResponse>>::default();
         let (count, asked) = watch::channel(0);
         let told = Arc::clone(&answer);
         let mut server = JoinSet::new();
@@ -202,8 +205,8 @@ impl PodResources {
             let answer = move |request: hyper::Request<hyper::body::Incoming>| {
                 let (told, count) = (Arc::clone(&told), count.clone());
                 async move {
-                    assert_eq!(request.uri().path(), api::LIST_PODS);
-                    grpc::unary(request, move |_: api::ListPodResourcesRequest| {
+                    assert_eq!(request.uri().path(), api::pod_resources::LIST);
+                    grpc::unary(request, move |_: api::pod_resources::ListPodResourcesRequest| {
                         let answer = told.lock().expect("nobody panicked").clone();
                         count.send_modify(|count| *count += 1);
                         std::future::ready(Ok(answer))
@@ -223,15 +226,17 @@ impl PodResources {
 
     /// From now on the container `app` of this pod has these units, and no other has anything.
     pub fn holds(&self, pod: &str, resource: &str, ids: &[String]) {
-        let device = api::ContainerDevices {
+        let device = api::pod_resources::ContainerDevices {
             resource_name: resource.to_owned(),
             device_ids: ids.to_vec(),
+            ..Default::default()
         };
-        let container = api::ContainerResources {
+        let container = api::pod_resources::ContainerResources {
             name: "app".to_owned(),
             devices: vec![device],
+            ..Default::default()
         };
-        let pod = api::PodResources {
+        let pod = api::pod_resources::PodResources {
             name: pod.to_owned(),
             namespace: "default".to_owned(),
             containers: vec![container],
@@ -314,10 +319,10 @@ impl Registered {
     }
 
     /// Tells that a container starts.
-    pub async fn pre_start(&self, ids: &[String]) -> Result<api::Empty, grpc::CallError> {
+    pub async fn pre_start(&self, ids: &[String]) -> Result<api::PreStartContainerResponse, grpc::CallError> {
         let asked = api::PreStartContainerRequest {
             devices_ids: ids.to_vec(),
         };
-        self.client.unary(api::PRE_START, asked).await
+        self.client.unary(api::PRE_START_CONTAINER, asked).await
     }
 }

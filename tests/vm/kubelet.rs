@@ -26,7 +26,7 @@ const ALLOCATABLE: &str = "/v1.PodResourcesLister/GetAllocatableResources";
 #[derive(Clone, PartialEq, prost::Message)]
 struct Allocatable {
     #[prost(message, repeated, tag = "1")]
-    devices: Vec<api::ContainerDevices>,
+    devices: Vec<api::pod_resources::ContainerDevices>,
 }
 
 /// kubelet's pods.

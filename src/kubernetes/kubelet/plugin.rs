@@ -98,13 +98,17 @@ impl Plugin {
     pub async fn respond(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         let plugin = Arc::clone(&self);
         match request.uri().path() {
-            api::OPTIONS => grpc::unary(request, move |_: api::Empty| ready(Ok(plugin.options()))).await,
+            api::GET_DEVICE_PLUGIN_OPTIONS => {
+                grpc::unary(request, move |_: api::Empty| ready(Ok(plugin.options()))).await
+            }
             api::LIST_AND_WATCH => grpc::server_streaming(request, move |_: api::Empty| plugin.lists()).await,
-            api::PREFERRED => {
+            api::GET_PREFERRED_ALLOCATION => {
                 grpc::unary(request, move |request| ready(Ok(plugin.preferred(&request)))).await
             }
             api::ALLOCATE => grpc::unary(request, move |request| ready(plugin.allocate(&request))).await,
-            api::PRE_START => grpc::unary(request, move |request| ready(plugin.pre_start(&request))).await,
+            api::PRE_START_CONTAINER => {
+                grpc::unary(request, move |request| ready(plugin.pre_start(&request))).await
+            }
             other => grpc::unknown_call(other),
         }
     }
@@ -235,7 +239,10 @@ impl Plugin {
         Ok(response)
     }
 
-    fn pre_start(&self, request: &api::PreStartContainerRequest) -> Result<api::Empty, Status> {
+    fn pre_start(
+        &self,
+        request: &api::PreStartContainerRequest,
+    ) -> Result<api::PreStartContainerResponse, Status> {
         let resource = self.resource.borrow().clone();
         self.write_specs(&resource)?;
         info!(
@@ -243,7 +250,7 @@ impl Plugin {
             resource.name,
             request.devices_ids.join(", ")
         );
-        Ok(api::Empty {})
+        Ok(api::PreStartContainerResponse {})
     }
 
     fn write_specs(&self, resource: &Resource) -> Result<(), Status> {

@@ -134,15 +134,18 @@ pub async fn list(socket: &std::path::Path) -> Result<Holders, ListError> {
     let call = async {
         let client = Client::connect(socket).await?;
         client
-            .unary(api::LIST_PODS, api::ListPodResourcesRequest {})
+            .unary(
+                api::pod_resources::LIST,
+                api::pod_resources::ListPodResourcesRequest {},
+            )
             .await
     };
-    let response: api::ListPodResourcesResponse =
+    let response: api::pod_resources::ListPodResourcesResponse =
         timeout(TIMEOUT, call).await.map_err(|_| ListError::Timeout)??;
     Ok(holders(&response))
 }
 
-fn holders(response: &api::ListPodResourcesResponse) -> Holders {
+fn holders(response: &api::pod_resources::ListPodResourcesResponse) -> Holders {
     let mut holders = Holders::new();
     for pod in &response.pod_resources {
         for container in &pod.containers {

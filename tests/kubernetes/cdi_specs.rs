@@ -6,7 +6,7 @@ use oci_hotplug::kubernetes::kubelet::api;
 use serde_json::Value;
 
 use crate::device_plugin::{Node, exists};
-use crate::kubelet::Mood;
+use crate::kubelet::Behaviour;
 
 const SLOTS: &str = "resources: [{name: example.com/serial, requests: ['usb:ffff:fffe'], count: 3}]";
 
@@ -17,7 +17,7 @@ fn ids(list: &[api::Device]) -> Vec<String> {
 #[tokio::test]
 async fn hostdevs_devices_come_with_their_permissions() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let _plugin = node.plugin(&["-devs", "/dev/null:rw"]);
     let mut registered = kubelet.registered("hostdev.k8s.io/dev_null").await;
     registered.list().await;
@@ -38,7 +38,7 @@ async fn hostdevs_devices_come_with_their_permissions() {
 #[tokio::test]
 async fn smarters_units_can_be_taken_several_at_once_and_each_device_comes_once() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write("conf.yaml", "- devicematch: ^null$\n  nummaxdevices: 20\n");
     let _plugin = node.plugin(&["--smarter-config", config.to_str().unwrap()]);
     let mut registered = kubelet.registered("smarter-devices/null").await;
@@ -52,7 +52,7 @@ async fn smarters_units_can_be_taken_several_at_once_and_each_device_comes_once(
 #[tokio::test]
 async fn a_unit_that_does_not_exist_is_refused_by_name() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let _plugin = node.plugin(&["--devs", "/dev/null:rw"]);
     let mut registered = kubelet.registered("hostdev.k8s.io/dev_null").await;
     registered.list().await;
@@ -70,7 +70,7 @@ async fn a_unit_that_does_not_exist_is_refused_by_name() {
 #[tokio::test]
 async fn slots_are_healthy_without_a_device_and_open_by_a_cdi_device_with_nothing_but_hooks() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write("config.yaml", SLOTS);
     let _plugin = node.plugin(&["--config", config.to_str().unwrap(), "--hook-dir", "/opt/hooks"]);
     let mut registered = kubelet.registered("example.com/serial").await;
@@ -109,7 +109,7 @@ async fn slots_are_healthy_without_a_device_and_open_by_a_cdi_device_with_nothin
 #[tokio::test]
 async fn the_cdi_devices_name_is_the_same_after_a_restart_of_the_plugin() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write("config.yaml", SLOTS);
     let mut names = Vec::new();
     for _ in 0..2 {
@@ -126,7 +126,7 @@ async fn the_cdi_devices_name_is_the_same_after_a_restart_of_the_plugin() {
 #[tokio::test]
 async fn a_spec_that_somebody_removed_is_back_before_the_container_starts() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write("config.yaml", SLOTS);
     let _plugin = node.plugin(&["--config", config.to_str().unwrap()]);
     let mut registered = kubelet.registered("example.com/serial").await;
@@ -146,7 +146,7 @@ async fn a_spec_that_somebody_removed_is_back_before_the_container_starts() {
 #[tokio::test]
 async fn a_spec_of_somebody_elses_is_not_overwritten() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write("config.yaml", SLOTS);
     let mut plugin = node.plugin(&["--config", config.to_str().unwrap()]);
     let registered = kubelet.registered("example.com/serial").await;
@@ -171,7 +171,7 @@ async fn a_spec_of_somebody_elses_is_not_overwritten() {
 #[tokio::test]
 async fn where_cdi_is_off_a_slot_gives_the_nodes_that_are_there_and_says_what_is_lost() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write(
         "config.yaml",
         "resources: [{name: nothing, requests: ['syspath:/sys/devices/virtual/mem/null'], permissions: r, path: /dev/nothing}]",
@@ -206,7 +206,7 @@ async fn where_cdi_is_off_a_slot_gives_the_nodes_that_are_there_and_says_what_is
 #[tokio::test]
 async fn a_present_device_is_a_unit_and_an_absent_one_is_none() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write(
         "config.yaml",
         "resources:\n- {name: a.b/here, requests: ['syspath:/sys/devices/virtual/mem/null'], mode: present}\n\
@@ -235,7 +235,7 @@ async fn a_present_device_is_a_unit_and_an_absent_one_is_none() {
 #[tokio::test]
 async fn a_device_whose_path_hostdevs_list_names_too_is_one_unit_of_ours() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write(
         "config.yaml",
         "resources: [{name: a.b/one, requests: ['devnode:/dev/null'], mode: present}]",
@@ -256,7 +256,7 @@ async fn a_device_whose_path_hostdevs_list_names_too_is_one_unit_of_ours() {
 #[tokio::test]
 async fn generic_device_plugins_groups_give_what_they_gave() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write(
         "config.yaml",
         r#"devices:
@@ -285,7 +285,7 @@ async fn generic_device_plugins_groups_give_what_they_gave() {
 #[tokio::test]
 async fn a_preferred_allocation_keeps_to_what_is_asked() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write("config.yaml", SLOTS);
     let _plugin = node.plugin(&["--config", config.to_str().unwrap()]);
     let mut registered = kubelet.registered("example.com/serial").await;

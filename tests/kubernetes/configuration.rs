@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::device_plugin::{Node, Pace};
-use crate::kubelet::Mood;
+use crate::kubelet::Behaviour;
 
 fn slots(count: u32) -> String {
     format!("resources: [{{name: a.b/serial, requests: ['usb:ffff:fffe'], count: {count}}}]")
@@ -12,7 +12,7 @@ fn slots(count: u32) -> String {
 #[tokio::test]
 async fn a_changed_file_is_in_force_at_once_and_a_bad_one_changes_nothing() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write("config.yaml", &slots(1));
     let plugin = node.plugin(&["--config", config.to_str().unwrap(), "--devs", "/dev/null:r"]);
     let mut registered = kubelet.registered("a.b/serial").await;
@@ -44,7 +44,7 @@ async fn a_changed_file_is_in_force_at_once_and_a_bad_one_changes_nothing() {
 #[tokio::test]
 async fn a_burst_of_changes_makes_one_list() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write("config.yaml", &slots(1));
     let _plugin = node.plugin(&["--config", config.to_str().unwrap()]);
     let mut registered = kubelet.registered("a.b/serial").await;

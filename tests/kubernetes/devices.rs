@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use oci_hotplug::sys::loop_device::LoopDevice;
 
 use crate::device_plugin::{Node, Pace};
-use crate::kubelet::{DEADLINE, Mood};
+use crate::kubelet::{Behaviour, DEADLINE};
 use crate::took_less_than;
 
 const MIB: u64 = 1 << 20;
@@ -67,7 +67,7 @@ const BY_EVENT: Duration = Duration::from_secs(2);
 #[ignore = "needs root: plugs partitions of a loop device"]
 async fn what_smarter_matches_is_advertised_at_once_and_withdrawn_again() {
     let (node, disk) = (Node::new(), Disk::new());
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let name = format!("loop{}p3", disk.number());
     let config = node.write(
         "conf.yaml",
@@ -96,7 +96,7 @@ async fn what_smarter_matches_is_advertised_at_once_and_withdrawn_again() {
 #[ignore = "needs root: plugs partitions of a loop device"]
 async fn a_hostdev_path_is_unhealthy_while_its_device_is_away() {
     let (node, disk) = (Node::new(), Disk::new());
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let name = format!("loop{}p1", disk.number());
     let _plugin = node.plugin(&["--devs", &format!("/dev/{name}:r")]);
     let mut registered = kubelet.registered(&format!("hostdev.k8s.io/dev_{name}")).await;
@@ -117,7 +117,7 @@ async fn a_hostdev_path_is_unhealthy_while_its_device_is_away() {
 #[ignore = "needs root: plugs partitions of a loop device"]
 async fn a_present_unit_that_a_container_has_stays_and_is_unhealthy_while_its_device_is_away() {
     let (node, disk) = (Node::new(), Disk::new());
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     disk.plug(1);
     let config = node.write(
         "config.yaml",
@@ -155,7 +155,7 @@ async fn a_present_unit_that_a_container_has_stays_and_is_unhealthy_while_its_de
 #[ignore = "needs root: plugs partitions of a loop device"]
 async fn of_a_device_that_is_away_for_a_moment_kubelet_hears_nothing_where_several_requests_select_it() {
     let (node, disk) = (Node::new(), Disk::new());
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     disk.plug(1);
     let config = node.write(
         "config.yaml",
@@ -201,7 +201,7 @@ async fn of_a_device_that_is_away_for_a_moment_kubelet_hears_nothing_where_sever
 #[ignore = "needs root: plugs partitions of a loop device"]
 async fn a_slot_says_nothing_when_its_device_comes_and_goes() {
     let (node, disk) = (Node::new(), Disk::new());
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write(
         "config.yaml",
         &format!(
@@ -228,7 +228,7 @@ async fn a_slot_says_nothing_when_its_device_comes_and_goes() {
 #[ignore = "needs root: plugs partitions of a loop device"]
 async fn a_thousand_changes_in_a_burst_make_one_list() {
     let (node, disk) = (Node::new(), Disk::new());
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write(
         "config.yaml",
         &format!(
@@ -266,7 +266,7 @@ async fn a_thousand_changes_in_a_burst_make_one_list() {
 #[ignore = "needs root: plugs partitions of loop devices"]
 async fn a_thousand_devices_come_and_go_in_one_list_for_each_burst() {
     let (node, disks) = (Node::new(), [(); 4].map(|()| Disk::new()));
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let groups: String = disks
         .iter()
         .map(|disk| format!("{{paths: [{{path: '/dev/loop{}p*'}}]}}, ", disk.number()))
@@ -305,7 +305,7 @@ const MEMORY: u64 = 15 << 10;
 #[ignore = "needs root and a release build: plugs partitions of a loop device"]
 async fn with_65_resources_and_a_thousand_devices_that_come_and_go_it_keeps_to_its_memory() {
     let (node, disk) = (Node::new(), Disk::new());
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write(
         "conf.yaml",
         "- {devicematch: '^tty[0-9]*$', nummaxdevices: 20}\n- {devicematch: ^null$, nummaxdevices: 20}\n",

@@ -10,7 +10,7 @@ use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 
 use crate::device_plugin::Node;
-use crate::kubelet::Mood;
+use crate::kubelet::Behaviour;
 
 const SLOTS: &str =
     "resources: [{name: example.com/nothing, requests: ['syspath:/sys/devices/virtual/mem/null']}]";
@@ -54,7 +54,7 @@ fn engine(node: &Node, version: &'static str, config: &'static str) -> (PathBuf,
 
 /// The names of the CDI devices, and of the nodes, that a container is given.
 async fn given(node: &Node, socket: &Path, containerd: &Path) -> (usize, usize) {
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write("config.yaml", SLOTS);
     let _plugin = node.plugin(&[
         "--config",

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use hyper::Method;
 use serde_json::json;
 
-use crate::api_server::{ApiServer, RequestEntry, fixture};
+use crate::api_server::{ApiServer, ReceivedRequest, fixture};
 use crate::device_plugin::{Node, Plugin, eventually};
-use crate::kubelet::{Kubelet, Mood, PodResources, Registered};
+use crate::kubelet::{Behaviour, Kubelet, PodResources, Registered};
 use crate::port::Port;
 
 /// A node whose one device, which hostdev's list names, is a pod's.
@@ -39,7 +39,7 @@ impl Lab {
         fs::create_dir(&account).unwrap();
         fs::copy(fixture(ca), account.join("ca.crt")).unwrap();
         node.write("account/token", "first\n");
-        let mut kubelet = node.kubelet(Mood::Willing);
+        let mut kubelet = node.kubelet(Behaviour::Normal);
         let pods = PodResources::start(&node.path("pods.sock"));
         let (socket, devs) = (node.path("pods.sock"), format!("{}:rw", device.display()));
         let plugin = node.plugin_with(
@@ -98,12 +98,12 @@ impl Lab {
 const SOMEWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Waits until the server had this many requests, and returns them.
-async fn requests(server: &ApiServer, count: usize) -> Vec<RequestEntry> {
+async fn requests(server: &ApiServer, count: usize) -> Vec<ReceivedRequest> {
     eventually(&format!("{count} requests came"), || {
-        server.asked().len() >= count
+        server.requests().len() >= count
     })
     .await;
-    server.asked()
+    server.requests()
 }
 
 fn times(log: &str, words: &str) -> usize {
@@ -162,22 +162,22 @@ async fn a_device_that_flaps_is_told_of_once_in_a_while_with_a_count() {
         made.path,
         made.content["metadata"]["name"].as_str().unwrap()
     );
-    let is_counted = |asked: &RequestEntry| {
+    let is_counted = |asked: &ReceivedRequest| {
         asked.method == Method::PATCH && asked.path == path && asked.content["count"] == TIMES + 1
     };
-    eventually("the count is told", || server.asked().iter().any(is_counted)).await;
-    let all = server.asked();
+    eventually("the count is told", || server.requests().iter().any(is_counted)).await;
+    let all = server.requests();
     assert!(all.len() <= 4, "two of each, at most: {all:?}");
 }
 
 #[tokio::test]
 async fn a_missing_right_is_said_once_and_what_it_kept_back_is_not_told_later() {
     let server = ApiServer::start(SOMEWHERE).await;
-    server.answers(403);
+    server.respond_with(403);
     let mut lab = Lab::start(server.address, "ca.crt").await;
     lab.loses_its_device().await;
     requests(&server, 1).await;
-    lab.plugin.logs("the tests say 403").await;
+    lab.plugin.logs("the test sets 403").await;
     lab.plugin.logs("the right to create and patch events").await;
     lab.has_it_back().await;
     requests(&server, 2).await;
@@ -186,10 +186,10 @@ async fn a_missing_right_is_said_once_and_what_it_kept_back_is_not_told_later() 
         1
     );
 
-    server.answers(201);
+    server.respond_with(201);
     lab.loses_its_device().await;
     lab.plugin.logs("the API server accepts events again").await;
-    let last = server.asked().pop().unwrap();
+    let last = server.requests().pop().unwrap();
     assert_eq!((last.method, &last.content["count"]), (Method::POST, &json!(1)));
 }
 
@@ -222,16 +222,16 @@ async fn a_server_with_another_certificate_is_not_told_and_has_no_token() {
     let mut lab = Lab::start(server.address, "other-ca.crt").await;
     lab.loses_its_device().await;
     lab.plugin.logs("invalid peer certificate").await;
-    assert!(server.asked().is_empty());
+    assert!(server.requests().is_empty());
 }
 
 #[tokio::test]
 async fn a_pod_that_has_ended_is_not_told_of() {
     let server = ApiServer::start(SOMEWHERE).await;
     let mut lab = Lab::start(server.address, "ca.crt").await;
-    lab.pods.ends();
+    lab.pods.clear();
     fs::remove_file(&lab.device).unwrap();
-    let (_, list) = tokio::join!(lab.pods.asked(1), lab.registered.list());
+    let (_, list) = tokio::join!(lab.pods.wait_for_lists(1), lab.registered.list());
     assert_eq!(list[0].health, "Unhealthy");
     // It is another's: what comes now is its, and the first that is told.
     lab.pods.holds("next", &lab.resource, &[list[0].id.clone()]);

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::device_plugin::Node;
-use crate::kubelet::Mood;
+use crate::kubelet::Behaviour;
 
 /// Speaks the protocol without its messages: as bytes, so that no generator is needed.
 const CLIENT: &str = r#"
@@ -33,7 +33,7 @@ except grpc.RpcError as error:
 #[ignore = "needs Python's grpcio: run by tests/run.sh --privileged"]
 async fn grpcios_c_core_is_understood_and_understands() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let _plugin = node.plugin(&["--devs", "/dev/null:rw"]);
     let mut registered = kubelet.registered("hostdev.k8s.io/dev_null").await;
     registered.list().await;
@@ -105,7 +105,7 @@ fn is_answered(socket: &std::path::Path, authority: &str) -> bool {
 #[tokio::test]
 async fn kubelets_authority_is_taken_and_that_of_its_plugin_watcher_is_not_yet() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let _plugin = node.plugin(&["--devs", "/dev/null:rw"]);
     let registered = kubelet.registered("hostdev.k8s.io/dev_null").await;
     let socket = node.kubelet_dir().join(&registered.request.endpoint);

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::device_plugin::{Node, eventually, get};
-use crate::kubelet::{Mood, Registered};
+use crate::kubelet::{Behaviour, Registered};
 use crate::port::Port;
 use crate::yaml;
 
@@ -31,7 +31,7 @@ async fn given(registered: &mut Registered) -> Vec<String> {
 #[tokio::test]
 async fn a_daemonset_of_its_users_works_with_another_image() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let daemonset = yaml(DAEMONSET);
     let container = &daemonset["spec"]["template"]["spec"]["containers"][0];
     let arguments = container["args"].as_array().expect("arguments");
@@ -103,7 +103,7 @@ async fn its_environment_and_its_files_flags_count_in_their_order() {
             &of_file,
         ),
     ] {
-        let mut kubelet = node.kubelet(Mood::Willing);
+        let mut kubelet = node.kubelet(Behaviour::Normal);
         let all: Vec<&str> = common.into_iter().chain(arguments).collect();
         let mut plugin = node.plugin_of(&environment, &all);
         kubelet.registered(name).await.list().await;
@@ -195,7 +195,7 @@ fn its_file_in_etc_is_found() {
 #[tokio::test]
 async fn a_unit_is_advertised_once_its_mount_is_there_and_no_longer_than_that() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let socket = node.path("service.sock");
     let device = format!(
         "name: r\ngroups: [{{paths: [{{path: /dev/null}}, {{path: {}, type: Mount, readOnly: true}}]}}]",
@@ -214,7 +214,7 @@ async fn a_unit_is_advertised_once_its_mount_is_there_and_no_longer_than_that() 
 #[tokio::test]
 async fn thousands_of_units_reach_kubelet() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write("conf.yaml", "- devicematch: ^null$\n  nummaxdevices: 10000\n");
     let plugin = node.plugin(&[
         "--smarter-config",

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::device_plugin::{Node, Plugin, eventually, exists, get};
 use crate::devices::Disk;
-use crate::kubelet::{Mood, PodResources};
+use crate::kubelet::{Behaviour, PodResources};
 use crate::port::Port;
 
 const BOTH: &str = "resources:\n- {name: example.com/serial, requests: ['usb:ffff:fffe'], count: 2}\n\
@@ -31,7 +31,7 @@ fn specs(node: &Node) -> Vec<String> {
 #[tokio::test]
 async fn the_spec_of_a_resource_that_is_configured_no_more_goes_once_no_pod_has_had_it_for_a_while() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let mut pods = PodResources::start(&node.path("pods.sock"));
     let config = node.write("config.yaml", BOTH);
     let mut first = plugin(&node, &["--config", config.to_str().unwrap()]);
@@ -55,17 +55,17 @@ async fn the_spec_of_a_resource_that_is_configured_no_more_goes_once_no_pod_has_
     kubelet.registered("example.com/other").await.list().await;
     second.logs("k8s-serial-2-").await;
     let held = |name: &String| name.contains("k8s-serial-") && !name.contains("k8s-serial-2-");
-    pods.asked(8).await;
+    pods.wait_for_lists(8).await;
     let left = specs(&node);
     assert_eq!(left.len(), 3, "of the foreign, the held and the new: {left:?}");
     assert_eq!(left.iter().filter(|name| held(name)).count(), 1, "{left:?}");
 
-    pods.ends();
+    pods.clear();
     eventually("the spec that was held is gone", || {
         !specs(&node).iter().any(held)
     })
     .await;
-    pods.asked(8).await;
+    pods.wait_for_lists(8).await;
     let left = specs(&node);
     assert_eq!(left.len(), 2, "{left:?}");
     assert!(left.iter().any(|name| name.contains("k8s-other-")) && exists(&foreign));
@@ -74,7 +74,7 @@ async fn the_spec_of_a_resource_that_is_configured_no_more_goes_once_no_pod_has_
 #[tokio::test]
 async fn a_resource_that_is_configured_no_more_lets_its_containers_start_anew_until_the_last_has_ended() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let mut pods = PodResources::start(&node.path("pods.sock"));
     let config = node.write("config.yaml", BOTH);
     let plugin = plugin(&node, &["--config", config.to_str().unwrap()]);
@@ -84,7 +84,7 @@ async fn a_resource_that_is_configured_no_more_lets_its_containers_start_anew_un
     let held = std::slice::from_ref(&list[1].id);
     registered.allocate(held).await.unwrap();
     pods.holds("lab", "example.com/serial", held);
-    pods.asked(2).await;
+    pods.wait_for_lists(2).await;
 
     node.write("config.yaml", ONE);
     let left = registered.list().await;
@@ -93,7 +93,7 @@ async fn a_resource_that_is_configured_no_more_lets_its_containers_start_anew_un
         (1, &held[0], "Healthy")
     );
     plugin.logs("kept while containers have 1 of it").await;
-    pods.asked(8).await;
+    pods.wait_for_lists(8).await;
     // As kubelet asks before each start of a container; somebody may have cleared the specs away.
     let of_it = |name: &String| name.contains("k8s-serial-") && !name.contains("k8s-serial-2-");
     for name in specs(&node).iter().filter(|name| of_it(name)) {
@@ -103,7 +103,7 @@ async fn a_resource_that_is_configured_no_more_lets_its_containers_start_anew_un
     assert_eq!(specs(&node).iter().filter(|name| of_it(name)).count(), 1);
     assert!(!plugin.log().contains("went while"), "{}", plugin.log());
 
-    pods.ends();
+    pods.clear();
     registered.ended().await;
     eventually("its spec is gone", || !specs(&node).iter().any(of_it)).await;
 }
@@ -111,7 +111,7 @@ async fn a_resource_that_is_configured_no_more_lets_its_containers_start_anew_un
 #[tokio::test]
 async fn without_kubelets_word_every_spec_stays() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write("config.yaml", BOTH);
     let plugin = plugin(&node, &["--config", config.to_str().unwrap()]);
     kubelet.registered("example.com/serial").await.list().await;
@@ -121,14 +121,14 @@ async fn without_kubelets_word_every_spec_stays() {
     // Whoever comes to be asked says so: only now is anything concluded.
     assert_eq!(specs(&node).len(), 3);
     let mut pods = PodResources::start(&node.path("pods.sock"));
-    pods.asked(1).await;
+    pods.wait_for_lists(1).await;
     eventually("only what is configured has a spec", || specs(&node).len() == 1).await;
 }
 
 #[tokio::test]
 async fn what_containers_have_is_counted() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let pods = PodResources::start(&node.path("pods.sock"));
     let port = Port::reserve();
     let address = port.address.to_string();
@@ -139,21 +139,21 @@ async fn what_containers_have_is_counted() {
     );
     let list = kubelet.registered("example.com/serial").await.list().await;
     let line = |count: usize| {
-        format!("\noci_hotplug_device_plugin_held{{resource=\"example.com/serial\"}} {count}\n")
+        format!("\noci_hotplug_device_plugin_in_use{{resource=\"example.com/serial\"}} {count}\n")
     };
     let metrics = || get(&address, "/metrics").map_or_else(String::new, |(_, body)| body);
     let ids: Vec<String> = list.iter().map(|device| device.id.clone()).collect();
     pods.holds("lab", "example.com/serial", &ids);
-    eventually("two are held", || metrics().contains(&line(2))).await;
-    pods.ends();
-    eventually("none is held", || metrics().contains(&line(0))).await;
+    eventually("two are in use", || metrics().contains(&line(2))).await;
+    pods.clear();
+    eventually("none is in use", || metrics().contains(&line(0))).await;
 }
 
 #[tokio::test]
 #[ignore = "needs root: plugs partitions of a loop device"]
 async fn a_unit_that_went_is_withdrawn_once_its_pod_has_ended_and_the_pod_is_named_until_then() {
     let (node, disk) = (Node::new(), Disk::new());
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let mut pods = PodResources::start(&node.path("pods.sock"));
     disk.plug(1);
     let config = node.write(
@@ -168,16 +168,16 @@ async fn a_unit_that_went_is_withdrawn_once_its_pod_has_ended_and_the_pod_is_nam
     let mut registered = kubelet.registered("a.b/part").await;
     let list = registered.list().await;
     pods.holds("lab", "a.b/part", std::slice::from_ref(&list[0].id));
-    pods.asked(2).await;
+    pods.wait_for_lists(2).await;
     disk.unplug(1);
     let away = registered.list().await;
     assert_eq!((away.len(), away[0].health.as_str()), (1, "Unhealthy"));
     plugin
         .logs("went while default/lab/app has it; its pod is left alone")
         .await;
-    pods.asked(8).await;
+    pods.wait_for_lists(8).await;
     assert_eq!(registered.lists_within(std::time::Duration::ZERO).await, 0);
-    pods.ends();
+    pods.clear();
     assert_eq!(registered.list().await.len(), 0);
     eventually("its spec is gone", || specs(&node).is_empty()).await;
 }

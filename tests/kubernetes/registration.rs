@@ -4,14 +4,14 @@ use std::fs;
 use std::time::Duration;
 
 use crate::device_plugin::{Node, eventually};
-use crate::kubelet::Mood;
+use crate::kubelet::Behaviour;
 
 const NULL: &str = "hostdev.k8s.io/dev_null";
 
 #[tokio::test]
 async fn a_plugin_serves_before_it_registers_and_then_sends_its_list() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let _plugin = node.plugin(&["--devs", "/dev/null:rw,/dev/zero:r"]);
     for (resource, id) in [(NULL, "/dev/null"), ("hostdev.k8s.io/dev_zero", "/dev/zero")] {
         // That it is registered says that the dial-back was answered.
@@ -29,7 +29,7 @@ async fn a_kubelet_that_comes_later_is_waited_for() {
     let node = Node::new();
     let plugin = node.plugin(&["--devs", "/dev/null:rw"]);
     plugin.logs("1 healthy").await;
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     assert_eq!(kubelet.registered(NULL).await.list().await.len(), 1);
 }
 
@@ -39,19 +39,19 @@ async fn a_directory_that_comes_later_is_waited_for() {
     fs::remove_dir(node.kubelet_dir()).unwrap();
     let plugin = node.plugin(&["--devs", "/dev/null:rw"]);
     plugin.logs("1 healthy").await;
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     assert_eq!(kubelet.registered(NULL).await.list().await.len(), 1);
 }
 
 #[tokio::test]
 async fn after_each_restart_of_kubelet_it_is_registered_anew() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let _plugin = node.plugin(&["--devs", "/dev/null:rw"]);
     for _ in 0..3 {
         assert_eq!(kubelet.registered(NULL).await.list().await.len(), 1);
         kubelet.stop();
-        kubelet = node.kubelet(Mood::Willing);
+        kubelet = node.kubelet(Behaviour::Normal);
     }
     assert_eq!(kubelet.registered(NULL).await.list().await.len(), 1);
     assert_eq!(node.sockets().len(), 1);
@@ -60,34 +60,34 @@ async fn after_each_restart_of_kubelet_it_is_registered_anew() {
 #[tokio::test]
 async fn a_directory_that_is_replaced_is_noticed() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let _plugin = node.plugin(&["--devs", "/dev/null:rw"]);
     kubelet.registered(NULL).await.list().await;
     kubelet.stop();
     fs::rename(node.kubelet_dir(), node.path("old")).unwrap();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     assert_eq!(kubelet.registered(NULL).await.list().await.len(), 1);
 }
 
 #[tokio::test]
 async fn a_restart_amid_the_registration_is_survived() {
     let node = Node::new();
-    let hanging = node.kubelet(Mood::Hanging);
+    let hanging = node.kubelet(Behaviour::Hanging);
     let _plugin = node.plugin(&["--devs", "/dev/null:rw"]);
     eventually("kubelet is asked", || !hanging.attempts().is_empty()).await;
     hanging.stop();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     assert_eq!(kubelet.registered(NULL).await.list().await.len(), 1);
 }
 
 #[tokio::test]
 async fn a_stream_that_kubelet_drops_leads_to_a_new_registration() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let _plugin = node.plugin(&["--devs", "/dev/null:rw"]);
     let mut registered = kubelet.registered(NULL).await;
     registered.list().await;
-    registered.cut();
+    registered.close_stream();
     drop(registered);
     assert_eq!(kubelet.registered(NULL).await.list().await.len(), 1);
 }
@@ -95,7 +95,7 @@ async fn a_stream_that_kubelet_drops_leads_to_a_new_registration() {
 #[tokio::test]
 async fn a_registration_that_stands_is_not_repeated() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let _plugin = node.plugin(&["--devs", "/dev/null:rw"]);
     let mut registered = kubelet.registered(NULL).await;
     registered.list().await;
@@ -112,7 +112,7 @@ async fn a_registration_that_stands_is_not_repeated() {
 #[tokio::test]
 async fn refused_registrations_come_less_and_less_often_and_are_told_once() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Refusing(4));
+    let mut kubelet = node.kubelet(Behaviour::Rejecting(4));
     let plugin = node.plugin(&["--devs", "/dev/null:rw"]);
     kubelet.registered(NULL).await.list().await;
     let attempts = kubelet.attempts();
@@ -128,7 +128,7 @@ async fn refused_registrations_come_less_and_less_often_and_are_told_once() {
 #[tokio::test]
 async fn of_two_plugins_the_second_waits_for_its_turn() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let mut first = node.plugin(&["--devs", "/dev/null:rw"]);
     let mut registered = kubelet.registered(NULL).await;
     registered.list().await;
@@ -143,7 +143,7 @@ async fn of_two_plugins_the_second_waits_for_its_turn() {
 #[tokio::test]
 async fn a_socket_left_by_a_killed_plugin_is_no_hindrance() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let first = node.plugin(&["--devs", "/dev/null:rw"]);
     kubelet.registered(NULL).await.list().await;
     drop(first);
@@ -155,7 +155,7 @@ async fn a_socket_left_by_a_killed_plugin_is_no_hindrance() {
 #[tokio::test]
 async fn asked_to_end_it_takes_its_sockets_away_and_leaves_the_specs() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write(
         "config.yaml",
         "resources: [{name: example.com/serial, requests: ['usb:0403:6001']}]",

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::device_plugin::{Node, eventually, get};
-use crate::kubelet::Mood;
+use crate::kubelet::Behaviour;
 use crate::port::Port;
 
 #[tokio::test]
@@ -16,7 +16,7 @@ async fn it_is_ready_once_kubelet_listens_and_counts_what_it_does() {
     let status = |path: &str| get(&address, path).map_or_else(String::new, |(status, _)| status);
     eventually("it answers", || status("/healthz").contains("200")).await;
     assert!(status("/readyz").contains("503"), "there is no kubelet");
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let mut registered = kubelet.registered("hostdev.k8s.io/dev_null").await;
     registered.list().await;
     let _other = kubelet.registered("hostdev.k8s.io/dev_not-there").await;
@@ -52,7 +52,7 @@ async fn the_log_is_json_where_that_is_asked_for() {
 #[tokio::test]
 async fn it_keeps_to_its_memory() {
     let node = Node::new();
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write(
         "conf.yaml",
         "- {devicematch: '^tty[0-9]$', nummaxdevices: 20}\n- {devicematch: ^null$, nummaxdevices: 1}\n",

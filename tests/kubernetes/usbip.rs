@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use oci_hotplug::kubernetes::kubelet::api::Device;
 
 use crate::device_plugin::{Node, eventually, get};
-use crate::kubelet::{Mood, PodResources, Registered};
+use crate::kubelet::{Behaviour, PodResources, Registered};
 use crate::port::Port;
 use crate::took_less_than;
 use crate::usbip_server::{Adapter, Fault, UsbipServer};
@@ -70,7 +70,7 @@ fn are_healthy(list: &[Device], count: usize) -> bool {
 #[tokio::test]
 async fn what_a_server_lists_is_advertised_withdrawn_while_another_host_has_it_and_advertised_again() {
     let (node, server) = (Node::new(), server(Fault::None));
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write("config.yaml", &file(&[("board", &server)]));
     let _plugin = node.plugin(&["--usbip-config", config.to_str().unwrap()]);
     let mut registered = kubelet.registered(BOARD).await;
@@ -94,7 +94,7 @@ async fn servers_that_are_dead_hang_or_lie_hold_up_no_other_and_a_dead_one_is_ba
     ];
     let all: Vec<_> = servers.iter().map(|(name, server)| (*name, server)).collect();
     let config = node.write("config.yaml", &file(&all));
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let plugin = node.plugin(&["--usbip-config", config.to_str().unwrap()]);
     let of = |name| format!("usbip.dev.mvalvekens.be/{name}");
     let mut good = kubelet.registered(&of("good")).await;
@@ -132,7 +132,7 @@ async fn servers_that_are_dead_hang_or_lie_hold_up_no_other_and_a_dead_one_is_ba
 #[tokio::test]
 async fn allocate_dials_nobody_and_gives_the_hook_that_attaches_the_device_or_refuses_the_start() {
     let (node, server) = (Node::new(), server(Fault::None));
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let extras = "extras: [{host_path: /dev/ttyUSB0, container_path: /dev/board, permissions: rw}, {host_path: /dev/null, \
                   container_path: /dev/nothing, permissions: rwm}]";
     let with_extras = format!("{}, {extras}}}", entry(&server).strip_suffix('}').unwrap());
@@ -193,7 +193,7 @@ async fn allocate_dials_nobody_and_gives_the_hook_that_attaches_the_device_or_re
 async fn what_a_pod_has_stays_when_its_server_goes_and_is_withdrawn_when_the_pod_has_ended() {
     let (node, port) = (Node::new(), Port::reserve());
     let server = server_at(&port);
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let mut pods = PodResources::start(&node.path("pods.sock"));
     let config = node.write("config.yaml", &file(&[("board", &server)]));
     let socket = node.path("pods.sock");
@@ -209,7 +209,7 @@ async fn what_a_pod_has_stays_when_its_server_goes_and_is_withdrawn_when_the_pod
     let id = before[0].id.clone();
     registered.allocate(std::slice::from_ref(&id)).await.unwrap();
     pods.holds("lab", BOARD, &[id]);
-    pods.asked(2).await;
+    pods.wait_for_lists(2).await;
     drop(server);
     first.logs("connection refused").await;
     assert_eq!(registered.lists_within(Duration::from_secs(1)).await, 0);
@@ -221,7 +221,7 @@ async fn what_a_pod_has_stays_when_its_server_goes_and_is_withdrawn_when_the_pod
     assert_eq!(registered.list().await, before);
     second.logs("connection refused").await;
 
-    pods.ends();
+    pods.clear();
     assert!(registered.list().await.is_empty());
     let _again = server_at(&port);
     assert_eq!(registered.list().await, before);
@@ -231,7 +231,7 @@ async fn what_a_pod_has_stays_when_its_server_goes_and_is_withdrawn_when_the_pod
 async fn a_pod_whose_container_never_starts_keeps_its_device_and_one_that_is_only_promised_does_for_a_while()
 {
     let (node, server) = (Node::new(), server(Fault::None));
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write("config.yaml", &file(&[("board", &server)]));
     let plugin = node.plugin(&["--usbip-config", config.to_str().unwrap()]);
     let mut registered = kubelet.registered(BOARD).await;
@@ -246,7 +246,7 @@ async fn a_pod_whose_container_never_starts_keeps_its_device_and_one_that_is_onl
 #[tokio::test]
 async fn a_changed_file_is_in_force_at_once_and_a_bad_one_keeps_the_old() {
     let (node, server) = (Node::new(), server(Fault::None));
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write("config.yaml", &file(&[("board", &server)]));
     let plugin = node.plugin(&["--usbip-config", config.to_str().unwrap()]);
     let mut registered = kubelet.registered(BOARD).await;
@@ -284,7 +284,7 @@ async fn a_changed_file_is_in_force_at_once_and_a_bad_one_keeps_the_old() {
 #[tokio::test]
 async fn a_resource_has_a_name_of_any_legal_length() {
     let (node, server) = (Node::new(), server(Fault::None));
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let long = format!("{}/{}", "d.".repeat(121) + "d", "n".repeat(63));
     let (domain, name) = long.split_once('/').unwrap();
     let config = node.write("config.yaml", &file(&[(name, &server)]));
@@ -298,7 +298,7 @@ async fn a_resource_has_a_name_of_any_legal_length() {
 #[tokio::test]
 async fn where_cdi_is_off_nothing_is_advertised_and_the_reason_is_told() {
     let (node, server) = (Node::new(), server(Fault::None));
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write("config.yaml", &file(&[("board", &server)]));
     let plugin = node.plugin(&["--cdi", "off", "--usbip-config", config.to_str().unwrap()]);
     assert!(kubelet.registered(BOARD).await.list().await.is_empty());
@@ -311,7 +311,7 @@ async fn where_cdi_is_off_nothing_is_advertised_and_the_reason_is_told() {
 #[tokio::test]
 async fn its_flags_environment_health_and_metrics_are_those_of_usbip_device_plugin() {
     let (node, server) = (Node::new(), server(Fault::None));
-    let mut kubelet = node.kubelet(Mood::Willing);
+    let mut kubelet = node.kubelet(Behaviour::Normal);
     let pods = PodResources::start(&node.path("pods.sock"));
     let port = Port::reserve();
     let address = port.address.to_string();
@@ -358,7 +358,7 @@ async fn its_flags_environment_health_and_metrics_are_those_of_usbip_device_plug
     }
     registered.allocate(&ids).await.unwrap();
     pods.holds("lab", "example.com/board", &ids);
-    registered.cut();
+    registered.close_stream();
     let mut again = kubelet.registered("example.com/board").await;
     again.list().await;
     eventually("all is counted", || {

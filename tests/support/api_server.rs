@@ -1,4 +1,4 @@
-//! An API server of our own making: takes events by HTTPS, remembers each request, and answers as it is told.
+//! A simulated API server: accepts events by HTTPS, records each request, and responds with a given status.
 //!
 //! Its certificate is that of tests/fixtures/api_server, made with openssl for 127.0.0.1 and signed with ca.crt there.
 
@@ -21,24 +21,24 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// It, until it is dropped.
+/// Runs until it is dropped.
 pub struct ApiServer {
     pub address: SocketAddr,
-    asked: Arc<Mutex<Vec<RequestEntry>>>,
-    answer: Arc<Mutex<StatusCode>>,
+    requests: Arc<Mutex<Vec<ReceivedRequest>>>,
+    status: Arc<Mutex<StatusCode>>,
     _server: JoinSet<()>,
 }
 
-/// A request that came.
+/// A request that was received.
 #[derive(Debug, Clone)]
-pub struct RequestEntry {
+pub struct ReceivedRequest {
     pub method: Method,
     pub path: String,
     pub token: String,
     pub content: Value,
 }
 
-/// A file of the certificate's.
+/// A file of the certificate.
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/fixtures/api_server")
@@ -59,60 +59,67 @@ fn tls() -> TlsAcceptor {
 }
 
 impl ApiServer {
-    /// Starts at `address`, which may have port 0, and takes all that comes.
+    /// Starts at `address`, which may have port 0, and accepts all requests.
     pub async fn start(address: SocketAddr) -> Self {
         let listener = TcpListener::bind(address).await.expect("listen as an API server");
         let address = listener.local_addr().expect("its address");
-        let asked = Arc::<Mutex<Vec<RequestEntry>>>::default();
-        let answer = Arc::new(Mutex::new(StatusCode::CREATED));
+        let requests = Arc::<Mutex<Vec<ReceivedRequest>>>::default();
+        let status = Arc::new(Mutex::new(StatusCode::CREATED));
         let mut server = JoinSet::new();
-        server.spawn(serve(listener, Arc::clone(&asked), Arc::clone(&answer)));
+        server.spawn(serve(listener, Arc::clone(&requests), Arc::clone(&status)));
         Self {
             address,
-            asked,
-            answer,
+            requests,
+            status,
             _server: server,
         }
     }
 
-    /// From now on it answers so.
-    pub fn answers(&self, status: u16) {
-        *self.answer.lock().expect("nobody panicked") = StatusCode::from_u16(status).expect("a status");
+    /// From now on responds with this status.
+    pub fn respond_with(&self, status: u16) {
+        *self.status.lock().expect("no thread panicked") = StatusCode::from_u16(status).expect("a status");
     }
 
-    /// All requests that came.
-    pub fn asked(&self) -> Vec<RequestEntry> {
-        self.asked.lock().expect("nobody panicked").clone()
+    /// All requests that were received.
+    pub fn requests(&self) -> Vec<ReceivedRequest> {
+        self.requests.lock().expect("no thread panicked").clone()
     }
 }
 
-async fn serve(listener: TcpListener, asked: Arc<Mutex<Vec<RequestEntry>>>, answer: Arc<Mutex<StatusCode>>) {
+async fn serve(
+    listener: TcpListener,
+    requests: Arc<Mutex<Vec<ReceivedRequest>>>,
+    status: Arc<Mutex<StatusCode>>,
+) {
     let tls = tls();
     // They end with the server.
     let mut connections = JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.expect("accept");
-        let (tls, asked, answer) = (tls.clone(), Arc::clone(&asked), Arc::clone(&answer));
+        let (tls, requests, status) = (tls.clone(), Arc::clone(&requests), Arc::clone(&status));
         connections.spawn(async move {
-            // A client that does not trust the certificate goes.
+            // A client that does not trust the certificate closes the connection.
             let Ok(stream) = tls.accept(stream).await else {
                 return;
             };
             let service = service_fn(move |request: Request<Incoming>| {
-                let (asked, answer) = (Arc::clone(&asked), Arc::clone(&answer));
+                let (requests, status) = (Arc::clone(&requests), Arc::clone(&status));
                 async move {
                     let (head, body) = request.into_parts();
                     let body = body.collect().await.expect("a request's body").to_bytes();
                     let token = head.headers["authorization"].to_str().expect("text").to_owned();
-                    asked.lock().expect("nobody panicked").push(RequestEntry {
-                        method: head.method,
-                        path: head.uri.path().to_owned(),
-                        token,
-                        content: serde_json::from_slice(&body).expect("JSON"),
-                    });
-                    let status = *answer.lock().expect("nobody panicked");
-                    let told = json!({ "kind": "Status", "message": format!("the tests say {status}") });
-                    let mut response = Response::new(Full::new(Bytes::from(told.to_string())));
+                    requests
+                        .lock()
+                        .expect("no thread panicked")
+                        .push(ReceivedRequest {
+                            method: head.method,
+                            path: head.uri.path().to_owned(),
+                            token,
+                            content: serde_json::from_slice(&body).expect("JSON"),
+                        });
+                    let status = *status.lock().expect("no thread panicked");
+                    let body = json!({ "kind": "Status", "message": format!("the test sets {status}") });
+                    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
                     *response.status_mut() = status;
                     Ok::<_, Infallible>(response)
                 }

@@ -12,10 +12,10 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-use crate::kubelet::{DEADLINE, Kubelet, Mood};
+use crate::kubelet::{Behaviour, DEADLINE, Kubelet};
 use crate::release;
 
-/// How often a condition is looked at.
+/// The interval of checking a condition.
 const STEP: std::time::Duration = std::time::Duration::from_millis(10);
 
 /// Directories for a plugin and its kubelet.
@@ -49,8 +49,8 @@ impl Node {
     }
 
     /// Starts kubelet.
-    pub fn kubelet(&self, mood: Mood) -> Kubelet {
-        Kubelet::start(&self.kubelet_dir(), &self.cdi_dir(), mood)
+    pub fn kubelet(&self, behaviour: Behaviour) -> Kubelet {
+        Kubelet::start(&self.kubelet_dir(), &self.cdi_dir(), behaviour)
     }
 
     /// Writes a file, complete or not at all, as a ConfigMap changes.
@@ -182,7 +182,7 @@ impl Plugin {
         i32::try_from(self.child.id()).expect("a process id")
     }
 
-    /// Requests it to end, and waits.
+    /// Sends SIGTERM and waits for the end.
     pub async fn terminate(&mut self) -> ExitStatus {
         kill(Pid::from_raw(self.pid()), Signal::SIGTERM).expect("send SIGTERM");
         let mut status = None;
@@ -246,7 +246,7 @@ pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// The answer to a GET: status line and body. Blocks: what answers is another process.
+/// The response to a GET: status line and body. Blocks: the server is another process.
 pub fn get(address: &str, path: &str) -> Option<(String, String)> {
     let mut stream = TcpStream::connect(address).ok()?;
     write!(
@@ -260,7 +260,7 @@ pub fn get(address: &str, path: &str) -> Option<(String, String)> {
     Some((head.lines().next()?.to_owned(), body.to_owned()))
 }
 
-/// How a burst of changes went: on a busy machine it falls apart, and then has several ends.
+/// The pace of a burst of changes: on a busy machine it becomes several bursts.
 pub struct Pace {
     begin: Instant,
     last: Instant,
@@ -280,7 +280,7 @@ impl Pace {
     /// A change was made.
     pub fn step(&mut self) {
         let now = Instant::now();
-        // The plugin takes 150 ms without a change for a burst's end.
+        // A burst ends after 150 ms without a change.
         self.gaps += usize::from(now - self.last > std::time::Duration::from_millis(75));
         self.last = now;
     }

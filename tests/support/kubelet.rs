@@ -1,8 +1,7 @@
-//! A kubelet of our own making: its registration service, what it does with a plugin that registers, and its word of
-//! which container has what.
+//! A simulated kubelet: its registration service, its calls to a plugin that registers, and its pod-resources service.
 //!
-//! As the real one: dials back and asks for the options before it answers Register, then listens to one list per
-//! registration and does not come back to a stream that ended; a start removes all sockets from the directory.
+//! Like the real kubelet it dials back and gets the options before it answers Register, then reads one ListAndWatch stream per
+//! registration and does not open it again when it ended. A start removes all sockets from the directory.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -19,13 +18,13 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 use tonic::Status;
 
-/// How long anything may take that should be quick. Generous: the machine may be busy.
+/// The timeout of what should be quick. Generous: the machine may be busy.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// kubelet, from a start to its end.
+/// A kubelet process.
 pub struct Kubelet {
     registered: mpsc::UnboundedReceiver<Registered>,
-    /// Registrations of resources that nobody has asked for yet.
+    /// Registrations that no test has taken yet.
     waiting: Vec<Registered>,
     attempts: Arc<Mutex<Vec<Instant>>>,
     _server: JoinSet<()>,
@@ -33,18 +32,18 @@ pub struct Kubelet {
 
 /// Its pod-resources service.
 pub struct PodResources {
-    answer: Arc<Mutex<api::pod_resources::ListPodResourcesResponse>>,
-    asked: watch::Receiver<usize>,
+    response: Arc<Mutex<api::pod_resources::ListPodResourcesResponse>>,
+    lists: watch::Receiver<usize>,
     _server: JoinSet<()>,
 }
 
-/// What it is told to do with the next registrations.
+/// What it does with registrations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mood {
-    /// As the protocol has it.
-    Willing,
-    /// Refuses so many.
-    Refusing(usize),
+pub enum Behaviour {
+    /// Follows the protocol.
+    Normal,
+    /// Rejects the first ones.
+    Rejecting(usize),
     /// Never answers.
     Hanging,
 }
@@ -52,7 +51,7 @@ pub enum Mood {
 /// A plugin's resource that kubelet has taken.
 pub struct Registered {
     pub request: api::RegisterRequest,
-    /// What the call said, which counts, and not what stands in the request.
+    /// The options from the call; kubelet ignores those in the request.
     pub options: api::DevicePluginOptions,
     pub client: Client,
     lists: mpsc::UnboundedReceiver<api::ListAndWatchResponse>,
@@ -62,8 +61,8 @@ pub struct Registered {
 }
 
 impl Kubelet {
-    /// Starts: sockets of before go, then there is a new one of its own.
-    pub fn start(dir: &Path, cdi: &Path, mood: Mood) -> Self {
+    /// Starts: removes old sockets and creates its own.
+    pub fn start(dir: &Path, cdi: &Path, behaviour: Behaviour) -> Self {
         fs::create_dir_all(dir).expect("make kubelet's directory");
         for entry in fs::read_dir(dir).expect("list kubelet's directory").flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_socket()) {
@@ -81,13 +80,20 @@ impl Kubelet {
                     (sender.clone(), Arc::clone(&seen), path.clone(), cdi.clone());
                 async move {
                     assert_eq!(request.uri().path(), api::REGISTER);
-                    grpc::unary(request, move |asked: api::RegisterRequest| {
+                    grpc::unary(request, move |registration: api::RegisterRequest| {
                         let attempt = {
-                            let mut seen = seen.lock().expect("nobody panicked");
+                            let mut seen = seen.lock().expect("no thread panicked");
                             seen.push(Instant::now());
                             seen.len()
                         };
-                        register(asked, attempt, mood, path.clone(), cdi.clone(), sender.clone())
+                        register(
+                            registration,
+                            attempt,
+                            behaviour,
+                            path.clone(),
+                            cdi.clone(),
+                            sender.clone(),
+                        )
                     })
                     .await
                 }
@@ -125,15 +131,15 @@ impl Kubelet {
         registered.unwrap_or_else(|_| panic!("{resource} was not registered within {DEADLINE:?}"))
     }
 
-    /// Whether anything registers within a time in which it should not.
+    /// The resource that registers within a time in which none should.
     pub async fn registers_within(&mut self, limit: Duration) -> Option<String> {
         let next = timeout(limit, self.registered.recv()).await.ok()??;
         Some(next.request.resource_name)
     }
 
-    /// When each registration was asked for.
+    /// When each registration was received.
     pub fn attempts(&self) -> Vec<Instant> {
-        self.attempts.lock().expect("nobody panicked").clone()
+        self.attempts.lock().expect("no thread panicked").clone()
     }
 
     /// Ends as a process does: the socket's file stays.
@@ -141,29 +147,31 @@ impl Kubelet {
 }
 
 async fn register(
-    asked: api::RegisterRequest,
+    registration: api::RegisterRequest,
     attempt: usize,
-    mood: Mood,
+    behaviour: Behaviour,
     dir: PathBuf,
     cdi: PathBuf,
     sender: mpsc::UnboundedSender<Registered>,
 ) -> Result<api::Empty, Status> {
-    match mood {
-        Mood::Hanging => std::future::pending::<()>().await,
-        Mood::Refusing(times) if attempt <= times => {
+    match behaviour {
+        Behaviour::Hanging => std::future::pending::<()>().await,
+        Behaviour::Rejecting(times) if attempt <= times => {
             return Err(Status::invalid_argument("the ResourceName is invalid"));
         }
         _ => {}
     }
-    if asked.version != api::VERSION {
+    if registration.version != api::VERSION {
         return Err(Status::invalid_argument("unsupported version"));
     }
-    let fault = |error: grpc::CallError| Status::internal(format!("dialling back: {error}"));
-    let client = Client::connect(&dir.join(&asked.endpoint)).await.map_err(fault)?;
+    let dial_error = |error: grpc::CallError| Status::internal(format!("dialling back: {error}"));
+    let client = Client::connect(&dir.join(&registration.endpoint))
+        .await
+        .map_err(dial_error)?;
     let options = client
         .unary(api::GET_DEVICE_PLUGIN_OPTIONS, api::Empty {})
         .await
-        .map_err(fault)?;
+        .map_err(dial_error)?;
     let (lists, received) = mpsc::unbounded_channel();
     let listener = client.clone();
     let stream = tokio::spawn(async move {
@@ -181,7 +189,7 @@ async fn register(
     });
     let specs = fs::read_dir(cdi).into_iter().flatten().flatten();
     let _ = sender.send(Registered {
-        request: asked,
+        request: registration,
         options,
         client,
         lists: received,
@@ -194,22 +202,22 @@ async fn register(
 }
 
 impl PodResources {
-    /// Starts: no pod has anything.
+    /// Starts without pods.
     pub fn start(socket: &Path) -> Self {
         let listener = UnixListener::bind(socket).expect("listen as kubelet's pod-resources");
-        let answer = Arc::<Mutex<api::pod_resources::ListPodResourcesResponse>>::default();
-        let (count, asked) = watch::channel(0);
-        let told = Arc::clone(&answer);
+        let response = Arc::<Mutex<api::pod_resources::ListPodResourcesResponse>>::default();
+        let (count, lists) = watch::channel(0);
+        let current = Arc::clone(&response);
         let mut server = JoinSet::new();
         server.spawn(async move {
             let answer = move |request: hyper::Request<hyper::body::Incoming>| {
-                let (told, count) = (Arc::clone(&told), count.clone());
+                let (current, count) = (Arc::clone(&current), count.clone());
                 async move {
                     assert_eq!(request.uri().path(), api::pod_resources::LIST);
                     grpc::unary(request, move |_: api::pod_resources::ListPodResourcesRequest| {
-                        let answer = told.lock().expect("nobody panicked").clone();
+                        let response = current.lock().expect("no thread panicked").clone();
                         count.send_modify(|count| *count += 1);
-                        std::future::ready(Ok(answer))
+                        std::future::ready(Ok(response))
                     })
                     .await
                 }
@@ -218,13 +226,13 @@ impl PodResources {
             panic!("pod-resources can't listen: {error}");
         });
         Self {
-            answer,
-            asked,
+            response,
+            lists,
             _server: server,
         }
     }
 
-    /// From now on the container `app` of this pod has these units, and no other has anything.
+    /// From now on only the container `app` of this pod has units: these.
     pub fn holds(&self, pod: &str, resource: &str, ids: &[String]) {
         let device = api::pod_resources::ContainerDevices {
             resource_name: resource.to_owned(),
@@ -241,19 +249,23 @@ impl PodResources {
             namespace: "default".to_owned(),
             containers: vec![container],
         };
-        self.answer.lock().expect("nobody panicked").pod_resources = vec![pod];
+        self.response.lock().expect("no thread panicked").pod_resources = vec![pod];
     }
 
-    /// From now on nobody has anything.
-    pub fn ends(&self) {
-        self.answer.lock().expect("nobody panicked").pod_resources.clear();
+    /// From now on no container has units.
+    pub fn clear(&self) {
+        self.response
+            .lock()
+            .expect("no thread panicked")
+            .pod_resources
+            .clear();
     }
 
-    /// Waits until it was asked so many times more.
-    pub async fn asked(&mut self, times: usize) {
-        let end = *self.asked.borrow() + times;
-        let asked = timeout(DEADLINE, self.asked.wait_for(|count| *count >= end)).await;
-        asked.expect("the plugin asks").expect("kubelet runs");
+    /// Waits until the plugin has listed the pods so many times more.
+    pub async fn wait_for_lists(&mut self, times: usize) {
+        let end = *self.lists.borrow() + times;
+        let listed = timeout(DEADLINE, self.lists.wait_for(|count| *count >= end)).await;
+        listed.expect("the plugin lists pods").expect("kubelet runs");
     }
 }
 
@@ -266,15 +278,15 @@ impl Registered {
         list.expect("the stream goes on").devices
     }
 
-    /// The next list of which something is true; how many came before it.
+    /// The next list that matches, and how many came before it.
     pub async fn list_where(
         &mut self,
-        is_meant: impl Fn(&[api::Device]) -> bool,
+        matches: impl Fn(&[api::Device]) -> bool,
     ) -> (Vec<api::Device>, usize) {
         let mut others = VecDeque::new();
         loop {
             let list = self.list().await;
-            if is_meant(&list) {
+            if matches(&list) {
                 return (list, others.len());
             }
             others.push_back(list);
@@ -297,32 +309,32 @@ impl Registered {
         timeout(DEADLINE, end).await.expect("the stream ends");
     }
 
-    /// Ends the stream, as kubelet does with a client that it has forgotten.
-    pub fn cut(&self) {
+    /// Closes the stream, as kubelet does with a client that it has forgotten.
+    pub fn close_stream(&self) {
         self.stream.abort();
     }
 
-    /// Requests for units.
+    /// Allocates units.
     pub async fn allocate(&self, ids: &[String]) -> Result<api::ContainerAllocateResponse, grpc::CallError> {
-        let asked = api::AllocateRequest {
+        let request = api::AllocateRequest {
             container_requests: vec![api::ContainerAllocateRequest {
                 devices_ids: ids.to_vec(),
             }],
         };
-        let answer: api::AllocateResponse = self.client.unary(api::ALLOCATE, asked).await?;
-        assert_eq!(answer.container_responses.len(), 1, "kubelet takes the first");
-        Ok(answer
+        let response: api::AllocateResponse = self.client.unary(api::ALLOCATE, request).await?;
+        assert_eq!(response.container_responses.len(), 1, "kubelet uses the first");
+        Ok(response
             .container_responses
             .into_iter()
             .next()
             .expect("there is one"))
     }
 
-    /// Tells that a container starts.
+    /// Announces the start of a container.
     pub async fn pre_start(&self, ids: &[String]) -> Result<api::PreStartContainerResponse, grpc::CallError> {
-        let asked = api::PreStartContainerRequest {
+        let request = api::PreStartContainerRequest {
             devices_ids: ids.to_vec(),
         };
-        self.client.unary(api::PRE_START_CONTAINER, asked).await
+        self.client.unary(api::PRE_START_CONTAINER, request).await
     }
 }

@@ -14,10 +14,11 @@ use tracing::{info, warn};
 use super::api_server::events::{Events, Reporter};
 use super::changes::{Changes, DirectoryWatch, POLL_INTERVAL};
 use super::config::{self, Configuration, Definition, Texts};
+use super::metrics::Metrics;
 use super::options::{ConfigSources, Options};
 use super::publisher::Publisher;
 use super::sources::{Sources, Wake};
-use super::status::{self, Counters};
+use super::status;
 use crate::exit;
 use crate::model::remote::Server;
 
@@ -27,14 +28,14 @@ use crate::model::remote::Server;
 /// When the configuration can't be used at the start, or the host's devices can't be watched.
 pub async fn run(options: Options) -> Result<()> {
     let mut current = Current::read(&options)?;
-    let counters = Arc::new(Counters::default());
+    let metrics = Arc::new(Metrics::new());
     let mut tasks = JoinSet::new();
-    serve_status(&options, &counters, &mut tasks).await?;
+    serve_status(&options, &metrics, &mut tasks).await?;
     let kubelet = watch_kubelet(options.kubelet_dir.clone(), &mut tasks);
-    let events = report_events(&options, &counters, &mut tasks)?;
+    let events = report_events(&options, &metrics, &mut tasks)?;
     let mut sources = Sources::start(&options, &current.definitions)?;
     sources.ask(current.servers(options.cdi_specs.enabled));
-    let mut publisher = Publisher::new(&options, kubelet, Arc::clone(&counters), events);
+    let mut publisher = Publisher::new(&options, kubelet, Arc::clone(&metrics), events);
     if let Some(holders) = sources.first_answers().await {
         publisher.take_holders(holders, true);
     }
@@ -49,7 +50,7 @@ pub async fn run(options: Options) -> Result<()> {
                 }
             }
             Wake::Changes(mut changes) => {
-                if changes.configuration && current.reload(&counters) {
+                if changes.configuration && current.reload(&metrics) {
                     sources.watch(&current.definitions);
                     sources.ask(current.servers(options.cdi_specs.enabled));
                     changes.host = true;
@@ -90,7 +91,7 @@ impl Current {
     }
 
     /// Reads the files again; whether anything changed. A configuration that can't be used is logged and changes nothing.
-    fn reload(&mut self, counters: &Counters) -> bool {
+    fn reload(&mut self, metrics: &Metrics) -> bool {
         match self.sources.read() {
             Ok((texts, _)) if texts == self.texts => false,
             Ok((texts, configuration)) => {
@@ -98,14 +99,14 @@ impl Current {
                     "the configuration was read anew: {} definitions",
                     configuration.definitions.len()
                 );
-                counters.add_labelled("reloads_total", "result=\"ok\"".to_owned(), 1);
+                metrics.count_reload("ok");
                 (self.texts, self.definitions) = (texts, with_warnings(configuration));
                 true
             }
             Err(error) => {
                 let why = exit::told(error.as_ref());
                 warn!("{why}; the configuration read before stays in force");
-                counters.add_labelled("reloads_total", "result=\"failed\"".to_owned(), 1);
+                metrics.count_reload("failed");
                 false
             }
         }
@@ -136,12 +137,12 @@ fn with_warnings(configuration: Configuration) -> Vec<Definition> {
     configuration.definitions
 }
 
-async fn serve_status(options: &Options, counters: &Arc<Counters>, tasks: &mut JoinSet<()>) -> Result<()> {
+async fn serve_status(options: &Options, metrics: &Arc<Metrics>, tasks: &mut JoinSet<()>) -> Result<()> {
     if let Some(address) = &options.listen {
         let listener = status::listen(address).await.with_context(|| {
             format!("listening on {address} for /metrics (choose another with --listen, or \"\" for none)")
         })?;
-        tasks.spawn(status::serve(listener, Arc::clone(counters)));
+        tasks.spawn(status::serve(listener, Arc::clone(metrics)));
     }
     Ok(())
 }
@@ -152,7 +153,7 @@ async fn serve_status(options: &Options, counters: &Arc<Counters>, tasks: &mut J
 /// When kubelet is not asked which pod has a unit: then no pod is known that an event could be about.
 fn report_events(
     options: &Options,
-    counters: &Arc<Counters>,
+    metrics: &Arc<Metrics>,
     tasks: &mut JoinSet<()>,
 ) -> Result<Option<Arc<Events>>> {
     let Some(server) = options.events.clone() else {
@@ -161,7 +162,7 @@ fn report_events(
     let Some(pod_resources) = options.pod_resources.clone() else {
         bail!("--events tells of pods, which kubelet's pod-resources names: give --pod-resources its socket");
     };
-    let events = Arc::new(Events::new(Arc::clone(counters)));
+    let events = Arc::new(Events::new(Arc::clone(metrics)));
     let reporter = Reporter {
         events: Arc::clone(&events),
         server,

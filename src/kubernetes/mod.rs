@@ -12,7 +12,7 @@
 //! engine/        whether the container engine supports CDI devices
 //! kubelet/       registration, device plugin calls, pod-resources; gRPC over Unix sockets
 //! api_server/    events about the devices of pods, sent to the cluster's API server
-//! status         /metrics, /healthz, /readyz
+//! metrics        the metrics; status: /metrics, /healthz, /readyz
 //! changes        waiting for changes, and until a burst of them is over
 //! absences       units whose device is absent for a moment
 //! sources        what wakes the daemon
@@ -31,6 +31,7 @@ pub mod config;
 mod daemon;
 pub mod engine;
 pub mod kubelet;
+mod metrics;
 mod options;
 mod publisher;
 pub mod resources;

@@ -17,12 +17,12 @@ use super::config::{self, Definition};
 use super::kubelet::plugin::Plugin;
 use super::kubelet::pod_resources::{Holders, UnitsInUse};
 use super::kubelet::registrar::Registrar;
+use super::metrics::Metrics;
 use super::options::Options;
 use super::resources::names::{Names, ResourceName, cdi_stem};
-use super::resources::resource::{Metrics, Resource};
+use super::resources::resource::Resource;
 use super::resources::{self, own, usbip};
 use super::snapshot::Snapshot;
-use super::status::Counters;
 
 /// How long a unit that kubelet allocated counts as the container's although kubelet does not list it: the container starts.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -34,7 +34,7 @@ pub struct Publisher {
     /// Changes when something has happened in that directory.
     kubelet: watch::Receiver<u64>,
     grace: Duration,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
     /// Where changes of pods' devices are noted, with `--events`.
     events: Option<Arc<Events>>,
     names: Names,
@@ -68,7 +68,7 @@ impl Publisher {
     pub fn new(
         options: &Options,
         kubelet: watch::Receiver<u64>,
-        counters: Arc<Counters>,
+        metrics: Arc<Metrics>,
         events: Option<Arc<Events>>,
     ) -> Self {
         Self {
@@ -76,7 +76,7 @@ impl Publisher {
             kubelet_dir: options.kubelet_dir.clone(),
             kubelet,
             grace: options.grace,
-            counters,
+            metrics,
             events,
             names: Names::default(),
             served: BTreeMap::new(),
@@ -127,8 +127,8 @@ impl Publisher {
         let mut changed = has_servers && holders != self.in_use.now;
         self.in_use.update(holders, Instant::now(), self.grace);
         for (name, served) in &self.served {
-            let now = self.in_use.now.get(name.as_str()).map_or(0, BTreeMap::len);
-            self.counters.set("held", name.as_str(), "", now as u64);
+            let count = self.in_use.now.get(name.as_str()).map_or(0, BTreeMap::len);
+            self.metrics.set_in_use(name.as_str(), count);
             let in_use = self.in_use.units(name.as_str());
             changed |= served.plugin.update_in_use(&in_use, self.grace);
         }
@@ -171,7 +171,9 @@ impl Publisher {
         if let Err(error) = self.cdi_specs.write(&resource) {
             warn!("{name}: {error}; containers with it can't start until this is mended");
         }
-        self.count(&resource);
+        let (healthy, unhealthy) = resource.health();
+        info!("{name}: {healthy} healthy, {unhealthy} unhealthy");
+        self.metrics.set_devices(&resource);
         let resource = Arc::new(resource);
         match self.served.get(&name) {
             Some(served) => {
@@ -181,44 +183,6 @@ impl Publisher {
                 let served = self.serve(resource);
                 self.served.insert(name, served);
             }
-        }
-    }
-
-    fn count(&self, resource: &Resource) {
-        let name = resource.name.as_str();
-        let (healthy, unhealthy) = resource.health();
-        info!("{name}: {healthy} healthy, {unhealthy} unhealthy");
-        let set = |health: &str, value: usize| {
-            let label = format!(",health=\"{health}\"");
-            self.counters.set("devices", name, &label, value as u64);
-        };
-        set("healthy", healthy);
-        set("unhealthy", unhealthy);
-        self.count_for_format(resource);
-    }
-
-    /// The metrics of the program whose format the resource has.
-    fn count_for_format(&self, resource: &Resource) {
-        let count = |attached| {
-            let units = resource.units.values();
-            units.filter(|unit| unit.attached == attached).count() as u64
-        };
-        let name = resource.name.as_str();
-        let set = |metric, value| self.counters.set(metric, name, "", value);
-        match resource.metrics {
-            Metrics::Ours => {}
-            Metrics::Generic => set("generic_device_plugin_devices", resource.units.len() as u64),
-            Metrics::Usbip => {
-                // Free units, and those attached for a container.
-                set("usbip_device_plugin_available_devices", count(None));
-                set("usbip_device_plugin_attached_devices", count(Some(true)));
-            }
-        }
-        // That program shows them from the beginning.
-        let metrics = [resource.metrics.allocations(), resource.metrics.restarts()];
-        for metric in metrics.into_iter().flatten() {
-            self.counters
-                .add_labelled(metric, format!("resource=\"{name}\""), 0);
         }
     }
 
@@ -267,7 +231,7 @@ impl Publisher {
                     unit.place,
                     holder.unwrap_or("a container")
                 );
-                self.counters.add("vanished_total", now.name.as_str());
+                self.metrics.count_vanished(now.name.as_str());
             }
             if let Some(events) = &self.events {
                 events.note(now.name.as_str(), id, &unit.place, holder, change);
@@ -284,14 +248,14 @@ impl Publisher {
     fn serve(&self, resource: Arc<Resource>) -> Served {
         let name = resource.name.clone();
         let (sender, receiver) = watch::channel(resource);
-        let counters = Arc::clone(&self.counters);
-        let plugin = Arc::new(Plugin::new(receiver, self.cdi_specs.clone(), counters));
+        let metrics = Arc::clone(&self.metrics);
+        let plugin = Arc::new(Plugin::new(receiver, self.cdi_specs.clone(), metrics));
         let registrar = Registrar {
             name,
             plugin: Arc::clone(&plugin),
             dir: self.kubelet_dir.clone(),
             changes: self.kubelet.clone(),
-            counters: Arc::clone(&self.counters),
+            metrics: Arc::clone(&self.metrics),
         };
         Served {
             resource: sender,
@@ -330,7 +294,7 @@ impl Publisher {
             self.publish_resource(rest);
         } else {
             info!("{name}: no longer configured");
-            self.counters.forget(name.as_str());
+            self.metrics.forget(name.as_str());
             self.served.remove(name);
         }
     }

@@ -1,16 +1,13 @@
-//! How the plugin is doing, over HTTP: `/metrics` (Prometheus' text format), `/healthz`, `/readyz`.
-//!
-//! Must not know how it came to be so: others count here.
+//! The plugin's state over HTTP: `/metrics` (Prometheus' text format), `/healthz`, `/readyz`.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::fmt::Write;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -19,147 +16,13 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tracing::warn;
 
+use super::metrics::{self, Metrics};
+
 /// The timeout for a client to send the head of its request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What stands in front of each metric's name.
-const PREFIX: &str = "oci_hotplug_device_plugin_";
-
-/// The metrics: name (behind [`PREFIX`], but for [`THEIRS`]), kind, what they tell.
-const METRICS: [(&str, &str, &str); 16] = [
-    ("devices", "gauge", "Units that kubelet is told of, by health."),
-    (
-        "registered",
-        "gauge",
-        "1 while kubelet listens to the resource's list.",
-    ),
-    (
-        "registrations_total",
-        "counter",
-        "Registrations that kubelet took.",
-    ),
-    ("lists_total", "counter", "Lists sent to kubelet."),
-    (
-        "held",
-        "gauge",
-        "Units that containers have, as kubelet's pod-resources tell.",
-    ),
-    ("allocations_total", "counter", "Answers to Allocate."),
-    (
-        "vanished_total",
-        "counter",
-        "Devices that went while a container had them.",
-    ),
-    (
-        "events_total",
-        "counter",
-        "Changes told to the API server as events, by result.",
-    ),
-    (
-        "reloads_total",
-        "counter",
-        "Configuration files read anew, by result.",
-    ),
-    (
-        "usbip_device_plugin_available_devices",
-        "gauge",
-        "Devices of USB/IP servers that can be had.",
-    ),
-    (
-        "usbip_device_plugin_attached_devices",
-        "gauge",
-        "Devices of USB/IP servers that are attached for containers.",
-    ),
-    (
-        "usbip_device_plugin_allocations_total",
-        "counter",
-        "Answers to Allocate for devices of USB/IP servers.",
-    ),
-    (
-        "usbip_device_plugin_restarts_total",
-        "counter",
-        "Registrations of such resources beyond the first.",
-    ),
-    (
-        "generic_device_plugin_devices",
-        "gauge",
-        "Units of resources in generic-device-plugin's format.",
-    ),
-    (
-        "generic_device_plugin_allocations_total",
-        "counter",
-        "Answers to Allocate for such resources.",
-    ),
-    (
-        "generic_device_plugin_restarts_total",
-        "counter",
-        "Registrations of such resources beyond the first.",
-    ),
-];
-
-/// What the names of other programs' metrics begin with, which are their own.
-const THEIRS: [&str; 2] = ["usbip_device_plugin_", "generic_device_plugin_"];
-
-/// Values by metric and labels.
-#[derive(Debug, Default)]
-pub struct Counters(Mutex<BTreeMap<(&'static str, String), u64>>);
-
-impl Counters {
-    /// Counts one more of a resource.
-    pub fn add(&self, metric: &'static str, resource: &str) {
-        self.add_labelled(metric, format!("resource=\"{resource}\""), 1);
-    }
-
-    /// Counts more, with labels as they are written.
-    pub fn add_labelled(&self, metric: &'static str, labels: String, more: u64) {
-        *self.lock().entry((metric, labels)).or_default() += more;
-    }
-
-    /// Says how much there is of a resource now; `more` are further labels as they are written.
-    pub fn set(&self, metric: &'static str, resource: &str, more: &str, value: u64) {
-        self.lock()
-            .insert((metric, format!("resource=\"{resource}\"{more}")), value);
-    }
-
-    /// Forgets what a resource has now; what was counted of it stays.
-    pub fn forget(&self, resource: &str) {
-        let label = format!("resource=\"{resource}\"");
-        self.lock()
-            .retain(|(metric, labels), _| metric.ends_with("_total") || !labels.starts_with(&label));
-    }
-
-    /// The resources that kubelet does not listen to.
-    fn unregistered(&self) -> Vec<String> {
-        let values = self.lock();
-        let missing = values
-            .iter()
-            .filter(|((metric, _), value)| *metric == "registered" && **value == 0);
-        missing.map(|((_, labels), _)| labels.clone()).collect()
-    }
-
-    /// All of it, in Prometheus' text format.
-    pub fn text(&self) -> String {
-        let values = self.lock();
-        let mut text = String::new();
-        for (metric, kind, help) in METRICS {
-            let is_theirs = THEIRS.iter().any(|prefix| metric.starts_with(prefix));
-            let prefix = if is_theirs { "" } else { PREFIX };
-            // Writing to a String cannot fail.
-            let _ = writeln!(
-                text,
-                "# HELP {prefix}{metric} {help}\n# TYPE {prefix}{metric} {kind}"
-            );
-            for ((_, labels), value) in values.iter().filter(|((name, _), _)| *name == metric) {
-                let _ = writeln!(text, "{prefix}{metric}{{{labels}}} {value}");
-            }
-        }
-        text
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(&'static str, String), u64>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+/// The content type of all responses but /metrics.
+const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// Listens on `ADDRESS:PORT`; `:PORT` is all addresses, as in Go.
 ///
@@ -177,18 +40,18 @@ pub async fn listen(address: &str) -> io::Result<TcpListener> {
 }
 
 /// Answers requests on a listener until it fails.
-pub async fn serve(listener: TcpListener, counters: Arc<Counters>) {
-    let Err(error) = answer_all(listener, counters).await;
+pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
+    let Err(error) = answer_all(listener, metrics).await;
     warn!("serving /metrics: {error}");
 }
 
-async fn answer_all(listener: TcpListener, counters: Arc<Counters>) -> io::Result<Infallible> {
+async fn answer_all(listener: TcpListener, metrics: Arc<Metrics>) -> io::Result<Infallible> {
     let mut connections = JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await?;
-        let counters = Arc::clone(&counters);
+        let metrics = Arc::clone(&metrics);
         let service =
-            service_fn(move |request| std::future::ready(Ok::<_, Infallible>(answer(&counters, &request))));
+            service_fn(move |request| std::future::ready(Ok::<_, Infallible>(answer(&metrics, &request))));
         connections.spawn(
             http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -201,27 +64,27 @@ async fn answer_all(listener: TcpListener, counters: Arc<Counters>) -> io::Resul
 }
 
 /// The answer to one request.
-fn answer(counters: &Counters, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    let (status, text) = match request.uri().path() {
-        "/metrics" => (StatusCode::OK, counters.text()),
-        // It answers: nothing that blocks the one thread would let it.
-        // The second is usbip-device-plugin's.
-        "/healthz" | "/health" => (StatusCode::OK, "ok\n".to_owned()),
-        "/readyz" => match &counters.unregistered()[..] {
-            [] => (StatusCode::OK, "ok\n".to_owned()),
-            missing => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                format!("kubelet does not listen to {}\n", missing.join(", ")),
-            ),
+fn answer(metrics: &Metrics, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let (status, kind, text) = match request.uri().path() {
+        "/metrics" => (StatusCode::OK, metrics::CONTENT_TYPE, metrics.text()),
+        // A response is enough: no call that blocks the one thread would allow it. /health is usbip-device-plugin's and
+        // generic-device-plugin's.
+        "/healthz" | "/health" => (StatusCode::OK, PLAIN, "ok\n".to_owned()),
+        "/readyz" => match &metrics.unregistered()[..] {
+            [] => (StatusCode::OK, PLAIN, "ok\n".to_owned()),
+            missing => {
+                let text = format!("not registered with kubelet: {}\n", missing.join(", "));
+                (StatusCode::SERVICE_UNAVAILABLE, PLAIN, text)
+            }
         },
-        _ => (
-            StatusCode::NOT_FOUND,
-            "there are /metrics, /healthz and /readyz\n".to_owned(),
-        ),
+        _ => {
+            let text = "the paths are /metrics, /healthz and /readyz\n".to_owned();
+            (StatusCode::NOT_FOUND, PLAIN, text)
+        }
     };
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
-    let kind = hyper::header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(hyper::header::CONTENT_TYPE, kind);
+    let kind = HeaderValue::from_static(kind);
+    response.headers_mut().insert(CONTENT_TYPE, kind);
     response
 }

@@ -21,8 +21,8 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use super::client::{ApiServer, Connection, RequestError};
 use crate::host::backoff::Backoff;
 use crate::kubernetes::kubelet::pod_resources;
+use crate::kubernetes::metrics::Metrics;
 use crate::kubernetes::resources::names::fingerprint;
-use crate::kubernetes::status::Counters;
 
 /// The component that reports the events.
 const COMPONENT: &str = "oci-hotplug-device-plugin";
@@ -173,20 +173,19 @@ impl Queue {
 }
 
 /// Where changes are noted.
-#[derive(Debug)]
 pub struct Events {
     queue: Mutex<Queue>,
     noted: Notify,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
 }
 
 impl Events {
     /// No changes yet.
-    pub fn new(counters: Arc<Counters>) -> Self {
+    pub fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             queue: Mutex::default(),
             noted: Notify::new(),
-            counters,
+            metrics,
         }
     }
 
@@ -200,7 +199,7 @@ impl Events {
         if self.queue().note(subject, place, container, Timestamp::now()) {
             self.noted.notify_one();
         } else {
-            self.count("dropped", 1);
+            self.metrics.count_events("dropped", 1);
         }
     }
 
@@ -212,11 +211,6 @@ impl Events {
             change: Change::Vanished,
         };
         self.queue().0.contains_key(&subject)
-    }
-
-    fn count(&self, result: &str, more: u32) {
-        let label = format!("result=\"{result}\"");
-        self.counters.add_labelled("events_total", label, u64::from(more));
     }
 
     fn queue(&self) -> std::sync::MutexGuard<'_, Queue> {
@@ -295,7 +289,7 @@ impl Reporter {
                     }
                     backoff.reset();
                     self.finish(&subject, entry.unsent, Some(sent));
-                    self.events.count("sent", entry.unsent);
+                    self.events.metrics.count_events("sent", entry.unsent);
                     sleep(SEND_INTERVAL).await;
                 }
                 Err(error) => {
@@ -309,7 +303,7 @@ impl Reporter {
                     match (after_failure(&error), &error) {
                         (AfterFailure::Drop, _) => {
                             self.finish(&subject, entry.unsent, None);
-                            self.events.count("failed", entry.unsent);
+                            self.events.metrics.count_events("failed", entry.unsent);
                         }
                         // Perhaps only the namespace of this pod has a problem.
                         (AfterFailure::Retry, RequestError::Rejected { .. }) => {

@@ -22,9 +22,9 @@ use tracing::{info, warn};
 use super::api;
 use super::grpc;
 use crate::kubernetes::cdi_specs::CdiSpecs;
-use crate::kubernetes::resources::resource::{Metrics, Resource};
+use crate::kubernetes::metrics::Metrics;
+use crate::kubernetes::resources::resource::{Format, Resource};
 use crate::kubernetes::resources::unit::Unit;
-use crate::kubernetes::status::Counters;
 
 /// Answers kubelet's calls for one resource.
 pub struct Plugin {
@@ -34,22 +34,18 @@ pub struct Plugin {
     allocated: Mutex<BTreeMap<String, Instant>>,
     /// How many `ListAndWatch` streams are open.
     streams: watch::Sender<usize>,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
 }
 
 impl Plugin {
     /// The plugin of the resource that `resource` has.
-    pub fn new(
-        resource: watch::Receiver<Arc<Resource>>,
-        cdi_specs: CdiSpecs,
-        counters: Arc<Counters>,
-    ) -> Self {
+    pub fn new(resource: watch::Receiver<Arc<Resource>>, cdi_specs: CdiSpecs, metrics: Arc<Metrics>) -> Self {
         Self {
             resource,
             cdi_specs,
             allocated: Mutex::default(),
             streams: watch::Sender::new(0),
-            counters,
+            metrics,
         }
     }
 
@@ -58,9 +54,9 @@ impl Plugin {
         self.streams.subscribe()
     }
 
-    /// The program whose metrics the resource has in addition to ours.
-    pub fn metrics(&self) -> Metrics {
-        self.resource.borrow().metrics
+    /// The format of the resource's definition.
+    pub fn format(&self) -> Format {
+        self.resource.borrow().format
     }
 
     /// The units that a container has, as far as known.
@@ -125,7 +121,7 @@ impl Plugin {
     }
 
     fn lists(&self) -> Lists {
-        let counters = Arc::clone(&self.counters);
+        let metrics = Arc::clone(&self.metrics);
         let mut sent = None;
         // kubelet's list has only ids and health: other changes of a unit are not sent.
         let lists = WatchStream::new(self.resource.clone()).filter_map(move |resource| {
@@ -133,7 +129,7 @@ impl Plugin {
             if sent.as_ref() == Some(&list) {
                 return None;
             }
-            counters.add("lists_total", resource.name.as_str());
+            metrics.count_list(resource.name.as_str());
             sent = Some(list.clone());
             Some(Ok(list))
         });
@@ -173,10 +169,8 @@ impl Plugin {
             .flat_map(|container| &container.devices_ids);
         let mut allocated = self.allocated.lock().unwrap_or_else(PoisonError::into_inner);
         allocated.extend(ids.map(|id| (id.clone(), Instant::now())));
-        self.counters.add("allocations_total", resource.name.as_str());
-        if let Some(metric) = resource.metrics.allocations() {
-            self.counters.add(metric, resource.name.as_str());
-        }
+        self.metrics
+            .count_allocation(resource.name.as_str(), resource.format);
         Ok(api::AllocateResponse {
             container_responses: responses,
         })

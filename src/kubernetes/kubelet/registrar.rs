@@ -20,8 +20,8 @@ use super::api;
 use super::grpc::{self, CallError, Client};
 use super::plugin::Plugin;
 use crate::host::backoff::Backoff;
+use crate::kubernetes::metrics::Metrics;
 use crate::kubernetes::resources::names::{ResourceName, fingerprint};
-use crate::kubernetes::status::Counters;
 
 /// The timeout of a registration: kubelet dials back, for at most 10 s, before it answers.
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -48,7 +48,7 @@ pub struct Registrar {
     /// Changes when something has happened in that directory.
     pub changes: watch::Receiver<u64>,
     /// Counts registrations.
-    pub counters: Arc<Counters>,
+    pub metrics: Arc<Metrics>,
 }
 
 /// Our socket; removed when this is dropped.
@@ -90,7 +90,7 @@ impl Registrar {
         let mut logged = String::new();
         let mut was_registered = false;
         loop {
-            self.counters.set("registered", self.name.as_str(), "", 0);
+            self.metrics.set_registered(self.name.as_str(), false);
             let kubelet = self.wait_for_kubelet().await;
             // Each registration has a new socket: no stream of the last one is left that could end during the next.
             let mut is_taken = false;
@@ -98,14 +98,11 @@ impl Registrar {
                 Ok(listening) => {
                     info!("{}: registered with kubelet", self.name);
                     logged.clear();
-                    self.counters.add("registrations_total", self.name.as_str());
-                    if let (true, Some(metric)) = (
-                        std::mem::replace(&mut was_registered, true),
-                        self.plugin.metrics().restarts(),
-                    ) {
-                        self.counters.add(metric, self.name.as_str());
-                    }
-                    self.counters.set("registered", self.name.as_str(), "", 1);
+                    let is_restart = std::mem::replace(&mut was_registered, true);
+                    let format = self.plugin.format();
+                    self.metrics
+                        .count_registration(self.name.as_str(), format, is_restart);
+                    self.metrics.set_registered(self.name.as_str(), true);
                     let begin = tokio::time::Instant::now();
                     let reason = self.until_lost(kubelet, &listening).await;
                     (reason.to_owned(), begin.elapsed())

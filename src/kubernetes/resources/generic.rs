@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::names::{ResourceName, unit_id};
 use super::nodes::{node_spec, numa};
-use super::resource::{Metrics, Resource};
+use super::resource::{Format, Resource};
 use super::unit::{MountSpec, NodeSpec, Offer, Unit};
 use crate::kubernetes::config::{GoGlob, Group, PathInGroup, PathType};
 use crate::kubernetes::snapshot::Snapshot;
@@ -41,7 +41,7 @@ pub(super) fn resource(name: &ResourceName, groups: &[Group], snapshot: &Snapsho
         }
     }
     Resource {
-        metrics: Metrics::Generic,
+        format: Format::Generic,
         ..Resource::without_hooks(name.clone(), units)
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::names::{ResourceName, cdi_name, unit_id};
 use super::nodes::{node_spec, numa};
-use super::resource::{Metrics, Resource};
+use super::resource::{Format, Resource};
 use super::unit::{NodeSpec, Offer, Unit};
 use crate::cdi::generate::Wish;
 use crate::kubernetes::config::{Definition, Mode, Requested};
@@ -93,7 +93,7 @@ fn slots(requested: &Requested, asked: &[RequestEntry], inventory: &Inventory) -
             .collect(),
         cdi_devices: vec![cdi_device.clone()],
         hotplug: true,
-        metrics: Metrics::Ours,
+        format: Format::Other,
     }
 }
 

@@ -19,40 +19,20 @@ pub struct Resource {
     pub cdi_devices: Vec<Wish>,
     /// Whether its units are slots for devices that come and go.
     pub hotplug: bool,
-    /// The program whose metrics it has in addition to ours.
-    pub metrics: Metrics,
+    /// The format of its definition.
+    pub format: Format,
 }
 
-/// The program whose metrics a resource has in addition to ours: that of its format.
+/// The format of a resource's definition. Some programs have metrics that resources in their format have, too.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Metrics {
-    /// None.
+pub enum Format {
+    /// Ours, hostdev's or smarter-device-manager's.
     #[default]
-    Ours,
+    Other,
     /// generic-device-plugin's.
     Generic,
     /// usbip-device-plugin's.
     Usbip,
-}
-
-impl Metrics {
-    /// The name of that program's counter of Allocate calls.
-    pub fn allocations(self) -> Option<&'static str> {
-        match self {
-            Self::Ours => None,
-            Self::Generic => Some("generic_device_plugin_allocations_total"),
-            Self::Usbip => Some("usbip_device_plugin_allocations_total"),
-        }
-    }
-
-    /// The name of that program's counter of registrations beyond the first.
-    pub fn restarts(self) -> Option<&'static str> {
-        match self {
-            Self::Ours => None,
-            Self::Generic => Some("generic_device_plugin_restarts_total"),
-            Self::Usbip => Some("usbip_device_plugin_restarts_total"),
-        }
-    }
 }
 
 impl Resource {
@@ -63,7 +43,7 @@ impl Resource {
             units,
             cdi_devices: Vec::new(),
             hotplug: false,
-            metrics: Metrics::Ours,
+            format: Format::Other,
         }
     }
 

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::names::{ResourceName, cdi_stem, fingerprint, unit_id};
-use super::resource::{Metrics, Resource};
+use super::resource::{Format, Resource};
 use super::unit::{NodeSpec, Offer, Unit};
 use crate::cdi::generate::Wish;
 use crate::kubernetes::config::{Definition, RemoteEntry, remote};
@@ -186,7 +186,7 @@ pub(super) fn resource(
         units,
         cdi_devices,
         hotplug: true,
-        metrics: Metrics::Usbip,
+        format: Format::Usbip,
     }
 }
 

@@ -23,7 +23,7 @@ fn resource(units: &[(&str, &str, Option<i64>)]) -> Resource {
             .collect(),
         cdi_devices: Vec::new(),
         hotplug: false,
-        metrics: Metrics::Ours,
+        format: Format::Other,
     }
 }
 

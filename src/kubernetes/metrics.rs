@@ -1,0 +1,258 @@
+//! The metrics of the plugin, and which resources are registered.
+//!
+//! Resources in the format of generic-device-plugin or usbip-device-plugin have that program's metrics, too.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
+use prometheus_client::encoding::prometheus_text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::resources::resource::{Format, Resource};
+
+type Labels = Vec<(&'static str, String)>;
+type Gauges = Family<Labels, Gauge>;
+type Counters = Family<Labels, Counter>;
+
+/// The metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    devices: Gauges,
+    registered: Gauges,
+    in_use: Gauges,
+    registrations: Counters,
+    lists: Counters,
+    allocations: Counters,
+    vanished: Counters,
+    events: Counters,
+    reloads: Counters,
+    generic_devices: Gauges,
+    usbip_available: Gauges,
+    usbip_attached: Gauges,
+    generic: FormatMetrics,
+    usbip: FormatMetrics,
+    /// Whether each resource is registered: a family of metrics can't be read.
+    is_registered: Mutex<BTreeMap<String, bool>>,
+}
+
+/// The counters that generic-device-plugin and usbip-device-plugin both have.
+#[derive(Debug)]
+struct FormatMetrics {
+    allocations: Counters,
+    restarts: Counters,
+}
+
+impl Metrics {
+    /// All metrics, without values.
+    pub fn new() -> Self {
+        let mut registry = Registry::default();
+        let ours = registry.sub_registry_with_prefix("oci_hotplug_device_plugin");
+        let devices = gauges(ours, "devices", "Devices advertised to kubelet, by health");
+        let registered = gauges(
+            ours,
+            "registered",
+            "1 while kubelet watches the resource's devices",
+        );
+        let in_use = gauges(
+            ours,
+            "in_use",
+            "Devices of containers, from kubelet's pod-resources",
+        );
+        let registrations = counters(ours, "registrations", "Registrations that kubelet accepted");
+        let lists = counters(ours, "lists", "Lists of devices sent to kubelet");
+        let allocations = counters(ours, "allocations", "Allocate calls");
+        let vanished = counters(ours, "vanished", "Devices unplugged while a container had them");
+        let events = counters(ours, "events", "Changes to report as events, by result");
+        let reloads = counters(ours, "reloads", "Reloads of the configuration, by result");
+        let generic = registry.sub_registry_with_prefix("generic_device_plugin");
+        let generic_devices = gauges(generic, "devices", "Devices advertised to kubelet");
+        let generic = FormatMetrics::register(generic);
+        let usbip = registry.sub_registry_with_prefix("usbip_device_plugin");
+        let usbip_available = gauges(usbip, "available_devices", "Free devices of USB/IP servers");
+        let usbip_attached = gauges(usbip, "attached_devices", "Attached devices of USB/IP servers");
+        let usbip = FormatMetrics::register(usbip);
+        Self {
+            registry,
+            devices,
+            registered,
+            in_use,
+            registrations,
+            lists,
+            allocations,
+            vanished,
+            events,
+            reloads,
+            generic_devices,
+            usbip_available,
+            usbip_attached,
+            generic,
+            usbip,
+            is_registered: Mutex::default(),
+        }
+    }
+
+    /// Sets the numbers of a resource's devices.
+    pub fn set_devices(&self, resource: &Resource) {
+        let name = resource.name.as_str();
+        let (healthy, unhealthy) = resource.health();
+        set(&self.devices, with_health(name, "healthy"), healthy);
+        set(&self.devices, with_health(name, "unhealthy"), unhealthy);
+        let with = |attached| {
+            let units = resource.units.values();
+            units.filter(|unit| unit.attached == attached).count()
+        };
+        match resource.format {
+            Format::Other => {}
+            Format::Generic => set(&self.generic_devices, of(name), resource.units.len()),
+            Format::Usbip => {
+                set(&self.usbip_available, of(name), with(None));
+                set(&self.usbip_attached, of(name), with(Some(true)));
+            }
+        }
+        // Those programs show their counters from the beginning.
+        if let Some(format) = self.of_format(resource.format) {
+            count(&format.allocations, of(name), 0);
+            count(&format.restarts, of(name), 0);
+        }
+    }
+
+    /// Sets how many of a resource's devices containers have.
+    pub fn set_in_use(&self, resource: &str, count: usize) {
+        set(&self.in_use, of(resource), count);
+    }
+
+    /// Sets whether kubelet watches a resource's devices.
+    pub fn set_registered(&self, resource: &str, is_registered: bool) {
+        set(&self.registered, of(resource), usize::from(is_registered));
+        self.registrations_now()
+            .insert(resource.to_owned(), is_registered);
+    }
+
+    /// Counts a registration; `is_restart` unless it is the first.
+    pub fn count_registration(&self, resource: &str, format: Format, is_restart: bool) {
+        count(&self.registrations, of(resource), 1);
+        if let Some(format) = self.of_format(format).filter(|_| is_restart) {
+            count(&format.restarts, of(resource), 1);
+        }
+    }
+
+    /// Counts a list that is sent to kubelet.
+    pub fn count_list(&self, resource: &str) {
+        count(&self.lists, of(resource), 1);
+    }
+
+    /// Counts an Allocate call.
+    pub fn count_allocation(&self, resource: &str, format: Format) {
+        count(&self.allocations, of(resource), 1);
+        if let Some(format) = self.of_format(format) {
+            count(&format.allocations, of(resource), 1);
+        }
+    }
+
+    /// Counts a device that was unplugged while a container had it.
+    pub fn count_vanished(&self, resource: &str) {
+        count(&self.vanished, of(resource), 1);
+    }
+
+    /// Counts changes that were sent as events, or were not.
+    pub fn count_events(&self, result: &'static str, changes: u32) {
+        count(&self.events, by_result(result), changes);
+    }
+
+    /// Counts a reload of the configuration.
+    pub fn count_reload(&self, result: &'static str) {
+        count(&self.reloads, by_result(result), 1);
+    }
+
+    /// Removes what a resource has now. Its counters stay.
+    pub fn forget(&self, resource: &str) {
+        for health in ["healthy", "unhealthy"] {
+            self.devices.remove(&with_health(resource, health));
+        }
+        for gauges in [
+            &self.registered,
+            &self.in_use,
+            &self.generic_devices,
+            &self.usbip_available,
+            &self.usbip_attached,
+        ] {
+            gauges.remove(&of(resource));
+        }
+        self.registrations_now().remove(resource);
+    }
+
+    /// The resources that are not registered.
+    pub fn unregistered(&self) -> Vec<String> {
+        let registrations = self.registrations_now();
+        let missing = registrations.iter().filter(|(_, is_registered)| !**is_registered);
+        missing.map(|(resource, _)| resource.clone()).collect()
+    }
+
+    /// All metrics in Prometheus' text format.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+
+    fn of_format(&self, format: Format) -> Option<&FormatMetrics> {
+        match format {
+            Format::Other => None,
+            Format::Generic => Some(&self.generic),
+            Format::Usbip => Some(&self.usbip),
+        }
+    }
+
+    fn registrations_now(&self) -> MutexGuard<'_, BTreeMap<String, bool>> {
+        self.is_registered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl FormatMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        Self {
+            allocations: counters(registry, "allocations", "Allocate calls"),
+            restarts: counters(registry, "restarts", "Registrations after the first"),
+        }
+    }
+}
+
+fn gauges(registry: &mut Registry, name: &str, help: &str) -> Gauges {
+    let family = Gauges::default();
+    registry.register(name, help, family.clone());
+    family
+}
+
+fn counters(registry: &mut Registry, name: &str, help: &str) -> Counters {
+    let family = Counters::default();
+    registry.register(name, help, family.clone());
+    family
+}
+
+fn of(resource: &str) -> Labels {
+    vec![("resource", resource.to_owned())]
+}
+
+fn with_health(resource: &str, health: &str) -> Labels {
+    vec![("resource", resource.to_owned()), ("health", health.to_owned())]
+}
+
+fn by_result(result: &str) -> Labels {
+    vec![("result", result.to_owned())]
+}
+
+fn set(gauges: &Gauges, labels: Labels, value: usize) {
+    gauges
+        .get_or_create(&labels)
+        .set(i64::try_from(value).unwrap_or(i64::MAX));
+}
+
+fn count(counters: &Counters, labels: Labels, more: u32) {
+    counters.get_or_create(&labels).inc_by(u64::from(more));
+}

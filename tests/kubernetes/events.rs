@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use hyper::Method;
 use serde_json::json;
@@ -152,6 +153,7 @@ async fn a_device_that_flaps_is_told_of_once_in_a_while_with_a_count() {
     let mut lab = Lab::start(server.address, "ca.crt").await;
     lab.loses_its_device().await;
     let made = requests(&server, 1).await.remove(0);
+    let begin = Instant::now();
     for _ in 0..TIMES {
         lab.has_it_back().await;
         lab.loses_its_device().await;
@@ -167,7 +169,9 @@ async fn a_device_that_flaps_is_told_of_once_in_a_while_with_a_count() {
     };
     eventually("the count is told", || server.requests().iter().any(is_counted)).await;
     let all = server.requests();
-    assert!(all.len() <= 4, "two of each, at most: {all:?}");
+    // One of each at once, and one for each 10 s: on a busy machine the loop takes longer.
+    let intervals = 1 + begin.elapsed().as_secs() as usize / 10;
+    assert!(all.len() <= 2 * (1 + intervals), "{intervals} intervals: {all:?}");
 }
 
 #[tokio::test]

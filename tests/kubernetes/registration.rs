@@ -17,7 +17,7 @@ async fn a_plugin_serves_before_it_registers_and_then_sends_its_list() {
         // That it is registered says that the dial-back was answered.
         let mut registered = kubelet.registered(resource).await;
         assert!(!registered.request.endpoint.contains('/'), "a plain file name");
-        assert_eq!(registered.request.options, Some(registered.options.clone()));
+        assert_eq!(registered.request.options, Some(registered.options));
         let list = registered.list().await;
         assert_eq!(list.len(), 1);
         assert_eq!((list[0].id.as_str(), list[0].health.as_str()), (id, "Healthy"));

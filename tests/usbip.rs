@@ -15,7 +15,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{Backlog, getsockopt, listen, sockopt};
-use oci_hotplug::model::remote::{RemoteDevice, Server};
+use oci_hotplug::model::remote::address::{RemoteDevice, Server};
 use oci_hotplug::usbip::client;
 use oci_hotplug::usbip::task::{AttachReply, AttachTask, Release, Task, Work};
 use oci_hotplug::usbip::vhci::Vhci;

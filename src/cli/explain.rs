@@ -78,7 +78,7 @@ pub(super) fn run(registry: &Registry, config: &Config, id: &str, path: &Path, a
     let device = find(path, status, &inventory)?;
     let host_use = host_use::read(&blocks_that_decide(device, &inventory))?;
     let mut planner = Planner::new(status.requests.clone(), Vec::new(), record.container.user);
-    planner.set_reserved(records::reserved(
+    planner.set_reserved(records::reserved_devices(
         registry.root(),
         &record.container.id,
         &inventory,

@@ -105,13 +105,13 @@ fn select(
     );
     let remotes = entries.iter().filter_map(|entry| entry.request.selector.remote());
     for (remote, state_dir) in remotes.zip(state_dir.into_iter().cycle()) {
-        if let Some(bound) = usbip::bound_here(state_dir, &remote) {
+        if let Some(bound) = usbip::binding_of(state_dir, &remote) {
             planner.bind(remote, bound);
         }
     }
     // Remote devices that are attached for a container are reserved for it, and this plan is for a new container.
     if let Some(state_dir) = state_dir {
-        planner.set_reserved(records::reserved(state_dir, "", &inventory));
+        planner.set_reserved(records::reserved_devices(state_dir, "", &inventory));
     }
     planner.find_roots(&inventory);
     let plan = plan_without_restrictions(&planner, &inventory, &Attachments::default());

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::matching;
 use super::render::json::write_json;
 use super::render::table::{self, print_line};
-use crate::model::remote::{RemoteDevice, Server};
+use crate::model::remote::address::{RemoteDevice, Server};
 use crate::usbip::protocol::{Exported, Speed};
 use crate::usbip::records::{Local, Record};
 use crate::usbip::vhci::State;
@@ -78,7 +78,7 @@ impl Patience {
     }
 }
 
-fn named(text: &str) -> Result<Named, crate::model::remote::AddressError> {
+fn named(text: &str) -> Result<Named, crate::model::remote::address::AddressError> {
     match text.parse() {
         Ok(port) => Ok(Named::Port(port)),
         Err(_) => text.parse().map(Named::Device),

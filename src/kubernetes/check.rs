@@ -14,7 +14,8 @@ use super::resources::names::Names;
 use super::snapshot::Snapshot;
 use super::usbip_servers::{self, ListResult};
 use crate::host::monitor::{DeviceMonitor, udevd_is_running};
-use crate::model::remote::Server;
+use crate::model::remote::address::Server;
+use crate::model::remote::vhci;
 
 /// Something that the plugin or pods need on this node.
 struct Finding {
@@ -128,7 +129,7 @@ fn findings(options: &Options, has_servers: bool) -> Vec<Finding> {
     }
     if has_servers {
         findings.push(Finding {
-            is_present: Path::new("/sys/devices/platform/vhci_hcd.0").exists(),
+            is_present: vhci::controller(Path::new(vhci::PLATFORM), 0).exists(),
             subject: "the virtual USB host controller, to which devices of USB/IP servers are attached".to_owned(),
             hint: "load its module on the node with `modprobe vhci-hcd`, and at each boot with a line \"vhci-hcd\" in \
                    /etc/modules-load.d/usbip.conf",

@@ -20,7 +20,7 @@ use super::publisher::Publisher;
 use super::sources::{Sources, Wake};
 use super::status;
 use crate::exit;
-use crate::model::remote::Server;
+use crate::model::remote::address::Server;
 
 /// Runs until SIGTERM or SIGINT. Pods keep their devices then, and the CDI specs stay.
 ///

@@ -14,7 +14,9 @@ use super::config::{DEV, Definition, GoGlob, Part};
 use crate::host::monitor::DeviceMonitor;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{Device, SysPath};
-use crate::model::remote::{BusId, Holding, Reserved, Server, UsbIds, VIRTUAL_CONTROLLERS};
+use crate::model::remote::address::{BusId, Server, UsbIds};
+use crate::model::remote::reservation::{Reservation, ReservedDevice, is_reserved};
+use crate::model::remote::vhci;
 use crate::usbip::records;
 
 /// The depth to which /dev is read (smarter-device-manager's main.go:58-93).
@@ -61,9 +63,9 @@ impl Snapshot {
     /// # Errors
     /// When sysfs can't be listed.
     pub fn take(definitions: &[Definition], monitor: &DeviceMonitor, state_dir: &Path) -> Result<Self> {
-        let holdings = records::holdings(state_dir);
+        let reservations = records::reservations(state_dir);
         let mut snapshot = Self::default();
-        if !holdings.is_empty() || definitions.iter().any(Definition::needs_devices) {
+        if !reservations.is_empty() || definitions.iter().any(Definition::needs_devices) {
             let devices = monitor.enumerate().context("listing the host's devices")?;
             snapshot.inventory.replace(devices);
         }
@@ -83,7 +85,7 @@ impl Snapshot {
                 Definition::Pattern { .. } | Definition::Groups { .. } | Definition::Requested(_) => {}
             }
         }
-        snapshot.set_reserved_apart(&holdings);
+        snapshot.set_reserved_apart(&reservations);
         let is_requested = |definition: &Definition| matches!(definition, Definition::Requested(_));
         if definitions.iter().any(is_requested) {
             snapshot.find_peers();
@@ -92,23 +94,18 @@ impl Snapshot {
     }
 
     /// Takes the devices of other hosts that are reserved for one container out of the inventory.
-    pub fn set_reserved_apart(&mut self, holdings: &[Holding]) {
+    pub fn set_reserved_apart(&mut self, reservations: &[Reservation]) {
         self.attached = self
             .inventory
             .iter()
             .filter(|device| is_remote(device))
             .cloned()
             .collect();
-        let reserved: Vec<Reserved> = holdings
+        let reserved: Vec<ReservedDevice> = reservations
             .iter()
-            .filter_map(|holding| holding.reserved("", &self.inventory))
+            .filter_map(|reservation| reservation.against("", &self.inventory))
             .collect();
-        let is_reserved = |device: &Device| {
-            let place = &self.inventory.real(device).syspath;
-            reserved
-                .iter()
-                .any(|reserved| place.is_at_or_below(&reserved.place))
-        };
+        let is_reserved = |device: &Device| is_reserved(&reserved, device, &self.inventory);
         let (others, free): (Vec<Device>, Vec<Device>) =
             self.inventory.iter().cloned().partition(is_reserved);
         for device in &others {
@@ -148,7 +145,7 @@ impl Snapshot {
 /// as `3-1` has.
 pub(super) fn is_remote(device: &Device) -> bool {
     device.devtype.as_deref() == Some("usb_device")
-        && device.syspath.as_str().starts_with(VIRTUAL_CONTROLLERS)
+        && vhci::includes(&device.syspath)
         && device.syspath.name().contains('-')
 }
 

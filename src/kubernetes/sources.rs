@@ -23,7 +23,7 @@ use super::resources;
 use super::snapshot::{self, Found, Snapshot};
 use super::usbip_servers::{Known, Servers};
 use crate::host::monitor::{DeviceMonitor, RECEIVE_BUFFER};
-use crate::model::remote::Server;
+use crate::model::remote::address::Server;
 use crate::sys::readiness;
 
 /// The interval of looking for paths outside /dev, which have no event: that of generic-device-plugin.

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use super::snapshot::Exports;
 use crate::host::backoff::{Backoff, jittered};
-use crate::model::remote::{BusId, Server, UsbIds};
+use crate::model::remote::address::{BusId, Server, UsbIds};
 use crate::usbip::client::{self, ClientError};
 
 /// The interval between two lists of a server.

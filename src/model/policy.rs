@@ -40,7 +40,7 @@ use crate::model::device::same_data;
 use crate::model::device::{Access, Device, Seen, SysPath};
 use crate::model::oci::Annotations;
 use crate::model::quoting::{shell_quoted, slug};
-use crate::model::remote::RemoteDevice;
+use crate::model::remote::address::RemoteDevice;
 use crate::model::request::Request;
 use crate::model::request::entry::RequestEntry;
 use crate::model::request::selector::{DeviceSelector, Found, Selector};

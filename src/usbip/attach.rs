@@ -17,7 +17,7 @@ use super::records::{Local, Record};
 use super::vhci::LocalDevice;
 use super::{Attached, Cause, INTERVAL, Usbip, UsbipError};
 use crate::host::state::leases::Leases;
-use crate::model::remote::{BusId, RemoteDevice, UsbIds, Which};
+use crate::model::remote::address::{BusId, RemoteDevice, UsbIds, Which};
 
 impl Usbip {
     /// Attaches a remote device. When this returns, it is the one that was asked for, and those of its

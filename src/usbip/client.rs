@@ -16,7 +16,7 @@ use nix::sys::socket::{
 };
 
 use super::protocol::{self, Exported, Refusal, ReplyError};
-use crate::model::remote::{BusId, Server};
+use crate::model::remote::address::{BusId, Server};
 
 /// A peer that is silent for so long is asked whether it is there, in seconds.
 const KEEPALIVE_IDLE: u32 = 2;

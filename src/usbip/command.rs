@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::client::ClientError;
 use super::records::Record;
 use super::task::{AttachReply, AttachTask, AttachedDevice, Failure, Release, ReleaseReply, Task, Work};
-use super::{Cause, Usbip, UsbipError, bound};
+use super::{Cause, Usbip, UsbipError, binding};
 use crate::command_line::{self, Program};
 use crate::exit;
 use crate::host::log;
@@ -78,16 +78,15 @@ fn write_reply(reply: &impl Serialize) -> io::Result<()> {
 fn attach(state_dir: &Path, task: &AttachTask) -> AttachReply {
     let cause = Cause {
         owner: Some(task.container.clone()),
-        // Without it, the device is looked for as if for the first time.
-        last: task.last.as_ref().and_then(|last| last.parse().ok()),
+        last: task.last.clone(),
     };
     let attached = Usbip::open(state_dir)
         .map_err(UsbipError::from)
         .and_then(|usbip| usbip.attach(&task.device, &cause, task.timeout))
         .map_err(|error| failure(&error))?;
-    match bound(&attached) {
-        Some(bound) => Ok(AttachedDevice {
-            bound,
+    match binding(&attached) {
+        Some(binding) => Ok(AttachedDevice {
+            binding,
             note: attached.record.as_ref().and_then(Record::note),
         }),
         None => Err(Failure {

@@ -7,7 +7,7 @@ use super::protocol::{Exported, Speed};
 use super::records::RecordError;
 use super::vhci::VhciError;
 use crate::host::state::leases::LeaseError;
-use crate::model::remote::{RemoteDevice, Server, WantedIds};
+use crate::model::remote::address::{RemoteDevice, Server, WantedIds};
 
 /// A remote device could not be attached or detached.
 #[derive(Debug, thiserror::Error)]

@@ -22,9 +22,7 @@ pub mod worker;
 
 pub use error::UsbipError;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,7 +31,8 @@ use self::vhci::{LocalDevice, Slot, State, Vhci, VhciError};
 use crate::host::state::leases::{Hold as LeaseHold, LeaseError, Leases};
 use crate::model::device::SysPath;
 use crate::model::device::same_data::Extent;
-use crate::model::remote::{Bound, BusId, RemoteDevice};
+use crate::model::remote::address::RemoteDevice;
+use crate::model::remote::binding::{Binding, LastConnection};
 
 /// How often sysfs is looked at while the kernel enumerates, lets a device go, or another holds a lock.
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -73,40 +72,7 @@ pub struct Cause {
     /// The container whose watcher asks for it; `None` for a person.
     pub owner: Option<String>,
     /// Where it was before its connection broke.
-    pub last: Option<Last>,
-}
-
-/// Where a device was whose connection broke. `FromStr` and `Display` are each other's inverse.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Last {
-    /// At the server.
-    pub busid: BusId,
-    /// The port of this host's controllers. The next one is another: the old device may be slow to go.
-    pub port: u32,
-    /// The port of TCP at this end.
-    pub local_port: u16,
-}
-
-impl fmt::Display for Last {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{},{},{}", self.busid, self.port, self.local_port)
-    }
-}
-
-impl FromStr for Last {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let read = || {
-            let mut words = text.splitn(3, ',');
-            Some(Self {
-                busid: words.next()?.parse().ok()?,
-                port: words.next()?.parse().ok()?,
-                local_port: words.next()?.parse().ok()?,
-            })
-        };
-        read().ok_or("write BUSID,PORT,LOCALPORT")
-    }
+    pub last: Option<LastConnection>,
 }
 
 /// What a person names to detach it.
@@ -196,24 +162,24 @@ impl Usbip {
     }
 }
 
-/// Which of this host's devices a remote one is, when it is attached for anybody.
-pub fn bound_here(state_dir: &Path, remote: &RemoteDevice) -> Option<Bound> {
+/// The device of this host that a remote device is, whoever it is attached for.
+pub fn binding_of(state_dir: &Path, remote: &RemoteDevice) -> Option<Binding> {
     let attached = Usbip::open(state_dir).ok()?.attached().ok()?;
     let is_it = |one: &&Attached| one.record.as_ref().is_some_and(|record| record.is_named(remote));
-    bound(attached.iter().find(is_it)?)
+    binding(attached.iter().find(is_it)?)
 }
 
 /// The device of this host that an attached remote device is.
-fn bound(attached: &Attached) -> Option<Bound> {
+fn binding(attached: &Attached) -> Option<Binding> {
     let (device, record) = (attached.device.as_ref()?, attached.record.as_ref()?);
-    let last = Last {
+    let last = LastConnection {
         busid: record.remote.which.busid()?.clone(),
         port: record.port,
         local_port: record.local_port,
     };
-    Some(Bound {
+    Some(Binding {
         syspath: SysPath::new(device.dir.to_str()?),
         num: device.raw_node()?,
-        last: last.to_string(),
+        last,
     })
 }

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::io::{self, Read};
 
-use crate::model::remote::{BusId, UsbIds};
+use crate::model::remote::address::{BusId, UsbIds};
 
 /// The one version there is.
 pub const VERSION: u16 = 0x0111;

@@ -18,7 +18,8 @@ use crate::host::state::atomic_file::{Durability, replace};
 use crate::host::state::flock;
 use crate::model::device::SysPath;
 use crate::model::device::inventory::Inventory;
-use crate::model::remote::{Holding, RemoteDevice, Reserved, WantedIds};
+use crate::model::remote::address::{RemoteDevice, WantedIds};
+use crate::model::remote::reservation::{Reservation, ReservedDevice};
 
 /// Where they are in the state directory.
 pub(super) const DIRECTORY: &str = "usbip";
@@ -177,69 +178,55 @@ impl Record {
     }
 }
 
-/// What of a record is read by those who must not take its device for one of this host's own. (All of it would be 20 KiB
-/// of a watcher.)
+/// The part of a record that a reservation is made of. (All of it would add 20 KiB to a watcher.)
 #[derive(Deserialize)]
-struct Told {
+struct ReservationRecord {
     remote: String,
     place: Option<SysPath>,
     owner: Option<String>,
-    local: Option<Known>,
+    local: Option<LocalRecord>,
 }
 
-/// The same of what the kernel made of it.
+/// The part of [`Local`] that a reservation is made of.
 #[derive(Deserialize)]
-struct Known {
+struct LocalRecord {
     name: String,
     devnum: u32,
 }
 
-impl Told {
-    fn holding(self) -> Option<Holding> {
-        let local = self.local;
-        let place = self.place.or_else(|| {
-            // Versions that did not write it down had written the name.
-            let link = Path::new("/sys/bus/usb/devices").join(&local.as_ref()?.name);
-            Some(SysPath::new(fs::canonicalize(link).ok()?.to_str()?))
-        })?;
-        Some(Holding {
-            remote: self.remote,
-            // The kernel has this attribute without asking the device or waiting for who configures it.
-            is_let_in: local.is_some() || attribute(place.as_path(), "authorized").as_deref() == Some("1"),
+impl ReservationRecord {
+    fn read(path: &Path) -> Option<Reservation> {
+        let record: Self = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+        let (local, syspath) = (record.local, record.place?);
+        Some(Reservation {
+            remote: record.remote,
+            // The kernel answers this attribute without a request to the device.
+            is_verified: local.is_some()
+                || attribute(syspath.as_path(), "authorized").as_deref() == Some("1"),
             num: local.and_then(|local| raw_node(&local.name, local.devnum)),
-            place,
-            owner: self.owner,
+            syspath,
+            container: record.owner,
         })
     }
 }
 
-/// What this host has attached, or is about to attach.
-pub fn holdings(state_dir: &Path) -> Vec<Holding> {
-    let mut holdings = Vec::new();
-    for entry in fs::read_dir(state_dir.join(DIRECTORY))
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
-        let path = entry.path();
-        // Beside them are locks, and records that are about to be.
-        if path.extension().is_none_or(|extension| extension != "json") {
-            continue;
-        }
-        let told = fs::read(path).unwrap_or_default();
-        let told: Option<Told> = serde_json::from_slice(&told).ok();
-        holdings.extend(told.and_then(Told::holding));
-    }
-    holdings
+/// The remote devices that this host has attached or is attaching.
+pub fn reservations(state_dir: &Path) -> Vec<Reservation> {
+    let entries = fs::read_dir(state_dir.join(DIRECTORY)).into_iter().flatten();
+    let paths = entries.flatten().map(|entry| entry.path());
+    // The others are locks, and records that are being written.
+    let records = paths.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+    records
+        .filter_map(|path| ReservationRecord::read(&path))
+        .collect()
 }
 
-/// What of it is not for a container that asks for the host's own devices, and why.
-pub fn reserved(state_dir: &Path, container: &str, inventory: &Inventory) -> Vec<Reserved> {
-    let mut reserved = Vec::new();
-    for holding in holdings(state_dir) {
-        reserved.extend(holding.reserved(container, inventory));
-    }
-    reserved
+/// The devices that the requests of a container for devices of this host do not select, because they are reserved.
+pub fn reserved_devices(state_dir: &Path, container: &str, inventory: &Inventory) -> Vec<ReservedDevice> {
+    let reservations = reservations(state_dir);
+    let reserved = reservations.iter();
+    let reserved = reserved.filter_map(|reservation| reservation.against(container, inventory));
+    reserved.collect()
 }
 
 /// All records of this host.
@@ -317,7 +304,7 @@ fn failed(doing: &'static str, path: &Path, source: io::Error) -> RecordError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::remote::UsbIds;
+    use crate::model::remote::address::UsbIds;
 
     fn record() -> Record {
         let [asked, remote] = ["lab/0403:6001", "lab/busid:1-1"].map(|text| text.parse().unwrap());
@@ -422,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_is_told_where_a_device_will_be_and_whose_it_is_before_it_is_there() {
+    fn a_reservation_is_in_force_before_the_kernel_makes_the_device() {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join("3-1");
         fs::create_dir(&place).unwrap();
@@ -433,14 +420,14 @@ mod tests {
         let up = record.local.take();
         let told = |record: &Record| {
             records.write(record).unwrap();
-            let [holding] = <[Holding; 1]>::try_from(holdings(dir.path())).unwrap();
-            assert_eq!(holding.place.as_path(), place);
-            assert_eq!(holding.owner.as_deref(), Some("c1"));
-            (holding.is_let_in, holding.num.map(|num| num.minor))
+            let [reservation] = <[Reservation; 1]>::try_from(reservations(dir.path())).unwrap();
+            assert_eq!(reservation.syspath.as_path(), place);
+            assert_eq!(reservation.container.as_deref(), Some("c1"));
+            (reservation.is_verified, reservation.num.map(|num| num.minor))
         };
         assert_eq!(told(&record), (false, None), "the kernel has not made it yet");
         fs::write(place.join("authorized"), "0\n").unwrap();
-        assert_eq!(told(&record), (false, None), "it is looked at");
+        assert_eq!(told(&record), (false, None), "it is being verified");
         fs::write(place.join("authorized"), "1\n").unwrap();
         assert_eq!(told(&record), (true, None), "drivers may have it");
         record.local = up;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::remote::{Bound, RemoteDevice};
+use crate::model::remote::address::RemoteDevice;
+use crate::model::remote::binding::{Binding, LastConnection};
 
 /// One task of a worker. A worker ends after its reply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,8 +35,8 @@ pub struct AttachTask {
     pub device: RemoteDevice,
     /// The container that the device is reserved for.
     pub container: String,
-    /// [`Bound::last`] of the connection that broke.
-    pub last: Option<String>,
+    /// The connection that broke.
+    pub last: Option<LastConnection>,
     /// The time for all of it.
     pub timeout: Duration,
 }
@@ -69,7 +70,7 @@ pub type ReleaseReply = Result<(), Failure>;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttachedDevice {
     /// The device of this host.
-    pub bound: Bound,
+    pub binding: Binding,
     /// How it differs from an ordinary attachment, for the log.
     pub note: Option<String>,
 }

@@ -10,10 +10,9 @@ use std::path::{Path, PathBuf};
 
 use super::protocol::Speed;
 use crate::model::device::{DevKind, DevNum};
-use crate::model::remote::UsbIds;
+use crate::model::remote::address::UsbIds;
+use crate::model::remote::vhci;
 
-/// Where sysfs has the controllers.
-pub const PLATFORM: &str = "/sys/devices/platform";
 /// The longest attribute that is read, in bytes: sysfs has no longer ones.
 const MAX_TEXT: usize = 4096;
 /// The kernel's number for the nodes of USB devices, and how many each bus has (drivers/usb/core/usb.h).
@@ -175,7 +174,7 @@ impl Vhci {
     /// # Errors
     /// When the module is not loaded.
     pub fn open() -> Result<Self, VhciError> {
-        Self::open_below(Path::new(PLATFORM))
+        Self::open_below(Path::new(vhci::PLATFORM))
     }
 
     /// Those below another directory than the kernel's, for tests.
@@ -183,7 +182,7 @@ impl Vhci {
     /// # Errors
     /// When there are none.
     pub fn open_below(platform: &Path) -> Result<Self, VhciError> {
-        let control = platform.join("vhci_hcd.0");
+        let control = vhci::controller(platform, 0);
         let path = control.join("nports");
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
@@ -212,7 +211,7 @@ impl Vhci {
     }
 
     fn control(&self, file: &str) -> PathBuf {
-        self.platform.join("vhci_hcd.0").join(file)
+        vhci::controller(&self.platform, 0).join(file)
     }
 
     /// All ports, as they are now.
@@ -328,7 +327,7 @@ struct RootHub {
 
 impl RootHub {
     fn all_of(platform: &Path, controller: u32) -> impl Iterator<Item = Self> {
-        let dir = platform.join(format!("vhci_hcd.{controller}"));
+        let dir = vhci::controller(platform, controller);
         let entries = fs::read_dir(dir).into_iter().flatten().flatten();
         entries.filter_map(move |entry| Self::read(controller, entry.path()))
     }

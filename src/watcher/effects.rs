@@ -20,7 +20,8 @@ use crate::model::counters::Counters;
 use crate::model::device::{DevNum, Device, SysPath};
 use crate::model::plan::RootRemoved;
 use crate::model::plan::attachment::{Attachments, Found, NodeCreator, NodeSpec};
-use crate::model::remote::{Bound, RemoteDevice};
+use crate::model::remote::address::RemoteDevice;
+use crate::model::remote::binding::Binding;
 use crate::model::request::entry::RequestEntry;
 use crate::model::request::id::RequestId;
 use crate::model::uevent::{UeventAction, UeventForm};
@@ -48,7 +49,7 @@ pub struct Memory {
     pub tally: Counters,
     /// The remote devices that are attached.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub bound: Vec<(RemoteDevice, Bound)>,
+    pub bound: Vec<(RemoteDevice, Binding)>,
 }
 
 /// The handles of one container's filter, /dev, listeners and journal.
@@ -58,7 +59,7 @@ pub struct ContainerEffects {
     announcer: Announcer,
     lock: RecordLock,
     roots: Vec<BTreeSet<SysPath>>,
-    bound: Vec<(RemoteDevice, Bound)>,
+    bound: Vec<(RemoteDevice, Binding)>,
     /// What an earlier watcher created: what is at these paths now is the watcher's to correct.
     made_before: BTreeSet<PathBuf>,
     /// What has been counted; the journal has it as well.
@@ -200,7 +201,7 @@ impl ContainerEffects {
     }
 
     /// Notes the attached remote devices for the next journal. Returns whether they have changed.
-    pub fn note_bound(&mut self, bound: &[(RemoteDevice, Bound)]) -> bool {
+    pub fn note_bound(&mut self, bound: &[(RemoteDevice, Binding)]) -> bool {
         let are_new = bound != self.bound;
         if are_new {
             self.bound = bound.to_vec();

@@ -182,7 +182,7 @@ impl Watcher {
     /// Brings the container up to date with its requests and the devices that are present.
     fn reconcile(&mut self) {
         self.revoke_gone();
-        self.respect_others();
+        self.read_reservations();
         let removed = self.planner.find_roots(self.world.inventory());
         let removed = self.removals.take(removed, &self.planner);
         let plan = self.plan();

@@ -19,7 +19,9 @@ use crate::host::log::event;
 use crate::host::state::control::Problem;
 use crate::model::device::Device;
 use crate::model::plan::Planner;
-use crate::model::remote::{Bound, RemoteDevice, VIRTUAL_CONTROLLERS};
+use crate::model::remote::address::RemoteDevice;
+use crate::model::remote::binding::{Binding, LastConnection};
+use crate::model::remote::vhci;
 use crate::model::request::entry::RequestEntry;
 use crate::model::request::id::RequestId;
 use crate::usbip::records;
@@ -53,7 +55,7 @@ pub(super) struct Remote {
     /// Whether it was there when last looked at.
     was_bound: bool,
     /// How it was attached last.
-    last: Option<String>,
+    last: Option<LastConnection>,
     backoff: Backoff,
     next: Instant,
     /// Why it is not there; empty = it is, or nothing has failed yet.
@@ -78,7 +80,7 @@ impl Remotes {
 }
 
 impl Remote {
-    fn new(device: RemoteDevice, last: Option<String>) -> Self {
+    fn new(device: RemoteDevice, last: Option<LastConnection>) -> Self {
         Self {
             device,
             worker: None,
@@ -108,17 +110,13 @@ impl Remote {
 
 impl Watcher {
     /// Finds out which devices of other hosts are here for other containers, if what is asked for could select any.
-    pub(super) fn respect_others(&mut self) {
-        let is_virtual = |device: &Device| device.syspath.as_str().starts_with(VIRTUAL_CONTROLLERS);
+    pub(super) fn read_reservations(&mut self) {
+        let is_virtual = |device: &Device| vhci::includes(&device.syspath);
         let is_asked_for = |device: &Device| {
             self.planner
                 .is_affected_by(&device.syspath, self.world.inventory())
         };
-        let mut virtual_usb = self
-            .world
-            .inventory()
-            .starting_with(VIRTUAL_CONTROLLERS)
-            .peekable();
+        let mut virtual_usb = self.world.inventory().starting_with(vhci::CONTROLLERS).peekable();
         // A node that is asked for by its path may be one of these by another name, such as /dev/char/188:0.
         let is_concerned = virtual_usb.peek().is_some()
             && (virtual_usb.any(is_asked_for)
@@ -132,7 +130,7 @@ impl Watcher {
             return;
         }
         let state_dir = self.inside.state_dir();
-        let reserved = records::reserved(state_dir, self.inside.id(), self.world.inventory());
+        let reserved = records::reserved_devices(state_dir, self.inside.id(), self.world.inventory());
         self.planner.set_reserved(reserved);
     }
 
@@ -246,15 +244,15 @@ impl Watcher {
             remote.worker = None;
             news = true;
             match reply {
-                Ok(AttachedDevice { bound, note }) => {
+                Ok(AttachedDevice { binding, note }) => {
                     remote.problem = None;
                     remote.backoff.reset();
                     remote.was_bound = true;
                     remote.next = Instant::now();
                     let device = remote.device.clone();
                     let note = note.map_or_else(String::new, |note| format!(" ({note})"));
-                    tracing::info!(container = %self.inside.id(), "{device} is attached: {}{note}", bound.syspath);
-                    self.planner.bind(device, bound);
+                    tracing::info!(container = %self.inside.id(), "{device} is attached: {}{note}", binding.syspath);
+                    self.planner.bind(device, binding);
                 }
                 Err(Failure { reason, is_taken }) => {
                     remote.pause(if is_taken { LONGEST_WAIT } else { LONGEST_PAUSE });
@@ -276,7 +274,7 @@ impl Watcher {
             self.take_event(event);
         }
         let is_unknown =
-            |(_, bound): &(RemoteDevice, Bound)| self.world.inventory().get(&bound.syspath).is_none();
+            |(_, bound): &(RemoteDevice, Binding)| self.world.inventory().get(&bound.syspath).is_none();
         if self.planner.bound().iter().any(is_unknown) {
             if let Err(error) = self.enumerate() {
                 tracing::error!(container = %self.inside.id(), "{error}");

@@ -20,6 +20,7 @@ use crate::model::device::input_capabilities::InputCapabilities;
 use crate::model::device::same_data::SLAVES;
 use crate::model::device::usb_classes::UsbClasses;
 use crate::model::device::{Device, SysPath};
+use crate::model::remote::vhci;
 use crate::model::request::facts_needed::{CAPABILITIES, DESCRIPTORS, REPORT_DESCRIPTOR};
 
 /// No attribute (nor uevent file) is read further than this, in bytes: a page is all that sysfs text can have.
@@ -227,12 +228,13 @@ fn place_of_link(target: &Path) -> Option<&str> {
     is_below(place).then_some(place)
 }
 
-/// Whether reading this may take as long as a USB/IP server takes to answer: the kernel locks the device for a string of
-/// its descriptors (drivers/usb/core/sysfs.c, usb_string_attr), and so does whoever waits for a new device at a root hub of
-/// vhci_hcd. What such a hub calls itself is nothing that anybody asks for.
+/// Whether reading an attribute may take as long as a USB/IP server takes to answer: the kernel locks a hub to read a
+/// string of its descriptors (drivers/usb/core/sysfs.c, usb_string_attr), and holds the same lock while a device is attached
+/// to a root hub of vhci_hcd. No request needs the strings of such a hub.
 fn may_block(place: &str, attribute: &str) -> bool {
     let hub = place.rsplit_once('/').filter(|(_, name)| name.starts_with("usb"));
-    let is_virtual = hub.is_some_and(|(controller, _)| controller.contains("vhci_hcd."));
+    let controller = hub.and_then(|(controller, _)| controller.rsplit('/').next());
+    let is_virtual = controller.is_some_and(vhci::is_controller);
     is_virtual && ["serial", "product", "manufacturer"].contains(&attribute)
 }
 

@@ -11,7 +11,7 @@ use super::go_glob::GoGlob;
 use super::go_regex::GoRegex;
 use crate::kubernetes::resources::names::ResourceName;
 use crate::model::device::Access;
-use crate::model::remote::{RemoteDevice, Server};
+use crate::model::remote::address::{RemoteDevice, Server};
 use crate::model::request::Request;
 use crate::model::request::entry::Requests;
 use crate::model::request::selector::Selector;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::definition::MAX_UNITS;
 use crate::kubernetes::resources::names::{NameError, ResourceName};
 use crate::model::device::Access;
-use crate::model::remote::AddressError;
+use crate::model::remote::address::AddressError;
 use crate::model::request::annotations::AskError;
 use crate::model::yaml;
 

@@ -758,7 +758,7 @@ fn every_fault_of_usbip_device_plugins_file_is_told_with_resource_and_entry() {
         ),
         (
             entry("{target: {host: 'a b'}}"),
-            "entry 2: \"a b:3240\" is no host",
+            "entry 2: \"a b:3240\" is not a host",
         ),
         (
             entry("{target: {host: x, port: 70000}}"),
@@ -778,7 +778,7 @@ fn every_fault_of_usbip_device_plugins_file_is_told_with_resource_and_entry() {
         ),
         (
             entry("{target: {host: x}, selector: {bus_id: a/b}}"),
-            "entry 2: \"a/b\" is no bus id",
+            "entry 2: \"a/b\" is not a bus id",
         ),
         (
             entry("{target: {host: x}, extras: [{host_path: ttyUSB0}]}"),

@@ -20,7 +20,7 @@ use super::definition::{DEV, Definition, Extra, RemoteEntry};
 use super::error::{ConfigError, Fault, permissions};
 use crate::kubernetes::resources::names::ResourceName;
 use crate::model::device::Access;
-use crate::model::remote::{DEFAULT_PORT, RemoteDevice, Server, WantedIds, Which};
+use crate::model::remote::address::{DEFAULT_PORT, RemoteDevice, Server, WantedIds, Which};
 use crate::model::request::Request;
 use crate::model::request::selector::{Glob, Selector};
 use crate::model::yaml::{self, Dialect, Node, Value};

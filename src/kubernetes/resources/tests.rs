@@ -9,7 +9,7 @@ use crate::model::device::recorded::{accelerator, remote_adapter};
 use crate::model::device::{DevKind, DevNode, DevNum, Device, Seen, SysPath};
 use crate::model::oci::ProcessUser;
 use crate::model::plan::Planner;
-use crate::model::remote::Holding;
+use crate::model::remote::reservation::Reservation;
 use crate::model::request::class::Classes;
 
 fn snapshot(paths: &[(&str, Found)]) -> Snapshot {
@@ -524,12 +524,12 @@ fn a_remote_device_that_a_container_has_is_no_unit_of_a_local_resource() {
     for (owner, local, below_dev) in [(Some("c1"), 0, 0), (None, 1, 1)] {
         let mut snapshot = snapshot(&[("/dev/ttyUSB0", Found::Device)]);
         snapshot.inventory = Inventory::new(devices.clone());
-        snapshot.set_reserved_apart(&[Holding {
+        snapshot.set_reserved_apart(&[Reservation {
             remote: "lab/busid:1-1".into(),
-            place: place.clone(),
+            syspath: place.clone(),
             num: node.map(|node| node.num),
-            owner: owner.map(str::to_owned),
-            is_let_in: true,
+            container: owner.map(str::to_owned),
+            is_verified: true,
         }]);
         let found = resources(&wanted, &snapshot, &mut Names::default());
         assert_eq!(found[0].units.len(), local, "{owner:?}");

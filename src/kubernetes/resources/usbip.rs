@@ -16,7 +16,7 @@ use crate::cdi::generate::Wish;
 use crate::kubernetes::config::{Definition, RemoteEntry, remote};
 use crate::kubernetes::snapshot::{Found, Snapshot};
 use crate::model::device::Device;
-use crate::model::remote::{RemoteDevice, UsbIds};
+use crate::model::remote::address::{RemoteDevice, UsbIds};
 
 /// The state of each entry, by the id of its unit.
 pub(super) type States = BTreeMap<String, State>;

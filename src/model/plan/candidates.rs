@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{Device, Seen, SysPath};
-use crate::model::plan::planner::{Planner, is_reserved};
+use crate::model::plan::planner::Planner;
 use crate::model::plan::{NotAttached, Reason};
-use crate::model::remote::Reserved;
+use crate::model::remote::reservation::{ReservedDevice, is_reserved};
 use crate::model::request::entry::RequestEntry;
 use crate::model::request::id::RequestId;
 use crate::model::request::selector::{Found, Selector};
@@ -78,7 +78,7 @@ impl Planner {
     pub fn reserved_candidates(&self, inventory: &Inventory) -> Vec<NotAttached> {
         let mut candidates = Vec::new();
         let reserved = self.reserved().iter();
-        for reserved in reserved.filter(|reserved| reserved.owner.is_some()) {
+        for reserved in reserved.filter(|reserved| reserved.container.is_some()) {
             let devices = reserved_devices(reserved, inventory);
             for (request, entry) in self.requests() {
                 if entry.request.selector.remote().is_some() {
@@ -156,12 +156,12 @@ impl<'a> Candidates<'a> {
 }
 
 /// A reserved device, all below it, and the nodes that are other names of it.
-fn reserved_devices<'a>(reserved: &Reserved, inventory: &'a Inventory) -> Vec<&'a Device> {
+fn reserved_devices<'a>(reserved: &ReservedDevice, inventory: &'a Inventory) -> Vec<&'a Device> {
     let other_names = inventory
         .static_nodes()
-        .filter(|node| inventory.real(node).syspath.is_at_or_below(&reserved.place));
+        .filter(|node| reserved.includes(node, inventory));
     inventory
-        .at_or_below(&reserved.place)
+        .at_or_below(&reserved.syspath)
         .chain(other_names)
         .collect()
 }

@@ -8,7 +8,9 @@ use crate::model::device::inventory::Inventory;
 use crate::model::device::{Device, SysPath};
 use crate::model::oci::ProcessUser;
 use crate::model::plan::NotAttached;
-use crate::model::remote::{Bound, RemoteDevice, Reserved};
+use crate::model::remote::address::RemoteDevice;
+use crate::model::remote::binding::Binding;
+use crate::model::remote::reservation::{ReservedDevice, is_reserved};
 use crate::model::request::entry::RequestEntry;
 use crate::model::request::id::RequestId;
 use crate::model::request::selector::{DeviceSelector, Found};
@@ -25,9 +27,9 @@ pub struct Planner {
     symlinks: Vec<SymlinkRule>,
     owner: ProcessUser,
     /// The remote devices that are attached for this container: few, if any.
-    bound: Vec<(RemoteDevice, Bound)>,
+    bound: Vec<(RemoteDevice, Binding)>,
     /// Those that are attached for other containers: few, if any.
-    reserved: Vec<Reserved>,
+    reserved: Vec<ReservedDevice>,
     /// Devices whose udev facts decide whether something is a root.
     undecided: BTreeSet<SysPath>,
 }
@@ -109,12 +111,12 @@ impl Planner {
     }
 
     /// From now on only `usbip:` requests select these devices.
-    pub fn set_reserved(&mut self, reserved: Vec<Reserved>) {
+    pub fn set_reserved(&mut self, reserved: Vec<ReservedDevice>) {
         self.reserved = reserved;
     }
 
     /// The devices that only `usbip:` requests select.
-    pub fn reserved(&self) -> &[Reserved] {
+    pub fn reserved(&self) -> &[ReservedDevice] {
         &self.reserved
     }
 
@@ -129,18 +131,18 @@ impl Planner {
     }
 
     /// The remote devices that are attached for this container, as far as they are present.
-    pub fn bound(&self) -> &[(RemoteDevice, Bound)] {
+    pub fn bound(&self) -> &[(RemoteDevice, Binding)] {
         &self.bound
     }
 
     /// The local device that a remote one is attached as, if it is present.
-    pub fn bound_as(&self, remote: &RemoteDevice) -> Option<&Bound> {
+    pub fn bound_as(&self, remote: &RemoteDevice) -> Option<&Binding> {
         let mut bound = self.bound.iter();
         bound.find(|(known, _)| known == remote).map(|(_, bound)| bound)
     }
 
     /// Notes the local device that a remote one is attached as.
-    pub fn bind(&mut self, remote: RemoteDevice, bound: Bound) {
+    pub fn bind(&mut self, remote: RemoteDevice, bound: Binding) {
         self.unbind(&remote);
         self.bound.push((remote, bound));
     }
@@ -199,7 +201,7 @@ impl Planner {
     pub fn find_roots(&mut self, inventory: &Inventory) -> Vec<RootRemoved> {
         let mut removed = Vec::new();
         self.undecided.clear();
-        self.bound.retain(|(_, bound)| is_present(bound, inventory));
+        self.bound.retain(|(_, bound)| bound.is_present(inventory));
         for (entry, id) in self.entries.iter_mut().zip(&self.ids) {
             let mut named = BTreeSet::new();
             let mut parents = BTreeSet::new();
@@ -271,8 +273,9 @@ impl Planner {
     pub fn is_affected_by(&self, syspath: &SysPath, inventory: &Inventory) -> bool {
         let device = inventory.get(syspath);
         // A device under verification can become available without a uevent, so plan again.
-        let is_under_verification =
-            |reserved: &Reserved| reserved.owner.is_none() && syspath.is_at_or_below(&reserved.place);
+        let is_under_verification = |reserved: &ReservedDevice| {
+            reserved.container.is_none() && syspath.is_at_or_below(&reserved.syspath)
+        };
         if self.reserved.iter().any(is_under_verification) {
             return true;
         }
@@ -307,26 +310,12 @@ pub fn moved(path: &SysPath, from: &SysPath, to: &SysPath) -> Option<SysPath> {
         .then(|| SysPath::new(format!("{to}{}", &path.as_str()[from.as_str().len()..])))
 }
 
-/// Whether the device is still the one that was attached.
-fn is_present(bound: &Bound, inventory: &Inventory) -> bool {
-    let node = inventory
-        .get(&bound.syspath)
-        .and_then(|device| device.node.as_ref());
-    node.is_some_and(|node| node.num == bound.num)
-}
-
-/// Whether a device is reserved, or another name of a reserved one.
-pub(super) fn is_reserved(reserved: &[Reserved], device: &Device, inventory: &Inventory) -> bool {
-    let is_it = |reserved: &Reserved| inventory.real(device).syspath.is_at_or_below(&reserved.place);
-    reserved.iter().any(is_it)
-}
-
 /// The roots of one selector now. Adds to `undecided` the devices whose udev facts decide about a device that the selector
 /// matches as far as the kernel's facts go.
 fn roots_of(
     selector: &DeviceSelector,
     inventory: &Inventory,
-    reserved: &[Reserved],
+    reserved: &[ReservedDevice],
     undecided: &mut BTreeSet<SysPath>,
 ) -> BTreeSet<SysPath> {
     let mut roots = BTreeSet::new();

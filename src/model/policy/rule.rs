@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::Circumstances;
 use super::subject::Subject;
 use crate::model::device::Access;
-use crate::model::remote::{RemoteDevice, Which};
+use crate::model::remote::address::{RemoteDevice, Which};
 use crate::model::request::entry::RequestEntry;
 use crate::model::request::selector::{Chain, DeviceSelector, Found, Glob, SelectorError};
 

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use super::error::{MAX_REQUESTS, MAX_TEXT, RequestError, RequestFault};
 use super::{Ask, ClassFault, ClassUse, OnRemoval, OptionError, Options, Request, cost};
 use crate::model::quoting::{list_elements, plain_list_elements, shown, split_unescaped, trim_unescaped};
-use crate::model::remote::AddressError;
+use crate::model::remote::address::AddressError;
 use crate::model::request::selector::{DeviceSelector, Selector, SelectorError, lowrisc_selector};
 
 /// How many characters of a request are echoed.

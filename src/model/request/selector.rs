@@ -22,7 +22,7 @@ pub use path::PathFault;
 pub use pattern::{Glob, PathRegex};
 
 use crate::model::quoting::escape;
-use crate::model::remote::{RemoteDevice, Server, Which};
+use crate::model::remote::address::{RemoteDevice, Server, Which};
 
 /// The kinds of selectors, for tests that hold documents to them.
 #[cfg(test)]

@@ -110,7 +110,7 @@ fn what_is_attached_for_one_container_comes_into_no_other_that_asks_for_local_de
     let before = asking_for(&vm, local);
     let owner = asking_for(&vm, &format!("usbip:{}/0403:6001;link=/dev/far", remote.address));
     owner.gains("/dev/far");
-    let why = format!("attached for container {} and for no other", owner.id);
+    let why = format!("reserved for container {}", owner.id);
     let after = asking_for(&vm, local);
     // Not for a moment, whatever becomes of the watchers meanwhile.
     let has_nothing = |container: &Container| {

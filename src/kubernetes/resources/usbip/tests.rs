@@ -10,7 +10,7 @@ use crate::kubernetes::snapshot::{Exports, is_remote};
 use crate::model::device::SysPath;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::recorded::hub_with_two_adapters;
-use crate::model::remote::VIRTUAL_CONTROLLERS;
+use crate::model::remote::vhci;
 use crate::model::request::class::Classes;
 
 fn definitions(resources: &str) -> Vec<Definition> {
@@ -43,7 +43,7 @@ fn snapshot(exports: Exports) -> Snapshot {
 
 /// A device of another host that is attached to this one.
 fn attached(name: &str, product: &str) -> Device {
-    let mut device = Device::new(SysPath::new(format!("{VIRTUAL_CONTROLLERS}0/usb3/{name}")));
+    let mut device = Device::new(SysPath::new(format!("{}0/usb3/{name}", vhci::CONTROLLERS)));
     device.devtype = Some("usb_device".into());
     device.attributes = [("idVendor", "0403"), ("idProduct", product)]
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
@@ -250,7 +250,7 @@ fn what_is_attached_is_rather_the_device_of_a_container_that_runs() {
 #[test]
 fn a_controllers_own_hub_is_no_device_of_anybodys() {
     let mut hub = attached("3-1", "0002");
-    hub.syspath = SysPath::new(format!("{VIRTUAL_CONTROLLERS}0/usb3"));
+    hub.syspath = SysPath::new(format!("{}0/usb3", vhci::CONTROLLERS));
     assert!(!is_remote(&hub) && is_remote(&attached("3-1", "6001")));
 }
 

@@ -58,14 +58,14 @@ fn entries_with_the_same_request_share_its_id_and_ids_are_not_used_again() {
 #[test]
 fn a_remote_device_is_bound_until_it_is_unbound_or_bound_anew() {
     let [one, other] = ["lab/0403:6001", "lab/1050:0407"].map(|text| text.parse::<RemoteDevice>().unwrap());
-    let bound = |minor| Bound {
+    let bound = |minor| Binding {
         syspath: SysPath::new("/sys/devices/vhci/1-1"),
         num: crate::model::device::DevNum {
             kind: crate::model::device::DevKind::Char,
             major: 189,
             minor,
         },
-        last: String::new(),
+        last: "1-1,0,40000".parse().unwrap(),
     };
     let mut all = planner(&[]);
     all.bind(one.clone(), bound(1));
@@ -121,10 +121,10 @@ fn news_matter_of_what_may_be_selected_of_what_is_reserved_and_for_joined_terms_
     assert!(!planner(&["glob:/dev/other*"]).is_affected_by(syspath, &before));
 
     let mut all = planner(&[]);
-    let reserved = |owner: Option<&str>| Reserved {
-        place: hub.clone(),
+    let reserved = |owner: Option<&str>| ReservedDevice {
+        syspath: hub.clone(),
         reason: "it is looked at".into(),
-        owner: owner.map(Into::into),
+        container: owner.map(Into::into),
     };
     all.set_reserved(vec![reserved(None)]);
     assert!(all.is_affected_by(hub, &inventory));
@@ -138,12 +138,12 @@ fn a_parent_of_a_reserved_device_is_reported_although_no_root_is_known() {
     let tree = crate::model::device::recorded::hub_with_two_adapters();
     let inventory = Inventory::new(tree.clone());
     let mut all = planner(&["parent-of:usb:0403:6001:A"]);
-    all.set_reserved(vec![Reserved {
-        place: crate::model::device::recorded::named(&tree, "1-1")
+    all.set_reserved(vec![ReservedDevice {
+        syspath: crate::model::device::recorded::named(&tree, "1-1")
             .syspath
             .clone(),
         reason: "it is another's".into(),
-        owner: Some("c1".into()),
+        container: Some("c1".into()),
     }]);
     all.find_roots(&inventory);
     let reserved = all.reserved_candidates(&inventory);
@@ -235,10 +235,10 @@ fn a_remote_device_is_the_one_that_it_was_attached_as_and_no_other_at_its_place(
         .find(|device| device.devtype.as_deref() == Some("usb_device") && device.node.is_some())
         .unwrap();
     let remote: RemoteDevice = "lab/0403:6001".parse().unwrap();
-    let bound = Bound {
+    let bound = Binding {
         syspath: device.syspath.clone(),
         num: device.node.as_ref().unwrap().num,
-        last: String::new(),
+        last: "1-1,0,40000".parse().unwrap(),
     };
     let entry = RequestEntry::new(Origin::Administrator, "usbip:lab/0403:6001".parse().unwrap());
     let mut planner = Planner::new(vec![entry], Vec::new(), ProcessUser::default());
@@ -324,10 +324,10 @@ fn what_is_attached_for_another_is_selected_by_nothing_and_what_lies_beside_it_s
         (all.contains(&true), all.contains(&false))
     };
     assert_eq!(selected(&mut planner), (true, true));
-    planner.set_reserved(vec![Reserved {
-        place: anothers.syspath.clone(),
+    planner.set_reserved(vec![ReservedDevice {
+        syspath: anothers.syspath.clone(),
         reason: "it is another's".into(),
-        owner: Some("c1".into()),
+        container: Some("c1".into()),
     }]);
     assert_eq!(selected(&mut planner), (false, true));
     let reserved = planner.reserved_candidates(&inventory);
@@ -364,10 +364,10 @@ fn what_is_attached_for_another_is_not_had_by_another_name_of_its_node() {
         planner.candidates(&inventory).iter().count()
     };
     assert_eq!(count(&mut planner), 1);
-    planner.set_reserved(vec![Reserved {
-        place,
+    planner.set_reserved(vec![ReservedDevice {
+        syspath: place,
         reason: "it is another's".into(),
-        owner: Some("c1".into()),
+        container: Some("c1".into()),
     }]);
     assert_eq!(count(&mut planner), 0);
     let reserved = planner.reserved_candidates(&inventory);

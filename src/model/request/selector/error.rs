@@ -3,7 +3,7 @@
 //! Must not know how that was found out (`grammar`, `pattern`, `path`).
 
 use super::PathFault;
-use crate::model::remote::AddressError;
+use crate::model::remote::address::AddressError;
 
 /// The most `parent-of:` a request may have. No device of the kernel's is nested deeper.
 pub const MAX_PARENTS: usize = 16;

@@ -1,0 +1,42 @@
+//! Where sysfs has the virtual USB host controllers, vhci_hcd: everything that is attached by USB/IP is below them.
+
+use std::path::{Path, PathBuf};
+
+use crate::model::device::SysPath;
+
+/// The directory of the controllers.
+pub const PLATFORM: &str = "/sys/devices/platform";
+
+/// The path of a controller without its number, and so the prefix of the paths of all attached devices.
+pub const CONTROLLERS: &str = "/sys/devices/platform/vhci_hcd.";
+
+/// The name of a controller without its number.
+const NAME: &str = "vhci_hcd.";
+
+/// The directory of one controller. The first one has the control files for all.
+pub fn controller(platform: &Path, number: u32) -> PathBuf {
+    platform.join(format!("{NAME}{number}"))
+}
+
+/// Whether a device is one of the controllers or below one of them.
+pub fn includes(syspath: &SysPath) -> bool {
+    syspath.as_str().starts_with(CONTROLLERS)
+}
+
+/// Whether the name of a directory of sysfs is that of a controller.
+pub fn is_controller(name: &str) -> bool {
+    name.starts_with(NAME)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_paths_are_of_the_same_controllers() {
+        let first = controller(Path::new(PLATFORM), 0);
+        assert_eq!(first, Path::new("/sys/devices/platform/vhci_hcd.0"));
+        assert!(includes(&SysPath::new(first.to_str().unwrap())));
+        assert!(is_controller("vhci_hcd.7") && !is_controller("xhci_hcd.0"));
+    }
+}

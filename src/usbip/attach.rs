@@ -17,7 +17,7 @@ use super::records::{Local, Record};
 use super::vhci::LocalDevice;
 use super::{Attached, Cause, INTERVAL, Usbip, UsbipError};
 use crate::host::state::leases::Leases;
-use crate::model::remote::address::{BusId, RemoteDevice, UsbIds, Which};
+use crate::model::remote::address::{BusId, RemoteDevice, ServerDevice, UsbIds};
 
 impl Usbip {
     /// Attaches a remote device. When this returns, it is the one that was asked for, and those of its
@@ -48,7 +48,7 @@ impl Usbip {
         while let Some(busid) = busids.pop_front() {
             let remote = RemoteDevice {
                 server: asked.server.clone(),
-                which: Which::BusId(busid.clone()),
+                device: ServerDevice::BusId(busid.clone()),
             };
             let outcome = self.attach_one(asked, &remote, &busid, cause, deadline);
             if outcome.is_err() && !std::mem::replace(&mut looked, true) {
@@ -80,7 +80,7 @@ impl Usbip {
             return Ok(None);
         };
         self.unplug(&record)?;
-        Ok(record.remote.which.busid().cloned())
+        Ok(record.remote.device.busid().cloned())
     }
 
     /// What an earlier watcher of the same container attached, and what is up.
@@ -221,7 +221,7 @@ impl Usbip {
         // What the server says and what the device says may differ only when one of them lies.
         let told = RemoteDevice {
             server: server.clone(),
-            which: Which::Ids {
+            device: ServerDevice::Ids {
                 number: 1,
                 ids: imported.device.ids.into(),
                 serial: None,
@@ -299,14 +299,14 @@ fn attempt() -> String {
 
 /// The bus ids under which the server has what was asked for.
 fn candidates(asked: &RemoteDevice, deadline: Instant) -> Result<Vec<BusId>, UsbipError> {
-    let ids = match &asked.which {
-        Which::BusId(busid) | Which::Both { busid, .. } => return Ok(vec![busid.clone()]),
-        Which::Ids { ids, .. } => *ids,
+    let ids = match &asked.device {
+        ServerDevice::BusId(busid) | ServerDevice::Both { busid, .. } => return Ok(vec![busid.clone()]),
+        ServerDevice::Ids { ids, .. } => *ids,
     };
     let exported = client::list(&asked.server, deadline)?;
     let busids: Vec<BusId> = exported
         .iter()
-        .filter(|device| device.ids.are(ids))
+        .filter(|device| device.ids.match_pattern(ids))
         .map(|device| device.busid.clone())
         .collect();
     if busids.is_empty() {
@@ -326,11 +326,11 @@ fn check(
     found: UsbIds,
     serial: Option<&Option<String>>,
 ) -> Result<(), UsbipError> {
-    let Some((ids, _)) = asked.which.identity() else {
+    let Some((ids, _)) = asked.device.identity() else {
         return Ok(());
     };
-    let is_right_serial = serial.is_none_or(|found| asked.which.is_serial(found.as_deref()));
-    if found.are(ids) && is_right_serial {
+    let is_right_serial = serial.is_none_or(|found| asked.device.matches_serial(found.as_deref()));
+    if found.match_pattern(ids) && is_right_serial {
         return Ok(());
     }
     let serial = serial.cloned().flatten().unwrap_or_default();
@@ -340,7 +340,7 @@ fn check(
             true => format!("it is {found}"),
             false => format!("it is {found} with serial number \"{}\"", serial.escape_debug()),
         },
-        wanted: asked.which.to_string(),
+        wanted: asked.device.to_string(),
     })
 }
 

@@ -7,7 +7,7 @@ use super::protocol::{Exported, Speed};
 use super::records::RecordError;
 use super::vhci::VhciError;
 use crate::host::state::leases::LeaseError;
-use crate::model::remote::address::{RemoteDevice, Server, WantedIds};
+use crate::model::remote::address::{RemoteDevice, Server, UsbIdPattern};
 
 /// A remote device could not be attached or detached.
 #[derive(Debug, thiserror::Error)]
@@ -33,10 +33,10 @@ pub enum UsbipError {
         has = listing(.exported)
     )]
     NotFound {
-        /// Which.
+        /// ServerDevice.
         server: Server,
         /// What was asked for.
-        ids: WantedIds,
+        ids: UsbIdPattern,
         /// What is there.
         exported: Vec<Exported>,
     },
@@ -45,7 +45,7 @@ pub enum UsbipError {
         "device {remote} is not the one that was asked for: {found}, and not {wanted}; it was not let in"
     )]
     WrongDevice {
-        /// Which, by its bus id.
+        /// ServerDevice, by its bus id.
         remote: RemoteDevice,
         /// What it is.
         found: String,
@@ -57,7 +57,7 @@ pub enum UsbipError {
         "device {remote} is attached to this host already, at port {port} for {holder} (`oci-hotplug usbip ports`)"
     )]
     AlreadyAttached {
-        /// Which, by its bus id.
+        /// ServerDevice, by its bus id.
         remote: RemoteDevice,
         /// Where.
         port: u32,
@@ -69,7 +69,7 @@ pub enum UsbipError {
         "device {remote} is being attached by another process of this host (`oci-hotplug usbip detach` ends that)"
     )]
     InProgress {
-        /// Which, by its bus id.
+        /// ServerDevice, by its bus id.
         remote: RemoteDevice,
     },
     /// A server that does not know what it exports.
@@ -78,7 +78,7 @@ pub enum UsbipError {
          or use another USB/IP server)"
     )]
     NoSpeed {
-        /// Which, by its bus id.
+        /// ServerDevice, by its bus id.
         remote: RemoteDevice,
     },
     /// No port.
@@ -94,7 +94,7 @@ pub enum UsbipError {
         "device {remote}: the connection broke while the kernel was {doing} (the kernel's log may tell more: `dmesg`)"
     )]
     Broken {
-        /// Which, by its bus id.
+        /// ServerDevice, by its bus id.
         remote: RemoteDevice,
         /// What, as a gerund.
         doing: &'static str,
@@ -104,7 +104,7 @@ pub enum UsbipError {
         "device {remote}: not ready in time: its server hangs, or the network is slow (--timeout), while the kernel was {doing}"
     )]
     TooSlow {
-        /// Which, by its bus id.
+        /// ServerDevice, by its bus id.
         remote: RemoteDevice,
         /// What, as a gerund.
         doing: &'static str,

@@ -173,7 +173,7 @@ pub fn binding_of(state_dir: &Path, remote: &RemoteDevice) -> Option<Binding> {
 fn binding(attached: &Attached) -> Option<Binding> {
     let (device, record) = (attached.device.as_ref()?, attached.record.as_ref()?);
     let last = LastConnection {
-        busid: record.remote.which.busid()?.clone(),
+        busid: record.remote.device.busid()?.clone(),
         port: record.port,
         local_port: record.local_port,
     };

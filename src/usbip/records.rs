@@ -18,7 +18,7 @@ use crate::host::state::atomic_file::{Durability, replace};
 use crate::host::state::flock;
 use crate::model::device::SysPath;
 use crate::model::device::inventory::Inventory;
-use crate::model::remote::address::{RemoteDevice, WantedIds};
+use crate::model::remote::address::{RemoteDevice, UsbIdPattern};
 use crate::model::remote::reservation::{Reservation, ReservedDevice};
 
 /// Where they are in the state directory.
@@ -65,7 +65,7 @@ pub struct Record {
     /// that the first one is gone.
     #[serde(default)]
     pub local_port: u16,
-    /// Which attaching this is: two of the same device at the same port are not the same.
+    /// ServerDevice attaching this is: two of the same device at the same port are not the same.
     #[serde(default)]
     pub attempt: String,
     /// What the kernel made of it; `None` before it was looked at and let in.
@@ -165,15 +165,18 @@ impl Record {
         if *named == self.asked || *named == self.remote {
             return true;
         }
-        let (Some((ids, _)), Some(local)) = (named.which.identity(), &self.local) else {
+        let (Some((ids, _)), Some(local)) = (named.device.identity(), &self.local) else {
             return false;
         };
         let is_there = named
-            .which
+            .device
             .busid()
-            .is_none_or(|busid| self.remote.which.busid() == Some(busid));
-        let is_one = local.ids.parse::<WantedIds>().is_ok_and(|own| own.are_among(ids));
-        let is_it = named.which.is_serial(local.serial.as_deref());
+            .is_none_or(|busid| self.remote.device.busid() == Some(busid));
+        let is_one = local
+            .ids
+            .parse::<UsbIdPattern>()
+            .is_ok_and(|own| own.is_covered_by(ids));
+        let is_it = named.device.matches_serial(local.serial.as_deref());
         named.server == self.remote.server && is_there && is_one && is_it
     }
 }

@@ -20,7 +20,7 @@ use super::definition::{DEV, Definition, Extra, RemoteEntry};
 use super::error::{ConfigError, Fault, permissions};
 use crate::kubernetes::resources::names::ResourceName;
 use crate::model::device::Access;
-use crate::model::remote::address::{DEFAULT_PORT, RemoteDevice, Server, WantedIds, Which};
+use crate::model::remote::address::{DEFAULT_PORT, RemoteDevice, Server, ServerDevice, UsbIdPattern};
 use crate::model::request::Request;
 use crate::model::request::selector::{Glob, Selector};
 use crate::model::yaml::{self, Dialect, Node, Value};
@@ -199,11 +199,11 @@ fn lower_case(mut node: Node, depth: usize) -> Node {
 fn entry(text: EntryText, numbers: &mut BTreeMap<RemoteDevice, u32>) -> Result<RemoteEntry, Fault> {
     let mut device = RemoteDevice {
         server: server(&text.target)?,
-        which: which(&text.selector.unwrap_or_default())?,
+        device: server_device(&text.selector.unwrap_or_default())?,
     };
     let count = numbers.entry(device.clone()).or_default();
     *count += 1;
-    if let Which::Ids { number, .. } = &mut device.which {
+    if let ServerDevice::Ids { number, .. } = &mut device.device {
         *number = u8::try_from(*count).map_err(|_| Fault::TooManyEqual)?;
     }
     let extras = text.extras.unwrap_or_default().into_iter().map(extra);
@@ -235,12 +235,12 @@ fn server(text: &TargetText) -> Result<Server, Fault> {
     Ok(server.parse()?)
 }
 
-fn which(text: &SelectorText) -> Result<Which, Fault> {
+fn server_device(text: &SelectorText) -> Result<ServerDevice, Fault> {
     let id = |what, number: &Option<Number>| match number {
         None => Ok(None),
         Some(number) => number.value(what).map(|id| Some(id).filter(|id| *id != 0)),
     };
-    let ids = WantedIds {
+    let ids = UsbIdPattern {
         vendor: id("vendor", &text.vendor)?,
         product: id("product", &text.product)?,
     };
@@ -252,13 +252,13 @@ fn which(text: &SelectorText) -> Result<Which, Fault> {
         None if is_any => None,
         None => Some(ids.to_string()),
     };
-    let which = match (given(&text.bus_id), device) {
+    let device_text = match (given(&text.bus_id), device) {
         (Some(busid), Some(device)) => format!("busid:{busid}:{device}"),
         (Some(busid), None) => format!("busid:{busid}"),
         (None, Some(device)) => device,
         (None, None) => ids.to_string(),
     };
-    Ok(which.parse()?)
+    Ok(device_text.parse()?)
 }
 
 fn extra(text: ExtraText) -> Result<Extra, Fault> {
@@ -284,7 +284,7 @@ fn extra(text: ExtraText) -> Result<Extra, Fault> {
 fn requests(device: &RemoteDevice, extras: &[Extra], notes: &mut Vec<String>) -> Result<Vec<Request>, Fault> {
     let selector = Selector::Usbip {
         server: device.server.clone(),
-        which: Some(device.which.clone()),
+        device: Some(device.device.clone()),
     };
     let read = |text: &str| {
         text.parse::<Request>()

@@ -79,8 +79,12 @@ pub(super) fn states(definitions: &[Definition], snapshot: &Snapshot) -> States 
         let devices: Vec<&RemoteDevice> = of_server.iter().map(|((_, device), ..)| *device).collect();
         let listed = matched(&devices, exported.len(), |device, index| {
             let (busid, ids) = &exported[index];
-            let is_there = device.which.busid().is_none_or(|wanted| wanted == busid);
-            is_there && device.which.identity().is_none_or(|(wanted, _)| ids.are(wanted))
+            let is_there = device.device.busid().is_none_or(|wanted| wanted == busid);
+            is_there
+                && device
+                    .device
+                    .identity()
+                    .is_none_or(|(wanted, _)| ids.match_pattern(wanted))
         });
         for (((id, _), with, without), is_listed) in of_server.into_iter().zip(listed) {
             states.insert(id.clone(), if is_listed { with } else { without });
@@ -119,14 +123,14 @@ fn matched<W>(wants: &[W], count: usize, suits: impl Fn(&W, usize) -> bool) -> V
 
 /// Whether an attached device matches. Its bus id at the server is unknown here.
 fn is_match(wanted: &RemoteDevice, device: &Device) -> bool {
-    let Some((ids, _)) = wanted.which.identity() else {
+    let Some((ids, _)) = wanted.device.identity() else {
         return true;
     };
     let id = |name| u16::from_str_radix(device.attribute(name).unwrap_or_default(), 16);
     let (Ok(vendor), Ok(product)) = (id("idVendor"), id("idProduct")) else {
         return false;
     };
-    UsbIds { vendor, product }.are(ids) && wanted.which.is_serial(device.attribute("serial"))
+    UsbIds { vendor, product }.match_pattern(ids) && wanted.device.matches_serial(device.attribute("serial"))
 }
 
 /// The ids of the units of a resource, in the order of its entries.

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::Circumstances;
 use super::subject::Subject;
 use crate::model::device::Access;
-use crate::model::remote::address::{RemoteDevice, Which};
+use crate::model::remote::address::{RemoteDevice, ServerDevice};
 use crate::model::request::entry::RequestEntry;
 use crate::model::request::selector::{Chain, DeviceSelector, Found, Glob, SelectorError};
 
@@ -48,7 +48,7 @@ pub enum AppliesTo {
     All,
 }
 
-/// Which of the two lists a rule stands in.
+/// ServerDevice of the two lists a rule stands in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum List {
     /// `[[policy.allow]]`
@@ -88,9 +88,9 @@ impl fmt::Display for Place {
 pub struct Rule {
     /// Where it stands.
     pub place: Place,
-    /// Which devices: those of any of these.
+    /// ServerDevice devices: those of any of these.
     pub devices: Vec<DeviceSelector>,
-    /// Which access.
+    /// ServerDevice access.
     pub access: Access,
     /// Patterns of annotations, all of which must be there.
     pub annotations: Vec<(Glob, Glob)>,
@@ -232,19 +232,19 @@ impl Rule {
 
     /// Whether the rule speaks of devices of another host by their host, and surely means what is asked for.
     pub fn covers(&self, remote: &RemoteDevice) -> bool {
-        self.remote(remote, Which::covers)
+        self.remote(remote, ServerDevice::covers)
     }
 
     /// The same, and whether it could mean what is asked for: who asks vaguely is not to have what is denied by name.
     pub fn may_mean(&self, remote: &RemoteDevice) -> bool {
-        self.remote(remote, Which::may_be)
+        self.remote(remote, ServerDevice::may_overlap)
     }
 
-    fn remote(&self, remote: &RemoteDevice, means: impl Fn(&Which, &Which) -> bool) -> bool {
+    fn remote(&self, remote: &RemoteDevice, means: impl Fn(&ServerDevice, &ServerDevice) -> bool) -> bool {
         let named = self.devices.iter().filter_map(DeviceSelector::named_remote);
         named
             .filter(|(server, _)| **server == remote.server)
-            .any(|(_, which)| which.is_none_or(|which| means(which, &remote.which)))
+            .any(|(_, device)| device.is_none_or(|device| means(device, &remote.device)))
     }
 
     /// Whether the rule means this device, by any of its names: for rules that deny.

@@ -1,9 +1,7 @@
-//! A USB device of another host, as a person names it: `HOST[:PORT]/VID:PID[:SERIAL]`, `HOST[:PORT]/busid:BUSID`.
+//! The address of a USB device of another host: `HOST[:PORT]/VID:PID[:SERIAL]`, `HOST[:PORT]/busid:BUSID`.
 //!
-//! Either id may be `*`. `nth:2:VID:PID` is the second one for who asks for several in the same words;
-//! `busid:BUSID:VID:PID` is what is plugged in there, if that is what it is.
-//!
-//! Must not know how it is reached or attached (`usbip`).
+//! Either id may be `*`. `nth:2:VID:PID` is a second device with the same ids, for a further request; `busid:BUSID:VID:PID`
+//! is the device at that port of the server, if it has these ids.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -216,30 +214,30 @@ impl fmt::Display for UsbIds {
 }
 
 impl UsbIds {
-    /// Whether these are wanted.
-    pub fn are(self, wanted: WantedIds) -> bool {
-        WantedIds::from(self).are_among(wanted)
+    /// Whether they match a pattern.
+    pub fn match_pattern(self, pattern: UsbIdPattern) -> bool {
+        UsbIdPattern::from(self).is_covered_by(pattern)
     }
 }
 
-/// A vendor and a product that are asked for; `None` = any.
+/// The ids that a request names; `None` = any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct WantedIds {
+pub struct UsbIdPattern {
     /// idVendor.
     pub vendor: Option<u16>,
     /// idProduct.
     pub product: Option<u16>,
 }
 
-impl WantedIds {
-    /// Whether whatever has these has `wider`, too.
-    pub fn are_among(self, wider: WantedIds) -> bool {
+impl UsbIdPattern {
+    /// Whether all devices that match this pattern match `wider`.
+    pub fn is_covered_by(self, wider: UsbIdPattern) -> bool {
         let is_among = |own: Option<u16>, wider: Option<u16>| wider.is_none() || own == wider;
         is_among(self.vendor, wider.vendor) && is_among(self.product, wider.product)
     }
 }
 
-impl From<UsbIds> for WantedIds {
+impl From<UsbIds> for UsbIdPattern {
     fn from(ids: UsbIds) -> Self {
         Self {
             vendor: Some(ids.vendor),
@@ -248,7 +246,7 @@ impl From<UsbIds> for WantedIds {
     }
 }
 
-impl FromStr for WantedIds {
+impl FromStr for UsbIdPattern {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
@@ -262,7 +260,7 @@ impl FromStr for WantedIds {
     }
 }
 
-impl fmt::Display for WantedIds {
+impl fmt::Display for UsbIdPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let write = |f: &mut fmt::Formatter<'_>, id| match id {
             Some(id) => write!(f, "{id:04x}"),
@@ -305,33 +303,33 @@ impl fmt::Display for BusId {
     }
 }
 
-/// Which of a server's devices.
+/// A device of a server, as a request names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Which {
-    /// One with these ids, at whatever port of the server.
+pub enum ServerDevice {
+    /// A device with these ids, at any port of the server.
     Ids {
-        /// From 1: who asks for several in the same words numbers them, and gets as many.
+        /// From 1. Requests for several devices with the same ids number them, to get as many.
         number: u8,
         /// Vendor and product.
-        ids: WantedIds,
+        ids: UsbIdPattern,
         /// The serial number in its descriptor; its case counts.
         serial: Option<Box<str>>,
     },
-    /// Whatever is plugged in there.
+    /// Any device at this port of the server.
     BusId(BusId),
-    /// What is plugged in there, if it is one with these ids.
+    /// The device at this port of the server, if it has these ids.
     Both {
-        /// Where.
+        /// The port of the server.
         busid: BusId,
         /// Vendor and product.
-        ids: WantedIds,
+        ids: UsbIdPattern,
         /// The serial number in its descriptor.
         serial: Option<Box<str>>,
     },
 }
 
-impl Which {
-    /// The server's name for it, where that is asked for.
+impl ServerDevice {
+    /// The bus id, if the request names one.
     pub fn busid(&self) -> Option<&BusId> {
         match self {
             Self::Ids { .. } => None,
@@ -339,53 +337,54 @@ impl Which {
         }
     }
 
-    /// What it must be: vendor and product, and a serial number, where these are asked for.
-    pub fn identity(&self) -> Option<(WantedIds, Option<&str>)> {
+    /// Ids and serial number, as far as the request names them.
+    pub fn identity(&self) -> Option<(UsbIdPattern, Option<&str>)> {
         match self {
             Self::BusId(_) => None,
             Self::Ids { ids, serial, .. } | Self::Both { ids, serial, .. } => Some((*ids, serial.as_deref())),
         }
     }
 
-    /// Whether a device with this serial number can be the one: it has the serial number that is asked for, if one is, in
-    /// its own spelling or in udev's.
-    pub fn is_serial(&self, serial: Option<&str>) -> bool {
+    /// Whether a device with this serial number matches the one that the request names, if it names one: in the device's own
+    /// spelling or in udev's.
+    pub fn matches_serial(&self, serial: Option<&str>) -> bool {
         let wanted = self.identity().and_then(|(_, serial)| serial);
         wanted.is_none_or(|wanted| serial.is_some_and(|serial| serial::same(serial, wanted)))
     }
 
-    /// Whether what is `asked` for is surely one of these.
-    pub fn covers(&self, asked: &Which) -> bool {
-        let is_there = self.busid().is_none_or(|busid| asked.busid() == Some(busid));
+    /// Whether every device that `requested` names is one of these.
+    pub fn covers(&self, requested: &ServerDevice) -> bool {
+        let is_there = self.busid().is_none_or(|busid| requested.busid() == Some(busid));
         let is_it = self.identity().is_none_or(|(ids, serial)| {
-            asked.identity().is_some_and(|(asked, its)| {
-                let is_its = |serial| its.is_some_and(|its| serial::same(its, serial));
-                asked.are_among(ids) && serial.is_none_or(is_its)
+            requested.identity().is_some_and(|(its_ids, its_serial)| {
+                let is_its = |serial| its_serial.is_some_and(|its| serial::same(its, serial));
+                its_ids.is_covered_by(ids) && serial.is_none_or(is_its)
             })
         });
         is_there && is_it
     }
 
-    /// Whether what is `asked` for could be one of these: unless both name a place, an id or a serial number, and not the same.
-    pub fn may_be(&self, asked: &Which) -> bool {
+    /// Whether `requested` may name a device that this names: unless both name a bus id, an id or a serial number, and not the
+    /// same.
+    pub fn may_overlap(&self, requested: &ServerDevice) -> bool {
         fn agree<T: PartialEq>(one: Option<T>, other: Option<T>) -> bool {
             one.is_none() || other.is_none() || one == other
         }
-        let identity = |which: &Which| {
-            let (ids, serial) = which.identity()?;
+        let identity = |device: &ServerDevice| {
+            let (ids, serial) = device.identity()?;
             // A device that one spelling names, the other may name, too.
             Some((ids.vendor, ids.product, serial.map(as_udev_spells)))
         };
-        let (own, its) = (identity(self), identity(asked));
+        let (own, its) = (identity(self), identity(requested));
         let is_it = match (own, its) {
             (Some(own), Some(its)) => agree(own.0, its.0) && agree(own.1, its.1) && agree(own.2, its.2),
             _ => true,
         };
-        agree(self.busid(), asked.busid()) && is_it
+        agree(self.busid(), requested.busid()) && is_it
     }
 }
 
-impl FromStr for Which {
+impl FromStr for ServerDevice {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
@@ -411,7 +410,7 @@ impl FromStr for Which {
 }
 
 /// Reads `VID:PID[:SERIAL]`.
-fn parse_device(text: &str) -> Result<(WantedIds, Option<Box<str>>), AddressError> {
+fn parse_device(text: &str) -> Result<(UsbIdPattern, Option<Box<str>>), AddressError> {
     let (ids, serial) = match text.match_indices(':').nth(1) {
         Some((at, _)) => (&text[..at], Some(&text[at + 1..])),
         None => (text, None),
@@ -426,7 +425,7 @@ fn parse_device(text: &str) -> Result<(WantedIds, Option<Box<str>>), AddressErro
     }
 }
 
-impl fmt::Display for Which {
+impl fmt::Display for ServerDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ids { number, .. } if *number > 1 => write!(f, "nth:{number}:")?,
@@ -464,14 +463,14 @@ fn parse_id(text: &str, which: &'static str, example: &'static str) -> Result<Op
         .ok_or(AddressError::UsbId { which, example })
 }
 
-/// A device that a server exports. `FromStr` and `Display` are each other's inverse.
+/// The address of a device of another host. `FromStr` and `Display` are each other's inverse.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RemoteDevice {
-    /// Where.
+    /// The server.
     pub server: Server,
-    /// Which.
-    pub which: Which,
+    /// The device of the server.
+    pub device: ServerDevice,
 }
 
 impl FromStr for RemoteDevice {
@@ -479,17 +478,17 @@ impl FromStr for RemoteDevice {
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
         // The first one: a serial number may hold further ones, and no host does.
-        let (server, which) = text.split_once('/').ok_or(AddressError::NoDevice)?;
+        let (server, device) = text.split_once('/').ok_or(AddressError::NoDevice)?;
         Ok(Self {
             server: server.parse()?,
-            which: which.parse()?,
+            device: device.parse()?,
         })
     }
 }
 
 impl fmt::Display for RemoteDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.server, self.which)
+        write!(f, "{}/{}", self.server, self.device)
     }
 }
 
@@ -625,7 +624,7 @@ mod tests {
         };
         assert_eq!(ids.to_string(), "0403:6001");
         for (wanted, are_wanted) in [("0403:6001", true), ("*:6001", true), ("0403:6010", false)] {
-            assert_eq!(ids.are(wanted.parse().unwrap()), are_wanted, "{wanted}");
+            assert_eq!(ids.match_pattern(wanted.parse().unwrap()), are_wanted, "{wanted}");
         }
         for (wanted, serial, is_wanted) in [
             ("0403:6001", None, true),
@@ -636,8 +635,8 @@ mod tests {
             ("0403:6001:A", Some("B"), false),
             ("busid:1-1:0403:6001:A", None, false),
         ] {
-            let which: Which = wanted.parse().unwrap();
-            assert_eq!(which.is_serial(serial), is_wanted, "{wanted} {serial:?}");
+            let device: ServerDevice = wanted.parse().unwrap();
+            assert_eq!(device.matches_serial(serial), is_wanted, "{wanted} {serial:?}");
         }
         assert_eq!("1-1.4".parse::<BusId>().unwrap().as_str(), "1-1.4");
     }
@@ -665,8 +664,8 @@ mod tests {
             ("busid:1-1:0403:6001", "nth:2:0403:6001", false, true),
             ("*:*", "busid:1-1", false, true),
         ] {
-            let (rule, asked): (Which, Which) = (rule.parse().unwrap(), asked.parse().unwrap());
-            let found = (rule.covers(&asked), rule.may_be(&asked));
+            let (rule, asked): (ServerDevice, ServerDevice) = (rule.parse().unwrap(), asked.parse().unwrap());
+            let found = (rule.covers(&asked), rule.may_overlap(&asked));
             assert_eq!(found, (is_covered, may_be), "{rule} {asked}");
         }
     }

@@ -148,7 +148,7 @@ fn parse_request(text: &str) -> Result<Request, RequestFault> {
     let mut parts = split_unescaped(text, ';').into_iter().map(trim_unescaped);
     let selector: DeviceSelector = parts.next().unwrap_or_default().parse()?;
     // All devices of a host may be meant by a rule, but not by a container.
-    if let Some(Selector::Usbip { which: None, .. }) = selector.terms().first().map(|term| &term.selector) {
+    if let Some(Selector::Usbip { device: None, .. }) = selector.terms().first().map(|term| &term.selector) {
         return Err(SelectorError::Remote(AddressError::NoDevice).into());
     }
     let options = Options::parse(parts)?;

@@ -1,4 +1,4 @@
-//! Which devices a container means: `usb:0403:6001&!driver:ftdi_sio`, `parent-of:devnode:/dev/ttyUSB0`.
+//! ServerDevice devices a container means: `usb:0403:6001&!driver:ftdi_sio`, `parent-of:devnode:/dev/ttyUSB0`.
 //!
 //! Must not know what is done with a device that was selected (`request`), nor how its facts are read
 //! (`host`).
@@ -22,7 +22,7 @@ pub use path::PathFault;
 pub use pattern::{Glob, PathRegex};
 
 use crate::model::quoting::escape;
-use crate::model::remote::address::{RemoteDevice, Server, Which};
+use crate::model::remote::address::{RemoteDevice, Server, ServerDevice};
 
 /// The kinds of selectors, for tests that hold documents to them.
 #[cfg(test)]
@@ -80,13 +80,13 @@ pub enum Selector {
     /// `node:PATH`: a node that udev does not know of. The monitor makes a device of it.
     Node(PathBuf),
     /// `usbip:HOST[:PORT]/WHICH`: a USB device of another host, which is attached for who asks for it. In rules,
-    /// `usbip:HOST[:PORT]` stands for all devices of that host. Which of this host's devices it is, no fact of that device
+    /// `usbip:HOST[:PORT]` stands for all devices of that host. ServerDevice of this host's devices it is, no fact of that device
     /// tells.
     Usbip {
         /// The other host.
         server: Server,
-        /// Which of its devices.
-        which: Option<Which>,
+        /// ServerDevice of its devices.
+        device: Option<ServerDevice>,
     },
 }
 
@@ -111,11 +111,11 @@ impl fmt::Display for Selector {
             Self::Port(port) => ("port", port.clone()),
             Self::Pci(address) => ("pci", address.clone()),
             Self::Node(path) => ("node", path.display().to_string()),
-            Self::Usbip { server, which: None } => ("usbip", server.to_string()),
+            Self::Usbip { server, device: None } => ("usbip", server.to_string()),
             Self::Usbip {
                 server,
-                which: Some(which),
-            } => ("usbip", format!("{server}/{which}")),
+                device: Some(device),
+            } => ("usbip", format!("{server}/{device}")),
         };
         write!(f, "{kind}:{}", escape(&value, &SPECIAL))
     }
@@ -142,7 +142,7 @@ impl fmt::Display for Term {
     }
 }
 
-/// Which devices: those of which all terms are true (see [`DeviceSelector::names`]), and from there so many parents up.
+/// ServerDevice devices: those of which all terms are true (see [`DeviceSelector::names`]), and from there so many parents up.
 ///
 /// `FromStr` and `Display` are each other's inverse.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,24 +162,24 @@ impl DeviceSelector {
         match &self.terms.first()?.selector {
             Selector::Usbip {
                 server,
-                which: Some(which),
+                device: Some(device),
             } => Some(RemoteDevice {
                 server: server.clone(),
-                which: which.clone(),
+                device: device.clone(),
             }),
             _ => None,
         }
     }
 
     /// The host of which a rule with this selector speaks, and which of its devices; all if none is named.
-    pub fn named_remote(&self) -> Option<(&Server, Option<&Which>)> {
+    pub fn named_remote(&self) -> Option<(&Server, Option<&ServerDevice>)> {
         match &self.terms[..] {
             [
                 Term {
-                    selector: Selector::Usbip { server, which },
+                    selector: Selector::Usbip { server, device },
                     ..
                 },
-            ] => Some((server, which.as_ref())),
+            ] => Some((server, device.as_ref())),
             _ => None,
         }
     }

@@ -316,13 +316,13 @@ fn parse_port(port: String) -> Result<Selector, SelectorError> {
 
 /// Reads `HOST[:PORT][/WHICH]`. A serial number may hold a `/`, and no host does.
 fn parse_remote(text: &str) -> Result<Selector, SelectorError> {
-    let (server, which) = match text.split_once('/') {
-        Some((server, which)) => (server, Some(which.parse()?)),
+    let (server, device) = match text.split_once('/') {
+        Some((server, device)) => (server, Some(device.parse()?)),
         None => (text, None),
     };
     Ok(Selector::Usbip {
         server: server.parse()?,
-        which,
+        device,
     })
 }
 

@@ -26,10 +26,10 @@ use crate::model::request::selector::DeviceSelector;
 /// How the names of our files begin.
 const PREFIX: &str = "allow-";
 
-/// The longest part of a file's name that comes from the selectors, in bytes.
+/// The longest part of a file's name that is made from the selectors, in bytes.
 const MAX_SLUG: usize = 60;
 
-/// What is to be allowed.
+/// The arguments.
 #[derive(Debug, Args)]
 pub(super) struct Allow {
     /// Selectors as in requests, without options: usb:0627:0001, 'subsystem:tty&usb:0403', /dev/ttyUSB0. Each also covers
@@ -39,7 +39,7 @@ pub(super) struct Allow {
     /// The access to allow: letters of r, w and m [default: all].
     #[arg(long, value_name = "ACCESS")]
     access: Option<Access>,
-    /// Why, as a note in the file.
+    /// A note in the file that says why.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     /// Show and check the rule, and change nothing.
@@ -53,7 +53,7 @@ pub(super) struct Allow {
     remove: bool,
 }
 
-/// A file of ours, as far as it is needed.
+/// The part of our files that is read back.
 #[derive(Deserialize)]
 struct File {
     policy: Rules,
@@ -94,7 +94,7 @@ fn add(
     selectors: Vec<String>,
     as_json: bool,
 ) -> Result<()> {
-    check_words(&selectors)?;
+    check_selectors(&selectors)?;
     let access = arguments.access.unwrap_or(Access::ALL);
     let before = config.policy()?;
     let new: Vec<String> = selectors
@@ -113,7 +113,7 @@ fn add(
     check_effect(&after, &new)?;
     let (path, written) = drop_in::write(config, &name, &text, arguments.dry_run)?;
     let reloaded = match written {
-        drop_in::Written::Rehearsed => {
+        drop_in::Written::DryRun => {
             if !as_json {
                 writeln!(std::io::stdout(), "{text}")?;
             }
@@ -127,7 +127,7 @@ fn add(
 
 /// # Errors
 /// When a word is not a selector.
-fn check_words(selectors: &[String]) -> Result<()> {
+fn check_selectors(selectors: &[String]) -> Result<()> {
     for text in selectors {
         if split_unescaped(text, ';').len() > 1 {
             let fault =
@@ -142,7 +142,7 @@ fn check_words(selectors: &[String]) -> Result<()> {
 }
 
 /// # Errors
-/// When containers would be refused these devices as before.
+/// When the policy would still deny these devices.
 fn check_effect(policy: &Policy, selectors: &[String]) -> Result<()> {
     for text in selectors {
         let Ok(request) = text.parse::<Request>() else {
@@ -160,7 +160,7 @@ fn check_effect(policy: &Policy, selectors: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Whether a rule without conditions allows this, in these words.
+/// Whether a rule without conditions allows exactly this selector.
 fn is_allowed(policy: &Policy, text: &str, access: Access) -> bool {
     let Ok(selector) = text.parse::<DeviceSelector>() else {
         return false;
@@ -234,7 +234,7 @@ fn report(
 fn written(config: &Config) -> Result<Vec<(PathBuf, Written)>> {
     let mut rules = Vec::new();
     for (path, text) in drop_in::files(config, PREFIX)? {
-        // What else is in such a file is not ours.
+        // The administrator changed the file.
         let Ok(file) = toml::from_str::<File>(&text) else {
             continue;
         };
@@ -291,18 +291,18 @@ fn remove(
         texts.sort();
         texts
     };
-    let is_meant = |rule: &Written| {
+    let matches = |rule: &Written| {
         let is_access = access.is_none_or(|access| rule.access.unwrap_or(Access::ALL) == access);
         sorted(&rule.devices) == sorted(selectors) && is_access
     };
     let what = selectors.join(", ");
     let found: Vec<(PathBuf, Written)> = written(config)?
         .into_iter()
-        .filter(|(_, rule)| is_meant(rule))
+        .filter(|(_, rule)| matches(rule))
         .collect();
     if found.is_empty() {
         bail!(
-            "cannot remove the rule for {what}: `oci-hotplug allow` has not written it (`oci-hotplug allow --list` shows those it has)"
+            "cannot remove the rule for {what}: `oci-hotplug allow` did not write it (`oci-hotplug allow --list` shows the rules that it wrote)"
         );
     }
     for (path, _) in &found {

@@ -8,8 +8,8 @@ use super::{allow, attach, cdi, check, class, events, install, metrics, tree, us
 
 /// Device hotplug for running OCI containers.
 ///
-/// Containers ask for devices by the annotation io.oci-hotplug.devices; the hooks oci-hotplug-prestart and
-/// oci-hotplug-poststop, started by the OCI runtime, give each of them a watcher. This tool shows what they do.
+/// Containers request devices by the annotation io.oci-hotplug.devices. The hooks oci-hotplug-prestart and
+/// oci-hotplug-poststop, started by the OCI runtime, give each of them a watcher. This tool shows what the watchers do.
 #[derive(Debug, Parser)]
 #[command(name = "oci-hotplug", version, max_term_width = 110)]
 pub struct Command {
@@ -28,16 +28,16 @@ pub(super) struct Common {
     /// The configuration [default: /etc/oci-hotplug/config.toml, or $OCI_HOTPLUG_CONFIG].
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// Where the state lives [default: /run/oci-hotplug, or $OCI_HOTPLUG_STATE_DIR].
+    /// The directory of the state [default: /run/oci-hotplug, or $OCI_HOTPLUG_STATE_DIR].
     #[arg(long, global = true, value_name = "DIR")]
     pub(super) state_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
-    /// The containers that have a watcher, what they ask for, and what is inside.
+    /// The containers that have a watcher, their requests, and their attached nodes.
     List,
-    /// All that is known of one container.
+    /// Details of one container.
     Inspect {
         /// The container's id, the beginning of it, or its name.
         #[arg(value_name = "ID")]
@@ -51,34 +51,34 @@ pub(super) enum Verb {
         /// The request, as in the annotation io.oci-hotplug.devices, or a path such as /dev/ttyUSB0.
         #[arg(value_name = "REQUEST")]
         request: String,
-        /// Go on, and tell what comes and goes, until interrupted.
+        /// Keep running and print changes, until interrupted.
         #[arg(long)]
         watch: bool,
     },
     /// The host's devices as a tree, and which container holds each.
     Tree(tree::Options),
-    /// Start the watchers of running containers that have none, and clear away what is left of containers that are gone.
+    /// Start missing watchers of running containers, and remove what containers that have ended left behind.
     ///
-    /// Where systemd runs the host it starts them itself; elsewhere let cron or any supervisor run this, say each minute.
-    /// The exit code is 1 when a container is left that could not be dealt with; the others are, all the same.
+    /// systemd restarts watchers itself; elsewhere let cron or a supervisor run this, for example every minute.
+    /// Exits with 1 if a container could not be recovered; the remaining containers are still processed.
     Recover {
-        /// Also replace the watchers that run, by the version that is installed now. No container notices.
+        /// Also replace running watchers by the installed version. Containers are not interrupted.
         #[arg(long)]
         restart_watchers: bool,
     },
-    /// Give a running container devices, at once and until it stops or restarts.
+    /// Add requests to a running container, until it stops or restarts.
     ///
-    /// The container's record keeps the request: devices come and go as if it had been made at the start. A restart of the
-    /// container (podman restart) begins again with the requests of its annotations and hooks. A container that was started
+    /// The devices are attached at once, and plugged and unplugged as for requests made at the start. A restart of the
+    /// container (podman restart) keeps only the requests of its annotations and hooks. A container that was started
     /// without oci-hotplug gets a watcher. For a rootless container, run this as root with --pid and the host's process id
     /// of a process in it.
     ///
     /// Examples: oci-hotplug attach lab usb:0403:6001; oci-hotplug attach 3f2a 'usb:0403:6001;link=/dev/board' class:probes;
     /// oci-hotplug attach lab vendor.com/gpu=0; oci-hotplug attach --pid 4711 devnode:/dev/ttyACM0.
     Attach(attach::Attach),
-    /// Take requests back from a running container, and with them the devices that nothing else asks for.
+    /// Remove requests from a running container, and detach the devices that no other request selects.
     ///
-    /// Nodes of the engine or the image stay. A selector is enough where it names one request only.
+    /// Nodes of the engine or the image stay. A selector is enough if only one request has it.
     ///
     /// Examples: oci-hotplug detach lab usb:0403:6001; oci-hotplug detach lab class:probes vendor.com/gpu=0.
     Detach(attach::Detach),
@@ -90,7 +90,7 @@ pub(super) enum Verb {
         /// The container's id, the beginning of it, or its name.
         #[arg(value_name = "ID")]
         id: String,
-        /// The device: its node or a link to it, as the container or the host has it, or its path in sysfs.
+        /// The device: its node or a link to it, in the container or on the host, or its path in sysfs.
         #[arg(value_name = "DEVICE")]
         device: PathBuf,
     },
@@ -111,38 +111,38 @@ pub(super) enum Verb {
     Reload,
     /// What was attached, detached, refused and failed, per container, and which containers were not started.
     ///
-    /// From the journal where there is one, where journalctl finds the same by the fields OCI_HOTPLUG_CONTAINER=,
+    /// Read from the journal if there is one, where journalctl finds the same events by the fields OCI_HOTPLUG_CONTAINER=,
     /// OCI_HOTPLUG_EVENT= (attached, detached, refused, waiting, shared, failed, restored, overrun, no-start), OCI_HOTPLUG_DEVICE= and
-    /// OCI_HOTPLUG_NODE=; else from oci-hotplug.log in the state directory, whose lines end in container="…" event="…"
-    /// device="…" node="…". With --json one object a line: time (UTC), container, event, device, node, message.
+    /// OCI_HOTPLUG_NODE=; otherwise from oci-hotplug.log in the state directory, where lines end in container="…" event="…"
+    /// device="…" node="…". With --json one object per line: time (UTC), container, event, device, node, message.
     ///
     /// Examples: oci-hotplug events --since 15m; oci-hotplug events --follow --container lab.
     Events(events::Options),
     /// Whether this host is ready: kernel, cgroups, udevd, configuration, hooks, CDI, engines, runtimes, leftovers.
     ///
-    /// Each line says ok, warn or fail, what was seen, and in brackets what to do. Only what is installed is judged.
-    /// Nothing is changed. The exit code is 0 when nothing failed, and 1 otherwise.
+    /// Each line says ok, warn or fail, what was found, and in brackets what to do. Only installed software is checked, and
+    /// nothing is changed. Exits with 0 if nothing failed, and with 1 otherwise.
     ///
     /// Examples: oci-hotplug check; oci-hotplug check --json | jq '.findings[] | select(.verdict != "ok")'.
     Check(check::Options),
-    /// What the watchers have counted, for Prometheus.
+    /// The counters of the watchers, for Prometheus.
     ///
-    /// Attachments, grants, refusals, failures, lost events, how long events took, watchers that began and died; for each
-    /// container, under its id. To be scraped by node_exporter's textfile collector: the units
-    /// oci-hotplug-metrics.timer and .service write the file each half minute, once they are enabled.
+    /// Attachments, grants, refusals, failures, lost events, durations, and starts and crashes of watchers, per container
+    /// id. For node_exporter's textfile collector: if enabled, the units oci-hotplug-metrics.timer and .service write the
+    /// file every 30 seconds.
     ///
     /// Examples: oci-hotplug metrics; oci-hotplug metrics --textfile /var/lib/prometheus/node-exporter/oci-hotplug.prom.
     Metrics(metrics::Options),
     /// Devices of the Container Device Interface (CDI): write, list, validate, resolve.
     Cdi(cdi::Cdi),
-    /// USB devices of other hosts (USB/IP): list, attach, detach; containers get them as any other device.
+    /// USB devices of other hosts (USB/IP): list, attach, detach. Containers request them like other devices.
     Usbip(usbip::Usbip),
-    /// Put the programs beside this one on a host: what packaging/install.sh does, for an image without a shell.
+    /// Install the programs beside this one on a host: what packaging/install.sh does, for an image without a shell.
     ///
-    /// Hooks, watcher and this tool; the CDI device "annotated"; the units of watchers; the hooks' JSON. What is there as
-    /// it should be stays untouched, and what changes is put in place by rename: watchers that run go on with their
-    /// version (`oci-hotplug recover --restart-watchers` moves them). That the programs run on this host is tried before
-    /// any engine starts them.
+    /// Installs hooks, watcher and this tool, the CDI device "annotated", the units of watchers, and the hooks' JSON.
+    /// Files that are up to date are not touched, and others are replaced atomically: running watchers keep their version
+    /// (`oci-hotplug recover --restart-watchers` replaces them). Before an engine can start the programs, this command
+    /// checks that they run on this host.
     ///
     /// Example, in an init container: oci-hotplug install --to /host.
     Install(install::Options),
@@ -153,6 +153,6 @@ pub(super) enum Verb {
         #[arg(value_name = "DIR")]
         dir: PathBuf,
     },
-    /// Show hotplug at work: a container under runc, and a disk partition that comes and goes.
+    /// Demonstrate hotplug: a container under runc, and a disk partition that is plugged and unplugged.
     Demo,
 }

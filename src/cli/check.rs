@@ -20,15 +20,15 @@ use crate::model::host_check::{Finding, Verdict, judge};
 use crate::model::policy::Fallback;
 use crate::model::quoting::visible;
 
-/// What is looked at.
+/// The options.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
-    /// Look at the files below this directory, and not at the running host.
+    /// Check the files below this directory instead of the running host.
     #[arg(long, value_name = "DIR", hide = true)]
     root: Option<PathBuf>,
 }
 
-/// Prints a line for each thing that was looked at; the exit code tells whether anything failed.
+/// Prints a line for each check; the exit code says whether one failed.
 pub(super) fn run(options: &Options, config: Result<Config, ConfigError>, as_json: bool) -> Result<u8> {
     let (tree, config) = match &options.root {
         None => (Tree::new("/"), config),
@@ -125,8 +125,8 @@ fn facts(tree: &Tree, config: Result<Config, ConfigError>) -> Facts {
     }
 }
 
-/// How many containers of each kind are told.
-const MAX_TOLD: usize = 5;
+/// The most containers of each kind that are listed.
+const MAX_LISTED: usize = 5;
 
 fn containers(tree: &Tree, state_dir: &Path) -> Containers {
     let mut containers = host_check::containers(tree, state_dir);
@@ -135,18 +135,18 @@ fn containers(tree: &Tree, state_dir: &Path) -> Containers {
     containers.refused = refused
         .iter()
         .map(not_enrolled::sentence)
-        .take(MAX_TOLD)
+        .take(MAX_LISTED)
         .collect();
-    // What runs is the running host's.
+    // Another tree has no running containers.
     if tree.is_host() {
         let all = not_enrolled::all(&registry);
-        let told = |container: &NotEnrolled| (container.called().to_owned(), container.how_to_start());
-        containers.unhooked = all.iter().map(told).take(MAX_TOLD).collect();
+        let listed = |container: &NotEnrolled| (container.called().to_owned(), container.how_to_start());
+        containers.unhooked = all.iter().map(listed).take(MAX_LISTED).collect();
     }
     containers
 }
 
-/// The configuration of another tree: its own file, or none.
+/// The configuration of another tree: its own file, or the defaults.
 fn config_of(tree: &Tree) -> Result<Config, ConfigError> {
     let path = tree.at(DEFAULT_CONFIG);
     if path.exists() {
@@ -157,10 +157,10 @@ fn config_of(tree: &Tree) -> Result<Config, ConfigError> {
 }
 
 fn configuration(tree: &Tree, config: Result<Config, ConfigError>) -> Result<Configuration, String> {
-    let told = |error: ConfigError| error.to_string();
-    let config = config.map_err(told)?;
-    let policy = config.policy().map_err(told)?;
-    let classes = config.classes().map_err(told)?;
+    let message = |error: ConfigError| error.to_string();
+    let config = config.map_err(message)?;
+    let policy = config.policy().map_err(message)?;
+    let classes = config.classes().map_err(message)?;
     let exists = |path: &Path| path.exists();
     Ok(Configuration {
         path: tree.name(config.path()),
@@ -181,7 +181,7 @@ fn configuration(tree: &Tree, config: Result<Config, ConfigError>) -> Result<Con
     })
 }
 
-/// What engines find of CDI where they look by default.
+/// The CDI specs in the directories that engines read by default.
 fn cdi(tree: &Tree) -> Cdi {
     let specs = Specs::scan(&DEFAULT_DIRECTORIES.map(|dir| tree.at(dir)));
     let broken = specs.files.iter().filter(|file| file.spec.is_err());
@@ -193,8 +193,7 @@ fn cdi(tree: &Tree) -> Cdi {
         None => {}
         Some(Definition::Conflict(paths)) => {
             cdi.annotated = paths.first().map(|path| tree.name(path));
-            cdi.fault =
-                Some("another file defines the same device, and so engines take it from neither".into());
+            cdi.fault = Some("another file defines the same device, and engines then ignore both".into());
         }
         Some(Definition::By { file, device, .. }) => {
             cdi.annotated = Some(tree.name(&file.path));
@@ -204,11 +203,11 @@ fn cdi(tree: &Tree) -> Cdi {
                 .iter()
                 .map(|hook| Path::new(&hook.path));
             cdi.fault = if !is_our_device(device) {
-                Some("it brings other things than the two hooks".into())
+                Some("it contains more than the two hooks".into())
             } else {
                 hooks
                     .find(|hook| !tree.has_executable(hook))
-                    .map(|hook| format!("it starts {}, which is not there", hook.display()))
+                    .map(|hook| format!("it starts {}, which does not exist", hook.display()))
             };
         }
     }

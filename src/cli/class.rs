@@ -1,4 +1,4 @@
-//! `oci-hotplug class`: classes of the configuration, those of ours each a file in `config.d`.
+//! `oci-hotplug class`: the classes of the configuration. Those that this command defines are a file each in `config.d`.
 
 use std::io::Write;
 
@@ -17,7 +17,7 @@ use crate::model::request::class::{Class as Defined, Classes};
 use crate::model::request::entry::Origin;
 use crate::model::request::symlink::parse_symlinks;
 
-/// The arguments of all of it.
+/// The arguments.
 #[derive(Debug, Args)]
 pub(super) struct Class {
     #[command(subcommand)]
@@ -36,7 +36,7 @@ enum Verb {
     Add(Add),
     /// The classes, and what each requests.
     List,
-    /// Remove a class that `class add` has defined. Containers that run keep its devices until they end.
+    /// Remove a class that `class add` has defined. Running containers keep its devices until they end.
     Remove {
         /// The class.
         #[arg(value_name = "NAME")]
@@ -60,10 +60,9 @@ struct Add {
     dry_run: bool,
 }
 
-/// Does what the arguments say.
 pub(super) fn run(arguments: &Class, config: &Config, as_json: bool) -> Result<()> {
     match &arguments.verb {
-        Verb::Add(wanted) => add(wanted, config, as_json),
+        Verb::Add(arguments) => add(arguments, config, as_json),
         Verb::List => list(&config.classes()?, as_json),
         Verb::Remove { name } => {
             ClassName::new(name)?;
@@ -78,49 +77,49 @@ fn file_name(class: &str) -> String {
     format!("class-{class}.toml")
 }
 
-fn add(wanted: &Add, config: &Config, as_json: bool) -> Result<()> {
-    let name = ClassName::new(&wanted.name)?;
-    let requests: Vec<String> = wanted.requests.iter().map(|text| request_text(text)).collect();
-    // Said of the argument, and not of a file that is not there yet.
+fn add(arguments: &Add, config: &Config, as_json: bool) -> Result<()> {
+    let name = ClassName::new(&arguments.name)?;
+    let requests: Vec<String> = arguments.requests.iter().map(|text| request_text(text)).collect();
+    // An error names the argument, and not a file that does not exist yet.
     for text in &requests {
         read_list(Origin::Administrator, text, &Classes::none(config.path()))?;
     }
-    for rule in &wanted.symlink {
+    for rule in &arguments.symlink {
         parse_symlinks(rule).map_err(AskError::from)?;
     }
     let mut text = format!(
         "{} To remove it: oci-hotplug class remove {name}\n[class.{}]\ndevices = {}\n",
         drop_in::MARK,
-        drop_in::quoted(&wanted.name),
+        drop_in::quoted(&arguments.name),
         drop_in::array(&requests),
         name = name.as_str(),
     );
-    if !wanted.symlink.is_empty() {
-        text += &format!("symlinks = {}\n", drop_in::array(&wanted.symlink));
+    if !arguments.symlink.is_empty() {
+        text += &format!("symlinks = {}\n", drop_in::array(&arguments.symlink));
     }
-    let file = file_name(&wanted.name);
+    let file = file_name(&arguments.name);
     let path = config.drop_in_dir().join(&file);
     let classes = config.classes()?;
-    let known = classes.iter().find(|(known, _)| *known == wanted.name);
+    let known = classes.iter().find(|(known, _)| *known == arguments.name);
     if let Some((_, class)) = known.filter(|_| !config.files().any(|known| known == path)) {
         let after = config.with_file(&path, &text)?.classes()?;
         if after
             .iter()
-            .any(|(name, new)| name == wanted.name && new == class)
+            .any(|(name, new)| name == arguments.name && new == class)
         {
-            return report(&wanted.name, "unchanged", config.path(), as_json);
+            return report(&arguments.name, "unchanged", config.path(), as_json);
         }
         bail!(
-            "cannot define class {}: the configuration has it already, as {} (choose another name, or change it there)",
-            wanted.name,
+            "cannot define class {}: the configuration already defines it as {} (choose another name, or change it there)",
+            arguments.name,
             requests_of(class).join(", ")
         );
     }
-    let (path, written) = drop_in::write(config, &file, &text, wanted.dry_run)?;
-    if written == drop_in::Written::Rehearsed && !as_json {
+    let (path, written) = drop_in::write(config, &file, &text, arguments.dry_run)?;
+    if written == drop_in::Written::DryRun && !as_json {
         writeln!(std::io::stdout(), "{text}")?;
     }
-    report(&wanted.name, written.word(), &path, as_json)
+    report(&arguments.name, written.word(), &path, as_json)
 }
 
 fn report(name: &str, result: &str, path: &std::path::Path, as_json: bool) -> Result<()> {

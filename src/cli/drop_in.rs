@@ -10,37 +10,36 @@ use nix::sys::stat::{Mode, umask};
 use crate::host::config::Config;
 use crate::host::state::atomic_file::{Durability, replace};
 
-/// How each of our files begins. A file without it is the administrator's, whatever its name.
+/// How each of our files begins. A file without it is the administrator's, also if it has a name of ours.
 pub(super) const MARK: &str = "# Written by oci-hotplug.";
 
-/// What became of a file.
+/// The result of writing a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Written {
-    /// It is new, or has other text now.
+    /// The file is new, or has another text now.
     New,
-    /// It would be, if this were no rehearsal.
-    Rehearsed,
-    /// It had this text.
+    /// `--dry-run`: the file was checked only.
+    DryRun,
+    /// The file had this text.
     Unchanged,
 }
 
 impl Written {
-    /// In a word.
+    /// For messages.
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::New => "written",
-            Self::Rehearsed => "not written (--dry-run)",
+            Self::DryRun => "not written (--dry-run)",
             Self::Unchanged => "unchanged",
         }
     }
 }
 
-/// Writes a file into `config.d`, if the configuration can be used with it. Others see the old configuration or the new
-/// one.
+/// Writes a file into `config.d` atomically, if the configuration is valid with it.
 ///
 /// # Errors
-/// When the configuration could not be used then, or the file can't be written, or another one is in its place. Nothing has
-/// changed then.
+/// When the configuration would be invalid, the file can't be written, or a file of the administrator has its name. Nothing
+/// has changed then.
 pub(super) fn write(config: &Config, name: &str, text: &str, dry_run: bool) -> Result<(PathBuf, Written)> {
     let dir = config.drop_in_dir();
     let path = dir.join(name);
@@ -51,9 +50,9 @@ pub(super) fn write(config: &Config, name: &str, text: &str, dry_run: bool) -> R
         _ => {}
     }
     if dry_run {
-        return Ok((path, Written::Rehearsed));
+        return Ok((path, Written::DryRun));
     }
-    // The file's mode is what it says, whatever the shell's umask.
+    // The mode below counts, not the shell's umask.
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}{}", dir.display(), as_root(&dir)))?;
     replace(&path, text.as_bytes(), 0o644, Durability::Synced)
@@ -73,7 +72,7 @@ fn as_root(dir: &Path) -> &'static str {
 /// Removes a file that this tool has written.
 ///
 /// # Errors
-/// When it is not there, or can't be removed, or is not ours.
+/// When it does not exist, cannot be removed, or is not ours.
 pub(super) fn remove(path: &Path, what: &str) -> Result<()> {
     if fs::read_to_string(path).is_ok_and(|text| !text.starts_with(MARK)) {
         bail!("cannot remove {what}: {}: {NOT_OURS}", path.display());
@@ -95,7 +94,7 @@ const NOT_OURS: &str = "oci-hotplug did not write this file (edit it, or give it
 /// # Errors
 /// When the directory or a file can't be read.
 pub(super) fn files(config: &Config, prefix: &str) -> Result<Vec<(PathBuf, String)>> {
-    let is_it = |path: &&Path| {
+    let has_prefix = |path: &&Path| {
         let name = path.file_name().and_then(|name| name.to_str());
         path.parent() == Some(&config.drop_in_dir()) && name.is_some_and(|name| name.starts_with(prefix))
     };
@@ -105,7 +104,12 @@ pub(super) fn files(config: &Config, prefix: &str) -> Result<Vec<(PathBuf, Strin
     };
     let is_ours =
         |file: &Result<(PathBuf, String)>| !file.as_ref().is_ok_and(|(_, text)| !text.starts_with(MARK));
-    config.files().filter(is_it).map(read).filter(is_ours).collect()
+    config
+        .files()
+        .filter(has_prefix)
+        .map(read)
+        .filter(is_ours)
+        .collect()
 }
 
 /// A basic string of TOML (toml.io, v1.0.0, "String").

@@ -1,4 +1,4 @@
-//! Looks again whenever something happens on the host: what `--watch` does.
+//! `--watch`: follows the devices of the host.
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -9,30 +9,30 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::host::monitor::DeviceMonitor;
 
-/// What no event tells of (a container that has started) is seen after this time.
-const LOOK_AGAIN: u16 = 1000;
+/// After this time, in milliseconds, changes without a uevent are shown, such as a container that has started.
+const POLL_INTERVAL: u16 = 1000;
 
-/// One plug is a burst of events: they are waited for in one go.
-const BURST: Duration = Duration::from_millis(50);
+/// One plug causes several uevents within this time.
+const DEBOUNCE: Duration = Duration::from_millis(50);
 
-/// Calls `look` at once, after every burst of events, and each second. Returns when `look` fails: for instance because
-/// whoever reads our output has gone.
+/// Calls `show` at once, after uevents, and every second. Returns when `show` fails, for instance because the reader of the
+/// output is gone.
 pub(super) fn follow(
     monitor: &mut DeviceMonitor,
-    mut look: impl FnMut(&DeviceMonitor) -> Result<()>,
+    mut show: impl FnMut(&DeviceMonitor) -> Result<()>,
 ) -> Result<()> {
     loop {
-        look(monitor)?;
+        show(monitor)?;
         let woken = {
             let mut fds: Vec<PollFd> = monitor
                 .fds()
                 .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
                 .collect();
-            poll(&mut fds, PollTimeout::from(LOOK_AGAIN))
+            poll(&mut fds, PollTimeout::from(POLL_INTERVAL))
         };
         match woken {
             Ok(0) | Err(Errno::EINTR) => {}
-            Ok(_) => std::thread::sleep(BURST),
+            Ok(_) => std::thread::sleep(DEBOUNCE),
             Err(error) => return Err(error).context("waiting for events"),
         }
         monitor.drain();
@@ -40,29 +40,29 @@ pub(super) fn follow(
     }
 }
 
-/// Shows one picture in place of the last: on a terminal it is drawn over, else one follows the other.
+/// Replaces the shown text on a terminal; elsewhere each text follows the one before.
 #[derive(Default)]
 pub(super) struct Screen {
     shown: Option<String>,
 }
 
 impl Screen {
-    /// Draws `picture`, unless it is what is shown.
-    pub(super) fn show(&mut self, picture: String) -> Result<()> {
-        if self.shown.as_ref() == Some(&picture) {
+    /// Shows a text, unless it is shown already.
+    pub(super) fn show(&mut self, text: String) -> Result<()> {
+        if self.shown.as_ref() == Some(&text) {
             return Ok(());
         }
         let terminal = std::io::stdout().is_terminal();
         match (terminal, &self.shown) {
-            // Home, and away with everything below (ECMA-48: CUP, ED). Not a colour: NO_COLOR does not count.
+            // Cursor to the top left, and clear the rest (ECMA-48: CUP, ED). NO_COLOR is about colours only.
             (true, _) => write!(std::io::stdout(), "\x1b[H\x1b[J")?,
             (false, Some(_)) => writeln!(std::io::stdout())?,
             (false, None) => {}
         }
         let mut out = anstream::stdout().lock();
-        out.write_all(picture.as_bytes())?;
+        out.write_all(text.as_bytes())?;
         out.flush()?;
-        self.shown = Some(picture);
+        self.shown = Some(text);
         Ok(())
     }
 }

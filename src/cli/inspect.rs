@@ -40,7 +40,7 @@ pub fn run(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
     Ok(())
 }
 
-/// Whether the container sees the host's processes, its watcher among them (pid_namespaces(7)).
+/// Whether the container has the host's pid namespace, and so sees its watcher (pid_namespaces(7)).
 fn shares_pid_namespace(record: &Record) -> bool {
     let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/pid")).ok();
     let theirs = namespace(&record.container.pid.to_string());
@@ -74,20 +74,24 @@ fn write(out: &mut impl Write, container: &Enrolled) -> std::io::Result<()> {
     if let Some(pid) = container.silent {
         print_line!(
             out,
-            "Watcher    process {pid} gives no answer: it is stopped (kill -CONT {pid} lets it go on) or has too much to do"
+            "Watcher    process {pid} does not answer: it may be stopped (kill -CONT {pid} continues it) or overloaded"
         )?;
         return Ok(());
     }
     let Some(status) = &container.status else {
         print_line!(
             out,
-            "Watcher    none answers: the container is about to start or has ended (its record is swept by the next hook), or it died (`oci-hotplug recover` starts it again)"
+            "Watcher    none: the container is starting or has ended (the next hook removes its record), or the watcher crashed (`oci-hotplug recover` starts it again)"
         )?;
         return Ok(());
     };
     match unit_of(status) {
         Some(unit) => print_line!(out, "Watcher    process {} of {unit}", status.watcher)?,
-        None => print_line!(out, "Watcher    process {}, not supervised", status.watcher)?,
+        None => print_line!(
+            out,
+            "Watcher    process {}, without a systemd unit",
+            status.watcher
+        )?,
     }
     print_line!(out, "\nRequests")?;
     for entry in &status.requests {
@@ -108,7 +112,7 @@ fn write(out: &mut impl Write, container: &Enrolled) -> std::io::Result<()> {
             print_line!(out, "    selects {root}")?;
         }
     }
-    print_line!(out, "\nInside")?;
+    print_line!(out, "\nAttached")?;
     if status.attached.is_empty() {
         print_line!(out, "  nothing")?;
     }

@@ -17,7 +17,7 @@ use crate::model::request::entry::RequestEntry;
 /// Prints one line for each container.
 pub fn run(registry: &Registry, as_json: bool) -> Result<()> {
     let mut containers = Enrolled::all(registry)?;
-    // What `attach` gave was taken back: the watcher has nothing to do.
+    // All requests were taken back by `detach`: such a watcher has nothing to do.
     containers.retain(|container| {
         let requests_nothing = |record: &Record| record.requests.is_empty();
         container.health() != "ok" || !container.record.as_ref().is_some_and(requests_nothing)
@@ -46,7 +46,7 @@ pub fn run(registry: &Registry, as_json: bool) -> Result<()> {
             "ENGINE",
             "SINCE",
             "HEALTH",
-            "INSIDE",
+            "ATTACHED",
             "REQUESTS",
         ],
         &rows,
@@ -54,10 +54,10 @@ pub fn run(registry: &Registry, as_json: bool) -> Result<()> {
     write_others(&mut out, registry)
 }
 
-/// How many of each kind are shown.
+/// The most lines of each kind.
 const MAX_OTHERS: usize = 5;
 
-/// Containers that need a watcher and have none, and those that were not started.
+/// Writes the containers that need a watcher and have none, and those that a hook did not let start.
 fn write_others(out: &mut impl Write, registry: &Registry) -> Result<()> {
     let not_enrolled = not_enrolled::all(registry);
     let refused = not_enrolled::refused(registry);
@@ -87,7 +87,7 @@ fn row(container: &Enrolled) -> [String; 7] {
         .record
         .as_ref()
         .map_or_else(String::new, |record| ago(since(record.enrolled)));
-    let inside = container.status.as_ref().map_or_else(String::new, |status| {
+    let attached = container.status.as_ref().map_or_else(String::new, |status| {
         let paths: Vec<String> = status
             .attached
             .iter()
@@ -102,7 +102,7 @@ fn row(container: &Enrolled) -> [String; 7] {
     let requests = container
         .record
         .as_ref()
-        .map_or_else(String::new, |record| asked_for(&record.requests).join(", "));
+        .map_or_else(String::new, |record| request_texts(&record.requests).join(", "));
     [
         container.short_id().to_owned(),
         container.name().unwrap_or_else(|| "-".into()),
@@ -111,7 +111,7 @@ fn row(container: &Enrolled) -> [String; 7] {
             .map_or_else(|| "-".into(), |engine| engine.to_string()),
         since,
         container.health().into(),
-        inside,
+        attached,
         requests,
     ]
 }
@@ -124,16 +124,16 @@ fn to_json(container: &Enrolled) -> serde_json::Value {
         "health": container.health(),
         "enrolled": container.record.as_ref().map(|record| record.enrolled),
         "requests": container.record.as_ref().map(|record| {
-            asked_for(&record.requests)
+            request_texts(&record.requests)
         }),
-        "inside": container.status.as_ref().map(|status| {
+        "attached": container.status.as_ref().map(|status| {
             status.attached.iter().map(|(path, _)| path.display().to_string()).collect::<Vec<_>>()
         }),
     })
 }
 
-/// What was asked for in the words that asked for it: a class by its name, once.
-pub(super) fn asked_for(entries: &[RequestEntry]) -> Vec<String> {
+/// The requests as they were written: a class by its name, once.
+pub(super) fn request_texts(entries: &[RequestEntry]) -> Vec<String> {
     let mut texts: Vec<String> = entries.iter().map(RequestEntry::called).collect();
     let mut seen = BTreeSet::new();
     texts.retain(|text| seen.insert(text.clone()));
@@ -153,6 +153,6 @@ mod tests {
             entry("usb:1050").of_class("lab"),
             entry("usb:1366").of_class("lab"),
         ];
-        assert_eq!(asked_for(&all), ["usb:0403", "class:lab"]);
+        assert_eq!(request_texts(&all), ["usb:0403", "class:lab"]);
     }
 }

@@ -15,24 +15,24 @@ use super::render::table::{self, print_line};
 use crate::host::state::control::Status;
 use crate::host::state::registry::Registry;
 
-/// How long a watcher may take: it reads all devices of the host again.
+/// How long a watcher may take: it enumerates all devices of the host.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What became of one container.
+/// The result for one container.
 pub(super) struct Reloaded {
     id: String,
     called: String,
-    /// The nodes that it has now and had not before.
+    /// The nodes that were attached.
     attached: Vec<PathBuf>,
-    /// Those that it had.
+    /// The nodes that were detached.
     detached: Vec<PathBuf>,
-    /// How many problems it has now.
+    /// The number of problems after the reload.
     problems: usize,
-    /// Why the policy of before is still in force.
+    /// Why the watcher keeps its previous policy.
     failure: Option<String>,
 }
 
-/// Reloads all, and prints what came of it.
+/// Reloads all watchers, and prints the results.
 pub(super) fn run(registry: &Registry, as_json: bool) -> Result<()> {
     let all = all(registry)?;
     let mut out = std::io::stdout().lock();
@@ -92,7 +92,7 @@ pub(super) fn write(out: &mut impl Write, all: &[Reloaded]) -> std::io::Result<(
 }
 
 /// # Errors
-/// When a watcher still has its policy of before.
+/// When a watcher keeps its previous policy.
 pub(super) fn failures(all: &[Reloaded]) -> Result<()> {
     let failed = all.iter().filter(|reloaded| reloaded.failure.is_some()).count();
     if failed > 0 {
@@ -127,7 +127,7 @@ impl Reloaded {
         parts.join(", ")
     }
 
-    /// As programs read it.
+    /// For `--json`.
     pub(super) fn to_json(&self) -> Value {
         json!({
             "id": self.id, "result": if self.failure.is_none() { "reloaded" } else { "failed" },

@@ -189,7 +189,7 @@ fn a_clock_that_jumps_by_days_loses_no_record_and_no_lease_and_holds_up_no_start
     first.run(": < /dev/ttyUSB0");
     let second = podman(&vm, Crun, alone);
     second.run("! test -e /dev/ttyUSB0");
-    let records = || vm.run("oci-hotplug list --json | jq -c 'map([.id, .health, .inside, .requests])'");
+    let records = || vm.run("oci-hotplug list --json | jq -c 'map([.id, .health, .attached, .requests])'");
     vm.wait_until("test $(pgrep -c oci-hotplug-wat) = 2");
     let before = records();
     for days in [1, -1] {

@@ -8,7 +8,7 @@ use crate::cdi::generate;
 use crate::cdi::live::live;
 use crate::cdi::names::QualifiedName;
 use crate::cli::cdi::show;
-use crate::cli::list::asked_for;
+use crate::cli::list::request_texts;
 use crate::model::request::annotations::{AskError, read_list};
 use crate::model::request::class::Classes;
 use crate::model::request::entry::{Origin, RequestEntry};
@@ -185,7 +185,7 @@ fn is_named(entry: &RequestEntry, ask: &Ask) -> bool {
 }
 
 fn unknown(word: &str, entries: &[RequestEntry]) -> anyhow::Error {
-    let has = match &asked_for(entries)[..] {
+    let has = match &request_texts(entries)[..] {
         [] => "it asks for nothing".to_owned(),
         all => format!("it asks for {}", all.join(", ")),
     };

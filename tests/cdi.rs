@@ -160,7 +160,7 @@ fn the_device_annotated_brings_the_hooks_alone_and_no_other_may() {
     );
     let said = bench.generate(&["other"]);
     assert!(
-        said.code == 1 && said.err.contains("asks for nothing: give --device REQUEST"),
+        said.code == 1 && said.err.contains("has no request: give --device REQUEST"),
         "{said:?}"
     );
 }
@@ -188,7 +188,7 @@ fn a_device_that_another_file_defines_is_refused() {
         bench.foreign(&format!("{dir}/mine.yaml"), "oci-hotplug.dev/device", "board");
         let said = bench.generate(&["board", "--device", "usb:0403"]);
         let expected = format!(
-            "writing {BOARD}: {} defines it, too",
+            "writing {BOARD}: {} also defines it",
             bench.path(&format!("{dir}/mine.yaml")).display()
         );
         assert!(said.code == 1 && said.err.contains(&expected), "{said:?}");
@@ -220,7 +220,7 @@ fn a_file_that_is_not_ours_is_not_overwritten() {
     fs::remove_file(bench.path(file)).unwrap();
     std::os::unix::fs::symlink("/dev/null", bench.path(file)).unwrap();
     let said = bench.generate(&["board", "--device", "usb:0403"]);
-    assert!(said.err.contains("it is no regular file"), "{said:?}");
+    assert!(said.err.contains("it is not a regular file"), "{said:?}");
 }
 
 #[test]
@@ -314,7 +314,7 @@ fn every_class_gets_a_device_and_one_that_is_gone_is_told() {
     bench.write("config.toml", "[class.lab]\ndevices = [\"usb:0403\"]\n");
     let said = bench.generate(&["--all"]);
     assert!(
-        said.code == 0 && said.err.contains("asks for class \"cam\", which is not defined"),
+        said.code == 0 && said.err.contains("requests class \"cam\", which is not defined"),
         "{said:?}"
     );
     bench.write("config.toml", "");
@@ -369,7 +369,7 @@ fn two_files_of_one_directory_annul_a_device_and_both_are_told() {
     );
     let said = bench.cdi(&["validate"]);
     assert!(
-        said.code == 1 && said.out.contains("no engine takes it from any of them"),
+        said.code == 1 && said.out.contains("engines ignore all of them"),
         "{said:?}"
     );
 }
@@ -394,7 +394,7 @@ fn a_broken_file_hides_no_other() {
         bench.path("low/broken.json").display()
     );
     assert!(out.contains(&place), "{out}");
-    assert!(out.contains("pipe.json: it is no regular file"), "{out}");
+    assert!(out.contains("pipe.json: it is not a regular file"), "{out}");
     done(bench.cdi(&["resolve", "v.w/gpu=x"]));
 }
 
@@ -408,8 +408,8 @@ fn validate_names_file_line_and_field_of_every_fault() {
     let said = bench.cdi(&["validate", file]);
     let expected = format!(
         "{file}:1:13: cdiVersion: 0.4.0 is too low: it must be at least 0.5.0, because of devices[0].name (a digit first)\n\
-         {file}:7:17: devices[0].containerEdits.hooks[0].hookName: \"start\" is no hook; there are prestart, createRuntime, createContainer, startContainer, poststart, poststop\n\
-         {file}:9:3: devices[1].containerEdits: there are none: a device must change something, such as env, deviceNodes or hooks\n"
+         {file}:7:17: devices[0].containerEdits.hooks[0].hookName: \"start\" is not a hook; write one of prestart, createRuntime, createContainer, startContainer, poststart, poststop\n\
+         {file}:9:3: devices[1].containerEdits: must not be empty: a device must change something, such as env, deviceNodes or hooks\n"
     );
     assert_eq!(
         (said.out.as_str(), said.err.as_str(), said.code),
@@ -443,8 +443,8 @@ fn validate_warns_of_what_will_not_work_here() {
     assert_eq!(warnings.len(), 4, "{out}");
     for part in [
         "kind: the class \"c\" has only one letter",
-        "/nowhere/hook is not there",
-        "/dev/nowhere is not there",
+        "/nowhere/hook does not exist",
+        "/dev/nowhere does not exist",
         "is a link, which engines do not follow",
     ] {
         assert!(out.contains(part), "{out}");

@@ -629,7 +629,7 @@ fn a_class_is_defined_listed_and_removed_and_one_of_another_file_stays() {
     let taken = configured.tool(&["class", "add", "lab", "usb:0404"]);
     assert_eq!(
         err(&taken),
-        "oci-hotplug: cannot define class lab: the configuration has it already, as usb:0403 (choose another name, or change it there)\n"
+        "oci-hotplug: cannot define class lab: the configuration already defines it as usb:0403 (choose another name, or change it there)\n"
     );
     assert!(out(&configured.tool(&["class", "add", "lab", "usb:0403"])).starts_with("class lab: unchanged"));
     for (words, code) in [

@@ -323,7 +323,7 @@ fn a_cdi_device_of_the_same_name_by_others_stops_it() {
     fs::write(root.path("etc/cdi/other.yaml"), foreign).unwrap();
     let bins = programs();
     let (text, fine) = root.script(&["--bin-dir", bins.to_str().unwrap()], None);
-    assert!(!fine && text.contains("other.yaml defines it, too"), "{text}");
+    assert!(!fine && text.contains("other.yaml also defines it"), "{text}");
     // What is there already can be taken away again, or the cause removed and the script run anew.
     root.uninstall();
     assert_eq!(root.files(), BTreeSet::from(["etc/cdi/other.yaml".to_owned()]));

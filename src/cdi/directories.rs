@@ -1,8 +1,8 @@
-//! The directories that engines read specs from, and which device of which file is in force.
+//! The directories that engines read specs from, and the file that defines each device.
 //!
-//! As the Go library has it: every `.json` and `.yaml` directly in a directory is read (spec-dirs.go:74-95), a later
-//! directory wins, two files of one directory with the same device annul it (cache.go:172-213), and a broken file
-//! hides no other (cache.go:188-192). Must not know what a spec is for.
+//! As in the Go library, every `.json` and `.yaml` directly in a directory is read (spec-dirs.go:74-95), later
+//! directories have precedence, a device that two files of one directory define is ignored (cache.go:172-213), and a broken
+//! file does not hide others (cache.go:188-192). Must not know what a spec is for.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -16,7 +16,7 @@ use super::names::QualifiedName;
 use super::{reference, rules};
 use crate::model::yaml;
 
-/// Where engines look, the later one wins (spec-dirs.go:26-33).
+/// The directories that engines read; the later one has precedence (spec-dirs.go:26-33).
 pub const DEFAULT_DIRECTORIES: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 
 /// The longest spec that is read.
@@ -27,9 +27,9 @@ const MAX_SPEC: u64 = 16 << 20;
 pub struct SpecFile {
     /// Its path.
     pub path: PathBuf,
-    /// Which directory it is in: a higher one wins.
+    /// The index of its directory: a higher one has precedence.
     pub priority: usize,
-    /// The spec, or all that is wrong with it.
+    /// The spec, or all its faults.
     pub spec: Result<Document, Vec<Fault>>,
 }
 
@@ -40,11 +40,11 @@ pub struct Specs {
     pub directories: Vec<PathBuf>,
     /// The files, in the order in which they are read.
     pub files: Vec<SpecFile>,
-    /// Directories that are there and can't be read.
+    /// Directories that exist and cannot be read.
     pub unreadable: Vec<(PathBuf, String)>,
 }
 
-/// Who defines a device.
+/// Which files define a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Definition<'s> {
     /// One file.
@@ -55,25 +55,25 @@ pub enum Definition<'s> {
         spec: &'s Document,
         /// The device in that.
         device: &'s Device,
-        /// Files of lower directories that define it, too.
+        /// Files of lower directories that also define it.
         shadowed: Vec<&'s Path>,
     },
-    /// Several files of one directory: no engine takes it from any of them, nor from a higher directory.
+    /// Several files of one directory: engines ignore the device, also in higher directories.
     Conflict(Vec<&'s Path>),
 }
 
-/// A name that stands for no device.
+/// A name without a device.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name}: {reason}")]
 pub struct Unresolved {
     /// The name.
     pub name: String,
-    /// Why, and the hint.
+    /// The reason, with a hint.
     pub reason: String,
 }
 
 impl SpecFile {
-    /// Reads one file and judges it.
+    /// Reads and checks one file.
     pub fn read(path: &Path, priority: usize) -> Self {
         let spec = match read_text(path) {
             Err(error) => Err(vec![Fault {
@@ -82,7 +82,7 @@ impl SpecFile {
                 column: None,
                 message: error.to_string(),
             }]),
-            Ok(text) => judge(&text),
+            Ok(text) => check(&text),
         };
         Self {
             path: path.to_owned(),
@@ -91,7 +91,7 @@ impl SpecFile {
         }
     }
 
-    /// What the CNCF's library for Rust has against a spec that our rules have nothing against.
+    /// The error of the CNCF's library for Rust about a spec that our rules accept.
     pub fn objection(&self) -> Option<String> {
         self.spec
             .as_ref()
@@ -100,7 +100,7 @@ impl SpecFile {
     }
 }
 
-fn judge(text: &str) -> Result<Document, Vec<Fault>> {
+fn check(text: &str) -> Result<Document, Vec<Fault>> {
     let root = yaml::parse(text).map_err(|error| vec![error.into()])?;
     let document = Document::decode(&root).map_err(|fault| vec![fault])?;
     let faults = rules::faults(&document, &root);
@@ -111,7 +111,7 @@ fn judge(text: &str) -> Result<Document, Vec<Fault>> {
     }
 }
 
-/// A file that is none, a pipe say, must not make us wait.
+/// Without blocking on files such as pipes.
 fn read_text(path: &Path) -> io::Result<String> {
     let file = OpenOptions::new()
         .read(true)
@@ -120,7 +120,7 @@ fn read_text(path: &Path) -> io::Result<String> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "it is no regular file",
+            "it is not a regular file",
         ));
     }
     let mut text = String::new();
@@ -134,14 +134,14 @@ fn read_text(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Whether engines read a file of this name.
+/// Whether engines read files with this name.
 pub fn is_spec_name(path: &Path) -> bool {
     path.extension()
         .is_some_and(|extension| extension == "json" || extension == "yaml")
 }
 
 impl Specs {
-    /// Reads all specs of these directories; one that is absent is empty.
+    /// Reads all specs of these directories. A directory that does not exist has none.
     pub fn scan(directories: &[PathBuf]) -> Self {
         let mut specs = Self::default();
         for directory in directories {
@@ -174,7 +174,7 @@ impl Specs {
                         device,
                         shadowed: Vec::new(),
                     },
-                    Some(before) => before.and(file, spec, device),
+                    Some(before) => before.with(file, spec, device),
                 };
                 devices.insert(name, defined);
             }
@@ -182,11 +182,11 @@ impl Specs {
         devices
     }
 
-    /// What a container gets that asks for these devices: edits of a spec once, before those of its devices
+    /// What a container with these devices gets: the edits of each spec once, before those of its devices
     /// (cache.go:241-279).
     ///
     /// # Errors
-    /// All names that stand for no device: an engine then adds none of them.
+    /// All names without a device: an engine then adds no device.
     pub fn resolve(&self, names: &[String]) -> Result<Edits, Vec<Unresolved>> {
         let devices = self.devices();
         let (mut edits, mut unresolved, mut taken) = (Edits::default(), Vec::new(), Vec::new());
@@ -217,7 +217,7 @@ impl Specs {
     fn why_not(&self, name: &str, definition: Option<&Definition<'_>>) -> String {
         if let Some(Definition::Conflict(paths)) = definition {
             return format!(
-                "{} define it in one directory, so that no engine takes it from any of them: remove it from all but one",
+                "{} define it in one directory, and engines then ignore it: remove it from all files but one",
                 shown(paths)
             );
         }
@@ -234,17 +234,17 @@ impl Specs {
         let hint = if broken.is_empty() {
             String::new()
         } else {
-            format!(" (or is it in {}, which can't be used?)", shown(&broken))
+            format!(" (it may be in {}, which cannot be used)", shown(&broken))
         };
         format!("no spec in {} defines it{hint}", shown(&directories))
     }
 }
 
 impl<'s> Definition<'s> {
-    /// What it becomes once a further file defines it, too.
-    fn and(self, file: &'s SpecFile, spec: &'s Document, device: &'s Device) -> Self {
+    /// The definition if a further file also defines the device.
+    fn with(self, file: &'s SpecFile, spec: &'s Document, device: &'s Device) -> Self {
         match self {
-            // The Go library remembers a conflict to the end, whatever higher directories say.
+            // In the Go library a conflict stays, whatever higher directories define.
             Self::Conflict(mut paths) => {
                 paths.push(&file.path);
                 Self::Conflict(paths)
@@ -267,7 +267,7 @@ impl<'s> Definition<'s> {
     }
 }
 
-/// Paths, as a sentence has them.
+/// Paths, for a sentence.
 pub fn shown(paths: &[&Path]) -> String {
     let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
     match paths.split_last() {
@@ -281,7 +281,7 @@ fn is_same(one: &Path, other: &Path) -> bool {
     resolved(one) == resolved(other)
 }
 
-/// The specs directly in a directory, by name as the Go library walks them.
+/// The specs directly in a directory, by name, in the order of the Go library.
 fn list(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -314,7 +314,7 @@ mod tests {
         SpecFile {
             path: path.into(),
             priority,
-            spec: judge(&text),
+            spec: check(&text),
         }
     }
 
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn two_of_one_directory_annul_it_also_where_a_later_directory_has_it() {
+    fn a_device_of_two_files_of_one_directory_is_ignored_also_in_a_later_directory() {
         let specs = specs(vec![
             file("a", 0, &["x"]),
             file("b", 0, &["x", "y"]),
@@ -354,28 +354,28 @@ mod tests {
     }
 
     #[test]
-    fn all_names_that_cannot_be_resolved_are_told() {
+    fn an_error_lists_all_names_that_cannot_be_resolved() {
         let mut files = vec![file("l", 0, &["x"]), file("m", 0, &["x"])];
         files.push(SpecFile {
             path: "broken".into(),
             priority: 0,
-            spec: judge("{"),
+            spec: check("{"),
         });
         let names = ["a/b=x", "a/b=z", "nonsense"].map(String::from);
-        let told: Vec<String> = specs(files)
+        let messages: Vec<String> = specs(files)
             .resolve(&names)
             .unwrap_err()
             .iter()
             .map(ToString::to_string)
             .collect();
         assert!(
-            told[0].starts_with("a/b=x: l and m define it in one directory"),
-            "{told:?}"
+            messages[0].starts_with("a/b=x: l and m define it in one directory"),
+            "{messages:?}"
         );
         assert!(
-            told[1].contains("no spec in low and high defines it (or is it in broken"),
-            "{told:?}"
+            messages[1].contains("no spec in low and high defines it (it may be in broken"),
+            "{messages:?}"
         );
-        assert!(told[2].contains("write VENDOR/CLASS=NAME"), "{told:?}");
+        assert!(messages[2].contains("write VENDOR/CLASS=NAME"), "{messages:?}");
     }
 }

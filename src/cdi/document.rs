@@ -1,8 +1,7 @@
-//! One CDI spec as it is written, in JSON or YAML, and the places of what is wrong with it.
+//! One CDI spec, in JSON or YAML.
 //!
-//! Must not know which files there are, nor what a container makes of them. The fields are those of the CDI
-//! specification, specs-go/config.go; a field that is not among them is an error there (SPEC.md, "unknown fields")
-//! and here.
+//! Must not know which files there are. The fields are those of the CDI specification, specs-go/config.go; unknown fields are
+//! errors there (SPEC.md, "unknown fields") and here.
 
 use std::collections::BTreeMap;
 
@@ -17,13 +16,13 @@ use crate::model::yaml::{self, Node};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Document {
-    /// The version of the specification that its reader must know.
+    /// The version of the specification that readers must support.
     #[serde(deserialize_with = "fields::text")]
     pub cdi_version: String,
     /// `vendor/class`.
     #[serde(deserialize_with = "fields::text")]
     pub kind: String,
-    /// For anyone's use.
+    /// For other programs.
     #[serde(
         default,
         deserialize_with = "fields::text_map",
@@ -33,7 +32,7 @@ pub struct Document {
     /// The devices.
     #[serde(default, deserialize_with = "or_default")]
     pub devices: Vec<Device>,
-    /// What every container gets that gets one of the devices.
+    /// Edits for every container with one of the devices.
     #[serde(
         default,
         deserialize_with = "or_default",
@@ -46,17 +45,17 @@ pub struct Document {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Device {
-    /// What stands behind the `=` of its qualified name.
+    /// The name behind the `=` of its qualified name.
     #[serde(deserialize_with = "fields::text")]
     pub name: String,
-    /// For anyone's use.
+    /// For other programs.
     #[serde(
         default,
         deserialize_with = "fields::text_map",
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub annotations: BTreeMap<String, String>,
-    /// What a container gets with it.
+    /// Edits for containers with this device.
     #[serde(default, deserialize_with = "or_default")]
     pub container_edits: Edits,
 }
@@ -106,7 +105,7 @@ pub struct Edits {
     pub additional_gids: Vec<u32>,
 }
 
-/// A device node; its numbers are those of the host's node where they are not given.
+/// A device node. Numbers that are not given are those of the host's node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the names are the specification's")]
@@ -268,12 +267,12 @@ pub struct IntelRdt {
 }
 
 impl Edits {
-    /// Whether they change nothing: right for a whole spec, an error for a device.
+    /// Whether they change nothing, which is valid for a whole spec and an error for a device.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Adds others behind these; of several `intelRdt` the last one holds (pkg/cdi/container-edits.go, Append).
+    /// Appends others; the last `intelRdt` counts (pkg/cdi/container-edits.go, Append).
     pub fn append(&mut self, other: &Self) {
         self.env.extend_from_slice(&other.env);
         self.device_nodes.extend_from_slice(&other.device_nodes);
@@ -285,7 +284,7 @@ impl Edits {
     }
 }
 
-/// The Go library takes `null` for what is not there.
+/// The Go library reads `null` as an absent field.
 fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
@@ -293,10 +292,10 @@ fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(
 }
 
 impl Document {
-    /// Reads a spec. YAML, which JSON is a part of, whatever the file's name: the Go library does the same.
+    /// Reads a spec as YAML, which includes JSON, whatever the file's name, as the Go library does.
     ///
     /// # Errors
-    /// What is wrong with the text or with a field, and where. The values of the fields are judged by `rules`.
+    /// What is wrong with the text or a field, and where. `rules` checks the values of the fields.
     pub fn parse(text: &str) -> Result<Self, Fault> {
         Self::decode(&yaml::parse(text)?)
     }

@@ -1,7 +1,7 @@
 //! Specs that bring our hooks into a container, and their files.
 //!
-//! One file for each device, named after it, so that writing one anew changes no other. Must not know what a request
-//! means: whoever calls has had it read.
+//! Each device has a file of its own, so that a change of one device does not touch the others. Must not know what a request
+//! means: callers have parsed it.
 
 use std::fs;
 use std::io;
@@ -14,13 +14,13 @@ use super::names::{self, Kind, NameError};
 use super::{reference, rules};
 use crate::host::state::atomic_file::{Durability, replace};
 
-/// The vendor and class of our devices when nothing else is said.
+/// The default vendor and class of our devices.
 pub const DEFAULT_KIND: &str = "oci-hotplug.dev/device";
 
-/// The device that brings the hooks and asks for nothing: the container's annotations ask.
+/// The device that only adds the hooks: the container's annotations have the requests.
 pub const ANNOTATED: &str = "annotated";
 
-/// The version that the oldest libraries in use know (kubernetes.md 2.2); hooks are older still.
+/// A version that the oldest libraries in use support (kubernetes.md 2.2); hooks exist since an earlier one.
 const VERSION: &str = "0.5.0";
 
 /// In seconds; as in hooks.d.
@@ -34,8 +34,8 @@ const POSTSTOP: &str = "oci-hotplug-poststop";
 
 /// A device to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wish {
-    /// What stands behind the `=`.
+pub struct NewDevice {
+    /// The name behind the `=`.
     pub name: String,
     /// Arguments `--device` of the prestart hook.
     pub devices: Vec<String>,
@@ -43,24 +43,24 @@ pub struct Wish {
     pub symlinks: Vec<String>,
 }
 
-/// What became of a file.
+/// How a file was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Placed {
-    /// It is new.
-    Written,
-    /// It was there with other content of ours.
+pub enum FileChange {
+    /// The file is new.
+    Created,
+    /// It had another content of ours.
     Updated,
-    /// It was another program's.
+    /// It was written by another program.
     Replaced,
-    /// It was there as it should be.
+    /// It had the right content.
     Unchanged,
 }
 
-impl Placed {
-    /// In a word.
+impl FileChange {
+    /// For messages.
     pub fn word(self) -> &'static str {
         match self {
-            Self::Written => "wrote",
+            Self::Created => "wrote",
             Self::Updated => "updated",
             Self::Replaced => "replaced another program's",
             Self::Unchanged => "unchanged",
@@ -68,65 +68,65 @@ impl Placed {
     }
 }
 
-/// Why nothing was written.
+/// Why no file was written.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {
-    /// The name.
+    /// The name is not valid.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// The name of the file.
+    /// The name of the file is too long.
     #[error(
         "writing device {name:?}: the name of its file would have {length} characters, and {MAX_FILE_NAME} are allowed: choose a shorter one"
     )]
-    Long {
+    LongFileName {
         /// The device's name.
         name: String,
         /// The length.
         length: usize,
     },
-    /// No hooks.
+    /// The hooks are not installed.
     #[error("looking for the hooks {PRESTART} and {POSTSTOP}: they are in none of {} (install them, or name their directory with --hook-dir)", shown(&dirs.iter().map(PathBuf::as_path).collect::<Vec<_>>()))]
     NoHooks {
         /// Where they were looked for.
         dirs: Vec<PathBuf>,
     },
-    /// A relative path means nothing to a runtime.
-    #[error("hook directory {}: it must be an absolute path, for the runtime starts the hooks by it", .0.display())]
+    /// Runtimes need an absolute path.
+    #[error("hook directory {}: it must be an absolute path, because the runtime starts the hooks by it", .0.display())]
     HookDir(PathBuf),
-    /// Another file has it.
-    #[error("writing {name}: {other} defines it, too: {why} (remove it there, or choose another name)", other = other.display())]
-    Clash {
+    /// Another file defines the device.
+    #[error("writing {name}: {other} also defines it: {why} (remove it there, or choose another name)", other = other.display())]
+    DefinedElsewhere {
         /// The qualified name.
         name: String,
         /// The other file.
         other: PathBuf,
-        /// What would come of it.
+        /// What engines would do.
         why: &'static str,
     },
-    /// The file is there and is not ours.
-    #[error("writing {path}: it is there, and oci-hotplug did not write it: {what} (choose another name, or replace it with --force)", path = path.display())]
+    /// The file exists and is not ours.
+    #[error("writing {path}: the file exists, and oci-hotplug did not write it: {what} (choose another name, or replace it with --force)", path = path.display())]
     NotOurs {
         /// The file.
         path: PathBuf,
         /// What it is.
         what: String,
     },
-    /// The CNCF's library.
-    #[error("device {name:?} makes no valid spec: {objection}")]
+    /// The CNCF's library rejects the spec.
+    #[error("the spec of device {name:?} is not valid: {objection}")]
     Invalid {
         /// The device's name.
         name: String,
-        /// What the library says.
+        /// The library's error.
         objection: String,
     },
     /// The file system.
     #[error("{doing} {path}: {source}", path = path.display())]
     Io {
-        /// What was being done, as a gerund.
+        /// The operation, as a gerund.
         doing: &'static str,
-        /// To what.
+        /// The file or directory.
         path: PathBuf,
-        /// Why it failed.
+        /// The cause.
         source: io::Error,
     },
 }
@@ -134,28 +134,28 @@ pub enum GenerateError {
 /// The directory of the hooks: the first of these that has both.
 ///
 /// # Errors
-/// When none has.
+/// When no directory has both.
 pub fn find_hooks(dirs: &[PathBuf]) -> Result<PathBuf, GenerateError> {
     let has_both = |dir: &&PathBuf| [PRESTART, POSTSTOP].iter().all(|hook| dir.join(hook).is_file());
     let found = dirs.iter().find(has_both).cloned();
     found.ok_or_else(|| GenerateError::NoHooks { dirs: dirs.to_vec() })
 }
 
-/// The spec of these devices: two hooks each, and nothing else, so that nothing need be present.
+/// The spec of these devices: each has two hooks and nothing else, so that the host's devices may be absent.
 ///
 /// # Errors
-/// When a name or the directory is not one that CDI or a runtime can use.
-pub fn document(kind: &Kind, hook_dir: &Path, wishes: &[Wish]) -> Result<Document, GenerateError> {
+/// When CDI does not allow a name, or a runtime cannot use the directory.
+pub fn document(kind: &Kind, hook_dir: &Path, devices: &[NewDevice]) -> Result<Document, GenerateError> {
     let hook_dir_text = hook_dir.to_str().filter(|_| hook_dir.is_absolute());
     let hook_dir = hook_dir_text.ok_or_else(|| GenerateError::HookDir(hook_dir.to_owned()))?;
     kind.check_engines()?;
-    for wish in wishes {
-        names::check_device(&wish.name)?;
+    for new in devices {
+        names::check_device(&new.name)?;
     }
     let mut document = Document {
         cdi_version: VERSION.to_owned(),
         kind: kind.to_string(),
-        devices: wishes.iter().map(|wish| device(hook_dir, wish)).collect(),
+        devices: devices.iter().map(|new| device(hook_dir, new)).collect(),
         ..Document::default()
     };
     let (required, _) = rules::required_version(&document);
@@ -163,9 +163,9 @@ pub fn document(kind: &Kind, hook_dir: &Path, wishes: &[Wish]) -> Result<Documen
     let path = PathBuf::from("generated.json");
     match reference::objection(&document, &path) {
         Some(objection) => Err(GenerateError::Invalid {
-            name: wishes
+            name: devices
                 .iter()
-                .map(|wish| wish.name.as_str())
+                .map(|new| new.name.as_str())
                 .collect::<Vec<_>>()
                 .join(", "),
             objection,
@@ -174,9 +174,9 @@ pub fn document(kind: &Kind, hook_dir: &Path, wishes: &[Wish]) -> Result<Documen
     }
 }
 
-fn device(hook_dir: &str, wish: &Wish) -> Device {
+fn device(hook_dir: &str, new: &NewDevice) -> Device {
     let mut args = vec![PRESTART.to_owned()];
-    let options = [("--device", &wish.devices), ("--symlink", &wish.symlinks)];
+    let options = [("--device", &new.devices), ("--symlink", &new.symlinks)];
     for (option, values) in options {
         args.extend(values.iter().flat_map(|value| [option.to_owned(), value.clone()]));
     }
@@ -188,7 +188,7 @@ fn device(hook_dir: &str, wish: &Wish) -> Device {
         timeout: Some(HOOK_TIMEOUT),
     };
     Device {
-        name: wish.name.clone(),
+        name: new.name.clone(),
         container_edits: Edits {
             hooks: vec![
                 hook(PRESTART, "createRuntime", args),
@@ -200,8 +200,8 @@ fn device(hook_dir: &str, wish: &Wish) -> Device {
     }
 }
 
-/// Whether we wrote it: each device has our two hooks and nothing else. A mark of our own would need a newer version
-/// of the specification, which older engines refuse.
+/// Whether we wrote it: each device has our two hooks and nothing else. An annotation of ours would need a newer version of
+/// the specification, which older engines reject.
 pub fn is_ours(document: &Document) -> bool {
     document.annotations.is_empty()
         && document.container_edits.is_empty()
@@ -227,12 +227,12 @@ pub fn is_our_device(device: &Device) -> bool {
             if is_hook(start, "createRuntime", PRESTART) && is_hook(stop, "poststop", POSTSTOP))
 }
 
-/// What the prestart hook of a device of ours asks for, in the words of its arguments.
+/// The requests of a device of ours: the arguments of its prestart hook.
 pub fn requests(device: &Device) -> Vec<&str> {
     arguments(device, "--device")
 }
 
-/// Its rules for further links.
+/// The symlink rules of a device of ours.
 pub fn symlinks(device: &Device) -> Vec<&str> {
     arguments(device, "--symlink")
 }
@@ -249,7 +249,7 @@ fn arguments<'d>(device: &'d Device, option: &str) -> Vec<&'d str> {
 
 /// The text of a spec's file.
 pub fn text(document: &Document) -> String {
-    // A struct of strings and numbers: writing it cannot fail.
+    // Serializing strings and numbers cannot fail.
     let mut text = serde_json::to_string_pretty(document).unwrap_or_default();
     text.push('\n');
     text
@@ -264,7 +264,7 @@ pub fn file_name(kind: &Kind, name: &str) -> Result<String, GenerateError> {
     // The temporary file's name is longer by this much.
     let length = file.len() + ".4194304.tmp".len() + 1;
     if length > MAX_FILE_NAME {
-        return Err(GenerateError::Long {
+        return Err(GenerateError::LongFileName {
             name: name.to_owned(),
             length,
         });
@@ -272,11 +272,11 @@ pub fn file_name(kind: &Kind, name: &str) -> Result<String, GenerateError> {
     Ok(file)
 }
 
-/// Checks that the spec of one device can be put into `dir`, among what engines read: `specs`. Changes nothing.
+/// The path for the spec of one device in `dir`, if it may be written beside `specs`, which engines read. Changes nothing.
 /// With `force`, a file that we did not write may be replaced.
 ///
 /// # Errors
-/// When a file that we did not write is in its place, or another file defines the device.
+/// When a file that we did not write has this path, or another file defines the device.
 pub fn check(
     specs: &Specs,
     dir: &Path,
@@ -303,13 +303,13 @@ pub fn check(
     let same_directory = other
         .parent()
         .is_some_and(|parent| resolved(parent) == resolved(dir));
-    Err(GenerateError::Clash {
+    Err(GenerateError::DefinedElsewhere {
         name: qualified,
         other: other.to_path_buf(),
         why: if same_directory {
-            "with two files of one directory, engines take it from neither"
+            "engines ignore a device that two files of one directory define"
         } else {
-            "engines would take it from only one of the two directories"
+            "engines use only one of the two directories"
         },
     })
 }
@@ -318,12 +318,12 @@ fn resolved(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// Whether a spec has this one device, as our files do.
+/// Whether a spec has only this device, as our files do.
 fn defines(document: &Document, kind: &Kind, name: &str) -> bool {
     document.kind == kind.to_string() && matches!(&document.devices[..], [device] if device.name == name)
 }
 
-/// The files that we have written, in the directories of `specs`: each with the device that it defines.
+/// The files that we wrote, in the directories of `specs`, each with the device that it defines.
 pub fn files_of_ours(specs: &Specs) -> Vec<(&Path, String)> {
     let files = specs.files.iter().filter_map(|file| {
         let document = file.spec.as_ref().ok().filter(|document| is_ours(document))?;
@@ -345,8 +345,8 @@ fn check_existing(path: &Path, kind: &Kind, name: &str) -> Result<(), GenerateEr
     };
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(source) => return Err(io_error("looking at", path, source)),
-        Ok(found) if !found.is_file() => return not_ours("it is no regular file".into()),
+        Err(source) => return Err(io_error("reading", path, source)),
+        Ok(found) if !found.is_file() => return not_ours("it is not a regular file".into()),
         Ok(_) => {}
     }
     match SpecFile::read(path, 0).spec {
@@ -356,34 +356,34 @@ fn check_existing(path: &Path, kind: &Kind, name: &str) -> Result<(), GenerateEr
     }
 }
 
-/// Puts a spec at a path that [`check`] gave: complete or not at all, and by rename, which is what engines watch for
-/// (cache.go:549). The directory is made if need be.
+/// Writes a spec to a path that [`check`] returned, atomically and by rename, which engines watch for (cache.go:549).
+/// Creates the directory if necessary.
 ///
 /// # Errors
 /// When the directory or the file can't be written.
-pub fn place(path: &Path, document: &Document) -> Result<Placed, GenerateError> {
+pub fn write(path: &Path, document: &Document) -> Result<FileChange, GenerateError> {
     let text = text(document);
-    let placed = match fs::read(path) {
-        Ok(before) if before == text.as_bytes() => return Ok(Placed::Unchanged),
+    let change = match fs::read(path) {
+        Ok(before) if before == text.as_bytes() => return Ok(FileChange::Unchanged),
         Ok(_)
             if !SpecFile::read(path, 0)
                 .spec
                 .is_ok_and(|document| is_ours(&document)) =>
         {
-            Placed::Replaced
+            FileChange::Replaced
         }
-        Ok(_) => Placed::Updated,
-        Err(_) => Placed::Written,
+        Ok(_) => FileChange::Updated,
+        Err(_) => FileChange::Created,
     };
     let dir = path.parent().unwrap_or(Path::new("/"));
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o755)
         .create(dir)
-        .map_err(|source| io_error("making the directory", dir, source))?;
+        .map_err(|source| io_error("creating the directory", dir, source))?;
     replace(path, text.as_bytes(), 0o644, Durability::Synced)
         .map_err(|source| io_error("writing", path, source))?;
-    Ok(placed)
+    Ok(change)
 }
 
 fn io_error(doing: &'static str, path: &Path, source: io::Error) -> GenerateError {
@@ -404,23 +404,23 @@ mod tests {
         DEFAULT_KIND.parse().unwrap()
     }
 
-    fn wish(name: &str, devices: &[&str]) -> Wish {
-        Wish {
+    fn new(name: &str, devices: &[&str]) -> NewDevice {
+        NewDevice {
             name: name.to_owned(),
             devices: devices.iter().map(|text| text.to_string()).collect(),
             symlinks: Vec::new(),
         }
     }
 
-    fn the_document(wishes: &[Wish]) -> Document {
-        document(&kind(), Path::new("/usr/libexec/oci/hooks.d"), wishes).unwrap()
+    fn spec_of(devices: &[NewDevice]) -> Document {
+        document(&kind(), Path::new("/usr/libexec/oci/hooks.d"), devices).unwrap()
     }
 
     #[test]
     fn a_device_has_our_two_hooks_and_nothing_else() {
-        let mut board = wish("board", &["usb:0403:6001", "class:lab"]);
+        let mut board = new("board", &["usb:0403:6001", "class:lab"]);
         board.symlinks = vec!["usb:0403:6001:0=/dev/gps".into()];
-        let document = the_document(&[board]);
+        let document = spec_of(&[board]);
         assert_eq!(document.cdi_version, "0.5.0");
         let hooks = &document.devices[0].container_edits.hooks;
         assert_eq!(hooks[0].path, "/usr/libexec/oci/hooks.d/oci-hotplug-prestart");
@@ -446,7 +446,7 @@ mod tests {
 
     #[test]
     fn what_has_anything_else_is_not_ours() {
-        let ours = the_document(&[wish("x", &[])]);
+        let ours = spec_of(&[new("x", &[])]);
         let mut other = ours.clone();
         other.devices[0].container_edits.env.push("A=1".into());
         assert!(!is_ours(&other));
@@ -462,7 +462,7 @@ mod tests {
     fn a_class_with_a_dot_needs_the_newer_version() {
         let kind = "vendor.com/my.class".parse().unwrap();
         assert_eq!(
-            document(&kind, Path::new("/h"), &[wish("x", &[])])
+            document(&kind, Path::new("/h"), &[new("x", &[])])
                 .unwrap()
                 .cdi_version,
             "0.6.0"
@@ -483,8 +483,8 @@ mod tests {
             name in "[a-z0-9][a-z0-9_.:-]{0,20}[a-z0-9]",
             devices in proptest::collection::vec("[ -~]{0,30}|[\u{e0}-\u{17f}\"\\\\]{0,9}", 0..4),
         ) {
-            let wish = Wish { name, devices, symlinks: Vec::new() };
-            let document = the_document(&[wish]);
+            let new = NewDevice { name, devices, symlinks: Vec::new() };
+            let document = spec_of(&[new]);
             let text = text(&document);
             let root = yaml::parse(&text).unwrap();
             let read = Document::decode(&root).unwrap();

@@ -1,18 +1,18 @@
-//! The Container Device Interface: specs that carry our hooks into engines without hooks.d, and a look at all the
-//! specs that engines would read here.
+//! The Container Device Interface: specs that add our hooks in engines without hooks.d, and a reader for the specs of the
+//! host.
 //!
 //! ```text
 //! directories -> document (one file; fault: what is wrong, and where) -> rules -> directories::resolve
-//! generate: requests -> document -> rules -> file (temp + rename)
+//! generate: requests -> document -> rules -> file (written atomically)
 //! ```
-//! Must not know how a request is matched. Only the operator's tool uses it: no hook and no watcher does.
+//! Must not know how a request is matched. Used by the operator's tool and the device plugin; hooks and watchers do not use it.
 
 pub mod directories;
 pub mod document;
 pub mod fault;
 mod fields;
 pub mod generate;
-pub mod live;
 pub mod names;
+pub mod node_requests;
 mod reference;
 pub mod rules;

@@ -1,4 +1,4 @@
-//! Names of CDI: `vendor/class=device`, judged as the Go library judges them (pkg/parser/parser.go:81-199).
+//! Names of CDI: `vendor/class=device`, checked as in the Go library (pkg/parser/parser.go:81-199).
 //!
 //! Must not know which devices there are.
 
@@ -8,22 +8,22 @@ use std::str::FromStr;
 /// `vendor/class`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Kind {
-    /// Whose it is: a domain, as a rule.
+    /// The vendor: usually a domain.
     pub vendor: String,
-    /// What it is.
+    /// The class of its devices.
     pub class: String,
 }
 
 /// `vendor/class=device`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct QualifiedName {
-    /// What stands before the `=`.
+    /// The part before the `=`.
     pub kind: Kind,
-    /// What stands behind it.
+    /// The part behind the `=`.
     pub device: String,
 }
 
-/// A text that is no such name, and the hint.
+/// Why a text is not a name, with a hint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Nothing.
@@ -31,7 +31,7 @@ pub enum NameError {
     Empty {
         /// Which part.
         what: &'static str,
-        /// One that is right.
+        /// A valid one.
         example: &'static str,
     },
     /// The wrong beginning.
@@ -39,11 +39,11 @@ pub enum NameError {
     Begin {
         /// Which part.
         what: &'static str,
-        /// What stands there.
+        /// The text.
         name: String,
         /// `letter`, or `letter or digit`.
         letter: &'static str,
-        /// What would be right.
+        /// The valid form.
         hint: String,
     },
     /// The wrong end.
@@ -51,23 +51,23 @@ pub enum NameError {
     End {
         /// Which part.
         what: &'static str,
-        /// What stands there.
+        /// The text.
         name: String,
-        /// What would be right.
+        /// The valid form.
         hint: String,
     },
-    /// A character that can't be there.
+    /// A character that is not allowed.
     #[error("the {what} {name:?} must not have {found:?}: letters, digits and {allowed} are allowed{hint}")]
     Character {
         /// Which part.
         what: &'static str,
-        /// What stands there.
+        /// The text.
         name: String,
         /// The character.
         found: char,
         /// What may be in between.
         allowed: &'static str,
-        /// What would be right.
+        /// The valid form.
         hint: String,
     },
     /// One letter, of which the Go library takes the slice `[1:0]` and panics (pkg/parser/parser.go, validateVendorOrClassName;
@@ -78,29 +78,29 @@ pub enum NameError {
     OneLetter {
         /// Which part.
         what: &'static str,
-        /// What stands there.
+        /// The text.
         name: String,
     },
     /// No `vendor/class`.
-    #[error("{text:?} is no kind: write VENDOR/CLASS, such as oci-hotplug.dev/device")]
+    #[error("{text:?} is not a kind: write VENDOR/CLASS, such as oci-hotplug.dev/device")]
     Kind {
-        /// What stands there.
+        /// The text.
         text: String,
     },
     /// No `vendor/class=device`.
     #[error(
-        "{text:?} is no qualified name: write VENDOR/CLASS=NAME, such as oci-hotplug.dev/device=annotated"
+        "{text:?} is not a qualified name: write VENDOR/CLASS=NAME, such as oci-hotplug.dev/device=annotated"
     )]
     Qualified {
-        /// What stands there.
+        /// The text.
         text: String,
     },
 }
 
-/// How many characters of a name are told.
+/// The most characters of a name that messages quote.
 const SHOWN: usize = 80;
 
-/// As much of a text as a message may quote.
+/// The part of a text that messages quote.
 fn beginning(text: &str) -> String {
     text.chars().take(SHOWN).collect()
 }

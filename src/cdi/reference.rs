@@ -1,14 +1,14 @@
 //! The CNCF's library `container-device-interface` as a second opinion on a spec.
 //!
-//! Not used to read directories: its scan descends into subdirectories, stops at the first broken file and keeps
-//! devices in conflict (1.1.1, spec_dirs.rs and cache.rs), where the Go library that the engines use does none of
-//! that. Without the feature `cdi` it has no opinion.
+//! Not used to read directories: its scan descends into subdirectories, stops at the first broken file and keeps devices in
+//! conflict (1.1.1, spec_dirs.rs and cache.rs), unlike the Go library that the engines use. Without the feature `cncf-cdi`
+//! every spec passes.
 
 use std::path::Path;
 
 use super::document::Document;
 
-/// What the library has against a spec, if anything.
+/// The library's error about a spec.
 #[cfg(feature = "cncf-cdi")]
 pub(super) fn objection(document: &Document, path: &Path) -> Option<String> {
     let judged = serde_json::to_value(document)
@@ -18,7 +18,7 @@ pub(super) fn objection(document: &Document, path: &Path) -> Option<String> {
     judged.err().map(|error| format!("{error:#}"))
 }
 
-/// What the library has against a spec, if anything.
+/// The library's error about a spec.
 #[cfg(not(feature = "cncf-cdi"))]
 pub(super) fn objection(_document: &Document, _path: &Path) -> Option<String> {
     None
@@ -64,7 +64,7 @@ mod tests {
             let root = yaml::parse(&text).unwrap();
             let document = Document::decode(&root).unwrap();
             let ours = faults(&document, &root);
-            // The library panics on versions that are none.
+            // The library panics on unknown versions.
             prop_assume!(!ours.iter().any(|fault| fault.field == "cdiVersion" && fault.message.contains("no version")));
             let theirs = objection(&document, Path::new("/etc/cdi/x.json"));
             prop_assert_eq!(ours.is_empty(), theirs.is_none(), "{}: {:?} {:?}", text, ours, theirs);

@@ -1,7 +1,7 @@
-//! What must hold within one spec, as the Go library that the engines use has it (pkg/cdi/spec.go:236-262,
-//! pkg/cdi/device.go:80-83, pkg/cdi/container-edits.go, specs-go/version.go).
+//! The rules for one spec, as in the Go library that the engines use (pkg/cdi/spec.go:236-262, pkg/cdi/device.go:80-83,
+//! pkg/cdi/container-edits.go, specs-go/version.go).
 //!
-//! Must not know of other specs, nor of the host.
+//! Must not know other specs or the host.
 
 use std::collections::BTreeSet;
 
@@ -10,12 +10,12 @@ use super::fault::Fault;
 use super::names::{self, Kind};
 use crate::model::yaml::Node;
 
-/// Versions of the specification that there are (specs-go/version.go:27-62).
+/// The versions of the specification (specs-go/version.go:27-62).
 const VERSIONS: [&str; 10] = [
     "0.1.0", "0.2.0", "0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.7.0", "0.8.0", "1.0.0", "1.1.0",
 ];
 
-/// The hooks that there are (pkg/cdi/container-edits.go, validHookNames).
+/// The names of hooks (pkg/cdi/container-edits.go, validHookNames).
 const HOOKS: [&str; 6] = [
     "prestart",
     "createRuntime",
@@ -25,7 +25,7 @@ const HOOKS: [&str; 6] = [
     "poststop",
 ];
 
-/// All that is wrong with a spec; `root` is the tree that it was read from, for the positions.
+/// All faults of a spec; `root` is the tree that it was read from, for their positions.
 pub fn faults(document: &Document, root: &Node) -> Vec<Fault> {
     let mut findings = Findings::default();
     findings.kind(document);
@@ -39,7 +39,7 @@ pub fn faults(document: &Document, root: &Node) -> Vec<Fault> {
         .collect()
 }
 
-/// The version that a reader must know at least, and the field that asks for it (specs-go/version.go:68-81).
+/// The lowest version that a spec may have, and the field that requires it (specs-go/version.go:68-81).
 pub fn required_version(document: &Document) -> (&'static str, String) {
     let mut needs: Vec<(&'static str, String)> = vec![("0.3.0", String::new())];
     for (field, edits) in all_edits(document) {
@@ -68,7 +68,7 @@ pub fn required_version(document: &Document) -> (&'static str, String) {
         .zip(0..)
         .filter(|(device, _)| digit(&device.name));
     needs.extend(digits.map(|(_, index)| ("0.5.0", format!("devices[{index}].name (a digit first)"))));
-    // Versions of one digit each sort as texts do. Of several fields the first one counts.
+    // Each part of a version has one digit, so versions sort as texts. The first of several fields counts.
     needs
         .into_iter()
         .rev()
@@ -130,7 +130,7 @@ impl Findings {
         if !VERSIONS.contains(&version) {
             let known = VERSIONS[2..].join(", ");
             let message = format!(
-                "{:?} is no version of the specification; there are {known}",
+                "{:?} is not a version of the specification; write one of {known}",
                 document.cdi_version
             );
             return self.add("cdiVersion", message);
@@ -155,7 +155,7 @@ impl Findings {
             if old && version >= "1.1.0" {
                 self.add(
                     format!("{field}.intelRdt"),
-                    "enableCMT and enableMBM are gone since version 1.1.0: use enableMonitoring",
+                    "version 1.1.0 removed enableCMT and enableMBM: use enableMonitoring",
                 );
             }
         }
@@ -163,7 +163,7 @@ impl Findings {
 
     fn devices(&mut self, document: &Document) {
         if document.devices.is_empty() {
-            self.add("devices", "there is no device: a spec needs at least one");
+            self.add("devices", "a spec must have at least one device");
         }
         let mut seen = BTreeSet::new();
         for (device, index) in document.devices.iter().zip(0..) {
@@ -183,7 +183,7 @@ impl Findings {
             if device.container_edits.is_empty() {
                 self.add(
                     format!("{field}.containerEdits"),
-                    "there are none: a device must change something, such as env, deviceNodes or hooks",
+                    "must not be empty: a device must change something, such as env, deviceNodes or hooks",
                 );
             }
             self.edits(&format!("{field}.containerEdits"), &device.container_edits);
@@ -194,7 +194,7 @@ impl Findings {
         self.env(&format!("{field}.env"), &edits.env);
         for (node, index) in edits.device_nodes.iter().zip(0..) {
             let field = format!("{field}.deviceNodes[{index}]");
-            self.filled(&format!("{field}.path"), &node.path);
+            self.not_empty(&format!("{field}.path"), &node.path);
             if !["", "b", "c", "u", "p"].contains(&node.kind.as_deref().unwrap_or_default()) {
                 self.add(format!("{field}.type"), "must be b, c, u or p");
             }
@@ -212,15 +212,15 @@ impl Findings {
                 let known = HOOKS.join(", ");
                 self.add(
                     format!("{field}.hookName"),
-                    format!("{:?} is no hook; there are {known}", hook.hook_name),
+                    format!("{:?} is not a hook; write one of {known}", hook.hook_name),
                 );
             }
-            self.filled(&format!("{field}.path"), &hook.path);
+            self.not_empty(&format!("{field}.path"), &hook.path);
             self.env(&format!("{field}.env"), &hook.env);
         }
         for (mount, index) in edits.mounts.iter().zip(0..) {
-            self.filled(&format!("{field}.mounts[{index}].hostPath"), &mount.host_path);
-            self.filled(
+            self.not_empty(&format!("{field}.mounts[{index}].hostPath"), &mount.host_path);
+            self.not_empty(
                 &format!("{field}.mounts[{index}].containerPath"),
                 &mount.container_path,
             );
@@ -242,16 +242,16 @@ impl Findings {
         let (mut hosts, mut names) = (BTreeSet::new(), BTreeSet::new());
         for (device, index) in edits.net_devices.iter().zip(0..) {
             let field = format!("{field}.netDevices[{index}]");
-            self.filled(&format!("{field}.hostInterfaceName"), &device.host_interface_name);
-            self.filled(&format!("{field}.name"), &device.name);
+            self.not_empty(&format!("{field}.hostInterfaceName"), &device.host_interface_name);
+            self.not_empty(&format!("{field}.name"), &device.name);
             if !hosts.insert(&device.host_interface_name) {
                 self.add(
                     format!("{field}.hostInterfaceName"),
-                    "the same interface is there already",
+                    "the interface is listed twice",
                 );
             }
             if !names.insert(&device.name) {
-                self.add(format!("{field}.name"), "the same name is there already");
+                self.add(format!("{field}.name"), "the name is used twice");
             }
         }
     }
@@ -267,7 +267,7 @@ impl Findings {
         }
     }
 
-    fn filled(&mut self, field: &str, value: &str) {
+    fn not_empty(&mut self, field: &str, value: &str) {
         if value.is_empty() {
             self.add(field, "must not be empty");
         }
@@ -316,7 +316,7 @@ mod tests {
                 "0.9.0",
                 "a/b",
                 "{name: x, containerEdits: {env: [A=1]}}",
-                "line 1, column 13: cdiVersion: \"0.9.0\" is no version",
+                "line 1, column 13: cdiVersion: \"0.9.0\" is not a version",
             ),
             (
                 "0.2.0",
@@ -394,7 +394,7 @@ mod tests {
                 "0.5.0",
                 "a/b",
                 "{name: x}",
-                "devices[0].containerEdits: there are none",
+                "devices[0].containerEdits: must not be empty",
             ),
             (
                 "0.5.0",
@@ -424,7 +424,7 @@ mod tests {
                 "0.5.0",
                 "a/b",
                 "{name: x, containerEdits: {hooks: [{hookName: start, path: /a}]}}",
-                "hooks[0].hookName: \"start\" is no hook",
+                "hooks[0].hookName: \"start\" is not a hook",
             ),
             (
                 "0.5.0",
@@ -462,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn all_faults_are_told_at_once() {
+    fn all_faults_are_reported_at_once() {
         assert_eq!(
             told("cdiVersion: 0.5.0\nkind: a\ndevices:\n- {name: '', containerEdits: {}}\n").len(),
             3

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::render::json::write_json;
 use super::render::table::print_line;
 use crate::cdi::directories::{DEFAULT_DIRECTORIES, SpecFile, Specs};
-use crate::cdi::generate::{self, ANNOTATED, DEFAULT_KIND, Wish};
+use crate::cdi::generate::{self, ANNOTATED, DEFAULT_KIND, NewDevice};
 use crate::cdi::names::Kind;
 use crate::host::config::Config;
 use crate::host::programs;
@@ -22,33 +22,33 @@ use crate::model::request::class::Classes;
 use crate::model::request::entry::Origin;
 use crate::model::request::symlink::parse_symlinks;
 
-/// The arguments of all of it.
+/// The arguments.
 #[derive(Debug, Args)]
 pub(super) struct Cdi {
     #[command(subcommand)]
     verb: Verb,
-    /// A directory with specs; may stand more than once, a later one wins [default: /etc/cdi and /var/run/cdi].
+    /// A directory with specs; may be given more than once, later ones have precedence [default: /etc/cdi and /var/run/cdi].
     #[arg(long, global = true, value_name = "DIR")]
     cdi_dir: Vec<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Write a device that brings the hooks, for engines without hooks.d.
+    /// Write a device that adds the hooks, for engines without hooks.d.
     ///
     /// Examples: oci-hotplug cdi generate board --device usb:0403:6001;
-    /// oci-hotplug cdi generate annotated, which brings the hooks for containers that ask by annotation;
+    /// oci-hotplug cdi generate annotated, which adds the hooks for containers with requests in annotations;
     /// oci-hotplug cdi generate --all, a device for each class of the configuration.
     Generate(Generate),
-    /// The devices that engines find here, and what is wrong with the specs.
+    /// List the devices that engines find on this host, and the errors in specs.
     List,
-    /// What is wrong with a spec, or with all of them.
+    /// Check a spec, or all of them.
     Validate {
         /// The spec [default: all that engines read].
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
     },
-    /// Remove devices that `cdi generate` has written. Specs of other programs stay.
+    /// Remove devices that `cdi generate` wrote. Specs of other programs stay.
     ///
     /// Examples: oci-hotplug cdi remove board; oci-hotplug cdi remove oci-hotplug.dev/device=board;
     /// oci-hotplug cdi remove --all.
@@ -56,11 +56,11 @@ enum Verb {
         /// Names of devices, with VENDOR/CLASS= or, for oci-hotplug.dev/device, without.
         #[arg(value_name = "NAME", required_unless_present = "all")]
         names: Vec<String>,
-        /// Remove all of oci-hotplug.dev/device except "annotated", which brings the hooks.
+        /// Remove all of oci-hotplug.dev/device except "annotated".
         #[arg(long, conflicts_with = "names")]
         all: bool,
     },
-    /// What a container gets that asks for these devices.
+    /// Show what a container with these devices gets.
     Resolve {
         /// Names of devices, with VENDOR/CLASS= or, for oci-hotplug.dev/device, without.
         #[arg(value_name = "NAME", required = true)]
@@ -73,10 +73,10 @@ struct Generate {
     /// The device's name, behind the "=".
     #[arg(value_name = "NAME", required_unless_present = "all", conflicts_with = "all")]
     name: Option<String>,
-    /// A request, as in the annotation io.oci-hotplug.devices; may stand more than once.
+    /// A request, as in the annotation io.oci-hotplug.devices; may be given more than once.
     #[arg(long, value_name = "REQUEST", conflicts_with = "all")]
     device: Vec<String>,
-    /// A further link, as in the annotation io.oci-hotplug.symlinks; may stand more than once.
+    /// A further link, as in the annotation io.oci-hotplug.symlinks; may be given more than once.
     #[arg(long, value_name = "RULE", conflicts_with = "all")]
     symlink: Vec<String>,
     /// Write a device for each class of the configuration, with the class's name.
@@ -96,19 +96,18 @@ struct Generate {
     hook_dir: Option<PathBuf>,
 }
 
-/// Does what the arguments say.
 pub(super) fn run(arguments: &Cdi, config: &Config, as_json: bool) -> Result<()> {
     let mut directories = arguments.cdi_dir.clone();
     if directories.is_empty() {
         directories = DEFAULT_DIRECTORIES.map(PathBuf::from).to_vec();
     }
     match &arguments.verb {
-        Verb::Generate(wanted) => {
-            let classes = match wanted.all {
+        Verb::Generate(arguments) => {
+            let classes = match arguments.all {
                 true => config.classes()?,
                 false => config.usable_classes(),
             };
-            run_generate(wanted, directories, &classes, as_json)
+            run_generate(arguments, directories, &classes, as_json)
         }
         Verb::List => show::list(&Specs::scan(&directories), as_json),
         Verb::Validate { file: None } => show::validate(&Specs::scan(&directories), as_json),
@@ -139,19 +138,19 @@ fn remove(specs: &Specs, names: &[String], all: bool, as_json: bool) -> Result<(
     let ours = generate::files_of_ours(specs);
     let annotated = qualified(ANNOTATED);
     let kind = qualified("");
-    let mut going: Vec<&(&Path, String)> = Vec::new();
+    let mut selected: Vec<&(&Path, String)> = Vec::new();
     if all {
-        going.extend(
+        selected.extend(
             ours.iter()
                 .filter(|(_, name)| name.starts_with(&kind) && *name != annotated),
         );
     }
-    // All are looked up before one is removed.
+    // Find all devices before removing one.
     for name in names {
         let name = qualified(name);
-        let before = going.len();
-        going.extend(ours.iter().filter(|(_, device)| *device == name));
-        if going.len() > before {
+        let before = selected.len();
+        selected.extend(ours.iter().filter(|(_, device)| *device == name));
+        if selected.len() > before {
             continue;
         }
         match specs.devices().get(&name) {
@@ -165,7 +164,7 @@ fn remove(specs: &Specs, names: &[String], all: bool, as_json: bool) -> Result<(
     }
     let mut out = std::io::stdout().lock();
     let mut removed: Vec<Value> = Vec::new();
-    for (path, name) in going {
+    for (path, name) in selected {
         std::fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
         removed.push(json!({ "device": name, "file": path, "result": "removed" }));
         if !as_json {
@@ -175,51 +174,51 @@ fn remove(specs: &Specs, names: &[String], all: bool, as_json: bool) -> Result<(
     if as_json {
         write_json(&mut out, &removed)?;
     } else if removed.is_empty() {
-        print_line!(out, "No device of `oci-hotplug cdi generate` is there.")?;
+        print_line!(out, "There are no devices of `oci-hotplug cdi generate`.")?;
     }
     Ok(())
 }
 
 fn run_generate(
-    wanted: &Generate,
+    arguments: &Generate,
     mut directories: Vec<PathBuf>,
     classes: &Classes,
     as_json: bool,
 ) -> Result<()> {
-    let kind: Kind = wanted.kind.parse().context("--kind")?;
-    let hook_dir = match &wanted.hook_dir {
+    let kind: Kind = arguments.kind.parse().context("--kind")?;
+    let hook_dir = match &arguments.hook_dir {
         Some(dir) => dir.clone(),
         None => default_hook_dir()?,
     };
-    let wishes = wishes(wanted, classes)?;
+    let devices = devices(arguments, classes)?;
     let mut out = std::io::stdout().lock();
-    if wanted.output == Path::new("-") {
+    if arguments.output == Path::new("-") {
         write!(
             out,
             "{}",
-            generate::text(&generate::document(&kind, &hook_dir, &wishes)?)
+            generate::text(&generate::document(&kind, &hook_dir, &devices)?)
         )?;
         return Ok(());
     }
-    directories.push(wanted.output.clone());
+    directories.push(arguments.output.clone());
     let specs = Specs::scan(&directories);
-    // Everything is judged before anything is written.
+    // Check all devices before writing one.
     let mut ready = Vec::new();
-    for wish in &wishes {
-        let document = generate::document(&kind, &hook_dir, std::slice::from_ref(wish))?;
+    for device in &devices {
+        let document = generate::document(&kind, &hook_dir, std::slice::from_ref(device))?;
         ready.push((
-            generate::check(&specs, &wanted.output, &kind, &wish.name, wanted.force)?,
+            generate::check(&specs, &arguments.output, &kind, &device.name, arguments.force)?,
             document,
-            wish,
+            device,
         ));
     }
     let mut report = Vec::new();
-    for (path, document, wish) in &ready {
-        let placed = generate::place(path, document)?;
+    for (path, document, device) in &ready {
+        let change = generate::write(path, document)?;
         report.push((
-            format!("{kind}={}", wish.name),
+            format!("{kind}={}", device.name),
             path.display().to_string(),
-            placed.word(),
+            change.word(),
         ));
     }
     if as_json {
@@ -233,7 +232,7 @@ fn run_generate(
             print_line!(out, "{name}: {result} {file}")?;
         }
     }
-    if wanted.all {
+    if arguments.all {
         warn_of_stale(&specs, &kind, classes);
     }
     Ok(())
@@ -243,52 +242,52 @@ fn default_hook_dir() -> Result<PathBuf> {
     Ok(generate::find_hooks(&programs::directories()?)?)
 }
 
-/// The devices to be written; what they ask for is known to be right.
-fn wishes(wanted: &Generate, classes: &Classes) -> Result<Vec<Wish>> {
-    let Some(name) = &wanted.name else {
-        return wishes_of_classes(classes);
+/// The devices to be written, with checked requests.
+fn devices(arguments: &Generate, classes: &Classes) -> Result<Vec<NewDevice>> {
+    let Some(name) = &arguments.name else {
+        return devices_of_classes(classes);
     };
-    for request in &wanted.device {
+    for request in &arguments.device {
         read_list(Origin::Administrator, request, classes)?;
     }
-    for rule in &wanted.symlink {
+    for rule in &arguments.symlink {
         parse_symlinks(rule).map_err(AskError::from)?;
     }
-    if wanted.device.is_empty() && name != ANNOTATED {
+    if arguments.device.is_empty() && name != ANNOTATED {
         bail!(
-            "device {name:?} asks for nothing: give --device REQUEST (only the device \"{ANNOTATED}\" leaves it to the \
+            "device {name:?} has no request: give --device REQUEST (only the device \"{ANNOTATED}\" leaves requests to the \
              container's annotations)"
         );
     }
-    Ok(vec![Wish {
+    Ok(vec![NewDevice {
         name: name.clone(),
-        devices: wanted.device.clone(),
-        symlinks: wanted.symlink.clone(),
+        devices: arguments.device.clone(),
+        symlinks: arguments.symlink.clone(),
     }])
 }
 
-fn wishes_of_classes(classes: &Classes) -> Result<Vec<Wish>> {
-    let wishes: Vec<Wish> = classes
+fn devices_of_classes(classes: &Classes) -> Result<Vec<NewDevice>> {
+    let devices: Vec<NewDevice> = classes
         .iter()
-        .map(|(name, _)| Wish {
+        .map(|(name, _)| NewDevice {
             name: name.to_owned(),
             devices: vec![format!("class:{name}")],
             symlinks: Vec::new(),
         })
         .collect();
     let config = classes.defined_in().display();
-    if wishes.is_empty() {
+    if devices.is_empty() {
         bail!("{config} defines no class (`oci-hotplug class add lab-board usb:0403:6001` defines one)");
     }
-    if wishes.iter().any(|wish| wish.name == ANNOTATED) {
+    if devices.iter().any(|device| device.name == ANNOTATED) {
         bail!(
-            "class \"{ANNOTATED}\" in {config}: the device of this name leaves it to annotations: give the class another"
+            "class \"{ANNOTATED}\" in {config}: this name is reserved for the device without requests (rename the class)"
         );
     }
-    Ok(wishes)
+    Ok(devices)
 }
 
-/// A device whose class is gone makes every container fail that asks for it.
+/// Warns about devices whose class is not defined: containers with such a device do not start.
 fn warn_of_stale(specs: &Specs, kind: &Kind, classes: &Classes) {
     let known: BTreeSet<&str> = classes.iter().map(|(name, _)| name).collect();
     for file in &specs.files {
@@ -297,12 +296,12 @@ fn warn_of_stale(specs: &Specs, kind: &Kind, classes: &Classes) {
         };
         for device in spec.devices.iter().filter(|_| spec.kind == kind.to_string()) {
             let requests = generate::requests(device).into_iter();
-            let mut gone = requests.filter_map(|request| request.strip_prefix("class:"));
+            let mut classes = requests.filter_map(|request| request.strip_prefix("class:"));
             if let Some(name) =
-                gone.find(|name| !known.contains(name.split([';', ',']).next().unwrap_or(name).trim()))
+                classes.find(|name| !known.contains(name.split([';', ',']).next().unwrap_or(name).trim()))
             {
                 eprintln!(
-                    "oci-hotplug: warning: {} asks for class {name:?}, which is not defined: remove it",
+                    "oci-hotplug: warning: {} requests class {name:?}, which is not defined: remove it",
                     file.path.display()
                 );
             }

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::render::json::write_json;
 use crate::cdi::directories::{DEFAULT_DIRECTORIES, Specs};
-use crate::cdi::generate::{self, ANNOTATED, DEFAULT_KIND, Placed, Wish};
+use crate::cdi::generate::{self, ANNOTATED, DEFAULT_KIND, FileChange, NewDevice};
 use crate::cdi::names::Kind;
 use crate::exit;
 use crate::host::programs;
@@ -114,7 +114,7 @@ pub fn run(options: &Options, as_json: bool) -> Result<()> {
         let placed = put_if_possible(file)?;
         report.push((file.path.clone(), placed));
         // Only at first: an administrator who has disabled it has the last word.
-        if placed == Placed::Written && file.path.ends_with(RECOVER) {
+        if placed == FileChange::Created && file.path.ends_with(RECOVER) {
             report.push(enable(&file.path)?);
         }
     }
@@ -154,14 +154,14 @@ fn enter(root: &Path) -> Result<()> {
 }
 
 /// What became of it. By rename: whoever runs the version before goes on with it, and nobody ever finds half a file.
-fn put(file: &FactsNeeded) -> Result<Placed> {
+fn put(file: &FactsNeeded) -> Result<FileChange> {
     let placed = match fs::read(&file.path) {
-        Ok(there) if there == file.content => Placed::Unchanged,
-        Ok(_) => Placed::Updated,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Placed::Written,
+        Ok(there) if there == file.content => FileChange::Unchanged,
+        Ok(_) => FileChange::Updated,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => FileChange::Created,
         Err(error) => return Err(error).with_context(|| format!("reading {}", file.path.display())),
     };
-    if placed == Placed::Unchanged {
+    if placed == FileChange::Unchanged {
         fs::set_permissions(&file.path, fs::Permissions::from_mode(file.mode))
             .with_context(|| format!("setting the mode of {}", file.path.display()))?;
     } else {
@@ -182,12 +182,12 @@ fn write(file: &FactsNeeded) -> io::Result<()> {
 }
 
 /// As [`put`], for what the device plugin does without: a read-only /usr has no place for it, and that is no failure.
-fn put_if_possible(file: &FactsNeeded) -> Result<Placed> {
+fn put_if_possible(file: &FactsNeeded) -> Result<FileChange> {
     put(file).or_else(|error| {
         let read_only = |error: &io::Error| error.kind() == io::ErrorKind::ReadOnlyFilesystem;
         if error.downcast_ref::<io::Error>().is_some_and(read_only) {
             eprintln!("oci-hotplug: left out: {}", exit::told(error.as_ref()));
-            return Ok(Placed::Unchanged);
+            return Ok(FileChange::Unchanged);
         }
         Err(error)
     })
@@ -214,9 +214,9 @@ fn try_out(program: &Path) -> Result<()> {
     Ok(())
 }
 
-fn put_cdi(hooks: &Path) -> Result<(PathBuf, Placed)> {
+fn put_cdi(hooks: &Path) -> Result<(PathBuf, FileChange)> {
     let kind: Kind = DEFAULT_KIND.parse()?;
-    let wish = Wish {
+    let wish = NewDevice {
         name: ANNOTATED.to_owned(),
         devices: Vec::new(),
         symlinks: Vec::new(),
@@ -230,7 +230,7 @@ fn put_cdi(hooks: &Path) -> Result<(PathBuf, Placed)> {
         false,
     )?;
     let document = generate::document(&kind, hooks, &[wish])?;
-    let placed = generate::place(&path, &document)?;
+    let placed = generate::write(&path, &document)?;
     Ok((path, placed))
 }
 
@@ -263,7 +263,7 @@ fn text_file(path: &Path, text: &str, prefix: &Path, hooks: &Path) -> FactsNeede
 }
 
 /// Has systemd start a unit at boot.
-fn enable(unit: &Path) -> Result<(PathBuf, Placed)> {
+fn enable(unit: &Path) -> Result<(PathBuf, FileChange)> {
     let link = Path::new(WANTED_AT_BOOT).join(RECOVER);
     let made = DirBuilder::new()
         .recursive(true)
@@ -271,13 +271,13 @@ fn enable(unit: &Path) -> Result<(PathBuf, Placed)> {
         .create(WANTED_AT_BOOT)
         .and_then(|()| symlink(unit, &link));
     match made {
-        Ok(()) => Ok((link, Placed::Written)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok((link, Placed::Unchanged)),
+        Ok(()) => Ok((link, FileChange::Created)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok((link, FileChange::Unchanged)),
         Err(error) => Err(error).with_context(|| format!("enabling {RECOVER}: making {}", link.display())),
     }
 }
 
-fn tell(report: &[(PathBuf, Placed)], as_json: bool) -> Result<()> {
+fn tell(report: &[(PathBuf, FileChange)], as_json: bool) -> Result<()> {
     let mut out = io::stdout().lock();
     if as_json {
         let list: Vec<_> = report

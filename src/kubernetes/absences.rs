@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::resources::resource::Resource;
-use crate::cdi::generate::Wish;
+use crate::cdi::generate::NewDevice;
 
 /// How long a device may be absent before kubelet sees it. By then a USB/IP server has been asked again.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -57,7 +57,7 @@ impl Absences {
                 kept.extend(unit.offer.cdi.clone());
             }
         }
-        let is_kept = |cdi_device: &&Wish| kept.contains(&cdi_device.name);
+        let is_kept = |cdi_device: &&NewDevice| kept.contains(&cdi_device.name);
         resource
             .cdi_devices
             .extend(before.cdi_devices.iter().filter(is_kept).cloned());

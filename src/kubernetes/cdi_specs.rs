@@ -16,7 +16,7 @@ use super::resources::names::CDI_PREFIX;
 use super::resources::resource::Resource;
 use super::resources::unit::Offer;
 use crate::cdi::directories::Specs;
-use crate::cdi::generate::{self, GenerateError, Placed, Wish};
+use crate::cdi::generate::{self, FileChange, GenerateError, NewDevice};
 use crate::cdi::names::Kind;
 
 /// Where specs are written, and what they contain.
@@ -45,12 +45,12 @@ impl CdiSpecs {
         }
         let mut written = 0;
         for cdi_device in &resource.cdi_devices {
-            written += usize::from(self.place(cdi_device)? != Placed::Unchanged);
+            written += usize::from(self.place(cdi_device)? != FileChange::Unchanged);
         }
         Ok(written)
     }
 
-    fn place(&self, cdi_device: &Wish) -> Result<Placed, GenerateError> {
+    fn place(&self, cdi_device: &NewDevice) -> Result<FileChange, GenerateError> {
         let document = generate::document(&self.kind, &self.hooks, std::slice::from_ref(cdi_device))?;
         let path = self.dir.join(generate::file_name(&self.kind, &cdi_device.name)?);
         let ours = || self.ours.lock().unwrap_or_else(PoisonError::into_inner);
@@ -59,7 +59,7 @@ impl CdiSpecs {
             generate::check(&specs, &self.dir, &self.kind, &cdi_device.name, false)?;
             ours().insert(path.clone());
         }
-        generate::place(&path, &document)
+        generate::write(&path, &document)
     }
 
     /// The specs written by this or an earlier run of the plugin: their files, and the names of their devices.

@@ -5,8 +5,8 @@ use anyhow::{Result, bail};
 use crate::cdi::directories::{Definition, Specs};
 use crate::cdi::document::Edits;
 use crate::cdi::generate;
-use crate::cdi::live::live;
 use crate::cdi::names::QualifiedName;
+use crate::cdi::node_requests::node_requests;
 use crate::cli::cdi::show;
 use crate::cli::list::request_texts;
 use crate::model::request::annotations::{AskError, read_list};
@@ -81,7 +81,7 @@ impl Wishes {
                 self.symlinks.extend(rules);
             }
         } else {
-            let live = live(&edits);
+            let live = node_requests(&edits);
             for request in live.requests {
                 of_device(RequestEntry::new(Origin::Administrator, request));
             }

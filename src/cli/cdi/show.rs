@@ -13,7 +13,7 @@ use crate::cdi::names::Kind;
 use crate::cli::render::json::write_json;
 use crate::cli::render::table::{self, print_line};
 
-/// File, place and message of each fault.
+/// The faults, each with file, position and message.
 fn problems(specs: &Specs) -> Vec<Value> {
     let mut all: Vec<Value> = Vec::new();
     for (directory, error) in &specs.unreadable {
@@ -36,14 +36,14 @@ fn problems(specs: &Specs) -> Vec<Value> {
             let others = shown(&others);
             all.push(json!({
                 "file": path,
-                "message": format!("device {name} is defined in {others}, too: no engine takes it from any of them"),
+                "message": format!("device {name} is also defined in {others}: engines ignore all of them"),
             }));
         }
     }
     all
 }
 
-/// `FILE:LINE:COLUMN: FIELD: MESSAGE`, as compilers have it.
+/// `FILE:LINE:COLUMN: FIELD: MESSAGE`, as compilers print it.
 fn problem_line(problem: &Value) -> String {
     let text = |key: &str| problem[key].as_str().unwrap_or_default().to_owned();
     let mut line = text("file");
@@ -56,7 +56,7 @@ fn problem_line(problem: &Value) -> String {
     format!("{line}: {}", text("message"))
 }
 
-/// Prints the devices, and what is wrong.
+/// Prints the devices and the problems.
 pub(super) fn list(specs: &Specs, as_json: bool) -> Result<()> {
     let devices = specs.devices();
     let problems = problems(specs);
@@ -100,7 +100,7 @@ pub(super) fn list(specs: &Specs, as_json: bool) -> Result<()> {
     Ok(())
 }
 
-/// Name, what is asked for, and file; `None` where no engine takes the device.
+/// Name, requests and file; `None` if engines ignore the device.
 fn row(name: &str, definition: &Definition<'_>) -> Option<[String; 3]> {
     let Definition::By {
         file,
@@ -127,12 +127,12 @@ fn hotplug(device: &Device) -> String {
     }
 }
 
-/// Prints what is wrong; an error when anything is.
+/// Prints the problems; fails if there are any.
 pub(super) fn validate(specs: &Specs, as_json: bool) -> Result<()> {
     let mut problems = problems(specs);
     for file in &specs.files {
         if let Some(objection) = file.objection() {
-            let message = format!("the library container-device-interface refuses it: {objection}");
+            let message = format!("the library container-device-interface rejects it: {objection}");
             problems.push(json!({ "file": file.path, "message": message }));
         }
     }
@@ -163,7 +163,7 @@ pub(super) fn validate(specs: &Specs, as_json: bool) -> Result<()> {
     }
 }
 
-/// What is valid, and will not work on this host.
+/// What is valid but does not work on this host.
 fn warnings(file: &SpecFile) -> Vec<Value> {
     let mut found = Vec::new();
     if !is_spec_name(&file.path) {
@@ -195,14 +195,14 @@ fn warn_of(field: &str, edits: &Edits, found: &mut Vec<(String, String)>) {
     for (hook, index) in edits.hooks.iter().zip(0..) {
         if !Path::new(&hook.path).is_file() {
             let message = format!(
-                "{} is not there: a container with this device fails at it",
+                "{} does not exist: a container with this device will not start",
                 hook.path
             );
             found.push((format!("{field}.hooks[{index}].path"), message));
         }
     }
     for (node, index) in edits.device_nodes.iter().zip(0..) {
-        // container-edits_unix.go:49-133: the host's node says what is not given, and a link is no node.
+        // Engines read what is not given from the host's node, and reject links (container-edits_unix.go:49-133).
         if node
             .kind
             .as_deref()
@@ -219,14 +219,16 @@ fn warn_of(field: &str, edits: &Edits, found: &mut Vec<(String, String)>) {
             }
             Ok(_) => continue,
             Err(_) => {
-                format!("{host} is not there: a container with this device will not start while it is absent")
+                format!(
+                    "{host} does not exist: a container with this device will not start while it is absent"
+                )
             }
         };
         found.push((format!("{field}.deviceNodes[{index}]"), message));
     }
 }
 
-/// Prints what a container gets that asks for these devices.
+/// Prints what a container with these devices gets.
 pub(super) fn resolve(specs: &Specs, names: &[String], as_json: bool) -> Result<()> {
     let edits = match specs.resolve(names) {
         Ok(edits) => edits,
@@ -252,7 +254,7 @@ pub(super) fn resolve(specs: &Specs, names: &[String], as_json: bool) -> Result<
     Ok(())
 }
 
-/// The edits, one a line, in the order in which they are made.
+/// The edits, one per line, in the order in which engines apply them.
 pub(in crate::cli) fn lines(edits: &Edits) -> Vec<String> {
     let mut lines: Vec<String> = edits
         .env

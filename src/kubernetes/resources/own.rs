@@ -9,7 +9,7 @@ use super::names::{ResourceName, cdi_name, unit_id};
 use super::nodes::{node_spec, numa};
 use super::resource::{Format, Resource};
 use super::unit::{NodeSpec, Offer, Unit};
-use crate::cdi::generate::Wish;
+use crate::cdi::generate::NewDevice;
 use crate::kubernetes::config::{Definition, Mode, Requested};
 use crate::kubernetes::snapshot::Snapshot;
 use crate::model::device::inventory::Inventory;
@@ -54,7 +54,7 @@ pub(super) fn resource(requested: &Requested, snapshot: &Snapshot) -> Resource {
 /// A fixed number of slots, always healthy: a container that restarts while its device is unplugged must start.
 fn slots(requested: &Requested, asked: &[RequestEntry], inventory: &Inventory) -> Resource {
     let name = &requested.name;
-    let cdi_device = Wish {
+    let cdi_device = NewDevice {
         name: cdi_name(name, None),
         devices: requests(requested).map(Request::to_string).collect(),
         symlinks: requested
@@ -130,7 +130,7 @@ fn units_of_places(requested: &Requested, asked: &[RequestEntry], snapshot: &Sna
             ..Offer::default()
         };
         if requested.mode == Mode::Present {
-            let cdi_device = Wish {
+            let cdi_device = NewDevice {
                 name: cdi_name(name, Some(place)),
                 devices: requests_of_place(requested, place, &roots, snapshot),
                 symlinks: requested

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::names::ResourceName;
 use super::unit::{Unit, nearness};
-use crate::cdi::generate::Wish;
+use crate::cdi::generate::NewDevice;
 
 /// The state of a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct Resource {
     /// Its units by id.
     pub units: BTreeMap<String, Unit>,
     /// The CDI devices of its units.
-    pub cdi_devices: Vec<Wish>,
+    pub cdi_devices: Vec<NewDevice>,
     /// Whether its units are slots for devices that come and go.
     pub hotplug: bool,
     /// The format of its definition.
@@ -78,7 +78,7 @@ impl Resource {
     pub fn retain(&mut self, ids: &BTreeSet<String>) {
         self.units.retain(|id, _| ids.contains(id));
         let units = &self.units;
-        let is_needed = |cdi_device: &Wish| {
+        let is_needed = |cdi_device: &NewDevice| {
             units
                 .values()
                 .any(|unit| unit.offer.cdi.as_ref() == Some(&cdi_device.name))

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::names::{ResourceName, cdi_stem, fingerprint, unit_id};
 use super::resource::{Format, Resource};
 use super::unit::{NodeSpec, Offer, Unit};
-use crate::cdi::generate::Wish;
+use crate::cdi::generate::NewDevice;
 use crate::kubernetes::config::{Definition, RemoteEntry, remote};
 use crate::kubernetes::snapshot::{Found, Snapshot};
 use crate::model::device::Device;
@@ -196,8 +196,8 @@ pub(super) fn resource(
 
 /// The CDI device of an entry. It depends on the configuration alone and must never change: a container that restarts uses its
 /// name again.
-fn cdi_device(name: &ResourceName, entry: &RemoteEntry, id: &str) -> Wish {
-    Wish {
+fn cdi_device(name: &ResourceName, entry: &RemoteEntry, id: &str) -> NewDevice {
+    NewDevice {
         name: format!("{}-{}", cdi_stem(name.as_str()), fingerprint(id)),
         devices: entry.requests.iter().map(ToString::to_string).collect(),
         symlinks: Vec::new(),

@@ -1,7 +1,7 @@
-//! What of a CDI device a running container can still have: its device nodes, as requests for them.
+//! The device nodes of a CDI device as requests: the part of it that a running container can still get.
 //!
-//! Everything else that a spec says (mounts, environment, hooks …) an engine applies before a container starts. Must
-//! not know how a request is carried out.
+//! Engines apply the rest of a spec (mounts, environment, hooks …) before a container starts. Must not know how requests are
+//! carried out.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -12,28 +12,28 @@ use crate::model::device::Access;
 use crate::model::request::Request;
 use crate::model::request::selector::Selector;
 
-/// The mode of a node for which a spec has none, as runc and crun make it.
+/// The mode that runc and crun give a node without a mode in the spec.
 const DEFAULT_MODE: u32 = 0o666;
 
-/// What a running container can have of edits, and what it can't.
+/// The nodes of edits that a running container can get, and the others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Live {
+pub struct NodeRequests {
     /// The nodes.
     pub requests: Vec<Request>,
-    /// Nodes that can't be had, each with the reason.
+    /// The other nodes, each with the reason.
     pub left_out: Vec<String>,
 }
 
-/// The nodes of these edits. Where the host's device is absent it is waited for.
-pub fn live(edits: &Edits) -> Live {
-    let mut live = Live::default();
+/// Requests for the nodes of these edits. The host's devices may be absent: requests wait for them.
+pub fn node_requests(edits: &Edits) -> NodeRequests {
+    let mut all = NodeRequests::default();
     for node in &edits.device_nodes {
         match request(node) {
-            Ok(request) => live.requests.push(request),
-            Err(reason) => live.left_out.push(format!("node {}: {reason}", node.path)),
+            Ok(request) => all.requests.push(request),
+            Err(reason) => all.left_out.push(format!("node {}: {reason}", node.path)),
         }
     }
-    live
+    all
 }
 
 fn request(node: &DeviceNode) -> Result<Request, String> {
@@ -55,12 +55,12 @@ fn request(node: &DeviceNode) -> Result<Request, String> {
         .or(Some(DEFAULT_MODE));
     options.uid = node.uid;
     options.gid = node.gid;
-    // The grammar judges what a spec may say and a request may not, such as a path outside of /dev.
+    // Parsing rejects what a spec may contain and a request must not, such as a path outside of /dev.
     request.to_string().parse().map_err(|error| format!("{error}"))
 }
 
-/// The host's node of the device: of the number, where the spec has one; else at the host's path, or of the number of
-/// the node there, where that is below another root than the host's (`/run/nvidia/driver/dev/nvidia0`).
+/// The host's node of the device: by number if the spec has one, otherwise by the host's path. If that path is below
+/// another root (`/run/nvidia/driver/dev/nvidia0`), by the number of the node there.
 fn host_node(node: &DeviceNode) -> Result<PathBuf, String> {
     let path = PathBuf::from(match node.host_path.as_deref() {
         None | Some("") => &node.path,
@@ -72,11 +72,11 @@ fn host_node(node: &DeviceNode) -> Result<PathBuf, String> {
     };
     if let Some(major) = node.major.filter(|major| *major != 0) {
         let number = number(major, node.minor.unwrap_or(0)).ok_or("a device number must not be negative")?;
-        // A device that sysfs does not know may have a node all the same.
-        let has_it = || number_at(&path) == Some((is_block, number));
+        // A device that sysfs does not list may have a node.
+        let is_here = || number_at(&path) == Some((is_block, number));
         return node_of(is_block, number)
-            .or_else(|| has_it().then_some(path.clone()))
-            .ok_or_else(|| format!("{} is not here now", described(is_block, number)));
+            .or_else(|| is_here().then_some(path.clone()))
+            .ok_or_else(|| format!("{} does not exist now", described(is_block, number)));
     }
     if path.starts_with("/dev") || path.components().any(|part| part == Component::ParentDir) {
         return Ok(path);
@@ -96,7 +96,7 @@ fn host_node(node: &DeviceNode) -> Result<PathBuf, String> {
     }
 }
 
-/// The node of this number in the host's /dev: as sysfs names it, or as it is named below the other root's /dev.
+/// The node of this number in the host's /dev, under the name that sysfs or the other root has.
 fn node_in_dev(path: &Path, is_block: bool, number: (u32, u32)) -> Option<PathBuf> {
     let same_name = || {
         let text = path.to_str()?;
@@ -119,15 +119,15 @@ fn described(is_block: bool, (major, minor): (u32, u32)) -> String {
     format!("{} device {major}:{minor}", class(is_block))
 }
 
-/// The node of a device that sysfs knows.
+/// The node of a device that sysfs lists.
 fn node_of(is_block: bool, (major, minor): (u32, u32)) -> Option<PathBuf> {
     let uevent = fs::read_to_string(format!("/sys/dev/{}/{major}:{minor}/uevent", class(is_block))).ok()?;
     let name = uevent.lines().find_map(|line| line.strip_prefix("DEVNAME="))?;
     Some(Path::new("/dev").join(name))
 }
 
-/// The kind and number of the node at a path, by lstat(2): the node is never opened. Not of the target of a link, as the
-/// Go library has it (pkg/cdi/container-edits_unix.go, deviceInfoFromPath).
+/// The type and number of the node at a path, by lstat(2), which does not open it. Links are not followed, as in the Go
+/// library (pkg/cdi/container-edits_unix.go, deviceInfoFromPath).
 fn number_at(path: &Path) -> Option<(bool, (u32, u32))> {
     let there = fs::symlink_metadata(path).ok()?;
     let kind = there.file_type();
@@ -143,7 +143,7 @@ fn number_at(path: &Path) -> Option<(bool, (u32, u32))> {
     Some((kind.is_block_device(), number))
 }
 
-/// By `devnode:` what udev knows, by `node:` what it does not.
+/// `devnode:` for nodes that udev knows, `node:` for the others.
 fn selector(host: &Path) -> Selector {
     let in_sysfs = |there: &fs::Metadata| {
         let kind = there.file_type();
@@ -168,11 +168,11 @@ mod tests {
         serde_json::from_str(&format!(r#"{{"deviceNodes":[{json}]}}"#)).unwrap()
     }
 
-    fn told(json: &str) -> (Vec<String>, Vec<String>) {
-        let live = live(&node(json));
+    fn requests_of(json: &str) -> (Vec<String>, Vec<String>) {
+        let all = node_requests(&node(json));
         (
-            live.requests.iter().map(ToString::to_string).collect(),
-            live.left_out,
+            all.requests.iter().map(ToString::to_string).collect(),
+            all.left_out,
         )
     }
 
@@ -180,18 +180,18 @@ mod tests {
     fn a_node_becomes_a_request_with_its_path_permissions_mode_and_owner() {
         let json = r#"{"path":"/dev/x","hostPath":"/dev/absent0","permissions":"rw","fileMode":416,"uid":3,"gid":4}"#;
         let expected = "devnode:/dev/absent0;access=rw;mode=0640;uid=3;gid=4;path=/dev/x";
-        assert_eq!(told(json), (vec![expected.to_owned()], vec![]));
+        assert_eq!(requests_of(json), (vec![expected.to_owned()], vec![]));
     }
 
     #[test]
     fn what_is_not_said_is_as_runtimes_have_it() {
-        let (requests, _) = told(r#"{"path":"/dev/absent0"}"#);
+        let (requests, _) = requests_of(r#"{"path":"/dev/absent0"}"#);
         assert_eq!(requests, ["devnode:/dev/absent0;mode=0666;path=/dev/absent0"]);
     }
 
     #[test]
     fn a_number_finds_the_hosts_node() {
-        let (requests, _) = told(r#"{"path":"/dev/nothing","type":"c","major":1,"minor":3}"#);
+        let (requests, _) = requests_of(r#"{"path":"/dev/nothing","type":"c","major":1,"minor":3}"#);
         assert_eq!(requests, ["devnode:/dev/null;mode=0666;path=/dev/nothing"]);
     }
 
@@ -205,7 +205,7 @@ mod tests {
             let host = root.join(name);
             format!(r#"{{"path":"/dev/nothing","hostPath":{host:?}}}"#)
         };
-        let (requests, left_out) = told(&json("absent"));
+        let (requests, left_out) = requests_of(&json("absent"));
         assert_eq!(requests, [""; 0]);
         assert!(left_out[0].contains("there is no device node at"), "{left_out:?}");
         if nix::unistd::geteuid().is_root() {
@@ -220,7 +220,7 @@ mod tests {
             };
             // In a user namespace even root makes none.
             if node("other-name", 1, 3).is_ok() && node("unknown", 4095, 77).is_ok() {
-                let (requests, left_out) = told(&json("other-name"));
+                let (requests, left_out) = requests_of(&json("other-name"));
                 assert_eq!(
                     (requests, left_out),
                     (
@@ -228,7 +228,7 @@ mod tests {
                         vec![]
                     )
                 );
-                let (_, left_out) = told(&json("unknown"));
+                let (_, left_out) = requests_of(&json("unknown"));
                 assert!(
                     left_out[0].contains("char device 4095:77, which has no node in the host's /dev"),
                     "{left_out:?}"
@@ -240,18 +240,18 @@ mod tests {
     #[test]
     fn a_negative_device_number_is_the_fault_of_its_node_alone() {
         let (requests, left_out) =
-            told(r#"{"path":"/dev/x","type":"c","major":-1}, {"path":"/dev/absent0"}"#);
+            requests_of(r#"{"path":"/dev/x","type":"c","major":-1}, {"path":"/dev/absent0"}"#);
         assert_eq!(requests.len(), 1);
         assert_eq!(left_out, ["node /dev/x: a device number must not be negative"]);
     }
 
     #[test]
     fn what_is_no_device_or_not_below_dev_is_left_out_with_the_reason() {
-        let (requests, left_out) = told(r#"{"path":"/dev/p","type":"p"}, {"path":"/etc/x"}"#);
+        let (requests, left_out) = requests_of(r#"{"path":"/dev/p","type":"p"}, {"path":"/etc/x"}"#);
         assert_eq!(requests, [""; 0]);
         assert_eq!(left_out[0], "node /dev/p: a FIFO is not a device");
         assert!(left_out[1].starts_with("node /etc/x: "), "{left_out:?}");
-        let (_, left_out) = told(r#"{"path":"/dev/x","type":"c","major":4095,"minor":77}"#);
+        let (_, left_out) = requests_of(r#"{"path":"/dev/x","type":"c","major":4095,"minor":77}"#);
         assert!(left_out[0].contains("char device 4095:77"), "{left_out:?}");
     }
 }

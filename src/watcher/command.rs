@@ -20,29 +20,28 @@ use crate::model::policy::{Denial, Policy};
 pub(crate) const PROGRAM: Program = Program {
     name: WATCHER,
     help: "\
-oci-hotplug-watcher: brings the devices that a container asks for in and out of it, as long as it lives
+oci-hotplug-watcher: attaches and detaches the devices that a container requests, while the container runs
 
-oci-hotplug-prestart starts it; there is one for each container. Its requests are in the container's record.
+oci-hotplug-prestart starts one watcher for each container. The requests are in the container's record.
 
 Usage: oci-hotplug-watcher [--config FILE] [--state-dir DIR] [--take-over] CONTAINER
 
   --config FILE      the configuration [/etc/oci-hotplug/config.toml, or $OCI_HOTPLUG_CONFIG]
   --state-dir DIR    where the state lives [/run/oci-hotplug, or $OCI_HOTPLUG_STATE_DIR]
-  --handed-over      standard input is the container's lock, standard output takes the word that all is ready
-  --take-over        in place of the watcher that is there, if one is, with the configuration that the container's
-                     hook was given; nothing changes inside
+  --handed-over      standard input is the container's lock; the response goes to standard output
+  --take-over        replace the container's present watcher, if there is one, with the configuration that the
+                     container's hook was given; the container is not changed
   -h, --help         this text
   -V, --version      the version
 
 It stays in the foreground, and ends with the container, or on SIGTERM (then devices stay as they are, for the
-watcher that comes next). On SIGHUP it reads the configuration again: a policy that has become stricter takes
-devices away.
+next watcher). On SIGHUP it reads the configuration again: a stricter policy detaches devices.
 
 Where systemd runs the host, and has the unit oci-hotplug-watcher@.service, the unit's watcher takes over from the one
 that the hook started, and is started again when it dies. Elsewhere `oci-hotplug recover` starts those that died.
 
-Exit codes: 0 the container has ended, or it was told to end; 1 failed; 2 usage, or a record or configuration that can't
-be read: starting it again is of no use.
+Exit codes: 0 the container has ended, or the watcher was asked to end; 1 failed; 2 usage, or a record or configuration
+that can't be read: do not start it again.
 ",
 };
 
@@ -86,7 +85,11 @@ pub fn watcher() -> ExitCode {
     };
     let handed_over = match detach(options.handed_over) {
         Ok(handed_over) => handed_over,
-        Err(error) => return wrong(&format!("leaving the starter behind: {error}")),
+        Err(error) => {
+            return wrong(&format!(
+                "cannot become independent of the parent process: {error}"
+            ));
+        }
     };
     let config = match configuration(&options, &id) {
         Ok(config) => config,
@@ -98,28 +101,31 @@ pub fn watcher() -> ExitCode {
         &config.state_dir,
         !options.handed_over && !options.take_over,
     );
+    let registry = Registry::new(&config.state_dir);
     let policy = config.usable_policy();
-    let settings = match check_known(&policy, &Registry::new(&config.state_dir), &id) {
-        Ok(()) => Settings {
-            policy,
-            config: config.named.clone(),
-            // Our answer is to arrive before the hook stops waiting for it.
-            ready_timeout: config.prestart_timeout.mul_f32(0.8),
-            supervise: config.supervise == Supervise::Auto,
-        },
-        Err(error) => {
-            tracing::error!(container = %id, "{error}");
-            return ExitCode::from(exit::USAGE);
-        }
+    if let Err(error) = check_known(&policy, &registry, &id) {
+        tracing::error!(container = %id, "{error}");
+        return ExitCode::from(exit::USAGE);
+    }
+    let settings = Settings {
+        policy,
+        config: config.named.clone(),
+        // The response must arrive before the hook stops waiting for it.
+        ready_timeout: config.prestart_timeout.mul_f32(0.8),
+        supervise: config.supervise == Supervise::Auto,
     };
     let beginning = match handed_over {
         Some(given) => Beginning::HandedOver(given),
         None if options.take_over => Beginning::TakeOver,
         None => Beginning::Alone,
     };
-    let outcome = run(&Registry::new(&config.state_dir), &id, beginning, settings);
+    let outcome = run(&registry, &id, beginning, settings);
+    exit_code(outcome, &id, options.take_over)
+}
+
+fn exit_code(outcome: Result<Ending, WatcherError>, id: &ContainerId, take_over: bool) -> ExitCode {
     if matches!(outcome, Ok(_) | Err(WatcherError::NotEnrolled(..))) {
-        // Who ends before it was ready has failed, for systemd, which would start it again and again.
+        // For systemd, a program that ends before it was ready has failed, and is started again and again.
         systemd::notify("READY=1");
     }
     match outcome {
@@ -127,8 +133,8 @@ pub fn watcher() -> ExitCode {
             tracing::debug!(container = %id, "the watcher ends: {ending:?}");
             ExitCode::from(u8::from(ending == Ending::Refused))
         }
-        // It has ended while we were being started.
-        Err(WatcherError::NotEnrolled(..)) if options.take_over => ExitCode::SUCCESS,
+        // The container has ended while the watcher was being started.
+        Err(WatcherError::NotEnrolled(..)) if take_over => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(container = %id, "{error}");
             use RegistryError::{Malformed, TooNew};
@@ -138,7 +144,7 @@ pub fn watcher() -> ExitCode {
     }
 }
 
-/// The configuration that is named; for who takes over, the one that was named to the container's hook.
+/// The configuration that is named; for a watcher that takes over, the one that was named to the container's hook.
 fn configuration(options: &Options, id: &ContainerId) -> Result<Config, ConfigError> {
     let config = Config::load(
         options.common.config.as_deref(),
@@ -147,7 +153,7 @@ fn configuration(options: &Options, id: &ContainerId) -> Result<Config, ConfigEr
     if !options.take_over || options.common.config.is_some() {
         return Ok(config);
     }
-    // What is wrong with the record is told when it is read for its own sake.
+    // An error in the record is reported where the record is needed.
     match Registry::new(&config.state_dir)
         .record(id)
         .ok()
@@ -160,8 +166,8 @@ fn configuration(options: &Options, id: &ContainerId) -> Result<Config, ConfigEr
 }
 
 /// # Errors
-/// When rules that may concern a request of the container are unknown: a watcher would detach its devices, and the one
-/// before it may be left alone until the configuration is fixed. What is wrong with the record is told by who needs it.
+/// When rules that may concern a request of the container are unknown: a watcher would detach its devices, and the present one
+/// can go on until the configuration is fixed. An error in the record is reported where the record is needed.
 fn check_known(policy: &Policy, registry: &Registry, id: &ContainerId) -> Result<(), Denial> {
     let record = registry.record(id).ok().flatten();
     let mut entry = record.iter().flat_map(|record| &record.requests);

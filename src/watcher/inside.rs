@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use super::access::Place;
 use super::effects::{ContainerEffects, Memory};
 use super::error::EffectError;
+use super::report::{FailedPath, Report};
 use super::restore::Entry;
 use super::transaction::{self, Effects};
 use crate::host::container::{Cgroups, Container, ContainerError, ContainerFacts};
@@ -20,9 +21,7 @@ use crate::model::counters::Counters;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{Device, SysPath};
 use crate::model::plan::attachment::{Attachment, Attachments, Found, NodeCreator};
-use crate::model::plan::{
-    Current, NotAttached, Plan, Planner, RootRemoved, Step, moved, remove_all, still_due,
-};
+use crate::model::plan::{Current, Plan, Planner, RootRemoved, Step, moved, remove_all, still_due};
 use crate::model::policy::Circumstances;
 use crate::model::request::entry::RequestEntry;
 
@@ -35,35 +34,6 @@ pub(super) struct Inside {
     effects: ContainerEffects,
     /// Why the container's entry in the state directory is gone and can't be restored; `None`: it is in place.
     entry_problem: Option<String>,
-}
-
-/// What the application of a plan has shown.
-pub(super) struct Report {
-    /// The plan's devices that are not attached.
-    pub not_attached: Vec<NotAttached>,
-    /// The plan's pending devices.
-    pub pending: Vec<SysPath>,
-    /// The plan's unconfirmed links.
-    pub unconfirmed_links: Vec<SysPath>,
-    /// The plan's postponed nodes and links.
-    pub postponed: Vec<PathBuf>,
-    /// Nodes and links that failed.
-    pub failures: Vec<FailedPath>,
-    /// Why access as a whole could not be changed.
-    pub access_problem: Option<String>,
-    /// The nodes that are attached now and were not before.
-    pub attached: Vec<PathBuf>,
-    /// Whether the plan had steps.
-    pub was_applied: bool,
-    /// Whether the plan had steps that change access.
-    pub changed_access: bool,
-}
-
-/// A node or link that could not be created or removed.
-pub(super) struct FailedPath {
-    pub path: PathBuf,
-    pub device: Option<SysPath>,
-    pub reason: String,
 }
 
 impl Inside {
@@ -208,26 +178,13 @@ impl Inside {
 
     /// Applies a plan, and logs what has changed.
     pub fn apply(&mut self, plan: Plan) -> Report {
-        let mut report = Report {
-            was_applied: !plan.steps.is_empty(),
-            changed_access: plan
-                .steps
-                .iter()
-                .any(|step| matches!(step, Step::Revoke(_) | Step::SetGrants(_))),
-            not_attached: plan.not_attached,
-            pending: plan.pending,
-            unconfirmed_links: plan.unconfirmed_links,
-            postponed: plan.postponed,
-            failures: Vec::new(),
-            access_problem: None,
-            attached: Vec::new(),
-        };
+        let (steps, mut report) = Report::begin(plan);
         if !report.was_applied {
             return report;
         }
         let before = self.attachments.clone();
-        let new_devices = new_devices(&plan.steps);
-        for failure in self.apply_steps(plan.steps) {
+        let new_devices = new_devices(&steps);
+        for failure in self.apply_steps(steps) {
             let Some(path) = failure.path else {
                 report.access_problem = Some(failure.reason);
                 continue;

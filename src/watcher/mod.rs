@@ -23,6 +23,7 @@ mod holders;
 mod inside;
 mod remote;
 mod removals;
+mod report;
 mod requests;
 mod restore;
 mod retries;

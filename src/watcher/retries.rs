@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::inside::{Inside, Report};
+use super::inside::Inside;
+use super::report::Report;
 use crate::host::backoff::Backoff;
 use crate::host::log::event;
 use crate::host::state::control::Problem;

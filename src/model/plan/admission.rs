@@ -75,3 +75,84 @@ fn if_admitted(candidate: &Candidate<'_>) -> Decision {
         None => Decision::Admitted,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::device::inventory::Inventory;
+    use crate::model::device::{Seen, recorded};
+    use crate::model::oci::ProcessUser;
+    use crate::model::plan::Planner;
+    use crate::model::policy::{Circumstances, Fallback, HostUse};
+    use crate::model::request::entry::{Origin, RequestEntry};
+
+    /// The decisions about a device that is seen so: by the policy, and if everything is admitted.
+    fn decisions(request: &str, seen: Seen, fallback: Fallback) -> [Vec<Decision>; 2] {
+        let mut device = recorded::virtual_device("lab", "lab1", "/dev/lab1", 240, 1);
+        device.seen = seen;
+        let inventory = Inventory::new([device]);
+        let entry = RequestEntry::new(Origin::Annotation, request.parse().unwrap());
+        let mut planner = Planner::new(vec![entry], Vec::new(), ProcessUser::default());
+        planner.find_roots(&inventory);
+        let candidates = planner.candidates(&inventory);
+        let policy = Policy {
+            fallback,
+            ..Policy::default()
+        };
+        let situation = Situation {
+            circumstances: &Circumstances::default(),
+            inventory: &inventory,
+            host_use: &HostUse::default(),
+        };
+        let by_policy = Admissions::by_policy(&candidates, &policy, &situation);
+        [by_policy, Admissions::all(&candidates)].map(|admissions| admissions.0)
+    }
+
+    #[test]
+    fn what_udevd_must_process_is_pending_and_the_policy_decides_about_the_rest() {
+        let device = recorded::virtual_device("lab", "lab1", "/dev/lab1", 240, 1).syspath;
+        let pending = vec![Decision::Pending(device)];
+        let admitted = vec![Decision::Admitted];
+        for (request, seen, expected) in [
+            ("subsystem:lab", Seen::Kernel, &admitted),
+            ("subsystem:lab;ready=udev", Seen::Kernel, &pending),
+            ("subsystem:lab;ready=udev", Seen::Udev, &admitted),
+            ("subsystem:lab;only=tag:lab", Seen::Kernel, &pending),
+            ("subsystem:lab;only=tag:lab", Seen::Udev, &Vec::new()),
+        ] {
+            let [by_policy, all] = decisions(request, seen, Fallback::Anything);
+            assert_eq!((&by_policy, &all), (expected, expected), "{request} {seen:?}");
+        }
+        let [by_policy, all] = decisions("subsystem:lab;ready=udev", Seen::Kernel, Fallback::Nothing);
+        assert!(matches!(by_policy[..], [Decision::Denied(_)]), "{by_policy:?}");
+        assert_eq!(all, pending);
+        // What udev decides first is not denied before that.
+        let [by_policy, _] = decisions("subsystem:lab;only=tag:lab", Seen::Kernel, Fallback::Nothing);
+        assert_eq!(by_policy, pending);
+    }
+
+    #[test]
+    fn only_admitted_candidates_are_left_for_leases() {
+        let mut device = recorded::virtual_device("lab", "lab1", "/dev/lab1", 240, 1);
+        let mut late = recorded::virtual_device("lab", "lab2", "/dev/lab2", 240, 2);
+        (device.seen, late.seen) = (Seen::Udev, Seen::Kernel);
+        let inventory = Inventory::new([device.clone(), late.clone()]);
+        let entry = RequestEntry::new(Origin::Annotation, "subsystem:lab;ready=udev".parse().unwrap());
+        let mut planner = Planner::new(vec![entry], Vec::new(), ProcessUser::default());
+        planner.find_roots(&inventory);
+        let candidates = planner.candidates(&inventory);
+        let mut admissions = Admissions::all(&candidates);
+        for (candidate, decision) in admissions.admitted_mut(&candidates) {
+            assert_eq!(candidate.device.syspath, device.syspath);
+            *decision = Decision::Waiting("another container has it".into());
+        }
+        let waiting = Decision::Waiting("another container has it".into());
+        let pending = Decision::Pending(late.syspath.clone());
+        let all: Vec<&Decision> = admissions.of(&candidates).map(|(_, decision)| decision).collect();
+        assert_eq!(all, [&waiting, &pending]);
+        let elsewhere = SysPath::new("/sys/devices/virtual/lab/other");
+        let devices = [late.syspath, elsewhere.clone()];
+        let unselected: Vec<&SysPath> = candidates.unselected(&devices).collect();
+        assert_eq!(unselected, [&elsewhere]);
+    }
+}

@@ -178,4 +178,42 @@ mod tests {
         };
         assert!(!stays(&attachment, &desired(&elsewhere)));
     }
+    #[test]
+    fn all_is_removed_after_its_access_was_revoked() {
+        let device = recorded::virtual_device("tty", "tty1", "/dev/tty1", 4, 1);
+        let num = device.node.as_ref().unwrap().num;
+        let node = NodeSpec {
+            num,
+            mode: 0o660,
+            uid: 0,
+            gid: 0,
+        };
+        let path = PathBuf::from("/dev/tty1");
+        let desired = DesiredNode {
+            request: RequestId::FIRST,
+            device: &device,
+            node,
+            access: Access::ALL,
+            links: BTreeMap::new(),
+        };
+        let mut attachments = Attachments::default();
+        attachments.insert(
+            path.clone(),
+            Attachment {
+                announced: Some(1),
+                ..new_attachment(&desired)
+            },
+        );
+        let current = Current {
+            attachments: &attachments,
+            granted: &GrantSet::from([(num, Access::ALL)]),
+            postponed: &Default::default(),
+        };
+        let expected = [
+            Step::Revoke(GrantSet::new()),
+            Step::AnnounceRemove { path: path.clone() },
+            Step::RemoveNode { path },
+        ];
+        assert_eq!(remove_all(&current), expected);
+    }
 }

@@ -248,7 +248,7 @@ fn devices(arguments: &Generate, classes: &Classes) -> Result<Vec<NewDevice>> {
         return devices_of_classes(classes);
     };
     for request in &arguments.device {
-        read_list(Origin::Administrator, request, classes)?;
+        read_list(Origin::Root, request, classes)?;
     }
     for rule in &arguments.symlink {
         parse_symlinks(rule).map_err(AskError::from)?;

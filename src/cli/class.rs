@@ -82,7 +82,7 @@ fn add(arguments: &Add, config: &Config, as_json: bool) -> Result<()> {
     let requests: Vec<String> = arguments.requests.iter().map(|text| request_text(text)).collect();
     // An error names the argument, and not a file that does not exist yet.
     for text in &requests {
-        read_list(Origin::Administrator, text, &Classes::none(config.path()))?;
+        read_list(Origin::Root, text, &Classes::none(config.path()))?;
     }
     for rule in &arguments.symlink {
         parse_symlinks(rule).map_err(AskError::from)?;

@@ -168,7 +168,7 @@ fn selected(example: &str, inventory: &Inventory) -> Result<Vec<String>, String>
         };
         nodes.extend(rules.iter().flat_map(leads));
     } else {
-        let entries = match read_list(Origin::Administrator, example, &classes()) {
+        let entries = match read_list(Origin::Root, example, &classes()) {
             Ok(Requests { entries, .. }) => entries,
             // All devices of another host may be meant by a rule only.
             Err(_) if example.parse::<DeviceSelector>().is_ok() => return Ok(nodes),

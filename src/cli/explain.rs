@@ -302,7 +302,7 @@ impl Facts<'_> {
             host_use: self.host_use,
         };
         let (holds, reason) = match self.policy.judge(entry, self.device, &situation) {
-            Verdict::Allowed(AllowedBy::Administrator) => (true, "the administrator asks for it".to_owned()),
+            Verdict::Allowed(AllowedBy::Trusted) => (true, "the request is trusted".to_owned()),
             Verdict::Allowed(AllowedBy::Rule(place)) => (true, format!("allowed by {place}")),
             Verdict::Allowed(AllowedBy::Fallback(fallback)) => {
                 (true, format!("allowed by default = \"{}\"", fallback.as_str()))

@@ -97,7 +97,7 @@ fn write(out: &mut impl Write, container: &Enrolled) -> std::io::Result<()> {
     for entry in &status.requests {
         let origin = match entry.origin {
             Origin::Annotation => "annotation",
-            Origin::Administrator => "administrator",
+            Origin::Root => "root",
         };
         let called = entry.called();
         if called == entry.request.to_string() {

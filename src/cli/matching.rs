@@ -31,7 +31,7 @@ use crate::usbip::{self, records};
 
 /// Prints what a request selects now, and with `watch` what comes and goes from then on.
 pub fn run(text: &str, classes: &Classes, state_dir: &Path, watch: bool, as_json: bool) -> Result<()> {
-    let Requests { entries, symlinks } = read_list(Origin::Administrator, text, classes)?;
+    let Requests { entries, symlinks } = read_list(Origin::Root, text, classes)?;
     let requests: Vec<_> = entries.iter().map(|entry| entry.request.clone()).collect();
     let mut wanted = FactsNeeded::of(&requests, &symlinks);
     // Nobody waits for a fast answer here, and everybody wants to see the links.
@@ -58,12 +58,7 @@ pub(super) fn nodes_at(syspath: &str) -> Result<Vec<String>> {
     // What the kernel alone tells is enough.
     wanted.udev = false;
     let monitor = DeviceMonitor::open(wanted, 0).context("listing the host's devices")?;
-    let selection = select(
-        &monitor,
-        &[RequestEntry::new(Origin::Administrator, request)],
-        &[],
-        None,
-    )?;
+    let selection = select(&monitor, &[RequestEntry::new(Origin::Root, request)], &[], None)?;
     Ok(selection.nodes.into_iter().map(|node| node.path).collect())
 }
 

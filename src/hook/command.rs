@@ -28,7 +28,7 @@ An OCI runtime starts it at stage createRuntime (or prestart), with the containe
 
 Usage: oci-hotplug-prestart [--device REQUEST]... [--symlink RULE]... [--config FILE] [--state-dir DIR]
 
-  --device REQUEST   a device request of the administrator, such as usb:0403:6001
+  --device REQUEST   a trusted device request, such as usb:0403:6001
                      (a container asks by the annotation io.oci-hotplug.devices)
   --symlink RULE     a further link, such as usb:0403:6001:0=/dev/ttyBOARD
                      (a container asks by the annotation io.oci-hotplug.symlinks)

@@ -36,7 +36,7 @@ const MAX_PATH: usize = 4095;
 /// What the hook was told on its command line.
 #[derive(Debug, Clone, Default)]
 pub struct Arguments {
-    /// `--device`: requests of the administrator, each a list as in the annotation.
+    /// `--device`: trusted requests, each a list as in the annotation.
     pub devices: Vec<String>,
     /// `--symlink`: rules for links, each a list as in the annotation.
     pub symlinks: Vec<String>,
@@ -220,7 +220,7 @@ pub fn engine_name(state: &HookState) -> Option<String> {
 
 fn add_arguments(asks: &mut Requests, arguments: &Arguments, classes: &Classes) -> Result<(), PrestartError> {
     for text in &arguments.devices {
-        let more = annotations::read_list(Origin::Administrator, text, classes).map_err(|source| {
+        let more = annotations::read_list(Origin::Root, text, classes).map_err(|source| {
             PrestartError::Argument {
                 argument: "--device",
                 source,

@@ -1,4 +1,4 @@
-//! config.toml and config.d: what the administrator decides for all containers.
+//! config.toml and config.d: the settings, classes and policy of this host.
 //!
 //! Must not know what a rule of the policy means (`model::policy`).
 
@@ -751,7 +751,7 @@ mod tests {
             ),
             (
                 "devices = [\"usb:0403\"]\napplies-to = \"all\"",
-                "applies-to belongs to [[policy.deny]]: what the administrator asks for needs no permission",
+                "applies-to is only for [[policy.deny]]: trusted requests need no allow rule",
             ),
         ] {
             assert_eq!(
@@ -868,7 +868,7 @@ mod tests {
         let (policy, classes) = (config.usable_policy(), config.usable_classes());
         [
             (Origin::Annotation, "usb:0403"),
-            (Origin::Administrator, "usb:0403"),
+            (Origin::Root, "usb:0403"),
             (Origin::Annotation, "class:a1"),
             (Origin::Annotation, "class:b2"),
         ]

@@ -1,22 +1,22 @@
-//! Who may have what: the administrator's rules, the list of what strangers never get, and the verdict on each device.
+//! The rules of the configuration, the list of protected devices, and the verdict on each device that a request selects.
 //!
-//! What an annotation asks for, a stranger asks for; hook arguments and classes are the administrator's own words
-//! (`RequestEntry::is_trusted`). The order in which a stranger's device is judged:
+//! Requests in annotations are untrusted; hook arguments and classes are trusted (`RequestEntry::is_trusted`). For an untrusted request,
+//! the first of these that applies decides:
 //! ```text
-//! a deny rule that fits                       refused
-//! classes-only                                refused
-//! a protected line that no rule lifts         refused   (protected.rs: disks of the host, its memory)
+//! a matching deny rule                        denied
+//! classes-only                                denied
+//! a protected line that no rule lifts         denied    (protected.rs: disks of the host, its memory)
 //! allow rules that cover the access           allowed
-//! a protected line                            refused
-//! default = removable | nothing | anything    allowed or refused
+//! a protected line                            denied
+//! default = removable | nothing | anything    allowed or denied
 //! ```
-//! A device of another host (`usbip:`) is refused to strangers unless an allow rule names its host: nobody is to make this
-//! host call others, nor to let their devices near its kernel.
-//! An administrator's device is refused only by a deny rule with `applies-to = "all"`.
+//! Untrusted requests get a device of another host (`usbip:`) only if an allow rule names that host: they must not make this host
+//! connect to others, nor expose its kernel to their devices.
+//! Trusted requests are denied only by deny rules with `applies-to = "all"`.
 //!
-//! Unknown is not "no". While udevd has not delivered a fact that decides, the device waits. When udevd is overdue, or does
-//! not run at all, nobody waits: the fact then counts as matching in deny rules and protected lines, and as not matching in
-//! allow rules. A deny rule that matches a device is also for the devices that expose its bytes (`same_data`).
+//! An unknown fact does not count as "no". While udevd has not processed a device, and one of its facts decides, the verdict is
+//! pending. When udevd is overdue or does not run, an unknown fact counts as matching in deny rules and protected lines, and as not
+//! matching in allow rules. A deny rule that matches a device also applies to the devices that expose its bytes (`same_data`).
 //! Must not know how the rules were read (`host::config`) nor what is done with a verdict (`watcher::admission`).
 
 mod host_use;
@@ -76,7 +76,7 @@ impl Circumstances {
     }
 }
 
-/// What strangers get that no rule speaks of.
+/// What untrusted requests get when no rule matches.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fallback {
@@ -105,7 +105,7 @@ impl Fallback {
 pub struct Policy {
     /// What holds where no rule speaks.
     pub fallback: Fallback,
-    /// Whether strangers may only ask for classes.
+    /// Whether untrusted requests may only use classes.
     pub classes_only: bool,
     /// What is allowed.
     pub allow: Vec<Rule>,
@@ -143,8 +143,8 @@ pub struct Situation<'a> {
 /// Why a device is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AllowedBy<'p> {
-    /// The administrator asks for it.
-    Administrator,
+    /// The request is trusted.
+    Trusted,
     /// A rule.
     Rule(&'p Place),
     /// No rule speaks of it, and this is the default.
@@ -179,7 +179,7 @@ pub struct Denial {
     pub rule: String,
     /// Why that is so.
     pub reason: String,
-    /// What the administrator, or whoever asks, can do about it.
+    /// How to get the device allowed.
     pub hint: String,
     /// The protected line, where it is one: its name in the table.
     pub line: Option<&'static str>,
@@ -269,9 +269,9 @@ impl Policy {
             Denied::No => None,
         };
         let verdict = if entry.is_trusted() {
-            Verdict::Allowed(AllowedBy::Administrator)
+            Verdict::Allowed(AllowedBy::Trusted)
         } else {
-            self.judge_stranger(&entry.request, &subject, situation.circumstances)
+            self.judge_untrusted(&entry.request, &subject, situation.circumstances)
         };
         match (verdict, unknown) {
             (Verdict::Allowed(_), Some((_, whose))) if subject.is_awaited(&whose) => {
@@ -323,7 +323,7 @@ impl Policy {
     }
 
     /// What is left once no deny rule is sure to fit.
-    fn judge_stranger(&self, request: &Request, subject: &Subject<'_>, of: &Circumstances) -> Verdict<'_> {
+    fn judge_untrusted(&self, request: &Request, subject: &Subject<'_>, of: &Circumstances) -> Verdict<'_> {
         if self.classes_only {
             return Verdict::Denied(self.denied_by_classes_only(request));
         }
@@ -560,10 +560,7 @@ fn denied_by_rule(rule: &Rule, wanted: Access) -> Denial {
     let left = wanted.without(rule.access);
     Denial {
         rule: rule.place.to_string(),
-        reason: rule
-            .reason
-            .clone()
-            .unwrap_or_else(|| "the administrator refuses it".into()),
+        reason: rule.reason.clone().unwrap_or_else(|| "the rule denies it".into()),
         hint: if left.is_none() {
             "the rule must be changed to allow it".into()
         } else {

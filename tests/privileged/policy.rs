@@ -259,7 +259,7 @@ fn a_rule_in_a_drop_in_gives_and_a_broken_one_stops_only_what_it_may_concern(mac
 }
 
 #[apply(on_both_hierarchies)]
-fn what_the_administrator_asks_for_passes(machine: &Machine) {
+fn trusted_requests_are_allowed(machine: &Machine) {
     let disk = Disk::new(machine);
     let (first, second) = (disk.plug(1), disk.plug(2));
     machine.configure(&format!(

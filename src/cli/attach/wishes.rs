@@ -43,7 +43,7 @@ impl Wishes {
             if is_cdi(word) {
                 wishes.add_device(word, &specs(), classes)?;
             } else {
-                let asks = read_list(Origin::Administrator, word, classes)?;
+                let asks = read_list(Origin::Root, word, classes)?;
                 wishes.entries.extend(asks.entries);
                 wishes.symlinks.extend(asks.symlinks);
             }
@@ -73,7 +73,7 @@ impl Wishes {
         };
         if let Some(device) = ours {
             for text in generate::requests(device) {
-                let asks = read_list(Origin::Administrator, text, classes)?;
+                let asks = read_list(Origin::Root, text, classes)?;
                 asks.entries.into_iter().for_each(&mut of_device);
             }
             for text in generate::symlinks(device) {
@@ -83,7 +83,7 @@ impl Wishes {
         } else {
             let live = node_requests(&edits);
             for request in live.requests {
-                of_device(RequestEntry::new(Origin::Administrator, request));
+                of_device(RequestEntry::new(Origin::Root, request));
             }
             let others = Edits {
                 device_nodes: Vec::new(),

@@ -123,7 +123,7 @@ mod tests {
 
     fn names(request: &str, rules: &[&str], devices: Vec<Device>) -> Names {
         let inventory = Inventory::new(devices);
-        let entry = vec![RequestEntry::new(Origin::Administrator, request.parse().unwrap())];
+        let entry = vec![RequestEntry::new(Origin::Root, request.parse().unwrap())];
         let rules: Vec<SymlinkRule> = rules.iter().map(|rule| rule.parse().unwrap()).collect();
         let mut planner = Planner::new(entry, rules.clone(), ProcessUser::default());
         planner.find_roots(&inventory);

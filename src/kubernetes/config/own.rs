@@ -185,7 +185,7 @@ fn read_requests(text: &ResourceText, texts: &[String], classes: &Classes) -> Re
         if text.shared == Some(false) {
             whole.push_str(";exclusive");
         }
-        let read = read_list(Origin::Administrator, &whole, classes);
+        let read = read_list(Origin::Root, &whole, classes);
         requests.extend(read.map_err(|source| fault(request, source))?);
     }
     if requests.is_empty() {

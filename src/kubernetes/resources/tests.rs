@@ -450,7 +450,7 @@ fn is_one_unit_in_all_states(requests: &str) {
     assert_eq!(first.units.len(), 1);
     let asked = first.cdi_devices[0].devices.join(",");
     let asked = crate::model::request::annotations::read_list(
-        crate::model::request::entry::Origin::Administrator,
+        crate::model::request::entry::Origin::Root,
         &asked,
         &Classes::none(Path::new("/nowhere")),
     );

@@ -110,7 +110,7 @@ pub struct Configuration {
     pub deny: usize,
     /// Where the deny rules stand that depend on what only udevd knows.
     pub deny_by_udev: Vec<String>,
-    /// Whether strangers get anything that is not protected.
+    /// Whether untrusted requests get anything that is not protected.
     pub allows_anything: bool,
 }
 

@@ -110,7 +110,7 @@ pub fn short_id(id: &str) -> &str {
 /// The longest name that is shown, in characters.
 const MAX_NAME: usize = 80;
 
-/// A text of a stranger (an annotation, a string of a USB device) as a terminal may show it: no control characters, no
+/// Untrusted text (an annotation, a string of a USB device) as a terminal may show it: no control characters, no
 /// direction marks, no more than 80 characters.
 pub fn printable(text: &str) -> String {
     let is_plain = |letter: &char| !letter.is_control() && !is_invisible(*letter);

@@ -94,7 +94,7 @@ mod tests {
 
     impl Story {
         fn new(request: &str) -> Self {
-            let entry = vec![RequestEntry::new(Origin::Administrator, request.parse().unwrap())];
+            let entry = vec![RequestEntry::new(Origin::Root, request.parse().unwrap())];
             Self {
                 planner: Planner::new(entry, Vec::new(), ProcessUser::default()),
                 removals: Removals::default(),
@@ -174,7 +174,7 @@ mod tests {
             "usb:0403;on-removal=stop;grace=5s",
             "usb:1050;on-removal=stop;grace=5s",
         ]
-        .map(|text| RequestEntry::new(Origin::Administrator, text.parse().unwrap()));
+        .map(|text| RequestEntry::new(Origin::Root, text.parse().unwrap()));
         let planner = Planner::new(entries.to_vec(), Vec::new(), ProcessUser::default());
         let [one, other] = [RequestId::FIRST, RequestId::FIRST.next()];
         let now = Instant::now();

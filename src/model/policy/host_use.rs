@@ -14,7 +14,7 @@ pub struct Use {
 }
 
 impl Use {
-    /// A use that the administrator ends in this way, if in any.
+    /// A use, and how to end it, if that is possible.
     pub fn new(text: impl Into<String>, hint: Option<&'static str>) -> Self {
         Self {
             text: text.into(),

@@ -1,4 +1,4 @@
-//! What a stranger never gets unless the administrator says so, and why: one table for code and documentation.
+//! The devices that untrusted requests get only by an allow rule or not at all, with the reasons: one table for code and documentation.
 //!
 //! `packaging/policy.md` shows the same lines; a test holds the two together.
 
@@ -42,7 +42,7 @@ pub struct Line {
     pub devices: &'static str,
     /// Why.
     pub reason: &'static str,
-    /// Whether no rule lifts it: only an administrator's request (a class, a hook's argument) gets such a device.
+    /// Whether no allow rule lifts it: only trusted requests get such a device.
     pub always: bool,
     /// The kernel's names: subsystem, and patterns of names with `*` for the rest and `#` for digits.
     names: &'static [(&'static str, &'static [&'static str])],

@@ -33,18 +33,18 @@ pub struct RuleDefinition {
     pub privileged: Option<bool>,
     /// What a message says.
     pub reason: Option<String>,
-    /// Whose requests; only for what is refused.
+    /// Which requests; only in deny rules.
     pub applies_to: Option<AppliesTo>,
 }
 
-/// Whose requests a deny rule speaks of.
+/// Which requests a deny rule applies to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AppliesTo {
-    /// Those that come in annotations and name no class.
+    /// Requests in annotations that use no class.
     #[default]
-    Strangers,
-    /// All: hook arguments and classes, too.
+    Untrusted,
+    /// All, also hook arguments and classes.
     All,
 }
 
@@ -159,7 +159,7 @@ pub enum RuleFault {
         source: SelectorError,
     },
     /// `applies-to` where it makes no sense.
-    #[error("applies-to belongs to [[policy.deny]]: what the administrator asks for needs no permission")]
+    #[error("applies-to is only for [[policy.deny]]: trusted requests need no allow rule")]
     AppliesTo,
 }
 

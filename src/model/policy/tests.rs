@@ -136,7 +136,7 @@ fn policy(fallback: Fallback, allow: Vec<Rule>, deny: Vec<Rule>) -> Policy {
     }
 }
 
-fn stranger(request: &str) -> RequestEntry {
+fn untrusted(request: &str) -> RequestEntry {
     RequestEntry::new(Origin::Annotation, request.parse().unwrap())
 }
 
@@ -169,7 +169,7 @@ fn told_in(policy: &Policy, entry: &RequestEntry, node: &str, of: &Circumstances
 }
 
 fn told(policy: &Policy, node: &str) -> String {
-    let entry = stranger(&format!("devnode:{node}"));
+    let entry = untrusted(&format!("devnode:{node}"));
     told_of(policy, &entry, node, &Circumstances::default())
 }
 
@@ -319,7 +319,7 @@ fn the_documentation_has_every_line_with_its_reason() {
 }
 
 #[test]
-fn by_default_a_stranger_gets_what_is_on_usb_and_nothing_else() {
+fn by_default_an_untrusted_request_gets_what_is_on_usb_and_nothing_else() {
     let default = Policy::default();
     for node in [
         "/dev/ttyUSB0",
@@ -361,7 +361,7 @@ fn a_refusal_by_the_default_says_what_the_default_gives() {
             host_use: &root_on_sda2(),
         };
         let device = with_node(&HOST.devices, "/dev/ttyS0");
-        match policy.judge(&stranger("subsystem:tty"), device, &situation) {
+        match policy.judge(&untrusted("subsystem:tty"), device, &situation) {
             Verdict::Denied(denial) => denial.reason,
             verdict => panic!("{verdict:?}"),
         }
@@ -375,7 +375,7 @@ fn a_refusal_by_the_default_says_what_the_default_gives() {
 
 #[test]
 fn a_hub_is_no_way_to_what_is_plugged_into_it() {
-    let hub = stranger("usb:2109:2813");
+    let hub = untrusted("usb:2109:2813");
     let of = Circumstances::default();
     assert_eq!(
         told_of(&Policy::default(), &hub, "/dev/bus/usb/001/002", &of),
@@ -448,7 +448,7 @@ fn a_touchpad_is_let_pass_only_beside_a_joystick() {
             device.attributes.insert("capabilities".into(), "other".into());
         }
     }
-    let entry = stranger("usb:054c");
+    let entry = untrusted("usb:054c");
     let of = Circumstances::default();
     let told = |node: &str| told_among(&Policy::default(), &entry, node, &of, devices.clone());
     assert_eq!(told("/dev/hidraw4"), "protected: seat-input");
@@ -459,7 +459,7 @@ fn a_touchpad_is_let_pass_only_beside_a_joystick() {
 #[test]
 fn the_kernel_knows_a_keyboard_before_udevd_does_and_without_it() {
     let of = Circumstances::default();
-    let entry = stranger("subsystem:input");
+    let entry = untrusted("subsystem:input");
     let told = |node: &str, seen, change: &dyn Fn(&mut Device)| {
         let mut devices: Vec<Device> = host().into_iter().map(before_udev).collect();
         for device in &mut devices {
@@ -537,7 +537,7 @@ fn a_mounted_drive_is_protected_and_the_other_interfaces_of_its_device_are_not()
             inventory: &inventory,
             host_use: &root_on_sda2(),
         };
-        match default.judge(&stranger("usb:0d28"), with_node(&devices, node), &situation) {
+        match default.judge(&untrusted("usb:0d28"), with_node(&devices, node), &situation) {
             Verdict::Denied(denial) => denial.to_string(),
             verdict => panic!("{node}: {verdict:?}"),
         }
@@ -566,8 +566,8 @@ fn a_deny_rule_is_also_for_what_exposes_the_bytes_of_what_it_names() {
         mapped(0, "sdb1"),
         mapped(1, "sdb1"),
     ]);
-    // An administrator's request, so that no line of the table comes in between.
-    let entry = RequestEntry::new(Origin::Administrator, "subsystem:block".parse().unwrap());
+    // A trusted request, so that no line of the table comes in between.
+    let entry = RequestEntry::new(Origin::Root, "subsystem:block".parse().unwrap());
     let deny = |devices: &[&str]| rule(List::Deny, devices, |rule| rule.applies_to = Some(AppliesTo::All));
     let of = Circumstances::default();
     let told = |rule: &str, node: &str| {
@@ -617,7 +617,7 @@ fn a_deny_rule_is_also_for_what_exposes_the_bytes_of_what_it_names() {
     };
     assert_eq!(
         denial.reason,
-        "the administrator refuses it (the rule matches /dev/sdb1, whose data this device exposes)"
+        "the rule denies it (the rule matches /dev/sdb1, whose data this device exposes)"
     );
 }
 
@@ -631,7 +631,7 @@ fn a_loop_device_over_a_disk_of_the_host_is_that_disk_and_uses_it() {
         loop_over(2, "/dev/sdb1"),
         loop_over(3, "/srv/image"),
     ]);
-    let entry = stranger("subsystem:block");
+    let entry = untrusted("subsystem:block");
     let of = Circumstances::default();
     let anything = policy(Fallback::Anything, vec![allow(&["subsystem:block"])], vec![]);
     let told = |node: &str| told_among(&anything, &entry, node, &of, devices.clone());
@@ -655,7 +655,7 @@ fn a_disk_that_the_host_mounts_is_taken_with_its_usb_node() {
             inventory: &inventory,
             host_use,
         };
-        match Policy::default().judge(&stranger("usb:0781"), with_node(&devices, node), &situation) {
+        match Policy::default().judge(&untrusted("usb:0781"), with_node(&devices, node), &situation) {
             Verdict::Denied(denial) => denial.line,
             _ => None,
         }
@@ -734,7 +734,7 @@ fn of_an_nvme_controller_all_namespaces_matter_wherever_they_lie_and_no_other_di
 #[test]
 fn input_waits_for_udevd_and_is_refused_where_nobody_knows() {
     let mut devices: Vec<Device> = host();
-    let entry = stranger("subsystem:input");
+    let entry = untrusted("subsystem:input");
     let of = Circumstances::default();
     for device in &mut devices {
         if device.subsystem.as_deref() == Some("input") {
@@ -771,7 +771,7 @@ fn what_udev_calls_a_touchpad_is_one_unless_the_kernel_knows_it_for_a_gamepads()
                 device.properties.insert("ID_INPUT_TOUCHPAD".into(), "1".into());
             }
         }
-        let entry = stranger("subsystem:input");
+        let entry = untrusted("subsystem:input");
         told_among(
             &Policy::default(),
             &entry,
@@ -806,7 +806,7 @@ fn an_input_is_judged_by_whichever_of_kernel_and_udev_knows_it() {
                 device.properties.insert("ID_INPUT_JOYSTICK".into(), "1".into());
             }
         }
-        let entry = stranger("subsystem:input");
+        let entry = untrusted("subsystem:input");
         let of = Circumstances::default();
         told_among(&Policy::default(), &entry, "/dev/input/event8", &of, devices)
     };
@@ -819,7 +819,7 @@ fn an_input_is_judged_by_whichever_of_kernel_and_udev_knows_it() {
 #[test]
 fn a_usb_device_without_a_keyboard_or_mouse_does_not_wait_for_udevd() {
     let devices: Vec<Device> = host().into_iter().map(before_udev).collect();
-    let entry = stranger("usb:0403");
+    let entry = untrusted("usb:0403");
     let of = Circumstances::default();
     let told = |node: &str, devices| told_among(&Policy::default(), &entry, node, &of, devices);
     assert_eq!(told("/dev/bus/usb/001/003", devices.clone()), "allowed");
@@ -853,7 +853,7 @@ fn an_input_that_udevd_is_late_with_counts_as_a_keyboard_and_the_refusal_says_so
     };
     let device = with_node(&devices, "/dev/input/event8");
     let policy = Policy::default();
-    let Verdict::Denied(denial) = policy.judge(&stranger("subsystem:input"), device, &situation) else {
+    let Verdict::Denied(denial) = policy.judge(&untrusted("subsystem:input"), device, &situation) else {
         panic!("nobody knows what it is");
     };
     let ends = format!(
@@ -863,7 +863,7 @@ fn an_input_that_udevd_is_late_with_counts_as_a_keyboard_and_the_refusal_says_so
     assert!(denial.reason.ends_with(&ends), "{}", denial.reason);
     // Of what the kernel knows to be a keyboard there is nothing to say.
     let device = with_node(&devices, "/dev/input/event7");
-    let Verdict::Denied(denial) = policy.judge(&stranger("subsystem:input"), device, &situation) else {
+    let Verdict::Denied(denial) = policy.judge(&untrusted("subsystem:input"), device, &situation) else {
         panic!("it is a keyboard");
     };
     assert!(!denial.reason.contains("udevd"), "{}", denial.reason);
@@ -880,7 +880,7 @@ fn only_nodes_are_inputs_and_memory() {
             host_use: &HostUse::default(),
         };
         matches!(
-            policy.judge(&stranger("subsystem:input"), device, &situation),
+            policy.judge(&untrusted("subsystem:input"), device, &situation),
             Verdict::Allowed(_)
         )
     };
@@ -947,7 +947,7 @@ fn nobody_waits_for_udevd_where_the_default_refuses_anyway() {
     let devices: Vec<Device> = host().into_iter().map(before_udev).collect();
     let told = |fallback| {
         let policy = policy(fallback, vec![], vec![]);
-        let entry = stranger("subsystem:input");
+        let entry = untrusted("subsystem:input");
         let node = "/dev/input/event8";
         told_among(&policy, &entry, node, &Circumstances::default(), devices.clone())
     };
@@ -966,8 +966,8 @@ fn while_a_file_of_rules_is_unknown_what_it_may_concern_is_refused() {
         ..policy(Fallback::Anything, vec![], vec![])
     };
     let of = Circumstances::default();
-    let untrusted = stranger("usb:0403");
-    let trusted = RequestEntry::new(Origin::Administrator, untrusted.request.clone());
+    let untrusted = untrusted("usb:0403");
+    let trusted = RequestEntry::new(Origin::Root, untrusted.request.clone());
     for (entry, may_concern_trusted, is_refused) in [
         (&untrusted, false, true),
         (&untrusted, true, true),
@@ -993,7 +993,7 @@ fn while_a_file_of_rules_is_unknown_what_it_may_concern_is_refused() {
 /// Case security 4.
 #[test]
 fn what_udevd_does_not_say_is_yes_for_deny_rules_and_no_for_allow_rules() {
-    let entry = stranger("subsystem:block");
+    let entry = untrusted("subsystem:block");
     let of = Circumstances::default();
     let verdict = |policy: &Policy, seen| {
         let mut devices: Vec<Device> = companion_hub().into_iter().map(before_udev).collect();
@@ -1054,7 +1054,7 @@ fn what_udevd_does_not_say_is_yes_for_deny_rules_and_no_for_allow_rules() {
 /// Case security 4: a rule on the kernel's name of a node needs no udevd.
 #[test]
 fn a_deny_rule_on_a_nodes_own_name_is_decided_where_no_udevd_runs() {
-    let entry = stranger("subsystem:tty");
+    let entry = untrusted("subsystem:tty");
     let of = Circumstances::default();
     let devices: Vec<Device> = hub_with_two_adapters()
         .into_iter()
@@ -1094,7 +1094,7 @@ fn a_deny_rule_on_a_link_is_for_all_that_claim_it_and_an_allow_rule_for_the_one_
             device.lost_links.insert(label.clone());
         }
     }
-    let entry = stranger("subsystem:block");
+    let entry = untrusted("subsystem:block");
     let of = Circumstances::default();
     for rule in [
         "devnode:/dev/disk/by-label/BACKUP",
@@ -1116,7 +1116,7 @@ fn a_link_that_a_device_claims_counts_for_rules_on_that_link_alone() {
     for device in &mut devices {
         device.lost_links = std::mem::take(&mut device.links);
     }
-    let entry = stranger("subsystem:block");
+    let entry = untrusted("subsystem:block");
     for (rule, expected) in [
         (
             "devnode:/dev/disk/by-label/BACKUP",
@@ -1135,7 +1135,7 @@ fn a_link_that_a_device_claims_counts_for_rules_on_that_link_alone() {
 /// Case security 4.
 #[test]
 fn nobody_waits_for_one_device_where_another_that_is_overdue_decides() {
-    let entry = stranger("subsystem:block");
+    let entry = untrusted("subsystem:block");
     let of = Circumstances::default();
     let denying = policy(
         Fallback::Removable,
@@ -1156,7 +1156,7 @@ fn nobody_waits_for_one_device_where_another_that_is_overdue_decides() {
 /// What a parent says counts, although udevd will not process the device itself: its facts are looked up first.
 #[test]
 fn an_allow_rule_on_a_parent_waits_for_the_parent_alone() {
-    let entry = stranger("subsystem:block");
+    let entry = untrusted("subsystem:block");
     let of = Circumstances::default();
     let allowing = policy(
         Fallback::Nothing,
@@ -1183,7 +1183,7 @@ fn an_allow_rule_on_a_parent_waits_for_the_parent_alone() {
 #[test]
 fn what_comes_first_decides() {
     let of = Circumstances::default();
-    let entry = stranger("subsystem:block");
+    let entry = untrusted("subsystem:block");
     let all = || vec![allow(&["glob:**"])];
     let told = |policy: &Policy, node: &str| told_of(policy, &entry, node, &of);
     let deny_disks = || vec![deny(&["subsystem:block"])];
@@ -1265,7 +1265,7 @@ fn a_node_that_sysfs_does_not_know_by_its_path_is_judged_by_its_number() {
     let mut device = Device::new(SysPath::new("/sys/devices/oci-hotplug-node/dev/harmless"));
     device.subsystem = Some(STATIC_NODE.to_owned());
     device.seen = crate::model::device::Seen::Udev;
-    let entry = stranger("node:/dev/harmless");
+    let entry = untrusted("node:/dev/harmless");
     let told = |kind, major, minor| {
         let mut device = device.clone();
         device.node = Some(DevNode {
@@ -1297,7 +1297,7 @@ fn a_node_that_sysfs_does_not_know_by_its_path_is_judged_by_its_number() {
 /// Case security 2.
 #[test]
 fn the_path_of_a_node_that_sysfs_does_not_know_allows_nothing_and_denies() {
-    let entry = stranger("node:/dev/ttyUSB7");
+    let entry = untrusted("node:/dev/ttyUSB7");
     let told = |policy: &Policy, entry: &RequestEntry, kind, major, minor| {
         let mut device = Device::new(SysPath::new("/sys/devices/oci-hotplug-node/dev/ttyUSB7"));
         device.subsystem = Some(STATIC_NODE.to_owned());
@@ -1320,7 +1320,7 @@ fn the_path_of_a_node_that_sysfs_does_not_know_allows_nothing_and_denies() {
         let allowing = policy(Fallback::Nothing, vec![allow(&[rule])], vec![]);
         let unknown = told(&allowing, &entry, DevKind::Char, 240, 5);
         assert!(unknown.starts_with("default"), "{rule}: {unknown}");
-        let mine = RequestEntry::new(Origin::Administrator, entry.request.clone());
+        let mine = RequestEntry::new(Origin::Root, entry.request.clone());
         assert_eq!(told(&allowing, &mine, DevKind::Char, 240, 5), "allowed");
         let denying = policy(Fallback::Anything, vec![], vec![deny(&[rule])]);
         let denied = told(&denying, &entry, DevKind::Char, 240, 5);
@@ -1367,7 +1367,7 @@ fn what_a_refusal_of_a_node_suggests_allows_it() {
             inventory: &inventory,
             host_use: &HostUse::default(),
         };
-        let entry = stranger("node:/dev/other");
+        let entry = untrusted("node:/dev/other");
         match policy.judge(&entry, with_node(&devices, "/dev/other"), &situation) {
             Verdict::Denied(denial) => denial.hint,
             verdict => format!("{verdict:?}"),
@@ -1399,7 +1399,7 @@ fn a_usb_device_without_descriptors_may_be_a_hub() {
     }
     let told = told_among(
         &Policy::default(),
-        &stranger("usb:0403"),
+        &untrusted("usb:0403"),
         "/dev/bus/usb/001/003",
         &Circumstances::default(),
         devices,
@@ -1432,7 +1432,7 @@ fn rules_reach_down_and_negation_looks_up() {
 #[test]
 fn a_rule_on_udevs_facts_waits_for_them() {
     let devices: Vec<Device> = host().into_iter().map(before_udev).collect();
-    let entry = stranger("subsystem:tty");
+    let entry = untrusted("subsystem:tty");
     let of = Circumstances::default();
     let told = |policy: &Policy| told_among(policy, &entry, "/dev/ttyUSB0", &of, devices.clone());
     assert_eq!(
@@ -1474,7 +1474,12 @@ fn access_is_a_part_of_a_rule() {
     });
     let reading = policy(Fallback::Nothing, vec![reading], vec![]);
     assert_eq!(
-        told_of(&reading, &stranger("subsystem:tty;access=r"), "/dev/ttyUSB0", &of),
+        told_of(
+            &reading,
+            &untrusted("subsystem:tty;access=r"),
+            "/dev/ttyUSB0",
+            &of
+        ),
         "allowed"
     );
     let devices = host();
@@ -1485,7 +1490,7 @@ fn access_is_a_part_of_a_rule() {
         host_use: &HostUse::default(),
     };
     let Verdict::Denied(denial) = reading.judge(
-        &stranger("subsystem:tty"),
+        &untrusted("subsystem:tty"),
         with_node(&devices, "/dev/ttyUSB0"),
         &situation,
     ) else {
@@ -1502,11 +1507,11 @@ fn access_is_a_part_of_a_rule() {
     });
     let writing = policy(Fallback::Removable, vec![], vec![writing]);
     assert_eq!(
-        told_of(&writing, &stranger("usb:0403;access=r"), "/dev/ttyUSB0", &of),
+        told_of(&writing, &untrusted("usb:0403;access=r"), "/dev/ttyUSB0", &of),
         "allowed"
     );
     let Verdict::Denied(denial) = writing.judge(
-        &stranger("usb:0403"),
+        &untrusted("usb:0403"),
         with_node(&devices, "/dev/ttyUSB0"),
         &situation,
     ) else {
@@ -1528,7 +1533,7 @@ fn conditions_look_at_the_container() {
     .into();
     let lab = Circumstances::new(annotations, true, false);
     let other = Circumstances::default();
-    let entry = stranger("usb:0403");
+    let entry = untrusted("usb:0403");
     let told = |change: fn(&mut RuleDefinition), of: &Circumstances| {
         let rule = rule(List::Allow, &["usb:0403"], change);
         told_of(
@@ -1556,10 +1561,10 @@ fn conditions_look_at_the_container() {
 }
 
 #[test]
-fn the_administrators_requests_pass_unless_a_rule_is_for_all() {
+fn trusted_requests_are_allowed_unless_a_rule_is_for_all() {
     let of = Circumstances::default();
-    let mine = RequestEntry::new(Origin::Administrator, "devnode:/dev/sda".parse().unwrap());
-    let class = stranger("devnode:/dev/sda").of_class("lab");
+    let mine = RequestEntry::new(Origin::Root, "devnode:/dev/sda".parse().unwrap());
+    let class = untrusted("devnode:/dev/sda").of_class("lab");
     let strict = |applies_to| {
         let mut rule = deny(&["subsystem:block"]);
         rule.applies_to = applies_to;
@@ -1570,7 +1575,7 @@ fn the_administrators_requests_pass_unless_a_rule_is_for_all() {
     };
     for entry in [&mine, &class] {
         assert_eq!(
-            told_of(&strict(AppliesTo::Strangers), entry, "/dev/sda", &of),
+            told_of(&strict(AppliesTo::Untrusted), entry, "/dev/sda", &of),
             "allowed"
         );
         assert_eq!(
@@ -1584,7 +1589,7 @@ fn the_administrators_requests_pass_unless_a_rule_is_for_all() {
 #[test]
 fn a_stranger_gets_a_device_of_another_host_only_by_a_rule_that_names_that_host() {
     let of = Circumstances::default();
-    let entry = stranger("usbip:lab:3241/0403:6001:FT001");
+    let entry = untrusted("usbip:lab:3241/0403:6001:FT001");
     let anything = |allow, deny| policy(Fallback::Anything, allow, deny);
     assert_eq!(
         anything(vec![], vec![])
@@ -1621,15 +1626,15 @@ fn a_stranger_gets_a_device_of_another_host_only_by_a_rule_that_names_that_host(
         "[[policy.allow]] at /etc/c.toml line 7"
     );
 
-    let mine = RequestEntry::new(Origin::Administrator, entry.request.clone());
+    let mine = RequestEntry::new(Origin::Root, entry.request.clone());
     assert_eq!(anything(vec![], vec![]).authorise(&of, &mine), Ok(()));
     let denies = |applies_to| {
         let mut rule = deny(&["usbip:lab:3241/0403:6001"]);
         rule.applies_to = applies_to;
         anything(vec![allow(&["usbip:lab:3241"])], vec![rule])
     };
-    assert!(denies(AppliesTo::Strangers).authorise(&of, &entry).is_err());
-    assert_eq!(denies(AppliesTo::Strangers).authorise(&of, &mine), Ok(()));
+    assert!(denies(AppliesTo::Untrusted).authorise(&of, &entry).is_err());
+    assert_eq!(denies(AppliesTo::Untrusted).authorise(&of, &mine), Ok(()));
     assert!(denies(AppliesTo::All).authorise(&of, &mine).is_err());
     // What is denied by name is not had by who asks vaguely.
     for (request, is_allowed) in [
@@ -1640,7 +1645,7 @@ fn a_stranger_gets_a_device_of_another_host_only_by_a_rule_that_names_that_host(
         ("usbip:lab:3241/busid:1-1:0403:6010", true),
         ("usbip:lab:3241/0403:6010", true),
     ] {
-        let judged = denies(AppliesTo::Strangers).authorise(&of, &stranger(request));
+        let judged = denies(AppliesTo::Untrusted).authorise(&of, &untrusted(request));
         assert_eq!(judged.is_ok(), is_allowed, "{request}");
     }
 }
@@ -1650,7 +1655,7 @@ fn what_is_certain_is_refused_before_any_device_is_looked_at() {
     let of = Circumstances::default();
     let refused = |policy: &Policy, request: &str| {
         policy
-            .authorise(&of, &stranger(request))
+            .authorise(&of, &untrusted(request))
             .map_err(|denial| denial.to_string())
     };
     let default = policy(Fallback::Removable, vec![], vec![]);
@@ -1756,7 +1761,7 @@ fn a_verdict_is_quick() {
         host_use: &HostUse::default(),
     };
     let tty = with_node(&devices, "/dev/ttyUSB0");
-    let entry = stranger("usb:2109:2813");
+    let entry = untrusted("usb:2109:2813");
     let policy = policy(
         Fallback::Removable,
         vec![allow(&["usb:1050", "port:1-7"])],
@@ -1968,7 +1973,7 @@ fn allowed_among(policy: &Policy, devices: &[Device]) -> BTreeMap<String, bool> 
         inventory: &inventory,
         host_use: &HostUse::default(),
     };
-    let entry = stranger("usb:0781");
+    let entry = untrusted("usb:0781");
     let nodes = ["sdb", "sdb1", "2-1.3"].map(|name| {
         let device = devices
             .iter()
@@ -1991,7 +1996,7 @@ fn an_input_that_is_allowed_before_udevd_speaks_is_allowed_whatever_it_says() {
         "ID_INPUT_TOUCHPAD",
     ];
     let of = Circumstances::default();
-    let entry = stranger("subsystem:input");
+    let entry = untrusted("subsystem:input");
     for tree in [joystick(), dualsense(), headset(), security_key()] {
         let nodes: Vec<String> = tree
             .iter()
@@ -2038,10 +2043,10 @@ proptest! {
         policy in any_policy(), more in any_rule(List::Deny), of in any_circumstances(), access in 1..8u32,
         trusted in any::<bool>(), before in any::<bool>(),
     ) {
-        let mut entry = stranger("subsystem:tty");
+        let mut entry = untrusted("subsystem:tty");
         entry.request.options.access = Access::from_bits_truncate(access);
         if trusted {
-            entry.origin = Origin::Administrator;
+            entry.origin = Origin::Root;
         }
         let mut stricter = policy.clone();
         stricter.deny.push(more);
@@ -2054,7 +2059,7 @@ proptest! {
         policy in any_policy(), more in any_rule(List::Allow), of in any_circumstances(), access in 1..8u32,
         before in any::<bool>(),
     ) {
-        let mut entry = stranger("subsystem:tty");
+        let mut entry = untrusted("subsystem:tty");
         entry.request.options.access = Access::from_bits_truncate(access);
         let mut wider = policy.clone();
         wider.allow.push(more);
@@ -2067,7 +2072,7 @@ proptest! {
         let mut denying = policy.clone();
         denying.allow.push(allow(&devices));
         denying.deny.push(deny(&devices));
-        let entry = stranger("subsystem:tty");
+        let entry = untrusted("subsystem:tty");
         let only_allowed = verdicts(&super::tests::policy(Fallback::Nothing, vec![allow(&devices)], vec![]), &entry, &of, false);
         let denied = verdicts(&denying, &entry, &of, false);
         prop_assert!(denied.iter().zip(only_allowed).all(|(denied, allowed)| allowed != 2 || *denied == 0));
@@ -2075,7 +2080,7 @@ proptest! {
 
     #[test]
     fn what_is_certain_before_udevd_speaks_is_so_afterwards(policy in any_policy(), of in any_circumstances()) {
-        let entry = stranger("subsystem:tty");
+        let entry = untrusted("subsystem:tty");
         let (before, after) = (verdicts(&policy, &entry, &of, true), verdicts(&policy, &entry, &of, false));
         let allowed = before.iter().zip(&after).filter(|(before, after)| **before == 2 && **after != 2).count();
         let refused = before.iter().zip(&after).filter(|(before, after)| **before == 0 && **after == 2).count();
@@ -2085,7 +2090,7 @@ proptest! {
     #[test]
     fn what_may_not_start_never_gets_a_device(policy in any_policy(), of in any_circumstances()) {
         for (request, node) in [("devnode:/dev/mem", "/dev/mem"), ("devnode:/dev/kvm", "/dev/kvm"), ("usb:0403", "/dev/ttyUSB0")] {
-            let entry = stranger(request);
+            let entry = untrusted(request);
             if policy.authorise(&of, &entry).is_err() {
                 prop_assert_ne!(told_of(&policy, &entry, node, &of), "allowed");
             }

@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn container_hotplugs_lifecycle_is_the_administrators_choice() {
+    fn container_hotplugs_lifecycle_is_set_by_the_configuration() {
         let lifecycle = LowriscLifecycle {
             required: true,
             on_removal: OnRemoval::Kill,

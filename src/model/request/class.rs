@@ -1,4 +1,4 @@
-//! Classes: requests that the administrator named, so that a container can ask by name.
+//! Classes: requests in the configuration that containers use by name.
 //!
 //! Must not know where a container's words come from, nor how the configuration is read.
 
@@ -193,8 +193,8 @@ impl Classes {
         &self.defined_in
     }
 
-    /// What is asked for once each class stands for its requests. An option at the use wins over the class's, but a
-    /// stranger gets no more than the class gives: the access is what both have, and `only=` can't be exchanged.
+    /// The requests, with each class replaced by its own. An option at the use overrides the class's, but an untrusted use
+    /// cannot widen the class: the access is what both have, and `only=` cannot be replaced.
     ///
     /// # Errors
     /// When a class is not known, or all together are more than [`MAX_REQUESTS`].
@@ -224,7 +224,7 @@ impl Classes {
         let class = self.by_name.get(name).ok_or_else(|| self.unknown(name))?;
         for request in &class.requests {
             let request = match origin {
-                Origin::Administrator => used.applied_to(request),
+                Origin::Root => used.applied_to(request),
                 Origin::Annotation => used.narrowing(request).map_err(|option| ClassUseError::Wider {
                     name: name.to_owned(),
                     option,
@@ -311,9 +311,7 @@ mod tests {
     }
 
     fn expand_trusted(classes: &Classes, text: &str) -> Requests {
-        classes
-            .expand(Origin::Administrator, parse_asks(text).unwrap())
-            .unwrap()
+        classes.expand(Origin::Root, parse_asks(text).unwrap()).unwrap()
     }
 
     fn told(asks: &Requests) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! `class:NAME` where a selector may stand: a request that the administrator named.
+//! `class:NAME` in place of a selector: a request that the configuration defines.
 //!
 //! Must not know what the class asks for (`model::request::class`).
 
@@ -19,7 +19,7 @@ const SHOWN_NAME: usize = 24;
 pub enum Ask {
     /// A request that says itself what is asked for.
     Request(Request),
-    /// A request that names one of the administrator's.
+    /// The name of a class in the configuration.
     Class(ClassUse),
 }
 

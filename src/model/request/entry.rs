@@ -1,4 +1,4 @@
-//! Who asked for what: a request together with its origin.
+//! Requests with where they came from and which devices they select.
 
 use std::collections::BTreeSet;
 
@@ -15,20 +15,20 @@ pub enum Origin {
     /// An annotation of the container: whoever may start containers can write it.
     Annotation,
     /// A hook argument (config.json, CDI spec) or the operator's tool: root wrote it.
-    Administrator,
+    Root,
 }
 
-/// A request, who made it, and the devices that it selects now.
+/// A request with its origin and the devices that it selects now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestEntry {
-    /// Who made it.
+    /// Where it came from.
     pub origin: Origin,
-    /// What is asked for.
+    /// The selectors and options.
     pub request: Request,
-    /// The class that stands for it, when the container asked by name.
+    /// The class that it is part of, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
-    /// The CDI device that stands for it, when it was attached by that name.
+    /// The CDI device by whose name it was attached, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cdi: Option<String>,
     /// The devices that it selected when last looked at: the container gets what is at or below them.
@@ -41,7 +41,7 @@ pub struct RequestEntry {
 }
 
 impl RequestEntry {
-    /// A request that has not been looked at yet.
+    /// A request that was not evaluated yet.
     pub fn new(origin: Origin, request: Request) -> Self {
         Self {
             origin,
@@ -53,10 +53,9 @@ impl RequestEntry {
         }
     }
 
-    /// Whether the administrator wrote what is asked for: in a hook's argument, or in a class. All else is a
-    /// stranger's.
+    /// Whether root wrote the request: in a hook argument, in a class, or with the operator's tool.
     pub fn is_trusted(&self) -> bool {
-        self.origin == Origin::Administrator || self.class.is_some()
+        self.origin == Origin::Root || self.class.is_some()
     }
 
     /// The same, as part of a class.
@@ -67,7 +66,7 @@ impl RequestEntry {
         }
     }
 
-    /// What it was asked by: the class, the CDI device, or the request itself.
+    /// The name of its class or CDI device, else its text.
     pub fn called(&self) -> String {
         match (&self.class, &self.cdi) {
             (Some(class), _) => format!("class:{class}"),
@@ -76,7 +75,7 @@ impl RequestEntry {
         }
     }
 
-    /// The same, not looked at yet.
+    /// The same, not evaluated yet.
     pub fn without_roots(&self) -> Self {
         Self {
             roots: BTreeSet::new(),
@@ -139,9 +138,9 @@ mod tests {
     }
 
     #[test]
-    fn requests_of_hook_arguments_and_classes_are_the_administrators() {
+    fn requests_of_hook_arguments_and_classes_are_trusted() {
         assert!(!entry().is_trusted());
         assert!(entry().of_class("board").is_trusted());
-        assert!(RequestEntry::new(Origin::Administrator, entry().request).is_trusted());
+        assert!(RequestEntry::new(Origin::Root, entry().request).is_trusted());
     }
 }

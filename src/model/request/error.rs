@@ -39,7 +39,7 @@ pub enum RequestError {
     },
     /// Their selectors would take too much of the host's time and memory.
     #[error(
-        "device requests: evaluating their selectors costs {cost} units, and {limit} are allowed: write fewer or shorter globs and regular expressions, or have the administrator write them as a class"
+        "device requests: evaluating their selectors costs {cost} units, and {limit} are allowed: write fewer or shorter globs and regular expressions, or define a class for them in the configuration"
     )]
     TooCostly {
         /// What they cost, as far as they were read.

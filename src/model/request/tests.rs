@@ -585,7 +585,7 @@ fn alternatives_are_roots_of_one_request() {
     let host = recorded::documented_host();
     let inventory = Inventory::new(host.clone());
     let nodes = |text: &str, inventory: &Inventory| {
-        let asked = RequestEntry::new(Origin::Administrator, text.parse().unwrap());
+        let asked = RequestEntry::new(Origin::Root, text.parse().unwrap());
         let mut planner = Planner::new(vec![asked], Vec::new(), ProcessUser::default());
         planner.find_roots(inventory);
         let candidates = planner.candidates(inventory);

@@ -52,7 +52,7 @@ fn is_named(error: &ConfigError, text: &str) {
     );
 }
 
-/// Whatever is allowed: a policy with no rule that allows, and no default that does, gives a stranger nothing.
+/// Whatever is allowed: a policy with no rule that allows, and no default that does, gives an untrusted request nothing.
 fn judges(policy: &Policy) {
     let samples = devices::samples();
     let inventory = Inventory::new(samples.clone());

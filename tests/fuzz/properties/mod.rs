@@ -38,10 +38,10 @@ pub fn hold(name: &str, input: &[u8]) {
     found.expect("a reader that there is").1(input);
 }
 
-/// The most characters of a message about a text that a stranger wrote.
+/// The most characters of a message about a text that an untrusted user wrote.
 const MAX_MESSAGE: usize = 1000;
 
-/// A message about a stranger's text is short, and has nothing in it that could forge a line of a log or move a cursor.
+/// A message about untrusted text is short, and has nothing in it that could forge a line of a log or move a cursor.
 #[track_caller]
 fn is_fit_for_a_log(error: &impl std::fmt::Display) {
     let message = error.to_string();

@@ -69,7 +69,7 @@ pub fn kernel_log(machine: &Machine) -> String {
         .run("journalctl --sync; journalctl --no-pager -k -o cat --after-cursor=\"$(cat /run/test/cursor)\"")
 }
 
-/// Lets strangers ask for a server's devices, until it is dropped.
+/// Lets untrusted requests ask for a server's devices, until it is dropped.
 pub struct Allowed<'a>(&'a Machine);
 
 impl<'a> Allowed<'a> {

@@ -44,7 +44,7 @@ fn a_request_brings_a_remote_adapter_into_podmans_and_dockers_containers() {
     }
     drop(allowed);
 
-    // What the administrator says needs no rule.
+    // A trusted request needs no rule.
     let container = asking_for(&vm, "usb:ffff:ffff");
     let id = vm.run("ls /run/oci-hotplug/containers");
     vm.run(&format!("oci-hotplug attach {id} '{request};path=/dev/mine'"));
@@ -193,7 +193,7 @@ fn of_two_containers_one_has_the_remote_adapter_and_the_other_waits_for_it() {
     nothing_is_left(&vm);
 }
 
-/// What the administrator has written down, until it is dropped.
+/// A file of the configuration, until it is dropped.
 struct Named<'a>(&'a Machine);
 
 const CLASS: &str = "/etc/oci-hotplug/config.d/61-far-board.toml";

@@ -42,13 +42,13 @@ fn entries_with_the_same_request_share_its_id_and_ids_are_not_used_again() {
     let request: Request = "usb:0403".parse().unwrap();
     let entry = |origin| RequestEntry::new(origin, request.clone());
     let mut all = planner(&["usb:0403", "usb:1050"]);
-    all.add(vec![entry(Origin::Administrator)], Vec::new());
+    all.add(vec![entry(Origin::Root)], Vec::new());
     let ids: Vec<RequestId> = all.requests().map(|(id, _)| id).collect();
     let second = RequestId::FIRST.next();
     assert_eq!(ids, [RequestId::FIRST, second, RequestId::FIRST]);
     all.remove(&[entry(Origin::Annotation)]);
     assert_eq!(all.request(RequestId::FIRST), Some(&request));
-    all.remove(&[entry(Origin::Administrator)]);
+    all.remove(&[entry(Origin::Root)]);
     assert_eq!(all.request(RequestId::FIRST), None);
     assert!(!all.is_without_root(RequestId::FIRST) && all.is_without_root(second));
     all.add(vec![entry(Origin::Annotation)], Vec::new());
@@ -213,7 +213,7 @@ fn requests_are_removed_by_what_they_are_and_who_made_them() {
     let all = [
         entry("usb:0403", Origin::Annotation),
         entry("usb:1050", Origin::Annotation),
-        entry("usb:0403", Origin::Administrator),
+        entry("usb:0403", Origin::Root),
     ];
     let mut planner = Planner::new(all.to_vec(), Vec::new(), ProcessUser::default());
     let mut found = all[2].clone();
@@ -240,7 +240,7 @@ fn a_remote_device_is_the_one_that_it_was_attached_as_and_no_other_at_its_place(
         num: device.node.as_ref().unwrap().num,
         last: "1-1,0,40000".parse().unwrap(),
     };
-    let entry = RequestEntry::new(Origin::Administrator, "usbip:lab/0403:6001".parse().unwrap());
+    let entry = RequestEntry::new(Origin::Root, "usbip:lab/0403:6001".parse().unwrap());
     let mut planner = Planner::new(vec![entry], Vec::new(), ProcessUser::default());
     let present = Inventory::new(vec![device.clone()]);
     planner.find_roots(&present);
@@ -311,7 +311,7 @@ fn what_is_attached_for_another_is_selected_by_nothing_and_what_lies_beside_it_s
         })
         .unwrap();
     let requests = ["usb:0403:6001", "parent-of:usb:0403:6001", "subsystem:tty"];
-    let entries = requests.map(|text| RequestEntry::new(Origin::Administrator, text.parse().unwrap()));
+    let entries = requests.map(|text| RequestEntry::new(Origin::Root, text.parse().unwrap()));
     let mut planner = Planner::new(entries.to_vec(), Vec::new(), ProcessUser::default());
     let selected = |planner: &mut Planner| {
         planner.find_roots(&inventory);
@@ -357,7 +357,7 @@ fn what_is_attached_for_another_is_not_had_by_another_name_of_its_node() {
     devices.push(other);
     let inventory = Inventory::new(devices);
     let request = "node:/dev/char/189:0";
-    let entry = vec![RequestEntry::new(Origin::Administrator, request.parse().unwrap())];
+    let entry = vec![RequestEntry::new(Origin::Root, request.parse().unwrap())];
     let mut planner = Planner::new(entry, Vec::new(), ProcessUser::default());
     let count = |planner: &mut Planner| {
         planner.find_roots(&inventory);

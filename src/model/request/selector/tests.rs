@@ -32,7 +32,7 @@ fn matching<'d>(devices: &'d [Device], text: &str) -> Vec<&'d str> {
 /// The kernel names of the nodes that a container gets which asks for this.
 fn nodes<'d>(devices: &'d [Device], text: &str) -> Vec<&'d str> {
     let inventory = Inventory::new(devices.to_vec());
-    let entry = RequestEntry::new(Origin::Administrator, text.parse().unwrap());
+    let entry = RequestEntry::new(Origin::Root, text.parse().unwrap());
     let mut planner = Planner::new(vec![entry], Vec::new(), ProcessUser::default());
     planner.find_roots(&inventory);
     let candidates = planner.candidates(&inventory);

@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail};
 use super::{client, not_enrolled};
 use crate::host::engine_names;
 use crate::host::state::control::Status;
-use crate::host::state::registry::{Record, Registry};
+use crate::host::state::record::Record;
+use crate::host::state::registry::Registry;
 use crate::model::oci::ContainerId;
 use crate::model::oci::engine::{self, Engine};
 

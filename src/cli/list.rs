@@ -11,7 +11,8 @@ use super::not_enrolled::{self, NotEnrolled};
 use super::render::json::write_json;
 use super::render::table::{self, print_line};
 use super::render::time::{ago, since};
-use crate::host::state::registry::{Record, Registry};
+use crate::host::state::record::Record;
+use crate::host::state::registry::Registry;
 use crate::model::request::entry::RequestEntry;
 
 /// Prints one line for each container.

@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::host::process::Process;
+use crate::host::state::error::RegistryError;
 use crate::host::state::leftovers;
-use crate::host::state::registry::{RecordedInit, Registry, RegistryError};
+use crate::host::state::record::RecordedInit;
+use crate::host::state::registry::Registry;
 use crate::model::oci::{ContainerId, HookState};
 use crate::model::quoting::shown;
 use crate::usbip::task::Release;

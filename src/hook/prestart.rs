@@ -14,8 +14,11 @@ use crate::host::engine_names;
 use crate::host::process::{ProcessError, boot_id, start_time};
 use crate::host::state::cgroup_owners;
 use crate::host::state::control::{ControlError, ControlRequest, ControlResponse};
+use crate::host::state::error::RegistryError;
 use crate::host::state::leftovers;
-use crate::host::state::registry::{Record, RecordLock, Registry, RegistryError, STATE_VERSION};
+use crate::host::state::record::{Record, STATE_VERSION};
+use crate::host::state::record_lock::RecordLock;
+use crate::host::state::registry::Registry;
 use crate::model::oci::engine;
 use crate::model::oci::{
     Annotations, BundleConfig, BundleConfigError, ContainerId, HookState, bundle_argument,

@@ -9,7 +9,7 @@ use crate::host::filter::FilterError;
 use crate::host::monitor::MonitorError;
 use crate::host::process::ProcessError;
 use crate::host::state::control::ControlError;
-use crate::host::state::registry::RegistryError;
+use crate::host::state::error::RegistryError;
 use crate::model::oci::ContainerId;
 
 /// Why a watcher could not do its work.

@@ -15,7 +15,8 @@ use super::systemd_unit::SystemdUnit;
 use crate::host::process::Process;
 use crate::host::state::control::{self, ControlClient, ControlResponse};
 use crate::host::state::leases::Leases;
-use crate::host::state::registry::{RecordLock, Registry, RegistryError};
+use crate::host::state::record_lock::RecordLock;
+use crate::host::state::registry::Registry;
 use crate::model::oci::ContainerId;
 
 /// How long the old watcher may take to leave: longer than an attempt to attach a remote device that it waits for.
@@ -44,7 +45,7 @@ pub(super) fn take_over(registry: &Registry, id: &ContainerId) -> Result<(Record
         let dir = registry.container_dir(id);
         match control::ask_to_leave(&dir, left) {
             Ok(Some(mut files)) if !files.is_empty() => {
-                let lock = RecordLock::inherit(registry, id, files.remove(0))?;
+                let lock = registry.inherit_lock(id, files.remove(0))?;
                 return Ok((lock, Leases::inherit(registry.root(), files)));
             }
             // An older version does not know this request.

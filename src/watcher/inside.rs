@@ -15,7 +15,8 @@ use crate::host::container::{Cgroups, Container, ContainerError, ContainerFacts}
 use crate::host::filter::FilterError;
 use crate::host::log::event;
 use crate::host::process::Process;
-use crate::host::state::registry::{Record, RecordLock};
+use crate::host::state::record::Record;
+use crate::host::state::record_lock::RecordLock;
 use crate::model::cgroup::grants::{Change, GrantSet};
 use crate::model::counters::Counters;
 use crate::model::device::inventory::Inventory;

@@ -13,8 +13,11 @@ use crate::host::container::ContainerFacts;
 use crate::host::programs::{self, ProgramError};
 use crate::host::spawn::{Child, ChildState, Streams, spawn};
 use crate::host::state::control::{self, ControlError, ControlRequest, ControlResponse};
+use crate::host::state::error::RegistryError;
 use crate::host::state::leftovers;
-use crate::host::state::registry::{RecordLock, RecordedInit, Registry, RegistryError};
+use crate::host::state::record::RecordedInit;
+use crate::host::state::record_lock::RecordLock;
+use crate::host::state::registry::Registry;
 use crate::model::oci::ContainerId;
 
 /// The watcher's executable.

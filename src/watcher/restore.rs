@@ -5,7 +5,9 @@ use super::effects::ContainerEffects;
 use super::error::WatcherError;
 use crate::host::process::start_time;
 use crate::host::state::control::ControlSocket;
-use crate::host::state::registry::{Record, RecordLock, Registry, WatcherProcess};
+use crate::host::state::record::Record;
+use crate::host::state::record_lock::{RecordLock, WatcherProcess};
+use crate::host::state::registry::Registry;
 use crate::model::oci::ContainerId;
 
 /// The state of the container's entry.

@@ -15,7 +15,8 @@ use crate::host::process::start_time;
 use crate::host::state::control::{ControlResponse, ControlSocket};
 use crate::host::state::leases::Leases;
 use crate::host::state::leftovers;
-use crate::host::state::registry::{RecordLock, Registry, WatcherProcess};
+use crate::host::state::record_lock::{RecordLock, WatcherProcess};
+use crate::host::state::registry::Registry;
 use crate::model::counters::Counters;
 use crate::model::oci::ContainerId;
 
@@ -46,7 +47,7 @@ pub fn run(
     let no_leases = || Leases::new(registry.root());
     let (lock, leases, ready) = match beginning {
         Beginning::HandedOver(given) => (
-            RecordLock::inherit(registry, id, given.lock)?,
+            registry.inherit_lock(id, given.lock)?,
             no_leases(),
             Some(given.ready),
         ),

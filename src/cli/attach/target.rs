@@ -14,7 +14,9 @@ use crate::host::runtime_state::{self, Running};
 use crate::host::state::cgroup_owners;
 use crate::host::state::control::{self, ControlError, ControlRequest, ControlResponse, Status};
 use crate::host::state::leftovers;
-use crate::host::state::registry::{Record, RecordLock, Registry, STATE_VERSION};
+use crate::host::state::record::{Record, STATE_VERSION};
+use crate::host::state::record_lock::RecordLock;
+use crate::host::state::registry::Registry;
 use crate::model::oci::ContainerId;
 use crate::watcher::launch::{ask_or_start, launch};
 

@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 use crate::host::container::ContainerFacts;
 use crate::host::filter::cgroup::{CgroupPlace, Version};
 use crate::host::state::flock::{self, Lock};
-use crate::host::state::registry::{RecordedInit, Registry};
+use crate::host::state::record::RecordedInit;
+use crate::host::state::registry::Registry;
 
 /// How long another process may hold the lock of a claim, which takes it microseconds.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(500);

@@ -8,8 +8,10 @@ use serde::Deserialize;
 use crate::host::container_dev::ContainerDev;
 use crate::host::filter::{self, FilterMemory, Places};
 use crate::host::state::cgroup_owners::{self, Owner};
+use crate::host::state::error::RegistryError;
 use crate::host::state::leases;
-use crate::host::state::registry::{RecordLock, Registry, RegistryError};
+use crate::host::state::record_lock::RecordLock;
+use crate::host::state::registry::Registry;
 use crate::model::plan::attachment::Attachments;
 
 /// The part of a watcher's notes that outlives its container.

@@ -3,9 +3,12 @@
 pub mod atomic_file;
 pub mod cgroup_owners;
 pub mod control;
+pub mod error;
 pub mod flock;
 pub mod leases;
 pub mod leftovers;
+pub mod record;
+pub mod record_lock;
 pub mod refused_starts;
 pub mod registry;
 pub mod trust;

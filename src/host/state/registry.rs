@@ -14,207 +14,26 @@
 //! Must not know what the records mean, nor how a watcher works.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
-use crate::host::container::ContainerFacts;
-use crate::host::process::{Process, boot_id};
-use crate::host::state::atomic_file::{Durability, replace};
+use crate::host::state::error::RegistryError;
 use crate::host::state::flock::{self, Lock};
-use crate::host::state::trust::{self, Untrusted};
+use crate::host::state::record::{Record, RecordedInit, read_init, read_json};
+use crate::host::state::record_lock::{RecordLock, WatcherProcess};
+use crate::host::state::trust;
 use crate::model::oci::ContainerId;
-use crate::model::policy::Circumstances;
-use crate::model::quoting::shown;
-use crate::model::request::entry::RequestEntry;
-use crate::model::request::symlink::SymlinkRule;
 
 /// Where the state lives when nothing else is said.
 pub const DEFAULT_STATE_DIR: &str = "/run/oci-hotplug";
-
-/// The version of record.json and attached.json that this program writes; it reads all up to this one.
-pub const STATE_VERSION: u32 = 1;
-
-/// How many characters of a path that others chose appear in a message.
-const MAX_SHOWN: usize = 200;
-
-/// A container that has, had, or is about to have a watcher.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// [`STATE_VERSION`] of whoever wrote it.
-    pub version: u32,
-    /// The container.
-    pub container: ContainerFacts,
-    /// What was asked for.
-    pub requests: Vec<RequestEntry>,
-    /// Rules for further links.
-    pub symlinks: Vec<SymlinkRule>,
-    /// When the first hook enrolled it: seconds since 1970.
-    pub enrolled: u64,
-    /// What the conditions of the policy's rules look at.
-    #[serde(default)]
-    pub circumstances: Circumstances,
-    /// The configuration that was named to the hook, absolute: a watcher that comes later reads the same.
-    #[serde(default)]
-    pub config: Option<PathBuf>,
-    /// The boot in which it was enrolled (`process::boot_id`): a state directory may outlive that, and pids and start
-    /// times come again.
-    #[serde(default)]
-    pub boot: String,
-}
-
-impl Record {
-    /// Whether the container's init still runs: the same process, in the same boot.
-    pub fn is_running(&self) -> bool {
-        self.init().running().is_some()
-    }
-
-    /// The init process that the container is identified by.
-    pub fn init(&self) -> RecordedInit {
-        RecordedInit {
-            pid: self.container.pid,
-            start_time: self.container.start_time,
-            bundle: self.container.bundle.clone(),
-            boot: self.boot.clone(),
-        }
-    }
-
-    /// Whether it is of this container, and not of an earlier one of the same id.
-    pub fn is_of(&self, container: &ContainerFacts) -> bool {
-        (self.container.pid, self.container.start_time) == (container.pid, container.start_time)
-    }
-
-    /// With what a further hook of the same container asks for: what is new goes behind, so that the order stays.
-    #[must_use]
-    pub fn joined_by(mut self, further: &Record) -> Self {
-        for entry in &further.requests {
-            if !self.requests.contains(entry) {
-                self.requests.push(entry.clone());
-            }
-        }
-        for rule in &further.symlinks {
-            if !self.symlinks.contains(rule) {
-                self.symlinks.push(rule.clone());
-            }
-        }
-        self
-    }
-}
-
-/// What identifies the container that a record describes. An id alone does not: two runtime roots, containerd namespaces
-/// or engines can use one id at the same time, and a restarted container has the id of its predecessor.
-///
-/// Also read from records of newer versions, so that no program removes the record of a running container.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RecordedInit {
-    /// The host's pid of init.
-    pub pid: i32,
-    /// Clock ticks since boot, see [`crate::host::process::start_time`].
-    pub start_time: u64,
-    /// The bundle's directory; empty when the record has none.
-    pub bundle: PathBuf,
-    /// The boot of the record; empty when unknown.
-    pub boot: String,
-}
-
-impl RecordedInit {
-    /// The process, if it still runs. A zombie does not.
-    pub fn running(&self) -> Option<Process> {
-        let now = boot_id();
-        if !self.boot.is_empty() && !now.is_empty() && self.boot != now {
-            return None;
-        }
-        Process::open(self.pid, self.start_time).ok()
-    }
-
-    /// Whether it is the init of this container.
-    pub fn is_of(&self, container: &ContainerFacts) -> bool {
-        (self.pid, self.start_time) == (container.pid, container.start_time)
-    }
-}
-
-/// What can go wrong with the state directory.
-#[derive(Debug, thiserror::Error)]
-pub enum RegistryError {
-    /// A file or directory could not be handled.
-    #[error("{doing} {path}: {source} (the state directory must be writable for root; --state-dir names another)", path = path.display())]
-    Io {
-        /// What was being done, as a gerund.
-        doing: &'static str,
-        /// To what.
-        path: PathBuf,
-        /// Why it failed.
-        source: io::Error,
-    },
-    /// A file of ours does not hold what it should.
-    #[error("reading {path}: {source} (written by another program? remove the directory once its container is gone)", path = path.display())]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: serde_json::Error,
-    },
-    /// A newer oci-hotplug wrote it.
-    #[error("reading {path}: it has version {version}, and this oci-hotplug knows versions up to {STATE_VERSION} (install the newer one)", path = path.display())]
-    TooNew {
-        /// The file.
-        path: PathBuf,
-        /// Its version.
-        version: u32,
-    },
-    /// Another running container has this id.
-    #[error(
-        "container id {id} is in use by another running container (process {pid}, bundle {}): stop that container, or start this one with another id; different engines, runtime roots and containerd namespaces must not use the same id",
-        shown(&bundle.to_string_lossy(), MAX_SHOWN)
-    )]
-    IdInUse {
-        /// The id.
-        id: String,
-        /// The host's pid of the other container's init.
-        pid: i32,
-        /// The other container's bundle.
-        bundle: PathBuf,
-    },
-    /// Others than root have a say in the state directory.
-    #[error("{0} (--state-dir)")]
-    Untrusted(#[from] Untrusted),
-    /// A lock was not let go in time.
-    #[error("waiting for {path}: still locked by {holder} after {waited:?}", path = path.display())]
-    Locked {
-        /// The lock file.
-        path: PathBuf,
-        /// Who holds it, as far as known.
-        holder: String,
-        /// How long was waited.
-        waited: Duration,
-    },
-}
-
-/// What a lock's content says of the watcher that holds it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WatcherProcess {
-    /// Its process id.
-    pub pid: i32,
-    /// When it started: clock ticks since boot, so that a reused pid is not taken for it.
-    pub start_time: u64,
-}
 
 /// The state directory.
 #[derive(Debug, Clone)]
 pub struct Registry {
     root: PathBuf,
-}
-
-/// One container's directory, and the right to change what is in it.
-#[derive(Debug)]
-pub struct RecordLock {
-    dir: PathBuf,
-    dir_fd: OwnedFd,
-    lock: File,
 }
 
 impl Registry {
@@ -269,32 +88,23 @@ impl Registry {
     /// [`io::ErrorKind::NotFound`] when the container is not enrolled.
     pub fn try_lock(&self, id: &ContainerId) -> Result<Option<RecordLock>, RegistryError> {
         self.check()?;
-        let dir = self.container_dir(id);
-        let path = dir.join("lock");
-        let io = |doing, path: &Path| {
-            let path = path.to_owned();
-            move |source| RegistryError::Io { doing, path, source }
-        };
-        loop {
-            let dir_fd = open_dir(&dir).map_err(io("opening", &dir))?;
-            let lock = flock::open_or_create(&path).map_err(io("opening", &path))?;
-            if !flock::try_lock(&lock, Lock::Exclusive).map_err(io("locking", &path))? {
-                return Ok(None);
-            }
-            // The directory may have been swept, and made anew, while we were about to lock: then what we
-            // hold is the lock of a file that nobody else can find.
-            if flock::is_same_file(&lock, &path) {
-                return Ok(Some(RecordLock { dir, dir_fd, lock }));
-            }
-        }
+        RecordLock::try_lock(self.container_dir(id))
     }
 
-    /// As [`Registry::try_lock`], waiting up to `patience` for the lock.
+    /// Takes over the lock from the process that started this one: `lock` is its locked file.
+    ///
+    /// # Errors
+    /// When the container's directory cannot be opened.
+    pub fn inherit_lock(&self, id: &ContainerId, lock: File) -> Result<RecordLock, RegistryError> {
+        RecordLock::of_locked_file(self.container_dir(id), lock)
+    }
+
+    /// Like [`Registry::try_lock`], waiting up to `timeout` for the lock.
     ///
     /// # Errors
     /// [`RegistryError::Locked`] when the time is over.
-    pub fn lock(&self, id: &ContainerId, patience: Duration) -> Result<RecordLock, RegistryError> {
-        if let Some(lock) = flock::attempt_until(Instant::now() + patience, || self.try_lock(id))? {
+    pub fn lock(&self, id: &ContainerId, timeout: Duration) -> Result<RecordLock, RegistryError> {
+        if let Some(lock) = flock::attempt_until(Instant::now() + timeout, || self.try_lock(id))? {
             return Ok(lock);
         }
         let holder = match self.watcher(id) {
@@ -304,7 +114,7 @@ impl Registry {
         Err(RegistryError::Locked {
             path: self.container_dir(id).join("lock"),
             holder,
-            waited: patience,
+            waited: timeout,
         })
     }
 
@@ -397,243 +207,10 @@ impl Registry {
     }
 }
 
-impl RecordLock {
-    /// Takes over the lock from the process that started this one: `lock` is its locked file.
-    ///
-    /// # Errors
-    /// When the directory can't be opened.
-    pub fn inherit(registry: &Registry, id: &ContainerId, lock: File) -> Result<Self, RegistryError> {
-        let dir = registry.container_dir(id);
-        let dir_fd = open_dir(&dir).map_err(|source| RegistryError::Io {
-            doing: "opening",
-            path: dir.clone(),
-            source,
-        })?;
-        Ok(Self { dir, dir_fd, lock })
-    }
-
-    /// Whether the locked file is still the one that others find.
-    pub fn is_in_place(&self) -> bool {
-        flock::is_same_file(&self.lock, &self.dir.join("lock"))
-    }
-
-    /// The locked file, to be handed to the watcher: the lock lasts as long as any copy of it is open.
-    pub fn file(&self) -> &File {
-        &self.lock
-    }
-
-    /// The container's directory.
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-
-    /// The state directory that it lies in.
-    pub fn state_dir(&self) -> &Path {
-        // <state-dir>/containers/<id>, as `Registry::container_dir` has it.
-        self.dir.ancestors().nth(2).unwrap_or(Path::new("/"))
-    }
-
-    /// The container's directory as a descriptor, for names that would be too long as paths.
-    pub fn dir_fd(&self) -> BorrowedFd<'_> {
-        self.dir_fd.as_fd()
-    }
-
-    /// Says in the lock who holds it.
-    ///
-    /// # Errors
-    /// When the file can't be written.
-    pub fn sign(&self, watcher: WatcherProcess) -> Result<(), RegistryError> {
-        let path = self.dir.join("lock");
-        let text = serde_json::to_vec(&watcher).unwrap_or_default();
-        self.lock
-            .set_len(0)
-            .and_then(|()| std::os::unix::fs::FileExt::write_all_at(&self.lock, &text, 0))
-            .map_err(|source| RegistryError::Io {
-                doing: "writing",
-                path,
-                source,
-            })
-    }
-
-    /// The container's record.
-    ///
-    /// # Errors
-    /// When it can't be read, or is of a newer version.
-    pub fn record(&self) -> Result<Option<Record>, RegistryError> {
-        read_json(&self.dir.join("record.json"))
-    }
-
-    /// As [`Registry::recorded_init`], under the lock.
-    pub fn recorded_init(&self) -> Option<RecordedInit> {
-        read_init(&self.dir.join("record.json"))
-    }
-
-    /// Writes the container's record.
-    ///
-    /// # Errors
-    /// When it can't be written; the old one then stays.
-    pub fn write_record(&self, record: &Record) -> Result<(), RegistryError> {
-        self.write_json("record.json", record)
-    }
-
-    /// What an earlier watcher of this container made.
-    ///
-    /// # Errors
-    /// When it can't be read, or is of a newer version.
-    pub fn attached<T: DeserializeOwned>(&self) -> Result<Option<T>, RegistryError> {
-        read_json(&self.dir.join("attached.json"))
-    }
-
-    /// Notes what the watcher makes.
-    ///
-    /// # Errors
-    /// When it can't be written; the old one then stays.
-    pub fn write_attached(&self, attached: &impl Serialize) -> Result<(), RegistryError> {
-        self.write_json("attached.json", attached)
-    }
-
-    /// Removes all that was noted, so that another container of the same id starts with nothing.
-    ///
-    /// # Errors
-    /// When a file can't be removed.
-    pub fn clear(&self) -> Result<(), RegistryError> {
-        let entries = match fs::read_dir(&self.dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(source) => {
-                return Err(RegistryError::Io {
-                    doing: "listing",
-                    path: self.dir.clone(),
-                    source,
-                });
-            }
-        };
-        for entry in entries.flatten().filter(|entry| entry.file_name() != "lock") {
-            let path = entry.path();
-            ignore_absent(fs::remove_file(&path)).map_err(|source| RegistryError::Io {
-                doing: "removing",
-                path,
-                source,
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Removes the container's directory, and lets the lock go. One that somebody else has made anew meanwhile is theirs.
-    ///
-    /// # Errors
-    /// When it can't be removed.
-    pub fn remove(self) -> Result<(), RegistryError> {
-        if !self.is_in_place() && self.dir.join("lock").exists() {
-            return Ok(());
-        }
-        self.clear()?;
-        // The lock's file goes last: until then nobody else thinks the container free. Whoever enrolls the
-        // same id right now makes a new one, and then the directory is theirs and stays.
-        let remove =
-            ignore_absent(fs::remove_file(self.dir.join("lock"))).and_then(|()| {
-                match ignore_absent(fs::remove_dir(&self.dir)) {
-                    Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
-                    other => other,
-                }
-            });
-        remove.map_err(|source| RegistryError::Io {
-            doing: "removing",
-            path: self.dir.clone(),
-            source,
-        })
-    }
-
-    fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), RegistryError> {
-        let path = self.dir.join(name);
-        let write = || {
-            // The names are found by path: there may be another container of the same id by now.
-            if !self.is_in_place() {
-                return Err(io::ErrorKind::NotFound.into());
-            }
-            replace(&path, &serde_json::to_vec(value)?, 0o600, Durability::Volatile)
-        };
-        write().map_err(|source| RegistryError::Io {
-            doing: "writing",
-            path: path.clone(),
-            source,
-        })
-    }
-}
-
-fn open_dir(path: &Path) -> io::Result<OwnedFd> {
-    use nix::fcntl::{OFlag, open};
-    Ok(open(
-        path,
-        OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW,
-        nix::sys::stat::Mode::empty(),
-    )?)
-}
-
-fn ignore_absent(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
-fn read_init(path: &Path) -> Option<RecordedInit> {
-    #[derive(Deserialize)]
-    struct Facts {
-        pid: i32,
-        start_time: u64,
-        #[serde(default)]
-        bundle: PathBuf,
-    }
-    #[derive(Deserialize)]
-    struct Partial {
-        container: Facts,
-        #[serde(default)]
-        boot: String,
-    }
-    let Partial { container, boot } = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-    Some(RecordedInit {
-        pid: container.pid,
-        start_time: container.start_time,
-        bundle: container.bundle,
-        boot,
-    })
-}
-
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RegistryError> {
-    let mut text = Vec::new();
-    match File::open(path).and_then(|mut file| file.read_to_end(&mut text)) {
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => {
-            return Err(RegistryError::Io {
-                doing: "reading",
-                path: path.to_owned(),
-                source,
-            });
-        }
-    }
-    #[derive(Deserialize)]
-    struct Versioned {
-        version: u32,
-    }
-    let malformed = |source| RegistryError::Malformed {
-        path: path.to_owned(),
-        source,
-    };
-    let Versioned { version } = serde_json::from_slice(&text).map_err(malformed)?;
-    if version > STATE_VERSION {
-        return Err(RegistryError::TooNew {
-            path: path.to_owned(),
-            version,
-        });
-    }
-    serde_json::from_slice(&text).map(Some).map_err(malformed)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::container::ContainerFacts;
     use crate::model::oci::ProcessUser;
     use std::os::unix::fs::MetadataExt;
 

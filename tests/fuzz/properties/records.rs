@@ -1,7 +1,7 @@
 //! What programs of ours write for each other: record.json, attached.json, and the control socket's lines.
 
 use oci_hotplug::host::state::control::{ControlRequest, ControlResponse};
-use oci_hotplug::host::state::registry::Record;
+use oci_hotplug::host::state::record::Record;
 use oci_hotplug::watcher::effects::Memory;
 use serde::Serialize;
 use serde::de::DeserializeOwned;

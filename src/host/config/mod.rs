@@ -1,0 +1,375 @@
+//! config.toml and config.d: the settings, classes and policy of this host.
+//!
+//! Must not know what a rule of the policy means (`model::policy`).
+
+mod drop_ins;
+mod error;
+mod sections;
+mod settings;
+mod toml_file;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use self::drop_ins::{DROP_INS, drop_ins};
+pub use self::error::ConfigError;
+use self::sections::{add_policy, classes_of, may_deny_trusted};
+pub use self::settings::{LogLevel, Supervise};
+use self::settings::{SettingsText, StateDirOfFile};
+use self::toml_file::from_toml;
+use crate::model::policy::{Policy, UnknownRules};
+use crate::model::quoting::shell_quoted;
+use crate::model::request::annotations::LowriscLifecycle;
+use crate::model::request::class::Classes;
+
+/// Where the configuration is when nothing else is said.
+pub const DEFAULT_CONFIG: &str = "/etc/oci-hotplug/config.toml";
+
+/// The longest that a hook may wait, in seconds: engines are told to give it 10, and it is to say why it failed
+/// before they end it.
+const MAX_PRESTART_TIMEOUT: u64 = 9;
+
+/// The configuration. Every key has a default; packaging/config.toml explains each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where records and sockets live.
+    pub state_dir: PathBuf,
+    /// What is logged.
+    pub log_level: LogLevel,
+    /// How long prestart waits for devices that are present.
+    pub prestart_timeout: Duration,
+    /// Who looks after watchers.
+    pub supervise: Supervise,
+    /// What becomes of container-hotplug's requests.
+    pub lowrisc: LowriscLifecycle,
+    /// The file that was named, absolute; `None`: nobody named one.
+    pub named: Option<PathBuf>,
+    /// The file to write into, for messages.
+    path: PathBuf,
+    /// The options by which `oci-hotplug` finds this configuration and state directory; empty = by default.
+    tool_options: String,
+    /// The usable files and what they say: [`Config::classes`] and [`Config::policy`] read them again.
+    files: Vec<(PathBuf, String)>,
+    /// The files of `config.d` with an error.
+    broken: Vec<Broken>,
+}
+
+/// A file of `config.d` that can't be used. What it would say is unknown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Broken {
+    path: PathBuf,
+    /// Its text, as far as it can be read.
+    text: Option<String>,
+    /// What is wrong.
+    fault: String,
+}
+
+impl Config {
+    /// Reads the configuration: `path`, else the environment's `OCI_HOTPLUG_CONFIG`, else
+    /// [`DEFAULT_CONFIG`], which may be absent; then, in the order of their names, the files `*.toml` of the
+    /// directory `config.d` beside it. A later file wins; rules and classes add up, but of a class that is defined
+    /// twice the later definition counts. `state_dir`, else `OCI_HOTPLUG_STATE_DIR`, wins over all files.
+    ///
+    /// A file of `config.d` with an error is set aside, and what it would say is unknown: [`Config::policy`] and
+    /// [`Config::classes`] fail then; [`Config::usable_policy`] and [`Config::usable_classes`] restrict only what the file
+    /// may speak of.
+    ///
+    /// # Errors
+    /// When a file that was named is absent, when the configuration file can't be used, or when a broken file of
+    /// `config.d` may name the state directory.
+    pub fn load(path: Option<&Path>, state_dir: Option<&Path>) -> Result<Self, ConfigError> {
+        let environment = |key| {
+            std::env::var_os(key)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
+        let named = path
+            .map(Path::to_owned)
+            .or_else(|| environment("OCI_HOTPLUG_CONFIG"))
+            .map(|path| std::path::absolute(&path).unwrap_or(path));
+        let path = named.clone().unwrap_or_else(|| DEFAULT_CONFIG.into());
+        let mut config = Self::of_file(&path);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => config.take(&path, &text)?,
+            Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => return Err(ConfigError::Io { path, source }),
+        }
+        let state_dir = state_dir
+            .map(Path::to_owned)
+            .or_else(|| environment("OCI_HOTPLUG_STATE_DIR"));
+        for path in drop_ins(&path)? {
+            match config.take_file(&path) {
+                Err((Some(text), error)) if state_dir.is_none() && text.contains("state-dir") => {
+                    return Err(error);
+                }
+                Err((text, error)) => config.broken.push(Broken {
+                    path,
+                    text,
+                    fault: error.to_string(),
+                }),
+                Ok(()) => {}
+            }
+        }
+        if let Some(dir) = state_dir {
+            if dir != config.state_dir {
+                config.tool_options = option("--state-dir", &dir);
+            }
+            config.state_dir = dir;
+        }
+        if let Some(named) = named.as_ref().filter(|named| *named != Path::new(DEFAULT_CONFIG)) {
+            config.tool_options = option("--config", named) + &config.tool_options;
+        }
+        config.named = named;
+        Ok(config)
+    }
+
+    /// This configuration with another file of [`Config::drop_in_dir`], or with other text in one.
+    ///
+    /// # Errors
+    /// When the whole can't be used, with its classes and rules.
+    pub fn with_file(&self, path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let other = self.broken.iter().find(|broken| broken.path != path);
+        if let Some(broken) = other {
+            return Err(ConfigError::Broken(broken.fault.clone()));
+        }
+        let mut config = Self {
+            named: self.named.clone(),
+            tool_options: self.tool_options.clone(),
+            ..Self::of_file(&self.path)
+        };
+        let mut files = self.files.clone();
+        files.retain(|(known, _)| known != path);
+        files.push((path.to_owned(), text.to_owned()));
+        files.sort_by(|(left, _), (right, _)| (*left != self.path, left).cmp(&(*right != self.path, right)));
+        for (path, text) in &files {
+            config.take(path, text)?;
+        }
+        config.state_dir = self.state_dir.clone();
+        config.classes()?;
+        config.policy()?;
+        Ok(config)
+    }
+
+    /// The directory whose files `*.toml` are read after the configuration file.
+    pub fn drop_in_dir(&self) -> PathBuf {
+        self.path.with_file_name(DROP_INS)
+    }
+
+    /// Reads one file more. The text of one that can't be used comes with the error, as far as it can be read.
+    fn take_file(&mut self, path: &Path) -> Result<(), (Option<String>, ConfigError)> {
+        let failed = |source| ConfigError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let bytes = std::fs::read(path).map_err(|source| (None, failed(source)))?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+            (
+                Some(text),
+                failed(io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8")),
+            )
+        })?;
+        self.take(path, &text).map_err(|error| (Some(text), error))
+    }
+
+    /// Reads the text of the configuration file `path`, and nothing else.
+    ///
+    /// # Errors
+    /// When it can't be used.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let mut config = Self::of_file(path);
+        config.take(path, text)?;
+        Ok(config)
+    }
+
+    /// The file to write into, whether it is there or not.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The files that were read.
+    pub fn files(&self) -> impl ExactSizeIterator<Item = &Path> {
+        self.files.iter().map(|(path, _)| path.as_path())
+    }
+
+    /// The defaults, where this is the file to write into.
+    fn of_file(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// Takes over what a file says, with the files before it already taken.
+    fn take(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
+        let file: SettingsText = from_toml(path, text)?;
+        let out_of_range = |fault| ConfigError::OutOfRange {
+            path: path.to_owned(),
+            fault,
+        };
+        let is_in_range = |seconds| (1..=MAX_PRESTART_TIMEOUT).contains(&seconds);
+        if !file.prestart_timeout.is_none_or(is_in_range) {
+            return Err(out_of_range(
+                "prestart-timeout must be 1 to 9 (seconds): engines end a hook after 10",
+            ));
+        }
+        if file.state_dir.as_ref().is_some_and(|dir| !dir.is_absolute()) {
+            return Err(out_of_range(
+                "state-dir must be an absolute path, such as /run/oci-hotplug",
+            ));
+        }
+        set(
+            &mut self.prestart_timeout,
+            file.prestart_timeout.map(Duration::from_secs),
+        );
+        set(&mut self.state_dir, file.state_dir);
+        set(&mut self.log_level, file.log_level);
+        set(&mut self.supervise, file.supervise);
+        set(&mut self.lowrisc.required, file.lowrisc.required);
+        set(&mut self.lowrisc.on_removal, file.lowrisc.on_removal);
+        self.files.push((path.to_owned(), text.to_owned()));
+        Ok(())
+    }
+
+    /// What is wrong with the files of `config.d` that were set aside.
+    pub fn broken(&self) -> impl Iterator<Item = &str> {
+        self.broken.iter().map(|broken| broken.fault.as_str())
+    }
+
+    fn check_broken(&self) -> Result<(), ConfigError> {
+        match self.broken.first() {
+            Some(broken) => Err(ConfigError::Broken(broken.fault.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// The classes. Read when they are asked for: no other program is to fail, or to grow, for them.
+    ///
+    /// # Errors
+    /// When one is defined wrongly, or a file of `config.d` is broken.
+    pub fn classes(&self) -> Result<Classes, ConfigError> {
+        self.check_broken()?;
+        let mut classes = Classes::none(&self.path);
+        for (path, text) in &self.files {
+            classes.extend(classes_of(path, text)?);
+        }
+        Ok(classes)
+    }
+
+    /// The classes that certainly mean what they say. A class that a broken file may define cannot be used.
+    pub fn usable_classes(&self) -> Classes {
+        let mut classes = Classes::none(&self.path);
+        for broken in &self.broken {
+            classes.set_aside(broken.text.clone(), broken.fault.clone());
+        }
+        for (path, text) in &self.files {
+            match classes_of(path, text) {
+                Ok(more) => classes.extend(more),
+                Err(error) => classes.set_aside(Some(text.clone()), error.to_string()),
+            }
+        }
+        classes
+    }
+
+    /// The policy. Read when there is something to judge.
+    ///
+    /// # Errors
+    /// When a key or a rule is wrong, or a file of `config.d` is broken.
+    pub fn policy(&self) -> Result<Policy, ConfigError> {
+        self.check_broken()?;
+        let mut policy = self.empty_policy();
+        for (path, text) in &self.files {
+            add_policy(&mut policy, path, text)?;
+        }
+        Ok(policy)
+    }
+
+    /// The policy of the usable files. It refuses what the rules of broken files may refuse: all untrusted requests, and
+    /// trusted ones where such a file may have a rule with `applies-to = "all"`.
+    pub fn usable_policy(&self) -> Policy {
+        let mut policy = self.empty_policy();
+        let unknown = |text: Option<&str>, fault: String| UnknownRules {
+            fault,
+            may_concern_trusted: text.is_none_or(may_deny_trusted),
+        };
+        for broken in &self.broken {
+            let rules = unknown(broken.text.as_deref(), broken.fault.clone());
+            policy.unknown.push(rules);
+        }
+        for (path, text) in &self.files {
+            if let Err(error) = add_policy(&mut policy, path, text) {
+                policy.unknown.push(unknown(Some(text), error.to_string()));
+            }
+        }
+        policy
+    }
+
+    fn empty_policy(&self) -> Policy {
+        Policy {
+            written_in: self.path.clone(),
+            tool_options: self.tool_options.clone(),
+            ..Policy::default()
+        }
+    }
+
+    /// The defaults and the state directory, for programs that need no more, when [`Config::load`] fails. `None` where the
+    /// state directory is unknown, because a broken file may name it.
+    pub fn of_state_only(path: Option<&Path>, state_dir: Option<&Path>) -> Option<Self> {
+        let environment = |key| std::env::var_os(key).filter(|value| !value.is_empty());
+        let path = path.map(Path::to_owned);
+        let path = path.or_else(|| environment("OCI_HOTPLUG_CONFIG").map(PathBuf::from));
+        let path = path.unwrap_or_else(|| DEFAULT_CONFIG.into());
+        let mut config = Self::of_file(&path);
+        let given = state_dir.map(Path::to_owned);
+        if let Some(dir) = given.or_else(|| environment("OCI_HOTPLUG_STATE_DIR").map(PathBuf::from)) {
+            config.state_dir = dir;
+            return Some(config);
+        }
+        let mut files = vec![path.clone()];
+        files.extend(drop_ins(&path).unwrap_or_default());
+        for file in files {
+            let text = String::from_utf8_lossy(&std::fs::read(&file).unwrap_or_default()).into_owned();
+            match toml::from_str::<StateDirOfFile>(&text) {
+                Ok(file) => set(
+                    &mut config.state_dir,
+                    file.state_dir.filter(|dir| dir.is_absolute()),
+                ),
+                Err(_) if text.contains("state-dir") => return None,
+                Err(_) => {}
+            }
+        }
+        Some(config)
+    }
+}
+
+/// An option and its value as words of a shell, with a blank behind.
+fn option(name: &str, value: &Path) -> String {
+    format!("{name} {} ", shell_quoted(&value.to_string_lossy()))
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state_dir: crate::host::state::registry::DEFAULT_STATE_DIR.into(),
+            log_level: LogLevel::default(),
+            prestart_timeout: Duration::from_secs(MAX_PRESTART_TIMEOUT),
+            supervise: Supervise::default(),
+            lowrisc: LowriscLifecycle::default(),
+            named: None,
+            path: DEFAULT_CONFIG.into(),
+            tool_options: String::new(),
+            files: Vec::new(),
+            broken: Vec::new(),
+        }
+    }
+}
+
+fn set<T>(value: &mut T, written: Option<T>) {
+    if let Some(written) = written {
+        *value = written;
+    }
+}
+
+#[cfg(test)]
+mod tests;

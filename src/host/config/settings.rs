@@ -1,0 +1,74 @@
+//! The settings of a configuration file: all keys but classes and policy.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use crate::model::request::OnRemoval;
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Failures.
+    Error,
+    /// And what is unusual.
+    Warn,
+    /// And each attach and detach.
+    #[default]
+    Info,
+    /// And the reasons.
+    Debug,
+}
+
+/// Which program restarts watchers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Supervise {
+    /// systemd, where it runs the host and the unit is installed.
+    #[default]
+    Auto,
+    /// None: `oci-hotplug recover` starts those that died.
+    None,
+}
+
+impl LogLevel {
+    /// The filter for log records.
+    pub fn filter(self) -> tracing::level_filters::LevelFilter {
+        use tracing::level_filters::LevelFilter;
+        match self {
+            Self::Error => LevelFilter::ERROR,
+            Self::Warn => LevelFilter::WARN,
+            Self::Info => LevelFilter::INFO,
+            Self::Debug => LevelFilter::DEBUG,
+        }
+    }
+}
+
+/// The settings of a file. Classes and policy are read on demand (`sections`).
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(super) struct SettingsText {
+    pub(super) state_dir: Option<PathBuf>,
+    pub(super) log_level: Option<LogLevel>,
+    pub(super) prestart_timeout: Option<u64>,
+    pub(super) supervise: Option<Supervise>,
+    pub(super) lowrisc: LowriscText,
+    pub(super) class: IgnoredAny,
+    pub(super) policy: IgnoredAny,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(super) struct LowriscText {
+    pub(super) required: Option<bool>,
+    pub(super) on_removal: Option<OnRemoval>,
+}
+
+/// All that is needed of a file to find the state directory.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct StateDirOfFile {
+    pub(super) state_dir: Option<PathBuf>,
+}

@@ -1,0 +1,347 @@
+use super::*;
+use crate::model::policy::Circumstances;
+use crate::model::policy::Fallback;
+use crate::model::request::OnRemoval;
+use crate::model::request::annotations::read_list;
+use crate::model::request::entry::Origin;
+
+fn parse(text: &str) -> Result<Config, String> {
+    Config::parse(Path::new("/etc/c.toml"), text).map_err(|error| error.to_string())
+}
+
+fn parse_policy(text: &str) -> Result<Policy, String> {
+    let config = parse(text)?;
+    config.policy().map_err(|error| error.to_string())
+}
+
+/// All but the classes, the policy and the file's name.
+fn settings(text: &str) -> Result<Config, String> {
+    parse(text).map(|config| Config {
+        path: DEFAULT_CONFIG.into(),
+        files: Vec::new(),
+        ..config
+    })
+}
+
+#[test]
+fn an_empty_file_is_the_default() {
+    assert_eq!(settings("").unwrap(), Config::default());
+}
+
+#[test]
+fn the_explained_file_of_the_package_says_the_defaults() {
+    let text = include_str!("../../../packaging/config.toml");
+    assert_eq!(settings(text).unwrap(), Config::default());
+    // And with every key that it shows as a comment taken in, it is still valid.
+    let uncommented: String = text
+        .lines()
+        .map(|line| {
+            line.strip_prefix("#")
+                .filter(|rest| !rest.starts_with([' ', '#']))
+                .unwrap_or(line)
+        })
+        .fold(String::new(), |all, line| all + line + "\n");
+    let shown = parse(&uncommented).unwrap();
+    let classes = shown.classes().unwrap();
+    assert_eq!(
+        classes.iter().map(|(name, _)| name).collect::<Vec<_>>(),
+        ["lab-board"]
+    );
+    let policy = shown.policy().unwrap();
+    assert_eq!([policy.allow.len(), policy.deny.len()], [1, 1]);
+    assert_eq!(
+        (policy.fallback, policy.classes_only),
+        (Fallback::Removable, false)
+    );
+    assert_eq!(settings(&uncommented).unwrap(), Config::default());
+}
+
+#[test]
+fn every_key_is_read() {
+    let text = "state-dir = \"/x\"\nlog-level = \"debug\"\nprestart-timeout = 3\nsupervise = \"none\"\n[lowrisc]\nrequired = true\non-removal = \"kill\"\n";
+    let config = parse(text).unwrap();
+    assert_eq!(config.state_dir, Path::new("/x"));
+    assert_eq!(config.log_level, LogLevel::Debug);
+    assert_eq!(config.supervise, Supervise::None);
+    assert_eq!(config.prestart_timeout, Duration::from_secs(3));
+    assert_eq!(
+        config.lowrisc,
+        LowriscLifecycle {
+            required: true,
+            on_removal: OnRemoval::Kill
+        }
+    );
+}
+
+#[test]
+fn errors_name_the_file_the_place_and_the_fault() {
+    let error = parse("log-level = \"info\"\nstate_dir = \"/x\"\n").unwrap_err();
+    assert!(
+        error.contains("/etc/c.toml") && error.contains("line 2") && error.contains("state_dir"),
+        "{error}"
+    );
+    let error = parse("[class.lab]\ndevices = [\"usb:12345\"]")
+        .unwrap()
+        .classes()
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with(
+            "reading the configuration /etc/c.toml: class \"lab\": device request \"usb:12345\""
+        ),
+        "{error}"
+    );
+    let error = parse("[class.lab]\ndevcies = []")
+        .unwrap()
+        .classes()
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("line 2") && error.contains("devcies"), "{error}");
+    assert!(parse("prestart-timeout = 60").unwrap_err().contains("1 to 9"));
+    assert!(parse("state-dir = \"run\"").unwrap_err().contains("absolute"));
+    assert!(parse("log-level = \"loud\"").unwrap_err().contains("loud"));
+    assert!(
+        parse("supervise = \"runit\"")
+            .unwrap_err()
+            .contains("expected `auto` or `none`")
+    );
+}
+
+#[test]
+fn rules_are_read_with_their_place() {
+    let text = "[policy]\ndefault = \"nothing\"\nclasses-only = true\n\n[[policy.allow]]\ndevices = [\"usb:0403&subsystem:tty\"]\naccess = \"rw\"\n\n[[policy.deny]]\ndevices = [\"port:1-1\"]\nreason = \"the lab's\"\napplies-to = \"all\"\nannotations = { \"io.kubernetes.cri.sandbox-namespace\" = \"kube-*\" }\nuser-namespace = false\nprivileged = true\n";
+    let policy = parse_policy(text).unwrap();
+    assert_eq!((policy.fallback, policy.classes_only), (Fallback::Nothing, true));
+    assert_eq!(
+        policy.allow[0].place.to_string(),
+        "[[policy.allow]] at /etc/c.toml line 5"
+    );
+    assert_eq!(
+        policy.deny[0].place.to_string(),
+        "[[policy.deny]] at /etc/c.toml line 9"
+    );
+    assert_eq!(policy.deny[0].reason.as_deref(), Some("the lab's"));
+    assert_eq!(
+        (policy.deny[0].user_namespace, policy.deny[0].privileged),
+        (Some(false), Some(true))
+    );
+}
+
+#[test]
+fn a_wrong_rule_is_told_with_file_line_and_cure() {
+    let rule = |rest: &str| parse_policy(&format!("# a comment\n\n[[policy.allow]]\n{rest}\n")).unwrap_err();
+    for (rest, said) in [
+        (
+            "devices = []",
+            "it names no device: write devices = [\"usb:0403\"], say",
+        ),
+        (
+            "devices = [\"usb:0403\", \"usb:12345\"]",
+            "device \"usb:12345\": vendor id must be 4 hex digits, such as 0403 (devices, element 2)",
+        ),
+        (
+            "devices = [\"parent-of:usb:0403\"]",
+            "device \"parent-of:usb:0403\": a rule has no parent-of: name the parent itself, and all below it is meant (devices, element 1)",
+        ),
+        (
+            "devices = [\"usb:0403;access=r\"]",
+            "device \"usb:0403;access=r\": a rule's devices have no options: the access is a key of its own, access = \"rw\" (devices, element 1)",
+        ),
+        (
+            "devices = [\"usb:0403\"]\napplies-to = \"all\"",
+            "applies-to is only for [[policy.deny]]: trusted requests need no allow rule",
+        ),
+    ] {
+        assert_eq!(
+            rule(rest),
+            format!("reading the configuration: [[policy.allow]] at /etc/c.toml line 3: {said}")
+        );
+    }
+    for (text, parts) in [
+        ("[policy]\ndefault = \"usb\"", ["line 2", "removable"]),
+        ("[policy]\nclases-only = true", ["line 2", "clases-only"]),
+        (
+            "[[policy.deny]]\ndevices = [\"usb:0403\"]\naccess = \"x\"",
+            ["line 3", "letters r, w and m"],
+        ),
+        ("[[policy.deny]]\nreason = \"x\"", ["line 1", "devices"]),
+        (
+            "[[policy.deny]]\ndevices = [\"usb:0403\"]\nannotations = { \"[\" = \"a\" }",
+            ["line 1", "annotations"],
+        ),
+    ] {
+        let error = parse_policy(text).unwrap_err();
+        assert!(
+            error.contains("/etc/c.toml") && parts.iter().all(|part| error.contains(part)),
+            "{error}"
+        );
+    }
+}
+
+/// A configuration with its drop-ins.
+fn load(files: &[(&str, &str)]) -> Result<Config, String> {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("config.d")).unwrap();
+    for (name, text) in files {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    let config = Config::load(Some(&dir.path().join("config.toml")), None);
+    config
+        .and_then(|config| config.policy().map(|_| config))
+        .map_err(|error| {
+            error
+                .to_string()
+                .replace(dir.path().to_str().unwrap(), "/etc/oci-hotplug")
+        })
+}
+
+#[test]
+fn later_files_win_and_rules_and_classes_add_up() {
+    let config = load(&[
+        ("config.toml", "log-level = \"debug\"\nprestart-timeout = 3\n[policy]\ndefault = \"nothing\"\n[[policy.allow]]\ndevices = [\"usb:0403\"]\n[class.a]\ndevices = [\"usb:0001\"]\n[lowrisc]\nrequired = true"),
+        ("config.d/20-b.toml", "[policy]\ndefault = \"anything\"\n[class.a]\ndevices = [\"usb:0002\"]\n[class.b]\ndevices = [\"usb:0003\"]"),
+        ("config.d/10-a.toml", "log-level = \"warn\"\n[policy]\ndefault = \"removable\"\n[[policy.allow]]\ndevices = [\"usb:1050\"]\n[lowrisc]\non-removal = \"kill\""),
+        ("config.d/.30-hidden.toml", "rubbish"),
+        ("config.d/40-editor.toml~", "rubbish"),
+    ])
+    .unwrap();
+    let policy = config.policy().unwrap();
+    assert_eq!(
+        (config.log_level, config.prestart_timeout),
+        (LogLevel::Warn, Duration::from_secs(3))
+    );
+    assert_eq!((policy.fallback, policy.allow.len()), (Fallback::Anything, 2));
+    assert_eq!(
+        (config.lowrisc.required, config.lowrisc.on_removal.clone()),
+        (true, OnRemoval::Kill)
+    );
+    let classes = config.classes().unwrap();
+    let classes: Vec<_> = classes
+        .iter()
+        .map(|(name, class)| (name, class.requests[0].to_string()))
+        .collect();
+    assert_eq!(
+        classes,
+        [("a", "usb:0002".to_owned()), ("b", "usb:0003".to_owned())]
+    );
+}
+
+#[test]
+fn a_bad_drop_in_is_told_by_its_name_and_nothing_falls_back() {
+    let error = load(&[("config.toml", ""), ("config.d/10-a.toml", "[policy]\n\nx = 1")]);
+    let error = error.unwrap_err();
+    assert!(
+        error.starts_with("reading the configuration /etc/oci-hotplug/config.d/10-a.toml: ")
+            && error.contains("line 3"),
+        "{error}"
+    );
+    let error = load(&[
+        ("config.toml", ""),
+        ("config.d/1.toml", "state-dir = \"/x\"\nbroken"),
+    ])
+    .unwrap_err();
+    assert!(error.contains("config.d/1.toml: line 2, column 7: "), "{error}");
+    let error = load(&[
+        ("config.toml", ""),
+        ("config.d/1.toml", "[[policy.deny]]\ndevices = [\"x\"]"),
+    ])
+    .unwrap_err();
+    assert!(
+        error.contains("/etc/oci-hotplug/config.d/1.toml line 1: device \"x\""),
+        "{error}"
+    );
+}
+
+/// What becomes of requests when the drop-in has this text: those of an annotation, of root, of class a and class b.
+fn served(drop_in: &str) -> [bool; 4] {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("config.d")).unwrap();
+    std::fs::write(
+        dir.path().join("config.toml"),
+        "[class.a1]\ndevices = [\"usb:0001\"]\n",
+    )
+    .unwrap();
+    std::fs::write(dir.path().join("config.d/1.toml"), drop_in).unwrap();
+    let config = Config::load(Some(&dir.path().join("config.toml")), None).unwrap();
+    let (policy, classes) = (config.usable_policy(), config.usable_classes());
+    [
+        (Origin::Annotation, "usb:0403"),
+        (Origin::Root, "usb:0403"),
+        (Origin::Annotation, "class:a1"),
+        (Origin::Annotation, "class:b2"),
+    ]
+    .map(|(origin, text)| {
+        let Ok(asks) = read_list(origin, text, &classes) else {
+            return false;
+        };
+        let of = Circumstances::default();
+        asks.entries
+            .iter()
+            .all(|entry| policy.authorise(&of, entry).is_ok())
+    })
+}
+
+/// Case newcomer: one broken drop-in.
+#[test]
+fn a_broken_drop_in_stops_what_it_may_speak_of_and_nothing_else() {
+    // Annotation, root, class a1 of the intact file, class b2 of the drop-in.
+    for (drop_in, expected) in [
+        ("[class.b2]\ndevices = [\"usb:0002\"]", [true, true, true, true]),
+        (
+            "[[policy.allow]] devices = [\"usb:0627:0001\"]",
+            [false, true, true, false],
+        ),
+        (
+            "[[policy.allow]]\ndevices = [\"usb:12345\"]",
+            [false, true, true, false],
+        ),
+        ("[class.b2]\ndevices = [\"usb:12345\"]", [true, true, true, false]),
+        (
+            "[class.b2]\ndevices = [\"usb:0002\"]\nrubbish",
+            [false, true, true, false],
+        ),
+        (
+            "[class.a1]\ndevices = [\"usb:12345\"]",
+            [true, true, false, false],
+        ),
+        (
+            "[[policy.deny]]\ndevices = [\"usb:0403\"\n",
+            [false, false, false, false],
+        ),
+        (
+            "[[policy.deny]]\ndevices = [\"usb:12345\"]\napplies-to = \"all\"",
+            [false, false, false, false],
+        ),
+        (
+            "[[policy.dney]]\ndevices = [\"usb:0403\"]\napplies-to = \"all\"",
+            [false, false, false, false],
+        ),
+        ("log-level = \"loud\"", [false, true, true, false]),
+    ] {
+        assert_eq!(served(drop_in), expected, "{drop_in}");
+    }
+}
+
+#[test]
+fn what_needs_only_the_state_directory_finds_it_unless_a_broken_file_may_name_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.toml");
+    let found = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        Config::of_state_only(Some(&path), None).map(|config| config.state_dir)
+    };
+    assert_eq!(found("state-dir = \"/x\"\nunknown = 1"), Some("/x".into()));
+    assert_eq!(
+        found("rubbish"),
+        Some(crate::host::state::registry::DEFAULT_STATE_DIR.into())
+    );
+    assert_eq!(found("state-dir = \"/x\"\nrubbish"), None);
+}
+
+#[test]
+fn a_named_file_must_be_there() {
+    let error = Config::load(Some(Path::new("/nowhere/c.toml")), None)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("/nowhere/c.toml"), "{error}");
+}

@@ -1,0 +1,175 @@
+//! What is recorded of a container: which one it is, and its requests.
+//!
+//! Must not know what requests mean.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::host::container::ContainerFacts;
+use crate::host::process::{Process, boot_id};
+use crate::host::state::error::RegistryError;
+use crate::model::policy::Circumstances;
+use crate::model::request::entry::RequestEntry;
+use crate::model::request::symlink::SymlinkRule;
+
+/// The version of record.json and attached.json that this program writes; it reads all up to this one.
+pub const STATE_VERSION: u32 = 1;
+
+/// A container that has, had, or is about to have a watcher.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// [`STATE_VERSION`] of whoever wrote it.
+    pub version: u32,
+    /// The container.
+    pub container: ContainerFacts,
+    /// What was asked for.
+    pub requests: Vec<RequestEntry>,
+    /// Rules for further links.
+    pub symlinks: Vec<SymlinkRule>,
+    /// When the first hook enrolled it: seconds since 1970.
+    pub enrolled: u64,
+    /// What the conditions of the policy's rules look at.
+    #[serde(default)]
+    pub circumstances: Circumstances,
+    /// The configuration that was named to the hook, absolute: a watcher that comes later reads the same.
+    #[serde(default)]
+    pub config: Option<PathBuf>,
+    /// The boot in which it was enrolled (`process::boot_id`): a state directory may outlive that, and pids and start
+    /// times come again.
+    #[serde(default)]
+    pub boot: String,
+}
+
+impl Record {
+    /// Whether the container's init still runs: the same process, in the same boot.
+    pub fn is_running(&self) -> bool {
+        self.init().running().is_some()
+    }
+
+    /// The init process that the container is identified by.
+    pub fn init(&self) -> RecordedInit {
+        RecordedInit {
+            pid: self.container.pid,
+            start_time: self.container.start_time,
+            bundle: self.container.bundle.clone(),
+            boot: self.boot.clone(),
+        }
+    }
+
+    /// Whether it is of this container, and not of an earlier one of the same id.
+    pub fn is_of(&self, container: &ContainerFacts) -> bool {
+        (self.container.pid, self.container.start_time) == (container.pid, container.start_time)
+    }
+
+    /// With what a further hook of the same container asks for: what is new goes behind, so that the order stays.
+    #[must_use]
+    pub fn joined_by(mut self, further: &Record) -> Self {
+        for entry in &further.requests {
+            if !self.requests.contains(entry) {
+                self.requests.push(entry.clone());
+            }
+        }
+        for rule in &further.symlinks {
+            if !self.symlinks.contains(rule) {
+                self.symlinks.push(rule.clone());
+            }
+        }
+        self
+    }
+}
+
+/// What identifies the container that a record describes. An id alone does not: two runtime roots, containerd namespaces
+/// or engines can use one id at the same time, and a restarted container has the id of its predecessor.
+///
+/// Also read from records of newer versions, so that no program removes the record of a running container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedInit {
+    /// The host's pid of init.
+    pub pid: i32,
+    /// Clock ticks since boot, see [`crate::host::process::start_time`].
+    pub start_time: u64,
+    /// The bundle's directory; empty when the record has none.
+    pub bundle: PathBuf,
+    /// The boot of the record; empty when unknown.
+    pub boot: String,
+}
+
+impl RecordedInit {
+    /// The process, if it still runs. A zombie does not.
+    pub fn running(&self) -> Option<Process> {
+        let now = boot_id();
+        if !self.boot.is_empty() && !now.is_empty() && self.boot != now {
+            return None;
+        }
+        Process::open(self.pid, self.start_time).ok()
+    }
+
+    /// Whether it is the init of this container.
+    pub fn is_of(&self, container: &ContainerFacts) -> bool {
+        (self.pid, self.start_time) == (container.pid, container.start_time)
+    }
+}
+
+/// The init in a record; `None` when there is no record, or it has no init.
+pub(super) fn read_init(path: &Path) -> Option<RecordedInit> {
+    #[derive(Deserialize)]
+    struct Facts {
+        pid: i32,
+        start_time: u64,
+        #[serde(default)]
+        bundle: PathBuf,
+    }
+    #[derive(Deserialize)]
+    struct Partial {
+        container: Facts,
+        #[serde(default)]
+        boot: String,
+    }
+    let Partial { container, boot } = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    Some(RecordedInit {
+        pid: container.pid,
+        start_time: container.start_time,
+        bundle: container.bundle,
+        boot,
+    })
+}
+
+/// Reads record.json or attached.json; `None` when it is absent.
+///
+/// # Errors
+/// When it cannot be read, or is of a newer version.
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RegistryError> {
+    let mut text = Vec::new();
+    match File::open(path).and_then(|mut file| file.read_to_end(&mut text)) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => {
+            return Err(RegistryError::Io {
+                doing: "reading",
+                path: path.to_owned(),
+                source,
+            });
+        }
+    }
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let malformed = |source| RegistryError::Malformed {
+        path: path.to_owned(),
+        source,
+    };
+    let Versioned { version } = serde_json::from_slice(&text).map_err(malformed)?;
+    if version > STATE_VERSION {
+        return Err(RegistryError::TooNew {
+            path: path.to_owned(),
+            version,
+            known: STATE_VERSION,
+        });
+    }
+    serde_json::from_slice(&text).map(Some).map_err(malformed)
+}

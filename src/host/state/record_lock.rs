@@ -1,0 +1,234 @@
+//! One container's directory, and the right to change its files.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::host::state::atomic_file::{Durability, replace};
+use crate::host::state::error::RegistryError;
+use crate::host::state::flock::{self, Lock};
+use crate::host::state::record::{Record, RecordedInit, read_init, read_json};
+
+/// What a lock's content says of the watcher that holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatcherProcess {
+    /// Its process id.
+    pub pid: i32,
+    /// When it started: clock ticks since boot, so that a reused pid is not taken for it.
+    pub start_time: u64,
+}
+
+/// One container's directory, and the right to change what is in it.
+#[derive(Debug)]
+pub struct RecordLock {
+    dir: PathBuf,
+    dir_fd: OwnedFd,
+    lock: File,
+}
+
+impl RecordLock {
+    /// The lock of a container's directory; `None` when another process holds it.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] when the directory is absent.
+    pub(super) fn try_lock(dir: PathBuf) -> Result<Option<Self>, RegistryError> {
+        let path = dir.join("lock");
+        let io = |doing, path: &Path| {
+            let path = path.to_owned();
+            move |source| RegistryError::Io { doing, path, source }
+        };
+        loop {
+            let dir_fd = open_dir(&dir).map_err(io("opening", &dir))?;
+            let lock = flock::open_or_create(&path).map_err(io("opening", &path))?;
+            if !flock::try_lock(&lock, Lock::Exclusive).map_err(io("locking", &path))? {
+                return Ok(None);
+            }
+            // The directory may have been swept, and made anew, while we were about to lock: then what we
+            // hold is the lock of a file that nobody else can find.
+            if flock::is_same_file(&lock, &path) {
+                return Ok(Some(Self { dir, dir_fd, lock }));
+            }
+        }
+    }
+
+    /// The lock of the container's directory, whose locked file this is.
+    ///
+    /// # Errors
+    /// When the directory can't be opened.
+    pub(super) fn of_locked_file(dir: PathBuf, lock: File) -> Result<Self, RegistryError> {
+        let dir_fd = open_dir(&dir).map_err(|source| RegistryError::Io {
+            doing: "opening",
+            path: dir.clone(),
+            source,
+        })?;
+        Ok(Self { dir, dir_fd, lock })
+    }
+
+    /// Whether the locked file is still the one that others find.
+    pub fn is_in_place(&self) -> bool {
+        flock::is_same_file(&self.lock, &self.dir.join("lock"))
+    }
+
+    /// The locked file, to be handed to the watcher: the lock lasts as long as any copy of it is open.
+    pub fn file(&self) -> &File {
+        &self.lock
+    }
+
+    /// The container's directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The state directory that it lies in.
+    pub fn state_dir(&self) -> &Path {
+        // <state-dir>/containers/<id>, as `Registry::container_dir` has it.
+        self.dir.ancestors().nth(2).unwrap_or(Path::new("/"))
+    }
+
+    /// The container's directory as a descriptor, for names that would be too long as paths.
+    pub fn dir_fd(&self) -> BorrowedFd<'_> {
+        self.dir_fd.as_fd()
+    }
+
+    /// Says in the lock who holds it.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn sign(&self, watcher: WatcherProcess) -> Result<(), RegistryError> {
+        let path = self.dir.join("lock");
+        let text = serde_json::to_vec(&watcher).unwrap_or_default();
+        self.lock
+            .set_len(0)
+            .and_then(|()| std::os::unix::fs::FileExt::write_all_at(&self.lock, &text, 0))
+            .map_err(|source| RegistryError::Io {
+                doing: "writing",
+                path,
+                source,
+            })
+    }
+
+    /// The container's record.
+    ///
+    /// # Errors
+    /// When it can't be read, or is of a newer version.
+    pub fn record(&self) -> Result<Option<Record>, RegistryError> {
+        read_json(&self.dir.join("record.json"))
+    }
+
+    /// As [`Registry::recorded_init`], under the lock.
+    pub fn recorded_init(&self) -> Option<RecordedInit> {
+        read_init(&self.dir.join("record.json"))
+    }
+
+    /// Writes the container's record.
+    ///
+    /// # Errors
+    /// When it can't be written; the old one then stays.
+    pub fn write_record(&self, record: &Record) -> Result<(), RegistryError> {
+        self.write_json("record.json", record)
+    }
+
+    /// What an earlier watcher of this container made.
+    ///
+    /// # Errors
+    /// When it can't be read, or is of a newer version.
+    pub fn attached<T: DeserializeOwned>(&self) -> Result<Option<T>, RegistryError> {
+        read_json(&self.dir.join("attached.json"))
+    }
+
+    /// Notes what the watcher makes.
+    ///
+    /// # Errors
+    /// When it can't be written; the old one then stays.
+    pub fn write_attached(&self, attached: &impl Serialize) -> Result<(), RegistryError> {
+        self.write_json("attached.json", attached)
+    }
+
+    /// Removes all that was noted, so that another container of the same id starts with nothing.
+    ///
+    /// # Errors
+    /// When a file can't be removed.
+    pub fn clear(&self) -> Result<(), RegistryError> {
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => {
+                return Err(RegistryError::Io {
+                    doing: "listing",
+                    path: self.dir.clone(),
+                    source,
+                });
+            }
+        };
+        for entry in entries.flatten().filter(|entry| entry.file_name() != "lock") {
+            let path = entry.path();
+            ignore_absent(fs::remove_file(&path)).map_err(|source| RegistryError::Io {
+                doing: "removing",
+                path,
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Removes the container's directory, and lets the lock go. One that somebody else has made anew meanwhile is theirs.
+    ///
+    /// # Errors
+    /// When it can't be removed.
+    pub fn remove(self) -> Result<(), RegistryError> {
+        if !self.is_in_place() && self.dir.join("lock").exists() {
+            return Ok(());
+        }
+        self.clear()?;
+        // The lock's file goes last: until then nobody else thinks the container free. Whoever enrolls the
+        // same id right now makes a new one, and then the directory is theirs and stays.
+        let remove =
+            ignore_absent(fs::remove_file(self.dir.join("lock"))).and_then(|()| {
+                match ignore_absent(fs::remove_dir(&self.dir)) {
+                    Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+                    other => other,
+                }
+            });
+        remove.map_err(|source| RegistryError::Io {
+            doing: "removing",
+            path: self.dir.clone(),
+            source,
+        })
+    }
+
+    fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), RegistryError> {
+        let path = self.dir.join(name);
+        let write = || {
+            // The names are found by path: there may be another container of the same id by now.
+            if !self.is_in_place() {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            replace(&path, &serde_json::to_vec(value)?, 0o600, Durability::Volatile)
+        };
+        write().map_err(|source| RegistryError::Io {
+            doing: "writing",
+            path: path.clone(),
+            source,
+        })
+    }
+}
+
+fn open_dir(path: &Path) -> io::Result<OwnedFd> {
+    use nix::fcntl::{OFlag, open};
+    Ok(open(
+        path,
+        OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW,
+        nix::sys::stat::Mode::empty(),
+    )?)
+}
+
+fn ignore_absent(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

@@ -14,6 +14,7 @@ use super::inside::Inside;
 use super::systemd_unit::SystemdUnit;
 use crate::host::process::Process;
 use crate::host::state::control::{self, ControlClient, ControlResponse};
+use crate::host::state::error::RegistryError;
 use crate::host::state::leases::Leases;
 use crate::host::state::record_lock::RecordLock;
 use crate::host::state::registry::Registry;

@@ -211,7 +211,10 @@ impl Registry {
 mod tests {
     use super::*;
     use crate::host::container::ContainerFacts;
+    use crate::host::state::record::STATE_VERSION;
     use crate::model::oci::ProcessUser;
+    use crate::model::policy::Circumstances;
+    use crate::model::request::entry::RequestEntry;
     use std::os::unix::fs::MetadataExt;
 
     fn id(text: &str) -> ContainerId {

@@ -938,7 +938,7 @@ fn a_rule_that_cannot_be_used_says_why_and_where() {
     assert!(told(&["usb:x"]).starts_with(&format!("{place}: device \"usb:x\": ")));
     assert!(
         fault(List::Allow, &["usb:0403"], Some(AppliesTo::All))
-            .contains("applies-to belongs to [[policy.deny]]")
+            .contains("applies-to is only for [[policy.deny]]")
     );
 }
 

@@ -1,7 +1,7 @@
 //! `oci-hotplug explain`: rule by rule, why a device is or is not in a container.
 //!
-//! What a request selects and what the policy says comes from the functions that the watcher itself decides with; what
-//! only the watcher knows (leases, places that are taken, what failed) from the watcher.
+//! Selection and policy are decided by the same functions as in the watcher. What only the watcher knows (leases, conflicts,
+//! failures) comes from its status.
 
 use std::io::Write;
 use std::path::Path;
@@ -33,10 +33,10 @@ use crate::model::request::facts_needed::FactsNeeded;
 use crate::model::request::selector::{DeviceSelector, Found};
 use crate::usbip::records;
 
-/// One rule that a device must pass to be inside for a request.
+/// One rule that a device must pass to be attached for a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Rule {
-    /// `whose`, `selected`, `only`, `policy`, `watcher`.
+    /// `reserved`, `selected`, `only`, `policy`, `watcher`.
     rule: &'static str,
     /// Whether the device passes it.
     holds: bool,
@@ -44,7 +44,7 @@ struct Rule {
     reason: String,
 }
 
-/// What becomes of a device for one request: all rules up to the first that it does not pass.
+/// The rules for one request, up to the first that the device does not pass.
 #[derive(Debug, Serialize)]
 struct Explained {
     request: String,
@@ -52,7 +52,7 @@ struct Explained {
     rules: Vec<Rule>,
 }
 
-/// All that the rules look at.
+/// The facts that the rules need.
 struct Facts<'a> {
     device: &'a Device,
     inventory: &'a Inventory,
@@ -70,12 +70,12 @@ pub(super) fn run(registry: &Registry, config: &Config, id: &str, path: &Path, a
     let container = Enrolled::find(registry, id)?;
     let (Some(record), Some(status)) = (&container.record, &container.status) else {
         bail!(
-            "container {} has no watcher that could tell (`oci-hotplug recover` starts it again)",
+            "container {} has no watcher that answers (`oci-hotplug recover` starts it again)",
             container.id
         );
     };
     let policy = config.usable_policy();
-    let inventory = look(status, &policy, path)?;
+    let inventory = enumerate(status, &policy, path)?;
     let device = find(path, status, &inventory)?;
     let host_use = host_use::read(&blocks_that_decide(device, &inventory))?;
     let mut planner = Planner::new(status.requests.clone(), Vec::new(), record.container.user);
@@ -95,7 +95,7 @@ pub(super) fn run(registry: &Registry, config: &Config, id: &str, path: &Path, a
         status,
     };
     let explained: Vec<Explained> = status.requests.iter().map(|entry| facts.explain(entry)).collect();
-    let inside = facts.inside();
+    let attached = facts.attached();
     let verdict = facts.verdict(&explained);
     let mut out = std::io::stdout().lock();
     if as_json {
@@ -104,7 +104,7 @@ pub(super) fn run(registry: &Registry, config: &Config, id: &str, path: &Path, a
             "device": device.syspath,
             "node": device.node.as_ref().map(|node| &node.path),
             "number": device.node.as_ref().map(|node| node.num.to_string()),
-            "inside": inside.iter().map(|(path, _)| path).collect::<Vec<_>>(),
+            "attached": attached.iter().map(|(path, _)| path).collect::<Vec<_>>(),
             "requests": explained,
             "verdict": verdict,
         });
@@ -126,43 +126,43 @@ pub(super) fn run(registry: &Registry, config: &Config, id: &str, path: &Path, a
     Ok(())
 }
 
-/// All devices, with all that requests and rules look at.
-fn look(status: &Status, policy: &Policy, path: &Path) -> Result<Inventory> {
+/// All devices, with the facts that requests and rules need.
+fn enumerate(status: &Status, policy: &Policy, path: &Path) -> Result<Inventory> {
     let mut requests: Vec<Request> = status
         .requests
         .iter()
         .map(|entry| entry.request.clone())
         .collect();
-    // So that a node that only the host's /dev knows, and not sysfs, is among the devices as well.
+    // Adds a node that is in the host's /dev and not in sysfs.
     requests.extend(format!("node:{}", path.display()).parse().ok());
-    let mut wanted = FactsNeeded::of(&requests, &[]);
-    wanted.merge(&FactsNeeded::of_policy(policy.selectors()));
-    wanted.udev = true;
-    let monitor = DeviceMonitor::open(wanted, 0).context("listing the host's devices")?;
+    let mut facts = FactsNeeded::of(&requests, &[]);
+    facts.merge(&FactsNeeded::of_policy(policy.selectors()));
+    facts.udev = true;
+    let monitor = DeviceMonitor::open(facts, 0).context("listing the host's devices")?;
     let mut devices = monitor.enumerate().context("listing the host's devices")?;
     devices.extend(crate::host::nodeless::devices(&devices));
     Ok(Inventory::new(devices))
 }
 
-/// The device that is meant: by a path inside first, then by the host's.
+/// The device of a path: of the container if an attachment has the path, otherwise of the host.
 fn find<'a>(path: &Path, status: &Status, inventory: &'a Inventory) -> Result<&'a Device> {
-    let inside = status
+    let attached = status
         .attached
         .iter()
         .find(|(node, attachment)| *node == path || attachment.links.contains_key(path));
-    let inside = inside.and_then(|(_, attachment)| inventory.get(&attachment.device.syspath));
+    let attached = attached.and_then(|(_, attachment)| inventory.get(&attachment.device.syspath));
     let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let is_it = |device: &&Device| {
+    let has_path = |device: &&Device| {
         device.syspath.as_path() == real || device.node.as_ref().is_some_and(|node| node.path == real)
     };
-    // sysfs's own device before one that was made of a node.
+    // Prefer the device in sysfs to one that was made from a node.
     let on_host = || {
         inventory
             .iter()
-            .filter(is_it)
+            .filter(has_path)
             .min_by_key(|device| inventory.real(device).syspath != device.syspath)
     };
-    inside.or_else(on_host).with_context(|| {
+    attached.or_else(on_host).with_context(|| {
         format!(
             "no device has the node, link or sysfs path {} now (plug it in; `oci-hotplug tree` shows what there is)",
             path.display()
@@ -171,7 +171,7 @@ fn find<'a>(path: &Path, status: &Status, inventory: &'a Inventory) -> Result<&'
 }
 
 impl Facts<'_> {
-    fn inside(&self) -> Vec<(&Path, &Attachment)> {
+    fn attached(&self) -> Vec<(&Path, &Attachment)> {
         let attached = self.status.attached.iter();
         attached
             .filter(|(_, attachment)| attachment.device.syspath == self.device.syspath)
@@ -182,15 +182,15 @@ impl Facts<'_> {
     fn explain(&self, entry: &RequestEntry) -> Explained {
         let mut rules = Vec::new();
         for rule in [
-            Self::whose,
+            Self::reserved,
             Self::selected,
             Self::only,
             Self::policy,
             Self::watcher,
         ] {
-            let Some(judged) = rule(self, entry) else { continue };
-            let holds = judged.holds;
-            rules.push(judged);
+            let Some(rule) = rule(self, entry) else { continue };
+            let holds = rule.holds;
+            rules.push(rule);
             if !holds {
                 break;
             }
@@ -203,12 +203,12 @@ impl Facts<'_> {
     }
 
     /// Only for a device that is reserved for another container and would be selected if it were not.
-    fn whose(&self, entry: &RequestEntry) -> Option<Rule> {
+    fn reserved(&self, entry: &RequestEntry) -> Option<Rule> {
         let request = self.planner.id_of(&entry.request)?;
         let is_it =
             |reserved: &&NotAttached| reserved.device == self.device.syspath && reserved.request == request;
         Some(Rule {
-            rule: "whose",
+            rule: "reserved",
             holds: false,
             reason: self.reserved.iter().find(is_it)?.to_string(),
         })
@@ -216,31 +216,31 @@ impl Facts<'_> {
 
     fn selected(&self, entry: &RequestEntry) -> Option<Rule> {
         let request = &entry.request;
-        // What `only=` says is a rule of its own.
+        // `only=` is a rule of its own.
         let mut all = request.clone();
         all.options.only.clear();
-        let is_left = |root: &SysPath| all.gives(root, self.device, self.inventory) != Found::No;
-        // With `or=`, one root may leave out what another gives.
+        let selects = |root: &SysPath| all.gives(root, self.device, self.inventory) != Found::No;
+        // With `or=`, one root may exclude what another one selects.
         let above = |root: &&SysPath| self.device.syspath.is_at_or_below(root);
         let mut roots = entry.roots.iter().filter(above);
-        let root = roots.clone().find(|root| is_left(root)).or_else(|| roots.next());
+        let root = roots.clone().find(|root| selects(root)).or_else(|| roots.next());
         let reason = match root {
-            Some(root) if !is_left(root) => self.why_not_selected(request),
-            Some(root) if *root == self.device.syspath => "it is what is asked for".to_owned(),
-            Some(root) => format!("it is below {root}, which is asked for"),
+            Some(root) if !selects(root) => self.why_not_selected(request),
+            Some(root) if *root == self.device.syspath => "the request selects this device".to_owned(),
+            Some(root) => format!("the request selects {root}, a parent of this device"),
             None => self.why_not_selected(request),
         };
         Some(Rule {
             rule: "selected",
-            holds: root.is_some_and(is_left),
+            holds: root.is_some_and(selects),
             reason,
         })
     }
 
-    /// The terms that keep the device out.
+    /// The terms that do not match the device.
     fn why_not_selected(&self, request: &Request) -> String {
         if request.selector.remote().is_some() {
-            return "it is not that device of the other host (`oci-hotplug usbip ports` shows which is)"
+            return "this is not the remote device that the request selects (`oci-hotplug usbip ports` shows it)"
                 .into();
         }
         let reasons: Vec<String> = request
@@ -253,9 +253,9 @@ impl Facts<'_> {
     fn why_not_named(&self, selector: &DeviceSelector) -> String {
         let own = self.inventory.chain(self.device);
         if selector.parents() == 0 {
-            return selector
-                .why_not(&own)
-                .unwrap_or_else(|| format!("{selector} matches it, and the watcher has yet to notice"));
+            return selector.why_not(&own).unwrap_or_else(|| {
+                format!("{selector} matches the device, but the watcher has not processed it yet")
+            });
         }
         let parents = own.parents().iter();
         let named = std::iter::once(self.device)
@@ -285,9 +285,9 @@ impl Facts<'_> {
         }
         let holds = admits == Found::Yes;
         let word = if holds {
-            "lets it in"
+            "matches the device"
         } else {
-            "keeps it out: none of these selectors matches the device itself"
+            "does not match the device itself"
         };
         Some(Rule {
             rule: "only",
@@ -320,7 +320,7 @@ impl Facts<'_> {
 
     /// What only the watcher knows.
     fn watcher(&self, entry: &RequestEntry) -> Option<Rule> {
-        let problem = self.status.problems.iter().find(|problem| self.is_its(problem));
+        let problem = self.status.problems.iter().find(|problem| self.concerns(problem));
         let is_it = |(_, attachment): &(&Path, &Attachment)| attachment.device.syspath == self.device.syspath;
         let here = nodes_of_request(entry, self.status).into_iter().find(is_it);
         let (holds, reason) = match (here, problem) {
@@ -329,11 +329,11 @@ impl Facts<'_> {
             (None, None) if self.device.node.is_none() => (
                 false,
                 nodeless::instead_of_node(self.device)
-                    .unwrap_or_else(|| "it has no node of its own; what is below it may have".to_owned()),
+                    .unwrap_or_else(|| "the device has no node; devices below it may have nodes".to_owned()),
             ),
             (None, None) => (
                 false,
-                "it is not inside yet, and the watcher names no reason: ask again".to_owned(),
+                "the device is not attached yet, and the watcher reports no reason (try again)".to_owned(),
             ),
         };
         Some(Rule {
@@ -343,39 +343,42 @@ impl Facts<'_> {
         })
     }
 
-    fn is_its(&self, problem: &Problem) -> bool {
+    fn concerns(&self, problem: &Problem) -> bool {
         match &problem.device {
             Some(device) => *device == self.device.syspath,
-            // What is wrong with the access of all.
+            // A problem with the access to all devices.
             None => problem.path == Path::new("/dev"),
         }
     }
 
     fn verdict(&self, explained: &[Explained]) -> String {
         let id = &self.record.container.id;
-        if let Some((path, attachment)) = self.inside().into_iter().next() {
+        if let Some((path, attachment)) = self.attached().into_iter().next() {
             let fault = Users::of(self.record.container.pid).fault(&attachment.node, attachment.access);
             let fault = fault.map_or_else(String::new, |fault| format!("; {fault}"));
-            return format!("It is in container {id}: {}{fault}", described(path, attachment));
+            return format!(
+                "The device is attached to container {id}: {}{fault}",
+                described(path, attachment)
+            );
         }
-        // The request that came farthest is the one that somebody wonders about.
-        let is_whose = |explained: &Explained| explained.rules.iter().any(|rule| rule.rule == "whose");
+        // Report on the request that passed the most rules.
+        let is_reserved = |explained: &Explained| explained.rules.iter().any(|rule| rule.rule == "reserved");
         let farthest = explained
             .iter()
-            .max_by_key(|explained| (explained.rules.len(), is_whose(explained)));
+            .max_by_key(|explained| (explained.rules.len(), is_reserved(explained)));
         let last = farthest.and_then(|explained| explained.rules.last());
         match last.filter(|rule| rule.rule != "selected") {
-            Some(rule) => format!("It is not in container {id}: {}", rule.reason),
+            Some(rule) => format!("The device is not attached to container {id}: {}", rule.reason),
             None => {
                 let hint = match &self.device.node {
                     Some(node) => format!(
-                        " (`oci-hotplug attach {id} devnode:{}` does)",
+                        " (`oci-hotplug attach {id} devnode:{}` attaches it)",
                         node.path.display()
                     ),
                     None => nodeless::instead_of_node(self.device)
                         .map_or_else(String::new, |instead| format!(" ({instead})")),
                 };
-                format!("It is not in container {id}: no request asks for it{hint}")
+                format!("The device is not attached to container {id}: no request selects it{hint}")
             }
         }
     }
@@ -384,7 +387,7 @@ impl Facts<'_> {
 fn described(path: &Path, attachment: &Attachment) -> String {
     let made = match attachment.node_creator {
         NodeCreator::Watcher => "",
-        NodeCreator::Other => ", by a node of the engine or the image",
+        NodeCreator::Other => ", at a node of the engine or the image",
     };
     let links: Vec<String> = attachment
         .links

@@ -17,12 +17,12 @@ fn a_device_that_is_inside_is_explained_by_its_request(machine: &Machine) {
         lines[2..],
         [
             request.as_str(),
-            "  yes  selected  it is what is asked for",
+            "  yes  selected  the request selects this device",
             "  yes  policy    allowed by default = \"anything\"",
             &format!("  yes  watcher   {node} with access rw, link /dev/board"),
             "",
             &format!(
-                "It is in container {}: {node} with access rw, link /dev/board",
+                "The device is attached to container {}: {node} with access rw, link /dev/board",
                 container.id
             ),
         ],
@@ -55,14 +55,16 @@ fn a_device_that_no_request_selects_is_explained_with_the_cure(machine: &Machine
     );
     let id = &container.id;
     let verdict = format!(
-        "It is not in container {id}: no request asks for it (`oci-hotplug attach {id} devnode:{two}` does)"
+        "The device is not attached to container {id}: no request selects it (`oci-hotplug attach {id} devnode:{two}` attaches it)"
     );
     assert_eq!(told.lines().last(), Some(verdict.as_str()));
     // The hint helps.
     said(machine, &["attach", id, &format!("devnode:{two}")]);
     let told = said(machine, &["explain", id, &two]);
     assert!(
-        told.ends_with(&format!("It is in container {id}: {two} with access rwm\n")),
+        told.ends_with(&format!(
+            "The device is attached to container {id}: {two} with access rwm\n"
+        )),
         "{told}"
     );
 }
@@ -80,13 +82,17 @@ fn only_and_the_policy_are_explained(machine: &Machine) {
         let told = said(machine, &["explain", &container.id, node]);
         told.lines().last().unwrap_or_default().to_owned()
     };
-    assert!(last(&one).starts_with("It is in container"));
+    assert!(last(&one).starts_with("The device is attached to container"));
     assert!(
         last(&two).contains("[[policy.deny]] at") && last(&two).contains("it is the lab's"),
         "{}",
         last(&two)
     );
-    assert!(last(&three).contains("only= keeps it out"), "{}", last(&three));
+    assert!(
+        last(&three).contains("only= does not match the device itself"),
+        "{}",
+        last(&three)
+    );
 }
 
 /// README.md shows this very text, under the names of this story.
@@ -138,7 +144,7 @@ fn a_lease_is_explained_with_its_holder(machine: &Machine) {
     holder.delete();
     container.eventually_reads(&node, &disk.content(1));
     eventually("it is explained as inside", || {
-        said(machine, &["explain", &container.id, &node]).contains("It is in container")
+        said(machine, &["explain", &container.id, &node]).contains("The device is attached to container")
     });
 }
 
@@ -167,7 +173,7 @@ fn a_place_that_is_taken_is_explained(machine: &Machine) {
             .is_some_and(|reason| reason.contains("already has this path")),
         "{told}"
     );
-    assert_eq!(told["inside"], serde_json::json!([]));
+    assert_eq!(told["attached"], serde_json::json!([]));
 }
 
 #[apply(on_both_hierarchies)]

@@ -50,7 +50,7 @@ fn a_request_brings_a_remote_adapter_into_podmans_and_dockers_containers() {
     vm.run(&format!("oci-hotplug attach {id} '{request};path=/dev/mine'"));
     container.gains("/dev/mine");
     let explained = vm.run(&format!("oci-hotplug explain {id} /dev/ttyUSB0"));
-    assert!(explained.contains("which is asked for"), "{explained}");
+    assert!(explained.contains("a parent of this device"), "{explained}");
     let matched = vm.run(&format!("oci-hotplug match {request}"));
     assert!(matched.contains("/dev/ttyUSB0"), "{matched}");
     vm.run(&format!("oci-hotplug detach {id} '{request};path=/dev/mine'"));

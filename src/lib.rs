@@ -21,7 +21,7 @@
 //!             ours are), spawn, systemd, readiness
 //! model/      facts and decisions, pure: device, event, inventory; selector, request, symlink, annotations,
 //!             entry, class, policy; attachment, grants, named_node, plan; filter_program, device_rules;
-//!             uevent; oci; engine, device_tree, readiness, tally; usbip (names of remote
+//!             uevent; oci; engine, device_tree, readiness, counters; usbip (names of remote
 //!             devices)
 //! sys/        system calls without a safe wrapper; the only `unsafe`
 //! ```

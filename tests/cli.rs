@@ -767,7 +767,7 @@ fn hostile_watcher(dir: &std::path::Path) {
             waiting: false,
             reason: HOSTILE.into(),
         }],
-        tally: Default::default(),
+        counters: Default::default(),
     };
     let answer = serde_json::to_string(&ControlResponse::Status(Box::new(status))).expect("JSON");
     let listener = std::os::unix::net::UnixListener::bind(dir.join("control.sock")).expect("a socket");

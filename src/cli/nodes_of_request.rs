@@ -94,7 +94,7 @@ mod tests {
             requests: all.to_vec(),
             attached,
             problems: Vec::new(),
-            tally: Default::default(),
+            counters: Default::default(),
         }
     }
 

@@ -306,9 +306,9 @@ mod tests {
     #[test]
     fn all_that_is_told_is_counted() {
         for event in event::ALL {
-            let mut tally = Counters::default();
-            tally.count(event);
-            assert_ne!(tally, Counters::default(), "{event}");
+            let mut counters = Counters::default();
+            counters.count(event);
+            assert_ne!(counters, Counters::default(), "{event}");
         }
     }
 }

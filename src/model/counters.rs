@@ -80,27 +80,27 @@ mod tests {
 
     #[test]
     fn a_watcher_that_goes_without_a_word_has_died() {
-        let mut tally = Counters::default();
-        tally.begin();
-        tally.end();
-        tally.begin();
-        assert_eq!((tally.began, tally.died), (2, 0));
-        tally.begin();
-        assert_eq!((tally.began, tally.died), (3, 1));
+        let mut counters = Counters::default();
+        counters.begin();
+        counters.end();
+        counters.begin();
+        assert_eq!((counters.began, counters.died), (2, 0));
+        counters.begin();
+        assert_eq!((counters.began, counters.died), (3, 1));
     }
 
     #[test]
     fn each_event_of_the_log_has_a_counter_of_its_own() {
-        let mut tally = Counters::default();
+        let mut counters = Counters::default();
         let events = [
             "attached", "detached", "refused", "waiting", "shared", "failed", "restored", "overrun",
         ];
         for (event, times) in events.into_iter().zip(1..) {
             for _ in 0..times {
-                tally.count(event);
+                counters.count(event);
             }
         }
-        tally.count("started");
+        counters.count("started");
         let counted = Counters {
             attached: 1,
             detached: 2,
@@ -112,16 +112,16 @@ mod tests {
             overrun: 8,
             ..Counters::default()
         };
-        assert_eq!(tally, counted);
+        assert_eq!(counters, counted);
     }
 
     #[test]
     fn the_longest_is_that_of_the_watcher_of_now() {
-        let mut tally = Counters::default();
-        tally.count_wake(3);
-        tally.count_wake(2);
-        assert_eq!((tally.wakes, tally.busy_us, tally.longest_us), (2, 5, 3));
-        tally.begin();
-        assert_eq!((tally.wakes, tally.busy_us, tally.longest_us), (2, 5, 0));
+        let mut counters = Counters::default();
+        counters.count_wake(3);
+        counters.count_wake(2);
+        assert_eq!((counters.wakes, counters.busy_us, counters.longest_us), (2, 5, 3));
+        counters.begin();
+        assert_eq!((counters.wakes, counters.busy_us, counters.longest_us), (2, 5, 0));
     }
 }

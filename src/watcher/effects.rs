@@ -47,7 +47,7 @@ pub struct Memory {
     pub roots: Vec<BTreeSet<SysPath>>,
     /// What has been counted.
     #[serde(default)]
-    pub tally: Counters,
+    pub counters: Counters,
     /// The remote devices that are attached.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bound: Vec<(RemoteDevice, Binding)>,
@@ -123,8 +123,8 @@ impl ContainerEffects {
             roots: memory.roots.clone(),
             bound: memory.bound.clone(),
             made_before: made_by_us(&memory.attachments),
-            counters: Cell::new(memory.tally),
-            noted: memory.tally,
+            counters: Cell::new(memory.counters),
+            noted: memory.counters,
         };
         Ok((inside, granted))
     }
@@ -313,7 +313,7 @@ impl Effects for ContainerEffects {
             root_file_system: Some(self.dev.root_file_system()),
             roots: self.roots.clone(),
             bound: self.bound.clone(),
-            tally: counters,
+            counters,
         })?;
         self.noted = counters;
         Ok(())

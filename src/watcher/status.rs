@@ -22,7 +22,7 @@ impl Watcher {
                 .chain(self.world.problems())
                 .chain(self.retries.access_problems())
                 .collect(),
-            tally: self.inside.counters(),
+            counters: self.inside.counters(),
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::model::plan::attachment::Attachments;
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Recorded {
     pub(super) attachments: Attachments,
-    #[serde(default, rename = "tally")]
+    #[serde(default)]
     pub(super) counters: Counters,
 }
 
@@ -35,7 +35,7 @@ impl Counted {
         let recorded = match &container.status {
             Some(status) => Recorded {
                 attachments: status.attached.clone(),
-                counters: status.tally,
+                counters: status.counters,
             },
             None => registry
                 .attached(&container.id)

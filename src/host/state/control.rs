@@ -98,7 +98,7 @@ pub struct Status {
     pub problems: Vec<Problem>,
     /// What has been counted. An older version says nothing of it.
     #[serde(default)]
-    pub tally: Counters,
+    pub counters: Counters,
 }
 
 /// A device, node or link that should be inside and is not.

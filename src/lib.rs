@@ -9,7 +9,7 @@
 //! hook/       what the runtime starts: prestart, poststop           ┐
 //! watcher/    one process for each container: run, event_loop, then │ programs: join decisions and effects,
 //!             mod.rs (Watcher: on, reconcile) and its owners world, │ never import each other
-//!             inside, admission, remote, retries, removals,         │ (but watcher::launch)
+//!             inside, admission, remote, retries, removals,         │ (but watcher::enroll)
 //!             waiters, handover; transaction applies a plan         │
 //! cli/        the operator's tool: one file a verb                  ┘
 //! kubernetes/ the device plugin, feature `kubernetes`: the only asynchronous code
@@ -30,7 +30,7 @@
 //!
 //! # The two flows
 //! ```text
-//! prestart:  state JSON -> annotations::read -> Policy::authorise -> Registry::try_enroll -> watcher::launch (ready) -> exit 0
+//! prestart:  state JSON -> annotations::read -> Policy::authorise -> watcher::enroll (lock, record, launch) -> exit 0
 //!            then, where systemd runs the host: watcher -> systemd_unit (its unit is started) -> handover (the unit's watcher takes over)
 //! uevent:    kernel, udevd -> DeviceMonitor -> Wake -> Watcher::on -> DeviceEvent -> World (inventory)
 //!              -> Watcher::reconcile: candidates -> admissions (policy, lease) -> plan -> report

@@ -1,28 +1,28 @@
 //! `oci-hotplug attach` and `detach`: what a running container asks for, changed for the rest of its life.
 //!
 //! ```text
-//! words -> wishes (requests, classes, CDI devices) -> target (the container, with a watcher) -> Add | Remove -> report
+//! arguments -> requests (also of classes, CDI devices) -> target (the container, with a watcher) -> Add | Remove -> report
 //! ```
 //! Only the watcher changes anything inside.
 
 mod report;
+mod resolved;
 mod target;
-mod wishes;
 
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
 
+use self::resolved::ResolvedRequests;
 use self::target::{PATIENCE, Target};
-use self::wishes::Wishes;
 use super::error::{Denied, Usage};
 use super::request_word::request_text;
 use crate::cdi::directories::{DEFAULT_DIRECTORIES, Specs};
 use crate::host::config::Config;
 use crate::host::state::control::{ControlRequest, ControlResponse, Status};
 use crate::host::state::registry::Registry;
-use crate::model::request::entry::RequestEntry;
+use crate::model::request::entry::{RequestEntry, Requests};
 
 /// The container and what it is to get.
 #[derive(Debug, Args)]
@@ -81,17 +81,17 @@ pub(super) fn attach(arguments: &Attach, config: &Config, registry: &Registry, a
         };
         Specs::scan(&directories)
     };
-    let wishes = Wishes::read(requests, &config.usable_classes(), specs)?;
+    let resolved = ResolvedRequests::read(requests, &config.usable_classes(), specs)?;
     let target = match (id, arguments.pid) {
         (_, Some(pid)) => Target::of_process(pid, registry, &arguments.runtime_root)?,
         (Some(id), None) => Target::named(id, registry, &arguments.runtime_root)?,
         (None, None) => bail!("which container? (oci-hotplug attach --help)"),
     };
     let before = target.watched_status(registry);
-    match target.add(registry, config, &wishes)? {
+    match target.add(registry, config, resolved.requests.clone())? {
         ControlResponse::Done => {}
         refusal => {
-            withdraw(&target, registry, &wishes, before.as_ref());
+            withdraw(&target, registry, &resolved.requests, before.as_ref());
             return Err(match refusal {
                 ControlResponse::Refused(reason) => Denied(reason).into(),
                 ControlResponse::Failed(reason) => anyhow::anyhow!("{reason} (nothing was attached)"),
@@ -103,17 +103,17 @@ pub(super) fn attach(arguments: &Attach, config: &Config, registry: &Registry, a
         &target,
         &target.status(registry)?,
         before.as_ref(),
-        &wishes,
+        &resolved,
         as_json,
     )
 }
 
-/// Takes what was just added and can't be had out of the record again.
-fn withdraw(target: &Target, registry: &Registry, wishes: &Wishes, before: Option<&Status>) {
+/// Removes the requests that were just added and cannot be served.
+fn withdraw(target: &Target, registry: &Registry, requests: &Requests, before: Option<&Status>) {
     let had = |entry: &&RequestEntry| {
         before.is_some_and(|before| before.requests.iter().any(|old| old.without_roots() == **entry))
     };
-    let new: Vec<RequestEntry> = wishes
+    let new: Vec<RequestEntry> = requests
         .entries
         .iter()
         .filter(|entry| !had(entry))
@@ -139,7 +139,7 @@ pub(super) fn detach(arguments: &Detach, registry: &Registry, as_json: bool) -> 
         going.extend(before.requests.iter().map(RequestEntry::without_roots));
     }
     for word in &arguments.requests {
-        going.extend(wishes::named(&request_text(word), &before.requests)?);
+        going.extend(resolved::named(&request_text(word), &before.requests)?);
     }
     match target.ask(registry, &remove(&target, going.clone()), PATIENCE)? {
         ControlResponse::Done => {}

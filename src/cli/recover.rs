@@ -166,7 +166,7 @@ fn absent_is_swept(error: RegistryError) -> Result<Done, RegistryError> {
 /// Starts a watcher, in place of `old` if there is one, and waits until it is ready: its process, or nothing when the
 /// container has ended meanwhile.
 fn replace(registry: &Registry, id: &ContainerId, old: Option<i32>) -> Result<Option<i32>, String> {
-    let mut child = launch::succeed(registry, id).map_err(tell)?;
+    let mut child = launch::launch_successor(registry, id).map_err(tell)?;
     let deadline = Instant::now() + READY_PATIENCE;
     loop {
         // It need not be our child: a unit of systemd's may have taken over by now.

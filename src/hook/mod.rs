@@ -1,5 +1,6 @@
 //! What the runtime runs: `prestart` before the container's first process, `poststop` after its last.
 
+mod bundle;
 pub mod command;
 pub mod poststop;
 pub mod prestart;

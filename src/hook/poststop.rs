@@ -13,7 +13,7 @@ use crate::model::oci::{ContainerId, HookState};
 use crate::model::quoting::shown;
 use crate::usbip::task::Release;
 use crate::usbip::worker::{self, RELEASE_TIMEOUT};
-use crate::watcher::launch::take_back;
+use crate::watcher::launch::revoke_leftovers;
 
 /// How many characters of a path that others chose appear in a message.
 const MAX_SHOWN: usize = 200;
@@ -62,7 +62,7 @@ pub fn run(state: &HookState, registry: &Registry) -> Result<(), RegistryError> 
         // The watcher was killed, and the cgroup outlives the container: a record that stays is for the next watcher or hook.
         Ok(lock) if leftovers::is_in_force(&lock) => {
             drop(lock);
-            if !take_back(registry, id) {
+            if !revoke_leftovers(registry, id) {
                 tracing::warn!(container = %id, "poststop: the access of the container could not be taken back yet; its record stays until then");
             }
         }

@@ -9,26 +9,15 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::host::container::ContainerFacts;
 use crate::host::programs::{self, ProgramError};
 use crate::host::spawn::{Child, ChildState, Streams, spawn};
-use crate::host::state::control::{self, ControlError, ControlRequest, ControlResponse};
-use crate::host::state::error::RegistryError;
-use crate::host::state::leftovers;
-use crate::host::state::record::RecordedInit;
+use crate::host::state::control::ControlResponse;
 use crate::host::state::record_lock::RecordLock;
 use crate::host::state::registry::Registry;
 use crate::model::oci::ContainerId;
 
 /// The watcher's executable.
 const WATCHER: &str = "oci-hotplug-watcher";
-
-/// How long to pause before asking a watcher again that is just starting or ending.
-const ASK_AGAIN: Duration = Duration::from_millis(5);
-
-/// How long the init of the previous run of a container may take to end. crun's `delete --force` returns before the killed
-/// process has ended.
-const DYING: Duration = Duration::from_secs(2);
 
 /// Why there is no watcher.
 #[derive(Debug, thiserror::Error)]
@@ -57,92 +46,30 @@ pub enum LaunchError {
     Pipe(#[from] io::Error),
 }
 
-/// Sends `question` to the watcher of `container`; where there is none, enrolls the container and calls `start` with the
-/// lock and the time that is left. Returns [`ControlResponse::Gone`] when the watcher of an earlier container of this id is still
-/// there at the deadline.
-///
-/// # Errors
-/// [`RegistryError::IdInUse`] at once when the id belongs to another container that runs. When the state directory can't be
-/// used, the watcher doesn't answer in time, or `start` fails.
-pub fn ask_or_start<E: From<RegistryError> + From<ControlError>>(
-    registry: &Registry,
-    id: &ContainerId,
-    container: &ContainerFacts,
-    question: &ControlRequest,
-    deadline: Instant,
-    start: impl FnOnce(RecordLock, Duration) -> Result<ControlResponse, E>,
-) -> Result<ControlResponse, E> {
-    let mut is_clean = false;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if let Some(lock) = registry.try_enroll(id)? {
-            let before = lock.recorded_init();
-            check_id(before.clone(), container)?;
-            let is_other = before.is_some_and(|init| !init.is_of(container));
-            if is_other && !is_clean && leftovers::is_in_force(&lock) {
-                drop(lock);
-                is_clean = true;
-                take_back(registry, id);
-                continue;
-            }
-            return start(lock, left);
-        }
-        check_id(registry.recorded_init(id), container)?;
-        match control::ask(&registry.container_dir(id), question, left.max(ASK_AGAIN)) {
-            Ok(ControlResponse::Gone) if left > ASK_AGAIN => {}
-            // It is just starting or ending, or makes room for the one that comes next.
-            Err(error) if error.is_ended() && left > ASK_AGAIN => {}
-            answer => return Ok(answer?),
-        }
-        std::thread::sleep(ASK_AGAIN);
-    }
-}
+/// How long a watcher that only revokes the access of an ended container may take.
+const REVOKE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a watcher may take that only takes back what a container had that has ended.
-const REVOCATION: Duration = Duration::from_secs(2);
+/// How often a watcher that only revokes access is checked for its end.
+const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Has the grants of a container that has ended, and whose watcher was killed, taken back, and its record removed. That is a
-/// watcher's work: hooks are small, and change nothing in cgroups. Whether it is done; what fails is in the log.
-pub fn take_back(registry: &Registry, id: &ContainerId) -> bool {
-    let mut watcher = match succeed(registry, id) {
+/// Starts a watcher that revokes the access of a container that has ended and whose watcher was killed, and removes its
+/// record. Hooks are small and do not change cgroups. Returns whether that is done; failures are in the log.
+pub fn revoke_leftovers(registry: &Registry, id: &ContainerId) -> bool {
+    let mut watcher = match launch_successor(registry, id) {
         Ok(watcher) => watcher,
         Err(error) => {
             tracing::warn!(container = %id, "{error}");
             return false;
         }
     };
-    let deadline = Instant::now() + REVOCATION;
+    let deadline = Instant::now() + REVOKE_TIMEOUT;
     while registry.container_dir(id).exists() && Instant::now() < deadline {
         if watcher.state() != ChildState::Running {
             break;
         }
-        std::thread::sleep(ASK_AGAIN);
+        std::thread::sleep(CHECK_INTERVAL);
     }
     !registry.container_dir(id).exists()
-}
-
-/// Whether the id is free for `container`: an enrolled container with another init has ended. An init with the same bundle is
-/// that of the previous run, which may be about to end.
-///
-/// # Errors
-/// [`RegistryError::IdInUse`].
-fn check_id(enrolled: Option<RecordedInit>, container: &ContainerFacts) -> Result<(), RegistryError> {
-    let Some(other) = enrolled.filter(|init| !init.is_of(container)) else {
-        return Ok(());
-    };
-    let patience = if other.bundle == container.bundle {
-        DYING
-    } else {
-        Duration::ZERO
-    };
-    match other.running() {
-        Some(process) if !process.wait(patience) => Err(RegistryError::IdInUse {
-            id: container.id.clone(),
-            pid: other.pid,
-            bundle: other.bundle,
-        }),
-        _ => Ok(()),
-    }
 }
 
 /// Starts the watcher of a container that is enrolled, hands it the lock, and returns its first word. `config` is
@@ -187,7 +114,7 @@ pub fn launch(
 ///
 /// # Errors
 /// When it can't be started.
-pub fn succeed(registry: &Registry, id: &ContainerId) -> Result<Child, LaunchError> {
+pub fn launch_successor(registry: &Registry, id: &ContainerId) -> Result<Child, LaunchError> {
     let path = programs::find(WATCHER)?;
     let arguments = [
         OsStr::new("--state-dir"),

@@ -12,6 +12,7 @@ mod admission;
 pub mod command;
 pub mod detach;
 pub mod effects;
+pub mod enroll;
 pub mod launch;
 pub mod transaction;
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
+use super::resolved::ResolvedRequests;
 use super::target::Target;
-use super::wishes::Wishes;
 use crate::cli::nodes_of_request::nodes_of_request;
 use crate::cli::render::json::write_json;
 use crate::cli::render::table::print_line;
@@ -28,7 +28,7 @@ fn to_json(path: &Path, attachment: &Attachment) -> Value {
     })
 }
 
-/// Prints what is inside for the wishes now, or why it is not.
+/// Prints the nodes that are inside for the requests now, or why there are none.
 ///
 /// # Errors
 /// When a device is there and can't be inside; what is asked for stays asked for.
@@ -36,13 +36,13 @@ pub(super) fn attached(
     target: &Target,
     status: &Status,
     before: Option<&Status>,
-    wishes: &Wishes,
+    resolved: &ResolvedRequests,
     as_json: bool,
 ) -> Result<()> {
     let known = |problem: &&Problem| before.is_some_and(|before| before.problems.contains(problem));
     let problems: Vec<&Problem> = status.problems.iter().filter(|problem| !known(problem)).collect();
-    let is_wished = |entry: &&RequestEntry| wishes.entries.contains(&entry.without_roots());
-    let entries: Vec<&RequestEntry> = status.requests.iter().filter(is_wished).collect();
+    let is_resolved = |entry: &&RequestEntry| resolved.requests.entries.contains(&entry.without_roots());
+    let entries: Vec<&RequestEntry> = status.requests.iter().filter(is_resolved).collect();
     let mut out = std::io::stdout().lock();
     if as_json {
         let requests: Vec<Value> = entries
@@ -59,14 +59,14 @@ pub(super) fn attached(
             })
             .collect();
         let whole = json!({
-            "id": target.id(), "requests": requests, "problems": problems, "left-out": wishes.left_out,
+            "id": target.id(), "requests": requests, "problems": problems, "left-out": resolved.left_out,
         });
         write_json(&mut out, &whole)?;
     } else {
         for entry in &entries {
             write_request(&mut out, entry, status)?;
         }
-        for left_out in &wishes.left_out {
+        for left_out in &resolved.left_out {
             print_line!(
                 out,
                 "{}: not for a container that runs: {}",

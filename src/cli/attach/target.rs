@@ -1,24 +1,20 @@
 //! The container that is meant: one that is enrolled, or one that runs without us and is enrolled now.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::wishes::Wishes;
 use crate::cli::enrolled::{Enrolled, check_access, find_id, name_of};
 use crate::host::config::Config;
-use crate::host::container::{Container, ContainerFacts};
-use crate::host::process::boot_id;
+use crate::host::container::ContainerFacts;
 use crate::host::runtime_state::{self, Running};
-use crate::host::state::cgroup_owners;
 use crate::host::state::control::{self, ControlError, ControlRequest, ControlResponse, Status};
-use crate::host::state::leftovers;
-use crate::host::state::record::{Record, STATE_VERSION};
-use crate::host::state::record_lock::RecordLock;
+use crate::host::state::record::Record;
 use crate::host::state::registry::Registry;
 use crate::model::oci::ContainerId;
-use crate::watcher::launch::{ask_or_start, launch};
+use crate::model::request::entry::Requests;
+use crate::watcher::enroll::{EnrollError, Enroller, enroll};
 
 /// How long a watcher may take to answer. No container's start waits for us, as it does for a hook; and the watcher may
 /// have many to serve before it comes to our question.
@@ -44,7 +40,7 @@ impl Target {
             .iter()
             .filter_map(|running| {
                 let id = running.facts.id.parse().ok()?;
-                Some((id, name_of(&record_of(running.clone(), &Wishes::default(), None))))
+                Some((id, name_of(&record_of(running.clone()))))
             })
             .collect();
         let Some(found) = find_id(&names, id)? else {
@@ -152,84 +148,28 @@ impl Target {
         patience: Duration,
     ) -> Result<ControlResponse> {
         match control::ask(&registry.container_dir(&self.id), question, patience) {
-            Err(ControlError::Connect { .. }) if !registry.is_watched(&self.id) => Err(self.unwatched()),
+            Err(ControlError::Connect { .. }) if !registry.is_watched(&self.id) => {
+                Err(EnrollError::Unwatched(self.id.clone()).into())
+            }
             answer => Ok(answer?),
         }
     }
 
-    fn unwatched(&self) -> anyhow::Error {
-        anyhow::anyhow!(
-            "container {} has no watcher, which died or was stopped: `oci-hotplug recover` starts it again",
-            self.id
-        )
-    }
-
-    /// Requests its watcher to take the wishes in; a container that has none is enrolled, and gets one.
-    pub fn add(&self, registry: &Registry, config: &Config, wishes: &Wishes) -> Result<ControlResponse> {
-        let question = ControlRequest::Add {
-            container: self.facts().clone(),
-            entries: wishes.entries.clone(),
-            symlinks: wishes.symlinks.clone(),
-        };
-        ask_or_start(
-            registry,
-            &self.id,
-            self.facts(),
-            &question,
-            Instant::now() + PATIENCE,
-            |lock, _| self.enroll(registry, lock, config, wishes),
-        )
-    }
-
-    fn enroll(
+    /// Adds requests to those of the container. A container without a watcher gets one.
+    pub fn add(
         &self,
         registry: &Registry,
-        lock: RecordLock,
         config: &Config,
-        wishes: &Wishes,
-    ) -> Result<ControlResponse> {
-        // What an earlier watcher noted is needed by the one that takes up its work: not ours to clear away.
-        if lock.record()?.is_some_and(|record| record.is_running()) {
-            return Err(self.unwatched());
-        }
-        // Nodes and links of an ended container with this id may lie on a disk that the next one has, too.
-        leftovers::remove_files(&lock);
-        if !Container::exists(self.facts()) {
-            // A record of access that is still in force is for whoever takes that back.
-            if !leftovers::is_in_force(&lock) {
-                lock.remove()?;
-            }
-            bail!("container {} has ended", self.id);
-        }
-        lock.clear()?;
-        lock.write_record(&record_of(self.running.clone(), wishes, config.named.clone()))?;
-        let answer = launch(
-            registry,
-            &self.id,
-            &lock,
-            config.named.as_deref(),
-            config.prestart_timeout,
-        );
-        if !matches!(answer, Ok(ControlResponse::Done)) {
-            // It has taken back what it gave, and is gone: nothing of it is to be left.
-            lock.remove()?;
-            cgroup_owners::sweep(registry.root());
-        }
-        Ok(answer?)
+        requests: Requests,
+    ) -> Result<ControlResponse, EnrollError> {
+        let Running { facts, circumstances } = self.running.clone();
+        let record = Record::new(facts, requests, circumstances, config.named.clone());
+        let deadline = Instant::now() + PATIENCE;
+        enroll(registry, &self.id, &record, config, Enroller::Operator, deadline)
     }
 }
 
-fn record_of(running: Running, wishes: &Wishes, config: Option<PathBuf>) -> Record {
-    Record {
-        version: STATE_VERSION,
-        container: running.facts,
-        requests: wishes.entries.clone(),
-        symlinks: wishes.symlinks.clone(),
-        enrolled: SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs()),
-        circumstances: running.circumstances,
-        config,
-        boot: boot_id(),
-    }
+/// The record of a container without requests.
+fn record_of(running: Running) -> Record {
+    Record::new(running.facts, Requests::default(), running.circumstances, None)
 }

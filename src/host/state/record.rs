@@ -5,6 +5,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ use crate::host::container::ContainerFacts;
 use crate::host::process::{Process, boot_id};
 use crate::host::state::error::RegistryError;
 use crate::model::policy::Circumstances;
-use crate::model::request::entry::RequestEntry;
+use crate::model::request::entry::{RequestEntry, Requests};
 use crate::model::request::symlink::SymlinkRule;
 
 /// The version of record.json and attached.json that this program writes; it reads all up to this one.
@@ -45,6 +46,26 @@ pub struct Record {
 }
 
 impl Record {
+    /// The record of a container that is enrolled now. `config` is the configuration that was named to the hook.
+    pub fn new(
+        container: ContainerFacts,
+        requests: Requests,
+        circumstances: Circumstances,
+        config: Option<PathBuf>,
+    ) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self {
+            version: STATE_VERSION,
+            container,
+            requests: requests.entries,
+            symlinks: requests.symlinks,
+            enrolled: now.map_or(0, |since| since.as_secs()),
+            circumstances,
+            config,
+            boot: boot_id(),
+        }
+    }
+
     /// Whether the container's init still runs: the same process, in the same boot.
     pub fn is_running(&self) -> bool {
         self.init().running().is_some()

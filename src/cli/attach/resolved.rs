@@ -1,4 +1,4 @@
-//! What the words of `attach` and `detach` stand for: requests, classes, CDI devices.
+//! The requests that the arguments of `attach` and `detach` stand for: requests, classes, CDI devices.
 
 use anyhow::{Result, bail};
 
@@ -11,44 +11,40 @@ use crate::cli::cdi::show;
 use crate::cli::list::request_texts;
 use crate::model::request::annotations::{AskError, read_list};
 use crate::model::request::class::Classes;
-use crate::model::request::entry::{Origin, RequestEntry};
-use crate::model::request::symlink::SymlinkRule;
+use crate::model::request::entry::{Origin, RequestEntry, Requests};
 use crate::model::request::{Ask, parse_asks};
 
-/// What is to be asked for.
+/// The requests that the arguments stand for.
 #[derive(Debug, Default)]
-pub(super) struct Wishes {
-    /// Devices: root asks.
-    pub entries: Vec<RequestEntry>,
-    /// Rules for further links, of classes.
-    pub symlinks: Vec<SymlinkRule>,
-    /// What CDI devices say and a running container can't have.
+pub(super) struct ResolvedRequests {
+    /// Trusted requests, and the rules for links of classes.
+    pub requests: Requests,
+    /// The edits of CDI devices that a running container can't have.
     pub left_out: Vec<LeftOut>,
 }
 
-/// Something of a CDI device that only an engine can give, before the container starts.
+/// An edit of a CDI device that only an engine can make, before the container starts.
 #[derive(Debug, serde::Serialize)]
 pub(super) struct LeftOut {
-    /// The device's name.
+    /// The name of the CDI device.
     pub device: String,
-    /// What it is.
+    /// The edit.
     pub edit: String,
 }
 
-impl Wishes {
-    /// Reads the words. `specs` is asked only when one names a CDI device.
+impl ResolvedRequests {
+    /// Reads the arguments. `specs` is called only when one names a CDI device.
     pub fn read(words: &[String], classes: &Classes, specs: impl Fn() -> Specs) -> Result<Self> {
-        let mut wishes = Self::default();
+        let mut resolved = Self::default();
         for word in words {
             if is_cdi(word) {
-                wishes.add_device(word, &specs(), classes)?;
+                resolved.add_device(word, &specs(), classes)?;
             } else {
-                let asks = read_list(Origin::Root, word, classes)?;
-                wishes.entries.extend(asks.entries);
-                wishes.symlinks.extend(asks.symlinks);
+                let requests = read_list(Origin::Root, word, classes)?;
+                resolved.requests.extend(requests);
             }
         }
-        Ok(wishes)
+        Ok(resolved)
     }
 
     fn add_device(&mut self, name: &str, specs: &Specs, classes: &Classes) -> Result<()> {
@@ -60,12 +56,12 @@ impl Wishes {
             }
         };
         let mut of_device = |entry: RequestEntry| {
-            self.entries.push(RequestEntry {
+            self.requests.entries.push(RequestEntry {
                 cdi: Some(name.to_owned()),
                 ..entry
             });
         };
-        // A device of ours brings no nodes but our hooks: what they would ask for is asked for now.
+        // A CDI device of ours has no nodes, but our hooks: take the requests in their arguments.
         let devices = specs.devices();
         let ours = match devices.get(name) {
             Some(Definition::By { device, .. }) if generate::is_our_device(device) => Some(*device),
@@ -73,12 +69,12 @@ impl Wishes {
         };
         if let Some(device) = ours {
             for text in generate::requests(device) {
-                let asks = read_list(Origin::Root, text, classes)?;
-                asks.entries.into_iter().for_each(&mut of_device);
+                let requests = read_list(Origin::Root, text, classes)?;
+                requests.entries.into_iter().for_each(&mut of_device);
             }
             for text in generate::symlinks(device) {
                 let rules = crate::model::request::symlink::parse_symlinks(text).map_err(AskError::from)?;
-                self.symlinks.extend(rules);
+                self.requests.symlinks.extend(rules);
             }
         } else {
             let live = node_requests(&edits);
@@ -100,6 +96,7 @@ impl Wishes {
             );
         }
         if !self
+            .requests
             .entries
             .iter()
             .any(|entry| entry.cdi.as_deref() == Some(name))

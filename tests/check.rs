@@ -99,11 +99,11 @@ ok    kernel      Linux 6.12.48+deb13-amd64
 ok    cgroup      v2 at /sys/fs/cgroup
 ok    udevd       runs
 ok    security    AppArmor is on; the engines' own profiles leave /dev alone
-ok    inotify     128 instances for root, of which each watcher takes one
-ok    state       /run/oci-hotplug, which the first container makes
+ok    inotify     128 instances for root; each watcher needs one
+ok    state       /run/oci-hotplug, created with the first container
 ok    config      /etc/oci-hotplug/config.toml: 1 class, 1 rule
 ok    programs    hooks and watcher in /usr/libexec/oci/hooks.d
-ok    units       systemd looks after watchers
+ok    units       systemd restarts watchers
 ok    cdi         oci-hotplug.dev/device=annotated in /etc/cdi/oci-hotplug.dev-device_annotated.json
 ok    containers  0 have a watcher
 ok    podman      5.4.2, starts the hooks of /usr/share/containers/oci/hooks.d and /etc/containers/oci/hooks.d
@@ -122,20 +122,20 @@ fn a_host_where_all_is_in_place_is_ready() {
 }
 
 const SPOILT: &str = "\
-fail  kernel      Linux 5.4.0-42-generic (update it: Linux 5.6 is the oldest that will do)
+fail  kernel      Linux 5.4.0-42-generic (update it to Linux 5.6 or newer)
 ok    cgroup      v2 at /sys/fs/cgroup
-warn  udevd       left its socket behind and does not listen: requests by tag:, property: and udev's links (/dev/serial/by-id) select nothing (start it: systemctl restart systemd-udevd)
+warn  udevd       does not run, but its socket exists: requests by tag:, property: and udev's links (/dev/serial/by-id) select nothing (start it: systemctl restart systemd-udevd)
 warn  security    SELinux enforces: containers may not open devices that their label does not allow (setsebool -P container_use_devices 1, or run them with --security-opt label=disable)
-warn  inotify     8 instances for root, of which each watcher takes one (0 now) (sysctl fs.inotify.max_user_instances=1024, and in /etc/sysctl.d)
-ok    state       /run/oci-hotplug, which the first container makes
-fail  config      others than root can write /etc/oci-hotplug/config.toml (chown root:root /etc/oci-hotplug/config.toml && chmod 0644 /etc/oci-hotplug/config.toml)
+warn  inotify     8 instances for root; each watcher needs one (0 now) (sysctl fs.inotify.max_user_instances=1024, and in /etc/sysctl.d)
+ok    state       /run/oci-hotplug, created with the first container
+fail  config      users other than root can write /etc/oci-hotplug/config.toml (chown root:root /etc/oci-hotplug/config.toml && chmod 0644 /etc/oci-hotplug/config.toml)
 fail  programs    oci-hotplug-watcher missing in /usr/libexec/oci/hooks.d (install oci-hotplug again)
-warn  units       systemd runs this host and has no unit oci-hotplug-watcher@.service: a watcher that dies stays dead (install oci-hotplug again, or run \"oci-hotplug recover\" now and then)
-warn  cdi         no device oci-hotplug.dev/device=annotated: Docker, Compose and the CRI have nothing to name (oci-hotplug cdi generate annotated)
+warn  units       systemd has no unit oci-hotplug-watcher@.service: a watcher that crashes is not restarted (install oci-hotplug again, or run \"oci-hotplug recover\" regularly)
+warn  cdi         no device oci-hotplug.dev/device=annotated: Docker, Compose and the CRI need it (oci-hotplug cdi generate annotated)
 ok    containers  0 have a watcher
 fail  podman      5.4.2: no file starts oci-hotplug-prestart, in /opt/hooks.d (add \"/usr/share/containers/oci/hooks.d\" to hooks_dir under [engine] of /etc/containers/containers.conf)
 warn  docker      26.1.5, CDI is off ({\"features\": {\"cdi\": true}} in /etc/docker/daemon.json, then systemctl restart docker)
-warn  containerd  1.7.24, CDI is off in its CRI plugin (Docker needs none there) (for Kubernetes: enable_cdi = true under [plugins.\"io.containerd.grpc.v1.cri\"] in /etc/containerd/config.toml)
+warn  containerd  1.7.24, CDI is disabled in its CRI plugin (Docker does not need it) (for Kubernetes: enable_cdi = true under [plugins.\"io.containerd.grpc.v1.cri\"] in /etc/containerd/config.toml)
 fail  cri-o       1.36.0: no file starts oci-hotplug-prestart, in /opt/hooks.d (add \"/usr/share/containers/oci/hooks.d\" to hooks_dir under [crio.runtime] in a file of /etc/crio/crio.conf.d)
 ok    runc        1.1.15
 ok    crun        1.21.0
@@ -282,7 +282,7 @@ fn what_is_left_of_a_container_that_is_gone_is_told() {
         "{text}"
     );
     assert!(
-        text.contains("warn  containers  left of containers that are gone: web (oci-hotplug recover"),
+        text.contains("warn  containers  records of containers that are gone: web (oci-hotplug recover"),
         "{text}"
     );
     assert!(text.contains("torn/record.json: EOF"), "{text}");

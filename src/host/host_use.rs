@@ -19,7 +19,7 @@ type Uses = Vec<((u32, u32), Use)>;
 
 /// What can't be read of the host's own use of its disks.
 #[derive(Debug, thiserror::Error)]
-#[error("reading which disks the host uses, {path}: {source} (until it can be read, no container gets a disk that an annotation asks for)", path = path.display())]
+#[error("reading which disks the host uses, {path}: {source} (until it can be read, untrusted requests get no disks)", path = path.display())]
 pub struct HostUseError {
     /// The file.
     pub path: PathBuf,

@@ -128,11 +128,11 @@ pub(super) fn read_file(path: &Path) -> Option<Vec<u8>> {
 #[derive(Debug, thiserror::Error)]
 pub enum NoContainer {
     /// It is not there.
-    #[error("process {0} is not there (--pid takes the number of a container's process as the host has it)")]
+    #[error("process {0} does not exist (--pid takes the host's pid of a container's process)")]
     Gone(i32),
     /// It lives in the host's own file system.
     #[error(
-        "process {0} has the host's root directory: it is in no container (--pid takes the number of a container's process as the host has it)"
+        "process {0} has the host's root directory: it is not in a container (--pid takes the host's pid of a container's process)"
     )]
     Host(i32),
 }

@@ -120,17 +120,17 @@ struct RawState {
 pub enum HookStateError {
     /// Something else, or nothing.
     #[error(
-        "reading the container's state from standard input: it is no JSON object (this program is an OCI hook: the runtime starts it, oci-hotplug(1) is for people)"
+        "reading the container's state from standard input: not a JSON object (this program is an OCI hook, which the runtime starts; operators use oci-hotplug(1))"
     )]
     NoObject,
     /// Not JSON.
     #[error(
-        "reading the container's state from standard input: {} (this program is an OCI hook: the runtime starts it, oci-hotplug(1) is for people)",
+        "reading the container's state from standard input: {} (this program is an OCI hook, which the runtime starts; operators use oci-hotplug(1))",
         quoted(.0)
     )]
     Json(serde_json::Error),
     /// No id.
-    #[error("reading the container's state from standard input: it has no text `id`")]
+    #[error("reading the container's state from standard input: `id` is not a string")]
     NoId,
     /// An id that cannot be one.
     #[error("reading the container's state from standard input: {0}")]
@@ -322,7 +322,7 @@ pub enum BundleConfigError {
         source: serde_json::Error,
     },
     /// No root file system: not a container that could have a /dev.
-    #[error("reading {path}: it has no `root`", path = path.display())]
+    #[error("reading {path}: `root` is missing", path = path.display())]
     NoRoot {
         /// The file.
         path: PathBuf,
@@ -458,7 +458,7 @@ mod tests {
         assert!(fault.contains(": expected value at line 1 column 7 ("), "{fault}");
         assert_eq!(
             error("{}"),
-            "reading the container's state from standard input: it has no text `id`"
+            "reading the container's state from standard input: `id` is not a string"
         );
         assert!(error(r#"{"id":"../x"}"#).contains(r#"container id "../x": must be"#));
     }

@@ -408,7 +408,7 @@ impl Policy {
         Denial {
             rule: "usbip".into(),
             reason: format!(
-                "it is a device of another host, {}, which no rule allows",
+                "a device of another host, {}, and no rule allows it",
                 remote.server
             ),
             hint: format!(
@@ -435,7 +435,7 @@ impl Policy {
     fn denied_by_classes_only(&self, request: &Request) -> Denial {
         Denial {
             rule: format!("classes-only, in {}", self.written_in.display()),
-            reason: "containers may ask only for classes here".into(),
+            reason: "untrusted requests must use a class".into(),
             hint: self.class_cure(request),
             line: None,
         }
@@ -474,7 +474,7 @@ impl Policy {
         Denial {
             rule: format!("default = \"{}\"", self.fallback.as_str()),
             reason: match self.fallback {
-                Fallback::Removable => "it is no device on USB, and no rule allows it".into(),
+                Fallback::Removable => "not a USB device, and no rule allows it".into(),
                 _ => "no rule allows it".into(),
             },
             hint: self.allow_cure(request),
@@ -562,9 +562,9 @@ fn denied_by_rule(rule: &Rule, wanted: Access) -> Denial {
         rule: rule.place.to_string(),
         reason: rule.reason.clone().unwrap_or_else(|| "the rule denies it".into()),
         hint: if left.is_none() {
-            "the rule must be changed to allow it".into()
+            "to allow it, change the rule".into()
         } else {
-            format!("ask for ;access={left}, or the rule must be changed")
+            format!("request ;access={left}, or change the rule")
         },
         line: None,
     }
@@ -578,7 +578,7 @@ fn denied_as_unknown(rule: &Rule, whose: &SysPath, inventory: &Inventory) -> Den
     let (reason, hint) = match has_udevd {
         true => (
             format!("udevd has not processed {whose}, and this deny rule depends on it"),
-            "see why with `systemctl status systemd-udevd`",
+            "check `systemctl status systemd-udevd`",
         ),
         false => (
             "no udevd runs on this host, and this deny rule depends on facts that only udevd knows"
@@ -608,8 +608,8 @@ fn exposes(device: &Device) -> String {
 fn denied_for_access(place: &Place, wanted: Access, allowed: Access) -> Denial {
     Denial {
         rule: place.to_string(),
-        reason: format!("it allows access={allowed}, and access={wanted} is asked for"),
-        hint: format!("ask for ;access={allowed}"),
+        reason: format!("it allows access={allowed}, and the request needs access={wanted}"),
+        hint: format!("request ;access={allowed}"),
         line: None,
     }
 }

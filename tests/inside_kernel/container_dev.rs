@@ -215,7 +215,7 @@ fn the_engines_own_node_is_adopted_as_it_is() {
     let error = dev.add_node(path("/dev/zero"), FULL, &OWNER, false).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "/dev/zero in the container is the device node c 1:5, which is not ours to replace; remove it or choose another path"
+        "/dev/zero in the container is the device node c 1:5, which oci-hotplug does not replace; remove it or choose another path"
     );
     assert_eq!(inside.stat("/dev/zero"), "character special file 604 0 0 1:5");
 }

@@ -31,11 +31,11 @@ fn is_named_and_left(inside: &mut Inside, dev: &mut ContainerDev, name: &str) {
     assert_eq!(
         below,
         format!(
-            "/dev/serial in the container is {name}: nothing is put behind it; remove it or choose another path"
+            "/dev/serial in the container is {name}: it is not followed; remove it or choose another path"
         )
     );
     let taken = format!(
-        "/dev/serial in the container is {name}, which is not ours to replace; remove it or choose another path"
+        "/dev/serial in the container is {name}, which oci-hotplug does not replace; remove it or choose another path"
     );
     assert_eq!(
         dev.add_node(path("/dev/serial"), ZERO, &OWNER, false)
@@ -175,8 +175,7 @@ fn a_file_system_that_never_answers_is_asked_nothing_and_keeps_only_its_own_plac
         let place = mount_silent(&mut inside, &mut dev, "/dev/board", false);
         let volume = mount_silent(&mut inside, &mut dev, "/data", true);
         let node = path("/dev/bus/usb/001/002");
-        let in_the_way = "/dev/bus in the container is a mount of another file system: nothing is put behind it; \
-                          remove it or choose another path";
+        let in_the_way = "/dev/bus in the container is a mount of another file system: it is not followed; remove it or choose another path";
         let error = dev.add_node(node, ZERO, &OWNER, true).unwrap_err();
         assert_eq!(error.to_string(), in_the_way);
         assert_eq!(dev.find_node(node, ZERO).unwrap_err().to_string(), in_the_way);
@@ -185,8 +184,7 @@ fn a_file_system_that_never_answers_is_asked_nothing_and_keeps_only_its_own_plac
         let board = path("/dev/board");
         assert_eq!(dev.find_node(board, ZERO).unwrap(), Found::Other);
         let error = dev.add_node(board, ZERO, &OWNER, true).unwrap_err();
-        let taken = "/dev/board in the container is a mount of another file system, which is not ours to replace; \
-                     remove it or choose another path";
+        let taken = "/dev/board in the container is a mount of another file system, which oci-hotplug does not replace; remove it or choose another path";
         assert_eq!(error.to_string(), taken);
         let error = dev.add_link(board, path("/dev/zero"), true).unwrap_err();
         assert_eq!(error.to_string(), taken);

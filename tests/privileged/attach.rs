@@ -441,7 +441,7 @@ fn what_can_t_be_attached_leaves_no_request(machine: &Machine) {
             1
         ),
         format!(
-            "oci-hotplug: process {} has the host's root directory: it is in no container (--pid takes the number of a container's process as the host has it)\n",
+            "oci-hotplug: process {} has the host's root directory: it is not in a container (--pid takes the host's pid of a container's process)\n",
             std::process::id()
         )
     );

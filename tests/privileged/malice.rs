@@ -759,7 +759,7 @@ fn a_state_directory_in_a_strangers_hands_is_refused(machine: &Machine) {
     for (place, fault) in [
         ("theirs", "belongs to user 65534"),
         ("parent/state", "belongs to user 65534"),
-        ("anybodys", "can be written by anybody"),
+        ("anybodys", "is writable by everyone"),
         ("link", "belongs to user 65534"),
     ] {
         let directory = open.join(place);

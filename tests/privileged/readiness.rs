@@ -52,7 +52,7 @@ fn a_container_without_its_watcher_is_named_and_so_is_what_it_leaves(machine: &M
     assert_eq!(code, Some(1));
 
     container.delete();
-    let gone = format!("left of containers that are gone: {}", container.id);
+    let gone = format!("records of containers that are gone: {}", container.id);
     eventually("the check says that the container is gone", || {
         told(machine, "containers").1 == gone
     });

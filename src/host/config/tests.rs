@@ -133,7 +133,7 @@ fn a_wrong_rule_is_told_with_file_line_and_cure() {
     for (rest, said) in [
         (
             "devices = []",
-            "it names no device: write devices = [\"usb:0403\"], say",
+            "no devices: write for example devices = [\"usb:0403\"]",
         ),
         (
             "devices = [\"usb:0403\", \"usb:12345\"]",
@@ -141,11 +141,11 @@ fn a_wrong_rule_is_told_with_file_line_and_cure() {
         ),
         (
             "devices = [\"parent-of:usb:0403\"]",
-            "device \"parent-of:usb:0403\": a rule has no parent-of: name the parent itself, and all below it is meant (devices, element 1)",
+            "device \"parent-of:usb:0403\": rules do not support parent-of: select the parent itself, which includes all devices below it (devices, element 1)",
         ),
         (
             "devices = [\"usb:0403;access=r\"]",
-            "device \"usb:0403;access=r\": a rule's devices have no options: the access is a key of its own, access = \"rw\" (devices, element 1)",
+            "device \"usb:0403;access=r\": devices of a rule have no options: use the key access = \"rw\" (devices, element 1)",
         ),
         (
             "devices = [\"usb:0403\"]\napplies-to = \"all\"",

@@ -22,7 +22,7 @@ pub enum ContainerDevError {
         path: PathBuf,
     },
     /// A parent is not a directory of the container's.
-    #[error("{} in the container is {found}: nothing is put behind it; remove it or choose another path", path.display())]
+    #[error("{} in the container is {found}: it is not followed; remove it or choose another path", path.display())]
     InTheWay {
         /// The parent.
         path: PathBuf,
@@ -30,7 +30,7 @@ pub enum ContainerDevError {
         found: String,
     },
     /// The place is taken by something that is not ours.
-    #[error("{} in the container is {found}, which is not ours to replace; remove it or choose another path", path.display())]
+    #[error("{} in the container is {found}, which oci-hotplug does not replace; remove it or choose another path", path.display())]
     Taken {
         /// The place.
         path: PathBuf,

@@ -49,7 +49,7 @@ pub enum FilterError {
     },
     /// The programs of a cgroup cannot be listed.
     #[error(
-        "asking for the device programs of cgroup {cgroup}: {source}; it must be a cgroup v2 directory, and the caller needs CAP_NET_ADMIN"
+        "listing the device programs of cgroup {cgroup}: {source}; it must be a cgroup v2 directory, and the caller needs CAP_NET_ADMIN"
     )]
     Query {
         /// Its directory.
@@ -69,7 +69,7 @@ pub enum FilterError {
     },
     /// The kernel does not show the instructions of an attached program.
     #[error(
-        "device program {id} ({name}) of cgroup {cgroup}: the kernel keeps its instructions back; set the sysctls net.core.bpf_jit_harden to 1 or less and kernel.kptr_restrict to 1 or less, and start the container again"
+        "device program {id} ({name}) of cgroup {cgroup}: the kernel hides its instructions; set the sysctls net.core.bpf_jit_harden to 1 or less and kernel.kptr_restrict to 1 or less, and start the container again"
     )]
     Hidden {
         /// The cgroup's directory.
@@ -106,7 +106,7 @@ pub enum FilterError {
         source: LoadError,
     },
     /// The extended program cannot take the original's place.
-    #[error("putting our program in the place of device program {id} ({name}) of cgroup {cgroup}: {source}")]
+    #[error("replacing device program {id} ({name}) of cgroup {cgroup} by ours: {source}")]
     Attach {
         /// The cgroup's directory.
         cgroup: PathBuf,
@@ -119,7 +119,7 @@ pub enum FilterError {
     },
     /// Someone replaced the programs again and again while we did.
     #[error(
-        "device programs {ids:?} of cgroup {cgroup}: changed in each of {rounds} attempts to extend them, or are held by a bpf link; look with `bpftool cgroup show` who else manages this cgroup"
+        "device programs {ids:?} of cgroup {cgroup}: changed in each of {rounds} attempts to extend them, or are held by a bpf link; find the other manager of this cgroup with `bpftool cgroup show`"
     )]
     Restless {
         /// The cgroup's directory.
@@ -141,7 +141,7 @@ pub enum FilterError {
     },
     /// More grants than the map takes.
     #[error(
-        "granting {num} in cgroup {cgroup}: the map of grants is full; a container can have {limit} hotplugged device numbers: ask for fewer devices"
+        "granting {num} in cgroup {cgroup}: the map of grants is full; a container can have {limit} hotplugged device numbers: request fewer devices"
     )]
     Full {
         /// The container's leaf cgroup.
@@ -172,7 +172,7 @@ pub enum FilterError {
         source: io::Error,
     },
     /// The kernel took a rule of a v1 cgroup, and it is not in devices.list.
-    #[error("\"{rule}\" was written to {} of cgroup {cgroup} and has no effect; someone else manages its rules", file(*verdict))]
+    #[error("\"{rule}\" was written to {} of cgroup {cgroup} and has no effect; another program manages its rules", file(*verdict))]
     Ineffective {
         /// Its directory.
         cgroup: PathBuf,

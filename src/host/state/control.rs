@@ -153,7 +153,7 @@ pub enum ControlError {
         source: io::Error,
     },
     /// Nobody listens.
-    #[error("asking the watcher in {dir}: {}", told(source, " (it may have ended: `oci-hotplug list` tells)"), dir = dir.display())]
+    #[error("sending a request to the watcher in {dir}: {}", told(source, " (it may have ended; see `oci-hotplug list`)"), dir = dir.display())]
     Connect {
         /// The container's directory.
         dir: PathBuf,
@@ -161,7 +161,7 @@ pub enum ControlError {
         source: io::Error,
     },
     /// The watcher went away, or did not answer in time.
-    #[error("waiting for the watcher's answer in {dir}: {}", told(source, ""), dir = dir.display())]
+    #[error("waiting for the response of the watcher in {dir}: {}", told(source, ""), dir = dir.display())]
     NoAnswer {
         /// The container's directory.
         dir: PathBuf,
@@ -188,7 +188,7 @@ impl ControlError {
 fn told(error: &io::Error, hint: &str) -> String {
     match error.kind() {
         // socket(7): a time limit of a socket that is over is EAGAIN.
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => "no answer in time: it is stopped or has too much to do (`oci-hotplug inspect` shows its process; kill -CONT lets a stopped one go on)"
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => "the watcher did not answer in time; it may be stopped or overloaded (`oci-hotplug inspect` shows its process; kill -CONT resumes a stopped one)"
             .to_owned(),
         _ => format!("{error}{hint}"),
     }
@@ -305,7 +305,7 @@ impl ControlClient {
                 return match serde_json::from_slice(&self.text[..end]) {
                     Ok(question) => Received::Request(question),
                     Err(error) => {
-                        self.answer(&ControlResponse::Failed(format!("reading the question: {error}")));
+                        self.answer(&ControlResponse::Failed(format!("reading the request: {error}")));
                         Received::Closed
                     }
                 };
@@ -341,7 +341,7 @@ impl ControlClient {
         };
         let outcome = send();
         if let Err(error) = &outcome {
-            tracing::debug!(%error, "an asker did not take its answer");
+            tracing::debug!(%error, "a client did not read its response");
         }
         outcome.is_ok()
     }
@@ -423,7 +423,7 @@ fn receive(stream: &UnixStream) -> io::Result<(Vec<u8>, Vec<File>)> {
         if received.bytes == 0 {
             return Err(io::Error::new(
                 ErrorKind::UnexpectedEof,
-                "it ended without an answer",
+                "the watcher ended without a response",
             ));
         }
         line.extend_from_slice(&buffer[..received.bytes]);

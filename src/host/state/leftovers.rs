@@ -83,7 +83,7 @@ pub fn revoke(lock: &RecordLock) -> bool {
     let id = lock.dir().file_name().unwrap_or_default().to_string_lossy();
     let outcome = filter::revoke(&memory, &Owner::of_record(lock.state_dir(), &id, &init));
     if let Err(error) = &outcome {
-        tracing::warn!(container = %id, "taking back the access of a container that is gone: {error}");
+        tracing::warn!(container = %id, "revoking the access of a container that is gone: {error}");
     }
     outcome.is_ok()
 }

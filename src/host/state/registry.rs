@@ -109,7 +109,7 @@ impl Registry {
         }
         let holder = match self.watcher(id) {
             Some(watcher) => format!("process {}", watcher.pid),
-            None => "a process that has not said who it is".into(),
+            None => "an unknown process".into(),
         };
         Err(RegistryError::Locked {
             path: self.container_dir(id).join("lock"),

@@ -16,7 +16,7 @@ const STICKY: u32 = 0o1000;
 /// A directory in which somebody else has a say.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "using the directory {directory}: {at} {fault}, who could have a say in what root does there: choose another, such as /run/oci-hotplug",
+    "using the directory {directory}: {at} {fault}, so that other users could control what root does there: choose another, such as /run/oci-hotplug",
     directory = directory.display(), at = at.display()
 )]
 pub struct Untrusted {
@@ -72,10 +72,10 @@ fn fault(found: &Metadata, is_last: bool) -> Option<String> {
         return None;
     }
     if mode & OTHERS_WRITE != 0 {
-        return Some("can be written by anybody".to_owned());
+        return Some("is writable by everyone".to_owned());
     }
     let own_group = found.gid() == 0 || found.gid() == getegid().as_raw();
-    (mode & GROUP_WRITES != 0 && !own_group).then(|| format!("can be written by group {}", found.gid()))
+    (mode & GROUP_WRITES != 0 && !own_group).then(|| format!("is writable by group {}", found.gid()))
 }
 
 #[cfg(test)]
@@ -129,7 +129,7 @@ mod tests {
         let error = check(&place.join("a/b")).unwrap_err();
         assert_eq!(error.at, place);
         let message = error.to_string();
-        let said = format!("{} can be written by anybody, ", place.display());
+        let said = format!("{} is writable by everyone, ", place.display());
         assert!(
             message.contains(&said) && message.contains("/run/oci-hotplug"),
             "{message}"

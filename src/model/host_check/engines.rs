@@ -54,7 +54,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         findings.push(Finding::warn(
             "runtimes",
             "none of runc, crun and youki is installed",
-            "install one, best with an engine: apt-get install podman",
+            "install one, preferably with an engine: apt-get install podman",
         ));
     }
     findings
@@ -114,7 +114,7 @@ fn fault(file: &HookFile, stages: &[&str]) -> Option<(String, String)> {
     let definition = &file.definition;
     if !file.is_executable {
         return Some((
-            format!("starts {}, which is not there", definition.program.display()),
+            format!("starts {}, which does not exist", definition.program.display()),
             "install oci-hotplug again, or remove that file".into(),
         ));
     }
@@ -131,7 +131,7 @@ fn fault(file: &HookFile, stages: &[&str]) -> Option<(String, String)> {
     (!definition.asked_by_annotation).then(|| {
         (
             "is not for containers with the annotation io.oci-hotplug.devices".into(),
-            "install oci-hotplug again, or mend \"when\" in it".into(),
+            "install oci-hotplug again, or correct \"when\" in it".into(),
         )
     })
 }
@@ -154,8 +154,8 @@ fn docker(docker: &Docker, annotated: Option<&Path>) -> Finding {
     if docker.version.is_some_and(|version| version < DOCKER_CDI) {
         return Finding::warn(
             "docker",
-            format!("{version}, which knows no CDI"),
-            "update it: 25 is the oldest that will do, 28.2 the first that needs no setting",
+            format!("{version}, without CDI support"),
+            "update it to 25 or newer; 28.2 or newer needs no setting",
         );
     }
     let unasked = docker
@@ -187,14 +187,14 @@ fn containerd(containerd: &Containerd, annotated: Option<&Path>) -> Finding {
     if config.cri_is_off {
         return Finding::ok(
             "containerd",
-            format!("{version}, serves Docker alone: its CRI plugin is off"),
+            format!("{version}, used by Docker only: its CRI plugin is disabled"),
         );
     }
     if containerd.version.is_some_and(|version| version < CONTAINERD_CDI) {
         return Finding::warn(
             "containerd",
-            format!("{version}, whose CRI plugin knows no CDI (Docker needs none there)"),
-            "for Kubernetes: update it, 1.7 is the oldest that will do",
+            format!("{version}, whose CRI plugin has no CDI support (Docker does not need it)"),
+            "for Kubernetes: update it to 1.7 or newer",
         );
     }
     let unasked = containerd
@@ -203,7 +203,7 @@ fn containerd(containerd: &Containerd, annotated: Option<&Path>) -> Finding {
     if !config.cdi.unwrap_or(unasked) {
         return Finding::warn(
             "containerd",
-            format!("{version}, CDI is off in its CRI plugin (Docker needs none there)"),
+            format!("{version}, CDI is disabled in its CRI plugin (Docker does not need it)"),
             "for Kubernetes: enable_cdi = true under [plugins.\"io.containerd.grpc.v1.cri\"] in /etc/containerd/config.toml",
         );
     }
@@ -254,8 +254,8 @@ fn runtime(name: &'static str, version: Option<Version>) -> Finding {
     if is_old {
         return Finding::fail(
             name,
-            format!("{}, which runs no createRuntime hooks", told(version)),
-            "update it: 1.0 is the oldest that will do",
+            format!("{}, without createRuntime hooks", told(version)),
+            "update it to 1.0 or newer",
         );
     }
     Finding::ok(name, told(version))

@@ -237,6 +237,6 @@ pub struct Containers {
     pub gone: Vec<String>,
     /// Records that can't be read, with the reason.
     pub unreadable: Vec<String>,
-    /// How many watchers run from an executable that was replaced.
+    /// How many watchers run running from a replaced executable.
     pub outdated: usize,
 }

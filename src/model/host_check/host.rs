@@ -44,7 +44,7 @@ fn user(facts: &Facts) -> Option<Finding> {
         0 => Finding::ok("user", "root"),
         uid => Finding::fail(
             "user",
-            format!("user {uid}, who may not look at everything"),
+            format!("user {uid}, who cannot read everything"),
             "run this as root",
         ),
     })
@@ -56,12 +56,12 @@ fn kernel(release: &str) -> Finding {
         Some(_) => Finding::fail(
             "kernel",
             format!("Linux {release}"),
-            "update it: Linux 5.6 is the oldest that will do",
+            "update it to Linux 5.6 or newer",
         ),
         None => Finding::warn(
             "kernel",
             "its version is not known",
-            "mount /proc; Linux 5.6 is the oldest that will do",
+            "mount /proc; Linux 5.6 or newer is required",
         ),
     }
 }
@@ -92,7 +92,7 @@ fn cgroup(facts: &Facts) -> Finding {
             UNIFY,
         ),
         (None, Some(v2)) => Finding::ok("cgroup", format!("v2 at {}", v2.display())),
-        (None, None) => Finding::fail("cgroup", "no hierarchy that decides on devices is mounted", UNIFY),
+        (None, None) => Finding::fail("cgroup", "no hierarchy that controls devices is mounted", UNIFY),
     }
 }
 
@@ -128,13 +128,13 @@ fn udevd(facts: &Facts) -> Finding {
         Udevd::Running => Finding::ok("udevd", "runs"),
         Udevd::Silent => Finding::warn(
             "udevd",
-            format!("left its socket behind and does not listen: {WITHOUT}{denials}"),
+            format!("does not run, but its socket exists: {WITHOUT}{denials}"),
             "start it: systemctl restart systemd-udevd",
         ),
         Udevd::Absent => Finding::warn(
             "udevd",
-            format!("none runs, the kernel alone tells of devices: {WITHOUT}{denials}"),
-            "start systemd-udevd, or leave it where none of that is asked for",
+            format!("does not run, so devices are only known from the kernel: {WITHOUT}{denials}"),
+            "start systemd-udevd, unless no request needs it",
         ),
     }
 }
@@ -158,7 +158,7 @@ fn security(facts: &Facts) -> Finding {
 fn inotify(facts: &Facts) -> Option<Finding> {
     let limit = facts.inotify_instances?;
     let watchers = facts.containers.watched as u64;
-    let seen = format!("{limit} instances for root, of which each watcher takes one");
+    let seen = format!("{limit} instances for root; each watcher needs one");
     Some(
         if limit < USUAL_INOTIFY_INSTANCES || watchers.saturating_mul(4) >= limit.saturating_mul(3) {
             Finding::warn(
@@ -191,7 +191,7 @@ fn state(facts: &Facts) -> Finding {
         return Finding::fail(
             "state",
             format!(
-                "{path} belongs to {owner} and has mode {:04o}: only root may see it",
+                "{path} belongs to {owner} and has mode {:04o}: only root may read it",
                 access.mode
             ),
             format!("chown root {path} && chmod 0700 {path}"),
@@ -204,7 +204,7 @@ fn state(facts: &Facts) -> Finding {
             "name a state-dir on a tmpfs, below /run, in config.toml",
         ),
         _ if state.access.is_none() => {
-            Finding::ok("state", format!("{path}, which the first container makes"))
+            Finding::ok("state", format!("{path}, created with the first container"))
         }
         _ => Finding::ok("state", format!("{path}, for root only")),
     }
@@ -219,7 +219,7 @@ fn config(facts: &Facts) -> Finding {
             return Finding::fail(
                 "config",
                 line,
-                "fix it: containers that it may concern do not start; see oci-hotplug.toml(5)",
+                "fix it: containers that it may affect do not start; see oci-hotplug.toml(5)",
             );
         }
     };
@@ -227,7 +227,7 @@ fn config(facts: &Facts) -> Finding {
     if let Some(open) = config.open_files.first() {
         return Finding::fail(
             "config",
-            format!("others than root can write {}", open.display()),
+            format!("users other than root can write {}", open.display()),
             format!("chown root:root {0} && chmod 0644 {0}", open.display()),
         );
     }
@@ -235,13 +235,13 @@ fn config(facts: &Facts) -> Finding {
         return Finding::warn(
             "config",
             format!(
-                "{path}: policy.default = \"anything\": every container gets any device that it asks for and that is not protected"
+                "{path}: policy.default = \"anything\": every container gets any device that it requests and that is not protected"
             ),
-            "\"removable\" and rules policy.allow for what is meant",
+            "set it to \"removable\", and add policy.allow rules",
         );
     }
     if config.files == 0 {
-        return Finding::ok("config", format!("the defaults, for there is no {path}"));
+        return Finding::ok("config", format!("the defaults, because there is no {path}"));
     }
     Finding::ok(
         "config",
@@ -267,7 +267,7 @@ fn programs(facts: &Facts) -> Finding {
         return Finding::fail(
             "programs",
             format!(
-                "others than root can write {} in {dir}, which root runs",
+                "users other than root can write {} in {dir}, which root runs",
                 programs.open.join(", ")
             ),
             MEND_PROGRAMS,
@@ -277,7 +277,7 @@ fn programs(facts: &Facts) -> Finding {
         return Finding::warn(
             "programs",
             format!(
-                "of another version than this program: {}",
+                "version differs from this program's: {}",
                 programs.other_versions.join(", ")
             ),
             MEND_PROGRAMS,
@@ -288,27 +288,27 @@ fn programs(facts: &Facts) -> Finding {
 
 fn units(facts: &Facts) -> Finding {
     match (facts.systemd.runs, facts.systemd.has_units) {
-        (true, true) => Finding::ok("units", "systemd looks after watchers"),
+        (true, true) => Finding::ok("units", "systemd restarts watchers"),
         (true, false) => Finding::warn(
             "units",
-            "systemd runs this host and has no unit oci-hotplug-watcher@.service: a watcher that dies stays dead",
-            "install oci-hotplug again, or run \"oci-hotplug recover\" now and then",
+            "systemd has no unit oci-hotplug-watcher@.service: a watcher that crashes is not restarted",
+            "install oci-hotplug again, or run \"oci-hotplug recover\" regularly",
         ),
         (false, _) => Finding::ok(
             "units",
-            "no systemd; \"oci-hotplug recover\", from cron say, starts watchers that died",
+            "no systemd: run \"oci-hotplug recover\" regularly, for example from cron, to restart crashed watchers",
         ),
     }
 }
 
 fn cdi(facts: &Facts) -> Finding {
     const GENERATE: &str = "oci-hotplug cdi generate annotated";
-    const MEND: &str = "remove what is in the way, then oci-hotplug cdi generate annotated";
+    const MEND: &str = "remove the conflicting file, then oci-hotplug cdi generate annotated";
     let cdi = &facts.cdi;
     match (&cdi.annotated, &cdi.fault) {
         (None, _) => Finding::warn(
             "cdi",
-            "no device oci-hotplug.dev/device=annotated: Docker, Compose and the CRI have nothing to name",
+            "no device oci-hotplug.dev/device=annotated: Docker, Compose and the CRI need it",
             GENERATE,
         ),
         (Some(file), Some(fault)) => Finding::fail("cdi", format!("{}: {fault}", file.display()), MEND),
@@ -323,7 +323,7 @@ fn cdi(facts: &Facts) -> Finding {
                         .collect::<Vec<_>>()
                 )
             ),
-            "oci-hotplug cdi validate tells what is wrong",
+            "see oci-hotplug cdi validate",
         ),
         (Some(file), None) => Finding::ok(
             "cdi",
@@ -347,7 +347,7 @@ fn containers(facts: &Facts) -> Vec<Finding> {
         findings.push(Finding::warn(
             CHECK,
             format!("container {name} has our annotation but no watcher: its engine did not run our hooks"),
-            format!("{how}, or give a running one its devices with `oci-hotplug attach`"),
+            format!("{how}, or attach devices to the running container with `oci-hotplug attach`"),
         ));
     }
     findings.extend(
@@ -360,21 +360,24 @@ fn containers(facts: &Facts) -> Vec<Finding> {
         findings.push(Finding::warn(
             CHECK,
             listed(&containers.unreadable),
-            "oci-hotplug recover tells more",
+            "run oci-hotplug recover for the reasons",
         ));
     }
     if !containers.gone.is_empty() {
         findings.push(Finding::warn(
             CHECK,
-            format!("left of containers that are gone: {}", listed(&containers.gone)),
-            "oci-hotplug recover, or leave it to the next container",
+            format!(
+                "records of containers that are gone: {}",
+                listed(&containers.gone)
+            ),
+            "run oci-hotplug recover; the next start of a container removes them, too",
         ));
     }
     if containers.outdated > 0 {
         findings.push(Finding::warn(
             CHECK,
             format!(
-                "{} from an executable that was replaced",
+                "{} running from a replaced executable",
                 counted(containers.outdated, "watcher runs", "watchers run")
             ),
             "oci-hotplug recover --restart-watchers",

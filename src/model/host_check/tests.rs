@@ -377,7 +377,7 @@ fn hooks_and_watcher_are_complete_root_s_and_of_this_version() {
     );
     assert_told(
         Fail,
-        &["others than root can write oci-hotplug-watcher"],
+        &["users other than root can write oci-hotplug-watcher"],
         "programs",
         |host| {
             host.programs.open = name();
@@ -483,7 +483,7 @@ fn podman_and_cri_o_find_both_hooks() {
     );
     assert_told(
         Fail,
-        &["starts /usr/libexec/oci/hooks.d/oci-hotplug-prestart, which is not there"],
+        &["starts /usr/libexec/oci/hooks.d/oci-hotplug-prestart, which does not exist"],
         "podman",
         |host| {
             podman_hooks(host).files[0].is_executable = false;

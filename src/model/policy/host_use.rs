@@ -67,7 +67,10 @@ impl HostUse {
         }
         match self.uses.get(&(num.major, num.minor)) {
             Some(known) => Some(known.clone()),
-            None if self.unknown => Some(Use::new("may be in use: what the host uses cannot be read", None)),
+            None if self.unknown => Some(Use::new(
+                "may be in use: the disks that the host uses are unknown",
+                None,
+            )),
             None => None,
         }
     }

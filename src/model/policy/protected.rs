@@ -60,7 +60,7 @@ pub static LINES: [Line; 13] = [
     Line {
         name: HOST_DISK,
         devices: "disks that hold a mounted file system, swap or a part of another device of the host, with all their partitions and control nodes",
-        reason: "whoever writes there owns the host, and whoever reads there its secrets",
+        reason: "writing to them gives control of the host, and reading them reveals its secrets",
         always: true,
         names: &[],
         numbers: &[],
@@ -70,7 +70,7 @@ pub static LINES: [Line; 13] = [
     Line {
         name: "memory",
         devices: "mem, kmem, port, kmsg, core memory and model-specific registers",
-        reason: "they are the host's memory, ports and log",
+        reason: "they give access to the host's memory, I/O ports and kernel log",
         always: true,
         names: &[
             ("mem", &["mem", "kmem", "port", "core", "oldmem", "kmsg"]),
@@ -103,7 +103,7 @@ pub static LINES: [Line; 13] = [
     Line {
         name: HOST_DISK_USB,
         devices: "the USB nodes of devices with a disk that the host uses",
-        reason: "whoever has the USB node reads and writes the disk",
+        reason: "the USB node gives access to the disk",
         always: false,
         names: &[],
         numbers: &[],
@@ -113,7 +113,7 @@ pub static LINES: [Line; 13] = [
     Line {
         name: "console",
         devices: "consoles, virtual terminals and their screens",
-        reason: "what is typed and shown there is the host's",
+        reason: "they carry the host's keyboard input and screen output",
         always: false,
         names: &[("tty", &["console", "tty", "tty#", "ptmx"]), ("vc", &["*"])],
         numbers: &[(4, 0, 63), (5, 0, 2), (7, 0, 255)],
@@ -123,7 +123,7 @@ pub static LINES: [Line; 13] = [
     Line {
         name: "seat-input",
         devices: "keyboards, keypads, mice, touchpads, touch screens and tablets, by event, hidraw and USB node",
-        reason: "whoever reads them reads passwords, and whoever writes them types",
+        reason: "reading them reveals passwords, and writing to them types on the host",
         always: false,
         names: &[("input", &["mice"])],
         numbers: &[(13, 63, 63)],
@@ -133,7 +133,7 @@ pub static LINES: [Line; 13] = [
     Line {
         name: "virtualization",
         devices: "kvm, vhost and vfio",
-        reason: "they hand out memory and devices of the host",
+        reason: "they give access to memory and devices of the host",
         always: false,
         names: &[
             ("misc", &["kvm", "vhost-*", "vfio", "iommu", "sev", "sgx_*"]),
@@ -148,7 +148,7 @@ pub static LINES: [Line; 13] = [
     Line {
         name: "block-control",
         devices: "loop-control, the device mapper's and btrfs' control nodes",
-        reason: "they make disks out of files, and change those that are there",
+        reason: "they create and change block devices of the host",
         always: false,
         names: &[("misc", &["loop-control", "device-mapper", "btrfs-control", "zfs"])],
         numbers: &[(10, 234, 234), (10, 236, 237)],
@@ -158,7 +158,7 @@ pub static LINES: [Line; 13] = [
     Line {
         name: "fuse",
         devices: "fuse and cuse",
-        reason: "they make file systems and devices that the host's kernel believes",
+        reason: "they create file systems and devices that the host's kernel trusts",
         always: false,
         names: &[("misc", &["fuse", "cuse", "autofs"])],
         numbers: &[(10, 203, 203), (10, 229, 229), (10, 235, 235)],
@@ -168,7 +168,7 @@ pub static LINES: [Line; 13] = [
     Line {
         name: "input-injection",
         devices: "uinput, uhid and userio",
-        reason: "they make keyboards that type on the host",
+        reason: "they create keyboards that type on the host",
         always: false,
         names: &[("misc", &["uinput", "uhid", "userio"])],
         numbers: &[(10, 223, 223), (10, 239, 240)],
@@ -178,7 +178,7 @@ pub static LINES: [Line; 13] = [
     Line {
         name: "clock",
         devices: "real-time clocks",
-        reason: "there is one time for all",
+        reason: "the clock is shared by the whole host",
         always: false,
         names: &[("rtc", &["*"]), ("misc", &["rtc", "efirtc"])],
         numbers: &[(10, 135, 136)],
@@ -188,7 +188,7 @@ pub static LINES: [Line; 13] = [
     Line {
         name: "watchdog",
         devices: "watchdogs",
-        reason: "one that is opened and then forgotten resets the host",
+        reason: "a watchdog that is opened and not fed resets the host",
         always: false,
         names: &[("watchdog", &["*"]), ("misc", &["watchdog"])],
         numbers: &[(10, 130, 130)],
@@ -208,7 +208,7 @@ pub static LINES: [Line; 13] = [
     Line {
         name: USB_HUB,
         devices: "the USB nodes of hubs and host controllers, and usbmon",
-        reason: "they switch, reset and overhear what others have plugged in",
+        reason: "they switch, reset and monitor devices that belong to others",
         always: false,
         names: &[("usbmon", &["*"])],
         numbers: &[],
@@ -273,7 +273,7 @@ pub fn because(line: &Line, subject: &Subject<'_>) -> Option<Because> {
             let Found::Unknown(whose) = is_at_the_seat(subject) else {
                 return None;
             };
-            let reason = format!("udevd has not processed {whose}, and until then it counts as one");
+            let reason = format!("udevd has not processed {whose}, which counts as protected until then");
             Some(Because { reason, hint: None })
         }
         _ => None,

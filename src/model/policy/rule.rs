@@ -118,7 +118,7 @@ pub struct RuleError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RuleFault {
     /// It names no device.
-    #[error("it names no device: write devices = [\"usb:0403\"], say")]
+    #[error("no devices: write for example devices = [\"usb:0403\"]")]
     Empty,
     /// A selector.
     #[error("device {text:?}: {source} (devices, element {position})")]
@@ -132,7 +132,7 @@ pub enum RuleFault {
     },
     /// `parent-of:`
     #[error(
-        "device {text:?}: a rule has no parent-of: name the parent itself, and all below it is meant (devices, element {position})"
+        "device {text:?}: rules do not support parent-of: select the parent itself, which includes all devices below it (devices, element {position})"
     )]
     Parent {
         /// As it was written.
@@ -142,7 +142,7 @@ pub enum RuleFault {
     },
     /// Options.
     #[error(
-        "device {text:?}: a rule's devices have no options: the access is a key of its own, access = \"rw\" (devices, element {position})"
+        "device {text:?}: devices of a rule have no options: use the key access = \"rw\" (devices, element {position})"
     )]
     Options {
         /// As it was written.

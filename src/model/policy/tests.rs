@@ -368,7 +368,7 @@ fn a_refusal_by_the_default_says_what_the_default_gives() {
     };
     assert_eq!(
         reason(Fallback::Removable),
-        "it is no device on USB, and no rule allows it"
+        "not a USB device, and no rule allows it"
     );
     assert_eq!(reason(Fallback::Nothing), "no rule allows it");
 }
@@ -545,7 +545,7 @@ fn a_mounted_drive_is_protected_and_the_other_interfaces_of_its_device_are_not()
     assert_eq!(
         text("/dev/bus/usb/001/014"),
         "refused by the policy (protected: host-disk-usb): the USB nodes of devices with a disk that the host uses: \
-         whoever has the USB node reads and writes the disk (/dev/sdc1 is mounted at \"/media/DAPLINK\"): unmount it, \
+         the USB node gives access to the disk (/dev/sdc1 is mounted at \"/media/DAPLINK\"): unmount it, \
          or, to allow it, run `oci-hotplug allow 'usb:0d28'`"
     );
     let of_disk = text("/dev/sdc");
@@ -857,7 +857,7 @@ fn an_input_that_udevd_is_late_with_counts_as_a_keyboard_and_the_refusal_says_so
         panic!("nobody knows what it is");
     };
     let ends = format!(
-        "(udevd has not processed {}, and until then it counts as one)",
+        "(udevd has not processed {}, which counts as protected until then)",
         device.syspath
     );
     assert!(denial.reason.ends_with(&ends), "{}", denial.reason);
@@ -919,20 +919,18 @@ fn a_rule_that_cannot_be_used_says_why_and_where() {
     let told = |devices: &[&str]| fault(List::Deny, devices, None);
     assert_eq!(
         told(&[]),
-        format!("{place}: it names no device: write devices = [\"usb:0403\"], say")
+        format!("{place}: no devices: write for example devices = [\"usb:0403\"]")
     );
     assert_eq!(
         told(&["usb:0403", "usb:0403;access=r"]),
         format!(
-            "{place}: device \"usb:0403;access=r\": a rule's devices have no options: the access is a key of its \
-             own, access = \"rw\" (devices, element 2)"
+            "{place}: device \"usb:0403;access=r\": devices of a rule have no options: use the key access = \"rw\" (devices, element 2)"
         )
     );
     assert_eq!(
         told(&["parent-of:usb:0403"]),
         format!(
-            "{place}: device \"parent-of:usb:0403\": a rule has no parent-of: name the parent itself, and all below \
-             it is meant (devices, element 1)"
+            "{place}: device \"parent-of:usb:0403\": rules do not support parent-of: select the parent itself, which includes all devices below it (devices, element 1)"
         )
     );
     assert!(told(&["usb:x"]).starts_with(&format!("{place}: device \"usb:x\": ")));
@@ -1499,7 +1497,7 @@ fn access_is_a_part_of_a_rule() {
     assert_eq!(
         denial.to_string(),
         "refused by the policy ([[policy.allow]] at /etc/c.toml line 7): it allows access=r, and access=rwm is asked \
-         for: ask for ;access=r"
+         for: request ;access=r"
     );
     let writing = rule(List::Deny, &["subsystem:tty"], |rule| {
         rule.access = Some(Access::WRITE);
@@ -1519,8 +1517,7 @@ fn access_is_a_part_of_a_rule() {
     };
     assert_eq!(
         denial.to_string(),
-        "refused by the policy ([[policy.deny]] at /etc/c.toml line 7): the line is shared: ask for ;access=rm, or the \
-         rule must be changed"
+        "refused by the policy ([[policy.deny]] at /etc/c.toml line 7): the line is shared: request ;access=rm, or change the rule"
     );
 }
 
@@ -1596,7 +1593,7 @@ fn a_stranger_gets_a_device_of_another_host_only_by_a_rule_that_names_that_host(
             .authorise(&of, &entry)
             .unwrap_err()
             .to_string(),
-        "refused by the policy (usbip): it is a device of another host, lab:3241, which no rule allows: to allow all \
+        "refused by the policy (usbip): a device of another host, lab:3241, and no rule allows it: to allow all \
          devices of that host, run `oci-hotplug allow 'usbip:lab:3241'`"
     );
     for (devices, is_allowed) in [
@@ -1662,13 +1659,12 @@ fn what_is_certain_is_refused_before_any_device_is_looked_at() {
     assert_eq!(
         refused(&default, "devnode:/dev/mem").unwrap_err(),
         "refused by the policy (protected: memory): mem, kmem, port, kmsg, core memory and model-specific registers: \
-         they are the host's memory, ports and log: to allow it anyway, run `oci-hotplug class add devnode-dev-mem \
+         they give access to the host's memory, I/O ports and kernel log: to allow it anyway, run `oci-hotplug class add devnode-dev-mem \
          'devnode:/dev/mem'` and request class:devnode-dev-mem"
     );
     assert_eq!(
         refused(&default, "node:/dev/kvm;access=rw").unwrap_err(),
-        "refused by the policy (protected: virtualization): kvm, vhost and vfio: they hand out memory and devices of \
-         the host: to allow it, run `oci-hotplug allow 'node:/dev/kvm' --access rw`"
+        "refused by the policy (protected: virtualization): kvm, vhost and vfio: they give access to memory and devices of the host: to allow it, run `oci-hotplug allow 'node:/dev/kvm' --access rw`"
     );
     // No rule reaches what lies above the device that it names.
     let nothing = policy(Fallback::Nothing, vec![], vec![]);

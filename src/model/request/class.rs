@@ -77,7 +77,7 @@ pub enum DefinitionFault {
         source: SymlinkError,
     },
     /// It asks for nothing.
-    #[error("it asks for no device: write devices = [\"usb:0403:6001\"], say")]
+    #[error("no devices: write for example devices = [\"usb:0403:6001\"]")]
     Empty,
 }
 
@@ -109,7 +109,7 @@ pub enum ClassUseError {
     },
     /// An annotation that wants more than the class gives.
     #[error(
-        "device request \"class:{name}\": {option} asks for more than the class gives: an annotation may only ask for less"
+        "device request \"class:{name}\": {option} requests more than the class allows: an annotation may only request less"
     )]
     Wider {
         /// The class.
@@ -119,7 +119,7 @@ pub enum ClassUseError {
     },
     /// All together is too much.
     #[error(
-        "device requests: with all classes taken in, {count} are too many: at most {MAX_REQUESTS} are read"
+        "device requests: {count}, with those of all classes, are too many: at most {MAX_REQUESTS} are read"
     )]
     TooMany {
         /// How many there are.
@@ -403,7 +403,7 @@ mod tests {
         let error = expand(&narrow, "class:n;only=subsystem:block").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "device request \"class:n\": only asks for more than the class gives: an annotation may only ask for less"
+            "device request \"class:n\": only requests more than the class allows: an annotation may only request less"
         );
     }
 

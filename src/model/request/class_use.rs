@@ -45,14 +45,14 @@ pub enum ClassFault {
     #[error("class: is empty: write the name of a class, such as class:lab-board")]
     Empty,
     /// Too long.
-    #[error("the name of a class has at most {MAX_CLASS_NAME} characters, and this one {length}")]
+    #[error("class names have at most {MAX_CLASS_NAME} characters, and this one has {length}")]
     TooLong {
         /// Its length in characters.
         length: usize,
     },
     /// Other characters.
     #[error(
-        "\"{name}\" is no name of a class: it has letters, digits and, in between, \"-\", \"_\" and \".\", as in lab-board"
+        "\"{name}\" is not a class name: class names have letters, digits and, in between, \"-\", \"_\" and \".\", as in lab-board"
     )]
     Name {
         /// The name, shortened.
@@ -60,14 +60,14 @@ pub enum ClassFault {
     },
     /// With an `&`.
     #[error(
-        "a class stands alone, without \"&\": write the condition into the class, in the configuration, or as ;only=SELECTOR"
+        "class: must stand alone, without \"&\": write the condition into the class, in the configuration, or as ;only=SELECTOR"
     )]
     NotAlone,
     /// With an alternative.
-    #[error("a class takes no or=: write the alternative into the class, in the configuration")]
+    #[error("class: does not support or=: write the alternative into the class, in the configuration")]
     Or,
     /// In a class.
-    #[error("a class cannot name a class: write out what it asks for")]
+    #[error("a class cannot use a class: write out its requests")]
     InClass,
 }
 

@@ -13,12 +13,10 @@ pub const MAX_REQUESTS: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
     /// No request at all.
-    #[error(
-        "device requests: nothing is asked for: name a device, such as usb:0403:6001, or leave the value out"
-    )]
+    #[error("device requests: no request: name a device, such as usb:0403:6001, or remove the value")]
     Empty,
     /// A comma too many.
-    #[error("device request {position} of {count} is empty: remove the spare \",\"")]
+    #[error("device request {position} of {count} is empty: remove the extra \",\"")]
     EmptyElement {
         /// Counted from 1.
         position: usize,
@@ -70,7 +68,7 @@ pub enum RequestFault {
     #[error(transparent)]
     Class(#[from] ClassFault),
     /// Several where one is expected.
-    #[error("one request is expected, and these are {count}: write \"\\,\" where a comma is part of a value")]
+    #[error("one request is expected, but there are {count}: write \"\\,\" where a comma is part of a value")]
     List {
         /// How many there are.
         count: usize,

@@ -51,7 +51,7 @@ const SHOWN_WORD: usize = 24;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OptionError {
     /// `;;` or a `;` at the end.
-    #[error("no option stands behind a \";\": remove the spare \";\"")]
+    #[error("an option is missing after a \";\": remove the extra \";\"")]
     Empty,
     /// An option that does not exist.
     #[error("unknown option \"{name}\"{hint}; known are {known}", hint = did_you_mean(.near), known = known())]
@@ -76,7 +76,7 @@ pub enum OptionError {
         name: &'static str,
     },
     /// Given more than once.
-    #[error("option {name} is given twice: only link=, only= and or= may stand there more than once")]
+    #[error("option {name} is given twice: only link=, only= and or= may be repeated")]
     Twice {
         /// Its name.
         name: &'static str,
@@ -96,7 +96,7 @@ pub enum OptionError {
     #[error("more than {MAX_ALTERNATIVES} or= options")]
     TooManyAlternatives,
     /// `\` at the end.
-    #[error("nothing stands behind the last \"\\\": write \"\\\\\" for a backslash")]
+    #[error("nothing follows the last \"\\\": write \"\\\\\" for a backslash")]
     Dangling,
     /// Not an access.
     #[error("access must be one to three of the letters r, w and m, each at most once, such as access=rw")]

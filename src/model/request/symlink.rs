@@ -89,12 +89,10 @@ fn from_sysfs<'a>(ancestors: impl IntoIterator<Item = &'a Device>) -> [Option<&'
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SymlinkError {
     /// No rule at all.
-    #[error(
-        "symlink rules: there are none: write one, such as usb:0403:6001:00=/dev/gps, or leave the value out"
-    )]
+    #[error("symlink rules: no rule: write one, such as usb:0403:6001:00=/dev/gps, or remove the value")]
     Empty,
     /// A comma too many.
-    #[error("symlink rule {position} of {count} is empty: remove the spare \",\"")]
+    #[error("symlink rule {position} of {count} is empty: remove the extra \",\"")]
     EmptyElement {
         /// Counted from 1.
         position: usize,
@@ -127,7 +125,7 @@ pub enum SymlinkError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SymlinkFault {
     /// Several where one is expected.
-    #[error("one rule is expected, and these are {count}: write \"\\,\" where a comma is part of the path")]
+    #[error("one rule is expected, but there are {count}: write \"\\,\" where a comma is part of the path")]
     List {
         /// How many there are.
         count: usize,
@@ -151,7 +149,7 @@ pub enum SymlinkFault {
     #[error("path {0}")]
     Path(PathFault),
     /// `\` at the end.
-    #[error("nothing stands behind the last \"\\\": write \"\\\\\" for a backslash")]
+    #[error("nothing follows the last \"\\\": write \"\\\\\" for a backslash")]
     Dangling,
 }
 

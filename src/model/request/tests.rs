@@ -169,9 +169,8 @@ fn every_fault_of_an_option_has_its_message() {
     let mode = "mode must be an octal number from 0001 to 0777, such as mode=0660";
     let id = |name: &str| format!("{name} must be a number from 0 to 4294967294");
     let needs = |name: &str, example: &str| format!("option {name} needs a value, such as {example}");
-    let twice = |name: &str| {
-        format!("option {name} is given twice: only link=, only= and or= may stand there more than once")
-    };
+    let twice =
+        |name: &str| format!("option {name} is given twice: only link=, only= and or= may be repeated");
     let signal = |name: &str| {
         format!(
             "on-removal=signal: takes the name of a Linux signal, such as HUP or SIGTERM, and not \"{name}\""
@@ -184,11 +183,11 @@ fn every_fault_of_an_option_has_its_message() {
     for (option, message) in [
         (
             "",
-            "no option stands behind a \";\": remove the spare \";\"".to_owned(),
+            "an option is missing after a \";\": remove the extra \";\"".to_owned(),
         ),
         (
             "required;",
-            "no option stands behind a \";\": remove the spare \";\"".to_owned(),
+            "an option is missing after a \";\": remove the extra \";\"".to_owned(),
         ),
         (
             "moed=0660",
@@ -248,7 +247,7 @@ fn every_fault_of_an_option_has_its_message() {
         ("link=/run/x/", "link must not end in \"/\"".to_owned()),
         (
             "link=/run/\\",
-            "nothing stands behind the last \"\\\": write \"\\\\\" for a backslash".to_owned(),
+            "nothing follows the last \"\\\": write \"\\\\\" for a backslash".to_owned(),
         ),
         (
             "only=tty",
@@ -257,7 +256,7 @@ fn every_fault_of_an_option_has_its_message() {
         ),
         (
             "only=tag:x&tag:y",
-            "only= takes one selector: \"&\" has no place here: write \"\\&\" where it is part of the value"
+            "only= takes one selector: \"&\" is not allowed here: write \"\\&\" where it is part of the value"
                 .to_owned(),
         ),
         (
@@ -277,7 +276,7 @@ fn every_fault_of_an_option_has_its_message() {
         ),
         (
             "or=usbip:lab/0403:6001",
-            "usbip: stands alone: without parent-of:, \"&\", only= and or=".to_owned(),
+            "usbip: must stand alone, without parent-of:, \"&\", only= and or=".to_owned(),
         ),
         ("grace", needs("grace", "grace=10s")),
         ("on-removal=stop;grace=10", grace.to_owned()),
@@ -306,7 +305,7 @@ fn every_fault_of_an_option_has_its_message() {
     );
     assert_eq!(
         fault("usbip:lab/0403:6001;or=usb:0403:6001"),
-        "usbip: stands alone: without parent-of:, \"&\", only= and or="
+        "usbip: must stand alone, without parent-of:, \"&\", only= and or="
     );
 }
 
@@ -353,8 +352,7 @@ fn what_happens_on_removal_is_json_as_its_text() {
 
 #[test]
 fn every_fault_of_a_list_has_its_message() {
-    let nothing =
-        "device requests: nothing is asked for: name a device, such as usb:0403:6001, or leave the value out";
+    let nothing = "device requests: no request: name a device, such as usb:0403:6001, or remove the value";
     let long = "x".repeat(MAX_TEXT + 1);
     let many = ["tag:x"; 257].join(",");
     for (text, message) in [
@@ -362,15 +360,15 @@ fn every_fault_of_a_list_has_its_message() {
         (" \n ", nothing),
         (
             "usb:0403,",
-            "device request 2 of 2 is empty: remove the spare \",\"",
+            "device request 2 of 2 is empty: remove the extra \",\"",
         ),
         (
             ",usb:0403",
-            "device request 1 of 2 is empty: remove the spare \",\"",
+            "device request 1 of 2 is empty: remove the extra \",\"",
         ),
         (
             "tag:a, ,tag:b",
-            "device request 2 of 3 is empty: remove the spare \",\"",
+            "device request 2 of 3 is empty: remove the extra \",\"",
         ),
         (
             long.as_str(),
@@ -419,7 +417,7 @@ fn a_remote_device_is_one_device_and_takes_the_options_of_any() {
 fn one_request_is_not_a_list() {
     assert_eq!(
         "tag:a,tag:b,".parse::<Request>().unwrap_err().to_string(),
-        "device request \"tag:a,tag:b,\": one request is expected, and these are 3: write \"\\,\" where a comma is \
+        "device request \"tag:a,tag:b,\": one request is expected, but there are 3: write \"\\,\" where a comma is \
          part of a value"
     );
     assert_eq!(" ".parse::<Request>(), Err(RequestError::Empty));
@@ -489,7 +487,7 @@ fn every_fault_of_container_hotplugs_annotation_has_its_message() {
     let kind = |kind: &str| {
         format!(
             "unknown device \"{kind}\": this annotation has usb:, syspath: and devnode:, each with parent-of:; \
-             everything else belongs into io.oci-hotplug.devices"
+             use io.oci-hotplug.devices for all others"
         )
     };
     let serial = "serial number must be letters and digits in this annotation; any other can be named in \
@@ -523,7 +521,7 @@ fn every_fault_of_container_hotplugs_annotation_has_its_message() {
         assert_eq!(error.to_string(), format!("device request \"{text}\": {message}"));
     }
     let error = parse_lowrisc_devices("usb:0403,").unwrap_err().to_string();
-    assert_eq!(error, "device request 2 of 2 is empty: remove the spare \",\"");
+    assert_eq!(error, "device request 2 of 2 is empty: remove the extra \",\"");
     assert_eq!(parse_lowrisc_devices(""), Err(RequestError::Empty));
 }
 

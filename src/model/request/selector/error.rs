@@ -36,7 +36,7 @@ pub enum SelectorError {
     #[error("no device is named: write KIND:VALUE, such as usb:0403:6001")]
     Empty,
     /// `a&`, `a&&b`, `&a`, or `!` alone.
-    #[error("nothing stands beside \"&\" or \"!\": write KIND:VALUE there, such as driver:ftdi_sio")]
+    #[error("a selector is missing beside \"&\" or \"!\": write KIND:VALUE there, such as driver:ftdi_sio")]
     EmptyTerm,
     /// A text without a colon.
     #[error("\"{word}\" has no kind: write KIND:VALUE, such as usb:0403:6001")]
@@ -64,30 +64,28 @@ pub enum SelectorError {
         near: Option<&'static str>,
     },
     /// `class:` where it can't stand.
-    #[error("class: stands alone, where a request may: without parent-of:, \"&\", only= and or=")]
+    #[error("class: must stand alone as a request, without parent-of:, \"&\", only= and or=")]
     Class,
     /// `usbip:` where it can't stand.
-    #[error("usbip: stands alone: without parent-of:, \"&\", only= and or=")]
+    #[error("usbip: must stand alone, without parent-of:, \"&\", only= and or=")]
     Usbip,
     /// Not a remote device.
     #[error("usbip: {0}")]
     Remote(#[from] AddressError),
     /// `parent-of:` behind an `&`.
-    #[error("parent-of: belongs at the beginning of the request: it goes for all that follows")]
+    #[error("parent-of: must be at the beginning of the request: it applies to all that follows")]
     LateParent,
     /// More of them than a device can have.
-    #[error("parent-of: stands there more than {MAX_PARENTS} times: no device has so many parents")]
+    #[error("parent-of: is repeated more than {MAX_PARENTS} times: no device has so many parents")]
     TooManyParents,
     /// Too many `&`.
     #[error("more than {MAX_TERMS} selectors are joined by \"&\": the first few should name the device")]
     TooManyTerms,
     /// `!` at the beginning.
-    #[error(
-        "the first selector must not have a \"!\": say first which device is meant, then \"&!\" which not"
-    )]
+    #[error("the first selector must not have a \"!\": first select devices, then exclude some with \"&!\"")]
     NegatedFirst,
     /// A character with a meaning of its own where it has none.
-    #[error("\"{found}\" has no place here: write \"\\{found}\" where it is part of the value")]
+    #[error("\"{found}\" is not allowed here: write \"\\{found}\" where it is part of the value")]
     Separator {
         /// The character.
         found: char,
@@ -96,7 +94,7 @@ pub enum SelectorError {
     #[error("a value must not have control characters")]
     Control,
     /// `\` at the end.
-    #[error("nothing stands behind the last \"\\\": write \"\\\\\" for a backslash")]
+    #[error("nothing follows the last \"\\\": write \"\\\\\" for a backslash")]
     Dangling,
     /// `\` before a character that has a meaning in a pattern.
     #[error(
@@ -194,7 +192,7 @@ pub enum SelectorError {
     },
     /// A glob that no node's path can match.
     #[error(
-        "glob is held against device nodes, which are below /dev: begin it with /dev/ or without a \"/\""
+        "glob is matched against device nodes, which are below /dev: begin it with /dev/ or without a \"/\""
     )]
     GlobOutsideDev,
     /// Not a regular expression.
@@ -206,7 +204,7 @@ pub enum SelectorError {
     /// A selector that the lowRISC annotations do not have.
     #[error(
         "unknown device \"{kind}\": this annotation has usb:, syspath: and devnode:, each with parent-of:; \
-         everything else belongs into io.oci-hotplug.devices"
+         use io.oci-hotplug.devices for all others"
     )]
     LowriscKind {
         /// What stands there, shortened.

@@ -201,10 +201,11 @@ fn every_fault_has_its_message() {
                      without \".\" and \"..\"";
     let serial = "serial number is empty: write one, such as usb:0403:6001:FT001, or leave the colon out";
     let nothing_named = "no device is named: write KIND:VALUE, such as usb:0403:6001";
-    let empty_term = "nothing stands beside \"&\" or \"!\": write KIND:VALUE there, such as driver:ftdi_sio";
+    let empty_term =
+        "a selector is missing beside \"&\" or \"!\": write KIND:VALUE there, such as driver:ftdi_sio";
     let bare_path =
         "a path needs its kind: devnode:/dev/... for a device node, syspath:/sys/... for a place in sysfs";
-    let remote = "usbip: stands alone: without parent-of:, \"&\", only= and or=";
+    let remote = "usbip: must stand alone, without parent-of:, \"&\", only= and or=";
     let cases: Vec<(String, String)> = [
         ("parent-of:usbip:lab/0403:6001", remote.to_owned()),
         ("usb:0403&!usbip:lab/0403:6001", remote.to_owned()),
@@ -225,29 +226,29 @@ fn every_fault_has_its_message() {
         ("vid:0403", unknown("vid", "")),
         (
             "class:gps",
-            "class: stands alone, where a request may: without parent-of:, \"&\", only= and or=".to_owned(),
+            "class: must stand alone as a request, without parent-of:, \"&\", only= and or=".to_owned(),
         ),
         (r"u\sb:0403", unknown(r"u\sb", " (did you mean \"usb\"?)")),
         (
             "usb:0403&parent-of:tag:x",
-            "parent-of: belongs at the beginning of the request: it goes for all that follows".to_owned(),
+            "parent-of: must be at the beginning of the request: it applies to all that follows".to_owned(),
         ),
         (
             "!usb:0403",
-            "the first selector must not have a \"!\": say first which device is meant, then \"&!\" which not"
+            "the first selector must not have a \"!\": first select devices, then exclude some with \"&!\""
                 .to_owned(),
         ),
         (
             "usb:0403;required",
-            "\";\" has no place here: write \"\\;\" where it is part of the value".to_owned(),
+            "\";\" is not allowed here: write \"\\;\" where it is part of the value".to_owned(),
         ),
         (
             "usb:0403,tag:x",
-            "\",\" has no place here: write \"\\,\" where it is part of the value".to_owned(),
+            "\",\" is not allowed here: write \"\\,\" where it is part of the value".to_owned(),
         ),
         (
             "driver:x\\",
-            "nothing stands behind the last \"\\\": write \"\\\\\" for a backslash".to_owned(),
+            "nothing follows the last \"\\\": write \"\\\\\" for a backslash".to_owned(),
         ),
         (
             r"regex:ttyUSB\d",
@@ -314,7 +315,7 @@ fn every_fault_has_its_message() {
         ),
         (
             "glob:/sys/x*",
-            "glob is held against device nodes, which are below /dev: begin it with /dev/ or without a \"/\""
+            "glob is matched against device nodes, which are below /dev: begin it with /dev/ or without a \"/\""
                 .to_owned(),
         ),
     ]

@@ -79,7 +79,7 @@ fn every_fault_has_its_message() {
         "there must be one \"=\" between the interface and the path, as in usb:0403:6001:00=/dev/gps";
     let form = "what comes before the \"=\" must be usb:VENDOR:PRODUCT:INTERFACE, such as usb:0403:6001:00";
     let interface = "interface number must be 1 or 2 hex digits, as bInterfaceNumber has it, such as 00";
-    let dangling = "nothing stands behind the last \"\\\": write \"\\\\\" for a backslash";
+    let dangling = "nothing follows the last \"\\\": write \"\\\\\" for a backslash";
     for (text, fault) in [
         ("usb:0403:6001:00", equals),
         ("usb:0403:6001:00=/dev/a=b", equals),
@@ -158,10 +158,9 @@ fn a_list_may_have_one_rule_a_line() {
 
 #[test]
 fn every_fault_of_a_list_has_its_message() {
-    let nothing =
-        "symlink rules: there are none: write one, such as usb:0403:6001:00=/dev/gps, or leave the value out";
+    let nothing = "symlink rules: no rule: write one, such as usb:0403:6001:00=/dev/gps, or remove the value";
     let good = "usb:0403:6001:00=/dev/gps";
-    let second_is_empty = "symlink rule 2 of 2 is empty: remove the spare \",\"";
+    let second_is_empty = "symlink rule 2 of 2 is empty: remove the extra \",\"";
     let long = "x".repeat(MAX_TEXT + 1);
     let too_long = "symlink rules: 65537 bytes are too many: at most 65536 are read";
     let many = [good; 257].join(",");
@@ -180,7 +179,7 @@ fn every_fault_of_a_list_has_its_message() {
     assert_eq!(long.parse::<SymlinkRule>().unwrap_err().to_string(), too_long);
     assert_eq!(
         "a,b".parse::<SymlinkRule>().unwrap_err().to_string(),
-        "symlink rule \"a,b\": one rule is expected, and these are 2: write \"\\,\" where a comma is part of the path"
+        "symlink rule \"a,b\": one rule is expected, but there are 2: write \"\\,\" where a comma is part of the path"
     );
 }
 

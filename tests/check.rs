@@ -282,7 +282,7 @@ fn what_is_left_of_a_container_that_is_gone_is_told() {
         "{text}"
     );
     assert!(
-        text.contains("warn  containers  records of containers that are gone: web (oci-hotplug recover"),
+        text.contains("warn  containers  records of containers that are gone: web (run oci-hotplug recover"),
         "{text}"
     );
     assert!(text.contains("torn/record.json: EOF"), "{text}");

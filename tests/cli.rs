@@ -485,7 +485,7 @@ fn the_hint_of_every_refusal_works_when_it_is_pasted() {
                 request = class.to_owned();
             }
         } else {
-            let (_, option) = message.rsplit_once("ask for ").expect("a hint");
+            let (_, option) = message.rsplit_once("request ").expect("a hint");
             request = format!("{}{option}", request.split(';').next().unwrap_or_default());
         }
         let config = configured.load();
@@ -581,7 +581,12 @@ fn allow_writes_nothing_that_would_break_the_configuration_or_have_no_effect() {
             2,
             "a rule has no options, only --access",
         ),
-        ("", ["allow", "parent-of:usb:0403"], 1, "a rule has no parent-of:"),
+        (
+            "",
+            ["allow", "parent-of:usb:0403"],
+            1,
+            "rules do not support parent-of:",
+        ),
         (
             "",
             ["allow", "devnode:/dev/mem"],

@@ -258,7 +258,7 @@ fn a_state_that_lacks_what_is_needed_is_refused_and_leaves_nothing() {
     for (state, part) in [
         (String::new(), "standard input"),
         ("[]".into(), "standard input"),
-        ("{}".into(), "no text `id`"),
+        ("{}".into(), "`id` is not a string"),
         (
             r#"{"id":"../../etc","pid":1}"#.into(),
             "container id \"../../etc\"",
@@ -502,7 +502,12 @@ fn malicious_ids_bundles_and_states_are_refused_quickly_shortly_and_in_little_me
         .collect::<String>();
     is_refused_in_bounds(&scene, &"[".repeat(1 << 20), 1, "standard input");
     is_refused_in_bounds(&scene, &"{\"a\":".repeat(1 << 18), 1, "standard input");
-    is_refused_in_bounds(&scene, &format!("{{{members}\"pid\":1}}"), 1, "no text `id`");
+    is_refused_in_bounds(
+        &scene,
+        &format!("{{{members}\"pid\":1}}"),
+        1,
+        "`id` is not a string",
+    );
     is_refused_in_bounds(&scene, &" ".repeat(5 << 20), 1, "longer than");
 }
 

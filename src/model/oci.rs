@@ -450,7 +450,7 @@ mod tests {
     fn an_error_names_what_is_wrong() {
         let error = |json: &str| HookState::parse(json.as_bytes()).unwrap_err().to_string();
         for text in ["", "[]", "\"c1\"", "[\"c1\",1,\"/b\"]"] {
-            assert!(error(text).contains("it is no JSON object"), "{}", error(text));
+            assert!(error(text).contains("not a JSON object"), "{}", error(text));
         }
         let long = error(&format!("{{\"id\":\"c1\" \"{}", "x".repeat(5000)));
         assert!(long.len() < 500, "{long}");

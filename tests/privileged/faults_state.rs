@@ -333,7 +333,7 @@ fn everybody_waits_only_so_long_for_a_stopped_watcher(machine: &Machine) {
     let said = text(&joining);
     assert_eq!(joining.status.code(), Some(1), "{said}");
     assert!(took < AT_ONCE, "a hook took {took:?}");
-    assert!(said.contains("no answer in time"), "{said}");
+    assert!(said.contains("did not answer in time"), "{said}");
     assert!(
         said.contains(machine.state_dir().to_str().expect("text")),
         "{said}"

@@ -188,7 +188,7 @@ fn the_kernel_has_all_that_is_used() {
     assert_told(Good, &["5.6.0"], "kernel", |host| host.kernel = "5.6.0".into());
     assert_told(
         Fail,
-        &["Linux 5.4.0-42-generic (update it: Linux 5.6"],
+        &["Linux 5.4.0-42-generic (update it to Linux 5.6"],
         "kernel",
         |host| {
             host.kernel = "5.4.0-42-generic".into();
@@ -262,7 +262,7 @@ fn who_is_not_root_is_told_once() {
 fn a_host_without_udevd_is_told_what_does_not_work() {
     assert_told(
         Warn,
-        &["does not listen", "systemctl restart systemd-udevd"],
+        &["does not run", "systemctl restart systemd-udevd"],
         "udevd",
         |host| {
             host.udevd = Udevd::Silent;
@@ -336,7 +336,7 @@ fn the_state_is_root_s_own_and_goes_with_a_reboot() {
         host.state.filesystem = Some("ext4".into());
     });
     assert_told(Good, &["/run/oci-hotplug, for root only"], "state", |_| {});
-    assert_told(Good, &["which the first container makes"], "state", |host| {
+    assert_told(Good, &["created with the first container"], "state", |host| {
         host.state.access = None
     });
 }
@@ -351,7 +351,7 @@ fn a_configuration_that_cannot_be_used_fails() {
     );
     assert_told(
         Fail,
-        &["others than root", "chmod 0644 /etc/x.toml"],
+        &["users other than root", "chmod 0644 /etc/x.toml"],
         "config",
         |host| {
             config(host).open_files = vec!["/etc/x.toml".into()];
@@ -385,7 +385,7 @@ fn hooks_and_watcher_are_complete_root_s_and_of_this_version() {
     );
     assert_told(
         Warn,
-        &["another version", "install oci-hotplug again"],
+        &["version differs", "install oci-hotplug again"],
         "programs",
         |host| {
             host.programs.other_versions = name();
@@ -395,7 +395,7 @@ fn hooks_and_watcher_are_complete_root_s_and_of_this_version() {
 
 #[test]
 fn systemd_has_the_units_where_it_runs() {
-    assert_told(Warn, &["stays dead"], "units", |host| {
+    assert_told(Warn, &["is not restarted"], "units", |host| {
         host.systemd.has_units = false
     });
     assert_told(Good, &["no systemd", "oci-hotplug recover"], "units", |host| {
@@ -418,7 +418,7 @@ fn the_device_annotated_is_there_and_whole() {
     );
     assert_told(
         Fail,
-        &["/etc/cdi/annotated.json: torn", "remove what is in the way"],
+        &["/etc/cdi/annotated.json: torn", "remove the conflicting file"],
         "cdi",
         |host| {
             host.cdi.fault = Some("torn".into());
@@ -539,7 +539,7 @@ fn cdi_is_on_in_the_engines_that_need_it() {
         });
     }
     // Docker's own containerd serves no CRI, and needs nothing.
-    assert_told(Good, &["Docker alone"], "containerd", |host| {
+    assert_told(Good, &["Docker only"], "containerd", |host| {
         let mut engine = containerd(Version(1, 7, 27), None);
         engine.config.as_mut().unwrap().cri_is_off = true;
         host.engines.containerd = Some(engine);
@@ -634,7 +634,7 @@ fn only_what_is_installed_is_judged() {
 
 #[test]
 fn a_runtime_runs_hooks() {
-    assert_told(Fail, &["0.1.1", "1.0 is the oldest"], "runc", |host| {
+    assert_told(Fail, &["0.1.1", "1.0 or newer"], "runc", |host| {
         host.runtimes = vec![("runc", Some(Version(0, 1, 1)))];
     });
     assert_told(Good, &["1.0.0"], "runc", |host| {
@@ -655,9 +655,14 @@ fn containers_that_want_something_are_named() {
             host.containers.unwatched = vec!["web".into()];
         },
     );
-    assert_told(Warn, &["gone: old (oci-hotplug recover"], "containers", |host| {
-        host.containers.gone = vec!["old".into()];
-    });
+    assert_told(
+        Warn,
+        &["gone: old (run oci-hotplug recover"],
+        "containers",
+        |host| {
+            host.containers.gone = vec!["old".into()];
+        },
+    );
     assert_told(Warn, &["reading x: torn"], "containers", |host| {
         host.containers.unreadable = vec!["reading x: torn".into()];
     });
@@ -673,7 +678,7 @@ fn containers_that_want_something_are_named() {
         Warn,
         &[
             "container web has our annotation but no watcher",
-            "(start it with `--device oci-hotplug.dev/device=annotated`, or give",
+            "(start it with `--device oci-hotplug.dev/device=annotated`, or attach",
         ],
         "containers",
         |host| {

@@ -441,10 +441,10 @@ mod tests {
                 "lab",
                 &["class:other"] as &[&str],
                 &[] as &[&str],
-                "cannot name a class",
+                "cannot use a class",
             ),
-            ("lab", &[], &[], "asks for no device"),
-            ("la b", &["usb:0403"], &[], "no name of a class"),
+            ("lab", &[], &[], "no devices: write"),
+            ("la b", &["usb:0403"], &[], "not a class name"),
             ("lab", &["usb:0403"], &["usb:0403"], "(symlinks, element 1)"),
         ] {
             let error = classes(&[(name, devices, symlinks)]).unwrap_err();

@@ -206,15 +206,15 @@ mod tests {
     fn a_fault_names_the_request_and_the_cure() {
         for (text, part) in [
             ("class:", "is empty"),
-            ("class:-a", "no name of a class"),
-            ("class:a/b", "no name of a class"),
-            ("class:lab&usb:0403", "stands alone"),
-            ("parent-of:class:lab", "stands alone"),
-            ("usb:0403&class:lab", "stands alone"),
-            ("usb:0403;only=class:lab", "stands alone"),
+            ("class:-a", "not a class name"),
+            ("class:a/b", "not a class name"),
+            ("class:lab&usb:0403", "must stand alone"),
+            ("parent-of:class:lab", "must stand alone"),
+            ("usb:0403&class:lab", "must stand alone"),
+            ("usb:0403;only=class:lab", "must stand alone"),
             ("class:lab;acess=r", "did you mean \"access\""),
-            ("class:lab;or=usb:0403", "a class takes no or="),
-            ("usb:0403;or=class:lab", "stands alone"),
+            ("class:lab;or=usb:0403", "class: does not support or="),
+            ("usb:0403;or=class:lab", "must stand alone"),
         ] {
             let message = fault(text);
             assert!(
@@ -231,7 +231,7 @@ mod tests {
             parse_requests("class:lab")
                 .unwrap_err()
                 .to_string()
-                .contains("cannot name a class")
+                .contains("cannot use a class")
         );
         assert!("class:lab".parse::<Request>().is_err());
     }

@@ -410,7 +410,7 @@ fn a_remote_device_is_one_device_and_takes_the_options_of_any() {
         "usbip: no device is named behind the host: write HOST/VID:PID, such as \
          lab:3240/0403:6001, or HOST/busid:BUSID"
     );
-    assert!(fault("usb:0403;only=usbip:lab/0403:6001").contains("usbip: stands alone"));
+    assert!(fault("usb:0403;only=usbip:lab/0403:6001").contains("usbip: must stand alone"));
 }
 
 #[test]

@@ -324,7 +324,7 @@ fn every_fault_has_its_message() {
     .chain([
         (
             format!("{}usb:0403", "parent-of:".repeat(17)),
-            "parent-of: stands there more than 16 times: no device has so many parents".to_owned(),
+            "parent-of: is repeated more than 16 times: no device has so many parents".to_owned(),
         ),
         (
             format!("glob:{long}"),

@@ -1,0 +1,271 @@
+//! Verdicts before udevd has processed a device, or without udevd.
+
+use super::properties::stick;
+use super::*;
+
+#[test]
+fn nobody_waits_for_udevd_where_the_default_refuses_anyway() {
+    let devices: Vec<Device> = host().into_iter().map(before_udev).collect();
+    let told = |fallback| {
+        let policy = policy(fallback, vec![], vec![]);
+        let entry = untrusted("subsystem:input");
+        let node = "/dev/input/event8";
+        told_among(&policy, &entry, node, &Circumstances::default(), devices.clone())
+    };
+    assert_eq!(told(Fallback::Removable), "waits for event8");
+    assert_eq!(told(Fallback::Anything), "waits for event8");
+    assert_eq!(told(Fallback::Nothing), "default = \"nothing\"");
+}
+
+#[test]
+fn while_a_file_of_rules_is_unknown_what_it_may_concern_is_refused() {
+    let with_unknown = |may_concern_trusted| Policy {
+        unknown: vec![UnknownRules {
+            fault: "/etc/d/50.toml line 3: expected a value".to_owned(),
+            may_concern_trusted,
+        }],
+        ..policy(Fallback::Anything, vec![], vec![])
+    };
+    let of = Circumstances::default();
+    let untrusted = untrusted("usb:0403");
+    let trusted = RequestEntry::new(Origin::Root, untrusted.request.clone());
+    for (entry, may_concern_trusted, is_refused) in [
+        (&untrusted, false, true),
+        (&untrusted, true, true),
+        (&trusted, false, false),
+        (&trusted, true, true),
+    ] {
+        let policy = with_unknown(may_concern_trusted);
+        let start = policy.authorise(&of, entry).map_err(|denial| denial.to_string());
+        let device = told_of(&policy, entry, "/dev/ttyUSB0", &of);
+        if is_refused {
+            assert_eq!(
+                start.unwrap_err(),
+                "refused by the policy (unknown rules): /etc/d/50.toml line 3: expected a value: fix or remove \
+                 that file (`oci-hotplug check` tests it)"
+            );
+            assert_eq!(device, "unknown rules");
+        } else {
+            assert_eq!((start, device.as_str()), (Ok(()), "allowed"));
+        }
+    }
+}
+
+/// Case security 4.
+#[test]
+fn what_udevd_does_not_say_is_yes_for_deny_rules_and_no_for_allow_rules() {
+    let entry = untrusted("subsystem:block");
+    let verdict = |policy: &Policy, seen| {
+        let mut devices: Vec<Device> = companion_hub().into_iter().map(before_udev).collect();
+        for device in &mut devices {
+            device.seen = if device.node.is_some() { seen } else { Seen::Udev };
+        }
+        match Host::new(devices).setup().verdict(policy, &entry, "/dev/sdb1") {
+            Verdict::Allowed(_) => "allowed".to_owned(),
+            Verdict::Undecided(whose) => format!("waits for {}", whose.name()),
+            Verdict::Denied(denial) => denial.to_string(),
+        }
+    };
+    let denying = policy(
+        Fallback::Nothing,
+        vec![allow(&["subsystem:block"])],
+        vec![deny(&["property:ID_FS_LABEL=secret"])],
+    );
+    assert!(verdict(&denying, Seen::Kernel).starts_with("waits for "));
+    let overdue = verdict(&denying, Seen::Overdue);
+    assert!(
+        overdue.starts_with(
+            "refused by the policy ([[policy.deny]] at /etc/c.toml line 7): udevd has not processed /sys/"
+        ) && overdue.contains("/block/sdb/sdb1, and this deny rule depends on it: check `systemctl"),
+        "{overdue}"
+    );
+    assert_eq!(
+        verdict(&denying, Seen::NoUdevd),
+        "refused by the policy ([[policy.deny]] at /etc/c.toml line 7): no udevd runs on this host, and this deny rule \
+         depends on facts that only udevd knows: start systemd-udevd, or write the rule without property:, tag: and links"
+    );
+    assert_eq!(verdict(&denying, Seen::Udev), "allowed");
+    let allowing = policy(
+        Fallback::Nothing,
+        vec![allow(&["subsystem:block&!property:ID_FS_LABEL=secret"])],
+        vec![],
+    );
+    assert!(verdict(&allowing, Seen::Kernel).starts_with("waits for "));
+    for seen in [Seen::Overdue, Seen::NoUdevd] {
+        assert!(
+            verdict(&allowing, seen).contains("default = \"nothing\""),
+            "{seen:?}"
+        );
+    }
+    assert_eq!(verdict(&allowing, Seen::Udev), "allowed");
+    // What an allow rule does not decide, udevd need not say.
+    let by_default = policy(Fallback::Removable, vec![allow(&["tag:x"])], vec![]);
+    for seen in [Seen::Kernel, Seen::Overdue, Seen::NoUdevd] {
+        assert_eq!(verdict(&by_default, seen), "allowed", "{seen:?}");
+    }
+}
+
+/// Case security 4: a rule on the kernel's name of a node needs no udevd.
+#[test]
+fn a_deny_rule_on_a_nodes_own_name_is_decided_where_no_udevd_runs() {
+    let entry = untrusted("subsystem:tty");
+    let of = Circumstances::default();
+    let devices: Vec<Device> = hub_with_two_adapters()
+        .into_iter()
+        .map(before_udev)
+        .map(|device| Device {
+            seen: Seen::NoUdevd,
+            ..device
+        })
+        .collect();
+    let denied = "[[policy.deny]] at /etc/c.toml line 7";
+    for (rule, expected) in [
+        ("devnode:/dev/ttyUSB1", "allowed"),
+        ("glob:/dev/ttyACM*", "allowed"),
+        ("glob:/dev/ttyU*", denied),
+        ("subsystem:block&tag:x", "allowed"),
+        ("devnode:/dev/serial/by-id/x", denied),
+        ("glob:/dev/s*", denied),
+        ("glob:/dev/serial/**", denied),
+        ("glob:by-id", denied),
+        ("regex:nothing", denied),
+        ("tag:x", denied),
+        ("property:A=b", denied),
+    ] {
+        let denying = policy(Fallback::Removable, vec![], vec![deny(&[rule])]);
+        let told = told_among(&denying, &entry, "/dev/ttyUSB0", &of, devices.clone());
+        assert_eq!(told, expected, "{rule}");
+    }
+}
+
+/// Case security 12: whoever gives a stick a label that another one has does not take that one out of a rule.
+#[test]
+fn a_deny_rule_on_a_link_is_for_all_that_claim_it_and_an_allow_rule_for_the_one_that_has_it() {
+    let mut devices = companion_hub();
+    let label = std::path::PathBuf::from("/dev/disk/by-label/BACKUP");
+    for device in &mut devices {
+        if device.links.remove(&label) {
+            device.lost_links.insert(label.clone());
+        }
+    }
+    let entry = untrusted("subsystem:block");
+    let of = Circumstances::default();
+    for rule in [
+        "devnode:/dev/disk/by-label/BACKUP",
+        "glob:/dev/disk/by-label/*",
+        "regex:by-label/BACKUP$",
+    ] {
+        let denying = policy(Fallback::Removable, vec![], vec![deny(&[rule])]);
+        let allowing = policy(Fallback::Nothing, vec![allow(&[rule])], vec![]);
+        let told = |policy: &Policy| told_among(policy, &entry, "/dev/sdb1", &of, devices.clone());
+        assert_eq!(told(&denying), "[[policy.deny]] at /etc/c.toml line 7", "{rule}");
+        assert_eq!(told(&allowing), "default = \"nothing\"", "{rule}");
+    }
+}
+
+/// Case security 12.
+#[test]
+fn a_link_that_a_device_claims_counts_for_rules_on_that_link_alone() {
+    let mut devices = companion_hub();
+    for device in &mut devices {
+        device.lost_links = std::mem::take(&mut device.links);
+    }
+    let entry = untrusted("subsystem:block");
+    for (rule, expected) in [
+        (
+            "devnode:/dev/disk/by-label/BACKUP",
+            "[[policy.deny]] at /etc/c.toml line 7",
+        ),
+        ("devnode:/dev/disk/by-label/OTHER", "allowed"),
+        ("tag:other", "allowed"),
+    ] {
+        let denying = policy(Fallback::Removable, vec![], vec![deny(&[rule])]);
+        let of = Circumstances::default();
+        let told = told_among(&denying, &entry, "/dev/sdb1", &of, devices.clone());
+        assert_eq!(told, expected, "{rule}");
+    }
+}
+
+/// Case security 4.
+#[test]
+fn nobody_waits_for_one_device_where_another_that_is_overdue_decides() {
+    let entry = untrusted("subsystem:block");
+    let of = Circumstances::default();
+    let denying = policy(
+        Fallback::Removable,
+        vec![],
+        vec![deny(&["property:ID_FS_LABEL=secret"])],
+    );
+    // The disk exposes its partition.
+    let told = |disk, partition| {
+        let devices = stick([disk, partition], 0);
+        told_among(&denying, &entry, "/dev/sdb", &of, devices)
+    };
+    let denied = "[[policy.deny]] at /etc/c.toml line 7";
+    assert_eq!(told(Seen::Overdue, Seen::Kernel), denied);
+    assert_eq!(told(Seen::Kernel, Seen::Overdue), denied);
+    assert_eq!(told(Seen::Kernel, Seen::Kernel), "waits for sdb1");
+}
+
+/// What a parent says counts, although udevd will not process the device itself: its facts are looked up first.
+#[test]
+fn an_allow_rule_on_a_parent_waits_for_the_parent_alone() {
+    let entry = untrusted("subsystem:block");
+    let of = Circumstances::default();
+    let allowing = policy(
+        Fallback::Nothing,
+        vec![allow(&["property:ID_VENDOR_ID=0781"])],
+        vec![],
+    );
+    let told = |parent: Seen| {
+        let mut devices: Vec<Device> = companion_hub();
+        for device in &mut devices {
+            if device.subsystem.as_deref() == Some("block") {
+                *device = before_udev(device.clone());
+                device.seen = Seen::Overdue;
+            } else if device.syspath.name() == "2-1.3" && parent == Seen::Kernel {
+                *device = before_udev(device.clone());
+            }
+        }
+        told_among(&allowing, &entry, "/dev/sdb1", &of, devices)
+    };
+    assert_eq!(told(Seen::Kernel), "waits for 2-1.3");
+    assert_eq!(told(Seen::Udev), "allowed");
+}
+
+#[test]
+fn a_rule_on_udevs_facts_waits_for_them() {
+    let devices: Vec<Device> = host().into_iter().map(before_udev).collect();
+    let entry = untrusted("subsystem:tty");
+    let of = Circumstances::default();
+    let told = |policy: &Policy| told_among(policy, &entry, "/dev/ttyUSB0", &of, devices.clone());
+    assert_eq!(
+        told(&policy(Fallback::Removable, vec![], vec![deny(&["tag:seat"])])),
+        "waits for ttyUSB0"
+    );
+    assert_eq!(
+        told(&policy(
+            Fallback::Nothing,
+            vec![allow(&["tag:seat&subsystem:tty"])],
+            vec![]
+        )),
+        "waits for ttyUSB0"
+    );
+    assert_eq!(
+        told(&policy(Fallback::Removable, vec![allow(&["tag:seat"])], vec![])),
+        "allowed",
+        "it needs no rule"
+    );
+    assert_eq!(
+        told(&policy(
+            Fallback::Removable,
+            vec![],
+            vec![deny(&["tag:seat&subsystem:block"])]
+        )),
+        "allowed"
+    );
+    assert_eq!(
+        told(&policy(Fallback::Removable, vec![], vec![deny(&["usb:0403"])])),
+        "[[policy.deny]] at /etc/c.toml line 7"
+    );
+}

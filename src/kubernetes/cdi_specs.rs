@@ -118,10 +118,10 @@ impl Unneeded {
             }
             match specs.remove(&path) {
                 Ok(()) => info!(
-                    "removed {}: no pod has {device}, and nothing offers it",
+                    "removed {}: no pod uses {device}, and no resource has it",
                     path.display()
                 ),
-                Err(error) => warn!("removing {}: {error}", path.display()),
+                Err(error) => warn!("cannot remove {}: {error}", path.display()),
             }
         }
     }

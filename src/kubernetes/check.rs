@@ -80,7 +80,7 @@ fn print_resources(
 ) -> Result<()> {
     let Configuration { definitions, notes } = configuration;
     let monitor = DeviceMonitor::open(resources::facts_needed(&definitions), 0)
-        .context("listing the host's devices")?;
+        .context("cannot list the host's devices")?;
     let mut snapshot = Snapshot::take(&definitions, &monitor, &options.state_dir)?;
     for (server, list) in lists {
         if let (Ok(exported), true) = (list, options.cdi_specs.enabled) {

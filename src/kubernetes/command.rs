@@ -326,17 +326,17 @@ fn domain(text: &str) -> Result<String, String> {
 fn write_docs(dir: &Path) -> Result<()> {
     let (man, completions) = (dir.join("man"), dir.join("completions"));
     for dir in [&man, &completions] {
-        fs::create_dir_all(dir).with_context(|| format!("making the directory {}", dir.display()))?;
+        fs::create_dir_all(dir).with_context(|| format!("cannot create the directory {}", dir.display()))?;
     }
     let page = man.join(format!("{NAME}.8"));
     let mut text = Vec::new();
     clap_mangen::Man::new(Arguments::command())
         .section("8")
         .render(&mut text)?;
-    fs::write(&page, text).with_context(|| format!("writing {}", page.display()))?;
+    fs::write(&page, text).with_context(|| format!("cannot write {}", page.display()))?;
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         generate_to(shell, &mut Arguments::command(), NAME, &completions)
-            .with_context(|| format!("writing completions into {}", completions.display()))?;
+            .with_context(|| format!("cannot write completions into {}", completions.display()))?;
     }
     Ok(())
 }
@@ -353,7 +353,7 @@ fn execute(arguments: &Arguments) -> Result<bool> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("starting")?;
+        .context("cannot start the runtime")?;
     let places = Places {
         sockets: arguments.engine_socket.clone(),
         containerd_config: arguments.containerd_config.clone(),
@@ -366,8 +366,8 @@ fn execute(arguments: &Arguments) -> Result<bool> {
     };
     if !cdi {
         tracing::warn!(
-            "no hotplug: pods have the devices that exist when they start, because {engine} (switch CDI on in the container \
-             engine)"
+            "pods have the devices that exist when they start, and no hotplug (switch CDI on in the container engine): \
+             {engine}"
         );
     } else if arguments.cdi == Cdi::Auto && matches!(engine, engine::Cdi::Unknown(_)) {
         tracing::warn!(

@@ -62,7 +62,7 @@ pub async fn run(options: Options) -> Result<()> {
             }
         }
     }
-    info!("ending: pods keep what they have");
+    info!("stopping; pods keep their devices");
     Ok(())
 }
 
@@ -96,7 +96,7 @@ impl Current {
             Ok((texts, _)) if texts == self.texts => false,
             Ok((texts, configuration)) => {
                 info!(
-                    "the configuration was read anew: {} definitions",
+                    "reloaded the configuration: {} definitions",
                     configuration.definitions.len()
                 );
                 metrics.count_reload("ok");
@@ -104,8 +104,8 @@ impl Current {
                 true
             }
             Err(error) => {
-                let why = exit::told(error.as_ref());
-                warn!("{why}; the configuration read before stays in force");
+                let error = exit::told(error.as_ref());
+                warn!("{error}; the previous configuration stays in force");
                 metrics.count_reload("failed");
                 false
             }
@@ -119,20 +119,20 @@ impl Current {
             return servers;
         }
         warn!(
-            "devices of USB/IP servers need CDI, which brings in the hooks that attach them: they are not advertised \
-             (switch CDI on in the container engine)"
+            "devices of USB/IP servers are not advertised: the hooks that attach them need CDI (switch CDI on in the \
+             container engine)"
         );
         BTreeSet::new()
     }
 }
 
-/// Logs what is to be said of a configuration.
+/// Logs the notes on a configuration.
 fn with_warnings(configuration: Configuration) -> Vec<Definition> {
     for note in configuration.notes {
         warn!("{note}");
     }
     if configuration.definitions.is_empty() {
-        warn!("the configuration names nothing to advertise");
+        warn!("the configuration has nothing to advertise");
     }
     configuration.definitions
 }
@@ -140,7 +140,9 @@ fn with_warnings(configuration: Configuration) -> Vec<Definition> {
 async fn serve_status(options: &Options, metrics: &Arc<Metrics>, tasks: &mut JoinSet<()>) -> Result<()> {
     if let Some(address) = &options.listen {
         let listener = status::listen(address).await.with_context(|| {
-            format!("listening on {address} for /metrics (choose another with --listen, or \"\" for none)")
+            format!(
+                "cannot listen on {address} for /metrics (choose another with --listen, or \"\" for none)"
+            )
         })?;
         tasks.spawn(status::serve(listener, Arc::clone(metrics)));
     }
@@ -160,7 +162,9 @@ fn report_events(
         return Ok(None);
     };
     let Some(pod_resources) = options.pod_resources.clone() else {
-        bail!("--events tells of pods, which kubelet's pod-resources names: give --pod-resources its socket");
+        bail!(
+            "--events needs kubelet's list of pods: set --pod-resources to the socket of kubelet's pod-resources"
+        );
     };
     let events = Arc::new(Events::new(Arc::clone(metrics)));
     let reporter = Reporter {

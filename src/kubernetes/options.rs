@@ -69,7 +69,7 @@ impl ConfigSources {
         let read = |path: &Option<PathBuf>| -> Result<Option<(PathBuf, String)>> {
             let Some(path) = path else { return Ok(None) };
             let text = std::fs::read_to_string(path)
-                .with_context(|| format!("reading the configuration {}", path.display()))?;
+                .with_context(|| format!("cannot read the configuration {}", path.display()))?;
             Ok(Some((path.clone(), text)))
         };
         Ok(Texts {

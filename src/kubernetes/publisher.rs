@@ -169,7 +169,7 @@ impl Publisher {
         }
         // Before kubelet hears of it: a container that names a device without a spec can't start.
         if let Err(error) = self.cdi_specs.write(&resource) {
-            warn!("{name}: {error}; containers with it can't start until this is mended");
+            warn!("{name}: {error}; containers with it can't start until this is fixed");
         }
         let (healthy, unhealthy) = resource.health();
         info!("{name}: {healthy} healthy, {unhealthy} unhealthy");
@@ -207,7 +207,7 @@ impl Publisher {
         self.unneeded.remove(&self.cdi_specs, is_needed, self.grace);
     }
 
-    /// Reports devices that went while a container has them, or are there again.
+    /// Reports devices in use that were unplugged, or are back.
     fn report_changes(&self, before: &Resource, now: &Resource, served: &Served) {
         let allocated = served.plugin.allocated();
         for (id, unit) in before.units.iter().filter(|(id, _)| allocated.contains(*id)) {
@@ -226,7 +226,7 @@ impl Publisher {
             let holder = self.in_use.holder(now.name.as_str(), id);
             if change == Change::Vanished {
                 warn!(
-                    "{}: {id} ({}) went while {} has it; its pod is left alone",
+                    "{}: device {id} at {} was unplugged while in use by {}; the pod keeps running",
                     now.name,
                     unit.place,
                     holder.unwrap_or("a container")
@@ -239,7 +239,7 @@ impl Publisher {
         }
     }
 
-    /// Whether it was noted that a unit's device went.
+    /// Whether it was noted that a unit's device was unplugged.
     fn has_vanished(&self, resource: &Resource, id: &str) -> bool {
         let events = self.events.as_ref();
         events.is_some_and(|events| events.has_vanished(resource.name.as_str(), id))

@@ -66,7 +66,7 @@ impl Snapshot {
         let reservations = records::reservations(state_dir);
         let mut snapshot = Self::default();
         if !reservations.is_empty() || definitions.iter().any(Definition::needs_devices) {
-            let devices = monitor.enumerate().context("listing the host's devices")?;
+            let devices = monitor.enumerate().context("cannot list the host's devices")?;
             snapshot.inventory.replace(devices);
         }
         if definitions.iter().any(Definition::needs_paths) {

@@ -77,7 +77,7 @@ impl Sources {
             tasks.spawn(pod_resources::follow(socket, grace, often.subscribe(), answers));
         }
         let mut monitor = DeviceMonitor::open(resources::facts_needed(definitions), RECEIVE_BUFFER)
-            .context("watching the host's devices")?;
+            .context("cannot watch the host's devices")?;
         // Later polls report changes of static nodes, including the removal of one that exists now.
         monitor.poll_static_nodes();
         let servers = Servers::none();
@@ -240,7 +240,7 @@ fn readable(monitor: &DeviceMonitor) -> Result<Vec<AsyncFd<OwnedFd>>> {
     let copies = monitor.fds().map(|fd| readiness::of(fd.try_clone_to_owned()?));
     copies
         .collect::<std::io::Result<_>>()
-        .context("waiting for the host's devices")
+        .context("cannot wait for events of the host's devices")
 }
 
 /// Waits until one is readable and clears its readiness: the caller reads all there is.

@@ -42,7 +42,7 @@ pub async fn listen(address: &str) -> io::Result<TcpListener> {
 /// Answers requests on a listener until it fails.
 pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
     let Err(error) = answer_all(listener, metrics).await;
-    warn!("serving /metrics: {error}");
+    warn!("cannot accept connections for /metrics: {error}");
 }
 
 async fn answer_all(listener: TcpListener, metrics: Arc<Metrics>) -> io::Result<Infallible> {

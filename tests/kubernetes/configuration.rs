@@ -22,7 +22,7 @@ async fn a_changed_file_is_in_force_at_once_and_a_bad_one_changes_nothing() {
         "config.yaml",
         "resources: [{name: a.b/serial, requests: ['usb:nonsense']}]",
     );
-    plugin.logs("the configuration read before stays in force").await;
+    plugin.logs("the previous configuration stays in force").await;
     assert!(
         plugin.log().contains("resource 1 (\"a.b/serial\")"),
         "{}",

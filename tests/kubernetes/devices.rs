@@ -140,7 +140,7 @@ async fn a_present_unit_that_a_container_has_stays_and_is_unhealthy_while_its_de
     let (left, _) = registered.list_where(|list| list.len() == 1).await;
     assert_eq!((&left[0].id, left[0].health.as_str()), (&held.id, "Unhealthy"));
     plugin
-        .logs("went while a container has it; its pod is left alone")
+        .logs("was unplugged while in use by a container; the pod keeps running")
         .await;
     disk.plug(1);
     let (back, _) = registered
@@ -188,7 +188,7 @@ async fn of_a_device_that_is_away_for_a_moment_kubelet_hears_nothing_where_sever
     assert!(begin.elapsed() > Duration::from_secs(4), "{:?}", begin.elapsed());
     assert_eq!((gone.len(), &gone[0].id), (1, &held.id));
     plugin
-        .logs("went while a container has it; its pod is left alone")
+        .logs("was unplugged while in use by a container; the pod keeps running")
         .await;
     disk.plug(1);
     let (back, _) = registered

@@ -101,7 +101,7 @@ async fn a_resource_that_is_configured_no_more_lets_its_containers_start_anew_un
     }
     registered.pre_start(held).await.unwrap();
     assert_eq!(specs(&node).iter().filter(|name| of_it(name)).count(), 1);
-    assert!(!plugin.log().contains("went while"), "{}", plugin.log());
+    assert!(!plugin.log().contains("was unplugged while"), "{}", plugin.log());
 
     pods.clear();
     registered.ended().await;
@@ -173,7 +173,7 @@ async fn a_unit_that_went_is_withdrawn_once_its_pod_has_ended_and_the_pod_is_nam
     let away = registered.list().await;
     assert_eq!((away.len(), away[0].health.as_str()), (1, "Unhealthy"));
     plugin
-        .logs("went while default/lab/app has it; its pod is left alone")
+        .logs("was unplugged while in use by default/lab/app; the pod keeps running")
         .await;
     pods.wait_for_lists(8).await;
     assert_eq!(registered.lists_within(std::time::Duration::ZERO).await, 0);

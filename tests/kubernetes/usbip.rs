@@ -240,7 +240,7 @@ async fn a_pod_whose_container_never_starts_keeps_its_device_and_one_that_is_onl
     // Its hook dials, and the server lists it no more; kubelet's pod-resources knows nothing of the pod yet.
     let _hook = server.is_imported_elsewhere("1-1");
     assert_eq!(registered.lists_within(Duration::from_secs(4)).await, 0);
-    assert!(!plugin.log().contains("went while"), "{}", plugin.log());
+    assert!(!plugin.log().contains("was unplugged while"), "{}", plugin.log());
 }
 
 #[tokio::test]
@@ -256,7 +256,7 @@ async fn a_changed_file_is_in_force_at_once_and_a_bad_one_keeps_the_old() {
         "config.yaml",
         "resources: {board: [{target: {host: lab}, selector: {vendor: '0403'}}]}",
     );
-    plugin.logs("the configuration read before stays in force").await;
+    plugin.logs("the previous configuration stays in force").await;
     let reason = "config.yaml, resource \"board\", entry 1: vendor \"0403\" must be a number";
     assert!(plugin.log().contains(reason), "{}", plugin.log());
     assert_eq!(registered.lists_within(Duration::from_millis(300)).await, 0);
@@ -303,7 +303,7 @@ async fn where_cdi_is_off_nothing_is_advertised_and_the_reason_is_told() {
     let plugin = node.plugin(&["--cdi", "off", "--usbip-config", config.to_str().unwrap()]);
     assert!(kubelet.registered(BOARD).await.list().await.is_empty());
     plugin
-        .logs("devices of USB/IP servers need CDI, which brings in the hooks that attach them: they are not advertised")
+        .logs("devices of USB/IP servers are not advertised: the hooks that attach them need CDI")
         .await;
     assert_eq!(server.accepted(), 0);
 }

@@ -76,7 +76,7 @@ fn a_pod_of_usbip_device_plugins_users_has_its_adapter_whatever_befalls_it_and_g
     let begin = Instant::now();
     let remote = is_down(remote, || {
         pod.loses("/dev/ttyUSB0");
-        node.plugin_says("its pod is left alone");
+        node.plugin_says("the pod keeps running");
     });
     has_it(&pod);
     eprintln!(

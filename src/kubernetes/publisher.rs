@@ -94,7 +94,7 @@ impl Publisher {
     /// Advertises what the definitions make of a snapshot.
     pub fn publish(&mut self, definitions: &[Definition], mut snapshot: Snapshot) {
         if self.cdi_specs.enabled {
-            snapshot.held = self.held_remotes(definitions);
+            snapshot.in_use = self.remotes_in_use(definitions);
             let free = usbip::released(definitions, &snapshot);
             self.in_use.forget(&free);
             for served in self.served.values() {
@@ -139,8 +139,8 @@ impl Publisher {
     }
 
     /// The units of devices of USB/IP servers that a container has, as far as known, and whether that is certain.
-    fn held_remotes(&self, definitions: &[Definition]) -> BTreeMap<String, bool> {
-        let mut held = BTreeMap::new();
+    fn remotes_in_use(&self, definitions: &[Definition]) -> BTreeMap<String, bool> {
+        let mut in_use = BTreeMap::new();
         for (name, _) in config::remote(definitions) {
             let served = self.served.get(name);
             let allocated = served.map(|served| served.plugin.allocated());
@@ -151,10 +151,10 @@ impl Publisher {
             let listed = self.in_use.now.get(name.as_str()).into_iter();
             let listed = listed.flat_map(BTreeMap::keys).cloned();
             let uncertain = seen.into_iter().chain(allocated.unwrap_or_default());
-            held.extend(uncertain.map(|id| (id, false)));
-            held.extend(starting.into_iter().chain(listed).map(|id| (id, true)));
+            in_use.extend(uncertain.map(|id| (id, false)));
+            in_use.extend(starting.into_iter().chain(listed).map(|id| (id, true)));
         }
-        held
+        in_use
     }
 
     fn publish_resource(&mut self, mut resource: Resource) {
@@ -199,9 +199,9 @@ impl Publisher {
                     .map(|cdi_device| cdi_device.name.clone()),
             );
         }
-        let held: Vec<String> = self.in_use.resources().into_iter().map(cdi_stem).collect();
+        let stems: Vec<String> = self.in_use.resources().into_iter().map(cdi_stem).collect();
         let is_needed = |device: &str| {
-            let mut suffixes = held.iter().filter_map(|stem| device.strip_prefix(stem.as_str()));
+            let mut suffixes = stems.iter().filter_map(|stem| device.strip_prefix(stem.as_str()));
             needed.contains(device) || suffixes.any(|suffix| suffix.is_empty() || suffix.starts_with('-'))
         };
         self.unneeded.remove(&self.cdi_specs, is_needed, self.grace);

@@ -54,11 +54,11 @@ pub struct Snapshot {
     /// What USB/IP servers export.
     pub exports: Exports,
     /// Units of devices of such servers that a container has or had a moment ago, and whether it certainly still has them.
-    pub held: BTreeMap<String, bool>,
+    pub in_use: BTreeMap<String, bool>,
 }
 
 impl Snapshot {
-    /// Looks at the host, as far as the definitions need it. `exports` and `held` stay empty.
+    /// Looks at the host, as far as the definitions need it. `exports` and `in_use` stay empty.
     ///
     /// # Errors
     /// When sysfs can't be listed.

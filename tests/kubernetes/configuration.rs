@@ -82,10 +82,10 @@ async fn what_can_never_work_ends_with_the_element_and_the_cure() {
     ] {
         let mut all = vec!["--listen", ""];
         all.extend(arguments);
-        let (ended, _, told) = node.run(&all);
-        assert_eq!(ended.code(), Some(status), "{told}");
+        let (ended, _, printed) = node.run(&all);
+        assert_eq!(ended.code(), Some(status), "{printed}");
         for part in parts {
-            assert!(told.contains(part), "{part}: {told}");
+            assert!(printed.contains(part), "{part}: {printed}");
         }
     }
 }
@@ -93,7 +93,7 @@ async fn what_can_never_work_ends_with_the_element_and_the_cure() {
 #[tokio::test]
 async fn a_check_tells_what_would_be_advertised_and_what_is_missing() {
     let node = Node::new();
-    let (status, told, _) = node.run(&[
+    let (status, printed, _) = node.run(&[
         "--check",
         "--devs",
         "/dev/null:r,/dev/not-there:r",
@@ -107,6 +107,6 @@ async fn a_check_tells_what_would_be_advertised_and_what_is_missing() {
         "missing: kubelet's socket",
         "missing: /nowhere/oci-hotplug-prestart",
     ] {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(printed.contains(part), "{part}: {printed}");
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::device_plugin::Node;
-use crate::{said, yaml};
+use crate::{stdout_of, yaml};
 
 const PLUGIN: &str = env!("CARGO_BIN_EXE_oci-hotplug-device-plugin");
 
@@ -13,7 +13,7 @@ const PLUGIN: &str = env!("CARGO_BIN_EXE_oci-hotplug-device-plugin");
 fn install_sh_brings_plugin_page_and_completions_which_name_every_option() {
     let root = tempfile::tempdir().expect("a directory");
     let programs = Path::new(PLUGIN).parent().expect("a directory");
-    said(
+    stdout_of(
         Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/install.sh"))
             .arg("--device-plugin")
             .arg("--bin-dir")
@@ -32,7 +32,7 @@ fn install_sh_brings_plugin_page_and_completions_which_name_every_option() {
         "usr/share/fish/vendor_completions.d/oci-hotplug-device-plugin.fish",
     ]
     .map(read);
-    let help = said(Command::new(PLUGIN).arg("--help"));
+    let help = stdout_of(Command::new(PLUGIN).arg("--help"));
     let options: Vec<&str> = help
         .lines()
         .filter_map(|line| {
@@ -104,12 +104,15 @@ fn every_example_of_the_clusters_document_is_read_by_the_plugin() {
         let mut all = vec!["--check"];
         all.extend(arguments);
         let environment = [("OCI_HOTPLUG_CONFIG", classes.to_str().expect("a path"))];
-        let (status, out, told) = node.run_with(&environment, &all);
+        let (status, out, printed) = node.run_with(&environment, &all);
         // What this machine lacks makes it 1, what can't be read 2.
-        assert!(matches!(status.code(), Some(0 | 1)), "{arguments:?}: {told}{out}");
         assert!(
-            !told.contains("ERROR") && !out.contains("note: "),
-            "{arguments:?}: {told}{out}"
+            matches!(status.code(), Some(0 | 1)),
+            "{arguments:?}: {printed}{out}"
+        );
+        assert!(
+            !printed.contains("ERROR") && !out.contains("note: "),
+            "{arguments:?}: {printed}{out}"
         );
         out
     };

@@ -1,4 +1,4 @@
-//! What the API server is told of pods' devices (`--events`).
+//! Events about pods' devices at the API server (`--events`).
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -84,7 +84,7 @@ impl Lab {
         }
     }
 
-    /// The device goes, and kubelet is told.
+    /// The device is unplugged, and kubelet gets a list.
     async fn loses_its_device(&mut self) {
         fs::remove_file(&self.device).unwrap();
         assert_eq!(self.registered.list().await[0].health, "Unhealthy");
@@ -167,7 +167,10 @@ async fn a_device_that_flaps_is_told_of_once_in_a_while_with_a_count() {
     let is_counted = |asked: &ReceivedRequest| {
         asked.method == Method::PATCH && asked.path == path && asked.content["count"] == TIMES + 1
     };
-    eventually("the count is told", || server.requests().iter().any(is_counted)).await;
+    eventually("the event is counted", || {
+        server.requests().iter().any(is_counted)
+    })
+    .await;
     let all = server.requests();
     // One of each at once, and one for each 10 s: on a busy machine the loop takes longer.
     let intervals = 1 + begin.elapsed().as_secs() as usize / 10;
@@ -237,7 +240,7 @@ async fn a_pod_that_has_ended_is_not_told_of() {
     fs::remove_file(&lab.device).unwrap();
     let (_, list) = tokio::join!(lab.pods.wait_for_lists(1), lab.registered.list());
     assert_eq!(list[0].health, "Unhealthy");
-    // It is another's: what comes now is its, and the first that is told.
+    // Another pod has the unit now: the next change is that pod's, with its first event.
     lab.pods.holds("next", &lab.resource, &[list[0].id.clone()]);
     lab.has_it_back().await;
     let first = requests(&server, 1).await.remove(0);

@@ -47,10 +47,10 @@ async fn grpcios_c_core_is_understood_and_understands() {
             .expect("run python3")
     });
     let output = client.await.unwrap();
-    let told = String::from_utf8_lossy(&output.stdout);
+    let printed = String::from_utf8_lossy(&output.stdout);
     // DevicePluginOptions{get_preferred_allocation_available: true}
     assert_eq!(
-        told,
+        printed,
         "1001\nTrue\nTrue\nUNIMPLEMENTED\n",
         "{}",
         String::from_utf8_lossy(&output.stderr)

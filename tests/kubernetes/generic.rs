@@ -110,7 +110,7 @@ async fn its_environment_and_its_files_flags_count_in_their_order() {
         eventually("it answers", || get(address, "/health").is_some()).await;
         let (_, metrics) = get(address, "/metrics").expect("metrics");
         let line = format!("generic_device_plugin_devices{{resource=\"{name}\"}} 1");
-        assert!(metrics.lines().any(|told| told == line), "{line}: {metrics}");
+        assert!(metrics.lines().any(|metric| metric == line), "{line}: {metrics}");
         plugin.terminate().await;
     }
 }
@@ -120,15 +120,15 @@ async fn its_environment_and_its_files_flags_count_in_their_order() {
 async fn a_value_of_its_environment_or_file_that_is_none_is_refused_by_its_name() {
     let node = Node::new();
     let file = node.write("config.yaml", "log-level: loud\ndevices: [{name: fuse}]");
-    let (status, _, told) = node.run(&["--config", file.to_str().expect("a path")]);
-    assert_eq!(status.code(), Some(2), "{told}");
+    let (status, _, printed) = node.run(&["--config", file.to_str().expect("a path")]);
+    assert_eq!(status.code(), Some(2), "{printed}");
     assert!(
-        told.contains("the log level is \"loud\": it must be all, debug"),
-        "{told}"
+        printed.contains("the log level is \"loud\": it must be all, debug"),
+        "{printed}"
     );
-    let (status, _, told) = node.run(&["--device", "groups: [", "--listen", ""]);
-    assert_eq!(status.code(), Some(2), "{told}");
-    assert!(told.contains("--device, number 1: "), "{told}");
+    let (status, _, printed) = node.run(&["--device", "groups: [", "--listen", ""]);
+    assert_eq!(status.code(), Some(2), "{printed}");
+    assert!(printed.contains("--device, number 1: "), "{printed}");
 }
 
 /// What `--check` says where no source is given.
@@ -157,13 +157,13 @@ const FILE: &str = "devices: [{name: fuse, groups: [{paths: [{path: /dev/null}]}
 fn its_file_in_the_working_directory_is_found() {
     let node = Node::new();
     node.write("config.yaml", FILE);
-    let told = found_by_itself(Command::new(PLUGIN).current_dir(node.path("")));
-    assert!(told.contains("devic.es/fuse: 1 healthy"), "{told}");
+    let printed = found_by_itself(Command::new(PLUGIN).current_dir(node.path("")));
+    assert!(printed.contains("devic.es/fuse: 1 healthy"), "{printed}");
     node.write("config.yaml", "something: else");
-    let told = found_by_itself(Command::new(PLUGIN).current_dir(node.path("")));
+    let printed = found_by_itself(Command::new(PLUGIN).current_dir(node.path("")));
     assert!(
-        !told.contains("something"),
-        "a file of another program is not read: {told}"
+        !printed.contains("something"),
+        "a file of another program is not read: {printed}"
     );
 }
 
@@ -180,14 +180,14 @@ fn its_file_in_etc_is_found() {
     );
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"]);
-    let told = found_by_itself(&mut command);
-    assert!(told.contains("devic.es/fuse: 1 healthy"), "{told}");
+    let printed = found_by_itself(&mut command);
+    assert!(printed.contains("devic.es/fuse: 1 healthy"), "{printed}");
     command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"]);
-    let told = found_by_itself(command.args(["--device", "name: tun"]));
+    let printed = found_by_itself(command.args(["--device", "name: tun"]));
     assert!(
-        told.contains("devic.es/tun: 0 healthy") && !told.contains("fuse:"),
-        "{told}"
+        printed.contains("devic.es/tun: 0 healthy") && !printed.contains("fuse:"),
+        "{printed}"
     );
 }
 
@@ -234,11 +234,11 @@ async fn thousands_of_units_reach_kubelet() {
         "{}",
         plugin.log()
     );
-    let (status, told, _) = node.run(&["--check", "--device", "name: f\ngroups: [{count: 30000}]"]);
+    let (status, printed, _) = node.run(&["--check", "--device", "name: f\ngroups: [{count: 30000}]"]);
     assert_eq!(status.code(), Some(1));
     assert!(
-        told.contains("note: --device, number 1 (\"f\"), group 1: count 30000"),
-        "{told}"
+        printed.contains("note: --device, number 1 (\"f\"), group 1: count 30000"),
+        "{printed}"
     );
     assert_eq!(
         kubelet.registers_within(Duration::from_millis(10)).await,

@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::said;
+use crate::stdout_of;
 
 const HOOKS: &str = "usr/libexec/oci/hooks.d";
 const WANTED: &str = "etc/systemd/system/multi-user.target.wants/oci-hotplug-recover.service";
@@ -37,7 +37,7 @@ impl Scene {
         let programs = Path::new(env!("CARGO_BIN_EXE_oci-hotplug"))
             .parent()
             .expect("a directory");
-        let archive = said(
+        let archive = stdout_of(
             Command::new(here("packaging/image.sh"))
                 .arg("--bin-dir")
                 .arg(programs)
@@ -48,7 +48,7 @@ impl Scene {
             fs::create_dir(at(directory)).expect("make a directory");
         }
         let unpack = |archive: &Path, to: &str| {
-            said(Command::new("tar").arg("-xf").arg(archive).arg("-C").arg(at(to)));
+            stdout_of(Command::new("tar").arg("-xf").arg(archive).arg("-C").arg(at(to)));
         };
         unpack(Path::new(archive.trim()), "layout");
         let blob =
@@ -62,7 +62,7 @@ impl Scene {
         for layer in manifest["layers"].as_array().expect("layers") {
             unpack(&blob(&layer["digest"]), "image");
         }
-        let roots = said(&mut Command::new(here("tests/packages/roots.sh")));
+        let roots = stdout_of(&mut Command::new(here("tests/packages/roots.sh")));
         unpack(&Path::new(roots.trim()).join("bookworm.tar"), "host");
         Self { scratch, config }
     }
@@ -118,7 +118,7 @@ impl Scene {
 
     /// What a program says on the host.
     fn on_the_host(&self, program: &str) -> String {
-        said(
+        stdout_of(
             Command::new("chroot")
                 .arg(self.at("host"))
                 .arg(program)
@@ -245,7 +245,7 @@ fn links_of_the_host_lead_where_they_lead_there_and_what_cannot_run_is_told_befo
     fs::create_dir_all(scene.host("opt/hooks")).expect("make a directory");
     fs::create_dir_all(scene.host("usr/libexec/oci")).expect("make a directory");
     symlink("/opt/hooks", scene.host(HOOKS)).expect("make an absolute link");
-    let library = said(
+    let library = stdout_of(
         Command::new("find")
             .arg(scene.at("host/usr/lib"))
             .args(["-name", "libudev.so.1"]),
@@ -254,11 +254,11 @@ fn links_of_the_host_lead_where_they_lead_there_and_what_cannot_run_is_told_befo
     let aside = library.with_extension("aside");
     fs::rename(library, &aside).expect("take libudev away");
     let output = scene.run(&["/usr/bin/oci-hotplug", "install", "--to", "/host"]);
-    let told = text(&output);
-    assert_eq!(output.status.code(), Some(1), "{told}");
+    let printed = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{printed}");
     assert!(
-        told.contains("does not run on this host") && told.contains("libudev.so.1"),
-        "{told}"
+        printed.contains("does not run on this host") && printed.contains("libudev.so.1"),
+        "{printed}"
     );
     assert!(
         !scene

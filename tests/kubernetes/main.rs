@@ -1,4 +1,4 @@
-//! The device plugin against a kubelet of our own making (tests/support/kubelet.rs): kubernetes.md's level L1.
+//! The device plugin with a simulated kubelet (tests/support/kubelet.rs): level L1 of kubernetes.md.
 //! The ignored tests need root: their devices are real.
 
 #[path = "../support/api_server.rs"]
@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use oci_hotplug::model::yaml::{Dialect, from_str};
 
-/// What happened several times took less than `limit` as a rule. A machine that does other work delays single times, by many
+/// Checks that most of several times are below `limit`. A machine that does other work delays single times, by many
 /// seconds where it waits for its disk; a fault of the plugin delays most of them.
 #[track_caller]
 fn took_less_than(limit: Duration, mut times: Vec<Duration>) {
@@ -50,9 +50,9 @@ fn yaml(text: &str) -> serde_json::Value {
     from_str(text, Dialect::Core).unwrap_or_else(|error| panic!("{text}\n{error}"))
 }
 
-/// What a command that must succeed has said.
+/// The standard output of a command that must succeed.
 #[track_caller]
-fn said(command: &mut Command) -> String {
+fn stdout_of(command: &mut Command) -> String {
     let output = command
         .output()
         .unwrap_or_else(|error| panic!("start {command:?}: {error}"));

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use crate::{said, yaml};
+use crate::{stdout_of, yaml};
 
 /// Objects by kind: there is one of each.
 type Objects = BTreeMap<String, Value>;
@@ -25,7 +25,7 @@ fn packaged(path: &str) -> PathBuf {
 fn helm() -> Command {
     static HELM: OnceLock<String> = OnceLock::new();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kubernetes/helm.sh");
-    Command::new(HELM.get_or_init(|| said(&mut Command::new(script)).trim().to_owned()))
+    Command::new(HELM.get_or_init(|| stdout_of(&mut Command::new(script)).trim().to_owned()))
 }
 
 /// The documents of a YAML stream. What the plugin reads from the ConfigMap is compared as it reads it, without comments.
@@ -73,7 +73,7 @@ fn base() -> Objects {
 fn template(arguments: &[&str]) -> Objects {
     let mut command = helm();
     command.args(["template", "oci-hotplug", "--namespace", "oci-hotplug"]);
-    objects(&said(
+    objects(&stdout_of(
         command.args(KUBERNETES).args(arguments).arg(packaged("chart")),
     ))
 }
@@ -81,7 +81,7 @@ fn template(arguments: &[&str]) -> Objects {
 #[test]
 #[ignore = "builds helm: tests/run.sh --privileged"]
 fn the_chart_is_in_order_and_says_what_the_base_says() {
-    said(
+    stdout_of(
         helm()
             .args(["lint", "--strict"])
             .args(KUBERNETES)

@@ -121,8 +121,8 @@ async fn refused_registrations_come_less_and_less_often_and_are_told_once() {
     for (pause, least) in between.iter().zip([200, 400, 800, 1600]) {
         assert!(*pause >= Duration::from_millis(least), "{between:?}");
     }
-    let told = plugin.log().matches("the ResourceName is invalid").count();
-    assert_eq!(told, 1, "{}", plugin.log());
+    let printed = plugin.log().matches("the ResourceName is invalid").count();
+    assert_eq!(printed, 1, "{}", plugin.log());
 }
 
 #[tokio::test]

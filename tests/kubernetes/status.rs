@@ -30,7 +30,7 @@ async fn it_is_ready_once_kubelet_listens_and_counts_what_it_does() {
         "oci_hotplug_device_plugin_lists_total{resource=\"hostdev.k8s.io/dev_null\"} 1",
         "oci_hotplug_device_plugin_allocations_total{resource=\"hostdev.k8s.io/dev_null\"} 1",
     ] {
-        assert!(metrics.lines().any(|told| told == line), "{line}: {metrics}");
+        assert!(metrics.lines().any(|metric| metric == line), "{line}: {metrics}");
     }
     assert!(status("/other").contains("404"));
 }

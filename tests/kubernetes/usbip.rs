@@ -345,7 +345,7 @@ async fn its_flags_environment_health_and_metrics_are_those_of_usbip_device_plug
     let metrics = || get(&address, "/metrics").map_or_else(String::new, |(_, body)| body);
     let has = |metrics: &str, metric: &str, value: u32| {
         let line = format!("usbip_device_plugin_{metric}{{resource=\"example.com/board\"}} {value}");
-        metrics.lines().any(|told| told == line)
+        metrics.lines().any(|metric| metric == line)
     };
     let now = metrics();
     for (metric, value) in [
@@ -407,7 +407,7 @@ async fn a_check_asks_each_server_once_and_tells_what_it_has() {
     let gone = server_at(&port);
     let config = node.write("config.yaml", &file(&[("board", &good), ("other", &gone)]));
     drop(gone);
-    let (status, told, _) = node.run(&["--check", "--usbip-config", config.to_str().unwrap()]);
+    let (status, printed, _) = node.run(&["--check", "--usbip-config", config.to_str().unwrap()]);
     assert_eq!(status.code(), Some(1));
     let server = good.address;
     for part in [
@@ -417,7 +417,7 @@ async fn a_check_asks_each_server_once_and_tells_what_it_has() {
         format!("missing: usbip server {address}: connection refused"),
         "the virtual USB host controller, to which devices of USB/IP servers are attached".to_owned(),
     ] {
-        assert!(told.contains(&part), "{part}: {told}");
+        assert!(printed.contains(&part), "{part}: {printed}");
     }
     assert_eq!(good.accepted(), 1);
 }

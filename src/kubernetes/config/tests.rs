@@ -180,8 +180,8 @@ fn a_wrong_element_is_named_with_its_fault_and_the_cure() {
         ("/dev/mem:r:0", "the count must be 1 to 20000"),
         ("/dev/mem:r:99999999999", "the count must be 1 to 20000"),
     ] {
-        let told = devs(text).unwrap_err();
-        assert!(told.contains(part), "{text}: {told}");
+        let error = devs(text).unwrap_err();
+        assert!(error.contains(part), "{text}: {error}");
     }
 }
 
@@ -201,10 +201,10 @@ fn smarters_expressions_are_not_anchored_and_keys_may_be_missing_or_unknown() {
     };
     assert!(pattern.is_match("x/ttyACM12y"));
     assert!(smarter("").unwrap().is_empty());
-    let told = smarter("- devicematch: ^a$\n- devicematch: 'a('\n").unwrap_err();
+    let error = smarter("- devicematch: ^a$\n- devicematch: 'a('\n").unwrap_err();
     assert!(
-        told.starts_with("conf.yaml, entry 2: devicematch \"a(\" is not a regular expression"),
-        "{told}"
+        error.starts_with("conf.yaml, entry 2: devicematch \"a(\" is not a regular expression"),
+        "{error}"
     );
 }
 
@@ -333,13 +333,13 @@ fn generic_device_plugins_arguments_are_devices_in_yaml_or_json() {
         ("name: [", "--device, number 1: "),
         ("groups: []", "number 1 (\"\"): resource name \"devic.es/\""),
     ] {
-        let told = arguments(&[text]).unwrap_err();
-        assert!(told.contains(part), "{text}: {told}");
+        let error = arguments(&[text]).unwrap_err();
+        assert!(error.contains(part), "{text}: {error}");
     }
-    let told = arguments(&["name: x", "name: x"]).unwrap_err();
+    let error = arguments(&["name: x", "name: x"]).unwrap_err();
     assert!(
-        told.contains("number 2 (\"x\"): devic.es/x is defined twice"),
-        "{told}"
+        error.contains("number 2 (\"x\"): devic.es/x is defined twice"),
+        "{error}"
     );
 }
 
@@ -434,9 +434,9 @@ devices: [{name: fuse, groups: [{count: 10, paths: [{path: /dev/fuse}]}]}]
     .unwrap();
     assert_eq!(patterns(&read.definitions)[0].1.len(), 1);
     for key in ["bogus", "count", "new", "other"] {
-        let told = format!("the key {key} is ignored, as by generic-device-plugin");
+        let error = format!("the key {key} is ignored, as by generic-device-plugin");
         assert!(
-            read.notes.iter().any(|note| note.contains(&told)),
+            read.notes.iter().any(|note| note.contains(&error)),
             "{key}: {:?}",
             read.notes
         );
@@ -489,8 +489,8 @@ fn generic_device_plugins_ids_are_read_as_there_in_files_and_in_arguments() {
                     assert_eq!(is_told, !is_as_written, "{written}: {:?}", read.notes);
                 }
                 None => {
-                    let told = read.map(|read| format!("{read:?}")).unwrap_err();
-                    assert!(told.contains("(\"u\"), group 1: vendor"), "{written}: {told}");
+                    let error = read.map(|read| format!("{read:?}")).unwrap_err();
+                    assert!(error.contains("(\"u\"), group 1: vendor"), "{written}: {error}");
                 }
             }
         }
@@ -580,10 +580,10 @@ fn smarters_large_counts_and_its_syntax_are_read() {
         "{:?}",
         read.notes
     );
-    let told = smarter("- devicematch: 'a(?=b)'").unwrap_err();
+    let error = smarter("- devicematch: 'a(?=b)'").unwrap_err();
     assert!(
-        told.contains("\"a(?=b)\"") && told.contains("(?=b looks around"),
-        "{told}"
+        error.contains("\"a(?=b)\"") && error.contains("(?=b looks around"),
+        "{error}"
     );
 }
 
@@ -789,8 +789,8 @@ fn every_fault_of_usbip_device_plugins_file_is_told_with_resource_and_entry() {
             "permissions \"rx\" must be one to three",
         ),
     ] {
-        let told = usbip(&text).map(|read| format!("{read:?}")).unwrap_err();
-        assert!(told.contains(part), "{text}: {told}");
+        let error = usbip(&text).map(|read| format!("{read:?}")).unwrap_err();
+        assert!(error.contains(part), "{text}: {error}");
     }
 }
 
@@ -880,8 +880,8 @@ fn every_error_in_a_file_has_its_place() {
             "a resource with groups",
         ),
     ] {
-        let told = own(text).map(|read| format!("{read:?}")).unwrap_err();
-        assert!(told.contains(part), "{text}: {told}");
+        let error = own(text).map(|read| format!("{read:?}")).unwrap_err();
+        assert!(error.contains(part), "{text}: {error}");
     }
 }
 

@@ -47,10 +47,10 @@ pub(super) fn states(definitions: &[Definition], snapshot: &Snapshot) -> States 
         let devices = entries.iter().map(|entry| &entry.device);
         all.extend(unit_ids(name, entries).into_iter().zip(devices));
     }
-    let is_known = |id: &String| snapshot.held.contains_key(id);
+    let is_known = |id: &String| snapshot.in_use.contains_key(id);
     let (mut taken, free): (Vec<_>, Vec<_>) = all.into_iter().partition(|(id, _)| is_known(id));
     // An attached device rather belongs to a container that certainly runs than to one that may have ended.
-    taken.sort_by_key(|(id, _)| snapshot.held.get(id) != Some(&true));
+    taken.sort_by_key(|(id, _)| snapshot.in_use.get(id) != Some(&true));
     let mut states = BTreeMap::new();
 
     let here = &snapshot.attached;
@@ -60,7 +60,7 @@ pub(super) fn states(definitions: &[Definition], snapshot: &Snapshot) -> States 
     });
     let (mut free, mut away) = (free, Vec::new());
     for ((id, device), is_attached) in taken.into_iter().zip(attached) {
-        let is_certain = snapshot.held.get(&id) == Some(&true);
+        let is_certain = snapshot.in_use.get(&id) == Some(&true);
         match (is_attached, is_certain) {
             (true, _) => {
                 states.insert(id, State::Attached);
@@ -145,13 +145,13 @@ fn unit_ids(name: &ResourceName, entries: &[RemoteEntry]) -> Vec<String> {
     ids
 }
 
-/// The units that `snapshot` has as held, and whose container has ended. A unit that is not configured any more is never one of
+/// The units in use in `snapshot` whose container has ended. A unit that is not configured any more is never one of
 /// them.
 pub fn released(definitions: &[Definition], snapshot: &Snapshot) -> BTreeSet<String> {
     let states = states(definitions, snapshot);
     let has = |state: &State| matches!(state, State::Attached | State::Awaited | State::Away);
     let is_released = |id: &&String| states.get(*id).is_some_and(|state| !has(state));
-    snapshot.held.keys().filter(is_released).cloned().collect()
+    snapshot.in_use.keys().filter(is_released).cloned().collect()
 }
 
 /// The resource of a definition, with the units that are free or in use.

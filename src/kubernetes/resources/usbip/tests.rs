@@ -125,8 +125,8 @@ fn what_a_container_has_stays_whatever_its_server_says_and_what_it_had_is_as_it_
         let resources = resources::resources(&definitions, &now, &mut Names::default());
         resources[0].units.keys().next().unwrap().clone()
     };
-    let held = |is_sure, devices: Vec<Device>, exports| Snapshot {
-        held: [(id.clone(), is_sure)].into(),
+    let in_use = |is_certain, devices: Vec<Device>, exports| Snapshot {
+        in_use: [(id.clone(), is_certain)].into(),
         attached: devices,
         exports,
         ..Snapshot::default()
@@ -141,40 +141,40 @@ fn what_a_container_has_stays_whatever_its_server_says_and_what_it_had_is_as_it_
     let other = || vec![attached("3-1", "6010")];
     let empty = || exports("lab", &[]);
     for (what, snapshot, state) in [
-        ("in use", held(true, here(), empty()), (Some(Some(true)), 0)),
+        ("in use", in_use(true, here(), empty()), (Some(Some(true)), 0)),
         (
             "its server is gone",
-            held(true, here(), Exports::new()),
+            in_use(true, here(), Exports::new()),
             (Some(Some(true)), 0),
         ),
         (
             "its connection is broken",
-            held(true, vec![], Exports::new()),
+            in_use(true, vec![], Exports::new()),
             (Some(Some(false)), 0),
         ),
         (
             "its container starts anew",
-            held(true, vec![], exports("lab", &[("1-1", 0x0403, 0x6001)])),
+            in_use(true, vec![], exports("lab", &[("1-1", 0x0403, 0x6001)])),
             (Some(Some(true)), 0),
         ),
         (
             "another is attached",
-            held(true, other(), empty()),
+            in_use(true, other(), empty()),
             (Some(Some(false)), 0),
         ),
         (
             "kubelet starts",
-            held(false, here(), empty()),
+            in_use(false, here(), empty()),
             (Some(Some(true)), 0),
         ),
         (
             "its pod has ended, and another host has it",
-            held(false, vec![], empty()),
+            in_use(false, vec![], empty()),
             (None, 1),
         ),
         (
             "its pod has ended",
-            held(false, other(), exports("lab", &[("1-1", 0x0403, 0x6001)])),
+            in_use(false, other(), exports("lab", &[("1-1", 0x0403, 0x6001)])),
             (Some(None), 1),
         ),
     ] {
@@ -239,7 +239,7 @@ fn what_is_attached_is_rather_the_device_of_a_container_that_runs() {
     let ids: BTreeMap<&str, &String> = units.map(|(id, unit)| (unit.place.as_str(), id)).collect();
     let (ended, runs) = (ids["lab/0403:6001"], ids["lab/nth:2:0403:6001"]);
     let now = Snapshot {
-        held: [(ended.clone(), false), (runs.clone(), true)].into(),
+        in_use: [(ended.clone(), false), (runs.clone(), true)].into(),
         attached: vec![attached("3-1", "6001")],
         ..Snapshot::default()
     };
@@ -258,7 +258,7 @@ fn a_controllers_own_hub_is_no_device_of_anybodys() {
 fn a_unit_that_is_not_configured_any_more_is_not_released() {
     let definitions = definitions(TWO_ALIKE_AND_ONE_AT_A_PLACE);
     let now = Snapshot {
-        held: [("an id of before".to_owned(), true)].into(),
+        in_use: [("an id of before".to_owned(), true)].into(),
         ..Snapshot::default()
     };
     assert!(released(&definitions, &now).is_empty());

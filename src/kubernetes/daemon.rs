@@ -167,15 +167,14 @@ fn report_events(
         );
     };
     let events = Arc::new(Events::new(Arc::clone(metrics)));
-    let reporter = Reporter {
-        events: Arc::clone(&events),
+    let node = std::fs::read_to_string("/proc/sys/kernel/hostname")?;
+    let reporter = Reporter::new(
+        Arc::clone(&events),
         server,
         pod_resources,
-        kubelet_dir: options.kubelet_dir.clone(),
-        node: std::fs::read_to_string("/proc/sys/kernel/hostname")?
-            .trim()
-            .to_owned(),
-    };
+        options.kubelet_dir.clone(),
+        node.trim().to_owned(),
+    );
     tasks.spawn(reporter.run());
     Ok(Some(events))
 }

@@ -18,11 +18,12 @@
 //! sources        what wakes the daemon
 //! publisher      what is advertised
 //! daemon         the main loop
-//! command        arguments and log; options; check: --check
+//! command        the program: arguments, options, log; check: --check
 //! ```
 
 mod absences;
 mod api_server;
+mod arguments;
 mod cdi_specs;
 mod changes;
 mod check;

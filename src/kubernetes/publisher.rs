@@ -11,7 +11,8 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::absences::Absences;
-use super::api_server::events::{Change, Events};
+use super::api_server::events::Events;
+use super::api_server::queue::Change;
 use super::cdi_specs::{CdiSpecs, Unneeded};
 use super::config::{self, Definition};
 use super::kubelet::plugin::Plugin;

@@ -18,5 +18,6 @@ pub mod quiet;
 pub mod runtime_state;
 pub mod spawn;
 pub mod state;
+pub mod stuck;
 pub mod systemd;
 pub mod users;

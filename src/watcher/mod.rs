@@ -22,7 +22,8 @@ mod event_loop;
 mod handover;
 mod holders;
 mod inside;
-mod remote;
+mod remote_devices;
+mod remotes;
 mod removals;
 mod report;
 mod requests;
@@ -50,7 +51,7 @@ use self::event_loop::{EventLoop, Sources, Wake};
 use self::handover::Handover;
 use self::holders::Holders;
 use self::inside::Inside;
-use self::remote::Remotes;
+use self::remotes::Remotes;
 use self::removals::RemovalActions;
 use self::retries::Retries;
 use self::systemd_unit::SystemdUnit;
@@ -122,7 +123,7 @@ impl Watcher {
     ) -> Result<Self, WatcherError> {
         let unit = SystemdUnit::new(&record.container.id, settings.supervise);
         let planner = planner_of(&record, &memory);
-        Self::undo_what_was_begun(lock.state_dir(), &record.container.id, &planner);
+        let remotes = Remotes::open(&record.container.id, lock.state_dir(), &planner);
         let world = World::open(&planner, &settings.policy)?;
         let inside = Inside::open(container, record, lock, memory, world.inventory())?;
         let mut watcher = Self {
@@ -130,14 +131,14 @@ impl Watcher {
             world,
             inside,
             admission: Admission::new(settings.policy, settings.config, leases),
-            remotes: Remotes::default(),
+            remotes,
             retries: Retries::default(),
             removals: RemovalActions::default(),
             waiters: Waiters::new(settings.ready_timeout),
             handover: Handover::new(unit),
         };
         watcher.world.complete_selected(&watcher.planner);
-        watcher.note_remotes();
+        watcher.update_remotes();
         Ok(watcher)
     }
 
@@ -159,7 +160,7 @@ impl Watcher {
             self.take_events();
         }
         if wake.worker_replies {
-            self.hear_workers();
+            self.take_worker_replies();
         }
         for (client, request) in wake.requests {
             self.handle_request(client, request);
@@ -178,7 +179,7 @@ impl Watcher {
         self.removals.act_on_due(&self.planner, &self.inside);
         let (has_problems, is_idle) = (!self.retries.is_empty(), self.waiters.is_empty());
         self.handover.maintain_unit(&self.inside, has_problems, is_idle);
-        self.seek_remotes(events);
+        self.start_attempts(events);
         Ok(Next::Continue)
     }
 
@@ -234,11 +235,11 @@ impl Watcher {
     /// waits while a start waits, a signal is still to be sent, or an attempt to attach a remote device may end soon.
     fn hand_over_if_requested(&mut self) -> bool {
         let must_wait = self.removals.is_stopping() || self.waiters.has_starter();
-        if must_wait || !self.handover.is_requested() || self.attempts() {
+        if must_wait || !self.handover.is_requested() || self.remotes.is_attaching() {
             return false;
         }
         // The next watcher makes its own attempts, and is not to find these.
-        self.end_attempts();
+        self.remotes.end_attempts();
         let leases = self.admission.lease_files();
         let is_taken = self.handover.hand_over(&mut self.inside, leases);
         if is_taken {
@@ -250,11 +251,10 @@ impl Watcher {
     /// When something becomes due that no event reports.
     fn next_deadline(&self) -> Option<Instant> {
         let waiters = self.waiters.iter().map(|waiter| {
-            let remotes = self.remotes_awaited(waiter.requests(), waiter.since(), waiter.until());
-            remotes.unwrap_or(waiter.until())
+            self.awaits_remotes_until(waiter).unwrap_or(waiter.until())
         });
         waiters
-            .chain(self.next_attempt())
+            .chain(self.remotes.next_attempt())
             .chain(self.removals.next_deadline())
             .min()
     }
@@ -264,14 +264,14 @@ impl Watcher {
         Sources {
             container: self.inside.init().as_fd(),
             devices: self.world.fds().collect(),
-            workers: self.workers().map(AsFd::as_fd).collect(),
+            workers: self.remotes.workers().map(AsFd::as_fd).collect(),
         }
     }
 
-    /// The container has ended or may not start: revokes its access, gives remote devices back, and removes the record.
+    /// The container has ended or may not start: revokes its access, releases remote devices, and removes the record.
     fn close(mut self) -> Result<(), WatcherError> {
         let is_revoked = self.inside.revoke_all();
-        self.give_remotes_back();
+        self.remotes.release_all();
         let lock = self.inside.close();
         // Otherwise the record is for the next attempt.
         if is_revoked {

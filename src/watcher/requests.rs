@@ -52,7 +52,7 @@ impl Watcher {
         grown.add(entries, symlinks);
         self.inside.record_requests(&grown)?;
         self.planner = grown;
-        self.note_remotes();
+        self.update_remotes();
         self.world
             .set_facts_needed(&self.planner, self.admission.policy());
         self.try_enumerate();
@@ -79,7 +79,7 @@ impl Watcher {
         // What failed for the removed requests is of no interest any more; the rest may be tried again now.
         self.retries.clear();
         self.reconcile();
-        self.note_remotes();
+        self.update_remotes();
         self.inside.journal()
     }
 
@@ -98,7 +98,7 @@ impl Watcher {
             .set_facts_needed(&self.planner, self.admission.policy());
         self.try_enumerate();
         self.reconcile();
-        self.note_remotes();
+        self.update_remotes();
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ use super::effects::Memory;
 use super::error::WatcherError;
 use super::event_loop::{EventLoop, Wake, block_signals};
 use super::handover::take_over;
+use super::remotes::release_all_of;
 use super::waiters::Recipient;
 use super::{Ending, Next, Settings, Watcher};
 use crate::host::container::{Container, ContainerError};
@@ -153,9 +154,9 @@ fn tidy_up(watcher: &mut Watcher) {
 
 /// Cleans up after a container that ended before its watcher was there.
 fn clean_up(id: &str, lock: RecordLock) -> Result<(), WatcherError> {
-    // First of all: once a remote device is given back, its number may become another device's.
+    // First of all: once a remote device is released, its number may become another device's.
     let is_revoked = leftovers::revoke(&lock);
-    Watcher::give_back_all_of(id, lock.state_dir());
+    release_all_of(id, lock.state_dir());
     leftovers::remove_files(&lock);
     // Otherwise the record is for the next attempt.
     if is_revoked {

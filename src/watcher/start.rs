@@ -25,7 +25,7 @@ impl Watcher {
         let is_settled = self.world.is_settled();
         let is_ready = |waiter: &Waiter| {
             let awaits_remotes = self
-                .remotes_awaited(waiter.requests(), waiter.since(), waiter.until())
+                .awaits_remotes_until(waiter)
                 .is_some_and(|until| now < until);
             (is_settled || now >= waiter.until()) && !awaits_remotes
         };
@@ -52,7 +52,7 @@ impl Watcher {
         if let Some(reason) = self.retries.access_problem() {
             return ControlResponse::Failed(reason.to_owned());
         }
-        if let Some(reason) = self.required_and_remote(requests) {
+        if let Some(reason) = self.remotes.missing_at_start(requests, &self.planner) {
             return ControlResponse::Failed(reason);
         }
         let absent: Vec<String> = self

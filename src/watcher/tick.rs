@@ -20,7 +20,7 @@ impl Watcher {
         self.world.follow_links(&self.planner);
         self.world.check_awaited(self.inside.id());
         self.reconcile();
-        self.free_the_stuck();
+        self.remotes.detach_if_blocked(&self.planner, &self.inside);
         self.inside.journal_counters();
         self.check_sources(events)
     }
@@ -32,7 +32,7 @@ impl Watcher {
             Place::Moved(place) => {
                 // What failed at the old place may succeed here. The note of the new place comes before its first grant.
                 self.retries.clear();
-                self.remotes.forget_place();
+                self.remotes.forget_cgroup();
                 if let Err(error) = self.inside.journal() {
                     return self.retries.note_access(Some(error.to_string()), &self.inside);
                 }

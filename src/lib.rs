@@ -9,12 +9,12 @@
 //! hook/       what the runtime starts: prestart, poststop           ┐
 //! watcher/    one process for each container: run, event_loop, then │ programs: join decisions and effects,
 //!             mod.rs (Watcher: on, reconcile) and its owners world, │ never import each other
-//!             inside, admission, remote, retries, removals,         │ (but watcher::enroll)
+//!             inside, admission, remotes, retries, removals,        │ (but watcher::enroll)
 //!             waiters, handover; transaction applies a plan         │
 //! cli/        the operator's tool: one file a verb                  ┘
 //! kubernetes/ the device plugin, feature `kubernetes`: the only asynchronous code
 //! cdi/        specs that carry our hooks to engines without hooks.d; only cli and kubernetes use it
-//! usbip/      USB devices of other hosts: attach, detach; protocol (pure), client, vhci, hubs, records; task, command: the
+//! usbip/      USB devices of other hosts: attachments, attach, detach; protocol (pure), client, vhci, hubs, records; task, command: the
 //!             program `oci-hotplug-usbip`; worker: how watcher, hooks and cli start it
 //! host/       the Linux host as objects: monitor, container, container_dev, filter, announcer, process,
 //!             registry, replaced_file, runtime_state, leases, leftovers, trust, control, config, host_use, engine_names, log; programs (where

@@ -19,7 +19,7 @@ use oci_hotplug::model::remote::address::{RemoteDevice, Server};
 use oci_hotplug::usbip::client;
 use oci_hotplug::usbip::task::{AttachReply, AttachTask, Release, Task, Work};
 use oci_hotplug::usbip::vhci::Vhci;
-use oci_hotplug::usbip::{Cause, Named, Usbip};
+use oci_hotplug::usbip::{Named, Purpose, Usbip};
 use port::Port;
 use usbip_server::{Adapter, Fault, UsbipServer};
 
@@ -334,7 +334,7 @@ fn attach(kernel: &Kernel, server: &UsbipServer, which: &str, patience: Duration
     let began = Instant::now();
     let error = kernel
         .usbip()
-        .attach(&device, &Cause::default(), patience)
+        .attach(&device, &Purpose::default(), patience)
         .expect_err("a fault");
     assert!(began.elapsed() < LONG, "{:?}", began.elapsed());
     error.to_string().replace(&server.address.to_string(), "SERVER")
@@ -380,7 +380,7 @@ fn what_hinders_an_import_is_told_and_the_kernel_hears_nothing_of_it() {
             Fault::WrongBusId,
             "busid:1-1",
             LONG,
-            "usbip server SERVER: it gave device 9-9 where 1-1 was asked for",
+            "usbip server SERVER: it gave device 9-9 instead of 1-1",
         ),
         (
             Fault::CloseAfter(319),
@@ -518,7 +518,7 @@ fn a_record_of_another_device_at_the_port_does_not_let_it_be_detached() {
     let kernel = Kernel::new();
     let record = |devid: u32| {
         format!(
-            r#"{{"version":1,"port":0,"asked":"lab/0403:6001","remote":"lab/busid:1-1","devid":{devid},"speed":2,"local":null}}"#
+            r#"{{"version":1,"port":0,"requested":"lab/0403:6001","remote":"lab/busid:1-1","devid":{devid},"speed":2,"local":null}}"#
         )
     };
     let path = kernel.state().join("usbip/port-0.json");
@@ -548,23 +548,23 @@ fn what_a_killed_watcher_had_begun_is_undone_by_the_next_one_of_the_same_contain
     kernel.shows("006 002 00010009", "005 002 00000000");
     let path = kernel.state().join("usbip/port-1.json");
     fs::create_dir_all(path.parent().unwrap_or(Path::new("/"))).expect("the state");
-    let (address, asked) = (server.address, format!("{}/0403:6001", server.address));
+    let (address, requested) = (server.address, format!("{}/0403:6001", server.address));
     let begun = format!(
-        r#"{{"version":1,"port":1,"asked":"{asked}","remote":"{address}/busid:1-1","devid":65538,"speed":2,"owner":"c1","local_port":1,"attempt":"a","local":null}}"#
+        r#"{{"version":1,"port":1,"requested":"{requested}","remote":"{address}/busid:1-1","devid":65538,"speed":2,"container":"c1","local_port":1,"attempt":"a","local":null}}"#
     );
     fs::write(path, begun).expect("a record");
     let deadline = Instant::now() + LONG;
     let busid = "1-1".parse().expect("a bus id");
     // The server has given it away, and lists it no more.
     let held = client::import(&name(&server), &busid, None, deadline).expect("an import");
-    let cause = |owner: &str| Cause {
-        owner: Some(owner.to_owned()),
+    let purpose = |container: &str| Purpose {
+        container: Some(container.to_owned()),
         last: None,
     };
-    let device: RemoteDevice = asked.parse().expect("a device");
+    let device: RemoteDevice = requested.parse().expect("a device");
     let refused = kernel
         .usbip()
-        .attach(&device, &cause("c2"), LONG)
+        .attach(&device, &purpose("c2"), LONG)
         .expect_err("a refusal");
     assert!(refused.to_string().contains("for container c1"), "{refused}");
     assert_eq!(kernel.was_told("detach"), "");
@@ -580,7 +580,7 @@ fn what_a_killed_watcher_had_begun_is_undone_by_the_next_one_of_the_same_contain
         });
         let late = kernel
             .usbip()
-            .attach(&device, &cause("c1"), SHORT * 2)
+            .attach(&device, &purpose("c1"), SHORT * 2)
             .expect_err("no device");
         assert!(late.to_string().contains("not ready in time"), "{late}");
     });

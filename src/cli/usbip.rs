@@ -16,9 +16,9 @@ use crate::model::remote::address::{RemoteDevice, Server};
 use crate::usbip::protocol::{Exported, Speed};
 use crate::usbip::records::{Local, Record};
 use crate::usbip::vhci::State;
-use crate::usbip::{self as remote, Attached, Cause, Named, client};
+use crate::usbip::{self as remote, Attached, Named, Purpose, client};
 
-/// What is asked of other hosts, or done with their devices.
+/// The verbs for USB devices of other hosts.
 #[derive(Debug, Args)]
 pub(super) struct Usbip {
     #[command(subcommand)]
@@ -37,7 +37,7 @@ enum Verb {
         #[command(flatten)]
         patience: Patience,
     },
-    /// Attach a device of another host to this one. Containers that asked for it get it as if it were plugged in.
+    /// Attach a device of another host to this one. Containers that request it get it as if it were plugged in.
     ///
     /// It is looked at before any driver is let near it; one that is not what was asked for is detached again. For that
     /// time (about a second) every device that anybody attaches by USB/IP waits for a permission. Nothing is encrypted
@@ -91,7 +91,7 @@ pub(super) fn run(arguments: &Usbip, state_dir: &Path, as_json: bool) -> Result<
         Verb::List { server, patience } => list(server, patience, as_json),
         Verb::Attach { device, patience } => {
             let usbip = remote::Usbip::open(state_dir)?;
-            let attached = usbip.attach(device, &Cause::default(), patience.duration())?;
+            let attached = usbip.attach(device, &Purpose::default(), patience.duration())?;
             settle();
             if let Some(note) = attached.record.as_ref().and_then(Record::note) {
                 anstream::eprintln!(
@@ -106,10 +106,10 @@ pub(super) fn run(arguments: &Usbip, state_dir: &Path, as_json: bool) -> Result<
             let record = usbip.detach(named)?;
             let mut out = std::io::stdout().lock();
             if as_json {
-                let what = json!({ "port": record.port, "device": record.asked.to_string() });
+                let what = json!({ "port": record.port, "device": record.requested.to_string() });
                 write_json(&mut out, &what)?;
             } else {
-                print_line!(out, "{} is detached from port {}", record.asked, record.port)?;
+                print_line!(out, "{} is detached from port {}", record.requested, record.port)?;
             }
             Ok(())
         }
@@ -213,7 +213,7 @@ fn settle() {
         .status();
 }
 
-fn print_attached(asked: &RemoteDevice, attached: &Attached, as_json: bool) -> Result<()> {
+fn print_attached(requested: &RemoteDevice, attached: &Attached, as_json: bool) -> Result<()> {
     let nodes = match &attached.device {
         Some(device) => matching::nodes_at(&device.dir.display().to_string())?,
         None => Vec::new(),
@@ -227,7 +227,7 @@ fn print_attached(asked: &RemoteDevice, attached: &Attached, as_json: bool) -> R
     }
     print_line!(
         out,
-        "{asked} is attached at port {}: {}",
+        "{requested} is attached at port {}: {}",
         attached.slot.port,
         nodes.join(" ")
     )?;
@@ -277,7 +277,7 @@ fn row(attached: &Attached) -> [String; 6] {
         device.map_or_else(dash, |device| device.name.clone()),
         attached.record.as_ref().map_or_else(
             || "(not by oci-hotplug)".into(),
-            |record| match &record.owner {
+            |record| match &record.container {
                 Some(owner) => format!("{} for container {owner}", record.remote),
                 None => record.remote.to_string(),
             },
@@ -317,8 +317,8 @@ fn attached_json(attached: &Attached) -> Value {
         "serial": serial(attached),
         "syspath": device.map(|device| device.dir.display().to_string()),
         "device": record.map(|record| record.remote.to_string()),
-        "asked": record.map(|record| record.asked.to_string()),
-        "container": record.and_then(|record| record.owner.as_ref()),
+        "requested": record.map(|record| record.requested.to_string()),
+        "container": record.and_then(|record| record.container.as_ref()),
     })
 }
 

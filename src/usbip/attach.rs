@@ -11,49 +11,49 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::attachments::{Attached, INTERVAL, Purpose, Usbip};
 use super::client::{self, ClientError, Imported};
+use super::error::UsbipError;
 use super::hubs::Hold;
 use super::records::{Local, Record};
 use super::vhci::LocalDevice;
-use super::{Attached, Cause, INTERVAL, Usbip, UsbipError};
 use crate::host::state::leases::Leases;
 use crate::model::remote::address::{BusId, RemoteDevice, ServerDevice, UsbIds};
 
 impl Usbip {
-    /// Attaches a remote device. When this returns, it is the one that was asked for, and those of its
-    /// drivers that are loaded are bound.
+    /// Attaches a remote device. When this returns, the device is the requested one, and its loaded drivers are bound.
     ///
     /// # Errors
-    /// When it is not had within `patience`. Then nothing of it is left.
+    /// When it is not attached within the timeout. Then nothing of it is left.
     pub fn attach(
         &self,
-        asked: &RemoteDevice,
-        cause: &Cause,
-        patience: Duration,
+        requested: &RemoteDevice,
+        purpose: &Purpose,
+        timeout: Duration,
     ) -> Result<Attached, UsbipError> {
         self.records.make()?;
-        let deadline = Instant::now() + patience;
-        if let Some(attached) = self.attached_before(asked, cause)? {
+        let deadline = Instant::now() + timeout;
+        if let Some(attached) = self.attached_before(requested, purpose)? {
             return Ok(attached);
         }
         let mut refused = None;
-        // Where it was, it most likely is; and a server that has not noticed the break does not list it.
-        let begun = self.undo_what_was_begun(asked, cause)?;
-        let last = cause.last.as_ref().map(|last| last.busid.clone());
+        // The device is most likely where it was, and a server that has not noticed the break does not list it.
+        let begun = self.undo_what_was_begun(requested, purpose)?;
+        let last = purpose.last.as_ref().map(|last| last.busid.clone());
         let mut busids: VecDeque<BusId> = begun.or(last).into_iter().collect();
         let mut looked = busids.is_empty();
         if looked {
-            busids.extend(self.candidates(asked, deadline)?);
+            busids.extend(self.candidates(requested, deadline)?);
         }
         while let Some(busid) = busids.pop_front() {
             let remote = RemoteDevice {
-                server: asked.server.clone(),
+                server: requested.server.clone(),
                 device: ServerDevice::BusId(busid.clone()),
             };
-            let outcome = self.attach_one(asked, &remote, &busid, cause, deadline);
+            let outcome = self.attach_one(requested, &remote, &busid, purpose, deadline);
             if outcome.is_err() && !std::mem::replace(&mut looked, true) {
-                // Plugged in elsewhere meanwhile.
-                let found = self.candidates(asked, deadline).unwrap_or_default();
+                // It may have been plugged in elsewhere.
+                let found = self.candidates(requested, deadline).unwrap_or_default();
                 busids.extend(found.into_iter().filter(|found| *found != busid));
             }
             match outcome {
@@ -74,9 +74,13 @@ impl Usbip {
 
     /// Takes away what an earlier watcher of the same container had begun to attach; where that was. A watcher has one at
     /// work for a device: who began it was killed.
-    fn undo_what_was_begun(&self, asked: &RemoteDevice, cause: &Cause) -> Result<Option<BusId>, UsbipError> {
+    fn undo_what_was_begun(
+        &self,
+        requested: &RemoteDevice,
+        purpose: &Purpose,
+    ) -> Result<Option<BusId>, UsbipError> {
         let mut all = self.records.all().into_iter();
-        let Some(record) = all.find(|record| was_begun(record, asked, cause)) else {
+        let Some(record) = all.find(|record| was_begun(record, requested, purpose)) else {
             return Ok(None);
         };
         self.unplug(&record)?;
@@ -84,28 +88,33 @@ impl Usbip {
     }
 
     /// What an earlier watcher of the same container attached, and what is up.
-    fn attached_before(&self, asked: &RemoteDevice, cause: &Cause) -> Result<Option<Attached>, UsbipError> {
-        if cause.owner.is_none() {
+    fn attached_before(
+        &self,
+        requested: &RemoteDevice,
+        purpose: &Purpose,
+    ) -> Result<Option<Attached>, UsbipError> {
+        if purpose.container.is_none() {
             return Ok(None);
         }
-        let is_it =
-            |record: &Record| record.owner == cause.owner && record.asked == *asked && record.local.is_some();
+        let is_it = |record: &Record| {
+            record.container == purpose.container && record.requested == *requested && record.local.is_some()
+        };
         let mut attached = self.attached()?.into_iter();
         Ok(attached.find(|one| one.is_up() && one.record.as_ref().is_some_and(is_it)))
     }
 
-    fn candidates(&self, asked: &RemoteDevice, deadline: Instant) -> Result<Vec<BusId>, UsbipError> {
-        candidates(asked, deadline).map_err(|error| self.had_already(asked, error))
+    fn candidates(&self, requested: &RemoteDevice, deadline: Instant) -> Result<Vec<BusId>, UsbipError> {
+        candidates(requested, deadline).map_err(|error| self.had_already(requested, error))
     }
 
-    /// What is not in the server's list because we have it ourselves is said to be so.
-    fn had_already(&self, asked: &RemoteDevice, error: UsbipError) -> UsbipError {
+    /// A device that is missing in the server's list because this host has it is reported as attached.
+    fn had_already(&self, requested: &RemoteDevice, error: UsbipError) -> UsbipError {
         let attached = match &error {
             UsbipError::NotFound { .. } => self.attached().unwrap_or_default(),
             _ => Vec::new(),
         };
         let mut ours = attached.into_iter().filter_map(|one| one.record);
-        match ours.find(|record| record.is_named(asked)) {
+        match ours.find(|record| record.is_named(requested)) {
             Some(record) => already_attached(&record),
             None => error,
         }
@@ -113,24 +122,24 @@ impl Usbip {
 
     fn attach_one(
         &self,
-        asked: &RemoteDevice,
+        requested: &RemoteDevice,
         remote: &RemoteDevice,
         busid: &BusId,
-        cause: &Cause,
+        purpose: &Purpose,
         deadline: Instant,
     ) -> Result<Attached, UsbipError> {
-        let _lease = self.lease(asked, remote, cause, deadline)?;
+        let _lease = self.lease(requested, remote, purpose, deadline)?;
         match self.record_of(remote)? {
             // Whoever began this was killed: the lease is ours, and so not his.
             Some(record) if record.local.is_none() => self.unplug(&record)?,
             Some(record) => return Err(already_attached(&record)),
             None => {}
         }
-        let from = cause.last.as_ref().map(|last| last.local_port);
+        let from = purpose.last.as_ref().map(|last| last.local_port);
         let imported = client::import(&remote.server, busid, from, deadline)?;
-        check(asked, remote, imported.device.ids, None)?;
+        check(requested, remote, imported.device.ids, None)?;
         let hold = Hold::take(&self.dir, &self.vhci, deadline)?;
-        let mut record = self.plug(asked, remote, cause, &imported, deadline)?;
+        let mut record = self.plug(requested, remote, purpose, &imported, deadline)?;
         let admitted = self.admit(&record, &imported, hold, deadline).and_then(|local| {
             record.local = Some(local);
             Ok(self.records.write(&record)?)
@@ -154,9 +163,9 @@ impl Usbip {
     /// Hands the connection to the kernel at a free port, and writes down beforehand which.
     fn plug(
         &self,
-        asked: &RemoteDevice,
+        requested: &RemoteDevice,
         remote: &RemoteDevice,
-        cause: &Cause,
+        purpose: &Purpose,
         imported: &Imported,
         deadline: Instant,
     ) -> Result<Record, UsbipError> {
@@ -170,15 +179,15 @@ impl Usbip {
         self.forget_the_gone()?;
         // Other tools may take a port between our look and our write: the kernel says so, and the next is tried.
         while Instant::now() < deadline {
-            let last = cause.last.as_ref().map(|last| last.port);
+            let last = purpose.last.as_ref().map(|last| last.port);
             let port = self
                 .vhci
                 .free_port(speed, last)?
                 .ok_or(UsbipError::NoPort { speed })?;
-            let mut record = Record::new(port, asked.clone(), remote.clone(), devid, speed.number());
+            let mut record = Record::new(port, requested.clone(), remote.clone(), devid, speed.number());
             // Before the kernel knows of it: from the first moment on, everybody here is to know whose it is.
             record.place = self.vhci.device_dir(port);
-            record.owner = cause.owner.clone();
+            record.container = purpose.container.clone();
             record.reported_speed = Some(reported.number()).filter(|_| reported != speed);
             record.local_port = imported.connection.local_addr().map_or(0, |own| own.port());
             record.attempt = attempt();
@@ -217,7 +226,7 @@ impl Usbip {
         drop(hold);
         let RemoteDevice { server, .. } = &record.remote;
         let serial = device.serial();
-        check(&record.asked, &record.remote, device.ids, Some(&serial))?;
+        check(&record.requested, &record.remote, device.ids, Some(&serial))?;
         // What the server says and what the device says may differ only when one of them lies.
         let told = RemoteDevice {
             server: server.clone(),
@@ -250,9 +259,9 @@ impl Usbip {
     /// The right to attach this device, on this host. Between hosts, the server decides.
     fn lease(
         &self,
-        asked: &RemoteDevice,
+        requested: &RemoteDevice,
         remote: &RemoteDevice,
-        cause: &Cause,
+        purpose: &Purpose,
         deadline: Instant,
     ) -> Result<Leases, UsbipError> {
         let name = format!("usbip/{remote}");
@@ -263,11 +272,11 @@ impl Usbip {
             let others = || UsbipError::InProgress {
                 remote: remote.clone(),
             };
-            // A watcher has one at work for what is asked for: this one is of a watcher that was killed. It may be stuck
-            // in the kernel, and is done when its device is taken away. One for what was asked for in other words is the
-            // watcher's own, and at work.
+            // A watcher has one worker for a request, so that one for the same request is of a watcher that was killed. It may
+            // be blocked in the kernel, and ends when its device is detached. A worker for the device by another address is
+            // one of this watcher.
             let record = self.record_of(remote)?;
-            let record = record.filter(|record| was_begun(record, asked, cause));
+            let record = record.filter(|record| was_begun(record, requested, purpose));
             self.unplug(&record.ok_or_else(others)?)?;
             if Instant::now() > deadline {
                 return Err(others());
@@ -278,9 +287,9 @@ impl Usbip {
 }
 
 /// Whether a watcher of the same container had begun to attach the same for it, and has not ended it.
-fn was_begun(record: &Record, asked: &RemoteDevice, cause: &Cause) -> bool {
-    let is_ours = record.owner.is_some() && record.owner == cause.owner;
-    is_ours && record.asked == *asked && record.local.is_none()
+fn was_begun(record: &Record, requested: &RemoteDevice, purpose: &Purpose) -> bool {
+    let is_ours = record.container.is_some() && record.container == purpose.container;
+    is_ours && record.requested == *requested && record.local.is_none()
 }
 
 fn already_attached(record: &Record) -> UsbipError {
@@ -291,19 +300,19 @@ fn already_attached(record: &Record) -> UsbipError {
     }
 }
 
-/// A word that no other attaching of this host has.
+/// A text that no other attempt of this host has.
 fn attempt() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("{}.{}", std::process::id(), now.as_nanos())
 }
 
-/// The bus ids under which the server has what was asked for.
-fn candidates(asked: &RemoteDevice, deadline: Instant) -> Result<Vec<BusId>, UsbipError> {
-    let ids = match &asked.device {
+/// The bus ids of the devices at the server that match the request.
+fn candidates(requested: &RemoteDevice, deadline: Instant) -> Result<Vec<BusId>, UsbipError> {
+    let ids = match &requested.device {
         ServerDevice::BusId(busid) | ServerDevice::Both { busid, .. } => return Ok(vec![busid.clone()]),
         ServerDevice::Ids { ids, .. } => *ids,
     };
-    let exported = client::list(&asked.server, deadline)?;
+    let exported = client::list(&requested.server, deadline)?;
     let busids: Vec<BusId> = exported
         .iter()
         .filter(|device| device.ids.match_pattern(ids))
@@ -311,7 +320,7 @@ fn candidates(asked: &RemoteDevice, deadline: Instant) -> Result<Vec<BusId>, Usb
         .collect();
     if busids.is_empty() {
         return Err(UsbipError::NotFound {
-            server: asked.server.clone(),
+            server: requested.server.clone(),
             ids,
             exported,
         });
@@ -321,15 +330,15 @@ fn candidates(asked: &RemoteDevice, deadline: Instant) -> Result<Vec<BusId>, Usb
 
 /// Whether a device is the one. Its serial number is known only when the kernel has read it (`Some`).
 fn check(
-    asked: &RemoteDevice,
+    requested: &RemoteDevice,
     remote: &RemoteDevice,
     found: UsbIds,
     serial: Option<&Option<String>>,
 ) -> Result<(), UsbipError> {
-    let Some((ids, _)) = asked.device.identity() else {
+    let Some((ids, _)) = requested.device.identity() else {
         return Ok(());
     };
-    let is_right_serial = serial.is_none_or(|found| asked.device.matches_serial(found.as_deref()));
+    let is_right_serial = serial.is_none_or(|found| requested.device.matches_serial(found.as_deref()));
     if found.match_pattern(ids) && is_right_serial {
         return Ok(());
     }
@@ -340,7 +349,7 @@ fn check(
             true => format!("it is {found}"),
             false => format!("it is {found} with serial number \"{}\"", serial.escape_debug()),
         },
-        wanted: asked.device.to_string(),
+        wanted: requested.device.to_string(),
     })
 }
 

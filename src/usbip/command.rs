@@ -7,10 +7,11 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use super::attachments::{Purpose, Usbip, binding};
 use super::client::ClientError;
+use super::error::UsbipError;
 use super::records::Record;
 use super::task::{AttachReply, AttachTask, AttachedDevice, Failure, Release, ReleaseReply, Task, Work};
-use super::{Cause, Usbip, UsbipError, binding};
 use crate::command_line::{self, Program};
 use crate::exit;
 use crate::host::log;
@@ -76,13 +77,13 @@ fn write_reply(reply: &impl Serialize) -> io::Result<()> {
 }
 
 fn attach(state_dir: &Path, task: &AttachTask) -> AttachReply {
-    let cause = Cause {
-        owner: Some(task.container.clone()),
+    let purpose = Purpose {
+        container: Some(task.container.clone()),
         last: task.last.clone(),
     };
     let attached = Usbip::open(state_dir)
         .map_err(UsbipError::from)
-        .and_then(|usbip| usbip.attach(&task.device, &cause, task.timeout))
+        .and_then(|usbip| usbip.attach(&task.device, &purpose, task.timeout))
         .map_err(|error| failure(&error))?;
     match binding(&attached) {
         Some(binding) => Ok(AttachedDevice {
@@ -108,7 +109,7 @@ fn release(state_dir: &Path, release: &Release) -> ReleaseReply {
         Release::Device {
             container: id,
             device,
-        } => id == container && record.asked == *device,
+        } => id == container && record.requested == *device,
         Release::Unfinished(id) => id == container && record.local.is_none(),
     };
     match usbip.release(is_meant) {

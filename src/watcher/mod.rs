@@ -250,9 +250,10 @@ impl Watcher {
 
     /// When something becomes due that no event reports.
     fn next_deadline(&self) -> Option<Instant> {
-        let waiters = self.waiters.iter().map(|waiter| {
-            self.awaits_remotes_until(waiter).unwrap_or(waiter.until())
-        });
+        let waiters = self
+            .waiters
+            .iter()
+            .map(|waiter| self.awaits_remotes_until(waiter).unwrap_or(waiter.until()));
         waiters
             .chain(self.remotes.next_attempt())
             .chain(self.removals.next_deadline())

@@ -21,11 +21,7 @@ impl Watcher {
     /// Reads which remote devices are reserved for other containers, if the requests could select any.
     pub(super) fn read_reservations(&mut self) {
         let reserved = if self.may_select_remote_devices() {
-            records::reserved_devices(
-                self.inside.state_dir(),
-                self.inside.id(),
-                self.world.inventory(),
-            )
+            records::reserved_devices(self.inside.state_dir(), self.inside.id(), self.world.inventory())
         } else {
             Vec::new()
         };

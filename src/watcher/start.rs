@@ -24,9 +24,7 @@ impl Watcher {
         let now = Instant::now();
         let is_settled = self.world.is_settled();
         let is_ready = |waiter: &Waiter| {
-            let awaits_remotes = self
-                .awaits_remotes_until(waiter)
-                .is_some_and(|until| now < until);
+            let awaits_remotes = self.awaits_remotes_until(waiter).is_some_and(|until| now < until);
             (is_settled || now >= waiter.until()) && !awaits_remotes
         };
         let ready: Vec<bool> = self.waiters.iter().map(is_ready).collect();

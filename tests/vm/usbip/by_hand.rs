@@ -67,12 +67,12 @@ fn a_device_that_is_not_the_one_is_refused_before_a_driver_sees_it() {
         (
             liar,
             "0403:6001",
-            "it is 0403:6010 with serial number \"RS001\", and not 0403:6001; it was not let in",
+            "it is 0403:6010 with serial number \"RS001\", and not 0403:6001; no driver was bound",
         ),
         (
             Adapter::new("1-1", "RS001"),
             "0403:6001:RS002",
-            "it is 0403:6001 with serial number \"RS001\", and not 0403:6001:RS002; it was not let in",
+            "it is 0403:6001 with serial number \"RS001\", and not 0403:6001:RS002; no driver was bound",
         ),
     ] {
         let remote = Remote::start(&vm, vec![adapter], Fault::None);

@@ -74,7 +74,7 @@ fn a_required_remote_adapter_that_is_not_to_be_had_refuses_the_start_with_the_re
     };
     let wrong = refused("0403:6001:RS002");
     assert!(
-        wrong.contains("RS001") && wrong.contains("it was not let in"),
+        wrong.contains("RS001") && wrong.contains("no driver was bound"),
         "{wrong}"
     );
     let absent = refused("busid:7-7");

@@ -1,5 +1,6 @@
-//! docs/development.md shows how to add a test by tests of this repository: each example is one, word for word.
+//! The documents for developers speak of this repository: their examples are its tests, and the files that they name exist.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -47,4 +48,41 @@ fn each_example_of_the_development_document_is_a_test_of_the_file_that_it_names(
             "longer than 20 lines: {file}:\n{example}"
         );
     }
+}
+
+/// The paths below src/, tests/ and the other directories that a document names in backquotes, also those with alternatives in braces
+/// (`src/host/filter/{v1,v2}.rs`).
+fn named_paths(document: &str) -> BTreeSet<String> {
+    let quoted = document.split('`').skip(1).step_by(2);
+    let is_path = |text: &&str| {
+        ["src/", "tests/", "packaging/", "hooks.d/", "docs/"].iter().any(|start| text.starts_with(start))
+            && !text.contains(|character: char| character.is_whitespace() || "<*".contains(character))
+    };
+    quoted.filter(is_path).flat_map(alternatives).collect()
+}
+
+fn alternatives(path: &str) -> Vec<String> {
+    let Some((before, rest)) = path.split_once('{') else {
+        return vec![path.to_owned()];
+    };
+    let (inside, after) = rest.split_once('}').expect("a closing brace");
+    let each = inside.split(',').map(|part| format!("{before}{}{after}", part.trim()));
+    each.flat_map(|path| alternatives(&path)).collect()
+}
+
+#[test]
+fn every_path_that_a_developers_document_names_exists() {
+    for name in ["docs/architecture.md", "docs/development.md"] {
+        let document = fs::read_to_string(here(name)).unwrap_or_else(|error| panic!("read {name}: {error}"));
+        let paths = named_paths(&document);
+        assert!(!paths.is_empty(), "{name} names no path");
+        let missing: Vec<_> = paths.iter().filter(|path| !here(path).exists()).collect();
+        assert!(missing.is_empty(), "{name} names paths that do not exist: {missing:?}");
+    }
+}
+
+#[test]
+fn alternatives_of_a_path_are_told_apart() {
+    let paths = named_paths("see `src/a/{b,c}.rs` and `src/d`, not `cargo test src/x` or `src/<name>`");
+    assert_eq!(Vec::from_iter(paths), ["src/a/b.rs", "src/a/c.rs", "src/d"]);
 }

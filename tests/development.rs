@@ -55,7 +55,9 @@ fn each_example_of_the_development_document_is_a_test_of_the_file_that_it_names(
 fn named_paths(document: &str) -> BTreeSet<String> {
     let quoted = document.split('`').skip(1).step_by(2);
     let is_path = |text: &&str| {
-        ["src/", "tests/", "packaging/", "hooks.d/", "docs/"].iter().any(|start| text.starts_with(start))
+        ["src/", "tests/", "packaging/", "hooks.d/", "docs/"]
+            .iter()
+            .any(|start| text.starts_with(start))
             && !text.contains(|character: char| character.is_whitespace() || "<*".contains(character))
     };
     quoted.filter(is_path).flat_map(alternatives).collect()
@@ -66,7 +68,9 @@ fn alternatives(path: &str) -> Vec<String> {
         return vec![path.to_owned()];
     };
     let (inside, after) = rest.split_once('}').expect("a closing brace");
-    let each = inside.split(',').map(|part| format!("{before}{}{after}", part.trim()));
+    let each = inside
+        .split(',')
+        .map(|part| format!("{before}{}{after}", part.trim()));
     each.flat_map(|path| alternatives(&path)).collect()
 }
 
@@ -77,7 +81,10 @@ fn every_path_that_a_developers_document_names_exists() {
         let paths = named_paths(&document);
         assert!(!paths.is_empty(), "{name} names no path");
         let missing: Vec<_> = paths.iter().filter(|path| !here(path).exists()).collect();
-        assert!(missing.is_empty(), "{name} names paths that do not exist: {missing:?}");
+        assert!(
+            missing.is_empty(),
+            "{name} names paths that do not exist: {missing:?}"
+        );
     }
 }
 

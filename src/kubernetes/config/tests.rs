@@ -747,10 +747,10 @@ fn every_fault_of_usbip_device_plugins_file_is_told_with_resource_and_entry() {
             entry("{}"),
             "config.yaml, resource \"a\", entry 2: missing field `target`",
         ),
-        (entry("{target: {}}"), "entry 2: missing field `host`"),
+        (entry("{target: {}}"), "entry 2: target: missing field `host`"),
         (
             entry("{target: {host: x}, selector: {vendr: 1}}"),
-            "entry 2: unknown field `vendr`",
+            "entry 2: selector: unknown field `vendr`",
         ),
         (
             entry("{target: {host: 'lab:1'}}"),

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, Error as _, IgnoredAny};
+use serde::de::IgnoredAny;
 
 use super::definition::{DEV, Definition, Extra, RemoteEntry};
 use super::error::{ConfigError, Fault, permissions};
@@ -127,7 +127,7 @@ pub(super) fn parse(path: &Path, text: &str, domain: Option<&str>) -> Result<Vec
         source,
     };
     let root = read(text).map_err(malformed)?;
-    let file: Option<FileText> = decode(&root).map_err(malformed)?;
+    let file: Option<FileText> = root.decode_strictly(Dialect::Core).map_err(malformed)?;
     let own_domain = file.and_then(|file| file.domain);
     let domain = domain.or(own_domain.as_deref()).unwrap_or(USBIP_DOMAIN);
     let resources = match value_of(&root, "resources") {
@@ -151,29 +151,29 @@ pub(super) fn parse(path: &Path, text: &str, domain: Option<&str>) -> Result<Vec
         let resource: ResourceName = format!("{domain}/{name}")
             .parse()
             .map_err(|error| at(&place)(Fault::Name(error)))?;
-        let texts: Option<Vec<serde_json::Value>> =
-            decode(entries).map_err(|error| at(&place)(Fault::Entry(error)))?;
-        let mut entries = Vec::new();
-        for (text, number) in texts.unwrap_or_default().into_iter().zip(1..) {
-            let text = from_json(text).map_err(Fault::Entry);
+        let mut read = Vec::new();
+        for (node, number) in elements(entries).map_err(at(&place))?.iter().zip(1..) {
+            let text = node.decode_strictly(Dialect::Core).map_err(Fault::Entry);
             let entry = text.and_then(|text| entry(text, &mut numbers));
-            entries.push(entry.map_err(at(&format!("{place}, entry {number}")))?);
+            read.push(entry.map_err(at(&format!("{place}, entry {number}")))?);
         }
         definitions.push(Definition::Remote {
             name: resource,
-            entries,
+            entries: read,
         });
     }
     Ok(definitions)
 }
 
-/// By way of JSON, where a number is not text.
-fn decode<T: DeserializeOwned>(node: &Node) -> Result<T, yaml::Error> {
-    from_json(node.decode(Dialect::Core)?)
-}
-
-fn from_json<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, yaml::Error> {
-    serde_json::from_value(value).map_err(yaml::Error::custom)
+/// The elements of a list; null is empty.
+fn elements(node: &Node) -> Result<&[Node], Fault> {
+    match &node.value {
+        Value::List(list) => Ok(list),
+        _ => {
+            let absent: Result<Option<Vec<IgnoredAny>>, _> = node.decode_strictly(Dialect::Core);
+            absent.map(|_| &[][..]).map_err(Fault::Entry)
+        }
+    }
 }
 
 /// The value with all keys in lower case, down to a depth that no such file has.

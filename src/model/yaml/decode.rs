@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::de::value::StrDeserializer;
 use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor,
+    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess,
+    Unexpected, Visitor,
 };
 use serde::forward_to_deserialize_any;
 
@@ -16,7 +17,29 @@ impl Node {
     /// # Errors
     /// The first value that is not of the expected type.
     pub fn decode<T: DeserializeOwned>(&self, dialect: Dialect) -> Result<T, Error> {
-        T::deserialize(Decoder { node: self, dialect })
+        self.decode_with(dialect, false)
+    }
+
+    /// The tree as a type. Where the type is text, a number and a boolean are errors.
+    ///
+    /// # Errors
+    /// As [`Node::decode`].
+    pub fn decode_strictly<T: DeserializeOwned>(&self, dialect: Dialect) -> Result<T, Error> {
+        self.decode_with(dialect, true)
+    }
+
+    fn decode_with<T: DeserializeOwned>(&self, dialect: Dialect, is_strict: bool) -> Result<T, Error> {
+        T::deserialize(Decoder {
+            node: self,
+            dialect,
+            is_strict,
+        })
+    }
+
+    /// Whether nothing is written: `key:` without a value.
+    fn is_absent(&self) -> bool {
+        matches!(&self.value, Value::Scalar(scalar)
+            if scalar.is_plain && scalar.text.is_empty() && scalar.tag.is_none())
     }
 }
 
@@ -51,27 +74,39 @@ impl Error {
 struct Decoder<'n> {
     node: &'n Node,
     dialect: Dialect,
+    is_strict: bool,
 }
 
 impl<'n> Decoder<'n> {
+    fn of(self, node: &'n Node) -> Self {
+        Self { node, ..self }
+    }
+
     fn resolve(self) -> Result<Resolved<'n>, Error> {
         let contradiction = || Error::at(self.node.position, "the value is not what its tag says");
         self.node.resolve(self.dialect).ok_or_else(contradiction)
     }
 
+    fn elements(self, list: &'n [Node]) -> Elements<'n> {
+        Elements {
+            nodes: list.iter(),
+            index: 0,
+            parent: self,
+        }
+    }
+
+    fn entries(self, entries: &'n [(Node, Node)]) -> Entries<'n> {
+        Entries {
+            nodes: entries.iter(),
+            value: None,
+            parent: self,
+        }
+    }
+
     fn visit<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        let dialect = self.dialect;
         match &self.node.value {
-            Value::List(list) => visitor.visit_seq(Elements {
-                nodes: list.iter(),
-                index: 0,
-                dialect,
-            }),
-            Value::Map(entries) => visitor.visit_map(Entries {
-                nodes: entries.iter(),
-                value: None,
-                dialect,
-            }),
+            Value::List(list) => visitor.visit_seq(self.elements(list)),
+            Value::Map(entries) => visitor.visit_map(self.entries(entries)),
             Value::Scalar(_) => match self.resolve()? {
                 Resolved::Null => visitor.visit_unit(),
                 Resolved::Bool(value) => visitor.visit_bool(value),
@@ -96,10 +131,10 @@ impl<'de> Deserializer<'de> for Decoder<'_> {
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.node.text() {
-            Some(text) => visitor
+            Some(text) if !self.is_strict => visitor
                 .visit_str(text)
                 .map_err(|error: Error| error.or_at(self.node.position)),
-            None => self.deserialize_any(visitor),
+            _ => self.deserialize_any(visitor),
         }
     }
 
@@ -109,6 +144,32 @@ impl<'de> Deserializer<'de> for Decoder<'_> {
 
     fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         self.deserialize_str(visitor)
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.node.is_absent() {
+            true => visitor.visit_seq(self.elements(&[])),
+            false => self.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        let visited = match &self.node.value {
+            // serde would take the elements for the fields in their order.
+            Value::List(_) => Err(Error::invalid_type(Unexpected::Seq, &visitor)),
+            _ if self.node.is_absent() => visitor.visit_map(self.entries(&[])),
+            _ => self.visit(visitor),
+        };
+        visited.map_err(|error| error.or_at(self.node.position))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        self.deserialize_map(visitor)
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -149,14 +210,14 @@ impl<'de> Deserializer<'de> for Decoder<'_> {
 
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char bytes byte_buf
-        unit unit_struct seq tuple tuple_struct map struct
+        unit unit_struct tuple tuple_struct
     }
 }
 
 struct Elements<'n> {
     nodes: std::slice::Iter<'n, Node>,
     index: usize,
-    dialect: Dialect,
+    parent: Decoder<'n>,
 }
 
 impl<'de> SeqAccess<'de> for Elements<'_> {
@@ -168,19 +229,17 @@ impl<'de> SeqAccess<'de> for Elements<'_> {
         };
         let index = self.index;
         self.index += 1;
-        seed.deserialize(Decoder {
-            node,
-            dialect: self.dialect,
-        })
-        .map(Some)
-        .map_err(|error| error.inside(&format!("[{index}]")))
+        seed.deserialize(self.parent.of(node))
+            .map(Some)
+            .map_err(|error| error.inside(&format!("[{index}]")))
     }
 }
 
 struct Entries<'n> {
     nodes: std::slice::Iter<'n, (Node, Node)>,
-    value: Option<(Decoder<'n>, Decoder<'n>)>,
-    dialect: Dialect,
+    /// The key of the value that comes next, and the value.
+    value: Option<(&'n Node, &'n Node)>,
+    parent: Decoder<'n>,
 }
 
 impl<'de> MapAccess<'de> for Entries<'_> {
@@ -190,17 +249,20 @@ impl<'de> MapAccess<'de> for Entries<'_> {
         let Some((key, value)) = self.nodes.next() else {
             return Ok(None);
         };
-        let dialect = self.dialect;
-        let (key, value) = (Decoder { node: key, dialect }, Decoder { node: value, dialect });
         self.value = Some((key, value));
+        let key = Decoder {
+            is_strict: false,
+            ..self.parent.of(key)
+        };
         seed.deserialize(key).map(Some)
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
         let Some((key, value)) = self.value.take() else {
-            return Err(serde::de::Error::custom("a value without a key"));
+            return Err(Error::custom("a value without a key"));
         };
-        let step = key.node.text().unwrap_or("?");
-        seed.deserialize(value).map_err(|error| error.inside(step))
+        let step = key.text().unwrap_or("?");
+        seed.deserialize(self.parent.of(value))
+            .map_err(|error| error.inside(step))
     }
 }

@@ -152,6 +152,22 @@ enum Kind {
 }
 
 #[test]
+fn what_is_not_written_is_empty_and_a_list_is_not_a_mapping() {
+    let board: Board = from_str("name: x\nports:\n", Dialect::Core).unwrap();
+    assert!(board.ports.is_empty());
+    for text in [
+        "[x]",
+        "- x\n- []\n",
+        "{name: x, ports: ''}",
+        "{name: x, ports: ~}",
+    ] {
+        assert!(from_str::<Board>(text, Dialect::Core).is_err(), "{text}");
+    }
+    let strictly = |text: &str| parse(text).and_then(|node| node.decode_strictly::<Board>(Dialect::Core));
+    assert!(strictly("{name: 7}").is_err() && strictly("{name: '7', ports: [1]}").is_ok());
+}
+
+#[test]
 fn an_error_names_the_value_and_its_place() {
     let read = |text: &str| parse(text).and_then(|node| node.decode::<Vec<Board>>(Dialect::Core));
     let board = read("- {name: 7, ports: [1], kind: serial}\n").unwrap();

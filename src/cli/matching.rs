@@ -34,7 +34,7 @@ pub fn run(text: &str, classes: &Classes, state_dir: &Path, watch: bool, as_json
     let Requests { entries, symlinks } = read_list(Origin::Root, text, classes)?;
     let requests: Vec<_> = entries.iter().map(|entry| entry.request.clone()).collect();
     let mut wanted = FactsNeeded::of(&requests, &symlinks);
-    // Nobody waits for a fast answer here, and everybody wants to see the links.
+    // Speed does not matter here, and the links should be shown.
     wanted.udev = true;
     let buffer = if watch { RECEIVE_BUFFER } else { 0 };
     let mut monitor = DeviceMonitor::open(wanted, buffer).context("listing the host's devices")?;
@@ -51,11 +51,11 @@ pub fn run(text: &str, classes: &Classes, state_dir: &Path, watch: bool, as_json
     })
 }
 
-/// The nodes that a container which asks for this device of sysfs would get, by path.
+/// The paths of the nodes that a request for this sysfs device would attach.
 pub(super) fn nodes_at(syspath: &str) -> Result<Vec<String>> {
     let request: Request = format!("syspath:{syspath}").parse()?;
     let mut wanted = FactsNeeded::of(std::slice::from_ref(&request), &[]);
-    // What the kernel alone tells is enough.
+    // The kernel's facts are enough.
     wanted.udev = false;
     let monitor = DeviceMonitor::open(wanted, 0).context("listing the host's devices")?;
     let selection = select(&monitor, &[RequestEntry::new(Origin::Root, request)], &[], None)?;

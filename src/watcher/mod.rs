@@ -41,6 +41,7 @@ pub use error::WatcherError;
 pub use run::{Beginning, run};
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -55,12 +56,15 @@ use self::remotes::Remotes;
 use self::removals::RemovalActions;
 use self::retries::Retries;
 use self::systemd_unit::SystemdUnit;
-use self::waiters::Waiters;
+use self::waiters::{Recipient, Waiters};
 use self::world::World;
 use crate::host::container::Container;
 use crate::host::state::leases::Leases;
+use crate::host::state::leftovers;
 use crate::host::state::record::Record;
 use crate::host::state::record_lock::RecordLock;
+use crate::host::state::registry::Registry;
+use crate::model::counters::Counters;
 use crate::model::device::SysPath;
 use crate::model::plan::{Plan, Planner, plan};
 use crate::model::policy::Policy;
@@ -140,6 +144,28 @@ impl Watcher {
         watcher.world.complete_selected(&watcher.planner);
         watcher.update_remotes();
         Ok(watcher)
+    }
+
+    /// Attaches the devices that are present. `ready` is where the hook that started the watcher waits for the response.
+    fn begin(&mut self, ready: Option<File>) {
+        self.inside.count(Counters::begin);
+        if let Some(pipe) = ready {
+            let requests = self.planner.requests().map(|(id, _)| id).collect();
+            self.waiters.add(Recipient::Starter(pipe), requests);
+        }
+        self.reconcile();
+    }
+
+    /// Cleans up what crashed hooks have left, and gives the memory of the start back.
+    fn tidy_up(&mut self) {
+        let registry = Registry::new(self.inside.state_dir());
+        if let Err(error) = leftovers::clear(&registry, leftovers::revoke) {
+            tracing::warn!("{error}");
+        }
+        self.inside.journal_counters();
+        if let Err(error) = crate::sys::memory::forget_start_up() {
+            tracing::debug!("giving memory back: {error}");
+        }
     }
 
     /// Handles everything that a wake brings, and then what has become due.

@@ -9,7 +9,6 @@ use super::error::WatcherError;
 use super::event_loop::{EventLoop, Wake, block_signals};
 use super::handover::take_over;
 use super::remotes::release_all_of;
-use super::waiters::Recipient;
 use super::{Ending, Next, Settings, Watcher};
 use crate::host::container::{Container, ContainerError};
 use crate::host::process::start_time;
@@ -18,7 +17,6 @@ use crate::host::state::leases::Leases;
 use crate::host::state::leftovers;
 use crate::host::state::record_lock::{RecordLock, WatcherProcess};
 use crate::host::state::registry::Registry;
-use crate::model::counters::Counters;
 use crate::model::oci::ContainerId;
 
 /// How long to wait for the lock when it was not handed over.
@@ -109,12 +107,7 @@ fn watch(
     };
     let control = ControlSocket::bind(lock.dir_fd(), lock.dir())?;
     let mut watcher = Watcher::open(record, lock, container, memory, leases, settings)?;
-    watcher.inside.count(Counters::begin);
-    if let Some(pipe) = ready {
-        let requests = watcher.planner.requests().map(|(id, _)| id).collect();
-        watcher.waiters.add(Recipient::Starter(pipe), requests);
-    }
-    watcher.reconcile();
+    watcher.begin(ready);
     let mut events = EventLoop::open(signals, control, &watcher.sources())?;
     let ending = follow(&mut watcher, &mut events)?;
     if ending != Ending::Requested {
@@ -133,22 +126,10 @@ fn follow(watcher: &mut Watcher, events: &mut EventLoop) -> Result<Ending, Watch
         }
         if std::mem::take(&mut is_first) {
             // No client is waiting at this point.
-            tidy_up(watcher);
+            watcher.tidy_up();
         }
         let wake = events.wait(watcher.next_deadline())?;
         next = watcher.on(wake, events)?;
-    }
-}
-
-/// Cleans up what crashed hooks have left, and gives the memory of the start back.
-fn tidy_up(watcher: &mut Watcher) {
-    let registry = Registry::new(watcher.inside.state_dir());
-    if let Err(error) = leftovers::clear(&registry, leftovers::revoke) {
-        tracing::warn!("{error}");
-    }
-    watcher.inside.journal_counters();
-    if let Err(error) = crate::sys::memory::forget_start_up() {
-        tracing::debug!("giving memory back: {error}");
     }
 }
 

@@ -42,8 +42,7 @@ pub fn plan(candidates: &Candidates<'_>, admissions: &Admissions, current: &Curr
     };
     let desired = desired::nodes(candidates, admissions, current, &mut plan);
     steps::append(&desired, current, &mut plan);
-    plan.not_attached
-        .sort_by_key(|not_attached| not_attached.reason.rank());
+    plan.not_attached = not_attached::by_kind(plan.not_attached);
     plan
 }
 

@@ -68,10 +68,15 @@ impl Waiters {
 
     /// Removes and returns the waiters that are ready, by the order of [`Waiters::iter`].
     pub fn take(&mut self, ready: &[bool]) -> Vec<Waiter> {
-        let all = std::mem::take(&mut self.waiters).into_iter().zip(ready);
-        let (ready, waiting): (Vec<_>, Vec<_>) = all.partition(|(_, is_ready)| **is_ready);
-        self.waiters = waiting.into_iter().map(|(waiter, _)| waiter).collect();
-        ready.into_iter().map(|(waiter, _)| waiter).collect()
+        let mut taken = Vec::new();
+        for (waiter, is_ready) in std::mem::take(&mut self.waiters).into_iter().zip(ready) {
+            if *is_ready {
+                taken.push(waiter);
+            } else {
+                self.waiters.push(waiter);
+            }
+        }
+        taken
     }
 }
 

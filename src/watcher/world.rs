@@ -1,6 +1,6 @@
 //! The devices of the host, as enumerations and events have shown them, and the devices that udevd must process first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -68,9 +68,7 @@ impl World {
         planner.find_roots(&self.inventory);
         let candidates = planner.candidates(&self.inventory);
         let selected = candidates.iter().map(|candidate| &candidate.device.syspath);
-        let mut selected: Vec<SysPath> = selected.cloned().collect();
-        selected.sort();
-        selected.dedup();
+        let selected: BTreeSet<SysPath> = selected.cloned().collect();
         for syspath in &selected {
             self.complete(syspath);
         }

@@ -85,16 +85,19 @@ impl NotAttached {
     }
 }
 
-impl Reason {
-    /// The order of the kinds in a plan and in all that is shown of it.
-    pub(super) fn rank(&self) -> u8 {
-        match self {
-            Self::Denied(_) => 0,
-            Self::Reserved(_) => 1,
-            Self::Waiting(_) => 2,
-            Self::Conflict(_) => 3,
-        }
+/// The same, in the order of kinds in which all of them are shown. (A stable sort takes more code in the watcher.)
+pub(super) fn by_kind(all: Vec<NotAttached>) -> Vec<NotAttached> {
+    let mut kinds = [const { Vec::new() }; 4];
+    for not_attached in all {
+        let kind = match not_attached.reason {
+            Reason::Denied(_) => 0,
+            Reason::Reserved(_) => 1,
+            Reason::Waiting(_) => 2,
+            Reason::Conflict(_) => 3,
+        };
+        kinds[kind].push(not_attached);
     }
+    kinds.into_iter().flatten().collect()
 }
 
 #[cfg(test)]
@@ -139,5 +142,37 @@ mod tests {
         ] {
             assert_eq!(describe(reason), expected);
         }
+    }
+
+    #[test]
+    fn kinds_follow_one_another_and_keep_their_order() {
+        let conflict = |holder: &str| Reason::Conflict(SysPath::new(holder));
+        let waiting = |reason: &str| Reason::Waiting(reason.into());
+        let reserved = Reason::Reserved("it is reserved".into());
+        let reasons = [
+            conflict("/sys/devices/a"),
+            waiting("b"),
+            reserved.clone(),
+            conflict("/sys/devices/c"),
+            waiting("d"),
+        ];
+        let all = reasons.map(|reason| NotAttached {
+            request: RequestId::FIRST,
+            device: SysPath::new("/sys/devices/b"),
+            path: "/dev/b".into(),
+            reason,
+        });
+        let sorted: Vec<Reason> = by_kind(all.to_vec())
+            .into_iter()
+            .map(|not_attached| not_attached.reason)
+            .collect();
+        let expected = [
+            reserved,
+            waiting("b"),
+            waiting("d"),
+            conflict("/sys/devices/a"),
+            conflict("/sys/devices/c"),
+        ];
+        assert_eq!(sorted, expected);
     }
 }

@@ -205,3 +205,126 @@ fn read_signals(signals: &SignalFd, wake: &mut Wake) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+    use std::path::Path;
+
+    use nix::sys::signal::raise;
+
+    /// The files of one loop: each pair's first end is what it waits on.
+    struct Files {
+        container: (UnixStream, UnixStream),
+        devices: (UnixStream, UnixStream),
+        worker: (UnixStream, UnixStream),
+    }
+
+    impl Files {
+        fn new() -> Self {
+            let [container, devices, worker] = [(); 3].map(|()| UnixStream::pair().unwrap());
+            Self {
+                container,
+                devices,
+                worker,
+            }
+        }
+
+        fn sources(&self) -> Sources<'_> {
+            Sources {
+                container: self.container.0.as_fd(),
+                devices: vec![self.devices.0.as_fd()],
+                workers: vec![self.worker.0.as_fd()],
+            }
+        }
+    }
+
+    fn bind(dir: &Path) -> ControlSocket {
+        let file = File::open(dir).unwrap();
+        ControlSocket::bind(file.as_fd(), dir).unwrap()
+    }
+
+    /// What has happened up to now, in words.
+    fn wakes(events: &mut EventLoop) -> Vec<String> {
+        let wake = events.wait(Some(Instant::now())).unwrap();
+        let reasons = [
+            ("container", wake.container_exited),
+            ("end", wake.must_end),
+            ("reload", wake.must_reload),
+            ("devices", wake.device_events),
+            ("worker", wake.worker_replies),
+        ];
+        let reasons = reasons.iter().filter(|(_, is_reason)| *is_reason);
+        let requests = wake.requests.iter().map(|(_, request)| format!("{request:?}"));
+        reasons
+            .map(|(reason, _)| (*reason).to_owned())
+            .chain(requests)
+            .collect()
+    }
+
+    #[test]
+    fn a_wake_has_everything_that_is_ready() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut files = Files::new();
+        let signals = block_signals().unwrap();
+        let mut events = EventLoop::open(signals, bind(dir.path()), &files.sources()).unwrap();
+        assert_eq!(wakes(&mut events), [""; 0]);
+        files.devices.1.write_all(b"x").unwrap();
+        files.worker.1.write_all(b"x").unwrap();
+        assert_eq!(wakes(&mut events), ["devices", "worker"]);
+        raise(Signal::SIGHUP).unwrap();
+        raise(Signal::SIGTERM).unwrap();
+        assert_eq!(wakes(&mut events), ["end", "reload", "devices", "worker"]);
+        files.container.1.write_all(b"x").unwrap();
+        assert_eq!(wakes(&mut events), ["container", "devices", "worker"]);
+    }
+
+    #[test]
+    fn a_request_comes_once_it_is_complete_and_a_reopened_loop_has_no_clients_of_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Files::new();
+        let signals = block_signals().unwrap();
+        let mut events = EventLoop::open(signals, bind(dir.path()), &files.sources()).unwrap();
+        let connect = || UnixStream::connect(dir.path().join("control.sock")).unwrap();
+        let text = serde_json::to_string(&ControlRequest::Status).unwrap() + "\n";
+        let (begin, end) = text.split_at(4);
+        let mut clients = [connect(), connect()];
+        for client in &mut clients {
+            client.write_all(begin.as_bytes()).unwrap();
+        }
+        // The clients are accepted, then read.
+        assert_eq!(wakes(&mut events), [""; 0]);
+        assert_eq!(wakes(&mut events), [""; 0]);
+        clients[1].write_all(end.as_bytes()).unwrap();
+        assert_eq!(wakes(&mut events), ["Status"]);
+        std::fs::remove_file(dir.path().join("control.sock")).unwrap();
+        events.reopen(Some(bind(dir.path())), &files.sources()).unwrap();
+        let _ = clients[0].write_all(end.as_bytes());
+        assert_eq!(wakes(&mut events), [""; 0]);
+        let mut client = connect();
+        client.write_all(text.as_bytes()).unwrap();
+        assert_eq!(wakes(&mut events), [""; 0]);
+        assert_eq!(wakes(&mut events), ["Status"]);
+    }
+
+    #[test]
+    fn a_tick_comes_each_second_and_a_deadline_earlier() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Files::new();
+        let signals = block_signals().unwrap();
+        let mut events = EventLoop::open(signals, bind(dir.path()), &files.sources()).unwrap();
+        let begin = Instant::now();
+        let soon = begin + Duration::from_millis(100);
+        assert!(!events.wait(Some(soon)).unwrap().tick);
+        assert!(Instant::now() >= soon, "the timeout is rounded up");
+        while !events.wait(None).unwrap().tick {}
+        assert!(
+            begin.elapsed() >= Duration::from_millis(900),
+            "{:?}",
+            begin.elapsed()
+        );
+    }
+}

@@ -113,3 +113,39 @@ impl Waiter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Seek};
+
+    #[test]
+    fn ready_waiters_are_taken_in_order_and_get_one_line() {
+        let files = [(); 3].map(|()| tempfile::tempfile().unwrap());
+        let mut waiters = Waiters::new(Duration::from_secs(3));
+        let mut id = RequestId::FIRST;
+        for file in &files {
+            waiters.add(Recipient::Starter(file.try_clone().unwrap()), vec![id]);
+            id = id.next();
+        }
+        assert!(waiters.has_starter());
+        let ready = waiters.take(&[true, false, true]);
+        let requests: Vec<RequestId> = ready
+            .iter()
+            .flat_map(|waiter| waiter.requests().to_vec())
+            .collect();
+        assert_eq!(requests, [RequestId::FIRST, RequestId::FIRST.next().next()]);
+        assert_eq!(waiters.iter().count(), 1);
+        let waiter = waiters.iter().next().unwrap();
+        assert_eq!(waiter.until().duration_since(waiter.since()).as_secs(), 3);
+        for waiter in ready {
+            waiter.reply(&ControlResponse::Done);
+        }
+        for (mut file, expected) in files.into_iter().zip(["\"done\"\n", "", "\"done\"\n"]) {
+            let mut text = String::new();
+            file.rewind().unwrap();
+            file.read_to_string(&mut text).unwrap();
+            assert_eq!(text, expected);
+        }
+    }
+}

@@ -73,3 +73,57 @@ impl Absences {
         is_brief
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::kubernetes::resources::unit::Unit;
+
+    fn resource(units: &[(&str, Option<bool>)]) -> Resource {
+        let unit = |attached| Unit {
+            healthy: true,
+            attached,
+            numa: None,
+            place: String::new(),
+            offer: Arc::default(),
+        };
+        let units = units
+            .iter()
+            .map(|(id, attached)| (id.to_string(), unit(*attached)));
+        Resource::without_hooks("a.b/c".parse().unwrap(), units.collect())
+    }
+
+    #[test]
+    fn a_detached_device_counts_as_attached_until_the_timeout() {
+        let (attached, detached) = (resource(&[("x", Some(true))]), resource(&[("x", Some(false))]));
+        let mut absences = Absences::default();
+        let mut now = detached.clone();
+        absences.begin_round();
+        absences.bridge(&mut now, &attached, false);
+        assert_eq!(now, attached);
+        assert!(
+            absences
+                .deadline()
+                .is_some_and(|deadline| deadline > Instant::now())
+        );
+        let long_ago = Instant::now().checked_sub(TIMEOUT).unwrap();
+        absences.since.insert("x".to_owned(), long_ago);
+        let mut now = detached.clone();
+        absences.begin_round();
+        absences.bridge(&mut now, &attached, false);
+        assert_eq!((now, absences.deadline()), (detached, None));
+    }
+
+    #[test]
+    fn a_missing_unit_stays_only_if_ids_may_change() {
+        let before = resource(&[("x", None)]);
+        for (ids_may_change, expected) in [(true, before.clone()), (false, resource(&[]))] {
+            let (mut absences, mut now) = (Absences::default(), resource(&[]));
+            absences.begin_round();
+            absences.bridge(&mut now, &before, ids_may_change);
+            assert_eq!((&now, absences.deadline().is_some()), (&expected, ids_may_change));
+        }
+    }
+}

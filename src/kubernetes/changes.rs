@@ -179,3 +179,26 @@ impl Debounce {
         std::mem::take(&mut self.changes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_burst_ends_once_with_all_its_changes() {
+        let mut debounce = Debounce::default();
+        assert!(
+            timeout(QUIET_TIME * 2, debounce.over()).await.is_err(),
+            "no change"
+        );
+        let begin = Instant::now();
+        debounce.add(Changes::HOST);
+        debounce.add(Changes::CONFIGURATION);
+        assert!(debounce.is_pending());
+        let changes = debounce.over().await;
+        assert!(changes.host && changes.configuration && begin.elapsed() >= QUIET_TIME);
+        assert!(!debounce.is_pending());
+        debounce.add(Changes::HOST);
+        assert_eq!(debounce.over().await, Changes::HOST);
+    }
+}

@@ -36,7 +36,7 @@ async fn hostdevs_devices_come_with_their_permissions() {
 }
 
 #[tokio::test]
-async fn smarters_units_can_be_taken_several_at_once_and_each_device_comes_once() {
+async fn several_of_smarters_units_can_be_allocated_at_once_and_each_device_is_given_once() {
     let node = Node::new();
     let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write("conf.yaml", "- devicematch: ^null$\n  nummaxdevices: 20\n");

@@ -115,7 +115,7 @@ async fn a_hostdev_path_is_unhealthy_while_its_device_is_away() {
 
 #[tokio::test]
 #[ignore = "needs root: plugs partitions of a loop device"]
-async fn a_present_unit_that_a_container_has_stays_and_is_unhealthy_while_its_device_is_away() {
+async fn an_allocated_present_unit_stays_and_is_unhealthy_while_its_device_is_absent() {
     let (node, disk) = (Node::new(), Disk::new());
     let mut kubelet = node.kubelet(Behaviour::Normal);
     disk.plug(1);
@@ -153,7 +153,7 @@ async fn a_present_unit_that_a_container_has_stays_and_is_unhealthy_while_its_de
 /// Case README 2. The partition stands for a device that goes and comes back as another, at the same place.
 #[tokio::test]
 #[ignore = "needs root: plugs partitions of a loop device"]
-async fn of_a_device_that_is_away_for_a_moment_kubelet_hears_nothing_where_several_requests_select_it() {
+async fn a_brief_absence_is_not_sent_to_kubelet_if_several_requests_select_the_device() {
     let (node, disk) = (Node::new(), Disk::new());
     let mut kubelet = node.kubelet(Behaviour::Normal);
     disk.plug(1);
@@ -199,7 +199,7 @@ async fn of_a_device_that_is_away_for_a_moment_kubelet_hears_nothing_where_sever
 
 #[tokio::test]
 #[ignore = "needs root: plugs partitions of a loop device"]
-async fn a_slot_says_nothing_when_its_device_comes_and_goes() {
+async fn a_slot_sends_no_list_when_its_device_comes_and_goes() {
     let (node, disk) = (Node::new(), Disk::new());
     let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write(

@@ -112,7 +112,7 @@ fn times(log: &str, words: &str) -> usize {
 }
 
 #[tokio::test]
-async fn a_device_that_goes_and_comes_back_is_told_of_as_events_about_its_pod() {
+async fn a_device_that_is_unplugged_and_comes_back_has_two_events_about_its_pod() {
     let server = ApiServer::start(SOMEWHERE).await;
     let mut lab = Lab::start(server.address, "ca.crt").await;
     lab.loses_its_device().await;
@@ -147,7 +147,7 @@ async fn a_device_that_goes_and_comes_back_is_told_of_as_events_about_its_pod() 
 }
 
 #[tokio::test]
-async fn a_device_that_flaps_is_told_of_once_in_a_while_with_a_count() {
+async fn a_flapping_device_has_an_event_per_interval_with_a_count() {
     const TIMES: usize = 5;
     let server = ApiServer::start(SOMEWHERE).await;
     let mut lab = Lab::start(server.address, "ca.crt").await;
@@ -178,7 +178,7 @@ async fn a_device_that_flaps_is_told_of_once_in_a_while_with_a_count() {
 }
 
 #[tokio::test]
-async fn a_missing_right_is_said_once_and_what_it_kept_back_is_not_told_later() {
+async fn a_missing_right_is_logged_once_and_rejected_changes_are_not_sent_later() {
     let server = ApiServer::start(SOMEWHERE).await;
     server.respond_with(403);
     let mut lab = Lab::start(server.address, "ca.crt").await;
@@ -201,7 +201,7 @@ async fn a_missing_right_is_said_once_and_what_it_kept_back_is_not_told_later() 
 }
 
 #[tokio::test]
-async fn what_happens_while_the_server_is_away_is_told_once_it_is_there() {
+async fn changes_while_the_server_is_down_are_sent_when_it_is_up() {
     let port = Port::reserve();
     let mut lab = Lab::start(port.address, "ca.crt").await;
     lab.loses_its_device().await;
@@ -224,7 +224,7 @@ async fn what_happens_while_the_server_is_away_is_told_once_it_is_there() {
 }
 
 #[tokio::test]
-async fn a_server_with_another_certificate_is_not_told_and_has_no_token() {
+async fn a_server_with_another_certificate_gets_neither_event_nor_token() {
     let server = ApiServer::start(SOMEWHERE).await;
     let mut lab = Lab::start(server.address, "other-ca.crt").await;
     lab.loses_its_device().await;
@@ -233,7 +233,7 @@ async fn a_server_with_another_certificate_is_not_told_and_has_no_token() {
 }
 
 #[tokio::test]
-async fn a_pod_that_has_ended_is_not_told_of() {
+async fn a_pod_that_has_ended_gets_no_event() {
     let server = ApiServer::start(SOMEWHERE).await;
     let mut lab = Lab::start(server.address, "ca.crt").await;
     lab.pods.clear();

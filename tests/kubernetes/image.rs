@@ -240,7 +240,7 @@ fn the_image_installs_what_runs_on_the_host_and_again_changes_nothing() {
 
 #[test]
 #[ignore = "as root, with buildah and runc: tests/run.sh --privileged"]
-fn links_of_the_host_lead_where_they_lead_there_and_what_cannot_run_is_told_before_any_engine_starts_it() {
+fn links_resolve_as_on_the_host_and_programs_that_cannot_run_are_reported_before_an_engine_starts_them() {
     let scene = Scene::new();
     fs::create_dir_all(scene.host("opt/hooks")).expect("make a directory");
     fs::create_dir_all(scene.host("usr/libexec/oci")).expect("make a directory");

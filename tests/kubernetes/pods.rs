@@ -29,7 +29,7 @@ fn specs(node: &Node) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_spec_of_a_resource_that_is_configured_no_more_goes_once_no_pod_has_had_it_for_a_while() {
+async fn the_spec_of_a_removed_resource_is_deleted_once_no_pod_has_had_it_for_the_grace_period() {
     let node = Node::new();
     let mut kubelet = node.kubelet(Behaviour::Normal);
     let mut pods = PodResources::start(&node.path("pods.sock"));
@@ -72,7 +72,7 @@ async fn the_spec_of_a_resource_that_is_configured_no_more_goes_once_no_pod_has_
 }
 
 #[tokio::test]
-async fn a_resource_that_is_configured_no_more_lets_its_containers_start_anew_until_the_last_has_ended() {
+async fn containers_with_a_removed_resource_can_restart_until_the_last_has_ended() {
     let node = Node::new();
     let mut kubelet = node.kubelet(Behaviour::Normal);
     let mut pods = PodResources::start(&node.path("pods.sock"));
@@ -151,7 +151,7 @@ async fn what_containers_have_is_counted() {
 
 #[tokio::test]
 #[ignore = "needs root: plugs partitions of a loop device"]
-async fn a_unit_that_went_is_withdrawn_once_its_pod_has_ended_and_the_pod_is_named_until_then() {
+async fn a_missing_unit_is_withdrawn_once_its_pod_has_ended_and_the_pod_is_logged() {
     let (node, disk) = (Node::new(), Disk::new());
     let mut kubelet = node.kubelet(Behaviour::Normal);
     let mut pods = PodResources::start(&node.path("pods.sock"));

@@ -25,7 +25,7 @@ async fn a_plugin_serves_before_it_registers_and_then_sends_its_list() {
 }
 
 #[tokio::test]
-async fn a_kubelet_that_comes_later_is_waited_for() {
+async fn it_waits_for_a_kubelet_that_starts_later() {
     let node = Node::new();
     let plugin = node.plugin(&["--devs", "/dev/null:rw"]);
     plugin.logs("1 healthy").await;
@@ -44,7 +44,7 @@ async fn a_directory_that_comes_later_is_waited_for() {
 }
 
 #[tokio::test]
-async fn after_each_restart_of_kubelet_it_is_registered_anew() {
+async fn it_registers_again_after_each_restart_of_kubelet() {
     let node = Node::new();
     let mut kubelet = node.kubelet(Behaviour::Normal);
     let _plugin = node.plugin(&["--devs", "/dev/null:rw"]);
@@ -70,7 +70,7 @@ async fn a_directory_that_is_replaced_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_restart_amid_the_registration_is_survived() {
+async fn it_survives_a_restart_of_kubelet_during_the_registration() {
     let node = Node::new();
     let hanging = node.kubelet(Behaviour::Hanging);
     let _plugin = node.plugin(&["--devs", "/dev/null:rw"]);
@@ -93,7 +93,7 @@ async fn a_stream_that_kubelet_drops_leads_to_a_new_registration() {
 }
 
 #[tokio::test]
-async fn a_registration_that_stands_is_not_repeated() {
+async fn a_valid_registration_is_not_repeated() {
     let node = Node::new();
     let mut kubelet = node.kubelet(Behaviour::Normal);
     let _plugin = node.plugin(&["--devs", "/dev/null:rw"]);
@@ -110,7 +110,7 @@ async fn a_registration_that_stands_is_not_repeated() {
 }
 
 #[tokio::test]
-async fn refused_registrations_come_less_and_less_often_and_are_told_once() {
+async fn rejected_registrations_are_retried_less_and_less_often_and_logged_once() {
     let node = Node::new();
     let mut kubelet = node.kubelet(Behaviour::Rejecting(4));
     let plugin = node.plugin(&["--devs", "/dev/null:rw"]);
@@ -126,7 +126,7 @@ async fn refused_registrations_come_less_and_less_often_and_are_told_once() {
 }
 
 #[tokio::test]
-async fn of_two_plugins_the_second_waits_for_its_turn() {
+async fn of_two_plugins_the_second_waits_until_the_first_ends() {
     let node = Node::new();
     let mut kubelet = node.kubelet(Behaviour::Normal);
     let mut first = node.plugin(&["--devs", "/dev/null:rw"]);
@@ -141,7 +141,7 @@ async fn of_two_plugins_the_second_waits_for_its_turn() {
 }
 
 #[tokio::test]
-async fn a_socket_left_by_a_killed_plugin_is_no_hindrance() {
+async fn a_socket_left_by_a_killed_plugin_is_replaced() {
     let node = Node::new();
     let mut kubelet = node.kubelet(Behaviour::Normal);
     let first = node.plugin(&["--devs", "/dev/null:rw"]);
@@ -153,7 +153,7 @@ async fn a_socket_left_by_a_killed_plugin_is_no_hindrance() {
 }
 
 #[tokio::test]
-async fn asked_to_end_it_takes_its_sockets_away_and_leaves_the_specs() {
+async fn at_sigterm_it_removes_its_sockets_and_leaves_the_specs() {
     let node = Node::new();
     let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write(

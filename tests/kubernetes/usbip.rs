@@ -130,7 +130,7 @@ async fn servers_that_are_dead_hang_or_lie_hold_up_no_other_and_a_dead_one_is_ba
 }
 
 #[tokio::test]
-async fn allocate_dials_nobody_and_gives_the_hook_that_attaches_the_device_or_refuses_the_start() {
+async fn allocate_opens_no_connection_and_names_the_cdi_device_whose_hook_attaches_the_device() {
     let (node, server) = (Node::new(), server(Fault::None));
     let mut kubelet = node.kubelet(Behaviour::Normal);
     let extras = "extras: [{host_path: /dev/ttyUSB0, container_path: /dev/board, permissions: rw}, {host_path: /dev/null, \
@@ -228,8 +228,7 @@ async fn what_a_pod_has_stays_when_its_server_goes_and_is_withdrawn_when_the_pod
 }
 
 #[tokio::test]
-async fn a_pod_whose_container_never_starts_keeps_its_device_and_one_that_is_only_promised_does_for_a_while()
-{
+async fn a_listed_pod_keeps_its_device_and_an_allocated_device_is_kept_for_a_while() {
     let (node, server) = (Node::new(), server(Fault::None));
     let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write("config.yaml", &file(&[("board", &server)]));
@@ -296,7 +295,7 @@ async fn a_resource_has_a_name_of_any_legal_length() {
 }
 
 #[tokio::test]
-async fn where_cdi_is_off_nothing_is_advertised_and_the_reason_is_told() {
+async fn without_cdi_nothing_is_advertised_and_the_reason_is_logged() {
     let (node, server) = (Node::new(), server(Fault::None));
     let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write("config.yaml", &file(&[("board", &server)]));
@@ -372,7 +371,7 @@ async fn its_flags_environment_health_and_metrics_are_those_of_usbip_device_plug
 }
 
 #[tokio::test]
-async fn anybodys_variables_mean_nothing_where_another_file_is_used() {
+async fn variables_of_usbip_device_plugin_are_ignored_with_another_format() {
     let node = Node::new();
     let config = node.write("config.yaml", "resources: []");
     let directory = node.kubelet_dir();

@@ -402,7 +402,7 @@ fn generic_device_plugins_domain_is_the_arguments_the_files_or_that_of_its_relea
 
 /// Case README 10.
 #[test]
-fn generic_device_plugins_file_may_have_its_flags_and_unknown_keys_are_told_of() {
+fn generic_device_plugins_file_may_have_its_flags_and_unknown_keys_get_a_note() {
     const FILE: &str = "\
 domain: example.org
 log-level: info
@@ -674,7 +674,7 @@ fn usbip_device_plugins_file_may_leave_much_out_and_has_serial_numbers_here() {
 }
 
 #[test]
-fn an_extra_has_its_place_and_one_that_can_t_is_told_of() {
+fn an_extra_has_its_path_and_one_that_cannot_gets_a_note() {
     let asked = |extras: &str| {
         let text = format!("resources: {{a: [{{target: {{host: lab}}, extras: [{extras}]}}]}}");
         let read = usbip(&text).unwrap();
@@ -723,7 +723,7 @@ fn an_extra_has_its_place_and_one_that_can_t_is_told_of() {
 }
 
 #[test]
-fn every_fault_of_usbip_device_plugins_file_is_told_with_resource_and_entry() {
+fn every_error_in_usbip_device_plugins_file_names_resource_and_entry() {
     let entry = |text: &str| format!("resources: {{a: [{{target: {{host: lab}}}}, {text}]}}");
     for (text, part) in [
         (

@@ -37,7 +37,7 @@ pub enum Format {
 
 impl Resource {
     /// A resource without hooks, of these units.
-    pub(super) fn without_hooks(name: ResourceName, units: BTreeMap<String, Unit>) -> Self {
+    pub fn without_hooks(name: ResourceName, units: BTreeMap<String, Unit>) -> Self {
         Self {
             name,
             units,

@@ -142,7 +142,7 @@ fn names_that_would_be_one_stay_two_resources() {
 }
 
 #[test]
-fn tegras_gpus_are_told_to_the_nvidia_runtime() {
+fn tegras_gpus_are_named_to_the_nvidia_runtime() {
     let snapshot = Snapshot {
         gpus: [0].into(),
         ..Snapshot::default()
@@ -177,7 +177,7 @@ fn a_hostdev_path_is_advertised_always_and_healthy_while_it_is_there() {
 }
 
 #[test]
-fn a_hostdev_path_that_is_no_device_is_told_of_once() {
+fn a_hostdev_path_that_is_not_a_device_gets_one_note() {
     let wanted = definitions(Texts {
         devs: Some("/etc/hostname:r".into()),
         ..Texts::default()
@@ -201,7 +201,7 @@ fn a_hostdev_path_that_is_no_device_is_told_of_once() {
 }
 
 #[test]
-fn a_resource_has_no_more_units_than_kubelet_takes_in_one_list() {
+fn a_resource_has_at_most_as_many_units_as_kubelet_accepts_in_one_list() {
     let snapshot = snapshot(&[
         ("/dev/a0", Found::Device),
         ("/dev/a1", Found::Device),
@@ -517,7 +517,7 @@ fn a_required_device_is_required_as_it_is_now() {
 }
 
 #[test]
-fn a_remote_device_that_a_container_has_is_no_unit_of_a_local_resource() {
+fn a_remote_device_in_use_is_not_a_unit_of_a_local_resource() {
     let devices = remote_adapter();
     let (place, node) = (&devices[0].syspath, devices[0].node.as_ref());
     let wanted = own("resources: [{name: x, mode: present, requests: ['usb:0403']}]");

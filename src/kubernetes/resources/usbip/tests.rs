@@ -248,7 +248,7 @@ fn what_is_attached_is_rather_the_device_of_a_container_that_runs() {
 }
 
 #[test]
-fn a_controllers_own_hub_is_no_device_of_anybodys() {
+fn the_root_hub_of_a_virtual_controller_is_not_a_remote_device() {
     let mut hub = attached("3-1", "0002");
     hub.syspath = SysPath::new(format!("{}0/usb3", vhci::CONTROLLERS));
     assert!(!is_remote(&hub) && is_remote(&attached("3-1", "6001")));

@@ -17,7 +17,7 @@ use super::config::{self, Configuration, Definition, Texts};
 use super::metrics::Metrics;
 use super::options::{ConfigSources, Options};
 use super::publisher::Publisher;
-use super::sources::{Sources, Wake};
+use super::sources::{Signals, Sources, Wake};
 use super::status;
 use crate::exit;
 use crate::model::remote::address::Server;
@@ -27,13 +27,14 @@ use crate::model::remote::address::Server;
 /// # Errors
 /// When the configuration can't be used at the start, or the host's devices can't be watched.
 pub async fn run(options: Options) -> Result<()> {
+    let signals = Signals::install()?;
     let mut current = Current::read(&options)?;
     let metrics = Arc::new(Metrics::new());
     let mut tasks = JoinSet::new();
     serve_status(&options, &metrics, &mut tasks).await?;
     let kubelet = watch_kubelet(options.kubelet_dir.clone(), &mut tasks);
     let events = report_events(&options, &metrics, &mut tasks)?;
-    let mut sources = Sources::start(&options, &current.definitions)?;
+    let mut sources = Sources::start(signals, &options, &current.definitions)?;
     sources.ask(current.servers(options.cdi_specs.enabled));
     let mut publisher = Publisher::new(&options, kubelet, Arc::clone(&metrics), events);
     if let Some(holders) = sources.first_answers().await {

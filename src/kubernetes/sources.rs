@@ -43,10 +43,28 @@ pub enum Wake {
     Changes(Changes),
 }
 
-/// All that wakes the daemon.
-pub struct Sources {
+/// The signals that end the daemon, which would end the process without these handlers.
+pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+}
+
+impl Signals {
+    /// Installs the handlers.
+    ///
+    /// # Errors
+    /// When the kernel refuses a handler.
+    pub fn install() -> Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
+/// All that wakes the daemon.
+pub struct Sources {
+    signals: Signals,
     monitor: DeviceMonitor,
     /// Copies of the monitor's descriptors: the monitor itself stays free to be drained.
     readable: Vec<AsyncFd<OwnedFd>>,
@@ -68,7 +86,7 @@ impl Sources {
     ///
     /// # Errors
     /// When the host's devices can't be watched.
-    pub fn start(options: &Options, definitions: &[Definition]) -> Result<Self> {
+    pub fn start(signals: Signals, options: &Options, definitions: &[Definition]) -> Result<Self> {
         let mut tasks = JoinSet::new();
         let (answers, often) = (watch::Sender::new(None), watch::Sender::new(false));
         let holders = answers.subscribe();
@@ -82,8 +100,7 @@ impl Sources {
         monitor.poll_static_nodes();
         let servers = Servers::none();
         Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
+            signals,
             readable: readable(&monitor)?,
             monitor,
             configuration: FileWatch::of(options.config_sources.files()),
@@ -163,8 +180,8 @@ impl Sources {
             // A pending change leads to a new snapshot anyway.
             let deadline = deadline.filter(|_| !self.debounce.is_pending());
             let changes = tokio::select! {
-                _ = self.terminate.recv() => return Ok(Wake::End),
-                _ = self.interrupt.recv() => return Ok(Wake::End),
+                _ = self.signals.terminate.recv() => return Ok(Wake::End),
+                _ = self.signals.interrupt.recv() => return Ok(Wake::End),
                 Ok(()) = self.holders.changed() => {
                     let holders = self.holders.borrow_and_update().clone();
                     return Ok(Wake::Holders(holders.unwrap_or_default()));

@@ -394,7 +394,7 @@ async fn variables_of_usbip_device_plugin_are_ignored_with_another_format() {
             "--cdi=off",
         ],
     );
-    plugin.logs("no hotplug").await;
+    plugin.logs("nothing to advertise").await;
     assert!(plugin.terminate().await.success());
 }
 

@@ -137,12 +137,15 @@ pub(super) enum Verb {
     Cdi(cdi::Cdi),
     /// USB devices of other hosts (USB/IP): list, attach, detach. Containers request them like other devices.
     Usbip(usbip::Usbip),
-    /// Install the programs beside this one on a host: what packaging/install.sh does, for an image without a shell.
+    /// Install the programs beside this one on a host.
     ///
     /// Installs hooks, watcher and this tool, the CDI device "annotated", the units of watchers, and the hooks' JSON.
     /// Files that are up to date are not touched, and others are replaced atomically: running watchers keep their version
     /// (`oci-hotplug recover --restart-watchers` replaces them). Before an engine can start the programs, this command
     /// checks that they run on this host.
+    ///
+    /// packaging/install.sh runs this command with --packaging, which also installs the configuration, man pages and
+    /// completions, and notes all files for --uninstall.
     ///
     /// Example, in an init container: oci-hotplug install --to /host.
     Install(install::Options),

@@ -1,144 +1,110 @@
 //! `oci-hotplug install`: puts the programs beside this one on a host, with all that its engines and systemd look for.
-//! What packaging/install.sh does where there is a shell; this is for an image that has none.
 //!
-//! The host's root is entered before anything is written: links on the host lead where they lead on the host.
+//! ```text
+//! files (what goes where) -> [enter the host's root] -> place, each noted in the manifest -> hooks' JSON, last
+//! ```
+//! The image of the device plugin runs it for the host that is mounted into the container (`--to`); packaging/install.sh and
+//! the packages run it with the packaging directory of the source tree (`--packaging`), which adds the configuration, the man
+//! pages, the completions, and the manifest that `--uninstall` reads.
 
-use std::fs::{self, DirBuilder};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
+mod files;
+mod manifest;
+mod place;
+mod report;
+mod uninstall;
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use serde_json::json;
 
-use super::render::json::write_json;
+use self::files::{Files, InstalledFile, Layout, RECOVER_UNIT, WANTED_AT_BOOT, WriteDocs};
+use self::manifest::Manifest;
+use self::place::{Root, ignore_absent, may_be_read_only};
+use self::report::{Report, print_report};
+use self::uninstall::running_watchers;
 use crate::cdi::directories::{DEFAULT_DIRECTORIES, Specs};
 use crate::cdi::generate::{self, ANNOTATED, DEFAULT_KIND, FileChange, NewDevice};
 use crate::cdi::names::Kind;
-use crate::exit;
-use crate::host::programs;
-use crate::host::state::atomic_file::{Durability, replace};
-
-/// Where podman and CRI-O look for hooks that annotations ask for, wherever the rest goes.
-const HOOKS_JSON: &str = "/usr/share/containers/oci/hooks.d";
-
-/// Where the files below name our programs.
-const PACKAGED_HOOKS: &str = "/usr/libexec/oci/hooks.d/";
-const PACKAGED_BIN: &str = "/usr/bin/";
-
-/// What systemd starts at boot (systemctl(1), enable).
-const WANTED_AT_BOOT: &str = "/etc/systemd/system/multi-user.target.wants";
-
-const TOOL: &str = "oci-hotplug";
-const HOOKS: [&str; 4] = [
-    "oci-hotplug-usbip",
-    "oci-hotplug-watcher",
-    "oci-hotplug-prestart",
-    "oci-hotplug-poststop",
-];
-
-/// Clears away at boot what the last one left.
-const RECOVER: &str = "oci-hotplug-recover.service";
-
-const UNITS: [(&str, &str); 3] = [
-    (
-        "oci-hotplug-watcher@.service",
-        include_str!("../../packaging/systemd/oci-hotplug-watcher@.service"),
-    ),
-    (
-        "oci-hotplug.slice",
-        include_str!("../../packaging/systemd/oci-hotplug.slice"),
-    ),
-    (
-        RECOVER,
-        include_str!("../../packaging/systemd/oci-hotplug-recover.service"),
-    ),
-];
-
-const JSON: [(&str, &str); 2] = [
-    (
-        "oci-hotplug-prestart.json",
-        include_str!("../../hooks.d/oci-hotplug-prestart.json"),
-    ),
-    (
-        "oci-hotplug-poststop.json",
-        include_str!("../../hooks.d/oci-hotplug-poststop.json"),
-    ),
-];
 
 /// The options.
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// The host's root directory, as this container has it.
-    #[arg(long, value_name = "DIR", default_value = "/")]
+    #[arg(long, value_name = "DIR", default_value = "/", conflicts_with = "staging")]
     to: PathBuf,
     /// Where the programs go on the host: PREFIX/bin and PREFIX/libexec/oci/hooks.d. For a host whose /usr can't be
     /// written, another that can, and that programs may be started from.
     #[arg(long, value_name = "PREFIX", default_value = "/usr")]
     prefix: PathBuf,
+    /// Install below this directory, for a package: nothing is changed on this host, and no privilege is needed.
+    #[arg(long, value_name = "DIR")]
+    staging: Option<PathBuf>,
+    /// Where the configuration goes.
+    #[arg(long, value_name = "DIR", default_value = "/etc")]
+    sysconfdir: PathBuf,
+    /// The directory of the programs, instead of that of this one.
+    #[arg(long, value_name = "DIR")]
+    from: Option<PathBuf>,
+    /// The directory `packaging` of the source tree: install the configuration, man pages and completions as well, and note
+    /// all files for --uninstall.
+    #[arg(long, value_name = "DIR")]
+    packaging: Option<PathBuf>,
+    /// Install the Kubernetes device plugin as well, for nodes where it is not a DaemonSet.
+    #[arg(long, requires = "packaging")]
+    device_plugin: bool,
+    /// Remove what was installed with --packaging, except a configuration that was changed.
+    #[arg(long)]
+    uninstall: bool,
+    /// Uninstall also while watchers run: their containers keep their devices.
+    #[arg(long, requires = "uninstall")]
+    force: bool,
 }
 
-/// A file that is to be on the host.
-struct FactsNeeded {
-    path: PathBuf,
-    content: Vec<u8>,
-    mode: u32,
-}
-
-/// Puts everything in its place; what is there as it should be stays untouched.
-pub fn run(options: &Options, as_json: bool) -> Result<()> {
+/// Installs or uninstalls.
+pub fn run(options: &Options, write_docs: WriteDocs, as_json: bool) -> Result<()> {
     if !options.prefix.is_absolute() {
         bail!(
             "--prefix {}: it must be an absolute path",
             options.prefix.display()
         );
     }
-    let hooks = options.prefix.join("libexec/oci/hooks.d");
-    let programs = programs(&options.prefix.join("bin"), &hooks)?;
+    let layout = Layout::new(&options.prefix, &options.sysconfdir);
+    let staging = options.staging.as_ref().map(std::path::absolute).transpose()?;
+    let root = Root::new(staging);
+    if options.uninstall {
+        let report = uninstall::run(&layout, &root, options.force)?;
+        return print_report(&report, as_json);
+    }
+    let files = Files::read(
+        &layout,
+        options.from.as_deref(),
+        options.packaging.as_deref(),
+        write_docs,
+        options.device_plugin,
+    )?;
     enter(&options.to)?;
-
-    let mut report = Vec::new();
-    for program in &programs {
-        report.push((program.path.clone(), put(program)?));
-    }
-    for program in &programs {
-        try_out(&program.path)?;
-    }
-    report.push(put_cdi(&hooks)?);
-    // Last, for from here on engines start the hooks and systemd the watchers.
-    for file in units(&options.prefix, &hooks)
-        .iter()
-        .chain(&json_of(&options.prefix, &hooks))
-    {
-        let placed = put_if_possible(file)?;
-        report.push((file.path.clone(), placed));
-        // Only at first: an administrator who has disabled it has the last word.
-        if placed == FileChange::Created && file.path.ends_with(RECOVER) {
-            report.push(enable(&file.path)?);
-        }
-    }
-    tell(&report, as_json)
-}
-
-/// Our programs, in the order in which they are to be there: a hook starts a watcher.
-fn programs(bin: &Path, hooks: &Path) -> Result<Vec<FactsNeeded>> {
-    let of = |name: &str, dir: &Path| -> Result<FactsNeeded> {
-        let from = programs::find(name)?;
-        Ok(FactsNeeded {
-            path: dir.join(name),
-            content: fs::read(&from).with_context(|| format!("reading {}", from.display()))?,
-            mode: 0o755,
-        })
+    DirBuilder::new()
+        .recursive(true)
+        .create(root.at(Path::new("/")))?;
+    let manifest = options
+        .packaging
+        .is_some()
+        .then(|| Manifest::open(&layout, &root));
+    let mut installation = Installation {
+        layout,
+        root,
+        manifest: manifest.transpose()?,
+        report: Vec::new(),
     };
-    let mut all = vec![of(TOOL, bin)?];
-    for name in HOOKS {
-        all.push(of(name, hooks)?);
-    }
-    Ok(all)
+    installation.install(&files)?;
+    installation.finish(as_json)
 }
 
-/// From here on this process's root is the host's.
+/// From here on this process's root is the host's: links on the host lead where they lead there.
 fn enter(root: &Path) -> Result<()> {
     if root != Path::new("/") {
         nix::unistd::chroot(root).with_context(|| {
@@ -147,53 +113,177 @@ fn enter(root: &Path) -> Result<()> {
                 root.display()
             )
         })?;
+        std::env::set_current_dir("/")?;
     }
-    std::env::set_current_dir("/")?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     Ok(())
 }
 
-/// What became of it. By rename: whoever runs the version before goes on with it, and nobody ever finds half a file.
-fn put(file: &FactsNeeded) -> Result<FileChange> {
-    let placed = match fs::read(&file.path) {
-        Ok(there) if there == file.content => FileChange::Unchanged,
-        Ok(_) => FileChange::Updated,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => FileChange::Created,
-        Err(error) => return Err(error).with_context(|| format!("reading {}", file.path.display())),
-    };
-    if placed == FileChange::Unchanged {
-        fs::set_permissions(&file.path, fs::Permissions::from_mode(file.mode))
-            .with_context(|| format!("setting the mode of {}", file.path.display()))?;
-    } else {
-        write(file).with_context(|| {
-            format!(
-                "writing {} (a host whose /usr can't be written wants another --prefix)",
-                file.path.display()
-            )
-        })?;
-    }
-    Ok(placed)
+/// The result for a configuration that the administrator has changed. The one of this version is in the data directory.
+const KEPT: &str = "kept";
+
+/// An installation that runs.
+struct Installation {
+    layout: Layout,
+    root: Root,
+    manifest: Option<Manifest>,
+    report: Report,
 }
 
-fn write(file: &FactsNeeded) -> io::Result<()> {
-    let dir = file.path.parent().unwrap_or(Path::new("/"));
-    DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
-    replace(&file.path, &file.content, file.mode, Durability::Synced)
-}
-
-/// As [`put`], for what the device plugin does without: a read-only /usr has no place for it, and that is no failure.
-fn put_if_possible(file: &FactsNeeded) -> Result<FileChange> {
-    put(file).or_else(|error| {
-        let read_only = |error: &io::Error| error.kind() == io::ErrorKind::ReadOnlyFilesystem;
-        if error.downcast_ref::<io::Error>().is_some_and(read_only) {
-            eprintln!("oci-hotplug: left out: {}", exit::told(error.as_ref()));
-            return Ok(FileChange::Unchanged);
+impl Installation {
+    fn install(&mut self, files: &Files) -> Result<()> {
+        let is_update = self
+            .manifest
+            .as_ref()
+            .is_some_and(|manifest| manifest.is_update());
+        for file in &files.programs {
+            self.put(file)?;
         }
-        Err(error)
-    })
+        if !self.root.is_staging() {
+            for program in &files.programs {
+                try_out(&program.path)?;
+            }
+        }
+        for file in &files.documents {
+            self.put(file)?;
+        }
+        if let Some(config) = &files.config {
+            self.put_config(config)?;
+        }
+        self.put_cdi()?;
+        let mut changes = Vec::new();
+        for file in &files.units {
+            changes.push((&file.path, self.put_if_possible(file)?));
+        }
+        // Only at first: an administrator who has disabled the unit has decided so.
+        let is_new = |path: &Path, change| change == FileChange::Created && path.ends_with(RECOVER_UNIT);
+        for (path, change) in changes {
+            if is_new(path, change) && !is_update && self.may_enable() {
+                self.enable(path)?;
+            }
+        }
+        if self.manifest.is_some() && self.root.is_run_by_systemd() {
+            self.root.systemctl(&["daemon-reload"]);
+        }
+        // Last: from here on engines start the hooks.
+        for file in &files.hooks_json {
+            self.put_if_possible(file)?;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, file: &InstalledFile) -> Result<FileChange> {
+        if let Some(manifest) = &mut self.manifest {
+            manifest.make_directories(&self.root, &file.path)?;
+        }
+        let change = self.root.put(file)?;
+        if let Some(manifest) = &mut self.manifest {
+            manifest.note(&file.path, &file.content)?;
+        }
+        self.report.push((file.path.clone(), change.word()));
+        Ok(change)
+    }
+
+    /// [`Installation::put`] for a file that the device plugin does not need: a read-only /usr has no place for it.
+    fn put_if_possible(&mut self, file: &InstalledFile) -> Result<FileChange> {
+        let outcome = self.put(file);
+        may_be_read_only(outcome)
+    }
+
+    /// Installs the configuration, unless the administrator has changed it.
+    fn put_config(&mut self, config: &InstalledFile) -> Result<()> {
+        let present = std::fs::read(self.root.at(&config.path)).ok();
+        let manifest = self
+            .manifest
+            .as_mut()
+            .context("a configuration needs a manifest")?;
+        let is_changed =
+            |present: &[u8]| present != config.content && !manifest.is_as_installed(&config.path, present);
+        if present.is_some_and(|present| is_changed(&present)) {
+            manifest.note_kept(&config.path)?;
+            self.report.push((config.path.clone(), KEPT));
+            return Ok(());
+        }
+        self.put(config).map(|_| ())
+    }
+
+    /// Installs the CDI device whose containers name their devices in annotations.
+    fn put_cdi(&mut self) -> Result<()> {
+        let kind: Kind = DEFAULT_KIND.parse()?;
+        let device = NewDevice {
+            name: ANNOTATED.to_owned(),
+            devices: Vec::new(),
+            symlinks: Vec::new(),
+        };
+        let dir = self.root.at(&self.layout.cdi);
+        let directories = match self.root.is_staging() {
+            true => vec![dir.clone()],
+            false => DEFAULT_DIRECTORIES.map(PathBuf::from).to_vec(),
+        };
+        let path = generate::check(&Specs::scan(&directories), &dir, &kind, &device.name, false)?;
+        let name = path.file_name().context("a CDI spec has a name")?;
+        let installed = self.layout.cdi.join(name);
+        if let Some(manifest) = &mut self.manifest {
+            manifest.make_directories(&self.root, &installed)?;
+        }
+        let document = generate::document(&kind, &self.layout.hooks, &[device])?;
+        let change = generate::write(&path, &document)?;
+        if let Some(manifest) = &mut self.manifest {
+            manifest.note(&installed, &std::fs::read(&path)?)?;
+        }
+        self.report.push((installed, change.word()));
+        Ok(())
+    }
+
+    /// Whether a unit may be enabled: on this host if systemd runs it, and on a host that was entered.
+    fn may_enable(&self) -> bool {
+        match self.manifest {
+            Some(_) => self.root.is_run_by_systemd(),
+            None => !self.root.is_staging(),
+        }
+    }
+
+    /// Has systemd start a unit at boot.
+    fn enable(&mut self, unit: &Path) -> Result<()> {
+        let link = Path::new(WANTED_AT_BOOT).join(RECOVER_UNIT);
+        let made = DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(WANTED_AT_BOOT)
+            .and_then(|()| symlink(unit, &link));
+        let change = match made {
+            Ok(()) => FileChange::Created,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => FileChange::Unchanged,
+            Err(error) => {
+                return Err(error)
+                    .with_context(|| format!("enabling {RECOVER_UNIT}: making {}", link.display()));
+            }
+        };
+        self.report.push((link, change.word()));
+        Ok(())
+    }
+
+    /// Removes what an earlier version had and this one has not, and prints what was done.
+    fn finish(mut self, as_json: bool) -> Result<()> {
+        if let Some(manifest) = self.manifest.take() {
+            for path in manifest.finish()? {
+                std::fs::remove_file(self.root.at(&path)).or_else(ignore_absent)?;
+                self.report.push((path, "removed"));
+            }
+            let watchers = running_watchers(&self.root.at(&self.layout.watcher()));
+            if !watchers.is_empty() {
+                eprintln!(
+                    "oci-hotplug: running watchers (processes {}) keep their version; `oci-hotplug recover \
+                     --restart-watchers` replaces them, and no container notices",
+                    watchers.join(" ")
+                );
+            }
+        }
+        print_report(&self.report, as_json)
+    }
 }
 
-/// A program that can't run here must be known now, and not from containers that don't start.
+/// Checks that a program runs here, so that an error is seen now and not when containers do not start.
 fn try_out(program: &Path) -> Result<()> {
     let output = Command::new(program)
         .arg("--version")
@@ -210,85 +300,6 @@ fn try_out(program: &Path) -> Result<()> {
             program.display(),
             String::from_utf8_lossy(&output.stderr).trim()
         );
-    }
-    Ok(())
-}
-
-fn put_cdi(hooks: &Path) -> Result<(PathBuf, FileChange)> {
-    let kind: Kind = DEFAULT_KIND.parse()?;
-    let wish = NewDevice {
-        name: ANNOTATED.to_owned(),
-        devices: Vec::new(),
-        symlinks: Vec::new(),
-    };
-    let specs = Specs::scan(&DEFAULT_DIRECTORIES.map(PathBuf::from));
-    let path = generate::check(
-        &specs,
-        Path::new(DEFAULT_DIRECTORIES[0]),
-        &kind,
-        &wish.name,
-        false,
-    )?;
-    let document = generate::document(&kind, hooks, &[wish])?;
-    let placed = generate::write(&path, &document)?;
-    Ok((path, placed))
-}
-
-fn units(prefix: &Path, hooks: &Path) -> Vec<FactsNeeded> {
-    let is_read = ["/usr", "/usr/local"].iter().any(|dir| prefix == Path::new(dir));
-    let dir = match is_read {
-        true => prefix.join("lib/systemd/system"),
-        false => PathBuf::from("/etc/systemd/system"),
-    };
-    UNITS
-        .map(|(name, text)| text_file(&dir.join(name), text, prefix, hooks))
-        .into()
-}
-
-fn json_of(prefix: &Path, hooks: &Path) -> Vec<FactsNeeded> {
-    JSON.map(|(name, text)| text_file(&Path::new(HOOKS_JSON).join(name), text, prefix, hooks))
-        .into()
-}
-
-/// A file that names our programs.
-fn text_file(path: &Path, text: &str, prefix: &Path, hooks: &Path) -> FactsNeeded {
-    FactsNeeded {
-        path: path.to_owned(),
-        content: text
-            .replace(PACKAGED_HOOKS, &format!("{}/", hooks.display()))
-            .replace(PACKAGED_BIN, &format!("{}/", prefix.join("bin").display()))
-            .into_bytes(),
-        mode: 0o644,
-    }
-}
-
-/// Has systemd start a unit at boot.
-fn enable(unit: &Path) -> Result<(PathBuf, FileChange)> {
-    let link = Path::new(WANTED_AT_BOOT).join(RECOVER);
-    let made = DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(WANTED_AT_BOOT)
-        .and_then(|()| symlink(unit, &link));
-    match made {
-        Ok(()) => Ok((link, FileChange::Created)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok((link, FileChange::Unchanged)),
-        Err(error) => Err(error).with_context(|| format!("enabling {RECOVER}: making {}", link.display())),
-    }
-}
-
-fn tell(report: &[(PathBuf, FileChange)], as_json: bool) -> Result<()> {
-    let mut out = io::stdout().lock();
-    if as_json {
-        let list: Vec<_> = report
-            .iter()
-            .map(|(path, placed)| json!({ "file": path, "result": placed.word() }))
-            .collect();
-        write_json(&mut out, &list)?;
-        return Ok(());
-    }
-    for (path, placed) in report {
-        writeln!(out, "{} {}", placed.word(), path.display())?;
     }
     Ok(())
 }

@@ -85,7 +85,7 @@ fn run(verb: Verb, common: &Common) -> Result<u8> {
             explain::run(&registry, &config, &id, &device, json)
         }
         Verb::Events(options) => events::run(&registry()?, &options, json),
-        Verb::Install(options) => install::run(&options, json),
+        Verb::Install(options) => install::run(&options, docs::run, json),
         Verb::Metrics(options) => metrics::run(&registry()?, &options, json),
         Verb::Cdi(arguments) => cdi::run(&arguments, &configured()?.0, json),
         Verb::Usbip(arguments) => usbip::run(&arguments, registry()?.root(), json),

@@ -1,0 +1,109 @@
+//! Puts files in their places below a root directory.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use super::files::InstalledFile;
+use crate::cdi::generate::FileChange;
+use crate::exit;
+use crate::host::state::atomic_file::{Durability, replace};
+
+/// The root directory of an installation: that of this host, or one that stands for it.
+#[derive(Debug)]
+pub struct Root(Option<PathBuf>);
+
+impl Root {
+    pub fn new(staging: Option<PathBuf>) -> Self {
+        Self(staging)
+    }
+
+    /// Whether the files are for another system, which a package installs them on.
+    pub fn is_staging(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Where a path of the host is.
+    pub fn at(&self, path: &Path) -> PathBuf {
+        match &self.0 {
+            Some(root) => root.join(path.strip_prefix("/").unwrap_or(path)),
+            None => path.to_owned(),
+        }
+    }
+
+    /// Puts a file in its place, by rename: whoever runs an older version goes on with it, and no one finds a part of a file.
+    pub fn put(&self, file: &InstalledFile) -> Result<FileChange> {
+        let path = self.at(&file.path);
+        let change = match fs::read(&path) {
+            Ok(present) if present == file.content => FileChange::Unchanged,
+            Ok(_) => FileChange::Updated,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => FileChange::Created,
+            Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
+        };
+        if change == FileChange::Unchanged {
+            fs::set_permissions(&path, fs::Permissions::from_mode(file.mode))
+                .with_context(|| format!("setting the mode of {}", path.display()))?;
+        } else {
+            self.write(&path, file).with_context(|| {
+                format!(
+                    "writing {} (run this as root; a host whose /usr can't be written wants another --prefix)",
+                    path.display()
+                )
+            })?;
+        }
+        Ok(change)
+    }
+
+    fn write(&self, path: &Path, file: &InstalledFile) -> io::Result<()> {
+        let dir = path.parent().unwrap_or(Path::new("/"));
+        DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
+        let durability = match self.is_staging() {
+            true => Durability::Volatile,
+            false => Durability::Synced,
+        };
+        replace(path, &file.content, file.mode, durability)
+    }
+
+    /// Whether systemd runs the system that is installed on (sd_booted(3)).
+    pub fn is_run_by_systemd(&self) -> bool {
+        !self.is_staging() && Path::new("/run/systemd/system").is_dir()
+    }
+
+    /// Runs systemctl; a failure does not matter to the files.
+    pub fn systemctl(&self, arguments: &[&str]) {
+        let status = Command::new("systemctl")
+            .args(arguments)
+            .stdin(Stdio::null())
+            .status();
+        if !status.is_ok_and(|status| status.success()) {
+            eprintln!(
+                "oci-hotplug: this failed, run it later: systemctl {}",
+                arguments.join(" ")
+            );
+        }
+    }
+}
+
+/// Success for a file that does not exist.
+pub fn ignore_absent(error: io::Error) -> io::Result<()> {
+    match error.kind() {
+        io::ErrorKind::NotFound => Ok(()),
+        _ => Err(error),
+    }
+}
+
+/// Accepts that a file cannot be written because its file system is read-only.
+pub fn may_be_read_only(outcome: Result<FileChange>) -> Result<FileChange> {
+    outcome.or_else(|error| {
+        let read_only = |error: &io::Error| error.kind() == io::ErrorKind::ReadOnlyFilesystem;
+        if error.downcast_ref::<io::Error>().is_some_and(read_only) {
+            eprintln!("oci-hotplug: left out: {}", exit::told(error.as_ref()));
+            return Ok(FileChange::Unchanged);
+        }
+        Err(error)
+    })
+}

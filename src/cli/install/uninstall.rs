@@ -1,0 +1,87 @@
+//! `oci-hotplug install --uninstall`: removes what the manifest names.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use super::files::{Layout, METRICS_TIMER, RECOVER_UNIT, WANTED_AT_BOOT};
+use super::manifest::{Notes, fingerprint, path_of};
+use super::place::{Root, ignore_absent};
+use super::report::Report;
+
+/// Removes the files of an installation, and the directories that it has made and that are empty then. A configuration that
+/// was changed stays.
+pub fn run(layout: &Layout, root: &Root, force: bool) -> Result<Report> {
+    let manifest = root.at(&path_of(layout));
+    let Some(notes) = Notes::read(&manifest)? else {
+        bail!(
+            "{} is not there: nothing was installed by packaging/install.sh (was it with another PREFIX or DESTDIR?)",
+            manifest.display()
+        );
+    };
+    let watchers = running_watchers(&root.at(&layout.watcher()));
+    if !watchers.is_empty() && !force {
+        bail!(
+            "watchers of running containers are at work (processes {}): stop the containers first, or use --force and \
+             leave them what they have",
+            watchers.join(" ")
+        );
+    }
+    if root.is_run_by_systemd() {
+        root.systemctl(&["--quiet", "disable", "--now", RECOVER_UNIT, METRICS_TIMER]);
+        fs::remove_file(Path::new(WANTED_AT_BOOT).join(RECOVER_UNIT)).or_else(ignore_absent)?;
+    }
+    // The hooks' JSON first, so that no engine starts a hook that is gone.
+    let is_json = |path: &PathBuf| path.starts_with(&layout.hooks_json);
+    let (json, rest): (Vec<_>, Vec<_>) = notes.files.iter().partition(|(path, _)| is_json(path));
+    let mut report = Report::new();
+    for (path, mark) in json.into_iter().chain(rest) {
+        if let Some(result) = remove(layout, root, path, mark)? {
+            report.push((path.clone(), result));
+        }
+    }
+    fs::remove_file(&manifest).with_context(|| format!("removing {}", manifest.display()))?;
+    // A directory is sorted behind those above it.
+    for directory in notes.directories.iter().rev() {
+        let _ = fs::remove_dir(root.at(directory));
+    }
+    if root.is_run_by_systemd() {
+        root.systemctl(&["daemon-reload"]);
+    }
+    Ok(report)
+}
+
+/// Removes a file. Returns what was done; `None` when it does not exist.
+fn remove(layout: &Layout, root: &Root, path: &Path, mark: &str) -> Result<Option<&'static str>> {
+    let place = root.at(path);
+    let Ok(content) = fs::read(&place) else {
+        return Ok(None);
+    };
+    let is_configuration = path == layout.config || path.starts_with(&layout.cdi);
+    if is_configuration && fingerprint(&content) != mark {
+        return Ok(Some("left"));
+    }
+    fs::remove_file(&place).with_context(|| format!("removing {}", place.display()))?;
+    Ok(Some("removed"))
+}
+
+/// The processes that run the installed watcher, or one that it was replaced by since: the kernel shows the path of a file that
+/// was replaced with a mark, and the name that it had before it was renamed.
+pub fn running_watchers(watcher: &Path) -> Vec<String> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let is_watcher = |process: &PathBuf| {
+        let exe = fs::read_link(process.join("exe")).unwrap_or_default();
+        let exe = exe.to_string_lossy().into_owned();
+        let path = Path::new(exe.strip_suffix(" (deleted)").unwrap_or(&exe));
+        let name = watcher.file_name().unwrap_or_default().to_string_lossy();
+        path == watcher
+            || (path.parent() == watcher.parent()
+                && path
+                    .file_name()
+                    .is_some_and(|own| own.to_string_lossy().starts_with(&format!(".{name}."))))
+    };
+    let watchers = processes.map(|process| process.path()).filter(is_watcher);
+    let pid = |process: PathBuf| Some(process.file_name()?.to_str()?.to_owned());
+    watchers.filter_map(pid).collect()
+}

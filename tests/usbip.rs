@@ -90,7 +90,7 @@ fn an_empty_list_says_so_and_how_to_fill_it() {
     let address = server.address.to_string();
     assert_eq!(
         out(&tool(&["list", &address])).replace(&address, "SERVER"),
-        "SERVER exports no device that is free. There: `usbip bind --busid BUSID`; a device in use is not listed.\n"
+        "SERVER exports no free device. On that host: `usbip bind --busid BUSID`; a device in use is not listed.\n"
     );
     assert_eq!(out(&tool(&["list", &address, "--json"])), "[]\n");
 }

@@ -27,7 +27,7 @@ pub(super) struct Usbip {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// The devices that a server exports and nobody uses.
+    /// List the devices that a server exports and that are not in use.
     ///
     /// Examples: oci-hotplug usbip list lab; oci-hotplug usbip list [fd00::1]:3241.
     List {
@@ -35,24 +35,24 @@ enum Verb {
         #[arg(value_name = "SERVER")]
         server: Server,
         #[command(flatten)]
-        patience: Patience,
+        timeout: Timeout,
     },
     /// Attach a device of another host to this one. Containers that request it get it as if it were plugged in.
     ///
-    /// It is looked at before any driver is let near it; one that is not what was asked for is detached again. For that
-    /// time (about a second) every device that anybody attaches by USB/IP waits for a permission. Nothing is encrypted
-    /// or authenticated: use a tunnel, such as WireGuard, wherever the network is not yours alone.
+    /// The device is verified before any driver binds to it, and is detached if it is not the requested one. For about a second,
+    /// every device that is attached by USB/IP on this host waits for authorization. USB/IP has no encryption or
+    /// authentication: use a tunnel, such as WireGuard, in a network that others use as well.
     ///
     /// Examples: oci-hotplug usbip attach lab/0403:6001; oci-hotplug usbip attach lab/0403:6001:FT001; oci-hotplug usbip
     /// attach [fd00::1]:3241/busid:1-1.4.
     Attach {
-        /// HOST[:PORT]/VID:PID[:SERIAL], or HOST[:PORT]/busid:BUSID for whatever is plugged in there.
+        /// HOST[:PORT]/VID:PID[:SERIAL], or HOST[:PORT]/busid:BUSID for any device at that port of the server.
         #[arg(value_name = "DEVICE")]
         device: RemoteDevice,
         #[command(flatten)]
-        patience: Patience,
+        timeout: Timeout,
     },
-    /// Detach a device that `attach` attached, and nothing else.
+    /// Detach a device that oci-hotplug attached.
     ///
     /// Examples: oci-hotplug usbip detach lab/0403:6001; oci-hotplug usbip detach 0.
     Detach {
@@ -60,21 +60,21 @@ enum Verb {
         #[arg(value_name = "DEVICE|PORT", value_parser = named)]
         named: Named,
     },
-    /// What is attached to this host, and from where.
+    /// List the attached devices, with their servers.
     Ports,
 }
 
-/// How long to wait.
+/// The timeout.
 #[derive(Debug, Args)]
-struct Patience {
-    /// Give up after so many seconds, for all of it.
-    #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=3600))]
-    timeout: u32,
+struct Timeout {
+    /// Give up after this time, in seconds.
+    #[arg(long = "timeout", value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    seconds: u32,
 }
 
-impl Patience {
+impl Timeout {
     fn duration(&self) -> Duration {
-        Duration::from_secs(self.timeout.into())
+        Duration::from_secs(self.seconds.into())
     }
 }
 
@@ -85,14 +85,14 @@ fn named(text: &str) -> Result<Named, crate::model::remote::address::AddressErro
     }
 }
 
-/// Runs one of them.
+/// Runs one of the verbs.
 pub(super) fn run(arguments: &Usbip, state_dir: &Path, as_json: bool) -> Result<()> {
     match &arguments.verb {
-        Verb::List { server, patience } => list(server, patience, as_json),
-        Verb::Attach { device, patience } => {
+        Verb::List { server, timeout } => list(server, timeout, as_json),
+        Verb::Attach { device, timeout } => {
             let usbip = remote::Usbip::open(state_dir)?;
-            let attached = usbip.attach(device, &Purpose::default(), patience.duration())?;
-            settle();
+            let attached = usbip.attach(device, &Purpose::default(), timeout.duration())?;
+            wait_for_udevd();
             if let Some(note) = attached.record.as_ref().and_then(Record::note) {
                 anstream::eprintln!(
                     "{}: {note}",
@@ -120,8 +120,8 @@ pub(super) fn run(arguments: &Usbip, state_dir: &Path, as_json: bool) -> Result<
     }
 }
 
-fn list(server: &Server, patience: &Patience, as_json: bool) -> Result<()> {
-    let exported = client::list(server, Instant::now() + patience.duration())?;
+fn list(server: &Server, timeout: &Timeout, as_json: bool) -> Result<()> {
+    let exported = client::list(server, Instant::now() + timeout.duration())?;
     let mut out = std::io::stdout().lock();
     if as_json {
         let all: Vec<Value> = exported
@@ -134,7 +134,7 @@ fn list(server: &Server, patience: &Patience, as_json: bool) -> Result<()> {
     if exported.is_empty() {
         print_line!(
             out,
-            "{server} exports no device that is free. There: `usbip bind --busid BUSID`; a device in use is not listed."
+            "{server} exports no free device. On that host: `usbip bind --busid BUSID`; a device in use is not listed."
         )?;
         return Ok(());
     }
@@ -158,7 +158,7 @@ fn speed_of(device: &Exported) -> String {
     device.speed.map_or_else(|| "-".into(), |speed| speed.to_string())
 }
 
-/// What the device is, or where it leaves that to its interfaces, what they are.
+/// The class of the device, or of its interfaces if the device names none.
 fn classes(device: &Exported) -> Vec<String> {
     let mut names = Vec::new();
     let own = (device.class[0] != 0).then_some(&device.class);
@@ -171,7 +171,7 @@ fn classes(device: &Exported) -> Vec<String> {
     names
 }
 
-/// By usb.org's table of class codes; those that nobody knows by name stay numbers.
+/// The name of a class (usb.org, Defined Class Codes), or its number.
 fn class_name(class: u8) -> String {
     let name = match class {
         0x01 => "audio",
@@ -202,9 +202,8 @@ fn exported_json(server: &Server, device: &Exported) -> Value {
     })
 }
 
-/// Waits until udevd has done with what has just come: it loads the drivers that the kernel lacks. Without udevd there is
-/// nothing to wait for.
-fn settle() {
+/// Waits until udevd has processed the new device: it loads the drivers that the kernel lacks.
+fn wait_for_udevd() {
     let _ = Command::new("udevadm")
         .args(["settle", "--timeout=10"])
         .stdin(Stdio::null())
@@ -232,12 +231,12 @@ fn print_attached(requested: &RemoteDevice, attached: &Attached, as_json: bool) 
         nodes.join(" ")
     )?;
     if let Some(local) = attached.record.as_ref().and_then(|record| record.local.as_ref()) {
-        print_line!(out, "A container asks for it by {}", request(local))?;
+        print_line!(out, "A container requests it with {}", request(local))?;
     }
     Ok(())
 }
 
-/// The request that names this device and, where it has a serial number, no other.
+/// The request for this device, with its serial number if it has one.
 fn request(device: &Local) -> String {
     let by_ids = format!("usb:{}", device.ids);
     let plain = |serial: &&String| serial.bytes().all(|byte| byte.is_ascii_alphanumeric());
@@ -285,12 +284,12 @@ fn row(attached: &Attached) -> [String; 6] {
     ]
 }
 
-/// As it was read when the device came: to ask for it now may take as long as a server hangs.
+/// The serial number in the record: reading it from the device could block as long as the server hangs.
 fn serial(attached: &Attached) -> Option<&String> {
     attached.record.as_ref()?.local.as_ref()?.serial.as_ref()
 }
 
-/// One word for how it goes.
+/// The state of an attachment, in one word.
 fn state(attached: &Attached) -> &'static str {
     let unfinished = attached
         .record
@@ -299,7 +298,7 @@ fn state(attached: &Attached) -> &'static str {
     match attached.slot.state {
         State::Free | State::NotReady => "free",
         State::Broken => "broken",
-        // On its way in; or whoever was attaching it was killed, and no driver has it.
+        // It is being attached, or the process that attached it was killed. No driver is bound.
         _ if unfinished => "unfinished",
         _ if attached.is_up() => "attached",
         State::Starting | State::Used => "starting",

@@ -1,6 +1,6 @@
-//! A connection to a USB/IP server: dial, ask, and hand the socket over as the kernel wants it.
+//! A connection to a USB/IP server: connects, sends a request, and prepares the socket for the kernel.
 //!
-//! All waits of one call, whatever the server does, end at one deadline. Must not know of this host's kernel (`vhci`).
+//! All waits of one call end at one deadline. Must not know of this host's kernel (`vhci`).
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -18,22 +18,22 @@ use nix::sys::socket::{
 use super::protocol::{self, Exported, Refusal, ReplyError};
 use crate::model::remote::address::{BusId, Server};
 
-/// A peer that is silent for so long is asked whether it is there, in seconds.
+/// After this silence of the peer, TCP sends a keepalive probe, in seconds.
 const KEEPALIVE_IDLE: u32 = 2;
-/// Between two such questions, in seconds.
+/// The interval of keepalive probes, in seconds.
 const KEEPALIVE_INTERVAL: u32 = 1;
-/// So many without an answer end the connection.
+/// The number of unanswered probes that end the connection.
 const KEEPALIVE_COUNT: u32 = 3;
-/// What was sent and not acknowledged for so long ends the connection, in milliseconds.
+/// How long sent data may stay unacknowledged before the connection ends, in milliseconds.
 const USER_TIMEOUT: u32 = 5000;
 
-/// How long a connection may take to come about: what is lost is sent again after 1, 2, 4 s and so on, so that a new one
-/// comes sooner through a network that has been mended.
+/// How long connecting may take. TCP repeats a lost packet after 1, 2, 4 s and so on, so that a new attempt is sooner
+/// through a network that works again.
 const CONNECT: Duration = Duration::from_secs(7);
-/// The same for one from the port of the connection before.
+/// How long connecting from the port of the last connection may take.
 const CONNECT_FROM: Duration = Duration::from_secs(3);
 
-/// A server could not be asked, or said no.
+/// A request to a server failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Its name has no address.
@@ -118,10 +118,10 @@ pub struct Imported {
     pub device: Exported,
 }
 
-/// Requests for the devices that a server exports and nobody has imported.
+/// Lists the devices that a server exports and that are not imported.
 ///
 /// # Errors
-/// When it can't be asked before the deadline, or its answer is none.
+/// When the server does not answer before the deadline, or its reply is malformed.
 pub fn list(server: &Server, deadline: Instant) -> Result<Vec<Exported>, ClientError> {
     let mut dialogue = Dialogue::dial(server, None, deadline)?;
     let doing = "listing its devices";
@@ -129,14 +129,13 @@ pub fn list(server: &Server, deadline: Instant) -> Result<Vec<Exported>, ClientE
     protocol::read_devlist(&mut dialogue).map_err(|error| dialogue.reply_error(error, doing))
 }
 
-/// Imports a device: from now on the server gives it to nobody else, until the connection is closed.
+/// Imports a device: until the connection is closed, the server gives it to no one else.
 ///
-/// `from` is the port of this host that a connection began at that broke: if the server has not noticed, it is told so
-/// by a new one from there, and lets the device go (RFC 9293, 3.5.1: half-open connections). Any other does where that
-/// one is not to be had.
+/// `from` is the local port of a connection that broke. If the server has not noticed, a new connection from the same port
+/// makes it release the device (RFC 9293, 3.5.1: half-open connections). If that port is not available, another one is used.
 ///
 /// # Errors
-/// When the server can't be asked before the deadline, refuses, or speaks of another device.
+/// When the server does not answer before the deadline, refuses, or replies with another device.
 pub fn import(
     server: &Server,
     busid: &BusId,
@@ -167,7 +166,7 @@ pub fn import(
     Ok(Imported { connection, device })
 }
 
-/// One question and its answer.
+/// One request and its reply.
 struct Dialogue<'a> {
     server: &'a Server,
     stream: TcpStream,
@@ -240,7 +239,7 @@ impl<'a> Dialogue<'a> {
         }
     }
 
-    /// The socket as the kernel wants it: it waits for ever, sends at once, and notices a peer that is gone.
+    /// Prepares the socket for the kernel: no timeouts, no delay, and keepalive.
     fn into_connection(self) -> Result<TcpStream, ClientError> {
         let prepare = || -> io::Result<()> {
             self.stream.set_read_timeout(None)?;
@@ -307,20 +306,20 @@ fn left(deadline: Instant) -> Option<Duration> {
         .filter(|left| !left.is_zero())
 }
 
-/// The server's addresses. The resolver of the C library knows no deadline: it is asked by a thread, which is left to
-/// itself when it takes too long.
+/// The addresses of the server. The resolver of the C library has no deadline: a thread calls it, and is abandoned when it
+/// takes too long.
 fn resolve(server: &Server, deadline: Instant) -> Result<Vec<SocketAddr>, ClientError> {
     if let Ok(address) = server.host().parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, server.port())]);
     }
     let (answer, wait) = mpsc::channel();
     let (host, port) = (server.host().to_owned(), server.port());
-    let asked = thread::Builder::new().spawn(move || {
+    let resolver = thread::Builder::new().spawn(move || {
         let addresses = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
         // Nobody waits any more.
         let _ = answer.send(addresses);
     });
-    let outcome = match asked {
+    let outcome = match resolver {
         Ok(_) => wait.recv_timeout(left(deadline).unwrap_or_default()),
         Err(source) => Ok(Err(source)),
     };

@@ -1,10 +1,10 @@
-//! The root hubs while a device is attached: they let no driver near it, so that it can be looked at first.
+//! Keeps drivers from binding to a device while it is attached, so that it can be verified first: by a setting of the root hubs.
 //!
 //! ```text
-//! <state-dir>/usbip/hubs.lock    flock, shared by all who attach a device at the moment
+//! <state-dir>/usbip/hubs.lock    flock, shared by all processes that attach a device
 //!                   hubs.json    authorized_default of each hub, as it was before the first of them
 //! ```
-//! The last to leave puts back what was there; when he was killed, the next to come does.
+//! The last process restores the setting; if it was killed, the next one does.
 //! See the kernel's Documentation/usb/authorization.rst.
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ use super::vhci::{Vhci, attribute, write_at_once};
 
 const ATTRIBUTE: &str = "authorized_default";
 
-/// The hubs could not be told to wait for a permission, or the state directory could not hold what they were before.
+/// The setting of a hub cannot be changed, or not be saved in the state directory.
 #[derive(Debug, thiserror::Error)]
 #[error("{doing} {}: {source} (run this as root; the state directory must be writable)", path.display())]
 pub struct HubError {
@@ -34,7 +34,7 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HubErro
     move |source| HubError { doing, path, source }
 }
 
-/// As long as this lives, no driver binds to a device that is newly attached.
+/// While this exists, no driver binds to a newly attached device.
 #[derive(Debug)]
 pub struct Hold {
     lock: File,
@@ -42,7 +42,7 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Takes hold of all root hubs of the controllers, beside others who do the same.
+    /// Changes the setting of all root hubs of the controllers. Several processes may do that at the same time.
     ///
     /// # Errors
     /// When the directory can't be written, the hubs can't be, or the lock is not had before the deadline.
@@ -59,7 +59,7 @@ impl Hold {
         Ok(hold)
     }
 
-    /// Writes down how the hubs are, unless somebody has before us: then they are not any more.
+    /// Saves the settings of the hubs, unless another process has: then they have been changed already.
     fn remember(&self, vhci: &Vhci) -> Result<(), HubError> {
         let mut before = BTreeMap::new();
         for hub in vhci.root_hubs() {
@@ -85,7 +85,7 @@ impl Drop for Hold {
     }
 }
 
-/// Puts the hubs back as they were, if those who held them were killed.
+/// Restores the settings of the hubs, if the processes that changed them were killed.
 pub fn heal(dir: &Path) {
     let before = dir.join("hubs.json");
     if !before.exists() {
@@ -102,7 +102,7 @@ fn put_back(before: &Path) {
     let text = fs::read(before).unwrap_or_default();
     let hubs: BTreeMap<PathBuf, String> = serde_json::from_slice(&text).unwrap_or_default();
     for (path, value) in hubs {
-        // It is gone when the module was unloaded; its successor has its own default.
+        // The hub is gone if the module was unloaded; a new one has the default.
         let _ = write_at_once(&path, &value);
     }
     let _ = fs::remove_file(before);

@@ -1,10 +1,10 @@
-//! What this host attached: which remote device is at which port.
+//! The records of remote devices: which one is attached to which port, and for whom.
 //!
 //! ```text
-//! <state-dir>/usbip/port-<N>.json    0600; written before the kernel is told, and again when the device is up
+//! <state-dir>/usbip/port-<N>.json    0600; written before the device is attached, and again when it is verified
 //! ```
-//! A record counts only as long as the kernel shows the same device at the port: ports are used again, by other tools
-//! as well. Must not know how a device is attached.
+//! A record is valid only while the kernel shows the same device at the port: other tools use ports as well. Must not know how
+//! a device is attached.
 
 use std::fs;
 use std::io;

@@ -1,7 +1,7 @@
 //! The kernel's virtual USB host controllers, vhci_hcd: their ports, and what is attached to them.
 //!
-//! The kernel's drivers/usb/usbip/vhci_sysfs.c is what this follows. Control files are those of the first controller,
-//! for all of them; ports count through. Must not know what should be attached, nor to whom it belongs.
+//! Follows the kernel's drivers/usb/usbip/vhci_sysfs.c. The first controller has the control files for all controllers, and
+//! ports are numbered across them. Must not know what should be attached, or for whom.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -25,7 +25,7 @@ const NODES_OF_A_BUS: u32 = 128;
 /// status_show_not_ready).
 const NOT_READY_SOCKET: usize = 16;
 
-/// The controllers could not be asked or told.
+/// A file of the controllers cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum VhciError {
     /// Not loaded.
@@ -59,7 +59,7 @@ pub enum VhciError {
         source: io::Error,
     },
     /// A file that says something unknown.
-    #[error("{}: \"{line}\" is no port of a virtual USB host controller: a newer kernel than is known here?", path.display())]
+    #[error("{}: \"{line}\" is not a port of a virtual USB host controller: is this a newer kernel than this program knows?", path.display())]
     Status {
         /// The file.
         path: PathBuf,
@@ -76,7 +76,7 @@ fn failed(doing: &'static str, path: &Path, source: io::Error) -> VhciError {
     }
 }
 
-/// How it goes with a port: the kernel's `enum usbip_device_status`.
+/// The state of a port: the kernel's `enum usbip_device_status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// 4: nothing attached.
@@ -85,7 +85,7 @@ pub enum State {
     Starting,
     /// 6: attached.
     Used,
-    /// 7: attached, and broken for good.
+    /// 7: attached, and broken.
     Broken,
     /// The controller has not started yet; shown as 5 with a longer number of a socket.
     NotReady,
@@ -152,7 +152,7 @@ fn parse_slot(line: &str, has_hub: bool) -> Option<Slot> {
     })
 }
 
-/// Where a port is: which controller, which of its two hubs, and which port of that, from 0.
+/// The position of a port: its controller, one of the two hubs of that, and the port of the hub, from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place {
     controller: u32,
@@ -160,19 +160,19 @@ struct Place {
     hub_port: u32,
 }
 
-/// The controllers that are there.
+/// The controllers of the kernel.
 #[derive(Debug, Clone)]
 pub struct Vhci {
     platform: PathBuf,
     /// How many ports each hub has.
     hub_ports: u32,
     controllers: u32,
-    /// Two of each controller, looked at once: they stay as long as the module does.
+    /// Two of each controller. Read once: they do not change while the module is loaded.
     hubs: Vec<RootHub>,
 }
 
 impl Vhci {
-    /// This kernel's.
+    /// The controllers of this kernel.
     ///
     /// # Errors
     /// When the module is not loaded.
@@ -180,7 +180,7 @@ impl Vhci {
         Self::open_below(Path::new(vhci::PLATFORM))
     }
 
-    /// Those below another directory than the kernel's, for tests.
+    /// [`Vhci::open`] with another directory, for tests.
     ///
     /// # Errors
     /// When there are none.
@@ -239,8 +239,8 @@ impl Vhci {
         Ok(self.slots()?.into_iter().find(|slot| slot.port == port))
     }
 
-    /// A port for a device of this speed, and another one than `last` if there is one. A port whose last device has not
-    /// left sysfs yet is none: that device would swallow the new connection.
+    /// A port for a device of this speed, if possible another one than `last`. A port whose last device is still in sysfs is not
+    /// free: that device would take over the new connection.
     ///
     /// # Errors
     /// When the ports can't be read.
@@ -248,13 +248,13 @@ impl Vhci {
         let mut slots = self.slots()?;
         slots.retain(|slot| slot.state == State::Free && slot.is_super == speed.is_super());
         slots.sort_by_key(|slot| (Some(slot.port) == last, slot.port));
-        // Where there is no hub (yet), nothing is seen of what comes, and it can't be looked at before drivers have it.
+        // Without a hub, the device could not be verified before drivers bind to it.
         let has_left = |port: &u32| self.device_dir(*port).is_some_and(|dir| !dir.exists());
         Ok(slots.into_iter().map(|slot| slot.port).find(has_left))
     }
 
-    /// Gives a connection to the kernel, which enumerates the device from then on. The descriptor is not needed any
-    /// more after that: the kernel has its own. `false` when the port is not free.
+    /// Gives a connection to the kernel, which then enumerates the device. The kernel has its own reference to the socket.
+    /// Returns `false` when the port is not free.
     ///
     /// # Errors
     /// When the kernel refuses for another reason.
@@ -274,7 +274,7 @@ impl Vhci {
         }
     }
 
-    /// Takes what is attached to a port away. The kernel is done with it when [`Vhci::is_empty`] says so.
+    /// Detaches the device of a port. The kernel has finished when [`Vhci::is_empty`] returns true.
     ///
     /// # Errors
     /// When nothing is attached there.
@@ -297,7 +297,7 @@ impl Vhci {
         LocalDevice::read(self.device_dir(port)?)
     }
 
-    /// Where the device at a port is, or would be. Not from `local_busid` of `status`, which comes late.
+    /// The sysfs directory of the device at a port, now or later. Not read from `local_busid` of `status`, which is late.
     pub fn device_dir(&self, port: u32) -> Option<PathBuf> {
         let place = self.place(port);
         let mut hubs = self.hubs.iter();

@@ -24,7 +24,7 @@ fn a_remote_adapter_comes_into_a_running_container_and_goes() {
         "{said}"
     );
     assert!(
-        said.ends_with("A container asks for it by usb:0403:6001:RS001"),
+        said.ends_with("A container requests it with usb:0403:6001:RS001"),
         "{said}"
     );
     container.gains("/dev/ttyUSB0");

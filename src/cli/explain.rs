@@ -276,11 +276,11 @@ impl Facts<'_> {
             return None;
         }
         let admits = options.admits(self.inventory.chain(self.device).own());
-        if let Found::Unknown(whose) = &admits {
+        if let Found::Unknown(pending) = &admits {
             return Some(Rule {
                 rule: "only",
                 holds: false,
-                reason: format!("udevd has not processed {whose} yet"),
+                reason: format!("udevd has not processed {pending} yet"),
             });
         }
         let holds = admits == Found::Yes;
@@ -309,7 +309,7 @@ impl Facts<'_> {
                 (true, format!("allowed by default = \"{}\"", fallback.as_str()))
             }
             Verdict::Denied(denial) => (false, denial.to_string()),
-            Verdict::Undecided(whose) => (false, format!("udevd has not processed {whose} yet")),
+            Verdict::Undecided(pending) => (false, format!("udevd has not processed {pending} yet")),
         };
         Some(Rule {
             rule: "policy",

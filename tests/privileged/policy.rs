@@ -434,7 +434,7 @@ fn a_device_of_another_host_needs_a_rule_and_is_sought_while_the_container_runs(
     // A policy that has become stricter ends that.
     machine.configure("");
     reread(&container);
-    eventually_told(machine, &container, &["is a device of another host"]);
+    eventually_told(machine, &container, &["a device of another host"]);
     assert!(!inspect(machine, &container).contains(reason));
     drop(container);
     eventually("nothing is left", || machine.traces() == NOTHING);

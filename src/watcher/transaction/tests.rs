@@ -240,7 +240,7 @@ fn conflicts(plan: &Plan) -> usize {
 }
 
 /// A watcher without a host.
-struct Story {
+struct Scenario {
     admit: fn(&RequestEntry, &Device) -> Decision,
     inventory: Inventory,
     planner: Planner,
@@ -249,7 +249,7 @@ struct Story {
     container: FakeContainer,
 }
 
-impl Story {
+impl Scenario {
     fn new(requests: &str, symlinks: &str) -> Self {
         let entry = parse_requests(requests)
             .unwrap()
@@ -362,11 +362,11 @@ fn tty_nodes(nodes: Vec<String>) -> Vec<String> {
 
 #[test]
 fn all_matches_count_and_not_the_first_alone() {
-    let mut story = Story::new("usb:0403:6001", "");
-    story.plug(&hub_with_two_adapters());
-    assert_eq!(tty_nodes(story.nodes()).len(), 2, "{:?}", story.nodes());
-    story.unplug(&hub_with_two_adapters());
-    assert!(story.is_empty());
+    let mut scenario = Scenario::new("usb:0403:6001", "");
+    scenario.plug(&hub_with_two_adapters());
+    assert_eq!(tty_nodes(scenario.nodes()).len(), 2, "{:?}", scenario.nodes());
+    scenario.unplug(&hub_with_two_adapters());
+    assert!(scenario.is_empty());
 }
 
 fn refuse_ttys(_: &RequestEntry, device: &Device) -> Decision {
@@ -383,37 +383,42 @@ fn refuse_ttys(_: &RequestEntry, device: &Device) -> Decision {
 
 #[test]
 fn what_is_refused_is_left_out_and_taken_away_and_all_else_goes_on() {
-    let mut story = Story::new("usb:0403:6001", "");
-    story.plug(&hub_with_two_adapters());
-    let all = story.nodes();
-    story.admit = refuse_ttys;
-    assert_eq!(story.reconcile(), []);
-    assert_eq!(tty_nodes(story.nodes()), [""; 0]);
-    assert_eq!(story.nodes().len(), 2, "the USB nodes stay: {:?}", story.nodes());
-    assert_eq!(story.granted.len(), 2);
-    let plan = story.plan();
+    let mut scenario = Scenario::new("usb:0403:6001", "");
+    scenario.plug(&hub_with_two_adapters());
+    let all = scenario.nodes();
+    scenario.admit = refuse_ttys;
+    assert_eq!(scenario.reconcile(), []);
+    assert_eq!(tty_nodes(scenario.nodes()), [""; 0]);
+    assert_eq!(
+        scenario.nodes().len(),
+        2,
+        "the USB nodes stay: {:?}",
+        scenario.nodes()
+    );
+    assert_eq!(scenario.granted.len(), 2);
+    let plan = scenario.plan();
     assert!(plan.steps.is_empty(), "carried out, nothing is left to do");
     let refused: Vec<_> = not_attached(&plan, |reason| matches!(reason, Reason::Denied(_)))
         .iter()
         .map(|denied| denied.path.display().to_string())
         .collect();
     assert_eq!(refused, ["/dev/ttyUSB0", "/dev/ttyUSB1"]);
-    story.admit = admit_all;
-    assert_eq!(story.reconcile(), []);
-    assert_eq!(story.nodes(), all);
+    scenario.admit = admit_all;
+    assert_eq!(scenario.reconcile(), []);
+    assert_eq!(scenario.nodes(), all);
 }
 
 #[test]
 fn what_one_request_may_not_have_and_another_may_is_inside_with_the_others_access() {
-    let mut story = Story::new("usb:0403:6001,subsystem:tty;access=r", "");
-    story.admit = |entry, device| match entry.request.options.access == Access::READ {
+    let mut scenario = Scenario::new("usb:0403:6001,subsystem:tty;access=r", "");
+    scenario.admit = |entry, device| match entry.request.options.access == Access::READ {
         true => Decision::Admitted,
         false => refuse_ttys(entry, device),
     };
-    story.plug(&hub_with_two_adapters());
-    assert_eq!(tty_nodes(story.nodes()).len(), 2);
-    assert_eq!(story.plan().not_attached, []);
-    let ttys: Vec<Access> = story
+    scenario.plug(&hub_with_two_adapters());
+    assert_eq!(tty_nodes(scenario.nodes()).len(), 2);
+    assert_eq!(scenario.plan().not_attached, []);
+    let ttys: Vec<Access> = scenario
         .granted
         .iter()
         .filter(|(num, _)| num.major == 188)
@@ -424,19 +429,19 @@ fn what_one_request_may_not_have_and_another_may_is_inside_with_the_others_acces
 
 #[test]
 fn what_waits_for_another_container_is_not_inside_and_is_told() {
-    let mut story = Story::new("subsystem:tty", "");
-    story.admit = |_, _| Decision::Waiting("another has it".into());
-    story.plug(&hub_with_two_adapters());
-    assert!(story.is_empty());
-    let plan = story.plan();
+    let mut scenario = Scenario::new("subsystem:tty", "");
+    scenario.admit = |_, _| Decision::Waiting("another has it".into());
+    scenario.plug(&hub_with_two_adapters());
+    assert!(scenario.is_empty());
+    let plan = scenario.plan();
     assert_eq!((plan.not_attached.len(), plan.pending.len()), (2, 0));
     let reason = Reason::Waiting("another has it".into());
     assert!(plan.not_attached.iter().all(|waiting| waiting.reason == reason));
-    story.admit = |_, device| Decision::Pending(device.syspath.clone());
-    assert_eq!(story.plan().pending.len(), 2);
-    story.admit = admit_all;
-    assert_eq!(story.reconcile(), []);
-    assert_eq!(story.nodes().len(), 2);
+    scenario.admit = |_, device| Decision::Pending(device.syspath.clone());
+    assert_eq!(scenario.plan().pending.len(), 2);
+    scenario.admit = admit_all;
+    assert_eq!(scenario.reconcile(), []);
+    assert_eq!(scenario.nodes().len(), 2);
 }
 
 #[test]
@@ -447,14 +452,14 @@ fn grant_comes_before_node_node_before_link_link_before_announcement_and_revocat
         .find(|device| device.subsystem.as_deref() == Some("tty") && device.node.is_some())
         .unwrap();
     let node = tty.node.as_ref().unwrap().path.display().to_string();
-    let mut story = Story::new(&format!("devnode:{node};link=/dev/board"), "");
-    story.plug(std::slice::from_ref(tty));
+    let mut scenario = Scenario::new(&format!("devnode:{node};link=/dev/board"), "");
+    scenario.plug(std::slice::from_ref(tty));
     let position = |log: &[String], what: &str| {
         log.iter()
             .position(|entry| entry == what)
             .unwrap_or_else(|| panic!("{what} in {log:?}"))
     };
-    let log = std::mem::take(&mut story.container.log);
+    let log = std::mem::take(&mut scenario.container.log);
     assert!(
         position(&log, "grants") < position(&log, &format!("node {node}")),
         "{log:?}"
@@ -467,8 +472,8 @@ fn grant_comes_before_node_node_before_link_link_before_announcement_and_revocat
         position(&log, "link /dev/board") < position(&log, &format!("add {node}")),
         "{log:?}"
     );
-    story.unplug(std::slice::from_ref(tty));
-    let log = std::mem::take(&mut story.container.log);
+    scenario.unplug(std::slice::from_ref(tty));
+    let log = std::mem::take(&mut scenario.container.log);
     assert!(
         position(&log, &format!("remove {node}")) < position(&log, "no link /dev/board"),
         "{log:?}"
@@ -489,20 +494,20 @@ fn revocation_comes_before_the_container_is_entered_also_where_another_device_co
         .into_iter()
         .filter(|device| device.subsystem.as_deref() == Some("tty") && device.node.is_some())
         .collect();
-    let mut story = Story::new("subsystem:tty;link=/dev/board", "");
-    story.plug(&ttys[..1]);
-    story.container.log.clear();
-    story.inventory.replace([ttys[1].clone()]);
-    assert_eq!(story.reconcile(), []);
+    let mut scenario = Scenario::new("subsystem:tty;link=/dev/board", "");
+    scenario.plug(&ttys[..1]);
+    scenario.container.log.clear();
+    scenario.inventory.replace([ttys[1].clone()]);
+    assert_eq!(scenario.reconcile(), []);
     let [gone, here] = [0, 1].map(|index| ttys[index].node.clone().unwrap());
-    let log = story.container.log.join("\n");
+    let log = scenario.container.log.join("\n");
     assert!(
         log.starts_with("grants\nremove ")
             && log.contains(&format!("no node {}\ngrants\nnode", gone.path.display())),
         "{log}"
     );
-    assert!(story.container.may(gone.num).is_none());
-    assert_eq!(story.container.may(here.num), Access::ALL);
+    assert!(scenario.container.may(gone.num).is_none());
+    assert_eq!(scenario.container.may(here.num), Access::ALL);
 }
 
 /// Case security 1.
@@ -512,25 +517,25 @@ fn access_is_due_only_while_the_device_is_there_under_its_number() {
         .into_iter()
         .find(|device| device.subsystem.as_deref() == Some("tty") && device.node.is_some())
         .unwrap();
-    let mut story = Story::new("subsystem:tty", "");
-    story.plug(std::slice::from_ref(&tty));
-    let due = |story: &Story| still_due(&story.granted, &story.attachments, &story.inventory);
-    assert_eq!(due(&story), story.granted);
+    let mut scenario = Scenario::new("subsystem:tty", "");
+    scenario.plug(std::slice::from_ref(&tty));
+    let due = |scenario: &Scenario| still_due(&scenario.granted, &scenario.attachments, &scenario.inventory);
+    assert_eq!(due(&scenario), scenario.granted);
     // What is in force without a device, such as the note of a watcher that was killed, is not due.
     let stray = DevNum {
         kind: DevKind::Block,
         major: 8,
         minor: 0,
     };
-    story.granted.insert(stray, Access::ALL);
-    assert!(!due(&story).contains_key(&stray));
-    story.granted.remove(&stray);
+    scenario.granted.insert(stray, Access::ALL);
+    assert!(!due(&scenario).contains_key(&stray));
+    scenario.granted.remove(&stray);
     // Another device has come in its place, and its number may be anybody's now.
     tty.node.as_mut().unwrap().num.minor += 7;
-    story.inventory.apply(DeviceEvent::Changed(tty.clone()));
-    assert_eq!(due(&story), GrantSet::new());
-    story.inventory.replace([]);
-    assert_eq!(due(&story), GrantSet::new());
+    scenario.inventory.apply(DeviceEvent::Changed(tty.clone()));
+    assert_eq!(due(&scenario), GrantSet::new());
+    scenario.inventory.replace([]);
+    assert_eq!(due(&scenario), GrantSet::new());
 }
 
 /// Case security 1.
@@ -541,24 +546,24 @@ fn a_node_that_cannot_be_removed_blocks_nothing_of_another_device() {
         .filter(|device| device.subsystem.as_deref() == Some("tty") && device.node.is_some())
         .collect();
     let [stuck, other] = [0, 1].map(|index| ttys[index].node.clone().unwrap());
-    let mut story = Story::new("subsystem:tty", "");
-    story.plug(&ttys[..1]);
-    story.container.broken.insert(stuck.path.clone());
-    story.inventory.replace([ttys[1].clone()]);
-    assert_eq!(story.reconcile().len(), 1);
-    assert!(story.container.may(stuck.num).is_none(), "it has no access");
-    assert!(story.container.nodes.contains_key(&other.path));
-    assert_eq!(story.container.may(other.num), Access::ALL);
+    let mut scenario = Scenario::new("subsystem:tty", "");
+    scenario.plug(&ttys[..1]);
+    scenario.container.broken.insert(stuck.path.clone());
+    scenario.inventory.replace([ttys[1].clone()]);
+    assert_eq!(scenario.reconcile().len(), 1);
+    assert!(scenario.container.may(stuck.num).is_none(), "it has no access");
+    assert!(scenario.container.nodes.contains_key(&other.path));
+    assert_eq!(scenario.container.may(other.num), Access::ALL);
 }
 
 #[test]
 fn a_parent_stays_selected_when_the_child_that_named_it_goes() {
     let tree = hub_with_two_adapters();
-    let mut story = Story::new("parent-of:usb:0403:6001:A", "");
+    let mut scenario = Scenario::new("parent-of:usb:0403:6001:A", "");
     let mut all = root_hubs();
     all.extend(tree.iter().cloned());
-    story.plug(&all);
-    let before = tty_nodes(story.nodes());
+    scenario.plug(&all);
+    let before = tty_nodes(scenario.nodes());
     assert_eq!(before.len(), 2, "{before:?}");
     let named: Vec<Device> = {
         let adapter = tree
@@ -570,12 +575,12 @@ fn a_parent_stays_selected_when_the_child_that_named_it_goes() {
             .cloned()
             .collect()
     };
-    story.unplug(&named);
+    scenario.unplug(&named);
     assert_eq!(
-        tty_nodes(story.nodes()).len(),
+        tty_nodes(scenario.nodes()).len(),
         1,
         "the other one stays: {:?}",
-        story.nodes()
+        scenario.nodes()
     );
 }
 
@@ -583,31 +588,31 @@ fn a_parent_stays_selected_when_the_child_that_named_it_goes() {
 fn udevs_links_and_the_rules_links_come_with_udevs_word_and_the_node_with_the_kernels() {
     let tree = hub_with_two_adapters();
     let early: Vec<Device> = tree.iter().cloned().map(before_udev).collect();
-    let mut story = Story::new("usb:0403:6001:A", "usb:0403:6001:0=/dev/ttyBOARD");
-    story.plug(&early);
-    assert_eq!(tty_nodes(story.nodes()).len(), 1);
+    let mut scenario = Scenario::new("usb:0403:6001:A", "usb:0403:6001:0=/dev/ttyBOARD");
+    scenario.plug(&early);
+    assert_eq!(tty_nodes(scenario.nodes()).len(), 1);
     assert!(
-        !story.links().iter().any(|link| link.contains("by-id")),
+        !scenario.links().iter().any(|link| link.contains("by-id")),
         "{:?}",
-        story.links()
+        scenario.links()
     );
-    assert!(story.container.announced.is_empty());
-    story.plug(&tree);
+    assert!(scenario.container.announced.is_empty());
+    scenario.plug(&tree);
     assert!(
-        story.links().iter().any(|link| link.contains("by-id")),
+        scenario.links().iter().any(|link| link.contains("by-id")),
         "{:?}",
-        story.links()
+        scenario.links()
     );
     assert!(
-        story
+        scenario
             .links()
             .iter()
             .any(|link| link.starts_with("/dev/ttyBOARD -> ")),
         "{:?}",
-        story.links()
+        scenario.links()
     );
     assert!(
-        story
+        scenario
             .container
             .announced
             .iter()
@@ -618,16 +623,16 @@ fn udevs_links_and_the_rules_links_come_with_udevs_word_and_the_node_with_the_ke
 #[test]
 fn a_block_device_waits_for_udev_unless_told_otherwise() {
     let early: Vec<Device> = disk_with_partitions().into_iter().map(before_udev).collect();
-    let mut story = Story::new("subsystem:block", "");
-    story.plug(&early);
-    assert!(story.nodes().is_empty());
-    assert!(!story.plan().pending.is_empty());
-    story.plug(&disk_with_partitions());
-    assert!(!story.nodes().is_empty());
+    let mut scenario = Scenario::new("subsystem:block", "");
+    scenario.plug(&early);
+    assert!(scenario.nodes().is_empty());
+    assert!(!scenario.plan().pending.is_empty());
+    scenario.plug(&disk_with_partitions());
+    assert!(!scenario.nodes().is_empty());
 
-    let mut story = Story::new("subsystem:block;ready=kernel", "");
-    story.plug(&early);
-    assert!(!story.nodes().is_empty());
+    let mut scenario = Scenario::new("subsystem:block;ready=kernel", "");
+    scenario.plug(&early);
+    assert!(!scenario.nodes().is_empty());
 }
 
 #[test]
@@ -638,14 +643,14 @@ fn a_node_of_the_engine_is_adopted_and_stays() {
         .find(|device| device.subsystem.as_deref() == Some("tty") && device.node.is_some())
         .unwrap();
     let node = tty.node.clone().unwrap();
-    let mut story = Story::new("subsystem:tty", "");
-    story.container.theirs.insert(node.path.clone(), node.num);
-    story.plug(std::slice::from_ref(tty));
-    assert!(story.container.nodes.is_empty());
-    assert_eq!(story.container.may(node.num), Access::ALL);
-    story.unplug(std::slice::from_ref(tty));
-    assert!(story.container.theirs.contains_key(&node.path));
-    assert!(story.is_empty());
+    let mut scenario = Scenario::new("subsystem:tty", "");
+    scenario.container.theirs.insert(node.path.clone(), node.num);
+    scenario.plug(std::slice::from_ref(tty));
+    assert!(scenario.container.nodes.is_empty());
+    assert_eq!(scenario.container.may(node.num), Access::ALL);
+    scenario.unplug(std::slice::from_ref(tty));
+    assert!(scenario.container.theirs.contains_key(&node.path));
+    assert!(scenario.is_empty());
 }
 
 #[test]
@@ -657,21 +662,21 @@ fn one_devices_failure_is_its_own_and_takes_its_access_along() {
         .collect();
     let bad = ttys[0].node.clone().unwrap();
     let good = ttys[1].node.clone().unwrap();
-    let mut story = Story::new("subsystem:tty", "");
-    story.container.broken.insert(bad.path.clone());
+    let mut scenario = Scenario::new("subsystem:tty", "");
+    scenario.container.broken.insert(bad.path.clone());
     for tty in &ttys {
-        story.inventory.apply(DeviceEvent::Added((*tty).clone()));
+        scenario.inventory.apply(DeviceEvent::Added((*tty).clone()));
     }
-    let failures = story.reconcile();
+    let failures = scenario.reconcile();
     assert_eq!(failures.len(), 1);
     assert_eq!(failures[0].path.as_deref(), Some(bad.path.as_path()));
-    assert!(story.container.nodes.contains_key(&good.path));
-    assert!(story.container.may(bad.num).is_none());
-    assert!(story.attachments.get(&bad.path).is_none());
+    assert!(scenario.container.nodes.contains_key(&good.path));
+    assert!(scenario.container.may(bad.num).is_none());
+    assert!(scenario.attachments.get(&bad.path).is_none());
     // And once it is mended, it comes.
-    story.container.broken.clear();
-    assert_eq!(story.reconcile(), []);
-    assert!(story.container.nodes.contains_key(&bad.path));
+    scenario.container.broken.clear();
+    assert_eq!(scenario.reconcile(), []);
+    assert!(scenario.container.nodes.contains_key(&bad.path));
 }
 
 #[test]
@@ -683,43 +688,43 @@ fn what_is_held_back_is_told_as_long_as_its_device_is_there() {
         .unwrap();
     let node = tty.node.as_ref().unwrap().path.clone();
     let link = PathBuf::from("/dev/board");
-    let mut story = Story::new("subsystem:tty;link=/dev/board", "");
-    let told = |story: &Story, held: &[&PathBuf]| {
+    let mut scenario = Scenario::new("subsystem:tty;link=/dev/board", "");
+    let told = |scenario: &Scenario, held: &[&PathBuf]| {
         let held: BTreeSet<PathBuf> = held.iter().copied().cloned().collect();
-        let plan = story.plan_postponed(&held);
+        let plan = scenario.plan_postponed(&held);
         plan.postponed.into_iter().collect::<BTreeSet<_>>()
     };
-    story.inventory.apply(DeviceEvent::Added(tty.clone()));
-    story.planner.find_roots(&story.inventory);
-    assert!(told(&story, &[&node]).contains(&node));
-    assert!(told(&story, &[&link]).contains(&link));
-    assert!(told(&story, &[]).is_empty());
-    story.unplug(std::slice::from_ref(tty));
-    assert!(told(&story, &[&node, &link]).is_empty());
+    scenario.inventory.apply(DeviceEvent::Added(tty.clone()));
+    scenario.planner.find_roots(&scenario.inventory);
+    assert!(told(&scenario, &[&node]).contains(&node));
+    assert!(told(&scenario, &[&link]).contains(&link));
+    assert!(told(&scenario, &[]).is_empty());
+    scenario.unplug(std::slice::from_ref(tty));
+    assert!(told(&scenario, &[&node, &link]).is_empty());
 }
 
 #[test]
 fn removal_does_not_depend_on_the_announcement() {
-    let mut story = Story::new("usb:0403:6001", "");
-    story.container.nobody_can_be_told = true;
-    story.plug(&hub_with_two_adapters());
-    assert_eq!(tty_nodes(story.nodes()).len(), 2);
-    story.unplug(&hub_with_two_adapters());
-    assert!(story.is_empty());
+    let mut scenario = Scenario::new("usb:0403:6001", "");
+    scenario.container.nobody_can_be_told = true;
+    scenario.plug(&hub_with_two_adapters());
+    assert_eq!(tty_nodes(scenario.nodes()).len(), 2);
+    scenario.unplug(&hub_with_two_adapters());
+    assert!(scenario.is_empty());
 }
 
 #[test]
 fn without_access_no_node_goes_in() {
-    let mut story = Story::new("usb:0403:6001", "");
-    story.container.filter_is_broken = true;
+    let mut scenario = Scenario::new("usb:0403:6001", "");
+    scenario.container.filter_is_broken = true;
     for device in hub_with_two_adapters() {
-        story.inventory.apply(DeviceEvent::Added(device));
+        scenario.inventory.apply(DeviceEvent::Added(device));
     }
-    assert!(!story.reconcile().is_empty());
-    assert!(story.nodes().is_empty());
-    story.container.filter_is_broken = false;
-    assert_eq!(story.reconcile(), []);
-    assert_eq!(tty_nodes(story.nodes()).len(), 2);
+    assert!(!scenario.reconcile().is_empty());
+    assert!(scenario.nodes().is_empty());
+    scenario.container.filter_is_broken = false;
+    assert_eq!(scenario.reconcile(), []);
+    assert_eq!(tty_nodes(scenario.nodes()).len(), 2);
 }
 
 #[test]
@@ -730,32 +735,32 @@ fn a_number_that_is_refused_keeps_no_other_device_out() {
         .filter(|device| device.subsystem.as_deref() == Some("tty") && device.node.is_some())
         .collect();
     let [bad, good] = [0, 1].map(|index| ttys[index].node.clone().unwrap());
-    let mut story = Story::new("subsystem:tty", "");
-    story.container.denied.insert(bad.num);
+    let mut scenario = Scenario::new("subsystem:tty", "");
+    scenario.container.denied.insert(bad.num);
     for tty in &ttys {
-        story.inventory.apply(DeviceEvent::Added((*tty).clone()));
+        scenario.inventory.apply(DeviceEvent::Added((*tty).clone()));
     }
     let refused = vec![Failure {
         path: Some(bad.path.clone()),
         reason: format!("{} refuses", bad.num),
     }];
-    assert_eq!(story.reconcile(), refused);
-    assert_eq!(story.nodes(), [good.path.display().to_string()]);
-    assert_eq!(story.granted, story.container.granted);
+    assert_eq!(scenario.reconcile(), refused);
+    assert_eq!(scenario.nodes(), [good.path.display().to_string()]);
+    assert_eq!(scenario.granted, scenario.container.granted);
     // Allowed, it comes; refused once it is inside, it stays as its device does, and is told of.
-    story.container.denied.clear();
-    assert_eq!(story.reconcile(), []);
-    assert!(story.container.nodes.contains_key(&bad.path));
-    story.container.denied.insert(bad.num);
-    story.granted.remove(&bad.num);
-    assert_eq!(story.reconcile(), refused);
-    assert!(story.container.nodes.contains_key(&bad.path));
-    assert_eq!(story.container.may(good.num), Access::ALL);
-    story.container.denied.clear();
-    assert_eq!(story.reconcile(), []);
-    assert_eq!(story.container.may(bad.num), Access::ALL);
-    story.unplug(&tree);
-    assert!(story.is_empty());
+    scenario.container.denied.clear();
+    assert_eq!(scenario.reconcile(), []);
+    assert!(scenario.container.nodes.contains_key(&bad.path));
+    scenario.container.denied.insert(bad.num);
+    scenario.granted.remove(&bad.num);
+    assert_eq!(scenario.reconcile(), refused);
+    assert!(scenario.container.nodes.contains_key(&bad.path));
+    assert_eq!(scenario.container.may(good.num), Access::ALL);
+    scenario.container.denied.clear();
+    assert_eq!(scenario.reconcile(), []);
+    assert_eq!(scenario.container.may(bad.num), Access::ALL);
+    scenario.unplug(&tree);
+    assert!(scenario.is_empty());
 }
 
 #[test]
@@ -766,13 +771,13 @@ fn two_nodes_of_one_number_keep_their_access_until_the_last_goes() {
         .find(|device| device.subsystem.as_deref() == Some("tty") && device.node.is_some())
         .unwrap();
     let num = tty.node.as_ref().unwrap().num;
-    let mut story = Story::new(
+    let mut scenario = Scenario::new(
         "subsystem:tty;access=r;path=/dev/a, subsystem:tty;access=w;path=/dev/b",
         "",
     );
-    story.plug(std::slice::from_ref(tty));
-    assert_eq!(story.nodes(), ["/dev/a", "/dev/b"]);
-    assert_eq!(story.container.may(num), Access::READ | Access::WRITE);
+    scenario.plug(std::slice::from_ref(tty));
+    assert_eq!(scenario.nodes(), ["/dev/a", "/dev/b"]);
+    assert_eq!(scenario.container.may(num), Access::READ | Access::WRITE);
 }
 
 #[test]
@@ -783,12 +788,12 @@ fn who_has_a_path_keeps_it_and_the_second_gets_it_when_the_first_goes() {
         .filter(|device| device.subsystem.as_deref() == Some("tty") && device.node.is_some())
         .cloned()
         .collect();
-    let mut story = Story::new("subsystem:tty;path=/dev/board", "");
+    let mut scenario = Scenario::new("subsystem:tty;path=/dev/board", "");
     // The one whose path is later in order comes first.
-    story.plug(&ttys[1..]);
-    story.plug(&ttys[..1]);
-    let held = |story: &Story| {
-        story
+    scenario.plug(&ttys[1..]);
+    scenario.plug(&ttys[..1]);
+    let held = |scenario: &Scenario| {
+        scenario
             .attachments
             .get(Path::new("/dev/board"))
             .unwrap()
@@ -796,39 +801,39 @@ fn who_has_a_path_keeps_it_and_the_second_gets_it_when_the_first_goes() {
             .syspath
             .clone()
     };
-    assert_eq!(held(&story), ttys[1].syspath);
-    assert_eq!(conflicts(&story.plan()), 1);
-    story.unplug(&ttys[1..]);
-    assert_eq!(held(&story), ttys[0].syspath);
+    assert_eq!(held(&scenario), ttys[1].syspath);
+    assert_eq!(conflicts(&scenario.plan()), 1);
+    scenario.unplug(&ttys[1..]);
+    assert_eq!(held(&scenario), ttys[0].syspath);
 }
 
 #[test]
 fn a_link_and_a_path_are_for_the_adapters_tty_and_the_raw_node_stays_where_libusb_looks() {
     for (option, board) in [("link", None), ("path", Some("/dev/board"))] {
-        let mut story = Story::new(&format!("usb:0403:6001:A;{option}=/dev/board"), "");
+        let mut scenario = Scenario::new(&format!("usb:0403:6001:A;{option}=/dev/board"), "");
         let (raw, rest): (Vec<Device>, Vec<Device>) = hub_with_two_adapters()
             .into_iter()
             .partition(|device| device.devtype.as_deref() == Some("usb_device"));
-        story.plug(&raw);
+        scenario.plug(&raw);
         // Nobody who waits for /dev/board is given the wrong thing.
-        assert_eq!(story.nodes(), ["/dev/bus/usb/001/003"]);
-        assert!(story.container.links.is_empty());
-        story.plug(&rest);
+        assert_eq!(scenario.nodes(), ["/dev/bus/usb/001/003"]);
+        assert!(scenario.container.links.is_empty());
+        scenario.plug(&rest);
         let tty = board.unwrap_or("/dev/ttyUSB0");
-        let mut nodes = story.nodes();
+        let mut nodes = scenario.nodes();
         nodes.sort();
         let mut wanted = ["/dev/bus/usb/001/003", tty];
         wanted.sort_unstable();
         assert_eq!(nodes, wanted);
         if board.is_none() {
             assert_eq!(
-                story.container.links[Path::new("/dev/board")],
+                scenario.container.links[Path::new("/dev/board")],
                 Path::new("/dev/ttyUSB0")
             );
         }
-        assert_eq!(story.plan().not_attached, []);
-        story.unplug(&hub_with_two_adapters());
-        assert!(story.is_empty());
+        assert_eq!(scenario.plan().not_attached, []);
+        scenario.unplug(&hub_with_two_adapters());
+        assert!(scenario.is_empty());
     }
 }
 
@@ -840,14 +845,14 @@ fn a_change_is_announced_as_a_change() {
         .find(|device| device.subsystem.as_deref() == Some("tty") && device.node.is_some())
         .unwrap()
         .clone();
-    let mut story = Story::new("subsystem:tty", "");
+    let mut scenario = Scenario::new("subsystem:tty", "");
     tty.seqnum = 5;
-    story.take(DeviceEvent::Added(tty.clone()));
+    scenario.take(DeviceEvent::Added(tty.clone()));
     tty.seqnum = 6;
-    story.take(DeviceEvent::Changed(tty.clone()));
+    scenario.take(DeviceEvent::Changed(tty.clone()));
     let path = tty.node.unwrap().path.display().to_string();
     assert_eq!(
-        story.container.announced,
+        scenario.container.announced,
         [format!("add {path}"), format!("change {path}")]
     );
 }
@@ -855,36 +860,43 @@ fn a_change_is_announced_as_a_change() {
 #[test]
 fn the_roots_removal_says_what_is_to_happen_to_the_container() {
     let tree = hub_with_two_adapters();
-    let mut story = Story::new("usb:0403:6001:A;on-removal=kill", "");
+    let mut scenario = Scenario::new("usb:0403:6001:A;on-removal=kill", "");
     for device in &tree {
-        story.inventory.apply(DeviceEvent::Added(device.clone()));
+        scenario.inventory.apply(DeviceEvent::Added(device.clone()));
     }
-    assert!(story.planner.find_roots(&story.inventory).is_empty());
+    assert!(scenario.planner.find_roots(&scenario.inventory).is_empty());
     let root = tree
         .iter()
         .find(|device| device.attribute("serial") == Some("A"))
         .unwrap();
-    story.inventory.apply(DeviceEvent::Removed {
+    scenario.inventory.apply(DeviceEvent::Removed {
         syspath: root.syspath.clone(),
         seqnum: 0,
     });
-    let removed = story.planner.find_roots(&story.inventory);
+    let removed = scenario.planner.find_roots(&scenario.inventory);
     assert_eq!(removed.len(), 1);
     assert_eq!(removed[0].action.to_string(), "kill");
-    assert!(story.planner.find_roots(&story.inventory).is_empty(), "told once");
+    assert!(
+        scenario.planner.find_roots(&scenario.inventory).is_empty(),
+        "told once"
+    );
 }
 
 #[test]
 fn news_of_a_device_that_nobody_asks_for_affect_nobody() {
-    let mut story = Story::new("usb:0403:6001:A", "");
+    let mut scenario = Scenario::new("usb:0403:6001:A", "");
     let tree = hub_with_two_adapters();
-    story.plug(&tree);
+    scenario.plug(&tree);
     let mut stranger = Device::new(SysPath::new("/sys/devices/virtual/mem/null"));
     stranger.subsystem = Some("mem".into());
-    story.inventory.apply(DeviceEvent::Added(stranger.clone()));
-    assert!(!story.planner.is_affected_by(&stranger.syspath, &story.inventory));
+    scenario.inventory.apply(DeviceEvent::Added(stranger.clone()));
+    assert!(
+        !scenario
+            .planner
+            .is_affected_by(&stranger.syspath, &scenario.inventory)
+    );
     let (ours, others): (Vec<&Device>, Vec<&Device>) = tree.iter().partition(|device| {
-        let root = story.planner.entries()[0].roots.first().expect("a root");
+        let root = scenario.planner.entries()[0].roots.first().expect("a root");
         device.syspath.is_at_or_below(root) || root.is_at_or_below(&device.syspath)
     });
     assert!(
@@ -895,14 +907,18 @@ fn news_of_a_device_that_nobody_asks_for_affect_nobody() {
     );
     for device in ours {
         assert!(
-            story.planner.is_affected_by(&device.syspath, &story.inventory),
+            scenario
+                .planner
+                .is_affected_by(&device.syspath, &scenario.inventory),
             "{}",
             device.syspath
         );
     }
     for device in others {
         assert!(
-            !story.planner.is_affected_by(&device.syspath, &story.inventory),
+            !scenario
+                .planner
+                .is_affected_by(&device.syspath, &scenario.inventory),
             "{}",
             device.syspath
         );
@@ -1036,14 +1052,14 @@ proptest! {
         requests in prop::sample::select(&REQUESTS[..]),
     ) {
         let (kernel, udevd) = events(&acts);
-        let mut story = Story::new(requests, "");
+        let mut scenario = Scenario::new(requests, "");
         for event in interleave(&kernel, &udevd, &choices) {
-            story.inventory.apply(event);
-            prop_assert_eq!(story.reconcile(), []);
-            let again = story.plan();
+            scenario.inventory.apply(event);
+            prop_assert_eq!(scenario.reconcile(), []);
+            let again = scenario.plan();
             prop_assert_eq!(again.steps, []);
-            prop_assert_eq!(&story.container.granted, &story.attachments.grants());
-            prop_assert_eq!(&story.container.noted, &story.attachments);
+            prop_assert_eq!(&scenario.container.granted, &scenario.attachments.grants());
+            prop_assert_eq!(&scenario.container.noted, &scenario.attachments);
         }
     }
 
@@ -1056,23 +1072,23 @@ proptest! {
     ) {
         let (kernel, udevd) = events(&acts);
         let end = |choices: &[bool], each: bool| {
-            let mut story = Story::new(requests, "");
+            let mut scenario = Scenario::new(requests, "");
             for event in interleave(&kernel, &udevd, choices) {
-                story.inventory.apply(event);
+                scenario.inventory.apply(event);
                 if each {
-                    story.reconcile();
+                    scenario.reconcile();
                 }
             }
-            story.reconcile();
-            story
+            scenario.reconcile();
+            scenario
         };
         // udevd at once after each event; at some time; only at the end. Acting each time, or once at the end.
         let (prompt, some, last) = (end(&[true; 80], true), end(&choices, true), end(&[], true));
         let once = end(&choices, false);
-        for story in [&some, &last, &once] {
-            prop_assert_eq!(&story.container.granted, &prompt.container.granted);
-            prop_assert_eq!(story.nodes(), prompt.nodes());
-            prop_assert_eq!(story.container.links.len(), prompt.container.links.len());
+        for scenario in [&some, &last, &once] {
+            prop_assert_eq!(&scenario.container.granted, &prompt.container.granted);
+            prop_assert_eq!(scenario.nodes(), prompt.nodes());
+            prop_assert_eq!(scenario.container.links.len(), prompt.container.links.len());
         }
     }
 
@@ -1096,8 +1112,8 @@ proptest! {
         let (kernel, udevd) = events(&acts);
         // The ports are there first, as the kernel has it.
         let ports = [0, 1].map(|port| Device::new(SysPath::new(format!("/sys/devices/hub/port{port}"))));
-        let mut story = Story::new(requests, "");
-        story.plug(&ports);
+        let mut scenario = Scenario::new(requests, "");
+        scenario.plug(&ports);
         let mut events = interleave(&kernel, &udevd, &choices);
         for (at, port, is_tagged) in port_changes {
             let mut port = ports[port].clone();
@@ -1110,18 +1126,18 @@ proptest! {
         let mut pending = false;
         for event in events {
             let syspath = event.syspath().cloned().expect("no overrun");
-            story.inventory.apply(event);
-            let affected = pending || story.planner.is_affected_by(&syspath, &story.inventory);
+            scenario.inventory.apply(event);
+            let affected = pending || scenario.planner.is_affected_by(&syspath, &scenario.inventory);
             // Whoever does not plan does not look for roots either.
-            let roots = story.planner.clone();
-            let plan = story.plan();
+            let roots = scenario.planner.clone();
+            let plan = scenario.plan();
             if affected {
-                prop_assert_eq!(story.reconcile(), []);
+                prop_assert_eq!(scenario.reconcile(), []);
             } else {
                 prop_assert!(plan.steps.is_empty(), "{} was not to matter: {:?}", syspath, plan.steps);
-                story.planner = roots;
+                scenario.planner = roots;
             }
-            pending = affected && !story.plan().pending.is_empty();
+            pending = affected && !scenario.plan().pending.is_empty();
         }
     }
 
@@ -1134,26 +1150,26 @@ proptest! {
         broken_link in any::<bool>(),
     ) {
         let (kernel, udevd) = events(&acts);
-        let mut story = Story::new(requests, "");
-        story.container.broken = broken.iter().map(|index| format!("/dev/tty{index}").into()).collect();
+        let mut scenario = Scenario::new(requests, "");
+        scenario.container.broken = broken.iter().map(|index| format!("/dev/tty{index}").into()).collect();
         if broken_link {
-            story.container.broken.insert("/dev/by-place/0".into());
+            scenario.container.broken.insert("/dev/by-place/0".into());
         }
         for event in interleave(&kernel, &udevd, &choices) {
-            story.inventory.apply(event);
-            story.reconcile();
-            for (path, node) in &story.container.nodes {
-                let stuck = story.container.broken.contains(path);
-                prop_assert!(stuck || !story.container.may(node.num).is_none(), "{} without access", path.display());
+            scenario.inventory.apply(event);
+            scenario.reconcile();
+            for (path, node) in &scenario.container.nodes {
+                let stuck = scenario.container.broken.contains(path);
+                prop_assert!(stuck || !scenario.container.may(node.num).is_none(), "{} without access", path.display());
             }
-            for num in story.container.granted.keys() {
-                let has_node = story.container.nodes.values().any(|node| node.num == *num);
+            for num in scenario.container.granted.keys() {
+                let has_node = scenario.container.nodes.values().any(|node| node.num == *num);
                 prop_assert!(has_node, "{} granted without a node", num);
             }
         }
-        story.container.broken.clear();
-        story.inventory.replace([]);
-        prop_assert_eq!(story.reconcile(), []);
-        prop_assert!(story.is_empty());
+        scenario.container.broken.clear();
+        scenario.inventory.replace([]);
+        prop_assert_eq!(scenario.reconcile(), []);
+        prop_assert!(scenario.is_empty());
     }
 }

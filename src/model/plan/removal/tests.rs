@@ -13,13 +13,13 @@ use crate::model::request::id::RequestId;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// One container that requests this, on a host whose devices come and go.
-struct Story {
+struct Scenario {
     planner: Planner,
     removals: Removals,
     begin: Instant,
 }
 
-impl Story {
+impl Scenario {
     fn new(request: &str) -> Self {
         let entry = vec![RequestEntry::new(Origin::Root, request.parse().unwrap())];
         Self {
@@ -52,41 +52,41 @@ const CORAL: (&str, &str) = ("1a6e:089a", "18d1:9302");
 /// Case README 26.
 #[test]
 fn a_device_that_returns_within_the_grace_period_stops_nothing() {
-    let mut story = Story::new("usb:1a6e:089a;on-removal=stop;grace=10s");
-    assert_eq!(story.at(0, &[CORAL.0]), 0);
-    assert_eq!(story.at(1, &[]), 0);
-    assert_eq!(story.removals.next(), Some(story.begin + SECOND * 11));
-    assert_eq!(story.at(10, &[CORAL.0]), 0);
-    assert_eq!((story.at(30, &[CORAL.0]), story.removals.next()), (0, None));
-    assert_eq!(story.at(40, &[]), 0);
-    assert_eq!(story.at(49, &[]), 0);
-    assert_eq!(story.at(50, &[]), 1);
-    assert_eq!(story.at(90, &[]), 0, "once");
+    let mut scenario = Scenario::new("usb:1a6e:089a;on-removal=stop;grace=10s");
+    assert_eq!(scenario.at(0, &[CORAL.0]), 0);
+    assert_eq!(scenario.at(1, &[]), 0);
+    assert_eq!(scenario.removals.next(), Some(scenario.begin + SECOND * 11));
+    assert_eq!(scenario.at(10, &[CORAL.0]), 0);
+    assert_eq!((scenario.at(30, &[CORAL.0]), scenario.removals.next()), (0, None));
+    assert_eq!(scenario.at(40, &[]), 0);
+    assert_eq!(scenario.at(49, &[]), 0);
+    assert_eq!(scenario.at(50, &[]), 1);
+    assert_eq!(scenario.at(90, &[]), 0, "once");
 }
 
 /// Case README 26.
 #[test]
 fn without_a_grace_period_it_is_acted_on_at_once_and_each_root_counts() {
-    let mut story = Story::new("usb:1a6e:089a;on-removal=stop");
-    assert_eq!(story.at(0, &[CORAL.0, CORAL.0]), 0);
-    assert_eq!(story.at(1, &[CORAL.0]), 1);
-    assert_eq!(story.at(1, &[]), 1);
+    let mut scenario = Scenario::new("usb:1a6e:089a;on-removal=stop");
+    assert_eq!(scenario.at(0, &[CORAL.0, CORAL.0]), 0);
+    assert_eq!(scenario.at(1, &[CORAL.0]), 1);
+    assert_eq!(scenario.at(1, &[]), 1);
 }
 
 /// Case README 26. Case README 2.
 #[test]
 fn with_alternatives_a_root_is_gone_when_no_alternative_has_one() {
-    let mut story = Story::new("usb:1a6e:089a;or=usb:18d1:9302;on-removal=stop");
-    assert_eq!(story.at(0, &[CORAL.0]), 0);
-    assert_eq!(story.at(1, &[CORAL.1]), 0, "it changed its ids in one moment");
-    assert_eq!(story.at(2, &[]), 1, "without a grace period it is gone");
-    let mut story = Story::new("usb:1a6e:089a;or=usb:18d1:9302;on-removal=stop;grace=2s");
-    assert_eq!(story.at(0, &[CORAL.0]), 0);
-    assert_eq!(story.at(1, &[]), 0);
-    assert_eq!(story.at(2, &[CORAL.1]), 0);
-    assert_eq!(story.at(9, &[CORAL.1]), 0);
-    assert_eq!(story.at(10, &[]), 0);
-    assert_eq!(story.at(12, &[]), 1);
+    let mut scenario = Scenario::new("usb:1a6e:089a;or=usb:18d1:9302;on-removal=stop");
+    assert_eq!(scenario.at(0, &[CORAL.0]), 0);
+    assert_eq!(scenario.at(1, &[CORAL.1]), 0, "it changed its ids in one moment");
+    assert_eq!(scenario.at(2, &[]), 1, "without a grace period it is gone");
+    let mut scenario = Scenario::new("usb:1a6e:089a;or=usb:18d1:9302;on-removal=stop;grace=2s");
+    assert_eq!(scenario.at(0, &[CORAL.0]), 0);
+    assert_eq!(scenario.at(1, &[]), 0);
+    assert_eq!(scenario.at(2, &[CORAL.1]), 0);
+    assert_eq!(scenario.at(9, &[CORAL.1]), 0);
+    assert_eq!(scenario.at(10, &[]), 0);
+    assert_eq!(scenario.at(12, &[]), 1);
 }
 
 #[test]
@@ -132,13 +132,13 @@ fn each_request_has_a_grace_period_of_its_own_and_several_roots_of_one_have_one(
 
 #[test]
 fn what_is_not_requested_any_more_stops_nothing() {
-    let mut story = Story::new("usb:1a6e:089a;on-removal=kill;grace=5s");
-    story.at(0, &[CORAL.0]);
-    story.at(1, &[]);
-    assert_eq!(story.removals.pending().count(), 1);
-    let entry = story.planner.entries().to_vec();
-    story.planner.remove(&entry);
-    assert_eq!(story.at(9, &[]), 0);
+    let mut scenario = Scenario::new("usb:1a6e:089a;on-removal=kill;grace=5s");
+    scenario.at(0, &[CORAL.0]);
+    scenario.at(1, &[]);
+    assert_eq!(scenario.removals.pending().count(), 1);
+    let entry = scenario.planner.entries().to_vec();
+    scenario.planner.remove(&entry);
+    assert_eq!(scenario.at(9, &[]), 0);
 }
 
 proptest! {
@@ -147,11 +147,11 @@ proptest! {
         present in prop::collection::vec(any::<bool>(), 1..40),
         grace in 1..5usize,
     ) {
-        let mut story = Story::new(&format!("usb:1a6e:089a;on-removal=stop;grace={grace}s"));
-        story.at(0, &[CORAL.0]);
+        let mut scenario = Scenario::new(&format!("usb:1a6e:089a;on-removal=stop;grace={grace}s"));
+        scenario.at(0, &[CORAL.0]);
         let mut away = 0;
         for (second, is_there) in (1..).zip(present) {
-            let acted = story.at(second, if is_there { &[CORAL.0] } else { &[] });
+            let acted = scenario.at(second, if is_there { &[CORAL.0] } else { &[] });
             away = if is_there { 0 } else { away + 1 };
             // It went at this second: after `grace` more it has been away for the period.
             prop_assert_eq!(acted, usize::from(away == grace + 1));

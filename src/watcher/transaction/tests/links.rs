@@ -11,7 +11,7 @@ const CLAIMED: &str = "/dev/serial/by-id/usb-X";
 
 /// A host with identical sticks, its udevd, and a watcher.
 struct Host {
-    story: Story,
+    scenario: Scenario,
     wanted: FactsNeeded,
     /// The sticks that are plugged in, by place: the minor number of each.
     present: BTreeMap<usize, u32>,
@@ -32,7 +32,7 @@ impl Host {
     fn new(requests: &str) -> Self {
         let parsed = parse_requests(requests).unwrap();
         Self {
-            story: Story::new(requests, ""),
+            scenario: Scenario::new(requests, ""),
             wanted: FactsNeeded::of(&parsed, &[]),
             present: BTreeMap::new(),
             queue: VecDeque::new(),
@@ -125,10 +125,10 @@ impl Host {
     }
 
     fn follow(&mut self) {
-        let followed = self.story.planner.followed_links(&self.story.inventory);
+        let followed = self.scenario.planner.followed_links(&self.scenario.inventory);
         let claimed = self.targets(followed);
         let named = Aliases::new(self.targets(&self.wanted.paths));
-        self.story.inventory.take_links(&named, &claimed);
+        self.scenario.inventory.take_links(&named, &claimed);
     }
 
     /// Does what `DeviceMonitor::drain` and `Watcher::take_events` do with the events that have arrived.
@@ -155,12 +155,12 @@ impl Host {
                 device.aliases = named.of(device);
             }
             let removed = matches!(event, DeviceEvent::Removed { .. });
-            self.story.inventory.apply(event);
+            self.scenario.inventory.apply(event);
             if removed {
-                assert_eq!(self.story.reconcile(), []);
+                assert_eq!(self.scenario.reconcile(), []);
             }
         }
-        assert_eq!(self.story.reconcile(), []);
+        assert_eq!(self.scenario.reconcile(), []);
     }
 
     /// Lets udevd and the watcher process all events.
@@ -169,13 +169,13 @@ impl Host {
             self.udevd_processes_one();
         }
         self.watcher_wakes();
-        let again = self.story.plan();
+        let again = self.scenario.plan();
         assert_eq!((&again.steps[..], conflicts(&again)), (&[][..], 0));
     }
 
     /// A container that starts now.
-    fn cold_start(&self, requests: &str) -> Story {
-        let mut story = Story::new(requests, "");
+    fn cold_start(&self, requests: &str) -> Scenario {
+        let mut scenario = Scenario::new(requests, "");
         let named = Aliases::new(self.targets(&self.wanted.paths));
         let devices = self.present.iter().map(|(place, minor)| {
             let mut device = Self::stick(*place, *minor, Seen::Udev);
@@ -183,13 +183,13 @@ impl Host {
             device.aliases = named.of(&device);
             device
         });
-        story.inventory.replace(devices.collect::<Vec<_>>());
-        assert_eq!(story.reconcile(), []);
-        story
+        scenario.inventory.replace(devices.collect::<Vec<_>>());
+        assert_eq!(scenario.reconcile(), []);
+        scenario
     }
 
     fn links_in_the_container(&self) -> Vec<String> {
-        self.story.links()
+        self.scenario.links()
     }
 }
 
@@ -210,14 +210,20 @@ fn a_stick_that_takes_over_the_link_replaces_the_other_stick_until_it_is_unplugg
         let nodes_with = |host: &mut Host, place: usize| {
             host.settle();
             let nodes: Vec<u32> = host
-                .story
+                .scenario
                 .container
                 .nodes
                 .values()
                 .map(|node| node.num.minor)
                 .collect();
             assert_eq!(nodes, [host.present[&place]], "{request}");
-            let granted: Vec<u32> = host.story.container.granted.keys().map(|num| num.minor).collect();
+            let granted: Vec<u32> = host
+                .scenario
+                .container
+                .granted
+                .keys()
+                .map(|num| num.minor)
+                .collect();
             assert_eq!(granted, [host.present[&place]], "{request}");
         };
         host.plug(1);
@@ -226,11 +232,15 @@ fn a_stick_that_takes_over_the_link_replaces_the_other_stick_until_it_is_unplugg
         nodes_with(&mut host, 2);
         host.pull(2);
         host.watcher_wakes();
-        assert_eq!(host.story.nodes(), [""; 0], "{request}: the host's link dangles");
+        assert_eq!(
+            host.scenario.nodes(),
+            [""; 0],
+            "{request}: the host's link dangles"
+        );
         nodes_with(&mut host, 1);
         host.pull(1);
         host.settle();
-        assert!(host.story.is_empty(), "{request}");
+        assert!(host.scenario.is_empty(), "{request}");
     }
 }
 
@@ -244,8 +254,8 @@ fn the_containers_udev_link_points_where_the_hosts_does() {
         host.settle();
         assert_eq!(host.links_in_the_container(), [stick(place)]);
     }
-    assert_eq!(host.story.nodes().len(), 2);
-    let announced = &host.story.container.announced;
+    assert_eq!(host.scenario.nodes().len(), 2);
+    let announced = &host.scenario.container.announced;
     assert_eq!(announced.last().map(String::as_str), Some("add /dev/ttyUSB2"));
     assert!(
         announced.contains(&"change /dev/ttyUSB1".to_owned()),
@@ -271,10 +281,10 @@ fn a_stale_link_does_not_select_the_next_device_with_the_same_node_name() {
     other.aliases = Aliases::new(host.targets(&host.wanted.paths)).of(&other);
     assert_eq!(other.aliases.len(), 1, "the host's link points to it");
     let syspath = other.syspath.clone();
-    host.story.take(DeviceEvent::Added(other));
-    assert!(host.story.is_empty());
+    host.scenario.take(DeviceEvent::Added(other));
+    assert!(host.scenario.is_empty());
     assert_eq!(
-        host.story.plan().unconfirmed_links,
+        host.scenario.plan().unconfirmed_links,
         [syspath],
         "readiness waits for udevd"
     );
@@ -314,14 +324,14 @@ proptest! {
                 Step::WatcherWakes => host.watcher_wakes(),
             }
             let with_node: BTreeSet<u32> =
-                host.story.container.nodes.values().map(|node| node.num.minor).collect();
+                host.scenario.container.nodes.values().map(|node| node.num.minor).collect();
             prop_assert!(with_node.len() <= 1, "one link selects one device: {:?}", with_node);
         }
         host.settle();
         let cold = host.cold_start(request);
-        prop_assert_eq!(&host.story.container.nodes, &cold.container.nodes);
-        prop_assert_eq!(&host.story.container.links, &cold.container.links);
-        prop_assert_eq!(&host.story.container.granted, &cold.container.granted);
-        prop_assert_eq!(host.story.container.nodes.len(), usize::from(host.target().is_some()));
+        prop_assert_eq!(&host.scenario.container.nodes, &cold.container.nodes);
+        prop_assert_eq!(&host.scenario.container.links, &cold.container.links);
+        prop_assert_eq!(&host.scenario.container.granted, &cold.container.granted);
+        prop_assert_eq!(host.scenario.container.nodes.len(), usize::from(host.target().is_some()));
     }
 }

@@ -184,25 +184,25 @@ const DEVICES: [(Nodes, &str); 10] = [
     (TABLET, "/dev/input/event3"),
 ];
 
-fn link_of(story: &Story, link: &str) -> Option<String> {
-    let target = story.container.links.get(Path::new(link))?;
+fn link_of(scenario: &Scenario, link: &str) -> Option<String> {
+    let target = scenario.container.links.get(Path::new(link))?;
     Some(target.display().to_string())
 }
 
 /// A container that starts with the device present.
-fn cold_start(requests: &str, rules: &str, tree: &[Device]) -> Story {
-    let mut story = Story::new(requests, rules);
-    story.inventory.replace(tree.to_vec());
-    assert_eq!(story.reconcile(), []);
-    story
+fn cold_start(requests: &str, rules: &str, tree: &[Device]) -> Scenario {
+    let mut scenario = Scenario::new(requests, rules);
+    scenario.inventory.replace(tree.to_vec());
+    assert_eq!(scenario.reconcile(), []);
+    scenario
 }
 
 /// Case README 24.
 #[test]
 fn a_link_names_the_first_class_that_a_device_has() {
     for (nodes, expected) in DEVICES {
-        let story = cold_start("usb:1209:0001;link=/dev/board", "", &device(nodes));
-        assert_eq!(link_of(&story, "/dev/board").as_deref(), Some(expected));
+        let scenario = cold_start("usb:1209:0001;link=/dev/board", "", &device(nodes));
+        assert_eq!(link_of(&scenario, "/dev/board").as_deref(), Some(expected));
     }
     for (only, nodes, expected) in [
         ("only=subsystem:input", PAD, "/dev/input/event9"),
@@ -213,8 +213,12 @@ fn a_link_names_the_first_class_that_a_device_has() {
         ("only=subsystem:usb;only=subsystem:i2c-dev", TUNER, "/dev/i2c-8"),
     ] {
         let request = format!("usb:1209:0001;{only};link=/dev/board");
-        let story = cold_start(&request, "", &device(nodes));
-        assert_eq!(link_of(&story, "/dev/board").as_deref(), Some(expected), "{only}");
+        let scenario = cold_start(&request, "", &device(nodes));
+        assert_eq!(
+            link_of(&scenario, "/dev/board").as_deref(),
+            Some(expected),
+            "{only}"
+        );
     }
 }
 
@@ -232,32 +236,32 @@ fn a_symlink_rule_names_hidraw_only_and_printer_devices_and_prefers_the_drivers_
         (MODEM, "03", None),
     ] {
         let rule = format!("usb:1209:0001:{interface}=/dev/mine");
-        let mut story = cold_start("usb:1209:0001", &rule, &device(nodes));
-        assert_eq!(link_of(&story, "/dev/mine").as_deref(), expected, "{rule}");
-        assert_eq!(conflicts(&story.plan()), 0);
+        let mut scenario = cold_start("usb:1209:0001", &rule, &device(nodes));
+        assert_eq!(link_of(&scenario, "/dev/mine").as_deref(), expected, "{rule}");
+        assert_eq!(conflicts(&scenario.plan()), 0);
     }
 }
 
 /// A device on a hub beside the one that has the link.
 #[test]
 fn a_link_stays_with_its_device_until_a_device_of_a_better_class_comes() {
-    let mut story = Story::new("usb:2109:2813;link=/dev/board", "");
+    let mut scenario = Scenario::new("usb:2109:2813;link=/dev/board", "");
     let tree = hub_with_two_adapters();
     let (second, rest): (Vec<Device>, Vec<Device>) = tree
         .iter()
         .cloned()
         .partition(|device| device.syspath.as_str().contains("/1-1.2"));
-    story.plug(&root_hubs());
+    scenario.plug(&root_hubs());
     let (first, hub): (Vec<Device>, Vec<Device>) = rest
         .into_iter()
         .partition(|device| device.syspath.as_str().contains("/1-1.1"));
-    story.plug(&hub);
-    story.plug(&second);
-    assert_eq!(link_of(&story, "/dev/board").as_deref(), Some("/dev/ttyUSB1"));
-    story.plug(&first);
-    assert_eq!(link_of(&story, "/dev/board").as_deref(), Some("/dev/ttyUSB1"));
-    story.unplug(&second);
-    assert_eq!(link_of(&story, "/dev/board").as_deref(), Some("/dev/ttyUSB0"));
+    scenario.plug(&hub);
+    scenario.plug(&second);
+    assert_eq!(link_of(&scenario, "/dev/board").as_deref(), Some("/dev/ttyUSB1"));
+    scenario.plug(&first);
+    assert_eq!(link_of(&scenario, "/dev/board").as_deref(), Some("/dev/ttyUSB1"));
+    scenario.unplug(&second);
+    assert_eq!(link_of(&scenario, "/dev/board").as_deref(), Some("/dev/ttyUSB0"));
 }
 
 /// Refuses to decide about ttys, as while udevd has not processed them.
@@ -273,23 +277,23 @@ fn await_ttys(_: &RequestEntry, device: &Device) -> Decision {
 fn a_name_is_kept_free_for_a_better_node_that_waits_for_udevd_and_not_taken_from_a_worse_one_before() {
     let tree = device(ST_LINK);
     let request = "usb:1209:0001;link=/dev/board";
-    let mut story = Story::new(request, "");
-    story.admit = await_ttys;
-    story.inventory.replace(tree.clone());
-    assert_eq!(story.reconcile(), []);
-    assert_eq!(link_of(&story, "/dev/board"), None);
+    let mut scenario = Scenario::new(request, "");
+    scenario.admit = await_ttys;
+    scenario.inventory.replace(tree.clone());
+    assert_eq!(scenario.reconcile(), []);
+    assert_eq!(link_of(&scenario, "/dev/board"), None);
 
     let (ttys, rest): (Vec<Device>, Vec<Device>) = tree
         .into_iter()
         .partition(|device| device.subsystem.as_deref() == Some("tty"));
-    let mut story = Story::new(request, "");
-    story.admit = await_ttys;
-    story.plug(&rest);
-    story.plug(&ttys);
-    assert_eq!(link_of(&story, "/dev/board").as_deref(), Some("/dev/sdb"));
-    story.admit = admit_all;
-    assert_eq!(story.reconcile(), []);
-    assert_eq!(link_of(&story, "/dev/board").as_deref(), Some("/dev/ttyACM0"));
+    let mut scenario = Scenario::new(request, "");
+    scenario.admit = await_ttys;
+    scenario.plug(&rest);
+    scenario.plug(&ttys);
+    assert_eq!(link_of(&scenario, "/dev/board").as_deref(), Some("/dev/sdb"));
+    scenario.admit = admit_all;
+    assert_eq!(scenario.reconcile(), []);
+    assert_eq!(link_of(&scenario, "/dev/board").as_deref(), Some("/dev/ttyACM0"));
 }
 
 fn any_arrival() -> impl Strategy<Value = (usize, Vec<usize>, Vec<bool>)> {
@@ -310,24 +314,24 @@ proptest! {
         let request = format!("usb:1209:0001;{option}=/dev/board");
         let rules: Vec<String> = (0..5).map(|number| format!("usb:1209:0001:{number:02x}=/dev/if{number}")).collect();
         let rules = rules.join(",");
-        let mut story = Story::new(&request, &rules);
-        story.plug(&rest.iter().cloned().map(before_udev).collect::<Vec<_>>());
+        let mut scenario = Scenario::new(&request, &rules);
+        scenario.plug(&rest.iter().cloned().map(before_udev).collect::<Vec<_>>());
         let order: Vec<usize> = order.into_iter().filter(|index| *index < nodes.len()).collect();
         for index in &order {
-            story.plug(&[before_udev(nodes[*index].clone())]);
+            scenario.plug(&[before_udev(nodes[*index].clone())]);
             if udevd_is_prompt[*index] {
-                story.plug(&[nodes[*index].clone()]);
+                scenario.plug(&[nodes[*index].clone()]);
             }
         }
         for index in order.iter().rev() {
-            story.plug(&[nodes[*index].clone()]);
+            scenario.plug(&[nodes[*index].clone()]);
         }
         let cold = cold_start(&request, &rules, &tree);
-        prop_assert_eq!(&story.container.links, &cold.container.links);
-        prop_assert_eq!(&story.container.nodes, &cold.container.nodes);
-        prop_assert_eq!(conflicts(&story.plan()), 0);
+        prop_assert_eq!(&scenario.container.links, &cold.container.links);
+        prop_assert_eq!(&scenario.container.nodes, &cold.container.nodes);
+        prop_assert_eq!(conflicts(&scenario.plan()), 0);
         if option == "link" {
-            let named = link_of(&story, "/dev/board");
+            let named = link_of(&scenario, "/dev/board");
             prop_assert_eq!(named.as_deref(), Some(DEVICES[which].1));
         }
     }
@@ -357,31 +361,31 @@ fn a_node_keeps_its_name_while_a_better_one_waits_for_another_container() {
         ("usb:1209:0001;link=/dev/board", ""),
         ("usb:1209:0001", "usb:1209:0001:0=/dev/board"),
     ] {
-        let mut story = Story::new(request, symlinks);
+        let mut scenario = Scenario::new(request, symlinks);
         // The node at the path, or the one that the link leads to.
-        let named = |story: &Story| {
-            let container = &story.container;
+        let named = |scenario: &Scenario| {
+            let container = &scenario.container;
             let path = container
                 .links
                 .get(board)
                 .map_or(board, |target| target.as_path());
             container.nodes.get(path).map(|node| node.num)
         };
-        story.plug(&others);
-        assert_eq!(named(&story), Some(of_keys), "{request} {symlinks}");
+        scenario.plug(&others);
+        assert_eq!(named(&scenario), Some(of_keys), "{request} {symlinks}");
         let tty_waits = |_: &RequestEntry, device: &Device| match device.subsystem.as_deref() {
             Some("tty") => Decision::Waiting("another has it".into()),
             _ => Decision::Admitted,
         };
-        story.admit = tty_waits;
-        story.plug(&tty);
-        assert_eq!(named(&story), Some(of_keys), "{request} {symlinks}");
-        story.admit = admit_all;
-        assert_eq!(story.reconcile(), []);
-        assert_eq!(named(&story), Some(of_tty), "{request} {symlinks}");
+        scenario.admit = tty_waits;
+        scenario.plug(&tty);
+        assert_eq!(named(&scenario), Some(of_keys), "{request} {symlinks}");
+        scenario.admit = admit_all;
+        assert_eq!(scenario.reconcile(), []);
+        assert_eq!(named(&scenario), Some(of_tty), "{request} {symlinks}");
         // The better one goes for a time: nobody who waits for the name is given the worse one meanwhile.
-        story.admit = tty_waits;
-        assert_eq!(story.reconcile(), []);
-        assert_eq!(named(&story), None, "{request} {symlinks}");
+        scenario.admit = tty_waits;
+        assert_eq!(scenario.reconcile(), []);
+        assert_eq!(named(&scenario), None, "{request} {symlinks}");
     }
 }

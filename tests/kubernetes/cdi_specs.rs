@@ -1,4 +1,4 @@
-//! What a container gets.
+//! What a container gets: CDI devices and their specs, or nodes.
 
 use std::fs;
 

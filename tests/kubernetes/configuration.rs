@@ -1,4 +1,4 @@
-//! The configuration, while the plugin runs and when it can't.
+//! The configuration: changes while the plugin runs, and errors.
 
 use std::time::Duration;
 

@@ -15,7 +15,7 @@ const MIB: u64 = 1 << 20;
 /// The most partitions of a disk that are plugged.
 const PARTITIONS: u16 = 250;
 
-/// A disk whose partitions are what is plugged; all go with it.
+/// A disk whose partitions are the devices that are plugged in; dropping it removes all.
 pub struct Disk(LoopDevice);
 
 impl Disk {
@@ -60,7 +60,7 @@ impl Drop for Disk {
     }
 }
 
-/// What comes sooner came by an event: without one the plugin looks at its devices every 10 s. On a quiet machine it takes 0.2 s.
+/// A list within this time is the reaction to an event: without events the plugin polls every 10 s. On a quiet machine it takes 0.2 s.
 const BY_EVENT: Duration = Duration::from_secs(2);
 
 #[tokio::test]
@@ -150,7 +150,7 @@ async fn an_allocated_present_unit_stays_and_is_unhealthy_while_its_device_is_ab
     assert!(two.iter().any(|unit| unit.id == held.id));
 }
 
-/// Case README 2. The partition stands for a device that goes and comes back as another, at the same place.
+/// Case README 2. The partition stands for a device that comes back with other ids at the same place.
 #[tokio::test]
 #[ignore = "needs root: plugs partitions of a loop device"]
 async fn a_brief_absence_is_not_sent_to_kubelet_if_several_requests_select_the_device() {
@@ -220,7 +220,7 @@ async fn a_slot_sends_no_list_when_its_device_comes_and_goes() {
     disk.unplug(1);
     assert_eq!(seen.list().await.len(), 0);
     assert_eq!(before[0].health, "Healthy");
-    // A list that tells the same is sent where CDI is on and the nodes of now are not part of what is told.
+    // With CDI the nodes are not part of the list, so no list is sent.
     assert_eq!(slot.lists_within(Duration::from_millis(300)).await, 0);
 }
 
@@ -298,7 +298,7 @@ async fn a_thousand_devices_come_and_go_in_one_list_for_each_burst() {
     }
 }
 
-/// What packaging/kubernetes/base promises, in KiB.
+/// The memory that packaging/kubernetes/base reserves, in KiB.
 const MEMORY: u64 = 15 << 10;
 
 #[tokio::test]

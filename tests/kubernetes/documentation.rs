@@ -1,4 +1,4 @@
-//! The plugin's documents: its man page and completions have all of its options, and its examples are what it reads.
+//! The plugin's documents: the man page and completions have all options, and the plugin reads all examples.
 
 use std::fs;
 use std::path::Path;
@@ -105,7 +105,7 @@ fn every_example_of_the_clusters_document_is_read_by_the_plugin() {
         all.extend(arguments);
         let environment = [("OCI_HOTPLUG_CONFIG", classes.to_str().expect("a path"))];
         let (status, out, printed) = node.run_with(&environment, &all);
-        // What this machine lacks makes it 1, what can't be read 2.
+        // 1: something is missing on this machine. 2: the configuration has an error.
         assert!(
             matches!(status.code(), Some(0 | 1)),
             "{arguments:?}: {printed}{out}"
@@ -120,7 +120,7 @@ fn every_example_of_the_clusters_document_is_read_by_the_plugin() {
     for block in yaml_blocks() {
         if let Some(manifest) = after(&block) {
             manifests += 1;
-            // Files that other examples show, or that those who come have.
+            // The file of another example, or a file in the format of another plugin.
             let arguments =
                 arguments(&manifest)
                     .into_iter()

@@ -1,4 +1,4 @@
-//! What the node's container engine says of CDI, and what is made of it: the engine here is of our own making.
+//! Whether the node's container engine supports CDI, with a simulated engine.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use crate::kubelet::Behaviour;
 const SLOTS: &str =
     "resources: [{name: example.com/nothing, requests: ['syspath:/sys/devices/virtual/mem/null']}]";
 
-/// An engine that answers on a socket of `node` until what is returned is dropped.
+/// An engine that answers on a socket of `node` until the returned tasks are dropped.
 fn engine(node: &Node, version: &'static str, config: &'static str) -> (PathBuf, JoinSet<()>) {
     let path = node.path("engine.sock");
     let listener = UnixListener::bind(&path).expect("listen as an engine");

@@ -14,7 +14,7 @@ use crate::device_plugin::{Node, Plugin, eventually};
 use crate::kubelet::{Behaviour, Kubelet, PodResources, Registered};
 use crate::port::Port;
 
-/// A node whose one device, which hostdev's list names, is a pod's.
+/// A node with one device from hostdev's list, which a pod has.
 struct Lab {
     plugin: Plugin,
     registered: Registered,
@@ -31,7 +31,7 @@ fn make(device: &Path) {
 }
 
 impl Lab {
-    /// Starts a plugin that tells the API server at `address`, whose CA is this file.
+    /// Starts a plugin that sends events to the API server at `address`, whose CA is this file.
     async fn start(address: SocketAddr, ca: &str) -> Self {
         let node = Node::new();
         let device = node.path("device");
@@ -158,7 +158,7 @@ async fn a_flapping_device_has_an_event_per_interval_with_a_count() {
         lab.has_it_back().await;
         lab.loses_its_device().await;
     }
-    // It is counted on in what was made before.
+    // The count of the first event is raised.
     let path = format!(
         "{}/{}",
         made.path,

@@ -131,7 +131,7 @@ async fn a_value_of_its_environment_or_file_that_is_none_is_refused_by_its_name(
     assert!(printed.contains("--device, number 1: "), "{printed}");
 }
 
-/// What `--check` says where no source is given.
+/// The output of `--check` without a source.
 fn found_by_itself(command: &mut Command) -> String {
     let output = command
         .args([
@@ -191,7 +191,7 @@ fn its_file_in_etc_is_found() {
     );
 }
 
-/// Case README 13. Paths outside /dev, of which no event tells.
+/// Case README 13. Paths outside /dev, which have no events.
 #[tokio::test]
 async fn a_unit_is_advertised_once_its_mount_is_there_and_no_longer_than_that() {
     let node = Node::new();

@@ -116,7 +116,7 @@ impl Scene {
         text(&output)
     }
 
-    /// What a program says on the host.
+    /// The output of a program on the host.
     fn on_the_host(&self, program: &str) -> String {
         stdout_of(
             Command::new("chroot")
@@ -221,7 +221,7 @@ fn the_image_installs_what_runs_on_the_host_and_again_changes_nothing() {
     assert_eq!(inode(&watcher), before);
     assert!(fs::symlink_metadata(&at_boot).is_err(), "it stays disabled");
 
-    // Another version: by rename, so that who runs the old one goes on with it.
+    // Another version is installed by rename, so that processes keep the old one.
     fs::write(&watcher, "another version").expect("change the watcher");
     let old = fs::File::open(&watcher).expect("open the old one");
     let third = scene.installs();

@@ -1,4 +1,4 @@
-//! packaging/kubernetes: the Helm chart is in order, and says what the Kustomize base says.
+//! packaging/kubernetes: the Helm chart is valid and has the same objects as the Kustomize base.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Who has what, as kubelet's pod-resources tell it: what is held stays, and what nobody has for a while goes.
+//! The units in use, from kubelet's pod-resources: they stay until no pod has had them for the grace period.
 
 use std::fs;
 
@@ -94,7 +94,7 @@ async fn containers_with_a_removed_resource_can_restart_until_the_last_has_ended
     );
     plugin.logs("kept while containers have 1 of it").await;
     pods.wait_for_lists(8).await;
-    // As kubelet asks before each start of a container; somebody may have cleared the specs away.
+    // kubelet makes this call before each start of a container; the specs may have been removed meanwhile.
     let of_it = |name: &String| name.contains("k8s-serial-") && !name.contains("k8s-serial-2-");
     for name in specs(&node).iter().filter(|name| of_it(name)) {
         fs::remove_file(node.cdi_dir().join(name)).unwrap();
@@ -118,7 +118,7 @@ async fn without_kubelets_word_every_spec_stays() {
     node.write("config.yaml", ONE);
     kubelet.registered("example.com/other").await.list().await;
     plugin.logs("cannot connect: No such file").await;
-    // Whoever comes to be asked says so: only now is anything concluded.
+    // While kubelet does not answer, no spec is removed.
     assert_eq!(specs(&node).len(), 3);
     let mut pods = PodResources::start(&node.path("pods.sock"));
     pods.wait_for_lists(1).await;
@@ -163,7 +163,7 @@ async fn a_missing_unit_is_withdrawn_once_its_pod_has_ended_and_the_pod_is_logge
             disk.number()
         ),
     );
-    // Not the plugin that gave it: one that was started since, and knows by kubelet alone.
+    // This plugin was started after the allocation and knows of it only from kubelet.
     let plugin = plugin(&node, &["--config", config.to_str().unwrap()]);
     let mut registered = kubelet.registered("a.b/part").await;
     let list = registered.list().await;

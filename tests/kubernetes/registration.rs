@@ -1,4 +1,4 @@
-//! Registered, and kept so.
+//! Registration with kubelet, and keeping it.
 
 use std::fs;
 use std::time::Duration;
@@ -14,7 +14,7 @@ async fn a_plugin_serves_before_it_registers_and_then_sends_its_list() {
     let mut kubelet = node.kubelet(Behaviour::Normal);
     let _plugin = node.plugin(&["--devs", "/dev/null:rw,/dev/zero:r"]);
     for (resource, id) in [(NULL, "/dev/null"), ("hostdev.k8s.io/dev_zero", "/dev/zero")] {
-        // That it is registered says that the dial-back was answered.
+        // A registration proves that the plugin answered the dial-back.
         let mut registered = kubelet.registered(resource).await;
         assert!(!registered.request.endpoint.contains('/'), "a plain file name");
         assert_eq!(registered.request.options, Some(registered.options));

@@ -1,4 +1,4 @@
-//! How it says that it is well: over HTTP, and in its log.
+//! The plugin's state: over HTTP, and in its log.
 
 use serde_json::Value;
 

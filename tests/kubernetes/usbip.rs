@@ -1,5 +1,5 @@
-//! Devices of USB/IP servers, as usbip-device-plugin's users have them: their file, their arguments, what kubelet hears
-//! while servers and other hosts come and go. (With the kernel's controller and a real kubelet: tests/vm/usbip_pods.rs.)
+//! Devices of USB/IP servers in usbip-device-plugin's format: its file, its arguments, and the lists that kubelet gets while servers
+//! and other hosts come and go. (With the kernel's controller and a real kubelet: tests/vm/usbip_pods.rs.)
 
 use std::fs;
 use std::path::Path;
@@ -15,15 +15,15 @@ use crate::usbip_server::{Adapter, Fault, UsbipServer};
 
 const BOARD: &str = "usbip.dev.mvalvekens.be/board";
 
-/// Within this time kubelet hears of a device that was taken, or came back: the plugin asks each server every 2 s. One that does
-/// not answer is given up after 5 s.
+/// Within this time kubelet gets a list after a device was imported or released: the plugin lists each server every 2 s, with a
+/// timeout of 5 s.
 const SOON: Duration = Duration::from_secs(5);
 
 fn server(fault: Fault) -> UsbipServer {
     UsbipServer::start(vec![Adapter::new("1-1", "FT001")], fault)
 }
 
-/// The same at a port that is kept for it while there is none.
+/// A server at a reserved port, which stays reserved while no server runs.
 fn server_at(port: &Port) -> UsbipServer {
     UsbipServer::start_at(port.address, vec![Adapter::new("1-1", "FT001")], Fault::None)
 }
@@ -273,7 +273,7 @@ async fn a_changed_file_is_in_force_at_once_and_a_bad_one_keeps_the_old() {
         .await
         .unwrap();
     assert_eq!(answer.cdi_devices.len(), 2, "{answer:?}");
-    // Nobody asks the server of before any more.
+    // The previous server is not listed any more.
     let asked = server.accepted();
     let before = other.accepted();
     eventually("the other server is asked", || other.accepted() >= before + 2).await;

@@ -18,7 +18,7 @@ cd "$here/../.."
 
 version=27.1.0
 # What src/model and src/watcher/transaction.rs use, and their tests.
-dependencies='glob nix regex-lite serde serde_json thiserror toml tracing'
+dependencies='glob nix regex-lite saphyr-parser serde serde_json thiserror toml tracing'
 dev_dependencies='proptest rbpf'
 # The least percentage of viable mutants that a complete run catches.
 least=95

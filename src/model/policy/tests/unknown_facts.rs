@@ -269,3 +269,27 @@ fn a_rule_on_udevs_facts_waits_for_them() {
         "[[policy.deny]] at /etc/c.toml line 7"
     );
 }
+
+#[test]
+fn the_deny_rules_that_depend_on_udevd_are_named_and_no_others() {
+    let at_line = |line, devices: &[&str]| {
+        let mut rule = deny(devices);
+        rule.place.line = line;
+        rule
+    };
+    let policy = policy(
+        Fallback::Nothing,
+        vec![allow(&["tag:uaccess"])],
+        vec![
+            at_line(1, &["usb:0403:6001"]),
+            at_line(
+                2,
+                &["subsystem:tty", "subsystem:block&property:ID_FS_LABEL=secret"],
+            ),
+            at_line(3, &["devnode:/dev/ttyS0"]),
+            at_line(4, &["glob:/dev/serial/by-id/*"]),
+        ],
+    );
+    let lines = policy.denials_that_need_udevd().map(|place| place.line);
+    assert_eq!(Vec::from_iter(lines), [2, 4]);
+}

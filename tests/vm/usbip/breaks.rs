@@ -156,9 +156,9 @@ fn a_watcher_that_is_killed_at_any_moment_of_an_attachment_leaves_one_device_and
         "exec 2>&1; for moment in {MOMENTS}; do \
          {release} || exit 1; sleep $moment; \
          step=$(oci-hotplug usbip ports --json | jq -r '.[0].state // \"none\"'); \
-         pgrep -f '[o]ci-hotplug-usbip' > /dev/null && step=$step+worker; \
+         pgrep -x oci-hotplug-usb > /dev/null && step=$step+worker; \
          kill -9 $(pgrep oci-hotplug-wat); \
-         case $moment in *[05]) kill -9 $(pgrep -f '[o]ci-hotplug-usbip') ;; esac 2> /dev/null; \
+         case $moment in *[05]) kill -9 $(pgrep -x oci-hotplug-usb) ;; esac 2> /dev/null; \
          oci-hotplug recover > /dev/null || exit 1; \
          {again} || exit 1; \
          test $(oci-hotplug usbip ports --json | jq length) = 1 || exit 1; \
@@ -179,7 +179,7 @@ fn a_watcher_that_is_killed_at_any_moment_of_an_attachment_leaves_one_device_and
     vm.run(&format!(
         "{}; {}; kill -9 $(pgrep oci-hotplug-wat); oci-hotplug recover",
         release_of(&container.id),
-        until("pgrep -f '[o]ci-hotplug-usbip'")
+        until("pgrep -x oci-hotplug-usb")
     ));
     remote.server.hang(false);
     container.gains("/dev/far");

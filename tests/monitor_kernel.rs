@@ -250,7 +250,7 @@ fn next(monitor: &mut DeviceMonitor, queue: &mut Vec<DeviceEvent>, syspath: &Sys
     }
 }
 
-/// Drains until an event is as wanted; that one and all before it. Panics at the deadline.
+/// Drains until an event is as facts; that one and all before it. Panics at the deadline.
 fn drain_until(
     monitor: &mut DeviceMonitor,
     deadline: Instant,
@@ -291,7 +291,7 @@ fn removed(event: DeviceEvent) -> u64 {
 fn without_udevd_the_kernel_s_events_are_complete_at_once() {
     private_world();
     let disk = LoopDisk::attach();
-    let wanted = FactsNeeded {
+    let facts = FactsNeeded {
         attributes: [
             ("size".to_owned(), Some("partition".to_owned())),
             ("ro".to_owned(), Some("disk".to_owned())),
@@ -299,7 +299,7 @@ fn without_udevd_the_kernel_s_events_are_complete_at_once() {
         .into(),
         ..FactsNeeded::default()
     };
-    let mut monitor = DeviceMonitor::open(wanted, RECEIVE_BUFFER).unwrap();
+    let mut monitor = DeviceMonitor::open(facts, RECEIVE_BUFFER).unwrap();
     let mut queue = Vec::new();
     let syspath = disk.partition_syspath();
 
@@ -314,7 +314,7 @@ fn without_udevd_the_kernel_s_events_are_complete_at_once() {
     let number = fs::read_to_string(syspath.as_path().join("dev")).unwrap();
     assert_eq!(node.num.to_string(), format!("b {}", number.trim()));
     assert_eq!(device.attribute("size"), Some("8192"));
-    assert_eq!(device.attribute("ro"), None, "wanted of disks only");
+    assert_eq!(device.attribute("ro"), None, "facts of disks only");
     assert_eq!(device.seen, Seen::NoUdevd);
     assert!(device.seqnum > 0);
 
@@ -414,11 +414,11 @@ fn a_device_that_udevd_has_not_spoken_of_stays_with_the_kernel() {
     private_world();
     let disk = LoopDisk::attach();
     let _udevd = Udevd::start("");
-    let wanted = FactsNeeded {
-        udev: true,
+    let facts = FactsNeeded {
+        udev_of_all: true,
         ..FactsNeeded::default()
     };
-    let monitor = DeviceMonitor::open(wanted, RECEIVE_BUFFER).unwrap();
+    let monitor = DeviceMonitor::open(facts, RECEIVE_BUFFER).unwrap();
     // Attached before this udevd came up, and never triggered.
     let devices = monitor.enumerate().unwrap();
     let listed = devices
@@ -605,12 +605,12 @@ fn a_static_node_comes_changes_and_goes() {
         )
         .unwrap()
     };
-    let wanted = FactsNeeded {
-        nodes: [path.clone()].into(),
+    let facts = FactsNeeded {
+        static_nodes: [path.clone()].into(),
         ..FactsNeeded::default()
     };
     let mut monitor = DeviceMonitor::open(FactsNeeded::default(), RECEIVE_BUFFER).unwrap();
-    monitor.want(wanted);
+    monitor.add_needed(&facts);
     assert_eq!(monitor.poll_static_nodes(), []);
     let syspath = SysPath::new(format!("/sys/devices/oci-hotplug-node{}", path.display()));
     let mut queue = Vec::new();
@@ -634,11 +634,11 @@ fn what_listing_and_one_event_cost_is_measured() {
     private_world();
     let disk = LoopDisk::attach();
     let usb = |name: &str| (name.to_owned(), Some("usb_device".to_owned()));
-    let wanted = FactsNeeded {
+    let facts = FactsNeeded {
         attributes: ["idVendor", "idProduct", "serial"].map(usb).into(),
         ..FactsNeeded::default()
     };
-    let mut monitor = DeviceMonitor::open(wanted, RECEIVE_BUFFER).unwrap();
+    let mut monitor = DeviceMonitor::open(facts, RECEIVE_BUFFER).unwrap();
     let mut listing: Vec<_> = (0..51)
         .map(|_| {
             let start = Instant::now();

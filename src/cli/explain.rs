@@ -128,16 +128,12 @@ pub(super) fn run(registry: &Registry, config: &Config, id: &str, path: &Path, a
 
 /// All devices, with the facts that requests and rules need.
 fn enumerate(status: &Status, policy: &Policy, path: &Path) -> Result<Inventory> {
-    let mut requests: Vec<Request> = status
-        .requests
-        .iter()
-        .map(|entry| entry.request.clone())
-        .collect();
-    // Adds a node that is in the host's /dev and not in sysfs.
-    requests.extend(format!("node:{}", path.display()).parse().ok());
-    let mut facts = FactsNeeded::of(&requests, &[]);
-    facts.merge(&FactsNeeded::of_policy(policy.selectors()));
-    facts.udev = true;
+    let mut facts = FactsNeeded::of_container(&status.requests, &[], policy.selectors());
+    // A node that is in the host's /dev and not in sysfs.
+    if path.starts_with("/dev") {
+        facts.static_nodes.insert(path.to_owned());
+    }
+    facts.udev_of_all = true;
     let monitor = DeviceMonitor::open(facts, 0).context("listing the host's devices")?;
     let mut devices = monitor.enumerate().context("listing the host's devices")?;
     devices.extend(crate::host::nodeless::devices(&devices));

@@ -32,12 +32,11 @@ use crate::usbip::{self, records};
 /// Prints what a request selects now, and with `watch` what comes and goes from then on.
 pub fn run(text: &str, classes: &Classes, state_dir: &Path, watch: bool, as_json: bool) -> Result<()> {
     let Requests { entries, symlinks } = read_list(Origin::Root, text, classes)?;
-    let requests: Vec<_> = entries.iter().map(|entry| entry.request.clone()).collect();
-    let mut wanted = FactsNeeded::of(&requests, &symlinks);
-    // Speed does not matter here, and the links should be shown.
-    wanted.udev = true;
+    let mut facts = FactsNeeded::of(entries.iter().map(|entry| &entry.request), &symlinks);
+    // The links are printed; the time to read them does not matter here.
+    facts.udev_of_all = true;
     let buffer = if watch { RECEIVE_BUFFER } else { 0 };
-    let mut monitor = DeviceMonitor::open(wanted, buffer).context("listing the host's devices")?;
+    let mut monitor = DeviceMonitor::open(facts, buffer).context("listing the host's devices")?;
     let mut shown = select(&monitor, &entries, &symlinks, Some(state_dir))?;
     shown.print(as_json)?;
     if !watch {
@@ -54,10 +53,10 @@ pub fn run(text: &str, classes: &Classes, state_dir: &Path, watch: bool, as_json
 /// The paths of the nodes that a request for this sysfs device would attach.
 pub(super) fn nodes_at(syspath: &str) -> Result<Vec<String>> {
     let request: Request = format!("syspath:{syspath}").parse()?;
-    let mut wanted = FactsNeeded::of(std::slice::from_ref(&request), &[]);
+    let mut facts = FactsNeeded::of([&request], &[]);
     // The kernel's facts are enough.
-    wanted.udev = false;
-    let monitor = DeviceMonitor::open(wanted, 0).context("listing the host's devices")?;
+    facts.udev_of_all = false;
+    let monitor = DeviceMonitor::open(facts, 0).context("listing the host's devices")?;
     let selection = select(&monitor, &[RequestEntry::new(Origin::Root, request)], &[], None)?;
     Ok(selection.nodes.into_iter().map(|node| node.path).collect())
 }

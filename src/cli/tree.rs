@@ -28,7 +28,7 @@ pub(super) struct Options {
 /// Prints the host's devices, and which container holds each.
 pub(super) fn run(registry: &Registry, options: Options, as_json: bool) -> Result<()> {
     let mut facts = FactsNeeded {
-        udev: true,
+        udev_of_all: true,
         ..FactsNeeded::default()
     };
     facts

@@ -118,7 +118,7 @@ impl Sources {
 
     /// From now on watches what these definitions need.
     pub fn watch(&mut self, definitions: &[Definition]) {
-        self.monitor.want(resources::facts_needed(definitions));
+        self.monitor.add_needed(&resources::facts_needed(definitions));
         self.monitor.poll_static_nodes();
         self.paths = FileWatch::of(paths_outside_dev(definitions));
         self.outside = OutsidePaths::of(definitions);

@@ -51,7 +51,7 @@ impl World {
 
     /// Requests or policy have changed: other facts may decide.
     pub fn set_facts_needed(&mut self, planner: &Planner, policy: &Policy) {
-        self.monitor.want(facts_needed(planner, policy));
+        self.monitor.add_needed(&facts_needed(planner, policy));
     }
 
     /// Reads all devices of the host. These have the kernel's facts only, see [`World::complete_selected`].
@@ -194,12 +194,5 @@ impl World {
 
 /// The facts that requests, rules for links and policy need.
 fn facts_needed(planner: &Planner, policy: &Policy) -> FactsNeeded {
-    let requests: Vec<_> = planner
-        .entries()
-        .iter()
-        .map(|entry| entry.request.clone())
-        .collect();
-    let mut needed = FactsNeeded::of(&requests, planner.symlinks());
-    needed.merge(&FactsNeeded::of_policy(policy.selectors()));
-    needed
+    FactsNeeded::of_container(planner.entries(), planner.symlinks(), policy.selectors())
 }

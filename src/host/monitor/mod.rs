@@ -41,7 +41,7 @@ pub const RECEIVE_BUFFER: usize = 16 * 1024 * 1024;
 /// A device is reported twice where udevd runs: first from the kernel's event, with what sysfs says, then from
 /// udevd's with its properties, tags and links. Removals come from the kernel alone.
 pub struct DeviceMonitor {
-    wanted: FactsNeeded,
+    needed: FactsNeeded,
     receive_buffer: usize,
     sysfs: SysFs,
     kernel: UeventSocket,
@@ -57,7 +57,7 @@ pub struct DeviceMonitor {
 /// Where links point now ([`DeviceMonitor::follow_links`]).
 #[derive(Debug, Default)]
 pub struct FollowedLinks {
-    /// All of [`FactsNeeded::paths`].
+    /// All of [`FactsNeeded::followed_paths`].
     pub named: Aliases,
     /// The requested links of udev's.
     pub claimed: LinkTargets,
@@ -66,14 +66,14 @@ pub struct FollowedLinks {
 impl DeviceMonitor {
     /// Subscribes to kernel and udevd, each with a receive buffer of this many bytes ([`RECEIVE_BUFFER`]). Nothing
     /// is enumerated before both subscriptions stand, so no event falls in between.
-    pub fn open(wanted: FactsNeeded, receive_buffer: usize) -> Result<Self, MonitorError> {
+    pub fn open(needed: FactsNeeded, receive_buffer: usize) -> Result<Self, MonitorError> {
         let kernel = UeventSocket::open(Group::Kernel, receive_buffer)?;
         let udev = UeventSocket::open(Group::Udev, receive_buffer)?;
         let mut static_nodes = StaticNodes::default();
-        static_nodes.add(&wanted.nodes)?;
+        static_nodes.add(&needed.static_nodes)?;
         static_nodes.has_news();
         Ok(Self {
-            wanted,
+            needed,
             receive_buffer,
             sysfs: SysFs::open("/sys")?,
             kernel,
@@ -86,28 +86,28 @@ impl DeviceMonitor {
         })
     }
 
-    /// Requests were added: later snapshots tell what these look at too. Ask [`Self::poll_static_nodes`] and
-    /// [`Self::enumerate`] afterwards for what is there already.
-    pub fn want(&mut self, wanted: FactsNeeded) {
+    /// Adds the facts that further requests need. Call [`Self::poll_static_nodes`] and [`Self::enumerate`] afterwards for the
+    /// devices that exist already.
+    pub fn add_needed(&mut self, needed: &FactsNeeded) {
         // Where they can't be watched, the look that comes each second finds them.
-        let _ = self.static_nodes.add(&wanted.nodes);
-        self.wanted.merge(&wanted);
+        let _ = self.static_nodes.add(&needed.static_nodes);
+        self.needed.merge(needed);
     }
 
-    /// All devices with nodes, all that lie above them, those that [`FactsNeeded::paths`] lead to, and the static nodes.
+    /// All devices with nodes, all that lie above them, those that [`FactsNeeded::followed_paths`] lead to, and the static nodes.
     ///
     /// Parents come before their children; `seqnum` is 0 and `seen` is [`Seen::Kernel`], unless the requests need
     /// udev's facts of all: then each is completed. Errors: sysfs cannot be listed.
     pub fn enumerate(&self) -> Result<Vec<Device>, MonitorError> {
         let links = HostLinks::open();
-        let named = Aliases::new(links.follow(&self.wanted.paths));
-        let mut devices = self.sysfs.devices(&self.wanted.attributes, &syspaths(&named))?;
+        let named = Aliases::new(links.follow(&self.needed.followed_paths));
+        let mut devices = self.sysfs.devices(&self.needed.attributes, &syspaths(&named))?;
         let udevd_runs = self.udevd.runs();
         for device in &mut devices {
             device.aliases = named.of(device);
             // A link selects a device only after udevd has processed that device.
             let is_linked = device.aliases.iter().any(|path| path.starts_with("/dev"));
-            if self.wanted.udev || is_linked {
+            if self.needed.udev_of_all || is_linked {
                 self.complete_where(device, udevd_runs, &links);
             } else {
                 // Of the hundreds of devices only the few that are selected are ever asked for their properties,
@@ -129,7 +129,7 @@ impl DeviceMonitor {
         self.complete_where(device, self.udevd.runs(), &HostLinks::open());
     }
 
-    /// Where [`FactsNeeded::paths`] and these links of udev's point now.
+    /// Where [`FactsNeeded::followed_paths`] and these links of udev's point now.
     ///
     /// Several devices can claim one link. udevd moves the link while it processes a claimant's event, then sends that event
     /// (systemd, udev-worker.c); it sends no event for the device that gains or loses the link. Call this when
@@ -138,7 +138,7 @@ impl DeviceMonitor {
     pub fn follow_links<'a>(&self, claimed: impl IntoIterator<Item = &'a PathBuf>) -> FollowedLinks {
         let links = HostLinks::open();
         FollowedLinks {
-            named: Aliases::new(links.follow(&self.wanted.paths)),
+            named: Aliases::new(links.follow(&self.needed.followed_paths)),
             claimed: links.follow(claimed),
         }
     }
@@ -184,7 +184,7 @@ impl DeviceMonitor {
         let mut events = Vec::with_capacity(kernel.messages.len() + udev.messages.len());
         self.links_may_have_moved |= !udev.messages.is_empty() || udev.overrun;
         let links = HostLinks::open();
-        let named = Aliases::new(links.follow(&self.wanted.paths));
+        let named = Aliases::new(links.follow(&self.needed.followed_paths));
         let mut has_removal = false;
         if !kernel.messages.is_empty() {
             let udevd_runs = self.udevd.runs();
@@ -233,7 +233,7 @@ impl DeviceMonitor {
     fn report(&self, mut message: Message, named: &Aliases) -> DeviceEvent {
         if message.happened != Happened::Removed {
             let device = &mut message.device;
-            self.sysfs.complete(device, &self.wanted.attributes);
+            self.sysfs.complete(device, &self.needed.attributes);
             device.aliases = named.of(device);
         }
         message.into_event()
@@ -296,33 +296,33 @@ mod tests {
 
     #[test]
     fn wants_add_up_and_an_attribute_wanted_for_two_devtypes_is_read_for_all() {
-        let wanted = |devtype: Option<&str>| FactsNeeded {
+        let needed = |devtype: Option<&str>| FactsNeeded {
             attributes: [("serial".to_owned(), devtype.map(str::to_owned))].into(),
-            paths: [PathBuf::from(format!("/dev/{devtype:?}"))].into(),
-            udev: devtype.is_none(),
+            followed_paths: [PathBuf::from(format!("/dev/{devtype:?}"))].into(),
+            udev_of_all: devtype.is_none(),
             ..FactsNeeded::default()
         };
-        let mut monitor = DeviceMonitor::open(wanted(Some("usb_device")), RECEIVE_BUFFER).unwrap();
-        monitor.want(wanted(Some("usb_device")));
-        assert_eq!(monitor.wanted.attributes["serial"].as_deref(), Some("usb_device"));
-        assert!(!monitor.wanted.udev);
-        monitor.want(wanted(None));
-        assert_eq!(monitor.wanted.attributes["serial"], None);
-        monitor.want(wanted(Some("disk")));
-        assert_eq!(monitor.wanted.attributes["serial"], None);
-        assert_eq!(monitor.wanted.paths.len(), 3);
-        assert!(monitor.wanted.udev);
+        let mut monitor = DeviceMonitor::open(needed(Some("usb_device")), RECEIVE_BUFFER).unwrap();
+        monitor.add_needed(&needed(Some("usb_device")));
+        assert_eq!(monitor.needed.attributes["serial"].as_deref(), Some("usb_device"));
+        assert!(!monitor.needed.udev_of_all);
+        monitor.add_needed(&needed(None));
+        assert_eq!(monitor.needed.attributes["serial"], None);
+        monitor.add_needed(&needed(Some("disk")));
+        assert_eq!(monitor.needed.attributes["serial"], None);
+        assert_eq!(monitor.needed.followed_paths.len(), 3);
+        assert!(monitor.needed.udev_of_all);
     }
 
     #[test]
     fn the_host_s_null_device_is_enumerated_with_alias_and_attribute() {
-        let wanted = FactsNeeded {
+        let needed = FactsNeeded {
             attributes: [("dev".to_owned(), None)].into(),
-            paths: [PathBuf::from("/sys/class/mem/null")].into(),
-            nodes: [PathBuf::from("/dev/zero")].into(),
+            followed_paths: [PathBuf::from("/sys/class/mem/null")].into(),
+            static_nodes: [PathBuf::from("/dev/zero")].into(),
             ..FactsNeeded::default()
         };
-        let monitor = DeviceMonitor::open(wanted, RECEIVE_BUFFER).unwrap();
+        let monitor = DeviceMonitor::open(needed, RECEIVE_BUFFER).unwrap();
         let devices = monitor.enumerate().unwrap();
         let find = |path: &str| devices.iter().find(|device| device.syspath.as_str() == path);
         let null = find("/sys/devices/virtual/mem/null").unwrap();

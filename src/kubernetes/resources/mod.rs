@@ -20,7 +20,6 @@ use resource::Resource;
 
 use crate::kubernetes::config::{DEV, Definition, GoGlob, Requested};
 use crate::kubernetes::snapshot::Snapshot;
-use crate::model::request::Request;
 use crate::model::request::facts_needed::FactsNeeded;
 
 /// The most units of one resource, of any number of devices (see [`MAX_UNITS`](crate::kubernetes::config::MAX_UNITS)).
@@ -32,8 +31,8 @@ pub fn facts_needed(definitions: &[Definition]) -> FactsNeeded {
     for definition in definitions {
         match definition {
             Definition::Requested(requested) => {
-                let requests: Vec<Request> = own::requests(requested).cloned().collect();
-                needed.merge(&FactsNeeded::of(&requests, &requested.requests.symlinks));
+                let requests = own::requests(requested);
+                needed.merge(&FactsNeeded::of(requests, &requested.requests.symlinks));
                 needed.attributes.insert(NUMA_NODE.to_owned(), None);
             }
             Definition::Groups { .. } => {
@@ -44,11 +43,15 @@ pub fn facts_needed(definitions: &[Definition]) -> FactsNeeded {
                 }
                 // inotify reports nodes that were created by hand.
                 let literals = definition.patterns().filter_map(GoGlob::literal);
-                needed.nodes.extend(literals.filter(|path| path.starts_with(DEV)));
+                needed
+                    .static_nodes
+                    .extend(literals.filter(|path| path.starts_with(DEV)));
             }
             Definition::Remote { .. } => add_usb_attributes(&mut needed),
             // inotify reports nodes that were created by hand.
-            Definition::Path { path, .. } if path.starts_with(DEV) => needed.nodes.extend([path.clone()]),
+            Definition::Path { path, .. } if path.starts_with(DEV) => {
+                needed.static_nodes.extend([path.clone()])
+            }
             Definition::Path { .. } | Definition::Pattern { .. } | Definition::NvidiaGpu { .. } => {}
         }
     }

@@ -1,4 +1,4 @@
-//! What a monitor must read of each device, so that all that was asked can be decided.
+//! Which facts of each device a monitor must read to evaluate all requests and rules.
 //!
 //! Must not know how it is read (`host::monitor`).
 
@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use crate::model::device::same_data::{BACKING_FILE, SLAVES};
 use crate::model::request::Request;
+use crate::model::request::entry::RequestEntry;
 use crate::model::request::selector::Selector;
 use crate::model::request::symlink::SymlinkRule;
 
@@ -20,79 +21,88 @@ pub const REPORT_DESCRIPTOR: &str = "report_descriptor";
 /// The directory that holds an input device's bitmaps: its snapshot has only what they come to (`input_capabilities`).
 pub const CAPABILITIES: &str = "capabilities";
 
-/// The facts that the requests look at.
+/// The facts of devices that requests and rules evaluate.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FactsNeeded {
-    /// sysfs attributes by name, and the only DEVTYPE that each is wanted of; `None`: of every device.
+    /// sysfs attributes by name, and the only DEVTYPE that each is read of; `None`: of every device.
     pub attributes: BTreeMap<String, Option<String>>,
-    /// Paths of `/dev` and `/sys` whose links are to be followed on the host; where they lead is a device's
-    /// alias.
+    /// Paths below `/dev` and `/sys` whose links are followed on the host: each is an alias of the device that it leads to.
     ///
-    /// Those of `/sys` may hold `..`: who follows them must stay beneath `/sys`.
-    pub paths: BTreeSet<PathBuf>,
-    /// Nodes that udev does not know of.
-    pub nodes: BTreeSet<PathBuf>,
-    /// Whether udev's properties, tags or links of all devices are needed. Those of the devices that are
-    /// selected are read in any case.
-    pub udev: bool,
+    /// Those of `/sys` may contain `..`: they must be followed beneath `/sys`.
+    pub followed_paths: BTreeSet<PathBuf>,
+    /// Nodes that udev does not know.
+    pub static_nodes: BTreeSet<PathBuf>,
+    /// Whether udev's properties, tags and links are read of all devices. Of selected devices they are always read.
+    pub udev_of_all: bool,
 }
 
 impl FactsNeeded {
-    /// All that these requests and rules look at.
-    pub fn of(requests: &[Request], rules: &[SymlinkRule]) -> Self {
-        let mut wanted = Self::default();
+    /// All that a container's requests, its rules for links and the selectors of the policy need.
+    pub fn of_container<'r, 's>(
+        entries: impl IntoIterator<Item = &'r RequestEntry>,
+        rules: &[SymlinkRule],
+        policy: impl IntoIterator<Item = &'s Selector>,
+    ) -> Self {
+        let mut needed = Self::of(entries.into_iter().map(|entry| &entry.request), rules);
+        needed.merge(&Self::of_policy(policy));
+        needed
+    }
+
+    /// All that these requests and rules for links need.
+    pub fn of<'r>(requests: impl IntoIterator<Item = &'r Request>, rules: &[SymlinkRule]) -> Self {
+        let mut needed = Self::default();
         for request in requests {
             for term in request.selectors().flat_map(|selector| selector.terms()) {
-                wanted.add_selector(&term.selector);
-                // A link that is the whole selector is followed on the host (`paths`), and udev's facts are read for the one
+                needed.add_selector(&term.selector);
+                // A link that is the whole selector is followed on the host (`followed_paths`), and udev's facts are read for the one
                 // device that it points to. Beside other terms, the link must be known for each device that these match.
                 let is_followed =
                     matches!(term.selector, Selector::DevNode(_)) && request.selector.terms().len() == 1;
-                wanted.udev |= term.selector.needs_udev() && !is_followed;
+                needed.udev_of_all |= term.selector.needs_udev() && !is_followed;
             }
             for selector in &request.options.only {
-                wanted.add_selector(selector);
-                wanted.udev |= selector.needs_udev();
+                needed.add_selector(selector);
+                needed.udev_of_all |= selector.needs_udev();
             }
         }
         if !rules.is_empty() {
-            wanted.add_attribute("idVendor", Some("usb_device"));
-            wanted.add_attribute("idProduct", Some("usb_device"));
-            wanted.add_attribute("bInterfaceNumber", Some("usb_interface"));
+            needed.add_attribute("idVendor", Some("usb_device"));
+            needed.add_attribute("idProduct", Some("usb_device"));
+            needed.add_attribute("bInterfaceNumber", Some("usb_interface"));
         }
-        wanted
+        needed
     }
 
-    /// All that a policy looks at: what its rules name, which USB, HID and input devices are hubs, keyboards or mice, which
-    /// the kernel tells before udev does, and what block devices are made of. udev's facts are read of each device of
-    /// which they are missing: judged are only the few that are selected.
-    pub fn of_policy<'a>(selectors: impl IntoIterator<Item = &'a Selector>) -> Self {
-        let mut wanted = Self::default();
+    /// All that the policy needs: the facts in its rules, the descriptors by which the kernel tells hubs, keyboards and mice
+    /// before udev does, and what block devices are made of. udev's facts are not read of all devices for it: only selected
+    /// devices are judged, and of these they are read on demand.
+    fn of_policy<'a>(selectors: impl IntoIterator<Item = &'a Selector>) -> Self {
+        let mut needed = Self::default();
         for selector in selectors {
-            wanted.add_selector(selector);
+            needed.add_selector(selector);
         }
-        wanted.add_attribute(DESCRIPTORS, Some("usb_device"));
-        wanted.add_attribute(REPORT_DESCRIPTOR, None);
-        wanted.add_attribute(CAPABILITIES, None);
-        wanted.add_attribute(BACKING_FILE, Some("disk"));
-        wanted.add_attribute(SLAVES, Some("disk"));
-        wanted
+        needed.add_attribute(DESCRIPTORS, Some("usb_device"));
+        needed.add_attribute(REPORT_DESCRIPTOR, None);
+        needed.add_attribute(CAPABILITIES, None);
+        needed.add_attribute(BACKING_FILE, Some("disk"));
+        needed.add_attribute(SLAVES, Some("disk"));
+        needed
     }
 
-    /// Adds what others want. An attribute that is wanted of two kinds of devices is wanted of every device.
-    pub fn merge(&mut self, other: &FactsNeeded) {
+    /// Adds what other requests need. An attribute that is needed of two kinds of devices is read of every device.
+    pub fn merge(&mut self, other: &Self) {
         for (name, devtype) in &other.attributes {
             self.add_attribute(name, devtype.as_deref());
         }
-        self.paths.extend(other.paths.iter().cloned());
-        self.nodes.extend(other.nodes.iter().cloned());
-        self.udev |= other.udev;
+        self.followed_paths.extend(other.followed_paths.iter().cloned());
+        self.static_nodes.extend(other.static_nodes.iter().cloned());
+        self.udev_of_all |= other.udev_of_all;
     }
 
     fn add_selector(&mut self, selector: &Selector) {
         match selector {
             Selector::Usb { serial, .. } => {
-                // The kernel shows a serial number only to who gets hold of the device, which may take a while.
+                // Reading a serial number waits for the lock of the device, which may take a while.
                 let serial = serial.as_ref().map(|_| "serial");
                 for attribute in ["idVendor", "idProduct"].into_iter().chain(serial) {
                     self.add_attribute(attribute, Some("usb_device"));
@@ -100,10 +110,10 @@ impl FactsNeeded {
             }
             Selector::Attr { name, .. } => self.add_attribute(name, None),
             Selector::DevNode(path) | Selector::SysPath(path) => {
-                self.paths.insert(path.clone());
+                self.followed_paths.insert(path.clone());
             }
             Selector::Node(path) => {
-                self.nodes.insert(path.clone());
+                self.static_nodes.insert(path.clone());
             }
             _ => {}
         }
@@ -126,7 +136,7 @@ mod tests {
     use super::*;
     use crate::model::request::parse_requests;
 
-    fn wanted(requests: &str) -> FactsNeeded {
+    fn needed(requests: &str) -> FactsNeeded {
         FactsNeeded::of(&parse_requests(requests).unwrap(), &[])
     }
 
@@ -136,40 +146,40 @@ mod tests {
 
     #[test]
     fn usb_ids_are_read_of_usb_devices_only() {
-        let ids_alone = wanted("usb:0403:6001");
-        let wanted = wanted("usb:0403:6001:A");
+        let ids_alone = needed("usb:0403:6001");
+        let facts = needed("usb:0403:6001:A");
         let of_devices = Some("usb_device");
         assert!(!ids_alone.attributes.contains_key("serial"));
         assert_eq!(
-            wanted.attributes,
+            facts.attributes,
             BTreeMap::from([
                 attribute("idProduct", of_devices),
                 attribute("idVendor", of_devices),
                 attribute("serial", of_devices)
             ])
         );
-        assert!(!wanted.udev && wanted.paths.is_empty() && wanted.nodes.is_empty());
+        assert!(!facts.udev_of_all && facts.followed_paths.is_empty() && facts.static_nodes.is_empty());
     }
 
     #[test]
     fn an_attribute_that_is_named_is_read_of_every_device_whatever_the_order() {
         let every = attribute("serial", None);
         assert_eq!(
-            wanted("attr:serial=A,usb:0403:6001:A").attributes.get(&every.0),
+            needed("attr:serial=A,usb:0403:6001:A").attributes.get(&every.0),
             Some(&every.1)
         );
         assert_eq!(
-            wanted("usb:0403:6001:A,attr:serial=A").attributes.get(&every.0),
+            needed("usb:0403:6001:A,attr:serial=A").attributes.get(&every.0),
             Some(&every.1)
         );
     }
 
     #[test]
     fn negated_terms_and_only_count_too() {
-        let wanted = wanted("port:1-1&!devnode:/dev/a;only=node:/dev/b;only=attr:power/control=on");
-        assert_eq!(wanted.paths, BTreeSet::from([PathBuf::from("/dev/a")]));
-        assert_eq!(wanted.nodes, BTreeSet::from([PathBuf::from("/dev/b")]));
-        assert!(wanted.udev && wanted.attributes.contains_key("power/control"));
+        let facts = needed("port:1-1&!devnode:/dev/a;only=node:/dev/b;only=attr:power/control=on");
+        assert_eq!(facts.followed_paths, BTreeSet::from([PathBuf::from("/dev/a")]));
+        assert_eq!(facts.static_nodes, BTreeSet::from([PathBuf::from("/dev/b")]));
+        assert!(facts.udev_of_all && facts.attributes.contains_key("power/control"));
     }
 
     #[test]
@@ -186,18 +196,18 @@ mod tests {
             ("property:ID_BUS=usb", true),
             ("glob:/dev/ttyUSB*", true),
         ] {
-            assert_eq!(wanted(requests).udev, needs, "{requests}");
+            assert_eq!(needed(requests).udev_of_all, needs, "{requests}");
         }
     }
 
     #[test]
-    fn a_policy_wants_what_tells_hubs_inputs_and_stacked_disks_and_what_its_rules_name() {
+    fn a_policy_needs_what_tells_hubs_inputs_and_stacked_disks_and_what_its_rules_name() {
         let rules: Vec<Selector> = ["attr:power/control=on", "node:/dev/b", "tag:seat"]
             .iter()
             .map(|text| text.parse().unwrap())
             .collect();
-        let wanted = FactsNeeded::of_policy(&rules);
-        let names: Vec<&str> = wanted.attributes.keys().map(String::as_str).collect();
+        let facts = FactsNeeded::of_policy(&rules);
+        let names: Vec<&str> = facts.attributes.keys().map(String::as_str).collect();
         let mut expected = [
             DESCRIPTORS,
             REPORT_DESCRIPTOR,
@@ -208,29 +218,32 @@ mod tests {
         ];
         expected.sort_unstable();
         assert_eq!(names, expected);
-        assert_eq!(wanted.nodes, BTreeSet::from([PathBuf::from("/dev/b")]));
-        assert!(!wanted.udev, "udev's facts are read of each selected device");
+        assert_eq!(facts.static_nodes, BTreeSet::from([PathBuf::from("/dev/b")]));
+        assert!(
+            !facts.udev_of_all,
+            "udev's facts are read of each selected device"
+        );
     }
 
     #[test]
-    fn who_wants_udevs_facts_gets_them_whoever_else_does_not() {
+    fn merged_facts_include_udevs_if_either_side_needs_them() {
         for (one, other) in [
             ("tag:seat", "usb:0403"),
             ("usb:0403", "tag:seat"),
             ("tag:a", "tag:b"),
         ] {
-            let mut both = wanted(one);
-            both.merge(&wanted(other));
-            assert!(both.udev, "{one} {other}");
+            let mut both = needed(one);
+            both.merge(&needed(other));
+            assert!(both.udev_of_all, "{one} {other}");
         }
     }
 
     #[test]
-    fn merging_is_wanting_both() {
+    fn merging_needs_the_facts_of_both() {
         let rules = ["usb:0403:6001:00=/dev/gps".parse().unwrap()];
         let (left, right) = (
-            wanted("attr:idVendor=0403,syspath:/sys/a"),
-            FactsNeeded::of(&[], &rules),
+            needed("attr:idVendor=0403,syspath:/sys/a"),
+            FactsNeeded::of([], &rules),
         );
         let mut both = left.clone();
         both.merge(&right);
@@ -242,6 +255,6 @@ mod tests {
             both.attributes.get("bInterfaceNumber"),
             Some(&Some("usb_interface".to_owned()))
         );
-        assert!(!both.udev && both.paths.contains(&PathBuf::from("/sys/a")));
+        assert!(!both.udev_of_all && both.followed_paths.contains(&PathBuf::from("/sys/a")));
     }
 }

@@ -77,7 +77,7 @@ fn is_sound(request: &Request, length: usize) {
     assert!(options.path.as_ref().is_none_or(|path| path.starts_with("/dev")));
     assert!(options.mode.is_none_or(|mode| (1..=0o777).contains(&mode)));
     assert!(!options.access.is_none());
-    FactsNeeded::of(std::slice::from_ref(request), &[]);
+    FactsNeeded::of([request], &[]);
     let inventory = Inventory::new(devices::samples());
     for device in inventory.iter() {
         for selector in request.selectors() {

@@ -12,7 +12,7 @@ const CLAIMED: &str = "/dev/serial/by-id/usb-X";
 /// A host with identical sticks, its udevd, and a watcher.
 struct Host {
     scenario: Scenario,
-    wanted: FactsNeeded,
+    facts: FactsNeeded,
     /// The sticks that are plugged in, by place: the minor number of each.
     present: BTreeMap<usize, u32>,
     /// Kernel events that udevd has not processed: the stick's place, and its minor number unless it was removed.
@@ -33,7 +33,7 @@ impl Host {
         let parsed = parse_requests(requests).unwrap();
         Self {
             scenario: Scenario::new(requests, ""),
-            wanted: FactsNeeded::of(&parsed, &[]),
+            facts: FactsNeeded::of(&parsed, &[]),
             present: BTreeMap::new(),
             queue: VecDeque::new(),
             link: None,
@@ -127,13 +127,13 @@ impl Host {
     fn follow(&mut self) {
         let followed = self.scenario.planner.followed_links(&self.scenario.inventory);
         let claimed = self.targets(followed);
-        let named = Aliases::new(self.targets(&self.wanted.paths));
+        let named = Aliases::new(self.targets(&self.facts.followed_paths));
         self.scenario.inventory.take_links(&named, &claimed);
     }
 
     /// Does what `DeviceMonitor::drain` and `Watcher::take_events` do with the events that have arrived.
     fn watcher_wakes(&mut self) {
-        let named = Aliases::new(self.targets(&self.wanted.paths));
+        let named = Aliases::new(self.targets(&self.facts.followed_paths));
         let mut events: Vec<DeviceEvent> = self.kernel.drain(..).collect();
         let udev: Vec<DeviceEvent> = self.udev.drain(..).collect();
         events.extend(udev.into_iter().filter(|event| {
@@ -176,7 +176,7 @@ impl Host {
     /// A container that starts now.
     fn cold_start(&self, requests: &str) -> Scenario {
         let mut scenario = Scenario::new(requests, "");
-        let named = Aliases::new(self.targets(&self.wanted.paths));
+        let named = Aliases::new(self.targets(&self.facts.followed_paths));
         let devices = self.present.iter().map(|(place, minor)| {
             let mut device = Self::stick(*place, *minor, Seen::Udev);
             device.sort_links(&self.targets(&[PathBuf::from(CLAIMED)]));
@@ -278,7 +278,7 @@ fn a_stale_link_does_not_select_the_next_device_with_the_same_node_name() {
     let mut other = Host::stick(1, 999, Seen::Kernel);
     other.syspath = SysPath::new("/sys/devices/usb1/1-9/1-9:1.0/tty/ttyUSB");
     host.present.insert(1, 999);
-    other.aliases = Aliases::new(host.targets(&host.wanted.paths)).of(&other);
+    other.aliases = Aliases::new(host.targets(&host.facts.followed_paths)).of(&other);
     assert_eq!(other.aliases.len(), 1, "the host's link points to it");
     let syspath = other.syspath.clone();
     host.scenario.take(DeviceEvent::Added(other));

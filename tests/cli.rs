@@ -8,7 +8,7 @@ use oci_hotplug::host::state::control::{ControlResponse, Problem, Status};
 use oci_hotplug::model::device::inventory::Inventory;
 use oci_hotplug::model::device::{Access, DevKind, DevNode, DevNum, Device, Seen, SysPath};
 use oci_hotplug::model::plan::attachment::{Attachment, Attachments, NodeCreator, NodeSpec};
-use oci_hotplug::model::policy::{Circumstances, Denial, HostUse, Policy, Situation, Verdict};
+use oci_hotplug::model::policy::{ContainerTraits, Denial, HostUse, Policy, PolicyContext, Verdict};
 use oci_hotplug::model::request::annotations::read_list;
 use oci_hotplug::model::request::class::Classes;
 use oci_hotplug::model::request::entry::{Origin, RequestEntry};
@@ -412,17 +412,17 @@ fn disk() -> Device {
 fn denial(policy: &Policy, request: &str, classes: &Classes, selects_disk: bool) -> Option<Denial> {
     let asks = read_list(Origin::Annotation, request, classes).expect("a request");
     let inventory = Inventory::new([disk()]);
-    let (circumstances, host_use) = (Circumstances::default(), HostUse::default());
-    let situation = Situation {
-        circumstances: &circumstances,
+    let (traits, host_use) = (ContainerTraits::default(), HostUse::default());
+    let context = PolicyContext {
+        traits: &traits,
         inventory: &inventory,
         host_use: &host_use,
     };
     asks.entries.iter().find_map(|asked| {
-        if let Err(denial) = policy.authorise(&circumstances, asked) {
+        if let Err(denial) = policy.authorise(&traits, asked) {
             return Some(denial);
         }
-        match policy.judge(asked, &disk(), &situation) {
+        match policy.judge(asked, &disk(), &context) {
             Verdict::Denied(denial) if selects_disk => Some(denial),
             _ => None,
         }

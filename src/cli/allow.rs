@@ -17,7 +17,7 @@ use super::request_word::request_text;
 use crate::host::config::Config;
 use crate::host::state::registry::Registry;
 use crate::model::device::Access;
-use crate::model::policy::{Circumstances, Policy, Rule};
+use crate::model::policy::{ContainerTraits, Policy, Rule};
 use crate::model::quoting::{shell_quoted, slug, split_unescaped, visible};
 use crate::model::request::Request;
 use crate::model::request::entry::{Origin, RequestEntry};
@@ -149,7 +149,7 @@ fn check_effect(policy: &Policy, selectors: &[String]) -> Result<()> {
             continue;
         };
         let entry = RequestEntry::new(Origin::Annotation, request);
-        if let Err(denial) = policy.authorise(&Circumstances::default(), &entry) {
+        if let Err(denial) = policy.authorise(&ContainerTraits::default(), &entry) {
             bail!(
                 "a rule cannot allow {text:?} ({}): {} (nothing was written)",
                 denial.rule,

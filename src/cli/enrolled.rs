@@ -24,11 +24,11 @@ pub(super) struct Enrolled {
 }
 
 fn engine_of(record: &Record) -> Option<Engine> {
-    engine::engine(&record.container.bundle, &record.circumstances.annotations)
+    engine::engine(&record.container.bundle, &record.traits.annotations)
 }
 
 pub(super) fn name_of(record: &Record) -> Option<String> {
-    engine::name(&record.circumstances.annotations)
+    engine::name(&record.traits.annotations)
         .or_else(|| engine_names::name(engine_of(record)?, &record.container))
 }
 

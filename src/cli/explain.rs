@@ -26,7 +26,7 @@ use crate::model::device::nodeless;
 use crate::model::device::{Device, SysPath};
 use crate::model::plan::attachment::{Attachment, NodeCreator};
 use crate::model::plan::{NotAttached, Planner};
-use crate::model::policy::{AllowedBy, HostUse, Policy, Situation, Verdict, blocks_that_decide};
+use crate::model::policy::{AllowedBy, HostUse, Policy, PolicyContext, Verdict, blocks_that_decide};
 use crate::model::request::Request;
 use crate::model::request::entry::RequestEntry;
 use crate::model::request::facts_needed::FactsNeeded;
@@ -293,12 +293,12 @@ impl Facts<'_> {
     }
 
     fn policy(&self, entry: &RequestEntry) -> Option<Rule> {
-        let situation = Situation {
-            circumstances: &self.record.circumstances,
+        let context = PolicyContext {
+            traits: &self.record.traits,
             inventory: self.inventory,
             host_use: self.host_use,
         };
-        let (holds, reason) = match self.policy.judge(entry, self.device, &situation) {
+        let (holds, reason) = match self.policy.judge(entry, self.device, &context) {
             Verdict::Allowed(AllowedBy::Trusted) => (true, "the request is trusted".to_owned()),
             Verdict::Allowed(AllowedBy::Rule(place)) => (true, format!("allowed by {place}")),
             Verdict::Allowed(AllowedBy::Fallback(fallback)) => {

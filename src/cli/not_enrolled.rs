@@ -27,7 +27,7 @@ pub(super) struct NotEnrolled {
 
 impl NotEnrolled {
     fn of(running: Running) -> Self {
-        let annotations = &running.circumstances.annotations;
+        let annotations = &running.traits.annotations;
         let engine = engine::engine(&running.facts.bundle, annotations);
         let requests = annotations.get(annotations::DEVICES).cloned();
         let is_ours = || annotations.keys().any(|key| annotations::is_ours(key));

@@ -14,7 +14,7 @@ use crate::host::state::record::Record;
 use crate::host::state::registry::Registry;
 use crate::model::oci::engine;
 use crate::model::oci::{Annotations, BundleConfig, HookState};
-use crate::model::policy::{Circumstances, Denial, Policy};
+use crate::model::policy::{ContainerTraits, Denial, Policy};
 use crate::model::request::annotations::{self, AnnotationError, AskError};
 use crate::model::request::class::Classes;
 use crate::model::request::entry::{Origin, Requests};
@@ -126,9 +126,9 @@ pub fn run(
     let Some((requests, bundle)) = read_requests(state, arguments, config)? else {
         return Ok(Outcome::NotOurs);
     };
-    let circumstances = circumstances(state, &bundle);
-    authorise(&config.usable_policy(), &circumstances, &requests)?;
-    let record = record(state, bundle, requests, circumstances, config)?;
+    let traits = traits(state, &bundle);
+    authorise(&config.usable_policy(), &traits, &requests)?;
+    let record = record(state, bundle, requests, traits, config)?;
     match enroll(registry, &state.id, &record, config, Enroller::Hook, deadline)? {
         ControlResponse::Failed(reason) => Err(PrestartError::Failed(reason)),
         ControlResponse::Refused(reason) => Err(PrestartError::Refused(reason)),
@@ -210,20 +210,16 @@ pub fn engine_name(state: &HookState) -> Option<String> {
 }
 
 /// The engine wrote the bundle's annotations; some runtimes add to them in the state.
-fn circumstances(state: &HookState, bundle: &BundleConfig) -> Circumstances {
+fn traits(state: &HookState, bundle: &BundleConfig) -> ContainerTraits {
     let mut annotations = bundle.annotations.clone();
     annotations.extend(state.annotations.clone());
-    Circumstances::new(annotations, bundle.user_namespace, bundle.allows_every_device)
+    ContainerTraits::new(annotations, bundle.user_namespace, bundle.allows_every_device)
 }
 
-fn authorise(
-    policy: &Policy,
-    circumstances: &Circumstances,
-    requests: &Requests,
-) -> Result<(), PrestartError> {
+fn authorise(policy: &Policy, traits: &ContainerTraits, requests: &Requests) -> Result<(), PrestartError> {
     for entry in &requests.entries {
         policy
-            .authorise(circumstances, entry)
+            .authorise(traits, entry)
             .map_err(|denial| PrestartError::Denied {
                 request: entry.request.to_string(),
                 denial: Box::new(denial),
@@ -236,7 +232,7 @@ fn record(
     state: &HookState,
     bundle: BundleConfig,
     requests: Requests,
-    circumstances: Circumstances,
+    traits: ContainerTraits,
     config: &Config,
 ) -> Result<Record, PrestartError> {
     let pid = state.pid.ok_or(PrestartError::NoPid)?;
@@ -249,12 +245,7 @@ fn record(
         cgroups_path: bundle.cgroups_path,
         user: bundle.user,
     };
-    Ok(Record::new(
-        container,
-        requests,
-        circumstances,
-        config.named.clone(),
-    ))
+    Ok(Record::new(container, requests, traits, config.named.clone()))
 }
 
 #[cfg(test)]

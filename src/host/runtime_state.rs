@@ -21,7 +21,7 @@ use crate::host::process::{Process, start_time};
 use crate::host::quiet;
 use crate::model::oci::ProcessUser;
 use crate::model::oci::{BundleConfig, ContainerId};
-use crate::model::policy::Circumstances;
+use crate::model::policy::ContainerTraits;
 
 /// Where runtimes keep their containers when they are root's; `*` is any one name.
 const ROOTS: [&str; 8] = [
@@ -44,7 +44,7 @@ pub struct Running {
     /// What there is to know of it.
     pub facts: ContainerFacts,
     /// What the policy's rules look at.
-    pub circumstances: Circumstances,
+    pub traits: ContainerTraits,
 }
 
 /// Where is looked, with `more` in front: `--root` of a runtime that was started with one.
@@ -97,7 +97,7 @@ fn read(dir: &Path) -> Option<Running> {
             cgroups_path: config.cgroups_path,
             user: config.user,
         },
-        circumstances: Circumstances::new(
+        traits: ContainerTraits::new(
             config.annotations,
             config.user_namespace,
             config.allows_every_device,
@@ -178,7 +178,7 @@ pub fn of_process(pid: i32) -> Result<Running, NoContainer> {
                 user_of(init).unwrap_or_default()
             },
         },
-        circumstances: Circumstances::new(Default::default(), user_namespace, false),
+        traits: ContainerTraits::new(Default::default(), user_namespace, false),
     })
 }
 
@@ -253,7 +253,7 @@ mod tests {
             assert_eq!((facts.start_time, &facts.bundle), (started, &bundle), "{state}");
             assert_eq!((facts.user.uid, facts.user.gid), (7, 8));
             assert_eq!(facts.cgroups_path.as_deref(), Some("a:b:c"));
-            assert_eq!(found[0].circumstances.annotations["k"], "v");
+            assert_eq!(found[0].traits.annotations["k"], "v");
             fs::remove_dir_all(root).unwrap();
         }
     }

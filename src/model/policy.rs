@@ -51,11 +51,11 @@ const MAX_SUGGESTED_NAME: usize = 40;
 /// The longest value of an annotation that rules look at, in bytes; longer ones are not kept.
 const MAX_ANNOTATION: usize = 4096;
 
-/// What the conditions of rules look at: the container as its engine made it.
+/// What the conditions of rules are evaluated on: the container as its engine created it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
-pub struct Circumstances {
-    /// Its annotations: the engine's own, and those that whoever started it wrote.
+pub struct ContainerTraits {
+    /// Its annotations: those of its engine, and those of the user who started it.
     pub annotations: Annotations,
     /// Whether it has a user namespace of its own.
     pub user_namespace: bool,
@@ -63,8 +63,8 @@ pub struct Circumstances {
     pub privileged: bool,
 }
 
-impl Circumstances {
-    /// These circumstances; values of annotations that are longer than 4096 bytes are left out.
+impl ContainerTraits {
+    /// The traits of a container; values of annotations that are longer than 4096 bytes are left out.
     pub fn new(annotations: Annotations, user_namespace: bool, privileged: bool) -> Self {
         let mut annotations = annotations;
         annotations.retain(|_, value| value.len() <= MAX_ANNOTATION);
@@ -129,11 +129,11 @@ pub struct UnknownRules {
     pub may_concern_trusted: bool,
 }
 
-/// All that a verdict depends on beside the device and who asks.
+/// What a verdict depends on, beside the request and the device.
 #[derive(Clone, Copy)]
-pub struct Situation<'a> {
+pub struct PolicyContext<'a> {
     /// The container.
-    pub circumstances: &'a Circumstances,
+    pub traits: &'a ContainerTraits,
     /// All devices: what lies above and below counts.
     pub inventory: &'a Inventory,
     /// Which block devices the host itself uses; of no consequence where [`blocks_that_decide`] is empty.
@@ -208,7 +208,7 @@ impl Policy {
     ///
     /// # Errors
     /// [`Denial`], when no device that this request can ever select would be allowed.
-    pub fn authorise(&self, circumstances: &Circumstances, entry: &RequestEntry) -> Result<(), Denial> {
+    pub fn authorise(&self, traits: &ContainerTraits, entry: &RequestEntry) -> Result<(), Denial> {
         if let Some(denial) = self.denied_as_unknown(entry) {
             return Err(denial);
         }
@@ -217,7 +217,7 @@ impl Policy {
         if let Some(rule) = remote.as_ref().and_then(|remote| {
             let denies = |rule: &&Rule| {
                 rule.concerns(entry)
-                    && rule.applies(circumstances)
+                    && rule.applies(traits)
                     && rule.access.meets(request.options.access)
                     && rule.may_mean(remote)
             };
@@ -232,7 +232,7 @@ impl Policy {
             return Err(self.denied_by_classes_only(request));
         }
         if let Some(remote) = &remote {
-            return match self.allow_remote(remote, circumstances) {
+            return match self.allow_remote(remote, traits) {
                 true => Ok(()),
                 false => Err(self.denied_as_remote(remote)),
             };
@@ -242,7 +242,7 @@ impl Policy {
         if let Some(line) = line.filter(|line| line.always) {
             return Err(self.denied_by_line(line, request));
         }
-        if self.allow.iter().any(|rule| rule.applies(circumstances)) {
+        if self.allow.iter().any(|rule| rule.applies(traits)) {
             return Ok(());
         }
         match line {
@@ -253,17 +253,17 @@ impl Policy {
     }
 
     /// Whether a container may have this device, for this request. The device is one at or below a root.
-    pub fn judge(&self, entry: &RequestEntry, device: &Device, situation: &Situation<'_>) -> Verdict<'_> {
+    pub fn judge(&self, entry: &RequestEntry, device: &Device, context: &PolicyContext<'_>) -> Verdict<'_> {
         if let Some(denial) = self.denied_as_unknown(entry) {
             return Verdict::Denied(denial);
         }
-        let subject = Subject::new(device, situation.inventory, situation.host_use);
+        let subject = Subject::new(device, context.inventory, context.host_use);
         if entry.request.selector.remote().is_some() {
-            if let Err(denial) = self.authorise(situation.circumstances, entry) {
+            if let Err(denial) = self.authorise(context.traits, entry) {
                 return Verdict::Denied(denial);
             }
         }
-        let unknown = match self.denied(entry, device, situation) {
+        let unknown = match self.denied(entry, device, context) {
             Denied::Surely(denial) => return Verdict::Denied(denial),
             Denied::Unknown(rule, whose) => Some((rule, whose)),
             Denied::No => None,
@@ -271,33 +271,32 @@ impl Policy {
         let verdict = if entry.is_trusted() {
             Verdict::Allowed(AllowedBy::Trusted)
         } else {
-            self.judge_untrusted(&entry.request, &subject, situation.circumstances)
+            self.judge_untrusted(&entry.request, &subject, context.traits)
         };
         match (verdict, unknown) {
             (Verdict::Allowed(_), Some((_, whose))) if subject.is_awaited(&whose) => {
                 Verdict::Undecided(whose)
             }
             (Verdict::Allowed(_), Some((rule, whose))) => {
-                Verdict::Denied(denied_as_unknown(rule, &whose, situation.inventory))
+                Verdict::Denied(denied_as_unknown(rule, &whose, context.inventory))
             }
             (verdict, _) => verdict,
         }
     }
 
     /// Whether a deny rule matches the device, or one whose bytes it exposes.
-    fn denied(&self, entry: &RequestEntry, device: &Device, situation: &Situation<'_>) -> Denied<'_> {
+    fn denied(&self, entry: &RequestEntry, device: &Device, context: &PolicyContext<'_>) -> Denied<'_> {
         let access = entry.request.options.access;
-        let concerns = |rule: &&Rule| {
-            rule.concerns(entry) && rule.applies(situation.circumstances) && rule.access.meets(access)
-        };
+        let concerns =
+            |rule: &&Rule| rule.concerns(entry) && rule.applies(context.traits) && rule.access.meets(access);
         let rules: Vec<&Rule> = self.deny.iter().filter(concerns).collect();
         if rules.is_empty() {
             return Denied::No;
         }
         let mut unknown: Option<(&Rule, SysPath)> = None;
-        let exposed = same_data::exposed(device, situation.inventory);
+        let exposed = same_data::exposed(device, context.inventory);
         for (index, exposed) in std::iter::once(device).chain(exposed).enumerate() {
-            let subject = Subject::for_deny(exposed, situation.inventory, situation.host_use);
+            let subject = Subject::for_deny(exposed, context.inventory, context.host_use);
             for rule in &rules {
                 match rule.finds(&subject) {
                     Found::Yes => {
@@ -323,7 +322,7 @@ impl Policy {
     }
 
     /// What is left once no deny rule is sure to fit.
-    fn judge_untrusted(&self, request: &Request, subject: &Subject<'_>, of: &Circumstances) -> Verdict<'_> {
+    fn judge_untrusted(&self, request: &Request, subject: &Subject<'_>, of: &ContainerTraits) -> Verdict<'_> {
         if self.classes_only {
             return Verdict::Denied(self.denied_by_classes_only(request));
         }
@@ -399,7 +398,7 @@ impl Policy {
         })
     }
 
-    fn allow_remote(&self, remote: &RemoteDevice, of: &Circumstances) -> bool {
+    fn allow_remote(&self, remote: &RemoteDevice, of: &ContainerTraits) -> bool {
         let mut rules = self.allow.iter().filter(|rule| rule.applies(of));
         rules.any(|rule| rule.covers(remote))
     }

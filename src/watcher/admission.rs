@@ -18,7 +18,7 @@ use crate::model::device::{Device, SysPath};
 use crate::model::plan::admission::{Admissions, Decision};
 use crate::model::plan::attachment::Attachments;
 use crate::model::plan::{Candidate, Candidates, NotAttached, Planner, Reason};
-use crate::model::policy::{Circumstances, HostUse, Policy, Situation, blocks_that_decide};
+use crate::model::policy::{ContainerTraits, HostUse, Policy, PolicyContext, blocks_that_decide};
 
 /// The policy, the leases, and what has been logged of devices that are not attached.
 pub(super) struct Admission {
@@ -58,14 +58,14 @@ impl Admission {
 
     /// Decides for each candidate: the policy first, then the lease of what it allows. Leases are taken here, and released by
     /// [`Admission::finish`] when the plan was applied.
-    pub fn decide(&mut self, candidates: &Candidates<'_>, circumstances: &Circumstances) -> Admissions {
+    pub fn decide(&mut self, candidates: &Candidates<'_>, traits: &ContainerTraits) -> Admissions {
         let host_use = self.host_use(candidates);
-        let situation = Situation {
-            circumstances,
+        let context = PolicyContext {
+            traits,
             inventory: candidates.inventory(),
             host_use: &host_use,
         };
-        let mut admissions = Admissions::by_policy(candidates, &self.policy, &situation);
+        let mut admissions = Admissions::by_policy(candidates, &self.policy, &context);
         self.leased.clear();
         for (candidate, decision) in admissions.admitted_mut(candidates) {
             if let Err(reason) = self.lease(candidate, candidates.inventory()) {

@@ -179,7 +179,7 @@ mod tests {
     use crate::model::device::{Access, DevKind, DevNum, Device, SysPath};
     use crate::model::oci::ProcessUser;
     use crate::model::plan::attachment::{Attachment, Attachments, NodeCreator, NodeSpec};
-    use crate::model::policy::Circumstances;
+    use crate::model::policy::ContainerTraits;
 
     fn record_of(pid: i32, bundle: &Path) -> Record {
         Record {
@@ -196,7 +196,7 @@ mod tests {
             requests: Vec::new(),
             symlinks: Vec::new(),
             enrolled: 0,
-            circumstances: Circumstances::default(),
+            traits: ContainerTraits::default(),
             config: None,
             boot: String::new(),
         }

@@ -23,7 +23,7 @@ use crate::model::device::inventory::Inventory;
 use crate::model::device::{Device, SysPath};
 use crate::model::plan::attachment::{Attachment, Attachments, Found, NodeCreator};
 use crate::model::plan::{Current, Plan, Planner, RootRemoved, Step, moved, remove_all, still_due};
-use crate::model::policy::Circumstances;
+use crate::model::policy::ContainerTraits;
 use crate::model::request::entry::RequestEntry;
 
 /// One container.
@@ -95,8 +95,8 @@ impl Inside {
     }
 
     /// What the conditions of policy rules look at.
-    pub fn circumstances(&self) -> &Circumstances {
-        &self.record.circumstances
+    pub fn traits(&self) -> &ContainerTraits {
+        &self.record.traits
     }
 
     /// Whether this is that container, and not another one with the same id.

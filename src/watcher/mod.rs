@@ -238,7 +238,7 @@ impl Watcher {
         let postponed: BTreeSet<PathBuf> = self.retries.postponed();
         loop {
             let candidates = self.planner.candidates(self.world.inventory());
-            let admissions = self.admission.decide(&candidates, self.inside.circumstances());
+            let admissions = self.admission.decide(&candidates, self.inside.traits());
             let plan = plan(&candidates, &admissions, &self.inside.current(&postponed));
             let unselected: Vec<SysPath> = candidates.unselected(&plan.pending).cloned().collect();
             // Each round completes at least one device, so that this ends.

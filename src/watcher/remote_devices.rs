@@ -45,11 +45,11 @@ impl Watcher {
     /// policy may have changed.
     pub(super) fn update_remotes(&mut self) {
         let policy = self.admission.policy();
-        let circumstances = self.inside.circumstances();
+        let traits = self.inside.traits();
         let mut requested = Vec::new();
         for entry in self.planner.entries() {
             let remote = entry.request.selector.remote();
-            requested.extend(remote.filter(|_| policy.authorise(circumstances, entry).is_ok()));
+            requested.extend(remote.filter(|_| policy.authorise(traits, entry).is_ok()));
         }
         self.remotes.update(requested, &mut self.planner);
     }
@@ -91,10 +91,10 @@ impl Watcher {
     /// The problems with remote devices: failed attempts, and requests that the policy denies now.
     pub(super) fn remote_problems(&self) -> impl Iterator<Item = Problem> {
         let policy = self.admission.policy();
-        let circumstances = self.inside.circumstances();
+        let traits = self.inside.traits();
         let denied = |entry: &RequestEntry| {
             entry.request.selector.remote()?;
-            let denial = policy.authorise(circumstances, entry).err()?;
+            let denial = policy.authorise(traits, entry).err()?;
             Some(remotes::problem(format!(
                 "device request {:?}: {denial}",
                 entry.request.to_string()

@@ -567,7 +567,7 @@ fn the_notes_of_an_older_version_are_read_and_those_of_a_newer_one_refused(machi
     edit(&record_of(machine, &container.id), |record| {
         record["version"] = json!(0);
         let record = record.as_object_mut().expect("a record is an object");
-        record.remove("circumstances").expect("circumstances");
+        record.remove("traits").expect("traits");
         record.remove("config").expect("a configuration");
         record.insert("of-another-time".into(), json!("is passed over"));
     });

@@ -76,7 +76,7 @@ impl Target {
         let enrolled = records
             .map(|record| Running {
                 facts: record.container,
-                circumstances: record.circumstances,
+                traits: record.traits,
             })
             .find(|running| is_it(&running.facts));
         let known = || {
@@ -114,7 +114,7 @@ impl Target {
             id: enrolled.id,
             running: Running {
                 facts: record.container,
-                circumstances: record.circumstances,
+                traits: record.traits,
             },
         })
     }
@@ -162,8 +162,8 @@ impl Target {
         config: &Config,
         requests: Requests,
     ) -> Result<ControlResponse, EnrollError> {
-        let Running { facts, circumstances } = self.running.clone();
-        let record = Record::new(facts, requests, circumstances, config.named.clone());
+        let Running { facts, traits } = self.running.clone();
+        let record = Record::new(facts, requests, traits, config.named.clone());
         let deadline = Instant::now() + PATIENCE;
         enroll(registry, &self.id, &record, config, Enroller::Operator, deadline)
     }
@@ -171,5 +171,5 @@ impl Target {
 
 /// The record of a container without requests.
 fn record_of(running: Running) -> Record {
-    Record::new(running.facts, Requests::default(), running.circumstances, None)
+    Record::new(running.facts, Requests::default(), running.traits, None)
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::policy::Circumstances;
+use crate::model::policy::ContainerTraits;
 use crate::model::policy::Fallback;
 use crate::model::request::OnRemoval;
 use crate::model::request::annotations::read_list;
@@ -274,7 +274,7 @@ fn served(drop_in: &str) -> [bool; 4] {
         let Ok(asks) = read_list(origin, text, &classes) else {
             return false;
         };
-        let of = Circumstances::default();
+        let of = ContainerTraits::default();
         asks.entries
             .iter()
             .all(|entry| policy.authorise(&of, entry).is_ok())

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::host::container::ContainerFacts;
 use crate::host::process::{Process, boot_id};
 use crate::host::state::error::RegistryError;
-use crate::model::policy::Circumstances;
+use crate::model::policy::ContainerTraits;
 use crate::model::request::entry::{RequestEntry, Requests};
 use crate::model::request::symlink::SymlinkRule;
 
@@ -35,7 +35,7 @@ pub struct Record {
     pub enrolled: u64,
     /// What the conditions of the policy's rules look at.
     #[serde(default)]
-    pub circumstances: Circumstances,
+    pub traits: ContainerTraits,
     /// The configuration that was named to the hook, absolute: a watcher that comes later reads the same.
     #[serde(default)]
     pub config: Option<PathBuf>,
@@ -50,7 +50,7 @@ impl Record {
     pub fn new(
         container: ContainerFacts,
         requests: Requests,
-        circumstances: Circumstances,
+        traits: ContainerTraits,
         config: Option<PathBuf>,
     ) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -60,7 +60,7 @@ impl Record {
             requests: requests.entries,
             symlinks: requests.symlinks,
             enrolled: now.map_or(0, |since| since.as_secs()),
-            circumstances,
+            traits,
             config,
             boot: boot_id(),
         }

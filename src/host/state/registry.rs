@@ -213,7 +213,7 @@ mod tests {
     use crate::host::container::ContainerFacts;
     use crate::host::state::record::STATE_VERSION;
     use crate::model::oci::ProcessUser;
-    use crate::model::policy::Circumstances;
+    use crate::model::policy::ContainerTraits;
     use crate::model::request::entry::RequestEntry;
     use std::os::unix::fs::MetadataExt;
 
@@ -238,7 +238,7 @@ mod tests {
                 "usb:0403:6001;access=r".parse().unwrap(),
             )],
             symlinks: Vec::new(),
-            circumstances: Circumstances::default(),
+            traits: ContainerTraits::default(),
             config: None,
             boot: String::new(),
             enrolled: 3,

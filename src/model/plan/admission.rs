@@ -3,7 +3,7 @@
 
 use crate::model::device::SysPath;
 use crate::model::plan::candidates::{Candidate, Candidates};
-use crate::model::policy::{Denial, Policy, Situation, Verdict};
+use crate::model::policy::{Denial, Policy, PolicyContext, Verdict};
 
 /// Whether a candidate may be attached now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,10 +29,10 @@ impl Admissions {
     }
 
     /// What the policy says of each candidate.
-    pub fn by_policy(candidates: &Candidates<'_>, policy: &Policy, situation: &Situation<'_>) -> Self {
+    pub fn by_policy(candidates: &Candidates<'_>, policy: &Policy, context: &PolicyContext<'_>) -> Self {
         let decisions = candidates
             .iter()
-            .map(|candidate| by_policy(candidate, policy, situation));
+            .map(|candidate| by_policy(candidate, policy, context));
         Self(decisions.collect())
     }
 
@@ -54,11 +54,11 @@ impl Admissions {
     }
 }
 
-fn by_policy(candidate: &Candidate<'_>, policy: &Policy, situation: &Situation<'_>) -> Decision {
+fn by_policy(candidate: &Candidate<'_>, policy: &Policy, context: &PolicyContext<'_>) -> Decision {
     if let Some(device) = &candidate.undecided {
         return Decision::Pending(device.clone());
     }
-    match policy.judge(candidate.entry, candidate.device, situation) {
+    match policy.judge(candidate.entry, candidate.device, context) {
         Verdict::Denied(denial) => Decision::Denied(denial),
         Verdict::Undecided(device) => Decision::Pending(device),
         Verdict::Allowed(_) => if_admitted(candidate),
@@ -83,7 +83,7 @@ mod tests {
     use crate::model::device::{Seen, recorded};
     use crate::model::oci::ProcessUser;
     use crate::model::plan::Planner;
-    use crate::model::policy::{Circumstances, Fallback, HostUse};
+    use crate::model::policy::{ContainerTraits, Fallback, HostUse};
     use crate::model::request::entry::{Origin, RequestEntry};
 
     /// The decisions about a device that is seen so: by the policy, and if everything is admitted.
@@ -99,12 +99,12 @@ mod tests {
             fallback,
             ..Policy::default()
         };
-        let situation = Situation {
-            circumstances: &Circumstances::default(),
+        let context = PolicyContext {
+            traits: &ContainerTraits::default(),
             inventory: &inventory,
             host_use: &HostUse::default(),
         };
-        let by_policy = Admissions::by_policy(&candidates, &policy, &situation);
+        let by_policy = Admissions::by_policy(&candidates, &policy, &context);
         [by_policy, Admissions::all(&candidates)].map(|admissions| admissions.0)
     }
 

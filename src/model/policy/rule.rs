@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::Circumstances;
+use super::ContainerTraits;
 use super::subject::Subject;
 use crate::model::device::Access;
 use crate::model::remote::address::{RemoteDevice, ServerDevice};
@@ -218,7 +218,7 @@ impl Rule {
     }
 
     /// Whether the rule's conditions hold for a container.
-    pub fn applies(&self, to: &Circumstances) -> bool {
+    pub fn applies(&self, to: &ContainerTraits) -> bool {
         let has = |(key, value): &(Glob, Glob)| {
             to.annotations
                 .iter()

@@ -95,7 +95,7 @@ impl Host {
     fn setup(&self) -> Setup<'_> {
         Setup {
             host: self,
-            circumstances: Circumstances::default(),
+            traits: ContainerTraits::default(),
             host_use: root_on_sda2(),
         }
     }
@@ -104,14 +104,14 @@ impl Host {
 /// What a verdict depends on, beside the policy, the request and the device.
 struct Setup<'a> {
     host: &'a Host,
-    circumstances: Circumstances,
+    traits: ContainerTraits,
     host_use: HostUse,
 }
 
 impl Setup<'_> {
-    fn in_container(self, circumstances: &Circumstances) -> Self {
+    fn in_container(self, traits: &ContainerTraits) -> Self {
         Self {
-            circumstances: circumstances.clone(),
+            traits: traits.clone(),
             ..self
         }
     }
@@ -121,12 +121,12 @@ impl Setup<'_> {
     }
 
     fn judge<'p>(&self, policy: &'p Policy, entry: &RequestEntry, device: &Device) -> Verdict<'p> {
-        let situation = Situation {
-            circumstances: &self.circumstances,
+        let context = PolicyContext {
+            traits: &self.traits,
             inventory: &self.host.inventory,
             host_use: &self.host_use,
         };
-        policy.judge(entry, device, &situation)
+        policy.judge(entry, device, &context)
     }
 
     /// The verdict on the device with this node.
@@ -209,7 +209,7 @@ fn untrusted(request: &str) -> RequestEntry {
 }
 
 /// The outcome for the device at a node of [`HOST`].
-fn told_of(policy: &Policy, entry: &RequestEntry, node: &str, of: &Circumstances) -> String {
+fn told_of(policy: &Policy, entry: &RequestEntry, node: &str, of: &ContainerTraits) -> String {
     HOST.setup().in_container(of).outcome(policy, entry, node)
 }
 
@@ -218,7 +218,7 @@ fn told_among(
     policy: &Policy,
     entry: &RequestEntry,
     node: &str,
-    of: &Circumstances,
+    of: &ContainerTraits,
     devices: Vec<Device>,
 ) -> String {
     let host = Host::new(devices);
@@ -228,5 +228,5 @@ fn told_among(
 /// The outcome for an untrusted request of a node of [`HOST`].
 fn told(policy: &Policy, node: &str) -> String {
     let entry = untrusted(&format!("devnode:{node}"));
-    told_of(policy, &entry, node, &Circumstances::default())
+    told_of(policy, &entry, node, &ContainerTraits::default())
 }

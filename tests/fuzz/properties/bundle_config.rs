@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use oci_hotplug::model::oci::BundleConfig;
-use oci_hotplug::model::policy::{Circumstances, Policy};
+use oci_hotplug::model::policy::{ContainerTraits, Policy};
 use oci_hotplug::model::request::annotations::{self, LowriscLifecycle};
 use oci_hotplug::model::request::class::Classes;
 
@@ -23,18 +23,18 @@ pub fn hold(input: &[u8]) {
         BundleConfig::parse(Path::new("/bundle"), &followed).ok().as_ref(),
         Some(&config)
     );
-    let circumstances = Circumstances::new(
+    let traits = ContainerTraits::new(
         config.annotations.clone(),
         config.user_namespace,
         config.allows_every_device,
     );
-    let remembered = serde_json::to_vec(&circumstances).expect("strings and bools are JSON");
+    let remembered = serde_json::to_vec(&traits).expect("strings and bools are JSON");
     is_no_larger_than(remembered.len(), input.len());
     let no_classes = Classes::none("/etc/oci-hotplug/config.toml".as_ref());
     match annotations::read(&config.annotations, &LowriscLifecycle::default(), &no_classes) {
         Ok(asks) => {
             for asked in &asks.entries {
-                if let Err(denial) = Policy::default().authorise(&circumstances, asked) {
+                if let Err(denial) = Policy::default().authorise(&traits, asked) {
                     assert!(!denial.to_string().is_empty());
                 }
             }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use oci_hotplug::host::config::{Config, ConfigError};
 use oci_hotplug::model::device::inventory::Inventory;
-use oci_hotplug::model::policy::{Circumstances, HostUse, Policy, Situation, Verdict};
+use oci_hotplug::model::policy::{ContainerTraits, HostUse, Policy, PolicyContext, Verdict};
 use oci_hotplug::model::request::entry::{Origin, RequestEntry};
 use oci_hotplug::model::request::parse_asks;
 
@@ -56,19 +56,19 @@ fn is_named(error: &ConfigError, text: &str) {
 fn judges(policy: &Policy) {
     let samples = devices::samples();
     let inventory = Inventory::new(samples.clone());
-    let circumstances = Circumstances::default();
+    let traits = ContainerTraits::default();
     let host_use = HostUse::unknown();
-    let situation = Situation {
-        circumstances: &circumstances,
+    let context = PolicyContext {
+        traits: &traits,
         inventory: &inventory,
         host_use: &host_use,
     };
     let request = "glob:/dev/**".parse().expect("a request");
     let asked = RequestEntry::new(Origin::Annotation, request);
-    let started = policy.authorise(&circumstances, &asked);
+    let started = policy.authorise(&traits, &asked);
     assert!(!policy.classes_only || started.is_err());
     for device in &samples {
-        let verdict = policy.judge(&asked, device, &situation);
+        let verdict = policy.judge(&asked, device, &context);
         if policy.allow.is_empty() && device.subsystem.as_deref() == Some("block") && is_default(policy) {
             assert!(
                 !matches!(verdict, Verdict::Allowed(_)),

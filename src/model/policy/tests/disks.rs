@@ -45,7 +45,7 @@ fn a_deny_rule_is_also_for_what_exposes_the_bytes_of_what_it_names() {
     // A trusted request, so that no line of the table comes in between.
     let entry = RequestEntry::new(Origin::Root, "subsystem:block".parse().unwrap());
     let deny = |devices: &[&str]| rule(List::Deny, devices, |rule| rule.applies_to = Some(AppliesTo::All));
-    let of = Circumstances::default();
+    let of = ContainerTraits::default();
     let told = |rule: &str, node: &str| {
         let denying = policy(Fallback::Nothing, vec![], vec![deny(&[rule])]);
         told_among(&denying, &entry, node, &of, devices.clone())
@@ -99,7 +99,7 @@ fn a_loop_device_over_a_disk_of_the_host_is_that_disk_and_uses_it() {
         loop_over(3, "/srv/image"),
     ]);
     let entry = untrusted("subsystem:block");
-    let of = Circumstances::default();
+    let of = ContainerTraits::default();
     let anything = policy(Fallback::Anything, vec![allow(&["subsystem:block"])], vec![]);
     let told = |node: &str| told_among(&anything, &entry, node, &of, devices.clone());
     assert_eq!(told("/dev/loop0"), "protected: host-disk");

@@ -49,7 +49,7 @@ fn a_touchpad_is_let_pass_only_beside_a_joystick() {
         }
     }
     let entry = untrusted("usb:054c");
-    let of = Circumstances::default();
+    let of = ContainerTraits::default();
     let told = |node: &str| told_among(&Policy::default(), &entry, node, &of, devices.clone());
     assert_eq!(told("/dev/hidraw4"), "protected: seat-input");
     assert_eq!(told("/dev/bus/usb/001/008"), "protected: seat-input");
@@ -58,7 +58,7 @@ fn a_touchpad_is_let_pass_only_beside_a_joystick() {
 /// Case README 22.
 #[test]
 fn the_kernel_knows_a_keyboard_before_udevd_does_and_without_it() {
-    let of = Circumstances::default();
+    let of = ContainerTraits::default();
     let entry = untrusted("subsystem:input");
     let told = |node: &str, seen, change: &dyn Fn(&mut Device)| {
         let mut devices: Vec<Device> = host().into_iter().map(before_udev).collect();
@@ -121,7 +121,7 @@ fn the_kernel_knows_a_keyboard_before_udevd_does_and_without_it() {
 fn input_waits_for_udevd_and_is_refused_where_nobody_knows() {
     let mut devices: Vec<Device> = host();
     let entry = untrusted("subsystem:input");
-    let of = Circumstances::default();
+    let of = ContainerTraits::default();
     for device in &mut devices {
         if device.subsystem.as_deref() == Some("input") {
             *device = before_udev(device.clone());
@@ -162,7 +162,7 @@ fn what_udev_calls_a_touchpad_is_one_unless_the_kernel_knows_it_for_a_gamepads()
             &Policy::default(),
             &entry,
             node,
-            &Circumstances::default(),
+            &ContainerTraits::default(),
             devices,
         )
     };
@@ -193,7 +193,7 @@ fn an_input_is_judged_by_whichever_of_kernel_and_udev_knows_it() {
             }
         }
         let entry = untrusted("subsystem:input");
-        let of = Circumstances::default();
+        let of = ContainerTraits::default();
         told_among(&Policy::default(), &entry, "/dev/input/event8", &of, devices)
     };
     assert_eq!(told(true, true), "allowed");
@@ -206,7 +206,7 @@ fn an_input_is_judged_by_whichever_of_kernel_and_udev_knows_it() {
 fn a_usb_device_without_a_keyboard_or_mouse_does_not_wait_for_udevd() {
     let devices: Vec<Device> = host().into_iter().map(before_udev).collect();
     let entry = untrusted("usb:0403");
-    let of = Circumstances::default();
+    let of = ContainerTraits::default();
     let told = |node: &str, devices| told_among(&Policy::default(), &entry, node, &of, devices);
     assert_eq!(told("/dev/bus/usb/001/003", devices.clone()), "allowed");
     // A hub that also reports to HID is a hub, whatever that reports.

@@ -55,19 +55,19 @@ fn any_policy() -> impl Strategy<Value = Policy> {
     (fallback, allow, deny).prop_map(|(fallback, allow, deny)| policy(fallback, allow, deny))
 }
 
-fn any_circumstances() -> impl Strategy<Value = Circumstances> {
+fn any_traits() -> impl Strategy<Value = ContainerTraits> {
     (any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(user_namespace, privileged, lab)| {
         let annotations = if lab {
             [("ns".to_owned(), "lab1".to_owned())].into()
         } else {
             Annotations::new()
         };
-        Circumstances::new(annotations, user_namespace, privileged)
+        ContainerTraits::new(annotations, user_namespace, privileged)
     })
 }
 
 /// 0 refused, 1 undecided, 2 allowed: for each device of the host.
-fn verdicts(policy: &Policy, entry: &RequestEntry, of: &Circumstances, before: bool) -> Vec<u8> {
+fn verdicts(policy: &Policy, entry: &RequestEntry, of: &ContainerTraits, before: bool) -> Vec<u8> {
     let host = if before { &HOST_BEFORE_UDEVD } else { &HOST };
     let setup = host.setup().in_container(of);
     let judge = |device: &Device| match setup.judge(policy, entry, device) {
@@ -207,7 +207,7 @@ fn an_input_that_is_allowed_before_udevd_speaks_is_allowed_whatever_it_says() {
         "ID_INPUT_JOYSTICK",
         "ID_INPUT_TOUCHPAD",
     ];
-    let of = Circumstances::default();
+    let of = ContainerTraits::default();
     let entry = untrusted("subsystem:input");
     for tree in [joystick(), dualsense(), headset(), security_key()] {
         let nodes: Vec<String> = tree
@@ -252,7 +252,7 @@ proptest! {
 
     #[test]
     fn a_deny_rule_more_never_gives_more(
-        policy in any_policy(), more in any_rule(List::Deny), of in any_circumstances(), access in 1..8u32,
+        policy in any_policy(), more in any_rule(List::Deny), of in any_traits(), access in 1..8u32,
         trusted in any::<bool>(), before in any::<bool>(),
     ) {
         let mut entry = untrusted("subsystem:tty");
@@ -268,7 +268,7 @@ proptest! {
 
     #[test]
     fn an_allow_rule_more_never_takes_away(
-        policy in any_policy(), more in any_rule(List::Allow), of in any_circumstances(), access in 1..8u32,
+        policy in any_policy(), more in any_rule(List::Allow), of in any_traits(), access in 1..8u32,
         before in any::<bool>(),
     ) {
         let mut entry = untrusted("subsystem:tty");
@@ -280,7 +280,7 @@ proptest! {
     }
 
     #[test]
-    fn a_deny_rule_wins_over_all_that_is_allowed(policy in any_policy(), devices in any_devices(), of in any_circumstances()) {
+    fn a_deny_rule_wins_over_all_that_is_allowed(policy in any_policy(), devices in any_devices(), of in any_traits()) {
         let mut denying = policy.clone();
         denying.allow.push(allow(&devices));
         denying.deny.push(deny(&devices));
@@ -291,7 +291,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_certain_before_udevd_speaks_is_so_afterwards(policy in any_policy(), of in any_circumstances()) {
+    fn what_is_certain_before_udevd_speaks_is_so_afterwards(policy in any_policy(), of in any_traits()) {
         let entry = untrusted("subsystem:tty");
         let (before, after) = (verdicts(&policy, &entry, &of, true), verdicts(&policy, &entry, &of, false));
         let allowed = before.iter().zip(&after).filter(|(before, after)| **before == 2 && **after != 2).count();
@@ -300,7 +300,7 @@ proptest! {
     }
 
     #[test]
-    fn what_may_not_start_never_gets_a_device(policy in any_policy(), of in any_circumstances()) {
+    fn what_may_not_start_never_gets_a_device(policy in any_policy(), of in any_traits()) {
         for (request, node) in [("devnode:/dev/mem", "/dev/mem"), ("devnode:/dev/kvm", "/dev/kvm"), ("usb:0403", "/dev/ttyUSB0")] {
             let entry = untrusted(request);
             if policy.authorise(&of, &entry).is_err() {

@@ -198,7 +198,7 @@ fn a_refusal_by_the_default_says_what_the_default_gives() {
 #[test]
 fn a_hub_is_no_way_to_what_is_plugged_into_it() {
     let hub = untrusted("usb:2109:2813");
-    let of = Circumstances::default();
+    let of = ContainerTraits::default();
     assert_eq!(
         told_of(&Policy::default(), &hub, "/dev/bus/usb/001/002", &of),
         "protected: usb-hub"
@@ -253,7 +253,7 @@ fn a_usb_device_without_descriptors_may_be_a_hub() {
         &Policy::default(),
         &untrusted("usb:0403"),
         "/dev/bus/usb/001/003",
-        &Circumstances::default(),
+        &ContainerTraits::default(),
         devices,
     );
     assert_eq!(told, "protected: usb-hub");

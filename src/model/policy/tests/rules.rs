@@ -49,7 +49,7 @@ fn a_rule_that_cannot_be_used_says_why_and_where() {
 /// The order of decisions that the module's comment and packaging/policy.md describe, pair by pair.
 #[test]
 fn what_comes_first_decides() {
-    let of = Circumstances::default();
+    let of = ContainerTraits::default();
     let entry = untrusted("subsystem:block");
     let all = || vec![allow(&["glob:**"])];
     let told = |policy: &Policy, node: &str| told_of(policy, &entry, node, &of);
@@ -151,7 +151,7 @@ fn rules_reach_down_and_negation_looks_up() {
 
 #[test]
 fn access_is_a_part_of_a_rule() {
-    let of = Circumstances::default();
+    let of = ContainerTraits::default();
     let reading = rule(List::Allow, &["subsystem:tty"], |rule| {
         rule.access = Some(Access::READ)
     });
@@ -195,10 +195,10 @@ fn conditions_look_at_the_container() {
         "lab-7".to_owned(),
     )]
     .into();
-    let lab = Circumstances::new(annotations, true, false);
-    let other = Circumstances::default();
+    let lab = ContainerTraits::new(annotations, true, false);
+    let other = ContainerTraits::default();
     let entry = untrusted("usb:0403");
-    let told = |change: fn(&mut RuleDefinition), of: &Circumstances| {
+    let told = |change: fn(&mut RuleDefinition), of: &ContainerTraits| {
         let rule = rule(List::Allow, &["usb:0403"], change);
         told_of(
             &policy(Fallback::Nothing, vec![rule], vec![]),
@@ -220,13 +220,13 @@ fn conditions_look_at_the_container() {
         rule.annotations = [("io.kubernetes.cri.sandbox-namespace".into(), "lab".into())].into();
     };
     assert!(!told(part, &lab), "a pattern is of the whole value");
-    let long = Circumstances::new([("a".to_owned(), "x".repeat(5000))].into(), false, false);
+    let long = ContainerTraits::new([("a".to_owned(), "x".repeat(5000))].into(), false, false);
     assert!(long.annotations.is_empty());
 }
 
 #[test]
 fn trusted_requests_are_allowed_unless_a_rule_is_for_all() {
-    let of = Circumstances::default();
+    let of = ContainerTraits::default();
     let mine = RequestEntry::new(Origin::Root, "devnode:/dev/sda".parse().unwrap());
     let class = untrusted("devnode:/dev/sda").of_class("lab");
     let strict = |applies_to| {
@@ -252,7 +252,7 @@ fn trusted_requests_are_allowed_unless_a_rule_is_for_all() {
 
 #[test]
 fn an_untrusted_request_gets_a_device_of_another_host_only_by_a_rule_that_names_that_host() {
-    let of = Circumstances::default();
+    let of = ContainerTraits::default();
     let entry = untrusted("usbip:lab:3241/0403:6001:FT001");
     let anything = |allow, deny| policy(Fallback::Anything, allow, deny);
     assert_eq!(
@@ -316,7 +316,7 @@ fn an_untrusted_request_gets_a_device_of_another_host_only_by_a_rule_that_names_
 
 #[test]
 fn what_is_certain_is_refused_before_any_device_is_looked_at() {
-    let of = Circumstances::default();
+    let of = ContainerTraits::default();
     let refused = |policy: &Policy, request: &str| {
         policy
             .authorise(&of, &untrusted(request))

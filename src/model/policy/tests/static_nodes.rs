@@ -20,7 +20,7 @@ fn a_node_that_sysfs_does_not_know_by_its_path_is_judged_by_its_number() {
             &policy(Fallback::Anything, vec![], vec![]),
             &entry,
             "/dev/harmless",
-            &Circumstances::default(),
+            &ContainerTraits::default(),
             devices,
         )
     };
@@ -50,7 +50,13 @@ fn the_path_of_a_node_that_sysfs_does_not_know_allows_nothing_and_denies() {
         });
         let mut devices = host();
         devices.push(device);
-        told_among(policy, entry, "/dev/ttyUSB7", &Circumstances::default(), devices)
+        told_among(
+            policy,
+            entry,
+            "/dev/ttyUSB7",
+            &ContainerTraits::default(),
+            devices,
+        )
     };
     for rule in [
         "regex:ttyUSB[0-9]+$",

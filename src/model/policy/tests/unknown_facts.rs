@@ -10,7 +10,13 @@ fn nobody_waits_for_udevd_where_the_default_refuses_anyway() {
         let policy = policy(fallback, vec![], vec![]);
         let entry = untrusted("subsystem:input");
         let node = "/dev/input/event8";
-        told_among(&policy, &entry, node, &Circumstances::default(), devices.clone())
+        told_among(
+            &policy,
+            &entry,
+            node,
+            &ContainerTraits::default(),
+            devices.clone(),
+        )
     };
     assert_eq!(told(Fallback::Removable), "waits for event8");
     assert_eq!(told(Fallback::Anything), "waits for event8");
@@ -26,7 +32,7 @@ fn while_a_file_of_rules_is_unknown_what_it_may_concern_is_refused() {
         }],
         ..policy(Fallback::Anything, vec![], vec![])
     };
-    let of = Circumstances::default();
+    let of = ContainerTraits::default();
     let untrusted = untrusted("usb:0403");
     let trusted = RequestEntry::new(Origin::Root, untrusted.request.clone());
     for (entry, may_concern_trusted, is_refused) in [
@@ -109,7 +115,7 @@ fn what_udevd_does_not_say_is_yes_for_deny_rules_and_no_for_allow_rules() {
 #[test]
 fn a_deny_rule_on_a_nodes_own_name_is_decided_where_no_udevd_runs() {
     let entry = untrusted("subsystem:tty");
-    let of = Circumstances::default();
+    let of = ContainerTraits::default();
     let devices: Vec<Device> = hub_with_two_adapters()
         .into_iter()
         .map(before_udev)
@@ -149,7 +155,7 @@ fn a_deny_rule_on_a_link_is_for_all_that_claim_it_and_an_allow_rule_for_the_one_
         }
     }
     let entry = untrusted("subsystem:block");
-    let of = Circumstances::default();
+    let of = ContainerTraits::default();
     for rule in [
         "devnode:/dev/disk/by-label/BACKUP",
         "glob:/dev/disk/by-label/*",
@@ -180,7 +186,7 @@ fn a_link_that_a_device_claims_counts_for_rules_on_that_link_alone() {
         ("tag:other", "allowed"),
     ] {
         let denying = policy(Fallback::Removable, vec![], vec![deny(&[rule])]);
-        let of = Circumstances::default();
+        let of = ContainerTraits::default();
         let told = told_among(&denying, &entry, "/dev/sdb1", &of, devices.clone());
         assert_eq!(told, expected, "{rule}");
     }
@@ -190,7 +196,7 @@ fn a_link_that_a_device_claims_counts_for_rules_on_that_link_alone() {
 #[test]
 fn nobody_waits_for_one_device_where_another_that_is_overdue_decides() {
     let entry = untrusted("subsystem:block");
-    let of = Circumstances::default();
+    let of = ContainerTraits::default();
     let denying = policy(
         Fallback::Removable,
         vec![],
@@ -211,7 +217,7 @@ fn nobody_waits_for_one_device_where_another_that_is_overdue_decides() {
 #[test]
 fn an_allow_rule_on_a_parent_waits_for_the_parent_alone() {
     let entry = untrusted("subsystem:block");
-    let of = Circumstances::default();
+    let of = ContainerTraits::default();
     let allowing = policy(
         Fallback::Nothing,
         vec![allow(&["property:ID_VENDOR_ID=0781"])],
@@ -237,7 +243,7 @@ fn an_allow_rule_on_a_parent_waits_for_the_parent_alone() {
 fn a_rule_on_udevs_facts_waits_for_them() {
     let devices: Vec<Device> = host().into_iter().map(before_udev).collect();
     let entry = untrusted("subsystem:tty");
-    let of = Circumstances::default();
+    let of = ContainerTraits::default();
     let told = |policy: &Policy| told_among(policy, &entry, "/dev/ttyUSB0", &of, devices.clone());
     assert_eq!(
         told(&policy(Fallback::Removable, vec![], vec![deny(&["tag:seat"])])),

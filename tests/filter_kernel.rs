@@ -14,7 +14,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
-use oci_hotplug::host::container::{Cgroups, ContainerFacts};
+use oci_hotplug::host::container::{CgroupPaths, ContainerFacts};
 use oci_hotplug::host::filter::{self, CgroupFilter, DeviceFilter, FilterError, FilterMemory};
 use oci_hotplug::host::process::start_time;
 use oci_hotplug::host::state::cgroup_owners::Owner;
@@ -240,7 +240,7 @@ fn grants(list: &[(DevNum, &str)]) -> GrantSet {
         .collect()
 }
 
-fn open(cgroups: &Cgroups) -> CgroupFilter {
+fn open(cgroups: &CgroupPaths) -> CgroupFilter {
     filter::open(cgroups, FilterMemory::default()).unwrap()
 }
 
@@ -370,8 +370,8 @@ impl Engine {
     }
 }
 
-fn own(v2: &[&Path]) -> Cgroups {
-    Cgroups {
+fn own(v2: &[&Path]) -> CgroupPaths {
+    CgroupPaths {
         v1_devices: None,
         v2: v2.iter().map(|path| path.to_path_buf()).collect(),
     }
@@ -866,8 +866,8 @@ fn rules(cgroup: &Path) -> String {
     fs::read_to_string(cgroup.join("devices.list")).unwrap()
 }
 
-fn own_v1(cgroup: &Path) -> Cgroups {
-    Cgroups {
+fn own_v1(cgroup: &Path) -> CgroupPaths {
+    CgroupPaths {
         v1_devices: Some(cgroup.to_owned()),
         v2: Vec::new(),
     }

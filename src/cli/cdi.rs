@@ -17,7 +17,7 @@ use crate::cdi::generate::{self, ANNOTATED, DEFAULT_KIND, NewDevice};
 use crate::cdi::names::Kind;
 use crate::host::config::Config;
 use crate::host::programs;
-use crate::model::request::annotations::{AskError, read_list};
+use crate::model::request::annotations::{RequestListError, read_list};
 use crate::model::request::class::Classes;
 use crate::model::request::entry::Origin;
 use crate::model::request::symlink::parse_symlinks;
@@ -251,7 +251,7 @@ fn devices(arguments: &Generate, classes: &Classes) -> Result<Vec<NewDevice>> {
         read_list(Origin::Root, request, classes)?;
     }
     for rule in &arguments.symlink {
-        parse_symlinks(rule).map_err(AskError::from)?;
+        parse_symlinks(rule).map_err(RequestListError::from)?;
     }
     if arguments.device.is_empty() && name != ANNOTATED {
         bail!(

@@ -12,7 +12,7 @@ use super::render::table::{self, print_line};
 use super::request_word::request_text;
 use crate::host::config::Config;
 use crate::model::request::ClassName;
-use crate::model::request::annotations::{AskError, read_list};
+use crate::model::request::annotations::{RequestListError, read_list};
 use crate::model::request::class::{Class as Defined, Classes};
 use crate::model::request::entry::Origin;
 use crate::model::request::symlink::parse_symlinks;
@@ -85,7 +85,7 @@ fn add(arguments: &Add, config: &Config, as_json: bool) -> Result<()> {
         read_list(Origin::Root, text, &Classes::none(config.path()))?;
     }
     for rule in &arguments.symlink {
-        parse_symlinks(rule).map_err(AskError::from)?;
+        parse_symlinks(rule).map_err(RequestListError::from)?;
     }
     let mut text = format!(
         "{} To remove it: oci-hotplug class remove {name}\n[class.{}]\ndevices = {}\n",

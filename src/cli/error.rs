@@ -6,7 +6,7 @@ use crate::cdi::generate::GenerateError;
 use crate::cdi::names::NameError;
 use crate::exit;
 use crate::model::quoting::visible_lines;
-use crate::model::request::annotations::AskError;
+use crate::model::request::annotations::RequestListError;
 
 /// A command line that is incomplete or malformed.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +25,7 @@ pub(super) fn report(error: &anyhow::Error) -> u8 {
         return exit::DONE;
     }
     eprintln!("oci-hotplug: {}", visible_lines(&exit::told(error.as_ref())));
-    let is_malformed = error.is::<AskError>()
+    let is_malformed = error.is::<RequestListError>()
         || error.is::<Usage>()
         || error.is::<NameError>()
         || matches!(error.downcast_ref(), Some(GenerateError::Name(_)));

@@ -15,7 +15,7 @@ use crate::host::state::registry::Registry;
 use crate::model::oci::engine;
 use crate::model::oci::{Annotations, BundleConfig, HookState};
 use crate::model::policy::{ContainerTraits, Denial, Policy};
-use crate::model::request::annotations::{self, AnnotationError, AskError};
+use crate::model::request::annotations::{self, AnnotationError, RequestListError};
 use crate::model::request::class::Classes;
 use crate::model::request::entry::{Origin, Requests};
 use crate::model::request::symlink::parse_symlinks;
@@ -51,7 +51,7 @@ pub enum PrestartError {
         /// `--device` or `--symlink`.
         argument: &'static str,
         /// What is wrong.
-        source: AskError,
+        source: RequestListError,
     },
     /// The bundle of the container.
     #[error(transparent)]
@@ -174,7 +174,7 @@ fn add_arguments(
         requests.extend(more.map_err(malformed("--device"))?);
     }
     for text in &arguments.symlinks {
-        let rules = parse_symlinks(text).map_err(AskError::from);
+        let rules = parse_symlinks(text).map_err(RequestListError::from);
         requests.symlinks.extend(rules.map_err(malformed("--symlink"))?);
     }
     Ok(())

@@ -46,7 +46,7 @@ pub struct ContainerFacts {
 
 /// The container's own cgroups, as directories of the host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cgroups {
+pub struct CgroupPaths {
     /// Its cgroup of the v1 devices hierarchy, where that is mounted.
     pub v1_devices: Option<PathBuf>,
     /// Its cgroups of the v2 hierarchy, the leaf first, up to the container's own top cgroup. Never an ancestor
@@ -182,7 +182,7 @@ impl Container {
 
     /// The container's own cgroups that decide on devices. Root cgroups are never among them: nothing at all is the
     /// answer for a process that no runtime has put anywhere.
-    pub fn cgroups(&self) -> Result<Cgroups, ContainerError> {
+    pub fn cgroup_paths(&self) -> Result<CgroupPaths, ContainerError> {
         let membership = Membership::parse(&self.membership()?);
         let own_v2 = membership.own_v2(self.facts.cgroups_path.as_deref(), &self.facts.id);
         let mounts = procfs::process::Process::myself().and_then(|process| process.mountinfo());
@@ -209,7 +209,7 @@ impl Container {
             .iter()
             .map(|path| self.directory(&v2_mounts, path, "v2"))
             .collect::<Result<_, _>>()?;
-        Ok(Cgroups { v1_devices, v2 })
+        Ok(CgroupPaths { v1_devices, v2 })
     }
 
     /// How the container's ids map to the host's; `None` when it is in our own user namespace.

@@ -24,9 +24,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-pub use class_use::{Ask, ClassFault, ClassName, ClassUse, MAX_CLASS_NAME};
+pub use class_use::{ClassFault, ClassName, ClassUse, ListItem, MAX_CLASS_NAME};
 pub use error::{MAX_REQUESTS, MAX_TEXT, RequestError, RequestFault};
-pub use grammar::{parse_asks, parse_lowrisc_devices, parse_requests};
+pub use grammar::{parse_lowrisc_devices, parse_request_list, parse_requests};
 #[cfg(test)]
 pub(crate) use options::names as option_names;
 pub use options::{MAX_ALTERNATIVES, MAX_GRACE, MAX_LINKS, OptionError};

@@ -2,8 +2,8 @@
 //!
 //! Must not know why access is granted, nor how a cgroup filters devices (`host::filter`).
 
-use crate::host::container::{Cgroups, Container};
-use crate::host::filter::{self, CgroupFilter, DeviceFilter, FilterError, FilterMemory, Places};
+use crate::host::container::{CgroupPaths, Container};
+use crate::host::filter::{self, CgroupFilter, Cgroups, DeviceFilter, FilterError, FilterMemory};
 use crate::host::state::cgroup_owners::Owner;
 use crate::host::state::leftovers;
 use crate::model::cgroup::grants::{Change, GrantSet};
@@ -46,23 +46,23 @@ impl ContainerAccess {
         is_successor: bool,
     ) -> Result<Self, super::error::EffectError> {
         let membership = container.membership()?;
-        let mut cgroups = container.cgroups()?;
-        let places = memory.places.clone();
-        if places.is_empty() {
-            leftovers::clear_cgroups(&owner, &Places::of(&cgroups)?);
-        } else if places.exist() && places.cover(&cgroups) {
-            cgroups = places.cgroups();
+        let mut paths = container.cgroup_paths()?;
+        let cgroups = memory.cgroups.clone();
+        if cgroups.is_empty() {
+            leftovers::clear_cgroups(&owner, &Cgroups::of(&paths)?);
+        } else if cgroups.exist() && cgroups.cover(&paths) {
+            paths = cgroups.paths();
         } else {
             filter::revoke(memory, &owner)?;
             *memory = FilterMemory::default();
         }
         let mut access = Self {
-            filter: CgroupFilter::nowhere(places.clone()),
+            filter: CgroupFilter::nowhere(cgroups.clone()),
             owner,
             membership,
             nowhere: None,
         };
-        match access.enter(&cgroups, memory.clone()) {
+        match access.enter(&paths, memory.clone()) {
             Ok(()) => {}
             Err(problem @ Problem::Filter(FilterError::Owned { .. })) if is_successor => {
                 memory.held.clear();
@@ -76,16 +76,16 @@ impl ContainerAccess {
 
     /// Opens the filter of these cgroups. A container that has never been in a cgroup of its own needs none; one that was in
     /// one, of the hierarchy that decides about its devices, is in the root cgroup when it has none there now.
-    fn enter(&mut self, cgroups: &Cgroups, memory: FilterMemory) -> Result<(), Problem> {
-        let before = self.filter.places();
+    fn enter(&mut self, paths: &CgroupPaths, memory: FilterMemory) -> Result<(), Problem> {
+        let before = self.filter.cgroups();
         let has_left = match before.v1 {
-            Some(_) => cgroups.v1_devices.is_none(),
-            None => !before.is_empty() && cgroups.v2.is_empty() && cgroups.v1_devices.is_none(),
+            Some(_) => paths.v1_devices.is_none(),
+            None => !before.is_empty() && paths.v2.is_empty() && paths.v1_devices.is_none(),
         };
         if has_left {
             return Err(Problem::Root);
         }
-        let filter = filter::open(cgroups, memory)?;
+        let filter = filter::open(paths, memory)?;
         self.filter = filter.owned_by(self.owner.clone())?;
         self.nowhere = None;
         Ok(())
@@ -96,19 +96,19 @@ impl ContainerAccess {
         let Ok(membership) = container.membership() else {
             return Place::Same;
         };
-        if self.nowhere.is_none() && membership == self.membership && self.filter.places().exist() {
+        if self.nowhere.is_none() && membership == self.membership && self.filter.cgroups().exist() {
             return Place::Same;
         }
-        let cgroups = match container.cgroups() {
-            Ok(cgroups) => cgroups,
+        let paths = match container.cgroup_paths() {
+            Ok(paths) => paths,
             Err(_) if !container.init().is_alive() => return Place::Same,
             Err(error) => return self.stay_out(error.to_string()),
         };
-        if self.filter.places().v1.is_some() && cgroups.v1_devices.is_none() && container.is_exiting() {
+        if self.filter.cgroups().v1.is_some() && paths.v1_devices.is_none() && container.is_exiting() {
             return Place::Same;
         }
         if self.nowhere.is_none() {
-            if self.filter.places().exist() && self.filter.places().cover(&cgroups) {
+            if self.filter.cgroups().exist() && self.filter.cgroups().cover(&paths) {
                 self.membership = membership;
                 return Place::Same;
             }
@@ -116,14 +116,16 @@ impl ContainerAccess {
                 return Place::Nowhere(error.to_string());
             }
             // From now on another container may have the cgroup.
-            self.filter = CgroupFilter::nowhere(self.filter.places().clone());
+            self.filter = CgroupFilter::nowhere(self.filter.cgroups().clone());
         }
-        match self.enter(&cgroups, FilterMemory::default()) {
+        match self.enter(&paths, FilterMemory::default()) {
             Ok(()) => {
                 self.membership = membership;
-                let mut places = self.filter.places().all();
-                let place = places.next().map(|(_, place)| place.path.display().to_string());
-                Place::Moved(place.unwrap_or_default())
+                let mut cgroups = self.filter.cgroups().all();
+                let path = cgroups
+                    .next()
+                    .map(|(_, cgroup)| cgroup.path.display().to_string());
+                Place::Moved(path.unwrap_or_default())
             }
             // It has ended meanwhile, or moved again.
             Err(Problem::Filter(FilterError::Gone { .. })) if !container.init().is_alive() => Place::Same,
@@ -136,7 +138,7 @@ impl ContainerAccess {
             if let Err(error) = self.filter.leave() {
                 return Place::Nowhere(error.to_string());
             }
-            self.filter = CgroupFilter::nowhere(self.filter.places().clone());
+            self.filter = CgroupFilter::nowhere(self.filter.cgroups().clone());
         }
         self.nowhere = Some(reason.clone());
         Place::Nowhere(reason)

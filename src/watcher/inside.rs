@@ -11,7 +11,7 @@ use super::error::EffectError;
 use super::report::{FailedPath, Report};
 use super::restore::Entry;
 use super::transaction::{self, Effects};
-use crate::host::container::{Cgroups, Container, ContainerError, ContainerFacts};
+use crate::host::container::{CgroupPaths, Container, ContainerError, ContainerFacts};
 use crate::host::filter::FilterError;
 use crate::host::log::event;
 use crate::host::process::Process;
@@ -109,8 +109,8 @@ impl Inside {
         self.container.init()
     }
 
-    pub fn cgroups(&self) -> Result<Cgroups, ContainerError> {
-        self.container.cgroups()
+    pub fn cgroup_paths(&self) -> Result<CgroupPaths, ContainerError> {
+        self.container.cgroup_paths()
     }
 
     pub fn state_dir(&self) -> &Path {

@@ -43,7 +43,7 @@ fn the_containers_cgroups_are_found_in_every_hierarchy_and_the_roots_never() {
     let mut inside = Inside::start(Kind::default());
     let name = format!("oci-hotplug-test-{}", std::process::id());
     inside.facts.cgroups_path = Some(format!("/{name}"));
-    let before = inside.container().cgroups().unwrap();
+    let before = inside.container().cgroup_paths().unwrap();
     assert!(!before.v2.contains(&"/sys/fs/cgroup".into()));
 
     let v1 = Cgroup::make("/sys/fs/cgroup/devices", &name);
@@ -58,7 +58,7 @@ fn the_containers_cgroups_are_found_in_every_hierarchy_and_the_roots_never() {
             None => skipped(&format!("no hierarchy of cgroup {version} is mounted")),
         }
     }
-    let found = inside.container().cgroups().unwrap();
+    let found = inside.container().cgroup_paths().unwrap();
     assert_eq!(found.v1_devices, v1.as_ref().map(|cgroup| cgroup.0.clone()));
     assert_eq!(
         found.v2,
@@ -103,7 +103,7 @@ fn a_container_that_ended_is_gone_for_every_question() {
     // A zombie still has files in /proc.
     inside.reap();
     for result in [
-        container.cgroups().map(drop),
+        container.cgroup_paths().map(drop),
         container.id_maps().map(drop),
         container.root().map(drop),
         container.mount_namespace().map(drop),

@@ -9,10 +9,10 @@ use crate::cdi::names::QualifiedName;
 use crate::cdi::node_requests::node_requests;
 use crate::cli::cdi::show;
 use crate::cli::list::request_texts;
-use crate::model::request::annotations::{AskError, read_list};
+use crate::model::request::annotations::{RequestListError, read_list};
 use crate::model::request::class::Classes;
 use crate::model::request::entry::{Origin, RequestEntry, Requests};
-use crate::model::request::{Ask, parse_asks};
+use crate::model::request::{ListItem, parse_request_list};
 
 /// The requests that the arguments stand for.
 #[derive(Debug, Default)]
@@ -73,7 +73,8 @@ impl ResolvedRequests {
                 requests.entries.into_iter().for_each(&mut of_device);
             }
             for text in generate::symlinks(device) {
-                let rules = crate::model::request::symlink::parse_symlinks(text).map_err(AskError::from)?;
+                let rules =
+                    crate::model::request::symlink::parse_symlinks(text).map_err(RequestListError::from)?;
                 self.requests.symlinks.extend(rules);
             }
         } else {
@@ -131,11 +132,11 @@ pub(super) fn named(word: &str, entries: &[RequestEntry]) -> Result<Vec<RequestE
     if is_cdi(word) {
         found.extend(entries.iter().filter(|entry| entry.cdi.as_deref() == Some(word)));
     } else {
-        for ask in parse_asks(word).map_err(AskError::from)? {
+        for item in parse_request_list(word).map_err(RequestListError::from)? {
             let before = found.len();
-            found.extend(entries.iter().filter(|entry| is_named(entry, &ask)));
+            found.extend(entries.iter().filter(|entry| is_named(entry, &item)));
             if found.len() == before {
-                found.extend(by_selector(&ask, entries)?);
+                found.extend(by_selector(&item, entries)?);
             }
             if found.len() == before {
                 return Err(unknown(word, entries));
@@ -152,8 +153,8 @@ pub(super) fn named(word: &str, entries: &[RequestEntry]) -> Result<Vec<RequestE
 ///
 /// # Errors
 /// When several have it.
-fn by_selector<'a>(ask: &Ask, entries: &'a [RequestEntry]) -> Result<Option<&'a RequestEntry>> {
-    let Ask::Request(request) = ask else {
+fn by_selector<'a>(item: &ListItem, entries: &'a [RequestEntry]) -> Result<Option<&'a RequestEntry>> {
+    let ListItem::Request(request) = item else {
         return Ok(None);
     };
     if request.options != Default::default() {
@@ -174,10 +175,12 @@ fn by_selector<'a>(ask: &Ask, entries: &'a [RequestEntry]) -> Result<Option<&'a 
     Ok(found.first().copied())
 }
 
-fn is_named(entry: &RequestEntry, ask: &Ask) -> bool {
-    match ask {
-        Ask::Request(request) => entry.class.is_none() && entry.cdi.is_none() && entry.request == *request,
-        Ask::Class(class) => entry.class.as_deref() == Some(class.name.as_str()),
+fn is_named(entry: &RequestEntry, item: &ListItem) -> bool {
+    match item {
+        ListItem::Request(request) => {
+            entry.class.is_none() && entry.cdi.is_none() && entry.request == *request
+        }
+        ListItem::Class(class) => entry.class.as_deref() == Some(class.name.as_str()),
     }
 }
 
@@ -243,7 +246,7 @@ mod tests {
             );
         }
         assert!(
-            named("usb:1", &[]).unwrap_err().is::<AskError>(),
+            named("usb:1", &[]).unwrap_err().is::<RequestListError>(),
             "a word that is no request is malformed"
         );
     }

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use super::attached::{Candidate, Cgroup, display_name};
+use super::attached::{AttachedPrograms, Candidate, display_name};
 use super::error::{FilterError, is_gone};
 use crate::model::cgroup::filter_program::{Insn, verdict};
 use crate::model::cgroup::grants::GrantSet;
@@ -30,7 +30,7 @@ impl Ancestors {
     /// settled, the leaf first. Costs one question to the kernel while nothing changes.
     pub fn refusals(
         &mut self,
-        own: &[Cgroup],
+        own: &[AttachedPrograms],
         wanted: &GrantSet,
     ) -> Result<Vec<(DevNum, String)>, FilterError> {
         let (Some(leaf), Some(top)) = (own.first(), own.last()) else {

@@ -21,7 +21,7 @@ const ROUNDS: u32 = 8;
 
 /// One cgroup and what is known of its programs.
 #[derive(Debug)]
-pub(super) struct Cgroup {
+pub(super) struct AttachedPrograms {
     pub(super) path: PathBuf,
     dir: OwnedFd,
     /// The programs seen to be ours over our map. Ids are not used again while the kernel counts on.
@@ -57,7 +57,7 @@ enum Handled {
     Vanished,
 }
 
-impl Cgroup {
+impl AttachedPrograms {
     pub(super) fn open(path: &Path) -> Result<Self, FilterError> {
         let directory = OpenOptions::new()
             .read(true)

@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 
 /// One cgroup, whatever its path becomes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CgroupPlace {
+pub struct Cgroup {
     /// Its directory.
     pub path: PathBuf,
     /// The directory's inode number; 0 when unknown.
     pub inode: u64,
 }
 
-impl CgroupPlace {
+impl Cgroup {
     /// The cgroup at this directory.
     ///
     /// # Errors
@@ -51,14 +51,14 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("cgroup");
         fs::create_dir(&path).unwrap();
-        let place = CgroupPlace::at(&path).unwrap();
-        assert!(place.exists());
+        let cgroup = Cgroup::at(&path).unwrap();
+        assert!(cgroup.exists());
         // Both exist at one time: no file system gives them the same number.
         fs::create_dir(scratch.path().join("next")).unwrap();
         fs::rename(scratch.path().join("next"), &path).unwrap();
-        assert!(!place.exists());
+        assert!(!cgroup.exists());
         fs::remove_dir(&path).unwrap();
-        assert!(!place.exists());
-        assert!(CgroupPlace::at(&path).is_err());
+        assert!(!cgroup.exists());
+        assert!(Cgroup::at(&path).is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::places::Places;
+use super::cgroups::Cgroups;
 use crate::model::cgroup::device_rules::DeviceRule;
 use crate::model::cgroup::grants::GrantSet;
 use crate::model::device::Access;
@@ -17,7 +17,7 @@ pub struct FilterMemory {
     pub baseline: Option<Vec<DeviceRule>>,
     /// The cgroups that all this is about.
     #[serde(default)]
-    pub places: Places,
+    pub cgroups: Cgroups,
 }
 
 impl FilterMemory {
@@ -33,7 +33,7 @@ impl FilterMemory {
 
     /// Whether a cgroup still has some of these grants.
     pub fn is_in_force(&self) -> bool {
-        !self.held.is_empty() && self.places.all().any(|(_, place)| place.exists())
+        !self.held.is_empty() && self.cgroups.all().any(|(_, cgroup)| cgroup.exists())
     }
 }
 
@@ -73,7 +73,7 @@ mod tests {
         let memory = FilterMemory {
             held: [(char(0), Access::READ), (char(1), Access::ALL)].into(),
             baseline: Some(vec!["c 1:3 rwm".parse().unwrap()]),
-            places: Places::default(),
+            cgroups: Cgroups::default(),
         };
         let json = serde_json::to_string(&memory).unwrap();
         assert_eq!(serde_json::from_str::<FilterMemory>(&json).unwrap(), memory);

@@ -6,19 +6,19 @@
 mod ancestors;
 mod attached;
 pub mod cgroup;
+mod cgroups;
 mod error;
 mod grant_map;
 mod map_slot;
 mod memory;
-mod places;
 mod v1;
 mod v2;
 
 use self::cgroup::Version;
+pub use self::cgroups::Cgroups;
 pub use self::error::FilterError;
 pub use self::memory::FilterMemory;
-pub use self::places::Places;
-use crate::host::container::Cgroups;
+use crate::host::container::CgroupPaths;
 use crate::host::state::cgroup_owners::Owner;
 use crate::model::cgroup::grants::{Change, GrantSet};
 
@@ -37,34 +37,34 @@ pub trait DeviceFilter {
 pub struct CgroupFilter {
     v1: Option<v1::Devices>,
     v2: v2::Programs,
-    places: Places,
+    cgroups: Cgroups,
     owner: Option<Owner>,
-    /// The places that are known to be ours.
-    claimed: Places,
+    /// The cgroups that are known to be ours.
+    claimed: Cgroups,
 }
 
-/// Opens the filter of these cgroups. Changes nothing.
+/// Opens the filter of the cgroups at these paths. Changes nothing.
 ///
 /// `memory` is what [`CgroupFilter::memory`] returned last, or the default for a container that is new to us: then
 /// what the v1 cgroup allows now is taken for what the engine allowed. So it is when the memory is about another cgroup. The
 /// grants of cgroup v2 are found again in the kernel, through the programs attached there.
-pub fn open(cgroups: &Cgroups, memory: FilterMemory) -> Result<CgroupFilter, FilterError> {
-    let places = Places::of(cgroups)?;
-    let v2 = v2::Programs::open(&cgroups.v2)?;
-    let memory = match &memory.places.v1 {
-        Some(place) if Some(place) != places.v1.as_ref() => FilterMemory::default(),
+pub fn open(paths: &CgroupPaths, memory: FilterMemory) -> Result<CgroupFilter, FilterError> {
+    let cgroups = Cgroups::of(paths)?;
+    let v2 = v2::Programs::open(&paths.v2)?;
+    let memory = match &memory.cgroups.v1 {
+        Some(cgroup) if Some(cgroup) != cgroups.v1.as_ref() => FilterMemory::default(),
         _ => memory,
     };
-    let v1 = match &places.v1 {
-        Some(place) => Some(v1::Devices::open(place.clone(), memory)?),
+    let v1 = match &cgroups.v1 {
+        Some(cgroup) => Some(v1::Devices::open(cgroup.clone(), memory)?),
         None => None,
     };
     Ok(CgroupFilter {
         v1,
         v2,
-        places,
+        cgroups,
         owner: None,
-        claimed: Places::default(),
+        claimed: Cgroups::default(),
     })
 }
 
@@ -72,18 +72,18 @@ pub fn open(cgroups: &Cgroups, memory: FilterMemory) -> Result<CgroupFilter, Fil
 /// there would keep the access. Then gives the cgroups up. One that another running container owns is left alone.
 pub fn revoke(memory: &FilterMemory, owner: &Owner) -> Result<(), FilterError> {
     let mut outcome = Ok(());
-    for (version, place) in memory.places.all() {
-        if !place.exists() {
-            owner.release(version, place);
+    for (version, cgroup) in memory.cgroups.all() {
+        if !cgroup.exists() {
+            owner.release(version, cgroup);
             continue;
         }
-        let revoked = owner.last_work(version, place, || {
+        let revoked = owner.last_work(version, cgroup, || {
             match version {
-                Version::V1 => v1::Devices::open(place.clone(), memory.clone())?.ensure(&GrantSet::new()),
+                Version::V1 => v1::Devices::open(cgroup.clone(), memory.clone())?.ensure(&GrantSet::new()),
                 Version::V2 => {
-                    let mut programs = v2::Programs::open(std::slice::from_ref(&place.path))?;
+                    let mut programs = v2::Programs::open(std::slice::from_ref(&cgroup.path))?;
                     // The path may lead to a cgroup that was made a moment ago, with grants of its own.
-                    match place.exists() {
+                    match cgroup.exists() {
                         true => programs.ensure(&GrantSet::new()),
                         false => Ok(Change::None),
                     }
@@ -115,19 +115,19 @@ impl CgroupFilter {
     }
 
     /// A filter of no cgroup, which remembers where the container was last.
-    pub fn nowhere(places: Places) -> Self {
+    pub fn nowhere(cgroups: Cgroups) -> Self {
         Self {
             v1: None,
             v2: v2::Programs::none(),
-            places,
+            cgroups,
             owner: None,
-            claimed: Places::default(),
+            claimed: Cgroups::default(),
         }
     }
 
     /// The cgroups.
-    pub fn places(&self) -> &Places {
-        &self.places
+    pub fn cgroups(&self) -> &Cgroups {
+        &self.cgroups
     }
 
     /// Takes back all grants and gives the cgroups up. Those that are gone have nothing more to take back.
@@ -152,47 +152,47 @@ impl CgroupFilter {
             },
         };
         FilterMemory {
-            places: self.places.clone(),
+            cgroups: self.cgroups.clone(),
             ..memory
         }
     }
 
     /// Forgets which cgroups are ours: the state directory was removed.
     pub fn renew_claims(&mut self) {
-        self.claimed = Places::default();
+        self.claimed = Cgroups::default();
     }
 
     fn claim(&mut self) -> Result<(), FilterError> {
         let Some(owner) = &self.owner else {
             return Ok(());
         };
-        for (version, place) in self.places.all() {
+        for (version, cgroup) in self.cgroups.all() {
             let restricts = || match (version, &self.v1) {
                 (Version::V1, Some(v1)) => v1.restricts(),
                 (Version::V1, None) => Ok(false),
-                (Version::V2, _) => self.v2.restricts(&place.path),
+                (Version::V2, _) => self.v2.restricts(&cgroup.path),
             };
-            if self.claimed.has(version, place) || !restricts()? {
+            if self.claimed.has(version, cgroup) || !restricts()? {
                 continue;
             }
-            if let Some(other) = owner.claim(version, place)? {
+            if let Some(other) = owner.claim(version, cgroup)? {
                 return Err(FilterError::Owned {
-                    cgroup: place.path.clone(),
+                    cgroup: cgroup.path.clone(),
                     owner: other,
                 });
             }
-            self.claimed.add(version, place.clone());
+            self.claimed.add(version, cgroup.clone());
         }
         Ok(())
     }
 
     fn release(&mut self) {
         if let Some(owner) = &self.owner {
-            for (version, place) in self.claimed.all() {
-                owner.release(version, place);
+            for (version, cgroup) in self.claimed.all() {
+                owner.release(version, cgroup);
             }
         }
-        self.claimed = Places::default();
+        self.claimed = Cgroups::default();
     }
 }
 
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_filter_without_cgroups_has_nothing_to_do() {
-        let mut filter = open(&Cgroups::default(), FilterMemory::default()).unwrap();
+        let mut filter = open(&CgroupPaths::default(), FilterMemory::default()).unwrap();
         assert_eq!(
             filter.ensure(&[(char(0), Access::ALL)].into()).unwrap(),
             Change::None
@@ -240,11 +240,11 @@ mod tests {
     fn a_cgroup_that_is_not_there_is_gone() {
         let missing = PathBuf::from("/sys/fs/cgroup/no/such/cgroup");
         for cgroups in [
-            Cgroups {
+            CgroupPaths {
                 v1_devices: Some(missing.clone()),
                 v2: vec![],
             },
-            Cgroups {
+            CgroupPaths {
                 v1_devices: None,
                 v2: vec![missing.clone()],
             },

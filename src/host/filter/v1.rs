@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use cgroups_rs::DeviceResource;
 use cgroups_rs::devices::{DevicePermissions, DeviceType, DevicesController};
 
-use super::cgroup::CgroupPlace;
+use super::cgroup::Cgroup;
 use super::error::{FilterError, is_gone};
 use super::memory::FilterMemory;
 use crate::model::cgroup::device_rules::{DeviceRule, Transition, Verdict, v1_held, v1_transition};
@@ -21,7 +21,7 @@ use crate::model::device::{Access, DevKind};
 /// The rules of one cgroup.
 #[derive(Debug)]
 pub(super) struct Devices {
-    place: CgroupPlace,
+    cgroup: Cgroup,
     path: PathBuf,
     controller: DevicesController,
     baseline: Vec<DeviceRule>,
@@ -30,11 +30,11 @@ pub(super) struct Devices {
 
 impl Devices {
     /// Opens the cgroup; what it allows now is the baseline, unless the memory has one.
-    pub fn open(place: CgroupPlace, memory: FilterMemory) -> Result<Self, FilterError> {
-        let controller = DevicesController::new(place.path.clone());
+    pub fn open(cgroup: Cgroup, memory: FilterMemory) -> Result<Self, FilterError> {
+        let controller = DevicesController::new(cgroup.path.clone());
         let mut devices = Self {
-            path: place.path.clone(),
-            place,
+            path: cgroup.path.clone(),
+            cgroup,
             controller,
             baseline: Vec::new(),
             held: memory.held,
@@ -116,7 +116,7 @@ impl Devices {
 
     fn rules(&self) -> Result<Vec<DeviceRule>, FilterError> {
         // The files are opened by path: it may lead to a cgroup that was made later.
-        if !self.place.exists() {
+        if !self.cgroup.exists() {
             return Err(FilterError::Gone {
                 cgroup: self.path.clone(),
             });

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use super::ancestors::Ancestors;
-use super::attached::Cgroup;
+use super::attached::AttachedPrograms;
 use super::error::FilterError;
 use super::grant_map::GrantMap;
 use super::map_slot::{MapSlot, write};
@@ -17,7 +17,7 @@ use crate::model::device::Access;
 /// The programs on all the container's own cgroups, and the one map that they look into.
 #[derive(Debug)]
 pub(super) struct Programs {
-    cgroups: Vec<Cgroup>,
+    cgroups: Vec<AttachedPrograms>,
     /// Made when the first program is spliced: a container without grants stays untouched.
     grants: Option<GrantMap>,
     ancestors: Ancestors,
@@ -28,7 +28,7 @@ impl Programs {
     pub fn open(paths: &[PathBuf]) -> Result<Self, FilterError> {
         let cgroups = paths
             .iter()
-            .map(|path| Cgroup::open(path))
+            .map(|path| AttachedPrograms::open(path))
             .collect::<Result<Vec<_>, _>>()?;
         let mut grants = None;
         for cgroup in &cgroups {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::host::container::ContainerFacts;
-use crate::host::filter::cgroup::{CgroupPlace, Version};
+use crate::host::filter::cgroup::{Cgroup, Version};
 use crate::host::state::flock::{self, Lock};
 use crate::host::state::record::RecordedInit;
 use crate::host::state::registry::Registry;
@@ -81,8 +81,8 @@ impl Owner {
     }
 
     /// Another container that is named as the owner of the cgroup and has ended: its grants may still be there.
-    pub fn predecessor(&self, version: Version, place: &CgroupPlace) -> Option<Claim> {
-        let file = File::open(file_of(&self.state_dir, version, place)).ok()?;
+    pub fn predecessor(&self, version: Version, cgroup: &Cgroup) -> Option<Claim> {
+        let file = File::open(file_of(&self.state_dir, version, cgroup)).ok()?;
         read(&file).filter(|owner| *owner != self.claim && !is_valid(&self.state_dir, owner))
     }
 
@@ -96,8 +96,8 @@ impl Owner {
     ///
     /// # Errors
     /// When the claim's file cannot be made, locked or written.
-    pub fn claim(&self, version: Version, place: &CgroupPlace) -> Result<Option<Claim>, ClaimError> {
-        let path = file_of(&self.state_dir, version, place);
+    pub fn claim(&self, version: Version, cgroup: &Cgroup) -> Result<Option<Claim>, ClaimError> {
+        let path = file_of(&self.state_dir, version, cgroup);
         let failed = |doing| {
             let path = path.clone();
             move |source| ClaimError { doing, path, source }
@@ -123,10 +123,10 @@ impl Owner {
     pub fn last_work<T>(
         &self,
         version: Version,
-        place: &CgroupPlace,
+        cgroup: &Cgroup,
         work: impl FnOnce() -> T,
     ) -> Result<Option<T>, ClaimError> {
-        let path = file_of(&self.state_dir, version, place);
+        let path = file_of(&self.state_dir, version, cgroup);
         let file = flock::open_locked(&path, Instant::now() + LOCK_TIMEOUT).map_err(|source| ClaimError {
             doing: "locking",
             path: path.clone(),
@@ -143,8 +143,8 @@ impl Owner {
     }
 
     /// Gives the cgroup up, if the container owns it.
-    pub fn release(&self, version: Version, place: &CgroupPlace) {
-        let path = file_of(&self.state_dir, version, place);
+    pub fn release(&self, version: Version, cgroup: &Cgroup) {
+        let path = file_of(&self.state_dir, version, cgroup);
         remove_if(&path, |owner| owner.as_ref() == Some(&self.claim));
     }
 }
@@ -162,12 +162,12 @@ fn dir_of(state_dir: &Path) -> PathBuf {
     state_dir.join("cgroups")
 }
 
-fn file_of(state_dir: &Path, version: Version, place: &CgroupPlace) -> PathBuf {
+fn file_of(state_dir: &Path, version: Version, cgroup: &Cgroup) -> PathBuf {
     let version = match version {
         Version::V1 => "v1",
         Version::V2 => "v2",
     };
-    dir_of(state_dir).join(format!("{version}-{}", place.inode))
+    dir_of(state_dir).join(format!("{version}-{}", cgroup.inode))
 }
 
 /// Whether the owner is a container that runs and has its record here.
@@ -260,8 +260,8 @@ mod tests {
         }
     }
 
-    fn place(inode: u64) -> CgroupPlace {
-        CgroupPlace {
+    fn cgroup(inode: u64) -> Cgroup {
+        Cgroup {
             path: "/sys/fs/cgroup/a".into(),
             inode,
         }
@@ -272,16 +272,16 @@ mod tests {
     fn a_cgroup_has_one_owner_and_the_same_inode_in_another_hierarchy_another() {
         let mut scene = Scene::new();
         let [first, second] = ["first", "second"].map(|id| scene.container(id));
-        assert_eq!(first.claim(Version::V2, &place(7)).unwrap(), None);
-        assert_eq!(first.claim(Version::V2, &place(7)).unwrap(), None, "again");
-        let owner = second.claim(Version::V2, &place(7)).unwrap().unwrap();
+        assert_eq!(first.claim(Version::V2, &cgroup(7)).unwrap(), None);
+        assert_eq!(first.claim(Version::V2, &cgroup(7)).unwrap(), None, "again");
+        let owner = second.claim(Version::V2, &cgroup(7)).unwrap().unwrap();
         assert_eq!((owner.container.as_str(), owner.pid), ("first", first.claim.pid));
-        assert_eq!(second.claim(Version::V1, &place(7)).unwrap(), None);
-        assert_eq!(second.claim(Version::V2, &place(8)).unwrap(), None);
-        second.release(Version::V2, &place(7));
-        assert!(second.claim(Version::V2, &place(7)).unwrap().is_some());
-        first.release(Version::V2, &place(7));
-        assert_eq!(second.claim(Version::V2, &place(7)).unwrap(), None);
+        assert_eq!(second.claim(Version::V1, &cgroup(7)).unwrap(), None);
+        assert_eq!(second.claim(Version::V2, &cgroup(8)).unwrap(), None);
+        second.release(Version::V2, &cgroup(7));
+        assert!(second.claim(Version::V2, &cgroup(7)).unwrap().is_some());
+        first.release(Version::V2, &cgroup(7));
+        assert_eq!(second.claim(Version::V2, &cgroup(7)).unwrap(), None);
     }
 
     /// Case security 7.
@@ -290,16 +290,16 @@ mod tests {
         let mut scene = Scene::new();
         let [ended, removed, running] = ["ended", "removed", "running"].map(|id| scene.container(id));
         for (inode, owner) in [(1, &ended), (2, &removed), (3, &running)] {
-            assert_eq!(owner.claim(Version::V2, &place(inode)).unwrap(), None);
+            assert_eq!(owner.claim(Version::V2, &cgroup(inode)).unwrap(), None);
         }
         fs::write(dir_of(scene.state.path()).join("v2-4"), "{\"conta").unwrap();
         scene.end(0);
         fs::remove_dir_all(scene.state.path().join("containers/removed")).unwrap();
         let next = scene.container("next");
         for inode in [1, 2, 4] {
-            assert_eq!(next.claim(Version::V2, &place(inode)).unwrap(), None, "{inode}");
+            assert_eq!(next.claim(Version::V2, &cgroup(inode)).unwrap(), None, "{inode}");
         }
-        assert!(next.claim(Version::V2, &place(3)).unwrap().is_some());
+        assert!(next.claim(Version::V2, &cgroup(3)).unwrap().is_some());
         scene.end(3);
         sweep(scene.state.path());
         assert_eq!(scene.claims(), 1, "what a running container owns stays");
@@ -319,7 +319,7 @@ mod tests {
             let owned = std::thread::scope(|scope| {
                 let claims: Vec<_> = owners
                     .iter()
-                    .map(|owner| scope.spawn(move || owner.claim(Version::V1, &place(inode)).unwrap()))
+                    .map(|owner| scope.spawn(move || owner.claim(Version::V1, &cgroup(inode)).unwrap()))
                     .collect();
                 claims
                     .into_iter()

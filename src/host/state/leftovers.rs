@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::host::container_dev::ContainerDev;
-use crate::host::filter::{self, FilterMemory, Places};
+use crate::host::filter::{self, Cgroups, FilterMemory};
 use crate::host::state::cgroup_owners::{self, Owner};
 use crate::host::state::error::RegistryError;
 use crate::host::state::leases;
@@ -57,10 +57,10 @@ pub fn is_in_force(lock: &RecordLock) -> bool {
 
 /// Takes back what a container was granted that has ended, whose watcher was killed, and whose cgroups the owner is about to
 /// use: on v1, they would be taken for rules of the engine.
-pub fn clear_cgroups(owner: &Owner, places: &Places) {
+pub fn clear_cgroups(owner: &Owner, cgroups: &Cgroups) {
     let registry = Registry::new(owner.state_dir());
-    for (version, place) in places.all() {
-        let predecessor = owner.predecessor(version, place);
+    for (version, cgroup) in cgroups.all() {
+        let predecessor = owner.predecessor(version, cgroup);
         let Some(id) = predecessor.and_then(|claim| claim.container.parse().ok()) else {
             continue;
         };

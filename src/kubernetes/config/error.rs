@@ -6,7 +6,7 @@ use super::definition::MAX_UNITS;
 use crate::kubernetes::resources::names::{NameError, ResourceName};
 use crate::model::device::Access;
 use crate::model::remote::address::AddressError;
-use crate::model::request::annotations::AskError;
+use crate::model::request::annotations::RequestListError;
 use crate::model::yaml;
 
 /// Why a configuration can't be used.
@@ -68,7 +68,7 @@ pub enum Fault {
         /// The request.
         request: String,
         /// The error.
-        source: Box<AskError>,
+        source: Box<RequestListError>,
     },
     /// A resource without requests and groups.
     #[error("the resource selects no device: write requests: [\"usb:0403:6001\"] or groups: [...]")]

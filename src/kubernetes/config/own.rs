@@ -19,7 +19,7 @@ use super::error::{ConfigError, Fault, count, permissions};
 use super::generic::{self, GENERIC_DOMAIN};
 use super::go_yaml::{Dialect, Node};
 use crate::kubernetes::resources::names::ResourceName;
-use crate::model::request::annotations::{AskError, read_list};
+use crate::model::request::annotations::{RequestListError, read_list};
 use crate::model::request::class::Classes;
 use crate::model::request::entry::{Origin, Requests};
 use crate::model::request::symlink::parse_symlinks;
@@ -171,7 +171,7 @@ fn requested(name: ResourceName, text: ResourceText, classes: &Classes) -> Resul
 
 /// The requests, with the keys of the resource that apply to all of them.
 fn read_requests(text: &ResourceText, texts: &[String], classes: &Classes) -> Result<Requests, Fault> {
-    let fault = |request: &String, source: AskError| Fault::Request {
+    let fault = |request: &String, source: RequestListError| Fault::Request {
         request: request.clone(),
         source: Box::new(source),
     };

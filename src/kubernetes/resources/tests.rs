@@ -406,7 +406,10 @@ fn a_present_device_is_a_unit_with_a_place_and_a_numa_node_and_a_request_for_it_
         ]
     );
     for request in asked {
-        assert!(request.parse::<Request>().is_ok(), "{request}");
+        assert!(
+            request.parse::<crate::model::request::Request>().is_ok(),
+            "{request}"
+        );
     }
 }
 

@@ -8,7 +8,7 @@ use crate::model::request::class::{ClassUseError, Classes};
 use crate::model::request::entry::{Origin, RequestEntry, Requests};
 use crate::model::request::symlink::{SymlinkError, parse_lowrisc_symlinks, parse_symlinks};
 use crate::model::request::{
-    OnRemoval, Request, RequestError, check_untrusted, parse_asks, parse_lowrisc_devices,
+    OnRemoval, Request, RequestError, check_untrusted, parse_lowrisc_devices, parse_request_list,
 };
 
 /// What our annotations begin with; an unknown one that does is an error, as nobody else reads it.
@@ -48,7 +48,7 @@ impl Default for LowriscLifecycle {
 
 /// A request or rule that can't be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AskError {
+pub enum RequestListError {
     /// A request.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -60,7 +60,7 @@ pub enum AskError {
     Class(#[from] ClassUseError),
 }
 
-impl AskError {
+impl RequestListError {
     /// Whether it is understood, and refused.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Class(ClassUseError::Wider { .. }))
@@ -81,7 +81,7 @@ pub enum AnnotationError {
         /// The annotation's key.
         annotation: &'static str,
         /// What is wrong with its value.
-        source: AskError,
+        source: RequestListError,
     },
     /// Its key: our prefix, and no annotation of ours.
     #[error("annotation \"{shown}\": there is no such annotation ({hint})")]
@@ -132,49 +132,49 @@ pub fn read(
     if let Some(key) = annotations.keys().find(is_unknown) {
         return Err(AnnotationError::of_key(key));
     }
-    let mut asks = Requests::default();
+    let mut requests = Requests::default();
     if let Some(ours) = parsed(annotations, DEVICES, |text| {
         read_list(Origin::Annotation, text, classes)
     })? {
-        asks.extend(ours);
+        requests.extend(ours);
     }
     if let Some(rules) = parsed(annotations, SYMLINKS, parse_symlinks)? {
-        asks.symlinks.extend(rules);
+        requests.symlinks.extend(rules);
     }
     let key = if annotations.contains_key(LOWRISC_DEVICES) {
         LOWRISC_DEVICES
     } else {
         LOWRISC_DEVICE
     };
-    if let Some(requests) = parsed(annotations, key, parse_lowrisc_devices)? {
-        asks.entries.extend(
-            requests
+    if let Some(lowrisc_requests) = parsed(annotations, key, parse_lowrisc_devices)? {
+        requests.entries.extend(
+            lowrisc_requests
                 .into_iter()
                 .map(|request| RequestEntry::new(Origin::Annotation, with_lifecycle(request, lowrisc))),
         );
     }
     if let Some(rules) = parsed(annotations, LOWRISC_SYMLINKS, parse_lowrisc_symlinks)? {
-        asks.symlinks.extend(rules);
+        requests.symlinks.extend(rules);
     }
-    let requests = asks.entries.iter();
-    check_untrusted(requests.map(|entry| (&entry.request, entry.class.is_some()))).map_err(|source| {
+    let entries = requests.entries.iter();
+    check_untrusted(entries.map(|entry| (&entry.request, entry.class.is_some()))).map_err(|source| {
         AnnotationError::Value {
             annotation: DEVICES,
             source: source.into(),
         }
     })?;
-    Ok(asks)
+    Ok(requests)
 }
 
 /// Reads one list of requests, with what each class in it stands for.
 ///
 /// # Errors
 /// When it is malformed or names a class that there is not.
-pub fn read_list(origin: Origin, text: &str, classes: &Classes) -> Result<Requests, AskError> {
-    Ok(classes.expand(origin, parse_asks(text)?)?)
+pub fn read_list(origin: Origin, text: &str, classes: &Classes) -> Result<Requests, RequestListError> {
+    Ok(classes.expand(origin, parse_request_list(text)?)?)
 }
 
-fn parsed<T, E: Into<AskError>>(
+fn parsed<T, E: Into<RequestListError>>(
     annotations: &Annotations,
     annotation: &'static str,
     parse: impl Fn(&str) -> Result<T, E>,
@@ -211,13 +211,14 @@ mod tests {
     }
 
     fn entry(pairs: &[(&str, &str)]) -> Vec<String> {
-        let asks = read(
+        let read_requests = read(
             &annotations(pairs),
             &LowriscLifecycle::default(),
             &Classes::default(),
         )
         .unwrap();
-        asks.entries
+        read_requests
+            .entries
             .iter()
             .map(|entry| entry.request.selector.to_string())
             .collect()
@@ -225,13 +226,13 @@ mod tests {
 
     #[test]
     fn no_annotation_of_ours_asks_for_nothing() {
-        let asks = read(
+        let read_requests = read(
             &annotations(&[("other", "usb:0403")]),
             &LowriscLifecycle::default(),
             &Classes::default(),
         )
         .unwrap();
-        assert!(asks.is_empty());
+        assert!(read_requests.is_empty());
     }
 
     #[test]
@@ -313,14 +314,17 @@ mod tests {
             on_removal: OnRemoval::Kill,
         };
         let given = annotations(&[(LOWRISC_DEVICES, "usb:0403"), (DEVICES, "usb:1050")]);
-        let asks = read(&given, &lifecycle, &Classes::default()).unwrap();
-        let options: Vec<_> = asks
+        let read_requests = read(&given, &lifecycle, &Classes::default()).unwrap();
+        let options: Vec<_> = read_requests
             .entries
             .iter()
             .map(|entry| entry.request.options.required)
             .collect();
         assert_eq!(options, [false, true]);
-        assert_eq!(asks.entries[1].request.options.on_removal, OnRemoval::Kill);
+        assert_eq!(
+            read_requests.entries[1].request.options.on_removal,
+            OnRemoval::Kill
+        );
     }
 
     #[test]

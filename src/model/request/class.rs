@@ -12,7 +12,7 @@ use crate::model::request::entry::{Origin, RequestEntry, Requests};
 use crate::model::request::selector::did_you_mean_owned;
 use crate::model::request::symlink::{SymlinkError, SymlinkRule, parse_symlinks};
 use crate::model::request::{
-    Ask, ClassFault, ClassName, ClassUse, MAX_REQUESTS, Request, RequestError, parse_requests,
+    ClassFault, ClassName, ClassUse, ListItem, MAX_REQUESTS, Request, RequestError, parse_requests,
 };
 
 /// A class as it is written: `[class.NAME]`.
@@ -198,12 +198,14 @@ impl Classes {
     ///
     /// # Errors
     /// When a class is not known, or all together are more than [`MAX_REQUESTS`].
-    pub fn expand(&self, origin: Origin, asks: Vec<Ask>) -> Result<Requests, ClassUseError> {
+    pub fn expand(&self, origin: Origin, items: Vec<ListItem>) -> Result<Requests, ClassUseError> {
         let mut expanded = Requests::default();
-        for ask in asks {
-            match ask {
-                Ask::Request(request) => push_new(&mut expanded.entries, RequestEntry::new(origin, request)),
-                Ask::Class(used) => self.expand_one(origin, &used, &mut expanded)?,
+        for item in items {
+            match item {
+                ListItem::Request(request) => {
+                    push_new(&mut expanded.entries, RequestEntry::new(origin, request))
+                }
+                ListItem::Class(used) => self.expand_one(origin, &used, &mut expanded)?,
             }
             let count = expanded.entries.len();
             if count > MAX_REQUESTS {
@@ -288,7 +290,7 @@ fn parse_each<T, E>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::request::parse_asks;
+    use crate::model::request::parse_request_list;
     use proptest::prelude::*;
 
     fn classes(all: &[(&str, &[&str], &[&str])]) -> Result<Classes, String> {
@@ -307,19 +309,21 @@ mod tests {
     }
 
     fn expand(classes: &Classes, text: &str) -> Result<Requests, ClassUseError> {
-        classes.expand(Origin::Annotation, parse_asks(text).unwrap())
+        classes.expand(Origin::Annotation, parse_request_list(text).unwrap())
     }
 
     fn expand_trusted(classes: &Classes, text: &str) -> Requests {
-        classes.expand(Origin::Root, parse_asks(text).unwrap()).unwrap()
+        classes
+            .expand(Origin::Root, parse_request_list(text).unwrap())
+            .unwrap()
     }
 
-    fn told(asks: &Requests) -> Vec<String> {
+    fn told(expanded: &Requests) -> Vec<String> {
         let one = |entry: &RequestEntry| match &entry.class {
             Some(class) => format!("{} of {class}", entry.request),
             None => entry.request.to_string(),
         };
-        asks.entries.iter().map(one).collect()
+        expanded.entries.iter().map(one).collect()
     }
 
     fn lab() -> Classes {
@@ -336,9 +340,9 @@ mod tests {
 
     #[test]
     fn a_class_stands_for_all_its_requests_and_rules() {
-        let asks = expand(&lab(), "usb:2341,class:lab-board").unwrap();
+        let expanded = expand(&lab(), "usb:2341,class:lab-board").unwrap();
         assert_eq!(
-            told(&asks),
+            told(&expanded),
             [
                 "usb:2341",
                 "usb:0403:6001 of lab-board",
@@ -346,9 +350,10 @@ mod tests {
                 "usb:1366 of lab-board"
             ]
         );
-        assert_eq!(asks.symlinks.len(), 1);
+        assert_eq!(expanded.symlinks.len(), 1);
         assert!(
-            asks.entries
+            expanded
+                .entries
                 .iter()
                 .all(|entry| entry.origin == Origin::Annotation)
         );
@@ -356,8 +361,8 @@ mod tests {
 
     #[test]
     fn options_at_the_use_go_for_all_of_it() {
-        let asks = expand_trusted(&lab(), "class:lab-board;access=rw;required");
-        let requests: Vec<String> = asks
+        let expanded = expand_trusted(&lab(), "class:lab-board;access=rw;required");
+        let requests: Vec<String> = expanded
             .entries
             .iter()
             .map(|entry| entry.request.to_string())
@@ -375,8 +380,9 @@ mod tests {
     #[test]
     fn an_annotation_gets_no_more_than_the_class_gives() {
         let requests = |text: &str| -> Vec<String> {
-            let asks = expand(&lab(), text).unwrap();
-            asks.entries
+            let expanded = expand(&lab(), text).unwrap();
+            expanded
+                .entries
                 .iter()
                 .map(|entry| entry.request.to_string())
                 .collect()
@@ -409,8 +415,8 @@ mod tests {
 
     #[test]
     fn a_class_named_twice_asks_once() {
-        let asks = expand(&lab(), "class:lab-board,class:lab-board").unwrap();
-        assert_eq!((asks.entries.len(), asks.symlinks.len()), (3, 1));
+        let expanded = expand(&lab(), "class:lab-board,class:lab-board").unwrap();
+        assert_eq!((expanded.entries.len(), expanded.symlinks.len()), (3, 1));
     }
 
     #[test]
@@ -465,8 +471,8 @@ mod tests {
         all.extend(classes(&[("camera", &["usb:046d"], &[]), ("mic", &["usb:0d8c"], &[])]).unwrap());
         let names: Vec<&str> = all.iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["camera", "lab-board", "mic"]);
-        let asks = expand(&all, "class:camera,class:mic").unwrap();
-        assert_eq!(told(&asks), ["usb:046d of camera", "usb:0d8c of mic"]);
+        let expanded = expand(&all, "class:camera,class:mic").unwrap();
+        assert_eq!(told(&expanded), ["usb:046d of camera", "usb:0d8c of mic"]);
     }
 
     #[test]
@@ -523,8 +529,8 @@ mod tests {
         #[test]
         fn without_classes_nothing_changes(vendors in proptest::collection::btree_set(0u16.., 1..20)) {
             let texts: Vec<String> = vendors.iter().map(|vendor| format!("usb:{vendor:04x}")).collect();
-            let asks = expand(&lab(), &texts.join(",")).unwrap();
-            prop_assert_eq!(told(&asks), texts);
+            let expanded = expand(&lab(), &texts.join(",")).unwrap();
+            prop_assert_eq!(told(&expanded), texts);
         }
     }
 }

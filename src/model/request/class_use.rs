@@ -16,8 +16,8 @@ const SHOWN_NAME: usize = 24;
 
 /// One element of a list of requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ask {
-    /// A request that says itself what is asked for.
+pub enum ListItem {
+    /// A request with selectors.
     Request(Request),
     /// The name of a class in the configuration.
     Class(ClassUse),
@@ -173,28 +173,30 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::request::{parse_asks, parse_requests};
+    use crate::model::request::{parse_request_list, parse_requests};
     use proptest::prelude::*;
 
     fn the_use(text: &str) -> ClassUse {
-        match parse_asks(text).unwrap().remove(0) {
-            Ask::Class(used) => used,
-            Ask::Request(request) => panic!("{request} is no use of a class"),
+        match parse_request_list(text).unwrap().remove(0) {
+            ListItem::Class(used) => used,
+            ListItem::Request(request) => panic!("{request} is no use of a class"),
         }
     }
 
     fn fault(text: &str) -> String {
-        parse_asks(text).unwrap_err().to_string()
+        parse_request_list(text).unwrap_err().to_string()
     }
 
     #[test]
     fn a_class_stands_among_requests() {
-        let asks = parse_asks("usb:0403, class:lab-board;access=r ,class:b.2").unwrap();
-        assert!(matches!(&asks[0], Ask::Request(_)));
+        let items = parse_request_list("usb:0403, class:lab-board;access=r ,class:b.2").unwrap();
+        assert!(matches!(&items[0], ListItem::Request(_)));
         assert!(
-            matches!(&asks[1], Ask::Class(used) if used.name.as_str() == "lab-board" && used.given == ["access"])
+            matches!(&items[1], ListItem::Class(used) if used.name.as_str() == "lab-board" && used.given == ["access"])
         );
-        assert!(matches!(&asks[2], Ask::Class(used) if used.name.as_str() == "b.2" && used.given.is_empty()));
+        assert!(
+            matches!(&items[2], ListItem::Class(used) if used.name.as_str() == "b.2" && used.given.is_empty())
+        );
     }
 
     #[test]
@@ -269,7 +271,7 @@ mod tests {
             let used = the_use(&format!("class:x;{option}"));
             assert_eq!(used.applied_to(&bare).to_string(), format!("usb:0403;{option}"));
         }
-        let known = parse_asks("class:x;nope").unwrap_err().to_string();
+        let known = parse_request_list("class:x;nope").unwrap_err().to_string();
         assert!(known.ends_with(
             "known are access, mode, uid, gid, path, link, only, or, required, exclusive, ready, on-removal, grace"
         ));

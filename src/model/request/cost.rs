@@ -3,7 +3,7 @@
 //! Costs are counted in bytes of a compiled expression: time and memory grow alike with them. Must not know where a
 //! request was written.
 
-use super::{Ask, Options, Request};
+use super::{ListItem, Options, Request};
 use crate::model::request::selector::Selector;
 
 /// What the requests of one list may cost, whoever wrote it.
@@ -16,10 +16,10 @@ const TERM: usize = 64;
 const PATTERN: usize = 128;
 
 /// What one element of a list costs.
-pub(super) fn of_ask(ask: &Ask) -> usize {
-    match ask {
-        Ask::Request(request) => of_request(request),
-        Ask::Class(class) => of_options(&class.options),
+pub(super) fn of_list_item(item: &ListItem) -> usize {
+    match item {
+        ListItem::Request(request) => of_request(request),
+        ListItem::Class(class) => of_options(&class.options),
     }
 }
 
@@ -51,7 +51,7 @@ pub(super) fn of_selector(selector: &Selector) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::request::parse_asks;
+    use crate::model::request::parse_request_list;
 
     #[test]
     fn every_pattern_counts_by_its_size_wherever_it_stands() {
@@ -65,8 +65,8 @@ mod tests {
             assert_eq!(cost(&format!("usb:0403;or={pattern}")), plain + cost(pattern));
         }
         // The use of a class costs what its options do.
-        let asks = parse_asks("class:lab;only=glob:tty*,usb:0403").unwrap();
-        let costs: Vec<usize> = asks.iter().map(of_ask).collect();
+        let items = parse_request_list("class:lab;only=glob:tty*,usb:0403").unwrap();
+        let costs: Vec<usize> = items.iter().map(of_list_item).collect();
         assert_eq!(costs, [cost("glob:tty*"), plain]);
     }
 }

@@ -5,7 +5,7 @@
 use std::str::FromStr;
 
 use super::error::{MAX_REQUESTS, MAX_TEXT, RequestError, RequestFault};
-use super::{Ask, ClassFault, ClassUse, OnRemoval, OptionError, Options, Request, cost};
+use super::{ClassFault, ClassUse, ListItem, OnRemoval, OptionError, Options, Request, cost};
 use crate::model::quoting::{list_elements, plain_list_elements, shown, split_unescaped, trim_unescaped};
 use crate::model::remote::address::AddressError;
 use crate::model::request::selector::{DeviceSelector, Selector, SelectorError, lowrisc_selector};
@@ -21,18 +21,18 @@ const LOWRISC_MODE: u32 = 0o644;
 ///
 /// # Errors
 /// [`RequestError`]: the list is empty or too long, or the first request that is at fault and why.
-pub fn parse_asks(text: &str) -> Result<Vec<Ask>, RequestError> {
-    parse_list(text, parse_ask, cost::of_ask)
+pub fn parse_request_list(text: &str) -> Result<Vec<ListItem>, RequestError> {
+    parse_list(text, parse_list_item, cost::of_list_item)
 }
 
-/// Reads `request *( ( "," / line break ) request )`, as [`parse_asks`] but without classes.
+/// Reads `request *( ( "," / line break ) request )`, as [`parse_request_list`] but without classes.
 ///
 /// # Errors
-/// As of [`parse_asks`], and when a class is named.
+/// As of [`parse_request_list`], and when a class is named.
 pub fn parse_requests(text: &str) -> Result<Vec<Request>, RequestError> {
-    let parse = |text: &str| match parse_ask(text)? {
-        Ask::Request(request) => Ok(request),
-        Ask::Class(_) => Err(ClassFault::InClass.into()),
+    let parse = |text: &str| match parse_list_item(text)? {
+        ListItem::Request(request) => Ok(request),
+        ListItem::Class(_) => Err(ClassFault::InClass.into()),
     };
     parse_list(text, parse, cost::of_request)
 }
@@ -130,17 +130,17 @@ fn malformed(text: &str, fault: RequestFault) -> RequestError {
 }
 
 /// Reads one request or use of a class that is trimmed and has no separators of a list.
-fn parse_ask(text: &str) -> Result<Ask, RequestFault> {
+fn parse_list_item(text: &str) -> Result<ListItem, RequestFault> {
     let mut parts = split_unescaped(text, ';').into_iter().map(trim_unescaped);
     let Some(name) = ClassUse::name_in(parts.next().unwrap_or_default()) else {
-        return Ok(Ask::Request(parse_request(text)?));
+        return Ok(ListItem::Request(parse_request(text)?));
     };
     let name = name?;
     let (options, given) = Options::parse_given(parts)?;
     if given.contains(&"or") {
         return Err(ClassFault::Or.into());
     }
-    Ok(Ask::Class(ClassUse { name, options, given }))
+    Ok(ListItem::Class(ClassUse { name, options, given }))
 }
 
 /// Reads one request that is trimmed and has no separators of a list.

@@ -6,7 +6,7 @@ use oci_hotplug::host::config::{Config, ConfigError};
 use oci_hotplug::model::device::inventory::Inventory;
 use oci_hotplug::model::policy::{ContainerTraits, HostUse, Policy, PolicyContext, Verdict};
 use oci_hotplug::model::request::entry::{Origin, RequestEntry};
-use oci_hotplug::model::request::parse_asks;
+use oci_hotplug::model::request::parse_request_list;
 
 use super::devices;
 
@@ -27,7 +27,7 @@ pub fn hold(input: &[u8]) {
     match config.classes() {
         Ok(classes) => {
             for (name, _) in classes.iter() {
-                let asks = parse_asks(&format!("class:{name}")).expect("a class can be asked for");
+                let asks = parse_request_list(&format!("class:{name}")).expect("a class can be asked for");
                 let expanded = classes.expand(Origin::Annotation, asks).expect("it is defined");
                 assert!(!expanded.is_empty(), "class {name} is empty");
                 assert!(expanded.entries.iter().all(RequestEntry::is_trusted));

@@ -7,7 +7,8 @@ use oci_hotplug::model::request::entry::Origin;
 use oci_hotplug::model::request::facts_needed::FactsNeeded;
 use oci_hotplug::model::request::selector::Found;
 use oci_hotplug::model::request::{
-    Ask, MAX_GRACE, MAX_REQUESTS, MAX_TEXT, Request, parse_asks, parse_lowrisc_devices, parse_requests,
+    ListItem, MAX_GRACE, MAX_REQUESTS, MAX_TEXT, Request, parse_lowrisc_devices, parse_request_list,
+    parse_requests,
 };
 
 use super::{devices, is_fit_for_a_log, is_no_larger_than};
@@ -26,17 +27,17 @@ pub fn hold(input: &[u8]) {
         Ok(requests) => are_sound(&requests, text),
         Err(error) => is_fit_for_a_log(&error),
     }
-    match (parse_requests(text), parse_asks(text)) {
-        (Ok(requests), asks) => {
+    match (parse_requests(text), parse_request_list(text)) {
+        (Ok(requests), items) => {
             are_sound(&requests, text);
-            let same: Vec<Ask> = requests.into_iter().map(Ask::Request).collect();
-            assert_eq!(asks, Ok(same), "a list of requests is a list of asks");
+            let same: Vec<ListItem> = requests.into_iter().map(ListItem::Request).collect();
+            assert_eq!(items, Ok(same), "the two parsers differ");
         }
-        (Err(error), Ok(asks)) => {
+        (Err(error), Ok(items)) => {
             is_fit_for_a_log(&error);
             assert!(
-                asks.iter().any(|ask| matches!(ask, Ask::Class(_))),
-                "{error}: yet {asks:?}"
+                items.iter().any(|item| matches!(item, ListItem::Class(_))),
+                "{error}: yet {items:?}"
             );
         }
         (Err(one), Err(other)) => [one, other].iter().for_each(is_fit_for_a_log),

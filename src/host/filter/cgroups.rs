@@ -4,29 +4,29 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::cgroup::{CgroupPlace, Version};
+use super::cgroup::{Cgroup, Version};
 use super::error::{FilterError, is_gone};
-use crate::host::container::Cgroups;
+use crate::host::container::CgroupPaths;
 
-/// The places of one container's cgroups, as [`Cgroups`] has their directories.
+/// The cgroups of one container, at the directories of [`CgroupPaths`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Places {
+pub struct Cgroups {
     /// In the v1 hierarchy with the devices controller.
     #[serde(default)]
-    pub v1: Option<CgroupPlace>,
+    pub v1: Option<Cgroup>,
     /// In the v2 hierarchy, the leaf first.
     #[serde(default)]
-    pub v2: Vec<CgroupPlace>,
+    pub v2: Vec<Cgroup>,
 }
 
-impl Places {
+impl Cgroups {
     /// Where these cgroups are.
     ///
     /// # Errors
     /// [`FilterError::Gone`] when one is not there.
-    pub fn of(cgroups: &Cgroups) -> Result<Self, FilterError> {
-        let place = |path: &PathBuf| {
-            CgroupPlace::at(path).map_err(|source| match is_gone(&source) {
+    pub fn of(paths: &CgroupPaths) -> Result<Self, FilterError> {
+        let open = |path: &PathBuf| {
+            Cgroup::at(path).map_err(|source| match is_gone(&source) {
                 true => FilterError::Gone { cgroup: path.clone() },
                 false => FilterError::Open {
                     cgroup: path.clone(),
@@ -35,28 +35,28 @@ impl Places {
             })
         };
         Ok(Self {
-            v1: cgroups.v1_devices.as_ref().map(place).transpose()?,
-            v2: cgroups.v2.iter().map(place).collect::<Result<_, _>>()?,
+            v1: paths.v1_devices.as_ref().map(open).transpose()?,
+            v2: paths.v2.iter().map(open).collect::<Result<_, _>>()?,
         })
     }
 
     /// Their directories.
-    pub fn cgroups(&self) -> Cgroups {
-        Cgroups {
-            v1_devices: self.v1.as_ref().map(|place| place.path.clone()),
-            v2: self.v2.iter().map(|place| place.path.clone()).collect(),
+    pub fn paths(&self) -> CgroupPaths {
+        CgroupPaths {
+            v1_devices: self.v1.as_ref().map(|cgroup| cgroup.path.clone()),
+            v2: self.v2.iter().map(|cgroup| cgroup.path.clone()).collect(),
         }
     }
 
     /// Each with its hierarchy.
-    pub fn all(&self) -> impl Iterator<Item = (Version, &CgroupPlace)> {
-        let v1 = self.v1.iter().map(|place| (Version::V1, place));
-        v1.chain(self.v2.iter().map(|place| (Version::V2, place)))
+    pub fn all(&self) -> impl Iterator<Item = (Version, &Cgroup)> {
+        let v1 = self.v1.iter().map(|cgroup| (Version::V1, cgroup));
+        v1.chain(self.v2.iter().map(|cgroup| (Version::V2, cgroup)))
     }
 
     /// Whether all are where they were.
     pub fn exist(&self) -> bool {
-        self.all().all(|(_, place)| place.exists())
+        self.all().all(|(_, cgroup)| cgroup.exists())
     }
 
     /// Whether there is none: the container is in the root cgroup.
@@ -64,29 +64,29 @@ impl Places {
         self.v1.is_none() && self.v2.is_empty()
     }
 
-    /// Whether a container in `cgroups` is covered: its leaf is one of the places, or below one. What is granted above holds
+    /// Whether a container at `paths` is covered: its leaf is one of the cgroups, or below one. What is granted above holds
     /// below, too (on v1: for cgroups that are made after the grant).
-    pub fn cover(&self, cgroups: &Cgroups) -> bool {
-        let v1 = match (&self.v1, &cgroups.v1_devices) {
-            (Some(place), Some(path)) => path.starts_with(&place.path),
+    pub fn cover(&self, paths: &CgroupPaths) -> bool {
+        let v1 = match (&self.v1, &paths.v1_devices) {
+            (Some(cgroup), Some(path)) => path.starts_with(&cgroup.path),
             (None, None) => true,
             _ => false,
         };
-        let v2 = match cgroups.v2.first() {
-            Some(leaf) => self.v2.iter().any(|place| leaf.starts_with(&place.path)),
+        let v2 = match paths.v2.first() {
+            Some(leaf) => self.v2.iter().any(|cgroup| leaf.starts_with(&cgroup.path)),
             None => self.v2.is_empty(),
         };
         v1 && v2
     }
 
-    pub(super) fn has(&self, version: Version, place: &CgroupPlace) -> bool {
-        self.all().any(|known| known == (version, place))
+    pub(super) fn has(&self, version: Version, cgroup: &Cgroup) -> bool {
+        self.all().any(|known| known == (version, cgroup))
     }
 
-    pub(super) fn add(&mut self, version: Version, place: CgroupPlace) {
+    pub(super) fn add(&mut self, version: Version, cgroup: Cgroup) {
         match version {
-            Version::V1 => self.v1 = Some(place),
-            Version::V2 => self.v2.push(place),
+            Version::V1 => self.v1 = Some(cgroup),
+            Version::V2 => self.v2.push(cgroup),
         }
     }
 }
@@ -95,22 +95,22 @@ impl Places {
 mod tests {
     use super::*;
 
-    fn place(path: &str) -> CgroupPlace {
-        CgroupPlace {
+    fn cgroup(path: &str) -> Cgroup {
+        Cgroup {
             path: path.into(),
             inode: 1,
         }
     }
 
-    fn v2(paths: &[&str]) -> Places {
-        Places {
+    fn v2(paths: &[&str]) -> Cgroups {
+        Cgroups {
             v1: None,
-            v2: paths.iter().map(|path| place(path)).collect(),
+            v2: paths.iter().map(|path| cgroup(path)).collect(),
         }
     }
 
-    fn at(path: &str) -> Cgroups {
-        Cgroups {
+    fn at(path: &str) -> CgroupPaths {
+        CgroupPaths {
             v1_devices: None,
             v2: vec![path.into()],
         }
@@ -130,13 +130,13 @@ mod tests {
         for moved in ["/cg/scope2", "/cg", "/cg/other/container"] {
             assert!(!crun.cover(&at(moved)), "{moved}");
         }
-        assert!(!crun.cover(&Cgroups::default()), "the root cgroup");
-        assert!(Places::default().cover(&Cgroups::default()));
-        let v1 = Places {
-            v1: Some(place("/cg/devices/a")),
+        assert!(!crun.cover(&CgroupPaths::default()), "the root cgroup");
+        assert!(Cgroups::default().cover(&CgroupPaths::default()));
+        let v1 = Cgroups {
+            v1: Some(cgroup("/cg/devices/a")),
             v2: Vec::new(),
         };
-        let devices = |path: &str| Cgroups {
+        let devices = |path: &str| CgroupPaths {
             v1_devices: Some(path.into()),
             v2: Vec::new(),
         };

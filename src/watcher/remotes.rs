@@ -325,7 +325,7 @@ impl Remotes {
 
     fn has_blocked_process(&mut self, inside: &Inside) -> bool {
         if self.cgroup.is_none() {
-            let own = inside.cgroups().ok();
+            let own = inside.cgroup_paths().ok();
             self.cgroup = own.and_then(|own| own.v2.last().cloned().or(own.v1_devices));
         }
         self.cgroup.as_deref().is_some_and(stuck::is_blocked_by_usb)

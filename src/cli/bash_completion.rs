@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use clap::{Arg, ArgAction, Command};
 
-/// Which words stand where this value does.
+/// The words that complete this value.
 fn values(argument: &Arg, path: &[&str]) -> &'static str {
     let names = argument.get_value_names().unwrap_or_default();
     match names.first().map(|name| name.as_str()) {
@@ -44,7 +44,7 @@ fn cases(command: &Command, path: &[&str], verbs: &mut String, words: &mut Strin
         .map(|long| format!("--{long}"))
         .collect();
     options.sort();
-    // What an option in front of the word wants.
+    // The kind of value that follows each option.
     let mut wanted = String::new();
     for argument in
         shown().filter(|argument| matches!(argument.get_action(), ArgAction::Set | ArgAction::Append))
@@ -82,7 +82,7 @@ fn cases(command: &Command, path: &[&str], verbs: &mut String, words: &mut Strin
     }
 }
 
-/// `place` counts the words behind the verb that are no options. `:` and `=` separate words of bash (COMP_WORDBREAKS).
+/// `place` counts the words behind the verb that are not options. `:` and `=` separate words of bash (COMP_WORDBREAKS).
 const HEAD: &str = r#"# bash completion for @NAME@; generated.
 
 _oci_hotplug_verb() {

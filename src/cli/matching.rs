@@ -29,7 +29,7 @@ use crate::model::request::facts_needed::FactsNeeded;
 use crate::model::request::symlink::SymlinkRule;
 use crate::usbip::{self, records};
 
-/// Prints what a request selects now, and with `watch` what comes and goes from then on.
+/// Prints what a request selects now, and with `watch` also the changes.
 pub fn run(text: &str, classes: &Classes, state_dir: &Path, watch: bool, as_json: bool) -> Result<()> {
     let Requests { entries, symlinks } = read_list(Origin::Root, text, classes)?;
     let mut facts = FactsNeeded::of(entries.iter().map(|entry| &entry.request), &symlinks);
@@ -64,8 +64,8 @@ pub(super) fn nodes_at(syspath: &str) -> Result<Vec<String>> {
 /// What a request selects at one moment.
 struct Selection {
     entries: Vec<RequestEntry>,
-    /// For each request, why it selects nothing, where there is something to say about that.
-    nothing: Vec<Option<String>>,
+    /// For each request, the reason why it selects nothing, if one is known.
+    why_nothing: Vec<Option<String>>,
     nodes: BTreeSet<Node>,
     names: Names,
     not_attached: Vec<String>,
@@ -126,7 +126,7 @@ fn select(
     }
     Ok(Selection {
         nodeless,
-        nothing: planner.entries().iter().map(why_nothing).collect(),
+        why_nothing: planner.entries().iter().map(why_nothing).collect(),
         entries: planner.entries().to_vec(),
         nodes: nodes(&plan),
         names: Names::new(&plan, planner.entries(), symlinks),
@@ -163,7 +163,7 @@ impl Selection {
             let roots: Vec<_> = self
                 .entries
                 .iter()
-                .zip(&self.nothing)
+                .zip(&self.why_nothing)
                 .map(|(entry, nothing)| {
                     let request = entry.request.to_string();
                     json!({ "request": request, "selects": entry.roots, "selects_nothing_because": nothing })
@@ -177,7 +177,7 @@ impl Selection {
             write_json(&mut out, &whole)?;
             return Ok(());
         }
-        for (entry, nothing) in self.entries.iter().zip(&self.nothing) {
+        for (entry, nothing) in self.entries.iter().zip(&self.why_nothing) {
             if entry.roots.is_empty() {
                 let reason = nothing
                     .as_ref()
@@ -207,13 +207,13 @@ impl Node {
     }
 }
 
-/// A line for each node that came or went, and for each name that has another node.
+/// A line for each node that was added or removed, and for each name that has another node.
 fn print_change(before: &Selection, now: &Selection, as_json: bool) -> Result<()> {
-    let gone = before.nodes.difference(&now.nodes);
-    let gone = gone.map(|node| ("remove", '-', node));
-    let come = now.nodes.difference(&before.nodes).map(|node| ("add", '+', node));
+    let removed = before.nodes.difference(&now.nodes);
+    let removed = removed.map(|node| ("remove", '-', node));
+    let added = now.nodes.difference(&before.nodes).map(|node| ("add", '+', node));
     let mut out = std::io::stdout().lock();
-    for (action, sign, node) in gone.chain(come) {
+    for (action, sign, node) in removed.chain(added) {
         if as_json {
             writeln!(out, "{}", json!({ "action": action, "node": node }))?;
         } else {

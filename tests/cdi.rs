@@ -538,7 +538,7 @@ fn a_class_that_is_malformed_is_the_configurations_fault() {
     );
     let said = prestart(&bench, &[], "class:lab");
     let expected = format!(
-        "reading the configuration {}: class \"lab\": device request \"class:other\": a class cannot name a class",
+        "reading the configuration {}: class \"lab\": device request \"class:other\": a class cannot use a class",
         bench.path("config.toml").display()
     );
     assert!(said.code == 1 && said.err.contains(&expected), "{said:?}");

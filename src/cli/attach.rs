@@ -1,4 +1,4 @@
-//! `oci-hotplug attach` and `detach`: what a running container asks for, changed for the rest of its life.
+//! `oci-hotplug attach` and `detach`: change the requests of a running container.
 //!
 //! ```text
 //! arguments -> requests (also of classes, CDI devices) -> target (the container, with a watcher) -> Add | Remove -> report
@@ -59,7 +59,7 @@ pub(super) struct Detach {
     all: bool,
 }
 
-/// Adds to what a container asks for, and tells what came of it.
+/// Adds requests to those of a container, and prints what is attached for them.
 pub(super) fn attach(arguments: &Attach, config: &Config, registry: &Registry, as_json: bool) -> Result<()> {
     let words: Vec<String> = arguments.words.iter().map(|word| request_text(word)).collect();
     let (id, requests) = match (arguments.pid, words.split_first()) {
@@ -130,7 +130,7 @@ fn remove(target: &Target, entries: Vec<RequestEntry>) -> ControlRequest {
     }
 }
 
-/// Takes from what a container asks for, and tells what is gone.
+/// Removes requests of a container, and prints which nodes are removed.
 pub(super) fn detach(arguments: &Detach, registry: &Registry, as_json: bool) -> Result<()> {
     let target = Target::enrolled(&arguments.id, registry)?;
     let before = target.status(registry)?;

@@ -1,6 +1,6 @@
-//! `oci-hotplug recover`: every running container that asked has its watcher again, and nothing is left of others.
+//! `oci-hotplug recover`: gives every running container that requests devices a watcher, and removes what others have left.
 //!
-//! Must not do a watcher's work: it starts watchers, and they find out what is to be done.
+//! It starts watchers, which do the work.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -21,42 +21,42 @@ use crate::usbip::task::Release;
 use crate::usbip::worker;
 use crate::watcher::launch::{self, LaunchError};
 
-/// How long a watcher may take to be ready. The one before it may be in the middle of something (`succession`).
-const READY_PATIENCE: Duration = Duration::from_secs(20);
+/// How long a watcher may take to be ready. The previous one may have to finish an attempt first (`handover`).
+const READY_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long the watcher of a container that has ended may take to end, too.
-const END_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the watcher of an ended container may take to end.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a watcher may take to answer before it counts as stopped: amid a storm of events on a busy host it takes a while.
-const SILENCE: Duration = Duration::from_secs(8);
+/// How long a watcher may take to respond before it counts as stopped. During many events on a busy host it takes a while.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// How long one may take to answer that is ready.
-const ANSWER_PATIENCE: Duration = Duration::from_millis(200);
+/// How long a watcher that is ready may take to respond.
+const STATUS_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// How long detaching the remote devices of ended containers may take.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How often a bounded wait looks again.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// How often a bounded wait checks again.
+const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// What was done about one container.
+/// What was done for one container.
 #[derive(Debug, PartialEq, Eq)]
 enum Done {
-    /// It has its watcher, this process.
+    /// Nothing: it has a watcher with this pid.
     Watched(i32),
-    /// It has one again.
+    /// A watcher was started.
     Started(i32),
-    /// It has another one: the one before, and this.
+    /// The watcher was replaced: the pids of the old and the new one.
     Restarted(i32, i32),
-    /// Its hook is at work.
+    /// Nothing: its hook runs.
     Starting,
-    /// It is gone, and what was noted of it.
+    /// The container has ended, and its record is removed.
     Swept,
-    /// Nothing could be done, and why.
+    /// It could not be recovered, for this reason.
     Failed(String),
 }
 
-/// Goes through all containers, and prints what was done about each.
+/// Recovers all containers, and prints what was done for each.
 pub(super) fn run(registry: &Registry, restart_watchers: bool, as_json: bool) -> Result<()> {
     check_access(registry)?;
     let mut all = Vec::new();
@@ -91,22 +91,22 @@ pub(super) fn run(registry: &Registry, restart_watchers: bool, as_json: bool) ->
 }
 
 fn recover(registry: &Registry, id: &ContainerId, restart: bool) -> Result<Done, String> {
-    let Some(record) = registry.record(id).map_err(tell)? else {
-        return without_record(registry, id).map_err(tell);
+    let Some(record) = registry.record(id).map_err(text_of)? else {
+        return without_record(registry, id).map_err(text_of);
     };
     if !record.is_running() {
-        return sweep(registry, id).map_err(tell);
+        return sweep(registry, id).map_err(text_of);
     }
     if !registry.is_watched(id) {
         return match replace(registry, id, None)? {
             Some(new) => Ok(Done::Started(new)),
-            None => sweep(registry, id).map_err(tell),
+            None => sweep(registry, id).map_err(text_of),
         };
     }
-    let old = match status(registry, id, SILENCE) {
+    let old = match status(registry, id, RESPONSE_TIMEOUT) {
         Some(status) => status.watcher,
         None if registry.is_watched(id) => return Err(silent(registry, id)),
-        // It ended, or died, just now.
+        // It has just ended.
         None => return recover(registry, id, restart),
     };
     if !restart {
@@ -114,26 +114,26 @@ fn recover(registry: &Registry, id: &ContainerId, restart: bool) -> Result<Done,
     }
     match replace(registry, id, Some(old))? {
         Some(new) => Ok(Done::Restarted(old, new)),
-        None => sweep(registry, id).map_err(tell),
+        None => sweep(registry, id).map_err(text_of),
     }
 }
 
-fn tell(error: impl std::fmt::Display) -> String {
+fn text_of(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-/// Somebody has the lock and says nothing.
+/// The error for a watcher that has the lock and does not respond.
 fn silent(registry: &Registry, id: &ContainerId) -> String {
     match registry.watcher(id) {
-        Some(said) => format!(
-            "its watcher, process {pid}, does not answer within {SILENCE:?} (stopped? kill -CONT {pid}, or kill -KILL {pid} and run this again)",
-            pid = said.pid
+        Some(watcher) => format!(
+            "its watcher, process {pid}, does not answer within {RESPONSE_TIMEOUT:?} (stopped? kill -CONT {pid}, or kill -KILL {pid} and run this again)",
+            pid = watcher.pid
         ),
-        None => format!("somebody has its lock, and does not answer within {SILENCE:?}"),
+        None => format!("a process has its lock, and does not answer within {RESPONSE_TIMEOUT:?}"),
     }
 }
 
-/// A hook enrols it right now, or died before it had.
+/// A hook is enrolling the container, or died before it had.
 fn without_record(registry: &Registry, id: &ContainerId) -> Result<Done, RegistryError> {
     match registry.try_lock(id) {
         Ok(Some(lock)) => lock.remove().map(|()| Done::Swept),
@@ -142,11 +142,12 @@ fn without_record(registry: &Registry, id: &ContainerId) -> Result<Done, Registr
     }
 }
 
-/// Removes what is noted of a container that is gone. Its watcher, if it has one, sees that by itself.
+/// Removes the record of a container that has ended. Its watcher, if it has one, notices that itself.
 fn sweep(registry: &Registry, id: &ContainerId) -> Result<Done, RegistryError> {
-    match registry.lock(id, END_PATIENCE) {
+    match registry.lock(id, END_TIMEOUT) {
         Ok(lock) if !leftovers::revoke(&lock) => Ok(Done::Failed(
-            "it is gone, and its access could not be taken back from its cgroup (the log tells why)".into(),
+            "the container has ended, and its access could not be revoked from its cgroup (see the log)"
+                .into(),
         )),
         Ok(lock) => {
             leftovers::remove_files(&lock);
@@ -166,12 +167,12 @@ fn absent_is_swept(error: RegistryError) -> Result<Done, RegistryError> {
 /// Starts a watcher, in place of `old` if there is one, and waits until it is ready: its process, or nothing when the
 /// container has ended meanwhile.
 fn replace(registry: &Registry, id: &ContainerId, old: Option<i32>) -> Result<Option<i32>, String> {
-    let mut child = launch::launch_successor(registry, id).map_err(tell)?;
-    let deadline = Instant::now() + READY_PATIENCE;
+    let mut child = launch::launch_successor(registry, id).map_err(text_of)?;
+    let deadline = Instant::now() + READY_TIMEOUT;
     loop {
         // It need not be our child: a unit of systemd's may have taken over by now.
         if let Some(status) =
-            status(registry, id, ANSWER_PATIENCE).filter(|status| Some(status.watcher) != old)
+            status(registry, id, STATUS_TIMEOUT).filter(|status| Some(status.watcher) != old)
         {
             return Ok(Some(status.watcher));
         }
@@ -182,9 +183,9 @@ fn replace(registry: &Registry, id: &ContainerId, old: Option<i32>) -> Result<Op
             return Ok(None);
         }
         if Instant::now() >= deadline {
-            return Err(LaunchError::Late(READY_PATIENCE).to_string());
+            return Err(LaunchError::Late(READY_TIMEOUT).to_string());
         }
-        std::thread::sleep(LOOK_AGAIN);
+        std::thread::sleep(CHECK_INTERVAL);
     }
 }
 

@@ -1,4 +1,4 @@
-//! The two hooks as commands: arguments, exit codes, and one message when something is wrong.
+//! The two hooks as commands: arguments, exit codes, and error messages.
 
 use std::io;
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use lexopt::{Parser, ValueExt};
 
-use super::prestart::Arguments;
+use super::prestart::{Arguments, PrestartError};
 use super::{poststop as stop, prestart as start, read_state};
 use crate::command_line::{self, CommonOptions, OwnArgument, Program};
 use crate::exit;
@@ -22,40 +22,40 @@ const POSTSTOP: &str = "oci-hotplug-poststop";
 pub(crate) const PRESTART_PROGRAM: Program = Program {
     name: PRESTART,
     help: "\
-oci-hotplug-prestart: OCI hook that gives a container the devices it asks for, now and when they are plugged in
+oci-hotplug-prestart: OCI hook that gives a container the devices that it requests, now and when they are plugged in
 
 An OCI runtime starts it at stage createRuntime (or prestart), with the container's state as JSON on standard input.
 
 Usage: oci-hotplug-prestart [--device REQUEST]... [--symlink RULE]... [--config FILE] [--state-dir DIR]
 
   --device REQUEST   a trusted device request, such as usb:0403:6001
-                     (a container asks by the annotation io.oci-hotplug.devices)
+                     (untrusted requests are in the annotation io.oci-hotplug.devices)
   --symlink RULE     a further link, such as usb:0403:6001:0=/dev/ttyBOARD
-                     (a container asks by the annotation io.oci-hotplug.symlinks)
+                     (untrusted rules are in the annotation io.oci-hotplug.symlinks)
   --config FILE      the configuration [/etc/oci-hotplug/config.toml, or $OCI_HOTPLUG_CONFIG]
-  --state-dir DIR    where the state lives [/run/oci-hotplug, or $OCI_HOTPLUG_STATE_DIR]
+  --state-dir DIR    the state directory [/run/oci-hotplug, or $OCI_HOTPLUG_STATE_DIR]
   -h, --help         this text
   -V, --version      the version
 
-Exit codes: 0 done, or the container asks for nothing; 1 failed; 2 malformed request or usage; 3 refused by policy.
+Exit codes: 0 done, or the container requests nothing; 1 failed; 2 malformed request or usage; 3 refused by policy.
 ",
 };
 
 pub(crate) const POSTSTOP_PROGRAM: Program = Program {
     name: POSTSTOP,
     help: "\
-oci-hotplug-poststop: OCI hook that ends what oci-hotplug-prestart began
+oci-hotplug-poststop: OCI hook that cleans up after a container of oci-hotplug-prestart
 
 An OCI runtime starts it at stage poststop, with the container's state as JSON on standard input.
 
 Usage: oci-hotplug-poststop [--config FILE] [--state-dir DIR]
 
   --config FILE      the configuration [/etc/oci-hotplug/config.toml, or $OCI_HOTPLUG_CONFIG]
-  --state-dir DIR    where the state lives [/run/oci-hotplug, or $OCI_HOTPLUG_STATE_DIR]
+  --state-dir DIR    the state directory [/run/oci-hotplug, or $OCI_HOTPLUG_STATE_DIR]
   -h, --help         this text
   -V, --version      the version
 
-Exit code: always 0 when it runs as a hook, also when nothing was to be done; what failed is in the log.
+Exit code: always 0 when it runs as a hook; errors are in the log.
 ",
 };
 
@@ -79,7 +79,7 @@ pub fn prestart() -> ExitCode {
             let outcome = start::run(&state, &requests, &config, &Registry::new(&config.state_dir));
             (config, outcome)
         }
-        // A configuration that can't be used concerns those that request something.
+        // An unusable configuration concerns only containers that request something.
         Err(_) if !start::has_request(&state, &requests) => return ExitCode::from(exit::DONE),
         Err(error) => {
             let mut config = Config::default();
@@ -89,27 +89,29 @@ pub fn prestart() -> ExitCode {
     };
     match outcome {
         Ok(_) => ExitCode::from(exit::DONE),
-        Err(error) => {
-            let code = if error.is_refusal() {
-                exit::REFUSED
-            } else if error.is_malformed_request() {
-                exit::USAGE
-            } else {
-                exit::FAILED
-            };
-            let reason = match rootless().filter(|_| code == exit::FAILED) {
-                Some(rootless) => rootless.explains(&error),
-                None => error.to_string(),
-            };
-            refuse(&state, &config, reason);
-            ExitCode::from(code)
-        }
+        Err(error) => refuse(&state, &config, &error),
     }
 }
 
-/// Says why a container is not started, wherever somebody may look: to standard error, which runc shows; to the log; and
-/// to the state directory, from where `oci-hotplug check` and `list` have it. A hook that succeeds spends no time on that.
-fn refuse(state: &HookState, config: &Config, reason: String) {
+fn refuse(state: &HookState, config: &Config, error: &PrestartError) -> ExitCode {
+    let code = if error.is_refusal() {
+        exit::REFUSED
+    } else if error.is_malformed_request() {
+        exit::USAGE
+    } else {
+        exit::FAILED
+    };
+    let reason = match rootless().filter(|_| code == exit::FAILED) {
+        Some(rootless) => rootless.explains(error),
+        None => error.to_string(),
+    };
+    report_refusal(state, config, reason);
+    ExitCode::from(code)
+}
+
+/// Reports why a container is not started: to standard error, which runc shows; to the log; and to the state directory, from
+/// where `oci-hotplug check` and `list` read it. The log is opened only here, because a hook that succeeds has no time for it.
+fn report_refusal(state: &HookState, config: &Config, reason: String) {
     log::start(PRESTART, config.log_level.filter(), &config.state_dir, false);
     let id = state.id.as_str();
     let name = start::engine_name(state);
@@ -129,13 +131,13 @@ fn refuse(state: &HookState, config: &Config, reason: String) {
         name,
         reason,
     };
-    // The log has it in any case.
+    // The log has the reason as well.
     if let Err(error) = refused_starts::note(&config.state_dir, refused) {
         tracing::debug!(container = id, "noting the refused start: {error}");
     }
 }
 
-/// `oci-hotplug-poststop`. A container that is gone is not to be held back by us: always 0 once it runs as a hook.
+/// `oci-hotplug-poststop`. Its exit code is always 0 when it runs as a hook, so that engines can remove the container.
 pub fn poststop() -> ExitCode {
     shake_off_limits();
     let refuse = |argument: OwnArgument, _: &mut Parser| Err(argument.unexpected());
@@ -157,7 +159,7 @@ pub fn poststop() -> ExitCode {
     if registry.root().exists() {
         log::start(POSTSTOP, in_force.log_level.filter(), registry.root(), false);
     }
-    // Also with a configuration that can't be read: where the state most likely is, it is cleared away.
+    // Also with an unreadable configuration: the state is most likely in the default directory.
     let outcome = stop::run(&state, &registry);
     if let Err(error) = &config {
         log::tell(&format!("{POSTSTOP}: container {}: {error}", state.id));

@@ -15,18 +15,18 @@ use crate::usbip::task::Release;
 use crate::usbip::worker::{self, RELEASE_TIMEOUT};
 use crate::watcher::launch::revoke_leftovers;
 
-/// How many characters of a path that others chose appear in a message.
+/// How many characters of a foreign path a message shows.
 const MAX_SHOWN: usize = 200;
 
 /// How long the watcher may take to end by itself.
-const END_PATIENCE: Duration = Duration::from_secs(2);
+const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long the lock may take to be free once the watcher is dead.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long init may take to end when the runtime says that its container has stopped: crun's `delete --force` does not wait
 /// for the processes that it kills.
-const INIT_PATIENCE: Duration = Duration::from_secs(2);
+const INIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Ends the watcher of a container that has stopped, and removes its record, if either exists.
 ///
@@ -38,7 +38,7 @@ const INIT_PATIENCE: Duration = Duration::from_secs(2);
 pub fn run(state: &HookState, registry: &Registry) -> Result<(), RegistryError> {
     let id = &state.id;
     if !registry.container_dir(id).exists() {
-        // Its watcher saw the end itself. Of a watcher that was killed meanwhile a remote device may be left.
+        // The watcher has cleaned up itself. Another watcher that was killed may have left remote devices.
         worker::release(registry.root(), Release::EndedContainers, RELEASE_TIMEOUT);
         return Ok(());
     }
@@ -50,50 +50,49 @@ pub fn run(state: &HookState, registry: &Registry) -> Result<(), RegistryError> 
         }
     }
     let started = Instant::now();
-    // One may just be taking over from another: then that one has to be ended, too.
-    while registry.is_watched(id) && started.elapsed() < END_PATIENCE * 2 {
+    // A second watcher may be taking over from the first: then both must end.
+    while registry.is_watched(id) && started.elapsed() < END_TIMEOUT * 2 {
         if !end_watcher(id, registry) {
-            // The next container with this id has started meanwhile.
+            // The next container with this id has started.
             return Ok(());
         }
     }
-    match registry.lock(id, LOCK_PATIENCE) {
+    match registry.lock(id, LOCK_TIMEOUT) {
         Ok(lock) if lock.recorded_init().is_some_and(|init| init.running().is_some()) => return Ok(()),
         // The watcher was killed, and the cgroup outlives the container: a record that stays is for the next watcher or hook.
         Ok(lock) if leftovers::is_in_force(&lock) => {
             drop(lock);
             if !revoke_leftovers(registry, id) {
-                tracing::warn!(container = %id, "poststop: the access of the container could not be taken back yet; its record stays until then");
+                tracing::warn!(container = %id, "poststop: the access of the container could not be revoked yet; its record stays until then");
             }
         }
         Ok(lock) => {
             leftovers::remove_files(&lock);
             lock.remove()?;
         }
-        // The watcher saw the end itself, and has removed the record.
+        // The watcher has removed the record itself.
         Err(RegistryError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    // Its watcher has given its remote devices back, unless it ended before the container did. Others may have been killed
-    // without anybody to do this.
+    // The watcher has released its remote devices, unless it ended before the container. Other watchers may have been killed.
     worker::release(registry.root(), Release::EndedContainers, RELEASE_TIMEOUT);
     leftovers::clear(registry, |lock| !leftovers::is_in_force(lock))
 }
 
-/// Whether the recorded init runs, and goes on running. Waits only where the state may be about this init: pids and bundles
-/// that differ are those of another container.
+/// Whether the recorded init runs, and does not end soon. Waits only if the state may be that of this init: another pid or bundle
+/// belongs to another container.
 fn keeps_running(state: &HookState, init: &RecordedInit) -> bool {
     let Some(process) = init.running() else {
         return false;
     };
-    !process.wait(match is_meant(state, init) {
-        true => INIT_PATIENCE,
+    !process.wait(match may_be_of(state, init) {
+        true => INIT_TIMEOUT,
         false => Duration::ZERO,
     })
 }
 
-/// Whether the state may be about this init. Runtimes leave out the pid at this stage, or give 0 or the old one.
-fn is_meant(state: &HookState, init: &RecordedInit) -> bool {
+/// Whether the state may be that of this init. At this stage, runtimes omit the pid, or give 0 or the old one.
+fn may_be_of(state: &HookState, init: &RecordedInit) -> bool {
     state.pid.is_none_or(|pid| pid == init.pid)
         && state.bundle.as_ref().is_none_or(|bundle| *bundle == init.bundle)
 }
@@ -117,7 +116,7 @@ fn end_watcher(id: &ContainerId, registry: &Registry) -> bool {
     loop {
         let watcher = registry
             .watcher(id)
-            .and_then(|said| Process::open(said.pid, said.start_time).ok());
+            .and_then(|watcher| Process::open(watcher.pid, watcher.start_time).ok());
         if registry
             .recorded_init(id)
             .is_some_and(|init| init.running().is_some())
@@ -130,7 +129,7 @@ fn end_watcher(id: &ContainerId, registry: &Registry) -> bool {
                 return true;
             }
             // It has just been started, or has just ended.
-            None if registry.is_watched(id) && started.elapsed() < END_PATIENCE => {
+            None if registry.is_watched(id) && started.elapsed() < END_TIMEOUT => {
                 std::thread::sleep(Duration::from_millis(2));
             }
             None => return true,
@@ -143,7 +142,7 @@ fn stop(id: &ContainerId, watcher: &Process) {
         if let Err(error) = watcher.signal(signal) {
             tracing::warn!(container = %id, "{error}");
         }
-        if watcher.wait(END_PATIENCE) {
+        if watcher.wait(END_TIMEOUT) {
             return;
         }
         tracing::warn!(container = %id, "the watcher did not end on {signal}");

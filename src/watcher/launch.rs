@@ -1,4 +1,4 @@
-//! Starts a container's watcher, and waits until it says that it is ready.
+//! Starts a container's watcher, and waits until it is ready.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -19,13 +19,13 @@ use crate::model::oci::ContainerId;
 /// The watcher's executable.
 const WATCHER: &str = "oci-hotplug-watcher";
 
-/// Why there is no watcher.
+/// A watcher cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
-    /// Nothing to start.
+    /// The executable is missing.
     #[error("starting the watcher: {0}")]
     Absent(#[from] ProgramError),
-    /// It can't be started.
+    /// The system refuses.
     #[error("starting the watcher {path}: {source}", path = path.display())]
     Spawn {
         /// The executable.
@@ -41,7 +41,7 @@ pub enum LaunchError {
     /// It did not answer in time.
     #[error("starting the watcher: not ready after {0:?} (`oci-hotplug inspect` tells what it waits for)")]
     Late(Duration),
-    /// The pipe between us failed.
+    /// The pipe to the watcher failed.
     #[error("waiting for the watcher: {0}")]
     Pipe(#[from] io::Error),
 }
@@ -72,20 +72,20 @@ pub fn revoke_leftovers(registry: &Registry, id: &ContainerId) -> bool {
     !registry.container_dir(id).exists()
 }
 
-/// Starts the watcher of a container that is enrolled, hands it the lock, and returns its first word. `config` is
-/// the configuration that it reads, where one was named: absolute.
+/// Starts the watcher of an enrolled container, hands it the lock, and returns its first response. `config` is the absolute path
+/// of the configuration that it reads, if one was named.
 ///
-/// The watcher is given the lock as its standard input and a pipe for its answer as its standard output, and
-/// nothing else: no environment or descriptor of the hook. It leaves the hook's working directory by itself (`detach`).
+/// The watcher gets the lock as its standard input and a pipe for its response as its standard output, and no environment or
+/// other descriptor of the hook. It leaves the hook's working directory itself (`detach`).
 ///
 /// # Errors
-/// When it can't be started, ends, or is not ready within `patience`; then it is stopped again.
+/// When it can't be started, ends, or is not ready within the timeout; then it is killed.
 pub fn launch(
     registry: &Registry,
     id: &ContainerId,
     lock: &RecordLock,
     config: Option<&Path>,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<ControlResponse, LaunchError> {
     let path = programs::find(WATCHER)?;
     let (ready, write_end) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(io::Error::from)?;
@@ -102,15 +102,15 @@ pub fn launch(
         spawn(&path, &arguments, streams).map_err(|source| LaunchError::Spawn { path, source })?;
     // With our copy open, the end of the watcher would not end the pipe.
     drop(write_end);
-    let answer = read_answer(File::from(ready), patience);
-    if answer.is_err() {
+    let response = read_response(File::from(ready), timeout);
+    if response.is_err() {
         child.kill_and_wait();
     }
-    answer
+    response
 }
 
-/// Starts a watcher for a container that is enrolled, in place of the one that is there, if one is. It is ready when it
-/// answers at the control socket. Nothing of this process goes with it.
+/// Starts a watcher for an enrolled container, in place of its present one, if it has one. It is ready when it responds on the
+/// control socket.
 ///
 /// # Errors
 /// When it can't be started.
@@ -126,17 +126,17 @@ pub fn launch_successor(registry: &Registry, id: &ContainerId) -> Result<Child, 
     spawn(&path, &arguments, Streams::default()).map_err(|source| LaunchError::Spawn { path, source })
 }
 
-fn read_answer(mut ready: File, patience: Duration) -> Result<ControlResponse, LaunchError> {
-    let deadline = Instant::now() + patience;
+fn read_response(mut ready: File, timeout: Duration) -> Result<ControlResponse, LaunchError> {
+    let deadline = Instant::now() + timeout;
     let mut text = Vec::new();
     let mut buffer = [0; 1024];
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(ready.as_fd(), PollFlags::POLLIN)], timeout) {
+        let poll_timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(ready.as_fd(), PollFlags::POLLIN)], poll_timeout) {
             Err(nix::errno::Errno::EINTR) => continue,
             Err(error) => return Err(LaunchError::Pipe(error.into())),
-            Ok(0) => return Err(LaunchError::Late(patience)),
+            Ok(0) => return Err(LaunchError::Late(timeout)),
             Ok(_) => {}
         }
         match ready.read(&mut buffer)? {

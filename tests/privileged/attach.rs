@@ -51,7 +51,7 @@ fn what_is_attached_is_usable_and_what_is_detached_is_gone_and_refused(machine: 
     let told = said(machine, &["detach", &container.id, &node]);
     assert_eq!(
         told,
-        format!("{request} is not asked for any more\n  {node} is gone\n")
+        format!("{request} is not requested any more\n  {node} is removed\n")
     );
     assert!(!container.has(&node) && !container.has("/dev/board"));
     assert!(container.is_refused(&own), "the container's own node");
@@ -101,7 +101,7 @@ fn an_absent_device_is_attached_when_it_is_plugged_in(machine: &Machine) {
     let request = format!("devnode:{}", disk.partition(1));
     assert_eq!(
         said(machine, &["attach", &container.id, &request]),
-        format!("{request}\n  no such device is present: it comes when it is plugged in\n")
+        format!("{request}\n  no such device is present: it is attached when it is plugged in\n")
     );
     let node = disk.plug(1);
     container.eventually_reads(&node, &disk.content(1));
@@ -168,7 +168,7 @@ fn detaching_leaves_what_another_request_asks_for(machine: &Machine) {
     assert_eq!(
         told,
         format!(
-            "{every} is not asked for any more\n  {one} stays: devnode:{one} asks for it, too\n  {two} is gone\n"
+            "{every} is not requested any more\n  {one} stays: devnode:{one} requests it as well\n  {two} is removed\n"
         )
     );
     container.reads(&one, &disk.content(1));
@@ -249,7 +249,7 @@ fn a_cdi_device_of_any_vendor_is_attached_with_its_nodes(machine: &Machine) {
     assert_eq!(
         told,
         format!(
-            "{name}: devnode:{node};access=r;mode=0640;uid=12;gid=34;path=/dev/board\n  /dev/board  b {major}:{minor}  access r\n{name}: not for a container that runs: environment BOARD=1\n{name}: not for a container that runs: mount /lib/firmware at /firmware\n"
+            "{name}: devnode:{node};access=r;mode=0640;uid=12;gid=34;path=/dev/board\n  /dev/board  b {major}:{minor}  access r\n{name}: not possible in a running container: environment BOARD=1\n{name}: not possible in a running container: mount /lib/firmware at /firmware\n"
         )
     );
     container.reads("/dev/board", &disk.content(1));
@@ -460,7 +460,7 @@ fn a_detach_of_what_is_not_asked_for_tells_what_is(machine: &Machine) {
     assert_eq!(
         failed(machine, &["detach", &container.id, "usb:0403:6010"], 1),
         format!(
-            "oci-hotplug: the container does not ask for \"usb:0403:6010\": it asks for {NOTHING}, usb:0403:6001;access=r\n"
+            "oci-hotplug: the container does not request \"usb:0403:6010\": its requests are {NOTHING}, usb:0403:6001;access=r\n"
         )
     );
     assert_eq!(asked_for(machine, &container).len(), 2);

@@ -157,7 +157,7 @@ fn a_place_that_is_taken_is_explained(machine: &Machine) {
     let output = tool(machine, &["attach", &container.id, &request]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(
-        text(&output).contains("not inside yet: /dev/board: "),
+        text(&output).contains("not attached yet: /dev/board: "),
         "{output:?}"
     );
     let told = said_json(machine, &["explain", &container.id, &two]);

@@ -64,7 +64,7 @@ fn a_container_without_us_is_attached_to(vm: &Machine, engine: &str, container: 
         "oci-hotplug detach {} '{BOARD};link=/dev/board'",
         prefix(id)
     ));
-    assert!(told.contains("/dev/ttyUSB0 is gone"), "{told}");
+    assert!(told.contains("/dev/ttyUSB0 is removed"), "{told}");
     container.run("! test -e /dev/ttyUSB0 && ! test -L /dev/board");
     container.run_outside(&format!("oci-hotplug attach --pid $pid {BOARD}"));
     container.run(": < /dev/ttyUSB0");
@@ -166,7 +166,7 @@ fn the_cdi_device_of_another_vendor_is_attached_in_podman_and_in_docker() {
         ));
         assert!(told.contains("\n  /dev/probe0  c 188:0  access rw\n"), "{told}");
         assert!(
-            told.contains("vendor.com/probe=0: not for a container that runs: environment PROBE=0"),
+            told.contains("vendor.com/probe=0: not possible in a running container: environment PROBE=0"),
             "{told}"
         );
         assert_eq!(container.run("stat -c '%a %u %g' /dev/probe0"), "660 0 7");

@@ -31,7 +31,7 @@ fn to_json(path: &Path, attachment: &Attachment) -> Value {
 /// Prints the nodes that are inside for the requests now, or why there are none.
 ///
 /// # Errors
-/// When a device is there and can't be inside; what is asked for stays asked for.
+/// When a device is present and cannot be attached; the request stays.
 pub(super) fn attached(
     target: &Target,
     status: &Status,
@@ -69,7 +69,7 @@ pub(super) fn attached(
         for left_out in &resolved.left_out {
             print_line!(
                 out,
-                "{}: not for a container that runs: {}",
+                "{}: not possible in a running container: {}",
                 left_out.device,
                 left_out.edit
             )?;
@@ -85,7 +85,7 @@ pub(super) fn attached(
         .map(|(paths, reason)| format!("{}: {reason}", first_of(paths)))
         .collect();
     bail!(
-        "not inside yet: {} (it stays asked for; `oci-hotplug detach` takes the request back)",
+        "not attached yet: {} (the request stays; `oci-hotplug detach` removes it)",
         reasons.join("; ")
     )
 }
@@ -96,7 +96,10 @@ fn write_request(out: &mut impl Write, entry: &RequestEntry, status: &Status) ->
         _ => print_line!(out, "{}: {}", entry.called(), entry.request)?,
     }
     if entry.roots.is_empty() {
-        print_line!(out, "  no such device is present: it comes when it is plugged in")?;
+        print_line!(
+            out,
+            "  no such device is present: it is attached when it is plugged in"
+        )?;
     }
     for (path, attachment) in nodes_of_request(entry, status) {
         print_line!(
@@ -113,10 +116,10 @@ fn write_request(out: &mut impl Write, entry: &RequestEntry, status: &Status) ->
     Ok(())
 }
 
-/// Prints what is gone, and what stays because something else asks for it.
+/// Prints which nodes are removed, and which stay because of another request.
 ///
 /// # Errors
-/// When a node could not be taken away.
+/// When a node could not be removed.
 pub(super) fn detached(
     target: &Target,
     before: &Status,
@@ -168,14 +171,14 @@ pub(super) fn detached(
     let mut stuck = Vec::new();
     for entry in &went {
         if !as_json {
-            print_line!(out, "{} is not asked for any more", entry.called())?;
+            print_line!(out, "{} is not requested any more", entry.called())?;
         }
         for (path, stays) in inside(entry) {
             match stays {
                 Some(holder) if holder.is_empty() => stuck.push(path.display().to_string()),
                 _ if as_json => {}
-                None => print_line!(out, "  {} is gone", path.display())?,
-                Some(holder) => print_line!(out, "  {} stays: {holder} asks for it, too", path.display())?,
+                None => print_line!(out, "  {} is removed", path.display())?,
+                Some(holder) => print_line!(out, "  {} stays: {holder} requests it as well", path.display())?,
             }
         }
     }
@@ -183,7 +186,7 @@ pub(super) fn detached(
         return Ok(());
     }
     bail!(
-        "{} could not be taken away, only the access (`oci-hotplug inspect {}` tells why; it is tried again)",
+        "{} could not be removed, but its access is revoked (`oci-hotplug inspect {}` shows why; it is retried)",
         stuck.join(", "),
         target.id()
     )

@@ -186,10 +186,10 @@ fn is_named(entry: &RequestEntry, item: &ListItem) -> bool {
 
 fn unknown(word: &str, entries: &[RequestEntry]) -> anyhow::Error {
     let has = match &request_texts(entries)[..] {
-        [] => "it asks for nothing".to_owned(),
-        all => format!("it asks for {}", all.join(", ")),
+        [] => "it has no requests".to_owned(),
+        all => format!("its requests are {}", all.join(", ")),
     };
-    anyhow::anyhow!("the container does not ask for {word:?}: {has}")
+    anyhow::anyhow!("the container does not request {word:?}: {has}")
 }
 
 #[cfg(test)]
@@ -242,7 +242,7 @@ mod tests {
         for word in ["usb:0403", "usb:1050", "class:other", "v.com/c=d"] {
             assert_eq!(
                 named(word, &all).unwrap_err().to_string(),
-                format!("the container does not ask for {word:?}: it asks for usb:0403:6001, class:lab")
+                format!("the container does not request {word:?}: its requests are usb:0403:6001, class:lab")
             );
         }
         assert!(

@@ -91,7 +91,7 @@ impl Target {
         })
     }
 
-    /// The container with this id or name that asks for something.
+    /// The enrolled container with this id or name.
     pub fn enrolled(id: &str, registry: &Registry) -> Result<Self> {
         Self::of_record(Enrolled::find(registry, id)?)
     }

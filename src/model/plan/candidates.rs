@@ -42,36 +42,40 @@ impl Planner {
         Candidates {
             planner: self,
             inventory,
-            all: self.selected(inventory).collect(),
+            all: self.selected(inventory),
             reserved: self.reserved_candidates(inventory),
             unconfirmed_links: self.unconfirmed_links(inventory),
         }
     }
 
     /// All selected devices with nodes, whether udevd has processed them or not. Those of one root follow one another.
-    fn selected<'a>(&'a self, inventory: &'a Inventory) -> impl Iterator<Item = Candidate<'a>> {
-        let reserved = self.reserved();
-        self.requests().flat_map(move |(request, entry)| {
+    fn selected<'a>(&'a self, inventory: &'a Inventory) -> Vec<Candidate<'a>> {
+        let mut selected = Vec::new();
+        for (request, entry) in self.requests() {
             let is_remote = entry.request.selector.remote().is_some();
-            entry.roots.iter().flat_map(move |root| {
-                let with_node = inventory.at_or_below(root).filter(|device| device.node.is_some());
-                with_node.filter_map(move |device| {
+            for root in &entry.roots {
+                for device in inventory.at_or_below(root) {
+                    if device.node.is_none() {
+                        continue;
+                    }
                     let undecided = match entry.request.gives(root, device, inventory) {
-                        Found::No => return None,
+                        Found::No => continue,
                         Found::Unknown(undecided) => Some(undecided),
                         Found::Yes => None,
                     };
-                    let is_candidate = is_remote || !is_reserved(reserved, device, inventory);
-                    is_candidate.then_some(Candidate {
-                        request,
-                        entry,
-                        root,
-                        device,
-                        undecided,
-                    })
-                })
-            })
-        })
+                    if is_remote || !is_reserved(self.reserved(), device, inventory) {
+                        selected.push(Candidate {
+                            request,
+                            entry,
+                            root,
+                            device,
+                            undecided,
+                        });
+                    }
+                }
+            }
+        }
+        selected
     }
 
     /// The devices with nodes that requests would select if they were not reserved for other containers.

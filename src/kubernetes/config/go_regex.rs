@@ -418,9 +418,9 @@ mod tests {
         ] {
             match GoRegex::new(expression) {
                 Ok(regex) => panic!("{expression}: {regex:?}"),
-                Err(told) => assert!(
-                    told.contains(part) && !told.contains('\n'),
-                    "{expression}: {told}"
+                Err(error) => assert!(
+                    error.contains(part) && !error.contains('\n'),
+                    "{expression}: {error}"
                 ),
             }
         }

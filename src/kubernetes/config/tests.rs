@@ -482,11 +482,11 @@ fn generic_device_plugins_ids_are_read_as_there_in_files_and_in_arguments() {
                         [("devic.es/u", vec![usb])],
                         "{written}"
                     );
-                    let is_told = !read.notes.is_empty();
+                    let has_note = !read.notes.is_empty();
                     let digits = written.trim_matches(['"', '\'']).to_lowercase();
                     let is_as_written = digits == "0x0403" && id == "0403"
                         || !digits.is_empty() && format!("{digits:0>4}") == id;
-                    assert_eq!(is_told, !is_as_written, "{written}: {:?}", read.notes);
+                    assert_eq!(has_note, !is_as_written, "{written}: {:?}", read.notes);
                 }
                 None => {
                     let error = read.map(|read| format!("{read:?}")).unwrap_err();
@@ -691,7 +691,7 @@ fn an_extra_has_its_path_and_one_that_cannot_gets_a_note() {
             one("/dev/hidraw3", "/dev/key"),
             vec!["path=/dev/key;only=glob:/dev/hidraw[0-9]*"],
         ),
-        // Two of a kind are told apart by their numbers alone.
+        // Only their numbers distinguish two equal entries.
         (
             [one("/dev/ttyUSB0", "/dev/ttyUSB0"), one("/dev/ttyUSB1", "/dev/b")].join(", "),
             vec!["path=/dev/b;only=devnode:/dev/ttyUSB1"],

@@ -3,7 +3,7 @@
 //!
 //! Must not know how the resource is registered, nor where it comes from.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::ready;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,7 +24,7 @@ use super::grpc;
 use crate::kubernetes::cdi_specs::CdiSpecs;
 use crate::kubernetes::metrics::Metrics;
 use crate::kubernetes::resources::resource::{Format, Resource};
-use crate::kubernetes::resources::unit::Unit;
+use crate::kubernetes::resources::unit::{MountSpec, NodeSpec, Unit};
 
 /// Answers kubelet's calls for one resource.
 pub struct Plugin {
@@ -183,54 +183,43 @@ impl Plugin {
     ) -> Result<api::ContainerAllocateResponse, Status> {
         let units = self.units(resource, ids)?;
         self.write_specs(resource)?;
-        let mut response = api::ContainerAllocateResponse::default();
-        // Units of one resource often have the same nodes and mounts: each is given once.
+        let response = self.response(&units);
+        if resource.hotplug && response.cdi_devices.is_empty() {
+            warn!(
+                "{}: CDI is off: the container gets the {} nodes that exist now, and no hotplug (switch CDI on in \
+                 the container engine, and start the plugin with --cdi on)",
+                resource.name,
+                response.devices.len()
+            );
+        }
+        info!("{}: allocated {}", resource.name, ids.join(", "));
+        Ok(response)
+    }
+
+    /// What a container gets with these units. Units of one resource often have the same nodes and mounts: each is given once.
+    fn response(&self, units: &[&Unit]) -> api::ContainerAllocateResponse {
         let (mut devices, mut nodes, mut mounts) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
+        let mut envs: HashMap<String, String> = HashMap::new();
         for unit in units {
             for (key, value) in &unit.offer.env {
-                let values = response.envs.entry(key.clone()).or_default();
-                *values = if values.is_empty() {
-                    value.clone()
-                } else {
-                    format!("{values},{value}")
-                };
+                let values = envs.entry(key.clone()).or_default();
+                let separator = if values.is_empty() { "" } else { "," };
+                *values = format!("{values}{separator}{value}");
             }
-            for mount in &unit.offer.mounts {
-                mounts.insert(&mount.container, mount);
-            }
+            mounts.extend(unit.offer.mounts.iter().map(|mount| (&mount.container, mount)));
             match self.cdi_specs.device_name(&unit.offer) {
                 Some(device) => devices.extend([device]),
                 None => nodes.extend(unit.offer.nodes.iter().map(|node| (&node.container, node))),
             }
             nodes.extend(unit.offer.extra_nodes.iter().map(|node| (&node.container, node)));
         }
-        if resource.hotplug && devices.is_empty() {
-            warn!(
-                "{}: CDI is off: the container gets the {} nodes that exist now, and no hotplug (switch CDI on in \
-                 the container engine, and start the plugin with --cdi on)",
-                resource.name,
-                nodes.len()
-            );
+        api::ContainerAllocateResponse {
+            envs,
+            mounts: mounts.into_values().map(mount).collect(),
+            devices: nodes.into_values().map(device_spec).collect(),
+            cdi_devices: devices.into_iter().map(|name| api::CdiDevice { name }).collect(),
+            ..Default::default()
         }
-        response.cdi_devices = devices.into_iter().map(|name| api::CdiDevice { name }).collect();
-        response.devices = nodes
-            .values()
-            .map(|node| api::DeviceSpec {
-                container_path: node.container.display().to_string(),
-                host_path: node.host.display().to_string(),
-                permissions: node.access.to_string(),
-            })
-            .collect();
-        response.mounts = mounts
-            .values()
-            .map(|mount| api::Mount {
-                container_path: mount.container.display().to_string(),
-                host_path: mount.host.display().to_string(),
-                read_only: mount.read_only,
-            })
-            .collect();
-        info!("{}: allocated {}", resource.name, ids.join(", "));
-        Ok(response)
     }
 
     fn pre_start(
@@ -271,6 +260,22 @@ impl Plugin {
             })
         };
         ids.iter().map(unit).collect()
+    }
+}
+
+fn mount(mount: &MountSpec) -> api::Mount {
+    api::Mount {
+        container_path: mount.container.display().to_string(),
+        host_path: mount.host.display().to_string(),
+        read_only: mount.read_only,
+    }
+}
+
+fn device_spec(node: &NodeSpec) -> api::DeviceSpec {
+    api::DeviceSpec {
+        container_path: node.container.display().to_string(),
+        host_path: node.host.display().to_string(),
+        permissions: node.access.to_string(),
     }
 }
 

@@ -191,10 +191,11 @@ fn a_hostdev_path_that_is_not_a_device_gets_one_note() {
                 .values()
                 .all(|unit| !unit.healthy)
         );
-        let told = names.take_notes();
-        assert_eq!(told.len(), notes, "{told:?}");
+        let taken_notes = names.take_notes();
+        assert_eq!(taken_notes.len(), notes, "{taken_notes:?}");
         assert!(
-            told.iter()
+            taken_notes
+                .iter()
                 .all(|note| note.contains("/etc/hostname is neither a device nor a directory"))
         );
     }
@@ -213,10 +214,10 @@ fn a_resource_has_at_most_as_many_units_as_kubelet_accepts_in_one_list() {
         resources(&wanted, &snapshot, &mut names)[0].units.len(),
         MAX_LISTED
     );
-    let told = names.take_notes();
+    let taken_notes = names.take_notes();
     assert!(
-        told.len() == 1 && told[0].contains("devic.es/x has more units"),
-        "{told:?}"
+        taken_notes.len() == 1 && taken_notes[0].contains("devic.es/x has more units"),
+        "{taken_notes:?}"
     );
 }
 

@@ -18,7 +18,7 @@ fn a_request_brings_a_remote_adapter_into_podmans_and_dockers_containers() {
     let annotation = format!("--annotation 'io.oci-hotplug.devices={request};link=/dev/far;required'");
     let words = refusal(&vm, &annotation);
     assert!(
-        words.contains("which no rule allows: to allow all devices of that host"),
+        words.contains("and no rule allows it: to allow all devices of that host"),
         "{words}"
     );
     assert_eq!(
@@ -136,7 +136,7 @@ fn what_is_attached_for_one_container_comes_into_no_other_that_asks_for_local_de
     has_nothing(&after);
     let explained = vm.run(&format!("oci-hotplug explain {} /dev/ttyUSB0", before.id));
     assert!(
-        explained.ends_with("has it next)") && explained.contains(&why),
+        explained.ends_with("gets it next)") && explained.contains(&why),
         "{explained}"
     );
     let matched = vm.run("oci-hotplug match usb:0403:6001");

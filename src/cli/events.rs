@@ -2,6 +2,7 @@
 
 mod journal;
 mod log_file;
+mod logged_event;
 mod timestamp;
 
 use std::io::Write;
@@ -9,8 +10,8 @@ use std::time::SystemTime;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use serde::Serialize;
 
+use self::logged_event::LoggedEvent;
 use self::timestamp::Timestamp;
 use super::enrolled::{Enrolled, check_access};
 use super::render::table::print_line;
@@ -33,22 +34,6 @@ pub(super) struct Options {
     #[arg(long, value_name = "ID")]
     container: Option<String>,
 }
-
-/// One event of a container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct LoggedEvent {
-    time: Timestamp,
-    container: String,
-    event: String,
-    /// The device's path in sysfs; `None` where the event is about all devices.
-    device: Option<String>,
-    /// The node's path in the container.
-    node: Option<String>,
-    message: String,
-}
-
-/// Prints an event; fails when the reader of the output is gone.
-type Show<'a> = &'a mut dyn FnMut(LoggedEvent) -> Result<()>;
 
 /// Prints the events.
 pub(super) fn run(registry: &Registry, options: &Options, as_json: bool) -> Result<()> {

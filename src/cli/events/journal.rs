@@ -6,8 +6,8 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::logged_event::{LoggedEvent, Show};
 use super::timestamp::Timestamp;
-use super::{LoggedEvent, Show};
 use crate::host::log::{PRESTART, WATCHER, event};
 
 /// A journalctl process; ended when this is dropped.

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::logged_event::{LoggedEvent, Show};
 use super::timestamp::Timestamp;
-use super::{LoggedEvent, Show};
 use crate::host::log::{LOG_FILE, PRESTART, WATCHER, event};
 
 /// How often a followed file is read.

@@ -7,29 +7,10 @@ set -euo pipefail
 export HOME=${HOME:-/root}
 cd "$(dirname "$0")/.."
 . packaging/prepare.sh
+. tests/cargo-tool.sh
 
 # The newest that Rust 1.85 builds.
 version=0.18.3
-tools=${XDG_CACHE_HOME:-$HOME/.cache}/oci-hotplug/tools
-deny=$tools/cargo-deny-$version
-
-# Builds cargo-deny unless it is there. The other one that is about to build it, in the background say, is waited for.
-prepare() {
-    [ -x "$deny" ] && return 0
-    need_to_build
-    mkdir -p "$tools"
-    (
-        flock 9
-        [ -x "$deny" ] && exit 0
-        say "building cargo-deny $version"
-        scratch=$(mktemp -d)
-        trap 'rm -rf "$scratch"' EXIT
-        # Its checks take a second either way: what counts is how soon it is built.
-        CARGO_TARGET_DIR=$scratch/target CARGO_PROFILE_DEV_DEBUG=0 \
-            cargo install --quiet --locked --debug --root "$scratch" "cargo-deny@$version" 9>&-
-        mv "$scratch/bin/cargo-deny" "$deny"
-    ) 9>"$tools/lock"
-}
 
 # check WHAT ARGUMENT...: what these arguments of cargo-deny choose.
 check() {
@@ -38,7 +19,7 @@ check() {
     "$deny" --locked "$@"
 }
 
-prepare
+deny=$(cargo_tool cargo-deny "$version")
 [ "${1:-}" != --prepare ] || exit 0
 root=$(pwd)
 failed=0

@@ -32,7 +32,7 @@ impl Backoff {
         pause.min(longest)
     }
 
-    /// Begins a new series, after a success or when the traits have changed.
+    /// Begins a new series, after a success or when the circumstances have changed.
     pub fn reset(&mut self) {
         self.failures = 0;
     }

@@ -15,6 +15,8 @@ set -euo pipefail
 export HOME=${HOME:-/root} LC_ALL=C
 here=$(dirname "$(realpath "$0")")
 cd "$here/../.."
+. packaging/prepare.sh
+. tests/cargo-tool.sh
 
 version=27.1.0
 # What src/model and src/watcher/transaction.rs use, and their tests.
@@ -28,14 +30,6 @@ work=${MUTANTS_DIR:-$root/target/mutants}
 crate=$work/crate
 results=$work/mutants.out
 survivors=$here/survivors.txt
-
-fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
-
-install_cargo_mutants() {
-    local tools=${XDG_CACHE_HOME:-$HOME/.cache}/oci-hotplug/tools
-    mutants=$tools/cargo-mutants-$version/bin/cargo-mutants
-    [ -x "$mutants" ] || cargo install --locked --version "$version" --root "$tools/cargo-mutants-$version" cargo-mutants
-}
 
 # The lines of Cargo.toml for these packages, each alone on its line.
 dependency_lines() {
@@ -166,7 +160,7 @@ case " $* " in
     *" --shard"*) chosen+=(--sharding round-robin) ;;
 esac
 
-install_cargo_mutants
+mutants=$(cargo_tool cargo-mutants "$version")
 generate_crate
 printf '%s\n' "$complete" >"$work/complete"
 # The same random cases in every run, and none remembered from the mutant before.

@@ -1,6 +1,4 @@
-//! What can go wrong in a container's file system, in the words of whoever must hint it.
-//!
-//! Paths are the container's.
+//! What can go wrong in a container's file system. The paths in messages are those that the container sees.
 
 use std::io;
 use std::path::PathBuf;

@@ -58,15 +58,7 @@ mod pairs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::device::{DevKind, DevNum};
-
-    fn char(minor: u32) -> DevNum {
-        DevNum {
-            kind: DevKind::Char,
-            major: 188,
-            minor,
-        }
-    }
+    use crate::host::filter::tests::char;
 
     #[test]
     fn memory_is_json_and_survives_it() {

@@ -219,7 +219,7 @@ mod tests {
     use crate::model::device::{Access, DevKind, DevNum};
     use std::path::PathBuf;
 
-    fn char(minor: u32) -> DevNum {
+    pub(super) fn char(minor: u32) -> DevNum {
         DevNum {
             kind: DevKind::Char,
             major: 188,

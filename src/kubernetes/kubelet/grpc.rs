@@ -128,11 +128,12 @@ impl Client {
         Q: Message + 'static,
         A: Message + Default + 'static,
     {
-        let service = self.service();
-        let mut grpc = tonic::client::Grpc::with_origin(service, Uri::from_static("http://localhost"));
         let codec = ProstCodec::<Q, A>::default();
         let path = hyper::http::uri::PathAndQuery::from_static(call);
-        let response = grpc.unary(tonic::Request::new(request), path, codec).await?;
+        let response = self
+            .grpc()
+            .unary(tonic::Request::new(request), path, codec)
+            .await?;
         Ok(response.into_inner())
     }
 
@@ -149,25 +150,27 @@ impl Client {
         Q: Message + 'static,
         A: Message + Default + 'static,
     {
-        let service = self.service();
-        let mut grpc = tonic::client::Grpc::with_origin(service, Uri::from_static("http://localhost"));
         let codec = ProstCodec::<Q, A>::default();
         let path = hyper::http::uri::PathAndQuery::from_static(call);
-        let response = grpc
+        let response = self
+            .grpc()
             .server_streaming(tonic::Request::new(request), path, codec)
             .await?;
         Ok(response.into_inner())
     }
 
-    fn service(
+    fn grpc(
         &self,
-    ) -> impl tower::Service<
-        Request<Body>,
-        Response = Response<Incoming>,
-        Error = hyper::Error,
-        Future = impl Future<Output = Result<Response<Incoming>, hyper::Error>>,
+    ) -> tonic::client::Grpc<
+        impl tower::Service<
+            Request<Body>,
+            Response = Response<Incoming>,
+            Error = hyper::Error,
+            Future = impl Future<Output = Result<Response<Incoming>, hyper::Error>>,
+        >,
     > {
         let sender = self.0.clone();
-        tower::service_fn(move |request| sender.clone().send_request(request))
+        let service = tower::service_fn(move |request| sender.clone().send_request(request));
+        tonic::client::Grpc::with_origin(service, Uri::from_static("http://localhost"))
     }
 }

@@ -198,7 +198,7 @@ fn branch(
 /// The vendor id of the root hubs (usb.ids).
 const LINUX_FOUNDATION: &str = "1d6b";
 
-/// NodeCreator and model: what the device says of itself (USB), else what udev's database says, else the name that the kernel
+/// Vendor and model: what the device says of itself (USB), else what udev's database says, else the name that the kernel
 /// gives an input or media device.
 fn description(device: &Device, known: &BTreeMap<&SysPath, &Device>) -> String {
     let attribute = |name: &str| device.attribute(name).unwrap_or_default();

@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_the_annotation_the_value_the_fault_and_the_cure() {
+    fn an_error_names_the_annotation_the_value_the_fault_and_the_hint() {
         let error = read(
             &annotations(&[(DEVICES, "usb:12345:6001")]),
             &LowriscLifecycle::default(),

@@ -1,4 +1,5 @@
-//! The command lines of the hooks, the watcher and the USB/IP worker. (The operator's tool and the device plugin use clap.)
+//! The command lines of the hooks, the watcher and the USB/IP worker. (The operator's tool and the
+//! device plugin use clap.)
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -47,10 +48,11 @@ impl OwnArgument {
     }
 }
 
-/// Reads the command line of this process. `take` gets the arguments that are not common, with the parser for their values.
+/// Reads the command line of this process. `take` gets the arguments that are not common, with the
+/// parser for their values.
 ///
-/// # Errors
-/// The exit code, when the process must end: after `--help`, `--version`, or an error that was printed.
+/// # Errors The exit code, when the process must end: after `--help`, `--version`, or an error that
+/// was printed.
 pub(crate) fn read(
     program: &Program,
     take: impl FnMut(OwnArgument, &mut Parser) -> Result<(), Error>,

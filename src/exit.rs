@@ -11,8 +11,8 @@ pub const USAGE: u8 = 2;
 /// Refused by the policy.
 pub const REFUSED: u8 = 3;
 
-/// An error with its causes, in one line. An error whose own words have those of its cause (as ours do, with the hint
-/// behind them) is not told twice, as `{:#}` of anyhow's would.
+/// An error with its causes, in one line. An error whose own words have those of its cause (as ours
+/// do, with the hint behind them) is not told twice, as `{:#}` of anyhow's would.
 pub fn told(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut said = text.clone();

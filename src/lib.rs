@@ -1,10 +1,12 @@
 //! oci-hotplug: hotplug for any OCI container, through OCI hooks.
 //!
-//! A device that matches what a container asked for appears in the *running* container when it is plugged in,
-//! and is gone, access and all, when it is pulled out. No runtime is replaced or wrapped.
+//! A device that matches what a container asked for appears in the *running* container when it is
+//! plugged in, and is gone, access and all, when it is pulled out. No runtime is replaced or
+//! wrapped.
 //!
-//! `docs/architecture.md` describes how a container's start and a device's uevent flow through these modules, who owns which state, and
-//! where to change what. The layers, each of which imports only from its own and those below it (`tests/imports.rs`):
+//! `docs/architecture.md` describes how a container's start and a device's uevent flow through
+//! these modules, who owns which state, and where to change what. The layers, each of which imports
+//! only from its own and those below it (`tests/imports.rs`):
 //!
 //! ```text
 //! bin                            mains of a few lines

@@ -1,4 +1,5 @@
-//! What the release executables and an idle watcher may take, against the checked-in tests/budgets.toml.
+//! What the release executables and an idle watcher may take, against the checked-in
+//! tests/budgets.toml.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -187,7 +188,8 @@ fn start<'m>(machine: &'m Machine, disk: &Disk) -> RuncContainer<'m> {
     container
 }
 
-/// The mean PSS of the watchers of `count` containers in KiB (proc_pid_smaps(5)). No other test's watchers share their pages.
+/// The mean PSS of the watchers of `count` containers in KiB (proc_pid_smaps(5)). No other test's
+/// watchers share their pages.
 fn pss(machine: &Machine, count: usize) -> u64 {
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,5 +1,5 @@
-//! Every numbered case of a real input or attack that once broke the product has a test that names its number:
-//! a doc comment `/// Case README 5.` or `/// Case security 3.` above the test.
+//! Every numbered case of a real input or attack that once broke the product has a test that names
+//! its number: a doc comment `/// Case README 5.` or `/// Case security 3.` above the test.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -26,7 +26,8 @@ fn sources(directory: &Path, found: &mut Vec<String>) {
     }
 }
 
-/// The numbers that tests name: `/// Case README 5.`, also several in one line: `/// Case README 5. Case README 25.`
+/// The numbers that tests name: `/// Case README 5.`, also several in one line: `/// Case README 5.
+/// Case README 25.`
 fn named(list: &str, sources: &[String]) -> BTreeSet<usize> {
     let mark = format!("Case {list} ");
     let comments = sources.iter().flat_map(|source| source.lines()).filter(|line| {

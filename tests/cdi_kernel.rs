@@ -1,6 +1,8 @@
-//! A CDI device on the real kernel: what an engine does with the spec, done by hand, under plain runc.
+//! A CDI device on the real kernel: what an engine does with the spec, done by hand, under plain
+//! runc.
 //!
-//! Needs root, runc, busybox and the virtual terminals: `cargo test --test cdi_kernel -- --ignored`.
+//! Needs root, runc, busybox and the virtual terminals: `cargo test --test cdi_kernel --
+//! --ignored`.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -42,7 +44,8 @@ impl Drop for Container {
     }
 }
 
-/// Adds a spec's hooks to a config.json, as the CDI library does (pkg/cdi/container-edits.go, Apply).
+/// Adds a spec's hooks to a config.json, as the CDI library does (pkg/cdi/container-edits.go,
+/// Apply).
 fn inject(config_json: &Path, edits: &Value, environment: &str) {
     let mut config: Value = serde_json::from_str(&fs::read_to_string(config_json).unwrap()).unwrap();
     for hook in edits["hooks"].as_array().unwrap() {

@@ -1,5 +1,6 @@
-//! `oci-hotplug check` from outside, over a host that is made of files: tests/fixtures/host, with every engine.
-//! (With containers and the running kernel: tests/privileged; in clean systems: tests/packages.rs.)
+//! `oci-hotplug check` from outside, over a host that is made of files: tests/fixtures/host, with
+//! every engine. (With containers and the running kernel: tests/privileged; in clean systems:
+//! tests/packages.rs.)
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -17,7 +18,8 @@ impl Host {
     /// All is well in it.
     fn new() -> Self {
         let host = Self::bare();
-        // By cp(1): a script that this process has written itself can't be started while another thread forks.
+        // By cp(1): a script that this process has written itself can't be started while another
+        // thread forks.
         let done = Command::new("cp")
             .args(["--archive", "--no-target-directory"])
             .arg(fixture("tests/fixtures/host"))

@@ -1,4 +1,5 @@
-//! The operator's tool from outside, where no container is needed. (With containers: tests/privileged.)
+//! The operator's tool from outside, where no container is needed. (With containers:
+//! tests/privileged.)
 
 use std::process::{Command, Output};
 
@@ -408,7 +409,8 @@ fn disk() -> Device {
     disk
 }
 
-/// Why an annotation with this request is refused: before any device is looked at, else for the disk if it selects that.
+/// Why an annotation with this request is refused: before any device is looked at, else for the
+/// disk if it selects that.
 fn denial(policy: &Policy, request: &str, classes: &Classes, selects_disk: bool) -> Option<Denial> {
     let asks = read_list(Origin::Annotation, request, classes).expect("a request");
     let inventory = Inventory::new([disk()]);
@@ -718,7 +720,8 @@ fn with_a_broken_configuration_containers_are_shown_and_nothing_is_allowed() {
     );
 }
 
-/// Foreign text that forges a line of a log and of a table, moves the cursor, and turns the direction of writing.
+/// Foreign text that forges a line of a log and of a table, moves the cursor, and turns the
+/// direction of writing.
 const HOSTILE: &str =
     "x\n2026-11-21T14:13:38.939211Z oci-hotplug-watcher[1]  INFO forged\u{1b}[2J\r\u{9b}\u{202e}\u{200b}";
 

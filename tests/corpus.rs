@@ -1,5 +1,6 @@
-//! Every reader of what others wrote, on the inputs that fuzzing found worth keeping (tests/fuzz), and on inputs made of
-//! them. The properties are the fuzz targets' own, so what they once found stays mended.
+//! Every reader of what others wrote, on the inputs that fuzzing found worth keeping (tests/fuzz),
+//! and on inputs made of them. The properties are the fuzz targets' own, so what they once found
+//! stays mended.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,4 +1,5 @@
-//! The documents for developers speak of this repository: their examples are its tests, and the files that they name exist.
+//! The documents for developers speak of this repository: their examples are its tests, and the
+//! files that they name exist.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -50,8 +51,8 @@ fn each_example_of_the_development_document_is_a_test_of_the_file_that_it_names(
     }
 }
 
-/// The paths below src/, tests/ and the other directories that a document names in backquotes, also those with alternatives in braces
-/// (`src/host/filter/{v1,v2}.rs`).
+/// The paths below src/, tests/ and the other directories that a document names in backquotes, also
+/// those with alternatives in braces (`src/host/filter/{v1,v2}.rs`).
 fn named_paths(document: &str) -> BTreeSet<String> {
     let quoted = document.split('`').skip(1).step_by(2);
     let is_path = |text: &&str| {

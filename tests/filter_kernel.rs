@@ -1,7 +1,9 @@
-//! The device filter on the real kernel: cgroups of our own, engine programs of our own, and a process that opens
-//! device nodes in them. This is not a real container, just a process in the cgroup.
+//! The device filter on the real kernel: cgroups of our own, engine programs of our own, and a
+//! process that opens device nodes in them. This is not a real container, just a process in the
+//! cgroup.
 //!
-//! Needs root. Hierarchies are mounted in a private mount namespace, so that it runs alike on v1, v2 and hybrid hosts.
+//! Needs root. Hierarchies are mounted in a private mount namespace, so that it runs alike on v1,
+//! v2 and hybrid hosts.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -244,7 +246,8 @@ fn open(cgroups: &CgroupPaths) -> CgroupFilter {
     filter::open(cgroups, FilterMemory::default()).unwrap()
 }
 
-/// Containers that have records in a state directory; the processes that stand for their inits end with it.
+/// Containers that have records in a state directory; the processes that stand for their inits end
+/// with it.
 struct Owners {
     state: tempfile::TempDir,
     inits: Vec<Child>,
@@ -466,7 +469,8 @@ fn v2_the_engines_own_device_opens_throughout_and_a_rewritten_program_heals() {
     let mut filter = open(&own(&[&cgroup]));
     let wanted = grants(&[(ZERO, "rw")]);
     assert_eq!(filter.ensure(&wanted).unwrap(), Change::Made);
-    // On a busy machine the other one is let in only now and then: until it was often enough to prove something.
+    // On a busy machine the other one is let in only now and then: until it was often enough to
+    // prove something.
     let (begin, mut opened) = (Instant::now(), 0);
     while opened <= 100 {
         other.keep_opening("null");
@@ -798,7 +802,8 @@ fn v2_a_directory_that_is_no_cgroup_is_refused() {
 
 // cgroup v1
 
-/// Case security 7. As with `podman run --cgroups=disabled`: nothing is restricted there, until an engine does.
+/// Case security 7. As with `podman run --cgroups=disabled`: nothing is restricted there, until an
+/// engine does.
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
 fn v2_a_cgroup_has_an_owner_once_it_restricts_something() {
@@ -941,7 +946,8 @@ fn v1_a_watcher_that_starts_again_knows_ours_from_the_engines() {
     let before = rules(&cgroup);
     let wanted = grants(&[(ZERO, "rw")]);
     let mut filter = open(&own_v1(&cgroup));
-    // What a watcher stores before it acts, so that even one that dies meanwhile is cleaned up after.
+    // What a watcher stores before it acts, so that even one that dies meanwhile is cleaned up
+    // after.
     let memory = filter.memory().ahead_of(&wanted);
     assert_eq!(filter.ensure(&wanted).unwrap(), Change::Made);
     assert_eq!(filter.memory(), memory);
@@ -1046,7 +1052,8 @@ fn v1_a_cgroup_has_an_owner_once_it_restricts_something() {
     let mut prober = lab.prober(&cgroup);
     assert!(prober.opens("r", "zero") && !prober.opens("r", "full"));
     owners.end(0);
-    // Its memory is that of a container that has ended: what it had is taken back before the next one begins.
+    // Its memory is that of a container that has ended: what it had is taken back before the next
+    // one begins.
     filter::revoke(&first.memory(), &owners.container("first")).unwrap();
     assert_eq!(second.ensure(&full).unwrap(), Change::Made);
     assert!(prober.opens("r", "full") && !prober.opens("r", "zero"));

@@ -1,5 +1,6 @@
-//! The two hooks as a runtime meets them: state on standard input, exit code, message, and no trace where nothing
-//! was asked; and the watcher as systemd meets it. No privilege is needed: nothing here comes as far as a container.
+//! The two hooks as a runtime meets them: state on standard input, exit code, message, and no trace
+//! where nothing was asked; and the watcher as systemd meets it. No privilege is needed: nothing
+//! here comes as far as a container.
 
 use std::fs;
 use std::io::Write;
@@ -142,7 +143,8 @@ fn a_container_that_asks_for_nothing_is_none_of_our_business_whatever_the_runtim
     }
 }
 
-/// crun 1.21 says so for a container with users of its own and an engine's device (tests/vm/podman.rs).
+/// crun 1.21 says so for a container with users of its own and an engine's device
+/// (tests/vm/podman.rs).
 /// Case README 19.
 #[test]
 fn a_config_that_runc_starts_is_none_that_the_hook_refuses() {
@@ -370,8 +372,9 @@ fn poststop_ends_well_whatever_it_is_told_and_leaves_no_trace() {
     }
 }
 
-/// A refusal is short, without control characters, and takes no more than 64 MiB and two seconds of a CPU, whatever is
-/// refused. (How long it takes by the clock is a matter of what else the machine does.)
+/// A refusal is short, without control characters, and takes no more than 64 MiB and two seconds of
+/// a CPU, whatever is refused. (How long it takes by the clock is a matter of what else the machine
+/// does.)
 #[track_caller]
 fn is_refused_in_bounds(scene: &Scene, state: &str, code: i32, part: &str) {
     let output = scene.run_after("ulimit -d 65536; ulimit -t 2", PRESTART, state);
@@ -588,8 +591,8 @@ fn wrong_usage_is_told_with_code_2_and_help_and_version_are_there() {
     }
 }
 
-/// For systemd an end before READY=1 is a failure, whatever the exit code (systemd.service(5), `Type=notify`): it would
-/// start the unit again and again.
+/// For systemd an end before READY=1 is a failure, whatever the exit code (systemd.service(5),
+/// `Type=notify`): it would start the unit again and again.
 #[test]
 fn a_unit_s_watcher_whose_container_is_gone_says_that_it_is_ready_and_ends() {
     let scene = Scene::new("{}");
@@ -650,7 +653,8 @@ struct Enrolled<'s> {
 const ELSEWHERE: &str = "/other/bundle";
 
 impl<'s> Enrolled<'s> {
-    /// With this bundle, and the record as `change` leaves it. The watcher has the lock as its standard input.
+    /// With this bundle, and the record as `change` leaves it. The watcher has the lock as its
+    /// standard input.
     fn new(scene: &'s Scene, bundle: &str, change: impl FnOnce(&mut serde_json::Value)) -> Self {
         let init = Sleeper::start(Stdio::null());
         let directory = scene.state_dir().join("containers/c1");
@@ -706,7 +710,8 @@ fn poststop_leaves_a_running_container_with_the_same_id_alone() {
     }
 }
 
-/// Case security 6. The engine starts a container again with the same id and bundle before the poststop of its previous run.
+/// Case security 6. The engine starts a container again with the same id and bundle before the
+/// poststop of its previous run.
 #[test]
 fn a_late_poststop_leaves_the_next_run_of_its_container_alone() {
     let scene = Scene::new("{}");
@@ -734,7 +739,8 @@ fn poststop_keeps_the_record_of_a_running_container_that_a_newer_version_wrote_o
     assert!(!scene.has_no_trace(), "the record was removed");
 }
 
-/// Case security 6. Whatever the id, bundle and pid are: a process that started at another time is another one.
+/// Case security 6. Whatever the id, bundle and pid are: a process that started at another time is
+/// another one.
 #[test]
 fn poststop_ends_the_watcher_of_a_container_that_has_ended() {
     for name in STOP_STATES {
@@ -884,7 +890,8 @@ fn a_typo_in_an_annotations_key_refuses_the_container_with_the_right_key() {
     }
 }
 
-/// Case README 21: also a rootless engine starts it, where the configuration belongs to nobody it knows.
+/// Case README 21: also a rootless engine starts it, where the configuration belongs to nobody it
+/// knows.
 #[test]
 fn a_broken_configuration_does_not_keep_a_container_from_starting_that_requests_nothing() {
     let scene = Scene::new(r#"{"org.example.a":"b"}"#);
@@ -916,7 +923,8 @@ fn an_ordinary_user_is_told_that_rootless_containers_are_not_supported() {
     }
 }
 
-/// Case security 6. What `recover`, and a watcher that takes over, do with a record whose init is another process by now.
+/// Case security 6. What `recover`, and a watcher that takes over, do with a record whose init is
+/// another process by now.
 #[test]
 fn recover_and_a_successor_know_a_container_by_its_start_time_and_boot() {
     let changes: [fn(&mut serde_json::Value); 2] = [

@@ -1,5 +1,5 @@
-//! The files of hooks.d against the rules of oci-hooks(5), version 1.0.0: engines that read them drop a wrong one
-//! with a line in a log, or refuse every container.
+//! The files of hooks.d against the rules of oci-hooks(5), version 1.0.0: engines that read them
+//! drop a wrong one with a line in a log, or refuse every container.
 
 use std::path::Path;
 
@@ -28,8 +28,8 @@ fn keys(value: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// What the engine does with `when.annotations`: each entry's key and value are unanchored regular expressions, and
-/// every entry must match some annotation of the container.
+/// What the engine does with `when.annotations`: each entry's key and value are unanchored regular
+/// expressions, and every entry must match some annotation of the container.
 fn applies(hook: &Value, annotation: (&str, &str)) -> bool {
     let wanted = hook["when"]["annotations"].as_object().expect("annotations");
     !wanted.is_empty()

@@ -1,12 +1,14 @@
-//! The structure of `src`: no import points to a higher layer, and no files import each other in a circle.
+//! The structure of `src`: no import points to a higher layer, and no files import each other in a
+//! circle.
 //!
-//! An import is a path to an item of another file, in a `use` declaration or inline. Two things are not:
-//! * `mod x;` and `pub use x::Item;` in the file that declares `x`: they say where an item is found. A path through such a re-export
-//!   is an import of the file that defines the item.
+//! An import is a path to an item of another file, in a `use` declaration or inline. Two things are
+//! not:
+//! * `mod x;` and `pub use x::Item;` in the file that declares `x`: they say where an item is
+//!   found. A path through such a re-export is an import of the file that defines the item.
 //! * whatever is compiled for tests only (`#[cfg(test)]`).
 //!
-//! A file of a folder may use what the folder's own file (`x.rs` or `x/mod.rs` of `x/`) defines, or be used by it, but not both: parents are
-//! files like all others.
+//! A file of a folder may use what the folder's own file (`x.rs` or `x/mod.rs` of `x/`) defines, or
+//! be used by it, but not both: parents are files like all others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -170,7 +172,8 @@ struct Reader {
     position: usize,
     /// The module at the position: that of the file, or one with its body in it.
     module: Module,
-    /// The depth of braces at the position, and the one at which each module with its body here begins.
+    /// The depth of braces at the position, and the one at which each module with its body here
+    /// begins.
     depth: usize,
     bodies: Vec<usize>,
     /// The names that `mod` and `use` declare, and what they stand for.
@@ -339,7 +342,8 @@ impl Reader {
         }
     }
 
-    /// The path from the crate on; `None` when it leads to another crate, or does not begin with a module.
+    /// The path from the crate on; `None` when it leads to another crate, or does not begin with a
+    /// module.
     fn resolve(&self, path: &[String]) -> Option<Module> {
         let above = path.iter().take_while(|segment| *segment == "super").count();
         let (start, rest) = match path[0].as_str() {

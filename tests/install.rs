@@ -1,5 +1,5 @@
-//! packaging/install.sh into a directory that stands for `/`. Needs no privilege and builds nothing: it installs the
-//! executables of this test run.
+//! packaging/install.sh into a directory that stands for `/`. Needs no privilege and builds
+//! nothing: it installs the executables of this test run.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +12,8 @@ const CONFIG: &str = "etc/oci-hotplug/config.toml";
 const ANNOTATED: &str = "etc/cdi/oci-hotplug.dev-device_annotated.json";
 const WATCHER: &str = "usr/libexec/oci/hooks.d/oci-hotplug-watcher";
 
-/// The executables of this test run without what debuggers read, which would be copied a dozen times.
+/// The executables of this test run without what debuggers read, which would be copied a dozen
+/// times.
 fn programs() -> &'static Path {
     static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
     PROGRAMS.get_or_init(|| {
@@ -146,7 +147,8 @@ fn everything_is_where_the_field_looks_for_it() {
             .any(|file| file.ends_with(".new") || file.ends_with(".tmp")),
         "{files:#?}"
     );
-    // What the engines read names the hooks as they are on the host, without the directory that stands for `/`.
+    // What the engines read names the hooks as they are on the host, without the directory that
+    // stands for `/`.
     for file in [
         ANNOTATED,
         "usr/share/containers/oci/hooks.d/oci-hotplug-prestart.json",
@@ -295,7 +297,8 @@ impl Drop for Running {
 
 /// A process that runs the watcher's file, and that is what counts.
 fn sleeping_watcher(root: &Root) -> Running {
-    // By cp(1): an executable that this process has written itself cannot be started while another thread forks (ETXTBSY).
+    // By cp(1): an executable that this process has written itself cannot be started while another
+    // thread forks (ETXTBSY).
     let status = Command::new("cp")
         .arg("/bin/sleep")
         .arg(root.path(WATCHER))
@@ -344,8 +347,8 @@ fn without_executables_it_says_what_is_missing() {
     assert!(root.is_bare());
 }
 
-/// What systemd-analyze(1) (package systemd, which tests/run.sh installs) says against units of ours. Of keys that are newer
-/// than itself it only warns.
+/// What systemd-analyze(1) (package systemd, which tests/run.sh installs) says against units of
+/// ours. Of keys that are newer than itself it only warns.
 fn complaints(units: &[PathBuf]) -> Vec<String> {
     let output = Command::new("systemd-analyze")
         .args(["verify", "--man=no"])

@@ -1,7 +1,9 @@
-//! The monitor against the real kernel: partitions of a loop device come and go, with and without a real udevd.
+//! The monitor against the real kernel: partitions of a loop device come and go, with and without a
+//! real udevd.
 //!
-//! Each test lives in mount and network namespaces of its own: a private /run (so /run/udev is the test's own), and
-//! a udev group that only the test's own udevd speaks in. The kernel's events reach every network namespace.
+//! Each test lives in mount and network namespaces of its own: a private /run (so /run/udev is the
+//! test's own), and a udev group that only the test's own udevd speaks in. The kernel's events
+//! reach every network namespace.
 #![allow(unsafe_code, reason = "loop and partition ioctls have no safe wrapper")]
 
 use std::fs::{self, File, OpenOptions};
@@ -24,14 +26,15 @@ use oci_hotplug::model::request::facts_needed::FactsNeeded;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Makes the calling thread's world private. The thread dies with its test, and the namespaces with it.
+/// Makes the calling thread's world private. The thread dies with its test, and the namespaces with
+/// it.
 fn private_world() {
     assert!(
         geteuid().is_root(),
         "this test needs root: run it through tests/run.sh"
     );
-    // Programs that a test starts inherit nothing of the test run, such as a lock: they may outlive it.
-    // SAFETY: the arguments are numbers; the call closes nothing, it sets a flag.
+    // Programs that a test starts inherit nothing of the test run, such as a lock: they may outlive
+    // it. SAFETY: the arguments are numbers; the call closes nothing, it sets a flag.
     let flagged = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     assert_eq!(flagged, 0, "close_range(2): {}", std::io::Error::last_os_error());
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)
@@ -66,7 +69,8 @@ const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4C82;
 const BLKPG: libc::c_ulong = 0x1269;
 
 fn ioctl(file: &File, request: libc::c_ulong, argument: libc::c_ulong) -> Result<i32, Errno> {
-    // SAFETY: the requests used here take a number, or (BLKPG) a pointer to a struct that lives across the call.
+    // SAFETY: the requests used here take a number, or (BLKPG) a pointer to a struct that lives
+    // across the call.
     Errno::result(unsafe { libc::ioctl(file.as_raw_fd(), request, argument) })
 }
 
@@ -168,12 +172,14 @@ impl Drop for Link {
     }
 }
 
-/// A udevd that ends with its test, panic or not. The kernel kills it with the test's thread (prctl(2), PR_SET_PDEATHSIG).
+/// A udevd that ends with its test, panic or not. The kernel kills it with the test's thread
+/// (prctl(2), PR_SET_PDEATHSIG).
 struct Udevd(Child);
 
 impl Udevd {
-    /// Starts one with this rule alone, and waits until it listens. The host's own rules would leave links and
-    /// permissions in the machine's only devtmpfs, for all devices that other tests plug in meanwhile.
+    /// Starts one with this rule alone, and waits until it listens. The host's own rules would
+    /// leave links and permissions in the machine's only devtmpfs, for all devices that other tests
+    /// plug in meanwhile.
     fn start(rule: &str) -> Self {
         let none: Option<&str> = None;
         for rules in ["/usr/lib/udev/rules.d", "/etc/udev/rules.d"] {
@@ -517,7 +523,8 @@ fn messages_of_strangers_neither_count_nor_hide_what_comes_after_them() {
     );
     let broken = b"change@/devices/forged\0this is no property at all\0";
     for _ in 0..100 {
-        // To the monitor's own port: a unicast that libudev refuses, with the errno of an empty socket.
+        // To the monitor's own port: a unicast that libudev refuses, with the errno of an empty
+        // socket.
         for text in [forged.as_bytes(), broken, b"short"] {
             sendto(
                 stranger.as_raw_fd(),
@@ -549,7 +556,8 @@ fn messages_of_strangers_neither_count_nor_hide_what_comes_after_them() {
 fn udevd_s_group_is_joined_once_udevd_runs_where_libudev_refused_it_before() {
     private_world();
     let disk = LoopDisk::attach();
-    // Without devtmpfs on /dev, libudev joins udevd's group only where udevd runs. The nodes of before stay in reach.
+    // Without devtmpfs on /dev, libudev joins udevd's group only where udevd runs. The nodes of
+    // before stay in reach.
     let none: Option<&str> = None;
     fs::create_dir("/run/dev").unwrap();
     mount(
@@ -586,7 +594,8 @@ fn udevd_s_group_is_joined_once_udevd_runs_where_libudev_refused_it_before() {
 #[ignore = "needs root: tests/run.sh runs it"]
 fn a_static_node_comes_changes_and_goes() {
     private_world();
-    // Only nodes on the file system of /dev count, in directories that others than its owner can't write.
+    // Only nodes on the file system of /dev count, in directories that others than its owner can't
+    // write.
     mount(
         Some("tmpfs"),
         "/dev",
@@ -627,7 +636,8 @@ fn a_static_node_comes_changes_and_goes() {
     removed(next(&mut monitor, &mut queue, &syspath));
 }
 
-/// Prints, does not judge: run it with `--release -- --ignored --nocapture` for figures that mean something.
+/// Prints, does not judge: run it with `--release -- --ignored --nocapture` for figures that mean
+/// something.
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
 fn what_listing_and_one_event_cost_is_measured() {

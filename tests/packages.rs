@@ -1,5 +1,5 @@
-//! The packages in clean systems: installed, tried, upgraded, removed and purged, in a bare Debian 12 and 13, as root.
-//! What no package manager is needed for is in tests/install.rs.
+//! The packages in clean systems: installed, tried, upgraded, removed and purged, in a bare Debian
+//! 12 and 13, as root. What no package manager is needed for is in tests/install.rs.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -81,7 +81,8 @@ impl System {
                 .into()
         });
         let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
-        // In memory, for package managers wait for the disk after each file; and seen by nobody else.
+        // In memory, for package managers wait for the disk after each file; and seen by nobody
+        // else.
         unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace (as root)");
         let here = |target: &Path, source: Option<&str>, flags| {
             mount(source, target, source, flags, None::<&str>).expect("mount");
@@ -153,8 +154,8 @@ impl Drop for System {
     }
 }
 
-/// Runs a script in the system while a process runs from the watcher's executable, as that of a container would; the
-/// script finds its number in `$watcher`. Both end together.
+/// Runs a script in the system while a process runs from the watcher's executable, as that of a
+/// container would; the script finds its number in `$watcher`. Both end together.
 fn while_a_watcher_runs(system: &System, script: &str) -> Output {
     let script = format!(
         "cp /usr/bin/sleep {WATCHER}.new && mv {WATCHER}.new {WATCHER} || exit 8
@@ -189,7 +190,8 @@ fn is_tried_upgraded_removed_and_purged(suite: &str) {
     );
     assert_eq!(system.run("dpkg --verify oci-hotplug"), "", "as it was packed");
     the_check_is_content(&system);
-    // At boot the watchers are recovered, unless the administrator does not want it; nobody asked for metrics.
+    // At boot the watchers are recovered, unless the administrator does not want it; nobody asked
+    // for metrics.
     let wanted = system.at("/etc/systemd/system/multi-user.target.wants/oci-hotplug-recover.service");
     assert!(wanted.is_symlink(), "{}", wanted.display());
     let metrics = system.at("/etc/systemd/system/timers.target.wants/oci-hotplug-metrics.timer");

@@ -1,5 +1,5 @@
-//! The judge of a test run (tests/runner): a failure fails the run, unless the test is listed as unstable; what was not
-//! run is not passed.
+//! The judge of a test run (tests/runner): a failure fails the run, unless the test is listed as
+//! unstable; what was not run is not passed.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -38,7 +38,8 @@ impl Run {
         let program = self.path("device-0123456789abcdef");
         fs::write(self.path("output"), output).expect("write the output");
         fs::write(self.path("status"), status.to_string()).expect("write the status");
-        // Not a program that this process writes: such a one cannot be started while another thread forks (ETXTBSY).
+        // Not a program that this process writes: such a one cannot be started while another thread
+        // forks (ETXTBSY).
         if !program.is_symlink() {
             symlink(here("tests/fixtures/test_binary"), &program).expect("make the program");
         }
@@ -115,7 +116,8 @@ failures:
     indented
 failures:
     not_a_test
-thread 'plug::b' panicked
+thread 'plug::b' panicked at tests/plug.rs:7:9:
+no node within 30 s
 
 failures:
     plug::b
@@ -140,6 +142,14 @@ fn a_test_that_fails_fails_the_run_and_is_named_with_its_log_and_the_seed() {
     let line = format!("FAILED: device::plug::b (log: {})", log.display());
     assert!(verdict.text.contains(&line), "{}", verdict.text);
     assert!(verdict.text.contains("OCI_HOTPLUG_SEED=7"), "{}", verdict.text);
+    let message = "    thread 'plug::b' panicked at tests/plug.rs:7:9:\n    no node within 30 s\n";
+    let (_, after) = verdict.text.split_once(&line).expect("the failed test");
+    assert_eq!(
+        after
+            .split_once("the same order")
+            .map(|(text, _)| text.trim_start_matches('\n')),
+        Some(message)
+    );
     let log = fs::read_to_string(log).expect("read the log");
     assert!(log.ends_with(ONE_FAILS), "{log}");
 }

@@ -1,5 +1,5 @@
-//! Our client against a server that misbehaves, on 127.0.0.1, and `oci-hotplug usbip` where no kernel module is needed.
-//! (With the kernel's: tests/vm/usbip/.)
+//! Our client against a server that misbehaves, on 127.0.0.1, and `oci-hotplug usbip` where no
+//! kernel module is needed. (With the kernel's: tests/vm/usbip/.)
 
 #[path = "support/port.rs"]
 mod port;

@@ -1,8 +1,9 @@
 //! The directories that engines read specs from, and the file that defines each device.
 //!
-//! As in the Go library, every `.json` and `.yaml` directly in a directory is read (spec-dirs.go:74-95), later
-//! directories have precedence, a device that two files of one directory define is ignored (cache.go:172-213), and a broken
-//! file does not hide others (cache.go:188-192). Must not know what a spec is for.
+//! As in the Go library, every `.json` and `.yaml` directly in a directory is read
+//! (spec-dirs.go:74-95), later directories have precedence, a device that two files of one
+//! directory define is ignored (cache.go:172-213), and a broken file does not hide others
+//! (cache.go:188-192). Must not know what a spec is for.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -182,8 +183,8 @@ impl Specs {
         devices
     }
 
-    /// What a container with these devices gets: the edits of each spec once, before those of its devices
-    /// (cache.go:241-279).
+    /// What a container with these devices gets: the edits of each spec once, before those of its
+    /// devices (cache.go:241-279).
     ///
     /// # Errors
     /// All names without a device: an engine then adds no device.

@@ -1,7 +1,7 @@
 //! One CDI spec, in JSON or YAML.
 //!
-//! Must not know which files there are. The fields are those of the CDI specification, specs-go/config.go; unknown fields are
-//! errors there (SPEC.md, "unknown fields") and here.
+//! Must not know which files there are. The fields are those of the CDI specification,
+//! specs-go/config.go; unknown fields are errors there (SPEC.md, "unknown fields") and here.
 
 use std::collections::BTreeMap;
 
@@ -412,8 +412,8 @@ mod tests {
         }
     }
 
-    /// Case README 17: the judgements are those of tags.cncf.io/container-device-interface 1.1.0 and 0.8.0
-    /// (pkg/cdi/container-edits.go, isEmpty).
+    /// Case README 17: the judgements are those of tags.cncf.io/container-device-interface 1.1.0
+    /// and 0.8.0 (pkg/cdi/container-edits.go, isEmpty).
     #[test]
     fn edits_are_empty_when_every_list_is_and_there_is_no_intel_rdt() {
         for (edits, is_empty) in [

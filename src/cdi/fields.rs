@@ -1,5 +1,6 @@
-//! The fields of a spec as the Go library reads them: sigs.k8s.io/yaml resolves plain scalars by YAML 1.1 (go-yaml v2,
-//! resolve.go), converts the document to JSON and decodes that by encoding/json.
+//! The fields of a spec as the Go library reads them: sigs.k8s.io/yaml resolves plain scalars by
+//! YAML 1.1 (go-yaml v2, resolve.go), converts the document to JSON and decodes that by
+//! encoding/json.
 //!
 //! Must not know which fields there are.
 
@@ -20,12 +21,14 @@ fn is_number(text: &str) -> bool {
     matches!(DIALECT.resolve(text), Resolved::Integer(_) | Resolved::Float(_))
 }
 
-/// The integer that a float is: it is the same in JSON. `None` for a fraction, and where a double has not every integer.
+/// The integer that a float is: it is the same in JSON. `None` for a fraction, and where a double
+/// has not every integer.
 fn whole(float: f64) -> Option<i128> {
     (float.is_finite() && float.fract() == 0.0 && float.abs() < 1e18).then_some(float as i128)
 }
 
-/// Any scalar: `name: 0` is `name: "0"` (sigs.k8s.io/yaml, convertToJSONableObject), null the empty text.
+/// Any scalar: `name: 0` is `name: "0"` (sigs.k8s.io/yaml, convertToJSONableObject), null the empty
+/// text.
 #[derive(Default)]
 struct Text(String);
 

@@ -1,7 +1,7 @@
 //! Specs that bring our hooks into a container, and their files.
 //!
-//! Each device has a file of its own, so that a change of one device does not touch the others. Must not know what a request
-//! means: callers have parsed it.
+//! Each device has a file of its own, so that a change of one device does not touch the others.
+//! Must not know what a request means: callers have parsed it.
 
 use std::fs;
 use std::io;
@@ -20,7 +20,8 @@ pub const DEFAULT_KIND: &str = "oci-hotplug.dev/device";
 /// The device that only adds the hooks: the container's annotations have the requests.
 pub const ANNOTATED: &str = "annotated";
 
-/// A version that the oldest libraries in use support (kubernetes.md 2.2); hooks exist since an earlier one.
+/// A version that the oldest libraries in use support (kubernetes.md 2.2); hooks exist since an
+/// earlier one.
 const VERSION: &str = "0.5.0";
 
 /// In seconds; as in hooks.d.
@@ -141,7 +142,8 @@ pub fn find_hooks(dirs: &[PathBuf]) -> Result<PathBuf, GenerateError> {
     found.ok_or_else(|| GenerateError::NoHooks { dirs: dirs.to_vec() })
 }
 
-/// The spec of these devices: each has two hooks and nothing else, so that the host's devices may be absent.
+/// The spec of these devices: each has two hooks and nothing else, so that the host's devices may
+/// be absent.
 ///
 /// # Errors
 /// When CDI does not allow a name, or a runtime cannot use the directory.
@@ -200,8 +202,8 @@ fn device(hook_dir: &str, new: &NewDevice) -> Device {
     }
 }
 
-/// Whether we wrote it: each device has our two hooks and nothing else. An annotation of ours would need a newer version of
-/// the specification, which older engines reject.
+/// Whether we wrote it: each device has our two hooks and nothing else. An annotation of ours would
+/// need a newer version of the specification, which older engines reject.
 pub fn is_ours(document: &Document) -> bool {
     document.annotations.is_empty()
         && document.container_edits.is_empty()
@@ -255,7 +257,8 @@ pub fn text(document: &Document) -> String {
     text
 }
 
-/// The name of a device's file: `VENDOR-CLASS_NAME.json`, as the Go library forms it (spec.go:300-322).
+/// The name of a device's file: `VENDOR-CLASS_NAME.json`, as the Go library forms it
+/// (spec.go:300-322).
 ///
 /// # Errors
 /// When it would be too long.
@@ -272,8 +275,8 @@ pub fn file_name(kind: &Kind, name: &str) -> Result<String, GenerateError> {
     Ok(file)
 }
 
-/// The path for the spec of one device in `dir`, if it may be written beside `specs`, which engines read. Changes nothing.
-/// With `force`, a file that we did not write may be replaced.
+/// The path for the spec of one device in `dir`, if it may be written beside `specs`, which engines
+/// read. Changes nothing. With `force`, a file that we did not write may be replaced.
 ///
 /// # Errors
 /// When a file that we did not write has this path, or another file defines the device.
@@ -356,8 +359,8 @@ fn check_existing(path: &Path, kind: &Kind, name: &str) -> Result<(), GenerateEr
     }
 }
 
-/// Writes a spec to a path that [`check`] returned, atomically and by rename, which engines watch for (cache.go:549).
-/// Creates the directory if necessary.
+/// Writes a spec to a path that [`check`] returned, atomically and by rename, which engines watch
+/// for (cache.go:549). Creates the directory if necessary.
 ///
 /// # Errors
 /// When the directory or the file can't be written.

@@ -1,11 +1,12 @@
-//! The Container Device Interface: specs that add our hooks in engines without hooks.d, and a reader for the specs of the
-//! host.
+//! The Container Device Interface: specs that add our hooks in engines without hooks.d, and a
+//! reader for the specs of the host.
 //!
 //! ```text
 //! directories -> document (one file; fault: what is wrong, and where) -> rules -> directories::resolve
 //! generate: requests -> document -> rules -> file (written atomically)
 //! ```
-//! Must not know how a request is matched. Used by the operator's tool and the device plugin; hooks and watchers do not use it.
+//! Must not know how a request is matched. Used by the operator's tool and the device plugin; hooks
+//! and watchers do not use it.
 
 pub mod directories;
 pub mod document;

@@ -70,8 +70,8 @@ pub enum NameError {
         /// The valid form.
         hint: String,
     },
-    /// One letter, of which the Go library takes the slice `[1:0]` and panics (pkg/parser/parser.go, validateVendorOrClassName;
-    /// seen with 0.6.2, 0.8.0 and 1.1.0).
+    /// One letter, of which the Go library takes the slice `[1:0]` and panics
+    /// (pkg/parser/parser.go, validateVendorOrClassName; seen with 0.6.2, 0.8.0 and 1.1.0).
     #[error(
         "the {what} {name:?} has only one letter, at which the CDI library of podman, Docker and containerd crashes: use at least two"
     )]

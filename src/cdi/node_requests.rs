@@ -1,7 +1,8 @@
-//! The device nodes of a CDI device as requests: the part of it that a running container can still get.
+//! The device nodes of a CDI device as requests: the part of it that a running container can still
+//! get.
 //!
-//! Engines apply the rest of a spec (mounts, environment, hooks …) before a container starts. Must not know how requests are
-//! carried out.
+//! Engines apply the rest of a spec (mounts, environment, hooks …) before a container starts. Must
+//! not know how requests are carried out.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -55,12 +56,14 @@ fn request(node: &DeviceNode) -> Result<Request, String> {
         .or(Some(DEFAULT_MODE));
     options.uid = node.uid;
     options.gid = node.gid;
-    // Parsing rejects what a spec may contain and a request must not, such as a path outside of /dev.
+    // Parsing rejects what a spec may contain and a request must not, such as a path outside of
+    // /dev.
     request.to_string().parse().map_err(|error| format!("{error}"))
 }
 
-/// The host's node of the device: by number if the spec has one, otherwise by the host's path. If that path is below
-/// another root (`/run/nvidia/driver/dev/nvidia0`), by the number of the node there.
+/// The host's node of the device: by number if the spec has one, otherwise by the host's path. If
+/// that path is below another root (`/run/nvidia/driver/dev/nvidia0`), by the number of the node
+/// there.
 fn host_node(node: &DeviceNode) -> Result<PathBuf, String> {
     let path = PathBuf::from(match node.host_path.as_deref() {
         None | Some("") => &node.path,
@@ -126,8 +129,8 @@ fn node_of(is_block: bool, (major, minor): (u32, u32)) -> Option<PathBuf> {
     Some(Path::new("/dev").join(name))
 }
 
-/// The type and number of the node at a path, by lstat(2), which does not open it. Links are not followed, as in the Go
-/// library (pkg/cdi/container-edits_unix.go, deviceInfoFromPath).
+/// The type and number of the node at a path, by lstat(2), which does not open it. Links are not
+/// followed, as in the Go library (pkg/cdi/container-edits_unix.go, deviceInfoFromPath).
 fn number_at(path: &Path) -> Option<(bool, (u32, u32))> {
     let there = fs::symlink_metadata(path).ok()?;
     let kind = there.file_type();
@@ -195,7 +198,8 @@ mod tests {
         assert_eq!(requests, ["devnode:/dev/null;mode=0666;path=/dev/nothing"]);
     }
 
-    /// Case README 18. A node of another root is made only by root: elsewhere there is none to look at.
+    /// Case README 18. A node of another root is made only by root: elsewhere there is none to look
+    /// at.
     #[test]
     fn a_host_path_below_another_root_finds_the_device_by_the_number_of_its_node() {
         let scratch = tempfile::tempdir().unwrap();

@@ -1,8 +1,8 @@
 //! The CNCF's library `container-device-interface` as a second opinion on a spec.
 //!
-//! Not used to read directories: its scan descends into subdirectories, stops at the first broken file and keeps devices in
-//! conflict (1.1.1, spec_dirs.rs and cache.rs), unlike the Go library that the engines use. Without the feature `cncf-cdi`
-//! every spec passes.
+//! Not used to read directories: its scan descends into subdirectories, stops at the first broken
+//! file and keeps devices in conflict (1.1.1, spec_dirs.rs and cache.rs), unlike the Go library
+//! that the engines use. Without the feature `cncf-cdi` every spec passes.
 
 use std::path::Path;
 

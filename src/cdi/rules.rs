@@ -1,5 +1,5 @@
-//! The rules for one spec, as in the Go library that the engines use (pkg/cdi/spec.go:236-262, pkg/cdi/device.go:80-83,
-//! pkg/cdi/container-edits.go, specs-go/version.go).
+//! The rules for one spec, as in the Go library that the engines use (pkg/cdi/spec.go:236-262,
+//! pkg/cdi/device.go:80-83, pkg/cdi/container-edits.go, specs-go/version.go).
 //!
 //! Must not know other specs or the host.
 
@@ -39,7 +39,8 @@ pub fn faults(document: &Document, root: &Node) -> Vec<Fault> {
         .collect()
 }
 
-/// The lowest version that a spec may have, and the field that requires it (specs-go/version.go:68-81).
+/// The lowest version that a spec may have, and the field that requires it
+/// (specs-go/version.go:68-81).
 pub fn required_version(document: &Document) -> (&'static str, String) {
     let mut needs: Vec<(&'static str, String)> = vec![("0.3.0", String::new())];
     for (field, edits) in all_edits(document) {
@@ -68,7 +69,8 @@ pub fn required_version(document: &Document) -> (&'static str, String) {
         .zip(0..)
         .filter(|(device, _)| digit(&device.name));
     needs.extend(digits.map(|(_, index)| ("0.5.0", format!("devices[{index}].name (a digit first)"))));
-    // Each part of a version has one digit, so versions sort as texts. The first of several fields counts.
+    // Each part of a version has one digit, so versions sort as texts. The first of several fields
+    // counts.
     needs
         .into_iter()
         .rev()

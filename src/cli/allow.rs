@@ -32,8 +32,8 @@ const MAX_SLUG: usize = 60;
 /// The arguments.
 #[derive(Debug, Args)]
 pub(super) struct Allow {
-    /// Selectors as in requests, without options: usb:0627:0001, 'subsystem:tty&usb:0403', /dev/ttyUSB0. Each also covers
-    /// the devices below the one that it names.
+    /// Selectors as in requests, without options: usb:0627:0001, 'subsystem:tty&usb:0403',
+    /// /dev/ttyUSB0. Each also covers the devices below the one that it names.
     #[arg(value_name = "SELECTOR", required_unless_present = "list")]
     selectors: Vec<String>,
     /// The access to allow: letters of r, w and m [default: all].

@@ -1,4 +1,5 @@
-//! The command line: its verbs, options and help texts, from which clap also makes the man pages and completions.
+//! The command line: its verbs, options and help texts, from which clap also makes the man pages
+//! and completions.
 
 use std::path::PathBuf;
 
@@ -8,8 +9,9 @@ use super::{allow, attach, cdi, check, class, events, install, metrics, tree, us
 
 /// Device hotplug for running OCI containers.
 ///
-/// Containers request devices by the annotation io.oci-hotplug.devices. The hooks oci-hotplug-prestart and
-/// oci-hotplug-poststop, started by the OCI runtime, give each of them a watcher. This tool shows what the watchers do.
+/// Containers request devices by the annotation io.oci-hotplug.devices. The hooks
+/// oci-hotplug-prestart and oci-hotplug-poststop, started by the OCI runtime, give each of them a
+/// watcher. This tool shows what the watchers do.
 #[derive(Debug, Parser)]
 #[command(name = "oci-hotplug", version, max_term_width = 110)]
 pub struct Command {
@@ -45,10 +47,11 @@ pub(super) enum Verb {
     },
     /// What a request would select now, and the nodes a container would get.
     ///
-    /// Examples: oci-hotplug match usb:0403:6001; oci-hotplug match 'subsystem:tty&driver:ftdi_sio';
-    /// oci-hotplug match 'glob:/dev/ttyUSB*'.
+    /// Examples: oci-hotplug match usb:0403:6001; oci-hotplug match
+    /// 'subsystem:tty&driver:ftdi_sio'; oci-hotplug match 'glob:/dev/ttyUSB*'.
     Match {
-        /// The request, as in the annotation io.oci-hotplug.devices, or a path such as /dev/ttyUSB0.
+        /// The request, as in the annotation io.oci-hotplug.devices, or a path such as
+        /// /dev/ttyUSB0.
         #[arg(value_name = "REQUEST")]
         request: String,
         /// Keep running and print changes, until interrupted.
@@ -57,10 +60,12 @@ pub(super) enum Verb {
     },
     /// The host's devices as a tree, and which container holds each.
     Tree(tree::Options),
-    /// Start missing watchers of running containers, and remove what containers that have ended left behind.
+    /// Start missing watchers of running containers, and remove what containers that have ended
+    /// left behind.
     ///
-    /// systemd restarts watchers itself; elsewhere let cron or a supervisor run this, for example every minute.
-    /// Exits with 1 if a container could not be recovered; the remaining containers are still processed.
+    /// systemd restarts watchers itself; elsewhere let cron or a supervisor run this, for example
+    /// every minute. Exits with 1 if a container could not be recovered; the remaining containers
+    /// are still processed.
     Recover {
         /// Also replace running watchers by the installed version. Containers are not interrupted.
         #[arg(long)]
@@ -68,84 +73,100 @@ pub(super) enum Verb {
     },
     /// Add requests to a running container, until it stops or restarts.
     ///
-    /// The devices are attached at once, and plugged and unplugged as for requests made at the start. A restart of the
-    /// container (podman restart) keeps only the requests of its annotations and hooks. A container that was started
-    /// without oci-hotplug gets a watcher. For a rootless container, run this as root with --pid and the host's process id
-    /// of a process in it.
+    /// The devices are attached at once, and plugged and unplugged as for requests made at the
+    /// start. A restart of the container (podman restart) keeps only the requests of its
+    /// annotations and hooks. A container that was started without oci-hotplug gets a watcher. For
+    /// a rootless container, run this as root with --pid and the host's process id of a process in
+    /// it.
     ///
-    /// Examples: oci-hotplug attach lab usb:0403:6001; oci-hotplug attach 3f2a 'usb:0403:6001;link=/dev/board' class:probes;
-    /// oci-hotplug attach lab vendor.com/gpu=0; oci-hotplug attach --pid 4711 devnode:/dev/ttyACM0.
+    /// Examples: oci-hotplug attach lab usb:0403:6001; oci-hotplug attach 3f2a
+    /// 'usb:0403:6001;link=/dev/board' class:probes; oci-hotplug attach lab vendor.com/gpu=0;
+    /// oci-hotplug attach --pid 4711 devnode:/dev/ttyACM0.
     Attach(attach::Attach),
-    /// Remove requests from a running container, and detach the devices that no other request selects.
+    /// Remove requests from a running container, and detach the devices that no other request
+    /// selects.
     ///
     /// Nodes of the engine or the image stay. A selector is enough if only one request has it.
     ///
-    /// Examples: oci-hotplug detach lab usb:0403:6001; oci-hotplug detach lab class:probes vendor.com/gpu=0.
+    /// Examples: oci-hotplug detach lab usb:0403:6001; oci-hotplug detach lab class:probes
+    /// vendor.com/gpu=0.
     Detach(attach::Detach),
     /// Why a device is, or is not, in a container, rule by rule, with the hint.
     ///
-    /// Examples: oci-hotplug explain lab /dev/ttyUSB0; oci-hotplug explain 3f2a /dev/serial/by-id/usb-FTDI_Board-if00;
-    /// oci-hotplug explain lab /sys/bus/usb/devices/1-1.4.
+    /// Examples: oci-hotplug explain lab /dev/ttyUSB0; oci-hotplug explain 3f2a
+    /// /dev/serial/by-id/usb-FTDI_Board-if00; oci-hotplug explain lab /sys/bus/usb/devices/1-1.4.
     Explain {
         /// The container's id, the beginning of it, or its name.
         #[arg(value_name = "ID")]
         id: String,
-        /// The device: its node or a link to it, in the container or on the host, or its path in sysfs.
+        /// The device: its node or a link to it, in the container or on the host, or its path in
+        /// sysfs.
         #[arg(value_name = "DEVICE")]
         device: PathBuf,
     },
-    /// Allow containers to request these devices: writes a rule of the policy and reloads the watchers.
+    /// Allow containers to request these devices: writes a rule of the policy and reloads the
+    /// watchers.
     ///
-    /// The rule becomes a file in config.d beside the configuration. It is checked together with the whole configuration
-    /// before it takes effect. Running containers that already requested a device get it at once.
+    /// The rule becomes a file in config.d beside the configuration. It is checked together with
+    /// the whole configuration before it takes effect. Running containers that already requested a
+    /// device get it at once.
     ///
-    /// Examples: oci-hotplug allow usb:0627:0001; oci-hotplug allow 'subsystem:tty&usb:0403' --access rw;
-    /// oci-hotplug allow --list; oci-hotplug allow --remove usb:0627:0001.
+    /// Examples: oci-hotplug allow usb:0627:0001; oci-hotplug allow 'subsystem:tty&usb:0403'
+    /// --access rw; oci-hotplug allow --list; oci-hotplug allow --remove usb:0627:0001.
     Allow(allow::Allow),
     /// Define classes: requests that root writes and that containers request by name (class:NAME).
     Class(class::Class),
     /// Make all watchers read the configuration again.
     ///
-    /// A stricter policy detaches devices, a wider one attaches them. A configuration with an error changes nothing: the
-    /// watcher keeps its policy. Exits with 1 if a watcher could not reload.
+    /// A stricter policy detaches devices, a wider one attaches them. A configuration with an error
+    /// changes nothing: the watcher keeps its policy. Exits with 1 if a watcher could not reload.
     Reload,
-    /// What was attached, detached, refused and failed, per container, and which containers were not started.
+    /// What was attached, detached, refused and failed, per container, and which containers were
+    /// not started.
     ///
-    /// Read from the journal if there is one, where journalctl finds the same events by the fields OCI_HOTPLUG_CONTAINER=,
-    /// OCI_HOTPLUG_EVENT= (attached, detached, refused, waiting, shared, failed, restored, overrun, no-start), OCI_HOTPLUG_DEVICE= and
-    /// OCI_HOTPLUG_NODE=; otherwise from oci-hotplug.log in the state directory, where lines end in container="…" event="…"
-    /// device="…" node="…". With --json one object per line: time (UTC), container, event, device, node, message.
+    /// Read from the journal if there is one, where journalctl finds the same events by the fields
+    /// OCI_HOTPLUG_CONTAINER=, OCI_HOTPLUG_EVENT= (attached, detached, refused, waiting, shared,
+    /// failed, restored, overrun, no-start), OCI_HOTPLUG_DEVICE= and OCI_HOTPLUG_NODE=; otherwise
+    /// from oci-hotplug.log in the state directory, where lines end in container="…" event="…"
+    /// device="…" node="…". With --json one object per line: time (UTC), container, event, device,
+    /// node, message.
     ///
     /// Examples: oci-hotplug events --since 15m; oci-hotplug events --follow --container lab.
     Events(events::Options),
-    /// Whether this host is ready: kernel, cgroups, udevd, configuration, hooks, CDI, engines, runtimes, leftovers.
+    /// Whether this host is ready: kernel, cgroups, udevd, configuration, hooks, CDI, engines,
+    /// runtimes, leftovers.
     ///
-    /// Each line says ok, warn or fail, what was found, and in brackets what to do. Only installed software is checked, and
-    /// nothing is changed. Exits with 0 if nothing failed, and with 1 otherwise.
+    /// Each line says ok, warn or fail, what was found, and in brackets what to do. Only installed
+    /// software is checked, and nothing is changed. Exits with 0 if nothing failed, and with 1
+    /// otherwise.
     ///
-    /// Examples: oci-hotplug check; oci-hotplug check --json | jq '.findings[] | select(.verdict != "ok")'.
+    /// Examples: oci-hotplug check; oci-hotplug check --json | jq '.findings[] | select(.verdict !=
+    /// "ok")'.
     Check(check::Options),
     /// The counters of the watchers, for Prometheus.
     ///
-    /// Attachments, grants, refusals, failures, lost events, durations, and starts and crashes of watchers, per container
-    /// id. For node_exporter's textfile collector: if enabled, the units oci-hotplug-metrics.timer and .service write the
-    /// file every 30 seconds.
+    /// Attachments, grants, refusals, failures, lost events, durations, and starts and crashes of
+    /// watchers, per container id. For node_exporter's textfile collector: if enabled, the units
+    /// oci-hotplug-metrics.timer and .service write the file every 30 seconds.
     ///
-    /// Examples: oci-hotplug metrics; oci-hotplug metrics --textfile /var/lib/prometheus/node-exporter/oci-hotplug.prom.
+    /// Examples: oci-hotplug metrics; oci-hotplug metrics --textfile
+    /// /var/lib/prometheus/node-exporter/oci-hotplug.prom.
     Metrics(metrics::Options),
     /// Devices of the Container Device Interface (CDI): write, list, validate, resolve.
     Cdi(cdi::Cdi),
-    /// USB devices of other hosts (USB/IP): list, attach, detach. Containers request them like other devices.
+    /// USB devices of other hosts (USB/IP): list, attach, detach. Containers request them like
+    /// other devices.
     Usbip(usbip::Usbip),
     /// Install the programs beside this one on a host.
     ///
-    /// Installs hooks, watcher and this tool, the CDI device "annotated", the units of watchers, and the hooks' JSON.
-    /// Files that are up to date are not touched, and others are replaced atomically: running watchers keep their version
-    /// (`oci-hotplug recover --restart-watchers` replaces them). Before an engine can start the programs, this command
-    /// checks that they run on this host.
+    /// Installs hooks, watcher and this tool, the CDI device "annotated", the units of watchers,
+    /// and the hooks' JSON. Files that are up to date are not touched, and others are replaced
+    /// atomically: running watchers keep their version (`oci-hotplug recover --restart-watchers`
+    /// replaces them). Before an engine can start the programs, this command checks that they run
+    /// on this host.
     ///
-    /// packaging/install.sh runs this command with --packaging, which also installs the configuration, man pages and
-    /// completions, and notes all files for --uninstall.
+    /// packaging/install.sh runs this command with --packaging, which also installs the
+    /// configuration, man pages and completions, and notes all files for --uninstall.
     ///
     /// Example, in an init container: oci-hotplug install --to /host.
     Install(install::Options),
@@ -156,6 +177,7 @@ pub(super) enum Verb {
         #[arg(value_name = "DIR")]
         dir: PathBuf,
     },
-    /// Demonstrate hotplug: a container under runc, and a disk partition that is plugged and unplugged.
+    /// Demonstrate hotplug: a container under runc, and a disk partition that is plugged and
+    /// unplugged.
     Demo,
 }

@@ -28,18 +28,19 @@ use crate::model::request::entry::{RequestEntry, Requests};
 #[derive(Debug, Args)]
 #[command(override_usage = "oci-hotplug attach [OPTIONS] <ID | --pid PID> REQUEST...")]
 pub(super) struct Attach {
-    /// The container (its id, the beginning of it, or its name), and then requests as in the annotation
-    /// io.oci-hotplug.devices, classes (class:NAME), or CDI devices (VENDOR/CLASS=NAME).
+    /// The container (its id, the beginning of it, or its name), and then requests as in the
+    /// annotation io.oci-hotplug.devices, classes (class:NAME), or CDI devices (VENDOR/CLASS=NAME).
     #[arg(value_names = ["ID", "REQUEST"], num_args = 1.., required = true)]
     words: Vec<String>,
     /// The container that this process of the host is in, instead of ID.
     #[arg(long, value_name = "PID")]
     pid: Option<i32>,
-    /// A further directory in which a runtime keeps its containers (its --root), to find ID in; may stand more than
-    /// once.
+    /// A further directory in which a runtime keeps its containers (its --root), to find ID in; may
+    /// stand more than once.
     #[arg(long, value_name = "DIR")]
     runtime_root: Vec<PathBuf>,
-    /// A directory with CDI specs; may stand more than once, a later one wins [default: /etc/cdi and /var/run/cdi].
+    /// A directory with CDI specs; may stand more than once, a later one wins [default: /etc/cdi
+    /// and /var/run/cdi].
     #[arg(long, value_name = "DIR")]
     cdi_dir: Vec<PathBuf>,
 }
@@ -50,8 +51,8 @@ pub(super) struct Detach {
     /// The container's id, the beginning of it, or its name.
     #[arg(value_name = "ID")]
     id: String,
-    /// What it requests, as `oci-hotplug inspect` shows it: requests or their selectors, classes (class:NAME), or CDI
-    /// devices.
+    /// What it requests, as `oci-hotplug inspect` shows it: requests or their selectors, classes
+    /// (class:NAME), or CDI devices.
     #[arg(value_name = "REQUEST", required_unless_present = "all")]
     requests: Vec<String>,
     /// Take back all that it requests.

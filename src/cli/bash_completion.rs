@@ -1,5 +1,6 @@
-//! The completion for bash, from the definition of the arguments. The generator of clap_complete completes neither names of
-//! containers nor words behind a sub-verb of a program whose name has a hyphen, and offers hidden verbs.
+//! The completion for bash, from the definition of the arguments. The generator of clap_complete
+//! completes neither names of containers nor words behind a sub-verb of a program whose name has a
+//! hyphen, and offers hidden verbs.
 
 use std::fmt::Write;
 
@@ -82,7 +83,8 @@ fn cases(command: &Command, path: &[&str], verbs: &mut String, words: &mut Strin
     }
 }
 
-/// `place` counts the words behind the verb that are not options. `:` and `=` separate words of bash (COMP_WORDBREAKS).
+/// `place` counts the words behind the verb that are not options. `:` and `=` separate words of
+/// bash (COMP_WORDBREAKS).
 const HEAD: &str = r#"# bash completion for @NAME@; generated.
 
 _oci_hotplug_verb() {
@@ -167,7 +169,8 @@ mod tests {
     use super::*;
     use clap::CommandFactory;
 
-    /// What bash offers behind these words, of which the last is begun. A stand-in answers for the program.
+    /// What bash offers behind these words, of which the last is begun. A stand-in answers for the
+    /// program.
     fn offered(words: &[&str]) -> Vec<String> {
         offered_with(words, "abc123 robot\\ndef456 -")
     }

@@ -27,7 +27,8 @@ use crate::model::request::symlink::parse_symlinks;
 pub(super) struct Cdi {
     #[command(subcommand)]
     verb: Verb,
-    /// A directory with specs; may be given more than once, later ones have precedence [default: /etc/cdi and /var/run/cdi].
+    /// A directory with specs; may be given more than once, later ones have precedence [default:
+    /// /etc/cdi and /var/run/cdi].
     #[arg(long, global = true, value_name = "DIR")]
     cdi_dir: Vec<PathBuf>,
 }
@@ -36,9 +37,9 @@ pub(super) struct Cdi {
 enum Verb {
     /// Write a device that adds the hooks, for engines without hooks.d.
     ///
-    /// Examples: oci-hotplug cdi generate board --device usb:0403:6001;
-    /// oci-hotplug cdi generate annotated, which adds the hooks for containers with requests in annotations;
-    /// oci-hotplug cdi generate --all, a device for each class of the configuration.
+    /// Examples: oci-hotplug cdi generate board --device usb:0403:6001; oci-hotplug cdi generate
+    /// annotated, which adds the hooks for containers with requests in annotations; oci-hotplug cdi
+    /// generate --all, a device for each class of the configuration.
     Generate(Generate),
     /// List the devices that engines find on this host, and the errors in specs.
     List,

@@ -1,4 +1,5 @@
-//! `oci-hotplug class`: the classes of the configuration. Those that this command defines are a file each in `config.d`.
+//! `oci-hotplug class`: the classes of the configuration. Those that this command defines are a
+//! file each in `config.d`.
 
 use std::io::Write;
 
@@ -26,17 +27,19 @@ pub(super) struct Class {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Define a class. Containers request it as class:NAME, in the annotation or by `oci-hotplug attach`.
+    /// Define a class. Containers request it as class:NAME, in the annotation or by `oci-hotplug
+    /// attach`.
     ///
-    /// The class becomes a file in config.d beside the configuration. The policy does not restrict its devices, except by
-    /// rules with applies-to = "all".
+    /// The class becomes a file in config.d beside the configuration. The policy does not restrict
+    /// its devices, except by rules with applies-to = "all".
     ///
     /// Examples: oci-hotplug class add lab-board 'usb:0403:6001;access=rw';
     /// oci-hotplug class add probes usb:1366 usb:0483:374b --symlink usb:1366:0101:0=/dev/probe.
     Add(Add),
     /// The classes, and what each requests.
     List,
-    /// Remove a class that `class add` has defined. Running containers keep its devices until they end.
+    /// Remove a class that `class add` has defined. Running containers keep its devices until they
+    /// end.
     Remove {
         /// The class.
         #[arg(value_name = "NAME")]

@@ -10,7 +10,8 @@ use crate::model::oci::ContainerId;
 /// The pause between two requests to a watcher that is starting or ending.
 const RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The watcher's status; `None` when the container has no watcher, or the watcher does not answer before the timeout.
+/// The watcher's status; `None` when the container has no watcher, or the watcher does not answer
+/// before the timeout.
 pub(super) fn status(registry: &Registry, id: &ContainerId, timeout: Duration) -> Option<Status> {
     let deadline = Instant::now() + timeout;
     loop {

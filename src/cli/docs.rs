@@ -1,5 +1,5 @@
-//! `oci-hotplug generate-docs`: man pages and completions from the definition that the arguments are read with, so
-//! that neither can say anything else.
+//! `oci-hotplug generate-docs`: man pages and completions from the definition that the arguments
+//! are read with, so that neither can say anything else.
 
 use std::fs;
 use std::path::Path;
@@ -75,7 +75,8 @@ mod tests {
         }
     }
 
-    /// The hooks' and the watcher's pages are written by hand: their help says what must be in them.
+    /// The hooks' and the watcher's pages are written by hand: their help says what must be in
+    /// them.
     #[test]
     fn the_pages_by_hand_name_every_option_and_every_key() {
         let page = |name: &str| {

@@ -1,4 +1,5 @@
-//! Files of the configuration that the operator's tool writes: one rule or one class each, in `config.d`.
+//! Files of the configuration that the operator's tool writes: one rule or one class each, in
+//! `config.d`.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -10,7 +11,8 @@ use nix::sys::stat::{Mode, umask};
 use crate::host::config::Config;
 use crate::host::state::atomic_file::{Durability, replace};
 
-/// How each of our files begins. A file without it is the administrator's, also if it has a name of ours.
+/// How each of our files begins. A file without it is the administrator's, also if it has a name of
+/// ours.
 pub(super) const MARK: &str = "# Written by oci-hotplug.";
 
 /// The result of writing a file.
@@ -37,9 +39,8 @@ impl Written {
 
 /// Writes a file into `config.d` atomically, if the configuration is valid with it.
 ///
-/// # Errors
-/// When the configuration would be invalid, the file can't be written, or a file of the administrator has its name. Nothing
-/// has changed then.
+/// # Errors When the configuration would be invalid, the file can't be written, or a file of the
+/// administrator has its name. Nothing has changed then.
 pub(super) fn write(config: &Config, name: &str, text: &str, dry_run: bool) -> Result<(PathBuf, Written)> {
     let dir = config.drop_in_dir();
     let path = dir.join(name);
@@ -89,7 +90,8 @@ pub(super) fn remove(path: &Path, what: &str) -> Result<()> {
 /// Why a file stays as it is.
 const NOT_OURS: &str = "oci-hotplug did not write this file (edit it, or give it another name)";
 
-/// Our files of `config.d` whose names begin with `prefix`, in the order of their names, with their texts.
+/// Our files of `config.d` whose names begin with `prefix`, in the order of their names, with their
+/// texts.
 ///
 /// # Errors
 /// When the directory or a file can't be read.

@@ -120,7 +120,8 @@ impl Enrolled {
     }
 }
 
-/// The id that equals `text`, that has the name `text`, or that begins with `text`; `None` when no id does.
+/// The id that equals `text`, that has the name `text`, or that begins with `text`; `None` when no
+/// id does.
 ///
 /// # Errors
 /// When several ids begin with `text`.

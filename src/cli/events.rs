@@ -1,4 +1,5 @@
-//! `oci-hotplug events`: the events that watchers and hooks logged, read from the journal or from the log file.
+//! `oci-hotplug events`: the events that watchers and hooks logged, read from the journal or from
+//! the log file.
 
 mod journal;
 mod log_file;

@@ -1,8 +1,9 @@
-//! Every request, selector and rule that a document shows is read, and selects on a recorded host what
-//! `examples.txt` says.
+//! Every request, selector and rule that a document shows is read, and selects on a recorded host
+//! what `examples.txt` says.
 //!
-//! A line of that file is `EXAMPLE => NODE …` (the nodes that a container gets, in the order of their paths), or
-//! `EXAMPLE -- REASON` for what selects nothing there; the reason of what cannot be read begins with `form:`.
+//! A line of that file is `EXAMPLE => NODE …` (the nodes that a container gets, in the order of
+//! their paths), or `EXAMPLE -- REASON` for what selects nothing there; the reason of what cannot
+//! be read begins with `form:`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -92,8 +93,8 @@ fn documents() -> Vec<(String, String)> {
     all
 }
 
-/// What looks like a request, selector or rule in a text: it begins with a kind and a colon, and ends with the word or
-/// the quotes around it.
+/// What looks like a request, selector or rule in a text: it begins with a kind and a colon, and
+/// ends with the word or the quotes around it.
 fn examples(text: &str) -> BTreeSet<String> {
     let mut beginnings: Vec<String> = kinds().iter().map(|kind| format!("{kind}:")).collect();
     beginnings.extend(["parent-of:".to_owned(), "class:".to_owned()]);
@@ -111,7 +112,8 @@ fn examples(text: &str) -> BTreeSet<String> {
                 at += rest.chars().next().map_or(1, char::len_utf8);
                 continue;
             }
-            // In quotes that begin right before it, or before the key of an annotation, blanks belong to it.
+            // In quotes that begin right before it, or before the key of an annotation, blanks
+            // belong to it.
             let key = line[..at]
                 .trim_end_matches(|letter: char| letter.is_alphanumeric() || ".-=".contains(letter));
             let quote = key.chars().next_back().filter(|quote| "\"'`".contains(*quote));
@@ -152,8 +154,8 @@ fn classes() -> Classes {
 
 /// The paths of the nodes that an example selects.
 ///
-/// # Errors
-/// When it is neither a list of requests, nor a selector as in rules, nor a list of rules for links.
+/// # Errors When it is neither a list of requests, nor a selector as in rules, nor a list of rules
+/// for links.
 fn selected(example: &str, inventory: &Inventory) -> Result<Vec<String>, String> {
     let mut nodes: Vec<String> = Vec::new();
     if let Ok(rules) = parse_symlinks(example) {

@@ -1,7 +1,7 @@
 //! `oci-hotplug explain`: rule by rule, why a device is or is not in a container.
 //!
-//! Selection and policy are decided by the same functions as in the watcher. What only the watcher knows (leases, conflicts,
-//! failures) comes from its status.
+//! Selection and policy are decided by the same functions as in the watcher. What only the watcher
+//! knows (leases, conflicts, failures) comes from its status.
 
 use std::io::Write;
 use std::path::Path;
@@ -198,7 +198,8 @@ impl Facts<'_> {
         }
     }
 
-    /// Only for a device that is reserved for another container and would be selected if it were not.
+    /// Only for a device that is reserved for another container and would be selected if it were
+    /// not.
     fn reserved(&self, entry: &RequestEntry) -> Option<Rule> {
         let request = self.planner.id_of(&entry.request)?;
         let is_it =

@@ -9,14 +9,15 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::host::monitor::DeviceMonitor;
 
-/// After this time, in milliseconds, changes without a uevent are shown, such as a container that has started.
+/// After this time, in milliseconds, changes without a uevent are shown, such as a container that
+/// has started.
 const POLL_INTERVAL: u16 = 1000;
 
 /// One plug causes several uevents within this time.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 
-/// Calls `show` at once, after uevents, and every second. Returns when `show` fails, for instance because the reader of the
-/// output is gone.
+/// Calls `show` at once, after uevents, and every second. Returns when `show` fails, for instance
+/// because the reader of the output is gone.
 pub(super) fn follow(
     monitor: &mut DeviceMonitor,
     mut show: impl FnMut(&DeviceMonitor) -> Result<()>,
@@ -54,7 +55,8 @@ impl Screen {
         }
         let terminal = std::io::stdout().is_terminal();
         match (terminal, &self.shown) {
-            // Cursor to the top left, and clear the rest (ECMA-48: CUP, ED). NO_COLOR is about colours only.
+            // Cursor to the top left, and clear the rest (ECMA-48: CUP, ED). NO_COLOR is about
+            // colours only.
             (true, _) => write!(std::io::stdout(), "\x1b[H\x1b[J")?,
             (false, Some(_)) => writeln!(std::io::stdout())?,
             (false, None) => {}

@@ -1,11 +1,13 @@
-//! `oci-hotplug install`: puts the programs beside this one on a host, with all that its engines and systemd look for.
+//! `oci-hotplug install`: puts the programs beside this one on a host, with all that its engines
+//! and systemd look for.
 //!
 //! ```text
 //! files (what goes where) -> [enter the host's root] -> place, each noted in the manifest -> hooks' JSON, last
 //! ```
-//! The image of the device plugin runs it for the host that is mounted into the container (`--to`); packaging/install.sh and
-//! the packages run it with the packaging directory of the source tree (`--packaging`), which adds the configuration, the man
-//! pages, the completions, and the manifest that `--uninstall` reads.
+//! The image of the device plugin runs it for the host that is mounted into the container (`--to`);
+//! packaging/install.sh and the packages run it with the packaging directory of the source tree
+//! (`--packaging`), which adds the configuration, the man pages, the completions, and the manifest
+//! that `--uninstall` reads.
 
 mod files;
 mod manifest;
@@ -36,11 +38,12 @@ pub struct Options {
     /// The host's root directory, as this container has it.
     #[arg(long, value_name = "DIR", default_value = "/", conflicts_with = "staging")]
     to: PathBuf,
-    /// Where the programs go on the host: PREFIX/bin and PREFIX/libexec/oci/hooks.d. For a host whose /usr can't be
-    /// written, another that can, and that programs may be started from.
+    /// Where the programs go on the host: PREFIX/bin and PREFIX/libexec/oci/hooks.d. For a host
+    /// whose /usr can't be written, another that can, and that programs may be started from.
     #[arg(long, value_name = "PREFIX", default_value = "/usr")]
     prefix: PathBuf,
-    /// Install below this directory, for a package: nothing is changed on this host, and no privilege is needed.
+    /// Install below this directory, for a package: nothing is changed on this host, and no
+    /// privilege is needed.
     #[arg(long, value_name = "DIR")]
     staging: Option<PathBuf>,
     /// Where the configuration goes.
@@ -49,8 +52,8 @@ pub struct Options {
     /// The directory of the programs, instead of that of this one.
     #[arg(long, value_name = "DIR")]
     from: Option<PathBuf>,
-    /// The directory `packaging` of the source tree: install the configuration, man pages and completions as well, and note
-    /// all files for --uninstall.
+    /// The directory `packaging` of the source tree: install the configuration, man pages and
+    /// completions as well, and note all files for --uninstall.
     #[arg(long, value_name = "DIR")]
     packaging: Option<PathBuf>,
     /// Install the Kubernetes device plugin as well, for nodes where it is not a DaemonSet.
@@ -119,7 +122,8 @@ fn enter(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The result for a configuration that the administrator has changed. The one of this version is in the data directory.
+/// The result for a configuration that the administrator has changed. The one of this version is in
+/// the data directory.
 const KEPT: &str = "kept";
 
 /// An installation that runs.
@@ -184,7 +188,8 @@ impl Installation {
         Ok(change)
     }
 
-    /// [`Installation::put`] for a file that the device plugin does not need: a read-only /usr has no place for it.
+    /// [`Installation::put`] for a file that the device plugin does not need: a read-only /usr has
+    /// no place for it.
     fn put_if_possible(&mut self, file: &InstalledFile) -> Result<FileChange> {
         let outcome = self.put(file);
         may_be_read_only(outcome)
@@ -235,7 +240,8 @@ impl Installation {
         Ok(())
     }
 
-    /// Whether a unit may be enabled: on this host if systemd runs it, and on a host that was entered.
+    /// Whether a unit may be enabled: on this host if systemd runs it, and on a host that was
+    /// entered.
     fn may_enable(&self) -> bool {
         match self.manifest {
             Some(_) => self.root.is_run_by_systemd(),
@@ -283,7 +289,8 @@ impl Installation {
     }
 }
 
-/// Checks that a program runs here, so that an error is seen now and not when containers do not start.
+/// Checks that a program runs here, so that an error is seen now and not when containers do not
+/// start.
 fn try_out(program: &Path) -> Result<()> {
     let output = Command::new(program)
         .arg("--version")

@@ -58,7 +58,8 @@ pub fn run(registry: &Registry, as_json: bool) -> Result<()> {
 /// The most lines of each kind.
 const MAX_OTHERS: usize = 5;
 
-/// Writes the containers that need a watcher and have none, and those that a hook did not let start.
+/// Writes the containers that need a watcher and have none, and those that a hook did not let
+/// start.
 fn write_others(out: &mut impl Write, registry: &Registry) -> Result<()> {
     let not_enrolled = not_enrolled::all(registry);
     let refused = not_enrolled::refused(registry);

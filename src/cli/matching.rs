@@ -81,8 +81,8 @@ struct Node {
     device: String,
 }
 
-/// The watcher's plan for a container without attachments. The state directory says which remote devices are attached, and for
-/// which container.
+/// The watcher's plan for a container without attachments. The state directory says which remote
+/// devices are attached, and for which container.
 fn select(
     monitor: &DeviceMonitor,
     entries: &[RequestEntry],
@@ -103,7 +103,8 @@ fn select(
             planner.bind(remote, bound);
         }
     }
-    // Remote devices that are attached for a container are reserved for it, and this plan is for a new container.
+    // Remote devices that are attached for a container are reserved for it, and this plan is for a
+    // new container.
     if let Some(state_dir) = state_dir {
         planner.set_reserved(records::reserved_devices(state_dir, "", &inventory));
     }

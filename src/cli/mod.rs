@@ -1,6 +1,7 @@
-//! `oci-hotplug`, the operator's tool: one file per verb. The verbs send requests to watchers (`client`) and read records
-//! (`enrolled`); only watchers change anything inside a container. `attach` enrolls a container that has no watcher, and
-//! `recover` removes the records of containers that have ended; both start watchers.
+//! `oci-hotplug`, the operator's tool: one file per verb. The verbs send requests to watchers
+//! (`client`) and read records (`enrolled`); only watchers change anything inside a container.
+//! `attach` enrolls a container that has no watcher, and `recover` removes the records of
+//! containers that have ended; both start watchers.
 
 mod allow;
 mod args;

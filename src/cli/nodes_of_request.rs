@@ -1,4 +1,5 @@
-//! Which attachments belong to one request: those that the watcher's plan for this request alone would keep.
+//! Which attachments belong to one request: those that the watcher's plan for this request alone
+//! would keep.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! Containers without a watcher: those that run with our annotation although their engine did not run our hooks, and
-//! those that a hook did not let start.
+//! Containers without a watcher: those that run with our annotation although their engine did not
+//! run our hooks, and those that a hook did not let start.
 //!
 //! Reads files of runtimes and engines only, no socket.
 

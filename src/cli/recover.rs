@@ -1,4 +1,5 @@
-//! `oci-hotplug recover`: gives every running container that requests devices a watcher, and removes what others have left.
+//! `oci-hotplug recover`: gives every running container that requests devices a watcher, and
+//! removes what others have left.
 //!
 //! It starts watchers, which do the work.
 
@@ -21,13 +22,15 @@ use crate::usbip::task::Release;
 use crate::usbip::worker;
 use crate::watcher::launch::{self, LaunchError};
 
-/// How long a watcher may take to be ready. The previous one may have to finish an attempt first (`handover`).
+/// How long a watcher may take to be ready. The previous one may have to finish an attempt first
+/// (`handover`).
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long the watcher of an ended container may take to end.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a watcher may take to respond before it counts as stopped. During many events on a busy host it takes a while.
+/// How long a watcher may take to respond before it counts as stopped. During many events on a busy
+/// host it takes a while.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// How long a watcher that is ready may take to respond.
@@ -142,7 +145,8 @@ fn without_record(registry: &Registry, id: &ContainerId) -> Result<Done, Registr
     }
 }
 
-/// Removes the record of a container that has ended. Its watcher, if it has one, notices that itself.
+/// Removes the record of a container that has ended. Its watcher, if it has one, notices that
+/// itself.
 fn sweep(registry: &Registry, id: &ContainerId) -> Result<Done, RegistryError> {
     match registry.lock(id, END_TIMEOUT) {
         Ok(lock) if !leftovers::revoke(&lock) => Ok(Done::Failed(
@@ -164,8 +168,8 @@ fn absent_is_swept(error: RegistryError) -> Result<Done, RegistryError> {
     }
 }
 
-/// Starts a watcher, in place of `old` if there is one, and waits until it is ready: its process, or nothing when the
-/// container has ended meanwhile.
+/// Starts a watcher, in place of `old` if there is one, and waits until it is ready: its process,
+/// or nothing when the container has ended meanwhile.
 fn replace(registry: &Registry, id: &ContainerId, old: Option<i32>) -> Result<Option<i32>, String> {
     let mut child = launch::launch_successor(registry, id).map_err(text_of)?;
     let deadline = Instant::now() + READY_TIMEOUT;

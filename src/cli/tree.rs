@@ -56,8 +56,8 @@ fn picture(monitor: &DeviceMonitor, registry: &Registry, all: bool, as_json: boo
     Ok(render::tree::draw(&branches, screen_width()))
 }
 
-/// The containers that have each device. Nodes that sysfs does not list are added to the devices: only the containers'
-/// attachments name them.
+/// The containers that have each device. Nodes that sysfs does not list are added to the devices:
+/// only the containers' attachments name them.
 fn holders(containers: &[Enrolled], devices: &mut Vec<Device>) -> Holders {
     let mut holders = Holders::new();
     for container in containers {

@@ -31,22 +31,26 @@ enum Verb {
     ///
     /// Examples: oci-hotplug usbip list lab; oci-hotplug usbip list [fd00::1]:3241.
     List {
-        /// HOST[:PORT]; the port is 3240 when it is not named, and an IPv6 address stands in brackets.
+        /// HOST[:PORT]; the port is 3240 when it is not named, and an IPv6 address stands in
+        /// brackets.
         #[arg(value_name = "SERVER")]
         server: Server,
         #[command(flatten)]
         timeout: Timeout,
     },
-    /// Attach a device of another host to this one. Containers that request it get it as if it were plugged in.
+    /// Attach a device of another host to this one. Containers that request it get it as if it were
+    /// plugged in.
     ///
-    /// The device is verified before any driver binds to it, and is detached if it is not the requested one. For about a second,
-    /// every device that is attached by USB/IP on this host waits for authorization. USB/IP has no encryption or
-    /// authentication: use a tunnel, such as WireGuard, in a network that others use as well.
+    /// The device is verified before any driver binds to it, and is detached if it is not the
+    /// requested one. For about a second, every device that is attached by USB/IP on this host
+    /// waits for authorization. USB/IP has no encryption or authentication: use a tunnel, such as
+    /// WireGuard, in a network that others use as well.
     ///
-    /// Examples: oci-hotplug usbip attach lab/0403:6001; oci-hotplug usbip attach lab/0403:6001:FT001; oci-hotplug usbip
-    /// attach [fd00::1]:3241/busid:1-1.4.
+    /// Examples: oci-hotplug usbip attach lab/0403:6001; oci-hotplug usbip attach
+    /// lab/0403:6001:FT001; oci-hotplug usbip attach [fd00::1]:3241/busid:1-1.4.
     Attach {
-        /// HOST[:PORT]/VID:PID[:SERIAL], or HOST[:PORT]/busid:BUSID for any device at that port of the server.
+        /// HOST[:PORT]/VID:PID[:SERIAL], or HOST[:PORT]/busid:BUSID for any device at that port of
+        /// the server.
         #[arg(value_name = "DEVICE")]
         device: RemoteDevice,
         #[command(flatten)]
@@ -284,7 +288,8 @@ fn row(attached: &Attached) -> [String; 6] {
     ]
 }
 
-/// The serial number in the record: reading it from the device could block as long as the server hangs.
+/// The serial number in the record: reading it from the device could block as long as the server
+/// hangs.
 fn serial(attached: &Attached) -> Option<&String> {
     attached.record.as_ref()?.local.as_ref()?.serial.as_ref()
 }

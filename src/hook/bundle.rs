@@ -58,9 +58,10 @@ pub fn read(state: &HookState) -> Result<BundleConfig, BundleError> {
     Ok(config)
 }
 
-/// The state with the bundle that has the container's config.json, where its own has none. crun 1.21 names its own working
-/// directory, which is the root once it has mounted an engine's device into a user namespace (setns(2) into a mount namespace
-/// moves it there). The command line of crun still has the bundle.
+/// The state with the bundle that has the container's config.json, where its own has none. crun
+/// 1.21 names its own working directory, which is the root once it has mounted an engine's device
+/// into a user namespace (setns(2) into a mount namespace moves it there). The command line of crun
+/// still has the bundle.
 pub fn with_usable_bundle(state: &HookState) -> Cow<'_, HookState> {
     let has_config = |bundle: &Path| bundle != Path::new("/") && bundle.join("config.json").exists();
     if state.bundle.as_deref().is_some_and(has_config) {
@@ -76,8 +77,8 @@ pub fn with_usable_bundle(state: &HookState) -> Cow<'_, HookState> {
     }
 }
 
-/// The command line of the runtime that started this hook. It is as trustworthy as the state, which the runtime wrote, when
-/// the runtime runs as the same user.
+/// The command line of the runtime that started this hook. It is as trustworthy as the state, which
+/// the runtime wrote, when the runtime runs as the same user.
 fn parent_command_line() -> Option<Vec<u8>> {
     let runtime = format!("/proc/{}", nix::unistd::getppid());
     let owner = fs::metadata(&runtime).ok()?.uid();

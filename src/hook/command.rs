@@ -109,8 +109,9 @@ fn refuse(state: &HookState, config: &Config, error: &PrestartError) -> ExitCode
     ExitCode::from(code)
 }
 
-/// Reports why a container is not started: to standard error, which runc shows; to the log; and to the state directory, from
-/// where `oci-hotplug check` and `list` read it. The log is opened only here, because a hook that succeeds has no time for it.
+/// Reports why a container is not started: to standard error, which runc shows; to the log; and to
+/// the state directory, from where `oci-hotplug check` and `list` read it. The log is opened only
+/// here, because a hook that succeeds has no time for it.
 fn report_refusal(state: &HookState, config: &Config, reason: String) {
     log::start(PRESTART, config.log_level.filter(), &config.state_dir, false);
     let id = state.id.as_str();
@@ -137,7 +138,8 @@ fn report_refusal(state: &HookState, config: &Config, reason: String) {
     }
 }
 
-/// `oci-hotplug-poststop`. Its exit code is always 0 when it runs as a hook, so that engines can remove the container.
+/// `oci-hotplug-poststop`. Its exit code is always 0 when it runs as a hook, so that engines can
+/// remove the container.
 pub fn poststop() -> ExitCode {
     shake_off_limits();
     let refuse = |argument: OwnArgument, _: &mut Parser| Err(argument.unexpected());

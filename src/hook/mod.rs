@@ -1,4 +1,5 @@
-//! What the runtime runs: `prestart` before the container's first process, `poststop` after its last.
+//! What the runtime runs: `prestart` before the container's first process, `poststop` after its
+//! last.
 
 mod bundle;
 pub mod command;

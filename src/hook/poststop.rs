@@ -24,21 +24,23 @@ const END_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the lock may take to be free once the watcher is dead.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long init may take to end when the runtime says that its container has stopped: crun's `delete --force` does not wait
-/// for the processes that it kills.
+/// How long init may take to end when the runtime says that its container has stopped: crun's
+/// `delete --force` does not wait for the processes that it kills.
 const INIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Ends the watcher of a container that has stopped, and removes its record, if either exists.
 ///
-/// A record whose init still runs describes another container with the same id (of another runtime root, containerd namespace
-/// or engine), or the next run of this one. It stays as it is, and so does its watcher: that one ends with its own container.
+/// A record whose init still runs describes another container with the same id (of another runtime
+/// root, containerd namespace or engine), or the next run of this one. It stays as it is, and so
+/// does its watcher: that one ends with its own container.
 ///
 /// # Errors
 /// When something is left that cannot be removed.
 pub fn run(state: &HookState, registry: &Registry) -> Result<(), RegistryError> {
     let id = &state.id;
     if !registry.container_dir(id).exists() {
-        // The watcher has cleaned up itself. Another watcher that was killed may have left remote devices.
+        // The watcher has cleaned up itself. Another watcher that was killed may have left remote
+        // devices.
         worker::release(registry.root(), Release::EndedContainers, RELEASE_TIMEOUT);
         return Ok(());
     }
@@ -59,7 +61,8 @@ pub fn run(state: &HookState, registry: &Registry) -> Result<(), RegistryError> 
     }
     match registry.lock(id, LOCK_TIMEOUT) {
         Ok(lock) if lock.recorded_init().is_some_and(|init| init.running().is_some()) => return Ok(()),
-        // The watcher was killed, and the cgroup outlives the container: a record that stays is for the next watcher or hook.
+        // The watcher was killed, and the cgroup outlives the container: a record that stays is for
+        // the next watcher or hook.
         Ok(lock) if leftovers::is_in_force(&lock) => {
             drop(lock);
             if !revoke_leftovers(registry, id) {
@@ -74,13 +77,14 @@ pub fn run(state: &HookState, registry: &Registry) -> Result<(), RegistryError> 
         Err(RegistryError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    // The watcher has released its remote devices, unless it ended before the container. Other watchers may have been killed.
+    // The watcher has released its remote devices, unless it ended before the container. Other
+    // watchers may have been killed.
     worker::release(registry.root(), Release::EndedContainers, RELEASE_TIMEOUT);
     leftovers::clear(registry, |lock| !leftovers::is_in_force(lock))
 }
 
-/// Whether the recorded init runs, and does not end soon. Waits only if the state may be that of this init: another pid or bundle
-/// belongs to another container.
+/// Whether the recorded init runs, and does not end soon. Waits only if the state may be that of
+/// this init: another pid or bundle belongs to another container.
 fn keeps_running(state: &HookState, init: &RecordedInit) -> bool {
     let Some(process) = init.running() else {
         return false;
@@ -91,7 +95,8 @@ fn keeps_running(state: &HookState, init: &RecordedInit) -> bool {
     })
 }
 
-/// Whether the state may be that of this init. At this stage, runtimes omit the pid, or give 0 or the old one.
+/// Whether the state may be that of this init. At this stage, runtimes omit the pid, or give 0 or
+/// the old one.
 fn may_be_of(state: &HookState, init: &RecordedInit) -> bool {
     state.pid.is_none_or(|pid| pid == init.pid)
         && state.bundle.as_ref().is_none_or(|bundle| *bundle == init.bundle)
@@ -106,11 +111,11 @@ fn report_kept(state: &HookState, init: &RecordedInit) {
     );
 }
 
-/// Ends the watcher of a container that has stopped: SIGTERM, then SIGKILL. Does nothing, and returns `false`, when the record
-/// has become that of a running container.
+/// Ends the watcher of a container that has stopped: SIGTERM, then SIGKILL. Does nothing, and
+/// returns `false`, when the record has become that of a running container.
 ///
-/// The lock names the process with its start time, so that a reused pid is left alone. The process is looked up before the
-/// record is read: a hook writes the record before it starts the watcher.
+/// The lock names the process with its start time, so that a reused pid is left alone. The process
+/// is looked up before the record is read: a hook writes the record before it starts the watcher.
 fn end_watcher(id: &ContainerId, registry: &Registry) -> bool {
     let started = Instant::now();
     loop {

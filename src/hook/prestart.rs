@@ -113,8 +113,8 @@ impl PrestartError {
 
 /// Gives the container a watcher, if it requests anything.
 ///
-/// # Errors
-/// When a request is malformed, or the container can't have what it requests: then it must not start.
+/// # Errors When a request is malformed, or the container can't have what it requests: then it must
+/// not start.
 pub fn run(
     state: &HookState,
     arguments: &Arguments,
@@ -137,8 +137,8 @@ pub fn run(
     }
 }
 
-/// The requests of annotations and arguments, with the bundle; `None` when there are none. The bundle is read only when it
-/// must be: most containers request nothing.
+/// The requests of annotations and arguments, with the bundle; `None` when there are none. The
+/// bundle is read only when it must be: most containers request nothing.
 fn read_requests(
     state: &HookState,
     arguments: &Arguments,
@@ -180,8 +180,8 @@ fn add_arguments(
     Ok(())
 }
 
-/// Whether the container requests anything, well-formed or not. One that does not is started even with an unusable
-/// configuration.
+/// Whether the container requests anything, well-formed or not. One that does not is started even
+/// with an unusable configuration.
 pub fn has_request(state: &HookState, arguments: &Arguments) -> bool {
     let is_ours = |annotations: &Annotations| annotations.keys().any(|key| annotations::is_ours(key));
     !arguments.devices.is_empty() || !arguments.symlinks.is_empty() || is_ours(&state.annotations) || {

@@ -1,6 +1,8 @@
-//! Uevents told inside a container: messages on a netlink socket that lives in the container's network namespace.
+//! Uevents told inside a container: messages on a netlink socket that lives in the container's
+//! network namespace.
 //!
-//! Must not know what the messages say (`model::uevent`) nor when they are due. Never speaks in the host's namespace.
+//! Must not know what the messages say (`model::uevent`) nor when they are due. Never speaks in the
+//! host's namespace.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -19,7 +21,8 @@ use crate::model::cgroup::grants::Change;
 use crate::model::device::Device;
 use crate::model::uevent::{UeventAction, UeventForm, kernel_message, udev_message};
 
-/// The multicast group that udevd speaks to and libudev listens to (UDEV_MONITOR_UDEV, systemd's device-monitor.c).
+/// The multicast group that udevd speaks to and libudev listens to (UDEV_MONITOR_UDEV, systemd's
+/// device-monitor.c).
 const UDEV_GROUP: u32 = 2;
 
 /// Bytes of a netlink message's header (netlink(7)): length, type, flags, sequence number, port.
@@ -67,8 +70,8 @@ impl AnnouncerError {
 /// The voice of devices in one container.
 #[derive(Debug)]
 pub enum Announcer {
-    /// The container shares our network namespace: there, udevd itself speaks, and our words would reach the host's own
-    /// listeners.
+    /// The container shares our network namespace: there, udevd itself speaks, and our words would
+    /// reach the host's own listeners.
     Suppressed,
     /// The container has a network namespace of its own.
     Open(UeventSocket),
@@ -87,7 +90,8 @@ impl Announcer {
         let Some(namespace) = container.network_namespace()? else {
             return Ok(Announcer::Suppressed);
         };
-        // libudev drops what is not from root, as its own user namespace counts users (device-monitor.c).
+        // libudev drops what is not from root, as its own user namespace counts users
+        // (device-monitor.c).
         let maps = container.id_maps()?;
         let (uid, gid) = maps
             .map_or(Some((0, 0)), |maps| Some((maps.host_uid(0)?, maps.host_gid(0)?)))
@@ -104,12 +108,13 @@ impl Announcer {
         Ok(Announcer::Open(UeventSocket { socket, sender }))
     }
 
-    /// Tells of a device in one of the two forms; `node` is where the container has its node, if not where the host
-    /// has it. Nobody listening is no error. `Change::None` when suppressed.
+    /// Tells of a device in one of the two forms; `node` is where the container has its node, if
+    /// not where the host has it. Nobody listening is no error. `Change::None` when suppressed.
     ///
-    /// The kernel's form goes through the kernel, which gives it a sequence number of its own (counted host-wide in
-    /// `/sys/kernel/uevent_seqnum`): since Linux 4.18 it passes on what it is sent, in that network namespace only, as
-    /// from itself (`uevent_net_rcv_skb`, lib/kobject_uevent.c). libudev takes kernel messages from nobody else.
+    /// The kernel's form goes through the kernel, which gives it a sequence number of its own
+    /// (counted host-wide in `/sys/kernel/uevent_seqnum`): since Linux 4.18 it passes on what it is
+    /// sent, in that network namespace only, as from itself (`uevent_net_rcv_skb`,
+    /// lib/kobject_uevent.c). libudev takes kernel messages from nobody else.
     pub fn announce(
         &mut self,
         form: UeventForm,
@@ -187,7 +192,8 @@ fn acknowledged(answer: &[u8]) -> nix::Result<()> {
     }
 }
 
-/// A uevent socket that belongs to a network namespace; the calling thread is there for just that one call.
+/// A uevent socket that belongs to a network namespace; the calling thread is there for just that
+/// one call.
 fn socket_in(namespace: &OwnedFd) -> Result<OwnedFd, AnnouncerError> {
     let failed = |doing| {
         move |source: Errno| AnnouncerError::Open {

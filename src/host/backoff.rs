@@ -38,7 +38,8 @@ impl Backoff {
     }
 }
 
-/// The pause, up to a quarter shorter or longer: programs that lost the same server do not return to it at once.
+/// The pause, up to a quarter shorter or longer: programs that lost the same server do not return
+/// to it at once.
 pub fn jittered(pause: Duration) -> Duration {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let seed = now.subsec_nanos() ^ std::process::id();

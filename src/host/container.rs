@@ -1,6 +1,8 @@
-//! One container as the host sees it: its init process, held so that no other can take its place, and what hangs on it.
+//! One container as the host sees it: its init process, held so that no other can take its place,
+//! and what hangs on it.
 //!
-//! Must not know what is wanted of the container, nor how it was found (the hook and the registry know).
+//! Must not know what is wanted of the container, nor how it was found (the hook and the registry
+//! know).
 
 mod id_maps;
 mod membership;
@@ -25,14 +27,16 @@ use crate::host::quiet::{Mounts, attributes, identity};
 use crate::model::oci::ProcessUser;
 use membership::{CgroupMount, Membership};
 
-/// What the hook learnt of a container; kept in the record, so that a restarted watcher needs neither bundle nor state.
+/// What the hook learnt of a container; kept in the record, so that a restarted watcher needs
+/// neither bundle nor state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerFacts {
     /// The container's id.
     pub id: String,
     /// The host's pid of the container's init.
     pub pid: i32,
-    /// When init was started, in clock ticks since boot (proc_pid_stat(5), field 22): tells a reused pid.
+    /// When init was started, in clock ticks since boot (proc_pid_stat(5), field 22): tells a
+    /// reused pid.
     pub start_time: u64,
     /// The bundle's directory.
     pub bundle: PathBuf,
@@ -49,8 +53,8 @@ pub struct ContainerFacts {
 pub struct CgroupPaths {
     /// Its cgroup of the v1 devices hierarchy, where that is mounted.
     pub v1_devices: Option<PathBuf>,
-    /// Its cgroups of the v2 hierarchy, the leaf first, up to the container's own top cgroup. Never an ancestor
-    /// that other containers share.
+    /// Its cgroups of the v2 hierarchy, the leaf first, up to the container's own top cgroup. Never
+    /// an ancestor that other containers share.
     pub v2: Vec<PathBuf>,
 }
 
@@ -116,7 +120,8 @@ pub enum ContainerError {
     },
 }
 
-/// A running container: a pidfd and `/proc/PID` of its init, which stay with that process whatever its pid becomes.
+/// A running container: a pidfd and `/proc/PID` of its init, which stay with that process whatever
+/// its pid becomes.
 #[derive(Debug)]
 pub struct Container {
     facts: ContainerFacts,
@@ -126,7 +131,8 @@ pub struct Container {
 }
 
 impl Container {
-    /// Takes hold of the container's init. `Gone` when it ended or when another process has its pid.
+    /// Takes hold of the container's init. `Gone` when it ended or when another process has its
+    /// pid.
     pub fn open(facts: &ContainerFacts) -> Result<Container, ContainerError> {
         let gone = || ContainerError::Gone {
             id: facts.id.clone(),
@@ -140,7 +146,8 @@ impl Container {
             },
         })?;
         let proc = procfs::process::Process::new(facts.pid).map_err(|_| gone())?;
-        // While init is alive nobody else has its number: what was opened last is of the same process.
+        // While init is alive nobody else has its number: what was opened last is of the same
+        // process.
         if init.is_alive() {
             Ok(Container {
                 facts: facts.clone(),
@@ -167,21 +174,23 @@ impl Container {
         &self.init
     }
 
-    /// Whether init's main thread has ended or is about to: the kernel then names the root as its cgroup of each v1 hierarchy
-    /// (kernel/cgroup/cgroup.c, proc_cgroup_show), also while other threads run on or its memory is being freed.
+    /// Whether init's main thread has ended or is about to: the kernel then names the root as its
+    /// cgroup of each v1 hierarchy (kernel/cgroup/cgroup.c, proc_cgroup_show), also while other
+    /// threads run on or its memory is being freed.
     pub fn is_exiting(&self) -> bool {
         // include/linux/sched.h; proc_pid_stat(5), field 9.
         const PF_EXITING: u32 = 4;
         self.proc.stat().is_ok_and(|stat| stat.flags & PF_EXITING != 0)
     }
 
-    /// The cgroups of init, as the kernel names them in `/proc/PID/cgroup`: changes when init is moved.
+    /// The cgroups of init, as the kernel names them in `/proc/PID/cgroup`: changes when init is
+    /// moved.
     pub fn membership(&self) -> Result<String, ContainerError> {
         self.read("cgroup")
     }
 
-    /// The container's own cgroups that decide on devices. Root cgroups are never among them: nothing at all is the
-    /// answer for a process that no runtime has put anywhere.
+    /// The container's own cgroups that decide on devices. Root cgroups are never among them:
+    /// nothing at all is the answer for a process that no runtime has put anywhere.
     pub fn cgroup_paths(&self) -> Result<CgroupPaths, ContainerError> {
         let membership = Membership::parse(&self.membership()?);
         let own_v2 = membership.own_v2(self.facts.cgroups_path.as_deref(), &self.facts.id);
@@ -224,10 +233,11 @@ impl Container {
         })
     }
 
-    /// The container's root directory, as an O_PATH descriptor that leads there before and after pivot_root.
+    /// The container's root directory, as an O_PATH descriptor that leads there before and after
+    /// pivot_root.
     ///
-    /// While hooks of stage createRuntime run, init has its own mounts but still the host's root; the root file
-    /// system is then mounted where the bundle says, to be reached from init's root.
+    /// While hooks of stage createRuntime run, init has its own mounts but still the host's root;
+    /// the root file system is then mounted where the bundle says, to be reached from init's root.
     pub fn root(&self) -> Result<OwnedFd, ContainerError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = self.proc.open_relative_flags("root", flags);

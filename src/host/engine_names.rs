@@ -1,4 +1,5 @@
-//! What an engine calls a container, from the engine's own files: podman and Docker say it nowhere else.
+//! What an engine calls a container, from the engine's own files: podman and Docker say it nowhere
+//! else.
 //!
 //! For display only. Must not know what the names are for.
 
@@ -29,7 +30,8 @@ struct DockerConfig {
     name: String,
 }
 
-/// The name that the engine's own files give the container; `None` where they do not, or can't be read.
+/// The name that the engine's own files give the container; `None` where they do not, or can't be
+/// read.
 pub fn name(engine: Engine, facts: &ContainerFacts) -> Option<String> {
     match engine {
         Engine::Podman => storage_name(facts),
@@ -60,8 +62,8 @@ fn storage_name(facts: &ContainerFacts) -> Option<String> {
         })
 }
 
-/// The root file system is `ROOT/overlay2/LAYER/merged` with the classic image store, where ROOT is Docker's directory,
-/// also with a `data-root` or with remapped users.
+/// The root file system is `ROOT/overlay2/LAYER/merged` with the classic image store, where ROOT is
+/// Docker's directory, also with a `data-root` or with remapped users.
 fn docker_name(facts: &ContainerFacts) -> Option<String> {
     let beside = facts.rootfs.ancestors().nth(3).map(Path::to_owned);
     beside

@@ -1,7 +1,8 @@
-//! Which block devices the host itself uses: /proc/self/mountinfo and init's, /proc/swaps, and who holds them in sysfs.
+//! Which block devices the host itself uses: /proc/self/mountinfo and init's, /proc/swaps, and who
+//! holds them in sysfs.
 //!
-//! Must not know what follows from it (`model::policy`). Opens no device node: of the paths that it finds it asks
-//! statx(2) for the number.
+//! Must not know what follows from it (`model::policy`). Opens no device node: of the paths that it
+//! finds it asks statx(2) for the number.
 
 use std::fs::{self, File};
 use std::io;
@@ -29,19 +30,20 @@ pub struct HostUseError {
 
 /// Reads what the host uses now, as far as it matters for these block devices.
 ///
-/// In use is what is mounted in our mount namespace or in that of the host's init (proc_pid_mountinfo(5)), a
-/// device of a mounted btrfs, swap (proc_swaps(5)), and what another device is made of: the kernel lists device
-/// mapper, md and bcache devices in the `holders` of what they are on (Documentation/ABI/stable/sysfs-block). Loop devices
-/// are not among those: the policy finds them by their files (`model::device::same_data`).
+/// In use is what is mounted in our mount namespace or in that of the host's init
+/// (proc_pid_mountinfo(5)), a device of a mounted btrfs, swap (proc_swaps(5)), and what another
+/// device is made of: the kernel lists device mapper, md and bcache devices in the `holders` of
+/// what they are on (Documentation/ABI/stable/sysfs-block). Loop devices are not among those: the
+/// policy finds them by their files (`model::device::same_data`).
 ///
-/// # Errors
-/// When one of these can't be read: then nothing is known, and [`HostUse::unknown`] is the safe answer.
+/// # Errors When one of these can't be read: then nothing is known, and [`HostUse::unknown`] is the
+/// safe answer.
 pub fn read(devices: &[&Device]) -> Result<HostUse, HostUseError> {
     let mut used = Uses::new();
     let own = Path::new("/proc/self/mountinfo");
     mounted(&read_text(own)?, &mut used);
-    // A hook of a service with mounts of its own does not see what the host mounts; where there is no /proc/1 to
-    // read, there is no other namespace to be seen.
+    // A hook of a service with mounts of its own does not see what the host mounts; where there is
+    // no /proc/1 to read, there is no other namespace to be seen.
     if let Ok(text) = read_text(Path::new("/proc/1/mountinfo")) {
         mounted(&text, &mut used);
     }
@@ -76,14 +78,15 @@ fn read_text(path: &Path) -> Result<String, HostUseError> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The third field is the device number; a file system on several devices, such as btrfs, has one of its own
-/// making (major 0) there, and its device in the second field behind the `-`.
+/// The third field is the device number; a file system on several devices, such as btrfs, has one
+/// of its own making (major 0) there, and its device in the second field behind the `-`.
 fn mounted(mountinfo: &str, used: &mut Uses) {
     for line in mountinfo.lines() {
         let Some((left, right)) = line.split_once(" - ") else {
             continue;
         };
-        // A mount point may be named in any characters, also by whoever plugs a drive in that a desktop mounts.
+        // A mount point may be named in any characters, also by whoever plugs a drive in that a
+        // desktop mounts.
         let point = unescaped(left.split(' ').nth(4).unwrap_or_default());
         let its = Use::new(format!("is mounted at {point:?}"), Some("unmount it"));
         if let Some(number) = left.split(' ').nth(2).and_then(number) {
@@ -129,8 +132,9 @@ fn holder_of(device: &Device) -> Option<String> {
     Some(holder.ok()?.file_name().to_string_lossy().into_owned())
 }
 
-/// The number of a block device by its node in `/dev`. Elsewhere nothing is looked at: who mounts a file system chooses the
-/// text that stands for its device, and the server of a network file system may have died.
+/// The number of a block device by its node in `/dev`. Elsewhere nothing is looked at: who mounts a
+/// file system chooses the text that stands for its device, and the server of a network file system
+/// may have died.
 fn number_of_node(path: &str) -> Option<(u32, u32)> {
     let below = Path::new(path).strip_prefix("/dev").ok()?;
     let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(
@@ -146,7 +150,8 @@ fn number(text: &str) -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// Space, tab, newline and backslash stand as three octal digits behind a backslash (proc_pid_mountinfo(5)).
+/// Space, tab, newline and backslash stand as three octal digits behind a backslash
+/// (proc_pid_mountinfo(5)).
 fn unescaped(text: &str) -> String {
     let known = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
     known

@@ -1,5 +1,6 @@
-//! Where log records go: the journal when there is one; else a file in the state directory, because nobody reads
-//! the standard error of a hook under crun. Hooks and the operator's tool write to standard error as well.
+//! Where log records go: the journal when there is one; else a file in the state directory, because
+//! nobody reads the standard error of a hook under crun. Hooks and the operator's tool write to
+//! standard error as well.
 
 use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions};
@@ -18,9 +19,10 @@ use tracing_subscriber::fmt::writer::OptionalWriter;
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::prelude::*;
 
-/// What happens to a container's devices: the field `event` of a watcher's record, beside `container`, `device` (its
-/// path in sysfs) and `node` (its path in the container). In the journal they are `OCI_HOTPLUG_EVENT=` and so on; in the
-/// log file they stand in this order at the end of the line, quoted as Rust does.
+/// What happens to a container's devices: the field `event` of a watcher's record, beside
+/// `container`, `device` (its path in sysfs) and `node` (its path in the container). In the journal
+/// they are `OCI_HOTPLUG_EVENT=` and so on; in the log file they stand in this order at the end of
+/// the line, quoted as Rust does.
 pub mod event {
     /// A device came into the container.
     pub const ATTACHED: &str = "attached";
@@ -65,8 +67,8 @@ const LOG_FILE_MAX: u64 = 1 << 20;
 /// How long a reader of standard error may keep us waiting, in milliseconds.
 const READER_PATIENCE: u16 = 1000;
 
-/// Writes a line to standard error, as far as anybody takes it. Whoever started us may have closed it, filled it, or
-/// never read from it: nothing of that is to change how we end.
+/// Writes a line to standard error, as far as anybody takes it. Whoever started us may have closed
+/// it, filled it, or never read from it: nothing of that is to change how we end.
 pub fn tell(line: &str) {
     let mut stderr = io::stderr();
     // A pipe that is ready takes so much at once (pipe(7), poll(2)).
@@ -96,14 +98,15 @@ pub fn start(program: &'static str, level: LevelFilter, state_dir: &Path, to_std
         });
     let file = journal.is_none().then(|| {
         let state_dir = state_dir.to_owned();
-        // Opened for each record, of which there are few: whoever removes the file, or fills the disk, does not end it.
+        // Opened for each record, of which there are few: whoever removes the file, or fills the
+        // disk, does not end it.
         let writer = move || match open_log_file(&state_dir) {
             Ok(file) => VisibleLine(OptionalWriter::some(file)),
             Err(_) => VisibleLine(OptionalWriter::none()),
         };
         tracing_subscriber::fmt::layer()
-            // A log that can't be written, on a full disk say, is nothing to complain of on a standard error that
-            // may be closed: that would end the process.
+            // A log that can't be written, on a full disk say, is nothing to complain of on a
+            // standard error that may be closed: that would end the process.
             .log_internal_errors(false)
             .with_ansi(false)
             .with_target(false)
@@ -124,12 +127,13 @@ pub fn start(program: &'static str, level: LevelFilter, state_dir: &Path, to_std
         .with(journal)
         .with(file)
         .with(stderr);
-    // Set once per process; a second time is a bug of the caller that tests would see, and not worth a panic.
+    // Set once per process; a second time is a bug of the caller that tests would see, and not
+    // worth a panic.
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
 
-/// Writes each record as one line whose foreign text (paths of a container, annotations, strings of a device) forges no line
-/// and moves no cursor. The formatter hands a whole record over at once.
+/// Writes each record as one line whose foreign text (paths of a container, annotations, strings of
+/// a device) forges no line and moves no cursor. The formatter hands a whole record over at once.
 struct VisibleLine<W>(W);
 
 impl<W: Write> Write for VisibleLine<W> {

@@ -1,5 +1,5 @@
-//! Devices that have no node by their nature, and so are in no list of the monitor: network interfaces and Bluetooth
-//! adapters, with what is above them. For explanations only.
+//! Devices that have no node by their nature, and so are in no list of the monitor: network
+//! interfaces and Bluetooth adapters, with what is above them. For explanations only.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -80,7 +80,8 @@ impl Process {
             }
         };
         let process = Self { pid, pidfd };
-        // The pidfd is of whoever had the number a moment ago; the start time tells whether that is the one.
+        // The pidfd is of whoever had the number a moment ago; the start time tells whether that is
+        // the one.
         if start_time(pid)? == started && process.is_alive() {
             Ok(process)
         } else {
@@ -137,9 +138,10 @@ impl AsFd for Process {
     }
 }
 
-/// What the starter restrains itself to is no measure for us, who must do the whole of our work or say why not: all
-/// soft limits that could be in the way become the hard ones, which whoever administers the host has set. And a file
-/// that may not grow is to be an error of whoever writes it, not the end of this process (setrlimit(2), SIGXFSZ).
+/// What the starter restrains itself to is no measure for us, who must do the whole of our work or
+/// say why not: all soft limits that could be in the way become the hard ones, which whoever
+/// administers the host has set. And a file that may not grow is to be an error of whoever writes
+/// it, not the end of this process (setrlimit(2), SIGXFSZ).
 ///
 /// What fails here shows when something is missing.
 pub fn shake_off_limits() {
@@ -182,8 +184,8 @@ impl Rootless {
     }
 }
 
-/// Whether this process is an ordinary user's, or root of a user namespace only: neither may load a device filter, nor
-/// make device nodes (bpf(2), mknod(2)).
+/// Whether this process is an ordinary user's, or root of a user namespace only: neither may load a
+/// device filter, nor make device nodes (bpf(2), mknod(2)).
 pub fn rootless() -> Option<Rootless> {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     rootless_by(nix::unistd::geteuid().as_raw(), &map)

@@ -1,11 +1,13 @@
-//! Where our own executables are: one that starts another must find the one of its own installation.
+//! Where our own executables are: one that starts another must find the one of its own
+//! installation.
 //!
 //! Must not know what they do.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Where an engine looks for hooks, below the prefix: packaging/install.sh puts hooks and watcher there.
+/// Where an engine looks for hooks, below the prefix: packaging/install.sh puts hooks and watcher
+/// there.
 const HOOKS: &str = "libexec/oci/hooks.d";
 
 /// Our executable of this name is nowhere.
@@ -18,9 +20,9 @@ pub struct ProgramError {
     pub dirs: Vec<PathBuf>,
 }
 
-/// The directories in which our executables may be, the likeliest first: beside the one that runs (hooks and watcher;
-/// what was built and not installed), where its own installation has its hooks and its commands, and where packages have
-/// hooks.
+/// The directories in which our executables may be, the likeliest first: beside the one that runs
+/// (hooks and watcher; what was built and not installed), where its own installation has its hooks
+/// and its commands, and where packages have hooks.
 ///
 /// # Errors
 /// When it is not known which executable runs.

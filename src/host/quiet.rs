@@ -1,8 +1,10 @@
-//! Attributes of files on file systems that may never answer: of a container's, or of a server that has died.
+//! Attributes of files on file systems that may never answer: of a container's, or of a server that
+//! has died.
 //!
-//! Nothing here sends a request to a file system's server. Verified with a FUSE server that never answers (Linux 6.18):
-//! an O_PATH open resolves in directories that were looked up before and does not ask about its last component, fdinfo
-//! and mountinfo come from memory, and `AT_STATX_DONT_SYNC` takes the attributes that the kernel has.
+//! Nothing here sends a request to a file system's server. Verified with a FUSE server that never
+//! answers (Linux 6.18): an O_PATH open resolves in directories that were looked up before and does
+//! not ask about its last component, fdinfo and mountinfo come from memory, and
+//! `AT_STATX_DONT_SYNC` takes the attributes that the kernel has.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -16,11 +18,13 @@ const IN_MEMORY: [&str; 4] = ["tmpfs", "devtmpfs", "ramfs", "devpts"];
 /// File systems on disks of the host. None of them can be mounted in a user namespace.
 const ON_DISK: [&str; 7] = ["ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs"];
 
-/// How much of a list of mounts is read, in bytes: ten thousand mounts of ordinary names. A container can have a hundred
-/// thousand (fs.mount-max), each with a path of 4 KiB, and whoever reads all of them for each name serves nobody else meanwhile.
+/// How much of a list of mounts is read, in bytes: ten thousand mounts of ordinary names. A
+/// container can have a hundred thousand (fs.mount-max), each with a path of 4 KiB, and whoever
+/// reads all of them for each name serves nobody else meanwhile.
 const MAX_MOUNTS: u64 = 2 << 20;
 
-/// What the kernel knows of the file behind a descriptor (O_PATH is enough): type, mode, owner, size, numbers.
+/// What the kernel knows of the file behind a descriptor (O_PATH is enough): type, mode, owner,
+/// size, numbers.
 pub fn attributes(fd: impl AsFd) -> io::Result<Statx> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
     Ok(statx(fd, "", flags, StatxFlags::BASIC_STATS)?)
@@ -65,11 +69,11 @@ impl Mounts {
             .ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
-    /// How the file system of a mount answers. [`Answers::Perhaps`] of a mount that the process does not see, or that is
-    /// behind too many others.
+    /// How the file system of a mount answers. [`Answers::Perhaps`] of a mount that the process
+    /// does not see, or that is behind too many others.
     ///
-    /// The list is opened each time: it has the mounts below the root directory that the process had when it was opened,
-    /// which is another one after pivot_root.
+    /// The list is opened each time: it has the mounts below the root directory that the process
+    /// had when it was opened, which is another one after pivot_root.
     pub fn answers(&self, id: u64) -> io::Result<Answers> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let list = File::from(openat(&self.0, "mountinfo", flags, Mode::empty())?);

@@ -1,13 +1,13 @@
-//! Running containers as the OCI runtimes' own state directories tell of them, for containers that no hook of ours has
-//! seen.
+//! Running containers as the OCI runtimes' own state directories tell of them, for containers that
+//! no hook of ours has seen.
 //!
 //! ```text
 //! runc   ROOT/ID/state.json   init_process_pid, init_process_start, config.labels "bundle=…"   (libcontainer/state)
 //! crun   ROOT/ID/status       pid, process-start-time, bundle                                  (libcrun/status.c)
 //! youki  ROOT/ID/state.json   pid, bundle                                                      (libcontainer/state.rs)
 //! ```
-//! Engines name the ROOT: podman and CRI-O leave it to the runtime, containerd and Docker have one below /run for each
-//! of containerd's namespaces. Must not know what is wanted of a container.
+//! Engines name the ROOT: podman and CRI-O leave it to the runtime, containerd and Docker have one
+//! below /run for each of containerd's namespaces. Must not know what is wanted of a container.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -57,8 +57,8 @@ pub fn roots(more: &[PathBuf]) -> Vec<PathBuf> {
     roots
 }
 
-/// All containers below these directories whose init runs. What can't be understood is passed over: it may be a
-/// container that is just made or removed.
+/// All containers below these directories whose init runs. What can't be understood is passed over:
+/// it may be a container that is just made or removed.
 pub fn running(roots: &[PathBuf]) -> Vec<Running> {
     let mut found: Vec<Running> = Vec::new();
     for root in roots {
@@ -137,8 +137,8 @@ pub enum NoContainer {
     Host(i32),
 }
 
-/// The container that a process is in, as far as /proc tells: its init is the first process of the same pid namespace,
-/// where it has one of its own.
+/// The container that a process is in, as far as /proc tells: its init is the first process of the
+/// same pid namespace, where it has one of its own.
 ///
 /// # Errors
 /// When there is no such process, or it is none of a container.
@@ -187,7 +187,8 @@ fn all_processes() -> impl Iterator<Item = i32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Whether it is number 1 in its own pid namespace: the last number of `NSpid` (proc_pid_status(5)).
+/// Whether it is number 1 in its own pid namespace: the last number of `NSpid`
+/// (proc_pid_status(5)).
 fn is_first(pid: i32) -> bool {
     status_line(pid, "NSpid:").is_some_and(|line| line.split_whitespace().last() == Some("1"))
 }

@@ -1,7 +1,7 @@
 //! Starts a program as a child process: our own programs, and systemctl.
 //!
-//! The child gets an empty environment, no blocked signal, and /dev/null for every standard stream that is not named.
-//! `std::process` could do it as well, but would make a watcher 40 KiB larger.
+//! The child gets an empty environment, no blocked signal, and /dev/null for every standard stream
+//! that is not named. `std::process` could do it as well, but would make a watcher 40 KiB larger.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
@@ -30,7 +30,8 @@ pub struct Streams<'a> {
     pub stdout: Option<BorrowedFd<'a>>,
 }
 
-/// Starts a program with these arguments, its own path before them. Waits until the kernel has loaded it.
+/// Starts a program with these arguments, its own path before them. Waits until the kernel has
+/// loaded it.
 ///
 /// # Errors
 /// When the program cannot be started, or an argument contains a NUL byte.
@@ -45,7 +46,8 @@ pub fn spawn(path: &Path, arguments: &[&OsStr], streams: Streams<'_>) -> io::Res
         let source = stream.map_or(null.as_raw_fd(), |stream| stream.as_raw_fd());
         actions.add_dup2(source, number)?;
     }
-    // A watcher blocks the signals that it reads from its signalfd, and Rust programs ignore SIGPIPE.
+    // A watcher blocks the signals that it reads from its signalfd, and Rust programs ignore
+    // SIGPIPE.
     let mut attributes = PosixSpawnAttr::init()?;
     attributes.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF)?;
     attributes.set_sigmask(&SigSet::empty())?;
@@ -71,7 +73,8 @@ pub enum ChildState {
     Failed,
 }
 
-/// A child process. Until it is reaped, no other process can get its pid. Dropping it leaves the process running.
+/// A child process. Until it is reaped, no other process can get its pid. Dropping it leaves the
+/// process running.
 #[derive(Debug)]
 pub struct Child {
     pid: Pid,

@@ -1,4 +1,5 @@
-//! systemd, where it runs this host: the unit that looks after a container's watcher, from both sides.
+//! systemd, where it runs this host: the unit that looks after a container's watcher, from both
+//! sides.
 //!
 //! Must not know what a watcher does. Nothing here waits for systemd.
 
@@ -34,13 +35,15 @@ const SYSTEMCTL: [&str; 2] = ["/usr/bin/systemctl", "/bin/systemctl"];
 /// Where a unit of type `notify` is told to talk to (sd_notify(3)).
 const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 
-/// The unit that looks after the watcher of this container; `None` when its name would be too long for one.
+/// The unit that looks after the watcher of this container; `None` when its name would be too long
+/// for one.
 pub fn unit_of(id: &ContainerId) -> Option<String> {
     let name = format!("{}{}{}", UNIT.0, escape(id.as_str()), UNIT.1);
     (name.len() <= UNIT_NAME_MAX).then_some(name)
 }
 
-/// A text as part of a unit's name (systemd.unit(5), "String Escaping for Inclusion in Unit Names").
+/// A text as part of a unit's name (systemd.unit(5), "String Escaping for Inclusion in Unit
+/// Names").
 fn escape(text: &str) -> String {
     let mut escaped = String::new();
     for (index, byte) in text.bytes().enumerate() {
@@ -87,8 +90,8 @@ pub fn is_supervised() -> bool {
     std::env::var_os(NOTIFY_SOCKET).is_some()
 }
 
-/// How often systemd expects a sign of life of this process: half of the unit's `WatchdogSec=` (sd_watchdog_enabled(3)).
-/// `None` when the unit has none, or it is about another process.
+/// How often systemd expects a sign of life of this process: half of the unit's `WatchdogSec=`
+/// (sd_watchdog_enabled(3)). `None` when the unit has none, or it is about another process.
 pub fn watchdog_interval() -> Option<Duration> {
     let variable = |name| std::env::var(name).ok();
     interval(
@@ -104,7 +107,8 @@ fn interval(microseconds: &str, pid: Option<&str>, own: u32) -> Option<Duration>
     is_ours.then_some(limit / 2)
 }
 
-/// Tells systemd how it goes (sd_notify(3)), such as `READY=1` or `STATUS=...`. Without a unit, nobody.
+/// Tells systemd how it goes (sd_notify(3)), such as `READY=1` or `STATUS=...`. Without a unit,
+/// nobody.
 pub fn notify(text: &str) {
     let send = |name: &OsStr| -> io::Result<usize> {
         let address = match name.as_bytes() {

@@ -1,5 +1,6 @@
-//! Whether the users that a container's processes run as can open a node: many images start as root and drop privileges,
-//! which config.json does not say. Reads /proc; for people, nothing is decided by it.
+//! Whether the users that a container's processes run as can open a node: many images start as root
+//! and drop privileges, which config.json does not say. Reads /proc; for people, nothing is decided
+//! by it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +15,8 @@ const MAX_PROCESSES: usize = 65_536;
 /// CAP_DAC_OVERRIDE passes over permission bits (linux/capability.h).
 const DAC_OVERRIDE: u32 = 1;
 
-/// What a process's access to files is measured by, as the host numbers users and groups (proc_pid_status(5)).
+/// What a process's access to files is measured by, as the host numbers users and groups
+/// (proc_pid_status(5)).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Credentials {
     uid: u32,
@@ -44,8 +46,8 @@ impl Credentials {
         })
     }
 
-    /// Whether a node of this owner, as the host numbers it, can be opened for any of what is granted (path_resolution(7),
-    /// "Permissions").
+    /// Whether a node of this owner, as the host numbers it, can be opened for any of what is
+    /// granted (path_resolution(7), "Permissions").
     fn can_open(&self, mode: u32, uid: u32, gid: u32, access: Access) -> bool {
         let bits = if self.uid == uid {
             mode >> 6
@@ -68,8 +70,8 @@ pub struct Users {
 }
 
 impl Users {
-    /// Those of the container with this init; none where it shares the host's pid namespace, whose processes are not all
-    /// its own.
+    /// Those of the container with this init; none where it shares the host's pid namespace, whose
+    /// processes are not all its own.
     pub fn of(init: i32) -> Self {
         let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
         let own = namespace("self");
@@ -90,7 +92,8 @@ impl Users {
         }
     }
 
-    /// Why one of them cannot open a node, and which option of the request changes that; `None` when all can.
+    /// Why one of them cannot open a node, and which option of the request changes that; `None`
+    /// when all can.
     pub fn fault(&self, node: &NodeSpec, access: Access) -> Option<String> {
         let maps = self.maps.as_ref()?;
         let (uid, gid) = (maps.host_uid(node.uid)?, maps.host_gid(node.gid)?);
@@ -98,7 +101,8 @@ impl Users {
             .all
             .iter()
             .find(|user| !user.can_open(node.mode, uid, gid, access))?;
-        // A hint has the container's own numbers: those of the host are the same, or not known here.
+        // A hint has the container's own numbers: those of the host are the same, or not known
+        // here.
         let hint = match maps.host_gid(refused.gid) {
             Some(same) if same == refused.gid => format!("`;gid={same}` or `;mode=0666`"),
             _ => "`;mode=0666`".to_owned(),

@@ -1,8 +1,8 @@
 //! Units whose device is absent, perhaps only for a moment.
 //!
-//! A container that restarts detaches a device of another host and attaches it again. A device that changes its ids is
-//! absent while its firmware starts, for two or three seconds. Neither is a change that kubelet should see. Pure but for
-//! the clock.
+//! A container that restarts detaches a device of another host and attaches it again. A device that
+//! changes its ids is absent while its firmware starts, for two or three seconds. Neither is a
+//! change that kubelet should see. Pure but for the clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,7 +12,8 @@ use tokio::time::Instant;
 use super::resources::resource::Resource;
 use crate::cdi::generate::NewDevice;
 
-/// How long a device may be absent before kubelet sees it. By then a USB/IP server has been asked again.
+/// How long a device may be absent before kubelet sees it. By then a USB/IP server has been asked
+/// again.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The units that are absent, by id: since when.
@@ -34,8 +35,8 @@ impl Absences {
         self.since.values().min().map(|since| *since + TIMEOUT)
     }
 
-    /// Leaves the units of `resource` as they were `before` while their device is absent only briefly: a device of another
-    /// host, or with `ids_may_change` any device.
+    /// Leaves the units of `resource` as they were `before` while their device is absent only
+    /// briefly: a device of another host, or with `ids_may_change` any device.
     pub fn bridge(&mut self, resource: &mut Resource, before: &Resource, ids_may_change: bool) {
         for (id, unit) in &mut resource.units {
             let was_attached = before.units.get(id).and_then(|unit| unit.attached);

@@ -1,4 +1,5 @@
-//! The arguments of the plugin, and the settings that the plugins whose formats it reads have elsewhere.
+//! The arguments of the plugin, and the settings that the plugins whose formats it reads have
+//! elsewhere.
 
 use std::ffi::OsString;
 use std::fs;
@@ -34,20 +35,22 @@ pub struct Arguments {
     /// smarter-device-manager's conf.yaml; watched. Without a value: config/conf.yaml.
     #[arg(long, value_name = "FILE", env = "OCI_HOTPLUG_PLUGIN_SMARTER_CONFIG", num_args = 0..=1, default_missing_value = SMARTER_DEFAULT)]
     pub smarter_config: Option<PathBuf>,
-    /// usbip-device-plugin's config.yaml: devices of USB/IP servers; watched. Without a value: config.yaml, or else
-    /// /etc/usbip-device-plugin/config.yaml.
+    /// usbip-device-plugin's config.yaml: devices of USB/IP servers; watched. Without a value:
+    /// config.yaml, or else /etc/usbip-device-plugin/config.yaml.
     #[arg(long, value_name = "FILE", env = "OCI_HOTPLUG_PLUGIN_USBIP_CONFIG", num_args = 0..=1, default_missing_value = USBIP_DEFAULTS[0])]
     pub usbip_config: Option<PathBuf>,
-    /// A device in generic-device-plugin's format, YAML or JSON, such as {"name": "fuse", "groups": [{"count": 10, "paths":
-    /// [{"path": "/dev/fuse"}]}]}. Can be repeated; the devices in its file are ignored then, as by generic-device-plugin.
+    /// A device in generic-device-plugin's format, YAML or JSON, such as {"name": "fuse", "groups":
+    /// [{"count": 10, "paths": [{"path": "/dev/fuse"}]}]}. Can be repeated; the devices in its file
+    /// are ignored then, as by generic-device-plugin.
     #[arg(long, value_name = "DEVICE")]
     pub device: Vec<String>,
-    /// The domain of resources whose names have none; overrides the files' own. The default depends on the format: devic.es for
-    /// --device and `devices:`, usbip.dev.mvalvekens.be, or oci-hotplug.dev.
+    /// The domain of resources whose names have none; overrides the files' own. The default depends
+    /// on the format: devic.es for --device and `devices:`, usbip.dev.mvalvekens.be, or
+    /// oci-hotplug.dev.
     #[arg(long, value_name = "DOMAIN", env = "OCI_HOTPLUG_PLUGIN_DOMAIN", value_parser = domain)]
     pub domain: Option<String>,
-    /// Our own file, or generic-device-plugin's, or usbip-device-plugin's; watched. If no source is given, the default is
-    /// /etc/generic-device-plugin/config.yaml if it exists.
+    /// Our own file, or generic-device-plugin's, or usbip-device-plugin's; watched. If no source is
+    /// given, the default is /etc/generic-device-plugin/config.yaml if it exists.
     #[arg(long, value_name = "FILE", env = "OCI_HOTPLUG_PLUGIN_CONFIG")]
     pub config: Option<PathBuf>,
     /// kubelet's directory of device plugins.
@@ -59,8 +62,8 @@ pub struct Arguments {
         default_value = "/var/lib/kubelet/device-plugins"
     )]
     pub kubelet_dir: PathBuf,
-    /// kubelet's pod-resources socket, which lists the devices of each pod; "" for none: then allocated devices count as in use
-    /// forever, and CDI specs stay.
+    /// kubelet's pod-resources socket, which lists the devices of each pod; "" for none: then
+    /// allocated devices count as in use forever, and CDI specs stay.
     #[arg(
         long,
         alias = "pod-resources-socket",
@@ -69,8 +72,9 @@ pub struct Arguments {
         default_value = "/var/lib/kubelet/pod-resources/kubelet.sock"
     )]
     pub pod_resources: String,
-    /// How long no container must have had a device before it is free and the CDI specs of a resource that is not configured any
-    /// more are removed, in seconds. kubelet lists neither a pod that was just admitted nor, while it starts, any pod.
+    /// How long no container must have had a device before it is free and the CDI specs of a
+    /// resource that is not configured any more are removed, in seconds. kubelet lists neither a
+    /// pod that was just admitted nor, while it starts, any pod.
     #[arg(
         long,
         value_name = "SECONDS",
@@ -86,8 +90,8 @@ pub struct Arguments {
         default_value = "/var/run/cdi"
     )]
     pub cdi_dir: PathBuf,
-    /// Whether the container engine supports CDI devices. Without CDI there is no hotplug: a container has the devices that exist
-    /// when it starts.
+    /// Whether the container engine supports CDI devices. Without CDI there is no hotplug: a
+    /// container has the devices that exist when it starts.
     #[arg(
         long,
         value_name = "WHEN",
@@ -95,8 +99,8 @@ pub struct Arguments {
         default_value = "auto"
     )]
     pub cdi: Cdi,
-    /// The container engine's socket, which --cdi auto and --check use first; several, separated by commas, are tried in turn. If
-    /// none answers, containerd's configuration decides.
+    /// The container engine's socket, which --cdi auto and --check use first; several, separated by
+    /// commas, are tried in turn. If none answers, containerd's configuration decides.
     #[arg(
         long,
         value_name = "FILE",
@@ -121,11 +125,12 @@ pub struct Arguments {
         default_value = "/usr/libexec/oci/hooks.d"
     )]
     pub hook_dir: PathBuf,
-    /// Send an event about the pod to the API server when a device in use is unplugged, and when it is back. Needs the right to create
-    /// and patch events.
+    /// Send an event about the pod to the API server when a device in use is unplugged, and when it
+    /// is back. Needs the right to create and patch events.
     #[arg(long, env = "OCI_HOTPLUG_PLUGIN_EVENTS")]
     pub events: bool,
-    /// The directory of the token and the CA certificate (token, ca.crt) that --events uses at the API server.
+    /// The directory of the token and the CA certificate (token, ca.crt) that --events uses at the
+    /// API server.
     #[arg(
         long,
         value_name = "DIR",
@@ -133,8 +138,8 @@ pub struct Arguments {
         default_value = "/var/run/secrets/kubernetes.io/serviceaccount"
     )]
     pub service_account_dir: PathBuf,
-    /// The address of /metrics, /healthz and /readyz; "" for none. With --device or generic-device-plugin's file the default is
-    /// :8080.
+    /// The address of /metrics, /healthz and /readyz; "" for none. With --device or
+    /// generic-device-plugin's file the default is :8080.
     #[arg(
         long,
         value_name = "ADDR",
@@ -158,7 +163,8 @@ pub struct Arguments {
         default_value = "info"
     )]
     pub log_level: Level,
-    /// Check the configuration and this node, print what would be advertised and what is missing, and exit.
+    /// Check the configuration and this node, print what would be advertised and what is missing,
+    /// and exit.
     #[arg(long)]
     pub check: bool,
     /// Write the man page and the completions of this program into a directory, and exit.
@@ -197,9 +203,10 @@ impl Arguments {
         Self::from_arg_matches(&matches)?.with_compatible_settings(&matches)
     }
 
-    /// Adds what generic-device-plugin and usbip-device-plugin read from their environment and their files, if their format is
-    /// used. Their variables have names that other programs may use, such as DOMAIN and LISTEN: with other formats they are
-    /// ignored, and ours come first. As with these plugins, arguments override variables, and variables override files.
+    /// Adds what generic-device-plugin and usbip-device-plugin read from their environment and
+    /// their files, if their format is used. Their variables have names that other programs may
+    /// use, such as DOMAIN and LISTEN: with other formats they are ignored, and ours come first. As
+    /// with these plugins, arguments override variables, and variables override files.
     fn with_compatible_settings(mut self, matches: &ArgMatches) -> Result<Self, clap::Error> {
         self.find_default_files();
         let read = |path: &PathBuf| fs::read_to_string(path).ok();
@@ -242,7 +249,8 @@ impl Arguments {
         Ok(self)
     }
 
-    /// Uses the default files of generic-device-plugin and usbip-device-plugin if no argument names one.
+    /// Uses the default files of generic-device-plugin and usbip-device-plugin if no argument names
+    /// one.
     fn find_default_files(&mut self) {
         let [near, far] = USBIP_DEFAULTS.map(PathBuf::from);
         let has_other = has_source(&self.config) || has_source(&self.smarter_config) || self.devs.is_some();

@@ -1,8 +1,8 @@
 //! The CDI specs of the plugin's devices: each brings the hooks of one CDI device into a container.
 //!
-//! A spec is written before kubelet is sent its resource, and stays while a pod may use it: kubelet remembers the names
-//! that a pod was given and asks for them at every restart of its containers, even long after the device is unplugged.
-//! Must not know kubelet.
+//! A spec is written before kubelet is sent its resource, and stays while a pod may use it: kubelet
+//! remembers the names that a pod was given and asks for them at every restart of its containers,
+//! even long after the device is unplugged. Must not know kubelet.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -62,7 +62,8 @@ impl CdiSpecs {
         generate::write(&path, &document)
     }
 
-    /// The specs written by this or an earlier run of the plugin: their files, and the names of their devices.
+    /// The specs written by this or an earlier run of the plugin: their files, and the names of
+    /// their devices.
     pub fn own_specs(&self) -> Vec<(PathBuf, String)> {
         let specs = Specs::scan(std::slice::from_ref(&self.dir));
         let ours = specs.files.into_iter().filter_map(|file| {
@@ -92,7 +93,8 @@ impl CdiSpecs {
         }
     }
 
-    /// The qualified name of an offer's CDI device; `None` for an offer of nodes, or where CDI is off.
+    /// The qualified name of an offer's CDI device; `None` for an offer of nodes, or where CDI is
+    /// off.
     pub fn device_name(&self, offer: &Offer) -> Option<String> {
         let name = offer.cdi.as_ref().filter(|_| self.enabled)?;
         Some(format!("{}={name}", self.kind))

@@ -1,4 +1,5 @@
-//! Waits for changes of directories and files, and until a burst of changes is over. Must not know what they mean.
+//! Waits for changes of directories and files, and until a burst of changes is over. Must not know
+//! what they mean.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -46,8 +47,9 @@ impl DirectoryWatch {
         }
     }
 
-    /// Waits until a file was created, removed or written in the directory, or until `at_most` has passed: the caller then sees
-    /// changes that have no event, such as another directory mounted over this one.
+    /// Waits until a file was created, removed or written in the directory, or until `at_most` has
+    /// passed: the caller then sees changes that have no event, such as another directory mounted
+    /// over this one.
     pub async fn changed(&mut self, at_most: Duration) {
         let Some(watch) = &self.watch else {
             sleep(REAPPEAR_INTERVAL.min(at_most)).await;
@@ -91,8 +93,8 @@ fn watch(path: &Path) -> io::Result<Watch> {
     })
 }
 
-/// Watches the directories of files: the files of a ConfigMap change by a link in their directory, and a node that was created
-/// outside /dev has no other event.
+/// Watches the directories of files: the files of a ConfigMap change by a link in their directory,
+/// and a node that was created outside /dev has no other event.
 pub struct FileWatch(Vec<DirectoryWatch>);
 
 impl FileWatch {
@@ -146,7 +148,8 @@ impl Changes {
     };
 }
 
-/// Collects the changes of a burst, for one reaction to all: kubelet rewrites its checkpoint at each list.
+/// Collects the changes of a burst, for one reaction to all: kubelet rewrites its checkpoint at
+/// each list.
 #[derive(Debug, Default)]
 pub struct Debounce {
     changes: Changes,

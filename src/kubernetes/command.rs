@@ -44,8 +44,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Writes `man/oci-hotplug-device-plugin.8` and `completions/*` below a directory, from the definition that the
-/// arguments are read with.
+/// Writes `man/oci-hotplug-device-plugin.8` and `completions/*` below a directory, from the
+/// definition that the arguments are read with.
 fn write_docs(dir: &Path) -> Result<()> {
     let (man, completions) = (dir.join("man"), dir.join("completions"));
     for dir in [&man, &completions] {

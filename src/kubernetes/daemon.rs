@@ -1,4 +1,5 @@
-//! The main loop: take a snapshot of the host, advertise what the configuration makes of it, and again at each change.
+//! The main loop: take a snapshot of the host, advertise what the configuration makes of it, and
+//! again at each change.
 //!
 //! One thread.
 
@@ -91,7 +92,8 @@ impl Current {
         })
     }
 
-    /// Reads the files again; whether anything changed. A configuration that can't be used is logged and changes nothing.
+    /// Reads the files again; whether anything changed. A configuration that can't be used is
+    /// logged and changes nothing.
     fn reload(&mut self, metrics: &Metrics) -> bool {
         match self.sources.read() {
             Ok((texts, _)) if texts == self.texts => false,
@@ -152,8 +154,8 @@ async fn serve_status(options: &Options, metrics: &Arc<Metrics>, tasks: &mut Joi
 
 /// Starts to send events to the API server, if that is wanted.
 ///
-/// # Errors
-/// When kubelet is not asked which pod has a unit: then no pod is known that an event could be about.
+/// # Errors When kubelet is not asked which pod has a unit: then no pod is known that an event
+/// could be about.
 fn report_events(
     options: &Options,
     metrics: &Arc<Metrics>,

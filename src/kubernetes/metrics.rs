@@ -1,6 +1,7 @@
 //! The metrics of the plugin, and which resources are registered.
 //!
-//! Resources in the format of generic-device-plugin or usbip-device-plugin have that program's metrics, too.
+//! Resources in the format of generic-device-plugin or usbip-device-plugin have that program's
+//! metrics, too.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,8 +1,10 @@
-//! The Kubernetes device plugin: a pod requests a resource, and gets devices that come and go while it runs.
+//! The Kubernetes device plugin: a pod requests a resource, and gets devices that come and go while
+//! it runs.
 //!
-//! The only asynchronous code, behind the feature `kubernetes`. The plugin only advertises: the hooks and the watcher, which a CDI
-//! spec adds to a container (`cdi_specs`), attach the devices. A new kind of resource needs a `Definition`, a file in `config`
-//! that reads it, and a file in `resources` that makes units of it.
+//! The only asynchronous code, behind the feature `kubernetes`. The plugin only advertises: the
+//! hooks and the watcher, which a CDI spec adds to a container (`cdi_specs`), attach the devices. A
+//! new kind of resource needs a `Definition`, a file in `config` that reads it, and a file in
+//! `resources` that makes units of it.
 //!
 //! ```text
 //! config/        what is to be advertised: own and compatible formats   ┐ pure

@@ -54,7 +54,8 @@ impl ConfigSources {
         [&self.own, &self.smarter, &self.usbip].into_iter().flatten()
     }
 
-    /// Reads the configuration as the files are now, with the classes of oci-hotplug's own configuration.
+    /// Reads the configuration as the files are now, with the classes of oci-hotplug's own
+    /// configuration.
     ///
     /// # Errors
     /// When a file can't be read or used.

@@ -1,4 +1,5 @@
-//! What is advertised: the resources that are served to kubelet, who has their units, and their CDI specs.
+//! What is advertised: the resources that are served to kubelet, who has their units, and their CDI
+//! specs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -25,7 +26,8 @@ use super::resources::resource::Resource;
 use super::resources::{self, own, usbip};
 use super::snapshot::Snapshot;
 
-/// How long a unit that kubelet allocated counts as the container's although kubelet does not list it: the container starts.
+/// How long a unit that kubelet allocated counts as the container's although kubelet does not list
+/// it: the container starts.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// All that is advertised.
@@ -122,8 +124,9 @@ impl Publisher {
         }
     }
 
-    /// Takes in kubelet's list of who has which units; whether a new snapshot is needed. With devices of USB/IP servers every
-    /// change of the list needs one, else only a unit that has become free.
+    /// Takes in kubelet's list of who has which units; whether a new snapshot is needed. With
+    /// devices of USB/IP servers every change of the list needs one, else only a unit that has
+    /// become free.
     pub fn take_holders(&mut self, holders: Holders, has_servers: bool) -> bool {
         let mut changed = has_servers && holders != self.in_use.now;
         self.in_use.update(holders, Instant::now(), self.grace);
@@ -139,7 +142,8 @@ impl Publisher {
         changed
     }
 
-    /// The units of devices of USB/IP servers that a container has, as far as known, and whether that is certain.
+    /// The units of devices of USB/IP servers that a container has, as far as known, and whether
+    /// that is certain.
     fn remotes_in_use(&self, definitions: &[Definition]) -> BTreeMap<String, bool> {
         let mut in_use = BTreeMap::new();
         for (name, _) in config::remote(definitions) {
@@ -187,8 +191,8 @@ impl Publisher {
         }
     }
 
-    /// Removes the specs of resources that are not configured any more, and of devices that have gone, once no container has
-    /// had them for the grace period.
+    /// Removes the specs of resources that are not configured any more, and of devices that have
+    /// gone, once no container has had them for the grace period.
     fn remove_unneeded_specs(&mut self) {
         let mut needed = BTreeSet::new();
         for served in self.served.values() {
@@ -265,9 +269,10 @@ impl Publisher {
         }
     }
 
-    /// Advertises no units of a resource that is still configured: a stream that ended and came again could lose both
-    /// (kubernetes#121994). A resource that is not configured any more ends once no container has any unit of it: a container
-    /// that restarts does so only while its resources are registered (kubelet's devicemanager/manager.go,
+    /// Advertises no units of a resource that is still configured: a stream that ended and came
+    /// again could lose both (kubernetes#121994). A resource that is not configured any more ends
+    /// once no container has any unit of it: a container that restarts does so only while its
+    /// resources are registered (kubelet's devicemanager/manager.go,
     /// callPreStartContainerIfNeeded). kubelet forgets it after its grace period of 5 minutes.
     fn withdraw(&mut self, name: &ResourceName, definitions: &[Definition]) {
         let Some(served) = self.served.get(name) else {

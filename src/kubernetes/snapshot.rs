@@ -1,7 +1,7 @@
 //! The host at one moment: devices, what is below /dev, and Tegra's GPUs.
 //!
-//! Reads `/dev` as smarter-device-manager does: to a depth of 10, directories and links to directories included.
-//! No device node is opened. Must not know how resources are made of it.
+//! Reads `/dev` as smarter-device-manager does: to a depth of 10, directories and links to
+//! directories included. No device node is opened. Must not know how resources are made of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -39,13 +39,13 @@ pub type Exports = BTreeMap<Server, Vec<(BusId, UsbIds)>>;
 /// The host at one moment, as far as definitions need it.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    /// The devices that the kernel and udev know, without those of other hosts that are attached for one container or are
-    /// being attached: no other container may have them.
+    /// The devices that the kernel and udev know, without those of other hosts that are attached
+    /// for one container or are being attached: no other container may have them.
     pub inventory: Inventory,
     /// USB devices of other hosts that are attached, for any container.
     pub attached: Vec<Device>,
-    /// All paths below /dev, absolute, without those of the devices that `inventory` leaves out; and paths outside /dev
-    /// that a definition names.
+    /// All paths below /dev, absolute, without those of the devices that `inventory` leaves out;
+    /// and paths outside /dev that a definition names.
     pub paths: BTreeMap<PathBuf, Found>,
     /// The places of USB devices that are the same socket on the other bus, in both directions.
     pub peers: BTreeMap<SysPath, SysPath>,
@@ -53,7 +53,8 @@ pub struct Snapshot {
     pub gpus: BTreeSet<u32>,
     /// What USB/IP servers export.
     pub exports: Exports,
-    /// Units of devices of such servers that a container has or had a moment ago, and whether it certainly still has them.
+    /// Units of devices of such servers that a container has or had a moment ago, and whether it
+    /// certainly still has them.
     pub in_use: BTreeMap<String, bool>,
 }
 
@@ -117,8 +118,8 @@ impl Snapshot {
         self.inventory.replace(free);
     }
 
-    /// One place for a socket, whichever bus its device is on: a socket has a port for low, full and high speed and another
-    /// port for higher speeds.
+    /// One place for a socket, whichever bus its device is on: a socket has a port for low, full
+    /// and high speed and another port for higher speeds.
     pub fn socket<'a>(&'a self, place: &'a SysPath) -> &'a SysPath {
         self.peers.get(place).map_or(place, |peer| place.min(peer))
     }
@@ -141,8 +142,8 @@ impl Snapshot {
     }
 }
 
-/// Whether it is a USB device of another host. The root hub of a virtual controller is not: its name (`usb3`) has no port,
-/// as `3-1` has.
+/// Whether it is a USB device of another host. The root hub of a virtual controller is not: its
+/// name (`usb3`) has no port, as `3-1` has.
 pub(super) fn is_remote(device: &Device) -> bool {
     device.devtype.as_deref() == Some("usb_device")
         && vhci::includes(&device.syspath)
@@ -177,15 +178,15 @@ fn matching(directory: &Path, part: &Part) -> Vec<PathBuf> {
     named.map(|entry| entry.path()).collect()
 }
 
-/// Where the device would be on the other bus of its socket: sysfs has the device's `port` and the port's `peer`, if the
-/// kernel knows it (Documentation/ABI/testing/sysfs-bus-usb).
+/// Where the device would be on the other bus of its socket: sysfs has the device's `port` and the
+/// port's `peer`, if the kernel knows it (Documentation/ABI/testing/sysfs-bus-usb).
 fn peer(device: &SysPath) -> Option<SysPath> {
     let port = fs::canonicalize(device.as_path().join("port/peer")).ok()?;
     device_at(&port)
 }
 
-/// The device at a port, such as `…/usb2/2-4` at `…/usb2/2-0:1.0/usb2-port4`, and `…/2-1/2-1.3` at `…/2-1/2-1:1.0/2-1-port3` (the
-/// kernel's drivers/usb/core/port.c, usb_hub_create_port_device).
+/// The device at a port, such as `…/usb2/2-4` at `…/usb2/2-0:1.0/usb2-port4`, and `…/2-1/2-1.3` at
+/// `…/2-1/2-1:1.0/2-1-port3` (the kernel's drivers/usb/core/port.c, usb_hub_create_port_device).
 fn device_at(port: &Path) -> Option<SysPath> {
     let (hub, number) = port.file_name()?.to_str()?.rsplit_once("-port")?;
     let name = match hub.strip_prefix("usb") {

@@ -1,4 +1,5 @@
-//! What wakes the daemon: the host's devices and paths, the configuration files, kubelet, USB/IP servers, timers, signals.
+//! What wakes the daemon: the host's devices and paths, the configuration files, kubelet, USB/IP
+//! servers, timers, signals.
 //!
 //! Events only wake: what they mean is read from a new snapshot. Must not know what is advertised.
 
@@ -26,11 +27,12 @@ use crate::host::monitor::{DeviceMonitor, RECEIVE_BUFFER};
 use crate::model::remote::address::Server;
 use crate::sys::readiness;
 
-/// The interval of looking for paths outside /dev, which have no event: that of generic-device-plugin.
+/// The interval of looking for paths outside /dev, which have no event: that of
+/// generic-device-plugin.
 const OUTSIDE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long the start waits for USB/IP servers, and for kubelet's list of who has their devices: a kubelet that starts at the
-/// same time would miss what is withdrawn for a moment.
+/// How long the start waits for USB/IP servers, and for kubelet's list of who has their devices: a
+/// kubelet that starts at the same time would miss what is withdrawn for a moment.
 const FIRST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Why the daemon woke.
@@ -73,7 +75,8 @@ pub struct Sources {
     outside: OutsidePaths,
     holders: watch::Receiver<Option<Holders>>,
     asks_kubelet: bool,
-    /// Whether kubelet is asked often for holders: other nodes wait for devices of USB/IP servers that a pod gives back.
+    /// Whether kubelet is asked often for holders: other nodes wait for devices of USB/IP servers
+    /// that a pod gives back.
     often: watch::Sender<bool>,
     servers: Servers,
     known: watch::Receiver<Known>,
@@ -203,7 +206,8 @@ impl Sources {
 
     /// Reads what the monitor has; whether a snapshot may show something new.
     fn read_monitor(&mut self) -> Result<bool> {
-        // udevd's remove event is not reported, but its processing can move a link to another device.
+        // udevd's remove event is not reported, but its processing can move a link to another
+        // device.
         let has_events = !self.monitor.drain().is_empty() || self.monitor.links_may_have_moved();
         let has_new_descriptors = self.monitor.refresh();
         if has_new_descriptors {

@@ -67,8 +67,8 @@ async fn answer_all(listener: TcpListener, metrics: Arc<Metrics>) -> io::Result<
 fn answer(metrics: &Metrics, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let (status, kind, text) = match request.uri().path() {
         "/metrics" => (StatusCode::OK, metrics::CONTENT_TYPE, metrics.text()),
-        // A response is enough: no call that blocks the one thread would allow it. /health is usbip-device-plugin's and
-        // generic-device-plugin's.
+        // A response is enough: no call that blocks the one thread would allow it. /health is
+        // usbip-device-plugin's and generic-device-plugin's.
         "/healthz" | "/health" => (StatusCode::OK, PLAIN, "ok\n".to_owned()),
         "/readyz" => match &metrics.unregistered()[..] {
             [] => (StatusCode::OK, PLAIN, "ok\n".to_owned()),

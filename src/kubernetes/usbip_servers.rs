@@ -1,7 +1,7 @@
 //! Lists periodically what USB/IP servers export.
 //!
-//! The protocol has no events. Each server has a task of its own, and each list a deadline: a server that is down or hangs
-//! delays nothing else. Must not know which devices are wanted.
+//! The protocol has no events. Each server has a task of its own, and each list a deadline: a
+//! server that is down or hangs delays nothing else. Must not know which devices are wanted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;

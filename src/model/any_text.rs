@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 
-/// A text of up to 40 characters of which many are special: control characters, escapes, direction marks, quotes.
-/// (`any::<String>()` has no control characters at all.)
+/// A text of up to 40 characters of which many are special: control characters, escapes, direction
+/// marks, quotes. (`any::<String>()` has no control characters at all.)
 pub fn any_text() -> impl Strategy<Value = String> {
     prop::collection::vec(any::<char>(), 0..=40).prop_map(String::from_iter)
 }

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How often each thing happened since the container was enrolled. One watcher goes on where the last left off.
+/// How often each thing happened since the container was enrolled. One watcher goes on where the
+/// last left off.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counters {
@@ -24,7 +25,8 @@ pub struct Counters {
     pub overrun: u64,
     /// How often device events woke a watcher.
     pub wakes: u64,
-    /// How long it then took until all that followed was in place: microseconds, of all wakes together.
+    /// How long it then took until all that followed was in place: microseconds, of all wakes
+    /// together.
     pub busy_us: u64,
     /// The same of the longest, since the watcher of now began.
     pub longest_us: u64,

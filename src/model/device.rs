@@ -1,6 +1,8 @@
-//! What a device is: owned snapshots of what the kernel and udev say of it, complete even after it is gone.
+//! What a device is: owned snapshots of what the kernel and udev say of it, complete even after it
+//! is gone.
 //!
-//! Must not know where the facts come from (`host::monitor`) nor who asks for the device (`request`).
+//! Must not know where the facts come from (`host::monitor`) nor who asks for the device
+//! (`request`).
 
 pub mod event;
 pub mod hid_usages;
@@ -23,7 +25,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A device's directory in sysfs with all links resolved, such as `/sys/devices/pci0000:00/…/1-1.4`.
+/// A device's directory in sysfs with all links resolved, such as
+/// `/sys/devices/pci0000:00/…/1-1.4`.
 ///
 /// It is the device's identity: the only thing that a remove event is sure to carry.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -55,7 +58,8 @@ impl SysPath {
         self.0.rsplit('/').next().unwrap_or_default()
     }
 
-    /// Whether this device is `root` or lies below it. Whole components count: `1-1.40` is not below `1-1.4`.
+    /// Whether this device is `root` or lies below it. Whole components count: `1-1.40` is not
+    /// below `1-1.4`.
     pub fn is_at_or_below(&self, root: &SysPath) -> bool {
         self.0
             .strip_prefix(root.as_str())
@@ -64,7 +68,8 @@ impl SysPath {
 
     /// The directory above, or `None` at `/sys/devices` (above it there are no devices).
     ///
-    /// Not every directory above a device is a device: class glue directories (`…/tty`) lie in between.
+    /// Not every directory above a device is a device: class glue directories (`…/tty`) lie in
+    /// between.
     pub fn parent(&self) -> Option<SysPath> {
         let (parent, _) = self.0.rsplit_once('/')?;
         parent
@@ -131,7 +136,8 @@ pub struct Access(u8);
 impl Access {
     /// Nothing.
     pub const NONE: Access = Access(0);
-    /// `mknod(2)` with the device's number. The bit is the kernel's BPF_DEVCG_ACC_MKNOD (linux/bpf.h).
+    /// `mknod(2)` with the device's number. The bit is the kernel's BPF_DEVCG_ACC_MKNOD
+    /// (linux/bpf.h).
     pub const MKNOD: Access = Access(1);
     /// Opening for reading, BPF_DEVCG_ACC_READ.
     pub const READ: Access = Access(2);
@@ -248,27 +254,30 @@ impl<'de> Deserialize<'de> for Access {
     }
 }
 
-/// Which facts of a device are known. The order is that in which a device passes through the states; for the same
-/// device it never goes back.
+/// Which facts of a device are known. The order is that in which a device passes through the
+/// states; for the same device it never goes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Seen {
     /// The kernel's: sysfs is complete. udevd has not processed the device yet.
     Kernel,
-    /// The kernel's. udevd runs and should have processed the device long ago: nobody waits for it any more, but its
-    /// facts (properties, tags, links) stay unknown, which is not the same as absent.
+    /// The kernel's. udevd runs and should have processed the device long ago: nobody waits for it
+    /// any more, but its facts (properties, tags, links) stay unknown, which is not the same as
+    /// absent.
     Overdue,
-    /// The kernel's. No udevd runs on this host, so that none will add to them. A request may rely on that; for the
-    /// policy, udev's facts are unknown.
+    /// The kernel's. No udevd runs on this host, so that none will add to them. A request may rely
+    /// on that; for the policy, udev's facts are unknown.
     NoUdevd,
     /// All: udevd has processed the device.
     Udev,
 }
 
-/// Paths with the node or sysfs directory that each leads to after all links are followed; `None`: it leads nowhere.
+/// Paths with the node or sysfs directory that each leads to after all links are followed; `None`:
+/// it leads nowhere.
 pub type LinkTargets = BTreeMap<PathBuf, Option<PathBuf>>;
 
-/// Links that selectors name, by the node or sysfs directory that each points to. Paths that are not links are left out.
+/// Links that selectors name, by the node or sysfs directory that each points to. Paths that are
+/// not links are left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Aliases(HashMap<OsString, BTreeSet<PathBuf>>);
 
@@ -331,13 +340,15 @@ pub struct Device {
     pub properties: BTreeMap<String, String>,
     /// udev's tags.
     pub tags: BTreeSet<String>,
-    /// udev's links that point to the node on the host now: absolute paths below `/dev`. The property DEVLINKS lists the same.
+    /// udev's links that point to the node on the host now: absolute paths below `/dev`. The
+    /// property DEVLINKS lists the same.
     pub links: BTreeSet<PathBuf>,
-    /// udev's links that this device claims and that point elsewhere now, or nowhere. Several devices can claim one link; the
-    /// host's link points to one of them.
+    /// udev's links that this device claims and that point elsewhere now, or nowhere. Several
+    /// devices can claim one link; the host's link points to one of them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub lost_links: BTreeSet<PathBuf>,
-    /// Other paths of `/dev` and `/sys` that requests name and that lead to this device on the host.
+    /// Other paths of `/dev` and `/sys` that requests name and that lead to this device on the
+    /// host.
     pub aliases: BTreeSet<PathBuf>,
     /// How far the device has come.
     pub seen: Seen,
@@ -370,8 +381,8 @@ impl Device {
         self.attributes.get(name).map(String::as_str)
     }
 
-    /// Divides the claimed links into `links` and `lost_links` by where they point now. Links that `targets` does not list stay
-    /// where they are. Returns whether anything changed.
+    /// Divides the claimed links into `links` and `lost_links` by where they point now. Links that
+    /// `targets` does not list stay where they are. Returns whether anything changed.
     pub fn sort_links(&mut self, targets: &LinkTargets) -> bool {
         let is_here = |link: &PathBuf| targets.get(link).map(|target| self.is_at(target.as_deref()));
         let mut gained = BTreeSet::new();

@@ -1,4 +1,5 @@
-//! Facts and decisions: values and pure functions. No I/O, no clock, no file descriptor, no environment.
+//! Facts and decisions: values and pure functions. No I/O, no clock, no file descriptor, no
+//! environment.
 
 #[cfg(test)]
 pub(crate) mod any_text;

@@ -1,5 +1,5 @@
-//! What the runtime tells a hook: the state on standard input, and the parts of the bundle's config.json that
-//! concern us. Read leniently, because no two runtimes write the same state.
+//! What the runtime tells a hook: the state on standard input, and the parts of the bundle's
+//! config.json that concern us. Read leniently, because no two runtimes write the same state.
 
 pub mod engine;
 pub(crate) mod go_json;
@@ -91,8 +91,8 @@ pub type Annotations = BTreeMap<String, String>;
 
 /// The container's state as a hook gets it (runtime-spec, runtime.md, "State").
 ///
-/// Deviations that are met: crun adds `root` and says `created` where others say `creating`; pid is absent, 0,
-/// or the old one at poststop; annotations are absent with Docker.
+/// Deviations that are met: crun adds `root` and says `created` where others say `creating`; pid is
+/// absent, 0, or the old one at poststop; annotations are absent with Docker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HookState {
     /// The container.
@@ -143,7 +143,8 @@ fn quoted(error: &serde_json::Error) -> String {
 }
 
 impl HookState {
-    /// Reads the JSON text of a state. Only `id` must be there; a field of an unexpected type counts as absent.
+    /// Reads the JSON text of a state. Only `id` must be there; a field of an unexpected type
+    /// counts as absent.
     ///
     /// # Errors
     /// When it is no JSON object, or its id is missing or malformed.
@@ -177,9 +178,9 @@ impl HookState {
     }
 }
 
-/// The bundle that a runtime was told of on its command line (`/proc/PID/cmdline`, proc_pid_cmdline(5)): the value of
-/// `--bundle` or `-b`, if it is absolute. `None` when the container's id is not among the words: then it was told of
-/// another container.
+/// The bundle that a runtime was told of on its command line (`/proc/PID/cmdline`,
+/// proc_pid_cmdline(5)): the value of `--bundle` or `-b`, if it is absolute. `None` when the
+/// container's id is not among the words: then it was told of another container.
 pub fn bundle_argument(cmdline: &[u8], id: &ContainerId) -> Option<PathBuf> {
     let words: Vec<&str> = cmdline
         .split(|byte| *byte == 0)
@@ -210,12 +211,13 @@ pub struct BundleConfig {
     pub cgroups_path: Option<String>,
     /// Whether `linux.namespaces` has a user namespace.
     pub user_namespace: bool,
-    /// Whether `linux.resources.devices` gives every device, as engines write it for `--privileged`.
+    /// Whether `linux.resources.devices` gives every device, as engines write it for
+    /// `--privileged`.
     pub allows_every_device: bool,
 }
 
-/// Just the fields: decoding the whole specification would double the size of the hook. Names and types are those of
-/// runtime-spec's specs-go/config.go, where an `Option` is a pointer.
+/// Just the fields: decoding the whole specification would double the size of the hook. Names and
+/// types are those of runtime-spec's specs-go/config.go, where an `Option` is a pointer.
 #[derive(Default)]
 struct RawConfig {
     root: Option<RawRoot>,
@@ -273,8 +275,8 @@ struct RawResources {
 }
 go_fields!(RawResources { "devices" => devices });
 
-/// An element of `linux.resources.devices` (runtime-spec, config-linux.md): type, major and minor that are not
-/// there mean all.
+/// An element of `linux.resources.devices` (runtime-spec, config-linux.md): type, major and minor
+/// that are not there mean all.
 #[derive(Default)]
 struct RawDeviceRule {
     allow: bool,
@@ -332,8 +334,8 @@ pub enum BundleConfigError {
 impl BundleConfig {
     /// Reads the JSON text of `bundle`'s config.json, in any spelling that runc takes.
     ///
-    /// # Errors
-    /// When it is not JSON, a field of ours has the wrong type, or `root` is missing: then no runtime starts it, either.
+    /// # Errors When it is not JSON, a field of ours has the wrong type, or `root` is missing: then
+    /// no runtime starts it, either.
     pub fn parse(bundle: &Path, json: &[u8]) -> Result<Self, BundleConfigError> {
         let path = || bundle.join("config.json");
         let raw: RawConfig =

@@ -5,8 +5,9 @@
 //! admissions = policy and leases, for each candidate       which of them may be attached now
 //! plan       = plan(&candidates, &admissions, &current)    the steps, and what is not attached
 //! ```
-//! Level-triggered: it does not matter which event caused the plan. Applying a plan and planning again yields the empty plan.
-//! Pure: no I/O, no clock, no callback. Must not know how a step is carried out (`watcher::transaction`).
+//! Level-triggered: it does not matter which event caused the plan. Applying a plan and planning
+//! again yields the empty plan. Pure: no I/O, no clock, no callback. Must not know how a step is
+//! carried out (`watcher::transaction`).
 
 pub mod admission;
 pub mod attachment;
@@ -46,7 +47,8 @@ pub fn plan(candidates: &Candidates<'_>, admissions: &Admissions, current: &Curr
     plan
 }
 
-/// What the planner's requests attach, if policy and leases admit everything, to a container with these attachments.
+/// What the planner's requests attach, if policy and leases admit everything, to a container with
+/// these attachments.
 pub fn plan_without_restrictions(
     planner: &Planner,
     inventory: &Inventory,

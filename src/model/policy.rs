@@ -1,7 +1,8 @@
-//! The rules of the configuration, the list of protected devices, and the verdict on each device that a request selects.
+//! The rules of the configuration, the list of protected devices, and the verdict on each device
+//! that a request selects.
 //!
-//! Requests in annotations are untrusted; hook arguments and classes are trusted (`RequestEntry::is_trusted`). For an untrusted request,
-//! the first of these that applies decides:
+//! Requests in annotations are untrusted; hook arguments and classes are trusted
+//! (`RequestEntry::is_trusted`). For an untrusted request, the first of these that applies decides:
 //! ```text
 //! a matching deny rule                        denied
 //! classes-only                                denied
@@ -10,14 +11,16 @@
 //! a protected line                            denied
 //! default = removable | nothing | anything    allowed or denied
 //! ```
-//! Untrusted requests get a device of another host (`usbip:`) only if an allow rule names that host: they must not make this host
-//! connect to others, nor expose its kernel to their devices.
+//! Untrusted requests get a device of another host (`usbip:`) only if an allow rule names that
+//! host: they must not make this host connect to others, nor expose its kernel to their devices.
 //! Trusted requests are denied only by deny rules with `applies-to = "all"`.
 //!
-//! An unknown fact does not count as "no". While udevd has not processed a device, and one of its facts decides, the verdict is
-//! pending. When udevd is overdue or does not run, an unknown fact counts as matching in deny rules and protected lines, and as not
-//! matching in allow rules. A deny rule that matches a device also applies to the devices that expose its bytes (`same_data`).
-//! Must not know how the rules were read (`host::config`) nor what is done with a verdict (`watcher::admission`).
+//! An unknown fact does not count as "no". While udevd has not processed a device, and one of its
+//! facts decides, the verdict is pending. When udevd is overdue or does not run, an unknown fact
+//! counts as matching in deny rules and protected lines, and as not matching in allow rules. A deny
+//! rule that matches a device also applies to the devices that expose its bytes (`same_data`). Must
+//! not know how the rules were read (`host::config`) nor what is done with a verdict
+//! (`watcher::admission`).
 
 mod host_use;
 pub mod protected;
@@ -64,7 +67,8 @@ pub struct ContainerTraits {
 }
 
 impl ContainerTraits {
-    /// The traits of a container; values of annotations that are longer than 4096 bytes are left out.
+    /// The traits of a container; values of annotations that are longer than 4096 bytes are left
+    /// out.
     pub fn new(annotations: Annotations, user_namespace: bool, privileged: bool) -> Self {
         let mut annotations = annotations;
         annotations.retain(|_, value| value.len() <= MAX_ANNOTATION);
@@ -113,8 +117,8 @@ pub struct Policy {
     pub deny: Vec<Rule>,
     /// The configuration file, for messages.
     pub written_in: PathBuf,
-    /// The options that make `oci-hotplug` read this configuration and find its containers: words of a shell, each with
-    /// a blank behind it; empty where the defaults do.
+    /// The options that make `oci-hotplug` read this configuration and find its containers: words
+    /// of a shell, each with a blank behind it; empty where the defaults do.
     pub tool_options: String,
     /// Files whose rules are unknown because of an error in them.
     pub unknown: Vec<UnknownRules>,
@@ -136,7 +140,8 @@ pub struct PolicyContext<'a> {
     pub traits: &'a ContainerTraits,
     /// All devices: what lies above and below counts.
     pub inventory: &'a Inventory,
-    /// Which block devices the host itself uses; of no consequence where [`blocks_that_decide`] is empty.
+    /// Which block devices the host itself uses; of no consequence where [`blocks_that_decide`] is
+    /// empty.
     pub host_use: &'a HostUse,
 }
 
@@ -196,15 +201,16 @@ impl fmt::Display for Denial {
 }
 
 impl Denial {
-    /// Whether a container that starts is to be refused when this is all that its request comes to. A hub's own
-    /// node is no reason: the request is for what is plugged into it.
+    /// Whether a container that starts is to be refused when this is all that its request comes to.
+    /// A hub's own node is no reason: the request is for what is plugged into it.
     pub fn refuses_start(&self) -> bool {
         self.line != Some(protected::USB_HUB)
     }
 }
 
 impl Policy {
-    /// Whether a container with this request may start, as far as that is certain before any device is looked at.
+    /// Whether a container with this request may start, as far as that is certain before any device
+    /// is looked at.
     ///
     /// # Errors
     /// [`Denial`], when no device that this request can ever select would be allowed.
@@ -252,7 +258,8 @@ impl Policy {
         }
     }
 
-    /// Whether a container may have this device, for this request. The device is one at or below a root.
+    /// Whether a container may have this device, for this request. The device is one at or below a
+    /// root.
     pub fn judge(&self, entry: &RequestEntry, device: &Device, context: &PolicyContext<'_>) -> Verdict<'_> {
         if let Some(denial) = self.denied_as_unknown(entry) {
             return Verdict::Denied(denial);
@@ -482,7 +489,8 @@ impl Policy {
     }
 
     fn allow_cure(&self, request: &Request) -> String {
-        // A rule has no `parent-of:`, and reaches down from what it names: not to what lies above that.
+        // A rule has no `parent-of:`, and reaches down from what it names: not to what lies above
+        // that.
         if request.selector.parents() > 0 || !request.options.or.is_empty() {
             return self.class_cure(request);
         }
@@ -494,8 +502,8 @@ impl Policy {
         format!("to allow it, run `{command}`")
     }
 
-    /// The same of a device that is there. Allow rules do not match the path of a `node:`, only what sysfs has under its
-    /// number.
+    /// The same of a device that is there. Allow rules do not match the path of a `node:`, only
+    /// what sysfs has under its number.
     fn allow_cure_of(&self, request: &Request, subject: &Subject<'_>) -> String {
         if subject.in_sysfs().is_none() {
             return self.class_cure(request);

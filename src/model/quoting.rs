@@ -20,9 +20,11 @@ pub(crate) fn split_unescaped(text: &str, separator: char) -> Vec<&str> {
     pieces
 }
 
-/// The elements of a list: cut at each `,` and each line break that no `\` stands before, and trimmed.
+/// The elements of a list: cut at each `,` and each line break that no `\` stands before, and
+/// trimmed.
 ///
-/// Blank lines are no elements, so that a block of YAML is a list. What is empty between two commas is one.
+/// Blank lines are no elements, so that a block of YAML is a list. What is empty between two commas
+/// is one.
 pub(super) fn list_elements(text: &str) -> Vec<&str> {
     let mut elements = Vec::new();
     for piece in split_unescaped(text, ',') {
@@ -70,7 +72,8 @@ fn unescaped(text: &str) -> impl Iterator<Item = (usize, char)> + '_ {
 pub(super) fn trim_unescaped(text: &str) -> &str {
     let text = text.trim_start();
     let kept = text.trim_end();
-    // An odd number of backslashes at the end: the last one escapes the white space that was just dropped.
+    // An odd number of backslashes at the end: the last one escapes the white space that was just
+    // dropped.
     let backslashes = kept.bytes().rev().take_while(|byte| *byte == b'\\').count();
     if backslashes % 2 == 0 {
         return kept;
@@ -89,7 +92,8 @@ pub(super) fn unescape(text: &str) -> Option<String> {
     Some(plain)
 }
 
-/// The characters that a `\` stands before, in order; for a reader that wants to know what was escaped.
+/// The characters that a `\` stands before, in order; for a reader that wants to know what was
+/// escaped.
 pub(super) fn escapes(text: &str) -> impl Iterator<Item = (usize, char)> + '_ {
     let mut letters = text.char_indices();
     std::iter::from_fn(move || {
@@ -103,7 +107,8 @@ pub(super) fn escapes(text: &str) -> impl Iterator<Item = (usize, char)> + '_ {
 
 /// Puts a `\` before each `\`, each of `special` and white space at the end.
 ///
-/// White space at the beginning is left: each value that this is used for stands behind a `:` or a `=`.
+/// White space at the beginning is left: each value that this is used for stands behind a `:` or a
+/// `=`.
 pub(super) fn escape(text: &str, special: &[char]) -> String {
     let mut escaped = String::with_capacity(text.len() + 2);
     let mut letters = text.chars().peekable();
@@ -117,10 +122,11 @@ pub(super) fn escape(text: &str, special: &[char]) -> String {
     escaped
 }
 
-/// The text as a message may show it: at most `limit` characters and `…`, nothing that moves a cursor.
+/// The text as a message may show it: at most `limit` characters and `…`, nothing that moves a
+/// cursor.
 ///
-/// Control characters and those that change the direction of writing or cannot be seen are shown escaped:
-/// what an annotation holds must not be able to forge a log line.
+/// Control characters and those that change the direction of writing or cannot be seen are shown
+/// escaped: what an annotation holds must not be able to forge a log line.
 pub(crate) fn shown(text: &str, limit: usize) -> String {
     let mut shown = String::new();
     let mut length = 0;
@@ -159,7 +165,8 @@ pub(crate) fn shell_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// The letters and digits of ASCII in a text, with one `-` for what stands between them; at most `limit` bytes.
+/// The letters and digits of ASCII in a text, with one `-` for what stands between them; at most
+/// `limit` bytes.
 pub(crate) fn slug(text: &str, limit: usize) -> String {
     let mut slug = String::new();
     for letter in text.chars() {

@@ -1,4 +1,5 @@
-//! USB devices of other hosts (USB/IP), as far as decisions go. Must not know how they are reached or attached (`usbip`).
+//! USB devices of other hosts (USB/IP), as far as decisions go. Must not know how they are reached
+//! or attached (`usbip`).
 
 pub mod address;
 pub mod binding;

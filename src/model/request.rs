@@ -61,19 +61,20 @@ pub struct Options {
     pub path: Option<PathBuf>,
     /// `link=`, any number of times: links to the node.
     pub links: Vec<PathBuf>,
-    /// `only=`, any number of times: of what is at or below the root, what **any** of these matches; empty:
-    /// all.
+    /// `only=`, any number of times: of what is at or below the root, what **any** of these
+    /// matches; empty: all.
     pub only: Vec<Selector>,
     /// `required`: the container does not start without the device.
     pub required: bool,
-    /// `exclusive`: the container gets a device only while no other container has it, and no other gets it
-    /// then.
+    /// `exclusive`: the container gets a device only while no other container has it, and no other
+    /// gets it then.
     pub exclusive: bool,
     /// `ready=`: whose word is waited for.
     pub ready: Option<Ready>,
     /// `on-removal=`: what becomes of the container when a root is removed.
     pub on_removal: OnRemoval,
-    /// `grace=`: how long the device may be away before that happens; at most [`MAX_GRACE`], in milliseconds.
+    /// `grace=`: how long the device may be away before that happens; at most [`MAX_GRACE`], in
+    /// milliseconds.
     pub grace: Duration,
     /// `or=`, any number of times: further selectors of roots.
     pub or: Vec<DeviceSelector>,
@@ -100,8 +101,9 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Whether `only=` lets this device in, which is at or below a root. It looks at the device itself and not at its
-    /// parents: `only=subsystem:usb` is the raw node, and not all that lies below it.
+    /// Whether `only=` lets this device in, which is at or below a root. It looks at the device
+    /// itself and not at its parents: `only=subsystem:usb` is the raw node, and not all that lies
+    /// below it.
     pub fn admits(&self, own: &[&Device]) -> Found {
         if self.only.is_empty() {
             return Found::Yes;
@@ -159,14 +161,14 @@ impl Request {
         std::iter::once(&self.selector).chain(&self.options.or)
     }
 
-    /// Whether a root that is removed counts only when the request has no other: there are alternatives, or the device has
-    /// time to return.
+    /// Whether a root that is removed counts only when the request has no other: there are
+    /// alternatives, or the device has time to return.
     pub fn survives_on_another_root(&self) -> bool {
         !self.options.or.is_empty() || !self.options.grace.is_zero()
     }
 
-    /// Whether the container gets the node of a device that is at or below `root`: no negated term speaks against it or
-    /// one of its parents, and `only=` lets it in.
+    /// Whether the container gets the node of a device that is at or below `root`: no negated term
+    /// speaks against it or one of its parents, and `only=` lets it in.
     pub fn gives(&self, root: &SysPath, device: &Device, inventory: &Inventory) -> Found {
         self.leaves(root, device, inventory).and(|| {
             if self.options.only.is_empty() {
@@ -176,8 +178,8 @@ impl Request {
         })
     }
 
-    /// Whether a negated term leaves the device: one of the alternatives' that name its root. A root that none names is the
-    /// parent of a device (`parent-of:`), and all below it is left.
+    /// Whether a negated term leaves the device: one of the alternatives' that name its root. A
+    /// root that none names is the parent of a device (`parent-of:`), and all below it is left.
     fn leaves(&self, root: &SysPath, device: &Device, inventory: &Inventory) -> Found {
         let chain = || inventory.chain(device);
         if self.options.or.is_empty() {
@@ -197,8 +199,9 @@ impl Request {
 
     /// Whether this device, which the container gets, is to be processed by udevd first.
     ///
-    /// A block device waits for udevd, whose probes read it first, and any device with `ready=udev`; none waits where no
-    /// udevd runs, or for longer than udevd may take ([`Seen::Overdue`]).
+    /// A block device waits for udevd, whose probes read it first, and any device with
+    /// `ready=udev`; none waits where no udevd runs, or for longer than udevd may take
+    /// ([`Seen::Overdue`]).
     pub fn awaits_udev(&self, device: &Device) -> bool {
         let is_block = device
             .node
@@ -214,8 +217,8 @@ impl Request {
 }
 
 impl fmt::Display for Request {
-    /// The request in its shortest form: options in the order of the documentation, without those that are
-    /// default.
+    /// The request in its shortest form: options in the order of the documentation, without those
+    /// that are default.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}", self.selector, self.options)
     }

@@ -1,8 +1,10 @@
-//! The text of a uevent: how the kernel and how udevd tell of a device, as bytes for a netlink socket.
+//! The text of a uevent: how the kernel and how udevd tell of a device, as bytes for a netlink
+//! socket.
 //!
 //! Must not know who sends the message, to whom, or in which namespace (`host::announcer`).
-//! Formats: lib/kobject_uevent.c of the kernel; systemd's src/libsystemd/sd-device/device-monitor.c, whose
-//! header is not documented elsewhere but has been stable since udev 147.
+//! Formats: lib/kobject_uevent.c of the kernel; systemd's
+//! src/libsystemd/sd-device/device-monitor.c, whose header is not documented elsewhere but has been
+//! stable since udev 147.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -47,10 +49,12 @@ const MAGIC: u32 = 0xfeed_cafe;
 /// Bytes of udevd's header; the properties follow it (`monitor_netlink_header`).
 const HEADER: u32 = 40;
 
-/// What the kernel takes at most, text and the SEQNUM that it appends included (UEVENT_BUFFER_SIZE, linux/kobject.h).
+/// What the kernel takes at most, text and the SEQNUM that it appends included (UEVENT_BUFFER_SIZE,
+/// linux/kobject.h).
 const KERNEL_BUFFER: usize = 2048;
 
-/// Room for the netlink header (16 bytes) and the `SEQNUM=` that the kernel appends to what it is given.
+/// Room for the netlink header (16 bytes) and the `SEQNUM=` that the kernel appends to what it is
+/// given.
 const KERNEL_OVERHEAD: usize = 16 + "SEQNUM=18446744073709551615\0".len();
 
 /// How the names of properties begin that only udevd sets.
@@ -66,10 +70,11 @@ const UDEV_ONLY: [&str; 7] = [
 
 /// The kernel's message: `add@/devices/…`, then properties, each ended by a NUL.
 ///
-/// `node` is the path of the device's node in the container where it differs from the host's; as the kernel does,
-/// it is given without `/dev/`. Properties that only udevd sets are left out, and so are those for which the kernel's
-/// buffer of 2048 bytes has no room, the essential ones coming first. `seqnum` is left out when it is `None`: what is
-/// sent through the kernel gets the kernel's own number.
+/// `node` is the path of the device's node in the container where it differs from the host's; as
+/// the kernel does, it is given without `/dev/`. Properties that only udevd sets are left out, and
+/// so are those for which the kernel's buffer of 2048 bytes has no room, the essential ones coming
+/// first. `seqnum` is left out when it is `None`: what is sent through the kernel gets the kernel's
+/// own number.
 pub fn kernel_message(
     action: UeventAction,
     device: &Device,
@@ -94,10 +99,12 @@ pub fn kernel_message(
     message
 }
 
-/// udevd's message: a header of 40 bytes, by which libudev's socket filters choose, then the properties.
+/// udevd's message: a header of 40 bytes, by which libudev's socket filters choose, then the
+/// properties.
 ///
-/// `node` is the path of the device's node in the container where it differs from the host's. libudev drops messages
-/// whose SEQNUM is 0 (sd-device, `device_new_from_nulstr`), so a `seqnum` of 0 is told as 1.
+/// `node` is the path of the device's node in the container where it differs from the host's.
+/// libudev drops messages whose SEQNUM is 0 (sd-device, `device_new_from_nulstr`), so a `seqnum` of
+/// 0 is told as 1.
 pub fn udev_message(action: UeventAction, device: &Device, node: Option<&Path>, seqnum: u64) -> Vec<u8> {
     let mut properties: BTreeMap<String, String> = device
         .properties
@@ -119,7 +126,8 @@ pub fn udev_message(action: UeventAction, device: &Device, node: Option<&Path>, 
     message
 }
 
-/// The header: prefix, magic, own size, where the properties are (host's byte order), then the hashes (big endian).
+/// The header: prefix, magic, own size, where the properties are (host's byte order), then the
+/// hashes (big endian).
 fn header(device: &Device, properties_length: u32) -> Vec<u8> {
     let subsystem = device.subsystem.as_deref().unwrap_or_default();
     let devtype = device
@@ -157,7 +165,8 @@ fn ours(key: &str) -> bool {
     )
 }
 
-/// What every uevent of the device says, without the node's path, which the two forms write differently.
+/// What every uevent of the device says, without the node's path, which the two forms write
+/// differently.
 fn essential_properties(
     action: UeventAction,
     device: &Device,
@@ -183,7 +192,8 @@ fn essential_properties(
     properties
 }
 
-/// DEVLINKS: the links, separated by spaces (udev replaces white space in link names, so none holds a space).
+/// DEVLINKS: the links, separated by spaces (udev replaces white space in link names, so none holds
+/// a space).
 fn insert_links(properties: &mut BTreeMap<String, String>, links: &BTreeSet<PathBuf>) {
     if !links.is_empty() {
         let links: Vec<_> = links.iter().map(|link| link.to_string_lossy()).collect();
@@ -217,7 +227,8 @@ fn push_properties(message: &mut Vec<u8>, properties: &BTreeMap<String, String>)
     }
 }
 
-/// Appends `KEY=VALUE` and a NUL. A property that would break the framing (a NUL in it, or `=` in its key) is left out.
+/// Appends `KEY=VALUE` and a NUL. A property that would break the framing (a NUL in it, or `=` in
+/// its key) is left out.
 fn push_property(message: &mut Vec<u8>, key: &str, value: &str) {
     if !key.is_empty() && !key.contains('=') {
         push_entry(message, &[key, "=", value]);
@@ -233,7 +244,8 @@ fn push_entry(message: &mut Vec<u8>, parts: &[&str]) {
     }
 }
 
-/// MurmurHash2 (32 bit, seed 0) in the host's byte order: how libudev hashes subsystem, devtype and tags.
+/// MurmurHash2 (32 bit, seed 0) in the host's byte order: how libudev hashes subsystem, devtype and
+/// tags.
 fn murmur2(text: &[u8]) -> u32 {
     const M: u32 = 0x5bd1_e995;
     let mut hash = text.len() as u32;
@@ -256,7 +268,8 @@ fn murmur2(text: &[u8]) -> u32 {
     hash ^ (hash >> 15)
 }
 
-/// The bits of one tag in the 64-bit Bloom filter: four groups of six bits of its hash name four bits.
+/// The bits of one tag in the 64-bit Bloom filter: four groups of six bits of its hash name four
+/// bits.
 fn tag_bloom(tag: &str) -> u64 {
     let hash = murmur2(tag.as_bytes());
     [0, 6, 12, 18]

@@ -1,7 +1,8 @@
 //! bpf(2) for device filters: programs attached to a cgroup, and the hash maps that they look into.
 //!
-//! Thin: one function a command, `io::Error` as the kernel gave it, descriptors owned and close-on-exec (the
-//! kernel makes every bpf descriptor so). Knows nothing of grants, of cgroup paths, nor what a program means.
+//! Thin: one function a command, `io::Error` as the kernel gave it, descriptors owned and
+//! close-on-exec (the kernel makes every bpf descriptor so). Knows nothing of grants, of cgroup
+//! paths, nor what a program means.
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
@@ -20,7 +21,8 @@ const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const BPF_MAP_TYPE_HASH: u32 = 1;
 /// BPF_OBJ_NAME_LEN: room for a name and its NUL.
 const NAME_LEN: usize = 16;
-/// How often a load is repeated that a signal or the verifier interrupted (EAGAIN); libbpf's number.
+/// How often a load is repeated that a signal or the verifier interrupted (EAGAIN); libbpf's
+/// number.
 const LOAD_ATTEMPTS: u32 = 5;
 /// Room for the verifier's log of a program that was refused.
 const LOG_BYTES: usize = 256 * 1024;
@@ -44,9 +46,10 @@ enum Command {
 
 /// One command's part of `union bpf_attr`, with zeros behind it.
 ///
-/// The size passed must reach past the fields that we know: Linux 6.17 to 7.1 write `query.revision` (offset 56) on
-/// BPF_PROG_QUERY without looking at the size (opencontainers/cgroups#69). Older kernels accept a longer
-/// attribute as long as what they do not know is zero.
+/// The size passed must reach past the fields that we know: Linux 6.17 to 7.1 write
+/// `query.revision` (offset 56) on BPF_PROG_QUERY without looking at the size
+/// (opencontainers/cgroups#69). Older kernels accept a longer attribute as long as what they do not
+/// know is zero.
 #[repr(C)]
 struct Attr<T> {
     part: T,
@@ -61,12 +64,12 @@ impl<T> Attr<T> {
 
 /// Calls bpf(2), again when a signal interrupted it.
 ///
-/// # Safety
-/// Every pointer in `attr` must be valid for what `command` reads or writes through it, and `T` must be the
-/// layout that `command` expects, without implicit padding.
+/// # Safety Every pointer in `attr` must be valid for what `command` reads or writes through it,
+/// and `T` must be the layout that `command` expects, without implicit padding.
 unsafe fn bpf<T>(command: Command, attr: &mut Attr<T>) -> io::Result<RawFd> {
     loop {
-        // SAFETY: attr is exclusively borrowed and as long as the size says; the rest is the caller's promise.
+        // SAFETY: attr is exclusively borrowed and as long as the size says; the rest is the
+        // caller's promise.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_bpf,
@@ -133,15 +136,17 @@ struct QueryAttr {
     prog_attach_flags: u64,
 }
 
-/// Requests which device programs are attached to the cgroup v2 directory `cgroup` (BPF_PROG_QUERY).
+/// Requests which device programs are attached to the cgroup v2 directory `cgroup`
+/// (BPF_PROG_QUERY).
 ///
-/// Errors: ENOENT when the cgroup is gone, EBADF when `cgroup` is no cgroup v2 directory, EPERM without CAP_NET_ADMIN.
+/// Errors: ENOENT when the cgroup is gone, EBADF when `cgroup` is no cgroup v2 directory, EPERM
+/// without CAP_NET_ADMIN.
 pub fn prog_query(cgroup: BorrowedFd<'_>) -> io::Result<Attached> {
     query(cgroup, 0)
 }
 
-/// The ids of all device programs that decide in the cgroup, those of the cgroups above included. Errors as
-/// [`prog_query`].
+/// The ids of all device programs that decide in the cgroup, those of the cgroups above included.
+/// Errors as [`prog_query`].
 pub fn prog_query_effective(cgroup: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     Ok(query(cgroup, BPF_F_QUERY_EFFECTIVE)?.ids)
 }
@@ -193,11 +198,13 @@ fn fd_by_id(command: Command, id: u32) -> io::Result<OwnedFd> {
         open_flags: 0,
         pad: 0,
     });
-    // SAFETY: this attribute holds no pointer, and both commands that come here return a descriptor.
+    // SAFETY: this attribute holds no pointer, and both commands that come here return a
+    // descriptor.
     unsafe { bpf_fd(command, &mut attr) }
 }
 
-/// A descriptor of the program with this id. Errors: ENOENT when it is gone, EPERM without CAP_SYS_ADMIN.
+/// A descriptor of the program with this id. Errors: ENOENT when it is gone, EPERM without
+/// CAP_SYS_ADMIN.
 pub fn prog_get_fd_by_id(id: u32) -> io::Result<OwnedFd> {
     fd_by_id(Command::ProgFdById, id)
 }
@@ -249,15 +256,16 @@ const _: () = assert!(size_of::<MapCreateAttr>() == 48 && size_of::<ElementAttr>
 
 /// Fills `info` from the object behind `fd`.
 ///
-/// # Safety
-/// `T` must be the info struct of that kind of object, and the pointers in it valid for the lengths beside them.
+/// # Safety `T` must be the info struct of that kind of object, and the pointers in it valid for
+/// the lengths beside them.
 unsafe fn obj_info<T>(fd: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {
     let mut attr = Attr::new(InfoAttr {
         bpf_fd: fd.as_raw_fd() as u32,
         info_len: size_of::<T>() as u32,
         info: address(std::ptr::from_mut(info)),
     });
-    // SAFETY: info is exclusively borrowed and info_len bytes long; what it points to is the caller's promise.
+    // SAFETY: info is exclusively borrowed and info_len bytes long; what it points to is the
+    // caller's promise.
     unsafe { bpf(Command::ObjInfo, &mut attr)? };
     Ok(())
 }
@@ -278,8 +286,8 @@ pub struct ProgInfo {
     pub map_ids: Vec<u32>,
 }
 
-/// Reads name, type, instructions and map ids of a program (BPF_OBJ_GET_INFO_BY_FD): once for the lengths, once for
-/// the contents. A loaded program never changes, so the lengths hold.
+/// Reads name, type, instructions and map ids of a program (BPF_OBJ_GET_INFO_BY_FD): once for the
+/// lengths, once for the contents. A loaded program never changes, so the lengths hold.
 pub fn prog_info(program: BorrowedFd<'_>) -> io::Result<ProgInfo> {
     let mut lengths = RawProgInfo::default();
     // SAFETY: a program's info, in which all lengths are zero, so that no pointer is followed.
@@ -293,7 +301,8 @@ pub fn prog_info(program: BorrowedFd<'_>) -> io::Result<ProgInfo> {
         map_ids: address(map_ids.as_mut_ptr()),
         ..RawProgInfo::default()
     };
-    // SAFETY: a program's info, whose two pointers lead to writable buffers of the lengths beside them.
+    // SAFETY: a program's info, whose two pointers lead to writable buffers of the lengths beside
+    // them.
     unsafe { obj_info(program, &mut info)? };
     Ok(ProgInfo {
         id: info.id,
@@ -329,16 +338,18 @@ pub struct LoadError {
     pub log: String,
 }
 
-/// Loads a device program (BPF_PROG_TYPE_CGROUP_DEVICE) of 8-byte instructions under a name of up to 15 characters.
+/// Loads a device program (BPF_PROG_TYPE_CGROUP_DEVICE) of 8-byte instructions under a name of up
+/// to 15 characters.
 ///
-/// The verifier is asked for its log only after it has refused: writing it makes every load slow. EAGAIN (the
-/// verifier was interrupted by a signal) is tried again.
+/// The verifier is asked for its log only after it has refused: writing it makes every load slow.
+/// EAGAIN (the verifier was interrupted by a signal) is tried again.
 pub fn prog_load(insns: &[u8], license: &CStr, name: &str) -> Result<OwnedFd, LoadError> {
     match load(insns, license, name, &mut []) {
         Ok(program) => Ok(program),
         Err(first) => {
             let mut log = vec![0_u8; LOG_BYTES];
-            // What counts is the first error: with a log the kernel may say ENOSPC (the log was cut) instead.
+            // What counts is the first error: with a log the kernel may say ENOSPC (the log was
+            // cut) instead.
             match load(insns, license, name, &mut log) {
                 Ok(program) => Ok(program),
                 Err(_) => {
@@ -369,7 +380,8 @@ fn load(insns: &[u8], license: &CStr, name: &str, log: &mut [u8]) -> io::Result<
             prog_flags: 0,
             prog_name: object_name(name),
         });
-        // SAFETY: insns holds insn_cnt instructions, license ends with NUL, log is writable for log_size bytes.
+        // SAFETY: insns holds insn_cnt instructions, license ends with NUL, log is writable for
+        // log_size bytes.
         match unsafe { bpf_fd(Command::ProgLoad, &mut attr) } {
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && attempt < LOAD_ATTEMPTS => {
                 attempt += 1
@@ -405,13 +417,15 @@ fn attach(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>, flags: u32, replaced:
 
 /// Attaches a device program to a cgroup with these flags.
 ///
-/// With [`BPF_F_ALLOW_MULTI`] it is added to those that are there. With flags 0 or BPF_F_ALLOW_OVERRIDE, when
-/// the one that is there was attached with the same flags, it takes that one's place, whichever it is.
+/// With [`BPF_F_ALLOW_MULTI`] it is added to those that are there. With flags 0 or
+/// BPF_F_ALLOW_OVERRIDE, when the one that is there was attached with the same flags, it takes that
+/// one's place, whichever it is.
 pub fn prog_attach(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>, flags: u32) -> io::Result<()> {
     attach(cgroup, program, flags, 0)
 }
 
-/// Puts a device program atomically in the place of `replaced`, among programs attached with [`BPF_F_ALLOW_MULTI`].
+/// Puts a device program atomically in the place of `replaced`, among programs attached with
+/// [`BPF_F_ALLOW_MULTI`].
 ///
 /// Errors: ENOENT when `replaced` is not attached there (any more), or only through a bpf link.
 pub fn prog_replace(
@@ -450,8 +464,8 @@ struct ElementAttr {
     flags: u64,
 }
 
-/// A hash map of the kernel's. It knows the size of its keys and values, so no call can make the kernel read or
-/// write past a slice; a slice of another size is refused with EINVAL.
+/// A hash map of the kernel's. It knows the size of its keys and values, so no call can make the
+/// kernel read or write past a slice; a slice of another size is refused with EINVAL.
 #[derive(Debug)]
 pub struct HashMap {
     fd: OwnedFd,
@@ -462,7 +476,8 @@ pub struct HashMap {
 }
 
 impl HashMap {
-    /// Makes a map that takes memory only for the entries it holds (BPF_F_NO_PREALLOC). Sizes are in bytes.
+    /// Makes a map that takes memory only for the entries it holds (BPF_F_NO_PREALLOC). Sizes are
+    /// in bytes.
     pub fn create(name: &str, key_size: u32, value_size: u32, max_entries: u32) -> io::Result<Self> {
         let mut attr = Attr::new(MapCreateAttr {
             map_type: BPF_MAP_TYPE_HASH,
@@ -479,8 +494,8 @@ impl HashMap {
         Self::from_fd(unsafe { bpf_fd(Command::MapCreate, &mut attr)? })
     }
 
-    /// Opens the map with this id. Errors: ENOENT when it is gone, EPERM without CAP_SYS_ADMIN, EINVAL when it is no
-    /// plain hash map.
+    /// Opens the map with this id. Errors: ENOENT when it is gone, EPERM without CAP_SYS_ADMIN,
+    /// EINVAL when it is no plain hash map.
     pub fn open_by_id(id: u32) -> io::Result<Self> {
         Self::from_fd(fd_by_id(Command::MapFdById, id)?)
     }
@@ -568,8 +583,8 @@ impl HashMap {
             value,
             flags: 0,
         });
-        // SAFETY: the key is as long as the map's keys (or absent, which only MapNextKey is asked for); the value is the
-        // caller's promise.
+        // SAFETY: the key is as long as the map's keys (or absent, which only MapNextKey is asked
+        // for); the value is the caller's promise.
         unsafe { bpf(command, &mut attr)? };
         Ok(())
     }

@@ -1,15 +1,15 @@
 //! Descriptors that a process was born with.
 
-/// Closes all descriptors from `first` on (close_range(2), Linux 5.9). To be called before anything of the
-/// process's own is open: whoever owns a descriptor in this range would find it closed.
+/// Closes all descriptors from `first` on (close_range(2), Linux 5.9). To be called before anything
+/// of the process's own is open: whoever owns a descriptor in this range would find it closed.
 ///
 /// # Errors
 /// As the system call; ENOSYS on older kernels.
 #[allow(unsafe_code)]
 pub fn close_from(first: u32) -> std::io::Result<()> {
-    // SAFETY: close_range takes three integers and touches no memory of ours. That no owner of a descriptor
-    // in the range exists is what the caller promises; breaking it gives EBADF, not undefined behaviour of
-    // this call.
+    // SAFETY: close_range takes three integers and touches no memory of ours. That no owner of a
+    // descriptor in the range exists is what the caller promises; breaking it gives EBADF, not
+    // undefined behaviour of this call.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0u32) };
     if result == 0 {
         Ok(())

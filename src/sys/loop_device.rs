@@ -1,5 +1,5 @@
-//! Loop devices, and partitions on them that come and go without anybody unplugging a cable (loop(4);
-//! linux/loop.h, linux/blkpg.h).
+//! Loop devices, and partitions on them that come and go without anybody unplugging a cable
+//! (loop(4); linux/loop.h, linux/blkpg.h).
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -50,8 +50,8 @@ fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
 impl LoopDevice {
     /// Attaches a file to a free loop device.
     ///
-    /// # Errors
-    /// When there is no loop driver, no permission, or another process keeps taking the free device first.
+    /// # Errors When there is no loop driver, no permission, or another process keeps taking the
+    /// free device first.
     #[allow(unsafe_code)]
     pub fn attach(file: BorrowedFd<'_>) -> io::Result<Self> {
         let control = OpenOptions::new()
@@ -120,8 +120,8 @@ impl LoopDevice {
             length: size_of::<Partition>() as libc::c_int,
             data: &raw mut partition,
         };
-        // SAFETY: both structures have the kernel's layout, and live until the call returns; the kernel only
-        // reads them.
+        // SAFETY: both structures have the kernel's layout, and live until the call returns; the
+        // kernel only reads them.
         checked(unsafe { libc::ioctl(self.device.as_raw_fd(), BLKPG as _, &raw const argument) })?;
         Ok(())
     }
@@ -136,8 +136,8 @@ impl AsFd for LoopDevice {
 impl Drop for LoopDevice {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
-        // SAFETY: takes no argument, and the descriptor is open for the call. The kernel detaches the file at
-        // the last close if it is still in use; there is nobody to tell of a failure.
+        // SAFETY: takes no argument, and the descriptor is open for the call. The kernel detaches
+        // the file at the last close if it is still in use; there is nobody to tell of a failure.
         unsafe { libc::ioctl(self.device.as_raw_fd(), LOOP_CLR_FD as _, 0) };
     }
 }

@@ -4,9 +4,9 @@ use std::io;
 
 /// Unmaps the pages of code that were run so far, and gives free heap back.
 ///
-/// Code is a private, read-only mapping of a file: what is run again is mapped again from the page cache, at the
-/// cost of a minor fault for each 64 KiB. A process that has started and from now on mostly waits shows, and binds,
-/// only what its waiting takes.
+/// Code is a private, read-only mapping of a file: what is run again is mapped again from the page
+/// cache, at the cost of a minor fault for each 64 KiB. A process that has started and from now on
+/// mostly waits shows, and binds, only what its waiting takes.
 ///
 /// # Errors
 /// When `/proc/self/maps` can't be read, or the kernel refuses.
@@ -20,7 +20,8 @@ pub fn forget_start_up() -> io::Result<()> {
     Ok(())
 }
 
-/// The addresses of a line of proc_pid_maps(5), if it is code of a file: executable, not writable, with an inode.
+/// The addresses of a line of proc_pid_maps(5), if it is code of a file: executable, not writable,
+/// with an inode.
 fn code_mapping(line: &str) -> Option<(usize, usize)> {
     let mut columns = line.split_ascii_whitespace();
     let (start, end) = columns.next()?.split_once('-')?;
@@ -31,9 +32,9 @@ fn code_mapping(line: &str) -> Option<(usize, usize)> {
 
 #[allow(unsafe_code)]
 fn drop_pages(start: usize, length: usize) -> io::Result<()> {
-    // SAFETY: the range is a whole private mapping of a file without write permission, so none of its pages has
-    // ever been changed: what MADV_DONTNEED drops is read again from the same file (madvise(2)), and no
-    // reference into it sees another value.
+    // SAFETY: the range is a whole private mapping of a file without write permission, so none of
+    // its pages has ever been changed: what MADV_DONTNEED drops is read again from the same file
+    // (madvise(2)), and no reference into it sees another value.
     let result = unsafe { libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED) };
     if result == 0 {
         Ok(())

@@ -1,4 +1,5 @@
-//! System calls that neither nix nor rustix wraps safely. The only `unsafe` of the house; knows none of our types.
+//! System calls that neither nix nor rustix wraps safely. The only `unsafe` of the house; knows
+//! none of our types.
 
 pub mod bpf;
 pub mod descriptors;

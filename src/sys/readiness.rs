@@ -12,7 +12,7 @@ use tokio::io::unix::AsyncFd;
 /// # Errors
 /// What epoll_ctl(2) says.
 pub fn of(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an OwnedFd is open, stays the same for its whole life, and the AsyncFd owns it from here on: nobody can
-    // close it, or put another file in its place, while it is registered.
+    // SAFETY: an OwnedFd is open, stays the same for its whole life, and the AsyncFd owns it from
+    // here on: nobody can close it, or put another file in its place, while it is registered.
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
 }

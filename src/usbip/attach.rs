@@ -1,4 +1,5 @@
-//! From a name to a device that drivers have: everything that may go wrong on the way, and is undone then.
+//! From a name to a device that drivers have: everything that may go wrong on the way, and is
+//! undone then.
 //!
 //! Must not know how a device that is there is found and taken away again (`detach`).
 
@@ -21,7 +22,8 @@ use crate::host::state::leases::Leases;
 use crate::model::remote::address::{BusId, RemoteDevice, ServerDevice, UsbIds};
 
 impl Usbip {
-    /// Attaches a remote device. When this returns, the device is the requested one, and its loaded drivers are bound.
+    /// Attaches a remote device. When this returns, the device is the requested one, and its loaded
+    /// drivers are bound.
     ///
     /// # Errors
     /// When it is not attached within the timeout. Then nothing of it is left.
@@ -37,7 +39,8 @@ impl Usbip {
             return Ok(attached);
         }
         let mut refused = None;
-        // The device is most likely where it was, and a server that has not noticed the break does not list it.
+        // The device is most likely where it was, and a server that has not noticed the break does
+        // not list it.
         let begun = self.undo_what_was_begun(requested, purpose)?;
         let last = purpose.last.as_ref().map(|last| last.busid.clone());
         let mut busids: VecDeque<BusId> = begun.or(last).into_iter().collect();
@@ -57,7 +60,8 @@ impl Usbip {
                 busids.extend(found.into_iter().filter(|found| *found != busid));
             }
             match outcome {
-                // Of several devices with the same ids, another may be free, or have the right serial number.
+                // Of several devices with the same ids, another may be free, or have the right
+                // serial number.
                 Err(
                     error @ (UsbipError::Client(ClientError::Busy { .. } | ClientError::Refused { .. })
                     | UsbipError::WrongDevice { .. }
@@ -72,8 +76,8 @@ impl Usbip {
         Err(refused.expect("there is a candidate, and it was refused"))
     }
 
-    /// Takes away what an earlier watcher of the same container had begun to attach; where that was. A watcher has one at
-    /// work for a device: who began it was killed.
+    /// Takes away what an earlier watcher of the same container had begun to attach; where that
+    /// was. A watcher has one at work for a device: who began it was killed.
     fn undo_what_was_begun(
         &self,
         requested: &RemoteDevice,
@@ -107,7 +111,8 @@ impl Usbip {
         candidates(requested, deadline).map_err(|error| self.had_already(requested, error))
     }
 
-    /// A device that is missing in the server's list because this host has it is reported as attached.
+    /// A device that is missing in the server's list because this host has it is reported as
+    /// attached.
     fn had_already(&self, requested: &RemoteDevice, error: UsbipError) -> UsbipError {
         let attached = match &error {
             UsbipError::NotFound { .. } => self.attached().unwrap_or_default(),
@@ -177,7 +182,8 @@ impl Usbip {
         let devid = device.devid();
         let _ports = self.lock_ports(remote, deadline)?;
         self.forget_the_gone()?;
-        // Other tools may take a port between our look and our write: the kernel says so, and the next is tried.
+        // Other tools may take a port between our look and our write: the kernel says so, and the
+        // next is tried.
         while Instant::now() < deadline {
             let last = purpose.last.as_ref().map(|last| last.port);
             let port = self
@@ -185,7 +191,8 @@ impl Usbip {
                 .free_port(speed, last)?
                 .ok_or(UsbipError::NoPort { speed })?;
             let mut record = Record::new(port, requested.clone(), remote.clone(), devid, speed.number());
-            // Before the kernel knows of it: from the first moment on, everybody here is to know whose it is.
+            // Before the kernel knows of it: from the first moment on, everybody here is to know
+            // whose it is.
             record.place = self.vhci.device_dir(port);
             record.container = purpose.container.clone();
             record.reported_speed = Some(reported.number()).filter(|_| reported != speed);
@@ -204,7 +211,8 @@ impl Usbip {
         Err(UsbipError::NoPort { speed })
     }
 
-    /// Drops the records of devices that went by themselves: their servers ended, or unplugged them.
+    /// Drops the records of devices that went by themselves: their servers ended, or unplugged
+    /// them.
     fn forget_the_gone(&self) -> Result<(), UsbipError> {
         for record in self.records.all() {
             if self.vhci.is_empty(record.port)? {
@@ -272,9 +280,9 @@ impl Usbip {
             let others = || UsbipError::InProgress {
                 remote: remote.clone(),
             };
-            // A watcher has one worker for a request, so that one for the same request is of a watcher that was killed. It may
-            // be blocked in the kernel, and ends when its device is detached. A worker for the device by another address is
-            // one of this watcher.
+            // A watcher has one worker for a request, so that one for the same request is of a
+            // watcher that was killed. It may be blocked in the kernel, and ends when its device is
+            // detached. A worker for the device by another address is one of this watcher.
             let record = self.record_of(remote)?;
             let record = record.filter(|record| was_begun(record, requested, purpose));
             self.unplug(&record.ok_or_else(others)?)?;
@@ -286,7 +294,8 @@ impl Usbip {
     }
 }
 
-/// Whether a watcher of the same container had begun to attach the same for it, and has not ended it.
+/// Whether a watcher of the same container had begun to attach the same for it, and has not ended
+/// it.
 fn was_begun(record: &Record, requested: &RemoteDevice, purpose: &Purpose) -> bool {
     let is_ours = record.container.is_some() && record.container == purpose.container;
     is_ours && record.requested == *requested && record.local.is_none()
@@ -328,7 +337,8 @@ fn candidates(requested: &RemoteDevice, deadline: Instant) -> Result<Vec<BusId>,
     Ok(busids)
 }
 
-/// Whether a device is the one. Its serial number is known only when the kernel has read it (`Some`).
+/// Whether a device is the one. Its serial number is known only when the kernel has read it
+/// (`Some`).
 fn check(
     requested: &RemoteDevice,
     remote: &RemoteDevice,
@@ -353,8 +363,9 @@ fn check(
     })
 }
 
-/// Lets the drivers have it. The kernel asks the device for more then, and a server that hangs stops whoever waits in
-/// the kernel, beyond all signals, until the port is detached: so a thread waits, and not we.
+/// Lets the drivers have it. The kernel asks the device for more then, and a server that hangs
+/// stops whoever waits in the kernel, beyond all signals, until the port is detached: so a thread
+/// waits, and not we.
 fn authorize(
     device: &LocalDevice,
     record: &Record,

@@ -16,7 +16,8 @@ use crate::model::device::same_data::Extent;
 use crate::model::remote::address::RemoteDevice;
 use crate::model::remote::binding::{Binding, LastConnection};
 
-/// How often sysfs is read while the kernel enumerates or releases a device, or another process has a lock.
+/// How often sysfs is read while the kernel enumerates or releases a device, or another process has
+/// a lock.
 pub(super) const INTERVAL: Duration = Duration::from_millis(10);
 /// The lease for choosing and releasing ports.
 const PORTS: &str = "usbip/ports";
@@ -33,8 +34,9 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// Whether the device can be used. The kernel shows a port as starting until it sets the address of its device, and it
-    /// sets none when the connection was replaced during the enumeration: then our record decides.
+    /// Whether the device can be used. The kernel shows a port as starting until it sets the
+    /// address of its device, and it sets none when the connection was replaced during the
+    /// enumeration: then our record decides.
     pub fn is_up(&self) -> bool {
         let is_verified =
             self.device.is_some() && self.record.as_ref().is_some_and(|record| record.local.is_some());
@@ -74,7 +76,8 @@ pub struct Usbip {
 }
 
 impl Usbip {
-    /// With the controllers of this kernel. Restores the settings of root hubs that a killed process has changed.
+    /// With the controllers of this kernel. Restores the settings of root hubs that a killed
+    /// process has changed.
     ///
     /// # Errors
     /// When the kernel has no controllers.

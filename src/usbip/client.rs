@@ -1,4 +1,5 @@
-//! A connection to a USB/IP server: connects, sends a request, and prepares the socket for the kernel.
+//! A connection to a USB/IP server: connects, sends a request, and prepares the socket for the
+//! kernel.
 //!
 //! All waits of one call end at one deadline. Must not know of this host's kernel (`vhci`).
 
@@ -27,8 +28,8 @@ const KEEPALIVE_COUNT: u32 = 3;
 /// How long sent data may stay unacknowledged before the connection ends, in milliseconds.
 const USER_TIMEOUT: u32 = 5000;
 
-/// How long connecting may take. TCP repeats a lost packet after 1, 2, 4 s and so on, so that a new attempt is sooner
-/// through a network that works again.
+/// How long connecting may take. TCP repeats a lost packet after 1, 2, 4 s and so on, so that a new
+/// attempt is sooner through a network that works again.
 const CONNECT: Duration = Duration::from_secs(7);
 /// How long connecting from the port of the last connection may take.
 const CONNECT_FROM: Duration = Duration::from_secs(3);
@@ -131,8 +132,9 @@ pub fn list(server: &Server, deadline: Instant) -> Result<Vec<Exported>, ClientE
 
 /// Imports a device: until the connection is closed, the server gives it to no one else.
 ///
-/// `from` is the local port of a connection that broke. If the server has not noticed, a new connection from the same port
-/// makes it release the device (RFC 9293, 3.5.1: half-open connections). If that port is not available, another one is used.
+/// `from` is the local port of a connection that broke. If the server has not noticed, a new
+/// connection from the same port makes it release the device (RFC 9293, 3.5.1: half-open
+/// connections). If that port is not available, another one is used.
 ///
 /// # Errors
 /// When the server does not answer before the deadline, refuses, or replies with another device.
@@ -271,7 +273,8 @@ impl Read for Dialogue<'_> {
     }
 }
 
-/// As `TcpStream::connect_timeout`, from a port of ours that may just have been another connection's.
+/// As `TcpStream::connect_timeout`, from a port of ours that may just have been another
+/// connection's.
 fn connect_from(port: u16, to: &SocketAddr, patience: Duration) -> io::Result<TcpStream> {
     let (family, any) = match to {
         SocketAddr::V4(_) => (AddressFamily::Inet, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
@@ -306,8 +309,8 @@ fn left(deadline: Instant) -> Option<Duration> {
         .filter(|left| !left.is_zero())
 }
 
-/// The addresses of the server. The resolver of the C library has no deadline: a thread calls it, and is abandoned when it
-/// takes too long.
+/// The addresses of the server. The resolver of the C library has no deadline: a thread calls it,
+/// and is abandoned when it takes too long.
 fn resolve(server: &Server, deadline: Instant) -> Result<Vec<SocketAddr>, ClientError> {
     if let Ok(address) = server.host().parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, server.port())]);

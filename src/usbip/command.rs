@@ -130,7 +130,8 @@ fn failure(error: &UsbipError) -> Failure {
     }
 }
 
-/// Whether a container that had a device attached still runs or is being started, as far as is known.
+/// Whether a container that had a device attached still runs or is being started, as far as is
+/// known.
 fn exists(registry: &Registry, id: &str) -> bool {
     let Ok(id) = id.parse::<ContainerId>() else {
         return false;

@@ -12,8 +12,8 @@ use super::records::Record;
 use super::vhci::{DETACH_TIMEOUT, State, VhciError};
 
 impl Usbip {
-    /// Detaches a device that we attached, or are attaching. The process that attaches it may be blocked in the kernel until
-    /// the device is detached, and so does not take part.
+    /// Detaches a device that we attached, or are attaching. The process that attaches it may be
+    /// blocked in the kernel until the device is detached, and so does not take part.
     ///
     /// # Errors
     /// When it is not attached, or is not ours, or the kernel does not let go of it.
@@ -23,8 +23,8 @@ impl Usbip {
         Ok(record)
     }
 
-    /// Detaches the devices that were attached, or begun to be, for containers, and that `is_meant` returns true for, given
-    /// the container and the record. Tries all of them.
+    /// Detaches the devices that were attached, or begun to be, for containers, and that `is_meant`
+    /// returns true for, given the container and the record. Tries all of them.
     ///
     /// # Errors
     /// When the kernel does not release one of them.
@@ -81,7 +81,8 @@ impl Usbip {
         }
     }
 
-    /// Detaches what a record tells of, if it is still there, and waits until the port can be used again.
+    /// Detaches what a record tells of, if it is still there, and waits until the port can be used
+    /// again.
     pub(super) fn unplug(&self, record: &Record) -> Result<(), UsbipError> {
         let port = record.port;
         let deadline = Instant::now() + DETACH_TIMEOUT;
@@ -94,7 +95,8 @@ impl Usbip {
                     Err(VhciError::File { source, .. }) if source.kind() == io::ErrorKind::InvalidInput => {}
                     outcome => outcome?,
                 },
-                // It is on its way out by itself; nobody is to take it for one of this host's own meanwhile.
+                // It is on its way out by itself; nobody is to take it for one of this host's own
+                // meanwhile.
                 false if self.is_leaving(port)? => {}
                 false => {
                     if self.is_recorded(record) {

@@ -1,4 +1,5 @@
-//! Keeps drivers from binding to a device while it is attached, so that it can be verified first: by a setting of the root hubs.
+//! Keeps drivers from binding to a device while it is attached, so that it can be verified first:
+//! by a setting of the root hubs.
 //!
 //! ```text
 //! <state-dir>/usbip/hubs.lock    flock, shared by all processes that attach a device
@@ -42,10 +43,11 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Changes the setting of all root hubs of the controllers. Several processes may do that at the same time.
+    /// Changes the setting of all root hubs of the controllers. Several processes may do that at
+    /// the same time.
     ///
-    /// # Errors
-    /// When the directory can't be written, the hubs can't be, or the lock is not had before the deadline.
+    /// # Errors When the directory can't be written, the hubs can't be, or the lock is not had
+    /// before the deadline.
     pub fn take(dir: &Path, vhci: &Vhci, deadline: Instant) -> Result<Self, HubError> {
         let hold = Self {
             lock: lock(dir, deadline)?,
@@ -59,7 +61,8 @@ impl Hold {
         Ok(hold)
     }
 
-    /// Saves the settings of the hubs, unless another process has: then they have been changed already.
+    /// Saves the settings of the hubs, unless another process has: then they have been changed
+    /// already.
     fn remember(&self, vhci: &Vhci) -> Result<(), HubError> {
         let mut before = BTreeMap::new();
         for hub in vhci.root_hubs() {
@@ -78,7 +81,8 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        // flock(2): when the conversion fails, our shared lock is gone too, and another is there to do this.
+        // flock(2): when the conversion fails, our shared lock is gone too, and another is there to
+        // do this.
         if matches!(flock::try_lock(&self.lock, Lock::Exclusive), Ok(true)) {
             put_back(&self.before);
         }
@@ -121,7 +125,8 @@ mod tests {
     use fs2::FileExt;
     use std::time::Duration;
 
-    /// A directory for the state, and controllers with one hub that lets drivers near by a rule of its own.
+    /// A directory for the state, and controllers with one hub that lets drivers near by a rule of
+    /// its own.
     struct Bed(tempfile::TempDir);
 
     impl Bed {

@@ -1,12 +1,13 @@
-//! USB/IP: attaches USB devices of other hosts to this one. From then on they are devices like all others.
+//! USB/IP: attaches USB devices of other hosts to this one. From then on they are devices like all
+//! others.
 //!
 //! ```text
 //! attach:  client::list (which bus ids) -> lease -> client::import -> hubs::Hold -> Vhci::attach
 //!            -> the device appears, without drivers -> verify -> authorize -> record
 //! detach:  record -> compare with the port -> Vhci::detach -> port and sysfs are empty
 //! ```
-//! A device that is not the requested one is detached before any driver binds to it. Only what is surely the named device is
-//! detached. All waits are bounded.
+//! A device that is not the requested one is detached before any driver binds to it. Only what is
+//! surely the named device is detached. All waits are bounded.
 
 mod attach;
 mod attachments;

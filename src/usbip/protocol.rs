@@ -1,8 +1,9 @@
 //! What goes over the wire before the kernel takes over: the lists and the imports of USB/IP.
 //!
-//! The kernel's Documentation/usb/usbip_protocol.rst and tools/usb/usbip/src/usbip_network.h describe it. Everything is
-//! big endian; texts are padded with NUL. Whatever comes from the server is foreign: bounded, checked, and read to the
-//! byte, since what follows an import's reply is the kernel's. Must not know of sockets or time.
+//! The kernel's Documentation/usb/usbip_protocol.rst and tools/usb/usbip/src/usbip_network.h
+//! describe it. Everything is big endian; texts are padded with NUL. Whatever comes from the server
+//! is foreign: bounded, checked, and read to the byte, since what follows an import's reply is the
+//! kernel's. Must not know of sockets or time.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -126,7 +127,8 @@ impl fmt::Display for Refusal {
 pub struct Speed(u8);
 
 impl Speed {
-    /// Of the numbers that the kernel takes for a remote device (drivers/usb/usbip/vhci_sysfs.c, valid_args).
+    /// Of the numbers that the kernel takes for a remote device (drivers/usb/usbip/vhci_sysfs.c,
+    /// valid_args).
     pub fn new(number: u32) -> Option<Self> {
         matches!(number, 1..=6).then_some(Self(number as u8))
     }
@@ -136,14 +138,15 @@ impl Speed {
         u32::from(self.0)
     }
 
-    /// The speed to give to the kernel. Before Linux 6.12, vhci_hcd answers EINVAL to SuperSpeed+ (vhci_sysfs.c, valid_args);
-    /// all its SuperSpeed hubs have 5 Gbit/s, so that nothing is lost.
+    /// The speed to give to the kernel. Before Linux 6.12, vhci_hcd answers EINVAL to SuperSpeed+
+    /// (vhci_sysfs.c, valid_args); all its SuperSpeed hubs have 5 Gbit/s, so that nothing is lost.
     #[must_use]
     pub fn for_kernel(self) -> Self {
         Self(self.0.min(5))
     }
 
-    /// Whether it comes up at the kernel's SuperSpeed hub: the kernel goes by this, and not by the port.
+    /// Whether it comes up at the kernel's SuperSpeed hub: the kernel goes by this, and not by the
+    /// port.
     pub fn is_super(self) -> bool {
         self.0 >= 5
     }

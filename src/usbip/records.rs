@@ -3,8 +3,8 @@
 //! ```text
 //! <state-dir>/usbip/port-<N>.json    0600; written before the device is attached, and again when it is verified
 //! ```
-//! A record is valid only while the kernel shows the same device at the port: other tools use ports as well. Must not know how
-//! a device is attached.
+//! A record is valid only while the kernel shows the same device at the port: other tools use ports
+//! as well. Must not know how a device is attached.
 
 use std::fs;
 use std::io;
@@ -61,8 +61,8 @@ pub struct Record {
     /// The container that it is reserved for; `None` = for all, by an operator.
     #[serde(default)]
     pub container: Option<String>,
-    /// The port of TCP that the connection begins at. Who connects from there again frees a server that has not noticed
-    /// that the first one is gone.
+    /// The port of TCP that the connection begins at. Who connects from there again frees a server
+    /// that has not noticed that the first one is gone.
     #[serde(default)]
     pub local_port: u16,
     /// ServerDevice attaching this is: two of the same device at the same port are not the same.
@@ -139,8 +139,8 @@ impl Record {
         }
     }
 
-    /// Whether what is at the port now is what this tells of. The kernel says which device it is only as long as that is
-    /// [`State::Used`].
+    /// Whether what is at the port now is what this tells of. The kernel says which device it is
+    /// only as long as that is [`State::Used`].
     pub fn is_of(&self, slot: &Slot, device: Option<&LocalDevice>) -> bool {
         if slot.port != self.port {
             return false;
@@ -224,7 +224,8 @@ pub fn reservations(state_dir: &Path) -> Vec<Reservation> {
         .collect()
 }
 
-/// The devices that the requests of a container for devices of this host do not select, because they are reserved.
+/// The devices that the requests of a container for devices of this host do not select, because
+/// they are reserved.
 pub fn reserved_devices(state_dir: &Path, container: &str, inventory: &Inventory) -> Vec<ReservedDevice> {
     let reservations = reservations(state_dir);
     let reserved = reservations.iter();

@@ -1,5 +1,5 @@
-//! What the USB/IP worker `oci-hotplug-usbip` does for a watcher, a hook or `oci-hotplug recover`: a task as JSON on its
-//! standard input, and a reply as JSON on its standard output.
+//! What the USB/IP worker `oci-hotplug-usbip` does for a watcher, a hook or `oci-hotplug recover`:
+//! a task as JSON on its standard input, and a reply as JSON on its standard output.
 
 use std::path::PathBuf;
 use std::time::Duration;

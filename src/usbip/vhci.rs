@@ -1,7 +1,8 @@
 //! The kernel's virtual USB host controllers, vhci_hcd: their ports, and what is attached to them.
 //!
-//! Follows the kernel's drivers/usb/usbip/vhci_sysfs.c. The first controller has the control files for all controllers, and
-//! ports are numbered across them. Must not know what should be attached, or for whom.
+//! Follows the kernel's drivers/usb/usbip/vhci_sysfs.c. The first controller has the control files
+//! for all controllers, and ports are numbered across them. Must not know what should be attached,
+//! or for whom.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -18,7 +19,8 @@ use crate::model::remote::vhci;
 pub const DETACH_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest attribute that is read, in bytes: sysfs has no longer ones.
 const MAX_TEXT: usize = 4096;
-/// The kernel's number for the nodes of USB devices, and how many each bus has (drivers/usb/core/usb.h).
+/// The kernel's number for the nodes of USB devices, and how many each bus has
+/// (drivers/usb/core/usb.h).
 const USB_MAJOR: u32 = 189;
 const NODES_OF_A_BUS: u32 = 128;
 /// How many digits `status` gives to a socket of a controller that has not started (vhci_sysfs.c,
@@ -152,7 +154,8 @@ fn parse_slot(line: &str, has_hub: bool) -> Option<Slot> {
     })
 }
 
-/// The position of a port: its controller, one of the two hubs of that, and the port of the hub, from 0.
+/// The position of a port: its controller, one of the two hubs of that, and the port of the hub,
+/// from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place {
     controller: u32,
@@ -239,8 +242,8 @@ impl Vhci {
         Ok(self.slots()?.into_iter().find(|slot| slot.port == port))
     }
 
-    /// A port for a device of this speed, if possible another one than `last`. A port whose last device is still in sysfs is not
-    /// free: that device would take over the new connection.
+    /// A port for a device of this speed, if possible another one than `last`. A port whose last
+    /// device is still in sysfs is not free: that device would take over the new connection.
     ///
     /// # Errors
     /// When the ports can't be read.
@@ -253,8 +256,8 @@ impl Vhci {
         Ok(slots.into_iter().map(|slot| slot.port).find(has_left))
     }
 
-    /// Gives a connection to the kernel, which then enumerates the device. The kernel has its own reference to the socket.
-    /// Returns `false` when the port is not free.
+    /// Gives a connection to the kernel, which then enumerates the device. The kernel has its own
+    /// reference to the socket. Returns `false` when the port is not free.
     ///
     /// # Errors
     /// When the kernel refuses for another reason.
@@ -297,7 +300,8 @@ impl Vhci {
         LocalDevice::read(self.device_dir(port)?)
     }
 
-    /// The sysfs directory of the device at a port, now or later. Not read from `local_busid` of `status`, which is late.
+    /// The sysfs directory of the device at a port, now or later. Not read from `local_busid` of
+    /// `status`, which is late.
     pub fn device_dir(&self, port: u32) -> Option<PathBuf> {
         let place = self.place(port);
         let mut hubs = self.hubs.iter();
@@ -379,14 +383,15 @@ impl LocalDevice {
         raw_node(&self.name, self.devnum)
     }
 
-    /// Its serial number, if it has one. The kernel shows this only to who gets hold of the device (drivers/usb/core/sysfs.c,
-    /// usb_string_attr), and so not while it is being configured: a server that hangs then would hold up the reader.
+    /// Its serial number, if it has one. The kernel shows this only to who gets hold of the device
+    /// (drivers/usb/core/sysfs.c, usb_string_attr), and so not while it is being configured: a
+    /// server that hangs then would hold up the reader.
     pub fn serial(&self) -> Option<String> {
         attribute(&self.dir, "serial")
     }
 
-    /// Lets the kernel configure it and bind drivers. As long as the device takes to answer: with a server that hangs,
-    /// until it is detached.
+    /// Lets the kernel configure it and bind drivers. As long as the device takes to answer: with a
+    /// server that hangs, until it is detached.
     ///
     /// # Errors
     /// When the kernel refuses, or the device has gone.
@@ -396,7 +401,8 @@ impl LocalDevice {
     }
 }
 
-/// The number of the raw node of a device with this name in sysfs, such as `3-1`, and this number on its bus.
+/// The number of the raw node of a device with this name in sysfs, such as `3-1`, and this number
+/// on its bus.
 pub(super) fn raw_node(name: &str, devnum: u32) -> Option<DevNum> {
     let bus: u32 = name.split_once('-')?.0.parse().ok()?;
     Some(DevNum {
@@ -434,8 +440,8 @@ mod tests {
     use crate::model::any_text::any_text;
     use proptest::prelude::*;
 
-    /// As Debian 13's kernel 6.12 has it: an FTDI adapter, one that is on its way in, a SuperSpeed disk; and a controller
-    /// that is not ready, by that kernel's source.
+    /// As Debian 13's kernel 6.12 has it: an FTDI adapter, one that is on its way in, a SuperSpeed
+    /// disk; and a controller that is not ready, by that kernel's source.
     const STATUS: &str = "hub port sta spd dev      sockfd local_busid\n\
         hs  0000 006 002 00010002 000003 3-1\n\
         hs  0008 005 000 00000000 000000 0-0\n\
@@ -488,7 +494,8 @@ mod tests {
         );
     }
 
-    /// Seen on Debian 13: port 0 at usb3/3-1, port 15 at vhci_hcd.0/usb4/4-1, port 35 at vhci_hcd.1/usb5/5-6.
+    /// Seen on Debian 13: port 0 at usb3/3-1, port 15 at vhci_hcd.0/usb4/4-1, port 35 at
+    /// vhci_hcd.1/usb5/5-6.
     #[test]
     fn a_port_is_found_where_the_kernel_has_it() {
         let vhci = Vhci {

@@ -1,9 +1,10 @@
 //! Starts the USB/IP worker `oci-hotplug-usbip` for a watcher, a hook or `oci-hotplug recover`.
 //!
-//! A server that hangs can block the process that configures its device in the kernel, even against SIGKILL, until the
-//! device is detached. That process must not be a watcher, which serves other devices as well, nor one of its threads,
-//! which would keep the container's lock. The device stays attached when the worker ends: the kernel has the connection,
-//! and its `remove` event tells the watcher when that breaks. So no worker runs while devices are attached.
+//! A server that hangs can block the process that configures its device in the kernel, even against
+//! SIGKILL, until the device is detached. That process must not be a watcher, which serves other
+//! devices as well, nor one of its threads, which would keep the container's lock. The device stays
+//! attached when the worker ends: the kernel has the connection, and its `remove` event tells the
+//! watcher when that breaks. So no worker runs while devices are attached.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
@@ -46,7 +47,8 @@ pub enum WorkerError {
     },
 }
 
-/// A worker that attaches a device. Dropping it kills it; the next worker, or [`release`], undoes what it began.
+/// A worker that attaches a device. Dropping it kills it; the next worker, or [`release`], undoes
+/// what it began.
 #[derive(Debug)]
 pub struct Worker(Started);
 
@@ -80,7 +82,8 @@ impl Drop for Worker {
     }
 }
 
-/// Detaches devices that were attached for containers, and waits for that until the timeout. The worker goes on after it.
+/// Detaches devices that were attached for containers, and waits for that until the timeout. The
+/// worker goes on after it.
 pub fn release(state_dir: &Path, release: Release, timeout: Duration) {
     // Records in a directory that others can write are not ours.
     if trust::check(state_dir).is_err() || !is_in_use(state_dir) {
@@ -99,8 +102,8 @@ pub fn release(state_dir: &Path, release: Release, timeout: Duration) {
     }
 }
 
-/// Whether this host has a device attached, or an attachment was begun: then there is a file beside the hubs' lock, which
-/// stays.
+/// Whether this host has a device attached, or an attachment was begun: then there is a file beside
+/// the hubs' lock, which stays.
 fn is_in_use(state_dir: &Path) -> bool {
     let entries = fs::read_dir(state_dir.join(records::DIRECTORY));
     let mut entries = entries.into_iter().flatten().flatten();

@@ -1,4 +1,5 @@
-//! The container's device access in whichever cgroup its init is: a process can be moved while it runs.
+//! The container's device access in whichever cgroup its init is: a process can be moved while it
+//! runs.
 //!
 //! Must not know why access is granted, nor how a cgroup filters devices (`host::filter`).
 
@@ -24,7 +25,8 @@ pub(super) struct ContainerAccess {
 pub(super) enum Place {
     /// Where it was, or the container is ending.
     Same,
-    /// In this other cgroup, for people: nothing is granted in the old one any more, and nothing yet in the new one.
+    /// In this other cgroup, for people: nothing is granted in the old one any more, and nothing
+    /// yet in the new one.
     Moved(String),
     /// Where no access can be granted, for this reason.
     Nowhere(String),
@@ -34,11 +36,12 @@ pub(super) enum Place {
 const ROOT: &str = "the container's processes were moved to the root cgroup, whose device rules oci-hotplug never changes (move them to a cgroup of their own)";
 
 impl ContainerAccess {
-    /// Opens the filter at the container's cgroups. `memory` is what an earlier watcher noted, if there was one; when the
-    /// container has moved since then, its grants are revoked, and it is cleared.
+    /// Opens the filter at the container's cgroups. `memory` is what an earlier watcher noted, if
+    /// there was one; when the container has moved since then, its grants are revoked, and it is
+    /// cleared.
     ///
-    /// # Errors
-    /// When the cgroups cannot be opened, or belong to another container. A successor gets a filter even then.
+    /// # Errors When the cgroups cannot be opened, or belong to another container. A successor gets
+    /// a filter even then.
     pub fn open(
         container: &Container,
         owner: Owner,
@@ -74,8 +77,9 @@ impl ContainerAccess {
         Ok(access)
     }
 
-    /// Opens the filter of these cgroups. A container that has never been in a cgroup of its own needs none; one that was in
-    /// one, of the hierarchy that decides about its devices, is in the root cgroup when it has none there now.
+    /// Opens the filter of these cgroups. A container that has never been in a cgroup of its own
+    /// needs none; one that was in one, of the hierarchy that decides about its devices, is in the
+    /// root cgroup when it has none there now.
     fn enter(&mut self, paths: &CgroupPaths, memory: FilterMemory) -> Result<(), Problem> {
         let before = self.filter.cgroups();
         let has_left = match before.v1 {
@@ -156,7 +160,8 @@ impl ContainerAccess {
         }
     }
 
-    /// Checks that access is still in force, and grants it again where an engine has replaced the filter.
+    /// Checks that access is still in force, and grants it again where an engine has replaced the
+    /// filter.
     pub fn ensure(&mut self, granted: &GrantSet) -> Result<Change, FilterError> {
         self.filter.ensure(granted)
     }
@@ -171,7 +176,8 @@ impl ContainerAccess {
         self.filter.renew_claims();
     }
 
-    /// Revokes everything when the container has ended: its cgroup may outlive it. Returns whether nothing is left.
+    /// Revokes everything when the container has ended: its cgroup may outlive it. Returns whether
+    /// nothing is left.
     pub fn revoke(&self) -> bool {
         let outcome = filter::revoke(&self.filter.memory(), &self.owner);
         if let Err(error) = &outcome {

@@ -1,4 +1,5 @@
-//! Which candidates may be attached: the policy's verdict on each, and the lease that keeps exclusive devices apart.
+//! Which candidates may be attached: the policy's verdict on each, and the lease that keeps
+//! exclusive devices apart.
 //!
 //! Must not know how an admitted device is attached (`transaction`).
 
@@ -56,8 +57,8 @@ impl Admission {
         &self.policy
     }
 
-    /// Decides for each candidate: the policy first, then the lease of what it allows. Leases are taken here, and released by
-    /// [`Admission::finish`] when the plan was applied.
+    /// Decides for each candidate: the policy first, then the lease of what it allows. Leases are
+    /// taken here, and released by [`Admission::finish`] when the plan was applied.
     pub fn decide(&mut self, candidates: &Candidates<'_>, traits: &ContainerTraits) -> Admissions {
         let host_use = self.host_use(candidates);
         let context = PolicyContext {
@@ -124,8 +125,8 @@ impl Admission {
         }
     }
 
-    /// After a plan was applied: releases the leases of devices that are neither admitted nor attached any more, and logs once
-    /// for each device why it is not attached.
+    /// After a plan was applied: releases the leases of devices that are neither admitted nor
+    /// attached any more, and logs once for each device why it is not attached.
     pub fn finish(&mut self, not_attached: Vec<NotAttached>, planner: &Planner, holders: &Holders<'_>) {
         self.release_leases(holders.inside().attachments(), holders.inventory());
         self.not_attached = not_attached;
@@ -212,8 +213,8 @@ impl Admission {
 
     /// Reads the configuration again, and puts its policy in force.
     ///
-    /// # Errors
-    /// Why the configuration can't be used; the previous policy stays in force. It is also in the status.
+    /// # Errors Why the configuration can't be used; the previous policy stays in force. It is also
+    /// in the status.
     pub fn reload(&mut self, state_dir: &Path) -> Result<(), String> {
         let config = Config::load(self.config.as_deref(), Some(state_dir));
         match config.and_then(|config| config.policy()) {

@@ -126,7 +126,8 @@ pub fn watcher() -> ExitCode {
 
 fn exit_code(outcome: Result<Ending, WatcherError>, id: &ContainerId, take_over: bool) -> ExitCode {
     if matches!(outcome, Ok(_) | Err(WatcherError::NotEnrolled(..))) {
-        // For systemd, a program that ends before it was ready has failed, and is started again and again.
+        // For systemd, a program that ends before it was ready has failed, and is started again and
+        // again.
         systemd::notify("READY=1");
     }
     match outcome {
@@ -145,7 +146,8 @@ fn exit_code(outcome: Result<Ending, WatcherError>, id: &ContainerId, take_over:
     }
 }
 
-/// The configuration that is named; for a watcher that takes over, the one that was named to the container's hook.
+/// The configuration that is named; for a watcher that takes over, the one that was named to the
+/// container's hook.
 fn configuration(options: &Options, id: &ContainerId) -> Result<Config, ConfigError> {
     let config = Config::load(
         options.common.config.as_deref(),
@@ -166,9 +168,9 @@ fn configuration(options: &Options, id: &ContainerId) -> Result<Config, ConfigEr
     }
 }
 
-/// # Errors
-/// When rules that may concern a request of the container are unknown: a watcher would detach its devices, and the present one
-/// can go on until the configuration is fixed. An error in the record is reported where the record is needed.
+/// # Errors When rules that may concern a request of the container are unknown: a watcher would
+/// detach its devices, and the present one can go on until the configuration is fixed. An error in
+/// the record is reported where the record is needed.
 fn check_known(policy: &Policy, registry: &Registry, id: &ContainerId) -> Result<(), Denial> {
     let record = registry.record(id).ok().flatten();
     let mut entry = record.iter().flat_map(|record| &record.requests);

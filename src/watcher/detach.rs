@@ -18,12 +18,12 @@ pub struct HandedOver {
     pub ready: File,
 }
 
-/// Makes this process independent: a session of its own, no descriptor but what was handed over, `/` as
-/// working directory, umask 0 so that modes are what requests say. A process that waits for the end of a pipe that the
-/// hook had open does not wait for the watcher.
+/// Makes this process independent: a session of its own, no descriptor but what was handed over,
+/// `/` as working directory, umask 0 so that modes are what requests say. A process that waits for
+/// the end of a pipe that the hook had open does not wait for the watcher.
 ///
-/// Call this first, before anything is opened. `handed_over` says whether standard input and output are
-/// the lock and the pipe that [`HandedOver`] names.
+/// Call this first, before anything is opened. `handed_over` says whether standard input and output
+/// are the lock and the pipe that [`HandedOver`] names.
 ///
 /// # Errors
 /// When a descriptor can't be moved, or /dev/null can't be opened.

@@ -16,7 +16,8 @@ impl Watcher {
         let woken = Instant::now();
         let events = self.world.drain();
         let events = self.take_removals(events);
-        // Follow links before applying the events, so that one plan moves a link from one device to the other.
+        // Follow links before applying the events, so that one plan moves a link from one device to
+        // the other.
         let mut is_news = self.world.links_may_have_moved() && self.world.follow_links(&self.planner);
         for event in events {
             is_news |= self.take_event(event);
@@ -28,11 +29,13 @@ impl Watcher {
         self.inside.count(|counters| counters.count_wake(took));
     }
 
-    /// Takes in the removals of devices that are attached or selected, before all other events, and acts on them at
-    /// once: access is revoked before anything is evaluated, and the container sees a device go that is plugged in again in
-    /// the same batch. Returns the other events, without those of devices that are gone.
+    /// Takes in the removals of devices that are attached or selected, before all other events, and
+    /// acts on them at once: access is revoked before anything is evaluated, and the container sees
+    /// a device go that is plugged in again in the same batch. Returns the other events, without
+    /// those of devices that are gone.
     fn take_removals(&mut self, events: Vec<DeviceEvent>) -> Vec<DeviceEvent> {
-        // A move changes what the paths of later events mean: then all events are taken in as they come.
+        // A move changes what the paths of later events mean: then all events are taken in as they
+        // come.
         let is_move = |event: &DeviceEvent| matches!(event, DeviceEvent::Moved { .. });
         if events.iter().any(is_move) {
             return events;

@@ -70,12 +70,13 @@ pub struct ContainerEffects {
 }
 
 impl ContainerEffects {
-    /// Opens a container with what an earlier watcher noted, and leaves only `due` of the access that it granted; returns what
-    /// is in force. That comes first, because a container can delay the rest. If the rest fails, no access is left, because no
-    /// watcher would be there to revoke it.
+    /// Opens a container with what an earlier watcher noted, and leaves only `due` of the access
+    /// that it granted; returns what is in force. That comes first, because a container can delay
+    /// the rest. If the rest fails, no access is left, because no watcher would be there to revoke
+    /// it.
     ///
-    /// # Errors
-    /// When its cgroup, /dev or network namespace can't be reached, or its cgroup belongs to another container.
+    /// # Errors When its cgroup, /dev or network namespace can't be reached, or its cgroup belongs
+    /// to another container.
     pub fn open(
         container: &Container,
         lock: RecordLock,
@@ -162,7 +163,8 @@ impl ContainerEffects {
         self.counters.set(counters);
     }
 
-    /// Whether the next watcher would not know something that was counted. Wakes alone are not worth a write.
+    /// Whether the next watcher would not know something that was counted. Wakes alone are not
+    /// worth a write.
     pub fn has_counted(&self) -> bool {
         let counters = self.counters.get();
         let wakes = Counters {
@@ -174,8 +176,9 @@ impl ContainerEffects {
         counters != wakes
     }
 
-    /// Notes the requests' roots for the next journal. Returns whether they have changed. A removed root whose grace period runs
-    /// is noted as if it were present: the next watcher finds it gone, and starts the period again.
+    /// Notes the requests' roots for the next journal. Returns whether they have changed. A removed
+    /// root whose grace period runs is noted as if it were present: the next watcher finds it gone,
+    /// and starts the period again.
     pub fn note_roots<'r>(
         &mut self,
         requests: impl Iterator<Item = (RequestId, &'r RequestEntry)> + Clone,
@@ -210,7 +213,8 @@ impl ContainerEffects {
         are_new
     }
 
-    /// Checks that access is still in force, and grants it again where an engine has replaced the filter.
+    /// Checks that access is still in force, and grants it again where an engine has replaced the
+    /// filter.
     ///
     /// # Errors
     /// When it is not, and can't be granted again.

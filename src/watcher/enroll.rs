@@ -1,4 +1,5 @@
-//! Gives a container that requests devices its watcher: lock, record, launch, and cleanup when that fails.
+//! Gives a container that requests devices its watcher: lock, record, launch, and cleanup when that
+//! fails.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,8 +19,8 @@ use crate::model::oci::ContainerId;
 /// The pause before a watcher that is just starting or ending is asked again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
-/// How long the init of the previous run of a container may take to end. crun's `delete --force` returns before the killed
-/// process has ended.
+/// How long the init of the previous run of a container may take to end. crun's `delete --force`
+/// returns before the killed process has ended.
 const INIT_END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Who enrolls a container.
@@ -43,7 +44,8 @@ pub enum EnrollError {
     /// A new watcher does not start.
     #[error(transparent)]
     Launch(#[from] LaunchError),
-    /// The watcher that recorded what is in the container has ended, and its record is needed to start it again.
+    /// The watcher that recorded what is in the container has ended, and its record is needed to
+    /// start it again.
     #[error("container {0} has no watcher, which died or was stopped: `oci-hotplug recover` starts it again")]
     Unwatched(ContainerId),
     /// The container has ended.
@@ -51,12 +53,13 @@ pub enum EnrollError {
     Ended(ContainerId),
 }
 
-/// Adds the requests of a record to the watcher of its container, or starts one. Returns the watcher's response:
-/// [`ControlResponse::Gone`] when the watcher of an earlier container with this id is still there at the deadline.
+/// Adds the requests of a record to the watcher of its container, or starts one. Returns the
+/// watcher's response: [`ControlResponse::Gone`] when the watcher of an earlier container with this
+/// id is still there at the deadline.
 ///
-/// # Errors
-/// [`RegistryError::IdInUse`] at once when the id belongs to another container that runs. When the state directory cannot be
-/// used, the watcher does not answer in time, or a new one does not start; then nothing of the container is left.
+/// # Errors [`RegistryError::IdInUse`] at once when the id belongs to another container that runs.
+/// When the state directory cannot be used, the watcher does not answer in time, or a new one does
+/// not start; then nothing of the container is left.
 pub fn enroll(
     registry: &Registry,
     id: &ContainerId,
@@ -97,8 +100,8 @@ pub fn enroll(
     }
 }
 
-/// Whether the id is free for `container`: an enrolled container with another init has ended. An init with the same bundle is
-/// that of the previous run, which may be about to end.
+/// Whether the id is free for `container`: an enrolled container with another init has ended. An
+/// init with the same bundle is that of the previous run, which may be about to end.
 fn check_id(enrolled: Option<&RecordedInit>, container: &ContainerFacts) -> Result<(), RegistryError> {
     let Some(other) = enrolled.filter(|init| !init.is_of(container)) else {
         return Ok(());
@@ -126,7 +129,8 @@ fn prepare(
     enroller: Enroller,
 ) -> Result<RecordLock, EnrollError> {
     match (enroller, lock.record()) {
-        // The previous watcher crashed: keep the requests and attachments recorded by earlier hooks.
+        // The previous watcher crashed: keep the requests and attachments recorded by earlier
+        // hooks.
         (Enroller::Hook, Ok(Some(before))) if before.is_of(&record.container) => {
             lock.write_record(&before.joined_by(record))?;
             return Ok(lock);
@@ -161,8 +165,8 @@ fn start(
 ) -> Result<ControlResponse, EnrollError> {
     let response = launch(registry, id, &lock, config.named.as_deref(), timeout);
     if !matches!(response, Ok(ControlResponse::Done)) {
-        // The container does not start, or keeps what it has. The watcher has ended or is about to, and until then the
-        // lock that we share keeps others out.
+        // The container does not start, or keeps what it has. The watcher has ended or is about to,
+        // and until then the lock that we share keeps others out.
         lock.remove()?;
         cgroup_owners::sweep(registry.root());
     }

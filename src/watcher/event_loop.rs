@@ -60,7 +60,8 @@ pub(super) struct EventLoop {
     epoll: Epoll,
     signals: SignalFd,
     control: ControlSocket,
-    /// The clients of the control socket that have not sent a complete request; the index is part of their token.
+    /// The clients of the control socket that have not sent a complete request; the index is part
+    /// of their token.
     clients: Vec<Option<ControlClient>>,
     next_tick: Instant,
 }

@@ -1,7 +1,9 @@
-//! Another watcher process takes this one's place while the container runs: both ends of the handover.
+//! Another watcher process takes this one's place while the container runs: both ends of the
+//! handover.
 //!
-//! The old watcher leaves its container as it is. The new one gets lock and leases as open files, so that they are never free in
-//! between, and finds out by itself what has happened on the host meanwhile.
+//! The old watcher leaves its container as it is. The new one gets lock and leases as open files,
+//! so that they are never free in between, and finds out by itself what has happened on the host
+//! meanwhile.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -20,7 +22,8 @@ use crate::host::state::record_lock::RecordLock;
 use crate::host::state::registry::Registry;
 use crate::model::oci::ContainerId;
 
-/// How long the old watcher may take to leave: longer than an attempt to attach a remote device that it waits for.
+/// How long the old watcher may take to leave: longer than an attempt to attach a remote device
+/// that it waits for.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The interval between two requests to a watcher that is starting or ending.
@@ -62,7 +65,8 @@ pub(super) fn take_over(registry: &Registry, id: &ContainerId) -> Result<(Record
     }
 }
 
-/// How another process may take this watcher's place: on request, which comes from the systemd unit's watcher as a rule.
+/// How another process may take this watcher's place: on request, which comes from the systemd
+/// unit's watcher as a rule.
 pub(super) struct Handover {
     unit: SystemdUnit,
     /// The watcher that wants to take over.
@@ -86,8 +90,8 @@ impl Handover {
         self.successor.is_some()
     }
 
-    /// Gives the successor lock and leases. Returns whether it has taken them; then this watcher has no part in the container
-    /// any more.
+    /// Gives the successor lock and leases. Returns whether it has taken them; then this watcher
+    /// has no part in the container any more.
     pub fn hand_over<'l>(&mut self, inside: &mut Inside, leases: impl Iterator<Item = &'l File>) -> bool {
         let Some(mut successor) = self.successor.take() else {
             return false;

@@ -14,7 +14,8 @@ use crate::model::oci::ContainerId;
 use crate::model::oci::engine::short_id;
 use crate::model::plan::attachment::Attachment;
 
-/// What other containers have now. Their notes are files, and are read when the first question needs them.
+/// What other containers have now. Their notes are files, and are read when the first question
+/// needs them.
 pub(super) struct Holders<'a> {
     inside: &'a Inside,
     inventory: &'a Inventory,
@@ -40,7 +41,8 @@ impl<'a> Holders<'a> {
         self.inventory
     }
 
-    /// The other containers that have a device or one that exposes data of it, in parentheses; empty if none has.
+    /// The other containers that have a device or one that exposes data of it, in parentheses;
+    /// empty if none has.
     pub fn of(&self, device: &SysPath) -> String {
         let others = self.others.get_or_init(|| self.read());
         let holders: Vec<String> = others
@@ -100,8 +102,8 @@ impl<'a> Holders<'a> {
         }
     }
 
-    /// Warns of disks among new attachments that another container has as well: two systems that write to one destroy its
-    /// data. To share other devices is nothing unusual.
+    /// Warns of disks among new attachments that another container has as well: two systems that
+    /// write to one destroy its data. To share other devices is nothing unusual.
     pub fn warn_of_shared_disks(&self, attached: &[PathBuf]) {
         for path in attached {
             let Some(attachment) = self.inside.attachments().get(path) else {

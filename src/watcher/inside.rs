@@ -33,13 +33,14 @@ pub(super) struct Inside {
     attachments: Attachments,
     granted: GrantSet,
     effects: ContainerEffects,
-    /// Why the container's entry in the state directory is gone and can't be restored; `None`: it is in place.
+    /// Why the container's entry in the state directory is gone and can't be restored; `None`: it
+    /// is in place.
     entry_problem: Option<String>,
 }
 
 impl Inside {
-    /// Opens a container with what an earlier watcher noted, and leaves only the access that attachments still need; see
-    /// [`ContainerEffects::open`].
+    /// Opens a container with what an earlier watcher noted, and leaves only the access that
+    /// attachments still need; see [`ContainerEffects::open`].
     pub fn open(
         container: Container,
         record: Record,
@@ -61,7 +62,8 @@ impl Inside {
         Ok(inside)
     }
 
-    /// Forgets noted attachments that are not there: a crash may have come between the note and the change.
+    /// Forgets noted attachments that are not there: a crash may have come between the note and the
+    /// change.
     fn check_attachments(&mut self) {
         let mut missing = Vec::new();
         let effects = &mut self.effects;
@@ -153,8 +155,8 @@ impl Inside {
         }
     }
 
-    /// Revokes access to devices that are gone or that have another number now, without a look at the container: from now on
-    /// the number may be another device's.
+    /// Revokes access to devices that are gone or that have another number now, without a look at
+    /// the container: from now on the number may be another device's.
     ///
     /// # Errors
     /// Why the access is still in force.
@@ -166,8 +168,8 @@ impl Inside {
         transaction::revoke(due, &mut self.granted, &mut self.effects)
     }
 
-    /// Notes roots and remote devices for the next watcher; they are written with the next plan, or by [`Inside::journal`].
-    /// Returns whether they have changed.
+    /// Notes roots and remote devices for the next watcher; they are written with the next plan, or
+    /// by [`Inside::journal`]. Returns whether they have changed.
     pub fn note_requests(&mut self, planner: &Planner, gone: &[RootRemoved]) -> bool {
         self.effects.note_roots(planner.requests(), gone) | self.effects.note_bound(planner.bound())
     }
@@ -248,9 +250,9 @@ impl Inside {
         attached
     }
 
-    /// Counts and logs what happens to a device, in the form that `oci-hotplug events` reads back: the fields are texts, so that
-    /// the journal has them as they are and the log file quotes them, and they have this order. Device and node are empty
-    /// where the event concerns all of them.
+    /// Counts and logs what happens to a device, in the form that `oci-hotplug events` reads back:
+    /// the fields are texts, so that the journal has them as they are and the log file quotes them,
+    /// and they have this order. Device and node are empty where the event concerns all of them.
     pub fn log_event(&self, event: &'static str, device: &str, node: &Path, text: &str) {
         self.count(|counters| counters.count(event));
         let container = self.id();
@@ -316,13 +318,15 @@ impl Inside {
     pub fn follow(&mut self) -> Place {
         let place = self.effects.follow(&self.container);
         if matches!(place, Place::Nowhere(_)) {
-            // Nothing is in force: the next plan asks for each number again, and reports why it can't be granted.
+            // Nothing is in force: the next plan asks for each number again, and reports why it
+            // can't be granted.
             self.granted.clear();
         }
         place
     }
 
-    /// Checks that access is still in force; grants it again where an engine has replaced the filter.
+    /// Checks that access is still in force; grants it again where an engine has replaced the
+    /// filter.
     pub fn ensure_access(&mut self) -> Result<Change, FilterError> {
         let outcome = self.effects.ensure(&self.granted);
         if let Err(FilterError::Refused { refused }) = &outcome {

@@ -52,8 +52,9 @@ const REVOKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a watcher that only revokes access is checked for its end.
 const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Starts a watcher that revokes the access of a container that has ended and whose watcher was killed, and removes its
-/// record. Hooks are small and do not change cgroups. Returns whether that is done; failures are in the log.
+/// Starts a watcher that revokes the access of a container that has ended and whose watcher was
+/// killed, and removes its record. Hooks are small and do not change cgroups. Returns whether that
+/// is done; failures are in the log.
 pub fn revoke_leftovers(registry: &Registry, id: &ContainerId) -> bool {
     let mut watcher = match launch_successor(registry, id) {
         Ok(watcher) => watcher,
@@ -72,11 +73,12 @@ pub fn revoke_leftovers(registry: &Registry, id: &ContainerId) -> bool {
     !registry.container_dir(id).exists()
 }
 
-/// Starts the watcher of an enrolled container, hands it the lock, and returns its first response. `config` is the absolute path
-/// of the configuration that it reads, if one was named.
+/// Starts the watcher of an enrolled container, hands it the lock, and returns its first response.
+/// `config` is the absolute path of the configuration that it reads, if one was named.
 ///
-/// The watcher gets the lock as its standard input and a pipe for its response as its standard output, and no environment or
-/// other descriptor of the hook. It leaves the hook's working directory itself (`detach`).
+/// The watcher gets the lock as its standard input and a pipe for its response as its standard
+/// output, and no environment or other descriptor of the hook. It leaves the hook's working
+/// directory itself (`detach`).
 ///
 /// # Errors
 /// When it can't be started, ends, or is not ready within the timeout; then it is killed.
@@ -109,8 +111,8 @@ pub fn launch(
     response
 }
 
-/// Starts a watcher for an enrolled container, in place of its present one, if it has one. It is ready when it responds on the
-/// control socket.
+/// Starts a watcher for an enrolled container, in place of its present one, if it has one. It is
+/// ready when it responds on the control socket.
 ///
 /// # Errors
 /// When it can't be started.

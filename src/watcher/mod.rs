@@ -4,8 +4,9 @@
 //!   EventLoop::wait ──> Wake ──> Watcher::on ──> events change the World, clients change the requests
 //!                                     └──> reconcile: candidates ──> admissions ──> plan ──> report
 //! ```
-//! Every wake ends in the same `reconcile`, except events of devices that no request concerns: they only update the inventory.
-//! Each part of the state has one owner, which is a field of [`Watcher`].
+//! Every wake ends in the same `reconcile`, except events of devices that no request concerns: they
+//! only update the inventory. Each part of the state has one owner, which is a field of
+//! [`Watcher`].
 
 mod access;
 mod admission;
@@ -72,7 +73,8 @@ use crate::model::policy::Policy;
 /// Why a watcher ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// The container's init has ended. The record is removed, unless some of its access could not be revoked.
+    /// The container's init has ended. The record is removed, unless some of its access could not
+    /// be revoked.
     ContainerGone,
     /// It was asked to end. Record and devices stay for the next watcher, or for poststop.
     Requested,
@@ -115,8 +117,8 @@ enum Next {
 }
 
 impl Watcher {
-    /// Opens devices and container, and continues what an earlier watcher has noted: first of all it revokes the access to
-    /// devices that are gone.
+    /// Opens devices and container, and continues what an earlier watcher has noted: first of all
+    /// it revokes the access to devices that are gone.
     fn open(
         record: Record,
         lock: RecordLock,
@@ -146,7 +148,8 @@ impl Watcher {
         Ok(watcher)
     }
 
-    /// Attaches the devices that are present. `ready` is where the hook that started the watcher waits for the response.
+    /// Attaches the devices that are present. `ready` is where the hook that started the watcher
+    /// waits for the response.
     fn begin(&mut self, ready: Option<File>) {
         self.inside.count(Counters::begin);
         if let Some(pipe) = ready {
@@ -250,15 +253,17 @@ impl Watcher {
         }
     }
 
-    /// Revokes the access to devices that are gone: before the container is inspected, and before a selector is evaluated.
+    /// Revokes the access to devices that are gone: before the container is inspected, and before a
+    /// selector is evaluated.
     fn revoke_gone(&mut self) {
         if let Err(reason) = self.inside.revoke_gone(self.world.inventory()) {
             self.retries.note_access(Some(reason), &self.inside);
         }
     }
 
-    /// Hands lock and leases to the watcher that wants to take over, if there is one. Returns whether it has taken them. It
-    /// waits while a start waits, a signal is still to be sent, or an attempt to attach a remote device may end soon.
+    /// Hands lock and leases to the watcher that wants to take over, if there is one. Returns
+    /// whether it has taken them. It waits while a start waits, a signal is still to be sent, or an
+    /// attempt to attach a remote device may end soon.
     fn hand_over_if_requested(&mut self) -> bool {
         let must_wait = self.removals.is_stopping() || self.waiters.has_starter();
         if must_wait || !self.handover.is_requested() || self.remotes.is_attaching() {
@@ -295,7 +300,8 @@ impl Watcher {
         }
     }
 
-    /// The container has ended or may not start: revokes its access, releases remote devices, and removes the record.
+    /// The container has ended or may not start: revokes its access, releases remote devices, and
+    /// removes the record.
     fn close(mut self) -> Result<(), WatcherError> {
         let is_revoked = self.inside.revoke_all();
         self.remotes.release_all();

@@ -1,4 +1,5 @@
-//! What the watcher does about remote devices when its requests, its devices or the replies of workers change.
+//! What the watcher does about remote devices when its requests, its devices or the replies of
+//! workers change.
 
 use std::time::Instant;
 
@@ -14,11 +15,13 @@ use crate::model::remote::vhci;
 use crate::model::request::entry::RequestEntry;
 use crate::usbip::records;
 
-/// The part of the time of a start that an attempt to attach a required device may take: the start gets its reason.
+/// The part of the time of a start that an attempt to attach a required device may take: the start
+/// gets its reason.
 const PART_OF_START: f32 = 0.8;
 
 impl Watcher {
-    /// Reads which remote devices are reserved for other containers, if the requests could select any.
+    /// Reads which remote devices are reserved for other containers, if the requests could select
+    /// any.
     pub(super) fn read_reservations(&mut self) {
         let reserved = if self.may_select_remote_devices() {
             records::reserved_devices(self.inside.state_dir(), self.inside.id(), self.world.inventory())
@@ -28,8 +31,8 @@ impl Watcher {
         self.planner.set_reserved(reserved);
     }
 
-    /// Whether requests for devices of this host could select an attached remote device. A node that is requested by its path
-    /// may be another name of one, such as /dev/char/188:0.
+    /// Whether requests for devices of this host could select an attached remote device. A node
+    /// that is requested by its path may be another name of one, such as /dev/char/188:0.
     fn may_select_remote_devices(&self) -> bool {
         let inventory = self.world.inventory();
         let mut devices = inventory.starting_with(vhci::CONTROLLERS).peekable();
@@ -41,8 +44,8 @@ impl Watcher {
                     .any(|node| vhci::includes(&inventory.real(node).syspath)))
     }
 
-    /// Attaches the remote devices that are requested and allowed, and releases the others. Called whenever requests or
-    /// policy may have changed.
+    /// Attaches the remote devices that are requested and allowed, and releases the others. Called
+    /// whenever requests or policy may have changed.
     pub(super) fn update_remotes(&mut self) {
         let policy = self.admission.policy();
         let traits = self.inside.traits();

@@ -1,12 +1,13 @@
-//! The remote devices (`usbip:`) of one container: attached while the container requests them, attached again after their
-//! connection broke, and released.
+//! The remote devices (`usbip:`) of one container: attached while the container requests them,
+//! attached again after their connection broke, and released.
 //!
 //! ```text
 //! requested, allowed ──> Worker runs ──> Binding: a root like any other ──> removed (the kernel's event) ─┐
 //!        ^                    │ failed: pause, longer each time                                          │
 //!        └────────────────────┴──────────────────────────────────────────────────────────────────────────┘
 //! ```
-//! Nothing here waits for a server: a worker process does (`usbip::worker`), and none runs while the devices are attached.
+//! Nothing here waits for a server: a worker process does (`usbip::worker`), and none runs while
+//! the devices are attached.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -41,10 +42,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The longest pause while someone else has the device, and may release it at any time.
 const LONGEST_PAUSE_IF_TAKEN: Duration = Duration::from_secs(4);
 
-/// How long a process of the container may be blocked in the kernel's USB core before its server counts as hanging.
+/// How long a process of the container may be blocked in the kernel's USB core before its server
+/// counts as hanging.
 const BLOCKED_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a handover waits for an attempt to end: less than the new watcher waits for the handover.
+/// How long a handover waits for an attempt to end: less than the new watcher waits for the
+/// handover.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The remote devices that one container requests.
@@ -162,8 +165,9 @@ impl Remote {
 }
 
 impl Remotes {
-    /// The remote devices of a container. Undoes the attachments that an earlier watcher did not finish: with a server that
-    /// hangs, they would block every process that reads attributes of the hub, and so this watcher.
+    /// The remote devices of a container. Undoes the attachments that an earlier watcher did not
+    /// finish: with a server that hangs, they would block every process that reads attributes of
+    /// the hub, and so this watcher.
     pub fn open(container: &str, state_dir: &Path, planner: &Planner) -> Self {
         let mut entries = planner.entries().iter();
         if entries.any(|entry| entry.request.selector.remote().is_some()) {
@@ -203,8 +207,9 @@ impl Remotes {
         }
     }
 
-    /// Starts the attempts that are due; the event loop waits for them. `start_timeout` is the time of a start that waits for
-    /// its required devices, if one does: the attempt ends before it, so that the start fails with the reason.
+    /// Starts the attempts that are due; the event loop waits for them. `start_timeout` is the time
+    /// of a start that waits for its required devices, if one does: the attempt ends before it, so
+    /// that the start fails with the reason.
     pub fn start_due(&mut self, planner: &Planner, start_timeout: Option<Duration>, events: &EventLoop) {
         for remote in &mut self.all {
             remote.check(planner, &self.container);
@@ -242,8 +247,8 @@ impl Remotes {
         waiting.map(|remote| remote.next).min()
     }
 
-    /// Until when a client that waits for these requests since `since`, at most until `until`, waits for remote devices;
-    /// `None` when it does not.
+    /// Until when a client that waits for these requests since `since`, at most until `until`,
+    /// waits for remote devices; `None` when it does not.
     pub fn awaited_until(
         &self,
         requests: &[RequestId],
@@ -264,7 +269,8 @@ impl Remotes {
         awaited
     }
 
-    /// Why a start fails that requires a remote device; `None` when its remote devices are attached.
+    /// Why a start fails that requires a remote device; `None` when its remote devices are
+    /// attached.
     pub fn missing_at_start(&self, requests: &[RequestId], planner: &Planner) -> Option<String> {
         let mut missing = self
             .of_requests(requests, planner)
@@ -302,13 +308,15 @@ impl Remotes {
         })
     }
 
-    /// Detaches all devices when a process of the container hangs because a server does: nothing else ends that, not even
-    /// SIGKILL, and so nothing else lets the container end.
+    /// Detaches all devices when a process of the container hangs because a server does: nothing
+    /// else ends that, not even SIGKILL, and so nothing else lets the container end.
     ///
-    /// The kernel does not show which device the process waits for: its stack (proc_pid_stack(5)) has the same functions for
-    /// all controllers, and /proc/PID/fd does not have a descriptor that is being opened or closed. So a local device whose
-    /// controller is broken makes the remote ones be detached as well. A controller of hardware answers within milliseconds,
-    /// or the kernel gives up on it; and remote devices are attached again, while a container that cannot end stays.
+    /// The kernel does not show which device the process waits for: its stack (proc_pid_stack(5))
+    /// has the same functions for all controllers, and /proc/PID/fd does not have a descriptor that
+    /// is being opened or closed. So a local device whose controller is broken makes the remote
+    /// ones be detached as well. A controller of hardware answers within milliseconds, or the
+    /// kernel gives up on it; and remote devices are attached again, while a container that cannot
+    /// end stays.
     pub fn detach_if_blocked(&mut self, planner: &Planner, inside: &Inside) {
         if planner.bound().is_empty() || !self.has_blocked_process(inside) {
             self.blocked_since = None;

@@ -1,4 +1,5 @@
-//! What the application of a plan has shown. The owners of the watcher's state take from it what concerns them.
+//! What the application of a plan has shown. The owners of the watcher's state take from it what
+//! concerns them.
 
 use std::path::PathBuf;
 

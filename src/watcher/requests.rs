@@ -61,22 +61,24 @@ impl Watcher {
         Ok(ids.collect())
     }
 
-    /// Removes requests, and detaches what no other request selects. The remaining ones are written into the record.
+    /// Removes requests, and detaches what no other request selects. The remaining ones are written
+    /// into the record.
     ///
     /// # Errors
     /// When the record or the notes can't be written.
     fn remove(&mut self, entries: &[RequestEntry]) -> Result<(), EffectError> {
         let mut shrunk = self.planner.clone();
         let first = shrunk.remove(entries);
-        // The notes know roots by the index of their request in the record. After a crash between the two writes, no request
-        // may appear to have selected what another one has.
+        // The notes know roots by the index of their request in the record. After a crash between
+        // the two writes, no request may appear to have selected what another one has.
         self.inside.note_first_roots(&shrunk, first);
         self.inside.journal()?;
         self.inside.record_requests(&shrunk)?;
         self.planner = shrunk;
         self.world
             .set_facts_needed(&self.planner, self.admission.policy());
-        // What failed for the removed requests is of no interest any more; the rest may be tried again now.
+        // What failed for the removed requests is of no interest any more; the rest may be tried
+        // again now.
         self.retries.clear();
         self.reconcile();
         self.update_remotes();
@@ -85,9 +87,8 @@ impl Watcher {
 
     /// Reads the configuration again, and applies its policy.
     ///
-    /// # Errors
-    /// Why the configuration can't be used, for the operator. It is also in the log and in the status; the previous policy
-    /// stays in force.
+    /// # Errors Why the configuration can't be used, for the operator. It is also in the log and in
+    /// the status; the previous policy stays in force.
     pub(super) fn reload(&mut self) -> Result<(), String> {
         if let Err(problem) = self.admission.reload(self.inside.state_dir()) {
             tracing::error!(container = %self.inside.id(), "{problem}");

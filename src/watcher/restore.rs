@@ -1,5 +1,6 @@
-//! Restores the container's entry in the state directory if it was removed while the container runs (by a cleaner of /run, by
-//! mistake): the container stays listed and reachable, and its devices are attached and detached as before.
+//! Restores the container's entry in the state directory if it was removed while the container runs
+//! (by a cleaner of /run, by mistake): the container stays listed and reachable, and its devices
+//! are attached and detached as before.
 
 use super::effects::ContainerEffects;
 use super::error::WatcherError;
@@ -18,7 +19,8 @@ pub(super) enum Entry {
     Restored(ControlSocket),
     /// It was removed, and the next watcher of this container has it.
     TakenBySuccessor,
-    /// It was removed, and another container with the same id has it: nobody else would revoke what this watcher granted.
+    /// It was removed, and another container with the same id has it: nobody else would revoke what
+    /// this watcher granted.
     TakenByOther,
 }
 

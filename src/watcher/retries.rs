@@ -30,7 +30,8 @@ pub(super) struct Retries {
     paths: BTreeMap<PathBuf, Retry>,
     /// Why access as a whole can't be granted; `None`: it is as planned.
     access: Option<String>,
-    /// Whether the last plan changed access, so that its own outcome says whether access is as planned.
+    /// Whether the last plan changed access, so that its own outcome says whether access is as
+    /// planned.
     plan_changed_access: bool,
 }
 

@@ -32,11 +32,11 @@ pub enum Beginning {
     Alone,
 }
 
-/// Watches one container until it ends, or until it is asked to end. The hook gets its response after
-/// [`Settings::ready_timeout`] at the latest.
+/// Watches one container until it ends, or until it is asked to end. The hook gets its response
+/// after [`Settings::ready_timeout`] at the latest.
 ///
-/// # Errors
-/// When the container is not enrolled, or something that all of it depends on can't be opened. The hook gets the error, too.
+/// # Errors When the container is not enrolled, or something that all of it depends on can't be
+/// opened. The hook gets the error, too.
 pub fn run(
     registry: &Registry,
     id: &ContainerId,
@@ -91,7 +91,8 @@ fn watch(
     let memory: Memory = lock.attached()?.unwrap_or_default();
     let opened = match record.is_running() {
         true => Container::open(&record.container),
-        // Also a record of an earlier boot, in which the same pid and start time were another process's.
+        // Also a record of an earlier boot, in which the same pid and start time were another
+        // process's.
         false => Err(ContainerError::Gone {
             id: record.container.id.clone(),
             pid: record.container.pid,

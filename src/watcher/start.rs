@@ -1,4 +1,5 @@
-//! Whether a container has what it needs for its start, and the response to those who wait for that.
+//! Whether a container has what it needs for its start, and the response to those who wait for
+//! that.
 
 use std::time::Instant;
 
@@ -15,8 +16,8 @@ use crate::model::request::id::RequestId;
 use crate::model::request::selector::Found;
 
 impl Watcher {
-    /// Replies to the clients whose devices are attached, or who have waited long enough. Returns false when the container may
-    /// not start.
+    /// Replies to the clients whose devices are attached, or who have waited long enough. Returns
+    /// false when the container may not start.
     pub(super) fn reply_to_ready_waiters(&mut self) -> bool {
         if self.waiters.is_empty() {
             return true;
@@ -73,7 +74,8 @@ impl Watcher {
         }
     }
 
-    /// Why the container may not start: the policy denies everything that one of these requests selects now.
+    /// Why the container may not start: the policy denies everything that one of these requests
+    /// selects now.
     fn denied_at_start(&self, requests: &[RequestId]) -> Option<String> {
         let mut meant = self.planner.requests().filter(|(id, _)| requests.contains(id));
         let (entry, denial) = meant.find_map(|(id, entry)| Some((entry, self.denial_of_all(id, entry)?)))?;

@@ -1,7 +1,7 @@
 //! The watcher's systemd unit: it is started once no client waits, and its watcher takes over.
 //!
-//! The hook starts the watcher as its own child, because that is fastest; the unit's watcher then takes its place
-//! (`handover`), in a cgroup of its own, and systemd starts it again when it dies.
+//! The hook starts the watcher as its own child, because that is fastest; the unit's watcher then
+//! takes its place (`handover`), in a cgroup of its own, and systemd starts it again when it dies.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -40,7 +40,8 @@ pub(super) struct Startup {
     systemctl: Option<Child>,
 }
 
-/// Signs of life for systemd. A process that root in the host's pid namespace has stopped gives none, and is replaced.
+/// Signs of life for systemd. A process that root in the host's pid namespace has stopped gives
+/// none, and is replaced.
 pub(super) struct Watchdog {
     interval: Duration,
     due: Instant,
@@ -86,7 +87,8 @@ impl SystemdUnit {
         })
     }
 
-    /// Shows systemd that the watcher works, or starts the unit. `is_idle` says that no client waits.
+    /// Shows systemd that the watcher works, or starts the unit. `is_idle` says that no client
+    /// waits.
     pub fn maintain(&mut self, inside: &Inside, has_problems: bool, is_idle: bool) {
         match self {
             Self::Ours { shown, watchdog } => {

@@ -28,8 +28,8 @@ pub trait Effects {
     fn add_link(&mut self, link: &Path, target: &Path) -> Result<NodeCreator, Self::Error>;
     /// Removes a link that the watcher created.
     fn remove_link(&mut self, link: &Path, target: &Path) -> Result<(), Self::Error>;
-    /// Grants exactly this access, except for the numbers that it returns, each with the reason: something outside the
-    /// watcher's control denies them.
+    /// Grants exactly this access, except for the numbers that it returns, each with the reason:
+    /// something outside the watcher's control denies them.
     fn set_grants(&mut self, grants: &GrantSet) -> Result<Vec<(DevNum, String)>, Self::Error>;
     /// Sends a uevent to the container's listeners.
     fn announce(
@@ -67,8 +67,8 @@ pub struct Transaction<'a, E: Effects> {
     refused: Vec<(DevNum, String)>,
 }
 
-/// Applies `steps`. `attachments` and `granted` are correct after every step; `now` is the time for [`Attachment::since`].
-/// Returns what failed.
+/// Applies `steps`. `attachments` and `granted` are correct after every step; `now` is the time for
+/// [`Attachment::since`]. Returns what failed.
 pub fn apply<E: Effects>(
     steps: Vec<Step>,
     attachments: &mut Attachments,
@@ -99,8 +99,8 @@ pub fn apply<E: Effects>(
     transaction.finish()
 }
 
-/// Reduces the granted access to `kept`, without inspecting the container and without a note: until the next one, the old note
-/// is correct, because it says no less than is in force.
+/// Reduces the granted access to `kept`, without inspecting the container and without a note: until
+/// the next one, the old note is correct, because it says no less than is in force.
 ///
 /// # Errors
 /// Why the access is still in force.
@@ -114,8 +114,8 @@ pub fn revoke<E: Effects>(kept: GrantSet, granted: &mut GrantSet, effects: &mut 
 }
 
 impl<E: Effects> Transaction<'_, E> {
-    /// Notes what is about to be created before it is created: after a crash, the watcher knows it as its own. What the image or
-    /// the engine has created is noted as theirs.
+    /// Notes what is about to be created before it is created: after a crash, the watcher knows it
+    /// as its own. What the image or the engine has created is noted as theirs.
     fn write_ahead(&mut self, steps: &[Step]) {
         let mut ahead = self.attachments.clone();
         let mut news = false;
@@ -247,12 +247,14 @@ impl<E: Effects> Transaction<'_, E> {
                 *self.granted = grants;
                 self.note_refused(refused);
             }
-            // The previous grants stay noted, so that the next plan tries again; a node without access is not created.
+            // The previous grants stay noted, so that the next plan tries again; a node without
+            // access is not created.
             Err(error) => self.fail(None, &error),
         }
     }
 
-    /// A denied number does not affect the others. A node that is attached already stays, as its device does, and is reported.
+    /// A denied number does not affect the others. A node that is attached already stays, as its
+    /// device does, and is reported.
     fn note_refused(&mut self, refused: Vec<(DevNum, String)>) {
         for (num, reason) in &refused {
             self.granted.remove(num);

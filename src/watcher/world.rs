@@ -1,4 +1,5 @@
-//! The devices of the host, as enumerations and events have shown them, and the devices that udevd must process first.
+//! The devices of the host, as enumerations and events have shown them, and the devices that udevd
+//! must process first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::BorrowedFd;
@@ -54,7 +55,8 @@ impl World {
         self.monitor.add_needed(&facts_needed(planner, policy));
     }
 
-    /// Reads all devices of the host. These have the kernel's facts only, see [`World::complete_selected`].
+    /// Reads all devices of the host. These have the kernel's facts only, see
+    /// [`World::complete_selected`].
     pub fn read_all(&mut self) -> Result<(), MonitorError> {
         self.inventory.replace(self.monitor.enumerate()?);
         self.poll_static_nodes();
@@ -74,8 +76,8 @@ impl World {
         }
     }
 
-    /// Reads the udev facts of devices that decide and that no request selects: they may send no further event. Returns whether
-    /// udevd has processed one.
+    /// Reads the udev facts of devices that decide and that no request selects: they may send no
+    /// further event. Returns whether udevd has processed one.
     pub fn complete_unselected(&mut self, unselected: &[SysPath]) -> bool {
         let mut is_news = false;
         for syspath in unselected {
@@ -148,8 +150,9 @@ impl World {
         self.awaiting_udevd.is_empty() && self.unconfirmed_links.is_empty()
     }
 
-    /// Reads the udev facts of awaited devices again: udevd may have been started, stopped or killed meanwhile. A device that
-    /// it has not processed in time is overdue. That ends the wait for `ready=udev`; its udev facts stay unknown.
+    /// Reads the udev facts of awaited devices again: udevd may have been started, stopped or
+    /// killed meanwhile. A device that it has not processed in time is overdue. That ends the wait
+    /// for `ready=udev`; its udev facts stay unknown.
     pub fn check_awaited(&mut self, id: &str) {
         if !self.is_settled() {
             self.monitor.doubt_udevd();

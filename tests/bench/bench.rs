@@ -1,6 +1,7 @@
-//! The benchmark: what the hooks add to `runc create`, how soon a device opens inside, what a watcher takes.
-//! `tests/run.sh --bench`. Prints the tables of README.md here; nothing is asserted, as other work on the machine counts.
-//! Figures of one table come from one run, with the variants in turn, so that their ratios mean something.
+//! The benchmark: what the hooks add to `runc create`, how soon a device opens inside, what a
+//! watcher takes. `tests/run.sh --bench`. Prints the tables of README.md here; nothing is asserted,
+//! as other work on the machine counts. Figures of one table come from one run, with the variants
+//! in turn, so that their ratios mean something.
 
 #[allow(
     dead_code,

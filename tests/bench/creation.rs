@@ -1,4 +1,5 @@
-//! What a hook adds to `runc create`: alone, with a hook that does nothing, with ours and a device that is present.
+//! What a hook adds to `runc create`: alone, with a hook that does nothing, with ours and a device
+//! that is present.
 
 use crate::figures::{Figure, head, row};
 use crate::framework::{Bundle, Disk, Machine};

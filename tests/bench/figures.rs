@@ -12,8 +12,8 @@ impl Figure {
         self.0.push(duration.as_secs_f64() * 1e3);
     }
 
-    /// Adds the time from `begin` to `end`, in nanoseconds of CLOCK_MONOTONIC. It may be negative: whoever took the
-    /// time of the beginning may have been woken late.
+    /// Adds the time from `begin` to `end`, in nanoseconds of CLOCK_MONOTONIC. It may be negative:
+    /// whoever took the time of the beginning may have been woken late.
     pub fn add_between(&mut self, begin: i64, end: i64) {
         #[allow(clippy::cast_precision_loss, reason = "differences of microseconds")]
         self.0.push((end - begin) as f64 / 1e6);

@@ -10,7 +10,8 @@ use crate::framework::{Bundle, Disk, Machine, RuncContainer, Udevd, Watcher, ker
 /// How long anything may take before it counts as lost.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A device of the host that nobody asks for: writing there makes the kernel tell of a change (uevent(7) of sysfs).
+/// A device of the host that nobody asks for: writing there makes the kernel tell of a change
+/// (uevent(7) of sysfs).
 const UNRELATED: &str = "/sys/devices/virtual/mem/null/uevent";
 
 /// Prints the tables.
@@ -148,7 +149,8 @@ fn idle_and_unrelated(machine: &Machine, count: u32, events: u32) {
     );
 }
 
-/// A tree of devices that many containers ask for: the partitions of one disk, in the place of a hub's devices.
+/// A tree of devices that many containers ask for: the partitions of one disk, in the place of a
+/// hub's devices.
 fn shared_tree(machine: &Machine, count: u32, devices: u8) {
     let disk = Disk::of_size(machine, i64::from(devices) + 2);
     let request = format!("devnode:{};only=property:DEVTYPE=partition", disk.node);
@@ -222,7 +224,8 @@ fn inside(container: &RuncContainer<'_>, path: &str) -> PathBuf {
     PathBuf::from(format!("/proc/{}/root{path}", container.pid))
 }
 
-/// The time that a watcher has had a CPU (/proc/PID/schedstat, first field, in ns: sched-stats.rst of the kernel).
+/// The time that a watcher has had a CPU (/proc/PID/schedstat, first field, in ns: sched-stats.rst
+/// of the kernel).
 fn cpu(watcher: &Watcher) -> Duration {
     let text = fs::read_to_string(format!("/proc/{}/schedstat", watcher.pid)).expect("read a schedstat");
     let nanos = text.split(' ').next().and_then(|field| field.parse().ok());

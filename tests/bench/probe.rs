@@ -1,5 +1,6 @@
-//! A process inside the container that tells, to the microsecond, when a device can be opened and when no more.
-//! It is this program started again; it joins the container's cgroup and mount namespace and answers questions.
+//! A process inside the container that tells, to the microsecond, when a device can be opened and
+//! when no more. It is this program started again; it joins the container's cgroup and mount
+//! namespace and answers questions.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -23,8 +24,8 @@ pub fn now() -> i64 {
     time.tv_sec() * 1_000_000_000 + time.tv_nsec()
 }
 
-/// The probe's own life: one question a line, `opens PATH` or `refused PATH`; two answers each: that it has begun to
-/// try, and when it came true.
+/// The probe's own life: one question a line, `opens PATH` or `refused PATH`; two answers each:
+/// that it has begun to try, and when it came true.
 pub fn serve(pid: &str, cgroup: &str) {
     std::fs::write(
         Path::new(cgroup).join("cgroup.procs"),
@@ -39,14 +40,16 @@ pub fn serve(pid: &str, cgroup: &str) {
         println!("trying");
         match question {
             "opens" => try_until(|| opens(path)),
-            // Not by opening: that would keep a partition from being deleted. access(2) asks the device cgroup, too.
+            // Not by opening: that would keep a partition from being deleted. access(2) asks the
+            // device cgroup, too.
             _ => try_until(|| access(path, AccessFlags::R_OK) == Err(Errno::EPERM)),
         }
         println!("{}", now());
     }
 }
 
-/// Without pause, but not at the expense of whoever else wants to run: the machine may have two CPUs.
+/// Without pause, but not at the expense of whoever else wants to run: the machine may have two
+/// CPUs.
 fn try_until(mut condition: impl FnMut() -> bool) {
     while !condition() {
         sched_yield().expect("yield the CPU");

@@ -1,5 +1,5 @@
-//! The uevents of the kernel and of udevd with the time at which they arrived here, next to the watcher, which gets
-//! them at the same moment.
+//! The uevents of the kernel and of udevd with the time at which they arrived here, next to the
+//! watcher, which gets them at the same moment.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -66,7 +66,8 @@ impl Uevents {
         }
     }
 
-    /// When `speaker` said `action` of the device with this name. Earlier events of others are dropped.
+    /// When `speaker` said `action` of the device with this name. Earlier events of others are
+    /// dropped.
     #[track_caller]
     pub fn when(&self, speaker: Speaker, action: &str, name: &str) -> i64 {
         let end = format!("/{name}");

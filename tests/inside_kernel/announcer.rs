@@ -63,21 +63,24 @@ struct Listener {
 }
 
 impl Listener {
-    /// All that it has not told yet. Delivery is within the send: what it could hear, it has then heard.
+    /// All that it has not told yet. Delivery is within the send: what it could hear, it has then
+    /// heard.
     fn finish(self) -> Vec<Heard> {
         drop(self.finish);
         self.heard.iter().collect()
     }
 }
 
-/// Listens in a network namespace with libudev itself, from a thread that is there, for blocks of type disk (and the
-/// test's tag, in udev's group), so that the message must pass libudev's socket filter by its hashes.
+/// Listens in a network namespace with libudev itself, from a thread that is there, for blocks of
+/// type disk (and the test's tag, in udev's group), so that the message must pass libudev's socket
+/// filter by its hashes.
 fn listen(namespace: OwnedFd, form: UeventForm) -> Listener {
     let (ready, is_ready) = channel();
     let (hear, heard) = channel();
     let (finish, finishing) = channel::<()>();
     std::thread::spawn(move || {
-        // libudev listens to udev's group only where it sees a udevd: a control socket in /run/udev.
+        // libudev listens to udev's group only where it sees a udevd: a control socket in
+        // /run/udev.
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         let none: Option<&Path> = None;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
@@ -137,7 +140,8 @@ fn libudev_inside_hears_add_and_remove_in_both_forms_and_the_host_hears_nothing(
                 announcer.announce(form, action, &disk(), node).unwrap(),
                 Change::Made
             );
-            // Real disks are heard of here, too: the kernel tells every network namespace, and a udevd makes it tell.
+            // Real disks are heard of here, too: the kernel tells every network namespace, and a
+            // udevd makes it tell.
             let told = std::iter::from_fn(|| within.heard.recv_timeout(DEADLINE).ok())
                 .find(|told| told.1.contains("ohp-test"))
                 .expect("libudev takes the message");

@@ -1,4 +1,5 @@
-//! A container without a runtime: namespaces, a root file system with a /dev, and a shell in it that takes commands.
+//! A container without a runtime: namespaces, a root file system with a /dev, and a shell in it
+//! that takes commands.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -258,7 +259,8 @@ pub fn path(text: &str) -> &Path {
     Path::new(text)
 }
 
-/// Mounts a file system that never answers over `path`, which is made first: a directory, or a file.
+/// Mounts a file system that never answers over `path`, which is made first: a directory, or a
+/// file.
 pub fn mount_silent(
     inside: &mut Inside,
     dev: &mut ContainerDev,

@@ -1,4 +1,5 @@
-//! Things in the way that a container put there: named, left alone, and no hindrance for anything else.
+//! Things in the way that a container put there: named, left alone, and no hindrance for anything
+//! else.
 
 use std::io::Read;
 use std::os::unix::net::UnixListener;
@@ -21,7 +22,8 @@ const USER: Kind = Kind {
     host_dev: false,
 };
 
-/// A thing at /dev/serial bars the way below it and takes the place; it stays what it is, and other nodes go on.
+/// A thing at /dev/serial bars the way below it and takes the place; it stays what it is, and other
+/// nodes go on.
 fn is_named_and_left(inside: &mut Inside, dev: &mut ContainerDev, name: &str) {
     let before = inside.sh("ls -ld /dev/serial");
     let below = dev
@@ -238,7 +240,8 @@ fn a_dev_that_never_answers_is_not_entered() {
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
 fn a_root_that_the_container_has_replaced_and_that_never_answers_is_not_entered() {
-    // In a user namespace, such a file system is closed to root of the host (fs/fuse/dir.c, fuse_allow_current_process).
+    // In a user namespace, such a file system is closed to root of the host (fs/fuse/dir.c,
+    // fuse_allow_current_process).
     let mut inside = Inside::start(OWN);
     let mut dev = inside.dev();
     let before = Some(dev.root_file_system());
@@ -433,7 +436,8 @@ fn a_container_that_swaps_directories_for_links_all_the_time_gains_nothing() {
             rounds >= 1000 && failures > 0
         });
         drop(swapper);
-        // The last command of the shell that was killed may outlive it by a moment, and make one more entry.
+        // The last command of the shell that was killed may outlive it by a moment, and make one
+        // more entry.
         wait_until("nothing but the container's own entry was in /dev", || {
             inside
                 .sh("rm -rf /dev/x; test -x /bin/sh && ls -A /dev")

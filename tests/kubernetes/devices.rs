@@ -60,7 +60,8 @@ impl Drop for Disk {
     }
 }
 
-/// A list within this time is the reaction to an event: without events the plugin polls every 10 s. On a quiet machine it takes 0.2 s.
+/// A list within this time is the reaction to an event: without events the plugin polls every 10 s.
+/// On a quiet machine it takes 0.2 s.
 const BY_EVENT: Duration = Duration::from_secs(2);
 
 #[tokio::test]
@@ -150,7 +151,8 @@ async fn an_allocated_present_unit_stays_and_is_unhealthy_while_its_device_is_ab
     assert!(two.iter().any(|unit| unit.id == held.id));
 }
 
-/// Case README 2. The partition stands for a device that comes back with other ids at the same place.
+/// Case README 2. The partition stands for a device that comes back with other ids at the same
+/// place.
 #[tokio::test]
 #[ignore = "needs root: plugs partitions of a loop device"]
 async fn a_brief_absence_is_not_sent_to_kubelet_if_several_requests_select_the_device() {

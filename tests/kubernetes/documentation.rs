@@ -1,4 +1,5 @@
-//! The plugin's documents: the man page and completions have all options, and the plugin reads all examples.
+//! The plugin's documents: the man page and completions have all options, and the plugin reads all
+//! examples.
 
 use std::fs;
 use std::path::Path;

@@ -112,6 +112,7 @@ async fn kubelets_authority_is_taken_and_that_of_its_plugin_watcher_is_not_yet()
     let answers = tokio::task::spawn_blocking(move || {
         ["localhost", "%2Fvar%2Flib%2Fkubelet.sock"].map(|authority| is_answered(&socket, authority))
     });
-    // The second is h2's refusal of a percent sign (kubernetes.md 1.2): once it is true, plugins_registry is open to us.
+    // The second is h2's refusal of a percent sign (kubernetes.md 1.2): once it is true,
+    // plugins_registry is open to us.
     assert_eq!(answers.await.unwrap(), [true, false]);
 }

@@ -1,5 +1,6 @@
-//! The container image (packaging/image.sh), run by plain runc with no more rights than the DaemonSet's init container
-//! has: it puts hooks, watcher and tool onto a host, here a bare Debian, where they run.
+//! The container image (packaging/image.sh), run by plain runc with no more rights than the
+//! DaemonSet's init container has: it puts hooks, watcher and tool onto a host, here a bare Debian,
+//! where they run.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -75,7 +76,8 @@ impl Scene {
         self.at("host").join(path)
     }
 
-    /// A container of the image with these arguments, as the init container of packaging/kubernetes/base runs.
+    /// A container of the image with these arguments, as the init container of
+    /// packaging/kubernetes/base runs.
     fn run(&self, arguments: &[&str]) -> Output {
         let capabilities = json!(["CAP_SYS_CHROOT"]);
         let namespaces = ["pid", "mount", "ipc", "uts", "network"].map(|kind| json!({ "type": kind }));

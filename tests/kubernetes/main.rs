@@ -1,5 +1,5 @@
-//! The device plugin with a simulated kubelet (tests/support/kubelet.rs): level L1 of kubernetes.md.
-//! The ignored tests need root: their devices are real.
+//! The device plugin with a simulated kubelet (tests/support/kubelet.rs): level L1 of
+//! kubernetes.md. The ignored tests need root: their devices are real.
 
 #[path = "../support/api_server.rs"]
 mod api_server;
@@ -35,8 +35,9 @@ use std::time::Duration;
 
 use oci_hotplug::model::yaml::{Dialect, from_str};
 
-/// Checks that most of several times are below `limit`. A machine that does other work delays single times, by many
-/// seconds where it waits for its disk; a fault of the plugin delays most of them.
+/// Checks that most of several times are below `limit`. A machine that does other work delays
+/// single times, by many seconds where it waits for its disk; a fault of the plugin delays most of
+/// them.
 #[track_caller]
 fn took_less_than(limit: Duration, mut times: Vec<Duration>) {
     times.sort();

@@ -28,7 +28,8 @@ fn helm() -> Command {
     Command::new(HELM.get_or_init(|| stdout_of(&mut Command::new(script)).trim().to_owned()))
 }
 
-/// The documents of a YAML stream. What the plugin reads from the ConfigMap is compared as it reads it, without comments.
+/// The documents of a YAML stream. What the plugin reads from the ConfigMap is compared as it reads
+/// it, without comments.
 #[track_caller]
 fn objects(text: &str) -> Objects {
     let mut objects = Objects::new();

@@ -1,4 +1,5 @@
-//! The units in use, from kubelet's pod-resources: they stay until no pod has had them for the grace period.
+//! The units in use, from kubelet's pod-resources: they stay until no pod has had them for the
+//! grace period.
 
 use std::fs;
 
@@ -94,7 +95,8 @@ async fn containers_with_a_removed_resource_can_restart_until_the_last_has_ended
     );
     plugin.logs("kept while containers have 1 of it").await;
     pods.wait_for_lists(8).await;
-    // kubelet makes this call before each start of a container; the specs may have been removed meanwhile.
+    // kubelet makes this call before each start of a container; the specs may have been removed
+    // meanwhile.
     let of_it = |name: &String| name.contains("k8s-serial-") && !name.contains("k8s-serial-2-");
     for name in specs(&node).iter().filter(|name| of_it(name)) {
         fs::remove_file(node.cdi_dir().join(name)).unwrap();

@@ -1,5 +1,6 @@
-//! Devices of USB/IP servers in usbip-device-plugin's format: its file, its arguments, and the lists that kubelet gets while servers
-//! and other hosts come and go. (With the kernel's controller and a real kubelet: tests/vm/usbip_pods.rs.)
+//! Devices of USB/IP servers in usbip-device-plugin's format: its file, its arguments, and the
+//! lists that kubelet gets while servers and other hosts come and go. (With the kernel's controller
+//! and a real kubelet: tests/vm/usbip_pods.rs.)
 
 use std::fs;
 use std::path::Path;
@@ -15,8 +16,8 @@ use crate::usbip_server::{Adapter, Fault, UsbipServer};
 
 const BOARD: &str = "usbip.dev.mvalvekens.be/board";
 
-/// Within this time kubelet gets a list after a device was imported or released: the plugin lists each server every 2 s, with a
-/// timeout of 5 s.
+/// Within this time kubelet gets a list after a device was imported or released: the plugin lists
+/// each server every 2 s, with a timeout of 5 s.
 const SOON: Duration = Duration::from_secs(5);
 
 fn server(fault: Fault) -> UsbipServer {
@@ -43,7 +44,8 @@ fn file(resources: &[(&str, &UsbipServer)]) -> String {
     format!("resources:\n{}", all.collect::<String>())
 }
 
-/// Another host takes the device and gives it back, twice; how long it took each time until kubelet heard of it.
+/// Another host takes the device and gives it back, twice; how long it took each time until kubelet
+/// heard of it.
 async fn taken_and_freed(
     server: &UsbipServer,
     registered: &mut Registered,
@@ -236,7 +238,8 @@ async fn a_listed_pod_keeps_its_device_and_an_allocated_device_is_kept_for_a_whi
     let mut registered = kubelet.registered(BOARD).await;
     let ids = [registered.list().await[0].id.clone()];
     registered.allocate(&ids).await.unwrap();
-    // Its hook dials, and the server lists it no more; kubelet's pod-resources knows nothing of the pod yet.
+    // Its hook dials, and the server lists it no more; kubelet's pod-resources knows nothing of the
+    // pod yet.
     let _hook = server.is_imported_elsewhere("1-1");
     assert_eq!(registered.lists_within(Duration::from_secs(4)).await, 0);
     assert!(!plugin.log().contains("was unplugged while"), "{}", plugin.log());

@@ -34,7 +34,8 @@ fn in_its_own_user_namespace_too(machine: &Machine) {
     let disk = Disk::new(machine);
     let request = format!("devnode:{}", disk.partition(1));
     let container = Bundle::asking(machine, &request).user_namespace().start();
-    // In this one the kernel itself says nothing: its own uevents go to the first user namespace's networks only.
+    // In this one the kernel itself says nothing: its own uevents go to the first user namespace's
+    // networks only.
     let listener = Announcements::inside(machine, &container, true);
     disk.plug(1);
     for form in ["KERNEL", "UDEV"] {

@@ -1,5 +1,5 @@
-//! The engine's own devices and rules stay exactly as they were, before, during and after; and when the engine writes
-//! its rules again, what is plugged in comes back by itself.
+//! The engine's own devices and rules stay exactly as they were, before, during and after; and when
+//! the engine writes its rules again, what is plugged in comes back by itself.
 
 use std::fs;
 
@@ -61,8 +61,8 @@ fn an_engines_node_that_is_also_asked_for_is_adopted_and_stays(machine: &Machine
         engines,
         "the engine's node stays as it was"
     );
-    // What the engine allowed is still allowed, and what was asked for is given again. (Under another number the
-    // engine's node would lead to nothing, and it is not ours to replace.)
+    // What the engine allowed is still allowed, and what was asked for is given again. (Under
+    // another number the engine's node would lead to nothing, and it is not ours to replace.)
     disk.plug_with_number(1, number);
     container.eventually_reads(&node, &disk.content(1));
     eventually("it is asked for again", || container.can_write(&node));
@@ -132,7 +132,8 @@ fn rules_that_the_engine_writes_again_are_healed(machine: &Machine) {
     assert_eq!(container.read("/dev/zero", 1).status, 0);
 }
 
-/// What an engine's update does: v1, the device is denied; v2, the program is one that knows nothing of ours.
+/// What an engine's update does: v1, the device is denied; v2, the program is one that knows
+/// nothing of ours.
 fn write_engines_rules(
     machine: &Machine,
     container: &RuncContainer<'_>,

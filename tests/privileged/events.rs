@@ -1,4 +1,5 @@
-//! `oci-hotplug events`: what watchers tell is found again, by people and by programs, in the journal and without one.
+//! `oci-hotplug events`: what watchers tell is found again, by people and by programs, in the
+//! journal and without one.
 
 use std::process::Command;
 
@@ -21,8 +22,8 @@ fn names(events: &[Value]) -> Vec<&str> {
         .collect()
 }
 
-/// A container that gets a partition and loses it, and is refused another. The disk stays: another test would take its
-/// number, and the container would get what is plugged in there.
+/// A container that gets a partition and loses it, and is refused another. The disk stays: another
+/// test would take its number, and the container would get what is plugged in there.
 fn a_story(machine: &Machine) -> (RuncContainer<'_>, Disk) {
     let disk = Disk::new(machine);
     machine.configure(&format!(
@@ -175,7 +176,8 @@ fn a_time_that_is_none_is_a_usage_error(machine: &Machine) {
     );
 }
 
-/// Case newcomer: podman with crun shows only the exit code. Case newcomer: one refusal prints a line for each of eight nodes.
+/// Case newcomer: podman with crun shows only the exit code. Case newcomer: one refusal prints a
+/// line for each of eight nodes.
 #[apply(on_both_hierarchies)]
 fn a_container_that_was_not_started_is_shown_and_nodes_of_one_reason_are_one_line(machine: &Machine) {
     let disk = Disk::new(machine);

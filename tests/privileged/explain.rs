@@ -1,4 +1,5 @@
-//! `oci-hotplug explain`: for each rule that keeps a device out, and for one that is inside, the reason and the hint.
+//! `oci-hotplug explain`: for each rule that keeps a device out, and for one that is inside, the
+//! reason and the hint.
 
 use crate::framework::container::text;
 use crate::framework::tool::{failed, said, said_json, tool};

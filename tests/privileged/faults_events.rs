@@ -1,5 +1,6 @@
-//! Events that are lost, late, or never come, and devices that are faster than anybody who follows them: what is inside
-//! in the end is what there is in the end, and no number is let in longer than its device is there.
+//! Events that are lost, late, or never come, and devices that are faster than anybody who follows
+//! them: what is inside in the end is what there is in the end, and no number is let in longer than
+//! its device is there.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -296,7 +297,8 @@ fn udevd_may_come_late_die_and_come_back(machine: &Machine) {
         disk.unplug(2);
         container.eventually_lacks(&present);
         come_and_go(&container, &disk);
-        // Killed over its work: nobody will ever speak of this device, and its socket's file is still there.
+        // Killed over its work: nobody will ever speak of this device, and its socket's file is
+        // still there.
         let node = disk.plug(1);
         udevd.kill();
         container.eventually_reads(&node, &disk.content(1));
@@ -338,7 +340,8 @@ fn a_silent_udevd_is_not_waited_for_for_ever(machine: &Machine) {
 /// Case security 4.
 #[apply(on_cgroup_v2)]
 fn a_deny_rule_on_what_a_silent_udevd_would_say_denies_until_it_has_spoken(machine: &Machine) {
-    // Before there is a disk, so that it processes the disk, too: a partition is below it, and rules reach down.
+    // Before there is a disk, so that it processes the disk, too: a partition is below it, and
+    // rules reach down.
     let udevd = Udevd::start_with_rules(machine, "KERNEL==\"loop*p1\", ENV{OHT_LABEL}=\"secret\"\n");
     let disk = Disk::new(machine);
     let (secret, other) = (disk.partition(1), disk.partition(2));

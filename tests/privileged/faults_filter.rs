@@ -1,6 +1,6 @@
-//! Engines that write the device rules again and again, programs that nothing can be put in front of, and cgroups above
-//! the container that deny: access is as it should be in the end, or `oci-hotplug inspect` and the log tell why not, and
-//! one device's refusal is its own.
+//! Engines that write the device rules again and again, programs that nothing can be put in front
+//! of, and cgroups above the container that deny: access is as it should be in the end, or
+//! `oci-hotplug inspect` and the log tell why not, and one device's refusal is its own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,8 +33,8 @@ impl<'m> Engine<'m> {
         }
     }
 
-    /// v1: these devices are denied. v2: the programs there now are replaced by one that knows nothing of ours;
-    /// somebody else who does the same may be quicker.
+    /// v1: these devices are denied. v2: the programs there now are replaced by one that knows
+    /// nothing of ours; somebody else who does the same may be quicker.
     fn write_rules(hierarchy: Hierarchy, cgroup: &Path, plain: u32, numbers: &[(u32, u32)]) {
         match hierarchy {
             Hierarchy::V1 => {
@@ -47,7 +47,8 @@ impl<'m> Engine<'m> {
                 for old in device_programs(cgroup).expect("ask for the device programs") {
                     match kernel::replace_device_program(cgroup, old, plain) {
                         Ok(()) => {}
-                        // The old one has gone already, or the new one is there already (kernel/bpf/cgroup.c).
+                        // The old one has gone already, or the new one is there already
+                        // (kernel/bpf/cgroup.c).
                         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => {}
                         Err(error) => panic!("replace a device program: {error}"),
                     }
@@ -83,7 +84,8 @@ fn rules_written_again_a_hundred_times_while_devices_come_and_go(machine: &Machi
     container.eventually_reads(&stays, &disk.content(1));
     for round in 0..100 {
         engine.write(1, &[number_of(&stays)]);
-        // One comes and goes at each tenth time; what the engine wrote is found in between or with the next plan.
+        // One comes and goes at each tenth time; what the engine wrote is found in between or with
+        // the next plan.
         if round % 10 == 0 {
             let node = disk.plug(2);
             container.eventually_reads(&node, &disk.content(2));
@@ -153,8 +155,8 @@ fn updates_that_run_at_once(machine: &Machine) {
     }
 }
 
-/// A program that asks the kernel who calls (bpf_get_current_uid_gid, helper 15) and allows: a dump of it has not what
-/// it takes to load it again.
+/// A program that asks the kernel who calls (bpf_get_current_uid_gid, helper 15) and allows: a dump
+/// of it has not what it takes to load it again.
 fn program_that_calls_a_helper() -> Vec<u8> {
     let insn = |code, dst, imm| Insn {
         code,
@@ -225,8 +227,8 @@ impl Above {
         }
     }
 
-    /// From now on nobody below opens this block device, whatever his own cgroup says. (Making nodes is still allowed:
-    /// runc insists on giving that for all devices.)
+    /// From now on nobody below opens this block device, whatever his own cgroup says. (Making
+    /// nodes is still allowed: runc insists on giving that for all devices.)
     fn deny(&self, (major, minor): (u32, u32)) {
         match self.hierarchy {
             Hierarchy::V1 => {

@@ -1,5 +1,5 @@
-//! Starts that go wrong half-way, alone and many at once: hooks that are killed, inits that die under the hook, hooks of
-//! others that fail after ours. No start is stuck, and nothing is left.
+//! Starts that go wrong half-way, alone and many at once: hooks that are killed, inits that die
+//! under the hook, hooks of others that fail after ours. No start is stuck, and nothing is left.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -260,7 +260,8 @@ fn a_create_that_is_killed_at_any_point_leaves_nothing(machine: &Machine) {
         bundle.write();
         let limit = format!("0.{:03}", 5 + round * 100 / full_or(40, 15));
         let log = File::create(bundle.directory().join("create.log")).expect("make a log");
-        // The runtime itself, as an engine does whose user is impatient. (timeout(1) kills its process group.)
+        // The runtime itself, as an engine does whose user is impatient. (timeout(1) kills its
+        // process group.)
         let mut create = Command::new("timeout");
         create
             .args(["--foreground", "--signal=KILL", &limit, "runc", "--root"])

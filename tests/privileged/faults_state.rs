@@ -1,5 +1,6 @@
-//! A state directory that is full, read-only, gone or of another version, a watcher that is stopped, and times that cannot
-//! be: every wait ends, what can't be said so is told with path and hint, and what is inside stays right.
+//! A state directory that is full, read-only, gone or of another version, a watcher that is
+//! stopped, and times that cannot be: every wait ends, what can't be said so is told with path and
+//! hint, and what is inside stays right.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -18,7 +19,8 @@ use crate::framework::{Bundle, Disk, Hook, Machine, RuncContainer, Watcher, even
 
 const NOTHING: Vec<PathBuf> = Vec::new();
 
-/// Less than a hook waits that knows no better: 9 s. (On a quiet machine it is less than 3 s, with every wait in it.)
+/// Less than a hook waits that knows no better: 9 s. (On a quiet machine it is less than 3 s, with
+/// every wait in it.)
 const AT_ONCE: Duration = Duration::from_millis(8_500);
 
 /// A file that takes all the room there is, for as long as this lives.
@@ -149,7 +151,8 @@ fn what_is_inside_stays_right_while_the_state_directory_is_full(machine: &Machin
     assert_eq!(machine.traces(), NOTHING);
 }
 
-/// A mount over the state directory by which nobody can write; those who have files open do not mind.
+/// A mount over the state directory by which nobody can write; those who have files open do not
+/// mind.
 struct ReadOnly(PathBuf);
 
 impl ReadOnly {
@@ -372,7 +375,8 @@ fn a_crowd_at_a_stopped_watchers_door_blocks_nobody(machine: &Machine) {
         .join("containers")
         .join(&container.id)
         .join("control.sock");
-    // A bounded `list` each minute, for days: whoever hangs up stays in the queue until somebody takes him out.
+    // A bounded `list` each minute, for days: whoever hangs up stays in the queue until somebody
+    // takes him out.
     let address = nix::sys::socket::UnixAddr::new(&socket).expect("a short path");
     let mut queued = 0;
     loop {

@@ -1,4 +1,5 @@
-//! Containers and images that put things in the way: the host is untouched, and the other devices go on.
+//! Containers and images that put things in the way: the host is untouched, and the other devices
+//! go on.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -6,8 +7,8 @@ use std::path::PathBuf;
 
 use crate::framework::{Bundle, Disk, Machine, RuncContainer};
 
-/// A directory and a file of the host that nobody may touch: whoever follows a container's link by name from the
-/// host arrives there.
+/// A directory and a file of the host that nobody may touch: whoever follows a container's link by
+/// name from the host arrives there.
 struct Bait {
     directory: PathBuf,
 }

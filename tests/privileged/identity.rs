@@ -1,5 +1,5 @@
-//! Which container a record, a watcher and a cgroup belong to: its init process decides, with its start time, and not the
-//! id alone.
+//! Which container a record, a watcher and a cgroup belong to: its init process decides, with its
+//! start time, and not the id alone.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -131,7 +131,8 @@ fn two_runtime_roots_with_one_id(machine: &Machine) {
     assert_eq!(machine.traces(), NOTHING);
 }
 
-/// Case security 6. The state directory was removed, so that nothing told the second container of the first.
+/// Case security 6. The state directory was removed, so that nothing told the second container of
+/// the first.
 #[apply(on_both_hierarchies)]
 fn a_watcher_whose_id_another_container_has_taken_leaves_no_access_behind(machine: &Machine) {
     let disk = Disk::new(machine);
@@ -157,8 +158,8 @@ fn a_watcher_whose_id_another_container_has_taken_leaves_no_access_behind(machin
     eventually("nothing is left", || machine.traces() == NOTHING);
 }
 
-/// A cgroup that no runtime made, with the device rules that an engine has given a container which has nothing from us.
-/// It goes with the story.
+/// A cgroup that no runtime made, with the device rules that an engine has given a container which
+/// has nothing from us. It goes with the story.
 struct OwnCgroup {
     path: PathBuf,
 }
@@ -427,7 +428,8 @@ enum End {
     AfterItsWatcherAndNobodyCleansUp,
 }
 
-/// Case security 6. Whoever ends a watcher, or finds that it died, sees to it that what it had granted is taken back.
+/// Case security 6. Whoever ends a watcher, or finds that it died, sees to it that what it had
+/// granted is taken back.
 #[apply(on_both_hierarchies)]
 fn a_cgroup_that_outlives_its_container_has_no_access_left(machine: &Machine) {
     let disk = Disk::new(machine);

@@ -1,5 +1,5 @@
-//! The watcher's life: what it keeps of the hook, when it ends, what is left; poststop in every order; what happens to
-//! the container when its device goes.
+//! The watcher's life: what it keeps of the hook, when it ends, what is left; poststop in every
+//! order; what happens to the container when its device goes.
 
 use std::fs;
 use std::io::Read;
@@ -317,7 +317,8 @@ fn what_a_crash_left_is_swept_by_the_next_hook(machine: &Machine) {
 
 #[apply(on_both_hierarchies)]
 fn a_container_that_failed_to_start_leaves_nothing(machine: &Machine) {
-    // The second hook refuses, so that runc takes the container away again; its poststop is not sure to come.
+    // The second hook refuses, so that runc takes the container away again; its poststop is not
+    // sure to come.
     let bundle = Bundle::new(machine).without_poststop().hook_for_each(&[
         "devnode:/dev/oci-hotplug-nothing",
         "devnode:/dev/oci-hotplug-nothing;required",

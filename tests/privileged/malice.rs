@@ -1,5 +1,6 @@
-//! A hostile world around the hooks and the watcher: callers that set every trap there is, strangers on the host who
-//! forge and pry, and a container that never rests. What containers and images put in the way once is in `hostile`.
+//! A hostile world around the hooks and the watcher: callers that set every trap there is,
+//! strangers on the host who forge and pry, and a container that never rests. What containers and
+//! images put in the way once is in `hostile`.
 
 use std::fs;
 use std::io::Write;
@@ -67,7 +68,8 @@ fn traps(machine: &Machine, library: &Path, fakes: &Path, full: &Path) -> Vec<(&
             "a small stack and no processes",
             "prlimit --pid $$ --stack=262144 --nproc=0".to_owned(),
         ),
-        // The child's end, a reader's end, and being told to end: none of it reaches a process that was not careful.
+        // The child's end, a reader's end, and being told to end: none of it reaches a process that
+        // was not careful.
         (
             "all signals ignored and blocked",
             "set -- --ignore-signal --block-signal \"$0\" \"$@\"; exec /usr/bin/env \"$@\"".to_owned(),
@@ -286,7 +288,8 @@ impl Drop for Ended {
     }
 }
 
-/// A process in the container that never rests until it is told to. It ends with the container at the latest.
+/// A process in the container that never rests until it is told to. It ends with the container at
+/// the latest.
 struct Racer(Child);
 
 impl Racer {
@@ -438,7 +441,8 @@ fn a_file_system_that_never_answers_delays_neither_revocation_nor_anybody_else(m
     assert!(took < Duration::from_secs(10), "poststop took {took:?}");
 }
 
-/// Mounts a file system that never answers over a path of the container, which is made where it is missing.
+/// Mounts a file system that never answers over a path of the container, which is made where it is
+/// missing.
 fn mount_silent(container: &RuncContainer<'_>, path: &str, is_directory: bool) -> SilentServer {
     let device = fs::OpenOptions::new()
         .read(true)
@@ -483,7 +487,8 @@ fn a_path_that_others_can_make_gives_no_device(machine: &Machine) {
     assert!(recovered.status.success(), "{recovered:?}");
     assert!(container.is_refused("/dev/ttyUSB7") && container.is_refused(&copy));
     assert!(!container.has(&link.0.display().to_string()));
-    // And it watches nothing of the container's: each line has the inode of a directory (proc_pid_fdinfo(5)).
+    // And it watches nothing of the container's: each line has the inode of a directory
+    // (proc_pid_fdinfo(5)).
     let inode = fs::metadata(format!("/proc/{}/root/dev", container.pid))
         .expect("look at /dev")
         .ino();
@@ -553,7 +558,8 @@ fn forged_uevents_are_believed_by_nobody(machine: &Machine) {
     );
     let rules = container.device_rules();
 
-    // That the disk's partition 1 is gone, and that there is a partition 3, which is the disk itself.
+    // That the disk's partition 1 is gone, and that there is a partition 3, which is the disk
+    // itself.
     let at = |partition: u8| {
         let disk = disk.node.trim_start_matches("/dev/").to_owned();
         format!("/devices/virtual/block/{disk}/{disk}p{partition}")
@@ -611,7 +617,8 @@ fn forged_uevents_are_believed_by_nobody(machine: &Machine) {
     assert!(spent < Duration::from_secs(1), "{spent:?} for {taken:?}");
 }
 
-/// A udevd that is late tells of what was at this path before, under a number that may be another device's by now.
+/// A udevd that is late tells of what was at this path before, under a number that may be another
+/// device's by now.
 #[apply(on_both_hierarchies)]
 fn udevds_word_of_another_number_gives_no_other_device(machine: &Machine) {
     let _udevd = Udevd::start(machine);
@@ -801,7 +808,8 @@ fn wait_within_no_time(process: &mut Ended) -> Option<std::process::ExitStatus> 
     process.0.try_wait().expect("ask for a child")
 }
 
-/// An entry of a container `planted` whose lock is held and says that the process with this id is its watcher.
+/// An entry of a container `planted` whose lock is held and says that the process with this id is
+/// its watcher.
 fn plant_a_lock(state: &Path, pid: u32) -> fs::File {
     let directory = state.join("containers/planted");
     fs::create_dir_all(&directory).expect("make a directory");

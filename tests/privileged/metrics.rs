@@ -1,4 +1,5 @@
-//! `oci-hotplug metrics`: what it counts of a real container, device and watcher, and that Prometheus can read it.
+//! `oci-hotplug metrics`: what it counts of a real container, device and watcher, and that
+//! Prometheus can read it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,8 +11,8 @@ use crate::framework::{Bundle, Disk, Machine, RuncContainer, eventually};
 /// Samples by name and labels, as they are written.
 type Samples = BTreeMap<String, f64>;
 
-/// Reads the text format, version 0.0.4, and more strictly than Prometheus: each metric has its HELP and TYPE once and
-/// before its samples, which stand together; no sample stands twice.
+/// Reads the text format, version 0.0.4, and more strictly than Prometheus: each metric has its
+/// HELP and TYPE once and before its samples, which stand together; no sample stands twice.
 fn read(text: &str) -> Samples {
     assert!(text.ends_with('\n'), "the last line has no end: {text:?}");
     let (mut samples, mut families) = (Samples::new(), BTreeSet::new());
@@ -95,7 +96,8 @@ fn read_labels(mut rest: &str) {
     }
 }
 
-/// The metrics, each read strictly, with the container's id left out: `events_total{event="attached"}`.
+/// The metrics, each read strictly, with the container's id left out:
+/// `events_total{event="attached"}`.
 fn metrics(machine: &Machine, container: &RuncContainer<'_>) -> Samples {
     let id = format!("container=\"{}\"", container.id);
     let shorten = |(series, value): (String, f64)| {

@@ -1,4 +1,5 @@
-//! How a container gets what it asked for: access, owner, mode, path, links, and which of a root's nodes.
+//! How a container gets what it asked for: access, owner, mode, path, links, and which of a root's
+//! nodes.
 
 use crate::framework::disk::number_of;
 use crate::framework::{Bundle, Disk, Machine, Terminal, Udevd, eventually};

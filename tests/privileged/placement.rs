@@ -1,4 +1,5 @@
-//! Every kind of /dev that a container may have: its own, one in a user namespace, the host's, the image's.
+//! Every kind of /dev that a container may have: its own, one in a user namespace, the host's, the
+//! image's.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,4 +1,5 @@
-//! The main promise: what a container asked for is there while it is plugged in, and gone, access and all, when not.
+//! The main promise: what a container asked for is there while it is plugged in, and gone, access
+//! and all, when not.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! Who may have what: what an annotation is refused at the start and when it is plugged in, what a rule and a class give,
-//! what becomes of a policy that changes, and devices that are inside one container at a time.
+//! Who may have what: what an annotation is refused at the start and when it is plugged in, what a
+//! rule and a class give, what becomes of a policy that changes, and devices that are inside one
+//! container at a time.
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -122,7 +123,8 @@ fn a_device_that_is_there_is_refused_at_the_start(machine: &Machine) {
     eventually("nothing is left", || machine.traces() == NOTHING);
 }
 
-/// Runs the command that a refusal suggests, as a shell does; what the container is to request then.
+/// Runs the command that a refusal suggests, as a shell does; what the container is to request
+/// then.
 fn follow_the_hint(refusal: &str) -> String {
     let plain = refusal.replace("\\\"", "\"");
     let (_, rest) = plain.split_once("run `").expect("a command");

@@ -1,5 +1,6 @@
-//! Watchers that die, are replaced, or find what another version left: `oci-hotplug recover`, and the hook that comes
-//! second. Whatever happens to its watcher, the container keeps what it has, and gets what it is due.
+//! Watchers that die, are replaced, or find what another version left: `oci-hotplug recover`, and
+//! the hook that comes second. Whatever happens to its watcher, the container keeps what it has,
+//! and gets what it is due.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -522,7 +523,8 @@ fn an_upgrade_moves_running_watchers_to_the_new_executable(machine: &Machine) {
     let node = disk.plug(1);
     let container = Bundle::asking(machine, &format!("devnode:{node}")).start();
     let before = inode(&container, &node);
-    // The new version is installed somewhere else, and then replaced in its place, as packaging/install.sh does it.
+    // The new version is installed somewhere else, and then replaced in its place, as
+    // packaging/install.sh does it.
     let installed = machine.scratch("installed");
     fs::create_dir(&installed).expect("make a directory");
     for version in ["a", "b"] {

@@ -1,4 +1,5 @@
-//! What the hooks make of a container's requests: where they are read from, and what a wrong one leads to.
+//! What the hooks make of a container's requests: where they are read from, and what a wrong one
+//! leads to.
 
 use std::fs;
 

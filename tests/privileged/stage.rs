@@ -1,4 +1,5 @@
-//! The stage that the other stories are told on: what the framework promises, checked with runc alone.
+//! The stage that the other stories are told on: what the framework promises, checked with runc
+//! alone.
 
 use std::fs;
 use std::thread;

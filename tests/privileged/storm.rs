@@ -1,4 +1,5 @@
-//! Many rounds of plugging and unplugging leave nothing: no node, grant, program, descriptor or memory.
+//! Many rounds of plugging and unplugging leave nothing: no node, grant, program, descriptor or
+//! memory.
 
 use std::path::PathBuf;
 
@@ -14,7 +15,8 @@ fn rounds() -> usize {
     }
 }
 
-/// What a watcher and its container hold: descriptors, nodes below /dev, mounts, rules or programs of the cgroup.
+/// What a watcher and its container hold: descriptors, nodes below /dev, mounts, rules or programs
+/// of the cgroup.
 #[derive(Debug, PartialEq, Eq)]
 struct Holdings {
     descriptors: usize,

@@ -39,6 +39,18 @@ unstable() {
     awk -F ' *[|] *' -v test="$1::$2" '!/^#/ && $1 == test' "${OCI_HOTPLUG_UNSTABLE:-tests/unstable.txt}"
 }
 
+# message TEST LOG: the panic message of TEST in what libtest printed into LOG, or else the end of the test's output; at most
+# 16 lines, so that those who see only the end of a run's output know why it failed.
+message() {
+    awk -v header="---- $1 stdout ----" '
+        /^---- .* stdout ----$/ { inside = ($0 == header); next }
+        !inside || (panicked && /^failures:$/) { inside = 0; next }
+        / panicked at / && !panicked { panicked = 1; count = 0 }
+        panicked && count >= 16 { next }
+        { lines[count++] = substr($0, 1, 400) }
+        END { for (i = count > 16 ? count - 16 : 0; i < count; i++) if (lines[i] != "") print "    " lines[i] }' "$2"
+}
+
 # summary [SKIPS]: prints what failed, what was skipped and how long the levels took; the last line has the numbers.
 # Fails when an unlisted test failed, when nothing was run, or when more than SKIPS tests were skipped.
 summary() {
@@ -60,6 +72,7 @@ summary() {
                 else
                     failed=$((failed + 1))
                     printf 'FAILED: %s::%s (log: %s)\n' "$first" "$second" "$third"
+                    message "$second" "$third"
                 fi
                 ;;
         esac

@@ -1,6 +1,8 @@
-//! A simulated API server: accepts events by HTTPS, records each request, and responds with a given status.
+//! A simulated API server: accepts events by HTTPS, records each request, and responds with a given
+//! status.
 //!
-//! Its certificate is that of tests/fixtures/api_server, made with openssl for 127.0.0.1 and signed with ca.crt there.
+//! Its certificate is that of tests/fixtures/api_server, made with openssl for 127.0.0.1 and signed
+//! with ca.crt there.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

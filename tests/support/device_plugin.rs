@@ -194,7 +194,8 @@ impl Plugin {
         status.expect("it ended")
     }
 
-    /// What it has in memory now, and the most that it ever had, with its code: KiB (proc_pid_status(5)).
+    /// What it has in memory now, and the most that it ever had, with its code: KiB
+    /// (proc_pid_status(5)).
     pub fn resident(&self) -> (u64, u64) {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("its status");
         let of = |key: &str| -> u64 {
@@ -207,8 +208,8 @@ impl Plugin {
         (of("VmRSS:"), of("VmHWM:"))
     }
 
-    /// How long it has used a processor, in clock ticks, and its memory in KiB (proc_pid_stat(5), proc_pid_smaps(5));
-    /// without its code, which in a test is ten times the product's.
+    /// How long it has used a processor, in clock ticks, and its memory in KiB (proc_pid_stat(5),
+    /// proc_pid_smaps(5)); without its code, which in a test is ten times the product's.
     pub fn costs(&self) -> (u64, u64) {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("its stat");
         let fields: Vec<&str> = stat
@@ -285,7 +286,8 @@ impl Pace {
         self.last = now;
     }
 
-    /// There were not more lists before the last one than bursts may have ended before the last: at gaps, and every 3 seconds.
+    /// There were not more lists before the last one than bursts may have ended before the last: at
+    /// gaps, and every 3 seconds.
     #[track_caller]
     pub fn allows(&self, before: usize) {
         let ends = self.gaps + (self.last - self.begin).as_secs() as usize / 3;

@@ -1,7 +1,8 @@
-//! A device program such as engines attach: made from a list of rules, of which the last that matches decides.
+//! A device program such as engines attach: made from a list of rules, of which the last that
+//! matches decides.
 //!
-//! Shared by the unit tests (user-space VM) and the tests on the kernel: `Insn` is whatever the including module has
-//! under that name. Knows nothing of prologues and grants.
+//! Shared by the unit tests (user-space VM) and the tests on the kernel: `Insn` is whatever the
+//! including module has under that name. Knows nothing of prologues and grants.
 
 use super::Insn;
 
@@ -12,7 +13,8 @@ pub struct EngineRule {
     pub kind: Option<u32>,
     pub major: Option<u32>,
     pub minor: Option<u32>,
-    /// BPF_DEVCG_ACC_* bits. An allow rule matches when it has all that is asked, a deny rule when it has any.
+    /// BPF_DEVCG_ACC_* bits. An allow rule matches when it has all that is asked, a deny rule when
+    /// it has any.
     pub access: u32,
     pub allow: bool,
 }

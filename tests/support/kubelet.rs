@@ -1,7 +1,9 @@
-//! A simulated kubelet: its registration service, its calls to a plugin that registers, and its pod-resources service.
+//! A simulated kubelet: its registration service, its calls to a plugin that registers, and its
+//! pod-resources service.
 //!
-//! Like the real kubelet it dials back and gets the options before it answers Register, then reads one ListAndWatch stream per
-//! registration and does not open it again when it ended. A start removes all sockets from the directory.
+//! Like the real kubelet it dials back and gets the options before it answers Register, then reads
+//! one ListAndWatch stream per registration and does not open it again when it ended. A start
+//! removes all sockets from the directory.
 
 use std::collections::VecDeque;
 use std::fs;

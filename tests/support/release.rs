@@ -1,4 +1,5 @@
-//! The release executables, which tests of what is shipped use: they are built before (tests/run.sh does it).
+//! The release executables, which tests of what is shipped use: they are built before (tests/run.sh
+//! does it).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,8 @@ fn directory() -> PathBuf {
     target.join("release")
 }
 
-/// One of them. It must not be older than its sources, which the file beside it lists (cargo writes that).
+/// One of them. It must not be older than its sources, which the file beside it lists (cargo writes
+/// that).
 ///
 /// # Panics
 /// When it is missing or out of date; the message has the command that builds it.

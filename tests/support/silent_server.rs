@@ -1,12 +1,13 @@
-//! A FUSE server that says hello and never answers again: whoever asks its file system something waits in the kernel,
-//! where SIGKILL does not reach.
+//! A FUSE server that says hello and never answers again: whoever asks its file system something
+//! waits in the kernel, where SIGKILL does not reach.
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-/// How long somebody may wait for an answer before the connection is cut, so that a failing test ends.
+/// How long somebody may wait for an answer before the connection is cut, so that a failing test
+/// ends.
 const RESCUE: Duration = Duration::from_secs(20);
 
 /// The server's end of one mount.
@@ -33,11 +34,13 @@ impl SilentServer {
         let (ready, is_ready) = mpsc::channel();
         let rescued = device.clone();
         std::thread::spawn(move || {
-            // Threads that share their root directory cannot change namespaces, as the one that makes nodes does.
+            // Threads that share their root directory cannot change namespaces, as the one that
+            // makes nodes does.
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).unwrap();
             ready.send(()).unwrap();
             if needed.recv_timeout(RESCUE) == Err(mpsc::RecvTimeoutError::Timeout) {
-                // The connection ends with its last descriptor, and everybody who waits gets an error.
+                // The connection ends with its last descriptor, and everybody who waits gets an
+                // error.
                 rescued.lock().unwrap().take();
             }
         });
@@ -58,7 +61,8 @@ impl SilentServer {
     }
 }
 
-/// Answers FUSE_INIT (linux/fuse.h): 40 bytes of header and what the kernel can do; 16 and 64 bytes back.
+/// Answers FUSE_INIT (linux/fuse.h): 40 bytes of header and what the kernel can do; 16 and 64 bytes
+/// back.
 fn greet(mut device: &File) {
     let mut request = [0; 64 * 1024];
     let length = device.read(&mut request).unwrap();

@@ -3,8 +3,8 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 
-/// Says so on standard error, and in the file that OCI_HOTPLUG_SKIPPED_LOG names: `test-skipped: NAME: REASON`, where NAME is the
-/// test that calls this.
+/// Says so on standard error, and in the file that OCI_HOTPLUG_SKIPPED_LOG names: `test-skipped:
+/// NAME: REASON`, where NAME is the test that calls this.
 pub fn skipped(reason: &str) {
     let thread = std::thread::current();
     let line = format!("test-skipped: {}: {reason}\n", thread.name().unwrap_or("a test"));

@@ -1,5 +1,5 @@
-//! The operator's tool gives devices to a container that runs, of whatever engine, also to one that was started without
-//! us; and shows it by the name that its engine gives it.
+//! The operator's tool gives devices to a container that runs, of whatever engine, also to one that
+//! was started without us; and shows it by the name that its engine gives it.
 
 use crate::container::Container;
 use crate::engine::Runtime::{Crun, Runc, Youki};
@@ -29,8 +29,8 @@ fn listed(vm: &Machine, container: &Container) -> Vec<String> {
     row.split_whitespace().map(str::to_owned).collect()
 }
 
-/// A container that nobody watches has a device attached by its name, shown, and detached by its id; and again by one of
-/// its processes.
+/// A container that nobody watches has a device attached by its name, shown, and detached by its
+/// id; and again by one of its processes.
 fn a_container_without_us_is_attached_to(vm: &Machine, engine: &str, container: &Container) {
     let Container { id, name, .. } = container;
     assert_eq!(
@@ -145,8 +145,8 @@ fn a_container_of_any_engine_that_has_a_watcher_is_attached_to_and_keeps_what_it
     vm.run("rm /etc/cdi/oci-hotplug.dev-device_first.json");
 }
 
-/// A CDI spec as a vendor's toolkit writes it: a node under another name with a mode, an owner and an access of its own,
-/// and what only an engine can do.
+/// A CDI spec as a vendor's toolkit writes it: a node under another name with a mode, an owner and
+/// an access of its own, and what only an engine can do.
 const VENDOR: &str = r#"{ "cdiVersion": "0.5.0", "kind": "vendor.com/probe", "devices": [ { "name": "0", "containerEdits": {
     "deviceNodes": [ { "path": "/dev/probe0", "hostPath": "/dev/ttyUSB0", "permissions": "rw", "fileMode": 432, "uid": 0, "gid": 7 } ],
     "env": [ "PROBE=0" ] } } ] }"#;

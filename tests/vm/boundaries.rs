@@ -1,5 +1,5 @@
-//! Containers with more or less around them than usual, of each engine: the host's /dev, the host's network, everything
-//! allowed, nothing writable; and user namespaces.
+//! Containers with more or less around them than usual, of each engine: the host's /dev, the host's
+//! network, everything allowed, nothing writable; and user namespaces.
 
 use crate::container::Container;
 use crate::engine::Runtime::Runc;

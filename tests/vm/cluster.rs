@@ -1,8 +1,10 @@
-//! A cluster of one node in the machine, all of it real: etcd, API server, controllers, scheduler, kubelet with containerd;
-//! and in it the device plugin as packaging/kubernetes has it. `cluster/` are the machine's files for it.
+//! A cluster of one node in the machine, all of it real: etcd, API server, controllers, scheduler,
+//! kubelet with containerd; and in it the device plugin as packaging/kubernetes has it. `cluster/`
+//! are the machine's files for it.
 //!
-//! What kubelet alone does with a pod is told in pods.rs; here is what the others do with what kubelet tells them.
-//! `tests/run.sh --cluster` runs the tests of this file; cluster_pod.rs has the one that every run includes.
+//! What kubelet alone does with a pod is told in pods.rs; here is what the others do with what
+//! kubelet tells them. `tests/run.sh --cluster` runs the tests of this file; cluster_pod.rs has the
+//! one that every run includes.
 
 use std::ops::Deref;
 use std::path::Path;
@@ -19,14 +21,15 @@ use crate::usb::{Plugged, UsbSerial};
 /// kubectl of the machine, as the administrator.
 const KUBECTL: &str = "kubectl --kubeconfig=/var/lib/kubernetes/admin.conf";
 
-/// How long anything may take that the cluster's parts do with one another, for `kubectl wait`. kubelet tells the API
-/// server of its node's resources every 10 s, and all of this is emulated.
+/// How long anything may take that the cluster's parts do with one another, for `kubectl wait`.
+/// kubelet tells the API server of its node's resources every 10 s, and all of this is emulated.
 const PATIENCE: &str = "--timeout=240s";
 
 /// Where the manifests are in the machine.
 const MANIFESTS: &str = "/etc/cluster";
 
-/// What the plugin is told, beside what hostdev and smarter-device-manager are told in their own words.
+/// What the plugin is told, beside what hostdev and smarter-device-manager are told in their own
+/// words.
 const CONFIG: &str = "domain: example.com
 resources:
 - { name: place, requests: ['usb:0403:6001:FT003'] }
@@ -66,7 +69,8 @@ impl<'a> Cluster<'a> {
 
     /// Waits until the API server answers and the node is there.
     fn answers(&self) {
-        // Four times the deadline: the first start makes certificates and roles, and took 100 s on a busy machine.
+        // Four times the deadline: the first start makes certificates and roles, and took 100 s on
+        // a busy machine.
         let asked = until(&format!(
             "busybox wget -q -T 5 -O - --no-check-certificate https://10.0.0.1/readyz && {KUBECTL} get node $(hostname)"
         ));
@@ -114,8 +118,8 @@ impl<'a> Cluster<'a> {
         ));
     }
 
-    /// Installs the plugin as packaging/kubernetes/README.md says: Kustomize's base and the component for events, with a
-    /// configuration and arguments of this cluster's own.
+    /// Installs the plugin as packaging/kubernetes/README.md says: Kustomize's base and the
+    /// component for events, with a configuration and arguments of this cluster's own.
     pub fn installs_the_plugin(&self) {
         self.given(&image(), "ctr -n k8s.io images import -");
         self.bring("packaging", "kubernetes");
@@ -379,7 +383,8 @@ spec:
     )
 }
 
-/// What befalls a node: kubelet, the plugin and the API server start anew, and then the machine does.
+/// What befalls a node: kubelet, the plugin and the API server start anew, and then the machine
+/// does.
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn a_cluster_loses_no_pod_when_its_parts_restart_and_a_deployment_is_back_after_a_reboot() {
@@ -418,7 +423,8 @@ fn a_cluster_loses_no_pod_when_its_parts_restart_and_a_deployment_is_back_after_
     }
     ours.talks_through(&plugged, "/dev/ttyUSB0");
 
-    // kubelet judges its pods before a plugin has registered: whose pods there were does not matter.
+    // kubelet judges its pods before a plugin has registered: whose pods there were does not
+    // matter.
     vm.reboot();
     vm.run("mkdir -p /run/test");
     cluster.answers();

@@ -1,4 +1,5 @@
-//! A running container of any engine, as a test sees it: a way to run commands inside, and what it gains and loses.
+//! A running container of any engine, as a test sees it: a way to run commands inside, and what it
+//! gains and loses.
 
 use std::cell::RefCell;
 use std::process::Output;
@@ -23,15 +24,18 @@ pub struct Container<'a> {
     pub name: String,
     /// A shell command that runs its further words inside, with its own standard input.
     exec: String,
-    /// A shell that the engine's exec has started inside: it runs the commands, since each exec costs seconds.
+    /// A shell that the engine's exec has started inside: it runs the commands, since each exec
+    /// costs seconds.
     inside: RefCell<Option<RunningShell>>,
     /// A shell command that removes it, also when it runs.
     remove: String,
-    /// A shell command that makes the engine write its limits anew, and with them its device filter.
+    /// A shell command that makes the engine write its limits anew, and with them its device
+    /// filter.
     update: Option<String>,
 }
 
-/// Writes a line whenever access to `$1` comes or goes: the time, in seconds since boot, and whether it is there.
+/// Writes a line whenever access to `$1` comes or goes: the time, in seconds since boot, and
+/// whether it is there.
 const ACCESS_LOG: &str = r#"while test -e /run/logging; do if (: < $1); then now=yes; else now=no; fi;
     if [ "$now" != "$was" ]; then read up rest < /proc/uptime; echo $up $now; was=$now; fi; done"#;
 
@@ -40,8 +44,8 @@ const LONGEST: &str = "awk '$2 == \"no\" { from = $1 } $2 == \"yes\" && from && 
     END { print most + 0 }' /run/access";
 
 impl<'a> Container<'a> {
-    /// A container that is running: `exec` is the engine's command that runs something inside (`podman exec -i c1`),
-    /// `remove` the one that removes it.
+    /// A container that is running: `exec` is the engine's command that runs something inside
+    /// (`podman exec -i c1`), `remove` the one that removes it.
     pub fn new(machine: &'a Machine, exec: String, remove: String) -> Self {
         Self {
             machine,
@@ -84,8 +88,8 @@ impl<'a> Container<'a> {
         words
     }
 
-    /// Runs a shell command inside, in a process of the shell that the engine started there: its cgroup, namespaces and
-    /// rights are those of every exec.
+    /// Runs a shell command inside, in a process of the shell that the engine started there: its
+    /// cgroup, namespaces and rights are those of every exec.
     fn output(&self, command: &str) -> Output {
         RunningShell::output(&mut self.inside.borrow_mut(), command, || self.shell())
     }
@@ -96,7 +100,8 @@ impl<'a> Container<'a> {
         RunningShell::new(self.machine.spawn(&format!("{} /bin/sh", self.exec)), "/bin/sh")
     }
 
-    /// Runs a shell command in the machine, with the number that one of the container's processes has there in `$pid`.
+    /// Runs a shell command in the machine, with the number that one of the container's processes
+    /// has there in `$pid`.
     pub fn run_outside(&self, command: &str) -> String {
         let namespace = self.run("readlink /proc/self/ns/mnt");
         self.machine.run(&format!(
@@ -148,7 +153,8 @@ impl<'a> Container<'a> {
         self.machine.wait_until(&format!("{} /bin/sh -c true", self.exec));
     }
 
-    /// Who opens `path` again and again is never without access for much longer than a second, whatever `disturb` does.
+    /// Who opens `path` again and again is never without access for much longer than a second,
+    /// whatever `disturb` does.
     pub fn keeps(&self, path: &str, disturb: impl FnOnce()) {
         let program = quoted(ACCESS_LOG);
         self.run(&format!(
@@ -169,7 +175,8 @@ impl<'a> Container<'a> {
         );
     }
 
-    /// Bytes from the other end of the adapter's line arrive inside at `path`, and the container's arrive there.
+    /// Bytes from the other end of the adapter's line arrive inside at `path`, and the container's
+    /// arrive there.
     pub fn talks_through(&self, adapter: &Plugged, path: &str) {
         let mut line = adapter.line();
         let program = format!(

@@ -90,8 +90,9 @@ fn docker_restart_brings_the_device_back() {
     container.loses("/dev/ttyUSB0");
 }
 
-/// Docker 26.1 registers CDI only after it has started what `--restart always` names, so that these containers stay down
-/// (moby issue 49989, mended in 28.2). With `live-restore`, as in this machine, they never stop.
+/// Docker 26.1 registers CDI only after it has started what `--restart always` names, so that these
+/// containers stay down (moby issue 49989, mended in 28.2). With `live-restore`, as in this
+/// machine, they never stop.
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn a_restarted_dockerd_finds_its_container_with_the_device() {

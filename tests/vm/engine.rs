@@ -57,7 +57,8 @@ impl Engine {
     }
 }
 
-/// podman with `runtime`: through hooks.d when an annotation in `options` asks, or through CDI. The image is there.
+/// podman with `runtime`: through hooks.d when an annotation in `options` asks, or through CDI. The
+/// image is there.
 pub fn podman<'a>(machine: &'a Machine, runtime: Runtime, options: &str) -> Container<'a> {
     podman_image(machine);
     let name = machine.new_name("c");
@@ -72,7 +73,8 @@ pub fn podman<'a>(machine: &'a Machine, runtime: Runtime, options: &str) -> Cont
     } else {
         "localhost/box"
     };
-    // By way of systemd, its default, youki 0.7.0 attaches no device filter at all: every device is open to the container.
+    // By way of systemd, its default, youki 0.7.0 attaches no device filter at all: every device is
+    // open to the container.
     let manager = match runtime {
         Runtime::Youki => "--cgroup-manager cgroupfs",
         Runtime::Crun | Runtime::Runc => "",
@@ -233,7 +235,8 @@ fn bundle_with_hooks<'a>(
     .updated_by(format!("{program} update --pids-limit 100 {name}"))
 }
 
-/// A bundle at /run/NAME, with `runc spec`'s config.json and these hooks in it, for a container that is to be called NAME.
+/// A bundle at /run/NAME, with `runc spec`'s config.json and these hooks in it, for a container
+/// that is to be called NAME.
 pub fn bundle_directory(machine: &Machine, wishes: &Wishes, hooks: &Value) -> String {
     let name = machine.new_name("c");
     let edit = format!(

@@ -11,8 +11,9 @@ const BOX: &str = "mkdir -p /var/lib/box/bin /var/lib/box/tmp /var/lib/box/dev /
     /var/lib/box/run && cp /bin/busybox /var/lib/box/bin/ && chroot /var/lib/box /bin/busybox --install -s /bin && \
     tar -C /var/lib/box -cf /var/lib/box.tar .";
 
-/// By default an annotation gets what is on USB, and no keyboards or tablets. The stories ask for a tablet and for a
-/// camera that is no hardware at all. The class is what a lab asks for by name, or by the CDI device that is made of it.
+/// By default an annotation gets what is on USB, and no keyboards or tablets. The stories ask for a
+/// tablet and for a camera that is no hardware at all. The class is what a lab asks for by name, or
+/// by the CDI device that is made of it.
 const CONFIG: &str = r#"
 [[policy.allow]]
 devices = ["usb:0627:0001", "subsystem:video4linux"]
@@ -22,8 +23,8 @@ devices = ["parent-of:usb:0403:6001:FT001", "usb:0403:6001:FT001;link=/dev/board
 symlinks = ["usb:0403:6001:0=/dev/ttyBOARD"]
 "#;
 
-/// What the Kubernetes engines call for a pod's network of its own: nothing but the loopback interface, and an address
-/// that nobody has, since containerd wants one.
+/// What the Kubernetes engines call for a pod's network of its own: nothing but the loopback
+/// interface, and an address that nobody has, since containerd wants one.
 const CNI_PLUGIN: &str = r#"#!/bin/sh
 case $CNI_COMMAND in
 VERSION) echo '{"cniVersion":"1.0.0","supportedVersions":["0.3.1","0.4.0","1.0.0"]}' ;;
@@ -49,8 +50,8 @@ pub fn built() -> PathBuf {
     paths[0].parent().expect("a directory").to_owned()
 }
 
-/// Installs as packages do: install.sh into a directory of its own, and that into the machine. Makes the CDI
-/// devices of the stories and lays the containers' root file system ready.
+/// Installs as packages do: install.sh into a directory of its own, and that into the machine.
+/// Makes the CDI devices of the stories and lays the containers' root file system ready.
 pub fn install(machine: &Machine) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let staged = tempfile::tempdir().expect("a directory to install into");

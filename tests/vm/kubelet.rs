@@ -1,5 +1,5 @@
-//! A node of Kubernetes in the machine: a real kubelet, which takes its pods from a directory and not from an API server,
-//! and the device plugin beside it.
+//! A node of Kubernetes in the machine: a real kubelet, which takes its pods from a directory and
+//! not from an API server, and the device plugin beside it.
 
 use std::ops::Deref;
 use std::path::Path;
@@ -20,7 +20,8 @@ use crate::usb::{Line, Plugged};
 /// Where kubelet tells what its node has and who has what of it.
 const POD_RESOURCES: &str = "/var/lib/kubelet/pod-resources/kubelet.sock";
 
-/// What kubelet would give to pods, healthy and known to it (its pkg/apis/podresources/v1/api.proto).
+/// What kubelet would give to pods, healthy and known to it (its
+/// pkg/apis/podresources/v1/api.proto).
 const ALLOCATABLE: &str = "/v1.PodResourcesLister/GetAllocatableResources";
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -38,11 +39,13 @@ const CONFIG: &str = "/etc/kubernetes/plugin/config.yaml";
 /// Where the device plugin is that runs as a service.
 const PLUGIN: &str = "/usr/local/bin/oci-hotplug-device-plugin";
 
-/// How the device plugin runs as a service: with no more rights than the DaemonSet of packaging/kubernetes gives it.
+/// How the device plugin runs as a service: with no more rights than the DaemonSet of
+/// packaging/kubernetes gives it.
 const LIMITS: &str = "-p Restart=always -p RestartSec=0 -p CapabilityBoundingSet= -p NoNewPrivileges=yes -p MemoryMax=32M -p MemorySwapMax=0 -p ProtectSystem=strict \
     -p ReadWritePaths=/var/lib/kubelet/device-plugins -p ReadWritePaths=/run/cdi";
 
-/// A shell command that prints how often kubelet has had a registration of a resource since it started.
+/// A shell command that prints how often kubelet has had a registration of a resource since it
+/// started.
 fn registrations(resource: &str) -> String {
     let metric = format!("kubelet_device_plugin_registration_total{{resource_name=\"{resource}\"}}");
     format!("busybox wget -qO- http://127.0.0.1:10255/metrics | grep -F '{metric}' | cut -d ' ' -f 2")
@@ -53,8 +56,9 @@ fn on_this_node(pod: &str) -> String {
     format!("{pod}-$(hostname)")
 }
 
-/// A shell command that prints the ids of a pod's running containers. kubelet names their logs after them, and each has a
-/// cgroup; `crictl ps` would take the time that kubelet needs, under emulation.
+/// A shell command that prints the ids of a pod's running containers. kubelet names their logs
+/// after them, and each has a cgroup; `crictl ps` would take the time that kubelet needs, under
+/// emulation.
 pub fn running_containers(pod: &str) -> String {
     format!(
         "for log in /var/log/containers/{pod}_default_box-*.log; do id=${{log##*-}}; id=${{id%.log}}; \
@@ -89,8 +93,8 @@ pub fn image() -> Vec<u8> {
     std::fs::read(path).expect("the image")
 }
 
-/// The pod of the DaemonSet as a file of kubelet's. Such a pod can't refer to what the API server has: the configuration
-/// comes from the machine and not from a ConfigMap.
+/// The pod of the DaemonSet as a file of kubelet's. Such a pod can't refer to what the API server
+/// has: the configuration comes from the machine and not from a ConfigMap.
 fn daemon_sets_pod() -> Value {
     let daemon_set: Value = yaml::from_str(
         include_str!("../../packaging/kubernetes/base/daemonset.yaml"),
@@ -112,7 +116,8 @@ fn daemon_sets_pod() -> Value {
 /// kubelet's configuration with an engine.
 fn kubelet_config(engine: Cri) -> String {
     let engine = unit(engine);
-    // A dead container is to be started anew soon: the default waits for 10 s and more before the second time.
+    // A dead container is to be started anew soon: the default waits for 10 s and more before the
+    // second time.
     format!(
         "apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -168,7 +173,8 @@ impl<'a> Node<'a> {
         node
     }
 
-    /// Runs the device plugin as a service of the machine, with our own configuration and further arguments.
+    /// Runs the device plugin as a service of the machine, with our own configuration and further
+    /// arguments.
     pub fn runs_plugin(&self, config: &str, arguments: &str) {
         self.machine.write(CONFIG, config);
         let program =
@@ -179,8 +185,9 @@ impl<'a> Node<'a> {
         ));
     }
 
-    /// Runs the device plugin, with containerd, as the DaemonSet of packaging/kubernetes has it: the pod that this makes on each node, of
-    /// the image that packaging/image.sh makes. Its init container puts hooks and watcher onto the node.
+    /// Runs the device plugin, with containerd, as the DaemonSet of packaging/kubernetes has it:
+    /// the pod that this makes on each node, of the image that packaging/image.sh makes. Its init
+    /// container puts hooks and watcher onto the node.
     pub fn runs_daemon_set(&self, config: &str) {
         self.machine.write(CONFIG, config);
         self.put(&image(), "ctr -n k8s.io images import -");
@@ -229,7 +236,8 @@ impl<'a> Node<'a> {
         assert!(is_so.is_some(), "kubelet has {last:?} of {resource}, not {count}");
     }
 
-    /// Starts a pod whose container has these limits (`example.com/serial: 1`), and waits until it runs.
+    /// Starts a pod whose container has these limits (`example.com/serial: 1`), and waits until it
+    /// runs.
     pub fn pod(&'a self, limits: &str) -> Pod<'a> {
         let name = self.machine.new_name("p");
         let manifest = format!(
@@ -273,7 +281,8 @@ spec:
         self.machine.run("systemctl restart kubelet");
         self.machine
             .wait_until("busybox wget -qO- http://127.0.0.1:10255/healthz");
-        // Its counts begin anew; the checkpoint is the old one's until the new one has something to write.
+        // Its counts begin anew; the checkpoint is the old one's until the new one has something to
+        // write.
         self.is_registered(resource, 0);
     }
 

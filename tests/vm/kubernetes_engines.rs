@@ -1,5 +1,5 @@
-//! containerd and CRI-O, asked as kubelet asks them (CRI): CDI devices, for CRI-O hooks.d with a pod's annotation, and
-//! for containerd annotations that its configuration lets through.
+//! containerd and CRI-O, asked as kubelet asks them (CRI): CDI devices, for CRI-O hooks.d with a
+//! pod's annotation, and for containerd annotations that its configuration lets through.
 
 use crate::engine::Cri::{Containerd, Crio};
 use crate::engine::Runtime::{Crun, Runc};
@@ -22,7 +22,8 @@ fn containerd_with_runc_follows_a_lab_of_a_cdi_device_while_it_is_restarted() {
     );
 }
 
-/// What `container_annotations` does not name does not come into a config.json, and our hooks then find no request.
+/// What `container_annotations` does not name does not come into a config.json, and our hooks then
+/// find no request.
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn containerd_with_crun_follows_a_lab_of_annotations_that_it_lets_through() {

@@ -1,4 +1,5 @@
-//! What engines, systemd and operators do to a container while it runs: update, restart, stop, kill, reboot.
+//! What engines, systemd and operators do to a container while it runs: update, restart, stop,
+//! kill, reboot.
 
 use serde_json::json;
 
@@ -64,7 +65,8 @@ fn a_quadlet_unit_restarts_with_its_device() {
     nothing_is_left(&vm);
 }
 
-/// Docker 26.1 starts such containers before it knows CDI (moby issue 49989): there it takes one `docker start`.
+/// Docker 26.1 starts such containers before it knows CDI (moby issue 49989): there it takes one
+/// `docker start`.
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn containers_that_always_restart_have_their_devices_after_a_reboot() {

@@ -1,5 +1,5 @@
-//! The virtual machines of this test binary. Each story takes one that is free, for itself alone; the first stories boot
-//! them. They end with the test binary, however that ends.
+//! The virtual machines of this test binary. Each story takes one that is free, for itself alone;
+//! the first stories boot them. They end with the test binary, however that ends.
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::io::Write;
@@ -17,8 +17,8 @@ use crate::qmp::Qmp;
 use crate::running_shell::RunningShell;
 use crate::shell::{Shell, expect_success, read, until};
 
-/// Starts QEMU, and stops it and removes its files when standard input ends: when the test binary is no more.
-/// It is in a process group of its own, so that ctrl-c reaches it this way only.
+/// Starts QEMU, and stops it and removes its files when standard input ends: when the test binary
+/// is no more. It is in a process group of its own, so that ctrl-c reaches it this way only.
 const GUARD: &str = r#"
 directory=$1; shift
 "$@" < /dev/null > "$directory/qemu.log" 2>&1 &
@@ -66,7 +66,8 @@ static POOL: Mutex<Pool> = Mutex::new(Pool {
 static CHANGED: Condvar = Condvar::new();
 
 thread_local! {
-    /// The machine of the story that this thread runs: what it has to say, it says before its containers are removed.
+    /// The machine of the story that this thread runs: what it has to say, it says before its
+    /// containers are removed.
     static WITNESS: RefCell<Option<Shell>> = const { RefCell::new(None) };
 }
 
@@ -144,8 +145,8 @@ fn number_from(variable: &str, default: usize) -> usize {
     })
 }
 
-/// Reports a failure of the emulation: on standard error, past the capture of the test's output, and in the file that
-/// OCI_HOTPLUG_INFRASTRUCTURE_LOG names.
+/// Reports a failure of the emulation: on standard error, past the capture of the test's output,
+/// and in the file that OCI_HOTPLUG_INFRASTRUCTURE_LOG names.
 fn report(what: &str) {
     let line = format!("infrastructure: {what}\n");
     let _ = std::io::stderr().write_all(line.as_bytes());
@@ -182,8 +183,9 @@ impl Deref for Machine {
 }
 
 impl Machine {
-    /// Boots, more than once if need be: QEMU's emulation with a thread for each processor was seen to break the
-    /// guest's kernel while that patches its own code, early in the boot ("Kernel panic", one boot in ten or so).
+    /// Boots, more than once if need be: QEMU's emulation with a thread for each processor was seen
+    /// to break the guest's kernel while that patches its own code, early in the boot ("Kernel
+    /// panic", one boot in ten or so).
     fn boot() -> Self {
         for attempt in 1.. {
             let problem = match Self::try_boot() {
@@ -276,7 +278,8 @@ impl Machine {
         begun.status.success()
     }
 
-    /// Runs a shell command in the machine and returns its output without the last newline. Panics when it fails.
+    /// Runs a shell command in the machine and returns its output without the last newline. Panics
+    /// when it fails.
     pub fn run(&self, command: &str) -> String {
         expect_success(command, &self.output(command))
     }
@@ -289,7 +292,8 @@ impl Machine {
         })
     }
 
-    /// Waits until a shell command succeeds in the machine; panics after the deadline with what it last said.
+    /// Waits until a shell command succeeds in the machine; panics after the deadline with what it
+    /// last said.
     pub fn wait_until(&self, condition: &str) {
         self.run(&until(condition));
     }

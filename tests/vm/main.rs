@@ -1,4 +1,5 @@
-//! Every engine, with real USB devices, in a virtual machine: what the README's table of engines promises is seen here.
+//! Every engine, with real USB devices, in a virtual machine: what the README's table of engines
+//! promises is seen here.
 //!
 //! `tests/vm/prepare.sh` installs what is needed; tests/vm/README.md tells the rest.
 

@@ -1,6 +1,6 @@
-//! What somebody does who has just heard of us, from the package to a serial adapter in podman and in Docker, and what they
-//! see: `newcomer.txt` has the commands, which are README's, and the outputs. Then the package is upgraded under running
-//! containers, and removed.
+//! What somebody does who has just heard of us, from the package to a serial adapter in podman and
+//! in Docker, and what they see: `newcomer.txt` has the commands, which are README's, and the
+//! outputs. Then the package is upgraded under running containers, and removed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,7 +25,8 @@ const TRANSCRIPT: &str = "tests/vm/newcomer.txt";
 /// A version that nobody will ever release.
 const LATER: &str = "999.0.0";
 
-/// All that is ours in the machine, but what others keep of us: package manager, journal, containers' own files.
+/// All that is ours in the machine, but what others keep of us: package manager, journal,
+/// containers' own files.
 const OURS: &str = "find / -xdev -path /proc -prune -o -path /tmp -prune -o -path /var/lib/dpkg -prune -o -path /var/log -prune -o -path /var/cache -prune \
     -o -path /var/lib/containers -prune -o -path /var/lib/docker -prune -o -path /var/lib/containerd -prune -o -path /root -prune -o -name '*oci-hotplug*' -print; \
     find /run -path /run/test -prune -o -name '*oci-hotplug*' -print; ls -d /etc/cdi 2>/dev/null; \
@@ -53,7 +54,8 @@ fn package(machine: &Machine, version: &str) -> String {
     there
 }
 
-/// A machine that has never heard of us. What the other stories need is there again when this one ends.
+/// A machine that has never heard of us. What the other stories need is there again when this one
+/// ends.
 struct Fresh<'a>(&'a Machine);
 
 impl<'a> Fresh<'a> {
@@ -68,11 +70,25 @@ impl<'a> Fresh<'a> {
              mv /etc/cdi /run/test/kept/ && rm -rf /run/oci-hotplug",
         );
         assert_eq!(machine.run(OURS), "");
-        // Of other stories: a CRI-O, whose hook directory is removed here and not watched when it returns, and devices that are no hardware.
+        // Of other stories: a CRI-O, whose hook directory is removed here and not watched when it
+        // returns, and devices that are no hardware.
         machine.output("systemctl stop crio");
         machine.output("modprobe -r vivid g_serial dummy_hcd vhci-hcd");
+        first_buses(machine);
         fresh
     }
+}
+
+/// Gives the USB controller the buses 1 and 2, which the transcript shows. It has others when the
+/// machine was started with vhci-hcd: the kernel takes the lowest free number (hcd.c,
+/// `usb_register_bus`).
+fn first_buses(machine: &Machine) {
+    let controller = "0000:00:02.0";
+    machine.run(&format!(
+        "cd /sys/bus/pci/drivers/xhci_hcd && test -d {controller}/usb1 || \
+         {{ echo {controller} > unbind && echo {controller} > bind; }}"
+    ));
+    machine.wait_until("test -e /dev/bus/usb/001/001 && test -e /dev/bus/usb/002/001");
 }
 
 impl Drop for Fresh<'_> {

@@ -76,7 +76,8 @@ fn through_cdi_crun_and_runc_follow_an_adapter() {
     }
 }
 
-/// As a system container has: kernel events reach it, too, and its rules apply to what we put there.
+/// As a system container has: kernel events reach it, too, and its rules apply to what we put
+/// there.
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn an_udevd_inside_the_container_does_not_get_in_the_way() {

@@ -6,15 +6,16 @@ use crate::machine::{Machine, machine};
 use crate::story::nothing_is_left;
 use crate::usb::{Hub, UsbSerial};
 
-/// What packaging/kubernetes/README.md tells a user of smarter-device-manager to write, so that pods that ask for
-/// `smarter-devices/ttyUSB0` get hotplug. They stay as they are.
+/// What packaging/kubernetes/README.md tells a user of smarter-device-manager to write, so that
+/// pods that ask for `smarter-devices/ttyUSB0` get hotplug. They stay as they are.
 const SERIAL: &str = r#"resources:
 - {name: smarter-devices/ttyUSB0, requests: ["usb:0403:6001;path=/dev/ttyUSB0"], count: 1}
 "#;
 const RESOURCE: &str = "smarter-devices/ttyUSB0";
 
-/// An adapter behind a hub comes, goes and comes again while a pod runs that asked for such; the pod's container is
-/// started again while it is away; then kubelet, the device plugin and the engine are restarted while its bytes flow.
+/// An adapter behind a hub comes, goes and comes again while a pod runs that asked for such; the
+/// pod's container is started again while it is away; then kubelet, the device plugin and the
+/// engine are restarted while its bytes flow.
 fn a_pod_has_its_adapter_whatever_befalls_the_node(engine: Cri, runs_plugin: impl FnOnce(&Node)) {
     assert!(include_str!("../../packaging/kubernetes/README.md").contains(SERIAL));
     let vm = machine();
@@ -77,7 +78,8 @@ fn kubelet_with_crio_and_crun_gives_a_pod_an_adapter_that_comes_and_goes() {
     a_pod_has_its_adapter_whatever_befalls_the_node(Crio, |node| node.runs_plugin(SERIAL, ""));
 }
 
-/// What hostdev and smarter-device-manager are told in their own words, and one resource of each of our modes.
+/// What hostdev and smarter-device-manager are told in their own words, and one resource of each of
+/// our modes.
 const HOSTDEVS: &str = "-devs=/dev/fuse:r";
 const SMARTERS: &str =
     "- devicematch: ^ttyUSB[0-9]*$\n  nummaxdevices: 1\n- devicematch: ^net/tun$\n  nummaxdevices: 20\n";
@@ -154,8 +156,8 @@ fn where_containerd_takes_no_cdi_devices_a_pod_gets_what_is_there_and_a_warning_
     nothing_is_left(&vm);
 }
 
-/// containerd's configuration without a word of CDI, as the package leaves it: 1.7 then takes no CDI devices. Put back
-/// when it is dropped.
+/// containerd's configuration without a word of CDI, as the package leaves it: 1.7 then takes no
+/// CDI devices. Put back when it is dropped.
 struct SilentConfig<'a>(&'a Machine);
 
 impl<'a> SilentConfig<'a> {

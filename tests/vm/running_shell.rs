@@ -1,7 +1,9 @@
-//! A shell that stays, in the machine or in a container, and runs one command after another: each in a process of its own,
-//! as if it had been started by ssh or by the engine's exec, but without what that costs (1.5 to 2 s under emulation).
+//! A shell that stays, in the machine or in a container, and runs one command after another: each
+//! in a process of its own, as if it had been started by ssh or by the engine's exec, but without
+//! what that costs (1.5 to 2 s under emulation).
 //!
-//! Its own input is commands. Marks in what it writes tell where a command's output begins and ends.
+//! Its own input is commands. Marks in what it writes tell where a command's output begins and
+//! ends.
 
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -13,7 +15,8 @@ use std::time::{Duration, Instant};
 use crate::container::quoted;
 use crate::times;
 
-/// The longest that a command may take. Those that wait have a deadline of their own, which is shorter.
+/// The longest that a command may take. Those that wait have a deadline of their own, which is
+/// shorter.
 const PATIENCE: Duration = Duration::from_secs(900);
 
 /// How long a shell may take to end when its input has ended.
@@ -52,8 +55,8 @@ pub struct Running {
 }
 
 impl RunningShell {
-    /// Runs a command in the shell at `place`, or in a new one that `start` starts if there is none there, or if it has
-    /// ended meanwhile without having begun the command.
+    /// Runs a command in the shell at `place`, or in a new one that `start` starts if there is none
+    /// there, or if it has ended meanwhile without having begun the command.
     pub fn output(place: &mut Option<Self>, command: &str, start: impl Fn() -> Self) -> Output {
         let running = Self::begin(place, command, start);
         Self::end(place, running, command)
@@ -97,7 +100,8 @@ impl RunningShell {
         self.stdin.take();
     }
 
-    /// The shell that `child` is, which reads commands from a pipe; `interpreter -c COMMAND` runs each.
+    /// The shell that `child` is, which reads commands from a pipe; `interpreter -c COMMAND` runs
+    /// each.
     pub fn new(mut child: Child, interpreter: &'static str) -> Self {
         let (sender, pieces) = channel();
         copy(child.stdout.take().expect("a pipe"), 0, sender.clone());
@@ -150,7 +154,8 @@ impl RunningShell {
         let number = self.count;
         let begun = format!("{MARK}begin {number}{MARK}");
         let end = format!("{MARK}end {number} ");
-        // The words for printf are in octal: the text of a command may not have the marks in it, either.
+        // The words for printf are in octal: the text of a command may not have the marks in it,
+        // either.
         let octal = |mark: &str| mark.replace(MARK, r"\001");
         let line = format!(
             "printf '{}'; {} -c {} < /dev/null; status=$?; printf '{3}\\001' >&2; printf '{3}%d\\001' $status\n",

@@ -1,4 +1,5 @@
-//! A shell in the machine, by ssh: commands, files, conditions, and after a failure what happened there.
+//! A shell in the machine, by ssh: commands, files, conditions, and after a failure what happened
+//! there.
 
 use std::fs;
 use std::io::Write;
@@ -12,7 +13,8 @@ use crate::machine::poll;
 /// From power-on to a shell, under emulation, on a machine that does other things as well.
 const BOOT: Duration = Duration::from_secs(300);
 
-/// The deadline of whatever a test waits for inside the machine, in seconds. Nothing waits for it to pass.
+/// The deadline of whatever a test waits for inside the machine, in seconds. Nothing waits for it
+/// to pass.
 pub const DEADLINE: u32 = 60;
 
 /// The same for what waits outside of the machine.
@@ -30,8 +32,8 @@ pub struct Shell {
 }
 
 impl Shell {
-    /// Waits until there is a shell, and keeps the connection for all commands to come. The last lines of the
-    /// console when the kernel panicked, or when there is none in time.
+    /// Waits until there is a shell, and keeps the connection for all commands to come. The last
+    /// lines of the console when the kernel panicked, or when there is none in time.
     pub fn connect(&self) -> Result<(), String> {
         let master = || {
             let status = self
@@ -95,8 +97,8 @@ impl Shell {
         ssh
     }
 
-    /// Makes a port of the machine's loopback lead to `port` of this host's, and gives its number there. It ends with
-    /// the machine.
+    /// Makes a port of the machine's loopback lead to `port` of this host's, and gives its number
+    /// there. It ends with the machine.
     pub fn forward(&self, port: u16) -> u16 {
         let answer = self.forward_from("127.0.0.1:0", port);
         answer
@@ -122,8 +124,8 @@ impl Shell {
         text(&output)
     }
 
-    /// Makes a Unix socket of this host's lead to the one at `path` in the machine, and gives its path. It ends with the
-    /// machine.
+    /// Makes a Unix socket of this host's lead to the one at `path` in the machine, and gives its
+    /// path. It ends with the machine.
     pub fn forward_socket(&self, path: &str) -> PathBuf {
         let here = self
             .directory
@@ -152,7 +154,8 @@ impl Shell {
         )
     }
 
-    /// Runs a shell command in the machine by a connection of its own: its status, and what it wrote.
+    /// Runs a shell command in the machine by a connection of its own: its status, and what it
+    /// wrote.
     pub fn output(&self, command: &str) -> Output {
         self.output_given(command, &[])
     }
@@ -215,8 +218,9 @@ impl Shell {
         read(&self.directory.join("console.log"))
     }
 
-    /// After a failure: the journal since the test began and the console in target/vm, and our programs' words here.
-    /// With OCI_HOTPLUG_VM_HOLD set, also a pause in which a person can look around.
+    /// After a failure: the journal since the test began and the console in target/vm, and our
+    /// programs' words here. With OCI_HOTPLUG_VM_HOLD set, also a pause in which a person can look
+    /// around.
     pub fn tell_what_happened(&self) {
         let thread = std::thread::current();
         let directory = Path::new("target/vm").join(thread.name().unwrap_or("test").replace("::", "."));
@@ -246,7 +250,8 @@ impl Shell {
     }
 }
 
-/// A shell command that waits until `condition` succeeds, and fails after [`DEADLINE`] with its last words.
+/// A shell command that waits until `condition` succeeds, and fails after [`DEADLINE`] with its
+/// last words.
 pub fn until(condition: &str) -> String {
     // No file is needed for the words: a container may have none that it can write to.
     format!(

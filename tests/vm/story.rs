@@ -6,7 +6,8 @@ use crate::shell::until;
 use crate::usb::{Hub, UsbSerial};
 use crate::wishes::Wishes;
 
-/// An adapter that a running container asked for is plugged in, used from both ends, and pulled out.
+/// An adapter that a running container asked for is plugged in, used from both ends, and pulled
+/// out.
 pub fn an_adapter_comes_and_goes(machine: &Machine, container: &Container) {
     let adapter = machine.plug(&UsbSerial {
         serial: "FT001",
@@ -20,8 +21,8 @@ pub fn an_adapter_comes_and_goes(machine: &Machine, container: &Container) {
     container.is_refused("/run/mine");
 }
 
-/// What a lab asks for in annotations: the hub that a board is on, in the words of container-hotplug, and in ours a link
-/// that stays with the board.
+/// What a lab asks for in annotations: the hub that a board is on, in the words of
+/// container-hotplug, and in ours a link that stays with the board.
 pub fn lab_by_annotations() -> Wishes {
     Wishes::default()
         .lab()
@@ -42,8 +43,9 @@ pub fn lab_by_cdi() -> Wishes {
     Wishes::default().lab().cdi("oci-hotplug.dev/device=lab-board")
 }
 
-/// A lab's container on a hub with one adapter and then others: all that is promised of any engine, in one run.
-/// `container` starts it; `disturb` is what happens to the engine meanwhile, beside an update of the container.
+/// A lab's container on a hub with one adapter and then others: all that is promised of any engine,
+/// in one run. `container` starts it; `disturb` is what happens to the engine meanwhile, beside an
+/// update of the container.
 pub fn a_lab_is_followed<'a>(
     machine: &'a Machine,
     container: impl FnOnce() -> Container<'a>,
@@ -99,7 +101,8 @@ pub fn a_lab_is_followed<'a>(
 const PRESENT: &str = ": < /dev/ttyUSB0 && for link in /dev/board /dev/ttyBOARD /dev/serial/by-id/*FT001*; do \
     test $(readlink -f $link) = /dev/ttyUSB0 || exit 1; done";
 
-/// A node of the container's own with the board's numbers. In a user namespace the kernel lets it make none.
+/// A node of the container's own with the board's numbers. In a user namespace the kernel lets it
+/// make none.
 const OWN_NODE: &str = "set -- $(stat -c '%t %T' /dev/ttyUSB0) && rm -f /run/mine && \
     if mknod /run/mine c $((0x$1)) $((0x$2)); then : < /run/mine; else ! grep ' 0  *0 ' /proc/self/uid_map; fi";
 
@@ -107,7 +110,8 @@ const OWN_NODE: &str = "set -- $(stat -c '%t %T' /dev/ttyUSB0) && rm -f /run/min
 const OWN_NODE_IS_REFUSED: &str = "if test -e /run/mine; then \
     ! (: < /run/mine) 2> /run/words && grep -q 'not permitted' /run/words; fi";
 
-/// The engine's own device can be read and not written, as the engine was told. Prints what its node is.
+/// The engine's own device can be read and not written, as the engine was told. Prints what its
+/// node is.
 const READ_ONLY_FUSE: &str = ": < /dev/fuse && ! (: > /dev/fuse) 2> /run/words && grep -q 'not permitted' /run/words && \
     stat -c '%a %u %g %t %T %i' /dev/fuse";
 

@@ -1,4 +1,5 @@
-//! Where the time goes: with OCI_HOTPLUG_VM_TIMES=FILE each command in a machine or a container adds a line to that file.
+//! Where the time goes: with OCI_HOTPLUG_VM_TIMES=FILE each command in a machine or a container
+//! adds a line to that file.
 
 use std::fs::File;
 use std::io::Write;

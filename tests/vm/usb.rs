@@ -1,5 +1,5 @@
-//! USB devices that are plugged into the running machine and pulled out again: QEMU's own, which the machine's kernel
-//! drives with the drivers of the real ones.
+//! USB devices that are plugged into the running machine and pulled out again: QEMU's own, which
+//! the machine's kernel drives with the drivers of the real ones.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -20,7 +20,8 @@ pub struct UsbSerial {
 
 /// Something that can be plugged in.
 pub trait Device {
-    /// QEMU's `device_add` arguments, without id and bus; what it needs first is made by way of `machine`.
+    /// QEMU's `device_add` arguments, without id and bus; what it needs first is made by way of
+    /// `machine`.
     fn arguments(&self, machine: &Machine, id: &str) -> Value;
 }
 
@@ -59,7 +60,8 @@ impl Device for Tablet {
 impl Device for Stick {
     fn arguments(&self, machine: &Machine, id: &str) -> Value {
         let path = machine.directory.join(format!("{id}.raw"));
-        // One partition of type Linux from sector 2048 on: the table is the first sector's end (MBR).
+        // One partition of type Linux from sector 2048 on: the table is the first sector's end
+        // (MBR).
         let mut disk = vec![0_u8; 4 << 20];
         disk[446..462].copy_from_slice(&[0, 0, 0, 0, 0x83, 0, 0, 0, 0, 8, 0, 0, 0, 16, 0, 0]);
         disk[510..512].copy_from_slice(&[0x55, 0xaa]);

@@ -1,4 +1,5 @@
-//! Pods of a real kubelet (kubelet.rs) that ask for devices of another host, as usbip-device-plugin's users have them.
+//! Pods of a real kubelet (kubelet.rs) that ask for devices of another host, as
+//! usbip-device-plugin's users have them.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,8 @@ const THEIRS: &str = r#"resources:
 "#;
 const BOARD: &str = "usbip.dev.mvalvekens.be/board";
 
-/// The longest that kubelet may go on offering what another host has, or not hear that it is free again. Under emulation.
+/// The longest that kubelet may go on offering what another host has, or not hear that it is free
+/// again. Under emulation.
 const SECONDS: Duration = Duration::from_secs(10);
 
 fn remote(machine: &Machine) -> Remote {
@@ -86,7 +88,8 @@ fn a_pod_of_usbip_device_plugins_users_has_its_adapter_whatever_befalls_it_and_g
     pod.still_runs();
     node.advertises(BOARD, 1);
 
-    // Its server is away when its container starts: that fails, with the reason, and is tried until the server is back.
+    // Its server is away when its container starts: that fails, with the reason, and is tried until
+    // the server is back.
     let reason = format!("usbip server {}: it closed the connection", remote.address);
     let remote = is_down(remote, || {
         pod.is_killed();

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-/// What a lab's container has from the machine, read-only: its programs (udevadm, python3 with pyudev), and udevd's
-/// database, without which libudev hears nothing.
+/// What a lab's container has from the machine, read-only: its programs (udevadm, python3 with
+/// pyudev), and udevd's database, without which libudev hears nothing.
 const TOOLS: [(&str, &str); 6] = [
     ("/usr", "/usr"),
     ("/usr/lib", "/lib"),
@@ -47,8 +47,8 @@ impl Wishes {
         self
     }
 
-    /// A device of the engine's own, /dev/fuse to be read only; the machine's programs; and a network of its own, so that
-    /// a udev client hears what is meant for it.
+    /// A device of the engine's own, /dev/fuse to be read only; the machine's programs; and a
+    /// network of its own, so that a udev client hears what is meant for it.
     pub fn lab(mut self) -> Self {
         self.lab = true;
         self

@@ -1,4 +1,5 @@
-//! The requests that the arguments of `attach` and `detach` stand for: requests, classes, CDI devices.
+//! The requests that the arguments of `attach` and `detach` stand for: requests, classes, CDI
+//! devices.
 
 use anyhow::{Result, bail};
 

@@ -1,4 +1,5 @@
-//! The container that is meant: one that is enrolled, or one that runs without us and is enrolled now.
+//! The container that is meant: one that is enrolled, or one that runs without us and is enrolled
+//! now.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -16,8 +17,8 @@ use crate::model::oci::ContainerId;
 use crate::model::request::entry::Requests;
 use crate::watcher::enroll::{EnrollError, Enroller, enroll};
 
-/// How long a watcher may take to answer. No container's start waits for us, as it does for a hook; and the watcher may
-/// have many to serve before it comes to our question.
+/// How long a watcher may take to answer. No container's start waits for us, as it does for a hook;
+/// and the watcher may have many to serve before it comes to our question.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A container that runs.
@@ -30,7 +31,8 @@ impl Target {
     /// The container with this id or name, whether it is enrolled or not.
     pub fn named(id: &str, registry: &Registry, runtime_roots: &[PathBuf]) -> Result<Self> {
         check_access(registry)?;
-        // Without a record it may be about to be enrolled by another attach: the runtime knows it all the same.
+        // Without a record it may be about to be enrolled by another attach: the runtime knows it
+        // all the same.
         if let Some(enrolled) = Enrolled::search(registry, id)?.filter(|enrolled| enrolled.record.is_some()) {
             return Self::of_record(enrolled);
         }

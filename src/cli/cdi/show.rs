@@ -202,7 +202,8 @@ fn warn_of(field: &str, edits: &Edits, found: &mut Vec<(String, String)>) {
         }
     }
     for (node, index) in edits.device_nodes.iter().zip(0..) {
-        // Engines read what is not given from the host's node, and reject links (container-edits_unix.go:49-133).
+        // Engines read what is not given from the host's node, and reject links
+        // (container-edits_unix.go:49-133).
         if node
             .kind
             .as_deref()

@@ -22,7 +22,8 @@ impl<'a> DemoContainer<'a> {
         bundle::create(&bundle, tools, scratch, node)?;
         let id = format!("oci-hotplug-demo-{}", std::process::id());
         let container = Self { tools, scratch, id };
-        // A file, not a pipe: the container's process keeps it open, and reading a pipe would wait for the end of that process.
+        // A file, not a pipe: the container's process keeps it open, and reading a pipe would wait
+        // for the end of that process.
         let log = scratch.dir.join("runc.log");
         let run = container
             .runc()
@@ -55,7 +56,8 @@ impl<'a> DemoContainer<'a> {
             .context("runc exec")
     }
 
-    /// Runs a command in the container, prints it with its output, and fails unless the output contains `part`.
+    /// Runs a command in the container, prints it with its output, and fails unless the output
+    /// contains `part`.
     pub(super) fn shows(&self, line: &str, part: &str) -> Result<()> {
         let output = self.sh(line)?;
         let text = [output.stdout, output.stderr].concat();

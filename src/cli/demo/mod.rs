@@ -1,6 +1,6 @@
-//! `oci-hotplug demo`: a small container under plain runc with our two hooks in its config.json, and a block device (a
-//! partition of a loop device) that is plugged, read in the container, and unplugged. The demo removes everything that it
-//! creates, also when a step fails.
+//! `oci-hotplug demo`: a small container under plain runc with our two hooks in its config.json,
+//! and a block device (a partition of a loop device) that is plugged, read in the container, and
+//! unplugged. The demo removes everything that it creates, also when a step fails.
 
 mod bundle;
 mod container;

@@ -16,10 +16,12 @@ use crate::host::log::{LOG_FILE, PRESTART, WATCHER, event};
 /// How often a followed file is read.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Shows the events of the file and of the rotated file before it, by time; with `follow` also new ones.
+/// Shows the events of the file and of the rotated file before it, by time; with `follow` also new
+/// ones.
 pub(super) fn read(state_dir: &Path, with_past: bool, follow: bool, show: Show<'_>) -> Result<()> {
     let path = state_dir.join(LOG_FILE);
-    // A running watcher keeps writing to the file that it opened, also after rotation, so read all of them.
+    // A running watcher keeps writing to the file that it opened, also after rotation, so read all
+    // of them.
     let mut readers = Vec::new();
     readers.extend(Reader::open(&state_dir.join(format!("{LOG_FILE}.old")))?);
     readers.extend(Reader::open(&path)?);
@@ -89,8 +91,8 @@ impl Reader {
     }
 }
 
-/// The event of a line, if it has one. The fields are at the end, and a quotation mark in a value has a `\` in front, so
-/// text in the message cannot pass for a field.
+/// The event of a line, if it has one. The fields are at the end, and a quotation mark in a value
+/// has a `\` in front, so text in the message cannot pass for a field.
 fn event_of(line: &str) -> Option<LoggedEvent> {
     let (time, rest) = line.split_once(' ')?;
     let of_hook = rest.strip_prefix(PRESTART);

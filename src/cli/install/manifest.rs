@@ -5,8 +5,8 @@
 //! FINGERPRINT PATH   a file, with the fingerprint of its content
 //! kept PATH          a configuration that the administrator has changed
 //! ```
-//! Lines are added while files are placed, so that also an installation that failed can be removed. The last one for a path
-//! counts.
+//! Lines are added while files are placed, so that also an installation that failed can be removed.
+//! The last one for a path counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -138,7 +138,8 @@ impl Manifest {
         Ok(())
     }
 
-    /// Writes what is installed now. Returns the files of the earlier installation that this one does not have.
+    /// Writes what is installed now. Returns the files of the earlier installation that this one
+    /// does not have.
     pub fn finish(mut self) -> Result<Vec<PathBuf>> {
         let before = self.before.take().unwrap_or_default();
         self.now.directories.extend(before.directories);

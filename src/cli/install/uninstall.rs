@@ -10,8 +10,8 @@ use super::manifest::{Notes, fingerprint, path_of};
 use super::place::{Root, ignore_absent};
 use super::report::Report;
 
-/// Removes the files of an installation, and the directories that it has made and that are empty then. A configuration that
-/// was changed stays.
+/// Removes the files of an installation, and the directories that it has made and that are empty
+/// then. A configuration that was changed stays.
 pub fn run(layout: &Layout, root: &Root, force: bool) -> Result<Report> {
     let manifest = root.at(&path_of(layout));
     let Some(notes) = Notes::read(&manifest)? else {
@@ -66,8 +66,9 @@ fn remove(layout: &Layout, root: &Root, path: &Path, mark: &str) -> Result<Optio
     Ok(Some("removed"))
 }
 
-/// The processes that run the installed watcher, or one that it was replaced by since: the kernel shows the path of a file that
-/// was replaced with a mark, and the name that it had before it was renamed.
+/// The processes that run the installed watcher, or one that it was replaced by since: the kernel
+/// shows the path of a file that was replaced with a mark, and the name that it had before it was
+/// renamed.
 pub fn running_watchers(watcher: &Path) -> Vec<String> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let is_watcher = |process: &PathBuf| {

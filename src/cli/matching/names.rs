@@ -16,7 +16,8 @@ use crate::model::request::symlink::SymlinkRule;
 /// The names that requests and rules give to nodes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Names {
-    /// Each name with the host's path of its node; `None`: the request selects a device, but no node for this name.
+    /// Each name with the host's path of its node; `None`: the request selects a device, but no
+    /// node for this name.
     nodes: BTreeMap<PathBuf, Option<PathBuf>>,
     hints: Vec<String>,
 }

@@ -7,7 +7,8 @@ use crate::host::state::registry::Registry;
 use crate::model::counters::Counters;
 use crate::model::plan::attachment::Attachments;
 
-/// The attachments and counters that a watcher has recorded. They are known also while no watcher answers.
+/// The attachments and counters that a watcher has recorded. They are known also while no watcher
+/// answers.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Recorded {
     pub(super) attachments: Attachments,

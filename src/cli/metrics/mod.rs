@@ -1,6 +1,7 @@
 //! `oci-hotplug metrics`: the counters of the watchers, in Prometheus' text format.
 //!
-//! Every container has the same few series: their number grows with the running containers, not with devices or requests.
+//! Every container has the same few series: their number grows with the running containers, not
+//! with devices or requests.
 
 mod container;
 mod families;
@@ -21,7 +22,8 @@ use crate::host::state::registry::Registry;
 /// The options.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Write the file atomically, for node_exporter's textfile collector; its name must end in .prom.
+    /// Write the file atomically, for node_exporter's textfile collector; its name must end in
+    /// .prom.
     #[arg(long, value_name = "FILE")]
     textfile: Option<PathBuf>,
 }

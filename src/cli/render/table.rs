@@ -1,4 +1,5 @@
-//! Plain tables: columns as wide as their widest cell; on a terminal the last one is cut at its edge.
+//! Plain tables: columns as wide as their widest cell; on a terminal the last one is cut at its
+//! edge.
 
 use std::io::{IsTerminal, Write};
 
@@ -24,8 +25,9 @@ pub(in crate::cli) fn screen_width() -> Option<usize> {
     std::io::stdout().is_terminal().then_some(usize::from(columns.0))
 }
 
-/// Writes one line, as `writeln!` does, with nothing in it that moves a terminal's cursor: file names, annotations and strings
-/// of devices are foreign text. A line feed at the beginning of the format stands for an empty line before.
+/// Writes one line, as `writeln!` does, with nothing in it that moves a terminal's cursor: file
+/// names, annotations and strings of devices are foreign text. A line feed at the beginning of the
+/// format stands for an empty line before.
 macro_rules! print_line {
     ($out:expr, $($format:tt)+) => {
         $crate::cli::render::table::write_line($out.by_ref(), format_args!($($format)+))

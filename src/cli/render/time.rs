@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The age of a time in seconds since 1970; zero when the time is in the future, because the clock was set back.
+/// The age of a time in seconds since 1970; zero when the time is in the future, because the clock
+/// was set back.
 pub(in crate::cli) fn since(time: u64) -> Duration {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     now.saturating_sub(Duration::from_secs(time))

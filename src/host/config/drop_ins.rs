@@ -7,8 +7,8 @@ use super::error::ConfigError;
 /// The directory beside the file whose files `*.toml` are read after it.
 pub(super) const DROP_INS: &str = "config.d";
 
-/// The files `*.toml` beside the configuration, in the order of their names. Hidden files, which editors
-/// leave behind, are ignored.
+/// The files `*.toml` beside the configuration, in the order of their names. Hidden files, which
+/// editors leave behind, are ignored.
 pub(super) fn drop_ins(config: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let directory = config.with_file_name(DROP_INS);
     let failed = |source| ConfigError::Io {

@@ -26,8 +26,8 @@ use crate::model::request::class::Classes;
 /// Where the configuration is when nothing else is said.
 pub const DEFAULT_CONFIG: &str = "/etc/oci-hotplug/config.toml";
 
-/// The longest that a hook may wait, in seconds: engines are told to give it 10, and it is to say why it failed
-/// before they end it.
+/// The longest that a hook may wait, in seconds: engines are told to give it 10, and it is to say
+/// why it failed before they end it.
 const MAX_PRESTART_TIMEOUT: u64 = 9;
 
 /// The configuration. Every key has a default; packaging/config.toml explains each.
@@ -47,9 +47,11 @@ pub struct Config {
     pub named: Option<PathBuf>,
     /// The file to write into, for messages.
     path: PathBuf,
-    /// The options by which `oci-hotplug` finds this configuration and state directory; empty = by default.
+    /// The options by which `oci-hotplug` finds this configuration and state directory; empty = by
+    /// default.
     tool_options: String,
-    /// The usable files and what they say: [`Config::classes`] and [`Config::policy`] read them again.
+    /// The usable files and what they say: [`Config::classes`] and [`Config::policy`] read them
+    /// again.
     files: Vec<(PathBuf, String)>,
     /// The files of `config.d` with an error.
     broken: Vec<Broken>,
@@ -67,17 +69,17 @@ struct Broken {
 
 impl Config {
     /// Reads the configuration: `path`, else the environment's `OCI_HOTPLUG_CONFIG`, else
-    /// [`DEFAULT_CONFIG`], which may be absent; then, in the order of their names, the files `*.toml` of the
-    /// directory `config.d` beside it. A later file wins; rules and classes add up, but of a class that is defined
-    /// twice the later definition counts. `state_dir`, else `OCI_HOTPLUG_STATE_DIR`, wins over all files.
+    /// [`DEFAULT_CONFIG`], which may be absent; then, in the order of their names, the files
+    /// `*.toml` of the directory `config.d` beside it. A later file wins; rules and classes add up,
+    /// but of a class that is defined twice the later definition counts. `state_dir`, else
+    /// `OCI_HOTPLUG_STATE_DIR`, wins over all files.
     ///
-    /// A file of `config.d` with an error is set aside, and what it would say is unknown: [`Config::policy`] and
-    /// [`Config::classes`] fail then; [`Config::usable_policy`] and [`Config::usable_classes`] restrict only what the file
-    /// may speak of.
+    /// A file of `config.d` with an error is set aside, and what it would say is unknown:
+    /// [`Config::policy`] and [`Config::classes`] fail then; [`Config::usable_policy`] and
+    /// [`Config::usable_classes`] restrict only what the file may speak of.
     ///
-    /// # Errors
-    /// When a file that was named is absent, when the configuration file can't be used, or when a broken file of
-    /// `config.d` may name the state directory.
+    /// # Errors When a file that was named is absent, when the configuration file can't be used, or
+    /// when a broken file of `config.d` may name the state directory.
     pub fn load(path: Option<&Path>, state_dir: Option<&Path>) -> Result<Self, ConfigError> {
         let environment = |key| {
             std::env::var_os(key)
@@ -156,7 +158,8 @@ impl Config {
         self.path.with_file_name(DROP_INS)
     }
 
-    /// Reads one file more. The text of one that can't be used comes with the error, as far as it can be read.
+    /// Reads one file more. The text of one that can't be used comes with the error, as far as it
+    /// can be read.
     fn take_file(&mut self, path: &Path) -> Result<(), (Option<String>, ConfigError)> {
         let failed = |source| ConfigError::Io {
             path: path.to_owned(),
@@ -244,7 +247,8 @@ impl Config {
         }
     }
 
-    /// The classes. Read when they are asked for: no other program is to fail, or to grow, for them.
+    /// The classes. Read when they are asked for: no other program is to fail, or to grow, for
+    /// them.
     ///
     /// # Errors
     /// When one is defined wrongly, or a file of `config.d` is broken.
@@ -257,7 +261,8 @@ impl Config {
         Ok(classes)
     }
 
-    /// The classes that certainly mean what they say. A class that a broken file may define cannot be used.
+    /// The classes that certainly mean what they say. A class that a broken file may define cannot
+    /// be used.
     pub fn usable_classes(&self) -> Classes {
         let mut classes = Classes::none(&self.path);
         for broken in &self.broken {
@@ -285,8 +290,9 @@ impl Config {
         Ok(policy)
     }
 
-    /// The policy of the usable files. It refuses what the rules of broken files may refuse: all untrusted requests, and
-    /// trusted ones where such a file may have a rule with `applies-to = "all"`.
+    /// The policy of the usable files. It refuses what the rules of broken files may refuse: all
+    /// untrusted requests, and trusted ones where such a file may have a rule with `applies-to =
+    /// "all"`.
     pub fn usable_policy(&self) -> Policy {
         let mut policy = self.empty_policy();
         let unknown = |text: Option<&str>, fault: String| UnknownRules {
@@ -313,8 +319,8 @@ impl Config {
         }
     }
 
-    /// The defaults and the state directory, for programs that need no more, when [`Config::load`] fails. `None` where the
-    /// state directory is unknown, because a broken file may name it.
+    /// The defaults and the state directory, for programs that need no more, when [`Config::load`]
+    /// fails. `None` where the state directory is unknown, because a broken file may name it.
     pub fn of_state_only(path: Option<&Path>, state_dir: Option<&Path>) -> Option<Self> {
         let environment = |key| std::env::var_os(key).filter(|value| !value.is_empty());
         let path = path.map(Path::to_owned);

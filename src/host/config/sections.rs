@@ -32,7 +32,8 @@ struct PolicyText {
     deny: Vec<Spanned<RuleDefinition>>,
 }
 
-/// Whether a file with an error may be meant to deny trusted requests. Its rules are unknown, so only its words count.
+/// Whether a file with an error may be meant to deny trusted requests. Its rules are unknown, so
+/// only its words count.
 pub(super) fn may_deny_trusted(text: &str) -> bool {
     let text = text.to_lowercase();
     text.contains("deny") || text.contains("applies")

@@ -252,7 +252,8 @@ fn a_bad_drop_in_is_told_by_its_name_and_nothing_falls_back() {
     );
 }
 
-/// What becomes of requests when the drop-in has this text: those of an annotation, of root, of class a and class b.
+/// What becomes of requests when the drop-in has this text: those of an annotation, of root, of
+/// class a and class b.
 fn served(drop_in: &str) -> [bool; 4] {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("config.d")).unwrap();

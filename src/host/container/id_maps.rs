@@ -1,6 +1,7 @@
 //! The user and group ids of a user namespace, as the host counts them.
 
-/// One line of a map (user_namespaces(7)): `length` ids from `inside` on are the host's from `outside` on.
+/// One line of a map (user_namespaces(7)): `length` ids from `inside` on are the host's from
+/// `outside` on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct IdRange {
     inside: u32,
@@ -16,8 +17,8 @@ pub struct IdMaps {
 }
 
 impl IdMaps {
-    /// Reads the texts of `/proc/PID/uid_map` and `gid_map` as the host sees them. The error is the line that is
-    /// not three numbers.
+    /// Reads the texts of `/proc/PID/uid_map` and `gid_map` as the host sees them. The error is the
+    /// line that is not three numbers.
     pub fn parse(uid_map: &str, gid_map: &str) -> Result<Self, String> {
         Ok(Self {
             uids: parse_map(uid_map)?,

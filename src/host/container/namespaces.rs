@@ -26,7 +26,8 @@ pub struct OwnNamespace {
     directories: Option<(OwnedFd, OwnedFd)>,
 }
 
-/// The thread could not return: every path or address now means something else, so it must do nothing more than end the process.
+/// The thread could not return: every path or address now means something else, so it must do
+/// nothing more than end the process.
 #[derive(Debug)]
 pub struct Stranded(pub io::Error);
 
@@ -43,7 +44,8 @@ impl Namespace {
         open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
     }
 
-    /// Moves the calling thread into a namespace of this kind. Only for work that [`OwnNamespace::leave`] runs.
+    /// Moves the calling thread into a namespace of this kind. Only for work that
+    /// [`OwnNamespace::leave`] runs.
     ///
     /// # Errors
     /// Those of setns(2).

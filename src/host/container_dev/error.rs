@@ -1,4 +1,5 @@
-//! What can go wrong in a container's file system. The paths in messages are those that the container sees.
+//! What can go wrong in a container's file system. The paths in messages are those that the
+//! container sees.
 
 use std::io;
 use std::path::PathBuf;
@@ -95,7 +96,8 @@ pub enum StagingError {
         /// Why it failed.
         source: io::Error,
     },
-    /// The process could not come back to its own mount namespace: it must touch nothing more, and end.
+    /// The process could not come back to its own mount namespace: it must touch nothing more, and
+    /// end.
     #[error(
         "coming back to the host's mount namespace: {source}; every path now leads elsewhere, so end this process"
     )]

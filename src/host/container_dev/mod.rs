@@ -1,7 +1,9 @@
-//! Device nodes and links in one container's file system: made, adopted, removed, and nothing else touched.
+//! Device nodes and links in one container's file system: made, adopted, removed, and nothing else
+//! touched.
 //!
-//! Everything goes through descriptors that are held from the start. Must not know which devices are wanted or why, and
-//! keeps no record: its caller says what is ours (`ours`) and stores [`ContainerDev::directories`].
+//! Everything goes through descriptors that are held from the start. Must not know which devices
+//! are wanted or why, and keeps no record: its caller says what is ours (`ours`) and stores
+//! [`ContainerDev::directories`].
 
 mod error;
 mod path;
@@ -39,7 +41,8 @@ pub enum Placement {
     Own,
     /// Its `/dev` is the host's devtmpfs: nodes come and go by themselves.
     HostDev,
-    /// It has a user namespace, in whose file systems nodes cannot be opened: nodes are mounted into it.
+    /// It has a user namespace, in whose file systems nodes cannot be opened: nodes are mounted
+    /// into it.
     UserNamespace,
 }
 
@@ -59,7 +62,8 @@ pub struct NodeOwner {
 pub enum NodeOutcome {
     /// The node was made, or made anew.
     Created,
-    /// A node of this number was there that is not ours: it stays as it is, and is not ours to remove.
+    /// A node of this number was there that is not ours: it stays as it is, and is not ours to
+    /// remove.
     Adopted,
     /// Ours was there already.
     Unchanged,
@@ -89,7 +93,8 @@ pub struct ContainerDev {
     host_dev: (u32, u32),
     mounts: ContainerMounts,
     placement: Placement,
-    /// Whether `/dev` is a directory of the image, or on a disk of the host: then it outlives the container.
+    /// Whether `/dev` is a directory of the image, or on a disk of the host: then it outlives the
+    /// container.
     dev_outlives: bool,
     /// Maps and mount namespace of a container with a user namespace.
     foreign: Option<(IdMaps, OwnedFd)>,
@@ -100,14 +105,15 @@ pub struct ContainerDev {
 }
 
 impl ContainerDev {
-    /// Opens the container's root and `/dev`. `directories` are those that an earlier watcher made here.
+    /// Opens the container's root and `/dev`. `directories` are those that an earlier watcher made
+    /// here.
     pub fn open(container: &Container, directories: BTreeSet<PathBuf>) -> Result<Self, ContainerDevError> {
         Self::open_again(container, directories, None)
     }
 
     /// As [`Self::open`], of a container that an earlier watcher had opened; `root_before` is what
-    /// [`Self::root_file_system`] was then. A container can give itself another root (pivot_root(2), chroot(2)), of a file
-    /// system that never answers: that is not entered.
+    /// [`Self::root_file_system`] was then. A container can give itself another root
+    /// (pivot_root(2), chroot(2)), of a file system that never answers: that is not entered.
     pub fn open_again(
         container: &Container,
         directories: BTreeSet<PathBuf>,
@@ -141,7 +147,8 @@ impl ContainerDev {
         let dev_mount = Mounts::id_of(&dev).map_err(reading)?;
         let answers = mounts.answers(dev_mount).map_err(reading)?;
         if dev_mount != root_mount && answers == Answers::Perhaps {
-            // The engine mounts no such thing there, but a container can, before its watcher starts again.
+            // The engine mounts no such thing there, but a container can, before its watcher starts
+            // again.
             return Err(ContainerDevError::InTheWay {
                 path: dev_path.to_owned(),
                 found: Entry::Mount.to_string(),
@@ -180,8 +187,9 @@ impl ContainerDev {
         })
     }
 
-    /// Opens the root file system of a container that has ended, where the host still has it; `None` where it does not, or
-    /// where `/dev` was a mount of the container's own. Nothing is to be added in it.
+    /// Opens the root file system of a container that has ended, where the host still has it;
+    /// `None` where it does not, or where `/dev` was a mount of the container's own. Nothing is to
+    /// be added in it.
     pub fn open_ended(rootfs: &Path, directories: BTreeSet<PathBuf>) -> io::Result<Option<Self>> {
         let directory = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let how = OpenHow::new()
@@ -219,8 +227,9 @@ impl ContainerDev {
         }))
     }
 
-    /// Removes the nodes and links that the notes list as ours from all that outlives the container: they would be in the
-    /// way at its next start. To be called when it has ended; what cannot be removed is logged.
+    /// Removes the nodes and links that the notes list as ours from all that outlives the
+    /// container: they would be in the way at its next start. To be called when it has ended; what
+    /// cannot be removed is logged.
     pub fn remove_outliving(&mut self, attachments: &Attachments) {
         let outlives = |this: &Self, path: &Path| this.dev_outlives || !path.starts_with("/dev");
         for (path, attachment) in attachments.iter() {
@@ -244,7 +253,8 @@ impl ContainerDev {
         self.placement
     }
 
-    /// The number (major, minor) of the file system that the container's root directory is on, for [`Self::open_again`].
+    /// The number (major, minor) of the file system that the container's root directory is on, for
+    /// [`Self::open_again`].
     pub fn root_file_system(&self) -> (u32, u32) {
         self.root_file_system
     }
@@ -254,11 +264,12 @@ impl ContainerDev {
         &self.directories
     }
 
-    /// Makes a node at `path` (absolute, below /dev), with missing directories above it. `ours` tells that a record
-    /// says we made what is there: only then is a node of another number, mode or owner replaced.
+    /// Makes a node at `path` (absolute, below /dev), with missing directories above it. `ours`
+    /// tells that a record says we made what is there: only then is a node of another number, mode
+    /// or owner replaced.
     ///
-    /// The node appears complete: made under another name, then renamed. Fails with the container's path and what is
-    /// in the way; nothing half-made is left.
+    /// The node appears complete: made under another name, then renamed. Fails with the container's
+    /// path and what is in the way; nothing half-made is left.
     pub fn add_node(
         &mut self,
         path: &Path,
@@ -300,7 +311,8 @@ impl ContainerDev {
         })
     }
 
-    /// Whether a node of this number is at `path`. In the host's devtmpfs everything is as it is to be.
+    /// Whether a node of this number is at `path`. In the host's devtmpfs everything is as it is to
+    /// be.
     pub fn find_node(&self, path: &Path, num: DevNum) -> Result<Found, ContainerDevError> {
         let path = checked(path, true)?;
         self.find(
@@ -334,8 +346,8 @@ impl ContainerDev {
         })
     }
 
-    /// Removes the node at `path` if it is one of this number; anything else there stays. Directories that we made for
-    /// it go with it when they are empty.
+    /// Removes the node at `path` if it is one of this number; anything else there stays.
+    /// Directories that we made for it go with it when they are empty.
     pub fn remove_node(&mut self, path: &Path, num: DevNum) -> Result<Change, ContainerDevError> {
         let path = checked(path, true)?;
         self.remove(&path, |this, entry| match entry {
@@ -345,8 +357,9 @@ impl ContainerDev {
         })
     }
 
-    /// Makes a symbolic link at `link` that leads to `target` (absolute, in the container), with missing directories
-    /// above it: relative below /dev, as udev does it, absolute elsewhere. `ours` as with nodes.
+    /// Makes a symbolic link at `link` that leads to `target` (absolute, in the container), with
+    /// missing directories above it: relative below /dev, as udev does it, absolute elsewhere.
+    /// `ours` as with nodes.
     ///
     /// Outside /dev no mount is entered: what a volume brings from the host stays as it is.
     pub fn add_link(
@@ -376,14 +389,16 @@ impl ContainerDev {
         })
     }
 
-    /// Removes the link at `link` if it has just the text that [`Self::add_link`] gives it; anything else there stays.
+    /// Removes the link at `link` if it has just the text that [`Self::add_link`] gives it;
+    /// anything else there stays.
     pub fn remove_link(&mut self, link: &Path, target: &Path) -> Result<Change, ContainerDevError> {
         let (link, target) = (checked(link, false)?, checked(target, false)?);
         let text = link_text(&link, &target);
         self.remove(&link, |_, entry| *entry == Entry::Link(text.clone()))
     }
 
-    /// Does something at a place, with the directories above it made; they are removed again if it fails.
+    /// Does something at a place, with the directories above it made; they are removed again if it
+    /// fails.
     fn with_place<T>(
         &mut self,
         path: &Path,
@@ -418,7 +433,8 @@ impl ContainerDev {
         result
     }
 
-    /// Unlinks what is at a path if it is what it should be, and the directories that are empty by it.
+    /// Unlinks what is at a path if it is what it should be, and the directories that are empty by
+    /// it.
     fn remove(
         &mut self,
         path: &Path,
@@ -444,8 +460,9 @@ impl ContainerDev {
         Ok(if removed { Change::Made } else { Change::None })
     }
 
-    /// Removes those directories above a path that we made and that are empty now, the deepest first. One that cannot
-    /// be removed stays on the list and is tried again with the next thing that goes.
+    /// Removes those directories above a path that we made and that are empty now, the deepest
+    /// first. One that cannot be removed stays on the list and is tried again with the next thing
+    /// that goes.
     fn prune(&mut self, path: &Path) {
         for directory in path.ancestors().skip(1) {
             if !self.directories.contains(directory) {

@@ -25,7 +25,8 @@ pub(super) fn checked(path: &Path, node: bool) -> Result<PathBuf, ContainerDevEr
     }
 }
 
-/// What a link says: relative within /dev, so that it holds wherever that is seen; absolute elsewhere.
+/// What a link says: relative within /dev, so that it holds wherever that is seen; absolute
+/// elsewhere.
 pub(super) fn link_text(link: &Path, target: &Path) -> PathBuf {
     let (Ok(from), Ok(to)) = (link.strip_prefix("/dev"), target.strip_prefix("/dev")) else {
         return target.to_owned();

@@ -1,7 +1,9 @@
-//! One name in one directory of a container, held by descriptor: the way to it, what is there, and putting things there.
+//! One name in one directory of a container, held by descriptor: the way to it, what is there, and
+//! putting things there.
 //!
-//! Must not know of devices wanted, records or placements. A container may change any of its names at any time: no
-//! path of more than one component is ever resolved in it, and no symbolic link is followed.
+//! Must not know of devices wanted, records or placements. A container may change any of its names
+//! at any time: no path of more than one component is ever resolved in it, and no symbolic link is
+//! followed.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -22,8 +24,9 @@ use super::error::ContainerDevError;
 use crate::host::quiet::{Answers, Mounts, attributes, file_system};
 use crate::model::device::{DevKind, DevNum};
 
-/// The name under which things are made before they are renamed to their own. One is enough for a directory: only one
-/// process works in a container, one step at a time; what a killed one left is cleared by the next.
+/// The name under which things are made before they are renamed to their own. One is enough for a
+/// directory: only one process works in a container, one step at a time; what a killed one left is
+/// cleared by the next.
 pub(super) const TEMPORARY: &str = ".oci-hotplug-new";
 
 /// How often an openat2 is tried that a rename elsewhere disturbed (openat2(2), EAGAIN).
@@ -31,7 +34,8 @@ const ATTEMPTS: u32 = 64;
 
 /// The user that creates files in the container: root of its user namespace, if it has one.
 ///
-/// A file system that was mounted in a user namespace takes no files of an owner that is not mapped there (EOVERFLOW).
+/// A file system that was mounted in a user namespace takes no files of an owner that is not mapped
+/// there (EOVERFLOW).
 pub(super) type FileSystemUser = Option<(Uid, Gid)>;
 
 /// The thread's identity towards file systems, until it is dropped (setfsuid(2)).
@@ -121,7 +125,8 @@ pub(super) type ContainerMounts = Rc<Mounts>;
 enum Opened {
     /// Something in the directory's own file system.
     Own(OwnedFd),
-    /// A mount of a file system that answers from memory: tmpfs, such as a node of ours, or devtmpfs.
+    /// A mount of a file system that answers from memory: tmpfs, such as a node of ours, or
+    /// devtmpfs.
     Mounted(OwnedFd),
     /// Any other mount.
     Foreign,
@@ -142,8 +147,8 @@ pub(super) struct Walker<'a> {
 }
 
 impl Walker<'_> {
-    /// Goes to the parent of `path` (absolute, below the base), making missing directories if there is a list to add
-    /// them to.
+    /// Goes to the parent of `path` (absolute, below the base), making missing directories if there
+    /// is a list to add them to.
     pub(super) fn walk(
         &self,
         path: &Path,
@@ -202,7 +207,8 @@ impl Walker<'_> {
         }))
     }
 
-    /// Whether the mount at this place is (a part of) the host's devtmpfs, such as `-v /dev/bus/usb:/dev/bus/usb`.
+    /// Whether the mount at this place is (a part of) the host's devtmpfs, such as `-v
+    /// /dev/bus/usb:/dev/bus/usb`.
     fn is_host_dev(&self, place: &Place) -> bool {
         let Ok(Opened::Mounted(mount)) = place.look() else {
             return false;
@@ -248,9 +254,9 @@ impl Place {
         })
     }
 
-    /// Opens what is here. Where a mount is in the way, its type is looked up in the kernel's list of mounts before its
-    /// file system is queried. Without O_DIRECTORY, an O_PATH open does not trigger an automount (follow_automount in
-    /// fs/namei.c).
+    /// Opens what is here. Where a mount is in the way, its type is looked up in the kernel's list
+    /// of mounts before its file system is queried. Without O_DIRECTORY, an O_PATH open does not
+    /// trigger an automount (follow_automount in fs/namei.c).
     fn look(&self) -> nix::Result<Opened> {
         match self.open(OFlag::empty()) {
             Err(Errno::EXDEV) => {}
@@ -265,8 +271,9 @@ impl Place {
         })
     }
 
-    /// Makes something here that appears with its final content, mode and owner: `make` makes it under the name that
-    /// it is given, then it is renamed. What was here is replaced only if `replace`; a directory never is.
+    /// Makes something here that appears with its final content, mode and owner: `make` makes it
+    /// under the name that it is given, then it is renamed. What was here is replaced only if
+    /// `replace`; a directory never is.
     pub(super) fn put(
         &self,
         doing: &'static str,
@@ -319,8 +326,9 @@ impl Place {
         }
     }
 
-    /// Takes away what is left under the temporary name. False when it is a directory with things in it, which no
-    /// watcher makes; whatever else fails, making the thing anew fails too and tells why.
+    /// Takes away what is left under the temporary name. False when it is a directory with things
+    /// in it, which no watcher makes; whatever else fails, making the thing anew fails too and
+    /// tells why.
     fn clear(&self) -> bool {
         match unlinkat(&self.parent, self.name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
             Err(Errno::EISDIR) => self.remove_directory(),
@@ -338,8 +346,8 @@ impl Place {
         call(&self.parent, &self.name).map_err(|source| failed(doing, &self.path, source))
     }
 
-    /// Unlinks what is here, and with it what other mount namespaces have mounted on it (since Linux 3.18 unlinking
-    /// detaches such mounts). False when nothing was here.
+    /// Unlinks what is here, and with it what other mount namespaces have mounted on it (since
+    /// Linux 3.18 unlinking detaches such mounts). False when nothing was here.
     pub(super) fn unlink(&self) -> Result<bool, ContainerDevError> {
         match unlinkat(&self.parent, self.name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
             Ok(()) => Ok(true),
@@ -361,8 +369,8 @@ impl Place {
         open_retrying(&self.parent, Path::new(&self.name), how.resolve(resolve))
     }
 
-    /// The same of a directory; ENOTDIR where something else is here. Without O_DIRECTORY, which would trigger an
-    /// automount that is here.
+    /// The same of a directory; ENOTDIR where something else is here. Without O_DIRECTORY, which
+    /// would trigger an automount that is here.
     fn open_directory(&self) -> nix::Result<OwnedFd> {
         let fd = self.open(OFlag::empty())?;
         match attributes(&fd) {
@@ -432,7 +440,8 @@ fn how_to_open(flags: OFlag) -> OpenHow {
         .resolve(RESOLVE_PLAIN)
 }
 
-/// openat2, again when a rename elsewhere disturbed it; not for ever, as a container could rename on purpose.
+/// openat2, again when a rename elsewhere disturbed it; not for ever, as a container could rename
+/// on purpose.
 pub(super) fn open_retrying(at: impl AsFd, path: &Path, how: OpenHow) -> nix::Result<OwnedFd> {
     for _ in 0..ATTEMPTS {
         match openat2(at.as_fd(), path, how) {
@@ -443,8 +452,9 @@ pub(super) fn open_retrying(at: impl AsFd, path: &Path, how: OpenHow) -> nix::Re
     Err(Errno::EAGAIN)
 }
 
-/// Gives a node that was just made its owner and mode. The descriptor must be of that very node: what is there now may
-/// be the container's doing, so kind and number are compared first (ESTALE if they differ).
+/// Gives a node that was just made its owner and mode. The descriptor must be of that very node:
+/// what is there now may be the container's doing, so kind and number are compared first (ESTALE if
+/// they differ).
 pub(super) fn finish_node(fd: &OwnedFd, num: DevNum, mode: u32, uid: u32, gid: u32) -> nix::Result<()> {
     let found =
         attributes(fd).map_err(|source| Errno::from_raw(source.raw_os_error().unwrap_or_default()))?;
@@ -467,7 +477,8 @@ pub(super) fn finish_node(fd: &OwnedFd, num: DevNum, mode: u32, uid: u32, gid: u
     set_mode(fd, mode)
 }
 
-/// chmod of an O_PATH descriptor, which fchmod(2) refuses: through the link that our own /proc has to it.
+/// chmod of an O_PATH descriptor, which fchmod(2) refuses: through the link that our own /proc has
+/// to it.
 fn set_mode(fd: &OwnedFd, mode: u32) -> nix::Result<()> {
     let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
     fchmodat(

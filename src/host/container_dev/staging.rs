@@ -1,8 +1,10 @@
-//! Device nodes for containers in a user namespace: made where the kernel lets them be opened, then mounted into place.
+//! Device nodes for containers in a user namespace: made where the kernel lets them be opened, then
+//! mounted into place.
 //!
-//! A file system that was mounted in a user namespace never opens device nodes (SB_I_NODEV, fs/super.c), so the nodes
-//! live on a tmpfs of ours. It is the only mount in a mount namespace that no process stays in: nothing of the host is
-//! hidden or kept busy by it, and it needs no directory on the host. Must not know what is at the places in the container.
+//! A file system that was mounted in a user namespace never opens device nodes (SB_I_NODEV,
+//! fs/super.c), so the nodes live on a tmpfs of ours. It is the only mount in a mount namespace
+//! that no process stays in: nothing of the host is hidden or kept busy by it, and it needs no
+//! directory on the host. Must not know what is at the places in the container.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,7 +26,8 @@ use super::place::{Place, finish_node};
 use crate::host::container::namespaces::{Namespace, OwnNamespace, Stranded};
 use crate::model::device::{DevKind, DevNum};
 
-/// A private mount namespace with a tmpfs of ours in it. Both go with the last descriptor and the last mounted node.
+/// A private mount namespace with a tmpfs of ours in it. Both go with the last descriptor and the
+/// last mounted node.
 pub(super) struct Staging {
     own: OwnNamespace,
     namespace: OwnedFd,
@@ -37,8 +40,9 @@ pub(super) struct Staging {
 pub(super) struct StagedNode(String);
 
 impl Staging {
-    /// Makes the namespace and the tmpfs. The calling thread gets file system attributes (root, working directory) of
-    /// its own by it, as setns(2) demands; a process of one thread notices nothing.
+    /// Makes the namespace and the tmpfs. The calling thread gets file system attributes (root,
+    /// working directory) of its own by it, as setns(2) demands; a process of one thread notices
+    /// nothing.
     pub(super) fn new() -> Result<Self, StagingError> {
         let own = OwnNamespace::open(Namespace::Mount).map_err(step("noting the host's mount namespace"))?;
         let tmpfs = new_tmpfs()?;
@@ -91,7 +95,8 @@ impl Staging {
             .open(OFlag::empty())
             .map_err(step("opening the file to mount the node on"))?;
         let mount_node = || {
-            // Only a mount of one's own namespace may be cloned, and only onto one's own may be mounted.
+            // Only a mount of one's own namespace may be cloned, and only onto one's own may be
+            // mounted.
             Namespace::Mount
                 .enter(&self.namespace)
                 .map_err(step("entering our mount namespace"))?;
@@ -109,7 +114,8 @@ impl Staging {
         self.own.leave(mount_node).map_err(stranded)?
     }
 
-    /// Takes a node off the tmpfs that is no longer mounted. What cannot be taken off goes with the tmpfs.
+    /// Takes a node off the tmpfs that is no longer mounted. What cannot be taken off goes with the
+    /// tmpfs.
     pub(super) fn discard(&self, node: &StagedNode) {
         let _ = unlinkat(&self.tmpfs, node.0.as_str(), UnlinkatFlags::NoRemoveDir);
     }
@@ -132,7 +138,8 @@ fn new_tmpfs() -> Result<OwnedFd, StagingError> {
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(step(doing))
 }
 
-/// Makes the tmpfs the only mount of the namespace that the thread is in, and returns the namespace.
+/// Makes the tmpfs the only mount of the namespace that the thread is in, and returns the
+/// namespace.
 fn furnish(tmpfs: &OwnedFd) -> Result<OwnedFd, StagingError> {
     let doing = "preparing our mount namespace";
     let namespace = Namespace::Mount.open_own().map_err(step(doing))?;
@@ -147,10 +154,12 @@ fn furnish(tmpfs: &OwnedFd) -> Result<OwnedFd, StagingError> {
     )
     .map_err(step(doing))?;
     fchdir(tmpfs).map_err(step(doing))?;
-    // The way of pivot_root(2), NOTES: the old root is put on top of the new one and taken off with all below it.
+    // The way of pivot_root(2), NOTES: the old root is put on top of the new one and taken off with
+    // all below it.
     match pivot_root(".", ".") {
         Ok(()) => umount2(".", MntFlags::MNT_DETACH).map_err(step(doing))?,
-        // A host that runs from its initramfs cannot pivot: there the copies of its mounts stay, as slaves.
+        // A host that runs from its initramfs cannot pivot: there the copies of its mounts stay, as
+        // slaves.
         Err(Errno::EINVAL) => {}
         Err(source) => return Err(step(doing)(source)),
     }

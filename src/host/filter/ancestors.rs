@@ -1,6 +1,8 @@
-//! Device programs of cgroups above the container's own: they are not ours to touch, and all of them must allow.
+//! Device programs of cgroups above the container's own: they are not ours to touch, and all of
+//! them must allow.
 //!
-//! What they refuse is told, so that nobody looks for the fault in the container. Must not know what is granted why.
+//! What they refuse is told, so that nobody looks for the fault in the container. Must not know
+//! what is granted why.
 
 use std::path::Path;
 
@@ -26,8 +28,9 @@ struct Program {
 }
 
 impl Ancestors {
-    /// Those of `wanted` that a program above refuses, each with who does. `own` are the container's own cgroups,
-    /// settled, the leaf first. Costs one question to the kernel while nothing changes.
+    /// Those of `wanted` that a program above refuses, each with who does. `own` are the
+    /// container's own cgroups, settled, the leaf first. Costs one question to the kernel while
+    /// nothing changes.
     pub fn refusals(
         &mut self,
         own: &[AttachedPrograms],

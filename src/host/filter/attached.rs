@@ -1,4 +1,5 @@
-//! One v2 cgroup and the programs attached to it: each is replaced by itself with our prologue in front.
+//! One v2 cgroup and the programs attached to it: each is replaced by itself with our prologue in
+//! front.
 
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
@@ -24,7 +25,8 @@ const ROUNDS: u32 = 8;
 pub(super) struct AttachedPrograms {
     pub(super) path: PathBuf,
     dir: OwnedFd,
-    /// The programs seen to be ours over our map. Ids are not used again while the kernel counts on.
+    /// The programs seen to be ours over our map. Ids are not used again while the kernel counts
+    /// on.
     ours: BTreeSet<u32>,
     /// The programs seen to be without our prologue and left so, since there was nothing to grant.
     untouched: BTreeSet<u32>,
@@ -164,7 +166,8 @@ impl AttachedPrograms {
         match candidate.behind_prologue() {
             Some(_) if map.is_used_by(&candidate.info) => Ok(Handled::Ours),
             None if map.is_empty() => Ok(Handled::Untouched),
-            // Over another map it would go on granting what a watcher long dead granted: even without grants.
+            // Over another map it would go on granting what a watcher long dead granted: even
+            // without grants.
             original => self.replace(&candidate, original, flags, map),
         }
     }
@@ -234,7 +237,8 @@ impl AttachedPrograms {
         };
         match attached {
             Ok(()) => Ok(Handled::Replaced),
-            // Someone was quicker: EINVAL is what kernels say of a list that no longer has the program.
+            // Someone was quicker: EINVAL is what kernels say of a list that no longer has the
+            // program.
             Err(error) if is_gone(&error) || error.kind() == io::ErrorKind::InvalidInput => {
                 Ok(Handled::Vanished)
             }

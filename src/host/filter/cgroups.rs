@@ -1,4 +1,5 @@
-//! The cgroups that a filter covers, identified so that a path that is used again is not taken for the same cgroup.
+//! The cgroups that a filter covers, identified so that a path that is used again is not taken for
+//! the same cgroup.
 
 use std::path::PathBuf;
 
@@ -64,8 +65,8 @@ impl Cgroups {
         self.v1.is_none() && self.v2.is_empty()
     }
 
-    /// Whether a container at `paths` is covered: its leaf is one of the cgroups, or below one. What is granted above holds
-    /// below, too (on v1: for cgroups that are made after the grant).
+    /// Whether a container at `paths` is covered: its leaf is one of the cgroups, or below one.
+    /// What is granted above holds below, too (on v1: for cgroups that are made after the grant).
     pub fn cover(&self, paths: &CgroupPaths) -> bool {
         let v1 = match (&self.v1, &paths.v1_devices) {
             (Some(cgroup), Some(path)) => path.starts_with(&cgroup.path),

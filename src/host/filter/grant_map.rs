@@ -1,4 +1,5 @@
-//! The map of grants that the spliced programs of one container look into, and what we know to be in it.
+//! The map of grants that the spliced programs of one container look into, and what we know to be
+//! in it.
 //!
 //! Must not know programs and cgroups: `v2` brings the two together.
 
@@ -67,8 +68,9 @@ impl GrantMap {
         &self.granted
     }
 
-    /// Makes the map grant exactly `wanted`, and says whether that changed anything. A number that cannot be
-    /// granted keeps no other from being granted or taken back; the first error is returned.
+    /// Makes the map grant exactly `wanted`, and says whether that changed anything. A number that
+    /// cannot be granted keeps no other from being granted or taken back; the first error is
+    /// returned.
     pub fn set(&mut self, wanted: &GrantSet) -> Result<bool, WriteError> {
         let mut changed = false;
         let mut first_error = None;
@@ -134,7 +136,8 @@ fn parse_value(bytes: &[u8]) -> Access {
 
 /// Does what takes bpf memory, once more without a limit on locked memory if it was refused.
 ///
-/// Before Linux 5.11 maps and programs counted against RLIMIT_MEMLOCK, of which systemd gives a service 64 KiB.
+/// Before Linux 5.11 maps and programs counted against RLIMIT_MEMLOCK, of which systemd gives a
+/// service 64 KiB.
 pub(super) fn with_locked_memory<T, E: AsErrno>(attempt: impl Fn() -> Result<T, E>) -> Result<T, E> {
     let refused = match attempt() {
         Err(error) if error.errno() == Some(libc::EPERM) => error,

@@ -18,7 +18,8 @@ pub(super) struct MapSlot<'a> {
 }
 
 impl<'a> MapSlot<'a> {
-    /// The slot of the map in `grants`, which is to grant `wanted`; `leaf` is the container's leaf cgroup.
+    /// The slot of the map in `grants`, which is to grant `wanted`; `leaf` is the container's leaf
+    /// cgroup.
     pub(super) fn new(grants: &'a mut Option<GrantMap>, wanted: &'a GrantSet, leaf: &'a Path) -> Self {
         Self {
             grants,

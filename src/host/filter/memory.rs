@@ -21,8 +21,8 @@ pub struct FilterMemory {
 }
 
 impl FilterMemory {
-    /// What to store *before* `ensure(grants)` is called, so that a watcher that dies in it leaves nothing allowed
-    /// that its successor does not take back.
+    /// What to store *before* `ensure(grants)` is called, so that a watcher that dies in it leaves
+    /// nothing allowed that its successor does not take back.
     pub fn ahead_of(&self, grants: &GrantSet) -> FilterMemory {
         let mut memory = self.clone();
         for (num, access) in grants {

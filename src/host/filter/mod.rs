@@ -1,7 +1,9 @@
-//! The device filter of one container: what its cgroups let it open, made to cover the grants and nothing more.
+//! The device filter of one container: what its cgroups let it open, made to cover the grants and
+//! nothing more.
 //!
-//! The engine's own rules stay as they are. What to grant is decided elsewhere (`model::plan`); here it is only
-//! made so, read back, and made so again after an engine has rewritten its filter. Must not know nodes or devices.
+//! The engine's own rules stay as they are. What to grant is decided elsewhere (`model::plan`);
+//! here it is only made so, read back, and made so again after an engine has rewritten its filter.
+//! Must not know nodes or devices.
 
 mod ancestors;
 mod attached;
@@ -24,11 +26,13 @@ use crate::model::cgroup::grants::{Change, GrantSet};
 
 /// Something that makes a container's device access cover the grants.
 pub trait DeviceFilter {
-    /// Makes the filter allow exactly `grants` beside what the engine allows, and says whether it had to do anything.
+    /// Makes the filter allow exactly `grants` beside what the engine allows, and says whether it
+    /// had to do anything.
     ///
-    /// Idempotent, and cheap when nothing has changed; to be asked again at least each second, since nothing tells
-    /// when an engine rewrites its filter. All cgroups are tried; the first error is returned. After
-    /// [`FilterError::Refused`] all grants are in force but those that it names.
+    /// Idempotent, and cheap when nothing has changed; to be asked again at least each second,
+    /// since nothing tells when an engine rewrites its filter. All cgroups are tried; the first
+    /// error is returned. After [`FilterError::Refused`] all grants are in force but those that it
+    /// names.
     fn ensure(&mut self, grants: &GrantSet) -> Result<Change, FilterError>;
 }
 
@@ -45,9 +49,10 @@ pub struct CgroupFilter {
 
 /// Opens the filter of the cgroups at these paths. Changes nothing.
 ///
-/// `memory` is what [`CgroupFilter::memory`] returned last, or the default for a container that is new to us: then
-/// what the v1 cgroup allows now is taken for what the engine allowed. So it is when the memory is about another cgroup. The
-/// grants of cgroup v2 are found again in the kernel, through the programs attached there.
+/// `memory` is what [`CgroupFilter::memory`] returned last, or the default for a container that is
+/// new to us: then what the v1 cgroup allows now is taken for what the engine allowed. So it is
+/// when the memory is about another cgroup. The grants of cgroup v2 are found again in the kernel,
+/// through the programs attached there.
 pub fn open(paths: &CgroupPaths, memory: FilterMemory) -> Result<CgroupFilter, FilterError> {
     let cgroups = Cgroups::of(paths)?;
     let v2 = v2::Programs::open(&paths.v2)?;
@@ -68,8 +73,9 @@ pub fn open(paths: &CgroupPaths, memory: FilterMemory) -> Result<CgroupFilter, F
     })
 }
 
-/// Takes back what `memory` says that a container which has ended was granted: where its cgroup outlives it, other processes
-/// there would keep the access. Then gives the cgroups up. One that another running container owns is left alone.
+/// Takes back what `memory` says that a container which has ended was granted: where its cgroup
+/// outlives it, other processes there would keep the access. Then gives the cgroups up. One that
+/// another running container owns is left alone.
 pub fn revoke(memory: &FilterMemory, owner: &Owner) -> Result<(), FilterError> {
     let mut outcome = Ok(());
     for (version, cgroup) in memory.cgroups.all() {
@@ -82,7 +88,8 @@ pub fn revoke(memory: &FilterMemory, owner: &Owner) -> Result<(), FilterError> {
                 Version::V1 => v1::Devices::open(cgroup.clone(), memory.clone())?.ensure(&GrantSet::new()),
                 Version::V2 => {
                     let mut programs = v2::Programs::open(std::slice::from_ref(&cgroup.path))?;
-                    // The path may lead to a cgroup that was made a moment ago, with grants of its own.
+                    // The path may lead to a cgroup that was made a moment ago, with grants of its
+                    // own.
                     match cgroup.exists() {
                         true => programs.ensure(&GrantSet::new()),
                         false => Ok(Change::None),
@@ -101,8 +108,9 @@ pub fn revoke(memory: &FilterMemory, owner: &Owner) -> Result<(), FilterError> {
 }
 
 impl CgroupFilter {
-    /// Makes `owner` the owner of the cgroups, so that no other container's grants are written there. A cgroup that restricts
-    /// nothing needs no owner, until it does: any number of containers may be in it.
+    /// Makes `owner` the owner of the cgroups, so that no other container's grants are written
+    /// there. A cgroup that restricts nothing needs no owner, until it does: any number of
+    /// containers may be in it.
     pub fn owned_by(mut self, owner: Owner) -> Result<Self, FilterError> {
         self.owner = Some(owner);
         match self.claim() {
@@ -130,7 +138,8 @@ impl CgroupFilter {
         &self.cgroups
     }
 
-    /// Takes back all grants and gives the cgroups up. Those that are gone have nothing more to take back.
+    /// Takes back all grants and gives the cgroups up. Those that are gone have nothing more to
+    /// take back.
     pub fn leave(&mut self) -> Result<(), FilterError> {
         match self.ensure(&GrantSet::new()) {
             Ok(_) | Err(FilterError::Gone { .. }) => {}

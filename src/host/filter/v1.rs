@@ -1,8 +1,8 @@
 //! cgroup v1: devices.allow and devices.deny of the container's cgroup, through cgroups-rs.
 //!
-//! Which rules to write is decided in `model::cgroup::device_rules`; here they are written and read back. Children that
-//! the container itself makes below its cgroup do not inherit what is allowed later: the kernel hands on only what
-//! is denied.
+//! Which rules to write is decided in `model::cgroup::device_rules`; here they are written and read
+//! back. Children that the container itself makes below its cgroup do not inherit what is allowed
+//! later: the kernel hands on only what is denied.
 
 use std::error::Error;
 use std::io;
@@ -53,7 +53,8 @@ impl Devices {
         }
     }
 
-    /// Whether anything is denied here: `a *:* rwm` is the only rule of a cgroup that allows all by default.
+    /// Whether anything is denied here: `a *:* rwm` is the only rule of a cgroup that allows all by
+    /// default.
     pub fn restricts(&self) -> Result<bool, FilterError> {
         Ok(!self
             .rules()?
@@ -69,7 +70,8 @@ impl Devices {
         for step in &steps {
             match self.write(*step) {
                 Ok(()) => self.held = v1_held(&self.held, &[*step]),
-                // The others are still to be done: one refused grant must not keep another from being made or revoked.
+                // The others are still to be done: one refused grant must not keep another from
+                // being made or revoked.
                 Err(error @ FilterError::Rule { .. }) if step.0 == Verdict::Allow => {
                     refused.push((step.1, error.to_string()));
                 }

@@ -1,8 +1,9 @@
-//! cgroup v2: the device programs attached to the container's own cgroups, each with our prologue in front.
+//! cgroup v2: the device programs attached to the container's own cgroups, each with our prologue
+//! in front.
 //!
-//! A program is replaced by itself with the prologue (`model::cgroup::filter_program`) that looks into the map of grants.
-//! All attached programs must allow, so every one is spliced, and adding one of our own could only deny. Ancestors
-//! outside the container are not touched.
+//! A program is replaced by itself with the prologue (`model::cgroup::filter_program`) that looks
+//! into the map of grants. All attached programs must allow, so every one is spliced, and adding
+//! one of our own could only deny. Ancestors outside the container are not touched.
 
 use std::path::{Path, PathBuf};
 
@@ -82,8 +83,8 @@ impl Programs {
             .unwrap_or_default()
     }
 
-    /// Makes the map grant exactly `wanted`, then has every program look into it, and tells what cgroups above
-    /// refuse all the same.
+    /// Makes the map grant exactly `wanted`, then has every program look into it, and tells what
+    /// cgroups above refuse all the same.
     pub fn ensure(&mut self, wanted: &GrantSet) -> Result<Change, FilterError> {
         let Some(leaf) = self.cgroups.first().map(|cgroup| cgroup.path.clone()) else {
             return Ok(Change::None);

@@ -133,7 +133,8 @@ fn cri_o(tree: &Tree) -> Result<CriOConfig, String> {
     Ok(config)
 }
 
-/// The files with a hook of ours in these directories; in a later directory a file hides those of the same name.
+/// The files with a hook of ours in these directories; in a later directory a file hides those of
+/// the same name.
 fn hooks(tree: &Tree, dirs: Vec<PathBuf>) -> Hooks {
     let mut paths: Vec<PathBuf> = Vec::new();
     for dir in &dirs {

@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 
 use super::tree::Tree;
 
-/// Those of `directories` that exist and that no process called `name` watches; none if there is no such process, or if its open
-/// files cannot be read (that needs root).
+/// Those of `directories` that exist and that no process called `name` watches; none if there is no
+/// such process, or if its open files cannot be read (that needs root).
 pub(super) fn unwatched(tree: &Tree, name: &str, directories: &[&Path]) -> Vec<PathBuf> {
     let watched: Vec<Vec<u64>> = processes(tree, name)
         .filter_map(|process| watched_inodes(&process))
         .collect();
     let is_unwatched = |directory: &Path| {
         let inode = fs::metadata(tree.at(directory)).map(|found| found.ino());
-        // The device number of a watch is that of the superblock, which stat(2) does not report on btrfs: the inode has to do.
+        // The device number of a watch is that of the superblock, which stat(2) does not report on
+        // btrfs: the inode has to do.
         inode.is_ok_and(|inode| watched.iter().any(|inodes| !inodes.contains(&inode)))
     };
     let unwatched = directories.iter().filter(|directory| is_unwatched(directory));
@@ -29,8 +30,8 @@ fn processes<'a>(tree: &Tree, name: &'a str) -> impl Iterator<Item = PathBuf> + 
         .filter(move |path| fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == name))
 }
 
-/// The inodes that a process watches (proc_pid_fdinfo(5): `inotify wd:1 ino:192627 sdev:800001 …`, hexadecimal); `None` if its open
-/// files cannot be read.
+/// The inodes that a process watches (proc_pid_fdinfo(5): `inotify wd:1 ino:192627 sdev:800001 …`,
+/// hexadecimal); `None` if its open files cannot be read.
 fn watched_inodes(process: &Path) -> Option<Vec<u64>> {
     let mut inodes = Vec::new();
     for entry in fs::read_dir(process.join("fdinfo")).ok()?.flatten() {

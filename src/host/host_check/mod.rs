@@ -1,5 +1,5 @@
-//! Looks at a host, for `model::host_check` to judge. Reads files, asks found programs for their version, loads one
-//! trivial BPF program that is dropped again; changes nothing.
+//! Looks at a host, for `model::host_check` to judge. Reads files, asks found programs for their
+//! version, loads one trivial BPF program that is dropped again; changes nothing.
 
 mod engines;
 mod inotify;

@@ -11,7 +11,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::tree::Tree;
 use crate::model::host_check::version::Version;
 
-/// Where engines and runtimes are installed. Not $PATH: that is whoever's asks, and not the engine's.
+/// Where engines and runtimes are installed. Not $PATH: that is whoever's asks, and not the
+/// engine's.
 const DIRECTORIES: [&str; 6] = [
     "/usr/local/sbin",
     "/usr/local/bin",

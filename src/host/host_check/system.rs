@@ -102,7 +102,8 @@ fn cgroups(mountinfo: &str) -> Cgroups {
     cgroups
 }
 
-/// The kind of file system that a path is on; of mounts at the same place the last one covers the others.
+/// The kind of file system that a path is on; of mounts at the same place the last one covers the
+/// others.
 pub(super) fn filesystem_of(tree: &Tree, path: &Path) -> Option<String> {
     let mountinfo = tree.read("/proc/self/mountinfo")?;
     let above = mounts(&mountinfo).filter(|mount| path.starts_with(&mount.point));

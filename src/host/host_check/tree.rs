@@ -52,7 +52,8 @@ impl Tree {
         }
     }
 
-    /// The files of a directory with this extension, in the order of their names; none where it can't be listed.
+    /// The files of a directory with this extension, in the order of their names; none where it
+    /// can't be listed.
     pub fn files(&self, dir: impl AsRef<Path>, extension: &str) -> Vec<PathBuf> {
         let dir = dir.as_ref();
         let entries = fs::read_dir(self.at(dir)).into_iter().flatten().flatten();

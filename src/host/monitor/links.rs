@@ -1,7 +1,10 @@
-//! Where links of the host point now: udev's links, links made by hand in `/dev`, and those of `/sys/class` and `/sys/bus`.
+//! Where links of the host point now: udev's links, links made by hand in `/dev`, and those of
+//! `/sys/class` and `/sys/bus`.
 //!
-//! Also the numbers of nodes that requests name by path. Must not know requests. Reads links and never opens their targets. Paths come from untrusted requests, so links in `/dev` are
-//! followed only in directories that only root can write: `/dev/shm` and `/dev/fd/12` lead to files of other users.
+//! Also the numbers of nodes that requests name by path. Must not know requests. Reads links and
+//! never opens their targets. Paths come from untrusted requests, so links in `/dev` are followed
+//! only in directories that only root can write: `/dev/shm` and `/dev/fd/12` lead to files of other
+//! users.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -74,8 +77,9 @@ impl HostLinks {
         None
     }
 
-    /// The device number of the node at a path, or of the node that the link there leads to, by the same rules. `None`: no
-    /// node is there, or the path leads through a directory that is not trusted.
+    /// The device number of the node at a path, or of the node that the link there leads to, by the
+    /// same rules. `None`: no node is there, or the path leads through a directory that is not
+    /// trusted.
     pub fn number(&self, path: &Path) -> Option<DevNum> {
         let target = self.target(path)?;
         let below = target.strip_prefix(&self.root).ok()?;
@@ -100,8 +104,8 @@ impl HostLinks {
         self.directory(path.strip_prefix(&self.root).ok()?.parent()?)
     }
 
-    /// Opens a directory of the same file system as `/dev`, without following links. `None` if anyone but the owner of `/dev`
-    /// can write to it.
+    /// Opens a directory of the same file system as `/dev`, without following links. `None` if
+    /// anyone but the owner of `/dev` can write to it.
     fn directory(&self, below: &Path) -> Option<OwnedFd> {
         let (dev, owner) = self.dev.as_ref()?;
         let below = if below.as_os_str().is_empty() {

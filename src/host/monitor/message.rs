@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use crate::model::device::event::DeviceEvent;
 use crate::model::device::{DevKind, DevNode, DevNum, Device, Seen, SysPath};
 
-/// A device's properties by name (`KEY=VALUE` of a uevent, of a `uevent` file or of udev's database).
+/// A device's properties by name (`KEY=VALUE` of a uevent, of a `uevent` file or of udev's
+/// database).
 pub type Properties = BTreeMap<String, String>;
 
 /// What a message says has happened (the kernel's `kobject_actions`, lib/kobject_uevent.c).
@@ -34,8 +35,8 @@ pub struct Message {
 }
 
 impl Message {
-    /// Reads a message's properties; `None` when it is not about a device (no DEVPATH below `/devices`:
-    /// modules, bus drivers and slab caches send uevents too).
+    /// Reads a message's properties; `None` when it is not about a device (no DEVPATH below
+    /// `/devices`: modules, bus drivers and slab caches send uevents too).
     pub fn from_properties(properties: Properties, seen: Seen) -> Option<Self> {
         let syspath = syspath_of(properties.get("DEVPATH")?)?;
         let happened = match properties.get("ACTION").map(String::as_str)? {
@@ -80,7 +81,8 @@ fn syspath_of(devpath: &str) -> Option<SysPath> {
     named.then(|| SysPath::new(format!("/sys{devpath}")))
 }
 
-/// Reads the text of a `uevent` file: lines `KEY=VALUE`. Bytes that are no UTF-8 are replaced, other lines skipped.
+/// Reads the text of a `uevent` file: lines `KEY=VALUE`. Bytes that are no UTF-8 are replaced,
+/// other lines skipped.
 pub fn parse_uevent(text: &[u8]) -> Properties {
     String::from_utf8_lossy(text)
         .lines()
@@ -110,7 +112,8 @@ pub fn from_uevent(syspath: SysPath, subsystem: Option<String>, mut properties: 
 fn node_of(properties: &Properties, subsystem: Option<&str>) -> Option<DevNode> {
     let number = |key| properties.get(key).and_then(|text| text.parse::<u32>().ok());
     let path = PathBuf::from(properties.get("DEVNAME")?);
-    // Only the block class links its devices into /sys/dev/block (Documentation/ABI/testing/sysfs-dev).
+    // Only the block class links its devices into /sys/dev/block
+    // (Documentation/ABI/testing/sysfs-dev).
     let kind = match subsystem {
         Some("block") => DevKind::Block,
         _ => DevKind::Char,
@@ -131,8 +134,9 @@ pub fn take_udev_facts(device: &mut Device) {
 
 /// udev's tags as they are now.
 ///
-/// TAGS keeps every tag that the device ever had; CURRENT_TAGS, which came with UDEV_DATABASE_VERSION in
-/// systemd 247, those of the last run of the rules. Where the latter is known it alone counts (udev(7), TAG).
+/// TAGS keeps every tag that the device ever had; CURRENT_TAGS, which came with
+/// UDEV_DATABASE_VERSION in systemd 247, those of the last run of the rules. Where the latter is
+/// known it alone counts (udev(7), TAG).
 fn tags(properties: &Properties) -> BTreeSet<String> {
     let current = properties.contains_key("UDEV_DATABASE_VERSION") || properties.contains_key("CURRENT_TAGS");
     let list = properties.get(if current { "CURRENT_TAGS" } else { "TAGS" });

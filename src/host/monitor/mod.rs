@@ -1,6 +1,7 @@
 //! What devices the host has, and what happens to them: subscribe, then enumerate, then drain.
 //!
-//! Must not know requests, containers, nor what a device is wanted for. No thread, no sleep, and no device node is ever opened.
+//! Must not know requests, containers, nor what a device is wanted for. No thread, no sleep, and no
+//! device node is ever opened.
 //!
 //! ```text
 //! socket.rs    uevents of kernel and udevd, overruns     message.rs       their text as facts (pure)
@@ -38,8 +39,9 @@ pub const RECEIVE_BUFFER: usize = 16 * 1024 * 1024;
 
 /// The host's devices: a list of them, and events from the moment of opening on.
 ///
-/// A device is reported twice where udevd runs: first from the kernel's event, with what sysfs says, then from
-/// udevd's with its properties, tags and links. Removals come from the kernel alone.
+/// A device is reported twice where udevd runs: first from the kernel's event, with what sysfs
+/// says, then from udevd's with its properties, tags and links. Removals come from the kernel
+/// alone.
 pub struct DeviceMonitor {
     needed: FactsNeeded,
     receive_buffer: usize,
@@ -64,8 +66,9 @@ pub struct FollowedLinks {
 }
 
 impl DeviceMonitor {
-    /// Subscribes to kernel and udevd, each with a receive buffer of this many bytes ([`RECEIVE_BUFFER`]). Nothing
-    /// is enumerated before both subscriptions stand, so no event falls in between.
+    /// Subscribes to kernel and udevd, each with a receive buffer of this many bytes
+    /// ([`RECEIVE_BUFFER`]). Nothing is enumerated before both subscriptions stand, so no event
+    /// falls in between.
     pub fn open(needed: FactsNeeded, receive_buffer: usize) -> Result<Self, MonitorError> {
         let kernel = UeventSocket::open(Group::Kernel, receive_buffer)?;
         let udev = UeventSocket::open(Group::Udev, receive_buffer)?;
@@ -86,18 +89,19 @@ impl DeviceMonitor {
         })
     }
 
-    /// Adds the facts that further requests need. Call [`Self::poll_static_nodes`] and [`Self::enumerate`] afterwards for the
-    /// devices that exist already.
+    /// Adds the facts that further requests need. Call [`Self::poll_static_nodes`] and
+    /// [`Self::enumerate`] afterwards for the devices that exist already.
     pub fn add_needed(&mut self, needed: &FactsNeeded) {
         // Where they can't be watched, the look that comes each second finds them.
         let _ = self.static_nodes.add(&needed.static_nodes);
         self.needed.merge(needed);
     }
 
-    /// All devices with nodes, all that lie above them, those that [`FactsNeeded::followed_paths`] lead to, and the static nodes.
+    /// All devices with nodes, all that lie above them, those that [`FactsNeeded::followed_paths`]
+    /// lead to, and the static nodes.
     ///
-    /// Parents come before their children; `seqnum` is 0 and `seen` is [`Seen::Kernel`], unless the requests need
-    /// udev's facts of all: then each is completed. Errors: sysfs cannot be listed.
+    /// Parents come before their children; `seqnum` is 0 and `seen` is [`Seen::Kernel`], unless the
+    /// requests need udev's facts of all: then each is completed. Errors: sysfs cannot be listed.
     pub fn enumerate(&self) -> Result<Vec<Device>, MonitorError> {
         let links = HostLinks::open();
         let named = Aliases::new(links.follow(&self.needed.followed_paths));
@@ -110,8 +114,9 @@ impl DeviceMonitor {
             if self.needed.udev_of_all || is_linked {
                 self.complete_where(device, udevd_runs, &links);
             } else {
-                // Of the hundreds of devices only the few that are selected are ever asked for their properties,
-                // and those are completed: for the others they would be most of a watcher's memory.
+                // Of the hundreds of devices only the few that are selected are ever asked for
+                // their properties, and those are completed: for the others they would be most of a
+                // watcher's memory.
                 device.properties.clear();
             }
         }
@@ -121,20 +126,22 @@ impl DeviceMonitor {
 
     /// Adds what udev's database knows: properties, tags, links.
     ///
-    /// `seen` becomes [`Seen::Udev`] when udevd has processed the device, and [`Seen::NoUdevd`] when none runs. Of most
-    /// devices without a node udevd stores nothing: not being in its database says nothing of them, and they count as
-    /// processed. (udevd processes a device after those above it: what is decided by such a device is certain when
-    /// the device with the node below it was processed.) Of a device that is gone all facts stay.
+    /// `seen` becomes [`Seen::Udev`] when udevd has processed the device, and [`Seen::NoUdevd`]
+    /// when none runs. Of most devices without a node udevd stores nothing: not being in its
+    /// database says nothing of them, and they count as processed. (udevd processes a device after
+    /// those above it: what is decided by such a device is certain when the device with the node
+    /// below it was processed.) Of a device that is gone all facts stay.
     pub fn complete(&self, device: &mut Device) {
         self.complete_where(device, self.udevd.runs(), &HostLinks::open());
     }
 
     /// Where [`FactsNeeded::followed_paths`] and these links of udev's point now.
     ///
-    /// Several devices can claim one link. udevd moves the link while it processes a claimant's event, then sends that event
-    /// (systemd, udev-worker.c); it sends no event for the device that gains or loses the link. Call this when
-    /// [`Self::links_may_have_moved`] returns true, and each second, for links made by hand and for lost events. inotify
-    /// would not be earlier: it would only cost one of the 128 instances that each user has.
+    /// Several devices can claim one link. udevd moves the link while it processes a claimant's
+    /// event, then sends that event (systemd, udev-worker.c); it sends no event for the device that
+    /// gains or loses the link. Call this when [`Self::links_may_have_moved`] returns true, and
+    /// each second, for links made by hand and for lost events. inotify would not be earlier: it
+    /// would only cost one of the 128 instances that each user has.
     pub fn follow_links<'a>(&self, claimed: impl IntoIterator<Item = &'a PathBuf>) -> FollowedLinks {
         let links = HostLinks::open();
         FollowedLinks {
@@ -171,14 +178,16 @@ impl DeviceMonitor {
         }
     }
 
-    /// Everything that has happened up to now: the kernel's events, then udevd's, then those of static nodes.
+    /// Everything that has happened up to now: the kernel's events, then udevd's, then those of
+    /// static nodes.
     ///
-    /// [`DeviceEvent::Overrun`] comes at most once, and last: what is enumerated after it is newer than all before it.
-    /// Where udevd runs, none of its events comes before the kernel's event of the same number, and none that is
-    /// older than the device's removal or of a device that is not there (any more), or not under this number, comes at all.
+    /// [`DeviceEvent::Overrun`] comes at most once, and last: what is enumerated after it is newer
+    /// than all before it. Where udevd runs, none of its events comes before the kernel's event of
+    /// the same number, and none that is older than the device's removal or of a device that is not
+    /// there (any more), or not under this number, comes at all.
     pub fn drain(&mut self) -> Vec<DeviceEvent> {
-        // udevd speaks after the kernel. So its socket is emptied first: for each message found there
-        // the kernel's is waiting already, and can be told before it.
+        // udevd speaks after the kernel. So its socket is emptied first: for each message found
+        // there the kernel's is waiting already, and can be told before it.
         let udev = self.udev.receive();
         let kernel = self.kernel.receive();
         let mut events = Vec::with_capacity(kernel.messages.len() + udev.messages.len());
@@ -202,8 +211,9 @@ impl DeviceMonitor {
                 events.extend(self.report_udev(message, &links, &named));
             }
         }
-        // A node that went with its device (device_del in drivers/base/core.c removes it before it tells) is missed by inotify
-        // where it is the far end of a link, or while nothing is listened to.
+        // A node that went with its device (device_del in drivers/base/core.c removes it before it
+        // tells) is missed by inotify where it is the far end of a link, or while nothing is
+        // listened to.
         if self.static_nodes.woke() || has_removal {
             events.extend(self.static_nodes.look());
         }
@@ -224,7 +234,8 @@ impl DeviceMonitor {
         }
         take_udev_facts(&mut message.device, links);
         if matches!(message.happened, Happened::Moved(_)) {
-            // The kernel told the move already; told twice it could take away what is at the old place by now.
+            // The kernel told the move already; told twice it could take away what is at the old
+            // place by now.
             message.happened = Happened::Changed;
         }
         Some(self.report(message, named))
@@ -245,16 +256,18 @@ impl DeviceMonitor {
         always.into_iter().chain(self.static_nodes.fd())
     }
 
-    /// Looks at the static nodes: to be asked at the start and each second, for what inotify cannot tell (a link's
-    /// far end, a directory that was not there yet).
+    /// Looks at the static nodes: to be asked at the start and each second, for what inotify cannot
+    /// tell (a link's far end, a directory that was not there yet).
     pub fn poll_static_nodes(&mut self) -> Vec<DeviceEvent> {
         self.static_nodes.poll()
     }
 
-    /// To be asked each second: joins udevd's group where libudev refused it because no udevd ran, and one does now.
+    /// To be asked each second: joins udevd's group where libudev refused it because no udevd ran,
+    /// and one does now.
     ///
-    /// True means that one of [`Self::fds`] was replaced or has come: wait on them anew, and enumerate, as udevd may have spoken
-    /// meanwhile. Failing to join leaves everything as it was, to be tried again.
+    /// True means that one of [`Self::fds`] was replaced or has come: wait on them anew, and
+    /// enumerate, as udevd may have spoken meanwhile. Failing to join leaves everything as it was,
+    /// to be tried again.
     pub fn refresh(&mut self) -> bool {
         let has_news = self.static_nodes.has_news();
         self.joins_udevd() || has_news
@@ -274,7 +287,8 @@ impl DeviceMonitor {
     }
 }
 
-/// Takes udev's tags and links out of the properties, and finds out which of the links point to the device.
+/// Takes udev's tags and links out of the properties, and finds out which of the links point to the
+/// device.
 fn take_udev_facts(device: &mut Device, links: &HostLinks) {
     message::take_udev_facts(device);
     let targets = links.follow(&device.links);

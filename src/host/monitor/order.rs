@@ -10,7 +10,8 @@ use crate::model::device::SysPath;
 /// Most removals remembered: only a udevd that died over its work leaves some behind.
 const LIMIT: usize = 4096;
 
-/// Devices that the kernel removed and that udevd has not yet taken leave of, with the removal's number.
+/// Devices that the kernel removed and that udevd has not yet taken leave of, with the removal's
+/// number.
 #[derive(Debug, Default)]
 pub(super) struct Gone(HashMap<SysPath, u64>);
 
@@ -33,9 +34,9 @@ impl Gone {
 
     /// Whether a message of udevd's still tells something.
     ///
-    /// Its removals do not: the kernel told them long before, and by now another device may be at the same place.
-    /// Nor does what it says of the time before a removal. As udevd handles the events of one device in their order,
-    /// its own removal is the end of that.
+    /// Its removals do not: the kernel told them long before, and by now another device may be at
+    /// the same place. Nor does what it says of the time before a removal. As udevd handles the
+    /// events of one device in their order, its own removal is the end of that.
     pub fn udev_counts(&mut self, message: &Message) -> bool {
         let device = &message.device;
         let gone = self.0.get(&device.syspath).copied();

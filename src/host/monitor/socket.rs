@@ -48,9 +48,11 @@ pub(super) struct UeventSocket {
 }
 
 impl UeventSocket {
-    /// Subscribes, with a receive buffer of this many bytes (the kernel doubles it for its bookkeeping, socket(7)).
+    /// Subscribes, with a receive buffer of this many bytes (the kernel doubles it for its
+    /// bookkeeping, socket(7)).
     ///
-    /// SO_RCVBUFFORCE goes beyond net.core.rmem_max but needs CAP_NET_ADMIN; without it SO_RCVBUF gives what is allowed.
+    /// SO_RCVBUFFORCE goes beyond net.core.rmem_max but needs CAP_NET_ADMIN; without it SO_RCVBUF
+    /// gives what is allowed.
     pub fn open(group: Group, receive_buffer: usize) -> Result<Self, MonitorError> {
         let failed = |source| MonitorError::Subscribe {
             group: group.name(),
@@ -70,8 +72,9 @@ impl UeventSocket {
 
     /// Whether the socket really is in its group.
     ///
-    /// libudev leaves udevd's group out, and says nothing, where /run/udev/control is missing and /dev is no
-    /// devtmpfs (systemd, device-monitor.c). A bound socket cannot join later: it must be opened anew.
+    /// libudev leaves udevd's group out, and says nothing, where /run/udev/control is missing and
+    /// /dev is no devtmpfs (systemd, device-monitor.c). A bound socket cannot join later: it must
+    /// be opened anew.
     pub fn is_subscribed(&self) -> bool {
         getsockname::<NetlinkAddr>(self.socket.as_raw_fd()).is_ok_and(|address| address.groups() != 0)
     }
@@ -83,13 +86,15 @@ impl UeventSocket {
 
     /// Takes everything that waits.
     ///
-    /// libudev answers "nothing" for the end (EAGAIN), for an overrun (ENOBUFS), for a message of a wrong sender
-    /// (also EAGAIN) and for a broken one (EINVAL and others). So errno tells the overrun, and poll(2) the end.
+    /// libudev answers "nothing" for the end (EAGAIN), for an overrun (ENOBUFS), for a message of a
+    /// wrong sender (also EAGAIN) and for a broken one (EINVAL and others). So errno tells the
+    /// overrun, and poll(2) the end.
     pub fn receive(&self) -> Received {
         let mut received = Received::default();
         let mut refused = 0;
-        // While a socket that overran is not empty, the kernel drops what comes without telling again
-        // (NETLINK_S_CONGESTED, net/netlink/af_netlink.c): then the end must be reached, and will be.
+        // While a socket that overran is not empty, the kernel drops what comes without telling
+        // again (NETLINK_S_CONGESTED, net/netlink/af_netlink.c): then the end must be reached, and
+        // will be.
         while received.overrun || received.messages.len() + refused < BATCH {
             Errno::clear();
             let message = self.socket.iter().next();

@@ -1,7 +1,8 @@
-//! Nodes that requests name and that sysfs may not know: looked up in `/dev`, watched with inotify(7).
+//! Nodes that requests name and that sysfs may not know: looked up in `/dev`, watched with
+//! inotify(7).
 //!
-//! The paths come from untrusted requests ([`HostLinks`] has the rules by which they are followed). Must not know requests
-//! nor other devices. Never opens a node.
+//! The paths come from untrusted requests ([`HostLinks`] has the rules by which they are followed).
+//! Must not know requests nor other devices. Never opens a node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -14,14 +15,15 @@ use super::links::HostLinks;
 use crate::model::device::event::DeviceEvent;
 use crate::model::device::{DevNode, DevNum, Device, STATIC_NODE, STATIC_NODES, Seen, SysPath};
 
-/// How many wakes are heard between two of the looks that come each second. Whoever can change a watched directory all
-/// the time is not to keep us busy.
+/// How many wakes are heard between two of the looks that come each second. Whoever can change a
+/// watched directory all the time is not to keep us busy.
 const MAX_WAKES: u32 = 50;
 
 /// The nodes that are asked for, with the number that each had when it was last looked at.
 #[derive(Default)]
 pub(super) struct StaticNodes {
-    /// Only where a node is asked for: a host has 128 of these for each user, and a watcher for each container.
+    /// Only where a node is asked for: a host has 128 of these for each user, and a watcher for
+    /// each container.
     inotify: Option<Inotify>,
     /// Whether nobody has been told yet that there is a descriptor to wait on.
     is_news: bool,
@@ -36,8 +38,8 @@ pub(super) struct StaticNodes {
 impl StaticNodes {
     /// Adds nodes to look after.
     ///
-    /// Errors: the host's limit of inotify instances (fs.inotify.max_user_instances). The nodes are looked after all
-    /// the same, by looks alone.
+    /// Errors: the host's limit of inotify instances (fs.inotify.max_user_instances). The nodes are
+    /// looked after all the same, by looks alone.
     pub fn add(&mut self, paths: &BTreeSet<PathBuf>) -> Result<(), MonitorError> {
         for path in paths {
             self.known.entry(path.clone()).or_insert(None);
@@ -79,8 +81,8 @@ impl StaticNodes {
         std::mem::take(&mut self.is_news)
     }
 
-    /// Whether something happened beside a node since the last time; what, only a look at the nodes tells. After too many
-    /// wakes nothing is watched until the second's next round.
+    /// Whether something happened beside a node since the last time; what, only a look at the nodes
+    /// tells. After too many wakes nothing is watched until the second's next round.
     pub fn woke(&mut self) -> bool {
         let Some(inotify) = &self.inotify else {
             return false;
@@ -125,7 +127,8 @@ impl StaticNodes {
         let links = self.links();
         let paths: Vec<_> = self.known.keys().cloned().collect();
         for path in paths {
-            // The directory may be new (again); watching it twice is watching it once (inotify_add_watch(2)).
+            // The directory may be new (again); watching it twice is watching it once
+            // (inotify_add_watch(2)).
             self.watch(&links, &path);
             let now = links.number(&path);
             let before = self.known.insert(path.clone(), now).flatten();
@@ -144,7 +147,8 @@ impl StaticNodes {
         events
     }
 
-    /// A directory that is not there (yet) is not watched: the look that comes each second finds the node.
+    /// A directory that is not there (yet) is not watched: the look that comes each second finds
+    /// the node.
     fn watch(&self, links: &HostLinks, path: &Path) {
         let (Some(inotify), Some(directory)) = (&self.inotify, links.directory_of(path)) else {
             return;

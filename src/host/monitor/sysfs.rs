@@ -1,6 +1,7 @@
 //! Devices as sysfs has them at this moment: all with nodes and what is above them, or one.
 //!
-//! Must not know events nor udev. Reads no more than it is asked for: listing must cost a few milliseconds.
+//! Must not know events nor udev. Reads no more than it is asked for: listing must cost a few
+//! milliseconds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -23,11 +24,13 @@ use crate::model::device::{Device, SysPath};
 use crate::model::remote::vhci;
 use crate::model::request::facts_needed::{CAPABILITIES, DESCRIPTORS, REPORT_DESCRIPTOR};
 
-/// No attribute (nor uevent file) is read further than this, in bytes: a page is all that sysfs text can have.
+/// No attribute (nor uevent file) is read further than this, in bytes: a page is all that sysfs
+/// text can have.
 const ATTRIBUTE_LIMIT: usize = 4096;
 
-/// The longest binary attribute that is read, in bytes: a device descriptor of 18 bytes, and at most 8 configurations of
-/// 65535 (drivers/usb/core/config.c, USB_MAXCONFIG). Cameras and docks have more than a page of them.
+/// The longest binary attribute that is read, in bytes: a device descriptor of 18 bytes, and at
+/// most 8 configurations of 65535 (drivers/usb/core/config.c, USB_MAXCONFIG). Cameras and docks
+/// have more than a page of them.
 const DESCRIPTORS_LIMIT: u64 = 18 + 8 * 65535;
 
 /// The attributes to read: names, each for devices of one DEVTYPE or (`None`) for all.
@@ -55,7 +58,8 @@ impl SysFs {
         }
     }
 
-    /// All devices that have nodes, all devices above them, and those of `extra` (with what is above them): parents first.
+    /// All devices that have nodes, all devices above them, and those of `extra` (with what is
+    /// above them): parents first.
     ///
     /// A device that vanishes meanwhile is left out. Errors: `/sys/dev` cannot be listed.
     pub fn devices(&self, attributes: &Attributes, extra: &[SysPath]) -> Result<Vec<Device>, MonitorError> {
@@ -94,8 +98,9 @@ impl SysFs {
         })
     }
 
-    /// Whether the device is there now, under the same number. What udevd says late may be of a device that was there
-    /// before, and its number another device's by now; of an earlier life that nobody here has seen, no removal tells.
+    /// Whether the device is there now, under the same number. What udevd says late may be of a
+    /// device that was there before, and its number another device's by now; of an earlier life
+    /// that nobody here has seen, no removal tells.
     pub fn is_same(&self, device: &Device) -> bool {
         let (Some(node), Some(place)) = (&device.node, place_of(&device.syspath)) else {
             return self.has(&device.syspath);
@@ -104,15 +109,16 @@ impl SysFs {
         self.file(&format!("{place}/dev")).as_deref() == Some(number.as_bytes())
     }
 
-    /// Adds to the snapshot that an event gave what only sysfs knows: the driver bound now, and attributes.
-    /// What is gone already stays as the event told it.
+    /// Adds to the snapshot that an event gave what only sysfs knows: the driver bound now, and
+    /// attributes. What is gone already stays as the event told it.
     pub fn complete(&self, device: &mut Device, attributes: &Attributes) {
         let Some(place) = place_of(&device.syspath).map(str::to_owned) else {
             return;
         };
         match self.link_name(&place, "driver") {
             Ok(driver) => device.driver = Some(driver),
-            // The event may be older than the last unbind: a device that is there without the link has no driver.
+            // The event may be older than the last unbind: a device that is there without the link
+            // has no driver.
             Err(Errno::ENOENT) if self.has(&device.syspath) => device.driver = None,
             Err(_) => {}
         }
@@ -181,7 +187,8 @@ impl SysFs {
         (!text.is_empty()).then_some(text)
     }
 
-    /// Reads a small file. None of sysfs' files blocks (but see [`may_block`]); O_NONBLOCK and O_NOCTTY keep a recorded tree harmless too.
+    /// Reads a small file. None of sysfs' files blocks (but see [`may_block`]); O_NONBLOCK and
+    /// O_NOCTTY keep a recorded tree harmless too.
     fn file(&self, path: &str) -> Option<Vec<u8>> {
         let file = self.open_file(path)?;
         let mut buffer = [0; ATTRIBUTE_LIMIT];
@@ -228,9 +235,10 @@ fn place_of_link(target: &Path) -> Option<&str> {
     is_below(place).then_some(place)
 }
 
-/// Whether reading an attribute may take as long as a USB/IP server takes to answer: the kernel locks a hub to read a
-/// string of its descriptors (drivers/usb/core/sysfs.c, usb_string_attr), and holds the same lock while a device is attached
-/// to a root hub of vhci_hcd. No request needs the strings of such a hub.
+/// Whether reading an attribute may take as long as a USB/IP server takes to answer: the kernel
+/// locks a hub to read a string of its descriptors (drivers/usb/core/sysfs.c, usb_string_attr), and
+/// holds the same lock while a device is attached to a root hub of vhci_hcd. No request needs the
+/// strings of such a hub.
 fn may_block(place: &str, attribute: &str) -> bool {
     let hub = place.rsplit_once('/').filter(|(_, name)| name.starts_with("usb"));
     let controller = hub.and_then(|(controller, _)| controller.rsplit('/').next());
@@ -238,14 +246,16 @@ fn may_block(place: &str, attribute: &str) -> bool {
     is_virtual && ["serial", "product", "manufacturer"].contains(&attribute)
 }
 
-/// Whether a device has the name of a HID device, `0003:046D:C215.0002` (drivers/hid/hid-core.c, hid_add_device). No other
-/// is looked at for a report descriptor: of hundreds of devices that would cost hundreds of attempts.
+/// Whether a device has the name of a HID device, `0003:046D:C215.0002` (drivers/hid/hid-core.c,
+/// hid_add_device). No other is looked at for a report descriptor: of hundreds of devices that
+/// would cost hundreds of attempts.
 fn is_named_as_hid(place: &str) -> bool {
     let name = place.rsplit('/').next().unwrap_or_default().as_bytes();
     matches!(name, [_, _, _, _, b':', _, _, _, _, b':', _, _, _, _, b'.', ..])
 }
 
-/// Whether a device has the name of an input device, `input7` (drivers/input/input.c, input_allocate_device).
+/// Whether a device has the name of an input device, `input7` (drivers/input/input.c,
+/// input_allocate_device).
 fn is_named_as_input(place: &str) -> bool {
     let number = place
         .rsplit('/')
@@ -256,7 +266,8 @@ fn is_named_as_input(place: &str) -> bool {
 
 /// Whether a relative path stays below where it starts.
 ///
-/// Names of attributes come from requests: `../../../etc/shadow` would make `attr:` a way to guess at files.
+/// Names of attributes come from requests: `../../../etc/shadow` would make `attr:` a way to guess
+/// at files.
 fn is_below(path: &str) -> bool {
     path.split('/').all(|name| !matches!(name, "" | "." | ".."))
 }

@@ -1,7 +1,8 @@
 //! Whether a udevd serves this host.
 //!
-//! Its control socket's file says little: one that was killed leaves it behind, and then nobody would ever speak of
-//! a device. What counts is that somebody listens there; connecting would tell, and disturb.
+//! Its control socket's file says little: one that was killed leaves it behind, and then nobody
+//! would ever speak of a device. What counts is that somebody listens there; connecting would tell,
+//! and disturb.
 
 use std::cell::Cell;
 use std::fs;
@@ -14,7 +15,8 @@ const CONTROL: &str = "/run/udev/control";
 /// The sockets of this thread's network namespace (proc_pid_net(5)).
 const SOCKETS: &str = "/proc/thread-self/net/unix";
 
-/// A socket that is listened on, __SO_ACCEPTCON (linux/net.h), as the flags column of [`SOCKETS`] has it.
+/// A socket that is listened on, __SO_ACCEPTCON (linux/net.h), as the flags column of [`SOCKETS`]
+/// has it.
 const LISTENING: u32 = 1 << 16;
 
 /// What was found, for as long as the control socket's file stays the same one.
@@ -24,7 +26,8 @@ pub(super) struct Udevd {
 }
 
 impl Udevd {
-    /// Whether one runs. Costs a stat, and a look at all sockets only when the file is another one than last time.
+    /// Whether one runs. Costs a stat, and a look at all sockets only when the file is another one
+    /// than last time.
     pub fn runs(&self) -> bool {
         let Ok(file) = fs::symlink_metadata(CONTROL) else {
             return false;

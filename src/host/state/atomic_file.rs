@@ -1,4 +1,5 @@
-//! Files that other processes read at any time: they see the old content or the new one, never a part.
+//! Files that other processes read at any time: they see the old content or the new one, never a
+//! part.
 //!
 //! Must not know what the files contain.
 
@@ -16,7 +17,8 @@ pub enum Durability {
     Volatile,
 }
 
-/// Writes a file with this mode (less the umask) in place of what is at `path`. The directory must exist.
+/// Writes a file with this mode (less the umask) in place of what is at `path`. The directory must
+/// exist.
 ///
 /// # Errors
 /// Those of open(2), write(2) and rename(2). Nothing is left of the new file then.

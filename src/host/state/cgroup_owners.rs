@@ -1,12 +1,13 @@
-//! Which container's watcher changes the device access of a cgroup: one at most, because each makes the access exactly what
-//! its own container has.
+//! Which container's watcher changes the device access of a cgroup: one at most, because each makes
+//! the access exactly what its own container has.
 //!
 //! ```text
 //! <state-dir>/cgroups/<v1|v2>-<inode>    the owner: container id, init's pid and start time
 //! ```
-//! A cgroup is identified by its directory's inode number: the kernel gives each cgroup its own (kernfs, 64 bits), also when a
-//! path is used again. A claim counts while the owner's record names the same init and that init runs; the file's lock is held
-//! only to read and write it. Must not know how access is changed.
+//! A cgroup is identified by its directory's inode number: the kernel gives each cgroup its own
+//! (kernfs, 64 bits), also when a path is used again. A claim counts while the owner's record names
+//! the same init and that init runs; the file's lock is held only to read and write it. Must not
+//! know how access is changed.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -80,7 +81,8 @@ impl Owner {
         }
     }
 
-    /// Another container that is named as the owner of the cgroup and has ended: its grants may still be there.
+    /// Another container that is named as the owner of the cgroup and has ended: its grants may
+    /// still be there.
     pub fn predecessor(&self, version: Version, cgroup: &Cgroup) -> Option<Claim> {
         let file = File::open(file_of(&self.state_dir, version, cgroup)).ok()?;
         read(&file).filter(|owner| *owner != self.claim && !is_valid(&self.state_dir, owner))
@@ -91,8 +93,8 @@ impl Owner {
         &self.state_dir
     }
 
-    /// Makes the container the owner of the cgroup. `Some` is the running container that owns it, in which case nothing
-    /// changes.
+    /// Makes the container the owner of the cgroup. `Some` is the running container that owns it,
+    /// in which case nothing changes.
     ///
     /// # Errors
     /// When the claim's file cannot be made, locked or written.
@@ -115,8 +117,9 @@ impl Owner {
         Ok(None)
     }
 
-    /// Does `work` while nobody else can claim the cgroup, unless another running container owns it. Then gives it up. For a
-    /// container that has ended and whose claim therefore no longer counts.
+    /// Does `work` while nobody else can claim the cgroup, unless another running container owns
+    /// it. Then gives it up. For a container that has ended and whose claim therefore no longer
+    /// counts.
     ///
     /// # Errors
     /// When the claim's file cannot be made or locked.
@@ -301,7 +304,8 @@ mod tests {
         }
         assert!(next.claim(Version::V2, &cgroup(3)).unwrap().is_some());
         scene.end(3);
-        // Children of other tests have copies of the descriptors, and of their locks, until they call exec.
+        // Children of other tests have copies of the descriptors, and of their locks, until they
+        // call exec.
         let swept_down_to = |scene: &Scene, count| {
             (0..1000).any(|_| {
                 sweep(scene.state.path());

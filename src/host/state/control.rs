@@ -1,6 +1,8 @@
-//! The watcher's control socket, both ends: one line of JSON asks, one line of JSON answers, and files may come with it.
+//! The watcher's control socket, both ends: one line of JSON asks, one line of JSON answers, and
+//! files may come with it.
 //!
-//! Must not know what a request does. Only root gets here: the socket is 0600 in a directory of 0700.
+//! Must not know what a request does. Only root gets here: the socket is 0600 in a directory of
+//! 0700.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
@@ -30,7 +32,8 @@ const SOCKET: &str = "control.sock";
 /// The longest question: 256 requests of their greatest length, and some.
 const MAX_QUESTION: usize = 1 << 20;
 
-/// A reply that its reader does not take in this time is dropped: the watcher has other things to do.
+/// A reply that its reader does not take in this time is dropped: the watcher has other things to
+/// do.
 const WRITE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How many files go into one message; the kernel takes 253 (unix(7), SCM_RIGHTS).
@@ -42,7 +45,8 @@ const FILES_AT_ONCE: usize = 200;
 pub enum ControlRequest {
     /// What is inside, what is asked for, and how it goes.
     Status,
-    /// Further requests for this container. Answered when the devices that are present are in place.
+    /// Further requests for this container. Answered when the devices that are present are in
+    /// place.
     Add {
         /// The container that is meant: a watcher of an earlier container of the same id refuses.
         container: ContainerFacts,
@@ -55,7 +59,8 @@ pub enum ControlRequest {
     Reload,
     /// Leave the container to the asker. Answered when nothing is under way any more.
     HandOver,
-    /// Requests of this container that are to be no more. Answered when what only they had selected is gone.
+    /// Requests of this container that are to be no more. Answered when what only they had selected
+    /// is gone.
     Remove {
         /// The container that is meant, as in [`ControlRequest::Add`].
         container: ContainerFacts,
@@ -76,10 +81,11 @@ pub enum ControlResponse {
     Failed(String),
     /// The policy refuses it, and why.
     Refused(String),
-    /// The container that is meant is not the one that is watched here: that one is gone, ask again.
+    /// The container that is meant is not the one that is watched here: that one is gone, ask
+    /// again.
     Gone,
-    /// To [`ControlRequest::HandOver`]: it does nothing more, and ends. The files of the record's lock and of its leases come with
-    /// it, in this order: nobody else gets in between.
+    /// To [`ControlRequest::HandOver`]: it does nothing more, and ends. The files of the record's
+    /// lock and of its leases come with it, in this order: nobody else gets in between.
     HandedOver,
 }
 
@@ -111,13 +117,15 @@ pub struct Problem {
     pub device: Option<SysPath>,
     /// Why.
     pub reason: String,
-    /// Whether nothing is wrong: another container has the device, and it comes when that releases it.
+    /// Whether nothing is wrong: another container has the device, and it comes when that releases
+    /// it.
     #[serde(default)]
     pub waiting: bool,
 }
 
 impl Problem {
-    /// Problems that have the same reason as one: all paths and the reason, in the order in which they are met.
+    /// Problems that have the same reason as one: all paths and the reason, in the order in which
+    /// they are met.
     pub fn grouped<'p>(problems: impl IntoIterator<Item = &'p Self>) -> Vec<(Vec<&'p Path>, &'p str)> {
         let mut groups: Vec<(Vec<&Path>, &str)> = Vec::new();
         for problem in problems {
@@ -171,7 +179,8 @@ pub enum ControlError {
 }
 
 impl ControlError {
-    /// Whether the watcher ended, or made room for another, between the question and its answer: ask again.
+    /// Whether the watcher ended, or made room for another, between the question and its answer:
+    /// ask again.
     pub fn is_ended(&self) -> bool {
         match self {
             Self::Connect { .. } => true,
@@ -218,14 +227,15 @@ pub enum Received {
     Closed,
 }
 
-/// A path to the socket that is short however long the directory's own is (sun_path holds 108 bytes, unix(7)).
+/// A path to the socket that is short however long the directory's own is (sun_path holds 108
+/// bytes, unix(7)).
 fn socket_path(dir: BorrowedFd<'_>) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()))
 }
 
-/// Connects, and waits for that no longer than `patience`: a watcher that is stopped takes nobody out of its queue, and
-/// when that is full, a connection waits for ever, unless sending has a time limit (unix_stream_connect in the kernel's
-/// net/unix/af_unix.c).
+/// Connects, and waits for that no longer than `patience`: a watcher that is stopped takes nobody
+/// out of its queue, and when that is full, a connection waits for ever, unless sending has a time
+/// limit (unix_stream_connect in the kernel's net/unix/af_unix.c).
 fn connect_within(path: &std::path::Path, patience: Duration) -> io::Result<UnixStream> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
     let stream = socket(
@@ -313,13 +323,14 @@ impl ControlClient {
         }
     }
 
-    /// Sends the answer. An asker that is gone, or does not read, goes without: nobody else is to wait for it.
+    /// Sends the answer. An asker that is gone, or does not read, goes without: nobody else is to
+    /// wait for it.
     pub fn answer(&mut self, answer: &ControlResponse) {
         self.hand_over(answer, &[]);
     }
 
-    /// Sends the answer with files; whether the asker has them. A blank goes before the text with each lot of files:
-    /// JSON allows it.
+    /// Sends the answer with files; whether the asker has them. A blank goes before the text with
+    /// each lot of files: JSON allows it.
     pub fn hand_over(&mut self, answer: &ControlResponse, files: &[BorrowedFd<'_>]) -> bool {
         let send = || -> io::Result<()> {
             let mut text = serde_json::to_vec(answer)?;
@@ -347,7 +358,8 @@ impl ControlClient {
     }
 }
 
-/// Requests the watcher of the container whose directory this is, and waits up to `patience` for the answer.
+/// Requests the watcher of the container whose directory this is, and waits up to `patience` for
+/// the answer.
 ///
 /// # Errors
 /// When nobody listens, the watcher ends meanwhile, or the time is over.
@@ -362,8 +374,9 @@ pub fn ask(
     serde_json::from_slice(&answer).map_err(malformed)
 }
 
-/// Requests as [`ControlRequest::HandOver`]. The files of [`ControlResponse::HandedOver`]; `None` when it has another answer. (A watcher asks, which
-/// would grow if it knew questions and answers from both ends.)
+/// Requests as [`ControlRequest::HandOver`]. The files of [`ControlResponse::HandedOver`]; `None`
+/// when it has another answer. (A watcher asks, which would grow if it knew questions and answers
+/// from both ends.)
 ///
 /// # Errors
 /// As [`ask`].

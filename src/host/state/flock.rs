@@ -92,8 +92,8 @@ pub fn lock(file: &File, lock: Lock, deadline: Instant) -> io::Result<()> {
     attempt_until(deadline, attempt)?.ok_or(io::ErrorKind::TimedOut.into())
 }
 
-/// Opens a file that other processes may remove while they hold its lock, and locks it exclusively. File and directory are created if
-/// they are absent.
+/// Opens a file that other processes may remove while they hold its lock, and locks it exclusively.
+/// File and directory are created if they are absent.
 ///
 /// # Errors
 /// [`io::ErrorKind::TimedOut`] at the deadline; else those of open(2), mkdir(2) and flock(2).

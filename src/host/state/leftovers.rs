@@ -1,4 +1,5 @@
-//! What containers leave in the state directory when nobody was there to clear away: their watchers and hooks were killed.
+//! What containers leave in the state directory when nobody was there to clear away: their watchers
+//! and hooks were killed.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -25,11 +26,12 @@ struct Notes {
     directories: BTreeSet<PathBuf>,
 }
 
-/// Removes leases and claims that nobody holds, and the records of containers that are gone and whose watchers are gone. Logs
-/// each record. Never waits.
+/// Removes leases and claims that nobody holds, and the records of containers that are gone and
+/// whose watchers are gone. Logs each record. Never waits.
 ///
-/// `is_revoked` gets each such record before it is removed, and says whether nothing of its container is granted any more;
-/// otherwise the record stays, for a program that can take it back: [`revoke`], or `|lock| !is_in_force(lock)`.
+/// `is_revoked` gets each such record before it is removed, and says whether nothing of its
+/// container is granted any more; otherwise the record stays, for a program that can take it back:
+/// [`revoke`], or `|lock| !is_in_force(lock)`.
 ///
 /// # Errors
 /// When the state directory can't be read; a single entry that can't be removed is passed over.
@@ -49,14 +51,14 @@ pub fn clear(registry: &Registry, is_revoked: impl Fn(&RecordLock) -> bool) -> R
     Ok(())
 }
 
-/// Whether a cgroup that outlives the container of this record still has its grants, as far as its watcher's notes tell. Not to
-/// be asked while the container runs.
+/// Whether a cgroup that outlives the container of this record still has its grants, as far as its
+/// watcher's notes tell. Not to be asked while the container runs.
 pub fn is_in_force(lock: &RecordLock) -> bool {
     notes(lock).filter.is_in_force()
 }
 
-/// Takes back what a container was granted that has ended, whose watcher was killed, and whose cgroups the owner is about to
-/// use: on v1, they would be taken for rules of the engine.
+/// Takes back what a container was granted that has ended, whose watcher was killed, and whose
+/// cgroups the owner is about to use: on v1, they would be taken for rules of the engine.
 pub fn clear_cgroups(owner: &Owner, cgroups: &Cgroups) {
     let registry = Registry::new(owner.state_dir());
     for (version, cgroup) in cgroups.all() {
@@ -74,7 +76,8 @@ pub fn clear_cgroups(owner: &Owner, cgroups: &Cgroups) {
     }
 }
 
-/// Takes back what the container of this record, which has ended, was granted; whether nothing is left.
+/// Takes back what the container of this record, which has ended, was granted; whether nothing is
+/// left.
 pub fn revoke(lock: &RecordLock) -> bool {
     let memory = notes(lock).filter;
     let Some(init) = lock.recorded_init() else {
@@ -88,8 +91,8 @@ pub fn revoke(lock: &RecordLock) -> bool {
     outcome.is_ok()
 }
 
-/// Removes the nodes and links that the container of this record, which has ended, has left in its root file system, where
-/// that is still there. Its watcher does this itself unless it was killed.
+/// Removes the nodes and links that the container of this record, which has ended, has left in its
+/// root file system, where that is still there. Its watcher does this itself unless it was killed.
 pub fn remove_files(lock: &RecordLock) {
     let notes = notes(lock);
     let Ok(Some(record)) = lock.record() else { return };

@@ -17,7 +17,8 @@ use crate::model::policy::ContainerTraits;
 use crate::model::request::entry::{RequestEntry, Requests};
 use crate::model::request::symlink::SymlinkRule;
 
-/// The version of record.json and attached.json that this program writes; it reads all up to this one.
+/// The version of record.json and attached.json that this program writes; it reads all up to this
+/// one.
 pub const STATE_VERSION: u32 = 1;
 
 /// A container that has, had, or is about to have a watcher.
@@ -36,17 +37,19 @@ pub struct Record {
     /// What the conditions of the policy's rules look at.
     #[serde(default)]
     pub traits: ContainerTraits,
-    /// The configuration that was named to the hook, absolute: a watcher that comes later reads the same.
+    /// The configuration that was named to the hook, absolute: a watcher that comes later reads the
+    /// same.
     #[serde(default)]
     pub config: Option<PathBuf>,
-    /// The boot in which it was enrolled (`process::boot_id`): a state directory may outlive that, and pids and start
-    /// times come again.
+    /// The boot in which it was enrolled (`process::boot_id`): a state directory may outlive that,
+    /// and pids and start times come again.
     #[serde(default)]
     pub boot: String,
 }
 
 impl Record {
-    /// The record of a container that is enrolled now. `config` is the configuration that was named to the hook.
+    /// The record of a container that is enrolled now. `config` is the configuration that was named
+    /// to the hook.
     pub fn new(
         container: ContainerFacts,
         requests: Requests,
@@ -86,7 +89,8 @@ impl Record {
         (self.container.pid, self.container.start_time) == (container.pid, container.start_time)
     }
 
-    /// With what a further hook of the same container asks for: what is new goes behind, so that the order stays.
+    /// With what a further hook of the same container asks for: what is new goes behind, so that
+    /// the order stays.
     #[must_use]
     pub fn joined_by(mut self, further: &Record) -> Self {
         for entry in &further.requests {
@@ -103,10 +107,12 @@ impl Record {
     }
 }
 
-/// What identifies the container that a record describes. An id alone does not: two runtime roots, containerd namespaces
-/// or engines can use one id at the same time, and a restarted container has the id of its predecessor.
+/// What identifies the container that a record describes. An id alone does not: two runtime roots,
+/// containerd namespaces or engines can use one id at the same time, and a restarted container has
+/// the id of its predecessor.
 ///
-/// Also read from records of newer versions, so that no program removes the record of a running container.
+/// Also read from records of newer versions, so that no program removes the record of a running
+/// container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordedInit {
     /// The host's pid of init.

@@ -47,8 +47,8 @@ impl RecordLock {
             if !flock::try_lock(&lock, Lock::Exclusive).map_err(io("locking", &path))? {
                 return Ok(None);
             }
-            // The directory may have been swept, and made anew, while we were about to lock: then what we
-            // hold is the lock of a file that nobody else can find.
+            // The directory may have been swept, and made anew, while we were about to lock: then
+            // what we hold is the lock of a file that nobody else can find.
             if flock::is_same_file(&lock, &path) {
                 return Ok(Some(Self { dir, dir_fd, lock }));
             }
@@ -73,7 +73,8 @@ impl RecordLock {
         flock::is_same_file(&self.lock, &self.dir.join("lock"))
     }
 
-    /// The locked file, to be handed to the watcher: the lock lasts as long as any copy of it is open.
+    /// The locked file, to be handed to the watcher: the lock lasts as long as any copy of it is
+    /// open.
     pub fn file(&self) -> &File {
         &self.lock
     }
@@ -175,7 +176,8 @@ impl RecordLock {
         Ok(())
     }
 
-    /// Removes the container's directory, and lets the lock go. One that somebody else has made anew meanwhile is theirs.
+    /// Removes the container's directory, and lets the lock go. One that somebody else has made
+    /// anew meanwhile is theirs.
     ///
     /// # Errors
     /// When it can't be removed.
@@ -184,8 +186,9 @@ impl RecordLock {
             return Ok(());
         }
         self.clear()?;
-        // The lock's file goes last: until then nobody else thinks the container free. Whoever enrolls the
-        // same id right now makes a new one, and then the directory is theirs and stays.
+        // The lock's file goes last: until then nobody else thinks the container free. Whoever
+        // enrolls the same id right now makes a new one, and then the directory is theirs and
+        // stays.
         let remove =
             ignore_absent(fs::remove_file(self.dir.join("lock"))).and_then(|()| {
                 match ignore_absent(fs::remove_dir(&self.dir)) {

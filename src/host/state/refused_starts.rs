@@ -1,7 +1,8 @@
-//! Containers whose start a hook refused, for the operator: under crun, an engine shows the exit code alone.
+//! Containers whose start a hook refused, for the operator: under crun, an engine shows the exit
+//! code alone.
 //!
-//! `refused-starts.json` in the state directory, which a hook replaces under a lock of its own. Who starts containers
-//! decides what is written, as often as it likes: entries are few and short.
+//! `refused-starts.json` in the state directory, which a hook replaces under a lock of its own. Who
+//! starts containers decides what is written, as often as it likes: entries are few and short.
 
 use std::fs;
 use std::io::{self, Read};

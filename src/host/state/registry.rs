@@ -47,8 +47,9 @@ impl Registry {
         &self.root
     }
 
-    /// Sees to it that nobody but root (or whoever this is) has a say in the state directory. What takes a lock asks
-    /// by itself; to be asked before anything else is read there that is acted upon.
+    /// Sees to it that nobody but root (or whoever this is) has a say in the state directory. What
+    /// takes a lock asks by itself; to be asked before anything else is read there that is acted
+    /// upon.
     ///
     /// # Errors
     /// When somebody has.
@@ -61,7 +62,8 @@ impl Registry {
         self.root.join("containers").join(id.as_str())
     }
 
-    /// Makes the container's directory if need be and takes its lock, if it is free; `None` when a watcher has it.
+    /// Makes the container's directory if need be and takes its lock, if it is free; `None` when a
+    /// watcher has it.
     ///
     /// # Errors
     /// When the state directory can't be made or written.
@@ -141,7 +143,8 @@ impl Registry {
         read_json(&self.container_dir(id).join("record.json"))
     }
 
-    /// The init in the container's record; `None` when there is no record, or it holds no such thing.
+    /// The init in the container's record; `None` when there is no record, or it holds no such
+    /// thing.
     pub fn recorded_init(&self, id: &ContainerId) -> Option<RecordedInit> {
         read_init(&self.container_dir(id).join("record.json"))
     }
@@ -179,8 +182,9 @@ impl Registry {
         Ok(ids)
     }
 
-    /// Removes what is left of containers that have ended (unless the record `stays`) and whose watcher is gone. A record
-    /// that cannot be read stays. Returns the ids that were swept. Never waits.
+    /// Removes what is left of containers that have ended (unless the record `stays`) and whose
+    /// watcher is gone. A record that cannot be read stays. Returns the ids that were swept. Never
+    /// waits.
     ///
     /// # Errors
     /// When the state directory can't be read; a single entry that can't be removed is passed over.
@@ -195,7 +199,8 @@ impl Registry {
             };
             let leftover = match lock.record() {
                 Ok(Some(record)) => !stays(&record, &lock),
-                // Enrolled and never recorded: its hook died while it held this lock, which is ours now.
+                // Enrolled and never recorded: its hook died while it held this lock, which is ours
+                // now.
                 Ok(None) => true,
                 Err(_) => false,
             };

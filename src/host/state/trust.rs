@@ -1,4 +1,5 @@
-//! Whether a directory can be used by root: nobody else can put something there, or something else in its place.
+//! Whether a directory can be used by root: nobody else can put something there, or something else
+//! in its place.
 //!
 //! Must not know what the directory is for.
 
@@ -8,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{getegid, geteuid};
 
-/// Write permission of the group and of others, and the bit by which entries are their owners' (inode(7)).
+/// Write permission of the group and of others, and the bit by which entries are their owners'
+/// (inode(7)).
 const GROUP_WRITES: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
 const STICKY: u32 = 0o1000;
@@ -28,8 +30,9 @@ pub struct Untrusted {
     pub fault: String,
 }
 
-/// Looks at each part of the path, from the root on: it must belong to root or to this process's user, and nobody
-/// else may be able to exchange what follows. What is not there (yet) is in nobody's hands.
+/// Looks at each part of the path, from the root on: it must belong to root or to this process's
+/// user, and nobody else may be able to exchange what follows. What is not there (yet) is in
+/// nobody's hands.
 ///
 /// # Errors
 /// The first part that is not so.
@@ -61,8 +64,8 @@ pub fn check(directory: &Path) -> Result<(), Untrusted> {
     Ok(())
 }
 
-/// `is_last`: in the directory itself nobody else may even make an entry; above it that does no harm where entries are
-/// safe from others, as in /tmp.
+/// `is_last`: in the directory itself nobody else may even make an entry; above it that does no
+/// harm where entries are safe from others, as in /tmp.
 fn fault(found: &Metadata, is_last: bool) -> Option<String> {
     if found.uid() != 0 && found.uid() != geteuid().as_raw() {
         return Some(format!("belongs to user {}", found.uid()));

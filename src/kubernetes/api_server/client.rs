@@ -1,5 +1,6 @@
-//! A client for the cluster's API server as a pod reaches it: address from the environment, token and CA of the service account
-//! from files, one HTTPS request after the other. Must not know what is sent.
+//! A client for the cluster's API server as a pod reaches it: address from the environment, token
+//! and CA of the service account from files, one HTTPS request after the other. Must not know what
+//! is sent.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -93,7 +94,8 @@ pub enum RequestError {
 }
 
 impl ApiServer {
-    /// The API server of this pod's cluster, with the service account whose `token` and `ca.crt` are in a directory.
+    /// The API server of this pod's cluster, with the service account whose `token` and `ca.crt`
+    /// are in a directory.
     ///
     /// # Errors
     /// When the address is not in the environment.

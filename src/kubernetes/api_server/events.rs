@@ -1,8 +1,10 @@
-//! Events at the API server (`--events`): the device of a container's unit was unplugged, or is back.
+//! Events at the API server (`--events`): the device of a container's unit was unplugged, or is
+//! back.
 //!
-//! Never delays the plugin: changes are noted in a queue of bounded length, in which the same change of the same unit has
-//! one entry with a count, and one task sends them slowly. kubelet knows the pod: the plugin has no right to read
-//! anything at the API server. Must not know how changes are detected.
+//! Never delays the plugin: changes are noted in a queue of bounded length, in which the same
+//! change of the same unit has one entry with a count, and one task sends them slowly. kubelet
+//! knows the pod: the plugin has no right to read anything at the API server. Must not know how
+//! changes are detected.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,7 +50,8 @@ impl Events {
         }
     }
 
-    /// Notes a change of a unit that a container has (`namespace/pod/container`, if known); `place` is that of its device.
+    /// Notes a change of a unit that a container has (`namespace/pod/container`, if known); `place`
+    /// is that of its device.
     pub fn note(&self, resource: &str, unit: &str, place: &str, container: Option<&str>, change: Change) {
         let subject = Subject {
             resource: resource.to_owned(),
@@ -176,7 +179,8 @@ impl Reporter {
         }
     }
 
-    /// Drops or postpones an entry after a failure, and waits. A failure is logged once until a request succeeds.
+    /// Drops or postpones an entry after a failure, and waits. A failure is logged once until a
+    /// request succeeds.
     async fn wait_after(&mut self, error: &RequestError, subject: &Subject, entry: &Entry) {
         self.connection = None;
         let pause = self.backoff.failed(MAX_BACKOFF);
@@ -224,7 +228,8 @@ impl Reporter {
         }))
     }
 
-    /// Creates an event, or raises the count of the event that was created before, which the API server deletes after an hour.
+    /// Creates an event, or raises the count of the event that was created before, which the API
+    /// server deletes after an hour.
     async fn send(
         &mut self,
         subject: &Subject,
@@ -271,8 +276,8 @@ impl Reporter {
     }
 }
 
-/// A retry helps if the server is away or busy, or the token is about to be renewed. A missing right may be granted later, for later
-/// changes.
+/// A retry helps if the server is away or busy, or the token is about to be renewed. A missing
+/// right may be granted later, for later changes.
 fn after_failure(error: &RequestError) -> AfterFailure {
     match error {
         RequestError::Rejected { status, .. } => match *status {

@@ -1,5 +1,5 @@
-//! The changes to send as events: a queue of bounded length, in which the same change of the same unit has one entry with a
-//! count.
+//! The changes to send as events: a queue of bounded length, in which the same change of the same
+//! unit has one entry with a count.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -36,7 +36,8 @@ pub struct Subject {
 pub struct Entry {
     /// The place of the device in sysfs, or its path.
     pub place: String,
-    /// The container that had the unit then (`namespace/pod/container`), if known: a later holder gets no event.
+    /// The container that had the unit then (`namespace/pod/container`), if known: a later holder
+    /// gets no event.
     pub container: Option<String>,
     /// How often it happened since the last event was sent.
     pub unsent: u32,
@@ -128,7 +129,8 @@ impl Queue {
         Some((entry.not_before, subject.clone(), entry.clone()))
     }
 
-    /// Postpones the changes of a unit that can't be sent now, in their order, behind those of others.
+    /// Postpones the changes of a unit that can't be sent now, in their order, behind those of
+    /// others.
     pub fn postpone(&mut self, subject: &Subject, to: Instant) {
         let is_of_unit =
             |other: &Subject| (&other.resource, &other.unit) == (&subject.resource, &subject.unit);

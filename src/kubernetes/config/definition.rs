@@ -19,8 +19,8 @@ use crate::model::request::selector::Selector;
 /// Where device nodes are.
 pub const DEV: &str = "/dev";
 
-/// The most units of one device. Each message to kubelet lists all units of a resource with about 80 bytes each, and kubelet accepts
-/// at most 4 MiB (gRPC's default), which is about 50,000 units.
+/// The most units of one device. Each message to kubelet lists all units of a resource with about
+/// 80 bytes each, and kubelet accepts at most 4 MiB (gRPC's default), which is about 50,000 units.
 pub const MAX_UNITS: u32 = 20_000;
 
 /// Something to be advertised.
@@ -85,7 +85,8 @@ pub enum Mode {
     /// Slots for devices that come and go while the container runs: always healthy.
     #[default]
     Hotplug,
-    /// One unit for each device, healthy while it is present; it comes and goes in the running container.
+    /// One unit for each device, healthy while it is present; it comes and goes in the running
+    /// container.
     Present,
     /// One unit for each device that is present; the engine creates its nodes with the container.
     Static,
@@ -153,7 +154,8 @@ pub struct RemoteEntry {
     pub notes: Vec<String>,
 }
 
-/// A path of the host that a container gets with a device: a node of the device, or a path that always exists.
+/// A path of the host that a container gets with a device: a node of the device, or a path that
+/// always exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extra {
     /// On the host.

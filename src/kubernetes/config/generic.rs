@@ -1,7 +1,9 @@
-//! generic-device-plugin's devices: groups of paths and of USB devices (its deviceplugin/generic.go, path.go, usb.go), each an
-//! argument `--device` or an element of `devices:` in its file (its config.go).
+//! generic-device-plugin's devices: groups of paths and of USB devices (its
+//! deviceplugin/generic.go, path.go, usb.go), each an argument `--device` or an element of
+//! `devices:` in its file (its config.go).
 //!
-//! An error where that plugin exits. A note where it ignores something, or sends kubelet something that can't work.
+//! An error where that plugin exits. A note where it ignores something, or sends kubelet something
+//! that can't work.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -305,10 +307,12 @@ impl<'n> Reader<'n> {
         })
     }
 
-    /// Four hexadecimal digits (its usb.go: ToUSBIDHookFunc for files, UnmarshalJSON for arguments).
+    /// Four hexadecimal digits (its usb.go: ToUSBIDHookFunc for files, UnmarshalJSON for
+    /// arguments).
     ///
-    /// In quotes, or if it is not a number in YAML, the text is read. A number in a file counts by its value. A number in an argument
-    /// is first written in decimal digits, which are then read as hexadecimal: 0x0403 becomes 1027.
+    /// In quotes, or if it is not a number in YAML, the text is read. A number in a file counts by
+    /// its value. A number in an argument is first written in decimal digits, which are then read
+    /// as hexadecimal: 0x0403 becomes 1027.
     fn usb_id(&mut self, usb: &Node, key: &'static str) -> Result<String, ConfigError> {
         let wrong = |value: String| Fault::UsbId { what: key, value };
         let (id, number) = match (usb.get(key), self.dialect) {

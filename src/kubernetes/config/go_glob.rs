@@ -1,5 +1,5 @@
-//! Patterns of paths in Go's syntax (path/filepath.Match): `*`, `?`, `[a-z]`, `[^a-z]`, and `\` before a literal
-//! character.
+//! Patterns of paths in Go's syntax (path/filepath.Match): `*`, `?`, `[a-z]`, `[^a-z]`, and `\`
+//! before a literal character.
 
 use std::path::{Component, Path};
 
@@ -122,7 +122,8 @@ impl Part {
     }
 }
 
-/// Goes back to the last `*` only, which suffices: it takes time in proportion to the product of both lengths.
+/// Goes back to the last `*` only, which suffices: it takes time in proportion to the product of
+/// both lengths.
 fn matches(tokens: &[Token], name: &[char]) -> bool {
     let (mut token, mut at) = (0, 0);
     let mut last: Option<(usize, usize)> = None;

@@ -1,8 +1,10 @@
-//! Regular expressions in Go's syntax (its regexp/syntax, which is RE2's), as expressions of the crate `regex-automata`.
+//! Regular expressions in Go's syntax (its regexp/syntax, which is RE2's), as expressions of the
+//! crate `regex-automata`.
 //!
-//! Both run in linear time and agree in most of their syntax. This module rewrites the differences: `\Q…\E`, octal numbers, `\p{^…}`,
-//! `\d`, `\s`, `\w` and `\b`, which are ASCII in Go, braces that are not repetitions, and characters that are special only in the
-//! crate, such as `[` and `&&` between brackets.
+//! Both run in linear time and agree in most of their syntax. This module rewrites the differences:
+//! `\Q…\E`, octal numbers, `\p{^…}`, `\d`, `\s`, `\w` and `\b`, which are ASCII in Go, braces that
+//! are not repetitions, and characters that are special only in the crate, such as `[` and `&&`
+//! between brackets.
 
 use std::iter::Peekable;
 use std::str::Chars;
@@ -37,7 +39,8 @@ impl GoRegex {
     pub(super) fn new(expression: &str) -> Result<Self, String> {
         let rewritten = rewrite(expression)?;
         let parsed = syntax::parse(&rewritten).map_err(|error| {
-            // The last line has the error; the others show its position in the rewritten expression.
+            // The last line has the error; the others show its position in the rewritten
+            // expression.
             let text = error.to_string();
             let last = text.lines().last().unwrap_or_default();
             last.trim_start_matches("error: ").to_owned()

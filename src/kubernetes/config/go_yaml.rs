@@ -1,4 +1,5 @@
-//! YAML as Go programs read it: keys in any case, `<<` merged, numbers as Go's YAML libraries resolve them.
+//! YAML as Go programs read it: keys in any case, `<<` merged, numbers as Go's YAML libraries
+//! resolve them.
 
 use crate::model::yaml::{self, Resolved, Value};
 

@@ -1,4 +1,5 @@
-//! The hostdev plugin's `--devs /dev/mem:r,/dev/fuse:rwm` (its server.go:111-157), and the count that a fork adds.
+//! The hostdev plugin's `--devs /dev/mem:r,/dev/fuse:rwm` (its server.go:111-157), and the count
+//! that a fork adds.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -1,6 +1,7 @@
 //! What is to be advertised, in any of the formats, as one list of definitions.
 //!
-//! Pure: texts in, values out. Files are read by `options`. Must not know which devices exist, nor which containers use them.
+//! Pure: texts in, values out. Files are read by `options`. Must not know which devices exist, nor
+//! which containers use them.
 
 mod definition;
 mod error;
@@ -58,8 +59,8 @@ pub struct Configuration {
 
 /// Reads all parts; they add up.
 ///
-/// # Errors
-/// At the first element with which the plugin of its format would exit, or that our format does not allow.
+/// # Errors At the first element with which the plugin of its format would exit, or that our format
+/// does not allow.
 pub fn read(texts: &Texts, classes: &Classes) -> Result<Configuration, ConfigError> {
     let (mut definitions, mut notes) = (Vec::new(), Vec::new());
     if let Some(devs) = &texts.devs {

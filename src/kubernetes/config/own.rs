@@ -61,8 +61,8 @@ struct ResourceText {
     groups: Option<IgnoredAny>,
 }
 
-/// Reads the file. `domain` overrides that of the file. Without `with_devices` the devices of generic-device-plugin are ignored, as
-/// that plugin does if an argument names others.
+/// Reads the file. `domain` overrides that of the file. Without `with_devices` the devices of
+/// generic-device-plugin are ignored, as that plugin does if an argument names others.
 pub(super) fn parse(
     path: &Path,
     text: &str,
@@ -177,7 +177,8 @@ fn read_requests(text: &ResourceText, texts: &[String], classes: &Classes) -> Re
     };
     let mut requests = Requests::default();
     for request in texts {
-        // The keys of the resource are options like those behind a request's `;`: they are read and checked as such.
+        // The keys of the resource are options like those behind a request's `;`: they are read and
+        // checked as such.
         let mut whole = request.trim_end_matches(['\n', '\r']).to_owned();
         if let Some(path) = &text.path {
             whole.push_str(&format!(";path={}", path.display()));

@@ -1,4 +1,5 @@
-//! smarter-device-manager's conf.yaml: a list of `devicematch` and `nummaxdevices` (its main.go:39-42, 114-190).
+//! smarter-device-manager's conf.yaml: a list of `devicematch` and `nummaxdevices` (its
+//! main.go:39-42, 114-190).
 
 use std::path::Path;
 

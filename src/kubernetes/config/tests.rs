@@ -343,7 +343,8 @@ fn generic_device_plugins_arguments_are_devices_in_yaml_or_json() {
     );
 }
 
-/// Case README 8. As in that plugin, arguments come before the file's devices, and its domain is for them, too.
+/// Case README 8. As in that plugin, arguments come before the file's devices, and its domain is
+/// for them, too.
 #[test]
 fn with_arguments_the_devices_of_the_file_do_not_count() {
     let texts = |own: &str, domain: Option<&str>| Texts {
@@ -443,7 +444,8 @@ devices: [{name: fuse, groups: [{count: 10, paths: [{path: /dev/fuse}]}]}]
     }
 }
 
-/// Case README 12. Each id is what generic-device-plugin's own reader makes of it, as seen by running it.
+/// Case README 12. Each id is what generic-device-plugin's own reader makes of it, as seen by
+/// running it.
 #[test]
 fn generic_device_plugins_ids_are_read_as_there_in_files_and_in_arguments() {
     // Written, in a file, in an argument.
@@ -455,7 +457,8 @@ fn generic_device_plugins_ids_are_read_as_there_in_files_and_in_arguments() {
         ("'1209'", Some("1209"), Some("1209")),
         ("1209", Some("04b9"), Some("1209")),
         ("\"1e10\"", Some("1e10"), Some("1e10")),
-        // A file's 1e10 is 10,000,000,000 there, of which the lower 16 bits count: that can't be meant.
+        // A file's 1e10 is 10,000,000,000 there, of which the lower 16 bits count: that can't be
+        // meant.
         ("1e10", None, None),
         ("70000", None, None),
         ("000F", Some("000f"), Some("000f")),

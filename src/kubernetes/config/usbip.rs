@@ -1,4 +1,5 @@
-//! usbip-device-plugin's config.yaml (its config.go:73-99): resources by name, each a list of devices of USB/IP servers.
+//! usbip-device-plugin's config.yaml (its config.go:73-99): resources by name, each a list of
+//! devices of USB/IP servers.
 //!
 //! ```yaml
 //! domain: example.com       # as --domain
@@ -8,7 +9,8 @@
 //!     selector: {vendor: 0x0403, product: 0x6001, bus_id: "1-1.4", serial: FT001}    # what is left out is any
 //!     extras: [{host_path: /dev/ttyUSB0, container_path: /dev/board, permissions: rw}]
 //! ```
-//! That plugin reads it with a library (viper) that ignores the case of keys and accepts numbers in quotes.
+//! That plugin reads it with a library (viper) that ignores the case of keys and accepts numbers in
+//! quotes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -81,8 +83,8 @@ enum Number {
 }
 
 impl Number {
-    /// At most 16 bits. In quotes it is decimal, or with 0x hexadecimal; a leading 0 alone, which that plugin reads as octal, is
-    /// rejected.
+    /// At most 16 bits. In quotes it is decimal, or with 0x hexadecimal; a leading 0 alone, which
+    /// that plugin reads as octal, is rejected.
     fn value(&self, what: &'static str) -> Result<u16, Fault> {
         let value = match self {
             Self::Value(value) => Some(*value),
@@ -325,8 +327,8 @@ fn requests(device: &RemoteDevice, extras: &[Extra], notes: &mut Vec<String>) ->
     Ok(requests)
 }
 
-/// The nodes of one driver, as a pattern: `/dev/ttyUSB[0-9]*` for /dev/ttyUSB0, which may be ttyUSB1 the next time. `None` for names
-/// that udev creates: they identify a device by themselves.
+/// The nodes of one driver, as a pattern: `/dev/ttyUSB[0-9]*` for /dev/ttyUSB0, which may be
+/// ttyUSB1 the next time. `None` for names that udev creates: they identify a device by themselves.
 fn kind(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_str()?;
     let stem = name.trim_end_matches(|letter: char| letter.is_ascii_digit());

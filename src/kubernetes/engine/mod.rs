@@ -1,7 +1,7 @@
 //! Whether the container engine of this node supports CDI devices.
 //!
-//! The engine itself is asked if its socket can be reached; else containerd's configuration is read. Decisions are pure.
-//! Must not know what is advertised.
+//! The engine itself is asked if its socket can be reached; else containerd's configuration is
+//! read. Decisions are pure. Must not know what is advertised.
 
 pub mod cri;
 
@@ -82,11 +82,12 @@ async fn ask(socket: &Path) -> Option<Cdi> {
     judge(&version.runtime_name, &version.runtime_version, config.as_deref())
 }
 
-/// Judges an engine by its name and version, and by the configuration in force that containerd prints with its status.
+/// Judges an engine by its name and version, and by the configuration in force that containerd
+/// prints with its status.
 ///
-/// containerd 1.6 and earlier do not support CDI devices, 1.7 does with `enable_cdi = true`, 2.0 does unless
-/// `enable_cdi = false`; 2.4 is to lose the key (containerd's RELEASES.md). CRI-O supports them in the field that kubelet
-/// fills from 1.28 on.
+/// containerd 1.6 and earlier do not support CDI devices, 1.7 does with `enable_cdi = true`, 2.0
+/// does unless `enable_cdi = false`; 2.4 is to lose the key (containerd's RELEASES.md). CRI-O
+/// supports them in the field that kubelet fills from 1.28 on.
 fn judge(name: &str, version: &str, config: Option<&str>) -> Option<Cdi> {
     let mut numbers = version.trim_start_matches('v').split(['.', '-', '+', '~']);
     let mut number = || numbers.next()?.parse::<u32>().ok();
@@ -104,7 +105,8 @@ fn judge(name: &str, version: &str, config: Option<&str>) -> Option<Cdi> {
     Some(if is_on { Cdi::On(source) } else { Cdi::Off(source) })
 }
 
-/// Reads containerd's configuration file: the key, or else a version of the file that only 2.x reads.
+/// Reads containerd's configuration file: the key, or else a version of the file that only 2.x
+/// reads.
 fn configured(path: &Path) -> Cdi {
     let place = path.display();
     let Ok(text) = std::fs::read_to_string(path) else {

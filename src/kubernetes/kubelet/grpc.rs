@@ -1,6 +1,7 @@
 //! gRPC over Unix sockets: tonic's framing on hyper's connections. Must not know the calls.
 //!
-//! tonic's own transport is left out: for calls on Unix sockets it would bring balancers, buffers and a router.
+//! tonic's own transport is left out: for calls on Unix sockets it would bring balancers, buffers
+//! and a router.
 
 use std::convert::Infallible;
 use std::io;

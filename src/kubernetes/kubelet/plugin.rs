@@ -1,5 +1,5 @@
-//! kubelet's device plugin calls for one resource: its list and each change of it, the preferred units, and what a container
-//! gets.
+//! kubelet's device plugin calls for one resource: its list and each change of it, the preferred
+//! units, and what a container gets.
 //!
 //! Must not know how the resource is registered, nor where it comes from.
 
@@ -78,8 +78,8 @@ impl Plugin {
         allocated.retain(|id, _| !ids.contains(id));
     }
 
-    /// Takes in the units in use. A unit that was allocated more than `grace` ago and is not in use is free. Whether anything
-    /// changed.
+    /// Takes in the units in use. A unit that was allocated more than `grace` ago and is not in use
+    /// is free. Whether anything changed.
     pub fn update_in_use(&self, in_use: &BTreeSet<String>, grace: Duration) -> bool {
         let mut allocated = self.allocated.lock().unwrap_or_else(PoisonError::into_inner);
         let before: BTreeSet<String> = allocated.keys().cloned().collect();
@@ -113,8 +113,8 @@ impl Plugin {
     pub fn options(&self) -> api::DevicePluginOptions {
         let resource = self.resource.borrow();
         api::DevicePluginOptions {
-            // kubelet makes this call at every start of a container, even if it has the result of Allocate from before: the
-            // plugin restores a spec that was removed meanwhile.
+            // kubelet makes this call at every start of a container, even if it has the result of
+            // Allocate from before: the plugin restores a spec that was removed meanwhile.
             pre_start_required: self.cdi_specs.enabled && !resource.cdi_devices.is_empty(),
             get_preferred_allocation_available: true,
         }
@@ -196,7 +196,8 @@ impl Plugin {
         Ok(response)
     }
 
-    /// What a container gets with these units. Units of one resource often have the same nodes and mounts: each is given once.
+    /// What a container gets with these units. Units of one resource often have the same nodes and
+    /// mounts: each is given once.
     fn response(&self, units: &[&Unit]) -> api::ContainerAllocateResponse {
         let (mut devices, mut nodes, mut mounts) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
         let mut envs: HashMap<String, String> = HashMap::new();

@@ -1,8 +1,10 @@
-//! Which container has which units, from kubelet's pod-resources service, and when a unit is free again.
+//! Which container has which units, from kubelet's pod-resources service, and when a unit is free
+//! again.
 //!
-//! The service has no events (kubelet's pkg/apis/podresources/v1/api.proto), so it is polled. An allocated unit is not
-//! listed before its pod is active, and a starting kubelet lists no pod: a unit that is not listed any more counts as free
-//! only after a grace period. Must not know what uses the result.
+//! The service has no events (kubelet's pkg/apis/podresources/v1/api.proto), so it is polled. An
+//! allocated unit is not listed before its pod is active, and a starting kubelet lists no pod: a
+//! unit that is not listed any more counts as free only after a grace period. Must not know what
+//! uses the result.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -21,7 +23,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest interval between two calls.
 const MAX_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The longest interval while devices of USB/IP servers are advertised: other nodes wait for devices that a pod gives back.
+/// The longest interval while devices of USB/IP servers are advertised: other nodes wait for
+/// devices that a pod gives back.
 const SHORT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Units by resource, and the container (`namespace/pod/container`) that has each.
@@ -70,8 +73,8 @@ impl UnitsInUse {
     }
 }
 
-/// Lists the holders forever (every 2 s if `often`) and sends each list. If kubelet does not answer, that is logged once, and nothing
-/// is sent.
+/// Lists the holders forever (every 2 s if `often`) and sends each list. If kubelet does not
+/// answer, that is logged once, and nothing is sent.
 pub async fn follow(
     socket: PathBuf,
     grace: Duration,

@@ -1,8 +1,9 @@
-//! Serves one resource and keeps it registered with kubelet, over kubelet's restarts, lost streams and refusals.
+//! Serves one resource and keeps it registered with kubelet, over kubelet's restarts, lost streams
+//! and refusals.
 //!
-//! Level-triggered: every event (a change in kubelet's directory, the end of a stream, a timer) leads to the same three
-//! checks: our socket is still the one we listen on, kubelet is still the process that accepted our registration, and it
-//! reads our list. Must not know what is advertised.
+//! Level-triggered: every event (a change in kubelet's directory, the end of a stream, a timer)
+//! leads to the same three checks: our socket is still the one we listen on, kubelet is still the
+//! process that accepted our registration, and it reads our list. Must not know what is advertised.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -26,15 +27,16 @@ use crate::kubernetes::resources::names::{ResourceName, fingerprint};
 /// The timeout of a registration: kubelet dials back, for at most 10 s, before it answers.
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The timeout for kubelet to open its stream after a registration: if an old stream ended meanwhile, kubelet may have
-/// forgotten the new registration with it (kubernetes#121994).
+/// The timeout for kubelet to open its stream after a registration: if an old stream ended
+/// meanwhile, kubelet may have forgotten the new registration with it (kubernetes#121994).
 const STREAM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The backoff between attempts: each is twice the one before.
 const MIN_BACKOFF: Duration = Duration::from_millis(200);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
-/// Identifies a file: device, inode and change time. A socket that is created again has another identity.
+/// Identifies a file: device, inode and change time. A socket that is created again has another
+/// identity.
 type Identity = (u64, u64, i64, i64);
 
 /// The registration of one resource.
@@ -92,7 +94,8 @@ impl Registrar {
         loop {
             self.metrics.set_registered(self.name.as_str(), false);
             let kubelet = self.wait_for_kubelet().await;
-            // Each registration has a new socket: no stream of the last one is left that could end during the next.
+            // Each registration has a new socket: no stream of the last one is left that could end
+            // during the next.
             let mut is_taken = false;
             let (error, lasted) = match self.register().await {
                 Ok(listening) => {
@@ -122,7 +125,8 @@ impl Registrar {
                 logged = error;
             }
             if is_taken {
-                // The other plugin's socket disappears when it ends, which is a change of the directory.
+                // The other plugin's socket disappears when it ends, which is a change of the
+                // directory.
                 let _ = timeout(MAX_BACKOFF, self.change()).await;
                 continue;
             }
@@ -207,7 +211,8 @@ impl Registrar {
             path: path.clone(),
             source,
         };
-        // A plugin that answers there is running: kubelet would keep neither of two that take turns (kubernetes#121994).
+        // A plugin that answers there is running: kubelet would keep neither of two that take turns
+        // (kubernetes#121994).
         if UnixStream::connect(&path).await.is_ok() {
             return Err(RegisterError::Taken(path));
         }

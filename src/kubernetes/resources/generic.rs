@@ -58,8 +58,9 @@ struct OfferOfGroup {
     offer: Offer,
 }
 
-/// All USB devices of a group together, in the group's order, with the access `rw` (generic-device-plugin's
-/// deviceplugin/usb.go:262-300). The unit stays the same whichever of them are present.
+/// All USB devices of a group together, in the group's order, with the access `rw`
+/// (generic-device-plugin's deviceplugin/usb.go:262-300). The unit stays the same whichever of them
+/// are present.
 fn usb_offer(selectors: &[Selector], snapshot: &Snapshot) -> Option<OfferOfGroup> {
     let mut found: Vec<&Device> = Vec::new();
     for selector in selectors {
@@ -88,8 +89,8 @@ fn usb_offer(selectors: &[Selector], snapshot: &Snapshot) -> Option<OfferOfGroup
     })
 }
 
-/// The combinations of a group: the first match of each path together, then the second, while every path has one
-/// (generic-device-plugin's deviceplugin/path.go).
+/// The combinations of a group: the first match of each path together, then the second, while every
+/// path has one (generic-device-plugin's deviceplugin/path.go).
 fn path_offers(paths: &[PathInGroup], snapshot: &Snapshot) -> Vec<OfferOfGroup> {
     let columns: Vec<(&PathInGroup, Vec<&Path>)> = paths
         .iter()
@@ -134,7 +135,8 @@ fn path_offers(paths: &[PathInGroup], snapshot: &Snapshot) -> Vec<OfferOfGroup> 
     offers
 }
 
-/// The path in the container: a mount path that ends with `/` is a directory, in which the file keeps its name.
+/// The path in the container: a mount path that ends with `/` is a directory, in which the file
+/// keeps its name.
 fn container_path(mount_path: Option<&str>, host: &Path) -> PathBuf {
     match mount_path {
         None => host.to_owned(),

@@ -22,7 +22,8 @@ use crate::kubernetes::config::{DEV, Definition, GoGlob, Requested};
 use crate::kubernetes::snapshot::Snapshot;
 use crate::model::request::facts_needed::FactsNeeded;
 
-/// The most units of one resource, of any number of devices (see [`MAX_UNITS`](crate::kubernetes::config::MAX_UNITS)).
+/// The most units of one resource, of any number of devices (see
+/// [`MAX_UNITS`](crate::kubernetes::config::MAX_UNITS)).
 const MAX_LISTED: usize = 40_000;
 
 /// The facts about devices that these definitions need.
@@ -66,7 +67,8 @@ fn add_usb_attributes(needed: &mut FactsNeeded) {
     }
 }
 
-/// All resources, in the order of their names. `names` has the names of those that no configuration names.
+/// All resources, in the order of their names. `names` has the names of those that no configuration
+/// names.
 pub fn resources(definitions: &[Definition], snapshot: &Snapshot, names: &mut Names) -> Vec<Resource> {
     for definition in definitions {
         if let Definition::Groups { name, .. }

@@ -68,7 +68,8 @@ impl fmt::Display for ResourceName {
 impl FromStr for ResourceName {
     type Err = NameError;
 
-    /// Applies the rules of kubelet's `IsExtendedResourceName` (pkg/apis/core/v1/helper/helpers.go:38-60).
+    /// Applies the rules of kubelet's `IsExtendedResourceName`
+    /// (pkg/apis/core/v1/helper/helpers.go:38-60).
     fn from_str(text: &str) -> Result<Self, NameError> {
         let owned = || text.to_owned();
         let (domain, name) = text.split_once('/').ok_or_else(|| NameError::Shape(owned()))?;
@@ -105,8 +106,8 @@ fn is_qualified(name: &str) -> bool {
             .all(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(letter))
 }
 
-/// The names of resources that no configuration names, such as those of paths: a path keeps its name for the plugin's life,
-/// whichever other paths come and go.
+/// The names of resources that no configuration names, such as those of paths: a path keeps its
+/// name for the plugin's life, whichever other paths come and go.
 #[derive(Debug, Clone, Default)]
 pub struct Names {
     given: BTreeMap<(String, String), ResourceName>,
@@ -121,7 +122,8 @@ impl Names {
         self.taken.insert(name.clone());
     }
 
-    /// The name of a path (`what`), as similar to `plain` as kubelet's rules and the other names allow.
+    /// The name of a path (`what`), as similar to `plain` as kubelet's rules and the other names
+    /// allow.
     pub fn name(&mut self, domain: &str, what: &str, plain: &str) -> Option<ResourceName> {
         let key = (domain.to_owned(), what.to_owned());
         if let Some(name) = self.given.get(&key) {
@@ -165,8 +167,8 @@ impl Names {
     }
 }
 
-/// The text as a name behind the `/`: forbidden characters become `_`, or are removed at the ends; a text that is too long is cut
-/// and gets a fingerprint of the whole.
+/// The text as a name behind the `/`: forbidden characters become `_`, or are removed at the ends;
+/// a text that is too long is cut and gets a fingerprint of the whole.
 fn fitted(plain: &str) -> String {
     let safe: String = plain.chars().map(allowed).collect();
     let safe = safe.trim_matches(|letter: char| !letter.is_ascii_alphanumeric());
@@ -197,8 +199,8 @@ fn marked(plain: &str, what: &str) -> String {
     format!("{safe}-{mark}")
 }
 
-/// 16 hex digits that distinguish texts (FNV-1a, 64 bits). They must never change: kubelet's cached responses contain them. Not
-/// for secrets.
+/// 16 hex digits that distinguish texts (FNV-1a, 64 bits). They must never change: kubelet's cached
+/// responses contain them. Not for secrets.
 pub fn fingerprint(text: &str) -> String {
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -206,15 +208,16 @@ pub fn fingerprint(text: &str) -> String {
     format!("{hash:016x}")
 }
 
-/// The id of the unit `number` of a resource's device `what`: unique among all resources, as kubelet requires.
+/// The id of the unit `number` of a resource's device `what`: unique among all resources, as
+/// kubelet requires.
 pub fn unit_id(resource: &ResourceName, what: &str, number: u32) -> String {
     let mark = fingerprint(&format!("{resource} {what}"));
     let name: String = resource.short().chars().take(MAX_ID - mark.len() - 12).collect();
     format!("{name}-{mark}-{number}")
 }
 
-/// The name behind the `=` of the CDI device of a resource's slots, or of one of its devices. It must never change: kubelet uses
-/// it again whenever a container of the pod restarts.
+/// The name behind the `=` of the CDI device of a resource's slots, or of one of its devices. It
+/// must never change: kubelet uses it again whenever a container of the pod restarts.
 pub(super) fn cdi_name(resource: &ResourceName, root: Option<&SysPath>) -> String {
     let own = root.map_or_else(String::new, |root| format!("-{}", fingerprint(root.as_str())));
     format!("{}{own}", cdi_stem(resource.as_str()))

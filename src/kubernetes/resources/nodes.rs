@@ -30,7 +30,8 @@ pub(super) fn node_spec(device: &Device, place: Option<&Path>, access: Access) -
     })
 }
 
-/// The NUMA node of the device, or of the nearest parent that has one; the kernel reports -1 for none.
+/// The NUMA node of the device, or of the nearest parent that has one; the kernel reports -1 for
+/// none.
 pub(super) fn numa(root: &SysPath, inventory: &Inventory) -> Option<i64> {
     let own = inventory.get(root).into_iter();
     let node = |device: &Device| device.attribute(NUMA_NODE)?.trim().parse::<i64>().ok();

@@ -21,8 +21,8 @@ use crate::model::request::entry::RequestEntry;
 use crate::model::request::selector::{self, DeviceSelector, Selector};
 use crate::model::request::{MAX_ALTERNATIVES, Options, Request};
 
-/// Whether the devices of a resource may change their ids: several requests select them. A device that is unplugged may then
-/// come back with other ids.
+/// Whether the devices of a resource may change their ids: several requests select them. A device
+/// that is unplugged may then come back with other ids.
 pub fn ids_may_change(definitions: &[Definition], resource: &ResourceName) -> bool {
     definitions.iter().any(|definition| match definition {
         Definition::Requested(requested) => {
@@ -51,7 +51,8 @@ pub(super) fn resource(requested: &Requested, snapshot: &Snapshot) -> Resource {
     }
 }
 
-/// A fixed number of slots, always healthy: a container that restarts while its device is unplugged must start.
+/// A fixed number of slots, always healthy: a container that restarts while its device is unplugged
+/// must start.
 fn slots(requested: &Requested, asked: &[RequestEntry], inventory: &Inventory) -> Resource {
     let name = &requested.name;
     let cdi_device = NewDevice {
@@ -97,10 +98,12 @@ fn slots(requested: &Requested, asked: &[RequestEntry], inventory: &Inventory) -
     }
 }
 
-/// One unit, or `count` units, for each place of a device, which includes everything below the place.
+/// One unit, or `count` units, for each place of a device, which includes everything below the
+/// place.
 ///
-/// The place of a USB device is its socket, on any bus: a device that comes back with other ids (loaded firmware, a
-/// bootloader) or at another speed is the same unit if one of the resource's requests selects it.
+/// The place of a USB device is its socket, on any bus: a device that comes back with other ids
+/// (loaded firmware, a bootloader) or at another speed is the same unit if one of the resource's
+/// requests selects it.
 fn units_of_places(requested: &Requested, asked: &[RequestEntry], snapshot: &Snapshot) -> Resource {
     let (name, inventory) = (&requested.name, &snapshot.inventory);
     let mut resource = Resource::without_hooks(name.clone(), BTreeMap::new());
@@ -159,11 +162,11 @@ fn units_of_places(requested: &Requested, asked: &[RequestEntry], snapshot: &Sna
 /// The devices at a place, each with a request that selects it.
 type Roots<'a> = Vec<(&'a RequestEntry, &'a SysPath)>;
 
-/// All requests of the resource, limited to one place. Each has alternatives for the socket's port on either bus, so that a device
-/// which comes back on the other bus does not count as removed.
+/// All requests of the resource, limited to one place. Each has alternatives for the socket's port
+/// on either bus, so that a device which comes back on the other bus does not count as removed.
 ///
-/// `required` stays with the requests that select a present device: of several devices that take turns at a place only one is
-/// present.
+/// `required` stays with the requests that select a present device: of several devices that take
+/// turns at a place only one is present.
 fn requests_of_place(
     requested: &Requested,
     place: &SysPath,
@@ -204,8 +207,8 @@ fn requests_of_place(
     devices
 }
 
-/// Whether a root is a static node and no selector `node:` of the request names it: the device that has this node is a root of its
-/// own.
+/// Whether a root is a static node and no selector `node:` of the request names it: the device that
+/// has this node is a root of its own.
 fn is_node_of_other_root(asked: &RequestEntry, root: &SysPath, inventory: &Inventory) -> bool {
     let is_static = inventory
         .get(root)
@@ -214,8 +217,8 @@ fn is_node_of_other_root(asked: &RequestEntry, root: &SysPath, inventory: &Inven
     is_static && !terms.any(|term| matches!(term.selector, Selector::Node(_)))
 }
 
-/// The request for the devices at these places that an alternative of `request` selects. The device of `parent-of:` is selected by
-/// its path only: the other terms match its child.
+/// The request for the devices at these places that an alternative of `request` selects. The device
+/// of `parent-of:` is selected by its path only: the other terms match its child.
 fn request_of_places(request: &Request, places: &[&SysPath]) -> String {
     let here = |selector: &DeviceSelector, place: &SysPath| {
         let path = Selector::SysPath(place.as_path().to_owned());
@@ -239,7 +242,8 @@ fn request_of_places(request: &Request, places: &[&SysPath]) -> String {
     format!("{first}{options}{}", or.collect::<String>())
 }
 
-/// The nodes at or below a root with their paths in the container. `path=` applies to the node that the root is named for.
+/// The nodes at or below a root with their paths in the container. `path=` applies to the node that
+/// the root is named for.
 fn nodes_of<'a>(
     asked: &'a RequestEntry,
     root: &'a SysPath,

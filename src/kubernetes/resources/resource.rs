@@ -23,7 +23,8 @@ pub struct Resource {
     pub format: Format,
 }
 
-/// The format of a resource's definition. Some programs have metrics that resources in their format have, too.
+/// The format of a resource's definition. Some programs have metrics that resources in their format
+/// have, too.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Format {
     /// Ours, hostdev's or smarter-device-manager's.
@@ -53,8 +54,8 @@ impl Resource {
         (healthy, self.units.len() - healthy)
     }
 
-    /// Keeps units of `before` that are missing now and that a container has, as unhealthy: kubelet then reports the pod whose
-    /// device is absent.
+    /// Keeps units of `before` that are missing now and that a container has, as unhealthy: kubelet
+    /// then reports the pod whose device is absent.
     pub fn keep_allocated(&mut self, before: &Resource, allocated: &BTreeSet<String>) {
         for (id, unit) in &before.units {
             if allocated.contains(id) && !self.units.contains_key(id) {
@@ -86,8 +87,8 @@ impl Resource {
         self.cdi_devices.retain(is_needed);
     }
 
-    /// Chooses `size` of the units `available`, including `must`, that are on the same NUMA node, and behind the same hub. Unknown
-    /// units are ignored.
+    /// Chooses `size` of the units `available`, including `must`, that are on the same NUMA node,
+    /// and behind the same hub. Unknown units are ignored.
     pub fn preferred(&self, available: &[String], must: &[String], size: usize) -> Vec<String> {
         let mut chosen: Vec<&String> = must
             .iter()

@@ -1,4 +1,5 @@
-//! smarter-device-manager: one resource for each path below /dev that matches, and for each of Tegra's GPUs.
+//! smarter-device-manager: one resource for each path below /dev that matches, and for each of
+//! Tegra's GPUs.
 //!
 //! Pure.
 
@@ -29,7 +30,8 @@ pub(super) fn resources(
     resources.collect()
 }
 
-/// Characters other than `A-Z a-z 0-9 _ -` become `_` (its main.go:95-112); the access is always `rw`.
+/// Characters other than `A-Z a-z 0-9 _ -` become `_` (its main.go:95-112); the access is always
+/// `rw`.
 fn of_match(path: &Path, below: &str, count: u32, names: &mut Names) -> Option<Resource> {
     let plain: String = below
         .chars()
@@ -56,7 +58,8 @@ fn of_match(path: &Path, below: &str, count: u32, names: &mut Names) -> Option<R
     Some(Resource::without_hooks(name.clone(), units))
 }
 
-/// A resource for a GPU. The container's NVIDIA runtime does the rest (its nvidia-server.go:157-175).
+/// A resource for a GPU. The container's NVIDIA runtime does the rest (its
+/// nvidia-server.go:157-175).
 pub(super) fn of_gpu(gpu: u32, count: u32, names: &mut Names) -> Option<Resource> {
     let what = format!("nvidia-gpu{gpu}");
     let name = names.name(SMARTER_DOMAIN, &what, &what)?;

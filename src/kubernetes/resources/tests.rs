@@ -247,7 +247,8 @@ fn a_group_pairs_the_matches_of_its_paths() {
     );
 }
 
-/// What generic-device-plugin gives a pod: all USB devices of a group, with `rw` (its usb.go:262-300).
+/// What generic-device-plugin gives a pod: all USB devices of a group, with `rw` (its
+/// usb.go:262-300).
 #[test]
 fn usb_devices_of_a_group_are_one_unit_which_stays_the_same_whichever_are_there() {
     let units = |places: &[&str]| {

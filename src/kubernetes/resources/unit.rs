@@ -33,7 +33,8 @@ pub struct MountSpec {
 /// What a container gets with a unit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Offer {
-    /// The CDI device with the hooks, by its name behind the `=`: then the watcher creates the nodes.
+    /// The CDI device with the hooks, by its name behind the `=`: then the watcher creates the
+    /// nodes.
     pub cdi: Option<String>,
     /// Nodes that the engine creates if there is no CDI device, or CDI is off.
     pub nodes: Vec<NodeSpec>,
@@ -50,8 +51,8 @@ pub struct Offer {
 pub struct Unit {
     /// Whether a container can get it now.
     pub healthy: bool,
-    /// For a device of another host that a container has: whether it is attached, or about to be. Such a unit is always
-    /// healthy.
+    /// For a device of another host that a container has: whether it is attached, or about to be.
+    /// Such a unit is always healthy.
     pub attached: Option<bool>,
     /// Its NUMA node.
     pub numa: Option<i64>,
@@ -61,7 +62,8 @@ pub struct Unit {
     pub offer: Arc<Offer>,
 }
 
-/// Whether two units are on the same NUMA node, and how many directories their places have in common.
+/// Whether two units are on the same NUMA node, and how many directories their places have in
+/// common.
 pub(super) fn nearness(one: &Unit, other: &Unit) -> (bool, usize) {
     let common = one
         .place

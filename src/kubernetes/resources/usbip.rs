@@ -1,9 +1,11 @@
-//! Devices of USB/IP servers as units: which entries of a configuration are free, and which a container has.
+//! Devices of USB/IP servers as units: which entries of a configuration are free, and which a
+//! container has.
 //!
-//! A server lists the devices that no host has imported. An entry whose device is listed is free on every node; an entry whose
-//! device is not listed is free on none. An entry that a container has stays healthy even while its connection is broken: its
-//! watcher attaches it again, and kubelet rejects a pod with an unhealthy device when it admits the pod again.
-//! Pure. Must not know how servers are listed (`usbip_servers`).
+//! A server lists the devices that no host has imported. An entry whose device is listed is free on
+//! every node; an entry whose device is not listed is free on none. An entry that a container has
+//! stays healthy even while its connection is broken: its watcher attaches it again, and kubelet
+//! rejects a pod with an unhealthy device when it admits the pod again. Pure. Must not know how
+//! servers are listed (`usbip_servers`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -28,10 +30,11 @@ pub(super) enum State {
     Listed,
     /// A container has it, and it is attached.
     Attached,
-    /// A container has it, and it is not attached, but listed: the container is starting, or its watcher is about to attach
-    /// it again.
+    /// A container has it, and it is not attached, but listed: the container is starting, or its
+    /// watcher is about to attach it again.
     Awaited,
-    /// A container has it, and it is neither attached nor listed: the server or the network is down.
+    /// A container has it, and it is neither attached nor listed: the server or the network is
+    /// down.
     Away,
     /// Not free: no device for it is listed.
     Absent,
@@ -39,8 +42,8 @@ pub(super) enum State {
 
 /// The state of each entry of all definitions, by the id of its unit.
 ///
-/// Of several entries for equal devices each gets its own device. If there are too few, earlier entries come first; but as many
-/// entries as possible get a device.
+/// Of several entries for equal devices each gets its own device. If there are too few, earlier
+/// entries come first; but as many entries as possible get a device.
 pub(super) fn states(definitions: &[Definition], snapshot: &Snapshot) -> States {
     let mut all: Vec<(String, &RemoteDevice)> = Vec::new();
     for (name, entries) in remote(definitions) {
@@ -49,7 +52,8 @@ pub(super) fn states(definitions: &[Definition], snapshot: &Snapshot) -> States 
     }
     let is_known = |id: &String| snapshot.in_use.contains_key(id);
     let (mut taken, free): (Vec<_>, Vec<_>) = all.into_iter().partition(|(id, _)| is_known(id));
-    // An attached device rather belongs to a container that certainly runs than to one that may have ended.
+    // An attached device rather belongs to a container that certainly runs than to one that may
+    // have ended.
     taken.sort_by_key(|(id, _)| snapshot.in_use.get(id) != Some(&true));
     let mut states = BTreeMap::new();
 
@@ -93,7 +97,8 @@ pub(super) fn states(definitions: &[Definition], snapshot: &Snapshot) -> States 
     states
 }
 
-/// Assigns to as many of `wants` as possible one of `count` things each (augmenting paths); for each, whether it got one.
+/// Assigns to as many of `wants` as possible one of `count` things each (augmenting paths); for
+/// each, whether it got one.
 fn matched<W>(wants: &[W], count: usize, suits: impl Fn(&W, usize) -> bool) -> Vec<bool> {
     fn find<W>(
         want: usize,
@@ -145,8 +150,8 @@ fn unit_ids(name: &ResourceName, entries: &[RemoteEntry]) -> Vec<String> {
     ids
 }
 
-/// The units in use in `snapshot` whose container has ended. A unit that is not configured any more is never one of
-/// them.
+/// The units in use in `snapshot` whose container has ended. A unit that is not configured any more
+/// is never one of them.
 pub fn released(definitions: &[Definition], snapshot: &Snapshot) -> BTreeSet<String> {
     let states = states(definitions, snapshot);
     let has = |state: &State| matches!(state, State::Attached | State::Awaited | State::Away);
@@ -194,8 +199,8 @@ pub(super) fn resource(
     }
 }
 
-/// The CDI device of an entry. It depends on the configuration alone and must never change: a container that restarts uses its
-/// name again.
+/// The CDI device of an entry. It depends on the configuration alone and must never change: a
+/// container that restarts uses its name again.
 fn cdi_device(name: &ResourceName, entry: &RemoteEntry, id: &str) -> NewDevice {
     NewDevice {
         name: format!("{}-{}", cdi_stem(name.as_str()), fingerprint(id)),
@@ -204,7 +209,8 @@ fn cdi_device(name: &ResourceName, entry: &RemoteEntry, id: &str) -> NewDevice {
     }
 }
 
-/// The extras that exist with or without the device, such as /dev/net/tun: not the nodes of USB devices.
+/// The extras that exist with or without the device, such as /dev/net/tun: not the nodes of USB
+/// devices.
 fn extra_nodes(entry: &RemoteEntry, snapshot: &Snapshot) -> Vec<NodeSpec> {
     let comes_and_goes = |path: &PathBuf| {
         let mut devices = snapshot.inventory.iter();

@@ -1,6 +1,8 @@
-//! The device rules of cgroup v1, and which of them to write so that a container gets its grants and loses nothing.
+//! The device rules of cgroup v1, and which of them to write so that a container gets its grants
+//! and loses nothing.
 //!
-//! Decisions only: `host::filter::v1` reads and writes the files. The kernel's side is security/device_cgroup.c.
+//! Decisions only: `host::filter::v1` reads and writes the files. The kernel's side is
+//! security/device_cgroup.c.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +12,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::model::cgroup::grants::GrantSet;
 use crate::model::device::{Access, AccessError, DevKind, DevNum};
 
-/// One line of `devices.list`: what it allows. `None` stands for all kinds (`a`), or any number (`*`).
+/// One line of `devices.list`: what it allows. `None` stands for all kinds (`a`), or any number
+/// (`*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DeviceRule {
     /// Block, character, or both.
@@ -156,8 +159,8 @@ impl<'de> Deserialize<'de> for DeviceRule {
 
 /// Whether the rules let a process use the device in this way.
 ///
-/// One rule must have all of the access: the kernel does not add up a wildcard's and an exact rule's
-/// (security/device_cgroup.c `match_exception`).
+/// One rule must have all of the access: the kernel does not add up a wildcard's and an exact
+/// rule's (security/device_cgroup.c `match_exception`).
 pub fn covers(rules: &[DeviceRule], num: DevNum, access: Access) -> bool {
     rules
         .iter()
@@ -184,15 +187,19 @@ pub enum Verdict {
 /// One rule to write.
 pub type Transition = (Verdict, DevNum, Access);
 
-/// The rules to write, in this order, so that `wanted` is allowed and what we `held` beside it is not.
+/// The rules to write, in this order, so that `wanted` is allowed and what we `held` beside it is
+/// not.
 ///
-/// `baseline` is what the engine had allowed before us, `current` what the kernel allows now, `held` what we have
-/// written so far ([`v1_held`]).
-/// * Allowed is what `current` does not cover already, and whole: one rule must have all of an access.
-/// * Denied are bits that we held and that are no longer wanted, where the baseline has no rule for exactly that number
-///   with them. Only exact rules are touched: denying `c 1:3` removes those bits from the rule `c 1:3` and from no
-///   wildcard (`dev_exception_rm`), so whatever a wildcard of the engine's allows stays.
-/// * Where all is allowed by default (`a *:* rwm`) nothing is written: devices.list does not show what is denied there.
+/// `baseline` is what the engine had allowed before us, `current` what the kernel allows now,
+/// `held` what we have written so far ([`v1_held`]).
+/// * Allowed is what `current` does not cover already, and whole: one rule must have all of an
+///   access.
+/// * Denied are bits that we held and that are no longer wanted, where the baseline has no rule for
+///   exactly that number with them. Only exact rules are touched: denying `c 1:3` removes those
+///   bits from the rule `c 1:3` and from no wildcard (`dev_exception_rm`), so whatever a wildcard
+///   of the engine's allows stays.
+/// * Where all is allowed by default (`a *:* rwm`) nothing is written: devices.list does not show
+///   what is denied there.
 pub fn v1_transition(
     baseline: &[DeviceRule],
     current: &[DeviceRule],
@@ -213,7 +220,8 @@ pub fn v1_transition(
     allow.chain(deny).collect()
 }
 
-/// What we hold once `done` was written: what we have allowed, now or earlier, and have not denied since.
+/// What we hold once `done` was written: what we have allowed, now or earlier, and have not denied
+/// since.
 ///
 /// What is wanted but was covered without us is not ours, and is not to be denied later.
 pub fn v1_held(held: &GrantSet, done: &[Transition]) -> GrantSet {
@@ -367,7 +375,8 @@ mod tests {
     struct Kernel(Vec<DeviceRule>);
 
     impl Kernel {
-        /// dev_exception_add: access is added to the exception of the same type and numbers, else it is a new one.
+        /// dev_exception_add: access is added to the exception of the same type and numbers, else
+        /// it is a new one.
         fn allow(&mut self, rule: DeviceRule) {
             let same = |it: &&mut DeviceRule| {
                 DeviceRule {
@@ -381,7 +390,8 @@ mod tests {
             }
         }
 
-        /// dev_exception_rm: access is taken from the exception of the same type and numbers, and from no other.
+        /// dev_exception_rm: access is taken from the exception of the same type and numbers, and
+        /// from no other.
         fn deny(&mut self, rule: DeviceRule) {
             for it in &mut self.0 {
                 if (DeviceRule {

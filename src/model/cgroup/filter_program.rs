@@ -1,13 +1,16 @@
-//! Device-filter instructions in, spliced instructions out: how a container's own filter learns of our grants.
+//! Device-filter instructions in, spliced instructions out: how a container's own filter learns of
+//! our grants.
 //!
-//! A splice puts a prologue in front of a program: look the device up in the map of grants, allow what a grant
-//! covers, and otherwise run the program as it was. Plain data: must not know descriptors, cgroups or bpf(2).
+//! A splice puts a prologue in front of a program: look the device up in the map of grants, allow
+//! what a grant covers, and otherwise run the program as it was. Plain data: must not know
+//! descriptors, cgroups or bpf(2).
 
 pub mod verdict;
 
 use std::fmt::{self, Write};
 
-/// The most instructions that the kernel loads (linux/bpf_common.h BPF_COMPLEXITY_LIMIT_INSNS, since 5.2).
+/// The most instructions that the kernel loads (linux/bpf_common.h BPF_COMPLEXITY_LIMIT_INSNS,
+/// since 5.2).
 const MAX_INSNS: usize = 1_000_000;
 
 const LDX_W: u8 = 0x61;
@@ -34,7 +37,8 @@ const CLASS_MASK: u8 = 0x07;
 const CLASS_JMP: u8 = 0x05;
 const CLASS_JMP32: u8 = 0x06;
 
-/// `src` of a LD_IMM64 whose immediate is a map's descriptor, or in a dump its id (linux/bpf.h BPF_PSEUDO_MAP_FD).
+/// `src` of a LD_IMM64 whose immediate is a map's descriptor, or in a dump its id (linux/bpf.h
+/// BPF_PSEUDO_MAP_FD).
 const PSEUDO_MAP_FD: u8 = 1;
 const MAP_LOOKUP_ELEM: i32 = 1;
 /// The register that only the kernel uses, to blind constants (linux/filter.h BPF_REG_AX).
@@ -64,7 +68,8 @@ impl Insn {
     /// Reads one instruction as this machine's kernel lays it out.
     pub fn from_bytes(bytes: [u8; Self::SIZE]) -> Self {
         let [code, regs, o0, o1, i0, i1, i2, i3] = bytes;
-        // dst and src are bit fields of a byte: the compiler puts the first one low or high as the bytes go.
+        // dst and src are bit fields of a byte: the compiler puts the first one low or high as the
+        // bytes go.
         let (low, high) = (regs & 0x0f, regs >> 4);
         let (dst, src) = if cfg!(target_endian = "little") {
             (low, high)
@@ -98,7 +103,8 @@ impl Insn {
         self.code & CLASS_MASK
     }
 
-    /// A zero extension that the verifier puts in where the JIT needs one (linux/filter.h `insn_is_zext`).
+    /// A zero extension that the verifier puts in where the JIT needs one (linux/filter.h
+    /// `insn_is_zext`).
     fn is_zext(self) -> bool {
         self.code == MOV32_REG && self.imm == 1
     }
@@ -142,12 +148,14 @@ const fn insn(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> Insn {
 
 /// The prologue over the map with this descriptor.
 ///
-/// The map is a hash of {type, major, minor} (3 × u32, as `struct bpf_cgroup_dev_ctx` of linux/bpf.h numbers them) to
-/// the access granted (u32, BPF_DEVCG_ACC_*). If the grant has every bit that is asked for, the program ends with 1.
-/// Otherwise r1 is the context again, and the next instruction runs as a program's first one.
+/// The map is a hash of {type, major, minor} (3 × u32, as `struct bpf_cgroup_dev_ctx` of
+/// linux/bpf.h numbers them) to the access granted (u32, BPF_DEVCG_ACC_*). If the grant has every
+/// bit that is asked for, the program ends with 1. Otherwise r1 is the context again, and the next
+/// instruction runs as a program's first one.
 ///
-/// Arithmetic and comparison are of 32 bits throughout, so no JIT needs zero extensions in between, and nothing jumps
-/// over the call: what the kernel makes of the prologue is then always what [`strip`] knows.
+/// Arithmetic and comparison are of 32 bits throughout, so no JIT needs zero extensions in between,
+/// and nothing jumps over the call: what the kernel makes of the prologue is then always what
+/// [`strip`] knows.
 pub fn prologue(map_fd: i32) -> Vec<Insn> {
     vec![
         insn(MOV64_REG, 6, 1, 0, 0),
@@ -232,8 +240,9 @@ pub enum SpliceError {
 
 /// The original with the prologue over `map_fd` in front.
 ///
-/// Jumps inside the original are relative, so they stay as they are. `original` is what the kernel shows of a loaded
-/// program; refused are programs of which a dump does not have everything that loading needs.
+/// Jumps inside the original are relative, so they stay as they are. `original` is what the kernel
+/// shows of a loaded program; refused are programs of which a dump does not have everything that
+/// loading needs.
 pub fn splice(original: &[Insn], map_fd: i32) -> Result<Vec<Insn>, SpliceError> {
     let mut second_half = false;
     for (index, insn) in original.iter().enumerate() {
@@ -279,11 +288,13 @@ fn obstacle(insn: Insn, index: usize, len: usize) -> Option<Obstacle> {
     }
 }
 
-/// The program behind our prologue, over whatever map; `None` if it does not begin with our prologue.
+/// The program behind our prologue, over whatever map; `None` if it does not begin with our
+/// prologue.
 ///
-/// It knows the prologue as [`prologue`] makes it, and as the kernel shows it once loaded: with the map's id in
-/// the place of its descriptor, another number at the call, and, where the verifier has put the look-up of a hash
-/// map in line (kernel/bpf/hashtab.c `htab_map_gen_lookup`), two instructions more behind it.
+/// It knows the prologue as [`prologue`] makes it, and as the kernel shows it once loaded: with the
+/// map's id in the place of its descriptor, another number at the call, and, where the verifier has
+/// put the look-up of a hash map in line (kernel/bpf/hashtab.c `htab_map_gen_lookup`), two
+/// instructions more behind it.
 pub fn strip(insns: &[Insn]) -> Option<&[Insn]> {
     let ours = prologue(0);
     let call = ours.iter().position(|insn| insn.code == CALL)?;
@@ -309,7 +320,8 @@ fn strip_sequence<'a>(insns: &'a [Insn], sequence: &[Insn]) -> Option<&'a [Insn]
         .then_some(rest)
 }
 
-/// Whether the kernel may have made `found` of `ours`: equal, but for the immediate of the map load and of the call.
+/// Whether the kernel may have made `found` of `ours`: equal, but for the immediate of the map load
+/// and of the call.
 fn is_same(found: Insn, ours: Insn) -> bool {
     match ours.code {
         LD_IMM64 | CALL => Insn { imm: 0, ..found } == Insn { imm: 0, ..ours },
@@ -317,7 +329,8 @@ fn is_same(found: Insn, ours: Insn) -> bool {
     }
 }
 
-/// The instructions as text, one a line with its index, in the manner of `bpftool prog dump xlated`.
+/// The instructions as text, one a line with its index, in the manner of `bpftool prog dump
+/// xlated`.
 pub fn disassemble(insns: &[Insn]) -> String {
     let mut text = String::new();
     let mut index = 0;

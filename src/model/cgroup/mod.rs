@@ -1,4 +1,5 @@
-//! Access to devices through the device cgroup: what is granted, and the rules or the program that say so.
+//! Access to devices through the device cgroup: what is granted, and the rules or the program that
+//! say so.
 
 pub mod device_rules;
 pub mod filter_program;

@@ -1,5 +1,5 @@
-//! What a HID device says that it is, before any driver is bound: the usages of the application collections in its report
-//! descriptor (HID 1.11, 6.2.2; HID Usage Tables 1.12).
+//! What a HID device says that it is, before any driver is bound: the usages of the application
+//! collections in its report descriptor (HID 1.11, 6.2.2; HID Usage Tables 1.12).
 //!
 //! Must not know what follows from it (`policy`), nor where the descriptor is read.
 
@@ -29,8 +29,8 @@ const MAIN: u8 = 0;
 /// The kind of collection that stands for a whole (6.2.2.6).
 const APPLICATION: u32 = 1;
 
-/// How many collections are kept, beside those of keyboards and mice. A descriptor has at most 4096 bytes, and room for two
-/// thousand.
+/// How many collections are kept, beside those of keyboards and mice. A descriptor has at most 4096
+/// bytes, and room for two thousand.
 const MAX_COLLECTIONS: usize = 64;
 
 /// How many usages of one range are read. Those of keyboards and mice are the first of their pages.
@@ -179,7 +179,8 @@ mod tests {
         assert_eq!(text(&and_more), "0001:0000,0001:0001,0001:0004,0001:0005");
     }
 
-    /// As drivers/hid/hid-core.c reads them: a device that is written so is a keyboard to the kernel.
+    /// As drivers/hid/hid-core.c reads them: a device that is written so is a keyboard to the
+    /// kernel.
     #[test]
     fn a_keyboard_is_found_however_its_collection_is_written() {
         let typed = |bytes: &[u8]| HidUsages::in_report_descriptor(bytes).is_typed_or_pointed();

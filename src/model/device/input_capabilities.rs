@@ -1,16 +1,18 @@
-//! What the kernel says that an input device can report: whether people type on it, point with it, or play with it.
+//! What the kernel says that an input device can report: whether people type on it, point with it,
+//! or play with it.
 //!
-//! The same bitmaps that udev's builtin input_id reads (linux/input-event-codes.h has the numbers). Must not know what
-//! follows from it (`policy`), nor where they are read.
+//! The same bitmaps that udev's builtin input_id reads (linux/input-event-codes.h has the numbers).
+//! Must not know what follows from it (`policy`), nor where they are read.
 
-/// The number of bits in a word of sysfs' bitmaps: the kernel's `long`, as a program of our size sees it
-/// (drivers/input/input.c, input_bits_to_string).
+/// The number of bits in a word of sysfs' bitmaps: the kernel's `long`, as a program of our size
+/// sees it (drivers/input/input.c, input_bits_to_string).
 const WORD_BITS: u32 = usize::BITS;
 
 /// ESC, the digits, the letters Q to D: what input_id calls a keyboard has all of them.
 const FULL_KEYBOARD: std::ops::RangeInclusive<u32> = 1..=31;
 
-/// KEY_KP7 to KEY_KP0: who has a keypad types numbers on it, such as those of a PIN. (input_id says ID_INPUT_KEY only.)
+/// KEY_KP7 to KEY_KP0: who has a keypad types numbers on it, such as those of a PIN. (input_id says
+/// ID_INPUT_KEY only.)
 const KEYPAD: [u32; 10] = [71, 72, 73, 75, 76, 77, 79, 80, 81, 82];
 
 /// BTN_MOUSE to BTN_TASK and the rest of their block.
@@ -44,7 +46,8 @@ pub struct InputCapabilities {
 }
 
 impl InputCapabilities {
-    /// Reads sysfs' attributes `capabilities/key` and `properties` of an `inputN`. `None` where one is no bitmap.
+    /// Reads sysfs' attributes `capabilities/key` and `properties` of an `inputN`. `None` where one
+    /// is no bitmap.
     pub fn in_bitmaps(keys: &str, properties: &str) -> Option<Self> {
         let (keys, properties) = (Bitmap::read(keys)?, Bitmap::read(properties)?);
         let has_pen = keys.has(BTN_TOOL_PEN) || keys.has(BTN_STYLUS);
@@ -95,7 +98,8 @@ impl InputCapabilities {
     }
 }
 
-/// A bitmap as sysfs writes it: words in hexadecimal, the highest first, without those that are 0 at the beginning.
+/// A bitmap as sysfs writes it: words in hexadecimal, the highest first, without those that are 0
+/// at the beginning.
 struct Bitmap(Vec<u64>);
 
 impl Bitmap {

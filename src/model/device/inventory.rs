@@ -1,7 +1,7 @@
 //! What devices there are now, as far as events have told.
 //!
-//! Takes events of two tellers, the kernel and udevd, that arrive in an order of their own, and keeps one
-//! snapshot for each device. Must not know what any request selects (`plan`).
+//! Takes events of two tellers, the kernel and udevd, that arrive in an order of their own, and
+//! keeps one snapshot for each device. Must not know what any request selects (`plan`).
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,7 +17,8 @@ const FLOORS_KEPT: usize = 1024;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inventory {
     devices: BTreeMap<SysPath, Device>,
-    /// The sequence number at which the present life (or absence) of a path began: what is older, is stale.
+    /// The sequence number at which the present life (or absence) of a path began: what is older,
+    /// is stale.
     floors: BTreeMap<SysPath, u64>,
 }
 
@@ -29,8 +30,8 @@ impl Inventory {
         inventory
     }
 
-    /// Takes a fresh enumeration: what is not in it is gone. What udevd told of a device that is still the
-    /// same one is kept, because an enumeration has the kernel's facts only.
+    /// Takes a fresh enumeration: what is not in it is gone. What udevd told of a device that is
+    /// still the same one is kept, because an enumeration has the kernel's facts only.
     pub fn replace(&mut self, devices: impl IntoIterator<Item = Device>) {
         let mut before = std::mem::take(&mut self.devices);
         for device in devices {
@@ -42,8 +43,8 @@ impl Inventory {
         }
     }
 
-    /// Takes one event in; tells whether it changed anything. [`DeviceEvent::Overrun`] changes nothing here:
-    /// whoever gets it enumerates again.
+    /// Takes one event in; tells whether it changed anything. [`DeviceEvent::Overrun`] changes
+    /// nothing here: whoever gets it enumerates again.
     pub fn apply(&mut self, event: DeviceEvent) -> bool {
         match event {
             DeviceEvent::Added(device) => {
@@ -77,8 +78,9 @@ impl Inventory {
         }
     }
 
-    /// Updates all devices with where links point now: `named` lists all links that selectors name, `claimed` some of udev's
-    /// links. udevd sends no event for the device that gains or loses a link. Returns whether anything changed.
+    /// Updates all devices with where links point now: `named` lists all links that selectors name,
+    /// `claimed` some of udev's links. udevd sends no event for the device that gains or loses a
+    /// link. Returns whether anything changed.
     pub fn take_links(&mut self, named: &Aliases, claimed: &LinkTargets) -> bool {
         let mut is_news = false;
         let known = |device: &&mut Device| device.subsystem.as_deref() != Some(STATIC_NODE);
@@ -95,7 +97,8 @@ impl Inventory {
         is_news
     }
 
-    /// All links that a device claims and that point elsewhere. A device can gain such a link without an event of its own.
+    /// All links that a device claims and that point elsewhere. A device can gain such a link
+    /// without an event of its own.
     pub fn lost_links(&self) -> impl Iterator<Item = &PathBuf> {
         self.devices.values().flat_map(|device| &device.lost_links)
     }
@@ -117,7 +120,8 @@ impl Inventory {
 
     /// The device at `root` and all below it, in the order of their paths.
     pub fn at_or_below<'a>(&'a self, root: &SysPath) -> impl Iterator<Item = &'a Device> + use<'a> {
-        // The paths below `/a/b` are exactly those between `/a/b/` and `/a/b0`: '0' follows '/' in ASCII.
+        // The paths below `/a/b` are exactly those between `/a/b/` and `/a/b0`: '0' follows '/' in
+        // ASCII.
         let first = SysPath::new(format!("{root}/\0"));
         let end = SysPath::new(format!("{root}0"));
         self.devices
@@ -138,14 +142,14 @@ impl Inventory {
         self.starting_with(STATIC_NODES)
     }
 
-    /// The devices above one, the nearest first. Directories that are no devices are passed over, as
-    /// udev_device_get_parent(3) does.
+    /// The devices above one, the nearest first. Directories that are no devices are passed over,
+    /// as udev_device_get_parent(3) does.
     pub fn ancestors<'a>(&'a self, syspath: &SysPath) -> impl Iterator<Item = &'a Device> + use<'a> {
         syspath.ancestors().filter_map(|path| self.devices.get(&path))
     }
 
-    /// The device that sysfs has under the number of this node, where the node is one that sysfs does not know by
-    /// its path (`node:`); else the device itself.
+    /// The device that sysfs has under the number of this node, where the node is one that sysfs
+    /// does not know by its path (`node:`); else the device itself.
     pub fn real<'a>(&'a self, device: &'a Device) -> &'a Device {
         if device.subsystem.as_deref() != Some(STATIC_NODE) {
             return device;
@@ -160,8 +164,8 @@ impl Inventory {
             .unwrap_or(device)
     }
 
-    /// A device by all its names (a `node:` also as the device that sysfs has under its number), and its parents: what
-    /// selectors are evaluated over.
+    /// A device by all its names (a `node:` also as the device that sysfs has under its number),
+    /// and its parents: what selectors are evaluated over.
     pub fn chain<'a>(&'a self, device: &'a Device) -> Chain<'a> {
         let real = self.real(device);
         let names = [device, real];
@@ -201,7 +205,8 @@ impl Inventory {
         }
     }
 
-    /// udevd is late by nature: its event of an earlier life of the path must not touch the present one.
+    /// udevd is late by nature: its event of an earlier life of the path must not touch the present
+    /// one.
     fn is_stale(&self, syspath: &SysPath, seqnum: u64) -> bool {
         seqnum != 0 && self.floors.get(syspath).is_some_and(|floor| seqnum < *floor)
     }
@@ -221,8 +226,8 @@ impl Inventory {
     }
 }
 
-/// The snapshot after `news` of a device that is `known`: the kernel's news do not undo what udevd told, and do not make
-/// anybody wait again for what is overdue.
+/// The snapshot after `news` of a device that is `known`: the kernel's news do not undo what udevd
+/// told, and do not make anybody wait again for what is overdue.
 fn merge(known: Device, news: Device) -> Device {
     let same_device = known.node == news.node;
     if !(same_device && known.seen > Seen::Kernel && news.seen == Seen::Kernel) {
@@ -234,7 +239,8 @@ fn merge(known: Device, news: Device) -> Device {
         links: known.links,
         lost_links: known.lost_links,
         seen: known.seen,
-        // The number of udevd's last word: the kernel's change is announced when udevd has dealt with it.
+        // The number of udevd's last word: the kernel's change is announced when udevd has dealt
+        // with it.
         seqnum: known.seqnum,
         ..news
     }

@@ -1,5 +1,5 @@
-//! Device trees in the shape that a real kernel and udevd give them, for tests: parents before their
-//! children.
+//! Device trees in the shape that a real kernel and udevd give them, for tests: parents before
+//! their children.
 //!
 //! Must not judge what should match: that is said by the tests that use them.
 
@@ -47,8 +47,8 @@ impl Device {
         self
     }
 
-    /// The descriptors of a USB device of this class with these interfaces (class, subclass, protocol), as the
-    /// monitor gives them.
+    /// The descriptors of a USB device of this class with these interfaces (class, subclass,
+    /// protocol), as the monitor gives them.
     fn descriptors(self, class: u8, interfaces: &[[u8; 3]]) -> Self {
         let mut bytes = vec![18, 1, 0, 2, class, 0, 0, 64, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1];
         bytes.extend([9, 2, 0, 0, 1, 1, 0, 0x80, 50]);
@@ -196,8 +196,8 @@ pub(crate) fn ftdi_adapter(path: &str, bus: u32, number: u32, serial: &str, tty:
     ]
 }
 
-/// A USB 2 hub at 1-1 with two adapters that differ in nothing but their serial numbers, A at 1-1.1 and B
-/// at 1-1.2.
+/// A USB 2 hub at 1-1 with two adapters that differ in nothing but their serial numbers, A at 1-1.1
+/// and B at 1-1.2.
 pub(crate) fn hub_with_two_adapters() -> Vec<Device> {
     hub_with_adapters([("1-1.1", 3, "A", 0), ("1-1.2", 4, "B", 1)])
 }
@@ -231,9 +231,8 @@ pub(crate) fn accelerator(bus: u32, port: u32, number: u32, ids: (&str, &str)) -
     devices
 }
 
-/// The USB 3 half of the hub at 1-1, which is a device of its own at 2-1 with another product id, and a
-/// stick in it.
-/// It goes behind [`hub_with_two_adapters`], which has the root hubs.
+/// The USB 3 half of the hub at 1-1, which is a device of its own at 2-1 with another product id,
+/// and a stick in it. It goes behind [`hub_with_two_adapters`], which has the root hubs.
 pub(crate) fn companion_hub() -> Vec<Device> {
     let hub = format!("{XHCI}/usb2/2-1");
     let stick = format!("{hub}/2-1.3");
@@ -266,7 +265,8 @@ pub(crate) fn companion_hub() -> Vec<Device> {
     ]
 }
 
-/// A device with two functions: a modem (interfaces 00 and 01, one tty) and a keypad (interface 02, HID).
+/// A device with two functions: a modem (interfaces 00 and 01, one tty) and a keypad (interface 02,
+/// HID).
 pub(crate) fn composite_device() -> Vec<Device> {
     let device = format!("{XHCI}/usb1/1-2");
     let hid = format!("{device}/1-2:1.2/0003:2341:8036.0001");
@@ -335,11 +335,12 @@ pub(crate) fn joystick() -> Vec<Device> {
     devices
 }
 
-/// A node of [`usb_device_with`]: the interface's number (255: none), subsystem, sysfs path below the interface, path of the node,
-/// DEVTYPE or nothing.
+/// A node of [`usb_device_with`]: the interface's number (255: none), subsystem, sysfs path below
+/// the interface, path of the node, DEVTYPE or nothing.
 pub(crate) type Probe = (u8, &'static str, &'static str, &'static str, &'static str);
 
-/// A USB device 1209:0001 at 1-1 with these nodes, and the devices between. Parents come before their children.
+/// A USB device 1209:0001 at 1-1 with these nodes, and the devices between. Parents come before
+/// their children.
 pub(crate) fn usb_device_with(nodes: &[Probe]) -> Vec<Device> {
     let path = format!("{XHCI}/usb1/1-1");
     let mut devices = vec![usb_device(&path, 1, 9, ("1209", "0001"), None)];
@@ -377,7 +378,8 @@ pub(crate) fn usb_device_with(nodes: &[Probe]) -> Vec<Device> {
         if !devtype.is_empty() {
             device = device.devtype(devtype);
         }
-        // udev's rules run usb_id for these subsystems (60-serial, 60-persistent-*.rules), not for hidraw and usbmisc.
+        // udev's rules run usb_id for these subsystems (60-serial, 60-persistent-*.rules), not for
+        // hidraw and usbmisc.
         if ["tty", "block", "input", "video4linux", "sound"].contains(subsystem) && !is_own {
             device = device.usb_id("1209", "0001", &number);
         }
@@ -453,10 +455,11 @@ fn usb_function(
     devices
 }
 
-/// The host that the documents' examples are tried on: FTDI adapters with the serial numbers `FT001`, `FT002`,
-/// `My Board 01` (`My_Board_01` to udev), and `FT0042` at 1-1.4 that has pins, a USB 3 hub with a stick (sdb), a composite
-/// device, a joystick, a SATA disk, and other devices that the examples name: HubZ, C920, YubiKey, J-Link, ST-Link, Coral
-/// (before and after its firmware), a tablet, and cards on PCI.
+/// The host that the documents' examples are tried on: FTDI adapters with the serial numbers
+/// `FT001`, `FT002`, `My Board 01` (`My_Board_01` to udev), and `FT0042` at 1-1.4 that has pins, a
+/// USB 3 hub with a stick (sdb), a composite device, a joystick, a SATA disk, and other devices
+/// that the examples name: HubZ, C920, YubiKey, J-Link, ST-Link, Coral (before and after its
+/// firmware), a tablet, and cards on PCI.
 pub(crate) fn documented_host() -> Vec<Device> {
     let hub = format!("{XHCI}/usb1/1-1");
     let mut devices = hub_with_adapters([

@@ -1,35 +1,42 @@
-//! Which devices expose the same bytes: a disk, its partitions, its SCSI and NVMe control nodes, loop, device-mapper and
-//! md devices over it; a USB device's raw node and the nodes of its interfaces; a HID device's hidraw node and its inputs.
+//! Which devices expose the same bytes: a disk, its partitions, its SCSI and NVMe control nodes,
+//! loop, device-mapper and md devices over it; a USB device's raw node and the nodes of its
+//! interfaces; a HID device's hidraw node and its inputs.
 //!
-//! Each device is a set of [`Extent`]s: ranges of a medium. Media are ranges, and what lies inside is a part of that range,
-//! so that a whole overlaps with each of its parts, also with one that appears later, and two parts do not overlap.
-//! Pure: leases lock these ranges (`host::state::leases`), the policy looks for what a device exposes (`policy`).
+//! Each device is a set of [`Extent`]s: ranges of a medium. Media are ranges, and what lies inside
+//! is a part of that range, so that a whole overlaps with each of its parts, also with one that
+//! appears later, and two parts do not overlap. Pure: leases lock these ranges
+//! (`host::state::leases`), the policy looks for what a device exposes (`policy`).
 
 use std::path::Path;
 
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{DevKind, Device, SysPath};
 
-/// The attribute of a loop device that names its file (Documentation/ABI: /sys/block/loopN/loop/backing_file). The
-/// kernel shows the resolved path as it was when the device was set up (drivers/block/loop.c, loop_attr_backing_file_show).
+/// The attribute of a loop device that names its file (Documentation/ABI:
+/// /sys/block/loopN/loop/backing_file). The kernel shows the resolved path as it was when the
+/// device was set up (drivers/block/loop.c, loop_attr_backing_file_show).
 pub const BACKING_FILE: &str = "loop/backing_file";
 
-/// The directory of a block device that lists what it is made of (Documentation/ABI/stable/sysfs-block). Its snapshot is
-/// the names, separated by spaces.
+/// The directory of a block device that lists what it is made of
+/// (Documentation/ABI/stable/sysfs-block). Its snapshot is the names, separated by spaces.
 pub const SLAVES: &str = "slaves";
 
-/// How many bits of a range's length one level of parts takes, and how many levels there are. Two parts fall on one range
-/// by chance in one of a million cases, and then they only keep each other out.
+/// How many bits of a range's length one level of parts takes, and how many levels there are. Two
+/// parts fall on one range by chance in one of a million cases, and then they only keep each other
+/// out.
 const LEVEL_BITS: u32 = 20;
 const LEVELS: u32 = 3;
 
-/// How many devices may be stacked on each other (device mapper on md on loop …). What lies deeper is not looked at.
+/// How many devices may be stacked on each other (device mapper on md on loop …). What lies deeper
+/// is not looked at.
 const MAX_STACK: usize = 8;
 
-/// A range of the bytes of a medium. The numbers are no offsets: they only tell which ranges overlap.
+/// A range of the bytes of a medium. The numbers are no offsets: they only tell which ranges
+/// overlap.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Extent {
-    /// What the range is of: a USB device, a SCSI or NVMe unit, a disk, the file of a loop device, or the device itself.
+    /// What the range is of: a USB device, a SCSI or NVMe unit, a disk, the file of a loop device,
+    /// or the device itself.
     pub medium: SysPath,
     /// The first number of the range.
     pub first: u64,
@@ -73,7 +80,8 @@ impl Extent {
     }
 }
 
-/// Where a device's bytes lie; at least one extent. A `node:` is the device that sysfs has under its number.
+/// Where a device's bytes lie; at least one extent. A `node:` is the device that sysfs has under
+/// its number.
 pub fn extents(device: &Device, inventory: &Inventory) -> Vec<Extent> {
     let mut found = extents_of(inventory.real(device), inventory, 0);
     found.sort();
@@ -87,8 +95,8 @@ pub fn overlap(one: &[Extent], other: &[Extent]) -> bool {
         .any(|one| other.iter().any(|other| one.overlaps(other)))
 }
 
-/// The other devices whose bytes this device exposes: who has the device has them. Not those that it is itself a part of,
-/// and not control nodes, which are ways to bytes and not bytes.
+/// The other devices whose bytes this device exposes: who has the device has them. Not those that
+/// it is itself a part of, and not control nodes, which are ways to bytes and not bytes.
 pub fn exposed<'a>(device: &'a Device, inventory: &'a Inventory) -> Vec<&'a Device> {
     let device = inventory.real(device);
     let Some(place) = medium_directory(device) else {
@@ -125,8 +133,9 @@ pub fn exposed<'a>(device: &'a Device, inventory: &'a Inventory) -> Vec<&'a Devi
     exposed
 }
 
-/// What a block device is made of, all the way down: the device behind a loop device, the devices under one of the device
-/// mapper's or md's; none for other devices. Of a partition: what its disk is made of.
+/// What a block device is made of, all the way down: the device behind a loop device, the devices
+/// under one of the device mapper's or md's; none for other devices. Of a partition: what its disk
+/// is made of.
 pub fn made_of<'a>(device: &'a Device, inventory: &'a Inventory) -> Vec<&'a Device> {
     let mut found: Vec<&Device> = Vec::new();
     let mut next = vec![inventory.real(device)];
@@ -145,7 +154,8 @@ pub fn made_of<'a>(device: &'a Device, inventory: &'a Inventory) -> Vec<&'a Devi
     found
 }
 
-/// The devices that a loop device is over, and those that these are over where they are loop devices, too.
+/// The devices that a loop device is over, and those that these are over where they are loop
+/// devices, too.
 pub fn behind_loops<'a>(device: &'a Device, inventory: &'a Inventory) -> Vec<&'a Device> {
     let behind = |device: &&'a Device| block_at(disk_of(device, inventory), inventory);
     std::iter::successors(behind(&device), behind)
@@ -153,8 +163,8 @@ pub fn behind_loops<'a>(device: &'a Device, inventory: &'a Inventory) -> Vec<&'a
         .collect()
 }
 
-/// The loop devices that are over one of these block devices, each with that device. (The kernel lists device-mapper and md
-/// devices among a device's `holders`, and loop devices not.)
+/// The loop devices that are over one of these block devices, each with that device. (The kernel
+/// lists device-mapper and md devices among a device's `holders`, and loop devices not.)
 pub fn loops_over<'a>(blocks: &[&'a Device], inventory: &'a Inventory) -> Vec<(&'a Device, &'a Device)> {
     let over = |it: &'a Device| {
         let file = file_in_dev(it)?;
@@ -173,8 +183,8 @@ pub fn loops_over<'a>(blocks: &[&'a Device], inventory: &'a Inventory) -> Vec<(&
 /// Where loop, device-mapper and md devices are, whatever they are made of.
 const VIRTUAL_BLOCKS: &str = "/sys/devices/virtual/block/";
 
-/// The block devices elsewhere in sysfs that may have bytes of another one, and their partitions: those made of block
-/// devices, and loop devices.
+/// The block devices elsewhere in sysfs that may have bytes of another one, and their partitions:
+/// those made of block devices, and loop devices.
 fn over_others(inventory: &Inventory) -> Vec<&Device> {
     let may_be = |it: &&Device| {
         let disk = disk_of(it, inventory);
@@ -227,7 +237,8 @@ fn extents_of(device: &Device, inventory: &Inventory, depth: usize) -> Vec<Exten
     found
 }
 
-/// Where the kernel puts NVMe namespaces that several controllers may lead to (CONFIG_NVME_MULTIPATH).
+/// Where the kernel puts NVMe namespaces that several controllers may lead to
+/// (CONFIG_NVME_MULTIPATH).
 const NVME_SUBSYSTEMS: &str = "/sys/devices/virtual/nvme-subsystem";
 
 fn has_namespaces_elsewhere(inventory: &Inventory) -> bool {
@@ -246,10 +257,12 @@ fn own_extent(device: &Device, inventory: &Inventory) -> Extent {
                 usb = Some(&above.syspath);
                 break;
             }
-            // All nodes of one unit are ways to the same bytes: sda, sg0, bsg/0:0:0:0; st0, nst0; sr0.
+            // All nodes of one unit are ways to the same bytes: sda, sg0, bsg/0:0:0:0; st0, nst0;
+            // sr0.
             ("scsi", Some("scsi_device")) => unit = Some(&above.syspath),
             ("hid", _) => hid = Some(&above.syspath),
-            // event7, js0 and mouse0 have the same events: the last of these is what they lie below.
+            // event7, js0 and mouse0 have the same events: the last of these is what they lie
+            // below.
             ("input", _) => input = Some(&above.syspath),
             ("nvme", _) => {
                 let medium = Extent::whole(above.syspath.clone());
@@ -286,8 +299,8 @@ fn namespace(name: &str) -> &str {
     instance.unwrap_or(name)
 }
 
-/// The directory of sysfs below which the nodes lie that a device's node may expose beside its own; `None` where there can
-/// be none.
+/// The directory of sysfs below which the nodes lie that a device's node may expose beside its own;
+/// `None` where there can be none.
 fn medium_directory(device: &Device) -> Option<SysPath> {
     let path = &device.syspath;
     match subsystem(device) {
@@ -352,8 +365,8 @@ fn subsystem(device: &Device) -> &str {
     device.subsystem.as_deref().unwrap_or_default()
 }
 
-/// FNV-1a, 64 bits: the same on every build, which the standard library's hasher does not promise. `seed` makes several of
-/// it. Names of devices are the kernel's: nobody chooses them to collide.
+/// FNV-1a, 64 bits: the same on every build, which the standard library's hasher does not promise.
+/// `seed` makes several of it. Names of devices are the kernel's: nobody chooses them to collide.
 pub fn fnv(text: &str, seed: u8) -> u64 {
     [seed]
         .iter()
@@ -363,8 +376,8 @@ pub fn fnv(text: &str, seed: u8) -> u64 {
         })
 }
 
-/// A hash whose high bits depend on all of `hash` (FNV's high bits hardly depend on the last byte of a name): the finaliser
-/// of MurmurHash3, 64 bits, shortened.
+/// A hash whose high bits depend on all of `hash` (FNV's high bits hardly depend on the last byte
+/// of a name): the finaliser of MurmurHash3, 64 bits, shortened.
 fn mixed(hash: u64) -> u64 {
     let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53)

@@ -1,17 +1,19 @@
 //! Serial numbers as devices have them, and as udev spells them.
 
-/// Whether a serial number that somebody wrote is this one of a device: written as it is, or as udev shows it
-/// (ID_SERIAL_SHORT, and in the names of links).
+/// Whether a serial number that somebody wrote is this one of a device: written as it is, or as
+/// udev shows it (ID_SERIAL_SHORT, and in the names of links).
 ///
-/// White space at the end of a serial number does not count: it is not seen in the attribute's snapshot.
+/// White space at the end of a serial number does not count: it is not seen in the attribute's
+/// snapshot.
 pub(crate) fn same(actual: &str, written: &str) -> bool {
     actual.trim_end() == written.trim_end() || as_udev_spells(actual) == written
 }
 
-/// How udev's usb_id spells a serial number: white space at both ends goes, each run of it becomes one `_`, and so does
-/// each other ASCII character that is neither a letter, a digit nor one of `#+-.:=@_`; other UTF-8 stays (systemd,
-/// udev_replace_whitespace and udev_replace_chars in src/shared/udev-util.c, allow_listed_char_for_devnode in
-/// src/shared/device-nodes.c). A `\x` stays there as well.
+/// How udev's usb_id spells a serial number: white space at both ends goes, each run of it becomes
+/// one `_`, and so does each other ASCII character that is neither a letter, a digit nor one of
+/// `#+-.:=@_`; other UTF-8 stays (systemd, udev_replace_whitespace and udev_replace_chars in
+/// src/shared/udev-util.c, allow_listed_char_for_devnode in src/shared/device-nodes.c). A `\x`
+/// stays there as well.
 pub(crate) fn as_udev_spells(serial: &str) -> String {
     let words: Vec<&str> = serial.split_ascii_whitespace().collect();
     let joined = words.join("_");

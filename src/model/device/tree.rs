@@ -1,5 +1,5 @@
-//! The host's devices as people want to see them: buses, hubs, devices and nodes, who holds each, in the order in which
-//! one would count.
+//! The host's devices as people want to see them: buses, hubs, devices and nodes, who holds each,
+//! in the order in which one would count.
 //!
 //! Must not know how a tree is drawn.
 
@@ -12,7 +12,8 @@ use serde::Serialize;
 use crate::model::device::{DevNode, Device, SysPath};
 use crate::model::oci::engine::printable;
 
-/// The sysfs attributes that a tree is made of, for [`crate::model::request::facts_needed::FactsNeeded`].
+/// The sysfs attributes that a tree is made of, for
+/// [`crate::model::request::facts_needed::FactsNeeded`].
 pub const ATTRIBUTES: [&str; 6] = [
     "manufacturer",
     "product",
@@ -51,7 +52,8 @@ pub struct Branch {
     /// The serial number of a USB device.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
-    /// The driver that serves it: its own, or that of the nearest device between it and the line above.
+    /// The driver that serves it: its own, or that of the nearest device between it and the line
+    /// above.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub driver: Option<String>,
     /// Its node on the host.
@@ -72,8 +74,9 @@ fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 
-/// The tree of these devices, a bus at each root. Shown is what has a node, every USB device, and what they hang on;
-/// of the kernel's own (`/sys/devices/virtual`) only what somebody holds, unless `all` of it is wanted.
+/// The tree of these devices, a bus at each root. Shown is what has a node, every USB device, and
+/// what they hang on; of the kernel's own (`/sys/devices/virtual`) only what somebody holds, unless
+/// `all` of it is wanted.
 pub fn tree(devices: &[Device], holders: &Holders, all: bool) -> Vec<Branch> {
     let known: BTreeMap<&SysPath, &Device> = devices.iter().map(|device| (&device.syspath, device)).collect();
     let shown = shown(&known, holders, all);
@@ -184,7 +187,8 @@ fn branch(
         // A root hub's "serial number" is the address of its controller, which is the line above.
         serial: usb("serial")
             .filter(|serial| !serial.is_empty() && above.is_none_or(|above| serial != above.name())),
-        // Every USB device has the driver of that name; which serve its functions, the lines below say.
+        // Every USB device has the driver of that name; which serve its functions, the lines below
+        // say.
         driver: driver
             .filter(|driver| !is_usb || driver != "usb")
             .map(|driver| printable(&driver)),
@@ -198,8 +202,8 @@ fn branch(
 /// The vendor id of the root hubs (usb.ids).
 const LINUX_FOUNDATION: &str = "1d6b";
 
-/// Vendor and model: what the device says of itself (USB), else what udev's database says, else the name that the kernel
-/// gives an input or media device.
+/// Vendor and model: what the device says of itself (USB), else what udev's database says, else the
+/// name that the kernel gives an input or media device.
 fn description(device: &Device, known: &BTreeMap<&SysPath, &Device>) -> String {
     let attribute = |name: &str| device.attribute(name).unwrap_or_default();
     let property = |key: &str| device.properties.get(key).map(String::as_str).unwrap_or_default();

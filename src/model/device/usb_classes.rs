@@ -8,15 +8,16 @@ use std::fmt::Write;
 /// The class of hubs (linux/usb/ch9.h, USB_CLASS_HUB).
 const HUB: u8 = 9;
 
-/// The class of human interface devices (USB_CLASS_HID), and the subclass of those that a BIOS understands:
-/// keyboards and mice (HID 1.11, 4.2).
+/// The class of human interface devices (USB_CLASS_HID), and the subclass of those that a BIOS
+/// understands: keyboards and mice (HID 1.11, 4.2).
 const HID: u8 = 3;
 const BOOT: u8 = 1;
 
 /// The length of a device descriptor, and where its class stands (USB 2.0, table 9-8).
 const DEVICE: (usize, usize) = (18, 4);
 
-/// The type of an interface descriptor, its length, and where its class stands; the subclass follows (table 9-12).
+/// The type of an interface descriptor, its length, and where its class stands; the subclass
+/// follows (table 9-12).
 const INTERFACE: (u8, usize, usize) = (4, 9, 5);
 
 /// The classes of a device and of its interfaces, in all configurations and settings.
@@ -28,8 +29,9 @@ pub struct UsbClasses {
 }
 
 impl UsbClasses {
-    /// Reads sysfs' attribute `descriptors`: the device descriptor, then those of each configuration as the device
-    /// sent them (Documentation/ABI/stable/sysfs-bus-usb). `None` where not even the first is whole.
+    /// Reads sysfs' attribute `descriptors`: the device descriptor, then those of each
+    /// configuration as the device sent them (Documentation/ABI/stable/sysfs-bus-usb). `None` where
+    /// not even the first is whole.
     pub fn in_descriptors(bytes: &[u8]) -> Option<Self> {
         let device = *bytes.get(..DEVICE.0)?.get(DEVICE.1)?;
         let mut interfaces = BTreeSet::new();
@@ -77,7 +79,8 @@ impl UsbClasses {
         self.interfaces.contains(&(HID, BOOT))
     }
 
-    /// Whether a part of it is a human interface device: keyboard, joystick, security key, power supply.
+    /// Whether a part of it is a human interface device: keyboard, joystick, security key, power
+    /// supply.
     pub fn has_hid(&self) -> bool {
         self.interfaces.iter().any(|(class, _)| *class == HID)
     }

@@ -1,4 +1,5 @@
-//! What the engines' configurations say about hooks and CDI: their texts in, the few keys that count out.
+//! What the engines' configurations say about hooks and CDI: their texts in, the few keys that
+//! count out.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -6,7 +7,8 @@ use std::path::PathBuf;
 use regex_lite::Regex;
 use serde::Deserialize;
 
-/// Where engines look for hooks when nothing else is said, oci-hooks(5), and where ours are installed.
+/// Where engines look for hooks when nothing else is said, oci-hooks(5), and where ours are
+/// installed.
 pub const DEFAULT_HOOK_DIR: &str = "/usr/share/containers/oci/hooks.d";
 
 /// The annotation by which containers ask.
@@ -87,8 +89,8 @@ impl DockerConfig {
 }
 
 impl ContainerdConfig {
-    /// Takes over what one file says; returns the patterns of the files that it imports, which are read after it
-    /// and win (containerd-config.toml(5)).
+    /// Takes over what one file says; returns the patterns of the files that it imports, which are
+    /// read after it and win (containerd-config.toml(5)).
     ///
     /// # Errors
     /// What is wrong with it.
@@ -154,8 +156,8 @@ impl CriOConfig {
     }
 }
 
-/// Takes over what one containers.conf says of hook directories: it replaces what was said before, unless it says
-/// `{append = true}` (containers.conf(5)).
+/// Takes over what one containers.conf says of hook directories: it replaces what was said before,
+/// unless it says `{append = true}` (containers.conf(5)).
 ///
 /// # Errors
 /// What is wrong with it.
@@ -192,7 +194,8 @@ pub fn take_podman_hooks_dirs(dirs: &mut Vec<PathBuf>, text: &str) -> Result<(),
     Ok(())
 }
 
-/// Reads a file of a hook directory, version 1.0.0 of oci-hooks(5); `None` when it is not such a file.
+/// Reads a file of a hook directory, version 1.0.0 of oci-hooks(5); `None` when it is not such a
+/// file.
 pub fn hook_definition(text: &str) -> Option<HookDefinition> {
     #[derive(Deserialize)]
     struct File {

@@ -196,9 +196,9 @@ pub struct CriO {
     pub config: Result<CriOConfig, String>,
     /// Its hooks.
     pub hooks: Hooks,
-    /// Directories of our hooks that the running CRI-O does not watch. It reads a directory only when an event of its watch arrives, and
-    /// has none on a directory that was created, or removed and created again, after it had started (containers/common,
-    /// pkg/hooks/monitor.go).
+    /// Directories of our hooks that the running CRI-O does not watch. It reads a directory only
+    /// when an event of its watch arrives, and has none on a directory that was created, or removed
+    /// and created again, after it had started (containers/common, pkg/hooks/monitor.go).
     pub unwatched: Vec<PathBuf>,
 }
 
@@ -229,9 +229,11 @@ pub struct Containers {
     pub watched: usize,
     /// Those that run and have none.
     pub unwatched: Vec<String>,
-    /// Those that run with our annotation, and that no hook of ours has seen: name, and how to start it instead.
+    /// Those that run with our annotation, and that no hook of ours has seen: name, and how to
+    /// start it instead.
     pub unhooked: Vec<(String, &'static str)>,
-    /// Those whose start was refused and that were not started since, the last one first: when and why.
+    /// Those whose start was refused and that were not started since, the last one first: when and
+    /// why.
     pub refused: Vec<String>,
     /// Those that are gone.
     pub gone: Vec<String>,

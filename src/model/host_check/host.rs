@@ -6,7 +6,8 @@ use super::facts::{Facts, Udevd};
 use super::finding::Finding;
 use super::version::Version;
 
-/// The first kernel with all that is used: openat2(2), pidfd_open(2), and BPF_F_REPLACE of bpf(2), which is the newest.
+/// The first kernel with all that is used: openat2(2), pidfd_open(2), and BPF_F_REPLACE of bpf(2),
+/// which is the newest.
 const OLDEST_KERNEL: Version = Version(5, 6, 0);
 
 /// What systems without systemd's own setting leave a user, fs/notify/inotify/inotify_user.c.

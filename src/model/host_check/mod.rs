@@ -1,7 +1,9 @@
-//! Whether a host is ready for hotplug: what was seen there in, a verdict for each part out, with the hint.
+//! Whether a host is ready for hotplug: what was seen there in, a verdict for each part out, with
+//! the hint.
 //!
-//! `Fail` is what loses devices without a word, or keeps a container from its devices whatever engine it has; `Warn`
-//! is what only some containers would notice, and tells them. Must not know how anything was looked at.
+//! `Fail` is what loses devices without a word, or keeps a container from its devices whatever
+//! engine it has; `Warn` is what only some containers would notice, and tells them. Must not know
+//! how anything was looked at.
 
 pub mod engine_config;
 mod engines;

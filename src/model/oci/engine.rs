@@ -1,6 +1,8 @@
-//! Which engine started a container, and what people call it: from the bundle's path and the engine's annotations.
+//! Which engine started a container, and what people call it: from the bundle's path and the
+//! engine's annotations.
 //!
-//! For display only. Annotations are as true as whoever wrote them: nothing is decided by what is said here.
+//! For display only. Annotations are as true as whoever wrote them: nothing is decided by what is
+//! said here.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,9 +38,9 @@ impl fmt::Display for Engine {
 
 /// The engine of the container with this bundle and these annotations.
 ///
-/// Bundles lie in `…/overlay-containers/ID/userdata` (podman and CRI-O, which share containers/storage; CRI-O says in
-/// `io.container.manager` that it is it), in `…/io.containerd.runtime.v2.task/moby/ID` (Docker) or in another namespace
-/// of containerd.
+/// Bundles lie in `…/overlay-containers/ID/userdata` (podman and CRI-O, which share
+/// containers/storage; CRI-O says in `io.container.manager` that it is it), in
+/// `…/io.containerd.runtime.v2.task/moby/ID` (Docker) or in another namespace of containerd.
 pub fn engine(bundle: &Path, annotations: &BTreeMap<String, String>) -> Option<Engine> {
     let parts: Vec<&str> = bundle
         .components()
@@ -60,7 +62,8 @@ pub fn engine(bundle: &Path, annotations: &BTreeMap<String, String>) -> Option<E
     }
 }
 
-/// The keys in which an engine says namespace, pod and container of a Kubernetes pod; and nerdctl its one name.
+/// The keys in which an engine says namespace, pod and container of a Kubernetes pod; and nerdctl
+/// its one name.
 const NAMES: [&[&str]; 3] = [
     &[
         "io.kubernetes.cri.sandbox-namespace",
@@ -75,11 +78,12 @@ const NAMES: [&[&str]; 3] = [
     &["nerdctl/name"],
 ];
 
-/// Where CRI-O says what it calls a container: `k8s_CONTAINER_POD_NAMESPACE_UID_ATTEMPT` (internal/factory/container,
-/// SetNameAndID). No name of Kubernetes has an underscore.
+/// Where CRI-O says what it calls a container: `k8s_CONTAINER_POD_NAMESPACE_UID_ATTEMPT`
+/// (internal/factory/container, SetNameAndID). No name of Kubernetes has an underscore.
 const CRIO_NAME: &str = "io.kubernetes.cri-o.Name";
 
-/// What the annotations call the container: `namespace/pod/container` in Kubernetes. `None` where they do not say.
+/// What the annotations call the container: `namespace/pod/container` in Kubernetes. `None` where
+/// they do not say.
 pub fn name(annotations: &BTreeMap<String, String>) -> Option<String> {
     let said = NAMES.iter().find_map(|keys| {
         let parts: Option<Vec<&str>> = keys
@@ -110,8 +114,8 @@ pub fn short_id(id: &str) -> &str {
 /// The longest name that is shown, in characters.
 const MAX_NAME: usize = 80;
 
-/// Untrusted text (an annotation, a string of a USB device) as a terminal may show it: no control characters, no
-/// direction marks, no more than 80 characters.
+/// Untrusted text (an annotation, a string of a USB device) as a terminal may show it: no control
+/// characters, no direction marks, no more than 80 characters.
 pub fn printable(text: &str) -> String {
     let is_plain = |letter: &char| !letter.is_control() && !is_invisible(*letter);
     let mut shown: String = text.trim().chars().filter(is_plain).take(MAX_NAME + 1).collect();
@@ -122,7 +126,8 @@ pub fn printable(text: &str) -> String {
     shown
 }
 
-/// Characters that take no room and can reorder what stands around them (Unicode's Bidi_Control, zero-width).
+/// Characters that take no room and can reorder what stands around them (Unicode's Bidi_Control,
+/// zero-width).
 fn is_invisible(letter: char) -> bool {
     matches!(letter, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }

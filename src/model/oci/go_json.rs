@@ -1,9 +1,10 @@
-//! JSON as Go's encoding/json decodes it into structs, which is what runc, and the engines, read config.json with.
+//! JSON as Go's encoding/json decodes it into structs, which is what runc, and the engines, read
+//! config.json with.
 //!
-//! Names of fields match in any case, also with the two letters that fold to ASCII ones (`ſ`, `K`); a field that is there
-//! twice is merged; null empties pointers, lists and maps and leaves anything else; unknown fields, numbers of any size in
-//! them, and what follows the document are passed over; a text that is not UTF-8 gets replacement characters. (Each seen with
-//! runc 1.1.5.)
+//! Names of fields match in any case, also with the two letters that fold to ASCII ones (`ſ`, `K`);
+//! a field that is there twice is merged; null empties pointers, lists and maps and leaves anything
+//! else; unknown fields, numbers of any size in them, and what follows the document are passed
+//! over; a text that is not UTF-8 gets replacement characters. (Each seen with runc 1.1.5.)
 //!
 //! Must not know which fields there are.
 
@@ -115,7 +116,8 @@ impl<'de, T: Fields> Visitor<'de> for Struct<'_, T> {
     }
 }
 
-/// A text, read as bytes: serde_json refuses one that is not UTF-8, or has half of a surrogate pair.
+/// A text, read as bytes: serde_json refuses one that is not UTF-8, or has half of a surrogate
+/// pair.
 struct Text(String);
 struct TextSeed;
 

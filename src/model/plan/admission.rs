@@ -1,5 +1,5 @@
-//! Which candidates may be attached: the decisions as data. The policy's part is made here; leases are I/O and are taken by
-//! the watcher (`watcher::admission`).
+//! Which candidates may be attached: the decisions as data. The policy's part is made here; leases
+//! are I/O and are taken by the watcher (`watcher::admission`).
 
 use crate::model::device::SysPath;
 use crate::model::plan::candidates::{Candidate, Candidates};
@@ -44,7 +44,8 @@ impl Admissions {
         candidates.iter().zip(&self.0)
     }
 
-    /// The candidates that are admitted so far, each with its decision: to be changed where there is no lease.
+    /// The candidates that are admitted so far, each with its decision: to be changed where there
+    /// is no lease.
     pub fn admitted_mut<'c, 'd, 'i>(
         &'d mut self,
         candidates: &'c Candidates<'i>,

@@ -55,7 +55,8 @@ pub struct Attachment {
     pub node_creator: NodeCreator,
     /// The links to the node, and who made each.
     pub links: BTreeMap<PathBuf, NodeCreator>,
-    /// The sequence number of the last udev event that was announced in the container; `None`: none yet.
+    /// The sequence number of the last udev event that was announced in the container; `None`: none
+    /// yet.
     pub announced: Option<u64>,
     /// When the device was attached: seconds since 1970, by the host's clock. For people.
     #[serde(default)]
@@ -108,7 +109,8 @@ impl Attachments {
         self.0.is_empty()
     }
 
-    /// The access that these attachments need. Two nodes of one number count once, with the access of both.
+    /// The access that these attachments need. Two nodes of one number count once, with the access
+    /// of both.
     pub fn grants(&self) -> GrantSet {
         let mut grants = GrantSet::new();
         for attachment in self.0.values() {

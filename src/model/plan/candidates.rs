@@ -48,7 +48,8 @@ impl Planner {
         }
     }
 
-    /// All selected devices with nodes, whether udevd has processed them or not. Those of one root follow one another.
+    /// All selected devices with nodes, whether udevd has processed them or not. Those of one root
+    /// follow one another.
     fn selected<'a>(&'a self, inventory: &'a Inventory) -> Vec<Candidate<'a>> {
         let mut selected = Vec::new();
         for (request, entry) in self.requests() {
@@ -78,7 +79,8 @@ impl Planner {
         selected
     }
 
-    /// The devices with nodes that requests would select if they were not reserved for other containers.
+    /// The devices with nodes that requests would select if they were not reserved for other
+    /// containers.
     pub fn reserved_candidates(&self, inventory: &Inventory) -> Vec<NotAttached> {
         let mut candidates = Vec::new();
         let reserved = self.reserved().iter();

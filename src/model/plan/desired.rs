@@ -38,7 +38,8 @@ struct Claim<'a> {
 /// The links of symlink rules, each with the device that gets it.
 type RuleLinks<'a> = Vec<(&'a PathBuf, &'a SysPath)>;
 
-/// The nodes that should be in the container. Notes in `plan` what is not attached, pending or postponed.
+/// The nodes that should be in the container. Notes in `plan` what is not attached, pending or
+/// postponed.
 pub(super) fn nodes<'a>(
     candidates: &'a Candidates<'a>,
     admissions: &Admissions,
@@ -163,8 +164,8 @@ fn named<'a>(
     choose(&nodes, candidates.inventory())
 }
 
-/// The node for a candidate, and its path. Of all nodes of a root `is_named` is the one that `path=` and `link=` are for; the
-/// others keep the host's paths.
+/// The node for a candidate, and its path. Of all nodes of a root `is_named` is the one that
+/// `path=` and `link=` are for; the others keep the host's paths.
 fn desired_node<'a>(
     candidate: &Candidate<'a>,
     is_named: bool,

@@ -1,8 +1,9 @@
 //! Which of a device's nodes `path=`, `link=` and symlink rules name.
 //!
-//! A USB adapter has a tty and a raw node, a camera has a button beside its pictures, a debug probe a small disk. The nodes appear
-//! one after the other, in an order that drivers and timing decide. The choice therefore rests on facts that stay the same while
-//! the device is plugged in: the node's class, the number of the USB interface, and the node's name. requests(7) documents it.
+//! A USB adapter has a tty and a raw node, a camera has a button beside its pictures, a debug probe
+//! a small disk. The nodes appear one after the other, in an order that drivers and timing decide.
+//! The choice therefore rests on facts that stay the same while the device is plugged in: the
+//! node's class, the number of the USB interface, and the node's name. requests(7) documents it.
 //!
 //! Must not know what a container has (`plan::desired`).
 
@@ -37,8 +38,8 @@ enum Class {
     Hidraw,
     /// Nodes beside the node that a device is bought for.
     Companion,
-    /// The raw USB node and GPIO pins: they exist before the nodes of the other drivers, so a program that waits for
-    /// `/dev/board` would open the wrong node.
+    /// The raw USB node and GPIO pins: they exist before the nodes of the other drivers, so a
+    /// program that waits for `/dev/board` would open the wrong node.
     OnlyIfMeant,
 }
 
@@ -52,7 +53,8 @@ pub const PINS: &str = "gpio";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank<'a> {
     class: Class,
-    /// Whether the node is not the first of its class: DVB's front end and a sound card's control node are.
+    /// Whether the node is not the first of its class: DVB's front end and a sound card's control
+    /// node are.
     is_secondary: bool,
     /// The USB interface; nodes without one come last.
     interface: u16,
@@ -116,7 +118,8 @@ fn class_of(device: &Device, inventory: &Inventory) -> Class {
     }
 }
 
-/// Whether joydev serves the same input device (drivers/input/joydev.c): keys of a headset are not a joystick.
+/// Whether joydev serves the same input device (drivers/input/joydev.c): keys of a headset are not
+/// a joystick.
 fn is_joystick(event: &Device, inventory: &Inventory) -> bool {
     let parent = event.syspath.parent();
     parent.is_some_and(|parent| {
@@ -125,16 +128,17 @@ fn is_joystick(event: &Device, inventory: &Inventory) -> bool {
     })
 }
 
-/// The number of the USB interface that the node hangs on. The kernel names interfaces `BUS-PORT:CONFIGURATION.INTERFACE`, in
-/// decimal (drivers/usb/core/message.c, usb_set_configuration).
+/// The number of the USB interface that the node hangs on. The kernel names interfaces
+/// `BUS-PORT:CONFIGURATION.INTERFACE`, in decimal (drivers/usb/core/message.c,
+/// usb_set_configuration).
 fn interface_of(device: &Device, inventory: &Inventory) -> Option<u16> {
     let mut ancestors = inventory.ancestors(&device.syspath);
     let interface = ancestors.find(|ancestor| ancestor.devtype.as_deref() == Some("usb_interface"))?;
     interface.syspath.name().rsplit_once('.')?.1.parse().ok()
 }
 
-/// The physical device that a node belongs to: its USB device, else the nearest device of another subsystem (a SCSI disk, a
-/// PCI function), else the topmost device of its own.
+/// The physical device that a node belongs to: its USB device, else the nearest device of another
+/// subsystem (a SCSI disk, a PCI function), else the topmost device of its own.
 pub fn unit_of(device: &Device, inventory: &Inventory) -> SysPath {
     let is_usb = |device: &&Device| device.devtype.as_deref() == Some("usb_device");
     let own = [device];
@@ -159,15 +163,16 @@ pub struct NameCandidate<'a> {
     pub device: &'a Device,
     /// Whether the container has the name for this node now.
     pub has_name: bool,
-    /// Whether the node can be attached now. A better node that waits (for udevd, for another container) is not replaced by a
-    /// worse one for this time.
+    /// Whether the node can be attached now. A better node that waits (for udevd, for another
+    /// container) is not replaced by a worse one for this time.
     pub is_ready: bool,
 }
 
 /// The node that gets the name; `None` if there is none, or if it is not ready.
 ///
-/// Among the nodes of one physical device the rank alone decides, whichever node came first. Among several physical devices
-/// below one root (two adapters on a hub), the class decides, then the device that has the name keeps it.
+/// Among the nodes of one physical device the rank alone decides, whichever node came first. Among
+/// several physical devices below one root (two adapters on a hub), the class decides, then the
+/// device that has the name keeps it.
 pub fn choose<'a>(candidates: &[NameCandidate<'a>], inventory: &Inventory) -> Option<&'a Device> {
     let best = candidates
         .iter()
@@ -218,7 +223,8 @@ pub fn can_name(request: &Request, device: &Device) -> bool {
     !is_pins || means_nodes(request) || means_itself(request, device)
 }
 
-/// Whether the device, which the container gets, is what the request names, and not something below it.
+/// Whether the device, which the container gets, is what the request names, and not something below
+/// it.
 fn means_itself(request: &Request, device: &Device) -> bool {
     request
         .selectors()
@@ -229,7 +235,8 @@ fn is_raw_usb(device: &Device) -> bool {
     device.devtype.as_deref() == Some("usb_device")
 }
 
-/// Whether the request picks nodes, not devices that have nodes: `only=`, or a selector that is about a path of /dev.
+/// Whether the request picks nodes, not devices that have nodes: `only=`, or a selector that is
+/// about a path of /dev.
 fn means_nodes(request: &Request) -> bool {
     let is_of_nodes = |selector: &Selector| {
         matches!(

@@ -1,4 +1,5 @@
-//! Why a selected device is not attached: one type, and one text for log, status, `match` and `explain`.
+//! Why a selected device is not attached: one type, and one text for log, status, `match` and
+//! `explain`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -65,7 +66,8 @@ impl NotAttached {
         }
     }
 
-    /// The same, and where it waits, `holders` behind the reason: the containers that hold the lease.
+    /// The same, and where it waits, `holders` behind the reason: the containers that hold the
+    /// lease.
     pub fn with_holders(&self, holders: &str) -> Self {
         let mut named = self.clone();
         if let Reason::Waiting(reason) = &mut named.reason {
@@ -85,7 +87,8 @@ impl NotAttached {
     }
 }
 
-/// The same, in the order of kinds in which all of them are shown. (A stable sort takes more code in the watcher.)
+/// The same, in the order of kinds in which all of them are shown. (A stable sort takes more code
+/// in the watcher.)
 pub(super) fn by_kind(all: Vec<NotAttached>) -> Vec<NotAttached> {
     let mut kinds = [const { Vec::new() }; 4];
     for not_attached in all {

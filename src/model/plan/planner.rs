@@ -17,7 +17,8 @@ use crate::model::request::selector::{DeviceSelector, Found};
 use crate::model::request::symlink::SymlinkRule;
 use crate::model::request::{OnRemoval, Request};
 
-/// The requests of one container with their roots, and the facts about remote devices that decide what they select.
+/// The requests of one container with their roots, and the facts about remote devices that decide
+/// what they select.
 #[derive(Debug, Clone)]
 pub struct Planner {
     entries: Vec<RequestEntry>,
@@ -43,7 +44,8 @@ pub struct RootRemoved {
     pub request: RequestId,
     /// What is to happen to the container.
     pub action: OnRemoval,
-    /// How long the request may be without a root before that happens; `None`: it happens whatever other roots there are.
+    /// How long the request may be without a root before that happens; `None`: it happens whatever
+    /// other roots there are.
     pub grace: Option<Duration>,
 }
 
@@ -180,8 +182,8 @@ impl Planner {
         }
     }
 
-    /// Removes requests with these texts and origins. Returns the index of the first removed one, or the number of requests.
-    /// Rules for links stay: they request no device by themselves.
+    /// Removes requests with these texts and origins. Returns the index of the first removed one,
+    /// or the number of requests. Rules for links stay: they request no device by themselves.
     pub fn remove(&mut self, entries: &[RequestEntry]) -> usize {
         let goes = |old: &RequestEntry| {
             entries
@@ -197,7 +199,8 @@ impl Planner {
 
     /// Updates the roots of all requests, and returns the previous roots that are gone.
     ///
-    /// A parent that was found (`parent-of:`) stays selected while it exists, also when the child that selected it is gone.
+    /// A parent that was found (`parent-of:`) stays selected while it exists, also when the child
+    /// that selected it is gone.
     pub fn find_roots(&mut self, inventory: &Inventory) -> Vec<RootRemoved> {
         let mut removed = Vec::new();
         self.undecided.clear();
@@ -254,8 +257,9 @@ impl Planner {
         }
     }
 
-    /// The udev links that can change the plan when they move: links of the roots, of the devices above and below them, and
-    /// all links that point elsewhere than to the device that claims them.
+    /// The udev links that can change the plan when they move: links of the roots, of the devices
+    /// above and below them, and all links that point elsewhere than to the device that claims
+    /// them.
     pub fn followed_links<'a>(&self, inventory: &'a Inventory) -> BTreeSet<&'a PathBuf> {
         let roots = self.entries.iter().flat_map(|entry| &entry.roots);
         let devices = roots.flat_map(|root| inventory.at_or_below(root).chain(inventory.ancestors(root)));
@@ -265,11 +269,12 @@ impl Planner {
         links
     }
 
-    /// Whether a change of this device, which the inventory has already, can change the plan: a request selects it, or it is
-    /// at, below or above a root (a rule for links looks at parents).
+    /// Whether a change of this device, which the inventory has already, can change the plan: a
+    /// request selects it, or it is at, below or above a root (a rule for links looks at parents).
     ///
-    /// Most devices of a host concern no request, and planning is expensive. A parent that appears after the child that selects
-    /// it is not recognized here; the plan of the next second finds it.
+    /// Most devices of a host concern no request, and planning is expensive. A parent that appears
+    /// after the child that selects it is not recognized here; the plan of the next second finds
+    /// it.
     pub fn is_affected_by(&self, syspath: &SysPath, inventory: &Inventory) -> bool {
         let device = inventory.get(syspath);
         // A device under verification can become available without a uevent, so plan again.
@@ -310,8 +315,8 @@ pub fn moved(path: &SysPath, from: &SysPath, to: &SysPath) -> Option<SysPath> {
         .then(|| SysPath::new(format!("{to}{}", &path.as_str()[from.as_str().len()..])))
 }
 
-/// The roots of one selector now. Adds to `undecided` the devices whose udev facts decide about a device that the selector
-/// matches as far as the kernel's facts go.
+/// The roots of one selector now. Adds to `undecided` the devices whose udev facts decide about a
+/// device that the selector matches as far as the kernel's facts go.
 fn roots_of(
     selector: &DeviceSelector,
     inventory: &Inventory,

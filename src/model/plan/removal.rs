@@ -1,5 +1,5 @@
-//! When a removed root leads to what `on-removal=` says: at once, or when the grace period ends and the request still has no
-//! root.
+//! When a removed root leads to what `on-removal=` says: at once, or when the grace period ends and
+//! the request still has no root.
 //!
 //! Must not know how a container is stopped (`watcher`), and reads no clock.
 
@@ -15,7 +15,8 @@ pub struct Removals {
 }
 
 impl Removals {
-    /// Takes in roots that were removed just now, with the planner that has removed them. Returns those to act on at once.
+    /// Takes in roots that were removed just now, with the planner that has removed them. Returns
+    /// those to act on at once.
     ///
     /// Forgets a pending removal whose request has a root again, or is gone.
     pub fn take(&mut self, removed: Vec<RootRemoved>, planner: &Planner, now: Instant) -> Vec<RootRemoved> {

@@ -71,8 +71,9 @@ pub struct Plan {
     pub not_attached: Vec<NotAttached>,
     /// Devices that udevd has not processed yet and whose facts decide about a candidate.
     pub pending: Vec<SysPath>,
-    /// Devices that a requested link points to and that udevd has not processed yet. The link can be left from a removed device
-    /// with the same node name, so such a device is not attached before udevd has processed it, however long that takes.
+    /// Devices that a requested link points to and that udevd has not processed yet. The link can
+    /// be left from a removed device with the same node name, so such a device is not attached
+    /// before udevd has processed it, however long that takes.
     pub unconfirmed_links: Vec<SysPath>,
     /// The nodes and links that the plan would create if they were not postponed.
     pub postponed: Vec<PathBuf>,

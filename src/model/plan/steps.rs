@@ -31,8 +31,8 @@ pub fn remove_all(current: &Current<'_>) -> Vec<Step> {
     plan.steps
 }
 
-/// The part of `granted` that attachments need whose device still has the number of their node. Looks up each attachment, and
-/// evaluates no selector.
+/// The part of `granted` that attachments need whose device still has the number of their node.
+/// Looks up each attachment, and evaluates no selector.
 pub fn still_due(granted: &GrantSet, attachments: &Attachments, inventory: &Inventory) -> GrantSet {
     let mut due = GrantSet::new();
     for (_, attachment) in attachments.iter() {
@@ -124,7 +124,8 @@ fn append_additions(desired: &Desired<'_>, current: &Current<'_>, plan: &mut Pla
             });
         }
         let announced = attached.and_then(|attachment| attachment.announced);
-        // udevd sends no event for a device that gains or loses a link; the container's udev database is to have it.
+        // udevd sends no event for a device that gains or loses a link; the container's udev
+        // database is to have it.
         let has_other_links = attached.is_some_and(|attachment| attachment.device.links != node.device.links);
         if node.device.seen > Seen::Kernel && (announced != Some(node.device.seqnum) || has_other_links) {
             steps.push(Step::Announce { path: path.clone() });

@@ -1,4 +1,5 @@
-//! Which block devices the host itself uses. Must not know how that is found out (`host::host_use`).
+//! Which block devices the host itself uses. Must not know how that is found out
+//! (`host::host_use`).
 
 use std::collections::BTreeMap;
 
@@ -23,7 +24,8 @@ impl Use {
     }
 }
 
-/// The block devices that hold something of the host's: a mounted file system, swap, a part of another device.
+/// The block devices that hold something of the host's: a mounted file system, swap, a part of
+/// another device.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostUse {
     uses: BTreeMap<(u32, u32), Use>,
@@ -40,7 +42,8 @@ impl HostUse {
         Self::used(uses)
     }
 
-    /// The host uses exactly these (major, minor), in these ways; of several ways of one the first counts.
+    /// The host uses exactly these (major, minor), in these ways; of several ways of one the first
+    /// counts.
     pub fn used(uses: impl IntoIterator<Item = ((u32, u32), Use)>) -> Self {
         let mut known = BTreeMap::new();
         for (number, its) in uses {

@@ -1,4 +1,5 @@
-//! The devices that untrusted requests get only by an allow rule or not at all, with the reasons: one table for code and documentation.
+//! The devices that untrusted requests get only by an allow rule or not at all, with the reasons:
+//! one table for code and documentation.
 //!
 //! `packaging/policy.md` shows the same lines; a test holds the two together.
 
@@ -22,8 +23,9 @@ pub const HOST_DISK_USB: &str = "host-disk-usb";
 /// The name of the line for disks that the host uses.
 const HOST_DISK: &str = "host-disk";
 
-/// udev's input_id properties of what people type on and point with (udev-builtin-input_id.c). A joystick is none of
-/// these, nor is what has ID_INPUT_KEY alone: that is any device with one key, such as a camera's button.
+/// udev's input_id properties of what people type on and point with (udev-builtin-input_id.c). A
+/// joystick is none of these, nor is what has ID_INPUT_KEY alone: that is any device with one key,
+/// such as a camera's button.
 const SEAT: [&str; 7] = [
     "ID_INPUT_KEYBOARD",
     "ID_INPUT_MOUSE",
@@ -44,10 +46,11 @@ pub struct Line {
     pub reason: &'static str,
     /// Whether no allow rule lifts it: only trusted requests get such a device.
     pub always: bool,
-    /// The kernel's names: subsystem, and patterns of names with `*` for the rest and `#` for digits.
+    /// The kernel's names: subsystem, and patterns of names with `*` for the rest and `#` for
+    /// digits.
     names: &'static [(&'static str, &'static [&'static str])],
-    /// Character device numbers that are the same everywhere (Documentation/admin-guide/devices.txt): major, first
-    /// and last minor.
+    /// Character device numbers that are the same everywhere
+    /// (Documentation/admin-guide/devices.txt): major, first and last minor.
     numbers: &'static [(u32, u32, u32)],
     /// Their nodes below /dev, as patterns.
     nodes: &'static [&'static str],
@@ -306,7 +309,8 @@ fn is_used_by_the_host(subject: &Subject<'_>) -> Found {
     yes_if(!is_usb_device(subject.device()) && used_by_the_host(subject).is_some())
 }
 
-/// A USB device's node: whoever has it can unbind the disk's driver, and speak with the disk itself.
+/// A USB device's node: whoever has it can unbind the disk's driver, and speak with the disk
+/// itself.
 fn has_a_disk_of_the_host(subject: &Subject<'_>) -> Found {
     yes_if(is_usb_device(subject.device()) && used_by_the_host(subject).is_some())
 }
@@ -341,8 +345,8 @@ fn used_by_the_host(subject: &Subject<'_>) -> Option<Because> {
     used.or_else(over)
 }
 
-/// An input node by what its own device reports; a hidraw or hiddev node by what its HID interface reports; a USB node
-/// by all of its device's.
+/// An input node by what its own device reports; a hidraw or hiddev node by what its HID interface
+/// reports; a USB node by all of its device's.
 fn is_at_the_seat(subject: &Subject<'_>) -> Found {
     let device = subject.device();
     match device.subsystem.as_deref() {
@@ -360,8 +364,8 @@ fn is_at_the_seat(subject: &Subject<'_>) -> Found {
     }
 }
 
-/// A keyboard or mouse that says so in its descriptors is known before any driver is bound; what else reports to HID
-/// is known by its HID devices.
+/// A keyboard or mouse that says so in its descriptors is known before any driver is bound; what
+/// else reports to HID is known by its HID devices.
 fn is_typed_on(subject: &Subject<'_>, device: &Device, classes: &UsbClasses) -> Found {
     if classes.is_keyboard_or_mouse() {
         return Found::Yes;
@@ -375,9 +379,10 @@ fn is_typed_on(subject: &Subject<'_>, device: &Device, classes: &UsbClasses) -> 
     reports_what_is_typed(subject, device)
 }
 
-/// Whether a HID device at or below this one says that it is a keyboard or a mouse, or has inputs that are. The touchpad
-/// of a gamepad does not count here: who reads the gamepad's reports learns what is played, and nobody types or points
-/// with it elsewhere. (Its own event node is a touchpad's all the same.)
+/// Whether a HID device at or below this one says that it is a keyboard or a mouse, or has inputs
+/// that are. The touchpad of a gamepad does not count here: who reads the gamepad's reports learns
+/// what is played, and nobody types or points with it elsewhere. (Its own event node is a
+/// touchpad's all the same.)
 fn reports_what_is_typed(subject: &Subject<'_>, owner: &Device) -> Found {
     let at_or_below = || subject.inventory.at_or_below(&owner.syspath);
     let is_hid = |device: &&Device| device.subsystem.as_deref() == Some("hid");
@@ -400,8 +405,9 @@ fn reports_what_is_typed(subject: &Subject<'_>, owner: &Device) -> Found {
     })
 }
 
-/// Whether people type on an input node's device, or point with it: what the kernel says is certain, and udev may add to
-/// it. Where no udevd runs, the kernel's word is all; what neither has said anything of counts as a keyboard.
+/// Whether people type on an input node's device, or point with it: what the kernel says is
+/// certain, and udev may add to it. Where no udevd runs, the kernel's word is all; what neither has
+/// said anything of counts as a keyboard.
 fn is_seat_input(subject: &Subject<'_>, device: &Device, without_touchpad: bool) -> Found {
     let mut above = subject.inventory.ancestors(&device.syspath);
     let found = above

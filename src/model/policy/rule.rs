@@ -19,8 +19,8 @@ use crate::model::request::selector::{Chain, DeviceSelector, Found, Glob, Select
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct RuleDefinition {
-    /// Selectors as in requests, without `parent-of:` and options. A device is meant when it, or one above it, is
-    /// what one of them says.
+    /// Selectors as in requests, without `parent-of:` and options. A device is meant when it, or
+    /// one above it, is what one of them says.
     pub devices: Vec<String>,
     /// The access that is allowed, or refused; everything unless it is said.
     pub access: Option<Access>,
@@ -230,12 +230,14 @@ impl Rule {
             && self.annotations.iter().all(has)
     }
 
-    /// Whether the rule speaks of devices of another host by their host, and surely means what is asked for.
+    /// Whether the rule speaks of devices of another host by their host, and surely means what is
+    /// asked for.
     pub fn covers(&self, remote: &RemoteDevice) -> bool {
         self.remote(remote, ServerDevice::covers)
     }
 
-    /// The same, and whether it could mean what is asked for: who asks vaguely is not to have what is denied by name.
+    /// The same, and whether it could mean what is asked for: who asks vaguely is not to have what
+    /// is denied by name.
     pub fn may_mean(&self, remote: &RemoteDevice) -> bool {
         self.remote(remote, ServerDevice::may_overlap)
     }
@@ -252,7 +254,8 @@ impl Rule {
         self.finds_in(subject.chain())
     }
 
-    /// The same, by what sysfs says of it alone: for rules that allow, as the path of `node:` is the request's.
+    /// The same, by what sysfs says of it alone: for rules that allow, as the path of `node:` is
+    /// the request's.
     pub fn finds_in_sysfs(&self, subject: &Subject<'_>) -> Found {
         subject
             .in_sysfs()

@@ -10,8 +10,8 @@ use crate::model::request::selector::Chain;
 
 /// One device, with its surroundings.
 pub struct Subject<'a> {
-    /// The device, and where it is a node that sysfs does not know by path: also the device of that number. Then
-    /// what lies above, the nearest first.
+    /// The device, and where it is a node that sysfs does not know by path: also the device of that
+    /// number. Then what lies above, the nearest first.
     chain: Chain<'a>,
     /// All devices.
     pub inventory: &'a Inventory,
@@ -29,8 +29,9 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// The same for deny rules, which reach from what a block device is made of up to it, as from a disk down to its
-    /// partitions: the devices behind a loop device, under one of the device mapper's or md's.
+    /// The same for deny rules, which reach from what a block device is made of up to it, as from a
+    /// disk down to its partitions: the devices behind a loop device, under one of the device
+    /// mapper's or md's.
     pub fn for_deny(device: &'a Device, inventory: &'a Inventory, host_use: &'a HostUse) -> Self {
         let subject = Self::new(device, inventory, host_use);
         let lower = same_data::made_of(device, inventory);
@@ -53,7 +54,8 @@ impl<'a> Subject<'a> {
         device.is_some_and(|device| device.seen == Seen::Kernel)
     }
 
-    /// A device of the chain that udevd is still expected to process, or whose facts nobody has looked up yet.
+    /// A device of the chain that udevd is still expected to process, or whose facts nobody has
+    /// looked up yet.
     pub fn next_awaited(&self) -> Option<SysPath> {
         let mut chain = self.chain.all().iter();
         let awaited = chain.find(|device| device.seen == Seen::Kernel)?;
@@ -70,13 +72,15 @@ impl<'a> Subject<'a> {
         self.chain.own()
     }
 
-    /// The device, by all its names, and what lies above it: what a rule's selectors are held against.
+    /// The device, by all its names, and what lies above it: what a rule's selectors are held
+    /// against.
     pub fn chain(&self) -> &Chain<'a> {
         &self.chain
     }
 
-    /// The device that sysfs has under the number, and what lies above it, without the path that a request gave it.
-    /// `None` for a node of a number that sysfs does not have: nobody but who wrote the request says what it is.
+    /// The device that sysfs has under the number, and what lies above it, without the path that a
+    /// request gave it. `None` for a node of a number that sysfs does not have: nobody but who
+    /// wrote the request says what it is.
     pub fn in_sysfs(&self) -> Option<Chain<'a>> {
         let real = self.device();
         let is_known = real.subsystem.as_deref() != Some(STATIC_NODE);
@@ -102,8 +106,8 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// The block devices whose use by the host decides about this device; none where it is no matter. Costs no more
-/// than looking below the device.
+/// The block devices whose use by the host decides about this device; none where it is no matter.
+/// Costs no more than looking below the device.
 pub fn blocks_that_decide<'a>(device: &'a Device, inventory: &'a Inventory) -> Vec<&'a Device> {
     let real = inventory.real(device);
     let above: Vec<&Device> = match real.subsystem.as_deref() {
@@ -113,9 +117,9 @@ pub fn blocks_that_decide<'a>(device: &'a Device, inventory: &'a Inventory) -> V
     blocks_of(real, &above, inventory)
 }
 
-/// Its own disk with all partitions, and the disk behind a loop device: that has the bytes of that disk. (A device of the
-/// device mapper's has bytes of its own: a volume group whose other volume holds the host's root may give one to a
-/// container.)
+/// Its own disk with all partitions, and the disk behind a loop device: that has the bytes of that
+/// disk. (A device of the device mapper's has bytes of its own: a volume group whose other volume
+/// holds the host's root may give one to a container.)
 fn blocks_of<'a>(device: &'a Device, above: &[&'a Device], inventory: &'a Inventory) -> Vec<&'a Device> {
     let mut found: Vec<&Device> = blocks(device, above, inventory).collect();
     if device.subsystem.as_deref() == Some("block") {

@@ -1,4 +1,5 @@
-//! The policy on recorded devices: every line of the table, every kind of rule, and what must hold for all rules.
+//! The policy on recorded devices: every line of the table, every kind of rule, and what must hold
+//! for all rules.
 
 mod disks;
 mod inputs;
@@ -159,7 +160,8 @@ static HOST: LazyLock<Host> = LazyLock::new(|| Host::new(host()));
 static HOST_BEFORE_UDEVD: LazyLock<Host> =
     LazyLock::new(|| Host::new(host().into_iter().map(before_udev).collect()));
 
-/// The host uses its SATA disk's second partition, and a desktop has mounted the drive of a debug probe.
+/// The host uses its SATA disk's second partition, and a desktop has mounted the drive of a debug
+/// probe.
 fn root_on_sda2() -> HostUse {
     let mounted = |point: &str| Use::new(format!("is mounted at {point:?}"), Some("unmount it"));
     HostUse::used([((8, 2), mounted("/")), ((8, 33), mounted("/media/DAPLINK"))])

@@ -1,7 +1,8 @@
-//! The address of a USB device of another host: `HOST[:PORT]/VID:PID[:SERIAL]`, `HOST[:PORT]/busid:BUSID`.
+//! The address of a USB device of another host: `HOST[:PORT]/VID:PID[:SERIAL]`,
+//! `HOST[:PORT]/busid:BUSID`.
 //!
-//! Either id may be `*`. `nth:2:VID:PID` is a second device with the same ids, for a further request; `busid:BUSID:VID:PID`
-//! is the device at that port of the server, if it has these ids.
+//! Either id may be `*`. `nth:2:VID:PID` is a second device with the same ids, for a further
+//! request; `busid:BUSID:VID:PID` is the device at that port of the server, if it has these ids.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -19,7 +20,8 @@ pub const DEFAULT_PORT: u16 = 3240;
 const MAX_HOST: usize = 253;
 /// The field for it on the wire has 32 bytes, the last of which is NUL.
 const MAX_BUSID: usize = 31;
-/// A string descriptor has at most 126 UTF-16 units (USB 2.0, 9.6.7); each has at most 3 bytes in UTF-8.
+/// A string descriptor has at most 126 UTF-16 units (USB 2.0, 9.6.7); each has at most 3 bytes in
+/// UTF-8.
 const MAX_SERIAL: usize = 378;
 /// How much of a wrong text a message shows, in characters.
 const SHOWN: usize = 40;
@@ -91,7 +93,8 @@ pub enum AddressError {
     },
 }
 
-/// A USB/IP server. `FromStr` and `Display` are each other's inverse; both leave the default port out.
+/// A USB/IP server. `FromStr` and `Display` are each other's inverse; both leave the default port
+/// out.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Server {
     host: String,
@@ -345,8 +348,8 @@ impl ServerDevice {
         }
     }
 
-    /// Whether a device with this serial number matches the one that the request names, if it names one: in the device's own
-    /// spelling or in udev's.
+    /// Whether a device with this serial number matches the one that the request names, if it names
+    /// one: in the device's own spelling or in udev's.
     pub fn matches_serial(&self, serial: Option<&str>) -> bool {
         let wanted = self.identity().and_then(|(_, serial)| serial);
         wanted.is_none_or(|wanted| serial.is_some_and(|serial| serial::same(serial, wanted)))
@@ -364,8 +367,8 @@ impl ServerDevice {
         is_there && is_it
     }
 
-    /// Whether `requested` may name a device that this names: unless both name a bus id, an id or a serial number, and not the
-    /// same.
+    /// Whether `requested` may name a device that this names: unless both name a bus id, an id or a
+    /// serial number, and not the same.
     pub fn may_overlap(&self, requested: &ServerDevice) -> bool {
         fn agree<T: PartialEq>(one: Option<T>, other: Option<T>) -> bool {
             one.is_none() || other.is_none() || one == other

@@ -29,13 +29,15 @@ impl Binding {
     }
 }
 
-/// The connection of a remote device that was attached. `FromStr` and `Display` are each other's inverse.
+/// The connection of a remote device that was attached. `FromStr` and `Display` are each other's
+/// inverse.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct LastConnection {
     /// The bus id of the device at the server.
     pub busid: BusId,
-    /// The port of the virtual controllers. The next attachment uses another one: the old device may leave late.
+    /// The port of the virtual controllers. The next attachment uses another one: the old device
+    /// may leave late.
     pub port: u32,
     /// The local TCP port.
     pub local_port: u16,

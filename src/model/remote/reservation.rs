@@ -1,12 +1,14 @@
 //! Which container a remote device is reserved for, and what follows for all others.
 //!
-//! A remote device that was attached for a container is for the `usbip:` requests of that container. Requests for devices of
-//! this host (`usb:` and others) do not select it. One that an operator attached is for all.
+//! A remote device that was attached for a container is for the `usbip:` requests of that
+//! container. Requests for devices of this host (`usb:` and others) do not select it. One that an
+//! operator attached is for all.
 
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{DevNum, Device, SysPath};
 
-/// A remote device that is attached to this host, or is being attached, and the container that it is reserved for.
+/// A remote device that is attached to this host, or is being attached, and the container that it
+/// is reserved for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reservation {
     /// The address of the device, with its bus id.
@@ -33,7 +35,8 @@ pub struct ReservedDevice {
 }
 
 impl Reservation {
-    /// What the reservation keeps from the requests of `container`; `None` when they may select the device.
+    /// What the reservation keeps from the requests of `container`; `None` when they may select the
+    /// device.
     pub fn against(&self, container: &str, inventory: &Inventory) -> Option<ReservedDevice> {
         let present = inventory.get(&self.syspath);
         let present = present.and_then(|device| Some(device.node.as_ref()?.num));

@@ -1,4 +1,5 @@
-//! Where sysfs has the virtual USB host controllers, vhci_hcd: everything that is attached by USB/IP is below them.
+//! Where sysfs has the virtual USB host controllers, vhci_hcd: everything that is attached by
+//! USB/IP is below them.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,8 @@ use crate::model::device::SysPath;
 /// The directory of the controllers.
 pub const PLATFORM: &str = "/sys/devices/platform";
 
-/// The path of a controller without its number, and so the prefix of the paths of all attached devices.
+/// The path of a controller without its number, and so the prefix of the paths of all attached
+/// devices.
 pub const CONTROLLERS: &str = "/sys/devices/platform/vhci_hcd.";
 
 /// The name of a controller without its number.

@@ -31,7 +31,8 @@ pub const LOWRISC_SYMLINKS: &str = "org.lowrisc.hotplug.symlinks";
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct LowriscLifecycle {
-    /// Whether the container is refused when a device is absent at its start, as container-hotplug does.
+    /// Whether the container is refused when a device is absent at its start, as container-hotplug
+    /// does.
     pub required: bool,
     /// What happens when the device goes; container-hotplug kills.
     pub on_removal: OnRemoval,
@@ -119,10 +120,11 @@ pub fn is_ours(key: &str) -> bool {
     key.starts_with(PREFIX) || [LOWRISC_DEVICES, LOWRISC_DEVICE, LOWRISC_SYMLINKS].contains(&key)
 }
 
-/// Reads all annotations of ours and of container-hotplug; others are not looked at. What they ask adds up.
+/// Reads all annotations of ours and of container-hotplug; others are not looked at. What they ask
+/// adds up.
 ///
-/// # Errors
-/// When a value is malformed or names a class that there is not, or a key of our prefix is unknown; nothing is taken then.
+/// # Errors When a value is malformed or names a class that there is not, or a key of our prefix is
+/// unknown; nothing is taken then.
 pub fn read(
     annotations: &Annotations,
     lowrisc: &LowriscLifecycle,

@@ -169,8 +169,8 @@ impl Classes {
         self.by_name.extend(later.by_name);
     }
 
-    /// Notes a file with an error: a class that it may define or change cannot be used. `text` is the file's, as far as it
-    /// can be read; `fault` the error.
+    /// Notes a file with an error: a class that it may define or change cannot be used. `text` is
+    /// the file's, as far as it can be read; `fault` the error.
     pub fn set_aside(&mut self, text: Option<String>, fault: String) {
         self.set_aside.push((text, fault));
     }
@@ -193,8 +193,9 @@ impl Classes {
         &self.defined_in
     }
 
-    /// The requests, with each class replaced by its own. An option at the use overrides the class's, but an untrusted use
-    /// cannot widen the class: the access is what both have, and `only=` cannot be replaced.
+    /// The requests, with each class replaced by its own. An option at the use overrides the
+    /// class's, but an untrusted use cannot widen the class: the access is what both have, and
+    /// `only=` cannot be replaced.
     ///
     /// # Errors
     /// When a class is not known, or all together are more than [`MAX_REQUESTS`].

@@ -8,7 +8,8 @@ use super::{Options, Request};
 use crate::model::device::Access;
 use crate::model::quoting::shown;
 
-/// The most characters of a class's name: with `oci-hotplug.dev-` before it, it is still the name of a file.
+/// The most characters of a class's name: with `oci-hotplug.dev-` before it, it is still the name
+/// of a file.
 pub const MAX_CLASS_NAME: usize = 63;
 
 /// How many characters of a name are echoed.
@@ -34,7 +35,8 @@ pub struct ClassUse {
     pub given: Vec<&'static str>,
 }
 
-/// The name of a class: letters, digits, and `-`, `_`, `.` in between. It is a device's name to CDI, too.
+/// The name of a class: letters, digits, and `-`, `_`, `.` in between. It is a device's name to
+/// CDI, too.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClassName(String);
 
@@ -128,10 +130,11 @@ impl ClassUse {
         request
     }
 
-    /// The same, where nothing may become more than the class gives: the access is what both have in common.
+    /// The same, where nothing may become more than the class gives: the access is what both have
+    /// in common.
     ///
-    /// # Errors
-    /// The option that asks for more: nothing is left of the access, or `only=` names what the class's does not.
+    /// # Errors The option that asks for more: nothing is left of the access, or `only=` names what
+    /// the class's does not.
     pub fn narrowing(&self, request: &Request) -> Result<Request, &'static str> {
         let mut narrowed = self.applied_to(request);
         let class = &request.options;

@@ -1,7 +1,8 @@
-//! What the requests of a container may cost the host, which evaluates their selectors for every device.
+//! What the requests of a container may cost the host, which evaluates their selectors for every
+//! device.
 //!
-//! Costs are counted in bytes of a compiled expression: time and memory grow alike with them. Must not know where a
-//! request was written.
+//! Costs are counted in bytes of a compiled expression: time and memory grow alike with them. Must
+//! not know where a request was written.
 
 use super::{ListItem, Options, Request};
 use crate::model::request::selector::Selector;

@@ -31,11 +31,13 @@ pub struct RequestEntry {
     /// The CDI device by whose name it was attached, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cdi: Option<String>,
-    /// The devices that it selected when last looked at: the container gets what is at or below them.
+    /// The devices that it selected when last looked at: the container gets what is at or below
+    /// them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub roots: BTreeSet<SysPath>,
-    /// Those of them that a selector without `parent-of:` selected, and none with it: they are roots as long as it selects
-    /// them. A parent stays one when the device that led to it is gone. `None` when the watcher was restarted: it is not known.
+    /// Those of them that a selector without `parent-of:` selected, and none with it: they are
+    /// roots as long as it selects them. A parent stays one when the device that led to it is gone.
+    /// `None` when the watcher was restarted: it is not known.
     #[serde(skip)]
     pub named: Option<BTreeSet<SysPath>>,
 }

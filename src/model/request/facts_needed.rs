@@ -11,28 +11,33 @@ use crate::model::request::entry::RequestEntry;
 use crate::model::request::selector::Selector;
 use crate::model::request::symlink::SymlinkRule;
 
-/// The attribute that holds a USB device's descriptors. It is no text, and may be long: its snapshot has only their
-/// classes (`usb_classes`).
+/// The attribute that holds a USB device's descriptors. It is no text, and may be long: its
+/// snapshot has only their classes (`usb_classes`).
 pub const DESCRIPTORS: &str = "descriptors";
 
-/// The attribute that holds a HID device's report descriptor: its snapshot has only its usages (`hid_usages`).
+/// The attribute that holds a HID device's report descriptor: its snapshot has only its usages
+/// (`hid_usages`).
 pub const REPORT_DESCRIPTOR: &str = "report_descriptor";
 
-/// The directory that holds an input device's bitmaps: its snapshot has only what they come to (`input_capabilities`).
+/// The directory that holds an input device's bitmaps: its snapshot has only what they come to
+/// (`input_capabilities`).
 pub const CAPABILITIES: &str = "capabilities";
 
 /// The facts of devices that requests and rules evaluate.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FactsNeeded {
-    /// sysfs attributes by name, and the only DEVTYPE that each is read of; `None`: of every device.
+    /// sysfs attributes by name, and the only DEVTYPE that each is read of; `None`: of every
+    /// device.
     pub attributes: BTreeMap<String, Option<String>>,
-    /// Paths below `/dev` and `/sys` whose links are followed on the host: each is an alias of the device that it leads to.
+    /// Paths below `/dev` and `/sys` whose links are followed on the host: each is an alias of the
+    /// device that it leads to.
     ///
     /// Those of `/sys` may contain `..`: they must be followed beneath `/sys`.
     pub followed_paths: BTreeSet<PathBuf>,
     /// Nodes that udev does not know.
     pub static_nodes: BTreeSet<PathBuf>,
-    /// Whether udev's properties, tags and links are read of all devices. Of selected devices they are always read.
+    /// Whether udev's properties, tags and links are read of all devices. Of selected devices they
+    /// are always read.
     pub udev_of_all: bool,
 }
 
@@ -54,8 +59,9 @@ impl FactsNeeded {
         for request in requests {
             for term in request.selectors().flat_map(|selector| selector.terms()) {
                 needed.add_selector(&term.selector);
-                // A link that is the whole selector is followed on the host (`followed_paths`), and udev's facts are read for the one
-                // device that it points to. Beside other terms, the link must be known for each device that these match.
+                // A link that is the whole selector is followed on the host (`followed_paths`), and
+                // udev's facts are read for the one device that it points to. Beside other terms,
+                // the link must be known for each device that these match.
                 let is_followed =
                     matches!(term.selector, Selector::DevNode(_)) && request.selector.terms().len() == 1;
                 needed.udev_of_all |= term.selector.needs_udev() && !is_followed;
@@ -73,9 +79,10 @@ impl FactsNeeded {
         needed
     }
 
-    /// All that the policy needs: the facts in its rules, the descriptors by which the kernel tells hubs, keyboards and mice
-    /// before udev does, and what block devices are made of. udev's facts are not read of all devices for it: only selected
-    /// devices are judged, and of these they are read on demand.
+    /// All that the policy needs: the facts in its rules, the descriptors by which the kernel tells
+    /// hubs, keyboards and mice before udev does, and what block devices are made of. udev's facts
+    /// are not read of all devices for it: only selected devices are judged, and of these they are
+    /// read on demand.
     fn of_policy<'a>(selectors: impl IntoIterator<Item = &'a Selector>) -> Self {
         let mut needed = Self::default();
         for selector in selectors {
@@ -89,7 +96,8 @@ impl FactsNeeded {
         needed
     }
 
-    /// Adds what other requests need. An attribute that is needed of two kinds of devices is read of every device.
+    /// Adds what other requests need. An attribute that is needed of two kinds of devices is read
+    /// of every device.
     pub fn merge(&mut self, other: &Self) {
         for (name, devtype) in &other.attributes {
             self.add_attribute(name, devtype.as_deref());

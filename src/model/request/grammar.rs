@@ -16,8 +16,8 @@ const SHOWN_REQUEST: usize = 72;
 /// The mode that container-hotplug gives its nodes.
 const LOWRISC_MODE: u32 = 0o644;
 
-/// Reads `ask *( ( "," / line break ) ask )`, where an ask is a request or the use of a class; white space around each and
-/// blank lines are ignored, `\` escapes the next character.
+/// Reads `ask *( ( "," / line break ) ask )`, where an ask is a request or the use of a class;
+/// white space around each and blank lines are ignored, `\` escapes the next character.
 ///
 /// # Errors
 /// [`RequestError`]: the list is empty or too long, or the first request that is at fault and why.
@@ -25,7 +25,8 @@ pub fn parse_request_list(text: &str) -> Result<Vec<ListItem>, RequestError> {
     parse_list(text, parse_list_item, cost::of_list_item)
 }
 
-/// Reads `request *( ( "," / line break ) request )`, as [`parse_request_list`] but without classes.
+/// Reads `request *( ( "," / line break ) request )`, as [`parse_request_list`] but without
+/// classes.
 ///
 /// # Errors
 /// As of [`parse_request_list`], and when a class is named.
@@ -49,8 +50,9 @@ fn parse_list<T>(
     parse_each(&list_elements(text), parse, cost)
 }
 
-/// Reads the value of `org.lowrisc.hotplug.devices`: `usb:`, `syspath:` and `devnode:`, cut at each `,`
-/// and line break, nothing trimmed, nothing escaped. The nodes get the mode that container-hotplug gives them, 0644.
+/// Reads the value of `org.lowrisc.hotplug.devices`: `usb:`, `syspath:` and `devnode:`, cut at each
+/// `,` and line break, nothing trimmed, nothing escaped. The nodes get the mode that
+/// container-hotplug gives them, 0644.
 ///
 /// # Errors
 /// As of [`parse_requests`].

@@ -1,6 +1,8 @@
-//! The identity of a request inside the program. Its text appears only at the edge: in messages, files and replies.
+//! The identity of a request inside the program. Its text appears only at the edge: in messages,
+//! files and replies.
 
-/// Identifies a request of one container while its watcher runs. Entries of different origin with the same request share it.
+/// Identifies a request of one container while its watcher runs. Entries of different origin with
+/// the same request share it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestId(u32);
 

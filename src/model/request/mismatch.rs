@@ -24,7 +24,8 @@ impl DeviceSelector {
         (!failing.is_empty()).then(|| failing.join("; "))
     }
 
-    /// Why the selector has no root now, when it has none; `None` where there is no more to say than that. One line.
+    /// Why the selector has no root now, when it has none; `None` where there is no more to say
+    /// than that. One line.
     pub fn why_nothing(&self, inventory: &Inventory) -> Option<String> {
         let positive = || self.terms().iter().filter(|term| !term.negated);
         let is_had = |term: &&Term| {

@@ -252,7 +252,8 @@ fn split(text: &str) -> Result<(&'static str, &str), OptionError> {
     }
 }
 
-/// Permission bits: set-user-ID, set-group-ID and the sticky bit mean nothing on a node and are refused.
+/// Permission bits: set-user-ID, set-group-ID and the sticky bit mean nothing on a node and are
+/// refused.
 fn parse_mode(text: &str) -> Result<u32, OptionError> {
     let is_octal = text.len() <= 5 && text.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
     u32::from_str_radix(text, 8)

@@ -1,7 +1,8 @@
-//! ServerDevice devices a container means: `usb:0403:6001&!driver:ftdi_sio`, `parent-of:devnode:/dev/ttyUSB0`.
+//! ServerDevice devices a container means: `usb:0403:6001&!driver:ftdi_sio`,
+//! `parent-of:devnode:/dev/ttyUSB0`.
 //!
-//! Must not know what is done with a device that was selected (`request`), nor how its facts are read
-//! (`host`).
+//! Must not know what is done with a device that was selected (`request`), nor how its facts are
+//! read (`host`).
 
 mod error;
 mod evaluation;
@@ -47,7 +48,8 @@ pub enum Selector {
     },
     /// `devnode:PATH`: the device whose node, or a link to whose node, is at this path on the host.
     DevNode(PathBuf),
-    /// `syspath:PATH`: the device at this path of sysfs, or that this path leads to once links are followed.
+    /// `syspath:PATH`: the device at this path of sysfs, or that this path leads to once links are
+    /// followed.
     SysPath(PathBuf),
     /// `glob:PATTERN`: the path of the node, or of a link of udev's to it, matches.
     Glob(Glob),
@@ -73,15 +75,16 @@ pub enum Selector {
         /// What its whole value must match.
         pattern: Glob,
     },
-    /// `port:BUSPORT`: whatever USB device is plugged in there, such as `1-1.4`; `usb1` is a root hub.
+    /// `port:BUSPORT`: whatever USB device is plugged in there, such as `1-1.4`; `usb1` is a root
+    /// hub.
     Port(String),
     /// `pci:ADDRESS`: a PCI function, lower-case, with its domain: `0000:02:00.0`.
     Pci(String),
     /// `node:PATH`: a node that udev does not know of. The monitor makes a device of it.
     Node(PathBuf),
-    /// `usbip:HOST[:PORT]/WHICH`: a USB device of another host, which is attached for who asks for it. In rules,
-    /// `usbip:HOST[:PORT]` stands for all devices of that host. ServerDevice of this host's devices it is, no fact of that device
-    /// tells.
+    /// `usbip:HOST[:PORT]/WHICH`: a USB device of another host, which is attached for who asks for
+    /// it. In rules, `usbip:HOST[:PORT]` stands for all devices of that host. ServerDevice of this
+    /// host's devices it is, no fact of that device tells.
     Usbip {
         /// The other host.
         server: Server,
@@ -142,7 +145,8 @@ impl fmt::Display for Term {
     }
 }
 
-/// ServerDevice devices: those of which all terms are true (see [`DeviceSelector::names`]), and from there so many parents up.
+/// ServerDevice devices: those of which all terms are true (see [`DeviceSelector::names`]), and
+/// from there so many parents up.
 ///
 /// `FromStr` and `Display` are each other's inverse.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,7 +175,8 @@ impl DeviceSelector {
         }
     }
 
-    /// The host of which a rule with this selector speaks, and which of its devices; all if none is named.
+    /// The host of which a rule with this selector speaks, and which of its devices; all if none is
+    /// named.
     pub fn named_remote(&self) -> Option<(&Server, Option<&ServerDevice>)> {
         match &self.terms[..] {
             [

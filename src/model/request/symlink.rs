@@ -39,12 +39,14 @@ pub struct SymlinkRule {
 }
 
 impl SymlinkRule {
-    /// Whether the device has a node and is on this interface. Of several such nodes of one device, `named_node` chooses.
-    /// GPIO pins are left out: they exist before the adapter's tty, and the rule is for the tty.
+    /// Whether the device has a node and is on this interface. Of several such nodes of one device,
+    /// `named_node` chooses. GPIO pins are left out: they exist before the adapter's tty, and the
+    /// rule is for the tty.
     ///
-    /// Ids and number are udev's properties ID_VENDOR_ID, ID_MODEL_ID and ID_USB_INTERFACE_NUM. udev has none of them for hidraw,
-    /// usblp and others; each missing one is read from sysfs: from the nearest interface and the nearest USB device among
-    /// `ancestors`, which come nearest first.
+    /// Ids and number are udev's properties ID_VENDOR_ID, ID_MODEL_ID and ID_USB_INTERFACE_NUM.
+    /// udev has none of them for hidraw, usblp and others; each missing one is read from sysfs:
+    /// from the nearest interface and the nearest USB device among `ancestors`, which come nearest
+    /// first.
     pub fn matches<'a>(&self, device: &Device, ancestors: impl IntoIterator<Item = &'a Device>) -> bool {
         if device.node.is_none() || device.subsystem.as_deref() == Some(PINS) {
             return false;
@@ -153,8 +155,8 @@ pub enum SymlinkFault {
     Dangling,
 }
 
-/// Reads `rule *( ( "," / line break ) rule )` of `io.oci-hotplug.symlinks`; white space around each and blank lines are
-/// ignored, `\` escapes.
+/// Reads `rule *( ( "," / line break ) rule )` of `io.oci-hotplug.symlinks`; white space around
+/// each and blank lines are ignored, `\` escapes.
 ///
 /// # Errors
 /// [`SymlinkError`]: the list is empty or too long, or the first rule that is at fault and why.
@@ -166,8 +168,8 @@ pub fn parse_symlinks(text: &str) -> Result<Vec<SymlinkRule>, SymlinkError> {
     parse_each(&list_elements(text), parse_rule)
 }
 
-/// Reads the value of `org.lowrisc.hotplug.symlinks`: cut at each `,` and line break, nothing trimmed, nothing
-/// escaped.
+/// Reads the value of `org.lowrisc.hotplug.symlinks`: cut at each `,` and line break, nothing
+/// trimmed, nothing escaped.
 ///
 /// # Errors
 /// As of [`parse_symlinks`].

@@ -1,4 +1,5 @@
-//! Every option, list and message of the request grammar, and what a request says of recorded devices.
+//! Every option, list and message of the request grammar, and what a request says of recorded
+//! devices.
 
 use crate::model::any_text::any_text;
 

@@ -7,7 +7,8 @@ use super::{Request, cost};
 use crate::model::quoting::shown;
 use crate::model::request::selector::{Selector, SelectorError};
 
-/// What all requests of a container may cost together that whoever may start containers has written.
+/// What all requests of a container may cost together that whoever may start containers has
+/// written.
 ///
 /// With it, one look at 1000 names takes a tenth of a second at most, and is taken once.
 const MAX_UNTRUSTED: usize = 64 * 1024;
@@ -18,7 +19,8 @@ const MAX_UNTRUSTED_PATTERN: usize = 256;
 /// How many characters of a request are echoed.
 const SHOWN_REQUEST: usize = 72;
 
-/// Checks requests that whoever may start containers may have written. Of those that stand for a class (`true`) only the options count.
+/// Checks requests that whoever may start containers may have written. Of those that stand for a
+/// class (`true`) only the options count.
 ///
 /// # Errors
 /// When a pattern is too long, or all of them together cost too much.

@@ -1,10 +1,12 @@
-//! Merge keys: `<<: *base` adds the entries of another mapping (<https://yaml.org/type/merge.html>).
+//! Merge keys: `<<: *base` adds the entries of another mapping
+//! (<https://yaml.org/type/merge.html>).
 
 use super::{Error, Node, Value};
 
 impl Node {
-    /// The same with the entries of merge keys in their mappings, where each key is written once. Entries that are written
-    /// there count more than merged ones, and those of an earlier mapping more than those of a later one.
+    /// The same with the entries of merge keys in their mappings, where each key is written once.
+    /// Entries that are written there count more than merged ones, and those of an earlier mapping
+    /// more than those of a later one.
     ///
     /// # Errors
     /// When a merge key has something else than mappings, or a mapping has a key twice.

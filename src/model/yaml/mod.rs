@@ -1,7 +1,8 @@
 //! YAML documents, each as a tree whose nodes know their line and column.
 //!
-//! `saphyr-parser` reads the text. This module builds the tree and replaces aliases by what they stand for, `scalar` says
-//! which value an unquoted text has, and `decode` turns a tree into types of serde.
+//! `saphyr-parser` reads the text. This module builds the tree and replaces aliases by what they
+//! stand for, `scalar` says which value an unquoted text has, and `decode` turns a tree into types
+//! of serde.
 
 mod decode;
 mod merge;
@@ -110,8 +111,8 @@ impl From<ScanError> for Error {
 
 /// Reads one document. An empty text is null.
 ///
-/// # Errors
-/// When the text is not YAML, has more than one document, tags that are not YAML's own, or too much nesting or aliases.
+/// # Errors When the text is not YAML, has more than one document, tags that are not YAML's own, or
+/// too much nesting or aliases.
 pub fn parse(text: &str) -> Result<Node, Error> {
     let mut builder = Builder::default();
     for event in Parser::new_from_str(text) {
@@ -147,7 +148,8 @@ impl Node {
         }
     }
 
-    /// The value that a scalar has in a dialect; `None` for lists, mappings, and scalars that contradict their tag.
+    /// The value that a scalar has in a dialect; `None` for lists, mappings, and scalars that
+    /// contradict their tag.
     pub fn resolve(&self, dialect: Dialect) -> Option<Resolved<'_>> {
         match &self.value {
             Value::Scalar(scalar) => scalar.resolve(dialect),

@@ -7,9 +7,11 @@ use super::Scalar;
 pub enum Dialect {
     /// YAML 1.2's core schema: `0403`, `1_000` and `yes` are text.
     Core,
-    /// gopkg.in/yaml.v3 (viper): also the numbers of YAML 1.1, `0403` is 259 and `0825` is 825 (its resolve.go).
+    /// gopkg.in/yaml.v3 (viper): also the numbers of YAML 1.1, `0403` is 259 and `0825` is 825 (its
+    /// resolve.go).
     GoV3,
-    /// gopkg.in/yaml.v2 (sigs.k8s.io/yaml, ghodss/yaml): also the booleans of YAML 1.1, `yes` and `on` (its resolve.go).
+    /// gopkg.in/yaml.v2 (sigs.k8s.io/yaml, ghodss/yaml): also the booleans of YAML 1.1, `yes` and
+    /// `on` (its resolve.go).
     GoV2,
 }
 

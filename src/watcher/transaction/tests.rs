@@ -1,5 +1,5 @@
-//! Plans and their execution together: what a container has at the end, whatever came in which order, and whatever
-//! failed in between.
+//! Plans and their execution together: what a container has at the end, whatever came in which
+//! order, and whatever failed in between.
 
 mod links;
 mod naming;
@@ -925,7 +925,8 @@ fn news_of_a_device_that_nobody_asks_for_affect_nobody() {
     }
 }
 
-/// The world of the properties: a few places, each with a device that comes, is spoken of by udevd, changes, goes.
+/// The world of the properties: a few places, each with a device that comes, is spoken of by udevd,
+/// changes, goes.
 fn place(index: usize, life: u32, seen: Seen, seqnum: u64) -> Device {
     let mut device = Device::new(SysPath::new(format!(
         "/sys/devices/hub/port{}/tty{index}",
@@ -1082,7 +1083,8 @@ proptest! {
             scenario.reconcile();
             scenario
         };
-        // udevd at once after each event; at some time; only at the end. Acting each time, or once at the end.
+        // udevd at once after each event; at some time; only at the end. Acting each time, or once
+        // at the end.
         let (prompt, some, last) = (end(&[true; 80], true), end(&choices, true), end(&[], true));
         let once = end(&choices, false);
         for scenario in [&some, &last, &once] {

@@ -9,7 +9,8 @@ use oci_hotplug::model::request::class::Classes;
 
 use super::{is_fit_for_a_log, is_no_larger_than};
 
-/// What is understood has an absolute root file system; its annotations are read, judged and remembered in bounds.
+/// What is understood has an absolute root file system; its annotations are read, judged and
+/// remembered in bounds.
 pub fn hold(input: &[u8]) {
     let config = match BundleConfig::parse(Path::new("/bundle"), input) {
         Ok(config) => config,

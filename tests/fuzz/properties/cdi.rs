@@ -8,7 +8,8 @@ use oci_hotplug::model::yaml::{self, Node};
 
 use super::is_fit_for_a_log;
 
-/// What is understood says the same when it is written and read again; each fault is at a place of the text.
+/// What is understood says the same when it is written and read again; each fault is at a place of
+/// the text.
 pub fn hold(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
         return;

@@ -12,8 +12,9 @@ use super::devices;
 
 const FILE: &str = "/etc/oci-hotplug/config.toml";
 
-/// A file that is understood gives classes and a policy, or is refused with its name and not much more than its own
-/// words; what the policy denies to everybody stays denied, whatever else the file says.
+/// A file that is understood gives classes and a policy, or is refused with its name and not much
+/// more than its own words; what the policy denies to everybody stays denied, whatever else the
+/// file says.
 pub fn hold(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
         return;
@@ -52,7 +53,8 @@ fn is_named(error: &ConfigError, text: &str) {
     );
 }
 
-/// Whatever is allowed: a policy with no rule that allows, and no default that does, gives an untrusted request nothing.
+/// Whatever is allowed: a policy with no rule that allows, and no default that does, gives an
+/// untrusted request nothing.
 fn judges(policy: &Policy) {
     let samples = devices::samples();
     let inventory = Inventory::new(samples.clone());

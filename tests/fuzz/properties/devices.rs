@@ -4,7 +4,8 @@ use std::path::{Component, Path};
 
 use oci_hotplug::model::device::{DevKind, DevNode, DevNum, Device, Seen, SysPath};
 
-/// A USB adapter, its serial port, a disk's partition before udevd's word, and a device of which little is known.
+/// A USB adapter, its serial port, a disk's partition before udevd's word, and a device of which
+/// little is known.
 pub fn samples() -> [Device; 4] {
     let usb = "/sys/devices/pci0000:00/0000:00:14.0/usb1/1-1";
     let mut adapter = device(usb, "usb", "/dev/bus/usb/001/002", (DevKind::Char, 189, 1));
@@ -54,7 +55,8 @@ fn device(syspath: &str, subsystem: &str, node: &str, (kind, major, minor): (Dev
     device
 }
 
-/// A path in a container leads from its root straight to one place: no `..`, no NUL, nothing that a log line ends at.
+/// A path in a container leads from its root straight to one place: no `..`, no NUL, nothing that a
+/// log line ends at.
 #[track_caller]
 pub fn is_plain(path: &Path) {
     let parts: Vec<Component> = path.components().collect();

@@ -4,8 +4,8 @@ use oci_hotplug::model::cgroup::filter_program::{
     Insn, decode, disassemble, encode, prologue, splice, strip,
 };
 
-/// What is spliced is the original behind our prologue, and is found there again; a program is not spliced twice by
-/// mistake, and its listing stays in bounds.
+/// What is spliced is the original behind our prologue, and is found there again; a program is not
+/// spliced twice by mistake, and its listing stays in bounds.
 pub fn hold(input: &[u8]) {
     let Some(original) = decode(input) else {
         assert_ne!(input.len() % 8, 0, "whole instructions are decoded");

@@ -6,7 +6,8 @@ use oci_hotplug::model::oci::{ContainerId, HookState};
 
 use super::is_fit_for_a_log;
 
-/// What is understood has an id that is harmless as a file name, and no pid that could mean several processes.
+/// What is understood has an id that is harmless as a file name, and no pid that could mean several
+/// processes.
 pub fn hold(input: &[u8]) {
     match HookState::parse(input) {
         Ok(state) => {

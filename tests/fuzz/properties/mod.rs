@@ -1,6 +1,7 @@
-//! What holds for whatever text or bytes somebody hands us, one file for each reader. The fuzz targets look for an input
-//! for which it does not hold; tests/corpus.rs asks the same of the inputs that they found interesting.
-//! A property fails by panicking. Must not know where the input comes from.
+//! What holds for whatever text or bytes somebody hands us, one file for each reader. The fuzz
+//! targets look for an input for which it does not hold; tests/corpus.rs asks the same of the
+//! inputs that they found interesting. A property fails by panicking. Must not know where the input
+//! comes from.
 
 mod bundle_config;
 mod cdi;
@@ -41,7 +42,8 @@ pub fn hold(name: &str, input: &[u8]) {
 /// The most characters of a message about a text that an untrusted user wrote.
 const MAX_MESSAGE: usize = 1000;
 
-/// A message about untrusted text is short, and has nothing in it that could forge a line of a log or move a cursor.
+/// A message about untrusted text is short, and has nothing in it that could forge a line of a log
+/// or move a cursor.
 #[track_caller]
 fn is_fit_for_a_log(error: &impl std::fmt::Display) {
     let message = error.to_string();

@@ -1,4 +1,5 @@
-//! What programs of ours write for each other: record.json, attached.json, and the control socket's lines.
+//! What programs of ours write for each other: record.json, attached.json, and the control socket's
+//! lines.
 
 use oci_hotplug::host::state::control::{ControlRequest, ControlResponse};
 use oci_hotplug::host::state::record::Record;

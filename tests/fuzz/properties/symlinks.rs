@@ -4,7 +4,8 @@ use oci_hotplug::model::request::symlink::{MAX_RULES, SymlinkRule, parse_lowrisc
 
 use super::{devices, is_fit_for_a_log, is_no_larger_than};
 
-/// A rule that is understood says the same when it is written and read again, and leads to one place.
+/// A rule that is understood says the same when it is written and read again, and leads to one
+/// place.
 pub fn hold(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
         return;

@@ -1,11 +1,12 @@
-//! What a device says of itself, in USB descriptors, HID report descriptors and key bitmaps: the policy rests on it, and
-//! whoever made the device wrote it.
+//! What a device says of itself, in USB descriptors, HID report descriptors and key bitmaps: the
+//! policy rests on it, and whoever made the device wrote it.
 
 use oci_hotplug::model::device::hid_usages::HidUsages;
 use oci_hotplug::model::device::input_capabilities::InputCapabilities;
 use oci_hotplug::model::device::usb_classes::UsbClasses;
 
-/// What is understood says the same when it is written and read again, and a hub is a hub whatever follows.
+/// What is understood says the same when it is written and read again, and a hub is a hub whatever
+/// follows.
 pub fn hold(input: &[u8]) {
     let usages = HidUsages::in_report_descriptor(input);
     let text = usages.to_text();

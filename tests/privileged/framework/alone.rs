@@ -1,5 +1,5 @@
-//! Stories run side by side, and share the kernel: its device numbers, and what it counts. A story that needs them for itself says
-//! so. Must not know what they are.
+//! Stories run side by side, and share the kernel: its device numbers, and what it counts. A story
+//! that needs them for itself says so. Must not know what they are.
 
 use std::cell::RefCell;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -17,7 +17,8 @@ enum Place {
     Alone(#[allow(dead_code, reason = "held, not read")] RwLockWriteGuard<'static, ()>),
 }
 
-/// A story begins on this thread; it may have others beside it until the thread ends, or until it asks to be alone.
+/// A story begins on this thread; it may have others beside it until the thread ends, or until it
+/// asks to be alone.
 pub fn begin() {
     let beside = STORIES.read().unwrap_or_else(PoisonError::into_inner);
     THIS.set(Place::Beside(beside));

@@ -1,5 +1,6 @@
-//! A listener to uevents: `udevadm monitor`, a program of systemd's that has nothing of ours in it, so that what it
-//! accepts is what libudev accepts. In the host's namespaces, or in a container's. Must not know the product.
+//! A listener to uevents: `udevadm monitor`, a program of systemd's that has nothing of ours in it,
+//! so that what it accepts is what libudev accepts. In the host's namespaces, or in a container's.
+//! Must not know the product.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -34,7 +35,8 @@ impl Announcements {
         Self::listen(machine, Command::new("setpriv"))
     }
 
-    /// Listens in the container's network namespace, and in its user namespace, where it is the mapped root.
+    /// Listens in the container's network namespace, and in its user namespace, where it is the
+    /// mapped root.
     pub fn inside(machine: &Machine, container: &RuncContainer<'_>, user_namespace: bool) -> Self {
         let mut enter = Command::new("nsenter");
         enter.arg("--target").arg(container.pid.to_string()).arg("--net");
@@ -77,7 +79,8 @@ impl Announcements {
         self.heard().into_iter().filter(is_it).count()
     }
 
-    /// Waits until `form` has said `action` of the device whose path ends in `/name`, and gives what it said.
+    /// Waits until `form` has said `action` of the device whose path ends in `/name`, and gives
+    /// what it said.
     #[track_caller]
     pub fn eventually_hear(&self, form: &str, action: &str, name: &str) -> Heard {
         let end = format!("/{name}");

@@ -1,4 +1,5 @@
-//! OCI bundles made to measure: a busybox image and a config.json with our hooks. Must not know runc.
+//! OCI bundles made to measure: a busybox image and a config.json with our hooks. Must not know
+//! runc.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
@@ -15,7 +16,8 @@ use super::machine::{Machine, cgroup_parent, open_to_all};
 /// The first host id of the user namespace's map, and how many follow.
 pub const MAPPED: (u32, u32) = (100_000, 65_536);
 
-/// The process of every container: waits without a shell left over, says its last words, ends when it is told to.
+/// The process of every container: waits without a shell left over, says its last words, ends when
+/// it is told to.
 const INIT: &str = "\
 #!/bin/sh
 exec </dev/null >/dev/null 2>&1
@@ -30,7 +32,8 @@ const APPLETS: [&str; 18] = [
     "readlink", "rm", "sleep", "stat",
 ];
 
-/// A container to be. Each method says how it differs from a small, well-behaved one with our two hooks.
+/// A container to be. Each method says how it differs from a small, well-behaved one with our two
+/// hooks.
 pub struct Bundle<'m> {
     machine: &'m Machine,
     /// The container's id.
@@ -113,7 +116,8 @@ impl<'m> Bundle<'m> {
         }
     }
 
-    /// A container with our hooks that asks for `requests` in the annotation `io.oci-hotplug.devices`.
+    /// A container with our hooks that asks for `requests` in the annotation
+    /// `io.oci-hotplug.devices`.
     pub fn asking(machine: &'m Machine, requests: &str) -> Self {
         Self::new(machine).annotation("io.oci-hotplug.devices", requests)
     }
@@ -146,7 +150,8 @@ impl<'m> Bundle<'m> {
         self
     }
 
-    /// Prestart hooks with `--device` arguments, one hook for each request, as several CDI devices give.
+    /// Prestart hooks with `--device` arguments, one hook for each request, as several CDI devices
+    /// give.
     pub fn hook_for_each(mut self, requests: &[&str]) -> Self {
         let arguments = |request: &&str| vec!["--device".to_owned(), (*request).to_owned()];
         self.prestart = requests.iter().map(arguments).collect();
@@ -178,7 +183,8 @@ impl<'m> Bundle<'m> {
         self
     }
 
-    /// A hook of somebody else's: a command line of the shell, which has the state on its standard input.
+    /// A hook of somebody else's: a command line of the shell, which has the state on its standard
+    /// input.
     pub fn foreign_hook(mut self, stage: &'static str, place: Place, script: &str) -> Self {
         let entry = json!({ "path": "/bin/sh", "args": ["sh", "-c", script] });
         self.foreign_hooks.push((stage, place, entry));

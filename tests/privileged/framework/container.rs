@@ -283,7 +283,8 @@ impl<'m> RuncContainer<'m> {
         self.inside(&format!(": >>'{path}'")).status == 0
     }
 
-    /// The container makes a block (`b`) or character (`c`) node by itself, below /nodes. Needs CAP_MKNOD.
+    /// The container makes a block (`b`) or character (`c`) node by itself, below /nodes. Needs
+    /// CAP_MKNOD.
     #[track_caller]
     pub fn make_node(&self, name: &str, kind: char, number: (u32, u32)) -> String {
         let path = format!("/nodes/{name}");
@@ -296,7 +297,8 @@ impl<'m> RuncContainer<'m> {
         path
     }
 
-    /// What the container's process wrote last: `listening` once it does, `stopped` after SIGTERM, `usr1` after SIGUSR1.
+    /// What the container's process wrote last: `listening` once it does, `stopped` after SIGTERM,
+    /// `usr1` after SIGUSR1.
     pub fn last_words(&self) -> String {
         fs::read_to_string(self.words.join("last"))
             .unwrap_or_default()
@@ -321,7 +323,8 @@ impl<'m> RuncContainer<'m> {
         self.machine.cgroup_of(&self.cgroup)
     }
 
-    /// What the kernel holds for the container's devices: the rules (v1), or the programs' ids (v2).
+    /// What the kernel holds for the container's devices: the rules (v1), or the programs' ids
+    /// (v2).
     pub fn device_rules(&self) -> String {
         match self.machine.hierarchy {
             Hierarchy::V1 => fs::read_to_string(self.cgroup().join("devices.list")).unwrap_or_default(),
@@ -373,7 +376,8 @@ impl Drop for RuncContainer<'_> {
                 println!("runc delete {}: {}", self.id, text(&output));
             }
         }
-        // A watcher that stays must not disturb the next story; stories that care have looked before.
+        // A watcher that stays must not disturb the next story; stories that care have looked
+        // before.
         if let Some(watcher) = super::eventually::within(Duration::ZERO, || self.watcher()) {
             watcher.kill();
         }

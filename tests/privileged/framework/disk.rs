@@ -20,7 +20,8 @@ const MIB: i64 = 1024 * 1024;
 /// The length of one of many small partitions: 250 of them fit.
 const SMALL: i64 = 64 * 1024;
 
-/// A loop device over a sparse file with known bytes, of 16 MiB unless said otherwise. Its partitions are what is plugged and unplugged.
+/// A loop device over a sparse file with known bytes, of 16 MiB unless said otherwise. Its
+/// partitions are what is plugged and unplugged.
 pub struct Disk {
     device: File,
     control: File,
@@ -48,7 +49,8 @@ impl Disk {
                 .write(true)
                 .open(format!("/dev/loop{number}"))
                 .ok()?;
-            // Somebody else may have taken the number since: EBUSY, and the next attempt gets another.
+            // Somebody else may have taken the number since: EBUSY, and the next attempt gets
+            // another.
             kernel::attach_loop_file(&device, &file).ok()?;
             // A test that was killed has left its partitions on it.
             for partition in 1..=250 {
@@ -106,7 +108,8 @@ impl Disk {
         self.plug(partition)
     }
 
-    /// Plugs a small partition in, one of up to 250: for crowds of devices, whose content does not matter.
+    /// Plugs a small partition in, one of up to 250: for crowds of devices, whose content does not
+    /// matter.
     pub fn plug_small(&self, partition: u8) {
         kernel::add_partition(
             &self.device,
@@ -130,13 +133,14 @@ impl Disk {
         );
     }
 
-    /// Plugs a partition in under the number of a device that has just gone. Partitions from 100 on must be free. The story is
-    /// alone from then on: another one would take the number.
+    /// Plugs a partition in under the number of a device that has just gone. Partitions from 100 on
+    /// must be free. The story is alone from then on: another one would take the number.
     pub fn plug_with_number(&self, partition: u8, number: (u32, u32)) {
         alone();
-        // The kernel frees a number some milliseconds after the device has gone (an RCU grace period), and gives away the
-        // lowest free one. One lower number does no harm: it is not free again at once when its partition is unplugged, and
-        // the next attempt gets the next number. Two of them would take turns, so all but one are kept in use.
+        // The kernel frees a number some milliseconds after the device has gone (an RCU grace
+        // period), and gives away the lowest free one. One lower number does no harm: it is not
+        // free again at once when its partition is unplugged, and the next attempt gets the next
+        // number. Two of them would take turns, so all but one are kept in use.
         let mut fillers = 100..=250_u8;
         let mut in_use = Vec::new();
         let mut lower = None;
@@ -162,8 +166,9 @@ impl Disk {
         }
     }
 
-    /// Plugs a partition in again under another device number than `old`, which some other device then has.
-    /// Returns the partition's number as (major, minor), and the disk that took the old one.
+    /// Plugs a partition in again under another device number than `old`, which some other device
+    /// then has. Returns the partition's number as (major, minor), and the disk that took the old
+    /// one.
     pub fn plug_with_another_number(&self, machine: &Machine, partition: u8, old: (u32, u32)) -> Self {
         let squatter = Self::new(machine);
         squatter.plug_with_number(1, old);

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-/// How long anything may take that should be quick. Only a failure waits so long; a busy machine must not be one.
+/// How long anything may take that should be quick. Only a failure waits so long; a busy machine
+/// must not be one.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// How often a condition is looked at.
@@ -43,7 +44,8 @@ pub fn within<T>(limit: Duration, mut attempt: impl FnMut() -> Option<T>) -> Opt
     }
 }
 
-/// Waits for a child at most `limit`, to the microsecond; a child that is late is killed and gives `None`.
+/// Waits for a child at most `limit`, to the microsecond; a child that is late is killed and gives
+/// `None`.
 pub fn wait_within(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).expect("a descriptor of a child");
     let timeout = PollTimeout::try_from(limit).expect("a deadline of less than a month");

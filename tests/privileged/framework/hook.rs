@@ -1,4 +1,5 @@
-//! Our executables, started the way a runtime or an operator starts them. Must not know their insides.
+//! Our executables, started the way a runtime or an operator starts them. Must not know their
+//! insides.
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
@@ -12,7 +13,8 @@ const POSTSTOP: &str = env!("CARGO_BIN_EXE_oci-hotplug-poststop");
 const WATCHER: &str = env!("CARGO_BIN_EXE_oci-hotplug-watcher");
 const OPERATOR: &str = env!("CARGO_BIN_EXE_oci-hotplug");
 
-/// How long one of them may take when it is run by hand, in seconds: no story waits for ever (timeout(1)).
+/// How long one of them may take when it is run by hand, in seconds: no story waits for ever
+/// (timeout(1)).
 const RUN_DEADLINE: &str = "30";
 
 /// One of our executables with its arguments: as an entry of config.json, or to be run by hand.
@@ -22,7 +24,8 @@ pub struct Hook {
 }
 
 impl Hook {
-    /// `oci-hotplug-prestart` for this machine's state directory, with `extra` arguments (`--device REQUEST`).
+    /// `oci-hotplug-prestart` for this machine's state directory, with `extra` arguments (`--device
+    /// REQUEST`).
     pub fn prestart(machine: &Machine, extra: &[String]) -> Self {
         Self::new(PRESTART, machine, extra)
     }
@@ -32,7 +35,8 @@ impl Hook {
         Self::new(POSTSTOP, machine, &[])
     }
 
-    /// `oci-hotplug-watcher` for this machine's state directory, as a supervisor starts it: the container's id follows.
+    /// `oci-hotplug-watcher` for this machine's state directory, as a supervisor starts it: the
+    /// container's id follows.
     pub fn watcher(machine: &Machine) -> Self {
         Self::new(WATCHER, machine, &[])
     }
@@ -58,8 +62,9 @@ impl Hook {
         Self { path, arguments }
     }
 
-    /// The entry for `hooks` in config.json (runtime-spec, config.md, POSIX-platform hooks). `setup` are commands of a
-    /// shell that then becomes the hook; the runtime starts it directly where they are empty.
+    /// The entry for `hooks` in config.json (runtime-spec, config.md, POSIX-platform hooks).
+    /// `setup` are commands of a shell that then becomes the hook; the runtime starts it directly
+    /// where they are empty.
     pub fn entry(&self, environment: &[String], setup: &str) -> Value {
         let mut arguments = vec![self.path.to_owned()];
         arguments.extend_from_slice(&self.arguments);
@@ -94,7 +99,8 @@ impl Hook {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("start {}: {error}", self.path));
-        // One that has decided without reading its input closes the pipe: not a failure of the test.
+        // One that has decided without reading its input closes the pipe: not a failure of the
+        // test.
         let _ = child
             .stdin
             .take()
@@ -112,7 +118,8 @@ pub fn told_of(machine: &Machine, id: &str) -> String {
     String::from_utf8(output.stdout).expect("JSON is text")
 }
 
-/// An OCI state (runtime-spec, runtime.md) as a runtime writes it. `pid` may be `Value::Null` to leave it out.
+/// An OCI state (runtime-spec, runtime.md) as a runtime writes it. `pid` may be `Value::Null` to
+/// leave it out.
 pub fn oci_state(id: &str, status: &str, pid: &Value, bundle: &str) -> String {
     let mut state = json!({ "ociVersion": "1.0.2", "id": id, "status": status, "bundle": bundle });
     if !pid.is_null() {

@@ -1,5 +1,5 @@
-//! systemd-journald for the length of a story, in the story's namespace: it keeps its files in memory and nobody else
-//! hears it. Must not know the product.
+//! systemd-journald for the length of a story, in the story's namespace: it keeps its files in
+//! memory and nobody else hears it. Must not know the product.
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;

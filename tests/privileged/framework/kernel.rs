@@ -1,5 +1,6 @@
-//! The few requests to the kernel that no safe crate wraps: loop devices, partitions, virtual terminals, and
-//! the device programs of a cgroup. The only `unsafe` of the tests. Must not know containers or the product.
+//! The few requests to the kernel that no safe crate wraps: loop devices, partitions, virtual
+//! terminals, and the device programs of a cgroup. The only `unsafe` of the tests. Must not know
+//! containers or the product.
 #![allow(unsafe_code)]
 
 use std::fs::{self, File};
@@ -42,7 +43,8 @@ pub struct BlkpgArgument {
 
 /// The number of a loop device that nobody uses (LOOP_CTL_GET_FREE on /dev/loop-control).
 pub fn free_loop_device(control: &File) -> io::Result<u32> {
-    // SAFETY: the request takes no argument; the descriptor is open for as long as `control` is borrowed.
+    // SAFETY: the request takes no argument; the descriptor is open for as long as `control` is
+    // borrowed.
     let number = unsafe { request::loop_ctl_get_free(control.as_raw_fd()) }?;
     Ok(u32::try_from(number).expect("a loop number is not negative"))
 }
@@ -99,13 +101,14 @@ fn partition_request(disk: &File, operation: i32, number: i32, start: i64, lengt
         data_length: i32::try_from(size_of::<BlkpgPartition>()).expect("a small structure"),
         data: &raw mut partition,
     };
-    // SAFETY: both structures have the kernel's layout (repr(C)) and outlive the call; the kernel writes neither.
+    // SAFETY: both structures have the kernel's layout (repr(C)) and outlive the call; the kernel
+    // writes neither.
     unsafe { request::blkpg(disk.as_raw_fd(), &raw const argument) }?;
     Ok(())
 }
 
-/// Keeps all descriptors but standard input, output and error from programs that this process starts: those that it
-/// inherited, too. (Those that Rust opens have the flag.)
+/// Keeps all descriptors but standard input, output and error from programs that this process
+/// starts: those that it inherited, too. (Those that Rust opens have the flag.)
 pub fn close_descriptors_on_exec() -> io::Result<()> {
     let flags = nix::libc::CLOSE_RANGE_CLOEXEC;
     // SAFETY: the arguments are numbers; the call closes nothing, it sets a flag.
@@ -123,8 +126,8 @@ pub fn disallocate_terminal(console: &File, number: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// `union bpf_attr` as plain words: larger than any kernel's needs of the commands below, since some kernels
-/// write beyond the size they were told (6.17's BPF_PROG_QUERY).
+/// `union bpf_attr` as plain words: larger than any kernel's needs of the commands below, since
+/// some kernels write beyond the size they were told (6.17's BPF_PROG_QUERY).
 type BpfWords = [u32; 64];
 
 const BPF_PROG_LOAD: i32 = 5;
@@ -139,8 +142,8 @@ const BPF_F_ALLOW_MULTI: u32 = 2;
 const BPF_F_REPLACE: u32 = 4;
 
 fn bpf(command: i32, words: &mut BpfWords, used_bytes: usize) -> io::Result<i64> {
-    // SAFETY: `words` is writable for more bytes than `used_bytes` says; pointers that callers put into it
-    // lead to buffers that outlive the call.
+    // SAFETY: `words` is writable for more bytes than `used_bytes` says; pointers that callers put
+    // into it lead to buffers that outlive the call.
     let answer = unsafe { nix::libc::syscall(nix::libc::SYS_bpf, command, words.as_mut_ptr(), used_bytes) };
     if answer < 0 {
         Err(io::Error::last_os_error())
@@ -187,8 +190,8 @@ pub fn device_programs(cgroup: &Path) -> io::Result<Vec<u32>> {
     Ok(ids[..words[6] as usize].to_vec())
 }
 
-/// Attaches the loaded program `new` to the cgroup in the place of `old`, as an engine does that writes its own
-/// rules again.
+/// Attaches the loaded program `new` to the cgroup in the place of `old`, as an engine does that
+/// writes its own rules again.
 pub fn replace_device_program(cgroup: &Path, old: u32, new: u32) -> io::Result<()> {
     put_device_program(cgroup, old, program_by_id(new)?.as_fd())
 }

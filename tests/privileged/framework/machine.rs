@@ -1,10 +1,12 @@
-//! The machine that one story is told on: private mount and network namespaces with the wished cgroup hierarchy, a scratch
-//! file system, no udevd in sight, and everything taken away afterwards. Must not know the product's insides.
+//! The machine that one story is told on: private mount and network namespaces with the wished
+//! cgroup hierarchy, a scratch file system, no udevd in sight, and everything taken away
+//! afterwards. Must not know the product's insides.
 //!
-//! The kernel sends uevents of devices to every network namespace. udevd sends its own only to the network namespace in
-//! which it runs, and listens on a socket below /run. A story therefore neither sees nor hears a udevd of the host, and
-//! starts one of its own where it needs one. What the host's udevd does to the devices of a story stays visible: it opens
-//! them for a moment, changes the owner of nodes in /dev, and makes links there.
+//! The kernel sends uevents of devices to every network namespace. udevd sends its own only to the
+//! network namespace in which it runs, and listens on a socket below /run. A story therefore
+//! neither sees nor hears a udevd of the host, and starts one of its own where it needs one. What
+//! the host's udevd does to the devices of a story stays visible: it opens them for a moment,
+//! changes the owner of nodes in /dev, and makes links there.
 
 use std::cell::Cell;
 use std::fs;
@@ -28,7 +30,8 @@ pub enum Hierarchy {
     V2,
 }
 
-/// A policy by which an annotation may ask for partitions of loop devices and for screens of virtual terminals.
+/// A policy by which an annotation may ask for partitions of loop devices and for screens of
+/// virtual terminals.
 pub const PERMISSIVE: &str =
     "[policy]\ndefault = \"anything\"\n[[policy.allow]]\ndevices = [\"subsystem:vc\"]\n";
 
@@ -46,8 +49,9 @@ pub struct Machine {
 impl Hierarchy {
     /// Tells `story` on a machine of its own with this hierarchy.
     ///
-    /// A thread has its own mount namespace as soon as it asks for one (unshare(2), CLONE_NEWNS implies
-    /// CLONE_FS), and what it starts lives there too: no process needs to start itself again.
+    /// A thread has its own mount namespace as soon as it asks for one (unshare(2), CLONE_NEWNS
+    /// implies CLONE_FS), and what it starts lives there too: no process needs to start itself
+    /// again.
     pub fn tell(self, story: fn(&Machine)) {
         let name = thread::current().name().unwrap_or("story").to_owned();
         let told = thread::Builder::new()
@@ -101,8 +105,8 @@ impl Machine {
         for directory in ["bundles", "runc", "disks"] {
             fs::create_dir(machine.scratch.join(directory)).expect("make a scratch directory");
         }
-        // Not the host's own configuration: one that changes nothing but what the stories plug in, which hangs on no
-        // USB, may be asked for by annotation.
+        // Not the host's own configuration: one that changes nothing but what the stories plug in,
+        // which hangs on no USB, may be asked for by annotation.
         machine.configure(PERMISSIVE);
         machine
     }
@@ -139,8 +143,8 @@ impl Machine {
         format!("oht-{}-{number}", unique())
     }
 
-    /// The directory in sysfs of a cgroup below the tests' own (a container's has its id) that device access is
-    /// decided in.
+    /// The directory in sysfs of a cgroup below the tests' own (a container's has its id) that
+    /// device access is decided in.
     pub fn cgroup_of(&self, name: &str) -> PathBuf {
         let parent = cgroup_parent();
         match self.hierarchy {
@@ -149,7 +153,8 @@ impl Machine {
         }
     }
 
-    /// Everything that the product left in its state directory and that is not the log, nor the list of refused starts.
+    /// Everything that the product left in its state directory and that is not the log, nor the
+    /// list of refused starts.
     pub fn traces(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         collect_files(&self.state_dir(), &mut found);
@@ -226,8 +231,8 @@ fn prepare_v1() {
     if has_mount("/sys/fs/cgroup/devices", "cgroup") {
         return;
     }
-    // A computer with nothing but cgroup v2: the devices controller has no v2 part, so that it can still be
-    // mounted the old way while nobody else uses it so.
+    // A computer with nothing but cgroup v2: the devices controller has no v2 part, so that it can
+    // still be mounted the old way while nobody else uses it so.
     clear_cgroups();
     mount_tmpfs(Path::new(CGROUPS), "mode=755");
     for controller in ["devices", "freezer", "pids"] {

@@ -1,6 +1,6 @@
-//! What the privileged tests and the benchmark are told with: a machine, bundles, containers under plain runc,
-//! devices that plug and unplug for real, udevd, and listeners. Nothing here knows the product's insides:
-//! it starts the executables and looks at what the kernel and the container see.
+//! What the privileged tests and the benchmark are told with: a machine, bundles, containers under
+//! plain runc, devices that plug and unplug for real, udevd, and listeners. Nothing here knows the
+//! product's insides: it starts the executables and looks at what the kernel and the container see.
 
 pub mod alone;
 pub mod announcements;

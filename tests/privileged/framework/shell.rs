@@ -1,5 +1,6 @@
-//! A shell that was entered once and answers many questions: a thousand looks into a container would otherwise be a
-//! thousand times `runc exec`. Must not know containers: it is given the command that enters.
+//! A shell that was entered once and answers many questions: a thousand looks into a container
+//! would otherwise be a thousand times `runc exec`. Must not know containers: it is given the
+//! command that enters.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -11,7 +12,8 @@ use super::eventually::{DEADLINE, wait_within};
 /// Ends every answer; nothing that a container prints looks like it.
 const MARK: &str = "--oci-hotplug-answer--";
 
-/// What a command line said (output and errors together, without the last line's end) and its exit status.
+/// What a command line said (output and errors together, without the last line's end) and its exit
+/// status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// Standard output and standard error.
@@ -80,8 +82,9 @@ impl Shell {
 }
 
 impl Drop for Shell {
-    /// The end of its input ends it, and `runc exec` reaps it. (Killed, `runc exec` would leave it to the computer's
-    /// init, and the container's process namespace cannot end before that has reaped it.)
+    /// The end of its input ends it, and `runc exec` reaps it. (Killed, `runc exec` would leave it
+    /// to the computer's init, and the container's process namespace cannot end before that has
+    /// reaped it.)
     fn drop(&mut self) {
         self.questions.take();
         wait_within(&mut self.child, DEADLINE);

@@ -1,5 +1,5 @@
-//! Somebody on the host who is not root: a thread with another user's ids, and the uevents that it would like others to
-//! believe. Must not know the product.
+//! Somebody on the host who is not root: a thread with another user's ids, and the uevents that it
+//! would like others to believe. Must not know the product.
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -72,7 +72,8 @@ impl Stranger {
                 for message in messages {
                     match sendto(socket.as_raw_fd(), message, place, MsgFlags::MSG_DONTWAIT) {
                         Ok(_) => taken += 1,
-                        // Forbidden; nobody listens; the buffer of a listener is full, or it never reads.
+                        // Forbidden; nobody listens; the buffer of a listener is full, or it never
+                        // reads.
                         Err(
                             Errno::EPERM
                             | Errno::ECONNREFUSED
@@ -109,7 +110,8 @@ pub const GROUPS: [u32; 2] = [1, 2];
 
 /// The netlink ports of a process's sockets for uevents: where one can send to it alone.
 pub fn uevent_ports(pid: i32) -> Vec<NetlinkAddr> {
-    // /proc/net/netlink: sk, protocol, port, groups ... inode. The protocol of uevents is 15 (linux/netlink.h).
+    // /proc/net/netlink: sk, protocol, port, groups ... inode. The protocol of uevents is 15
+    // (linux/netlink.h).
     let table = fs::read_to_string("/proc/thread-self/net/netlink").expect("list netlink sockets");
     let rows = table
         .lines()
@@ -139,7 +141,8 @@ pub fn in_the_kernels_form(action: &str, devpath: &str, entries: &[String]) -> V
     message
 }
 
-/// The same in udevd's form: libudev's header of 40 bytes (its filters are left open), then the properties.
+/// The same in udevd's form: libudev's header of 40 bytes (its filters are left open), then the
+/// properties.
 pub fn in_udevds_form(action: &str, devpath: &str, entries: &[String]) -> Vec<u8> {
     let plain = in_the_kernels_form(action, devpath, entries);
     let properties = &plain[plain.iter().position(|byte| *byte == 0).expect("a first line") + 1..];

@@ -1,6 +1,7 @@
-//! A character device that plugs and unplugs for real on any kernel with virtual terminals: opening /dev/ttyN
-//! allocates the terminal, and /dev/vcsN, vcsuN and vcsaN appear with their uevents; VT_DISALLOCATE takes them away.
-//! Reading /dev/vcsN gives what stands on the terminal's screen. Must not know containers.
+//! A character device that plugs and unplugs for real on any kernel with virtual terminals: opening
+//! /dev/ttyN allocates the terminal, and /dev/vcsN, vcsuN and vcsaN appear with their uevents;
+//! VT_DISALLOCATE takes them away. Reading /dev/vcsN gives what stands on the terminal's screen.
+//! Must not know containers.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -48,7 +49,8 @@ impl Terminal {
         format!("oci-hotplug {}", self.number)
     }
 
-    /// Allocates the terminal and writes on it. The node is there as soon as it is open, the text a moment later.
+    /// Allocates the terminal and writes on it. The node is there as soon as it is open, the text a
+    /// moment later.
     pub fn plug(&self) -> String {
         let path = format!("/dev/tty{}", self.number);
         let mut tty = OpenOptions::new()

@@ -1,5 +1,5 @@
-//! systemd-udevd for the length of a story. It runs in the story's namespaces: a udevd of the host neither hears it nor is
-//! heard (`machine.rs`). Must not know the product.
+//! systemd-udevd for the length of a story. It runs in the story's namespaces: a udevd of the host
+//! neither hears it nor is heard (`machine.rs`). Must not know the product.
 
 use std::fs;
 use std::path::Path;
@@ -48,7 +48,8 @@ impl Udevd {
         });
     }
 
-    /// It goes on, and has worked off what came meanwhile when this returns: on a busy computer that may be much.
+    /// It goes on, and has worked off what came meanwhile when this returns: on a busy computer
+    /// that may be much.
     pub fn go_on(&self) {
         self.signal(Signal::SIGCONT);
         let settled = Command::new("udevadm").args(["settle", "--timeout=60"]).status();
@@ -74,8 +75,9 @@ impl Udevd {
     }
 }
 
-/// Waits until the host's udevd, where it has one, has processed all devices: it changes the group and the change time of nodes
-/// in /dev. The first thread of this process has left the host's mount namespace for no story.
+/// Waits until the host's udevd, where it has one, has processed all devices: it changes the group
+/// and the change time of nodes in /dev. The first thread of this process has left the host's mount
+/// namespace for no story.
 pub fn host_settles() {
     let status = Command::new("nsenter")
         .arg(format!("--mount=/proc/{}/ns/mnt", std::process::id()))
@@ -91,8 +93,8 @@ fn write_rules(rules: &str) {
     fs::write(directory.join("99-oci-hotplug-test.rules"), rules).expect("write rules for udev");
 }
 
-/// The kernel kills it when the thread that starts it ends, however that ends (prctl(2), PR_SET_PDEATHSIG): also one that is
-/// stopped, on which SIGTERM would have no effect.
+/// The kernel kills it when the thread that starts it ends, however that ends (prctl(2),
+/// PR_SET_PDEATHSIG): also one that is stopped, on which SIGTERM would have no effect.
 fn spawn(log: &Path) -> Child {
     let program = PROGRAMS
         .into_iter()

@@ -50,8 +50,8 @@ impl Watcher {
         .collect()
     }
 
-    /// Whether it still runs: a process that has ended and waits for its parent does not. (One that is about to end has no
-    /// command line any more, and still holds its locks.)
+    /// Whether it still runs: a process that has ended and waits for its parent does not. (One that
+    /// is about to end has no command line any more, and still holds its locks.)
     pub fn is_alive(&self) -> bool {
         self.state().is_some_and(|state| !matches!(state, 'Z' | 'X'))
     }
@@ -68,8 +68,9 @@ impl Watcher {
         eventually(&format!("the watcher {self:?} has ended"), || !self.is_alive());
     }
 
-    /// Waits until it has nothing to do: it waits for events, as the first field of /proc/PID/syscall tells (proc(5)).
-    /// While it works it holds descriptors that it will not keep.
+    /// Waits until it has nothing to do: it waits for events, as the first field of
+    /// /proc/PID/syscall tells (proc(5)). While it works it holds descriptors that it will not
+    /// keep.
     #[track_caller]
     pub fn eventually_waits_for_events(&self) {
         let waiting = [
@@ -105,8 +106,8 @@ impl Watcher {
         let _ = kill(Pid::from_raw(self.pid), Signal::SIGCONT);
     }
 
-    /// Leaves its sockets for uevents room for next to nothing. A socket is the same one in each process that has it,
-    /// and pidfd_getfd(2) gives us the watcher's.
+    /// Leaves its sockets for uevents room for next to nothing. A socket is the same one in each
+    /// process that has it, and pidfd_getfd(2) gives us the watcher's.
     pub fn shrink_event_buffers(&self) {
         let pid = rustix::process::Pid::from_raw(self.pid).expect("a pid");
         let process = pidfd_open(pid, PidfdFlags::empty()).expect("a descriptor of the watcher");
@@ -164,7 +165,8 @@ impl Watcher {
         fs::metadata(self.proc("exe")).expect("look at the watcher's executable")
     }
 
-    /// The CPU time that it has taken so far, its own and the kernel's for it (proc(5), stat fields 14 and 15).
+    /// The CPU time that it has taken so far, its own and the kernel's for it (proc(5), stat fields
+    /// 14 and 15).
     pub fn cpu_time(&self) -> Duration {
         let stat = fs::read_to_string(self.proc("stat")).expect("read the watcher's stat");
         let (_, after_name) = stat.rsplit_once(')').expect("stat has the name in parentheses");

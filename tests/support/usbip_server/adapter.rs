@@ -1,7 +1,9 @@
-//! An FTDI serial adapter (FT232R) as the kernel's driver ftdi_sio wants it, with its line looped back.
+//! An FTDI serial adapter (FT232R) as the kernel's driver ftdi_sio wants it, with its line looped
+//! back.
 //!
-//! Requests and replies of usbip are 48 bytes: five words (command, number, device, direction, endpoint), then what the
-//! command needs. Bulk data from the adapter begins with two bytes of status.
+//! Requests and replies of usbip are 48 bytes: five words (command, number, device, direction,
+//! endpoint), then what the command needs. Bulk data from the adapter begins with two bytes of
+//! status.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -32,8 +34,8 @@ struct Request {
 pub const GET_DESCRIPTOR: u8 = 6;
 pub const SET_CONFIGURATION: u8 = 9;
 
-/// Answers the kernel until it hangs up, or makes the standard request `last`: then it hangs with the connection open.
-/// `may_answer` comes back when that is allowed.
+/// Answers the kernel until it hangs up, or makes the standard request `last`: then it hangs with
+/// the connection open. `may_answer` comes back when that is allowed.
 pub fn serve(
     mut stream: &TcpStream,
     adapter: &Adapter,
@@ -122,7 +124,8 @@ fn header(command: u32, number: u32, status: i32, length: u32) -> [u8; 48] {
     bytes
 }
 
-/// What the adapter says to a control request that wants data (USB 2.0, 9.4; libftdi's names for the vendor's).
+/// What the adapter says to a control request that wants data (USB 2.0, 9.4; libftdi's names for
+/// the vendor's).
 fn control(adapter: &Adapter, setup: [u8; 8]) -> Option<Vec<u8>> {
     let [kind, request, index, value, ..] = setup;
     match (kind, request) {

@@ -1,6 +1,7 @@
 //! A USB/IP server for tests: exports serial adapters (`adapter`) and misbehaves as it is told.
 //!
-//! Written from the kernel's Documentation/usb/usbip_protocol.rst, on its own: it shares no code with the client.
+//! Written from the kernel's Documentation/usb/usbip_protocol.rst, on its own: it shares no code
+//! with the client.
 
 pub mod adapter;
 
@@ -55,7 +56,8 @@ pub enum Fault {
     Endless,
     /// Speaks another protocol.
     Http,
-    /// Once imported, answers the kernel until that makes this standard request, and nothing from then on.
+    /// Once imported, answers the kernel until that makes this standard request, and nothing from
+    /// then on.
     StallAt(u8),
 }
 

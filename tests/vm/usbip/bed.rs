@@ -1,4 +1,5 @@
-//! What the stories of devices of other hosts have in common: servers, networks, permissions, and what must not be left.
+//! What the stories of devices of other hosts have in common: servers, networks, permissions, and
+//! what must not be left.
 
 use crate::container::Container;
 use crate::engine::Runtime::Crun;
@@ -8,7 +9,8 @@ use crate::shell::DEADLINE;
 use crate::usb::{Plugged, UsbSerial};
 use crate::usbip_server::{Adapter, Fault, UsbipServer};
 
-/// A server that the machine reaches at an address of its own. Whatever it attached is gone when this is dropped.
+/// A server that the machine reaches at an address of its own. Whatever it attached is gone when
+/// this is dropped.
 pub struct Remote {
     pub server: UsbipServer,
     /// In the machine.
@@ -35,7 +37,8 @@ pub fn failure(machine: &Machine, arguments: &str) -> String {
     words
 }
 
-/// The command that has the worker attach a device for a container; it succeeds when the device is attached.
+/// The command that has the worker attach a device for a container; it succeeds when the device is
+/// attached.
 pub fn attach_for(container: &str, device: &str) -> String {
     let work = format!(
         r#"{{"attach":{{"device":"{device}","container":"{container}","last":null,"timeout":{{"secs":{DEADLINE},"nanos":0}}}}}}"#
@@ -43,7 +46,8 @@ pub fn attach_for(container: &str, device: &str) -> String {
     worker(&work)
 }
 
-/// The command that has the worker release all devices of a container; it succeeds when they are detached.
+/// The command that has the worker release all devices of a container; it succeeds when they are
+/// detached.
 pub fn release_of(container: &str) -> String {
     worker(&format!(r#"{{"release":{{"container":"{container}"}}}}"#))
 }
@@ -54,7 +58,8 @@ fn worker(work: &str) -> String {
     )
 }
 
-/// Nothing is attached, and the hubs let drivers near as before. (The tool puts the hubs right of one who was killed.)
+/// Nothing is attached, and the hubs let drivers near as before. (The tool puts the hubs right of
+/// one who was killed.)
 pub fn nothing_is_left(machine: &Machine) {
     machine.wait_until(
         "oci-hotplug usbip ports --json | jq -e 'length == 0' && \
@@ -122,7 +127,8 @@ pub fn asking_for<'a>(machine: &'a Machine, request: &str) -> Container<'a> {
     )
 }
 
-/// What breaks between a host and [`Far`], how it is begun and how it is ended, in shell commands that know `$busid`.
+/// What breaks between a host and [`Far`], how it is begun and how it is ended, in shell commands
+/// that know `$busid`.
 pub const BREAKS: [(&str, &str, &str); 3] = [
     (
         "the network is cut",

@@ -1,6 +1,8 @@
-//! What a device of another host costs in time: `tests/run.sh --bench` runs this, and tests/bench/README.md has its tables.
+//! What a device of another host costs in time: `tests/run.sh --bench` runs this, and
+//! tests/bench/README.md has its tables.
 //!
-//! Far host, link and kernel are the same for all, and the variants take turns: what counts is the ratio within one run.
+//! Far host, link and kernel are the same for all, and the variants take turns: what counts is the
+//! ratio within one run.
 
 use std::fmt::Write;
 
@@ -12,8 +14,8 @@ use crate::usbip_server::{Adapter, Fault, UsbipServer};
 const LINKS: [u32; 4] = [0, 50, 200, 400];
 const ROUNDS: usize = 3;
 
-/// Seconds from before a shell command in the machine until a condition holds there. Looked at every 10 ms, which is also
-/// what the clock tells.
+/// Seconds from before a shell command in the machine until a condition holds there. Looked at
+/// every 10 ms, which is also what the clock tells.
 fn timed(machine: &Machine, command: &str, condition: &str) -> f64 {
     let words = machine.run(&format!(
         "read from rest < /proc/uptime; ({command}) > /dev/null 2>&1 & \
@@ -116,7 +118,8 @@ fn how_long_a_remote_device_takes_to_come_and_to_come_back() {
     println!("{table}");
 }
 
-/// What only a server can do that does as it is told. It is outside of the machine: a call of it counts.
+/// What only a server can do that does as it is told. It is outside of the machine: a call of it
+/// counts.
 fn a_server_of_our_own(vm: &Machine, table: &mut String) {
     let adapters = vec![Adapter::new("1-1", "RS001")];
     let Remote { server, address } = Remote::start(vm, adapters.clone(), Fault::None);

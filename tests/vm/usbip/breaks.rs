@@ -92,7 +92,8 @@ fn whenever_its_watcher_is_killed_a_remote_adapter_is_neither_lost_nor_attached_
     vm.run(kill);
     echoes(&container, "/dev/far");
     assert_eq!((server.accepted(), vm.run(ports)), (accepted, before));
-    // While it is gone, and is back before there is a watcher again: what was broken is attached anew.
+    // While it is gone, and is back before there is a watcher again: what was broken is attached
+    // anew.
     vm.run("kill -9 $(pgrep oci-hotplug-wat)");
     drop(server);
     let server = UsbipServer::start_at(host, vec![Adapter::new("1-1", "RS001")], Fault::None);
@@ -139,8 +140,9 @@ fn a_remote_adapter_survives_a_slow_and_a_broken_network_and_whatever_happens_at
     nothing_is_left(&vm);
 }
 
-/// How long after the loss of its device a watcher is killed: from its pause (0.15 to 0.25 s) on by way of connecting,
-/// importing, the kernel's questions and its drivers' to the journal, which is done after 1 to 2 s under emulation.
+/// How long after the loss of its device a watcher is killed: from its pause (0.15 to 0.25 s) on by
+/// way of connecting, importing, the kernel's questions and its drivers' to the journal, which is
+/// done after 1 to 2 s under emulation.
 const MOMENTS: &str = "0 0.2 0.3 0.4 0.5 0.6 0.7 0.8 1.0 1.2 1.5 2.0";
 
 #[test]

@@ -138,8 +138,8 @@ fn a_server_that_dies_while_its_device_is_attached_leaves_nothing_behind() {
     vm.wait_until("oci-hotplug usbip ports --json | jq -e 'length == 0'");
 }
 
-/// How often a device comes and goes in a test of what is left: more often than there are ports (15), so that one that is
-/// not given back is missed. Under emulation each time takes 1 to 2 s.
+/// How often a device comes and goes in a test of what is left: more often than there are ports
+/// (15), so that one that is not given back is missed. Under emulation each time takes 1 to 2 s.
 const CYCLES: u32 = 30;
 
 #[test]
@@ -227,7 +227,8 @@ fn what_debians_usbipd_exports_is_served_over_ipv6_and_what_others_attach_is_lef
     container.loses("/dev/ttyUSB0");
     nothing_is_left(&vm);
 
-    // usbip(8) itself is another one who attaches. The server takes a moment to have the device back.
+    // usbip(8) itself is another one who attaches. The server takes a moment to have the device
+    // back.
     vm.wait_until(&format!("usbip attach -r 127.0.0.1 -b {busid}"));
     container.gains("/dev/ttyUSB0");
     let refused = failure(&vm, "detach 0");

@@ -1,4 +1,5 @@
-//! Two hosts that want the same device, what Debian's usbipd serves beside adapters, and a host that is switched off.
+//! Two hosts that want the same device, what Debian's usbipd serves beside adapters, and a host
+//! that is switched off.
 
 use super::bed::{Allowed, FAR, Far, Remote, Usbipd, asking_for, echoes, nothing_is_left, refusal};
 use crate::engine::Runtime::Crun;
@@ -8,8 +9,9 @@ use crate::story;
 use crate::usb::{Stick, UsbSerial};
 use crate::usbip_server::{Adapter, Fault};
 
-/// A third host, with usbip(8): a network namespace with an address of its own, behind its own link to the far one. Its
-/// kernel is the same: what it attaches is one more of this host's ports, which oci-hotplug knows nothing of.
+/// A third host, with usbip(8): a network namespace with an address of its own, behind its own link
+/// to the far one. Its kernel is the same: what it attaches is one more of this host's ports, which
+/// oci-hotplug knows nothing of.
 struct Third<'a>(&'a Machine);
 
 /// The far host's address in the third one's network.

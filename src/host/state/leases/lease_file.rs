@@ -31,7 +31,8 @@ impl LeaseFile {
             let Some(goal) = goal.filter(|_| goal > now) else {
                 continue;
             };
-            // Of the watcher before, more may be locked than is asked for so far: that is not to be lost in between.
+            // Of the watcher before, more may be locked than is asked for so far: that is not to be
+            // lost in between.
             let best = if self.may_have_more { Hold::Exclusive } else { goal };
             if lock_range(&self.file, first, last, Some(best))? {
                 self.note(first, last, Some(best));

@@ -3,11 +3,12 @@
 //! ```text
 //! <state-dir>/leases/<tail of the medium's path>-<hash of all of it>    ranges of bytes locked by the watcher: shared, or exclusive
 //! ```
-//! What is locked are the extents of a device (`model::device::same_data`), so that a disk and one of its partitions keep each other
-//! out, also one that comes later, and two partitions do not. The locks are those of open file descriptions (fcntl(2),
-//! F_OFD_SETLK): they last as long as a watcher or its successor has the file, and a crash frees them. Nobody waits here: a
-//! device's extents are all had or none is, and asked for again, so that there is no deadlock. Must not know who may have
-//! what.
+//! What is locked are the extents of a device (`model::device::same_data`), so that a disk and one
+//! of its partitions keep each other out, also one that comes later, and two partitions do not. The
+//! locks are those of open file descriptions (fcntl(2), F_OFD_SETLK): they last as long as a
+//! watcher or its successor has the file, and a crash frees them. Nobody waits here: a device's
+//! extents are all had or none is, and asked for again, so that there is no deadlock. Must not know
+//! who may have what.
 
 mod lease_file;
 mod ranges;
@@ -60,8 +61,9 @@ impl Leases {
         }
     }
 
-    /// The leases of the watcher before, which has handed over these files. They are held as they were, until it is
-    /// known what is wanted: what [`Leases::take`] does not ask for goes with the first [`Leases::keep`].
+    /// The leases of the watcher before, which has handed over these files. They are held as they
+    /// were, until it is known what is wanted: what [`Leases::take`] does not ask for goes with the
+    /// first [`Leases::keep`].
     pub fn inherit(state_dir: &Path, files: Vec<File>) -> Self {
         let mut leases = Self::new(state_dir);
         leases.inherited = files;
@@ -84,9 +86,9 @@ impl Leases {
         self.held.get(device).map(|lease| lease.hold)
     }
 
-    /// Holds a device, whose bytes lie there, in this way at least, if nobody stands in the way. What is held afterwards:
-    /// it may be less than was asked for, and is nothing when another has some of it alone. What is held exclusively stays
-    /// so until it is let go.
+    /// Holds a device, whose bytes lie there, in this way at least, if nobody stands in the way.
+    /// What is held afterwards: it may be less than was asked for, and is nothing when another has
+    /// some of it alone. What is held exclusively stays so until it is let go.
     ///
     /// # Errors
     /// When a file can't be made or locked.
@@ -131,9 +133,9 @@ impl Leases {
         outcome.map(|_| same_place)
     }
 
-    /// Locks ranges of media of which others are locked already, where none of those is touched: the usual case of a disk
-    /// with many partitions, which costs no look at the other ones. Whether that was the case and all of it could be locked;
-    /// if not, nothing has changed.
+    /// Locks ranges of media of which others are locked already, where none of those is touched:
+    /// the usual case of a disk with many partitions, which costs no look at the other ones.
+    /// Whether that was the case and all of it could be locked; if not, nothing has changed.
     fn take_beside(&mut self, extents: &[Extent], hold: Hold) -> Result<bool, LeaseError> {
         let is_beside = |extent: &Extent| {
             let file = self.files.get(&extent.medium);
@@ -154,7 +156,8 @@ impl Leases {
         Ok(true)
     }
 
-    /// Locks a range of a medium whose file is open, or unlocks it. False when another stands in the way.
+    /// Locks a range of a medium whose file is open, or unlocks it. False when another stands in
+    /// the way.
     fn lock(&mut self, extent: &Extent, hold: Option<Hold>) -> Result<bool, LeaseError> {
         let path = self.path_of(&extent.medium);
         let Some(file) = self.files.get_mut(&extent.medium) else {
@@ -195,8 +198,8 @@ impl Leases {
         }
     }
 
-    /// Locks what is wanted of these media, and nothing more; whether all of it could be. Where it could not, nothing that
-    /// was locked is lost.
+    /// Locks what is wanted of these media, and nothing more; whether all of it could be. Where it
+    /// could not, nothing that was locked is lost.
     fn settle(&mut self, media: &BTreeSet<SysPath>) -> Result<bool, LeaseError> {
         let mut all = true;
         // First all that is to become more, then what is to become less.
@@ -296,7 +299,8 @@ impl Drop for Leases {
     }
 }
 
-/// Removes the leases in this state directory that nobody holds: those of watchers that were killed. Never waits.
+/// Removes the leases in this state directory that nobody holds: those of watchers that were
+/// killed. Never waits.
 pub fn sweep(state_dir: &Path) {
     for entry in fs::read_dir(dir_of(state_dir)).into_iter().flatten().flatten() {
         // A lock for writing needs a file that is open for writing.

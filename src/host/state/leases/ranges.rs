@@ -27,9 +27,11 @@ pub(super) type Held = BTreeMap<SysPath, Lease>;
 /// The first and the last byte of a range, and how it is locked.
 pub(super) type Segment = (u64, u64, Hold);
 
-/// What is to be locked of a medium for these devices: each byte as the device with the strongest hold, in order.
+/// What is to be locked of a medium for these devices: each byte as the device with the strongest
+/// hold, in order.
 pub(super) fn segments(held: &Held, medium: &SysPath) -> Vec<Segment> {
-    // Where a claim begins and where it has ended. A medium has many parts, and each plan asks: one pass over them.
+    // Where a claim begins and where it has ended. A medium has many parts, and each plan asks: one
+    // pass over them.
     let mut ends: Vec<(u64, Hold, bool)> = Vec::new();
     for lease in held.values() {
         for extent in lease.extents.iter().filter(|extent| extent.medium == *medium) {
@@ -66,7 +68,8 @@ pub(super) fn segments(held: &Held, medium: &SysPath) -> Vec<Segment> {
     wanted
 }
 
-/// The ranges within which neither of the two changes, with how each has them. Both are in order and without overlaps.
+/// The ranges within which neither of the two changes, with how each has them. Both are in order
+/// and without overlaps.
 pub(super) fn changes(now: &[Segment], goal: &[Segment]) -> Vec<(u64, u64, Option<Hold>, Option<Hold>)> {
     let mut ends: Vec<u64> = now
         .iter()

@@ -288,7 +288,8 @@ fn a_whole_and_a_part_that_are_handed_over_are_never_free() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever three containers take and let go: no byte is one's alone and another's, and in the end nothing is left.
+    /// Whatever three containers take and let go: no byte is one's alone and another's, and in the
+    /// end nothing is left.
     #[test]
     fn nobody_has_what_another_has_alone(steps in prop::collection::vec((0..3usize, 0..6usize, any::<bool>(), 0..4u8), 1..40)) {
         let dir = tempfile::tempdir().unwrap();

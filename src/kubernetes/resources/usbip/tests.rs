@@ -265,8 +265,8 @@ fn a_unit_that_is_not_configured_any_more_is_not_released() {
 }
 
 proptest! {
-    /// Whatever is listed: no more entries have a device than there are devices, and none goes without while one that
-    /// would do is nobody's.
+    /// Whatever is listed: no more entries have a device than there are devices, and none goes
+    /// without while one that would do is nobody's.
     #[test]
     fn devices_are_shared_out_as_far_as_they_go(
         suits in prop::collection::vec(prop::collection::vec(any::<bool>(), 6), 0..8),

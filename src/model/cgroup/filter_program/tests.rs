@@ -26,7 +26,8 @@ thread_local! {
 
 const MAP_FD: i32 = 0x77;
 
-/// bpf_map_lookup_elem for the VM. The key is in the VM's stack, which /proc/self/mem reads without `unsafe`.
+/// bpf_map_lookup_elem for the VM. The key is in the VM's stack, which /proc/self/mem reads without
+/// `unsafe`.
 fn map_lookup_elem(map: u64, key: u64, _: u64, _: u64, _: u64) -> u64 {
     assert_eq!(map, MAP_FD as u64, "the map that was spliced in");
     let mut bytes = [0_u8; 12];

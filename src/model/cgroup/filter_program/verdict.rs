@@ -1,7 +1,8 @@
-//! What a device program decides of one access, told without the kernel: for programs that are not ours to touch.
+//! What a device program decides of one access, told without the kernel: for programs that are not
+//! ours to touch.
 //!
-//! Knows what engines and systemd generate: loads of the context, arithmetic, comparisons. Of anything else it says
-//! that it does not know.
+//! Knows what engines and systemd generate: loads of the context, arithmetic, comparisons. Of
+//! anything else it says that it does not know.
 
 use super::{CLASS_JMP, CLASS_JMP32, EXIT, Insn, JA, JA32, LD_IMM64};
 use crate::model::device::{Access, DevKind, DevNum};
@@ -18,8 +19,8 @@ enum Value {
     Context,
 }
 
-/// Whether the program surely refuses to open the device for reading or for writing, where `access` has that. Making
-/// nodes does not count: whoever has the node need not make one.
+/// Whether the program surely refuses to open the device for reading or for writing, where `access`
+/// has that. Making nodes does not count: whoever has the node need not make one.
 pub fn refuses(program: &[Insn], num: DevNum, access: Access) -> bool {
     [Access::READ, Access::WRITE]
         .into_iter()

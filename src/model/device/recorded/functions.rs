@@ -1,5 +1,6 @@
-//! USB devices with several functions, or with keys beside what they are for: game controllers, a camera, a headset, a
-//! security key, a debug probe. Facts from public dumps of such devices; serial numbers are made up.
+//! USB devices with several functions, or with keys beside what they are for: game controllers, a
+//! camera, a headset, a security key, a debug probe. Facts from public dumps of such devices;
+//! serial numbers are made up.
 
 use super::{XHCI, root_hubs, usb_device, usb_interface};
 use crate::model::device::input_capabilities::{InputCapabilities, bitmap};
@@ -89,7 +90,8 @@ pub(crate) fn dualshock3() -> Vec<Device> {
     devices
 }
 
-/// A gamepad at 1-5 with a motion sensor and a touchpad, each an input of its own, and a sound card.
+/// A gamepad at 1-5 with a motion sensor and a touchpad, each an input of its own, and a sound
+/// card.
 pub(crate) fn dualsense() -> Vec<Device> {
     let device = format!("{XHCI}/usb1/1-5");
     let interface = format!("{device}/1-5:1.3");
@@ -235,7 +237,8 @@ pub(crate) fn headset() -> Vec<Device> {
     devices
 }
 
-/// A security key at 1-10: a keyboard that types one-time passwords, a FIDO interface and a smart card.
+/// A security key at 1-10: a keyboard that types one-time passwords, a FIDO interface and a smart
+/// card.
 pub(crate) fn security_key() -> Vec<Device> {
     let device = format!("{XHCI}/usb1/1-10");
     let (otp, fido) = (format!("{device}/1-10:1.0"), format!("{device}/1-10:1.1"));
@@ -260,7 +263,8 @@ pub(crate) fn security_key() -> Vec<Device> {
     devices
 }
 
-/// A debug probe at 1-11: a drive for firmware, a tty, and an interface for debuggers that is a HID device.
+/// A debug probe at 1-11: a drive for firmware, a tty, and an interface for debuggers that is a HID
+/// device.
 pub(crate) fn debug_probe() -> Vec<Device> {
     let device = format!("{XHCI}/usb1/1-11");
     let scsi = format!("{device}/1-11:1.0/host7/target7:0:0/7:0:0:0");

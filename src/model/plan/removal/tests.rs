@@ -29,7 +29,8 @@ impl Scenario {
         }
     }
 
-    /// How many removals are acted on when these USB devices, by their ids, are there at this second.
+    /// How many removals are acted on when these USB devices, by their ids, are there at this
+    /// second.
     fn at(&mut self, second: u32, present: &[&str]) -> usize {
         let mut devices = recorded::root_hubs();
         for (number, ids) in present.iter().enumerate() {

@@ -83,7 +83,8 @@ fn the_kernel_knows_a_keyboard_before_udevd_does_and_without_it() {
             );
         }
     }
-    // What the kernel takes for a joystick udevd may still call a keyboard; where no udevd runs, none will.
+    // What the kernel takes for a joystick udevd may still call a keyboard; where no udevd runs,
+    // none will.
     for node in [
         "/dev/input/event8",
         "/dev/hidraw1",

@@ -155,8 +155,8 @@ pub(super) fn stick(states: [Seen; 2], set: FactSet) -> Vec<Device> {
     devices
 }
 
-/// Every state of the stick in which udevd has not processed all of it, each with the facts that are known then, and
-/// the sets of facts that may turn out to be true.
+/// Every state of the stick in which udevd has not processed all of it, each with the facts that
+/// are known then, and the sets of facts that may turn out to be true.
 fn partial_facts() -> Vec<(Vec<Device>, Vec<FactSet>)> {
     let states = [
         [Seen::Kernel, Seen::Kernel],

@@ -80,7 +80,8 @@ fn what_comes_first_decides() {
     for node in ["/dev/sda", "/dev/mem", "/dev/kvm", "/dev/ttyUSB0"] {
         assert_eq!(told(&only, node), "classes-only, in /etc/c.toml", "{node}");
     }
-    // A line that nothing lifts before allow rules; these before the other lines; those before the default.
+    // A line that nothing lifts before allow rules; these before the other lines; those before the
+    // default.
     assert_eq!(
         told(&policy(Fallback::Anything, all(), vec![]), "/dev/mem"),
         "protected: memory"
@@ -93,7 +94,8 @@ fn what_comes_first_decides() {
         told(&policy(Fallback::Anything, vec![], vec![]), "/dev/kvm"),
         "protected: virtualization"
     );
-    // An allow rule for too little access: the default gives what the rule does not, unless a line protects it.
+    // An allow rule for too little access: the default gives what the rule does not, unless a line
+    // protects it.
     let reading = || {
         vec![rule(List::Allow, &["glob:**"], |rule| {
             rule.access = Some(Access::READ)

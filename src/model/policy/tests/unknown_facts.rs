@@ -144,7 +144,8 @@ fn a_deny_rule_on_a_nodes_own_name_is_decided_where_no_udevd_runs() {
     }
 }
 
-/// Case security 12: whoever gives a stick a label that another one has does not take that one out of a rule.
+/// Case security 12: whoever gives a stick a label that another one has does not take that one out
+/// of a rule.
 #[test]
 fn a_deny_rule_on_a_link_is_for_all_that_claim_it_and_an_allow_rule_for_the_one_that_has_it() {
     let mut devices = companion_hub();
@@ -213,7 +214,8 @@ fn nobody_waits_for_one_device_where_another_that_is_overdue_decides() {
     assert_eq!(told(Seen::Kernel, Seen::Kernel), "waits for sdb1");
 }
 
-/// What a parent says counts, although udevd will not process the device itself: its facts are looked up first.
+/// What a parent says counts, although udevd will not process the device itself: its facts are
+/// looked up first.
 #[test]
 fn an_allow_rule_on_a_parent_waits_for_the_parent_alone() {
     let entry = untrusted("subsystem:block");

@@ -1,7 +1,8 @@
-//! Whether a selector is true of a device and its parents: the one evaluator of requests, `only=` and policy rules.
+//! Whether a selector is true of a device and its parents: the one evaluator of requests, `only=`
+//! and policy rules.
 //!
-//! A term may be true of the device itself or of one of its parents, as with udev's `ATTRS==` and `SUBSYSTEMS==`. A
-//! negated term is true when its selector is true of none of them.
+//! A term may be true of the device itself or of one of its parents, as with udev's `ATTRS==` and
+//! `SUBSYSTEMS==`. A negated term is true when its selector is true of none of them.
 //!
 //! Must not know the grammar (`grammar`), nor what a match is for (`request`, `policy`).
 
@@ -88,7 +89,8 @@ pub struct Chain<'a> {
     own: usize,
     /// Whether udev's facts are unknown where no udevd runs. Otherwise they are absent there.
     is_strict: bool,
-    /// Whether a link that a device claims counts although the host's link points to another device.
+    /// Whether a link that a device claims counts although the host's link points to another
+    /// device.
     counts_claims: bool,
 }
 
@@ -105,8 +107,8 @@ impl<'a> Chain<'a> {
         }
     }
 
-    /// The same for deny rules: whoever claims a link that is denied is denied, so that a second device with the same label
-    /// does not take the first one out of the rule.
+    /// The same for deny rules: whoever claims a link that is denied is denied, so that a second
+    /// device with the same label does not take the first one out of the rule.
     pub fn with_claims(self) -> Self {
         Self {
             counts_claims: true,
@@ -114,8 +116,8 @@ impl<'a> Chain<'a> {
         }
     }
 
-    /// The same for the policy: where no udevd runs, what it would say of a device is unknown. (For a request it is
-    /// absent: nobody will ever make a link or set a tag there.)
+    /// The same for the policy: where no udevd runs, what it would say of a device is unknown. (For
+    /// a request it is absent: nobody will ever make a link or set a tag there.)
     pub fn strict(self) -> Self {
         Self {
             is_strict: true,
@@ -139,7 +141,8 @@ impl<'a> Chain<'a> {
     }
 }
 
-/// Where udev's rules make links that say something of a device (systemd's rules.d/60-*.rules, lvm2's and others').
+/// Where udev's rules make links that say something of a device (systemd's rules.d/60-*.rules,
+/// lvm2's and others').
 const LINK_PLACES: [&str; 9] = [
     "/dev/disk/",
     "/dev/dri/by-",
@@ -153,7 +156,8 @@ const LINK_PLACES: [&str; 9] = [
 ];
 
 impl Selector {
-    /// Whether this is true of the device itself. Where no udevd runs, udev's facts count as absent.
+    /// Whether this is true of the device itself. Where no udevd runs, udev's facts count as
+    /// absent.
     pub fn found(&self, device: &Device) -> Found {
         self.found_when(device, device.seen >= Seen::NoUdevd)
     }
@@ -172,8 +176,9 @@ impl Selector {
         }
     }
 
-    /// Whether a udevd would have to run for the policy to know that this is not true of a device. A path that is not in
-    /// one of the directories where udev makes links is the kernel's name of a node, and is decided without it.
+    /// Whether a udevd would have to run for the policy to know that this is not true of a device.
+    /// A path that is not in one of the directories where udev makes links is the kernel's name of
+    /// a node, and is decided without it.
     pub fn needs_udevd(&self) -> bool {
         let is_by_path = |fixed: &str| {
             let mut places = LINK_PLACES.into_iter();
@@ -234,10 +239,12 @@ impl DeviceSelector {
         Found::all(self.terms.iter().map(|term| term.found(chain)))
     }
 
-    /// Whether a device is what the terms name: all of them are true of it or its parents, and at least one that is not
-    /// negated of the device itself. (With `parent-of:`, the root is above this device.)
+    /// Whether a device is what the terms name: all of them are true of it or its parents, and at
+    /// least one that is not negated of the device itself. (With `parent-of:`, the root is above
+    /// this device.)
     ///
-    /// `chain` is called only when the device itself leaves that open: of most devices nothing is true.
+    /// `chain` is called only when the device itself leaves that open: of most devices nothing is
+    /// true.
     pub fn names<'a>(&self, device: &Device, chain: impl FnOnce() -> Chain<'a>) -> Found {
         let named = self.names_itself(device);
         if named == Found::No {
@@ -250,15 +257,17 @@ impl DeviceSelector {
         named.and(|| self.matches(&chain))
     }
 
-    /// Whether at least one term that is not negated is true of the device itself, by this very name: what is true of
-    /// the device behind a `node:` makes that device a root, and not the `node:` as well.
+    /// Whether at least one term that is not negated is true of the device itself, by this very
+    /// name: what is true of the device behind a `node:` makes that device a root, and not the
+    /// `node:` as well.
     pub fn names_itself(&self, device: &Device) -> Found {
         let positive = self.terms.iter().filter(|term| !term.negated);
         Found::any(positive.map(|term| term.selector.found(device)))
     }
 
-    /// Whether a device at or below a root is left to the container: no negated term speaks against it or one of its
-    /// parents. With `parent-of:` the terms are about the device that names the parent, and all below the parent is left.
+    /// Whether a device at or below a root is left to the container: no negated term speaks against
+    /// it or one of its parents. With `parent-of:` the terms are about the device that names the
+    /// parent, and all below the parent is left.
     pub fn leaves<'a>(&self, chain: impl FnOnce() -> Chain<'a>) -> Found {
         if self.parents > 0 || !self.terms.iter().any(|term| term.negated) {
             return Found::Yes;

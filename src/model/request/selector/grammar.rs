@@ -226,7 +226,8 @@ fn escape_of_the_pattern(value: &str) -> Option<String> {
     Some(shown(&letter.to_string(), SHOWN_WORD))
 }
 
-/// A glob without its backslashes. `\*` would become `*` and match more than was meant, so it is refused.
+/// A glob without its backslashes. `\*` would become `*` and match more than was meant, so it is
+/// refused.
 fn plain_glob(value: &str) -> Result<Glob, SelectorError> {
     if let Some(letter) = escape_of_the_pattern(value) {
         return Err(SelectorError::GlobEscape { letter });
@@ -298,8 +299,8 @@ fn key_and_glob(
     Ok((key, plain_glob(pattern)?))
 }
 
-/// The kernel's names of USB devices: `BUS-PORT.PORT…` (usb_alloc_dev, drivers/usb/core/usb.c), `usbBUS`
-/// for root hubs.
+/// The kernel's names of USB devices: `BUS-PORT.PORT…` (usb_alloc_dev, drivers/usb/core/usb.c),
+/// `usbBUS` for root hubs.
 fn parse_port(port: String) -> Result<Selector, SelectorError> {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit());
     let is_port = match port.strip_prefix("usb") {
@@ -326,7 +327,8 @@ fn parse_remote(text: &str) -> Result<Selector, SelectorError> {
     })
 }
 
-/// The kernel's names of PCI functions: `%04x:%02x:%02x.%d` (pci_setup_device, drivers/pci/probe.c).
+/// The kernel's names of PCI functions: `%04x:%02x:%02x.%d` (pci_setup_device,
+/// drivers/pci/probe.c).
 fn parse_pci(address: &str) -> Result<Selector, SelectorError> {
     let (place, function) = address.split_once('.').ok_or(SelectorError::Pci)?;
     let parts: Vec<&str> = place.split(':').collect();
@@ -352,15 +354,15 @@ fn hex(text: &str) -> Result<String, SelectorError> {
     Ok(text.to_ascii_lowercase())
 }
 
-/// Reads one device of the annotation `org.lowrisc.hotplug.devices`, whose grammar knows no escapes and
-/// trims nothing.
+/// Reads one device of the annotation `org.lowrisc.hotplug.devices`, whose grammar knows no escapes
+/// and trims nothing.
 pub(in crate::model) fn lowrisc_selector(text: &str) -> Result<DeviceSelector, SelectorError> {
     let (parents, rest) = strip_parents(text)?;
     let (kind, value) = rest.split_once(':').unwrap_or((rest, ""));
     let selector = match kind {
         "usb" => parse_usb(value, check_lowrisc_serial)?,
-        // What resolves to the same node may be written with dots there; here a path is written in one way
-        // only.
+        // What resolves to the same node may be written with dots there; here a path is written in
+        // one way only.
         "devnode" if value.starts_with('/') && !value.ends_with('/') => {
             Selector::DevNode(path::node_path(&path::normalised(value)).map_err(devnode_fault)?)
         }

@@ -30,12 +30,13 @@ impl Selector {
         }
     }
 
-    /// The earliest stage whose facts suffice to say that this device matches; `None` where it does not
-    /// match.
+    /// The earliest stage whose facts suffice to say that this device matches; `None` where it does
+    /// not match.
     pub fn decided_by(&self, device: &Device) -> Option<Seen> {
         match self {
             Self::DevNode(path) => by_path(device, |node| node == path)
-                // Until udevd has processed the device, the link can be left from a removed device with the same node name.
+                // Until udevd has processed the device, the link can be left from a removed device
+                // with the same node name.
                 .or_else(|| when(device.aliases.contains(path), Seen::Udev)),
             Self::Glob(pattern) => by_path(device, |path| pattern.matches_path(path)),
             Self::Regex(expression) => by_path(device, |path| expression.matches_path(path)),

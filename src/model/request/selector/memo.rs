@@ -1,6 +1,7 @@
 //! The verdicts of one pattern, so that none is computed twice.
 //!
-//! A verdict depends on pattern and text alone and is never outdated. Must not know what a pattern is.
+//! A verdict depends on pattern and text alone and is never outdated. Must not know what a pattern
+//! is.
 
 use std::collections::HashSet;
 use std::collections::hash_map::RandomState;

@@ -4,7 +4,8 @@
 
 use std::path::PathBuf;
 
-/// The longest path that a system call takes: PATH_MAX without its terminating NUL (linux/limits.h).
+/// The longest path that a system call takes: PATH_MAX without its terminating NUL
+/// (linux/limits.h).
 const MAX_PATH: usize = 4095;
 
 /// What is wrong with a path. The text goes on after the name of what the path was given for.
@@ -69,7 +70,8 @@ pub(in crate::model) fn sys_path(text: &str) -> Result<PathBuf, PathFault> {
     check_text(text)
 }
 
-/// Takes `.`, `..`, and `//` out of an absolute path by its text alone; `..` at the root stays at the root.
+/// Takes `.`, `..`, and `//` out of an absolute path by its text alone; `..` at the root stays at
+/// the root.
 pub(in crate::model) fn normalised(text: &str) -> String {
     let mut components: Vec<&str> = Vec::new();
     for component in text.split('/') {

@@ -1,8 +1,9 @@
 //! Globs and regular expressions that can be compared, shown and written down again.
 //!
-//! A pattern that anybody may write is evaluated by root, for every device: matching takes time and memory linear in
-//! pattern and text, and a verdict is computed once for each text ([`Memo`]). What all patterns of a container may cost
-//! is limited elsewhere (`request::cost`). Must not know which of a device's facts they are held against (`matching`).
+//! A pattern that anybody may write is evaluated by root, for every device: matching takes time and
+//! memory linear in pattern and text, and a verdict is computed once for each text ([`Memo`]). What
+//! all patterns of a container may cost is limited elsewhere (`request::cost`). Must not know which
+//! of a device's facts they are held against (`matching`).
 
 use std::fmt;
 use std::path::Path;
@@ -13,14 +14,16 @@ use super::memo::Memo;
 /// The longest pattern, in characters.
 const MAX_PATTERN: usize = 1000;
 
-/// The most memory a compiled regular expression may take, in bytes: `(((a{100}){100}){100}` is not for us.
+/// The most memory a compiled regular expression may take, in bytes: `(((a{100}){100}){100}` is not
+/// for us.
 const MAX_COMPILED: usize = 256 * 1024;
 
-/// The limit of the first attempt to compile an expression, in bytes. Doubled until the expression fits: so its size is
-/// known, which regex-lite does not tell.
+/// The limit of the first attempt to compile an expression, in bytes. Doubled until the expression
+/// fits: so its size is known, which regex-lite does not tell.
 const FIRST_LIMIT: usize = 256;
 
-/// What one token of a glob counts as, in bytes: a quarter of a state in regex-lite, and of its time.
+/// What one token of a glob counts as, in bytes: a quarter of a state in regex-lite, and of its
+/// time.
 const TOKEN_SIZE: usize = 8;
 
 /// A shell pattern: `*`, `?`, `[a-z]`, `[!a]`, and `**` for any number of directories.
@@ -101,7 +104,8 @@ impl Glob {
             .is_some_and(|path| self.memo.verdict(path, || matches(&self.tokens, path, true)))
     }
 
-    /// Whether the value of a property or an attribute matches. `/` is a character like any other here.
+    /// Whether the value of a property or an attribute matches. `/` is a character like any other
+    /// here.
     pub fn matches_value(&self, value: &str) -> bool {
         self.memo.verdict(value, || matches(&self.tokens, value, false))
     }
@@ -181,9 +185,9 @@ fn ranges(class: &[char]) -> Vec<(char, char)> {
     ranges
 }
 
-/// Simulates all ways through the pattern at once, one character after the other. Place `n` is reached when all before
-/// token `n` has been matched; the crate's own matcher tries one way after the other, which takes exponential time for
-/// `*0*0*0*0*0*0/x`.
+/// Simulates all ways through the pattern at once, one character after the other. Place `n` is
+/// reached when all before token `n` has been matched; the crate's own matcher tries one way after
+/// the other, which takes exponential time for `*0*0*0*0*0*0/x`.
 fn matches(tokens: &[Token], text: &str, is_path: bool) -> bool {
     let mut here = vec![false; tokens.len() + 1];
     let mut next = here.clone();
@@ -243,7 +247,8 @@ impl Token {
     }
 }
 
-/// A regular expression on paths below `/dev`, not anchored. Two are equal when they are written alike.
+/// A regular expression on paths below `/dev`, not anchored. Two are equal when they are written
+/// alike.
 #[derive(Debug, Clone)]
 pub struct PathRegex {
     text: String,
@@ -253,8 +258,8 @@ pub struct PathRegex {
 }
 
 impl PathRegex {
-    /// Compiles an expression of at most 1000 characters. Groups capture nothing: for each state of the expression,
-    /// regex-lite keeps where each group begins and ends.
+    /// Compiles an expression of at most 1000 characters. Groups capture nothing: for each state of
+    /// the expression, regex-lite keeps where each group begins and ends.
     ///
     /// # Errors
     /// [`SelectorError::PatternTooLong`], and [`SelectorError::Regex`] with the engine's reason.
@@ -300,8 +305,8 @@ impl PathRegex {
         self.text.chars().count()
     }
 
-    /// How much memory it takes when compiled, in bytes, up to a factor of two. Matching visits all of it for each
-    /// character of a text.
+    /// How much memory it takes when compiled, in bytes, up to a factor of two. Matching visits all
+    /// of it for each character of a text.
     pub fn size(&self) -> usize {
         self.size
     }
@@ -320,7 +325,8 @@ impl PathRegex {
     }
 }
 
-/// The same expression with groups that capture nothing: `(`, `(?P<name>` and `(?<name>` become `(?:`.
+/// The same expression with groups that capture nothing: `(`, `(?P<name>` and `(?<name>` become
+/// `(?:`.
 fn without_captures(expression: &str) -> String {
     let mut plain = String::with_capacity(expression.len());
     let mut rest = expression;

@@ -795,7 +795,8 @@ proptest! {
             let left = selector.leaves(|| inventory.chain(device));
             let given = below_a_root && left == Found::Yes;
             prop_assert_eq!(given, selector.matches(&own) == Found::Yes, "{} {}", text, device.syspath);
-            // What is unknown is so only because of a device of the chain that udevd has not processed.
+            // What is unknown is so only because of a device of the chain that udevd has not
+            // processed.
             if let Found::Unknown(whose) = selector.matches(&own) {
                 let whose = own.all().iter().find(|device| device.syspath == whose);
                 prop_assert!(whose.is_some_and(|device| device.seen == Seen::Kernel));

@@ -15,7 +15,8 @@ struct Host {
     facts: FactsNeeded,
     /// The sticks that are plugged in, by place: the minor number of each.
     present: BTreeMap<usize, u32>,
-    /// Kernel events that udevd has not processed: the stick's place, and its minor number unless it was removed.
+    /// Kernel events that udevd has not processed: the stick's place, and its minor number unless
+    /// it was removed.
     queue: VecDeque<(usize, Option<u32>)>,
     /// The stick that the host's link points to. The link dangles while that stick is absent.
     link: Option<(usize, u32)>,
@@ -106,7 +107,8 @@ impl Host {
         }
     }
 
-    /// udevd processes one event: it points the link to the claimant at the highest place, then sends its event.
+    /// udevd processes one event: it points the link to the claimant at the highest place, then
+    /// sends its event.
     fn udevd_processes_one(&mut self) {
         let Some((place, minor)) = self.queue.pop_front() else {
             return;
@@ -131,7 +133,8 @@ impl Host {
         self.scenario.inventory.take_links(&named, &claimed);
     }
 
-    /// Does what `DeviceMonitor::drain` and `Watcher::take_events` do with the events that have arrived.
+    /// Does what `DeviceMonitor::drain` and `Watcher::take_events` do with the events that have
+    /// arrived.
     fn watcher_wakes(&mut self) {
         let named = Aliases::new(self.targets(&self.facts.followed_paths));
         let mut events: Vec<DeviceEvent> = self.kernel.drain(..).collect();

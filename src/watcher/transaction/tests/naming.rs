@@ -1,4 +1,5 @@
-//! Which node `path=`, `link=` and symlink rules name: the same after a hot plug and a cold start, whichever node came first.
+//! Which node `path=`, `link=` and symlink rules name: the same after a hot plug and a cold start,
+//! whichever node came first.
 
 use super::*;
 use crate::model::device::recorded;
@@ -9,7 +10,8 @@ fn device(nodes: &[Probe]) -> Vec<Device> {
     recorded::usb_device_with(nodes)
 }
 
-/// Interface, subsystem, sysfs path below the interface, node, DEVTYPE. Interface 255 is the device itself.
+/// Interface, subsystem, sysfs path below the interface, node, DEVTYPE. Interface 255 is the device
+/// itself.
 type Nodes = &'static [Probe];
 
 const ST_LINK: Nodes = &[
@@ -383,7 +385,8 @@ fn a_node_keeps_its_name_while_a_better_one_waits_for_another_container() {
         scenario.admit = admit_all;
         assert_eq!(scenario.reconcile(), []);
         assert_eq!(named(&scenario), Some(of_tty), "{request} {symlinks}");
-        // The better one goes for a time: nobody who waits for the name is given the worse one meanwhile.
+        // The better one goes for a time: nobody who waits for the name is given the worse one
+        // meanwhile.
         scenario.admit = tty_waits;
         assert_eq!(scenario.reconcile(), []);
         assert_eq!(named(&scenario), None, "{request} {symlinks}");

@@ -262,7 +262,8 @@ fn a_device_stays_noted_without_access_until_its_last_link_is_gone() {
     steps.push(add_link());
     world.carry_out(steps);
     world.container.broken.insert(LINK.into());
-    // Its link leads to the node: the fake container's node has to be of the image, which nobody removes.
+    // Its link leads to the node: the fake container's node has to be of the image, which nobody
+    // removes.
     let attachment = world.attachments.get_mut(Path::new(TTY)).unwrap();
     attachment.node_creator = NodeCreator::Other;
     let failures = world.carry_out(remove());

@@ -1,7 +1,8 @@
 //! Generates Rust messages from the .proto files of kubelet and the container runtime interface.
 //!
-//! Arguments: the directory of the Go module k8s.io/kubelet, that of k8s.io/cri-api, and the repository. Only messages that the
-//! listed calls need are generated, without the comments of the .proto files.
+//! Arguments: the directory of the Go module k8s.io/kubelet, that of k8s.io/cri-api, and the
+//! repository. Only messages that the listed calls need are generated, without the comments of the
+//! .proto files.
 
 use std::collections::BTreeSet;
 use std::error::Error;

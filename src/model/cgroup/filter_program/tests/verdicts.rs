@@ -128,8 +128,8 @@ fn load_number(dst: u8, number: u64) -> [Insn; 2] {
     [insn(LD_IMM64, dst, 0, 0, low), insn(0, 0, 0, 0, high)]
 }
 
-/// Each operator of these classes with r2 as its first operand, and numbers of which some differ in one half alone as
-/// operands; before it the instructions that load them.
+/// Each operator of these classes with r2 as its first operand, and numbers of which some differ in
+/// one half alone as operands; before it the instructions that load them.
 fn each_operation(operators: &[u8], classes: [u8; 2]) -> Vec<(Vec<Insn>, Insn)> {
     const NUMBERS: [u64; 8] = [0, 1, 2, 33, 0xffff_ffff, 1 << 32, (1 << 32) + 1, u64::MAX];
     let mut all = Vec::new();

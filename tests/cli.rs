@@ -74,7 +74,11 @@ fn a_record_without_watcher_is_shown_as_such_and_found_by_its_beginning() {
     }
     let list = out(&tool_with(scratch.path(), &["list"]));
     let lines: Vec<&str> = list.lines().collect();
-    assert_eq!(lines.len(), 4, "{list}");
+    assert_eq!(lines.len(), 8, "{list}");
+    assert_eq!(
+        lines[5],
+        "alpha1: no watcher: the container is starting or has ended, or its watcher crashed (`oci-hotplug recover` starts it again)"
+    );
     assert!(lines[0].starts_with("CONTAINER  NAME  ENGINE  SINCE"), "{list}");
     assert!(
         lines[1].starts_with("alpha1     -     -") && lines[1].contains("no watcher"),

@@ -3,11 +3,11 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use serde_json::json;
 
 use super::not_enrolled::{self, NotEnrolled};
+use super::render::color::{BAD, CAUTION, GOOD};
 use super::render::json::write_json;
 use crate::cdi::directories::{DEFAULT_DIRECTORIES, Definition, Specs};
 use crate::cdi::generate::{ANNOTATED, DEFAULT_KIND, is_our_device};
@@ -70,12 +70,11 @@ fn write(out: &mut impl Write, findings: &[Finding]) -> std::io::Result<()> {
         hint,
     } in findings
     {
-        let (word, color) = match verdict {
-            Verdict::Ok => ("ok  ", AnsiColor::Green),
-            Verdict::Warn => ("warn", AnsiColor::Yellow),
-            Verdict::Fail => ("fail", AnsiColor::Red),
+        let (word, style) = match verdict {
+            Verdict::Ok => ("ok  ", GOOD),
+            Verdict::Warn => ("warn", CAUTION),
+            Verdict::Fail => ("fail", BAD),
         };
-        let style = Style::new().fg_color(Some(color.into()));
         let hint = hint
             .as_ref()
             .map_or_else(String::new, |hint| format!(" ({hint})"));

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use super::{client, not_enrolled};
 use crate::host::engine_names;
-use crate::host::state::control::Status;
+use crate::host::state::control::{Problem, Status, first_of};
 use crate::host::state::record::Record;
 use crate::host::state::registry::Registry;
 use crate::model::oci::ContainerId;
@@ -118,6 +118,26 @@ impl Enrolled {
             None => "no watcher",
         }
     }
+
+    /// Why [`Enrolled::health`] is not `ok`, and what to do: one text for each reason.
+    pub(super) fn reasons(&self) -> Vec<String> {
+        if let Some(status) = &self.status {
+            let grouped = Problem::grouped(&status.problems).into_iter();
+            return grouped
+                .map(|(paths, reason)| format!("{}: {reason}", first_of(&paths)))
+                .collect();
+        }
+        let reason = match (self.silent, &self.record_fault) {
+            (Some(pid), _) => format!(
+                "process {pid} of its watcher does not answer: it may be stopped (`kill -CONT {pid}` continues it) or overloaded"
+            ),
+            (None, Some(fault)) => fault.clone(),
+            (None, None) => {
+                "no watcher: the container is starting or has ended, or its watcher crashed (`oci-hotplug recover` starts it again)".into()
+            }
+        };
+        vec![reason]
+    }
 }
 
 /// The id that equals `text`, that has the name `text`, or that begins with `text`; `None` when no
@@ -139,14 +159,23 @@ pub(super) fn find_id(all: &[(ContainerId, Option<String>)], text: &str) -> Resu
         .map(|(id, _)| id.as_str())
         .filter(|id| !text.is_empty() && id.starts_with(text))
         .collect();
+    let shown = || -> Vec<&str> { starting.iter().map(|id| distinct(id, text)).collect() };
     match starting[..] {
         [] => Ok(None),
         [id] => Ok(Some(id.parse()?)),
         _ => bail!(
             "{text:?} begins the ids of several containers: {} (give more of it)",
-            starting.join(", ")
+            shown().join(", ")
         ),
     }
+}
+
+/// The short form of an id; longer where `text`, which several ids begin with, is as long.
+fn distinct<'i>(id: &'i str, text: &str) -> &'i str {
+    let short = engine::short_id(id);
+    id.get(..text.len() + 4)
+        .filter(|longer| longer.len() > short.len())
+        .unwrap_or(short)
 }
 
 /// Only root can read the state directory: reports that instead of printing an empty list.

@@ -69,21 +69,10 @@ fn write(out: &mut impl Write, container: &Enrolled) -> std::io::Result<()> {
             )?;
         }
     }
-    if let Some(fault) = &container.record_fault {
-        print_line!(out, "Record     {fault}")?;
-    }
-    if let Some(pid) = container.silent {
-        print_line!(
-            out,
-            "Watcher    process {pid} does not answer: it may be stopped (kill -CONT {pid} continues it) or overloaded"
-        )?;
-        return Ok(());
-    }
     let Some(status) = &container.status else {
-        print_line!(
-            out,
-            "Watcher    none: the container is starting or has ended (the next hook removes its record), or the watcher crashed (`oci-hotplug recover` starts it again)"
-        )?;
+        for reason in container.reasons() {
+            print_line!(out, "Watcher    {reason}")?;
+        }
         return Ok(());
     };
     match unit_of(status) {

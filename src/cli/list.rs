@@ -1,21 +1,24 @@
 //! `oci-hotplug list`
 
+mod draw;
+
 use std::collections::BTreeSet;
 use std::io::Write;
 
 use anyhow::Result;
 use serde_json::json;
 
+use self::draw::{Listed, draw};
 use super::enrolled::Enrolled;
 use super::not_enrolled::{self, NotEnrolled};
 use super::render::json::write_json;
-use super::render::table::{self, print_line};
+use super::render::table::screen_width;
 use super::render::time::{ago, since};
 use crate::host::state::record::Record;
 use crate::host::state::registry::Registry;
 use crate::model::request::entry::RequestEntry;
 
-/// Prints one line for each container.
+/// Prints one line for each container, and below the table what needs attention.
 pub fn run(registry: &Registry, as_json: bool) -> Result<()> {
     let mut containers = Enrolled::all(registry)?;
     // All requests were taken back by `detach`: such a watcher has nothing to do.
@@ -23,99 +26,50 @@ pub fn run(registry: &Registry, as_json: bool) -> Result<()> {
         let requests_nothing = |record: &Record| record.requests.is_empty();
         container.health() != "ok" || !container.record.as_ref().is_some_and(requests_nothing)
     });
-    let mut out = std::io::stdout().lock();
+    let mut out = anstream::stdout().lock();
     if as_json {
         let list: Vec<_> = containers.iter().map(to_json).collect();
         write_json(&mut out, &list)?;
         return Ok(());
     }
-    if containers.is_empty() {
-        print_line!(
-            out,
-            "No container has a watcher: either none requests devices by the annotation io.oci-hotplug.devices, or its engine \
-             did not run our hooks (`oci-hotplug check`; Docker needs --device oci-hotplug.dev/device=annotated)."
-        )?;
-        return write_others(&mut out, registry);
-    }
-
-    let rows: Vec<[String; 7]> = containers.iter().map(row).collect();
-    table::write(
-        &mut out,
-        [
-            "CONTAINER",
-            "NAME",
-            "ENGINE",
-            "SINCE",
-            "HEALTH",
-            "ATTACHED",
-            "REQUESTS",
-        ],
-        &rows,
-    )?;
-    write_others(&mut out, registry)
+    let listed: Vec<Listed> = containers.iter().map(listed).collect();
+    let drawn = draw(&listed, &others(registry), screen_width());
+    out.write_all(drawn.as_bytes())?;
+    Ok(())
 }
 
 /// The most lines of each kind.
 const MAX_OTHERS: usize = 5;
 
-/// Writes the containers that need a watcher and have none, and those that a hook did not let
-/// start.
-fn write_others(out: &mut impl Write, registry: &Registry) -> Result<()> {
+/// The containers that need a watcher and have none, and those that a hook did not let start.
+fn others(registry: &Registry) -> Vec<String> {
     let not_enrolled = not_enrolled::all(registry);
     let refused = not_enrolled::refused(registry);
     let explained = not_enrolled.iter().map(NotEnrolled::explanation).take(MAX_OTHERS);
     let sentences = refused.iter().map(not_enrolled::sentence).take(MAX_OTHERS);
-    for line in explained.chain(sentences) {
-        let mut letters = line.chars();
-        let first = letters.next().map(|letter| letter.to_ascii_uppercase());
-        print_line!(
-            out,
-            "{}{}",
-            first.map(String::from).unwrap_or_default(),
-            letters.as_str()
-        )?;
-    }
+    let mut all: Vec<String> = explained.chain(sentences).collect();
     if refused.len() > MAX_OTHERS {
-        print_line!(
-            out,
-            "`oci-hotplug events` shows all containers that were not started."
-        )?;
+        all.push("`oci-hotplug events` shows all containers that were not started".into());
     }
-    Ok(())
+    all
 }
 
-fn row(container: &Enrolled) -> [String; 7] {
-    let since = container
-        .record
-        .as_ref()
-        .map_or_else(String::new, |record| ago(since(record.enrolled)));
-    let attached = container.status.as_ref().map_or_else(String::new, |status| {
-        let paths: Vec<String> = status
-            .attached
-            .iter()
-            .map(|(path, _)| path.display().to_string())
-            .collect();
-        if paths.is_empty() {
-            "-".into()
-        } else {
-            paths.join(" ")
-        }
-    });
-    let requests = container
-        .record
-        .as_ref()
-        .map_or_else(String::new, |record| request_texts(&record.requests).join(", "));
-    [
-        container.short_id().to_owned(),
-        container.name().unwrap_or_else(|| "-".into()),
-        container
-            .engine()
-            .map_or_else(|| "-".into(), |engine| engine.to_string()),
-        since,
-        container.health().into(),
-        attached,
-        requests,
-    ]
+fn listed(container: &Enrolled) -> Listed {
+    let record = container.record.as_ref();
+    let status = container.status.as_ref();
+    Listed {
+        id: container.short_id().to_owned(),
+        name: container.name(),
+        engine: container.engine(),
+        age: record.map(|record| ago(since(record.enrolled))),
+        health: container.health(),
+        attached: status.map(|status| status.attached.iter().map(|(path, _)| path.to_owned()).collect()),
+        requests: record.map_or_else(Vec::new, |record| request_texts(&record.requests)),
+        reasons: match container.health() {
+            "ok" => Vec::new(),
+            _ => container.reasons(),
+        },
+    }
 }
 
 fn to_json(container: &Enrolled) -> serde_json::Value {
@@ -124,6 +78,7 @@ fn to_json(container: &Enrolled) -> serde_json::Value {
         "name": container.name(),
         "engine": container.engine(),
         "health": container.health(),
+        "reasons": listed(container).reasons,
         "enrolled": container.record.as_ref().map(|record| record.enrolled),
         "requests": container.record.as_ref().map(|record| {
             request_texts(&record.requests)

@@ -90,10 +90,11 @@ const NAME: Style = Style::new().bold();
 const FAINT: Style = Style::new().dimmed();
 const HELD: Style = AnsiColor::Green.on_default().bold();
 
-/// The least that the first column is cut to.
-const MIN_DEVICE: usize = 24;
+/// The least that the last column is cut to.
+const MIN_HELD: usize = 16;
 
-/// Draws the devices in three columns; where the terminal is too narrow, the first is cut.
+/// Draws the devices in three columns. Where the terminal is too narrow, the first is cut, and then
+/// the last.
 pub(in crate::cli) fn draw(branches: &[Branch], screen: Option<usize>) -> String {
     let lines = lines(branches);
     let widest = |column: &dyn Fn(&Line<'_>) -> usize, header: &str| {
@@ -109,11 +110,13 @@ pub(in crate::cli) fn draw(branches: &[Branch], screen: Option<usize>) -> String
         width(&line.lead) + width(&name) + width(&rest)
     };
     let nodes = widest(&|line| width(&line.node), HEADER[1]);
-    let held = widest(&|line| width(&line.held), HEADER[2]);
+    let mut held = widest(&|line| width(&line.held), HEADER[2]);
     let mut device = widest(&text_width, HEADER[0]);
     if let Some(screen) = screen {
         let left = screen.saturating_sub(nodes + held + 4);
-        device = device.min(left.max(MIN_DEVICE));
+        device = device.min(left.max(screen * 2 / 5));
+        let left = screen.saturating_sub(device + nodes + 4);
+        held = held.min(left.max(MIN_HELD));
     }
     let mut drawn = format!("{:device$}  {:nodes$}  {}\n", HEADER[0], HEADER[1], HEADER[2]);
     for line in &lines {
@@ -129,7 +132,7 @@ pub(in crate::cli) fn draw(branches: &[Branch], screen: Option<usize>) -> String
         if line.held.is_empty() {
             text.truncate(text.trim_end().len());
         } else {
-            let _ = write!(text, "  {HELD}{}{HELD:#}", line.held);
+            let _ = write!(text, "  {HELD}{}{HELD:#}", clipped(&line.held, held));
         }
         drawn.push_str(&text);
         drawn.push('\n');
@@ -148,10 +151,14 @@ mod tests {
     }
 
     fn drawn(screen: Option<usize>) -> String {
+        drawn_of("lab", screen)
+    }
+
+    fn drawn_of(container: &str, screen: Option<usize>) -> String {
         let devices = recorded::hub_with_two_adapters();
         let tty = recorded::with_node(&devices, "/dev/ttyUSB1").syspath.clone();
         let holder = Holder {
-            container: "lab".into(),
+            container: container.into(),
             path: "/dev/board".into(),
         };
         let branches = tree(&devices, &[(tty, vec![holder])].into(), false);
@@ -169,5 +176,12 @@ mod tests {
         assert!(drawn.lines().all(|line| width(line) <= 72), "{drawn}");
         assert!(drawn.contains('…'), "{drawn}");
         assert!(drawn.contains("lab as /dev/board"), "{drawn}");
+    }
+
+    #[test]
+    fn containers_with_long_names_are_cut_last() {
+        let drawn = drawn_of("shop/board-7d9f8b6c5-x2x4v/flasher", Some(80));
+        assert!(drawn.lines().all(|line| width(line) <= 80), "{drawn}");
+        assert!(drawn.contains("  shop/board-7d9f8b6c5-x2…\n"), "{drawn}");
     }
 }

@@ -7,7 +7,7 @@ use oci_hotplug::host::config::Config;
 use oci_hotplug::host::container::ContainerFacts;
 use oci_hotplug::host::state::control::{ControlResponse, Problem, Status};
 use oci_hotplug::model::device::inventory::Inventory;
-use oci_hotplug::model::device::{Access, DevKind, DevNode, DevNum, Device, Seen, SysPath};
+use oci_hotplug::model::device::{Access, DevKind, DevNode, DevNum, Device, SysPath, UdevState};
 use oci_hotplug::model::plan::attachment::{Attachment, Attachments, NodeCreator, NodeSpec};
 use oci_hotplug::model::policy::{ContainerTraits, Denial, HostUse, Policy, PolicyContext, Verdict};
 use oci_hotplug::model::request::annotations::read_list;
@@ -401,7 +401,7 @@ fn paste(command: &str) -> Output {
 fn disk() -> Device {
     let mut disk = Device::new(SysPath::new("/sys/devices/virtual/block/zram7"));
     disk.subsystem = Some("block".into());
-    disk.seen = Seen::Udev;
+    disk.udev_state = UdevState::Processed;
     disk.node = Some(DevNode {
         path: "/dev/zram7".into(),
         num: DevNum {

@@ -21,7 +21,7 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{Pid, geteuid};
 use oci_hotplug::host::monitor::{DeviceMonitor, RECEIVE_BUFFER, udevd_is_running};
 use oci_hotplug::model::device::event::DeviceEvent;
-use oci_hotplug::model::device::{Device, Seen, SysPath};
+use oci_hotplug::model::device::{Device, SysPath, UdevState};
 use oci_hotplug::model::request::facts_needed::FactsNeeded;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -321,7 +321,7 @@ fn without_udevd_the_kernel_s_events_are_complete_at_once() {
     assert_eq!(node.num.to_string(), format!("b {}", number.trim()));
     assert_eq!(device.attribute("size"), Some("8192"));
     assert_eq!(device.attribute("ro"), None, "facts of disks only");
-    assert_eq!(device.seen, Seen::NoUdevd);
+    assert_eq!(device.udev_state, UdevState::NoUdevd);
     assert!(device.seqnum > 0);
 
     let mut listed = monitor
@@ -330,9 +330,12 @@ fn without_udevd_the_kernel_s_events_are_complete_at_once() {
         .into_iter()
         .find(|other| other.syspath == syspath)
         .unwrap();
-    assert_eq!((listed.seen, listed.seqnum), (Seen::Kernel, 0));
+    assert_eq!((listed.udev_state, listed.seqnum), (UdevState::Pending, 0));
     monitor.complete(&mut listed);
-    assert_eq!((listed.seen, &listed.node), (Seen::NoUdevd, &device.node));
+    assert_eq!(
+        (listed.udev_state, &listed.node),
+        (UdevState::NoUdevd, &device.node)
+    );
 
     disk.unplug();
     assert!(removed(next(&mut monitor, &mut queue, &syspath)) > device.seqnum);
@@ -384,12 +387,15 @@ fn with_udevd_a_device_is_seen_twice_and_its_removal_once() {
     for _ in 0..3 {
         disk.plug();
         let kernel = added(next(&mut monitor, &mut queue, &syspath));
-        assert_eq!(kernel.seen, Seen::Kernel);
+        assert_eq!(kernel.udev_state, UdevState::Pending);
         assert!(kernel.links.is_empty() && kernel.tags.is_empty());
         assert_eq!(kernel.properties.get("OCI_HOTPLUG_TEST"), None);
 
         let udev = added(next(&mut monitor, &mut queue, &syspath));
-        assert_eq!((udev.seen, udev.seqnum), (Seen::Udev, kernel.seqnum));
+        assert_eq!(
+            (udev.udev_state, udev.seqnum),
+            (UdevState::Processed, kernel.seqnum)
+        );
         assert_eq!(udev.properties["OCI_HOTPLUG_TEST"], "yes");
         assert!(udev.tags.contains("oci_hotplug_test"), "{:?}", udev.tags);
         assert!(udev.links.contains(&link), "{:?}", udev.links);
@@ -403,8 +409,8 @@ fn with_udevd_a_device_is_seen_twice_and_its_removal_once() {
             .unwrap();
         monitor.complete(&mut listed);
         assert_eq!(
-            (listed.seen, &listed.tags, &listed.links),
-            (Seen::Udev, &udev.tags, &udev.links)
+            (listed.udev_state, &listed.tags, &listed.links),
+            (UdevState::Processed, &udev.tags, &udev.links)
         );
         assert_eq!(listed.properties["OCI_HOTPLUG_TEST"], "yes");
 
@@ -431,14 +437,14 @@ fn a_device_that_udevd_has_not_spoken_of_stays_with_the_kernel() {
         .iter()
         .find(|other| other.syspath == disk.syspath())
         .unwrap();
-    assert_eq!(listed.seen, Seen::Kernel);
+    assert_eq!(listed.udev_state, UdevState::Pending);
     // A bus or a port above some device, with no node of its own.
     let mut above = devices.iter().filter(|device| device.node.is_none()).peekable();
     assert!(above.peek().is_some(), "every device has a node");
     for device in above {
         assert_eq!(
-            device.seen,
-            Seen::Udev,
+            device.udev_state,
+            UdevState::Processed,
             "udevd stores nothing of {}",
             device.syspath
         );
@@ -581,12 +587,12 @@ fn udevd_s_group_is_joined_once_udevd_runs_where_libudev_refused_it_before() {
     disk.announce("change");
     let mut queue = Vec::new();
     assert_eq!(
-        changed(next(&mut monitor, &mut queue, &disk.syspath())).seen,
-        Seen::Kernel
+        changed(next(&mut monitor, &mut queue, &disk.syspath())).udev_state,
+        UdevState::Pending
     );
     assert_eq!(
-        changed(next(&mut monitor, &mut queue, &disk.syspath())).seen,
-        Seen::Udev
+        changed(next(&mut monitor, &mut queue, &disk.syspath())).udev_state,
+        UdevState::Processed
     );
 }
 

@@ -46,13 +46,13 @@ pub(super) fn nodes_of_request<'s>(
 mod tests {
     use super::*;
     use crate::host::container::ContainerFacts;
-    use crate::model::device::{DevKind, DevNode, DevNum, Device, Seen, SysPath};
+    use crate::model::device::{DevKind, DevNode, DevNum, Device, SysPath, UdevState};
     use crate::model::plan::attachment::Attachments;
     use crate::model::request::entry::Origin;
 
     fn device(name: &str, minor: u32) -> Device {
         let mut device = Device::new(SysPath::new(format!("/sys/devices/{name}")));
-        device.seen = Seen::Udev;
+        device.udev_state = UdevState::Processed;
         device.node = Some(DevNode {
             path: PathBuf::from(format!("/dev/{name}")),
             num: DevNum {

@@ -254,22 +254,21 @@ impl<'de> Deserialize<'de> for Access {
     }
 }
 
-/// Which facts of a device are known. The order is that in which a device passes through the
+/// How far udevd has got with a device. The order is the one in which a device passes through the
 /// states; for the same device it never goes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Seen {
-    /// The kernel's: sysfs is complete. udevd has not processed the device yet.
-    Kernel,
-    /// The kernel's. udevd runs and should have processed the device long ago: nobody waits for it
-    /// any more, but its facts (properties, tags, links) stay unknown, which is not the same as
-    /// absent.
+pub enum UdevState {
+    /// udevd has not processed the device yet: only the kernel's facts (sysfs) are known.
+    Pending,
+    /// udevd runs and should have processed the device long ago. Nothing waits for it any more, but
+    /// its facts (properties, tags, links) stay unknown, which is not the same as absent.
     Overdue,
-    /// The kernel's. No udevd runs on this host, so that none will add to them. A request may rely
+    /// No udevd runs on this host, so only the kernel's facts will ever be known. A request may rely
     /// on that; for the policy, udev's facts are unknown.
     NoUdevd,
-    /// All: udevd has processed the device.
-    Udev,
+    /// udevd has processed the device: all facts are known.
+    Processed,
 }
 
 /// Paths with the node or sysfs directory that each leads to after all links are followed; `None`:
@@ -351,7 +350,7 @@ pub struct Device {
     /// host.
     pub aliases: BTreeSet<PathBuf>,
     /// How far the device has come.
-    pub seen: Seen,
+    pub udev_state: UdevState,
     /// The kernel's sequence number of the last event that this snapshot knows of; 0 = enumerated.
     pub seqnum: u64,
 }
@@ -371,7 +370,7 @@ impl Device {
             links: BTreeSet::new(),
             lost_links: BTreeSet::new(),
             aliases: BTreeSet::new(),
-            seen: Seen::Kernel,
+            udev_state: UdevState::Pending,
             seqnum: 0,
         }
     }

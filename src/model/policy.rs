@@ -40,7 +40,7 @@ pub use subject::blocks_that_decide;
 use self::subject::Subject;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::same_data;
-use crate::model::device::{Access, Device, Seen, SysPath};
+use crate::model::device::{Access, Device, SysPath, UdevState};
 use crate::model::oci::Annotations;
 use crate::model::quoting::{shell_quoted, slug};
 use crate::model::remote::address::RemoteDevice;
@@ -581,7 +581,7 @@ fn denied_by_rule(rule: &Rule, wanted: Access) -> Denial {
 fn denied_as_unknown(rule: &Rule, whose: &SysPath, inventory: &Inventory) -> Denial {
     let has_udevd = inventory
         .get(whose)
-        .is_none_or(|device| device.seen != Seen::NoUdevd);
+        .is_none_or(|device| device.udev_state != UdevState::NoUdevd);
     let (reason, hint) = match has_udevd {
         true => (
             format!("udevd has not processed {whose}, and this deny rule depends on it"),

@@ -33,7 +33,7 @@ pub use options::{MAX_ALTERNATIVES, MAX_GRACE, MAX_LINKS, OptionError};
 pub use untrusted::check_untrusted;
 
 use crate::model::device::inventory::Inventory;
-use crate::model::device::{Access, DevKind, Device, Seen, SysPath};
+use crate::model::device::{Access, DevKind, Device, SysPath, UdevState};
 use crate::model::quoting::escape;
 use crate::model::request::selector::{DeviceSelector, Found, Selector};
 
@@ -201,7 +201,7 @@ impl Request {
     ///
     /// A block device waits for udevd, whose probes read it first, and any device with
     /// `ready=udev`; none waits where no udevd runs, or for longer than udevd may take
-    /// ([`Seen::Overdue`]).
+    /// ([`UdevState::Overdue`]).
     pub fn awaits_udev(&self, device: &Device) -> bool {
         let is_block = device
             .node
@@ -212,7 +212,7 @@ impl Request {
             Some(Ready::Udev) => true,
             None => is_block,
         };
-        waits && device.seen == Seen::Kernel
+        waits && device.udev_state == UdevState::Pending
     }
 }
 

@@ -10,7 +10,7 @@ use crate::host::monitor::{DeviceMonitor, MonitorError, RECEIVE_BUFFER};
 use crate::host::state::control::Problem;
 use crate::model::device::event::DeviceEvent;
 use crate::model::device::inventory::Inventory;
-use crate::model::device::{Seen, SysPath};
+use crate::model::device::{SysPath, UdevState};
 use crate::model::plan::Planner;
 use crate::model::policy::Policy;
 use crate::model::request::facts_needed::FactsNeeded;
@@ -81,10 +81,10 @@ impl World {
     pub fn complete_unselected(&mut self, unselected: &[SysPath]) -> bool {
         let mut is_news = false;
         for syspath in unselected {
-            let seen = |world: &Self| world.inventory.get(syspath).map(|device| device.seen);
-            if seen(self) == Some(Seen::Kernel) && !self.awaiting_udevd.contains_key(syspath) {
+            let udev_state = |world: &Self| world.inventory.get(syspath).map(|device| device.udev_state);
+            if udev_state(self) == Some(UdevState::Pending) && !self.awaiting_udevd.contains_key(syspath) {
                 self.complete(syspath);
-                is_news |= seen(self) != Some(Seen::Kernel);
+                is_news |= udev_state(self) != Some(UdevState::Pending);
             }
         }
         is_news
@@ -167,16 +167,16 @@ impl World {
                 continue;
             };
             self.monitor.complete(device);
-            if device.seen == Seen::Kernel && since.elapsed() >= UDEVD_TIMEOUT {
+            if device.udev_state == UdevState::Pending && since.elapsed() >= UDEVD_TIMEOUT {
                 tracing::warn!(container = %id, "udevd has not processed {syspath} for {UDEVD_TIMEOUT:?}; its properties, tags and links stay unknown (is systemd-udevd stopped or overloaded?)");
-                device.seen = Seen::Overdue;
+                device.udev_state = UdevState::Overdue;
             }
         }
         // The event of an overdue device may have been lost.
         let overdue = self
             .inventory
             .iter()
-            .filter(|device| device.seen == Seen::Overdue);
+            .filter(|device| device.udev_state == UdevState::Overdue);
         let overdue: Vec<SysPath> = overdue.map(|device| device.syspath.clone()).collect();
         for syspath in &overdue {
             self.complete(syspath);

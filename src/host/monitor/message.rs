@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::model::device::event::DeviceEvent;
-use crate::model::device::{DevKind, DevNode, DevNum, Device, Seen, SysPath};
+use crate::model::device::{DevKind, DevNode, DevNum, Device, SysPath, UdevState};
 
 /// A device's properties by name (`KEY=VALUE` of a uevent, of a `uevent` file or of udev's
 /// database).
@@ -37,7 +37,7 @@ pub struct Message {
 impl Message {
     /// Reads a message's properties; `None` when it is not about a device (no DEVPATH below
     /// `/devices`: modules, bus drivers and slab caches send uevents too).
-    pub fn from_properties(properties: Properties, seen: Seen) -> Option<Self> {
+    pub fn from_properties(properties: Properties, udev_state: UdevState) -> Option<Self> {
         let syspath = syspath_of(properties.get("DEVPATH")?)?;
         let happened = match properties.get("ACTION").map(String::as_str)? {
             "add" => Happened::Added,
@@ -50,7 +50,7 @@ impl Message {
         };
         let subsystem = properties.get("SUBSYSTEM").cloned();
         let mut device = from_uevent(syspath, subsystem, properties);
-        device.seen = seen;
+        device.udev_state = udev_state;
         device.seqnum = device
             .properties
             .get("SEQNUM")
@@ -172,7 +172,7 @@ mod tests {
     }
 
     fn message(pairs: &[(&str, &str)]) -> Option<Message> {
-        Message::from_properties(properties(pairs), Seen::Kernel)
+        Message::from_properties(properties(pairs), UdevState::Pending)
     }
 
     const TTY: &str = "/devices/pci0000:00/0000:00:14.0/usb1/1-1/1-1:1.0/ttyUSB0/tty/ttyUSB0";
@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(device.syspath.as_str(), format!("/sys{TTY}"));
         assert_eq!(device.subsystem.as_deref(), Some("tty"));
         assert_eq!(device.node.unwrap().path, PathBuf::from("/dev/ttyUSB0"));
-        assert_eq!((device.seqnum, device.seen), (4711, Seen::Kernel));
+        assert_eq!((device.seqnum, device.udev_state), (4711, UdevState::Pending));
     }
 
     #[test]
@@ -344,7 +344,7 @@ mod tests {
                 "(/devices)?[/.a-z0-9:]{0,24}|add|move|remove", 0..10,
             ),
         ) {
-            if let Some(found) = Message::from_properties(pairs, Seen::Udev) {
+            if let Some(found) = Message::from_properties(pairs, UdevState::Processed) {
                 prop_assert!(found.device.syspath.as_str().starts_with("/sys/devices/"));
                 prop_assert!(!found.device.syspath.as_str().contains("/../"));
             }

@@ -31,7 +31,7 @@ use self::sysfs::SysFs;
 use self::udevd::Udevd;
 pub use self::udevd::{is_listened_on, udevd_is_running};
 use crate::model::device::event::DeviceEvent;
-use crate::model::device::{Aliases, Device, LinkTargets, Seen, SysPath};
+use crate::model::device::{Aliases, Device, LinkTargets, SysPath, UdevState};
 use crate::model::request::facts_needed::FactsNeeded;
 
 /// A receive buffer for [`DeviceMonitor::open`], in bytes: room for some ten thousand events.
@@ -100,8 +100,8 @@ impl DeviceMonitor {
     /// All devices with nodes, all that lie above them, those that [`FactsNeeded::followed_paths`]
     /// lead to, and the static nodes.
     ///
-    /// Parents come before their children; `seqnum` is 0 and `seen` is [`Seen::Kernel`], unless the
-    /// requests need udev's facts of all: then each is completed. Errors: sysfs cannot be listed.
+    /// Parents come before their children; `seqnum` is 0 and `udev_state` is
+    /// [`UdevState::Pending`], unless the requests need udev's facts of all: then each is completed. Errors: sysfs cannot be listed.
     pub fn enumerate(&self) -> Result<Vec<Device>, MonitorError> {
         let links = HostLinks::open();
         let named = Aliases::new(links.follow(&self.needed.followed_paths));
@@ -126,8 +126,8 @@ impl DeviceMonitor {
 
     /// Adds what udev's database knows: properties, tags, links.
     ///
-    /// `seen` becomes [`Seen::Udev`] when udevd has processed the device, and [`Seen::NoUdevd`]
-    /// when none runs. Of most devices without a node udevd stores nothing: not being in its
+    /// `udev_state` becomes [`UdevState::Processed`] when udevd has processed the device, and
+    /// [`UdevState::NoUdevd`] when none runs. Of most devices without a node udevd stores nothing: not being in its
     /// database says nothing of them, and they count as processed. (udevd processes a device after
     /// those above it: what is decided by such a device is certain when the device with the node
     /// below it was processed.) Of a device that is gone all facts stay.
@@ -172,9 +172,9 @@ impl DeviceMonitor {
             take_udev_facts(device, links);
         }
         if spoken_of || (udevd_runs && device.node.is_none()) {
-            device.seen = Seen::Udev;
+            device.udev_state = UdevState::Processed;
         } else if !udevd_runs {
-            device.seen = device.seen.max(Seen::NoUdevd);
+            device.udev_state = device.udev_state.max(UdevState::NoUdevd);
         }
     }
 
@@ -197,9 +197,13 @@ impl DeviceMonitor {
         let mut has_removal = false;
         if !kernel.messages.is_empty() {
             let udevd_runs = self.udevd.runs();
-            let seen = if udevd_runs { Seen::Kernel } else { Seen::NoUdevd };
+            let udev_state = if udevd_runs {
+                UdevState::Pending
+            } else {
+                UdevState::NoUdevd
+            };
             for properties in kernel.messages {
-                if let Some(message) = Message::from_properties(properties, seen) {
+                if let Some(message) = Message::from_properties(properties, udev_state) {
                     self.gone.kernel_said(&message, udevd_runs);
                     has_removal |= message.happened == Happened::Removed;
                     events.push(self.report(message, &named));
@@ -207,7 +211,7 @@ impl DeviceMonitor {
             }
         }
         for properties in udev.messages {
-            if let Some(message) = Message::from_properties(properties, Seen::Udev) {
+            if let Some(message) = Message::from_properties(properties, UdevState::Processed) {
                 events.extend(self.report_udev(message, &links, &named));
             }
         }
@@ -342,7 +346,7 @@ mod tests {
         let null = find("/sys/devices/virtual/mem/null").unwrap();
         assert_eq!(null.attribute("dev"), Some("1:3"));
         assert_eq!(null.aliases, [PathBuf::from("/sys/class/mem/null")].into());
-        assert_eq!((null.seen, null.seqnum), (Seen::Kernel, 0));
+        assert_eq!((null.udev_state, null.seqnum), (UdevState::Pending, 0));
         assert!(find("/sys/devices/oci-hotplug-node/dev/zero").is_some());
     }
 
@@ -355,7 +359,7 @@ mod tests {
             .find(|device| device.syspath.name() == "null")
             .unwrap();
         monitor.complete_where(null, false, &HostLinks::open());
-        assert_eq!(null.seen, Seen::NoUdevd);
+        assert_eq!(null.udev_state, UdevState::NoUdevd);
         assert_eq!(null.properties["DEVNAME"], "/dev/null");
     }
 }

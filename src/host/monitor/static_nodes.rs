@@ -13,7 +13,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use super::error::MonitorError;
 use super::links::HostLinks;
 use crate::model::device::event::DeviceEvent;
-use crate::model::device::{DevNode, DevNum, Device, STATIC_NODE, STATIC_NODES, Seen, SysPath};
+use crate::model::device::{DevNode, DevNum, Device, STATIC_NODE, STATIC_NODES, SysPath, UdevState};
 
 /// How many wakes are heard between two of the looks that come each second. Whoever can change a
 /// watched directory all the time is not to keep us busy.
@@ -175,7 +175,7 @@ fn device(path: &Path, num: DevNum) -> Device {
         num,
     });
     // Nobody will say more of it.
-    device.seen = Seen::Udev;
+    device.udev_state = UdevState::Processed;
     device
 }
 
@@ -215,7 +215,7 @@ mod tests {
             (node.path.to_str(), node.num.to_string().as_str()),
             (Some("/dev/null"), "c 1:3")
         );
-        assert_eq!(device.seen, Seen::Udev);
+        assert_eq!(device.udev_state, UdevState::Processed);
         assert_eq!(nodes.look(), []);
     }
 

@@ -6,7 +6,7 @@ use crate::kubernetes::config::{Texts, read};
 use crate::kubernetes::snapshot::Found;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::recorded::{accelerator, remote_adapter};
-use crate::model::device::{DevKind, DevNode, DevNum, Device, Seen, SysPath};
+use crate::model::device::{DevKind, DevNode, DevNum, Device, SysPath, UdevState};
 use crate::model::oci::ProcessUser;
 use crate::model::plan::Planner;
 use crate::model::remote::reservation::Reservation;
@@ -50,7 +50,7 @@ fn usb(syspath: &str, product: &str, numa: &str) -> Device {
     let mut device = Device::new(SysPath::new(syspath));
     device.subsystem = Some("usb".into());
     device.devtype = Some("usb_device".into());
-    device.seen = Seen::Udev;
+    device.udev_state = UdevState::Processed;
     device.attributes = [("idVendor", "0403"), ("idProduct", product), (NUMA_NODE, numa)]
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .into();

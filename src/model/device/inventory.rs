@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::model::device::event::DeviceEvent;
-use crate::model::device::{Aliases, Device, LinkTargets, STATIC_NODE, STATIC_NODES, Seen, SysPath};
+use crate::model::device::{Aliases, Device, LinkTargets, STATIC_NODE, STATIC_NODES, SysPath, UdevState};
 use crate::model::request::selector::Chain;
 
 /// How many paths keep the number of the event that last began or ended a device's life there.
@@ -51,7 +51,7 @@ impl Inventory {
                 if self.is_stale(&device.syspath, device.seqnum) {
                     return false;
                 }
-                if device.seen == Seen::Kernel {
+                if device.udev_state == UdevState::Pending {
                     self.set_floor(&device.syspath, device.seqnum);
                 }
                 self.take(device)
@@ -230,7 +230,7 @@ impl Inventory {
 /// told, and do not make anybody wait again for what is overdue.
 fn merge(known: Device, news: Device) -> Device {
     let same_device = known.node == news.node;
-    if !(same_device && known.seen > Seen::Kernel && news.seen == Seen::Kernel) {
+    if !(same_device && known.udev_state > UdevState::Pending && news.udev_state == UdevState::Pending) {
         return news;
     }
     Device {
@@ -238,7 +238,7 @@ fn merge(known: Device, news: Device) -> Device {
         tags: known.tags,
         links: known.links,
         lost_links: known.lost_links,
-        seen: known.seen,
+        udev_state: known.udev_state,
         // The number of udevd's last word: the kernel's change is announced when udevd has dealt
         // with it.
         seqnum: known.seqnum,
@@ -251,7 +251,7 @@ mod tests {
     use super::*;
     use crate::model::device::{DevKind, DevNode, DevNum};
 
-    fn device(path: &str, minor: u32, seqnum: u64, seen: Seen) -> Device {
+    fn device(path: &str, minor: u32, seqnum: u64, udev_state: UdevState) -> Device {
         let mut device = Device::new(SysPath::new(path));
         device.node = Some(DevNode {
             path: "/dev/x".into(),
@@ -262,8 +262,8 @@ mod tests {
             },
         });
         device.seqnum = seqnum;
-        device.seen = seen;
-        if seen == Seen::Udev {
+        device.udev_state = udev_state;
+        if udev_state == UdevState::Processed {
             device.properties.insert("TOLD_BY".into(), "udevd".into());
         }
         device
@@ -274,49 +274,49 @@ mod tests {
     #[test]
     fn a_late_add_from_udevd_does_not_raise_the_dead() {
         let mut inventory = Inventory::default();
-        inventory.apply(DeviceEvent::Added(device(PATH, 0, 10, Seen::Kernel)));
+        inventory.apply(DeviceEvent::Added(device(PATH, 0, 10, UdevState::Pending)));
         inventory.apply(DeviceEvent::Removed {
             syspath: SysPath::new(PATH),
             seqnum: 11,
         });
-        assert!(!inventory.apply(DeviceEvent::Added(device(PATH, 0, 10, Seen::Udev))));
+        assert!(!inventory.apply(DeviceEvent::Added(device(PATH, 0, 10, UdevState::Processed))));
         assert_eq!(inventory.iter().count(), 0);
     }
 
     #[test]
     fn a_late_remove_from_udevd_does_not_touch_the_device_that_came_back() {
         let mut inventory = Inventory::default();
-        inventory.apply(DeviceEvent::Added(device(PATH, 0, 10, Seen::Kernel)));
+        inventory.apply(DeviceEvent::Added(device(PATH, 0, 10, UdevState::Pending)));
         inventory.apply(DeviceEvent::Removed {
             syspath: SysPath::new(PATH),
             seqnum: 11,
         });
-        inventory.apply(DeviceEvent::Added(device(PATH, 1, 12, Seen::Kernel)));
-        assert!(!inventory.apply(DeviceEvent::Added(device(PATH, 0, 10, Seen::Udev))));
+        inventory.apply(DeviceEvent::Added(device(PATH, 1, 12, UdevState::Pending)));
+        assert!(!inventory.apply(DeviceEvent::Added(device(PATH, 0, 10, UdevState::Processed))));
         assert!(!inventory.apply(DeviceEvent::Removed {
             syspath: SysPath::new(PATH),
             seqnum: 11
         }));
-        assert!(inventory.apply(DeviceEvent::Added(device(PATH, 1, 12, Seen::Udev))));
+        assert!(inventory.apply(DeviceEvent::Added(device(PATH, 1, 12, UdevState::Processed))));
         let now = inventory.get(&SysPath::new(PATH)).unwrap();
         assert_eq!(now.node.as_ref().unwrap().num.minor, 1);
-        assert_eq!(now.seen, Seen::Udev);
+        assert_eq!(now.udev_state, UdevState::Processed);
     }
 
     #[test]
     fn the_kernels_change_keeps_what_udevd_told() {
-        let mut told = device(PATH, 0, 5, Seen::Udev);
+        let mut told = device(PATH, 0, 5, UdevState::Processed);
         told.tags.insert("seat".into());
         told.links.insert("/dev/by-id/x".into());
         told.lost_links.insert("/dev/by-label/x".into());
         let mut inventory = Inventory::new([told.clone()]);
-        let mut change = device(PATH, 0, 7, Seen::Kernel);
+        let mut change = device(PATH, 0, 7, UdevState::Pending);
         change.driver = Some("other".into());
         assert!(inventory.apply(DeviceEvent::Changed(change)));
         let now = inventory.get(&SysPath::new(PATH)).unwrap();
         assert_eq!(now.driver.as_deref(), Some("other"));
         assert_eq!(now.properties["TOLD_BY"], "udevd");
-        assert_eq!((now.seen, now.seqnum), (Seen::Udev, 5));
+        assert_eq!((now.udev_state, now.seqnum), (UdevState::Processed, 5));
         assert_eq!(
             (&now.tags, &now.links, &now.lost_links),
             (&told.tags, &told.links, &told.lost_links)
@@ -325,30 +325,33 @@ mod tests {
 
     #[test]
     fn a_device_that_is_overdue_stays_so_until_udevd_processes_it() {
-        let mut inventory = Inventory::new([device(PATH, 0, 5, Seen::Overdue)]);
-        inventory.apply(DeviceEvent::Changed(device(PATH, 0, 7, Seen::Kernel)));
-        assert_eq!(inventory.get(&SysPath::new(PATH)).unwrap().seen, Seen::Overdue);
-        inventory.apply(DeviceEvent::Changed(device(PATH, 0, 7, Seen::Udev)));
+        let mut inventory = Inventory::new([device(PATH, 0, 5, UdevState::Overdue)]);
+        inventory.apply(DeviceEvent::Changed(device(PATH, 0, 7, UdevState::Pending)));
+        assert_eq!(
+            inventory.get(&SysPath::new(PATH)).unwrap().udev_state,
+            UdevState::Overdue
+        );
+        inventory.apply(DeviceEvent::Changed(device(PATH, 0, 7, UdevState::Processed)));
         let now = inventory.get(&SysPath::new(PATH)).unwrap();
         assert_eq!(
-            (now.seen, now.properties["TOLD_BY"].as_str()),
-            (Seen::Udev, "udevd")
+            (now.udev_state, now.properties["TOLD_BY"].as_str()),
+            (UdevState::Processed, "udevd")
         );
     }
 
     #[test]
     fn another_number_at_the_same_path_is_another_device() {
-        let mut inventory = Inventory::new([device(PATH, 0, 5, Seen::Udev)]);
-        inventory.apply(DeviceEvent::Added(device(PATH, 1, 9, Seen::Kernel)));
+        let mut inventory = Inventory::new([device(PATH, 0, 5, UdevState::Processed)]);
+        inventory.apply(DeviceEvent::Added(device(PATH, 1, 9, UdevState::Pending)));
         let now = inventory.get(&SysPath::new(PATH)).unwrap();
         assert!(now.properties.is_empty());
-        assert_eq!(now.seen, Seen::Kernel);
+        assert_eq!(now.udev_state, UdevState::Pending);
     }
 
     #[test]
     fn the_same_event_twice_changes_nothing() {
         let mut inventory = Inventory::default();
-        let event = DeviceEvent::Added(device(PATH, 0, 10, Seen::Udev));
+        let event = DeviceEvent::Added(device(PATH, 0, 10, UdevState::Processed));
         assert!(inventory.apply(event.clone()));
         assert!(!inventory.apply(event));
     }
@@ -356,13 +359,13 @@ mod tests {
     #[test]
     fn a_move_takes_the_devices_below_along() {
         let mut inventory = Inventory::new([
-            device("/sys/devices/a/b", 0, 0, Seen::Udev),
-            device("/sys/devices/a/b/c", 1, 0, Seen::Udev),
-            device("/sys/devices/a/bc", 2, 0, Seen::Udev),
+            device("/sys/devices/a/b", 0, 0, UdevState::Processed),
+            device("/sys/devices/a/b/c", 1, 0, UdevState::Processed),
+            device("/sys/devices/a/bc", 2, 0, UdevState::Processed),
         ]);
         inventory.apply(DeviceEvent::Moved {
             from: SysPath::new("/sys/devices/a/b"),
-            device: device("/sys/devices/z", 0, 3, Seen::Kernel),
+            device: device("/sys/devices/z", 0, 3, UdevState::Pending),
         });
         let paths: Vec<&str> = inventory.iter().map(|device| device.syspath.as_str()).collect();
         assert_eq!(paths, ["/sys/devices/a/bc", "/sys/devices/z", "/sys/devices/z/c"]);
@@ -371,11 +374,11 @@ mod tests {
     #[test]
     fn below_a_hub_port_1_are_not_the_devices_of_port_10() {
         let inventory = Inventory::new([
-            device("/sys/devices/1-1", 0, 0, Seen::Kernel),
-            device("/sys/devices/1-1/1-1.1", 1, 0, Seen::Kernel),
-            device("/sys/devices/1-1-0", 2, 0, Seen::Kernel),
-            device("/sys/devices/1-10", 3, 0, Seen::Kernel),
-            device("/sys/devices/1-1/1-1.1/tty/ttyUSB0", 4, 0, Seen::Kernel),
+            device("/sys/devices/1-1", 0, 0, UdevState::Pending),
+            device("/sys/devices/1-1/1-1.1", 1, 0, UdevState::Pending),
+            device("/sys/devices/1-1-0", 2, 0, UdevState::Pending),
+            device("/sys/devices/1-10", 3, 0, UdevState::Pending),
+            device("/sys/devices/1-1/1-1.1/tty/ttyUSB0", 4, 0, UdevState::Pending),
         ]);
         let below: Vec<&str> = inventory
             .at_or_below(&SysPath::new("/sys/devices/1-1"))
@@ -394,12 +397,15 @@ mod tests {
     #[test]
     fn an_enumeration_forgets_what_is_gone_and_keeps_what_udevd_told() {
         let mut inventory = Inventory::new([
-            device(PATH, 0, 5, Seen::Udev),
-            device("/sys/devices/gone", 1, 6, Seen::Udev),
+            device(PATH, 0, 5, UdevState::Processed),
+            device("/sys/devices/gone", 1, 6, UdevState::Processed),
         ]);
-        inventory.replace([device(PATH, 0, 0, Seen::Kernel)]);
+        inventory.replace([device(PATH, 0, 0, UdevState::Pending)]);
         assert_eq!(inventory.iter().count(), 1);
-        assert_eq!(inventory.get(&SysPath::new(PATH)).unwrap().seen, Seen::Udev);
+        assert_eq!(
+            inventory.get(&SysPath::new(PATH)).unwrap().udev_state,
+            UdevState::Processed
+        );
     }
 
     #[test]
@@ -434,8 +440,8 @@ mod tests {
 
     #[test]
     fn the_kernels_news_count_until_udevd_has_processed_the_device() {
-        let mut inventory = Inventory::new([device(PATH, 0, 5, Seen::Kernel)]);
-        let mut change = device(PATH, 0, 7, Seen::Kernel);
+        let mut inventory = Inventory::new([device(PATH, 0, 5, UdevState::Pending)]);
+        let mut change = device(PATH, 0, 7, UdevState::Pending);
         change.properties.insert("MEDIA".into(), "1".into());
         assert!(inventory.apply(DeviceEvent::Changed(change.clone())));
         assert_eq!(inventory.get(&SysPath::new(PATH)), Some(&change));
@@ -444,9 +450,9 @@ mod tests {
     #[test]
     fn a_link_that_moves_and_an_alias_that_comes_are_news() {
         let link = PathBuf::from("/dev/by-id/x");
-        let mut claimant = device(PATH, 0, 5, Seen::Udev);
+        let mut claimant = device(PATH, 0, 5, UdevState::Processed);
         claimant.lost_links.insert(link.clone());
-        let mut inventory = Inventory::new([claimant, device("/sys/devices/z", 1, 5, Seen::Udev)]);
+        let mut inventory = Inventory::new([claimant, device("/sys/devices/z", 1, 5, UdevState::Processed)]);
         let none = Aliases::default();
         let here: LinkTargets = [(link.clone(), Some(PATH.into()))].into();
         assert!(

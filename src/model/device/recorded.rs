@@ -10,7 +10,7 @@ pub(crate) use functions::*;
 use std::path::{Path, PathBuf};
 
 use crate::model::device::usb_classes::UsbClasses;
-use crate::model::device::{DevKind, DevNode, DevNum, Device, Seen, SysPath};
+use crate::model::device::{DevKind, DevNode, DevNum, Device, SysPath, UdevState};
 
 const XHCI: &str = "/sys/devices/pci0000:00/0000:00:14.0";
 
@@ -18,7 +18,7 @@ impl Device {
     fn recorded(path: impl Into<String>, subsystem: &str) -> Self {
         let mut device = Self::new(SysPath::new(path));
         device.subsystem = Some(subsystem.to_owned());
-        device.seen = Seen::Udev;
+        device.udev_state = UdevState::Processed;
         device
             .property("SUBSYSTEM", subsystem)
             .property("USEC_INITIALIZED", "4711")
@@ -91,7 +91,7 @@ pub(crate) fn before_udev(mut device: Device) -> Device {
         .retain(|key, _| !key.starts_with("ID_") && !matches!(key.as_str(), "USEC_INITIALIZED" | "DEVLINKS"));
     device.tags.clear();
     device.links.clear();
-    device.seen = Seen::Kernel;
+    device.udev_state = UdevState::Pending;
     device
 }
 

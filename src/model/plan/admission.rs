@@ -81,16 +81,16 @@ fn if_admitted(candidate: &Candidate<'_>) -> Decision {
 mod tests {
     use super::*;
     use crate::model::device::inventory::Inventory;
-    use crate::model::device::{Seen, recorded};
+    use crate::model::device::{UdevState, recorded};
     use crate::model::oci::ProcessUser;
     use crate::model::plan::Planner;
     use crate::model::policy::{ContainerTraits, Fallback, HostUse};
     use crate::model::request::entry::{Origin, RequestEntry};
 
-    /// The decisions about a device that is seen so: by the policy, and if everything is admitted.
-    fn decisions(request: &str, seen: Seen, fallback: Fallback) -> [Vec<Decision>; 2] {
+    /// The decisions about a device in this udev state: by the policy, and if everything is admitted.
+    fn decisions(request: &str, udev_state: UdevState, fallback: Fallback) -> [Vec<Decision>; 2] {
         let mut device = recorded::virtual_device("lab", "lab1", "/dev/lab1", 240, 1);
-        device.seen = seen;
+        device.udev_state = udev_state;
         let inventory = Inventory::new([device]);
         let entry = RequestEntry::new(Origin::Annotation, request.parse().unwrap());
         let mut planner = Planner::new(vec![entry], Vec::new(), ProcessUser::default());
@@ -114,21 +114,29 @@ mod tests {
         let device = recorded::virtual_device("lab", "lab1", "/dev/lab1", 240, 1).syspath;
         let pending = vec![Decision::Pending(device)];
         let admitted = vec![Decision::Admitted];
-        for (request, seen, expected) in [
-            ("subsystem:lab", Seen::Kernel, &admitted),
-            ("subsystem:lab;ready=udev", Seen::Kernel, &pending),
-            ("subsystem:lab;ready=udev", Seen::Udev, &admitted),
-            ("subsystem:lab;only=tag:lab", Seen::Kernel, &pending),
-            ("subsystem:lab;only=tag:lab", Seen::Udev, &Vec::new()),
+        for (request, udev_state, expected) in [
+            ("subsystem:lab", UdevState::Pending, &admitted),
+            ("subsystem:lab;ready=udev", UdevState::Pending, &pending),
+            ("subsystem:lab;ready=udev", UdevState::Processed, &admitted),
+            ("subsystem:lab;only=tag:lab", UdevState::Pending, &pending),
+            ("subsystem:lab;only=tag:lab", UdevState::Processed, &Vec::new()),
         ] {
-            let [by_policy, all] = decisions(request, seen, Fallback::Anything);
-            assert_eq!((&by_policy, &all), (expected, expected), "{request} {seen:?}");
+            let [by_policy, all] = decisions(request, udev_state, Fallback::Anything);
+            assert_eq!(
+                (&by_policy, &all),
+                (expected, expected),
+                "{request} {udev_state:?}"
+            );
         }
-        let [by_policy, all] = decisions("subsystem:lab;ready=udev", Seen::Kernel, Fallback::Nothing);
+        let [by_policy, all] = decisions("subsystem:lab;ready=udev", UdevState::Pending, Fallback::Nothing);
         assert!(matches!(by_policy[..], [Decision::Denied(_)]), "{by_policy:?}");
         assert_eq!(all, pending);
         // What udev decides first is not denied before that.
-        let [by_policy, _] = decisions("subsystem:lab;only=tag:lab", Seen::Kernel, Fallback::Nothing);
+        let [by_policy, _] = decisions(
+            "subsystem:lab;only=tag:lab",
+            UdevState::Pending,
+            Fallback::Nothing,
+        );
         assert_eq!(by_policy, pending);
     }
 
@@ -136,7 +144,7 @@ mod tests {
     fn only_admitted_candidates_are_left_for_leases() {
         let mut device = recorded::virtual_device("lab", "lab1", "/dev/lab1", 240, 1);
         let mut late = recorded::virtual_device("lab", "lab2", "/dev/lab2", 240, 2);
-        (device.seen, late.seen) = (Seen::Udev, Seen::Kernel);
+        (device.udev_state, late.udev_state) = (UdevState::Processed, UdevState::Pending);
         let inventory = Inventory::new([device.clone(), late.clone()]);
         let entry = RequestEntry::new(Origin::Annotation, "subsystem:lab;ready=udev".parse().unwrap());
         let mut planner = Planner::new(vec![entry], Vec::new(), ProcessUser::default());

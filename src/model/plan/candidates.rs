@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::model::device::inventory::Inventory;
-use crate::model::device::{Device, Seen, SysPath};
+use crate::model::device::{Device, SysPath, UdevState};
 use crate::model::plan::planner::Planner;
 use crate::model::plan::{NotAttached, Reason};
 use crate::model::remote::reservation::{ReservedDevice, is_reserved};
@@ -117,7 +117,7 @@ impl Planner {
             return Vec::new();
         }
         let is_unconfirmed = |device: &&Device| {
-            device.seen == Seen::Kernel
+            device.udev_state == UdevState::Pending
                 && device.node.is_some()
                 && links.iter().any(|link| device.aliases.contains(*link))
         };

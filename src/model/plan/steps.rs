@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::model::cgroup::grants::{GrantSet, common};
 use crate::model::device::inventory::Inventory;
-use crate::model::device::{Access, Seen};
+use crate::model::device::{Access, UdevState};
 use crate::model::plan::attachment::{Attachment, Attachments, NodeCreator};
 use crate::model::plan::desired::{Desired, DesiredNode};
 use crate::model::plan::{Current, Plan, Step};
@@ -127,7 +127,9 @@ fn append_additions(desired: &Desired<'_>, current: &Current<'_>, plan: &mut Pla
         // udevd sends no event for a device that gains or loses a link; the container's udev
         // database is to have it.
         let has_other_links = attached.is_some_and(|attachment| attachment.device.links != node.device.links);
-        if node.device.seen > Seen::Kernel && (announced != Some(node.device.seqnum) || has_other_links) {
+        if node.device.udev_state > UdevState::Pending
+            && (announced != Some(node.device.seqnum) || has_other_links)
+        {
             steps.push(Step::Announce { path: path.clone() });
         }
     }
@@ -155,7 +157,7 @@ mod tests {
     #[test]
     fn a_node_stays_only_while_it_looks_the_same_and_belongs_to_the_same_device() {
         let mut device = recorded::virtual_device("tty", "tty1", "/dev/tty1", 4, 1);
-        device.seen = Seen::Udev;
+        device.udev_state = UdevState::Processed;
         let desired = |device| DesiredNode {
             request: RequestId::FIRST,
             device,

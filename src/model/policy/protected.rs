@@ -10,7 +10,7 @@ use crate::model::device::hid_usages::HidUsages;
 use crate::model::device::input_capabilities::InputCapabilities;
 use crate::model::device::same_data;
 use crate::model::device::usb_classes::UsbClasses;
-use crate::model::device::{DevKind, Device, Seen};
+use crate::model::device::{DevKind, Device, UdevState};
 use crate::model::request::facts_needed::{CAPABILITIES, DESCRIPTORS, REPORT_DESCRIPTOR};
 use crate::model::request::selector::Found;
 
@@ -373,7 +373,7 @@ fn is_typed_on(subject: &Subject<'_>, device: &Device, classes: &UsbClasses) -> 
     if !classes.has_hid() || classes.is_hub() {
         return Found::No;
     }
-    if matches!(device.seen, Seen::Kernel | Seen::Overdue) {
+    if matches!(device.udev_state, UdevState::Pending | UdevState::Overdue) {
         return Found::Unknown(device.syspath.clone());
     }
     reports_what_is_typed(subject, device)
@@ -418,11 +418,11 @@ fn is_seat_input(subject: &Subject<'_>, device: &Device, without_touchpad: bool)
         return Found::Yes;
     }
     let is = |key: &str| device.properties.get(key).is_some_and(|value| value == "1");
-    match device.seen {
-        Seen::Kernel | Seen::Overdue => Found::Unknown(device.syspath.clone()),
-        Seen::NoUdevd => yes_if(found.is_none()),
-        Seen::Udev if found.is_none() && !is("ID_INPUT") => Found::Yes,
-        Seen::Udev => {
+    match device.udev_state {
+        UdevState::Pending | UdevState::Overdue => Found::Unknown(device.syspath.clone()),
+        UdevState::NoUdevd => yes_if(found.is_none()),
+        UdevState::Processed if found.is_none() && !is("ID_INPUT") => Found::Yes,
+        UdevState::Processed => {
             let mut seat = SEAT
                 .into_iter()
                 .filter(|key| !passes_as_touchpad || *key != "ID_INPUT_TOUCHPAD");

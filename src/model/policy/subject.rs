@@ -5,7 +5,7 @@
 use super::host_use::HostUse;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::same_data;
-use crate::model::device::{DevKind, Device, STATIC_NODE, Seen, SysPath};
+use crate::model::device::{DevKind, Device, STATIC_NODE, SysPath, UdevState};
 use crate::model::request::selector::Chain;
 
 /// One device, with its surroundings.
@@ -51,14 +51,14 @@ impl<'a> Subject<'a> {
     /// Whether udevd is still expected to process a device of which a fact is unknown.
     pub fn is_awaited(&self, device: &SysPath) -> bool {
         let device = self.inventory.get(device);
-        device.is_some_and(|device| device.seen == Seen::Kernel)
+        device.is_some_and(|device| device.udev_state == UdevState::Pending)
     }
 
     /// A device of the chain that udevd is still expected to process, or whose facts nobody has
     /// looked up yet.
     pub fn next_awaited(&self) -> Option<SysPath> {
         let mut chain = self.chain.all().iter();
-        let awaited = chain.find(|device| device.seen == Seen::Kernel)?;
+        let awaited = chain.find(|device| device.udev_state == UdevState::Pending)?;
         Some(awaited.syspath.clone())
     }
 

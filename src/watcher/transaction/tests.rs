@@ -15,7 +15,7 @@ use crate::model::cgroup::grants::GrantSet;
 use crate::model::device::event::DeviceEvent;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::recorded::{before_udev, disk_with_partitions, hub_with_two_adapters, root_hubs};
-use crate::model::device::{Access, DevKind, DevNum, Device, Seen, SysPath};
+use crate::model::device::{Access, DevKind, DevNum, Device, SysPath, UdevState};
 use crate::model::oci::ProcessUser;
 use crate::model::plan::admission::{Admissions, Decision};
 use crate::model::plan::attachment::{Attachments, Found, NodeCreator, NodeSpec};
@@ -927,7 +927,7 @@ fn news_of_a_device_that_nobody_asks_for_affect_nobody() {
 
 /// The world of the properties: a few places, each with a device that comes, is spoken of by udevd,
 /// changes, goes.
-fn place(index: usize, life: u32, seen: Seen, seqnum: u64) -> Device {
+fn place(index: usize, life: u32, udev_state: UdevState, seqnum: u64) -> Device {
     let mut device = Device::new(SysPath::new(format!(
         "/sys/devices/hub/port{}/tty{index}",
         index % 2
@@ -945,9 +945,9 @@ fn place(index: usize, life: u32, seen: Seen, seqnum: u64) -> Device {
             minor: life * 10 + index as u32,
         },
     });
-    device.seen = seen;
+    device.udev_state = udev_state;
     device.seqnum = seqnum;
-    if seen == Seen::Udev {
+    if udev_state == UdevState::Processed {
         device.links.insert(format!("/dev/by-place/{}", index % 2).into());
         device.tags.insert("spoken".into());
     }
@@ -992,14 +992,19 @@ fn events(acts: &[Act]) -> (Vec<DeviceEvent>, Vec<DeviceEvent>) {
                 kernel.push(DeviceEvent::Added(place(
                     index,
                     lives[index],
-                    Seen::Kernel,
+                    UdevState::Pending,
                     seqnum,
                 )));
-                udevd.push(DeviceEvent::Added(place(index, lives[index], Seen::Udev, seqnum)));
+                udevd.push(DeviceEvent::Added(place(
+                    index,
+                    lives[index],
+                    UdevState::Processed,
+                    seqnum,
+                )));
             }
             Act::Pull(index) if present[index] => {
                 present[index] = false;
-                let syspath = place(index, 0, Seen::Kernel, 0).syspath;
+                let syspath = place(index, 0, UdevState::Pending, 0).syspath;
                 kernel.push(DeviceEvent::Removed {
                     syspath: syspath.clone(),
                     seqnum,
@@ -1010,13 +1015,13 @@ fn events(acts: &[Act]) -> (Vec<DeviceEvent>, Vec<DeviceEvent>) {
                 kernel.push(DeviceEvent::Changed(place(
                     index,
                     lives[index],
-                    Seen::Kernel,
+                    UdevState::Pending,
                     seqnum,
                 )));
                 udevd.push(DeviceEvent::Changed(place(
                     index,
                     lives[index],
-                    Seen::Udev,
+                    UdevState::Processed,
                     seqnum,
                 )));
             }
@@ -1119,7 +1124,7 @@ proptest! {
         let mut events = interleave(&kernel, &udevd, &choices);
         for (at, port, is_tagged) in port_changes {
             let mut port = ports[port].clone();
-            port.seen = Seen::Udev;
+            port.udev_state = UdevState::Processed;
             if is_tagged {
                 port.tags.insert("lab".into());
             }

@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path};
 
-use oci_hotplug::model::device::{DevKind, DevNode, DevNum, Device, Seen, SysPath};
+use oci_hotplug::model::device::{DevKind, DevNode, DevNum, Device, SysPath, UdevState};
 
 /// A USB adapter, its serial port, a disk's partition before udevd's word, and a device of which
 /// little is known.
@@ -19,7 +19,7 @@ pub fn samples() -> [Device; 4] {
         "/dev/ttyUSB0",
         (DevKind::Char, 188, 0),
     );
-    port.seen = Seen::Udev;
+    port.udev_state = UdevState::Processed;
     port.tags.insert("systemd".to_owned());
     port.links.insert("/dev/serial/by-id/usb-FTDI".into());
     for (key, value) in [

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use oci_hotplug::host::monitor::message::{Message, Properties, from_uevent, parse_uevent, take_udev_facts};
 use oci_hotplug::model::device::event::DeviceEvent;
 use oci_hotplug::model::device::inventory::Inventory;
-use oci_hotplug::model::device::{Device, Seen, SysPath};
+use oci_hotplug::model::device::{Device, SysPath, UdevState};
 use oci_hotplug::model::uevent::{UeventAction, kernel_message, udev_message};
 
 /// The kernel's buffer for one uevent (linux/kobject.h, UEVENT_BUFFER_SIZE).
@@ -20,11 +20,11 @@ pub fn hold(input: &[u8]) {
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect();
     let mut inventory = Inventory::default();
-    for seen in [Seen::Kernel, Seen::Udev] {
-        let Some(mut message) = Message::from_properties(properties.clone(), seen) else {
+    for udev_state in [UdevState::Pending, UdevState::Processed] {
+        let Some(mut message) = Message::from_properties(properties.clone(), udev_state) else {
             continue;
         };
-        if seen == Seen::Udev {
+        if udev_state == UdevState::Processed {
             take_udev_facts(&mut message.device);
         }
         is_below_devices(&message.device.syspath);

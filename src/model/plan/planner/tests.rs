@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::device::{Access, Seen};
+use crate::model::device::{Access, UdevState};
 use crate::model::plan::attachment::Attachments;
 use crate::model::plan::{Plan, Step, plan_without_restrictions};
 use crate::model::request::entry::Origin;
@@ -11,10 +11,10 @@ fn planner(requests: &[&str]) -> Planner {
 }
 
 /// A tty, with a node.
-fn tty(name: &str, seen: Seen) -> Device {
+fn tty(name: &str, udev_state: UdevState) -> Device {
     let mut device =
         crate::model::device::recorded::virtual_device("tty", name, &format!("/dev/{name}"), 4, 1);
-    device.seen = seen;
+    device.udev_state = udev_state;
     device
 }
 
@@ -97,7 +97,10 @@ fn a_root_that_moves_in_sysfs_stays_a_root() {
 
 #[test]
 fn a_watcher_that_was_restarted_keeps_a_root_only_while_it_is_selected() {
-    let inventory = Inventory::new([tty("tty1", Seen::Udev), tty("tty2", Seen::Udev)]);
+    let inventory = Inventory::new([
+        tty("tty1", UdevState::Processed),
+        tty("tty2", UdevState::Processed),
+    ]);
     let mut all = planner(&["devnode:/dev/tty1"]);
     let stray = inventory.iter().last().unwrap().syspath.clone();
     all.entries[0].roots.insert(stray);
@@ -115,8 +118,8 @@ fn news_matter_of_what_may_be_selected_of_what_is_reserved_and_for_joined_terms_
     assert!(!planner(&["usb:0403:6001:A"]).is_affected_by(hub, &inventory));
     assert!(planner(&["usb:0403:6001:A&subsystem:usb"]).is_affected_by(hub, &inventory));
 
-    let before = Inventory::new([tty("tty1", Seen::Kernel)]);
-    let syspath = &tty("tty1", Seen::Kernel).syspath;
+    let before = Inventory::new([tty("tty1", UdevState::Pending)]);
+    let syspath = &tty("tty1", UdevState::Pending).syspath;
     assert!(planner(&["subsystem:tty&!tag:lab"]).is_affected_by(syspath, &before));
     assert!(!planner(&["glob:/dev/other*"]).is_affected_by(syspath, &before));
 
@@ -160,12 +163,12 @@ fn only_a_named_link_to_a_node_that_udevd_has_not_processed_is_unconfirmed() {
     };
     let nodeless = Device {
         node: None,
-        ..tty("nodeless", Seen::Kernel)
+        ..tty("nodeless", UdevState::Pending)
     };
     let inventory = Inventory::new([
-        with_alias(tty("tty1", Seen::Kernel), "/dev/board"),
-        with_alias(tty("tty2", Seen::Kernel), "/dev/other"),
-        with_alias(tty("tty3", Seen::Udev), "/dev/board"),
+        with_alias(tty("tty1", UdevState::Pending), "/dev/board"),
+        with_alias(tty("tty2", UdevState::Pending), "/dev/other"),
+        with_alias(tty("tty3", UdevState::Processed), "/dev/board"),
         with_alias(nodeless, "/dev/board"),
     ]);
     let unconfirmed = |request: &str| -> Vec<String> {
@@ -182,7 +185,7 @@ fn only_a_named_link_to_a_node_that_udevd_has_not_processed_is_unconfirmed() {
 
 #[test]
 fn what_udev_decides_is_pending_only_of_devices_that_the_kernel_knows_to_be_meant() {
-    let inventory = Inventory::new([tty("tty1", Seen::Kernel)]);
+    let inventory = Inventory::new([tty("tty1", UdevState::Pending)]);
     let pending = |request: &str| {
         let mut all = planner(&[request]);
         all.find_roots(&inventory);
@@ -195,7 +198,7 @@ fn what_udev_decides_is_pending_only_of_devices_that_the_kernel_knows_to_be_mean
 
 #[test]
 fn two_requests_for_one_device_are_no_conflict_and_their_access_adds_up() {
-    let inventory = Inventory::new([tty("tty1", Seen::Udev)]);
+    let inventory = Inventory::new([tty("tty1", UdevState::Processed)]);
     let mut all = planner(&["subsystem:tty;access=r", "devnode:/dev/tty1;access=w"]);
     all.find_roots(&inventory);
     let plan = plan(&all, &inventory);
@@ -284,7 +287,7 @@ fn beside_parent_of_an_alternative_selects_only_what_it_selects_now() {
     for tty in &ttys {
         let device = inventory.get_mut(tty).unwrap();
         device.tags.insert("secret".into());
-        device.seen = Seen::Udev;
+        device.udev_state = UdevState::Processed;
     }
     for device in inventory
         .iter()
@@ -349,7 +352,7 @@ fn what_is_attached_for_another_is_not_had_by_another_name_of_its_node() {
     let node = devices.iter().find_map(|device| device.node.clone()).unwrap();
     let mut other = Device::new(SysPath::new("/sys/devices/oci-hotplug-node/dev/char/189:0"));
     other.subsystem = Some(crate::model::device::STATIC_NODE.to_owned());
-    other.seen = Seen::Kernel;
+    other.udev_state = UdevState::Pending;
     other.node = Some(crate::model::device::DevNode {
         path: "/dev/char/189:0".into(),
         ..node

@@ -60,16 +60,16 @@ fn a_touchpad_is_let_pass_only_beside_a_joystick() {
 fn the_kernel_knows_a_keyboard_before_udevd_does_and_without_it() {
     let of = ContainerTraits::default();
     let entry = untrusted("subsystem:input");
-    let told = |node: &str, seen, change: &dyn Fn(&mut Device)| {
+    let told = |node: &str, udev_state, change: &dyn Fn(&mut Device)| {
         let mut devices: Vec<Device> = host().into_iter().map(before_udev).collect();
         for device in &mut devices {
-            device.seen = seen;
+            device.udev_state = udev_state;
             change(device);
         }
         told_among(&Policy::default(), &entry, node, &of, devices)
     };
     let as_it_is = |_: &mut Device| {};
-    for seen in [Seen::Kernel, Seen::Overdue, Seen::NoUdevd] {
+    for udev_state in [UdevState::Pending, UdevState::Overdue, UdevState::NoUdevd] {
         for node in [
             "/dev/input/event7",
             "/dev/hidraw0",
@@ -77,9 +77,9 @@ fn the_kernel_knows_a_keyboard_before_udevd_does_and_without_it() {
             "/dev/input/event13",
         ] {
             assert_eq!(
-                told(node, seen, &as_it_is),
+                told(node, udev_state, &as_it_is),
                 "protected: seat-input",
-                "{node} {seen:?}"
+                "{node} {udev_state:?}"
             );
         }
     }
@@ -92,18 +92,18 @@ fn the_kernel_knows_a_keyboard_before_udevd_does_and_without_it() {
         "/dev/input/event9",
     ] {
         assert!(
-            told(node, Seen::Kernel, &as_it_is).starts_with("waits for event"),
+            told(node, UdevState::Pending, &as_it_is).starts_with("waits for event"),
             "{node}"
         );
         assert_eq!(
-            told(node, Seen::Overdue, &as_it_is),
+            told(node, UdevState::Overdue, &as_it_is),
             "protected: seat-input",
             "{node}"
         );
-        assert_eq!(told(node, Seen::NoUdevd, &as_it_is), "allowed", "{node}");
+        assert_eq!(told(node, UdevState::NoUdevd, &as_it_is), "allowed", "{node}");
         let unreadable = |device: &mut Device| device.attributes.clear();
         assert_eq!(
-            told(node, Seen::NoUdevd, &unreadable),
+            told(node, UdevState::NoUdevd, &unreadable),
             "protected: seat-input",
             "{node}"
         );
@@ -113,7 +113,7 @@ fn the_kernel_knows_a_keyboard_before_udevd_does_and_without_it() {
         device.properties.insert("ID_INPUT_KEYBOARD".into(), "1".into());
     };
     assert_eq!(
-        told("/dev/input/event8", Seen::Udev, &told_by_udev),
+        told("/dev/input/event8", UdevState::Processed, &told_by_udev),
         "protected: seat-input"
     );
 }
@@ -138,7 +138,7 @@ fn input_waits_for_udevd_and_is_refused_where_nobody_knows() {
     // Of other HID devices only their inputs tell what they are.
     assert_eq!(told("/dev/bus/usb/001/006", &devices), "waits for event8");
     for device in &mut devices {
-        device.seen = Seen::Udev;
+        device.udev_state = UdevState::Processed;
         device.attributes.remove("capabilities");
     }
     assert_eq!(
@@ -227,7 +227,7 @@ fn an_input_that_udevd_is_late_with_counts_as_a_keyboard_and_the_refusal_says_so
     let devices: Vec<Device> = host()
         .into_iter()
         .map(|device| Device {
-            seen: Seen::Overdue,
+            udev_state: UdevState::Overdue,
             ..before_udev(device)
         })
         .collect();

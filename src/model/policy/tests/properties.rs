@@ -134,14 +134,14 @@ fn facts_of(name: &str, set: FactSet) -> FactSet {
 }
 
 /// The stick: what udevd has said of its disk and of its partition, where it has processed them.
-pub(super) fn stick(states: [Seen; 2], set: FactSet) -> Vec<Device> {
+pub(super) fn stick(states: [UdevState; 2], set: FactSet) -> Vec<Device> {
     let mut devices: Vec<Device> = companion_hub().into_iter().map(before_udev).collect();
     for device in &mut devices {
-        device.seen = Seen::Udev;
-        for (name, seen) in STICK.into_iter().zip(states) {
+        device.udev_state = UdevState::Processed;
+        for (name, udev_state) in STICK.into_iter().zip(states) {
             if device.syspath.name() == name {
-                device.seen = seen;
-                let known = if seen == Seen::Udev {
+                device.udev_state = udev_state;
+                let known = if udev_state == UdevState::Processed {
                     facts_of(name, set)
                 } else {
                     0
@@ -159,12 +159,12 @@ pub(super) fn stick(states: [Seen; 2], set: FactSet) -> Vec<Device> {
 /// are known then, and the sets of facts that may turn out to be true.
 fn partial_facts() -> Vec<(Vec<Device>, Vec<FactSet>)> {
     let states = [
-        [Seen::Kernel, Seen::Kernel],
-        [Seen::Overdue, Seen::Overdue],
-        [Seen::NoUdevd, Seen::NoUdevd],
-        [Seen::Udev, Seen::Kernel],
-        [Seen::Udev, Seen::Overdue],
-        [Seen::Overdue, Seen::Udev],
+        [UdevState::Pending, UdevState::Pending],
+        [UdevState::Overdue, UdevState::Overdue],
+        [UdevState::NoUdevd, UdevState::NoUdevd],
+        [UdevState::Processed, UdevState::Pending],
+        [UdevState::Processed, UdevState::Overdue],
+        [UdevState::Overdue, UdevState::Processed],
     ];
     let mut all = Vec::new();
     for states in states {
@@ -172,7 +172,7 @@ fn partial_facts() -> Vec<(Vec<Device>, Vec<FactSet>)> {
             let processed = STICK
                 .into_iter()
                 .zip(states)
-                .filter(|(_, seen)| *seen == Seen::Udev);
+                .filter(|(_, udev_state)| *udev_state == UdevState::Processed);
             processed.fold(0, |known, (name, _)| known | facts_of(name, set))
         };
         for set in FACT_SETS.filter(|set| known(*set) == *set) {
@@ -214,11 +214,11 @@ fn an_input_that_is_allowed_before_udevd_speaks_is_allowed_whatever_it_says() {
             .iter()
             .filter_map(|device| Some(device.node.as_ref()?.path.display().to_string()))
             .collect();
-        let allowed = |seen, set: u32| -> Vec<bool> {
+        let allowed = |udev_state, set: u32| -> Vec<bool> {
             let mut devices: Vec<Device> = tree.iter().cloned().map(before_udev).collect();
             for device in &mut devices {
-                device.seen = seen;
-                if device.subsystem.as_deref() == Some("input") && seen == Seen::Udev {
+                device.udev_state = udev_state;
+                if device.subsystem.as_deref() == Some("input") && udev_state == UdevState::Processed {
                     let said = (0..).zip(keys).filter(|(bit, _)| set >> bit & 1 == 1);
                     let said = said.map(|(_, key)| (key.to_owned(), "1".to_owned()));
                     device.properties.extend(said);
@@ -228,11 +228,11 @@ fn an_input_that_is_allowed_before_udevd_speaks_is_allowed_whatever_it_says() {
             nodes.iter().map(|node| told(node) == "allowed").collect()
         };
         for set in 0..1 << keys.len() {
-            let after = allowed(Seen::Udev, set);
-            for seen in [Seen::Kernel, Seen::Overdue] {
-                let before = allowed(seen, 0);
+            let after = allowed(UdevState::Processed, set);
+            for udev_state in [UdevState::Pending, UdevState::Overdue] {
+                let before = allowed(udev_state, 0);
                 let lost = before.iter().zip(&after).any(|(before, after)| *before && !after);
-                assert!(!lost, "{nodes:?} {set:b} {seen:?}");
+                assert!(!lost, "{nodes:?} {set:b} {udev_state:?}");
             }
         }
     }
@@ -323,7 +323,7 @@ proptest! {
     ) {
         let policy = policy(fallback, rules, denials);
         let after: Vec<_> =
-            FACT_SETS.map(|set| allowed_among(&policy, &stick([Seen::Udev; 2], set))).collect();
+            FACT_SETS.map(|set| allowed_among(&policy, &stick([UdevState::Processed; 2], set))).collect();
         for (partial, possible) in partial_facts() {
             let before = allowed_among(&policy, &partial);
             for set in possible {

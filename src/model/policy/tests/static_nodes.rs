@@ -6,7 +6,7 @@ use super::*;
 fn a_node_that_sysfs_does_not_know_by_its_path_is_judged_by_its_number() {
     let mut device = Device::new(SysPath::new("/sys/devices/oci-hotplug-node/dev/harmless"));
     device.subsystem = Some(STATIC_NODE.to_owned());
-    device.seen = crate::model::device::Seen::Udev;
+    device.udev_state = crate::model::device::UdevState::Processed;
     let entry = untrusted("node:/dev/harmless");
     let told = |kind, major, minor| {
         let mut device = device.clone();
@@ -43,7 +43,7 @@ fn the_path_of_a_node_that_sysfs_does_not_know_allows_nothing_and_denies() {
     let told = |policy: &Policy, entry: &RequestEntry, kind, major, minor| {
         let mut device = Device::new(SysPath::new("/sys/devices/oci-hotplug-node/dev/ttyUSB7"));
         device.subsystem = Some(STATIC_NODE.to_owned());
-        device.seen = crate::model::device::Seen::Udev;
+        device.udev_state = crate::model::device::UdevState::Processed;
         device.node = Some(DevNode {
             path: "/dev/ttyUSB7".into(),
             num: DevNum { kind, major, minor },
@@ -93,7 +93,7 @@ fn what_a_refusal_of_a_node_suggests_allows_it() {
     let device = |number, path: &str| {
         let mut device = Device::new(SysPath::new(format!("/sys/devices/oci-hotplug-node{path}")));
         device.subsystem = Some(STATIC_NODE.to_owned());
-        device.seen = crate::model::device::Seen::Udev;
+        device.udev_state = crate::model::device::UdevState::Processed;
         let (major, minor) = number;
         device.node = Some(DevNode {
             path: path.into(),

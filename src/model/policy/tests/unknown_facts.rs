@@ -61,10 +61,14 @@ fn while_a_file_of_rules_is_unknown_what_it_may_concern_is_refused() {
 #[test]
 fn what_udevd_does_not_say_is_yes_for_deny_rules_and_no_for_allow_rules() {
     let entry = untrusted("subsystem:block");
-    let verdict = |policy: &Policy, seen| {
+    let verdict = |policy: &Policy, udev_state| {
         let mut devices: Vec<Device> = companion_hub().into_iter().map(before_udev).collect();
         for device in &mut devices {
-            device.seen = if device.node.is_some() { seen } else { Seen::Udev };
+            device.udev_state = if device.node.is_some() {
+                udev_state
+            } else {
+                UdevState::Processed
+            };
         }
         match Host::new(devices).setup().verdict(policy, &entry, "/dev/sdb1") {
             Verdict::Allowed(_) => "allowed".to_owned(),
@@ -77,8 +81,8 @@ fn what_udevd_does_not_say_is_yes_for_deny_rules_and_no_for_allow_rules() {
         vec![allow(&["subsystem:block"])],
         vec![deny(&["property:ID_FS_LABEL=secret"])],
     );
-    assert!(verdict(&denying, Seen::Kernel).starts_with("waits for "));
-    let overdue = verdict(&denying, Seen::Overdue);
+    assert!(verdict(&denying, UdevState::Pending).starts_with("waits for "));
+    let overdue = verdict(&denying, UdevState::Overdue);
     assert!(
         overdue.starts_with(
             "refused by the policy ([[policy.deny]] at /etc/c.toml line 7): udevd has not processed /sys/"
@@ -86,28 +90,28 @@ fn what_udevd_does_not_say_is_yes_for_deny_rules_and_no_for_allow_rules() {
         "{overdue}"
     );
     assert_eq!(
-        verdict(&denying, Seen::NoUdevd),
+        verdict(&denying, UdevState::NoUdevd),
         "refused by the policy ([[policy.deny]] at /etc/c.toml line 7): no udevd runs on this host, and this deny rule \
          depends on facts that only udevd knows: start systemd-udevd, or write the rule without property:, tag: and links"
     );
-    assert_eq!(verdict(&denying, Seen::Udev), "allowed");
+    assert_eq!(verdict(&denying, UdevState::Processed), "allowed");
     let allowing = policy(
         Fallback::Nothing,
         vec![allow(&["subsystem:block&!property:ID_FS_LABEL=secret"])],
         vec![],
     );
-    assert!(verdict(&allowing, Seen::Kernel).starts_with("waits for "));
-    for seen in [Seen::Overdue, Seen::NoUdevd] {
+    assert!(verdict(&allowing, UdevState::Pending).starts_with("waits for "));
+    for udev_state in [UdevState::Overdue, UdevState::NoUdevd] {
         assert!(
-            verdict(&allowing, seen).contains("default = \"nothing\""),
-            "{seen:?}"
+            verdict(&allowing, udev_state).contains("default = \"nothing\""),
+            "{udev_state:?}"
         );
     }
-    assert_eq!(verdict(&allowing, Seen::Udev), "allowed");
+    assert_eq!(verdict(&allowing, UdevState::Processed), "allowed");
     // What an allow rule does not decide, udevd need not say.
     let by_default = policy(Fallback::Removable, vec![allow(&["tag:x"])], vec![]);
-    for seen in [Seen::Kernel, Seen::Overdue, Seen::NoUdevd] {
-        assert_eq!(verdict(&by_default, seen), "allowed", "{seen:?}");
+    for udev_state in [UdevState::Pending, UdevState::Overdue, UdevState::NoUdevd] {
+        assert_eq!(verdict(&by_default, udev_state), "allowed", "{udev_state:?}");
     }
 }
 
@@ -120,7 +124,7 @@ fn a_deny_rule_on_a_nodes_own_name_is_decided_where_no_udevd_runs() {
         .into_iter()
         .map(before_udev)
         .map(|device| Device {
-            seen: Seen::NoUdevd,
+            udev_state: UdevState::NoUdevd,
             ..device
         })
         .collect();
@@ -209,9 +213,9 @@ fn nobody_waits_for_one_device_where_another_that_is_overdue_decides() {
         told_among(&denying, &entry, "/dev/sdb", &of, devices)
     };
     let denied = "[[policy.deny]] at /etc/c.toml line 7";
-    assert_eq!(told(Seen::Overdue, Seen::Kernel), denied);
-    assert_eq!(told(Seen::Kernel, Seen::Overdue), denied);
-    assert_eq!(told(Seen::Kernel, Seen::Kernel), "waits for sdb1");
+    assert_eq!(told(UdevState::Overdue, UdevState::Pending), denied);
+    assert_eq!(told(UdevState::Pending, UdevState::Overdue), denied);
+    assert_eq!(told(UdevState::Pending, UdevState::Pending), "waits for sdb1");
 }
 
 /// What a parent says counts, although udevd will not process the device itself: its facts are
@@ -225,20 +229,20 @@ fn an_allow_rule_on_a_parent_waits_for_the_parent_alone() {
         vec![allow(&["property:ID_VENDOR_ID=0781"])],
         vec![],
     );
-    let told = |parent: Seen| {
+    let told = |parent: UdevState| {
         let mut devices: Vec<Device> = companion_hub();
         for device in &mut devices {
             if device.subsystem.as_deref() == Some("block") {
                 *device = before_udev(device.clone());
-                device.seen = Seen::Overdue;
-            } else if device.syspath.name() == "2-1.3" && parent == Seen::Kernel {
+                device.udev_state = UdevState::Overdue;
+            } else if device.syspath.name() == "2-1.3" && parent == UdevState::Pending {
                 *device = before_udev(device.clone());
             }
         }
         told_among(&allowing, &entry, "/dev/sdb1", &of, devices)
     };
-    assert_eq!(told(Seen::Kernel), "waits for 2-1.3");
-    assert_eq!(told(Seen::Udev), "allowed");
+    assert_eq!(told(UdevState::Pending), "waits for 2-1.3");
+    assert_eq!(told(UdevState::Processed), "allowed");
 }
 
 #[test]

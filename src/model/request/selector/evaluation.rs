@@ -7,7 +7,7 @@
 //! Must not know the grammar (`grammar`), nor what a match is for (`request`, `policy`).
 
 use super::{DeviceSelector, Selector, Term};
-use crate::model::device::{Device, Seen, SysPath};
+use crate::model::device::{Device, SysPath, UdevState};
 
 /// Whether something is so, as far as is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,13 +159,13 @@ impl Selector {
     /// Whether this is true of the device itself. Where no udevd runs, udev's facts count as
     /// absent.
     pub fn found(&self, device: &Device) -> Found {
-        self.found_when(device, device.seen >= Seen::NoUdevd)
+        self.found_when(device, device.udev_state >= UdevState::NoUdevd)
     }
 
     fn found_when(&self, device: &Device, is_complete: bool) -> Found {
         let unknown = || Found::Unknown(device.syspath.clone());
         match self.decided_by(device) {
-            Some(stage) if is_complete || device.seen >= stage => Found::Yes,
+            Some(stage) if is_complete || device.udev_state >= stage => Found::Yes,
             Some(_) => unknown(),
             None if is_complete || !self.needs_udev() => Found::No,
             None => match self {
@@ -217,11 +217,11 @@ impl Term {
     pub fn found(&self, chain: &Chain<'_>) -> Found {
         let selector = &self.selector;
         let complete = match chain.is_strict && selector.needs_udevd() {
-            true => Seen::Udev,
-            false => Seen::NoUdevd,
+            true => UdevState::Processed,
+            false => UdevState::NoUdevd,
         };
         let all = chain.all().iter();
-        let found = Found::any(all.map(|device| selector.found_when(device, device.seen >= complete)));
+        let found = Found::any(all.map(|device| selector.found_when(device, device.udev_state >= complete)));
         if self.negated {
             return found.not();
         }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::Selector;
 use crate::model::device::serial;
-use crate::model::device::{Device, Seen};
+use crate::model::device::{Device, UdevState};
 
 impl Selector {
     /// Whether this is true of the device itself, as far as its facts are known.
@@ -32,23 +32,23 @@ impl Selector {
 
     /// The earliest stage whose facts suffice to say that this device matches; `None` where it does
     /// not match.
-    pub fn decided_by(&self, device: &Device) -> Option<Seen> {
+    pub fn decided_by(&self, device: &Device) -> Option<UdevState> {
         match self {
             Self::DevNode(path) => by_path(device, |node| node == path)
                 // Until udevd has processed the device, the link can be left from a removed device
                 // with the same node name.
-                .or_else(|| when(device.aliases.contains(path), Seen::Udev)),
+                .or_else(|| when(device.aliases.contains(path), UdevState::Processed)),
             Self::Glob(pattern) => by_path(device, |path| pattern.matches_path(path)),
             Self::Regex(expression) => by_path(device, |path| expression.matches_path(path)),
-            Self::Tag(name) => when(device.tags.contains(name), Seen::Udev),
+            Self::Tag(name) => when(device.tags.contains(name), UdevState::Processed),
             Self::Property { key, pattern } => {
                 let value = device.properties.get(key);
                 when(
                     value.is_some_and(|value| pattern.matches_value(value)),
-                    Seen::Udev,
+                    UdevState::Processed,
                 )
             }
-            _ => when(self.is_true_in_sysfs(device), Seen::Kernel),
+            _ => when(self.is_true_in_sysfs(device), UdevState::Pending),
         }
     }
 
@@ -82,13 +82,13 @@ impl Selector {
 }
 
 /// The node's own path is the kernel's choice, the links to it are udev's.
-fn by_path(device: &Device, is_it: impl Fn(&Path) -> bool) -> Option<Seen> {
+fn by_path(device: &Device, is_it: impl Fn(&Path) -> bool) -> Option<UdevState> {
     let own = device.node.as_ref().is_some_and(|node| is_it(&node.path));
     let linked = || device.links.iter().any(|link| is_it(link));
-    when(own, Seen::Kernel).or_else(|| when(linked(), Seen::Udev))
+    when(own, UdevState::Pending).or_else(|| when(linked(), UdevState::Processed))
 }
 
-fn when(is_so: bool, decided: Seen) -> Option<Seen> {
+fn when(is_so: bool, decided: UdevState) -> Option<UdevState> {
     is_so.then_some(decided)
 }
 

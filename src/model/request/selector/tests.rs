@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::recorded;
-use crate::model::device::{DevKind, DevNode, DevNum, Device, Seen, SysPath};
+use crate::model::device::{DevKind, DevNode, DevNum, Device, SysPath, UdevState};
 use crate::model::oci::ProcessUser;
 use crate::model::plan::Planner;
 use crate::model::request::entry::{Origin, RequestEntry};
@@ -103,7 +103,7 @@ fn only_a_node_waits_for_its_links() {
 fn beside_parent_of_a_negated_term_is_about_the_device_that_names_the_parent() {
     let mut secret = Device::new(SysPath::new("/sys/devices/hub/tty"));
     secret.tags.insert("secret".into());
-    secret.seen = Seen::Udev;
+    secret.udev_state = UdevState::Processed;
     let leaves = |text: &str| selector(text).leaves(|| Chain::new(&[&secret], []));
     assert_eq!(leaves("subsystem:tty&!tag:secret"), Found::No);
     assert_eq!(leaves("parent-of:subsystem:tty&!tag:secret"), Found::Yes);
@@ -799,7 +799,7 @@ proptest! {
             // processed.
             if let Found::Unknown(whose) = selector.matches(&own) {
                 let whose = own.all().iter().find(|device| device.syspath == whose);
-                prop_assert!(whose.is_some_and(|device| device.seen == Seen::Kernel));
+                prop_assert!(whose.is_some_and(|device| device.udev_state == UdevState::Pending));
             }
             prop_assert_eq!(selector.why_not(&own).is_none(), selector.matches(&own) == Found::Yes);
         }

@@ -202,7 +202,7 @@ fn a_rule_is_for_one_interface_of_a_composite_device_with_udev_and_without() {
         for devices in [&devices, &early] {
             let device = with_node(devices, node);
             let matches = rule(text).matches(device, ancestors(devices, device));
-            assert_eq!(matches, expected, "{text} {node} {:?}", device.seen);
+            assert_eq!(matches, expected, "{text} {node} {:?}", device.udev_state);
         }
     }
 }

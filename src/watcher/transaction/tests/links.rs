@@ -51,7 +51,7 @@ impl Host {
     }
 
     /// The place decides the node's name. Each plug brings a new number.
-    fn stick(place: usize, minor: u32, seen: Seen) -> Device {
+    fn stick(place: usize, minor: u32, udev_state: UdevState) -> Device {
         let mut device = Device::new(Self::syspath(place));
         device.subsystem = Some("tty".into());
         device.node = Some(crate::model::device::DevNode {
@@ -62,8 +62,8 @@ impl Host {
                 minor,
             },
         });
-        device.seen = seen;
-        if seen == Seen::Udev {
+        device.udev_state = udev_state;
+        if udev_state == UdevState::Processed {
             device.links.insert(CLAIMED.into());
             device
                 .properties
@@ -90,7 +90,7 @@ impl Host {
             let minor = u32::try_from(self.seqnum).unwrap();
             self.present.insert(place, minor);
             self.queue.push_back((place, Some(minor)));
-            let mut device = Self::stick(place, minor, Seen::Kernel);
+            let mut device = Self::stick(place, minor, UdevState::Pending);
             device.seqnum = self.seqnum;
             self.kernel.push(DeviceEvent::Added(device));
         }
@@ -120,7 +120,7 @@ impl Host {
         self.link = self.known.last_key_value().map(|(place, minor)| (*place, *minor));
         self.links_may_have_moved = true;
         if let Some(minor) = minor.filter(|minor| self.present.get(&place) == Some(minor)) {
-            let mut device = Self::stick(place, minor, Seen::Udev);
+            let mut device = Self::stick(place, minor, UdevState::Processed);
             device.seqnum = u64::from(minor);
             self.udev.push(DeviceEvent::Added(device));
         }
@@ -181,7 +181,7 @@ impl Host {
         let mut scenario = Scenario::new(requests, "");
         let named = Aliases::new(self.targets(&self.facts.followed_paths));
         let devices = self.present.iter().map(|(place, minor)| {
-            let mut device = Self::stick(*place, *minor, Seen::Udev);
+            let mut device = Self::stick(*place, *minor, UdevState::Processed);
             device.sort_links(&self.targets(&[PathBuf::from(CLAIMED)]));
             device.aliases = named.of(&device);
             device
@@ -278,7 +278,7 @@ fn a_stale_link_does_not_select_the_next_device_with_the_same_node_name() {
     host.pull(1);
     // udevd is slow: the link still exists when another device gets the node's name.
     host.watcher_wakes();
-    let mut other = Host::stick(1, 999, Seen::Kernel);
+    let mut other = Host::stick(1, 999, UdevState::Pending);
     other.syspath = SysPath::new("/sys/devices/usb1/1-9/1-9:1.0/tty/ttyUSB");
     host.present.insert(1, 999);
     other.aliases = Aliases::new(host.targets(&host.facts.followed_paths)).of(&other);

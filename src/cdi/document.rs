@@ -63,7 +63,6 @@ pub struct Device {
 /// Changes to a container's configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-#[expect(missing_docs, reason = "the names are the specification's")]
 pub struct Edits {
     #[serde(
         default,
@@ -108,7 +107,6 @@ pub struct Edits {
 /// A device node. Numbers that are not given are those of the host's node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-#[expect(missing_docs, reason = "the names are the specification's")]
 pub struct DeviceNode {
     #[serde(deserialize_with = "fields::text")]
     pub path: String,
@@ -166,7 +164,6 @@ pub struct DeviceNode {
 /// A network interface that moves into the container.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-#[expect(missing_docs, reason = "the names are the specification's")]
 pub struct NetDevice {
     #[serde(deserialize_with = "fields::text")]
     pub host_interface_name: String,
@@ -177,7 +174,6 @@ pub struct NetDevice {
 /// An OCI hook.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-#[expect(missing_docs, reason = "the names are the specification's")]
 pub struct Hook {
     #[serde(deserialize_with = "fields::text")]
     pub hook_name: String,
@@ -207,7 +203,6 @@ pub struct Hook {
 /// A mount.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-#[expect(missing_docs, reason = "the names are the specification's")]
 pub struct Mount {
     #[serde(deserialize_with = "fields::text")]
     pub host_path: String,
@@ -231,7 +226,6 @@ pub struct Mount {
 /// Intel's resource director. `enableCMT` and `enableMBM` are of the versions before 1.1.0.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-#[expect(missing_docs, reason = "the names are the specification's")]
 pub struct IntelRdt {
     #[serde(
         rename = "closID",

@@ -62,8 +62,7 @@ fn generate(protocol: &Protocol, repository: &Path) -> Result<(), Box<dyn Error>
     let mut config = Config::new();
     config.disable_comments(["."]).service_generator(Box::new(CallNames));
     let header = format!(
-        "//! Generated from {} by tests/kubernetes/generate-api.sh.\n\n\
-         #![allow(missing_docs, reason = \"the names are the protocol's\")]\n\n",
+        "//! Generated from {} by tests/kubernetes/generate-api.sh.\n\n",
         protocol.proto
     );
     fs::write(repository.join(protocol.output), header + &code(config, set)?)?;

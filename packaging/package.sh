@@ -21,7 +21,7 @@ make_tree() {
     find "$tree/usr/share/man" -type f -exec gzip -9n {} +
     install -D -m 644 "$here/packaging/tmpfiles/oci-hotplug.conf" "$tree/usr/lib/tmpfiles.d/oci-hotplug.conf"
     install -D -m 644 "$here/README.md" "$tree/usr/share/doc/oci-hotplug/README.md"
-    install -m 644 "$here/packaging/policy.md" "$tree/usr/share/doc/oci-hotplug/policy.md"
+    install -D -m 644 -t "$tree/usr/share/doc/oci-hotplug/docs" "$here"/docs/*.md
     strip_programs "$tree"/usr/bin/* "$tree"/usr/libexec/oci/hooks.d/*
 }
 

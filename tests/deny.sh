@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks what the product is built of against tests/deny.toml: licences, banned crates, second versions, sources.
+# Checks what the product is built of against deny.toml: licences, banned crates, second versions, sources.
 #
 #   tests/deny.sh              everything
 #   tests/deny.sh --prepare    only builds the tool: cargo-deny, once for each version, in ~/.cache/oci-hotplug/tools
@@ -24,11 +24,11 @@ deny=$(cargo_tool cargo-deny "$version")
 root=$(pwd)
 failed=0
 # What is shipped. Each entry of the configuration must be needed for it, but those for tests.
-check "what is shipped" --manifest-path "$root/Cargo.toml" --features kubernetes --exclude-dev check --config "$root/tests/deny.toml" \
+check "what is shipped" --manifest-path "$root/Cargo.toml" --features kubernetes --exclude-dev check --config "$root/deny.toml" \
     --deny unmatched-skip --allow unused-wrapper --allow license-exception-not-encountered bans licenses sources || failed=1
 # What tests bring, too: there a second version of a crate does no harm.
 for manifest in Cargo.toml tests/fuzz/Cargo.toml; do
-    check "$manifest with its tests" --manifest-path "$root/$manifest" --all-features check --config "$root/tests/deny.toml" \
+    check "$manifest with its tests" --manifest-path "$root/$manifest" --all-features check --config "$root/deny.toml" \
         --allow duplicate --allow unmatched-skip --allow unused-wrapper --allow license-not-encountered \
         --allow license-exception-not-encountered bans licenses sources || failed=1
 done

@@ -6,6 +6,8 @@
 //! be read begins with `form:`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
 
@@ -20,43 +22,18 @@ use crate::model::request::selector::{DeviceSelector, kinds};
 use crate::model::request::symlink::{SymlinkRule, parse_symlinks};
 use crate::model::yaml;
 
-const DOCUMENTS: [(&str, &str); 12] = [
-    ("README.md", include_str!("../../README.md")),
-    ("config.toml", include_str!("../../packaging/config.toml")),
-    ("policy.md", include_str!("../../packaging/policy.md")),
-    (
-        "kubernetes/README.md",
-        include_str!("../../packaging/kubernetes/README.md"),
-    ),
-    (
-        "kubernetes/base/configmap.yaml",
-        include_str!("../../packaging/kubernetes/base/configmap.yaml"),
-    ),
-    (
-        "kubernetes/chart/values.yaml",
-        include_str!("../../packaging/kubernetes/chart/values.yaml"),
-    ),
-    ("install.sh", include_str!("../../packaging/install.sh")),
-    (
-        "oci-hotplug-requests.7",
-        include_str!("../../packaging/man/oci-hotplug-requests.7"),
-    ),
-    (
-        "oci-hotplug-prestart.8",
-        include_str!("../../packaging/man/oci-hotplug-prestart.8"),
-    ),
-    (
-        "oci-hotplug-poststop.8",
-        include_str!("../../packaging/man/oci-hotplug-poststop.8"),
-    ),
-    (
-        "oci-hotplug-watcher.8",
-        include_str!("../../packaging/man/oci-hotplug-watcher.8"),
-    ),
-    (
-        "oci-hotplug.toml.5",
-        include_str!("../../packaging/man/oci-hotplug.toml.5"),
-    ),
+/// The documents outside `docs`, all of whose pages count, too.
+const DOCUMENTS: [&str; 10] = [
+    "README.md",
+    "packaging/config.toml",
+    "packaging/install.sh",
+    "packaging/kubernetes/base/configmap.yaml",
+    "packaging/kubernetes/chart/values.yaml",
+    "packaging/man/oci-hotplug-poststop.8",
+    "packaging/man/oci-hotplug-prestart.8",
+    "packaging/man/oci-hotplug-requests.7",
+    "packaging/man/oci-hotplug-watcher.8",
+    "packaging/man/oci-hotplug.toml.5",
 ];
 
 /// The prestart hook's help is a constant of a module that this one must not import.
@@ -71,10 +48,17 @@ fn documents() -> Vec<(String, String)> {
             helps(verb, into);
         }
     }
-    let mut all: Vec<(String, String)> = DOCUMENTS
-        .iter()
-        .map(|(name, text)| (name.to_string(), text.to_string()))
-        .collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths: Vec<PathBuf> = DOCUMENTS.map(PathBuf::from).to_vec();
+    let pages = fs::read_dir(root.join("docs")).expect("docs");
+    let pages = pages.map(|entry| Path::new("docs").join(entry.expect("a page").file_name()));
+    paths.extend(pages.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
+    let read = |path: PathBuf| {
+        let text = fs::read_to_string(root.join(&path));
+        let text = text.unwrap_or_else(|error| panic!("read {}: {error}", path.display()));
+        (path.display().to_string(), text)
+    };
+    let mut all: Vec<(String, String)> = paths.into_iter().map(read).collect();
     all.push(("oci-hotplug-prestart --help".into(), HOOK_HELP.into()));
     helps(&mut super::args::Command::command(), &mut all);
     // roff writes a hyphen as `\-`, a backslash as `\e`, and changes the font by `\fB`.
@@ -142,7 +126,7 @@ fn examples(text: &str) -> BTreeSet<String> {
     found
 }
 
-/// The class that README.md and config.toml define.
+/// The class that docs/requests.md and config.toml define.
 fn classes() -> Classes {
     let definition = Definition {
         devices: vec!["usb:0403:6001".into(), "usb:1366;mode=0666".into()],
@@ -232,19 +216,17 @@ fn every_example_of_a_document_is_read_and_selects_what_it_should() {
 #[test]
 fn a_block_of_yaml_has_one_request_a_line() {
     let all = documents();
-    let page = all.iter().find(|(name, _)| name.ends_with("requests.7"));
-    let (_, page) = page.expect("the page");
-    let of_page = page.split(".nf\n").filter_map(|rest| rest.split(".fi").next());
-    let readme = DOCUMENTS[0].1;
-    let of_readme = readme
-        .split("```yaml\n")
-        .skip(1)
-        .filter_map(|rest| rest.split("```").next());
+    let blocks = all.iter().flat_map(|(name, text)| {
+        let (begin, end) = if name.ends_with(".md") {
+            ("```yaml\n", "```")
+        } else {
+            (".nf\n", ".fi")
+        };
+        let blocks = text.split(begin).skip(1);
+        blocks.filter_map(move |rest| rest.split(end).next())
+    });
     let mut count = 0;
-    for block in of_page
-        .chain(of_readme)
-        .filter(|block| block.contains("io.oci-hotplug.devices: |"))
-    {
+    for block in blocks.filter(|block| block.contains("io.oci-hotplug.devices: |")) {
         let whole: serde_json::Value = yaml::from_str(block, yaml::Dialect::Core).unwrap();
         let annotations = whole
             .get("annotations")
@@ -255,5 +237,5 @@ fn a_block_of_yaml_has_one_request_a_line() {
         assert_eq!(texts, ["usb:0403:6001;link=/dev/board", "usb:1366"]);
         count += 1;
     }
-    assert_eq!(count, 2, "README.md and requests(7)");
+    assert_eq!(count, 3, "docs/requests.md, docs/engines.md and requests(7)");
 }

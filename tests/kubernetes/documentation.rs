@@ -60,9 +60,9 @@ fn install_sh_brings_plugin_page_and_completions_which_name_every_option() {
     assert!(page.contains("oci-hotplug-device-plugin 8 "), "{}", &page[..200]);
 }
 
-/// The blocks of YAML in packaging/kubernetes/README.md.
+/// The blocks of YAML in docs/kubernetes.md.
 fn yaml_blocks() -> Vec<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/kubernetes/README.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/kubernetes.md");
     let text = fs::read_to_string(path).expect("the document");
     let mut blocks = text.split("```yaml\n").skip(1);
     let mut found = Vec::new();

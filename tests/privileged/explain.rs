@@ -96,11 +96,11 @@ fn only_and_the_policy_are_explained(machine: &Machine) {
     );
 }
 
-/// README.md shows this very text, under the names of this story.
+/// docs/operations.md shows this text.
 const GOLDEN: &str = include_str!("explain/golden.txt");
 
 #[apply(on_both_hierarchies)]
-fn the_readmes_explanation_is_what_is_said(machine: &Machine) {
+fn the_documented_explanation_is_what_is_said(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.partition(2);
     machine.configure(&format!(
@@ -123,8 +123,8 @@ fn the_readmes_explanation_is_what_is_said(machine: &Machine) {
     let told = told.replace(&number, "8:18");
     assert_eq!(told, GOLDEN, "{told}");
     assert!(
-        include_str!("../../README.md").contains(GOLDEN),
-        "README.md shows another text"
+        include_str!("../../docs/operations.md").contains(GOLDEN),
+        "docs/operations.md shows another text"
     );
 }
 

@@ -35,7 +35,7 @@ resources:
 - { name: place, requests: ['usb:0403:6001:FT003'] }
 - { name: adapter, requests: ['usb:0403:6001:FT001'], mode: present }
 ";
-/// What packaging/kubernetes/README.md tells users of the two to write.
+/// What docs/kubernetes.md tells users of the two to write.
 const HOSTDEVS_ARGUMENT: &str = "--devs=/dev/mem:rwm,/dev/fuse:rwm";
 const SMARTERS_ARGUMENT: &str = "--smarter-config=/root/config/conf.yaml";
 const SMARTERS_MOUNT: &str = "{name: config, mountPath: /root/config}";
@@ -118,19 +118,19 @@ impl<'a> Cluster<'a> {
         ));
     }
 
-    /// Installs the plugin as packaging/kubernetes/README.md says: Kustomize's base and the
+    /// Installs the plugin as docs/kubernetes.md says: Kustomize's base and the
     /// component for events, with a configuration and arguments of this cluster's own.
     pub fn installs_the_plugin(&self) {
         self.given(&image(), "ctr -n k8s.io images import -");
         self.bring("packaging", "kubernetes");
-        let told = include_str!("../../packaging/kubernetes/README.md");
+        let told = include_str!("../../docs/kubernetes.md");
         for line in [
             format!("args: [\"{HOSTDEVS_ARGUMENT}\"]"),
             format!("args: [\"{SMARTERS_ARGUMENT}\"]"),
             SMARTERS_MOUNT.to_owned(),
         ] {
             let after = told.lines().filter(|told| told.ends_with(&line));
-            assert!(after.count() > 0, "the README has no {line}");
+            assert!(after.count() > 0, "docs/kubernetes.md has no {line}");
         }
         let indented = |text: &str| text.replace('\n', "\n        ");
         let overlay = format!(

@@ -1,4 +1,4 @@
-//! Every engine, with real USB devices, in a virtual machine: what the README's table of engines
+//! Every engine, with real USB devices, in a virtual machine: what the table of docs/engines.md
 //! promises is seen here.
 //!
 //! `tests/vm/prepare.sh` installs what is needed; tests/vm/README.md tells the rest.

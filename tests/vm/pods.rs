@@ -6,7 +6,7 @@ use crate::machine::{Machine, machine};
 use crate::story::nothing_is_left;
 use crate::usb::{Hub, UsbSerial};
 
-/// What packaging/kubernetes/README.md tells a user of smarter-device-manager to write, so that
+/// What docs/kubernetes.md tells a user of smarter-device-manager to write, so that
 /// pods that ask for `smarter-devices/ttyUSB0` get hotplug. They stay as they are.
 const SERIAL: &str = r#"resources:
 - {name: smarter-devices/ttyUSB0, requests: ["usb:0403:6001;path=/dev/ttyUSB0"], count: 1}
@@ -17,7 +17,7 @@ const RESOURCE: &str = "smarter-devices/ttyUSB0";
 /// pod's container is started again while it is away; then kubelet, the device plugin and the
 /// engine are restarted while its bytes flow.
 fn a_pod_has_its_adapter_whatever_befalls_the_node(engine: Cri, runs_plugin: impl FnOnce(&Node)) {
-    assert!(include_str!("../../packaging/kubernetes/README.md").contains(SERIAL));
+    assert!(include_str!("../../docs/kubernetes.md").contains(SERIAL));
     let vm = machine();
     let node = Node::start(&vm, engine);
     runs_plugin(&node);

@@ -10,7 +10,7 @@ use crate::story;
 use crate::usbip::bed::{self, Remote, echoes};
 use crate::usbip_server::{Adapter, Fault, UsbipServer};
 
-/// usbip-device-plugin's file, as packaging/kubernetes/README.md has it. It stays as it is.
+/// usbip-device-plugin's file, as docs/kubernetes.md has it. It stays as it is.
 const THEIRS: &str = r#"resources:
   board:
   - target: {host: usbip.example.com, port: 3240}
@@ -32,7 +32,7 @@ fn remote(machine: &Machine) -> Remote {
 
 /// Their file, for this server.
 fn config(remote: &Remote) -> String {
-    assert!(include_str!("../../packaging/kubernetes/README.md").contains(THEIRS));
+    assert!(include_str!("../../docs/kubernetes.md").contains(THEIRS));
     let (host, port) = remote.address.split_once(':').expect("host and port");
     THEIRS.replace("usbip.example.com", host).replace("3240", port)
 }

@@ -1,7 +1,7 @@
 //! The devices that untrusted requests get only by an allow rule or not at all, with the reasons:
 //! one table for code and documentation.
 //!
-//! `packaging/policy.md` shows the same lines; a test holds the two together.
+//! `docs/policy.md` shows the same lines; a test holds the two together.
 
 use std::path::Path;
 

@@ -46,7 +46,7 @@ fn a_rule_that_cannot_be_used_says_why_and_where() {
     );
 }
 
-/// The order of decisions that the module's comment and packaging/policy.md describe, pair by pair.
+/// The order of decisions that the module's comment and docs/policy.md describe, pair by pair.
 #[test]
 fn what_comes_first_decides() {
     let of = ContainerTraits::default();

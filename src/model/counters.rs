@@ -2,44 +2,44 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How often each thing happened since the container was enrolled. One watcher goes on where the
-/// last left off.
+/// How often each thing happened since the container was enrolled. A new watcher continues with the
+/// numbers of the previous one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counters {
-    /// Devices that came in.
+    /// Devices that were attached.
     pub attached: u64,
-    /// Devices that left.
+    /// Devices that were detached.
     pub detached: u64,
-    /// Devices that the policy kept out.
+    /// Devices that the policy denied.
     pub refused: u64,
-    /// Devices that another container had.
+    /// Devices that another container held.
     pub waiting: u64,
-    /// Disks that came in while another container had them.
+    /// Disks that were attached while another container held them, too.
     pub shared: u64,
-    /// What could not be done at the first attempt.
+    /// Steps that failed at the first attempt.
     pub failed: u64,
-    /// How often an engine had replaced the device filter.
+    /// How often the device filter was restored after an engine had replaced it.
     pub restored: u64,
     /// How often events of the kernel were lost.
     pub overrun: u64,
     /// How often device events woke a watcher.
     pub wakes: u64,
-    /// How long it then took until all that followed was in place: microseconds, of all wakes
-    /// together.
+    /// How long the watcher was busy with device events until everything was in place, in
+    /// microseconds: the sum of all wakes.
     pub busy_us: u64,
-    /// The same of the longest, since the watcher of now began.
+    /// The longest of these times since the current watcher started.
     pub longest_us: u64,
-    /// How many watchers began.
+    /// Watchers that started.
     pub began: u64,
-    /// How many of them ended without a word, as far as a later one has seen.
+    /// Watchers that ended without recording it, as far as a later watcher has noticed.
     pub died: u64,
-    /// Whether a watcher has begun and not said that it ends.
+    /// Whether a watcher has started and has not recorded its end.
     pub at_work: bool,
 }
 
 impl Counters {
-    /// One more of what the log calls so; what it does not know is not counted.
+    /// Counts an event of the log, by its name. Events without a counter are ignored.
     pub fn count(&mut self, event: &str) {
         let counter = match event {
             "attached" => &mut self.attached,
@@ -55,14 +55,14 @@ impl Counters {
         *counter += 1;
     }
 
-    /// Device events that took so long, in microseconds.
+    /// Counts a wake by device events that took this many microseconds.
     pub fn count_wake(&mut self, took_us: u64) {
         self.wakes += 1;
         self.busy_us += took_us;
         self.longest_us = self.longest_us.max(took_us);
     }
 
-    /// A new watcher begins.
+    /// Records the start of a watcher.
     pub fn begin(&mut self) {
         self.began += 1;
         self.died += u64::from(self.at_work);
@@ -70,7 +70,7 @@ impl Counters {
         self.longest_us = 0;
     }
 
-    /// It ends, or makes room for another, as it should.
+    /// Records an orderly end, or a handover to another watcher.
     pub fn end(&mut self) {
         self.at_work = false;
     }
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_watcher_that_goes_without_a_word_has_died() {
+    fn a_watcher_that_ends_without_recording_it_has_crashed() {
         let mut counters = Counters::default();
         counters.begin();
         counters.end();
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn each_event_of_the_log_has_a_counter_of_its_own() {
+    fn each_event_of_the_log_has_its_own_counter() {
         let mut counters = Counters::default();
         let events = [
             "attached", "detached", "refused", "waiting", "shared", "failed", "restored", "overrun",
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_is_that_of_the_watcher_of_now() {
+    fn the_longest_time_is_that_of_the_current_watcher() {
         let mut counters = Counters::default();
         counters.count_wake(3);
         counters.count_wake(2);

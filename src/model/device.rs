@@ -1,7 +1,7 @@
-//! What a device is: owned snapshots of what the kernel and udev say of it, complete even after it
-//! is gone.
+//! What a device is: owned snapshots of the facts that the kernel and udev know of it. A snapshot
+//! stays complete after the device is removed.
 //!
-//! Must not know where the facts come from (`host::monitor`) nor who asks for the device
+//! Must not know where the facts come from (`host::monitor`) or which request selects the device
 //! (`request`).
 
 pub mod event;
@@ -28,7 +28,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// A device's directory in sysfs with all links resolved, such as
 /// `/sys/devices/pci0000:00/…/1-1.4`.
 ///
-/// It is the device's identity: the only thing that a remove event is sure to carry.
+/// It identifies the device: a remove event is sure to carry nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SysPath(String);
@@ -43,12 +43,10 @@ impl SysPath {
         Self(path)
     }
 
-    /// The path as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The path as a path.
     pub fn as_path(&self) -> &Path {
         Path::new(&self.0)
     }
@@ -58,18 +56,17 @@ impl SysPath {
         self.0.rsplit('/').next().unwrap_or_default()
     }
 
-    /// Whether this device is `root` or lies below it. Whole components count: `1-1.40` is not
-    /// below `1-1.4`.
+    /// Whether this device is `root` or below it. Compares whole components: `1-1.40` is not below
+    /// `1-1.4`.
     pub fn is_at_or_below(&self, root: &SysPath) -> bool {
         self.0
             .strip_prefix(root.as_str())
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    /// The directory above, or `None` at `/sys/devices` (above it there are no devices).
+    /// The parent directory, or `None` at `/sys/devices`, above which there are no devices.
     ///
-    /// Not every directory above a device is a device: class glue directories (`…/tty`) lie in
-    /// between.
+    /// Not every parent directory is a device: class directories (`…/tty`) lie in between.
     pub fn parent(&self) -> Option<SysPath> {
         let (parent, _) = self.0.rsplit_once('/')?;
         parent
@@ -77,7 +74,7 @@ impl SysPath {
             .then(|| SysPath(parent.to_owned()))
     }
 
-    /// All directories above, the nearest first.
+    /// All parent directories, the nearest first.
     pub fn ancestors(&self) -> impl Iterator<Item = SysPath> + use<> {
         std::iter::successors(self.parent(), SysPath::parent)
     }
@@ -93,16 +90,13 @@ impl fmt::Display for SysPath {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DevKind {
-    /// A block device, `b`.
     Block,
-    /// A character device, `c`.
     Char,
 }
 
-/// A device number: kind, major and minor. Shown as the device cgroup writes it: `c 188:0`.
+/// A device number: kind, major and minor. Displayed as the device cgroup writes it: `c 188:0`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DevNum {
-    /// Block or character.
     pub kind: DevKind,
     /// The driver's number.
     pub major: u32,
@@ -125,16 +119,15 @@ impl fmt::Display for DevNum {
 pub struct DevNode {
     /// Absolute path on the host, below `/dev`.
     pub path: PathBuf,
-    /// The number that the node carries.
     pub num: DevNum,
 }
 
-/// What a process may do with a device, as the device cgroup counts it: read, write, make a node.
+/// What a process may do with a device, as the device cgroup defines it: read, write, create a
+/// node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Access(u8);
 
 impl Access {
-    /// Nothing.
     pub const NONE: Access = Access(0);
     /// `mknod(2)` with the device's number. The bit is the kernel's BPF_DEVCG_ACC_MKNOD
     /// (linux/bpf.h).
@@ -151,27 +144,26 @@ impl Access {
         u32::from(self.0)
     }
 
-    /// The access with just these bits of the kernel's; others are dropped.
+    /// The access with these bits of the kernel; unknown bits are dropped.
     pub fn from_bits_truncate(bits: u32) -> Self {
         Self((bits & 7) as u8)
     }
 
-    /// Whether everything in `other` is in `self`.
+    /// Whether `self` includes all of `other`.
     pub fn covers(self, other: Access) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// Whether `self` and `other` have something in common.
+    /// Whether `self` and `other` have a bit in common.
     pub fn meets(self, other: Access) -> bool {
         self.0 & other.0 != 0
     }
 
-    /// What is in `self` and not in `other`.
+    /// The access that is in `self` and not in `other`.
     pub fn without(self, other: Access) -> Access {
         Access(self.0 & !other.0)
     }
 
-    /// Whether nothing is allowed.
     pub fn is_none(self) -> bool {
         self.0 == 0
     }
@@ -208,7 +200,7 @@ impl fmt::Display for Access {
     }
 }
 
-/// A text that is no access.
+/// A text that is not an access.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("access {0:?}: must be one to three of the letters r, w and m, each at most once")]
 pub struct AccessError(String);
@@ -216,7 +208,7 @@ pub struct AccessError(String);
 impl FromStr for Access {
     type Err = AccessError;
 
-    /// Reads one to three of `r`, `w`, `m` in any order, none twice.
+    /// Parses one to three of `r`, `w`, `m` in any order, each at most once.
     fn from_str(text: &str) -> Result<Self, AccessError> {
         let mut access = Access::NONE;
         for letter in text.chars() {
@@ -254,25 +246,25 @@ impl<'de> Deserialize<'de> for Access {
     }
 }
 
-/// How far udevd has got with a device. The order is the one in which a device passes through the
-/// states; for the same device it never goes back.
+/// How far udevd has got with a device. The order is that in which a device passes through the
+/// states; it never goes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UdevState {
     /// udevd has not processed the device yet: only the kernel's facts (sysfs) are known.
     Pending,
-    /// udevd runs and should have processed the device long ago. Nothing waits for it any more, but
-    /// its facts (properties, tags, links) stay unknown, which is not the same as absent.
+    /// udevd runs and should have processed the device long ago. Nothing waits for it any longer,
+    /// but its facts (properties, tags, links) remain unknown, which is not the same as absent.
     Overdue,
-    /// No udevd runs on this host, so only the kernel's facts will ever be known. A request may rely
+    /// No udevd runs on this host, so only the kernel's facts will ever be known. Requests may rely
     /// on that; for the policy, udev's facts are unknown.
     NoUdevd,
     /// udevd has processed the device: all facts are known.
     Processed,
 }
 
-/// Paths with the node or sysfs directory that each leads to after all links are followed; `None`:
-/// it leads nowhere.
+/// Paths, each with the node or sysfs directory that it leads to after all links are followed;
+/// `None` if it leads nowhere.
 pub type LinkTargets = BTreeMap<PathBuf, Option<PathBuf>>;
 
 /// Links that selectors name, by the node or sysfs directory that each points to. Paths that are
@@ -314,49 +306,47 @@ impl Aliases {
     }
 }
 
-/// The subsystem of a device that stands for a node which sysfs does not know by its path.
+/// The subsystem of a device that stands for a static node, which sysfs does not know by its path.
 pub const STATIC_NODE: &str = "oci-hotplug-node";
 
-/// Where such devices seem to live; the node's path follows.
+/// The pretended location of such devices in sysfs; the node's path follows.
 pub const STATIC_NODES: &str = "/sys/devices/oci-hotplug-node";
 
-/// A snapshot of one device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
-    /// The device's identity.
     pub syspath: SysPath,
-    /// The kernel subsystem (`tty`, `block`, `usb`); some bus-less directories have none.
+    /// The kernel subsystem (`tty`, `block`, `usb`); some directories without a bus have none.
     pub subsystem: Option<String>,
     /// The uevent's DEVTYPE (`usb_device`, `usb_interface`, `disk`, `partition`).
     pub devtype: Option<String>,
-    /// The driver bound to this device itself (not to its parents).
+    /// The driver that is bound to this device itself, not to a parent.
     pub driver: Option<String>,
     /// The device's node, if it has one.
     pub node: Option<DevNode>,
-    /// Those of its own sysfs attributes that the requests look at, trailing white space removed.
+    /// The sysfs attributes of the device that the requests evaluate, without trailing white space.
     pub attributes: BTreeMap<String, String>,
-    /// udev's properties (the kernel's uevent properties until udevd has spoken).
+    /// udev's properties; the kernel's uevent properties until udevd has processed the device.
     pub properties: BTreeMap<String, String>,
     /// udev's tags.
     pub tags: BTreeSet<String>,
-    /// udev's links that point to the node on the host now: absolute paths below `/dev`. The
-    /// property DEVLINKS lists the same.
+    /// udev's links that point to the node on the host now: absolute paths below `/dev`. The same
+    /// links as in the property DEVLINKS.
     pub links: BTreeSet<PathBuf>,
-    /// udev's links that this device claims and that point elsewhere now, or nowhere. Several
+    /// udev's links that this device claims but that now point elsewhere or nowhere. Several
     /// devices can claim one link; the host's link points to one of them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub lost_links: BTreeSet<PathBuf>,
-    /// Other paths of `/dev` and `/sys` that requests name and that lead to this device on the
+    /// Other paths in `/dev` and `/sys` that requests name and that lead to this device on the
     /// host.
     pub aliases: BTreeSet<PathBuf>,
-    /// How far the device has come.
     pub udev_state: UdevState,
-    /// The kernel's sequence number of the last event that this snapshot knows of; 0 = enumerated.
+    /// The kernel's sequence number of the latest event in this snapshot; 0 if the device was only
+    /// enumerated.
     pub seqnum: u64,
 }
 
 impl Device {
-    /// A device of which nothing is known but its place.
+    /// A device of which only the path is known.
     pub fn new(syspath: SysPath) -> Self {
         Self {
             syspath,
@@ -375,13 +365,13 @@ impl Device {
         }
     }
 
-    /// One of the attributes that were read, by name.
+    /// The value of a recorded attribute.
     pub fn attribute(&self, name: &str) -> Option<&str> {
         self.attributes.get(name).map(String::as_str)
     }
 
     /// Divides the claimed links into `links` and `lost_links` by where they point now. Links that
-    /// `targets` does not list stay where they are. Returns whether anything changed.
+    /// `targets` does not contain stay where they are. Returns whether anything changed.
     pub fn sort_links(&mut self, targets: &LinkTargets) -> bool {
         let is_here = |link: &PathBuf| targets.get(link).map(|target| self.is_at(target.as_deref()));
         let mut gained = BTreeSet::new();
@@ -415,7 +405,7 @@ impl Device {
         true
     }
 
-    /// Whether a resolved path is this device's node or its sysfs directory.
+    /// Whether a resolved path is this device's node or sysfs directory.
     fn is_at(&self, path: Option<&Path>) -> bool {
         let node = self.node.as_ref().map(|node| node.path.as_path());
         path.is_some_and(|path| Some(path) == node || path == self.syspath.as_path())
@@ -427,7 +417,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_alias_is_a_path_that_leads_elsewhere() {
+    fn an_alias_is_a_path_that_leads_to_another_path() {
         let lead = |path: &str, target: Option<&str>| (PathBuf::from(path), target.map(PathBuf::from));
         let aliases = Aliases::new(LinkTargets::from([
             lead("/dev/a", Some("/dev/ttyUSB0")),
@@ -450,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn each_claimed_link_is_on_the_side_that_it_points_to() {
+    fn each_claimed_link_is_sorted_by_where_it_points() {
         let mut device = Device::new(SysPath::new("/sys/devices/tty"));
         let [stays, goes, comes, unknown] = ["/dev/a", "/dev/b", "/dev/c", "/dev/d"].map(PathBuf::from);
         device.links = [stays.clone(), goes.clone(), unknown.clone()].into();

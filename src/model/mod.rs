@@ -1,5 +1,4 @@
-//! Facts and decisions: values and pure functions. No I/O, no clock, no file descriptor, no
-//! environment.
+//! Facts and decisions: values and pure functions. No I/O, clock, file descriptor or environment.
 
 #[cfg(test)]
 pub(crate) mod any_text;

@@ -1,5 +1,5 @@
-//! What the runtime tells a hook: the state on standard input, and the parts of the bundle's
-//! config.json that concern us. Read leniently, because no two runtimes write the same state.
+//! What a hook learns from the runtime: the state on standard input, and the relevant parts of the
+//! bundle's config.json. Parsing is lenient, because no two runtimes write the same state.
 
 pub mod engine;
 pub(crate) mod go_json;
@@ -18,10 +18,10 @@ use crate::model::quoting::shown;
 /// The longest id: it becomes the name of a directory (NAME_MAX, limits.h).
 const MAX_ID: usize = 255;
 
-/// How many characters of a JSON reader's message are told.
+/// How many characters of a JSON parser's message are shown.
 const MAX_FAULT: usize = 200;
 
-/// `process.user` of config.json: its nodes belong to this user unless the request names an owner.
+/// `process.user` of config.json: it owns the nodes unless the request names an owner.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessUser {
     /// `process.user.uid`, in the container's user namespace.
@@ -30,12 +30,12 @@ pub struct ProcessUser {
     pub gid: u32,
 }
 
-/// A container's id, checked to be harmless as a file name.
+/// A container's id, which is safe as a file name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct ContainerId(String);
 
-/// A text that is no container id.
+/// A text that is not a container id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "container id {shown:?}: must be 1 to {MAX_ID} letters, digits and the characters `_`, `+`, `-` and `.`, and not `.` or `..`"
@@ -45,7 +45,6 @@ pub struct ContainerIdError {
 }
 
 impl ContainerId {
-    /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -54,7 +53,7 @@ impl ContainerId {
 impl FromStr for ContainerId {
     type Err = ContainerIdError;
 
-    /// Takes what runc takes (libcontainer/factory_linux.go, validateID).
+    /// Accepts the ids that runc accepts (libcontainer/factory_linux.go, validateID).
     fn from_str(text: &str) -> Result<Self, ContainerIdError> {
         let fits = (1..=MAX_ID).contains(&text.len())
             && text
@@ -89,23 +88,21 @@ impl<'de> Deserialize<'de> for ContainerId {
 /// Annotations by key.
 pub type Annotations = BTreeMap<String, String>;
 
-/// The container's state as a hook gets it (runtime-spec, runtime.md, "State").
+/// The container's state as the runtime passes it to a hook (runtime-spec, runtime.md, "State").
 ///
-/// Deviations that are met: crun adds `root` and says `created` where others say `creating`; pid is
-/// absent, 0, or the old one at poststop; annotations are absent with Docker.
+/// Known deviations: crun adds `root` and writes `created` instead of `creating`; at poststop, pid
+/// is absent, 0 or the old one; Docker passes no annotations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HookState {
-    /// The container.
     pub id: ContainerId,
-    /// The container's init as the host numbers it; `None` when absent or 0.
+    /// The pid of the container's init on the host; `None` if absent or 0.
     pub pid: Option<i32>,
-    /// The bundle's directory.
     pub bundle: Option<PathBuf>,
-    /// The annotations, when the runtime passes any.
+    /// The annotations, if the runtime passes any.
     pub annotations: Annotations,
 }
 
-/// Just the fields, of whatever type; nothing is kept of others.
+/// The relevant fields with arbitrary types; other fields are skipped.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct RawState {
@@ -115,41 +112,39 @@ struct RawState {
     annotations: Value,
 }
 
-/// A state that can't be used.
+/// Why a state is unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum HookStateError {
-    /// Something else, or nothing.
+    /// Empty input or another JSON type.
     #[error(
         "reading the container's state from standard input: not a JSON object (this program is an OCI hook, which the runtime starts; operators use oci-hotplug(1))"
     )]
     NoObject,
-    /// Not JSON.
     #[error(
         "reading the container's state from standard input: {} (this program is an OCI hook, which the runtime starts; operators use oci-hotplug(1))",
         quoted(.0)
     )]
     Json(serde_json::Error),
-    /// No id.
     #[error("reading the container's state from standard input: `id` is not a string")]
     NoId,
-    /// An id that cannot be one.
     #[error("reading the container's state from standard input: {0}")]
     Id(#[from] ContainerIdError),
 }
 
-/// What is wrong with a text, which it may quote, however long that is.
+/// The parser's message, shortened: it may quote text of any length.
 fn quoted(error: &serde_json::Error) -> String {
     shown(&error.to_string(), MAX_FAULT)
 }
 
 impl HookState {
-    /// Reads the JSON text of a state. Only `id` must be there; a field of an unexpected type
-    /// counts as absent.
+    /// Parses the JSON text of a state. Only `id` is required; a field of an unexpected type counts
+    /// as absent.
     ///
     /// # Errors
-    /// When it is no JSON object, or its id is missing or malformed.
+    ///
+    /// If the text is not a JSON object, or its id is missing or malformed.
     pub fn parse(json: &[u8]) -> Result<Self, HookStateError> {
-        // A list would be taken for the fields in their order.
+        // serde would accept an array as the fields in their order.
         if !json.trim_ascii_start().starts_with(b"{") {
             return Err(HookStateError::NoObject);
         }
@@ -178,9 +173,9 @@ impl HookState {
     }
 }
 
-/// The bundle that a runtime was told of on its command line (`/proc/PID/cmdline`,
-/// proc_pid_cmdline(5)): the value of `--bundle` or `-b`, if it is absolute. `None` when the
-/// container's id is not among the words: then it was told of another container.
+/// The bundle in the command line of a runtime (`/proc/PID/cmdline`, proc_pid_cmdline(5)): the
+/// value of `--bundle` or `-b`, if it is absolute. `None` if the container's id is not among the
+/// arguments: the command is then about another container.
 pub fn bundle_argument(cmdline: &[u8], id: &ContainerId) -> Option<PathBuf> {
     let words: Vec<&str> = cmdline
         .split(|byte| *byte == 0)
@@ -198,7 +193,7 @@ pub fn bundle_argument(cmdline: &[u8], id: &ContainerId) -> Option<PathBuf> {
     bundle.starts_with('/').then(|| PathBuf::from(bundle))
 }
 
-/// The parts of config.json that concern us (runtime-spec, config.md).
+/// The relevant parts of config.json (runtime-spec, config.md).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BundleConfig {
     /// `root.path`, made absolute with the bundle.
@@ -211,13 +206,13 @@ pub struct BundleConfig {
     pub cgroups_path: Option<String>,
     /// Whether `linux.namespaces` has a user namespace.
     pub user_namespace: bool,
-    /// Whether `linux.resources.devices` gives every device, as engines write it for
+    /// Whether `linux.resources.devices` allows every device, as engines write it for
     /// `--privileged`.
     pub allows_every_device: bool,
 }
 
-/// Just the fields: decoding the whole specification would double the size of the hook. Names and
-/// types are those of runtime-spec's specs-go/config.go, where an `Option` is a pointer.
+/// Only the relevant fields: decoding the whole specification would double the size of the hook.
+/// Names and types are those of runtime-spec's specs-go/config.go; an `Option` is a pointer there.
 #[derive(Default)]
 struct RawConfig {
     root: Option<RawRoot>,
@@ -275,8 +270,8 @@ struct RawResources {
 }
 go_fields!(RawResources { "devices" => devices });
 
-/// An element of `linux.resources.devices` (runtime-spec, config-linux.md): type, major and minor
-/// that are not there mean all.
+/// An element of `linux.resources.devices` (runtime-spec, config-linux.md). An absent type, major
+/// or minor means all.
 #[derive(Default)]
 struct RawDeviceRule {
     allow: bool,
@@ -303,7 +298,7 @@ impl RawLinux {
         self.namespaces.iter().any(|namespace| namespace.kind == "user")
     }
 
-    /// The last rule for every device counts: rules are carried out in their order.
+    /// The last rule for all devices decides: runtimes apply rules in order.
     fn allows_every_device(&self) -> bool {
         let mut rules = self.resources.iter().flat_map(|resources| &resources.devices);
         rules
@@ -312,30 +307,27 @@ impl RawLinux {
     }
 }
 
-/// A config.json that can't be used.
+/// Why a config.json is unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleConfigError {
-    /// Not JSON, or a field has another type than the specification gives it.
+    /// Not JSON, or a field has another type than in the specification.
     #[error("reading {path}: {fault}", path = path.display(), fault = quoted(source))]
     Json {
-        /// The file.
         path: PathBuf,
-        /// What is wrong with it.
         source: serde_json::Error,
     },
-    /// No root file system: not a container that could have a /dev.
+    /// Without a root file system there can be no /dev.
     #[error("reading {path}: `root` is missing", path = path.display())]
-    NoRoot {
-        /// The file.
-        path: PathBuf,
-    },
+    NoRoot { path: PathBuf },
 }
 
 impl BundleConfig {
-    /// Reads the JSON text of `bundle`'s config.json, in any spelling that runc takes.
+    /// Parses the JSON text of `bundle`'s config.json, in any spelling that runc accepts.
     ///
-    /// # Errors When it is not JSON, a field of ours has the wrong type, or `root` is missing: then
-    /// no runtime starts it, either.
+    /// # Errors
+    ///
+    /// If the text is not JSON, a relevant field has the wrong type, or `root` is missing. No
+    /// runtime starts such a container.
     pub fn parse(bundle: &Path, json: &[u8]) -> Result<Self, BundleConfigError> {
         let path = || bundle.join("config.json");
         let raw: RawConfig =
@@ -369,7 +361,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_runtime_s_command_line_tells_the_bundle_of_its_container_only() {
+    fn the_command_line_of_a_runtime_has_the_bundle_of_its_container_only() {
         let bundle = |words: &str| {
             let id = "c1".parse().unwrap();
             bundle_argument(words.replace(' ', "\0").as_bytes(), &id)
@@ -394,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn the_states_of_all_runtimes_are_read() {
+    fn the_states_of_all_runtimes_are_parsed() {
         let states = [
             // runc, createRuntime
             (
@@ -432,14 +424,14 @@ mod tests {
     }
 
     #[test]
-    fn null_annotations_are_none() {
+    fn null_annotations_count_as_absent() {
         let state = HookState::parse(br#"{"id":"c1","annotations":null,"pid":null}"#).unwrap();
         assert!(state.annotations.is_empty());
         assert_eq!(state.pid, None);
     }
 
     #[test]
-    fn ids_that_would_leave_the_state_directory_are_refused() {
+    fn ids_with_path_components_are_refused() {
         for id in ["", ".", "..", "a/b", "../x", "a\0b", "a b", "é", &"x".repeat(256)] {
             assert!(id.parse::<ContainerId>().is_err(), "{id:?}");
         }
@@ -466,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn the_config_gives_root_user_and_cgroup() {
+    fn the_config_has_root_user_and_cgroup() {
         let json = br#"{"ociVersion":"1.0.2","root":{"path":"rootfs","readonly":true},
             "process":{"user":{"uid":1000,"gid":100,"additionalGids":[5]},"args":["sh"],"cwd":"/"},
             "annotations":{"a":"b"},"linux":{"cgroupsPath":"machine.slice:libpod:c1","namespaces":[]}}"#;
@@ -478,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn user_namespaces_and_privileged_containers_are_told() {
+    fn user_namespaces_and_privileged_containers_are_recognized() {
         let config = |linux: &str| {
             let json = format!(r#"{{"root":{{"path":"r"}},"linux":{linux}}}"#);
             let config = BundleConfig::parse(Path::new("/b"), json.as_bytes()).unwrap();
@@ -512,9 +504,9 @@ mod tests {
         }
     }
 
-    /// Case README 19. runc 1.1.5 started a container with each of these, and ran its hooks.
+    /// Case README 19. runc 1.1.5 started a container with each of these files and ran its hooks.
     #[test]
-    fn every_config_that_runc_takes_is_taken() {
+    fn every_config_that_runc_accepts_is_accepted() {
         let parse = |json: &str| BundleConfig::parse(Path::new("/b"), json.as_bytes());
         let plain = parse(r#"{"root":{"path":"r"}}"#).unwrap();
         for json in [
@@ -549,9 +541,9 @@ mod tests {
         assert_eq!(config.cgroups_path.as_deref(), Some("g"));
     }
 
-    /// Case README 19: what runc refuses is refused.
+    /// Case README 19: a file that runc refuses is refused.
     #[test]
-    fn a_config_that_no_runtime_takes_is_refused_with_its_path() {
+    fn a_config_that_runtimes_refuse_is_refused_with_its_path() {
         for json in [
             r#"{"root":{"path":"r"},"process":{"user":{"uid":"5"}}}"#,
             r#"{"root":{"path":"r"},"process":{"user":{"uid":-1}}}"#,
@@ -581,7 +573,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absolute_root_is_taken_as_it_is() {
+    fn an_absolute_root_is_not_joined_with_the_bundle() {
         let config = BundleConfig::parse(Path::new("/b"), br#"{"root":{"path":"/var/merged"}}"#).unwrap();
         assert_eq!(config.rootfs, Path::new("/var/merged"));
         assert_eq!(config.user, ProcessUser { uid: 0, gid: 0 });
@@ -589,17 +581,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_state_makes_the_parser_panic(json in ".{0,200}") {
+        fn no_state_causes_a_panic(json in ".{0,200}") {
             let _ = HookState::parse(json.as_bytes());
         }
 
         #[test]
-        fn no_config_makes_the_parser_panic(json in ".{0,200}") {
+        fn no_config_causes_a_panic(json in ".{0,200}") {
             let _ = BundleConfig::parse(Path::new("/b"), json.as_bytes());
         }
 
         #[test]
-        fn an_id_never_holds_a_separator(text in ".{0,40}") {
+        fn an_id_never_contains_a_separator(text in ".{0,40}") {
             if let Ok(id) = text.parse::<ContainerId>() {
                 prop_assert!(!id.as_str().contains('/') && id.as_str() != ".." && id.as_str() != ".");
             }

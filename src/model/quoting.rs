@@ -1,10 +1,10 @@
-//! How a value of an annotation is cut, unescaped, escaped and quoted in a message.
+//! Splitting, unescaping, escaping and quoting of annotation values, and showing them in messages.
 //!
 //! Must not know what the pieces mean (`selector`, `request`, `symlink`).
 
 use std::borrow::Cow;
 
-/// Cuts at every `separator` that no `\` stands before. The pieces are still escaped.
+/// Splits at every `separator` without a `\` before it. The pieces are still escaped.
 ///
 /// There is always at least one piece, and a piece may be empty.
 pub(crate) fn split_unescaped(text: &str, separator: char) -> Vec<&str> {
@@ -20,11 +20,10 @@ pub(crate) fn split_unescaped(text: &str, separator: char) -> Vec<&str> {
     pieces
 }
 
-/// The elements of a list: cut at each `,` and each line break that no `\` stands before, and
-/// trimmed.
+/// The elements of a list: split at each `,` and line break without a `\` before it, and trimmed.
 ///
-/// Blank lines are no elements, so that a block of YAML is a list. What is empty between two commas
-/// is one.
+/// Blank lines are skipped, so that a YAML block is a list. An empty text between two commas is an
+/// element.
 pub(super) fn list_elements(text: &str) -> Vec<&str> {
     let mut elements = Vec::new();
     for piece in split_unescaped(text, ',') {
@@ -38,7 +37,7 @@ pub(super) fn list_elements(text: &str) -> Vec<&str> {
     elements
 }
 
-/// The same of a list in container-hotplug's grammar, which escapes and trims nothing.
+/// The same for a list in container-hotplug's grammar, which has no escapes and is not trimmed.
 pub(super) fn plain_list_elements(text: &str) -> Vec<&str> {
     let mut elements = Vec::new();
     for piece in text.split(',') {
@@ -51,13 +50,14 @@ pub(super) fn plain_list_elements(text: &str) -> Vec<&str> {
     elements
 }
 
-/// Cuts once, at the first `separator` that no `\` stands before.
+/// Splits once, at the first `separator` without a `\` before it.
 pub(super) fn split_once_unescaped(text: &str, separator: char) -> Option<(&str, &str)> {
     let (at, letter) = unescaped(text).find(|(_, letter)| *letter == separator)?;
     Some((&text[..at], &text[at + letter.len_utf8()..]))
 }
 
-/// The characters that stand for themselves, with their places: neither a `\` nor what follows one.
+/// The characters that represent themselves, with their positions: neither a `\` nor the character
+/// after one.
 fn unescaped(text: &str) -> impl Iterator<Item = (usize, char)> + '_ {
     let mut after_backslash = false;
     text.char_indices().filter(move |(_, letter)| {
@@ -68,12 +68,12 @@ fn unescaped(text: &str) -> impl Iterator<Item = (usize, char)> + '_ {
     })
 }
 
-/// Drops white space at both ends, except where a `\` stands before it.
+/// Removes white space at both ends, except where a `\` stands before it.
 pub(super) fn trim_unescaped(text: &str) -> &str {
     let text = text.trim_start();
     let kept = text.trim_end();
-    // An odd number of backslashes at the end: the last one escapes the white space that was just
-    // dropped.
+    // An odd number of backslashes at the end: the last one escapes the white space after it, which
+    // was just removed.
     let backslashes = kept.bytes().rev().take_while(|byte| *byte == b'\\').count();
     if backslashes % 2 == 0 {
         return kept;
@@ -82,7 +82,7 @@ pub(super) fn trim_unescaped(text: &str) -> &str {
     &text[..kept.len() + escaped]
 }
 
-/// Takes the backslashes away. `None` where the last one has nothing to escape.
+/// Removes the backslashes. `None` if the last one has nothing to escape.
 pub(super) fn unescape(text: &str) -> Option<String> {
     let mut plain = String::with_capacity(text.len());
     let mut letters = text.chars();
@@ -92,8 +92,7 @@ pub(super) fn unescape(text: &str) -> Option<String> {
     Some(plain)
 }
 
-/// The characters that a `\` stands before, in order; for a reader that wants to know what was
-/// escaped.
+/// The characters after a `\`, in order: for callers that need to know what was escaped.
 pub(super) fn escapes(text: &str) -> impl Iterator<Item = (usize, char)> + '_ {
     let mut letters = text.char_indices();
     std::iter::from_fn(move || {
@@ -107,8 +106,7 @@ pub(super) fn escapes(text: &str) -> impl Iterator<Item = (usize, char)> + '_ {
 
 /// Puts a `\` before each `\`, each of `special` and white space at the end.
 ///
-/// White space at the beginning is left: each value that this is used for stands behind a `:` or a
-/// `=`.
+/// Leading white space needs no `\`: the value always follows a `:` or a `=`.
 pub(super) fn escape(text: &str, special: &[char]) -> String {
     let mut escaped = String::with_capacity(text.len() + 2);
     let mut letters = text.chars().peekable();
@@ -122,11 +120,10 @@ pub(super) fn escape(text: &str, special: &[char]) -> String {
     escaped
 }
 
-/// The text as a message may show it: at most `limit` characters and `…`, nothing that moves a
-/// cursor.
+/// The text for a message: at most `limit` characters and `…`, safe for a terminal.
 ///
-/// Control characters and those that change the direction of writing or cannot be seen are shown
-/// escaped: what an annotation holds must not be able to forge a log line.
+/// Control characters, direction marks and invisible characters are escaped, so that an annotation
+/// cannot forge a log line.
 pub(crate) fn shown(text: &str, limit: usize) -> String {
     let mut shown = String::new();
     let mut length = 0;
@@ -146,7 +143,7 @@ pub(crate) fn shown(text: &str, limit: usize) -> String {
     shown
 }
 
-/// The whole text with what [`shown`] escapes made visible: for logs and terminals.
+/// The whole text, with the same characters escaped as in [`shown`]: for logs and terminals.
 pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     if !text.contains(is_invisible) {
         return Cow::Borrowed(text);
@@ -154,19 +151,20 @@ pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown(text, usize::MAX))
 }
 
-/// The same for a text of several lines: line feeds stay.
+/// The same for a text of several lines, which keeps its line feeds.
 pub(crate) fn visible_lines(text: &str) -> String {
     let lines: Vec<Cow<'_, str>> = text.split('\n').map(visible).collect();
     lines.join("\n")
 }
 
-/// One word of a POSIX shell, in single quotes (POSIX.1-2017, Shell Command Language, 2.2.2).
+/// The text as one word of a POSIX shell, in single quotes (POSIX.1-2017, Shell Command Language,
+/// 2.2.2).
 pub(crate) fn shell_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// The letters and digits of ASCII in a text, with one `-` for what stands between them; at most
-/// `limit` bytes.
+/// The ASCII letters and digits of a text, with one `-` for each run of other characters between
+/// them; at most `limit` bytes.
 pub(crate) fn slug(text: &str, limit: usize) -> String {
     let mut slug = String::new();
     for letter in text.chars() {
@@ -187,9 +185,9 @@ fn is_invisible(letter: char) -> bool {
         || matches!(letter, '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// The one of `known` that was probably meant by `word`: one slip away, or two in a long word.
+/// The entry of `known` that `word` probably misspells: one typo away, or two in a long word.
 ///
-/// A slip is a letter too many, one missing, a wrong one, or two swapped.
+/// A typo is an additional letter, a missing one, a wrong one, or two swapped ones.
 pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     if word.chars().count() > 20 {
         return None;
@@ -232,7 +230,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn only_unescaped_separators_cut() {
+    fn only_unescaped_separators_split() {
         assert_eq!(split_unescaped(r"a,b\,c\\,d", ','), ["a", r"b\,c\\", "d"]);
         assert_eq!(split_unescaped("", ','), [""]);
         assert_eq!(split_unescaped(",", ','), ["", ""]);
@@ -242,7 +240,7 @@ mod tests {
 
     /// Case newcomer: quoting.
     #[test]
-    fn line_breaks_separate_as_commas_do_and_blank_lines_do_not_count() {
+    fn line_breaks_separate_like_commas_and_blank_lines_are_skipped() {
         assert_eq!(list_elements("a\nb"), ["a", "b"]);
         assert_eq!(list_elements("\n a \r\n\n  b,c ,\n d\n"), ["a", "b", "c", "d"]);
         assert_eq!(list_elements("a,,b\n,"), ["a", "", "b", ""]);
@@ -252,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn escaped_white_space_at_the_end_stays() {
+    fn escaped_white_space_at_the_end_is_kept() {
         assert_eq!(trim_unescaped(" a\t"), "a");
         assert_eq!(trim_unescaped(r" a\  "), r"a\ ");
         assert_eq!(trim_unescaped(r" a\\  "), r"a\\");
@@ -262,14 +260,14 @@ mod tests {
     }
 
     #[test]
-    fn a_backslash_with_nothing_to_escape_is_no_value() {
+    fn a_backslash_with_nothing_to_escape_is_refused() {
         assert_eq!(unescape(r"a\,\\b"), Some(r"a,\b".to_owned()));
         assert_eq!(unescape(r"a\"), None);
         assert_eq!(unescape(r"a\\"), Some(r"a\".to_owned()));
     }
 
     #[test]
-    fn what_is_shown_is_short_and_cannot_forge_a_line() {
+    fn shown_text_is_short_and_cannot_forge_a_line() {
         assert_eq!(shown("a\nb\u{1b}[1m\u{202e}", 80), r"a\nb\u{1b}[1m\u{202e}");
         assert_eq!(shown(&"x".repeat(100), 5), "xxxxx…");
         assert_eq!(shown("größe", 80), "größe");
@@ -278,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slip_is_recognised_and_a_stranger_is_not() {
+    fn a_typo_is_recognized_and_an_unrelated_word_is_not() {
         let known = ["usb", "pci", "syspath", "subsystem"];
         assert_eq!(nearest("ubs", &known), Some("usb"));
         assert_eq!(nearest("USB", &known), Some("usb"));
@@ -288,7 +286,7 @@ mod tests {
         assert_eq!(nearest(&"u".repeat(30), &known), None);
         let names = ["port", "abcdefghijklmnopqrst"];
         assert_eq!(nearest("pott", &names), Some("port"));
-        assert_eq!(nearest("patt", &names), None, "two slips in a short word");
+        assert_eq!(nearest("patt", &names), None, "two typos in a short word");
         assert_eq!(nearest("abcdefghijklmnopqrsx", &names), Some(names[1]));
         assert_eq!(
             nearest("abcdefghijklmnopqrstx", &names),
@@ -298,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_too_many_missing_wrong_and_swapped_are_slips() {
+    fn additional_missing_wrong_and_swapped_letters_are_typos() {
         for (left, right, expected) in [
             ("usb", "usb", 0),
             ("", "usb", 3),
@@ -314,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_is_quoted_for_a_shell_and_a_name_is_made_of_its_letters() {
+    fn a_word_is_quoted_for_a_shell_and_a_slug_is_made_of_its_letters() {
         assert_eq!(shell_quoted("usb:0403&!driver:x"), "'usb:0403&!driver:x'");
         assert_eq!(shell_quoted("it's"), r"'it'\''s'");
         assert_eq!(slug("subsystem:tty&usb:0403", 40), "subsystem-tty-usb-0403");
@@ -324,7 +322,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_invisible_is_left_of_a_text_for_a_terminal(text in any_text()) {
+        fn terminal_text_contains_no_invisible_characters(text in any_text()) {
             prop_assert!(!visible(&text).contains(is_invisible));
             let lines = visible_lines(&text);
             prop_assert!(lines.split('\n').all(|line| !line.contains(is_invisible)));
@@ -332,7 +330,7 @@ mod tests {
         }
 
         #[test]
-        fn what_was_escaped_is_one_piece_and_comes_back(text in any_text()) {
+        fn an_escaped_text_is_one_piece_and_unescapes_to_the_original(text in any_text()) {
             let escaped = escape(&text, &[',', ';', '&']);
             prop_assert_eq!(split_unescaped(&escaped, ',').len(), 1);
             prop_assert_eq!(unescape(&escaped), Some(text.clone()));
@@ -341,7 +339,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_longer_than_the_limit_is_shown(text in any_text(), limit in 0..100usize) {
+        fn shown_text_is_never_longer_than_the_limit(text in any_text(), limit in 0..100usize) {
             prop_assert!(shown(&text, limit).chars().count() <= limit + 1);
         }
     }

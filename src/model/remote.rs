@@ -1,5 +1,5 @@
-//! USB devices of other hosts (USB/IP), as far as decisions go. Must not know how they are reached
-//! or attached (`usbip`).
+//! The decisions about USB devices of other hosts (USB/IP). Must not know how they are reached or
+//! attached (`usbip`).
 
 pub mod address;
 pub mod binding;

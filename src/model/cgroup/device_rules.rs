@@ -1,8 +1,8 @@
-//! The device rules of cgroup v1, and which of them to write so that a container gets its grants
-//! and loses nothing.
+//! The device rules of cgroup v1, and which rules to write so that a container gets its grants and
+//! keeps the access that the engine gave it.
 //!
-//! Decisions only: `host::filter::v1` reads and writes the files. The kernel's side is
-//! security/device_cgroup.c.
+//! Decisions only: `host::filter::v1` reads and writes the files. security/device_cgroup.c is the
+//! kernel's implementation.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,17 +12,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::model::cgroup::grants::GrantSet;
 use crate::model::device::{Access, AccessError, DevKind, DevNum};
 
-/// One line of `devices.list`: what it allows. `None` stands for all kinds (`a`), or any number
-/// (`*`).
+/// One line of `devices.list`: what it allows. `None` means all kinds (`a`) or any number (`*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DeviceRule {
-    /// Block, character, or both.
     pub kind: Option<DevKind>,
-    /// One driver's number, or any.
     pub major: Option<u32>,
-    /// One device's number, or any.
     pub minor: Option<u32>,
-    /// What it allows.
     pub access: Access,
 }
 
@@ -37,7 +32,7 @@ impl DeviceRule {
         }
     }
 
-    /// Whether the rule speaks of this number and of no other.
+    /// Whether the rule is for this number alone.
     fn is_exactly(&self, num: DevNum) -> bool {
         *self == Self::exactly(num, self.access)
     }
@@ -67,36 +62,21 @@ impl fmt::Display for DeviceRule {
     }
 }
 
-/// A text that is no device rule.
+/// A text that is not a device rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceRuleError {
-    /// Not of the form of devices.list.
+    /// The text does not have the form of a line of devices.list.
     #[error("device rule {0:?}: must be \"KIND MAJOR:MINOR ACCESS\", such as \"c 1:3 rwm\" or \"b 8:* r\"")]
     Form(String),
-    /// A kind that there is not.
+    /// The kind is unknown.
     #[error("device rule {rule:?}: kind {kind:?} must be a, b or c")]
-    Kind {
-        /// The whole rule.
-        rule: String,
-        /// Its kind.
-        kind: String,
-    },
-    /// A number that is none.
+    Kind { rule: String, kind: String },
+    /// A number is malformed.
     #[error("device rule {rule:?}: number {number:?} must be decimal, below 2^32, or \"*\"")]
-    Number {
-        /// The whole rule.
-        rule: String,
-        /// The number.
-        number: String,
-    },
-    /// An access that is none.
+    Number { rule: String, number: String },
+    /// The access is malformed.
     #[error("device rule {rule:?}: {source}")]
-    Access {
-        /// The whole rule.
-        rule: String,
-        /// What is wrong with the access.
-        source: AccessError,
-    },
+    Access { rule: String, source: AccessError },
 }
 
 impl FromStr for DeviceRule {
@@ -157,17 +137,17 @@ impl<'de> Deserialize<'de> for DeviceRule {
     }
 }
 
-/// Whether the rules let a process use the device in this way.
+/// Whether the rules let a process use the device with this access.
 ///
-/// One rule must have all of the access: the kernel does not add up a wildcard's and an exact
-/// rule's (security/device_cgroup.c `match_exception`).
+/// A single rule must allow all of it: the kernel does not combine the access of a wildcard rule
+/// and an exact rule (security/device_cgroup.c `match_exception`).
 pub fn covers(rules: &[DeviceRule], num: DevNum, access: Access) -> bool {
     rules
         .iter()
         .any(|rule| rule.matches(num) && rule.access.covers(access))
 }
 
-/// What the rules for exactly this number allow.
+/// The access that the rules for exactly this number allow.
 fn exact_access(rules: &[DeviceRule], num: DevNum) -> Access {
     rules
         .iter()
@@ -175,31 +155,30 @@ fn exact_access(rules: &[DeviceRule], num: DevNum) -> Access {
         .fold(Access::NONE, |access, rule| access | rule.access)
 }
 
-/// Which file of the cgroup a rule goes into.
+/// Which file of the cgroup a rule is written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// devices.allow
+    /// `devices.allow`
     Allow,
-    /// devices.deny
+    /// `devices.deny`
     Deny,
 }
 
 /// One rule to write.
 pub type Transition = (Verdict, DevNum, Access);
 
-/// The rules to write, in this order, so that `wanted` is allowed and what we `held` beside it is
-/// not.
+/// The rules to write, in this order, so that `wanted` is allowed and the rest of `held` is not.
 ///
-/// `baseline` is what the engine had allowed before us, `current` what the kernel allows now,
-/// `held` what we have written so far ([`v1_held`]).
-/// * Allowed is what `current` does not cover already, and whole: one rule must have all of an
-///   access.
-/// * Denied are bits that we held and that are no longer wanted, where the baseline has no rule for
-///   exactly that number with them. Only exact rules are touched: denying `c 1:3` removes those
-///   bits from the rule `c 1:3` and from no wildcard (`dev_exception_rm`), so whatever a wildcard
-///   of the engine's allows stays.
-/// * Where all is allowed by default (`a *:* rwm`) nothing is written: devices.list does not show
-///   what is denied there.
+/// `baseline` is what the engine allowed before the first grant, `current` what the kernel allows
+/// now, `held` what oci-hotplug has allowed so far ([`v1_held`]).
+/// * To allow: each wanted access that `current` does not cover. It is written whole, because a
+///   single rule must allow all of it.
+/// * To deny: the held bits that are no longer wanted, unless the baseline has a rule for exactly
+///   that number with these bits. Only exact rules change: denying `c 1:3` removes the bits from
+///   the rule `c 1:3` and from no wildcard (`dev_exception_rm`), so access that a wildcard of the
+///   engine allows remains.
+/// * Where everything is allowed by default (`a *:* rwm`), nothing is written: devices.list does
+///   not show what is denied there.
 pub fn v1_transition(
     baseline: &[DeviceRule],
     current: &[DeviceRule],
@@ -220,10 +199,10 @@ pub fn v1_transition(
     allow.chain(deny).collect()
 }
 
-/// What we hold once `done` was written: what we have allowed, now or earlier, and have not denied
-/// since.
+/// What oci-hotplug holds after `done` was written: what it has allowed, now or earlier, and has
+/// not denied since.
 ///
-/// What is wanted but was covered without us is not ours, and is not to be denied later.
+/// Access that was covered by other rules is not held, and must not be denied later.
 pub fn v1_held(held: &GrantSet, done: &[Transition]) -> GrantSet {
     let mut held = held.clone();
     for (verdict, num, access) in done {
@@ -264,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lines_of_devices_list_are_read_and_shown_as_they_are() {
+    fn lines_of_devices_list_are_parsed_and_written_unchanged() {
         for line in [
             "c 1:3 rwm",
             "b 8:* r",
@@ -277,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rule_is_named() {
+    fn a_malformed_rule_is_refused_with_its_reason() {
         let message = |text: &str| text.parse::<DeviceRule>().unwrap_err().to_string();
         let form = "must be \"KIND MAJOR:MINOR ACCESS\", such as \"c 1:3 rwm\" or \"b 8:* r\"";
         assert_eq!(message(""), format!("device rule \"\": {form}"));
@@ -332,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_engine_had_allowed_is_never_denied() {
+    fn access_that_the_engine_allowed_is_never_denied() {
         let baseline = rules("c 188:0 r\nc *:* m");
         let wanted = grants(&[(char(188, 0), "rw")]);
         let done = v1_transition(&baseline, &baseline, &GrantSet::new(), &wanted);
@@ -344,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_covered_without_us_is_not_ours_to_deny() {
+    fn access_that_was_already_covered_is_not_denied_later() {
         let baseline = rules("b 8:* rwm");
         let disk = DevNum {
             kind: DevKind::Block,
@@ -358,13 +337,13 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_someone_else_removed_needs_no_denial() {
+    fn a_rule_that_was_removed_by_another_process_needs_no_denial() {
         let held = grants(&[(char(188, 0), "rw")]);
         assert_eq!(v1_transition(&[], &[], &held, &GrantSet::new()), []);
     }
 
     #[test]
-    fn a_rule_is_json_as_its_text() {
+    fn the_json_of_a_rule_is_its_text() {
         let rule: DeviceRule = serde_json::from_str("\"c 1:* rw\"").unwrap();
         assert_eq!(serde_json::to_string(&rule).unwrap(), "\"c 1:* rw\"");
         assert!(serde_json::from_str::<DeviceRule>("\"c 1\"").is_err());
@@ -375,8 +354,8 @@ mod tests {
     struct Kernel(Vec<DeviceRule>);
 
     impl Kernel {
-        /// dev_exception_add: access is added to the exception of the same type and numbers, else
-        /// it is a new one.
+        /// dev_exception_add: adds the access to the exception with the same type and numbers;
+        /// without one, adds a new exception.
         fn allow(&mut self, rule: DeviceRule) {
             let same = |it: &&mut DeviceRule| {
                 DeviceRule {
@@ -390,8 +369,8 @@ mod tests {
             }
         }
 
-        /// dev_exception_rm: access is taken from the exception of the same type and numbers, and
-        /// from no other.
+        /// dev_exception_rm: removes the access from the exception with the same type and numbers,
+        /// and from no other.
         fn deny(&mut self, rule: DeviceRule) {
             for it in &mut self.0 {
                 if (DeviceRule {
@@ -454,7 +433,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn after_each_transition_the_wanted_the_baseline_and_nothing_else_is_allowed(
+        fn after_each_transition_exactly_the_wanted_access_and_the_baseline_are_allowed(
             engine in proptest::collection::vec(any_rule(), 0..6),
             wishes in proptest::collection::vec(any_grants(), 1..5),
         ) {
@@ -475,8 +454,8 @@ mod tests {
                     let now = covers(&kernel.0, num, access);
                     let ours = wanted.get(&num).copied().unwrap_or(Access::NONE);
                     let explained = before || (ours | exact_access(&baseline, num)).covers(access);
-                    prop_assert!(!before || now, "{num} {access} was the engine's and is lost");
-                    prop_assert!(!now || explained, "{num} {access} is allowed and nobody wants it");
+                    prop_assert!(!before || now, "{num} {access}: access that the engine gave is lost");
+                    prop_assert!(!now || explained, "{num} {access} is allowed, but not wanted");
                 }
             }
             let steps = v1_transition(&baseline, &kernel.0, &held, &GrantSet::new());
@@ -487,7 +466,7 @@ mod tests {
         }
 
         #[test]
-        fn a_rule_survives_its_text(rule in any_rule()) {
+        fn a_rule_survives_formatting_and_parsing(rule in any_rule()) {
             prop_assert_eq!(rule.to_string().parse::<DeviceRule>().unwrap(), rule);
         }
     }

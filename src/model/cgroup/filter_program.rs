@@ -1,9 +1,9 @@
-//! Device-filter instructions in, spliced instructions out: how a container's own filter learns of
-//! our grants.
+//! Splices the grants into a container's own device filter: takes the instructions of a device
+//! program and returns the spliced program.
 //!
-//! A splice puts a prologue in front of a program: look the device up in the map of grants, allow
-//! what a grant covers, and otherwise run the program as it was. Plain data: must not know
-//! descriptors, cgroups or bpf(2).
+//! A splice puts a prologue in front of a program. The prologue looks the device up in the map of
+//! grants and allows the access that a grant covers; otherwise the original program runs. Works on
+//! plain data: must not know descriptors, cgroups or bpf(2).
 
 pub mod verdict;
 
@@ -29,21 +29,22 @@ const JA: u8 = 0x05;
 const JA32: u8 = 0x06;
 const CALL: u8 = 0x85;
 const EXIT: u8 = 0x95;
-/// A helper call whose target the verifier has made an argument (linux/filter.h BPF_CALL_ARGS).
+/// A helper call whose number the verifier has replaced by an address (linux/filter.h
+/// BPF_CALL_ARGS).
 const CALL_ARGS: u8 = 0xe5;
-/// bpf_tail_call after the verifier (linux/filter.h BPF_TAIL_CALL).
+/// bpf_tail_call as the verifier rewrites it (linux/filter.h BPF_TAIL_CALL).
 const TAIL_CALL: u8 = 0xf5;
 const CLASS_MASK: u8 = 0x07;
 const CLASS_JMP: u8 = 0x05;
 const CLASS_JMP32: u8 = 0x06;
 
-/// `src` of a LD_IMM64 whose immediate is a map's descriptor, or in a dump its id (linux/bpf.h
-/// BPF_PSEUDO_MAP_FD).
+/// `src` of an LD_IMM64 whose immediate is the descriptor of a map, or in a dump the id of a map
+/// (linux/bpf.h BPF_PSEUDO_MAP_FD).
 const PSEUDO_MAP_FD: u8 = 1;
 const MAP_LOOKUP_ELEM: i32 = 1;
 /// The register that only the kernel uses, to blind constants (linux/filter.h BPF_REG_AX).
 const REG_AX: u8 = 11;
-/// Where the prologue builds the key: below the frame pointer, 12 bytes.
+/// Where the prologue builds the 12 byte key, relative to the frame pointer.
 const KEY: i16 = -16;
 
 /// One eBPF instruction, `struct bpf_insn` of linux/bpf.h.
@@ -53,11 +54,10 @@ pub struct Insn {
     pub code: u8,
     /// Destination register, 0 to 10 (11 in the kernel only).
     pub dst: u8,
-    /// Source register, or what kind of pseudo instruction it is.
+    /// Source register, or the kind of a pseudo instruction.
     pub src: u8,
     /// Jump distance in instructions, or offset in bytes.
     pub off: i16,
-    /// Immediate value.
     pub imm: i32,
 }
 
@@ -65,11 +65,11 @@ impl Insn {
     /// Bytes of one instruction.
     pub const SIZE: usize = 8;
 
-    /// Reads one instruction as this machine's kernel lays it out.
+    /// Reads one instruction in this machine's byte order.
     pub fn from_bytes(bytes: [u8; Self::SIZE]) -> Self {
         let [code, regs, o0, o1, i0, i1, i2, i3] = bytes;
-        // dst and src are bit fields of a byte: the compiler puts the first one low or high as the
-        // bytes go.
+        // dst and src are bit fields of one byte. The compiler places the first one in the low or
+        // high half, depending on the byte order.
         let (low, high) = (regs & 0x0f, regs >> 4);
         let (dst, src) = if cfg!(target_endian = "little") {
             (low, high)
@@ -87,7 +87,7 @@ impl Insn {
         }
     }
 
-    /// Writes the instruction as this machine's kernel reads it.
+    /// The instruction in this machine's byte order.
     pub fn to_bytes(self) -> [u8; Self::SIZE] {
         let (low, high) = if cfg!(target_endian = "little") {
             (self.dst, self.src)
@@ -103,13 +103,14 @@ impl Insn {
         self.code & CLASS_MASK
     }
 
-    /// A zero extension that the verifier puts in where the JIT needs one (linux/filter.h
-    /// `insn_is_zext`).
+    /// Whether this is a zero extension, which the verifier inserts where the JIT needs one
+    /// (linux/filter.h `insn_is_zext`).
     fn is_zext(self) -> bool {
         self.code == MOV32_REG && self.imm == 1
     }
 
-    /// How far the instruction jumps, counted from the next one; `None` if it does not.
+    /// The distance of a jump, counted from the next instruction; `None` if the instruction is not
+    /// a jump.
     fn jump(self) -> Option<i64> {
         match (self.class(), self.code) {
             (_, JA32) => Some(i64::from(self.imm)),
@@ -120,7 +121,7 @@ impl Insn {
     }
 }
 
-/// Instructions from their bytes; `None` if the length is no multiple of 8.
+/// Instructions from their bytes; `None` if the length is not a multiple of 8.
 pub fn decode(bytes: &[u8]) -> Option<Vec<Insn>> {
     let insns = bytes.chunks_exact(Insn::SIZE);
     if !insns.remainder().is_empty() {
@@ -146,16 +147,16 @@ const fn insn(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> Insn {
     }
 }
 
-/// The prologue over the map with this descriptor.
+/// The prologue for the map with this descriptor.
 ///
-/// The map is a hash of {type, major, minor} (3 × u32, as `struct bpf_cgroup_dev_ctx` of
-/// linux/bpf.h numbers them) to the access granted (u32, BPF_DEVCG_ACC_*). If the grant has every
-/// bit that is asked for, the program ends with 1. Otherwise r1 is the context again, and the next
-/// instruction runs as a program's first one.
+/// The map is a hash from {type, major, minor} (3 × u32, numbered as in `struct bpf_cgroup_dev_ctx`
+/// of linux/bpf.h) to the granted access (u32, BPF_DEVCG_ACC_*). If the grant has every requested
+/// bit, the program returns 1. Otherwise the prologue restores the context in r1 and continues with
+/// the original's first instruction.
 ///
-/// Arithmetic and comparison are of 32 bits throughout, so no JIT needs zero extensions in between,
-/// and nothing jumps over the call: what the kernel makes of the prologue is then always what
-/// [`strip`] knows.
+/// All arithmetic and comparisons use 32 bits, so that no JIT needs zero extensions in between, and
+/// no jump crosses the call. [`strip`] therefore recognizes every form that the kernel makes of the
+/// prologue.
 pub fn prologue(map_fd: i32) -> Vec<Insn> {
     vec![
         insn(MOV64_REG, 6, 1, 0, 0),
@@ -184,10 +185,11 @@ pub fn prologue(map_fd: i32) -> Vec<Insn> {
     ]
 }
 
-/// What keeps a program from being spliced: an instruction that cannot be loaded again from a dump.
+/// Why a program cannot be spliced: an instruction that a dump does not show completely, so that it
+/// cannot be loaded again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Obstacle {
-    /// A call of a kernel helper: a dump has its address, or nothing, instead of its number.
+    /// A call of a kernel helper: a dump shows its address, or nothing, instead of its number.
     Helper,
     /// A call of a kernel function by BTF id.
     Kfunc,
@@ -219,30 +221,27 @@ impl fmt::Display for Obstacle {
     }
 }
 
-/// Why a program cannot be spliced.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpliceError {
-    /// One instruction stands in the way.
+    /// One instruction prevents it.
     #[error("instruction {index} {obstacle}")]
     Instruction {
-        /// Which one, from 0.
+        /// The index of the instruction, from 0.
         index: usize,
-        /// What it is.
         obstacle: Obstacle,
     },
-    /// With the prologue it would be longer than the kernel loads.
+    /// With the prologue, the program is longer than the kernel allows.
     #[error("with the prologue it has {len} instructions, and the kernel loads at most {MAX_INSNS}")]
     TooLong {
-        /// How many instructions it would have.
+        /// The number of instructions with the prologue.
         len: usize,
     },
 }
 
-/// The original with the prologue over `map_fd` in front.
+/// The original with the prologue for `map_fd` in front.
 ///
-/// Jumps inside the original are relative, so they stay as they are. `original` is what the kernel
-/// shows of a loaded program; refused are programs of which a dump does not have everything that
-/// loading needs.
+/// Jumps inside the original are relative, so they remain unchanged. `original` is what the kernel
+/// shows of a loaded program. Refuses programs whose dump lacks something that loading needs.
 pub fn splice(original: &[Insn], map_fd: i32) -> Result<Vec<Insn>, SpliceError> {
     let mut second_half = false;
     for (index, insn) in original.iter().enumerate() {
@@ -259,7 +258,8 @@ pub fn splice(original: &[Insn], map_fd: i32) -> Result<Vec<Insn>, SpliceError> 
     if len > MAX_INSNS {
         return Err(SpliceError::TooLong { len });
     }
-    // A zero extension of the verifier's is an ordinary move with a mark that may not be loaded.
+    // A zero extension of the verifier is an ordinary move with a mark that the kernel does not
+    // accept when loading.
     spliced.extend(original.iter().map(|insn| {
         if insn.is_zext() {
             Insn { imm: 0, ..*insn }
@@ -288,13 +288,13 @@ fn obstacle(insn: Insn, index: usize, len: usize) -> Option<Obstacle> {
     }
 }
 
-/// The program behind our prologue, over whatever map; `None` if it does not begin with our
-/// prologue.
+/// The program behind oci-hotplug's prologue, for any map; `None` if the program does not begin
+/// with the prologue.
 ///
-/// It knows the prologue as [`prologue`] makes it, and as the kernel shows it once loaded: with the
-/// map's id in the place of its descriptor, another number at the call, and, where the verifier has
-/// put the look-up of a hash map in line (kernel/bpf/hashtab.c `htab_map_gen_lookup`), two
-/// instructions more behind it.
+/// Recognizes the prologue as [`prologue`] makes it and as the kernel shows it after loading: with
+/// the map's id instead of its descriptor, another number in the call, and, where the verifier
+/// inlines the look-up of a hash map (kernel/bpf/hashtab.c `htab_map_gen_lookup`), two more
+/// instructions after the call.
 pub fn strip(insns: &[Insn]) -> Option<&[Insn]> {
     let ours = prologue(0);
     let call = ours.iter().position(|insn| insn.code == CALL)?;
@@ -320,8 +320,8 @@ fn strip_sequence<'a>(insns: &'a [Insn], sequence: &[Insn]) -> Option<&'a [Insn]
         .then_some(rest)
 }
 
-/// Whether the kernel may have made `found` of `ours`: equal, but for the immediate of the map load
-/// and of the call.
+/// Whether the kernel can have made `found` from `ours`: equal except for the immediate of the map
+/// load and of the call.
 fn is_same(found: Insn, ours: Insn) -> bool {
     match ours.code {
         LD_IMM64 | CALL => Insn { imm: 0, ..found } == Insn { imm: 0, ..ours },
@@ -329,8 +329,7 @@ fn is_same(found: Insn, ours: Insn) -> bool {
     }
 }
 
-/// The instructions as text, one a line with its index, in the manner of `bpftool prog dump
-/// xlated`.
+/// The instructions as text, one per line with its index, similar to `bpftool prog dump xlated`.
 pub fn disassemble(insns: &[Insn]) -> String {
     let mut text = String::new();
     let mut index = 0;
@@ -386,7 +385,7 @@ fn load(insn: Insn) -> Option<(u8, String)> {
     Some((bits, format!("r{} {:+}", insn.src, insn.off)))
 }
 
-/// Letter of the registers of an operation of this width, and its second operand.
+/// The letter of the registers for an operation of this width, and the second operand.
 fn operand(insn: Insn, wide: bool) -> (char, String) {
     let letter = if wide { 'r' } else { 'w' };
     let from_register = insn.code & 0x08 != 0;

@@ -1,13 +1,13 @@
-//! Which device numbers a container may use, and how.
+//! Which device numbers a container may access, and with which access.
 
 use std::collections::BTreeMap;
 
 use crate::model::device::{Access, DevNum};
 
-/// The access that oci-hotplug gives, by device number. What the engine gave is not in it.
+/// The access that oci-hotplug grants, by device number. Does not contain what the engine gave.
 pub type GrantSet = BTreeMap<DevNum, Access>;
 
-/// The access that both sets give.
+/// The access that is in both sets.
 pub fn common(one: &GrantSet, other: &GrantSet) -> GrantSet {
     let both = one.iter().filter_map(|(num, access)| {
         let access = *access & *other.get(num)?;
@@ -16,13 +16,11 @@ pub fn common(one: &GrantSet, other: &GrantSet) -> GrantSet {
     both.collect()
 }
 
-/// Whether an idempotent step found something to do.
+/// Whether an idempotent step changed anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Change {
-    /// It was so already.
     None,
-    /// It was made so.
     Made,
 }
 
@@ -32,7 +30,7 @@ mod tests {
     use crate::model::device::DevKind;
 
     #[test]
-    fn what_two_sets_have_in_common_is_the_access_that_both_give() {
+    fn the_common_part_of_two_sets_is_the_access_that_is_in_both() {
         let number = |minor| DevNum {
             kind: DevKind::Char,
             major: 188,

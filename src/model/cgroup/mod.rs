@@ -1,5 +1,4 @@
-//! Access to devices through the device cgroup: what is granted, and the rules or the program that
-//! say so.
+//! The device cgroup: grants, and the rules or the program that implement them.
 
 pub mod device_rules;
 pub mod filter_program;

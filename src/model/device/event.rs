@@ -1,34 +1,29 @@
-//! What happened to a device, as values: what a monitor reports and the inventory takes in.
+//! What happened to a device, as values: the monitor reports them, the inventory applies them.
 
 use crate::model::device::{Device, SysPath};
 
-/// One report of the monitor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceEvent {
-    /// The device came (the kernel's `add`, and again udevd's).
+    /// The device was added: the kernel's `add`, and later that of udevd.
     Added(Device),
-    /// Something about the device changed: `change`, `bind`, `unbind`, `online`, `offline`.
+    /// The device changed: `change`, `bind`, `unbind`, `online`, `offline`.
     Changed(Device),
-    /// The device is now at another path in sysfs.
+    /// The device has another path in sysfs now.
     Moved {
-        /// Where it was.
+        /// The previous path.
         from: SysPath,
-        /// What it is now.
+        /// The device with its new path.
         device: Device,
     },
-    /// The device went. Remove events carry no properties: the path is all there is.
-    Removed {
-        /// Where it was.
-        syspath: SysPath,
-        /// The kernel's sequence number of the event.
-        seqnum: u64,
-    },
-    /// Events were lost: only a new enumeration tells what is there.
+    /// The device was removed. Remove events carry no properties, only the path.
+    Removed { syspath: SysPath, seqnum: u64 },
+    /// Events were lost: the devices must be enumerated again.
     Overrun,
 }
 
 impl DeviceEvent {
-    /// The device it is about, at its place now (or of last); `None` for an overrun.
+    /// The path of the device (the new one after a move, the last one after a removal); `None` for
+    /// an overrun.
     pub fn syspath(&self) -> Option<&SysPath> {
         match self {
             Self::Added(device) | Self::Changed(device) | Self::Moved { device, .. } => Some(&device.syspath),
@@ -36,7 +31,7 @@ impl DeviceEvent {
             Self::Overrun => None,
         }
     }
-    /// The kernel's sequence number; 0 for nodes that sysfs does not know and for an overrun.
+    /// The kernel's sequence number; 0 for static nodes and for an overrun.
     pub fn seqnum(&self) -> u64 {
         match self {
             Self::Added(device) | Self::Changed(device) | Self::Moved { device, .. } => device.seqnum,
@@ -51,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_event_but_an_overrun_is_about_a_device_and_has_a_number() {
+    fn every_event_but_an_overrun_has_a_device_and_a_number() {
         let mut device = Device::new(SysPath::new("/sys/devices/a"));
         device.seqnum = 7;
         let syspath = device.syspath.clone();

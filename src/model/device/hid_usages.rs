@@ -1,7 +1,7 @@
-//! What a HID device says that it is, before any driver is bound: the usages of the application
-//! collections in its report descriptor (HID 1.11, 6.2.2; HID Usage Tables 1.12).
+//! The purpose of a HID device according to its report descriptor, known before any driver is
+//! bound: the usages of its application collections (HID 1.11, 6.2.2; HID Usage Tables 1.12).
 //!
-//! Must not know what follows from it (`policy`), nor where the descriptor is read.
+//! Must not know what follows from them (`policy`) or where the descriptor is read.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ const TYPED_OR_POINTED: [u16; 4] = [0x01, 0x02, 0x06, 0x07];
 const DIGITIZERS: u16 = 0x0d;
 const FIRST_DIGITIZERS: std::ops::RangeInclusive<u16> = 0x01..=0x06;
 
-/// The items that count, with the bits of their size taken off (6.2.2.7, 6.2.2.8, 6.2.2.4).
+/// The relevant items, without the bits for their size (6.2.2.7, 6.2.2.8, 6.2.2.4).
 const USAGE_PAGE: u8 = 0x04;
 const PUSH: u8 = 0xa4;
 const POP: u8 = 0xb4;
@@ -26,14 +26,15 @@ const LONG_ITEM: u8 = 0xfe;
 /// The type of item that ends a list of usages: Input, Output, Feature, Collection, End Collection.
 const MAIN: u8 = 0;
 
-/// The kind of collection that stands for a whole (6.2.2.6).
+/// The type of an application collection (6.2.2.6).
 const APPLICATION: u32 = 1;
 
-/// How many collections are kept, beside those of keyboards and mice. A descriptor has at most 4096
-/// bytes, and room for two thousand.
+/// How many collections are kept besides those of keyboards and mice. A descriptor has at most 4096
+/// bytes, enough for two thousand.
 const MAX_COLLECTIONS: usize = 64;
 
-/// How many usages of one range are read. Those of keyboards and mice are the first of their pages.
+/// How many usages of one range are read. The usages of keyboards and mice are the first ones of
+/// their pages.
 const MAX_RANGE: usize = 64;
 
 /// Usage page and usage of each application collection.
@@ -41,12 +42,13 @@ const MAX_RANGE: usize = 64;
 pub struct HidUsages(BTreeSet<(u16, u16)>);
 
 impl HidUsages {
-    /// Reads sysfs' attribute `report_descriptor`, as far as it makes sense.
+    /// Reads sysfs' attribute `report_descriptor`, as far as it is well-formed.
     pub fn in_report_descriptor(bytes: &[u8]) -> Self {
         let mut found = BTreeSet::new();
         let mut page = 0;
         let mut pages = Vec::new();
-        // The page of a usage of 4 bytes is its own; else it is the page in force at the main item.
+        // A usage of 4 bytes contains its page; otherwise the page in force at the main item
+        // counts.
         let mut usages: Vec<(Option<u16>, u16)> = Vec::new();
         let mut minimum = 0;
         let mut rest = bytes;
@@ -72,7 +74,7 @@ impl HidUsages {
                 USAGE_MAXIMUM => {
                     usages.extend((minimum..=low).take(MAX_RANGE).map(|usage| (own_page, usage)))
                 }
-                // The kernel looks at the low byte alone (drivers/hid/hid-core.c, hid_parser_main).
+                // The kernel compares the low byte alone (drivers/hid/hid-core.c, hid_parser_main).
                 COLLECTION if value & 0xff == APPLICATION => {
                     for (own, usage) in &usages {
                         let found_one = (own.unwrap_or(page), *usage);
@@ -102,7 +104,7 @@ impl HidUsages {
         texts.join(",")
     }
 
-    /// Reads [`HidUsages::to_text`]'s text.
+    /// Parses the output of [`HidUsages::to_text`].
     pub fn from_text(text: &str) -> Self {
         let number = |digits: &str| u16::from_str_radix(digits, 16).ok();
         let pairs = text.split(',').filter_map(|pair| pair.split_once(':'));
@@ -113,7 +115,7 @@ impl HidUsages {
         )
     }
 
-    /// Whether one is a keyboard, a keypad, a mouse, a tablet or a touch screen.
+    /// Whether a collection is that of a keyboard, a keypad, a mouse, a tablet or a touch screen.
     pub fn is_typed_or_pointed(&self) -> bool {
         self.0.iter().copied().any(is_typed_or_pointed)
     }
@@ -137,11 +139,11 @@ mod tests {
     }
 
     #[test]
-    fn the_applications_of_a_descriptor_are_read_and_what_is_in_them_is_not() {
-        // The beginning of a boot keyboard's (HID 1.11, E.6).
+    fn the_applications_of_a_descriptor_are_read_and_nested_collections_are_not() {
+        // The beginning of a boot keyboard's descriptor (HID 1.11, E.6).
         let keyboard =
             b"\x05\x01\x09\x06\xa1\x01\x05\x07\x19\xe0\x29\xe7\x15\x00\x25\x01\x75\x01\x95\x08\x81\x02\xc0";
-        // A boot mouse (E.10): the pointer is a physical collection in it.
+        // A boot mouse (E.10), which contains the pointer as a physical collection.
         let mouse = b"\x05\x01\x09\x02\xa1\x01\x09\x01\xa1\x00\x05\x09\x19\x01\x29\x03\x81\x02\xc0\xc0";
         // A security key (FIDO CTAP 2, 11.2.8.1).
         let key = b"\x06\xd0\xf1\x09\x01\xa1\x01\x09\x20\x15\x00\x26\xff\x00\x75\x08\x95\x40\x81\x02\xc0";
@@ -155,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_usage_may_bring_its_page_and_a_page_may_come_after_its_usage() {
+    fn a_usage_may_include_its_page_and_a_page_may_follow_its_usage() {
         assert_eq!(text(b"\x0b\x06\x00\x01\x00\xa1\x01"), "0001:0006");
         assert_eq!(text(b"\x05\x0c\x09\x06\x05\x01\xa1\x01"), "0001:0006");
         assert_eq!(
@@ -171,16 +173,15 @@ mod tests {
     }
 
     #[test]
-    fn a_range_of_usages_goes_from_its_minimum_to_its_maximum() {
+    fn a_range_of_usages_extends_from_its_minimum_to_its_maximum() {
         let both = b"\x05\x01\x19\x04\x29\x05\xa1\x01";
         assert_eq!(text(both), "0001:0004,0001:0005");
-        // The minimum is forgotten with the usages, at the next main item.
+        // The next main item clears the minimum together with the usages.
         let and_more = [&both[..], b"\x29\x01\xa1\x01"].concat();
         assert_eq!(text(&and_more), "0001:0000,0001:0001,0001:0004,0001:0005");
     }
 
-    /// As drivers/hid/hid-core.c reads them: a device that is written so is a keyboard to the
-    /// kernel.
+    /// The kernel (drivers/hid/hid-core.c) recognizes each of these spellings as a keyboard.
     #[test]
     fn a_keyboard_is_found_however_its_collection_is_written() {
         let typed = |bytes: &[u8]| HidUsages::in_report_descriptor(bytes).is_typed_or_pointed();
@@ -196,12 +197,12 @@ mod tests {
         behind_many.extend(b"\x05\x01\x09\x06\xa1\x01");
         assert!(typed(&behind_many), "behind many other collections");
         let kept = HidUsages::in_report_descriptor(&behind_many).0.len();
-        assert_eq!(kept, MAX_COLLECTIONS + 1, "of the others some are kept");
+        assert_eq!(kept, MAX_COLLECTIONS + 1, "the rest is kept up to the limit");
         assert!(!typed(b"\x05\x01\x19\x00\x2a\xff\xff\x81\x02\x09\x05\xa1\x01"));
     }
 
     #[test]
-    fn game_controllers_power_supplies_and_volume_keys_are_not_typed_on() {
+    fn game_controllers_power_supplies_and_volume_keys_are_not_keyboards_or_pointers() {
         for usages in [
             "0001:0004",
             "0001:0005",
@@ -225,13 +226,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_descriptor_makes_it_panic_and_all_is_written_down(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn no_descriptor_causes_a_panic_and_usages_survive_formatting(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let usages = HidUsages::in_report_descriptor(&bytes);
             prop_assert_eq!(HidUsages::from_text(&usages.to_text()), usages);
         }
 
         #[test]
-        fn no_text_makes_it_panic(text in "[0-9a-f:,é]{0,20}") {
+        fn no_text_causes_a_panic(text in "[0-9a-f:,é]{0,20}") {
             let _ = HidUsages::from_text(&text);
         }
     }

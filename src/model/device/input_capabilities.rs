@@ -1,18 +1,17 @@
-//! What the kernel says that an input device can report: whether people type on it, point with it,
-//! or play with it.
+//! What the kernel knows about the purpose of an input device: typing, pointing or playing.
 //!
-//! The same bitmaps that udev's builtin input_id reads (linux/input-event-codes.h has the numbers).
-//! Must not know what follows from it (`policy`), nor where they are read.
+//! Reads the same bitmaps as udev's builtin input_id (linux/input-event-codes.h has the numbers).
+//! Must not know what follows from them (`policy`) or where they are read.
 
-/// The number of bits in a word of sysfs' bitmaps: the kernel's `long`, as a program of our size
-/// sees it (drivers/input/input.c, input_bits_to_string).
+/// The number of bits in a word of sysfs' bitmaps: the kernel's `long`, in the size that a program
+/// of our word size reads (drivers/input/input.c, input_bits_to_string).
 const WORD_BITS: u32 = usize::BITS;
 
-/// ESC, the digits, the letters Q to D: what input_id calls a keyboard has all of them.
+/// ESC, the digits, the letters Q to D: a keyboard, in the sense of input_id, has all of them.
 const FULL_KEYBOARD: std::ops::RangeInclusive<u32> = 1..=31;
 
-/// KEY_KP7 to KEY_KP0: who has a keypad types numbers on it, such as those of a PIN. (input_id says
-/// ID_INPUT_KEY only.)
+/// KEY_KP7 to KEY_KP0. People type numbers such as PINs on a keypad, although input_id reports only
+/// ID_INPUT_KEY.
 const KEYPAD: [u32; 10] = [71, 72, 73, 75, 76, 77, 79, 80, 81, 82];
 
 /// BTN_MOUSE to BTN_TASK and the rest of their block.
@@ -28,11 +27,11 @@ const BTN_TOOL_PEN: u32 = 0x140;
 const BTN_TOOL_FINGER: u32 = 0x145;
 const BTN_STYLUS: u32 = 0x14b;
 
-/// INPUT_PROP_POINTER to INPUT_PROP_POINTING_STICK; INPUT_PROP_ACCELEROMETER is behind them.
+/// INPUT_PROP_POINTER to INPUT_PROP_POINTING_STICK; INPUT_PROP_ACCELEROMETER follows.
 const POINTER_PROPERTIES: std::ops::RangeInclusive<u32> = 0..=5;
 const INPUT_PROP_DIRECT: u32 = 1;
 
-/// What an input device is, as far as its keys and properties tell.
+/// The purposes of an input device, as far as its keys and properties show.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct InputCapabilities {
     /// A keyboard or a keypad.
@@ -46,14 +45,14 @@ pub struct InputCapabilities {
 }
 
 impl InputCapabilities {
-    /// Reads sysfs' attributes `capabilities/key` and `properties` of an `inputN`. `None` where one
-    /// is no bitmap.
+    /// Reads sysfs' attributes `capabilities/key` and `properties` of an `inputN`. `None` if one of
+    /// them is not a bitmap.
     pub fn in_bitmaps(keys: &str, properties: &str) -> Option<Self> {
         let (keys, properties) = (Bitmap::read(keys)?, Bitmap::read(properties)?);
         let has_pen = keys.has(BTN_TOOL_PEN) || keys.has(BTN_STYLUS);
         let touchpad = keys.has(BTN_TOOL_FINGER) && !has_pen && !properties.has(INPUT_PROP_DIRECT);
         let points = keys.any(MOUSE_BUTTONS) || keys.any(TOOLS) || properties.any(POINTER_PROPERTIES);
-        // A mouse with more than 16 buttons reaches into the block behind its own.
+        // The buttons of a mouse with more than 16 buttons extend into the next block.
         let plays = keys.any(GAME_BUTTONS) && !keys.has(*MOUSE_BUTTONS.end());
         Some(Self {
             keyboard: keys.all(FULL_KEYBOARD) || keys.all(KEYPAD),
@@ -63,7 +62,7 @@ impl InputCapabilities {
         })
     }
 
-    /// As text: `keyboard,joystick`; `other` where it is none of all.
+    /// As text: `keyboard,joystick`; `other` for a device without these purposes.
     pub fn to_text(self) -> String {
         let names: Vec<&str> = self
             .named()
@@ -77,7 +76,7 @@ impl InputCapabilities {
         }
     }
 
-    /// Reads [`InputCapabilities::to_text`]'s text.
+    /// Parses the output of [`InputCapabilities::to_text`].
     pub fn from_text(text: &str) -> Self {
         let has = |name: &str| text.split(',').any(|part| part == name);
         Self {
@@ -98,8 +97,7 @@ impl InputCapabilities {
     }
 }
 
-/// A bitmap as sysfs writes it: words in hexadecimal, the highest first, without those that are 0
-/// at the beginning.
+/// A bitmap as sysfs writes it: hexadecimal words, the highest first, without leading zero words.
 struct Bitmap(Vec<u64>);
 
 impl Bitmap {
@@ -125,7 +123,7 @@ impl Bitmap {
     }
 }
 
-/// A bitmap with these bits, as sysfs writes it: for recorded devices.
+/// A bitmap with these bits, in sysfs' format: for recorded devices.
 #[cfg(test)]
 pub(crate) fn bitmap(bits: &[u32]) -> String {
     let words = bits.iter().max().map_or(1, |bit| bit / WORD_BITS + 1);
@@ -154,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_are_told_by_their_keys() {
+    fn devices_are_classified_by_their_keys() {
         let letters: Vec<u32> = (1..=31).collect();
         let gamepad: Vec<u32> = (0x130..0x13f).collect();
         assert_eq!(of(&letters, &[]), "keyboard");
@@ -172,7 +170,7 @@ mod tests {
             assert_eq!(
                 of(&[0x110, 0x145, pen], &[0]),
                 "pointer",
-                "a tablet that knows fingers"
+                "a tablet that recognizes fingers"
             );
         }
         assert_eq!(of(&[0x110], &[5]), "pointer", "a pointing stick");
@@ -186,7 +184,7 @@ mod tests {
         assert_eq!(of(&many, &[]), "pointer", "a mouse with 20 buttons");
     }
 
-    /// As the kernel shows them: of an AT keyboard, and of a USB mouse.
+    /// Bitmaps as the kernel shows them, of an AT keyboard and of a USB mouse.
     #[test]
     #[cfg(target_pointer_width = "64")]
     fn real_bitmaps_are_read() {
@@ -206,7 +204,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic_and_all_is_written_down(keys in "[0-9a-f ]{0,80}", properties in "[0-9a-f]{0,3}") {
+        fn no_text_causes_a_panic_and_capabilities_survive_formatting(keys in "[0-9a-f ]{0,80}", properties in "[0-9a-f]{0,3}") {
             if let Some(found) = InputCapabilities::in_bitmaps(&keys, &properties) {
                 prop_assert_eq!(InputCapabilities::from_text(&found.to_text()), found);
             }

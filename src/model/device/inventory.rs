@@ -1,7 +1,7 @@
-//! What devices there are now, as far as events have told.
+//! The devices that are present now, according to the events received so far.
 //!
-//! Takes events of two tellers, the kernel and udevd, that arrive in an order of their own, and
-//! keeps one snapshot for each device. Must not know what any request selects (`plan`).
+//! Applies events from two sources, the kernel and udevd, which arrive in no common order, and
+//! keeps one snapshot per device. Must not know what any request selects (`plan`).
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,15 +10,16 @@ use crate::model::device::event::DeviceEvent;
 use crate::model::device::{Aliases, Device, LinkTargets, STATIC_NODE, STATIC_NODES, SysPath, UdevState};
 use crate::model::request::selector::Chain;
 
-/// How many paths keep the number of the event that last began or ended a device's life there.
+/// For how many paths the inventory keeps the number of the last event that added or removed a
+/// device there.
 const FLOORS_KEPT: usize = 1024;
 
 /// All known devices by their place in sysfs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inventory {
     devices: BTreeMap<SysPath, Device>,
-    /// The sequence number at which the present life (or absence) of a path began: what is older,
-    /// is stale.
+    /// For each path, the sequence number of the event that last added or removed a device there:
+    /// older events are stale.
     floors: BTreeMap<SysPath, u64>,
 }
 
@@ -30,8 +31,8 @@ impl Inventory {
         inventory
     }
 
-    /// Takes a fresh enumeration: what is not in it is gone. What udevd told of a device that is
-    /// still the same one is kept, because an enumeration has the kernel's facts only.
+    /// Applies a fresh enumeration: a device that it does not contain is gone. An enumeration has
+    /// only the kernel's facts, so udevd's facts of a device that is still the same are kept.
     pub fn replace(&mut self, devices: impl IntoIterator<Item = Device>) {
         let mut before = std::mem::take(&mut self.devices);
         for device in devices {
@@ -43,8 +44,8 @@ impl Inventory {
         }
     }
 
-    /// Takes one event in; tells whether it changed anything. [`DeviceEvent::Overrun`] changes
-    /// nothing here: whoever gets it enumerates again.
+    /// Applies one event, and returns whether it changed anything. [`DeviceEvent::Overrun`] changes
+    /// nothing here: the caller enumerates the devices again.
     pub fn apply(&mut self, event: DeviceEvent) -> bool {
         match event {
             DeviceEvent::Added(device) => {
@@ -78,9 +79,9 @@ impl Inventory {
         }
     }
 
-    /// Updates all devices with where links point now: `named` lists all links that selectors name,
-    /// `claimed` some of udev's links. udevd sends no event for the device that gains or loses a
-    /// link. Returns whether anything changed.
+    /// Updates all devices with where links point now: `named` contains all links that selectors
+    /// name, `claimed` some of udev's links. udevd sends no event for the device that gains or
+    /// loses a link. Returns whether anything changed.
     pub fn take_links(&mut self, named: &Aliases, claimed: &LinkTargets) -> bool {
         let mut is_news = false;
         let known = |device: &&mut Device| device.subsystem.as_deref() != Some(STATIC_NODE);
@@ -98,17 +99,16 @@ impl Inventory {
     }
 
     /// All links that a device claims and that point elsewhere. A device can gain such a link
-    /// without an event of its own.
+    /// without an event for that device.
     pub fn lost_links(&self) -> impl Iterator<Item = &PathBuf> {
         self.devices.values().flat_map(|device| &device.lost_links)
     }
 
-    /// The device at a path.
     pub fn get(&self, syspath: &SysPath) -> Option<&Device> {
         self.devices.get(syspath)
     }
 
-    /// The device at a path, to be completed with facts that were read later.
+    /// The device at a path, for adding facts that were read later.
     pub fn get_mut(&mut self, syspath: &SysPath) -> Option<&mut Device> {
         self.devices.get_mut(syspath)
     }
@@ -120,8 +120,8 @@ impl Inventory {
 
     /// The device at `root` and all below it, in the order of their paths.
     pub fn at_or_below<'a>(&'a self, root: &SysPath) -> impl Iterator<Item = &'a Device> + use<'a> {
-        // The paths below `/a/b` are exactly those between `/a/b/` and `/a/b0`: '0' follows '/' in
-        // ASCII.
+        // The paths below `/a/b` are exactly those between `/a/b/` and `/a/b0`: in ASCII, '0'
+        // follows '/'.
         let first = SysPath::new(format!("{root}/\0"));
         let end = SysPath::new(format!("{root}0"));
         self.devices
@@ -130,26 +130,26 @@ impl Inventory {
             .chain(self.devices.range(first..end).map(|(_, device)| device))
     }
 
-    /// The devices whose paths begin so, in the order of their paths.
+    /// The devices whose paths begin with this text, in the order of their paths.
     pub fn starting_with<'a>(&'a self, text: &'a str) -> impl Iterator<Item = &'a Device> {
         let from = self.devices.range(SysPath::new(text)..);
         from.map(|(_, device)| device)
             .take_while(move |device| device.syspath.as_str().starts_with(text))
     }
 
-    /// The nodes that sysfs does not know by their paths (`node:`).
+    /// The static nodes (`node:`), which sysfs does not know by their paths.
     pub fn static_nodes(&self) -> impl Iterator<Item = &Device> {
         self.starting_with(STATIC_NODES)
     }
 
-    /// The devices above one, the nearest first. Directories that are no devices are passed over,
+    /// The devices above this one, the nearest first. Directories that are not devices are skipped,
     /// as udev_device_get_parent(3) does.
     pub fn ancestors<'a>(&'a self, syspath: &SysPath) -> impl Iterator<Item = &'a Device> + use<'a> {
         syspath.ancestors().filter_map(|path| self.devices.get(&path))
     }
 
-    /// The device that sysfs has under the number of this node, where the node is one that sysfs
-    /// does not know by its path (`node:`); else the device itself.
+    /// For a static node (`node:`), the device that sysfs has under the node's number; for any
+    /// other device, the device itself.
     pub fn real<'a>(&'a self, device: &'a Device) -> &'a Device {
         if device.subsystem.as_deref() != Some(STATIC_NODE) {
             return device;
@@ -164,8 +164,8 @@ impl Inventory {
             .unwrap_or(device)
     }
 
-    /// A device by all its names (a `node:` also as the device that sysfs has under its number),
-    /// and its parents: what selectors are evaluated over.
+    /// What selectors are evaluated on: a device under all its names (a static node also as the
+    /// device that sysfs has under its number), and its parents.
     pub fn chain<'a>(&'a self, device: &'a Device) -> Chain<'a> {
         let real = self.real(device);
         let names = [device, real];
@@ -190,7 +190,7 @@ impl Inventory {
         true
     }
 
-    /// A move carries the whole subtree along, and the kernel sends one event for all of it.
+    /// A move renames the whole subtree, and the kernel sends only one event for it.
     fn rename(&mut self, from: &SysPath, to: &SysPath) {
         let moved: Vec<SysPath> = self
             .at_or_below(from)
@@ -205,8 +205,8 @@ impl Inventory {
         }
     }
 
-    /// udevd is late by nature: its event of an earlier life of the path must not touch the present
-    /// one.
+    /// udevd's events come late: an event of an earlier device at the same path must not change the
+    /// present one.
     fn is_stale(&self, syspath: &SysPath, seqnum: u64) -> bool {
         seqnum != 0 && self.floors.get(syspath).is_some_and(|floor| seqnum < *floor)
     }
@@ -217,7 +217,8 @@ impl Inventory {
         }
         self.floors.insert(syspath.clone(), seqnum);
         if self.floors.len() > FLOORS_KEPT {
-            // The lower half is long past: udevd is never that far behind.
+            // Forget the lower half: those events are long past, and udevd is never that far
+            // behind.
             let mut seqnums: Vec<u64> = self.floors.values().copied().collect();
             seqnums.sort_unstable();
             let middle = seqnums[seqnums.len() / 2];
@@ -226,8 +227,8 @@ impl Inventory {
     }
 }
 
-/// The snapshot after `news` of a device that is `known`: the kernel's news do not undo what udevd
-/// told, and do not make anybody wait again for what is overdue.
+/// The `known` device with the facts of `news`. The kernel's news replace neither the facts that
+/// udevd has added nor an overdue state: nothing waits for such a device again.
 fn merge(known: Device, news: Device) -> Device {
     let same_device = known.node == news.node;
     if !(same_device && known.udev_state > UdevState::Pending && news.udev_state == UdevState::Pending) {
@@ -239,8 +240,8 @@ fn merge(known: Device, news: Device) -> Device {
         links: known.links,
         lost_links: known.lost_links,
         udev_state: known.udev_state,
-        // The number of udevd's last word: the kernel's change is announced when udevd has dealt
-        // with it.
+        // Keep the number of udevd's last event: the kernel's change is announced after udevd has
+        // processed it.
         seqnum: known.seqnum,
         ..news
     }
@@ -272,7 +273,7 @@ mod tests {
     const PATH: &str = "/sys/devices/a/b";
 
     #[test]
-    fn a_late_add_from_udevd_does_not_raise_the_dead() {
+    fn a_late_add_from_udevd_does_not_restore_a_removed_device() {
         let mut inventory = Inventory::default();
         inventory.apply(DeviceEvent::Added(device(PATH, 0, 10, UdevState::Pending)));
         inventory.apply(DeviceEvent::Removed {
@@ -304,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_change_keeps_what_udevd_told() {
+    fn a_change_from_the_kernel_keeps_the_facts_of_udevd() {
         let mut told = device(PATH, 0, 5, UdevState::Processed);
         told.tags.insert("seat".into());
         told.links.insert("/dev/by-id/x".into());
@@ -340,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn another_number_at_the_same_path_is_another_device() {
+    fn a_device_with_another_number_at_the_same_path_is_another_device() {
         let mut inventory = Inventory::new([device(PATH, 0, 5, UdevState::Processed)]);
         inventory.apply(DeviceEvent::Added(device(PATH, 1, 9, UdevState::Pending)));
         let now = inventory.get(&SysPath::new(PATH)).unwrap();
@@ -395,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn an_enumeration_forgets_what_is_gone_and_keeps_what_udevd_told() {
+    fn an_enumeration_removes_absent_devices_and_keeps_the_facts_of_udevd() {
         let mut inventory = Inventory::new([
             device(PATH, 0, 5, UdevState::Processed),
             device("/sys/devices/gone", 1, 6, UdevState::Processed),
@@ -409,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_of_past_lives_is_bounded() {
+    fn the_number_of_remembered_events_is_limited() {
         let mut inventory = Inventory::default();
         for number in 1..5000u64 {
             let syspath = SysPath::new(format!("/sys/devices/x{number}"));
@@ -422,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn of_past_lives_the_later_half_is_kept_once_there_are_too_many() {
+    fn the_later_half_of_the_remembered_events_is_kept() {
         let mut inventory = Inventory::default();
         let path = |number: usize| SysPath::new(format!("/sys/devices/x{number}"));
         let mut remove = |number: usize| {
@@ -439,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_news_count_until_udevd_has_processed_the_device() {
+    fn news_of_the_kernel_are_applied_until_udevd_has_processed_the_device() {
         let mut inventory = Inventory::new([device(PATH, 0, 5, UdevState::Pending)]);
         let mut change = device(PATH, 0, 7, UdevState::Pending);
         change.properties.insert("MEDIA".into(), "1".into());
@@ -448,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_moves_and_an_alias_that_comes_are_news() {
+    fn a_moved_link_and_a_new_alias_are_changes() {
         let link = PathBuf::from("/dev/by-id/x");
         let mut claimant = device(PATH, 0, 5, UdevState::Processed);
         claimant.lost_links.insert(link.clone());
@@ -463,7 +464,7 @@ mod tests {
         let named = Aliases::new([("/dev/alias".into(), Some(PATH.into()))].into());
         assert!(inventory.take_links(&named, &LinkTargets::new()));
         assert!(!inventory.take_links(&named, &here), "neither has moved");
-        // Of several that moved, one is enough.
+        // If several links moved, looking at one is enough.
         let elsewhere: LinkTargets = [(link, None)].into();
         assert!(inventory.take_links(&none, &elsewhere));
     }

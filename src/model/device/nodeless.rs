@@ -1,9 +1,9 @@
-//! Devices that programs do not use through a node, and what a container needs instead.
+//! Devices that programs do not use through a device node, and how a container gets access to them.
 
 use crate::model::device::Device;
 use crate::model::device::inventory::Inventory;
 
-/// What to do for a device that has no node by its nature; `None` for all others.
+/// How to give a container a device that has no node by design; `None` for all other devices.
 pub fn instead_of_node(device: &Device) -> Option<String> {
     let name = device.syspath.as_str().rsplit('/').next().unwrap_or_default();
     match device.subsystem.as_deref()? {
@@ -11,7 +11,7 @@ pub fn instead_of_node(device: &Device) -> Option<String> {
             "{name} is a network interface and has no device node: share the host's network (--network host), or move it \
              into the container (`ip link set {name} netns PID`)"
         )),
-        // hci0; its connections, hci0:12, come and go.
+        // hci0; connections such as hci0:12 come and go.
         "bluetooth" if name.starts_with("hci") && !name.contains(':') => Some(format!(
             "{name} is a Bluetooth adapter and has no device node: share the host's network (--network host), or mount \
              bluetoothd's D-Bus socket (/run/dbus/system_bus_socket)"
@@ -20,7 +20,7 @@ pub fn instead_of_node(device: &Device) -> Option<String> {
     }
 }
 
-/// The same of each device at or below a root.
+/// The same for each device at or below a root.
 pub fn instead_of_nodes(root: &Device, inventory: &Inventory) -> Vec<String> {
     inventory
         .starting_with(root.syspath.as_str())
@@ -42,7 +42,7 @@ mod tests {
 
     /// Case README 27.
     #[test]
-    fn interfaces_and_adapters_without_a_node_are_told_with_what_to_do() {
+    fn interfaces_and_adapters_without_a_node_come_with_instructions() {
         let usb = device("/sys/devices/usb1/1-1", "usb");
         let inventory = Inventory::new(vec![
             usb.clone(),

@@ -1,7 +1,7 @@
-//! Device trees in the shape that a real kernel and udevd give them, for tests: parents before
-//! their children.
+//! Device trees for tests, in the form that a real kernel and udevd report: parents before their
+//! children.
 //!
-//! Must not judge what should match: that is said by the tests that use them.
+//! Must not judge what should match; the tests do.
 
 mod functions;
 
@@ -48,7 +48,7 @@ impl Device {
     }
 
     /// The descriptors of a USB device of this class with these interfaces (class, subclass,
-    /// protocol), as the monitor gives them.
+    /// protocol), in the monitor's format.
     fn descriptors(self, class: u8, interfaces: &[[u8; 3]]) -> Self {
         let mut bytes = vec![18, 1, 0, 2, class, 0, 0, 64, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1];
         bytes.extend([9, 2, 0, 0, 1, 1, 0, 0x80, 50]);
@@ -75,7 +75,7 @@ impl Device {
         self
     }
 
-    /// What udev's usb_id says of what hangs on an interface.
+    /// The properties that udev's usb_id sets on the devices of an interface.
     fn usb_id(self, vendor: &str, product: &str, interface: &str) -> Self {
         self.property("ID_BUS", "usb")
             .property("ID_VENDOR_ID", vendor)
@@ -84,7 +84,7 @@ impl Device {
     }
 }
 
-/// The device as it was between the kernel's event and udevd's.
+/// The device between the kernel's event and udevd's.
 pub(crate) fn before_udev(mut device: Device) -> Device {
     device
         .properties
@@ -95,13 +95,12 @@ pub(crate) fn before_udev(mut device: Device) -> Device {
     device
 }
 
-/// The device of a tree with this kernel name; where there are several, the first.
+/// The first device of a tree with this kernel name.
 pub(crate) fn named<'d>(devices: &'d [Device], name: &str) -> &'d Device {
     let found = devices.iter().find(|device| device.syspath.name() == name);
     found.unwrap_or_else(|| panic!("no device {name} was recorded"))
 }
 
-/// The device of a tree whose node is at this path.
 pub(crate) fn with_node<'d>(devices: &'d [Device], path: &str) -> &'d Device {
     let is_it = |device: &&Device| {
         device
@@ -113,7 +112,7 @@ pub(crate) fn with_node<'d>(devices: &'d [Device], path: &str) -> &'d Device {
     found.unwrap_or_else(|| panic!("no node {path} was recorded"))
 }
 
-/// The devices above one, the nearest first.
+/// The devices above this one, the nearest first.
 pub(crate) fn ancestors<'d>(devices: &'d [Device], device: &Device) -> Vec<&'d Device> {
     let paths = device.syspath.ancestors();
     paths
@@ -196,8 +195,8 @@ pub(crate) fn ftdi_adapter(path: &str, bus: u32, number: u32, serial: &str, tty:
     ]
 }
 
-/// A USB 2 hub at 1-1 with two adapters that differ in nothing but their serial numbers, A at 1-1.1
-/// and B at 1-1.2.
+/// A USB 2 hub at 1-1 with two adapters that differ only in their serial numbers: A at 1-1.1, B at
+/// 1-1.2.
 pub(crate) fn hub_with_two_adapters() -> Vec<Device> {
     hub_with_adapters([("1-1.1", 3, "A", 0), ("1-1.2", 4, "B", 1)])
 }
@@ -231,8 +230,8 @@ pub(crate) fn accelerator(bus: u32, port: u32, number: u32, ids: (&str, &str)) -
     devices
 }
 
-/// The USB 3 half of the hub at 1-1, which is a device of its own at 2-1 with another product id,
-/// and a stick in it. It goes behind [`hub_with_two_adapters`], which has the root hubs.
+/// The USB 3 half of the hub at 1-1, a separate device at 2-1 with another product id, and a stick
+/// in it. Append it to [`hub_with_two_adapters`], which contains the root hubs.
 pub(crate) fn companion_hub() -> Vec<Device> {
     let hub = format!("{XHCI}/usb2/2-1");
     let stick = format!("{hub}/2-1.3");
@@ -305,7 +304,7 @@ pub(crate) fn composite_device() -> Vec<Device> {
     devices
 }
 
-/// A joystick at 1-3: a HID device that nobody types on.
+/// A joystick at 1-3: a HID device that is not a keyboard.
 pub(crate) fn joystick() -> Vec<Device> {
     let device = format!("{XHCI}/usb1/1-3");
     let hid = format!("{device}/1-3:1.0/0003:046D:C215.0002");
@@ -437,7 +436,7 @@ pub(crate) fn disk_with_partitions() -> Vec<Device> {
     ]
 }
 
-/// A USB device with these interfaces (number and driver), each below it.
+/// A USB device with these interfaces (number and driver) below it.
 fn usb_function(
     place: (&str, u32, u32),
     ids: (&str, &str),
@@ -455,11 +454,11 @@ fn usb_function(
     devices
 }
 
-/// The host that the documents' examples are tried on: FTDI adapters with the serial numbers
-/// `FT001`, `FT002`, `My Board 01` (`My_Board_01` to udev), and `FT0042` at 1-1.4 that has pins, a
-/// USB 3 hub with a stick (sdb), a composite device, a joystick, a SATA disk, and other devices
-/// that the examples name: HubZ, C920, YubiKey, J-Link, ST-Link, Coral (before and after its
-/// firmware), a tablet, and cards on PCI.
+/// The host on which the examples of the documents are tested: FTDI adapters with the serial
+/// numbers `FT001`, `FT002`, `My Board 01` (`My_Board_01` in udev), and `FT0042` at 1-1.4 with GPIO
+/// pins, a USB 3 hub with a stick (sdb), a composite device, a joystick, a SATA disk, and other
+/// devices of the examples: HubZ, C920, YubiKey, J-Link, ST-Link, Coral (before and after it loads
+/// its firmware), a tablet, and cards on PCI.
 pub(crate) fn documented_host() -> Vec<Device> {
     let hub = format!("{XHCI}/usb1/1-1");
     let mut devices = hub_with_adapters([
@@ -592,7 +591,7 @@ pub(crate) fn documented_host() -> Vec<Device> {
     devices
 }
 
-/// A webcam at 1-6: picture and metadata, a button, and a microphone on interface 2.
+/// A webcam at 1-6: video and metadata nodes, a button, and a microphone on interface 2.
 fn camera() -> Vec<Device> {
     let mut devices = usb_function(
         ("1-6", 1, 23),

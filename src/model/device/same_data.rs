@@ -1,11 +1,11 @@
 //! Which devices expose the same bytes: a disk, its partitions, its SCSI and NVMe control nodes,
-//! loop, device-mapper and md devices over it; a USB device's raw node and the nodes of its
+//! loop, device-mapper and md devices on top of it; a USB device's raw node and the nodes of its
 //! interfaces; a HID device's hidraw node and its inputs.
 //!
-//! Each device is a set of [`Extent`]s: ranges of a medium. Media are ranges, and what lies inside
-//! is a part of that range, so that a whole overlaps with each of its parts, also with one that
-//! appears later, and two parts do not overlap. Pure: leases lock these ranges
-//! (`host::state::leases`), the policy looks for what a device exposes (`policy`).
+//! Each device is a set of [`Extent`]s, which are ranges of a medium. A part of a medium has a
+//! range inside the range of the whole. A whole thus overlaps with each of its parts, including
+//! parts that appear later, and two parts do not overlap. Pure: leases lock these ranges
+//! (`host::state::leases`); the policy uses them to find what a device exposes (`policy`).
 
 use std::path::Path;
 
@@ -17,26 +17,26 @@ use crate::model::device::{DevKind, Device, SysPath};
 /// device was set up (drivers/block/loop.c, loop_attr_backing_file_show).
 pub const BACKING_FILE: &str = "loop/backing_file";
 
-/// The directory of a block device that lists what it is made of
+/// The directory that lists the devices that a block device is made of
 /// (Documentation/ABI/stable/sysfs-block). Its snapshot is the names, separated by spaces.
 pub const SLAVES: &str = "slaves";
 
-/// How many bits of a range's length one level of parts takes, and how many levels there are. Two
-/// parts fall on one range by chance in one of a million cases, and then they only keep each other
-/// out.
+/// How many bits of a range's length one level of parts uses, and how many levels there are. The
+/// chance that two parts get the same range is one in a million; such parts then exclude each
+/// other.
 const LEVEL_BITS: u32 = 20;
 const LEVELS: u32 = 3;
 
-/// How many devices may be stacked on each other (device mapper on md on loop …). What lies deeper
-/// is not looked at.
+/// How many devices may be stacked on each other (device mapper on md on loop …). Deeper devices
+/// are ignored.
 const MAX_STACK: usize = 8;
 
-/// A range of the bytes of a medium. The numbers are no offsets: they only tell which ranges
+/// A range of the bytes of a medium. The numbers are not offsets; they only show which ranges
 /// overlap.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Extent {
-    /// What the range is of: a USB device, a SCSI or NVMe unit, a disk, the file of a loop device,
-    /// or the device itself.
+    /// What the range belongs to: a USB device, a SCSI or NVMe unit, a disk, the file of a loop
+    /// device, or the device itself.
     pub medium: SysPath,
     /// The first number of the range.
     pub first: u64,
@@ -55,7 +55,8 @@ impl Extent {
         }
     }
 
-    /// The range of a part with this name. Below the last level a part is the whole.
+    /// The range of the part with this name. Below the last level, a part has the range of the
+    /// whole.
     pub fn part(self, name: &str) -> Self {
         let length = (self.last - self.first + 1) >> LEVEL_BITS;
         if length == 0 {
@@ -69,19 +70,17 @@ impl Extent {
         }
     }
 
-    /// Whether the two have a byte in common.
     pub fn overlaps(&self, other: &Extent) -> bool {
         self.medium == other.medium && self.first <= other.last && other.first <= self.last
     }
 
-    /// Whether all of `other` is in `self`.
     fn covers(&self, other: &Extent) -> bool {
         self.medium == other.medium && self.first <= other.first && other.last <= self.last
     }
 }
 
-/// Where a device's bytes lie; at least one extent. A `node:` is the device that sysfs has under
-/// its number.
+/// Where a device's bytes are; at least one extent. For a static node, the extents of the device
+/// that sysfs has under its number.
 pub fn extents(device: &Device, inventory: &Inventory) -> Vec<Extent> {
     let mut found = extents_of(inventory.real(device), inventory, 0);
     found.sort();
@@ -95,8 +94,9 @@ pub fn overlap(one: &[Extent], other: &[Extent]) -> bool {
         .any(|one| other.iter().any(|other| one.overlaps(other)))
 }
 
-/// The other devices whose bytes this device exposes: who has the device has them. Not those that
-/// it is itself a part of, and not control nodes, which are ways to bytes and not bytes.
+/// The other devices whose bytes this device exposes: a process that can open this device can
+/// access them. Excludes the devices that this one is a part of, and control nodes, which lead to
+/// bytes but have none.
 pub fn exposed<'a>(device: &'a Device, inventory: &'a Inventory) -> Vec<&'a Device> {
     let device = inventory.real(device);
     let Some(place) = medium_directory(device) else {
@@ -133,9 +133,9 @@ pub fn exposed<'a>(device: &'a Device, inventory: &'a Inventory) -> Vec<&'a Devi
     exposed
 }
 
-/// What a block device is made of, all the way down: the device behind a loop device, the devices
-/// under one of the device mapper's or md's; none for other devices. Of a partition: what its disk
-/// is made of.
+/// All devices that a block device is made of, directly or indirectly: the device behind a loop
+/// device, the devices under a device-mapper or md device; none for other devices. For a partition,
+/// the devices that its disk is made of.
 pub fn made_of<'a>(device: &'a Device, inventory: &'a Inventory) -> Vec<&'a Device> {
     let mut found: Vec<&Device> = Vec::new();
     let mut next = vec![inventory.real(device)];
@@ -154,8 +154,7 @@ pub fn made_of<'a>(device: &'a Device, inventory: &'a Inventory) -> Vec<&'a Devi
     found
 }
 
-/// The devices that a loop device is over, and those that these are over where they are loop
-/// devices, too.
+/// The devices that back a loop device, followed through further loop devices.
 pub fn behind_loops<'a>(device: &'a Device, inventory: &'a Inventory) -> Vec<&'a Device> {
     let behind = |device: &&'a Device| block_at(disk_of(device, inventory), inventory);
     std::iter::successors(behind(&device), behind)
@@ -163,8 +162,8 @@ pub fn behind_loops<'a>(device: &'a Device, inventory: &'a Inventory) -> Vec<&'a
         .collect()
 }
 
-/// The loop devices that are over one of these block devices, each with that device. (The kernel
-/// lists device-mapper and md devices among a device's `holders`, and loop devices not.)
+/// The loop devices that are backed by one of these block devices, each with that device. (The
+/// kernel lists device-mapper and md devices in the `holders` of a device, but not loop devices.)
 pub fn loops_over<'a>(blocks: &[&'a Device], inventory: &'a Inventory) -> Vec<(&'a Device, &'a Device)> {
     let over = |it: &'a Device| {
         let file = file_in_dev(it)?;
@@ -180,11 +179,11 @@ pub fn loops_over<'a>(blocks: &[&'a Device], inventory: &'a Inventory) -> Vec<(&
     inventory.starting_with(VIRTUAL_BLOCKS).filter_map(over).collect()
 }
 
-/// Where loop, device-mapper and md devices are, whatever they are made of.
+/// The directory of loop, device-mapper and md devices, whatever they are made of.
 const VIRTUAL_BLOCKS: &str = "/sys/devices/virtual/block/";
 
-/// The block devices elsewhere in sysfs that may have bytes of another one, and their partitions:
-/// those made of block devices, and loop devices.
+/// Block devices outside the medium's directory that may have bytes of another device, and their
+/// partitions: devices made of block devices, and loop devices.
 fn over_others(inventory: &Inventory) -> Vec<&Device> {
     let may_be = |it: &&Device| {
         let disk = disk_of(it, inventory);
@@ -194,7 +193,7 @@ fn over_others(inventory: &Inventory) -> Vec<&Device> {
     inventory.starting_with(VIRTUAL_BLOCKS).filter(may_be).collect()
 }
 
-/// The file of a loop device where it can be a device node: those are in /dev.
+/// The backing file of a loop device, if the file is in /dev and can thus be a device node.
 fn file_in_dev(device: &Device) -> Option<&str> {
     device
         .attribute(BACKING_FILE)
@@ -245,7 +244,7 @@ fn has_namespaces_elsewhere(inventory: &Inventory) -> bool {
     inventory.starting_with(NVME_SUBSYSTEMS).any(is_block)
 }
 
-/// The range of a device that is no partition, as sysfs places it.
+/// The extent of a device that is not a partition, by its position in sysfs.
 fn own_extent(device: &Device, inventory: &Inventory) -> Extent {
     let mut usb = None;
     let mut unit = None;
@@ -257,12 +256,11 @@ fn own_extent(device: &Device, inventory: &Inventory) -> Extent {
                 usb = Some(&above.syspath);
                 break;
             }
-            // All nodes of one unit are ways to the same bytes: sda, sg0, bsg/0:0:0:0; st0, nst0;
-            // sr0.
+            // All nodes of one unit lead to the same bytes: sda, sg0, bsg/0:0:0:0; st0, nst0; sr0.
             ("scsi", Some("scsi_device")) => unit = Some(&above.syspath),
             ("hid", _) => hid = Some(&above.syspath),
-            // event7, js0 and mouse0 have the same events: the last of these is what they lie
-            // below.
+            // event7, js0 and mouse0 report the same events; the topmost input device is their
+            // medium.
             ("input", _) => input = Some(&above.syspath),
             ("nvme", _) => {
                 let medium = Extent::whole(above.syspath.clone());
@@ -283,7 +281,7 @@ fn own_extent(device: &Device, inventory: &Inventory) -> Extent {
         (usb, _, hid, input) if hid.is_some() || input.is_some() => {
             let parts = [usb, hid, input].into_iter().flatten();
             let mut parts = parts.map(SysPath::as_str);
-            // There is one at least.
+            // There is always at least one part.
             let medium = parts.next().unwrap_or_default();
             parts.fold(Extent::whole(SysPath::new(medium)), Extent::part)
         }
@@ -299,19 +297,19 @@ fn namespace(name: &str) -> &str {
     instance.unwrap_or(name)
 }
 
-/// The directory of sysfs below which the nodes lie that a device's node may expose beside its own;
-/// `None` where there can be none.
+/// The directory of sysfs that contains the other nodes that a device's node may expose; `None` for
+/// a device that exposes no other node.
 fn medium_directory(device: &Device) -> Option<SysPath> {
     let path = &device.syspath;
     match subsystem(device) {
         "usb" | "nvme" | "block" => Some(path.clone()),
-        // Above these is the directory of their class, and above that the unit or the HID device.
+        // The parent directory is that of the class; above it is the unit or the HID device.
         "hidraw" | "input" | "scsi_generic" | "bsg" | "scsi_tape" => path.ancestors().nth(1),
         _ => None,
     }
 }
 
-/// The devices that one is directly made of.
+/// The devices that a block device is directly made of.
 fn under<'a>(device: &'a Device, inventory: &'a Inventory) -> Vec<&'a Device> {
     if let Some(device) = block_at(device, inventory) {
         return vec![device];
@@ -324,7 +322,7 @@ fn under<'a>(device: &'a Device, inventory: &'a Inventory) -> Vec<&'a Device> {
     inventory.iter().filter(is_one).collect()
 }
 
-/// The block device that a loop device is over.
+/// The block device that backs a loop device.
 fn block_at<'a>(device: &Device, inventory: &'a Inventory) -> Option<&'a Device> {
     let file = file_in_dev(device)?;
     let is_it = |it: &&Device| {
@@ -356,7 +354,7 @@ fn is_block(device: &Device) -> bool {
         .is_some_and(|node| node.num.kind == DevKind::Block)
 }
 
-/// Whether the node is a way past the nodes of its medium, and has no bytes of its own.
+/// Whether the node bypasses the other nodes of its medium and has no bytes itself.
 fn is_control_node(device: &Device) -> bool {
     matches!(subsystem(device), "usb" | "nvme" | "scsi_generic" | "bsg")
 }
@@ -365,8 +363,9 @@ fn subsystem(device: &Device) -> &str {
     device.subsystem.as_deref().unwrap_or_default()
 }
 
-/// FNV-1a, 64 bits: the same on every build, which the standard library's hasher does not promise.
-/// `seed` makes several of it. Names of devices are the kernel's: nobody chooses them to collide.
+/// FNV-1a, 64 bits. It is the same in every build, which the standard library's hasher does not
+/// guarantee. `seed` selects one of several hash functions. The kernel names devices, so nobody can
+/// choose names that collide.
 pub fn fnv(text: &str, seed: u8) -> u64 {
     [seed]
         .iter()
@@ -377,7 +376,7 @@ pub fn fnv(text: &str, seed: u8) -> u64 {
 }
 
 /// A hash whose high bits depend on all of `hash` (FNV's high bits hardly depend on the last byte
-/// of a name): the finaliser of MurmurHash3, 64 bits, shortened.
+/// of a name): a shortened form of MurmurHash3's 64 bit finalizer.
 fn mixed(hash: u64) -> u64 {
     let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53)

@@ -1,19 +1,19 @@
-//! Serial numbers as devices have them, and as udev spells them.
+//! Serial numbers, as reported by devices and as rewritten by udev.
 
-/// Whether a serial number that somebody wrote is this one of a device: written as it is, or as
-/// udev shows it (ID_SERIAL_SHORT, and in the names of links).
+/// Whether a serial number in a request is the serial number of this device: either as the device
+/// reports it or as udev shows it (ID_SERIAL_SHORT, and in the names of links).
 ///
-/// White space at the end of a serial number does not count: it is not seen in the attribute's
-/// snapshot.
+/// Trailing white space in a serial number is ignored, because the snapshot of the attribute does
+/// not include it.
 pub(crate) fn same(actual: &str, written: &str) -> bool {
     actual.trim_end() == written.trim_end() || as_udev_spells(actual) == written
 }
 
-/// How udev's usb_id spells a serial number: white space at both ends goes, each run of it becomes
-/// one `_`, and so does each other ASCII character that is neither a letter, a digit nor one of
-/// `#+-.:=@_`; other UTF-8 stays (systemd, udev_replace_whitespace and udev_replace_chars in
-/// src/shared/udev-util.c, allow_listed_char_for_devnode in src/shared/device-nodes.c). A `\x`
-/// stays there as well.
+/// How udev's usb_id rewrites a serial number: it removes white space at both ends, and replaces
+/// each inner run of white space and each other ASCII character that is neither a letter, a digit
+/// nor one of `#+-.:=@_` by one `_`. Other UTF-8 characters and `\x` stay (systemd,
+/// udev_replace_whitespace and udev_replace_chars in src/shared/udev-util.c,
+/// allow_listed_char_for_devnode in src/shared/device-nodes.c).
 pub(crate) fn as_udev_spells(serial: &str) -> String {
     let words: Vec<&str> = serial.split_ascii_whitespace().collect();
     let joined = words.join("_");
@@ -64,14 +64,14 @@ mod tests {
     }
 
     #[test]
-    fn only_an_escape_keeps_its_backslash() {
+    fn a_backslash_stays_only_in_an_escape() {
         assert_eq!(as_udev_spells("a\\x20b"), "a\\x20b");
         assert_eq!(as_udev_spells("a\\b(x\\"), "a_b_x_");
     }
 
     proptest! {
         #[test]
-        fn udevs_spelling_is_final_and_never_longer(serial in ".{0,40}") {
+        fn rewriting_twice_changes_nothing_and_no_text_gets_longer(serial in ".{0,40}") {
             let spelled = as_udev_spells(&serial);
             prop_assert!(spelled.len() <= serial.len());
             prop_assert_eq!(as_udev_spells(&spelled), spelled.clone());

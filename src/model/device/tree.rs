@@ -1,5 +1,5 @@
-//! The host's devices as people want to see them: buses, hubs, devices and nodes, who holds each,
-//! in the order in which one would count.
+//! The host's devices as a tree for display: buses, hubs, devices and nodes with their holders,
+//! sorted naturally (2 before 10).
 //!
 //! Must not know how a tree is drawn.
 
@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::model::device::{DevNode, Device, SysPath};
 use crate::model::oci::engine::printable;
 
-/// The sysfs attributes that a tree is made of, for
+/// The sysfs attributes that the tree shows, for
 /// [`crate::model::request::facts_needed::FactsNeeded`].
 pub const ATTRIBUTES: [&str; 6] = [
     "manufacturer",
@@ -23,27 +23,26 @@ pub const ATTRIBUTES: [&str; 6] = [
     "name",
 ];
 
-/// A container that has a device inside.
+/// A container that has a device attached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Holder {
-    /// What people call the container.
+    /// The name of the container, for display.
     pub container: String,
-    /// The node's path inside.
+    /// The path of the node in the container.
     pub path: PathBuf,
 }
 
-/// Who holds what: by the device.
+/// The holders of each device.
 pub type Holders = BTreeMap<SysPath, Vec<Holder>>;
 
-/// A line of the tree, and what hangs on it.
+/// A line of the tree, with the lines below it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Branch {
-    /// The kernel's name; of a bus the directory below `/sys/devices`.
+    /// The kernel's name; for a bus, the directory below `/sys/devices`.
     pub name: String,
-    /// The device; `None` for a bus.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub syspath: Option<SysPath>,
-    /// What it is: maker and model, as far as known.
+    /// Maker and model, as far as known.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub description: String,
     /// `VID:PID` of a USB device.
@@ -52,20 +51,18 @@ pub struct Branch {
     /// The serial number of a USB device.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
-    /// The driver that serves it: its own, or that of the nearest device between it and the line
-    /// above.
+    /// The driver of this device, or else of the nearest device between it and the line above.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub driver: Option<String>,
-    /// Its node on the host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<DevNode>,
-    /// The containers that have it inside.
+    /// The containers that have the device attached.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub holders: Vec<Holder>,
-    /// How many nodes of this bus are not shown.
+    /// How many nodes of this bus are hidden.
     #[serde(skip_serializing_if = "is_zero")]
     pub hidden: usize,
-    /// What hangs on it.
+    /// The lines below this one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub branches: Vec<Branch>,
 }
@@ -74,9 +71,9 @@ fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 
-/// The tree of these devices, a bus at each root. Shown is what has a node, every USB device, and
-/// what they hang on; of the kernel's own (`/sys/devices/virtual`) only what somebody holds, unless
-/// `all` of it is wanted.
+/// The tree of these devices, with a bus at each root. Shows each device with a node, each USB
+/// device, and the devices above them. Of the kernel's virtual devices (`/sys/devices/virtual`),
+/// shows only those with a holder, unless `all` is true.
 pub fn tree(devices: &[Device], holders: &Holders, all: bool) -> Vec<Branch> {
     let known: BTreeMap<&SysPath, &Device> = devices.iter().map(|device| (&device.syspath, device)).collect();
     let shown = shown(&known, holders, all);
@@ -108,7 +105,7 @@ pub fn tree(devices: &[Device], holders: &Holders, all: bool) -> Vec<Branch> {
     buses
 }
 
-/// The devices that have a line of their own.
+/// The devices that get their own line.
 fn shown(known: &BTreeMap<&SysPath, &Device>, holders: &Holders, all: bool) -> BTreeSet<SysPath> {
     let mut shown: BTreeSet<SysPath> = known
         .values()
@@ -120,7 +117,7 @@ fn shown(known: &BTreeMap<&SysPath, &Device>, holders: &Holders, all: bool) -> B
         })
         .map(|device| device.syspath.clone())
         .collect();
-    // The controller that something hangs on; bridges between controllers say nothing.
+    // Show the innermost controller; bridges between controllers add no information.
     let controllers: Vec<SysPath> = shown
         .iter()
         .filter_map(|path| {
@@ -136,7 +133,7 @@ fn shown(known: &BTreeMap<&SysPath, &Device>, holders: &Holders, all: bool) -> B
     shown
 }
 
-/// The directory below `/sys/devices` that a device lies in.
+/// The directory below `/sys/devices` that contains a device.
 fn bus(path: &SysPath) -> &str {
     let below = path.as_str().strip_prefix("/sys/devices/").unwrap_or_default();
     below.split('/').next().unwrap_or_default()
@@ -184,11 +181,11 @@ fn branch(
         syspath: Some(path.clone()),
         description: description(device, known),
         id: id.map(|(vendor, product)| format!("{vendor}:{product}")),
-        // A root hub's "serial number" is the address of its controller, which is the line above.
+        // The "serial number" of a root hub is the address of its controller, which the line above
+        // shows.
         serial: usb("serial")
             .filter(|serial| !serial.is_empty() && above.is_none_or(|above| serial != above.name())),
-        // Every USB device has the driver of that name; which serve its functions, the lines below
-        // say.
+        // Every USB device has the driver `usb`; the lines below show the drivers of its functions.
         driver: driver
             .filter(|driver| !is_usb || driver != "usb")
             .map(|driver| printable(&driver)),
@@ -202,13 +199,13 @@ fn branch(
 /// The vendor id of the root hubs (usb.ids).
 const LINUX_FOUNDATION: &str = "1d6b";
 
-/// Vendor and model: what the device says of itself (USB), else what udev's database says, else the
-/// name that the kernel gives an input or media device.
+/// Vendor and model: from the USB device itself, else from udev's database, else the name that the
+/// kernel gives to an input or media device.
 fn description(device: &Device, known: &BTreeMap<&SysPath, &Device>) -> String {
     let attribute = |name: &str| device.attribute(name).unwrap_or_default();
     let property = |key: &str| device.properties.get(key).map(String::as_str).unwrap_or_default();
     let its_own = || match attribute("idVendor") {
-        // A root hub's "manufacturer" is the kernel with its version.
+        // The "manufacturer" of a root hub is the kernel with its version.
         LINUX_FOUNDATION => printable(attribute("product")),
         _ => join(attribute("manufacturer"), attribute("product")),
     };
@@ -254,7 +251,7 @@ fn first<const N: usize>(texts: [String; N]) -> String {
         .unwrap_or_default()
 }
 
-/// Vendor and model; the vendor only once.
+/// Vendor and model, without repeating the vendor.
 fn join(maker: &str, model: &str) -> String {
     let (maker, model) = (printable(maker), printable(model));
     if model.starts_with(&maker) || maker.is_empty() {
@@ -264,7 +261,7 @@ fn join(maker: &str, model: &str) -> String {
     }
 }
 
-/// As one counts: `1-1.2` before `1-1.10`; the kernel's own at the end.
+/// Natural order: `1-1.2` before `1-1.10`; virtual devices at the end.
 fn sort(branches: &mut [Branch]) {
     let is_last = |branch: &Branch| branch.syspath.is_none() && branch.name == "virtual";
     branches.sort_by(|a, b| {
@@ -274,7 +271,7 @@ fn sort(branches: &mut [Branch]) {
     });
 }
 
-/// Digits by their value, everything else by its letters.
+/// Compares numbers by their value and everything else by characters.
 fn natural(a: &str, b: &str) -> Ordering {
     let (mut a, mut b) = (a, b);
     loop {
@@ -294,7 +291,7 @@ fn natural(a: &str, b: &str) -> Ordering {
     }
 }
 
-/// The number that a text begins with, and what follows it. Eighteen digits fit.
+/// The number at the beginning of a text, and the rest. Eighteen digits fit.
 fn number(text: &str) -> (Option<u64>, &str) {
     let digits = text.bytes().take(18).take_while(u8::is_ascii_digit).count();
     (text[..digits].parse().ok(), &text[digits..])
@@ -312,7 +309,7 @@ mod tests {
     use crate::model::device::recorded;
     use proptest::prelude::*;
 
-    /// The tree as text: a line each, indented, with its node and holders.
+    /// The tree as text: one indented line per device, with node and holders.
     fn text(branches: &[Branch], depth: usize) -> String {
         let mut all = String::new();
         for branch in branches {
@@ -338,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn adapters_hang_on_their_hub_and_say_who_holds_them() {
+    fn adapters_are_below_their_hub_and_show_their_holders() {
         let mut devices = recorded::hub_with_two_adapters();
         devices.push(recorded::virtual_device("tty", "tty7", "/dev/tty7", 4, 7));
         let tty = recorded::with_node(&devices, "/dev/ttyUSB1").syspath.clone();
@@ -370,7 +367,7 @@ virtual
     }
 
     #[test]
-    fn all_shows_the_kernel_s_own_too() {
+    fn all_shows_virtual_devices_too() {
         let devices = [recorded::virtual_device("tty", "tty7", "/dev/tty7", 4, 7)];
         let shown = tree(&devices, &Holders::new(), true);
         assert_eq!(text(&shown, 0), "virtual\n  tty7 /dev/tty7\n");
@@ -378,7 +375,7 @@ virtual
     }
 
     #[test]
-    fn a_device_is_described_by_maker_and_model_and_the_maker_is_said_once() {
+    fn a_description_names_maker_and_model_without_repeating_the_maker() {
         assert_eq!(join("FTDI", "FT232R USB UART"), "FTDI FT232R USB UART");
         assert_eq!(join("FTDI", "FTDI cable"), "FTDI cable");
         assert_eq!(join("", "cable"), "cable");
@@ -386,7 +383,7 @@ virtual
         assert_eq!(join("\u{1b}[2J", "x"), "[2J x");
     }
 
-    /// A device of which a few facts are known.
+    /// A device with a few facts.
     fn device(path: &str, subsystem: &str, facts: &[(&str, &str)]) -> Device {
         let mut device = Device::new(SysPath::new(path));
         device.subsystem = Some(subsystem.to_owned());
@@ -408,7 +405,7 @@ virtual
     }
 
     #[test]
-    fn a_description_is_what_the_device_says_of_itself_else_what_the_database_or_the_kernel_says() {
+    fn a_description_comes_from_the_device_else_from_the_database_or_the_kernel() {
         let usb = ("devtype", "usb_device");
         let database = [
             ("ID_VENDOR_FROM_DATABASE", "Future Technology"),
@@ -427,7 +424,7 @@ virtual
             ("usb", [&[usb], &itself[..], &database].concat(), "FTDI Cable"),
             ("usb", [&[usb], &database[..]].concat(), "Future Technology FT232"),
             ("usb", [&[usb], &root_hub[..]].concat(), "xHCI"),
-            // Not of a USB device, or not of one on PCI.
+            // Neither a USB device nor on PCI.
             ("usb", [&itself[..], &database].concat(), ""),
             (
                 "pci",
@@ -455,7 +452,7 @@ virtual
     }
 
     #[test]
-    fn serial_number_and_driver_are_those_that_the_line_above_does_not_say() {
+    fn serial_number_and_driver_are_shown_unless_the_line_above_implies_them() {
         let hub = "/sys/devices/pci0000:00/0000:00:14.0/usb1";
         let usb = |path: &str, serial: &str, driver: &str| {
             let facts = [("devtype", "usb_device"), ("serial", serial), ("driver", driver)];
@@ -494,7 +491,7 @@ virtual
         );
         let below: Vec<_> = root_hub.branches.iter().map(told).collect();
         assert_eq!(below, [["A", ""], ["", "usbip-host"], ["", "usb"]]);
-        // Without a line above, nothing says it yet.
+        // Without a line above, both are shown.
         assert_eq!(
             told(&tree(&devices[1..2], &Holders::new(), false)[0].branches[0])[0],
             "0000:00:14.0"
@@ -502,7 +499,7 @@ virtual
     }
 
     #[test]
-    fn buses_are_sorted_with_the_kernels_own_last_and_empty_ones_are_left_out() {
+    fn buses_are_sorted_with_virtual_devices_last_and_empty_buses_are_omitted() {
         let node = |bus: &str, name: &str| Device {
             node: recorded::virtual_device("tty", name, &format!("/dev/{name}"), 4, 7).node,
             ..device(&format!("/sys/devices/{bus}/{name}"), "tty", &[])
@@ -533,7 +530,7 @@ virtual
     }
 
     #[test]
-    fn json_tells_how_many_nodes_are_hidden_where_some_are() {
+    fn json_has_the_number_of_hidden_nodes_if_there_are_any() {
         let mut devices = recorded::hub_with_two_adapters();
         devices.push(recorded::virtual_device("tty", "tty7", "/dev/tty7", 4, 7));
         let shown = serde_json::to_value(tree(&devices, &Holders::new(), false)).unwrap();
@@ -542,7 +539,7 @@ virtual
     }
 
     #[test]
-    fn ports_are_in_the_order_in_which_one_counts() {
+    fn ports_are_sorted_naturally() {
         let mut names = ["1-1.10", "1-1.2", "1-1", "usb10", "usb2", "sda1", "sda"];
         names.sort_by(|a, b| natural(a, b));
         assert_eq!(names, ["1-1", "1-1.2", "1-1.10", "sda", "sda1", "usb2", "usb10"]);
@@ -551,7 +548,7 @@ virtual
 
     proptest! {
         #[test]
-        fn the_order_is_an_order(a in "[a-c0-2.:-]{0,6}", b in "[a-c0-2.:-]{0,6}", c in "[a-c0-2.:-]{0,6}") {
+        fn the_order_is_total(a in "[a-c0-2.:-]{0,6}", b in "[a-c0-2.:-]{0,6}", c in "[a-c0-2.:-]{0,6}") {
             prop_assert_eq!(natural(&a, &b), natural(&b, &a).reverse());
             if natural(&a, &b) != Ordering::Greater && natural(&b, &c) != Ordering::Greater {
                 prop_assert_ne!(natural(&a, &c), Ordering::Greater);

@@ -1,6 +1,6 @@
-//! What a USB device says that it is, before any driver is bound: the classes in its descriptors.
+//! The classes in the descriptors of a USB device, known before any driver is bound.
 //!
-//! Must not know what follows from it (`policy`), nor where the descriptors are read.
+//! Must not know what follows from them (`policy`) or where the descriptors are read.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -8,15 +8,15 @@ use std::fmt::Write;
 /// The class of hubs (linux/usb/ch9.h, USB_CLASS_HUB).
 const HUB: u8 = 9;
 
-/// The class of human interface devices (USB_CLASS_HID), and the subclass of those that a BIOS
-/// understands: keyboards and mice (HID 1.11, 4.2).
+/// The class of human interface devices (USB_CLASS_HID), and the subclass of those with a boot
+/// interface, which a BIOS supports: keyboards and mice (HID 1.11, 4.2).
 const HID: u8 = 3;
 const BOOT: u8 = 1;
 
-/// The length of a device descriptor, and where its class stands (USB 2.0, table 9-8).
+/// The length of a device descriptor, and the offset of its class (USB 2.0, table 9-8).
 const DEVICE: (usize, usize) = (18, 4);
 
-/// The type of an interface descriptor, its length, and where its class stands; the subclass
+/// The type of an interface descriptor, its length, and the offset of its class, which the subclass
 /// follows (table 9-12).
 const INTERFACE: (u8, usize, usize) = (4, 9, 5);
 
@@ -30,8 +30,8 @@ pub struct UsbClasses {
 
 impl UsbClasses {
     /// Reads sysfs' attribute `descriptors`: the device descriptor, then those of each
-    /// configuration as the device sent them (Documentation/ABI/stable/sysfs-bus-usb). `None` where
-    /// not even the first is whole.
+    /// configuration as the device sent them (Documentation/ABI/stable/sysfs-bus-usb). `None` if
+    /// the device descriptor is incomplete.
     pub fn in_descriptors(bytes: &[u8]) -> Option<Self> {
         let device = *bytes.get(..DEVICE.0)?.get(DEVICE.1)?;
         let mut interfaces = BTreeSet::new();
@@ -42,7 +42,7 @@ impl UsbClasses {
             if kind == INTERFACE.0 && descriptor.len() >= INTERFACE.1 {
                 interfaces.insert((descriptor[INTERFACE.2], descriptor[INTERFACE.2 + 1]));
             }
-            // A length of 0 or 1 is nonsense: the next byte may make sense again.
+            // A length of 0 or 1 is invalid: skip two bytes and continue.
             rest = rest.get(length.max(2)..).unwrap_or_default();
         }
         Some(Self { device, interfaces })
@@ -58,7 +58,7 @@ impl UsbClasses {
         text
     }
 
-    /// Reads [`UsbClasses::to_text`]'s text.
+    /// Parses the output of [`UsbClasses::to_text`].
     pub fn from_text(text: &str) -> Option<Self> {
         let mut parts = text.split(':');
         let number = |digits: &str| u8::from_str_radix(digits, 16).ok();
@@ -69,17 +69,16 @@ impl UsbClasses {
         Some(Self { device, interfaces })
     }
 
-    /// Whether it is a hub.
     pub fn is_hub(&self) -> bool {
         self.device == HUB
     }
 
-    /// Whether it says of itself that it is a keyboard or a mouse.
+    /// Whether an interface is that of a boot keyboard or mouse.
     pub fn is_keyboard_or_mouse(&self) -> bool {
         self.interfaces.contains(&(HID, BOOT))
     }
 
-    /// Whether a part of it is a human interface device: keyboard, joystick, security key, power
+    /// Whether an interface is a human interface device: keyboard, joystick, security key, power
     /// supply.
     pub fn has_hid(&self) -> bool {
         self.interfaces.iter().any(|(class, _)| *class == HID)
@@ -91,13 +90,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A keyboard's, as sysfs has them.
+    /// The descriptors of a keyboard, as in sysfs.
     const KEYBOARD: &[u8] = b"\x12\x01\x10\x01\x00\x00\x00\x08\x6d\x04\x1c\xc3\x00\x64\x01\x02\x00\x01\
         \x09\x02\x22\x00\x01\x01\x00\xa0\x2d\x09\x04\x00\x00\x01\x03\x01\x01\x00\
         \x09\x21\x10\x01\x21\x01\x22\x41\x00\x07\x05\x81\x03\x08\x00\x0a";
 
     #[test]
-    fn a_keyboard_says_so() {
+    fn a_keyboard_is_recognized() {
         let classes = UsbClasses::in_descriptors(KEYBOARD).unwrap();
         assert_eq!(classes.to_text(), "00:0301");
         assert!(classes.is_keyboard_or_mouse() && classes.has_hid() && !classes.is_hub());
@@ -111,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_is_read_as_far_as_it_goes() {
+    fn truncated_descriptors_are_read_as_far_as_possible() {
         assert_eq!(UsbClasses::in_descriptors(&KEYBOARD[..17]), None);
         let cut = UsbClasses::in_descriptors(&KEYBOARD[..30]).unwrap();
         assert_eq!(cut.to_text(), "00");
@@ -119,14 +118,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_descriptors_make_it_panic_and_all_are_written_down_whole(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn no_descriptors_cause_a_panic_and_classes_survive_formatting(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             if let Some(classes) = UsbClasses::in_descriptors(&bytes) {
                 prop_assert_eq!(UsbClasses::from_text(&classes.to_text()), Some(classes));
             }
         }
 
         #[test]
-        fn no_text_makes_it_panic(text in "[0-9a-f:é]{0,20}") {
+        fn no_text_causes_a_panic(text in "[0-9a-f:é]{0,20}") {
             let _ = UsbClasses::from_text(&text);
         }
     }

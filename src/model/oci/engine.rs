@@ -1,8 +1,8 @@
-//! Which engine started a container, and what people call it: from the bundle's path and the
+//! The engine that started a container, and the container's name: from the bundle's path and the
 //! engine's annotations.
 //!
-//! For display only. Annotations are as true as whoever wrote them: nothing is decided by what is
-//! said here.
+//! For display only. Whoever wrote the annotations may have lied, so no decision depends on these
+//! values.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,15 +10,14 @@ use std::path::{Component, Path};
 
 use serde::Serialize;
 
-/// An engine that is known by the bundles it makes.
+/// An engine, recognized by the bundles that it creates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
-    /// podman (libpod).
     Podman,
     /// Docker (moby).
     Docker,
-    /// containerd, with another client than Docker: CRI, nerdctl, ctr.
+    /// containerd with a client other than Docker: CRI, nerdctl, ctr.
     Containerd,
     /// CRI-O.
     #[serde(rename = "cri-o")]
@@ -38,9 +37,9 @@ impl fmt::Display for Engine {
 
 /// The engine of the container with this bundle and these annotations.
 ///
-/// Bundles lie in `…/overlay-containers/ID/userdata` (podman and CRI-O, which share
-/// containers/storage; CRI-O says in `io.container.manager` that it is it), in
-/// `…/io.containerd.runtime.v2.task/moby/ID` (Docker) or in another namespace of containerd.
+/// Bundles are in `…/overlay-containers/ID/userdata` (podman and CRI-O, which share
+/// containers/storage; CRI-O names itself in `io.container.manager`), in
+/// `…/io.containerd.runtime.v2.task/moby/ID` (Docker), or in another namespace of containerd.
 pub fn engine(bundle: &Path, annotations: &BTreeMap<String, String>) -> Option<Engine> {
     let parts: Vec<&str> = bundle
         .components()
@@ -62,8 +61,8 @@ pub fn engine(bundle: &Path, annotations: &BTreeMap<String, String>) -> Option<E
     }
 }
 
-/// The keys in which an engine says namespace, pod and container of a Kubernetes pod; and nerdctl
-/// its one name.
+/// The annotations with namespace, pod and container of a Kubernetes pod; nerdctl has one
+/// annotation for the name.
 const NAMES: [&[&str]; 3] = [
     &[
         "io.kubernetes.cri.sandbox-namespace",
@@ -78,12 +77,12 @@ const NAMES: [&[&str]; 3] = [
     &["nerdctl/name"],
 ];
 
-/// Where CRI-O says what it calls a container: `k8s_CONTAINER_POD_NAMESPACE_UID_ATTEMPT`
-/// (internal/factory/container, SetNameAndID). No name of Kubernetes has an underscore.
+/// CRI-O's annotation for the name of a container: `k8s_CONTAINER_POD_NAMESPACE_UID_ATTEMPT`
+/// (internal/factory/container, SetNameAndID). Names in Kubernetes contain no underscore.
 const CRIO_NAME: &str = "io.kubernetes.cri-o.Name";
 
-/// What the annotations call the container: `namespace/pod/container` in Kubernetes. `None` where
-/// they do not say.
+/// The name of the container in its annotations; `namespace/pod/container` in Kubernetes. `None` if
+/// there is none.
 pub fn name(annotations: &BTreeMap<String, String>) -> Option<String> {
     let said = NAMES.iter().find_map(|keys| {
         let parts: Option<Vec<&str>> = keys
@@ -96,14 +95,14 @@ pub fn name(annotations: &BTreeMap<String, String>) -> Option<String> {
         .map(|name| printable(&name))
 }
 
-/// CRI-O knows the keys above only from kubelet; other clients need not say them.
+/// CRI-O has the annotations above only from kubelet; other clients may omit them.
 fn crio_name(name: &str) -> Option<String> {
     let mut parts = name.strip_prefix("k8s_")?.split('_');
     let (container, pod, namespace) = (parts.next()?, parts.next()?, parts.next()?);
     Some(format!("{namespace}/{pod}/{container}"))
 }
 
-/// An id as people know it: of an engine's 64 digits the first twelve.
+/// An id for display: the first twelve of an engine's 64 digits.
 pub fn short_id(id: &str) -> &str {
     match id.len() {
         64 => id.get(..12).unwrap_or(id),
@@ -114,8 +113,8 @@ pub fn short_id(id: &str) -> &str {
 /// The longest name that is shown, in characters.
 const MAX_NAME: usize = 80;
 
-/// Untrusted text (an annotation, a string of a USB device) as a terminal may show it: no control
-/// characters, no direction marks, no more than 80 characters.
+/// Untrusted text (an annotation, a string of a USB device) that is safe for a terminal: no control
+/// characters, no direction marks, at most 80 characters.
 pub fn printable(text: &str) -> String {
     let is_plain = |letter: &char| !letter.is_control() && !is_invisible(*letter);
     let mut shown: String = text.trim().chars().filter(is_plain).take(MAX_NAME + 1).collect();
@@ -126,8 +125,7 @@ pub fn printable(text: &str) -> String {
     shown
 }
 
-/// Characters that take no room and can reorder what stands around them (Unicode's Bidi_Control,
-/// zero-width).
+/// Invisible characters that can reorder the text around them (Unicode's Bidi_Control, zero-width).
 fn is_invisible(letter: char) -> bool {
     matches!(letter, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
@@ -145,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_is_known_by_its_bundles() {
+    fn an_engine_is_recognized_by_its_bundles() {
         let none = annotations(&[]);
         let crio = annotations(&[("io.container.manager", "cri-o")]);
         let storage = Path::new("/var/lib/containers/storage/overlay-containers/0a1b/userdata");
@@ -165,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_of_a_pod_has_the_pod_s_name_and_its_own() {
+    fn a_container_of_a_pod_is_named_by_namespace_pod_and_container() {
         let cri = annotations(&[
             ("io.kubernetes.cri.sandbox-namespace", "lab"),
             ("io.kubernetes.cri.sandbox-name", "board-0"),
@@ -185,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn of_an_engines_id_the_first_twelve_digits_are_shown_and_of_others_all() {
+    fn an_engines_id_is_shortened_to_twelve_digits_and_other_ids_are_not() {
         assert_eq!(short_id(&"0123456789abcdef".repeat(4)), "0123456789ab");
         for id in ["lab", "0123456789abcdef", ""] {
             assert_eq!(short_id(id), id);
@@ -193,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_cut_ends_in_dots() {
+    fn a_truncated_name_ends_in_dots() {
         let name = "x".repeat(MAX_NAME);
         assert_eq!(printable(&name), name);
         assert_eq!(printable(&format!("{name}x")), format!("{name}…"));
@@ -206,7 +204,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_shown_is_short_and_has_no_control_characters(text in "[\\PC\n\u{1b}\u{9b}]{0,100}") {
+        fn displayed_text_is_short_and_has_no_control_characters(text in "[\\PC\n\u{1b}\u{9b}]{0,100}") {
             let shown = printable(&text);
             prop_assert!(shown.chars().count() <= MAX_NAME + 1);
             prop_assert!(!shown.chars().any(char::is_control));

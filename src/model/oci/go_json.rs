@@ -1,10 +1,10 @@
-//! JSON as Go's encoding/json decodes it into structs, which is what runc, and the engines, read
-//! config.json with.
+//! JSON as Go's encoding/json decodes it into structs; runc and the engines read config.json that
+//! way.
 //!
-//! Names of fields match in any case, also with the two letters that fold to ASCII ones (`ſ`, `K`);
-//! a field that is there twice is merged; null empties pointers, lists and maps and leaves anything
-//! else; unknown fields, numbers of any size in them, and what follows the document are passed
-//! over; a text that is not UTF-8 gets replacement characters. (Each seen with runc 1.1.5.)
+//! Names of fields match in any case, including the two letters that fold to ASCII ones (`ſ`, `K`).
+//! Duplicate fields are merged. null empties pointers, lists and maps and leaves anything else
+//! unchanged. Unknown fields, numbers of any size in them, and text after the document are skipped.
+//! Invalid UTF-8 becomes replacement characters. (Each observed with runc 1.1.5.)
 //!
 //! Must not know which fields there are.
 
@@ -16,20 +16,20 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 
 /// A value that a document is decoded into.
 pub(super) trait Fill {
-    /// What null does.
+    /// Applies null.
     fn empty(&mut self) {}
 
-    /// Takes a value that is not null.
+    /// Applies a value other than null.
     fn fill<'de, D: Deserializer<'de>>(&mut self, deserializer: D) -> Result<(), D::Error>;
 }
 
-/// A struct: names of its fields, and what each is decoded into.
+/// A struct whose fields are decoded by name.
 pub(super) trait Fields {
-    /// Takes the value of a field of this name.
+    /// Decodes the value of the field with this name.
     fn take<'de, A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error>;
 }
 
-/// Which JSON name belongs to which field of a struct.
+/// Maps JSON names to the fields of a struct.
 macro_rules! go_fields {
     ($name:ident { $($key:literal => $field:ident),* $(,)? }) => {
         impl $crate::model::oci::go_json::Fields for $name {
@@ -53,14 +53,15 @@ pub(super) use go_fields;
 /// Decodes the document at the beginning of a text.
 ///
 /// # Errors
-/// When it is not JSON, or a field has the wrong type.
+///
+/// If it is not JSON, or a field has the wrong type.
 pub(super) fn from_slice<T: Fill + Default>(json: &[u8]) -> Result<T, serde_json::Error> {
     let mut value = T::default();
     Into(&mut value).deserialize(&mut serde_json::Deserializer::from_slice(json))?;
     Ok(value)
 }
 
-/// Whether a name in a document is that of a field (encoding/json, fold.go).
+/// Whether a name in a document matches the name of a field (encoding/json, fold.go).
 pub(super) fn is_same(name: &str, field: &str) -> bool {
     let folded = |letter: char| match letter {
         'ſ' => 's',
@@ -70,7 +71,7 @@ pub(super) fn is_same(name: &str, field: &str) -> bool {
     name.chars().map(folded).eq(field.chars().map(folded))
 }
 
-/// Where the next value goes.
+/// The destination of the next value.
 pub(super) struct Into<'a, T>(pub &'a mut T);
 
 impl<'de, T: Fill> DeserializeSeed<'de> for Into<'_, T> {
@@ -116,8 +117,8 @@ impl<'de, T: Fields> Visitor<'de> for Struct<'_, T> {
     }
 }
 
-/// A text, read as bytes: serde_json refuses one that is not UTF-8, or has half of a surrogate
-/// pair.
+/// A string, read as bytes: serde_json refuses strings that are not UTF-8 or contain half of a
+/// surrogate pair.
 struct Text(String);
 struct TextSeed;
 

@@ -8,7 +8,6 @@ use crate::model::policy::{Denial, Policy, PolicyContext, Verdict};
 /// Whether a candidate may be attached now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// It may.
     Admitted,
     /// It depends on udev facts of this device, which udevd has not processed yet.
     Pending(SysPath),
@@ -110,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_udevd_must_process_is_pending_and_the_policy_decides_about_the_rest() {
+    fn a_candidate_is_pending_if_udev_decides_and_else_the_policy_decides() {
         let device = recorded::virtual_device("lab", "lab1", "/dev/lab1", 240, 1).syspath;
         let pending = vec![Decision::Pending(device)];
         let admitted = vec![Decision::Admitted];
@@ -131,7 +130,7 @@ mod tests {
         let [by_policy, all] = decisions("subsystem:lab;ready=udev", UdevState::Pending, Fallback::Nothing);
         assert!(matches!(by_policy[..], [Decision::Denied(_)]), "{by_policy:?}");
         assert_eq!(all, pending);
-        // What udev decides first is not denied before that.
+        // A candidate that depends on udev is pending, not denied.
         let [by_policy, _] = decisions(
             "subsystem:lab;only=tag:lab",
             UdevState::Pending,
@@ -153,9 +152,9 @@ mod tests {
         let mut admissions = Admissions::all(&candidates);
         for (candidate, decision) in admissions.admitted_mut(&candidates) {
             assert_eq!(candidate.device.syspath, device.syspath);
-            *decision = Decision::Waiting("another container has it".into());
+            *decision = Decision::Waiting("held by another container".into());
         }
-        let waiting = Decision::Waiting("another container has it".into());
+        let waiting = Decision::Waiting("held by another container".into());
         let pending = Decision::Pending(late.syspath.clone());
         let all: Vec<&Decision> = admissions.of(&candidates).map(|(_, decision)| decision).collect();
         assert_eq!(all, [&waiting, &pending]);

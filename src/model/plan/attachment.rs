@@ -11,9 +11,7 @@ use crate::model::device::{Access, DevNum, Device};
 /// A node as a container should have it. The ids are the container's own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeSpec {
-    /// The device number.
     pub num: DevNum,
-    /// Permission bits.
     pub mode: u32,
     /// Owner, in the container's user namespace.
     pub uid: u32,
@@ -31,10 +29,9 @@ pub enum NodeCreator {
     Other,
 }
 
-/// What is at a path in a container.
+/// What exists at a path in a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// Nothing.
     Vacant,
     /// Exactly the desired node or link.
     Same,
@@ -47,18 +44,15 @@ pub enum Found {
 pub struct Attachment {
     /// The device as it was at its last change: complete even when the device is gone.
     pub device: Device,
-    /// The access that was granted.
     pub access: Access,
-    /// The node.
     pub node: NodeSpec,
-    /// Who made the node.
     pub node_creator: NodeCreator,
     /// The links to the node, and who made each.
     pub links: BTreeMap<PathBuf, NodeCreator>,
     /// The sequence number of the last udev event that was announced in the container; `None`: none
     /// yet.
     pub announced: Option<u64>,
-    /// When the device was attached: seconds since 1970, by the host's clock. For people.
+    /// When the device was attached: seconds since 1970 by the host's clock, for display.
     #[serde(default)]
     pub since: u64,
 }
@@ -74,17 +68,14 @@ impl Attachments {
         self.0.get(path)
     }
 
-    /// The attachment whose node is at `path`, to be changed.
     pub fn get_mut(&mut self, path: &Path) -> Option<&mut Attachment> {
         self.0.get_mut(path)
     }
 
-    /// Adds an attachment.
     pub fn insert(&mut self, path: PathBuf, attachment: Attachment) {
         self.0.insert(path, attachment);
     }
 
-    /// Removes an attachment.
     pub fn remove(&mut self, path: &Path) -> Option<Attachment> {
         self.0.remove(path)
     }
@@ -94,23 +85,20 @@ impl Attachments {
         self.0.iter()
     }
 
-    /// All attachments, to be changed.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&PathBuf, &mut Attachment)> {
         self.0.iter_mut()
     }
 
-    /// How many there are.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether nothing is attached.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The access that these attachments need. Two nodes of one number count once, with the access
-    /// of both.
+    /// The access that these attachments need. Two nodes with one device number count once, with
+    /// the access of both.
     pub fn grants(&self) -> GrantSet {
         let mut grants = GrantSet::new();
         for attachment in self.0.values() {
@@ -147,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn attachments_are_counted_and_two_nodes_of_one_number_have_the_access_of_both() {
+    fn attachments_are_counted_and_two_nodes_of_one_number_share_a_grant() {
         let mut all = Attachments::default();
         assert!(all.is_empty() && all.grants().is_empty());
         all.insert("/dev/a".into(), attachment(0, Access::READ));
@@ -158,7 +146,7 @@ mod tests {
         assert_eq!(accesses, [Access::READ | Access::WRITE, Access::READ]);
         all.iter_mut().for_each(|(_, attachment)| attachment.since = 7);
         assert!(all.iter().all(|(_, attachment)| attachment.since == 7));
-        // An attachment twice is one access.
+        // Two attachments of one device are one grant.
         all.insert("/dev/d".into(), attachment(1, Access::READ));
         assert_eq!(all.grants().into_values().last(), Some(Access::READ));
     }

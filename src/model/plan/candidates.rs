@@ -14,15 +14,13 @@ use crate::model::request::selector::{Found, Selector};
 /// A device with a node that a request selects by one of its roots.
 #[derive(Debug, Clone)]
 pub struct Candidate<'a> {
-    /// The request's id.
     pub request: RequestId,
-    /// The request.
     pub entry: &'a RequestEntry,
-    /// The root.
     pub root: &'a SysPath,
     /// The device, at or below the root.
     pub device: &'a Device,
-    /// The device whose udev facts decide whether the request selects this one; `None`: it does.
+    /// The device whose udev facts decide whether the request selects this one; `None` if the
+    /// request selects it for certain.
     pub undecided: Option<SysPath>,
 }
 
@@ -48,8 +46,8 @@ impl Planner {
         }
     }
 
-    /// All selected devices with nodes, whether udevd has processed them or not. Those of one root
-    /// follow one another.
+    /// All selected devices with nodes, whether udevd has processed them or not. Candidates of one
+    /// root are adjacent.
     fn selected<'a>(&'a self, inventory: &'a Inventory) -> Vec<Candidate<'a>> {
         let mut selected = Vec::new();
         for (request, entry) in self.requests() {
@@ -161,7 +159,7 @@ impl<'a> Candidates<'a> {
     }
 }
 
-/// A reserved device, all below it, and the nodes that are other names of it.
+/// A reserved device, the devices below it, and the static nodes with their numbers.
 fn reserved_devices<'a>(reserved: &ReservedDevice, inventory: &'a Inventory) -> Vec<&'a Device> {
     let other_names = inventory
         .static_nodes()
@@ -175,7 +173,7 @@ fn reserved_devices<'a>(reserved: &ReservedDevice, inventory: &'a Inventory) -> 
 /// Whether the request would select the device if none of `reserved` were reserved.
 fn would_select(entry: &RequestEntry, device: &Device, reserved: &[&Device], inventory: &Inventory) -> bool {
     let is_below = |root: &SysPath| device.syspath.is_at_or_below(root);
-    // The roots that there would be.
+    // The roots without the reservations.
     let named = reserved.iter().filter(|named| {
         entry.request.selectors().any(|selector| {
             (selector.parents() > 0 || is_below(&named.syspath))
@@ -187,7 +185,7 @@ fn would_select(entry: &RequestEntry, device: &Device, reserved: &[&Device], inv
     roots.any(gives) || named.map(|named| &named.syspath).any(gives)
 }
 
-/// Where the node of a device goes for a request.
+/// The path of a device's node for a request.
 pub(super) fn place_of(entry: &RequestEntry, device: &Device) -> PathBuf {
     let own = || {
         device

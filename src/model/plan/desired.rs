@@ -12,7 +12,7 @@ use crate::model::plan::named_node::{NameCandidate, can_name, choose, unit_of};
 use crate::model::plan::{Current, NotAttached, Plan, Reason};
 use crate::model::request::id::RequestId;
 
-/// The mode of a node when the request names none.
+/// The mode of a node if the request names none.
 const DEFAULT_MODE: u32 = 0o660;
 
 /// The node that a container should have at a path.
@@ -29,7 +29,7 @@ pub(super) struct DesiredNode<'a> {
 /// All desired nodes, by path.
 pub(super) type Desired<'a> = BTreeMap<PathBuf, DesiredNode<'a>>;
 
-/// A candidate that may be attached now, or later. One that may not yet keeps its name free.
+/// A candidate that may be attached now or later. A candidate for later keeps its name reserved.
 struct Claim<'a> {
     candidate: &'a Candidate<'a>,
     is_ready: bool,
@@ -60,7 +60,7 @@ pub(super) fn nodes<'a>(
         }
     }
     let mut desired = assign_paths(nodes, current, plan);
-    // A device that one request may not have and another may is attached.
+    // A device that one request may not have is attached if another request may have it.
     let attached: BTreeSet<&SysPath> = desired.values().map(|node| &node.device.syspath).collect();
     plan.not_attached
         .retain(|refusal| !refusal.is_denied() || !attached.contains(&refusal.device));
@@ -68,7 +68,7 @@ pub(super) fn nodes<'a>(
     desired
 }
 
-/// The candidates that are or will be attached, unless something else has their path.
+/// The candidates that are or will be attached, unless another file has their path.
 fn claims<'a>(candidates: &'a Candidates<'a>, admissions: &Admissions, plan: &mut Plan) -> Vec<Claim<'a>> {
     let mut claims = Vec::new();
     for (candidate, decision) in admissions.of(candidates) {
@@ -99,7 +99,7 @@ fn claims<'a>(candidates: &'a Candidates<'a>, admissions: &Admissions, plan: &mu
     claims
 }
 
-/// Which node each symlink rule names: one of each USB device with the rule's ids.
+/// The node that each symlink rule names: one node of each USB device with the rule's ids.
 fn rule_links<'a>(
     claims: &[Claim<'a>],
     candidates: &'a Candidates<'a>,
@@ -164,8 +164,8 @@ fn named<'a>(
     choose(&nodes, candidates.inventory())
 }
 
-/// The node for a candidate, and its path. Of all nodes of a root `is_named` is the one that
-/// `path=` and `link=` are for; the others keep the host's paths.
+/// The node for a candidate, and its path. `is_named` is true for the node of a root that `path=`
+/// and `link=` name; the other nodes of the root keep the host's paths.
 fn desired_node<'a>(
     candidate: &Candidate<'a>,
     is_named: bool,
@@ -201,7 +201,7 @@ fn desired_node<'a>(
     Some((path, node))
 }
 
-/// Gives each path to one device: to the one that has it, else to the first.
+/// Assigns each path to one device: to the device that has it now, else to the first.
 fn assign_paths<'a>(
     mut nodes: Vec<(PathBuf, DesiredNode<'a>)>,
     current: &Current<'_>,
@@ -240,7 +240,7 @@ fn assign_paths<'a>(
     desired
 }
 
-/// Gives each link path to one node: to the one that has it, else to the first.
+/// Assigns each link path to one node: to the node that has it now, else to the first.
 fn assign_links(desired: &mut Desired<'_>, attachments: &Attachments, plan: &mut Plan) {
     let mut links: Vec<(bool, PathBuf, PathBuf, RequestId)> = Vec::new();
     for (path, node) in desired.iter_mut() {

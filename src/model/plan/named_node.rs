@@ -21,7 +21,6 @@ enum Class {
     Dvb,
     Disk,
     Partition,
-    /// The event node of an input device that also has a `jsN`.
     Joystick,
     /// Radio, teletext, software radio.
     OtherVideo,
@@ -36,7 +35,7 @@ enum Class {
     /// `mouseN`.
     OtherInput,
     Hidraw,
-    /// Nodes beside the node that a device is bought for.
+    /// Nodes that accompany the node that a device is bought for.
     Companion,
     /// The raw USB node and GPIO pins: they exist before the nodes of the other drivers, so a
     /// program that waits for `/dev/board` would open the wrong node.
@@ -49,19 +48,19 @@ const COMPANIONS: [&str; 6] = ["media", "cec", "i2c-dev", "scsi_generic", "bsg",
 /// The subsystem of a serial adapter's GPIO pins (ftdi_sio, cp210x).
 pub const PINS: &str = "gpio";
 
-/// A node's place in the order of one device's nodes; the least is named.
+/// A node's place in the order of a device's nodes; the node with the least rank is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank<'a> {
     class: Class,
-    /// Whether the node is not the first of its class: DVB's front end and a sound card's control
-    /// node are.
+    /// Whether the node is not the main one of its class, as DVB's front end and a sound card's
+    /// control node are.
     is_secondary: bool,
     /// The USB interface; nodes without one come last.
     interface: u16,
     name: NaturalName<'a>,
 }
 
-/// A kernel name that compares as people count: `ttyUSB9` before `ttyUSB10`, `sdb` before `sdaa`.
+/// A kernel name in natural order: `ttyUSB9` before `ttyUSB10`, `sdb` before `sdaa`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct NaturalName<'a> {
     length: usize,
@@ -118,8 +117,8 @@ fn class_of(device: &Device, inventory: &Inventory) -> Class {
     }
 }
 
-/// Whether joydev serves the same input device (drivers/input/joydev.c): keys of a headset are not
-/// a joystick.
+/// Whether joydev serves the same input device (drivers/input/joydev.c): the keys of a headset are
+/// not a joystick.
 fn is_joystick(event: &Device, inventory: &Inventory) -> bool {
     let parent = event.syspath.parent();
     parent.is_some_and(|parent| {
@@ -128,7 +127,7 @@ fn is_joystick(event: &Device, inventory: &Inventory) -> bool {
     })
 }
 
-/// The number of the USB interface that the node hangs on. The kernel names interfaces
+/// The number of the USB interface that the node belongs to. The kernel names interfaces
 /// `BUS-PORT:CONFIGURATION.INTERFACE`, in decimal (drivers/usb/core/message.c,
 /// usb_set_configuration).
 fn interface_of(device: &Device, inventory: &Inventory) -> Option<u16> {
@@ -138,7 +137,7 @@ fn interface_of(device: &Device, inventory: &Inventory) -> Option<u16> {
 }
 
 /// The physical device that a node belongs to: its USB device, else the nearest device of another
-/// subsystem (a SCSI disk, a PCI function), else the topmost device of its own.
+/// subsystem (a SCSI disk, a PCI function), else the topmost device of its own subsystem.
 pub fn unit_of(device: &Device, inventory: &Inventory) -> SysPath {
     let is_usb = |device: &&Device| device.devtype.as_deref() == Some("usb_device");
     let own = [device];
@@ -159,12 +158,11 @@ pub fn unit_of(device: &Device, inventory: &Inventory) -> SysPath {
 /// A node that can be named.
 #[derive(Debug, Clone, Copy)]
 pub struct NameCandidate<'a> {
-    /// The node's device.
     pub device: &'a Device,
     /// Whether the container has the name for this node now.
     pub has_name: bool,
-    /// Whether the node can be attached now. A better node that waits (for udevd, for another
-    /// container) is not replaced by a worse one for this time.
+    /// Whether the node can be attached now. While the best node waits (for udevd, for another
+    /// container), no other node gets the name.
     pub is_ready: bool,
 }
 
@@ -223,8 +221,7 @@ pub fn can_name(request: &Request, device: &Device) -> bool {
     !is_pins || means_nodes(request) || means_itself(request, device)
 }
 
-/// Whether the device, which the container gets, is what the request names, and not something below
-/// it.
+/// Whether the request names the device itself, not a device above it.
 fn means_itself(request: &Request, device: &Device) -> bool {
     request
         .selectors()
@@ -235,8 +232,8 @@ fn is_raw_usb(device: &Device) -> bool {
     device.devtype.as_deref() == Some("usb_device")
 }
 
-/// Whether the request picks nodes, not devices that have nodes: `only=`, or a selector that is
-/// about a path of /dev.
+/// Whether the request selects nodes, not devices that have nodes: `only=`, or a selector for a
+/// path in /dev.
 fn means_nodes(request: &Request) -> bool {
     let is_of_nodes = |selector: &Selector| {
         matches!(

@@ -12,26 +12,22 @@ use crate::model::request::id::RequestId;
 /// A device that a request selects and that is not attached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotAttached {
-    /// The request.
     pub request: RequestId,
-    /// The device.
     pub device: SysPath,
     /// The path that its node or link would have.
     pub path: PathBuf,
-    /// Why.
     pub reason: Reason,
 }
 
 /// Why a selected device is not attached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
-    /// The policy denies it.
     Denied(Denial),
     /// A remote device is reserved for another container; the text says for which.
     Reserved(String),
     /// Another container holds the lease; the text says how.
     Waiting(String),
-    /// This device has the path.
+    /// Another device has the path.
     Conflict(SysPath),
 }
 
@@ -56,7 +52,8 @@ impl fmt::Display for NotAttached {
 }
 
 impl NotAttached {
-    /// Why, with the request where that says what to change; `request` is the one with this id.
+    /// Why, with the text of the request if changing the request helps; `request` is the one with
+    /// this id.
     pub fn describe(&self, request: &Request) -> String {
         match &self.reason {
             Reason::Denied(_) | Reason::Reserved(_) => {
@@ -66,8 +63,8 @@ impl NotAttached {
         }
     }
 
-    /// The same, and where it waits, `holders` behind the reason: the containers that hold the
-    /// lease.
+    /// The same with `holders`, the containers that hold the lease, after the reason; unchanged
+    /// unless waiting.
     pub fn with_holders(&self, holders: &str) -> Self {
         let mut named = self.clone();
         if let Reason::Waiting(reason) = &mut named.reason {
@@ -76,19 +73,17 @@ impl NotAttached {
         named
     }
 
-    /// Whether the policy denies it.
     pub fn is_denied(&self) -> bool {
         matches!(self.reason, Reason::Denied(_))
     }
 
-    /// Whether another container holds the lease.
     pub fn is_waiting(&self) -> bool {
         matches!(self.reason, Reason::Waiting(_))
     }
 }
 
-/// The same, in the order of kinds in which all of them are shown. (A stable sort takes more code
-/// in the watcher.)
+/// Sorts by the order of kinds in which they are shown. (A stable sort needs more code in the
+/// watcher.)
 pub(super) fn by_kind(all: Vec<NotAttached>) -> Vec<NotAttached> {
     let mut kinds = [const { Vec::new() }; 4];
     for not_attached in all {
@@ -108,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_reason_names_the_request_where_that_can_be_changed_and_the_containers_that_hold_the_lease() {
+    fn the_reason_names_the_request_if_changing_it_helps_and_the_holders_of_the_lease() {
         let request: Request = "subsystem:tty".parse().unwrap();
         let describe = |reason| {
             let not_attached = NotAttached {
@@ -148,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_follow_one_another_and_keep_their_order() {
+    fn reasons_are_grouped_by_kind_and_keep_their_order() {
         let conflict = |holder: &str| Reason::Conflict(SysPath::new(holder));
         let waiting = |reason: &str| Reason::Waiting(reason.into());
         let reserved = Reason::Reserved("it is reserved".into());

@@ -27,25 +27,22 @@ pub struct Planner {
     next_id: RequestId,
     symlinks: Vec<SymlinkRule>,
     owner: ProcessUser,
-    /// The remote devices that are attached for this container: few, if any.
+    /// The remote devices that are attached for this container; usually few or none.
     bound: Vec<(RemoteDevice, Binding)>,
-    /// Those that are attached for other containers: few, if any.
+    /// Remote devices that are attached for other containers; usually few or none.
     reserved: Vec<ReservedDevice>,
-    /// Devices whose udev facts decide whether something is a root.
+    /// Devices whose udev facts decide whether a device is a root.
     undecided: BTreeSet<SysPath>,
 }
 
-/// A root that was removed, and what its request says about that.
+/// A root that was removed, with the removal options of its request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RootRemoved {
-    /// The device that was the root.
     pub root: SysPath,
-    /// The request.
     pub request: RequestId,
-    /// What is to happen to the container.
     pub action: OnRemoval,
-    /// How long the request may be without a root before that happens; `None`: it happens whatever
-    /// other roots there are.
+    /// How long the request may be without a root before the action happens; `None` if the action
+    /// happens at once, even if the request has other roots.
     pub grace: Option<Duration>,
 }
 
@@ -90,12 +87,12 @@ impl Planner {
         self.entries.get(index).map(|entry| &entry.request)
     }
 
-    /// The text of a request, for people.
+    /// The text of a request, for display.
     pub fn text(&self, id: RequestId) -> String {
         self.request(id).map_or_else(String::new, ToString::to_string)
     }
 
-    /// Why a device is not attached, unless its request was removed.
+    /// Why a device is not attached; `None` if its request was removed.
     pub fn describe(&self, not_attached: &NotAttached) -> Option<String> {
         let request = self.request(not_attached.request)?;
         Some(not_attached.describe(request))
@@ -112,7 +109,7 @@ impl Planner {
         entries.peek().is_some() && entries.all(|(_, entry)| entry.roots.is_empty())
     }
 
-    /// From now on only `usbip:` requests select these devices.
+    /// Sets the devices that only `usbip:` requests select.
     pub fn set_reserved(&mut self, reserved: Vec<ReservedDevice>) {
         self.reserved = reserved;
     }
@@ -122,12 +119,12 @@ impl Planner {
         &self.reserved
     }
 
-    /// The devices whose udev facts decide whether something is a root.
+    /// The devices whose udev facts decide whether a device is a root.
     pub(super) fn undecided_roots(&self) -> impl Iterator<Item = &SysPath> {
         self.undecided.iter()
     }
 
-    /// Who owns the nodes unless the request says otherwise.
+    /// The user who owns the nodes unless the request says otherwise.
     pub(super) fn owner(&self) -> ProcessUser {
         self.owner
     }
@@ -137,19 +134,19 @@ impl Planner {
         &self.bound
     }
 
-    /// The local device that a remote one is attached as, if it is present.
+    /// The local device of an attached remote device, if it is present.
     pub fn bound_as(&self, remote: &RemoteDevice) -> Option<&Binding> {
         let mut bound = self.bound.iter();
         bound.find(|(known, _)| known == remote).map(|(_, bound)| bound)
     }
 
-    /// Notes the local device that a remote one is attached as.
+    /// Records the local device of a remote device.
     pub fn bind(&mut self, remote: RemoteDevice, bound: Binding) {
         self.unbind(&remote);
         self.bound.push((remote, bound));
     }
 
-    /// Notes that a remote device is detached.
+    /// Records that a remote device is detached.
     pub fn unbind(&mut self, remote: &RemoteDevice) {
         self.bound.retain(|(bound, _)| bound != remote);
     }
@@ -164,7 +161,7 @@ impl Planner {
         &self.symlinks
     }
 
-    /// Adds requests and rules that the container does not have already.
+    /// Adds requests and rules that the container does not have yet.
     pub fn add(&mut self, entries: Vec<RequestEntry>, symlinks: Vec<SymlinkRule>) {
         for new in entries {
             if !self
@@ -199,7 +196,7 @@ impl Planner {
 
     /// Updates the roots of all requests, and returns the previous roots that are gone.
     ///
-    /// A parent that was found (`parent-of:`) stays selected while it exists, also when the child
+    /// A parent that was found (`parent-of:`) stays selected while it exists, even after the child
     /// that selected it is gone.
     pub fn find_roots(&mut self, inventory: &Inventory) -> Vec<RootRemoved> {
         let mut removed = Vec::new();
@@ -257,9 +254,9 @@ impl Planner {
         }
     }
 
-    /// The udev links that can change the plan when they move: links of the roots, of the devices
-    /// above and below them, and all links that point elsewhere than to the device that claims
-    /// them.
+    /// The udev links that can change the plan when they move: links of the roots and of the
+    /// devices above and below them, and all links that point elsewhere than to the device that
+    /// claims them.
     pub fn followed_links<'a>(&self, inventory: &'a Inventory) -> BTreeSet<&'a PathBuf> {
         let roots = self.entries.iter().flat_map(|entry| &entry.roots);
         let devices = roots.flat_map(|root| inventory.at_or_below(root).chain(inventory.ancestors(root)));
@@ -269,12 +266,12 @@ impl Planner {
         links
     }
 
-    /// Whether a change of this device, which the inventory has already, can change the plan: a
-    /// request selects it, or it is at, below or above a root (a rule for links looks at parents).
+    /// Whether a change of this device, which the inventory contains already, can change the plan:
+    /// a request selects it, or it is at, below or above a root (rules for links look at parents).
     ///
-    /// Most devices of a host concern no request, and planning is expensive. A parent that appears
-    /// after the child that selects it is not recognized here; the plan of the next second finds
-    /// it.
+    /// Most devices of a host are not related to any request, and planning is expensive. A parent
+    /// that appears after the child that selects it is not recognized here; the next periodic plan,
+    /// within a second, finds it.
     pub fn is_affected_by(&self, syspath: &SysPath, inventory: &Inventory) -> bool {
         let device = inventory.get(syspath);
         // A device under verification can become available without a uevent, so plan again.
@@ -301,7 +298,7 @@ impl Planner {
         })
     }
 
-    /// The requests that must find a device at the start and have found none.
+    /// The required requests that have found no device at the start.
     pub fn required_and_absent(&self) -> impl Iterator<Item = (RequestId, &Request)> {
         self.requests()
             .filter(|(_, entry)| entry.request.options.required && entry.roots.is_empty())
@@ -316,7 +313,7 @@ pub fn moved(path: &SysPath, from: &SysPath, to: &SysPath) -> Option<SysPath> {
 }
 
 /// The roots of one selector now. Adds to `undecided` the devices whose udev facts decide about a
-/// device that the selector matches as far as the kernel's facts go.
+/// device that the selector matches by the kernel's facts.
 fn roots_of(
     selector: &DeviceSelector,
     inventory: &Inventory,

@@ -1,5 +1,5 @@
-//! When a removed root leads to what `on-removal=` says: at once, or when the grace period ends and
-//! the request still has no root.
+//! When the removal of a root triggers the action of `on-removal=`: at once, or when the grace
+//! period ends and the request still has no root.
 //!
 //! Must not know how a container is stopped (`watcher`), and reads no clock.
 
@@ -8,17 +8,16 @@ use std::time::Instant;
 use crate::model::plan::{Planner, RootRemoved};
 use crate::model::request::OnRemoval;
 
-/// The removals whose grace period runs.
+/// The removals whose grace period has not ended.
 #[derive(Debug, Clone, Default)]
 pub struct Removals {
     pending: Vec<(RootRemoved, Instant)>,
 }
 
 impl Removals {
-    /// Takes in roots that were removed just now, with the planner that has removed them. Returns
-    /// those to act on at once.
+    /// Records roots that `planner` has just removed, and returns the removals to act on at once.
     ///
-    /// Forgets a pending removal whose request has a root again, or is gone.
+    /// Drops pending removals of requests that have a root again or were removed.
     pub fn take(&mut self, removed: Vec<RootRemoved>, planner: &Planner, now: Instant) -> Vec<RootRemoved> {
         let is_without_root = |removed: &RootRemoved| planner.is_without_root(removed.request);
         self.pending.retain(|(removed, _)| is_without_root(removed));
@@ -36,7 +35,7 @@ impl Removals {
                 continue;
             }
             if grace.is_zero() {
-                // One of several roots that were removed together is enough.
+                // Act once if several roots were removed together.
                 if !due
                     .iter()
                     .any(|other: &RootRemoved| other.request == removed.request)
@@ -50,7 +49,7 @@ impl Removals {
         due
     }
 
-    /// Removes and returns those whose grace period is over.
+    /// Removes and returns the removals whose grace period is over.
     pub fn due(&mut self, now: Instant) -> Vec<RootRemoved> {
         let (due, pending) = std::mem::take(&mut self.pending)
             .into_iter()
@@ -59,12 +58,11 @@ impl Removals {
         due.into_iter().map(|(removed, _)| removed).collect()
     }
 
-    /// When the next grace period ends.
     pub fn next(&self) -> Option<Instant> {
         self.pending.iter().map(|(_, until)| *until).min()
     }
 
-    /// The removals whose grace period runs, each with its end.
+    /// The removals whose grace period has not ended, each with its end.
     pub fn pending(&self) -> impl Iterator<Item = (&RootRemoved, Instant)> {
         self.pending.iter().map(|(removed, until)| (removed, *until))
     }

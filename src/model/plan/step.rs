@@ -14,10 +14,7 @@ pub enum Step {
     /// Reduce the granted access to this, before the container is inspected.
     Revoke(GrantSet),
     /// Announce that the device of this node is removed.
-    AnnounceRemove {
-        /// The node's path.
-        path: PathBuf,
-    },
+    AnnounceRemove { path: PathBuf },
     /// Remove a link.
     RemoveLink {
         /// The path of the node that it points to.
@@ -26,24 +23,18 @@ pub enum Step {
         link: PathBuf,
     },
     /// Remove a node.
-    RemoveNode {
-        /// The node's path.
-        path: PathBuf,
-    },
+    RemoveNode { path: PathBuf },
     /// Grant exactly this access.
     SetGrants(GrantSet),
     /// Create a node.
     AddNode {
-        /// The node's path.
         path: PathBuf,
         /// Its device and properties; links are separate steps.
         attachment: Box<Attachment>,
     },
     /// Record newer facts of a device whose node stays as it is.
     Refresh {
-        /// The node's path.
         path: PathBuf,
-        /// The device as it is now.
         device: Box<Device>,
         /// The access that its grant now has.
         access: Access,
@@ -56,13 +47,10 @@ pub enum Step {
         link: PathBuf,
     },
     /// Announce that the device of this node was added or changed.
-    Announce {
-        /// The node's path.
-        path: PathBuf,
-    },
+    Announce { path: PathBuf },
 }
 
-/// What to do, and what can't be done now.
+/// What to do, and what cannot be done now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// The steps, in order.
@@ -82,10 +70,9 @@ pub struct Plan {
 /// The state of the container that a plan starts from.
 #[derive(Debug, Clone, Copy)]
 pub struct Current<'a> {
-    /// What is attached.
     pub attachments: &'a Attachments,
     /// The access that is in force.
     pub granted: &'a GrantSet,
-    /// Nodes and links that failed lately and are not tried again yet.
+    /// Nodes and links that failed recently and are not retried yet.
     pub postponed: &'a BTreeSet<PathBuf>,
 }

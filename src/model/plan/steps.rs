@@ -24,15 +24,15 @@ pub(super) fn append(desired: &Desired<'_>, current: &Current<'_>, plan: &mut Pl
     append_additions(desired, current, plan);
 }
 
-/// The steps that leave nothing in the container.
+/// The steps that remove everything from the container.
 pub fn remove_all(current: &Current<'_>) -> Vec<Step> {
     let mut plan = Plan::default();
     append(&Desired::new(), current, &mut plan);
     plan.steps
 }
 
-/// The part of `granted` that attachments need whose device still has the number of their node.
-/// Looks up each attachment, and evaluates no selector.
+/// The part of `granted` for attachments whose device still has the number of their node. Looks up
+/// each attachment and evaluates no selector.
 pub fn still_due(granted: &GrantSet, attachments: &Attachments, inventory: &Inventory) -> GrantSet {
     let mut due = GrantSet::new();
     for (_, attachment) in attachments.iter() {
@@ -60,7 +60,7 @@ fn stays(attachment: &Attachment, desired: &DesiredNode<'_>) -> bool {
     attachment.node == desired.node && attachment.device.syspath == desired.device.syspath
 }
 
-/// Announcements first, then links, then nodes; access is revoked before.
+/// Announcements first, then links, then nodes; access has been revoked before.
 fn append_removals(desired: &Desired<'_>, attachments: &Attachments, steps: &mut Vec<Step>) {
     let removed: Vec<(&PathBuf, &Attachment)> = attachments
         .iter()
@@ -124,8 +124,8 @@ fn append_additions(desired: &Desired<'_>, current: &Current<'_>, plan: &mut Pla
             });
         }
         let announced = attached.and_then(|attachment| attachment.announced);
-        // udevd sends no event for a device that gains or loses a link; the container's udev
-        // database is to have it.
+        // udevd sends no event for a device that gains or loses a link, but the container's udev
+        // database needs the new links.
         let has_other_links = attached.is_some_and(|attachment| attachment.device.links != node.device.links);
         if node.device.udev_state > UdevState::Pending
             && (announced != Some(node.device.seqnum) || has_other_links)
@@ -155,7 +155,7 @@ mod tests {
     use crate::model::request::id::RequestId;
 
     #[test]
-    fn a_node_stays_only_while_it_looks_the_same_and_belongs_to_the_same_device() {
+    fn a_node_stays_only_while_it_has_the_same_properties_and_device() {
         let mut device = recorded::virtual_device("tty", "tty1", "/dev/tty1", 4, 1);
         device.udev_state = UdevState::Processed;
         let desired = |device| DesiredNode {
@@ -182,7 +182,7 @@ mod tests {
         assert!(!stays(&attachment, &desired(&elsewhere)));
     }
     #[test]
-    fn all_is_removed_after_its_access_was_revoked() {
+    fn access_is_revoked_before_everything_is_removed() {
         let device = recorded::virtual_device("tty", "tty1", "/dev/tty1", 4, 1);
         let num = device.node.as_ref().unwrap().num;
         let node = NodeSpec {

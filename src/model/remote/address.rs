@@ -1,8 +1,8 @@
-//! The address of a USB device of another host: `HOST[:PORT]/VID:PID[:SERIAL]`,
+//! The address of a USB device of another host: `HOST[:PORT]/VID:PID[:SERIAL]` or
 //! `HOST[:PORT]/busid:BUSID`.
 //!
 //! Either id may be `*`. `nth:2:VID:PID` is a second device with the same ids, for a further
-//! request; `busid:BUSID:VID:PID` is the device at that port of the server, if it has these ids.
+//! request. `busid:BUSID:VID:PID` is the device at that port of the server, if it has these ids.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -13,88 +13,64 @@ use serde::{Deserialize, Serialize};
 use crate::model::device::serial::{self, as_udev_spells};
 use crate::model::quoting::shown;
 
-/// Where usbipd(8) listens.
+/// The port of usbipd(8).
 pub const DEFAULT_PORT: u16 = 3240;
 
-/// The longest name of a host in the domain name system (RFC 1035), in bytes.
+/// The longest host name in the domain name system (RFC 1035), in bytes.
 const MAX_HOST: usize = 253;
-/// The field for it on the wire has 32 bytes, the last of which is NUL.
+/// The longest bus id: its field in the protocol has 32 bytes, the last of which is NUL.
 const MAX_BUSID: usize = 31;
-/// A string descriptor has at most 126 UTF-16 units (USB 2.0, 9.6.7); each has at most 3 bytes in
-/// UTF-8.
+/// The longest serial number: a string descriptor has at most 126 UTF-16 units (USB 2.0, 9.6.7),
+/// each at most 3 bytes in UTF-8.
 const MAX_SERIAL: usize = 378;
-/// How much of a wrong text a message shows, in characters.
+/// How much of an invalid text a message shows, in characters.
 const SHOWN: usize = 40;
 
-/// What is wrong with the name of a remote device, and the hint.
+/// Why the address of a remote device is invalid, with a hint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// No `/`.
     #[error(
         "no device is named behind the host: write HOST/VID:PID, such as lab:3240/0403:6001, or HOST/busid:BUSID"
     )]
     NoDevice,
-    /// Not a name of a host.
     #[error(
         "\"{host}\" is not a host: write a name, an IPv4 address, or an IPv6 address in brackets, such as [fd00::1]"
     )]
-    Host {
-        /// The text, shortened.
-        host: String,
-    },
-    /// An IPv6 address whose end and port can't be told apart.
+    Host { host: String },
+    /// An IPv6 address without brackets, whose end cannot be distinguished from a port.
     #[error("an IPv6 address needs brackets: write [{host}]")]
-    BareIpv6 {
-        /// The text, shortened.
-        host: String,
-    },
-    /// Not a port.
+    BareIpv6 { host: String },
     #[error("\"{port}\" is not a port: write a number from 1 to 65535, or leave it out for {DEFAULT_PORT}")]
-    Port {
-        /// The text, shortened.
-        port: String,
-    },
+    Port { port: String },
     /// Neither ids nor a bus id.
     #[error(
         "\"{device}\" does not name a device: write VID:PID or VID:PID:SERIAL, such as 0403:6001, or busid:1-1.4"
     )]
-    Device {
-        /// The text, shortened.
-        device: String,
-    },
-    /// Not the number of a device.
+    Device { device: String },
+    /// The number behind `nth:` is invalid.
     #[error(
         "\"{number}\" is not a number: write nth:N:VID:PID with N from 1 to 255, such as nth:2:0403:6001"
     )]
-    Number {
-        /// The text, shortened.
-        number: String,
-    },
-    /// Not an id.
+    Number { number: String },
     #[error("{which} id must be 4 hex digits, such as {example}, or * for any")]
     UsbId {
         /// `vendor` or `product`.
         which: &'static str,
-        /// One that is right.
+        /// A valid id.
         example: &'static str,
     },
-    /// No serial number that a device could have.
+    /// A serial number that no device can have.
     #[error(
         "the serial number is empty, too long, or has control characters: leave it out, with its colon, for any"
     )]
     Serial,
-    /// Not a bus id.
     #[error(
         "\"{busid}\" is not a bus id: it has 1 to 31 letters, digits, \"-\", \".\" and \"_\", such as 1-1.4"
     )]
-    BusId {
-        /// The text, shortened.
-        busid: String,
-    },
+    BusId { busid: String },
 }
 
-/// A USB/IP server. `FromStr` and `Display` are each other's inverse; both leave the default port
-/// out.
+/// A USB/IP server. `FromStr` and `Display` are inverse; both omit the default port.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Server {
     host: String,
@@ -107,7 +83,6 @@ impl Server {
         &self.host
     }
 
-    /// The TCP port.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -161,7 +136,7 @@ impl fmt::Display for Server {
     }
 }
 
-/// An IPv6 address in its one form, with a zone (`fe80::1%eth0`) or without.
+/// The canonical form of an IPv6 address, with a zone (`fe80::1%eth0`) or without.
 fn ipv6(text: &str) -> Option<String> {
     let (address, zone) = match text.split_once('%') {
         Some((address, zone)) => (address, Some(zone)),
@@ -180,7 +155,7 @@ fn ipv6(text: &str) -> Option<String> {
     }
 }
 
-/// A host name or an IPv4 address, which looks like one.
+/// A host name, or an IPv4 address, which has the form of one.
 fn name(text: &str) -> Option<String> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     let is_name = (1..=MAX_HOST).contains(&text.len())
@@ -203,32 +178,27 @@ fn parse_port(text: &str) -> Result<u16, AddressError> {
 /// Vendor and product of a USB device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UsbIds {
-    /// idVendor.
     pub vendor: u16,
-    /// idProduct.
     pub product: u16,
 }
 
 impl fmt::Display for UsbIds {
-    /// As lsusb(8) shows them.
+    /// The format of lsusb(8).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:04x}:{:04x}", self.vendor, self.product)
     }
 }
 
 impl UsbIds {
-    /// Whether they match a pattern.
     pub fn match_pattern(self, pattern: UsbIdPattern) -> bool {
         UsbIdPattern::from(self).is_covered_by(pattern)
     }
 }
 
-/// The ids that a request names; `None` = any.
+/// The ids that a request names; `None` matches any id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UsbIdPattern {
-    /// idVendor.
     pub vendor: Option<u16>,
-    /// idProduct.
     pub product: Option<u16>,
 }
 
@@ -275,12 +245,11 @@ impl fmt::Display for UsbIdPattern {
     }
 }
 
-/// The server's own name for a device: the port it is plugged into there, such as `1-1.4`.
+/// The server's name for a device: the port that it is plugged into, such as `1-1.4`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BusId(Box<str>);
 
 impl BusId {
-    /// As it goes over the wire.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -311,22 +280,20 @@ impl fmt::Display for BusId {
 pub enum ServerDevice {
     /// A device with these ids, at any port of the server.
     Ids {
-        /// From 1. Requests for several devices with the same ids number them, to get as many.
+        /// From 1. Several requests for devices with the same ids number them, so that each gets
+        /// its own device.
         number: u8,
-        /// Vendor and product.
         ids: UsbIdPattern,
-        /// The serial number in its descriptor; its case counts.
+        /// The serial number in the descriptor; case-sensitive.
         serial: Option<Box<str>>,
     },
     /// Any device at this port of the server.
     BusId(BusId),
     /// The device at this port of the server, if it has these ids.
     Both {
-        /// The port of the server.
         busid: BusId,
-        /// Vendor and product.
         ids: UsbIdPattern,
-        /// The serial number in its descriptor.
+        /// The serial number in the descriptor.
         serial: Option<Box<str>>,
     },
 }
@@ -348,14 +315,14 @@ impl ServerDevice {
         }
     }
 
-    /// Whether a device with this serial number matches the one that the request names, if it names
-    /// one: in the device's own spelling or in udev's.
+    /// Whether a device with this serial number matches the requested one, in the device's own
+    /// spelling or in udev's. True if no serial number was requested.
     pub fn matches_serial(&self, serial: Option<&str>) -> bool {
         let wanted = self.identity().and_then(|(_, serial)| serial);
         wanted.is_none_or(|wanted| serial.is_some_and(|serial| serial::same(serial, wanted)))
     }
 
-    /// Whether every device that `requested` names is one of these.
+    /// Whether this covers every device that `requested` names.
     pub fn covers(&self, requested: &ServerDevice) -> bool {
         let is_there = self.busid().is_none_or(|busid| requested.busid() == Some(busid));
         let is_it = self.identity().is_none_or(|(ids, serial)| {
@@ -367,15 +334,15 @@ impl ServerDevice {
         is_there && is_it
     }
 
-    /// Whether `requested` may name a device that this names: unless both name a bus id, an id or a
-    /// serial number, and not the same.
+    /// Whether `requested` may name a device that this names, too: false only if both name a bus
+    /// id, an id or a serial number, and the two differ.
     pub fn may_overlap(&self, requested: &ServerDevice) -> bool {
         fn agree<T: PartialEq>(one: Option<T>, other: Option<T>) -> bool {
             one.is_none() || other.is_none() || one == other
         }
         let identity = |device: &ServerDevice| {
             let (ids, serial) = device.identity()?;
-            // A device that one spelling names, the other may name, too.
+            // udev's spelling of a serial number and the original name the same device.
             Some((ids.vendor, ids.product, serial.map(as_udev_spells)))
         };
         let (own, its) = (identity(self), identity(requested));
@@ -412,7 +379,7 @@ impl FromStr for ServerDevice {
     }
 }
 
-/// Reads `VID:PID[:SERIAL]`.
+/// Parses `VID:PID[:SERIAL]`.
 fn parse_device(text: &str) -> Result<(UsbIdPattern, Option<Box<str>>), AddressError> {
     let (ids, serial) = match text.match_indices(':').nth(1) {
         Some((at, _)) => (&text[..at], Some(&text[at + 1..])),
@@ -466,7 +433,7 @@ fn parse_id(text: &str, which: &'static str, example: &'static str) -> Result<Op
         .ok_or(AddressError::UsbId { which, example })
 }
 
-/// The address of a device of another host. `FromStr` and `Display` are each other's inverse.
+/// The address of a device of another host. `FromStr` and `Display` are inverse.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RemoteDevice {
@@ -480,7 +447,7 @@ impl FromStr for RemoteDevice {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        // The first one: a serial number may hold further ones, and no host does.
+        // Split at the first slash: a serial number may contain further ones, a host none.
         let (server, device) = text.split_once('/').ok_or(AddressError::NoDevice)?;
         Ok(Self {
             server: server.parse()?,
@@ -545,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_the_cure() {
+    fn an_error_says_what_is_wrong_and_how_to_fix_it() {
         for (text, fault) in [
             (
                 "lab",
@@ -605,7 +572,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_with_anything_else_behind_it_is_not_a_host() {
+    fn an_address_followed_by_other_text_is_not_a_host() {
         for text in [
             "[fd00::1]x",
             "[fd00::1]3240",
@@ -620,7 +587,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_and_serial_number_of_a_device_are_compared_with_those_that_are_requested() {
+    fn ids_and_serial_number_of_a_device_are_compared_with_the_requested_ones() {
         let ids = UsbIds {
             vendor: 0x403,
             product: 0x6001,
@@ -645,7 +612,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_surely_means_some_of_what_it_may_mean() {
+    fn a_rule_that_covers_a_request_overlaps_with_it() {
         for (rule, asked, is_covered, may_be) in [
             ("0403:*", "nth:2:0403:6001:FT1", true, true),
             ("0403:6001", "0403:*", false, true),
@@ -654,7 +621,7 @@ mod tests {
             ("0403:6001", "0403:6010", false, false),
             ("0403:6001:FT1", "0403:6001", false, true),
             ("0403:6001:FT2", "0403:6001:FT1", false, false),
-            // Case README 6: one names it as it is, the other as udev does.
+            // Case README 6: the first is udev's spelling, the second the device's own.
             ("0403:6001:My_Board", "0403:6001:My Board", true, true),
             ("0403:6001:My Board", "0403:6001:My_Board", false, true),
             ("0403:6001", "busid:1-1:0403:6001", true, true),
@@ -675,7 +642,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_is_written_so_that_it_is_read_again(
+        fn an_address_survives_formatting_and_parsing(
             text in r"(\[[0-9a-f:%]{2,12}\]|[a-zA-Z0-9.-]{1,12})(:[0-9]{1,5})?/((nth:[0-9]{1,3}:|busid:[0-9.-]{1,8}:)?([0-9a-fA-F]{4}|\*):([0-9a-f]{4}|\*)(:\PC{1,8})?|busid:[0-9.-]{1,12})",
         ) {
             if let Ok(device) = text.parse::<RemoteDevice>() {
@@ -684,7 +651,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_or_refused_with_one_short_line(text in any_text()) {
+        fn any_text_is_parsed_or_refused_with_one_short_line(text in any_text()) {
             if let Err(error) = text.parse::<RemoteDevice>() {
                 let message = error.to_string();
                 prop_assert!(message.chars().count() < 200 && !message.contains('\n'), "{}", message);

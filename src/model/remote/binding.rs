@@ -1,4 +1,4 @@
-//! A remote device while it is attached to this host.
+//! An attached remote device and its connection.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,19 +9,17 @@ use super::address::BusId;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{DevNum, SysPath};
 
-/// The device of this host that an attached remote device is.
+/// The local device of an attached remote device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {
-    /// Its path in sysfs.
     pub syspath: SysPath,
-    /// The number of its raw node. Another device that comes to the same path has another number.
+    /// The number of its raw node. Another device at the same path has another number.
     pub num: DevNum,
-    /// Its connection, to attach it again when that breaks.
+    /// The connection, for attaching the device again after it breaks.
     pub last: LastConnection,
 }
 
 impl Binding {
-    /// Whether the same device is still present.
     pub fn is_present(&self, inventory: &Inventory) -> bool {
         let device = inventory.get(&self.syspath);
         let node = device.and_then(|device| device.node.as_ref());
@@ -29,15 +27,14 @@ impl Binding {
     }
 }
 
-/// The connection of a remote device that was attached. `FromStr` and `Display` are each other's
-/// inverse.
+/// The connection of an attached remote device. `FromStr` and `Display` are inverse.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct LastConnection {
     /// The bus id of the device at the server.
     pub busid: BusId,
-    /// The port of the virtual controllers. The next attachment uses another one: the old device
-    /// may leave late.
+    /// The port of the virtual controllers. The next attachment uses another port, because the old
+    /// device may disappear late.
     pub port: u32,
     /// The local TCP port.
     pub local_port: u16,
@@ -84,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_is_written_so_that_it_is_read_again() {
+    fn a_connection_survives_formatting_and_parsing() {
         let last: LastConnection = "1-1.4,7,40001".parse().unwrap();
         assert_eq!(
             (last.busid.as_str(), last.port, last.local_port),

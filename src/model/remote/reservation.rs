@@ -1,47 +1,47 @@
-//! Which container a remote device is reserved for, and what follows for all others.
+//! Which container a remote device is reserved for, and the consequences for other containers.
 //!
-//! A remote device that was attached for a container is for the `usbip:` requests of that
-//! container. Requests for devices of this host (`usb:` and others) do not select it. One that an
-//! operator attached is for all.
+//! A remote device that was attached for a container is reserved for the `usbip:` requests of that
+//! container. Requests for local devices (`usb:` and others) do not select it. A device that an
+//! operator attached is available to all containers.
 
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{DevNum, Device, SysPath};
 
-/// A remote device that is attached to this host, or is being attached, and the container that it
-/// is reserved for.
+/// A remote device that is attached to this host or is being attached, and the container that it is
+/// reserved for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reservation {
     /// The address of the device, with its bus id.
     pub remote: String,
-    /// Its path in sysfs, now or soon.
+    /// Its path in sysfs, now or after the attachment.
     pub syspath: SysPath,
-    /// The number of its raw node; `None` before the device was verified.
+    /// The number of its raw node; `None` until the device is verified.
     pub num: Option<DevNum>,
     /// The container; `None` when an operator attached the device.
     pub container: Option<String>,
-    /// Whether it is the requested device, and drivers may bind to it.
+    /// Whether the device has been verified as the requested one, so that drivers may bind to it.
     pub is_verified: bool,
 }
 
-/// A device of this host that the requests of a container for such devices do not select.
+/// A device of this host that requests of a container for local devices do not select.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReservedDevice {
-    /// Its path in sysfs: this device and all below it.
+    /// The path in sysfs: the device and everything below it is reserved.
     pub syspath: SysPath,
-    /// Why, for operators.
+    /// The reason, for operators.
     pub reason: String,
-    /// The container that has it; `None` while it is verified.
+    /// The container that it is reserved for; `None` while it is being verified.
     pub container: Option<String>,
 }
 
 impl Reservation {
-    /// What the reservation keeps from the requests of `container`; `None` when they may select the
-    /// device.
+    /// The device that requests of `container` must not select because of this reservation; `None`
+    /// if there is none.
     pub fn against(&self, container: &str, inventory: &Inventory) -> Option<ReservedDevice> {
         let present = inventory.get(&self.syspath);
         let present = present.and_then(|device| Some(device.node.as_ref()?.num));
         if self.num.is_some() && present.is_some() && self.num != present {
-            // Another device has taken the path since, and someone else attached it.
+            // Another device is at the path now, which this reservation does not concern.
             return None;
         }
         let owner = self.container.as_deref().filter(|owner| *owner != container);
@@ -64,7 +64,7 @@ impl Reservation {
 }
 
 impl ReservedDevice {
-    /// Whether a device is this one or below it, or a second node of such a device.
+    /// Whether a device is this one, below it, or a static node of such a device.
     pub fn includes(&self, device: &Device, inventory: &Inventory) -> bool {
         inventory.real(device).syspath.is_at_or_below(&self.syspath)
     }
@@ -83,7 +83,7 @@ mod tests {
     use crate::model::device::{DevKind, DevNode};
 
     #[test]
-    fn a_device_is_for_its_container_or_for_all_and_for_none_before_it_was_verified() {
+    fn a_device_is_reserved_for_its_container_or_for_none_and_for_nobody_until_verified() {
         let mut device = Device::new(SysPath::new("/sys/devices/platform/vhci_hcd.0/usb3/3-1"));
         let num = DevNum {
             kind: DevKind::Char,
@@ -120,7 +120,8 @@ mod tests {
                 "{reservation:?}"
             );
         }
-        // Reserved before the kernel shows the device; another device at its path is not.
+        // The path is reserved before the kernel shows the device; another device at the path is
+        // not reserved.
         let of_c1 = reservation(Some("c1"), true);
         assert!(of_c1.against("c2", &Inventory::default()).is_some());
         device.node.as_mut().unwrap().num.minor += 1;

@@ -1,5 +1,5 @@
-//! Where sysfs has the virtual USB host controllers, vhci_hcd: everything that is attached by
-//! USB/IP is below them.
+//! The paths of the virtual USB host controllers (vhci_hcd) in sysfs. Every device that is attached
+//! over USB/IP is below them.
 
 use std::path::{Path, PathBuf};
 
@@ -8,14 +8,13 @@ use crate::model::device::SysPath;
 /// The directory of the controllers.
 pub const PLATFORM: &str = "/sys/devices/platform";
 
-/// The path of a controller without its number, and so the prefix of the paths of all attached
-/// devices.
+/// The path of a controller without its number: the prefix of the paths of all attached devices.
 pub const CONTROLLERS: &str = "/sys/devices/platform/vhci_hcd.";
 
 /// The name of a controller without its number.
 const NAME: &str = "vhci_hcd.";
 
-/// The directory of one controller. The first one has the control files for all.
+/// The directory of a controller. The first controller has the control files for all.
 pub fn controller(platform: &Path, number: u32) -> PathBuf {
     platform.join(format!("{NAME}{number}"))
 }
@@ -25,7 +24,7 @@ pub fn includes(syspath: &SysPath) -> bool {
     syspath.as_str().starts_with(CONTROLLERS)
 }
 
-/// Whether the name of a directory of sysfs is that of a controller.
+/// Whether a directory of sysfs has the name of a controller.
 pub fn is_controller(name: &str) -> bool {
     name.starts_with(NAME)
 }
@@ -35,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_paths_are_of_the_same_controllers() {
+    fn all_paths_belong_to_the_same_controllers() {
         let first = controller(Path::new(PLATFORM), 0);
         assert_eq!(first, Path::new("/sys/devices/platform/vhci_hcd.0"));
         assert!(includes(&SysPath::new(first.to_str().unwrap())));

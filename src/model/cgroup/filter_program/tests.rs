@@ -1,4 +1,4 @@
-//! The prologue as text, and spliced programs run in a user-space VM against a table of grants.
+//! The prologue as text, and spliced programs run in a user-space VM with a table of grants.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -20,13 +20,13 @@ use engine_program::{EngineRule, engine_program};
 type Table = BTreeMap<(u32, u32, u32), u32>;
 
 thread_local! {
-    /// The "map" that the helper looks into, and where it puts the value for the program to read.
+    /// The "map" of the helper, and the value that the helper returns to the program.
     static TABLE: RefCell<(Table, Box<u32>)> = RefCell::default();
 }
 
 const MAP_FD: i32 = 0x77;
 
-/// bpf_map_lookup_elem for the VM. The key is in the VM's stack, which /proc/self/mem reads without
+/// bpf_map_lookup_elem for the VM. The key is on the VM's stack; /proc/self/mem reads it without
 /// `unsafe`.
 fn map_lookup_elem(map: u64, key: u64, _: u64, _: u64, _: u64) -> u64 {
     assert_eq!(map, MAP_FD as u64, "the map that was spliced in");
@@ -45,7 +45,7 @@ fn map_lookup_elem(map: u64, key: u64, _: u64, _: u64, _: u64) -> u64 {
     })
 }
 
-/// What a device program decides of one access.
+/// What a device program returns for one access.
 fn run(program: &[Insn], grants: &Table, kind: u32, major: u32, minor: u32, access: u32) -> bool {
     let bytes = encode(program);
     let value = TABLE.with_borrow_mut(|(table, value)| {
@@ -63,7 +63,7 @@ fn run(program: &[Insn], grants: &Table, kind: u32, major: u32, minor: u32, acce
     vm.execute_program(&mut context).unwrap() == 1
 }
 
-/// The program as the kernel shows it once loaded, with the look-up in line.
+/// The program as the kernel shows it after loading, with the inlined look-up.
 fn as_dumped(program: &[Insn], map_id: i32) -> Vec<Insn> {
     let mut dumped = Vec::new();
     for insn in program {
@@ -84,7 +84,7 @@ fn as_dumped(program: &[Insn], map_id: i32) -> Vec<Insn> {
 }
 
 #[test]
-fn the_prologue_reads_as_intended() {
+fn the_prologue_disassembles_as_intended() {
     let expected = "   0: r6 = r1
    1: r2 = *(u32 *)(r1 +0)
    2: w7 = w2
@@ -111,7 +111,7 @@ fn the_prologue_reads_as_intended() {
 }
 
 #[test]
-fn an_engines_program_reads_as_its_rules() {
+fn the_program_of_an_engine_disassembles_as_its_rules() {
     let program = engine_program(&[EngineRule::char(1, 3, 6)]);
     let expected = "   0: r2 = *(u32 *)(r1 +0)
    1: w3 = w2
@@ -134,7 +134,7 @@ fn an_engines_program_reads_as_its_rules() {
 }
 
 #[test]
-fn constants_jumps_and_unknown_codes_can_be_read_too() {
+fn constants_jumps_and_unknown_codes_are_disassembled_too() {
     let program = [
         insn(LD_IMM64, 3, 0, 0, 0x11),
         insn(0, 0, 0, 0, 0x22),
@@ -153,7 +153,7 @@ fn constants_jumps_and_unknown_codes_can_be_read_too() {
 }
 
 #[test]
-fn every_operator_can_be_read_in_both_widths_and_with_both_kinds_of_operands() {
+fn every_operator_is_disassembled_in_both_widths_and_with_both_kinds_of_operands() {
     let shown = |insn: Insn| {
         disassemble(&[insn])
             .trim_start_matches("   0: ")
@@ -203,7 +203,7 @@ fn every_operator_can_be_read_in_both_widths_and_with_both_kinds_of_operands() {
             format!("*(u{bits} *)(r2 -4) = r3")
         );
     }
-    // What has no text of its own.
+    // Codes without a text of their own.
     for code in [0x27, 0x65, 0x06, 0x62, 0x40, 0xe1] {
         let text = shown(insn(code, 2, 3, 4, 5));
         assert_eq!(text, format!("code {code:#04x} dst 2 src 3 off 4 imm 0x5"));
@@ -248,7 +248,7 @@ fn an_instruction_has_the_layout_of_the_kernels_struct() {
 }
 
 #[test]
-fn a_grant_opens_what_it_covers_and_the_rest_stays_the_engines() {
+fn a_grant_allows_its_access_and_the_program_decides_the_rest() {
     let spliced = splice(&engine_program(&[EngineRule::char(1, 3, 6)]), MAP_FD).unwrap();
     let grants = Table::from([((2, 188, 0), 2)]);
     assert!(run(&spliced, &grants, 2, 1, 3, 6), "the engine's own device");
@@ -263,7 +263,7 @@ fn a_grant_opens_what_it_covers_and_the_rest_stays_the_engines() {
 }
 
 #[test]
-fn what_cannot_be_loaded_again_is_refused_by_index_and_kind() {
+fn an_instruction_that_cannot_be_loaded_again_is_refused_with_index_and_kind() {
     let exit = insn(EXIT, 0, 0, 0, 0);
     let zero = insn(0, 0, 0, 0, 0);
     let cases = [
@@ -306,7 +306,7 @@ fn a_program_that_just_fits_and_one_that_jumps_to_its_beginning_are_spliced() {
 }
 
 #[test]
-fn constants_of_64_bits_are_no_obstacle_whatever_their_second_half_holds() {
+fn constants_of_64_bits_can_be_spliced_whatever_their_second_half_holds() {
     let program = [
         insn(LD_IMM64, 0, 0, 0, 1),
         insn(0, 0, 0, 0, 0x85),
@@ -316,7 +316,7 @@ fn constants_of_64_bits_are_no_obstacle_whatever_their_second_half_holds() {
 }
 
 #[test]
-fn a_zero_extension_of_the_verifiers_becomes_a_move() {
+fn a_zero_extension_of_the_verifier_becomes_a_move() {
     let program = [
         insn(MOV32_REG, 3, 3, 0, 1),
         insn(MOV64_IMM, 0, 0, 0, 0),
@@ -327,7 +327,7 @@ fn a_zero_extension_of_the_verifiers_becomes_a_move() {
 }
 
 #[test]
-fn only_our_whole_prologue_is_stripped() {
+fn only_a_complete_prologue_is_stripped() {
     let original = engine_program(&[]);
     let spliced = splice(&original, MAP_FD).unwrap();
     assert_eq!(strip(&original), None);
@@ -367,7 +367,7 @@ fn rule() -> impl Strategy<Value = EngineRule> {
 }
 
 #[test]
-fn a_program_that_asks_the_kernel_is_not_second_guessed() {
+fn no_verdict_is_computed_for_a_program_that_calls_the_kernel() {
     let program = [
         insn(CALL, 0, 0, 0, 15),
         insn(MOV64_IMM, 0, 0, 0, 0),
@@ -387,7 +387,7 @@ fn a_program_that_asks_the_kernel_is_not_second_guessed() {
 
 proptest! {
     #[test]
-    fn a_spliced_program_allows_what_a_grant_covers_or_the_original_allows(
+    fn a_spliced_program_allows_what_a_grant_or_the_original_allows(
         rules in proptest::collection::vec(rule(), 0..12),
         grants in proptest::collection::btree_map((1_u32..3, 0_u32..4, 0_u32..4), access(), 0..8),
         asked in proptest::collection::vec((1_u32..3, 0_u32..4, 0_u32..4, access()), 1..8),
@@ -403,7 +403,7 @@ proptest! {
     }
 
     #[test]
-    fn what_an_engines_program_decides_is_known_without_running_it(
+    fn the_verdict_of_an_engines_program_is_known_without_running_it(
         rules in proptest::collection::vec(rule(), 0..12),
         asked in proptest::collection::vec((any::<bool>(), 0_u32..4, 0_u32..4, 1_u32..8), 1..8),
     ) {
@@ -418,14 +418,14 @@ proptest! {
     }
 
     #[test]
-    fn whatever_the_program_telling_its_verdict_ends(bytes in proptest::collection::vec(any::<[u8; 8]>(), 0..40)) {
+    fn computing_the_verdict_of_any_program_ends(bytes in proptest::collection::vec(any::<[u8; 8]>(), 0..40)) {
         let program = decode(&bytes.concat()).unwrap();
         let num = DevNum { kind: DevKind::Char, major: 188, minor: 0 };
         let _ = verdict::allows(&program, num, Access::ALL);
     }
 
     #[test]
-    fn stripping_what_was_spliced_gives_the_original(
+    fn stripping_a_spliced_program_yields_the_original(
         rules in proptest::collection::vec(rule(), 0..12), map_id in any::<i32>(),
     ) {
         let original = engine_program(&rules);
@@ -436,7 +436,7 @@ proptest! {
     }
 
     #[test]
-    fn instructions_survive_their_bytes(bytes in proptest::collection::vec(any::<[u8; 8]>(), 0..20)) {
+    fn instructions_survive_encoding_and_decoding(bytes in proptest::collection::vec(any::<[u8; 8]>(), 0..20)) {
         let bytes = bytes.concat();
         prop_assert_eq!(encode(&decode(&bytes).unwrap()), bytes);
     }

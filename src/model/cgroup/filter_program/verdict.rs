@@ -1,13 +1,13 @@
-//! What a device program decides of one access, told without the kernel: for programs that are not
-//! ours to touch.
+//! What a device program decides about one access, computed without the kernel: for programs that
+//! oci-hotplug must not replace.
 //!
-//! Knows what engines and systemd generate: loads of the context, arithmetic, comparisons. Of
-//! anything else it says that it does not know.
+//! Supports what engines and systemd generate: loads of the context, arithmetic, comparisons.
+//! Anything else leads to no verdict.
 
 use super::{CLASS_JMP, CLASS_JMP32, EXIT, Insn, JA, JA32, LD_IMM64};
 use crate::model::device::{Access, DevKind, DevNum};
 
-/// The most instructions that are followed: device programs compare, they do not loop.
+/// The most instructions that are followed. Device programs compare and do not loop.
 const MAX_STEPS: usize = 1 << 16;
 
 /// What a register holds.
@@ -19,8 +19,9 @@ enum Value {
     Context,
 }
 
-/// Whether the program surely refuses to open the device for reading or for writing, where `access`
-/// has that. Making nodes does not count: whoever has the node need not make one.
+/// Whether the program surely refuses to open the device for reading or for writing, as far as
+/// `access` includes that. The right to create nodes does not count: a process that has the node
+/// need not create it.
 pub fn refuses(program: &[Insn], num: DevNum, access: Access) -> bool {
     [Access::READ, Access::WRITE]
         .into_iter()
@@ -28,7 +29,7 @@ pub fn refuses(program: &[Insn], num: DevNum, access: Access) -> bool {
         .any(|one| allows(program, num, one) == Some(false))
 }
 
-/// What the program decides; `None` when it does what this does not follow.
+/// What the program decides; `None` if it contains an unsupported instruction.
 pub fn allows(program: &[Insn], num: DevNum, access: Access) -> Option<bool> {
     let mut registers = [Value::Unknown; 11];
     registers[1] = Value::Context;
@@ -49,7 +50,7 @@ pub fn allows(program: &[Insn], num: DevNum, access: Access) -> Option<bool> {
                 let loaded = load(insn, *registers.get(usize::from(insn.src))?, &context)?;
                 *registers.get_mut(usize::from(insn.dst))? = Value::Number(loaded);
             }
-            // Stores go to the stack, and nothing is ever known of what is loaded from there.
+            // Stores go to the stack, and values loaded from the stack count as unknown.
             2 | 3 => {}
             4 | 7 => {
                 let result = arithmetic(insn, &registers)?;
@@ -103,7 +104,7 @@ fn load(insn: Insn, from: Value, context: &[u8; 12]) -> Option<u64> {
     }
 }
 
-/// The second operand: a register, or the immediate with its sign.
+/// The second operand: a register or the sign-extended immediate.
 fn operand(insn: Insn, registers: &[Value; 11]) -> Option<Value> {
     if insn.code & 0x08 != 0 {
         registers.get(usize::from(insn.src)).copied()
@@ -124,7 +125,7 @@ fn arithmetic(insn: Insn, registers: &[Value; 11]) -> Option<Value> {
     }
     let second = number(second)?;
     let first = number(*registers.get(usize::from(insn.dst))?)?;
-    // Shifts count modulo the width (the kernel's Documentation/bpf/standardization).
+    // The kernel masks shift counts to the width (Documentation/bpf/standardization).
     let (first, second) = (truncated(first, wide), truncated(second, wide));
     let distance = second as u32 & if wide { 63 } else { 31 };
     let result = match insn.code & 0xf0 {

@@ -1,6 +1,6 @@
-//! USB devices with several functions, or with keys beside what they are for: game controllers, a
-//! camera, a headset, a security key, a debug probe. Facts from public dumps of such devices;
-//! serial numbers are made up.
+//! USB devices with several functions, or with keys besides their main function: game controllers,
+//! a camera, a headset, a security key, a debug probe. The facts are from public dumps of such
+//! devices; serial numbers are made up.
 
 use super::{XHCI, root_hubs, usb_device, usb_interface};
 use crate::model::device::input_capabilities::{InputCapabilities, bitmap};
@@ -17,7 +17,7 @@ const BTN_LEFT: u32 = 0x110;
 const BTN_TOOL_FINGER: u32 = 0x145;
 const BTN_TOUCH: u32 = 0x14a;
 
-/// An `inputN` with its nodes: name of a node, minor number.
+/// An `inputN` with its nodes (name and minor number of each).
 fn input(
     above: &str,
     number: u32,
@@ -90,8 +90,7 @@ pub(crate) fn dualshock3() -> Vec<Device> {
     devices
 }
 
-/// A gamepad at 1-5 with a motion sensor and a touchpad, each an input of its own, and a sound
-/// card.
+/// A gamepad at 1-5 with a motion sensor and a touchpad, each a separate input, and a sound card.
 pub(crate) fn dualsense() -> Vec<Device> {
     let device = format!("{XHCI}/usb1/1-5");
     let interface = format!("{device}/1-5:1.3");
@@ -141,7 +140,7 @@ pub(crate) fn dualsense() -> Vec<Device> {
     devices
 }
 
-/// A gamepad at 1-6 that is no HID device: one event node, a joystick with a key.
+/// A gamepad at 1-6 that is not a HID device: one event node, a joystick with a key.
 pub(crate) fn xbox_series() -> Vec<Device> {
     let device = format!("{XHCI}/usb1/1-6");
     let interface = format!("{device}/1-6:1.0");
@@ -161,7 +160,7 @@ pub(crate) fn xbox_series() -> Vec<Device> {
     devices
 }
 
-/// A gamepad at 1-7 whose HID interface has a complete keyboard beside it, as an input of its own.
+/// A gamepad at 1-7 whose HID interface also has a complete keyboard, as a separate input.
 pub(crate) fn xbox_elite() -> Vec<Device> {
     let device = format!("{XHCI}/usb1/1-7");
     let interface = format!("{device}/1-7:1.0");
@@ -186,7 +185,7 @@ pub(crate) fn xbox_elite() -> Vec<Device> {
     devices
 }
 
-/// A camera at 1-8 with a button, which is an input of the camera's driver and no HID device.
+/// A camera at 1-8 with a button, which is an input of the camera's driver and not a HID device.
 pub(crate) fn camera_with_button() -> Vec<Device> {
     let device = format!("{XHCI}/usb1/1-8");
     let interface = format!("{device}/1-8:1.0");
@@ -263,8 +262,7 @@ pub(crate) fn security_key() -> Vec<Device> {
     devices
 }
 
-/// A debug probe at 1-11: a drive for firmware, a tty, and an interface for debuggers that is a HID
-/// device.
+/// A debug probe at 1-11: a drive for firmware, a tty, and a HID interface for debuggers.
 pub(crate) fn debug_probe() -> Vec<Device> {
     let device = format!("{XHCI}/usb1/1-11");
     let scsi = format!("{device}/1-11:1.0/host7/target7:0:0/7:0:0:0");
@@ -309,7 +307,7 @@ pub(crate) fn debug_probe() -> Vec<Device> {
     devices
 }
 
-/// A loop device over a file: a disk, or any other.
+/// A loop device backed by a disk or any other file.
 pub(crate) fn loop_over(number: u32, file: &str) -> Device {
     Device::recorded(format!("/sys/devices/virtual/block/loop{number}"), "block")
         .devtype("disk")
@@ -317,7 +315,7 @@ pub(crate) fn loop_over(number: u32, file: &str) -> Device {
         .attr("loop/backing_file", file)
 }
 
-/// A device of the device mapper's, made of others.
+/// A device-mapper device made of other devices.
 pub(crate) fn mapped(number: u32, slaves: &str) -> Device {
     Device::recorded(format!("/sys/devices/virtual/block/dm-{number}"), "block")
         .devtype("disk")

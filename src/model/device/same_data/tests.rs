@@ -9,7 +9,7 @@ use crate::model::device::recorded::{
 };
 use crate::model::device::{DevNode, DevNum};
 
-/// Disks, what is made of them, and USB devices with several functions.
+/// Disks, devices made of them, and USB devices with several functions.
 fn host() -> Vec<Device> {
     let mut devices = hub_with_two_adapters();
     devices.extend(companion_hub());
@@ -45,7 +45,7 @@ fn have_data_in_common(one: &str, other: &str) -> bool {
 
 /// Case security 8.
 #[test]
-fn a_whole_has_its_bytes_in_common_with_each_part_and_two_parts_have_none() {
+fn a_whole_shares_bytes_with_each_part_and_two_parts_share_none() {
     for (one, other) in [
         ("/dev/sda", "/dev/sda1"),
         ("/dev/sda", "/dev/sda2"),
@@ -92,7 +92,7 @@ fn a_whole_has_its_bytes_in_common_with_each_part_and_two_parts_have_none() {
 }
 
 #[test]
-fn a_device_exposes_its_parts_and_not_what_it_is_a_part_of() {
+fn a_device_exposes_its_parts_and_not_the_device_that_it_is_a_part_of() {
     let devices = host();
     let inventory = Inventory::new(devices.clone());
     let names = |node: &str| -> Vec<String> {
@@ -124,7 +124,7 @@ fn a_device_exposes_its_parts_and_not_what_it_is_a_part_of() {
 }
 
 #[test]
-fn what_a_device_is_made_of_is_followed_all_the_way() {
+fn devices_are_followed_to_all_that_they_are_made_of() {
     let devices = host();
     let inventory = Inventory::new(devices.clone());
     let names = |found: Vec<&Device>| -> Vec<String> {
@@ -144,7 +144,7 @@ fn what_a_device_is_made_of_is_followed_all_the_way() {
 }
 
 #[test]
-fn loop_devices_over_each_other_end_nowhere() {
+fn loop_devices_that_back_each_other_are_followed_only_once() {
     let devices = vec![loop_over(0, "/dev/loop1"), loop_over(1, "/dev/loop0")];
     let inventory = Inventory::new(devices.clone());
     assert!(!extents(&devices[0], &inventory).is_empty());
@@ -168,7 +168,7 @@ fn nvme(path: &str, subsystem: &str, kind: DevKind, major: u32, minor: u32) -> D
 }
 
 #[test]
-fn a_controller_exposes_its_namespaces_also_where_they_lie_elsewhere_and_other_devices_do_not() {
+fn a_controller_exposes_its_namespaces_wherever_they_are_and_other_devices_do_not() {
     let controller = "/sys/devices/pci0000:00/0000:00:1d.0/nvme/nvme0";
     let elsewhere = "/sys/devices/virtual/nvme-subsystem/nvme-subsys0";
     let of_controller = nvme(controller, "nvme", DevKind::Char, 240, 0);
@@ -191,7 +191,7 @@ fn a_controller_exposes_its_namespaces_also_where_they_lie_elsewhere_and_other_d
             device.syspath
         );
     }
-    // Where all namespaces lie below it, the controller is one medium.
+    // If all its namespaces are below it, the controller is one medium.
     let inventory = Inventory::new([of_controller.clone(), below.clone()]);
     assert_eq!(
         names(exposed(&of_controller, &inventory)),
@@ -203,7 +203,7 @@ fn a_controller_exposes_its_namespaces_also_where_they_lie_elsewhere_and_other_d
     );
 }
 
-/// Other versions of the program, in other containers, lock the same ranges.
+/// Different versions of the program, in different containers, must lock the same ranges.
 #[test]
 fn the_ranges_of_parts_are_the_same_in_every_version() {
     let whole = Extent::whole(SysPath::new("/sys/devices/x"));
@@ -227,7 +227,7 @@ fn the_ranges_of_parts_are_the_same_in_every_version() {
 }
 
 #[test]
-fn of_devices_that_are_stacked_too_deep_the_lowest_is_not_looked_at() {
+fn devices_below_the_depth_limit_of_a_stack_are_ignored() {
     let mut devices = disk_with_partitions();
     devices.push(mapped(0, "sda2"));
     devices.extend((1..10).map(|number| mapped(number, &format!("dm-{}", number - 1))));
@@ -242,7 +242,7 @@ fn of_devices_that_are_stacked_too_deep_the_lowest_is_not_looked_at() {
 }
 
 #[test]
-fn a_stacked_device_is_made_of_block_devices_alone() {
+fn a_stacked_device_is_made_only_of_block_devices() {
     let mut devices = host();
     let namesake = nvme("/sys/devices/x/sdb", "tty", DevKind::Char, 4, 7);
     devices.push(namesake);
@@ -287,9 +287,9 @@ fn namespaces_of_one_controller_are_its_parts() {
 }
 
 proptest! {
-    /// Names of parts that differ little fall on ranges of their own.
+    /// Parts with similar names get different ranges.
     #[test]
-    fn parts_have_ranges_of_their_own(prefix in "[a-z]{1,12}", numbers in prop::collection::btree_set(0..64u32, 2..16)) {
+    fn parts_have_different_ranges(prefix in "[a-z]{1,12}", numbers in prop::collection::btree_set(0..64u32, 2..16)) {
         let whole = Extent::whole(SysPath::new("/sys/devices/x"));
         let parts: Vec<Extent> = numbers.iter().map(|number| whole.clone().part(&format!("{prefix}{number}"))).collect();
         for (index, part) in parts.iter().enumerate() {

@@ -12,7 +12,6 @@ fn named(request: &str, devices: &[Device]) -> Option<String> {
     Some(chosen.node.as_ref()?.path.display().to_string())
 }
 
-/// A node of a USB device.
 fn node(subsystem: &str, name: &str) -> Device {
     let mut device = Device::new(SysPath::new(format!("/sys/devices/usb1/1-1/{subsystem}/{name}")));
     device.subsystem = Some(subsystem.to_owned());
@@ -24,14 +23,14 @@ fn node(subsystem: &str, name: &str) -> Device {
 }
 
 #[test]
-fn of_two_nodes_the_one_of_the_earlier_class_is_named() {
+fn the_node_of_the_earlier_class_is_named() {
     let in_order = [
         vec![node("tty", "ttyUSB0")],
         vec![node("video4linux", "video0")],
         vec![node("dvb", "dvb0.frontend0")],
         vec![node("block", "sdb")],
         vec![node("block", "sda1")],
-        // A joystick's event node has a jsN beside it, which is named only without it.
+        // A joystick's event node has a jsN beside it; jsN is named only if there is no event node.
         vec![node("input", "event5"), node("input", "js0")],
         vec![node("video4linux", "radio0")],
         vec![node("lirc", "lirc0")],
@@ -48,7 +47,7 @@ fn of_two_nodes_the_one_of_the_earlier_class_is_named() {
     let glob = "glob:**;path=/dev/board";
     for (index, first) in in_order.iter().enumerate() {
         for later in &in_order[index + 1..] {
-            // Alone it is another class beside a jsN.
+            // Without a jsN beside it, the event node is in another class.
             let is_joystick = |nodes: &[Device]| nodes[0].subsystem.as_deref() == Some("input");
             if is_joystick(first) && is_joystick(later) {
                 continue;
@@ -69,7 +68,7 @@ fn of_two_nodes_the_one_of_the_earlier_class_is_named() {
 }
 
 #[test]
-fn of_one_class_the_main_node_is_named_and_else_the_least_name() {
+fn within_a_class_the_main_node_is_named_else_the_least_name() {
     for (nodes, expected) in [
         ([("sound", "aloopC0"), ("sound", "controlC1")], "/dev/controlC1"),
         (
@@ -108,7 +107,7 @@ fn the_unit_of_a_node_is_its_usb_device_else_the_nearest_device_of_another_subsy
 }
 
 #[test]
-fn an_adapter_is_named_for_its_tty_and_never_for_its_raw_node() {
+fn the_tty_of_an_adapter_is_named_and_never_its_raw_node() {
     let tree = recorded::hub_with_two_adapters();
     let adapter: Vec<Device> = tree
         .iter()
@@ -123,7 +122,7 @@ fn an_adapter_is_named_for_its_tty_and_never_for_its_raw_node() {
 }
 
 #[test]
-fn the_raw_node_has_a_name_when_it_is_meant() {
+fn the_raw_node_is_named_if_the_request_means_it() {
     let tree = recorded::hub_with_two_adapters();
     for request in [
         "usb:0403:6001:A;only=subsystem:usb;path=/dev/probe",
@@ -148,7 +147,7 @@ fn the_raw_node_has_a_name_when_it_is_meant() {
 }
 
 #[test]
-fn an_adapters_pins_are_named_only_when_they_are_meant() {
+fn the_pins_of_an_adapter_are_named_only_if_the_request_means_them() {
     let pins: Vec<Device> = recorded::hub_with_two_adapters()
         .into_iter()
         .filter(|device| device.subsystem.as_deref() == Some("tty"))
@@ -170,7 +169,7 @@ fn an_adapters_pins_are_named_only_when_they_are_meant() {
 }
 
 #[test]
-fn kernel_names_compare_as_people_count() {
+fn kernel_names_are_compared_naturally() {
     let mut names = ["ttyUSB10", "sdaa", "ttyUSB9", "sdb10", "sdb9"].map(NaturalName::new);
     names.sort();
     let sorted = names.map(|name| format!("{}{}", name.text, name.number));
@@ -178,7 +177,7 @@ fn kernel_names_compare_as_people_count() {
 }
 
 #[test]
-fn a_composite_device_is_named_for_its_modem_and_not_for_its_keys() {
+fn the_modem_of_a_composite_device_is_named_and_not_its_keys() {
     let tree = recorded::composite_device();
     assert_eq!(
         named("usb:2341:8036;link=/dev/board", &tree).as_deref(),

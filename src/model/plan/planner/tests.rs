@@ -10,7 +10,6 @@ fn planner(requests: &[&str]) -> Planner {
     Planner::new(entry, Vec::new(), ProcessUser::default())
 }
 
-/// A tty, with a node.
 fn tty(name: &str, udev_state: UdevState) -> Device {
     let mut device =
         crate::model::device::recorded::virtual_device("tty", name, &format!("/dev/{name}"), 4, 1);
@@ -23,7 +22,7 @@ fn plan(planner: &Planner, inventory: &Inventory) -> Plan {
 }
 
 #[test]
-fn what_is_asked_for_twice_is_asked_for_once() {
+fn duplicate_requests_are_merged() {
     let rule: SymlinkRule = "usb:0403:6001:0=/dev/ttyBOARD".parse().unwrap();
     let other_rule: SymlinkRule = "usb:0403:6001:1=/dev/ttyBOARD".parse().unwrap();
     let mut all = planner(&["usb:0403"]);
@@ -56,7 +55,7 @@ fn entries_with_the_same_request_share_its_id_and_ids_are_not_used_again() {
 }
 
 #[test]
-fn a_remote_device_is_bound_until_it_is_unbound_or_bound_anew() {
+fn a_remote_device_is_bound_until_it_is_unbound_or_bound_again() {
     let [one, other] = ["lab/0403:6001", "lab/1050:0407"].map(|text| text.parse::<RemoteDevice>().unwrap());
     let bound = |minor| Binding {
         syspath: SysPath::new("/sys/devices/vhci/1-1"),
@@ -96,7 +95,7 @@ fn a_root_that_moves_in_sysfs_stays_a_root() {
 }
 
 #[test]
-fn a_watcher_that_was_restarted_keeps_a_root_only_while_it_is_selected() {
+fn a_restarted_watcher_keeps_a_root_only_while_it_is_selected() {
     let inventory = Inventory::new([
         tty("tty1", UdevState::Processed),
         tty("tty2", UdevState::Processed),
@@ -110,7 +109,7 @@ fn a_watcher_that_was_restarted_keeps_a_root_only_while_it_is_selected() {
 }
 
 #[test]
-fn news_matter_of_what_may_be_selected_of_what_is_reserved_and_for_joined_terms_of_parents() {
+fn changes_of_selected_and_reserved_devices_and_of_parents_in_joined_terms_affect_the_plan() {
     let tree = crate::model::device::recorded::hub_with_two_adapters();
     let inventory = Inventory::new(tree.clone());
     let hub = &crate::model::device::recorded::named(&tree, "1-1").syspath;
@@ -137,7 +136,7 @@ fn news_matter_of_what_may_be_selected_of_what_is_reserved_and_for_joined_terms_
 }
 
 #[test]
-fn a_parent_of_a_reserved_device_is_reported_although_no_root_is_known() {
+fn a_parent_of_a_reserved_device_is_reported_even_without_a_root() {
     let tree = crate::model::device::recorded::hub_with_two_adapters();
     let inventory = Inventory::new(tree.clone());
     let mut all = planner(&["parent-of:usb:0403:6001:A"]);
@@ -184,7 +183,7 @@ fn only_a_named_link_to_a_node_that_udevd_has_not_processed_is_unconfirmed() {
 }
 
 #[test]
-fn what_udev_decides_is_pending_only_of_devices_that_the_kernel_knows_to_be_meant() {
+fn a_device_is_pending_only_if_the_facts_of_the_kernel_match() {
     let inventory = Inventory::new([tty("tty1", UdevState::Pending)]);
     let pending = |request: &str| {
         let mut all = planner(&[request]);
@@ -197,7 +196,7 @@ fn what_udev_decides_is_pending_only_of_devices_that_the_kernel_knows_to_be_mean
 }
 
 #[test]
-fn two_requests_for_one_device_are_no_conflict_and_their_access_adds_up() {
+fn two_requests_for_one_device_do_not_conflict_and_their_access_is_combined() {
     let inventory = Inventory::new([tty("tty1", UdevState::Processed)]);
     let mut all = planner(&["subsystem:tty;access=r", "devnode:/dev/tty1;access=w"]);
     all.find_roots(&inventory);
@@ -211,7 +210,7 @@ fn two_requests_for_one_device_are_no_conflict_and_their_access_adds_up() {
 }
 
 #[test]
-fn requests_are_removed_by_what_they_are_and_who_made_them() {
+fn requests_are_removed_by_text_and_origin() {
     let entry = |text: &str, origin| RequestEntry::new(origin, text.parse().unwrap());
     let all = [
         entry("usb:0403", Origin::Annotation),
@@ -232,7 +231,7 @@ fn requests_are_removed_by_what_they_are_and_who_made_them() {
 }
 
 #[test]
-fn a_remote_device_is_the_one_that_it_was_attached_as_and_no_other_at_its_place() {
+fn a_remote_device_is_identified_by_its_number_and_not_by_its_path_alone() {
     let device = crate::model::device::recorded::hub_with_two_adapters()
         .into_iter()
         .find(|device| device.devtype.as_deref() == Some("usb_device") && device.node.is_some())
@@ -263,7 +262,7 @@ fn a_remote_device_is_the_one_that_it_was_attached_as_and_no_other_at_its_place(
 }
 
 #[test]
-fn beside_parent_of_an_alternative_selects_only_what_it_selects_now() {
+fn an_alternative_to_parent_of_selects_only_what_matches_now() {
     let mut inventory = Inventory::new(crate::model::device::recorded::hub_with_two_adapters());
     let request = "subsystem:tty&!tag:secret;or=parent-of:driver:ftdi_sio";
     let entry = RequestEntry::new(Origin::Annotation, request.parse().unwrap());
@@ -278,12 +277,12 @@ fn beside_parent_of_an_alternative_selects_only_what_it_selects_now() {
     };
     let (ttys, adapters) = (of(true), of(false));
     assert!(!ttys.is_empty() && !adapters.is_empty(), "{before:?}");
-    // A watcher that is restarted knows the roots alone.
+    // A restarted watcher knows only the roots.
     let mut restored = planner.entries()[0].without_roots();
     restored.roots = before.clone();
     let mut restarted = Planner::new(vec![restored], Vec::new(), ProcessUser::default());
     restarted.find_roots(&inventory);
-    // The one has a tag now that excludes it, and nothing leads to the others any more.
+    // A new tag excludes the first tty, and no child leads to the other roots any more.
     for tty in &ttys {
         let device = inventory.get_mut(tty).unwrap();
         device.tags.insert("secret".into());
@@ -304,7 +303,7 @@ fn beside_parent_of_an_alternative_selects_only_what_it_selects_now() {
 }
 
 #[test]
-fn what_is_attached_for_another_is_selected_by_nothing_and_what_lies_beside_it_stays() {
+fn a_reserved_device_is_not_selected_and_the_devices_beside_it_are() {
     let inventory = Inventory::new(crate::model::device::recorded::hub_with_two_adapters());
     let mut adapters = inventory.iter().filter(|device| device.node.is_some());
     let anothers = adapters
@@ -346,7 +345,7 @@ fn what_is_attached_for_another_is_selected_by_nothing_and_what_lies_beside_it_s
 }
 
 #[test]
-fn what_is_attached_for_another_is_not_had_by_another_name_of_its_node() {
+fn a_reserved_device_is_not_selected_by_another_name_of_its_node() {
     let mut devices = crate::model::device::recorded::hub_with_two_adapters();
     let place = SysPath::new(devices[0].syspath.as_str());
     let node = devices.iter().find_map(|device| device.node.clone()).unwrap();

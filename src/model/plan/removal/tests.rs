@@ -12,7 +12,7 @@ use crate::model::request::id::RequestId;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// One container that requests this, on a host whose devices come and go.
+/// One container with this request, on a host whose devices come and go.
 struct Scenario {
     planner: Planner,
     removals: Removals,
@@ -29,7 +29,7 @@ impl Scenario {
         }
     }
 
-    /// How many removals are acted on when these USB devices, by their ids, are there at this
+    /// How many removals are acted on if these USB devices (by their ids) are present at this
     /// second.
     fn at(&mut self, second: u32, present: &[&str]) -> usize {
         let mut devices = recorded::root_hubs();
@@ -67,7 +67,7 @@ fn a_device_that_returns_within_the_grace_period_stops_nothing() {
 
 /// Case README 26.
 #[test]
-fn without_a_grace_period_it_is_acted_on_at_once_and_each_root_counts() {
+fn without_a_grace_period_each_removed_root_is_acted_on_at_once() {
     let mut scenario = Scenario::new("usb:1a6e:089a;on-removal=stop");
     assert_eq!(scenario.at(0, &[CORAL.0, CORAL.0]), 0);
     assert_eq!(scenario.at(1, &[CORAL.0]), 1);
@@ -76,7 +76,7 @@ fn without_a_grace_period_it_is_acted_on_at_once_and_each_root_counts() {
 
 /// Case README 26. Case README 2.
 #[test]
-fn with_alternatives_a_root_is_gone_when_no_alternative_has_one() {
+fn with_alternatives_the_request_is_without_a_root_only_when_no_alternative_has_one() {
     let mut scenario = Scenario::new("usb:1a6e:089a;or=usb:18d1:9302;on-removal=stop");
     assert_eq!(scenario.at(0, &[CORAL.0]), 0);
     assert_eq!(scenario.at(1, &[CORAL.1]), 0, "it changed its ids in one moment");
@@ -91,7 +91,7 @@ fn with_alternatives_a_root_is_gone_when_no_alternative_has_one() {
 }
 
 #[test]
-fn each_request_has_a_grace_period_of_its_own_and_several_roots_of_one_have_one() {
+fn each_request_has_one_grace_period_for_all_its_roots() {
     let root = |name: &str, request: RequestId, grace| RootRemoved {
         root: SysPath::new(format!("/sys/devices/{name}")),
         request,
@@ -132,7 +132,7 @@ fn each_request_has_a_grace_period_of_its_own_and_several_roots_of_one_have_one(
 }
 
 #[test]
-fn what_is_not_requested_any_more_stops_nothing() {
+fn removing_a_request_cancels_its_pending_removals() {
     let mut scenario = Scenario::new("usb:1a6e:089a;on-removal=kill;grace=5s");
     scenario.at(0, &[CORAL.0]);
     scenario.at(1, &[]);
@@ -144,7 +144,7 @@ fn what_is_not_requested_any_more_stops_nothing() {
 
 proptest! {
     #[test]
-    fn it_is_acted_on_exactly_when_the_device_was_away_for_the_whole_period(
+    fn the_removal_is_acted_on_exactly_when_the_grace_period_ends(
         present in prop::collection::vec(any::<bool>(), 1..40),
         grace in 1..5usize,
     ) {
@@ -154,7 +154,7 @@ proptest! {
         for (second, is_there) in (1..).zip(present) {
             let acted = scenario.at(second, if is_there { &[CORAL.0] } else { &[] });
             away = if is_there { 0 } else { away + 1 };
-            // It went at this second: after `grace` more it has been away for the period.
+            // The device was removed in this second, so the period ends after `grace` more.
             prop_assert_eq!(acted, usize::from(away == grace + 1));
         }
     }

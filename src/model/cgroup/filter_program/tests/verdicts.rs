@@ -1,15 +1,15 @@
-//! What the verdict follows instruction by instruction, held against the user-space VM.
+//! The computed verdict, compared instruction by instruction with the user-space VM.
 
 use super::*;
 
 const JSET_IMM: u8 = 0x45;
 const LDX_DW: u8 = 0x79;
 
-/// The operators on numbers that are followed, and the conditions of jumps.
+/// The operators on numbers and the conditions of jumps that the computation supports.
 const ARITHMETIC: [u8; 8] = [0x00, 0x10, 0x40, 0x50, 0x60, 0x70, 0xa0, 0xb0];
 const CONDITIONS: [u8; 7] = [0x10, 0x20, 0x30, 0x40, 0x50, 0xa0, 0xb0];
 
-/// The device that all programs here are asked about, with bits in every byte.
+/// The device that all programs here decide about, with bits in every byte.
 const NUM: DevNum = DevNum {
     kind: DevKind::Char,
     major: 0x1234_5678,
@@ -24,7 +24,7 @@ fn mov(dst: u8, imm: i32) -> Insn {
     insn(MOV64_IMM, dst, 0, 0, imm)
 }
 
-/// What the VM leaves in r0 at the end.
+/// The value of r0 after the VM has run the program.
 fn result(program: &[Insn]) -> u64 {
     let mut context: Vec<u8> = [(Access::READ.bits() << 16) | 2, NUM.major, NUM.minor]
         .iter()
@@ -46,7 +46,7 @@ fn any_register() -> impl Strategy<Value = u8> {
     prop::sample::select(&REGISTERS[..])
 }
 
-/// Small numbers, which are often equal, and all others.
+/// Small numbers, which are often equal, and arbitrary ones.
 fn any_number() -> impl Strategy<Value = i32> {
     prop_oneof![-2..4_i32, 30..34_i32, 62..66_i32, any::<i32>()]
 }
@@ -82,7 +82,7 @@ fn any_arithmetic() -> impl Strategy<Value = Vec<Insn>> {
     })
 }
 
-/// A jump over the next instruction, which it is for the program's result to show.
+/// A jump over the next instruction; the program's result shows whether it was taken.
 fn any_jump() -> impl Strategy<Value = Vec<Insn>> {
     let jump = any_operation(&CONDITIONS, [CLASS_JMP, CLASS_JMP32]);
     (jump, any_register(), any_number())
@@ -105,7 +105,7 @@ fn any_constant() -> impl Strategy<Value = Vec<Insn>> {
 
 proptest! {
     #[test]
-    fn what_loads_arithmetic_and_jumps_come_to_is_known_without_running_them(
+    fn the_result_of_loads_arithmetic_and_jumps_is_known_without_running_them(
         first in prop::array::uniform5(any_number()),
         steps in prop::collection::vec(
             prop_oneof![3 => any_arithmetic(), 3 => any_jump(), 1 => any_load(), 1 => any_constant()],
@@ -116,7 +116,7 @@ proptest! {
     ) {
         let mut program: Vec<Insn> = REGISTERS.into_iter().zip(first).map(|(dst, imm)| mov(dst, imm)).collect();
         program.extend(steps.concat());
-        // The verdict is the lowest bit of r0: any bit of any register gets there.
+        // The verdict is the lowest bit of r0, so shift each bit of the shown register there.
         program.extend([insn(MOV64_REG, 0, shown, 0, 0), insn(0x77, 0, 0, 0, bit), exit()]);
         prop_assert_eq!(verdict_on(&program), Some(result(&program) & 1 == 1));
     }
@@ -128,8 +128,8 @@ fn load_number(dst: u8, number: u64) -> [Insn; 2] {
     [insn(LD_IMM64, dst, 0, 0, low), insn(0, 0, 0, 0, high)]
 }
 
-/// Each operator of these classes with r2 as its first operand, and numbers of which some differ in
-/// one half alone as operands; before it the instructions that load them.
+/// Each operator of these classes with r2 as its first operand, and operands that partly differ in
+/// one half alone; each after the instructions that load the operands.
 fn each_operation(operators: &[u8], classes: [u8; 2]) -> Vec<(Vec<Insn>, Insn)> {
     const NUMBERS: [u64; 8] = [0, 1, 2, 33, 0xffff_ffff, 1 << 32, (1 << 32) + 1, u64::MAX];
     let mut all = Vec::new();
@@ -150,9 +150,9 @@ fn each_operation(operators: &[u8], classes: [u8; 2]) -> Vec<(Vec<Insn>, Insn)> 
 }
 
 #[test]
-fn every_operator_comes_to_what_it_comes_to_when_it_runs() {
+fn the_result_of_every_operator_is_the_same_as_in_the_vm() {
     for (load, operation) in each_operation(&ARITHMETIC, [7, 4]) {
-        // As in any_arithmetic().
+        // See any_arithmetic().
         let zero_extension = (operation.class() == 4).then_some(insn(MOV32_REG, 2, 2, 0, 0));
         let begin: Vec<Insn> = load
             .into_iter()
@@ -171,7 +171,7 @@ fn every_operator_comes_to_what_it_comes_to_when_it_runs() {
 }
 
 #[test]
-fn every_condition_jumps_when_it_jumps_when_it_runs() {
+fn every_condition_jumps_as_in_the_vm() {
     for (load, condition) in each_operation(&CONDITIONS, [CLASS_JMP, CLASS_JMP32]) {
         let jump = Insn { off: 1, ..condition };
         let program = [load, vec![mov(0, 1), jump, mov(0, 0), exit()]].concat();
@@ -181,7 +181,7 @@ fn every_condition_jumps_when_it_jumps_when_it_runs() {
 }
 
 #[test]
-fn sums_and_differences_of_32_bits_have_no_upper_half() {
+fn sums_and_differences_of_32_bits_have_a_zero_upper_half() {
     for (code, first, second) in [(0x04, -1, 1), (0x14, 0, 1), (0x04, i32::MAX, 1)] {
         let program = [
             insn(0xb4, 2, 0, 0, first),
@@ -206,7 +206,7 @@ fn the_context_is_followed_from_register_to_register() {
 }
 
 #[test]
-fn stores_are_passed_over_and_long_jumps_are_taken() {
+fn stores_are_skipped_and_long_jumps_are_taken() {
     let program = [
         mov(0, 1),
         insn(STX_W, 10, 0, -4, 0),
@@ -221,7 +221,7 @@ fn stores_are_passed_over_and_long_jumps_are_taken() {
 }
 
 #[test]
-fn a_jump_back_is_followed_while_it_ends() {
+fn a_backward_jump_is_followed_as_long_as_the_program_ends() {
     let program = [
         mov(0, 0),
         insn(ADD64_IMM, 0, 0, 0, 1),
@@ -234,7 +234,7 @@ fn a_jump_back_is_followed_while_it_ends() {
 }
 
 #[test]
-fn of_what_is_not_followed_nothing_is_said() {
+fn an_unsupported_instruction_leads_to_no_verdict() {
     let cases: &[(&str, &[Insn])] = &[
         ("a load from the stack", &[insn(LDX_W, 0, 10, -4, 0)]),
         ("a load from behind the context", &[insn(LDX_W, 0, 1, 12, 0)]),
@@ -287,8 +287,8 @@ fn of_what_is_not_followed_nothing_is_said() {
 }
 
 #[test]
-fn refused_is_what_is_surely_refused_to_readers_or_to_writers() {
-    // Allows reading alone: r0 = (access_type >> 17) & 1.
+fn a_program_refuses_a_device_only_if_it_surely_denies_reading_or_writing() {
+    // Allows only reading: r0 = (access_type >> 17) & 1.
     let reading = [
         insn(LDX_W, 0, 1, 0, 0),
         insn(RSH32_IMM, 0, 0, 0, 17),
@@ -308,7 +308,7 @@ fn refused_is_what_is_surely_refused_to_readers_or_to_writers() {
 }
 
 #[test]
-fn block_and_character_devices_are_told_apart() {
+fn block_and_character_devices_are_distinguished() {
     let is_block = [
         insn(LDX_W, 2, 1, 0, 0),
         insn(AND32_IMM, 2, 0, 0, 0xffff),

@@ -155,7 +155,7 @@ fn the_device_annotated_brings_the_hooks_alone_and_no_other_may() {
     done(bench.generate(&["annotated"]));
     let edits = json(bench.cdi(&["resolve", "oci-hotplug.dev/device=annotated", "--json"]));
     assert_eq!(
-        edits["hooks"][0]["args"],
+        edits["edits"]["hooks"][0]["args"],
         serde_json::json!(["oci-hotplug-prestart"])
     );
     let said = bench.generate(&["other"]);
@@ -342,7 +342,7 @@ fn the_later_directory_wins_and_the_list_says_so() {
     );
     assert!(done(bench.cdi(&["list"])).contains("(instead of "));
     assert_eq!(
-        json(bench.cdi(&["resolve", "v.w/gpu=x", "--json"]))["env"][0],
+        json(bench.cdi(&["resolve", "v.w/gpu=x", "--json"]))["edits"]["env"][0],
         "FROM=high/b.yaml"
     );
 }
@@ -461,7 +461,7 @@ fn a_spec_is_valid_exactly_when_engines_read_it() {
     assert!(out.contains("1 spec is valid"), "{out}");
     let edits: Value =
         serde_json::from_str(&done(bench.cdi(&["resolve", "vendor.com/device=0", "--json"]))).unwrap();
-    assert_eq!(edits["deviceNodes"][0]["fileMode"], 438);
+    assert_eq!(edits["edits"]["deviceNodes"][0]["fileMode"], 438);
 
     let empty = r#"{"cdiVersion":"0.6.0","kind":"vendor.com/other","devices":[{"name":"managed","containerEdits":{"mounts":[]}}]}"#;
     bench.write("low/empty.json", empty);
@@ -599,7 +599,7 @@ fn only_devices_of_ours_are_removed() {
         "{said}"
     );
     let all = json(bench.cdi(&["remove", "--all", "--json"]));
-    assert_eq!(all[0]["device"], "oci-hotplug.dev/device=probe");
+    assert_eq!(all["devices"][0]["device"], "oci-hotplug.dev/device=probe");
     assert_eq!(
         bench.files("low"),
         [

@@ -107,6 +107,7 @@ fn a_container_with_the_cdi_device_of_a_class_has_its_devices() {
         "oci-hotplug.dev/device=lab",
     ]);
     let edits: Value = serde_json::from_str(&edits).unwrap();
+    let edits = &edits["edits"];
 
     let bundle = path("bundle");
     fs::create_dir_all(bundle.join("rootfs/bin")).unwrap();
@@ -116,7 +117,7 @@ fn a_container_with_the_cdi_device_of_a_class_has_its_devices() {
     }
     output(Command::new("runc").arg("spec").current_dir(&bundle));
     let environment = format!("OCI_HOTPLUG_CONFIG={}", path("config.toml").display());
-    inject(&bundle.join("config.json"), &edits, &environment);
+    inject(&bundle.join("config.json"), edits, &environment);
 
     let id = format!("oci-hotplug-cdi-{}", std::process::id());
     let mut runc = Command::new("runc");
@@ -134,7 +135,7 @@ fn a_container_with_the_cdi_device_of_a_class_has_its_devices() {
     let inside = output(Command::new("runc").args(["exec", &id, "ls", "/dev/tty7", "/dev/tty8"]));
     assert_eq!(inside, "/dev/tty7\n/dev/tty8\n");
     let list: Value = serde_json::from_str(&tool(&["list", "--json"])).unwrap();
-    assert_eq!(list[0]["requests"], json!(["class:lab"]));
+    assert_eq!(list["containers"][0]["requests"], json!(["class:lab"]));
     let record: Value = serde_json::from_str(&tool(&["inspect", "--json", &id])).unwrap();
     let entry = &record["record"]["requests"][0];
     assert_eq!(
@@ -144,7 +145,8 @@ fn a_container_with_the_cdi_device_of_a_class_has_its_devices() {
 
     drop(container);
     wait_until("nothing of it is left", || {
-        tool(&["list", "--json"]).trim() == "[]"
+        let list: Value = serde_json::from_str(&tool(&["list", "--json"])).unwrap();
+        list["containers"] == json!([])
     });
 }
 

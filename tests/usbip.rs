@@ -1,6 +1,8 @@
 //! Our client against a server that misbehaves, on 127.0.0.1, and `oci-hotplug usbip` where no
 //! kernel module is needed. (With the kernel's: tests/vm/usbip/.)
 
+#[path = "support/json_schema.rs"]
+mod json_schema;
 #[path = "support/port.rs"]
 mod port;
 #[path = "support/usbip_server/mod.rs"]
@@ -80,8 +82,9 @@ fn a_list_shows_what_the_server_exports() {
     );
     let json: serde_json::Value =
         serde_json::from_str(&out(&tool(&["list", &address, "--json"]))).expect("JSON");
-    assert_eq!(json[1]["id"], "1050:0407");
-    assert_eq!(json[1]["device"], format!("{address}/busid:2-1.4"));
+    json_schema::check("usbip list", &json);
+    assert_eq!(json["devices"][1]["id"], "1050:0407");
+    assert_eq!(json["devices"][1]["device"], format!("{address}/busid:2-1.4"));
 }
 
 #[test]
@@ -92,7 +95,9 @@ fn an_empty_list_says_so_and_how_to_fill_it() {
         out(&tool(&["list", &address])).replace(&address, "SERVER"),
         "SERVER exports no free device. On that host: `usbip bind --busid BUSID`; a device in use is not listed.\n"
     );
-    assert_eq!(out(&tool(&["list", &address, "--json"])), "[]\n");
+    let empty: serde_json::Value =
+        serde_json::from_str(&out(&tool(&["list", &address, "--json"]))).expect("JSON");
+    assert_eq!(empty["devices"], serde_json::json!([]));
 }
 
 #[test]

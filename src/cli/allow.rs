@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::drop_in;
 use super::error::Usage;
 use super::reload::{self, Reloaded};
-use super::render::json::write_json;
+use super::render::json::{write_json, write_json_list};
 use super::render::table::{self, print_line};
 use super::request_word::request_text;
 use crate::host::config::Config;
@@ -254,7 +254,7 @@ fn list(config: &Config, as_json: bool) -> Result<()> {
                 json!({ "devices": rule.devices, "access": access(rule), "reason": rule.reason, "file": path })
             })
             .collect();
-        write_json(&mut out, &list)?;
+        write_json_list(&mut out, "rules", &list)?;
     } else if rules.is_empty() {
         print_line!(
             out,

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::render::json::write_json;
+use super::render::json::write_json_list;
 use super::render::table::print_line;
 use crate::cdi::directories::{DEFAULT_DIRECTORIES, SpecFile, Specs};
 use crate::cdi::generate::{self, ANNOTATED, DEFAULT_KIND, NewDevice};
@@ -173,7 +173,7 @@ fn remove(specs: &Specs, names: &[String], all: bool, as_json: bool) -> Result<(
         }
     }
     if as_json {
-        write_json(&mut out, &removed)?;
+        write_json_list(&mut out, "devices", &removed)?;
     } else if removed.is_empty() {
         print_line!(out, "There are no devices of `oci-hotplug cdi generate`.")?;
     }
@@ -227,7 +227,7 @@ fn run_generate(
             .iter()
             .map(|(name, file, result)| json!({ "device": name, "file": file, "result": result }))
             .collect();
-        write_json(&mut out, &list)?;
+        write_json_list(&mut out, "devices", &list)?;
     } else {
         for (name, file, result) in report {
             print_line!(out, "{name}: {result} {file}")?;

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::drop_in;
-use super::render::json::write_json;
+use super::render::json::{write_json, write_json_list};
 use super::render::table::{self, print_line};
 use super::request_word::request_text;
 use crate::host::config::Config;
@@ -151,7 +151,7 @@ fn list(classes: &Classes, as_json: bool) -> Result<()> {
             .iter()
             .map(|(name, requests)| json!({ "class": name, "requests": requests }))
             .collect();
-        write_json(&mut out, &list)?;
+        write_json_list(&mut out, "classes", &list)?;
     } else if rows.is_empty() {
         print_line!(
             out,

@@ -37,7 +37,10 @@ pub(super) fn reload(registry: &Registry, id: &ContainerId, timeout: Duration) -
     match control::ask(&registry.container_dir(id), &ControlRequest::Reload, timeout) {
         Ok(ControlResponse::Done) => Ok(()),
         Ok(ControlResponse::Failed(reason)) => Err(reason),
-        Ok(other) => Err(format!("the watcher answered {other:?}")),
+        Ok(_) => Err(
+            "unexpected response of the watcher, which may be of another version (`oci-hotplug recover --restart-watchers` replaces it)"
+                .into(),
+        ),
         Err(error) => Err(error.to_string()),
     }
 }

@@ -4,22 +4,27 @@
 mod journal;
 mod log_file;
 mod logged_event;
+mod repeated;
 mod timestamp;
 
 use std::io::Write;
 use std::time::SystemTime;
 
+use anstyle::Style;
 use anyhow::{Result, bail};
 use clap::Args;
 
 use self::logged_event::LoggedEvent;
+use self::repeated::{Repeated, grouped};
 use self::timestamp::Timestamp;
 use super::enrolled::{Enrolled, check_access};
-use super::render::table::print_line;
+use super::render::color::{BAD, CAUTION, GOOD, PLAIN};
+use super::render::json::write_json_line;
 use crate::host::log;
 use crate::host::state::refused_starts;
 use crate::host::state::registry::Registry;
 use crate::model::oci::engine::short_id;
+use crate::model::quoting::visible;
 
 /// The options.
 #[derive(Debug, Args)]
@@ -44,6 +49,7 @@ pub(super) fn run(registry: &Registry, options: &Options, as_json: bool) -> Resu
         .as_deref()
         .map(|text| ContainerFilter::new(text, registry));
     let mut has_shown = false;
+    let mut past = Vec::new();
     let mut show = |event: LoggedEvent| {
         let matches = filter
             .as_ref()
@@ -51,7 +57,11 @@ pub(super) fn run(registry: &Registry, options: &Options, as_json: bool) -> Resu
         let is_new = options.since.is_none_or(|since| event.time >= since);
         if matches && is_new {
             has_shown = true;
-            print(&event, as_json)?;
+            match (as_json, options.follow) {
+                (true, _) => write_json_line(&mut std::io::stdout().lock(), &event)?,
+                (false, true) => print(&Repeated::once(event))?,
+                (false, false) => past.push(event),
+            }
         }
         Ok(())
     };
@@ -61,6 +71,7 @@ pub(super) fn run(registry: &Registry, options: &Options, as_json: bool) -> Resu
         let with_past = !options.follow || options.since.is_some();
         log_file::read(registry.root(), with_past, options.follow, &mut show)?;
     }
+    grouped(past).iter().try_for_each(print)?;
     match (&filter, &options.container) {
         (Some(filter), Some(text)) if !has_shown && !filter.is_known => {
             bail!(
@@ -105,24 +116,35 @@ impl ContainerFilter {
     }
 }
 
-fn print(event: &LoggedEvent, as_json: bool) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    if as_json {
-        writeln!(out, "{}", serde_json::to_string(event)?)?;
-    } else {
-        // The messages "attached …" and "detached …" begin with the word of the column before.
-        let message = event.message.strip_prefix(&event.event);
-        print_line!(
-            out,
-            "{}  {}  {:8}  {}",
-            event.time,
-            short_id(&event.container),
-            event.event,
-            message.unwrap_or(&event.message).trim()
-        )?;
-    }
+fn print(repeated: &Repeated) -> Result<()> {
+    let event = &repeated.event;
+    // The messages "attached …" and "detached …" begin with the word of the column before.
+    let message = event.message.strip_prefix(&event.event);
+    let again = match repeated.count {
+        1 => String::new(),
+        count => format!(" ({count} times since {})", repeated.first),
+    };
+    let style = style(&event.event);
+    let mut out = anstream::stdout().lock();
+    writeln!(
+        out,
+        "{}  {}  {style}{:8}{style:#}  {}{again}",
+        event.time,
+        visible(short_id(&event.container)),
+        visible(&event.event),
+        visible(message.unwrap_or(&event.message).trim()),
+    )?;
     out.flush()?;
     Ok(())
+}
+
+fn style(event: &str) -> Style {
+    match event {
+        log::event::ATTACHED => GOOD,
+        log::event::REFUSED | log::event::FAILED | log::event::NOT_STARTED => BAD,
+        log::event::WAITING | log::event::SHARED => CAUTION,
+        _ => PLAIN,
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use serde_json::json;
 use self::draw::{Listed, draw};
 use super::enrolled::Enrolled;
 use super::not_enrolled::{self, NotEnrolled};
-use super::render::json::write_json;
+use super::render::json::write_json_list;
 use super::render::table::screen_width;
 use super::render::time::{ago, since};
 use crate::host::state::record::Record;
@@ -29,8 +29,7 @@ pub fn run(registry: &Registry, as_json: bool) -> Result<()> {
     let mut out = anstream::stdout().lock();
     if as_json {
         let list: Vec<_> = containers.iter().map(to_json).collect();
-        write_json(&mut out, &list)?;
-        return Ok(());
+        return write_json_list(&mut out, "containers", &list);
     }
     let listed: Vec<Listed> = containers.iter().map(listed).collect();
     let drawn = draw(&listed, &others(registry), screen_width());

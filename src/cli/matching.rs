@@ -12,7 +12,7 @@ use serde_json::json;
 
 use self::names::Names;
 use super::follow::follow;
-use super::render::json::write_json;
+use super::render::json::{write_json, write_json_line};
 use super::render::table::{self, print_line};
 use crate::host::monitor::{DeviceMonitor, RECEIVE_BUFFER};
 use crate::host::nodeless;
@@ -173,7 +173,7 @@ impl Selection {
             let whole = json!({
                 "requests": roots, "nodes": self.nodes,
                 "names": self.names.to_json(), "hints": self.names.hints(),
-                "without_node": self.nodeless,
+                "without_node": self.nodeless, "not_attached": self.not_attached,
             });
             write_json(&mut out, &whole)?;
             return Ok(());
@@ -216,14 +216,17 @@ fn print_change(before: &Selection, now: &Selection, as_json: bool) -> Result<()
     let mut out = std::io::stdout().lock();
     for (action, sign, node) in removed.chain(added) {
         if as_json {
-            writeln!(out, "{}", json!({ "action": action, "node": node }))?;
+            write_json_line(&mut out, &json!({ "action": action, "node": node }))?;
         } else {
             print_line!(out, "{sign} {}  {}  {}", node.path, node.number, node.device)?;
         }
     }
     for (name, node) in now.names.changes(&before.names) {
         if as_json {
-            writeln!(out, "{}", json!({ "action": "name", "name": name, "node": node }))?;
+            write_json_line(
+                &mut out,
+                &json!({ "action": "name", "name": name, "node_path": node }),
+            )?;
         } else if let Some(node) = node {
             writeln!(out, "= {}  {}", name.display(), node.display())?;
         }

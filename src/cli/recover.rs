@@ -11,13 +11,14 @@ use serde_json::json;
 
 use super::client::status;
 use super::enrolled::check_access;
-use super::render::json::write_json;
+use super::render::json::write_json_list;
 use super::render::table::{self, print_line};
 use crate::host::spawn::ChildState;
 use crate::host::state::error::RegistryError;
 use crate::host::state::registry::Registry;
 use crate::host::state::{cgroup_owners, leases, leftovers};
 use crate::model::oci::ContainerId;
+use crate::model::oci::engine::short_id;
 use crate::usbip::task::Release;
 use crate::usbip::worker;
 use crate::watcher::launch::{self, LaunchError};
@@ -73,13 +74,13 @@ pub(super) fn run(registry: &Registry, restart_watchers: bool, as_json: bool) ->
     let mut out = std::io::stdout().lock();
     if as_json {
         let list: Vec<_> = all.iter().map(|(id, done)| to_json(id, done)).collect();
-        write_json(&mut out, &list)?;
+        write_json_list(&mut out, "containers", &list)?;
     } else if all.is_empty() {
         print_line!(out, "No container is known here: nothing to recover.")?;
     } else {
         let rows: Vec<[String; 2]> = all
             .iter()
-            .map(|(id, done)| [id.to_string(), done.text()])
+            .map(|(id, done)| [short_id(id.as_str()).to_owned(), done.text()])
             .collect();
         table::write(&mut out, ["CONTAINER", "DONE"], &rows)?;
     }

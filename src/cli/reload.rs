@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::client;
 use super::enrolled::Enrolled;
-use super::render::json::write_json;
+use super::render::json::write_json_list;
 use super::render::table::{self, print_line};
 use crate::host::state::control::Status;
 use crate::host::state::registry::Registry;
@@ -38,7 +38,7 @@ pub(super) fn run(registry: &Registry, as_json: bool) -> Result<()> {
     let mut out = std::io::stdout().lock();
     if as_json {
         let list: Vec<Value> = all.iter().map(Reloaded::to_json).collect();
-        write_json(&mut out, &list)?;
+        write_json_list(&mut out, "containers", &list)?;
     } else if all.is_empty() {
         print_line!(out, "No container has a watcher: nothing to reload.")?;
     } else {

@@ -3,10 +3,12 @@
 use std::io::Write;
 
 use anyhow::{Context, Result};
+use serde_json::json;
 
 use super::enrolled::Enrolled;
 use super::follow::{Screen, follow};
 use super::render;
+use super::render::json::versioned;
 use super::render::table::screen_width;
 use crate::host::monitor::{DeviceMonitor, RECEIVE_BUFFER};
 use crate::host::state::registry::Registry;
@@ -51,7 +53,7 @@ fn picture(monitor: &DeviceMonitor, registry: &Registry, all: bool, as_json: boo
     let holders = holders(&Enrolled::all(registry)?, &mut devices);
     let branches = tree(&devices, &holders, all);
     if as_json {
-        return Ok(format!("{}\n", serde_json::to_string_pretty(&branches)?));
+        return Ok(format!("{:#}\n", versioned(&json!({ "buses": branches }))?));
     }
     Ok(render::tree::draw(&branches, screen_width()))
 }

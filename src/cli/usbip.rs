@@ -10,8 +10,9 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::matching;
-use super::render::json::write_json;
+use super::render::json::{write_json, write_json_list};
 use super::render::table::{self, print_line};
+use crate::model::oci::engine::short_id;
 use crate::model::remote::address::{RemoteDevice, Server};
 use crate::usbip::protocol::{Exported, Speed};
 use crate::usbip::records::{Local, Record};
@@ -132,7 +133,7 @@ fn list(server: &Server, timeout: &Timeout, as_json: bool) -> Result<()> {
             .iter()
             .map(|device| exported_json(server, device))
             .collect();
-        write_json(&mut out, &all)?;
+        write_json_list(&mut out, "devices", &all)?;
         return Ok(());
     }
     if exported.is_empty() {
@@ -254,7 +255,7 @@ fn ports(attached: &[Attached], as_json: bool) -> Result<()> {
     let mut out = std::io::stdout().lock();
     if as_json {
         let all: Vec<Value> = attached.iter().map(attached_json).collect();
-        write_json(&mut out, &all)?;
+        write_json_list(&mut out, "ports", &all)?;
         return Ok(());
     }
     if attached.is_empty() {
@@ -281,7 +282,7 @@ fn row(attached: &Attached) -> [String; 6] {
         attached.record.as_ref().map_or_else(
             || "(not by oci-hotplug)".into(),
             |record| match &record.container {
-                Some(owner) => format!("{} for container {owner}", record.remote),
+                Some(owner) => format!("{} for container {}", record.remote, short_id(owner)),
                 None => record.remote.to_string(),
             },
         ),

@@ -20,7 +20,7 @@ fn watched(machine: &Machine) -> Bundle<'_> {
 /// Its requests as the record has them, in the words that asked for them.
 fn asked_for(machine: &Machine, container: &RuncContainer) -> Vec<String> {
     let list = said_json(machine, &["list"]);
-    let own = list.as_array().into_iter().flatten();
+    let own = list["containers"].as_array().into_iter().flatten();
     let own = own.filter(|entry| entry["id"] == container.id.as_str());
     own.flat_map(|entry| entry["requests"].as_array().cloned().unwrap_or_default())
         .map(|request| request.as_str().expect("a request is text").to_owned())
@@ -361,7 +361,12 @@ fn a_container_without_hooks_is_attached_to_by_the_pid_of_any_of_its_processes(m
     let pid = container.pid.to_string();
     said(machine, &["attach", "--pid", &pid, &format!("devnode:{second}")]);
     container.reads(&second, &disk.content(2));
-    assert_eq!(said_json(machine, &["list"]).as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        said_json(machine, &["list"])["containers"]
+            .as_array()
+            .map(Vec::len),
+        Some(1)
+    );
     said(machine, &["detach", id, &format!("devnode:{node}")]);
     assert!(!container.has(&node));
     container.delete();

@@ -151,8 +151,8 @@ fn what_a_container_went_through_is_told_in_prometheus_format(machine: &Machine)
     let golden = include_str!("metrics/golden.prom").replace("@VERSION@", version);
     assert_eq!(text, golden, "{text}");
     let json = said_json(machine, &["metrics"]);
-    assert_eq!(json[1]["name"], "containers");
-    assert_eq!(json[1]["samples"][0]["value"], 1.0);
+    assert_eq!(json["metrics"][1]["name"], "containers");
+    assert_eq!(json["metrics"][1]["samples"][0]["value"], 1.0);
     container.delete();
     assert_eq!(read(&said(machine, &["metrics"]))["oci_hotplug_containers"], 0.0);
 }

@@ -335,7 +335,13 @@ fn an_exclusive_device_is_inside_one_container_at_a_time(machine: &Machine) {
         assert!(!waiting.has(&node));
         // Case newcomer: waiting is not a problem.
         let list = said_json(machine, &["list"]);
-        let of = |id: &str| list.as_array()?.iter().find(|entry| entry["id"] == id).cloned();
+        let of = |id: &str| {
+            list["containers"]
+                .as_array()?
+                .iter()
+                .find(|entry| entry["id"] == id)
+                .cloned()
+        };
         let entry = of(&waiting.id).expect("it is listed");
         assert_eq!(entry["health"], "waiting", "{entry}");
     }

@@ -399,7 +399,7 @@ fn recover_starts_sweeps_and_tells_what_it_cannot_do(machine: &Machine) {
     });
     let json: Value = serde_json::from_str(&recover_well(machine, &["--json"])).expect("JSON");
     let done_for = |container: &RuncContainer<'_>| {
-        let all = json.as_array().expect("a list");
+        let all = json["containers"].as_array().expect("a list");
         all.iter()
             .find(|entry| entry["id"] == container.id.as_str())
             .expect("an entry")

@@ -191,7 +191,9 @@ fn a_clock_that_jumps_by_days_loses_no_record_and_no_lease_and_holds_up_no_start
     first.run(": < /dev/ttyUSB0");
     let second = podman(&vm, Crun, alone);
     second.run("! test -e /dev/ttyUSB0");
-    let records = || vm.run("oci-hotplug list --json | jq -c 'map([.id, .health, .attached, .requests])'");
+    let records = || {
+        vm.run("oci-hotplug list --json | jq -c '.containers | map([.id, .health, .attached, .requests])'")
+    };
     vm.wait_until("test $(pgrep -c oci-hotplug-wat) = 2");
     let before = records();
     for days in [1, -1] {
@@ -226,7 +228,7 @@ fn a_clock_that_jumps_by_days_loses_no_record_and_no_lease_and_holds_up_no_start
         eprintln!("vm: a start took {took:.1} s");
         assert!(took < 20.0, "a start took {took} s");
         drop(third);
-        vm.wait_until("test $(oci-hotplug list --json | jq length) = 2");
+        vm.wait_until("test $(oci-hotplug list --json | jq '.containers | length') = 2");
     }
     drop(first);
     second.gains("/dev/ttyUSB0");

@@ -59,7 +59,7 @@ pub(super) fn attached(
             })
             .collect();
         let whole = json!({
-            "id": target.id(), "requests": requests, "problems": problems, "left-out": resolved.left_out,
+            "id": target.id(), "requests": requests, "problems": problems, "left_out": resolved.left_out,
         });
         write_json(&mut out, &whole)?;
     } else {

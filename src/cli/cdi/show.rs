@@ -72,7 +72,7 @@ pub(super) fn list(specs: &Specs, as_json: bool) -> Result<()> {
                     ..
                 } => Some(json!({
                     "device": name, "file": file.path, "shadows": shadowed,
-                    "oci-hotplug": generate::is_our_device(device), "requests": generate::requests(device),
+                    "hotplug": generate::is_our_device(device), "requests": generate::requests(device),
                 })),
                 Definition::Conflict(_) => None,
             })
@@ -240,7 +240,7 @@ pub(super) fn resolve(specs: &Specs, names: &[String], as_json: bool) -> Result<
     };
     let mut out = std::io::stdout().lock();
     if as_json {
-        write_json(&mut out, &edits)?;
+        write_json(&mut out, &json!({ "edits": edits }))?;
         return Ok(());
     }
     let devices = specs.devices();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use serde_json::json;
 
-use crate::cli::render::json::write_json;
+use crate::cli::render::json::write_json_list;
 
 /// Each file with what was done with it.
 pub type Report = Vec<(PathBuf, &'static str)>;
@@ -19,7 +19,7 @@ pub fn print_report(report: &Report, as_json: bool) -> Result<()> {
             .iter()
             .map(|(path, result)| json!({ "file": path, "result": result }))
             .collect();
-        return write_json(&mut out, &list);
+        return write_json_list(&mut out, "files", &list);
     }
     for (path, result) in report {
         writeln!(out, "{result} {}", path.display())?;

@@ -10,11 +10,13 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use serde_json::json;
 
 use self::container::Counted;
 use self::families::families;
 use super::enrolled::Enrolled;
 use super::error::Usage;
+use super::render::json::versioned;
 use super::render::prometheus;
 use crate::host::state::atomic_file::{Durability, replace};
 use crate::host::state::registry::Registry;
@@ -39,7 +41,7 @@ pub fn run(registry: &Registry, options: &Options, as_json: bool) -> Result<()> 
         .collect();
     let families = families(&counted);
     let text = match as_json {
-        true => format!("{}\n", serde_json::to_string_pretty(&families)?),
+        true => format!("{:#}\n", versioned(&json!({ "metrics": families }))?),
         false => prometheus::text(&families),
     };
     match &options.textfile {

@@ -1,7 +1,7 @@
 //! Prometheus' text format, version 0.0.4
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::model::quoting::visible_lines;
 
@@ -22,8 +22,13 @@ pub(in crate::cli) struct Family {
 pub(in crate::cli) struct Sample {
     /// The end of the metric's name: a summary has `_sum` and `_count`.
     pub(in crate::cli) suffix: &'static str,
+    #[serde(serialize_with = "as_map")]
     pub(in crate::cli) labels: Vec<(&'static str, String)>,
     pub(in crate::cli) value: f64,
+}
+
+fn as_map<S: Serializer>(labels: &[(&'static str, String)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(labels.iter().map(|(name, value)| (name, value)))
 }
 
 /// The families in the text format. Every line ends in a line feed, also the last one.

@@ -10,6 +10,8 @@ pub mod disk;
 pub mod eventually;
 pub mod hook;
 pub mod journald;
+#[path = "../../support/json_schema.rs"]
+pub mod json_schema;
 pub mod kernel;
 pub mod machine;
 pub mod shell;

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::container::text;
 use super::eventually::eventually;
 use super::hook::Hook;
+use super::json_schema;
 use super::machine::Machine;
 
 /// The tool with this machine's state directory and configuration.
@@ -28,12 +29,14 @@ pub fn said(machine: &Machine, words: &[&str]) -> String {
     text(&output)
 }
 
-/// What it says with `--json`.
+/// What it says with `--json`, which the schema describes.
 #[track_caller]
 pub fn said_json(machine: &Machine, words: &[&str]) -> Value {
     let mut all = words.to_vec();
     all.push("--json");
-    serde_json::from_str(&said(machine, &all)).expect("--json prints JSON")
+    let document = serde_json::from_str(&said(machine, &all)).expect("--json prints JSON");
+    json_schema::check(words[0], &document);
+    document
 }
 
 /// What the tool says when it fails, with its exit code.

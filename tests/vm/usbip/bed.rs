@@ -62,7 +62,7 @@ fn worker(work: &str) -> String {
 /// one who was killed.)
 pub fn nothing_is_left(machine: &Machine) {
     machine.wait_until(
-        "oci-hotplug usbip ports --json | jq -e 'length == 0' && \
+        "oci-hotplug usbip ports --json | jq -e '.ports == []' && \
          test -z \"$(grep -L 1 /sys/devices/platform/vhci_hcd.*/usb*/authorized_default)\" && \
          test -z \"$(ls /run/oci-hotplug/usbip | grep -v hubs.lock)\"",
     );

@@ -86,7 +86,7 @@ fn whenever_its_watcher_is_killed_a_remote_adapter_is_neither_lost_nor_attached_
     let server = UsbipServer::start_at(host, adapters, Fault::None);
     container.gains("/dev/far");
     // While it is attached: whoever has it open notices nothing.
-    let ports = "oci-hotplug usbip ports --json | jq -c 'map([.port, .syspath, .container])'";
+    let ports = "oci-hotplug usbip ports --json | jq -c '.ports | map([.port, .syspath, .container])'";
     let (accepted, before) = (server.accepted(), vm.run(ports));
     container.run("exec 3<>/dev/far; stty raw -echo <&3; sleep 1000000 <&3 & echo $! > /run/holder");
     vm.run(kill);
@@ -157,17 +157,17 @@ fn a_watcher_that_is_killed_at_any_moment_of_an_attachment_leaves_one_device_and
     let met = vm.run(&format!(
         "exec 2>&1; for moment in {MOMENTS}; do \
          {release} || exit 1; sleep $moment; \
-         step=$(oci-hotplug usbip ports --json | jq -r '.[0].state // \"none\"'); \
+         step=$(oci-hotplug usbip ports --json | jq -r '.ports[0].state // \"none\"'); \
          pgrep -x oci-hotplug-usb > /dev/null && step=$step+worker; \
          kill -9 $(pgrep oci-hotplug-wat); \
          case $moment in *[05]) kill -9 $(pgrep -x oci-hotplug-usb) ;; esac 2> /dev/null; \
          oci-hotplug recover > /dev/null || exit 1; \
          {again} || exit 1; \
-         test $(oci-hotplug usbip ports --json | jq length) = 1 || exit 1; \
+         test $(oci-hotplug usbip ports --json | jq '.ports | length') = 1 || exit 1; \
          test $(ls /run/oci-hotplug/usbip/port-*.json | wc -l) = 1 || exit 1; echo \"$moment: $step\"; done",
         release = release_of(&container.id),
         again = until(&format!(
-            "oci-hotplug usbip ports --json | tee /dev/stderr | jq -e '.[0].state == \"attached\"' && \
+            "oci-hotplug usbip ports --json | tee /dev/stderr | jq -e '.ports[0].state == \"attached\"' && \
              oci-hotplug inspect {} | tee /dev/stderr | grep /dev/far",
             container.id
         )),

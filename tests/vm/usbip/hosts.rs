@@ -34,7 +34,7 @@ impl<'a> Third<'a> {
     /// Gives up whatever it has.
     fn detach(&self) {
         self.0.run(
-            "usbip detach -p $(oci-hotplug usbip ports --json | jq '.[] | select(.device == null).port')",
+            "usbip detach -p $(oci-hotplug usbip ports --json | jq '.ports[] | select(.device == null).port')",
         );
     }
 }
@@ -42,7 +42,7 @@ impl<'a> Third<'a> {
 impl Drop for Third<'_> {
     fn drop(&mut self) {
         self.0.output(
-            "for port in $(oci-hotplug usbip ports --json | jq '.[] | select(.device == null).port'); do \
+            "for port in $(oci-hotplug usbip ports --json | jq '.ports[] | select(.device == null).port'); do \
              usbip detach -p $port; done; ip netns del third",
         );
     }
@@ -147,7 +147,7 @@ fn a_remote_superspeed_disk_is_read_in_podmans_and_dockers_containers() {
             "hotplug",
             "{engine}"
         );
-        let speed = vm.run("oci-hotplug usbip ports --json | jq -r '.[].speed'");
+        let speed = vm.run("oci-hotplug usbip ports --json | jq -r '.ports[].speed'");
         assert_eq!(speed, "super", "{engine}");
         drop(container);
         nothing_is_left(&vm);
@@ -204,7 +204,7 @@ fn a_host_that_is_switched_off_and_on_attaches_again_what_its_containers_ask_for
     container.gains("/dev/far");
     echoes(&container, "/dev/far");
     assert_eq!(
-        vm.run("oci-hotplug usbip ports --json | jq -r '.[].container'; ls /run/oci-hotplug/containers"),
+        vm.run("oci-hotplug usbip ports --json | jq -r '.ports[].container'; ls /run/oci-hotplug/containers"),
         format!("{0}\n{0}", container.id)
     );
     drop(container);

@@ -35,7 +35,7 @@ fn a_request_brings_a_remote_adapter_into_podmans_and_dockers_containers() {
             _ => docker(&vm, &docker_options),
         };
         echoes(&container, "/dev/far");
-        let ports = vm.run("oci-hotplug usbip ports --json | jq -r '.[].container'");
+        let ports = vm.run("oci-hotplug usbip ports --json | jq -r '.ports[].container'");
         assert_eq!(vm.run("ls /run/oci-hotplug/containers"), ports, "{engine}");
         drop(container);
         remote.server.wait_until_all_are_free();

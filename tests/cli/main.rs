@@ -1,6 +1,10 @@
 //! The operator's tool from outside, where no container is needed. (With containers:
 //! tests/privileged.)
 
+#[path = "../support/json_schema.rs"]
+mod json_schema;
+mod schema;
+
 use std::process::{Command, Output};
 
 use oci_hotplug::host::config::Config;
@@ -33,6 +37,10 @@ fn out(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+fn json(output: &Output) -> serde_json::Value {
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
 fn err(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -48,7 +56,10 @@ fn an_empty_list_says_so_and_how_to_fill_it() {
         first,
         "No container has a watcher: either none requests devices by the annotation io.oci-hotplug.devices, or its engine did not run our hooks (`oci-hotplug check`; Docker needs --device oci-hotplug.dev/device=annotated)."
     );
-    assert_eq!(out(&tool(&["list", "--json"])), "[]\n");
+    assert_eq!(
+        json(&tool(&["list", "--json"]))["containers"],
+        serde_json::json!([])
+    );
 }
 
 #[test]
@@ -137,7 +148,7 @@ fn a_container_has_the_name_and_the_short_id_that_its_engine_shows() {
     let json: serde_json::Value =
         serde_json::from_str(&out(&tool_with(&state, &["list", "--json"]))).expect("JSON");
     assert_eq!(
-        (&json[0]["name"], &json[0]["engine"]),
+        (&json["containers"][0]["name"], &json["containers"][0]["engine"]),
         (&"robot".into(), &"podman".into())
     );
     let inspect = out(&tool_with(&state, &["inspect", "robot"]));
@@ -165,7 +176,8 @@ fn the_tree_has_the_kernel_s_own_devices_only_when_all_is_asked_for() {
     assert!(!all.contains('\u{1b}'), "{all}");
     let json: serde_json::Value = serde_json::from_str(&out(&tool(&["tree", "--json"]))).expect("JSON");
     assert!(
-        json.as_array()
+        json["buses"]
+            .as_array()
             .expect("buses")
             .iter()
             .any(|bus| bus["name"] == "virtual" && bus["hidden"].as_u64() > Some(1)),
@@ -224,7 +236,10 @@ fn with_no_container_there_is_nothing_to_recover() {
     let output = tool(&["recover"]);
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
     assert_eq!(out(&output), "No container is known here: nothing to recover.\n");
-    assert_eq!(out(&tool(&["recover", "--json"])), "[]\n");
+    assert_eq!(
+        json(&tool(&["recover", "--json"]))["containers"],
+        serde_json::json!([])
+    );
 }
 
 /// A record as version `version` of a container whose process has never been.
@@ -320,9 +335,14 @@ fn recover_sweeps_what_is_gone_and_tells_of_each_record_that_it_cannot_read() {
 
     let again: serde_json::Value =
         serde_json::from_str(&out(&tool_with(scratch.path(), &["recover", "--json"]))).expect("JSON");
-    assert_eq!(again[0]["id"], "newer");
-    assert_eq!(again[0]["done"], "failed");
-    assert!(again[1]["reason"].as_str().expect("a reason").contains("reading"));
+    assert_eq!(again["containers"][0]["id"], "newer");
+    assert_eq!(again["containers"][0]["done"], "failed");
+    assert!(
+        again["containers"][1]["reason"]
+            .as_str()
+            .expect("a reason")
+            .contains("reading")
+    );
 }
 
 /// A configuration with its drop-ins in a scratch directory, and the tool that uses it.
@@ -662,7 +682,10 @@ fn with_no_container_there_is_nothing_to_reload() {
     let output = tool(&["reload"]);
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
     assert_eq!(out(&output), "No container has a watcher: nothing to reload.\n");
-    assert_eq!(out(&tool(&["reload", "--json"])), "[]\n");
+    assert_eq!(
+        json(&tool(&["reload", "--json"]))["containers"],
+        serde_json::json!([])
+    );
 }
 
 /// Case newcomer: one broken drop-in.

@@ -5,6 +5,8 @@
 //! their paths), or `EXAMPLE -- REASON` for what selects nothing there; the reason of what cannot
 //! be read begins with `form:`.
 
+mod recipes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +24,7 @@ use crate::model::request::selector::{DeviceSelector, kinds};
 use crate::model::request::symlink::{SymlinkRule, parse_symlinks};
 use crate::model::yaml;
 
-/// The documents outside `docs`, all of whose pages count, too.
+/// The documents outside `docs`, all of whose pages count, too. `recipes` evaluates docs/recipes.md.
 const DOCUMENTS: [&str; 10] = [
     "README.md",
     "packaging/config.toml",
@@ -52,7 +54,8 @@ fn documents() -> Vec<(String, String)> {
     let mut paths: Vec<PathBuf> = DOCUMENTS.map(PathBuf::from).to_vec();
     let pages = fs::read_dir(root.join("docs")).expect("docs");
     let pages = pages.map(|entry| Path::new("docs").join(entry.expect("a page").file_name()));
-    paths.extend(pages.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
+    let is_page = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "md");
+    paths.extend(pages.filter(|path| is_page(path) && !path.ends_with("recipes.md")));
     let read = |path: PathBuf| {
         let text = fs::read_to_string(root.join(&path));
         let text = text.unwrap_or_else(|error| panic!("read {}: {error}", path.display()));

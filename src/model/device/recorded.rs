@@ -4,8 +4,10 @@
 //! Must not judge what should match; the tests do.
 
 mod functions;
+mod recipes;
 
 pub(crate) use functions::*;
+pub(crate) use recipes::recipe_host;
 
 use std::path::{Path, PathBuf};
 
@@ -354,20 +356,7 @@ pub(crate) fn usb_device_with(nodes: &[Probe]) -> Vec<Device> {
         if !is_own {
             devices.push(usb_interface(&base, &number, "probe"));
         }
-        for (index, _) in below.match_indices('/') {
-            let name = below[..index].rsplit('/').next().unwrap_or_default();
-            let is_numbered = |prefix: &str| {
-                let rest = name.strip_prefix(prefix);
-                rest.is_some_and(|rest| rest.starts_with(|digit: char| digit.is_ascii_digit()))
-            };
-            let bus = ["0003:", "input", "ttyUSB", "7:0:0:", "rc", "card"];
-            let subsystems = ["hid", "input", "usb-serial", "scsi", "rc", "sound"];
-            let found = bus.iter().zip(subsystems).find(|(prefix, _)| is_numbered(prefix));
-            devices
-                .extend(found.map(|(_, subsystem)| {
-                    Device::recorded(format!("{base}/{}", &below[..index]), subsystem)
-                }));
-        }
+        devices.extend(devices_between(&base, below));
         let kind = if *subsystem == "block" {
             DevKind::Block
         } else {
@@ -377,9 +366,7 @@ pub(crate) fn usb_device_with(nodes: &[Probe]) -> Vec<Device> {
         if !devtype.is_empty() {
             device = device.devtype(devtype);
         }
-        // udev's rules run usb_id for these subsystems (60-serial, 60-persistent-*.rules), not for
-        // hidraw and usbmisc.
-        if ["tty", "block", "input", "video4linux", "sound"].contains(subsystem) && !is_own {
+        if has_usb_id(subsystem) && !is_own {
             device = device.usb_id("1209", "0001", &number);
         }
         devices.push(device);
@@ -389,6 +376,36 @@ pub(crate) fn usb_device_with(nodes: &[Probe]) -> Vec<Device> {
     let mut all = root_hubs();
     all.extend(devices);
     all
+}
+
+/// The devices between an interface and a path below it: HID devices, inputs, serial ports, SCSI
+/// devices, sound cards.
+fn devices_between(base: &str, below: &str) -> Vec<Device> {
+    let paths = below.match_indices('/').map(|(index, _)| &below[..index]);
+    let with_subsystem = paths.filter_map(|path| {
+        let name = path.rsplit('/').next()?;
+        let is_numbered = |prefix: &&str| {
+            let rest = name.strip_prefix(*prefix);
+            rest.is_some_and(|rest| rest.starts_with(|digit: char| digit.is_ascii_digit()))
+        };
+        let prefixes = ["0003:", "input", "ttyUSB", "rc", "card"];
+        let subsystems = ["hid", "input", "usb-serial", "rc", "sound"];
+        let mut found = prefixes.iter().zip(subsystems);
+        let subsystem = match found.find(|(prefix, _)| is_numbered(prefix)) {
+            Some((_, subsystem)) => subsystem,
+            // HOST:CHANNEL:TARGET:LUN
+            None if name.split(':').count() == 4 => "scsi",
+            None => return None,
+        };
+        Some(Device::recorded(format!("{base}/{path}"), subsystem))
+    });
+    with_subsystem.collect()
+}
+
+/// Whether udev's rules run usb_id for what a USB interface has of this subsystem (60-serial,
+/// 60-persistent-*.rules).
+fn has_usb_id(subsystem: &str) -> bool {
+    ["tty", "block", "input", "video4linux", "sound"].contains(&subsystem)
 }
 
 /// A device that every host has, below /sys/devices/virtual.

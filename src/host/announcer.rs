@@ -1,8 +1,8 @@
-//! Uevents told inside a container: messages on a netlink socket that lives in the container's
-//! network namespace.
+//! Announces uevents inside a container: messages on a netlink socket that belongs to the
+//! container's network namespace.
 //!
-//! Must not know what the messages say (`model::uevent`) nor when they are due. Never speaks in the
-//! host's namespace.
+//! Does not know the content of the messages (`model::uevent`) or when they are due. Never sends in
+//! the host's namespace.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -21,63 +21,58 @@ use crate::model::cgroup::grants::Change;
 use crate::model::device::Device;
 use crate::model::uevent::{UeventAction, UeventForm, kernel_message, udev_message};
 
-/// The multicast group that udevd speaks to and libudev listens to (UDEV_MONITOR_UDEV, systemd's
+/// The multicast group that udevd sends to and libudev listens to (UDEV_MONITOR_UDEV, systemd's
 /// device-monitor.c).
 const UDEV_GROUP: u32 = 2;
 
-/// Bytes of a netlink message's header (netlink(7)): length, type, flags, sequence number, port.
+/// The length of a netlink message's header in bytes (netlink(7)): length, type, flags, sequence
+/// number, port.
 const NETLINK_HEADER: usize = 16;
 
-/// What can go wrong with announcements.
+/// An announcement failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AnnouncerError {
-    /// The container itself could not be read.
+    /// The container's /proc files could not be read.
     #[error(transparent)]
     Container(#[from] ContainerError),
-    /// The socket could not be made there.
+    /// The socket could not be created in the container's network namespace.
     #[error("opening a uevent socket in the container's network namespace: {doing}: {source}")]
     Open {
-        /// The step.
         doing: &'static str,
-        /// Why it failed.
         source: io::Error,
     },
-    /// The process could not come back to its own network namespace.
+    /// The process could not return to its own network namespace.
     #[error("coming back to the host's network namespace: {source}; end this process")]
     Stranded {
-        /// Why not.
         source: io::Error,
     },
-    /// A message was not taken.
+    /// The kernel did not accept a message.
     #[error("announcing {action} of {syspath} in the container: {source}")]
     Send {
-        /// What was told.
         action: UeventAction,
-        /// Of which device.
         syspath: String,
-        /// Why it was not taken.
         source: io::Error,
     },
 }
 
 impl AnnouncerError {
-    /// Whether the process is lost in another network namespace and must end at once.
+    /// Whether the process is stuck in another network namespace and must end at once.
     pub fn is_fatal(&self) -> bool {
         matches!(self, Self::Stranded { .. })
     }
 }
 
-/// The voice of devices in one container.
+/// Where the announcements for one container go.
 #[derive(Debug)]
 pub enum Announcer {
-    /// The container shares our network namespace: there, udevd itself speaks, and our words would
-    /// reach the host's own listeners.
+    /// Nowhere. The container shares our network namespace: there udevd itself sends uevents, and
+    /// ours would reach the host's own listeners.
     Suppressed,
-    /// The container has a network namespace of its own.
+    /// Into the container's own network namespace.
     Open(UeventSocket),
 }
 
-/// A socket in the container's network namespace, and whom its messages are from.
+/// A socket in the container's network namespace, with the sender of its messages.
 #[derive(Debug)]
 pub struct UeventSocket {
     socket: OwnedFd,
@@ -85,12 +80,12 @@ pub struct UeventSocket {
 }
 
 impl Announcer {
-    /// Makes the socket in the container's network namespace; nothing is made when that is our own.
+    /// Creates the socket in the container's network namespace, unless that is our own.
     pub fn open(container: &Container) -> Result<Announcer, AnnouncerError> {
         let Some(namespace) = container.network_namespace()? else {
             return Ok(Announcer::Suppressed);
         };
-        // libudev drops what is not from root, as its own user namespace counts users
+        // libudev drops messages that are not from root, as its own user namespace maps users
         // (device-monitor.c).
         let maps = container.id_maps()?;
         let (uid, gid) = maps
@@ -108,13 +103,14 @@ impl Announcer {
         Ok(Announcer::Open(UeventSocket { socket, sender }))
     }
 
-    /// Tells of a device in one of the two forms; `node` is where the container has its node, if
-    /// not where the host has it. Nobody listening is no error. `Change::None` when suppressed.
+    /// Announces a device as the kernel or udevd would. `node` is the node's path in the container,
+    /// if it differs from the host's. It is not an error if nothing listens. Returns `Change::None`
+    /// if announcements are suppressed.
     ///
-    /// The kernel's form goes through the kernel, which gives it a sequence number of its own
-    /// (counted host-wide in `/sys/kernel/uevent_seqnum`): since Linux 4.18 it passes on what it is
-    /// sent, in that network namespace only, as from itself (`uevent_net_rcv_skb`,
-    /// lib/kobject_uevent.c). libudev takes kernel messages from nobody else.
+    /// The kernel's form goes through the kernel, because libudev accepts kernel messages from no
+    /// other sender. Since Linux 4.18 the kernel broadcasts such a message as its own, only in that
+    /// network namespace, with a new sequence number (counted host-wide in
+    /// `/sys/kernel/uevent_seqnum`): `uevent_net_rcv_skb`, lib/kobject_uevent.c.
     pub fn announce(
         &mut self,
         form: UeventForm,
@@ -141,7 +137,7 @@ impl Announcer {
 impl UeventSocket {
     fn multicast(&self, message: &[u8]) -> nix::Result<()> {
         match self.send(&[IoSlice::new(message)], UDEV_GROUP) {
-            // What netlink says of a group that nobody listens to.
+            // These are the errors of netlink for a group without listeners.
             Err(Errno::ECONNREFUSED | Errno::ESRCH) => Ok(()),
             other => other,
         }
@@ -156,7 +152,8 @@ impl UeventSocket {
         header.extend_from_slice(&flags.to_ne_bytes());
         header.resize(NETLINK_HEADER, 0);
         self.send(&[IoSlice::new(&header), IoSlice::new(message)], 0)?;
-        // The kernel handles it within the send: its answer is there already.
+        // The kernel processes the message during the send, so its acknowledgement is available
+        // already.
         let mut answer = [0; 256];
         let length = recv(self.socket.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT)?;
         acknowledged(&answer[..length])
@@ -176,7 +173,7 @@ impl UeventSocket {
     }
 }
 
-/// Reads the kernel's NLMSG_ERROR: a negated errno after the header, 0 for success (netlink(7)).
+/// Reads the kernel's NLMSG_ERROR: after the header a negated errno, or 0 for success (netlink(7)).
 fn acknowledged(answer: &[u8]) -> nix::Result<()> {
     let kind = answer
         .get(4..6)
@@ -192,8 +189,8 @@ fn acknowledged(answer: &[u8]) -> nix::Result<()> {
     }
 }
 
-/// A uevent socket that belongs to a network namespace; the calling thread is there for just that
-/// one call.
+/// Creates a uevent socket that belongs to a network namespace. The calling thread is in that
+/// namespace only during the call socket(2).
 fn socket_in(namespace: &OwnedFd) -> Result<OwnedFd, AnnouncerError> {
     let failed = |doing| {
         move |source: Errno| AnnouncerError::Open {

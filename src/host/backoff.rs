@@ -1,10 +1,10 @@
-//! The pauses between attempts that fail: each twice as long as the one before it.
+//! The pauses between attempts that fail: each is twice as long as the one before it.
 //!
-//! Must not know what is attempted.
+//! Does not know what is attempted.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// No pause is doubled more often than this.
+/// The maximum number of times that a pause is doubled.
 const MAX_DOUBLINGS: u32 = 16;
 
 /// The failures of one series of attempts.
@@ -15,17 +15,17 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// A series without a failure so far; `first` is the pause after the first one.
+    /// A series without failures; `first` is the pause after the first failure.
     pub const fn new(first: Duration) -> Self {
         Self { first, failures: 0 }
     }
 
-    /// How many attempts have failed since the last success.
+    /// The number of failed attempts since the last success.
     pub fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// Counts a failure; the pause until the next attempt, at most `longest`.
+    /// Counts a failure and returns the pause until the next attempt, at most `longest`.
     pub fn failed(&mut self, longest: Duration) -> Duration {
         let pause = self.first.saturating_mul(1 << self.failures.min(MAX_DOUBLINGS));
         self.failures = self.failures.saturating_add(1);
@@ -38,8 +38,8 @@ impl Backoff {
     }
 }
 
-/// The pause, up to a quarter shorter or longer: programs that lost the same server do not return
-/// to it at once.
+/// Makes a pause up to a quarter shorter or longer, so that programs that lost the same server do
+/// not all return to it at once.
 pub fn jittered(pause: Duration) -> Duration {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let seed = now.subsec_nanos() ^ std::process::id();

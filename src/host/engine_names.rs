@@ -1,7 +1,7 @@
-//! What an engine calls a container, from the engine's own files: podman and Docker say it nowhere
-//! else.
+//! The name that an engine gives a container, read from the engine's own files: podman and Docker
+//! store it nowhere else.
 //!
-//! For display only. Must not know what the names are for.
+//! For display only.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use crate::host::runtime_state::read_file;
 use crate::model::oci::Annotations;
 use crate::model::oci::engine::{self, Engine, printable};
 
-/// Where Docker keeps its containers when nothing else is said.
+/// Docker's default data directory.
 const DOCKER: &str = "/var/lib/docker";
 
 /// An entry of containers/storage's containers.json (containers/storage, containers.go).
@@ -30,8 +30,7 @@ struct DockerConfig {
     name: String,
 }
 
-/// The name that the engine's own files give the container; `None` where they do not, or can't be
-/// read.
+/// The name that the engine's files give the container; `None` if they have none or cannot be read.
 pub fn name(engine: Engine, facts: &ContainerFacts) -> Option<String> {
     match engine {
         Engine::Podman => storage_name(facts),
@@ -42,7 +41,7 @@ pub fn name(engine: Engine, facts: &ContainerFacts) -> Option<String> {
     .filter(|name| !name.is_empty())
 }
 
-/// What people call a container: the name that its engine gives it, or its id.
+/// The name to display for a container: the engine's name for it, or its id.
 pub fn called(facts: &ContainerFacts, annotations: &Annotations) -> String {
     let by_engine = || name(engine::engine(&facts.bundle, annotations)?, facts);
     engine::name(annotations)
@@ -50,7 +49,7 @@ pub fn called(facts: &ContainerFacts, annotations: &Annotations) -> String {
         .unwrap_or_else(|| engine::short_id(&facts.id).to_owned())
 }
 
-/// The bundle is `STORE/ID/userdata`; the store's index tells the names.
+/// The bundle is `STORE/ID/userdata`; the index of the store has the names.
 fn storage_name(facts: &ContainerFacts) -> Option<String> {
     let store = facts.bundle.ancestors().nth(2)?;
     ["containers.json", "volatile-containers.json"]
@@ -62,8 +61,8 @@ fn storage_name(facts: &ContainerFacts) -> Option<String> {
         })
 }
 
-/// The root file system is `ROOT/overlay2/LAYER/merged` with the classic image store, where ROOT is
-/// Docker's directory, also with a `data-root` or with remapped users.
+/// With the classic image store, the root file system is `ROOT/overlay2/LAYER/merged`. ROOT is
+/// Docker's directory, also with `data-root` and with user namespace remapping.
 fn docker_name(facts: &ContainerFacts) -> Option<String> {
     let beside = facts.rootfs.ancestors().nth(3).map(Path::to_owned);
     beside

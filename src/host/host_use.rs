@@ -1,8 +1,8 @@
-//! Which block devices the host itself uses: /proc/self/mountinfo and init's, /proc/swaps, and who
-//! holds them in sysfs.
+//! Which block devices the host itself uses: mounts of this process and of the host's init, swap,
+//! and holders in sysfs.
 //!
-//! Must not know what follows from it (`model::policy`). Opens no device node: of the paths that it
-//! finds it asks statx(2) for the number.
+//! Does not know what follows from it (`model::policy`). Opens no device node; of the paths that it
+//! reads it only gets the numbers, with statx(2).
 
 use std::fs::{self, File};
 use std::io;
@@ -15,42 +15,42 @@ use crate::host::quiet::attributes;
 use crate::model::device::{DevKind, Device};
 use crate::model::policy::{HostUse, Use};
 
-/// Device numbers (major, minor) with the use that was found of each, the first to be found first.
+/// Device numbers (major, minor) with their use. If a device has several uses, the first one found
+/// comes first.
 type Uses = Vec<((u32, u32), Use)>;
 
-/// What can't be read of the host's own use of its disks.
+/// A file with the host's use of its disks cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("reading which disks the host uses, {path}: {source} (until it can be read, untrusted requests get no disks)", path = path.display())]
 pub struct HostUseError {
-    /// The file.
     pub path: PathBuf,
-    /// Why.
     pub source: io::Error,
 }
 
-/// Reads what the host uses now, as far as it matters for these block devices.
+/// Reads which of these block devices the host uses now.
 ///
-/// In use is what is mounted in our mount namespace or in that of the host's init
-/// (proc_pid_mountinfo(5)), a device of a mounted btrfs, swap (proc_swaps(5)), and what another
-/// device is made of: the kernel lists device mapper, md and bcache devices in the `holders` of
-/// what they are on (Documentation/ABI/stable/sysfs-block). Loop devices are not among those: the
-/// policy finds them by their files (`model::device::same_data`).
+/// A device is in use if it is mounted in our mount namespace or in that of the host's init
+/// (proc_pid_mountinfo(5)), if it belongs to a mounted btrfs, if it is swap (proc_swaps(5)), or if
+/// another device is built on it: the kernel lists device mapper, md and bcache devices in the
+/// `holders` of the devices below them (Documentation/ABI/stable/sysfs-block). Loop devices are not
+/// among the holders: the policy finds them by their backing files (`model::device::same_data`).
 ///
-/// # Errors When one of these can't be read: then nothing is known, and [`HostUse::unknown`] is the
-/// safe answer.
+/// # Errors
+/// When one of these cannot be read. Then the use is unknown, and [`HostUse::unknown`] is the safe
+/// value.
 pub fn read(devices: &[&Device]) -> Result<HostUse, HostUseError> {
     let mut used = Uses::new();
     let own = Path::new("/proc/self/mountinfo");
     mounted(&read_text(own)?, &mut used);
-    // A hook of a service with mounts of its own does not see what the host mounts; where there is
-    // no /proc/1 to read, there is no other namespace to be seen.
+    // A hook that a service with its own mount namespace runs does not see all mounts of the host.
+    // If there is no /proc/1, there is no other namespace to read.
     if let Ok(text) = read_text(Path::new("/proc/1/mountinfo")) {
         mounted(&text, &mut used);
     }
     btrfs(&mut used);
     match read_text(Path::new("/proc/swaps")) {
         Ok(text) => swaps(&text, &mut used),
-        // A kernel without swap (CONFIG_SWAP).
+        // A kernel without swap (CONFIG_SWAP) has no such file.
         Err(error) if error.source.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
@@ -70,7 +70,7 @@ pub fn read(devices: &[&Device]) -> Result<HostUse, HostUseError> {
 }
 
 fn read_text(path: &Path) -> Result<String, HostUseError> {
-    // Mount points may be named in any bytes.
+    // Mount points may contain bytes that are not UTF-8.
     let bytes = fs::read(path).map_err(|source| HostUseError {
         path: path.to_owned(),
         source,
@@ -78,15 +78,15 @@ fn read_text(path: &Path) -> Result<String, HostUseError> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The third field is the device number; a file system on several devices, such as btrfs, has one
-/// of its own making (major 0) there, and its device in the second field behind the `-`.
+/// The third field is the device number. A file system on several devices, such as btrfs, has an
+/// anonymous number there (major 0); its device is the second field after the `-`.
 fn mounted(mountinfo: &str, used: &mut Uses) {
     for line in mountinfo.lines() {
         let Some((left, right)) = line.split_once(" - ") else {
             continue;
         };
-        // A mount point may be named in any characters, also by whoever plugs a drive in that a
-        // desktop mounts.
+        // A mount point may contain any characters. If a desktop mounts removable drives, the owner
+        // of a drive chooses them.
         let point = unescaped(left.split(' ').nth(4).unwrap_or_default());
         let its = Use::new(format!("is mounted at {point:?}"), Some("unmount it"));
         if let Some(number) = left.split(' ').nth(2).and_then(number) {
@@ -118,13 +118,13 @@ fn btrfs(used: &mut Uses) {
 fn swaps(text: &str, used: &mut Uses) {
     for line in text.lines().skip(1) {
         let path = line.split_whitespace().next().unwrap_or_default();
-        // A swap file lies on a file system that is mounted.
+        // A swap file is on a mounted file system, which is found anyway.
         let its = Use::new("is swap", Some("run swapoff"));
         used.extend(number_of_node(&unescaped(path)).map(|number| (number, its)));
     }
 }
 
-/// The name of a device that is made of this one.
+/// The name of a device that is built on this one.
 fn holder_of(device: &Device) -> Option<String> {
     let holder = fs::read_dir(device.syspath.as_path().join("holders"))
         .ok()?
@@ -132,9 +132,9 @@ fn holder_of(device: &Device) -> Option<String> {
     Some(holder.ok()?.file_name().to_string_lossy().into_owned())
 }
 
-/// The number of a block device by its node in `/dev`. Elsewhere nothing is looked at: who mounts a
-/// file system chooses the text that stands for its device, and the server of a network file system
-/// may have died.
+/// The number of a block device, from its node in `/dev`. Other paths are not accessed: whoever
+/// mounts a file system chooses its source text, and the server of a network file system may have
+/// died.
 fn number_of_node(path: &str) -> Option<(u32, u32)> {
     let below = Path::new(path).strip_prefix("/dev").ok()?;
     let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(
@@ -150,8 +150,8 @@ fn number(text: &str) -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// Space, tab, newline and backslash stand as three octal digits behind a backslash
-/// (proc_pid_mountinfo(5)).
+/// Decodes space, tab, newline and backslash, which mountinfo writes as three octal digits after a
+/// backslash (proc_pid_mountinfo(5)).
 fn unescaped(text: &str) -> String {
     let known = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
     known
@@ -177,7 +177,7 @@ mod tests {
              broken\n",
             &mut used,
         );
-        // /dev/null is no block device, so that nothing comes of the third.
+        // /dev/null is not a block device, so the third line has no result.
         let texts: Vec<_> = used
             .iter()
             .map(|(number, its)| (*number, its.text.as_str()))

@@ -1,6 +1,6 @@
-//! Where log records go: the journal when there is one; else a file in the state directory, because
-//! nobody reads the standard error of a hook under crun. Hooks and the operator's tool write to
-//! standard error as well.
+//! The log: the journal if the host has one, else a file in the state directory, because crun
+//! discards the standard error of hooks. Hooks and the operator's tool also write to standard
+//! error.
 
 use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions};
@@ -19,38 +19,37 @@ use tracing_subscriber::fmt::writer::OptionalWriter;
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::prelude::*;
 
-/// What happens to a container's devices: the field `event` of a watcher's record, beside
-/// `container`, `device` (its path in sysfs) and `node` (its path in the container). In the journal
-/// they are `OCI_HOTPLUG_EVENT=` and so on; in the log file they stand in this order at the end of
-/// the line, quoted as Rust does.
+/// Values of the field `event` in a watcher's log records, beside `container`, `device` (its path
+/// in sysfs) and `node` (its path in the container). In the journal these fields are
+/// `OCI_HOTPLUG_EVENT=` and so on; in the log file they are at the end of the line in this order,
+/// quoted as Rust does it.
 pub mod event {
-    /// A device came into the container.
     pub const ATTACHED: &str = "attached";
-    /// A device left it.
     pub const DETACHED: &str = "detached";
-    /// The policy keeps a device out.
+    /// The policy denies a device.
     pub const REFUSED: &str = "refused";
-    /// A device comes when another container lets it go.
+    /// Another container holds the device exclusively; it is attached when that container releases
+    /// it.
     pub const WAITING: &str = "waiting";
-    /// A disk that came into the container is in another one as well.
+    /// A disk that was attached is in another container as well.
     pub const SHARED: &str = "shared";
-    /// Something could not be done; it is tried again.
+    /// A step failed and will be tried again.
     pub const FAILED: &str = "failed";
-    /// The engine had replaced the device filter, and access was given again.
+    /// The engine had replaced the device filter, and access was granted again.
     pub const RESTORED: &str = "restored";
-    /// Events of the kernel were lost, and all devices are read anew.
+    /// Uevents were lost, so all devices are read again.
     pub const OVERRUN: &str = "overrun";
-    /// A hook refused the start of a container; neither `device` nor `node`.
+    /// A hook refused to start a container. The record has neither `device` nor `node`.
     pub const NOT_STARTED: &str = "no-start";
-    /// All of a watcher.
+    /// All events of watchers.
     pub const ALL: [&str; 8] = [
         ATTACHED, DETACHED, REFUSED, WAITING, SHARED, FAILED, RESTORED, OVERRUN,
     ];
 }
 
-/// The identifier of the hook that starts watchers, and refuses containers, in the log.
+/// The log identifier of the prestart hook.
 pub const PRESTART: &str = "oci-hotplug-prestart";
-/// The watcher's identifier in the log.
+/// The log identifier of watchers.
 pub const WATCHER: &str = "oci-hotplug-watcher";
 use crate::host::state::trust;
 use crate::model::quoting::visible;
@@ -58,20 +57,20 @@ use crate::model::quoting::visible;
 /// The journal's socket (systemd-journald.service(8)).
 const JOURNAL: &str = "/run/systemd/journal/socket";
 
-/// The log of a host without journal, in the state directory.
+/// The log file of a host without a journal, in the state directory.
 pub const LOG_FILE: &str = "oci-hotplug.log";
 
-/// When the log file is put aside, in bytes. One older file is kept.
+/// The size at which the log file is rotated, in bytes. One older file stays.
 const LOG_FILE_MAX: u64 = 1 << 20;
 
-/// How long a reader of standard error may keep us waiting, in milliseconds.
+/// How long a write may wait for a blocked reader of standard error, in milliseconds.
 const READER_PATIENCE: u16 = 1000;
 
-/// Writes a line to standard error, as far as anybody takes it. Whoever started us may have closed
-/// it, filled it, or never read from it: nothing of that is to change how we end.
+/// Prints a line to standard error as far as possible. Standard error may be closed, full, or never
+/// read; none of that changes the exit code.
 pub fn tell(line: &str) {
     let mut stderr = io::stderr();
-    // A pipe that is ready takes so much at once (pipe(7), poll(2)).
+    // A pipe that poll(2) reports as writable takes this much without blocking (pipe(7)).
     for piece in format!("{}\n", visible(line))
         .as_bytes()
         .chunks(nix::libc::PIPE_BUF)
@@ -84,10 +83,10 @@ pub fn tell(line: &str) {
     }
 }
 
-/// Starts logging for this process; to be called once. `program` is the identifier in the journal.
-/// `to_stderr` adds plain lines, as people and runtimes show them.
+/// Starts logging; call it once per process. `program` is the identifier in the journal.
+/// `to_stderr` also prints records without timestamps to standard error, for people and runtimes.
 ///
-/// A log that can't be opened is no reason to fail: then there is standard error alone.
+/// A log that cannot be opened is not an error: standard error remains.
 pub fn start(program: &'static str, level: LevelFilter, state_dir: &Path, to_stderr: bool) {
     let journal = journal_is_there()
         .then(|| tracing_journald::layer().ok())
@@ -98,15 +97,15 @@ pub fn start(program: &'static str, level: LevelFilter, state_dir: &Path, to_std
         });
     let file = journal.is_none().then(|| {
         let state_dir = state_dir.to_owned();
-        // Opened for each record, of which there are few: whoever removes the file, or fills the
-        // disk, does not end it.
+        // The file is opened for each record, of which there are few, so that logging continues
+        // after the file was removed or the disk was full.
         let writer = move || match open_log_file(&state_dir) {
             Ok(file) => VisibleLine(OptionalWriter::some(file)),
             Err(_) => VisibleLine(OptionalWriter::none()),
         };
         tracing_subscriber::fmt::layer()
-            // A log that can't be written, on a full disk say, is nothing to complain of on a
-            // standard error that may be closed: that would end the process.
+            // A failed write (full disk) must not be reported on standard error: that may be
+            // closed, and then the report would end the process.
             .log_internal_errors(false)
             .with_ansi(false)
             .with_target(false)
@@ -127,13 +126,13 @@ pub fn start(program: &'static str, level: LevelFilter, state_dir: &Path, to_std
         .with(journal)
         .with(file)
         .with(stderr);
-    // Set once per process; a second time is a bug of the caller that tests would see, and not
-    // worth a panic.
+    // Fails only if called twice, a bug that tests would show. It is not worth a panic.
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
 
-/// Writes each record as one line whose foreign text (paths of a container, annotations, strings of
-/// a device) forges no line and moves no cursor. The formatter hands a whole record over at once.
+/// Writes each record as one line. Text that comes from elsewhere (paths of a container,
+/// annotations, strings of a device) can neither forge a line nor move the cursor. The formatter
+/// passes a whole record at once.
 struct VisibleLine<W>(W);
 
 impl<W: Write> Write for VisibleLine<W> {
@@ -148,7 +147,8 @@ impl<W: Write> Write for VisibleLine<W> {
     }
 }
 
-/// Hands records on with such text made visible in every field: a journal keeps texts as they are.
+/// Escapes such text in every field before it passes a record on: the journal stores texts
+/// unchanged.
 struct VisibleFields<L>(L);
 
 impl<S: Subscriber, L: Layer<S>> Layer<S> for VisibleFields<L> {
@@ -169,7 +169,7 @@ impl<S: Subscriber, L: Layer<S>> Layer<S> for VisibleFields<L> {
             .map(|(field, text)| (field, visible(&text).into_owned()))
             .collect();
         let Some((first, _)) = fields.first() else { return };
-        // A set of values has a fixed length; a field without a value is passed over.
+        // A value set has a fixed length; the subscriber skips fields without a value.
         let mut values: [(&Field, Option<&dyn Value>); MAX_FIELDS] = [(first, None); MAX_FIELDS];
         for (value, (field, text)) in values.iter_mut().zip(&fields) {
             *value = (field, Some(text as &dyn Value));
@@ -182,7 +182,6 @@ impl<S: Subscriber, L: Layer<S>> Layer<S> for VisibleFields<L> {
 /// More fields than any of our records has.
 const MAX_FIELDS: usize = 8;
 
-/// The fields of a record as texts.
 #[derive(Default)]
 struct Fields(Vec<(Field, String)>);
 
@@ -201,7 +200,7 @@ pub fn journal_is_there() -> bool {
     Path::new(JOURNAL).exists()
 }
 
-/// The time, and who speaks.
+/// The start of a line in the log file: time, program and pid.
 struct Stamp(&'static str);
 
 impl FormatTime for Stamp {
@@ -244,7 +243,7 @@ mod tests {
 
     const HOSTILE: &str = "x\n2026-11-21T14:13:38Z oci-hotplug-watcher[1] INFO forged\u{1b}[2J\u{202e}\u{9b}";
 
-    /// A layer that keeps the fields of the records that it is handed.
+    /// A layer that stores the fields of each record.
     struct Kept(Arc<Mutex<Vec<String>>>);
 
     impl<S: Subscriber> Layer<S> for Kept {

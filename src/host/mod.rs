@@ -1,4 +1,4 @@
-//! The Linux host as objects: effects, thin, each behind a type that says what it is.
+//! The Linux host as objects. Each type performs effects of one kind and decides nothing.
 
 pub mod announcer;
 pub mod backoff;

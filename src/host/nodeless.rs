@@ -1,5 +1,5 @@
-//! Devices that have no node by their nature, and so are in no list of the monitor: network
-//! interfaces and Bluetooth adapters, with what is above them. For explanations only.
+//! Network interfaces and Bluetooth adapters, which never have a device node, with their parents.
+//! The monitor does not list them; `explain` and `match` need them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,7 @@ use crate::model::device::{Device, SysPath};
 
 const CLASSES: [&str; 2] = ["net", "bluetooth"];
 
-/// Those of this host that are not among `known`. What can't be read is left out.
+/// The devices of this host that are not in `known`. A device that cannot be read is left out.
 pub fn devices(known: &[Device]) -> Vec<Device> {
     devices_of(Path::new("/sys"), known)
 }

@@ -1,4 +1,5 @@
-//! A process that is meant, and not another one that got its number later.
+//! Processes, identified so that another process with a reused pid is never taken for the original,
+//! and the limits and privileges of this process.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,37 +18,35 @@ pub struct Process {
     pidfd: OwnedFd,
 }
 
-/// What can't be done with a process.
+/// An operation on a process failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
-    /// It is gone, or its number is now another's.
+    /// The process has ended, or its pid belongs to another process now.
     #[error("process {pid} is gone")]
     Gone {
-        /// Its number.
         pid: i32,
     },
-    /// The kernel refused.
+    /// A system call failed.
     #[error("{doing} process {pid}: {source}")]
     Io {
         /// What was being done, as a gerund.
         doing: &'static str,
-        /// Its number.
         pid: i32,
-        /// Why.
         source: io::Error,
     },
 }
 
-/// Which boot of this computer it is (proc_sys_kernel_random(5)); empty where that can't be read.
+/// The id of the current boot (proc_sys_kernel_random(5)); empty where it cannot be read.
 pub fn boot_id() -> String {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     text.trim().to_owned()
 }
 
-/// When a process started: clock ticks since boot, `/proc/PID/stat` field 22 (proc_pid_stat(5)).
+/// The time at which a process started, in clock ticks since boot: `/proc/PID/stat` field 22
+/// (proc_pid_stat(5)).
 ///
 /// # Errors
-/// When there is no such process.
+/// When the process does not exist.
 pub fn start_time(pid: i32) -> Result<u64, ProcessError> {
     match procfs::process::Process::new(pid).and_then(|process| process.stat()) {
         Ok(stat) => Ok(stat.starttime),
@@ -61,10 +60,10 @@ pub fn start_time(pid: i32) -> Result<u64, ProcessError> {
 }
 
 impl Process {
-    /// Takes hold of the process `pid` that started at `started` (see [`start_time`]).
+    /// Opens the process `pid` that started at `started` (see [`start_time`]).
     ///
     /// # Errors
-    /// [`ProcessError::Gone`] when that one is not there any more.
+    /// [`ProcessError::Gone`] when that process has ended.
     pub fn open(pid: i32, started: u64) -> Result<Self, ProcessError> {
         let gone = || ProcessError::Gone { pid };
         let number = (pid > 0).then(|| Pid::from_raw(pid)).flatten().ok_or_else(gone)?;
@@ -80,8 +79,8 @@ impl Process {
             }
         };
         let process = Self { pid, pidfd };
-        // The pidfd is of whoever had the number a moment ago; the start time tells whether that is
-        // the one.
+        // pidfd_open takes whichever process has the pid now; the start time shows whether it is
+        // the right one.
         if start_time(pid)? == started && process.is_alive() {
             Ok(process)
         } else {
@@ -89,17 +88,16 @@ impl Process {
         }
     }
 
-    /// Its number.
     pub fn pid(&self) -> i32 {
         self.pid
     }
 
-    /// Whether it has not ended. A zombie has.
+    /// Whether the process has not ended. A zombie has ended.
     pub fn is_alive(&self) -> bool {
         !self.wait(Duration::ZERO)
     }
 
-    /// Waits up to `patience` for its end; whether it has ended.
+    /// Waits for the process to end; returns whether it ended before the timeout.
     pub fn wait(&self, patience: Duration) -> bool {
         let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
         matches!(
@@ -108,7 +106,7 @@ impl Process {
         )
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the process.
     ///
     /// # Errors
     /// [`ProcessError::Gone`] when it has ended.
@@ -138,12 +136,13 @@ impl AsFd for Process {
     }
 }
 
-/// What the starter restrains itself to is no measure for us, who must do the whole of our work or
-/// say why not: all soft limits that could be in the way become the hard ones, which whoever
-/// administers the host has set. And a file that may not grow is to be an error of whoever writes
-/// it, not the end of this process (setrlimit(2), SIGXFSZ).
+/// Raises this process's soft limits to the hard limits. The soft limits are those of the process
+/// that started us; our work must not fail because of them, whereas the hard limits are the host
+/// administrator's decision.
 ///
-/// What fails here shows when something is missing.
+/// Also blocks SIGXFSZ, so that a write beyond the file size limit returns an error and does not
+/// kill the process (setrlimit(2)). Failures are ignored: a limit that matters causes an error
+/// later.
 pub fn shake_off_limits() {
     for resource in [
         Resource::Nofile,
@@ -166,15 +165,15 @@ pub fn shake_off_limits() {
     let _ = signals.thread_block();
 }
 
-/// A process that lacks the privileges of the host's root, as the hooks of rootless engines do.
+/// A process without the privileges of the host's root, such as a hook of a rootless engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rootless {
-    /// The user, as the host numbers it.
+    /// The user id, as the host counts it.
     pub uid: u32,
 }
 
 impl Rootless {
-    /// A failure, with what it comes from.
+    /// An error message that names missing privileges as the cause of a failure.
     pub fn explains(self, error: &dyn std::fmt::Display) -> String {
         format!(
             "rootless containers cannot get devices yet, and this one belongs to user {} (start it as root, or start it \
@@ -184,14 +183,15 @@ impl Rootless {
     }
 }
 
-/// Whether this process is an ordinary user's, or root of a user namespace only: neither may load a
-/// device filter, nor make device nodes (bpf(2), mknod(2)).
+/// Whether this process belongs to an ordinary user, or to root of a user namespace: neither can
+/// load a device filter or create device nodes (bpf(2), mknod(2)).
 pub fn rootless() -> Option<Rootless> {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     rootless_by(nix::unistd::geteuid().as_raw(), &map)
 }
 
-/// From the effective user and user_namespaces(7), "Defining user and group ID mappings".
+/// Decides from the effective user id and the uid map (user_namespaces(7), "Defining user and group
+/// ID mappings").
 fn rootless_by(euid: u32, map: &str) -> Option<Rootless> {
     let lines: Vec<Vec<u32>> = map
         .lines()

@@ -1,31 +1,30 @@
-//! Where our own executables are: one that starts another must find the one of its own
-//! installation.
+//! Finds the executables of this project: a program that starts another one must use the one of its
+//! own installation.
 //!
-//! Must not know what they do.
+//! Does not know what the programs do.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Where an engine looks for hooks, below the prefix: packaging/install.sh puts hooks and watcher
-/// there.
+/// The directory, below the prefix, that engines search for hooks; packaging/install.sh installs
+/// hooks and watcher there.
 const HOOKS: &str = "libexec/oci/hooks.d";
 
-/// Our executable of this name is nowhere.
+/// An executable of this project was not found.
 #[derive(Debug, thiserror::Error)]
 #[error("looking for {name}: it is in none of {looked} (packaging/install.sh puts all executables in their place)", looked = shown(dirs))]
 pub struct ProgramError {
-    /// What was looked for.
     pub name: String,
-    /// Where.
+    /// The directories that were searched.
     pub dirs: Vec<PathBuf>,
 }
 
-/// The directories in which our executables may be, the likeliest first: beside the one that runs
-/// (hooks and watcher; what was built and not installed), where its own installation has its hooks
-/// and its commands, and where packages have hooks.
+/// The directories that may have our executables, the most likely first: the directory of the
+/// running executable (hooks and watcher are together, and so are programs that were built but not
+/// installed), the hook directory below its prefix, and the hook directory of packages.
 ///
 /// # Errors
-/// When it is not known which executable runs.
+/// When /proc/self/exe cannot be read.
 pub fn directories() -> io::Result<Vec<PathBuf>> {
     Ok(directories_of(&std::fs::read_link("/proc/self/exe")?))
 }
@@ -42,7 +41,7 @@ fn directories_of(own: &Path) -> Vec<PathBuf> {
     dirs
 }
 
-/// Our executable of this name.
+/// The path of our executable with this name.
 ///
 /// # Errors
 /// When it is in none of [`directories`].

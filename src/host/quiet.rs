@@ -1,10 +1,10 @@
-//! Attributes of files on file systems that may never answer: of a container's, or of a server that
-//! has died.
+//! File attributes and mounts, read without contacting a file system's server, which may never
+//! answer: the file system may belong to a container, or to a network server that has died.
 //!
-//! Nothing here sends a request to a file system's server. Verified with a FUSE server that never
-//! answers (Linux 6.18): an O_PATH open resolves in directories that were looked up before and does
-//! not ask about its last component, fdinfo and mountinfo come from memory, and
-//! `AT_STATX_DONT_SYNC` takes the attributes that the kernel has.
+//! Verified with a FUSE server that never answers (Linux 6.18): an O_PATH open resolves directories
+//! that are in the dentry cache and does not query the server about the last component; fdinfo and
+//! mountinfo come from memory; `AT_STATX_DONT_SYNC` returns the attributes that the kernel has
+//! cached.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -12,42 +12,43 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags, openat, statx};
 
-/// File systems that live in the kernel's memory: they answer at once, whoever mounted them.
+/// File systems that live in the kernel's memory and respond at once, even when a container mounted
+/// them.
 const IN_MEMORY: [&str; 4] = ["tmpfs", "devtmpfs", "ramfs", "devpts"];
 
 /// File systems on disks of the host. None of them can be mounted in a user namespace.
 const ON_DISK: [&str; 7] = ["ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs"];
 
-/// How much of a list of mounts is read, in bytes: ten thousand mounts of ordinary names. A
-/// container can have a hundred thousand (fs.mount-max), each with a path of 4 KiB, and whoever
-/// reads all of them for each name serves nobody else meanwhile.
+/// How much of a list of mounts is read, in bytes: ten thousand mounts with ordinary names. A
+/// container can have a hundred thousand mounts (fs.mount-max), each with a path of 4 KiB, and
+/// reading all of them for every name would block the watcher.
 const MAX_MOUNTS: u64 = 2 << 20;
 
-/// What the kernel knows of the file behind a descriptor (O_PATH is enough): type, mode, owner,
-/// size, numbers.
+/// The cached attributes of an open file (an O_PATH descriptor is enough): type, mode, owner, size,
+/// numbers.
 pub fn attributes(fd: impl AsFd) -> io::Result<Statx> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
     Ok(statx(fd, "", flags, StatxFlags::BASIC_STATS)?)
 }
 
-/// The device number of the file system that a file is on.
+/// The device number (major, minor) of the file system that a file is on.
 pub fn file_system(attributes: &Statx) -> (u32, u32) {
     (attributes.stx_dev_major, attributes.stx_dev_minor)
 }
 
-/// Which file it is: file system and inode number.
+/// Identifies a file: the device number of its file system, and its inode number.
 pub fn identity(attributes: &Statx) -> ((u32, u32), u64) {
     (file_system(attributes), attributes.stx_ino)
 }
 
-/// How a file system answers.
+/// Where a file system has its data, which tells whether it can block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answers {
-    /// From memory.
+    /// In the kernel's memory: never blocks.
     AtOnce,
-    /// From a disk of the host.
+    /// On a disk of the host: blocks no longer than that disk.
     FromDisk,
-    /// When its server does, or when the file system below it does, or nobody knows.
+    /// Anything else, such as a server or another file system: may block for ever.
     Perhaps,
 }
 
@@ -61,7 +62,7 @@ impl Mounts {
         Self(proc)
     }
 
-    /// The id of the mount that a descriptor leads into (proc_pid_fdinfo(5), `mnt_id`).
+    /// The id of the mount that a descriptor points into (proc_pid_fdinfo(5), `mnt_id`).
     pub fn id_of(fd: impl AsFd) -> io::Result<u64> {
         let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd()))?;
         text.lines()
@@ -69,11 +70,12 @@ impl Mounts {
             .ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
-    /// How the file system of a mount answers. [`Answers::Perhaps`] of a mount that the process
-    /// does not see, or that is behind too many others.
+    /// Where the file system of a mount has its data. [`Backing::Unknown`] for a mount that the
+    /// process does not see, and for one that comes after the first [`MAX_MOUNTS`] bytes of the
+    /// list.
     ///
-    /// The list is opened each time: it has the mounts below the root directory that the process
-    /// had when it was opened, which is another one after pivot_root.
+    /// The list is opened each time: a list shows the mounts below the root directory that the
+    /// process had when it was opened, and pivot_root changes that root.
     pub fn answers(&self, id: u64) -> io::Result<Answers> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let list = File::from(openat(&self.0, "mountinfo", flags, Mode::empty())?);
@@ -81,7 +83,7 @@ impl Mounts {
     }
 }
 
-/// How the file system of a mount answers, by a list of mounts (proc_pid_mountinfo(5)).
+/// Looks a mount up in a list of mounts (proc_pid_mountinfo(5)).
 fn answers_in(list: impl BufRead, id: u64) -> io::Result<Answers> {
     for line in list.split(b'\n') {
         let line = line?;
@@ -89,7 +91,7 @@ fn answers_in(list: impl BufRead, id: u64) -> io::Result<Answers> {
         if line.split(' ').next().and_then(|first| first.parse().ok()) != Some(id) {
             continue;
         }
-        // The type is the first field behind the separator.
+        // The file system type is the first field after the separator.
         let kind = line
             .split_once(" - ")
             .and_then(|(_, tail)| tail.split(' ').next())
@@ -133,7 +135,7 @@ mod tests {
         let answers = |id, limit| answers_in(list.as_bytes().take(limit), id).unwrap();
         assert_eq!(answers(5000, u64::MAX), Answers::AtOnce);
         assert_eq!(answers(5000, MAX_MOUNTS), Answers::Perhaps);
-        // The last line that is read is torn.
+        // The last line is cut off, because reading stops at the limit.
         assert_eq!(answers(0, 100), Answers::Perhaps);
         assert!(list.len() as u64 > MAX_MOUNTS);
     }

@@ -1,13 +1,13 @@
-//! Running containers as the OCI runtimes' own state directories tell of them, for containers that
-//! no hook of ours has seen.
+//! Running containers, as read from the state directories of OCI runtimes: for containers that were
+//! started without our hook.
 //!
 //! ```text
 //! runc   ROOT/ID/state.json   init_process_pid, init_process_start, config.labels "bundle=…"   (libcontainer/state)
 //! crun   ROOT/ID/status       pid, process-start-time, bundle                                  (libcrun/status.c)
 //! youki  ROOT/ID/state.json   pid, bundle                                                      (libcontainer/state.rs)
 //! ```
-//! Engines name the ROOT: podman and CRI-O leave it to the runtime, containerd and Docker have one
-//! below /run for each of containerd's namespaces. Must not know what is wanted of a container.
+//! The engine chooses ROOT: podman and CRI-O leave it to the runtime; containerd and Docker have
+//! one below /run for each containerd namespace. Does not know which devices a container requests.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -23,7 +23,7 @@ use crate::model::oci::ProcessUser;
 use crate::model::oci::{BundleConfig, ContainerId};
 use crate::model::policy::ContainerTraits;
 
-/// Where runtimes keep their containers when they are root's; `*` is any one name.
+/// The default ROOTs of runtimes that run as root; `*` matches any one name.
 const ROOTS: [&str; 8] = [
     "/run/runc",
     "/run/crun",
@@ -35,19 +35,19 @@ const ROOTS: [&str; 8] = [
     "/run/user/*/youki",
 ];
 
-/// The longest state or config.json that is read, in bytes.
+/// The maximum size of a state file or config.json that is read, in bytes.
 const MAX_FILE: u64 = 16 << 20;
 
 /// A container that runs now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Running {
-    /// What there is to know of it.
     pub facts: ContainerFacts,
-    /// What the policy's rules look at.
+    /// The traits that conditions of policy rules are evaluated on.
     pub traits: ContainerTraits,
 }
 
-/// Where is looked, with `more` in front: `--root` of a runtime that was started with one.
+/// The directories to search: first `more` (the `--root` of a runtime that was started with one),
+/// then the default ones that exist.
 pub fn roots(more: &[PathBuf]) -> Vec<PathBuf> {
     let mut roots = more.to_vec();
     for pattern in ROOTS {
@@ -57,8 +57,8 @@ pub fn roots(more: &[PathBuf]) -> Vec<PathBuf> {
     roots
 }
 
-/// All containers below these directories whose init runs. What can't be understood is passed over:
-/// it may be a container that is just made or removed.
+/// All containers below these directories whose init runs. Entries that cannot be parsed are
+/// skipped: the runtime may be creating or removing the container right now.
 pub fn running(roots: &[PathBuf]) -> Vec<Running> {
     let mut found: Vec<Running> = Vec::new();
     for root in roots {
@@ -113,7 +113,7 @@ fn bundle_of(state: &Value) -> Option<PathBuf> {
     label.or_else(|| state["bundle"].as_str()).map(PathBuf::from)
 }
 
-/// A file that an engine or a runtime keeps of its containers, no longer than 16 MiB.
+/// Reads a file that an engine or a runtime has for each container; at most 16 MiB.
 pub(super) fn read_file(path: &Path) -> Option<Vec<u8>> {
     let mut text = Vec::new();
     File::open(path)
@@ -124,26 +124,27 @@ pub(super) fn read_file(path: &Path) -> Option<Vec<u8>> {
     Some(text)
 }
 
-/// Why a process can't be taken for a container.
+/// Why a process is not in a container.
 #[derive(Debug, thiserror::Error)]
 pub enum NoContainer {
-    /// It is not there.
+    /// The process does not exist.
     #[error("process {0} does not exist (--pid takes the host's pid of a container's process)")]
     Gone(i32),
-    /// It lives in the host's own file system.
+    /// The process has the host's root directory.
     #[error(
         "process {0} has the host's root directory: it is not in a container (--pid takes the host's pid of a container's process)"
     )]
     Host(i32),
 }
 
-/// The container that a process is in, as far as /proc tells: its init is the first process of the
-/// same pid namespace, where it has one of its own.
+/// The container that a process is in, as far as /proc shows it. If the process is in another pid
+/// namespace than this one, init is the first process of that namespace; else init is the process
+/// itself.
 ///
 /// # Errors
-/// When there is no such process, or it is none of a container.
+/// When the process does not exist or is not in a container.
 pub fn of_process(pid: i32) -> Result<Running, NoContainer> {
-    // Opened as a mere place: the root of a container may be of a file system that never answers.
+    // O_PATH: the root of a container may be on a file system whose server never answers.
     let root = |pid: &str| {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let root = rustix::fs::open(format!("/proc/{pid}/root"), flags, Mode::empty())?;
@@ -172,7 +173,8 @@ pub fn of_process(pid: i32) -> Result<Running, NoContainer> {
             rootfs: PathBuf::from("/"),
             cgroups_path: None,
             user: if user_namespace {
-                // Its ids are the host's, not its own: root it is.
+                // /proc shows ids as the host counts them, not the container's: assume root of the
+                // namespace.
                 ProcessUser::default()
             } else {
                 user_of(init).unwrap_or_default()
@@ -187,13 +189,13 @@ fn all_processes() -> impl Iterator<Item = i32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Whether it is number 1 in its own pid namespace: the last number of `NSpid`
+/// Whether a process is number 1 in its pid namespace: the last number of `NSpid`
 /// (proc_pid_status(5)).
 fn is_first(pid: i32) -> bool {
     status_line(pid, "NSpid:").is_some_and(|line| line.split_whitespace().last() == Some("1"))
 }
 
-/// The effective ids, the second of each line.
+/// The effective ids: the second number of each line (proc_pid_status(5)).
 fn user_of(pid: i32) -> Option<ProcessUser> {
     let id = |name| status_line(pid, name)?.split_whitespace().nth(1)?.parse().ok();
     Some(ProcessUser {
@@ -212,7 +214,7 @@ fn status_line(pid: i32, name: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// A runtime's directory with one container, whose init is this very process.
+    /// A runtime's directory with one container, whose init is this test process.
     fn root_with(file: &str, state: &Value, scratch: &Path) -> PathBuf {
         let bundle = scratch.join("bundle");
         fs::create_dir_all(&bundle).unwrap();

@@ -1,7 +1,8 @@
-//! Starts a program as a child process: our own programs, and systemctl.
+//! Starts a program as a child process: one of ours, or systemctl.
 //!
-//! The child gets an empty environment, no blocked signal, and /dev/null for every standard stream
-//! that is not named. `std::process` could do it as well, but would make a watcher 40 KiB larger.
+//! The child gets an empty environment, no blocked signals, and /dev/null for every standard stream
+//! that the caller does not pass. `std::process` can do the same, but makes a watcher 40 KiB
+//! larger.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
@@ -18,20 +19,17 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// How often a bounded wait for the end of a child checks it.
+/// The interval at which [`Child::ends_within`] checks the child.
 const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The standard streams of a child; `None` = /dev/null.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Streams<'a> {
-    /// Standard input.
     pub stdin: Option<BorrowedFd<'a>>,
-    /// Standard output.
     pub stdout: Option<BorrowedFd<'a>>,
 }
 
-/// Starts a program with these arguments, its own path before them. Waits until the kernel has
-/// loaded it.
+/// Starts a program; `path` also becomes argument 0. Waits until the kernel has loaded it.
 ///
 /// # Errors
 /// When the program cannot be started, or an argument contains a NUL byte.
@@ -46,8 +44,8 @@ pub fn spawn(path: &Path, arguments: &[&OsStr], streams: Streams<'_>) -> io::Res
         let source = stream.map_or(null.as_raw_fd(), |stream| stream.as_raw_fd());
         actions.add_dup2(source, number)?;
     }
-    // A watcher blocks the signals that it reads from its signalfd, and Rust programs ignore
-    // SIGPIPE.
+    // Undo what children would inherit: a watcher blocks the signals that it reads from its
+    // signalfd, and Rust programs ignore SIGPIPE.
     let mut attributes = PosixSpawnAttr::init()?;
     attributes.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF)?;
     attributes.set_sigmask(&SigSet::empty())?;
@@ -62,19 +60,18 @@ pub fn spawn(path: &Path, arguments: &[&OsStr], streams: Streams<'_>) -> io::Res
     })
 }
 
-/// How a child process is.
+/// Whether a child process has ended, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChildState {
-    /// It has not ended.
     Running,
-    /// It has ended with exit code 0.
+    /// Ended with exit code 0.
     Succeeded,
-    /// It has ended with another exit code, or by a signal.
+    /// Ended with another exit code, or by a signal.
     Failed,
 }
 
-/// A child process. Until it is reaped, no other process can get its pid. Dropping it leaves the
-/// process running.
+/// A child process. Until it is reaped, no other process can get its pid. Dropping this value
+/// leaves the process running.
 #[derive(Debug)]
 pub struct Child {
     pid: Pid,
@@ -94,7 +91,7 @@ impl Child {
         self.state
     }
 
-    /// Waits for the end of the child; whether it has ended before the timeout.
+    /// Waits for the child to end; returns whether it ended before the timeout.
     pub fn ends_within(&mut self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         loop {
@@ -111,7 +108,7 @@ impl Child {
     /// Sends SIGKILL, unless the child has ended.
     pub fn kill(&mut self) {
         if self.state() == ChildState::Running {
-            // Not reaped yet, so the pid is still its own.
+            // The child is not reaped yet, so no other process can have its pid.
             let _ = kill(self.pid, Signal::SIGKILL);
         }
     }

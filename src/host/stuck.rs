@@ -1,11 +1,11 @@
-//! Processes that a USB/IP server that hangs has blocked in the kernel.
+//! Finds processes that a hanging USB/IP server has blocked in the kernel.
 
 use std::fs;
 use std::path::Path;
 
-/// Whether a process of a cgroup, or of one below it, sleeps uninterruptibly in the kernel's USB
-/// core: as a rule in usb_kill_urb (drivers/usb/core/urb.c), which waits for the server to confirm.
-/// SIGKILL does not end that.
+/// Whether a process of a cgroup, or of a cgroup below it, is in uninterruptible sleep in the
+/// kernel's USB core. As a rule it is in usb_kill_urb (drivers/usb/core/urb.c), which waits for the
+/// server's confirmation. SIGKILL does not end such a process.
 pub fn is_blocked_by_usb(cgroup: &Path) -> bool {
     let tasks = ["cgroup.threads", "tasks", "cgroup.procs"]
         .iter()
@@ -20,8 +20,8 @@ pub fn is_blocked_by_usb(cgroup: &Path) -> bool {
         .any(|entry| is_blocked_by_usb(&entry.path()))
 }
 
-/// proc_pid_wchan(5) names the kernel's function in which a task sleeps; its state shows whether
-/// SIGKILL wakes it.
+/// proc_pid_wchan(5) names the kernel function in which a task sleeps; state D means that SIGKILL
+/// does not wake it.
 fn is_task_blocked(task: &str) -> bool {
     let read = |file: &str| fs::read_to_string(format!("/proc/{task}/{file}")).unwrap_or_default();
     if !read("wchan").starts_with("usb_") {

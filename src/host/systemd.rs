@@ -1,7 +1,7 @@
-//! systemd, where it runs this host: the unit that looks after a container's watcher, from both
-//! sides.
+//! The systemd unit of a container's watcher, both as seen from outside (start it) and from inside
+//! (notify systemd).
 //!
-//! Must not know what a watcher does. Nothing here waits for systemd.
+//! Does not know what a watcher does. Nothing here waits for systemd.
 
 use std::ffi::OsStr;
 use std::io;
@@ -14,13 +14,13 @@ use std::time::Duration;
 use super::spawn::{Child, Streams, spawn};
 use crate::model::oci::ContainerId;
 
-/// The unit's name, before and behind the container's id.
+/// The unit's name, before and after the container's id.
 const UNIT: (&str, &str) = ("oci-hotplug-watcher@", ".service");
 
-/// The longest name of a unit (systemd.unit(5): 255 characters).
+/// The maximum length of a unit name (systemd.unit(5): 255 characters).
 const UNIT_NAME_MAX: usize = 255;
 
-/// Where unit files are (systemd.unit(5), "System Unit Search Path").
+/// The directories with unit files (systemd.unit(5), "System Unit Search Path").
 const UNIT_DIRS: [&str; 5] = [
     "/etc/systemd/system",
     "/run/systemd/system",
@@ -29,20 +29,21 @@ const UNIT_DIRS: [&str; 5] = [
     "/lib/systemd/system",
 ];
 
-/// Where systemctl is. It is not looked for in a `PATH`, which would be somebody else's.
+/// The paths of systemctl. `PATH` is not searched: its value comes from the process that started
+/// this one.
 const SYSTEMCTL: [&str; 2] = ["/usr/bin/systemctl", "/bin/systemctl"];
 
-/// Where a unit of type `notify` is told to talk to (sd_notify(3)).
+/// The environment variable with the socket for notifications of a unit of type `notify`
+/// (sd_notify(3)).
 const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 
-/// The unit that looks after the watcher of this container; `None` when its name would be too long
-/// for one.
+/// The unit for this container's watcher; `None` if its name would be too long.
 pub fn unit_of(id: &ContainerId) -> Option<String> {
     let name = format!("{}{}{}", UNIT.0, escape(id.as_str()), UNIT.1);
     (name.len() <= UNIT_NAME_MAX).then_some(name)
 }
 
-/// A text as part of a unit's name (systemd.unit(5), "String Escaping for Inclusion in Unit
+/// Escapes a text for use in a unit name (systemd.unit(5), "String Escaping for Inclusion in Unit
 /// Names").
 fn escape(text: &str) -> String {
     let mut escaped = String::new();
@@ -57,7 +58,7 @@ fn escape(text: &str) -> String {
     escaped
 }
 
-/// The unit of ours that a process is in, by the text of its `/proc/PID/cgroup`.
+/// The watcher unit that a process is in, from the text of its `/proc/PID/cgroup`.
 pub fn unit_in(cgroups: &str) -> Option<&str> {
     cgroups
         .lines()
@@ -65,17 +66,17 @@ pub fn unit_in(cgroups: &str) -> Option<&str> {
         .rfind(|part| part.starts_with(UNIT.0) && part.ends_with(UNIT.1))
 }
 
-/// Whether systemd runs this host (sd_booted(3)) and has the unit.
+/// Whether systemd runs on this host (sd_booted(3)) and has the unit.
 pub fn has_unit() -> bool {
     let file = format!("{}{}", UNIT.0, UNIT.1);
     Path::new("/run/systemd/system").is_dir()
         && UNIT_DIRS.iter().any(|dir| Path::new(dir).join(&file).exists())
 }
 
-/// Starts `systemctl start` for a unit, and does not wait until systemd has started it.
+/// Starts `systemctl start` for a unit. Does not wait until systemd has started it.
 ///
 /// # Errors
-/// When there is no systemctl, or it cannot be started.
+/// When systemctl is not installed or cannot be started.
 pub fn start(unit: &str) -> io::Result<Child> {
     let program = SYSTEMCTL
         .iter()
@@ -85,13 +86,14 @@ pub fn start(unit: &str) -> io::Result<Child> {
     spawn(Path::new(program), &arguments, Streams::default())
 }
 
-/// Whether this process is a unit's, which waits for its word that it is ready.
+/// Whether systemd started this process as a unit of type `notify`.
 pub fn is_supervised() -> bool {
     std::env::var_os(NOTIFY_SOCKET).is_some()
 }
 
-/// How often systemd expects a sign of life of this process: half of the unit's `WatchdogSec=`
-/// (sd_watchdog_enabled(3)). `None` when the unit has none, or it is about another process.
+/// How often this process must notify systemd that it is alive: half of the unit's `WatchdogSec=`
+/// (sd_watchdog_enabled(3)). `None` if the unit has no watchdog, or if the watchdog is for another
+/// process.
 pub fn watchdog_interval() -> Option<Duration> {
     let variable = |name| std::env::var(name).ok();
     interval(
@@ -107,8 +109,8 @@ fn interval(microseconds: &str, pid: Option<&str>, own: u32) -> Option<Duration>
     is_ours.then_some(limit / 2)
 }
 
-/// Tells systemd how it goes (sd_notify(3)), such as `READY=1` or `STATUS=...`. Without a unit,
-/// nobody.
+/// Sends a state such as `READY=1` or `STATUS=...` to systemd (sd_notify(3)). Does nothing outside
+/// of a unit.
 pub fn notify(text: &str) {
     let send = |name: &OsStr| -> io::Result<usize> {
         let address = match name.as_bytes() {
@@ -117,7 +119,7 @@ pub fn notify(text: &str) {
         };
         UnixDatagram::unbound()?.send_to_addr(text.as_bytes(), &address)
     };
-    // systemd itself tells of a unit that never says that it is ready.
+    // Failure needs no handling: systemd itself reports a unit that never becomes ready.
     let _ = std::env::var_os(NOTIFY_SOCKET).map(|name| send(&name));
 }
 
@@ -126,7 +128,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// systemd.unit(5) the other way round.
+    /// The inverse of systemd.unit(5)'s escaping.
     fn unescape(text: &str) -> String {
         let mut bytes = text.bytes();
         let mut plain = Vec::new();
@@ -146,7 +148,7 @@ mod tests {
 
     #[test]
     fn names_are_as_systemd_escape_makes_them() {
-        // Each pair by systemd-escape(1) of systemd 252 and 257.
+        // Each pair is from systemd-escape(1) of systemd 252 and 257.
         for (plain, escaped) in [
             ("web-1", "web\\x2d1"),
             ("a.b_c+d", "a.b_c\\x2bd"),

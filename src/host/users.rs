@@ -1,6 +1,6 @@
-//! Whether the users that a container's processes run as can open a node: many images start as root
-//! and drop privileges, which config.json does not say. Reads /proc; for people, nothing is decided
-//! by it.
+//! Finds users of a container that cannot open a node. Many images start as root and drop
+//! privileges, which config.json does not show. Reads /proc. Used for hints only: nothing is
+//! decided by it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,14 +9,14 @@ use crate::host::container::IdMaps;
 use crate::model::device::Access;
 use crate::model::plan::attachment::NodeSpec;
 
-/// How many processes of the host are looked at.
+/// The maximum number of host processes that are examined.
 const MAX_PROCESSES: usize = 65_536;
 
-/// CAP_DAC_OVERRIDE passes over permission bits (linux/capability.h).
+/// CAP_DAC_OVERRIDE bypasses permission bits (linux/capability.h).
 const DAC_OVERRIDE: u32 = 1;
 
-/// What a process's access to files is measured by, as the host numbers users and groups
-/// (proc_pid_status(5)).
+/// The ids and capabilities that decide on a process's access to files, as the host counts users
+/// and groups (proc_pid_status(5)).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Credentials {
     uid: u32,
@@ -46,8 +46,8 @@ impl Credentials {
         })
     }
 
-    /// Whether a node of this owner, as the host numbers it, can be opened for any of what is
-    /// granted (path_resolution(7), "Permissions").
+    /// Whether the process can open a node with this owner (ids as the host counts them) for at
+    /// least part of the granted access (path_resolution(7), "Permissions").
     fn can_open(&self, mode: u32, uid: u32, gid: u32, access: Access) -> bool {
         let bits = if self.uid == uid {
             mode >> 6
@@ -70,8 +70,8 @@ pub struct Users {
 }
 
 impl Users {
-    /// Those of the container with this init; none where it shares the host's pid namespace, whose
-    /// processes are not all its own.
+    /// The users of the container with this init. Empty if the container shares the host's pid
+    /// namespace, in which other processes run as well.
     pub fn of(init: i32) -> Self {
         let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
         let own = namespace("self");
@@ -92,8 +92,8 @@ impl Users {
         }
     }
 
-    /// Why one of them cannot open a node, and which option of the request changes that; `None`
-    /// when all can.
+    /// Why a user cannot open a node, and which option of the request changes that; `None` if all
+    /// users can open it.
     pub fn fault(&self, node: &NodeSpec, access: Access) -> Option<String> {
         let maps = self.maps.as_ref()?;
         let (uid, gid) = (maps.host_uid(node.uid)?, maps.host_gid(node.gid)?);
@@ -101,8 +101,8 @@ impl Users {
             .all
             .iter()
             .find(|user| !user.can_open(node.mode, uid, gid, access))?;
-        // A hint has the container's own numbers: those of the host are the same, or not known
-        // here.
+        // A hint must have the ids of the container. They are the same as the host's if the group
+        // is mapped to itself; else the id in the container is not known here.
         let hint = match maps.host_gid(refused.gid) {
             Some(same) if same == refused.gid => format!("`;gid={same}` or `;mode=0666`"),
             _ => "`;mode=0666`".to_owned(),
@@ -165,7 +165,7 @@ mod tests {
                 "{mode:o} {uid}:{gid}"
             );
         }
-        // The owner's bits count for the owner, whatever the others' are.
+        // The owner's permission bits apply to the owner, whatever the bits for others are.
         assert!(
             users_of(STATUS)
                 .fault(&node(0o066, 911, 0), Access::ALL)
@@ -174,7 +174,7 @@ mod tests {
         let root = STATUS.replace("0000000000000000", "00000000a80425fb");
         assert_eq!(users_of(&root).fault(&node(0o660, 0, 0), Access::ALL), None);
         assert_eq!(Users::default().fault(&node(0, 0, 0), Access::ALL), None);
-        // Where the container's numbers are others, only the mode can be named.
+        // With other ids in the container than on the host, only `mode=` can be suggested.
         let fault = users(STATUS, "0 100000 65536\n")
             .fault(&node(0o660, 0, 0), Access::ALL)
             .unwrap();

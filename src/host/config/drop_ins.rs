@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use super::error::ConfigError;
 
-/// The directory beside the file whose files `*.toml` are read after it.
+/// The directory beside the configuration file; its files `*.toml` are read after that file.
 pub(super) const DROP_INS: &str = "config.d";
 
-/// The files `*.toml` beside the configuration, in the order of their names. Hidden files, which
-/// editors leave behind, are ignored.
+/// The files `*.toml` of that directory, sorted by name. Hidden files, which editors leave behind,
+/// are ignored.
 pub(super) fn drop_ins(config: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let directory = config.with_file_name(DROP_INS);
     let failed = |source| ConfigError::Io {

@@ -1,6 +1,6 @@
 //! config.toml and config.d: the settings, classes and policy of this host.
 //!
-//! Must not know what a rule of the policy means (`model::policy`).
+//! Does not know what a rule of the policy means (`model::policy`).
 
 mod drop_ins;
 mod error;
@@ -23,63 +23,61 @@ use crate::model::quoting::shell_quoted;
 use crate::model::request::annotations::LowriscLifecycle;
 use crate::model::request::class::Classes;
 
-/// Where the configuration is when nothing else is said.
+/// The default path of the configuration file.
 pub const DEFAULT_CONFIG: &str = "/etc/oci-hotplug/config.toml";
 
-/// The longest that a hook may wait, in seconds: engines are told to give it 10, and it is to say
-/// why it failed before they end it.
+/// The maximum of `prestart-timeout`, in seconds. The engine's configuration gives a hook 10
+/// seconds; the hook must report why it failed before the engine kills it.
 const MAX_PRESTART_TIMEOUT: u64 = 9;
 
 /// The configuration. Every key has a default; packaging/config.toml explains each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Where records and sockets live.
     pub state_dir: PathBuf,
-    /// What is logged.
     pub log_level: LogLevel,
     /// How long prestart waits for devices that are present.
     pub prestart_timeout: Duration,
-    /// Who looks after watchers.
+    /// What restarts watchers.
     pub supervise: Supervise,
-    /// What becomes of container-hotplug's requests.
+    /// Options of requests in container-hotplug's annotations.
     pub lowrisc: LowriscLifecycle,
-    /// The file that was named, absolute; `None`: nobody named one.
+    /// The configuration file that an option or the environment names, as an absolute path.
     pub named: Option<PathBuf>,
-    /// The file to write into, for messages.
+    /// The configuration file; it may not exist. Messages name it as the file to edit.
     path: PathBuf,
-    /// The options by which `oci-hotplug` finds this configuration and state directory; empty = by
-    /// default.
+    /// The options that make `oci-hotplug` use this configuration and state directory; empty if
+    /// they are the default ones.
     tool_options: String,
-    /// The usable files and what they say: [`Config::classes`] and [`Config::policy`] read them
-    /// again.
+    /// The paths and texts of the files without errors. [`Config::classes`] and [`Config::policy`]
+    /// parse them again.
     files: Vec<(PathBuf, String)>,
     /// The files of `config.d` with an error.
     broken: Vec<Broken>,
 }
 
-/// A file of `config.d` that can't be used. What it would say is unknown.
+/// A file of `config.d` that cannot be used. Its settings and rules are unknown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Broken {
     path: PathBuf,
-    /// Its text, as far as it can be read.
+    /// The text, as far as it can be read.
     text: Option<String>,
-    /// What is wrong.
     fault: String,
 }
 
 impl Config {
     /// Reads the configuration: `path`, else the environment's `OCI_HOTPLUG_CONFIG`, else
-    /// [`DEFAULT_CONFIG`], which may be absent; then, in the order of their names, the files
-    /// `*.toml` of the directory `config.d` beside it. A later file wins; rules and classes add up,
-    /// but of a class that is defined twice the later definition counts. `state_dir`, else
-    /// `OCI_HOTPLUG_STATE_DIR`, wins over all files.
+    /// [`DEFAULT_CONFIG`], which may be absent; then the files `*.toml` of the directory `config.d`
+    /// beside it, sorted by name. Settings of later files override earlier ones. Rules and classes
+    /// accumulate; if a class is defined twice, the later definition counts. `state_dir`, else
+    /// `OCI_HOTPLUG_STATE_DIR`, overrides all files.
     ///
-    /// A file of `config.d` with an error is set aside, and what it would say is unknown:
-    /// [`Config::policy`] and [`Config::classes`] fail then; [`Config::usable_policy`] and
-    /// [`Config::usable_classes`] restrict only what the file may speak of.
+    /// A file of `config.d` with an error is set aside, and its content is unknown.
+    /// [`Config::policy`] and [`Config::classes`] then fail; [`Config::usable_policy`] and
+    /// [`Config::usable_classes`] deny only what the broken file may be about.
     ///
-    /// # Errors When a file that was named is absent, when the configuration file can't be used, or
-    /// when a broken file of `config.d` may name the state directory.
+    /// # Errors
+    /// When `path` or the file of the environment variable is absent, when the configuration file
+    /// cannot be used, or when a broken file of `config.d` may set the state directory.
     pub fn load(path: Option<&Path>, state_dir: Option<&Path>) -> Result<Self, ConfigError> {
         let environment = |key| {
             std::env::var_os(key)
@@ -126,10 +124,11 @@ impl Config {
         Ok(config)
     }
 
-    /// This configuration with another file of [`Config::drop_in_dir`], or with other text in one.
+    /// This configuration with one more file of [`Config::drop_in_dir`], or with another text for
+    /// one of its files.
     ///
     /// # Errors
-    /// When the whole can't be used, with its classes and rules.
+    /// When the result cannot be used, including its classes and rules.
     pub fn with_file(&self, path: &Path, text: &str) -> Result<Self, ConfigError> {
         let other = self.broken.iter().find(|broken| broken.path != path);
         if let Some(broken) = other {
@@ -158,8 +157,8 @@ impl Config {
         self.path.with_file_name(DROP_INS)
     }
 
-    /// Reads one file more. The text of one that can't be used comes with the error, as far as it
-    /// can be read.
+    /// Reads one more file. If it cannot be used, the error comes with the file's text, as far as
+    /// that can be read.
     fn take_file(&mut self, path: &Path) -> Result<(), (Option<String>, ConfigError)> {
         let failed = |source| ConfigError::Io {
             path: path.to_owned(),
@@ -176,17 +175,17 @@ impl Config {
         self.take(path, &text).map_err(|error| (Some(text), error))
     }
 
-    /// Reads the text of the configuration file `path`, and nothing else.
+    /// Parses `text` as the configuration file `path`, without files of `config.d`.
     ///
     /// # Errors
-    /// When it can't be used.
+    /// When it cannot be used.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let mut config = Self::of_file(path);
         config.take(path, text)?;
         Ok(config)
     }
 
-    /// The file to write into, whether it is there or not.
+    /// The configuration file, which may not exist.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -196,7 +195,7 @@ impl Config {
         self.files.iter().map(|(path, _)| path.as_path())
     }
 
-    /// The defaults, where this is the file to write into.
+    /// The default settings, with `path` as the configuration file.
     fn of_file(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
@@ -204,7 +203,7 @@ impl Config {
         }
     }
 
-    /// Takes over what a file says, with the files before it already taken.
+    /// Applies the text of a file on top of the files before it.
     fn take(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
         let file: SettingsText = from_toml(path, text)?;
         let out_of_range = |fault| ConfigError::OutOfRange {
@@ -235,7 +234,7 @@ impl Config {
         Ok(())
     }
 
-    /// What is wrong with the files of `config.d` that were set aside.
+    /// The errors of the files of `config.d` that were set aside.
     pub fn broken(&self) -> impl Iterator<Item = &str> {
         self.broken.iter().map(|broken| broken.fault.as_str())
     }
@@ -247,11 +246,11 @@ impl Config {
         }
     }
 
-    /// The classes. Read when they are asked for: no other program is to fail, or to grow, for
-    /// them.
+    /// The classes. They are parsed on demand, so that a program without use for them neither fails
+    /// because of them nor contains their parser.
     ///
     /// # Errors
-    /// When one is defined wrongly, or a file of `config.d` is broken.
+    /// When a class is defined wrongly, or a file of `config.d` is broken.
     pub fn classes(&self) -> Result<Classes, ConfigError> {
         self.check_broken()?;
         let mut classes = Classes::none(&self.path);
@@ -261,8 +260,8 @@ impl Config {
         Ok(classes)
     }
 
-    /// The classes that certainly mean what they say. A class that a broken file may define cannot
-    /// be used.
+    /// The classes whose definition is certain. A class that a broken file may define cannot be
+    /// used.
     pub fn usable_classes(&self) -> Classes {
         let mut classes = Classes::none(&self.path);
         for broken in &self.broken {
@@ -277,7 +276,7 @@ impl Config {
         classes
     }
 
-    /// The policy. Read when there is something to judge.
+    /// The policy, parsed on demand.
     ///
     /// # Errors
     /// When a key or a rule is wrong, or a file of `config.d` is broken.
@@ -290,9 +289,9 @@ impl Config {
         Ok(policy)
     }
 
-    /// The policy of the usable files. It refuses what the rules of broken files may refuse: all
-    /// untrusted requests, and trusted ones where such a file may have a rule with `applies-to =
-    /// "all"`.
+    /// The policy of the usable files, restricted to what broken files certainly do not deny: it
+    /// denies all untrusted requests, and trusted ones too if a broken file may have a rule with
+    /// `applies-to = "all"`.
     pub fn usable_policy(&self) -> Policy {
         let mut policy = self.empty_policy();
         let unknown = |text: Option<&str>, fault: String| UnknownRules {
@@ -319,8 +318,8 @@ impl Config {
         }
     }
 
-    /// The defaults and the state directory, for programs that need no more, when [`Config::load`]
-    /// fails. `None` where the state directory is unknown, because a broken file may name it.
+    /// The defaults and the state directory: for programs that need nothing else when
+    /// [`Config::load`] fails. `None` if a broken file may set the state directory.
     pub fn of_state_only(path: Option<&Path>, state_dir: Option<&Path>) -> Option<Self> {
         let environment = |key| std::env::var_os(key).filter(|value| !value.is_empty());
         let path = path.map(Path::to_owned);
@@ -349,7 +348,7 @@ impl Config {
     }
 }
 
-/// An option and its value as words of a shell, with a blank behind.
+/// An option and its value, quoted for a shell, with a space at the end.
 fn option(name: &str, value: &Path) -> String {
     format!("{name} {} ", shell_quoted(&value.to_string_lossy()))
 }

@@ -1,4 +1,4 @@
-//! The classes and the policy of one configuration file: only programs that use them read them.
+//! The classes and the policy of one configuration file. Only programs that use them parse them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,8 +32,8 @@ struct PolicyText {
     deny: Vec<Spanned<RuleDefinition>>,
 }
 
-/// Whether a file with an error may be meant to deny trusted requests. Its rules are unknown, so
-/// only its words count.
+/// Whether a file with an error may be meant to deny trusted requests. The file cannot be parsed,
+/// so the decision is by words in its text.
 pub(super) fn may_deny_trusted(text: &str) -> bool {
     let text = text.to_lowercase();
     text.contains("deny") || text.contains("applies")
@@ -42,7 +42,7 @@ pub(super) fn may_deny_trusted(text: &str) -> bool {
 /// The classes of a file.
 ///
 /// # Errors
-/// When one is defined wrongly.
+/// When a class is defined wrongly.
 pub(super) fn classes_of(path: &Path, text: &str) -> Result<Classes, ConfigError> {
     let file: ClassesOfFile = from_toml(path, text)?;
     Classes::parse(path, &file.class).map_err(|source| ConfigError::Class {
@@ -54,7 +54,7 @@ pub(super) fn classes_of(path: &Path, text: &str) -> Result<Classes, ConfigError
 /// Adds the policy of a file.
 ///
 /// # Errors
-/// When a key or a rule of the file is wrong. Nothing of it is added then.
+/// When a key or a rule of the file is wrong. Then nothing of the file is added.
 pub(super) fn add_policy(policy: &mut Policy, path: &Path, text: &str) -> Result<(), ConfigError> {
     let written = from_toml::<PolicyOfFile>(path, text)?.policy;
     let allow = rules(path, text, List::Allow, written.allow)?;

@@ -7,18 +7,17 @@ use serde::de::IgnoredAny;
 
 use crate::model::request::OnRemoval;
 
-/// How much is logged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
-    /// Failures.
+    /// Failures only.
     Error,
-    /// And what is unusual.
+    /// Failures and unusual events.
     Warn,
-    /// And each attach and detach.
+    /// Also each device that is attached or detached.
     #[default]
     Info,
-    /// And the reasons.
+    /// Also the reasons.
     Debug,
 }
 
@@ -26,15 +25,14 @@ pub enum LogLevel {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Supervise {
-    /// systemd, where it runs the host and the unit is installed.
+    /// systemd, if it runs this host and has the unit.
     #[default]
     Auto,
-    /// None: `oci-hotplug recover` starts those that died.
+    /// None; `oci-hotplug recover` starts watchers that died.
     None,
 }
 
 impl LogLevel {
-    /// The filter for log records.
     pub fn filter(self) -> tracing::level_filters::LevelFilter {
         use tracing::level_filters::LevelFilter;
         match self {
@@ -46,7 +44,7 @@ impl LogLevel {
     }
 }
 
-/// The settings of a file. Classes and policy are read on demand (`sections`).
+/// The settings of a file. Classes and policy are parsed on demand (`sections`).
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(super) struct SettingsText {
@@ -66,7 +64,7 @@ pub(super) struct LowriscText {
     pub(super) on_removal: Option<OnRemoval>,
 }
 
-/// All that is needed of a file to find the state directory.
+/// The only key that is needed to find the state directory.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct StateDirOfFile {

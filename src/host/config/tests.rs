@@ -14,7 +14,7 @@ fn parse_policy(text: &str) -> Result<Policy, String> {
     config.policy().map_err(|error| error.to_string())
 }
 
-/// All but the classes, the policy and the file's name.
+/// The settings alone: without classes, policy and the path of the file.
 fn settings(text: &str) -> Result<Config, String> {
     parse(text).map(|config| Config {
         path: DEFAULT_CONFIG.into(),
@@ -32,7 +32,7 @@ fn an_empty_file_is_the_default() {
 fn the_explained_file_of_the_package_says_the_defaults() {
     let text = include_str!("../../../packaging/config.toml");
     assert_eq!(settings(text).unwrap(), Config::default());
-    // And with every key that it shows as a comment taken in, it is still valid.
+    // It is still valid with all keys that are shown in comments.
     let uncommented: String = text
         .lines()
         .map(|line| {
@@ -178,7 +178,7 @@ fn a_wrong_rule_is_told_with_file_line_and_cure() {
     }
 }
 
-/// A configuration with its drop-ins.
+/// Loads these files as a configuration with `config.d`.
 fn load(files: &[(&str, &str)]) -> Result<Config, String> {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("config.d")).unwrap();
@@ -252,8 +252,8 @@ fn a_bad_drop_in_is_told_by_its_name_and_nothing_falls_back() {
     );
 }
 
-/// What becomes of requests when the drop-in has this text: those of an annotation, of root, of
-/// class a and class b.
+/// Whether requests are admitted with this drop-in: one of an annotation, one of root, class a1 and
+/// class b2.
 fn served(drop_in: &str) -> [bool; 4] {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("config.d")).unwrap();

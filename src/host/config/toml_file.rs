@@ -1,4 +1,4 @@
-//! A TOML file with the place of each fault.
+//! Parses a TOML file and reports where an error is.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use super::error::ConfigError;
 
-/// Reads the text of a file.
+/// Parses the text of a file.
 ///
 /// # Errors
 /// [`ConfigError::Malformed`], with line and column.
@@ -20,7 +20,7 @@ pub(super) fn from_toml<T: DeserializeOwned>(path: &Path, text: &str) -> Result<
     })
 }
 
-/// A place in a text as editors count it, from 1.
+/// The line and column of an offset, counted from 1 as editors do.
 fn place_of(text: &str, offset: usize) -> String {
     let before = text.get(..offset).unwrap_or(text);
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;

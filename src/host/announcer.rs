@@ -37,15 +37,10 @@ pub enum AnnouncerError {
     Container(#[from] ContainerError),
     /// The socket could not be created in the container's network namespace.
     #[error("opening a uevent socket in the container's network namespace: {doing}: {source}")]
-    Open {
-        doing: &'static str,
-        source: io::Error,
-    },
+    Open { doing: &'static str, source: io::Error },
     /// The process could not return to its own network namespace.
     #[error("coming back to the host's network namespace: {source}; end this process")]
-    Stranded {
-        source: io::Error,
-    },
+    Stranded { source: io::Error },
     /// The kernel did not accept a message.
     #[error("announcing {action} of {syspath} in the container: {source}")]
     Send {

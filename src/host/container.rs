@@ -1,8 +1,8 @@
-//! One container as the host sees it: its init process, held so that no other can take its place,
-//! and what hangs on it.
+//! A running container as the host sees it: its init process, identified by a pidfd, and what /proc
+//! shows of it.
 //!
-//! Must not know what is wanted of the container, nor how it was found (the hook and the registry
-//! know).
+//! Does not know which devices are requested, nor how the container was found (the hook and the
+//! registry know).
 
 mod id_maps;
 mod membership;
@@ -27,20 +27,18 @@ use crate::host::quiet::{Mounts, attributes, identity};
 use crate::model::oci::ProcessUser;
 use membership::{CgroupMount, Membership};
 
-/// What the hook learnt of a container; kept in the record, so that a restarted watcher needs
-/// neither bundle nor state.
+/// The facts about a container that the hook reads from the state JSON and config.json. They are
+/// stored in the record, so that a restarted watcher needs neither.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerFacts {
-    /// The container's id.
     pub id: String,
     /// The host's pid of the container's init.
     pub pid: i32,
-    /// When init was started, in clock ticks since boot (proc_pid_stat(5), field 22): tells a
-    /// reused pid.
+    /// The start time of init in clock ticks since boot (proc_pid_stat(5), field 22), which
+    /// distinguishes it from a later process with the same pid.
     pub start_time: u64,
-    /// The bundle's directory.
     pub bundle: PathBuf,
-    /// The root file system: absolute, as the host names it.
+    /// The root file system: an absolute path on the host.
     pub rootfs: PathBuf,
     /// The OCI config's `linux.cgroupsPath`.
     pub cgroups_path: Option<String>,
@@ -51,77 +49,60 @@ pub struct ContainerFacts {
 /// The container's own cgroups, as directories of the host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupPaths {
-    /// Its cgroup of the v1 devices hierarchy, where that is mounted.
+    /// The cgroup in the v1 devices hierarchy, if that is mounted.
     pub v1_devices: Option<PathBuf>,
-    /// Its cgroups of the v2 hierarchy, the leaf first, up to the container's own top cgroup. Never
+    /// The cgroups in the v2 hierarchy, from the leaf up to the container's own top cgroup. Never
     /// an ancestor that other containers share.
     pub v2: Vec<PathBuf>,
 }
 
-/// What can go wrong with a container.
+/// A container cannot be examined.
 #[derive(Debug, thiserror::Error)]
 pub enum ContainerError {
     /// The init process ended, or its pid belongs to another process by now.
     #[error("container {id}: its process {pid} is gone")]
     Gone {
-        /// The container.
         id: String,
-        /// What was its init.
+        /// The pid that init had.
         pid: i32,
     },
-    /// Its init.
+    /// The init process cannot be opened.
     #[error("container {id}: {source}")]
-    Init {
-        /// The container.
-        id: String,
-        /// What is wrong with the process.
-        source: ProcessError,
-    },
-    /// Something of `/proc/PID` cannot be had.
+    Init { id: String, source: ProcessError },
+    /// A file of `/proc/PID` cannot be read.
     #[error("container {id}: reading {path}: {source}")]
     Proc {
-        /// The container.
         id: String,
-        /// What was to be read.
         path: String,
-        /// Why not.
         source: io::Error,
     },
-    /// An id map that is not in the kernel's format.
+    /// An id map is not in the kernel's format.
     #[error("container {id}: id map line {line:?}: must be three numbers")]
-    IdMap {
-        /// The container.
-        id: String,
-        /// The line.
-        line: String,
-    },
+    IdMap { id: String, line: String },
     /// The root file system cannot be opened.
     #[error("container {id}: opening its root file system {}: {source}", rootfs.display())]
     Rootfs {
-        /// The container.
         id: String,
-        /// Its path on the host.
+        /// The path on the host.
         rootfs: PathBuf,
-        /// Why not.
         source: io::Error,
     },
-    /// The container is in a cgroup that is not to be seen here.
+    /// The container's cgroup is not below any cgroup mount of this process.
     #[error(
         "container {id}: its cgroup {} is not below any mounted cgroup {version} hierarchy: mount it, or run outside of a cgroup namespace",
         path.display()
     )]
     CgroupNotMounted {
-        /// The container.
         id: String,
-        /// The cgroup, as `/proc/PID/cgroup` has it.
+        /// The cgroup, as in `/proc/PID/cgroup`.
         path: PathBuf,
         /// `v1 devices` or `v2`.
         version: &'static str,
     },
 }
 
-/// A running container: a pidfd and `/proc/PID` of its init, which stay with that process whatever
-/// its pid becomes.
+/// A running container: a pidfd and `/proc/PID` of its init. Both stay bound to that process even
+/// if the pid is used again.
 #[derive(Debug)]
 pub struct Container {
     facts: ContainerFacts,
@@ -131,8 +112,7 @@ pub struct Container {
 }
 
 impl Container {
-    /// Takes hold of the container's init. `Gone` when it ended or when another process has its
-    /// pid.
+    /// Opens the container's init. `Gone` if init has ended, even if another process has its pid.
     pub fn open(facts: &ContainerFacts) -> Result<Container, ContainerError> {
         let gone = || ContainerError::Gone {
             id: facts.id.clone(),
@@ -146,7 +126,7 @@ impl Container {
             },
         })?;
         let proc = procfs::process::Process::new(facts.pid).map_err(|_| gone())?;
-        // While init is alive nobody else has its number: what was opened last is of the same
+        // If init is still alive, no other process had its pid in between, so `proc` is of the same
         // process.
         if init.is_alive() {
             Ok(Container {
@@ -159,38 +139,37 @@ impl Container {
         }
     }
 
-    /// Whether the container that these facts tell of is there.
+    /// Whether the container with these facts is running.
     pub fn exists(facts: &ContainerFacts) -> bool {
         Process::open(facts.pid, facts.start_time).is_ok()
     }
 
-    /// What is known of the container.
     pub fn facts(&self) -> &ContainerFacts {
         &self.facts
     }
 
-    /// Init: its descriptor becomes readable when the container ends.
+    /// Init. Its descriptor becomes readable when the container ends.
     pub fn init(&self) -> &Process {
         &self.init
     }
 
-    /// Whether init's main thread has ended or is about to: the kernel then names the root as its
-    /// cgroup of each v1 hierarchy (kernel/cgroup/cgroup.c, proc_cgroup_show), also while other
-    /// threads run on or its memory is being freed.
+    /// Whether init's main thread has ended or is ending. From then on the kernel shows the root as
+    /// its cgroup in each v1 hierarchy (kernel/cgroup/cgroup.c, proc_cgroup_show), even while other
+    /// threads still run or memory is being freed.
     pub fn is_exiting(&self) -> bool {
         // include/linux/sched.h; proc_pid_stat(5), field 9.
         const PF_EXITING: u32 = 4;
         self.proc.stat().is_ok_and(|stat| stat.flags & PF_EXITING != 0)
     }
 
-    /// The cgroups of init, as the kernel names them in `/proc/PID/cgroup`: changes when init is
-    /// moved.
+    /// The cgroups of init, as the kernel lists them in `/proc/PID/cgroup`. They change when init
+    /// is moved.
     pub fn membership(&self) -> Result<String, ContainerError> {
         self.read("cgroup")
     }
 
-    /// The container's own cgroups that decide on devices. Root cgroups are never among them:
-    /// nothing at all is the answer for a process that no runtime has put anywhere.
+    /// The container's own cgroups that control device access. Root cgroups are left out, so the
+    /// result is empty for a process that no runtime has put into a cgroup.
     pub fn cgroup_paths(&self) -> Result<CgroupPaths, ContainerError> {
         let membership = Membership::parse(&self.membership()?);
         let own_v2 = membership.own_v2(self.facts.cgroups_path.as_deref(), &self.facts.id);
@@ -221,7 +200,8 @@ impl Container {
         Ok(CgroupPaths { v1_devices, v2 })
     }
 
-    /// How the container's ids map to the host's; `None` when it is in our own user namespace.
+    /// How the container's ids map to the host's; `None` if the container shares our user
+    /// namespace.
     pub fn id_maps(&self) -> Result<Option<IdMaps>, ContainerError> {
         if self.foreign_namespace("user")?.is_none() {
             return Ok(None);
@@ -233,11 +213,12 @@ impl Container {
         })
     }
 
-    /// The container's root directory, as an O_PATH descriptor that leads there before and after
+    /// The container's root directory, as an O_PATH descriptor that is valid before and after
     /// pivot_root.
     ///
-    /// While hooks of stage createRuntime run, init has its own mounts but still the host's root;
-    /// the root file system is then mounted where the bundle says, to be reached from init's root.
+    /// While hooks of stage createRuntime run, init has its own mount namespace but still the
+    /// host's root. The root file system is then mounted at the path in the bundle's config,
+    /// resolved from init's root.
     pub fn root(&self) -> Result<OwnedFd, ContainerError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = self.proc.open_relative_flags("root", flags);
@@ -268,12 +249,11 @@ impl Container {
         Ok(Mounts::new(OwnedFd::from(proc)))
     }
 
-    /// The container's network namespace; `None` when it is our own.
+    /// The container's network namespace; `None` if it shares ours.
     pub fn network_namespace(&self) -> Result<Option<OwnedFd>, ContainerError> {
         self.foreign_namespace("net")
     }
 
-    /// The container's mount namespace.
     pub fn mount_namespace(&self) -> Result<OwnedFd, ContainerError> {
         self.namespace("mnt")
     }
@@ -286,12 +266,12 @@ impl Container {
             .map_err(|source| self.proc_error(&path, source))
     }
 
-    /// The container's namespace of a kind, unless the calling thread is in the same.
+    /// A namespace of the container; `None` if the calling thread is in the same one.
     fn foreign_namespace(&self, name: &str) -> Result<Option<OwnedFd>, ContainerError> {
         let theirs = self.namespace(name)?;
         let path = format!("/proc/thread-self/ns/{name}");
         let failed = |source: Errno| proc_error(&self.facts, &path, source.into());
-        // A namespace is its inode on nsfs (namespaces(7)).
+        // Two namespaces are the same if their inodes on nsfs are (namespaces(7)).
         let (one, other) = (
             fstat(&theirs).map_err(failed)?,
             stat(path.as_str()).map_err(failed)?,
@@ -343,7 +323,7 @@ impl Container {
         proc_error(&self.facts, &self.proc_path(name), source)
     }
 
-    /// What procfs could not do, or that the process ended, which explains it.
+    /// An error of procfs, unless the process has ended: then that is the error.
     fn proc_error(&self, name: &str, source: ProcError) -> ContainerError {
         if self.init.is_alive() {
             proc_error(&self.facts, &self.proc_path(name), io::Error::other(source))

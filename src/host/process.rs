@@ -23,9 +23,7 @@ pub struct Process {
 pub enum ProcessError {
     /// The process has ended, or its pid belongs to another process now.
     #[error("process {pid} is gone")]
-    Gone {
-        pid: i32,
-    },
+    Gone { pid: i32 },
     /// A system call failed.
     #[error("{doing} process {pid}: {source}")]
     Io {

@@ -10,10 +10,7 @@ use crate::model::request::class::ClassError;
 pub enum ConfigError {
     /// The file cannot be read.
     #[error("reading the configuration {path}: {source}", path = path.display())]
-    Io {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Io { path: PathBuf, source: std::io::Error },
     /// The file is not TOML, has an unknown key, or a value of the wrong kind.
     #[error("reading the configuration {path}: {place}{message}", path = path.display())]
     Malformed {
@@ -28,10 +25,7 @@ pub enum ConfigError {
     Broken(String),
     /// A definition of a class is wrong.
     #[error("reading the configuration {path}: {source}", path = path.display())]
-    Class {
-        path: PathBuf,
-        source: Box<ClassError>,
-    },
+    Class { path: PathBuf, source: Box<ClassError> },
     /// A rule of the policy is wrong.
     #[error("reading the configuration: {0}")]
     Rule(#[from] RuleError),

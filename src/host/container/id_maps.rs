@@ -1,6 +1,6 @@
-//! The user and group ids of a user namespace, as the host counts them.
+//! The id maps of a user namespace: how user and group ids of a container map to the host's.
 
-/// One line of a map (user_namespaces(7)): `length` ids from `inside` on are the host's from
+/// One line of a map (user_namespaces(7)): `length` ids from `inside` on map to the host's ids from
 /// `outside` on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct IdRange {
@@ -17,8 +17,8 @@ pub struct IdMaps {
 }
 
 impl IdMaps {
-    /// Reads the texts of `/proc/PID/uid_map` and `gid_map` as the host sees them. The error is the
-    /// line that is not three numbers.
+    /// Parses the texts of `/proc/PID/uid_map` and `gid_map`, as read by a process of the host. The
+    /// error is the line that does not have three numbers.
     pub fn parse(uid_map: &str, gid_map: &str) -> Result<Self, String> {
         Ok(Self {
             uids: parse_map(uid_map)?,
@@ -26,12 +26,12 @@ impl IdMaps {
         })
     }
 
-    /// The host's user id of a user of the container, or `None` when it is not mapped.
+    /// The host's user id for a user of the container; `None` if it is not mapped.
     pub fn host_uid(&self, uid: u32) -> Option<u32> {
         to_host(&self.uids, uid)
     }
 
-    /// The host's group id of a group of the container, or `None` when it is not mapped.
+    /// The host's group id for a group of the container; `None` if it is not mapped.
     pub fn host_gid(&self, gid: u32) -> Option<u32> {
         to_host(&self.gids, gid)
     }

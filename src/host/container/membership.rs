@@ -1,12 +1,10 @@
-//! Which cgroups are a container's own: from the texts of `/proc/PID/cgroup` and of the OCI config,
-//! no file touched.
-//!
-//! Must not know where the texts come from, nor what is done with the cgroups.
+//! Decides which cgroups are a container's own, from the text of `/proc/PID/cgroup` and the OCI
+//! config. Pure: reads no file.
 
 use std::path::{Component, Path, PathBuf};
 
-/// A process's places in the cgroup hierarchies that decide on devices; the root cgroup counts as
-/// no place.
+/// The cgroups of a process in the hierarchies that control device access; `None` for a root
+/// cgroup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Membership {
     /// The path in the v1 hierarchy with the `devices` controller.
@@ -16,9 +14,9 @@ pub(super) struct Membership {
 }
 
 impl Membership {
-    /// Reads the lines `hierarchy:controllers:path` of `/proc/PID/cgroup` (cgroups(7)); only the
-    /// first two colons separate, as paths hold colons of their own. A cgroup that was removed (`…
-    /// (deleted)`) is no place.
+    /// Parses the lines `hierarchy:controllers:path` of `/proc/PID/cgroup` (cgroups(7)). Only the
+    /// first two colons are separators, because paths can contain colons. A cgroup that was removed
+    /// (`… (deleted)`) is ignored.
     pub(super) fn parse(text: &str) -> Self {
         let mut membership = Membership {
             v1_devices: None,
@@ -44,9 +42,9 @@ impl Membership {
     /// The container's own v2 cgroups, from the leaf up to the one that `cgroups_path` (the OCI
     /// config's `linux.cgroupsPath`, else the container's id) names.
     ///
-    /// Where none is named so, the leaf alone, and on a hybrid host, whose v1 hierarchy has the
-    /// devices, nothing: runtimes there leave the process in its caller's v2 cgroup, which is not
-    /// the container's.
+    /// If none has that name, it is the leaf alone. On a hybrid host, where a v1 hierarchy controls
+    /// devices, it is then none: runtimes there leave the process in its caller's v2 cgroup, which
+    /// is not the container's.
     pub(super) fn own_v2(&self, cgroups_path: Option<&str>, id: &str) -> Vec<PathBuf> {
         let Some(leaf) = self.v2.as_deref().map(Path::new) else {
             return Vec::new();
@@ -82,8 +80,8 @@ fn is_named(cgroup: &Path, cgroups_path: Option<&str>, id: &str) -> bool {
     components.file_name().is_some() && cgroup.ends_with(components)
 }
 
-/// The unit that `slice:prefix:name` stands for (runc's docs/systemd.md); without a prefix runc and
-/// crun differ.
+/// The systemd units that `slice:prefix:name` may mean (runc's docs/systemd.md): without a prefix,
+/// runc and crun use different names.
 fn systemd_units(configured: &str) -> Vec<String> {
     let parts: Vec<&str> = configured.split(':').collect();
     match parts[..] {
@@ -94,18 +92,18 @@ fn systemd_units(configured: &str) -> Vec<String> {
     }
 }
 
-/// Where a cgroup hierarchy is mounted.
+/// A mount of a cgroup hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CgroupMount {
-    /// The directory that it is mounted on.
+    /// The mount point.
     pub point: PathBuf,
-    /// The cgroup that is seen there: `/`, or a deeper one in a container or by a bind mount.
+    /// The cgroup at the mount point: `/`, or a deeper one in a container or with a bind mount.
     pub root: PathBuf,
 }
 
 impl CgroupMount {
-    /// The directory of a cgroup, or `None` when it is outside of what is mounted here (a path with
-    /// `..` lies outside our cgroup namespace, cgroup_namespaces(7)).
+    /// The directory of a cgroup; `None` if it is not below this mount. (A path with `..` lies
+    /// outside our cgroup namespace, cgroup_namespaces(7).)
     pub(super) fn directory(&self, cgroup: &Path) -> Option<PathBuf> {
         let below = cgroup.strip_prefix(&self.root).ok()?;
         let plain = cgroup

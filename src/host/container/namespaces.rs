@@ -1,4 +1,4 @@
-//! Work in the namespaces of others, after which the calling thread returns to its own.
+//! Runs work in other namespaces, after which the calling thread returns to its own.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,7 +8,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::Mode;
 use nix::unistd::{chroot, fchdir};
 
-/// The kinds of namespaces that are entered.
+/// The kinds of namespaces that a thread can enter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Namespace {
     /// network_namespaces(7).
@@ -17,17 +17,17 @@ pub enum Namespace {
     Mount,
 }
 
-/// The calling thread's own namespace.
+/// The calling thread's own namespace, to return to.
 #[derive(Debug)]
 pub struct OwnNamespace {
     kind: Namespace,
     namespace: OwnedFd,
-    /// Root and working directory, which setns(2) changes with a mount namespace.
+    /// Root and working directory: setns(2) changes them with the mount namespace.
     directories: Option<(OwnedFd, OwnedFd)>,
 }
 
-/// The thread could not return: every path or address now means something else, so it must do
-/// nothing more than end the process.
+/// The thread could not return to its own namespace. Every path or address now means something
+/// else, so the process must end without doing anything more.
 #[derive(Debug)]
 pub struct Stranded(pub io::Error);
 
@@ -44,8 +44,8 @@ impl Namespace {
         open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
     }
 
-    /// Moves the calling thread into a namespace of this kind. Only for work that
-    /// [`OwnNamespace::leave`] runs.
+    /// Moves the calling thread into a namespace of this kind. Call it only within
+    /// [`OwnNamespace::leave`].
     ///
     /// # Errors
     /// Those of setns(2).
@@ -78,10 +78,10 @@ impl OwnNamespace {
         })
     }
 
-    /// Runs work that enters other namespaces, and returns here whatever its result.
+    /// Runs work that enters other namespaces, then returns to this one, whatever the result.
     ///
     /// # Errors
-    /// The thread could not return.
+    /// When the thread could not return.
     pub fn leave<T>(&self, work: impl FnOnce() -> T) -> Result<T, Stranded> {
         let result = work();
         match self.come_back() {

@@ -1,26 +1,23 @@
-//! What can go wrong in a container's file system. The paths in messages are those that the
-//! container sees.
+//! Errors of changes in a container's file system. Paths in messages are those that the container
+//! sees.
 
 use std::io;
 use std::path::PathBuf;
 
 use crate::host::container::ContainerError;
 
-/// What can go wrong in a container's file system. Paths are the container's.
+/// A node or link in a container could not be created, found or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum ContainerDevError {
-    /// The container itself could not be read.
+    /// The container itself could not be examined.
     #[error(transparent)]
     Container(#[from] ContainerError),
-    /// Not a path that a node or link can have.
+    /// The path is not valid for a node or link.
     #[error(
         "path {path:?} in the container: must be absolute and without \"..\"; a node's must be below /dev, a link's must not be /dev itself"
     )]
-    Path {
-        /// The path.
-        path: PathBuf,
-    },
-    /// A parent is not a directory of the container's.
+    Path { path: PathBuf },
+    /// A parent of the path is not a directory, or is a mount that is not entered.
     #[error("{} in the container is {found}: it is not followed; remove it or choose another path", path.display())]
     InTheWay {
         /// The parent.
@@ -28,52 +25,42 @@ pub enum ContainerDevError {
         /// What it is.
         found: String,
     },
-    /// The place is taken by something that is not ours.
+    /// The path is taken by a file that is not ours.
     #[error("{} in the container is {found}, which oci-hotplug does not replace; remove it or choose another path", path.display())]
     Taken {
-        /// The place.
         path: PathBuf,
         /// What is there.
         found: String,
     },
-    /// The file system takes nothing.
+    /// The file system is read-only.
     #[error("{doing} {} in the container: its file system is read-only; choose a path below a writable /dev", path.display())]
-    ReadOnly {
-        /// What was tried.
-        doing: &'static str,
-        /// Where.
-        path: PathBuf,
-    },
-    /// An id that the container's user namespace does not have.
+    ReadOnly { doing: &'static str, path: PathBuf },
+    /// The container's user namespace does not map this id.
     #[error("{kind} id {id} is not mapped in the container's user namespace: choose one that is")]
     Unmapped {
         /// `user` or `group`.
         kind: &'static str,
-        /// The container's id.
+        /// The id in the container.
         id: u32,
     },
-    /// A node could not be made in the user namespace's way.
+    /// A node for a container with a user namespace could not be created and mounted.
     #[error("{}: {source}", path.display())]
     Staging {
-        /// The node.
+        /// The node's path.
         path: PathBuf,
-        /// Why.
         source: StagingError,
     },
     /// A system call failed.
     #[error("{doing} {} in the container: {source}", path.display())]
     Io {
-        /// What was tried.
         doing: &'static str,
-        /// Where.
         path: PathBuf,
-        /// Why it failed.
         source: io::Error,
     },
 }
 
 impl ContainerDevError {
-    /// Whether the process is lost in another mount namespace and must end at once.
+    /// Whether the process is stuck in another mount namespace and must end at once.
     pub fn is_fatal(&self) -> bool {
         matches!(
             self,
@@ -85,24 +72,16 @@ impl ContainerDevError {
     }
 }
 
-/// What can go wrong with nodes that are mounted.
+/// A node could not be created in the staging tmpfs or mounted from it.
 #[derive(Debug, thiserror::Error)]
 pub enum StagingError {
-    /// A step failed; the process is where it was.
+    /// A step failed; the process is in its own mount namespace.
     #[error("{doing}: {source}")]
-    Step {
-        /// What was tried.
-        doing: &'static str,
-        /// Why it failed.
-        source: io::Error,
-    },
-    /// The process could not come back to its own mount namespace: it must touch nothing more, and
-    /// end.
+    Step { doing: &'static str, source: io::Error },
+    /// The process could not return to its own mount namespace: it must end without touching
+    /// anything more.
     #[error(
         "coming back to the host's mount namespace: {source}; every path now leads elsewhere, so end this process"
     )]
-    Stranded {
-        /// Why not.
-        source: io::Error,
-    },
+    Stranded { source: io::Error },
 }

@@ -1,9 +1,9 @@
-//! Device nodes and links in one container's file system: made, adopted, removed, and nothing else
-//! touched.
+//! Device nodes and links in one container's file system: creates, adopts and removes them, and
+//! changes nothing else.
 //!
-//! Everything goes through descriptors that are held from the start. Must not know which devices
-//! are wanted or why, and keeps no record: its caller says what is ours (`ours`) and stores
-//! [`ContainerDev::directories`].
+//! All access is through descriptors that are opened at the start. Does not know which devices are
+//! requested, and stores nothing: the caller says which nodes and links are ours (`ours`), and
+//! stores [`ContainerDev::directories`].
 
 mod error;
 mod path;
@@ -37,66 +37,64 @@ use staging::{StagedNode, Staging};
 /// How nodes get into a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placement {
-    /// Its `/dev` is its own: nodes are made in it.
+    /// The container has its own `/dev`: nodes are created in it.
     Own,
-    /// Its `/dev` is the host's devtmpfs: nodes come and go by themselves.
+    /// The container's `/dev` is the host's devtmpfs: the kernel creates and removes nodes.
     HostDev,
-    /// It has a user namespace, in whose file systems nodes cannot be opened: nodes are mounted
-    /// into it.
+    /// The container has a user namespace, in whose file systems nodes cannot be opened: nodes are
+    /// bind-mounted into it.
     UserNamespace,
 }
 
-/// Whose a node is and who may open it, in the container's own numbers.
+/// The owner and mode of a node, with the ids of the container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeOwner {
     /// Permission bits.
     pub mode: u32,
-    /// User id in the container.
     pub uid: u32,
-    /// Group id in the container.
     pub gid: u32,
 }
 
-/// What came of adding a node.
+/// The outcome of adding a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodeOutcome {
-    /// The node was made, or made anew.
+    /// The node was created, or created again.
     Created,
-    /// A node of this number was there that is not ours: it stays as it is, and is not ours to
-    /// remove.
+    /// A node with this number existed that is not ours: it stays unchanged, and is not removed
+    /// later.
     Adopted,
-    /// Ours was there already.
+    /// Our node existed already.
     Unchanged,
     /// The path is in the host's devtmpfs.
     HostOwned,
 }
 
-/// What came of adding a link.
+/// The outcome of adding a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkOutcome {
-    /// The link was made, or made anew.
+    /// The link was created, or created again.
     Created,
-    /// A link to the same place was there that is not ours.
+    /// A link to the same target existed that is not ours.
     Adopted,
-    /// Ours was there already.
+    /// Our link existed already.
     Unchanged,
     /// The path is in the host's devtmpfs.
     HostOwned,
 }
 
-/// The file system of one container, as far as devices go.
+/// The file system of one container, for the purpose of device nodes and links.
 pub struct ContainerDev {
     root: OwnedFd,
-    /// The number of the file system that the root directory is on.
+    /// The device number of the file system with the root directory.
     root_file_system: (u32, u32),
     dev: OwnedFd,
     host_dev: (u32, u32),
     mounts: ContainerMounts,
     placement: Placement,
-    /// Whether `/dev` is a directory of the image, or on a disk of the host: then it outlives the
-    /// container.
+    /// Whether `/dev` is a directory of the root file system, or on a disk of the host: then it
+    /// still exists after the container has ended.
     dev_outlives: bool,
-    /// Maps and mount namespace of a container with a user namespace.
+    /// The id maps and the mount namespace of a container with a user namespace.
     foreign: Option<(IdMaps, OwnedFd)>,
     user: FileSystemUser,
     staging: Option<Staging>,
@@ -105,15 +103,16 @@ pub struct ContainerDev {
 }
 
 impl ContainerDev {
-    /// Opens the container's root and `/dev`. `directories` are those that an earlier watcher made
-    /// here.
+    /// Opens the container's root and `/dev`. `directories` are those that an earlier watcher
+    /// created here.
     pub fn open(container: &Container, directories: BTreeSet<PathBuf>) -> Result<Self, ContainerDevError> {
         Self::open_again(container, directories, None)
     }
 
-    /// As [`Self::open`], of a container that an earlier watcher had opened; `root_before` is what
-    /// [`Self::root_file_system`] was then. A container can give itself another root
-    /// (pivot_root(2), chroot(2)), of a file system that never answers: that is not entered.
+    /// Like [`Self::open`], for a container that an earlier watcher had opened; `root_before` is
+    /// the value of [`Self::root_file_system`] at that time. A container can change its root
+    /// (pivot_root(2), chroot(2)) to a file system whose server never answers; such a root is not
+    /// entered.
     pub fn open_again(
         container: &Container,
         directories: BTreeSet<PathBuf>,
@@ -147,8 +146,8 @@ impl ContainerDev {
         let dev_mount = Mounts::id_of(&dev).map_err(reading)?;
         let answers = mounts.answers(dev_mount).map_err(reading)?;
         if dev_mount != root_mount && answers == Answers::Perhaps {
-            // The engine mounts no such thing there, but a container can, before its watcher starts
-            // again.
+            // The engine mounts no such file system on /dev, but a container can, before its
+            // watcher starts again.
             return Err(ContainerDevError::InTheWay {
                 path: dev_path.to_owned(),
                 found: Entry::Mount.to_string(),
@@ -187,9 +186,8 @@ impl ContainerDev {
         })
     }
 
-    /// Opens the root file system of a container that has ended, where the host still has it;
-    /// `None` where it does not, or where `/dev` was a mount of the container's own. Nothing is to
-    /// be added in it.
+    /// Opens the root file system of a container that has ended, in order to remove things from it;
+    /// `None` if it does not exist any more, or if `/dev` was a mount of the container.
     pub fn open_ended(rootfs: &Path, directories: BTreeSet<PathBuf>) -> io::Result<Option<Self>> {
         let directory = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let how = OpenHow::new()
@@ -227,9 +225,8 @@ impl ContainerDev {
         }))
     }
 
-    /// Removes the nodes and links that the notes list as ours from all that outlives the
-    /// container: they would be in the way at its next start. To be called when it has ended; what
-    /// cannot be removed is logged.
+    /// Removes our nodes and links from file systems that still exist after the container has
+    /// ended, because they would be in the way at its next start. What cannot be removed is logged.
     pub fn remove_outliving(&mut self, attachments: &Attachments) {
         let outlives = |this: &Self, path: &Path| this.dev_outlives || !path.starts_with("/dev");
         for (path, attachment) in attachments.iter() {
@@ -253,23 +250,23 @@ impl ContainerDev {
         self.placement
     }
 
-    /// The number (major, minor) of the file system that the container's root directory is on, for
+    /// The device number of the file system with the container's root directory, for
     /// [`Self::open_again`].
     pub fn root_file_system(&self) -> (u32, u32) {
         self.root_file_system
     }
 
-    /// The directories that we made and that are still there.
+    /// The directories that we created and that still exist.
     pub fn directories(&self) -> &BTreeSet<PathBuf> {
         &self.directories
     }
 
-    /// Makes a node at `path` (absolute, below /dev), with missing directories above it. `ours`
-    /// tells that a record says we made what is there: only then is a node of another number, mode
-    /// or owner replaced.
+    /// Creates a node at `path` (absolute, below /dev), with missing parent directories. `ours`
+    /// says that a node at this path is ours according to the notes: only then is a node with
+    /// another number, mode or owner replaced.
     ///
-    /// The node appears complete: made under another name, then renamed. Fails with the container's
-    /// path and what is in the way; nothing half-made is left.
+    /// The node appears complete: it is created under a temporary name, then renamed. On failure
+    /// the error names the container's path and what is in the way, and nothing incomplete is left.
     pub fn add_node(
         &mut self,
         path: &Path,
@@ -311,8 +308,8 @@ impl ContainerDev {
         })
     }
 
-    /// Whether a node of this number is at `path`. In the host's devtmpfs everything is as it is to
-    /// be.
+    /// Whether a node with this number is at `path`. In the host's devtmpfs everything counts as in
+    /// place.
     pub fn find_node(&self, path: &Path, num: DevNum) -> Result<Found, ContainerDevError> {
         let path = checked(path, true)?;
         self.find(
@@ -321,7 +318,7 @@ impl ContainerDev {
         )
     }
 
-    /// Whether a link that leads to `target` is at `link`.
+    /// Whether a link to `target` is at `link`.
     pub fn find_link(&self, link: &Path, target: &Path) -> Result<Found, ContainerDevError> {
         let (link, target) = (checked(link, false)?, checked(target, false)?);
         self.find(
@@ -346,8 +343,8 @@ impl ContainerDev {
         })
     }
 
-    /// Removes the node at `path` if it is one of this number; anything else there stays.
-    /// Directories that we made for it go with it when they are empty.
+    /// Removes the node at `path` if it has this number; anything else at the path stays.
+    /// Directories that we created for it are removed with it when they are empty.
     pub fn remove_node(&mut self, path: &Path, num: DevNum) -> Result<Change, ContainerDevError> {
         let path = checked(path, true)?;
         self.remove(&path, |this, entry| match entry {
@@ -357,11 +354,11 @@ impl ContainerDev {
         })
     }
 
-    /// Makes a symbolic link at `link` that leads to `target` (absolute, in the container), with
-    /// missing directories above it: relative below /dev, as udev does it, absolute elsewhere.
-    /// `ours` as with nodes.
+    /// Creates a symbolic link at `link` to `target` (absolute, in the container), with missing
+    /// parent directories. The link's text is relative below /dev, as udev's are, and absolute
+    /// elsewhere. `ours` has the same meaning as for nodes.
     ///
-    /// Outside /dev no mount is entered: what a volume brings from the host stays as it is.
+    /// Outside /dev no mount is entered: volumes from the host stay unchanged.
     pub fn add_link(
         &mut self,
         link: &Path,
@@ -389,16 +386,16 @@ impl ContainerDev {
         })
     }
 
-    /// Removes the link at `link` if it has just the text that [`Self::add_link`] gives it;
-    /// anything else there stays.
+    /// Removes the link at `link` if it has exactly the text that [`Self::add_link`] gives it;
+    /// anything else at the path stays.
     pub fn remove_link(&mut self, link: &Path, target: &Path) -> Result<Change, ContainerDevError> {
         let (link, target) = (checked(link, false)?, checked(target, false)?);
         let text = link_text(&link, &target);
         self.remove(&link, |_, entry| *entry == Entry::Link(text.clone()))
     }
 
-    /// Does something at a place, with the directories above it made; they are removed again if it
-    /// fails.
+    /// Runs `work` at a path, with missing parent directories created first. They are removed again
+    /// if it fails.
     fn with_place<T>(
         &mut self,
         path: &Path,
@@ -433,8 +430,8 @@ impl ContainerDev {
         result
     }
 
-    /// Unlinks what is at a path if it is what it should be, and the directories that are empty by
-    /// it.
+    /// Unlinks the file at a path if it is the expected one, then removes the directories that are
+    /// empty because of it.
     fn remove(
         &mut self,
         path: &Path,
@@ -445,7 +442,7 @@ impl ContainerDev {
         }
         let place = match self.walker(path).walk(path, None) {
             Ok(Walk::Place(place)) => place,
-            // What bars the way now is not where we put something.
+            // If the path cannot be reached now, then our file is not there any more.
             Ok(Walk::Missing | Walk::HostOwned) | Err(ContainerDevError::InTheWay { .. }) => {
                 self.prune(path);
                 return Ok(Change::None);
@@ -460,9 +457,8 @@ impl ContainerDev {
         Ok(if removed { Change::Made } else { Change::None })
     }
 
-    /// Removes those directories above a path that we made and that are empty now, the deepest
-    /// first. One that cannot be removed stays on the list and is tried again with the next thing
-    /// that goes.
+    /// Removes the empty parent directories that we created, the deepest first. A directory that
+    /// cannot be removed stays on the list; the next removal tries it again.
     fn prune(&mut self, path: &Path) {
         for directory in path.ancestors().skip(1) {
             if !self.directories.contains(directory) {
@@ -480,7 +476,7 @@ impl ContainerDev {
         }
     }
 
-    /// Mounts a node of our own file system at a place.
+    /// Mounts a node of the staging tmpfs at a path of the container.
     fn mount_node(
         &mut self,
         place: &Place,
@@ -522,7 +518,7 @@ impl ContainerDev {
         }
     }
 
-    /// Whether an empty file of this owner can be one that a node of ours was mounted on.
+    /// Whether an empty file with this owner can be one that a node of ours was mounted on.
     fn is_target(&self, uid: u32) -> bool {
         self.placement == Placement::UserNamespace && self.user.is_some_and(|(user, _)| user.as_raw() == uid)
     }
@@ -553,7 +549,7 @@ fn log_failure(removed: Result<Change, ContainerDevError>) {
     }
 }
 
-/// Makes a node in the container's own file system.
+/// Creates a node in the container's own file system.
 fn make_node(
     place: &Place,
     num: DevNum,
@@ -578,7 +574,7 @@ fn make_node(
     })
 }
 
-/// The host's ids of a user and a group of the container.
+/// The host's ids for a user and a group of the container.
 fn host_ids(maps: &IdMaps, uid: u32, gid: u32) -> Result<(u32, u32), ContainerDevError> {
     let unmapped = |kind, id| move || ContainerDevError::Unmapped { kind, id };
     Ok((

@@ -1,12 +1,12 @@
-//! Paths in a container, as text: which ones a node or a link can have, and what a link says.
-//!
-//! Must not know of descriptors: nothing here asks a file system.
+//! Paths in a container as text: which paths a node or link can have, and what the text of a link
+//! is. Pure: accesses no file system.
 
 use std::path::{Component, Path, PathBuf};
 
 use super::ContainerDevError;
 
-/// A path in plain form, if a node (below /dev) or a link (anywhere but /dev itself) can have it.
+/// Normalises a path and checks it: a node must be below /dev, a link can be anywhere but at /dev
+/// itself.
 pub(super) fn checked(path: &Path, node: bool) -> Result<PathBuf, ContainerDevError> {
     let plain: PathBuf = path.components().collect();
     let normal = plain
@@ -25,8 +25,8 @@ pub(super) fn checked(path: &Path, node: bool) -> Result<PathBuf, ContainerDevEr
     }
 }
 
-/// What a link says: relative within /dev, so that it holds wherever that is seen; absolute
-/// elsewhere.
+/// The text of a link: relative within /dev, so that it is valid wherever that /dev is mounted;
+/// absolute elsewhere.
 pub(super) fn link_text(link: &Path, target: &Path) -> PathBuf {
     let (Ok(from), Ok(to)) = (link.strip_prefix("/dev"), target.strip_prefix("/dev")) else {
         return target.to_owned();
@@ -43,7 +43,7 @@ pub(super) fn link_text(link: &Path, target: &Path) -> PathBuf {
     up.chain(target[shared..].iter().copied()).collect()
 }
 
-/// Whether a link with this text names the target, going by the text alone.
+/// Whether a link with this text leads to the target, by the text alone.
 pub(super) fn leads_to(link: &Path, text: &Path, target: &Path) -> bool {
     let mut path = link.parent().unwrap_or(Path::new("/")).to_owned();
     for part in text.components() {

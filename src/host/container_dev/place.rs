@@ -1,9 +1,9 @@
-//! One name in one directory of a container, held by descriptor: the way to it, what is there, and
-//! putting things there.
+//! A place: one name in a directory of the container that is held open. Walks to places, examines
+//! them, and creates and removes files there.
 //!
-//! Must not know of devices wanted, records or placements. A container may change any of its names
-//! at any time: no path of more than one component is ever resolved in it, and no symbolic link is
-//! followed.
+//! Does not know about devices, records or placements. A container may change any of its names at
+//! any time, so no path with more than one component is ever resolved in it, and no symbolic link
+//! is followed.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -24,26 +24,25 @@ use super::error::ContainerDevError;
 use crate::host::quiet::{Answers, Mounts, attributes, file_system};
 use crate::model::device::{DevKind, DevNum};
 
-/// The name under which things are made before they are renamed to their own. One is enough for a
-/// directory: only one process works in a container, one step at a time; what a killed one left is
-/// cleared by the next.
+/// The temporary name of files before they are renamed. One name per directory is enough: only one
+/// process works in a container, one step at a time, and it removes what a killed predecessor left.
 pub(super) const TEMPORARY: &str = ".oci-hotplug-new";
 
-/// How often an openat2 is tried that a rename elsewhere disturbed (openat2(2), EAGAIN).
+/// How often openat2 is tried while renames elsewhere make it fail (openat2(2), EAGAIN).
 const ATTEMPTS: u32 = 64;
 
 /// The user that creates files in the container: root of its user namespace, if it has one.
 ///
-/// A file system that was mounted in a user namespace takes no files of an owner that is not mapped
-/// there (EOVERFLOW).
+/// A file system that was mounted in a user namespace rejects files whose owner is not mapped there
+/// (EOVERFLOW).
 pub(super) type FileSystemUser = Option<(Uid, Gid)>;
 
-/// The thread's identity towards file systems, until it is dropped (setfsuid(2)).
+/// Sets the file system user and group of the thread until it is dropped (setfsuid(2)).
 pub(super) struct FileSystemUserGuard(FileSystemUser);
 
 impl FileSystemUserGuard {
     pub(super) fn new(user: FileSystemUser) -> Self {
-        // The group first: without fsuid 0 it could not be changed any more.
+        // The group comes first: without fsuid 0 it could not be changed any more.
         Self(user.map(|(uid, gid)| {
             let previous = setfsgid(gid);
             (setfsuid(uid), previous)
@@ -78,7 +77,7 @@ pub(super) enum Entry {
         size: u64,
         uid: u32,
     },
-    /// A file system is mounted here that may never answer: it is not asked what it has.
+    /// A mount whose file system may never answer, so it is not examined.
     Mount,
 }
 
@@ -87,7 +86,7 @@ impl fmt::Display for Entry {
         match self {
             Self::Nothing => f.write_str("nothing"),
             Self::Node { num, .. } => write!(f, "the device node {num}"),
-            // The container chose the text.
+            // The container chose the text of the link.
             Self::Link(target) => write!(f, "a symbolic link to {target:?}"),
             Self::Directory => f.write_str("a directory"),
             Self::Fifo => f.write_str("a FIFO"),
@@ -98,13 +97,13 @@ impl fmt::Display for Entry {
     }
 }
 
-/// The answer of a walk.
+/// The result of a walk.
 pub(super) enum Walk {
-    /// The parent directory is there.
+    /// The parent directory exists.
     Place(Place),
-    /// A parent is missing.
+    /// A parent directory is missing.
     Missing,
-    /// The way leads into the host's devtmpfs, where nothing is ours to make.
+    /// The path leads into the host's devtmpfs, where nothing is created.
     HostOwned,
 }
 
@@ -112,43 +111,42 @@ pub(super) enum Walk {
 pub(super) struct Place {
     parent: OwnedFd,
     name: OsString,
-    /// The place's absolute path in the container, for messages.
+    /// The absolute path in the container, for messages.
     path: PathBuf,
     user: FileSystemUser,
     mounts: ContainerMounts,
 }
 
-/// The mounts of the container, for all places in it.
+/// The mounts of the container, shared by all places in it.
 pub(super) type ContainerMounts = Rc<Mounts>;
 
-/// What a name leads to, without a question to a file system that may not answer.
+/// What a name leads to, found without contacting a file system that may never answer.
 enum Opened {
-    /// Something in the directory's own file system.
+    /// A file in the directory's own file system.
     Own(OwnedFd),
-    /// A mount of a file system that answers from memory: tmpfs, such as a node of ours, or
+    /// A mount of a file system in the kernel's memory: a tmpfs, such as our staging tmpfs, or
     /// devtmpfs.
     Mounted(OwnedFd),
     /// Any other mount.
     Foreign,
 }
 
-/// How to get to places.
+/// The parameters of a walk.
 pub(super) struct Walker<'a> {
-    /// Where the walk starts.
+    /// The directory where the walk starts.
     pub start: &'a OwnedFd,
     /// The path of `start` in the container: `/` or `/dev`.
     pub base: &'a Path,
-    /// The number of the host's devtmpfs.
+    /// The device number of the host's devtmpfs.
     pub host_dev: (u32, u32),
-    /// Whom missing directories are made as.
+    /// The owner of directories that are created.
     pub user: FileSystemUser,
-    /// The container's mounts.
     pub mounts: &'a ContainerMounts,
 }
 
 impl Walker<'_> {
-    /// Goes to the parent of `path` (absolute, below the base), making missing directories if there
-    /// is a list to add them to.
+    /// Walks to the parent directory of `path` (absolute, below the base). If `made` is given,
+    /// missing directories are created and added to it.
     pub(super) fn walk(
         &self,
         path: &Path,
@@ -207,7 +205,7 @@ impl Walker<'_> {
         }))
     }
 
-    /// Whether the mount at this place is (a part of) the host's devtmpfs, such as `-v
+    /// Whether the mount at this place is the host's devtmpfs or a part of it, for example with `-v
     /// /dev/bus/usb:/dev/bus/usb`.
     fn is_host_dev(&self, place: &Place) -> bool {
         let Ok(Opened::Mounted(mount)) = place.look() else {
@@ -218,12 +216,12 @@ impl Walker<'_> {
 }
 
 impl Place {
-    /// The place's path in the container.
+    /// The path in the container.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What is here now. A mount that covers the name is what counts.
+    /// What is here now. If a mount covers the name, it is the mount.
     pub(super) fn entry(&self) -> Result<Entry, ContainerDevError> {
         let looking = |source| failed("looking at", &self.path, source);
         let fd = match self.look() {
@@ -254,9 +252,9 @@ impl Place {
         })
     }
 
-    /// Opens what is here. Where a mount is in the way, its type is looked up in the kernel's list
-    /// of mounts before its file system is queried. Without O_DIRECTORY, an O_PATH open does not
-    /// trigger an automount (follow_automount in fs/namei.c).
+    /// Opens what is here. If it is a mount, its type is looked up in the kernel's list of mounts
+    /// before its file system is queried. An O_PATH open without O_DIRECTORY does not trigger an
+    /// automount (follow_automount in fs/namei.c).
     fn look(&self) -> nix::Result<Opened> {
         match self.open(OFlag::empty()) {
             Err(Errno::EXDEV) => {}
@@ -271,8 +269,8 @@ impl Place {
         })
     }
 
-    /// Makes something here that appears with its final content, mode and owner: `make` makes it
-    /// under the name that it is given, then it is renamed. What was here is replaced only if
+    /// Creates a file here that appears with its final content, mode and owner: `make` creates it
+    /// under a temporary name, then it is renamed. An existing file is replaced only with
     /// `replace`; a directory never is.
     pub(super) fn put(
         &self,
@@ -326,9 +324,9 @@ impl Place {
         }
     }
 
-    /// Takes away what is left under the temporary name. False when it is a directory with things
-    /// in it, which no watcher makes; whatever else fails, making the thing anew fails too and
-    /// tells why.
+    /// Removes what is left under the temporary name. Returns false if it is a directory with
+    /// content, which no watcher creates. Other failures are ignored: then creating the file fails
+    /// too and reports why.
     fn clear(&self) -> bool {
         match unlinkat(&self.parent, self.name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
             Err(Errno::EISDIR) => self.remove_directory(),
@@ -336,7 +334,8 @@ impl Place {
         }
     }
 
-    /// Runs one call that makes something here, as the container's root where it has its own.
+    /// Runs one call that creates something here, as the container's root if the container has a
+    /// user namespace.
     pub(super) fn make<T>(
         &self,
         doing: &'static str,
@@ -346,8 +345,8 @@ impl Place {
         call(&self.parent, &self.name).map_err(|source| failed(doing, &self.path, source))
     }
 
-    /// Unlinks what is here, and with it what other mount namespaces have mounted on it (since
-    /// Linux 3.18 unlinking detaches such mounts). False when nothing was here.
+    /// Unlinks what is here. This also detaches what is mounted on it in other mount namespaces
+    /// (since Linux 3.18). Returns false if nothing was here.
     pub(super) fn unlink(&self) -> Result<bool, ContainerDevError> {
         match unlinkat(&self.parent, self.name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
             Ok(()) => Ok(true),
@@ -356,21 +355,21 @@ impl Place {
         }
     }
 
-    /// Removes the directory here if it is empty. True when it is gone.
+    /// Removes the directory here if it is empty. Returns whether it is gone.
     pub(super) fn remove_directory(&self) -> bool {
         let removed = unlinkat(&self.parent, self.name.as_os_str(), UnlinkatFlags::RemoveDir);
         matches!(removed, Ok(()) | Err(Errno::ENOENT))
     }
 
-    /// An O_PATH descriptor of what is here, links not followed, mounts not entered.
+    /// An O_PATH descriptor of what is here. Neither follows links nor enters mounts.
     pub(super) fn open(&self, flags: OFlag) -> nix::Result<OwnedFd> {
         let how = how_to_open(flags);
         let resolve = RESOLVE_PLAIN | ResolveFlag::RESOLVE_NO_XDEV;
         open_retrying(&self.parent, Path::new(&self.name), how.resolve(resolve))
     }
 
-    /// The same of a directory; ENOTDIR where something else is here. Without O_DIRECTORY, which
-    /// would trigger an automount that is here.
+    /// The same for a directory; ENOTDIR if it is something else. Does not use O_DIRECTORY, which
+    /// would trigger an automount.
     fn open_directory(&self) -> nix::Result<OwnedFd> {
         let fd = self.open(OFlag::empty())?;
         match attributes(&fd) {
@@ -380,7 +379,8 @@ impl Place {
         }
     }
 
-    /// Makes a directory, 0755 whatever the umask. False when another was faster.
+    /// Creates a directory with mode 0755, independent of the umask. Returns false if another
+    /// process created it first.
     fn make_directory(&self) -> Result<bool, ContainerDevError> {
         const DOING: &str = "making the directory";
         match self.make(DOING, |parent, name| {
@@ -403,7 +403,7 @@ impl Place {
         }
     }
 
-    /// Why the way through this place is barred.
+    /// The error for a walk that cannot pass this place.
     fn blocked(&self, source: Errno) -> ContainerDevError {
         if source == Errno::EXDEV {
             return ContainerDevError::InTheWay {
@@ -420,7 +420,7 @@ impl Place {
         }
     }
 
-    /// That something which is not ours is here.
+    /// The error for a place that is taken by a file that is not ours.
     pub(super) fn taken(&self, found: &Entry) -> ContainerDevError {
         ContainerDevError::Taken {
             path: self.path.clone(),
@@ -429,7 +429,7 @@ impl Place {
     }
 }
 
-/// No link is followed, and nothing leads out of the directory.
+/// Follows no link and does not leave the directory.
 const RESOLVE_PLAIN: ResolveFlag = ResolveFlag::RESOLVE_BENEATH
     .union(ResolveFlag::RESOLVE_NO_SYMLINKS)
     .union(ResolveFlag::RESOLVE_NO_MAGICLINKS);
@@ -440,8 +440,8 @@ fn how_to_open(flags: OFlag) -> OpenHow {
         .resolve(RESOLVE_PLAIN)
 }
 
-/// openat2, again when a rename elsewhere disturbed it; not for ever, as a container could rename
-/// on purpose.
+/// openat2 with retries: a rename elsewhere makes it fail. The number of attempts is limited,
+/// because a container could rename on purpose.
 pub(super) fn open_retrying(at: impl AsFd, path: &Path, how: OpenHow) -> nix::Result<OwnedFd> {
     for _ in 0..ATTEMPTS {
         match openat2(at.as_fd(), path, how) {
@@ -452,9 +452,8 @@ pub(super) fn open_retrying(at: impl AsFd, path: &Path, how: OpenHow) -> nix::Re
     Err(Errno::EAGAIN)
 }
 
-/// Gives a node that was just made its owner and mode. The descriptor must be of that very node:
-/// what is there now may be the container's doing, so kind and number are compared first (ESTALE if
-/// they differ).
+/// Sets owner and mode of a node that was just created. Its type and number are compared first
+/// (ESTALE if they differ), because the container may have replaced the file in the meantime.
 pub(super) fn finish_node(fd: &OwnedFd, num: DevNum, mode: u32, uid: u32, gid: u32) -> nix::Result<()> {
     let found =
         attributes(fd).map_err(|source| Errno::from_raw(source.raw_os_error().unwrap_or_default()))?;
@@ -477,8 +476,8 @@ pub(super) fn finish_node(fd: &OwnedFd, num: DevNum, mode: u32, uid: u32, gid: u
     set_mode(fd, mode)
 }
 
-/// chmod of an O_PATH descriptor, which fchmod(2) refuses: through the link that our own /proc has
-/// to it.
+/// chmod of an O_PATH descriptor. fchmod(2) refuses those, so this goes through its link in our own
+/// /proc.
 fn set_mode(fd: &OwnedFd, mode: u32) -> nix::Result<()> {
     let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
     fchmodat(
@@ -489,7 +488,6 @@ fn set_mode(fd: &OwnedFd, mode: u32) -> nix::Result<()> {
     )
 }
 
-/// The file type among the attributes.
 pub(super) fn file_type(attributes: &Statx) -> SFlag {
     SFlag::from_bits_truncate(u32::from(attributes.stx_mode) & SFlag::S_IFMT.bits())
 }
@@ -508,7 +506,7 @@ fn node_entry(kind: DevKind, found: &Statx) -> Entry {
     }
 }
 
-/// The error of one step, with the read-only case told apart.
+/// The error of a failed step; a read-only file system has its own.
 pub(super) fn failed(doing: &'static str, path: &Path, source: impl Into<io::Error>) -> ContainerDevError {
     let source = source.into();
     match source.kind() {

@@ -1,10 +1,10 @@
-//! Device nodes for containers in a user namespace: made where the kernel lets them be opened, then
-//! mounted into place.
+//! Device nodes for containers with a user namespace: created on a tmpfs where the kernel allows
+//! opening them, then mounted into the container.
 //!
 //! A file system that was mounted in a user namespace never opens device nodes (SB_I_NODEV,
-//! fs/super.c), so the nodes live on a tmpfs of ours. It is the only mount in a mount namespace
-//! that no process stays in: nothing of the host is hidden or kept busy by it, and it needs no
-//! directory on the host. Must not know what is at the places in the container.
+//! fs/super.c), so the nodes are on a tmpfs of ours. It is the only mount in a mount namespace that
+//! no process is in: it hides nothing of the host, keeps no mount of the host busy, and needs no
+//! directory on the host.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -26,7 +26,7 @@ use super::place::{Place, finish_node};
 use crate::host::container::namespaces::{Namespace, OwnNamespace, Stranded};
 use crate::model::device::{DevKind, DevNum};
 
-/// A private mount namespace with a tmpfs of ours in it. Both go with the last descriptor and the
+/// A private mount namespace with a tmpfs in it. Both are freed with the last descriptor and the
 /// last mounted node.
 pub(super) struct Staging {
     own: OwnNamespace,
@@ -35,14 +35,14 @@ pub(super) struct Staging {
     made: u64,
 }
 
-/// A node in the staging tmpfs.
+/// A node in the staging tmpfs: its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct StagedNode(String);
 
 impl Staging {
-    /// Makes the namespace and the tmpfs. The calling thread gets file system attributes (root,
-    /// working directory) of its own by it, as setns(2) demands; a process of one thread notices
-    /// nothing.
+    /// Creates the namespace and the tmpfs. The calling thread stops sharing its root and working
+    /// directory with other threads, as setns(2) requires; in a process with one thread that has no
+    /// effect.
     pub(super) fn new() -> Result<Self, StagingError> {
         let own = OwnNamespace::open(Namespace::Mount).map_err(step("noting the host's mount namespace"))?;
         let tmpfs = new_tmpfs()?;
@@ -56,7 +56,7 @@ impl Staging {
         })
     }
 
-    /// Makes a node with just this mode and owner (host ids) in the tmpfs.
+    /// Creates a node with this mode and owner (ids of the host) in the tmpfs.
     pub(super) fn make_node(
         &mut self,
         num: DevNum,
@@ -84,7 +84,7 @@ impl Staging {
         Ok(staged)
     }
 
-    /// Mounts a node onto what is at a place of the container.
+    /// Mounts a node at a place of the container.
     pub(super) fn mount(
         &self,
         node: &StagedNode,
@@ -95,8 +95,8 @@ impl Staging {
             .open(OFlag::empty())
             .map_err(step("opening the file to mount the node on"))?;
         let mount_node = || {
-            // Only a mount of one's own namespace may be cloned, and only onto one's own may be
-            // mounted.
+            // A mount can be cloned only from within its namespace, and be attached only to the
+            // current one.
             Namespace::Mount
                 .enter(&self.namespace)
                 .map_err(step("entering our mount namespace"))?;
@@ -114,14 +114,15 @@ impl Staging {
         self.own.leave(mount_node).map_err(stranded)?
     }
 
-    /// Takes a node off the tmpfs that is no longer mounted. What cannot be taken off goes with the
-    /// tmpfs.
+    /// Removes a node that is no longer mounted from the tmpfs. A node that cannot be removed is
+    /// freed with the tmpfs.
     pub(super) fn discard(&self, node: &StagedNode) {
         let _ = unlinkat(&self.tmpfs, node.0.as_str(), UnlinkatFlags::NoRemoveDir);
     }
 }
 
-/// A tmpfs that is not mounted anywhere yet. It has no `nodev`: opening nodes is what it is for.
+/// A tmpfs that is not mounted anywhere yet. It is not `nodev`, because the nodes on it must be
+/// opened.
 fn new_tmpfs() -> Result<OwnedFd, StagingError> {
     let doing = "making a tmpfs for device nodes";
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(step(doing))?;
@@ -138,8 +139,7 @@ fn new_tmpfs() -> Result<OwnedFd, StagingError> {
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(step(doing))
 }
 
-/// Makes the tmpfs the only mount of the namespace that the thread is in, and returns the
-/// namespace.
+/// Makes the tmpfs the only mount of the thread's mount namespace, and returns that namespace.
 fn furnish(tmpfs: &OwnedFd) -> Result<OwnedFd, StagingError> {
     let doing = "preparing our mount namespace";
     let namespace = Namespace::Mount.open_own().map_err(step(doing))?;
@@ -154,11 +154,11 @@ fn furnish(tmpfs: &OwnedFd) -> Result<OwnedFd, StagingError> {
     )
     .map_err(step(doing))?;
     fchdir(tmpfs).map_err(step(doing))?;
-    // The way of pivot_root(2), NOTES: the old root is put on top of the new one and taken off with
-    // all below it.
+    // As in the NOTES of pivot_root(2): the old root is mounted over the new one, then detached
+    // with everything below it.
     match pivot_root(".", ".") {
         Ok(()) => umount2(".", MntFlags::MNT_DETACH).map_err(step(doing))?,
-        // A host that runs from its initramfs cannot pivot: there the copies of its mounts stay, as
+        // A host that runs from its initramfs cannot pivot. There the copies of its mounts stay, as
         // slaves.
         Err(Errno::EINVAL) => {}
         Err(source) => return Err(step(doing)(source)),

@@ -1,8 +1,7 @@
-//! Device programs of cgroups above the container's own: they are not ours to touch, and all of
-//! them must allow.
+//! Device programs of cgroups above the container's own. They are not changed, but all of them must
+//! allow an access too.
 //!
-//! What they refuse is told, so that nobody looks for the fault in the container. Must not know
-//! what is granted why.
+//! What they deny is reported, so that the operator does not search for the cause in the container.
 
 use std::path::Path;
 
@@ -13,7 +12,7 @@ use crate::model::cgroup::grants::GrantSet;
 use crate::model::device::DevNum;
 use crate::sys::bpf;
 
-/// What is known of the programs above.
+/// The programs of the ancestors that are known.
 #[derive(Debug, Default)]
 pub(super) struct Ancestors {
     programs: Vec<Program>,
@@ -23,14 +22,14 @@ pub(super) struct Ancestors {
 struct Program {
     id: u32,
     name: String,
-    /// Empty where the kernel keeps them back: then nothing is known of it.
+    /// Empty if the kernel hides the instructions: then nothing is known of the program.
     insns: Vec<Insn>,
 }
 
 impl Ancestors {
-    /// Those of `wanted` that a program above refuses, each with who does. `own` are the
-    /// container's own cgroups, settled, the leaf first. Costs one question to the kernel while
-    /// nothing changes.
+    /// The grants of `wanted` that a program of an ancestor denies, each with the program and its
+    /// cgroup. `own` are the container's own cgroups after `extend_programs`, the leaf first. While
+    /// nothing changes, this costs one system call.
     pub fn refusals(
         &mut self,
         own: &[AttachedPrograms],
@@ -60,7 +59,8 @@ impl Ancestors {
             let Some(program) = self.programs.iter().find(refuses) else {
                 continue;
             };
-            // One that is found nowhere has gone meanwhile, or lies above all that we can see.
+            // A program that is not found was detached in the meantime, or belongs to a cgroup that
+            // is not visible here.
             if let Some(cgroup) = holder(&top.path, program.id) {
                 refusals.push((
                     *num,
@@ -88,7 +88,7 @@ fn holder(top: &Path, id: u32) -> Option<&Path> {
             Err(error) => Err(error),
         }
     };
-    // The first that is no cgroup ends the search.
+    // The first directory that is not a cgroup ends the search.
     top.ancestors()
         .skip(1)
         .map_while(|path| attached(path).ok().map(|it_is| (path, it_is)))

@@ -1,5 +1,5 @@
-//! One v2 cgroup and the programs attached to it: each is replaced by itself with our prologue in
-//! front.
+//! One v2 cgroup and its device programs: each program is replaced by a copy that starts with our
+//! prologue.
 
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
@@ -15,7 +15,7 @@ use crate::model::cgroup::filter_program::{self, Insn, decode, encode};
 use crate::model::cgroup::grants::Change;
 use crate::sys::bpf::{self, Attached, ProgInfo};
 
-/// The name of our programs, by which a later watcher recognizes them.
+/// The name of our programs, by which a later watcher recognises them.
 const PROGRAM_NAME: &str = "oci_hotplug";
 /// How often a cgroup's programs are extended while an engine keeps replacing them.
 const ROUNDS: u32 = 8;
@@ -25,37 +25,38 @@ const ROUNDS: u32 = 8;
 pub(super) struct AttachedPrograms {
     pub(super) path: PathBuf,
     dir: OwnedFd,
-    /// The programs seen to be ours over our map. Ids are not used again while the kernel counts
-    /// on.
+    /// The programs that have our prologue with our map. The kernel does not reuse ids before the
+    /// counter overflows.
     ours: BTreeSet<u32>,
-    /// The programs seen to be without our prologue and left so, since there was nothing to grant.
+    /// The programs that have no prologue and stay unchanged because there is nothing to grant.
     untouched: BTreeSet<u32>,
 }
 
-/// An attached program of which the verdict is still out.
+/// An attached program that has not been classified yet.
 pub(super) struct Candidate {
     program: OwnedFd,
     pub(super) info: ProgInfo,
-    /// `None` where the kernel keeps them back.
+    /// `None` if the kernel hides them.
     pub(super) insns: Option<Vec<Insn>>,
 }
 
 impl Candidate {
-    /// The instructions behind our prologue; `None` if it has none.
+    /// The instructions after our prologue; `None` if there is no prologue.
     fn behind_prologue(&self) -> Option<&[Insn]> {
         filter_program::strip(self.insns.as_deref()?)
     }
 }
 
-/// How one attached program was dealt with.
+/// The outcome for one attached program.
 enum Handled {
-    /// It is ours over our map.
+    /// It has our prologue with our map.
     Ours,
-    /// It was never spliced, and there is nothing to grant.
+    /// It has no prologue, and there is nothing to grant.
     Untouched,
-    /// Ours is in its place now, or was; whoever was quicker: look again.
+    /// Our copy has taken its place, possibly until another process replaced it again: check once
+    /// more.
     Replaced,
-    /// It is no longer attached: look again.
+    /// It is not attached any more: check once more.
     Vanished,
 }
 
@@ -82,7 +83,7 @@ impl AttachedPrograms {
         bpf::prog_query(self.dir.as_fd()).map_err(|source| self.query_error(source))
     }
 
-    /// The programs that decide here: its own, and those of the cgroups above.
+    /// The programs in effect here: the cgroup's own, and those of the cgroups above.
     pub(super) fn effective(&self) -> Result<Vec<u32>, FilterError> {
         bpf::prog_query_effective(self.dir.as_fd()).map_err(|source| self.query_error(source))
     }
@@ -96,12 +97,12 @@ impl AttachedPrograms {
         }
     }
 
-    /// Whether the program is attached here, as far as was seen last.
+    /// Whether the program was found attached here and classified.
     pub(super) fn has_settled(&self, id: u32) -> bool {
         self.ours.contains(&id) || self.untouched.contains(&id)
     }
 
-    /// The map that an attached program of ours looks into.
+    /// The map that an attached program of ours uses.
     pub(super) fn find_map(&self) -> Result<Option<GrantMap>, FilterError> {
         for id in self.query()?.ids {
             let Some(candidate) = self.inspect(id)? else {
@@ -124,7 +125,8 @@ impl AttachedPrograms {
         Ok(None)
     }
 
-    /// Has every attached program look into our map, and reads back that it does.
+    /// Extends every attached program with our prologue and map, and verifies that they are
+    /// attached.
     pub(super) fn settle(&mut self, map: &mut MapSlot<'_>) -> Result<Change, FilterError> {
         let mut change = Change::None;
         let mut ids = Vec::new();
@@ -166,13 +168,13 @@ impl AttachedPrograms {
         match candidate.behind_prologue() {
             Some(_) if map.is_used_by(&candidate.info) => Ok(Handled::Ours),
             None if map.is_empty() => Ok(Handled::Untouched),
-            // Over another map it would go on granting what a watcher long dead granted: even
-            // without grants.
+            // With another map the program would continue to grant what an earlier watcher granted,
+            // so it is replaced even if there is nothing to grant.
             original => self.replace(&candidate, original, flags, map),
         }
     }
 
-    /// Reads one attached program; `None` if it is gone meanwhile.
+    /// Reads an attached program; `None` if it does not exist any more.
     pub(super) fn inspect(&self, id: u32) -> Result<Option<Candidate>, FilterError> {
         let failed = |source| FilterError::Inspect {
             cgroup: self.path.clone(),
@@ -189,7 +191,7 @@ impl AttachedPrograms {
         Ok(Some(Candidate { program, info, insns }))
     }
 
-    /// Puts the candidate's original with our prologue over our map in the candidate's place.
+    /// Replaces the candidate by its original instructions with our prologue and map in front.
     fn replace(
         &self,
         candidate: &Candidate,
@@ -232,13 +234,13 @@ impl AttachedPrograms {
         let attached = if flags & bpf::BPF_F_ALLOW_MULTI != 0 {
             bpf::prog_replace(dir, ours, candidate.program.as_fd())
         } else {
-            // There is only one then, and attaching in the same way takes its place.
+            // There is only one program then, and attaching with the same flags replaces it.
             bpf::prog_attach(dir, ours, flags)
         };
         match attached {
             Ok(()) => Ok(Handled::Replaced),
-            // Someone was quicker: EINVAL is what kernels say of a list that no longer has the
-            // program.
+            // Another process replaced the program first: kernels return EINVAL if the list does
+            // not have it any more.
             Err(error) if is_gone(&error) || error.kind() == io::ErrorKind::InvalidInput => {
                 Ok(Handled::Vanished)
             }

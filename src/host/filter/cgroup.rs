@@ -1,4 +1,4 @@
-//! A cgroup, identified so that a path that is used again is not taken for the same cgroup.
+//! A cgroup, identified so that another cgroup with the same path is not mistaken for it.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -6,12 +6,11 @@ use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 
-/// One cgroup, whatever its path becomes.
+/// One cgroup; stays the same one if its path is used again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cgroup {
-    /// Its directory.
     pub path: PathBuf,
-    /// The directory's inode number; 0 when unknown.
+    /// The directory's inode number; 0 if unknown.
     pub inode: u64,
 }
 
@@ -27,18 +26,17 @@ impl Cgroup {
         })
     }
 
-    /// Whether the cgroup is still at its path.
+    /// Whether the cgroup still exists at its path.
     pub fn exists(&self) -> bool {
         fs::metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.inode)
     }
 }
 
-/// The hierarchy that a cgroup belongs to: inode numbers are unique in each.
+/// The hierarchy that a cgroup belongs to. Inode numbers are unique within one hierarchy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
     /// The v1 hierarchy with the devices controller.
     V1,
-    /// The v2 hierarchy.
     V2,
 }
 
@@ -53,7 +51,8 @@ mod tests {
         fs::create_dir(&path).unwrap();
         let cgroup = Cgroup::at(&path).unwrap();
         assert!(cgroup.exists());
-        // Both exist at one time: no file system gives them the same number.
+        // Both directories exist at the same time, so their inode numbers differ on every file
+        // system.
         fs::create_dir(scratch.path().join("next")).unwrap();
         fs::rename(scratch.path().join("next"), &path).unwrap();
         assert!(!cgroup.exists());

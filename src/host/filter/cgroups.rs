@@ -1,5 +1,5 @@
-//! The cgroups that a filter covers, identified so that a path that is used again is not taken for
-//! the same cgroup.
+//! The cgroups that a filter covers, identified so that other cgroups with the same paths are not
+//! mistaken for them.
 
 use std::path::PathBuf;
 
@@ -21,10 +21,10 @@ pub struct Cgroups {
 }
 
 impl Cgroups {
-    /// Where these cgroups are.
+    /// The cgroups at these paths.
     ///
     /// # Errors
-    /// [`FilterError::Gone`] when one is not there.
+    /// [`FilterError::Gone`] when one does not exist.
     pub fn of(paths: &CgroupPaths) -> Result<Self, FilterError> {
         let open = |path: &PathBuf| {
             Cgroup::at(path).map_err(|source| match is_gone(&source) {
@@ -49,24 +49,25 @@ impl Cgroups {
         }
     }
 
-    /// Each with its hierarchy.
+    /// Each cgroup with its hierarchy.
     pub fn all(&self) -> impl Iterator<Item = (Version, &Cgroup)> {
         let v1 = self.v1.iter().map(|cgroup| (Version::V1, cgroup));
         v1.chain(self.v2.iter().map(|cgroup| (Version::V2, cgroup)))
     }
 
-    /// Whether all are where they were.
+    /// Whether all of them still exist.
     pub fn exist(&self) -> bool {
         self.all().all(|(_, cgroup)| cgroup.exists())
     }
 
-    /// Whether there is none: the container is in the root cgroup.
+    /// Whether there are none, because the container is in the root cgroup.
     pub fn is_empty(&self) -> bool {
         self.v1.is_none() && self.v2.is_empty()
     }
 
-    /// Whether a container at `paths` is covered: its leaf is one of the cgroups, or below one.
-    /// What is granted above holds below, too (on v1: for cgroups that are made after the grant).
+    /// Whether the filter covers a container at `paths`: its leaf is one of the cgroups or below
+    /// one. Grants apply below a cgroup, too (on v1 only to cgroups that are created after the
+    /// grant).
     pub fn cover(&self, paths: &CgroupPaths) -> bool {
         let v1 = match (&self.v1, &paths.v1_devices) {
             (Some(cgroup), Some(path)) => path.starts_with(&cgroup.path),

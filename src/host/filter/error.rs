@@ -1,4 +1,4 @@
-//! Why a filter is not as it should be.
+//! Errors of the device filter.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,176 +9,133 @@ use crate::model::cgroup::filter_program::SpliceError;
 use crate::model::device::DevNum;
 use crate::sys::bpf::LoadError;
 
-/// Why a filter is not as it should be.
+/// The device filter is not as it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum FilterError {
-    /// Somebody who is not ours to overrule refuses some of the grants.
+    /// Something that we must not override denies some of the grants.
     #[error("{}", first_of(refused))]
     Refused {
-        /// Which, and who, for people; at least one.
+        /// The denied device numbers with the reasons; at least one.
         refused: Vec<(DevNum, String)>,
     },
-    /// Another running container has its device access there.
+    /// Another running container owns the cgroup.
     #[error(
         "cgroup {cgroup} is also the cgroup of container {} (process {}), whose device access is managed there; two containers with device requests cannot share a cgroup (start this one in a cgroup of its own: linux.cgroupsPath in config.json, --cgroup-parent of the engine)",
         owner.container,
         owner.pid
     )]
-    Owned {
-        /// Its directory.
-        cgroup: PathBuf,
-        /// The container.
-        owner: Claim,
-    },
-    /// The owner of a cgroup cannot be noted.
+    Owned { cgroup: PathBuf, owner: Claim },
+    /// The owner of a cgroup cannot be recorded.
     #[error(transparent)]
     Claim(#[from] ClaimError),
-    /// The cgroup was removed: the container has ended, or moved.
+    /// The cgroup does not exist any more: the container has ended or was moved.
     #[error("cgroup {cgroup}: is gone; the container has ended or was moved to another cgroup")]
-    Gone {
-        /// Its directory.
-        cgroup: PathBuf,
-    },
+    Gone { cgroup: PathBuf },
     /// The cgroup's directory cannot be opened.
     #[error("opening cgroup {cgroup}: {source}")]
-    Open {
-        /// Its directory.
-        cgroup: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
+    Open { cgroup: PathBuf, source: io::Error },
     /// The programs of a cgroup cannot be listed.
     #[error(
         "listing the device programs of cgroup {cgroup}: {source}; it must be a cgroup v2 directory, and the caller needs CAP_NET_ADMIN"
     )]
-    Query {
-        /// Its directory.
-        cgroup: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
+    Query { cgroup: PathBuf, source: io::Error },
     /// An attached program cannot be read.
     #[error("reading device program {id} of cgroup {cgroup}: {source}; the caller needs CAP_SYS_ADMIN")]
     Inspect {
-        /// The cgroup's directory.
         cgroup: PathBuf,
-        /// The program's id.
         id: u32,
-        /// What the kernel said.
         source: io::Error,
     },
-    /// The kernel does not show the instructions of an attached program.
+    /// The kernel hides the instructions of an attached program.
     #[error(
         "device program {id} ({name}) of cgroup {cgroup}: the kernel hides its instructions; set the sysctls net.core.bpf_jit_harden to 1 or less and kernel.kptr_restrict to 1 or less, and start the container again"
     )]
-    Hidden {
-        /// The cgroup's directory.
-        cgroup: PathBuf,
-        /// The program's id.
-        id: u32,
-        /// The program's name.
-        name: String,
-    },
-    /// An attached program is of a form that nothing can be put in front of.
+    Hidden { cgroup: PathBuf, id: u32, name: String },
+    /// The instructions of an attached program do not allow a prologue.
     #[error(
         "device program {id} ({name}) of cgroup {cgroup} cannot be extended by our grants: {source}; whoever attached it must grant the devices itself"
     )]
     Splice {
-        /// The cgroup's directory.
         cgroup: PathBuf,
-        /// The program's id.
         id: u32,
-        /// The program's name.
         name: String,
-        /// Which instruction is in the way.
+        /// The instruction that prevents it.
         source: SpliceError,
     },
-    /// The kernel refuses the extended program.
+    /// The kernel rejects the extended program.
     #[error("loading device program {id} ({name}) of cgroup {cgroup} with our grants in front: {source}")]
     Load {
-        /// The cgroup's directory.
         cgroup: PathBuf,
         /// The original's id.
         id: u32,
         /// The original's name.
         name: String,
-        /// What the kernel and its verifier said.
+        /// The error and the verifier's log.
         source: LoadError,
     },
-    /// The extended program cannot take the original's place.
+    /// The extended program cannot replace the original.
     #[error("replacing device program {id} ({name}) of cgroup {cgroup} by ours: {source}")]
     Attach {
-        /// The cgroup's directory.
         cgroup: PathBuf,
         /// The original's id.
         id: u32,
         /// The original's name.
         name: String,
-        /// What the kernel said.
         source: io::Error,
     },
-    /// Someone replaced the programs again and again while we did.
+    /// Another process kept replacing the programs while they were extended.
     #[error(
         "device programs {ids:?} of cgroup {cgroup}: changed in each of {rounds} attempts to extend them, or are held by a bpf link; find the other manager of this cgroup with `bpftool cgroup show`"
     )]
     Restless {
-        /// The cgroup's directory.
         cgroup: PathBuf,
-        /// The programs attached last.
+        /// The programs that were attached last.
         ids: Vec<u32>,
-        /// How often it was tried.
+        /// The number of attempts.
         rounds: u32,
     },
-    /// The map of grants cannot be made, read or written.
+    /// The map of grants cannot be created, read or written.
     #[error("{doing} the map of grants of cgroup {cgroup}: {source}")]
     Map {
         /// The container's leaf cgroup.
         cgroup: PathBuf,
-        /// What was being done.
+        /// What was being done, as a gerund.
         doing: &'static str,
-        /// What the kernel said.
         source: io::Error,
     },
-    /// More grants than the map takes.
+    /// The map of grants is full.
     #[error(
         "granting {num} in cgroup {cgroup}: the map of grants is full; a container can have {limit} hotplugged device numbers: request fewer devices"
     )]
     Full {
         /// The container's leaf cgroup.
         cgroup: PathBuf,
-        /// What did not go in.
+        /// The device that is not granted.
         num: DevNum,
-        /// How many go in.
+        /// The capacity of the map.
         limit: u32,
     },
     /// The rules of a v1 cgroup cannot be read.
     #[error("reading devices.list of cgroup {cgroup}: {source}")]
     Rules {
-        /// Its directory.
         cgroup: PathBuf,
-        /// What cgroups-rs said.
         source: cgroups_rs::error::Error,
     },
-    /// The kernel refuses a rule of a v1 cgroup.
+    /// The kernel rejects a rule of a v1 cgroup.
     #[error("writing \"{rule}\" to {} of cgroup {cgroup}: {source}{}", file(*verdict), hint(source))]
     Rule {
-        /// Its directory.
         cgroup: PathBuf,
-        /// Which file.
+        /// The file: devices.allow or devices.deny.
         verdict: Verdict,
-        /// The rule.
         rule: DeviceRule,
-        /// What the kernel said.
         source: io::Error,
     },
-    /// The kernel took a rule of a v1 cgroup, and it is not in devices.list.
+    /// The kernel accepted a rule of a v1 cgroup, but devices.list does not have it.
     #[error("\"{rule}\" was written to {} of cgroup {cgroup} and has no effect; another program manages its rules", file(*verdict))]
     Ineffective {
-        /// Its directory.
         cgroup: PathBuf,
-        /// Which file.
+        /// The file: devices.allow or devices.deny.
         verdict: Verdict,
-        /// The rule.
         rule: DeviceRule,
     },
 }
@@ -195,7 +152,7 @@ fn file(verdict: Verdict) -> &'static str {
 }
 
 fn hint(error: &io::Error) -> &'static str {
-    // security/device_cgroup.c parent_has_perm: a cgroup cannot have more than its parent.
+    // security/device_cgroup.c parent_has_perm: a cgroup cannot allow more than its parent.
     if error.kind() == io::ErrorKind::PermissionDenied {
         "; a parent cgroup denies this device: allow it there (or in the slice or pod that the container is in)"
     } else {
@@ -203,7 +160,7 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// Whether the kernel's answer means that the cgroup itself is no longer there.
+/// Whether the error means that the cgroup does not exist any more.
 pub(super) fn is_gone(error: &io::Error) -> bool {
     let gone = [nix::errno::Errno::ENOENT, nix::errno::Errno::ENODEV].map(|errno| errno as i32);
     error.raw_os_error().is_some_and(|errno| gone.contains(&errno))

@@ -1,7 +1,6 @@
-//! The map of grants that the spliced programs of one container look into, and what we know to be
-//! in it.
+//! The BPF map of grants that the extended programs of one container use, and what it contains.
 //!
-//! Must not know programs and cgroups: `v2` brings the two together.
+//! Does not know programs and cgroups: `v2` connects them.
 
 use std::io;
 
@@ -11,28 +10,28 @@ use crate::model::cgroup::grants::GrantSet;
 use crate::model::device::{Access, DevKind, DevNum};
 use crate::sys::bpf::HashMap;
 
-/// The map's name, by which a later watcher knows it.
+/// The map's name, by which a later watcher recognises it.
 const NAME: &str = "oci_hp_grants";
 const KEY_BYTES: usize = 12;
 const VALUE_BYTES: usize = 4;
-/// How many grants go in. The map takes memory only for those that are in it.
+/// The capacity of the map. It uses memory only for the grants that are in it.
 pub(super) const MAX_GRANTS: u32 = 4096;
 
-/// The map, and its contents: nobody else writes to it, so they need not be read back.
+/// The map with its content. Only this process writes to it, so the content need not be read back.
 #[derive(Debug)]
 pub(super) struct GrantMap {
     map: HashMap,
     granted: GrantSet,
 }
 
-/// A map that could not be written: for one number, or as a whole.
+/// The map could not be written: for one device number, or at all.
 pub(super) struct WriteError {
     pub num: DevNum,
     pub source: io::Error,
 }
 
 impl GrantMap {
-    /// Makes an empty map.
+    /// Creates an empty map.
     pub fn create() -> io::Result<Self> {
         let create = || HashMap::create(NAME, KEY_BYTES as u32, VALUE_BYTES as u32, MAX_GRANTS);
         Ok(Self {
@@ -41,7 +40,7 @@ impl GrantMap {
         })
     }
 
-    /// Takes over the map with this id and reads what it grants; `None` if it is not a map of ours.
+    /// Takes over the map with this id and reads its content; `None` if it is not a map of ours.
     pub fn adopt(id: u32) -> io::Result<Option<Self>> {
         let map = HashMap::open_by_id(id)?;
         if map.name() != NAME || map.sizes() != (KEY_BYTES, VALUE_BYTES) {
@@ -58,23 +57,21 @@ impl GrantMap {
         Ok(Some(Self { map, granted }))
     }
 
-    /// The map itself.
     pub fn map(&self) -> &HashMap {
         &self.map
     }
 
-    /// What the map grants.
     pub fn granted(&self) -> &GrantSet {
         &self.granted
     }
 
-    /// Makes the map grant exactly `wanted`, and says whether that changed anything. A number that
-    /// cannot be granted keeps no other from being granted or taken back; the first error is
+    /// Makes the map grant exactly `wanted`; returns whether that changed it. An error for one
+    /// number does not prevent the others from being granted or revoked; the first error is
     /// returned.
     pub fn set(&mut self, wanted: &GrantSet) -> Result<bool, WriteError> {
         let mut changed = false;
         let mut first_error = None;
-        // Taking back comes first: it makes room.
+        // Revoking comes first, because it makes room.
         let unwanted = |num: &DevNum| wanted.get(num).is_none_or(|access| access.is_none());
         for num in self.granted.keys().copied().filter(unwanted).collect::<Vec<_>>() {
             match self.map.delete(&key(num)) {
@@ -100,7 +97,7 @@ impl GrantMap {
     }
 }
 
-/// {type, major, minor} as struct bpf_cgroup_dev_ctx numbers them (linux/bpf.h: BLOCK 1, CHAR 2).
+/// {type, major, minor} as in struct bpf_cgroup_dev_ctx (linux/bpf.h: BLOCK 1, CHAR 2).
 fn key(num: DevNum) -> [u8; KEY_BYTES] {
     let kind: u32 = match num.kind {
         DevKind::Block => 1,
@@ -134,9 +131,10 @@ fn parse_value(bytes: &[u8]) -> Access {
     word(bytes).map_or(Access::NONE, Access::from_bits_truncate)
 }
 
-/// Does what takes bpf memory, once more without a limit on locked memory if it was refused.
+/// Runs an operation that allocates BPF memory; if it fails, runs it once more without a limit on
+/// locked memory.
 ///
-/// Before Linux 5.11 maps and programs counted against RLIMIT_MEMLOCK, of which systemd gives a
+/// Before Linux 5.11, maps and programs counted against RLIMIT_MEMLOCK, of which systemd gives a
 /// service 64 KiB.
 pub(super) fn with_locked_memory<T, E: AsErrno>(attempt: impl Fn() -> Result<T, E>) -> Result<T, E> {
     let refused = match attempt() {
@@ -156,12 +154,13 @@ pub(super) fn with_locked_memory<T, E: AsErrno>(attempt: impl Fn() -> Result<T, 
         return Err(refused);
     }
     let second = attempt();
-    // The limit was ours to raise, so it is ours to lower; a failure would only leave it raised.
+    // This process raised the limit, so it can lower it. If that fails, the limit only stays
+    // raised.
     let _ = setrlimit(Resource::Memlock, before);
     second
 }
 
-/// An error that may hold the kernel's error number.
+/// An error that may contain the kernel's error number.
 pub(super) trait AsErrno {
     /// The number.
     fn errno(&self) -> Option<i32>;

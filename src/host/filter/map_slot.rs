@@ -1,4 +1,5 @@
-//! The map of grants that all programs of a container share, made when the first program needs it.
+//! The map of grants that all programs of a container share; created when the first program needs
+//! it.
 
 use std::io;
 use std::path::Path;
@@ -8,17 +9,17 @@ use super::grant_map::{GrantMap, MAX_GRANTS, WriteError};
 use crate::model::cgroup::grants::{Change, GrantSet};
 use crate::sys::bpf::ProgInfo;
 
-/// The map, made and filled when it is first needed.
+/// The map, created and filled on first use.
 pub(super) struct MapSlot<'a> {
     grants: &'a mut Option<GrantMap>,
     wanted: &'a GrantSet,
     leaf: &'a Path,
-    /// How filling a new map went: what does not go in keeps nothing else from being granted.
+    /// The result of filling a new map. A grant that does not fit does not prevent the others.
     pub(super) filled: Result<Change, FilterError>,
 }
 
 impl<'a> MapSlot<'a> {
-    /// The slot of the map in `grants`, which is to grant `wanted`; `leaf` is the container's leaf
+    /// A slot for the map in `grants`, which is to grant `wanted`; `leaf` is the container's leaf
     /// cgroup.
     pub(super) fn new(grants: &'a mut Option<GrantMap>, wanted: &'a GrantSet, leaf: &'a Path) -> Self {
         Self {
@@ -40,7 +41,8 @@ impl<'a> MapSlot<'a> {
                     source,
                 };
                 let mut grants = GrantMap::create().map_err(failed)?;
-                // Filled before a program looks into it: the first look finds all the grants.
+                // The map is filled before a program uses it, so that the grants take effect all at
+                // once.
                 self.filled = write(&mut grants, self.wanted, self.leaf);
                 grants
             }
@@ -53,7 +55,7 @@ impl<'a> MapSlot<'a> {
         self.wanted.values().all(|access| access.is_none())
     }
 
-    /// Whether a program looks into this map and no other.
+    /// Whether a program uses this map and no other.
     pub(super) fn is_used_by(&self, info: &ProgInfo) -> bool {
         self.grants
             .as_ref()
@@ -71,7 +73,7 @@ pub(super) fn write(map: &mut GrantMap, wanted: &GrantSet, leaf: &Path) -> Resul
 }
 
 fn write_error(leaf: &Path, WriteError { num, source }: WriteError) -> FilterError {
-    // kernel/bpf/hashtab.c: a full map is E2BIG.
+    // A full map returns E2BIG (kernel/bpf/hashtab.c).
     if source.kind() == io::ErrorKind::ArgumentListTooLong {
         FilterError::Full {
             cgroup: leaf.to_owned(),

@@ -1,4 +1,4 @@
-//! What a filter remembers across watchers.
+//! What a watcher stores about its filter for the next watcher.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,22 +7,22 @@ use crate::model::cgroup::device_rules::DeviceRule;
 use crate::model::cgroup::grants::GrantSet;
 use crate::model::device::Access;
 
-/// What a watcher that takes over must know of what its predecessor did.
+/// What the next watcher must know about the filter.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FilterMemory {
-    /// What we have allowed and not taken back.
+    /// What was granted and not revoked.
     #[serde(with = "pairs")]
     pub held: GrantSet,
-    /// What the v1 cgroup allowed before us.
+    /// What the v1 cgroup allowed before the first grant.
     pub baseline: Option<Vec<DeviceRule>>,
-    /// The cgroups that all this is about.
+    /// The cgroups with the filter.
     #[serde(default)]
     pub cgroups: Cgroups,
 }
 
 impl FilterMemory {
-    /// What to store *before* `ensure(grants)` is called, so that a watcher that dies in it leaves
-    /// nothing allowed that its successor does not take back.
+    /// What to store before `ensure(grants)` is called: if the watcher crashes during that call,
+    /// the next watcher revokes everything that may have been granted.
     pub fn ahead_of(&self, grants: &GrantSet) -> FilterMemory {
         let mut memory = self.clone();
         for (num, access) in grants {
@@ -31,13 +31,14 @@ impl FilterMemory {
         memory
     }
 
-    /// Whether a cgroup still has some of these grants.
+    /// Whether a cgroup that still exists has some of these grants.
     pub fn is_in_force(&self) -> bool {
         !self.held.is_empty() && self.cgroups.all().any(|(_, cgroup)| cgroup.exists())
     }
 }
 
-/// A grant set as a list of pairs: JSON's keys are texts, device numbers are none.
+/// Serialises a grant set as a list of pairs, because keys of JSON objects are strings and device
+/// numbers are not.
 mod pairs {
     use serde::{Deserialize, Deserializer, Serializer};
 

@@ -1,9 +1,9 @@
-//! The device filter of one container: what its cgroups let it open, made to cover the grants and
-//! nothing more.
+//! The device filter of one container: makes its cgroups allow the grants beside the engine's own
+//! rules, and nothing more.
 //!
-//! The engine's own rules stay as they are. What to grant is decided elsewhere (`model::plan`);
-//! here it is only made so, read back, and made so again after an engine has rewritten its filter.
-//! Must not know nodes or devices.
+//! The engine's own rules stay unchanged. `model::plan` decides what to grant; this module puts it
+//! into force, verifies it, and restores it after an engine has rewritten its filter. Does not know
+//! nodes or devices.
 
 mod ancestors;
 mod attached;
@@ -24,14 +24,14 @@ use crate::host::container::CgroupPaths;
 use crate::host::state::cgroup_owners::Owner;
 use crate::model::cgroup::grants::{Change, GrantSet};
 
-/// Something that makes a container's device access cover the grants.
+/// Makes a container's device access cover the grants.
 pub trait DeviceFilter {
-    /// Makes the filter allow exactly `grants` beside what the engine allows, and says whether it
-    /// had to do anything.
+    /// Makes the filter allow exactly `grants` beside what the engine allows; returns whether it
+    /// had to change anything.
     ///
-    /// Idempotent, and cheap when nothing has changed; to be asked again at least each second,
-    /// since nothing tells when an engine rewrites its filter. All cgroups are tried; the first
-    /// error is returned. After [`FilterError::Refused`] all grants are in force but those that it
+    /// Idempotent, and cheap if nothing has changed. Call it at least every second, because there
+    /// is no event when an engine rewrites its filter. All cgroups are processed; the first error
+    /// is returned. With [`FilterError::Refused`], all grants are in force except those that it
     /// names.
     fn ensure(&mut self, grants: &GrantSet) -> Result<Change, FilterError>;
 }
@@ -43,16 +43,16 @@ pub struct CgroupFilter {
     v2: v2::Programs,
     cgroups: Cgroups,
     owner: Option<Owner>,
-    /// The cgroups that are known to be ours.
+    /// The cgroups that the owner is known to own.
     claimed: Cgroups,
 }
 
 /// Opens the filter of the cgroups at these paths. Changes nothing.
 ///
-/// `memory` is what [`CgroupFilter::memory`] returned last, or the default for a container that is
-/// new to us: then what the v1 cgroup allows now is taken for what the engine allowed. So it is
-/// when the memory is about another cgroup. The grants of cgroup v2 are found again in the kernel,
-/// through the programs attached there.
+/// `memory` is the last value of [`CgroupFilter::memory`], or the default for a new container. For
+/// a new container, or if the memory is about another cgroup, everything that the v1 cgroup allows
+/// now counts as allowed by the engine. On cgroup v2 the grants are found in the kernel, in the map
+/// of the attached programs.
 pub fn open(paths: &CgroupPaths, memory: FilterMemory) -> Result<CgroupFilter, FilterError> {
     let cgroups = Cgroups::of(paths)?;
     let v2 = v2::Programs::open(&paths.v2)?;
@@ -73,9 +73,9 @@ pub fn open(paths: &CgroupPaths, memory: FilterMemory) -> Result<CgroupFilter, F
     })
 }
 
-/// Takes back what `memory` says that a container which has ended was granted: where its cgroup
-/// outlives it, other processes there would keep the access. Then gives the cgroups up. One that
-/// another running container owns is left alone.
+/// Revokes what `memory` says was granted to a container that has ended, because other processes in
+/// a cgroup that still exists would keep the access. Then gives up the cgroups. A cgroup that
+/// another running container owns stays unchanged.
 pub fn revoke(memory: &FilterMemory, owner: &Owner) -> Result<(), FilterError> {
     let mut outcome = Ok(());
     for (version, cgroup) in memory.cgroups.all() {
@@ -88,8 +88,8 @@ pub fn revoke(memory: &FilterMemory, owner: &Owner) -> Result<(), FilterError> {
                 Version::V1 => v1::Devices::open(cgroup.clone(), memory.clone())?.ensure(&GrantSet::new()),
                 Version::V2 => {
                     let mut programs = v2::Programs::open(std::slice::from_ref(&cgroup.path))?;
-                    // The path may lead to a cgroup that was made a moment ago, with grants of its
-                    // own.
+                    // The path may lead to another cgroup that was created since, with its own
+                    // grants.
                     match cgroup.exists() {
                         true => programs.ensure(&GrantSet::new()),
                         false => Ok(Change::None),
@@ -108,8 +108,8 @@ pub fn revoke(memory: &FilterMemory, owner: &Owner) -> Result<(), FilterError> {
 }
 
 impl CgroupFilter {
-    /// Makes `owner` the owner of the cgroups, so that no other container's grants are written
-    /// there. A cgroup that restricts nothing needs no owner, until it does: any number of
+    /// Makes `owner` the owner of the cgroups, so that another container's grants cannot be written
+    /// there. A cgroup without a filter does not need an owner until it has one: any number of
     /// containers may be in it.
     pub fn owned_by(mut self, owner: Owner) -> Result<Self, FilterError> {
         self.owner = Some(owner);
@@ -122,7 +122,7 @@ impl CgroupFilter {
         }
     }
 
-    /// A filter of no cgroup, which remembers where the container was last.
+    /// A filter without cgroups, which remembers the last cgroups of the container.
     pub fn nowhere(cgroups: Cgroups) -> Self {
         Self {
             v1: None,
@@ -133,17 +133,16 @@ impl CgroupFilter {
         }
     }
 
-    /// The cgroups.
     pub fn cgroups(&self) -> &Cgroups {
         &self.cgroups
     }
 
-    /// Takes back all grants and gives the cgroups up. Those that are gone have nothing more to
-    /// take back.
+    /// Revokes all grants and gives up the cgroups. Cgroups that do not exist any more need
+    /// nothing.
     pub fn leave(&mut self) -> Result<(), FilterError> {
         match self.ensure(&GrantSet::new()) {
             Ok(_) | Err(FilterError::Gone { .. }) => {}
-            // Another container has the cgroup by now, and nothing of ours is left in it.
+            // Another container owns the cgroup by now, and no grant of ours is left in it.
             Err(FilterError::Owned { .. }) if self.memory().held.is_empty() => {}
             Err(error) => return Err(error),
         }
@@ -166,7 +165,7 @@ impl CgroupFilter {
         }
     }
 
-    /// Forgets which cgroups are ours: the state directory was removed.
+    /// Forgets which cgroups are owned, because the state directory was removed.
     pub fn renew_claims(&mut self) {
         self.claimed = Cgroups::default();
     }
@@ -208,7 +207,7 @@ impl CgroupFilter {
 impl DeviceFilter for CgroupFilter {
     fn ensure(&mut self, grants: &GrantSet) -> Result<Change, FilterError> {
         if let Err(error) = self.claim() {
-            // What is to be taken back never waits for an owner.
+            // Revoking never waits for an owner.
             let _ = self.v2.take_back_all_but(grants);
             let _ = self.v1.as_mut().map(|v1| v1.take_back_all_but(grants));
             return Err(error);

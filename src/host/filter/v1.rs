@@ -1,8 +1,8 @@
 //! cgroup v1: devices.allow and devices.deny of the container's cgroup, through cgroups-rs.
 //!
-//! Which rules to write is decided in `model::cgroup::device_rules`; here they are written and read
-//! back. Children that the container itself makes below its cgroup do not inherit what is allowed
-//! later: the kernel hands on only what is denied.
+//! `model::cgroup::device_rules` decides which rules to write; this module writes them and reads
+//! them back. Child cgroups that the container creates do not inherit what is allowed later: the
+//! kernel propagates only denials.
 
 use std::error::Error;
 use std::io;
@@ -29,7 +29,7 @@ pub(super) struct Devices {
 }
 
 impl Devices {
-    /// Opens the cgroup; what it allows now is the baseline, unless the memory has one.
+    /// Opens the cgroup. What it allows now is the baseline, unless the memory has one.
     pub fn open(cgroup: Cgroup, memory: FilterMemory) -> Result<Self, FilterError> {
         let controller = DevicesController::new(cgroup.path.clone());
         let mut devices = Self {
@@ -53,8 +53,8 @@ impl Devices {
         }
     }
 
-    /// Whether anything is denied here: `a *:* rwm` is the only rule of a cgroup that allows all by
-    /// default.
+    /// Whether anything is denied here: a cgroup that allows everything by default has the single
+    /// rule `a *:* rwm`.
     pub fn restricts(&self) -> Result<bool, FilterError> {
         Ok(!self
             .rules()?
@@ -62,7 +62,7 @@ impl Devices {
             .any(|rule| rule.kind.is_none() && rule.access == Access::ALL))
     }
 
-    /// Writes what is missing and what is too much, and reads back.
+    /// Writes the rules that are missing, denies those that are too many, and reads back.
     pub fn ensure(&mut self, wanted: &GrantSet) -> Result<Change, FilterError> {
         let steps = v1_transition(&self.baseline, &self.rules()?, &self.held, wanted);
         let mut outcome = Ok(());
@@ -70,7 +70,7 @@ impl Devices {
         for step in &steps {
             match self.write(*step) {
                 Ok(()) => self.held = v1_held(&self.held, &[*step]),
-                // The others are still to be done: one refused grant must not keep another from
+                // Continue with the other steps: one rejected grant must not prevent another from
                 // being made or revoked.
                 Err(error @ FilterError::Rule { .. }) if step.0 == Verdict::Allow => {
                     refused.push((step.1, error.to_string()));
@@ -94,7 +94,7 @@ impl Devices {
                 }
             }
         }
-        // What is held and not wanted is denied by now, or the engine's.
+        // What is held and not wanted has been denied by now, or belongs to the engine.
         for (num, access) in &mut self.held {
             let surplus = access.without(wanted.get(num).copied().unwrap_or(Access::NONE));
             *access = access.without(surplus);
@@ -110,14 +110,14 @@ impl Devices {
         })
     }
 
-    /// Takes back what is granted and not wanted, and grants nothing more.
+    /// Revokes grants that are not wanted, and grants nothing.
     pub fn take_back_all_but(&mut self, wanted: &GrantSet) -> Result<Change, FilterError> {
         let kept = common(&self.held, wanted);
         self.ensure(&kept)
     }
 
     fn rules(&self) -> Result<Vec<DeviceRule>, FilterError> {
-        // The files are opened by path: it may lead to a cgroup that was made later.
+        // The files are opened by path, which may lead to a cgroup that was created later.
         if !self.cgroup.exists() {
             return Err(FilterError::Gone {
                 cgroup: self.path.clone(),
@@ -155,7 +155,7 @@ impl Devices {
         written.map_err(|error| {
             let cgroup = self.path.clone();
             let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
-            // cgroups-rs boxes the kernel's answer; the number is what names the hint.
+            // cgroups-rs boxes the kernel's error; the error number selects the hint.
             let source = match cause.and_then(io::Error::raw_os_error) {
                 Some(errno) => io::Error::from_raw_os_error(errno),
                 None => io::Error::other(error),
@@ -185,7 +185,7 @@ fn permissions(access: Access) -> Vec<DevicePermissions> {
         .collect()
 }
 
-/// A rule of cgroups-rs as ours; it has -1 for `*`.
+/// Converts a rule of cgroups-rs, which has -1 for `*`.
 fn rule(resource: &DeviceResource) -> DeviceRule {
     let access = resource.access.iter().fold(Access::NONE, |access, permission| {
         access

@@ -1,9 +1,9 @@
 //! cgroup v2: the device programs attached to the container's own cgroups, each with our prologue
 //! in front.
 //!
-//! A program is replaced by itself with the prologue (`model::cgroup::filter_program`) that looks
-//! into the map of grants. All attached programs must allow, so every one is spliced, and adding
-//! one of our own could only deny. Ancestors outside the container are not touched.
+//! A program is replaced by a copy with a prologue (`model::cgroup::filter_program`) that looks up
+//! the map of grants. All attached programs must allow an access, so every one of them is extended;
+//! an additional program of ours could only deny. Ancestors outside the container are not changed.
 
 use std::path::{Path, PathBuf};
 
@@ -15,17 +15,18 @@ use super::map_slot::{MapSlot, write};
 use crate::model::cgroup::grants::{Change, GrantSet};
 use crate::model::device::Access;
 
-/// The programs on all the container's own cgroups, and the one map that they look into.
+/// The programs of all the container's own cgroups, and the one map that they use.
 #[derive(Debug)]
 pub(super) struct Programs {
     cgroups: Vec<AttachedPrograms>,
-    /// Made when the first program is spliced: a container without grants stays untouched.
+    /// Created when the first program is extended: the programs of a container without grants stay
+    /// unchanged.
     grants: Option<GrantMap>,
     ancestors: Ancestors,
 }
 
 impl Programs {
-    /// Opens the cgroups, and finds the map again if programs of ours are attached there.
+    /// Opens the cgroups; finds the map if programs of ours are attached there.
     pub fn open(paths: &[PathBuf]) -> Result<Self, FilterError> {
         let cgroups = paths
             .iter()
@@ -45,7 +46,7 @@ impl Programs {
         })
     }
 
-    /// Those of no cgroup.
+    /// The programs of no cgroup.
     pub fn none() -> Self {
         Self {
             cgroups: Vec::new(),
@@ -54,7 +55,7 @@ impl Programs {
         }
     }
 
-    /// Whether programs decide at this one of the cgroups.
+    /// Whether a device program is in effect in this cgroup.
     pub fn restricts(&self, path: &Path) -> Result<bool, FilterError> {
         match self.cgroups.iter().find(|cgroup| cgroup.path == path) {
             Some(cgroup) => Ok(!cgroup.query()?.ids.is_empty()),
@@ -62,7 +63,7 @@ impl Programs {
         }
     }
 
-    /// Takes back what is granted and not wanted, and grants nothing more.
+    /// Revokes grants that are not wanted, and grants nothing.
     pub fn take_back_all_but(&mut self, wanted: &GrantSet) -> Result<Change, FilterError> {
         let (Some(leaf), Some(grants)) = (self.cgroups.first(), &mut self.grants) else {
             return Ok(Change::None);
@@ -83,8 +84,8 @@ impl Programs {
             .unwrap_or_default()
     }
 
-    /// Makes the map grant exactly `wanted`, then has every program look into it, and tells what
-    /// cgroups above refuse all the same.
+    /// Makes the map grant exactly `wanted`, then extends every program with it, and reports what
+    /// the programs of ancestors deny.
     pub fn ensure(&mut self, wanted: &GrantSet) -> Result<Change, FilterError> {
         let Some(leaf) = self.cgroups.first().map(|cgroup| cgroup.path.clone()) else {
             return Ok(Change::None);
@@ -108,7 +109,7 @@ impl Programs {
     }
 }
 
-/// Adds one part's outcome: the first error counts, then any change.
+/// Combines two outcomes: the first error counts, then any change.
 fn add(sum: &mut Result<Change, FilterError>, part: Result<Change, FilterError>) {
     if !matches!((&*sum, &part), (Err(_), _) | (_, Ok(Change::None))) {
         *sum = part;

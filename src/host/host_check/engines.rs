@@ -1,4 +1,4 @@
-//! The engines and runtimes that are installed, and what their configurations say.
+//! The installed engines and runtimes, and their configurations.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::model::host_check::version::Version;
 
 const RUNTIMES: [&str; 3] = ["runc", "crun", "youki"];
 
-/// How deep imports of imports of containerd are followed: it refuses circles.
+/// The maximum depth of containerd's imports: containerd itself rejects cycles.
 const MAX_IMPORTS: usize = 4;
 
 /// The runtimes with their versions.
@@ -24,7 +24,7 @@ pub fn runtimes(tree: &Tree) -> Vec<(&'static str, Option<Version>)> {
     found.map(|(name, path)| (name, version(tree, &path))).collect()
 }
 
-/// The engines. Docker is its daemon: a client alone starts no containers here.
+/// The engines. Docker means the daemon: a client alone starts no containers on this host.
 pub fn engines(tree: &Tree) -> Engines {
     let installed = |name| find(tree, name).map(|path| version(tree, &path));
     Engines {
@@ -59,7 +59,7 @@ pub fn engines(tree: &Tree) -> Engines {
 
 fn of_file(path: &Path) -> impl Fn(String) -> String {
     let path = path.display().to_string();
-    // A parser's message may have lines that show the place.
+    // A parser's message may have further lines that quote the file.
     move |error| {
         format!(
             "{path}: {}",
@@ -68,7 +68,7 @@ fn of_file(path: &Path) -> impl Fn(String) -> String {
     }
 }
 
-/// The files that say what all of root's podmans do, containers.conf(5).
+/// The hook directories of all podmans that root starts (containers.conf(5)).
 fn podman_hooks_dirs(tree: &Tree) -> Result<Vec<PathBuf>, String> {
     let mut files: Vec<PathBuf> = vec![
         "/usr/share/containers/containers.conf".into(),
@@ -108,7 +108,7 @@ fn containerd(tree: &Tree) -> Result<ContainerdConfig, String> {
     Ok(config)
 }
 
-/// The files that a pattern means, in the order of their names.
+/// The files that match a pattern, sorted by name.
 fn matching(tree: &Tree, pattern: &Path) -> Vec<PathBuf> {
     let pattern = tree.at(pattern);
     let found = pattern.to_str().and_then(|pattern| glob::glob(pattern).ok());
@@ -133,8 +133,8 @@ fn cri_o(tree: &Tree) -> Result<CriOConfig, String> {
     Ok(config)
 }
 
-/// The files with a hook of ours in these directories; in a later directory a file hides those of
-/// the same name.
+/// The configuration files of our hooks in these directories. A file in a later directory overrides
+/// those with the same name.
 fn hooks(tree: &Tree, dirs: Vec<PathBuf>) -> Hooks {
     let mut paths: Vec<PathBuf> = Vec::new();
     for dir in &dirs {

@@ -1,4 +1,4 @@
-//! Which directories a running process watches with inotify.
+//! Finds out which directories a running process watches with inotify.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::tree::Tree;
 
-/// Those of `directories` that exist and that no process called `name` watches; none if there is no
+/// The `directories` that exist and that no process called `name` watches. Empty if there is no
 /// such process, or if its open files cannot be read (that needs root).
 pub(super) fn unwatched(tree: &Tree, name: &str, directories: &[&Path]) -> Vec<PathBuf> {
     let watched: Vec<Vec<u64>> = processes(tree, name)
@@ -14,8 +14,8 @@ pub(super) fn unwatched(tree: &Tree, name: &str, directories: &[&Path]) -> Vec<P
         .collect();
     let is_unwatched = |directory: &Path| {
         let inode = fs::metadata(tree.at(directory)).map(|found| found.ino());
-        // The device number of a watch is that of the superblock, which stat(2) does not report on
-        // btrfs: the inode has to do.
+        // Inodes alone are compared: the device number of a watch is that of the superblock, and
+        // stat(2) returns another number on btrfs.
         inode.is_ok_and(|inode| watched.iter().any(|inodes| !inodes.contains(&inode)))
     };
     let unwatched = directories.iter().filter(|directory| is_unwatched(directory));
@@ -35,7 +35,7 @@ fn processes<'a>(tree: &Tree, name: &'a str) -> impl Iterator<Item = PathBuf> + 
 fn watched_inodes(process: &Path) -> Option<Vec<u64>> {
     let mut inodes = Vec::new();
     for entry in fs::read_dir(process.join("fdinfo")).ok()?.flatten() {
-        // One that was closed in the meantime watches nothing.
+        // A descriptor that was closed in the meantime watches nothing.
         let text = fs::read_to_string(entry.path()).unwrap_or_default();
         let watches = text.lines().filter(|line| line.starts_with("inotify "));
         let fields = watches.flat_map(str::split_ascii_whitespace);

@@ -1,4 +1,4 @@
-//! What is installed of ours, and what it has left or has at work: executables, units, state.
+//! What is installed of this project (executables, units), and the content of its state directory.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -12,7 +12,7 @@ use super::tree::Tree;
 use crate::host::state::registry::Registry;
 use crate::model::host_check::facts::{Access, Containers, Programs, StateDir};
 
-/// Where install.sh and packages put the hooks.
+/// The directory where install.sh and packages install the hooks.
 const HOOK_DIR: &str = "/usr/libexec/oci/hooks.d";
 
 const PROGRAMS: [&str; 4] = [
@@ -22,14 +22,14 @@ const PROGRAMS: [&str; 4] = [
     "oci-hotplug-usbip",
 ];
 
-/// systemd.unit(5), as far as packages and administrators go.
+/// The directories of systemd.unit(5) that packages and administrators use.
 const UNIT_DIRS: [&str; 3] = [
     "/usr/lib/systemd/system",
     "/usr/local/lib/systemd/system",
     "/etc/systemd/system",
 ];
 
-/// The hooks and the watcher: where they are installed, or beside this program.
+/// The hooks and the watcher: in their installation directory, or beside this program.
 pub fn hook_programs(tree: &Tree) -> Programs {
     let beside = std::env::current_exe()
         .ok()
@@ -52,7 +52,7 @@ fn programs_in(tree: &Tree, dir: &Path) -> Programs {
             programs.missing.push(name.to_owned());
             continue;
         }
-        // What others can write is not run, either.
+        // A file that other users can write is not executed.
         if may_be_written_by_others(tree, &tree.at(&path)) {
             programs.open.push(name.to_owned());
         } else if said(&tree.at(&path)).is_none_or(|text| text.trim() != format!("{name} {VERSION}")) {
@@ -64,7 +64,7 @@ fn programs_in(tree: &Tree, dir: &Path) -> Programs {
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Whether others than root, to whom the tree belongs, can write a file.
+/// Whether users other than root, who owns the tree, can write a file.
 pub fn may_be_written_by_others(tree: &Tree, path: &Path) -> bool {
     let (uid, gid) = tree.owner();
     fs::metadata(path).is_ok_and(|file| {
@@ -97,7 +97,7 @@ pub fn state_dir(tree: &Tree, path: &Path) -> StateDir {
     }
 }
 
-/// The containers that were enrolled. One whose hook is at work right now counts as watched.
+/// The enrolled containers. While a hook enrolls one, it counts as watched.
 pub fn containers(tree: &Tree, state_dir: &Path) -> Containers {
     let registry = Registry::new(tree.at(state_dir));
     let mut containers = Containers::default();
@@ -117,7 +117,7 @@ pub fn containers(tree: &Tree, state_dir: &Path) -> Containers {
         }
         match registry.record(&id) {
             Ok(Some(record)) if record.is_running() => {
-                // Between the two looks it may have ended, or have got its watcher.
+                // The container may have ended or got its watcher since the first check.
                 if !registry.is_watched(&id) && record.is_running() {
                     containers.unwatched.push(id.as_str().to_owned());
                 }
@@ -129,7 +129,7 @@ pub fn containers(tree: &Tree, state_dir: &Path) -> Containers {
     containers
 }
 
-/// Whether a process runs from a file that is not there any more: proc_pid_exe(5).
+/// Whether a process runs from a file that was deleted or replaced: proc_pid_exe(5).
 fn is_outdated(pid: i32) -> bool {
     fs::read_link(format!("/proc/{pid}/exe"))
         .is_ok_and(|exe| exe.as_os_str().as_encoded_bytes().ends_with(b" (deleted)"))

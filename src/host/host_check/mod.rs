@@ -1,5 +1,5 @@
-//! Looks at a host, for `model::host_check` to judge. Reads files, asks found programs for their
-//! version, loads one trivial BPF program that is dropped again; changes nothing.
+//! Collects facts about a host for `model::host_check`. Reads files, runs installed programs with
+//! `--version`, and loads one trivial BPF program, which is dropped again. Changes nothing.
 
 mod engines;
 mod inotify;

@@ -1,4 +1,4 @@
-//! Programs of others: whether they are installed, and what they say their version is.
+//! Programs of other projects: whether they are installed, and their versions.
 
 use std::io::Read;
 use std::os::fd::AsFd;
@@ -11,8 +11,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::tree::Tree;
 use crate::model::host_check::version::Version;
 
-/// Where engines and runtimes are installed. Not $PATH: that is whoever's asks, and not the
-/// engine's.
+/// The directories where engines and runtimes are installed. `PATH` is not used: it belongs to the
+/// user who runs the check, not to the engine.
 const DIRECTORIES: [&str; 6] = [
     "/usr/local/sbin",
     "/usr/local/bin",
@@ -22,24 +22,24 @@ const DIRECTORIES: [&str; 6] = [
     "/bin",
 ];
 
-/// How long a program may take to say its version.
+/// How long a program may take to print its version.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// As much of its answer as is looked at, in bytes: the version stands in the first line.
+/// How much of the output is read, in bytes: the version is in the first line.
 const ENOUGH: usize = 4096;
 
-/// Where a program of this name is.
+/// The path of the program with this name.
 pub(super) fn find(tree: &Tree, name: &str) -> Option<PathBuf> {
     let mut paths = DIRECTORIES.iter().map(|dir| Path::new(dir).join(name));
     paths.find(|path| tree.has_executable(path))
 }
 
-/// What a program says to `--version`, if it says anything in time.
+/// The version that a program prints for `--version`, if it does so in time.
 pub(super) fn version(tree: &Tree, program: &Path) -> Option<Version> {
     said(&tree.at(program)).and_then(|text| Version::find(&text))
 }
 
-/// Its first words on standard output; `None` when it can't be started, or goes on for too long.
+/// The start of a program's output; `None` if it cannot be started or takes too long.
 pub(super) fn said(program: &Path) -> Option<String> {
     let mut child = Command::new(program)
         .arg("--version")
@@ -55,13 +55,13 @@ pub(super) fn said(program: &Path) -> Option<String> {
         .stdout
         .take()
         .and_then(|stdout| first_words(stdout, Instant::now() + PATIENCE));
-    // What goes on after that is not waited for; one that has ended can't be killed any more.
+    // The program may still be running. A program that has ended cannot be killed any more.
     let _ = child.kill();
     let _ = child.wait();
     text
 }
 
-/// What comes until the end, or until there is enough of it.
+/// Reads until the end of the output, the maximum length or the deadline.
 fn first_words(mut stdout: ChildStdout, deadline: Instant) -> Option<String> {
     let mut text = Vec::new();
     while text.len() < ENOUGH {
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn a_program_is_asked_for_its_version() {
         let text = said(Path::new("/bin/sh")).unwrap_or_default();
-        // dash has no such option, bash has: either way there is an end.
+        // dash has no such option, bash has: both end.
         assert!(text.is_empty() || text.contains("bash"), "{text}");
         assert!(said(Path::new("/bin/cat")).is_some_and(|text| text.contains("cat")));
         assert_eq!(said(Path::new("/nowhere/program")), None);

@@ -1,4 +1,4 @@
-//! The kernel, its cgroups, udevd and what else guards containers.
+//! Facts about the kernel, its cgroups, udevd and security modules.
 
 use std::path::{Path, PathBuf};
 
@@ -7,29 +7,27 @@ use crate::host::monitor::is_listened_on;
 use crate::model::host_check::facts::{Cgroups, Live, Udevd};
 use crate::sys::bpf;
 
-/// `r0 = 1; exit`: the device program that allows everything (linux/bpf.h).
+/// `r0 = 1; exit`: a device program that allows everything (linux/bpf.h).
 const ALLOW_ALL: [u8; 16] = [0xb7, 0, 0, 0, 1, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
 
-/// What files tell of a system.
+/// The facts about a system that are read from files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct System {
     /// The kernel's release.
     pub kernel: String,
-    /// Where the cgroup hierarchies are.
+    /// The mount points of the cgroup hierarchies.
     pub cgroups: Cgroups,
-    /// Who tells of devices.
     pub udevd: Udevd,
-    /// Whether SELinux enforces.
+    /// Whether SELinux enforces; `None` if it is off.
     pub selinux: Option<bool>,
     /// Whether AppArmor is on.
     pub apparmor: bool,
     /// `fs.inotify.max_user_instances`.
     pub inotify_instances: Option<u64>,
-    /// Whether systemd runs it.
     pub has_systemd: bool,
 }
 
-/// What the running kernel tells this process. Loads a program that does nothing, and drops it.
+/// Facts about this process and the running kernel. Loads a trivial program and drops it.
 pub fn live() -> Live {
     Live {
         uid: nix::unistd::geteuid().as_raw(),
@@ -39,7 +37,7 @@ pub fn live() -> Live {
     }
 }
 
-/// Looks at all of it.
+/// Reads all facts.
 pub fn system(tree: &Tree) -> System {
     let trimmed = |path: &str| tree.read(path).map(|text| text.trim().to_owned());
     System {
@@ -102,8 +100,8 @@ fn cgroups(mountinfo: &str) -> Cgroups {
     cgroups
 }
 
-/// The kind of file system that a path is on; of mounts at the same place the last one covers the
-/// others.
+/// The type of the file system that a path is on. If several are mounted at the same place, the
+/// last one covers the others.
 pub(super) fn filesystem_of(tree: &Tree, path: &Path) -> Option<String> {
     let mountinfo = tree.read("/proc/self/mountinfo")?;
     let above = mounts(&mountinfo).filter(|mount| path.starts_with(&mount.point));

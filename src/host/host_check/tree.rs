@@ -1,11 +1,11 @@
-//! The file system that is looked at: the host's own, or one that lies below a directory.
+//! The file system that is checked: the host's, or one below a directory.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Where all paths begin.
+/// The root of all paths that are checked.
 #[derive(Debug, Clone)]
 pub struct Tree {
     root: PathBuf,
@@ -17,18 +17,18 @@ impl Tree {
         Self { root: root.into() }
     }
 
-    /// Whether it is the host's own, so that the running kernel's word counts for it.
+    /// Whether it is the host's own tree, so that facts about the running kernel apply to it.
     pub fn is_host(&self) -> bool {
         self.root == Path::new("/")
     }
 
-    /// Where an absolute path of the tree really is.
+    /// The real path of an absolute path of the tree.
     pub fn at(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
-    /// What the tree calls a file.
+    /// The path of a file within the tree.
     pub fn name(&self, file: &Path) -> PathBuf {
         file.strip_prefix(&self.root)
             .map_or_else(|_| file.to_owned(), |below| Path::new("/").join(below))
@@ -39,10 +39,10 @@ impl Tree {
         fs::read_to_string(self.at(path)).ok()
     }
 
-    /// The text of a configuration file; `None` when there is none.
+    /// The text of a configuration file; `None` if it does not exist.
     ///
     /// # Errors
-    /// When it is there and can't be read; the message names it.
+    /// When it exists and cannot be read; the message names it.
     pub fn config(&self, path: impl AsRef<Path>) -> Result<Option<String>, String> {
         let path = path.as_ref();
         match fs::read_to_string(self.at(path)) {
@@ -52,8 +52,8 @@ impl Tree {
         }
     }
 
-    /// The files of a directory with this extension, in the order of their names; none where it
-    /// can't be listed.
+    /// The files of a directory with this extension, sorted by name; empty if the directory cannot
+    /// be listed.
     pub fn files(&self, dir: impl AsRef<Path>, extension: &str) -> Vec<PathBuf> {
         let dir = dir.as_ref();
         let entries = fs::read_dir(self.at(dir)).into_iter().flatten().flatten();
@@ -65,12 +65,12 @@ impl Tree {
         files
     }
 
-    /// Whether there is an executable file.
+    /// Whether the path is an executable file.
     pub fn has_executable(&self, path: impl AsRef<Path>) -> bool {
         fs::metadata(self.at(path)).is_ok_and(|file| file.is_file() && file.mode() & 0o111 != 0)
     }
 
-    /// The user and the group to whom the tree belongs: root, on a host.
+    /// The user and the group that own the tree: root, on a host.
     pub(super) fn owner(&self) -> (u32, u32) {
         fs::metadata(&self.root).map_or((0, 0), |root| (root.uid(), root.gid()))
     }

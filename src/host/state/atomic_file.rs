@@ -1,37 +1,37 @@
-//! Files that other processes read at any time: they see the old content or the new one, never a
-//! part.
+//! Writes files that other processes read at any time: a reader gets the old content or the new
+//! one, never a part.
 //!
-//! Must not know what the files contain.
+//! Does not know what the files contain.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Whether a file must survive a power cut.
+/// Whether a file must survive a power failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// It is written to the disk before it gets its name, which takes milliseconds.
+    /// The file is written to the disk before it gets its name, which takes milliseconds.
     Synced,
-    /// It is of no use after a reboot.
+    /// The file is useless after a reboot.
     Volatile,
 }
 
-/// Writes a file with this mode (less the umask) in place of what is at `path`. The directory must
+/// Replaces the file at `path`, or creates it, with this mode (less the umask). The directory must
 /// exist.
 ///
 /// # Errors
-/// Those of open(2), write(2) and rename(2). Nothing is left of the new file then.
+/// Those of open(2), write(2) and rename(2). Then nothing is left of the new file.
 pub fn replace(path: &Path, content: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
     publish(path, content, mode, durability, |temporary| {
         fs::rename(temporary, path)
     })
 }
 
-/// Writes a file unless there is one; whether there was none.
+/// Creates a file unless there is one; returns whether it was created.
 ///
 /// # Errors
-/// Those of open(2), write(2) and link(2). Nothing is left of the new file then.
+/// Those of open(2), write(2) and link(2). Then nothing is left of the new file.
 pub fn create(path: &Path, content: &[u8], mode: u32, durability: Durability) -> io::Result<bool> {
     let created = publish(path, content, mode, durability, |temporary| {
         fs::hard_link(temporary, path)?;
@@ -44,7 +44,8 @@ pub fn create(path: &Path, content: &[u8], mode: u32, durability: Durability) ->
     }
 }
 
-/// Writes the file under a temporary name in the same directory, and has `rename` give it its name.
+/// Writes the file under a temporary name in the same directory; `rename` then gives it its real
+/// name.
 fn publish(
     path: &Path,
     content: &[u8],
@@ -53,7 +54,7 @@ fn publish(
     rename: impl FnOnce(&Path) -> io::Result<()>,
 ) -> io::Result<()> {
     let temporary = temporary_name(path);
-    // Left by a killed process with our process id, if it is there at all.
+    // A killed process with the same pid may have left one.
     let _ = fs::remove_file(&temporary);
     let write = || {
         let mut file = OpenOptions::new()
@@ -72,7 +73,8 @@ fn publish(
     })
 }
 
-/// Hidden and with an extension of its own: programs that read the whole directory ignore it.
+/// The name is hidden and has the extension `.tmp`, so that programs that read the whole directory
+/// ignore the file.
 fn temporary_name(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.{}.tmp", std::process::id()))

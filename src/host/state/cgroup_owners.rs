@@ -1,13 +1,13 @@
-//! Which container's watcher changes the device access of a cgroup: one at most, because each makes
-//! the access exactly what its own container has.
+//! Which container's watcher manages the device access of a cgroup. There is at most one, because
+//! each watcher makes the access exactly what its own container has.
 //!
 //! ```text
 //! <state-dir>/cgroups/<v1|v2>-<inode>    the owner: container id, init's pid and start time
 //! ```
-//! A cgroup is identified by its directory's inode number: the kernel gives each cgroup its own
-//! (kernfs, 64 bits), also when a path is used again. A claim counts while the owner's record names
-//! the same init and that init runs; the file's lock is held only to read and write it. Must not
-//! know how access is changed.
+//! A cgroup is identified by the inode number of its directory: the kernel never gives two cgroups
+//! the same one (kernfs, 64 bits), even if a path is used again. An owner is valid while its record
+//! names the same init and that init runs. The file is locked only while it is read and written.
+//! Does not know how access is changed.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -23,29 +23,27 @@ use crate::host::state::flock::{self, Lock};
 use crate::host::state::record::RecordedInit;
 use crate::host::state::registry::Registry;
 
-/// How long another process may hold the lock of a claim, which takes it microseconds.
+/// How long another process may hold the lock of an owner file; normally it takes microseconds.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Who owns a cgroup.
+/// A container that owns a cgroup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
-    /// The container's id.
     pub container: String,
-    /// The host's pid of its init.
+    /// The host's pid of the container's init.
     pub pid: i32,
     /// Clock ticks since boot, see [`crate::host::process::start_time`].
     pub start_time: u64,
 }
 
-/// A claim cannot be made.
+/// The owner of a cgroup cannot be recorded.
 #[derive(Debug, thiserror::Error)]
 #[error("{doing} {}: {source} (the state directory must be writable for root)", path.display())]
 pub struct ClaimError {
     /// What was being done, as a gerund.
     doing: &'static str,
-    /// The claim's file.
+    /// The owner file.
     path: PathBuf,
-    /// Why it failed.
     source: io::Error,
 }
 
@@ -57,7 +55,7 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// The container, in this state directory, where it has its record.
+    /// The container, which has its record in this state directory.
     pub fn new(state_dir: &Path, container: &ContainerFacts) -> Self {
         Self {
             state_dir: state_dir.to_owned(),
@@ -81,8 +79,8 @@ impl Owner {
         }
     }
 
-    /// Another container that is named as the owner of the cgroup and has ended: its grants may
-    /// still be there.
+    /// A container that is recorded as the owner of the cgroup and has ended: its grants may still
+    /// be in force.
     pub fn predecessor(&self, version: Version, cgroup: &Cgroup) -> Option<Claim> {
         let file = File::open(file_of(&self.state_dir, version, cgroup)).ok()?;
         read(&file).filter(|owner| *owner != self.claim && !is_valid(&self.state_dir, owner))
@@ -93,11 +91,11 @@ impl Owner {
         &self.state_dir
     }
 
-    /// Makes the container the owner of the cgroup. `Some` is the running container that owns it,
-    /// in which case nothing changes.
+    /// Makes the container the owner of the cgroup. If another running container owns it, nothing
+    /// changes and that container is returned.
     ///
     /// # Errors
-    /// When the claim's file cannot be made, locked or written.
+    /// When the owner file cannot be created, locked or written.
     pub fn claim(&self, version: Version, cgroup: &Cgroup) -> Result<Option<Claim>, ClaimError> {
         let path = file_of(&self.state_dir, version, cgroup);
         let failed = |doing| {
@@ -117,12 +115,12 @@ impl Owner {
         Ok(None)
     }
 
-    /// Does `work` while nobody else can claim the cgroup, unless another running container owns
-    /// it. Then gives it up. For a container that has ended and whose claim therefore no longer
-    /// counts.
+    /// Runs `work` while no other process can become the owner of the cgroup, then removes the
+    /// owner file. If another running container owns the cgroup, returns `None` and does nothing.
+    /// For a container that has ended, which is therefore not a valid owner any more.
     ///
     /// # Errors
-    /// When the claim's file cannot be made or locked.
+    /// When the owner file cannot be created or locked.
     pub fn last_work<T>(
         &self,
         version: Version,
@@ -140,19 +138,19 @@ impl Owner {
             _ => {}
         }
         let result = work();
-        // One that stays is swept later: it does not count without its container.
+        // A file that stays is swept later: without its container it is not valid.
         let _ = fs::remove_file(path);
         Ok(Some(result))
     }
 
-    /// Gives the cgroup up, if the container owns it.
+    /// Removes the owner file if the container owns the cgroup.
     pub fn release(&self, version: Version, cgroup: &Cgroup) {
         let path = file_of(&self.state_dir, version, cgroup);
         remove_if(&path, |owner| owner.as_ref() == Some(&self.claim));
     }
 }
 
-/// Removes the claims of containers that have ended. Never waits.
+/// Removes the owner files of containers that have ended. Never waits.
 pub fn sweep(state_dir: &Path) {
     for entry in fs::read_dir(dir_of(state_dir)).into_iter().flatten().flatten() {
         remove_if(&entry.path(), |owner| {
@@ -173,7 +171,7 @@ fn file_of(state_dir: &Path, version: Version, cgroup: &Cgroup) -> PathBuf {
     dir_of(state_dir).join(format!("{version}-{}", cgroup.inode))
 }
 
-/// Whether the owner is a container that runs and has its record here.
+/// Whether the owner is a running container with a record in this state directory.
 fn is_valid(state_dir: &Path, owner: &Claim) -> bool {
     let Ok(id) = owner.container.parse() else {
         return false;
@@ -183,19 +181,19 @@ fn is_valid(state_dir: &Path, owner: &Claim) -> bool {
     })
 }
 
-/// The owner that the file names; `None` when it names none: it is new, or its writer was killed.
+/// The owner in the file; `None` if the file is new, or if its writer was killed.
 fn read(mut file: &File) -> Option<Claim> {
     let mut text = Vec::new();
     file.read_to_end(&mut text).ok()?;
     serde_json::from_slice(&text).ok()
 }
 
-/// Removes the file of a claim that nobody is about to change.
+/// Removes an owner file, unless another process has it locked to change it.
 fn remove_if(path: &Path, is_unwanted: impl Fn(Option<Claim>) -> bool) {
     let Ok(file) = File::open(path) else { return };
     let is_locked = matches!(flock::try_lock(&file, Lock::Exclusive), Ok(true));
     if is_locked && flock::is_same_file(&file, path) && is_unwanted(read(&file)) {
-        // One that stays is swept later: it does not count without its container.
+        // A file that stays is swept later: without its container it is not valid.
         let _ = fs::remove_file(path);
     }
 }
@@ -207,7 +205,7 @@ mod tests {
     use crate::model::oci::ProcessUser;
     use std::process::{Child, Command};
 
-    /// A state directory in which containers have records, and processes that stand for their init.
+    /// A state directory with records of containers, and a process for the init of each.
     struct Scene {
         state: tempfile::TempDir,
         processes: Vec<Child>,
@@ -304,8 +302,8 @@ mod tests {
         }
         assert!(next.claim(Version::V2, &cgroup(3)).unwrap().is_some());
         scene.end(3);
-        // Children of other tests have copies of the descriptors, and of their locks, until they
-        // call exec.
+        // Child processes of other tests have copies of the descriptors, and with them of the
+        // locks, until they call exec.
         let swept_down_to = |scene: &Scene, count| {
             (0..1000).any(|_| {
                 sweep(scene.state.path());

@@ -1,8 +1,8 @@
-//! The watcher's control socket, both ends: one line of JSON asks, one line of JSON answers, and
-//! files may come with it.
+//! The watcher's control socket, both ends: one line of JSON is the request, one line of JSON the
+//! response, and files may come with the response.
 //!
-//! Must not know what a request does. Only root gets here: the socket is 0600 in a directory of
-//! 0700.
+//! Does not know what a request does. Only root has access: the socket has mode 0600, in a
+//! directory with mode 0700.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
@@ -29,103 +29,100 @@ use crate::model::request::symlink::SymlinkRule;
 /// The socket's name in the container's directory.
 const SOCKET: &str = "control.sock";
 
-/// The longest question: 256 requests of their greatest length, and some.
+/// The maximum length of a request in bytes: 256 device requests of maximum length fit.
 const MAX_QUESTION: usize = 1 << 20;
 
-/// A reply that its reader does not take in this time is dropped: the watcher has other things to
-/// do.
+/// A client that does not read its response within this time does not get it, because the watcher
+/// has other things to do.
 const WRITE_PATIENCE: Duration = Duration::from_millis(500);
 
-/// How many files go into one message; the kernel takes 253 (unix(7), SCM_RIGHTS).
+/// How many files are sent in one message; the kernel's maximum is 253 (unix(7), SCM_RIGHTS).
 const FILES_AT_ONCE: usize = 200;
 
-/// What one can ask a watcher.
+/// A request to a watcher.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "kebab-case")]
 pub enum ControlRequest {
-    /// What is inside, what is asked for, and how it goes.
+    /// Return the state of the container: its requests, attachments and problems.
     Status,
-    /// Further requests for this container. Answered when the devices that are present are in
-    /// place.
+    /// Add device requests. The response comes when the devices that are present are attached.
     Add {
-        /// The container that is meant: a watcher of an earlier container of the same id refuses.
+        /// The container that the client means: a watcher of an earlier container with the same id
+        /// refuses.
         container: ContainerFacts,
-        /// The requests.
         entries: Vec<RequestEntry>,
-        /// Rules for further links.
+        /// Rules for links.
         symlinks: Vec<SymlinkRule>,
     },
-    /// Read the configuration again. Answered when its policy is in force.
+    /// Read the configuration again. The response comes when its policy is in force.
     Reload,
-    /// Leave the container to the asker. Answered when nothing is under way any more.
+    /// Leave the container to the client, which is a new watcher. The response comes when no step
+    /// is being carried out.
     HandOver,
-    /// Requests of this container that are to be no more. Answered when what only they had selected
-    /// is gone.
+    /// Remove device requests. The response comes when the devices that only they had selected are
+    /// detached.
     Remove {
-        /// The container that is meant, as in [`ControlRequest::Add`].
+        /// The container that the client means, as in [`ControlRequest::Add`].
         container: ContainerFacts,
-        /// The requests, just as they are asked for; others are left alone.
+        /// The requests to remove, equal to those that were added; other requests stay.
         entries: Vec<RequestEntry>,
     },
 }
 
-/// What a watcher answers.
+/// The response of a watcher.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ControlResponse {
-    /// It is done.
+    /// The request has been carried out.
     Done,
-    /// To [`ControlRequest::Status`].
+    /// The response to [`ControlRequest::Status`].
     Status(Box<Status>),
-    /// It can't be done, and why.
+    /// The request failed, for this reason.
     Failed(String),
-    /// The policy refuses it, and why.
+    /// The policy denies the request, for this reason.
     Refused(String),
-    /// The container that is meant is not the one that is watched here: that one is gone, ask
-    /// again.
+    /// The watcher is for another container with the same id; the container that the client means
+    /// has ended. The client may try again.
     Gone,
-    /// To [`ControlRequest::HandOver`]: it does nothing more, and ends. The files of the record's
-    /// lock and of its leases come with it, in this order: nobody else gets in between.
+    /// The response to [`ControlRequest::HandOver`]: the watcher does nothing more, and ends. The
+    /// files of the record lock and of the leases come with the response, in this order, so that
+    /// they are never unlocked.
     HandedOver,
 }
 
-/// How it goes with one container.
+/// The state of one container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// The watcher's process id.
     pub watcher: i32,
-    /// The container.
     pub container: ContainerFacts,
-    /// What is asked for, and which devices that selects now.
+    /// The requests, with the devices that they select now.
     pub requests: Vec<RequestEntry>,
-    /// What is inside.
     pub attached: Attachments,
-    /// What is asked for and can't be inside, and why.
+    /// The requested devices that are not attached, with the reasons.
     pub problems: Vec<Problem>,
-    /// What has been counted. An older version says nothing of it.
+    /// The counters. Absent in responses of older versions.
     #[serde(default)]
     pub counters: Counters,
 }
 
-/// A device, node or link that should be inside and is not.
+/// A device, node or link that should be in the container and is not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// The path inside the container.
     pub path: PathBuf,
-    /// The device, where it is about one.
+    /// The device, if the problem is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<SysPath>,
-    /// Why.
     pub reason: String,
-    /// Whether nothing is wrong: another container has the device, and it comes when that releases
-    /// it.
+    /// Whether this is not a failure: another container holds the device exclusively, and it is
+    /// attached when that container releases it.
     #[serde(default)]
     pub waiting: bool,
 }
 
 impl Problem {
-    /// Problems that have the same reason as one: all paths and the reason, in the order in which
-    /// they are met.
+    /// Groups problems by reason: for each reason all paths, in the order of the problems.
     pub fn grouped<'p>(problems: impl IntoIterator<Item = &'p Self>) -> Vec<(Vec<&'p Path>, &'p str)> {
         let mut groups: Vec<(Vec<&Path>, &str)> = Vec::new();
         for problem in problems {
@@ -140,7 +137,7 @@ impl Problem {
     }
 }
 
-/// The first of some paths, and how many there are besides.
+/// The first of some paths, with the number of the others.
 pub fn first_of(paths: &[&Path]) -> String {
     match paths {
         [] => String::new(),
@@ -149,38 +146,23 @@ pub fn first_of(paths: &[&Path]) -> String {
     }
 }
 
-/// What can go wrong between the two ends.
+/// The two ends cannot communicate.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// The socket could not be made.
+    /// The socket cannot be created.
     #[error("making the control socket in {dir}: {source}", dir = dir.display())]
-    Bind {
-        /// The container's directory.
-        dir: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Nobody listens.
+    Bind { dir: PathBuf, source: io::Error },
+    /// No process listens on the socket.
     #[error("sending a request to the watcher in {dir}: {}", told(source, " (it may have ended; see `oci-hotplug list`)"), dir = dir.display())]
-    Connect {
-        /// The container's directory.
-        dir: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The watcher went away, or did not answer in time.
+    Connect { dir: PathBuf, source: io::Error },
+    /// The watcher ended, or did not respond in time.
     #[error("waiting for the response of the watcher in {dir}: {}", told(source, ""), dir = dir.display())]
-    NoAnswer {
-        /// The container's directory.
-        dir: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    NoAnswer { dir: PathBuf, source: io::Error },
 }
 
 impl ControlError {
-    /// Whether the watcher ended, or made room for another, between the question and its answer:
-    /// ask again.
+    /// Whether the watcher ended, or was replaced by another one, before it responded: then the
+    /// request can be sent again.
     pub fn is_ended(&self) -> bool {
         match self {
             Self::Connect { .. } => true,
@@ -193,10 +175,10 @@ impl ControlError {
     }
 }
 
-/// What a failed talk means to people; `hint` belongs to what is no lack of time.
+/// The error for people; `hint` is added unless the time was over.
 fn told(error: &io::Error, hint: &str) -> String {
     match error.kind() {
-        // socket(7): a time limit of a socket that is over is EAGAIN.
+        // A socket whose timeout is over returns EAGAIN (socket(7)).
         ErrorKind::WouldBlock | ErrorKind::TimedOut => "the watcher did not answer in time; it may be stopped or overloaded (`oci-hotplug inspect` shows its process; kill -CONT resumes a stopped one)"
             .to_owned(),
         _ => format!("{error}{hint}"),
@@ -209,33 +191,33 @@ pub struct ControlSocket {
     listener: UnixListener,
 }
 
-/// One asker, of whom a question is or was read.
+/// A client of the watcher, with what has been read of its request.
 #[derive(Debug)]
 pub struct ControlClient {
     stream: UnixStream,
     text: Vec<u8>,
 }
 
-/// How far an asker has come.
+/// How much of a request has arrived.
 #[derive(Debug)]
 pub enum Received {
     /// The request is not complete yet.
     Incomplete,
-    /// The complete request.
+    /// The request is complete.
     Request(ControlRequest),
-    /// The client closed the connection or sent no valid request: drop it.
+    /// The client closed the connection or sent an invalid request.
     Closed,
 }
 
-/// A path to the socket that is short however long the directory's own is (sun_path holds 108
+/// A path to the socket that is short even if the path of the directory is long (sun_path holds 108
 /// bytes, unix(7)).
 fn socket_path(dir: BorrowedFd<'_>) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()))
 }
 
-/// Connects, and waits for that no longer than `patience`: a watcher that is stopped takes nobody
-/// out of its queue, and when that is full, a connection waits for ever, unless sending has a time
-/// limit (unix_stream_connect in the kernel's net/unix/af_unix.c).
+/// Connects, and waits no longer than `timeout`. A stopped watcher accepts no connections, and when
+/// its queue is full, connect(2) blocks until the socket's send timeout (unix_stream_connect in the
+/// kernel's net/unix/af_unix.c).
 fn connect_within(path: &std::path::Path, patience: Duration) -> io::Result<UnixStream> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
     let stream = socket(
@@ -251,10 +233,10 @@ fn connect_within(path: &std::path::Path, patience: Duration) -> io::Result<Unix
 }
 
 impl ControlSocket {
-    /// Makes the socket in a container's directory, in place of one that a dead watcher left.
+    /// Creates the socket in a container's directory; replaces one that a crashed watcher left.
     ///
     /// # Errors
-    /// When the directory can't be written.
+    /// When the directory cannot be written.
     pub fn bind(dir: BorrowedFd<'_>, name: &std::path::Path) -> Result<Self, ControlError> {
         let path = socket_path(dir);
         let bind = || {
@@ -273,7 +255,7 @@ impl ControlSocket {
         })
     }
 
-    /// The next asker, if one waits.
+    /// The next client that has connected, if any.
     pub fn accept(&self) -> Option<ControlClient> {
         let (stream, _) = self.listener.accept().ok()?;
         stream.set_nonblocking(true).ok()?;
@@ -297,7 +279,7 @@ impl AsFd for ControlClient {
 }
 
 impl ControlClient {
-    /// Reads what has come so far; never waits.
+    /// Reads what has arrived; never waits.
     pub fn hear(&mut self) -> Received {
         let mut buffer = [0; 4096];
         loop {
@@ -323,14 +305,14 @@ impl ControlClient {
         }
     }
 
-    /// Sends the answer. An asker that is gone, or does not read, goes without: nobody else is to
-    /// wait for it.
+    /// Sends the response. A client that has gone or does not read gets none: no other client has
+    /// to wait for it.
     pub fn answer(&mut self, answer: &ControlResponse) {
         self.hand_over(answer, &[]);
     }
 
-    /// Sends the answer with files; whether the asker has them. A blank goes before the text with
-    /// each lot of files: JSON allows it.
+    /// Sends the response with files; returns whether the client has them. A space, which JSON
+    /// allows before a value, carries each batch of files.
     pub fn hand_over(&mut self, answer: &ControlResponse, files: &[BorrowedFd<'_>]) -> bool {
         let send = || -> io::Result<()> {
             let mut text = serde_json::to_vec(answer)?;
@@ -358,11 +340,10 @@ impl ControlClient {
     }
 }
 
-/// Requests the watcher of the container whose directory this is, and waits up to `patience` for
-/// the answer.
+/// Sends a request to the watcher with this directory, and waits up to `timeout` for the response.
 ///
 /// # Errors
-/// When nobody listens, the watcher ends meanwhile, or the time is over.
+/// When no process listens, the watcher ends meanwhile, or the time is over.
 pub fn ask(
     dir: &std::path::Path,
     question: &ControlRequest,
@@ -374,12 +355,12 @@ pub fn ask(
     serde_json::from_slice(&answer).map_err(malformed)
 }
 
-/// Requests as [`ControlRequest::HandOver`]. The files of [`ControlResponse::HandedOver`]; `None`
-/// when it has another answer. (A watcher asks, which would grow if it knew questions and answers
-/// from both ends.)
+/// Sends [`ControlRequest::HandOver`] and returns the files of [`ControlResponse::HandedOver`];
+/// `None` if the response is another one. A watcher calls this; it writes the JSON by hand because
+/// serialising requests and parsing responses as well would make watchers larger.
 ///
 /// # Errors
-/// As [`ask`].
+/// As [`send_request`].
 pub fn ask_to_leave(dir: &std::path::Path, patience: Duration) -> Result<Option<Vec<File>>, ControlError> {
     let (answer, files) = talk(dir, br#"{"verb":"hand-over"}"#.to_vec(), patience)?;
     Ok((answer.trim_ascii() == br#""handed-over""#).then_some(files))
@@ -392,7 +373,7 @@ fn no_answer(dir: &std::path::Path, source: io::Error) -> ControlError {
     }
 }
 
-/// One line there, one line back, and the files that came with it.
+/// Sends one line; returns the line that comes back and the files that come with it.
 fn talk(
     dir: &std::path::Path,
     mut question: Vec<u8>,
@@ -448,7 +429,7 @@ fn receive(stream: &UnixStream) -> io::Result<(Vec<u8>, Vec<File>)> {
 mod tests {
     use super::*;
 
-    /// Case newcomer: one refusal prints a line for each of eight nodes.
+    /// Case newcomer: one denied device with eight nodes printed eight lines.
     #[test]
     fn problems_of_one_reason_are_grouped() {
         let problem = |path: &str, reason: &str| Problem {

@@ -1,6 +1,6 @@
-//! Files of the state directory that are locked by flock(2).
+//! Files that are locked with flock(2).
 //!
-//! Must not know what the files are for.
+//! Does not know what the files are for.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -13,16 +13,16 @@ use fs2::FileExt;
 /// The time between two attempts to get a lock: flock(2) itself has no timeout.
 const INTERVAL: Duration = Duration::from_millis(1);
 
-/// How a file is locked.
+/// The kind of a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lock {
-    /// With others that lock it so.
+    /// Any number of processes can hold it at the same time.
     Shared,
-    /// Alone.
+    /// One process can hold it.
     Exclusive,
 }
 
-/// Opens a file for reading and writing, and creates it if it is absent: only root may read it.
+/// Opens a file for reading and writing; creates it if it is absent. Only root can read it.
 ///
 /// # Errors
 /// Those of open(2).
@@ -36,7 +36,8 @@ pub fn open_or_create(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Like [`open_or_create`], and creates the directory if that is absent: only root may enter it.
+/// Like [`open_or_create`], but also creates the directory if it is absent. Only root can enter
+/// that.
 ///
 /// # Errors
 /// Those of open(2) and mkdir(2).
@@ -51,7 +52,7 @@ pub fn open_or_create_in_dir(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Creates a directory, and those above it, unless it is there: only root may enter it.
+/// Creates a directory and its parents unless they exist. Only root can enter it.
 ///
 /// # Errors
 /// Those of mkdir(2).
@@ -59,7 +60,7 @@ pub fn create_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Whether the path still names this open file: another process may have removed or replaced it.
+/// Whether the path still leads to this open file: another process may have removed or replaced it.
 pub fn is_same_file(file: &File, path: &Path) -> bool {
     match (file.metadata(), fs::symlink_metadata(path)) {
         (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
@@ -67,7 +68,8 @@ pub fn is_same_file(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Locks a file, unless another process holds the lock. Never waits.
+/// Locks a file unless another process holds the lock; returns whether it is locked now. Never
+/// waits.
 ///
 /// # Errors
 /// Those of flock(2), except that another process holds the lock.
@@ -83,7 +85,7 @@ pub fn try_lock(file: &File, lock: Lock) -> io::Result<bool> {
     }
 }
 
-/// Locks a file, and waits until the deadline for other processes to release it.
+/// Locks a file; waits until the deadline for other processes to release it.
 ///
 /// # Errors
 /// [`io::ErrorKind::TimedOut`] at the deadline; else those of flock(2).
@@ -92,8 +94,8 @@ pub fn lock(file: &File, lock: Lock, deadline: Instant) -> io::Result<()> {
     attempt_until(deadline, attempt)?.ok_or(io::ErrorKind::TimedOut.into())
 }
 
-/// Opens a file that other processes may remove while they hold its lock, and locks it exclusively.
-/// File and directory are created if they are absent.
+/// Opens and exclusively locks a file that a process may remove while it holds the lock. File and
+/// directory are created if they are absent.
 ///
 /// # Errors
 /// [`io::ErrorKind::TimedOut`] at the deadline; else those of open(2), mkdir(2) and flock(2).
@@ -108,7 +110,7 @@ pub fn open_locked(path: &Path, deadline: Instant) -> io::Result<File> {
     }
 }
 
-/// Repeats an attempt until it has a result. `None` at the deadline; there is at least one attempt.
+/// Repeats an attempt until it has a result, but at least once. `None` at the deadline.
 ///
 /// # Errors
 /// The first error of an attempt.

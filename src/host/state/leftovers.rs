@@ -1,5 +1,4 @@
-//! What containers leave in the state directory when nobody was there to clear away: their watchers
-//! and hooks were killed.
+//! Removes what containers leave in the state directory if their watchers and hooks were killed.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -15,7 +14,7 @@ use crate::host::state::record_lock::RecordLock;
 use crate::host::state::registry::Registry;
 use crate::model::plan::attachment::Attachments;
 
-/// The part of a watcher's notes that outlives its container.
+/// The part of a watcher's notes that is needed after its container has ended.
 #[derive(Default, Deserialize)]
 struct Notes {
     #[serde(default)]
@@ -26,15 +25,15 @@ struct Notes {
     directories: BTreeSet<PathBuf>,
 }
 
-/// Removes leases and claims that nobody holds, and the records of containers that are gone and
-/// whose watchers are gone. Logs each record. Never waits.
+/// Removes leases and owner files without a holder, and the records of containers that have ended
+/// and have no watcher. Logs each record. Never waits.
 ///
-/// `is_revoked` gets each such record before it is removed, and says whether nothing of its
-/// container is granted any more; otherwise the record stays, for a program that can take it back:
-/// [`revoke`], or `|lock| !is_in_force(lock)`.
+/// `is_revoked` is called for each such record before it is removed; it returns whether nothing is
+/// granted to its container any more. Otherwise the record stays, for a program that can revoke the
+/// access. Pass [`revoke`], or `|lock| !is_in_force(lock)`.
 ///
 /// # Errors
-/// When the state directory can't be read; a single entry that can't be removed is passed over.
+/// When the state directory cannot be read. A single entry that cannot be removed is skipped.
 pub fn clear(registry: &Registry, is_revoked: impl Fn(&RecordLock) -> bool) -> Result<(), RegistryError> {
     leases::sweep(registry.root());
     let stays = |lock: &RecordLock| {
@@ -51,14 +50,14 @@ pub fn clear(registry: &Registry, is_revoked: impl Fn(&RecordLock) -> bool) -> R
     Ok(())
 }
 
-/// Whether a cgroup that outlives the container of this record still has its grants, as far as its
-/// watcher's notes tell. Not to be asked while the container runs.
+/// Whether a cgroup that still exists may have grants of the container of this record, according to
+/// its watcher's notes. Only for a container that has ended.
 pub fn is_in_force(lock: &RecordLock) -> bool {
     notes(lock).filter.is_in_force()
 }
 
-/// Takes back what a container was granted that has ended, whose watcher was killed, and whose
-/// cgroups the owner is about to use: on v1, they would be taken for rules of the engine.
+/// Revokes the access of earlier owners of these cgroups that have ended and whose watchers were
+/// killed. On cgroup v1 their grants would otherwise be mistaken for rules of the engine.
 pub fn clear_cgroups(owner: &Owner, cgroups: &Cgroups) {
     let registry = Registry::new(owner.state_dir());
     for (version, cgroup) in cgroups.all() {
@@ -76,8 +75,8 @@ pub fn clear_cgroups(owner: &Owner, cgroups: &Cgroups) {
     }
 }
 
-/// Takes back what the container of this record, which has ended, was granted; whether nothing is
-/// left.
+/// Revokes the access of the container of this record, which has ended; returns whether nothing is
+/// granted any more.
 pub fn revoke(lock: &RecordLock) -> bool {
     let memory = notes(lock).filter;
     let Some(init) = lock.recorded_init() else {
@@ -91,8 +90,8 @@ pub fn revoke(lock: &RecordLock) -> bool {
     outcome.is_ok()
 }
 
-/// Removes the nodes and links that the container of this record, which has ended, has left in its
-/// root file system, where that is still there. Its watcher does this itself unless it was killed.
+/// Removes the nodes and links of the container of this record, which has ended, from its root file
+/// system, if that still exists. Only needed if the watcher was killed.
 pub fn remove_files(lock: &RecordLock) {
     let notes = notes(lock);
     let Ok(Some(record)) = lock.record() else { return };
@@ -108,7 +107,7 @@ pub fn remove_files(lock: &RecordLock) {
     }
 }
 
-/// Notes that cannot be read say nothing.
+/// The notes; empty if they cannot be read.
 fn notes(lock: &RecordLock) -> Notes {
     lock.attached().ok().flatten().unwrap_or_default()
 }

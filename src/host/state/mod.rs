@@ -1,4 +1,4 @@
-//! The state directory: what the programs of this project note for one another, under locks.
+//! The state directory: what the programs of this project store for each other, protected by locks.
 
 pub mod atomic_file;
 pub mod cgroup_owners;

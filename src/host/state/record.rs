@@ -1,6 +1,6 @@
-//! What is recorded of a container: which one it is, and its requests.
+//! The record of a container: its identity and its requests.
 //!
-//! Must not know what requests mean.
+//! Does not know what requests mean.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -17,39 +17,37 @@ use crate::model::policy::ContainerTraits;
 use crate::model::request::entry::{RequestEntry, Requests};
 use crate::model::request::symlink::SymlinkRule;
 
-/// The version of record.json and attached.json that this program writes; it reads all up to this
-/// one.
+/// The version of record.json and attached.json that this program writes. It reads all versions up
+/// to this one.
 pub const STATE_VERSION: u32 = 1;
 
 /// A container that has, had, or is about to have a watcher.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// [`STATE_VERSION`] of whoever wrote it.
+    /// The [`STATE_VERSION`] of the program that wrote the record.
     pub version: u32,
-    /// The container.
     pub container: ContainerFacts,
-    /// What was asked for.
     pub requests: Vec<RequestEntry>,
-    /// Rules for further links.
+    /// Rules for links.
     pub symlinks: Vec<SymlinkRule>,
-    /// When the first hook enrolled it: seconds since 1970.
+    /// The time at which the first hook enrolled the container, in seconds since 1970.
     pub enrolled: u64,
-    /// What the conditions of the policy's rules look at.
+    /// The traits that conditions of policy rules are evaluated on.
     #[serde(default)]
     pub traits: ContainerTraits,
-    /// The configuration that was named to the hook, absolute: a watcher that comes later reads the
-    /// same.
+    /// The absolute path of the configuration that the hook was given; every later watcher reads
+    /// the same one.
     #[serde(default)]
     pub config: Option<PathBuf>,
-    /// The boot in which it was enrolled (`process::boot_id`): a state directory may outlive that,
-    /// and pids and start times come again.
+    /// The boot in which the container was enrolled (`process::boot_id`). A state directory may
+    /// survive a reboot, after which pids and start times repeat.
     #[serde(default)]
     pub boot: String,
 }
 
 impl Record {
-    /// The record of a container that is enrolled now. `config` is the configuration that was named
-    /// to the hook.
+    /// The record of a container that is enrolled now. `config` is the configuration that the hook
+    /// was given.
     pub fn new(
         container: ContainerFacts,
         requests: Requests,
@@ -74,7 +72,6 @@ impl Record {
         self.init().running().is_some()
     }
 
-    /// The init process that the container is identified by.
     pub fn init(&self) -> RecordedInit {
         RecordedInit {
             pid: self.container.pid,
@@ -84,13 +81,13 @@ impl Record {
         }
     }
 
-    /// Whether it is of this container, and not of an earlier one of the same id.
+    /// Whether the record is of this container, and not of an earlier one with the same id.
     pub fn is_of(&self, container: &ContainerFacts) -> bool {
         (self.container.pid, self.container.start_time) == (container.pid, container.start_time)
     }
 
-    /// With what a further hook of the same container asks for: what is new goes behind, so that
-    /// the order stays.
+    /// This record with the requests and rules of another hook of the same container. New ones are
+    /// appended, so that the order stays.
     #[must_use]
     pub fn joined_by(mut self, further: &Record) -> Self {
         for entry in &further.requests {
@@ -107,26 +104,26 @@ impl Record {
     }
 }
 
-/// What identifies the container that a record describes. An id alone does not: two runtime roots,
-/// containerd namespaces or engines can use one id at the same time, and a restarted container has
-/// the id of its predecessor.
+/// The identity of the container that a record describes. An id alone is not enough: two runtime
+/// roots, containerd namespaces or engines can use one id at the same time, and a restarted
+/// container has the id of its predecessor.
 ///
-/// Also read from records of newer versions, so that no program removes the record of a running
-/// container.
+/// It is also read from records of newer versions, so that no program removes the record of a
+/// running container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordedInit {
     /// The host's pid of init.
     pub pid: i32,
     /// Clock ticks since boot, see [`crate::host::process::start_time`].
     pub start_time: u64,
-    /// The bundle's directory; empty when the record has none.
+    /// The bundle's directory; empty if the record has none.
     pub bundle: PathBuf,
-    /// The boot of the record; empty when unknown.
+    /// The boot of the record; empty if unknown.
     pub boot: String,
 }
 
 impl RecordedInit {
-    /// The process, if it still runs. A zombie does not.
+    /// The process, if it still runs. A zombie does not run.
     pub fn running(&self) -> Option<Process> {
         let now = boot_id();
         if !self.boot.is_empty() && !now.is_empty() && self.boot != now {
@@ -141,7 +138,7 @@ impl RecordedInit {
     }
 }
 
-/// The init in a record; `None` when there is no record, or it has no init.
+/// The init in a record; `None` if there is no record, or if it has no init.
 pub(super) fn read_init(path: &Path) -> Option<RecordedInit> {
     #[derive(Deserialize)]
     struct Facts {
@@ -165,7 +162,7 @@ pub(super) fn read_init(path: &Path) -> Option<RecordedInit> {
     })
 }
 
-/// Reads record.json or attached.json; `None` when it is absent.
+/// Reads record.json or attached.json; `None` if it is absent.
 ///
 /// # Errors
 /// When it cannot be read, or is of a newer version.

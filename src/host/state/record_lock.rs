@@ -1,4 +1,4 @@
-//! One container's directory, and the right to change its files.
+//! A container's directory and its lock: only the holder of the lock changes the files in it.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,16 +13,16 @@ use crate::host::state::error::RegistryError;
 use crate::host::state::flock::{self, Lock};
 use crate::host::state::record::{Record, RecordedInit, read_init, read_json};
 
-/// What a lock's content says of the watcher that holds it.
+/// The content of a lock file: the watcher that holds the lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatcherProcess {
-    /// Its process id.
     pub pid: i32,
-    /// When it started: clock ticks since boot, so that a reused pid is not taken for it.
+    /// Clock ticks since boot, so that another process with a reused pid is not taken for the
+    /// watcher.
     pub start_time: u64,
 }
 
-/// One container's directory, and the right to change what is in it.
+/// A container's directory, locked.
 #[derive(Debug)]
 pub struct RecordLock {
     dir: PathBuf,
@@ -31,7 +31,7 @@ pub struct RecordLock {
 }
 
 impl RecordLock {
-    /// The lock of a container's directory; `None` when another process holds it.
+    /// Locks a container's directory; `None` if another process holds the lock.
     ///
     /// # Errors
     /// [`io::ErrorKind::NotFound`] when the directory is absent.
@@ -47,18 +47,18 @@ impl RecordLock {
             if !flock::try_lock(&lock, Lock::Exclusive).map_err(io("locking", &path))? {
                 return Ok(None);
             }
-            // The directory may have been swept, and made anew, while we were about to lock: then
-            // what we hold is the lock of a file that nobody else can find.
+            // The directory may have been swept and created again before the lock succeeded. Then
+            // this lock is on a file that no other process can find.
             if flock::is_same_file(&lock, &path) {
                 return Ok(Some(Self { dir, dir_fd, lock }));
             }
         }
     }
 
-    /// The lock of the container's directory, whose locked file this is.
+    /// Takes over the lock on a container's directory; `lock` is the locked file.
     ///
     /// # Errors
-    /// When the directory can't be opened.
+    /// When the directory cannot be opened.
     pub(super) fn of_locked_file(dir: PathBuf, lock: File) -> Result<Self, RegistryError> {
         let dir_fd = open_dir(&dir).map_err(|source| RegistryError::Io {
             doing: "opening",
@@ -68,13 +68,13 @@ impl RecordLock {
         Ok(Self { dir, dir_fd, lock })
     }
 
-    /// Whether the locked file is still the one that others find.
+    /// Whether the path of the lock still leads to the locked file.
     pub fn is_in_place(&self) -> bool {
         flock::is_same_file(&self.lock, &self.dir.join("lock"))
     }
 
-    /// The locked file, to be handed to the watcher: the lock lasts as long as any copy of it is
-    /// open.
+    /// The locked file, to be passed to the watcher: the file stays locked as long as any copy of
+    /// the descriptor is open.
     pub fn file(&self) -> &File {
         &self.lock
     }
@@ -84,9 +84,9 @@ impl RecordLock {
         &self.dir
     }
 
-    /// The state directory that it lies in.
+    /// The state directory that contains it.
     pub fn state_dir(&self) -> &Path {
-        // <state-dir>/containers/<id>, as `Registry::container_dir` has it.
+        // <state-dir>/containers/<id>, see `Registry::container_dir`.
         self.dir.ancestors().nth(2).unwrap_or(Path::new("/"))
     }
 
@@ -95,10 +95,10 @@ impl RecordLock {
         self.dir_fd.as_fd()
     }
 
-    /// Says in the lock who holds it.
+    /// Writes into the lock file which watcher holds the lock.
     ///
     /// # Errors
-    /// When the file can't be written.
+    /// When the file cannot be written.
     pub fn sign(&self, watcher: WatcherProcess) -> Result<(), RegistryError> {
         let path = self.dir.join("lock");
         let text = serde_json::to_vec(&watcher).unwrap_or_default();
@@ -115,12 +115,12 @@ impl RecordLock {
     /// The container's record.
     ///
     /// # Errors
-    /// When it can't be read, or is of a newer version.
+    /// When it cannot be read, or is of a newer version.
     pub fn record(&self) -> Result<Option<Record>, RegistryError> {
         read_json(&self.dir.join("record.json"))
     }
 
-    /// As [`Registry::recorded_init`], under the lock.
+    /// Like [`Registry::recorded_init`], under the lock.
     pub fn recorded_init(&self) -> Option<RecordedInit> {
         read_init(&self.dir.join("record.json"))
     }
@@ -128,31 +128,32 @@ impl RecordLock {
     /// Writes the container's record.
     ///
     /// # Errors
-    /// When it can't be written; the old one then stays.
+    /// When it cannot be written; then the old one stays.
     pub fn write_record(&self, record: &Record) -> Result<(), RegistryError> {
         self.write_json("record.json", record)
     }
 
-    /// What an earlier watcher of this container made.
+    /// The notes of an earlier watcher of this container.
     ///
     /// # Errors
-    /// When it can't be read, or is of a newer version.
+    /// When they cannot be read, or are of a newer version.
     pub fn attached<T: DeserializeOwned>(&self) -> Result<Option<T>, RegistryError> {
         read_json(&self.dir.join("attached.json"))
     }
 
-    /// Notes what the watcher makes.
+    /// Writes the notes of the watcher.
     ///
     /// # Errors
-    /// When it can't be written; the old one then stays.
+    /// When they cannot be written; then the old ones stay.
     pub fn write_attached(&self, attached: &impl Serialize) -> Result<(), RegistryError> {
         self.write_json("attached.json", attached)
     }
 
-    /// Removes all that was noted, so that another container of the same id starts with nothing.
+    /// Removes all files but the lock, so that another container with the same id starts without
+    /// them.
     ///
     /// # Errors
-    /// When a file can't be removed.
+    /// When a file cannot be removed.
     pub fn clear(&self) -> Result<(), RegistryError> {
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
@@ -176,19 +177,19 @@ impl RecordLock {
         Ok(())
     }
 
-    /// Removes the container's directory, and lets the lock go. One that somebody else has made
-    /// anew meanwhile is theirs.
+    /// Removes the container's directory and releases the lock. If another process has created the
+    /// directory again in the meantime, it stays.
     ///
     /// # Errors
-    /// When it can't be removed.
+    /// When it cannot be removed.
     pub fn remove(self) -> Result<(), RegistryError> {
         if !self.is_in_place() && self.dir.join("lock").exists() {
             return Ok(());
         }
         self.clear()?;
-        // The lock's file goes last: until then nobody else thinks the container free. Whoever
-        // enrolls the same id right now makes a new one, and then the directory is theirs and
-        // stays.
+        // The lock file goes last: as long as it exists, other processes see that the container has
+        // a watcher. A process that enrolls the same id right now creates a new lock file, and then
+        // the directory stays.
         let remove =
             ignore_absent(fs::remove_file(self.dir.join("lock"))).and_then(|()| {
                 match ignore_absent(fs::remove_dir(&self.dir)) {
@@ -206,7 +207,8 @@ impl RecordLock {
     fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), RegistryError> {
         let path = self.dir.join(name);
         let write = || {
-            // The names are found by path: there may be another container of the same id by now.
+            // The file is found by its path, where another container with the same id may be by
+            // now.
             if !self.is_in_place() {
                 return Err(io::ErrorKind::NotFound.into());
             }

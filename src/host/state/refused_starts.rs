@@ -1,8 +1,9 @@
-//! Containers whose start a hook refused, for the operator: under crun, an engine shows the exit
-//! code alone.
+//! Containers whose start a hook refused, for the operator: with crun, an engine shows only the
+//! exit code of a hook.
 //!
-//! `refused-starts.json` in the state directory, which a hook replaces under a lock of its own. Who
-//! starts containers decides what is written, as often as it likes: entries are few and short.
+//! A hook replaces `refused-starts.json` in the state directory, under a separate lock. Users who
+//! can start containers control the content and how often it is written, so there are few entries,
+//! and short ones.
 
 use std::fs;
 use std::io::{self, Read};
@@ -21,12 +22,12 @@ use crate::model::quoting::shown;
 const FILE: &str = "refused-starts.json";
 const LOCK: &str = "refused-starts.lock";
 
-/// How many are kept, how many of one container, and how many characters of each reason.
+/// The maximum number of entries, of entries for one container, and of characters of a reason.
 const MAX_ENTRIES: usize = 32;
 const MAX_OF_CONTAINER: usize = 3;
 const MAX_REASON: usize = 1000;
 
-/// The longest file that is read, in bytes: all entries with every character escaped.
+/// The maximum size of the file that is read, in bytes: all entries with every character escaped.
 const MAX_FILE: u64 = 1 << 20;
 
 /// How long a hook waits for another one that writes.
@@ -35,18 +36,17 @@ const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
 /// A container that was not started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedStart {
-    /// When, in seconds since 1970.
+    /// In seconds since 1970.
     pub time: u64,
-    /// The container.
     pub id: String,
-    /// What its engine calls it.
+    /// The engine's name for the container.
     pub name: Option<String>,
-    /// Why, in one line.
+    /// One line.
     pub reason: String,
 }
 
 impl RefusedStart {
-    /// The name; the id where there is none, of an engine's 64 digits the first twelve.
+    /// The name; without a name the id, of which an engine's 64 digits are shortened to twelve.
     pub fn called(&self) -> &str {
         match &self.name {
             Some(name) => name,
@@ -54,7 +54,8 @@ impl RefusedStart {
         }
     }
 
-    /// Whether an operator means this container by a word: its name, its id or the beginning of it.
+    /// Whether a word of the command line means this container: its name, its id or the start of
+    /// its id.
     pub fn is_called(&self, word: &str) -> bool {
         !word.is_empty() && (self.name.as_deref() == Some(word) || self.id.starts_with(word))
     }
@@ -64,10 +65,11 @@ impl RefusedStart {
     }
 }
 
-/// Adds an entry, and drops the oldest ones where there are too many.
+/// Adds an entry; drops the oldest ones if there are too many.
 ///
 /// # Errors
-/// When the state directory is not root's alone, can't be written, or another hook keeps the lock.
+/// When users other than root could change the state directory, when it cannot be written, or when
+/// another hook does not release the lock in time.
 pub fn note(state_dir: &Path, refused: RefusedStart) -> io::Result<()> {
     trust::check(state_dir).map_err(io::Error::other)?;
     let _lock = flock::open_locked(&state_dir.join(LOCK), Instant::now() + LOCK_TIMEOUT)?;
@@ -86,7 +88,7 @@ pub fn note(state_dir: &Path, refused: RefusedStart) -> io::Result<()> {
 }
 
 fn with(mut entries: Vec<RefusedStart>, refused: RefusedStart) -> Vec<RefusedStart> {
-    // The same again is news only of its time.
+    // An equal entry is replaced, because only its time is new.
     entries.retain(|entry| !(entry.is_same_container(&refused) && entry.reason == refused.reason));
     while entries
         .iter()
@@ -107,7 +109,7 @@ fn path(state_dir: &Path) -> PathBuf {
     state_dir.join(FILE)
 }
 
-/// All entries, the oldest first. A file that is absent, or not one of ours, has none.
+/// All entries, the oldest first; empty if the file is absent or invalid.
 pub fn read(state_dir: &Path) -> Vec<RefusedStart> {
     let read = || -> io::Result<Vec<RefusedStart>> {
         let mut text = Vec::new();
@@ -119,7 +121,7 @@ pub fn read(state_dir: &Path) -> Vec<RefusedStart> {
     read().unwrap_or_default()
 }
 
-/// Those that still matter: of containers that have not been started since.
+/// The entries of containers that have not been started since.
 pub fn current(registry: &Registry) -> Vec<RefusedStart> {
     let mut entries = read(registry.root());
     if entries.is_empty() {

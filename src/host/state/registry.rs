@@ -1,17 +1,17 @@
-//! The state directory: which containers have a watcher, and what each watcher has made.
+//! The state directory: which containers have a watcher, and what each watcher has created.
 //!
 //! ```text
 //! /run/oci-hotplug/                 0700
-//!   containers/<id>/record.json     what was asked and of whom; versioned, temp + rename, 0600
-//!                   attached.json   what the watcher made, written ahead of each plan
-//!                   lock            flock held by the watcher for life: free = no watcher. Content: its pid
-//!                   control.sock    how others talk to the watcher (`control`)
+//!   containers/<id>/record.json     the container and its requests; versioned, temp + rename, 0600
+//!                   attached.json   what the watcher has created, written before each plan is applied
+//!                   lock            flock held by the watcher while it runs: free = no watcher. Content: its pid
+//!                   control.sock    control requests to the watcher (`control`)
 //!   leases/                         which containers have a device (`leases`)
-//!   cgroups/                        which container's device access a cgroup has (`cgroup_owners`)
+//!   cgroups/                        which container owns the device access of a cgroup (`cgroup_owners`)
 //!   oci-hotplug.log                 the log of a host without journal
-//!   refused-starts.json             containers that a hook refused (`refused_starts`)
+//!   refused-starts.json             containers that a hook refused to start (`refused_starts`)
 //! ```
-//! Must not know what the records mean, nor how a watcher works.
+//! Does not know what the records mean, nor how a watcher works.
 
 use std::fs::{self, File};
 use std::io;
@@ -27,7 +27,7 @@ use crate::host::state::record_lock::{RecordLock, WatcherProcess};
 use crate::host::state::trust;
 use crate::model::oci::ContainerId;
 
-/// Where the state lives when nothing else is said.
+/// The default state directory.
 pub const DEFAULT_STATE_DIR: &str = "/run/oci-hotplug";
 
 /// The state directory.
@@ -42,17 +42,16 @@ impl Registry {
         Self { root: root.into() }
     }
 
-    /// The state directory.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Sees to it that nobody but root (or whoever this is) has a say in the state directory. What
-    /// takes a lock asks by itself; to be asked before anything else is read there that is acted
-    /// upon.
+    /// Checks that only root (and the user of this process) can change the state directory.
+    /// Functions that take a lock call this themselves; call it before acting on anything else that
+    /// is read from the directory.
     ///
     /// # Errors
-    /// When somebody has.
+    /// When another user can change it.
     pub fn check(&self) -> Result<(), RegistryError> {
         Ok(trust::check(&self.root)?)
     }
@@ -62,11 +61,11 @@ impl Registry {
         self.root.join("containers").join(id.as_str())
     }
 
-    /// Makes the container's directory if need be and takes its lock, if it is free; `None` when a
-    /// watcher has it.
+    /// Creates the container's directory if it is absent, and takes its lock; `None` if a watcher
+    /// holds it.
     ///
     /// # Errors
-    /// When the state directory can't be made or written.
+    /// When the state directory cannot be created or written.
     pub fn try_enroll(&self, id: &ContainerId) -> Result<Option<RecordLock>, RegistryError> {
         self.check()?;
         let dir = self.container_dir(id);
@@ -77,14 +76,14 @@ impl Registry {
                 source,
             })?;
             match self.try_lock(id) {
-                // Somebody swept the directory between our two steps.
+                // Another process swept the directory between the two steps.
                 Err(RegistryError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => continue,
                 other => return other,
             }
         }
     }
 
-    /// Takes the lock of a container that is enrolled; `None` when a watcher has it.
+    /// Takes the lock of an enrolled container; `None` if a watcher holds it.
     ///
     /// # Errors
     /// [`io::ErrorKind::NotFound`] when the container is not enrolled.
@@ -93,7 +92,7 @@ impl Registry {
         RecordLock::try_lock(self.container_dir(id))
     }
 
-    /// Takes over the lock from the process that started this one: `lock` is its locked file.
+    /// Takes over the lock from the process that started this one; `lock` is the locked file.
     ///
     /// # Errors
     /// When the container's directory cannot be opened.
@@ -101,7 +100,7 @@ impl Registry {
         RecordLock::of_locked_file(self.container_dir(id), lock)
     }
 
-    /// Like [`Registry::try_lock`], waiting up to `timeout` for the lock.
+    /// Like [`Registry::try_lock`], but waits up to `timeout` for the lock.
     ///
     /// # Errors
     /// [`RegistryError::Locked`] when the time is over.
@@ -120,7 +119,7 @@ impl Registry {
         })
     }
 
-    /// Which process says that it is the container's watcher. It may have died since: see `lock`.
+    /// The container's watcher according to its lock file. The watcher may have ended: see `lock`.
     pub fn watcher(&self, id: &ContainerId) -> Option<WatcherProcess> {
         let text = fs::read(self.container_dir(id).join("lock")).ok()?;
         serde_json::from_slice(&text).ok()
@@ -131,36 +130,36 @@ impl Registry {
         let Ok(file) = File::open(self.container_dir(id).join("lock")) else {
             return false;
         };
-        // A shared lock does not get in the way of other lookers, and is gone with the descriptor.
+        // A shared lock does not conflict with other callers of this function, and ends with the
+        // descriptor.
         !matches!(flock::try_lock(&file, Lock::Shared), Ok(true))
     }
 
-    /// The record of a container; `None` when it is not enrolled.
+    /// The record of a container; `None` if it is not enrolled.
     ///
     /// # Errors
-    /// When it can't be read, or is of a newer version.
+    /// When it cannot be read, or is of a newer version.
     pub fn record(&self, id: &ContainerId) -> Result<Option<Record>, RegistryError> {
         read_json(&self.container_dir(id).join("record.json"))
     }
 
-    /// The init in the container's record; `None` when there is no record, or it holds no such
-    /// thing.
+    /// The init in the container's record; `None` if there is no record, or if it has no init.
     pub fn recorded_init(&self, id: &ContainerId) -> Option<RecordedInit> {
         read_init(&self.container_dir(id).join("record.json"))
     }
 
-    /// What a container's watcher has noted of its work; `None` when it has noted nothing.
+    /// The notes of a container's watcher; `None` if it has not written any.
     ///
     /// # Errors
-    /// When it can't be read, or is of a newer version.
+    /// When they cannot be read, or are of a newer version.
     pub fn attached<T: DeserializeOwned>(&self, id: &ContainerId) -> Result<Option<T>, RegistryError> {
         read_json(&self.container_dir(id).join("attached.json"))
     }
 
-    /// The ids of all enrolled containers, in order. An absent state directory has none.
+    /// The ids of all enrolled containers, sorted. An absent state directory has none.
     ///
     /// # Errors
-    /// When the directory is there and can't be read.
+    /// When the directory exists and cannot be read.
     pub fn ids(&self) -> Result<Vec<ContainerId>, RegistryError> {
         let path = self.root.join("containers");
         let entries = match fs::read_dir(&path) {
@@ -182,12 +181,11 @@ impl Registry {
         Ok(ids)
     }
 
-    /// Removes what is left of containers that have ended (unless the record `stays`) and whose
-    /// watcher is gone. A record that cannot be read stays. Returns the ids that were swept. Never
-    /// waits.
+    /// Removes the directories of containers without a watcher, unless `stays` returns true for the
+    /// record or the record cannot be read. Returns the ids that were removed. Never waits.
     ///
     /// # Errors
-    /// When the state directory can't be read; a single entry that can't be removed is passed over.
+    /// When the state directory cannot be read. A single entry that cannot be removed is skipped.
     pub fn sweep(
         &self,
         stays: impl Fn(&Record, &RecordLock) -> bool,
@@ -199,8 +197,7 @@ impl Registry {
             };
             let leftover = match lock.record() {
                 Ok(Some(record)) => !stays(&record, &lock),
-                // Enrolled and never recorded: its hook died while it held this lock, which is ours
-                // now.
+                // The hook died between enrolling and recording: it held the lock that we hold now.
                 Ok(None) => true,
                 Err(_) => false,
             };

@@ -1,7 +1,7 @@
-//! Whether a directory can be used by root: nobody else can put something there, or something else
-//! in its place.
+//! Whether root can safely use a directory: no other user can create, replace or remove something
+//! in it, or replace the directory itself.
 //!
-//! Must not know what the directory is for.
+//! Does not know what the directory is for.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -9,39 +9,38 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{getegid, geteuid};
 
-/// Write permission of the group and of others, and the bit by which entries are their owners'
-/// (inode(7)).
+/// Write permission of the group and of others, and the sticky bit: with it, only owners can remove
+/// or rename entries (inode(7)).
 const GROUP_WRITES: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
 const STICKY: u32 = 0o1000;
 
-/// A directory in which somebody else has a say.
+/// A directory that other users can change.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "using the directory {directory}: {at} {fault}, so that other users could control what root does there: choose another, such as /run/oci-hotplug",
     directory = directory.display(), at = at.display()
 )]
 pub struct Untrusted {
-    /// What was to be used.
+    /// The directory that was to be used.
     pub directory: PathBuf,
-    /// The part of its path that is at fault.
+    /// The part of its path with the wrong owner or mode.
     pub at: PathBuf,
-    /// What is wrong with it.
     pub fault: String,
 }
 
-/// Looks at each part of the path, from the root on: it must belong to root or to this process's
-/// user, and nobody else may be able to exchange what follows. What is not there (yet) is in
-/// nobody's hands.
+/// Checks each part of the path, from the root on: it must belong to root or to this process's
+/// user, and no other user may be able to replace the part that follows. A part that does not exist
+/// (yet) is safe.
 ///
 /// # Errors
-/// The first part that is not so.
+/// The first part that is not safe.
 pub fn check(directory: &Path) -> Result<(), Untrusted> {
     let path = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
     let mut at = PathBuf::new();
     for part in path.components() {
         at.push(part);
-        // What can't be looked at is told by whatever is done with it next.
+        // A part that cannot be examined causes an error when it is used.
         let Ok(found) = fs::symlink_metadata(&at) else {
             return Ok(());
         };
@@ -64,8 +63,8 @@ pub fn check(directory: &Path) -> Result<(), Untrusted> {
     Ok(())
 }
 
-/// `is_last`: in the directory itself nobody else may even make an entry; above it that does no
-/// harm where entries are safe from others, as in /tmp.
+/// `is_last`: in the directory itself, no other user may create entries. Above it that is harmless
+/// if entries are protected from other users, as in /tmp.
 fn fault(found: &Metadata, is_last: bool) -> Option<String> {
     if found.uid() != 0 && found.uid() != geteuid().as_raw() {
         return Some(format!("belongs to user {}", found.uid()));

@@ -1,4 +1,4 @@
-//! The file of one medium and the ranges of it that are locked (fcntl(2), F_OFD_SETLK).
+//! The lease file of one medium, and the ranges of it that are locked (fcntl(2), F_OFD_SETLK).
 
 use std::fs::{self, File};
 use std::io;
@@ -14,25 +14,26 @@ use crate::host::state::flock::is_same_file;
 /// The last byte that can be locked.
 const LAST: u64 = i64::MAX as u64 - 1;
 
-/// The file of one medium.
+/// The lease file of one medium.
 #[derive(Debug)]
 pub(super) struct LeaseFile {
     pub(super) file: File,
-    /// What is locked, in order and without overlaps.
+    /// The locked ranges, in order and without overlaps.
     pub(super) locked: Vec<Segment>,
-    /// Whether more may be locked: the previous watcher did not report what it had locked.
+    /// Whether more may be locked than `locked` says: the previous watcher does not report what it
+    /// had locked.
     pub(super) may_have_more: bool,
 }
 
 impl LeaseFile {
-    /// Locks more, until all of this is locked; whether it could be.
+    /// Locks ranges in addition, until all of `wanted` is locked; returns whether that succeeded.
     pub(super) fn extend(&mut self, wanted: &[Segment]) -> io::Result<bool> {
         for (first, last, now, goal) in changes(&self.locked, wanted) {
             let Some(goal) = goal.filter(|_| goal > now) else {
                 continue;
             };
-            // Of the watcher before, more may be locked than is asked for so far: that is not to be
-            // lost in between.
+            // The previous watcher may have locked more than is requested so far; do not release
+            // that in between.
             let best = if self.may_have_more { Hold::Exclusive } else { goal };
             if lock_range(&self.file, first, last, Some(best))? {
                 self.note(first, last, Some(best));
@@ -45,7 +46,7 @@ impl LeaseFile {
         Ok(true)
     }
 
-    /// Locks exactly this; whether it could be. What is to become less always can.
+    /// Locks exactly `wanted`; returns whether that succeeded. Releasing always succeeds.
     pub(super) fn settle(&mut self, wanted: &[Segment]) -> io::Result<bool> {
         if !self.extend(wanted)? {
             return Ok(false);
@@ -62,7 +63,7 @@ impl LeaseFile {
         Ok(true)
     }
 
-    /// Unlocks what the watcher before had locked beside this.
+    /// Releases what the previous watcher had locked outside of `wanted`.
     pub(super) fn give_up_more(&mut self, wanted: &[Segment]) {
         if !std::mem::take(&mut self.may_have_more) {
             return;
@@ -77,7 +78,7 @@ impl LeaseFile {
         let _ = lock_range(&self.file, next, LAST, None);
     }
 
-    /// Whether nothing is locked of this range.
+    /// Whether no byte of this range is locked.
     pub(super) fn is_free(&self, first: u64, last: u64) -> bool {
         let overlaps = |(from, to, _): &Segment| *from <= last && first <= *to;
         !self.locked.iter().any(overlaps)
@@ -99,7 +100,8 @@ impl LeaseFile {
     }
 }
 
-/// Locks a range in this way, or unlocks it; false when another stands in the way. Never waits.
+/// Locks a range, or releases it (`None`); returns false if another container's lock conflicts.
+/// Never waits.
 pub(super) fn lock_range(file: &File, first: u64, last: u64, hold: Option<Hold>) -> io::Result<bool> {
     let kind = match hold {
         Some(Hold::Shared) => libc::F_RDLCK,
@@ -121,7 +123,7 @@ pub(super) fn lock_range(file: &File, first: u64, last: u64, hold: Option<Hold>)
     }
 }
 
-/// Unlocks all ranges. The last holder removes the file: only it can lock all of it exclusively.
+/// Releases all ranges. The last holder removes the file: only it can lock all of it exclusively.
 pub(super) fn release(file: &File, path: &Path) {
     if matches!(lock_range(file, 0, LAST, Some(Hold::Exclusive)), Ok(true)) && is_same_file(file, path) {
         let _ = fs::remove_file(path);

@@ -1,14 +1,14 @@
-//! Leases: which containers have a device, so that `exclusive` can be kept.
+//! Leases: which containers hold a device, so that `exclusive` can be enforced.
 //!
 //! ```text
 //! <state-dir>/leases/<tail of the medium's path>-<hash of all of it>    ranges of bytes locked by the watcher: shared, or exclusive
 //! ```
-//! What is locked are the extents of a device (`model::device::same_data`), so that a disk and one
-//! of its partitions keep each other out, also one that comes later, and two partitions do not. The
-//! locks are those of open file descriptions (fcntl(2), F_OFD_SETLK): they last as long as a
-//! watcher or its successor has the file, and a crash frees them. Nobody waits here: a device's
-//! extents are all had or none is, and asked for again, so that there is no deadlock. Must not know
-//! who may have what.
+//! The extents of a device (`model::device::same_data`) are locked, so that a disk and any of its
+//! partitions exclude each other, even one that is created later, and two partitions do not. The
+//! locks belong to open file descriptions (fcntl(2), F_OFD_SETLK): they last as long as a watcher
+//! or its successor has the file open, and a crash releases them. Nothing waits here: either all
+//! extents of a device are locked or none, and the caller tries again later, so there is no
+//! deadlock. Does not know which container may hold what.
 
 mod lease_file;
 mod ranges;
@@ -25,18 +25,16 @@ use crate::host::state::flock::{self, is_same_file};
 use crate::model::device::SysPath;
 use crate::model::device::same_data::{Extent, fnv};
 
-/// How much of the medium's path the name of its lease shows, in bytes.
+/// How many bytes of the medium's path the name of its lease file shows.
 const TAIL: usize = 64;
 
-/// A lease could not be asked for.
+/// A lease file could not be opened or locked.
 #[derive(Debug, thiserror::Error)]
 #[error("{doing} the lease {path}: {source} (the state directory must be writable for root)", path = path.display())]
 pub struct LeaseError {
     /// What was being done, as a gerund.
     pub doing: &'static str,
-    /// The file.
     pub path: PathBuf,
-    /// Why it failed.
     pub source: io::Error,
 }
 
@@ -46,12 +44,12 @@ pub struct Leases {
     dir: PathBuf,
     held: Held,
     files: BTreeMap<SysPath, LeaseFile>,
-    /// Those of the watcher before that were not asked for yet.
+    /// Files of the previous watcher that [`Leases::take`] has not used yet.
     inherited: Vec<File>,
 }
 
 impl Leases {
-    /// No lease yet, of those in this state directory.
+    /// The leases of a container that holds none yet.
     pub fn new(state_dir: &Path) -> Self {
         Self {
             dir: dir_of(state_dir),
@@ -61,21 +59,21 @@ impl Leases {
         }
     }
 
-    /// The leases of the watcher before, which has handed over these files. They are held as they
-    /// were, until it is known what is wanted: what [`Leases::take`] does not ask for goes with the
-    /// first [`Leases::keep`].
+    /// The leases of the previous watcher, which has handed over these files. They stay locked
+    /// until the new watcher knows which devices it needs: the first [`Leases::keep`] releases what
+    /// [`Leases::take`] has not taken.
     pub fn inherit(state_dir: &Path, files: Vec<File>) -> Self {
         let mut leases = Self::new(state_dir);
         leases.inherited = files;
         leases
     }
 
-    /// The files whose locks are what is held, for the next watcher.
+    /// The locked files, for the next watcher.
     pub fn files(&self) -> impl Iterator<Item = &File> {
         self.files.values().map(|file| &file.file)
     }
 
-    /// They are another's now, who has the files: they stay as they are.
+    /// Leaves the locks to the next watcher, which has the files.
     pub fn forget(&mut self) {
         self.held.clear();
         self.files.clear();
@@ -86,12 +84,13 @@ impl Leases {
         self.held.get(device).map(|lease| lease.hold)
     }
 
-    /// Holds a device, whose bytes lie there, in this way at least, if nobody stands in the way.
-    /// What is held afterwards: it may be less than was asked for, and is nothing when another has
-    /// some of it alone. What is held exclusively stays so until it is let go.
+    /// Holds the device with these extents at least as `hold` says, unless another container's hold
+    /// conflicts. Returns how it is held afterwards: that may be less than `hold`, and it is `None`
+    /// if another container holds a part of it exclusively. An exclusive hold stays exclusive until
+    /// it is released.
     ///
     /// # Errors
-    /// When a file can't be made or locked.
+    /// When a file cannot be created or locked.
     pub fn take(
         &mut self,
         device: &SysPath,
@@ -124,7 +123,8 @@ impl Leases {
         if let Ok(true) = outcome {
             return Ok(self.held(device));
         }
-        // What was locked before is still: nothing is let go before all is had.
+        // What was locked before is still locked: nothing is released until everything new is
+        // locked.
         match before {
             Some(before) => self.held.insert(device.clone(), before),
             None => self.held.remove(device),
@@ -133,9 +133,9 @@ impl Leases {
         outcome.map(|_| same_place)
     }
 
-    /// Locks ranges of media of which others are locked already, where none of those is touched:
-    /// the usual case of a disk with many partitions, which costs no look at the other ones.
-    /// Whether that was the case and all of it could be locked; if not, nothing has changed.
+    /// The fast path for ranges that overlap none that this container has locked: the usual case
+    /// for a disk with many partitions, of which the others need not be considered. Returns whether
+    /// this is the case and everything could be locked; if not, nothing has changed.
     fn take_beside(&mut self, extents: &[Extent], hold: Hold) -> Result<bool, LeaseError> {
         let is_beside = |extent: &Extent| {
             let file = self.files.get(&extent.medium);
@@ -156,8 +156,8 @@ impl Leases {
         Ok(true)
     }
 
-    /// Locks a range of a medium whose file is open, or unlocks it. False when another stands in
-    /// the way.
+    /// Locks or releases a range of a medium whose file is open. Returns false if another
+    /// container's lock conflicts.
     fn lock(&mut self, extent: &Extent, hold: Option<Hold>) -> Result<bool, LeaseError> {
         let path = self.path_of(&extent.medium);
         let Some(file) = self.files.get_mut(&extent.medium) else {
@@ -175,9 +175,9 @@ impl Leases {
         Ok(locked)
     }
 
-    /// Lets go of all but these devices.
+    /// Releases all devices but those for which `is_kept` returns true.
     pub fn keep(&mut self, is_kept: impl Fn(&SysPath) -> bool) {
-        // Their files go with the next `sweep`.
+        // Their files are removed by the next `sweep`.
         self.inherited.clear();
         self.held.retain(|device, _| is_kept(device));
         let media: Vec<SysPath> = self.files.keys().cloned().collect();
@@ -193,16 +193,16 @@ impl Leases {
                 continue;
             }
             file.give_up_more(&wanted);
-            // Locks only become less here, which succeeds.
+            // This only releases, which succeeds.
             let _ = file.settle(&wanted);
         }
     }
 
-    /// Locks what is wanted of these media, and nothing more; whether all of it could be. Where it
-    /// could not, nothing that was locked is lost.
+    /// Locks exactly what is wanted of these media; returns whether that succeeded. If not, nothing
+    /// that was locked is released.
     fn settle(&mut self, media: &BTreeSet<SysPath>) -> Result<bool, LeaseError> {
         let mut all = true;
-        // First all that is to become more, then what is to become less.
+        // First lock everything that is new, then release what is no longer wanted.
         for becomes_less in [false, true] {
             for medium in media {
                 let wanted = segments(&self.held, medium);
@@ -231,7 +231,7 @@ impl Leases {
                 None => self.open(&path)?,
             };
             let outcome = file.extend(wanted);
-            // Whoever let go last may have removed the file while we were about to lock it.
+            // The last holder may have removed the file just before it was locked here.
             let is_current = !file.locked.is_empty() && is_same_file(&file.file, &path);
             if is_current {
                 self.files.insert(medium.clone(), file);
@@ -246,7 +246,7 @@ impl Leases {
         }
     }
 
-    /// Unlocks what is locked of a medium and not wanted.
+    /// Releases what is locked of a medium and not wanted.
     fn reduce(&mut self, medium: &SysPath, wanted: &[Segment]) -> Result<bool, LeaseError> {
         let path = self.path_of(medium);
         let Some(file) = self.files.get_mut(medium) else {
@@ -268,7 +268,7 @@ impl Leases {
         self.dir.join(name_of(medium))
     }
 
-    /// A medium's file: that of the watcher before, or one that is opened.
+    /// A medium's file: the one of the previous watcher if there is one, else it is opened.
     fn open(&mut self, path: &Path) -> Result<LeaseFile, LeaseError> {
         let is_it = |file: &File| is_same_file(file, path);
         if let Some(index) = self.inherited.iter().position(is_it) {
@@ -299,11 +299,10 @@ impl Drop for Leases {
     }
 }
 
-/// Removes the leases in this state directory that nobody holds: those of watchers that were
-/// killed. Never waits.
+/// Removes the lease files without a holder: those of watchers that were killed. Never waits.
 pub fn sweep(state_dir: &Path) {
     for entry in fs::read_dir(dir_of(state_dir)).into_iter().flatten().flatten() {
-        // A lock for writing needs a file that is open for writing.
+        // A write lock needs a descriptor that is open for writing.
         if let Ok(file) = OpenOptions::new().read(true).write(true).open(entry.path()) {
             release(&file, &entry.path());
         }
@@ -314,7 +313,8 @@ fn dir_of(state_dir: &Path) -> PathBuf {
     state_dir.join("leases")
 }
 
-/// The name of a medium's lease: what a person recognises, and what tells it from all others.
+/// The file name of a medium's lease: a tail that people recognise, and a hash that makes it
+/// unique.
 fn name_of(device: &SysPath) -> String {
     let text = device.as_str();
     let plain = |byte: u8| match byte {

@@ -1,4 +1,4 @@
-//! Which bytes of a medium are locked, and how: values, no locks.
+//! Which bytes of a medium are locked, and how: pure values.
 
 use std::collections::BTreeMap;
 
@@ -14,24 +14,24 @@ pub enum Hold {
     Exclusive,
 }
 
-/// How a device is held, and where its bytes lie.
+/// How a device is held, and where its bytes are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lease {
     pub(super) extents: Vec<Extent>,
     pub(super) hold: Hold,
 }
 
-/// The devices of one container, by their places in sysfs.
+/// The devices of one container, by their paths in sysfs.
 pub(super) type Held = BTreeMap<SysPath, Lease>;
 
 /// The first and the last byte of a range, and how it is locked.
 pub(super) type Segment = (u64, u64, Hold);
 
-/// What is to be locked of a medium for these devices: each byte as the device with the strongest
-/// hold, in order.
+/// What to lock of a medium for these devices, in order. A byte of several devices is locked as the
+/// strongest hold says.
 pub(super) fn segments(held: &Held, medium: &SysPath) -> Vec<Segment> {
-    // Where a claim begins and where it has ended. A medium has many parts, and each plan asks: one
-    // pass over them.
+    // Where the extents begin and end. A medium can have many partitions, and each plan calls this:
+    // it takes one pass over them.
     let mut ends: Vec<(u64, Hold, bool)> = Vec::new();
     for lease in held.values() {
         for extent in lease.extents.iter().filter(|extent| extent.medium == *medium) {
@@ -68,8 +68,8 @@ pub(super) fn segments(held: &Held, medium: &SysPath) -> Vec<Segment> {
     wanted
 }
 
-/// The ranges within which neither of the two changes, with how each has them. Both are in order
-/// and without overlaps.
+/// The ranges in which neither `now` nor `goal` changes, with the hold in each. Both arguments are
+/// in order and without overlaps.
 pub(super) fn changes(now: &[Segment], goal: &[Segment]) -> Vec<(u64, u64, Option<Hold>, Option<Hold>)> {
     let mut ends: Vec<u64> = now
         .iter()

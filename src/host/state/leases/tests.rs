@@ -6,7 +6,7 @@ fn device(name: &str) -> SysPath {
 }
 
 impl Leases {
-    /// Takes a device that has nothing in common with any other.
+    /// Takes a device that has no bytes in common with any other.
     fn get(&mut self, device: &SysPath, hold: Hold) -> Result<Option<Hold>, LeaseError> {
         self.take(device, &[Extent::whole(device.clone())], hold)
     }
@@ -74,7 +74,7 @@ fn what_is_handed_over_is_never_free() {
         second.get(&device("a"), Hold::Exclusive).unwrap(),
         Some(Hold::Exclusive)
     );
-    // What is not wanted any more is free, and what is stays.
+    // What is not wanted any more is free; what is still wanted stays locked.
     second.keep(|_| true);
     assert_eq!(other.get(&device("a"), Hold::Shared).unwrap(), None);
     assert_eq!(
@@ -93,7 +93,7 @@ fn a_crash_frees_it_and_its_file_is_swept() {
     dead.get(&device("a"), Hold::Exclusive).unwrap();
     sweep(dir.path());
     assert_eq!(files_of(dir.path()), 1, "what is held stays");
-    // As the kernel does it when a process dies: the descriptor goes, the file stays.
+    // As if the process had died: the kernel closes the descriptor, and the file stays.
     dead.forget();
     assert_eq!(files_of(dir.path()), 1);
     let mut next = Leases::new(dir.path());
@@ -146,7 +146,7 @@ fn a_whole_and_its_part_keep_each_other_out_and_two_parts_do_not() {
     );
     other.keep(|_| false);
     assert_eq!(get(&mut one, &disk, &of_disk, Hold::Shared), Some(Hold::Shared));
-    // A part that comes later is in the whole.
+    // A partition that is created later belongs to the whole disk.
     let later = part("sda", "sda3");
     assert_eq!(get(&mut other, &device("sda3"), &later, Hold::Exclusive), None);
     assert_eq!(
@@ -158,7 +158,7 @@ fn a_whole_and_its_part_keep_each_other_out_and_two_parts_do_not() {
         None,
         "the part is still exclusive"
     );
-    // Giving the whole up does not give up its part, and the other way round.
+    // Releasing the disk does not release its partition, nor the other way round.
     one.keep(|kept| *kept == first);
     assert_eq!(get(&mut other, &first, &of_first, Hold::Shared), None);
     assert_eq!(
@@ -184,7 +184,7 @@ fn a_device_on_several_media_is_had_with_all_of_them_or_not_at_all() {
         .take(&device("sdb"), &[whole("sdb")], Hold::Exclusive)
         .unwrap();
     assert_eq!(one.take(&device("md0"), &mirror, Hold::Shared).unwrap(), None);
-    // Nothing is left of the attempt.
+    // The failed attempt leaves nothing locked.
     assert_eq!(
         other
             .take(&device("sda"), &[whole("sda")], Hold::Exclusive)
@@ -200,7 +200,7 @@ fn a_device_on_several_media_is_had_with_all_of_them_or_not_at_all() {
         other.take(&device("sda"), &[whole("sda")], Hold::Shared).unwrap(),
         None
     );
-    // A device that comes to lie elsewhere is held there, and no more where it lay.
+    // A device that moves to another medium is held there, and no longer on the old one.
     assert_eq!(
         one.take(&device("md0"), &mirror[..2], Hold::Shared).unwrap(),
         Some(Hold::Exclusive)
@@ -221,7 +221,7 @@ fn a_device_on_several_media_is_had_with_all_of_them_or_not_at_all() {
     assert_eq!(files_of(dir.path()), 0);
 }
 
-/// Case security 8: the successor holds the same ranges.
+/// Case security 8: the next watcher holds the same ranges.
 #[test]
 fn a_whole_and_a_part_that_are_handed_over_are_never_free() {
     let dir = tempfile::tempdir().unwrap();
@@ -266,7 +266,7 @@ fn a_whole_and_a_part_that_are_handed_over_are_never_free() {
     is_kept_out(&mut other);
     second.keep(|_| true);
     is_kept_out(&mut other);
-    // What the successor does not ask for, and what was more than it asks for, is free.
+    // What the next watcher does not take, and what was held beyond what it takes, is free.
     assert_eq!(
         other
             .take(&device("sda2"), &[part("sda", "sda2")], Hold::Shared)
@@ -288,8 +288,8 @@ fn a_whole_and_a_part_that_are_handed_over_are_never_free() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever three containers take and let go: no byte is one's alone and another's, and in the
-    /// end nothing is left.
+    /// Three containers take and release devices in any order: no byte is ever held exclusively by
+    /// one and at all by another, and in the end no file is left.
     #[test]
     fn nobody_has_what_another_has_alone(steps in prop::collection::vec((0..3usize, 0..6usize, any::<bool>(), 0..4u8), 1..40)) {
         let dir = tempfile::tempdir().unwrap();
@@ -310,7 +310,7 @@ proptest! {
             } else {
                 let had = all[whose].take(&device(name), extents, hold).unwrap();
                 prop_assert_eq!(had, all[whose].held(&device(name)));
-                // It is kept out only by another.
+                // Only another container can keep it out.
                 let stands_in_the_way = |other: &Leases| other.held.values().any(|lease| {
                     (lease.hold == Hold::Exclusive || alone)
                         && lease.extents.iter().any(|one| extents.iter().any(|other| one.overlaps(other)))

@@ -22,8 +22,8 @@ use serde::{Deserialize, Serialize};
 
 pub use id_maps::IdMaps;
 
+use crate::host::file_system::{Mounts, attributes, identity};
 use crate::host::process::{Process, ProcessError};
-use crate::host::quiet::{Mounts, attributes, identity};
 use crate::model::oci::ProcessUser;
 use membership::{CgroupMount, Membership};
 

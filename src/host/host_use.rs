@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::SFlag;
 
-use crate::host::quiet::attributes;
+use crate::host::file_system::attributes;
 use crate::model::device::{DevKind, Device};
 use crate::model::policy::{HostUse, Use};
 

@@ -6,6 +6,7 @@ pub mod config;
 pub mod container;
 pub mod container_dev;
 pub mod engine_names;
+pub mod file_system;
 pub mod filter;
 pub mod host_check;
 pub mod host_use;
@@ -14,7 +15,7 @@ pub mod monitor;
 pub mod nodeless;
 pub mod process;
 pub mod programs;
-pub mod quiet;
+
 pub mod runtime_state;
 pub mod spawn;
 pub mod state;

@@ -17,8 +17,8 @@ use rustix::fs::{Mode, OFlags};
 use serde_json::Value;
 
 use crate::host::container::ContainerFacts;
+use crate::host::file_system;
 use crate::host::process::{Process, start_time};
-use crate::host::quiet;
 use crate::model::oci::ProcessUser;
 use crate::model::oci::{BundleConfig, ContainerId};
 use crate::model::policy::ContainerTraits;
@@ -148,7 +148,7 @@ pub fn of_process(pid: i32) -> Result<Running, NoContainer> {
     let root = |pid: &str| {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let root = rustix::fs::open(format!("/proc/{pid}/root"), flags, Mode::empty())?;
-        quiet::attributes(root).map(|root| quiet::identity(&root))
+        file_system::attributes(root).map(|root| file_system::identity(&root))
     };
     let gone = |_| NoContainer::Gone(pid);
     if root(&pid.to_string()).map_err(gone)? == root("self").map_err(gone)? {

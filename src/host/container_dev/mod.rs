@@ -24,7 +24,7 @@ use nix::unistd::{Gid, Uid, symlinkat};
 pub use error::{ContainerDevError, StagingError};
 
 use crate::host::container::{Container, IdMaps};
-use crate::host::quiet::{Answers, Mounts, attributes, file_system, identity};
+use crate::host::file_system::{Backing, Mounts, attributes, file_system_number, identity};
 use crate::model::cgroup::grants::Change;
 use crate::model::device::{DevKind, DevNum};
 use crate::model::plan::attachment::{Attachments, Found, NodeCreator};
@@ -124,9 +124,9 @@ impl ContainerDev {
         let root_path = Path::new("/");
         let reading_root = |source: io::Error| failed("reading the mount of", root_path, source);
         let root_mount = Mounts::id_of(&root).map_err(reading_root)?;
-        let root_file_system = file_system(&attributes(&root).map_err(reading_root)?);
+        let root_file_system = file_system_number(&attributes(&root).map_err(reading_root)?);
         if root_before.is_some_and(|before| before != root_file_system)
-            && mounts.answers(root_mount).map_err(reading_root)? == Answers::Perhaps
+            && mounts.backing(root_mount).map_err(reading_root)? == Backing::Unknown
         {
             return Err(ContainerDevError::InTheWay {
                 path: root_path.to_owned(),
@@ -144,8 +144,8 @@ impl ContainerDev {
             .map_err(|source| failed("opening the directory", dev_path, source))?;
         let reading = |source: io::Error| failed("reading the mount of", dev_path, source);
         let dev_mount = Mounts::id_of(&dev).map_err(reading)?;
-        let answers = mounts.answers(dev_mount).map_err(reading)?;
-        if dev_mount != root_mount && answers == Answers::Perhaps {
+        let backing = mounts.backing(dev_mount).map_err(reading)?;
+        if dev_mount != root_mount && backing == Backing::Unknown {
             // The engine mounts no such file system on /dev, but a container can, before its
             // watcher starts again.
             return Err(ContainerDevError::InTheWay {
@@ -156,9 +156,9 @@ impl ContainerDev {
         let host_dev = File::open("/dev")
             .and_then(attributes)
             .map_err(|source| failed("comparing the host's", dev_path, source))?;
-        let host_dev = file_system(&host_dev);
+        let host_dev = file_system_number(&host_dev);
         let own = attributes(&dev).map_err(|source| failed("comparing", dev_path, source))?;
-        let own = file_system(&own);
+        let own = file_system_number(&own);
         let id_maps = container.id_maps()?;
         let user = id_maps.as_ref().map(|maps| host_ids(maps, 0, 0)).transpose()?;
         let placement = match &id_maps {
@@ -177,7 +177,7 @@ impl ContainerDev {
             host_dev,
             mounts: Rc::new(mounts),
             placement,
-            dev_outlives: dev_mount == root_mount || answers == Answers::FromDisk,
+            dev_outlives: dev_mount == root_mount || backing == Backing::Disk,
             foreign,
             user: user.map(|(uid, gid)| (Uid::from_raw(uid), Gid::from_raw(gid))),
             staging: None,
@@ -210,10 +210,10 @@ impl ContainerDev {
             return Ok(None);
         };
         Ok(Some(Self {
-            root_file_system: file_system(&attributes(&root)?),
+            root_file_system: file_system_number(&attributes(&root)?),
             root,
             dev,
-            host_dev: file_system(&attributes(File::open("/dev")?)?),
+            host_dev: file_system_number(&attributes(File::open("/dev")?)?),
             mounts: Rc::new(Mounts::new(File::open("/proc/self")?.into())),
             placement: Placement::Own,
             dev_outlives: true,

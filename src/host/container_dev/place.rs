@@ -21,7 +21,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, setfsgid, setfsuid, unlinka
 use rustix::fs::Statx;
 
 use super::error::ContainerDevError;
-use crate::host::quiet::{Answers, Mounts, attributes, file_system};
+use crate::host::file_system::{Backing, Mounts, attributes, file_system_number};
 use crate::model::device::{DevKind, DevNum};
 
 /// The temporary name of files before they are renamed. One name per directory is enough: only one
@@ -211,7 +211,7 @@ impl Walker<'_> {
         let Ok(Opened::Mounted(mount)) = place.look() else {
             return false;
         };
-        attributes(&mount).is_ok_and(|found| file_system(&found) == self.host_dev)
+        attributes(&mount).is_ok_and(|found| file_system_number(&found) == self.host_dev)
     }
 }
 
@@ -262,10 +262,10 @@ impl Place {
         }
         let how = how_to_open(OFlag::empty());
         let covering = open_retrying(&self.parent, Path::new(&self.name), how)?;
-        let answers = Mounts::id_of(&covering).and_then(|id| self.mounts.answers(id));
-        Ok(match answers {
-            Ok(Answers::AtOnce) => Opened::Mounted(covering),
-            Ok(Answers::FromDisk | Answers::Perhaps) | Err(_) => Opened::Foreign,
+        let backing = Mounts::id_of(&covering).and_then(|id| self.mounts.backing(id));
+        Ok(match backing {
+            Ok(Backing::Memory) => Opened::Mounted(covering),
+            Ok(Backing::Disk | Backing::Unknown) | Err(_) => Opened::Foreign,
         })
     }
 

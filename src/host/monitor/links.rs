@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::{self, OFlag, OpenHow, ResolveFlag, openat2, readlink, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
-use crate::host::quiet::attributes;
+use crate::host::file_system::attributes;
 use crate::model::device::{DevKind, DevNum, LinkTargets};
 
 /// The longest chain of links, as the kernel's MAXSYMLINKS (linux/namei.h).

@@ -32,24 +32,24 @@ pub fn attributes(fd: impl AsFd) -> io::Result<Statx> {
 }
 
 /// The device number (major, minor) of the file system that a file is on.
-pub fn file_system(attributes: &Statx) -> (u32, u32) {
+pub fn file_system_number(attributes: &Statx) -> (u32, u32) {
     (attributes.stx_dev_major, attributes.stx_dev_minor)
 }
 
 /// Identifies a file: the device number of its file system, and its inode number.
 pub fn identity(attributes: &Statx) -> ((u32, u32), u64) {
-    (file_system(attributes), attributes.stx_ino)
+    (file_system_number(attributes), attributes.stx_ino)
 }
 
 /// Where a file system has its data, which tells whether it can block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answers {
+pub enum Backing {
     /// In the kernel's memory: never blocks.
-    AtOnce,
+    Memory,
     /// On a disk of the host: blocks no longer than that disk.
-    FromDisk,
+    Disk,
     /// Anything else, such as a server or another file system: may block for ever.
-    Perhaps,
+    Unknown,
 }
 
 /// The mounts that a process sees.
@@ -76,15 +76,15 @@ impl Mounts {
     ///
     /// The list is opened each time: a list shows the mounts below the root directory that the
     /// process had when it was opened, and pivot_root changes that root.
-    pub fn answers(&self, id: u64) -> io::Result<Answers> {
+    pub fn backing(&self, id: u64) -> io::Result<Backing> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let list = File::from(openat(&self.0, "mountinfo", flags, Mode::empty())?);
-        answers_in(BufReader::new(list.take(MAX_MOUNTS)), id)
+        backing_in(BufReader::new(list.take(MAX_MOUNTS)), id)
     }
 }
 
 /// Looks a mount up in a list of mounts (proc_pid_mountinfo(5)).
-fn answers_in(list: impl BufRead, id: u64) -> io::Result<Answers> {
+fn backing_in(list: impl BufRead, id: u64) -> io::Result<Backing> {
     for line in list.split(b'\n') {
         let line = line?;
         let line = String::from_utf8_lossy(&line);
@@ -97,12 +97,12 @@ fn answers_in(list: impl BufRead, id: u64) -> io::Result<Answers> {
             .and_then(|(_, tail)| tail.split(' ').next())
             .unwrap_or_default();
         return Ok(match kind {
-            kind if IN_MEMORY.contains(&kind) => Answers::AtOnce,
-            kind if ON_DISK.contains(&kind) => Answers::FromDisk,
-            _ => Answers::Perhaps,
+            kind if IN_MEMORY.contains(&kind) => Backing::Memory,
+            kind if ON_DISK.contains(&kind) => Backing::Disk,
+            _ => Backing::Unknown,
         });
     }
-    Ok(Answers::Perhaps)
+    Ok(Backing::Unknown)
 }
 
 #[cfg(test)]
@@ -112,18 +112,18 @@ mod tests {
     #[test]
     fn mounts_tell_how_their_file_systems_answer() {
         let mounts = Mounts::new(File::open("/proc/self").unwrap().into());
-        let answers = |path: &str| {
+        let backing = |path: &str| {
             let file = File::open(path).unwrap();
             let id = Mounts::id_of(&file).unwrap();
-            mounts.answers(id).unwrap()
+            mounts.backing(id).unwrap()
         };
-        assert_eq!(answers("/proc"), Answers::Perhaps);
+        assert_eq!(backing("/proc"), Backing::Unknown);
         if identity(&attributes(File::open("/dev").unwrap()).unwrap()).0
             != identity(&attributes(File::open("/").unwrap()).unwrap()).0
         {
-            assert_eq!(answers("/dev"), Answers::AtOnce);
+            assert_eq!(backing("/dev"), Backing::Memory);
         }
-        assert_eq!(mounts.answers(u64::MAX).unwrap(), Answers::Perhaps);
+        assert_eq!(mounts.backing(u64::MAX).unwrap(), Backing::Unknown);
     }
 
     /// Case security 1.
@@ -132,11 +132,11 @@ mod tests {
         let one = |id: u64, kind: &str| format!("{id} 1 0:5 / /{} rw - {kind} none rw\n", "x".repeat(4000));
         let mut list: String = (0..1000).map(|id| one(id, "fuse")).collect();
         list += &one(5000, "tmpfs");
-        let answers = |id, limit| answers_in(list.as_bytes().take(limit), id).unwrap();
-        assert_eq!(answers(5000, u64::MAX), Answers::AtOnce);
-        assert_eq!(answers(5000, MAX_MOUNTS), Answers::Perhaps);
+        let backing = |id, limit| backing_in(list.as_bytes().take(limit), id).unwrap();
+        assert_eq!(backing(5000, u64::MAX), Backing::Memory);
+        assert_eq!(backing(5000, MAX_MOUNTS), Backing::Unknown);
         // The last line is cut off, because reading stops at the limit.
-        assert_eq!(answers(0, 100), Answers::Perhaps);
+        assert_eq!(backing(0, 100), Backing::Unknown);
         assert!(list.len() as u64 > MAX_MOUNTS);
     }
 }

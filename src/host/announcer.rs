@@ -15,7 +15,7 @@ use nix::sys::socket::{
     recv, sendmsg, socket,
 };
 
-use crate::host::container::namespaces::{Namespace, OwnNamespace, Stranded};
+use crate::host::container::namespaces::{CannotReturn, Namespace, OwnNamespace};
 use crate::host::container::{Container, ContainerError};
 use crate::model::cgroup::grants::Change;
 use crate::model::device::Device;
@@ -40,7 +40,7 @@ pub enum AnnouncerError {
     Open { doing: &'static str, source: io::Error },
     /// The process could not return to its own network namespace.
     #[error("coming back to the host's network namespace: {source}; end this process")]
-    Stranded { source: io::Error },
+    CannotReturn { source: io::Error },
     /// The kernel did not accept a message.
     #[error("announcing {action} of {syspath} in the container: {source}")]
     Send {
@@ -53,7 +53,7 @@ pub enum AnnouncerError {
 impl AnnouncerError {
     /// Whether the process is stuck in another network namespace and must end at once.
     pub fn is_fatal(&self) -> bool {
-        matches!(self, Self::Stranded { .. })
+        matches!(self, Self::CannotReturn { .. })
     }
 }
 
@@ -206,8 +206,8 @@ fn socket_in(namespace: &OwnedFd) -> Result<OwnedFd, AnnouncerError> {
         )
         .map_err(failed("making the socket"))
     };
-    own.leave(open_socket)
-        .map_err(|Stranded(source)| AnnouncerError::Stranded { source })?
+    own.run_and_return(open_socket)
+        .map_err(|CannotReturn(source)| AnnouncerError::CannotReturn { source })?
 }
 
 #[cfg(test)]

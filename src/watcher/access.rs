@@ -171,9 +171,9 @@ impl ContainerAccess {
         self.filter.memory()
     }
 
-    /// Claims the cgroups again: the state directory was removed.
-    pub fn renew_claims(&mut self) {
-        self.filter.renew_claims();
+    /// Makes the container the owner of its cgroups again: the state directory was removed.
+    pub fn forget_owned(&mut self) {
+        self.filter.forget_owned();
     }
 
     /// Revokes everything when the container has ended: its cgroup may outlive it. Returns whether

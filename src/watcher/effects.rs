@@ -138,7 +138,7 @@ impl ContainerEffects {
     /// The record has another lock from now on.
     pub fn set_lock(&mut self, lock: RecordLock) {
         self.lock = lock;
-        self.access.renew_claims();
+        self.access.forget_owned();
     }
 
     /// Removes what outlives the container, which has ended.

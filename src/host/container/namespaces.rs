@@ -29,7 +29,7 @@ pub struct OwnNamespace {
 /// The thread could not return to its own namespace. Every path or address now means something
 /// else, so the process must end without doing anything more.
 #[derive(Debug)]
-pub struct Stranded(pub io::Error);
+pub struct CannotReturn(pub io::Error);
 
 impl Namespace {
     /// The calling thread's namespace of this kind.
@@ -45,7 +45,7 @@ impl Namespace {
     }
 
     /// Moves the calling thread into a namespace of this kind. Call it only within
-    /// [`OwnNamespace::leave`].
+    /// [`OwnNamespace::run_and_return`].
     ///
     /// # Errors
     /// Those of setns(2).
@@ -61,7 +61,7 @@ impl Namespace {
 }
 
 impl OwnNamespace {
-    /// Opens what [`Self::leave`] needs to return.
+    /// Opens what [`Self::run_and_return`] needs to return.
     ///
     /// # Errors
     /// Those of open(2).
@@ -82,15 +82,15 @@ impl OwnNamespace {
     ///
     /// # Errors
     /// When the thread could not return.
-    pub fn leave<T>(&self, work: impl FnOnce() -> T) -> Result<T, Stranded> {
+    pub fn run_and_return<T>(&self, work: impl FnOnce() -> T) -> Result<T, CannotReturn> {
         let result = work();
-        match self.come_back() {
+        match self.return_to_own() {
             Ok(()) => Ok(result),
-            Err(errno) => Err(Stranded(errno.into())),
+            Err(errno) => Err(CannotReturn(errno.into())),
         }
     }
 
-    fn come_back(&self) -> nix::Result<()> {
+    fn return_to_own(&self) -> nix::Result<()> {
         self.kind.enter(&self.namespace)?;
         if let Some((root, working_directory)) = &self.directories {
             fchdir(root)?;

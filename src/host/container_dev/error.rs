@@ -65,7 +65,7 @@ impl ContainerDevError {
         matches!(
             self,
             Self::Staging {
-                source: StagingError::Stranded { .. },
+                source: StagingError::CannotReturn { .. },
                 ..
             }
         )
@@ -83,5 +83,5 @@ pub enum StagingError {
     #[error(
         "coming back to the host's mount namespace: {source}; every path now leads elsewhere, so end this process"
     )]
-    Stranded { source: io::Error },
+    CannotReturn { source: io::Error },
 }

@@ -23,7 +23,7 @@ use rustix::mount::{
 
 use super::error::StagingError;
 use super::place::{Place, finish_node};
-use crate::host::container::namespaces::{Namespace, OwnNamespace, Stranded};
+use crate::host::container::namespaces::{CannotReturn, Namespace, OwnNamespace};
 use crate::model::device::{DevKind, DevNum};
 
 /// A private mount namespace with a tmpfs in it. Both are freed with the last descriptor and the
@@ -47,7 +47,9 @@ impl Staging {
         let own = OwnNamespace::open(Namespace::Mount).map_err(step("noting the host's mount namespace"))?;
         let tmpfs = new_tmpfs()?;
         unshare(CloneFlags::CLONE_NEWNS).map_err(step("making a private mount namespace"))?;
-        let namespace = own.leave(|| furnish(&tmpfs)).map_err(stranded)??;
+        let namespace = own
+            .run_and_return(|| set_up_namespace(&tmpfs))
+            .map_err(cannot_return)??;
         Ok(Self {
             own,
             namespace,
@@ -111,7 +113,7 @@ impl Staging {
             let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
             move_mount(&tree, "", &target, "", flags).map_err(step("mounting the node"))
         };
-        self.own.leave(mount_node).map_err(stranded)?
+        self.own.run_and_return(mount_node).map_err(cannot_return)?
     }
 
     /// Removes a node that is no longer mounted from the tmpfs. A node that cannot be removed is
@@ -140,7 +142,7 @@ fn new_tmpfs() -> Result<OwnedFd, StagingError> {
 }
 
 /// Makes the tmpfs the only mount of the thread's mount namespace, and returns that namespace.
-fn furnish(tmpfs: &OwnedFd) -> Result<OwnedFd, StagingError> {
+fn set_up_namespace(tmpfs: &OwnedFd) -> Result<OwnedFd, StagingError> {
     let doing = "preparing our mount namespace";
     let namespace = Namespace::Mount.open_own().map_err(step(doing))?;
     let none: Option<&Path> = None;
@@ -173,6 +175,6 @@ fn step<E: Into<io::Error>>(doing: &'static str) -> impl FnOnce(E) -> StagingErr
     }
 }
 
-fn stranded(Stranded(source): Stranded) -> StagingError {
-    StagingError::Stranded { source }
+fn cannot_return(CannotReturn(source): CannotReturn) -> StagingError {
+    StagingError::CannotReturn { source }
 }

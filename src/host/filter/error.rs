@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::host::state::cgroup_owners::{Claim, ClaimError};
+use crate::host::state::cgroup_owners::{CgroupOwner, OwnerError};
 use crate::model::cgroup::device_rules::{DeviceRule, Verdict};
 use crate::model::cgroup::filter_program::SpliceError;
 use crate::model::device::DevNum;
@@ -24,10 +24,10 @@ pub enum FilterError {
         owner.container,
         owner.pid
     )]
-    Owned { cgroup: PathBuf, owner: Claim },
+    Owned { cgroup: PathBuf, owner: CgroupOwner },
     /// The owner of a cgroup cannot be recorded.
     #[error(transparent)]
-    Claim(#[from] ClaimError),
+    OwnerFile(#[from] OwnerError),
     /// The cgroup does not exist any more: the container has ended or was moved.
     #[error("cgroup {cgroup}: is gone; the container has ended or was moved to another cgroup")]
     Gone { cgroup: PathBuf },

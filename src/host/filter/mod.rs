@@ -44,7 +44,7 @@ pub struct CgroupFilter {
     cgroups: Cgroups,
     owner: Option<Owner>,
     /// The cgroups that the owner is known to own.
-    claimed: Cgroups,
+    owned: Cgroups,
 }
 
 /// Opens the filter of the cgroups at these paths. Changes nothing.
@@ -69,7 +69,7 @@ pub fn open(paths: &CgroupPaths, memory: FilterMemory) -> Result<CgroupFilter, F
         v2,
         cgroups,
         owner: None,
-        claimed: Cgroups::default(),
+        owned: Cgroups::default(),
     })
 }
 
@@ -83,7 +83,7 @@ pub fn revoke(memory: &FilterMemory, owner: &Owner) -> Result<(), FilterError> {
             owner.release(version, cgroup);
             continue;
         }
-        let revoked = owner.last_work(version, cgroup, || {
+        let revoked = owner.release_after(version, cgroup, || {
             match version {
                 Version::V1 => v1::Devices::open(cgroup.clone(), memory.clone())?.ensure(&GrantSet::new()),
                 Version::V2 => {
@@ -113,7 +113,7 @@ impl CgroupFilter {
     /// containers may be in it.
     pub fn owned_by(mut self, owner: Owner) -> Result<Self, FilterError> {
         self.owner = Some(owner);
-        match self.claim() {
+        match self.acquire() {
             Ok(()) => Ok(self),
             Err(error) => {
                 self.release();
@@ -129,7 +129,7 @@ impl CgroupFilter {
             v2: v2::Programs::none(),
             cgroups,
             owner: None,
-            claimed: Cgroups::default(),
+            owned: Cgroups::default(),
         }
     }
 
@@ -166,11 +166,11 @@ impl CgroupFilter {
     }
 
     /// Forgets which cgroups are owned, because the state directory was removed.
-    pub fn renew_claims(&mut self) {
-        self.claimed = Cgroups::default();
+    pub fn forget_owned(&mut self) {
+        self.owned = Cgroups::default();
     }
 
-    fn claim(&mut self) -> Result<(), FilterError> {
+    fn acquire(&mut self) -> Result<(), FilterError> {
         let Some(owner) = &self.owner else {
             return Ok(());
         };
@@ -180,36 +180,36 @@ impl CgroupFilter {
                 (Version::V1, None) => Ok(false),
                 (Version::V2, _) => self.v2.restricts(&cgroup.path),
             };
-            if self.claimed.has(version, cgroup) || !restricts()? {
+            if self.owned.has(version, cgroup) || !restricts()? {
                 continue;
             }
-            if let Some(other) = owner.claim(version, cgroup)? {
+            if let Some(other) = owner.acquire(version, cgroup)? {
                 return Err(FilterError::Owned {
                     cgroup: cgroup.path.clone(),
                     owner: other,
                 });
             }
-            self.claimed.add(version, cgroup.clone());
+            self.owned.add(version, cgroup.clone());
         }
         Ok(())
     }
 
     fn release(&mut self) {
         if let Some(owner) = &self.owner {
-            for (version, cgroup) in self.claimed.all() {
+            for (version, cgroup) in self.owned.all() {
                 owner.release(version, cgroup);
             }
         }
-        self.claimed = Cgroups::default();
+        self.owned = Cgroups::default();
     }
 }
 
 impl DeviceFilter for CgroupFilter {
     fn ensure(&mut self, grants: &GrantSet) -> Result<Change, FilterError> {
-        if let Err(error) = self.claim() {
+        if let Err(error) = self.acquire() {
             // Revoking never waits for an owner.
-            let _ = self.v2.take_back_all_but(grants);
-            let _ = self.v1.as_mut().map(|v1| v1.take_back_all_but(grants));
+            let _ = self.v2.revoke_all_except(grants);
+            let _ = self.v1.as_mut().map(|v1| v1.revoke_all_except(grants));
             return Err(error);
         }
         let v2 = self.v2.ensure(grants);

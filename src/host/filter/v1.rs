@@ -111,7 +111,7 @@ impl Devices {
     }
 
     /// Revokes grants that are not wanted, and grants nothing.
-    pub fn take_back_all_but(&mut self, wanted: &GrantSet) -> Result<Change, FilterError> {
+    pub fn revoke_all_except(&mut self, wanted: &GrantSet) -> Result<Change, FilterError> {
         let kept = common(&self.held, wanted);
         self.ensure(&kept)
     }

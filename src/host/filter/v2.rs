@@ -64,7 +64,7 @@ impl Programs {
     }
 
     /// Revokes grants that are not wanted, and grants nothing.
-    pub fn take_back_all_but(&mut self, wanted: &GrantSet) -> Result<Change, FilterError> {
+    pub fn revoke_all_except(&mut self, wanted: &GrantSet) -> Result<Change, FilterError> {
         let (Some(leaf), Some(grants)) = (self.cgroups.first(), &mut self.grants) else {
             return Ok(Change::None);
         };

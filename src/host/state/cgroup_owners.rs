@@ -28,7 +28,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A container that owns a cgroup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claim {
+pub struct CgroupOwner {
     pub container: String,
     /// The host's pid of the container's init.
     pub pid: i32,
@@ -39,7 +39,7 @@ pub struct Claim {
 /// The owner of a cgroup cannot be recorded.
 #[derive(Debug, thiserror::Error)]
 #[error("{doing} {}: {source} (the state directory must be writable for root)", path.display())]
-pub struct ClaimError {
+pub struct OwnerError {
     /// What was being done, as a gerund.
     doing: &'static str,
     /// The owner file.
@@ -51,7 +51,7 @@ pub struct ClaimError {
 #[derive(Debug, Clone)]
 pub struct Owner {
     state_dir: PathBuf,
-    claim: Claim,
+    container: CgroupOwner,
 }
 
 impl Owner {
@@ -59,7 +59,7 @@ impl Owner {
     pub fn new(state_dir: &Path, container: &ContainerFacts) -> Self {
         Self {
             state_dir: state_dir.to_owned(),
-            claim: Claim {
+            container: CgroupOwner {
                 container: container.id.clone(),
                 pid: container.pid,
                 start_time: container.start_time,
@@ -71,7 +71,7 @@ impl Owner {
     pub fn of_record(state_dir: &Path, id: &str, init: &RecordedInit) -> Self {
         Self {
             state_dir: state_dir.to_owned(),
-            claim: Claim {
+            container: CgroupOwner {
                 container: id.to_owned(),
                 pid: init.pid,
                 start_time: init.start_time,
@@ -81,9 +81,9 @@ impl Owner {
 
     /// A container that is recorded as the owner of the cgroup and has ended: its grants may still
     /// be in force.
-    pub fn predecessor(&self, version: Version, cgroup: &Cgroup) -> Option<Claim> {
+    pub fn predecessor(&self, version: Version, cgroup: &Cgroup) -> Option<CgroupOwner> {
         let file = File::open(file_of(&self.state_dir, version, cgroup)).ok()?;
-        read(&file).filter(|owner| *owner != self.claim && !is_valid(&self.state_dir, owner))
+        read(&file).filter(|owner| *owner != self.container && !is_valid(&self.state_dir, owner))
     }
 
     /// The state directory with the records.
@@ -96,19 +96,19 @@ impl Owner {
     ///
     /// # Errors
     /// When the owner file cannot be created, locked or written.
-    pub fn claim(&self, version: Version, cgroup: &Cgroup) -> Result<Option<Claim>, ClaimError> {
+    pub fn acquire(&self, version: Version, cgroup: &Cgroup) -> Result<Option<CgroupOwner>, OwnerError> {
         let path = file_of(&self.state_dir, version, cgroup);
         let failed = |doing| {
             let path = path.clone();
-            move |source| ClaimError { doing, path, source }
+            move |source| OwnerError { doing, path, source }
         };
         let file = flock::open_locked(&path, Instant::now() + LOCK_TIMEOUT).map_err(failed("locking"))?;
         match read(&file) {
-            Some(owner) if owner == self.claim => return Ok(None),
+            Some(owner) if owner == self.container => return Ok(None),
             Some(owner) if is_valid(&self.state_dir, &owner) => return Ok(Some(owner)),
             _ => {}
         }
-        let text = serde_json::to_vec(&self.claim).unwrap_or_default();
+        let text = serde_json::to_vec(&self.container).unwrap_or_default();
         file.set_len(0)
             .and_then(|()| file.write_all_at(&text, 0))
             .map_err(failed("writing"))?;
@@ -121,20 +121,20 @@ impl Owner {
     ///
     /// # Errors
     /// When the owner file cannot be created or locked.
-    pub fn last_work<T>(
+    pub fn release_after<T>(
         &self,
         version: Version,
         cgroup: &Cgroup,
         work: impl FnOnce() -> T,
-    ) -> Result<Option<T>, ClaimError> {
+    ) -> Result<Option<T>, OwnerError> {
         let path = file_of(&self.state_dir, version, cgroup);
-        let file = flock::open_locked(&path, Instant::now() + LOCK_TIMEOUT).map_err(|source| ClaimError {
+        let file = flock::open_locked(&path, Instant::now() + LOCK_TIMEOUT).map_err(|source| OwnerError {
             doing: "locking",
             path: path.clone(),
             source,
         })?;
         match read(&file) {
-            Some(owner) if owner != self.claim && is_valid(&self.state_dir, &owner) => return Ok(None),
+            Some(owner) if owner != self.container && is_valid(&self.state_dir, &owner) => return Ok(None),
             _ => {}
         }
         let result = work();
@@ -146,7 +146,7 @@ impl Owner {
     /// Removes the owner file if the container owns the cgroup.
     pub fn release(&self, version: Version, cgroup: &Cgroup) {
         let path = file_of(&self.state_dir, version, cgroup);
-        remove_if(&path, |owner| owner.as_ref() == Some(&self.claim));
+        remove_if(&path, |owner| owner.as_ref() == Some(&self.container));
     }
 }
 
@@ -172,7 +172,7 @@ fn file_of(state_dir: &Path, version: Version, cgroup: &Cgroup) -> PathBuf {
 }
 
 /// Whether the owner is a running container with a record in this state directory.
-fn is_valid(state_dir: &Path, owner: &Claim) -> bool {
+fn is_valid(state_dir: &Path, owner: &CgroupOwner) -> bool {
     let Ok(id) = owner.container.parse() else {
         return false;
     };
@@ -182,14 +182,14 @@ fn is_valid(state_dir: &Path, owner: &Claim) -> bool {
 }
 
 /// The owner in the file; `None` if the file is new, or if its writer was killed.
-fn read(mut file: &File) -> Option<Claim> {
+fn read(mut file: &File) -> Option<CgroupOwner> {
     let mut text = Vec::new();
     file.read_to_end(&mut text).ok()?;
     serde_json::from_slice(&text).ok()
 }
 
 /// Removes an owner file, unless another process has it locked to change it.
-fn remove_if(path: &Path, is_unwanted: impl Fn(Option<Claim>) -> bool) {
+fn remove_if(path: &Path, is_unwanted: impl Fn(Option<CgroupOwner>) -> bool) {
     let Ok(file) = File::open(path) else { return };
     let is_locked = matches!(flock::try_lock(&file, Lock::Exclusive), Ok(true));
     if is_locked && flock::is_same_file(&file, path) && is_unwanted(read(&file)) {
@@ -247,7 +247,7 @@ mod tests {
             self.processes[index].wait().unwrap();
         }
 
-        fn claims(&self) -> usize {
+        fn owner_files(&self) -> usize {
             fs::read_dir(dir_of(self.state.path())).map_or(0, Iterator::count)
         }
     }
@@ -273,16 +273,19 @@ mod tests {
     fn a_cgroup_has_one_owner_and_the_same_inode_in_another_hierarchy_another() {
         let mut scene = Scene::new();
         let [first, second] = ["first", "second"].map(|id| scene.container(id));
-        assert_eq!(first.claim(Version::V2, &cgroup(7)).unwrap(), None);
-        assert_eq!(first.claim(Version::V2, &cgroup(7)).unwrap(), None, "again");
-        let owner = second.claim(Version::V2, &cgroup(7)).unwrap().unwrap();
-        assert_eq!((owner.container.as_str(), owner.pid), ("first", first.claim.pid));
-        assert_eq!(second.claim(Version::V1, &cgroup(7)).unwrap(), None);
-        assert_eq!(second.claim(Version::V2, &cgroup(8)).unwrap(), None);
+        assert_eq!(first.acquire(Version::V2, &cgroup(7)).unwrap(), None);
+        assert_eq!(first.acquire(Version::V2, &cgroup(7)).unwrap(), None, "again");
+        let owner = second.acquire(Version::V2, &cgroup(7)).unwrap().unwrap();
+        assert_eq!(
+            (owner.container.as_str(), owner.pid),
+            ("first", first.container.pid)
+        );
+        assert_eq!(second.acquire(Version::V1, &cgroup(7)).unwrap(), None);
+        assert_eq!(second.acquire(Version::V2, &cgroup(8)).unwrap(), None);
         second.release(Version::V2, &cgroup(7));
-        assert!(second.claim(Version::V2, &cgroup(7)).unwrap().is_some());
+        assert!(second.acquire(Version::V2, &cgroup(7)).unwrap().is_some());
         first.release(Version::V2, &cgroup(7));
-        assert_eq!(second.claim(Version::V2, &cgroup(7)).unwrap(), None);
+        assert_eq!(second.acquire(Version::V2, &cgroup(7)).unwrap(), None);
     }
 
     /// Case security 7.
@@ -291,16 +294,20 @@ mod tests {
         let mut scene = Scene::new();
         let [ended, removed, running] = ["ended", "removed", "running"].map(|id| scene.container(id));
         for (inode, owner) in [(1, &ended), (2, &removed), (3, &running)] {
-            assert_eq!(owner.claim(Version::V2, &cgroup(inode)).unwrap(), None);
+            assert_eq!(owner.acquire(Version::V2, &cgroup(inode)).unwrap(), None);
         }
         fs::write(dir_of(scene.state.path()).join("v2-4"), "{\"conta").unwrap();
         scene.end(0);
         fs::remove_dir_all(scene.state.path().join("containers/removed")).unwrap();
         let next = scene.container("next");
         for inode in [1, 2, 4] {
-            assert_eq!(next.claim(Version::V2, &cgroup(inode)).unwrap(), None, "{inode}");
+            assert_eq!(
+                next.acquire(Version::V2, &cgroup(inode)).unwrap(),
+                None,
+                "{inode}"
+            );
         }
-        assert!(next.claim(Version::V2, &cgroup(3)).unwrap().is_some());
+        assert!(next.acquire(Version::V2, &cgroup(3)).unwrap().is_some());
         scene.end(3);
         // Child processes of other tests have copies of the descriptors, and with them of the
         // locks, until they call exec.
@@ -308,32 +315,32 @@ mod tests {
             (0..1000).any(|_| {
                 sweep(scene.state.path());
                 std::thread::sleep(Duration::from_millis(1));
-                scene.claims() == count
+                scene.owner_files() == count
             })
         };
         assert!(swept_down_to(&scene, 1), "what ended containers owned is removed");
         sweep(scene.state.path());
-        assert_eq!(scene.claims(), 1, "what a running container owns stays");
+        assert_eq!(scene.owner_files(), 1, "what a running container owns stays");
         scene.end(2);
         assert!(swept_down_to(&scene, 0));
     }
 
     /// Case security 7.
     #[test]
-    fn of_many_that_claim_a_cgroup_at_once_one_gets_it() {
+    fn only_one_of_many_simultaneous_callers_becomes_the_owner() {
         let mut scene = Scene::new();
         let owners: Vec<Owner> = (0..8)
             .map(|index| scene.container(&format!("c{index}")))
             .collect();
         for inode in 0..20 {
             let owned = std::thread::scope(|scope| {
-                let claims: Vec<_> = owners
+                let attempts: Vec<_> = owners
                     .iter()
-                    .map(|owner| scope.spawn(move || owner.claim(Version::V1, &cgroup(inode)).unwrap()))
+                    .map(|owner| scope.spawn(move || owner.acquire(Version::V1, &cgroup(inode)).unwrap()))
                     .collect();
-                claims
+                attempts
                     .into_iter()
-                    .map(|claim| claim.join().unwrap())
+                    .map(|attempt| attempt.join().unwrap())
                     .filter(Option::is_none)
                     .count()
             });

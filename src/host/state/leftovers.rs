@@ -62,7 +62,7 @@ pub fn clear_cgroups(owner: &Owner, cgroups: &Cgroups) {
     let registry = Registry::new(owner.state_dir());
     for (version, cgroup) in cgroups.all() {
         let predecessor = owner.predecessor(version, cgroup);
-        let Some(id) = predecessor.and_then(|claim| claim.container.parse().ok()) else {
+        let Some(id) = predecessor.and_then(|owner| owner.container.parse().ok()) else {
             continue;
         };
         let Ok(Some(lock)) = registry.try_lock(&id) else {

@@ -18,7 +18,7 @@ pub(super) fn status(registry: &Registry, id: &ContainerId, timeout: Duration) -
         let left = deadline
             .saturating_duration_since(Instant::now())
             .max(RETRY_INTERVAL);
-        match control::ask(&registry.container_dir(id), &ControlRequest::Status, left) {
+        match control::send_request(&registry.container_dir(id), &ControlRequest::Status, left) {
             Ok(ControlResponse::Status(status)) => return Some(*status),
             // The watcher has just been started, or a new one is taking over.
             Err(error) if error.is_ended() && left > RETRY_INTERVAL && registry.is_watched(id) => {
@@ -34,7 +34,7 @@ pub(super) fn status(registry: &Registry, id: &ContainerId, timeout: Duration) -
 /// # Errors
 /// Why the watcher keeps its previous policy.
 pub(super) fn reload(registry: &Registry, id: &ContainerId, timeout: Duration) -> Result<(), String> {
-    match control::ask(&registry.container_dir(id), &ControlRequest::Reload, timeout) {
+    match control::send_request(&registry.container_dir(id), &ControlRequest::Reload, timeout) {
         Ok(ControlResponse::Done) => Ok(()),
         Ok(ControlResponse::Failed(reason)) => Err(reason),
         Ok(_) => Err(

@@ -90,7 +90,7 @@ pub fn enroll(
             return start(registry, id, lock, config, left.min(config.prestart_timeout));
         }
         check_id(registry.recorded_init(id).as_ref(), &record.container)?;
-        match control::ask(&registry.container_dir(id), &add, left.max(RETRY_INTERVAL)) {
+        match control::send_request(&registry.container_dir(id), &add, left.max(RETRY_INTERVAL)) {
             Ok(ControlResponse::Gone) if left > RETRY_INTERVAL => {}
             // It is just starting or ending, or hands over to the next one.
             Err(error) if error.is_ended() && left > RETRY_INTERVAL => {}

@@ -138,7 +138,7 @@ impl EventLoop {
     /// Reads from a client; returns it with its request once that is complete.
     fn read_client(&mut self, index: usize) -> Option<(ControlClient, ControlRequest)> {
         let slot = self.clients.get_mut(index)?;
-        match slot.as_mut()?.hear() {
+        match slot.as_mut()?.receive() {
             Received::Incomplete => None,
             Received::Closed => {
                 *slot = None;

@@ -47,7 +47,7 @@ pub(super) fn take_over(registry: &Registry, id: &ContainerId) -> Result<(Record
             return Ok((lock?, Leases::new(registry.root())));
         }
         let dir = registry.container_dir(id);
-        match control::ask_to_leave(&dir, left) {
+        match control::request_handover(&dir, left) {
             Ok(Some(mut files)) if !files.is_empty() => {
                 let lock = registry.inherit_lock(id, files.remove(0))?;
                 return Ok((lock, Leases::inherit(registry.root(), files)));

@@ -35,7 +35,7 @@ impl Watcher {
                 Err(error) => ControlResponse::Failed(error.to_string()),
             },
         };
-        client.answer(&response);
+        client.respond(&response);
     }
 
     /// Adds requests, writes the new ones into the record, and returns the ids of all of `entries`.

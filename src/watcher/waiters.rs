@@ -100,7 +100,7 @@ impl Waiter {
 
     pub fn reply(self, response: &ControlResponse) {
         match self.recipient {
-            Recipient::Client(mut client) => client.answer(response),
+            Recipient::Client(mut client) => client.respond(response),
             Recipient::Starter(mut pipe) => {
                 let Ok(mut text) = serde_json::to_vec(response) else {
                     return;

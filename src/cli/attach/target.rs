@@ -149,7 +149,7 @@ impl Target {
         question: &ControlRequest,
         patience: Duration,
     ) -> Result<ControlResponse> {
-        match control::ask(&registry.container_dir(&self.id), question, patience) {
+        match control::send_request(&registry.container_dir(&self.id), question, patience) {
             Err(ControlError::Connect { .. }) if !registry.is_watched(&self.id) => {
                 Err(EnrollError::Unwatched(self.id.clone()).into())
             }

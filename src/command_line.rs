@@ -116,7 +116,7 @@ fn print(text: &str) -> ExitCode {
 
 /// Prints what is wrong with the command line.
 pub(crate) fn usage_error(program: &Program, message: &str) -> ExitCode {
-    log::tell(&format!("{}: {message} (--help shows the usage)", program.name));
+    log::print_to_stderr(&format!("{}: {message} (--help shows the usage)", program.name));
     ExitCode::from(exit::USAGE)
 }
 

@@ -503,7 +503,7 @@ fn v2_an_engine_that_rewrites_meanwhile_is_outlasted() {
         let rewriting = scope.spawn(|| (0..300).for_each(|_| engine.rewrite(&Engine::defaults())));
         while !rewriting.is_finished() {
             match filter.ensure(&wanted) {
-                Ok(_) | Err(FilterError::Restless { .. }) => {}
+                Ok(_) | Err(FilterError::KeepsChanging { .. }) => {}
                 Err(error) => panic!("{error}"),
             }
         }

@@ -65,7 +65,7 @@ pub(super) fn run(registry: &Registry, options: &Options, as_json: bool) -> Resu
         }
         Ok(())
     };
-    if log::journal_is_there() {
+    if log::has_journal() {
         journal::read(options.since, options.follow, &mut show)?;
     } else {
         let with_past = !options.follow || options.since.is_some();
@@ -94,7 +94,7 @@ impl ContainerFilter {
     fn new(text: &str, registry: &Registry) -> Self {
         let enrolled = Enrolled::search(registry, text).ok().flatten();
         let refused = refused_starts::read(registry.root());
-        let refused = refused.into_iter().filter(|refused| refused.is_called(text));
+        let refused = refused.into_iter().filter(|refused| refused.matches(text));
         let mut ids: Vec<String> = enrolled
             .map(|enrolled| enrolled.id.to_string())
             .into_iter()

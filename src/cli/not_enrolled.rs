@@ -4,7 +4,7 @@
 //! Reads files of runtimes and engines only, no socket.
 
 use crate::host::engine_names;
-use crate::host::runtime_state::{self, Running};
+use crate::host::runtime_state::{self, RunningContainer};
 use crate::host::state::refused_starts::{self, RefusedStart};
 use crate::host::state::registry::Registry;
 use crate::model::oci::engine::{self, Engine};
@@ -26,7 +26,7 @@ pub(super) struct NotEnrolled {
 }
 
 impl NotEnrolled {
-    fn of(running: Running) -> Self {
+    fn of(running: RunningContainer) -> Self {
         let annotations = &running.traits.annotations;
         let engine = engine::engine(&running.facts.bundle, annotations);
         let requests = annotations.get(annotations::DEVICES).cloned();
@@ -95,7 +95,7 @@ impl NotEnrolled {
 /// Those that run, with or without our annotation, and that no hook and no `attach` has enrolled.
 fn running(registry: &Registry) -> Vec<NotEnrolled> {
     let ids = registry.ids().unwrap_or_default();
-    let is_enrolled = |running: &Running| ids.iter().any(|id| id.as_str() == running.facts.id);
+    let is_enrolled = |running: &RunningContainer| ids.iter().any(|id| id.as_str() == running.facts.id);
     runtime_state::running(&runtime_state::roots(&[]))
         .into_iter()
         .filter(|running| !is_enrolled(running))
@@ -113,7 +113,7 @@ pub(super) fn all(registry: &Registry) -> Vec<NotEnrolled> {
 /// What is known of a container that is not enrolled.
 pub(super) fn explanation(registry: &Registry, word: &str) -> Option<String> {
     let refused = refused_starts::read(registry.root());
-    if let Some(refused) = refused.iter().rfind(|refused| refused.is_called(word)) {
+    if let Some(refused) = refused.iter().rfind(|refused| refused.matches(word)) {
         return Some(sentence(refused));
     }
     let running = running(registry);
@@ -125,7 +125,7 @@ pub(super) fn explanation(registry: &Registry, word: &str) -> Option<String> {
 pub(super) fn sentence(refused: &RefusedStart) -> String {
     format!(
         "container {} was not started, {} ago: {}",
-        refused.called(),
+        refused.display_name(),
         ago(since(refused.time)),
         refused.reason
     )

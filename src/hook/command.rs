@@ -12,7 +12,7 @@ use crate::command_line::{self, CommonOptions, OwnArgument, Program};
 use crate::exit;
 use crate::host::config::Config;
 use crate::host::log::{self, PRESTART};
-use crate::host::process::{rootless, shake_off_limits};
+use crate::host::process::{raise_limits, rootless};
 use crate::host::state::refused_starts::{self, RefusedStart};
 use crate::host::state::registry::Registry;
 use crate::model::oci::HookState;
@@ -61,7 +61,7 @@ Exit code: always 0 when it runs as a hook; errors are in the log.
 
 /// `oci-hotplug-prestart`.
 pub fn prestart() -> ExitCode {
-    shake_off_limits();
+    raise_limits();
     let (options, requests) = match read_prestart_arguments() {
         Ok(read) => read,
         Err(code) => return code,
@@ -69,7 +69,7 @@ pub fn prestart() -> ExitCode {
     let state = match read_state(io::stdin().lock()) {
         Ok(state) => state,
         Err(error) => {
-            log::tell(&format!("{PRESTART}: {error}"));
+            log::print_to_stderr(&format!("{PRESTART}: {error}"));
             return ExitCode::from(exit::FAILED);
         }
     };
@@ -102,7 +102,7 @@ fn refuse(state: &HookState, config: &Config, error: &PrestartError) -> ExitCode
         exit::FAILED
     };
     let reason = match rootless().filter(|_| code == exit::FAILED) {
-        Some(rootless) => rootless.explains(error),
+        Some(rootless) => rootless.explain(error),
         None => error.to_string(),
     };
     report_refusal(state, config, reason);
@@ -116,7 +116,7 @@ fn report_refusal(state: &HookState, config: &Config, reason: String) {
     log::start(PRESTART, config.log_level.filter(), &config.state_dir, false);
     let id = state.id.as_str();
     let name = start::engine_name(state);
-    log::tell(&format!("{PRESTART}: container {id}: {reason}"));
+    log::print_to_stderr(&format!("{PRESTART}: container {id}: {reason}"));
     let called = name.as_ref().map_or_else(String::new, |name| format!(" {name}"));
     tracing::error!(
         container = id,
@@ -141,7 +141,7 @@ fn report_refusal(state: &HookState, config: &Config, reason: String) {
 /// `oci-hotplug-poststop`. Its exit code is always 0 when it runs as a hook, so that engines can
 /// remove the container.
 pub fn poststop() -> ExitCode {
-    shake_off_limits();
+    raise_limits();
     let refuse = |argument: OwnArgument, _: &mut Parser| Err(argument.unexpected());
     let options = match command_line::read(&POSTSTOP_PROGRAM, refuse) {
         Ok(options) => options,
@@ -150,7 +150,7 @@ pub fn poststop() -> ExitCode {
     let state = match read_state(io::stdin().lock()) {
         Ok(state) => state,
         Err(error) => {
-            log::tell(&format!("{POSTSTOP}: {error}"));
+            log::print_to_stderr(&format!("{POSTSTOP}: {error}"));
             return ExitCode::from(exit::DONE);
         }
     };
@@ -164,11 +164,11 @@ pub fn poststop() -> ExitCode {
     // Also with an unreadable configuration: the state is most likely in the default directory.
     let outcome = stop::run(&state, &registry);
     if let Err(error) = &config {
-        log::tell(&format!("{POSTSTOP}: container {}: {error}", state.id));
+        log::print_to_stderr(&format!("{POSTSTOP}: container {}: {error}", state.id));
     }
     if let Err(error) = outcome {
         tracing::error!(container = %state.id, "{error}");
-        log::tell(&format!("{POSTSTOP}: container {}: {error}", state.id));
+        log::print_to_stderr(&format!("{POSTSTOP}: container {}: {error}", state.id));
     }
     ExitCode::from(exit::DONE)
 }

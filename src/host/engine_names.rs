@@ -42,7 +42,7 @@ pub fn name(engine: Engine, facts: &ContainerFacts) -> Option<String> {
 }
 
 /// The name to display for a container: the engine's name for it, or its id.
-pub fn called(facts: &ContainerFacts, annotations: &Annotations) -> String {
+pub fn display_name(facts: &ContainerFacts, annotations: &Annotations) -> String {
     let by_engine = || name(engine::engine(&facts.bundle, annotations)?, facts);
     engine::name(annotations)
         .or_else(by_engine)

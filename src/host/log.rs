@@ -64,11 +64,11 @@ pub const LOG_FILE: &str = "oci-hotplug.log";
 const LOG_FILE_MAX: u64 = 1 << 20;
 
 /// How long a write may wait for a blocked reader of standard error, in milliseconds.
-const READER_PATIENCE: u16 = 1000;
+const STDERR_TIMEOUT: u16 = 1000;
 
 /// Prints a line to standard error as far as possible. Standard error may be closed, full, or never
 /// read; none of that changes the exit code.
-pub fn tell(line: &str) {
+pub fn print_to_stderr(line: &str) {
     let mut stderr = io::stderr();
     // A pipe that poll(2) reports as writable takes this much without blocking (pipe(7)).
     for piece in format!("{}\n", visible(line))
@@ -76,7 +76,7 @@ pub fn tell(line: &str) {
         .chunks(nix::libc::PIPE_BUF)
     {
         let mut ready = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
-        let is_ready = poll(&mut ready, PollTimeout::from(READER_PATIENCE)).is_ok_and(|count| count > 0);
+        let is_ready = poll(&mut ready, PollTimeout::from(STDERR_TIMEOUT)).is_ok_and(|count| count > 0);
         if !is_ready || stderr.write_all(piece).is_err() {
             return;
         }
@@ -88,7 +88,7 @@ pub fn tell(line: &str) {
 ///
 /// A log that cannot be opened is not an error: standard error remains.
 pub fn start(program: &'static str, level: LevelFilter, state_dir: &Path, to_stderr: bool) {
-    let journal = journal_is_there()
+    let journal = has_journal()
         .then(|| tracing_journald::layer().ok())
         .flatten()
         .map(|layer| {
@@ -109,7 +109,7 @@ pub fn start(program: &'static str, level: LevelFilter, state_dir: &Path, to_std
             .log_internal_errors(false)
             .with_ansi(false)
             .with_target(false)
-            .with_timer(Stamp(program))
+            .with_timer(LinePrefix(program))
             .with_writer(writer)
     });
     let stderr = to_stderr.then(|| {
@@ -196,14 +196,14 @@ impl Visit for Fields {
 }
 
 /// Whether the host has a journal, which then has the log.
-pub fn journal_is_there() -> bool {
+pub fn has_journal() -> bool {
     Path::new(JOURNAL).exists()
 }
 
 /// The start of a line in the log file: time, program and pid.
-struct Stamp(&'static str);
+struct LinePrefix(&'static str);
 
-impl FormatTime for Stamp {
+impl FormatTime for LinePrefix {
     fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
         SystemTime.format_time(writer)?;
         write!(writer, " {}[{}]", self.0, std::process::id())

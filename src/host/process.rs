@@ -96,8 +96,8 @@ impl Process {
     }
 
     /// Waits for the process to end; returns whether it ended before the timeout.
-    pub fn wait(&self, patience: Duration) -> bool {
-        let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+    pub fn wait(&self, timeout: Duration) -> bool {
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         matches!(
             poll(&mut [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)], timeout),
             Ok(1)
@@ -141,7 +141,7 @@ impl AsFd for Process {
 /// Also blocks SIGXFSZ, so that a write beyond the file size limit returns an error and does not
 /// kill the process (setrlimit(2)). Failures are ignored: a limit that matters causes an error
 /// later.
-pub fn shake_off_limits() {
+pub fn raise_limits() {
     for resource in [
         Resource::Nofile,
         Resource::Fsize,
@@ -172,7 +172,7 @@ pub struct Rootless {
 
 impl Rootless {
     /// An error message that names missing privileges as the cause of a failure.
-    pub fn explains(self, error: &dyn std::fmt::Display) -> String {
+    pub fn explain(self, error: &dyn std::fmt::Display) -> String {
         format!(
             "rootless containers cannot get devices yet, and this one belongs to user {} (start it as root, or start it \
              without the annotation and let root run `oci-hotplug attach --pid PID REQUEST`); what failed: {error}",
@@ -229,7 +229,7 @@ mod tests {
         let podman = "         0       1000          1\n         1     100000      65536\n";
         assert_eq!(rootless_by(0, podman), Some(Rootless { uid: 1000 }));
         assert_eq!(rootless_by(33, podman), Some(Rootless { uid: 100_032 }));
-        let text = Rootless { uid: 1000 }.explains(&"x failed");
+        let text = Rootless { uid: 1000 }.explain(&"x failed");
         assert!(
             text.contains("rootless")
                 && text.contains("attach --pid")

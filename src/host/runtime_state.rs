@@ -1,4 +1,4 @@
-//! Running containers, as read from the state directories of OCI runtimes: for containers that were
+//! RunningContainer containers, as read from the state directories of OCI runtimes: for containers that were
 //! started without our hook.
 //!
 //! ```text
@@ -40,7 +40,7 @@ const MAX_FILE: u64 = 16 << 20;
 
 /// A container that runs now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Running {
+pub struct RunningContainer {
     pub facts: ContainerFacts,
     /// The traits that conditions of policy rules are evaluated on.
     pub traits: ContainerTraits,
@@ -59,8 +59,8 @@ pub fn roots(more: &[PathBuf]) -> Vec<PathBuf> {
 
 /// All containers below these directories whose init runs. Entries that cannot be parsed are
 /// skipped: the runtime may be creating or removing the container right now.
-pub fn running(roots: &[PathBuf]) -> Vec<Running> {
-    let mut found: Vec<Running> = Vec::new();
+pub fn running(roots: &[PathBuf]) -> Vec<RunningContainer> {
+    let mut found: Vec<RunningContainer> = Vec::new();
     for root in roots {
         let entries = fs::read_dir(root).into_iter().flatten().flatten();
         for container in entries.filter_map(|entry| read(&entry.path())) {
@@ -72,7 +72,7 @@ pub fn running(roots: &[PathBuf]) -> Vec<Running> {
     found
 }
 
-fn read(dir: &Path) -> Option<Running> {
+fn read(dir: &Path) -> Option<RunningContainer> {
     let id: ContainerId = dir.file_name()?.to_str()?.parse().ok()?;
     let state = ["state.json", "status"]
         .iter()
@@ -87,7 +87,7 @@ fn read(dir: &Path) -> Option<Running> {
     Process::open(pid, started).ok()?;
     let bundle = bundle_of(&state)?;
     let config = BundleConfig::parse(&bundle, &read_file(&bundle.join("config.json"))?).ok()?;
-    Some(Running {
+    Some(RunningContainer {
         facts: ContainerFacts {
             id: id.as_str().to_owned(),
             pid,
@@ -126,7 +126,7 @@ pub(super) fn read_file(path: &Path) -> Option<Vec<u8>> {
 
 /// Why a process is not in a container.
 #[derive(Debug, thiserror::Error)]
-pub enum NoContainer {
+pub enum NotInContainer {
     /// The process does not exist.
     #[error("process {0} does not exist (--pid takes the host's pid of a container's process)")]
     Gone(i32),
@@ -143,16 +143,16 @@ pub enum NoContainer {
 ///
 /// # Errors
 /// When the process does not exist or is not in a container.
-pub fn of_process(pid: i32) -> Result<Running, NoContainer> {
+pub fn of_process(pid: i32) -> Result<RunningContainer, NotInContainer> {
     // O_PATH: the root of a container may be on a file system whose server never answers.
     let root = |pid: &str| {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let root = rustix::fs::open(format!("/proc/{pid}/root"), flags, Mode::empty())?;
         file_system::attributes(root).map(|root| file_system::identity(&root))
     };
-    let gone = |_| NoContainer::Gone(pid);
+    let gone = |_| NotInContainer::Gone(pid);
     if root(&pid.to_string()).map_err(gone)? == root("self").map_err(gone)? {
-        return Err(NoContainer::Host(pid));
+        return Err(NotInContainer::Host(pid));
     }
     let namespace = |pid: i32, name: &str| fs::read_link(format!("/proc/{pid}/ns/{name}")).ok();
     let own = std::process::id() as i32;
@@ -162,9 +162,9 @@ pub fn of_process(pid: i32) -> Result<Running, NoContainer> {
             .unwrap_or(pid),
         _ => pid,
     };
-    let started = start_time(init).map_err(|_| NoContainer::Gone(pid))?;
+    let started = start_time(init).map_err(|_| NotInContainer::Gone(pid))?;
     let user_namespace = namespace(init, "user") != namespace(own, "user");
-    Ok(Running {
+    Ok(RunningContainer {
         facts: ContainerFacts {
             id: format!("pid-{init}-{started}"),
             pid: init,
@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn a_process_of_the_host_is_no_container() {
         let own = std::process::id() as i32;
-        assert!(matches!(of_process(own), Err(NoContainer::Host(_))));
-        assert!(matches!(of_process(i32::MAX), Err(NoContainer::Gone(_))));
+        assert!(matches!(of_process(own), Err(NotInContainer::Host(_))));
+        assert!(matches!(of_process(i32::MAX), Err(NotInContainer::Gone(_))));
     }
 }

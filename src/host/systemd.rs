@@ -87,7 +87,7 @@ pub fn start(unit: &str) -> io::Result<Child> {
 }
 
 /// Whether systemd started this process as a unit of type `notify`.
-pub fn is_supervised() -> bool {
+pub fn is_systemd_unit() -> bool {
     std::env::var_os(NOTIFY_SOCKET).is_some()
 }
 

@@ -60,7 +60,7 @@ pub fn main() -> ExitCode {
 }
 
 fn fail(code: u8, doing: &str, error: &dyn Display) -> ExitCode {
-    log::tell(&format!("{}: {doing}: {error}", PROGRAM.name));
+    log::print_to_stderr(&format!("{}: {doing}: {error}", PROGRAM.name));
     ExitCode::from(code)
 }
 

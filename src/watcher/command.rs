@@ -181,6 +181,6 @@ fn check_known(policy: &Policy, registry: &Registry, id: &ContainerId) -> Result
 }
 
 fn wrong(message: &str) -> ExitCode {
-    log::tell(&format!("{WATCHER}: {message}"));
+    log::print_to_stderr(&format!("{WATCHER}: {message}"));
     ExitCode::from(exit::USAGE)
 }

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd;
 
-use crate::host::process::shake_off_limits;
+use crate::host::process::raise_limits;
 use crate::sys::descriptors;
 
 /// What the hook handed over.
@@ -46,7 +46,7 @@ pub fn detach(handed_over: bool) -> io::Result<Option<HandedOver>> {
     // Fails for the leader of a process group, which has a session or a service of its own.
     let _ = unistd::setsid();
     // Each attached device needs a descriptor for its lease.
-    shake_off_limits();
+    raise_limits();
     std::env::set_current_dir("/")?;
     umask(Mode::empty());
     Ok(given)

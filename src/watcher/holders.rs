@@ -97,7 +97,7 @@ impl<'a> Holders<'a> {
     /// The container's name for people.
     fn name(&self, id: &ContainerId) -> String {
         match Registry::new(self.inside.state_dir()).record(id) {
-            Ok(Some(record)) => engine_names::called(&record.container, &record.traits.annotations),
+            Ok(Some(record)) => engine_names::display_name(&record.container, &record.traits.annotations),
             _ => short_id(id.as_str()).to_owned(),
         }
     }

@@ -68,7 +68,7 @@ fn new_entry(
         return Ok(None);
     };
     let pid = i32::try_from(std::process::id()).unwrap_or_default();
-    lock.sign(WatcherProcess {
+    lock.write_watcher(WatcherProcess {
         pid,
         start_time: start_time(pid)?,
     })?;

@@ -80,7 +80,7 @@ fn watch(
     settings: Settings,
 ) -> Result<Ending, WatcherError> {
     let pid = std::process::id() as i32;
-    lock.sign(WatcherProcess {
+    lock.write_watcher(WatcherProcess {
         pid,
         start_time: start_time(pid)?,
     })?;

@@ -65,7 +65,7 @@ impl Watchdog {
 
 impl SystemdUnit {
     pub fn new(id: &str, is_wanted: bool) -> Self {
-        if systemd::is_supervised() {
+        if systemd::is_systemd_unit() {
             return Self::Ours {
                 shown: String::new(),
                 watchdog: systemd::watchdog_interval().map(Watchdog::new),

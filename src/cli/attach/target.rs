@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use crate::cli::enrolled::{Enrolled, check_access, find_id, name_of};
 use crate::host::config::Config;
 use crate::host::container::ContainerFacts;
-use crate::host::runtime_state::{self, Running};
+use crate::host::runtime_state::{self, RunningContainer};
 use crate::host::state::control::{self, ControlError, ControlRequest, ControlResponse, Status};
 use crate::host::state::record::Record;
 use crate::host::state::registry::Registry;
@@ -24,7 +24,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// A container that runs.
 pub(super) struct Target {
     id: ContainerId,
-    running: Running,
+    running: RunningContainer,
 }
 
 impl Target {
@@ -76,7 +76,7 @@ impl Target {
             .into_iter()
             .filter_map(|id| registry.record(&id).ok()?);
         let enrolled = records
-            .map(|record| Running {
+            .map(|record| RunningContainer {
                 facts: record.container,
                 traits: record.traits,
             })
@@ -114,7 +114,7 @@ impl Target {
         }
         Ok(Self {
             id: enrolled.id,
-            running: Running {
+            running: RunningContainer {
                 facts: record.container,
                 traits: record.traits,
             },
@@ -164,7 +164,7 @@ impl Target {
         config: &Config,
         requests: Requests,
     ) -> Result<ControlResponse, EnrollError> {
-        let Running { facts, traits } = self.running.clone();
+        let RunningContainer { facts, traits } = self.running.clone();
         let record = Record::new(facts, requests, traits, config.named.clone());
         let deadline = Instant::now() + PATIENCE;
         enroll(registry, &self.id, &record, config, Enroller::Operator, deadline)
@@ -172,6 +172,6 @@ impl Target {
 }
 
 /// The record of a container without requests.
-fn record_of(running: Running) -> Record {
+fn record_of(running: RunningContainer) -> Record {
     Record::new(running.facts, Requests::default(), running.traits, None)
 }

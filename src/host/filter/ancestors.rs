@@ -39,7 +39,7 @@ impl Ancestors {
             return Ok(Vec::new());
         };
         let mut ids = leaf.effective()?;
-        ids.retain(|id| !own.iter().any(|cgroup| cgroup.has_settled(*id)));
+        ids.retain(|id| !own.iter().any(|cgroup| cgroup.is_known(*id)));
         self.programs.retain(|program| ids.contains(&program.id));
         for id in ids {
             if self.programs.iter().any(|program| program.id == id) {

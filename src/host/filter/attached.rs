@@ -98,7 +98,7 @@ impl AttachedPrograms {
     }
 
     /// Whether the program was found attached here and classified.
-    pub(super) fn has_settled(&self, id: u32) -> bool {
+    pub(super) fn is_known(&self, id: u32) -> bool {
         self.ours.contains(&id) || self.untouched.contains(&id)
     }
 
@@ -127,28 +127,28 @@ impl AttachedPrograms {
 
     /// Extends every attached program with our prologue and map, and verifies that they are
     /// attached.
-    pub(super) fn settle(&mut self, map: &mut MapSlot<'_>) -> Result<Change, FilterError> {
+    pub(super) fn extend_programs(&mut self, map: &mut MapSlot<'_>) -> Result<Change, FilterError> {
         let mut change = Change::None;
         let mut ids = Vec::new();
         for _ in 0..ROUNDS {
             let attached = self.query()?;
-            let mut settled = true;
+            let mut is_done = true;
             for id in &attached.ids {
                 match self.handle(*id, attached.flags, map)? {
                     Handled::Ours => _ = self.ours.insert(*id),
                     Handled::Untouched => _ = self.untouched.insert(*id),
-                    Handled::Replaced => (settled, change) = (false, Change::Made),
-                    Handled::Vanished => settled = false,
+                    Handled::Replaced => (is_done, change) = (false, Change::Made),
+                    Handled::Vanished => is_done = false,
                 }
             }
             ids = attached.ids;
-            if settled {
+            if is_done {
                 self.ours.retain(|id| ids.contains(id));
                 self.untouched.retain(|id| ids.contains(id));
                 return Ok(change);
             }
         }
-        Err(FilterError::Restless {
+        Err(FilterError::KeepsChanging {
             cgroup: self.path.clone(),
             ids,
             rounds: ROUNDS,

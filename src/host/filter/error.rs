@@ -87,7 +87,7 @@ pub enum FilterError {
     #[error(
         "device programs {ids:?} of cgroup {cgroup}: changed in each of {rounds} attempts to extend them, or are held by a bpf link; find the other manager of this cgroup with `bpftool cgroup show`"
     )]
-    Restless {
+    KeepsChanging {
         cgroup: PathBuf,
         /// The programs that were attached last.
         ids: Vec<u32>,

@@ -96,7 +96,7 @@ impl Programs {
         }
         let mut map = MapSlot::new(&mut self.grants, wanted, &leaf);
         for cgroup in &mut self.cgroups {
-            add(&mut outcome, cgroup.settle(&mut map));
+            add(&mut outcome, cgroup.extend_programs(&mut map));
         }
         add(&mut outcome, map.filled);
         if outcome.is_ok() && !wanted.is_empty() {

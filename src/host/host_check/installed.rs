@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 
-use super::programs::said;
+use super::programs::output_start;
 use super::system::filesystem_of;
 use super::tree::Tree;
 use crate::host::state::registry::Registry;
@@ -55,7 +55,8 @@ fn programs_in(tree: &Tree, dir: &Path) -> Programs {
         // A file that other users can write is not executed.
         if may_be_written_by_others(tree, &tree.at(&path)) {
             programs.open.push(name.to_owned());
-        } else if said(&tree.at(&path)).is_none_or(|text| text.trim() != format!("{name} {VERSION}")) {
+        } else if output_start(&tree.at(&path)).is_none_or(|text| text.trim() != format!("{name} {VERSION}"))
+        {
             programs.other_versions.push(name.to_owned());
         }
     }

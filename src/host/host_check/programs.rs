@@ -23,10 +23,10 @@ const DIRECTORIES: [&str; 6] = [
 ];
 
 /// How long a program may take to print its version.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How much of the output is read, in bytes: the version is in the first line.
-const ENOUGH: usize = 4096;
+const MAX_OUTPUT: usize = 4096;
 
 /// The path of the program with this name.
 pub(super) fn find(tree: &Tree, name: &str) -> Option<PathBuf> {
@@ -36,11 +36,11 @@ pub(super) fn find(tree: &Tree, name: &str) -> Option<PathBuf> {
 
 /// The version that a program prints for `--version`, if it does so in time.
 pub(super) fn version(tree: &Tree, program: &Path) -> Option<Version> {
-    said(&tree.at(program)).and_then(|text| Version::find(&text))
+    output_start(&tree.at(program)).and_then(|text| Version::find(&text))
 }
 
 /// The start of a program's output; `None` if it cannot be started or takes too long.
-pub(super) fn said(program: &Path) -> Option<String> {
+pub(super) fn output_start(program: &Path) -> Option<String> {
     let mut child = Command::new(program)
         .arg("--version")
         .env_clear()
@@ -54,7 +54,7 @@ pub(super) fn said(program: &Path) -> Option<String> {
     let text = child
         .stdout
         .take()
-        .and_then(|stdout| first_words(stdout, Instant::now() + PATIENCE));
+        .and_then(|stdout| read_start(stdout, Instant::now() + TIMEOUT));
     // The program may still be running. A program that has ended cannot be killed any more.
     let _ = child.kill();
     let _ = child.wait();
@@ -62,9 +62,9 @@ pub(super) fn said(program: &Path) -> Option<String> {
 }
 
 /// Reads until the end of the output, the maximum length or the deadline.
-fn first_words(mut stdout: ChildStdout, deadline: Instant) -> Option<String> {
+fn read_start(mut stdout: ChildStdout, deadline: Instant) -> Option<String> {
     let mut text = Vec::new();
-    while text.len() < ENOUGH {
+    while text.len() < MAX_OUTPUT {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = PollTimeout::try_from(left).ok()?;
         let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)];
@@ -74,7 +74,7 @@ fn first_words(mut stdout: ChildStdout, deadline: Instant) -> Option<String> {
             Err(nix::errno::Errno::EINTR) => continue,
             Err(_) => return None,
         }
-        let mut part = [0; ENOUGH];
+        let mut part = [0; MAX_OUTPUT];
         match stdout.read(&mut part).ok()? {
             0 => break,
             length => text.extend_from_slice(&part[..length]),
@@ -89,10 +89,10 @@ mod tests {
 
     #[test]
     fn a_program_is_asked_for_its_version() {
-        let text = said(Path::new("/bin/sh")).unwrap_or_default();
+        let text = output_start(Path::new("/bin/sh")).unwrap_or_default();
         // dash has no such option, bash has: both end.
         assert!(text.is_empty() || text.contains("bash"), "{text}");
-        assert!(said(Path::new("/bin/cat")).is_some_and(|text| text.contains("cat")));
-        assert_eq!(said(Path::new("/nowhere/program")), None);
+        assert!(output_start(Path::new("/bin/cat")).is_some_and(|text| text.contains("cat")));
+        assert_eq!(output_start(Path::new("/nowhere/program")), None);
     }
 }

@@ -99,7 +99,7 @@ impl RecordLock {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn sign(&self, watcher: WatcherProcess) -> Result<(), RegistryError> {
+    pub fn write_watcher(&self, watcher: WatcherProcess) -> Result<(), RegistryError> {
         let path = self.dir.join("lock");
         let text = serde_json::to_vec(&watcher).unwrap_or_default();
         self.lock

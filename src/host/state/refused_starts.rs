@@ -47,7 +47,7 @@ pub struct RefusedStart {
 
 impl RefusedStart {
     /// The name; without a name the id, of which an engine's 64 digits are shortened to twelve.
-    pub fn called(&self) -> &str {
+    pub fn display_name(&self) -> &str {
         match &self.name {
             Some(name) => name,
             None => short_id(&self.id),
@@ -56,7 +56,7 @@ impl RefusedStart {
 
     /// Whether a word of the command line means this container: its name, its id or the start of
     /// its id.
-    pub fn is_called(&self, word: &str) -> bool {
+    pub fn matches(&self, word: &str) -> bool {
         !word.is_empty() && (self.name.as_deref() == Some(word) || self.id.starts_with(word))
     }
 
@@ -165,16 +165,11 @@ mod tests {
         let [noted] = &read(&dir)[..] else { panic!() };
         assert_eq!(noted.name.as_deref(), Some("lab"));
         assert!(noted.reason.starts_with("bad\\nline x") && noted.reason.chars().count() <= MAX_REASON + 1);
-        assert!(
-            noted.is_called("lab")
-                && noted.is_called("000")
-                && !noted.is_called("la")
-                && !noted.is_called("")
-        );
+        assert!(noted.matches("lab") && noted.matches("000") && !noted.matches("la") && !noted.matches(""));
         fs::write(path(&dir), "{").unwrap();
         assert_eq!(read(&dir), []);
         note(&dir, entry("c1", None, "again")).unwrap();
-        assert_eq!(read(&dir)[0].called(), "c1");
+        assert_eq!(read(&dir)[0].display_name(), "c1");
     }
 
     #[test]

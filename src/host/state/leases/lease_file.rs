@@ -47,7 +47,7 @@ impl LeaseFile {
     }
 
     /// Locks exactly `wanted`; returns whether that succeeded. Releasing always succeeds.
-    pub(super) fn settle(&mut self, wanted: &[Segment]) -> io::Result<bool> {
+    pub(super) fn lock_exactly(&mut self, wanted: &[Segment]) -> io::Result<bool> {
         if !self.extend(wanted)? {
             return Ok(false);
         }
@@ -64,7 +64,7 @@ impl LeaseFile {
     }
 
     /// Releases what the previous watcher had locked outside of `wanted`.
-    pub(super) fn give_up_more(&mut self, wanted: &[Segment]) {
+    pub(super) fn release_others(&mut self, wanted: &[Segment]) {
         if !std::mem::take(&mut self.may_have_more) {
             return;
         }

@@ -119,7 +119,7 @@ impl Leases {
             .map(|extent| extent.medium.clone())
             .collect();
         self.held.insert(device.clone(), goal);
-        let outcome = self.settle(&media);
+        let outcome = self.lock_exactly(&media);
         if let Ok(true) = outcome {
             return Ok(self.held(device));
         }
@@ -129,7 +129,7 @@ impl Leases {
             Some(before) => self.held.insert(device.clone(), before),
             None => self.held.remove(device),
         };
-        self.settle(&media)?;
+        self.lock_exactly(&media)?;
         outcome.map(|_| same_place)
     }
 
@@ -192,15 +192,15 @@ impl Leases {
                 self.files.remove(&medium);
                 continue;
             }
-            file.give_up_more(&wanted);
+            file.release_others(&wanted);
             // This only releases, which succeeds.
-            let _ = file.settle(&wanted);
+            let _ = file.lock_exactly(&wanted);
         }
     }
 
     /// Locks exactly what is wanted of these media; returns whether that succeeded. If not, nothing
     /// that was locked is released.
-    fn settle(&mut self, media: &BTreeSet<SysPath>) -> Result<bool, LeaseError> {
+    fn lock_exactly(&mut self, media: &BTreeSet<SysPath>) -> Result<bool, LeaseError> {
         let mut all = true;
         // First lock everything that is new, then release what is no longer wanted.
         for becomes_less in [false, true] {
@@ -257,7 +257,7 @@ impl Leases {
             self.files.remove(medium);
             return Ok(true);
         }
-        file.settle(wanted).map_err(|source| LeaseError {
+        file.lock_exactly(wanted).map_err(|source| LeaseError {
             doing: "unlocking",
             path,
             source,

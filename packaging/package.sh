@@ -22,6 +22,7 @@ make_tree() {
     install -D -m 644 "$here/packaging/tmpfiles/oci-hotplug.conf" "$tree/usr/lib/tmpfiles.d/oci-hotplug.conf"
     install -D -m 644 "$here/README.md" "$tree/usr/share/doc/oci-hotplug/README.md"
     install -D -m 644 -t "$tree/usr/share/doc/oci-hotplug/docs" "$here"/docs/*.md
+    install -D -m 644 -t "$tree/usr/share/doc/oci-hotplug/docs/schema" "$here"/docs/schema/*
     strip_programs "$tree"/usr/bin/* "$tree"/usr/libexec/oci/hooks.d/*
 }
 

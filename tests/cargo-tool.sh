@@ -1,8 +1,8 @@
 # Sourced: tools of cargo for the tests, each built once for each version into ~/.cache/oci-hotplug/tools.
 # Needs packaging/prepare.sh.
 
-# cargo_tool NAME VERSION: prints the path of the executable, and builds it unless it exists. If another process is building a tool (in
-# the background, say), waits for it.
+# cargo_tool NAME VERSION [ARGUMENT]...: prints the path of the executable, and builds it, with these arguments of cargo install,
+# unless it exists. If another process is building a tool (in the background, say), waits for it.
 cargo_tool() {
     local tools=${XDG_CACHE_HOME:-$HOME/.cache}/oci-hotplug/tools
     local tool=$tools/$1-$2
@@ -18,7 +18,7 @@ cargo_tool() {
         trap 'rm -rf "$scratch"' EXIT
         # A debug build is ready sooner, and these tools spend their time in cargo and rustc.
         CARGO_TARGET_DIR=$scratch/target CARGO_PROFILE_DEV_DEBUG=0 \
-            cargo install --quiet --locked --debug --root "$scratch" "$1@$2" 9>&- >&2
+            cargo install --quiet --locked --debug --root "$scratch" "${@:3}" "$1@$2" 9>&- >&2
         mv "$scratch/bin/$1" "$tool"
     ) 9>"$tools/lock"
 }

@@ -98,6 +98,7 @@ unit() {
     # needs Rust 1.86, and works with 1.85.
     run_tests --ignore-rust-version --features cncf-cdi --lib cdi::reference
     check tests/deny.sh
+    check tests/site.sh
 }
 
 privileged() {
@@ -177,7 +178,7 @@ bench() {
 begin_tools() {
     need_to_build
     # What fails here fails there again, and is counted.
-    setsid nice -n 19 tests/deny.sh --prepare >/dev/null 2>&1 &
+    setsid nice -n 19 bash -c 'tests/deny.sh --prepare; tests/site.sh --prepare' >/dev/null 2>&1 &
 }
 
 # Builds the virtual machine's image beside the other levels: from nothing that takes up to half an hour, most of it for

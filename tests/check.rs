@@ -323,8 +323,5 @@ fn a_program_that_does_not_answer_is_not_waited_for() {
     host.remove("usr/bin/crun");
     host.link(&fixture("tests/fixtures/silent"), "usr/bin");
     fs::rename(host.at("usr/bin/silent"), host.at("usr/bin/crun")).expect("a name");
-    assert_eq!(
-        line(&host.told().0, "crun"),
-        "ok    crun        version not known"
-    );
+    assert_eq!(line(&host.told().0, "crun"), "ok    crun        unknown version");
 }

@@ -51,24 +51,24 @@ use crate::model::request::selector::{DeviceSelector, Found, Selector};
 /// The longest name that a message suggests for a class, in bytes.
 const MAX_SUGGESTED_NAME: usize = 40;
 
-/// The longest value of an annotation that rules look at, in bytes; longer ones are not kept.
+/// The longest value of an annotation that rules can match, in bytes; longer values are not kept.
 const MAX_ANNOTATION: usize = 4096;
 
-/// What the conditions of rules are evaluated on: the container as its engine created it.
+/// What the conditions of rules are evaluated on: properties of the container, fixed when its
+/// engine creates it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct ContainerTraits {
-    /// Its annotations: those of its engine, and those of the user who started it.
+    /// The annotations of the engine and of the user who started the container.
     pub annotations: Annotations,
-    /// Whether it has a user namespace of its own.
+    /// Whether the container has its own user namespace.
     pub user_namespace: bool,
     /// Whether its engine gave it every device (`--privileged`).
     pub privileged: bool,
 }
 
 impl ContainerTraits {
-    /// The traits of a container; values of annotations that are longer than 4096 bytes are left
-    /// out.
+    /// The traits of a container, without annotation values longer than 4096 bytes.
     pub fn new(annotations: Annotations, user_namespace: bool, privileged: bool) -> Self {
         let mut annotations = annotations;
         annotations.retain(|_, value| value.len() <= MAX_ANNOTATION);
@@ -80,21 +80,19 @@ impl ContainerTraits {
     }
 }
 
-/// What untrusted requests get when no rule matches.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fallback {
-    /// Devices on USB, but what is protected.
+    /// USB devices that are not protected.
     #[default]
     Removable,
-    /// Nothing.
     Nothing,
-    /// Everything, but what is protected.
+    /// Every device that is not protected.
     Anything,
 }
 
 impl Fallback {
-    /// As it is written.
+    /// The word in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Removable => "removable",
@@ -104,21 +102,17 @@ impl Fallback {
     }
 }
 
-/// Who may have what.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// What holds where no rule speaks.
+    /// What untrusted requests get when no rule matches.
     pub fallback: Fallback,
     /// Whether untrusted requests may only use classes.
     pub classes_only: bool,
-    /// What is allowed.
     pub allow: Vec<Rule>,
-    /// What is refused, whatever is allowed.
     pub deny: Vec<Rule>,
-    /// The configuration file, for messages.
     pub written_in: PathBuf,
-    /// The options that make `oci-hotplug` read this configuration and find its containers: words
-    /// of a shell, each with a blank behind it; empty where the defaults do.
+    /// The options that make `oci-hotplug` use this configuration and state directory, as words of
+    /// a shell, each followed by a space; empty for the defaults.
     pub tool_options: String,
     /// Files whose rules are unknown because of an error in them.
     pub unknown: Vec<UnknownRules>,
@@ -127,66 +121,57 @@ pub struct Policy {
 /// A file of the configuration with an error: which rules it would have is unknown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownRules {
-    /// The error, with file and line.
     pub fault: String,
-    /// Whether one of its rules may refuse trusted requests.
+    /// Whether one of its rules may deny trusted requests.
     pub may_concern_trusted: bool,
 }
 
-/// What a verdict depends on, beside the request and the device.
+/// What a verdict depends on, besides the request and the device.
 #[derive(Clone, Copy)]
 pub struct PolicyContext<'a> {
-    /// The container.
     pub traits: &'a ContainerTraits,
-    /// All devices: what lies above and below counts.
+    /// All devices of the host: the devices above and below count, too.
     pub inventory: &'a Inventory,
-    /// Which block devices the host itself uses; of no consequence where [`blocks_that_decide`] is
-    /// empty.
+    /// The block devices that the host itself uses. Ignored where [`blocks_that_decide`] is empty.
     pub host_use: &'a HostUse,
 }
 
 /// Why a device is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AllowedBy<'p> {
-    /// The request is trusted.
     Trusted,
-    /// A rule.
+    /// An allow rule.
     Rule(&'p Place),
-    /// No rule speaks of it, and this is the default.
+    /// The default: no rule matches.
     Fallback(Fallback),
 }
 
-/// What the policy says of one device.
+/// What the policy says about one device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict<'p> {
-    /// The container may have it.
     Allowed(AllowedBy<'p>),
-    /// It may not.
     Denied(Denial),
-    /// What udevd has to say of this device decides; it has not spoken yet.
+    /// The facts of this device decide, and udevd has not processed it yet.
     Undecided(SysPath),
 }
 
-/// What the deny rules say of one device.
+/// What the deny rules say about one device.
 enum Denied<'p> {
-    /// One matches.
+    /// A rule matches.
     Surely(Denial),
-    /// Whether this one matches depends on what udevd has not said of a device.
+    /// This rule matches or not, depending on facts of this device that udevd has not delivered.
     Unknown(&'p Rule, SysPath),
-    /// None matches.
     No,
 }
 
-/// Why something is refused, and what would allow it.
+/// Why something is denied, and what would allow it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Denial {
-    /// What refuses it.
+    /// The rule that denies it.
     pub rule: String,
-    /// Why that is so.
     pub reason: String,
-    /// How to get the device allowed.
     pub hint: String,
-    /// The protected line, where it is one: its name in the table.
+    /// The name of the protected line, if one denies it.
     pub line: Option<&'static str>,
 }
 
@@ -201,8 +186,9 @@ impl fmt::Display for Denial {
 }
 
 impl Denial {
-    /// Whether a container that starts is to be refused when this is all that its request comes to.
-    /// A hub's own node is no reason: the request is for what is plugged into it.
+    /// Whether to refuse the start of a container if this denial is all that its request leads to.
+    /// The denial of a hub's own node is no reason to refuse: the request is for the devices on the
+    /// hub.
     pub fn refuses_start(&self) -> bool {
         self.line != Some(protected::USB_HUB)
     }
@@ -210,10 +196,11 @@ impl Denial {
 
 impl Policy {
     /// Whether a container with this request may start, as far as that is certain before any device
-    /// is looked at.
+    /// is known.
     ///
     /// # Errors
-    /// [`Denial`], when no device that this request can ever select would be allowed.
+    ///
+    /// [`Denial`] if no device that this request can ever select would be allowed.
     pub fn authorise(&self, traits: &ContainerTraits, entry: &RequestEntry) -> Result<(), Denial> {
         if let Some(denial) = self.denied_as_unknown(entry) {
             return Err(denial);
@@ -258,8 +245,7 @@ impl Policy {
         }
     }
 
-    /// Whether a container may have this device, for this request. The device is one at or below a
-    /// root.
+    /// Whether a container may have this device for this request. The device is at or below a root.
     pub fn judge(&self, entry: &RequestEntry, device: &Device, context: &PolicyContext<'_>) -> Verdict<'_> {
         if let Some(denial) = self.denied_as_unknown(entry) {
             return Verdict::Denied(denial);
@@ -291,7 +277,7 @@ impl Policy {
         }
     }
 
-    /// Whether a deny rule matches the device, or one whose bytes it exposes.
+    /// Whether a deny rule matches the device, or a device whose bytes it exposes.
     fn denied(&self, entry: &RequestEntry, device: &Device, context: &PolicyContext<'_>) -> Denied<'_> {
         let access = entry.request.options.access;
         let concerns =
@@ -313,7 +299,8 @@ impl Policy {
                         }
                         return Denied::Surely(denial);
                     }
-                    // What is overdue decides: of the rest it is of no use to wait for it.
+                    // An overdue device decides at once: waiting for the other devices would not
+                    // change the verdict.
                     Found::Unknown(whose)
                         if unknown
                             .as_ref()
@@ -328,7 +315,7 @@ impl Policy {
         unknown.map_or(Denied::No, |(rule, whose)| Denied::Unknown(rule, whose))
     }
 
-    /// What is left once no deny rule is sure to fit.
+    /// The verdict after the deny rules, none of which matches for certain.
     fn judge_untrusted(&self, request: &Request, subject: &Subject<'_>, of: &ContainerTraits) -> Verdict<'_> {
         if self.classes_only {
             return Verdict::Denied(self.denied_by_classes_only(request));
@@ -354,7 +341,7 @@ impl Policy {
                     allowed |= rule.access;
                     first = first.or(Some(&rule.place));
                 }
-                // What udevd will not process soon counts as not allowed.
+                // Facts that udevd will not deliver soon count as not allowed.
                 Found::Unknown(_) => unknown = unknown.or_else(|| subject.next_awaited()),
                 Found::No => {}
             }
@@ -365,7 +352,8 @@ impl Policy {
             Fallback::Nothing => false,
         };
         match (first, protection, unknown) {
-            // No line that is not lifted is unknown: what such a line says, the kernel knows.
+            // Lines that no rule lifts depend on the kernel's facts only, so they are never
+            // unknown.
             (Some(place), _, _) if allowed.covers(wanted) => Verdict::Allowed(AllowedBy::Rule(place)),
             (_, None, _) if by_fallback => Verdict::Allowed(AllowedBy::Fallback(self.fallback)),
             (_, Some((_, Found::Unknown(whose))), _) if by_fallback => Verdict::Undecided(whose),
@@ -385,7 +373,7 @@ impl Policy {
         }
     }
 
-    /// The deny rules that refuse whatever they could match where no udevd runs.
+    /// The deny rules that deny everything that they could match where no udevd runs.
     pub fn denials_that_need_udevd(&self) -> impl Iterator<Item = &Place> {
         let needs_udevd = |rule: &&Rule| {
             let mut terms = rule.devices.iter().flat_map(|devices| devices.terms());
@@ -394,7 +382,7 @@ impl Policy {
         self.deny.iter().filter(needs_udevd).map(|rule| &rule.place)
     }
 
-    /// The selectors of all rules: what a monitor must read of each device for them.
+    /// The selectors of all rules: they decide which facts of a device the monitor must read.
     pub fn selectors(&self) -> impl Iterator<Item = &Selector> {
         let rules = self.allow.iter().chain(&self.deny);
         rules.flat_map(|rule| {
@@ -425,7 +413,7 @@ impl Policy {
         }
     }
 
-    /// Why a request is refused whatever it selects: rules that may concern it are unknown.
+    /// Denies a request, whatever it selects, if rules that may apply to it are unknown.
     pub fn denied_as_unknown(&self, entry: &RequestEntry) -> Option<Denial> {
         let trusted = entry.is_trusted();
         let mut unknown = self.unknown.iter();
@@ -441,7 +429,7 @@ impl Policy {
     fn denied_by_classes_only(&self, request: &Request) -> Denial {
         Denial {
             rule: format!("classes-only, in {}", self.written_in.display()),
-            reason: "untrusted requests must use a class".into(),
+            reason: "an untrusted request must use a class".into(),
             hint: self.class_cure(request),
             line: None,
         }
@@ -460,7 +448,7 @@ impl Policy {
         }
     }
 
-    /// The same, of a device that is there: with what makes it one of that line.
+    /// The same for a present device, with the reason why the line protects it.
     fn denied_by_line_of(&self, line: &'static Line, request: &Request, subject: &Subject<'_>) -> Denial {
         let mut denial = self.denied_by_line(line, request);
         if !line.always {
@@ -489,8 +477,8 @@ impl Policy {
     }
 
     fn allow_cure(&self, request: &Request) -> String {
-        // A rule has no `parent-of:`, and reaches down from what it names: not to what lies above
-        // that.
+        // A rule cannot have `parent-of:`. It applies to devices below the one that it names, not
+        // above.
         if request.selector.parents() > 0 || !request.options.or.is_empty() {
             return self.class_cure(request);
         }
@@ -502,8 +490,8 @@ impl Policy {
         format!("to allow it, run `{command}`")
     }
 
-    /// The same of a device that is there. Allow rules do not match the path of a `node:`, only
-    /// what sysfs has under its number.
+    /// The same for a present device. Allow rules do not match the path of a static node, only the
+    /// device that sysfs has under its number.
     fn allow_cure_of(&self, request: &Request, subject: &Subject<'_>) -> String {
         if subject.in_sysfs().is_none() {
             return self.class_cure(request);
@@ -538,7 +526,7 @@ impl Policy {
     }
 }
 
-/// A name for a class that has this request: what the selector says, in the letters of such names.
+/// A name for a class with this request, made from the letters of the selector.
 fn class_name(request: &Request) -> String {
     let name = slug(&request.selector.to_string(), MAX_SUGGESTED_NAME);
     if name.is_empty() {
@@ -548,7 +536,7 @@ fn class_name(request: &Request) -> String {
     }
 }
 
-/// The one node that this selector can ever select.
+/// The only node that this selector can ever select.
 fn named_node(selector: &DeviceSelector) -> Option<&Path> {
     if selector.parents() > 0 {
         return None;
@@ -577,7 +565,7 @@ fn denied_by_rule(rule: &Rule, wanted: Access) -> Denial {
     }
 }
 
-/// What a deny rule comes to that depends on what udevd will not say soon.
+/// The denial by a deny rule that depends on facts that udevd will not deliver soon.
 fn denied_as_unknown(rule: &Rule, whose: &SysPath, inventory: &Inventory) -> Denial {
     let has_udevd = inventory
         .get(whose)

@@ -1,6 +1,6 @@
-//! What a container asks for: which devices, and how it wants them.
+//! What a container requests: which devices, and with which options.
 //!
-//! Must not know who may ask for what, nor how a device gets into a container.
+//! Must not know whether a request is allowed or how a device gets into a container.
 
 pub mod annotations;
 pub mod class;
@@ -37,46 +37,45 @@ use crate::model::device::{Access, DevKind, Device, SysPath, UdevState};
 use crate::model::quoting::escape;
 use crate::model::request::selector::{DeviceSelector, Found, Selector};
 
-/// One request. `FromStr` and `Display` are each other's inverse, and it is stored as that text.
+/// One request. `FromStr` and `Display` are inverse, and the text is also the stored form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// Which devices are the roots. The container gets every node at or below a root.
+    /// The selector of the roots. The container gets every node at or below a root.
     pub selector: DeviceSelector,
-    /// How it gets them.
     pub options: Options,
 }
 
-/// How a container wants the devices it asked for.
+/// How a container gets the requested devices.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// `access=`: what the container may do; everything unless said otherwise.
+    /// `access=`: what the container may do; by default everything.
     pub access: Access,
     /// `mode=`: the node's permission bits, 1 to 0o777.
     pub mode: Option<u32>,
-    /// `uid=`: the node's owner, as the container counts.
+    /// `uid=`: the owner of the node, in the container's user namespace.
     pub uid: Option<u32>,
-    /// `gid=`: the node's group, as the container counts.
+    /// `gid=`: the group of the node, in the container's user namespace.
     pub gid: Option<u32>,
-    /// `path=`: where the node goes instead of the host's path; below `/dev`.
+    /// `path=`: the path of the node, below `/dev`; by default the host's path.
     pub path: Option<PathBuf>,
-    /// `link=`, any number of times: links to the node.
+    /// `link=`, repeatable: links to the node.
     pub links: Vec<PathBuf>,
-    /// `only=`, any number of times: of what is at or below the root, what **any** of these
-    /// matches; empty: all.
+    /// `only=`, repeatable: selects the devices at or below the root that **any** of these matches;
+    /// empty: all.
     pub only: Vec<Selector>,
-    /// `required`: the container does not start without the device.
+    /// `required`: the container does not start if the device is absent.
     pub required: bool,
-    /// `exclusive`: the container gets a device only while no other container has it, and no other
-    /// gets it then.
+    /// `exclusive`: the container gets a device only if no other container has it, and then no
+    /// other container gets it.
     pub exclusive: bool,
-    /// `ready=`: whose word is waited for.
+    /// `ready=`: which event a device waits for.
     pub ready: Option<Ready>,
-    /// `on-removal=`: what becomes of the container when a root is removed.
+    /// `on-removal=`: what happens to the container when a root is removed.
     pub on_removal: OnRemoval,
-    /// `grace=`: how long the device may be away before that happens; at most [`MAX_GRACE`], in
+    /// `grace=`: how long the device may be absent before that happens; at most [`MAX_GRACE`], in
     /// milliseconds.
     pub grace: Duration,
-    /// `or=`, any number of times: further selectors of roots.
+    /// `or=`, repeatable: further selectors of roots.
     pub or: Vec<DeviceSelector>,
 }
 
@@ -101,9 +100,8 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Whether `only=` lets this device in, which is at or below a root. It looks at the device
-    /// itself and not at its parents: `only=subsystem:usb` is the raw node, and not all that lies
-    /// below it.
+    /// Whether `only=` admits this device, which is at or below a root. Evaluates the device itself
+    /// and not its parents: `only=subsystem:usb` is the raw node, not everything below it.
     pub fn admits(&self, own: &[&Device]) -> Found {
         if self.only.is_empty() {
             return Found::Yes;
@@ -112,12 +110,12 @@ impl Options {
     }
 }
 
-/// Whose word a request waits for before a device is put into the container.
+/// Which event a request waits for before a device is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ready {
-    /// The kernel's: at once.
+    /// The kernel's event: the device is attached at once.
     Kernel,
-    /// udevd's: when its rules have run.
+    /// udevd's event: its rules have run.
     Udev,
 }
 
@@ -130,17 +128,16 @@ impl fmt::Display for Ready {
     }
 }
 
-/// What becomes of the container when a root is removed.
+/// What happens to the container when a root is removed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum OnRemoval {
-    /// It lives on and waits for the device to come back.
+    /// It keeps running and waits for the device to come back.
     #[default]
     Keep,
-    /// It is stopped: asked to end, and killed when it does not.
+    /// It is stopped: its init gets the stop signal, and is killed if it does not end.
     Stop,
-    /// It is killed.
     Kill,
-    /// Its init gets a signal, named as in signal(7): `SIGHUP`.
+    /// Its init gets this signal, named as in signal(7): `SIGHUP`.
     Signal(String),
 }
 
@@ -156,19 +153,19 @@ impl fmt::Display for OnRemoval {
 }
 
 impl Request {
-    /// The selectors of roots: the request's own, and its alternatives (`or=`).
+    /// The selectors of the roots: the request's own and its alternatives (`or=`).
     pub fn selectors(&self) -> impl Iterator<Item = &DeviceSelector> {
         std::iter::once(&self.selector).chain(&self.options.or)
     }
 
-    /// Whether a root that is removed counts only when the request has no other: there are
+    /// Whether the removal of a root matters only if the request has no other root: it has
     /// alternatives, or the device has time to return.
     pub fn survives_on_another_root(&self) -> bool {
         !self.options.or.is_empty() || !self.options.grace.is_zero()
     }
 
-    /// Whether the container gets the node of a device that is at or below `root`: no negated term
-    /// speaks against it or one of its parents, and `only=` lets it in.
+    /// Whether the container gets the node of a device at or below `root`: no negated term excludes
+    /// it or one of its parents, and `only=` admits it.
     pub fn gives(&self, root: &SysPath, device: &Device, inventory: &Inventory) -> Found {
         self.leaves(root, device, inventory).and(|| {
             if self.options.only.is_empty() {
@@ -178,8 +175,9 @@ impl Request {
         })
     }
 
-    /// Whether a negated term leaves the device: one of the alternatives' that name its root. A
-    /// root that none names is the parent of a device (`parent-of:`), and all below it is left.
+    /// Whether the negated terms keep the device, according to one of the alternatives that name
+    /// its root. A root that none of them names is the parent of a device (`parent-of:`), and
+    /// everything below it is kept.
     fn leaves(&self, root: &SysPath, device: &Device, inventory: &Inventory) -> Found {
         let chain = || inventory.chain(device);
         if self.options.or.is_empty() {
@@ -197,10 +195,10 @@ impl Request {
         Found::any(naming.into_iter().map(|selector| selector.leaves(chain)))
     }
 
-    /// Whether this device, which the container gets, is to be processed by udevd first.
+    /// Whether udevd must process this device, which the container gets, first.
     ///
-    /// A block device waits for udevd, whose probes read it first, and any device with
-    /// `ready=udev`; none waits where no udevd runs, or for longer than udevd may take
+    /// A block device waits for udevd, whose probes read it first, and so does any device with
+    /// `ready=udev`. No device waits where no udevd runs, or for longer than udevd may take
     /// ([`UdevState::Overdue`]).
     pub fn awaits_udev(&self, device: &Device) -> bool {
         let is_block = device
@@ -217,15 +215,15 @@ impl Request {
 }
 
 impl fmt::Display for Request {
-    /// The request in its shortest form: options in the order of the documentation, without those
-    /// that are default.
+    /// The request in its shortest form: options in the order of the documentation, without
+    /// defaults.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}", self.selector, self.options)
     }
 }
 
 impl fmt::Display for Options {
-    /// The options that are not default, each with a `;` in front.
+    /// The options that are not defaults, each after a `;`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = |path: &PathBuf| escape(&path.display().to_string(), &[',', ';', '&']);
         if self.access != Access::ALL {

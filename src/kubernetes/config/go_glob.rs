@@ -307,7 +307,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_the_reader_panic(text in "/[a*?\\[\\]^\\\\/.-]{0,20}", path in "(/[a-z.]{0,5}){0,4}") {
+        fn no_text_causes_a_panic_in_the_parser(text in "/[a*?\\[\\]^\\\\/.-]{0,20}", path in "(/[a-z.]{0,5}){0,4}") {
             if let Ok(glob) = GoGlob::new(&text) {
                 let _ = (glob.is_match(Path::new(&path)), glob.literal());
             }

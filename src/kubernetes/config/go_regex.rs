@@ -439,7 +439,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_the_reader_panic(text in "[\\[\\]\\\\(){}?:^$QEpPLxd0-9,&~-]{0,20}") {
+        fn no_text_causes_a_panic_in_the_parser(text in "[\\[\\]\\\\(){}?:^$QEpPLxd0-9,&~-]{0,20}") {
             let _ = GoRegex::new(&text);
         }
     }

@@ -195,7 +195,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_the_reader_panic(text in "\\PC{0,60}") {
+        fn no_text_causes_a_panic_in_the_parser(text in "\\PC{0,60}") {
             let _ = Node::read(&text, Dialect::File);
             let _ = Node::read(&text, Dialect::Argument);
         }

@@ -1,5 +1,5 @@
-//! What the engines' configurations say about hooks and CDI: their texts in, the few keys that
-//! count out.
+//! What the configurations of engines say about hooks and CDI: parses the files and keeps the few
+//! relevant keys.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,52 +7,49 @@ use std::path::PathBuf;
 use regex_lite::Regex;
 use serde::Deserialize;
 
-/// Where engines look for hooks when nothing else is said, oci-hooks(5), and where ours are
-/// installed.
+/// Where engines look for hooks by default, oci-hooks(5), and where oci-hotplug installs its own.
 pub const DEFAULT_HOOK_DIR: &str = "/usr/share/containers/oci/hooks.d";
 
-/// The annotation by which containers ask.
+/// The annotation that requests devices.
 const ASKING: &str = "io.oci-hotplug.devices";
 
-/// daemon.json of dockerd(8).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DockerConfig {
-    /// `features.cdi`.
+    /// `features.cdi`
     pub cdi: Option<bool>,
-    /// `cdi-spec-dirs`.
+    /// `cdi-spec-dirs`
     pub spec_dirs: Option<Vec<PathBuf>>,
 }
 
-/// config.toml of containerd, all versions of it: what its CRI plugin is told.
+/// config.toml of containerd, in all its versions: the settings of the CRI plugin.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ContainerdConfig {
-    /// `version`: which form of the file it is; 3 is read by containerd 2 alone.
+    /// `version`: the version of the file's format; only containerd 2 reads version 3.
     pub version: Option<i64>,
     /// Whether the CRI plugin is disabled, as in Docker's own packages.
     pub cri_is_off: bool,
-    /// `enable_cdi`.
+    /// `enable_cdi`
     pub cdi: Option<bool>,
-    /// `cdi_spec_dirs`.
+    /// `cdi_spec_dirs`
     pub spec_dirs: Option<Vec<PathBuf>>,
 }
 
 /// crio.conf(5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CriOConfig {
-    /// `hooks_dir`.
+    /// `hooks_dir`
     pub hooks_dirs: Vec<PathBuf>,
-    /// `cdi_spec_dirs`.
+    /// `cdi_spec_dirs`
     pub spec_dirs: Option<Vec<PathBuf>>,
 }
 
-/// What a file of a hook directory says.
+/// The content of a file in a hook directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HookDefinition {
-    /// The executable.
     pub program: PathBuf,
-    /// When it is started.
+    /// The stages at which it runs.
     pub stages: Vec<String>,
-    /// Whether it is started for a container with the annotation io.oci-hotplug.devices.
+    /// Whether it runs for containers with the annotation io.oci-hotplug.devices.
     pub asked_by_annotation: bool,
 }
 
@@ -66,10 +63,11 @@ impl Default for CriOConfig {
 }
 
 impl DockerConfig {
-    /// Reads daemon.json.
+    /// Parses daemon.json.
     ///
     /// # Errors
-    /// What is wrong with it.
+    ///
+    /// Why the text is invalid.
     pub fn parse(text: &str) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct Daemon {
@@ -78,7 +76,7 @@ impl DockerConfig {
             #[serde(rename = "cdi-spec-dirs")]
             spec_dirs: Option<Vec<PathBuf>>,
         }
-        // dockerd takes an empty file for an empty object.
+        // dockerd treats an empty file as an empty object.
         let text = if text.trim().is_empty() { "{}" } else { text };
         let daemon: Daemon = serde_json::from_str(text).map_err(|error| error.to_string())?;
         Ok(Self {
@@ -89,11 +87,12 @@ impl DockerConfig {
 }
 
 impl ContainerdConfig {
-    /// Takes over what one file says; returns the patterns of the files that it imports, which are
-    /// read after it and win (containerd-config.toml(5)).
+    /// Applies one file. Returns the patterns of the files that it imports, which are applied after
+    /// it and override it (containerd-config.toml(5)).
     ///
     /// # Errors
-    /// What is wrong with it.
+    ///
+    /// Why the text is invalid.
     pub fn take(&mut self, text: &str) -> Result<Vec<String>, String> {
         #[derive(Deserialize)]
         struct File {
@@ -110,7 +109,7 @@ impl ContainerdConfig {
             enable_cdi: Option<bool>,
             cdi_spec_dirs: Option<Vec<PathBuf>>,
         }
-        /// The plugin's names in files of version 1, 2 and 3.
+        /// The names of the plugin in files of version 1, 2 and 3.
         const CRI: [&str; 3] = ["cri", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime"];
         let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
         let is_cri = |name: &String| CRI.contains(&name.as_str());
@@ -125,10 +124,11 @@ impl ContainerdConfig {
 }
 
 impl CriOConfig {
-    /// Takes over what one file says; a later one wins.
+    /// Applies one file; a later file overrides an earlier one.
     ///
     /// # Errors
-    /// What is wrong with it.
+    ///
+    /// Why the text is invalid.
     pub fn take(&mut self, text: &str) -> Result<(), String> {
         #[derive(Deserialize)]
         struct File {
@@ -156,11 +156,12 @@ impl CriOConfig {
     }
 }
 
-/// Takes over what one containers.conf says of hook directories: it replaces what was said before,
-/// unless it says `{append = true}` (containers.conf(5)).
+/// Applies the hook directories of one containers.conf: they replace the previous ones unless the
+/// file has `{append = true}` (containers.conf(5)).
 ///
 /// # Errors
-/// What is wrong with it.
+///
+/// Why the text is invalid.
 pub fn take_podman_hooks_dirs(dirs: &mut Vec<PathBuf>, text: &str) -> Result<(), String> {
     #[derive(Deserialize)]
     struct File {
@@ -194,7 +195,7 @@ pub fn take_podman_hooks_dirs(dirs: &mut Vec<PathBuf>, text: &str) -> Result<(),
     Ok(())
 }
 
-/// Reads a file of a hook directory, version 1.0.0 of oci-hooks(5); `None` when it is not such a
+/// Parses a file of a hook directory, version 1.0.0 of oci-hooks(5); `None` if it is not such a
 /// file.
 pub fn hook_definition(text: &str) -> Option<HookDefinition> {
     #[derive(Deserialize)]
@@ -220,7 +221,7 @@ pub fn hook_definition(text: &str) -> Option<HookDefinition> {
     let file: File = serde_json::from_str(text).ok()?;
     let when = &file.when;
     let matches = |pattern: &str, text: &str| Regex::new(pattern).is_ok_and(|regex| regex.is_match(text));
-    // All conditions that are there must hold; of commands and mounts nothing is known here.
+    // All conditions in the file must hold; commands and mounts are not known here.
     let asked_by_annotation = when.commands.is_empty()
         && when.has_bind_mounts.is_none()
         && when.always.unwrap_or(!when.annotations.is_empty())
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn docker_s_file_says_whether_cdi_is_on_and_where_specs_are() {
+    fn dockers_file_says_whether_cdi_is_on_and_where_specs_are() {
         let parsed = DockerConfig::parse(
             r#"{ "log-driver": "journald", "features": { "containerd-snapshotter": true, "cdi": true },
                  "cdi-spec-dirs": ["/etc/cdi", "/opt/cdi"] }"#,
@@ -266,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn containerd_s_file_is_read_in_all_three_versions() {
+    fn containerds_file_is_parsed_in_all_three_versions() {
         for (text, expected) in [
             ("[plugins.cri]\nenable_cdi = true\n", Some(true)),
             (
@@ -288,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_containerd_imports_wins_and_what_it_does_not_say_stays() {
+    fn imported_files_override_containerds_file_key_by_key() {
         let mut config = ContainerdConfig::default();
         let imports = config
             .take("version = 2\nimports = [\"/etc/containerd/conf.d/*.toml\"]\n[plugins.\"io.containerd.grpc.v1.cri\"]\nenable_cdi = false\ncdi_spec_dirs = [\"/opt/cdi\"]\n")
@@ -302,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn docker_s_own_containerd_has_no_cri() {
+    fn dockers_own_containerd_has_no_cri() {
         let mut config = ContainerdConfig::default();
         config.take("disabled_plugins = [\"cri\"]\n").unwrap();
         assert!(config.cri_is_off);
@@ -310,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn cri_o_s_drop_ins_win_key_by_key() {
+    fn cri_os_drop_ins_override_key_by_key() {
         let mut config = CriOConfig::default();
         assert_eq!(config.hooks_dirs, paths(&[DEFAULT_HOOK_DIR]));
         config
@@ -324,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn podman_s_directories_are_replaced_or_added_to() {
+    fn podmans_directories_are_replaced_or_extended() {
         let mut dirs = paths(&[DEFAULT_HOOK_DIR]);
         take_podman_hooks_dirs(&mut dirs, "[engine]\nruntime = \"crun\"\n").unwrap();
         assert_eq!(dirs, paths(&[DEFAULT_HOOK_DIR]));
@@ -337,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hook_files_of_the_package_are_started_for_containers_that_ask() {
+    fn the_hook_files_of_the_package_run_for_containers_with_the_annotation() {
         let prestart = hook_definition(include_str!("../../../hooks.d/oci-hotplug-prestart.json")).unwrap();
         assert_eq!(
             prestart,
@@ -353,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hook_file_with_other_conditions_is_not_started_for_containers_that_ask() {
+    fn a_hook_file_with_other_conditions_does_not_run_for_containers_with_the_annotation() {
         let asks = |when: &str| {
             let text = format!(
                 r#"{{"version": "1.0.0", "hook": {{"path": "/h"}}, "when": {when}, "stages": ["poststop"]}}"#

@@ -1,4 +1,4 @@
-//! The verdicts on the engines and runtimes that are installed.
+//! Findings about the installed engines and runtimes.
 
 use std::path::Path;
 
@@ -8,21 +8,21 @@ use super::finding::Finding;
 use super::host::is_in;
 use super::version::Version;
 
-/// Our hooks, each with the stages at which it works.
+/// The hooks of oci-hotplug, each with the stages at which it must run.
 const HOOKS: [(&str, &[&str]); 2] = [
     ("oci-hotplug-prestart", &["createRuntime", "prestart"]),
     ("oci-hotplug-poststop", &["poststop"]),
 ];
 
-/// Docker reads CDI specs when asked to from this version on, and unasked from the second on.
+/// Docker supports CDI from the first version on, and enables it by default from the second on.
 const DOCKER_CDI: Version = Version(25, 0, 0);
 const DOCKER_CDI_UNASKED: Version = Version(28, 2, 0);
 
-/// The same of containerd's CRI plugin.
+/// The same for containerd's CRI plugin.
 const CONTAINERD_CDI: Version = Version(1, 7, 0);
 const CONTAINERD_CDI_UNASKED: Version = Version(2, 0, 0);
 
-/// runc runs createRuntime hooks since its release candidates of this version.
+/// The first runc version with createRuntime hooks; its release candidates have them, too.
 const RUNC_HOOKS: Version = Version(1, 0, 0);
 
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
@@ -60,9 +60,9 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// What stands before everything else that is said of a program.
+/// The version of a program, for the beginning of a finding.
 fn told(version: Option<Version>) -> String {
-    version.map_or_else(|| "version not known".into(), |version| version.to_string())
+    version.map_or_else(|| "unknown version".into(), |version| version.to_string())
 }
 
 fn podman(podman: &Podman) -> Finding {
@@ -136,11 +136,12 @@ fn fault(file: &HookFile, stages: &[&str]) -> Option<(String, String)> {
     })
 }
 
-/// Whether an engine that reads specs from these directories, when it is told, finds the device.
+/// Whether an engine with these spec directories finds the device.
 fn finds(spec_dirs: Option<&Vec<std::path::PathBuf>>, annotated: Option<&Path>) -> bool {
     match (spec_dirs, annotated) {
         (Some(dirs), Some(file)) => is_in(file, dirs),
-        // Its defaults are where the device was looked for, and that there is none is told once.
+        // The engine's default directories were searched for the device; a missing device is
+        // reported elsewhere.
         _ => true,
     }
 }

@@ -1,51 +1,44 @@
-//! What is known of a host, before anything is thought of it.
+//! The known facts about a host, without any judgement.
 
 use std::path::PathBuf;
 
 use super::engine_config::{ContainerdConfig, CriOConfig, DockerConfig, HookDefinition};
 use super::version::Version;
 
-/// Everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
-    /// What only the running kernel can tell; `None` when files alone were looked at.
+    /// What only the running kernel can report; `None` if only files were inspected.
     pub live: Option<Live>,
-    /// The kernel's release, such as `6.12.48+deb13-amd64`; empty when it is not known.
+    /// The kernel's release, such as `6.12.48+deb13-amd64`; empty if unknown.
     pub kernel: String,
-    /// Where the cgroup hierarchies are.
     pub cgroups: Cgroups,
-    /// Who tells of devices, beside the kernel.
     pub udevd: Udevd,
-    /// Whether SELinux enforces; `None`: there is none.
+    /// Whether SELinux enforces its policy; `None` if there is no SELinux.
     pub selinux: Option<bool>,
-    /// Whether AppArmor is on.
+    /// Whether AppArmor is enabled.
     pub apparmor: bool,
     /// `fs.inotify.max_user_instances`.
     pub inotify_instances: Option<u64>,
-    /// The state directory.
     pub state: StateDir,
-    /// The configuration, or why it can't be used.
+    /// The configuration, or why it is unusable.
     pub configuration: Result<Configuration, String>,
     /// The hooks and the watcher.
     pub programs: Programs,
-    /// Whether systemd runs the host, and has our units.
+    /// Whether systemd runs the host and has the units.
     pub systemd: Systemd,
-    /// CDI specs.
     pub cdi: Cdi,
-    /// Engines that are installed.
     pub engines: Engines,
-    /// Runtimes that are installed: the name, and the version as far as it is known.
+    /// The installed runtimes: name and, if known, version.
     pub runtimes: Vec<(&'static str, Option<Version>)>,
-    /// Containers that were enrolled.
     pub containers: Containers,
 }
 
-/// What the running kernel tells a process.
+/// What the running kernel reports to a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Live {
-    /// The user who asks.
+    /// The user who runs the check.
     pub uid: u32,
-    /// Why a trivial device program can't be loaded, if it can't.
+    /// Why a trivial device program cannot be loaded; `None` if it can.
     pub bpf_error: Option<String>,
 }
 
@@ -54,7 +47,7 @@ pub struct Live {
 pub struct Cgroups {
     /// The v1 hierarchy with the `devices` controller.
     pub v1_devices: Option<PathBuf>,
-    /// Whether there is any other v1 hierarchy.
+    /// Whether another v1 hierarchy is mounted.
     pub other_v1: bool,
     /// The v2 hierarchy.
     pub v2: Option<PathBuf>,
@@ -63,182 +56,161 @@ pub struct Cgroups {
 /// A udevd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Udevd {
-    /// It listens.
     Running,
-    /// It left its socket behind.
+    /// Only its socket exists.
     Silent,
-    /// There is none.
     Absent,
 }
 
-/// The state directory, or what is there of the way to it.
+/// The state directory, or the existing part of its path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateDir {
-    /// Its path.
     pub path: PathBuf,
-    /// Whether it is there, and who may use it.
+    /// Owner and mode; `None` if the directory does not exist.
     pub access: Option<Access>,
-    /// Whether it, or the nearest directory above it that is there, can be written.
+    /// Whether the directory, or its nearest existing parent, is writable.
     pub writable: bool,
-    /// The kind of file system it is on, or will be.
+    /// The type of the file system that it is on or will be on.
     pub filesystem: Option<String>,
 }
 
-/// Who may use a file.
+/// Owner and mode of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Access {
-    /// Whether it belongs to root.
+    /// Whether root owns it.
     pub of_root: bool,
     /// The permission bits.
     pub mode: u32,
 }
 
-/// What the configuration says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Configuration {
-    /// The file, whether it is there or not.
+    /// The file, even if it does not exist.
     pub path: PathBuf,
     /// How many files were read.
     pub files: usize,
-    /// Those of them that others than root can write.
+    /// The files that users other than root can write.
     pub open_files: Vec<PathBuf>,
     /// How many classes are defined.
     pub classes: usize,
-    /// Rules that allow.
+    /// The number of allow rules.
     pub allow: usize,
-    /// Rules that deny.
+    /// The number of deny rules.
     pub deny: usize,
-    /// Where the deny rules stand that depend on what only udevd knows.
+    /// The places of the deny rules that depend on facts of udevd.
     pub deny_by_udev: Vec<String>,
-    /// Whether untrusted requests get anything that is not protected.
+    /// Whether untrusted requests get every device that is not protected.
     pub allows_anything: bool,
 }
 
 /// The hooks and the watcher.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Programs {
-    /// Where they were looked for.
+    /// The directory that was searched.
     pub dir: PathBuf,
-    /// Those that are not there, or not executable.
+    /// Programs that are absent or not executable.
     pub missing: Vec<String>,
-    /// Those that others than root can write.
+    /// Programs that users other than root can write.
     pub open: Vec<String>,
-    /// The versions of those that have another one than this program.
+    /// The versions of the programs whose version differs from this program's.
     pub other_versions: Vec<String>,
 }
 
-/// systemd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Systemd {
-    /// Whether it runs the host.
+    /// Whether systemd runs the host.
     pub runs: bool,
-    /// Whether our units are installed.
+    /// Whether the units of oci-hotplug are installed.
     pub has_units: bool,
 }
 
-/// CDI specs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cdi {
-    /// The file that defines our device `annotated`.
+    /// The file that defines the device `annotated`.
     pub annotated: Option<PathBuf>,
-    /// What is wrong with that device, if anything.
+    /// The error in the definition of that device, if any.
     pub fault: Option<String>,
-    /// Files that no engine can read, ours or others'.
+    /// Files that no engine can read, of oci-hotplug or of other vendors.
     pub broken: Vec<PathBuf>,
 }
 
-/// The engines that are installed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Engines {
-    /// podman.
     pub podman: Option<Podman>,
-    /// Docker's daemon.
     pub docker: Option<Docker>,
-    /// containerd.
     pub containerd: Option<Containerd>,
-    /// CRI-O.
     pub cri_o: Option<CriO>,
 }
 
-/// podman.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Podman {
-    /// Its version.
     pub version: Option<Version>,
-    /// Its hooks, or why its configuration can't be read.
+    /// The hooks, or why the configuration is unusable.
     pub hooks: Result<Hooks, String>,
 }
 
-/// Docker's daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Docker {
-    /// Its version.
     pub version: Option<Version>,
-    /// daemon.json.
+    /// daemon.json, or why it is unusable.
     pub config: Result<DockerConfig, String>,
 }
 
-/// containerd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Containerd {
-    /// Its version.
     pub version: Option<Version>,
-    /// config.toml and what it imports.
+    /// config.toml with its imports, or why it is unusable.
     pub config: Result<ContainerdConfig, String>,
 }
 
-/// CRI-O.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CriO {
-    /// Its version.
     pub version: Option<Version>,
-    /// crio.conf and crio.conf.d.
+    /// crio.conf and crio.conf.d, or why they are unusable.
     pub config: Result<CriOConfig, String>,
-    /// Its hooks.
     pub hooks: Hooks,
-    /// Directories of our hooks that the running CRI-O does not watch. It reads a directory only
-    /// when an event of its watch arrives, and has none on a directory that was created, or removed
-    /// and created again, after it had started (containers/common, pkg/hooks/monitor.go).
+    /// Directories with hooks of oci-hotplug that the running CRI-O does not watch. CRI-O reads a
+    /// directory only after an event of its watch, and it does not watch a directory that was
+    /// created, or removed and created again, after CRI-O had started (containers/common,
+    /// pkg/hooks/monitor.go).
     pub unwatched: Vec<PathBuf>,
 }
 
-/// What an engine finds in its hook directories, oci-hooks(5).
+/// What is in the hook directories of an engine, oci-hooks(5).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hooks {
-    /// The directories, a later one wins.
+    /// The directories; a later one overrides an earlier one.
     pub dirs: Vec<PathBuf>,
-    /// The files that start a hook of ours.
+    /// The files that start a hook of oci-hotplug.
     pub files: Vec<HookFile>,
 }
 
-/// A file of a hook directory that starts a hook of ours.
+/// A file of a hook directory that starts a hook of oci-hotplug.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HookFile {
-    /// The file.
     pub path: PathBuf,
-    /// What it says.
     pub definition: HookDefinition,
-    /// Whether the executable is there.
+    /// Whether the executable exists.
     pub is_executable: bool,
 }
 
 /// Containers that were enrolled.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Containers {
-    /// How many have a watcher.
+    /// The number of containers with a watcher.
     pub watched: usize,
-    /// Those that run and have none.
+    /// Running containers without a watcher.
     pub unwatched: Vec<String>,
-    /// Those that run with our annotation, and that no hook of ours has seen: name, and how to
-    /// start it instead.
+    /// Running containers with an annotation of oci-hotplug for which no hook ran: the name, and
+    /// how to start the container instead.
     pub unhooked: Vec<(String, &'static str)>,
-    /// Those whose start was refused and that were not started since, the last one first: when and
-    /// why.
+    /// Containers whose start was refused and that have not been started since, the latest first:
+    /// when and why.
     pub refused: Vec<String>,
-    /// Those that are gone.
+    /// Containers that no longer exist.
     pub gone: Vec<String>,
-    /// Records that can't be read, with the reason.
+    /// Unreadable records, each with the reason.
     pub unreadable: Vec<String>,
-    /// How many watchers run running from a replaced executable.
+    /// The number of watchers that run from a replaced executable.
     pub outdated: usize,
 }

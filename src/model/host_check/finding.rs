@@ -1,29 +1,26 @@
-//! The verdict on one part of the host.
+//! The result of the check for one part of the host.
 
 use serde::Serialize;
 
-/// How good it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// As it should be.
     Ok,
-    /// Some containers may lack something, and will be told.
+    /// Some containers may lack devices, and get a message about it.
     Warn,
-    /// It does not work so.
+    /// Hotplug does not work this way.
     Fail,
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What was looked at, in one word.
+    /// The name of the check, one word.
     pub check: &'static str,
-    /// How good it is.
     pub verdict: Verdict,
-    /// What was seen.
+    /// What the check has seen.
     pub seen: String,
-    /// What to do; always there unless the verdict is `Ok`.
+    /// How to fix it; always present unless the verdict is `Ok`.
     pub hint: Option<String>,
 }
 

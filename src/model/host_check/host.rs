@@ -1,4 +1,4 @@
-//! The verdicts on the host itself and on what is installed.
+//! Findings about the host itself and about what is installed.
 
 use std::path::Path;
 
@@ -6,14 +6,15 @@ use super::facts::{Facts, Udevd};
 use super::finding::Finding;
 use super::version::Version;
 
-/// The first kernel with all that is used: openat2(2), pidfd_open(2), and BPF_F_REPLACE of bpf(2),
-/// which is the newest.
+/// The first kernel with all required features: openat2(2), pidfd_open(2), and BPF_F_REPLACE of
+/// bpf(2), which is the latest of them.
 const OLDEST_KERNEL: Version = Version(5, 6, 0);
 
-/// What systems without systemd's own setting leave a user, fs/notify/inotify/inotify_user.c.
+/// The kernel's default limit per user (fs/notify/inotify/inotify_user.c), in force unless systemd
+/// or the administrator raises it.
 const USUAL_INOTIFY_INSTANCES: u64 = 128;
 
-/// File systems that do not outlive a reboot.
+/// File systems whose content a reboot removes.
 const VOLATILE: [&str; 2] = ["tmpfs", "ramfs"];
 
 const MEND_PROGRAMS: &str = "install oci-hotplug again";
@@ -61,7 +62,7 @@ fn kernel(release: &str) -> Finding {
         ),
         None => Finding::warn(
             "kernel",
-            "its version is not known",
+            "its version is unknown",
             "mount /proc; Linux 5.6 or newer is required",
         ),
     }
@@ -97,7 +98,7 @@ fn cgroup(facts: &Facts) -> Finding {
     }
 }
 
-/// Only root may load programs; who is not root has been told so.
+/// Only root may load programs; for other users, the check `user` has already warned.
 fn bpf(facts: &Facts) -> Option<Finding> {
     let live = facts.live.as_ref().filter(|live| live.uid == 0)?;
     let is_needed = facts.cgroups.v1_devices.is_none();
@@ -180,7 +181,7 @@ fn state(facts: &Facts) -> Finding {
     if is_root(facts) && !state.writable {
         return Finding::fail(
             "state",
-            format!("{path} can't be written"),
+            format!("{path} is not writable"),
             "make its file system writable, or name another state-dir in config.toml",
         );
     }
@@ -316,7 +317,7 @@ fn cdi(facts: &Facts) -> Finding {
         (Some(_), None) if !cdi.broken.is_empty() => Finding::warn(
             "cdi",
             format!(
-                "engines can't use {}",
+                "engines cannot use {}",
                 listed(
                     &cdi.broken
                         .iter()
@@ -347,7 +348,7 @@ fn containers(facts: &Facts) -> Vec<Finding> {
     for (name, how) in &containers.unhooked {
         findings.push(Finding::warn(
             CHECK,
-            format!("container {name} has our annotation but no watcher: its engine did not run our hooks"),
+            format!("container {name} has an annotation of oci-hotplug but no watcher: its engine did not run the hooks"),
             format!("{how}, or attach devices to the running container with `oci-hotplug attach`"),
         ));
     }
@@ -397,7 +398,7 @@ fn counted(count: usize, one: &str, more: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { more })
 }
 
-/// A few of them, and how many more there are.
+/// A few names, and the number of the remaining ones.
 fn listed(names: &[String]) -> String {
     const SHOWN: usize = 3;
     let shown = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
@@ -407,7 +408,7 @@ fn listed(names: &[String]) -> String {
     }
 }
 
-/// Whether a path is in one of these directories.
+/// Whether a file is in one of these directories.
 pub(super) fn is_in(file: &Path, dirs: &[std::path::PathBuf]) -> bool {
     file.parent()
         .is_some_and(|dir| dirs.iter().any(|known| known == dir))

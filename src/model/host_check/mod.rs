@@ -1,9 +1,8 @@
-//! Whether a host is ready for hotplug: what was seen there in, a verdict for each part out, with
-//! the hint.
+//! Whether a host is ready for hotplug: turns facts into one finding per part, with a hint.
 //!
-//! `Fail` is what loses devices without a word, or keeps a container from its devices whatever
-//! engine it has; `Warn` is what only some containers would notice, and tells them. Must not know
-//! how anything was looked at.
+//! `Fail` means that devices would be missing without any message, or that no engine could give a
+//! container its devices. `Warn` means that only some containers are affected, and that they get a
+//! message. Must not know how the facts were collected.
 
 pub mod engine_config;
 mod engines;
@@ -15,7 +14,7 @@ pub mod version;
 use facts::Facts;
 pub use finding::{Finding, Verdict};
 
-/// Judges everything, the host first, then what is installed, then each engine that is there.
+/// Judges the host first, then what is installed, then each installed engine.
 pub fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings = host::judge(facts);
     findings.extend(engines::judge(facts));

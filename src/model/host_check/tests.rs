@@ -27,7 +27,7 @@ fn hooks() -> Hooks {
     }
 }
 
-/// A host where all is well, with every engine.
+/// A correctly configured host with every engine.
 fn ready() -> Facts {
     Facts {
         live: Some(Live {
@@ -121,7 +121,7 @@ fn config(facts: &mut Facts) -> &mut Configuration {
     facts.configuration.as_mut().unwrap()
 }
 
-/// What a changed host is told of this check; everything else must stay as it was.
+/// The finding of this check on a changed host; all other findings must stay the same.
 fn told(check: &str, change: impl FnOnce(&mut Facts)) -> (Verdict, String) {
     let mut facts = ready();
     change(&mut facts);
@@ -151,7 +151,7 @@ fn assert_told(verdict: Verdict, words: &[&str], check: &str, change: impl FnOnc
 use Verdict::{Fail, Ok as Good, Warn};
 
 #[test]
-fn a_host_where_all_is_well_is_told_nothing_else() {
+fn a_correctly_configured_host_has_only_good_findings() {
     let findings = judge(&ready());
     assert!(
         findings.iter().all(|finding| finding.verdict == Verdict::Ok),
@@ -184,7 +184,7 @@ fn a_host_where_all_is_well_is_told_nothing_else() {
 }
 
 #[test]
-fn the_kernel_has_all_that_is_used() {
+fn the_kernel_must_have_all_required_features() {
     assert_told(Good, &["5.6.0"], "kernel", |host| host.kernel = "5.6.0".into());
     assert_told(
         Fail,
@@ -194,13 +194,13 @@ fn the_kernel_has_all_that_is_used() {
             host.kernel = "5.4.0-42-generic".into();
         },
     );
-    assert_told(Warn, &["not known", "mount /proc"], "kernel", |host| {
+    assert_told(Warn, &["version is unknown", "mount /proc"], "kernel", |host| {
         host.kernel = String::new()
     });
 }
 
 #[test]
-fn a_hierarchy_decides_on_devices() {
+fn a_cgroup_hierarchy_must_control_devices() {
     let v1 = Some(PathBuf::from("/sys/fs/cgroup/devices"));
     assert_told(Warn, &["hybrid without a devices controller"], "cgroup", |host| {
         host.cgroups.other_v1 = true;
@@ -208,7 +208,7 @@ fn a_hierarchy_decides_on_devices() {
     assert_told(Fail, &["no hierarchy", "mount cgroup2"], "cgroup", |host| {
         host.cgroups.v2 = None;
     });
-    // With v1 no BPF is needed, and that is said at its own place.
+    // cgroup v1 needs no BPF; the check `bpf` says so.
     let bpf = |host: &Facts| judge(host)[3].seen.clone();
     let mut host = ready();
     assert_eq!(bpf(&host), "device programs can be loaded");
@@ -233,7 +233,7 @@ fn a_hierarchy_decides_on_devices() {
 }
 
 #[test]
-fn cgroup_v2_wants_bpf() {
+fn cgroup_v2_needs_bpf() {
     assert_told(
         Fail,
         &["Operation not permitted", "CAP_BPF", "CONFIG_CGROUP_BPF"],
@@ -243,7 +243,7 @@ fn cgroup_v2_wants_bpf() {
 }
 
 #[test]
-fn who_is_not_root_is_told_once() {
+fn a_user_other_than_root_gets_one_warning() {
     let mut host = ready();
     host.live = Some(Live {
         uid: 1000,
@@ -259,7 +259,7 @@ fn who_is_not_root_is_told_once() {
 }
 
 #[test]
-fn a_host_without_udevd_is_told_what_does_not_work() {
+fn without_udevd_the_finding_says_what_does_not_work() {
     assert_told(
         Warn,
         &["does not run", "systemctl restart systemd-udevd"],
@@ -289,7 +289,7 @@ fn a_host_without_udevd_is_told_what_does_not_work() {
 }
 
 #[test]
-fn what_guards_containers_is_told() {
+fn the_security_module_is_reported() {
     assert_told(
         Warn,
         &["SELinux enforces", "container_use_devices"],
@@ -317,8 +317,8 @@ fn watchers_need_inotify_instances() {
 }
 
 #[test]
-fn the_state_is_root_s_own_and_goes_with_a_reboot() {
-    assert_told(Fail, &["can't be written"], "state", |host| {
+fn the_state_directory_must_be_roots_and_on_a_volatile_file_system() {
+    assert_told(Fail, &["is not writable"], "state", |host| {
         host.state.writable = false
     });
     assert_told(
@@ -342,7 +342,7 @@ fn the_state_is_root_s_own_and_goes_with_a_reboot() {
 }
 
 #[test]
-fn a_configuration_that_cannot_be_used_fails() {
+fn an_unusable_configuration_fails() {
     assert_told(
         Fail,
         &["reading c.toml: line 3 | x ^", "oci-hotplug.toml(5)"],
@@ -365,7 +365,7 @@ fn a_configuration_that_cannot_be_used_fails() {
 }
 
 #[test]
-fn hooks_and_watcher_are_complete_root_s_and_of_this_version() {
+fn hooks_and_watcher_must_be_complete_of_this_version_and_writable_only_by_root() {
     let name = || vec!["oci-hotplug-watcher".to_owned()];
     assert_told(
         Fail,
@@ -394,7 +394,7 @@ fn hooks_and_watcher_are_complete_root_s_and_of_this_version() {
 }
 
 #[test]
-fn systemd_has_the_units_where_it_runs() {
+fn where_systemd_runs_it_must_have_the_units() {
     assert_told(Warn, &["is not restarted"], "units", |host| {
         host.systemd.has_units = false
     });
@@ -407,7 +407,7 @@ fn systemd_has_the_units_where_it_runs() {
 }
 
 #[test]
-fn the_device_annotated_is_there_and_whole() {
+fn the_device_annotated_must_be_defined_correctly() {
     assert_told(
         Warn,
         &["annotated", "oci-hotplug cdi generate annotated"],
@@ -437,7 +437,7 @@ fn the_device_annotated_is_there_and_whole() {
 }
 
 #[test]
-fn podman_and_cri_o_find_both_hooks() {
+fn podman_and_cri_o_must_find_both_hooks() {
     assert_told(Fail, &["5.4.2: /etc/c: line 1", "mend"], "podman", |host| {
         host.engines.podman.as_mut().unwrap().hooks = Err("/etc/c: line 1".into());
     });
@@ -466,7 +466,7 @@ fn podman_and_cri_o_find_both_hooks() {
     assert_told(Fail, &["no file starts oci-hotplug-poststop"], "cri-o", |host| {
         let engine = host.engines.cri_o.as_mut().unwrap();
         engine.hooks.files.pop();
-        // Without its file there is nothing to watch.
+        // Without a hook file, the directory need not be watched.
         engine.unwatched.push(DEFAULT_HOOK_DIR.into());
     });
     assert_told(
@@ -511,7 +511,7 @@ fn podman_and_cri_o_find_both_hooks() {
 }
 
 #[test]
-fn cdi_is_on_in_the_engines_that_need_it() {
+fn engines_that_need_cdi_must_have_it_enabled() {
     for (version, cdi, verdict) in [
         (Version(20, 10, 24), None, Warn),
         (Version(20, 10, 24), Some(true), Warn),
@@ -538,7 +538,7 @@ fn cdi_is_on_in_the_engines_that_need_it() {
             host.engines.containerd = Some(containerd(version, cdi));
         });
     }
-    // Docker's own containerd serves no CRI, and needs nothing.
+    // Docker's own containerd serves no CRI and needs no CDI.
     assert_told(Good, &["Docker only"], "containerd", |host| {
         let mut engine = containerd(Version(1, 7, 27), None);
         engine.config.as_mut().unwrap().cri_is_off = true;
@@ -547,7 +547,7 @@ fn cdi_is_on_in_the_engines_that_need_it() {
 }
 
 #[test]
-fn an_engine_that_looks_for_specs_elsewhere_is_told_where_they_are() {
+fn an_engine_with_other_spec_directories_is_reported() {
     let elsewhere = || Some(vec![PathBuf::from("/opt/cdi")]);
     assert_told(Warn, &["add \"/etc/cdi\" to cdi-spec-dirs"], "docker", |host| {
         host.engines
@@ -603,7 +603,7 @@ fn an_engine_that_looks_for_specs_elsewhere_is_told_where_they_are() {
 }
 
 #[test]
-fn an_engine_s_file_that_cannot_be_read_fails() {
+fn an_unreadable_file_of_an_engine_fails() {
     for check in ["docker", "containerd", "cri-o"] {
         let fault = || "/etc/x: line 7".to_owned();
         assert_told(
@@ -620,7 +620,7 @@ fn an_engine_s_file_that_cannot_be_read_fails() {
 }
 
 #[test]
-fn only_what_is_installed_is_judged() {
+fn only_installed_engines_are_judged() {
     let mut host = ready();
     host.engines = Engines::default();
     host.runtimes.clear();
@@ -633,20 +633,20 @@ fn only_what_is_installed_is_judged() {
 }
 
 #[test]
-fn a_runtime_runs_hooks() {
+fn one_runtime_must_support_the_hooks() {
     assert_told(Fail, &["0.1.1", "1.0 or newer"], "runc", |host| {
         host.runtimes = vec![("runc", Some(Version(0, 1, 1)))];
     });
     assert_told(Good, &["1.0.0"], "runc", |host| {
         host.runtimes = vec![("runc", Some(Version(1, 0, 0)))];
     });
-    assert_told(Good, &["version not known"], "runc", |host| {
+    assert_told(Good, &["unknown version"], "runc", |host| {
         host.runtimes = vec![("runc", None)]
     });
 }
 
 #[test]
-fn containers_that_want_something_are_named() {
+fn containers_with_problems_are_named() {
     assert_told(
         Fail,
         &["without a watcher: web (oci-hotplug recover)"],
@@ -677,7 +677,7 @@ fn containers_that_want_something_are_named() {
     assert_told(
         Warn,
         &[
-            "container web has our annotation but no watcher",
+            "container web has an annotation of oci-hotplug but no watcher",
             "(start it with `--device oci-hotplug.dev/device=annotated`, or attach",
         ],
         "containers",

@@ -1,4 +1,4 @@
-//! Versions of engines, runtimes and kernels, as they print them.
+//! Versions of engines, runtimes and kernels, as their programs print them.
 
 use std::fmt;
 
@@ -8,8 +8,7 @@ pub struct Version(pub u32, pub u32, pub u32);
 
 impl Version {
     /// The first word that begins like a version, such as `26.1.5` in `Docker version 26.1.5+dfsg1,
-    /// build a72d7cd` or `2.0` in `containerd github.com/containerd/containerd v2.0`; `None` where
-    /// there is none.
+    /// build a72d7cd` or `2.0` in `containerd github.com/containerd/containerd v2.0`.
     pub fn find(text: &str) -> Option<Self> {
         text.split_ascii_whitespace().find_map(Self::of_word)
     }
@@ -38,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_is_found_in_what_programs_print() {
+    fn a_version_is_found_in_the_output_of_programs() {
         for (text, version) in [
             ("Docker version 26.1.5+dfsg1, build a72d7cd", Version(26, 1, 5)),
             ("podman version 5.4.2", Version(5, 4, 2)),

@@ -1,5 +1,4 @@
-//! Which block devices the host itself uses. Must not know how that is found out
-//! (`host::host_use`).
+//! Which block devices the host itself uses. Must not know how they are found (`host::host_use`).
 
 use std::collections::BTreeMap;
 
@@ -8,14 +7,14 @@ use crate::model::device::{DevKind, DevNum};
 /// How the host uses a block device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Use {
-    /// What the device is, behind its name: `is mounted at "/media/stick"`.
+    /// The use, as a phrase after the name of the device: `is mounted at "/media/stick"`.
     pub text: String,
-    /// What ends that: `unmount it`.
+    /// How to end the use: `unmount it`.
     pub hint: Option<&'static str>,
 }
 
 impl Use {
-    /// A use, and how to end it, if that is possible.
+    /// A use with a hint how to end it, if that is possible.
     pub fn new(text: impl Into<String>, hint: Option<&'static str>) -> Self {
         Self {
             text: text.into(),
@@ -24,17 +23,17 @@ impl Use {
     }
 }
 
-/// The block devices that hold something of the host's: a mounted file system, swap, a part of
+/// The block devices in use by the host: with a mounted file system, as swap, or as a part of
 /// another device.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostUse {
     uses: BTreeMap<(u32, u32), Use>,
-    /// Set when it can't be known: then everything counts as used.
+    /// Whether the use could not be found out: then every device counts as used.
     unknown: bool,
 }
 
 impl HostUse {
-    /// The host uses exactly these (major, minor).
+    /// The host uses exactly these (major, minor) numbers.
     pub fn of(numbers: impl IntoIterator<Item = (u32, u32)>) -> Self {
         let uses = numbers
             .into_iter()
@@ -42,8 +41,8 @@ impl HostUse {
         Self::used(uses)
     }
 
-    /// The host uses exactly these (major, minor), in these ways; of several ways of one the first
-    /// counts.
+    /// The host uses exactly these (major, minor) numbers in these ways. If a number has several
+    /// uses, the first counts.
     pub fn used(uses: impl IntoIterator<Item = ((u32, u32), Use)>) -> Self {
         let mut known = BTreeMap::new();
         for (number, its) in uses {
@@ -55,7 +54,7 @@ impl HostUse {
         }
     }
 
-    /// It can't be known what the host uses: then rather everything.
+    /// It is unknown what the host uses: every device counts as used.
     pub fn unknown() -> Self {
         Self {
             uses: BTreeMap::new(),
@@ -63,7 +62,7 @@ impl HostUse {
         }
     }
 
-    /// How the host uses this device itself; `None` when it does not, and for a character device.
+    /// How the host uses this device itself; `None` if it does not, and for character devices.
     pub fn use_of(&self, num: DevNum) -> Option<Use> {
         if num.kind != DevKind::Block {
             return None;

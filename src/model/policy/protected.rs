@@ -1,7 +1,7 @@
 //! The devices that untrusted requests get only by an allow rule or not at all, with the reasons:
 //! one table for code and documentation.
 //!
-//! `docs/policy.md` shows the same lines; a test holds the two together.
+//! `packaging/policy.md` shows the same lines; a test compares the two.
 
 use std::path::Path;
 
@@ -23,9 +23,9 @@ pub const HOST_DISK_USB: &str = "host-disk-usb";
 /// The name of the line for disks that the host uses.
 const HOST_DISK: &str = "host-disk";
 
-/// udev's input_id properties of what people type on and point with (udev-builtin-input_id.c). A
-/// joystick is none of these, nor is what has ID_INPUT_KEY alone: that is any device with one key,
-/// such as a camera's button.
+/// udev's input_id properties of keyboards and pointing devices (udev-builtin-input_id.c). A
+/// joystick has none of these. ID_INPUT_KEY is not in the list: any device with a single key has
+/// it, such as a camera with a button.
 const SEAT: [&str; 7] = [
     "ID_INPUT_KEYBOARD",
     "ID_INPUT_MOUSE",
@@ -38,27 +38,27 @@ const SEAT: [&str; 7] = [
 
 /// One line of the table.
 pub struct Line {
-    /// Its name in messages.
+    /// The name in messages.
     pub name: &'static str,
-    /// What it protects, in words.
+    /// The protected devices, in words.
     pub devices: &'static str,
-    /// Why.
     pub reason: &'static str,
-    /// Whether no allow rule lifts it: only trusted requests get such a device.
+    /// Whether no allow rule can lift the line: only trusted requests get such a device.
     pub always: bool,
-    /// The kernel's names: subsystem, and patterns of names with `*` for the rest and `#` for
+    /// Names of the kernel: subsystem, and patterns of names with `*` for any rest and `#` for
     /// digits.
     names: &'static [(&'static str, &'static [&'static str])],
-    /// Character device numbers that are the same everywhere
+    /// Character device numbers that are the same on every host
     /// (Documentation/admin-guide/devices.txt): major, first and last minor.
     numbers: &'static [(u32, u32, u32)],
-    /// Their nodes below /dev, as patterns.
+    /// Nodes below /dev, as patterns.
     nodes: &'static [&'static str],
-    /// What else belongs to it.
+    /// A check for devices that names and numbers do not show.
     more: Option<fn(&Subject<'_>) -> Found>,
 }
 
-/// All lines: those that no rule lifts first, because the first that protects a device counts.
+/// All lines. Lines that no rule lifts are first, because the first line that protects a device
+/// counts.
 pub static LINES: [Line; 13] = [
     Line {
         name: HOST_DISK,
@@ -248,7 +248,8 @@ impl Line {
     }
 }
 
-/// The first line that protects this device, or may. What udevd will not say soon counts as said.
+/// The first line that protects this device, or may protect it. Facts that udevd will not deliver
+/// soon count as protecting.
 pub fn find(subject: &Subject<'_>) -> Option<(&'static Line, Found)> {
     let certain = |found| match found {
         Found::Unknown(whose) if !subject.is_awaited(&whose) => Found::Yes,
@@ -260,7 +261,7 @@ pub fn find(subject: &Subject<'_>) -> Option<(&'static Line, Found)> {
         .find(|(_, found)| *found != Found::No)
 }
 
-/// What makes a device one of a line, and what to do about that.
+/// Why a line protects a device, and how to change that.
 pub struct Because {
     /// `/dev/sdb1 is mounted at "/media/probe"`.
     pub reason: String,
@@ -268,7 +269,7 @@ pub struct Because {
     pub hint: Option<&'static str>,
 }
 
-/// What makes this device one of this line, where that is not the device itself.
+/// Why the line protects this device; `None` if the reason is the device itself.
 pub fn because(line: &Line, subject: &Subject<'_>) -> Option<Because> {
     match line.name {
         HOST_DISK | HOST_DISK_USB => used_by_the_host(subject),
@@ -283,7 +284,7 @@ pub fn because(line: &Line, subject: &Subject<'_>) -> Option<Because> {
     }
 }
 
-/// The line that protects the node of this path, whatever device it is.
+/// The line that protects any node at this path.
 pub fn by_node(path: &Path) -> Option<&'static Line> {
     let name = path.strip_prefix("/dev").ok()?.to_str()?;
     LINES
@@ -291,7 +292,7 @@ pub fn by_node(path: &Path) -> Option<&'static Line> {
         .find(|line| line.nodes.iter().any(|pattern| fits(pattern, name)))
 }
 
-/// `*` stands for any rest, `#` for one or more digits.
+/// Matches a name; `*` stands for any rest, `#` for one or more digits.
 fn fits(pattern: &str, name: &str) -> bool {
     if let Some(start) = pattern.strip_suffix('*') {
         return name.starts_with(start);
@@ -304,18 +305,18 @@ fn fits(pattern: &str, name: &str) -> bool {
         .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit()))
 }
 
-/// A disk's own nodes: whoever has one has the disk.
+/// Protects a disk's own nodes: they give access to the disk.
 fn is_used_by_the_host(subject: &Subject<'_>) -> Found {
     yes_if(!is_usb_device(subject.device()) && used_by_the_host(subject).is_some())
 }
 
-/// A USB device's node: whoever has it can unbind the disk's driver, and speak with the disk
-/// itself.
+/// Protects the node of a USB device: through it, a process can unbind the disk's driver and access
+/// the disk directly.
 fn has_a_disk_of_the_host(subject: &Subject<'_>) -> Found {
     yes_if(is_usb_device(subject.device()) && used_by_the_host(subject).is_some())
 }
 
-/// Which block device of those that decide the host uses, and how.
+/// The block device among those that decide which the host uses, and how.
 fn used_by_the_host(subject: &Subject<'_>) -> Option<Because> {
     let blocks = subject.blocks();
     let own = subject.own();
@@ -327,7 +328,7 @@ fn used_by_the_host(subject: &Subject<'_>) -> Option<Because> {
             hint: use_of.hint,
         })
     });
-    // A loop device is a user of what it is over, not of itself.
+    // A loop device uses the devices that back it.
     let over = || {
         let loops = same_data::loops_over(&blocks, subject.inventory);
         loops.into_iter().find_map(|(over, device)| {
@@ -345,8 +346,8 @@ fn used_by_the_host(subject: &Subject<'_>) -> Option<Because> {
     used.or_else(over)
 }
 
-/// An input node by what its own device reports; a hidraw or hiddev node by what its HID interface
-/// reports; a USB node by all of its device's.
+/// Classifies an input node by the capabilities of its own device; a hidraw or hiddev node by the
+/// devices of its HID interface; a USB node by all interfaces of its device.
 fn is_at_the_seat(subject: &Subject<'_>) -> Found {
     let device = subject.device();
     match device.subsystem.as_deref() {
@@ -358,14 +359,14 @@ fn is_at_the_seat(subject: &Subject<'_>) -> Found {
                 .find(|above| matches!(above.subsystem.as_deref(), Some("hid" | "usb")));
             owner.map_or(Found::No, |owner| reports_what_is_typed(subject, owner))
         }
-        // A USB device, and none of its interfaces: these have no descriptors.
+        // A USB device itself: its interfaces have no descriptors.
         Some("usb") => classes(device).map_or(Found::No, |classes| is_typed_on(subject, device, &classes)),
         _ => Found::No,
     }
 }
 
-/// A keyboard or mouse that says so in its descriptors is known before any driver is bound; what
-/// else reports to HID is known by its HID devices.
+/// A keyboard or mouse with a boot interface is known from the descriptors before any driver is
+/// bound. Other human interface devices are classified by their HID devices.
 fn is_typed_on(subject: &Subject<'_>, device: &Device, classes: &UsbClasses) -> Found {
     if classes.is_keyboard_or_mouse() {
         return Found::Yes;
@@ -379,10 +380,10 @@ fn is_typed_on(subject: &Subject<'_>, device: &Device, classes: &UsbClasses) -> 
     reports_what_is_typed(subject, device)
 }
 
-/// Whether a HID device at or below this one says that it is a keyboard or a mouse, or has inputs
-/// that are. The touchpad of a gamepad does not count here: who reads the gamepad's reports learns
-/// what is played, and nobody types or points with it elsewhere. (Its own event node is a
-/// touchpad's all the same.)
+/// Whether a HID device at or below this one is a keyboard or mouse by its usages, or has inputs
+/// that are. A gamepad's touchpad does not count here: its reports show only what is played,
+/// because nobody uses it to type or point elsewhere. (The touchpad's own event node is still
+/// protected.)
 fn reports_what_is_typed(subject: &Subject<'_>, owner: &Device) -> Found {
     let at_or_below = || subject.inventory.at_or_below(&owner.syspath);
     let is_hid = |device: &&Device| device.subsystem.as_deref() == Some("hid");
@@ -405,9 +406,9 @@ fn reports_what_is_typed(subject: &Subject<'_>, owner: &Device) -> Found {
     })
 }
 
-/// Whether people type on an input node's device, or point with it: what the kernel says is
-/// certain, and udev may add to it. Where no udevd runs, the kernel's word is all; what neither has
-/// said anything of counts as a keyboard.
+/// Whether an input node belongs to a keyboard or a pointing device. What the kernel reports is
+/// certain; udev may add to it. Where no udevd runs, the kernel's facts decide alone. A device that
+/// neither classifies counts as a keyboard.
 fn is_seat_input(subject: &Subject<'_>, device: &Device, without_touchpad: bool) -> Found {
     let mut above = subject.inventory.ancestors(&device.syspath);
     let found = above
@@ -435,7 +436,7 @@ fn capabilities_of(input: &Device) -> Option<InputCapabilities> {
     input.attribute(CAPABILITIES).map(InputCapabilities::from_text)
 }
 
-/// Without its descriptors nobody knows what it is: then rather a hub.
+/// A device without readable descriptors may be a hub, so it counts as one.
 fn is_hub(subject: &Subject<'_>) -> Found {
     let device = subject.device();
     let hub = || classes(device).is_none_or(|classes| classes.is_hub());

@@ -1,6 +1,6 @@
-//! A rule: which devices, with which access, of which containers.
+//! A rule: the devices, the access and the containers that it applies to.
 //!
-//! Must not know what it means that a rule fits.
+//! Must not know what follows when a rule matches.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,25 +15,26 @@ use crate::model::remote::address::{RemoteDevice, ServerDevice};
 use crate::model::request::entry::RequestEntry;
 use crate::model::request::selector::{Chain, DeviceSelector, Found, Glob, SelectorError};
 
-/// A rule as it is written: an element of `[[policy.allow]]` or `[[policy.deny]]`.
+/// A rule in the configuration: an element of `[[policy.allow]]` or `[[policy.deny]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct RuleDefinition {
-    /// Selectors as in requests, without `parent-of:` and options. A device is meant when it, or
-    /// one above it, is what one of them says.
+    /// Selectors as in requests, without `parent-of:` and options. The rule matches a device if one
+    /// of them matches the device or a device above it.
     pub devices: Vec<String>,
-    /// The access that is allowed, or refused; everything unless it is said.
+    /// The access that is allowed or denied; by default all.
     pub access: Option<Access>,
-    /// Containers with all of these annotations: patterns of keys, and of their whole values.
+    /// The rule applies only to containers with all of these annotations: patterns of keys and of
+    /// whole values.
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
-    /// Containers with, or without, a user namespace.
+    /// The rule applies only to containers with, or without, a user namespace.
     pub user_namespace: Option<bool>,
-    /// Containers that have, or have not, every device from their engine.
+    /// The rule applies only to containers that are, or are not, privileged.
     pub privileged: Option<bool>,
-    /// What a message says.
+    /// The reason that messages show.
     pub reason: Option<String>,
-    /// Which requests; only in deny rules.
+    /// The requests that the rule applies to; only in deny rules.
     pub applies_to: Option<AppliesTo>,
 }
 
@@ -41,14 +42,14 @@ pub struct RuleDefinition {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AppliesTo {
-    /// Requests in annotations that use no class.
+    /// Requests in annotations that do not use a class.
     #[default]
     Untrusted,
-    /// All, also hook arguments and classes.
+    /// All requests, including hook arguments and classes.
     All,
 }
 
-/// ServerDevice of the two lists a rule stands in.
+/// The list that contains a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum List {
     /// `[[policy.allow]]`
@@ -57,12 +58,10 @@ pub enum List {
     Deny,
 }
 
-/// Where a rule stands, for messages.
+/// Where a rule is written, for messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// The list.
     pub list: List,
-    /// The file.
     pub file: PathBuf,
     /// The line of its heading, counted from 1.
     pub line: usize,
@@ -83,91 +82,85 @@ impl fmt::Display for Place {
     }
 }
 
-/// A rule, ready for use.
+/// A parsed rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// Where it stands.
     pub place: Place,
-    /// ServerDevice devices: those of any of these.
+    /// The devices that any of these selectors matches.
     pub devices: Vec<DeviceSelector>,
-    /// ServerDevice access.
     pub access: Access,
-    /// Patterns of annotations, all of which must be there.
+    /// Patterns of annotations, all of which the container must have.
     pub annotations: Vec<(Glob, Glob)>,
-    /// Whether a user namespace is demanded, or none.
+    /// Whether the container must have a user namespace (`true`) or must not (`false`).
     pub user_namespace: Option<bool>,
-    /// Whether a privileged container is demanded, or none.
+    /// Whether the container must be privileged (`true`) or must not (`false`).
     pub privileged: Option<bool>,
-    /// What a message says.
+    /// The reason that messages show.
     pub reason: Option<String>,
-    /// Whose requests.
+    /// The requests that the rule applies to.
     pub applies_to: AppliesTo,
 }
 
-/// A rule that can't be used.
+/// An invalid rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {fault}")]
 pub struct RuleError {
-    /// The rule.
     pub place: Place,
-    /// What is wrong with it.
     pub fault: Box<RuleFault>,
 }
 
-/// What is wrong with a rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RuleFault {
     /// It names no device.
     #[error("no devices: write for example devices = [\"usb:0403\"]")]
     Empty,
-    /// A selector.
+    /// A selector is invalid.
     #[error("device {text:?}: {source} (devices, element {position})")]
     Selector {
-        /// As it was written.
+        /// The selector as written.
         text: String,
         /// Counted from 1.
         position: usize,
-        /// What is wrong with it.
         source: SelectorError,
     },
-    /// `parent-of:`
+    /// A selector begins with `parent-of:`.
     #[error(
         "device {text:?}: rules do not support parent-of: select the parent itself, which includes all devices below it (devices, element {position})"
     )]
     Parent {
-        /// As it was written.
+        /// The selector as written.
         text: String,
         /// Counted from 1.
         position: usize,
     },
-    /// Options.
+    /// A selector has options.
     #[error(
         "device {text:?}: devices of a rule have no options: use the key access = \"rw\" (devices, element {position})"
     )]
     Options {
-        /// As it was written.
+        /// The selector as written.
         text: String,
         /// Counted from 1.
         position: usize,
     },
-    /// A pattern of an annotation.
+    /// A pattern of annotations is invalid.
     #[error("annotations, {text:?}: {source}")]
     Pattern {
-        /// As it was written.
+        /// The pattern as written.
         text: String,
-        /// What is wrong with it.
         source: SelectorError,
     },
-    /// `applies-to` where it makes no sense.
+    /// `applies-to` in an allow rule.
     #[error("applies-to is only for [[policy.deny]]: trusted requests need no allow rule")]
     AppliesTo,
 }
 
 impl Rule {
-    /// Reads a rule that stands at `place`.
+    /// Parses a rule that is written at `place`.
     ///
     /// # Errors
-    /// The first thing that is wrong with it.
+    ///
+    /// The first error in the rule.
     pub fn parse(place: Place, definition: &RuleDefinition) -> Result<Self, RuleError> {
         let list = place.list;
         Self::read(place.clone(), list, definition).map_err(|fault| RuleError {
@@ -212,7 +205,7 @@ impl Rule {
         })
     }
 
-    /// Whether the rule speaks of requests of this origin.
+    /// Whether the rule applies to requests of this origin.
     pub fn concerns(&self, entry: &RequestEntry) -> bool {
         self.applies_to == AppliesTo::All || !entry.is_trusted()
     }
@@ -230,14 +223,14 @@ impl Rule {
             && self.annotations.iter().all(has)
     }
 
-    /// Whether the rule speaks of devices of another host by their host, and surely means what is
-    /// asked for.
+    /// Whether the rule names a remote host and surely matches every device that the request can
+    /// select.
     pub fn covers(&self, remote: &RemoteDevice) -> bool {
         self.remote(remote, ServerDevice::covers)
     }
 
-    /// The same, and whether it could mean what is asked for: who asks vaguely is not to have what
-    /// is denied by name.
+    /// The same for deny rules: whether the rule may match a device that the request can select. A
+    /// vague request must not get a device that is denied by name.
     pub fn may_mean(&self, remote: &RemoteDevice) -> bool {
         self.remote(remote, ServerDevice::may_overlap)
     }
@@ -249,13 +242,13 @@ impl Rule {
             .any(|(_, device)| device.is_none_or(|device| means(device, &remote.device)))
     }
 
-    /// Whether the rule means this device, by any of its names: for rules that deny.
+    /// Whether the rule matches this device by any of its names: for deny rules.
     pub fn finds(&self, subject: &Subject<'_>) -> Found {
         self.finds_in(subject.chain())
     }
 
-    /// The same, by what sysfs says of it alone: for rules that allow, as the path of `node:` is
-    /// the request's.
+    /// Whether the rule matches the device by its names in sysfs alone: for allow rules, because
+    /// the path of a static node comes from the request.
     pub fn finds_in_sysfs(&self, subject: &Subject<'_>) -> Found {
         subject
             .in_sysfs()

@@ -1,6 +1,6 @@
-//! The device that a verdict is on, and what lies above and below it.
+//! The device that a verdict is about, with the devices above and below it.
 //!
-//! Must not know rules nor what is protected.
+//! Must not know rules or what is protected.
 
 use super::host_use::HostUse;
 use crate::model::device::inventory::Inventory;
@@ -8,19 +8,15 @@ use crate::model::device::same_data;
 use crate::model::device::{DevKind, Device, STATIC_NODE, SysPath, UdevState};
 use crate::model::request::selector::Chain;
 
-/// One device, with its surroundings.
 pub struct Subject<'a> {
-    /// The device, and where it is a node that sysfs does not know by path: also the device of that
-    /// number. Then what lies above, the nearest first.
+    /// The device; for a static node also the device that sysfs has under its number. Then the
+    /// devices above, the nearest first.
     chain: Chain<'a>,
-    /// All devices.
     pub inventory: &'a Inventory,
-    /// What the host uses.
     pub host_use: &'a HostUse,
 }
 
 impl<'a> Subject<'a> {
-    /// A device in its surroundings.
     pub fn new(device: &'a Device, inventory: &'a Inventory, host_use: &'a HostUse) -> Self {
         Self {
             chain: inventory.chain(device).strict(),
@@ -29,9 +25,9 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// The same for deny rules, which reach from what a block device is made of up to it, as from a
-    /// disk down to its partitions: the devices behind a loop device, under one of the device
-    /// mapper's or md's.
+    /// The same for deny rules, which apply not only to the parts of a named device, such as
+    /// partitions, but also to block devices made of it: loop, device-mapper and md devices. The
+    /// chain therefore includes what the device is made of.
     pub fn for_deny(device: &'a Device, inventory: &'a Inventory, host_use: &'a HostUse) -> Self {
         let subject = Self::new(device, inventory, host_use);
         let lower = same_data::made_of(device, inventory);
@@ -48,46 +44,47 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// Whether udevd is still expected to process a device of which a fact is unknown.
+    /// Whether udevd is still expected to process a device with unknown facts.
     pub fn is_awaited(&self, device: &SysPath) -> bool {
         let device = self.inventory.get(device);
         device.is_some_and(|device| device.udev_state == UdevState::Pending)
     }
 
-    /// A device of the chain that udevd is still expected to process, or whose facts nobody has
-    /// looked up yet.
+    /// A device of the chain that udevd is still expected to process, or whose facts have not been
+    /// read yet.
     pub fn next_awaited(&self) -> Option<SysPath> {
         let mut chain = self.chain.all().iter();
         let awaited = chain.find(|device| device.udev_state == UdevState::Pending)?;
         Some(awaited.syspath.clone())
     }
 
-    /// The device as sysfs has it.
+    /// The device as known to sysfs.
     pub fn device(&self) -> &'a Device {
         self.chain.own()[self.chain.own().len() - 1]
     }
 
-    /// The device by its own path, and by its number where that is another.
+    /// The device under its own path and, for a static node, the device that sysfs has under its
+    /// number.
     pub fn own(&self) -> &[&'a Device] {
         self.chain.own()
     }
 
-    /// The device, by all its names, and what lies above it: what a rule's selectors are held
-    /// against.
+    /// The device under all its names and the devices above it: what the selectors of rules are
+    /// evaluated on.
     pub fn chain(&self) -> &Chain<'a> {
         &self.chain
     }
 
-    /// The device that sysfs has under the number, and what lies above it, without the path that a
-    /// request gave it. `None` for a node of a number that sysfs does not have: nobody but who
-    /// wrote the request says what it is.
+    /// The device that sysfs has under the number, and the devices above it, without the path from
+    /// the request. `None` for a node with a number that sysfs does not have: only the request says
+    /// what that node is.
     pub fn in_sysfs(&self) -> Option<Chain<'a>> {
         let real = self.device();
         let is_known = real.subsystem.as_deref() != Some(STATIC_NODE);
         is_known.then(|| self.inventory.chain(real).strict())
     }
 
-    /// What lies above, the nearest first.
+    /// The devices above, the nearest first.
     pub fn ancestors(&self) -> &[&'a Device] {
         self.chain.parents()
     }
@@ -106,8 +103,8 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// The block devices whose use by the host decides about this device; none where it is no matter.
-/// Costs no more than looking below the device.
+/// The block devices whose use by the host decides about this device; none for devices unrelated to
+/// disks. Costs no more than listing the devices below.
 pub fn blocks_that_decide<'a>(device: &'a Device, inventory: &'a Inventory) -> Vec<&'a Device> {
     let real = inventory.real(device);
     let above: Vec<&Device> = match real.subsystem.as_deref() {
@@ -117,9 +114,9 @@ pub fn blocks_that_decide<'a>(device: &'a Device, inventory: &'a Inventory) -> V
     blocks_of(real, &above, inventory)
 }
 
-/// Its own disk with all partitions, and the disk behind a loop device: that has the bytes of that
-/// disk. (A device of the device mapper's has bytes of its own: a volume group whose other volume
-/// holds the host's root may give one to a container.)
+/// The device's own disk with all partitions, and the disk that backs a loop device, which has the
+/// same bytes. (A device-mapper device has its own bytes: a volume may be given to a container
+/// although another volume of its group holds the host's root.)
 fn blocks_of<'a>(device: &'a Device, above: &[&'a Device], inventory: &'a Inventory) -> Vec<&'a Device> {
     let mut found: Vec<&Device> = blocks(device, above, inventory).collect();
     if device.subsystem.as_deref() == Some("block") {
@@ -137,21 +134,22 @@ fn blocks<'a>(
     inventory: &'a Inventory,
 ) -> impl Iterator<Item = &'a Device> + use<'a> {
     let subsystem = device.subsystem.as_deref().unwrap_or_default();
-    // Above a partition there is its disk; above a disk, no block device.
+    // Above a partition is its disk; above a disk, there is no block device.
     let is_disk = |device: &&&Device| device.subsystem.as_deref() == Some("block");
     let top = match subsystem {
         "block" => above.iter().find(is_disk).copied().unwrap_or(device),
-        // Commands go past the disk's own node to what the two have in common.
+        // Commands to a control node bypass the disk's own node and reach the device above both.
         "scsi_generic" | "bsg" => above.first().copied().unwrap_or(device),
         _ => device,
     };
-    // A controller and its namespaces may lie apart in sysfs (nvme-subsystem): all of them count.
+    // A controller and its namespaces may be in different directories of sysfs (nvme-subsystem):
+    // all of them count.
     let nvme = subsystem.starts_with("nvme").then(|| {
         inventory
             .iter()
             .filter(|device| is_block(device) && device.syspath.name().starts_with("nvme"))
     });
-    // What is plugged into a hub is not the hub's.
+    // Devices that are plugged into a hub are not a part of the hub.
     let is_usb = is_usb_device(device);
     let is_its_own = move |block: &&Device| {
         let mut above = inventory.ancestors(&block.syspath);
@@ -167,7 +165,7 @@ fn blocks<'a>(
         .chain(nvme.into_iter().flatten())
 }
 
-/// A device and not one of its interfaces, which are of the same subsystem.
+/// Whether it is a device, not an interface; both are of the subsystem usb.
 pub fn is_usb_device(device: &Device) -> bool {
     device.subsystem.as_deref() == Some("usb") && device.devtype.as_deref() == Some("usb_device")
 }

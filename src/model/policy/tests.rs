@@ -1,5 +1,5 @@
-//! The policy on recorded devices: every line of the table, every kind of rule, and what must hold
-//! for all rules.
+//! The policy on recorded devices: every line of the table, every kind of rule, and properties that
+//! hold for all rules.
 
 mod disks;
 mod inputs;
@@ -25,7 +25,7 @@ use crate::model::device::{DevKind, DevNode, DevNum, STATIC_NODE, UdevState};
 use crate::model::policy::rule::RuleDefinition;
 use crate::model::request::entry::Origin;
 
-/// A host with all sorts of devices.
+/// A host with many kinds of devices.
 fn host() -> Vec<Device> {
     let mut devices = hub_with_two_adapters();
     devices.extend(companion_hub());
@@ -92,7 +92,7 @@ impl Host {
         Self { devices, inventory }
     }
 
-    /// A container without annotations on this host, which uses the disks of [`root_on_sda2`].
+    /// A container without annotations on this host; the host uses the disks of [`root_on_sda2`].
     fn setup(&self) -> Setup<'_> {
         Setup {
             host: self,
@@ -102,7 +102,7 @@ impl Host {
     }
 }
 
-/// What a verdict depends on, beside the policy, the request and the device.
+/// What a verdict depends on, besides the policy, the request and the device.
 struct Setup<'a> {
     host: &'a Host,
     traits: ContainerTraits,
@@ -143,7 +143,7 @@ impl Setup<'_> {
         }
     }
 
-    /// The verdict in short: a denial by its rule.
+    /// A short form of the verdict; a denial by its rule.
     fn outcome(&self, policy: &Policy, entry: &RequestEntry, node: &str) -> String {
         match self.verdict(policy, entry, node) {
             Verdict::Allowed(_) => "allowed".into(),
@@ -153,15 +153,15 @@ impl Setup<'_> {
     }
 }
 
-/// The devices of [`host`], made once for all tests.
+/// The devices of [`host`], built once for all tests.
 static HOST: LazyLock<Host> = LazyLock::new(|| Host::new(host()));
 
 /// The same before udevd has processed any of them.
 static HOST_BEFORE_UDEVD: LazyLock<Host> =
     LazyLock::new(|| Host::new(host().into_iter().map(before_udev).collect()));
 
-/// The host uses its SATA disk's second partition, and a desktop has mounted the drive of a debug
-/// probe.
+/// The host uses the second partition of its SATA disk, and a desktop has mounted the drive of a
+/// debug probe.
 fn root_on_sda2() -> HostUse {
     let mounted = |point: &str| Use::new(format!("is mounted at {point:?}"), Some("unmount it"));
     HostUse::used([((8, 2), mounted("/")), ((8, 33), mounted("/media/DAPLINK"))])

@@ -1,4 +1,4 @@
-//! The annotations by which a container asks, and what they ask for.
+//! The annotations that request devices and links, and their content.
 
 use serde::Deserialize;
 
@@ -11,30 +11,32 @@ use crate::model::request::{
     OnRemoval, Request, RequestError, check_untrusted, parse_lowrisc_devices, parse_request_list,
 };
 
-/// What our annotations begin with; an unknown one that does is an error, as nobody else reads it.
+/// The prefix of oci-hotplug's annotations. An unknown annotation with it is an error, because no
+/// other program reads it.
 const PREFIX: &str = "io.oci-hotplug.";
 /// How many characters of a key are shown.
 const MAX_KEY: usize = 80;
 
-/// Our requests.
+/// oci-hotplug's requests.
 pub const DEVICES: &str = "io.oci-hotplug.devices";
-/// Our rules for further links.
+/// oci-hotplug's rules for further links.
 pub const SYMLINKS: &str = "io.oci-hotplug.symlinks";
 /// container-hotplug's requests.
 pub const LOWRISC_DEVICES: &str = "org.lowrisc.hotplug.devices";
-/// container-hotplug's requests as older documents write them; the plural wins.
+/// container-hotplug's requests in the spelling of older documents; if both are present, the plural
+/// overrides this one.
 pub const LOWRISC_DEVICE: &str = "org.lowrisc.hotplug.device";
 /// container-hotplug's rules for links.
 pub const LOWRISC_SYMLINKS: &str = "org.lowrisc.hotplug.symlinks";
 
-/// What becomes of requests in container-hotplug's annotations, which cannot say it themselves.
+/// Options of requests in container-hotplug's annotations, whose grammar cannot express them.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct LowriscLifecycle {
-    /// Whether the container is refused when a device is absent at its start, as container-hotplug
-    /// does.
+    /// Whether a container is refused if a device is absent at its start, as with
+    /// container-hotplug.
     pub required: bool,
-    /// What happens when the device goes; container-hotplug kills.
+    /// What happens when the device is removed; container-hotplug kills the container.
     pub on_removal: OnRemoval,
 }
 
@@ -47,55 +49,51 @@ impl Default for LowriscLifecycle {
     }
 }
 
-/// A request or rule that can't be understood.
+/// A request or rule that cannot be parsed or is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestListError {
-    /// A request.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// A rule for links.
     #[error(transparent)]
     Symlink(#[from] SymlinkError),
-    /// A class.
     #[error(transparent)]
     Class(#[from] ClassUseError),
 }
 
 impl RequestListError {
-    /// Whether it is understood, and refused.
+    /// Whether it is well-formed but refused.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Class(ClassUseError::Wider { .. }))
     }
 
-    /// Whether the configuration is at fault, and not the request.
+    /// Whether the configuration is wrong, not the request.
     pub fn is_of_configuration(&self) -> bool {
         matches!(self, Self::Class(ClassUseError::Unreadable { .. }))
     }
 }
 
-/// An annotation that asks in a way that can't be understood.
+/// An annotation with an invalid request or key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AnnotationError {
-    /// Its value.
+    /// The value is invalid.
     #[error("{source} (annotation {annotation})")]
     Value {
         /// The annotation's key.
         annotation: &'static str,
-        /// What is wrong with its value.
+        /// The error in the value.
         source: RequestListError,
     },
-    /// Its key: our prefix, and no annotation of ours.
-    #[error("annotation \"{shown}\": there is no such annotation ({hint})")]
+    /// The key has oci-hotplug's prefix but is unknown.
+    #[error("annotation \"{shown}\": unknown annotation ({hint})")]
     Key {
-        /// The key, made visible.
+        /// The key, escaped for display.
         shown: String,
-        /// How to fix it.
         hint: String,
     },
 }
 
 impl AnnotationError {
-    /// Whether it is understood, and refused.
+    /// Whether it is well-formed but refused.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Value { source, .. } if source.is_refusal())
     }
@@ -115,16 +113,18 @@ impl AnnotationError {
     }
 }
 
-/// Whether an annotation of this key is a request, or was meant as one.
+/// Whether an annotation with this key contains requests or rules, or was probably meant to.
 pub fn is_ours(key: &str) -> bool {
     key.starts_with(PREFIX) || [LOWRISC_DEVICES, LOWRISC_DEVICE, LOWRISC_SYMLINKS].contains(&key)
 }
 
-/// Reads all annotations of ours and of container-hotplug; others are not looked at. What they ask
-/// adds up.
+/// Parses all annotations of oci-hotplug and of container-hotplug and combines their requests;
+/// ignores all others.
 ///
-/// # Errors When a value is malformed or names a class that there is not, or a key of our prefix is
-/// unknown; nothing is taken then.
+/// # Errors
+///
+/// If a value is malformed or names an unknown class, or a key with oci-hotplug's prefix is
+/// unknown; nothing is returned then.
 pub fn read(
     annotations: &Annotations,
     lowrisc: &LowriscLifecycle,
@@ -168,10 +168,11 @@ pub fn read(
     Ok(requests)
 }
 
-/// Reads one list of requests, with what each class in it stands for.
+/// Parses one list of requests and expands the classes in it.
 ///
 /// # Errors
-/// When it is malformed or names a class that there is not.
+///
+/// If it is malformed or names an unknown class.
 pub fn read_list(origin: Origin, text: &str, classes: &Classes) -> Result<Requests, RequestListError> {
     Ok(classes.expand(origin, parse_request_list(text)?)?)
 }
@@ -227,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn no_annotation_of_ours_asks_for_nothing() {
+    fn other_annotations_request_nothing() {
         let read_requests = read(
             &annotations(&[("other", "usb:0403")]),
             &LowriscLifecycle::default(),
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn ours_and_container_hotplugs_add_up() {
+    fn requests_of_oci_hotplug_and_container_hotplug_are_combined() {
         let got = entry(&[
             (DEVICES, "usb:0403:6001, usb:1050"),
             (LOWRISC_DEVICES, "parent-of:usb:0bda"),
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_for_links_asks_for_no_device() {
+    fn a_rule_for_links_requests_no_device() {
         let read = |pairs: &[(&str, &str)]| {
             read(
                 &annotations(pairs),
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn our_annotations_are_those_of_our_prefix_and_three_of_container_hotplug() {
+    fn annotations_of_oci_hotplug_are_those_with_its_prefix_and_three_of_container_hotplug() {
         for key in [
             DEVICES,
             SYMLINKS,
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_a_class_gives_is_refused_and_a_class_in_a_broken_file_is_the_configurations_fault() {
+    fn exceeding_a_class_is_refused_and_a_class_in_an_invalid_file_is_an_error_of_the_configuration() {
         let definition = Definition {
             devices: vec!["usb:0403;access=r".to_owned()],
             ..Definition::default()
@@ -301,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn container_hotplugs_plural_wins_over_its_singular() {
+    fn the_plural_of_container_hotplug_overrides_its_singular() {
         assert_eq!(entry(&[(LOWRISC_DEVICE, "usb:0403")]), ["usb:0403"]);
         assert_eq!(
             entry(&[(LOWRISC_DEVICE, "usb:0403"), (LOWRISC_DEVICES, "usb:1050")]),
@@ -310,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn container_hotplugs_lifecycle_is_set_by_the_configuration() {
+    fn the_lifecycle_of_container_hotplugs_requests_is_configurable() {
         let lifecycle = LowriscLifecycle {
             required: true,
             on_removal: OnRemoval::Kill,
@@ -330,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_the_annotation_the_value_the_fault_and_the_hint() {
+    fn an_error_names_annotation_value_fault_and_hint() {
         let error = read(
             &annotations(&[(DEVICES, "usb:12345:6001")]),
             &LowriscLifecycle::default(),
@@ -349,7 +350,7 @@ mod tests {
 
     /// Case newcomer: typos in keys.
     #[test]
-    fn an_unknown_key_of_our_prefix_is_an_error_with_the_one_that_was_meant() {
+    fn an_unknown_key_with_the_prefix_is_an_error_that_suggests_a_key() {
         for (key, hint) in [
             ("io.oci-hotplug.device", "(did you mean io.oci-hotplug.devices?)"),
             (
@@ -369,10 +370,7 @@ mod tests {
             let given = annotations(&[(key, "usb:0403"), (DEVICES, "usb:0403")]);
             let error = read(&given, &LowriscLifecycle::default(), &Classes::default()).unwrap_err();
             let text = error.to_string();
-            assert_eq!(
-                text,
-                format!("annotation \"{key}\": there is no such annotation {hint}")
-            );
+            assert_eq!(text, format!("annotation \"{key}\": unknown annotation {hint}"));
             assert!(is_ours(key) && !error.is_refusal());
         }
         let odd = format!("io.oci-hotplug.{}\n", "x".repeat(1000));
@@ -383,7 +381,7 @@ mod tests {
         );
         let text = error.unwrap_err().to_string();
         assert!(text.len() < 250 && !text.contains('\n'), "{text}");
-        // container-hotplug passes over keys that it does not know.
+        // container-hotplug ignores unknown keys.
         assert_eq!(
             entry(&[("org.lowrisc.hotplug.x", "usb:0403"), ("io.oci-hotplugx", "")]),
             [""; 0]
@@ -391,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn a_class_that_there_is_not_is_an_error_of_its_annotation() {
+    fn an_unknown_class_is_an_error_of_its_annotation() {
         let given = annotations(&[(DEVICES, "class:lab")]);
         let error = read(&given, &LowriscLifecycle::default(), &Classes::default()).unwrap_err();
         let text = error.to_string();

@@ -1,6 +1,6 @@
 //! Classes: requests in the configuration that containers use by name.
 //!
-//! Must not know where a container's words come from, nor how the configuration is read.
+//! Must not know where a request comes from or how the configuration is read.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::model::request::{
     ClassFault, ClassName, ClassUse, ListItem, MAX_REQUESTS, Request, RequestError, parse_requests,
 };
 
-/// A class as it is written: `[class.NAME]`.
+/// A class in the configuration: `[class.NAME]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Definition {
@@ -26,105 +26,87 @@ pub struct Definition {
     pub symlinks: Vec<String>,
 }
 
-/// What one class asks for.
+/// The content of one class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Class {
-    /// Devices.
     pub requests: Vec<Request>,
-    /// Further links.
     pub symlinks: Vec<SymlinkRule>,
 }
 
-/// All classes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Classes {
     by_name: BTreeMap<String, Class>,
     defined_in: PathBuf,
-    /// Files with an error: their text, as far as it can be read, and the error.
+    /// Invalid files: their text, as far as it is readable, and the error.
     set_aside: Vec<(Option<String>, String)>,
 }
 
-/// A class that is defined wrongly.
+/// An invalid class.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("class \"{name}\": {fault}")]
 pub struct ClassError {
-    /// The class.
     pub name: String,
-    /// What is wrong with it.
     pub fault: Box<DefinitionFault>,
 }
 
-/// What is wrong with the definition of a class.
+/// Why the definition of a class is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DefinitionFault {
-    /// Its name.
     #[error(transparent)]
     Name(#[from] ClassFault),
-    /// A request.
     #[error("{source} (devices, element {position})")]
     Request {
         /// Counted from 1.
         position: usize,
-        /// What is wrong.
         source: RequestError,
     },
-    /// A rule for links.
     #[error("{source} (symlinks, element {position})")]
     Symlink {
         /// Counted from 1.
         position: usize,
-        /// What is wrong.
         source: SymlinkError,
     },
-    /// It asks for nothing.
+    /// The class has no requests.
     #[error("no devices: write for example devices = [\"usb:0403:6001\"]")]
     Empty,
 }
 
-/// A use of a class that can't be resolved.
+/// The use of a class that cannot be expanded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClassUseError {
-    /// There is no such class.
     #[error("device request \"class:{name}\": no such class is defined in {defined_in}{hint}; {known}",
         defined_in = defined_in.display(), hint = did_you_mean_owned(.near), known = tell_known(.known, .name))]
     Unknown {
-        /// The name.
         name: String,
-        /// The names that there are.
+        /// The defined names.
         known: Vec<String>,
-        /// The one that was probably meant.
+        /// The defined name that is most similar.
         near: Option<String>,
-        /// The configuration.
         defined_in: PathBuf,
     },
-    /// A file that may define it has an error.
+    /// A file that may define the class is invalid.
     #[error(
         "device request \"class:{name}\": {fault}: fix or remove that file (`oci-hotplug check` tests it)"
     )]
     Unreadable {
-        /// The class.
         name: String,
         /// The error, with file and line.
         fault: String,
     },
-    /// An annotation that wants more than the class gives.
+    /// An annotation requests more than the class allows.
     #[error(
         "device request \"class:{name}\": {option} requests more than the class allows: an annotation may only request less"
     )]
     Wider {
-        /// The class.
         name: String,
         /// `access` or `only`.
         option: &'static str,
     },
-    /// All together is too much.
+    /// The list with all classes expanded is too long.
     #[error(
         "device requests: {count}, with those of all classes, are too many: at most {MAX_REQUESTS} are read"
     )]
-    TooMany {
-        /// How many there are.
-        count: usize,
-    },
+    TooMany { count: usize },
 }
 
 fn tell_known(names: &[String], name: &str) -> String {
@@ -135,10 +117,11 @@ fn tell_known(names: &[String], name: &str) -> String {
 }
 
 impl Classes {
-    /// Reads the definitions of the configuration `defined_in`, whose name is for messages.
+    /// Parses the definitions of the configuration `defined_in`, whose name appears in messages.
     ///
     /// # Errors
-    /// The first class, in the order of the names, that is at fault.
+    ///
+    /// The first invalid class in the order of names.
     pub fn parse(defined_in: &Path, definitions: &BTreeMap<String, Definition>) -> Result<Self, ClassError> {
         let mut classes = Self {
             by_name: BTreeMap::new(),
@@ -155,7 +138,7 @@ impl Classes {
         Ok(classes)
     }
 
-    /// No class; `defined_in` is where one would be defined.
+    /// No classes; `defined_in` is the file in which to define one.
     pub fn none(defined_in: &Path) -> Self {
         Self {
             by_name: BTreeMap::new(),
@@ -164,18 +147,18 @@ impl Classes {
         }
     }
 
-    /// Adds those of a later file; where both define a class, the later definition counts.
+    /// Adds the classes of a later file, which override those with the same name.
     pub fn extend(&mut self, later: Self) {
         self.by_name.extend(later.by_name);
     }
 
-    /// Notes a file with an error: a class that it may define or change cannot be used. `text` is
-    /// the file's, as far as it can be read; `fault` the error.
+    /// Records an invalid file: classes that it may define or change cannot be used. `text` is the
+    /// file's text, as far as it is readable.
     pub fn set_aside(&mut self, text: Option<String>, fault: String) {
         self.set_aside.push((text, fault));
     }
 
-    /// The error of a file that may define this class.
+    /// The error of an invalid file that may define this class.
     fn fault_of(&self, name: &str) -> Option<&str> {
         let may_define = |text: &Option<String>| text.as_ref().is_none_or(|text| text.contains(name));
         let mut files = self.set_aside.iter();
@@ -183,22 +166,22 @@ impl Classes {
         Some(fault)
     }
 
-    /// The classes by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Class)> {
         self.by_name.iter().map(|(name, class)| (name.as_str(), class))
     }
 
-    /// The configuration that defines them, or would.
+    /// The configuration file in which classes are defined.
     pub fn defined_in(&self) -> &Path {
         &self.defined_in
     }
 
-    /// The requests, with each class replaced by its own. An option at the use overrides the
-    /// class's, but an untrusted use cannot widen the class: the access is what both have, and
-    /// `only=` cannot be replaced.
+    /// The requests, with each class replaced by its requests. Options at the use override those of
+    /// the class, but an untrusted use cannot widen the class: its access is limited to the
+    /// class's, and `only=` cannot be replaced.
     ///
     /// # Errors
-    /// When a class is not known, or all together are more than [`MAX_REQUESTS`].
+    ///
+    /// If a class is unknown, or there are more than [`MAX_REQUESTS`] requests in total.
     pub fn expand(&self, origin: Origin, items: Vec<ListItem>) -> Result<Requests, ClassUseError> {
         let mut expanded = Requests::default();
         for item in items {
@@ -276,7 +259,7 @@ impl Class {
     }
 }
 
-/// All that the texts list, or the first text with an error, counted from 1.
+/// Everything that the texts list, or the first error with the number of its text, counted from 1.
 fn parse_each<T, E>(
     texts: &[String],
     parse: impl Fn(&str) -> Result<Vec<T>, E>,
@@ -340,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_class_stands_for_all_its_requests_and_rules() {
+    fn a_class_expands_to_all_its_requests_and_rules() {
         let expanded = expand(&lab(), "usb:2341,class:lab-board").unwrap();
         assert_eq!(
             told(&expanded),
@@ -361,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn options_at_the_use_go_for_all_of_it() {
+    fn options_at_the_use_apply_to_all_requests_of_the_class() {
         let expanded = expand_trusted(&lab(), "class:lab-board;access=rw;required");
         let requests: Vec<String> = expanded
             .entries
@@ -379,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn an_annotation_gets_no_more_than_the_class_gives() {
+    fn an_annotation_gets_no_more_than_the_class_allows() {
         let requests = |text: &str| -> Vec<String> {
             let expanded = expand(&lab(), text).unwrap();
             expanded
@@ -415,13 +398,13 @@ mod tests {
     }
 
     #[test]
-    fn a_class_named_twice_asks_once() {
+    fn a_class_named_twice_is_expanded_once() {
         let expanded = expand(&lab(), "class:lab-board,class:lab-board").unwrap();
         assert_eq!((expanded.entries.len(), expanded.symlinks.len()), (3, 1));
     }
 
     #[test]
-    fn an_unknown_class_is_told_with_the_known_ones_and_the_file() {
+    fn an_unknown_class_is_reported_with_the_known_ones_and_the_file() {
         let error = expand(&lab(), "class:lab-bord").unwrap_err().to_string();
         assert_eq!(
             error,
@@ -436,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_definition_is_told_with_class_request_and_fault() {
+    fn an_invalid_definition_is_reported_with_class_request_and_fault() {
         let error = classes(&[("lab", &["usb:0403", "usb:12345"], &[])]).unwrap_err();
         assert_eq!(
             error,
@@ -460,14 +443,14 @@ mod tests {
     }
 
     #[test]
-    fn without_a_class_the_configuration_that_would_define_one_is_named() {
+    fn without_classes_the_error_names_the_configuration_to_define_one_in() {
         let none = Classes::none(Path::new("/etc/c.toml"));
         assert_eq!(none.iter().count(), 0);
         assert_eq!(none.defined_in(), Path::new("/etc/c.toml"));
     }
 
     #[test]
-    fn a_later_definition_of_a_class_counts() {
+    fn a_later_definition_of_a_class_overrides_an_earlier_one() {
         let mut all = lab();
         all.extend(classes(&[("camera", &["usb:046d"], &[]), ("mic", &["usb:0d8c"], &[])]).unwrap());
         let names: Vec<&str> = all.iter().map(|(name, _)| name).collect();
@@ -477,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn a_class_that_a_broken_file_may_define_cannot_be_used() {
+    fn a_class_that_an_invalid_file_may_define_cannot_be_used() {
         let fault = "/etc/d/50.toml: line 3: expected a value";
         let is_unreadable = |all: &Classes, name: &str| {
             let error = match expand(all, &format!("class:{name}")) {
@@ -495,14 +478,14 @@ mod tests {
         assert!(is_unreadable(&all, "camera"), "the file may change it");
         assert!(!is_unreadable(&all, "lab-board"), "the file does not name it");
         assert!(is_unreadable(&all, "other"), "the file may include another");
-        // Of a file that cannot be read at all anything may be defined in it.
+        // An unreadable file may define any class.
         let mut all = lab();
         all.set_aside(None, fault.to_owned());
         assert!(is_unreadable(&all, "lab-board"));
     }
 
     #[test]
-    fn as_many_requests_as_allowed_are_taken() {
+    fn the_maximal_number_of_requests_is_accepted() {
         let many: Vec<String> = (0..MAX_REQUESTS)
             .map(|number| format!("usb:{number:04x}"))
             .collect();
@@ -517,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn classes_cannot_multiply_beyond_the_limit() {
+    fn classes_cannot_exceed_the_limit_of_requests() {
         let many: Vec<String> = (0..200).map(|number| format!("usb:{number:04x}")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         let classes = classes(&[("a", &many, &[])]).unwrap();
@@ -528,7 +511,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn without_classes_nothing_changes(vendors in proptest::collection::btree_set(0u16.., 1..20)) {
+        fn a_list_without_classes_is_unchanged(vendors in proptest::collection::btree_set(0u16.., 1..20)) {
             let texts: Vec<String> = vendors.iter().map(|vendor| format!("usb:{vendor:04x}")).collect();
             let expanded = expand(&lab(), &texts.join(",")).unwrap();
             prop_assert_eq!(told(&expanded), texts);

@@ -1,6 +1,6 @@
-//! `class:NAME` in place of a selector: a request that the configuration defines.
+//! `class:NAME` in place of a selector: requests that the configuration defines.
 //!
-//! Must not know what the class asks for (`model::request::class`).
+//! Must not know what the class requests (`model::request::class`).
 
 use std::fmt;
 
@@ -8,51 +8,47 @@ use super::{Options, Request};
 use crate::model::device::Access;
 use crate::model::quoting::shown;
 
-/// The most characters of a class's name: with `oci-hotplug.dev-` before it, it is still the name
-/// of a file.
+/// The longest name of a class, in characters: with the prefix `oci-hotplug.dev-`, it is still a
+/// valid file name.
 pub const MAX_CLASS_NAME: usize = 63;
 
-/// How many characters of a name are echoed.
+/// How many characters of a name a message shows.
 const SHOWN_NAME: usize = 24;
 
 /// One element of a list of requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListItem {
-    /// A request with selectors.
     Request(Request),
     /// The name of a class in the configuration.
     Class(ClassUse),
 }
 
-/// `class:NAME`, with options for all that the class asks for.
+/// `class:NAME`, with options for all requests of the class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClassUse {
-    /// The class.
     pub name: ClassName,
-    /// The options that stand there.
+    /// The options at the use.
     pub options: Options,
-    /// The names of those options: the others are the class's own.
+    /// The names of these options; for all others, those of the class apply.
     pub given: Vec<&'static str>,
 }
 
-/// The name of a class: letters, digits, and `-`, `_`, `.` in between. It is a device's name to
-/// CDI, too.
+/// The name of a class: letters, digits, and `-`, `_`, `.` in between. It is also a valid device
+/// name in CDI.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClassName(String);
 
-/// Why a text names no class, or names one where none can stand.
+/// Why a text is not the name of a class, or is used where no class is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClassFault {
-    /// Nothing behind the colon.
     #[error("class: is empty: write the name of a class, such as class:lab-board")]
     Empty,
-    /// Too long.
     #[error("class names have at most {MAX_CLASS_NAME} characters, and this one has {length}")]
     TooLong {
-        /// Its length in characters.
+        /// In characters.
         length: usize,
     },
-    /// Other characters.
+    /// It has other characters.
     #[error(
         "\"{name}\" is not a class name: class names have letters, digits and, in between, \"-\", \"_\" and \".\", as in lab-board"
     )]
@@ -60,24 +56,25 @@ pub enum ClassFault {
         /// The name, shortened.
         name: String,
     },
-    /// With an `&`.
+    /// It is joined with another term by `&`.
     #[error(
         "class: must stand alone, without \"&\": write the condition into the class, in the configuration, or as ;only=SELECTOR"
     )]
     NotAlone,
-    /// With an alternative.
+    /// It has an alternative.
     #[error("class: does not support or=: write the alternative into the class, in the configuration")]
     Or,
-    /// In a class.
+    /// It is used in a class.
     #[error("a class cannot use a class: write out its requests")]
     InClass,
 }
 
 impl ClassName {
-    /// Reads a name.
+    /// Parses a name.
     ///
     /// # Errors
-    /// [`ClassFault`], when it is empty, too long, or has other characters.
+    ///
+    /// [`ClassFault`], if it is empty, too long, or has other characters.
     pub fn new(name: &str) -> Result<Self, ClassFault> {
         if name.is_empty() {
             return Err(ClassFault::Empty);
@@ -98,7 +95,6 @@ impl ClassName {
         Ok(Self(name.to_owned()))
     }
 
-    /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -111,7 +107,7 @@ impl fmt::Display for ClassName {
 }
 
 impl ClassUse {
-    /// Reads what stands where a selector may, if it is `class:`; `None` where it is not.
+    /// Parses `class:NAME` in place of a selector; `None` if it is something else.
     pub(super) fn name_in(selector: &str) -> Option<Result<ClassName, ClassFault>> {
         let name = selector.strip_prefix("class:")?;
         Some(if name.contains('&') {
@@ -121,7 +117,7 @@ impl ClassUse {
         })
     }
 
-    /// A request of the class, with the options that stand at the use in place of its own.
+    /// A request of the class, with the options at the use overriding its own.
     pub fn applied_to(&self, request: &Request) -> Request {
         let mut request = request.clone();
         for name in &self.given {
@@ -130,11 +126,13 @@ impl ClassUse {
         request
     }
 
-    /// The same, where nothing may become more than the class gives: the access is what both have
-    /// in common.
+    /// The same for untrusted uses, which must not exceed the class: the access is the common part
+    /// of both.
     ///
-    /// # Errors The option that asks for more: nothing is left of the access, or `only=` names what
-    /// the class's does not.
+    /// # Errors
+    ///
+    /// The name of the option that exceeds the class: no access is left, or `only=` differs from
+    /// the class's.
     pub fn narrowing(&self, request: &Request) -> Result<Request, &'static str> {
         let mut narrowed = self.applied_to(request);
         let class = &request.options;
@@ -152,7 +150,7 @@ impl ClassUse {
 }
 
 impl Options {
-    /// Takes one option over from others.
+    /// Copies one option from other options.
     fn take(&mut self, name: &str, from: &Self) {
         match name {
             "access" => self.access = from.access,
@@ -167,7 +165,7 @@ impl Options {
             "ready" => self.ready = from.ready,
             "on-removal" => self.on_removal = from.on_removal.clone(),
             "grace" => self.grace = from.grace,
-            // `Options::parse` gives no other names: a test holds the two lists together.
+            // `Options::parse` accepts no other names: a test compares the two lists.
             _ => {}
         }
     }
@@ -191,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_class_stands_among_requests() {
+    fn a_class_may_be_an_element_of_a_list() {
         let items = parse_request_list("usb:0403, class:lab-board;access=r ,class:b.2").unwrap();
         assert!(matches!(&items[0], ListItem::Request(_)));
         assert!(
@@ -203,12 +201,12 @@ mod tests {
     }
 
     #[test]
-    fn the_name_of_a_class_is_shown_as_it_is_written() {
+    fn the_name_of_a_class_is_displayed_unchanged() {
         assert_eq!(ClassName::new("lab-board.2").unwrap().to_string(), "lab-board.2");
     }
 
     #[test]
-    fn a_fault_names_the_request_and_the_cure() {
+    fn an_error_names_the_request_and_the_hint() {
         for (text, part) in [
             ("class:", "is empty"),
             ("class:-a", "not a class name"),
@@ -231,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn where_no_class_can_stand_it_says_so() {
+    fn where_no_class_is_allowed_the_error_says_so() {
         assert!(
             parse_requests("class:lab")
                 .unwrap_err()
@@ -242,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn an_option_at_the_use_replaces_the_classes_own_and_leaves_the_rest() {
+    fn an_option_at_the_use_overrides_that_of_the_class_and_keeps_the_rest() {
         let request: Request = "usb:0403;access=r;mode=0600;link=/dev/a;on-removal=kill"
             .parse()
             .unwrap();
@@ -255,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn every_option_can_stand_at_the_use() {
+    fn every_option_is_allowed_at_the_use() {
         let bare: Request = "usb:0403".parse().unwrap();
         for option in [
             "access=rw",
@@ -282,7 +280,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_name_is_taken_or_refused_and_never_changed(name in "[a-zA-Z0-9._:&/ -]{0,70}") {
+        fn a_name_is_accepted_unchanged_or_refused(name in "[a-zA-Z0-9._:&/ -]{0,70}") {
             if let Ok(class) = ClassName::new(&name) {
                 prop_assert_eq!(class.as_str(), &name);
                 prop_assert_eq!(the_use(&format!("class:{name}")).name, class);

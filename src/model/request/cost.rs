@@ -1,22 +1,21 @@
 //! What the requests of a container may cost the host, which evaluates their selectors for every
 //! device.
 //!
-//! Costs are counted in bytes of a compiled expression: time and memory grow alike with them. Must
-//! not know where a request was written.
+//! The unit is one byte of a compiled expression: time and memory both grow with it. Must not know
+//! where a request was written.
 
 use super::{ListItem, Options, Request};
 use crate::model::request::selector::Selector;
 
-/// What the requests of one list may cost, whoever wrote it.
+/// The highest cost of the requests in one list, trusted or not.
 pub(super) const MAX_LIST: usize = 1024 * 1024;
 
-/// What a selector costs that is no pattern.
+/// The cost of a selector without a pattern.
 const TERM: usize = 64;
 
-/// What a pattern costs besides its size: its verdicts are kept.
+/// The cost of a pattern besides its size: its verdicts are cached.
 const PATTERN: usize = 128;
 
-/// What one element of a list costs.
 pub(super) fn of_list_item(item: &ListItem) -> usize {
     match item {
         ListItem::Request(request) => of_request(request),
@@ -24,21 +23,18 @@ pub(super) fn of_list_item(item: &ListItem) -> usize {
     }
 }
 
-/// What one request costs.
 pub(super) fn of_request(request: &Request) -> usize {
     let terms = request.selectors().flat_map(|selector| selector.terms());
     let terms = terms.map(|term| &term.selector);
     terms.chain(&request.options.only).map(of_selector).sum()
 }
 
-/// What the selectors of these options cost.
 pub(super) fn of_options(options: &Options) -> usize {
     let alternatives = options.or.iter().flat_map(|selector| selector.terms());
     let alternatives = alternatives.map(|term| &term.selector);
     alternatives.chain(&options.only).map(of_selector).sum()
 }
 
-/// What a selector costs.
 pub(super) fn of_selector(selector: &Selector) -> usize {
     TERM + match selector {
         Selector::Regex(expression) => PATTERN + expression.size(),
@@ -55,7 +51,7 @@ mod tests {
     use crate::model::request::parse_request_list;
 
     #[test]
-    fn every_pattern_counts_by_its_size_wherever_it_stands() {
+    fn every_pattern_counts_by_its_size_wherever_it_is_used() {
         let cost = |text: &str| of_request(&text.parse().unwrap());
         let plain = cost("usb:0403");
         for pattern in ["glob:/dev/tty*", "property:A=tty*", "attr:serial=tty*"] {

@@ -1,4 +1,4 @@
-//! Requests with where they came from and which devices they select.
+//! Requests with their origin and the devices that they select.
 
 use std::collections::BTreeSet;
 
@@ -8,22 +8,20 @@ use crate::model::device::SysPath;
 use crate::model::request::Request;
 use crate::model::request::symlink::SymlinkRule;
 
-/// Where a request came from, which decides how far it is trusted.
+/// Where a request was written, which decides whether it is trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
-    /// An annotation of the container: whoever may start containers can write it.
+    /// An annotation of the container, which any user who may start containers can write.
     Annotation,
-    /// A hook argument (config.json, CDI spec) or the operator's tool: root wrote it.
+    /// A hook argument (config.json, CDI spec) or the operator's tool: written by root.
     Root,
 }
 
 /// A request with its origin and the devices that it selects now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestEntry {
-    /// Where it came from.
     pub origin: Origin,
-    /// The selectors and options.
     pub request: Request,
     /// The class that it is part of, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -31,19 +29,19 @@ pub struct RequestEntry {
     /// The CDI device by whose name it was attached, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cdi: Option<String>,
-    /// The devices that it selected when last looked at: the container gets what is at or below
+    /// The devices that it selected when last evaluated: the container gets the devices at or below
     /// them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub roots: BTreeSet<SysPath>,
-    /// Those of them that a selector without `parent-of:` selected, and none with it: they are
-    /// roots as long as it selects them. A parent stays one when the device that led to it is gone.
-    /// `None` when the watcher was restarted: it is not known.
+    /// The roots that selectors without `parent-of:` selected, and no selector with it: these are
+    /// roots only as long as they are selected. A parent remains a root after the device that led
+    /// to it is gone. `None` after a restart of the watcher, when this is unknown.
     #[serde(skip)]
     pub named: Option<BTreeSet<SysPath>>,
 }
 
 impl RequestEntry {
-    /// A request that was not evaluated yet.
+    /// A request that has not been evaluated.
     pub fn new(origin: Origin, request: Request) -> Self {
         Self {
             origin,
@@ -68,7 +66,7 @@ impl RequestEntry {
         }
     }
 
-    /// The name of its class or CDI device, else its text.
+    /// The name of its class or CDI device, or else its text.
     pub fn called(&self) -> String {
         match (&self.class, &self.cdi) {
             (Some(class), _) => format!("class:{class}"),
@@ -77,7 +75,7 @@ impl RequestEntry {
         }
     }
 
-    /// The same, not evaluated yet.
+    /// The same request, not evaluated.
     pub fn without_roots(&self) -> Self {
         Self {
             roots: BTreeSet::new(),
@@ -87,22 +85,20 @@ impl RequestEntry {
     }
 }
 
-/// What a container asks for.
+/// The requests and rules for links of a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Requests {
-    /// Devices.
     pub entries: Vec<RequestEntry>,
-    /// Further links.
     pub symlinks: Vec<SymlinkRule>,
 }
 
 impl Requests {
-    /// Whether no device is asked for. A rule for links asks for none by itself.
+    /// Whether no device is requested. Rules for links request none by themselves.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Adds all of another.
+    /// Adds all requests and rules of another value.
     pub fn extend(&mut self, other: Self) {
         self.entries.extend(other.entries);
         self.symlinks.extend(other.symlinks);
@@ -118,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_called_by_its_class_else_its_cdi_device_else_its_text() {
+    fn a_request_is_called_by_its_class_or_cdi_device_or_else_by_its_text() {
         assert_eq!(entry().called(), "usb:0403;access=r");
         let of_device = RequestEntry {
             cdi: Some("oci-hotplug.dev/lab=board".to_owned()),
@@ -129,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_without_roots_is_as_it_was_before_any_device_was_looked_at() {
+    fn a_request_without_roots_is_as_before_its_evaluation() {
         let root = SysPath::new("/sys/devices/usb1/1-1");
         let looked_at = RequestEntry {
             roots: [root.clone()].into(),

@@ -1,83 +1,77 @@
-//! What is wrong with requests, and how to fix it.
+//! Errors in lists of requests, with hints.
 
 use super::{ClassFault, OptionError};
 use crate::model::request::selector::SelectorError;
 
-/// The most bytes a list may have.
+/// The longest list, in bytes.
 pub const MAX_TEXT: usize = 64 * 1024;
 
-/// The most requests a list may have.
+/// The most requests in a list.
 pub const MAX_REQUESTS: usize = 256;
 
-/// A text that is no list of requests.
+/// A text that is not a list of requests.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// No request at all.
+    /// There is no request at all.
     #[error("device requests: no request: name a device, such as usb:0403:6001, or remove the value")]
     Empty,
-    /// A comma too many.
+    /// There is an extra comma.
     #[error("device request {position} of {count} is empty: remove the extra \",\"")]
     EmptyElement {
         /// Counted from 1.
         position: usize,
-        /// How many there are, with the empty ones.
+        /// The number of elements, including empty ones.
         count: usize,
     },
-    /// More than [`MAX_TEXT`].
+    /// The list is longer than [`MAX_TEXT`].
     #[error("device requests: {length} bytes are too many: at most {MAX_TEXT} are read")]
     TooLong {
         /// In bytes.
         length: usize,
     },
-    /// More than [`MAX_REQUESTS`].
+    /// The list has more than [`MAX_REQUESTS`] requests.
     #[error("device requests: {count} are too many: at most {MAX_REQUESTS} are read")]
-    TooMany {
-        /// How many there are.
-        count: usize,
-    },
-    /// Their selectors would take too much of the host's time and memory.
+    TooMany { count: usize },
+    /// Evaluating the selectors would take too much time and memory of the host.
     #[error(
         "device requests: evaluating their selectors costs {cost} units, and {limit} are allowed: write fewer or shorter globs and regular expressions, or define a class for them in the configuration"
     )]
     TooCostly {
-        /// What they cost, as far as they were read.
+        /// The cost of the requests parsed so far.
         cost: usize,
-        /// What they may cost.
+        /// The highest cost allowed.
         limit: usize,
     },
-    /// One of them is at fault.
+    /// One request is invalid.
     #[error("device request \"{text}\": {fault}")]
     Malformed {
-        /// The request, shortened and made visible.
+        /// The request, shortened and escaped.
         text: String,
-        /// What is wrong with it, and the hint.
+        /// The error with its hint.
         fault: RequestFault,
     },
 }
 
-/// What is wrong with one request.
+/// The error in one request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestFault {
-    /// What stands before the first `;`.
+    /// The part before the first `;`.
     #[error(transparent)]
     Selector(#[from] SelectorError),
-    /// What stands behind it.
+    /// A part after the first `;`.
     #[error(transparent)]
     Option(#[from] OptionError),
-    /// The name of a class.
     #[error(transparent)]
     Class(#[from] ClassFault),
-    /// Several where one is expected.
+    /// Several requests where one is expected.
     #[error("one request is expected, but there are {count}: write \"\\,\" where a comma is part of a value")]
-    List {
-        /// How many there are.
-        count: usize,
-    },
+    List { count: usize },
 }
 
 impl RequestError {
     /// # Errors
-    /// [`RequestError::TooCostly`], when a cost is above its limit.
+    ///
+    /// [`RequestError::TooCostly`] if the cost exceeds its limit.
     pub(super) fn check_cost(cost: usize, limit: usize) -> Result<(), Self> {
         if cost > limit {
             return Err(Self::TooCostly { cost, limit });
@@ -91,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cost_as_high_as_its_limit_is_within_it() {
+    fn a_cost_equal_to_its_limit_is_allowed() {
         assert_eq!(RequestError::check_cost(7, 7), Ok(()));
         assert_eq!(
             RequestError::check_cost(8, 7),

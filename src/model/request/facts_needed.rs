@@ -1,6 +1,6 @@
 //! Which facts of each device a monitor must read to evaluate all requests and rules.
 //!
-//! Must not know how it is read (`host::monitor`).
+//! Must not know how they are read (`host::monitor`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -11,23 +11,22 @@ use crate::model::request::entry::RequestEntry;
 use crate::model::request::selector::Selector;
 use crate::model::request::symlink::SymlinkRule;
 
-/// The attribute that holds a USB device's descriptors. It is no text, and may be long: its
-/// snapshot has only their classes (`usb_classes`).
+/// The attribute with a USB device's descriptors. It is binary and may be long, so its snapshot
+/// contains only the classes (`usb_classes`).
 pub const DESCRIPTORS: &str = "descriptors";
 
-/// The attribute that holds a HID device's report descriptor: its snapshot has only its usages
+/// The attribute with a HID device's report descriptor; its snapshot contains only the usages
 /// (`hid_usages`).
 pub const REPORT_DESCRIPTOR: &str = "report_descriptor";
 
-/// The directory that holds an input device's bitmaps: its snapshot has only what they come to
+/// The directory with an input device's bitmaps; its snapshot contains only the capabilities
 /// (`input_capabilities`).
 pub const CAPABILITIES: &str = "capabilities";
 
-/// The facts of devices that requests and rules evaluate.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FactsNeeded {
-    /// sysfs attributes by name, and the only DEVTYPE that each is read of; `None`: of every
-    /// device.
+    /// Names of sysfs attributes, each with the only DEVTYPE for which it is read; `None`: for
+    /// every device.
     pub attributes: BTreeMap<String, Option<String>>,
     /// Paths below `/dev` and `/sys` whose links are followed on the host: each is an alias of the
     /// device that it leads to.
@@ -36,13 +35,14 @@ pub struct FactsNeeded {
     pub followed_paths: BTreeSet<PathBuf>,
     /// Nodes that udev does not know.
     pub static_nodes: BTreeSet<PathBuf>,
-    /// Whether udev's properties, tags and links are read of all devices. Of selected devices they
-    /// are always read.
+    /// Whether udev's properties, tags and links are read for all devices. For selected devices
+    /// they are always read.
     pub udev_of_all: bool,
 }
 
 impl FactsNeeded {
-    /// All that a container's requests, its rules for links and the selectors of the policy need.
+    /// The facts needed by a container's requests, its rules for links and the selectors of the
+    /// policy.
     pub fn of_container<'r, 's>(
         entries: impl IntoIterator<Item = &'r RequestEntry>,
         rules: &[SymlinkRule],
@@ -53,15 +53,15 @@ impl FactsNeeded {
         needed
     }
 
-    /// All that these requests and rules for links need.
+    /// The facts needed by these requests and rules for links.
     pub fn of<'r>(requests: impl IntoIterator<Item = &'r Request>, rules: &[SymlinkRule]) -> Self {
         let mut needed = Self::default();
         for request in requests {
             for term in request.selectors().flat_map(|selector| selector.terms()) {
                 needed.add_selector(&term.selector);
-                // A link that is the whole selector is followed on the host (`followed_paths`), and
-                // udev's facts are read for the one device that it points to. Beside other terms,
-                // the link must be known for each device that these match.
+                // If a link is the whole selector, it is followed on the host (`followed_paths`),
+                // and udev's facts are read for the single device that it points to. If there are
+                // other terms, the links of each device that these match must be known.
                 let is_followed =
                     matches!(term.selector, Selector::DevNode(_)) && request.selector.terms().len() == 1;
                 needed.udev_of_all |= term.selector.needs_udev() && !is_followed;
@@ -79,10 +79,10 @@ impl FactsNeeded {
         needed
     }
 
-    /// All that the policy needs: the facts in its rules, the descriptors by which the kernel tells
-    /// hubs, keyboards and mice before udev does, and what block devices are made of. udev's facts
-    /// are not read of all devices for it: only selected devices are judged, and of these they are
-    /// read on demand.
+    /// The facts needed by the policy: those in its rules, the descriptors by which the kernel
+    /// recognizes hubs, keyboards and mice before udev does, and what block devices are made of.
+    /// Does not require udev's facts of all devices: the policy judges only selected devices, and
+    /// their facts are read on demand.
     fn of_policy<'a>(selectors: impl IntoIterator<Item = &'a Selector>) -> Self {
         let mut needed = Self::default();
         for selector in selectors {
@@ -96,8 +96,8 @@ impl FactsNeeded {
         needed
     }
 
-    /// Adds what other requests need. An attribute that is needed of two kinds of devices is read
-    /// of every device.
+    /// Adds the facts needed by other requests. An attribute that is needed for two kinds of
+    /// devices is read for every device.
     pub fn merge(&mut self, other: &Self) {
         for (name, devtype) in &other.attributes {
             self.add_attribute(name, devtype.as_deref());
@@ -110,7 +110,7 @@ impl FactsNeeded {
     fn add_selector(&mut self, selector: &Selector) {
         match selector {
             Selector::Usb { serial, .. } => {
-                // Reading a serial number waits for the lock of the device, which may take a while.
+                // Reading a serial number waits for the lock of the device, which may take time.
                 let serial = serial.as_ref().map(|_| "serial");
                 for attribute in ["idVendor", "idProduct"].into_iter().chain(serial) {
                     self.add_attribute(attribute, Some("usb_device"));
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn usb_ids_are_read_of_usb_devices_only() {
+    fn usb_ids_are_read_only_for_usb_devices() {
         let ids_alone = needed("usb:0403:6001");
         let facts = needed("usb:0403:6001:A");
         let of_devices = Some("usb_device");
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attribute_that_is_named_is_read_of_every_device_whatever_the_order() {
+    fn a_named_attribute_is_read_for_every_device_in_any_order_of_requests() {
         let every = attribute("serial", None);
         assert_eq!(
             needed("attr:serial=A,usb:0403:6001:A").attributes.get(&every.0),
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn negated_terms_and_only_count_too() {
+    fn negated_terms_and_only_options_count_too() {
         let facts = needed("port:1-1&!devnode:/dev/a;only=node:/dev/b;only=attr:power/control=on");
         assert_eq!(facts.followed_paths, BTreeSet::from([PathBuf::from("/dev/a")]));
         assert_eq!(facts.static_nodes, BTreeSet::from([PathBuf::from("/dev/b")]));
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn udevs_facts_of_all_devices_are_read_only_where_nothing_less_will_do() {
+    fn udevs_facts_of_all_devices_are_read_only_if_necessary() {
         for (requests, needs) in [
             (
                 "usb:0403:6001, devnode:/dev/serial/by-id/x, syspath:/sys/class/tty/ttyUSB0",
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_needs_what_tells_hubs_inputs_and_stacked_disks_and_what_its_rules_name() {
+    fn a_policy_needs_facts_about_hubs_inputs_and_stacked_disks_and_those_in_its_rules() {
         let rules: Vec<Selector> = ["attr:power/control=on", "node:/dev/b", "tag:seat"]
             .iter()
             .map(|text| text.parse().unwrap())
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn merging_needs_the_facts_of_both() {
+    fn merged_facts_include_those_of_both_sides() {
         let rules = ["usb:0403:6001:00=/dev/gps".parse().unwrap()];
         let (left, right) = (
             needed("attr:idVendor=0403,syspath:/sys/a"),

@@ -1,6 +1,6 @@
-//! Lists of requests: ours, and those of the annotations of container-hotplug.
+//! Lists of requests: oci-hotplug's and those of container-hotplug's annotations.
 //!
-//! Must not know which annotation a list stands in: who reads it adds its name to the error.
+//! Must not know which annotation contains a list; the caller adds its name to the error.
 
 use std::str::FromStr;
 
@@ -10,26 +10,28 @@ use crate::model::quoting::{list_elements, plain_list_elements, shown, split_une
 use crate::model::remote::address::AddressError;
 use crate::model::request::selector::{DeviceSelector, Selector, SelectorError, lowrisc_selector};
 
-/// How many characters of a request are echoed.
+/// How many characters of a request a message shows.
 const SHOWN_REQUEST: usize = 72;
 
-/// The mode that container-hotplug gives its nodes.
+/// The mode of container-hotplug's nodes.
 const LOWRISC_MODE: u32 = 0o644;
 
-/// Reads `ask *( ( "," / line break ) ask )`, where an ask is a request or the use of a class;
-/// white space around each and blank lines are ignored, `\` escapes the next character.
+/// Parses `item *( ( "," / line break ) item )`, where an item is a request or the use of a class.
+/// White space around items and blank lines are ignored; `\` escapes the next character.
 ///
 /// # Errors
-/// [`RequestError`]: the list is empty or too long, or the first request that is at fault and why.
+///
+/// [`RequestError`]: the list is empty or too long, or the first invalid request.
 pub fn parse_request_list(text: &str) -> Result<Vec<ListItem>, RequestError> {
     parse_list(text, parse_list_item, cost::of_list_item)
 }
 
-/// Reads `request *( ( "," / line break ) request )`, as [`parse_request_list`] but without
+/// Parses `request *( ( "," / line break ) request )`, like [`parse_request_list`] but without
 /// classes.
 ///
 /// # Errors
-/// As of [`parse_request_list`], and when a class is named.
+///
+/// As for [`parse_request_list`], and if a class is used.
 pub fn parse_requests(text: &str) -> Result<Vec<Request>, RequestError> {
     let parse = |text: &str| match parse_list_item(text)? {
         ListItem::Request(request) => Ok(request),
@@ -50,12 +52,13 @@ fn parse_list<T>(
     parse_each(&list_elements(text), parse, cost)
 }
 
-/// Reads the value of `org.lowrisc.hotplug.devices`: `usb:`, `syspath:` and `devnode:`, cut at each
-/// `,` and line break, nothing trimmed, nothing escaped. The nodes get the mode that
-/// container-hotplug gives them, 0644.
+/// Parses the value of `org.lowrisc.hotplug.devices`: `usb:`, `syspath:` and `devnode:`, split at
+/// each `,` and line break, without trimming and escapes. The nodes get the same mode as with
+/// container-hotplug, 0644.
 ///
 /// # Errors
-/// As of [`parse_requests`].
+///
+/// As for [`parse_requests`].
 pub fn parse_lowrisc_devices(text: &str) -> Result<Vec<Request>, RequestError> {
     check_length(text)?;
     if text.is_empty() {
@@ -77,7 +80,7 @@ pub fn parse_lowrisc_devices(text: &str) -> Result<Vec<Request>, RequestError> {
 impl FromStr for Request {
     type Err = RequestError;
 
-    /// Reads one request; white space around it is ignored.
+    /// Parses one request; white space around it is ignored.
     fn from_str(text: &str) -> Result<Self, RequestError> {
         check_length(text)?;
         let text = trim_unescaped(text);
@@ -116,7 +119,8 @@ fn parse_each<T>(
                 return Err(RequestError::EmptyElement { position, count });
             }
             let one = parse(text).map_err(|fault| malformed(text, fault))?;
-            // Before the next one is read: compiled expressions take more memory than their text.
+            // Check the cost before parsing the next one: compiled expressions take more memory
+            // than their text.
             sum += cost(&one);
             RequestError::check_cost(sum, cost::MAX_LIST)?;
             Ok(one)
@@ -131,7 +135,7 @@ fn malformed(text: &str, fault: RequestFault) -> RequestError {
     }
 }
 
-/// Reads one request or use of a class that is trimmed and has no separators of a list.
+/// Parses one request or use of a class, trimmed and without separators of a list.
 fn parse_list_item(text: &str) -> Result<ListItem, RequestFault> {
     let mut parts = split_unescaped(text, ';').into_iter().map(trim_unescaped);
     let Some(name) = ClassUse::name_in(parts.next().unwrap_or_default()) else {
@@ -145,11 +149,11 @@ fn parse_list_item(text: &str) -> Result<ListItem, RequestFault> {
     Ok(ListItem::Class(ClassUse { name, options, given }))
 }
 
-/// Reads one request that is trimmed and has no separators of a list.
+/// Parses one request, trimmed and without separators of a list.
 fn parse_request(text: &str) -> Result<Request, RequestFault> {
     let mut parts = split_unescaped(text, ';').into_iter().map(trim_unescaped);
     let selector: DeviceSelector = parts.next().unwrap_or_default().parse()?;
-    // All devices of a host may be meant by a rule, but not by a container.
+    // A rule may select all devices of a remote host, a container may not.
     if let Some(Selector::Usbip { device: None, .. }) = selector.terms().first().map(|term| &term.selector) {
         return Err(SelectorError::Remote(AddressError::NoDevice).into());
     }

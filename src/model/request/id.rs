@@ -1,5 +1,5 @@
-//! The identity of a request inside the program. Its text appears only at the edge: in messages,
-//! files and replies.
+//! The identity of a request inside the program. Its text appears only in messages, files and
+//! responses.
 
 /// Identifies a request of one container while its watcher runs. Entries of different origin with
 /// the same request share it.

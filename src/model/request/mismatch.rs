@@ -1,6 +1,6 @@
-//! Why a selector does not select, for people.
+//! Explanations why a selector selects nothing.
 //!
-//! Must not know requests' options.
+//! Must not know the options of requests.
 
 use crate::model::device::Device;
 use crate::model::device::inventory::Inventory;
@@ -10,11 +10,11 @@ use crate::model::request::selector::{Chain, DeviceSelector, Found, Selector, Te
 /// How many characters of a serial number are shown.
 const SHOWN_SERIAL: usize = 64;
 
-/// Of how many devices the serial numbers are shown.
+/// How many devices are listed with their serial numbers.
 const SHOWN_DEVICES: usize = 8;
 
 impl DeviceSelector {
-    /// Why the terms do not match a device with these parents; `None` when they do. One line.
+    /// Why the terms do not match a device with these parents; `None` if they do. One line.
     pub fn why_not(&self, chain: &Chain<'_>) -> Option<String> {
         let failing: Vec<String> = self
             .terms()
@@ -24,8 +24,8 @@ impl DeviceSelector {
         (!failing.is_empty()).then(|| failing.join("; "))
     }
 
-    /// Why the selector has no root now, when it has none; `None` where there is no more to say
-    /// than that. One line.
+    /// Why the selector has no root now; `None` if it has one, or if there is nothing to add. One
+    /// line.
     pub fn why_nothing(&self, inventory: &Inventory) -> Option<String> {
         let positive = || self.terms().iter().filter(|term| !term.negated);
         let is_had = |term: &&Term| {
@@ -41,7 +41,7 @@ impl DeviceSelector {
             let is_said = self.terms().len() == 1 && absent[0] == self.terms()[0].to_string();
             return (!is_said).then(|| format!("no device matches {}", absent.join(" or ")));
         }
-        // Of all devices that one of the terms is about, the one that fails in the fewest.
+        // Of all devices that match one of the terms, the one with the fewest failing terms.
         let failing = |device: &&Device| {
             let chain = inventory.chain(device);
             let failing = self
@@ -98,7 +98,7 @@ impl Term {
     }
 }
 
-/// What is there instead of a USB device with another serial number; empty when nothing is.
+/// The USB devices with the same ids and other serial numbers; empty if there are none.
 fn near_miss(selector: &Selector, inventory: &Inventory) -> String {
     let Selector::Usb {
         vendor,

@@ -1,6 +1,6 @@
-//! The options behind the `;` of a request.
+//! The options after the `;` of a request.
 //!
-//! Must not know of selectors more than that `only=` takes one.
+//! Must not know selectors, except that `only=` and `or=` take one.
 
 use std::path::PathBuf;
 
@@ -27,7 +27,7 @@ pub const MAX_ALTERNATIVES: usize = 16;
 /// The longest `grace=`.
 pub const MAX_GRACE: Duration = Duration::from_secs(3600);
 
-/// The options with an example each; that of an option without value is its name.
+/// The options with an example each; for an option without value, its name.
 const OPTIONS: [(&str, &str); 13] = [
     ("access", "access=rw"),
     ("mode", "mode=0660"),
@@ -44,111 +44,92 @@ const OPTIONS: [(&str, &str); 13] = [
     ("grace", "grace=10s"),
 ];
 
-/// How many characters of a word are echoed.
+/// How many characters of a word a message shows.
 const SHOWN_WORD: usize = 24;
 
-/// What is wrong with an option, and the hint.
+/// The error in an option, with its hint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OptionError {
     /// `;;` or a `;` at the end.
     #[error("an option is missing after a \";\": remove the extra \";\"")]
     Empty,
-    /// An option that does not exist.
     #[error("unknown option \"{name}\"{hint}; known are {known}", hint = did_you_mean(.near), known = known())]
     Unknown {
-        /// Its name, shortened.
+        /// The name, shortened.
         name: String,
-        /// The known one that looks like it.
+        /// The known option that is most similar.
         near: Option<&'static str>,
     },
-    /// An option without the value it needs.
+    /// An option without the value that it needs.
     #[error("option {name} needs a value, such as {example}")]
     NeedsValue {
-        /// Its name.
         name: &'static str,
-        /// How it is written.
         example: &'static str,
     },
     /// `required=yes`.
     #[error("option {name} takes no value: write ;{name}")]
-    TakesNoValue {
-        /// Its name.
-        name: &'static str,
-    },
-    /// Given more than once.
+    TakesNoValue { name: &'static str },
+    /// An option is given more than once.
     #[error("option {name} is given twice: only link=, only= and or= may be repeated")]
-    Twice {
-        /// Its name.
-        name: &'static str,
-    },
-    /// Too many `link=`.
+    Twice { name: &'static str },
     #[error("more than {MAX_LINKS} link= options")]
     TooManyLinks,
-    /// The selectors of `or=` and `only=` would take too much of the host's time and memory.
+    /// Evaluating the selectors of `or=` and `only=` would take too much time and memory of the
+    /// host.
     #[error(
         "the selectors of or= and only= cost too much: write fewer or shorter globs and regular expressions"
     )]
     TooCostly,
-    /// Too many `only=`.
     #[error("more than {MAX_ONLY} only= options: write a glob or a regex that covers several")]
     TooManyOnly,
-    /// Too many `or=`.
     #[error("more than {MAX_ALTERNATIVES} or= options")]
     TooManyAlternatives,
     /// `\` at the end.
     #[error("nothing follows the last \"\\\": write \"\\\\\" for a backslash")]
     Dangling,
-    /// Not an access.
     #[error("access must be one to three of the letters r, w and m, each at most once, such as access=rw")]
     Access,
-    /// Not a mode.
     #[error("mode must be an octal number from 0001 to 0777, such as mode=0660")]
     Mode,
-    /// Not an id. 4294967295 is -1, which chown(2) takes for "leave it as it is".
+    /// Not an id. 4294967295 is -1, which means "leave unchanged" to chown(2).
     #[error("{name} must be a number from 0 to 4294967294")]
     Id {
         /// `uid` or `gid`.
         name: &'static str,
     },
-    /// Not a path that may be named.
     #[error("{name} {fault}")]
     Path {
         /// `path` or `link`.
         name: &'static str,
-        /// What is wrong with it.
         fault: PathFault,
     },
-    /// Not a selector.
     #[error("only= takes one selector: {0}")]
     Only(SelectorError),
-    /// Not a selector of devices.
     #[error("or= takes a selector, as at the beginning of a request: {0}")]
     Or(SelectorError),
-    /// Not a time.
     #[error(
         "grace must be a number of seconds or milliseconds, at most 3600s, such as grace=10s or grace=500ms"
     )]
     Grace,
-    /// A time for nothing.
+    /// `grace=` without an effect.
     #[error("grace= delays what on-removal= does: add on-removal=stop, kill or signal:NAME")]
     GraceAlone,
-    /// Neither.
     #[error("ready must be kernel or udev, such as ready=kernel")]
     Ready,
-    /// None of them.
     #[error("on-removal must be keep, stop, kill or signal:NAME, such as on-removal=signal:HUP")]
     OnRemoval,
-    /// No signal.
+    /// The signal is unknown.
     #[error(
         "on-removal=signal: takes the name of a Linux signal, such as HUP or SIGTERM, and not \"{name}\""
     )]
     Signal {
-        /// What was given, shortened.
+        /// The name, shortened.
         name: String,
     },
 }
 
-/// The option for a word that other programs have for the same: no spelling is near to it.
+/// The option for a word that other programs use for the same purpose, where the spelling is too
+/// different for a suggestion.
 fn meant(word: &str) -> Option<&'static str> {
     match word {
         "user" | "owner" => Some("uid"),
@@ -169,12 +150,12 @@ pub(crate) fn names() -> Vec<&'static str> {
 }
 
 impl Options {
-    /// Reads options, still escaped, in any order.
+    /// Parses options, still escaped, in any order.
     pub(super) fn parse<'t>(texts: impl Iterator<Item = &'t str>) -> Result<Self, OptionError> {
         Ok(Self::parse_given(texts)?.0)
     }
 
-    /// The same, with the names of those that stand there.
+    /// The same, with the names of the options that are present.
     pub(super) fn parse_given<'t>(
         texts: impl Iterator<Item = &'t str>,
     ) -> Result<(Self, Vec<&'static str>), OptionError> {
@@ -191,7 +172,7 @@ impl Options {
         Ok((options, given))
     }
 
-    /// Sets one option of the list by its value, still escaped.
+    /// Sets one option by its value, still escaped.
     fn set(&mut self, name: &'static str, value: &str) -> Result<(), OptionError> {
         if name == "only" && self.only.len() == MAX_ONLY {
             return Err(OptionError::TooManyOnly);
@@ -229,7 +210,7 @@ impl Options {
     }
 }
 
-/// The option's name as the list has it, and its value; empty for one that takes none.
+/// The option's name from the list, and its value; empty for an option without value.
 fn split(text: &str) -> Result<(&'static str, &str), OptionError> {
     let (word, value) = match text.split_once('=') {
         Some((word, value)) => (word, Some(value)),
@@ -252,8 +233,8 @@ fn split(text: &str) -> Result<(&'static str, &str), OptionError> {
     }
 }
 
-/// Permission bits: set-user-ID, set-group-ID and the sticky bit mean nothing on a node and are
-/// refused.
+/// Permission bits. set-user-ID, set-group-ID and the sticky bit have no meaning for a device node
+/// and are refused.
 fn parse_mode(text: &str) -> Result<u32, OptionError> {
     let is_octal = text.len() <= 5 && text.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
     u32::from_str_radix(text, 8)

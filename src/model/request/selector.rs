@@ -1,8 +1,8 @@
-//! ServerDevice devices a container means: `usb:0403:6001&!driver:ftdi_sio`,
+//! Which devices a container requests: `usb:0403:6001&!driver:ftdi_sio`,
 //! `parent-of:devnode:/dev/ttyUSB0`.
 //!
-//! Must not know what is done with a device that was selected (`request`), nor how its facts are
-//! read (`host`).
+//! Must not know what happens with a selected device (`request`) or how its facts are read
+//! (`host`).
 
 mod error;
 mod evaluation;
@@ -25,16 +25,16 @@ pub use pattern::{Glob, PathRegex};
 use crate::model::quoting::escape;
 use crate::model::remote::address::{RemoteDevice, Server, ServerDevice};
 
-/// The kinds of selectors, for tests that hold documents to them.
+/// The kinds of selectors, for tests that compare documents with them.
 #[cfg(test)]
 pub(crate) fn kinds() -> Vec<&'static str> {
     error::KINDS.to_vec()
 }
 
-/// What a `\` must stand before in a selector, so that it does not end there.
+/// The characters that need a `\` in a selector, because they would end it.
 const SPECIAL: [char; 3] = [',', ';', '&'];
 
-/// One thing that can be said of a device.
+/// One condition on a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selector {
     /// `usb:VID[:PID[:SERIAL]]`: a USB device (not one of its interfaces).
@@ -43,19 +43,19 @@ pub enum Selector {
         vendor: String,
         /// Product id, 4 lower-case hex digits.
         product: Option<String>,
-        /// The serial number in the device's descriptor, or as udev spells it; its case counts.
+        /// The serial number in the device's descriptor, or as udev spells it; case-sensitive.
         serial: Option<String>,
     },
     /// `devnode:PATH`: the device whose node, or a link to whose node, is at this path on the host.
     DevNode(PathBuf),
-    /// `syspath:PATH`: the device at this path of sysfs, or that this path leads to once links are
-    /// followed.
+    /// `syspath:PATH`: the device at this path in sysfs, or the device that the path leads to after
+    /// following links.
     SysPath(PathBuf),
-    /// `glob:PATTERN`: the path of the node, or of a link of udev's to it, matches.
+    /// `glob:PATTERN`: the path of the node, or of one of udev's links to it, matches.
     Glob(Glob),
-    /// `regex:RE`: the path of the node below `/dev`, or of a link of udev's to it, matches.
+    /// `regex:RE`: the path below `/dev` of the node, or of one of udev's links to it, matches.
     Regex(PathRegex),
-    /// `subsystem:NAME`.
+    /// `subsystem:NAME`
     Subsystem(String),
     /// `driver:NAME`: the driver bound to the device itself.
     Driver(String),
@@ -63,38 +63,38 @@ pub enum Selector {
     Tag(String),
     /// `property:KEY=GLOB`: one of udev's properties.
     Property {
-        /// Its name, such as `ID_BUS`.
+        /// The name, such as `ID_BUS`.
         key: String,
-        /// What its whole value must match.
+        /// The pattern for the whole value.
         pattern: Glob,
     },
     /// `attr:NAME=GLOB`: a sysfs attribute of the device itself.
     Attr {
-        /// Its name, such as `power/control`.
+        /// The name, such as `power/control`.
         name: String,
-        /// What its whole value must match.
+        /// The pattern for the whole value.
         pattern: Glob,
     },
-    /// `port:BUSPORT`: whatever USB device is plugged in there, such as `1-1.4`; `usb1` is a root
-    /// hub.
+    /// `port:BUSPORT`: any USB device that is plugged in at this port, such as `1-1.4`; `usb1` is a
+    /// root hub.
     Port(String),
-    /// `pci:ADDRESS`: a PCI function, lower-case, with its domain: `0000:02:00.0`.
+    /// `pci:ADDRESS`: a PCI function, in lower case and with its domain: `0000:02:00.0`.
     Pci(String),
-    /// `node:PATH`: a node that udev does not know of. The monitor makes a device of it.
+    /// `node:PATH`: a static node, which udev does not know. The monitor makes a device of it.
     Node(PathBuf),
-    /// `usbip:HOST[:PORT]/WHICH`: a USB device of another host, which is attached for who asks for
-    /// it. In rules, `usbip:HOST[:PORT]` stands for all devices of that host. ServerDevice of this
-    /// host's devices it is, no fact of that device tells.
+    /// `usbip:HOST[:PORT]/WHICH`: a USB device of another host, which is attached for the container
+    /// that requests it. In rules, `usbip:HOST[:PORT]` means all devices of that host. No fact of a
+    /// local device shows which remote device it is.
     Usbip {
-        /// The other host.
         server: Server,
-        /// ServerDevice of its devices.
+        /// The device of that host; `None` means all (in rules only).
         device: Option<ServerDevice>,
     },
 }
 
 impl fmt::Display for Selector {
-    /// The selector in the grammar of requests, escaped, so that it parses to itself.
+    /// The selector in the grammar of requests, escaped, so that parsing it yields the same
+    /// selector.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (kind, value) = match self {
             Self::Usb {
@@ -129,12 +129,11 @@ fn usb_value(vendor: &str, product: &Option<String>, serial: &Option<String>) ->
     ids.into_iter().flatten().collect::<Vec<_>>().join(":")
 }
 
-/// A selector, or its contrary.
+/// A selector, possibly negated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Term {
-    /// Whether `!` stands before it.
+    /// Whether a `!` stands before it.
     pub negated: bool,
-    /// What is said of the device.
     pub selector: Selector,
 }
 
@@ -145,10 +144,10 @@ impl fmt::Display for Term {
     }
 }
 
-/// ServerDevice devices: those of which all terms are true (see [`DeviceSelector::names`]), and
-/// from there so many parents up.
+/// The root devices: those that match all terms (see [`DeviceSelector::names`]), or their parents
+/// as many levels up as there are `parent-of:`.
 ///
-/// `FromStr` and `Display` are each other's inverse.
+/// `FromStr` and `Display` are inverse.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceSelector {
     parents: usize,
@@ -156,12 +155,12 @@ pub struct DeviceSelector {
 }
 
 impl DeviceSelector {
-    /// How many `parent-of:` stand in front: how far up from a device that matches the root is.
+    /// The number of leading `parent-of:`: how many levels the root is above the matching device.
     pub fn parents(&self) -> usize {
         self.parents
     }
 
-    /// The device of another host that this selects; `None` where it selects this host's.
+    /// The remote device that this selects; `None` if it selects local devices.
     pub fn remote(&self) -> Option<RemoteDevice> {
         match &self.terms.first()?.selector {
             Selector::Usbip {
@@ -175,8 +174,8 @@ impl DeviceSelector {
         }
     }
 
-    /// The host of which a rule with this selector speaks, and which of its devices; all if none is
-    /// named.
+    /// The remote host that a rule with this selector names, and the device; without a device, the
+    /// rule is for all of the host's.
     pub fn named_remote(&self) -> Option<(&Server, Option<&ServerDevice>)> {
         match &self.terms[..] {
             [
@@ -189,7 +188,7 @@ impl DeviceSelector {
         }
     }
 
-    /// The terms in their order; the first is not negated.
+    /// The terms in order; the first is not negated.
     pub fn terms(&self) -> &[Term] {
         &self.terms
     }

@@ -1,6 +1,6 @@
-//! The names of Linux's signals.
+//! The names of Linux signals.
 
-/// signal(7), without `SIG`: each with its canonical name where it is another word for one.
+/// signal(7), without `SIG`: each name with the canonical one if it is a synonym.
 const SIGNALS: [(&str, &str); 34] = [
     ("HUP", "SIGHUP"),
     ("INT", "SIGINT"),
@@ -38,9 +38,9 @@ const SIGNALS: [(&str, &str); 34] = [
     ("SYS", "SIGSYS"),
 ];
 
-/// The canonical name (`SIGHUP`) of a signal that is written with or without `SIG`, in any case.
+/// The canonical name (`SIGHUP`) of a signal, written with or without `SIG`, in any case.
 ///
-/// Numbers are not taken: they differ between architectures.
+/// Numbers are refused, because they differ between architectures.
 pub(super) fn canonical(name: &str) -> Option<&'static str> {
     let upper = name.to_ascii_uppercase();
     let short = upper.strip_prefix("SIG").unwrap_or(&upper);
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signal_is_known_by_all_its_names() {
+    fn a_signal_is_recognized_by_all_its_names() {
         for name in ["HUP", "hup", "SIGHUP", "sighup", "SigHup"] {
             assert_eq!(canonical(name), Some("SIGHUP"));
         }
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_knows_every_canonical_name() {
+    fn the_kernel_has_a_signal_for_every_canonical_name() {
         for (_, canonical) in SIGNALS {
             let signal: nix::sys::signal::Signal = canonical.parse().unwrap();
             assert_eq!(signal.as_str(), canonical);

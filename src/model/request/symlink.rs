@@ -1,6 +1,6 @@
-//! Links that follow a USB interface: `usb:0403:6001:00=/dev/gps`.
+//! Links for a USB interface: `usb:0403:6001:00=/dev/gps`.
 //!
-//! Must not know what a link is made of, nor how a device's ancestors are found.
+//! Must not know how a link is created or how a device's ancestors are found.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -20,33 +20,33 @@ use crate::model::request::selector::{PathFault, SelectorError, parse_usb_id};
 /// The most rules a list may have.
 pub const MAX_RULES: usize = 256;
 
-/// How many characters of a rule are echoed.
+/// How many characters of a rule a message shows.
 const SHOWN_RULE: usize = 80;
 
-/// A link to the node of every device of one interface of a USB device.
+/// A link to the node of each device that belongs to one interface of a USB device.
 ///
-/// `FromStr` and `Display` are each other's inverse, and it is stored as that text.
+/// `FromStr` and `Display` are inverse, and the text is also the stored form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SymlinkRule {
     /// Vendor id, 4 lower-case hex digits.
     pub vendor: String,
     /// Product id, 4 lower-case hex digits.
     pub product: String,
-    /// Number of the interface, 2 lower-case hex digits, as bInterfaceNumber has it.
+    /// Number of the interface, 2 lower-case hex digits, as in bInterfaceNumber.
     pub interface: String,
-    /// Where the link goes in the container.
+    /// The path of the link in the container.
     pub path: PathBuf,
 }
 
 impl SymlinkRule {
-    /// Whether the device has a node and is on this interface. Of several such nodes of one device,
-    /// `named_node` chooses. GPIO pins are left out: they exist before the adapter's tty, and the
-    /// rule is for the tty.
+    /// Whether the device has a node and belongs to this interface. If a device has several such
+    /// nodes, `named_node` chooses one. GPIO pins never match: they exist before the adapter's tty,
+    /// and the rule is for the tty.
     ///
     /// Ids and number are udev's properties ID_VENDOR_ID, ID_MODEL_ID and ID_USB_INTERFACE_NUM.
-    /// udev has none of them for hidraw, usblp and others; each missing one is read from sysfs:
-    /// from the nearest interface and the nearest USB device among `ancestors`, which come nearest
-    /// first.
+    /// udev has none of them for hidraw, usblp and others. Each missing one is read from sysfs:
+    /// from the nearest interface and the nearest USB device among `ancestors`, which are sorted
+    /// from the nearest to the farthest.
     pub fn matches<'a>(&self, device: &Device, ancestors: impl IntoIterator<Item = &'a Device>) -> bool {
         if device.node.is_none() || device.subsystem.as_deref() == Some(PINS) {
             return false;
@@ -67,12 +67,12 @@ impl SymlinkRule {
     }
 }
 
-/// Vendor, product and interface number, as the nearest USB ancestors have them.
+/// Vendor, product and interface number of the nearest USB ancestors.
 fn from_sysfs<'a>(ancestors: impl IntoIterator<Item = &'a Device>) -> [Option<&'a str>; 3] {
     let mut interface = None;
     for ancestor in ancestors {
         match ancestor.devtype.as_deref() {
-            // There is one at most below a USB device.
+            // There is at most one below a USB device.
             Some("usb_interface") => interface = ancestor.attribute("bInterfaceNumber"),
             Some("usb_device") => {
                 return [
@@ -87,67 +87,59 @@ fn from_sysfs<'a>(ancestors: impl IntoIterator<Item = &'a Device>) -> [Option<&'
     [None; 3]
 }
 
-/// A text that is no list of symlink rules.
+/// A text that is not a list of symlink rules.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SymlinkError {
-    /// No rule at all.
+    /// There is no rule at all.
     #[error("symlink rules: no rule: write one, such as usb:0403:6001:00=/dev/gps, or remove the value")]
     Empty,
-    /// A comma too many.
+    /// There is an extra comma.
     #[error("symlink rule {position} of {count} is empty: remove the extra \",\"")]
     EmptyElement {
         /// Counted from 1.
         position: usize,
-        /// How many there are, with the empty ones.
+        /// The number of elements, including empty ones.
         count: usize,
     },
-    /// More than [`MAX_TEXT`].
+    /// The list is longer than [`MAX_TEXT`].
     #[error("symlink rules: {length} bytes are too many: at most {MAX_TEXT} are read")]
     TooLong {
         /// In bytes.
         length: usize,
     },
-    /// More than [`MAX_RULES`].
+    /// The list has more than [`MAX_RULES`] rules.
     #[error("symlink rules: {count} are too many: at most {MAX_RULES} are read")]
-    TooMany {
-        /// How many there are.
-        count: usize,
-    },
-    /// One of them is at fault.
+    TooMany { count: usize },
+    /// One rule is invalid.
     #[error("symlink rule \"{text}\": {fault}")]
     Malformed {
-        /// The rule, shortened and made visible.
+        /// The rule, shortened and escaped.
         text: String,
-        /// What is wrong with it, and the hint.
+        /// The error with its hint.
         fault: SymlinkFault,
     },
 }
 
-/// What is wrong with one symlink rule, and the hint.
+/// The error in one symlink rule, with its hint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SymlinkFault {
-    /// Several where one is expected.
+    /// Several rules where one is expected.
     #[error("one rule is expected, but there are {count}: write \"\\,\" where a comma is part of the path")]
-    List {
-        /// How many there are.
-        count: usize,
-    },
-    /// No `=`, or more than one.
+    List { count: usize },
+    /// There is no `=`, or more than one.
     #[error("there must be one \"=\" between the interface and the path, as in usb:0403:6001:00=/dev/gps")]
     Equals,
-    /// Not `usb:VID:PID:IFNUM`.
+    /// The text before the `=` is not `usb:VID:PID:IFNUM`.
     #[error("what comes before the \"=\" must be usb:VENDOR:PRODUCT:INTERFACE, such as usb:0403:6001:00")]
     Form,
-    /// Not an id.
     #[error(transparent)]
     UsbId(SelectorError),
-    /// Not an interface number.
     #[error("interface number must be 1 or 2 hex digits, as bInterfaceNumber has it, such as 00")]
     Interface,
-    /// Not an interface number of container-hotplug.
+    /// The number is invalid in container-hotplug's grammar.
     #[error("interface number must be 1 or 2 digits, such as 00")]
     LowriscInterface,
-    /// Not a place for a link.
+    /// The path is invalid for a link.
     #[error("path {0}")]
     Path(PathFault),
     /// `\` at the end.
@@ -155,11 +147,12 @@ pub enum SymlinkFault {
     Dangling,
 }
 
-/// Reads `rule *( ( "," / line break ) rule )` of `io.oci-hotplug.symlinks`; white space around
-/// each and blank lines are ignored, `\` escapes.
+/// Parses `rule *( ( "," / line break ) rule )` of `io.oci-hotplug.symlinks`; white space around
+/// rules and blank lines are ignored, `\` escapes.
 ///
 /// # Errors
-/// [`SymlinkError`]: the list is empty or too long, or the first rule that is at fault and why.
+///
+/// [`SymlinkError`]: the list is empty or too long, or the first invalid rule.
 pub fn parse_symlinks(text: &str) -> Result<Vec<SymlinkRule>, SymlinkError> {
     check_length(text)?;
     if trim_unescaped(text).is_empty() {
@@ -168,11 +161,12 @@ pub fn parse_symlinks(text: &str) -> Result<Vec<SymlinkRule>, SymlinkError> {
     parse_each(&list_elements(text), parse_rule)
 }
 
-/// Reads the value of `org.lowrisc.hotplug.symlinks`: cut at each `,` and line break, nothing
-/// trimmed, nothing escaped.
+/// Parses the value of `org.lowrisc.hotplug.symlinks`: split at each `,` and line break, without
+/// trimming and escapes.
 ///
 /// # Errors
-/// As of [`parse_symlinks`].
+///
+/// As for [`parse_symlinks`].
 pub fn parse_lowrisc_symlinks(text: &str) -> Result<Vec<SymlinkRule>, SymlinkError> {
     check_length(text)?;
     if text.is_empty() {
@@ -184,7 +178,7 @@ pub fn parse_lowrisc_symlinks(text: &str) -> Result<Vec<SymlinkRule>, SymlinkErr
 impl FromStr for SymlinkRule {
     type Err = SymlinkError;
 
-    /// Reads one rule; white space around it is ignored.
+    /// Parses one rule; white space around it is ignored.
     fn from_str(text: &str) -> Result<Self, SymlinkError> {
         check_length(text)?;
         let text = trim_unescaped(text);
@@ -251,7 +245,7 @@ fn parse_lowrisc_rule(text: &str) -> Result<SymlinkRule, SymlinkFault> {
     let [device, path] = text.split('=').collect::<Vec<_>>()[..] else {
         return Err(SymlinkFault::Equals);
     };
-    // Dots are allowed there; here a path is written in one way only.
+    // That grammar allows `.` and `..`; here each path has only one spelling.
     let is_absolute = path.starts_with('/') && !path.ends_with('/');
     let path = if is_absolute {
         normalised(path)
@@ -290,7 +284,7 @@ fn rule(
 }
 
 impl fmt::Display for SymlinkRule {
-    /// The rule in its grammar, escaped, so that it parses to itself.
+    /// The rule in its grammar, escaped, so that parsing it yields the same rule.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             vendor,

@@ -1,5 +1,5 @@
-//! Every option, list and message of the request grammar, and what a request says of recorded
-//! devices.
+//! Every option, list and message of the request grammar, and which recorded devices a request
+//! selects.
 
 use crate::model::any_text::any_text;
 
@@ -33,7 +33,7 @@ fn a_request_without_options_has_the_defaults() {
 }
 
 #[test]
-fn every_option_is_read_in_any_order_and_written_down_in_one() {
+fn options_are_parsed_in_any_order_and_written_in_a_fixed_one() {
     let text = "usb:0403:6001;grace=10000ms;or=parent-of:usb:18d1&!tag:x;on-removal=signal:hup;ready=udev;exclusive;required;only=subsystem:tty;only=driver:x;\
                 link=/run/b;link=/dev/a;path=/dev/sensor;gid=20;uid=1000;mode=660;access=wr";
     let parsed = request(text);
@@ -65,7 +65,7 @@ fn every_option_is_read_in_any_order_and_written_down_in_one() {
 }
 
 #[test]
-fn what_is_default_is_not_written_down() {
+fn defaults_are_not_written() {
     assert_eq!(
         request("usb:0403 ; access=mrw ;on-removal=keep").to_string(),
         "usb:0403"
@@ -93,7 +93,7 @@ fn what_is_default_is_not_written_down() {
 }
 
 #[test]
-fn the_bounds_of_numbers_are_taken() {
+fn the_limits_of_numbers_are_accepted() {
     assert_eq!(request("usb:0403;mode=1").options.mode, Some(1));
     assert_eq!(request("usb:0403;mode=00777").options.mode, Some(0o777));
     assert_eq!(
@@ -117,7 +117,7 @@ fn a_backslash_makes_any_character_part_of_a_value() {
 }
 
 #[test]
-fn a_list_is_cut_at_commas_and_trimmed() {
+fn a_list_is_split_at_commas_and_trimmed() {
     let texts = |list: &str| {
         let requests = parse_requests(list).unwrap();
         requests.iter().map(Request::to_string).collect::<Vec<_>>()
@@ -135,7 +135,7 @@ fn a_list_is_cut_at_commas_and_trimmed() {
 
 /// Case newcomer: quoting.
 #[test]
-fn a_list_may_have_one_request_a_line() {
+fn a_list_may_have_one_request_per_line() {
     let texts = |list: &str| {
         let requests = parse_requests(list).unwrap();
         requests.iter().map(Request::to_string).collect::<Vec<_>>()
@@ -163,7 +163,7 @@ fn a_list_may_have_one_request_a_line() {
 }
 
 #[test]
-fn every_fault_of_an_option_has_its_message() {
+fn every_error_in_an_option_has_its_message() {
     let known = "access, mode, uid, gid, path, link, only, or, required, exclusive, ready, on-removal, grace";
     let access =
         "access must be one to three of the letters r, w and m, each at most once, such as access=rw";
@@ -311,7 +311,7 @@ fn every_fault_of_an_option_has_its_message() {
 }
 
 #[test]
-fn as_many_only_options_as_allowed_are_read_and_others_beside_them() {
+fn the_maximal_number_of_only_options_is_accepted_besides_others() {
     let only = ";only=subsystem:tty".repeat(16);
     assert_eq!(
         request(&format!("usb:0403{only};access=r")).options.only.len(),
@@ -324,7 +324,7 @@ fn as_many_only_options_as_allowed_are_read_and_others_beside_them() {
 }
 
 #[test]
-fn a_word_of_other_programs_leads_to_the_option_that_is_meant() {
+fn a_word_of_other_programs_leads_to_the_right_option() {
     for (word, option) in [
         ("user", "uid"),
         ("owner", "uid"),
@@ -340,7 +340,7 @@ fn a_word_of_other_programs_leads_to_the_option_that_is_meant() {
 }
 
 #[test]
-fn what_happens_on_removal_is_json_as_its_text() {
+fn the_json_of_on_removal_is_its_text() {
     for text in ["keep", "stop", "kill", "signal:HUP"] {
         let action: OnRemoval = serde_json::from_str(&format!("\"{text}\"")).unwrap();
         assert_eq!(
@@ -352,7 +352,7 @@ fn what_happens_on_removal_is_json_as_its_text() {
 }
 
 #[test]
-fn every_fault_of_a_list_has_its_message() {
+fn every_error_in_a_list_has_its_message() {
     let nothing = "device requests: no request: name a device, such as usb:0403:6001, or remove the value";
     let long = "x".repeat(MAX_TEXT + 1);
     let many = ["tag:x"; 257].join(",");
@@ -398,7 +398,7 @@ fn every_fault_of_a_list_has_its_message() {
 }
 
 #[test]
-fn a_remote_device_is_one_device_and_takes_the_options_of_any() {
+fn a_remote_device_is_one_device_and_accepts_all_options() {
     let text = "usbip:lab:3241/0403:6001:FT/1;path=/dev/board;link=/dev/a;required;exclusive";
     assert_eq!(request(text).to_string(), text);
     assert_eq!(
@@ -415,7 +415,7 @@ fn a_remote_device_is_one_device_and_takes_the_options_of_any() {
 }
 
 #[test]
-fn one_request_is_not_a_list() {
+fn a_single_request_is_not_a_list() {
     assert_eq!(
         "tag:a,tag:b,".parse::<Request>().unwrap_err().to_string(),
         "device request \"tag:a,tag:b,\": one request is expected, but there are 3: write \"\\,\" where a comma is \
@@ -460,7 +460,7 @@ fn a_request_is_stored_as_its_text() {
 }
 
 #[test]
-fn container_hotplugs_annotation_means_what_it_meant() {
+fn container_hotplugs_annotation_keeps_its_meaning() {
     for (text, ours) in [
         ("usb:0403", "usb:0403;mode=0644"),
         ("usb:ABCD:6001:FT001a", "usb:abcd:6001:FT001a;mode=0644"),
@@ -484,7 +484,7 @@ fn container_hotplugs_annotation_means_what_it_meant() {
 }
 
 #[test]
-fn every_fault_of_container_hotplugs_annotation_has_its_message() {
+fn every_error_in_container_hotplugs_annotation_has_its_message() {
     let kind = |kind: &str| {
         format!(
             "unknown device \"{kind}\": this annotation has usb:, syspath: and devnode:, each with parent-of:; \
@@ -527,11 +527,11 @@ fn every_fault_of_container_hotplugs_annotation_has_its_message() {
 }
 
 #[test]
-fn a_character_device_is_given_when_that_is_certain_and_a_block_device_when_udevd_is_done() {
+fn a_character_device_is_attached_when_it_matches_for_certain_and_a_block_device_after_udevd() {
     let mut devices = recorded::hub_with_two_adapters();
     devices.extend(recorded::disk_with_partitions());
     let early: Vec<Device> = devices.iter().cloned().map(recorded::before_udev).collect();
-    // What is known at the kernel's event, and whether udevd is awaited then.
+    // Whether the device matches at the kernel's event, and whether it then waits for udevd.
     let at_the_kernels = |text: &str, node: &str| {
         let inventory = Inventory::new(early.clone());
         let device = inventory.get(&recorded::with_node(&early, node).syspath).unwrap();
@@ -616,7 +616,7 @@ fn alternatives_are_roots_of_one_request() {
 }
 
 #[test]
-fn any_of_several_only_options_admits() {
+fn any_of_several_only_options_may_match() {
     let devices = recorded::composite_device();
     let admitted = |text: &str| {
         let options = request(text).options;
@@ -694,13 +694,13 @@ fn any_request() -> impl Strategy<Value = Request> {
 
 proptest! {
     #[test]
-    fn what_is_written_down_is_read_again(request in any_request()) {
+    fn a_request_survives_formatting_and_parsing(request in any_request()) {
         let text = request.to_string();
         prop_assert_eq!(text.parse(), Ok(request), "{}", text);
     }
 
     #[test]
-    fn a_list_of_what_is_written_down_is_read_again(requests in prop::collection::vec(any_request(), 1..4)) {
+    fn a_list_of_requests_survives_formatting_and_parsing(requests in prop::collection::vec(any_request(), 1..4)) {
         let texts: Vec<String> = requests.iter().map(Request::to_string).collect();
         for between in [" ,\n", ",", "\n", "\r\n\n \n"] {
             let again = parse_requests(&texts.join(between));
@@ -711,7 +711,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_a_parser_panic_and_no_message_is_long_or_has_control_characters(
+    fn no_text_causes_a_panic_and_no_message_is_long_or_has_control_characters(
         text in prop_oneof![any_text(), r"(usb:0403|[;,&!=\\ \n\x1b]|only=|link=/|on-removal=signal:|mode=|.){0,32}"]
     ) {
         for parsed in [parse_requests(&text), parse_lowrisc_devices(&text), text.parse().map(|one| vec![one])] {
@@ -724,7 +724,7 @@ proptest! {
     }
 
     #[test]
-    fn what_container_hotplug_accepts_is_accepted_and_means_the_same_in_our_own_grammar(
+    fn requests_that_container_hotplug_accepts_mean_the_same_in_the_grammar_of_oci_hotplug(
         texts in prop::collection::vec(
             r"(parent-of:){0,3}(usb:[0-9a-fA-F]{4}(:[0-9a-fA-F]{4}(:[0-9a-zA-Z]{1,9})?)?|syspath:/sys(/[a-z0-9:.]{1,5}){1,3}|devnode:/dev(/[a-z]{1,5}){1,3})",
             1..4,
@@ -744,7 +744,7 @@ proptest! {
 
 /// Case newcomer: hints for `user`, `group`, `name`, `symlink`.
 #[test]
-fn an_option_that_other_programs_call_otherwise_is_told_by_our_name() {
+fn the_message_for_an_option_of_other_programs_names_that_of_oci_hotplug() {
     for (option, near) in [
         ("user=1000", "(did you mean \"uid\"?)"),
         ("group=dialout", "(did you mean \"gid\"?)"),

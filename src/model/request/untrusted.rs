@@ -7,23 +7,23 @@ use super::{Request, cost};
 use crate::model::quoting::shown;
 use crate::model::request::selector::{Selector, SelectorError};
 
-/// What all requests of a container may cost together that whoever may start containers has
-/// written.
+/// The highest total cost of the untrusted requests of a container.
 ///
-/// With it, one look at 1000 names takes a tenth of a second at most, and is taken once.
+/// With this limit, matching 1000 names takes at most a tenth of a second, and is done only once.
 const MAX_UNTRUSTED: usize = 64 * 1024;
 
-/// The longest pattern in such a request, in characters.
+/// The longest pattern in an untrusted request, in characters.
 const MAX_UNTRUSTED_PATTERN: usize = 256;
 
-/// How many characters of a request are echoed.
+/// How many characters of a request a message shows.
 const SHOWN_REQUEST: usize = 72;
 
-/// Checks requests that whoever may start containers may have written. Of those that stand for a
-/// class (`true`) only the options count.
+/// Checks requests that may be untrusted. For requests from a class (`true`), only the options
+/// count.
 ///
 /// # Errors
-/// When a pattern is too long, or all of them together cost too much.
+///
+/// If a pattern is too long, or all of them together cost too much.
 pub fn check_untrusted<'a>(
     requests: impl IntoIterator<Item = (&'a Request, bool)>,
 ) -> Result<(), RequestError> {
@@ -77,14 +77,14 @@ mod tests {
 
     /// Case security 3.
     #[test]
-    fn patterns_that_cost_the_host_its_time_or_memory_are_refused() {
+    fn patterns_that_cost_too_much_time_or_memory_are_refused() {
         let groups = format!("regex:({}){{0\\,8}}#", "()".repeat(110));
         for (request, count) in [(r"regex:([^/]?){0\,900}#", 40), (groups.as_str(), 40)] {
             let error = check(&many(request, count)).unwrap_err();
             assert!(matches!(error, RequestError::TooCostly { .. }), "{error}");
             assert!(error.to_string().contains("write fewer or shorter"), "{error}");
         }
-        // A list is not read to its end.
+        // Parsing stops before the end of the list.
         assert!(matches!(
             check(&many(r"usb:0403;only=regex:([^/]?){0\,900}#", 256)),
             Err(RequestError::TooCostly { limit: MAX_LIST, .. })
@@ -101,7 +101,7 @@ mod tests {
             check(&many(&alternatives(2), 16)),
             Err(RequestError::TooCostly { .. })
         ));
-        // Nor is a request.
+        // Parsing stops before the end of the request.
         assert!(matches!(
             check(&alternatives(16)),
             Err(RequestError::Malformed {
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn globs_of_untrusted_requests_are_short() {
+    fn globs_in_untrusted_requests_must_be_short() {
         let fault = |length: usize| check(&format!("glob:{}", "x".repeat(length)));
         assert_eq!(fault(MAX_UNTRUSTED_PATTERN), Ok(()));
         let error = fault(MAX_UNTRUSTED_PATTERN + 1).unwrap_err().to_string();
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_people_write_is_far_below_the_limits() {
+    fn typical_requests_are_far_below_the_limits() {
         for (request, count) in [
             ("regex:^ttyUSB[0-9]+$", 40),
             ("glob:/dev/serial/by-id/usb-FTDI_*", 64),
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_class_only_what_its_user_writes_counts() {
+    fn for_the_use_of_a_class_only_its_options_count() {
         let costly: Request = r"regex:([^/]?){0\,900}#".parse().unwrap();
         assert_eq!(check_untrusted([(&costly, true)]), Ok(()));
         let narrowed: Request = r"usb:0403;only=regex:([^/]?){0\,900}#".parse().unwrap();

@@ -1,4 +1,4 @@
-//! Types of serde from trees. Errors name the value and its position.
+//! Decodes trees into serde types. Errors name the value and its position.
 
 use std::fmt;
 
@@ -12,18 +12,20 @@ use serde::forward_to_deserialize_any;
 use super::{Dialect, Error, Node, Position, Resolved, Value};
 
 impl Node {
-    /// The tree as a type. Where the type is text, every scalar is, whatever value it has.
+    /// Decodes the tree. Where the type is text, any scalar is accepted as text.
     ///
     /// # Errors
+    ///
     /// The first value that is not of the expected type.
     pub fn decode<T: DeserializeOwned>(&self, dialect: Dialect) -> Result<T, Error> {
         self.decode_with(dialect, false)
     }
 
-    /// The tree as a type. Where the type is text, a number and a boolean are errors.
+    /// Decodes the tree. Where the type is text, numbers and booleans are errors.
     ///
     /// # Errors
-    /// As [`Node::decode`].
+    ///
+    /// As for [`Node::decode`].
     pub fn decode_strictly<T: DeserializeOwned>(&self, dialect: Dialect) -> Result<T, Error> {
         self.decode_with(dialect, true)
     }
@@ -36,7 +38,7 @@ impl Node {
         })
     }
 
-    /// Whether nothing is written: `key:` without a value.
+    /// Whether there is no value: `key:` alone.
     fn is_absent(&self) -> bool {
         matches!(&self.value, Value::Scalar(scalar)
             if scalar.is_plain && scalar.text.is_empty() && scalar.tag.is_none())
@@ -59,7 +61,7 @@ impl Error {
         self
     }
 
-    /// The error of a part, as one of the whole.
+    /// Adds the parent's key or index to the path of an error.
     fn inside(mut self, step: &str) -> Self {
         let dot = match self.path.is_empty() || self.path.starts_with('[') {
             true => "",
@@ -155,7 +157,7 @@ impl<'de> Deserializer<'de> for Decoder<'_> {
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         let visited = match &self.node.value {
-            // serde would take the elements for the fields in their order.
+            // serde would accept the elements as the fields in their order.
             Value::List(_) => Err(Error::invalid_type(Unexpected::Seq, &visitor)),
             _ if self.node.is_absent() => visitor.visit_map(self.entries(&[])),
             _ => self.visit(visitor),
@@ -237,7 +239,7 @@ impl<'de> SeqAccess<'de> for Elements<'_> {
 
 struct Entries<'n> {
     nodes: std::slice::Iter<'n, (Node, Node)>,
-    /// The key of the value that comes next, and the value.
+    /// The key and value to be read next.
     value: Option<(&'n Node, &'n Node)>,
     parent: Decoder<'n>,
 }

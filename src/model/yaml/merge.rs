@@ -4,12 +4,12 @@
 use super::{Error, Node, Value};
 
 impl Node {
-    /// The same with the entries of merge keys in their mappings, where each key is written once.
-    /// Entries that are written there count more than merged ones, and those of an earlier mapping
-    /// more than those of a later one.
+    /// The tree with merge keys expanded, and each key at most once. An entry of the mapping itself
+    /// overrides a merged one, and an earlier merged mapping overrides a later one.
     ///
     /// # Errors
-    /// When a merge key has something else than mappings, or a mapping has a key twice.
+    ///
+    /// If a merge key has a value other than mappings, or a mapping has a duplicate key.
     pub fn merged(mut self) -> Result<Self, Error> {
         self.value = match self.value {
             Value::List(list) => Value::List(list.into_iter().map(Self::merged).collect::<Result<_, _>>()?),

@@ -1,8 +1,7 @@
 //! YAML documents, each as a tree whose nodes know their line and column.
 //!
-//! `saphyr-parser` reads the text. This module builds the tree and replaces aliases by what they
-//! stand for, `scalar` says which value an unquoted text has, and `decode` turns a tree into types
-//! of serde.
+//! `saphyr-parser` parses the text. This module builds the tree and expands aliases; `scalar`
+//! decides the value of an unquoted text; `decode` turns a tree into serde types.
 
 mod decode;
 mod merge;
@@ -16,38 +15,34 @@ use serde::de::DeserializeOwned;
 
 pub use self::scalar::{Dialect, Resolved, go_integer};
 
-/// The deepest nesting that is read: trees are walked by recursion.
+/// The deepest nesting: trees are visited recursively.
 const MAX_DEPTH: usize = 128;
 
 /// The most nodes that aliases may add to a document ("billion laughs").
 const MAX_ALIASED: usize = 1 << 18;
 
-/// A place in the text; line and column are counted from 1.
+/// A position in the text; line and column are counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
-    /// The line.
     pub line: usize,
-    /// The column, in characters.
+    /// In characters.
     pub column: usize,
 }
 
-/// A value and where it begins.
+/// A value with its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// Where it begins.
+    /// Where the value begins.
     pub position: Position,
-    /// The value.
     pub value: Value,
 }
 
-/// A value as it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
-    /// Everything else; [`Node::resolve`] says which value the text has.
+    /// Any other value; [`Node::resolve`] interprets it.
     Scalar(Scalar),
-    /// A sequence.
     List(Vec<Node>),
-    /// A mapping. Duplicate and merge (`<<`) keys are still in it.
+    /// A mapping, which may still have duplicate and merge (`<<`) keys.
     Map(Vec<(Node, Node)>),
 }
 
@@ -56,20 +51,18 @@ pub enum Value {
 pub struct Scalar {
     /// The text, without quotes and escapes.
     pub text: String,
-    /// Whether it is written without quotes, and so may be something else than text.
+    /// Whether it is unquoted, and may thus be something other than text.
     pub is_plain: bool,
     /// The name of its tag in YAML's own schema, such as `str` for `!!str`.
     tag: Option<String>,
 }
 
-/// Why a text cannot be read, or a value is not of the expected type.
+/// Why a text cannot be parsed, or a value is not of the expected type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
-    /// The value, such as `devices[0].name`; empty for the whole document.
+    /// The path of the value, such as `devices[0].name`; empty for the whole document.
     pub path: String,
-    /// What is wrong.
     pub message: String,
-    /// Where.
     pub position: Option<Position>,
 }
 
@@ -109,10 +102,12 @@ impl From<ScanError> for Error {
     }
 }
 
-/// Reads one document. An empty text is null.
+/// Parses one document. An empty text is null.
 ///
-/// # Errors When the text is not YAML, has more than one document, tags that are not YAML's own, or
-/// too much nesting or aliases.
+/// # Errors
+///
+/// If the text is not YAML, has more than one document, has tags other than YAML's own, or exceeds
+/// the limits of nesting or aliases.
 pub fn parse(text: &str) -> Result<Node, Error> {
     let mut builder = Builder::default();
     for event in Parser::new_from_str(text) {
@@ -122,10 +117,11 @@ pub fn parse(text: &str) -> Result<Node, Error> {
     Ok(builder.document.unwrap_or(NULL))
 }
 
-/// Reads one document as a type.
+/// Parses one document and decodes it.
 ///
 /// # Errors
-/// As [`parse`] and [`Node::decode`].
+///
+/// As for [`parse`] and [`Node::decode`].
 pub fn from_str<T: DeserializeOwned>(text: &str, dialect: Dialect) -> Result<T, Error> {
     parse(text)?.decode(dialect)
 }
@@ -140,7 +136,6 @@ const NULL: Node = Node {
 };
 
 impl Node {
-    /// The text of a scalar.
     pub fn text(&self) -> Option<&str> {
         match &self.value {
             Value::Scalar(scalar) => Some(&scalar.text),
@@ -148,8 +143,8 @@ impl Node {
         }
     }
 
-    /// The value that a scalar has in a dialect; `None` for lists, mappings, and scalars that
-    /// contradict their tag.
+    /// The value of a scalar in a dialect; `None` for lists, mappings, and scalars that contradict
+    /// their tag.
     pub fn resolve(&self, dialect: Dialect) -> Option<Resolved<'_>> {
         match &self.value {
             Value::Scalar(scalar) => scalar.resolve(dialect),
@@ -157,7 +152,7 @@ impl Node {
         }
     }
 
-    /// The same with another text, where it is a scalar.
+    /// The node with changed text, if it is a scalar.
     pub fn map_text(mut self, change: impl Fn(&str) -> String) -> Self {
         if let Value::Scalar(scalar) = &mut self.value {
             scalar.text = change(&scalar.text);
@@ -165,7 +160,7 @@ impl Node {
         self
     }
 
-    /// How many nodes it consists of, and how deep they are nested.
+    /// The number of nodes and the depth of nesting.
     fn extent(&self) -> (usize, usize) {
         let sum = |all: &mut dyn Iterator<Item = &Self>| {
             all.map(Self::extent)
@@ -194,7 +189,7 @@ struct Builder {
 struct Open {
     node: Node,
     anchor: usize,
-    /// The key of a mapping whose value comes next.
+    /// The key whose value comes next.
     key: Option<Node>,
 }
 
@@ -257,7 +252,7 @@ impl Builder {
         Ok(())
     }
 
-    /// Puts a whole node where it belongs.
+    /// Adds a complete node to the innermost open list or mapping.
     fn add(&mut self, node: Node, anchor: usize) -> Result<(), Error> {
         if anchor > 0 {
             self.anchors.insert(anchor, node.clone());
@@ -277,15 +272,12 @@ impl Builder {
 
     fn alias(&mut self, anchor: usize, position: Position) -> Result<Node, Error> {
         let Some(node) = self.anchors.get(&anchor) else {
-            return Err(Error::at(
-                position,
-                "the alias is inside the value that it stands for",
-            ));
+            return Err(Error::at(position, "the alias is inside its own anchor"));
         };
         let (count, depth) = node.extent();
         self.aliased += count;
         if self.aliased > MAX_ALIASED || self.open.len() + depth > MAX_DEPTH {
-            return Err(Error::at(position, "the aliases stand for too much"));
+            return Err(Error::at(position, "the aliases expand to too many nodes"));
         }
         Ok(node.clone())
     }

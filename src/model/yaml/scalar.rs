@@ -1,32 +1,29 @@
-//! Which value an unquoted text has: the libraries disagree.
+//! The value of an unquoted text, on which YAML libraries disagree.
 
 use super::Scalar;
 
-/// The rules by which unquoted texts are read.
+/// The rules for interpreting unquoted texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
     /// YAML 1.2's core schema: `0403`, `1_000` and `yes` are text.
     Core,
-    /// gopkg.in/yaml.v3 (viper): also the numbers of YAML 1.1, `0403` is 259 and `0825` is 825 (its
-    /// resolve.go).
+    /// gopkg.in/yaml.v3 (viper): additionally the numbers of YAML 1.1; `0403` is 259 and `0825` is
+    /// 825 (its resolve.go).
     GoV3,
-    /// gopkg.in/yaml.v2 (sigs.k8s.io/yaml, ghodss/yaml): also the booleans of YAML 1.1, `yes` and
-    /// `on` (its resolve.go).
+    /// gopkg.in/yaml.v2 (sigs.k8s.io/yaml, ghodss/yaml): additionally the booleans of YAML 1.1,
+    /// `yes` and `on` (its resolve.go).
     GoV2,
 }
 
-/// The value of a scalar.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Resolved<'n> {
-    /// `null`, `~`, or nothing.
+    /// `null`, `~`, or an empty text.
     Null,
-    /// A boolean.
     Bool(bool),
-    /// A whole number, of 64 bits with or without sign.
+    /// A whole number of 64 bits, signed or unsigned.
     Integer(i128),
-    /// Another finite number, or infinity or NaN where they are written so.
+    /// Another finite number, or an explicit infinity or NaN.
     Float(f64),
-    /// Text.
     Text(&'n str),
 }
 
@@ -53,7 +50,6 @@ impl Scalar {
 }
 
 impl Dialect {
-    /// The value of an unquoted text.
     pub fn resolve(self, text: &str) -> Resolved<'_> {
         let resolved = core(text).or_else(|| match self {
             Self::Core => None,
@@ -64,7 +60,7 @@ impl Dialect {
     }
 }
 
-/// YAML 1.2.2, 10.3.2; and binary numbers.
+/// YAML 1.2.2, 10.3.2, and binary numbers.
 fn core(text: &str) -> Option<Resolved<'static>> {
     Some(match text {
         "" | "~" | "null" | "Null" | "NULL" => Resolved::Null,
@@ -92,12 +88,12 @@ fn core(text: &str) -> Option<Resolved<'static>> {
     })
 }
 
-/// `007`, which is text.
+/// Whether it has the form of `007`, which is text.
 fn has_leading_zero(digits: &str) -> bool {
     digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|digit| digit.is_ascii_digit())
 }
 
-/// Digits alone, of a number that fits 64 bits.
+/// A number of 64 bits that consists of digits alone.
 fn integer(digits: &str, radix: u32, is_negative: bool) -> Option<i128> {
     if digits.starts_with(['+', '-']) {
         return None;
@@ -129,7 +125,7 @@ fn go_number(text: &str) -> Option<Resolved<'static>> {
         .or_else(|| go_decimal(&text).map(Resolved::Float))
 }
 
-/// A whole number as Go's `strconv.ParseInt` with base 0 reads it: with a leading 0 it is octal.
+/// A whole number as parsed by Go's `strconv.ParseInt` with base 0: a leading 0 means octal.
 pub fn go_integer(text: &str) -> Option<i128> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     let lower = digits.to_ascii_lowercase();
@@ -143,7 +139,7 @@ pub fn go_integer(text: &str) -> Option<i128> {
     integer(rest, radix, text.starts_with('-'))
 }
 
-/// What the expression for floating point numbers of Go's libraries matches.
+/// A number that matches the regular expression for floating point numbers in Go's libraries.
 fn go_decimal(text: &str) -> Option<f64> {
     let is_of_a_number = |letter: char| letter.is_ascii_digit() || "+-.eE".contains(letter);
     text.chars().all(is_of_a_number).then(|| finite(text)).flatten()

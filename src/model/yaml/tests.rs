@@ -13,7 +13,7 @@ fn core(text: &str) -> Json {
 }
 
 #[test]
-fn lists_mappings_and_scalars_are_read() {
+fn lists_mappings_and_scalars_are_parsed() {
     let text = "a: [1, -2, 0x10, 1.5, true, null, ~, 'x', \"y\\n\"]\nb:\n- c: |\n    two\n    lines\n-\n";
     let expected = json!({
         "a": [1, -2, 16, 1.5, true, null, null, "x", "y\n"],
@@ -28,7 +28,7 @@ fn lists_mappings_and_scalars_are_read() {
     );
 }
 
-/// The core schema of YAML 1.2.2, and go-yaml v3 and v2 as seen by running them.
+/// The core schema of YAML 1.2.2, and go-yaml v3 and v2 as observed by running them.
 #[test]
 fn an_unquoted_text_has_the_value_of_its_dialect() {
     for (text, core, v3, v2) in [
@@ -78,7 +78,7 @@ fn an_unquoted_text_has_the_value_of_its_dialect() {
 }
 
 #[test]
-fn a_tag_of_yaml_says_what_a_scalar_is_and_others_are_errors() {
+fn a_tag_of_yaml_decides_the_type_of_a_scalar_and_other_tags_are_errors() {
     assert_eq!(
         core("[!!str 7, !!int '7', !!float 7, !!null '', !!bool true]"),
         json!(["7", 7, 7.0, null, true])
@@ -90,7 +90,7 @@ fn a_tag_of_yaml_says_what_a_scalar_is_and_others_are_errors() {
 }
 
 #[test]
-fn an_alias_stands_for_its_anchor() {
+fn an_alias_expands_to_its_anchor() {
     assert_eq!(
         core("a: &x {b: [1]}\nc: *x\n"),
         json!({"a": {"b": [1]}, "c": {"b": [1]}})
@@ -100,7 +100,7 @@ fn an_alias_stands_for_its_anchor() {
 }
 
 #[test]
-fn what_would_grow_without_bound_is_an_error() {
+fn unbounded_growth_is_an_error() {
     let mut laughs = "a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]\n".to_owned();
     for level in 1..9 {
         let below = format!("*a{}, ", level - 1).repeat(9);
@@ -124,7 +124,7 @@ fn more_than_one_document_is_an_error() {
 }
 
 #[test]
-fn merge_keys_add_what_is_not_written() {
+fn merge_keys_add_missing_entries() {
     let merged = |text: &str| {
         parse(text)
             .and_then(Node::merged)
@@ -152,7 +152,7 @@ enum Kind {
 }
 
 #[test]
-fn what_is_not_written_is_empty_and_a_list_is_not_a_mapping() {
+fn an_absent_value_is_empty_and_a_list_is_not_a_mapping() {
     let board: Board = from_str("name: x\nports:\n", Dialect::Core).unwrap();
     assert!(board.ports.is_empty());
     for text in [
@@ -168,7 +168,7 @@ fn what_is_not_written_is_empty_and_a_list_is_not_a_mapping() {
 }
 
 #[test]
-fn an_error_names_the_value_and_its_place() {
+fn an_error_names_the_value_and_its_position() {
     let read = |text: &str| parse(text).and_then(|node| node.decode::<Vec<Board>>(Dialect::Core));
     let board = read("- {name: 7, ports: [1], kind: serial}\n").unwrap();
     assert_eq!(board[0].name, "7");
@@ -198,7 +198,7 @@ fn an_error_names_the_value_and_its_place() {
 
 proptest! {
     #[test]
-    fn no_text_makes_the_reader_panic(text in "[\\PC\n\t]{0,80}") {
+    fn no_text_causes_a_panic_in_the_parser(text in "[\\PC\n\t]{0,80}") {
         if let Ok(node) = parse(&text) {
             let _ = node.clone().merged();
             let _ = node.decode::<Json>(Dialect::GoV2);
@@ -206,7 +206,7 @@ proptest! {
     }
 
     #[test]
-    fn json_is_read_as_json(text in "[ -~\u{e0}-\u{ff}]{0,30}", number in any::<i64>(), flag in any::<bool>()) {
+    fn json_is_parsed_as_json(text in "[ -~\u{e0}-\u{ff}]{0,30}", number in any::<i64>(), flag in any::<bool>()) {
         let written = json!({"text": text, "list": [number, flag, null, {"x": []}]});
         prop_assert_eq!(core(&written.to_string()), written.clone());
         prop_assert_eq!(core(&serde_json::to_string_pretty(&written).unwrap()), written);

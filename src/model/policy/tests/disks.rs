@@ -33,7 +33,7 @@ fn a_mounted_drive_is_protected_and_the_other_interfaces_of_its_device_are_not()
 
 /// Case security 8.
 #[test]
-fn a_deny_rule_is_also_for_what_exposes_the_bytes_of_what_it_names() {
+fn a_deny_rule_also_matches_devices_that_expose_the_bytes_of_a_named_device() {
     let mut devices = host();
     devices.extend([
         loop_over(0, "/dev/sdb1"),
@@ -42,7 +42,7 @@ fn a_deny_rule_is_also_for_what_exposes_the_bytes_of_what_it_names() {
         mapped(0, "sdb1"),
         mapped(1, "sdb1"),
     ]);
-    // A trusted request, so that no line of the table comes in between.
+    // A trusted request, so that the protected lines do not apply.
     let entry = RequestEntry::new(Origin::Root, "subsystem:block".parse().unwrap());
     let deny = |devices: &[&str]| rule(List::Deny, devices, |rule| rule.applies_to = Some(AppliesTo::All));
     let of = ContainerTraits::default();
@@ -90,7 +90,7 @@ fn a_deny_rule_is_also_for_what_exposes_the_bytes_of_what_it_names() {
 
 /// Case security 8.
 #[test]
-fn a_loop_device_over_a_disk_of_the_host_is_that_disk_and_uses_it() {
+fn a_loop_device_on_a_disk_of_the_host_counts_as_that_disk_and_uses_it() {
     let mut devices = host();
     devices.extend([
         loop_over(0, "/dev/sda1"),
@@ -106,13 +106,13 @@ fn a_loop_device_over_a_disk_of_the_host_is_that_disk_and_uses_it() {
     assert_eq!(told("/dev/loop1"), "protected: host-disk");
     assert_eq!(told("/dev/loop2"), "allowed");
     assert_eq!(told("/dev/loop3"), "allowed");
-    // What a loop device is over is in use; the loop device itself is not.
+    // The device that backs a loop device is in use; the loop device itself is not.
     assert_eq!(told("/dev/sdb"), "protected: host-disk");
     assert_eq!(told("/dev/sdb1"), "protected: host-disk");
 }
 
 #[test]
-fn a_disk_that_the_host_mounts_is_taken_with_its_usb_node() {
+fn a_disk_that_the_host_mounts_is_protected_including_its_usb_node() {
     let line = |node: &str, host_use: HostUse| {
         let setup = HOST.setup().using(host_use);
         match setup.verdict(&Policy::default(), &untrusted("usb:0781"), node) {
@@ -134,7 +134,7 @@ fn a_disk_that_the_host_mounts_is_taken_with_its_usb_node() {
 }
 
 #[test]
-fn what_the_host_uses_matters_only_to_what_has_disks() {
+fn the_use_by_the_host_matters_only_for_devices_with_disks() {
     let names = |node: &str| -> Vec<String> {
         blocks_that_decide(with_node(&HOST.devices, node), &HOST.inventory)
             .iter()
@@ -148,7 +148,7 @@ fn what_the_host_uses_matters_only_to_what_has_disks() {
 }
 
 #[test]
-fn of_an_nvme_controller_all_namespaces_matter_wherever_they_lie_and_no_other_disk() {
+fn all_namespaces_of_an_nvme_controller_count_wherever_they_are_and_no_other_disk() {
     let nvme = |path: &str, subsystem: &str, kind, major, minor| {
         let mut device = Device::new(SysPath::new(path));
         device.subsystem = Some(subsystem.to_owned());
@@ -175,7 +175,7 @@ fn of_an_nvme_controller_all_namespaces_matter_wherever_they_lie_and_no_other_di
     let decide = blocks_that_decide(with_node(&devices, "/dev/nvme0"), &inventory);
     let names: Vec<&str> = decide.iter().map(|device| device.syspath.name()).collect();
     assert_eq!(names, ["nvme0n1"]);
-    // Of a namespace only itself and its partitions.
+    // For a namespace, only the namespace itself and its partitions count.
     devices.truncate(devices.len() - 1);
     devices.extend(
         ["nvme0n1", "nvme0n1/nvme0n1p1", "nvme0n2"]

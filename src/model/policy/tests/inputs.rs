@@ -1,10 +1,10 @@
-//! Keyboards, mice and touchpads, and devices that only look like one.
+//! Keyboards, mice and touchpads, and devices that only resemble one.
 
 use super::*;
 
 /// Case README 3. Case README 22.
 #[test]
-fn what_has_keys_and_is_neither_typed_on_nor_pointed_with_is_no_seat() {
+fn a_device_with_keys_that_is_neither_keyboard_nor_pointer_is_not_protected() {
     for node in [
         // DualShock 3: a joystick with ID_INPUT_KEY.
         "/dev/input/event9",
@@ -41,7 +41,7 @@ fn what_has_keys_and_is_neither_typed_on_nor_pointed_with_is_no_seat() {
 
 /// Case README 22.
 #[test]
-fn a_touchpad_is_let_pass_only_beside_a_joystick() {
+fn a_touchpad_is_allowed_only_beside_a_joystick() {
     let mut devices = dualsense();
     for device in &mut devices {
         if device.attribute("capabilities") == Some("joystick") {
@@ -57,7 +57,7 @@ fn a_touchpad_is_let_pass_only_beside_a_joystick() {
 
 /// Case README 22.
 #[test]
-fn the_kernel_knows_a_keyboard_before_udevd_does_and_without_it() {
+fn the_kernel_recognizes_a_keyboard_before_udevd_and_without_it() {
     let of = ContainerTraits::default();
     let entry = untrusted("subsystem:input");
     let told = |node: &str, udev_state, change: &dyn Fn(&mut Device)| {
@@ -83,8 +83,8 @@ fn the_kernel_knows_a_keyboard_before_udevd_does_and_without_it() {
             );
         }
     }
-    // What the kernel takes for a joystick udevd may still call a keyboard; where no udevd runs,
-    // none will.
+    // udevd may still classify as a keyboard what the kernel classifies as a joystick. Where no
+    // udevd runs, that cannot happen.
     for node in [
         "/dev/input/event8",
         "/dev/hidraw1",
@@ -108,7 +108,7 @@ fn the_kernel_knows_a_keyboard_before_udevd_does_and_without_it() {
             "{node}"
         );
     }
-    // A rule of udev's may make a keyboard of what the kernel takes for none.
+    // A udev rule may classify as a keyboard what the kernel does not.
     let told_by_udev = |device: &mut Device| {
         device.properties.insert("ID_INPUT_KEYBOARD".into(), "1".into());
     };
@@ -119,7 +119,7 @@ fn the_kernel_knows_a_keyboard_before_udevd_does_and_without_it() {
 }
 
 #[test]
-fn input_waits_for_udevd_and_is_refused_where_nobody_knows() {
+fn an_input_waits_for_udevd_and_is_denied_where_it_is_not_classified() {
     let mut devices: Vec<Device> = host();
     let entry = untrusted("subsystem:input");
     let of = ContainerTraits::default();
@@ -131,11 +131,11 @@ fn input_waits_for_udevd_and_is_refused_where_nobody_knows() {
     let told =
         |node: &str, devices: &[Device]| told_among(&Policy::default(), &entry, node, &of, devices.to_vec());
     assert_eq!(told("/dev/input/event8", &devices), "waits for event8");
-    // What the hidraw node belongs to is known when its event nodes are.
+    // The hidraw node is classified as soon as the event nodes of its device are.
     assert_eq!(told("/dev/hidraw1", &devices), "waits for event8");
-    // The USB node is decided by the descriptors, at once.
+    // The USB node is classified at once, by the descriptors.
     assert_eq!(told("/dev/bus/usb/001/005", &devices), "protected: seat-input");
-    // Of other HID devices only their inputs tell what they are.
+    // Other HID devices are classified by their inputs only.
     assert_eq!(told("/dev/bus/usb/001/006", &devices), "waits for event8");
     for device in &mut devices {
         device.udev_state = UdevState::Processed;
@@ -150,7 +150,7 @@ fn input_waits_for_udevd_and_is_refused_where_nobody_knows() {
 
 /// Case README 22.
 #[test]
-fn what_udev_calls_a_touchpad_is_one_unless_the_kernel_knows_it_for_a_gamepads() {
+fn a_touchpad_according_to_udev_is_one_unless_the_kernel_knows_that_it_is_a_gamepads() {
     let told = |tree: Vec<Device>, name: &str, node: &str| {
         let mut devices = tree;
         for device in &mut devices {
@@ -167,7 +167,8 @@ fn what_udev_calls_a_touchpad_is_one_unless_the_kernel_knows_it_for_a_gamepads()
             devices,
         )
     };
-    // The pad's own touchpad, and a second one that udev alone takes for one: its sensors.
+    // The pad's own touchpad, and a second one that only udev classifies as one: the motion
+    // sensors.
     assert_eq!(told(dualsense(), "event13", "/dev/hidraw4"), "allowed");
     assert_eq!(
         told(dualsense(), "event12", "/dev/hidraw4"),
@@ -180,7 +181,7 @@ fn what_udev_calls_a_touchpad_is_one_unless_the_kernel_knows_it_for_a_gamepads()
 }
 
 #[test]
-fn an_input_is_judged_by_whichever_of_kernel_and_udev_knows_it() {
+fn an_input_is_classified_by_whichever_of_kernel_and_udev_knows_it() {
     let told = |is_known_to_kernel: bool, is_known_to_udev: bool| {
         let mut devices = joystick();
         for device in &mut devices {
@@ -210,7 +211,7 @@ fn a_usb_device_without_a_keyboard_or_mouse_does_not_wait_for_udevd() {
     let of = ContainerTraits::default();
     let told = |node: &str, devices| told_among(&Policy::default(), &entry, node, &of, devices);
     assert_eq!(told("/dev/bus/usb/001/003", devices.clone()), "allowed");
-    // A hub that also reports to HID is a hub, whatever that reports.
+    // A hub with a HID interface is a hub, whatever the interface reports.
     let mut with_hid_hub = devices;
     for device in &mut with_hid_hub {
         if device.syspath.name() == "1-1" {
@@ -223,7 +224,7 @@ fn a_usb_device_without_a_keyboard_or_mouse_does_not_wait_for_udevd() {
 }
 
 #[test]
-fn an_input_that_udevd_is_late_with_counts_as_a_keyboard_and_the_refusal_says_so() {
+fn an_input_that_is_overdue_at_udevd_counts_as_a_keyboard_and_the_denial_says_so() {
     let devices: Vec<Device> = host()
         .into_iter()
         .map(|device| Device {
@@ -239,7 +240,7 @@ fn an_input_that_udevd_is_late_with_counts_as_a_keyboard_and_the_refusal_says_so
         with_node(&host.devices, "/dev/input/event8").syspath
     );
     assert!(denial.reason.ends_with(&ends), "{}", denial.reason);
-    // The kernel knows this one to be a keyboard.
+    // The kernel classifies this one as a keyboard.
     let denial = host.setup().denial(&policy, &entry, "/dev/input/event7");
     assert!(!denial.reason.contains("udevd"), "{}", denial.reason);
 }

@@ -1,4 +1,4 @@
-//! What holds for all policies and devices.
+//! Properties that hold for all policies and devices.
 
 use super::*;
 
@@ -66,7 +66,7 @@ fn any_traits() -> impl Strategy<Value = ContainerTraits> {
     })
 }
 
-/// 0 refused, 1 undecided, 2 allowed: for each device of the host.
+/// For each device of the host: 0 denied, 1 undecided, 2 allowed.
 fn verdicts(policy: &Policy, entry: &RequestEntry, of: &ContainerTraits, before: bool) -> Vec<u8> {
     let host = if before { &HOST_BEFORE_UDEVD } else { &HOST };
     let setup = host.setup().in_container(of);
@@ -82,10 +82,10 @@ fn verdicts(policy: &Policy, entry: &RequestEntry, of: &ContainerTraits, before:
         .collect()
 }
 
-/// The name of a device, and what udev says of it.
+/// The name of a device, and a udev fact of it.
 type Fact = (&'static str, &'static str);
 
-/// Facts of udev's that rules below look at: of the partition and of its disk.
+/// udev facts that the rules below evaluate: of the partition and of its disk.
 const UDEV_FACTS: [Fact; 4] = [
     ("sdb1", "label"),
     ("sdb1", "tag"),
@@ -93,7 +93,7 @@ const UDEV_FACTS: [Fact; 4] = [
     ("sdb", "label"),
 ];
 
-/// The disk and the partition that [`UDEV_FACTS`] are of.
+/// The disk and the partition that have the [`UDEV_FACTS`].
 const STICK: [&str; 2] = ["sdb", "sdb1"];
 
 fn any_rule_on_udevs_facts(list: List) -> impl Strategy<Value = Rule> {
@@ -121,19 +121,19 @@ fn with_fact(device: &mut Device, fact: &str) {
     }
 }
 
-/// A set of udev's facts: bit `n` stands for fact `n` of [`UDEV_FACTS`].
+/// A set of udev facts: bit `n` stands for fact `n` of [`UDEV_FACTS`].
 type FactSet = usize;
 
 const FACT_SETS: std::ops::Range<FactSet> = 0..1 << UDEV_FACTS.len();
 
-/// The facts of a set that are of one device.
+/// The facts of a set that belong to one device.
 fn facts_of(name: &str, set: FactSet) -> FactSet {
     (0..UDEV_FACTS.len())
         .filter(|bit| UDEV_FACTS[*bit].0 == name)
         .fold(0, |its, bit| its | (set & 1 << bit))
 }
 
-/// The stick: what udevd has said of its disk and of its partition, where it has processed them.
+/// The stick: disk and partition in these udev states; a processed device has its facts of the set.
 pub(super) fn stick(states: [UdevState; 2], set: FactSet) -> Vec<Device> {
     let mut devices: Vec<Device> = companion_hub().into_iter().map(before_udev).collect();
     for device in &mut devices {
@@ -155,7 +155,7 @@ pub(super) fn stick(states: [UdevState; 2], set: FactSet) -> Vec<Device> {
     devices
 }
 
-/// Every state of the stick in which udevd has not processed all of it, each with the facts that
+/// Every state of the stick in which udevd has not processed all of it: each with the facts that
 /// are known then, and the sets of facts that may turn out to be true.
 fn partial_facts() -> Vec<(Vec<Device>, Vec<FactSet>)> {
     let states = [
@@ -197,9 +197,9 @@ fn allowed_among(policy: &Policy, devices: &[Device]) -> BTreeMap<String, bool> 
     nodes.into()
 }
 
-/// Case security 4: udevd's word on inputs, in all its variants.
+/// Case security 4: all combinations of udevd's facts about inputs.
 #[test]
-fn an_input_that_is_allowed_before_udevd_speaks_is_allowed_whatever_it_says() {
+fn an_input_that_is_allowed_before_udevd_has_processed_it_stays_allowed() {
     let keys = [
         "ID_INPUT",
         "ID_INPUT_KEYBOARD",
@@ -238,7 +238,7 @@ fn an_input_that_is_allowed_before_udevd_speaks_is_allowed_whatever_it_says() {
     }
 }
 
-/// A third of the usual number of cases: each judges every device of a host.
+/// A third of the usual number of cases, because each evaluates every device of a host.
 fn fewer_cases() -> ProptestConfig {
     let usual = ProptestConfig::default();
     ProptestConfig {
@@ -251,7 +251,7 @@ proptest! {
     #![proptest_config(fewer_cases())]
 
     #[test]
-    fn a_deny_rule_more_never_gives_more(
+    fn an_additional_deny_rule_never_allows_more(
         policy in any_policy(), more in any_rule(List::Deny), of in any_traits(), access in 1..8u32,
         trusted in any::<bool>(), before in any::<bool>(),
     ) {
@@ -267,7 +267,7 @@ proptest! {
     }
 
     #[test]
-    fn an_allow_rule_more_never_takes_away(
+    fn an_additional_allow_rule_never_denies_more(
         policy in any_policy(), more in any_rule(List::Allow), of in any_traits(), access in 1..8u32,
         before in any::<bool>(),
     ) {
@@ -280,7 +280,7 @@ proptest! {
     }
 
     #[test]
-    fn a_deny_rule_wins_over_all_that_is_allowed(policy in any_policy(), devices in any_devices(), of in any_traits()) {
+    fn a_deny_rule_overrides_all_allow_rules(policy in any_policy(), devices in any_devices(), of in any_traits()) {
         let mut denying = policy.clone();
         denying.allow.push(allow(&devices));
         denying.deny.push(deny(&devices));
@@ -291,7 +291,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_certain_before_udevd_speaks_is_so_afterwards(policy in any_policy(), of in any_traits()) {
+    fn a_verdict_that_is_certain_before_udevd_stays_the_same(policy in any_policy(), of in any_traits()) {
         let entry = untrusted("subsystem:tty");
         let (before, after) = (verdicts(&policy, &entry, &of, true), verdicts(&policy, &entry, &of, false));
         let allowed = before.iter().zip(&after).filter(|(before, after)| **before == 2 && **after != 2).count();
@@ -300,7 +300,7 @@ proptest! {
     }
 
     #[test]
-    fn what_may_not_start_never_gets_a_device(policy in any_policy(), of in any_traits()) {
+    fn a_request_that_may_not_start_never_gets_a_device(policy in any_policy(), of in any_traits()) {
         for (request, node) in [("devnode:/dev/mem", "/dev/mem"), ("devnode:/dev/kvm", "/dev/kvm"), ("usb:0403", "/dev/ttyUSB0")] {
             let entry = untrusted(request);
             if policy.authorise(&of, &entry).is_err() {
@@ -316,7 +316,7 @@ proptest! {
 
     /// Case security 4.
     #[test]
-    fn what_is_allowed_before_udevd_speaks_is_allowed_whatever_it_says(
+    fn a_device_that_is_allowed_before_udevd_has_processed_it_stays_allowed(
         rules in prop::collection::vec(any_rule_on_udevs_facts(List::Allow), 0..3),
         denials in prop::collection::vec(any_rule_on_udevs_facts(List::Deny), 0..3),
         fallback in prop::sample::select(vec![Fallback::Removable, Fallback::Nothing, Fallback::Anything]),

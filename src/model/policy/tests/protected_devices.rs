@@ -49,7 +49,7 @@ const PROTECTED: [(&str, &[&str]); 13] = [
             "/dev/input/event16",
             "/dev/hidraw5",
             "/dev/bus/usb/001/010",
-            // The part of a security key that types.
+            // The keyboard part of a security key.
             "/dev/input/event19",
             "/dev/hidraw7",
             "/dev/bus/usb/001/013",
@@ -78,7 +78,7 @@ const PROTECTED: [(&str, &[&str]); 13] = [
 ];
 
 #[test]
-fn every_line_of_the_table_protects_its_devices_whatever_the_default() {
+fn every_line_of_the_table_protects_its_devices_whatever_the_default_is() {
     for fallback in [Fallback::Removable, Fallback::Nothing, Fallback::Anything] {
         for (line, nodes) in PROTECTED {
             for node in nodes {
@@ -103,7 +103,7 @@ fn every_line_of_the_table_protects_its_devices_whatever_the_default() {
 }
 
 #[test]
-fn a_rule_lifts_a_line_that_is_not_for_ever() {
+fn an_allow_rule_lifts_a_line_unless_the_line_is_permanent() {
     let everything = policy(
         Fallback::Removable,
         vec![allow(&["glob:**", "subsystem:vc"])],
@@ -148,7 +148,7 @@ fn the_documentation_has_every_line_with_its_reason() {
 }
 
 #[test]
-fn by_default_an_untrusted_request_gets_what_is_on_usb_and_nothing_else() {
+fn by_default_an_untrusted_request_gets_usb_devices_and_nothing_else() {
     let default = Policy::default();
     for node in [
         "/dev/ttyUSB0",
@@ -180,7 +180,7 @@ fn by_default_an_untrusted_request_gets_what_is_on_usb_and_nothing_else() {
 }
 
 #[test]
-fn a_refusal_by_the_default_says_what_the_default_gives() {
+fn a_denial_by_the_default_says_what_the_default_allows() {
     let reason = |fallback| {
         let policy = policy(fallback, vec![], vec![]);
         let denial = HOST
@@ -196,7 +196,7 @@ fn a_refusal_by_the_default_says_what_the_default_gives() {
 }
 
 #[test]
-fn a_hub_is_no_way_to_what_is_plugged_into_it() {
+fn access_to_a_hub_gives_no_access_to_the_devices_on_it() {
     let hub = untrusted("usb:2109:2813");
     let of = ContainerTraits::default();
     assert_eq!(
@@ -217,7 +217,7 @@ fn a_hub_is_no_way_to_what_is_plugged_into_it() {
         told_of(&denied, &hub, "/dev/ttyUSB0", &of),
         "[[policy.deny]] at /etc/c.toml line 7"
     );
-    // Its raw node is a way to the same data.
+    // The raw node gives access to the same data.
     assert_eq!(
         told_of(&denied, &hub, "/dev/bus/usb/001/003", &of),
         "[[policy.deny]] at /etc/c.toml line 7"
@@ -225,7 +225,7 @@ fn a_hub_is_no_way_to_what_is_plugged_into_it() {
 }
 
 #[test]
-fn only_nodes_are_inputs_and_memory() {
+fn devices_without_a_node_are_neither_inputs_nor_memory() {
     let policy = policy(Fallback::Anything, vec![], vec![]);
     let is_allowed = |host: &Host, name: &str| {
         let device = crate::model::device::recorded::named(&host.devices, name);
@@ -244,7 +244,7 @@ fn only_nodes_are_inputs_and_memory() {
 }
 
 #[test]
-fn a_usb_device_without_descriptors_may_be_a_hub() {
+fn a_usb_device_without_descriptors_counts_as_a_hub() {
     let mut devices = host();
     for device in &mut devices {
         device.attributes.remove("descriptors");
@@ -260,7 +260,7 @@ fn a_usb_device_without_descriptors_may_be_a_hub() {
 }
 
 #[test]
-fn only_a_hubs_own_node_is_no_reason_to_refuse_a_start() {
+fn only_the_denial_of_a_hubs_own_node_does_not_refuse_the_start() {
     for line in &LINES {
         let denial = Denial {
             rule: String::new(),
@@ -273,7 +273,7 @@ fn only_a_hubs_own_node_is_no_reason_to_refuse_a_start() {
 }
 
 #[test]
-fn nodes_are_known_by_their_paths() {
+fn protected_nodes_are_recognized_by_their_paths() {
     let line = |path: &str| protected::by_node(Path::new(path)).map(|line| line.name);
     for (path, name) in [
         ("/dev/mem", "memory"),

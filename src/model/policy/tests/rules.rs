@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_rule_that_cannot_be_used_says_why_and_where() {
+fn an_invalid_rule_is_refused_with_reason_and_place() {
     let fault = |list, devices: &[&str], applies_to| {
         let definition = RuleDefinition {
             devices: devices.iter().map(|text| text.to_string()).collect(),
@@ -46,9 +46,9 @@ fn a_rule_that_cannot_be_used_says_why_and_where() {
     );
 }
 
-/// The order of decisions that the module's comment and docs/policy.md describe, pair by pair.
+/// The order of decisions, as in the module's comment and packaging/policy.md, pair by pair.
 #[test]
-fn what_comes_first_decides() {
+fn decisions_are_made_in_the_documented_order() {
     let of = ContainerTraits::default();
     let entry = untrusted("subsystem:block");
     let all = || vec![allow(&["glob:**"])];
@@ -80,8 +80,7 @@ fn what_comes_first_decides() {
     for node in ["/dev/sda", "/dev/mem", "/dev/kvm", "/dev/ttyUSB0"] {
         assert_eq!(told(&only, node), "classes-only, in /etc/c.toml", "{node}");
     }
-    // A line that nothing lifts before allow rules; these before the other lines; those before the
-    // default.
+    // Permanent lines before allow rules; these before the other lines; those before the default.
     assert_eq!(
         told(&policy(Fallback::Anything, all(), vec![]), "/dev/mem"),
         "protected: memory"
@@ -94,8 +93,8 @@ fn what_comes_first_decides() {
         told(&policy(Fallback::Anything, vec![], vec![]), "/dev/kvm"),
         "protected: virtualization"
     );
-    // An allow rule for too little access: the default gives what the rule does not, unless a line
-    // protects it.
+    // An allow rule with too little access: the default gives the rest, unless a line protects the
+    // device.
     let reading = || {
         vec![rule(List::Allow, &["glob:**"], |rule| {
             rule.access = Some(Access::READ)
@@ -117,7 +116,7 @@ fn what_comes_first_decides() {
         told(&policy(Fallback::Nothing, vec![], vec![]), "/dev/ttyS0"),
         "default = \"nothing\""
     );
-    // Two rules that allow enough only together.
+    // Two rules that allow the access only together.
     let writing = rule(List::Allow, &["glob:**"], |rule| {
         rule.access = Some(Access::WRITE | Access::MKNOD)
     });
@@ -130,7 +129,7 @@ fn what_comes_first_decides() {
 }
 
 #[test]
-fn rules_reach_down_and_negation_looks_up() {
+fn a_rule_applies_to_devices_below_and_a_negated_term_to_devices_above() {
     let told =
         |devices: &[&str], node: &str| told(&policy(Fallback::Nothing, vec![allow(devices)], vec![]), node);
     assert_eq!(told(&["usb:0403:6001:A"], "/dev/ttyUSB0"), "allowed");
@@ -152,7 +151,7 @@ fn rules_reach_down_and_negation_looks_up() {
 }
 
 #[test]
-fn access_is_a_part_of_a_rule() {
+fn a_rule_has_an_access() {
     let of = ContainerTraits::default();
     let reading = rule(List::Allow, &["subsystem:tty"], |rule| {
         rule.access = Some(Access::READ)
@@ -191,7 +190,7 @@ fn access_is_a_part_of_a_rule() {
 }
 
 #[test]
-fn conditions_look_at_the_container() {
+fn conditions_are_evaluated_on_the_container() {
     let annotations = [(
         "io.kubernetes.cri.sandbox-namespace".to_owned(),
         "lab-7".to_owned(),
@@ -227,7 +226,7 @@ fn conditions_look_at_the_container() {
 }
 
 #[test]
-fn trusted_requests_are_allowed_unless_a_rule_is_for_all() {
+fn trusted_requests_are_allowed_unless_a_deny_rule_is_for_all() {
     let of = ContainerTraits::default();
     let mine = RequestEntry::new(Origin::Root, "devnode:/dev/sda".parse().unwrap());
     let class = untrusted("devnode:/dev/sda").of_class("lab");
@@ -253,7 +252,7 @@ fn trusted_requests_are_allowed_unless_a_rule_is_for_all() {
 }
 
 #[test]
-fn an_untrusted_request_gets_a_device_of_another_host_only_by_a_rule_that_names_that_host() {
+fn an_untrusted_request_gets_a_remote_device_only_by_a_rule_that_names_its_host() {
     let of = ContainerTraits::default();
     let entry = untrusted("usbip:lab:3241/0403:6001:FT001");
     let anything = |allow, deny| policy(Fallback::Anything, allow, deny);
@@ -302,7 +301,7 @@ fn an_untrusted_request_gets_a_device_of_another_host_only_by_a_rule_that_names_
     assert!(denies(AppliesTo::Untrusted).authorise(&of, &entry).is_err());
     assert_eq!(denies(AppliesTo::Untrusted).authorise(&of, &mine), Ok(()));
     assert!(denies(AppliesTo::All).authorise(&of, &mine).is_err());
-    // What is denied by name is not had by who asks vaguely.
+    // A vague request does not get a device that is denied by name.
     for (request, is_allowed) in [
         ("usbip:lab:3241/*:6001", false),
         ("usbip:lab:3241/*:*:FT001", false),
@@ -317,7 +316,7 @@ fn an_untrusted_request_gets_a_device_of_another_host_only_by_a_rule_that_names_
 }
 
 #[test]
-fn what_is_certain_is_refused_before_any_device_is_looked_at() {
+fn a_certain_denial_is_given_before_any_device_is_known() {
     let of = ContainerTraits::default();
     let refused = |policy: &Policy, request: &str| {
         policy
@@ -335,7 +334,7 @@ fn what_is_certain_is_refused_before_any_device_is_looked_at() {
         refused(&default, "node:/dev/kvm;access=rw").unwrap_err(),
         "refused by the policy (protected: virtualization): kvm, vhost and vfio: they give access to memory and devices of the host: to allow it, run `oci-hotplug allow 'node:/dev/kvm' --access rw`"
     );
-    // No rule reaches what lies above the device that it names.
+    // No rule applies to the devices above the one that it names.
     let nothing = policy(Fallback::Nothing, vec![], vec![]);
     assert_eq!(
         refused(&nothing, "parent-of:usb:0403:6001;access=rw").unwrap_err(),
@@ -376,7 +375,7 @@ fn what_is_certain_is_refused_before_any_device_is_looked_at() {
 }
 
 #[test]
-fn a_verdict_is_quick() {
+fn a_verdict_is_computed_quickly() {
     let setup = HOST.setup();
     let tty = with_node(&HOST.devices, "/dev/ttyUSB0");
     let entry = untrusted("usb:2109:2813");
@@ -391,6 +390,6 @@ fn a_verdict_is_quick() {
     }
     let each = begin.elapsed() / 1000;
     println!("a verdict takes {each:?}");
-    // In a build without optimisation on a busy machine: far from what would be felt beside 0.3 ms.
+    // In a debug build on a busy machine, this is a generous limit; 0.3 ms would not be noticed.
     assert!(each < std::time::Duration::from_micros(500), "{each:?}");
 }

@@ -1,9 +1,9 @@
-//! Nodes that sysfs does not know.
+//! Static nodes, which sysfs does not know.
 
 use super::*;
 
 #[test]
-fn a_node_that_sysfs_does_not_know_by_its_path_is_judged_by_its_number() {
+fn a_static_node_is_judged_by_its_number() {
     let mut device = Device::new(SysPath::new("/sys/devices/oci-hotplug-node/dev/harmless"));
     device.subsystem = Some(STATIC_NODE.to_owned());
     device.udev_state = crate::model::device::UdevState::Processed;
@@ -38,7 +38,7 @@ fn a_node_that_sysfs_does_not_know_by_its_path_is_judged_by_its_number() {
 
 /// Case security 2.
 #[test]
-fn the_path_of_a_node_that_sysfs_does_not_know_allows_nothing_and_denies() {
+fn the_path_of_a_static_node_never_allows_and_may_deny() {
     let entry = untrusted("node:/dev/ttyUSB7");
     let told = |policy: &Policy, entry: &RequestEntry, kind, major, minor| {
         let mut device = Device::new(SysPath::new("/sys/devices/oci-hotplug-node/dev/ttyUSB7"));
@@ -74,7 +74,7 @@ fn the_path_of_a_node_that_sysfs_does_not_know_allows_nothing_and_denies() {
         let denied = told(&denying, &entry, DevKind::Char, 240, 5);
         assert!(denied.starts_with("[[policy.deny]]"), "{rule}: {denied}");
     }
-    // By its number it is a device that sysfs has: that one's names count.
+    // sysfs has a device with this number, whose names count.
     let by_spelling = policy(Fallback::Nothing, vec![allow(&["regex:ttyUSB7$"])], vec![]);
     let by_name = policy(Fallback::Nothing, vec![allow(&["devnode:/dev/ttyUSB0"])], vec![]);
     assert!(told(&by_spelling, &entry, DevKind::Char, 188, 0).starts_with("default"));
@@ -89,7 +89,7 @@ fn the_path_of_a_node_that_sysfs_does_not_know_allows_nothing_and_denies() {
 }
 
 #[test]
-fn what_a_refusal_of_a_node_suggests_allows_it() {
+fn the_suggested_command_allows_a_denied_node() {
     let device = |number, path: &str| {
         let mut device = Device::new(SysPath::new(format!("/sys/devices/oci-hotplug-node{path}")));
         device.subsystem = Some(STATIC_NODE.to_owned());
@@ -125,7 +125,7 @@ fn what_a_refusal_of_a_node_suggests_allows_it() {
     );
     let allowing = policy(Fallback::Nothing, vec![allow(&["devnode:/dev/ttyUSB0"])], vec![]);
     assert!(hint(&allowing, (188, 0)).starts_with("Allowed"));
-    // No rule matches what sysfs does not have, also where the number is a protected one (autofs).
+    // No rule matches a number that sysfs does not have, even a protected one (autofs).
     for number in [(240, 5), (10, 235)] {
         let suggested = hint(&nothing, number);
         assert!(

@@ -4,7 +4,7 @@ use super::properties::stick;
 use super::*;
 
 #[test]
-fn nobody_waits_for_udevd_where_the_default_refuses_anyway() {
+fn a_device_that_the_default_denies_does_not_wait_for_udevd() {
     let devices: Vec<Device> = host().into_iter().map(before_udev).collect();
     let told = |fallback| {
         let policy = policy(fallback, vec![], vec![]);
@@ -24,7 +24,7 @@ fn nobody_waits_for_udevd_where_the_default_refuses_anyway() {
 }
 
 #[test]
-fn while_a_file_of_rules_is_unknown_what_it_may_concern_is_refused() {
+fn while_a_file_of_rules_is_invalid_the_requests_that_it_may_concern_are_denied() {
     let with_unknown = |may_concern_trusted| Policy {
         unknown: vec![UnknownRules {
             fault: "/etc/d/50.toml line 3: expected a value".to_owned(),
@@ -59,7 +59,7 @@ fn while_a_file_of_rules_is_unknown_what_it_may_concern_is_refused() {
 
 /// Case security 4.
 #[test]
-fn what_udevd_does_not_say_is_yes_for_deny_rules_and_no_for_allow_rules() {
+fn unknown_facts_match_deny_rules_and_do_not_match_allow_rules() {
     let entry = untrusted("subsystem:block");
     let verdict = |policy: &Policy, udev_state| {
         let mut devices: Vec<Device> = companion_hub().into_iter().map(before_udev).collect();
@@ -108,16 +108,16 @@ fn what_udevd_does_not_say_is_yes_for_deny_rules_and_no_for_allow_rules() {
         );
     }
     assert_eq!(verdict(&allowing, UdevState::Processed), "allowed");
-    // What an allow rule does not decide, udevd need not say.
+    // The default decides whether the allow rule matches or not, so udevd is not awaited.
     let by_default = policy(Fallback::Removable, vec![allow(&["tag:x"])], vec![]);
     for udev_state in [UdevState::Pending, UdevState::Overdue, UdevState::NoUdevd] {
         assert_eq!(verdict(&by_default, udev_state), "allowed", "{udev_state:?}");
     }
 }
 
-/// Case security 4: a rule on the kernel's name of a node needs no udevd.
+/// Case security 4: a rule for the kernel's name of a node needs no udevd.
 #[test]
-fn a_deny_rule_on_a_nodes_own_name_is_decided_where_no_udevd_runs() {
+fn a_deny_rule_for_a_nodes_own_name_is_decided_without_udevd() {
     let entry = untrusted("subsystem:tty");
     let of = ContainerTraits::default();
     let devices: Vec<Device> = hub_with_two_adapters()
@@ -148,10 +148,10 @@ fn a_deny_rule_on_a_nodes_own_name_is_decided_where_no_udevd_runs() {
     }
 }
 
-/// Case security 12: whoever gives a stick a label that another one has does not take that one out
-/// of a rule.
+/// Case security 12: a stick with the same label as another one must not take that one out of a
+/// rule.
 #[test]
-fn a_deny_rule_on_a_link_is_for_all_that_claim_it_and_an_allow_rule_for_the_one_that_has_it() {
+fn a_deny_rule_for_a_link_matches_all_devices_that_claim_it_and_an_allow_rule_only_its_target() {
     let mut devices = companion_hub();
     let label = std::path::PathBuf::from("/dev/disk/by-label/BACKUP");
     for device in &mut devices {
@@ -176,7 +176,7 @@ fn a_deny_rule_on_a_link_is_for_all_that_claim_it_and_an_allow_rule_for_the_one_
 
 /// Case security 12.
 #[test]
-fn a_link_that_a_device_claims_counts_for_rules_on_that_link_alone() {
+fn a_claimed_link_counts_for_rules_about_that_link_alone() {
     let mut devices = companion_hub();
     for device in &mut devices {
         device.lost_links = std::mem::take(&mut device.links);
@@ -199,7 +199,7 @@ fn a_link_that_a_device_claims_counts_for_rules_on_that_link_alone() {
 
 /// Case security 4.
 #[test]
-fn nobody_waits_for_one_device_where_another_that_is_overdue_decides() {
+fn no_device_is_awaited_if_an_overdue_one_decides() {
     let entry = untrusted("subsystem:block");
     let of = ContainerTraits::default();
     let denying = policy(
@@ -218,10 +218,10 @@ fn nobody_waits_for_one_device_where_another_that_is_overdue_decides() {
     assert_eq!(told(UdevState::Pending, UdevState::Pending), "waits for sdb1");
 }
 
-/// What a parent says counts, although udevd will not process the device itself: its facts are
-/// looked up first.
+/// The facts of a parent count, although udevd will not process the device itself: the device's own
+/// facts are read first.
 #[test]
-fn an_allow_rule_on_a_parent_waits_for_the_parent_alone() {
+fn an_allow_rule_for_a_parent_waits_for_the_parent_alone() {
     let entry = untrusted("subsystem:block");
     let of = ContainerTraits::default();
     let allowing = policy(
@@ -246,7 +246,7 @@ fn an_allow_rule_on_a_parent_waits_for_the_parent_alone() {
 }
 
 #[test]
-fn a_rule_on_udevs_facts_waits_for_them() {
+fn a_rule_about_udevs_facts_waits_for_them() {
     let devices: Vec<Device> = host().into_iter().map(before_udev).collect();
     let entry = untrusted("subsystem:tty");
     let of = ContainerTraits::default();
@@ -283,7 +283,7 @@ fn a_rule_on_udevs_facts_waits_for_them() {
 }
 
 #[test]
-fn the_deny_rules_that_depend_on_udevd_are_named_and_no_others() {
+fn exactly_the_deny_rules_that_depend_on_udevd_are_listed() {
     let at_line = |line, devices: &[&str]| {
         let mut rule = deny(devices);
         rule.place.line = line;

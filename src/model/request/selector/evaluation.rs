@@ -1,27 +1,26 @@
-//! Whether a selector is true of a device and its parents: the one evaluator of requests, `only=`
-//! and policy rules.
+//! Whether a selector matches a device and its parents: the one evaluator for requests, `only=` and
+//! policy rules.
 //!
-//! A term may be true of the device itself or of one of its parents, as with udev's `ATTRS==` and
-//! `SUBSYSTEMS==`. A negated term is true when its selector is true of none of them.
+//! A term matches if its selector matches the device itself or one of its parents, as with udev's
+//! `ATTRS==` and `SUBSYSTEMS==`. A negated term matches if its selector matches none of them.
 //!
-//! Must not know the grammar (`grammar`), nor what a match is for (`request`, `policy`).
+//! Must not know the grammar (`grammar`) or what a match is used for (`request`, `policy`).
 
 use super::{DeviceSelector, Selector, Term};
 use crate::model::device::{Device, SysPath, UdevState};
 
-/// Whether something is so, as far as is known.
+/// Whether something matches, as far as the facts are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// It is not, whatever udevd will say.
+    /// It does not match, whatever facts udevd delivers.
     No,
     /// It depends on facts of this device that udevd has not delivered yet.
     Unknown(SysPath),
-    /// It is.
     Yes,
 }
 
 impl Found {
-    /// Whether one of the two is so.
+    /// Whether one of the two matches.
     pub fn or(self, other: impl FnOnce() -> Found) -> Found {
         match self {
             Found::Yes => Found::Yes,
@@ -33,7 +32,7 @@ impl Found {
         }
     }
 
-    /// Whether both are so.
+    /// Whether both match.
     pub fn and(self, other: impl FnOnce() -> Found) -> Found {
         match self {
             Found::No => Found::No,
@@ -45,7 +44,7 @@ impl Found {
         }
     }
 
-    /// Whether it is not so.
+    /// The opposite.
     #[allow(clippy::should_implement_trait)]
     pub fn not(self) -> Found {
         match self {
@@ -55,7 +54,7 @@ impl Found {
         }
     }
 
-    /// Whether one of many is so.
+    /// Whether at least one matches.
     pub fn any(all: impl IntoIterator<Item = Found>) -> Found {
         let mut found = Found::No;
         for one in all {
@@ -67,7 +66,7 @@ impl Found {
         found
     }
 
-    /// Whether all of many are so.
+    /// Whether all match.
     pub fn all(all: impl IntoIterator<Item = Found>) -> Found {
         let mut found = Found::Yes;
         for one in all {
@@ -80,22 +79,22 @@ impl Found {
     }
 }
 
-/// A device by all its names, and its parents, the nearest first ([`Inventory::chain`]).
+/// A device under all its names, and its parents, the nearest first ([`Inventory::chain`]).
 ///
 /// [`Inventory::chain`]: crate::model::device::inventory::Inventory::chain
 #[derive(Debug, Clone)]
 pub struct Chain<'a> {
     devices: Vec<&'a Device>,
     own: usize,
-    /// Whether udev's facts are unknown where no udevd runs. Otherwise they are absent there.
+    /// Whether udev's facts are unknown where no udevd runs. If false, they are absent there.
     is_strict: bool,
-    /// Whether a link that a device claims counts although the host's link points to another
+    /// Whether a link counts that a device claims although the host's link points to another
     /// device.
     counts_claims: bool,
 }
 
 impl<'a> Chain<'a> {
-    /// A chain of the device by its names (at least one), and its parents.
+    /// A chain of a device under its names (at least one) and its parents.
     pub fn new(own: &[&'a Device], parents: impl IntoIterator<Item = &'a Device>) -> Self {
         let mut devices = own.to_vec();
         devices.extend(parents);
@@ -107,8 +106,8 @@ impl<'a> Chain<'a> {
         }
     }
 
-    /// The same for deny rules: whoever claims a link that is denied is denied, so that a second
-    /// device with the same label does not take the first one out of the rule.
+    /// The same chain for deny rules: each device that claims a denied link is denied. Otherwise a
+    /// second device with the same label would take the first one out of the rule.
     pub fn with_claims(self) -> Self {
         Self {
             counts_claims: true,
@@ -116,8 +115,8 @@ impl<'a> Chain<'a> {
         }
     }
 
-    /// The same for the policy: where no udevd runs, what it would say of a device is unknown. (For
-    /// a request it is absent: nobody will ever make a link or set a tag there.)
+    /// The same chain for the policy: where no udevd runs, udev's facts of a device are unknown.
+    /// (For a request they are absent, because no link or tag will ever be made there.)
     pub fn strict(self) -> Self {
         Self {
             is_strict: true,
@@ -125,7 +124,7 @@ impl<'a> Chain<'a> {
         }
     }
 
-    /// The device, by each of its names.
+    /// The device under each of its names.
     pub fn own(&self) -> &[&'a Device] {
         &self.devices[..self.own]
     }
@@ -141,8 +140,8 @@ impl<'a> Chain<'a> {
     }
 }
 
-/// Where udev's rules make links that say something of a device (systemd's rules.d/60-*.rules,
-/// lvm2's and others').
+/// Directories in which udev's rules create links that describe a device (systemd's
+/// rules.d/60-*.rules, lvm2's and others').
 const LINK_PLACES: [&str; 9] = [
     "/dev/disk/",
     "/dev/dri/by-",
@@ -156,8 +155,7 @@ const LINK_PLACES: [&str; 9] = [
 ];
 
 impl Selector {
-    /// Whether this is true of the device itself. Where no udevd runs, udev's facts count as
-    /// absent.
+    /// Whether this matches the device itself. Where no udevd runs, udev's facts count as absent.
     pub fn found(&self, device: &Device) -> Found {
         self.found_when(device, device.udev_state >= UdevState::NoUdevd)
     }
@@ -176,9 +174,8 @@ impl Selector {
         }
     }
 
-    /// Whether a udevd would have to run for the policy to know that this is not true of a device.
-    /// A path that is not in one of the directories where udev makes links is the kernel's name of
-    /// a node, and is decided without it.
+    /// Whether the policy needs udevd to know that this does not match a device. A path outside the
+    /// directories in which udev creates links is the kernel's name of a node, and needs no udevd.
     pub fn needs_udevd(&self) -> bool {
         let is_by_path = |fixed: &str| {
             let mut places = LINK_PLACES.into_iter();
@@ -196,7 +193,7 @@ impl Selector {
         }
     }
 
-    /// Whether this names a link at this path.
+    /// Whether this selects by the path of this link.
     fn is_by_path(&self, link: &std::path::Path) -> bool {
         match self {
             Self::DevNode(path) => path == link,
@@ -206,14 +203,14 @@ impl Selector {
         }
     }
 
-    /// Whether this is true of one of these devices.
+    /// Whether this matches one of these devices.
     pub fn found_in(&self, devices: &[&Device]) -> Found {
         Found::any(devices.iter().map(|device| self.found(device)))
     }
 }
 
 impl Term {
-    /// Whether the term is true of a device with these parents.
+    /// Whether the term matches a device with these parents.
     pub fn found(&self, chain: &Chain<'_>) -> Found {
         let selector = &self.selector;
         let complete = match chain.is_strict && selector.needs_udevd() {
@@ -234,17 +231,16 @@ impl Term {
 }
 
 impl DeviceSelector {
-    /// Whether all terms are true of a device with these parents. `parent-of:` does not count.
+    /// Whether all terms match a device with these parents. Ignores `parent-of:`.
     pub fn matches(&self, chain: &Chain<'_>) -> Found {
         Found::all(self.terms.iter().map(|term| term.found(chain)))
     }
 
-    /// Whether a device is what the terms name: all of them are true of it or its parents, and at
-    /// least one that is not negated of the device itself. (With `parent-of:`, the root is above
-    /// this device.)
+    /// Whether the terms name a device: all of them match it or its parents, and at least one that
+    /// is not negated matches the device itself. (With `parent-of:`, the root is above this
+    /// device.)
     ///
-    /// `chain` is called only when the device itself leaves that open: of most devices nothing is
-    /// true.
+    /// `chain` is called only if the device itself does not decide: most devices match no term.
     pub fn names<'a>(&self, device: &Device, chain: impl FnOnce() -> Chain<'a>) -> Found {
         let named = self.names_itself(device);
         if named == Found::No {
@@ -257,17 +253,17 @@ impl DeviceSelector {
         named.and(|| self.matches(&chain))
     }
 
-    /// Whether at least one term that is not negated is true of the device itself, by this very
-    /// name: what is true of the device behind a `node:` makes that device a root, and not the
-    /// `node:` as well.
+    /// Whether at least one term that is not negated matches the device itself under this very
+    /// name. A term that matches the device with a static node's number makes that device a root,
+    /// but not the static node.
     pub fn names_itself(&self, device: &Device) -> Found {
         let positive = self.terms.iter().filter(|term| !term.negated);
         Found::any(positive.map(|term| term.selector.found(device)))
     }
 
-    /// Whether a device at or below a root is left to the container: no negated term speaks against
-    /// it or one of its parents. With `parent-of:` the terms are about the device that names the
-    /// parent, and all below the parent is left.
+    /// Whether a device at or below a root stays in the request: no negated term matches it or one
+    /// of its parents. With `parent-of:`, the terms are about the device that leads to the parent,
+    /// and everything below the parent stays.
     pub fn leaves<'a>(&self, chain: impl FnOnce() -> Chain<'a>) -> Found {
         if self.parents > 0 || !self.terms.iter().any(|term| term.negated) {
             return Found::Yes;

@@ -1,6 +1,6 @@
-//! The grammar of selectors, read.
+//! Parses selectors.
 //!
-//! Must not know of options and lists (`request`), nor of devices (`matching`).
+//! Must not know options and lists (`request`) or devices (`matching`).
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -12,13 +12,13 @@ use crate::model::quoting::{
     escapes, nearest, shown, split_once_unescaped, split_unescaped, trim_unescaped, unescape,
 };
 
-/// How many characters of a word are echoed.
+/// How many characters of a word a message shows.
 const SHOWN_WORD: usize = 24;
 
 impl FromStr for DeviceSelector {
     type Err = SelectorError;
 
-    /// Reads `*( "parent-of:" ) selector *( "&" [ "!" ] selector )`.
+    /// Parses `*( "parent-of:" ) selector *( "&" [ "!" ] selector )`.
     fn from_str(text: &str) -> Result<Self, SelectorError> {
         refuse_separators(text, &[',', ';'])?;
         let (parents, rest) = strip_parents(trim_unescaped(text))?;
@@ -73,7 +73,7 @@ fn parse_term(text: &str) -> Result<Term, SelectorError> {
 impl FromStr for Selector {
     type Err = SelectorError;
 
-    /// Reads a single `KIND:VALUE`.
+    /// Parses a single `KIND:VALUE`.
     fn from_str(text: &str) -> Result<Self, SelectorError> {
         refuse_separators(text, &[',', ';', '&'])?;
         let text = trim_unescaped(text);
@@ -163,7 +163,7 @@ fn name(value: &str, kind: &'static str, example: &'static str) -> Result<String
     Ok(name)
 }
 
-/// Reads `VID[:PID[:SERIAL]]`; the serial number is all the rest.
+/// Parses `VID[:PID[:SERIAL]]`; everything after the second colon is the serial number.
 fn parse_usb(
     value: &str,
     check_serial: fn(&str) -> Result<(), SelectorError>,
@@ -185,7 +185,7 @@ fn parse_usb(
     })
 }
 
-/// Takes exactly 4 hex digits and gives them in lower case.
+/// Accepts exactly 4 hex digits and returns them in lower case.
 pub(in crate::model) fn parse_usb_id(
     text: &str,
     which: &'static str,
@@ -218,7 +218,8 @@ fn parse_node(value: &str, kind: &'static str) -> Result<PathBuf, SelectorError>
     path::node_path(&plain(value)?).map_err(|fault| SelectorError::Path { kind, fault })
 }
 
-/// The first character whose backslash was meant for the pattern and not for the request around it.
+/// The first character after a backslash that was probably meant for the pattern and not for the
+/// request.
 fn escape_of_the_pattern(value: &str) -> Option<String> {
     let is_ours =
         |letter: char| letter.is_whitespace() || matches!(letter, ',' | ';' | '&' | '\\' | '!' | '=' | ':');
@@ -226,7 +227,7 @@ fn escape_of_the_pattern(value: &str) -> Option<String> {
     Some(shown(&letter.to_string(), SHOWN_WORD))
 }
 
-/// A glob without its backslashes. `\*` would become `*` and match more than was meant, so it is
+/// A glob without its backslashes. `\*` would become `*` and match more than intended, so it is
 /// refused.
 fn plain_glob(value: &str) -> Result<Glob, SelectorError> {
     if let Some(letter) = escape_of_the_pattern(value) {
@@ -253,7 +254,7 @@ fn parse_path_glob(value: &str) -> Result<Selector, SelectorError> {
     Ok(Selector::Glob(pattern))
 }
 
-/// `\d` would become `d`, and `\.` would match any character: refused for the same reason.
+/// `\d` would become `d`, and `\.` would match any character, so they are refused.
 fn parse_regex(value: &str) -> Result<Selector, SelectorError> {
     if value.is_empty() {
         return Err(SelectorError::EmptyValue {
@@ -315,7 +316,7 @@ fn parse_port(port: String) -> Result<Selector, SelectorError> {
     Ok(Selector::Port(port))
 }
 
-/// Reads `HOST[:PORT][/WHICH]`. A serial number may hold a `/`, and no host does.
+/// Parses `HOST[:PORT][/WHICH]`. A serial number may contain a `/`, a host may not.
 fn parse_remote(text: &str) -> Result<Selector, SelectorError> {
     let (server, device) = match text.split_once('/') {
         Some((server, device)) => (server, Some(device.parse()?)),
@@ -342,7 +343,7 @@ fn parse_pci(address: &str) -> Result<Selector, SelectorError> {
     if !fits || !matches!(function.as_bytes(), [b'0'..=b'7']) {
         return Err(SelectorError::Pci);
     }
-    // The kernel writes a domain with four digits at least, and no more than it needs.
+    // The kernel writes a domain with at least four digits and without further leading zeros.
     let domain = format!("{:0>4}", domain.trim_start_matches('0'));
     Ok(Selector::Pci(format!("{domain}:{bus}:{slot}.{function}")))
 }
@@ -354,15 +355,14 @@ fn hex(text: &str) -> Result<String, SelectorError> {
     Ok(text.to_ascii_lowercase())
 }
 
-/// Reads one device of the annotation `org.lowrisc.hotplug.devices`, whose grammar knows no escapes
-/// and trims nothing.
+/// Parses one device of the annotation `org.lowrisc.hotplug.devices`, whose grammar has no escapes
+/// and does not trim.
 pub(in crate::model) fn lowrisc_selector(text: &str) -> Result<DeviceSelector, SelectorError> {
     let (parents, rest) = strip_parents(text)?;
     let (kind, value) = rest.split_once(':').unwrap_or((rest, ""));
     let selector = match kind {
         "usb" => parse_usb(value, check_lowrisc_serial)?,
-        // What resolves to the same node may be written with dots there; here a path is written in
-        // one way only.
+        // That grammar allows paths with `.` and `..`; here each path has only one spelling.
         "devnode" if value.starts_with('/') && !value.ends_with('/') => {
             Selector::DevNode(path::node_path(&path::normalised(value)).map_err(devnode_fault)?)
         }

@@ -1,4 +1,4 @@
-//! Whether a device is what a selector says, and who must have spoken for that to be certain.
+//! Whether a selector matches a device, and from which udev state on that is certain.
 //!
 //! Must not know the grammar (`grammar`).
 
@@ -9,12 +9,12 @@ use crate::model::device::serial;
 use crate::model::device::{Device, UdevState};
 
 impl Selector {
-    /// Whether this is true of the device itself, as far as its facts are known.
+    /// Whether this matches the device itself, as far as its facts are known.
     pub fn matches(&self, device: &Device) -> bool {
         self.decided_by(device).is_some()
     }
 
-    /// Whether facts that only udev knows (properties, tags, links) can make this true.
+    /// Whether this depends on facts that only udev knows (properties, tags, links).
     pub fn needs_udev(&self) -> bool {
         match self {
             Self::DevNode(_) | Self::Glob(_) | Self::Regex(_) | Self::Tag(_) | Self::Property { .. } => true,
@@ -30,7 +30,7 @@ impl Selector {
         }
     }
 
-    /// The earliest stage whose facts suffice to say that this device matches; `None` where it does
+    /// The earliest state whose facts suffice to say that this device matches; `None` if it does
     /// not match.
     pub fn decided_by(&self, device: &Device) -> Option<UdevState> {
         match self {
@@ -52,7 +52,7 @@ impl Selector {
         }
     }
 
-    /// The selectors that the kernel's own facts decide.
+    /// Evaluates selectors for which the kernel's facts suffice.
     fn is_true_in_sysfs(&self, device: &Device) -> bool {
         match self {
             Self::Usb {
@@ -81,7 +81,7 @@ impl Selector {
     }
 }
 
-/// The node's own path is the kernel's choice, the links to it are udev's.
+/// The kernel chooses the node's own path, udev the links to it.
 fn by_path(device: &Device, is_it: impl Fn(&Path) -> bool) -> Option<UdevState> {
     let own = device.node.as_ref().is_some_and(|node| is_it(&node.path));
     let linked = || device.links.iter().any(|link| is_it(link));
@@ -92,7 +92,7 @@ fn when(is_so: bool, decided: UdevState) -> Option<UdevState> {
     is_so.then_some(decided)
 }
 
-/// A device and not one of its interfaces, which are of the same subsystem.
+/// Whether it is a device, not an interface; both are of the subsystem usb.
 fn is_usb_device(device: &Device) -> bool {
     device.subsystem.as_deref() == Some("usb") && device.devtype.as_deref() == Some("usb_device")
 }

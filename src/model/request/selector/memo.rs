@@ -1,7 +1,7 @@
-//! The verdicts of one pattern, so that none is computed twice.
+//! A cache for the verdicts of one pattern.
 //!
-//! A verdict depends on pattern and text alone and is never outdated. Must not know what a pattern
-//! is.
+//! A verdict depends only on pattern and text, so it never becomes outdated. Must not know what a
+//! pattern is.
 
 use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
@@ -12,13 +12,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// How many verdicts are kept: more than a host has nodes and links. Each takes about 10 bytes.
 const MAX_VERDICTS: usize = 4096;
 
-/// What is known of one pattern. Copies share it.
+/// The known verdicts of one pattern. Copies share them.
 #[derive(Clone, Default)]
 pub(super) struct Memo(Arc<Mutex<Verdicts>>);
 
 #[derive(Default)]
 struct Verdicts {
-    /// With a key of its own: whoever names devices cannot choose two names of one hash.
+    /// The hash has a random key, so that nobody can choose two device names with the same hash.
     hasher: RandomState,
     /// The hash of each text, with the verdict in its last bit.
     known: HashSet<u64>,
@@ -48,7 +48,7 @@ impl Memo {
         verdict
     }
 
-    /// How often a verdict was computed.
+    /// How many verdicts were computed.
     #[cfg(test)]
     pub fn evaluations(&self) -> u64 {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).evaluations

@@ -1,43 +1,40 @@
-//! Which paths a request may name.
+//! Which paths a request may contain.
 //!
-//! Must not look whether they exist: this is about their text alone.
+//! Examines only the text of a path, not whether it exists.
 
 use std::path::PathBuf;
 
-/// The longest path that a system call takes: PATH_MAX without its terminating NUL
+/// The longest path that system calls accept: PATH_MAX without its terminating NUL
 /// (linux/limits.h).
 const MAX_PATH: usize = 4095;
 
-/// What is wrong with a path. The text goes on after the name of what the path was given for.
+/// The error in a path. The message continues the name of the option or selector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathFault {
-    /// Not absolute.
     #[error("must be absolute, beginning with \"/\"")]
     Relative,
-    /// A device node elsewhere than in /dev.
+    /// A device node outside /dev.
     #[error("must be absolute and below /dev, such as /dev/ttyUSB0")]
     NotBelowDev,
-    /// A sysfs path elsewhere than in /sys.
+    /// A sysfs path outside /sys.
     #[error("must be absolute and below /sys, such as /sys/bus/usb/devices/1-1.4")]
     NotBelowSys,
-    /// A directory where a node or link is meant.
     #[error("must not end in \"/\"")]
     TrailingSlash,
-    /// Components that say nothing or lead elsewhere.
+    /// Empty components, or components that lead elsewhere.
     #[error("must not have empty, \".\" or \"..\" components")]
     Components,
-    /// No place for a link.
     #[error("must not be /dev itself, but a place for a link, such as /dev/sensor")]
     DevItself,
-    /// A NUL ends every path; a line feed would end the line of a log, and go on as another.
+    /// A NUL would end the path; a line feed would end the line of a log and forge the next one.
     #[error("must not have control characters")]
     Control,
-    /// More than PATH_MAX.
+    /// It is longer than PATH_MAX.
     #[error("must not be longer than {MAX_PATH} bytes")]
     TooLong,
 }
 
-/// Takes the path of a node: below `/dev`, without `.`, `..`, `//` or a slash at the end.
+/// Parses the path of a node: below `/dev`, without `.`, `..`, `//` or a trailing slash.
 pub(in crate::model) fn node_path(text: &str) -> Result<PathBuf, PathFault> {
     let below = text.strip_prefix("/dev/").ok_or(PathFault::NotBelowDev)?;
     if below.is_empty() {
@@ -47,7 +44,7 @@ pub(in crate::model) fn node_path(text: &str) -> Result<PathBuf, PathFault> {
     check_text(text)
 }
 
-/// Takes the path of a link: absolute, anywhere, without `.`, `..`, `//` or a slash at the end.
+/// Parses the path of a link: absolute, anywhere, without `.`, `..`, `//` or a trailing slash.
 pub(in crate::model) fn link_path(text: &str) -> Result<PathBuf, PathFault> {
     let below = text.strip_prefix('/').ok_or(PathFault::Relative)?;
     if below == "dev" {
@@ -57,11 +54,10 @@ pub(in crate::model) fn link_path(text: &str) -> Result<PathBuf, PathFault> {
     check_text(text)
 }
 
-/// Takes a path below `/sys`; slashes at its end are dropped.
+/// Parses a path below `/sys`; trailing slashes are removed.
 ///
-/// `..` is let through, as it means something here once links are followed
-/// (`/sys/class/tty/ttyS0/device/..`):
-/// who follows the path must stay beneath `/sys`.
+/// `..` is allowed, because it is useful after following links (`/sys/class/tty/ttyS0/device/..`):
+/// code that follows the path must stay below `/sys`.
 pub(in crate::model) fn sys_path(text: &str) -> Result<PathBuf, PathFault> {
     let text = text.trim_end_matches('/');
     if !text.starts_with("/sys/") {
@@ -70,8 +66,8 @@ pub(in crate::model) fn sys_path(text: &str) -> Result<PathBuf, PathFault> {
     check_text(text)
 }
 
-/// Takes `.`, `..`, and `//` out of an absolute path by its text alone; `..` at the root stays at
-/// the root.
+/// Removes `.`, `..`, and `//` from an absolute path without looking at the file system; `..` at
+/// the root stays at the root.
 pub(in crate::model) fn normalised(text: &str) -> String {
     let mut components: Vec<&str> = Vec::new();
     for component in text.split('/') {
@@ -114,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_is_below_dev_and_named_plainly() {
+    fn the_path_of_a_node_is_below_dev_and_normalised() {
         assert_eq!(
             node_path("/dev/bus/usb/001/002"),
             Ok(PathBuf::from("/dev/bus/usb/001/002"))
@@ -139,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_may_be_anywhere_but_on_dev_itself() {
+    fn a_link_may_be_anywhere_but_at_dev_itself() {
         assert_eq!(link_path("/run/gps"), Ok(PathBuf::from("/run/gps")));
         for (text, fault) in [
             ("gps", PathFault::Relative),
@@ -154,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sysfs_path_loses_its_last_slash_and_keeps_its_dots() {
+    fn a_sysfs_path_loses_trailing_slashes_and_keeps_its_dots() {
         assert_eq!(
             sys_path("/sys/class/tty/ttyS0/device/../"),
             Ok(PathBuf::from("/sys/class/tty/ttyS0/device/.."))
@@ -165,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn dots_are_taken_out_by_text() {
+    fn dots_are_removed_textually() {
         assert_eq!(normalised("/dev/./snd//../ttyS0/"), "/dev/ttyS0");
         assert_eq!(normalised("/../.."), "/");
     }

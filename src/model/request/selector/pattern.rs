@@ -1,9 +1,9 @@
-//! Globs and regular expressions that can be compared, shown and written down again.
+//! Globs and regular expressions that can be compared, displayed and parsed again.
 //!
-//! A pattern that anybody may write is evaluated by root, for every device: matching takes time and
-//! memory linear in pattern and text, and a verdict is computed once for each text ([`Memo`]). What
-//! all patterns of a container may cost is limited elsewhere (`request::cost`). Must not know which
-//! of a device's facts they are held against (`matching`).
+//! root evaluates patterns from untrusted requests for every device. Matching therefore takes time
+//! and memory linear in pattern and text, and each verdict is computed only once per text
+//! ([`Memo`]). The total cost of a container's patterns is limited in `request::cost`. Must not
+//! know which facts of a device a pattern is matched with (`matching`).
 
 use std::fmt;
 use std::path::Path;
@@ -14,15 +14,15 @@ use super::memo::Memo;
 /// The longest pattern, in characters.
 const MAX_PATTERN: usize = 1000;
 
-/// The most memory a compiled regular expression may take, in bytes: `(((a{100}){100}){100}` is not
-/// for us.
+/// The most memory that a compiled regular expression may take, in bytes: refuses expressions such
+/// as `(((a{100}){100}){100}`.
 const MAX_COMPILED: usize = 256 * 1024;
 
-/// The limit of the first attempt to compile an expression, in bytes. Doubled until the expression
-/// fits: so its size is known, which regex-lite does not tell.
+/// The size limit of the first attempt to compile an expression, in bytes. It is doubled until the
+/// expression fits, which shows the size; regex-lite does not report it.
 const FIRST_LIMIT: usize = 256;
 
-/// What one token of a glob counts as, in bytes: a quarter of a state in regex-lite, and of its
+/// The size of one token of a glob, in bytes: a quarter of a state in regex-lite, which matches its
 /// time.
 const TOKEN_SIZE: usize = 8;
 
@@ -55,7 +55,8 @@ impl Glob {
     /// Compiles a pattern of at most 1000 characters.
     ///
     /// # Errors
-    /// [`SelectorError::PatternTooLong`], and [`SelectorError::Glob`] with the place and reason.
+    ///
+    /// [`SelectorError::PatternTooLong`], or [`SelectorError::Glob`] with position and reason.
     pub fn new(pattern: &str) -> Result<Self, SelectorError> {
         check_length("glob", pattern)?;
         glob::Pattern::new(pattern).map_err(|error| SelectorError::Glob {
@@ -69,17 +70,16 @@ impl Glob {
         })
     }
 
-    /// The pattern as it was written.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Its length in characters.
+    /// The length in characters.
     pub fn length(&self) -> usize {
         self.text.chars().count()
     }
 
-    /// How much it costs to evaluate, in bytes of a compiled expression that costs as much.
+    /// The cost of evaluating it: the size in bytes of a compiled expression with the same cost.
     pub fn size(&self) -> usize {
         let ranges = |token: &Token| match token {
             Token::Class { ranges, .. } => ranges.len(),
@@ -91,9 +91,9 @@ impl Glob {
             .sum()
     }
 
-    /// Whether a node or link of `/dev` matches. `*` and `?` stop at `/`.
+    /// Whether the path of a node or link in `/dev` matches. `*` and `?` do not match `/`.
     ///
-    /// A pattern that does not begin with `/` is taken below `/dev`.
+    /// A pattern without a leading `/` is relative to `/dev`.
     pub fn matches_path(&self, path: &Path) -> bool {
         let path = if self.as_str().starts_with('/') {
             Some(path)
@@ -104,8 +104,7 @@ impl Glob {
             .is_some_and(|path| self.memo.verdict(path, || matches(&self.tokens, path, true)))
     }
 
-    /// Whether the value of a property or an attribute matches. `/` is a character like any other
-    /// here.
+    /// Whether the value of a property or attribute matches. Here, `/` is an ordinary character.
     pub fn matches_value(&self, value: &str) -> bool {
         self.memo.verdict(value, || matches(&self.tokens, value, false))
     }
@@ -130,7 +129,8 @@ impl fmt::Display for Glob {
     }
 }
 
-/// The tokens of a pattern that the crate glob accepts: what each character means is as there.
+/// The tokens of a pattern that the crate glob accepts; each character has the same meaning as
+/// there.
 fn tokens(pattern: &[char]) -> Vec<Token> {
     let mut tokens = Vec::new();
     let mut at = 0;
@@ -139,7 +139,7 @@ fn tokens(pattern: &[char]) -> Vec<Token> {
         match letter {
             '?' => tokens.push(Token::Any),
             '*' if pattern.get(at) == Some(&'*') => {
-                // `**` stands alone between two `/`, and any number of `**/` means as much as one.
+                // `**` fills a whole component, and several `**/` in a row mean the same as one.
                 at += 1;
                 if pattern.get(at) == Some(&'/') {
                     at += 1;
@@ -152,7 +152,7 @@ fn tokens(pattern: &[char]) -> Vec<Token> {
             '[' => {
                 let negated = pattern.get(at) == Some(&'!');
                 let first = at + usize::from(negated);
-                // A `]` that comes first stands for itself.
+                // A `]` in the first position is an ordinary character.
                 let end = (first + 1..pattern.len()).find(|&end| pattern[end] == ']');
                 let end = end.unwrap_or(pattern.len());
                 tokens.push(Token::Class {
@@ -185,13 +185,13 @@ fn ranges(class: &[char]) -> Vec<(char, char)> {
     ranges
 }
 
-/// Simulates all ways through the pattern at once, one character after the other. Place `n` is
-/// reached when all before token `n` has been matched; the crate's own matcher tries one way after
-/// the other, which takes exponential time for `*0*0*0*0*0*0/x`.
+/// Follows all paths through the pattern at once, one character after the other. Position `n` is
+/// reached when everything before token `n` has matched. The crate's own matcher tries one path
+/// after the other, which takes exponential time for `*0*0*0*0*0*0/x`.
 fn matches(tokens: &[Token], text: &str, is_path: bool) -> bool {
     let mut here = vec![false; tokens.len() + 1];
     let mut next = here.clone();
-    // In the middle of a directory that `**/` passes over.
+    // Whether the match is inside a directory that `**/` skips.
     let mut inside = vec![false; tokens.len()];
     let mut next_inside = inside.clone();
     here[0] = true;
@@ -215,12 +215,12 @@ fn matches(tokens: &[Token], text: &str, is_path: bool) -> bool {
         std::mem::swap(&mut inside, &mut next_inside);
     }
     skip_empty(tokens, &mut here);
-    // `**` at the end takes all that is left.
+    // A trailing `**` matches the rest.
     let ends_inside = tokens.last() == Some(&Token::Directories) && inside.last() == Some(&true);
     here[tokens.len()] || ends_inside
 }
 
-/// `*` and `**/` also stand for nothing.
+/// `*` and `**/` also match nothing.
 fn skip_empty(tokens: &[Token], here: &mut [bool]) {
     for (at, token) in tokens.iter().enumerate() {
         if here[at] && matches!(token, Token::Sequence | Token::Directories) {
@@ -230,7 +230,7 @@ fn skip_empty(tokens: &[Token], here: &mut [bool]) {
 }
 
 impl Token {
-    /// Whether it is this character, for tokens that stand for one.
+    /// Whether the token matches this single character.
     fn is(&self, letter: char, is_path: bool) -> bool {
         match self {
             Self::Char(wanted) => letter == *wanted,
@@ -247,8 +247,8 @@ impl Token {
     }
 }
 
-/// A regular expression on paths below `/dev`, not anchored. Two are equal when they are written
-/// alike.
+/// A regular expression for paths below `/dev`, not anchored. Two are equal if their texts are
+/// equal.
 #[derive(Debug, Clone)]
 pub struct PathRegex {
     text: String,
@@ -258,17 +258,18 @@ pub struct PathRegex {
 }
 
 impl PathRegex {
-    /// Compiles an expression of at most 1000 characters. Groups capture nothing: for each state of
-    /// the expression, regex-lite keeps where each group begins and ends.
+    /// Compiles an expression of at most 1000 characters. Groups do not capture: regex-lite would
+    /// store the beginning and end of each group for each state of the expression.
     ///
     /// # Errors
-    /// [`SelectorError::PatternTooLong`], and [`SelectorError::Regex`] with the engine's reason.
+    ///
+    /// [`SelectorError::PatternTooLong`], or [`SelectorError::Regex`] with the engine's message.
     pub fn new(expression: &str) -> Result<Self, SelectorError> {
         check_length("regex", expression)?;
         let failed = |error: regex_lite::Error| SelectorError::Regex {
             reason: error.to_string(),
         };
-        // The expression as it was written decides whether it is one.
+        // Compile the expression as written first: it decides about validity.
         let mut size = MAX_COMPILED;
         let mut builder = regex_lite::RegexBuilder::new(expression);
         builder.size_limit(size).build().map_err(failed)?;
@@ -295,23 +296,22 @@ impl PathRegex {
         })
     }
 
-    /// The expression as it was written.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Its length in characters.
+    /// The length in characters.
     pub fn length(&self) -> usize {
         self.text.chars().count()
     }
 
-    /// How much memory it takes when compiled, in bytes, up to a factor of two. Matching visits all
+    /// The size in memory after compilation, in bytes, up to a factor of two. Matching visits all
     /// of it for each character of a text.
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// Whether the part of the path below `/dev` matches somewhere.
+    /// Whether the expression matches anywhere in the part of the path below `/dev`.
     pub fn matches_path(&self, path: &Path) -> bool {
         path.strip_prefix("/dev")
             .ok()
@@ -325,7 +325,7 @@ impl PathRegex {
     }
 }
 
-/// The same expression with groups that capture nothing: `(`, `(?P<name>` and `(?<name>` become
+/// The same expression with groups that do not capture: `(`, `(?P<name>` and `(?<name>` become
 /// `(?:`.
 fn without_captures(expression: &str) -> String {
     let mut plain = String::with_capacity(expression.len());
@@ -336,7 +336,7 @@ fn without_captures(expression: &str) -> String {
             '\\' => (1 + rest[1..].chars().next().map_or(0, char::len_utf8), None),
             '[' => {
                 classes += 1;
-                // A `]` that comes first stands for itself.
+                // A `]` in the first position is an ordinary character.
                 let negated = usize::from(rest[1..].starts_with('^'));
                 let first = usize::from(rest[1 + negated..].starts_with(']'));
                 (1 + negated + first, None)
@@ -392,7 +392,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_glob_without_a_slash_in_front_is_below_dev() {
+    fn a_glob_without_a_leading_slash_is_relative_to_dev() {
         let matches = |pattern: &str, path: &str| Glob::new(pattern).unwrap().matches_path(Path::new(path));
         assert!(matches("ttyUSB*", "/dev/ttyUSB0"));
         assert!(matches("/dev/ttyUSB[0-9]", "/dev/ttyUSB0"));
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_class_has_ranges_and_may_begin_with_its_own_end() {
+    fn a_character_class_has_ranges_and_may_begin_with_a_bracket() {
         let matched = |pattern: &str| -> String {
             let glob = Glob::new(pattern).unwrap();
             let letters = "!-[]abcde".chars();
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_shows_its_text_and_not_the_texts_that_it_was_held_against() {
+    fn the_debug_form_of_a_pattern_does_not_contain_cached_texts() {
         let (glob, regex) = (Glob::new("a*").unwrap(), PathRegex::new("a+").unwrap());
         assert!(glob.matches_value("abc") && regex.matches_path(Path::new("/dev/abc")));
         for shown in [format!("{glob:?}"), format!("{regex:?}")] {
@@ -437,14 +437,14 @@ mod tests {
     }
 
     #[test]
-    fn a_value_may_have_slashes() {
+    fn a_value_may_contain_slashes() {
         assert!(Glob::new("pci-*").unwrap().matches_value("pci-0000:00/usb"));
         assert!(Glob::new("").unwrap().matches_value(""));
         assert!(!Glob::new("").unwrap().matches_value("x"));
     }
 
     #[test]
-    fn a_regex_finds_its_place_in_the_path_below_dev() {
+    fn a_regex_matches_anywhere_in_the_path_below_dev() {
         let matches = |text: &str, path: &str| PathRegex::new(text).unwrap().matches_path(Path::new(path));
         assert!(matches("USB", "/dev/ttyUSB0"));
         assert!(matches("^snd/pcm", "/dev/snd/pcmC0D0p"));
@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_that_are_too_much_are_refused() {
+    fn patterns_that_are_too_large_are_refused() {
         let long = "x".repeat(1001);
         let too_long = |kind| SelectorError::PatternTooLong {
             kind,
@@ -470,7 +470,7 @@ mod tests {
     }
     /// Case security 3.
     #[test]
-    fn groups_capture_nothing() {
+    fn groups_do_not_capture() {
         for (written, plain) in [
             ("(a)(?:b)(?P<n>c)(?<m>d)", "(?:a)(?:b)(?:c)(?:d)"),
             (r"\(a[(]b[^](]()", r"\(a[(]b[^](](?:)"),
@@ -484,7 +484,7 @@ mod tests {
 
     /// Case security 3.
     #[test]
-    fn a_pattern_is_evaluated_once_for_each_text() {
+    fn a_pattern_is_evaluated_once_per_text() {
         let regex = PathRegex::new("([^/]?){0,900}#").unwrap();
         let glob = Glob::new("*0*0*0*0*0*0*0*0*0*0*0*0*0*0*0*0/x").unwrap();
         let paths: Vec<String> = (0..10)
@@ -497,19 +497,19 @@ mod tests {
         }
         assert_eq!((regex.evaluations(), glob.evaluations()), (10, 10));
         assert!(!regex.clone().matches_path(Path::new(&paths[0])));
-        assert_eq!(regex.evaluations(), 10, "a copy knows what the original knew");
+        assert_eq!(regex.evaluations(), 10, "a copy shares the cache of the original");
     }
 
     /// Case security 3.
     #[test]
-    fn the_size_of_a_pattern_tells_what_it_costs() {
+    fn the_size_of_a_pattern_is_its_cost() {
         let regex = |text: &str| PathRegex::new(text).unwrap().size();
         assert!(regex("^ttyUSB[0-9]+$") <= 1024);
         assert!(regex("([^/]?){0,900}#") >= 64 * 1024);
         let many_groups = format!("({}){{0,8}}#", "()".repeat(240));
         assert!(regex(&many_groups) >= 32 * 1024);
         assert!(Glob::new("ttyUSB*").unwrap().size() <= 1024);
-        // Each token, and each range of a class, counts the same.
+        // Each token, and each range of a character class, has the same size.
         assert_eq!(Glob::new("a?*").unwrap().size(), 3 * TOKEN_SIZE);
         assert_eq!(Glob::new("a[b-dx]*").unwrap().size(), 5 * TOKEN_SIZE);
         assert!(Glob::new(&"*a".repeat(500)).unwrap().size() >= 8 * 1000);
@@ -517,7 +517,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn globs_mean_what_the_crate_takes_them_for(
+        fn globs_match_as_in_the_crate_glob(
             pattern in r"(\*\*/)?([ab/*?]|\[!?[ab\]-]{1,3}\]){0,6}(/\*\*(/a)?)?",
             text in "[ab/.\\]-]{0,8}",
         ) {
@@ -535,7 +535,7 @@ mod tests {
         }
 
         #[test]
-        fn an_expression_without_captures_matches_the_same(
+        fn an_expression_without_captures_matches_the_same_texts(
             expression in r"([ab]|\(|\)|\[[\^(]?[ab(]{1,2}\]|\\\(|\(\?P<x>|\(\?:|[|?*]){0,8}",
             text in "[ab()]{0,8}",
         ) {

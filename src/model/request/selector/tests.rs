@@ -29,7 +29,7 @@ fn matching<'d>(devices: &'d [Device], text: &str) -> Vec<&'d str> {
     found.map(|device| device.syspath.name()).collect()
 }
 
-/// The kernel names of the nodes that a container gets which asks for this.
+/// The kernel names of the nodes that a container with this request gets.
 fn nodes<'d>(devices: &'d [Device], text: &str) -> Vec<&'d str> {
     let inventory = Inventory::new(devices.to_vec());
     let entry = RequestEntry::new(Origin::Root, text.parse().unwrap());
@@ -46,13 +46,13 @@ fn nodes<'d>(devices: &'d [Device], text: &str) -> Vec<&'d str> {
     nodes.map(|device| device.syspath.name()).collect()
 }
 
-/// What is said of a device that has no parents.
+/// Whether a selector matches a device without parents.
 fn alone(device: &Device, text: &str) -> Found {
     selector(text).names(device, || Chain::new(&[device], []))
 }
 
 #[test]
-fn as_many_terms_as_allowed_are_read() {
+fn the_maximal_number_of_terms_is_accepted() {
     let joined = |count: usize| vec!["subsystem:tty"; count].join("&");
     assert_eq!(selector(&joined(MAX_TERMS)).terms().len(), MAX_TERMS);
     for count in [MAX_TERMS + 1, MAX_TERMS + 2] {
@@ -64,7 +64,7 @@ fn as_many_terms_as_allowed_are_read() {
 }
 
 #[test]
-fn ids_without_a_kind_are_told_from_other_words() {
+fn usb_ids_without_a_kind_get_their_own_message() {
     let fault = |text: &str| text.parse::<DeviceSelector>().unwrap_err();
     assert!(matches!(fault("0403:6001"), SelectorError::BareUsbIds { .. }));
     for text in ["0403:zzzz", "zzzz:6001", "0403:6001:"] {
@@ -77,7 +77,7 @@ fn ids_without_a_kind_are_told_from_other_words() {
 }
 
 #[test]
-fn only_a_node_waits_for_its_links() {
+fn only_a_device_with_a_node_waits_for_its_links() {
     let mut device = Device::new(SysPath::new("/sys/devices/hub"));
     for text in ["devnode:/dev/x", "glob:/dev/x*", "regex:x"] {
         assert_eq!(alone(&device, text), Found::No, "{text}");
@@ -100,7 +100,7 @@ fn only_a_node_waits_for_its_links() {
 }
 
 #[test]
-fn beside_parent_of_a_negated_term_is_about_the_device_that_names_the_parent() {
+fn with_parent_of_a_negated_term_is_about_the_device_that_leads_to_the_parent() {
     let mut secret = Device::new(SysPath::new("/sys/devices/hub/tty"));
     secret.tags.insert("secret".into());
     secret.udev_state = UdevState::Processed;
@@ -111,7 +111,7 @@ fn beside_parent_of_a_negated_term_is_about_the_device_that_names_the_parent() {
 }
 
 #[test]
-fn every_kind_is_read_and_written_down_again() {
+fn every_kind_survives_parsing_and_formatting() {
     for (text, canonical) in [
         ("usb:0403", "usb:0403"),
         ("usb:ABCD:EF01", "usb:abcd:ef01"),
@@ -163,7 +163,7 @@ fn every_kind_is_read_and_written_down_again() {
 }
 
 #[test]
-fn parents_and_terms_are_told_apart() {
+fn parents_and_terms_are_distinguished() {
     let selector = selector("parent-of:parent-of:usb:0403&!tag:x");
     assert_eq!(selector.parents(), 2);
     let usb = Selector::Usb {
@@ -177,14 +177,14 @@ fn parents_and_terms_are_told_apart() {
 }
 
 #[test]
-fn the_engines_equality_is_that_of_the_text() {
+fn patterns_are_equal_if_their_texts_are() {
     assert_eq!(selector("regex:a|b"), selector("regex:a|b"));
     assert_ne!(selector("regex:a|b"), selector("regex:b|a"));
     assert_ne!(selector("glob:a*"), selector("glob:/dev/a*"));
 }
 
 #[test]
-fn every_fault_has_its_message() {
+fn every_error_has_its_message() {
     let known =
         "usb, devnode, syspath, glob, regex, subsystem, driver, tag, property, attr, port, pci, node, usbip";
     let long = "x".repeat(1001);
@@ -354,7 +354,7 @@ fn selector_error(text: &str) -> String {
 }
 
 #[test]
-fn one_selector_is_not_a_conjunction() {
+fn a_single_selector_is_not_a_conjunction() {
     assert!("tag:x".parse::<Selector>().is_ok());
     let error = "tag:x&tag:y".parse::<Selector>().unwrap_err();
     assert_eq!(error, SelectorError::Separator { found: '&' });
@@ -366,7 +366,7 @@ fn one_selector_is_not_a_conjunction() {
 }
 
 #[test]
-fn two_identical_adapters_are_both_found_and_told_apart_by_serial_port_or_path() {
+fn two_identical_adapters_are_both_found_and_distinguished_by_serial_port_or_path() {
     let devices = recorded::hub_with_two_adapters();
     assert_eq!(matching(&devices, "usb:0403:6001"), ["1-1.1", "1-1.2"]);
     assert_eq!(matching(&devices, "usb:0403:6001:B"), ["1-1.2"]);
@@ -383,7 +383,7 @@ fn two_identical_adapters_are_both_found_and_told_apart_by_serial_port_or_path()
 
 /// Case README 6.
 #[test]
-fn a_serial_number_matches_in_udevs_spelling_and_a_wrong_one_is_answered_with_those_that_are_there() {
+fn a_serial_number_matches_in_udevs_spelling_and_a_mismatch_lists_those_present() {
     let devices = recorded::documented_host();
     assert_eq!(matching(&devices, "usb:0403:6001:My Board 01"), ["1-1.3"]);
     assert_eq!(matching(&devices, "usb:0403:6001:My_Board_01"), ["1-1.3"]);
@@ -401,7 +401,7 @@ fn a_serial_number_matches_in_udevs_spelling_and_a_wrong_one_is_answered_with_th
 }
 
 #[test]
-fn an_interface_is_no_usb_device_whatever_its_attributes_say() {
+fn an_interface_is_not_a_usb_device_whatever_its_attributes_are() {
     let mut devices = recorded::composite_device();
     let interface = devices
         .iter_mut()
@@ -429,7 +429,7 @@ fn the_halves_of_a_usb3_hub_have_one_vendor_and_two_products() {
 }
 
 #[test]
-fn the_functions_of_a_composite_device_are_told_apart() {
+fn the_functions_of_a_composite_device_are_distinguished() {
     let devices = recorded::composite_device();
     assert_eq!(matching(&devices, "driver:cdc_acm"), ["1-2:1.0", "1-2:1.1"]);
     assert_eq!(matching(&devices, "subsystem:input"), ["input7", "event7"]);
@@ -451,7 +451,7 @@ fn the_functions_of_a_composite_device_are_told_apart() {
 }
 
 #[test]
-fn a_disk_is_told_from_its_partitions() {
+fn a_disk_is_distinguished_from_its_partitions() {
     let devices = recorded::disk_with_partitions();
     assert_eq!(matching(&devices, "glob:sda"), ["sda"]);
     assert_eq!(matching(&devices, "subsystem:block"), ["sda", "sda1", "sda2"]);
@@ -465,7 +465,7 @@ fn a_disk_is_told_from_its_partitions() {
 }
 
 #[test]
-fn a_path_that_leads_to_a_device_names_it() {
+fn a_path_that_leads_to_a_device_selects_it() {
     let mut devices = recorded::disk_with_partitions();
     let disk = devices
         .iter_mut()
@@ -481,12 +481,12 @@ fn a_path_that_leads_to_a_device_names_it() {
     let unknown = Found::Unknown(disk.syspath.clone());
     assert_eq!(alone(&disk, "devnode:/dev/my-disk"), unknown);
     assert_eq!(alone(&disk, "syspath:/sys/class/block/sda"), Found::Yes);
-    // What another request calls the device says nothing about it.
+    // An alias that another request uses for the device does not match.
     assert_eq!(matching(&devices, "glob:my-*"), [""; 0]);
 }
 
 #[test]
-fn a_node_without_a_device_is_found_by_its_path() {
+fn a_static_node_is_selected_by_its_path() {
     let mut device = Device::new(SysPath::new("/sys/devices/oci-hotplug-node/dev/fuse"));
     device.node = Some(DevNode {
         path: PathBuf::from("/dev/fuse"),
@@ -501,7 +501,7 @@ fn a_node_without_a_device_is_found_by_its_path() {
 }
 
 #[test]
-fn the_kernel_decides_what_sysfs_says_and_udev_the_rest() {
+fn sysfs_facts_are_decided_by_the_kernel_and_the_rest_by_udev() {
     let devices = recorded::hub_with_two_adapters();
     let tty = recorded::with_node(&devices, "/dev/ttyUSB0");
     let early = recorded::before_udev(tty.clone());
@@ -532,10 +532,10 @@ fn the_kernel_decides_what_sysfs_says_and_udev_the_rest() {
 
 /// Case README 5. Case README 25.
 #[test]
-fn a_term_may_be_true_of_the_device_or_of_one_of_its_parents_as_with_udev() {
+fn a_term_may_match_the_device_or_one_of_its_parents_as_in_udev() {
     let mut devices = recorded::hub_with_two_adapters();
     devices.extend(recorded::composite_device().split_off(5));
-    // Each with its roots, and with the nodes that a container gets.
+    // Each text with its roots and the nodes that a container gets.
     for (text, roots, given) in [
         (
             "usb:0403:6001",
@@ -574,7 +574,7 @@ fn a_term_may_be_true_of_the_device_or_of_one_of_its_parents_as_with_udev() {
         ),
         ("usb:2341:8036&attr:bInterfaceNumber=03", vec![], vec![]),
         ("usb:2341&usb:0403", vec![], vec![]),
-        // What names the parent may be what the container would not get without it.
+        // The term for the child that leads to the parent may exclude what is below the parent.
         (
             "parent-of:subsystem:tty&usb:2341&!driver:ftdi_sio",
             vec!["ttyACM0"],
@@ -588,7 +588,7 @@ fn a_term_may_be_true_of_the_device_or_of_one_of_its_parents_as_with_udev() {
 
 /// Case README 5.
 #[test]
-fn a_parent_that_udevd_has_not_processed_leaves_a_negated_term_open() {
+fn an_unprocessed_parent_leaves_a_negated_term_undecided() {
     let mut devices = recorded::hub_with_two_adapters();
     for device in &mut devices {
         if device.syspath.name() == "1-1.2" {
@@ -610,7 +610,7 @@ fn a_parent_that_udevd_has_not_processed_leaves_a_negated_term_open() {
 
 /// Case README 5.
 #[test]
-fn whoever_is_not_selected_is_told_which_term_fails() {
+fn the_explanation_of_a_mismatch_names_the_failing_term() {
     let devices = recorded::hub_with_two_adapters();
     let inventory = Inventory::new(devices.clone());
     let tty = recorded::with_node(&devices, "/dev/ttyUSB1");
@@ -631,7 +631,7 @@ fn whoever_is_not_selected_is_told_which_term_fails() {
     );
     let nothing = |text: &str| selector(text).why_nothing(&inventory);
     assert_eq!(nothing("usb:1050"), None);
-    // Of two ttys the one that all terms but one are true of.
+    // Of the two ttys, the explanation is about the one with a single failing term.
     let reason = nothing("subsystem:tty&usb:0403:6001:A&attr:serial=A&port:1-1.2").unwrap();
     assert!(
         reason.starts_with("the nearest is ") && reason.contains("/ttyUSB0: port:1-1.2 does not match"),
@@ -654,7 +654,7 @@ fn whoever_is_not_selected_is_told_which_term_fails() {
 }
 
 #[test]
-fn needing_udev_goes_by_the_kind() {
+fn the_kind_decides_whether_udev_is_needed() {
     for (text, needs) in [
         ("usb:0403", false),
         ("syspath:/sys/a", false),
@@ -674,7 +674,7 @@ fn needing_udev_goes_by_the_kind() {
     }
 }
 
-/// A word of the letters that mean something to the grammar, and some that do not.
+/// A word with characters that have a meaning in the grammar, and some that do not.
 fn word() -> impl Strategy<Value = String> {
     r#"[a-zA-Z0-9 _.:=,;&!\\é"-]{0,12}[a-zA-Z0-9 ,;&!\\]"#
 }
@@ -708,7 +708,7 @@ fn usb() -> impl Strategy<Value = Selector> {
     })
 }
 
-/// Any selector that the grammar can say.
+/// Any selector of the grammar.
 pub(in crate::model) fn any_selector() -> impl Strategy<Value = Selector> {
     let key = || word().prop_filter("no =", |key| !key.contains('='));
     let attribute = "[a-z_]{1,8}(/[a-z ,]{1,5})?";
@@ -730,7 +730,7 @@ pub(in crate::model) fn any_selector() -> impl Strategy<Value = Selector> {
     ]
 }
 
-/// Any selector of devices that the grammar can say.
+/// Any device selector of the grammar.
 pub(in crate::model) fn any_device_selector() -> impl Strategy<Value = DeviceSelector> {
     let more = prop::collection::vec((any::<bool>(), any_selector()), 0..4);
     (0..=MAX_PARENTS, any_selector(), more).prop_map(|(parents, first, more)| {
@@ -744,7 +744,7 @@ pub(in crate::model) fn any_device_selector() -> impl Strategy<Value = DeviceSel
 
 proptest! {
     #[test]
-    fn what_is_written_down_is_read_again(selector in any_device_selector()) {
+    fn a_selector_survives_formatting_and_parsing(selector in any_device_selector()) {
         let text = selector.to_string();
         let again = text.parse::<DeviceSelector>();
         prop_assert_eq!(again.as_ref(), Ok(&selector), "{}", text);
@@ -752,12 +752,12 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_the_parser_panic(text in any_text()) {
+    fn no_text_causes_a_panic_in_the_parser(text in any_text()) {
         let _ = text.parse::<DeviceSelector>();
     }
 
     #[test]
-    fn no_text_that_looks_like_a_selector_makes_the_parser_panic(
+    fn no_text_similar_to_a_selector_causes_a_panic_in_the_parser(
         text in r"(parent-of:|!|&|usb:|glob:|regex:|attr:|pci:|port:|devnode:/dev/|[a-f0-9*\[\]():.=\\é/]){0,24}"
     ) {
         if let Ok(selector) = text.parse::<DeviceSelector>() {
@@ -770,7 +770,7 @@ proptest! {
     }
 
     #[test]
-    fn a_node_is_given_exactly_when_all_terms_match_it_or_its_parents(
+    fn a_node_is_given_exactly_if_all_terms_match_it_or_its_parents(
         texts in prop::collection::vec((any::<bool>(), prop::sample::select(&TERMS[..])), 1..4),
         unheard in prop::collection::btree_set(0..20usize, 0..4),
     ) {
@@ -795,7 +795,7 @@ proptest! {
             let left = selector.leaves(|| inventory.chain(device));
             let given = below_a_root && left == Found::Yes;
             prop_assert_eq!(given, selector.matches(&own) == Found::Yes, "{} {}", text, device.syspath);
-            // What is unknown is so only because of a device of the chain that udevd has not
+            // A result is unknown only because of a device of the chain that udevd has not
             // processed.
             if let Found::Unknown(whose) = selector.matches(&own) {
                 let whose = own.all().iter().find(|device| device.syspath == whose);

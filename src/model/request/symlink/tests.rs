@@ -1,4 +1,4 @@
-//! The grammar of symlink rules with its messages, and what a rule says of recorded devices.
+//! The grammar of symlink rules with its messages, and which recorded devices a rule matches.
 
 use crate::model::any_text::any_text;
 
@@ -13,7 +13,7 @@ fn rule(text: &str) -> SymlinkRule {
 }
 
 #[test]
-fn a_rule_is_read_and_written_down_again() {
+fn a_rule_survives_parsing_and_formatting() {
     for (text, canonical) in [
         ("usb:0403:6001:0=/dev/gps", "usb:0403:6001:00=/dev/gps"),
         ("usb:ABCD:EF01:0A=/run/gps", "usb:abcd:ef01:0a=/run/gps"),
@@ -40,7 +40,7 @@ fn a_rule_is_read_and_written_down_again() {
 }
 
 #[test]
-fn as_many_rules_and_bytes_as_allowed_are_read() {
+fn the_maximal_numbers_of_rules_and_bytes_are_accepted() {
     let rule = "usb:0403:6001:00=/dev/gps";
     let list = |count: usize| vec![rule; count].join(",");
     assert_eq!(parse_symlinks(&list(MAX_RULES)).unwrap().len(), MAX_RULES);
@@ -57,7 +57,7 @@ fn as_many_rules_and_bytes_as_allowed_are_read() {
 }
 
 #[test]
-fn container_hotplugs_rules_mean_what_they_meant() {
+fn container_hotplugs_rules_keep_their_meaning() {
     for (text, ours) in [
         ("usb:0403:6001:1=/dev/gps", "usb:0403:6001:01=/dev/gps"),
         ("usb:ABCD:6001:12=/run/x/y", "usb:abcd:6001:12=/run/x/y"),
@@ -74,7 +74,7 @@ fn container_hotplugs_rules_mean_what_they_meant() {
 }
 
 #[test]
-fn every_fault_has_its_message() {
+fn every_error_has_its_message() {
     let equals =
         "there must be one \"=\" between the interface and the path, as in usb:0403:6001:00=/dev/gps";
     let form = "what comes before the \"=\" must be usb:VENDOR:PRODUCT:INTERFACE, such as usb:0403:6001:00";
@@ -121,7 +121,7 @@ fn every_fault_has_its_message() {
 }
 
 #[test]
-fn every_fault_of_container_hotplugs_rules_has_its_message() {
+fn every_error_in_container_hotplugs_rules_has_its_message() {
     let interface = "interface number must be 1 or 2 digits, such as 00";
     for (text, fault) in [
         ("usb:0403:6001:0a=/dev/gps", interface),
@@ -146,7 +146,7 @@ fn every_fault_of_container_hotplugs_rules_has_its_message() {
 }
 
 #[test]
-fn a_list_may_have_one_rule_a_line() {
+fn a_list_may_have_one_rule_per_line() {
     let rules = parse_symlinks("usb:0403:6001:00=/dev/a\n\n usb:0403:6001:01=/dev/b\n").unwrap();
     let texts: Vec<String> = rules.iter().map(ToString::to_string).collect();
     assert_eq!(texts, ["usb:0403:6001:00=/dev/a", "usb:0403:6001:01=/dev/b"]);
@@ -157,7 +157,7 @@ fn a_list_may_have_one_rule_a_line() {
 }
 
 #[test]
-fn every_fault_of_a_list_has_its_message() {
+fn every_error_in_a_list_has_its_message() {
     let nothing = "symlink rules: no rule: write one, such as usb:0403:6001:00=/dev/gps, or remove the value";
     let good = "usb:0403:6001:00=/dev/gps";
     let second_is_empty = "symlink rule 2 of 2 is empty: remove the extra \",\"";
@@ -196,7 +196,7 @@ fn a_rule_is_for_one_interface_of_a_composite_device_with_udev_and_without() {
         ("usb:2341:8036:02=/dev/keypad", "/dev/input/event7", true),
         // udev does not run usb_id for hidraw.
         ("usb:2341:8036:02=/dev/keypad", "/dev/hidraw0", true),
-        // The device's own node belongs to no interface.
+        // The device's own node does not belong to an interface.
         ("usb:2341:8036:00=/dev/modem", "/dev/bus/usb/001/005", false),
     ] {
         for devices in [&devices, &early] {
@@ -209,7 +209,7 @@ fn a_rule_is_for_one_interface_of_a_composite_device_with_udev_and_without() {
 
 /// Case README 4.
 #[test]
-fn sysfs_fills_in_each_property_that_udev_does_not_have() {
+fn a_property_that_udev_does_not_have_is_read_from_sysfs() {
     let devices = recorded::composite_device();
     let rule = rule("usb:2341:8036:00=/dev/modem");
     for missing in ["ID_VENDOR_ID", "ID_MODEL_ID", "ID_USB_INTERFACE_NUM"] {
@@ -233,7 +233,7 @@ fn two_identical_adapters_share_a_rule() {
 }
 
 #[test]
-fn a_disk_without_usb_is_nobodys() {
+fn no_rule_matches_a_disk_that_is_not_on_usb() {
     let devices = recorded::disk_with_partitions();
     let early: Vec<Device> = devices.iter().cloned().map(before_udev).collect();
     let rule = rule("usb:0403:6001:00=/dev/gps");
@@ -248,7 +248,7 @@ fn a_disk_without_usb_is_nobodys() {
 
 proptest! {
     #[test]
-    fn what_is_written_down_is_read_again(
+    fn a_rule_survives_formatting_and_parsing(
         vendor in "[0-9a-f]{4}",
         product in "[0-9a-f]{4}",
         interface in "[0-9a-f]{2}",
@@ -259,7 +259,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_a_parser_panic(text in prop_oneof![any_text(), r"(usb:|0403|:|=|/|,|\\|[ .0-9a]){0,20}"]) {
+    fn no_text_causes_a_panic_in_a_parser(text in prop_oneof![any_text(), r"(usb:|0403|:|=|/|,|\\|[ .0-9a]){0,20}"]) {
         for rules in [parse_symlinks(&text), parse_lowrisc_symlinks(&text)].into_iter().flatten() {
             for rule in rules {
                 prop_assert_eq!(rule.to_string().parse(), Ok(rule));
@@ -268,7 +268,7 @@ proptest! {
     }
 
     #[test]
-    fn what_container_hotplug_accepts_means_the_same_in_our_own_grammar(
+    fn rules_that_container_hotplug_accepts_mean_the_same_in_the_grammar_of_oci_hotplug(
         text in "usb:[0-9a-fA-F]{4}:[0-9a-fA-F]{4}:[0-9]{1,2}=(/[a-z]{1,5}){1,3}/[a-z]{1,4}"
     ) {
         prop_assert_eq!(parse_lowrisc_symlinks(&text), parse_symlinks(&text));

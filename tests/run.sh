@@ -88,6 +88,8 @@ unit() {
         || fail "clippy is missing: rustup component add clippy, or the package rust-clippy (rust-web-clippy with rustc-web)"
     need man-db command -v man
     need systemd command -v systemd-analyze
+    need zsh command -v zsh
+    need fish command -v fish
     install_missing
     check cargo fmt --check
     # The feature `kubernetes` adds the device plugin to the rest. One set of artifacts serves all tests.

@@ -177,6 +177,13 @@ pub(super) enum Verb {
         #[arg(value_name = "DIR")]
         dir: PathBuf,
     },
+    /// What can follow these words, for the completions of shells.
+    #[command(hide = true)]
+    Complete {
+        /// The words behind the program's name, up to the one that is begun.
+        #[arg(value_name = "WORD", last = true)]
+        words: Vec<String>,
+    },
     /// Demonstrate hotplug: a container under runc, and a disk partition that is plugged and
     /// unplugged.
     Demo,

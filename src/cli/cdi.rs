@@ -98,10 +98,7 @@ struct Generate {
 }
 
 pub(super) fn run(arguments: &Cdi, config: &Config, as_json: bool) -> Result<()> {
-    let mut directories = arguments.cdi_dir.clone();
-    if directories.is_empty() {
-        directories = DEFAULT_DIRECTORIES.map(PathBuf::from).to_vec();
-    }
+    let directories = directories(&arguments.cdi_dir);
     match &arguments.verb {
         Verb::Generate(arguments) => {
             let classes = match arguments.all {
@@ -124,6 +121,14 @@ pub(super) fn run(arguments: &Cdi, config: &Config, as_json: bool) -> Result<()>
             let names: Vec<String> = names.iter().map(|name| qualified(name)).collect();
             show::resolve(&Specs::scan(&directories), &names, as_json)
         }
+    }
+}
+
+/// The directories with specs: those that are given, or the default ones.
+pub(super) fn directories(given: &[PathBuf]) -> Vec<PathBuf> {
+    match given {
+        [] => DEFAULT_DIRECTORIES.map(PathBuf::from).to_vec(),
+        _ => given.to_vec(),
     }
 }
 

@@ -136,7 +136,7 @@ fn report(name: &str, result: &str, path: &std::path::Path, as_json: bool) -> Re
     Ok(())
 }
 
-fn requests_of(class: &Defined) -> Vec<String> {
+pub(super) fn requests_of(class: &Defined) -> Vec<String> {
     class.requests.iter().map(ToString::to_string).collect()
 }
 

@@ -6,11 +6,11 @@
 mod allow;
 mod args;
 mod attach;
-mod bash_completion;
 mod cdi;
 mod check;
 mod class;
 mod client;
+mod complete;
 mod demo;
 mod docs;
 mod drop_in;
@@ -91,6 +91,10 @@ fn run(verb: Verb, common: &Common) -> Result<u8> {
         Verb::Cdi(arguments) => cdi::run(&arguments, &configured()?.0, json),
         Verb::Usbip(arguments) => usbip::run(&arguments, registry()?.root(), json),
         Verb::GenerateDocs { dir } => docs::run(&dir),
+        Verb::Complete { words } => {
+            let config = load(common).ok();
+            complete::run(&words, &complete::HostNames { config })
+        }
         Verb::Demo => demo::run(),
     }
     .map(|()| exit::DONE)

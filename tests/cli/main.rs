@@ -1,6 +1,7 @@
 //! The operator's tool from outside, where no container is needed. (With containers:
 //! tests/privileged.)
 
+mod completion;
 #[path = "../support/json_schema.rs"]
 mod json_schema;
 mod schema;

@@ -682,7 +682,7 @@ fn v2_a_program_that_calls_a_helper_is_named_and_the_parent_is_done_all_the_same
     let error = filter.ensure(&grants(&[(ZERO, "rw")])).unwrap_err();
     let expected = format!(
         "device program {} (engine) of cgroup {} cannot be extended by our grants: \
-         instruction 0 calls a kernel helper; whoever attached it must grant the devices itself",
+         instruction 0 calls a kernel helper; the program that attached it must grant the devices itself",
         inner.ids()[0],
         leaf.display()
     );

@@ -9,37 +9,31 @@ use std::path::{Path, PathBuf};
 use crate::model::oci::{BundleConfig, BundleConfigError, HookState, bundle_argument};
 use crate::model::quoting::shown;
 
-/// The longest config.json that is read.
+/// The maximum length of config.json, in bytes.
 const MAX_CONFIG: u64 = 16 << 20;
 
-/// The longest path that the kernel takes, in bytes (PATH_MAX without the NUL, limits.h).
+/// The maximum length of a path, in bytes (PATH_MAX without the NUL, limits.h).
 const MAX_PATH: usize = 4095;
 
 /// The bundle cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
-    /// The state names no bundle.
+    /// The state has no bundle.
     #[error("the container's state has no bundle (this hook belongs to stage createRuntime or prestart)")]
     Missing,
     /// The file cannot be read.
     #[error("reading {path}: {source}", path = path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Read { path: PathBuf, source: io::Error },
     /// The file is malformed.
     #[error(transparent)]
     Config(#[from] BundleConfigError),
-    /// The path of the bundle or of the root file system is not one that a runtime makes.
+    /// The path of the bundle or of the root file system is not one that a runtime creates.
     #[error(
         "the container's {what} \"{shown}\": a path must have at most {MAX_PATH} bytes and no control characters"
     )]
     Path {
-        /// Which path.
         what: &'static str,
-        /// Its beginning, made visible.
+        /// The start of the path, with escaped control characters.
         shown: String,
     },
 }
@@ -47,7 +41,7 @@ pub enum BundleError {
 /// Reads the config.json of the container's bundle.
 ///
 /// # Errors
-/// When the state names no bundle, or the file cannot be read or is malformed.
+/// When the state has no bundle, or the file cannot be read or is malformed.
 pub fn read(state: &HookState) -> Result<BundleConfig, BundleError> {
     let bundle = state.bundle.as_deref().ok_or(BundleError::Missing)?;
     check_path("bundle", bundle)?;
@@ -58,10 +52,10 @@ pub fn read(state: &HookState) -> Result<BundleConfig, BundleError> {
     Ok(config)
 }
 
-/// The state with the bundle that has the container's config.json, where its own has none. crun
-/// 1.21 names its own working directory, which is the root once it has mounted an engine's device
-/// into a user namespace (setns(2) into a mount namespace moves it there). The command line of crun
-/// still has the bundle.
+/// The state with a usable bundle: if the bundle of the state has no config.json, the bundle from
+/// crun's command line. crun 1.21 writes its own working directory into the state, and that is the
+/// root directory once crun has mounted an engine's device into a user namespace (setns(2) into a
+/// mount namespace moves it there).
 pub fn with_usable_bundle(state: &HookState) -> Cow<'_, HookState> {
     let has_config = |bundle: &Path| bundle != Path::new("/") && bundle.join("config.json").exists();
     if state.bundle.as_deref().is_some_and(has_config) {
@@ -78,7 +72,7 @@ pub fn with_usable_bundle(state: &HookState) -> Cow<'_, HookState> {
 }
 
 /// The command line of the runtime that started this hook. It is as trustworthy as the state, which
-/// the runtime wrote, when the runtime runs as the same user.
+/// the runtime wrote, if the runtime runs as the same user.
 fn parent_command_line() -> Option<Vec<u8>> {
     let runtime = format!("/proc/{}", nix::unistd::getppid());
     let owner = fs::metadata(&runtime).ok()?.uid();
@@ -86,7 +80,7 @@ fn parent_command_line() -> Option<Vec<u8>> {
     fs::read(format!("{runtime}/cmdline")).ok()
 }
 
-/// Messages show these paths unchanged.
+/// Messages show these paths unchanged, so they must not contain control characters.
 fn check_path(what: &'static str, path: &Path) -> Result<(), BundleError> {
     let text = path.to_string_lossy();
     if text.len() <= MAX_PATH && !text.chars().any(char::is_control) {

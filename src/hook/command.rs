@@ -1,4 +1,4 @@
-//! The two hooks as commands: arguments, exit codes, and error messages.
+//! The commands of the two hooks: arguments, exit codes, and error messages.
 
 use std::io;
 use std::process::ExitCode;
@@ -59,7 +59,7 @@ Exit code: always 0 when it runs as a hook; errors are in the log.
 ",
 };
 
-/// `oci-hotplug-prestart`.
+/// The command `oci-hotplug-prestart`.
 pub fn prestart() -> ExitCode {
     raise_limits();
     let (options, requests) = match read_prestart_arguments() {
@@ -79,7 +79,7 @@ pub fn prestart() -> ExitCode {
             let outcome = start::run(&state, &requests, &config, &Registry::new(&config.state_dir));
             (config, outcome)
         }
-        // An unusable configuration concerns only containers that request something.
+        // An unusable configuration must not prevent the start of containers that request nothing.
         Err(_) if !start::has_request(&state, &requests) => return ExitCode::from(exit::DONE),
         Err(error) => {
             let mut config = Config::default();
@@ -109,9 +109,9 @@ fn refuse(state: &HookState, config: &Config, error: &PrestartError) -> ExitCode
     ExitCode::from(code)
 }
 
-/// Reports why a container is not started: to standard error, which runc shows; to the log; and to
-/// the state directory, from where `oci-hotplug check` and `list` read it. The log is opened only
-/// here, because a hook that succeeds has no time for it.
+/// Reports why a container is not started: on standard error, which runc shows; in the log; and in
+/// the state directory, where `oci-hotplug check` and `list` read it. The log is opened only here,
+/// to save time in a hook that succeeds.
 fn report_refusal(state: &HookState, config: &Config, reason: String) {
     log::start(PRESTART, config.log_level.filter(), &config.state_dir, false);
     let id = state.id.as_str();
@@ -138,8 +138,8 @@ fn report_refusal(state: &HookState, config: &Config, reason: String) {
     }
 }
 
-/// `oci-hotplug-poststop`. Its exit code is always 0 when it runs as a hook, so that engines can
-/// remove the container.
+/// The command `oci-hotplug-poststop`. Its exit code is always 0 when it runs as a hook, so that
+/// engines can remove the container.
 pub fn poststop() -> ExitCode {
     raise_limits();
     let refuse = |argument: OwnArgument, _: &mut Parser| Err(argument.unexpected());
@@ -161,7 +161,8 @@ pub fn poststop() -> ExitCode {
     if registry.root().exists() {
         log::start(POSTSTOP, in_force.log_level.filter(), registry.root(), false);
     }
-    // Also with an unreadable configuration: the state is most likely in the default directory.
+    // This is done even if the configuration cannot be read: the state is most likely in the
+    // default directory.
     let outcome = stop::run(&state, &registry);
     if let Err(error) = &config {
         log::print_to_stderr(&format!("{POSTSTOP}: container {}: {error}", state.id));

@@ -1,5 +1,5 @@
-//! What the runtime runs: `prestart` before the container's first process, `poststop` after its
-//! last.
+//! The hooks that the runtime runs: `prestart` before the container's first process, `poststop`
+//! after its last.
 
 mod bundle;
 pub mod command;
@@ -10,13 +10,13 @@ use std::io::{self, Read};
 
 use crate::model::oci::{HookState, HookStateError};
 
-/// The longest state that is read: 1 MiB of annotations and some.
+/// The maximum length of the state: 1 MiB of annotations fit.
 const MAX_STATE: u64 = 4 << 20;
 
 /// Reads the container's state from a hook's standard input.
 ///
 /// # Errors
-/// When it can't be read, is longer than 4 MiB, or is no state.
+/// When it cannot be read, is longer than 4 MiB, or is not a state.
 pub fn read_state(input: impl Read) -> Result<HookState, ReadStateError> {
     let mut text = Vec::new();
     input.take(MAX_STATE + 1).read_to_end(&mut text)?;
@@ -26,16 +26,15 @@ pub fn read_state(input: impl Read) -> Result<HookState, ReadStateError> {
     Ok(HookState::parse(&text)?)
 }
 
-/// Why there is no state.
+/// The container's state cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadStateError {
-    /// The pipe.
     #[error("reading the container's state from standard input: {0}")]
     Io(#[from] io::Error),
-    /// More than any runtime writes.
+    /// The state is longer than any that a runtime writes.
     #[error("reading the container's state from standard input: it is longer than {MAX_STATE} bytes")]
     TooLong,
-    /// The text.
+    /// The text is not a state.
     #[error(transparent)]
     State(#[from] HookStateError),
 }

@@ -15,31 +15,31 @@ use crate::usbip::task::Release;
 use crate::usbip::worker::{self, RELEASE_TIMEOUT};
 use crate::watcher::launch::revoke_leftovers;
 
-/// How many characters of a foreign path a message shows.
+/// How many characters of a path that a user chose appear in a message.
 const MAX_SHOWN: usize = 200;
 
-/// How long the watcher may take to end by itself.
+/// How long the watcher may take to end after the container.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the lock may take to be free once the watcher is dead.
+/// How long the lock may take to be free after the watcher has ended.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long init may take to end when the runtime says that its container has stopped: crun's
+/// How long init may take to end after the runtime reports that the container has stopped: crun's
 /// `delete --force` does not wait for the processes that it kills.
 const INIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Ends the watcher of a container that has stopped, and removes its record, if either exists.
 ///
 /// A record whose init still runs describes another container with the same id (of another runtime
-/// root, containerd namespace or engine), or the next run of this one. It stays as it is, and so
-/// does its watcher: that one ends with its own container.
+/// root, containerd namespace or engine), or the next run of this one. It stays unchanged, and so
+/// does its watcher, which ends with its own container.
 ///
 /// # Errors
 /// When something is left that cannot be removed.
 pub fn run(state: &HookState, registry: &Registry) -> Result<(), RegistryError> {
     let id = &state.id;
     if !registry.container_dir(id).exists() {
-        // The watcher has cleaned up itself. Another watcher that was killed may have left remote
+        // The watcher has cleaned up itself. Other watchers that were killed may have left remote
         // devices.
         worker::release(registry.root(), Release::EndedContainers, RELEASE_TIMEOUT);
         return Ok(());
@@ -52,7 +52,7 @@ pub fn run(state: &HookState, registry: &Registry) -> Result<(), RegistryError> 
         }
     }
     let started = Instant::now();
-    // A second watcher may be taking over from the first: then both must end.
+    // A second watcher may be taking over from the first one: then both must end.
     while registry.is_watched(id) && started.elapsed() < END_TIMEOUT * 2 {
         if !end_watcher(id, registry) {
             // The next container with this id has started.
@@ -61,8 +61,8 @@ pub fn run(state: &HookState, registry: &Registry) -> Result<(), RegistryError> 
     }
     match registry.lock(id, LOCK_TIMEOUT) {
         Ok(lock) if lock.recorded_init().is_some_and(|init| init.running().is_some()) => return Ok(()),
-        // The watcher was killed, and the cgroup outlives the container: a record that stays is for
-        // the next watcher or hook.
+        // The watcher was killed, and the cgroup still exists: the record stays for the next
+        // watcher or hook.
         Ok(lock) if leftovers::is_in_force(&lock) => {
             drop(lock);
             if !revoke_leftovers(registry, id) {
@@ -95,8 +95,8 @@ fn keeps_running(state: &HookState, init: &RecordedInit) -> bool {
     })
 }
 
-/// Whether the state may be that of this init. At this stage, runtimes omit the pid, or give 0 or
-/// the old one.
+/// Whether the state may be that of this init. At this stage, some runtimes omit the pid, and
+/// others report 0 or the old one.
 fn may_be_of(state: &HookState, init: &RecordedInit) -> bool {
     state.pid.is_none_or(|pid| pid == init.pid)
         && state.bundle.as_ref().is_none_or(|bundle| *bundle == init.bundle)
@@ -112,10 +112,11 @@ fn report_kept(state: &HookState, init: &RecordedInit) {
 }
 
 /// Ends the watcher of a container that has stopped: SIGTERM, then SIGKILL. Does nothing, and
-/// returns `false`, when the record has become that of a running container.
+/// returns `false`, if the record is that of a running container by now.
 ///
-/// The lock names the process with its start time, so that a reused pid is left alone. The process
-/// is looked up before the record is read: a hook writes the record before it starts the watcher.
+/// The lock file has the start time of the process, so that a process with a reused pid is not
+/// signalled. The process is looked up before the record is read, because a hook writes the record
+/// before it starts the watcher.
 fn end_watcher(id: &ContainerId, registry: &Registry) -> bool {
     let started = Instant::now();
     loop {
@@ -133,7 +134,7 @@ fn end_watcher(id: &ContainerId, registry: &Registry) -> bool {
                 stop(id, &watcher);
                 return true;
             }
-            // It has just been started, or has just ended.
+            // The watcher has just been started, or has just ended.
             None if registry.is_watched(id) && started.elapsed() < END_TIMEOUT => {
                 std::thread::sleep(Duration::from_millis(2));
             }

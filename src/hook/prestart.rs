@@ -1,6 +1,9 @@
-//! createRuntime or prestart: reads the container's requests, and gives it a watcher.
+//! The hook of stage createRuntime or prestart: reads the container's requests, and gives it a
+//! watcher.
 //!
+//! ```text
 //! state JSON -> requests (annotations, arguments) -> policy -> record -> enroll
+//! ```
 
 use std::time::{Duration, Instant};
 
@@ -30,67 +33,60 @@ pub struct Arguments {
     pub symlinks: Vec<String>,
 }
 
-/// The outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The container requests nothing.
     NotOurs,
-    /// The container has a watcher, and the devices that are present are in place.
+    /// The container has a watcher, and the devices that are present are attached.
     Watched,
 }
 
-/// Why the container must not start.
+/// The reason why the container must not start.
 #[derive(Debug, thiserror::Error)]
 pub enum PrestartError {
-    /// A malformed annotation.
     #[error(transparent)]
     Annotation(#[from] AnnotationError),
-    /// A malformed argument.
+    /// An argument of the hook is malformed.
     #[error("{source} (argument {argument} of the hook)")]
     Argument {
         /// `--device` or `--symlink`.
         argument: &'static str,
-        /// What is wrong.
         source: RequestListError,
     },
-    /// The bundle of the container.
     #[error(transparent)]
     Bundle(#[from] BundleError),
-    /// Our own configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The state is not that of a container that is being started.
     #[error("the container's state has no pid (this hook belongs to stage createRuntime or prestart)")]
     NoPid,
-    /// The process of the container.
+    /// The container's process cannot be examined.
     #[error(transparent)]
     Process(#[from] ProcessError),
-    /// The state directory, or the watcher.
     #[error(transparent)]
     Enroll(#[from] EnrollError),
-    /// The watcher failed.
+    /// The watcher failed, with this message.
     #[error("{0}")]
     Failed(String),
     /// The policy denies a request.
     #[error("device request {request:?}: {denial}")]
     Denied {
-        /// The request.
         request: String,
         /// The rule, its reason and the hint.
         denial: Box<Denial>,
     },
-    /// The policy denies a device that is present; the watcher's message.
+    /// The policy denies a device that is present, with the watcher's message.
     #[error("{0}")]
     Refused(String),
     /// An earlier container with this id has not ended.
     #[error(
-        "the watcher of an earlier container of this id is still there after {0:?} (oci-hotplug list shows it)"
+        "the watcher of an earlier container with this id has not ended after {0:?} (`oci-hotplug list` shows it)"
     )]
     Predecessor(Duration),
 }
 
 impl PrestartError {
-    /// Whether the container's request itself is malformed.
+    /// Whether a request of the container is malformed.
     pub fn is_malformed_request(&self) -> bool {
         match self {
             Self::Annotation(AnnotationError::Key { .. }) => true,
@@ -101,7 +97,7 @@ impl PrestartError {
         }
     }
 
-    /// Whether the policy refuses it.
+    /// Whether the policy denies the start.
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Denied { .. } | Self::Refused(_) => true,
@@ -113,8 +109,9 @@ impl PrestartError {
 
 /// Gives the container a watcher, if it requests anything.
 ///
-/// # Errors When a request is malformed, or the container can't have what it requests: then it must
-/// not start.
+/// # Errors
+/// When a request is malformed, or the container cannot have what it requests: then it must not
+/// start.
 pub fn run(
     state: &HookState,
     arguments: &Arguments,
@@ -137,8 +134,8 @@ pub fn run(
     }
 }
 
-/// The requests of annotations and arguments, with the bundle; `None` when there are none. The
-/// bundle is read only when it must be: most containers request nothing.
+/// The requests of annotations and arguments, with the bundle; `None` if there are none. The bundle
+/// is read only if it is needed: most containers request nothing.
 fn read_requests(
     state: &HookState,
     arguments: &Arguments,
@@ -180,8 +177,8 @@ fn add_arguments(
     Ok(())
 }
 
-/// Whether the container requests anything, well-formed or not. One that does not is started even
-/// with an unusable configuration.
+/// Whether the container requests anything, well-formed or not. A container without requests is
+/// started even with an unusable configuration.
 pub fn has_request(state: &HookState, arguments: &Arguments) -> bool {
     let is_ours = |annotations: &Annotations| annotations.keys().any(|key| annotations::is_ours(key));
     !arguments.devices.is_empty() || !arguments.symlinks.is_empty() || is_ours(&state.annotations) || {
@@ -209,7 +206,7 @@ pub fn engine_name(state: &HookState) -> Option<String> {
         .or_else(|| engine_names::name(engine::engine(&facts.bundle, &annotations)?, &facts))
 }
 
-/// The engine wrote the bundle's annotations; some runtimes add to them in the state.
+/// The engine wrote the bundle's annotations; some runtimes add others to the state.
 fn traits(state: &HookState, bundle: &BundleConfig) -> ContainerTraits {
     let mut annotations = bundle.annotations.clone();
     annotations.extend(state.annotations.clone());

@@ -39,7 +39,7 @@ pub enum AnnouncerError {
     #[error("opening a uevent socket in the container's network namespace: {doing}: {source}")]
     Open { doing: &'static str, source: io::Error },
     /// The process could not return to its own network namespace.
-    #[error("coming back to the host's network namespace: {source}; end this process")]
+    #[error("returning to the host's network namespace: {source} (this process must end)")]
     CannotReturn { source: io::Error },
     /// The kernel did not accept a message.
     #[error("announcing {action} of {syspath} in the container: {source}")]
@@ -193,7 +193,7 @@ fn socket_in(namespace: &OwnedFd) -> Result<OwnedFd, AnnouncerError> {
             source: source.into(),
         }
     };
-    let own = OwnNamespace::open(Namespace::Network).map_err(failed("noting our own"))?;
+    let own = OwnNamespace::open(Namespace::Network).map_err(failed("opening our own"))?;
     let open_socket = || {
         Namespace::Network
             .enter(namespace)
@@ -204,7 +204,7 @@ fn socket_in(namespace: &OwnedFd) -> Result<OwnedFd, AnnouncerError> {
             SockFlag::SOCK_CLOEXEC,
             SockProtocol::NetlinkKObjectUEvent,
         )
-        .map_err(failed("making the socket"))
+        .map_err(failed("creating the socket"))
     };
     own.run_and_return(open_socket)
         .map_err(|CannotReturn(source)| AnnouncerError::CannotReturn { source })?

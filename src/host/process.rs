@@ -50,7 +50,7 @@ pub fn start_time(pid: i32) -> Result<u64, ProcessError> {
         Ok(stat) => Ok(stat.starttime),
         Err(procfs::ProcError::NotFound(_)) => Err(ProcessError::Gone { pid }),
         Err(error) => Err(ProcessError::Io {
-            doing: "looking at",
+            doing: "examining",
             pid,
             source: io::Error::other(error),
         }),

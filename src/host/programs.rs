@@ -12,7 +12,7 @@ const HOOKS: &str = "libexec/oci/hooks.d";
 
 /// An executable of this project was not found.
 #[derive(Debug, thiserror::Error)]
-#[error("looking for {name}: it is in none of {looked} (packaging/install.sh puts all executables in their place)", looked = shown(dirs))]
+#[error("{name} is not in {looked} (packaging/install.sh installs all executables)", looked = shown(dirs))]
 pub struct ProgramError {
     pub name: String,
     /// The directories that were searched.

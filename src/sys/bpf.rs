@@ -1,33 +1,33 @@
-//! bpf(2) for device filters: programs attached to a cgroup, and the hash maps that they look into.
+//! bpf(2) for device filters: programs attached to a cgroup, and hash maps.
 //!
-//! Thin: one function a command, `io::Error` as the kernel gave it, descriptors owned and
-//! close-on-exec (the kernel makes every bpf descriptor so). Knows nothing of grants, of cgroup
-//! paths, nor what a program means.
+//! A thin wrapper with one function per command. Errors are those of the kernel. Descriptors are
+//! owned and close-on-exec (the kernel opens every bpf descriptor so). Does not know grants or
+//! cgroup paths, nor what a program means.
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-/// Several programs may be attached, and all must allow (linux/bpf.h).
+/// Several programs may be attached, and all of them must allow an access (linux/bpf.h).
 pub const BPF_F_ALLOW_MULTI: u32 = 1 << 1;
-/// Of [`prog_query_effective`]: count what is inherited.
+/// For [`prog_query_effective`]: include inherited programs.
 const BPF_F_QUERY_EFFECTIVE: u32 = 1;
-/// The attached program takes the place of the one given (linux/bpf.h; Linux 5.6).
+/// The attached program replaces the given one (linux/bpf.h; Linux 5.6).
 const BPF_F_REPLACE: u32 = 1 << 2;
 const BPF_F_NO_PREALLOC: u32 = 1;
 const BPF_CGROUP_DEVICE: u32 = 6;
 const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const BPF_MAP_TYPE_HASH: u32 = 1;
-/// BPF_OBJ_NAME_LEN: room for a name and its NUL.
+/// BPF_OBJ_NAME_LEN: the length of a name, including its NUL.
 const NAME_LEN: usize = 16;
-/// How often a load is repeated that a signal or the verifier interrupted (EAGAIN); libbpf's
-/// number.
+/// How often a load is tried that a signal or the verifier interrupts (EAGAIN); the same number as
+/// in libbpf.
 const LOAD_ATTEMPTS: u32 = 5;
-/// Room for the verifier's log of a program that was refused.
+/// The size of the buffer for the verifier's log.
 const LOG_BYTES: usize = 256 * 1024;
 
-/// The commands of bpf(2) used here, with the kernel's numbers (enum bpf_cmd).
+/// The commands of bpf(2) that are used here, with the kernel's numbers (enum bpf_cmd).
 #[derive(Clone, Copy)]
 #[repr(i32)]
 enum Command {
@@ -44,12 +44,12 @@ enum Command {
     ProgQuery = 16,
 }
 
-/// One command's part of `union bpf_attr`, with zeros behind it.
+/// One command's part of `union bpf_attr`, followed by zeros.
 ///
-/// The size passed must reach past the fields that we know: Linux 6.17 to 7.1 write
-/// `query.revision` (offset 56) on BPF_PROG_QUERY without looking at the size
-/// (opencontainers/cgroups#69). Older kernels accept a longer attribute as long as what they do not
-/// know is zero.
+/// The size that is passed must include fields that we do not know: Linux 6.17 to 7.1 write
+/// `query.revision` (offset 56) on BPF_PROG_QUERY without checking the size
+/// (opencontainers/cgroups#69). Older kernels accept a longer attribute as long as the part that
+/// they do not know is zero.
 #[repr(C)]
 struct Attr<T> {
     part: T,
@@ -62,14 +62,15 @@ impl<T> Attr<T> {
     }
 }
 
-/// Calls bpf(2), again when a signal interrupted it.
+/// Calls bpf(2); repeats the call if a signal interrupted it.
 ///
-/// # Safety Every pointer in `attr` must be valid for what `command` reads or writes through it,
-/// and `T` must be the layout that `command` expects, without implicit padding.
+/// # Safety
+/// Every pointer in `attr` must be valid for what `command` reads or writes through it, and `T`
+/// must have the layout that `command` expects, without implicit padding.
 unsafe fn bpf<T>(command: Command, attr: &mut Attr<T>) -> io::Result<RawFd> {
     loop {
-        // SAFETY: attr is exclusively borrowed and as long as the size says; the rest is the
-        // caller's promise.
+        // SAFETY: attr is exclusively borrowed and as long as the size says; the caller guarantees
+        // the rest.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_bpf,
@@ -88,14 +89,14 @@ unsafe fn bpf<T>(command: Command, attr: &mut Attr<T>) -> io::Result<RawFd> {
     }
 }
 
-/// As [`bpf`], for the commands that return a new descriptor.
+/// Like [`bpf`], for commands that return a new descriptor.
 ///
 /// # Safety
-/// As [`bpf`], and `command` must be one that returns a descriptor.
+/// As for [`bpf`], and `command` must be one that returns a descriptor.
 unsafe fn bpf_fd<T>(command: Command, attr: &mut Attr<T>) -> io::Result<OwnedFd> {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     let fd = unsafe { bpf(command, attr)? };
-    // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
+    // SAFETY: the kernel has just opened this descriptor, and nothing else uses it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -115,12 +116,12 @@ fn name_text(bytes: &[u8; NAME_LEN]) -> String {
     String::from_utf8_lossy(&bytes[..len]).into_owned()
 }
 
-/// The device programs attached to one cgroup itself (not to its ancestors).
+/// The device programs that are attached to one cgroup itself (not to its ancestors).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attached {
-    /// Program ids, in the order in which the kernel runs them.
+    /// Program ids, in the order in which the kernel runs the programs.
     pub ids: Vec<u32>,
-    /// How they were attached: 0, BPF_F_ALLOW_OVERRIDE (1) or [`BPF_F_ALLOW_MULTI`].
+    /// The flags of the attachment: 0, BPF_F_ALLOW_OVERRIDE (1) or [`BPF_F_ALLOW_MULTI`].
     pub flags: u32,
 }
 
@@ -136,17 +137,19 @@ struct QueryAttr {
     prog_attach_flags: u64,
 }
 
-/// Requests which device programs are attached to the cgroup v2 directory `cgroup`
-/// (BPF_PROG_QUERY).
+/// Queries which device programs are attached to the cgroup v2 directory `cgroup` (BPF_PROG_QUERY).
 ///
-/// Errors: ENOENT when the cgroup is gone, EBADF when `cgroup` is no cgroup v2 directory, EPERM
-/// without CAP_NET_ADMIN.
+/// # Errors
+/// ENOENT when the cgroup is gone, EBADF when `cgroup` is not a cgroup v2 directory, EPERM without
+/// CAP_NET_ADMIN.
 pub fn prog_query(cgroup: BorrowedFd<'_>) -> io::Result<Attached> {
     query(cgroup, 0)
 }
 
-/// The ids of all device programs that decide in the cgroup, those of the cgroups above included.
-/// Errors as [`prog_query`].
+/// Queries all device programs that are in effect in the cgroup, including those of its ancestors.
+///
+/// # Errors
+/// Those of [`prog_query`].
 pub fn prog_query_effective(cgroup: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     Ok(query(cgroup, BPF_F_QUERY_EFFECTIVE)?.ids)
 }
@@ -174,7 +177,8 @@ fn query(cgroup: BorrowedFd<'_>, query_flags: u32) -> io::Result<Attached> {
                     flags: attr.part.attach_flags,
                 });
             }
-            // The kernel tells how many there are; more may come between two calls.
+            // The kernel returns the number of programs; more may be attached between the two
+            // calls.
             Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
                 ids = vec![0; (attr.part.prog_cnt as usize).max(ids.len()) * 2];
             }
@@ -198,13 +202,14 @@ fn fd_by_id(command: Command, id: u32) -> io::Result<OwnedFd> {
         open_flags: 0,
         pad: 0,
     });
-    // SAFETY: this attribute holds no pointer, and both commands that come here return a
-    // descriptor.
+    // SAFETY: this attribute has no pointer, and both commands of the callers return a descriptor.
     unsafe { bpf_fd(command, &mut attr) }
 }
 
-/// A descriptor of the program with this id. Errors: ENOENT when it is gone, EPERM without
-/// CAP_SYS_ADMIN.
+/// Opens the program with this id.
+///
+/// # Errors
+/// ENOENT when it is gone, EPERM without CAP_SYS_ADMIN.
 pub fn prog_get_fd_by_id(id: u32) -> io::Result<OwnedFd> {
     fd_by_id(Command::ProgFdById, id)
 }
@@ -247,7 +252,7 @@ struct RawMapInfo {
     name: [u8; NAME_LEN],
 }
 
-// The layouts are the kernel's, so there is nothing in between that nobody sets.
+// The sizes are the kernel's, so there is no padding.
 const _: () =
     assert!(size_of::<QueryAttr>() == 40 && size_of::<IdAttr>() == 16 && size_of::<InfoAttr>() == 16);
 const _: () = assert!(size_of::<RawProgInfo>() == 80 && size_of::<RawMapInfo>() == 40);
@@ -256,41 +261,42 @@ const _: () = assert!(size_of::<MapCreateAttr>() == 48 && size_of::<ElementAttr>
 
 /// Fills `info` from the object behind `fd`.
 ///
-/// # Safety `T` must be the info struct of that kind of object, and the pointers in it valid for
-/// the lengths beside them.
+/// # Safety
+/// `T` must be the info struct of that kind of object, and its pointers must be valid for the
+/// lengths beside them.
 unsafe fn obj_info<T>(fd: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {
     let mut attr = Attr::new(InfoAttr {
         bpf_fd: fd.as_raw_fd() as u32,
         info_len: size_of::<T>() as u32,
         info: address(std::ptr::from_mut(info)),
     });
-    // SAFETY: info is exclusively borrowed and info_len bytes long; what it points to is the
-    // caller's promise.
+    // SAFETY: info is exclusively borrowed and info_len bytes long; the caller guarantees that its
+    // pointers are valid.
     unsafe { bpf(Command::ObjInfo, &mut attr)? };
     Ok(())
 }
 
-/// What the kernel tells of a loaded program.
+/// What the kernel reports of a loaded program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProgInfo {
-    /// The program's id, unique while it lives.
+    /// The program's id, unique while it exists.
     pub id: u32,
     /// enum bpf_prog_type; 15 is BPF_PROG_TYPE_CGROUP_DEVICE.
     pub kind: u32,
-    /// Up to 15 characters; many engines give none.
+    /// Up to 15 characters; many engines set no name.
     pub name: String,
-    /// The instructions after the verifier, 8 bytes each; `None` where the kernel keeps them back
-    /// (constants blinded, net.core.bpf_jit_harden, and kernel addresses hidden from us).
+    /// The instructions after the verifier, 8 bytes each; `None` if the kernel hides them because
+    /// constants are blinded (net.core.bpf_jit_harden) or kernel addresses are hidden.
     pub xlated: Option<Vec<u8>>,
-    /// Ids of the maps that the program uses.
+    /// The ids of the maps that the program uses.
     pub map_ids: Vec<u32>,
 }
 
-/// Reads name, type, instructions and map ids of a program (BPF_OBJ_GET_INFO_BY_FD): once for the
-/// lengths, once for the contents. A loaded program never changes, so the lengths hold.
+/// Reads name, type, instructions and map ids of a program (BPF_OBJ_GET_INFO_BY_FD): one call for
+/// the lengths, one for the contents. A loaded program never changes, so the lengths stay valid.
 pub fn prog_info(program: BorrowedFd<'_>) -> io::Result<ProgInfo> {
     let mut lengths = RawProgInfo::default();
-    // SAFETY: a program's info, in which all lengths are zero, so that no pointer is followed.
+    // SAFETY: a program's info in which all lengths are zero, so that no pointer is followed.
     unsafe { obj_info(program, &mut lengths)? };
     let mut xlated = vec![0_u8; lengths.xlated_len as usize];
     let mut map_ids = vec![0_u32; lengths.nr_map_ids as usize];
@@ -301,14 +307,14 @@ pub fn prog_info(program: BorrowedFd<'_>) -> io::Result<ProgInfo> {
         map_ids: address(map_ids.as_mut_ptr()),
         ..RawProgInfo::default()
     };
-    // SAFETY: a program's info, whose two pointers lead to writable buffers of the lengths beside
+    // SAFETY: a program's info whose two pointers lead to writable buffers with the lengths beside
     // them.
     unsafe { obj_info(program, &mut info)? };
     Ok(ProgInfo {
         id: info.id,
         kind: info.kind,
         name: name_text(&info.name),
-        // The kernel zeroes the pointer when it does not show the instructions.
+        // The kernel clears the pointer when it hides the instructions.
         xlated: (info.xlated != 0).then_some(xlated),
         map_ids,
     })
@@ -328,28 +334,28 @@ struct LoadAttr {
     prog_name: [u8; NAME_LEN],
 }
 
-/// A program that the kernel did not load.
+/// The kernel rejected a program.
 #[derive(Debug, thiserror::Error)]
-#[error("{source}{}{}", if log.is_empty() { "" } else { "; the verifier says: " }, log.trim_end())]
+#[error("{source}{}{}", if log.is_empty() { "" } else { "; log of the verifier: " }, log.trim_end())]
 pub struct LoadError {
-    /// What bpf(2) returned.
+    /// The error of bpf(2).
     pub source: io::Error,
-    /// The verifier's log, empty where the verifier was not reached.
+    /// The verifier's log; empty if the verifier was not reached.
     pub log: String,
 }
 
-/// Loads a device program (BPF_PROG_TYPE_CGROUP_DEVICE) of 8-byte instructions under a name of up
-/// to 15 characters.
+/// Loads a device program (BPF_PROG_TYPE_CGROUP_DEVICE) of 8-byte instructions with a name of up to
+/// 15 characters.
 ///
-/// The verifier is asked for its log only after it has refused: writing it makes every load slow.
-/// EAGAIN (the verifier was interrupted by a signal) is tried again.
+/// The verifier's log is requested only after a failure, because writing it makes every load slow.
+/// EAGAIN (a signal interrupted the verifier) is tried again.
 pub fn prog_load(insns: &[u8], license: &CStr, name: &str) -> Result<OwnedFd, LoadError> {
     match load(insns, license, name, &mut []) {
         Ok(program) => Ok(program),
         Err(first) => {
             let mut log = vec![0_u8; LOG_BYTES];
-            // What counts is the first error: with a log the kernel may say ENOSPC (the log was
-            // cut) instead.
+            // Return the first error: with a log, the kernel may return ENOSPC instead (the log did
+            // not fit).
             match load(insns, license, name, &mut log) {
                 Ok(program) => Ok(program),
                 Err(_) => {
@@ -380,7 +386,7 @@ fn load(insns: &[u8], license: &CStr, name: &str, log: &mut [u8]) -> io::Result<
             prog_flags: 0,
             prog_name: object_name(name),
         });
-        // SAFETY: insns holds insn_cnt instructions, license ends with NUL, log is writable for
+        // SAFETY: insns has insn_cnt instructions, license ends with NUL, log is writable for
         // log_size bytes.
         match unsafe { bpf_fd(Command::ProgLoad, &mut attr) } {
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && attempt < LOAD_ATTEMPTS => {
@@ -410,24 +416,23 @@ fn attach(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>, flags: u32, replaced:
         replace_bpf_fd: replaced as u32,
         pad: 0,
     });
-    // SAFETY: this attribute holds no pointer.
+    // SAFETY: this attribute has no pointer.
     unsafe { bpf(Command::ProgAttach, &mut attr)? };
     Ok(())
 }
 
 /// Attaches a device program to a cgroup with these flags.
 ///
-/// With [`BPF_F_ALLOW_MULTI`] it is added to those that are there. With flags 0 or
-/// BPF_F_ALLOW_OVERRIDE, when the one that is there was attached with the same flags, it takes that
-/// one's place, whichever it is.
+/// With [`BPF_F_ALLOW_MULTI`] it is added to the attached programs. With flags 0 or
+/// BPF_F_ALLOW_OVERRIDE it replaces the attached program, if that was attached with the same flags.
 pub fn prog_attach(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>, flags: u32) -> io::Result<()> {
     attach(cgroup, program, flags, 0)
 }
 
-/// Puts a device program atomically in the place of `replaced`, among programs attached with
-/// [`BPF_F_ALLOW_MULTI`].
+/// Atomically replaces the program `replaced` among those attached with [`BPF_F_ALLOW_MULTI`].
 ///
-/// Errors: ENOENT when `replaced` is not attached there (any more), or only through a bpf link.
+/// # Errors
+/// ENOENT when `replaced` is not attached there (any more), or only through a bpf link.
 pub fn prog_replace(
     cgroup: BorrowedFd<'_>,
     program: BorrowedFd<'_>,
@@ -464,8 +469,8 @@ struct ElementAttr {
     flags: u64,
 }
 
-/// A hash map of the kernel's. It knows the size of its keys and values, so no call can make the
-/// kernel read or write past a slice; a slice of another size is refused with EINVAL.
+/// A BPF hash map. It knows the size of its keys and values, so no call can make the kernel read or
+/// write past a slice; a slice of another size returns EINVAL.
 #[derive(Debug)]
 pub struct HashMap {
     fd: OwnedFd,
@@ -476,8 +481,7 @@ pub struct HashMap {
 }
 
 impl HashMap {
-    /// Makes a map that takes memory only for the entries it holds (BPF_F_NO_PREALLOC). Sizes are
-    /// in bytes.
+    /// Creates a map that uses memory only for its entries (BPF_F_NO_PREALLOC). Sizes are in bytes.
     pub fn create(name: &str, key_size: u32, value_size: u32, max_entries: u32) -> io::Result<Self> {
         let mut attr = Attr::new(MapCreateAttr {
             map_type: BPF_MAP_TYPE_HASH,
@@ -490,21 +494,23 @@ impl HashMap {
             map_name: object_name(name),
             pad: 0,
         });
-        // SAFETY: this attribute holds no pointer, and the command returns a descriptor.
+        // SAFETY: this attribute has no pointer, and the command returns a descriptor.
         Self::from_fd(unsafe { bpf_fd(Command::MapCreate, &mut attr)? })
     }
 
-    /// Opens the map with this id. Errors: ENOENT when it is gone, EPERM without CAP_SYS_ADMIN,
-    /// EINVAL when it is no plain hash map.
+    /// Opens the map with this id.
+    ///
+    /// # Errors
+    /// ENOENT when it is gone, EPERM without CAP_SYS_ADMIN, EINVAL when it is not a plain hash map.
     pub fn open_by_id(id: u32) -> io::Result<Self> {
         Self::from_fd(fd_by_id(Command::MapFdById, id)?)
     }
 
     fn from_fd(fd: OwnedFd) -> io::Result<Self> {
         let mut info = RawMapInfo::default();
-        // SAFETY: a map's info, which holds no pointer.
+        // SAFETY: a map's info, which has no pointer.
         unsafe { obj_info(fd.as_fd(), &mut info)? };
-        // Of other kinds the values may be longer than value_size says (one for each CPU).
+        // In maps of other kinds, values may be longer than value_size (one value per CPU).
         if info.kind != BPF_MAP_TYPE_HASH {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
@@ -517,7 +523,7 @@ impl HashMap {
         })
     }
 
-    /// The map's id, unique while it lives.
+    /// The map's id, unique while it exists.
     pub fn id(&self) -> u32 {
         self.id
     }
@@ -532,14 +538,17 @@ impl HashMap {
         (self.key_size, self.value_size)
     }
 
-    /// Sets one entry, new or not. Errors: E2BIG when the map is full.
+    /// Sets one entry, new or not.
+    ///
+    /// # Errors
+    /// E2BIG when the map is full.
     pub fn update(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
         self.check(value.len(), self.value_size)?;
         // SAFETY: the value is as long as the map's values; `element` checks the key.
         unsafe { self.element(Command::MapUpdate, Some(key), address(value.as_ptr())) }
     }
 
-    /// One entry's value, or `None`.
+    /// The value of one entry; `None` if there is no such entry.
     pub fn lookup(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
         let mut value = vec![0_u8; self.value_size];
         // SAFETY: the buffer is writable and as long as the map's values.
@@ -547,14 +556,14 @@ impl HashMap {
         Ok(absent_is_none(found)?.map(|()| value))
     }
 
-    /// Removes one entry, and says whether it was there.
+    /// Removes one entry; returns whether it existed.
     pub fn delete(&self, key: &[u8]) -> io::Result<bool> {
         // SAFETY: this command uses the key only.
         let deleted = unsafe { self.element(Command::MapDelete, Some(key), 0) };
         Ok(absent_is_none(deleted)?.is_some())
     }
 
-    /// The key behind this one, the first one for `None`; `None` behind the last.
+    /// The key after this one, the first one for `None`; `None` after the last.
     pub fn next_key(&self, key: Option<&[u8]>) -> io::Result<Option<Vec<u8>>> {
         let mut next = vec![0_u8; self.key_size];
         // SAFETY: the buffer is writable and as long as the map's keys.
@@ -583,8 +592,8 @@ impl HashMap {
             value,
             flags: 0,
         });
-        // SAFETY: the key is as long as the map's keys (or absent, which only MapNextKey is asked
-        // for); the value is the caller's promise.
+        // SAFETY: the key is as long as the map's keys (or absent, which happens only for
+        // MapNextKey); the caller guarantees the value.
         unsafe { bpf(command, &mut attr)? };
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! Loop devices, and partitions on them that come and go without anybody unplugging a cable
-//! (loop(4); linux/loop.h, linux/blkpg.h).
+//! Loop devices with partitions that are added and removed by software, as if they were plugged in
+//! and unplugged (loop(4); linux/loop.h, linux/blkpg.h).
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -32,7 +32,7 @@ struct Argument {
     data: *mut Partition,
 }
 
-/// A loop device with a file attached; the file is detached when this is dropped.
+/// A loop device with a file attached; dropping it detaches the file.
 #[derive(Debug)]
 pub struct LoopDevice {
     number: u32,
@@ -50,8 +50,9 @@ fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
 impl LoopDevice {
     /// Attaches a file to a free loop device.
     ///
-    /// # Errors When there is no loop driver, no permission, or another process keeps taking the
-    /// free device first.
+    /// # Errors
+    /// When there is no loop driver, no permission, or other processes keep taking the free device
+    /// first.
     #[allow(unsafe_code)]
     pub fn attach(file: BorrowedFd<'_>) -> io::Result<Self> {
         let control = OpenOptions::new()
@@ -59,14 +60,14 @@ impl LoopDevice {
             .write(true)
             .open("/dev/loop-control")?;
         loop {
-            // SAFETY: takes no argument, and the descriptor is open for the call.
+            // SAFETY: takes no argument, and the descriptor is open during the call.
             let number = checked(unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE as _) })?;
             let device = OpenOptions::new()
                 .read(true)
                 .write(true)
                 .custom_flags(libc::O_CLOEXEC)
                 .open(format!("/dev/loop{number}"))?;
-            // SAFETY: takes a descriptor by value, and both are open for the call.
+            // SAFETY: takes a descriptor by value, and both are open during the call.
             let set = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_FD as _, file.as_raw_fd()) };
             match checked(set) {
                 Ok(_) => {
@@ -75,7 +76,7 @@ impl LoopDevice {
                         device,
                     });
                 }
-                // Somebody else took it between the two calls.
+                // Another process took the device between the two calls.
                 Err(error) if error.raw_os_error() == Some(libc::EBUSY) => continue,
                 Err(error) => return Err(error),
             }
@@ -87,15 +88,15 @@ impl LoopDevice {
         self.number
     }
 
-    /// Makes the partition `/dev/loopNpM` of these bytes: plugs it in.
+    /// Adds the partition `/dev/loopNpM` with this range of bytes.
     ///
     /// # Errors
-    /// EBUSY when the partition is there or overlaps another; EINVAL when it does not fit.
+    /// EBUSY when the partition exists or overlaps another one; EINVAL when it does not fit.
     pub fn add_partition(&self, number: u16, start: u64, length: u64) -> io::Result<()> {
         self.partition(BLKPG_ADD_PARTITION, number, start, length)
     }
 
-    /// Removes the partition `/dev/loopNpM`: unplugs it.
+    /// Removes the partition `/dev/loopNpM`.
     ///
     /// # Errors
     /// ENXIO when there is none; EBUSY while it is open.
@@ -120,7 +121,7 @@ impl LoopDevice {
             length: size_of::<Partition>() as libc::c_int,
             data: &raw mut partition,
         };
-        // SAFETY: both structures have the kernel's layout, and live until the call returns; the
+        // SAFETY: both structures have the kernel's layout and live until the call returns; the
         // kernel only reads them.
         checked(unsafe { libc::ioctl(self.device.as_raw_fd(), BLKPG as _, &raw const argument) })?;
         Ok(())
@@ -136,8 +137,9 @@ impl AsFd for LoopDevice {
 impl Drop for LoopDevice {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
-        // SAFETY: takes no argument, and the descriptor is open for the call. The kernel detaches
-        // the file at the last close if it is still in use; there is nobody to tell of a failure.
+        // SAFETY: takes no argument, and the descriptor is open during the call. If the file is
+        // still in use, the kernel detaches it at the last close; nothing can be done about a
+        // failure.
         unsafe { libc::ioctl(self.device.as_raw_fd(), LOOP_CLR_FD as _, 0) };
     }
 }

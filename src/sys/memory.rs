@@ -1,15 +1,15 @@
-//! Memory that a process needed to start and does not need to wait.
+//! Releases memory that a process needed only for its start.
 
 use std::io;
 
-/// Unmaps the pages of code that were run so far, and gives free heap back.
+/// Unmaps the pages of code that have run so far, and returns free heap to the kernel.
 ///
-/// Code is a private, read-only mapping of a file: what is run again is mapped again from the page
-/// cache, at the cost of a minor fault for each 64 KiB. A process that has started and from now on
-/// mostly waits shows, and binds, only what its waiting takes.
+/// Code is a private, read-only mapping of a file: when it runs again, it is mapped again from the
+/// page cache, at the cost of one minor fault per 64 KiB. A process that has started and from then
+/// on mostly waits then uses only the memory for its waiting.
 ///
 /// # Errors
-/// When `/proc/self/maps` can't be read, or the kernel refuses.
+/// When `/proc/self/maps` cannot be read, or a system call fails.
 pub fn forget_start_up() -> io::Result<()> {
     for line in std::fs::read_to_string("/proc/self/maps")?.lines() {
         if let Some((start, end)) = code_mapping(line) {
@@ -46,7 +46,7 @@ fn drop_pages(start: usize, length: usize) -> io::Result<()> {
 #[cfg(target_env = "gnu")]
 #[allow(unsafe_code)]
 fn trim_heap() {
-    // SAFETY: malloc_trim(3) touches only what the allocator itself holds free.
+    // SAFETY: malloc_trim(3) touches only memory that the allocator has as free.
     unsafe { libc::malloc_trim(0) };
 }
 

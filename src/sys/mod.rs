@@ -1,5 +1,5 @@
-//! System calls that neither nix nor rustix wraps safely. The only `unsafe` of the house; knows
-//! none of our types.
+//! System calls without a safe wrapper in nix or rustix. The only module with `unsafe`; does not
+//! use our own types.
 
 pub mod bpf;
 pub mod descriptors;

@@ -7,12 +7,12 @@ use std::os::fd::OwnedFd;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// A descriptor that can be waited for until it is readable.
+/// A descriptor to wait for until it is readable.
 ///
 /// # Errors
-/// What epoll_ctl(2) says.
+/// Those of epoll_ctl(2).
 pub fn of(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an OwnedFd is open, stays the same for its whole life, and the AsyncFd owns it from
-    // here on: nobody can close it, or put another file in its place, while it is registered.
+    // SAFETY: an OwnedFd is open and stays the same for its whole life, and the AsyncFd owns it
+    // from here on, so it cannot be closed or replaced while it is registered.
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
 }

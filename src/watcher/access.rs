@@ -1,7 +1,7 @@
-//! The container's device access in whichever cgroup its init is: a process can be moved while it
-//! runs.
+//! The container's device access in the cgroup that its init is in, which can change while the
+//! container runs.
 //!
-//! Must not know why access is granted, nor how a cgroup filters devices (`host::filter`).
+//! Does not know why access is granted, nor how a cgroup filters devices (`host::filter`).
 
 use crate::host::container::{CgroupPaths, Container};
 use crate::host::filter::{self, CgroupFilter, Cgroups, DeviceFilter, FilterError, FilterMemory};
@@ -14,34 +14,35 @@ use crate::model::device::DevNum;
 pub(super) struct ContainerAccess {
     filter: CgroupFilter,
     owner: Owner,
-    /// The cgroups of init in the kernel's words, when they were last read.
+    /// The cgroups of init as last read: the text of `/proc/PID/cgroup`.
     membership: String,
-    /// Why no access can be granted where init is now.
+    /// Why no access can be granted in the current cgroup of init.
     nowhere: Option<String>,
 }
 
 /// Where the container is now.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// Where it was, or the container is ending.
+    /// In the same cgroup as before, or the container is ending.
     Same,
-    /// In this other cgroup, for people: nothing is granted in the old one any more, and nothing
-    /// yet in the new one.
+    /// In another cgroup (the text is for messages): its grants in the old one were revoked, and
+    /// nothing is granted in the new one yet.
     Moved(String),
-    /// Where no access can be granted, for this reason.
+    /// In a cgroup where no access can be granted, for this reason.
     Nowhere(String),
 }
 
-/// Why nothing is granted in the root cgroup.
+/// The reason why nothing is granted in the root cgroup.
 const ROOT: &str = "the container's processes were moved to the root cgroup, whose device rules oci-hotplug never changes (move them to a cgroup of their own)";
 
 impl ContainerAccess {
-    /// Opens the filter at the container's cgroups. `memory` is what an earlier watcher noted, if
-    /// there was one; when the container has moved since then, its grants are revoked, and it is
-    /// cleared.
+    /// Opens the filter at the container's cgroups. `memory` is what an earlier watcher stored, if
+    /// there was one. If the container has moved since then, the old grants are revoked, and the
+    /// memory is cleared.
     ///
-    /// # Errors When the cgroups cannot be opened, or belong to another container. A successor gets
-    /// a filter even then.
+    /// # Errors
+    /// When the cgroups cannot be opened, or another container owns them. A watcher with a
+    /// predecessor gets a filter even then.
     pub fn open(
         container: &Container,
         owner: Owner,
@@ -77,9 +78,9 @@ impl ContainerAccess {
         Ok(access)
     }
 
-    /// Opens the filter of these cgroups. A container that has never been in a cgroup of its own
-    /// needs none; one that was in one, of the hierarchy that decides about its devices, is in the
-    /// root cgroup when it has none there now.
+    /// Opens the filter of these cgroups. A container that never had a cgroup needs no filter. If
+    /// it had one in the hierarchy that controls devices and has none there now, it is in the root
+    /// cgroup.
     fn enter(&mut self, paths: &CgroupPaths, memory: FilterMemory) -> Result<(), Problem> {
         let before = self.filter.cgroups();
         let has_left = match before.v1 {
@@ -119,7 +120,7 @@ impl ContainerAccess {
             if let Err(error) = self.filter.leave() {
                 return Place::Nowhere(error.to_string());
             }
-            // From now on another container may have the cgroup.
+            // From now on another container may own the cgroup.
             self.filter = CgroupFilter::nowhere(self.filter.cgroups().clone());
         }
         match self.enter(&paths, FilterMemory::default()) {
@@ -131,7 +132,7 @@ impl ContainerAccess {
                     .map(|(_, cgroup)| cgroup.path.display().to_string());
                 Place::Moved(path.unwrap_or_default())
             }
-            // It has ended meanwhile, or moved again.
+            // The container has ended or moved again in the meantime.
             Err(Problem::Filter(FilterError::Gone { .. })) if !container.init().is_alive() => Place::Same,
             Err(problem) => self.stay_out(problem.text()),
         }
@@ -166,7 +167,7 @@ impl ContainerAccess {
         self.filter.ensure(granted)
     }
 
-    /// What to note for the next watcher.
+    /// What to store for the next watcher.
     pub fn memory(&self) -> FilterMemory {
         self.filter.memory()
     }
@@ -176,8 +177,8 @@ impl ContainerAccess {
         self.filter.forget_owned();
     }
 
-    /// Revokes everything when the container has ended: its cgroup may outlive it. Returns whether
-    /// nothing is left.
+    /// Revokes everything after the container has ended, because its cgroup may still exist.
+    /// Returns whether nothing is granted any more.
     pub fn revoke(&self) -> bool {
         let outcome = filter::revoke(&self.filter.memory(), &self.owner);
         if let Err(error) = &outcome {

@@ -1,7 +1,7 @@
-//! Which candidates may be attached: the policy's verdict on each, and the lease that keeps
-//! exclusive devices apart.
+//! Decides which candidates may be attached: the policy's verdict on each, and the lease that
+//! enforces `exclusive`.
 //!
-//! Must not know how an admitted device is attached (`transaction`).
+//! Does not know how an admitted device is attached (`transaction`).
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -24,18 +24,18 @@ use crate::model::policy::{ContainerTraits, HostUse, Policy, PolicyContext, bloc
 /// The policy, the leases, and what has been logged of devices that are not attached.
 pub(super) struct Admission {
     policy: Policy,
-    /// The configuration that was named, for when it is read again.
+    /// The path of the configuration, to read it again; `None` = the default one.
     config: Option<PathBuf>,
     leases: Leases,
-    /// The devices that the last decision needs leases of.
+    /// The devices for which the last decision needs leases.
     leased: BTreeSet<SysPath>,
     /// The devices that the last plan does not attach.
     not_attached: Vec<NotAttached>,
-    /// What has been logged of them: each is logged once.
+    /// What has been logged of them, so that each line is logged once.
     logged: BTreeSet<String>,
-    /// Why it is unknown which devices the host uses; `None`: it is known.
+    /// Why it is unknown which devices the host uses; `None` if it is known.
     host_problem: Option<String>,
-    /// Why the present configuration is not in force; `None`: it is.
+    /// Why the current configuration is not in force; `None` if it is.
     config_problem: Option<String>,
 }
 
@@ -57,8 +57,8 @@ impl Admission {
         &self.policy
     }
 
-    /// Decides for each candidate: the policy first, then the lease of what it allows. Leases are
-    /// taken here, and released by [`Admission::finish`] when the plan was applied.
+    /// Decides on each candidate: first the policy, then the lease for what it allows. Leases are
+    /// taken here, and released by [`Admission::finish`] after the plan has been applied.
     pub fn decide(&mut self, candidates: &Candidates<'_>, traits: &ContainerTraits) -> Admissions {
         let host_use = self.host_use(candidates);
         let context = PolicyContext {
@@ -76,7 +76,7 @@ impl Admission {
         admissions
     }
 
-    /// Which devices the host uses. Reads them only where they decide about an untrusted request.
+    /// Which devices the host uses. Read only if that decides on an untrusted request.
     fn host_use(&mut self, candidates: &Candidates<'_>) -> HostUse {
         let mut blocks: Vec<&Device> = candidates
             .iter()
@@ -99,8 +99,10 @@ impl Admission {
         host_use
     }
 
+    /// Takes the lease of a candidate's device.
+    ///
     /// # Errors
-    /// Why the container has no lease of the device.
+    /// The reason why the container does not get the lease.
     fn lease(&mut self, candidate: &Candidate<'_>, inventory: &Inventory) -> Result<(), String> {
         let syspath = &inventory.real(candidate.device).syspath;
         let extents = same_data::extents(candidate.device, inventory);
@@ -119,14 +121,14 @@ impl Admission {
         match held {
             Some(held) if held >= hold => Ok(()),
             _ if hold == Hold::Exclusive => {
-                Err("it is requested exclusively, and another container has it".into())
+                Err("the request is `exclusive`, but another container has the device".into())
             }
             _ => Err("another container has it exclusively".into()),
         }
     }
 
-    /// After a plan was applied: releases the leases of devices that are neither admitted nor
-    /// attached any more, and logs once for each device why it is not attached.
+    /// Call this after a plan was applied: releases the leases of devices that are neither admitted
+    /// nor attached any more, and logs once for each device why it is not attached.
     pub fn finish(&mut self, not_attached: Vec<NotAttached>, planner: &Planner, holders: &Holders<'_>) {
         self.release_leases(holders.inside().attachments(), holders.inventory());
         self.not_attached = not_attached;
@@ -169,7 +171,7 @@ impl Admission {
                     }
                 }
                 Reason::Waiting(_) => waiting.push(not_attached),
-                // A conflict between requests of one container is only in its status.
+                // A conflict between requests of one container is shown only in its status.
                 Reason::Conflict(_) => {}
             }
         }
@@ -177,7 +179,7 @@ impl Admission {
         for group in groups {
             let text = format!("{} not attached, {}", first_of(&group.paths), group.why);
             inside.log_event(event::REFUSED, group.device.as_str(), group.paths[0], &text);
-            // The line is about all of them, and only the first was counted with it.
+            // The line names the first path, which was counted with it; count the others.
             for _ in &group.paths[1..] {
                 inside.count(|counters| counters.count(event::REFUSED));
             }
@@ -191,12 +193,11 @@ impl Admission {
         self.logged = logged;
     }
 
-    /// The devices that the last plan does not attach.
     pub fn not_attached(&self) -> &[NotAttached] {
         &self.not_attached
     }
 
-    /// Forgets the leases that are held: their files are gone.
+    /// Forgets the leases, because their files were removed.
     pub fn renew_leases(&mut self, state_dir: &Path) {
         self.leases = Leases::new(state_dir);
     }
@@ -213,8 +214,9 @@ impl Admission {
 
     /// Reads the configuration again, and puts its policy in force.
     ///
-    /// # Errors Why the configuration can't be used; the previous policy stays in force. It is also
-    /// in the status.
+    /// # Errors
+    /// The reason why the configuration cannot be used; the previous policy stays in force. The
+    /// status shows the reason, too.
     pub fn reload(&mut self, state_dir: &Path) -> Result<(), String> {
         let config = Config::load(self.config.as_deref(), Some(state_dir));
         match config.and_then(|config| config.policy()) {
@@ -231,7 +233,7 @@ impl Admission {
         }
     }
 
-    /// Devices that are not attached, host and configuration, as problems.
+    /// Problems with devices that are not attached, with the host and with the configuration.
     pub fn problems(&self, planner: &Planner, holders: &Holders<'_>) -> Vec<Problem> {
         let of_device = |not_attached: &NotAttached| {
             let waiting = not_attached.is_waiting();
@@ -262,7 +264,7 @@ impl Admission {
 
 /// Nodes that are not attached for the same reason.
 struct Group<'p> {
-    /// The device of the first one.
+    /// The device of the first node.
     device: &'p SysPath,
     paths: Vec<&'p Path>,
     why: String,

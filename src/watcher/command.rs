@@ -1,4 +1,4 @@
-//! The watcher as a command.
+//! The command `oci-hotplug-watcher`.
 
 use std::process::ExitCode;
 
@@ -73,7 +73,6 @@ impl Options {
     }
 }
 
-/// `oci-hotplug-watcher`.
 pub fn watcher() -> ExitCode {
     let options = match Options::read() {
         Ok(options) => options,
@@ -126,8 +125,7 @@ pub fn watcher() -> ExitCode {
 
 fn exit_code(outcome: Result<Ending, WatcherError>, id: &ContainerId, take_over: bool) -> ExitCode {
     if matches!(outcome, Ok(_) | Err(WatcherError::NotEnrolled(..))) {
-        // For systemd, a program that ends before it was ready has failed, and is started again and
-        // again.
+        // Without this, systemd would count the watcher as failed and start it again and again.
         systemd::notify("READY=1");
     }
     match outcome {
@@ -135,7 +133,7 @@ fn exit_code(outcome: Result<Ending, WatcherError>, id: &ContainerId, take_over:
             tracing::debug!(container = %id, "the watcher ends: {ending:?}");
             ExitCode::from(u8::from(ending == Ending::Refused))
         }
-        // The container has ended while the watcher was being started.
+        // The container ended while the watcher was being started.
         Err(WatcherError::NotEnrolled(..)) if take_over => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(container = %id, "{error}");
@@ -146,8 +144,8 @@ fn exit_code(outcome: Result<Ending, WatcherError>, id: &ContainerId, take_over:
     }
 }
 
-/// The configuration that is named; for a watcher that takes over, the one that was named to the
-/// container's hook.
+/// The configuration of the command line; for a watcher that takes over, the one in the container's
+/// record.
 fn configuration(options: &Options, id: &ContainerId) -> Result<Config, ConfigError> {
     let config = Config::load(
         options.common.config.as_deref(),
@@ -156,7 +154,7 @@ fn configuration(options: &Options, id: &ContainerId) -> Result<Config, ConfigEr
     if !options.take_over || options.common.config.is_some() {
         return Ok(config);
     }
-    // An error in the record is reported where the record is needed.
+    // An error in the record is reported when the record is needed.
     match Registry::new(&config.state_dir)
         .record(id)
         .ok()
@@ -168,9 +166,11 @@ fn configuration(options: &Options, id: &ContainerId) -> Result<Config, ConfigEr
     }
 }
 
-/// # Errors When rules that may concern a request of the container are unknown: a watcher would
-/// detach its devices, and the present one can go on until the configuration is fixed. An error in
-/// the record is reported where the record is needed.
+/// Checks that all rules are known that may concern the container.
+///
+/// # Errors
+/// When they are not: a watcher would then detach its devices, whereas the current one can continue
+/// until the configuration is fixed. An error in the record is reported when the record is needed.
 fn check_known(policy: &Policy, registry: &Registry, id: &ContainerId) -> Result<(), Denial> {
     let record = registry.record(id).ok().flatten();
     let mut entry = record.iter().flat_map(|record| &record.requests);

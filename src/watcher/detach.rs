@@ -10,23 +10,23 @@ use nix::unistd;
 use crate::host::process::raise_limits;
 use crate::sys::descriptors;
 
-/// What the hook handed over.
+/// The files that the hook handed over.
 pub struct HandedOver {
-    /// The locked file of the container (the standard input until now).
+    /// The locked file of the container (formerly standard input).
     pub lock: File,
-    /// Where the response goes (the standard output until now).
+    /// The pipe for the response (formerly standard output).
     pub ready: File,
 }
 
-/// Makes this process independent: a session of its own, no descriptor but what was handed over,
-/// `/` as working directory, umask 0 so that modes are what requests say. A process that waits for
-/// the end of a pipe that the hook had open does not wait for the watcher.
+/// Makes this process independent of its parent: new session, no open files but those that were
+/// handed over, `/` as working directory, and umask 0, so that nodes get the modes of the requests.
+/// A process that waits for the end of a pipe that the hook had open does not wait for the watcher.
 ///
-/// Call this first, before anything is opened. `handed_over` says whether standard input and output
-/// are the lock and the pipe that [`HandedOver`] names.
+/// Call this before anything is opened. `handed_over` says whether standard input and output are
+/// the lock and the pipe of [`HandedOver`].
 ///
 /// # Errors
-/// When a descriptor can't be moved, or /dev/null can't be opened.
+/// When a descriptor cannot be moved, or /dev/null cannot be opened.
 pub fn detach(handed_over: bool) -> io::Result<Option<HandedOver>> {
     descriptors::close_from(3)?;
     let given = if handed_over {
@@ -43,7 +43,7 @@ pub fn detach(handed_over: bool) -> io::Result<Option<HandedOver>> {
     if handed_over {
         unistd::dup2_stderr(&null)?;
     }
-    // Fails for the leader of a process group, which has a session or a service of its own.
+    // Fails for a process group leader, which already has a session or is a service.
     let _ = unistd::setsid();
     // Each attached device needs a descriptor for its lease.
     raise_limits();
@@ -52,7 +52,7 @@ pub fn detach(handed_over: bool) -> io::Result<Option<HandedOver>> {
     Ok(given)
 }
 
-/// The same open file under a number of its own, closed on exec.
+/// The same open file under a new number, with close-on-exec.
 fn keep(fd: impl AsFd) -> io::Result<File> {
     let copy: OwnedFd = fd.as_fd().try_clone_to_owned()?;
     Ok(File::from(copy))

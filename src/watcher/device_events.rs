@@ -1,4 +1,4 @@
-//! Takes in device events, and plans when one concerns the container.
+//! Processes device events, and plans when one concerns the container.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::model::device::SysPath;
 use crate::model::device::event::DeviceEvent;
 
 impl Watcher {
-    /// Takes in all events that have arrived, and acts on them.
+    /// Processes all events that have arrived.
     pub(super) fn take_events(&mut self) {
         let woken = Instant::now();
         let events = self.world.drain();
@@ -29,13 +29,13 @@ impl Watcher {
         self.inside.count(|counters| counters.count_wake(took));
     }
 
-    /// Takes in the removals of devices that are attached or selected, before all other events, and
-    /// acts on them at once: access is revoked before anything is evaluated, and the container sees
-    /// a device go that is plugged in again in the same batch. Returns the other events, without
-    /// those of devices that are gone.
+    /// Processes the removals of devices that are attached or selected before all other events:
+    /// their access is revoked before anything is evaluated, and a device that is plugged in again
+    /// in the same batch is first detached. Returns the other events, without those of removed
+    /// devices.
     fn take_removals(&mut self, events: Vec<DeviceEvent>) -> Vec<DeviceEvent> {
-        // A move changes what the paths of later events mean: then all events are taken in as they
-        // come.
+        // A move changes which device the paths of later events mean, so all events are then
+        // processed in order.
         let is_move = |event: &DeviceEvent| matches!(event, DeviceEvent::Moved { .. });
         if events.iter().any(is_move) {
             return events;
@@ -68,7 +68,7 @@ impl Watcher {
         others
     }
 
-    /// Takes in one event. Returns whether it is left to plan.
+    /// Processes one event. Returns whether a plan is still needed for it.
     pub(super) fn take_event(&mut self, event: DeviceEvent) -> bool {
         match &event {
             DeviceEvent::Overrun => {
@@ -86,7 +86,7 @@ impl Watcher {
                 self.planner.follow_move(from, &device.syspath);
                 self.inside.follow_move(from, &device.syspath);
             }
-            // After a move in the same batch: `take_removals` did not know the device by this path.
+            // The device moved in the same batch, so `take_removals` did not know it by this path.
             DeviceEvent::Removed { syspath, .. } if self.concerns(syspath) => {
                 if self.world.apply(event) {
                     self.reconcile();
@@ -115,12 +115,12 @@ impl Watcher {
         self.world.read_all()?;
         self.revoke_gone();
         self.world.complete_selected(&self.planner);
-        // Devices that were known before kept their old links.
+        // Devices that were known before still have their old links.
         self.world.follow_links(&self.planner);
         Ok(())
     }
 
-    /// The same; an error is only logged.
+    /// Like [`Watcher::enumerate`], but only logs an error.
     pub(super) fn try_enumerate(&mut self) {
         if let Err(error) = self.enumerate() {
             tracing::error!(container = %self.inside.id(), "{error}");

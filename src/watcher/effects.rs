@@ -1,4 +1,4 @@
-//! What a transaction changes: a container's filter, /dev, listeners and journal.
+//! The effects of a transaction on a container: filter, /dev, listeners and journal.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -27,25 +27,25 @@ use crate::model::request::entry::RequestEntry;
 use crate::model::request::id::RequestId;
 use crate::model::uevent::{UeventAction, UeventForm};
 
-/// The content of attached.json: what a watcher must know of the one before it.
+/// The content of attached.json: what a watcher must know of its predecessor.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Memory {
-    /// The file's version.
+    /// The version of the file.
     pub version: u32,
     /// What is attached, or was about to be.
     pub attachments: Attachments,
     /// What the device filter must know.
     pub filter: FilterMemory,
-    /// Directories below /dev that were created for nodes and links.
+    /// The directories below /dev that were created for nodes and links.
     #[serde(default)]
     pub directories: BTreeSet<PathBuf>,
-    /// The file system that the container's root directory was on, when that was opened first.
+    /// The device number of the file system with the container's root directory, when that was
+    /// first opened.
     #[serde(default)]
     pub root_file_system: Option<(u32, u32)>,
     /// The roots of each request, in the order of the record.
     #[serde(default)]
     pub roots: Vec<BTreeSet<SysPath>>,
-    /// What has been counted.
     #[serde(default)]
     pub counters: Counters,
     /// The remote devices that are attached.
@@ -53,7 +53,7 @@ pub struct Memory {
     pub bound: Vec<(RemoteDevice, Binding)>,
 }
 
-/// The handles of one container's filter, /dev, listeners and journal.
+/// One container's filter, /dev, listeners and journal.
 pub struct ContainerEffects {
     access: ContainerAccess,
     dev: ContainerDev,
@@ -61,22 +61,22 @@ pub struct ContainerEffects {
     lock: RecordLock,
     roots: Vec<BTreeSet<SysPath>>,
     bound: Vec<(RemoteDevice, Binding)>,
-    /// What an earlier watcher created: what is at these paths now is the watcher's to correct.
+    /// The paths that an earlier watcher created: files at these paths may be replaced.
     made_before: BTreeSet<PathBuf>,
-    /// What has been counted; the journal has it as well.
+    /// The counters, which are also in the journal.
     counters: Cell<Counters>,
-    /// The counters in the journal.
+    /// The counters as last written to the journal.
     noted: Counters,
 }
 
 impl ContainerEffects {
-    /// Opens a container with what an earlier watcher noted, and leaves only `due` of the access
-    /// that it granted; returns what is in force. That comes first, because a container can delay
-    /// the rest. If the rest fails, no access is left, because no watcher would be there to revoke
-    /// it.
+    /// Opens a container with the notes of an earlier watcher, and revokes all granted access but
+    /// `due`; returns what is in force. Revoking comes first, because a container can delay the
+    /// rest. If the rest fails, no access is left, because no watcher would be there to revoke it.
     ///
-    /// # Errors When its cgroup, /dev or network namespace can't be reached, or its cgroup belongs
-    /// to another container.
+    /// # Errors
+    /// When its cgroup, /dev or network namespace cannot be opened, or when another container owns
+    /// its cgroup.
     pub fn open(
         container: &Container,
         lock: RecordLock,
@@ -130,41 +130,38 @@ impl ContainerEffects {
         Ok((inside, granted))
     }
 
-    /// The lock of the container's record.
     pub fn lock(&self) -> &RecordLock {
         &self.lock
     }
 
-    /// The record has another lock from now on.
+    /// Replaces the lock, after the record was restored.
     pub fn set_lock(&mut self, lock: RecordLock) {
         self.lock = lock;
         self.access.forget_owned();
     }
 
-    /// Removes what outlives the container, which has ended.
+    /// Removes our files that still exist after the container has ended.
     pub fn remove_outliving(&mut self, attachments: &Attachments) {
         self.dev.remove_outliving(attachments);
     }
 
-    /// The lock, when nothing is to be changed any more.
+    /// Returns the lock, when nothing has to be changed any more.
     pub fn into_lock(self) -> RecordLock {
         self.lock
     }
 
-    /// The counters.
     pub fn counters(&self) -> Counters {
         self.counters.get()
     }
 
-    /// Changes the counters.
     pub fn count(&self, change: impl FnOnce(&mut Counters)) {
         let mut counters = self.counters.get();
         change(&mut counters);
         self.counters.set(counters);
     }
 
-    /// Whether the next watcher would not know something that was counted. Wakes alone are not
-    /// worth a write.
+    /// Whether the next watcher would miss something that was counted. Wakes alone are not worth a
+    /// write.
     pub fn has_counted(&self) -> bool {
         let counters = self.counters.get();
         let wakes = Counters {
@@ -176,9 +173,9 @@ impl ContainerEffects {
         counters != wakes
     }
 
-    /// Notes the requests' roots for the next journal. Returns whether they have changed. A removed
-    /// root whose grace period runs is noted as if it were present: the next watcher finds it gone,
-    /// and starts the period again.
+    /// Stores the requests' roots for the next journal. Returns whether they have changed. A
+    /// removed root with a running grace period is stored as if it were present: the next watcher
+    /// finds it gone, and starts the period again.
     pub fn note_roots<'r>(
         &mut self,
         requests: impl Iterator<Item = (RequestId, &'r RequestEntry)> + Clone,
@@ -204,7 +201,7 @@ impl ContainerEffects {
         are_new
     }
 
-    /// Notes the attached remote devices for the next journal. Returns whether they have changed.
+    /// Stores the attached remote devices for the next journal. Returns whether they have changed.
     pub fn note_bound(&mut self, bound: &[(RemoteDevice, Binding)]) -> bool {
         let are_new = bound != self.bound;
         if are_new {
@@ -213,11 +210,10 @@ impl ContainerEffects {
         are_new
     }
 
-    /// Checks that access is still in force, and grants it again where an engine has replaced the
-    /// filter.
+    /// Checks that access is still in force; grants it again if an engine has replaced the filter.
     ///
     /// # Errors
-    /// When it is not, and can't be granted again.
+    /// When access is not in force, and cannot be granted again.
     pub fn ensure(&mut self, granted: &GrantSet) -> Result<Change, FilterError> {
         self.access.ensure(granted)
     }
@@ -227,7 +223,8 @@ impl ContainerEffects {
         self.access.follow(container)
     }
 
-    /// Revokes all access once the container has ended. Returns whether nothing is left.
+    /// Revokes all access after the container has ended. Returns whether nothing is granted any
+    /// more.
     pub fn revoke(&self) -> bool {
         self.access.revoke()
     }

@@ -16,14 +16,14 @@ use crate::host::state::record_lock::RecordLock;
 use crate::host::state::registry::Registry;
 use crate::model::oci::ContainerId;
 
-/// The pause before a watcher that is just starting or ending is asked again.
+/// The pause before another attempt while a watcher is starting or ending.
 const RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
-/// How long the init of the previous run of a container may take to end. crun's `delete --force`
+/// How long the init of the container's previous run may take to end: crun's `delete --force`
 /// returns before the killed process has ended.
 const INIT_END_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Who enrolls a container.
+/// The program that enrolls a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Enroller {
     /// A hook of a container that is being started. Earlier hooks may have enrolled it already.
@@ -35,31 +35,32 @@ pub enum Enroller {
 /// A container cannot be enrolled.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrollError {
-    /// The state directory cannot be used, or the id belongs to another container that runs.
+    /// The state directory cannot be used, or the id belongs to another running container.
     #[error(transparent)]
     Registry(#[from] RegistryError),
-    /// The watcher of the container does not answer.
+    /// The container's watcher does not respond.
     #[error(transparent)]
     Control(#[from] ControlError),
     /// A new watcher does not start.
     #[error(transparent)]
     Launch(#[from] LaunchError),
-    /// The watcher that recorded what is in the container has ended, and its record is needed to
-    /// start it again.
-    #[error("container {0} has no watcher, which died or was stopped: `oci-hotplug recover` starts it again")]
+    /// The container has a record but no watcher; enrolling it again would lose the record.
+    #[error(
+        "container {0} has no watcher any more: it crashed or was stopped (`oci-hotplug recover` starts a new one)"
+    )]
     Unwatched(ContainerId),
-    /// The container has ended.
     #[error("container {0} has ended")]
     Ended(ContainerId),
 }
 
-/// Adds the requests of a record to the watcher of its container, or starts one. Returns the
-/// watcher's response: [`ControlResponse::Gone`] when the watcher of an earlier container with this
-/// id is still there at the deadline.
+/// Adds the requests of a record to the container's watcher, or starts a watcher. Returns the
+/// watcher's response: [`ControlResponse::Gone`] if the watcher of an earlier container with this
+/// id has not ended at the deadline.
 ///
-/// # Errors [`RegistryError::IdInUse`] at once when the id belongs to another container that runs.
-/// When the state directory cannot be used, the watcher does not answer in time, or a new one does
-/// not start; then nothing of the container is left.
+/// # Errors
+/// [`RegistryError::IdInUse`], at once, if the id belongs to another running container. Otherwise
+/// when the state directory cannot be used, the watcher does not respond in time, or a new one does
+/// not start; then no record of the container is left.
 pub fn enroll(
     registry: &Registry,
     id: &ContainerId,
@@ -92,7 +93,7 @@ pub fn enroll(
         check_id(registry.recorded_init(id).as_ref(), &record.container)?;
         match control::send_request(&registry.container_dir(id), &add, left.max(RETRY_INTERVAL)) {
             Ok(ControlResponse::Gone) if left > RETRY_INTERVAL => {}
-            // It is just starting or ending, or hands over to the next one.
+            // The watcher is starting or ending, or hands over to the next one.
             Err(error) if error.is_ended() && left > RETRY_INTERVAL => {}
             response => return Ok(response?),
         }
@@ -100,8 +101,8 @@ pub fn enroll(
     }
 }
 
-/// Whether the id is free for `container`: an enrolled container with another init has ended. An
-/// init with the same bundle is that of the previous run, which may be about to end.
+/// Checks that the id is free for `container`. If another container is enrolled, its init has to
+/// have ended; an init with the same bundle belongs to the previous run, and may be about to end.
 fn check_id(enrolled: Option<&RecordedInit>, container: &ContainerFacts) -> Result<(), RegistryError> {
     let Some(other) = enrolled.filter(|init| !init.is_of(container)) else {
         return Ok(());
@@ -165,8 +166,8 @@ fn start(
 ) -> Result<ControlResponse, EnrollError> {
     let response = launch(registry, id, &lock, config.named.as_deref(), timeout);
     if !matches!(response, Ok(ControlResponse::Done)) {
-        // The container does not start, or keeps what it has. The watcher has ended or is about to,
-        // and until then the lock that we share keeps others out.
+        // The container does not start, or keeps what it has. The watcher has ended or is ending;
+        // until then our shared lock keeps other processes out.
         lock.remove()?;
         cgroup_owners::sweep(registry.root());
     }
@@ -242,14 +243,14 @@ mod tests {
         let registry = Registry::new(bundle.join("state"));
         let id: ContainerId = "c1".parse().unwrap();
         let lock = registry.try_enroll(&id).unwrap().unwrap();
-        // No process has such a number.
+        // No process has such a pid.
         lock.write_record(&record_of(i32::MAX - 1, bundle)).unwrap();
         lock.write_attached(&serde_json::json!({ "version": STATE_VERSION, "attachments": attachments }))
             .unwrap();
         let next = record_of(i32::MAX, bundle);
         drop(lock);
         let deadline = Instant::now() + Duration::from_secs(5);
-        // No such container exists, and perhaps the program of the watcher does not, either.
+        // No such container exists, and the watcher's executable may not exist either.
         let _ = enroll(
             &registry,
             &id,

@@ -1,4 +1,4 @@
-//! What the watcher waits for: one epoll, one thread. Turns what has happened into a [`Wake`].
+//! The watcher's event loop: one epoll, one thread. Turns events into a [`Wake`].
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// How many clients may be connected to the control socket.
 const MAX_CLIENTS: usize = 64;
 
-/// Tokens of epoll: what is ready.
+/// Tokens of epoll: which file is ready.
 mod token {
     pub const CONTAINER: u64 = 0;
     pub const SIGNAL: u64 = 1;
@@ -26,26 +26,26 @@ mod token {
     pub const FIRST_CLIENT: u64 = 16;
 }
 
-/// Why the watcher woke: any of these together.
+/// Why the watcher woke: any combination of these.
 #[derive(Debug, Default)]
 pub(super) struct Wake {
     /// The container's init has ended.
     pub container_exited: bool,
-    /// SIGTERM or SIGINT.
+    /// SIGTERM or SIGINT was received.
     pub must_end: bool,
-    /// SIGHUP.
+    /// SIGHUP was received.
     pub must_reload: bool,
     /// Device events have arrived.
     pub device_events: bool,
-    /// A process that attaches a remote device has replied.
+    /// A USB/IP worker has replied.
     pub worker_replies: bool,
-    /// Complete requests at the control socket, in the order in which they are handled.
+    /// Complete requests from the control socket, in the order in which they are handled.
     pub requests: Vec<(ControlClient, ControlRequest)>,
     /// It is time to check what no event reports.
     pub tick: bool,
 }
 
-/// The files that the loop waits on for others.
+/// The files that the loop waits on for other parts of the watcher.
 pub(super) struct Sources<'a> {
     /// Readable when the container's init has ended.
     pub container: BorrowedFd<'a>,
@@ -55,7 +55,6 @@ pub(super) struct Sources<'a> {
     pub workers: Vec<BorrowedFd<'a>>,
 }
 
-/// The event loop's state.
 pub(super) struct EventLoop {
     epoll: Epoll,
     signals: SignalFd,
@@ -67,7 +66,7 @@ pub(super) struct EventLoop {
 }
 
 impl EventLoop {
-    /// Waits on these from now on; `signals` is from [`block_signals`].
+    /// Opens the loop; `signals` is from [`block_signals`].
     pub fn open(signals: SignalFd, control: ControlSocket, sources: &Sources<'_>) -> nix::Result<Self> {
         Ok(Self {
             epoll: register(&signals, &control, sources)?,
@@ -93,7 +92,7 @@ impl EventLoop {
         let _ = self.epoll.add(worker, readable(token::WORKER));
     }
 
-    /// Waits until something happens, at the latest until `deadline` or the next tick.
+    /// Waits until something happens, but not longer than until `deadline` or the next tick.
     pub fn wait(&mut self, deadline: Option<Instant>) -> nix::Result<Wake> {
         let mut ready = [EpollEvent::empty(); 16];
         let count = match self.epoll.wait(&mut ready, self.timeout(deadline)) {
@@ -146,7 +145,7 @@ impl EventLoop {
             }
             Received::Request(request) => {
                 let client = slot.take()?;
-                // A client sends one request: from here on it only waits for the response.
+                // A client sends one request, then waits for the response.
                 let _ = self.epoll.delete(client.as_fd());
                 Some((client, request))
             }
@@ -187,7 +186,7 @@ fn register(signals: &SignalFd, control: &ControlSocket, sources: &Sources<'_>) 
     Ok(epoll)
 }
 
-/// Blocks the signals that the loop reads instead.
+/// Blocks the signals that the loop reads from a signalfd.
 pub(super) fn block_signals() -> nix::Result<SignalFd> {
     let mut mask = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
@@ -217,7 +216,7 @@ mod tests {
 
     use nix::sys::signal::raise;
 
-    /// The files of one loop: each pair's first end is what it waits on.
+    /// Pairs of connected files: the loop waits on the first one of each pair.
     struct Files {
         container: (UnixStream, UnixStream),
         devices: (UnixStream, UnixStream),
@@ -248,7 +247,7 @@ mod tests {
         ControlSocket::bind(file.as_fd(), dir).unwrap()
     }
 
-    /// What has happened up to now, in words.
+    /// What has happened up to now, as text.
     fn wakes(events: &mut EventLoop) -> Vec<String> {
         let wake = events.wait(Some(Instant::now())).unwrap();
         let reasons = [
@@ -296,7 +295,7 @@ mod tests {
         for client in &mut clients {
             client.write_all(begin.as_bytes()).unwrap();
         }
-        // The clients are accepted, then read.
+        // The clients are accepted first, then read.
         assert_eq!(wakes(&mut events), [""; 0]);
         assert_eq!(wakes(&mut events), [""; 0]);
         clients[1].write_all(end.as_bytes()).unwrap();

@@ -1,9 +1,8 @@
-//! Another watcher process takes this one's place while the container runs: both ends of the
-//! handover.
+//! Handover: a new watcher process replaces this one while the container runs. Both ends.
 //!
-//! The old watcher leaves its container as it is. The new one gets lock and leases as open files,
-//! so that they are never free in between, and finds out by itself what has happened on the host
-//! meanwhile.
+//! The old watcher changes nothing in its container. The new one gets lock and leases as open
+//! files, so that they stay locked throughout, and reads from the host what has happened in the
+//! meantime.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -22,17 +21,17 @@ use crate::host::state::record_lock::RecordLock;
 use crate::host::state::registry::Registry;
 use crate::model::oci::ContainerId;
 
-/// How long the old watcher may take to leave: longer than an attempt to attach a remote device
-/// that it waits for.
+/// How long the old watcher may take to hand over: longer than the attempt to attach a remote
+/// device that it may wait for.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The interval between two requests to a watcher that is starting or ending.
+/// The pause before another request to a watcher that is starting or ending.
 const RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Takes the container's lock and its leases from the watcher that has them, or when they are free.
+/// Takes over the container's lock and leases from its watcher, or takes them when they are free.
 ///
 /// # Errors
-/// When the container is not enrolled, or its watcher does not leave.
+/// When the container is not enrolled, or its watcher does not hand over in time.
 pub(super) fn take_over(registry: &Registry, id: &ContainerId) -> Result<(RecordLock, Leases), WatcherError> {
     let deadline = Instant::now() + TIMEOUT;
     loop {
@@ -65,11 +64,11 @@ pub(super) fn take_over(registry: &Registry, id: &ContainerId) -> Result<(Record
     }
 }
 
-/// How another process may take this watcher's place: on request, which comes from the systemd
-/// unit's watcher as a rule.
+/// The handover to another watcher on request. The request usually comes from the watcher that the
+/// systemd unit has started.
 pub(super) struct Handover {
     unit: SystemdUnit,
-    /// The watcher that wants to take over.
+    /// The watcher that requests the handover.
     successor: Option<ControlClient>,
 }
 
@@ -81,7 +80,7 @@ impl Handover {
         }
     }
 
-    /// Notes a watcher that wants to take over.
+    /// Stores a request for a handover.
     pub fn request(&mut self, successor: ControlClient) {
         self.successor = Some(successor);
     }
@@ -90,8 +89,8 @@ impl Handover {
         self.successor.is_some()
     }
 
-    /// Gives the successor lock and leases. Returns whether it has taken them; then this watcher
-    /// has no part in the container any more.
+    /// Sends lock and leases to the new watcher. Returns whether it has received them; then this
+    /// watcher must not touch the container any more.
     pub fn hand_over<'l>(&mut self, inside: &mut Inside, leases: impl Iterator<Item = &'l File>) -> bool {
         let Some(mut successor) = self.successor.take() else {
             return false;
@@ -106,7 +105,7 @@ impl Handover {
         is_taken
     }
 
-    /// Keeps systemd informed, or starts the unit. `is_idle` says that no client waits.
+    /// Notifies systemd, or starts the unit. `is_idle` says that no client waits.
     pub fn maintain_unit(&mut self, inside: &Inside, has_problems: bool, is_idle: bool) {
         self.unit.maintain(inside, has_problems, is_idle);
     }

@@ -1,4 +1,5 @@
-//! Which other containers have a device, as their watchers have noted it: for messages only.
+//! Finds out which other containers have a device, from the notes of their watchers. For messages
+//! only.
 
 use std::cell::OnceCell;
 use std::path::PathBuf;
@@ -14,8 +15,7 @@ use crate::model::oci::ContainerId;
 use crate::model::oci::engine::short_id;
 use crate::model::plan::attachment::Attachment;
 
-/// What other containers have now. Their notes are files, and are read when the first question
-/// needs them.
+/// The attachments of other containers. Their notes are files, which are read on first use.
 pub(super) struct Holders<'a> {
     inside: &'a Inside,
     inventory: &'a Inventory,
@@ -23,7 +23,7 @@ pub(super) struct Holders<'a> {
 }
 
 impl<'a> Holders<'a> {
-    /// Looks from one container at the others.
+    /// The other containers, as seen from the container of `inside`.
     pub fn new(inside: &'a Inside, inventory: &'a Inventory) -> Self {
         Self {
             inside,
@@ -32,7 +32,7 @@ impl<'a> Holders<'a> {
         }
     }
 
-    /// The container that looks.
+    /// The container that this is about.
     pub fn inside(&self) -> &'a Inside {
         self.inside
     }
@@ -41,8 +41,8 @@ impl<'a> Holders<'a> {
         self.inventory
     }
 
-    /// The other containers that have a device or one that exposes data of it, in parentheses;
-    /// empty if none has.
+    /// The other containers that have the device, or a device that exposes its data, as text in
+    /// parentheses; empty if there are none.
     pub fn of(&self, device: &SysPath) -> String {
         let others = self.others.get_or_init(|| self.read());
         let holders: Vec<String> = others
@@ -66,7 +66,7 @@ impl<'a> Holders<'a> {
             .collect()
     }
 
-    /// How a container has the device, if it does.
+    /// How a container has the device; `None` if it does not.
     fn holder(&self, id: &ContainerId, memory: &Memory, device: &SysPath) -> Option<String> {
         let known = self.inventory.get(device);
         let num = known.and_then(|device| device.node.as_ref()).map(|node| node.num);
@@ -102,8 +102,8 @@ impl<'a> Holders<'a> {
         }
     }
 
-    /// Warns of disks among new attachments that another container has as well: two systems that
-    /// write to one destroy its data. To share other devices is nothing unusual.
+    /// Warns if a disk among the new attachments is in another container as well: two systems that
+    /// write to one disk destroy its data. Sharing other devices is normal.
     pub fn warn_of_shared_disks(&self, attached: &[PathBuf]) {
         for path in attached {
             let Some(attachment) = self.inside.attachments().get(path) else {
@@ -115,7 +115,7 @@ impl<'a> Holders<'a> {
             let holders = self.of(&attachment.device.syspath);
             if !holders.is_empty() {
                 let text = format!(
-                    "{} is in another container as well{holders}; add `;exclusive` to the request to have it alone",
+                    "{} is in another container as well{holders}; add `;exclusive` to the request to prevent that",
                     path.display()
                 );
                 let device = attachment.device.syspath.as_str();

@@ -1,4 +1,4 @@
-//! One container: its record, what is attached, what is granted, and the means to change that.
+//! The container: its record, attachments, grants, and the effects that change them.
 
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -33,14 +33,14 @@ pub(super) struct Inside {
     attachments: Attachments,
     granted: GrantSet,
     effects: ContainerEffects,
-    /// Why the container's entry in the state directory is gone and can't be restored; `None`: it
-    /// is in place.
+    /// Why the container's entry in the state directory is missing and cannot be restored; `None`
+    /// if it exists.
     entry_problem: Option<String>,
 }
 
 impl Inside {
-    /// Opens a container with what an earlier watcher noted, and leaves only the access that
-    /// attachments still need; see [`ContainerEffects::open`].
+    /// Opens a container with the notes of an earlier watcher, and revokes access that its
+    /// attachments do not need any more; see [`ContainerEffects::open`].
     pub fn open(
         container: Container,
         record: Record,
@@ -62,8 +62,8 @@ impl Inside {
         Ok(inside)
     }
 
-    /// Forgets noted attachments that are not there: a crash may have come between the note and the
-    /// change.
+    /// Drops attachments of the notes that do not exist: the previous watcher may have crashed
+    /// after it wrote the note and before it made the change.
     fn check_attachments(&mut self) {
         let mut missing = Vec::new();
         let effects = &mut self.effects;
@@ -96,17 +96,16 @@ impl Inside {
         &self.record.container
     }
 
-    /// What the conditions of policy rules look at.
+    /// The traits that conditions of policy rules are evaluated on.
     pub fn traits(&self) -> &ContainerTraits {
         &self.record.traits
     }
 
-    /// Whether this is that container, and not another one with the same id.
+    /// Whether this is the given container, and not another one with the same id.
     pub fn is_of(&self, container: &ContainerFacts) -> bool {
         self.record.is_of(container)
     }
 
-    /// The container's init.
     pub fn init(&self) -> &Process {
         self.container.init()
     }
@@ -119,7 +118,6 @@ impl Inside {
         self.effects.lock().state_dir()
     }
 
-    /// The lock of the container's record.
     pub fn lock(&self) -> &RecordLock {
         self.effects.lock()
     }
@@ -137,7 +135,6 @@ impl Inside {
         }
     }
 
-    /// Whether a device is attached.
     pub fn has(&self, syspath: &SysPath) -> bool {
         let mut attachments = self.attachments.iter();
         attachments.any(|(_, attachment)| attachment.device.syspath == *syspath)
@@ -155,11 +152,11 @@ impl Inside {
         }
     }
 
-    /// Revokes access to devices that are gone or that have another number now, without a look at
-    /// the container: from now on the number may be another device's.
+    /// Revokes access to devices that are gone or have another number now, without inspecting the
+    /// container: their numbers may belong to other devices from now on.
     ///
     /// # Errors
-    /// Why the access is still in force.
+    /// The reason why the access is still in force.
     pub fn revoke_gone(&mut self, inventory: &Inventory) -> Result<(), String> {
         let due = still_due(&self.granted, &self.attachments, inventory);
         if due == self.granted {
@@ -168,13 +165,13 @@ impl Inside {
         transaction::revoke(due, &mut self.granted, &mut self.effects)
     }
 
-    /// Notes roots and remote devices for the next watcher; they are written with the next plan, or
-    /// by [`Inside::journal`]. Returns whether they have changed.
+    /// Stores roots and remote devices for the next watcher; they are written with the next plan,
+    /// or by [`Inside::journal`]. Returns whether they have changed.
     pub fn note_requests(&mut self, planner: &Planner, gone: &[RootRemoved]) -> bool {
         self.effects.note_roots(planner.requests(), gone) | self.effects.note_bound(planner.bound())
     }
 
-    /// Notes the roots of only the first requests, for the next journal.
+    /// Stores the roots of only the first `count` requests, for the next journal.
     pub fn note_first_roots(&mut self, planner: &Planner, count: usize) {
         self.effects.note_roots(planner.requests().take(count), &[]);
     }
@@ -217,7 +214,7 @@ impl Inside {
         )
     }
 
-    /// Detaches everything: the container may not start, or another container has its place.
+    /// Detaches everything, because the container may not start or another container has its id.
     pub fn remove_all(&mut self) {
         let steps = remove_all(&self.current(&Default::default()));
         for failure in self.apply_steps(steps) {
@@ -250,9 +247,9 @@ impl Inside {
         attached
     }
 
-    /// Counts and logs what happens to a device, in the form that `oci-hotplug events` reads back:
-    /// the fields are texts, so that the journal has them as they are and the log file quotes them,
-    /// and they have this order. Device and node are empty where the event concerns all of them.
+    /// Counts and logs an event of a device, in the form that `oci-hotplug events` reads: all
+    /// fields are texts and have this order, so that the journal stores them unchanged and the log
+    /// file quotes them. Device and node are empty for events that concern all of them.
     pub fn log_event(&self, event: &'static str, device: &str, node: &Path, text: &str) {
         self.count(|counters| counters.count(event));
         let container = self.id();
@@ -273,19 +270,19 @@ impl Inside {
         self.effects.counters()
     }
 
-    /// Writes down what is attached, granted, selected and counted.
+    /// Writes what is attached, granted, selected and counted.
     pub fn journal(&mut self) -> Result<(), EffectError> {
         self.effects.journal(&self.attachments)
     }
 
-    /// The same; an error is only logged.
+    /// Like [`Inside::journal`], but only logs an error.
     pub fn try_journal(&mut self) {
         if let Err(error) = self.journal() {
             tracing::error!(container = %self.id(), "{error}");
         }
     }
 
-    /// Writes down the counters, where the next watcher and `oci-hotplug metrics` find them.
+    /// Writes the counters, for the next watcher and for `oci-hotplug metrics`.
     pub fn journal_counters(&mut self) {
         if self.effects.has_counted() {
             if let Err(error) = self.journal() {
@@ -294,7 +291,7 @@ impl Inside {
         }
     }
 
-    /// Notes that this watcher ends as it should.
+    /// Stores that this watcher ends normally.
     pub fn note_end(&mut self) {
         self.count(Counters::end);
         self.journal_counters();
@@ -318,19 +315,18 @@ impl Inside {
     pub fn follow(&mut self) -> Place {
         let place = self.effects.follow(&self.container);
         if matches!(place, Place::Nowhere(_)) {
-            // Nothing is in force: the next plan asks for each number again, and reports why it
-            // can't be granted.
+            // No grant is in force: the next plan sets each of them again, and reports those that
+            // fail.
             self.granted.clear();
         }
         place
     }
 
-    /// Checks that access is still in force; grants it again where an engine has replaced the
-    /// filter.
+    /// Checks that access is still in force; grants it again if an engine has replaced the filter.
     pub fn ensure_access(&mut self) -> Result<Change, FilterError> {
         let outcome = self.effects.ensure(&self.granted);
         if let Err(FilterError::Refused { refused }) = &outcome {
-            // No longer in force: the next plan asks for it again, and reports for which device.
+            // These are not in force: the next plan sets them again, and reports the devices.
             for (num, _) in refused {
                 self.granted.remove(num);
             }
@@ -358,12 +354,13 @@ impl Inside {
         entry
     }
 
-    /// After the container has ended: revokes its access. Returns whether nothing is left.
+    /// Revokes all access after the container has ended. Returns whether nothing is granted any
+    /// more.
     pub fn revoke_all(&self) -> bool {
         self.effects.revoke()
     }
 
-    /// After the container has ended: removes what outlives it, and returns its lock.
+    /// After the container has ended: removes our files that still exist, and returns the lock.
     pub fn close(mut self) -> RecordLock {
         self.effects.remove_outliving(&self.attachments);
         self.effects.into_lock()

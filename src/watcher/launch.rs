@@ -25,36 +25,31 @@ pub enum LaunchError {
     /// The executable is missing.
     #[error("starting the watcher: {0}")]
     Absent(#[from] ProgramError),
-    /// The system refuses.
+    /// The executable cannot be started.
     #[error("starting the watcher {path}: {source}", path = path.display())]
-    Spawn {
-        /// The executable.
-        path: PathBuf,
-        /// Why it did not start.
-        source: io::Error,
-    },
-    /// It ended instead of answering.
+    Spawn { path: PathBuf, source: io::Error },
+    /// The watcher ended instead of responding.
     #[error(
-        "starting the watcher: it ended before it was ready (the log tells why: journalctl -t {WATCHER}, or oci-hotplug.log in the state directory)"
+        "starting the watcher: it ended before it was ready (the log shows why: journalctl -t {WATCHER}, or oci-hotplug.log in the state directory)"
     )]
     Ended,
-    /// It did not answer in time.
-    #[error("starting the watcher: not ready after {0:?} (`oci-hotplug inspect` tells what it waits for)")]
+    /// The watcher did not respond in time.
+    #[error("starting the watcher: not ready after {0:?} (`oci-hotplug inspect` shows what it waits for)")]
     Late(Duration),
     /// The pipe to the watcher failed.
     #[error("waiting for the watcher: {0}")]
     Pipe(#[from] io::Error),
 }
 
-/// How long a watcher that only revokes the access of an ended container may take.
+/// How long a watcher may take that only revokes the access of a container that has ended.
 const REVOKE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often a watcher that only revokes access is checked for its end.
+/// The interval at which such a watcher is checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Starts a watcher that revokes the access of a container that has ended and whose watcher was
-/// killed, and removes its record. Hooks are small and do not change cgroups. Returns whether that
-/// is done; failures are in the log.
+/// killed, and removes the record. The hooks, which are small, do not contain the code for cgroups.
+/// Returns whether it is done; errors are in the log.
 pub fn revoke_leftovers(registry: &Registry, id: &ContainerId) -> bool {
     let mut watcher = match launch_successor(registry, id) {
         Ok(watcher) => watcher,
@@ -73,15 +68,15 @@ pub fn revoke_leftovers(registry: &Registry, id: &ContainerId) -> bool {
     !registry.container_dir(id).exists()
 }
 
-/// Starts the watcher of an enrolled container, hands it the lock, and returns its first response.
-/// `config` is the absolute path of the configuration that it reads, if one was named.
+/// Starts the watcher of an enrolled container, hands over the lock, and returns its first
+/// response. `config` is the absolute path of the configuration to read; `None` = the default one.
 ///
-/// The watcher gets the lock as its standard input and a pipe for its response as its standard
-/// output, and no environment or other descriptor of the hook. It leaves the hook's working
-/// directory itself (`detach`).
+/// The watcher's standard input is the lock, and its standard output a pipe for the response. It
+/// inherits no environment and no other descriptor of the hook. It changes its working directory
+/// itself (`detach`).
 ///
 /// # Errors
-/// When it can't be started, ends, or is not ready within the timeout; then it is killed.
+/// When it cannot be started, ends, or is not ready before the timeout; then it is killed.
 pub fn launch(
     registry: &Registry,
     id: &ContainerId,
@@ -102,7 +97,7 @@ pub fn launch(
     };
     let mut child =
         spawn(&path, &arguments, streams).map_err(|source| LaunchError::Spawn { path, source })?;
-    // With our copy open, the end of the watcher would not end the pipe.
+    // If we kept this copy open, the pipe would not end with the watcher.
     drop(write_end);
     let response = read_response(File::from(ready), timeout);
     if response.is_err() {
@@ -111,11 +106,11 @@ pub fn launch(
     response
 }
 
-/// Starts a watcher for an enrolled container, in place of its present one, if it has one. It is
-/// ready when it responds on the control socket.
+/// Starts a watcher for an enrolled container that takes over from its current watcher, if there is
+/// one. It is ready when it responds on the control socket.
 ///
 /// # Errors
-/// When it can't be started.
+/// When it cannot be started.
 pub fn launch_successor(registry: &Registry, id: &ContainerId) -> Result<Child, LaunchError> {
     let path = programs::find(WATCHER)?;
     let arguments = [

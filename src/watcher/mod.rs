@@ -76,26 +76,25 @@ pub enum Ending {
     /// The container's init has ended. The record is removed, unless some of its access could not
     /// be revoked.
     ContainerGone,
-    /// It was asked to end. Record and devices stay for the next watcher, or for poststop.
+    /// The watcher was requested to end. Record and devices stay for the next watcher, or for
+    /// poststop.
     Requested,
     /// The container may not start with its requests. The record is removed.
     Refused,
 }
 
-/// What the administrator has decided for all containers.
+/// The settings for all containers, from the configuration.
 #[derive(Debug)]
 pub struct Settings {
-    /// Which devices containers may have.
     pub policy: Policy,
-    /// The configuration that was named: it is read again on SIGHUP.
+    /// The path of the configuration, which is read again on SIGHUP; `None` = the default one.
     pub config: Option<PathBuf>,
     /// How long a client waits for its devices before it gets a response anyway.
     pub ready_timeout: Duration,
-    /// Whether systemd is to supervise the watcher.
+    /// Whether systemd should restart the watcher.
     pub supervise: bool,
 }
 
-/// One container, what it requests, what there is, and what is attached.
 struct Watcher {
     planner: Planner,
     world: World,
@@ -110,15 +109,15 @@ struct Watcher {
 
 /// What follows a wake.
 enum Next {
-    /// Wait for the next one.
+    /// Wait for the next wake.
     Continue,
-    /// The watcher ends.
+    /// End the watcher.
     End(Ending),
 }
 
 impl Watcher {
-    /// Opens devices and container, and continues what an earlier watcher has noted: first of all
-    /// it revokes the access to devices that are gone.
+    /// Opens devices and container, and continues from the notes of an earlier watcher: first it
+    /// revokes the access to devices that are gone.
     fn open(
         record: Record,
         lock: RecordLock,
@@ -159,7 +158,7 @@ impl Watcher {
         self.reconcile();
     }
 
-    /// Cleans up what crashed hooks have left, and gives the memory of the start back.
+    /// Removes what crashed hooks have left, and releases memory that only the start needed.
     fn tidy_up(&mut self) {
         let registry = Registry::new(self.inside.state_dir());
         if let Err(error) = leftovers::clear(&registry, leftovers::revoke) {
@@ -167,13 +166,13 @@ impl Watcher {
         }
         self.inside.journal_counters();
         if let Err(error) = crate::sys::memory::forget_start_up() {
-            tracing::debug!("giving memory back: {error}");
+            tracing::debug!("releasing unused memory: {error}");
         }
     }
 
     /// Handles everything that a wake brings, and then what has become due.
     fn on(&mut self, wake: Wake, events: &mut EventLoop) -> Result<Next, WatcherError> {
-        // A stopped container needs no further work.
+        // Check for container exit first: a stopped container needs no further work.
         if wake.container_exited {
             return Ok(Next::End(Ending::ContainerGone));
         }
@@ -182,7 +181,7 @@ impl Watcher {
             return Ok(Next::End(Ending::Requested));
         }
         if wake.must_reload {
-            // What is wrong is in the log and in the status.
+            // An error is in the log and in the status.
             let _ = self.reload();
         }
         if wake.device_events {
@@ -222,7 +221,8 @@ impl Watcher {
         let has_new_notes = self.inside.note_requests(&self.planner, &self.removals.pending());
         let report = self.inside.apply(plan);
         if has_new_notes && !report.was_applied {
-            // Also a root without a node is to be known after a crash.
+            // Write it even if nothing else has changed: a root without a node must be known after
+            // a crash.
             self.inside.try_journal();
         }
         let holders = Holders::new(&self.inside, self.world.inventory());
@@ -236,7 +236,7 @@ impl Watcher {
         }
     }
 
-    /// What to do now. Takes the leases of what the plan attaches.
+    /// Decides what to do now. Takes the leases of what the plan attaches.
     fn plan(&mut self) -> Plan {
         let postponed: BTreeSet<PathBuf> = self.retries.postponed();
         loop {
@@ -244,32 +244,32 @@ impl Watcher {
             let admissions = self.admission.decide(&candidates, self.inside.traits());
             let plan = plan(&candidates, &admissions, &self.inside.current(&postponed));
             let unselected: Vec<SysPath> = candidates.unselected(&plan.pending).cloned().collect();
-            // Each round completes at least one device, so that this ends.
+            // Each round completes at least one device, so this ends.
             if !self.world.complete_unselected(&unselected) {
                 return plan;
             }
-            // Nothing was removed since the roots were found a moment ago.
+            // Nothing has been removed since the roots were found a moment ago.
             let _ = self.planner.find_roots(self.world.inventory());
         }
     }
 
-    /// Revokes the access to devices that are gone: before the container is inspected, and before a
-    /// selector is evaluated.
+    /// Revokes the access to devices that are gone, before the container is inspected and before
+    /// any selector is evaluated.
     fn revoke_gone(&mut self) {
         if let Err(reason) = self.inside.revoke_gone(self.world.inventory()) {
             self.retries.note_access(Some(reason), &self.inside);
         }
     }
 
-    /// Hands lock and leases to the watcher that wants to take over, if there is one. Returns
-    /// whether it has taken them. It waits while a start waits, a signal is still to be sent, or an
-    /// attempt to attach a remote device may end soon.
+    /// Hands lock and leases to the watcher that requests a handover, if there is one. Returns
+    /// whether it has received them. Postpones the handover while a start waits, a signal is still
+    /// to be sent, or an attempt to attach a remote device may end soon.
     fn hand_over_if_requested(&mut self) -> bool {
         let must_wait = self.removals.is_stopping() || self.waiters.has_starter();
         if must_wait || !self.handover.is_requested() || self.remotes.is_attaching() {
             return false;
         }
-        // The next watcher makes its own attempts, and is not to find these.
+        // The next watcher makes its own attempts, which these would disturb.
         self.remotes.end_attempts();
         let leases = self.admission.lease_files();
         let is_taken = self.handover.hand_over(&mut self.inside, leases);
@@ -291,7 +291,7 @@ impl Watcher {
             .min()
     }
 
-    /// What the event loop waits on for the watcher.
+    /// The files that the event loop waits on for the watcher.
     fn sources(&self) -> Sources<'_> {
         Sources {
             container: self.inside.init().as_fd(),
@@ -306,7 +306,7 @@ impl Watcher {
         let is_revoked = self.inside.revoke_all();
         self.remotes.release_all();
         let lock = self.inside.close();
-        // Otherwise the record is for the next attempt.
+        // Otherwise the next attempt needs the record.
         if is_revoked {
             lock.remove()?;
         }
@@ -314,7 +314,8 @@ impl Watcher {
     }
 }
 
-/// The requests of the record, with the roots and remote devices that an earlier watcher has noted.
+/// The requests of the record, with the roots and remote devices in the notes of an earlier
+/// watcher.
 fn planner_of(record: &Record, memory: &Memory) -> Planner {
     let mut entries = record.requests.clone();
     for (entry, roots) in entries.iter_mut().zip(memory.roots.iter().cloned()) {

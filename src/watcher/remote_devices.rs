@@ -1,5 +1,4 @@
-//! What the watcher does about remote devices when its requests, its devices or the replies of
-//! workers change.
+//! What the watcher does about remote devices when requests, devices or replies of workers change.
 
 use std::time::Instant;
 
@@ -15,8 +14,8 @@ use crate::model::remote::vhci;
 use crate::model::request::entry::RequestEntry;
 use crate::usbip::records;
 
-/// The part of the time of a start that an attempt to attach a required device may take: the start
-/// gets its reason.
+/// The fraction of a start's timeout that an attempt to attach a required device may take, so that
+/// a failed start gets the reason.
 const PART_OF_START: f32 = 0.8;
 
 impl Watcher {
@@ -31,8 +30,8 @@ impl Watcher {
         self.planner.set_reserved(reserved);
     }
 
-    /// Whether requests for devices of this host could select an attached remote device. A node
-    /// that is requested by its path may be another name of one, such as /dev/char/188:0.
+    /// Whether requests for devices of this host could select an attached remote device. A
+    /// requested path may be another name of one, such as /dev/char/188:0.
     fn may_select_remote_devices(&self) -> bool {
         let inventory = self.world.inventory();
         let mut devices = inventory.starting_with(vhci::CONTROLLERS).peekable();
@@ -44,7 +43,7 @@ impl Watcher {
                     .any(|node| vhci::includes(&inventory.real(node).syspath)))
     }
 
-    /// Attaches the remote devices that are requested and allowed, and releases the others. Called
+    /// Attaches the remote devices that are requested and allowed, and releases the others. Call it
     /// whenever requests or policy may have changed.
     pub(super) fn update_remotes(&mut self) {
         let policy = self.admission.policy();
@@ -85,7 +84,7 @@ impl Watcher {
         self.reconcile();
     }
 
-    /// Until when a waiter waits for remote devices; `None` when it does not.
+    /// The time until which a waiter waits for remote devices; `None` if it does not.
     pub(super) fn awaits_remotes_until(&self, waiter: &Waiter) -> Option<Instant> {
         self.remotes
             .awaited_until(waiter.requests(), &self.planner, waiter.since(), waiter.until())

@@ -26,20 +26,21 @@ use crate::model::request::id::RequestId;
 use crate::usbip::task::{AttachReply, AttachTask, AttachedDevice, Failure, Release};
 use crate::usbip::worker::{self, RELEASE_TIMEOUT, Worker};
 
-/// The time for one attempt. On a link with a round trip of 400 ms the kernel alone takes 5 s.
+/// The timeout of one attempt. On a link with a round trip of 400 ms, the kernel alone takes 5 s.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The shortest time for one attempt.
+/// The minimum timeout of one attempt.
 const MIN_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a start waits for a device that is not required.
 const START_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The first and the longest pause after a break. Each is twice as long as the one before.
+/// The first and the maximum pause after the connection broke. Each pause is twice as long as the
+/// one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// The longest pause while someone else has the device, and may release it at any time.
+/// The maximum pause while another host has the device, which may release it at any time.
 const LONGEST_PAUSE_IF_TAKEN: Duration = Duration::from_secs(4);
 
 /// How long a process of the container may be blocked in the kernel's USB core before its server
@@ -55,7 +56,7 @@ pub(super) struct Remotes {
     container: String,
     state_dir: PathBuf,
     all: Vec<Remote>,
-    /// Since when a process of the container is blocked in the kernel's USB core.
+    /// The time since when a process of the container has been blocked in the kernel's USB core.
     blocked_since: Option<Instant>,
     /// The cgroup of the container, once it was looked up.
     cgroup: Option<PathBuf>,
@@ -72,7 +73,7 @@ struct Remote {
     last: Option<LastConnection>,
     backoff: Backoff,
     next: Instant,
-    /// Why the last attempt failed; `None` = it did not.
+    /// Why the last attempt failed; `None` if it did not.
     problem: Option<String>,
 }
 
@@ -94,7 +95,7 @@ impl Remote {
         self.next = Instant::now() + jittered(self.backoff.failed(longest));
     }
 
-    /// Whether it is neither attached nor being attached.
+    /// Whether the device is neither attached nor being attached.
     fn is_waiting(&self) -> bool {
         self.worker.is_none() && !self.was_bound
     }
@@ -104,13 +105,14 @@ impl Remote {
         !self.was_bound && self.backoff.failures() == 0
     }
 
-    /// Notes whether the device is attached. After a break, the next attempt follows soon.
+    /// Checks whether the device is attached. After the connection broke, the next attempt follows
+    /// soon.
     fn check(&mut self, planner: &Planner, container: &str) {
         let bound = planner.bound_as(&self.device);
         if let Some(bound) = bound {
             self.last = Some(bound.last.clone());
         } else if self.was_bound {
-            tracing::warn!(container = %container, "{} is gone: it is attached again as soon as it can be", self.device);
+            tracing::warn!(container = %container, "{} was disconnected; it will be attached again as soon as possible", self.device);
             self.backoff.reset();
             self.pause(LONGEST_PAUSE);
         }
@@ -166,8 +168,8 @@ impl Remote {
 
 impl Remotes {
     /// The remote devices of a container. Undoes the attachments that an earlier watcher did not
-    /// finish: with a server that hangs, they would block every process that reads attributes of
-    /// the hub, and so this watcher.
+    /// finish: if their server hangs, they would block every process that reads attributes of the
+    /// hub, including this watcher.
     pub fn open(container: &str, state_dir: &Path, planner: &Planner) -> Self {
         let mut entries = planner.entries().iter();
         if entries.any(|entry| entry.request.selector.remote().is_some()) {
@@ -183,7 +185,7 @@ impl Remotes {
         }
     }
 
-    /// Takes up the devices that are requested now, and releases the others.
+    /// Adds the devices that are requested now, and releases the others.
     pub fn update(&mut self, requested: Vec<RemoteDevice>, planner: &mut Planner) {
         let is_requested = |remote: &Remote| requested.contains(&remote.device);
         let (kept, dropped): (Vec<Remote>, Vec<Remote>) =
@@ -207,9 +209,9 @@ impl Remotes {
         }
     }
 
-    /// Starts the attempts that are due; the event loop waits for them. `start_timeout` is the time
-    /// of a start that waits for its required devices, if one does: the attempt ends before it, so
-    /// that the start fails with the reason.
+    /// Starts the attempts that are due; the event loop waits for them. `start_timeout` is the
+    /// timeout of a start that waits for required devices, if there is one: the attempt ends before
+    /// it, so that the start fails with the reason.
     pub fn start_due(&mut self, planner: &Planner, start_timeout: Option<Duration>, events: &EventLoop) {
         for remote in &mut self.all {
             remote.check(planner, &self.container);
@@ -247,8 +249,8 @@ impl Remotes {
         waiting.map(|remote| remote.next).min()
     }
 
-    /// Until when a client that waits for these requests since `since`, at most until `until`,
-    /// waits for remote devices; `None` when it does not.
+    /// The time until which a client that waits for these requests since `since`, at most until
+    /// `until`, waits for remote devices; `None` if it does not.
     pub fn awaited_until(
         &self,
         requests: &[RequestId],
@@ -269,8 +271,7 @@ impl Remotes {
         awaited
     }
 
-    /// Why a start fails that requires a remote device; `None` when its remote devices are
-    /// attached.
+    /// Why a start fails that requires a remote device; `None` if its remote devices are attached.
     pub fn missing_at_start(&self, requests: &[RequestId], planner: &Planner) -> Option<String> {
         let mut missing = self
             .of_requests(requests, planner)
@@ -278,7 +279,7 @@ impl Remotes {
         let (entry, remote) = missing.next()?;
         let reason = remote.problem.as_deref().unwrap_or("it is not attached in time");
         Some(format!(
-            "device request {:?}: {reason}; and it is required (leave out `;required` to have it when it comes)",
+            "device request {:?}: {reason}; the request is `required` (remove `;required` to start without the device and get it later)",
             entry.request.to_string()
         ))
     }
@@ -297,26 +298,26 @@ impl Remotes {
         })
     }
 
-    /// The attempts that failed.
+    /// The attempts that failed, as problems.
     pub fn problems(&self) -> impl Iterator<Item = Problem> {
         self.all.iter().filter_map(|remote| {
             let reason = remote.problem.as_ref()?;
             Some(problem(format!(
-                "usbip:{}: {reason}: it is tried again",
+                "usbip:{}: {reason} (trying again)",
                 remote.device
             )))
         })
     }
 
-    /// Detaches all devices when a process of the container hangs because a server does: nothing
-    /// else ends that, not even SIGKILL, and so nothing else lets the container end.
+    /// Detaches all devices if a process of the container is blocked because a server hangs:
+    /// nothing else unblocks it, not even SIGKILL, so the container could not end.
     ///
     /// The kernel does not show which device the process waits for: its stack (proc_pid_stack(5))
     /// has the same functions for all controllers, and /proc/PID/fd does not have a descriptor that
-    /// is being opened or closed. So a local device whose controller is broken makes the remote
-    /// ones be detached as well. A controller of hardware answers within milliseconds, or the
-    /// kernel gives up on it; and remote devices are attached again, while a container that cannot
-    /// end stays.
+    /// is being opened or closed. So a local device with a broken controller makes the remote ones
+    /// be detached as well. That is acceptable: a hardware controller responds within milliseconds,
+    /// or the kernel gives up on it; and remote devices are attached again, whereas a container
+    /// that cannot end stays.
     pub fn detach_if_blocked(&mut self, planner: &Planner, inside: &Inside) {
         if planner.bound().is_empty() || !self.has_blocked_process(inside) {
             self.blocked_since = None;
@@ -327,7 +328,7 @@ impl Remotes {
             return;
         }
         self.blocked_since = None;
-        tracing::warn!(container = %self.container, "a process of it has been stuck in the kernel's USB core for {BLOCKED_TIMEOUT:?}: its usbip server hangs; detaching");
+        tracing::warn!(container = %self.container, "a process of the container has been blocked in the kernel's USB core for {BLOCKED_TIMEOUT:?} because a usbip server hangs; detaching the remote devices");
         release_all_of(&self.container, &self.state_dir);
     }
 
@@ -339,7 +340,7 @@ impl Remotes {
         self.cgroup.as_deref().is_some_and(stuck::is_blocked_by_usb)
     }
 
-    /// Forgets the cgroup of the container, which was moved to another one.
+    /// Forgets the cgroup of the container, because it was moved.
     pub fn forget_cgroup(&mut self) {
         self.cgroup = None;
     }

@@ -1,4 +1,4 @@
-//! Acts on removed roots as `on-removal=` says: signals to the container's init.
+//! Acts on removed roots as `on-removal=` says: sends signals to the container's init.
 
 use std::time::{Duration, Instant};
 
@@ -13,16 +13,17 @@ use crate::model::request::OnRemoval;
 /// How long a container may take to stop before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The removals that wait for the end of their grace period, and the kill that follows a stop.
+/// The removals with a running grace period, and the kill that follows a stop.
 #[derive(Debug, Default)]
 pub(super) struct RemovalActions {
     pending: Removals,
-    /// When a container that was asked to stop is killed.
+    /// When a container that was requested to stop is killed.
     kill_at: Option<Instant>,
 }
 
 impl RemovalActions {
-    /// Takes in roots that were removed just now. Returns those to act on at once.
+    /// Takes roots that were removed just now. Returns those without a grace period, to act on at
+    /// once.
     pub fn take(&mut self, removed: Vec<RootRemoved>, planner: &Planner) -> Vec<RootRemoved> {
         self.pending.take(removed, planner, Instant::now())
     }
@@ -40,7 +41,7 @@ impl RemovalActions {
         self.pending.next()
     }
 
-    /// Whether the container was asked to stop, and is still to be killed if it does not.
+    /// Whether the container was requested to stop and has not been killed yet.
     pub fn is_stopping(&self) -> bool {
         self.kill_at.is_some()
     }
@@ -52,11 +53,11 @@ impl RemovalActions {
         }
     }
 
-    /// Does what the request says.
+    /// Does what the request's `on-removal=` says.
     pub fn act(&mut self, removed: &RootRemoved, planner: &Planner, inside: &Inside) {
         let id = inside.id();
         let request = planner.text(removed.request);
-        tracing::info!(container = %id, "{} was removed, which {request:?} had selected", removed.root);
+        tracing::info!(container = %id, "device {} was removed; request {request:?} had selected it", removed.root);
         let signal = match &removed.action {
             OnRemoval::Keep => return,
             OnRemoval::Stop => {
@@ -85,7 +86,7 @@ impl RemovalActions {
         }
     }
 
-    /// The actions that the end of a grace period will bring, as problems.
+    /// The actions that will follow the end of a grace period, as problems.
     pub fn problems(&self, planner: &Planner) -> impl Iterator<Item = Problem> {
         let now = Instant::now();
         self.pending.pending().map(move |(removed, until)| Problem {
@@ -93,7 +94,7 @@ impl RemovalActions {
             path: removed.root.as_path().to_owned(),
             device: Some(removed.root.clone()),
             reason: format!(
-                "device request {:?}: its device is gone; on-removal={} in {} s unless one returns",
+                "device request {:?}: its device was removed; on-removal={} in {} s unless a device returns",
                 planner.text(removed.request),
                 removed.action,
                 until.saturating_duration_since(now).as_secs_f32().ceil()

@@ -1,12 +1,12 @@
-//! What the application of a plan has shown. The owners of the watcher's state take from it what
-//! concerns them.
+//! The outcome of applying a plan. The owners of the watcher's state take from it what concerns
+//! them.
 
 use std::path::PathBuf;
 
 use crate::model::device::SysPath;
 use crate::model::plan::{NotAttached, Plan, Step};
 
-/// What the application of a plan has shown.
+/// The outcome of applying a plan.
 pub(super) struct Report {
     /// The plan's devices that are not attached.
     pub not_attached: Vec<NotAttached>,
@@ -36,7 +36,7 @@ pub(super) struct FailedPath {
 }
 
 impl Report {
-    /// The steps of a plan, and the report of their application as far as the plan says it.
+    /// Separates the steps of a plan from the part of the report that the plan already determines.
     pub fn begin(plan: Plan) -> (Vec<Step>, Self) {
         let changes_access = |step: &Step| matches!(step, Step::Revoke(_) | Step::SetGrants(_));
         let report = Self {

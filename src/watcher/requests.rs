@@ -1,4 +1,4 @@
-//! Requests at the control socket.
+//! Handles requests from the control socket.
 
 use super::Watcher;
 use super::error::EffectError;
@@ -41,7 +41,7 @@ impl Watcher {
     /// Adds requests, writes the new ones into the record, and returns the ids of all of `entries`.
     ///
     /// # Errors
-    /// When the record can't be written.
+    /// When the record cannot be written.
     fn add(
         &mut self,
         entries: Vec<RequestEntry>,
@@ -65,20 +65,20 @@ impl Watcher {
     /// into the record.
     ///
     /// # Errors
-    /// When the record or the notes can't be written.
+    /// When the record or the notes cannot be written.
     fn remove(&mut self, entries: &[RequestEntry]) -> Result<(), EffectError> {
         let mut shrunk = self.planner.clone();
         let first = shrunk.remove(entries);
-        // The notes know roots by the index of their request in the record. After a crash between
-        // the two writes, no request may appear to have selected what another one has.
+        // The notes identify roots by the index of their request in the record. If the watcher
+        // crashes between the two writes, no root may be attributed to a wrong request.
         self.inside.note_first_roots(&shrunk, first);
         self.inside.journal()?;
         self.inside.record_requests(&shrunk)?;
         self.planner = shrunk;
         self.world
             .set_facts_needed(&self.planner, self.admission.policy());
-        // What failed for the removed requests is of no interest any more; the rest may be tried
-        // again now.
+        // Failures of the removed requests do not matter any more; the others may be tried again
+        // now.
         self.retries.clear();
         self.reconcile();
         self.update_remotes();
@@ -87,8 +87,9 @@ impl Watcher {
 
     /// Reads the configuration again, and applies its policy.
     ///
-    /// # Errors Why the configuration can't be used, for the operator. It is also in the log and in
-    /// the status; the previous policy stays in force.
+    /// # Errors
+    /// The reason why the configuration cannot be used, for the operator. Log and status show it,
+    /// too; the previous policy stays in force.
     pub(super) fn reload(&mut self) -> Result<(), String> {
         if let Err(problem) = self.admission.reload(self.inside.state_dir()) {
             tracing::error!(container = %self.inside.id(), "{problem}");

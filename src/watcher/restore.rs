@@ -1,6 +1,6 @@
-//! Restores the container's entry in the state directory if it was removed while the container runs
-//! (by a cleaner of /run, by mistake): the container stays listed and reachable, and its devices
-//! are attached and detached as before.
+//! Restores the container's entry in the state directory if it was removed while the container
+//! runs, for example by a program that cleans /run. The container stays listed and reachable, and
+//! its devices are attached and detached as before.
 
 use super::effects::ContainerEffects;
 use super::error::WatcherError;
@@ -13,22 +13,22 @@ use crate::model::oci::ContainerId;
 
 /// The state of the container's entry.
 pub(super) enum Entry {
-    /// It is in place.
+    /// The entry exists.
     InPlace,
-    /// It was removed, and is restored: clients reach the watcher through this socket now.
+    /// The entry was removed and has been restored: clients connect to this socket now.
     Restored(ControlSocket),
-    /// It was removed, and the next watcher of this container has it.
+    /// The entry was removed, and the next watcher of this container has created it again.
     TakenBySuccessor,
-    /// It was removed, and another container with the same id has it: nobody else would revoke what
-    /// this watcher granted.
+    /// The entry was removed, and another container with the same id has created it: only this
+    /// watcher can revoke what it has granted.
     TakenByOther,
 }
 
-/// Restores an entry that was removed. Also returns why it could not, for the log.
+/// Restores an entry that was removed. If that fails, also returns the reason for the log.
 pub(super) fn restore(effects: &mut ContainerEffects, record: &Record) -> (Entry, Option<String>) {
     match new_entry(effects, record) {
         Ok(Some((lock, control))) => {
-            tracing::warn!(container = %record.container.id, "{} was removed; it is restored", lock.dir().display());
+            tracing::warn!(container = %record.container.id, "{} was removed; restoring it", lock.dir().display());
             effects.set_lock(lock);
             (Entry::Restored(control), None)
         }
@@ -37,7 +37,7 @@ pub(super) fn restore(effects: &mut ContainerEffects, record: &Record) -> (Entry
     }
 }
 
-/// Another process has the entry.
+/// Decides which process has created the entry.
 fn taken(effects: &ContainerEffects, record: &Record) -> Entry {
     let registry = Registry::new(effects.lock().state_dir());
     let id: Option<ContainerId> = record.container.id.parse().ok();
@@ -50,14 +50,14 @@ fn taken(effects: &ContainerEffects, record: &Record) -> Entry {
     }
     tracing::error!(
         container = %record.container.id,
-        "the state directory was removed, and another container with this id (process {}) has its place there; detaching the devices of process {}",
+        "the state directory was removed, and another container with this id (process {}) is recorded there now; detaching the devices of process {}",
         init.pid,
         record.container.pid
     );
     Entry::TakenByOther
 }
 
-/// A new entry; `None` if another process has it.
+/// Creates the entry; `None` if another process has it.
 fn new_entry(
     effects: &ContainerEffects,
     record: &Record,

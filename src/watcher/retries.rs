@@ -11,11 +11,10 @@ use crate::host::log::event;
 use crate::host::state::control::Problem;
 use crate::model::device::SysPath;
 
-/// The first and the longest interval between two attempts.
+/// The first and the maximum interval between two attempts.
 const FIRST_INTERVAL: Duration = Duration::from_secs(2);
 const MAX_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A node or link that failed.
 #[derive(Debug, Clone)]
 struct Retry {
     device: Option<SysPath>,
@@ -24,24 +23,23 @@ struct Retry {
     at: Instant,
 }
 
-/// What failed in one container.
+/// Everything that failed in one container.
 #[derive(Debug, Default)]
 pub(super) struct Retries {
     paths: BTreeMap<PathBuf, Retry>,
-    /// Why access as a whole can't be granted; `None`: it is as planned.
+    /// Why access as a whole cannot be granted; `None` if it is as planned.
     access: Option<String>,
-    /// Whether the last plan changed access, so that its own outcome says whether access is as
-    /// planned.
+    /// Whether the last plan changed access: then its outcome shows whether access is as planned.
     plan_changed_access: bool,
 }
 
 impl Retries {
-    /// Takes in what a plan's application has shown. Logs each failure whose reason is new.
+    /// Updates the retries from the outcome of a plan. Logs each failure whose reason is new.
     pub fn update(&mut self, report: &Report, inside: &Inside) {
         for failure in &report.failures {
             self.note(&failure.path, &failure.reason, failure.device.clone(), inside);
         }
-        // A device that is gone is no problem any more.
+        // A device that is gone is not a problem any more.
         self.paths.retain(|path, _| {
             let failed = report.failures.iter().any(|failure| failure.path == *path);
             failed || report.postponed.contains(path)
@@ -71,7 +69,7 @@ impl Retries {
         );
     }
 
-    /// Notes whether access is as planned. Logs a new problem.
+    /// Stores whether access is as planned. Logs a new problem.
     pub fn note_access(&mut self, problem: Option<String>, inside: &Inside) {
         if let Some(reason) = problem.as_ref().filter(|_| problem != self.access) {
             inside.log_event(event::FAILED, "", Path::new(""), reason);
@@ -79,14 +77,15 @@ impl Retries {
         self.access = problem;
     }
 
-    /// Notes that access is in force, unless the last plan's own attempt has said something else.
+    /// Stores that access is in force, unless the last plan changed access and has reported
+    /// something else.
     pub fn note_access_in_force(&mut self) {
         if !self.plan_changed_access {
             self.access = None;
         }
     }
 
-    /// What is not to be tried again yet.
+    /// The paths that are not to be tried again yet.
     pub fn postponed(&self) -> BTreeSet<PathBuf> {
         let now = Instant::now();
         let waiting = self.paths.iter().filter(|(_, retry)| retry.at > now);
@@ -98,12 +97,11 @@ impl Retries {
         self.paths.clear();
     }
 
-    /// Why access as a whole can't be granted.
     pub fn access_problem(&self) -> Option<&str> {
         self.access.as_deref()
     }
 
-    /// Why a node or link failed: the first of them.
+    /// The reason of the first node or link that failed.
     pub fn first_reason(&self) -> Option<&str> {
         self.paths.values().next().map(|retry| retry.reason.as_str())
     }

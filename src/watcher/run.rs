@@ -1,4 +1,4 @@
-//! A watcher from its start to its end: take the lock, open the container, follow events, clean up.
+//! The life of a watcher: take the lock, open the container, follow events, clean up.
 
 use std::fs::File;
 use std::time::Duration;
@@ -19,24 +19,25 @@ use crate::host::state::record_lock::{RecordLock, WatcherProcess};
 use crate::host::state::registry::Registry;
 use crate::model::oci::ContainerId;
 
-/// How long to wait for the lock when it was not handed over.
+/// How long to wait for a lock that is not handed over.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How a watcher comes to its container.
+/// How a watcher gets its container.
 pub enum Beginning {
-    /// The hook has the record's lock, and hands it over.
+    /// The hook hands over the lock of the record.
     HandedOver(HandedOver),
-    /// It replaces the watcher that is there, if there is one.
+    /// The watcher replaces the current one, if there is one.
     TakeOver,
-    /// There is no watcher any more.
+    /// The container has no watcher any more.
     Alone,
 }
 
-/// Watches one container until it ends, or until it is asked to end. The hook gets its response
-/// after [`Settings::ready_timeout`] at the latest.
+/// Watches one container until it ends, or until the watcher is requested to end. The hook gets its
+/// response after [`Settings::ready_timeout`] at the latest.
 ///
-/// # Errors When the container is not enrolled, or something that all of it depends on can't be
-/// opened. The hook gets the error, too.
+/// # Errors
+/// When the container is not enrolled, or when something cannot be opened that every device depends
+/// on. The hook gets the error, too.
 pub fn run(
     registry: &Registry,
     id: &ContainerId,
@@ -91,8 +92,8 @@ fn watch(
     let memory: Memory = lock.attached()?.unwrap_or_default();
     let opened = match record.is_running() {
         true => Container::open(&record.container),
-        // Also a record of an earlier boot, in which the same pid and start time were another
-        // process's.
+        // The record may be from an earlier boot, in which another process had this pid and start
+        // time.
         false => Err(ContainerError::Gone {
             id: record.container.id.clone(),
             pid: record.container.pid,
@@ -117,7 +118,6 @@ fn watch(
     Ok(ending)
 }
 
-/// The main loop.
 fn follow(watcher: &mut Watcher, events: &mut EventLoop) -> Result<Ending, WatcherError> {
     let mut next = watcher.on(Wake::default(), events)?;
     let mut is_first = true;
@@ -134,13 +134,13 @@ fn follow(watcher: &mut Watcher, events: &mut EventLoop) -> Result<Ending, Watch
     }
 }
 
-/// Cleans up after a container that ended before its watcher was there.
+/// Cleans up after a container that ended before its watcher was started.
 fn clean_up(id: &str, lock: RecordLock) -> Result<(), WatcherError> {
-    // First of all: once a remote device is released, its number may become another device's.
+    // This comes first: when a remote device is released, its number may become another device's.
     let is_revoked = leftovers::revoke(&lock);
     release_all_of(id, lock.state_dir());
     leftovers::remove_files(&lock);
-    // Otherwise the record is for the next attempt.
+    // Otherwise the next attempt needs the record.
     if is_revoked {
         lock.remove()?;
     }

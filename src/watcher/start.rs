@@ -1,5 +1,5 @@
-//! Whether a container has what it needs for its start, and the response to those who wait for
-//! that.
+//! Decides whether a container has what it needs for its start, and responds to the waiting
+//! clients.
 
 use std::time::Instant;
 
@@ -16,8 +16,8 @@ use crate::model::request::id::RequestId;
 use crate::model::request::selector::Found;
 
 impl Watcher {
-    /// Replies to the clients whose devices are attached, or who have waited long enough. Returns
-    /// false when the container may not start.
+    /// Replies to the clients whose devices are attached, or whose time is over. Returns false if
+    /// the container may not start.
     pub(super) fn reply_to_ready_waiters(&mut self) -> bool {
         if self.waiters.is_empty() {
             return true;
@@ -34,7 +34,7 @@ impl Watcher {
             let response = self.response_to_start(waiter.requests());
             let is_failure = matches!(response, ControlResponse::Failed(_) | ControlResponse::Refused(_));
             if waiter.is_starter() && is_failure {
-                // Before the hook gets the response: then it removes the notes.
+                // Before the hook gets the response, because then it removes the notes.
                 self.inside.remove_all();
                 may_start = false;
             }
@@ -74,8 +74,8 @@ impl Watcher {
         }
     }
 
-    /// Why the container may not start: the policy denies everything that one of these requests
-    /// selects now.
+    /// The reason if the container may not start because the policy denies everything that one of
+    /// these requests selects now.
     fn denied_at_start(&self, requests: &[RequestId]) -> Option<String> {
         let mut meant = self.planner.requests().filter(|(id, _)| requests.contains(id));
         let (entry, denial) = meant.find_map(|(id, entry)| Some((entry, self.denial_of_all(id, entry)?)))?;
@@ -85,7 +85,7 @@ impl Watcher {
         ))
     }
 
-    /// The policy's denial, if it denies all that a request selects now.
+    /// The policy's denial, if it denies all devices that a request selects now.
     fn denial_of_all(&self, id: RequestId, entry: &RequestEntry) -> Option<&Denial> {
         let inventory = self.world.inventory();
         let candidates = self.planner.candidates(inventory);
@@ -115,7 +115,8 @@ impl Watcher {
         })
     }
 
-    /// Why a container that starts lacks a device that it requires: another container has it.
+    /// The reason if a container that starts lacks a required device because another container has
+    /// it.
     fn required_and_waiting(&self, requests: &[RequestId]) -> Option<String> {
         let waiting = self.admission.not_attached().iter();
         let mut required = waiting.filter_map(|not_attached| {
@@ -129,7 +130,7 @@ impl Watcher {
         let (request, device, reason) = required.next()?;
         let holders = Holders::new(&self.inside, self.world.inventory());
         Some(format!(
-            "device request {:?}: {reason}{}, and it is required (leave out `;required` to have it when it is released)",
+            "device request {:?}: {reason}{}; the request is `required` (remove `;required` to start without the device and get it when it is released)",
             request.to_string(),
             holders.of(device)
         ))
@@ -142,12 +143,12 @@ impl Watcher {
             not_attached.request == id && matches!(not_attached.reason, Reason::Reserved(_))
         };
         let reason = match not_attached.find(is_reserved) {
-            Some(reserved) => format!("{} is not for it: {reserved}", reserved.path.display()),
+            Some(reserved) => format!("{}: {reserved}", reserved.path.display()),
             None => "no such device is present".to_owned(),
         };
         let request = request.to_string();
         format!(
-            "device request {request:?}: {reason}, and it is required (plug it in, or leave out `;required` to have it when it comes)"
+            "device request {request:?}: {reason}; the request is `required` (plug the device in, or remove `;required` to start without it and get it later)"
         )
     }
 }

@@ -1,11 +1,10 @@
-//! The status of one container, for `oci-hotplug inspect` and others.
+//! The status of one container, for `oci-hotplug inspect` and other verbs.
 
 use super::Watcher;
 use super::holders::Holders;
 use crate::host::state::control::Status;
 
 impl Watcher {
-    /// The present status.
     pub(super) fn status(&self) -> Status {
         let holders = Holders::new(&self.inside, self.world.inventory());
         Status {

@@ -1,7 +1,7 @@
-//! The watcher's systemd unit: it is started once no client waits, and its watcher takes over.
+//! The watcher's systemd unit. It is started when no client waits, and its watcher takes over.
 //!
-//! The hook starts the watcher as its own child, because that is fastest; the unit's watcher then
-//! takes its place (`handover`), in a cgroup of its own, and systemd starts it again when it dies.
+//! The hook starts the watcher as its own child, because that is fastest. The unit's watcher then
+//! replaces it (`handover`), in a separate cgroup, and systemd starts it again if it crashes.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,22 +13,23 @@ use crate::host::spawn::{Child, ChildState};
 use crate::host::systemd;
 use crate::model::oci::ContainerId;
 
-/// How long a unit may take to take over before it is started again; twice as long each time.
+/// How long the unit's watcher may take to take over before the unit is started again; twice as
+/// long each time.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often a unit is started.
+/// How often the unit is started.
 const ATTEMPTS: u32 = 6;
 
-/// How this watcher is supervised.
+/// The relation of this watcher to a systemd unit.
 pub(super) enum SystemdUnit {
-    /// It is the unit's; systemd shows this status.
+    /// This watcher belongs to the unit; systemd shows this status.
     Ours {
         shown: String,
         watchdog: Option<Watchdog>,
     },
-    /// There is a unit whose watcher can take over.
+    /// There is a unit, whose watcher is to take over.
     Starting(Startup),
-    /// There is none.
+    /// There is no unit.
     None,
 }
 
@@ -40,8 +41,8 @@ pub(super) struct Startup {
     systemctl: Option<Child>,
 }
 
-/// Signs of life for systemd. A process that root in the host's pid namespace has stopped gives
-/// none, and is replaced.
+/// The watchdog of systemd. If root has stopped this process (SIGSTOP), the notifications end, and
+/// systemd replaces it.
 pub(super) struct Watchdog {
     interval: Duration,
     due: Instant,
@@ -87,8 +88,7 @@ impl SystemdUnit {
         })
     }
 
-    /// Shows systemd that the watcher works, or starts the unit. `is_idle` says that no client
-    /// waits.
+    /// Notifies systemd, or starts the unit. `is_idle` says that no client waits.
     pub fn maintain(&mut self, inside: &Inside, has_problems: bool, is_idle: bool) {
         match self {
             Self::Ours { shown, watchdog } => {
@@ -111,11 +111,11 @@ impl SystemdUnit {
 
 fn show_status(shown: &mut String, inside: &Inside, has_problems: bool) {
     let status = format!(
-        "READY=1\nSTATUS=container {}: {} device nodes inside{}",
+        "READY=1\nSTATUS=container {}: {} device nodes attached{}",
         inside.id(),
         inside.attachments().len(),
         if has_problems {
-            ", and problems: see oci-hotplug inspect"
+            ", with problems (see oci-hotplug inspect)"
         } else {
             ""
         }
@@ -127,7 +127,7 @@ fn show_status(shown: &mut String, inside: &Inside, has_problems: bool) {
 }
 
 impl Startup {
-    /// Starts the unit when that is due. Returns false when there is no use in it.
+    /// Starts the unit when that is due. Returns false if there is no point in trying.
     fn advance(&mut self, inside: &Inside) -> bool {
         let is_running = |child: &mut Child| child.state() == ChildState::Running;
         if !self.systemctl.as_mut().is_some_and(is_running) {
@@ -140,18 +140,18 @@ impl Startup {
             tracing::warn!(container = %inside.id(), "systemd does not supervise the watcher: {} did not start (systemctl status shows why)", self.unit);
             return false;
         }
-        // Not earlier, because clients waited: it reads a file.
+        // Checked only now, and not while clients waited, because it reads a file.
         if self.backoff.failures() == 0 && !unit_uses(inside.state_dir()) {
             return false;
         }
-        // A failure shows at the next attempts, and is logged after the last.
+        // A failure shows at the next attempts, and is logged after the last one.
         self.systemctl = systemd::start(&self.unit).ok();
         self.next = Instant::now() + self.backoff.failed(Duration::MAX);
         true
     }
 }
 
-/// Whether a unit, which knows only the container's id, looks for it in this state directory.
+/// Whether the unit's watcher, which gets only the container's id, would use this state directory.
 fn unit_uses(state_dir: &Path) -> bool {
     Config::load(None, None).is_ok_and(|config| config.state_dir == state_dir)
 }

@@ -30,7 +30,7 @@ impl Watcher {
         let moved = match self.inside.follow() {
             Place::Same => None,
             Place::Moved(place) => {
-                // What failed at the old place may succeed here. The note of the new place comes
+                // What failed in the old cgroup may succeed in the new one. Store the new cgroup
                 // before its first grant.
                 self.retries.clear();
                 self.remotes.forget_cgroup();
@@ -52,22 +52,21 @@ impl Watcher {
                 let text = "the engine replaced the device filter; access is granted again";
                 self.inside.log_event(event::RESTORED, "", Path::new(""), text);
             }
-            // The container is ending, or on its way to another cgroup: the next check shows which.
-            // What was refused is asked for again by the next plan.
+            // The container is ending or moving to another cgroup: the next check shows which. The
+            // next plan sets the denied grants again.
             (Err(FilterError::Gone { .. } | FilterError::Refused { .. }), _) => {}
             (Err(error), _) => self.retries.note_access(Some(error.to_string()), &self.inside),
         }
     }
 
-    /// Restores subscriptions and the container's entry in the state directory where they were
-    /// lost.
+    /// Restores subscriptions and the container's entry in the state directory if they were lost.
     fn check_sources(&mut self, events: &mut EventLoop) -> Result<Next, WatcherError> {
         let has_new_fds = self.world.refresh();
         let control = match self.inside.restore_entry() {
             Entry::InPlace => None,
             Entry::Restored(control) => {
-                // Locks on removed files keep no other container out: the next plan takes each
-                // lease again.
+                // Locks on removed files exclude no other container: the next plan takes each lease
+                // again.
                 self.admission.renew_leases(self.inside.state_dir());
                 if let Err(error) = self.inside.journal() {
                     self.retries.note_access(Some(error.to_string()), &self.inside);

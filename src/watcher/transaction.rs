@@ -1,6 +1,6 @@
-//! Applies a plan, step by step, and undoes what a failed step would leave half done.
+//! Applies a plan step by step, and undoes what a failed step would leave incomplete.
 //!
-//! A device that fails does not affect the others. Must not decide anything (`model::plan`).
+//! A device that fails does not affect the others. Decides nothing (`model::plan` does).
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,25 +11,25 @@ use crate::model::plan::Step;
 use crate::model::plan::attachment::{Attachment, Attachments, Found, NodeCreator, NodeSpec};
 use crate::model::uevent::{UeventAction, UeventForm};
 
-/// What a transaction needs of a container. Each call is idempotent.
+/// The operations of a transaction on a container. Each is idempotent.
 pub trait Effects {
-    /// What can go wrong; its text names the path or cgroup, and the hint.
+    /// The error; its text names the path or cgroup, and has a hint.
     type Error: std::error::Error;
 
     /// What is at the node's path.
     fn find_node(&mut self, path: &Path, node: &NodeSpec) -> Result<Found, Self::Error>;
     /// What is at the link's path.
     fn find_link(&mut self, link: &Path, target: &Path) -> Result<Found, Self::Error>;
-    /// Creates a node unless it exists. Returns who created it.
+    /// Creates a node unless it exists. Returns which process created it.
     fn add_node(&mut self, path: &Path, node: &NodeSpec) -> Result<NodeCreator, Self::Error>;
     /// Removes a node that the watcher created.
     fn remove_node(&mut self, path: &Path, node: &NodeSpec) -> Result<(), Self::Error>;
-    /// Creates a link unless it exists. Returns who created it.
+    /// Creates a link unless it exists. Returns which process created it.
     fn add_link(&mut self, link: &Path, target: &Path) -> Result<NodeCreator, Self::Error>;
     /// Removes a link that the watcher created.
     fn remove_link(&mut self, link: &Path, target: &Path) -> Result<(), Self::Error>;
-    /// Grants exactly this access, except for the numbers that it returns, each with the reason:
-    /// something outside the watcher's control denies them.
+    /// Grants exactly this access, except for the returned numbers, each with the reason why
+    /// something outside the watcher's control denies it.
     fn set_grants(&mut self, grants: &GrantSet) -> Result<Vec<(DevNum, String)>, Self::Error>;
     /// Sends a uevent to the container's listeners.
     fn announce(
@@ -39,20 +39,19 @@ pub trait Effects {
         device: &Device,
         path: &Path,
     ) -> Result<(), Self::Error>;
-    /// Writes down what is attached, or about to be.
+    /// Writes what is attached, or about to be.
     fn journal(&mut self, attachments: &Attachments) -> Result<(), Self::Error>;
 }
 
 /// A step that failed, and was undone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// The node or link that failed; `None`: access as a whole, or the journal.
+    /// The node or link that failed; `None` for access as a whole, or the journal.
     pub path: Option<PathBuf>,
-    /// What went wrong.
     pub reason: String,
 }
 
-/// What the application of a plan changes, and what went wrong.
+/// A plan that is being applied, and what has failed so far.
 pub struct Transaction<'a, E: Effects> {
     effects: &'a mut E,
     attachments: &'a mut Attachments,
@@ -61,9 +60,9 @@ pub struct Transaction<'a, E: Effects> {
     failures: Vec<Failure>,
     /// Nodes that could not be created: the rest of their steps is skipped.
     given_up: BTreeSet<PathBuf>,
-    /// Nodes that could not be removed: they stay noted, without access.
+    /// Nodes that could not be removed: they stay in the notes, without access.
     stuck: BTreeSet<PathBuf>,
-    /// Numbers whose access is denied, and why.
+    /// Numbers whose access is denied, with the reasons.
     refused: Vec<(DevNum, String)>,
 }
 
@@ -88,7 +87,7 @@ pub fn apply<E: Effects>(
     };
     let is_revocation = |step: &Step| matches!(step, Step::Revoke(_));
     let (revocations, steps): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(is_revocation);
-    // Before the note, for which the container is inspected.
+    // Before the note is written, which needs to inspect the container.
     for step in revocations {
         transaction.carry_out(step);
     }
@@ -99,11 +98,11 @@ pub fn apply<E: Effects>(
     transaction.finish()
 }
 
-/// Reduces the granted access to `kept`, without inspecting the container and without a note: until
-/// the next one, the old note is correct, because it says no less than is in force.
+/// Reduces the granted access to `kept`, without inspecting the container and without writing a
+/// note: the old note stays correct until the next one, because it lists at least what is in force.
 ///
 /// # Errors
-/// Why the access is still in force.
+/// The reason why the access is still in force.
 pub fn revoke<E: Effects>(kept: GrantSet, granted: &mut GrantSet, effects: &mut E) -> Result<(), String> {
     let refused = effects.set_grants(&kept).map_err(|error| error.to_string())?;
     *granted = kept;
@@ -114,8 +113,8 @@ pub fn revoke<E: Effects>(kept: GrantSet, granted: &mut GrantSet, effects: &mut 
 }
 
 impl<E: Effects> Transaction<'_, E> {
-    /// Notes what is about to be created before it is created: after a crash, the watcher knows it
-    /// as its own. What the image or the engine has created is noted as theirs.
+    /// Writes what is about to be created, before it is created: after a crash, the next watcher
+    /// knows that it is ours. What the image or the engine has created is marked as theirs.
     fn write_ahead(&mut self, steps: &[Step]) {
         let mut ahead = self.attachments.clone();
         let mut news = false;
@@ -247,14 +246,14 @@ impl<E: Effects> Transaction<'_, E> {
                 *self.granted = grants;
                 self.note_refused(refused);
             }
-            // The previous grants stay noted, so that the next plan tries again; a node without
-            // access is not created.
+            // The previous grants stay in the notes, so that the next plan tries again. A node
+            // without access is not created.
             Err(error) => self.fail(None, &error),
         }
     }
 
-    /// A denied number does not affect the others. A node that is attached already stays, as its
-    /// device does, and is reported.
+    /// A denied number does not affect the others. A node that is attached already stays, because
+    /// its device is still there, and is reported.
     fn note_refused(&mut self, refused: Vec<(DevNum, String)>) {
         for (num, reason) in &refused {
             self.granted.remove(num);
@@ -351,7 +350,7 @@ impl<E: Effects> Transaction<'_, E> {
         }
     }
 
-    /// Revokes the access of failed nodes, and writes down what is attached now.
+    /// Revokes the access of failed nodes, and writes what is attached now.
     fn finish(mut self) -> Vec<Failure> {
         let stuck = &self.stuck;
         let mut due = GrantSet::new();
@@ -361,7 +360,7 @@ impl<E: Effects> Transaction<'_, E> {
         for (num, _) in &self.refused {
             due.remove(num);
         }
-        // Only revoke: what was revoked or denied may still be noted as attached.
+        // Only revoke: what was revoked or denied may still be in the notes as attached.
         let due = common(self.granted, &due);
         if !self.failures.is_empty() && *self.granted != due {
             self.set_grants(due);

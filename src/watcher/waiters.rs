@@ -7,31 +7,29 @@ use std::time::{Duration, Instant};
 use crate::host::state::control::{ControlClient, ControlResponse};
 use crate::model::request::id::RequestId;
 
-/// A client that waits.
 pub(super) struct Waiter {
     recipient: Recipient,
     since: Instant,
     until: Instant,
-    /// The requests that it waits for: those that are required must have their devices.
+    /// The requests that the client waits for: the required ones must have their devices.
     requests: Vec<RequestId>,
 }
 
 /// Where the response goes.
 pub(super) enum Recipient {
-    /// To the hook that started this watcher, through its former standard output.
+    /// To the hook that started this watcher, through the watcher's former standard output.
     Starter(File),
     /// To a client of the control socket.
     Client(ControlClient),
 }
 
-/// All clients that wait.
 pub(super) struct Waiters {
     waiters: Vec<Waiter>,
     timeout: Duration,
 }
 
 impl Waiters {
-    /// Nobody waits yet; each waiter gets its response after `timeout` at the latest.
+    /// Without waiters. Each waiter gets its response after `timeout` at the latest.
     pub fn new(timeout: Duration) -> Self {
         Self {
             waiters: Vec::new(),
@@ -66,7 +64,7 @@ impl Waiters {
         self.waiters.iter()
     }
 
-    /// Removes and returns the waiters that are ready, by the order of [`Waiters::iter`].
+    /// Removes and returns the waiters that are ready; `ready` has the order of [`Waiters::iter`].
     pub fn take(&mut self, ready: &[bool]) -> Vec<Waiter> {
         let mut taken = Vec::new();
         for (waiter, is_ready) in std::mem::take(&mut self.waiters).into_iter().zip(ready) {
@@ -93,7 +91,7 @@ impl Waiter {
         self.since
     }
 
-    /// When it gets its response at the latest.
+    /// The time at which the waiter gets its response at the latest.
     pub fn until(&self) -> Instant {
         self.until
     }

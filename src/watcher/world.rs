@@ -1,5 +1,4 @@
-//! The devices of the host, as enumerations and events have shown them, and the devices that udevd
-//! must process first.
+//! The devices of the host, and the devices that udevd must process first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::BorrowedFd;
@@ -22,9 +21,10 @@ const UDEVD_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct World {
     monitor: DeviceMonitor,
     inventory: Inventory,
-    /// Devices that the last plan needs udev facts of, and since when.
+    /// Devices whose udev facts the last plan needs, and since when.
     awaiting_udevd: BTreeMap<SysPath, Instant>,
-    /// Devices of the last plan to which a requested link points, and that udevd has not processed.
+    /// Devices of the last plan to which a requested link points, and which udevd has not
+    /// processed.
     unconfirmed_links: Vec<SysPath>,
 }
 
@@ -45,17 +45,17 @@ impl World {
         &self.inventory
     }
 
-    /// What to wait on for events.
+    /// The files to wait on for events.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.monitor.fds()
     }
 
-    /// Requests or policy have changed: other facts may decide.
+    /// Updates the needed facts, after requests or policy have changed.
     pub fn set_facts_needed(&mut self, planner: &Planner, policy: &Policy) {
         self.monitor.add_needed(&facts_needed(planner, policy));
     }
 
-    /// Reads all devices of the host. These have the kernel's facts only, see
+    /// Reads all devices of the host, with the kernel's facts only; see
     /// [`World::complete_selected`].
     pub fn read_all(&mut self) -> Result<(), MonitorError> {
         self.inventory.replace(self.monitor.enumerate()?);
@@ -65,7 +65,7 @@ impl World {
 
     /// Reads the udev facts of the few devices that requests select.
     pub fn complete_selected(&mut self, planner: &Planner) {
-        // The planner's own roots stay as they are: `reconcile` finds out which of them are gone.
+        // The planner's own roots stay unchanged: `reconcile` finds out which of them are gone.
         let mut planner = planner.clone();
         planner.find_roots(&self.inventory);
         let candidates = planner.candidates(&self.inventory);
@@ -76,8 +76,8 @@ impl World {
         }
     }
 
-    /// Reads the udev facts of devices that decide and that no request selects: they may send no
-    /// further event. Returns whether udevd has processed one.
+    /// Reads the udev facts of devices that a decision depends on and that no request selects:
+    /// there may be no further event of them. Returns whether udevd has processed one.
     pub fn complete_unselected(&mut self, unselected: &[SysPath]) -> bool {
         let mut is_news = false;
         for syspath in unselected {
@@ -96,12 +96,11 @@ impl World {
         }
     }
 
-    /// The events that have arrived.
     pub fn drain(&mut self) -> Vec<DeviceEvent> {
         self.monitor.drain()
     }
 
-    /// Takes in one event. Returns whether it changed anything.
+    /// Applies one event. Returns whether it changed anything.
     pub fn apply(&mut self, event: DeviceEvent) -> bool {
         self.inventory.apply(event)
     }
@@ -118,19 +117,19 @@ impl World {
         self.inventory.take_links(&found.named, &found.claimed)
     }
 
-    /// Takes in changes of nodes that only the host's /dev has.
+    /// Applies changes of nodes that only the host's /dev has.
     pub fn poll_static_nodes(&mut self) {
         for event in self.monitor.poll_static_nodes() {
             self.inventory.apply(event);
         }
     }
 
-    /// Subscribes again where that was lost. Returns whether [`World::fds`] has changed.
+    /// Subscribes again if the subscription was lost. Returns whether [`World::fds`] has changed.
     pub fn refresh(&mut self) -> bool {
         self.monitor.refresh()
     }
 
-    /// Notes which devices the plan needs udev facts of.
+    /// Stores which devices the plan needs udev facts of.
     pub fn note_awaited(&mut self, pending: &[SysPath], unconfirmed_links: Vec<SysPath>) {
         let now = Instant::now();
         self.awaiting_udevd.retain(|syspath, _| pending.contains(syspath));
@@ -145,14 +144,14 @@ impl World {
         !self.awaiting_udevd.is_empty()
     }
 
-    /// Whether nothing is left for udevd to process.
+    /// Whether udevd has processed everything that the last plan needs.
     pub fn is_settled(&self) -> bool {
         self.awaiting_udevd.is_empty() && self.unconfirmed_links.is_empty()
     }
 
     /// Reads the udev facts of awaited devices again: udevd may have been started, stopped or
-    /// killed meanwhile. A device that it has not processed in time is overdue. That ends the wait
-    /// for `ready=udev`; its udev facts stay unknown.
+    /// killed in the meantime. A device that it has not processed in time is overdue. That ends the
+    /// wait for `ready=udev`; its udev facts stay unknown.
     pub fn check_awaited(&mut self, id: &str) {
         if !self.is_settled() {
             self.monitor.doubt_udevd();

@@ -319,7 +319,7 @@ fn recover_sweeps_what_is_gone_and_tells_of_each_record_that_it_cannot_read() {
     assert_eq!(
         lines[3],
         format!(
-            "newer      FAILED: reading {}: it has version 99, and this oci-hotplug knows versions up to 1 (install the newer one)",
+            "newer      FAILED: reading {}: it has version 99, but this oci-hotplug supports versions up to 1 (install the newer oci-hotplug)",
             path.display()
         )
     );
@@ -328,7 +328,7 @@ fn recover_sweeps_what_is_gone_and_tells_of_each_record_that_it_cannot_read() {
             "torn       FAILED: reading {}/record.json: EOF",
             torn.display()
         )) && lines[4]
-            .ends_with("(written by another program? remove the directory once its container is gone)"),
+            .ends_with("(written by another program? remove the directory after its container has ended)"),
         "{said}"
     );
     assert!(!gone.exists() && !half.exists() && newer.exists() && torn.exists());

@@ -186,7 +186,7 @@ fn a_program_that_cannot_be_extended_is_reported_and_healed_once_it_is_gone(mach
     let words = [
         "cannot be extended",
         "calls a kernel helper",
-        "whoever attached it must grant",
+        "the program that attached it must grant",
     ];
     eventually("inspect tells of the program", || {
         let told = told_of(machine, &container.id);

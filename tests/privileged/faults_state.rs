@@ -229,7 +229,7 @@ fn a_state_directory_that_is_removed_is_made_again(machine: &Machine) {
         eventually("the container is listed again", || is_well(machine, &container));
         assert_eq!(container.expect_watcher(), watcher);
         assert!(
-            machine.log().contains("was removed; it is restored"),
+            machine.log().contains("was removed; restoring it"),
             "{}",
             machine.log()
         );
@@ -270,7 +270,7 @@ fn a_record_of_a_newer_version_harms_nobody(machine: &Machine) {
     let told = operator(machine, &["inspect", "newer"]);
     assert!(text(&told.1).contains("version 99"), "{}", text(&told.1));
     assert!(
-        text(&told.1).contains("install the newer one"),
+        text(&told.1).contains("install the newer oci-hotplug"),
         "{}",
         text(&told.1)
     );

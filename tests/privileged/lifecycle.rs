@@ -387,7 +387,7 @@ fn on_removal_waits_for_the_grace_period_also_across_a_new_watcher(machine: &Mac
     let disk = Disk::new(machine);
     let container = plugged_with(machine, &disk, ";on-removal=stop;grace=60s");
     let pending =
-        || said(machine, &["inspect", &container.id]).contains("its device is gone; on-removal=stop in");
+        || said(machine, &["inspect", &container.id]).contains("its device was removed; on-removal=stop in");
     disk.unplug(1);
     container.eventually_lacks(&disk.partition(1));
     eventually("the action is shown", pending);

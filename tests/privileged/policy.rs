@@ -433,12 +433,12 @@ fn a_device_of_another_host_needs_a_rule_and_is_sought_while_the_container_runs(
         Err(refusal) => refusal.message,
     };
     assert!(
-        refusal.contains(reason) && refusal.contains("it is required"),
+        refusal.contains(reason) && refusal.contains("the request is `required`"),
         "{refusal}"
     );
     eventually("nothing is left", || machine.traces() == NOTHING);
     let container = Bundle::asking(machine, &request).start();
-    eventually_told(machine, &container, &[reason, "it is tried again"]);
+    eventually_told(machine, &container, &[reason, "trying again"]);
     // A policy that has become stricter ends that.
     machine.configure("");
     reread(&container);

@@ -600,7 +600,7 @@ fn the_notes_of_an_older_version_are_read_and_those_of_a_newer_one_refused(machi
     assert_eq!(output.status.code(), Some(1));
     assert!(
         text(&output).contains(
-            "it has version 2, and this oci-hotplug knows versions up to 1 (install the newer one)"
+            "it has version 2, but this oci-hotplug supports versions up to 1 (install the newer oci-hotplug)"
         ),
         "{}",
         text(&output)

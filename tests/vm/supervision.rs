@@ -81,7 +81,7 @@ fn podmans_watcher_lives_in_a_unit_and_comes_back_when_it_is_killed() {
         ))
     );
     vm.wait_until(&format!(
-        "systemctl status '{unit}' | grep 'Status: \"container {id}: 2 device nodes inside\"'"
+        "systemctl status '{unit}' | grep 'Status: \"container {id}: 2 device nodes attached\"'"
     ));
     assert!(
         vm.run("oci-hotplug inspect $(podman ps -lq)")

@@ -95,7 +95,7 @@ fn a_pod_of_usbip_device_plugins_users_has_its_adapter_whatever_befalls_it_and_g
         pod.is_killed();
         vm.wait_until(&format!(
             "journalctl --quiet --output=cat -u kubelet --after-cursor=\"$(cat /run/test/cursor)\" | \
-             grep -F '{reason}' | grep -F 'it is required'"
+             grep -F '{reason}' | grep -F 'start without the device'"
         ));
     });
     pod.runs();

@@ -81,7 +81,7 @@ pub enum StagingError {
     /// The process could not return to its own mount namespace: it must end without touching
     /// anything more.
     #[error(
-        "coming back to the host's mount namespace: {source}; every path now leads elsewhere, so end this process"
+        "returning to the host's mount namespace: {source} (this process must end: its paths lead elsewhere now)"
     )]
     CannotReturn { source: io::Error },
 }

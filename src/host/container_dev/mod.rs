@@ -155,9 +155,10 @@ impl ContainerDev {
         }
         let host_dev = File::open("/dev")
             .and_then(attributes)
-            .map_err(|source| failed("comparing the host's", dev_path, source))?;
+            .map_err(|source| failed("reading the device number of the host's", dev_path, source))?;
         let host_dev = file_system_number(&host_dev);
-        let own = attributes(&dev).map_err(|source| failed("comparing", dev_path, source))?;
+        let own =
+            attributes(&dev).map_err(|source| failed("reading the device number of", dev_path, source))?;
         let own = file_system_number(&own);
         let id_maps = container.id_maps()?;
         let user = id_maps.as_ref().map(|maps| host_ids(maps, 0, 0)).transpose()?;
@@ -378,7 +379,7 @@ impl ContainerDev {
                 Entry::Link(_) if ours => {}
                 _ => return Err(place.taken(&found)),
             }
-            const DOING: &str = "making the link";
+            const DOING: &str = "creating the link";
             place.put(DOING, found != Entry::Nothing, |temporary| {
                 temporary.make(DOING, |parent, name| symlinkat(text.as_path(), parent, name))
             })?;
@@ -496,8 +497,8 @@ impl ContainerDev {
             empty => empty.insert(Staging::new().map_err(staging_failed)?),
         };
         let node = staging.make_node(num, mode, uid, gid).map_err(staging_failed)?;
-        let put = place.put("making the node", replace, |temporary| {
-            temporary.make("making a file to mount the node on,", |parent, name| {
+        let put = place.put("creating the node", replace, |temporary| {
+            temporary.make("creating a file to mount the node on,", |parent, name| {
                 mknodat(parent, name, SFlag::S_IFREG, Mode::empty(), 0)
             })?;
             staging
@@ -556,7 +557,7 @@ fn make_node(
     (mode, uid, gid): (u32, u32, u32),
     replace: bool,
 ) -> Result<(), ContainerDevError> {
-    const DOING: &str = "making the node";
+    const DOING: &str = "creating the node";
     let kind = if num.kind == DevKind::Block {
         SFlag::S_IFBLK
     } else {

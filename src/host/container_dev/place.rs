@@ -165,7 +165,7 @@ impl Walker<'_> {
         let parent = self
             .start
             .try_clone()
-            .map_err(|source| failed("going to", path, source))?;
+            .map_err(|source| failed("opening", path, source))?;
         let mut here = Place {
             parent,
             name: OsString::new(),
@@ -223,7 +223,7 @@ impl Place {
 
     /// What is here now. If a mount covers the name, it is the mount.
     pub(super) fn entry(&self) -> Result<Entry, ContainerDevError> {
-        let looking = |source| failed("looking at", &self.path, source);
+        let looking = |source| failed("examining", &self.path, source);
         let fd = match self.look() {
             Err(Errno::ENOENT) => return Ok(Entry::Nothing),
             Ok(Opened::Foreign) => return Ok(Entry::Mount),
@@ -382,7 +382,7 @@ impl Place {
     /// Creates a directory with mode 0755, independent of the umask. Returns false if another
     /// process created it first.
     fn make_directory(&self) -> Result<bool, ContainerDevError> {
-        const DOING: &str = "making the directory";
+        const DOING: &str = "creating the directory";
         match self.make(DOING, |parent, name| {
             match mkdirat(parent, name, Mode::from_bits_retain(0o755)) {
                 Err(Errno::EEXIST) => Ok(false),
@@ -412,7 +412,7 @@ impl Place {
             };
         }
         match self.entry() {
-            Ok(Entry::Nothing | Entry::Directory) | Err(_) => failed("going to", &self.path, source),
+            Ok(Entry::Nothing | Entry::Directory) | Err(_) => failed("opening", &self.path, source),
             Ok(found) => ContainerDevError::InTheWay {
                 path: self.path.clone(),
                 found: found.to_string(),

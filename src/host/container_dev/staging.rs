@@ -44,9 +44,9 @@ impl Staging {
     /// directory with other threads, as setns(2) requires; in a process with one thread that has no
     /// effect.
     pub(super) fn new() -> Result<Self, StagingError> {
-        let own = OwnNamespace::open(Namespace::Mount).map_err(step("noting the host's mount namespace"))?;
+        let own = OwnNamespace::open(Namespace::Mount).map_err(step("opening the host's mount namespace"))?;
         let tmpfs = new_tmpfs()?;
-        unshare(CloneFlags::CLONE_NEWNS).map_err(step("making a private mount namespace"))?;
+        unshare(CloneFlags::CLONE_NEWNS).map_err(step("creating a private mount namespace"))?;
         let namespace = own
             .run_and_return(|| set_up_namespace(&tmpfs))
             .map_err(cannot_return)??;
@@ -75,13 +75,13 @@ impl Staging {
         };
         let device = makedev(num.major.into(), num.minor.into());
         let name = staged.0.as_str();
-        mknodat(&self.tmpfs, name, kind, Mode::empty(), device).map_err(step("making the node"))?;
+        mknodat(&self.tmpfs, name, kind, Mode::empty(), device).map_err(step("creating the node"))?;
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let finished = nix::fcntl::openat(&self.tmpfs, name, flags, Mode::empty())
             .and_then(|fd| finish_node(&fd, num, mode, uid, gid));
         if let Err(source) = finished {
             self.discard(&staged);
-            return Err(step("giving the node its owner and mode")(source));
+            return Err(step("setting owner and mode of the node")(source));
         }
         Ok(staged)
     }
@@ -126,7 +126,7 @@ impl Staging {
 /// A tmpfs that is not mounted anywhere yet. It is not `nodev`, because the nodes on it must be
 /// opened.
 fn new_tmpfs() -> Result<OwnedFd, StagingError> {
-    let doing = "making a tmpfs for device nodes";
+    let doing = "creating a tmpfs for device nodes";
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(step(doing))?;
     for (key, value) in [
         ("source", "oci-hotplug"),

@@ -256,7 +256,7 @@ impl AttachedPrograms {
 
 pub(super) fn display_name(info: &ProgInfo) -> String {
     if info.name.is_empty() {
-        "without a name".to_owned()
+        "unnamed".to_owned()
     } else {
         info.name.clone()
     }

@@ -29,7 +29,9 @@ pub enum FilterError {
     #[error(transparent)]
     OwnerFile(#[from] OwnerError),
     /// The cgroup does not exist any more: the container has ended or was moved.
-    #[error("cgroup {cgroup}: is gone; the container has ended or was moved to another cgroup")]
+    #[error(
+        "cgroup {cgroup} does not exist any more: the container has ended or was moved to another cgroup"
+    )]
     Gone { cgroup: PathBuf },
     /// The cgroup's directory cannot be opened.
     #[error("opening cgroup {cgroup}: {source}")]
@@ -53,7 +55,7 @@ pub enum FilterError {
     Hidden { cgroup: PathBuf, id: u32, name: String },
     /// The instructions of an attached program do not allow a prologue.
     #[error(
-        "device program {id} ({name}) of cgroup {cgroup} cannot be extended by our grants: {source}; whoever attached it must grant the devices itself"
+        "device program {id} ({name}) of cgroup {cgroup} cannot be extended by our grants: {source}; the program that attached it must grant the devices itself"
     )]
     Splice {
         cgroup: PathBuf,

@@ -37,7 +37,7 @@ impl<'a> MapSlot<'a> {
             None => {
                 let failed = |source| FilterError::Map {
                     cgroup: self.leaf.to_owned(),
-                    doing: "making",
+                    doing: "creating",
                     source,
                 };
                 let mut grants = GrantMap::create().map_err(failed)?;

@@ -22,13 +22,13 @@ pub enum RegistryError {
         source: io::Error,
     },
     /// A file is not valid JSON of the expected form.
-    #[error("reading {path}: {source} (written by another program? remove the directory once its container is gone)", path = path.display())]
+    #[error("reading {path}: {source} (written by another program? remove the directory after its container has ended)", path = path.display())]
     Malformed {
         path: PathBuf,
         source: serde_json::Error,
     },
     /// A newer version of oci-hotplug wrote the file.
-    #[error("reading {path}: it has version {version}, and this oci-hotplug knows versions up to {known} (install the newer one)", path = path.display())]
+    #[error("reading {path}: it has version {version}, but this oci-hotplug supports versions up to {known} (install the newer oci-hotplug)", path = path.display())]
     TooNew {
         path: PathBuf,
         /// The version of the file.

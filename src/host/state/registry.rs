@@ -71,7 +71,7 @@ impl Registry {
         let dir = self.container_dir(id);
         loop {
             flock::create_dir(&dir).map_err(|source| RegistryError::Io {
-                doing: "making",
+                doing: "creating",
                 path: dir.clone(),
                 source,
             })?;
@@ -303,7 +303,7 @@ mod tests {
         .unwrap();
         let error = lock.record().unwrap_err().to_string();
         assert!(
-            error.contains("version 99") && error.contains("install the newer one"),
+            error.contains("version 99") && error.contains("install the newer oci-hotplug"),
             "{error}"
         );
     }

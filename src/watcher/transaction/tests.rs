@@ -1,5 +1,5 @@
-//! Plans and their execution together: what a container has at the end, whatever came in which
-//! order, and whatever failed in between.
+//! Plans and their application together: what a container has at the end, in whatever order events
+//! arrive, and whatever fails in between.
 
 mod links;
 mod naming;
@@ -26,7 +26,7 @@ use crate::model::request::parse_requests;
 use crate::model::request::symlink::parse_symlinks;
 use crate::model::uevent::{UeventAction, UeventForm};
 
-/// A container in memory, which can refuse.
+/// A container in memory, in which operations can fail.
 #[derive(Default, Clone)]
 struct FakeContainer {
     nodes: BTreeMap<PathBuf, NodeSpec>,
@@ -38,16 +38,16 @@ struct FakeContainer {
     granted: GrantSet,
     announced: Vec<String>,
     noted: Attachments,
-    /// All notes, the first first.
+    /// All notes, the first one first.
     notes: Vec<Attachments>,
     journal_is_broken: bool,
-    /// What refuses to be done.
+    /// Paths whose operations fail.
     broken: BTreeSet<PathBuf>,
     filter_is_broken: bool,
-    /// Numbers that somebody above the container refuses.
+    /// Numbers that a cgroup above the container denies.
     denied: BTreeSet<DevNum>,
     nobody_can_be_told: bool,
-    /// Numbers whose access is to be revoked before anything in the container is looked at.
+    /// Numbers whose access must be revoked before anything in the container is inspected.
     going: BTreeSet<DevNum>,
     log: Vec<String>,
 }
@@ -69,7 +69,8 @@ impl FakeContainer {
         self.granted.get(&num).copied().unwrap_or(Access::NONE)
     }
 
-    /// Called by everything that looks at or changes the container: any of it could take for ever.
+    /// Called by every operation that inspects or changes the container, because any of them could
+    /// block for ever.
     fn is_entered(&self) {
         let left = self.going.iter().find(|num| self.granted.contains_key(num));
         assert!(
@@ -229,7 +230,7 @@ fn admit_all(_: &RequestEntry, _: &Device) -> Decision {
     Decision::Admitted
 }
 
-/// What of a plan is not attached for such a reason.
+/// The entries of a plan that are not attached for a reason of this kind.
 fn not_attached(plan: &Plan, is_such: impl Fn(&Reason) -> bool) -> Vec<&NotAttached> {
     let all = plan.not_attached.iter();
     all.filter(|not_attached| is_such(&not_attached.reason)).collect()
@@ -346,7 +347,7 @@ impl Scenario {
             .collect()
     }
 
-    /// Nothing of ours is left.
+    /// Whether nothing of ours is left.
     fn is_empty(&self) -> bool {
         self.container.nodes.is_empty()
             && self.container.links.is_empty()
@@ -521,7 +522,7 @@ fn access_is_due_only_while_the_device_is_there_under_its_number() {
     scenario.plug(std::slice::from_ref(&tty));
     let due = |scenario: &Scenario| still_due(&scenario.granted, &scenario.attachments, &scenario.inventory);
     assert_eq!(due(&scenario), scenario.granted);
-    // What is in force without a device, such as the note of a watcher that was killed, is not due.
+    // A grant without a device, such as one of a watcher that was killed, is not due.
     let stray = DevNum {
         kind: DevKind::Block,
         major: 8,
@@ -530,7 +531,7 @@ fn access_is_due_only_while_the_device_is_there_under_its_number() {
     scenario.granted.insert(stray, Access::ALL);
     assert!(!due(&scenario).contains_key(&stray));
     scenario.granted.remove(&stray);
-    // Another device has come in its place, and its number may be anybody's now.
+    // Another device has replaced it, and its number may belong to any device now.
     tty.node.as_mut().unwrap().num.minor += 7;
     scenario.inventory.apply(DeviceEvent::Changed(tty.clone()));
     assert_eq!(due(&scenario), GrantSet::new());
@@ -673,7 +674,7 @@ fn one_devices_failure_is_its_own_and_takes_its_access_along() {
     assert!(scenario.container.nodes.contains_key(&good.path));
     assert!(scenario.container.may(bad.num).is_none());
     assert!(scenario.attachments.get(&bad.path).is_none());
-    // And once it is mended, it comes.
+    // After the cause is removed, the node is created.
     scenario.container.broken.clear();
     assert_eq!(scenario.reconcile(), []);
     assert!(scenario.container.nodes.contains_key(&bad.path));
@@ -747,7 +748,8 @@ fn a_number_that_is_refused_keeps_no_other_device_out() {
     assert_eq!(scenario.reconcile(), refused);
     assert_eq!(scenario.nodes(), [good.path.display().to_string()]);
     assert_eq!(scenario.granted, scenario.container.granted);
-    // Allowed, it comes; refused once it is inside, it stays as its device does, and is told of.
+    // Once it is allowed, it is attached; if it is denied while attached, it stays as long as its
+    // device does, and is reported.
     scenario.container.denied.clear();
     assert_eq!(scenario.reconcile(), []);
     assert!(scenario.container.nodes.contains_key(&bad.path));
@@ -789,7 +791,7 @@ fn who_has_a_path_keeps_it_and_the_second_gets_it_when_the_first_goes() {
         .cloned()
         .collect();
     let mut scenario = Scenario::new("subsystem:tty;path=/dev/board", "");
-    // The one whose path is later in order comes first.
+    // The device whose path is later in order is plugged in first.
     scenario.plug(&ttys[1..]);
     scenario.plug(&ttys[..1]);
     let held = |scenario: &Scenario| {
@@ -815,7 +817,7 @@ fn a_link_and_a_path_are_for_the_adapters_tty_and_the_raw_node_stays_where_libus
             .into_iter()
             .partition(|device| device.devtype.as_deref() == Some("usb_device"));
         scenario.plug(&raw);
-        // Nobody who waits for /dev/board is given the wrong thing.
+        // A process that waits for /dev/board must not get the wrong device.
         assert_eq!(scenario.nodes(), ["/dev/bus/usb/001/003"]);
         assert!(scenario.container.links.is_empty());
         scenario.plug(&rest);
@@ -925,8 +927,8 @@ fn news_of_a_device_that_nobody_asks_for_affect_nobody() {
     }
 }
 
-/// The world of the properties: a few places, each with a device that comes, is spoken of by udevd,
-/// changes, goes.
+/// A device of the properties: one of a few paths, with a device that is added, processed by udevd,
+/// changed and removed.
 fn place(index: usize, life: u32, udev_state: UdevState, seqnum: u64) -> Device {
     let mut device = Device::new(SysPath::new(format!(
         "/sys/devices/hub/port{}/tty{index}",
@@ -954,7 +956,7 @@ fn place(index: usize, life: u32, udev_state: UdevState, seqnum: u64) -> Device 
     device
 }
 
-/// What the kernel does, in its order.
+/// What the kernel does, in this order.
 #[derive(Debug, Clone)]
 enum Act {
     Plug(usize),
@@ -979,7 +981,7 @@ const REQUESTS: [&str; 5] = [
     "devnode:/dev/tty1;ready=udev, devnode:/dev/by-place/0;mode=0600",
 ];
 
-/// The kernel's events of these acts, and udevd's, each in their own order.
+/// The events of the kernel and those of udevd for these acts, each in their own order.
 fn events(acts: &[Act]) -> (Vec<DeviceEvent>, Vec<DeviceEvent>) {
     let mut lives = [0u32; 4];
     let mut present = [false; 4];
@@ -1031,7 +1033,8 @@ fn events(acts: &[Act]) -> (Vec<DeviceEvent>, Vec<DeviceEvent>) {
     (kernel, udevd)
 }
 
-/// One order of both: `choices` says when udevd gets to speak. It never speaks before the kernel.
+/// One order of both; `choices` says when udevd's next event comes. It never comes before the
+/// kernel's.
 fn interleave(kernel: &[DeviceEvent], udevd: &[DeviceEvent], choices: &[bool]) -> Vec<DeviceEvent> {
     let (mut from_kernel, mut from_udevd) = (0, 0);
     let mut all = Vec::new();
@@ -1073,7 +1076,8 @@ proptest! {
     fn any_order_of_events_leads_to_the_same_end(
         acts in any_acts(),
         choices in prop::collection::vec(any::<bool>(), 60),
-        // Where two want one path, whoever came first has it: there the history counts, on purpose.
+        // If two devices request one path, the first one keeps it: there the history counts, on
+        // purpose.
         requests in prop::sample::select(&REQUESTS[..]).prop_filter("path=", |text| !text.contains("path=")),
     ) {
         let (kernel, udevd) = events(&acts);
@@ -1088,8 +1092,8 @@ proptest! {
             scenario.reconcile();
             scenario
         };
-        // udevd at once after each event; at some time; only at the end. Acting each time, or once
-        // at the end.
+        // udevd sends its event at once, at some time, or only at the end; the watcher plans after
+        // each event, or once at the end.
         let (prompt, some, last) = (end(&[true; 80], true), end(&choices, true), end(&[], true));
         let once = end(&choices, false);
         for scenario in [&some, &last, &once] {
@@ -1117,7 +1121,7 @@ proptest! {
         port_changes in prop::collection::vec((0..40usize, 0..2usize, any::<bool>()), 0..6),
     ) {
         let (kernel, udevd) = events(&acts);
-        // The ports are there first, as the kernel has it.
+        // The kernel adds the ports first.
         let ports = [0, 1].map(|port| Device::new(SysPath::new(format!("/sys/devices/hub/port{port}"))));
         let mut scenario = Scenario::new(requests, "");
         scenario.plug(&ports);
@@ -1135,7 +1139,7 @@ proptest! {
             let syspath = event.syspath().cloned().expect("no overrun");
             scenario.inventory.apply(event);
             let affected = pending || scenario.planner.is_affected_by(&syspath, &scenario.inventory);
-            // Whoever does not plan does not look for roots either.
+            // A watcher that does not plan does not look for roots either.
             let roots = scenario.planner.clone();
             let plan = scenario.plan();
             if affected {

@@ -197,7 +197,7 @@ fn a_host_that_is_switched_off_and_on_attaches_again_what_its_containers_ask_for
     // The container is there before its server can be reached.
     vm.wait_until("podman ps --format '{{.Status}}' | grep Up");
     vm.wait_until(&format!(
-        "oci-hotplug inspect {} | grep 'it is tried again'",
+        "oci-hotplug inspect {} | grep 'trying again'",
         container.id
     ));
     vm.forward_at(&remote.address, remote.server.address.port());

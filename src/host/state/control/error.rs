@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// The socket cannot be created.
-    #[error("making the control socket in {dir}: {source}", dir = dir.display())]
+    #[error("creating the control socket in {dir}: {source}", dir = dir.display())]
     Bind { dir: PathBuf, source: io::Error },
     /// No process listens on the socket.
     #[error("sending a request to the watcher in {dir}: {}", describe(source, " (it may have ended; see `oci-hotplug list`)"), dir = dir.display())]

@@ -144,7 +144,7 @@ impl Host {
                 return false;
             };
             let minor = device.node.as_ref().unwrap().num.minor;
-            // `SysFs::is_same`
+            // See `SysFs::is_same`.
             self.present
                 .iter()
                 .any(|(place, now)| *now == minor && Self::syspath(*place) == device.syspath)

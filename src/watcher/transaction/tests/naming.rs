@@ -1,5 +1,5 @@
 //! Which node `path=`, `link=` and symlink rules name: the same after a hot plug and a cold start,
-//! whichever node came first.
+//! in whatever order the nodes are added.
 
 use super::*;
 use crate::model::device::recorded;
@@ -244,7 +244,7 @@ fn a_symlink_rule_names_hidraw_only_and_printer_devices_and_prefers_the_drivers_
     }
 }
 
-/// A device on a hub beside the one that has the link.
+/// A device on a hub, beside the one that has the link.
 #[test]
 fn a_link_stays_with_its_device_until_a_device_of_a_better_class_comes() {
     let mut scenario = Scenario::new("usb:2109:2813;link=/dev/board", "");
@@ -266,7 +266,7 @@ fn a_link_stays_with_its_device_until_a_device_of_a_better_class_comes() {
     assert_eq!(link_of(&scenario, "/dev/board").as_deref(), Some("/dev/ttyUSB0"));
 }
 
-/// Refuses to decide about ttys, as while udevd has not processed them.
+/// Leaves ttys undecided, as while udevd has not processed them.
 fn await_ttys(_: &RequestEntry, device: &Device) -> Decision {
     if device.subsystem.as_deref() == Some("tty") {
         Decision::Pending(device.syspath.clone())
@@ -364,7 +364,7 @@ fn a_node_keeps_its_name_while_a_better_one_waits_for_another_container() {
         ("usb:1209:0001", "usb:1209:0001:0=/dev/board"),
     ] {
         let mut scenario = Scenario::new(request, symlinks);
-        // The node at the path, or the one that the link leads to.
+        // The node at the path, or the one that the link points to.
         let named = |scenario: &Scenario| {
             let container = &scenario.container;
             let path = container
@@ -385,8 +385,8 @@ fn a_node_keeps_its_name_while_a_better_one_waits_for_another_container() {
         scenario.admit = admit_all;
         assert_eq!(scenario.reconcile(), []);
         assert_eq!(named(&scenario), Some(of_tty), "{request} {symlinks}");
-        // The better one goes for a time: nobody who waits for the name is given the worse one
-        // meanwhile.
+        // The better node is removed for a time: a process that waits for the name must not get the
+        // worse one in the meantime.
         scenario.admit = tty_waits;
         assert_eq!(scenario.reconcile(), []);
         assert_eq!(named(&scenario), None, "{request} {symlinks}");

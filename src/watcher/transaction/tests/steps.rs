@@ -1,4 +1,4 @@
-//! Single steps, carried out by themselves.
+//! Single steps, applied one at a time.
 
 use super::super::revoke;
 use super::*;
@@ -16,7 +16,7 @@ fn number(minor: u32) -> DevNum {
     }
 }
 
-/// A tty with this minor number, at [`TTY`], as a plan adds it.
+/// A tty with this minor number at [`TTY`], as a plan adds it.
 fn tty(minor: u32, access: Access) -> Attachment {
     let mut device = Device::new(SysPath::new("/sys/devices/hub/tty"));
     device.node = Some(DevNode {
@@ -58,7 +58,7 @@ impl World {
         )
     }
 
-    /// The creator of the node at [`TTY`] in each note, the first first.
+    /// The creator of the node at [`TTY`] in each note, the first one first.
     fn noted_makers(&self) -> Vec<Option<NodeCreator>> {
         let creator = |note: &Attachments| note.get(Path::new(TTY)).map(|noted| noted.node_creator);
         self.container.notes.iter().map(creator).collect()
@@ -69,7 +69,7 @@ fn grants(minor: u32, access: Access) -> GrantSet {
     [(number(minor), access)].into()
 }
 
-/// The steps that put a tty inside.
+/// The steps that attach a tty.
 fn add(tty: &Attachment) -> Vec<Step> {
     vec![
         Step::SetGrants([(tty.node.num, tty.access)].into()),
@@ -87,7 +87,7 @@ fn add_link() -> Step {
     }
 }
 
-/// The steps that take away the tty and its link.
+/// The steps that detach the tty and its link.
 fn remove() -> Vec<Step> {
     vec![
         Step::Revoke(GrantSet::new()),
@@ -184,7 +184,7 @@ fn without_its_note_no_node_goes_in_and_nothing_is_granted_for_it() {
     assert!(world.container.announced.is_empty());
 }
 
-/// The steps that give an attached terminal this access instead of what it has.
+/// The steps that give an attached tty this access instead of its current one.
 fn change_access(access: Access) -> Vec<Step> {
     vec![
         Step::Refresh {
@@ -201,7 +201,7 @@ fn more_access_is_noted_before_it_is_given() {
     let mut world = World::default();
     world.carry_out(add(&tty(1, Access::READ)));
     world.container.notes.clear();
-    // The container itself refuses access that is given before its note.
+    // The fake container rejects access that is granted before its note was written.
     assert_eq!(world.carry_out(change_access(Access::ALL)), []);
     assert_eq!(world.container.notes.len(), 2);
     assert_eq!(world.container.may(number(1)), Access::ALL);
@@ -262,8 +262,7 @@ fn a_device_stays_noted_without_access_until_its_last_link_is_gone() {
     steps.push(add_link());
     world.carry_out(steps);
     world.container.broken.insert(LINK.into());
-    // Its link leads to the node: the fake container's node has to be of the image, which nobody
-    // removes.
+    // The link leads to the node. The node has to belong to the image, so that it is not removed.
     let attachment = world.attachments.get_mut(Path::new(TTY)).unwrap();
     attachment.node_creator = NodeCreator::Other;
     let failures = world.carry_out(remove());
@@ -303,7 +302,7 @@ fn no_other_device_gets_the_path_of_a_node_that_cannot_be_removed() {
 fn a_failure_takes_back_no_access_of_devices_that_are_inside() {
     let mut world = World::default();
     world.carry_out(add(&tty(1, Access::READ)));
-    // A second node of the same number, with other access.
+    // A second node with the same number and other access.
     let mut second = tty(1, Access::WRITE);
     second.links.clear();
     world.attachments.insert("/dev/second".into(), second);
@@ -322,7 +321,7 @@ fn access_is_set_again_after_a_failure_only_where_it_is_too_much() {
     world.container.broken.insert(LINK.into());
     assert_eq!(world.carry_out(vec![add_link()]).len(), 1);
     assert_eq!(world.container.log, [""; 0], "the link has no access of its own");
-    // Without a failure nothing is set that no step asks for.
+    // Without a failure nothing is set that no step demands.
     let attachment = world.attachments.get_mut(Path::new(TTY)).unwrap();
     attachment.access = Access::READ;
     world.container.broken.clear();

@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_answer_is_its_errno() {
+    fn an_acknowledgement_is_read_as_success_or_errno() {
         assert_eq!(acknowledged(&answer(2, 0)), Ok(()));
         assert_eq!(acknowledged(&answer(2, -1)), Err(Errno::EPERM));
         assert_eq!(acknowledged(&answer(3, 0)), Err(Errno::EPROTO));

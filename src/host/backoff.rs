@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_the_longest_and_begin_again_after_a_reset() {
+    fn pauses_double_up_to_the_maximum_and_start_again_after_a_reset() {
         let mut backoff = Backoff::new(Duration::from_millis(200));
         let longest = Duration::from_secs(1);
         let pauses = [200, 400, 800, 1000, 1000].map(Duration::from_millis);

@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reused_pid_is_told_by_its_start_time() {
+    fn a_reused_pid_is_detected_by_the_start_time() {
         let sleeper = Sleeper::start();
         let mut facts = sleeper.facts();
         assert!(Container::open(&facts).unwrap().init().is_alive());
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn pids_that_no_process_can_have_are_gone() {
+    fn invalid_pids_are_reported_as_gone() {
         let mut facts = Sleeper::start().facts();
         for pid in [0, -1, i32::MIN] {
             facts.pid = pid;
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_init_is_seen_even_before_it_is_reaped() {
+    fn the_end_of_init_is_noticed_before_it_is_reaped() {
         let mut sleeper = Sleeper::start();
         let container = Container::open(&sleeper.facts()).unwrap();
         assert!(!container.is_exiting());
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_in_our_own_namespaces_has_neither_maps_nor_a_network_of_its_own() {
+    fn a_process_in_our_namespaces_has_neither_id_maps_nor_a_network_namespace() {
         let sleeper = Sleeper::start();
         let container = Container::open(&sleeper.facts()).unwrap();
         assert_eq!(container.id_maps().unwrap(), None);

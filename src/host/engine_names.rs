@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn podman_s_name_is_in_the_index_of_its_store() {
+    fn podmans_name_is_read_from_the_index_of_its_store() {
         let scratch = tempfile::tempdir().unwrap();
         let store = scratch.path().join("overlay-containers");
         fs::create_dir(&store).unwrap();
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn docker_s_name_is_in_the_container_s_own_file() {
+    fn dockers_name_is_read_from_the_containers_config_file() {
         let scratch = tempfile::tempdir().unwrap();
         let root = scratch.path();
         fs::create_dir_all(root.join("containers/0a1b")).unwrap();

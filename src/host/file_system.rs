@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mounts_tell_how_their_file_systems_answer() {
+    fn the_backing_of_a_mount_is_known() {
         let mounts = Mounts::new(File::open("/proc/self").unwrap().into());
         let backing = |path: &str| {
             let file = File::open(path).unwrap();
@@ -128,7 +128,7 @@ mod tests {
 
     /// Case security 1.
     #[test]
-    fn a_mount_behind_more_mounts_than_are_read_is_not_known() {
+    fn a_mount_beyond_the_part_that_is_read_has_unknown_backing() {
         let one = |id: u64, kind: &str| format!("{id} 1 0:5 / /{} rw - {kind} none rw\n", "x".repeat(4000));
         let mut list: String = (0..1000).map(|id| one(id, "fuse")).collect();
         list += &one(5000, "tmpfs");

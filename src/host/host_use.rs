@@ -167,7 +167,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     #[test]
-    fn mounts_are_told_by_number_and_where_there_is_none_by_their_source() {
+    fn mounts_are_identified_by_device_number_or_else_by_source() {
         let mut used = Uses::new();
         mounted(
             "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue\n\
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_swap_file_is_no_device() {
+    fn a_swap_file_is_not_a_device() {
         let mut used = Uses::new();
         swaps(
             "Filename\tType\tSize\tUsed\tPriority\n/etc/passwd file 1 0 -2\n",
@@ -202,12 +202,12 @@ mod tests {
     }
 
     #[test]
-    fn octal_escapes_are_read() {
+    fn octal_escapes_are_decoded() {
         assert_eq!(unescaped("/dev/a\\040b\\134"), "/dev/a b\\");
     }
 
     #[test]
-    fn the_hosts_own_root_is_in_use_where_it_is_on_a_disk() {
+    fn the_disk_of_the_hosts_root_is_in_use() {
         let root = fs::metadata("/").unwrap().dev();
         let number = (
             u32::try_from(major(root)).unwrap(),

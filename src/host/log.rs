@@ -260,7 +260,7 @@ mod tests {
 
     /// Case security 5.
     #[test]
-    fn foreign_text_forges_no_line_in_the_journal() {
+    fn untrusted_text_cannot_forge_a_line_in_the_journal() {
         let kept = Arc::new(Mutex::new(Vec::new()));
         let layer = tracing_subscriber::registry().with(VisibleFields(Kept(kept.clone())));
         tracing::subscriber::with_default(layer, || {
@@ -284,7 +284,7 @@ mod tests {
 
     /// Case security 5.
     #[test]
-    fn foreign_text_forges_no_line_in_the_log_file() {
+    fn untrusted_text_cannot_forge_a_line_in_the_log_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let file = path.clone();
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_told_is_counted() {
+    fn every_event_has_a_counter() {
         for event in event::ALL {
             let mut counters = Counters::default();
             counters.count(event);

@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_itself_only_with_its_start_time() {
+    fn a_process_is_identified_by_pid_and_start_time() {
         let pid = std::process::id() as i32;
         let started = start_time(pid).unwrap();
         assert!(Process::open(pid, started).unwrap().is_alive());
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_process_is_seen_and_its_number_is_not_signalled_afterwards() {
+    fn after_the_end_of_a_process_its_pid_is_not_signalled() {
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let pid = child.id() as i32;
         let process = Process::open(pid, start_time(pid).unwrap()).unwrap();

@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_own_installation_comes_before_the_packages() {
+    fn programs_of_the_same_installation_come_before_packages() {
         let of = |own: &str| directories_of(Path::new(own));
         let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
         assert_eq!(
@@ -88,11 +88,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_nowhere_is_told_with_where_it_was_looked_for() {
+    fn an_error_about_a_missing_program_names_the_searched_directories() {
         let error = find("oci-hotplug-nothing").unwrap_err().to_string();
         assert!(
-            error.starts_with("looking for oci-hotplug-nothing: it is in none of /")
-                && error.contains("install.sh"),
+            error.starts_with("oci-hotplug-nothing is not in /") && error.contains("install.sh"),
             "{error}"
         );
     }

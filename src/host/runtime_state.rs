@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn each_runtime_s_state_tells_init_and_bundle() {
+    fn the_state_of_each_runtime_has_init_and_bundle() {
         let pid = std::process::id() as i32;
         let started = start_time(pid).unwrap();
         let scratch = tempfile::tempdir().unwrap();
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_of_the_host_is_no_container() {
+    fn a_process_of_the_host_is_not_in_a_container() {
         let own = std::process::id() as i32;
         assert!(matches!(of_process(own), Err(NotInContainer::Host(_))));
         assert!(matches!(of_process(i32::MAX), Err(NotInContainer::Gone(_))));

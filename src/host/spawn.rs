@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_has_an_empty_environment_and_only_the_streams_that_were_named() {
+    fn a_child_has_an_empty_environment_and_only_the_given_streams() {
         let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
         let streams = Streams {
             stdin: None,
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn the_state_of_a_child_is_that_of_its_exit_code() {
+    fn the_exit_code_determines_the_state_of_a_child() {
         for (script, state) in [
             ("exit 0", ChildState::Succeeded),
             ("exit 3", ChildState::Failed),
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_does_not_exist_is_an_error_of_the_caller() {
+    fn spawning_a_missing_program_returns_an_error() {
         let error = spawn(Path::new("/no/such/program"), &[], Streams::default()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_as_systemd_escape_makes_them() {
+    fn unit_names_are_escaped_like_systemd_escape_does() {
         // Each pair is from systemd-escape(1) of systemd 252 and 257.
         for (plain, escaped) in [
             ("web-1", "web\\x2d1"),
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_watchdog_is_fed_twice_as_often_as_it_bites() {
+    fn the_watchdog_interval_is_half_of_the_limit() {
         assert_eq!(interval("60000000", None, 7), Some(Duration::from_secs(30)));
         assert_eq!(interval("1", Some("7"), 7), Some(Duration::from_nanos(500)));
         assert_eq!(interval("60000000", Some("8"), 7), None);
@@ -175,14 +175,14 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_is_too_long_for_a_unit_has_none() {
+    fn an_id_that_is_too_long_for_a_unit_name_has_no_unit() {
         assert_eq!(unit_of(&"a".repeat(227).parse().unwrap()).unwrap().len(), 255);
         assert_eq!(unit_of(&"a".repeat(228).parse().unwrap()), None);
         assert_eq!(unit_of(&"-".repeat(100).parse().unwrap()), None);
     }
 
     #[test]
-    fn the_unit_of_a_process_is_in_its_cgroup() {
+    fn the_unit_of_a_process_is_read_from_its_cgroup() {
         let unit = "oci-hotplug-watcher@web\\x2d1.service";
         let unified = format!("0::/oci.slice/oci-hotplug.slice/{unit}\n");
         let hybrid = format!("5:devices:/x\n1:name=systemd:/oci-hotplug.slice/{unit}\n0::/\n");
@@ -192,7 +192,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_escaped_text_is_a_plain_word_and_reads_back(text in "[!-~äß]{1,60}") {
+        fn an_escaped_text_has_only_allowed_characters_and_can_be_unescaped(text in "[!-~äß]{1,60}") {
             prop_assume!(!text.contains('\\'));
             let escaped = escape(&text);
             prop_assert!(escaped.bytes().all(|byte| byte.is_ascii_alphanumeric() || b":-_.\\".contains(&byte)));

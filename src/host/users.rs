@@ -143,7 +143,7 @@ mod tests {
 
     /// Case newcomer: images that start as root and drop privileges.
     #[test]
-    fn a_user_that_cannot_open_a_node_is_told_with_the_option_that_helps() {
+    fn a_user_that_cannot_open_a_node_is_reported_with_an_option() {
         let same = "0 0 4294967295\n";
         let users_of = |status: &str| users(status, same);
         let fault = users_of(STATUS).fault(&node(0o660, 0, 0), Access::ALL).unwrap();
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_s_own_processes_are_no_container_s() {
+    fn processes_of_the_host_are_not_container_users() {
         let own = i32::try_from(std::process::id()).unwrap();
         assert_eq!(Users::of(own).fault(&node(0, 0, 0), Access::ALL), None);
     }

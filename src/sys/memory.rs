@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_code_of_files_is_taken() {
+    fn only_mappings_of_code_in_files_are_unmapped() {
         let code = "55a6a3f3a000-55a6a403b000 r-xp 00036000 fe:00 1234   /usr/libexec/oci/hooks.d/oci-hotplug-watcher";
         assert_eq!(code_mapping(code), Some((0x55a6a3f3a000, 0x55a6a403b000)));
         for other in [
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_forgotten_runs_again() {
+    fn unmapped_code_still_runs() {
         forget_start_up().unwrap();
         assert_eq!(code_mapping(""), None);
     }

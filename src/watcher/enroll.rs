@@ -209,7 +209,7 @@ mod tests {
 
     /// Case security 10.
     #[test]
-    fn files_that_an_earlier_container_left_are_removed_before_the_next_one_starts() {
+    fn files_of_an_earlier_container_are_removed_before_the_next_one_starts() {
         let scratch = tempfile::tempdir().unwrap();
         let bundle = scratch.path();
         let dev = bundle.join("rootfs/dev");

@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_comes_once_it_is_complete_and_a_reopened_loop_has_no_clients_of_before() {
+    fn a_request_is_returned_once_complete_and_reopening_drops_clients() {
         let dir = tempfile::tempdir().unwrap();
         let files = Files::new();
         let signals = block_signals().unwrap();
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tick_comes_each_second_and_a_deadline_earlier() {
+    fn the_loop_wakes_every_second_or_at_an_earlier_deadline() {
         let dir = tempfile::tempdir().unwrap();
         let files = Files::new();
         let signals = block_signals().unwrap();

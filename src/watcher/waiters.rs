@@ -118,7 +118,7 @@ mod tests {
     use std::io::{Read, Seek};
 
     #[test]
-    fn ready_waiters_are_taken_in_order_and_get_one_line() {
+    fn ready_waiters_get_their_response_in_order() {
         let files = [(); 3].map(|()| tempfile::tempfile().unwrap());
         let mut waiters = Waiters::new(Duration::from_secs(3));
         let mut id = RequestId::FIRST;

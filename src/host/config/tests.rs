@@ -29,7 +29,7 @@ fn an_empty_file_is_the_default() {
 }
 
 #[test]
-fn the_explained_file_of_the_package_says_the_defaults() {
+fn the_packaged_configuration_has_the_defaults() {
     let text = include_str!("../../../packaging/config.toml");
     assert_eq!(settings(text).unwrap(), Config::default());
     // It is still valid with all keys that are shown in comments.
@@ -108,7 +108,7 @@ fn errors_name_the_file_the_place_and_the_fault() {
 }
 
 #[test]
-fn rules_are_read_with_their_place() {
+fn rules_remember_file_and_line() {
     let text = "[policy]\ndefault = \"nothing\"\nclasses-only = true\n\n[[policy.allow]]\ndevices = [\"usb:0403&subsystem:tty\"]\naccess = \"rw\"\n\n[[policy.deny]]\ndevices = [\"port:1-1\"]\nreason = \"the lab's\"\napplies-to = \"all\"\nannotations = { \"io.kubernetes.cri.sandbox-namespace\" = \"kube-*\" }\nuser-namespace = false\nprivileged = true\n";
     let policy = parse_policy(text).unwrap();
     assert_eq!((policy.fallback, policy.classes_only), (Fallback::Nothing, true));
@@ -128,7 +128,7 @@ fn rules_are_read_with_their_place() {
 }
 
 #[test]
-fn a_wrong_rule_is_told_with_file_line_and_cure() {
+fn an_error_in_a_rule_has_file_line_and_hint() {
     let rule = |rest: &str| parse_policy(&format!("# a comment\n\n[[policy.allow]]\n{rest}\n")).unwrap_err();
     for (rest, said) in [
         (
@@ -227,7 +227,7 @@ fn later_files_win_and_rules_and_classes_add_up() {
 }
 
 #[test]
-fn a_bad_drop_in_is_told_by_its_name_and_nothing_falls_back() {
+fn an_invalid_drop_in_is_an_error_that_names_the_file() {
     let error = load(&[("config.toml", ""), ("config.d/10-a.toml", "[policy]\n\nx = 1")]);
     let error = error.unwrap_err();
     assert!(
@@ -284,7 +284,7 @@ fn served(drop_in: &str) -> [bool; 4] {
 
 /// Case newcomer: one broken drop-in.
 #[test]
-fn a_broken_drop_in_stops_what_it_may_speak_of_and_nothing_else() {
+fn a_broken_drop_in_denies_only_what_it_may_be_about() {
     // Annotation, root, class a1 of the intact file, class b2 of the drop-in.
     for (drop_in, expected) in [
         ("[class.b2]\ndevices = [\"usb:0002\"]", [true, true, true, true]),
@@ -324,7 +324,7 @@ fn a_broken_drop_in_stops_what_it_may_speak_of_and_nothing_else() {
 }
 
 #[test]
-fn what_needs_only_the_state_directory_finds_it_unless_a_broken_file_may_name_it() {
+fn the_state_directory_is_found_unless_a_broken_file_may_set_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("config.toml");
     let found = |text: &str| {
@@ -340,7 +340,7 @@ fn what_needs_only_the_state_directory_finds_it_unless_a_broken_file_may_name_it
 }
 
 #[test]
-fn a_named_file_must_be_there() {
+fn a_named_file_must_exist() {
     let error = Config::load(Some(Path::new("/nowhere/c.toml")), None)
         .unwrap_err()
         .to_string();

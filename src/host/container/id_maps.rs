@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_map_by_range_and_outside_of_them_not_at_all() {
+    fn ids_map_by_range_and_other_ids_do_not_map() {
         let map = "         0     100000      65536\n     70000          5          1\n";
         let maps = IdMaps::parse(map, "0 0 4294967295\n").unwrap();
         assert_eq!(maps.host_uid(0), Some(100_000));

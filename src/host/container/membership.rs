@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn docker_with_systemd_has_one_scope() {
+    fn with_docker_and_systemd_there_is_one_scope() {
         let found = own(
             "0::/system.slice/docker-abc.scope\n",
             Some("system.slice:docker:abc"),
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn podman_with_crun_has_the_scope_and_its_child_the_leaf_first() {
+    fn with_podman_and_crun_own_cgroups_are_scope_and_child_the_leaf_first() {
         let text = "0::/machine.slice/libpod-abc.scope/container\n";
         let scope = "/machine.slice/libpod-abc.scope";
         let expected = [format!("{scope}/container"), scope.to_owned()];
@@ -142,13 +142,13 @@ mod tests {
     }
 
     #[test]
-    fn a_systemd_in_the_container_moves_init_and_the_scope_is_still_found() {
+    fn the_scope_is_found_after_systemd_in_the_container_moved_init() {
         let text = "0::/machine.slice/libpod-abc.scope/init.scope\n";
         assert_eq!(own(text, Some("machine.slice:libpod:abc"), "abc").len(), 2);
     }
 
     #[test]
-    fn kubelets_slices_are_not_the_containers_own() {
+    fn slices_of_kubelet_are_not_the_containers_own() {
         let unit = "cri-containerd-abc.scope";
         let text = format!("0::/kubepods.slice/kubepods-besteffort.slice/kubepods-podx.slice/{unit}\n");
         let found = own(&text, Some("kubepods-podx.slice:cri-containerd:abc"), "abc");
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_a_slice_is_its_own_unit() {
+    fn a_configured_slice_is_its_own_unit() {
         assert_eq!(systemd_units("system.slice:x:my.slice"), ["my.slice"]);
         assert_eq!(
             own("0::/a.slice/abc.scope/x\n", Some("a.slice::abc"), "abc").len(),
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn youkis_colon_is_part_of_the_path() {
+    fn a_colon_in_youkis_path_is_not_a_separator() {
         let membership = Membership::parse("5:devices:/:youki:y1\n0::/:youki:y1\n");
         assert_eq!(membership.v1_devices.as_deref(), Some("/:youki:y1"));
         assert_eq!(
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn on_a_hybrid_host_the_v1_line_counts_and_a_foreign_v2_cgroup_is_left_alone() {
+    fn on_a_hybrid_host_the_v1_cgroup_counts_and_a_v2_cgroup_that_is_not_the_containers_is_ignored() {
         let text = "9:name=systemd:/\n5:cpu,devices:/x/abc\n4:memory:/y\n0::/\n";
         let membership = Membership::parse(text);
         assert_eq!(membership.v1_devices.as_deref(), Some("/x/abc"));
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_root_and_a_removed_cgroup_are_no_place() {
+    fn the_root_cgroup_and_removed_cgroups_are_ignored() {
         let none = Membership {
             v1_devices: None,
             v2: None,
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mounts_own_root_is_taken_off_the_path() {
+    fn the_root_of_a_cgroup_mount_is_removed_from_the_path() {
         let whole = CgroupMount {
             point: "/sys/fs/cgroup".into(),
             root: "/".into(),
@@ -247,7 +247,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn own_cgroups_are_the_leaf_and_ancestors_of_it_and_never_the_root(
+        fn own_cgroups_are_the_leaf_and_its_ancestors_without_the_root(
             path in "(/[a-c:][a-c:.]{0,3}){1,5}",
             configured in proptest::option::of("[a-c:./]{0,8}"),
         ) {

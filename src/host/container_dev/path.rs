@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn links_below_dev_are_relative_as_udevs_are() {
+    fn links_below_dev_are_relative_like_those_of_udev() {
         assert_eq!(text("/dev/serial/by-id/usb-x", "/dev/ttyUSB0"), "../../ttyUSB0");
         assert_eq!(text("/dev/modem", "/dev/ttyUSB0"), "ttyUSB0");
         assert_eq!(text("/dev/bus/x", "/dev/bus/usb/001/002"), "usb/001/002");
@@ -107,7 +107,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_links_text_leads_from_the_link_to_the_target(
+        fn the_text_of_a_link_leads_from_the_link_to_the_target(
             link in "/(dev|opt)(/[ab]{1,2}){1,4}",
             target in "/dev(/[ab]{1,2}){1,4}",
         ) {

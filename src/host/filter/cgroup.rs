@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_another_once_its_directory_was_made_again() {
+    fn a_cgroup_with_the_same_path_is_another_cgroup_after_the_directory_was_replaced() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("cgroup");
         fs::create_dir(&path).unwrap();

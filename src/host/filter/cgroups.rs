@@ -120,7 +120,7 @@ mod tests {
 
     /// Case security 9.
     #[test]
-    fn a_systemd_inside_that_moves_its_init_below_stays_covered_and_a_sibling_is_not() {
+    fn a_filter_covers_child_cgroups_but_not_siblings() {
         let crun = v2(&["/cg/scope/container", "/cg/scope"]);
         for covered in [
             "/cg/scope/container",

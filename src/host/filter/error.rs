@@ -174,7 +174,7 @@ mod tests {
     use crate::model::device::{Access, DevKind};
 
     #[test]
-    fn a_refusal_by_a_parent_cgroup_says_so() {
+    fn a_denial_by_a_parent_cgroup_has_a_hint() {
         let number = DevNum {
             kind: DevKind::Char,
             major: 188,

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_refusal_is_tried_again_and_the_limit_on_locked_memory_stays() {
+    fn only_eperm_is_tried_again_and_the_memlock_limit_is_restored() {
         let before = getrlimit(Resource::Memlock);
         for (errno, attempts_at_most) in [(libc::EINVAL, 1), (libc::EPERM, 2)] {
             let attempts = std::cell::Cell::new(0);
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_another_make_is_no_number() {
+    fn a_key_of_another_form_is_not_a_device_number() {
         assert_eq!(parse_key(&[0; 12]), None);
         assert_eq!(
             parse_key(

@@ -62,7 +62,7 @@ mod tests {
     use crate::host::filter::tests::char;
 
     #[test]
-    fn memory_is_json_and_survives_it() {
+    fn memory_survives_json() {
         let memory = FilterMemory {
             held: [(char(0), Access::READ), (char(1), Access::ALL)].into(),
             baseline: Some(vec!["c 1:3 rwm".parse().unwrap()]),
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_ahead_of_grants_has_what_is_held_and_what_comes() {
+    fn memory_written_ahead_has_held_and_new_grants() {
         let memory = FilterMemory {
             held: [(char(0), Access::READ)].into(),
             ..FilterMemory::default()

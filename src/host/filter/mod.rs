@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cgroup_that_is_not_there_is_gone() {
+    fn a_missing_cgroup_is_reported_as_gone() {
         let missing = PathBuf::from("/sys/fs/cgroup/no/such/cgroup");
         for cgroups in [
             CgroupPaths {

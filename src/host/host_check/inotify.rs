@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_was_replaced_is_watched_no_longer() {
+    fn a_replaced_directory_is_not_watched_any_more() {
         let directories = [Path::new(HOOKS), Path::new("/not/there")];
         let (_root, tree) = host("crio", |inode| inode);
         assert!(unwatched(&tree, "crio", &directories).is_empty());
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn without_the_process_or_the_right_to_look_nothing_is_reported() {
+    fn nothing_is_reported_without_the_process_or_the_permission() {
         let directories = [Path::new(HOOKS)];
         let (_root, tree) = host("podman", |inode| inode + 1);
         assert!(unwatched(&tree, "crio", &directories).is_empty());

@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_is_asked_for_its_version() {
+    fn the_version_output_of_a_program_is_read() {
         let text = output_start(Path::new("/bin/sh")).unwrap_or_default();
         // dash has no such option, bash has: both end.
         assert!(text.is_empty() || text.contains("bash"), "{text}");

@@ -121,7 +121,7 @@ mod tests {
         "32 30 0:28 / /sys/fs/cgroup/systemd rw,nosuid shared:6 - cgroup cgroup rw,xattr,name=systemd\n";
 
     #[test]
-    fn the_hierarchies_are_told_apart() {
+    fn cgroup_hierarchies_are_distinguished() {
         assert_eq!(
             cgroups(V2),
             Cgroups {
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_mount_tells_the_file_system() {
+    fn the_nearest_mount_determines_the_file_system() {
         let scratch = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(scratch.path().join("proc/self")).unwrap();
         std::fs::write(

@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_found_below_the_root_and_named_without_it() {
+    fn paths_are_resolved_below_the_root_and_shown_without_it() {
         let tree = Tree::new("/mnt/image");
         assert_eq!(tree.at("/etc/cdi"), Path::new("/mnt/image/etc/cdi"));
         assert_eq!(tree.name(Path::new("/mnt/image/etc/cdi")), Path::new("/etc/cdi"));

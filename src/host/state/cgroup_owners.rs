@@ -270,7 +270,7 @@ mod tests {
 
     /// Case security 7.
     #[test]
-    fn a_cgroup_has_one_owner_and_the_same_inode_in_another_hierarchy_another() {
+    fn a_cgroup_has_one_owner_and_inodes_are_distinguished_by_hierarchy() {
         let mut scene = Scene::new();
         let [first, second] = ["first", "second"].map(|id| scene.container(id));
         assert_eq!(first.acquire(Version::V2, &cgroup(7)).unwrap(), None);

@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_its_previous_holder_removes_is_created_again() {
+    fn a_lock_file_that_its_previous_holder_removes_is_created_again() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("lock");
         let first = open_locked(&path, Instant::now()).unwrap();
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn files_and_directories_are_roots_alone() {
+    fn only_root_can_access_created_files_and_directories() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("state/locks/one");
         open_or_create_in_dir(&path).unwrap();

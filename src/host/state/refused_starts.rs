@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_noted_is_read_back_and_cannot_forge_anything() {
+    fn entries_are_read_back_with_control_characters_escaped() {
         let scratch = tempfile::tempdir().unwrap();
         let dir = scratch.path().join("state");
         assert_eq!(read(&dir), []);
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_refusal_again_replaces_the_one_before() {
+    fn a_repeated_refusal_replaces_the_previous_entry() {
         let mut second = entry("c2", Some("lab"), "no");
         second.time = 9;
         let entries = with(
@@ -185,7 +185,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn however_often_containers_are_started_the_file_stays_small(
+        fn the_file_stays_small_after_many_refused_starts(
             starts in prop::collection::vec((0..60u8, 0..5u8), 0..200),
         ) {
             let mut entries = Vec::new();

@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_read_as_it_was_written_and_only_root_may_read_it() {
+    fn a_record_is_read_back_and_only_root_can_read_it() {
         let scratch = tempfile::tempdir().unwrap();
         let registry = Registry::new(scratch.path().join("state"));
         let lock = registry.try_enroll(&id("c1")).unwrap().unwrap();
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lock_is_held_once_and_free_again_when_dropped() {
+    fn the_lock_is_exclusive_and_dropping_releases_it() {
         let scratch = tempfile::tempdir().unwrap();
         let registry = Registry::new(scratch.path());
         let lock = registry.try_enroll(&id("c1")).unwrap().unwrap();
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn sweeping_takes_the_dead_and_leaves_the_living() {
+    fn a_sweep_removes_only_entries_without_watcher_that_do_not_stay() {
         let scratch = tempfile::tempdir().unwrap();
         let registry = Registry::new(scratch.path());
         for name in ["dead", "alive", "watched"] {
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_a_newer_version_is_refused_politely() {
+    fn a_record_of_a_newer_version_is_an_error_with_a_hint() {
         let scratch = tempfile::tempdir().unwrap();
         let registry = Registry::new(scratch.path());
         let lock = registry.try_enroll(&id("c1")).unwrap().unwrap();
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_whose_directory_was_swept_is_not_taken_for_the_new_ones() {
+    fn a_lock_of_a_removed_directory_does_not_block_a_new_one() {
         let scratch = tempfile::tempdir().unwrap();
         let registry = Registry::new(scratch.path());
         let old = registry.try_enroll(&id("c1")).unwrap().unwrap();
@@ -338,7 +338,7 @@ mod tests {
 
     /// Case security 6.
     #[test]
-    fn whoever_has_lost_the_entry_changes_nothing_of_the_next_one() {
+    fn the_holder_of_a_removed_entry_cannot_change_the_new_entry() {
         let scratch = tempfile::tempdir().unwrap();
         let registry = Registry::new(scratch.path());
         let old = registry.try_enroll(&id("c1")).unwrap().unwrap();

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_of_ones_own_is_trusted_there_or_not_also_in_a_place_for_all() {
+    fn our_own_directory_is_trusted_even_in_a_sticky_directory() {
         let scratch = tempfile::tempdir().unwrap();
         let all = scratch.path().join("all");
         directory(&all, 0o1777);
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn where_anybody_can_write_nothing_is_trusted() {
+    fn directories_that_others_can_write_are_not_trusted() {
         let scratch = tempfile::tempdir().unwrap();
         for (mode, below, trusted) in [
             (0o777, "", false),
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_part_at_fault_is_named_with_the_cure() {
+    fn an_error_names_the_untrusted_part_and_a_hint() {
         let scratch = tempfile::tempdir().unwrap();
         let place = scratch.path().join("place");
         directory(&place, 0o777);

@@ -362,7 +362,7 @@ fn tty_nodes(nodes: Vec<String>) -> Vec<String> {
 }
 
 #[test]
-fn all_matches_count_and_not_the_first_alone() {
+fn a_request_selects_all_matching_devices() {
     let mut scenario = Scenario::new("usb:0403:6001", "");
     scenario.plug(&hub_with_two_adapters());
     assert_eq!(tty_nodes(scenario.nodes()).len(), 2, "{:?}", scenario.nodes());
@@ -383,7 +383,7 @@ fn refuse_ttys(_: &RequestEntry, device: &Device) -> Decision {
 }
 
 #[test]
-fn what_is_refused_is_left_out_and_taken_away_and_all_else_goes_on() {
+fn denied_devices_are_detached_and_others_stay() {
     let mut scenario = Scenario::new("usb:0403:6001", "");
     scenario.plug(&hub_with_two_adapters());
     let all = scenario.nodes();
@@ -410,7 +410,7 @@ fn what_is_refused_is_left_out_and_taken_away_and_all_else_goes_on() {
 }
 
 #[test]
-fn what_one_request_may_not_have_and_another_may_is_inside_with_the_others_access() {
+fn a_device_denied_to_one_request_is_attached_with_the_access_of_another() {
     let mut scenario = Scenario::new("usb:0403:6001,subsystem:tty;access=r", "");
     scenario.admit = |entry, device| match entry.request.options.access == Access::READ {
         true => Decision::Admitted,
@@ -429,7 +429,7 @@ fn what_one_request_may_not_have_and_another_may_is_inside_with_the_others_acces
 }
 
 #[test]
-fn what_waits_for_another_container_is_not_inside_and_is_told() {
+fn a_device_of_another_container_is_reported_as_waiting() {
     let mut scenario = Scenario::new("subsystem:tty", "");
     scenario.admit = |_, _| Decision::Waiting("another has it".into());
     scenario.plug(&hub_with_two_adapters());
@@ -446,7 +446,7 @@ fn what_waits_for_another_container_is_not_inside_and_is_told() {
 }
 
 #[test]
-fn grant_comes_before_node_node_before_link_link_before_announcement_and_revocation_before_all_removal() {
+fn steps_are_ordered_grant_node_link_announcement_and_revocation_before_removal() {
     let tree = hub_with_two_adapters();
     let tty = tree
         .iter()
@@ -490,7 +490,7 @@ fn grant_comes_before_node_node_before_link_link_before_announcement_and_revocat
 
 /// Case security 1.
 #[test]
-fn revocation_comes_before_the_container_is_entered_also_where_another_device_comes_at_the_same_time() {
+fn revocation_precedes_inspection_of_the_container_even_if_another_device_is_added() {
     let ttys: Vec<Device> = hub_with_two_adapters()
         .into_iter()
         .filter(|device| device.subsystem.as_deref() == Some("tty") && device.node.is_some())
@@ -513,7 +513,7 @@ fn revocation_comes_before_the_container_is_entered_also_where_another_device_co
 
 /// Case security 1.
 #[test]
-fn access_is_due_only_while_the_device_is_there_under_its_number() {
+fn access_is_due_only_while_the_device_exists_with_its_number() {
     let mut tty = hub_with_two_adapters()
         .into_iter()
         .find(|device| device.subsystem.as_deref() == Some("tty") && device.node.is_some())
@@ -541,7 +541,7 @@ fn access_is_due_only_while_the_device_is_there_under_its_number() {
 
 /// Case security 1.
 #[test]
-fn a_node_that_cannot_be_removed_blocks_nothing_of_another_device() {
+fn a_node_that_cannot_be_removed_does_not_block_other_devices() {
     let ttys: Vec<Device> = hub_with_two_adapters()
         .into_iter()
         .filter(|device| device.subsystem.as_deref() == Some("tty") && device.node.is_some())
@@ -558,7 +558,7 @@ fn a_node_that_cannot_be_removed_blocks_nothing_of_another_device() {
 }
 
 #[test]
-fn a_parent_stays_selected_when_the_child_that_named_it_goes() {
+fn a_parent_stays_selected_after_its_child_is_removed() {
     let tree = hub_with_two_adapters();
     let mut scenario = Scenario::new("parent-of:usb:0403:6001:A", "");
     let mut all = root_hubs();
@@ -586,7 +586,7 @@ fn a_parent_stays_selected_when_the_child_that_named_it_goes() {
 }
 
 #[test]
-fn udevs_links_and_the_rules_links_come_with_udevs_word_and_the_node_with_the_kernels() {
+fn the_node_is_added_on_the_kernels_event_and_links_after_udevd() {
     let tree = hub_with_two_adapters();
     let early: Vec<Device> = tree.iter().cloned().map(before_udev).collect();
     let mut scenario = Scenario::new("usb:0403:6001:A", "usb:0403:6001:0=/dev/ttyBOARD");
@@ -622,7 +622,7 @@ fn udevs_links_and_the_rules_links_come_with_udevs_word_and_the_node_with_the_ke
 }
 
 #[test]
-fn a_block_device_waits_for_udev_unless_told_otherwise() {
+fn a_block_device_waits_for_udev_by_default() {
     let early: Vec<Device> = disk_with_partitions().into_iter().map(before_udev).collect();
     let mut scenario = Scenario::new("subsystem:block", "");
     scenario.plug(&early);
@@ -637,7 +637,7 @@ fn a_block_device_waits_for_udev_unless_told_otherwise() {
 }
 
 #[test]
-fn a_node_of_the_engine_is_adopted_and_stays() {
+fn a_node_of_the_engine_is_adopted_and_not_removed() {
     let tree = hub_with_two_adapters();
     let tty = tree
         .iter()
@@ -655,7 +655,7 @@ fn a_node_of_the_engine_is_adopted_and_stays() {
 }
 
 #[test]
-fn one_devices_failure_is_its_own_and_takes_its_access_along() {
+fn a_failed_device_loses_its_access_and_affects_no_other() {
     let tree = hub_with_two_adapters();
     let ttys: Vec<&Device> = tree
         .iter()
@@ -681,7 +681,7 @@ fn one_devices_failure_is_its_own_and_takes_its_access_along() {
 }
 
 #[test]
-fn what_is_held_back_is_told_as_long_as_its_device_is_there() {
+fn a_device_that_is_not_attached_is_reported_while_it_exists() {
     let tree = hub_with_two_adapters();
     let tty = tree
         .iter()
@@ -715,7 +715,7 @@ fn removal_does_not_depend_on_the_announcement() {
 }
 
 #[test]
-fn without_access_no_node_goes_in() {
+fn a_node_without_access_is_not_created() {
     let mut scenario = Scenario::new("usb:0403:6001", "");
     scenario.container.filter_is_broken = true;
     for device in hub_with_two_adapters() {
@@ -729,7 +729,7 @@ fn without_access_no_node_goes_in() {
 }
 
 #[test]
-fn a_number_that_is_refused_keeps_no_other_device_out() {
+fn a_denied_number_does_not_keep_other_devices_out() {
     let tree = hub_with_two_adapters();
     let ttys: Vec<&Device> = tree
         .iter()
@@ -766,7 +766,7 @@ fn a_number_that_is_refused_keeps_no_other_device_out() {
 }
 
 #[test]
-fn two_nodes_of_one_number_keep_their_access_until_the_last_goes() {
+fn access_stays_until_the_last_node_with_a_number_is_removed() {
     let tree = hub_with_two_adapters();
     let tty = tree
         .iter()
@@ -783,7 +783,7 @@ fn two_nodes_of_one_number_keep_their_access_until_the_last_goes() {
 }
 
 #[test]
-fn who_has_a_path_keeps_it_and_the_second_gets_it_when_the_first_goes() {
+fn the_first_device_keeps_a_path_and_the_second_gets_it_afterwards() {
     let tree = hub_with_two_adapters();
     let ttys: Vec<Device> = tree
         .iter()
@@ -810,7 +810,7 @@ fn who_has_a_path_keeps_it_and_the_second_gets_it_when_the_first_goes() {
 }
 
 #[test]
-fn a_link_and_a_path_are_for_the_adapters_tty_and_the_raw_node_stays_where_libusb_looks() {
+fn link_and_path_name_the_adapters_tty_and_the_usb_node_has_its_usual_path() {
     for (option, board) in [("link", None), ("path", Some("/dev/board"))] {
         let mut scenario = Scenario::new(&format!("usb:0403:6001:A;{option}=/dev/board"), "");
         let (raw, rest): (Vec<Device>, Vec<Device>) = hub_with_two_adapters()
@@ -860,7 +860,7 @@ fn a_change_is_announced_as_a_change() {
 }
 
 #[test]
-fn the_roots_removal_says_what_is_to_happen_to_the_container() {
+fn a_removed_root_triggers_the_action_of_its_request() {
     let tree = hub_with_two_adapters();
     let mut scenario = Scenario::new("usb:0403:6001:A;on-removal=kill", "");
     for device in &tree {
@@ -885,7 +885,7 @@ fn the_roots_removal_says_what_is_to_happen_to_the_container() {
 }
 
 #[test]
-fn news_of_a_device_that_nobody_asks_for_affect_nobody() {
+fn events_of_devices_that_no_request_selects_change_nothing() {
     let mut scenario = Scenario::new("usb:0403:6001:A", "");
     let tree = hub_with_two_adapters();
     scenario.plug(&tree);
@@ -1055,7 +1055,7 @@ fn interleave(kernel: &[DeviceEvent], udevd: &[DeviceEvent], choices: &[bool]) -
 
 proptest! {
     #[test]
-    fn carrying_a_plan_out_and_planning_again_is_empty(
+    fn after_applying_a_plan_the_next_plan_is_empty(
         acts in any_acts(),
         choices in prop::collection::vec(any::<bool>(), 60),
         requests in prop::sample::select(&REQUESTS[..]),
@@ -1073,7 +1073,7 @@ proptest! {
     }
 
     #[test]
-    fn any_order_of_events_leads_to_the_same_end(
+    fn every_order_of_events_has_the_same_result(
         acts in any_acts(),
         choices in prop::collection::vec(any::<bool>(), 60),
         // If two devices request one path, the first one keeps it: there the history counts, on
@@ -1104,7 +1104,7 @@ proptest! {
     }
 
     #[test]
-    fn whoever_plans_only_when_a_device_is_affected_misses_nothing(
+    fn planning_only_for_affected_devices_has_the_same_result(
         acts in any_acts(),
         choices in prop::collection::vec(any::<bool>(), 60),
         requests in prop::sample::select(&[
@@ -1153,7 +1153,7 @@ proptest! {
     }
 
     #[test]
-    fn when_all_is_pulled_out_nothing_is_left_whatever_failed_before(
+    fn after_all_devices_are_unplugged_nothing_is_left_despite_earlier_failures(
         acts in any_acts(),
         choices in prop::collection::vec(any::<bool>(), 60),
         requests in prop::sample::select(&REQUESTS[..]),

@@ -124,7 +124,7 @@ mod tests {
 
     /// Case newcomer: one denied device with eight nodes printed eight lines.
     #[test]
-    fn problems_of_one_reason_are_grouped() {
+    fn problems_with_the_same_reason_are_grouped() {
         let problem = |path: &str, reason: &str| Problem {
             path: path.into(),
             device: None,

@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_words_between_two_watchers_are_those_of_all() {
+    fn the_handover_messages_written_by_hand_are_valid() {
         let request: ControlRequest = serde_json::from_str(r#"{"verb":"hand-over"}"#).unwrap();
         assert_eq!(request, ControlRequest::HandOver);
         assert_eq!(
@@ -35,7 +35,7 @@ mod tests {
     }
 
     #[test]
-    fn files_come_with_the_answer_however_many_and_it_is_known_where_they_lead() {
+    fn any_number_of_files_comes_with_the_response() {
         let dir = tempfile::tempdir().unwrap();
         let dir_fd = File::open(dir.path()).unwrap();
         let socket = ControlSocket::bind(dir_fd.as_fd(), dir.path()).unwrap();

@@ -17,7 +17,7 @@ fn files_of(dir: &Path) -> usize {
 }
 
 #[test]
-fn one_has_it_alone_or_many_have_it_together() {
+fn a_device_is_held_exclusively_or_shared() {
     let dir = tempfile::tempdir().unwrap();
     let [mut one, mut other] = [(), ()].map(|()| Leases::new(dir.path()));
     let tty = device("tty");
@@ -43,7 +43,7 @@ fn one_has_it_alone_or_many_have_it_together() {
 }
 
 #[test]
-fn nothing_is_left_when_all_have_let_go() {
+fn no_file_is_left_when_all_leases_are_released() {
     let dir = tempfile::tempdir().unwrap();
     let [mut one, mut other] = [(), ()].map(|()| Leases::new(dir.path()));
     for leases in [&mut one, &mut other] {
@@ -58,7 +58,7 @@ fn nothing_is_left_when_all_have_let_go() {
 }
 
 #[test]
-fn what_is_handed_over_is_never_free() {
+fn a_lease_stays_held_during_a_handover() {
     let dir = tempfile::tempdir().unwrap();
     let [mut first, mut other] = [(), ()].map(|()| Leases::new(dir.path()));
     first.get(&device("a"), Hold::Exclusive).unwrap();
@@ -87,7 +87,7 @@ fn what_is_handed_over_is_never_free() {
 }
 
 #[test]
-fn a_crash_frees_it_and_its_file_is_swept() {
+fn a_crash_releases_leases_and_the_files_are_swept() {
     let dir = tempfile::tempdir().unwrap();
     let mut dead = Leases::new(dir.path());
     dead.get(&device("a"), Hold::Exclusive).unwrap();
@@ -116,7 +116,7 @@ fn part(name: &str, part: &str) -> Extent {
 
 /// Case security 8.
 #[test]
-fn a_whole_and_its_part_keep_each_other_out_and_two_parts_do_not() {
+fn disk_and_partition_exclude_each_other_and_two_partitions_do_not() {
     let dir = tempfile::tempdir().unwrap();
     let [mut one, mut other] = [(), ()].map(|()| Leases::new(dir.path()));
     let (disk, first, second) = (device("sda"), device("sda1"), device("sda2"));
@@ -176,7 +176,7 @@ fn a_whole_and_its_part_keep_each_other_out_and_two_parts_do_not() {
 
 /// Case security 8.
 #[test]
-fn a_device_on_several_media_is_had_with_all_of_them_or_not_at_all() {
+fn a_device_on_several_media_is_leased_on_all_of_them_or_none() {
     let dir = tempfile::tempdir().unwrap();
     let [mut one, mut other] = [(), ()].map(|()| Leases::new(dir.path()));
     let mirror = [whole("md0"), part("sda", "md0"), part("sdb", "md0")];
@@ -223,7 +223,7 @@ fn a_device_on_several_media_is_had_with_all_of_them_or_not_at_all() {
 
 /// Case security 8: the next watcher holds the same ranges.
 #[test]
-fn a_whole_and_a_part_that_are_handed_over_are_never_free() {
+fn leases_of_disk_and_partition_stay_held_during_a_handover() {
     let dir = tempfile::tempdir().unwrap();
     let [mut first, mut other] = [(), ()].map(|()| Leases::new(dir.path()));
     first
@@ -291,7 +291,7 @@ proptest! {
     /// Three containers take and release devices in any order: no byte is ever held exclusively by
     /// one and at all by another, and in the end no file is left.
     #[test]
-    fn nobody_has_what_another_has_alone(steps in prop::collection::vec((0..3usize, 0..6usize, any::<bool>(), 0..4u8), 1..40)) {
+    fn no_byte_of_an_exclusive_lease_is_held_by_another_container(steps in prop::collection::vec((0..3usize, 0..6usize, any::<bool>(), 0..4u8), 1..40)) {
         let dir = tempfile::tempdir().unwrap();
         let mut all = [(), (), ()].map(|()| Leases::new(dir.path()));
         let devices: [(&str, Vec<Extent>); 6] = [
@@ -336,13 +336,13 @@ proptest! {
 
 proptest! {
     #[test]
-    fn a_name_is_one_plain_component(path in "/sys/devices/.{1,300}") {
+    fn the_name_of_a_lease_is_one_path_component(path in "/sys/devices/.{1,300}") {
         let name = name_of(&SysPath::new(path));
         prop_assert!(name.len() <= 255 && !name.contains('/') && !name.starts_with('.') && name.is_ascii());
     }
 
     #[test]
-    fn two_devices_have_two_names(one in "[a-z/]{1,20}", other in "[a-z/+]{1,20}") {
+    fn two_devices_have_different_lease_names(one in "[a-z/]{1,20}", other in "[a-z/+]{1,20}") {
         prop_assume!(device(&one) != device(&other));
         prop_assert_ne!(name_of(&device(&one)), name_of(&device(&other)));
     }

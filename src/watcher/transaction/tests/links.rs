@@ -249,7 +249,7 @@ fn a_stick_that_takes_over_the_link_replaces_the_other_stick_until_it_is_unplugg
 
 /// Case README 1.
 #[test]
-fn the_containers_udev_link_points_where_the_hosts_does() {
+fn the_containers_udev_link_has_the_same_target_as_the_hosts() {
     let mut host = Host::new("subsystem:tty");
     let stick = |place: usize| format!("{CLAIMED} -> /dev/ttyUSB{place}");
     for place in [1, 2] {

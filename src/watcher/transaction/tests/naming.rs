@@ -276,7 +276,7 @@ fn await_ttys(_: &RequestEntry, device: &Device) -> Decision {
 }
 
 #[test]
-fn a_name_is_kept_free_for_a_better_node_that_waits_for_udevd_and_not_taken_from_a_worse_one_before() {
+fn a_name_stays_free_for_a_better_pending_node_unless_a_worse_one_has_it_already() {
     let tree = device(ST_LINK);
     let request = "usb:1209:0001;link=/dev/board";
     let mut scenario = Scenario::new(request, "");
@@ -306,7 +306,7 @@ fn any_arrival() -> impl Strategy<Value = (usize, Vec<usize>, Vec<bool>)> {
 proptest! {
     /// Case README 24. Case README 4.
     #[test]
-    fn in_whatever_order_the_nodes_arrive_the_links_are_those_of_a_cold_start(
+    fn links_do_not_depend_on_the_order_in_which_nodes_are_added(
         (which, order, udevd_is_prompt) in any_arrival(),
         option in prop::sample::select(&["link", "path"][..]),
     ) {

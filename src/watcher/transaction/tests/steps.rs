@@ -123,7 +123,7 @@ fn revoke_leaves_in_force_what_is_kept_except_refused_numbers() {
 }
 
 #[test]
-fn what_cannot_be_revoked_is_still_known_to_be_in_force() {
+fn access_that_cannot_be_revoked_stays_known_as_granted() {
     let mut world = World {
         granted: grants(1, Access::ALL),
         ..World::default()
@@ -138,7 +138,7 @@ fn what_cannot_be_revoked_is_still_known_to_be_in_force() {
 }
 
 #[test]
-fn a_node_is_noted_as_ours_before_it_is_made() {
+fn our_node_is_in_the_notes_before_it_is_created() {
     let mut world = World::default();
     assert_eq!(world.carry_out(add(&tty(1, Access::ALL))), []);
     assert_eq!(
@@ -149,7 +149,7 @@ fn a_node_is_noted_as_ours_before_it_is_made() {
 }
 
 #[test]
-fn a_node_of_the_image_is_noted_as_theirs_before_it_is_adopted() {
+fn a_node_of_the_image_is_marked_as_theirs_before_it_is_adopted() {
     let mut world = World::default();
     world.container.theirs.insert(TTY.into(), number(1));
     assert_eq!(world.carry_out(add(&tty(1, Access::ALL))), []);
@@ -160,7 +160,7 @@ fn a_node_of_the_image_is_noted_as_theirs_before_it_is_adopted() {
 }
 
 #[test]
-fn a_node_of_ours_that_is_added_again_stays_noted_as_ours() {
+fn our_node_that_is_added_again_stays_ours_in_the_notes() {
     let mut world = World::default();
     world.carry_out(add(&tty(1, Access::ALL)));
     world.container.notes.clear();
@@ -172,7 +172,7 @@ fn a_node_of_ours_that_is_added_again_stays_noted_as_ours() {
 }
 
 #[test]
-fn without_its_note_no_node_goes_in_and_nothing_is_granted_for_it() {
+fn without_a_written_note_no_node_is_created_and_nothing_is_granted() {
     let mut world = World::default();
     world.container.journal_is_broken = true;
     let mut steps = add(&tty(1, Access::ALL));
@@ -197,7 +197,7 @@ fn change_access(access: Access) -> Vec<Step> {
 }
 
 #[test]
-fn more_access_is_noted_before_it_is_given() {
+fn additional_access_is_in_the_notes_before_it_is_granted() {
     let mut world = World::default();
     world.carry_out(add(&tty(1, Access::READ)));
     world.container.notes.clear();
@@ -208,7 +208,7 @@ fn more_access_is_noted_before_it_is_given() {
 }
 
 #[test]
-fn what_only_takes_away_is_noted_once_it_is_done() {
+fn removals_are_written_to_the_notes_afterwards() {
     let mut world = World::default();
     world.carry_out(add(&tty(1, Access::ALL)));
     world.container.notes.clear();
@@ -239,7 +239,7 @@ fn a_link_of_the_image_is_adopted_and_stays() {
 }
 
 #[test]
-fn a_link_of_ours_is_noted_as_ours_before_it_is_made() {
+fn our_link_is_in_the_notes_before_it_is_created() {
     let mut world = World::default();
     let mut steps = add(&tty(1, Access::ALL));
     steps.push(add_link());
@@ -256,7 +256,7 @@ fn a_link_of_ours_is_noted_as_ours_before_it_is_made() {
 }
 
 #[test]
-fn a_device_stays_noted_without_access_until_its_last_link_is_gone() {
+fn a_device_stays_in_the_notes_without_access_until_its_last_link_is_removed() {
     let mut world = World::default();
     let mut steps = add(&tty(1, Access::ALL));
     steps.push(add_link());
@@ -299,7 +299,7 @@ fn no_other_device_gets_the_path_of_a_node_that_cannot_be_removed() {
 }
 
 #[test]
-fn a_failure_takes_back_no_access_of_devices_that_are_inside() {
+fn a_failure_does_not_revoke_access_of_attached_devices() {
     let mut world = World::default();
     world.carry_out(add(&tty(1, Access::READ)));
     // A second node with the same number and other access.
@@ -314,7 +314,7 @@ fn a_failure_takes_back_no_access_of_devices_that_are_inside() {
 }
 
 #[test]
-fn access_is_set_again_after_a_failure_only_where_it_is_too_much() {
+fn after_a_failure_access_is_set_again_only_to_reduce_it() {
     let mut world = World::default();
     world.carry_out(add(&tty(1, Access::ALL)));
     world.container.log.clear();

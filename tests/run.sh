@@ -90,6 +90,7 @@ unit() {
     need systemd command -v systemd-analyze
     need zsh command -v zsh
     need fish command -v fish
+    need prometheus command -v promtool
     install_missing
     check cargo fmt --check
     # The feature `kubernetes` adds the device plugin to the rest. One set of artifacts serves all tests.

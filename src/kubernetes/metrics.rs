@@ -70,6 +70,9 @@ impl Metrics {
         let vanished = counters(ours, "vanished", "Devices unplugged while a container had them");
         let events = counters(ours, "events", "Changes to report as events, by result");
         let reloads = counters(ours, "reloads", "Reloads of the configuration, by result");
+        for result in ["ok", "failed"] {
+            count(&reloads, by_result(result), 0);
+        }
         let generic = registry.sub_registry_with_prefix("generic_device_plugin");
         let generic_devices = gauges(generic, "devices", "Devices advertised to kubelet");
         let generic = FormatMetrics::register(generic);
@@ -115,6 +118,9 @@ impl Metrics {
                 set(&self.usbip_attached, of(name), with(Some(true)));
             }
         }
+        // A counter that begins with its first event hides that event from increase().
+        count(&self.allocations, of(name), 0);
+        count(&self.vanished, of(name), 0);
         // Those programs show their counters from the beginning.
         if let Some(format) = self.of_format(resource.format) {
             count(&format.allocations, of(name), 0);

@@ -25,6 +25,7 @@ mod foreign_client;
 mod generic;
 mod image;
 mod manifests;
+mod monitoring;
 mod pods;
 mod registration;
 mod status;

@@ -9,6 +9,8 @@ use serde_json::json;
 use super::not_enrolled::{self, NotEnrolled};
 use super::render::color::{BAD, CAUTION, GOOD};
 use super::render::json::write_json;
+use super::render::table::screen_width;
+use super::render::wrap::wrapped;
 use crate::cdi::directories::{DEFAULT_DIRECTORIES, Definition, Specs};
 use crate::cdi::generate::{ANNOTATED, DEFAULT_KIND, is_our_device};
 use crate::exit;
@@ -45,7 +47,7 @@ pub(super) fn run(options: &Options, config: Result<Config, ConfigError>, as_jso
         let all = json!({ "ready": failed == 0, "findings": findings });
         write_json(&mut out, &all)?;
     } else {
-        write(&mut out, &findings)?;
+        write(&mut out, &findings, screen_width())?;
     }
     Ok(if failed == 0 { exit::DONE } else { exit::FAILED })
 }
@@ -57,7 +59,7 @@ fn count(findings: &[Finding], verdict: Verdict) -> usize {
         .count()
 }
 
-fn write(out: &mut impl Write, findings: &[Finding]) -> std::io::Result<()> {
+fn write(out: &mut impl Write, findings: &[Finding], screen: Option<usize>) -> std::io::Result<()> {
     let width = findings
         .iter()
         .map(|finding| finding.check.len())
@@ -78,12 +80,9 @@ fn write(out: &mut impl Write, findings: &[Finding]) -> std::io::Result<()> {
         let hint = hint
             .as_ref()
             .map_or_else(String::new, |hint| format!(" ({hint})"));
-        let seen = visible(seen);
-        writeln!(
-            out,
-            "{style}{word}{style:#}  {check:width$}  {seen}{}",
-            visible(&hint)
-        )?;
+        let begin = "warn".len() + 2 + width + 2;
+        let seen = wrapped(&visible(&format!("{seen}{hint}")), begin, begin, screen);
+        writeln!(out, "{style}{word}{style:#}  {check:width$}  {seen}")?;
     }
     let warnings = match count(findings, Verdict::Warn) {
         0 => String::new(),
@@ -211,4 +210,34 @@ fn cdi(tree: &Tree) -> Cdi {
         }
     }
     cdi
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::cli::pictures;
+
+    /// The host that tests/check.rs uses as well, without the programs.
+    #[test]
+    fn the_check_of_a_host_without_the_programs_is_pictured() {
+        let host = tempfile::tempdir().unwrap();
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let copied = std::process::Command::new("cp")
+            .args(["--archive", "--no-target-directory"])
+            .args([&repository.join("tests/fixtures/host"), host.path()])
+            .status();
+        assert!(copied.unwrap().success());
+        let hooks = host.path().join("usr/share/containers/oci/hooks.d");
+        std::fs::create_dir_all(&hooks).unwrap();
+        for hook in ["oci-hotplug-prestart.json", "oci-hotplug-poststop.json"] {
+            symlink(repository.join("hooks.d").join(hook), hooks.join(hook)).unwrap();
+        }
+        let tree = Tree::new(host.path());
+        let findings = judge(&facts(&tree, config_of(&tree)));
+        let mut drawn = Vec::new();
+        write(&mut drawn, &findings, Some(pictures::COLUMNS)).unwrap();
+        pictures::check("check", "oci-hotplug check", &String::from_utf8(drawn).unwrap());
+    }
 }

@@ -3,67 +3,32 @@
 //! Selection and policy are decided by the same functions as in the watcher. What only the watcher
 //! knows (leases, conflicts, failures) comes from its status.
 
+mod rules;
+
 use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use serde::Serialize;
 use serde_json::json;
 
+use self::rules::{Explained, Facts, Rule};
 use super::enrolled::Enrolled;
-use super::nodes_of_request::nodes_of_request;
+use super::render::color::{BAD, GOOD};
 use super::render::json::write_json;
-use super::render::table::print_line;
+use super::render::table::screen_width;
+use super::render::wrap::wrapped;
 use crate::host::config::Config;
 use crate::host::host_use;
 use crate::host::monitor::DeviceMonitor;
-use crate::host::state::control::{Problem, Status};
-use crate::host::state::record::Record;
+use crate::host::state::control::Status;
 use crate::host::state::registry::Registry;
-use crate::host::users::Users;
+use crate::model::device::Device;
 use crate::model::device::inventory::Inventory;
-use crate::model::device::nodeless;
-use crate::model::device::{Device, SysPath};
-use crate::model::plan::attachment::{Attachment, NodeCreator};
-use crate::model::plan::{NotAttached, Planner};
-use crate::model::policy::{AllowedBy, HostUse, Policy, PolicyContext, Verdict, blocks_that_decide};
-use crate::model::request::Request;
-use crate::model::request::entry::RequestEntry;
+use crate::model::plan::Planner;
+use crate::model::policy::{Policy, blocks_that_decide};
+use crate::model::quoting::visible;
 use crate::model::request::facts_needed::FactsNeeded;
-use crate::model::request::selector::{DeviceSelector, Found};
 use crate::usbip::records;
-
-/// One rule that a device must pass to be attached for a request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Rule {
-    /// `reserved`, `selected`, `only`, `policy`, `watcher`.
-    rule: &'static str,
-    /// Whether the device passes it.
-    holds: bool,
-    /// Why.
-    reason: String,
-}
-
-/// The rules for one request, up to the first that the device does not pass.
-#[derive(Debug, Serialize)]
-struct Explained {
-    request: String,
-    called: String,
-    rules: Vec<Rule>,
-}
-
-/// The facts that the rules need.
-struct Facts<'a> {
-    device: &'a Device,
-    inventory: &'a Inventory,
-    policy: &'a Policy,
-    host_use: &'a HostUse,
-    record: &'a Record,
-    status: &'a Status,
-    planner: &'a Planner,
-    /// What the requests would select if it were not reserved for other containers.
-    reserved: Vec<NotAttached>,
-}
 
 /// Prints the explanation.
 pub(super) fn run(registry: &Registry, config: &Config, id: &str, path: &Path, as_json: bool) -> Result<()> {
@@ -71,7 +36,7 @@ pub(super) fn run(registry: &Registry, config: &Config, id: &str, path: &Path, a
     let (Some(record), Some(status)) = (&container.record, &container.status) else {
         bail!(
             "container {} has no watcher that answers (`oci-hotplug recover` starts it again)",
-            container.id
+            container.called()
         );
     };
     let policy = config.usable_policy();
@@ -84,7 +49,9 @@ pub(super) fn run(registry: &Registry, config: &Config, id: &str, path: &Path, a
         &record.container.id,
         &inventory,
     ));
+    let called = container.called();
     let facts = Facts {
+        called: &called,
         reserved: planner.reserved_candidates(&inventory),
         planner: &planner,
         device,
@@ -97,7 +64,7 @@ pub(super) fn run(registry: &Registry, config: &Config, id: &str, path: &Path, a
     let explained: Vec<Explained> = status.requests.iter().map(|entry| facts.explain(entry)).collect();
     let attached = facts.attached();
     let verdict = facts.verdict(&explained);
-    let mut out = std::io::stdout().lock();
+    let mut out = anstream::stdout().lock();
     if as_json {
         let whole = json!({
             "id": container.id,
@@ -111,18 +78,7 @@ pub(super) fn run(registry: &Registry, config: &Config, id: &str, path: &Path, a
         write_json(&mut out, &whole)?;
         return Ok(());
     }
-    match &device.node {
-        Some(node) => print_line!(out, "{}  {}  {}", node.path.display(), node.num, device.syspath)?,
-        None => print_line!(out, "{}", device.syspath)?,
-    }
-    for request in &explained {
-        print_line!(out, "\n{}", request.called)?;
-        for rule in &request.rules {
-            let holds = if rule.holds { "yes" } else { "no" };
-            print_line!(out, "  {holds:3}  {:8}  {}", rule.rule, rule.reason)?;
-        }
-    }
-    print_line!(out, "\n{verdict}")?;
+    out.write_all(draw(device, &explained, &verdict, screen_width()).as_bytes())?;
     Ok(())
 }
 
@@ -166,235 +122,30 @@ fn find<'a>(path: &Path, status: &Status, inventory: &'a Inventory) -> Result<&'
     })
 }
 
-impl Facts<'_> {
-    fn attached(&self) -> Vec<(&Path, &Attachment)> {
-        let attached = self.status.attached.iter();
-        attached
-            .filter(|(_, attachment)| attachment.device.syspath == self.device.syspath)
-            .map(|(path, attachment)| (path.as_path(), attachment))
-            .collect()
-    }
+/// The column of reasons.
+const REASON: usize = 17;
 
-    fn explain(&self, entry: &RequestEntry) -> Explained {
-        let mut rules = Vec::new();
-        for rule in [
-            Self::reserved,
-            Self::selected,
-            Self::only,
-            Self::policy,
-            Self::watcher,
-        ] {
-            let Some(rule) = rule(self, entry) else { continue };
-            let holds = rule.holds;
-            rules.push(rule);
-            if !holds {
-                break;
-            }
-        }
-        Explained {
-            request: entry.request.to_string(),
-            called: entry.called(),
-            rules,
-        }
-    }
-
-    /// Only for a device that is reserved for another container and would be selected if it were
-    /// not.
-    fn reserved(&self, entry: &RequestEntry) -> Option<Rule> {
-        let request = self.planner.id_of(&entry.request)?;
-        let is_it =
-            |reserved: &&NotAttached| reserved.device == self.device.syspath && reserved.request == request;
-        Some(Rule {
-            rule: "reserved",
-            holds: false,
-            reason: self.reserved.iter().find(is_it)?.to_string(),
-        })
-    }
-
-    fn selected(&self, entry: &RequestEntry) -> Option<Rule> {
-        let request = &entry.request;
-        // `only=` is a rule of its own.
-        let mut all = request.clone();
-        all.options.only.clear();
-        let selects = |root: &SysPath| all.gives(root, self.device, self.inventory) != Found::No;
-        // With `or=`, one root may exclude what another one selects.
-        let above = |root: &&SysPath| self.device.syspath.is_at_or_below(root);
-        let mut roots = entry.roots.iter().filter(above);
-        let root = roots.clone().find(|root| selects(root)).or_else(|| roots.next());
-        let reason = match root {
-            Some(root) if !selects(root) => self.why_not_selected(request),
-            Some(root) if *root == self.device.syspath => "the request selects this device".to_owned(),
-            Some(root) => format!("the request selects {root}, a parent of this device"),
-            None => self.why_not_selected(request),
-        };
-        Some(Rule {
-            rule: "selected",
-            holds: root.is_some_and(selects),
-            reason,
-        })
-    }
-
-    /// The terms that do not match the device.
-    fn why_not_selected(&self, request: &Request) -> String {
-        if request.selector.remote().is_some() {
-            return "this is not the remote device that the request selects (`oci-hotplug usbip ports` shows it)"
-                .into();
-        }
-        let reasons: Vec<String> = request
-            .selectors()
-            .map(|selector| self.why_not_named(selector))
-            .collect();
-        reasons.join("; ")
-    }
-
-    fn why_not_named(&self, selector: &DeviceSelector) -> String {
-        let own = self.inventory.chain(self.device);
-        if selector.parents() == 0 {
-            return selector.why_not(&own).unwrap_or_else(|| {
-                format!("{selector} matches the device, but the watcher has not processed it yet")
-            });
-        }
-        let parents = own.parents().iter();
-        let named = std::iter::once(self.device)
-            .chain(parents.copied())
-            .find(|device| selector.names(device, || self.inventory.chain(device)) == Found::Yes);
-        match named {
-            Some(device) => format!(
-                "{selector} matches {}, but selects a different device",
-                device.syspath
-            ),
-            None => format!("{selector} does not match a device of which this is a parent"),
-        }
-    }
-
-    fn only(&self, entry: &RequestEntry) -> Option<Rule> {
-        let options = &entry.request.options;
-        if options.only.is_empty() {
-            return None;
-        }
-        let admits = options.admits(self.inventory.chain(self.device).own());
-        if let Found::Unknown(pending) = &admits {
-            return Some(Rule {
-                rule: "only",
-                holds: false,
-                reason: format!("udevd has not processed {pending} yet"),
-            });
-        }
-        let holds = admits == Found::Yes;
-        let word = if holds {
-            "matches the device"
-        } else {
-            "does not match the device itself"
-        };
-        Some(Rule {
-            rule: "only",
-            holds,
-            reason: format!("only= {word}"),
-        })
-    }
-
-    fn policy(&self, entry: &RequestEntry) -> Option<Rule> {
-        let context = PolicyContext {
-            traits: &self.record.traits,
-            inventory: self.inventory,
-            host_use: self.host_use,
-        };
-        let (holds, reason) = match self.policy.judge(entry, self.device, &context) {
-            Verdict::Allowed(AllowedBy::Trusted) => (true, "the request is trusted".to_owned()),
-            Verdict::Allowed(AllowedBy::Rule(place)) => (true, format!("allowed by {place}")),
-            Verdict::Allowed(AllowedBy::Fallback(fallback)) => {
-                (true, format!("allowed by default = \"{}\"", fallback.as_str()))
-            }
-            Verdict::Denied(denial) => (false, denial.to_string()),
-            Verdict::Undecided(pending) => (false, format!("udevd has not processed {pending} yet")),
-        };
-        Some(Rule {
-            rule: "policy",
-            holds,
-            reason,
-        })
-    }
-
-    /// What only the watcher knows.
-    fn watcher(&self, entry: &RequestEntry) -> Option<Rule> {
-        let problem = self.status.problems.iter().find(|problem| self.concerns(problem));
-        let is_it = |(_, attachment): &(&Path, &Attachment)| attachment.device.syspath == self.device.syspath;
-        let here = nodes_of_request(entry, self.status).into_iter().find(is_it);
-        let (holds, reason) = match (here, problem) {
-            (Some((path, attachment)), _) => (true, described(path, attachment)),
-            (None, Some(problem)) => (false, format!("{}: {}", problem.path.display(), problem.reason)),
-            (None, None) if self.device.node.is_none() => (
-                false,
-                nodeless::instead_of_node(self.device)
-                    .unwrap_or_else(|| "the device has no node; devices below it may have nodes".to_owned()),
-            ),
-            (None, None) => (
-                false,
-                "the device is not attached yet, and the watcher reports no reason (try again)".to_owned(),
-            ),
-        };
-        Some(Rule {
-            rule: "watcher",
-            holds,
-            reason,
-        })
-    }
-
-    fn concerns(&self, problem: &Problem) -> bool {
-        match &problem.device {
-            Some(device) => *device == self.device.syspath,
-            // A problem with the access to all devices.
-            None => problem.path == Path::new("/dev"),
-        }
-    }
-
-    fn verdict(&self, explained: &[Explained]) -> String {
-        let id = &self.record.container.id;
-        if let Some((path, attachment)) = self.attached().into_iter().next() {
-            let fault = Users::of(self.record.container.pid).fault(&attachment.node, attachment.access);
-            let fault = fault.map_or_else(String::new, |fault| format!("; {fault}"));
-            return format!(
-                "The device is attached to container {id}: {}{fault}",
-                described(path, attachment)
-            );
-        }
-        // Report on the request that passed the most rules.
-        let is_reserved = |explained: &Explained| explained.rules.iter().any(|rule| rule.rule == "reserved");
-        let farthest = explained
-            .iter()
-            .max_by_key(|explained| (explained.rules.len(), is_reserved(explained)));
-        let last = farthest.and_then(|explained| explained.rules.last());
-        match last.filter(|rule| rule.rule != "selected") {
-            Some(rule) => format!("The device is not attached to container {id}: {}", rule.reason),
-            None => {
-                let hint = match &self.device.node {
-                    Some(node) => format!(
-                        " (`oci-hotplug attach {id} devnode:{}` attaches it)",
-                        node.path.display()
-                    ),
-                    None => nodeless::instead_of_node(self.device)
-                        .map_or_else(String::new, |instead| format!(" ({instead})")),
-                };
-                format!("The device is not attached to container {id}: no request selects it{hint}")
-            }
-        }
-    }
-}
-
-fn described(path: &Path, attachment: &Attachment) -> String {
-    let made = match attachment.node_creator {
-        NodeCreator::Watcher => "",
-        NodeCreator::Other => ", at a node of the engine or the image",
+/// The device, the rules for each request, and the verdict.
+fn draw(device: &Device, explained: &[Explained], verdict: &str, screen: Option<usize>) -> String {
+    let mut drawn = match &device.node {
+        Some(node) => format!(
+            "{}  {}  {}\n",
+            visible(&node.path.display().to_string()),
+            node.num,
+            visible(device.syspath.as_str())
+        ),
+        None => format!("{}\n", visible(device.syspath.as_str())),
     };
-    let links: Vec<String> = attachment
-        .links
-        .keys()
-        .map(|link| format!(", link {}", link.display()))
-        .collect();
-    format!(
-        "{} with access {}{made}{}",
-        path.display(),
-        attachment.access,
-        links.concat()
-    )
+    for request in explained {
+        drawn += &format!("\n{}\n", visible(&request.called));
+        for Rule { rule, holds, reason } in &request.rules {
+            let (word, style) = if *holds { ("yes", GOOD) } else { ("no ", BAD) };
+            let reason = wrapped(&visible(reason), REASON, REASON, screen);
+            drawn += &format!("  {style}{word}{style:#}  {rule:8}  {reason}\n");
+        }
+    }
+    drawn + &format!("\n{}\n", wrapped(&visible(verdict), 0, 0, screen))
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,6 +28,8 @@ mod matching;
 mod metrics;
 mod nodes_of_request;
 mod not_enrolled;
+#[cfg(test)]
+mod pictures;
 mod recover;
 mod reload;
 mod render;

@@ -6,6 +6,7 @@ use anstyle::Style;
 
 use crate::cli::render::color::{BAD, CAUTION, GOOD, PLAIN};
 use crate::cli::render::table::{self, width};
+use crate::cli::render::wrap::wrapped;
 use crate::model::oci::engine::Engine;
 use crate::model::quoting::visible;
 
@@ -41,13 +42,12 @@ const HEALTH: usize = 4;
 /// The most reasons that are shown of one container.
 const MAX_REASONS: usize = 3;
 
-/// The table, and below it one line for each reason and for each of `others`. These lines are not
-/// broken at the screen's edge: commands in them must stay whole when they are copied.
+/// The table, and below it a sentence for each reason and for each of `others`.
 pub(super) fn draw(containers: &[Listed], others: &[String], screen: Option<usize>) -> String {
     let rows: Vec<[String; 7]> = containers.iter().map(row).collect();
     let style = |column, cell: &str| if column == HEALTH { style(cell) } else { PLAIN };
     let mut drawn = match rows.is_empty() {
-        true => format!("{EMPTY}\n"),
+        true => format!("{}\n", wrapped(EMPTY, 0, 0, screen)),
         false => table::draw(HEADER, &rows, screen, style),
     };
     let reasons: Vec<String> = containers.iter().flat_map(reasons).collect();
@@ -57,7 +57,7 @@ pub(super) fn draw(containers: &[Listed], others: &[String], screen: Option<usiz
         drawn.push('\n');
     }
     for line in below {
-        drawn += &format!("{}\n", visible(&line));
+        drawn += &format!("{}\n", wrapped(&visible(&line), 0, 2, screen));
     }
     drawn
 }
@@ -135,6 +135,7 @@ fn sentence(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::pictures;
 
     fn listed(name: &str, health: &'static str, attached: &[&str], reasons: &[&str]) -> Listed {
         Listed {
@@ -212,5 +213,65 @@ Container x was not started
             assert_eq!(shown(paths).as_deref(), Some(expected));
         }
         assert_eq!(shown(&[]), None);
+    }
+
+    #[test]
+    fn the_list_is_pictured() {
+        let container =
+            |id: &str, name: &str, engine, age: &str, health, attached: &[&str], request: &str| Listed {
+                id: id.into(),
+                engine: Some(engine),
+                age: Some(age.into()),
+                requests: vec![request.into()],
+                ..listed(name, health, attached, &[])
+            };
+        let usb_and_tty = ["/dev/bus/usb/001/004", "/dev/ttyUSB0"];
+        let board = ["/dev/bus/usb/001/007", "/dev/ttyACM0"];
+        let mut all = [
+            container(
+                "3f2a1b9c0d4e",
+                "zigbee",
+                Engine::Podman,
+                "5d",
+                "ok",
+                &usb_and_tty,
+                "usb:0403:6001;link=/dev/zigbee",
+            ),
+            container(
+                "be3354920b4b",
+                "flasher",
+                Engine::Docker,
+                "2h",
+                "ok",
+                &board,
+                "class:boards",
+            ),
+            container(
+                "77d0c2f1a6e3",
+                "backup",
+                Engine::Podman,
+                "7m",
+                "waiting",
+                &[],
+                "usb:0781:5581;exclusive",
+            ),
+            container(
+                "c51e0aa94d27",
+                "desk",
+                Engine::Docker,
+                "32s",
+                "problems",
+                &[],
+                "usb:0627:0001",
+            ),
+        ];
+        all[2].reasons = vec![
+            "/dev/sdb +1: another container has it exclusively (container 5ce37de0e8f0): waiting until the other container releases it".into(),
+        ];
+        all[3].reasons = vec![
+            "/dev/input/event10: device request \"usb:0627:0001\": refused by the policy (default = \"removable\"): keyboards, mice and other input devices need a rule: to allow it: `oci-hotplug allow 'usb:0627:0001'`".into(),
+        ];
+        let drawn = draw(&all, &[], Some(pictures::COLUMNS));
+        pictures::check("list", "oci-hotplug list", &drawn);
     }
 }

@@ -6,3 +6,4 @@ pub(super) mod prometheus;
 pub(super) mod table;
 pub(super) mod time;
 pub(super) mod tree;
+pub(super) mod wrap;

@@ -143,6 +143,8 @@ pub(in crate::cli) fn draw(branches: &[Branch], screen: Option<usize>) -> String
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::pictures;
+    use crate::model::device::Device;
     use crate::model::device::recorded;
     use crate::model::device::tree::{Holder, tree};
 
@@ -183,5 +185,36 @@ mod tests {
         let drawn = drawn_of("shop/board-7d9f8b6c5-x2x4v/flasher", Some(80));
         assert!(drawn.lines().all(|line| width(line) <= 80), "{drawn}");
         assert!(drawn.contains("  shop/board-7d9f8b6c5-x2…\n"), "{drawn}");
+    }
+
+    #[test]
+    fn the_tree_is_pictured() {
+        let mut devices = recorded::documented_host();
+        // Enough to see what a tree shows.
+        let is_shown = |device: &Device| {
+            let path = device.syspath.as_str();
+            match path.split_once("/usb1/") {
+                Some((_, port)) => ["1-1", "1-6"].contains(&port.split('/').next().unwrap_or_default()),
+                None => path.contains("/0000:00:14.0"),
+            }
+        };
+        devices.retain(is_shown);
+        let holder = |container: &str, path: &str| {
+            vec![Holder {
+                container: container.into(),
+                path: path.into(),
+            }]
+        };
+        let syspath = |node: &str| recorded::with_node(&devices, node).syspath.clone();
+        let holders = [
+            (syspath("/dev/ttyUSB0"), holder("zigbee", "/dev/ttyUSB0")),
+            (syspath("/dev/ttyUSB1"), holder("flasher", "/dev/board")),
+        ];
+        let branches = tree(&devices, &holders.into(), false);
+        pictures::check(
+            "tree",
+            "oci-hotplug tree",
+            &draw(&branches, Some(pictures::COLUMNS)),
+        );
     }
 }

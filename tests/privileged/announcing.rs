@@ -1,4 +1,4 @@
-//! The uevents that a container hears of its devices, and that nobody else hears.
+//! Uevents of its devices are received in the container and nowhere else.
 
 use crate::framework::disk::number_of;
 use crate::framework::{Announcements, Bundle, Disk, Machine, Terminal, Udevd};
@@ -34,8 +34,8 @@ fn in_its_own_user_namespace_too(machine: &Machine) {
     let disk = Disk::new(machine);
     let request = format!("devnode:{}", disk.partition(1));
     let container = Bundle::asking(machine, &request).user_namespace().start();
-    // In this one the kernel itself says nothing: its own uevents go to the first user namespace's
-    // networks only.
+    // The kernel itself sends nothing here: its own uevents go only to network namespaces of the
+    // initial user namespace.
     let listener = Announcements::inside(machine, &container, true);
     disk.plug(1);
     for form in ["KERNEL", "UDEV"] {
@@ -92,7 +92,7 @@ fn in_the_hosts_network_namespace_nothing_is_said(machine: &Machine) {
         listener.eventually_hear("KERNEL", "remove", &disk.name(partition));
         container.eventually_lacks(&disk.partition(partition));
     }
-    // The last steps of the first partition were done before the first of the second.
+    // The last steps for the first partition were done before the first ones for the second.
     for action in ["add", "remove"] {
         assert_eq!(listener.count("UDEV", action, &disk.name(1)), 0);
         assert_eq!(listener.count("KERNEL", action, &disk.name(1)), 1);

@@ -1,4 +1,5 @@
-//! Live attach and detach: what a running container asks for changes, and only through its watcher.
+//! Live attach and detach: the requests of a running container change, and only through its
+//! watcher.
 
 use std::fs;
 use std::process::{Child, Stdio};
@@ -10,14 +11,14 @@ use crate::framework::disk::number_of;
 use crate::framework::tool::{failed, said, said_json};
 use crate::framework::{Bundle, Disk, Hook, Machine, RuncContainer, Terminal, eventually};
 
-/// A request for nothing: the container has a watcher from its start.
+/// A request that matches nothing: the container has a watcher from its start.
 const NOTHING: &str = "devnode:/dev/oci-hotplug-nothing";
 
 fn watched(machine: &Machine) -> Bundle<'_> {
     Bundle::asking(machine, NOTHING)
 }
 
-/// Its requests as the record has them, in the words that asked for them.
+/// The requests in the container's record, as they were written.
 fn asked_for(machine: &Machine, container: &RuncContainer) -> Vec<String> {
     let list = said_json(machine, &["list"]);
     let own = list["containers"].as_array().into_iter().flatten();
@@ -43,7 +44,7 @@ fn what_is_attached_is_usable_and_what_is_detached_is_gone_and_refused(machine: 
         told,
         format!("{request}\n  {node}  b {major}:{minor}  access rwm\n    link /dev/board\n")
     );
-    // The answer comes when it is done: nothing to wait for.
+    // The response comes when the device is attached: no need to wait.
     container.reads(&node, &disk.content(1));
     container.reads("/dev/board", &disk.content(1));
     container.reads(&own, &disk.content(1));
@@ -59,7 +60,7 @@ fn what_is_attached_is_usable_and_what_is_detached_is_gone_and_refused(machine: 
         assert_eq!(container.device_rules(), rules);
     }
     assert_eq!(asked_for(machine, &container), [NOTHING]);
-    // And all that is left; the watcher has nothing to do.
+    // And all remaining requests; then the watcher has nothing to do.
     said(machine, &["detach", &container.id, "--all"]);
     assert!(!said(machine, &["list"]).contains(&container.id));
 }
@@ -107,7 +108,7 @@ fn an_absent_device_is_attached_when_it_is_plugged_in(machine: &Machine) {
     container.eventually_reads(&node, &disk.content(1));
 }
 
-/// A watcher that is started by hand, as a supervisor does it.
+/// A watcher that is started by hand, like a service manager does.
 struct NewWatcher(Child);
 
 impl NewWatcher {
@@ -291,7 +292,7 @@ fn a_cdi_device_of_ours_is_attached_with_its_requests(machine: &Machine) {
     container.reads(&node, &disk.content(1));
 }
 
-/// The runtime's directory of this machine.
+/// runc's directory on this machine.
 fn runtime_root(machine: &Machine) -> String {
     machine
         .runc_root()
@@ -325,7 +326,7 @@ fn a_container_without_hooks_is_attached_to_by_its_id(machine: &Machine) {
     disk.unplug(1);
     container.eventually_lacks(&node);
     assert!(container.is_refused(&own));
-    // No poststop hook will come: the watcher ends by itself, and takes its record along.
+    // No poststop hook will run: the watcher ends when the container does, and removes its record.
     let watcher = container.expect_watcher();
     container.delete();
     watcher.eventually_ends();
@@ -337,7 +338,7 @@ fn a_container_without_hooks_is_attached_to_by_the_pid_of_any_of_its_processes(m
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     let container = Bundle::new(machine).without_hooks().user_namespace().start();
-    // Without the shell's output, which it would keep open, and `runc exec` with it.
+    // Without the shell's output, which the process would keep open, and `runc exec` with it.
     let answer = container.inside("sleep 1000 >/dev/null 2>&1 & echo started");
     assert_eq!(answer.status, 0, "{}", answer.said);
     let children = || {
@@ -356,7 +357,7 @@ fn a_container_without_hooks_is_attached_to_by_the_pid_of_any_of_its_processes(m
     container.reads(&node, &disk.content(1));
     let id = told["id"].as_str().expect("an id");
     assert!(id.starts_with(&format!("pid-{}-", container.pid)), "{id}");
-    // By its id from now on, and by the pid as well: it is the same container.
+    // The id works from now on, and so does the pid: it is the same container.
     let second = disk.plug(2);
     let pid = container.pid.to_string();
     said(machine, &["attach", "--pid", &pid, &format!("devnode:{second}")]);
@@ -377,7 +378,7 @@ fn a_container_without_hooks_is_attached_to_by_the_pid_of_any_of_its_processes(m
 fn fifty_attach_at_once(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
-    // Nobody watches it yet: the first of them starts the watcher, and the others join.
+    // The container has no watcher yet: the first command starts one, and the others use it.
     let container = Bundle::new(machine).without_hooks().start();
     let (id, root) = (container.id.clone(), runtime_root(machine));
     let place = |number: usize| format!("/dev/many/{number}");

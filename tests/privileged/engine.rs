@@ -1,5 +1,5 @@
-//! The engine's own devices and rules stay exactly as they were, before, during and after; and when
-//! the engine writes its rules again, what is plugged in comes back by itself.
+//! The engine's own devices and rules stay exactly as they were, before, during and after a plug;
+//! and when the engine writes its rules again, access to attached devices is restored.
 
 use std::fs;
 
@@ -61,8 +61,8 @@ fn an_engines_node_that_is_also_asked_for_is_adopted_and_stays(machine: &Machine
         engines,
         "the engine's node stays as it was"
     );
-    // What the engine allowed is still allowed, and what was asked for is given again. (Under
-    // another number the engine's node would lead to nothing, and it is not ours to replace.)
+    // What the engine allowed is still allowed, and what was requested is granted again. (With
+    // another number, the engine's node would lead to no device, and we must not replace it.)
     disk.plug_with_number(1, number);
     container.eventually_reads(&node, &disk.content(1));
     eventually("it is asked for again", || container.can_write(&node));
@@ -97,7 +97,8 @@ fn runc_update_takes_nothing_away(machine: &Machine) {
     let node = disk.plug(1);
     let container = Bundle::asking(machine, &format!("devnode:{node}")).start();
     container.reads(&node, &disk.content(1));
-    // runc writes only what there is a controller for: on a hybrid computer cgroup v2 has no pids.
+    // runc writes only limits with a controller: on a hybrid host, cgroup v2 has no pids
+    // controller.
     let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers");
     let has_pids = machine.hierarchy == Hierarchy::V1 || controllers.is_ok_and(|all| all.contains("pids"));
     let options: &[&str] = if has_pids {
@@ -132,8 +133,8 @@ fn rules_that_the_engine_writes_again_are_healed(machine: &Machine) {
     assert_eq!(container.read("/dev/zero", 1).status, 0);
 }
 
-/// What an engine's update does: v1, the device is denied; v2, the program is one that knows
-/// nothing of ours.
+/// Does what an engine's update does: on v1, the device is denied; on v2, a program without our
+/// prologue is attached.
 fn write_engines_rules(
     machine: &Machine,
     container: &RuncContainer<'_>,

@@ -1,5 +1,5 @@
-//! `oci-hotplug events`: what watchers tell is found again, by people and by programs, in the
-//! journal and without one.
+//! `oci-hotplug events`: people and programs find the events that watchers have logged, with and
+//! without a journal.
 
 use std::process::Command;
 
@@ -22,8 +22,8 @@ fn names(events: &[Value]) -> Vec<&str> {
         .collect()
 }
 
-/// A container that gets a partition and loses it, and is refused another. The disk stays: another
-/// test would take its number, and the container would get what is plugged in there.
+/// Runs a container that gets a partition, loses it, and is denied another one. The disk stays:
+/// another test could get its number, and the container would get that test's device.
 fn a_story(machine: &Machine) -> (RuncContainer<'_>, Disk) {
     let disk = Disk::new(machine);
     machine.configure(&format!(
@@ -112,7 +112,7 @@ fn the_log_file_is_followed_also_when_it_is_put_aside(machine: &Machine) {
     following.eventually_says(&format!("attached  {one} "));
     let log = machine.state_dir().join("oci-hotplug.log");
     std::fs::rename(&log, log.with_extension("log.old")).expect("put the log aside");
-    // The watcher that runs has the old one open; the next has the new one.
+    // The running watcher has the old file open; the next one has the new file.
     let two = disk.plug(2);
     following.eventually_says(&format!("attached  {two} "));
     let other = Bundle::asking(machine, &format!("devnode:{one}")).start();
@@ -176,8 +176,8 @@ fn a_time_that_is_none_is_a_usage_error(machine: &Machine) {
     );
 }
 
-/// Case newcomer: podman with crun shows only the exit code. Case newcomer: one refusal prints a
-/// line for each of eight nodes.
+/// Case newcomer: podman with crun shows only the exit code. Case newcomer: one denied device with
+/// eight nodes printed eight lines.
 #[apply(on_both_hierarchies)]
 fn a_container_that_was_not_started_is_shown_and_nodes_of_one_reason_are_one_line(machine: &Machine) {
     let disk = Disk::new(machine);
@@ -210,7 +210,8 @@ fn a_container_that_was_not_started_is_shown_and_nodes_of_one_reason_are_one_lin
         "{event}"
     );
 
-    // The third partition is allowed: a start is refused only where all that a request selects is.
+    // The third partition is allowed: a start is refused only if everything that a request selects
+    // is denied.
     let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node)).start();
     eventually("both partitions are told", || {
         names(&events(machine, &container)).contains(&"refused")

@@ -1,5 +1,5 @@
-//! `oci-hotplug explain`: for each rule that keeps a device out, and for one that is inside, the
-//! reason and the hint.
+//! `oci-hotplug explain`: the reason and the hint for each rule that denies a device, and for an
+//! attached device.
 
 use crate::framework::container::text;
 use crate::framework::tool::{failed, said, said_json, tool};
@@ -29,7 +29,7 @@ fn a_device_that_is_inside_is_explained_by_its_request(machine: &Machine) {
         ],
         "{of_node}"
     );
-    // The same by the link inside, and by its path in sysfs.
+    // The same with the link in the container, and with the path in sysfs.
     assert_eq!(said(machine, &["explain", &container.id, "/dev/board"]), of_node);
     let syspath = said_json(machine, &["explain", &container.id, &node])["device"].clone();
     let syspath = syspath.as_str().expect("a path");
@@ -59,7 +59,7 @@ fn a_device_that_no_request_selects_is_explained_with_the_cure(machine: &Machine
         "The device is not attached to container {id}: no request selects it (`oci-hotplug attach {id} devnode:{two}` attaches it)"
     );
     assert_eq!(told.lines().last(), Some(verdict.as_str()));
-    // The hint helps.
+    // The hint works.
     said(machine, &["attach", id, &format!("devnode:{two}")]);
     let told = said(machine, &["explain", id, &two]);
     assert!(

@@ -1,6 +1,6 @@
-//! Events that are lost, late, or never come, and devices that are faster than anybody who follows
-//! them: what is inside in the end is what there is in the end, and no number is let in longer than
-//! its device is there.
+//! Events that are lost, late, or never sent, and devices that change faster than their events are
+//! processed. In the end the container has the devices that exist, and access to a number ends with
+//! its device.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use crate::framework::disk::number_of;
 use crate::framework::eventually::within;
 use crate::framework::{Bundle, Disk, Machine, RuncContainer, Terminal, Udevd, alone};
 
-/// What of these disks there is below /dev: each name with its number.
+/// The nodes of these disks below /dev: names with numbers.
 type Nodes = BTreeMap<String, (u32, u32)>;
 
 fn on_the_host(disks: &[Disk]) -> Nodes {
@@ -38,7 +38,7 @@ fn inside(container: &RuncContainer<'_>) -> Nodes {
 
 #[apply(on_both_hierarchies)]
 fn a_burst_of_a_thousand_devices_into_a_tiny_buffer_ends_right(machine: &Machine) {
-    // Other stories would hear of a thousand devices, too.
+    // Other tests would receive the events of a thousand devices, too.
     alone();
     let disks = [(); 4].map(|()| Disk::new(machine));
     let globs: Vec<_> = disks.iter().map(|disk| format!("glob:{}p*", disk.node)).collect();
@@ -67,10 +67,10 @@ fn a_burst_of_a_thousand_devices_into_a_tiny_buffer_ends_right(machine: &Machine
         );
         host
     };
-    // While it watches, as fast as the kernel makes them.
+    // While the watcher runs, as fast as the kernel creates them.
     burst(&Disk::plug_small, &|_| true);
     assert_eq!(same("plugged in").len(), 1000);
-    // While it can't look at all.
+    // While the watcher is stopped.
     watcher.pause();
     burst(&Disk::unplug, &|partition| partition % 10 != 0);
     burst(&Disk::plug_small, &|partition| partition % 10 == 1);
@@ -128,14 +128,15 @@ fn a_number_that_another_device_takes_at_once_is_refused_at_once(machine: &Machi
         let begin = Instant::now();
         container.eventually_refuses(&own);
         took.push(begin.elapsed());
-        // It stays so: nothing gives the number back.
+        // This does not change: nothing grants the number again.
         container.eventually_lacks(&node);
         assert!(container.is_refused(&own));
         other.unplug(1);
     }
     took.sort_unstable();
     println!("refused after the other device was there: {took:?}");
-    // The event did it, in most rounds. One round may be late: the machine has other things to do.
+    // In most rounds the event caused it. One round may be late, because the machine has other
+    // things to do.
     assert!(took[10] < Duration::from_millis(900), "{took:?}");
 }
 
@@ -160,7 +161,7 @@ fn a_device_that_came_and_went_unseen_never_opens_its_number(machine: &Machine) 
         disk.unplug(1);
         other.plug_with_number(1, number);
         watcher.go_on();
-        // All that was waiting has been taken in once a device that comes after it is inside.
+        // When a later device is attached, all earlier events have been processed.
         let node = disk.plug(1);
         container.eventually_reads(&node, &disk.content(1));
         container.inside(&format!("kill {reader}"));
@@ -173,7 +174,7 @@ fn a_device_that_came_and_went_unseen_never_opens_its_number(machine: &Machine) 
     }
 }
 
-/// Pulls out and plugs in again in the same breath, as a device does that resets itself.
+/// Unplugs and immediately plugs in again, like a device that resets itself.
 fn reset(disk: &Disk) {
     disk.unplug(1);
     disk.plug(1);
@@ -210,7 +211,7 @@ fn a_device_that_resets_itself_again_and_again_is_there_in_the_end(machine: &Mac
     }
 }
 
-/// Resets the device for as long as `meanwhile` takes.
+/// Resets the device while `meanwhile` runs.
 fn while_it_resets<T>(disk: &Disk, meanwhile: impl FnOnce() -> T) -> T {
     let over = AtomicBool::new(false);
     let (result, resets) = thread::scope(|scope| {
@@ -264,7 +265,8 @@ fn a_device_that_resets_itself_between_create_and_start_is_there_in_the_end(mach
     }
 }
 
-/// Both partitions come and go; `ready=udev` for the first, `ready=kernel` for the second.
+/// Both partitions are added and removed; the first one has `ready=udev`, the second one
+/// `ready=kernel`.
 fn come_and_go(container: &RuncContainer<'_>, disk: &Disk) {
     for partition in [1, 2] {
         let node = disk.plug(partition);
@@ -287,18 +289,18 @@ fn asking_for_two<'m>(machine: &'m Machine, disk: &Disk) -> RuncContainer<'m> {
 fn udevd_may_come_late_die_and_come_back(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = asking_for_two(machine, &disk);
-    // Absent: the kernel's word is all there will be.
+    // Without udevd, only the kernel's facts will ever be known.
     come_and_go(&container, &disk);
     for _ in 0..2 {
-        // Started while the container runs, and while devices are there.
+        // udevd is started while the container runs and has devices.
         let present = disk.plug(2);
         let mut udevd = Udevd::start(machine);
         container.eventually_reads(&present, &disk.content(2));
         disk.unplug(2);
         container.eventually_lacks(&present);
         come_and_go(&container, &disk);
-        // Killed over its work: nobody will ever speak of this device, and its socket's file is
-        // still there.
+        // udevd is killed while it works: it will never process this device, and its socket's file
+        // still exists.
         let node = disk.plug(1);
         udevd.kill();
         container.eventually_reads(&node, &disk.content(1));
@@ -329,7 +331,7 @@ fn a_silent_udevd_is_not_waited_for_for_ever(machine: &Machine) {
     assert!(served.is_some(), "{slow} still waits for a udevd that is silent");
     disk.unplug(1);
     container.eventually_lacks(&slow);
-    // It speaks again, of what has long gone first.
+    // udevd continues, with events of devices that are gone.
     udevd.go_on();
     disk.unplug(2);
     container.eventually_lacks(&quick);
@@ -340,8 +342,8 @@ fn a_silent_udevd_is_not_waited_for_for_ever(machine: &Machine) {
 /// Case security 4.
 #[apply(on_cgroup_v2)]
 fn a_deny_rule_on_what_a_silent_udevd_would_say_denies_until_it_has_spoken(machine: &Machine) {
-    // Before there is a disk, so that it processes the disk, too: a partition is below it, and
-    // rules reach down.
+    // Start it before the disk exists, so that it processes the disk, too: a partition is below it,
+    // and rules apply to devices below.
     let udevd = Udevd::start_with_rules(machine, "KERNEL==\"loop*p1\", ENV{OHT_LABEL}=\"secret\"\n");
     let disk = Disk::new(machine);
     let (secret, other) = (disk.partition(1), disk.partition(2));

@@ -1,6 +1,6 @@
-//! Engines that write the device rules again and again, programs that nothing can be put in front
-//! of, and cgroups above the container that deny: access is as it should be in the end, or
-//! `oci-hotplug inspect` and the log tell why not, and one device's refusal is its own.
+//! Engines that write the device rules again and again, programs that cannot be extended, and
+//! ancestor cgroups that deny. In the end access is right, or `oci-hotplug inspect` and the log
+//! show the reason; and a denied device does not affect the others.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,8 +33,8 @@ impl<'m> Engine<'m> {
         }
     }
 
-    /// v1: these devices are denied. v2: the programs there now are replaced by one that knows
-    /// nothing of ours; somebody else who does the same may be quicker.
+    /// v1: denies these devices. v2: replaces the current programs by one without our prologue;
+    /// another process that does the same may be faster.
     fn write_rules(hierarchy: Hierarchy, cgroup: &Path, plain: u32, numbers: &[(u32, u32)]) {
         match hierarchy {
             Hierarchy::V1 => {
@@ -47,7 +47,7 @@ impl<'m> Engine<'m> {
                 for old in device_programs(cgroup).expect("ask for the device programs") {
                     match kernel::replace_device_program(cgroup, old, plain) {
                         Ok(()) => {}
-                        // The old one has gone already, or the new one is there already
+                        // The old program is detached already, or the new one is attached already
                         // (kernel/bpf/cgroup.c).
                         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => {}
                         Err(error) => panic!("replace a device program: {error}"),
@@ -57,7 +57,7 @@ impl<'m> Engine<'m> {
         }
     }
 
-    /// The program that runc attached for a container without us; 0 on cgroup v1.
+    /// The program that runc attaches to a container without us; 0 on cgroup v1.
     fn plain_program(&self) -> u32 {
         match self.hierarchy {
             Hierarchy::V1 => 0,
@@ -84,8 +84,8 @@ fn rules_written_again_a_hundred_times_while_devices_come_and_go(machine: &Machi
     container.eventually_reads(&stays, &disk.content(1));
     for round in 0..100 {
         engine.write(1, &[number_of(&stays)]);
-        // One comes and goes at each tenth time; what the engine wrote is found in between or with
-        // the next plan.
+        // A device is added and removed in every tenth round; the engine's rules are noticed in
+        // between or by the next plan.
         if round % 10 == 0 {
             let node = disk.plug(2);
             container.eventually_reads(&node, &disk.content(2));
@@ -146,7 +146,7 @@ fn updates_that_run_at_once(machine: &Machine) {
                 .expect("start runc")
         });
         let outputs = updates.map(|update| update.wait_with_output().expect("wait for runc update"));
-        // runc itself may find that the other one was quicker.
+        // runc itself may fail because the other process was faster.
         assert!(
             outputs.iter().any(|output| output.status.success()),
             "{outputs:?}"
@@ -155,8 +155,8 @@ fn updates_that_run_at_once(machine: &Machine) {
     }
 }
 
-/// A program that asks the kernel who calls (bpf_get_current_uid_gid, helper 15) and allows: a dump
-/// of it has not what it takes to load it again.
+/// A program that calls a helper (bpf_get_current_uid_gid, helper 15) and allows everything: the
+/// dump of such a program is not enough to load it again.
 fn program_that_calls_a_helper() -> Vec<u8> {
     let insn = |code, dst, imm| Insn {
         code,
@@ -195,7 +195,7 @@ fn a_program_that_cannot_be_extended_is_reported_and_healed_once_it_is_gone(mach
     let log = machine.log();
     assert!(words.iter().all(|word| log.contains(word)), "{log}");
     assert_eq!(log.matches("cannot be extended").count(), 1, "told once:\n{log}");
-    // A device that comes now waits; one that goes is gone.
+    // A device that is added now waits; a device that is removed is gone.
     let late = disk.plug(2);
     disk.unplug(1);
     container.eventually_lacks(&node);
@@ -207,7 +207,7 @@ fn a_program_that_cannot_be_extended_is_reported_and_healed_once_it_is_gone(mach
     });
 }
 
-/// A cgroup above the container's that the story has made, and that goes with it.
+/// A cgroup above the container's, which the test creates and removes.
 struct Above {
     name: String,
     directory: PathBuf,
@@ -227,8 +227,8 @@ impl Above {
         }
     }
 
-    /// From now on nobody below opens this block device, whatever his own cgroup says. (Making
-    /// nodes is still allowed: runc insists on giving that for all devices.)
+    /// Denies this block device to all processes below, whatever their own cgroups allow. (Creating
+    /// nodes is still allowed: runc insists on allowing that for all devices.)
     fn deny(&self, (major, minor): (u32, u32)) {
         match self.hierarchy {
             Hierarchy::V1 => {
@@ -266,7 +266,7 @@ impl Drop for Above {
     fn drop(&mut self) {
         let parent = self.directory.parent().expect("a cgroup of the tests");
         let _ = fs::remove_dir(&self.directory);
-        // runc makes the cgroups on the way in every hierarchy of v1.
+        // runc creates the parent cgroups in every hierarchy of v1.
         for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
             let tests = hierarchy
                 .path()
@@ -293,7 +293,7 @@ fn a_cgroup_above_that_denies_a_device_is_reported_and_the_others_go_on(machine:
     eventually("inspect tells who denies the device", || told("problems"));
     assert!(machine.log().contains("denies"), "{}", machine.log());
     assert!(!container.has(&denied), "what can't be used is not put there");
-    // The others do not suffer, also those that come later.
+    // Other devices are not affected, even those that are added later.
     for partition in [2, 3] {
         let node = disk.plug(partition);
         container.eventually_reads(&node, &disk.content(partition));

@@ -1,5 +1,6 @@
-//! Starts that go wrong half-way, alone and many at once: hooks that are killed, inits that die
-//! under the hook, hooks of others that fail after ours. No start is stuck, and nothing is left.
+//! Starts that fail half-way, one at a time and many at once: hooks that are killed, inits that die
+//! while the hook runs, and hooks of other programs that fail after ours. No start hangs, and
+//! nothing is left.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -22,7 +23,7 @@ fn full_or(full: usize, less: usize) -> usize {
     }
 }
 
-/// A runc command whose words go to a file: many of them run at once.
+/// Starts a runc command whose output goes to a file, because many of them run at once.
 fn runc_to(machine: &Machine, log: &File, arguments: &[&str]) -> Child {
     runc(machine, None)
         .args(arguments)
@@ -33,7 +34,7 @@ fn runc_to(machine: &Machine, log: &File, arguments: &[&str]) -> Child {
         .expect("start runc")
 }
 
-/// One container of a crowd, from outside.
+/// One of many containers.
 struct Member {
     id: String,
     bundle: PathBuf,
@@ -58,7 +59,7 @@ impl Member {
     }
 }
 
-/// Containers that are gone when this is dropped, whatever happened to the story.
+/// Containers that are removed when this is dropped, whatever happened to the test.
 struct Crowd<'m> {
     machine: &'m Machine,
     members: Vec<Member>,
@@ -82,7 +83,7 @@ impl Drop for Crowd<'_> {
     }
 }
 
-/// Waits for all of them; whether each succeeded.
+/// Waits for all children; returns whether each succeeded.
 fn all_end(what: &str, children: Vec<Child>) -> Vec<bool> {
     let end = Instant::now() + Duration::from_secs(60);
     let ends = children.into_iter().map(|mut child| {
@@ -99,7 +100,7 @@ fn many_containers_at_once_with_hooks_that_are_killed(machine: &Machine) {
     let node = disk.plug(1);
     let members: Vec<Member> = (0..full_or(64, 24))
         .map(|number| {
-            // One in ten has hooks that are killed, after a time of their own.
+            // The hooks of one in ten containers are killed, each after a different time.
             let hooks_die = number % 10 == 7;
             let mut bundle = Bundle::asking(machine, &format!("devnode:{node}"));
             if hooks_die {
@@ -141,7 +142,8 @@ fn many_containers_at_once_with_hooks_that_are_killed(machine: &Machine) {
             .collect(),
     );
     assert!(started.iter().all(|started| *started));
-    // Each that lives has its watcher and its record, and all that a killed hook has begun is gone.
+    // Each running container has its watcher and its record, and nothing is left of the killed
+    // hooks.
     for member in &living {
         assert_eq!(Watcher::all_of(&member.id).len(), 1, "watchers of {}", member.id);
         let told = told_of(machine, &member.id);
@@ -172,7 +174,7 @@ fn many_containers_at_once_with_hooks_that_are_killed(machine: &Machine) {
     for member in members {
         eventually("no watcher is left", || Watcher::of(&member.id).is_none());
     }
-    // What a killed poststop left is swept by the next hook.
+    // The next hook sweeps what a killed poststop left.
     Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing")
         .start()
         .delete();
@@ -183,7 +185,7 @@ fn many_containers_at_once_with_hooks_that_are_killed(machine: &Machine) {
     assert!(stuck.is_none(), "a cgroup is left");
 }
 
-/// The shell's words for: the pid in the state on standard input, as `$pid`.
+/// Shell commands that set `$pid` to the pid in the state on standard input.
 const PID: &str = r#"pid=$(sed 's/.*"pid": *\([0-9]*\).*/\1/')"#;
 
 #[apply(on_both_hierarchies)]
@@ -192,7 +194,7 @@ fn an_init_that_dies_at_any_point_of_the_hook_leaves_nothing(machine: &Machine) 
     let node = disk.plug(1);
     let (mut refused, mut served) = (0, 0);
     for round in 0..full_or(60, 30) {
-        // In the background: our hook begins at once, and takes some ten milliseconds.
+        // In the background: our hook starts at once, and takes about ten milliseconds.
         let delay = format!("0.{:03}", round * 60 / full_or(60, 30));
         let killer = format!("{PID}; (sleep {delay}; kill -9 $pid) </dev/null >/dev/null 2>&1 &");
         let bundle = Bundle::asking(machine, &format!("devnode:{node}"))
@@ -200,7 +202,7 @@ fn an_init_that_dies_at_any_point_of_the_hook_leaves_nothing(machine: &Machine) 
             .foreign_hook("createRuntime", Place::Before, &killer);
         let id = bundle.id.clone();
         let begin = Instant::now();
-        // Kept to the end of the round: whoever lets a container go ends its watcher.
+        // Kept to the end of the round, because dropping a container ends its watcher.
         let container = bundle.try_create();
         let took = begin.elapsed();
         assert!(took < Duration::from_millis(8_500), "a start took {took:?}");
@@ -226,7 +228,7 @@ fn a_foreign_hook_that_fails_after_ours_leaves_nothing(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     for stage in ["createRuntime", "createContainer", "startContainer"] {
-        // As crun does it: nobody runs poststop for a create that has failed.
+        // Like crun, which does not run poststop after a create that has failed.
         let bundle = Bundle::asking(machine, &format!("devnode:{node}"))
             .without_poststop()
             .foreign_hook(stage, Place::After, "exit 1");
@@ -260,7 +262,7 @@ fn a_create_that_is_killed_at_any_point_leaves_nothing(machine: &Machine) {
         bundle.write();
         let limit = format!("0.{:03}", 5 + round * 100 / full_or(40, 15));
         let log = File::create(bundle.directory().join("create.log")).expect("make a log");
-        // The runtime itself, as an engine does whose user is impatient. (timeout(1) kills its
+        // runc itself is killed, as by an engine whose user interrupts it. (timeout(1) kills its
         // process group.)
         let mut create = Command::new("timeout");
         create
@@ -281,7 +283,7 @@ fn a_create_that_is_killed_at_any_point_leaves_nothing(machine: &Machine) {
             "a create is stuck"
         );
         eventually("what is left of the container is gone", || {
-            // It succeeds also where there is no such container.
+            // This succeeds even if there is no such container.
             let deleted = runc(machine, None)
                 .args(["delete", "--force", &bundle.id])
                 .output()

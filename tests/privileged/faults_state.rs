@@ -1,6 +1,6 @@
-//! A state directory that is full, read-only, gone or of another version, a watcher that is
-//! stopped, and times that cannot be: every wait ends, what can't be said so is told with path and
-//! hint, and what is inside stays right.
+//! A state directory that is full, read-only, removed or of another version, a stopped watcher, and
+//! impossible times: every wait ends, errors have path and hint, and the attached devices stay
+//! right.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -19,11 +19,11 @@ use crate::framework::{Bundle, Disk, Hook, Machine, RuncContainer, Watcher, even
 
 const NOTHING: Vec<PathBuf> = Vec::new();
 
-/// Less than a hook waits that knows no better: 9 s. (On a quiet machine it is less than 3 s, with
-/// every wait in it.)
+/// Less than the default wait of a hook, which is 9 s. (On an idle machine this takes less than 3
+/// s.)
 const AT_ONCE: Duration = Duration::from_millis(8_500);
 
-/// A file that takes all the room there is, for as long as this lives.
+/// A file that takes all free space until it is dropped.
 struct Ballast(PathBuf);
 
 impl Ballast {
@@ -41,7 +41,7 @@ impl Drop for Ballast {
     }
 }
 
-/// The state directory on a file system of its own with next to no room.
+/// The state directory on a separate file system with almost no space.
 fn small_state_directory(machine: &Machine) -> PathBuf {
     let directory = machine.state_dir();
     fs::create_dir_all(&directory).expect("make the state directory");
@@ -49,7 +49,7 @@ fn small_state_directory(machine: &Machine) -> PathBuf {
     directory
 }
 
-/// Asserts that the hook's word has all of these in it.
+/// Asserts that the hook's message has all of these words.
 #[track_caller]
 fn refused(bundle: Bundle<'_>, words: &[&str]) {
     let id = bundle.id.clone();
@@ -86,7 +86,7 @@ fn a_full_state_directory_refuses_the_start_and_leaves_nothing(machine: &Machine
     );
     drop(ballast);
     assert_eq!(machine.traces(), NOTHING);
-    // Room for the lock and the record, and for nothing more, and so on: at each step.
+    // Space for the lock and the record only, and so on: the hook fails at each step.
     for room in [1, 2, 3, 4, 6, 8] {
         let reserve = state.join("reserve");
         fs::write(&reserve, vec![0; room * 4096]).expect("keep some room");
@@ -128,11 +128,12 @@ fn what_is_inside_stays_right_while_the_state_directory_is_full(machine: &Machin
     container.eventually_reads(&stays, &disk.content(2));
     let own = container.make_node("own", 'b', number_of(&goes));
     let ballast = Ballast::load(&state);
-    // Taking away never depends on a note.
+    // Removal never depends on a note.
     disk.unplug(1);
     container.eventually_lacks(&goes);
     container.eventually_refuses(&own);
-    // What could not be noted does not go in; it is told why, and comes by itself.
+    // A device whose note cannot be written is not attached; the reason is reported, and it is
+    // attached later without help.
     let late = disk.plug(3);
     eventually("inspect tells of the full directory", || {
         let told = told_of(machine, &container.id);
@@ -151,8 +152,7 @@ fn what_is_inside_stays_right_while_the_state_directory_is_full(machine: &Machin
     assert_eq!(machine.traces(), NOTHING);
 }
 
-/// A mount over the state directory by which nobody can write; those who have files open do not
-/// mind.
+/// A read-only mount over the state directory; processes with open files are not affected.
 struct ReadOnly(PathBuf);
 
 impl ReadOnly {
@@ -236,7 +236,7 @@ fn a_state_directory_that_is_removed_is_made_again(machine: &Machine) {
     }
     disk.unplug(1);
     container.eventually_lacks(&node);
-    // A hook that comes now joins the watcher, as if nothing had been.
+    // A hook that runs now uses the existing watcher as usual.
     let state = oci_state(
         &container.id,
         "created",
@@ -250,7 +250,7 @@ fn a_state_directory_that_is_removed_is_made_again(machine: &Machine) {
     .run(&[], &state);
     assert!(joined.status.success(), "{}", text(&joined));
     assert_eq!(Watcher::all_of(&container.id), std::slice::from_ref(&watcher));
-    // And one that was killed leaves notes by which the next one finds what is inside.
+    // A watcher that is killed leaves notes from which the next one knows what is attached.
     watcher.kill();
     assert!(container.delete().status.success());
     assert_eq!(machine.traces(), NOTHING);
@@ -274,11 +274,11 @@ fn a_record_of_a_newer_version_harms_nobody(machine: &Machine) {
         "{}",
         text(&told.1)
     );
-    // A container that gets this id is new, whatever an earlier one left.
+    // A container that gets this id is a new one, whatever an earlier one left.
     fs::remove_dir_all(newer).expect("remove a record");
 }
 
-/// The operator's tool, and how long it took.
+/// Runs the operator's tool; returns the time that it took, and its output.
 fn operator(machine: &Machine, arguments: &[&str]) -> (Duration, std::process::Output) {
     let state_dir = machine.state_dir();
     let mut all = arguments.to_vec();
@@ -288,7 +288,7 @@ fn operator(machine: &Machine, arguments: &[&str]) -> (Duration, std::process::O
     (begin.elapsed(), output)
 }
 
-/// A watcher that is stopped for as long as this lives.
+/// A watcher that is stopped until this is dropped.
 struct Stopped(Watcher);
 
 impl Stopped {
@@ -341,7 +341,7 @@ fn everybody_waits_only_so_long_for_a_stopped_watcher(machine: &Machine) {
         said.contains(machine.state_dir().to_str().expect("text")),
         "{said}"
     );
-    // Nobody else waits at all.
+    // Nothing else waits at all.
     let begin = Instant::now();
     let other = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing").start();
     assert!(other.delete().status.success());
@@ -359,7 +359,7 @@ fn poststop_ends_a_stopped_watcher(machine: &Machine) {
     let begin = Instant::now();
     assert!(container.delete().status.success());
     let took = begin.elapsed();
-    // The runtime ends a hook after 15 s.
+    // The runtime kills a hook after 15 s.
     assert!(took < Duration::from_secs(12), "runc delete took {took:?}");
     assert!(!stopped.0.is_alive());
     assert_eq!(machine.traces(), NOTHING);
@@ -375,8 +375,8 @@ fn a_crowd_at_a_stopped_watchers_door_blocks_nobody(machine: &Machine) {
         .join("containers")
         .join(&container.id)
         .join("control.sock");
-    // A bounded `list` each minute, for days: whoever hangs up stays in the queue until somebody
-    // takes him out.
+    // Like a `list` with a timeout every minute for days: a connection that the client has closed
+    // stays in the queue until the watcher accepts it.
     let address = nix::sys::socket::UnixAddr::new(&socket).expect("a short path");
     let mut queued = 0;
     loop {

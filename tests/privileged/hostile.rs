@@ -1,5 +1,5 @@
-//! Containers and images that put things in the way: the host is untouched, and the other devices
-//! go on.
+//! Containers and images with obstacles at the paths of nodes and links: the host stays unchanged,
+//! and other devices work.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use crate::framework::{Bundle, Disk, Machine, RuncContainer};
 
-/// A directory and a file of the host that nobody may touch: whoever follows a container's link by
-/// name from the host arrives there.
+/// A directory and a file of the host that must not change: a program that follows a container's
+/// link by name from the host would reach them.
 struct Bait {
     directory: PathBuf,
 }
@@ -42,7 +42,7 @@ impl Bait {
     }
 }
 
-/// The container is still served, whatever happened to partition 1.
+/// Asserts that the container still gets other devices than partition 1.
 fn the_other_device_goes_on(container: &RuncContainer<'_>, disk: &Disk) {
     disk.plug(2);
     container.eventually_reads(&disk.partition(2), &disk.content(2));

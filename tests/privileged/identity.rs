@@ -1,5 +1,5 @@
-//! Which container a record, a watcher and a cgroup belong to: its init process decides, with its
-//! start time, and not the id alone.
+//! Which container a record, a watcher and a cgroup belong to: its init process with its start time
+//! decides, not the id alone.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::framework::{Bundle, Disk, Hierarchy, Hook, Machine, RuncContainer, ev
 
 const NOTHING: Vec<PathBuf> = Vec::new();
 
-/// A container with the id of another one, in another runtime root: `runc --root`.
+/// A container with the same id as another one, in another runtime root (`runc --root`).
 struct Namesake<'m> {
     machine: &'m Machine,
     id: String,
@@ -23,7 +23,7 @@ struct Namesake<'m> {
 }
 
 impl<'m> Namesake<'m> {
-    /// A copy of the bundle, changed, with a cgroup of its own.
+    /// A changed copy of the bundle, with a separate cgroup.
     fn of(machine: &'m Machine, container: &RuncContainer<'_>, change: impl FnOnce(&mut Value)) -> Self {
         let bundle = machine
             .scratch("bundles")
@@ -51,7 +51,7 @@ impl<'m> Namesake<'m> {
         let log = fs::File::create(self.bundle.join("runc.log")).expect("make a log");
         let mut command = Command::new("runc");
         command.arg("--root").arg(self.machine.scratch("other-runc"));
-        // The container's process keeps the output: a pipe would not end.
+        // The container's process keeps the output open: reading a pipe would not end.
         let status = command
             .args(before)
             .arg(&self.id)
@@ -94,7 +94,8 @@ fn two_runtime_roots_with_one_id(machine: &Machine) {
         container.reads(&node, &disk.content(1));
     };
 
-    // One that requests devices is refused, with the reason; runc then runs its poststop hook.
+    // A container that requests devices is refused, with the reason; runc then runs its poststop
+    // hook.
     let second = Namesake::of(machine, &container, |_| {});
     let output = second.create();
     assert!(!output.status.success(), "{}", text(&output));
@@ -108,7 +109,7 @@ fn two_runtime_roots_with_one_id(machine: &Machine) {
     drop(second);
     keeps_all();
 
-    // One that requests nothing comes and goes.
+    // A container that requests nothing starts and ends.
     fs::remove_dir_all(
         machine
             .scratch("bundles")
@@ -131,7 +132,7 @@ fn two_runtime_roots_with_one_id(machine: &Machine) {
     assert_eq!(machine.traces(), NOTHING);
 }
 
-/// Case security 6. The state directory was removed, so that nothing told the second container of
+/// Case security 6. The state directory was removed, so the second container could not know about
 /// the first.
 #[apply(on_both_hierarchies)]
 fn a_watcher_whose_id_another_container_has_taken_leaves_no_access_behind(machine: &Machine) {
@@ -158,8 +159,8 @@ fn a_watcher_whose_id_another_container_has_taken_leaves_no_access_behind(machin
     eventually("nothing is left", || machine.traces() == NOTHING);
 }
 
-/// A cgroup that no runtime made, with the device rules that an engine has given a container which
-/// has nothing from us. It goes with the story.
+/// A cgroup that no runtime created, with the device rules that an engine gives a container without
+/// devices of ours. It is removed with the test.
 struct OwnCgroup {
     path: PathBuf,
 }
@@ -193,7 +194,7 @@ impl OwnCgroup {
         cgroup
     }
 
-    /// Moves all processes of another cgroup here.
+    /// Moves all processes of another cgroup into this one.
     fn take_all_of(&self, from: &Path) {
         move_all(from, &self.path);
     }
@@ -212,7 +213,7 @@ fn move_all(from: &Path, to: &Path) {
     }
 }
 
-/// Whether a process of the host that joins the cgroup may not open the device.
+/// Whether a process of the host that joins the cgroup cannot open the device.
 fn is_refused_in(cgroup: &Path, node: &str) -> bool {
     let script = format!(
         "echo $$ >{}/cgroup.procs && exec head -c 1 {node}",
@@ -246,7 +247,7 @@ fn of_two_containers_in_one_cgroup_the_second_is_refused(machine: &Machine) {
     let others = first.make_node("others", 'b', number_of(&second_node));
     assert!(first.is_refused(&others), "it has the second's device");
 
-    // The second may be there without requests, and gets none later.
+    // The second container may run there without requests, and cannot get any later.
     let second = Bundle::new(machine).in_cgroup(&cgroup).start();
     let (state_dir, root) = (machine.state_dir(), machine.runc_root());
     let attached = Hook::operator().run(
@@ -276,7 +277,8 @@ fn of_two_containers_in_one_cgroup_the_second_is_refused(machine: &Machine) {
     first.eventually_reads(&first_node, &disk.content(1));
     assert!(first.is_refused(&others));
 
-    // Nor while the first's watcher is dead; once the first has ended, the cgroup is free.
+    // It cannot get them while the first container's watcher is dead, either; when the first
+    // container has ended, the cgroup is free.
     first.expect_watcher().kill();
     assert!(request(&second_node).try_create().is_err());
     second.delete();
@@ -326,7 +328,7 @@ fn a_container_that_is_moved_to_another_cgroup_is_followed(machine: &Machine) {
         "the engine's rules are there"
     );
 
-    // The old cgroup goes at once.
+    // The old cgroup is removed at once.
     places[1].take_all_of(&places[0].path);
     fs::remove_dir(&places[0].path).expect("remove a cgroup");
     container.eventually_reads(&nodes[1], &disk.content(2));
@@ -337,7 +339,7 @@ fn a_container_that_is_moved_to_another_cgroup_is_followed(machine: &Machine) {
         assert_eq!(log.matches(&line).count(), usize::from(!log.is_empty()), "{log}");
     }
 
-    // It moves while no watcher is there.
+    // The container is moved while it has no watcher.
     watcher.kill();
     places[2].take_all_of(&places[1].path);
     let state_dir = machine.state_dir();
@@ -393,7 +395,7 @@ fn in_the_root_cgroup_nothing_is_changed_and_the_reason_is_shown(machine: &Machi
     eventually("the reason is gone", || {
         !told_of(machine, &name).contains("root cgroup")
     });
-    // The shell that looks into the container is still in the root cgroup.
+    // The shell in the container is still in the root cgroup.
     let processes = fs::read_to_string(root.join("cgroup.procs")).expect("list processes");
     assert!(!processes.lines().any(|pid| pid == container.pid.to_string()));
     assert_eq!(rules(root), before);
@@ -401,7 +403,7 @@ fn in_the_root_cgroup_nothing_is_changed_and_the_reason_is_shown(machine: &Machi
     eventually("nothing is left", || machine.traces() == NOTHING);
 }
 
-/// A process of the host in a cgroup: the cgroup outlives its container.
+/// A process of the host in a cgroup, which therefore still exists after its container has ended.
 struct Squatter(Child);
 
 impl Squatter {
@@ -420,7 +422,7 @@ impl Drop for Squatter {
     }
 }
 
-/// How a container ends whose cgroup stays.
+/// The ways in which a container can end while its cgroup still exists.
 #[derive(Debug, PartialEq)]
 enum End {
     WithItsWatcher,
@@ -428,8 +430,8 @@ enum End {
     AfterItsWatcherAndNobodyCleansUp,
 }
 
-/// Case security 6. Whoever ends a watcher, or finds that it died, sees to it that what it had
-/// granted is taken back.
+/// Case security 6. A program that ends a watcher, or finds that it has died, revokes what it had
+/// granted.
 #[apply(on_both_hierarchies)]
 fn a_cgroup_that_outlives_its_container_has_no_access_left(machine: &Machine) {
     let disk = Disk::new(machine);
@@ -460,7 +462,7 @@ fn a_cgroup_that_outlives_its_container_has_no_access_left(machine: &Machine) {
             Some(next)
         } else {
             container.delete();
-            // runc gives up when it cannot remove the cgroup; others run their hooks.
+            // runc fails if it cannot remove the cgroup; other runtimes run their hooks.
             let bundle = container.bundle.to_str().expect("scratch paths are text");
             let state = crate::framework::hook::oci_state(&container.id, "stopped", &Value::Null, bundle);
             let output = Hook::poststop(machine).run(&[], &state);
@@ -501,7 +503,7 @@ fn a_container_that_can_stop_its_watcher_is_shown_and_systemd_hears_of_a_watcher
     };
     assert!(!shares(&own) && shares(&hosts));
 
-    // As systemd starts a unit's watcher (sd_notify(3), sd_watchdog_enabled(3)).
+    // Like systemd starts a unit's watcher (sd_notify(3), sd_watchdog_enabled(3)).
     let socket = machine.scratch("notify");
     let unit = std::os::unix::net::UnixDatagram::bind(&socket).expect("a socket");
     unit.set_read_timeout(Some(crate::framework::eventually::DEADLINE))

@@ -1,5 +1,5 @@
-//! The watcher's life: what it keeps of the hook, when it ends, what is left; poststop in every
-//! order; what happens to the container when its device goes.
+//! The life of a watcher: what it keeps of the hook, when it ends, what is left; poststop in every
+//! order; and what happens to a container when its device is removed.
 
 use std::fs;
 use std::io::Read;
@@ -38,7 +38,7 @@ fn the_watcher_keeps_nothing_of_the_hook(machine: &Machine) {
     let bundle = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing")
         .hook_environment("OCI_HOTPLUG_TEST_SECRET=1");
     bundle.write();
-    // Descriptor 9 goes from the shell through runc to the hook.
+    // The shell passes descriptor 9 through runc to the hook.
     let script = "exec 9<\"$0\"; exec runc \"$@\"";
     let mut command = Command::new("sh");
     command
@@ -124,7 +124,7 @@ fn a_pipe_on_creates_output_ends_although_the_watcher_lives(machine: &Machine) {
         "runc create hung or failed"
     );
     let watcher = Watcher::of(&bundle.id).expect("a watcher");
-    // The container's process has the pipe as well: it closes its own when it is started.
+    // The container's process has the pipe, too; it closes its copy when it is started.
     assert!(
         runc(machine, None)
             .args(["start", &bundle.id])
@@ -187,7 +187,7 @@ fn the_watcher_ends_by_itself_when_the_container_is_killed(machine: &Machine) {
     eventually("nothing is left", || machine.traces() == NOTHING);
 }
 
-/// Poststop by hand: always ends with 0.
+/// Runs poststop by hand; asserts that it exits with 0.
 fn poststop(machine: &Machine, id: &str, status: &str, pid: &Value, bundle: &Path) {
     let state = oci_state(id, status, pid, bundle.to_str().expect("scratch paths are text"));
     let output = Hook::poststop(machine).run(&[], &state);
@@ -201,7 +201,7 @@ fn poststop_in_every_order(machine: &Machine) {
             .without_poststop()
             .start();
         let watcher = container.expect_watcher();
-        // While it still runs, twice, and twice when it has gone.
+        // Twice while the container still runs, and twice after it has ended.
         for _ in 0..2 {
             poststop(machine, &container.id, "stopped", &pid, &container.bundle);
             assert_eq!(container.expect_watcher(), watcher);
@@ -232,7 +232,7 @@ fn poststop_leaves_strangers_alone(machine: &Machine) {
     let other = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing").start();
     container.kill("KILL");
     container.expect_gone();
-    // youki gives the old pid, which may by now be anybody's.
+    // youki reports the old pid, which may belong to any process by now.
     let mut stranger = Command::new("sleep").arg("3600").spawn().expect("start sleep");
     poststop(
         machine,
@@ -307,7 +307,7 @@ fn what_a_crash_left_is_swept_by_the_next_hook(machine: &Machine) {
         path.components()
             .any(|part| part.as_os_str() == container.id.as_str())
     };
-    // The hook's watcher does it, when nobody waits for it any more.
+    // The hook's watcher does this when no client waits any more.
     eventually("the record of a container that is gone is gone, too", || {
         !machine.traces().iter().any(of_first)
     });
@@ -317,8 +317,8 @@ fn what_a_crash_left_is_swept_by_the_next_hook(machine: &Machine) {
 
 #[apply(on_both_hierarchies)]
 fn a_container_that_failed_to_start_leaves_nothing(machine: &Machine) {
-    // The second hook refuses, so that runc takes the container away again; its poststop is not
-    // sure to come.
+    // The second hook refuses, so that runc removes the container again; runc may not run its
+    // poststop hook.
     let bundle = Bundle::new(machine).without_poststop().hook_for_each(&[
         "devnode:/dev/oci-hotplug-nothing",
         "devnode:/dev/oci-hotplug-nothing;required",
@@ -375,7 +375,7 @@ fn on_removal_signal_sends_it(machine: &Machine) {
     eventually("the container heard SIGUSR1", || container.last_words() == "usr1");
     container.eventually_lacks(&disk.partition(1));
     assert!(container.is_running());
-    // It waits for its device.
+    // The container waits for its device.
     disk.plug(1);
     container.eventually_reads(&disk.partition(1), &disk.content(1));
     assert!(within(Duration::ZERO, || container.watcher()).is_some());

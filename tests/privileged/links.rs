@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use crate::framework::disk::number_of;
 use crate::framework::{Bundle, Disk, Machine, Udevd};
 
-/// A directory for links in /dev. Udevd or this removes it.
+/// A directory for links in /dev, removed by udevd or when dropped.
 struct LinkDirectory(String);
 
 impl LinkDirectory {
@@ -20,7 +20,7 @@ impl LinkDirectory {
         format!("{}/stick", self.0)
     }
 
-    /// Points the link to a node as udevd does: with a new link that replaces the old one.
+    /// Points the link to a node like udevd does: with a new link that replaces the old one.
     fn point_to(&self, node: &str) {
         let new = PathBuf::from(format!("{}/new", self.0));
         symlink(node, &new).expect("make a link");

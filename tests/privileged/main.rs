@@ -1,13 +1,13 @@
-//! The product as the world sees it: plain runc with our two hooks, on the real kernel, with
-//! devices that really come and go. Every story is told twice, once for each cgroup hierarchy, and
-//! needs root: `tests/run.sh --privileged`. The stories start executables and look at the kernel
-//! and into containers; nothing here calls the library.
+//! End-to-end tests as root: plain runc with our two hooks, on the real kernel, with devices that
+//! are really added and removed. Each test runs once for each cgroup hierarchy: `tests/run.sh
+//! --privileged`. The tests start executables and examine kernel and containers; nothing here calls
+//! the library.
 
 #[macro_use]
 extern crate macro_rules_attribute;
 
-/// `#[apply(on_both_hierarchies)]` makes the tests `NAME::v1` and `NAME::v2` of a story, one for
-/// each cgroup hierarchy.
+/// `#[apply(on_both_hierarchies)]` creates the tests `NAME::v1` and `NAME::v2`, one for each cgroup
+/// hierarchy.
 macro_rules! on_both_hierarchies {
     ($(#[$attribute:meta])* fn $story:ident($machine:tt: &Machine $(,)?) $body:block) => {
         $(#[$attribute])*
@@ -20,8 +20,8 @@ macro_rules! on_both_hierarchies {
     };
 }
 
-/// `#[apply(on_cgroup_v2)]` is for a story about something that cgroup v1 does not have, and for
-/// one that takes ten seconds of waiting and has nothing to do with cgroups.
+/// `#[apply(on_cgroup_v2)]` is for tests of something that cgroup v1 does not have, and for tests
+/// that wait ten seconds and do not depend on cgroups.
 macro_rules! on_cgroup_v2 {
     ($(#[$attribute:meta])* fn $story:ident($machine:tt: &Machine $(,)?) $body:block) => {
         $(#[$attribute])*

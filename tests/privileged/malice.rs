@@ -1,6 +1,6 @@
-//! A hostile world around the hooks and the watcher: callers that set every trap there is,
-//! strangers on the host who forge and pry, and a container that never rests. What containers and
-//! images put in the way once is in `hostile`.
+//! Attacks: callers that set up a hostile environment for hooks, unprivileged users on the host who
+//! forge uevents and read or write our files, and containers that change their files without pause.
+//! Static obstacles in images are in `obstacles`.
 
 use std::fs;
 use std::io::Write;
@@ -24,7 +24,7 @@ use crate::framework::{Bundle, Disk, Hook, Machine, RuncContainer, Udevd, alone,
 use crate::silent_server::SilentServer;
 use crate::skipped::skipped;
 
-/// A name for a message, and what a shell does before it becomes the hook.
+/// For each trap, a name for messages and the commands of the shell that then becomes the hook.
 fn traps(machine: &Machine, library: &Path, fakes: &Path, full: &Path) -> Vec<(&'static str, String)> {
     let library = library.display();
     let full = full.display();
@@ -68,8 +68,8 @@ fn traps(machine: &Machine, library: &Path, fakes: &Path, full: &Path) -> Vec<(&
             "a small stack and no processes",
             "prlimit --pid $$ --stack=262144 --nproc=0".to_owned(),
         ),
-        // The child's end, a reader's end, and being told to end: none of it reaches a process that
-        // was not careful.
+        // Signals that would end a process without handlers: the end of a child, the end of a
+        // reader, and requests to end.
         (
             "all signals ignored and blocked",
             "set -- --ignore-signal --block-signal \"$0\" \"$@\"; exec /usr/bin/env \"$@\"".to_owned(),
@@ -106,7 +106,7 @@ fn hooks_and_watcher_do_their_work_whatever_traps_the_caller_has_set(machine: &M
         let deleted = container.delete();
         assert!(deleted.status.success(), "{name}: {deleted:?}");
         disk.unplug(1);
-        // runc says of a hook that failed here, and ends well all the same.
+        // runc reports a hook that fails here, but succeeds.
         assert_eq!(machine.traces(), Vec::<PathBuf>::new(), "{name}: {deleted:?}");
     }
     let seen = fs::read_to_string(seen).expect("the preloaded library has been in a hook");
@@ -117,7 +117,7 @@ fn hooks_and_watcher_do_their_work_whatever_traps_the_caller_has_set(machine: &M
     );
 }
 
-/// A library that notes in `seen` which program it is in.
+/// A library that writes into `seen` which program has loaded it.
 fn preloaded_library(machine: &Machine, seen: &Path) -> PathBuf {
     let source = machine.scratch("trap.c");
     let library = machine.scratch("trap.so");
@@ -142,7 +142,7 @@ fn preloaded_library(machine: &Machine, seen: &Path) -> PathBuf {
     library
 }
 
-/// A directory of programs that note in `seen` that somebody has called them by name.
+/// A directory with programs that write into `seen` that they were started by name.
 fn fake_programs(machine: &Machine, seen: &Path) -> PathBuf {
     let directory = machine.scratch("fakes");
     fs::create_dir(&directory).expect("make a directory");
@@ -168,7 +168,7 @@ fn fake_programs(machine: &Machine, seen: &Path) -> PathBuf {
     directory
 }
 
-/// A pipe that takes nothing more, and the end that keeps it open and never reads.
+/// A full pipe, and the end that keeps it open and never reads.
 fn pipe_that_nobody_reads(machine: &Machine) -> (PathBuf, fs::File) {
     let path = machine.scratch("full");
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o600)).expect("make a pipe");
@@ -209,7 +209,7 @@ fn a_hook_that_is_kept_from_working_says_so_and_leaves_nothing(machine: &Machine
         eventually("no watcher is left", || {
             crate::framework::Watcher::of(&id).is_none()
         });
-        // What a hook left that could not even clean up, the next one sweeps.
+        // The next hook sweeps what a hook left that could not clean up.
         let next = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1))).start();
         next.reads(&disk.partition(1), &disk.content(1));
         next.delete();
@@ -217,7 +217,7 @@ fn a_hook_that_is_kept_from_working_says_so_and_leaves_nothing(machine: &Machine
     }
 }
 
-/// A directory of the host that whoever follows a container's link by name arrives in.
+/// A directory of the host; a program that follows the container's link by name would reach it.
 fn bait(machine: &Machine) -> PathBuf {
     let directory = machine.scratch("bait");
     fs::create_dir(&directory).expect("make a directory");
@@ -261,7 +261,7 @@ fn a_container_that_never_rests_gains_nothing_and_others_go_on(machine: &Machine
         }
         racer.rest(&container);
         nothing_is_in(&bait);
-        // As soon as it rests it has what it asked for.
+        // When the container stops its changes, it gets what it requested.
         eventually("the container clears the way", || {
             container
                 .inside("rm -rf /dev/way; ! [ -e /dev/way ] && ! [ -L /dev/way ]")
@@ -278,7 +278,7 @@ fn a_container_that_never_rests_gains_nothing_and_others_go_on(machine: &Machine
     }
 }
 
-/// A process that is ended when this is dropped.
+/// A process that is killed when this is dropped.
 struct Ended(Child);
 
 impl Drop for Ended {
@@ -288,7 +288,7 @@ impl Drop for Ended {
     }
 }
 
-/// A process in the container that never rests until it is told to. It ends with the container at
+/// A process in the container that runs until it is requested to end. It ends with the container at
 /// the latest.
 struct Racer(Child);
 
@@ -299,7 +299,7 @@ impl Racer {
     }
 }
 
-/// Exchanges /dev/way and what is in it without pause, as the container's root.
+/// Starts a loop that exchanges /dev/way and what is in it without pause, as the container's root.
 fn racer(container: &RuncContainer<'_>, bait: &Path) -> Racer {
     let script = format!(
         "echo >/nodes/race; echo; while [ -e /nodes/race ]; do mkdir /dev/way; ln -s {bait} /dev/way/node; ln -s /bin/sh /dev/way/link; rm -rf /dev/way; \
@@ -381,7 +381,7 @@ fn sockets_mounts_and_immutable_directories_keep_only_their_own_device_out(machi
         skipped("an immutable directory: this kernel's tmpfs has none (Linux 6.6 has)");
     }
 
-    // The link's place is taken: the node comes all the same.
+    // The path of the link is taken: the node is created anyway.
     enter(&["mkfifo", "/dev/other"]);
     refused_with("/dev/other");
     enter(&["rm", "/dev/other"]);
@@ -415,7 +415,7 @@ fn a_file_system_that_never_answers_delays_neither_revocation_nor_anybody_else(m
         });
     }
 
-    // The container keeps a node of the number by itself, and lays the trap over ours.
+    // The container creates another node with the number, and mounts the file system over ours.
     let number = number_of(&disk.partition(3));
     let copy = container.make_node("copy", 'b', number);
     container.reads(&copy, &disk.content(3));
@@ -437,12 +437,12 @@ fn a_file_system_that_never_answers_delays_neither_revocation_nor_anybody_else(m
     assert!(deleted.status.success(), "{deleted:?}");
     watcher.eventually_ends();
     let took = started.elapsed();
-    // The servers never answer: a poststop that waited for one would wait for ever.
+    // The servers never answer: a poststop that waited for one would block for ever.
     assert!(took < Duration::from_secs(10), "poststop took {took:?}");
 }
 
-/// Mounts a file system that never answers over a path of the container, which is made where it is
-/// missing.
+/// Mounts a file system that never answers over a path of the container. The path is created if it
+/// does not exist.
 fn mount_silent(container: &RuncContainer<'_>, path: &str, is_directory: bool) -> SilentServer {
     let device = fs::OpenOptions::new()
         .read(true)
@@ -481,13 +481,13 @@ fn a_path_that_others_can_make_gives_no_device(machine: &Machine) {
     let copy = container.make_node("copy", 'b', number);
     let made = container.inside(&format!("mknod /dev/ttyUSB7 b {} {}", number.0, number.1));
     assert_eq!(made.status, 0, "{made:?}");
-    // A new watcher looks at all paths before it is ready.
+    // A new watcher examines all paths before it is ready.
     let state_dir = machine.state_dir().display().to_string();
     let recovered = Hook::operator().run(&["--state-dir", &state_dir, "recover", "--restart-watchers"], "");
     assert!(recovered.status.success(), "{recovered:?}");
     assert!(container.is_refused("/dev/ttyUSB7") && container.is_refused(&copy));
     assert!(!container.has(&link.0.display().to_string()));
-    // And it watches nothing of the container's: each line has the inode of a directory
+    // And it has no inotify watch in the container: each line has the inode of a directory
     // (proc_pid_fdinfo(5)).
     let inode = fs::metadata(format!("/proc/{}/root/dev", container.pid))
         .expect("look at /dev")
@@ -522,7 +522,7 @@ impl Drop for StrangersLink {
     }
 }
 
-/// What `oci-hotplug inspect` says is amiss.
+/// The problems that `oci-hotplug inspect` shows.
 fn problems(machine: &Machine, container: &RuncContainer<'_>) -> String {
     let state_dir = machine.state_dir();
     let output = Hook::operator().run(
@@ -542,7 +542,7 @@ fn problems(machine: &Machine, container: &RuncContainer<'_>) -> String {
 
 #[apply(on_both_hierarchies)]
 fn forged_uevents_are_believed_by_nobody(machine: &Machine) {
-    // What the watcher spends is measured, and other stories' devices cost it something.
+    // The watcher's CPU time is measured, and the devices of other tests would add to it.
     alone();
     let _udevd = Udevd::start(machine);
     let disk = Disk::new(machine);
@@ -558,8 +558,7 @@ fn forged_uevents_are_believed_by_nobody(machine: &Machine) {
     );
     let rules = container.device_rules();
 
-    // That the disk's partition 1 is gone, and that there is a partition 3, which is the disk
-    // itself.
+    // Forged: the disk's partition 1 is gone, and there is a partition 3, which is the disk itself.
     let at = |partition: u8| {
         let disk = disk.node.trim_start_matches("/dev/").to_owned();
         format!("/devices/virtual/block/{disk}/{disk}p{partition}")
@@ -601,7 +600,7 @@ fn forged_uevents_are_believed_by_nobody(machine: &Machine) {
         "the kernel took none: nothing was tried"
     );
 
-    // What comes after them is heard, and the forgeries came before it.
+    // A later event is received, and the forgeries were sent before it.
     disk.plug(2);
     container.eventually_reads(&disk.partition(2), &disk.content(2));
     watcher.eventually_waits_for_events();
@@ -617,14 +616,14 @@ fn forged_uevents_are_believed_by_nobody(machine: &Machine) {
     assert!(spent < Duration::from_secs(1), "{spent:?} for {taken:?}");
 }
 
-/// A udevd that is late tells of what was at this path before, under a number that may be another
-/// device's by now.
+/// A late udevd sends an event of the device that was at this path before, with a number that may
+/// be another device's by now.
 #[apply(on_both_hierarchies)]
 fn udevds_word_of_another_number_gives_no_other_device(machine: &Machine) {
     let _udevd = Udevd::start(machine);
     let disk = Disk::new(machine);
     disk.plug(1);
-    // The device is there before its watcher: no event has told the watcher how old it is.
+    // The device exists before its watcher, so no event has given the watcher a sequence number.
     let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node))
         .capability("CAP_MKNOD")
         .start();
@@ -646,7 +645,8 @@ fn udevds_word_of_another_number_gives_no_other_device(machine: &Machine) {
     );
     let [_, udevds] = stranger::GROUPS;
     assert_eq!(Stranger::Root.sends(&[NetlinkAddr::new(0, udevds)], &[late]), 1);
-    // udevd's word of partition 2, which that one waits for, comes after it on the same socket.
+    // udevd's event of partition 2, which the container waits for, is sent after it on the same
+    // socket.
     disk.plug(2);
     container.eventually_reads(&disk.partition(2), &disk.content(2));
     container.reads(&disk.partition(1), &disk.content(1));
@@ -673,7 +673,7 @@ fn nobody_but_root_gets_at_the_state_at_any_moment(machine: &Machine) {
     let tries_again = |when: &str| {
         let before = attempts.load(Ordering::Relaxed);
         eventually(&format!("the stranger tries {when}"), || {
-            // The attempt that is under way may have begun before.
+            // The current attempt may have begun before.
             over.load(Ordering::Relaxed) || attempts.load(Ordering::Relaxed) > before + 1
         });
     };
@@ -700,7 +700,7 @@ fn nobody_but_root_gets_at_the_state_at_any_moment(machine: &Machine) {
         let container = bundle.start();
         container.reads(&disk.partition(1), &disk.content(1));
         tries_again("while the container runs");
-        // It is refused, and not only that nothing is there.
+        // Access is denied; it is not only that nothing exists there.
         let refused = Stranger::Nobody.does(|| {
             let opened = secrets[1..].iter().chain([&log]).map(fs::File::open);
             let mut errors: Vec<_> = opened.map(|opened| opened.map(drop)).collect();
@@ -729,7 +729,7 @@ fn nobody_but_root_gets_at_the_state_at_any_moment(machine: &Machine) {
     });
 }
 
-/// Ends the others' loops also when this thread panics.
+/// Ends the loops of the other threads even if this thread panics.
 struct OnDrop<'a>(&'a AtomicBool);
 
 impl Drop for OnDrop<'_> {
@@ -759,7 +759,7 @@ fn a_state_directory_in_a_strangers_hands_is_refused(machine: &Machine) {
     fs::set_permissions(open.join("anybodys"), fs::Permissions::from_mode(0o777)).expect("open to all");
     symlink(&bait, open.join("link")).expect("make a link");
     give(&open.join("link"));
-    // A record of theirs, by which poststop would end a process that has nothing to do with it.
+    // A forged record that names a process which poststop would end.
     let mut innocent = Ended(Command::new("sleep").arg("1000").spawn().expect("start sleep"));
     let lock = plant_a_lock(&open.join("theirs"), innocent.0.id());
 
@@ -793,7 +793,7 @@ fn a_state_directory_in_a_strangers_hands_is_refused(machine: &Machine) {
     nothing_is_in(&open.join("anybodys"));
     nothing_is_in(&open.join("parent"));
 
-    // Root's own directory in a place for all is as good as any.
+    // root's own directory in a sticky directory is safe.
     let own = open.join("own");
     let own = own.to_str().expect("scratch paths are text");
     let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing")
@@ -808,8 +808,8 @@ fn wait_within_no_time(process: &mut Ended) -> Option<std::process::ExitStatus> 
     process.0.try_wait().expect("ask for a child")
 }
 
-/// An entry of a container `planted` whose lock is held and says that the process with this id is
-/// its watcher.
+/// Creates an entry of a container `planted` whose lock is held and names the process with this id
+/// as its watcher.
 fn plant_a_lock(state: &Path, pid: u32) -> fs::File {
     let directory = state.join("containers/planted");
     fs::create_dir_all(&directory).expect("make a directory");

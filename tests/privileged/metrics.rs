@@ -1,5 +1,5 @@
-//! `oci-hotplug metrics`: what it counts of a real container, device and watcher, and that
-//! Prometheus can read it.
+//! `oci-hotplug metrics`: what it counts for a real container, device and watcher, and that
+//! Prometheus can parse it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,11 +8,11 @@ use std::os::unix::fs::PermissionsExt;
 use crate::framework::tool::{failed, said, said_json};
 use crate::framework::{Bundle, Disk, Machine, RuncContainer, eventually};
 
-/// Samples by name and labels, as they are written.
+/// Samples by name and labels, as written.
 type Samples = BTreeMap<String, f64>;
 
-/// Reads the text format, version 0.0.4, and more strictly than Prometheus: each metric has its
-/// HELP and TYPE once and before its samples, which stand together; no sample stands twice.
+/// Parses the text format, version 0.0.4, more strictly than Prometheus: each metric has one HELP
+/// and one TYPE before its samples, its samples are consecutive, and no sample occurs twice.
 fn read(text: &str) -> Samples {
     assert!(text.ends_with('\n'), "the last line has no end: {text:?}");
     let (mut samples, mut families) = (Samples::new(), BTreeSet::new());
@@ -96,8 +96,7 @@ fn read_labels(mut rest: &str) {
     }
 }
 
-/// The metrics, each read strictly, with the container's id left out:
-/// `events_total{event="attached"}`.
+/// The metrics, parsed strictly, without the container's id: `events_total{event="attached"}`.
 fn metrics(machine: &Machine, container: &RuncContainer<'_>) -> Samples {
     let id = format!("container=\"{}\"", container.id);
     let shorten = |(series, value): (String, f64)| {
@@ -130,7 +129,7 @@ fn what_a_container_went_through_is_told_in_prometheus_format(machine: &Machine)
     eventually("the refusal is counted", || {
         metrics(machine, &container)["events_total{event=\"refused\"}"] == 1.0
     });
-    // What differs from one machine and run to the next has a star.
+    // Values that differ between machines and runs are replaced by a star.
     let text: String = said(machine, &["metrics"])
         .lines()
         .map(|line| {
@@ -187,7 +186,7 @@ fn a_watcher_that_died_is_counted_and_what_it_had_counted_stays(machine: &Machin
         (2.0, 1.0)
     );
     assert_eq!(alive["events_total{event=\"detached\"}"], 1.0);
-    // One that makes room for the next has not died.
+    // A watcher that hands over to the next one has not died.
     said(machine, &["recover", "--restart-watchers"]);
     let replaced = metrics(machine, &container);
     assert_eq!(

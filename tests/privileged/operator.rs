@@ -1,24 +1,23 @@
-//! What the operator's tool shows of containers and devices that are really there.
+//! What the operator's tool shows of real containers and devices.
 
 use serde_json::{Value, json};
 
 use crate::framework::tool::{Running, said, said_json, shell, tool};
 use crate::framework::{Bundle, Disk, Machine, Terminal, eventually};
 
-/// What `inspect` says of a container's one problem.
+/// The only problem that `inspect` shows of a container.
 fn problem(machine: &Machine, id: &str) -> Option<String> {
     let inspected = said_json(machine, &["inspect", id]);
     let reason = inspected["status"]["problems"][0]["reason"].as_str();
     reason.map(str::to_owned)
 }
 
-/// Case newcomer: the suggested fix breaks everything.
-/// Case newcomer: reload without pkill.
+/// Case newcomer: the suggested fix breaks everything. Case newcomer: reload without pkill.
 #[apply(on_both_hierarchies)]
 fn a_running_container_gets_what_the_hint_of_its_refusal_allows(machine: &Machine) {
     let terminal = Terminal::new();
     machine.configure("");
-    // By its path it would be refused at the start.
+    // With `devnode:` it would be refused at the start.
     let request = format!("subsystem:vc&glob:{};access=rw", terminal.node());
     let container = Bundle::asking(machine, &request).start();
     let node = terminal.plug();
@@ -38,7 +37,7 @@ fn a_running_container_gets_what_the_hint_of_its_refusal_allows(machine: &Machin
         "{told}"
     );
     container.reads(&node, &terminal.content());
-    // The same again changes nothing.
+    // A repetition changes nothing.
     let again = shell(command);
     assert!(
         String::from_utf8_lossy(&again.stdout).ends_with("unchanged, a rule already allows it\n"),
@@ -81,7 +80,7 @@ fn the_tree_says_which_container_holds_a_device_and_under_which_path(machine: &M
         line.ends_with(&format!("{} as /dev/board", container.id)),
         "{line}"
     );
-    // Of all loop devices only the one that is held.
+    // Of all loop devices, only the one that a container has.
     assert_eq!(tree.matches("/dev/loop").count(), 1, "{tree}");
     disk.unplug(1);
     container.eventually_lacks("/dev/board");

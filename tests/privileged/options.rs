@@ -1,5 +1,4 @@
-//! How a container gets what it asked for: access, owner, mode, path, links, and which of a root's
-//! nodes.
+//! Options of requests: access, owner, mode, path, links, and which nodes of a root.
 
 use crate::framework::disk::number_of;
 use crate::framework::{Bundle, Disk, Machine, Terminal, Udevd, eventually};
@@ -149,7 +148,7 @@ fn with_udevd_tags_and_properties_select(machine: &Machine) {
     disk.unplug(2);
     container.eventually_lacks(&disk.partition(1));
     container.eventually_lacks(&disk.partition(2));
-    // The same selectors serve what is there before the container.
+    // The same selectors work for devices that are present at the start.
     disk.plug(1);
     let cold = Bundle::asking(machine, request).start();
     cold.eventually_reads(&disk.partition(1), &disk.content(1));
@@ -205,7 +204,7 @@ fn a_selector_may_match_a_parent(machine: &Machine) {
     container.eventually_reads(&disk.partition(1), &disk.content(1));
     container.eventually_reads(&disk.partition(3), &disk.content(3));
     assert!(!container.has(&disk.partition(2)) && !container.has(&disk.node));
-    // The other way round: the disk without its partitions.
+    // The opposite: the disk without its partitions.
     let whole = Bundle::asking(machine, &format!("devnode:{}&!attr:partition=*", disk.node)).start();
     eventually("the disk is there", || whole.has(&disk.node));
     assert!(!whole.has(&disk.partition(1)));

@@ -1,5 +1,5 @@
-//! Every kind of /dev that a container may have: its own, one in a user namespace, the host's, the
-//! image's.
+//! Every kind of /dev that a container may have: its own, one in a user namespace, the host's, and
+//! the image's.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -93,7 +93,7 @@ fn in_a_user_namespace_nothing_is_left_mounted(machine: &Machine) {
 
 #[apply(on_both_hierarchies)]
 fn with_the_hosts_dev_only_access_comes_and_goes(machine: &Machine) {
-    // The udevd of another story would change the group of the nodes.
+    // A udevd of another test would change the group of the nodes.
     alone();
     let disk = Disk::new(machine);
     let request = format!("devnode:{0},devnode:{0};access=r", disk.partition(1));
@@ -125,7 +125,7 @@ fn with_the_hosts_dev_only_access_comes_and_goes(machine: &Machine) {
     disk.unplug(1);
     container.eventually_lacks(&node);
     container.eventually_refuses(&own);
-    // One that comes while the container runs is as one that nobody asked for.
+    // A device that is added while the container runs is treated like one that was not requested.
     disk.plug(1);
     container.eventually_reads(&node, &disk.content(1));
     host_settles();
@@ -202,7 +202,7 @@ fn what_outlives_a_container_is_removed_at_its_end(machine: &Machine) {
         let mut container = bundle.start();
         container.eventually_reads("/srv/board", &disk.content(1));
         container.eventually_reads("/dev/sub/x", &disk.content(2));
-        // What the container puts beside them is its own.
+        // Files that the container creates beside them stay.
         assert_eq!(
             container.inside("mkdir -p /dev/by && echo > /dev/by/mine").status,
             0
@@ -222,7 +222,7 @@ fn what_outlives_a_container_is_removed_at_its_end(machine: &Machine) {
             );
         }
         assert!(there("/dev/by/mine"));
-        // Another device has the place at the next start.
+        // Another device has the path at the next start.
         disk.unplug(1);
         disk.unplug(2);
         let squatter = Disk::new(machine);

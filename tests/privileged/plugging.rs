@@ -1,5 +1,5 @@
-//! The main promise: what a container asked for is there while it is plugged in, and gone, access
-//! and all, when not.
+//! The main promise: a requested device is in the container while it is plugged in; after that,
+//! node and access are gone.
 
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ fn a_number_that_now_belongs_to_another_device_is_refused(machine: &Machine) {
     let own = container.make_node("own", 'b', number);
     disk.unplug(1);
     container.eventually_lacks(&node);
-    // The device number goes to a disk that the container never asked for.
+    // A disk that the container does not request gets the device number.
     let squatter = disk.plug_with_another_number(machine, 1, number);
     assert_eq!(number_of(&squatter.partition(1)), number);
     container.eventually_reads(&node, &disk.content(1));
@@ -108,7 +108,7 @@ fn what_nobody_asked_for_stays_outside(machine: &Machine) {
         .capability("CAP_MKNOD")
         .start();
     let other = disk.plug(1);
-    // Events are in order: when the second one has been served, the first has been seen.
+    // Events are in order: when the second device has been processed, so has the first.
     disk.plug(2);
     container.eventually_reads(&disk.partition(2), &disk.content(2));
     assert!(!container.has(&other));
@@ -190,7 +190,7 @@ fn a_character_device_comes_and_goes_while_it_is_held_open(machine: &Machine) {
     container.eventually_reads(&node, &terminal.content());
     assert_eq!(container.stat(&node).kind, "character special file");
     let own = container.make_node("own", 'c', number_of(&node));
-    // A process that keeps the device open does not keep it in the container.
+    // A process that holds the device open does not keep it in the container.
     let holder = container
         .inside(&format!("sleep 3600 <{node} >/dev/null 2>&1 & echo $!"))
         .said;

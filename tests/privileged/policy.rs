@@ -1,6 +1,5 @@
-//! Who may have what: what an annotation is refused at the start and when it is plugged in, what a
-//! rule and a class give, what becomes of a policy that changes, and devices that are inside one
-//! container at a time.
+//! The policy: what it denies to an annotation at the start and at a plug, what rules and classes
+//! allow, how a changed policy takes effect, and devices that only one container has at a time.
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -29,7 +28,7 @@ fn inspect(machine: &Machine, container: &RuncContainer<'_>) -> String {
     String::from_utf8(output.stdout).expect("JSON is text")
 }
 
-/// `inspect` comes to show all of these words.
+/// Waits until `inspect` shows all of these words.
 #[track_caller]
 fn eventually_told(machine: &Machine, container: &RuncContainer<'_>, words: &[&str]) {
     eventually(&format!("inspect of {} shows {words:?}", container.id), || {
@@ -115,7 +114,7 @@ fn a_device_that_is_there_is_refused_at_the_start(machine: &Machine) {
         Err(refusal) => refusal.message,
     };
     let line = format!("allow 'devnode:{node}'");
-    // runc escapes quotes where it logs.
+    // runc escapes quotes in its log.
     let plain = refusal.replace('\\', "");
     for word in ["default = \"removable\"", &line] {
         assert!(plain.contains(word), "{word} is not in: {refusal}");
@@ -123,8 +122,8 @@ fn a_device_that_is_there_is_refused_at_the_start(machine: &Machine) {
     eventually("nothing is left", || machine.traces() == NOTHING);
 }
 
-/// Runs the command that a refusal suggests, as a shell does; what the container is to request
-/// then.
+/// Runs the command that an error suggests, in a shell; returns the request that the container
+/// should use then.
 fn follow_the_hint(refusal: &str) -> String {
     let plain = refusal.replace("\\\"", "\"");
     let (_, rest) = plain.split_once("run `").expect("a command");
@@ -162,7 +161,7 @@ fn what_is_asked_for_as_a_parent_is_given_by_the_cure_that_is_told(machine: &Mac
 fn what_is_plugged_in_is_judged_then_and_again_when_the_policy_changes(machine: &Machine) {
     let terminal = Terminal::new();
     machine.configure("");
-    // Not by its path: that would be refused at the start.
+    // Not with `devnode:`, which would be refused at the start.
     let request = format!("subsystem:vc&glob:{}", terminal.node());
     let container = Bundle::asking(machine, &request).start();
     let node = terminal.plug();
@@ -230,7 +229,8 @@ fn a_rule_in_a_drop_in_gives_and_a_broken_one_stops_only_what_it_may_concern(mac
             && refusal.contains("fix or remove that file"),
         "{refusal}"
     );
-    // What runs is left alone, and what root requests is served, also by a watcher that starts now.
+    // Running containers are not affected, and requests of root work, even with a watcher that
+    // starts now.
     container.reads(&node, &disk.content(1));
     fs::write(
         directory.join("30-class.toml"),
@@ -247,7 +247,7 @@ fn a_rule_in_a_drop_in_gives_and_a_broken_one_stops_only_what_it_may_concern(mac
     let listed = format!("{:?}", tool(machine, &["list"]));
     assert!(listed.contains(&trusted.id), "{listed}");
     trusted.delete();
-    // A rule for all requests may be in it.
+    // The broken file may have a rule for all requests.
     fs::write(
         directory.join("20-bad.toml"),
         "[[policy.deny]] devices = [\"subsystem:block\"]\n",
@@ -308,7 +308,7 @@ fn a_disk_that_the_host_mounts_leaves_the_container(machine: &Machine) {
         None::<&str>,
     )
     .expect("mount a partition");
-    // The whole disk with all its partitions: who writes to one of its nodes may write to all.
+    // The whole disk and all its partitions: writing to one of its nodes may change all of them.
     for path in [&node, &other, &disk.node] {
         container.eventually_lacks(path);
     }
@@ -354,7 +354,7 @@ fn an_exclusive_device_is_inside_one_container_at_a_time(machine: &Machine) {
         message.contains("required") && message.contains(&first.id),
         "{message}"
     );
-    // A device that is gone is nobody's; whoever gets it then, gets it alone.
+    // A removed device is free; the next container gets it exclusively.
     disk.unplug(1);
     first.eventually_lacks(&node);
     third.delete();
@@ -417,7 +417,7 @@ fn a_crash_of_its_watcher_frees_an_exclusive_device(machine: &Machine) {
 /// (With a server and its devices: tests/vm/usbip/.)
 #[apply(on_both_hierarchies)]
 fn a_device_of_another_host_needs_a_rule_and_is_sought_while_the_container_runs(machine: &Machine) {
-    // Bound, so that nobody else takes it, and not listening.
+    // Bound, so that no other process gets the port, but not listening.
     let flags = SockFlag::SOCK_CLOEXEC;
     let bound = socket(AddressFamily::Inet, SockType::Stream, flags, None).expect("a socket");
     bind(bound.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).expect("a port");
@@ -439,7 +439,7 @@ fn a_device_of_another_host_needs_a_rule_and_is_sought_while_the_container_runs(
     eventually("nothing is left", || machine.traces() == NOTHING);
     let container = Bundle::asking(machine, &request).start();
     eventually_told(machine, &container, &[reason, "trying again"]);
-    // A policy that has become stricter ends that.
+    // A stricter policy ends that.
     machine.configure("");
     reread(&container);
     eventually_told(machine, &container, &["a device of another host"]);
@@ -484,7 +484,7 @@ fn a_disk_and_its_partition_keep_each_other_out_and_two_partitions_do_not(machin
     assert_eq!(machine.traces(), NOTHING);
 }
 
-/// A loop device over a partition, by losetup(8), detached when dropped.
+/// A loop device over a partition, created by losetup(8), detached when dropped.
 struct LoopOver(String);
 
 impl LoopOver {
@@ -518,7 +518,7 @@ fn a_loop_device_over_a_partition_is_that_partition(machine: &Machine) {
     machine.configure("[policy]\ndefault = \"anything\"\n");
     let container = Bundle::asking(machine, &format!("devnode:{}", over.0)).start();
     container.reads(&over.0, &disk.content(1));
-    // What a loop device is over is in use by it.
+    // A device is in use if a loop device is on it.
     let refusal = match Bundle::asking(machine, &format!("devnode:{node}")).try_create() {
         Ok(container) => panic!("{} was created", container.id),
         Err(refusal) => refusal.message,

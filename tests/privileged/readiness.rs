@@ -1,4 +1,5 @@
-//! `oci-hotplug check` on the running kernel, with containers. (Over a made host: tests/check.rs.)
+//! `oci-hotplug check` on the running kernel, with containers. (With a recorded host:
+//! tests/check.rs.)
 
 use serde_json::Value;
 
@@ -6,7 +7,7 @@ use crate::framework::{Bundle, Hierarchy, Hook, Machine, eventually};
 
 const NO_DEVICE: &str = "devnode:/dev/oci-hotplug-nothing";
 
-/// What the check says of one thing, and its exit code.
+/// The result of one check, and the exit code.
 fn told(machine: &Machine, check: &str) -> (String, String, Option<i32>) {
     let state_dir = machine.state_dir();
     let state_dir = state_dir.to_str().expect("scratch paths are text");
@@ -58,7 +59,7 @@ fn a_container_without_its_watcher_is_named_and_so_is_what_it_leaves(machine: &M
     });
     assert_eq!(told(machine, "containers").0, "warn");
 
-    // The next hook sweeps, and then all is well again.
+    // The next hook sweeps, and then the check finds nothing.
     Bundle::asking(machine, NO_DEVICE).start().delete();
     assert_eq!(told(machine, "containers").1, "0 have a watcher");
 }

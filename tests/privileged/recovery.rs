@@ -1,6 +1,6 @@
-//! Watchers that die, are replaced, or find what another version left: `oci-hotplug recover`, and
-//! the hook that comes second. Whatever happens to its watcher, the container keeps what it has,
-//! and gets what it is due.
+//! Watchers that die, are replaced, or find the notes of another version: `oci-hotplug recover`,
+//! and further hooks. Whatever happens to its watcher, a container keeps its devices, and gets new
+//! ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -42,12 +42,12 @@ fn recover_well(machine: &Machine, more: &[&str]) -> String {
     text(&output)
 }
 
-/// Which file a node inside is: made anew, it is another.
+/// The inode of a node in the container: it changes if the node is created again.
 fn inode(container: &RuncContainer<'_>, path: &str) -> String {
     container.inside(&format!("stat -c '%i %z' '{path}'")).said
 }
 
-/// A further prestart hook of a container that runs, as a second CDI device brings it.
+/// Runs another prestart hook of a running container, as a second CDI device would.
 fn further_hook(machine: &Machine, container: &RuncContainer<'_>, request: &str) -> Output {
     let bundle = container.bundle.to_str().expect("scratch paths are text");
     let state = oci_state(&container.id, "creating", &container.pid.into(), bundle);
@@ -89,11 +89,12 @@ fn kills() -> usize {
     }
 }
 
-/// Numbers that look random, and come again with the same seed (xorshift, Marsaglia 2003).
+/// Pseudo-random numbers, which repeat with the same seed (xorshift, Marsaglia 2003).
 struct Dice(u64);
 
 impl Dice {
-    /// With the seed of OCI_HOTPLUG_SEED, else one of its own; a failed test's output has it.
+    /// With the seed of OCI_HOTPLUG_SEED, else with a new one, which is in the output of a failed
+    /// test.
     fn new() -> Self {
         let given = std::env::var("OCI_HOTPLUG_SEED").ok();
         let seed = given.map_or_else(
@@ -105,7 +106,7 @@ impl Dice {
             |text| text.parse().expect("OCI_HOTPLUG_SEED is a number"),
         );
         println!("OCI_HOTPLUG_SEED={seed}");
-        // The generator does not leave 0.
+        // The generator never leaves 0.
         Self((seed ^ 0x9e37_79b9_7f4a_7c15).max(1))
     }
 
@@ -119,15 +120,15 @@ impl Dice {
 
 const PARTITIONS: [u8; 4] = [1, 2, 3, 4];
 
-/// The partition that the engine gives by itself.
+/// The partition that the engine gives the container.
 const ENGINES: u8 = 9;
 
-/// A disk whose partitions come and go, and the container that asks for them.
+/// A disk whose partitions are added and removed, and the container that requests them.
 struct Scene<'m> {
     disk: &'m Disk,
     container: RuncContainer<'m>,
     plugged: BTreeSet<u8>,
-    /// The number that a partition had when it was pulled out.
+    /// The number that a partition had when it was unplugged.
     gone: BTreeMap<u8, (u32, u32)>,
     engines_node: String,
     baseline: usize,
@@ -162,7 +163,7 @@ impl<'m> Scene<'m> {
         }
     }
 
-    /// Plugs a partition in, or pulls it out.
+    /// Plugs a partition in, or unplugs it.
     fn toggle(&mut self, partition: u8) {
         if self.plugged.remove(&partition) {
             self.gone
@@ -174,7 +175,7 @@ impl<'m> Scene<'m> {
         }
     }
 
-    /// What is to be seen inside: node, what it reads as, and what the link leads to.
+    /// What the container should have: node, content, and target of the link.
     fn due(&self) -> String {
         let line = |partition: &u8| {
             let (node, content) = (self.disk.partition(*partition), self.disk.content(*partition));
@@ -213,7 +214,8 @@ impl<'m> Scene<'m> {
         assert!(right.is_some(), "due:\n{due}seen:\n{seen}");
     }
 
-    /// What no death of a watcher may change: the engine's device, and the engine's rules.
+    /// Asserts that the engine's device and rules are unchanged, as they must be after any death of
+    /// a watcher.
     #[track_caller]
     fn has_what_the_engine_gave(&self) {
         let node = self.disk.partition(ENGINES);
@@ -223,7 +225,8 @@ impl<'m> Scene<'m> {
         assert_eq!(self.container.read("/dev/zero", 1).status, 0);
     }
 
-    /// No device that is gone may be used, not even by a node of the container's own.
+    /// Asserts that no removed device can be used, not even with a node that the container has
+    /// created.
     #[track_caller]
     fn has_no_stray_grant(&self, machine: &Machine) {
         let taken: Vec<_> = self
@@ -264,10 +267,10 @@ fn killed_at_any_moment_the_watcher_leaves_nothing_that_recover_does_not_put_rig
     for round in 0..kills() {
         let watcher = scene.container.expect_watcher();
         if round % 4 == 0 {
-            // With nothing under way: what it had the moment before, it has the moment after.
+            // If nothing changes, the container has the same before and after.
             scene.toggle(PARTITIONS[dice.below(4) as usize]);
             scene.eventually_has_what_is_due();
-            // The node goes before the grant.
+            // The node is removed before the grant.
             watcher.eventually_waits_for_events();
             watcher.kill();
             assert_eq!(scene.seen(), scene.due());
@@ -287,14 +290,14 @@ fn killed_at_any_moment_the_watcher_leaves_nothing_that_recover_does_not_put_rig
             killer.join().expect("kill the watcher");
         }
         scene.has_what_the_engine_gave();
-        // What happens while nobody watches is seen by the next.
+        // The next watcher finds out what has happened in the meantime.
         if dice.below(2) == 0 {
             scene.toggle(PARTITIONS[dice.below(4) as usize]);
         }
         let said = recover_well(machine, &[]);
         assert!(said.contains("watcher started, process"), "{said}");
         scene.eventually_has_what_is_due();
-        // The node goes before the grant.
+        // The node is removed before the grant.
         scene.container.expect_watcher().eventually_waits_for_events();
         scene.has_no_stray_grant(machine);
         scene.has_what_the_engine_gave();
@@ -324,7 +327,7 @@ fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
     fs::write(path, value.to_string()).expect("write a note");
 }
 
-/// A watcher that is stopped, until this goes.
+/// A watcher that is stopped until this is dropped.
 struct Stopped(Watcher);
 
 impl Stopped {
@@ -438,7 +441,7 @@ fn watchers_are_replaced_amid_plugging_and_nobody_inside_notices(machine: &Machi
                 for partition in [2, 3] {
                     disk.unplug(partition);
                 }
-                // Nobody pulls cables faster, and every watcher of this computer hears of each.
+                // No person is faster, and every watcher of this host receives the events.
                 thread::sleep(Duration::from_millis(10));
             }
             disk.plug(2);
@@ -463,7 +466,7 @@ fn watchers_are_replaced_amid_plugging_and_nobody_inside_notices(machine: &Machi
     });
     container.eventually_reads(&moving[0], &disk.content(2));
     container.eventually_lacks(&moving[1]);
-    // The listener is known to hear: what it heard of the device that stayed is all that there was.
+    // The listener is known to work: the events of the device that stayed are all that there were.
     listener.eventually_hear("KERNEL", "add", &disk.name(2));
     for heard in listener.heard().iter().chain(&rivals_listener.heard()) {
         assert!(!heard.path.ends_with(&format!("/{}", disk.name(1))), "{heard:?}");
@@ -523,8 +526,8 @@ fn an_upgrade_moves_running_watchers_to_the_new_executable(machine: &Machine) {
     let node = disk.plug(1);
     let container = Bundle::asking(machine, &format!("devnode:{node}")).start();
     let before = inode(&container, &node);
-    // The new version is installed somewhere else, and then replaced in its place, as
-    // packaging/install.sh does it.
+    // The new version is installed elsewhere first, then moved into place, like
+    // packaging/install.sh does.
     let installed = machine.scratch("installed");
     fs::create_dir(&installed).expect("make a directory");
     for version in ["a", "b"] {
@@ -565,7 +568,7 @@ fn the_notes_of_an_older_version_are_read_and_those_of_a_newer_one_refused(machi
     let container = Bundle::new(machine).hook_for_each(&[&request]).start();
     let before = inode(&container, &node);
     container.expect_watcher().kill();
-    // As it was before the policy had conditions, and hooks noted their configuration.
+    // As before the policy had conditions and hooks recorded their configuration.
     edit(&record_of(machine, &container.id), |record| {
         record["version"] = json!(0);
         let record = record.as_object_mut().expect("a record is an object");

@@ -1,5 +1,4 @@
-//! What the hooks make of a container's requests: where they are read from, and what a wrong one
-//! leads to.
+//! How hooks process a container's requests: where they are read from, and what a wrong one causes.
 
 use std::fs;
 
@@ -17,7 +16,7 @@ fn a_container_that_asks_for_nothing_leaves_no_trace(machine: &Machine) {
     assert_eq!(machine.traces(), Vec::<std::path::PathBuf>::new());
 }
 
-/// Creation fails with a message that has all of `words`, and nothing is left.
+/// Asserts that creation fails with a message that has all of `words`, and that nothing is left.
 fn refused(machine: &Machine, bundle: Bundle<'_>, words: &[&str]) {
     let id = bundle.id.clone();
     let refusal = match bundle.try_create() {
@@ -119,7 +118,7 @@ fn a_second_prestart_joins_the_watcher_that_is_there(machine: &Machine) {
 
 #[apply(on_both_hierarchies)]
 fn annotations_that_only_the_bundle_has_are_read(machine: &Machine) {
-    // As Docker does it: the state that the hook is given has no annotations.
+    // Like Docker: the state that the hook gets has no annotations.
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     let container = Bundle::asking(machine, &format!("devnode:{node}"))
@@ -170,14 +169,14 @@ fn the_parent_of_a_partition_is_its_disk(machine: &Machine) {
     let request = format!("parent-of:devnode:{}", disk.partition(1));
     let container = Bundle::asking(machine, &request).start();
     disk.plug(2);
-    // Nothing names the disk yet.
+    // No selector matches the disk yet.
     assert!(!container.has(&disk.node));
     disk.plug(1);
     for partition in [1, 2] {
         container.eventually_reads(&disk.partition(partition), &disk.content(partition));
     }
     container.eventually_reads(&disk.node, &disk.content(0));
-    // A parent that was found stays when the child that named it goes.
+    // A parent that was found stays selected when its child is removed.
     disk.unplug(1);
     container.eventually_lacks(&disk.partition(1));
     disk.plug(3);

@@ -1,5 +1,4 @@
-//! The stage that the other stories are told on: what the framework promises, checked with runc
-//! alone.
+//! Tests of the test framework itself: what it promises, checked with runc alone.
 
 use std::fs;
 use std::thread;

@@ -1,12 +1,12 @@
-//! Many rounds of plugging and unplugging leave nothing: no node, grant, program, descriptor or
-//! memory.
+//! After many rounds of plugging and unplugging nothing is left over: no node, grant, program,
+//! descriptor or memory.
 
 use std::path::PathBuf;
 
 use crate::framework::disk::number_of;
 use crate::framework::{Bundle, Disk, Machine, RuncContainer, Terminal, Watcher, alone, eventually, kernel};
 
-/// How often: tests/run.sh sets OCI_HOTPLUG_LONG for the full number.
+/// The number of rounds: tests/run.sh sets OCI_HOTPLUG_LONG for the full number.
 fn rounds() -> usize {
     if std::env::var_os("OCI_HOTPLUG_LONG").is_some() {
         400
@@ -15,8 +15,8 @@ fn rounds() -> usize {
     }
 }
 
-/// What a watcher and its container hold: descriptors, nodes below /dev, mounts, rules or programs
-/// of the cgroup.
+/// What a watcher and its container have: descriptors, nodes below /dev, mounts, and rules or
+/// programs of the cgroup.
 #[derive(Debug, PartialEq, Eq)]
 struct Holdings {
     descriptors: usize,
@@ -63,7 +63,7 @@ fn rounds_leave_nothing(machine: &Machine, user_namespace: bool) {
         disk.unplug(1);
         container.eventually_lacks(&node);
     };
-    // The first rounds fill what is kept on purpose (buffers, the allocator's arenas).
+    // The first rounds fill buffers and the allocator's arenas, which are kept on purpose.
     (0..20).for_each(|_| round());
     watcher.eventually_waits_for_events();
     let before = holdings(&container, &watcher);
@@ -79,7 +79,7 @@ fn rounds_leave_nothing(machine: &Machine, user_namespace: bool) {
         "the watcher has grown by {grown} KiB in {} rounds",
         rounds()
     );
-    // Programs are freed a little after their last user has gone.
+    // The kernel frees programs a little after their last user.
     eventually(
         &format!("the kernel holds no more than {objects:?} programs and maps"),
         || {

@@ -1,5 +1,5 @@
-//! Stories run side by side, and share the kernel: its device numbers, and what it counts. A story
-//! that needs them for itself says so. Must not know what they are.
+//! Tests run in parallel and share the kernel: its device numbers and its counters. A test that
+//! needs these for itself calls [`alone`]. Does not know what they are.
 
 use std::cell::RefCell;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -10,27 +10,27 @@ thread_local! {
     static THIS: RefCell<Place> = const { RefCell::new(Place::NoStory) };
 }
 
-/// How the story of this thread stands to the others.
+/// How the test of this thread relates to the other tests.
 enum Place {
     NoStory,
     Beside(#[allow(dead_code, reason = "held, not read")] RwLockReadGuard<'static, ()>),
     Alone(#[allow(dead_code, reason = "held, not read")] RwLockWriteGuard<'static, ()>),
 }
 
-/// A story begins on this thread; it may have others beside it until the thread ends, or until it
-/// asks to be alone.
+/// Begins a test on this thread. Other tests may run until the thread ends, or until it calls
+/// [`alone`].
 pub fn begin() {
     let beside = STORIES.read().unwrap_or_else(PoisonError::into_inner);
     THIS.set(Place::Beside(beside));
 }
 
-/// Waits until no other story runs, and keeps others from beginning until this thread ends.
+/// Waits until no other test runs, and prevents others from beginning until this thread ends.
 pub fn alone() {
     THIS.with_borrow_mut(|place| match place {
         Place::NoStory => panic!("only the story's own thread can ask to be alone"),
         Place::Alone(_) => {}
         Place::Beside(_) => {
-            // Two that wait for each other would wait for ever.
+            // Two tests that waited for each other would wait for ever.
             *place = Place::NoStory;
             *place = Place::Alone(STORIES.write().unwrap_or_else(PoisonError::into_inner));
         }

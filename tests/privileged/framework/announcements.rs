@@ -1,6 +1,6 @@
-//! A listener to uevents: `udevadm monitor`, a program of systemd's that has nothing of ours in it,
-//! so that what it accepts is what libudev accepts. In the host's namespaces, or in a container's.
-//! Must not know the product.
+//! A uevent listener: `udevadm monitor`, a program of systemd without any of our code, so that it
+//! accepts exactly what libudev accepts. It runs in the host's namespaces or in a container's. Does
+//! not know the product.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use super::container::RuncContainer;
 use super::eventually::eventually;
 use super::machine::Machine;
 
-/// One uevent that was heard.
+/// A received uevent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Heard {
     /// `KERNEL` (the kernel's form) or `UDEV` (libudev's form).
@@ -19,11 +19,11 @@ pub struct Heard {
     pub action: String,
     /// The path below /sys.
     pub path: String,
-    /// Its properties, `KEY=value`.
+    /// The properties, `KEY=value`.
     pub properties: Vec<String>,
 }
 
-/// A listener that runs for as long as this lives.
+/// A listener that runs until it is dropped.
 pub struct Announcements {
     monitor: Child,
     log: PathBuf,
@@ -35,8 +35,7 @@ impl Announcements {
         Self::listen(machine, Command::new("setpriv"))
     }
 
-    /// Listens in the container's network namespace, and in its user namespace, where it is the
-    /// mapped root.
+    /// Listens in the container's network namespace, and in its user namespace as the mapped root.
     pub fn inside(machine: &Machine, container: &RuncContainer<'_>, user_namespace: bool) -> Self {
         let mut enter = Command::new("nsenter");
         enter.arg("--target").arg(container.pid.to_string()).arg("--net");
@@ -59,19 +58,20 @@ impl Announcements {
             .spawn()
             .expect("start udevadm monitor (packages udev, util-linux)");
         let listener = Self { monitor, log };
-        // It says what it will print once its sockets are bound.
+        // It prints a heading when its sockets are bound.
         eventually("udevadm monitor listens", || {
             listener.text().contains("KERNEL - the kernel uevent")
         });
         listener
     }
 
-    /// Everything heard so far.
+    /// All uevents received so far.
     pub fn heard(&self) -> Vec<Heard> {
         self.text().split("\n\n").filter_map(parse).collect()
     }
 
-    /// How often `form` said `action` of the device whose path ends in `/name`.
+    /// How often a uevent of this form and action was received of the device whose path ends in
+    /// `/name`.
     pub fn count(&self, form: &str, action: &str, name: &str) -> usize {
         let end = format!("/{name}");
         let is_it =
@@ -79,8 +79,8 @@ impl Announcements {
         self.heard().into_iter().filter(is_it).count()
     }
 
-    /// Waits until `form` has said `action` of the device whose path ends in `/name`, and gives
-    /// what it said.
+    /// Waits for a uevent of this form and action of the device whose path ends in `/name`, and
+    /// returns it.
     #[track_caller]
     pub fn eventually_hear(&self, form: &str, action: &str, name: &str) -> Heard {
         let end = format!("/{name}");
@@ -104,7 +104,8 @@ impl Drop for Announcements {
     }
 }
 
-/// `UDEV  [1233.209349] add      /devices/virtual/vc/vcs30 (vc)` and the properties below it.
+/// Parses `UDEV  [1233.209349] add      /devices/virtual/vc/vcs30 (vc)` and the properties below
+/// it.
 fn parse(paragraph: &str) -> Option<Heard> {
     let mut lines = paragraph.trim_start_matches('\n').lines();
     let first = lines.next()?;

@@ -1,5 +1,4 @@
-//! OCI bundles made to measure: a busybox image and a config.json with our hooks. Must not know
-//! runc.
+//! Creates OCI bundles: a busybox image and a config.json with our hooks. Does not know runc.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
@@ -13,11 +12,11 @@ use super::disk::number_of;
 use super::hook::Hook;
 use super::machine::{Machine, cgroup_parent, open_to_all};
 
-/// The first host id of the user namespace's map, and how many follow.
+/// The first host id of the user namespace's map, and how many ids it has.
 pub const MAPPED: (u32, u32) = (100_000, 65_536);
 
-/// The process of every container: waits without a shell left over, says its last words, ends when
-/// it is told to.
+/// The process of every container: waits without a child process, writes what signals it got, and
+/// ends on SIGTERM.
 const INIT: &str = "\
 #!/bin/sh
 exec </dev/null >/dev/null 2>&1
@@ -32,11 +31,10 @@ const APPLETS: [&str; 18] = [
     "readlink", "rm", "sleep", "stat",
 ];
 
-/// A container to be. Each method says how it differs from a small, well-behaved one with our two
-/// hooks.
+/// A bundle to be written. Each method changes one thing of a small, well-behaved container with
+/// our two hooks.
 pub struct Bundle<'m> {
     machine: &'m Machine,
-    /// The container's id.
     pub id: String,
     annotations: serde_json::Map<String, Value>,
     prestart: Vec<Vec<String>>,
@@ -61,7 +59,7 @@ pub struct Bundle<'m> {
     caller_umask: Option<u32>,
 }
 
-/// A device that the engine gives by itself: a node and rules in config.json.
+/// A device that the engine gives the container: a node and rules in config.json.
 struct EngineDevice {
     path: String,
     kind: &'static str,
@@ -69,16 +67,16 @@ struct EngineDevice {
     access: String,
 }
 
-/// Where a hook that is not ours stands.
+/// The position of a hook that is not ours.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Place {
-    /// Before ours of the same stage.
+    /// Before ours, in the same stage.
     Before,
     /// After ours.
     After,
 }
 
-/// What the container has at /dev.
+/// The container's /dev.
 #[derive(PartialEq)]
 enum Dev {
     Tmpfs,
@@ -87,7 +85,7 @@ enum Dev {
 }
 
 impl<'m> Bundle<'m> {
-    /// A container with our hooks that asks for nothing yet.
+    /// A container with our hooks that requests nothing yet.
     pub fn new(machine: &'m Machine) -> Self {
         Self {
             machine,
@@ -116,26 +114,26 @@ impl<'m> Bundle<'m> {
         }
     }
 
-    /// A container with our hooks that asks for `requests` in the annotation
+    /// A container with our hooks and the value `requests` of the annotation
     /// `io.oci-hotplug.devices`.
     pub fn asking(machine: &'m Machine, requests: &str) -> Self {
         Self::new(machine).annotation("io.oci-hotplug.devices", requests)
     }
 
-    /// One annotation.
+    /// Adds an annotation.
     pub fn annotation(mut self, key: &str, value: &str) -> Self {
         self.annotations.insert(key.to_owned(), json!(value));
         self
     }
 
-    /// No hook at all: what runc alone does.
+    /// Without hooks: what runc does alone.
     pub fn without_hooks(mut self) -> Self {
         self.prestart.clear();
         self.with_poststop = false;
         self
     }
 
-    /// No hook of ours, and one that does nothing: what any hook costs.
+    /// Instead of our hooks, one that does nothing: what any hook costs.
     #[allow(dead_code, reason = "for the benchmark")]
     pub fn idle_hook(mut self) -> Self {
         self.prestart.clear();
@@ -144,46 +142,46 @@ impl<'m> Bundle<'m> {
         self
     }
 
-    /// Nobody tells us when the container has gone.
+    /// Without a poststop hook.
     pub fn without_poststop(mut self) -> Self {
         self.with_poststop = false;
         self
     }
 
-    /// Prestart hooks with `--device` arguments, one hook for each request, as several CDI devices
-    /// give.
+    /// One prestart hook for each of these requests, with the argument `--device`, as several CDI
+    /// devices would give.
     pub fn hook_for_each(mut self, requests: &[&str]) -> Self {
         let arguments = |request: &&str| vec!["--device".to_owned(), (*request).to_owned()];
         self.prestart = requests.iter().map(arguments).collect();
         self
     }
 
-    /// More arguments of the last prestart hook.
+    /// More arguments for the last prestart hook.
     pub fn hook_arguments(mut self, arguments: &[&str]) -> Self {
         let last = self.prestart.last_mut().expect("a container with hooks");
         last.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         self
     }
 
-    /// Prestart as a hook of the old stage `prestart`.
+    /// The hook in the old stage `prestart`.
     pub fn old_stage(mut self) -> Self {
         self.stage = "prestart";
         self
     }
 
-    /// The hooks' environment as config.json gives it.
+    /// A variable of the hooks' environment in config.json.
     pub fn hook_environment(mut self, variable: &str) -> Self {
         self.hook_environment.push(variable.to_owned());
         self
     }
 
-    /// Our hooks are killed after this time, wherever they are then.
+    /// Our hooks are killed after this time.
     pub fn hooks_killed_after(mut self, limit: Duration) -> Self {
         self.hooks_die_after = Some(limit);
         self
     }
 
-    /// A hook of somebody else's: a command line of the shell, which has the state on its standard
+    /// A hook that is not ours: a command line for the shell, which gets the state on its standard
     /// input.
     pub fn foreign_hook(mut self, stage: &'static str, place: Place, script: &str) -> Self {
         let entry = json!({ "path": "/bin/sh", "args": ["sh", "-c", script] });
@@ -191,25 +189,26 @@ impl<'m> Bundle<'m> {
         self
     }
 
-    /// The container's cgroup is below this one of the tests' own.
+    /// The container's cgroup is below this one of the tests.
     pub fn below_cgroup(mut self, name: &str) -> Self {
         self.below = Some(name.to_owned());
         self
     }
 
-    /// The container's cgroup is this one of the tests' own, which others may use, too.
+    /// The container's cgroup is this one of the tests, which others may use, too.
     pub fn in_cgroup(mut self, name: &str) -> Self {
         self.shared_cgroup = Some(name.to_owned());
         self
     }
 
-    /// The hooks are what a shell becomes that has carried out these commands.
+    /// The hooks are started by a shell that first runs these commands.
     pub fn hooks_after(mut self, setup: &str) -> Self {
         setup.clone_into(&mut self.hook_setup);
         self
     }
 
-    /// A device of the host that the engine gives by itself, node and rule, with `access` of `rwm`.
+    /// A device of the host that the engine gives the container, with node and rule; `access` is
+    /// like `rwm`.
     pub fn engine_device(mut self, path: &str, access: &str) -> Self {
         let metadata = fs::metadata(path).unwrap_or_else(|error| panic!("stat {path}: {error}"));
         let is_block = metadata.mode() & nix::libc::S_IFMT == nix::libc::S_IFBLK;
@@ -222,7 +221,7 @@ impl<'m> Bundle<'m> {
         self
     }
 
-    /// A capability beyond the usual ones.
+    /// A capability in addition to the usual ones.
     pub fn capability(mut self, name: &'static str) -> Self {
         self.capabilities.push(name);
         self
@@ -240,7 +239,7 @@ impl<'m> Bundle<'m> {
         self
     }
 
-    /// /dev is a plain directory of the image, with whatever the image has in it.
+    /// /dev is a directory of the image, with its content.
     pub fn image_dev(mut self) -> Self {
         self.dev = Dev::Image;
         self
@@ -258,7 +257,7 @@ impl<'m> Bundle<'m> {
         self
     }
 
-    /// A root file system that cannot be written.
+    /// A read-only root file system.
     pub fn read_only(mut self) -> Self {
         self.read_only = true;
         self
@@ -276,18 +275,18 @@ impl<'m> Bundle<'m> {
         self
     }
 
-    /// The umask of whoever starts the runtime, and so the hooks'.
+    /// The umask of the process that starts the runtime, which the hooks inherit.
     pub fn caller_umask(mut self, umask: u32) -> Self {
         self.caller_umask = Some(umask);
         self
     }
 
-    /// Where the bundle is, or will be.
+    /// The directory of the bundle, which may not exist yet.
     pub fn directory(&self) -> PathBuf {
         self.machine.scratch("bundles").join(&self.id)
     }
 
-    /// The image's root, made at once so that a story can put its own things in it.
+    /// The root of the image, created at once so that a test can add files.
     pub fn rootfs(&self) -> PathBuf {
         let rootfs = self.directory().join("rootfs");
         if !rootfs.exists() {
@@ -296,7 +295,7 @@ impl<'m> Bundle<'m> {
         rootfs
     }
 
-    /// The container's cgroup below the tests' own.
+    /// The container's cgroup below that of the tests.
     fn cgroup(&self) -> String {
         match (&self.shared_cgroup, &self.below) {
             (Some(name), _) => name.clone(),
@@ -305,7 +304,7 @@ impl<'m> Bundle<'m> {
         }
     }
 
-    /// Writes the bundle and creates and starts the container.
+    /// Writes the bundle, then creates and starts the container.
     #[track_caller]
     pub fn start(self) -> RuncContainer<'m> {
         let container = self.create();
@@ -322,7 +321,7 @@ impl<'m> Bundle<'m> {
         }
     }
 
-    /// Writes the bundle and lets runc try.
+    /// Writes the bundle and lets runc try to create the container.
     pub fn try_create(self) -> Result<RuncContainer<'m>, Refusal> {
         self.write();
         let words = self.directory().join("words");
@@ -336,7 +335,7 @@ impl<'m> Bundle<'m> {
         )
     }
 
-    /// Writes the bundle, and nothing more.
+    /// Writes the bundle.
     pub fn write(&self) {
         let rootfs = self.rootfs();
         let words = self.directory().join("words");
@@ -399,7 +398,8 @@ impl<'m> Bundle<'m> {
             json!({ "destination": "/words", "type": "bind", "source": words, "options": ["bind"] }),
             json!({ "destination": "/nodes", "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777"] }),
         ];
-        // sysfs belongs to a network namespace: a user namespace may not mount the host's.
+        // sysfs belongs to a network namespace: a container with a user namespace may not mount the
+        // host's.
         if !(self.user_namespace && self.host_network) {
             mounts.push(json!({ "destination": "/sys", "type": "sysfs", "source": "sysfs",
                 "options": ["nosuid", "noexec", "nodev", "ro"] }));
@@ -483,7 +483,7 @@ impl EngineDevice {
     }
 }
 
-/// Makes a hook's entry one that timeout(1) kills.
+/// Changes a hook's entry so that timeout(1) kills it.
 fn kill_after(limit: Duration, entry: &mut Value) {
     let mut arguments = vec![
         json!("timeout"),

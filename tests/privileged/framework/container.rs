@@ -1,5 +1,5 @@
-//! One container under plain runc, from create to delete, and what is seen from inside it.
-//! Whatever happens to the story, the container is gone when this is dropped.
+//! One container under plain runc, from create to delete, and what it sees. It is removed when this
+//! is dropped, whatever happened to the test.
 
 use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
@@ -16,15 +16,13 @@ use super::machine::{Hierarchy, Machine};
 use super::shell::{Answer, Shell};
 use super::watcher::Watcher;
 
-/// How long runc may take for one command with our hooks in it.
+/// How long runc may take for one command, including our hooks.
 const RUNC_DEADLINE: Duration = Duration::from_secs(30);
 
 /// A container that runc has created.
 pub struct RuncContainer<'m> {
     machine: &'m Machine,
-    /// Its id.
     pub id: String,
-    /// Its bundle.
     pub bundle: PathBuf,
     /// The process id of its init, as the host sees it.
     pub pid: i32,
@@ -36,17 +34,17 @@ pub struct RuncContainer<'m> {
     deleted: Cell<bool>,
 }
 
-/// runc would not create the container.
+/// runc did not create the container.
 #[derive(Debug)]
 pub struct Refusal {
-    /// What runc said, with what the hook said in it.
+    /// runc's output, which includes the hook's.
     pub message: String,
 }
 
-/// What `stat` says of a file inside the container.
+/// The output of `stat` for a file in the container.
 #[derive(Debug, PartialEq, Eq, Clone)]
 pub struct Inside {
-    /// In stat's words: `block special file`, `symbolic link` ...
+    /// In the words of stat: `block special file`, `symbolic link` ...
     pub kind: String,
     /// Permission bits.
     pub mode: u32,
@@ -54,7 +52,6 @@ pub struct Inside {
     pub uid: u32,
     /// Group, as the container sees it.
     pub gid: u32,
-    /// Device number.
     pub number: (u32, u32),
 }
 
@@ -106,13 +103,13 @@ impl<'m> RuncContainer<'m> {
     pub fn start(&self) {
         let output = self.runc(&["start"], &[]);
         assert!(output.status.success(), "runc start: {}", text(&output));
-        // A signal that comes before its trap is lost on the first process of a pid namespace.
+        // The first process of a pid namespace ignores signals that it has no handler for.
         super::eventually("the container's process listens", || {
             !self.last_words().is_empty() || !self.is_running()
         });
     }
 
-    /// Creates and starts it anew from its bundle, after it was deleted.
+    /// Creates and starts the container again from its bundle, after it was deleted.
     #[track_caller]
     pub fn start_again(&mut self) {
         let words = self.words.clone();
@@ -124,7 +121,7 @@ impl<'m> RuncContainer<'m> {
         std::mem::forget(again);
     }
 
-    /// `runc state`, or nothing when runc does not know the container.
+    /// `runc state`; `None` if runc does not know the container.
     pub fn state(&self) -> Option<Value> {
         let output = self.runc(&["state"], &[]);
         output
@@ -133,7 +130,7 @@ impl<'m> RuncContainer<'m> {
             .then(|| serde_json::from_slice(&output.stdout).expect("a state is JSON"))
     }
 
-    /// Whether its process lives.
+    /// Whether its process runs.
     pub fn is_running(&self) -> bool {
         self.state().is_some_and(|state| state["status"] == "running")
     }
@@ -145,21 +142,21 @@ impl<'m> RuncContainer<'m> {
         assert!(output.status.success(), "runc kill {signal}: {}", text(&output));
     }
 
-    /// `runc update`, which makes runc write resources again.
+    /// `runc update`, which makes runc write the resources again.
     pub fn update(&self, options: &[&str]) -> Output {
         let mut arguments = vec!["update"];
         arguments.extend(options);
         self.runc(&arguments, &[])
     }
 
-    /// `runc delete --force`, whose poststop hook has run when this returns.
+    /// `runc delete --force`; the poststop hook has run when this returns.
     pub fn delete(&self) -> Output {
         self.shell.borrow_mut().take();
         self.deleted.set(true);
         self.runc(&["delete", "--force"], &[])
     }
 
-    /// Runs a command line in a shell that was entered with `runc exec` and stays there.
+    /// Runs a command line in a shell that was started once with `runc exec`.
     #[track_caller]
     pub fn inside(&self, command: &str) -> Answer {
         let mut shell = self.shell.borrow_mut();
@@ -168,7 +165,7 @@ impl<'m> RuncContainer<'m> {
             .ask(command)
     }
 
-    /// Runs one command by `runc exec` of its own, as the container's root.
+    /// Runs one command with a separate `runc exec`, as the container's root.
     pub fn exec_as_root(&self, command: &str) -> Answer {
         let output = self
             .command(&["exec", "--user", "0:0"], &["/bin/sh", "-c", command])
@@ -181,13 +178,13 @@ impl<'m> RuncContainer<'m> {
         }
     }
 
-    /// Whether there is anything at `path` inside, a dangling link included.
+    /// Whether a file exists at `path` in the container, including a dangling link.
     #[track_caller]
     pub fn has(&self, path: &str) -> bool {
         self.inside(&format!("[ -e '{path}' ] || [ -L '{path}' ]")).status == 0
     }
 
-    /// What is at `path` inside. Links are not followed.
+    /// The file at `path` in the container. Links are not followed.
     #[track_caller]
     pub fn stat(&self, path: &str) -> Inside {
         let answer = self.inside(&format!("stat -c '%a %u %g %t %T %F' '{path}'"));
@@ -208,13 +205,13 @@ impl<'m> RuncContainer<'m> {
         }
     }
 
-    /// The first `length` bytes that can be read from `path` inside.
+    /// The first `length` bytes that can be read from `path` in the container.
     #[track_caller]
     pub fn read(&self, path: &str, length: usize) -> Answer {
         self.inside(&format!("head -c {length} '{path}'"))
     }
 
-    /// Waits until `path` inside reads as `content`.
+    /// Waits until `path` in the container has this content.
     #[track_caller]
     pub fn eventually_reads(&self, path: &str, content: &str) {
         let mut last = None;
@@ -229,7 +226,7 @@ impl<'m> RuncContainer<'m> {
         });
     }
 
-    /// Asserts that `path` reads as `content` now.
+    /// Asserts that `path` has this content now.
     #[track_caller]
     pub fn reads(&self, path: &str, content: &str) {
         assert_eq!(
@@ -240,20 +237,20 @@ impl<'m> RuncContainer<'m> {
         );
     }
 
-    /// Waits until nothing is at `path` inside.
+    /// Waits until nothing is at `path` in the container.
     #[track_caller]
     pub fn eventually_lacks(&self, path: &str) {
         eventually(&format!("{path} inside {} is gone", self.id), || !self.has(path));
     }
 
-    /// Whether opening `path` for reading is refused by the device cgroup.
+    /// Whether the device cgroup denies opening `path` for reading.
     #[track_caller]
     pub fn is_refused(&self, path: &str) -> bool {
         let answer = self.inside(&format!("head -c 1 '{path}'"));
         answer.status != 0 && answer.said.contains("Operation not permitted")
     }
 
-    /// Waits until opening `path` is refused by the device cgroup.
+    /// Waits until the device cgroup denies opening `path`.
     #[track_caller]
     pub fn eventually_refuses(&self, path: &str) {
         let mut said = None;
@@ -270,7 +267,7 @@ impl<'m> RuncContainer<'m> {
         );
     }
 
-    /// Whether opening `path` for writing is refused by the device cgroup.
+    /// Whether the device cgroup denies opening `path` for writing.
     #[track_caller]
     pub fn is_write_refused(&self, path: &str) -> bool {
         let answer = self.inside(&format!(": >>'{path}'"));
@@ -283,8 +280,8 @@ impl<'m> RuncContainer<'m> {
         self.inside(&format!(": >>'{path}'")).status == 0
     }
 
-    /// The container makes a block (`b`) or character (`c`) node by itself, below /nodes. Needs
-    /// CAP_MKNOD.
+    /// Creates a block (`b`) or character (`c`) node below /nodes, as the container itself could.
+    /// Needs CAP_MKNOD.
     #[track_caller]
     pub fn make_node(&self, name: &str, kind: char, number: (u32, u32)) -> String {
         let path = format!("/nodes/{name}");
@@ -297,8 +294,8 @@ impl<'m> RuncContainer<'m> {
         path
     }
 
-    /// What the container's process wrote last: `listening` once it does, `stopped` after SIGTERM,
-    /// `usr1` after SIGUSR1.
+    /// What the container's process has written last: `listening` when its handlers are set,
+    /// `stopped` after SIGTERM, `usr1` after SIGUSR1.
     pub fn last_words(&self) -> String {
         fs::read_to_string(self.words.join("last"))
             .unwrap_or_default()
@@ -311,19 +308,19 @@ impl<'m> RuncContainer<'m> {
         Watcher::of(&self.id)
     }
 
-    /// This container's watcher.
+    /// This container's watcher, which must run.
     #[track_caller]
     pub fn expect_watcher(&self) -> Watcher {
         self.watcher()
             .unwrap_or_else(|| panic!("no watcher runs for {}", self.id))
     }
 
-    /// The cgroup that decides about its devices.
+    /// The cgroup that controls its device access.
     pub fn cgroup(&self) -> PathBuf {
         self.machine.cgroup_of(&self.cgroup)
     }
 
-    /// What the kernel holds for the container's devices: the rules (v1), or the programs' ids
+    /// The device rules of the container in the kernel: the rules (v1), or the ids of the programs
     /// (v2).
     pub fn device_rules(&self) -> String {
         match self.machine.hierarchy {
@@ -332,7 +329,7 @@ impl<'m> RuncContainer<'m> {
         }
     }
 
-    /// A runc command about this container.
+    /// A runc command for this container.
     pub fn command(&self, before: &[&str], after: &[&str]) -> Command {
         let mut command = runc(self.machine, None);
         command.args(before).arg(&self.id).args(after);
@@ -376,15 +373,15 @@ impl Drop for RuncContainer<'_> {
                 println!("runc delete {}: {}", self.id, text(&output));
             }
         }
-        // A watcher that stays must not disturb the next story; stories that care have looked
-        // before.
+        // A watcher that still runs must not disturb the next test; tests that check this have done
+        // so before.
         if let Some(watcher) = super::eventually::within(Duration::ZERO, || self.watcher()) {
             watcher.kill();
         }
     }
 }
 
-/// The runc command of this machine, through a shell when the caller's umask is to be another.
+/// The runc command of this machine, through a shell if the caller's umask is to be another.
 pub fn runc(machine: &Machine, umask: Option<u32>) -> Command {
     let mut command = match umask {
         None => Command::new("runc"),
@@ -398,7 +395,7 @@ pub fn runc(machine: &Machine, umask: Option<u32>) -> Command {
     command
 }
 
-/// All that a command said.
+/// The complete output of a command.
 pub fn text(output: &Output) -> String {
     format!(
         "{}{}",

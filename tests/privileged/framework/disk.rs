@@ -1,5 +1,5 @@
-//! Block devices that plug and unplug for real: partitions of a loop device, and whole loop disks.
-//! Must not know containers.
+//! Block devices that are really added and removed: partitions of a loop device, and whole loop
+//! disks. Does not know containers.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -17,27 +17,28 @@ use super::machine::Machine;
 
 const MIB: i64 = 1024 * 1024;
 
-/// The length of one of many small partitions: 250 of them fit.
+/// The length of a small partition: 250 of them fit on a disk.
 const SMALL: i64 = 64 * 1024;
 
-/// A loop device over a sparse file with known bytes, of 16 MiB unless said otherwise. Its
-/// partitions are what is plugged and unplugged.
+/// A loop device over a sparse file with known content, 16 MiB by default. Its partitions are
+/// plugged in and unplugged.
 pub struct Disk {
     device: File,
     control: File,
     number: u32,
-    /// The disk's own node, `/dev/loopN`.
+    /// The node of the disk, `/dev/loopN`.
     pub node: String,
     backing: PathBuf,
 }
 
 impl Disk {
-    /// Takes a free loop device and puts a new file behind it.
+    /// Attaches a new file to a free loop device.
     pub fn new(machine: &Machine) -> Self {
         Self::of_size(machine, 16)
     }
 
-    /// The same with a file of so many MiB: one less is how many partitions it can have.
+    /// The same with a file of this size. The maximum number of partitions is one less than its
+    /// MiB.
     pub fn of_size(machine: &Machine, mebibytes: i64) -> Self {
         let control = open("/dev/loop-control");
         let (number, device, backing) = eventually_some("a loop device for the test", || {
@@ -49,10 +50,10 @@ impl Disk {
                 .write(true)
                 .open(format!("/dev/loop{number}"))
                 .ok()?;
-            // Somebody else may have taken the number since: EBUSY, and the next attempt gets
-            // another.
+            // Another process may have taken the device in between (EBUSY); the next attempt gets
+            // another one.
             kernel::attach_loop_file(&device, &file).ok()?;
-            // A test that was killed has left its partitions on it.
+            // A test that was killed may have left partitions on it.
             for partition in 1..=250 {
                 let _ = kernel::delete_partition(&device, partition);
             }
@@ -67,22 +68,22 @@ impl Disk {
         }
     }
 
-    /// The name below /dev of a partition, there or not: `loopNpP`.
+    /// The name of a partition below /dev, `loopNpP`, whether it exists or not.
     pub fn name(&self, partition: u8) -> String {
         format!("loop{}p{partition}", self.number)
     }
 
-    /// The node of a partition, there or not: `/dev/loopNpP`.
+    /// The node of a partition, `/dev/loopNpP`, whether it exists or not.
     pub fn partition(&self, partition: u8) -> String {
         format!("/dev/{}", self.name(partition))
     }
 
-    /// The first bytes that a partition reads as.
+    /// The content at the start of a partition.
     pub fn content(&self, partition: u8) -> String {
         format!("loop{} MiB {partition:02}", self.number)
     }
 
-    /// Plugs a partition in; returns its node once the kernel has made it.
+    /// Plugs a partition in; returns its node when the kernel has created it.
     pub fn plug(&self, partition: u8) -> String {
         kernel::add_partition(
             &self.device,
@@ -99,7 +100,7 @@ impl Disk {
         node
     }
 
-    /// The node of a partition, which is plugged in if it is not there.
+    /// Like [`Self::plug`], unless the partition is plugged in already.
     pub fn plug_again(&self, partition: u8) -> String {
         let node = self.partition(partition);
         if fs::exists(&node).expect("look for a node") {
@@ -108,8 +109,8 @@ impl Disk {
         self.plug(partition)
     }
 
-    /// Plugs a small partition in, one of up to 250: for crowds of devices, whose content does not
-    /// matter.
+    /// Plugs in a small partition, one of up to 250, for tests with many devices whose content does
+    /// not matter.
     pub fn plug_small(&self, partition: u8) {
         kernel::add_partition(
             &self.device,
@@ -133,14 +134,14 @@ impl Disk {
         );
     }
 
-    /// Plugs a partition in under the number of a device that has just gone. Partitions from 100 on
-    /// must be free. The story is alone from then on: another one would take the number.
+    /// Plugs a partition in with the number of a device that was just removed. Partitions from 100
+    /// on must be free. From then on no other test runs, because it could take the number.
     pub fn plug_with_number(&self, partition: u8, number: (u32, u32)) {
         alone();
-        // The kernel frees a number some milliseconds after the device has gone (an RCU grace
-        // period), and gives away the lowest free one. One lower number does no harm: it is not
-        // free again at once when its partition is unplugged, and the next attempt gets the next
-        // number. Two of them would take turns, so all but one are kept in use.
+        // The kernel frees a number some milliseconds after its device was removed (an RCU grace
+        // period), and assigns the lowest free one. One lower number does no harm: it is not free
+        // immediately after its partition was unplugged, and the next attempt gets the next number.
+        // Two of them would alternate, so all but one are kept in use.
         let mut fillers = 100..=250_u8;
         let mut in_use = Vec::new();
         let mut lower = None;
@@ -166,9 +167,8 @@ impl Disk {
         }
     }
 
-    /// Plugs a partition in again under another device number than `old`, which some other device
-    /// then has. Returns the partition's number as (major, minor), and the disk that took the old
-    /// one.
+    /// Plugs a partition in again with another device number than `old`, which another device then
+    /// has. Returns the partition's number as (major, minor), and the disk that has the old one.
     pub fn plug_with_another_number(&self, machine: &Machine, partition: u8, old: (u32, u32)) -> Self {
         let squatter = Self::new(machine);
         squatter.plug_with_number(1, old);
@@ -197,10 +197,10 @@ impl Drop for Disk {
     }
 }
 
-/// The numbers that stories of this process have chosen for whole disks.
+/// The numbers that tests of this process have chosen for whole disks.
 static CHOSEN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
-/// A whole disk that comes and goes: /dev/loopN with a number that no boot ever made.
+/// A whole disk that can be added and removed: /dev/loopN with a number that is not used at boot.
 pub struct WholeDisk {
     control: File,
     number: i32,
@@ -208,7 +208,7 @@ pub struct WholeDisk {
 }
 
 impl WholeDisk {
-    /// Chooses a number. Nothing is plugged yet.
+    /// Chooses a number. Nothing is plugged in yet.
     pub fn new() -> Self {
         let mut chosen = CHOSEN.lock().unwrap_or_else(PoisonError::into_inner);
         let number = (200..1000)
@@ -223,7 +223,7 @@ impl WholeDisk {
         }
     }
 
-    /// Its node, there or not.
+    /// Its node, whether it exists or not.
     pub fn node(&self) -> String {
         format!("/dev/loop{}", self.number)
     }
@@ -277,7 +277,7 @@ fn open(node: &str) -> File {
         })
 }
 
-/// Each MiB of the file begins with a line that tells which it is.
+/// Creates a file in which each MiB begins with a line that has its number.
 fn known_bytes(path: &PathBuf, name: &str, mebibytes: i64) -> File {
     let write = || -> io::Result<File> {
         let mut file = OpenOptions::new()

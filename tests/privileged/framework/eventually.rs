@@ -1,4 +1,4 @@
-//! Waiting on conditions, always with a deadline. Must not know what is waited for.
+//! Waits for conditions, always with a deadline.
 
 use std::os::fd::AsFd;
 use std::process::{Child, ExitStatus};
@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-/// How long anything may take that should be quick. Only a failure waits so long; a busy machine
-/// must not be one.
+/// How long anything may take that should be quick. A test waits this long only if it fails, or on
+/// a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
-/// How often a condition is looked at.
+/// How often a condition is checked.
 const STEP: Duration = Duration::from_millis(4);
 
 /// Waits until `condition` holds; panics with `what` at the deadline.
@@ -21,7 +21,7 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     eventually_some(what, || condition().then_some(()));
 }
 
-/// Waits until `attempt` gives a value; panics with `what` at the deadline.
+/// Waits until `attempt` returns a value; panics with `what` at the deadline.
 #[track_caller]
 pub fn eventually_some<T>(what: &str, attempt: impl FnMut() -> Option<T>) -> T {
     match within(DEADLINE, attempt) {
@@ -30,7 +30,7 @@ pub fn eventually_some<T>(what: &str, attempt: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Waits at most `limit` until `attempt` gives a value.
+/// Waits at most `limit` until `attempt` returns a value.
 pub fn within<T>(limit: Duration, mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + limit;
     loop {
@@ -44,8 +44,8 @@ pub fn within<T>(limit: Duration, mut attempt: impl FnMut() -> Option<T>) -> Opt
     }
 }
 
-/// Waits for a child at most `limit`, to the microsecond; a child that is late is killed and gives
-/// `None`.
+/// Waits for a child at most `limit`, with microsecond precision; at the limit, kills it and
+/// returns `None`.
 pub fn wait_within(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).expect("a descriptor of a child");
     let timeout = PollTimeout::try_from(limit).expect("a deadline of less than a month");

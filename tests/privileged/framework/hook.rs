@@ -1,5 +1,5 @@
-//! Our executables, started the way a runtime or an operator starts them. Must not know their
-//! insides.
+//! Our executables, started the way a runtime or an operator starts them. Does not know their
+//! internals.
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
@@ -13,8 +13,8 @@ const POSTSTOP: &str = env!("CARGO_BIN_EXE_oci-hotplug-poststop");
 const WATCHER: &str = env!("CARGO_BIN_EXE_oci-hotplug-watcher");
 const OPERATOR: &str = env!("CARGO_BIN_EXE_oci-hotplug");
 
-/// How long one of them may take when it is run by hand, in seconds: no story waits for ever
-/// (timeout(1)).
+/// How long an executable may take that is run by hand, in seconds (timeout(1)): no test waits for
+/// ever.
 const RUN_DEADLINE: &str = "30";
 
 /// One of our executables with its arguments: as an entry of config.json, or to be run by hand.
@@ -35,13 +35,13 @@ impl Hook {
         Self::new(POSTSTOP, machine, &[])
     }
 
-    /// `oci-hotplug-watcher` for this machine's state directory, as a supervisor starts it: the
-    /// container's id follows.
+    /// `oci-hotplug-watcher` for this machine's state directory, as a service manager starts it;
+    /// the container's id follows.
     pub fn watcher(machine: &Machine) -> Self {
         Self::new(WATCHER, machine, &[])
     }
 
-    /// The operator's tool without its verbs.
+    /// The operator's tool without a verb.
     pub fn operator() -> Self {
         Self {
             path: OPERATOR,
@@ -63,8 +63,8 @@ impl Hook {
     }
 
     /// The entry for `hooks` in config.json (runtime-spec, config.md, POSIX-platform hooks).
-    /// `setup` are commands of a shell that then becomes the hook; the runtime starts it directly
-    /// where they are empty.
+    /// `setup` are commands of a shell that then becomes the hook; without them, the runtime starts
+    /// the hook directly.
     pub fn entry(&self, environment: &[String], setup: &str) -> Value {
         let mut arguments = vec![self.path.to_owned()];
         arguments.extend_from_slice(&self.arguments);
@@ -81,14 +81,14 @@ impl Hook {
         entry
     }
 
-    /// It as a command, with its arguments so far.
+    /// The executable as a command, with its arguments so far.
     pub fn command(&self) -> Command {
         let mut command = Command::new(self.path);
         command.args(&self.arguments);
         command
     }
 
-    /// Starts it by hand with `input` (an OCI state, as a rule) on its standard input.
+    /// Runs it by hand with `input` (usually an OCI state) on its standard input.
     pub fn run(&self, more: &[&str], input: &str) -> Output {
         let mut child = Command::new("timeout")
             .args(["--signal=KILL", RUN_DEADLINE, self.path])
@@ -99,8 +99,8 @@ impl Hook {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("start {}: {error}", self.path));
-        // One that has decided without reading its input closes the pipe: not a failure of the
-        // test.
+        // An executable that decides without reading its input closes the pipe; that is not a
+        // failure.
         let _ = child
             .stdin
             .take()
@@ -110,7 +110,7 @@ impl Hook {
     }
 }
 
-/// What `oci-hotplug inspect --json` tells of a container.
+/// The output of `oci-hotplug inspect --json` for a container.
 pub fn told_of(machine: &Machine, id: &str) -> String {
     let state_dir = machine.state_dir();
     let state_dir = state_dir.to_str().expect("scratch paths are text");
@@ -118,8 +118,8 @@ pub fn told_of(machine: &Machine, id: &str) -> String {
     String::from_utf8(output.stdout).expect("JSON is text")
 }
 
-/// An OCI state (runtime-spec, runtime.md) as a runtime writes it. `pid` may be `Value::Null` to
-/// leave it out.
+/// An OCI state (runtime-spec, runtime.md) as a runtime writes it. `Value::Null` as `pid` leaves
+/// the pid out.
 pub fn oci_state(id: &str, status: &str, pid: &Value, bundle: &str) -> String {
     let mut state = json!({ "ociVersion": "1.0.2", "id": id, "status": status, "bundle": bundle });
     if !pid.is_null() {

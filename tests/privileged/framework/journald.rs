@@ -1,5 +1,5 @@
-//! systemd-journald for the length of a story, in the story's namespace: it keeps its files in
-//! memory and nobody else hears it. Must not know the product.
+//! systemd-journald in the namespaces of a test: it stores its files in memory, isolated from the
+//! host. Does not know the product.
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
@@ -14,14 +14,14 @@ use super::machine::{Machine, mount_tmpfs};
 const PROGRAM: &str = "/lib/systemd/systemd-journald";
 const SOCKET: &str = "/run/systemd/journal/socket";
 const MACHINE_ID: &str = "/etc/machine-id";
-/// Its sockets and its files.
+/// The directories of its sockets and files.
 const DIRECTORIES: [&str; 2] = ["/run/systemd", "/run/log"];
 
-/// journald runs and answers for as long as this lives.
+/// A journald that runs until this is dropped.
 pub struct Journald(Child);
 
 impl Journald {
-    /// Starts it and waits until it listens.
+    /// Starts it, and waits until it listens.
     pub fn start(machine: &Machine) -> Self {
         for directory in DIRECTORIES {
             fs::create_dir_all(directory).expect("make a directory for journald");

@@ -1,6 +1,6 @@
-//! The few requests to the kernel that no safe crate wraps: loop devices, partitions, virtual
-//! terminals, and the device programs of a cgroup. The only `unsafe` of the tests. Must not know
-//! containers or the product.
+//! Requests to the kernel that no safe crate wraps: loop devices, partitions, virtual terminals,
+//! and the device programs of a cgroup. The only `unsafe` of these tests. Does not know containers
+//! or the product.
 #![allow(unsafe_code)]
 
 use std::fs::{self, File};
@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
-/// The requests as nix's macros make them: each returns -1 with errno, or a value.
+/// The requests, declared with nix's macros: each returns -1 with errno, or a value.
 mod request {
     // linux/loop.h
     nix::ioctl_none_bad!(loop_ctl_get_free, 0x4C82);
@@ -41,7 +41,7 @@ pub struct BlkpgArgument {
     data: *mut BlkpgPartition,
 }
 
-/// The number of a loop device that nobody uses (LOOP_CTL_GET_FREE on /dev/loop-control).
+/// The number of an unused loop device (LOOP_CTL_GET_FREE on /dev/loop-control).
 pub fn free_loop_device(control: &File) -> io::Result<u32> {
     // SAFETY: the request takes no argument; the descriptor is open for as long as `control` is
     // borrowed.
@@ -63,26 +63,27 @@ pub fn remove_loop_device(control: &File, number: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// Puts `backing` behind the loop device (LOOP_SET_FD).
+/// Attaches `backing` to the loop device (LOOP_SET_FD).
 pub fn attach_loop_file(device: &File, backing: &File) -> io::Result<()> {
     // SAFETY: the argument is a descriptor number, not a pointer; both descriptors are open.
     unsafe { request::loop_set_fd(device.as_raw_fd(), backing.as_raw_fd()) }?;
     Ok(())
 }
 
-/// Takes the file from behind the loop device (LOOP_CLR_FD).
+/// Detaches the file from the loop device (LOOP_CLR_FD).
 pub fn detach_loop_file(device: &File) -> io::Result<()> {
     // SAFETY: the request takes no argument; the descriptor is open.
     unsafe { request::loop_clr_fd(device.as_raw_fd()) }?;
     Ok(())
 }
 
-/// Makes partition `number` of `length` bytes at byte `start` of the disk (BLKPG_ADD_PARTITION).
+/// Adds partition `number` of `length` bytes at byte `start` of the disk (BLKPG_ADD_PARTITION).
 pub fn add_partition(disk: &File, number: i32, start: i64, length: i64) -> io::Result<()> {
     partition_request(disk, 1, number, start, length)
 }
 
-/// Takes partition `number` from the disk (BLKPG_DEL_PARTITION). EBUSY while somebody has it open.
+/// Removes partition `number` from the disk (BLKPG_DEL_PARTITION). EBUSY while a process has it
+/// open.
 pub fn delete_partition(disk: &File, number: i32) -> io::Result<()> {
     partition_request(disk, 2, number, 0, 0)
 }
@@ -107,8 +108,8 @@ fn partition_request(disk: &File, operation: i32, number: i32, start: i64, lengt
     Ok(())
 }
 
-/// Keeps all descriptors but standard input, output and error from programs that this process
-/// starts: those that it inherited, too. (Those that Rust opens have the flag.)
+/// Sets close-on-exec for all descriptors but standard input, output and error, including inherited
+/// ones. (Rust sets it on the descriptors that it opens.)
 pub fn close_descriptors_on_exec() -> io::Result<()> {
     let flags = nix::libc::CLOSE_RANGE_CLOEXEC;
     // SAFETY: the arguments are numbers; the call closes nothing, it sets a flag.
@@ -119,15 +120,15 @@ pub fn close_descriptors_on_exec() -> io::Result<()> {
     Ok(())
 }
 
-/// Gives virtual terminal `number` back (VT_DISALLOCATE). EBUSY while somebody has it open.
+/// Frees virtual terminal `number` (VT_DISALLOCATE). EBUSY while a process has it open.
 pub fn disallocate_terminal(console: &File, number: i32) -> io::Result<()> {
     // SAFETY: the argument is a number, not a pointer; the descriptor is open.
     unsafe { request::vt_disallocate(console.as_raw_fd(), number) }?;
     Ok(())
 }
 
-/// `union bpf_attr` as plain words: larger than any kernel's needs of the commands below, since
-/// some kernels write beyond the size they were told (6.17's BPF_PROG_QUERY).
+/// `union bpf_attr` as plain words: longer than any kernel needs for the commands below, because
+/// some kernels write beyond the given size (6.17's BPF_PROG_QUERY).
 type BpfWords = [u32; 64];
 
 const BPF_PROG_LOAD: i32 = 5;
@@ -169,7 +170,7 @@ fn count_ids(command: i32) -> usize {
     }
 }
 
-/// How many BPF programs and maps the whole kernel holds.
+/// The number of BPF programs and maps in the whole kernel.
 pub fn bpf_objects() -> (usize, usize) {
     (count_ids(BPF_PROG_GET_NEXT_ID), count_ids(BPF_MAP_GET_NEXT_ID))
 }
@@ -190,18 +191,18 @@ pub fn device_programs(cgroup: &Path) -> io::Result<Vec<u32>> {
     Ok(ids[..words[6] as usize].to_vec())
 }
 
-/// Attaches the loaded program `new` to the cgroup in the place of `old`, as an engine does that
-/// writes its own rules again.
+/// Replaces `old` by the loaded program `new` in the cgroup, like an engine that writes its rules
+/// again.
 pub fn replace_device_program(cgroup: &Path, old: u32, new: u32) -> io::Result<()> {
     put_device_program(cgroup, old, program_by_id(new)?.as_fd())
 }
 
-/// As [`replace_device_program`], with a program that is loaded and nowhere attached yet.
+/// Like [`replace_device_program`], with a program that is loaded and not attached yet.
 pub fn put_device_program(cgroup: &Path, old: u32, new: BorrowedFd<'_>) -> io::Result<()> {
     attach(cgroup, new, Some(&program_by_id(old)?))
 }
 
-/// Attaches a program to a cgroup beside those that are there: all of them must allow.
+/// Attaches a program to a cgroup beside those that are attached: all of them must allow.
 pub fn attach_device_program(cgroup: &Path, program: BorrowedFd<'_>) -> io::Result<()> {
     attach(cgroup, program, None)
 }
@@ -225,22 +226,17 @@ fn attach(cgroup: &Path, new: BorrowedFd<'_>, in_place_of: Option<&OwnedFd>) -> 
 /// One instruction, `struct bpf_insn` of linux/bpf.h.
 #[derive(Debug, Clone, Copy)]
 pub struct Insn {
-    /// Operation.
     pub code: u8,
-    /// Destination register.
     pub dst: u8,
-    /// Source register.
     pub src: u8,
-    /// Jump distance or offset.
     pub off: i16,
-    /// Immediate value.
     pub imm: i32,
 }
 
 impl Insn {
-    /// As this machine's kernel reads it.
+    /// The instruction as this machine's kernel reads it.
     pub fn bytes(&self) -> [u8; 8] {
-        // Two bit fields of a byte: the first one lies low or high as the bytes go.
+        // Two bit fields of a byte, whose order depends on the byte order.
         let registers = if cfg!(target_endian = "little") {
             self.dst | self.src << 4
         } else {
@@ -265,7 +261,7 @@ pub fn load_device_program(instructions: &[u8]) -> io::Result<OwnedFd> {
     }
     let descriptor = bpf(BPF_PROG_LOAD, &mut words, 48)?;
     let descriptor = i32::try_from(descriptor).expect("a descriptor is a small number");
-    // SAFETY: the kernel has just opened this descriptor for us and nobody else has it.
+    // SAFETY: the kernel has just opened this descriptor, and nothing else uses it.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
@@ -275,11 +271,11 @@ pub fn program_by_id(id: u32) -> io::Result<OwnedFd> {
     words[0] = id;
     let descriptor = bpf(BPF_PROG_GET_FD_BY_ID, &mut words, 12)?;
     let descriptor = i32::try_from(descriptor).expect("a descriptor is a small number");
-    // SAFETY: the kernel has just opened this descriptor for us and nobody else has it.
+    // SAFETY: the kernel has just opened this descriptor, and nothing else uses it.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-/// The kernel's own opinion of what is mounted for this thread, for messages and look-ups.
+/// The mounts that this thread sees.
 pub fn mountinfo() -> String {
     fs::read_to_string("/proc/thread-self/mountinfo").expect("read /proc/thread-self/mountinfo")
 }

@@ -1,12 +1,12 @@
-//! The machine that one story is told on: private mount and network namespaces with the wished
-//! cgroup hierarchy, a scratch file system, no udevd in sight, and everything taken away
-//! afterwards. Must not know the product's insides.
+//! The environment of one test: private mount and network namespaces with the requested cgroup
+//! hierarchy, a scratch file system and no udevd, all removed afterwards. Does not know the
+//! product's internals.
 //!
 //! The kernel sends uevents of devices to every network namespace. udevd sends its own only to the
-//! network namespace in which it runs, and listens on a socket below /run. A story therefore
-//! neither sees nor hears a udevd of the host, and starts one of its own where it needs one. What
-//! the host's udevd does to the devices of a story stays visible: it opens them for a moment,
-//! changes the owner of nodes in /dev, and makes links there.
+//! network namespace in which it runs, and listens on a socket below /run. So a test and a udevd of
+//! the host do not receive each other's messages, and a test starts its own udevd if it needs one.
+//! The host's udevd still affects the devices of a test: it opens them for a moment, changes the
+//! owner of nodes in /dev, and creates links there.
 
 use std::cell::Cell;
 use std::fs;
@@ -21,7 +21,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::kernel;
 
-/// Which cgroup hierarchy the containers of a story live in.
+/// The cgroup hierarchy of the test's containers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hierarchy {
     /// The devices controller of cgroup v1.
@@ -30,15 +30,14 @@ pub enum Hierarchy {
     V2,
 }
 
-/// A policy by which an annotation may ask for partitions of loop devices and for screens of
-/// virtual terminals.
+/// A policy that allows partitions of loop devices and screens of virtual terminals to annotations.
 pub const PERMISSIVE: &str =
     "[policy]\ndefault = \"anything\"\n[[policy.allow]]\ndevices = [\"subsystem:vc\"]\n";
 
 const CGROUPS: &str = "/sys/fs/cgroup";
 const UDEV: &str = "/run/udev";
 
-/// Where a story happens.
+/// The environment of a test.
 pub struct Machine {
     /// The hierarchy that runc uses here.
     pub hierarchy: Hierarchy,
@@ -47,11 +46,10 @@ pub struct Machine {
 }
 
 impl Hierarchy {
-    /// Tells `story` on a machine of its own with this hierarchy.
+    /// Runs a test in an environment with this hierarchy.
     ///
-    /// A thread has its own mount namespace as soon as it asks for one (unshare(2), CLONE_NEWNS
-    /// implies CLONE_FS), and what it starts lives there too: no process needs to start itself
-    /// again.
+    /// A thread can have its own mount namespace (unshare(2), CLONE_NEWNS implies CLONE_FS), in
+    /// which its child processes run, too. So no process has to start itself again.
     pub fn tell(self, story: fn(&Machine)) {
         let name = thread::current().name().unwrap_or("story").to_owned();
         let told = thread::Builder::new()
@@ -69,14 +67,14 @@ impl Hierarchy {
 }
 
 impl Machine {
-    /// Makes the machine for the calling thread, which from then on lives in namespaces of its own.
+    /// Creates the environment for the calling thread, which stays in its namespaces.
     pub fn prepare(hierarchy: Hierarchy) -> Self {
         assert!(
             nix::unistd::geteuid().is_root(),
             "these tests need root: run them with `sudo tests/run.sh --privileged`"
         );
         super::alone::begin();
-        // A test run that is killed must not keep a lock through a program that outlives it.
+        // If a test run is killed, a program that it started must not keep its locks.
         kernel::close_descriptors_on_exec().expect("keep inherited descriptors from what stories start");
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)
             .expect("mount and network namespaces of our own");
@@ -94,7 +92,8 @@ impl Machine {
         }
         let scratch = std::env::temp_dir().join(format!("oci-hotplug-test-{}", unique()));
         fs::create_dir_all(&scratch).expect("make the scratch directory");
-        // No `nodev` (a distribution's /tmp may have it): images may hold device nodes.
+        // Without `nodev` (which a distribution's /tmp may have), because images may have device
+        // nodes.
         mount_tmpfs(&scratch, "mode=755");
         hide_udevd();
         let machine = Self {
@@ -105,46 +104,46 @@ impl Machine {
         for directory in ["bundles", "runc", "disks"] {
             fs::create_dir(machine.scratch.join(directory)).expect("make a scratch directory");
         }
-        // Not the host's own configuration: one that changes nothing but what the stories plug in,
-        // which hangs on no USB, may be asked for by annotation.
+        // Not the host's own configuration. This one only allows what the tests plug in, which is
+        // not on USB, to annotations.
         machine.configure(PERMISSIVE);
         machine
     }
 
-    /// A directory below the scratch file system, which goes with the story.
+    /// A directory below the scratch file system, which is removed with the test.
     pub fn scratch(&self, name: &str) -> PathBuf {
         self.scratch.join(name)
     }
 
-    /// runc's `--root` in this story.
+    /// runc's `--root` in this test.
     pub fn runc_root(&self) -> PathBuf {
         self.scratch("runc")
     }
 
-    /// The hooks' `--state-dir` in this story. They make it.
+    /// The hooks' `--state-dir` in this test. The hooks create it.
     pub fn state_dir(&self) -> PathBuf {
         self.scratch("state")
     }
 
-    /// Writes the configuration anew.
+    /// Writes the configuration.
     pub fn configure(&self, text: &str) {
         fs::write(self.config(), text).expect("write a configuration");
     }
 
-    /// The hooks' `--config` in this story: [`PERMISSIVE`] unless the story writes something else.
+    /// The hooks' `--config` in this test: [`PERMISSIVE`] unless the test writes something else.
     pub fn config(&self) -> PathBuf {
         self.scratch("config.toml")
     }
 
-    /// A container id that nobody else on this computer uses.
+    /// A container id that is unique on this host.
     pub fn fresh_id(&self) -> String {
         let number = self.containers.get();
         self.containers.set(number + 1);
         format!("oht-{}-{number}", unique())
     }
 
-    /// The directory in sysfs of a cgroup below the tests' own (a container's has its id) that
-    /// device access is decided in.
+    /// The directory in sysfs of a cgroup below the tests' own (a container's has its id), in the
+    /// hierarchy that controls device access.
     pub fn cgroup_of(&self, name: &str) -> PathBuf {
         let parent = cgroup_parent();
         match self.hierarchy {
@@ -153,8 +152,8 @@ impl Machine {
         }
     }
 
-    /// Everything that the product left in its state directory and that is not the log, nor the
-    /// list of refused starts.
+    /// All files that the product left in its state directory, except for the log and the list of
+    /// refused starts.
     pub fn traces(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         collect_files(&self.state_dir(), &mut found);
@@ -173,7 +172,7 @@ impl Machine {
         found
     }
 
-    /// The product's log on a computer without journal.
+    /// The product's log on a host without a journal.
     pub fn log(&self) -> String {
         fs::read_to_string(self.state_dir().join("oci-hotplug.log")).unwrap_or_default()
     }
@@ -191,7 +190,7 @@ impl Drop for Machine {
     }
 }
 
-/// A number that is this process's and this thread's: tests may run side by side.
+/// A name that is unique to this process and thread, because tests run in parallel.
 fn unique() -> String {
     format!(
         "{}-{}",
@@ -209,7 +208,7 @@ fn collect_files(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Mounts a fresh tmpfs that device nodes work on.
+/// Mounts a new tmpfs on which device nodes work.
 pub fn mount_tmpfs(target: &Path, options: &str) {
     mount(
         Some("tmpfs"),
@@ -221,7 +220,7 @@ pub fn mount_tmpfs(target: &Path, options: &str) {
     .unwrap_or_else(|error| panic!("mount a tmpfs on {}: {error}", target.display()));
 }
 
-/// An empty /run/udev: for everybody in this namespace no udevd runs, until a story starts one.
+/// Mounts an empty /run/udev: in this namespace no udevd runs until a test starts one.
 fn hide_udevd() {
     fs::create_dir_all(UDEV).expect("make /run/udev");
     mount_tmpfs(Path::new(UDEV), "mode=755");
@@ -231,8 +230,8 @@ fn prepare_v1() {
     if has_mount("/sys/fs/cgroup/devices", "cgroup") {
         return;
     }
-    // A computer with nothing but cgroup v2: the devices controller has no v2 part, so that it can
-    // still be mounted the old way while nobody else uses it so.
+    // A host with cgroup v2 only: the devices controller has no v2 part, so it can still be mounted
+    // as v1 while nothing else does so.
     clear_cgroups();
     mount_tmpfs(Path::new(CGROUPS), "mode=755");
     for controller in ["devices", "freezer", "pids"] {
@@ -283,7 +282,7 @@ fn prepare_v2() {
     }
 }
 
-/// Takes away, for this namespace only, all that is mounted at and below /sys/fs/cgroup.
+/// Unmounts everything at and below /sys/fs/cgroup, in this namespace only.
 fn clear_cgroups() {
     while umount2(CGROUPS, MntFlags::MNT_DETACH).is_ok() {}
 }
@@ -297,12 +296,12 @@ fn has_mount(point: &str, file_system: &str) -> bool {
     })
 }
 
-/// The directory below which the story's cgroups are made, in every hierarchy.
+/// The parent of the test's cgroups, in every hierarchy.
 pub fn cgroup_parent() -> String {
     format!("oci-hotplug-tests-{}", unique())
 }
 
-/// Removes the story's cgroups. A create that was killed has left some that runc does not know of.
+/// Removes the test's cgroups. A create that was killed has left some that runc does not know of.
 fn remove_cgroups() {
     let parent = cgroup_parent();
     remove_cgroups_at(&Path::new(CGROUPS).join(&parent));
@@ -320,7 +319,7 @@ fn remove_cgroups_at(cgroup: &Path) {
     let _ = fs::remove_dir(cgroup);
 }
 
-/// Whether `path` may be read by everybody: containers with a user namespace pass through it.
+/// Makes `path` readable for everybody, because containers with a user namespace access it.
 pub fn open_to_all(path: &Path) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("open a directory to all");
 }

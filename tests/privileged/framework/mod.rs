@@ -1,6 +1,7 @@
-//! What the privileged tests and the benchmark are told with: a machine, bundles, containers under
-//! plain runc, devices that plug and unplug for real, udevd, and listeners. Nothing here knows the
-//! product's insides: it starts the executables and looks at what the kernel and the container see.
+//! The framework of the privileged tests and the benchmark: a machine, bundles, containers under
+//! plain runc, devices that are really added and removed, udevd, and uevent listeners. It does not
+//! know the product's internals: it starts the executables and examines what kernel and container
+//! show.
 
 pub mod alone;
 pub mod announcements;

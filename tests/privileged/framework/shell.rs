@@ -1,6 +1,5 @@
-//! A shell that was entered once and answers many questions: a thousand looks into a container
-//! would otherwise be a thousand times `runc exec`. Must not know containers: it is given the
-//! command that enters.
+//! A shell in a container that runs many commands: `runc exec` for each of a thousand commands
+//! would take too long. Does not know containers: the caller passes the command that enters.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -9,20 +8,19 @@ use std::thread;
 
 use super::eventually::{DEADLINE, wait_within};
 
-/// Ends every answer; nothing that a container prints looks like it.
+/// Ends the output of every command; containers print nothing like it.
 const MARK: &str = "--oci-hotplug-answer--";
 
-/// What a command line said (output and errors together, without the last line's end) and its exit
-/// status.
+/// The output of a command line (standard output and error together, without the last newline) and
+/// its exit status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// Standard output and standard error.
     pub said: String,
-    /// The exit status.
     pub status: i32,
 }
 
-/// A shell at the other end of two pipes.
+/// A shell that is connected by two pipes.
 pub struct Shell {
     child: Child,
     questions: Option<ChildStdin>,
@@ -30,7 +28,7 @@ pub struct Shell {
 }
 
 impl Shell {
-    /// Starts `command`, which must end up being a POSIX shell that reads its standard input.
+    /// Starts `command`, which must become a POSIX shell that reads its standard input.
     pub fn enter(mut command: Command) -> Self {
         let mut child = command
             .stdin(Stdio::piped())
@@ -55,7 +53,7 @@ impl Shell {
         }
     }
 
-    /// Runs one command line in a subshell and gives what it said.
+    /// Runs one command line in a subshell; returns its output.
     #[track_caller]
     pub fn ask(&mut self, command: &str) -> Answer {
         let mut questions = self
@@ -82,9 +80,9 @@ impl Shell {
 }
 
 impl Drop for Shell {
-    /// The end of its input ends it, and `runc exec` reaps it. (Killed, `runc exec` would leave it
-    /// to the computer's init, and the container's process namespace cannot end before that has
-    /// reaped it.)
+    /// The shell ends when its input does, and `runc exec` reaps it. (A killed `runc exec` would
+    /// leave it to the host's init, and the container's pid namespace cannot end before it is
+    /// reaped.)
     fn drop(&mut self) {
         self.questions.take();
         wait_within(&mut self.child, DEADLINE);

@@ -1,5 +1,5 @@
-//! Somebody on the host who is not root: a thread with another user's ids, and the uevents that it
-//! would like others to believe. Must not know the product.
+//! Users on the host other than root: a thread with another user's ids, and uevents that such a
+//! user might forge. Does not know the product.
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -17,24 +17,24 @@ use rustix::thread::{
     set_thread_res_gid, set_thread_res_uid,
 };
 
-/// The user that owns nothing: `nobody`.
+/// The user id of `nobody`, which owns nothing.
 pub const NOBODY: u32 = 65534;
 
-/// Who somebody is.
+/// The user and the privileges of a thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stranger {
-    /// Nobody, with no capability.
+    /// `nobody` without capabilities.
     Nobody,
-    /// Nobody with CAP_NET_ADMIN, as a container in the host's network namespace may have it.
+    /// `nobody` with CAP_NET_ADMIN, like a container in the host's network namespace may have it.
     NetworkAdministrator,
-    /// Root in the network namespace of the process with this id.
+    /// root in the network namespace of the process with this id.
     RootInTheNetworkOf(i32),
-    /// Root on the host, as far as the kernel lets a process speak in its name.
+    /// root on the host: may send as the kernel.
     Root,
 }
 
 impl Stranger {
-    /// Does something as this stranger, in a thread of its own.
+    /// Runs something with this identity, in a separate thread.
     pub fn does<T: Send>(self, deed: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let thread = scope.spawn(move || {
@@ -57,7 +57,7 @@ impl Stranger {
         }
     }
 
-    /// Sends `messages` to each of these places, and tells how many the kernel took.
+    /// Sends `messages` to each of these addresses; returns how many the kernel accepted.
     pub fn sends(self, places: &[NetlinkAddr], messages: &[Vec<u8>]) -> usize {
         self.does(|| {
             let socket = socket(
@@ -72,8 +72,8 @@ impl Stranger {
                 for message in messages {
                     match sendto(socket.as_raw_fd(), message, place, MsgFlags::MSG_DONTWAIT) {
                         Ok(_) => taken += 1,
-                        // Forbidden; nobody listens; the buffer of a listener is full, or it never
-                        // reads.
+                        // Permission denied; no listener; or the buffer of a listener is full, or
+                        // it never reads.
                         Err(
                             Errno::EPERM
                             | Errno::ECONNREFUSED
@@ -105,10 +105,11 @@ fn become_nobody(keeping: CapabilitySet) {
     set_capabilities(None, sets).expect("drop capabilities");
 }
 
-/// The groups of the kernel's and of udevd's uevents.
+/// The multicast groups of the kernel's and of udevd's uevents.
 pub const GROUPS: [u32; 2] = [1, 2];
 
-/// The netlink ports of a process's sockets for uevents: where one can send to it alone.
+/// The netlink ports of a process's uevent sockets: messages to such a port reach only that
+/// process.
 pub fn uevent_ports(pid: i32) -> Vec<NetlinkAddr> {
     // /proc/net/netlink: sk, protocol, port, groups ... inode. The protocol of uevents is 15
     // (linux/netlink.h).
@@ -141,7 +142,7 @@ pub fn in_the_kernels_form(action: &str, devpath: &str, entries: &[String]) -> V
     message
 }
 
-/// The same in udevd's form: libudev's header of 40 bytes (its filters are left open), then the
+/// The same in udevd's form: libudev's header of 40 bytes (its filters are empty), then the
 /// properties.
 pub fn in_udevds_form(action: &str, devpath: &str, entries: &[String]) -> Vec<u8> {
     let plain = in_the_kernels_form(action, devpath, entries);

@@ -1,7 +1,7 @@
-//! A character device that plugs and unplugs for real on any kernel with virtual terminals: opening
-//! /dev/ttyN allocates the terminal, and /dev/vcsN, vcsuN and vcsaN appear with their uevents;
-//! VT_DISALLOCATE takes them away. Reading /dev/vcsN gives what stands on the terminal's screen.
-//! Must not know containers.
+//! A character device that is really added and removed, on any kernel with virtual terminals:
+//! opening /dev/ttyN allocates the terminal, and /dev/vcsN, vcsuN and vcsaN are added with uevents;
+//! VT_DISALLOCATE removes them. Reading /dev/vcsN returns the text on the terminal's screen. Does
+//! not know containers.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -11,17 +11,17 @@ use std::sync::{Mutex, PoisonError};
 use super::eventually::{DEADLINE, eventually_some, within};
 use super::kernel;
 
-/// The terminals that stories of this process have chosen.
+/// The terminals that tests of this process have chosen.
 static CHOSEN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
-/// One virtual terminal that nobody uses.
+/// An unused virtual terminal.
 pub struct Terminal {
     console: File,
     number: i32,
 }
 
 impl Terminal {
-    /// Chooses a terminal that is not allocated. Nothing is plugged yet.
+    /// Chooses a terminal that is not allocated. Nothing is plugged in yet.
     pub fn new() -> Self {
         let console = OpenOptions::new()
             .read(true)
@@ -39,18 +39,18 @@ impl Terminal {
         Self { console, number }
     }
 
-    /// The screen's node, there or not: `/dev/vcsN`.
+    /// The node of the screen, `/dev/vcsN`, whether it exists or not.
     pub fn node(&self) -> String {
         format!("/dev/vcs{}", self.number)
     }
 
-    /// The first bytes of the screen once it is plugged in.
+    /// The content at the start of the screen after [`Self::plug`].
     pub fn content(&self) -> String {
         format!("oci-hotplug {}", self.number)
     }
 
-    /// Allocates the terminal and writes on it. The node is there as soon as it is open, the text a
-    /// moment later.
+    /// Allocates the terminal and writes on it. The node exists when this returns; the text appears
+    /// a moment later.
     pub fn plug(&self) -> String {
         let path = format!("/dev/tty{}", self.number);
         let mut tty = OpenOptions::new()
@@ -68,7 +68,7 @@ impl Terminal {
         node
     }
 
-    /// Gives the terminal back. Whoever holds the screen's descriptor open keeps it; the nodes go.
+    /// Frees the terminal. A process that has the screen open keeps it open; the nodes are removed.
     pub fn unplug(&self) {
         eventually_some("nobody has the terminal open", || self.disallocate());
     }
@@ -88,7 +88,7 @@ impl Drop for Terminal {
     }
 }
 
-/// Opening a terminal must not make it the test's own.
+/// Opening a terminal must not make it the controlling terminal of the test.
 trait Noctty {
     fn custom_noctty(&mut self) -> &mut Self;
 }

@@ -1,4 +1,4 @@
-//! The operator's tool, run as root types it. Must not know what its verbs do.
+//! Runs the operator's tool as root. Does not know what its verbs do.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use super::hook::Hook;
 use super::json_schema;
 use super::machine::Machine;
 
-/// The tool with this machine's state directory and configuration.
+/// Runs the tool with this machine's state directory and configuration.
 pub fn tool(machine: &Machine, words: &[&str]) -> Output {
     let path = |path: PathBuf| path.to_str().expect("scratch paths are text").to_owned();
     let (state_dir, config) = (path(machine.state_dir()), path(machine.config()));
@@ -21,7 +21,7 @@ pub fn tool(machine: &Machine, words: &[&str]) -> Output {
     Hook::operator().run(&all, "")
 }
 
-/// What the tool says, which must succeed.
+/// The output of the tool, which must succeed.
 #[track_caller]
 pub fn said(machine: &Machine, words: &[&str]) -> String {
     let output = tool(machine, words);
@@ -29,7 +29,7 @@ pub fn said(machine: &Machine, words: &[&str]) -> String {
     text(&output)
 }
 
-/// What it says with `--json`, which the schema describes.
+/// The output with `--json`, validated by the schema.
 #[track_caller]
 pub fn said_json(machine: &Machine, words: &[&str]) -> Value {
     let mut all = words.to_vec();
@@ -39,7 +39,7 @@ pub fn said_json(machine: &Machine, words: &[&str]) -> Value {
     document
 }
 
-/// What the tool says when it fails, with its exit code.
+/// The error message of the tool, which must fail with this exit code.
 #[track_caller]
 pub fn failed(machine: &Machine, words: &[&str], code: i32) -> String {
     let output = tool(machine, words);
@@ -48,7 +48,7 @@ pub fn failed(machine: &Machine, words: &[&str], code: i32) -> String {
     text(&output)
 }
 
-/// A command line with the tool in it, as a message suggests it, by a shell.
+/// Runs a command line that a message suggests, in a shell.
 pub fn shell(line: &str) -> Output {
     let program = Hook::operator().command().get_program().to_owned();
     let dir = PathBuf::from(program);
@@ -61,14 +61,13 @@ pub fn shell(line: &str) -> Output {
         .expect("start a shell")
 }
 
-/// A verb that goes on until it is dropped.
+/// A verb that runs until this is dropped.
 pub struct Running {
     process: Child,
     output: PathBuf,
 }
 
 impl Running {
-    /// Starts it.
     pub fn start(machine: &Machine, verb: &[&str]) -> Self {
         let output = machine.scratch("running.out");
         let file = File::create(&output).expect("make a file for the tool's output");
@@ -83,13 +82,13 @@ impl Running {
         Self { process, output }
     }
 
-    /// Waits until it has said this.
+    /// Waits until this is in the output.
     #[track_caller]
     pub fn eventually_says(&self, text: &str) {
         eventually(&format!("the tool says {text:?}"), || self.said().contains(text));
     }
 
-    /// What it has said so far.
+    /// The output so far.
     pub fn said(&self) -> String {
         fs::read_to_string(&self.output).expect("read the tool's output")
     }

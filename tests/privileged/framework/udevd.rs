@@ -1,5 +1,5 @@
-//! systemd-udevd for the length of a story. It runs in the story's namespaces: a udevd of the host
-//! neither hears it nor is heard (`machine.rs`). Must not know the product.
+//! systemd-udevd in the namespaces of a test, isolated from a udevd of the host (`machine.rs`).
+//! Does not know the product.
 
 use std::fs;
 use std::path::Path;
@@ -13,22 +13,22 @@ use super::machine::Machine;
 
 const PROGRAMS: [&str; 2] = ["/usr/lib/systemd/systemd-udevd", "/lib/systemd/systemd-udevd"];
 
-/// udevd runs and answers for as long as this lives.
+/// A udevd that runs until this is dropped.
 pub struct Udevd(Child);
 
 impl Udevd {
-    /// Starts it and waits until it answers.
+    /// Starts udevd, and waits until it responds.
     pub fn start(machine: &Machine) -> Self {
         Self::start_with_rules(machine, "")
     }
 
-    /// Starts it with rules of the story's own beside the distribution's (udev(7)).
+    /// Starts it with additional rules of the test (udev(7)).
     pub fn start_with_rules(machine: &Machine, rules: &str) -> Self {
         write_rules(rules);
         Self::start_with_log(&machine.scratch("udevd.log"))
     }
 
-    /// Starts it on this thread, which may be another one than the story's.
+    /// Starts it on this thread, which may be another one than the test's.
     pub fn start_with_log(log: &Path) -> Self {
         let udevd = Self(spawn(log));
         eventually("systemd-udevd answers", || {
@@ -37,7 +37,7 @@ impl Udevd {
         udevd
     }
 
-    /// It falls silent: it is there, and does nothing, until it is told to go on.
+    /// Stops udevd: it exists, but does nothing until `go_on`.
     pub fn pause(&self) {
         self.signal(Signal::SIGSTOP);
         let stat = format!("/proc/{}/stat", self.0.id());
@@ -48,8 +48,8 @@ impl Udevd {
         });
     }
 
-    /// It goes on, and has worked off what came meanwhile when this returns: on a busy computer
-    /// that may be much.
+    /// Continues udevd. When this returns, it has processed everything that has happened in the
+    /// meantime, which may take long on a busy machine.
     pub fn go_on(&self) {
         self.signal(Signal::SIGCONT);
         let settled = Command::new("udevadm").args(["settle", "--timeout=60"]).status();
@@ -59,13 +59,12 @@ impl Udevd {
         );
     }
 
-    /// It dies over its work, and leaves its socket's file behind.
+    /// Kills udevd while it works; the file of its socket stays.
     pub fn kill(&mut self) {
         self.0.kill().expect("kill udevd");
         self.0.wait().expect("reap udevd");
     }
 
-    /// Its process id.
     pub fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.0.id()).expect("a pid fits"))
     }
@@ -75,9 +74,9 @@ impl Udevd {
     }
 }
 
-/// Waits until the host's udevd, where it has one, has processed all devices: it changes the group
-/// and the change time of nodes in /dev. The first thread of this process has left the host's mount
-/// namespace for no story.
+/// Waits until the host's udevd, if there is one, has processed all devices: it changes the group
+/// and the change time of nodes in /dev. The first thread of this process is still in the host's
+/// mount namespace.
 pub fn host_settles() {
     let status = Command::new("nsenter")
         .arg(format!("--mount=/proc/{}/ns/mnt", std::process::id()))
@@ -93,8 +92,8 @@ fn write_rules(rules: &str) {
     fs::write(directory.join("99-oci-hotplug-test.rules"), rules).expect("write rules for udev");
 }
 
-/// The kernel kills it when the thread that starts it ends, however that ends (prctl(2),
-/// PR_SET_PDEATHSIG): also one that is stopped, on which SIGTERM would have no effect.
+/// The kernel kills udevd when the thread that started it ends in any way (prctl(2),
+/// PR_SET_PDEATHSIG). That works even for a stopped udevd, on which SIGTERM would have no effect.
 fn spawn(log: &Path) -> Child {
     let program = PROGRAMS
         .into_iter()
@@ -110,7 +109,7 @@ fn spawn(log: &Path) -> Child {
         .expect("start systemd-udevd through setpriv (package util-linux)")
 }
 
-/// Whether a udevd answers on /run/udev/control.
+/// Whether a udevd responds on /run/udev/control.
 fn answers() -> bool {
     Command::new("udevadm")
         .args(["control", "--ping", "--timeout=2"])
@@ -122,13 +121,13 @@ fn answers() -> bool {
 
 impl Drop for Udevd {
     fn drop(&mut self) {
-        // One that was killed and reaped has given its number back.
+        // If it was killed and reaped, its pid is free again.
         if self.0.try_wait().is_ok_and(|ended| ended.is_none()) {
             let _ = kill(self.pid(), Signal::SIGTERM);
             let _ = kill(self.pid(), Signal::SIGCONT);
             wait_within(&mut self.0, DEADLINE);
         }
-        // It leaves its socket behind, and a socket there reads as a udevd that runs.
+        // It leaves its socket behind, which would look like a running udevd.
         let _ = fs::remove_file("/run/udev/control");
     }
 }

@@ -1,4 +1,5 @@
-//! The watcher of a container as anybody on the host sees it: by its command line in /proc.
+//! The watcher of a container, as any process on the host sees it: through its command line in
+//! /proc.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,24 +14,23 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::eventually::eventually;
 
-/// A watcher's process.
+/// The process of a watcher.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Watcher {
-    /// Its process id.
     pub pid: i32,
-    /// Its command line, with spaces.
+    /// The command line, separated by spaces.
     pub command_line: String,
 }
 
 impl Watcher {
-    /// The process that says of itself that it is oci-hotplug's watcher and for which container.
+    /// The process whose command line is that of oci-hotplug's watcher for this container.
     pub fn of(id: &str) -> Option<Self> {
         let mut all = Self::all_of(id);
         assert!(all.len() <= 1, "more than one watcher for {id}: {all:?}");
         all.pop()
     }
 
-    /// Every such process.
+    /// All such processes.
     pub fn all_of(id: &str) -> Vec<Self> {
         let entries = fs::read_dir("/proc").expect("list /proc").flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -50,8 +50,8 @@ impl Watcher {
         .collect()
     }
 
-    /// Whether it still runs: a process that has ended and waits for its parent does not. (One that
-    /// is about to end has no command line any more, and still holds its locks.)
+    /// Whether it still runs. A zombie does not. (A process that is about to end has no command
+    /// line any more, but still holds its locks.)
     pub fn is_alive(&self) -> bool {
         self.state().is_some_and(|state| !matches!(state, 'Z' | 'X'))
     }
@@ -62,15 +62,15 @@ impl Watcher {
         stat.rsplit_once(") ")?.1.chars().next()
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until it has ended.
     #[track_caller]
     pub fn eventually_ends(&self) {
         eventually(&format!("the watcher {self:?} has ended"), || !self.is_alive());
     }
 
-    /// Waits until it has nothing to do: it waits for events, as the first field of
-    /// /proc/PID/syscall tells (proc(5)). While it works it holds descriptors that it will not
-    /// keep.
+    /// Waits until the watcher has nothing to do: it waits for events, as the first field of
+    /// /proc/PID/syscall shows (proc(5)). While it works, it has descriptors that it closes
+    /// afterwards.
     #[track_caller]
     pub fn eventually_waits_for_events(&self) {
         let waiting = [
@@ -85,14 +85,14 @@ impl Watcher {
         });
     }
 
-    /// kill -9.
+    /// Sends SIGKILL.
     #[track_caller]
     pub fn kill(&self) {
         let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
         self.eventually_ends();
     }
 
-    /// Stops it, as a debugger or a frozen disk would, until it is told to go on.
+    /// Stops it, as a debugger would, until `go_on`.
     #[track_caller]
     pub fn pause(&self) {
         kill(Pid::from_raw(self.pid), Signal::SIGSTOP).expect("stop the watcher");
@@ -101,13 +101,13 @@ impl Watcher {
         });
     }
 
-    /// Lets it go on.
+    /// Continues it.
     pub fn go_on(&self) {
         let _ = kill(Pid::from_raw(self.pid), Signal::SIGCONT);
     }
 
-    /// Leaves its sockets for uevents room for next to nothing. A socket is the same one in each
-    /// process that has it, and pidfd_getfd(2) gives us the watcher's.
+    /// Shrinks the receive buffers of its uevent sockets to the minimum. Processes share sockets,
+    /// and pidfd_getfd(2) returns the watcher's.
     pub fn shrink_event_buffers(&self) {
         let pid = rustix::process::Pid::from_raw(self.pid).expect("a pid");
         let process = pidfd_open(pid, PidfdFlags::empty()).expect("a descriptor of the watcher");
@@ -125,7 +125,7 @@ impl Watcher {
         assert!(shrunk > 0, "the watcher listens to uevents");
     }
 
-    /// Its descriptors: number and what each leads to.
+    /// Its descriptors: numbers with targets.
     pub fn descriptors(&self) -> BTreeMap<u32, PathBuf> {
         let entries = fs::read_dir(self.proc("fd"))
             .expect("list the watcher's descriptors")
@@ -138,13 +138,12 @@ impl Watcher {
             .collect()
     }
 
-    /// Its environment, as it was started.
+    /// Its initial environment.
     pub fn environment(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.proc("environ")).expect("read the watcher's environment"))
             .into_owned()
     }
 
-    /// Its working directory.
     pub fn working_directory(&self) -> PathBuf {
         fs::read_link(self.proc("cwd")).expect("read the watcher's working directory")
     }
@@ -160,23 +159,22 @@ impl Watcher {
         )
     }
 
-    /// The file that it runs, as it was when it was started.
+    /// The metadata of its executable, even if the file was replaced.
     pub fn executable(&self) -> fs::Metadata {
         fs::metadata(self.proc("exe")).expect("look at the watcher's executable")
     }
 
-    /// The CPU time that it has taken so far, its own and the kernel's for it (proc(5), stat fields
-    /// 14 and 15).
+    /// The CPU time that it has used in user and kernel mode (proc(5), stat fields 14 and 15).
     pub fn cpu_time(&self) -> Duration {
         let stat = fs::read_to_string(self.proc("stat")).expect("read the watcher's stat");
         let (_, after_name) = stat.rsplit_once(')').expect("stat has the name in parentheses");
         let fields: Vec<_> = after_name.split_whitespace().collect();
         let ticks = |field: &str| field.parse::<u64>().expect("a number of ticks");
-        // A tick is 10 ms on all architectures that there are (USER_HZ).
+        // A tick is 10 ms on all architectures (USER_HZ).
         Duration::from_millis((ticks(fields[11]) + ticks(fields[12])) * 10)
     }
 
-    /// The line of /proc/PID/limits about this resource: soft and hard limit.
+    /// The line of /proc/PID/limits for this resource: soft and hard limit.
     pub fn limit(&self, name: &str) -> (String, String) {
         let limits = fs::read_to_string(self.proc("limits")).expect("read the watcher's limits");
         let line = limits.lines().find_map(|line| line.strip_prefix(name));
@@ -185,7 +183,7 @@ impl Watcher {
         (word(), word())
     }
 
-    /// How many threads it has.
+    /// The number of its threads.
     pub fn threads(&self) -> usize {
         fs::read_dir(self.proc("task"))
             .expect("list the watcher's threads")

@@ -177,7 +177,7 @@ fn start<'m>(machine: &'m Machine, disk: &Disk) -> RuncContainer<'m> {
         )
     };
     let after = framework::Place::After;
-    let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node))
+    let container = Bundle::requesting(machine, &format!("glob:{}p*", disk.node))
         .without_hooks()
         .foreign_hook("createRuntime", after, &hook("oci-hotplug-prestart"))
         .foreign_hook("poststop", after, &hook("oci-hotplug-poststop"))
@@ -209,11 +209,11 @@ fn pss(machine: &Machine, count: usize) -> u64 {
 #[test]
 #[ignore = "needs root, runc and the real kernel: tests/run.sh --privileged"]
 fn an_idle_watcher_keeps_to_its_memory() {
-    Hierarchy::V2.tell(|machine| check(PSS_OF_ONE, Unit::KiB, pss(machine, 1)));
+    Hierarchy::V2.run_test(|machine| check(PSS_OF_ONE, Unit::KiB, pss(machine, 1)));
 }
 
 #[test]
 #[ignore = "needs root, runc and the real kernel: tests/run.sh --privileged"]
 fn each_of_twenty_idle_watchers_keeps_to_its_memory() {
-    Hierarchy::V2.tell(|machine| check(PSS_OF_TWENTY, Unit::KiB, pss(machine, 20)));
+    Hierarchy::V2.run_test(|machine| check(PSS_OF_TWENTY, Unit::KiB, pss(machine, 20)));
 }

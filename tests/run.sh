@@ -134,7 +134,7 @@ privileged() {
     # Again with an udevd on the host, as every real machine has: the tests that listen to events or follow nodes and links of /dev.
     around=(tests/privileged/with-udevd.sh)
     run_tests --features kubernetes --test monitor_kernel -- --ignored --test-threads=1 "${@:-udevd}"
-    [ $# -gt 0 ] || set -- announcing:: links:: malice::forged malice::udevds options:: placement:: stage:: udevd
+    [ $# -gt 0 ] || set -- announcing:: links:: attacks::forged attacks::an_event_of_udevd options:: placement:: framework_checks:: udevd
     run_tests --features kubernetes --test privileged -- --ignored --test-threads=2 "${skip[@]}" "$@"
     around=()
 }

@@ -42,7 +42,7 @@ fn main() {
         if chosen.is_empty() || chosen.iter().any(|word| name.contains(word.as_str())) {
             for hierarchy in [Hierarchy::V1, Hierarchy::V2] {
                 println!("\n### {name}, cgroup {hierarchy:?}\n");
-                hierarchy.tell(measure);
+                hierarchy.run_test(measure);
             }
         }
     }

@@ -16,7 +16,7 @@ pub fn measure(machine: &Machine) {
         let variants = [
             (Bundle::new(machine).without_hooks(), &mut alone),
             (Bundle::new(machine).idle_hook(), &mut idle),
-            (Bundle::asking(machine, &format!("devnode:{node}")), &mut ours),
+            (Bundle::requesting(machine, &format!("devnode:{node}")), &mut ours),
         ];
         for (bundle, figure) in variants {
             let container = bundle.create();

@@ -127,7 +127,9 @@ impl Plug {
 fn rounds(machine: &Machine, plug: &Plug, ready: &str, speaker: Speaker, udevd: bool) -> Measured {
     let node = plug.node();
     let request = format!("devnode:{node};ready={ready}");
-    let container = Bundle::asking(machine, &request).capability("CAP_MKNOD").start();
+    let container = Bundle::requesting(machine, &request)
+        .capability("CAP_MKNOD")
+        .start();
     let mut probe = Probe::enter(&container);
     let uevents = Uevents::listen();
     let mut measured = Measured::default();

@@ -30,7 +30,8 @@ fn row(figure: &str, measured: &str) {
 /// One device that comes and goes.
 fn cycles(machine: &Machine, rounds: u32) {
     let disk = Disk::new(machine);
-    let container = Bundle::asking(machine, &format!("devnode:{};link=/dev/link", disk.partition(1))).start();
+    let container =
+        Bundle::requesting(machine, &format!("devnode:{};link=/dev/link", disk.partition(1))).start();
     let watcher = container.expect_watcher();
     let node = inside(&container, &disk.partition(1));
     let round = || {
@@ -110,7 +111,7 @@ fn idle_and_unrelated(machine: &Machine, count: u32, events: u32) {
     // Each event is told twice then: by the kernel, and by udevd.
     let _udevd = Udevd::start(machine);
     let containers: Vec<_> = (0..count)
-        .map(|_| Bundle::asking(machine, "usb:0403:6001").start())
+        .map(|_| Bundle::requesting(machine, "usb:0403:6001").start())
         .collect();
     let watchers: Vec<_> = containers.iter().map(RuncContainer::expect_watcher).collect();
     let pss = || watchers.iter().map(|watcher| watcher.memory("Pss")).sum::<u64>();
@@ -155,7 +156,7 @@ fn shared_tree(machine: &Machine, count: u32, devices: u8) {
     let disk = Disk::of_size(machine, i64::from(devices) + 2);
     let request = format!("devnode:{};only=property:DEVTYPE=partition", disk.node);
     let containers: Vec<_> = (0..count)
-        .map(|_| Bundle::asking(machine, &request).start())
+        .map(|_| Bundle::requesting(machine, &request).start())
         .collect();
     let watchers: Vec<_> = containers.iter().map(RuncContainer::expect_watcher).collect();
     let nodes = || {

@@ -30,7 +30,7 @@ pub fn measure(machine: &Machine) {
     println!("|---|---|---|");
     let disk = Disk::new(machine);
     let start = || {
-        let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node)).start();
+        let container = Bundle::requesting(machine, &format!("glob:{}p*", disk.node)).start();
         (1..=5).for_each(|partition| {
             container.eventually_reads(&disk.partition(partition), &disk.content(partition))
         });

@@ -236,7 +236,7 @@ fn nobody_listening_is_no_error() {
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn in_the_hosts_network_namespace_nothing_is_said() {
+fn nothing_is_announced_in_the_hosts_network_namespace() {
     let inside = Inside::start(Kind::default());
     let mut announcer = Announcer::open(&inside.container()).unwrap();
     assert!(matches!(announcer, Announcer::Suppressed));

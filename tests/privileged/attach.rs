@@ -8,19 +8,19 @@ use serde_json::{Value, json};
 
 use crate::framework::container::text;
 use crate::framework::disk::number_of;
-use crate::framework::tool::{failed, said, said_json};
+use crate::framework::tool::{failed, json_of, output_of};
 use crate::framework::{Bundle, Disk, Hook, Machine, RuncContainer, Terminal, eventually};
 
 /// A request that matches nothing: the container has a watcher from its start.
 const NOTHING: &str = "devnode:/dev/oci-hotplug-nothing";
 
 fn watched(machine: &Machine) -> Bundle<'_> {
-    Bundle::asking(machine, NOTHING)
+    Bundle::requesting(machine, NOTHING)
 }
 
 /// The requests in the container's record, as they were written.
-fn asked_for(machine: &Machine, container: &RuncContainer) -> Vec<String> {
-    let list = said_json(machine, &["list"]);
+fn recorded_requests(machine: &Machine, container: &RuncContainer) -> Vec<String> {
+    let list = json_of(machine, &["list"]);
     let own = list["containers"].as_array().into_iter().flatten();
     let own = own.filter(|entry| entry["id"] == container.id.as_str());
     own.flat_map(|entry| entry["requests"].as_array().cloned().unwrap_or_default())
@@ -29,7 +29,7 @@ fn asked_for(machine: &Machine, container: &RuncContainer) -> Vec<String> {
 }
 
 #[apply(on_both_hierarchies)]
-fn what_is_attached_is_usable_and_what_is_detached_is_gone_and_refused(machine: &Machine) {
+fn an_attached_device_can_be_used_and_a_detached_one_is_gone_and_denied(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     let container = watched(machine).capability("CAP_MKNOD").start();
@@ -38,10 +38,10 @@ fn what_is_attached_is_usable_and_what_is_detached_is_gone_and_refused(machine: 
     let rules = container.device_rules();
 
     let request = format!("devnode:{node};link=/dev/board");
-    let told = said(machine, &["attach", &container.id, &request]);
+    let shown = output_of(machine, &["attach", &container.id, &request]);
     let (major, minor) = number_of(&disk.partition(1));
     assert_eq!(
-        told,
+        shown,
         format!("{request}\n  {node}  b {major}:{minor}  access rwm\n    link /dev/board\n")
     );
     // The response comes when the device is attached: no need to wait.
@@ -49,9 +49,9 @@ fn what_is_attached_is_usable_and_what_is_detached_is_gone_and_refused(machine: 
     container.reads("/dev/board", &disk.content(1));
     container.reads(&own, &disk.content(1));
 
-    let told = said(machine, &["detach", &container.id, &node]);
+    let shown = output_of(machine, &["detach", &container.id, &node]);
     assert_eq!(
-        told,
+        shown,
         format!("{request} is not requested any more\n  {node} is removed\n")
     );
     assert!(!container.has(&node) && !container.has("/dev/board"));
@@ -59,10 +59,10 @@ fn what_is_attached_is_usable_and_what_is_detached_is_gone_and_refused(machine: 
     if machine.hierarchy == crate::framework::Hierarchy::V1 {
         assert_eq!(container.device_rules(), rules);
     }
-    assert_eq!(asked_for(machine, &container), [NOTHING]);
+    assert_eq!(recorded_requests(machine, &container), [NOTHING]);
     // And all remaining requests; then the watcher has nothing to do.
-    said(machine, &["detach", &container.id, "--all"]);
-    assert!(!said(machine, &["list"]).contains(&container.id));
+    output_of(machine, &["detach", &container.id, "--all"]);
+    assert!(!output_of(machine, &["list"]).contains(&container.id));
 }
 
 #[apply(on_both_hierarchies)]
@@ -70,13 +70,13 @@ fn attaching_works_in_a_user_namespace(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     let container = watched(machine).user_namespace().user(1000, 1000).start();
-    let told = said_json(machine, &["attach", &container.id, &format!("devnode:{node}")]);
-    assert_eq!(told["requests"][0]["nodes"][0]["path"], node.as_str());
-    assert_eq!(told["requests"][0]["nodes"][0]["uid"], 1000);
+    let shown = json_of(machine, &["attach", &container.id, &format!("devnode:{node}")]);
+    assert_eq!(shown["requests"][0]["nodes"][0]["path"], node.as_str());
+    assert_eq!(shown["requests"][0]["nodes"][0]["uid"], 1000);
     container.reads(&node, &disk.content(1));
     assert_eq!(container.stat(&node).uid, 1000);
-    let told = said_json(machine, &["detach", &container.id, &format!("devnode:{node}")]);
-    assert_eq!(told["requests"][0]["gone"], json!([node]));
+    let shown = json_of(machine, &["detach", &container.id, &format!("devnode:{node}")]);
+    assert_eq!(shown["requests"][0]["gone"], json!([node]));
     assert!(!container.has(&node));
 }
 
@@ -85,13 +85,13 @@ fn an_attached_terminal_is_unplugged_and_plugged_in_again(machine: &Machine) {
     let terminal = Terminal::new();
     let node = terminal.plug();
     let container = watched(machine).start();
-    said(machine, &["attach", &container.id, &format!("devnode:{node}")]);
+    output_of(machine, &["attach", &container.id, &format!("devnode:{node}")]);
     container.eventually_reads(&node, &terminal.content());
     terminal.unplug();
     container.eventually_lacks(&node);
     terminal.plug();
     container.eventually_reads(&node, &terminal.content());
-    said(machine, &["detach", &container.id, &format!("devnode:{node}")]);
+    output_of(machine, &["detach", &container.id, &format!("devnode:{node}")]);
     assert!(!container.has(&node));
 }
 
@@ -101,7 +101,7 @@ fn an_absent_device_is_attached_when_it_is_plugged_in(machine: &Machine) {
     let container = watched(machine).start();
     let request = format!("devnode:{}", disk.partition(1));
     assert_eq!(
-        said(machine, &["attach", &container.id, &request]),
+        output_of(machine, &["attach", &container.id, &request]),
         format!("{request}\n  no such device is present: it is attached when it is plugged in\n")
     );
     let node = disk.plug(1);
@@ -137,9 +137,9 @@ fn a_new_watcher_knows_what_was_attached_and_detached(machine: &Machine) {
     let container = watched(machine).capability("CAP_MKNOD").start();
     let request = |node: &str| format!("devnode:{node}");
     for node in [&taken, &kept, &other] {
-        said(machine, &["attach", &container.id, &request(node)]);
+        output_of(machine, &["attach", &container.id, &request(node)]);
     }
-    said(machine, &["detach", &container.id, &request(&taken)]);
+    output_of(machine, &["detach", &container.id, &request(&taken)]);
     container.expect_watcher().kill();
     container.reads(&kept, &disk.content(1));
     disk.unplug(3);
@@ -153,21 +153,21 @@ fn a_new_watcher_knows_what_was_attached_and_detached(machine: &Machine) {
     assert!(!container.has(&taken));
     let own = container.make_node("own", 'b', number_of(&disk.partition(2)));
     assert!(container.is_refused(&own));
-    said(machine, &["detach", &container.id, &request(&kept)]);
+    output_of(machine, &["detach", &container.id, &request(&kept)]);
     assert!(!container.has(&kept));
 }
 
 #[apply(on_both_hierarchies)]
-fn detaching_leaves_what_another_request_asks_for(machine: &Machine) {
+fn detaching_keeps_devices_of_other_requests(machine: &Machine) {
     let disk = Disk::new(machine);
     let (one, two) = (disk.plug(1), disk.plug(2));
-    let container = Bundle::asking(machine, &format!("devnode:{one}")).start();
+    let container = Bundle::requesting(machine, &format!("devnode:{one}")).start();
     let every = format!("glob:{}p*", disk.node);
-    said(machine, &["attach", &container.id, &every]);
+    output_of(machine, &["attach", &container.id, &every]);
     container.reads(&two, &disk.content(2));
-    let told = said(machine, &["detach", &container.id, &every]);
+    let shown = output_of(machine, &["detach", &container.id, &every]);
     assert_eq!(
-        told,
+        shown,
         format!(
             "{every} is not requested any more\n  {one} stays: devnode:{one} requests it as well\n  {two} is removed\n"
         )
@@ -177,14 +177,14 @@ fn detaching_leaves_what_another_request_asks_for(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn the_engine_s_own_node_stays_when_its_request_is_detached(machine: &Machine) {
+fn a_node_of_the_engine_stays_when_its_request_is_detached(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     let container = watched(machine).engine_device(&node, "r").start();
     let (before, rules) = (container.stat(&node), container.device_rules());
-    said(machine, &["attach", &container.id, &format!("devnode:{node}")]);
+    output_of(machine, &["attach", &container.id, &format!("devnode:{node}")]);
     assert!(container.can_write(&node));
-    said(machine, &["detach", &container.id, &format!("devnode:{node}")]);
+    output_of(machine, &["detach", &container.id, &format!("devnode:{node}")]);
     assert_eq!(container.stat(&node), before);
     container.reads(&node, &disk.content(1));
     assert!(container.is_write_refused(&node));
@@ -194,15 +194,15 @@ fn the_engine_s_own_node_stays_when_its_request_is_detached(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn root_attaches_what_an_annotation_may_not_ask_for(machine: &Machine) {
+fn root_attaches_a_device_that_an_annotation_may_not_request(machine: &Machine) {
     machine.configure("");
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     let request = format!("devnode:{node}");
-    let refused = Bundle::asking(machine, &request).try_create();
+    let refused = Bundle::requesting(machine, &request).try_create();
     assert!(refused.is_err_and(|refusal| refusal.message.contains("policy")));
     let container = Bundle::new(machine).hook_for_each(&[NOTHING]).start();
-    said(machine, &["attach", &container.id, &request]);
+    output_of(machine, &["attach", &container.id, &request]);
     container.reads(&node, &disk.content(1));
 }
 
@@ -214,11 +214,11 @@ fn a_class_is_attached_and_detached_by_its_name(machine: &Machine) {
         "[class.board]\ndevices = [\"devnode:{one}\", \"devnode:{two};path=/dev/second\"]\n"
     ));
     let container = Bundle::new(machine).hook_for_each(&[NOTHING]).start();
-    said(machine, &["attach", &container.id, "class:board"]);
+    output_of(machine, &["attach", &container.id, "class:board"]);
     container.reads(&one, &disk.content(1));
     container.reads("/dev/second", &disk.content(2));
-    assert_eq!(asked_for(machine, &container), [NOTHING, "class:board"]);
-    said(machine, &["detach", &container.id, "class:board"]);
+    assert_eq!(recorded_requests(machine, &container), [NOTHING, "class:board"]);
+    output_of(machine, &["detach", &container.id, "class:board"]);
     assert!(!container.has(&one) && !container.has("/dev/second"));
 }
 
@@ -245,10 +245,10 @@ fn a_cdi_device_of_any_vendor_is_attached_with_its_nodes(machine: &Machine) {
     );
     let container = watched(machine).start();
     let name = "vendor.com/board=first";
-    let told = said(machine, &["attach", &container.id, name, "--cdi-dir", &dir]);
+    let shown = output_of(machine, &["attach", &container.id, name, "--cdi-dir", &dir]);
     let (major, minor) = number_of(&disk.partition(1));
     assert_eq!(
-        told,
+        shown,
         format!(
             "{name}: devnode:{node};access=r;mode=0640;uid=12;gid=34;path=/dev/board\n  /dev/board  b {major}:{minor}  access r\n{name}: not possible in a running container: environment BOARD=1\n{name}: not possible in a running container: mount /lib/firmware at /firmware\n"
         )
@@ -257,12 +257,12 @@ fn a_cdi_device_of_any_vendor_is_attached_with_its_nodes(machine: &Machine) {
     assert!(container.is_write_refused("/dev/board"));
     let inside = container.stat("/dev/board");
     assert_eq!((inside.mode, inside.uid, inside.gid), (0o640, 12, 34));
-    assert_eq!(asked_for(machine, &container), [NOTHING, name]);
+    assert_eq!(recorded_requests(machine, &container), [NOTHING, name]);
     disk.unplug(1);
     container.eventually_lacks("/dev/board");
     disk.plug(1);
     container.eventually_reads("/dev/board", &disk.content(1));
-    said(machine, &["detach", &container.id, name]);
+    output_of(machine, &["detach", &container.id, name]);
     assert!(!container.has("/dev/board"));
 }
 
@@ -274,12 +274,12 @@ fn a_cdi_device_of_ours_is_attached_with_its_requests(machine: &Machine) {
     fs::create_dir_all(&dir).expect("make a directory for specs");
     let dir = dir.to_str().expect("scratch paths are text");
     let request = format!("devnode:{node}");
-    said(
+    output_of(
         machine,
         &["cdi", "generate", "board", "--device", &request, "--output", dir],
     );
     let container = watched(machine).start();
-    said(
+    output_of(
         machine,
         &[
             "attach",
@@ -302,7 +302,7 @@ fn runtime_root(machine: &Machine) -> String {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_container_without_hooks_is_attached_to_by_its_id(machine: &Machine) {
+fn a_device_is_attached_to_a_container_without_hooks_by_id(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     let container = Bundle::new(machine)
@@ -315,7 +315,7 @@ fn a_container_without_hooks_is_attached_to_by_its_id(machine: &Machine) {
     assert!(container.watcher().is_none());
     let root = runtime_root(machine);
     let every = format!("glob:{}p*", disk.node);
-    said(
+    output_of(
         machine,
         &["attach", &container.id, &every, "--runtime-root", &root],
     );
@@ -334,13 +334,13 @@ fn a_container_without_hooks_is_attached_to_by_its_id(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_container_without_hooks_is_attached_to_by_the_pid_of_any_of_its_processes(machine: &Machine) {
+fn a_device_is_attached_to_a_container_without_hooks_by_pid(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     let container = Bundle::new(machine).without_hooks().user_namespace().start();
     // Without the shell's output, which the process would keep open, and `runc exec` with it.
-    let answer = container.inside("sleep 1000 >/dev/null 2>&1 & echo started");
-    assert_eq!(answer.status, 0, "{}", answer.said);
+    let result = container.inside("sleep 1000 >/dev/null 2>&1 & echo started");
+    assert_eq!(result.status, 0, "{}", result.output);
     let children = || {
         let entries = fs::read_dir("/proc").expect("list /proc").flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
@@ -350,32 +350,30 @@ fn a_container_without_hooks_is_attached_to_by_the_pid_of_any_of_its_processes(m
             .collect::<Vec<_>>()
     };
     let child = *children().last().expect("a second process in the container");
-    let told = said_json(
+    let shown = json_of(
         machine,
         &["attach", "--pid", &child.to_string(), &format!("devnode:{node}")],
     );
     container.reads(&node, &disk.content(1));
-    let id = told["id"].as_str().expect("an id");
+    let id = shown["id"].as_str().expect("an id");
     assert!(id.starts_with(&format!("pid-{}-", container.pid)), "{id}");
     // The id works from now on, and so does the pid: it is the same container.
     let second = disk.plug(2);
     let pid = container.pid.to_string();
-    said(machine, &["attach", "--pid", &pid, &format!("devnode:{second}")]);
+    output_of(machine, &["attach", "--pid", &pid, &format!("devnode:{second}")]);
     container.reads(&second, &disk.content(2));
     assert_eq!(
-        said_json(machine, &["list"])["containers"]
-            .as_array()
-            .map(Vec::len),
+        json_of(machine, &["list"])["containers"].as_array().map(Vec::len),
         Some(1)
     );
-    said(machine, &["detach", id, &format!("devnode:{node}")]);
+    output_of(machine, &["detach", id, &format!("devnode:{node}")]);
     assert!(!container.has(&node));
     container.delete();
     eventually("nothing is left of the container", || machine.traces().is_empty());
 }
 
 #[apply(on_both_hierarchies)]
-fn fifty_attach_at_once(machine: &Machine) {
+fn fifty_simultaneous_attach_commands_succeed(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     // The container has no watcher yet: the first command starts one, and the others use it.
@@ -415,13 +413,13 @@ fn fifty_attach_at_once(machine: &Machine) {
     for number in 0..50 {
         container.reads(&place(number), &disk.content(1));
     }
-    assert_eq!(asked_for(machine, &container).len(), 50);
+    assert_eq!(recorded_requests(machine, &container).len(), 50);
     container.delete();
     eventually("nothing is left of the container", || machine.traces().is_empty());
 }
 
 #[apply(on_both_hierarchies)]
-fn what_can_t_be_attached_leaves_no_request(machine: &Machine) {
+fn a_failed_attach_leaves_no_request(machine: &Machine) {
     let container = watched(machine).start();
     let id = container.id.as_str();
     let message = failed(
@@ -457,17 +455,17 @@ fn what_can_t_be_attached_leaves_no_request(machine: &Machine) {
         "{unknown}"
     );
     assert!(failed(machine, &["attach", id], 2).contains("which devices?"));
-    assert_eq!(asked_for(machine, &container), [NOTHING]);
+    assert_eq!(recorded_requests(machine, &container), [NOTHING]);
 }
 
 #[apply(on_both_hierarchies)]
-fn a_detach_of_what_is_not_asked_for_tells_what_is(machine: &Machine) {
-    let container = Bundle::asking(machine, &format!("{NOTHING},usb:0403:6001;access=r")).start();
+fn detaching_an_unknown_request_lists_the_known_ones(machine: &Machine) {
+    let container = Bundle::requesting(machine, &format!("{NOTHING},usb:0403:6001;access=r")).start();
     assert_eq!(
         failed(machine, &["detach", &container.id, "usb:0403:6010"], 1),
         format!(
             "oci-hotplug: the container does not request \"usb:0403:6010\": its requests are {NOTHING}, usb:0403:6001;access=r\n"
         )
     );
-    assert_eq!(asked_for(machine, &container).len(), 2);
+    assert_eq!(recorded_requests(machine, &container).len(), 2);
 }

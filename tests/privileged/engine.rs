@@ -11,7 +11,7 @@ use crate::framework::{Bundle, Disk, Hierarchy, Machine, RuncContainer, eventual
 fn an_engines_device_keeps_its_access_before_during_and_after(machine: &Machine) {
     let disk = Disk::new(machine);
     let [reading, writing] = [disk.plug(1), disk.plug(2)];
-    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(3)))
+    let container = Bundle::requesting(machine, &format!("devnode:{}", disk.partition(3)))
         .engine_device(&reading, "r")
         .engine_device(&writing, "w")
         .start();
@@ -38,22 +38,22 @@ fn an_engines_device_keeps_its_access_before_during_and_after(machine: &Machine)
 }
 
 #[apply(on_both_hierarchies)]
-fn an_engines_node_that_is_also_asked_for_is_adopted_and_stays(machine: &Machine) {
+fn a_requested_node_of_the_engine_is_adopted_and_not_removed(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     let number = number_of(&node);
-    let container = Bundle::asking(machine, &format!("devnode:{node}"))
+    let container = Bundle::requesting(machine, &format!("devnode:{node}"))
         .engine_device(&node, "r")
         .capability("CAP_MKNOD")
         .start();
     let engines = container.stat(&node);
     assert_eq!(engines.mode, 0o640);
     container.reads(&node, &disk.content(1));
-    eventually("asked for, it can be written as well", || {
+    eventually("with the request, it can be written as well", || {
         container.can_write(&node)
     });
     disk.unplug(1);
-    eventually("what was asked for is refused", || {
+    eventually("the requested access is revoked", || {
         container.is_write_refused(&node)
     });
     assert_eq!(
@@ -65,17 +65,17 @@ fn an_engines_node_that_is_also_asked_for_is_adopted_and_stays(machine: &Machine
     // another number, the engine's node would lead to no device, and we must not replace it.)
     disk.plug_with_number(1, number);
     container.eventually_reads(&node, &disk.content(1));
-    eventually("it is asked for again", || container.can_write(&node));
+    eventually("the request grants access again", || container.can_write(&node));
 }
 
 #[apply(on_both_hierarchies)]
-fn the_usual_devices_work_throughout(machine: &Machine) {
+fn the_default_devices_work_throughout(machine: &Machine) {
     let disk = Disk::new(machine);
-    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1))).start();
+    let container = Bundle::requesting(machine, &format!("devnode:{}", disk.partition(1))).start();
     let loops = "while :; do head -c1 /dev/zero >/dev/null || { echo refused >/words/loop; exit; }; done";
     let busy = container
         .inside(&format!("( {loops} ) >/dev/null 2>&1 & echo $!"))
-        .said;
+        .output;
     for _ in 0..10 {
         disk.plug(1);
         container.eventually_reads(&disk.partition(1), &disk.content(1));
@@ -92,10 +92,10 @@ fn the_usual_devices_work_throughout(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn runc_update_takes_nothing_away(machine: &Machine) {
+fn runc_update_does_not_revoke_access(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
-    let container = Bundle::asking(machine, &format!("devnode:{node}")).start();
+    let container = Bundle::requesting(machine, &format!("devnode:{node}")).start();
     container.reads(&node, &disk.content(1));
     // runc writes only limits with a controller: on a hybrid host, cgroup v2 has no pids
     // controller.
@@ -113,10 +113,10 @@ fn runc_update_takes_nothing_away(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn rules_that_the_engine_writes_again_are_healed(machine: &Machine) {
+fn access_is_restored_after_the_engine_rewrites_its_rules(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
-    let container = Bundle::asking(machine, &format!("devnode:{node}"))
+    let container = Bundle::requesting(machine, &format!("devnode:{node}"))
         .capability("CAP_MKNOD")
         .start();
     container.reads(&node, &disk.content(1));
@@ -147,7 +147,7 @@ fn write_engines_rules(
             fs::write(container.cgroup().join("devices.deny"), rule).expect("deny a device");
         }
         Hierarchy::V2 => {
-            let of = |cgroup| kernel::device_programs(cgroup).expect("ask for the device programs");
+            let of = |cgroup| kernel::device_programs(cgroup).expect("query the device programs");
             let (old, new) = (of(&container.cgroup()), of(&plain.cgroup()));
             assert_eq!((old.len(), new.len()), (1, 1));
             kernel::replace_device_program(&container.cgroup(), old[0], new[0]).expect("replace a program");
@@ -156,13 +156,13 @@ fn write_engines_rules(
 }
 
 #[apply(on_both_hierarchies)]
-fn the_kernels_rules_are_as_before_once_all_is_unplugged(machine: &Machine) {
+fn the_device_rules_are_as_before_after_all_devices_are_unplugged(machine: &Machine) {
     let disk = Disk::new(machine);
-    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1))).start();
+    let container = Bundle::requesting(machine, &format!("devnode:{}", disk.partition(1))).start();
     let rules = |container: &RuncContainer<'_>| match machine.hierarchy {
         Hierarchy::V1 => container.device_rules(),
         Hierarchy::V2 => {
-            let programs = kernel::device_programs(&container.cgroup()).expect("ask for the device programs");
+            let programs = kernel::device_programs(&container.cgroup()).expect("query the device programs");
             format!("{} program", programs.len())
         }
     };

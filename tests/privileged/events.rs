@@ -5,14 +5,14 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::framework::tool::{Running, failed, said};
+use crate::framework::tool::{Running, failed, output_of};
 use crate::framework::{Bundle, Disk, Journald, Machine, RuncContainer, eventually};
 
 /// All events of a container, oldest first.
 fn events(machine: &Machine, container: &RuncContainer) -> Vec<Value> {
-    let told = said(machine, &["events", "--json", "--container", &container.id]);
+    let shown = output_of(machine, &["events", "--json", "--container", &container.id]);
     let line = |line: &str| serde_json::from_str(line).expect("a line is JSON");
-    told.lines().map(line).collect()
+    shown.lines().map(line).collect()
 }
 
 fn names(events: &[Value]) -> Vec<&str> {
@@ -24,13 +24,13 @@ fn names(events: &[Value]) -> Vec<&str> {
 
 /// Runs a container that gets a partition, loses it, and is denied another one. The disk stays:
 /// another test could get its number, and the container would get that test's device.
-fn a_story(machine: &Machine) -> (RuncContainer<'_>, Disk) {
+fn run_and_deny(machine: &Machine) -> (RuncContainer<'_>, Disk) {
     let disk = Disk::new(machine);
     machine.configure(&format!(
         "[policy]\ndefault = \"anything\"\n[[policy.deny]]\ndevices = [\"devnode:{}\"]\n",
         disk.partition(2)
     ));
-    let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node)).start();
+    let container = Bundle::requesting(machine, &format!("glob:{}p*", disk.node)).start();
     let one = disk.plug(1);
     container.eventually_reads(&one, &disk.content(1));
     disk.plug(2);
@@ -39,24 +39,24 @@ fn a_story(machine: &Machine) -> (RuncContainer<'_>, Disk) {
     });
     disk.unplug(1);
     container.eventually_lacks(&one);
-    eventually("the end of the first is told", || {
+    eventually("the end of the first is shown", || {
         names(&events(machine, &container)).contains(&"detached")
     });
     (container, disk)
 }
 
 fn is_told_in_full(machine: &Machine) -> (RuncContainer<'_>, Disk) {
-    let (container, disk) = a_story(machine);
+    let (container, disk) = run_and_deny(machine);
     let (one, two) = (disk.partition(1), disk.partition(2));
-    let other = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing").start();
+    let other = Bundle::requesting(machine, "devnode:/dev/oci-hotplug-nothing").start();
     assert_eq!(
         events(machine, &other),
         [Value::Null; 0],
         "another container has its own events"
     );
-    let told = events(machine, &container);
-    assert_eq!(names(&told), ["attached", "refused", "detached"], "{told:?}");
-    for (event, node) in told.iter().zip([&one, &two, &one]) {
+    let shown = events(machine, &container);
+    assert_eq!(names(&shown), ["attached", "refused", "detached"], "{shown:?}");
+    for (event, node) in shown.iter().zip([&one, &two, &one]) {
         assert_eq!(event["container"], container.id.as_str());
         assert_eq!(event["node"], node.as_str());
         let device = event["device"].as_str().expect("a device");
@@ -76,13 +76,13 @@ fn is_told_in_full(machine: &Machine) -> (RuncContainer<'_>, Disk) {
             "{event}"
         );
     }
-    let plain = said(machine, &["events", "--since", "1h"]);
+    let plain = output_of(machine, &["events", "--since", "1h"]);
     let first = plain.lines().next().expect("a line");
     assert!(
         first.contains(&format!("Z  {}  attached  {one} (b ", container.id)),
         "{plain}"
     );
-    assert_eq!(said(machine, &["events", "--since", "2999-01-01"]), "");
+    assert_eq!(output_of(machine, &["events", "--since", "2999-01-01"]), "");
     // Case newcomer: `events --container nosuch` prints nothing and exits with 0.
     let unknown = failed(machine, &["events", "--container", "nobody"], 1);
     assert!(
@@ -93,7 +93,7 @@ fn is_told_in_full(machine: &Machine) -> (RuncContainer<'_>, Disk) {
 }
 
 #[apply(on_both_hierarchies)]
-fn what_happens_is_read_back_from_the_log_file(machine: &Machine) {
+fn events_are_read_from_the_log_file(machine: &Machine) {
     let (container, _disk) = is_told_in_full(machine);
     container.delete();
     assert_eq!(
@@ -104,32 +104,32 @@ fn what_happens_is_read_back_from_the_log_file(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn the_log_file_is_followed_also_when_it_is_put_aside(machine: &Machine) {
+fn the_log_file_is_followed_across_rotation(machine: &Machine) {
     let disk = Disk::new(machine);
     let following = Running::start(machine, &["events", "--follow", "--since", "1h"]);
-    let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node)).start();
+    let container = Bundle::requesting(machine, &format!("glob:{}p*", disk.node)).start();
     let one = disk.plug(1);
-    following.eventually_says(&format!("attached  {one} "));
+    following.eventually_prints(&format!("attached  {one} "));
     let log = machine.state_dir().join("oci-hotplug.log");
     std::fs::rename(&log, log.with_extension("log.old")).expect("put the log aside");
     // The running watcher has the old file open; the next one has the new file.
     let two = disk.plug(2);
-    following.eventually_says(&format!("attached  {two} "));
-    let other = Bundle::asking(machine, &format!("devnode:{one}")).start();
-    following.eventually_says(&format!("{}  attached  {one} ", other.id));
+    following.eventually_prints(&format!("attached  {two} "));
+    let other = Bundle::requesting(machine, &format!("devnode:{one}")).start();
+    following.eventually_prints(&format!("{}  attached  {one} ", other.id));
     assert_eq!(
         following
-            .said()
+            .output()
             .matches(&format!("{}  attached", container.id))
             .count(),
         2,
         "{}",
-        following.said()
+        following.output()
     );
 }
 
 #[apply(on_both_hierarchies)]
-fn what_happens_is_read_back_from_the_journal_and_found_by_its_fields(machine: &Machine) {
+fn events_are_read_from_the_journal_and_found_by_their_fields(machine: &Machine) {
     let _journald = Journald::start(machine);
     let (container, _disk) = is_told_in_full(machine);
     assert_eq!(machine.log(), "", "the journal has it, and nothing else");
@@ -149,7 +149,7 @@ fn what_happens_is_read_back_from_the_journal_and_found_by_its_fields(machine: &
 fn the_journal_is_followed(machine: &Machine) {
     let _journald = Journald::start(machine);
     let disk = Disk::new(machine);
-    let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node)).start();
+    let container = Bundle::requesting(machine, &format!("glob:{}p*", disk.node)).start();
     let following = Running::start(
         machine,
         &[
@@ -162,13 +162,13 @@ fn the_journal_is_followed(machine: &Machine) {
         ],
     );
     let one = disk.plug(1);
-    following.eventually_says(&format!("attached  {one} "));
+    following.eventually_prints(&format!("attached  {one} "));
     disk.unplug(1);
-    following.eventually_says(&format!("detached  {one} "));
+    following.eventually_prints(&format!("detached  {one} "));
 }
 
 #[apply(on_both_hierarchies)]
-fn a_time_that_is_none_is_a_usage_error(machine: &Machine) {
+fn an_invalid_time_is_a_usage_error(machine: &Machine) {
     let message = failed(machine, &["events", "--since", "yesterday"], 2);
     assert!(
         message.contains("'yesterday'") && message.contains("write how long ago (90s, 15m, 2h, 7d)"),
@@ -179,7 +179,7 @@ fn a_time_that_is_none_is_a_usage_error(machine: &Machine) {
 /// Case newcomer: podman with crun shows only the exit code. Case newcomer: one denied device with
 /// eight nodes printed eight lines.
 #[apply(on_both_hierarchies)]
-fn a_container_that_was_not_started_is_shown_and_nodes_of_one_reason_are_one_line(machine: &Machine) {
+fn a_refused_start_is_shown_and_nodes_with_one_reason_are_one_line(machine: &Machine) {
     let disk = Disk::new(machine);
     let (one, two) = (disk.plug(1), disk.plug(2));
     disk.plug(3);
@@ -187,16 +187,16 @@ fn a_container_that_was_not_started_is_shown_and_nodes_of_one_reason_are_one_lin
         "[policy]\ndefault = \"anything\"\n[[policy.deny]]\ndevices = [\"glob:{}p[12]\"]\nreason = \"of the lab\"\n",
         disk.node
     ));
-    let refused = Bundle::asking(machine, &format!("devnode:{one}"));
+    let refused = Bundle::requesting(machine, &format!("devnode:{one}"));
     let id = refused.id.clone();
     assert!(refused.try_create().is_err());
-    let list = said(machine, &["list"]);
+    let list = output_of(machine, &["list"]);
     assert!(
         list.contains(&format!("Container {id} was not started, ")) && list.contains("of the lab"),
         "{list}"
     );
-    let told = said(machine, &["events", "--json", "--container", &id]);
-    let last = told.lines().last().expect("an event");
+    let shown = output_of(machine, &["events", "--json", "--container", &id]);
+    let last = shown.lines().last().expect("an event");
     let event: Value = serde_json::from_str(last).expect("a line is JSON");
     assert_eq!(
         (&event["event"], &event["container"]),
@@ -212,8 +212,8 @@ fn a_container_that_was_not_started_is_shown_and_nodes_of_one_reason_are_one_lin
 
     // The third partition is allowed: a start is refused only if everything that a request selects
     // is denied.
-    let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node)).start();
-    eventually("both partitions are told", || {
+    let container = Bundle::requesting(machine, &format!("glob:{}p*", disk.node)).start();
+    eventually("both partitions are shown", || {
         names(&events(machine, &container)).contains(&"refused")
     });
     let all = events(machine, &container);
@@ -224,7 +224,7 @@ fn a_container_that_was_not_started_is_shown_and_nodes_of_one_reason_are_one_lin
         message.contains(" +1 not attached, ") && (message.contains(&one) || message.contains(&two)),
         "{message}"
     );
-    let inspected = said(machine, &["inspect", &container.id]);
+    let inspected = output_of(machine, &["inspect", &container.id]);
     let (_, problems) = inspected.split_once("\nProblems\n").expect("problems");
     assert_eq!(problems.lines().count(), 1, "{inspected}");
 }

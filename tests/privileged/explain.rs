@@ -2,16 +2,16 @@
 //! attached device.
 
 use crate::framework::container::text;
-use crate::framework::tool::{failed, said, said_json, tool};
+use crate::framework::tool::{failed, json_of, output_of, tool};
 use crate::framework::{Bundle, Disk, Machine, eventually};
 
 #[apply(on_both_hierarchies)]
-fn a_device_that_is_inside_is_explained_by_its_request(machine: &Machine) {
+fn an_attached_device_is_explained_by_its_request(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     let request = format!("devnode:{node};access=rw;link=/dev/board");
-    let container = Bundle::asking(machine, &request).start();
-    let of_node = said(machine, &["explain", &container.id, &node]);
+    let container = Bundle::requesting(machine, &request).start();
+    let of_node = output_of(machine, &["explain", &container.id, &node]);
     let lines: Vec<&str> = of_node.lines().collect();
     assert!(lines[0].starts_with(&format!("{node}  b ")), "{of_node}");
     assert_eq!(
@@ -30,58 +30,62 @@ fn a_device_that_is_inside_is_explained_by_its_request(machine: &Machine) {
         "{of_node}"
     );
     // The same with the link in the container, and with the path in sysfs.
-    assert_eq!(said(machine, &["explain", &container.id, "/dev/board"]), of_node);
-    let syspath = said_json(machine, &["explain", &container.id, &node])["device"].clone();
+    assert_eq!(
+        output_of(machine, &["explain", &container.id, "/dev/board"]),
+        of_node
+    );
+    let syspath = json_of(machine, &["explain", &container.id, &node])["device"].clone();
     let syspath = syspath.as_str().expect("a path");
-    assert_eq!(said(machine, &["explain", &container.id, syspath]), of_node);
+    assert_eq!(output_of(machine, &["explain", &container.id, syspath]), of_node);
 }
 
 #[apply(on_both_hierarchies)]
-fn a_device_that_no_request_selects_is_explained_with_the_cure(machine: &Machine) {
+fn a_device_that_no_request_selects_is_explained_with_a_hint(machine: &Machine) {
     let disk = Disk::new(machine);
     let (one, two) = (disk.plug(1), disk.plug(2));
-    let container = Bundle::asking(machine, &format!("devnode:{one}&subsystem:block,usb:0403:6001")).start();
-    let told = said(machine, &["explain", &container.id, &two]);
+    let container =
+        Bundle::requesting(machine, &format!("devnode:{one}&subsystem:block,usb:0403:6001")).start();
+    let shown = output_of(machine, &["explain", &container.id, &two]);
     assert!(
-        told.contains(&format!(
+        shown.contains(&format!(
             "  no   selected  devnode:{one} does not match the device or any of its parents\n"
         )),
-        "{told}"
+        "{shown}"
     );
     assert!(
-        told.contains(
+        shown.contains(
             "usb:0403:6001\n  no   selected  usb:0403:6001 does not match the device or any of its parents\n"
         ),
-        "{told}"
+        "{shown}"
     );
     let id = &container.id;
     let verdict = format!(
         "The device is not attached to container {id}: no request selects it (`oci-hotplug attach {id} devnode:{two}` attaches it)"
     );
-    assert_eq!(told.lines().last(), Some(verdict.as_str()));
+    assert_eq!(shown.lines().last(), Some(verdict.as_str()));
     // The hint works.
-    said(machine, &["attach", id, &format!("devnode:{two}")]);
-    let told = said(machine, &["explain", id, &two]);
+    output_of(machine, &["attach", id, &format!("devnode:{two}")]);
+    let shown = output_of(machine, &["explain", id, &two]);
     assert!(
-        told.ends_with(&format!(
+        shown.ends_with(&format!(
             "The device is attached to container {id}: {two} with access rwm\n"
         )),
-        "{told}"
+        "{shown}"
     );
 }
 
 #[apply(on_both_hierarchies)]
-fn only_and_the_policy_are_explained(machine: &Machine) {
+fn denials_by_only_and_by_the_policy_are_explained(machine: &Machine) {
     let disk = Disk::new(machine);
     let (one, two, three) = (disk.plug(1), disk.plug(2), disk.plug(3));
     machine.configure(&format!(
         "[policy]\ndefault = \"anything\"\n[[policy.deny]]\ndevices = [\"devnode:{two}\"]\nreason = \"it is the lab's\"\n"
     ));
     let request = format!("glob:{}p*;only=glob:{one};only=glob:{two}", disk.node);
-    let container = Bundle::asking(machine, &request).start();
+    let container = Bundle::requesting(machine, &request).start();
     let last = |node: &str| {
-        let told = said(machine, &["explain", &container.id, node]);
-        told.lines().last().unwrap_or_default().to_owned()
+        let shown = output_of(machine, &["explain", &container.id, node]);
+        shown.lines().last().unwrap_or_default().to_owned()
     };
     assert!(last(&one).starts_with("The device is attached to container"));
     assert!(
@@ -100,17 +104,17 @@ fn only_and_the_policy_are_explained(machine: &Machine) {
 const GOLDEN: &str = include_str!("explain/golden.txt");
 
 #[apply(on_both_hierarchies)]
-fn the_documented_explanation_is_what_is_said(machine: &Machine) {
+fn the_explanation_in_the_documents_is_the_real_output(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.partition(2);
     machine.configure(&format!(
         "[policy]\ndefault = \"anything\"\n\n[[policy.deny]]\ndevices = [\"devnode:{node}\"]\nreason = \"it is the lab's archive\"\n"
     ));
     let request = format!("devnode:{}p1,glob:{}p*;access=r", disk.node, disk.node);
-    let container = Bundle::asking(machine, &request).start();
+    let container = Bundle::requesting(machine, &request).start();
     disk.plug(2);
-    let told = said(machine, &["explain", &container.id, &node]);
-    let told = told
+    let shown = output_of(machine, &["explain", &container.id, &node]);
+    let shown = shown
         .replace(&container.id, "lab")
         .replace(
             machine.config().to_str().expect("scratch paths are text"),
@@ -118,10 +122,10 @@ fn the_documented_explanation_is_what_is_said(machine: &Machine) {
         )
         .replace(disk.node.trim_start_matches("/dev/"), "sdb")
         .replace("sdbp", "sdb");
-    let number = told.lines().next().and_then(|line| line.split("  b ").nth(1));
+    let number = shown.lines().next().and_then(|line| line.split("  b ").nth(1));
     let number = number.expect("the device's number").to_owned();
-    let told = told.replace(&number, "8:18");
-    assert_eq!(told, GOLDEN, "{told}");
+    let shown = shown.replace(&number, "8:18");
+    assert_eq!(shown, GOLDEN, "{shown}");
     assert!(
         include_str!("../../docs/operations.md").contains(GOLDEN),
         "docs/operations.md shows another text"
@@ -132,28 +136,28 @@ fn the_documented_explanation_is_what_is_said(machine: &Machine) {
 fn a_lease_is_explained_with_its_holder(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
-    let holder = Bundle::asking(machine, &format!("devnode:{node};exclusive")).start();
-    let container = Bundle::asking(machine, &format!("devnode:{node}")).start();
-    let told = said(machine, &["explain", &container.id, &node]);
+    let holder = Bundle::requesting(machine, &format!("devnode:{node};exclusive")).start();
+    let container = Bundle::requesting(machine, &format!("devnode:{node}")).start();
+    let shown = output_of(machine, &["explain", &container.id, &node]);
     assert!(
-        told.contains(&format!(
+        shown.contains(&format!(
             "no   watcher   {node}: another container has it exclusively (container {})",
             holder.id
         )),
-        "{told}"
+        "{shown}"
     );
     holder.delete();
     container.eventually_reads(&node, &disk.content(1));
     eventually("it is explained as inside", || {
-        said(machine, &["explain", &container.id, &node]).contains("The device is attached to container")
+        output_of(machine, &["explain", &container.id, &node]).contains("The device is attached to container")
     });
 }
 
 #[apply(on_both_hierarchies)]
-fn a_place_that_is_taken_is_explained(machine: &Machine) {
+fn a_conflicting_path_is_explained(machine: &Machine) {
     let disk = Disk::new(machine);
     let (one, two) = (disk.plug(1), disk.plug(2));
-    let container = Bundle::asking(machine, &format!("devnode:{one};path=/dev/board")).start();
+    let container = Bundle::requesting(machine, &format!("devnode:{one};path=/dev/board")).start();
     let request = format!("devnode:{two};path=/dev/board");
     let output = tool(machine, &["attach", &container.id, &request]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -161,25 +165,25 @@ fn a_place_that_is_taken_is_explained(machine: &Machine) {
         text(&output).contains("not attached yet: /dev/board: "),
         "{output:?}"
     );
-    let told = said_json(machine, &["explain", &container.id, &two]);
-    let rule = &told["requests"][1]["rules"][2];
+    let shown = json_of(machine, &["explain", &container.id, &two]);
+    let rule = &shown["requests"][1]["rules"][2];
     assert_eq!(
         (&rule["rule"], &rule["holds"]),
         (&"watcher".into(), &false.into()),
-        "{told}"
+        "{shown}"
     );
     assert!(
         rule["reason"]
             .as_str()
             .is_some_and(|reason| reason.contains("already has this path")),
-        "{told}"
+        "{shown}"
     );
-    assert_eq!(told["attached"], serde_json::json!([]));
+    assert_eq!(shown["attached"], serde_json::json!([]));
 }
 
 #[apply(on_both_hierarchies)]
-fn what_is_not_there_can_t_be_explained(machine: &Machine) {
-    let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing").start();
+fn explaining_an_unknown_device_is_an_error(machine: &Machine) {
+    let container = Bundle::requesting(machine, "devnode:/dev/oci-hotplug-nothing").start();
     assert_eq!(
         failed(
             machine,

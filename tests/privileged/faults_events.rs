@@ -24,25 +24,25 @@ fn on_the_host(disks: &[Disk]) -> Nodes {
 }
 
 fn inside(container: &RuncContainer<'_>) -> Nodes {
-    let said = container
+    let message = container
         .inside("cd /dev; for node in loop*p*; do [ ! -e $node ] || stat -c '%n %t %T' $node; done")
-        .said;
+        .output;
     let node = |line: &str| {
         let mut words = line.split(' ');
         let name = words.next()?;
         let mut number = || u32::from_str_radix(words.next()?, 16).ok();
         Some((format!("/dev/{name}"), (number()?, number()?)))
     };
-    said.lines().filter_map(node).collect()
+    message.lines().filter_map(node).collect()
 }
 
 #[apply(on_both_hierarchies)]
-fn a_burst_of_a_thousand_devices_into_a_tiny_buffer_ends_right(machine: &Machine) {
+fn a_thousand_devices_overrun_a_tiny_buffer_and_the_result_is_right(machine: &Machine) {
     // Other tests would receive the events of a thousand devices, too.
     alone();
     let disks = [(); 4].map(|()| Disk::new(machine));
     let globs: Vec<_> = disks.iter().map(|disk| format!("glob:{}p*", disk.node)).collect();
-    let container = Bundle::asking(machine, &globs.join(",")).start();
+    let container = Bundle::requesting(machine, &globs.join(",")).start();
     let watcher = container.expect_watcher();
     watcher.shrink_event_buffers();
     let burst = |act: &dyn Fn(&Disk, u8), wanted: &dyn Fn(u8) -> bool| {
@@ -74,24 +74,21 @@ fn a_burst_of_a_thousand_devices_into_a_tiny_buffer_ends_right(machine: &Machine
     watcher.pause();
     burst(&Disk::unplug, &|partition| partition % 10 != 0);
     burst(&Disk::plug_small, &|partition| partition % 10 == 1);
-    watcher.go_on();
+    watcher.resume();
     let left = same("unplugged, and some plugged in again");
     assert_eq!(left.len(), 200);
     let refused = left.keys().find(|node| container.read(node, 0).status != 0);
     assert_eq!(refused, None, "what is inside can be opened");
     let lost = machine.log().matches("events were lost").count();
-    assert!(
-        lost > 0,
-        "nothing was lost: the story has not told what it was to tell"
-    );
+    assert!(lost > 0, "no event was lost, so the test has shown nothing");
     assert_eq!(container.expect_watcher(), watcher);
 }
 
 #[apply(on_both_hierarchies)]
-fn a_number_that_another_device_took_while_events_were_lost_is_refused(machine: &Machine) {
+fn a_number_that_another_device_got_while_events_were_lost_is_denied(machine: &Machine) {
     let disk = Disk::new(machine);
     let crowd = Disk::new(machine);
-    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1)))
+    let container = Bundle::requesting(machine, &format!("devnode:{}", disk.partition(1)))
         .capability("CAP_MKNOD")
         .start();
     let node = disk.plug(1);
@@ -104,7 +101,7 @@ fn a_number_that_another_device_took_while_events_were_lost_is_refused(machine: 
     (1..=50).for_each(|partition| crowd.plug_small(partition));
     disk.unplug(1);
     let squatter = disk.plug_with_another_number(machine, 1, old);
-    watcher.go_on();
+    watcher.resume();
     container.eventually_reads(&node, &disk.content(1));
     container.eventually_refuses(&own);
     assert!(machine.log().contains("events were lost"));
@@ -112,9 +109,9 @@ fn a_number_that_another_device_took_while_events_were_lost_is_refused(machine: 
 }
 
 #[apply(on_both_hierarchies)]
-fn a_number_that_another_device_takes_at_once_is_refused_at_once(machine: &Machine) {
+fn a_number_that_another_device_gets_at_once_is_denied_at_once(machine: &Machine) {
     let (disk, other) = (Disk::new(machine), Disk::new(machine));
-    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1)))
+    let container = Bundle::requesting(machine, &format!("devnode:{}", disk.partition(1)))
         .capability("CAP_MKNOD")
         .start();
     let mut took = Vec::new();
@@ -141,9 +138,9 @@ fn a_number_that_another_device_takes_at_once_is_refused_at_once(machine: &Machi
 }
 
 #[apply(on_both_hierarchies)]
-fn a_device_that_came_and_went_unseen_never_opens_its_number(machine: &Machine) {
+fn a_device_that_was_added_and_removed_unnoticed_does_not_grant_its_number(machine: &Machine) {
     let (disk, other) = (Disk::new(machine), Disk::new(machine));
-    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1)))
+    let container = Bundle::requesting(machine, &format!("devnode:{}", disk.partition(1)))
         .capability("CAP_MKNOD")
         .start();
     let watcher = container.expect_watcher();
@@ -157,15 +154,15 @@ fn a_device_that_came_and_went_unseen_never_opens_its_number(machine: &Machine) 
             .inside(&format!(
                 "( while :; do head -c 12 {own} >>{log}; done ) >/dev/null 2>&1 & echo $!"
             ))
-            .said;
+            .output;
         disk.unplug(1);
         other.plug_with_number(1, number);
-        watcher.go_on();
+        watcher.resume();
         // When a later device is attached, all earlier events have been processed.
         let node = disk.plug(1);
         container.eventually_reads(&node, &disk.content(1));
         container.inside(&format!("kill {reader}"));
-        let reached = container.inside(&format!("cat {log}")).said;
+        let reached = container.inside(&format!("cat {log}")).output;
         assert_eq!(reached, "", "the container read another's device");
         assert!(container.is_refused(&own));
         disk.unplug(1);
@@ -181,7 +178,7 @@ fn reset(disk: &Disk) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_device_that_resets_itself_again_and_again_is_there_in_the_end(machine: &Machine) {
+fn a_device_that_resets_repeatedly_is_attached_in_the_end(machine: &Machine) {
     let disk = Disk::new(machine);
     let terminal = Terminal::new();
     let request = format!(
@@ -189,7 +186,9 @@ fn a_device_that_resets_itself_again_and_again_is_there_in_the_end(machine: &Mac
         disk.partition(1),
         terminal.node()
     );
-    let container = Bundle::asking(machine, &request).capability("CAP_MKNOD").start();
+    let container = Bundle::requesting(machine, &request)
+        .capability("CAP_MKNOD")
+        .start();
     let (node, screen) = (disk.plug(1), terminal.plug());
     container.eventually_reads(&node, &disk.content(1));
     let mut numbers = Vec::new();
@@ -232,11 +231,11 @@ fn while_it_resets<T>(disk: &Disk, meanwhile: impl FnOnce() -> T) -> T {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_device_that_resets_itself_during_the_hook_is_there_in_the_end(machine: &Machine) {
+fn a_device_that_resets_during_the_hook_is_attached_in_the_end(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     for _ in 0..10 {
-        let bundle = Bundle::asking(machine, &format!("devnode:{node}"));
+        let bundle = Bundle::requesting(machine, &format!("devnode:{node}"));
         let container = while_it_resets(&disk, || bundle.create());
         container.start();
         container.eventually_reads(&node, &disk.content(1));
@@ -248,11 +247,11 @@ fn a_device_that_resets_itself_during_the_hook_is_there_in_the_end(machine: &Mac
 }
 
 #[apply(on_both_hierarchies)]
-fn a_device_that_resets_itself_between_create_and_start_is_there_in_the_end(machine: &Machine) {
+fn a_device_that_resets_between_create_and_start_is_attached_in_the_end(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     for user_namespace in [false, true] {
-        let bundle = Bundle::asking(machine, &format!("devnode:{node}"));
+        let bundle = Bundle::requesting(machine, &format!("devnode:{node}"));
         let container = if user_namespace {
             bundle.user_namespace().create()
         } else {
@@ -282,11 +281,11 @@ fn asking_for_two<'m>(machine: &'m Machine, disk: &Disk) -> RuncContainer<'m> {
         disk.partition(1),
         disk.partition(2)
     );
-    Bundle::asking(machine, &request).start()
+    Bundle::requesting(machine, &request).start()
 }
 
 #[apply(on_both_hierarchies)]
-fn udevd_may_come_late_die_and_come_back(machine: &Machine) {
+fn udevd_can_start_late_die_and_start_again(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = asking_for_two(machine, &disk);
     // Without udevd, only the kernel's facts will ever be known.
@@ -312,7 +311,7 @@ fn udevd_may_come_late_die_and_come_back(machine: &Machine) {
 }
 
 #[apply(on_cgroup_v2)]
-fn a_silent_udevd_is_not_waited_for_for_ever(machine: &Machine) {
+fn the_wait_for_a_stopped_udevd_ends(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = asking_for_two(machine, &disk);
     let udevd = Udevd::start(machine);
@@ -326,13 +325,13 @@ fn a_silent_udevd_is_not_waited_for_for_ever(machine: &Machine) {
         disk.plug(2);
     }
     let served = within(Duration::from_secs(20), || {
-        (container.read(&slow, disk.content(1).len()).said == disk.content(1)).then_some(())
+        (container.read(&slow, disk.content(1).len()).output == disk.content(1)).then_some(())
     });
     assert!(served.is_some(), "{slow} still waits for a udevd that is silent");
     disk.unplug(1);
     container.eventually_lacks(&slow);
     // udevd continues, with events of devices that are gone.
-    udevd.go_on();
+    udevd.resume();
     disk.unplug(2);
     container.eventually_lacks(&quick);
     come_and_go(&container, &disk);
@@ -341,7 +340,7 @@ fn a_silent_udevd_is_not_waited_for_for_ever(machine: &Machine) {
 
 /// Case security 4.
 #[apply(on_cgroup_v2)]
-fn a_deny_rule_on_what_a_silent_udevd_would_say_denies_until_it_has_spoken(machine: &Machine) {
+fn a_deny_rule_on_a_udev_fact_denies_while_udevd_is_stopped(machine: &Machine) {
     // Start it before the disk exists, so that it processes the disk, too: a partition is below it,
     // and rules apply to devices below.
     let udevd = Udevd::start_with_rules(machine, "KERNEL==\"loop*p1\", ENV{OHT_LABEL}=\"secret\"\n");
@@ -352,14 +351,14 @@ fn a_deny_rule_on_what_a_silent_udevd_would_say_denies_until_it_has_spoken(machi
          [[policy.deny]]\ndevices = [\"property:OHT_LABEL=secret\"]\n",
     );
     let request = format!("devnode:{secret};ready=kernel,devnode:{other};ready=kernel");
-    let container = Bundle::asking(machine, &request).start();
+    let container = Bundle::requesting(machine, &request).start();
     udevd.pause();
     disk.plug(1);
     disk.plug(2);
-    let told = within(Duration::from_secs(20), || {
+    let shown = within(Duration::from_secs(20), || {
         assert!(
             !container.has(&secret) && !container.has(&other),
-            "nobody knows what they are"
+            "the facts of the devices are unknown"
         );
         let log = machine.log();
         let is_denied = |node: &str| {
@@ -369,8 +368,8 @@ fn a_deny_rule_on_what_a_silent_udevd_would_say_denies_until_it_has_spoken(machi
         };
         (is_denied(&secret) && is_denied(&other)).then_some(())
     });
-    assert!(told.is_some(), "{}", machine.log());
-    udevd.go_on();
+    assert!(shown.is_some(), "{}", machine.log());
+    udevd.resume();
     container.eventually_reads(&other, &disk.content(2));
     assert!(!container.has(&secret));
     let log = machine.log();

@@ -9,7 +9,7 @@ use std::thread;
 use nix::libc;
 
 use crate::framework::disk::number_of;
-use crate::framework::hook::told_of;
+use crate::framework::hook::inspect_json;
 use crate::framework::kernel::{Insn, attach_device_program, device_programs, load_device_program};
 use crate::framework::{Bundle, Disk, Hierarchy, Machine, RuncContainer, eventually, kernel};
 
@@ -44,7 +44,7 @@ impl<'m> Engine<'m> {
                 }
             }
             Hierarchy::V2 => {
-                for old in device_programs(cgroup).expect("ask for the device programs") {
+                for old in device_programs(cgroup).expect("query the device programs") {
                     match kernel::replace_device_program(cgroup, old, plain) {
                         Ok(()) => {}
                         // The old program is detached already, or the new one is attached already
@@ -61,7 +61,7 @@ impl<'m> Engine<'m> {
     fn plain_program(&self) -> u32 {
         match self.hierarchy {
             Hierarchy::V1 => 0,
-            Hierarchy::V2 => device_programs(&self.plain.cgroup()).expect("ask for the device programs")[0],
+            Hierarchy::V2 => device_programs(&self.plain.cgroup()).expect("query the device programs")[0],
         }
     }
 
@@ -74,9 +74,9 @@ impl<'m> Engine<'m> {
 }
 
 #[apply(on_both_hierarchies)]
-fn rules_written_again_a_hundred_times_while_devices_come_and_go(machine: &Machine) {
+fn an_engine_rewrites_its_rules_a_hundred_times_during_hotplug(machine: &Machine) {
     let disk = Disk::new(machine);
-    let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node))
+    let container = Bundle::requesting(machine, &format!("glob:{}p*", disk.node))
         .capability("CAP_MKNOD")
         .start();
     let engine = Engine::of(machine, &container);
@@ -103,9 +103,9 @@ fn rules_written_again_a_hundred_times_while_devices_come_and_go(machine: &Machi
 }
 
 #[apply(on_both_hierarchies)]
-fn two_engines_that_write_the_rules_at_once(machine: &Machine) {
+fn two_engines_rewrite_the_rules_at_the_same_time(machine: &Machine) {
     let disk = Disk::new(machine);
-    let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node)).start();
+    let container = Bundle::requesting(machine, &format!("glob:{}p*", disk.node)).start();
     let engine = Engine::of(machine, &container);
     let nodes = [disk.plug(1), disk.plug(2)];
     let numbers = nodes.clone().map(|node| number_of(&node));
@@ -125,15 +125,15 @@ fn two_engines_that_write_the_rules_at_once(machine: &Machine) {
     container.eventually_reads(&disk.partition(3), &disk.content(3));
     container.eventually_lacks(&nodes[1]);
     eventually("nothing is wrong any more", || {
-        told_of(machine, &container.id).contains("\"health\": \"ok\"")
+        inspect_json(machine, &container.id).contains("\"health\": \"ok\"")
     });
 }
 
 #[apply(on_both_hierarchies)]
-fn updates_that_run_at_once(machine: &Machine) {
+fn runc_updates_run_at_the_same_time(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
-    let container = Bundle::asking(machine, &format!("devnode:{node}")).start();
+    let container = Bundle::requesting(machine, &format!("devnode:{node}")).start();
     container.reads(&node, &disk.content(1));
     for _ in 0..5 {
         let updates = [(); 2].map(|()| {
@@ -171,14 +171,14 @@ fn program_that_calls_a_helper() -> Vec<u8> {
 
 /// cgroup v1 has no programs.
 #[apply(on_cgroup_v2)]
-fn a_program_that_cannot_be_extended_is_reported_and_healed_once_it_is_gone(machine: &Machine) {
+fn a_program_that_cannot_be_extended_is_reported_until_it_is_replaced(machine: &Machine) {
     let disk = Disk::new(machine);
-    let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node)).start();
+    let container = Bundle::requesting(machine, &format!("glob:{}p*", disk.node)).start();
     let engine = Engine::of(machine, &container);
     let node = disk.plug(1);
     container.eventually_reads(&node, &disk.content(1));
     let foreign = load_device_program(&program_that_calls_a_helper()).expect("load a program");
-    let [old] = device_programs(&container.cgroup()).expect("ask for the programs")[..] else {
+    let [old] = device_programs(&container.cgroup()).expect("query the device programs")[..] else {
         panic!("one program");
     };
     kernel::put_device_program(&container.cgroup(), old, std::os::fd::AsFd::as_fd(&foreign))
@@ -188,13 +188,17 @@ fn a_program_that_cannot_be_extended_is_reported_and_healed_once_it_is_gone(mach
         "calls a kernel helper",
         "the program that attached it must grant",
     ];
-    eventually("inspect tells of the program", || {
-        let told = told_of(machine, &container.id);
-        words.iter().all(|word| told.contains(word)) && told.contains("\"health\": \"problems\"")
+    eventually("inspect shows the program", || {
+        let shown = inspect_json(machine, &container.id);
+        words.iter().all(|word| shown.contains(word)) && shown.contains("\"health\": \"problems\"")
     });
     let log = machine.log();
     assert!(words.iter().all(|word| log.contains(word)), "{log}");
-    assert_eq!(log.matches("cannot be extended").count(), 1, "told once:\n{log}");
+    assert_eq!(
+        log.matches("cannot be extended").count(),
+        1,
+        "logged once:\n{log}"
+    );
     // A device that is added now waits; a device that is removed is gone.
     let late = disk.plug(2);
     disk.unplug(1);
@@ -203,7 +207,7 @@ fn a_program_that_cannot_be_extended_is_reported_and_healed_once_it_is_gone(mach
     engine.write(1, &[]);
     container.eventually_reads(&late, &disk.content(2));
     eventually("nothing is wrong any more", || {
-        told_of(machine, &container.id).contains("\"health\": \"ok\"")
+        inspect_json(machine, &container.id).contains("\"health\": \"ok\"")
     });
 }
 
@@ -277,20 +281,20 @@ impl Drop for Above {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_cgroup_above_that_denies_a_device_is_reported_and_the_others_go_on(machine: &Machine) {
+fn a_denial_by_an_ancestor_cgroup_is_reported_and_other_devices_work(machine: &Machine) {
     let disk = Disk::new(machine);
     let above = Above::new(machine);
     let denied = disk.plug(1);
     above.deny(number_of(&denied));
-    let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node))
+    let container = Bundle::requesting(machine, &format!("glob:{}p*", disk.node))
         .below_cgroup(&above.name)
         .start();
-    let told = |problem: &str| {
+    let shown = |problem: &str| {
         let words = [problem, denied.as_str(), above.name.as_str(), "denies"];
-        let told = told_of(machine, &container.id);
-        words.iter().all(|word| told.contains(word))
+        let shown = inspect_json(machine, &container.id);
+        words.iter().all(|word| shown.contains(word))
     };
-    eventually("inspect tells who denies the device", || told("problems"));
+    eventually("inspect shows what denies the device", || shown("problems"));
     assert!(machine.log().contains("denies"), "{}", machine.log());
     assert!(!container.has(&denied), "what can't be used is not put there");
     // Other devices are not affected, even those that are added later.
@@ -299,11 +303,11 @@ fn a_cgroup_above_that_denies_a_device_is_reported_and_the_others_go_on(machine:
         container.eventually_reads(&node, &disk.content(partition));
         container.eventually_reads(&disk.partition(2), &disk.content(2));
     }
-    eventually("inspect still tells who denies the device", || told("problems"));
+    eventually("inspect still shows what denies the device", || shown("problems"));
     // Without the device there is no problem.
     disk.unplug(1);
     eventually("nothing is wrong any more", || {
-        told_of(machine, &container.id).contains("\"health\": \"ok\"")
+        inspect_json(machine, &container.id).contains("\"health\": \"ok\"")
     });
     container.reads(&disk.partition(3), &disk.content(3));
     disk.unplug(3);
@@ -312,21 +316,21 @@ fn a_cgroup_above_that_denies_a_device_is_reported_and_the_others_go_on(machine:
 }
 
 #[apply(on_both_hierarchies)]
-fn a_cgroup_above_that_comes_to_deny_is_reported(machine: &Machine) {
+fn a_later_denial_by_an_ancestor_cgroup_is_reported(machine: &Machine) {
     let disk = Disk::new(machine);
     let above = Above::new(machine);
-    let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node))
+    let container = Bundle::requesting(machine, &format!("glob:{}p*", disk.node))
         .below_cgroup(&above.name)
         .start();
     let (one, other) = (disk.plug(1), disk.plug(2));
     container.eventually_reads(&one, &disk.content(1));
     container.eventually_reads(&other, &disk.content(2));
     above.deny(number_of(&one));
-    eventually("inspect tells who denies the device", || {
-        let told = told_of(machine, &container.id);
+    eventually("inspect shows what denies the device", || {
+        let shown = inspect_json(machine, &container.id);
         [above.name.as_str(), "denies", "problems"]
             .iter()
-            .all(|word| told.contains(word))
+            .all(|word| shown.contains(word))
     });
     assert!(container.is_refused(&one));
     container.reads(&other, &disk.content(2));

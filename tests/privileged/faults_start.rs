@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::framework::container::runc;
 use crate::framework::eventually::wait_within;
-use crate::framework::hook::told_of;
+use crate::framework::hook::inspect_json;
 use crate::framework::{Bundle, Disk, Machine, Place, Watcher, eventually};
 
 const NOTHING: Vec<PathBuf> = Vec::new();
@@ -43,7 +43,7 @@ struct Member {
 }
 
 impl Member {
-    fn said(&self) -> String {
+    fn output(&self) -> String {
         fs::read_to_string(self.bundle.join("crowd.log")).unwrap_or_default()
     }
 
@@ -95,14 +95,14 @@ fn all_end(what: &str, children: Vec<Child>) -> Vec<bool> {
 }
 
 #[apply(on_both_hierarchies)]
-fn many_containers_at_once_with_hooks_that_are_killed(machine: &Machine) {
+fn many_containers_start_at_once_and_some_hooks_are_killed(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     let members: Vec<Member> = (0..full_or(64, 24))
         .map(|number| {
             // The hooks of one in ten containers are killed, each after a different time.
             let hooks_die = number % 10 == 7;
-            let mut bundle = Bundle::asking(machine, &format!("devnode:{node}"));
+            let mut bundle = Bundle::requesting(machine, &format!("devnode:{node}"));
             if hooks_die {
                 bundle = bundle.hooks_killed_after(Duration::from_millis(1 + 4 * (number as u64 / 10)));
             }
@@ -125,7 +125,7 @@ fn many_containers_at_once_with_hooks_that_are_killed(machine: &Machine) {
     );
     println!("{} creates at once: {:?}", members.len(), begin.elapsed());
     for (member, created) in members.iter().zip(&created) {
-        assert!(*created || member.hooks_die, "{}: {}", member.id, member.said());
+        assert!(*created || member.hooks_die, "{}: {}", member.id, member.output());
     }
     assert!(created.contains(&false), "no hook was killed early enough");
     let living: Vec<&Member> = members
@@ -146,10 +146,10 @@ fn many_containers_at_once_with_hooks_that_are_killed(machine: &Machine) {
     // hooks.
     for member in &living {
         assert_eq!(Watcher::all_of(&member.id).len(), 1, "watchers of {}", member.id);
-        let told = told_of(machine, &member.id);
+        let shown = inspect_json(machine, &member.id);
         assert!(
-            told.contains("\"health\": \"ok\"") && told.contains(&node),
-            "{told}"
+            shown.contains("\"health\": \"ok\"") && shown.contains(&node),
+            "{shown}"
         );
     }
     for member in members.iter().filter(|member| member.hooks_die) {
@@ -168,14 +168,14 @@ fn many_containers_at_once_with_hooks_that_are_killed(machine: &Machine) {
             .collect(),
     );
     for (member, deleted) in members.iter().zip(deleted) {
-        assert!(deleted || member.hooks_die, "{}: {}", member.id, member.said());
+        assert!(deleted || member.hooks_die, "{}: {}", member.id, member.output());
     }
     println!("deletes at once: {:?}", begin.elapsed());
     for member in members {
         eventually("no watcher is left", || Watcher::of(&member.id).is_none());
     }
     // The next hook sweeps what a killed poststop left.
-    Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing")
+    Bundle::requesting(machine, "devnode:/dev/oci-hotplug-nothing")
         .start()
         .delete();
     assert_eq!(machine.traces(), NOTHING);
@@ -189,7 +189,7 @@ fn many_containers_at_once_with_hooks_that_are_killed(machine: &Machine) {
 const PID: &str = r#"pid=$(sed 's/.*"pid": *\([0-9]*\).*/\1/')"#;
 
 #[apply(on_both_hierarchies)]
-fn an_init_that_dies_at_any_point_of_the_hook_leaves_nothing(machine: &Machine) {
+fn an_init_that_dies_during_the_hook_leaves_nothing(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     let (mut refused, mut served) = (0, 0);
@@ -197,7 +197,7 @@ fn an_init_that_dies_at_any_point_of_the_hook_leaves_nothing(machine: &Machine) 
         // In the background: our hook starts at once, and takes about ten milliseconds.
         let delay = format!("0.{:03}", round * 60 / full_or(60, 30));
         let killer = format!("{PID}; (sleep {delay}; kill -9 $pid) </dev/null >/dev/null 2>&1 &");
-        let bundle = Bundle::asking(machine, &format!("devnode:{node}"))
+        let bundle = Bundle::requesting(machine, &format!("devnode:{node}"))
             .without_poststop()
             .foreign_hook("createRuntime", Place::Before, &killer);
         let id = bundle.id.clone();
@@ -224,12 +224,12 @@ fn an_init_that_dies_at_any_point_of_the_hook_leaves_nothing(machine: &Machine) 
 }
 
 #[apply(on_both_hierarchies)]
-fn a_foreign_hook_that_fails_after_ours_leaves_nothing(machine: &Machine) {
+fn a_failing_hook_of_another_program_leaves_nothing(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     for stage in ["createRuntime", "createContainer", "startContainer"] {
         // Like crun, which does not run poststop after a create that has failed.
-        let bundle = Bundle::asking(machine, &format!("devnode:{node}"))
+        let bundle = Bundle::requesting(machine, &format!("devnode:{node}"))
             .without_poststop()
             .foreign_hook(stage, Place::After, "exit 1");
         let id = bundle.id.clone();
@@ -254,11 +254,11 @@ fn a_foreign_hook_that_fails_after_ours_leaves_nothing(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_create_that_is_killed_at_any_point_leaves_nothing(machine: &Machine) {
+fn a_killed_create_leaves_nothing(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     for round in 0..full_or(40, 15) {
-        let bundle = Bundle::asking(machine, &format!("devnode:{node}"));
+        let bundle = Bundle::requesting(machine, &format!("devnode:{node}"));
         bundle.write();
         let limit = format!("0.{:03}", 5 + round * 100 / full_or(40, 15));
         let log = File::create(bundle.directory().join("create.log")).expect("make a log");
@@ -291,7 +291,7 @@ fn a_create_that_is_killed_at_any_point_leaves_nothing(machine: &Machine) {
             deleted.status.success() && Watcher::of(&bundle.id).is_none()
         });
     }
-    Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing")
+    Bundle::requesting(machine, "devnode:/dev/oci-hotplug-nothing")
         .start()
         .delete();
     eventually("nothing is left", || machine.traces() == NOTHING);

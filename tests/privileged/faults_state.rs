@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::framework::container::text;
 use crate::framework::disk::number_of;
-use crate::framework::hook::{oci_state, told_of};
+use crate::framework::hook::{inspect_json, oci_state};
 use crate::framework::machine::{PERMISSIVE, mount_tmpfs};
 use crate::framework::{Bundle, Disk, Hook, Machine, RuncContainer, Watcher, eventually};
 
@@ -67,17 +67,17 @@ fn refused(bundle: Bundle<'_>, words: &[&str]) {
 }
 
 fn is_well(machine: &Machine, container: &RuncContainer<'_>) -> bool {
-    told_of(machine, &container.id).contains("\"health\": \"ok\"")
+    inspect_json(machine, &container.id).contains("\"health\": \"ok\"")
 }
 
 #[apply(on_both_hierarchies)]
-fn a_full_state_directory_refuses_the_start_and_leaves_nothing(machine: &Machine) {
+fn a_full_state_directory_prevents_the_start_and_nothing_is_left(machine: &Machine) {
     let state = small_state_directory(machine);
     let disk = Disk::new(machine);
-    let asking = || Bundle::asking(machine, &format!("devnode:{}", disk.plug_again(1)));
+    let requesting = || Bundle::requesting(machine, &format!("devnode:{}", disk.plug_again(1)));
     let ballast = Ballast::load(&state);
     refused(
-        asking(),
+        requesting(),
         &[
             "No space left",
             state.to_str().expect("text"),
@@ -92,7 +92,7 @@ fn a_full_state_directory_refuses_the_start_and_leaves_nothing(machine: &Machine
         fs::write(&reserve, vec![0; room * 4096]).expect("keep some room");
         let ballast = Ballast::load(&state);
         fs::remove_file(reserve).expect("give the room back");
-        let bundle = asking();
+        let bundle = requesting();
         let id = bundle.id.clone();
         let begin = Instant::now();
         let outcome = bundle.try_create();
@@ -112,15 +112,15 @@ fn a_full_state_directory_refuses_the_start_and_leaves_nothing(machine: &Machine
         drop(ballast);
         eventually("nothing is left", || machine.traces() == NOTHING);
     }
-    let container = asking().start();
+    let container = requesting().start();
     container.reads(&disk.partition(1), &disk.content(1));
 }
 
 #[apply(on_both_hierarchies)]
-fn what_is_inside_stays_right_while_the_state_directory_is_full(machine: &Machine) {
+fn attached_devices_stay_right_while_the_state_directory_is_full(machine: &Machine) {
     let state = small_state_directory(machine);
     let disk = Disk::new(machine);
-    let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node))
+    let container = Bundle::requesting(machine, &format!("glob:{}p*", disk.node))
         .capability("CAP_MKNOD")
         .start();
     let [goes, stays] = [disk.plug(1), disk.plug(2)];
@@ -135,11 +135,11 @@ fn what_is_inside_stays_right_while_the_state_directory_is_full(machine: &Machin
     // A device whose note cannot be written is not attached; the reason is reported, and it is
     // attached later without help.
     let late = disk.plug(3);
-    eventually("inspect tells of the full directory", || {
-        let told = told_of(machine, &container.id);
+    eventually("inspect shows the full directory", || {
+        let shown = inspect_json(machine, &container.id);
         ["No space left", "attached.json", "\"problems\""]
             .iter()
-            .all(|word| told.contains(word))
+            .all(|word| shown.contains(word))
     });
     assert!(!container.has(&late));
     container.reads(&stays, &disk.content(2));
@@ -171,7 +171,7 @@ impl Drop for ReadOnly {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_read_only_state_directory_refuses_the_start(machine: &Machine) {
+fn a_read_only_state_directory_prevents_the_start(machine: &Machine) {
     let state = machine.state_dir();
     for there_already in [true, false] {
         if there_already {
@@ -179,7 +179,7 @@ fn a_read_only_state_directory_refuses_the_start(machine: &Machine) {
         }
         let cover = ReadOnly::cover(&state);
         refused(
-            Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing"),
+            Bundle::requesting(machine, "devnode:/dev/oci-hotplug-nothing"),
             &[
                 "Read-only",
                 state.to_str().expect("text"),
@@ -196,17 +196,17 @@ fn a_read_only_state_directory_refuses_the_start(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn what_is_inside_stays_right_while_the_state_directory_is_read_only(machine: &Machine) {
+fn attached_devices_stay_right_while_the_state_directory_is_read_only(machine: &Machine) {
     let disk = Disk::new(machine);
-    let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node)).start();
+    let container = Bundle::requesting(machine, &format!("glob:{}p*", disk.node)).start();
     let goes = disk.plug(1);
     container.eventually_reads(&goes, &disk.content(1));
     let cover = ReadOnly::cover(&machine.state_dir());
     disk.unplug(1);
     container.eventually_lacks(&goes);
     let late = disk.plug(2);
-    eventually("inspect tells of the read-only directory", || {
-        told_of(machine, &container.id).contains("Read-only")
+    eventually("inspect shows the read-only directory", || {
+        inspect_json(machine, &container.id).contains("Read-only")
     });
     assert!(!container.has(&late));
     drop(cover);
@@ -215,9 +215,9 @@ fn what_is_inside_stays_right_while_the_state_directory_is_read_only(machine: &M
 }
 
 #[apply(on_both_hierarchies)]
-fn a_state_directory_that_is_removed_is_made_again(machine: &Machine) {
+fn a_removed_state_directory_is_restored(machine: &Machine) {
     let disk = Disk::new(machine);
-    let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node)).start();
+    let container = Bundle::requesting(machine, &format!("glob:{}p*", disk.node)).start();
     let node = disk.plug(1);
     container.eventually_reads(&node, &disk.content(1));
     let watcher = container.expect_watcher();
@@ -257,22 +257,22 @@ fn a_state_directory_that_is_removed_is_made_again(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_record_of_a_newer_version_harms_nobody(machine: &Machine) {
+fn a_record_of_a_newer_version_affects_no_other_container(machine: &Machine) {
     let newer = machine.state_dir().join("containers/newer");
     fs::create_dir_all(&newer).expect("make a container's directory");
     let record = newer.join("record.json");
     fs::write(&record, r#"{"version":99,"something":"new"}"#).expect("write a record");
     fs::write(newer.join("lock"), "").expect("write a lock");
-    let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing").start();
+    let container = Bundle::requesting(machine, "devnode:/dev/oci-hotplug-nothing").start();
     assert!(is_well(machine, &container));
     assert!(container.delete().status.success());
     assert!(record.exists(), "what is not understood is not removed");
-    let told = operator(machine, &["inspect", "newer"]);
-    assert!(text(&told.1).contains("version 99"), "{}", text(&told.1));
+    let shown = operator(machine, &["inspect", "newer"]);
+    assert!(text(&shown.1).contains("version 99"), "{}", text(&shown.1));
     assert!(
-        text(&told.1).contains("install the newer oci-hotplug"),
+        text(&shown.1).contains("install the newer oci-hotplug"),
         "{}",
-        text(&told.1)
+        text(&shown.1)
     );
     // A container that gets this id is a new one, whatever an earlier one left.
     fs::remove_dir_all(newer).expect("remove a record");
@@ -301,23 +301,23 @@ impl Stopped {
 
 impl Drop for Stopped {
     fn drop(&mut self) {
-        self.0.go_on();
+        self.0.resume();
     }
 }
 
 #[apply(on_cgroup_v2)]
-fn everybody_waits_only_so_long_for_a_stopped_watcher(machine: &Machine) {
+fn the_wait_for_a_stopped_watcher_is_bounded(machine: &Machine) {
     machine.configure(&format!("prestart-timeout = 2\n{PERMISSIVE}"));
-    let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing").start();
+    let container = Bundle::requesting(machine, "devnode:/dev/oci-hotplug-nothing").start();
     let stopped = Stopped::of(&container);
     let process = format!("process {}", stopped.0.pid);
     for arguments in [vec!["list"], vec!["inspect", container.id.as_str()]] {
         let (took, output) = operator(machine, &arguments);
-        let said = text(&output);
+        let message = text(&output);
         assert!(took < AT_ONCE, "{arguments:?} took {took:?}");
-        assert!(said.contains("no answer"), "{said}");
+        assert!(message.contains("no answer"), "{message}");
         if arguments[0] == "inspect" {
-            assert!(said.contains(&process), "{said}");
+            assert!(message.contains(&process), "{message}");
         }
     }
     let state = oci_state(
@@ -333,17 +333,17 @@ fn everybody_waits_only_so_long_for_a_stopped_watcher(machine: &Machine) {
     )
     .run(&[], &state);
     let took = begin.elapsed();
-    let said = text(&joining);
-    assert_eq!(joining.status.code(), Some(1), "{said}");
+    let message = text(&joining);
+    assert_eq!(joining.status.code(), Some(1), "{message}");
     assert!(took < AT_ONCE, "a hook took {took:?}");
-    assert!(said.contains("did not answer in time"), "{said}");
+    assert!(message.contains("did not answer in time"), "{message}");
     assert!(
-        said.contains(machine.state_dir().to_str().expect("text")),
-        "{said}"
+        message.contains(machine.state_dir().to_str().expect("text")),
+        "{message}"
     );
     // Nothing else waits at all.
     let begin = Instant::now();
-    let other = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing").start();
+    let other = Bundle::requesting(machine, "devnode:/dev/oci-hotplug-nothing").start();
     assert!(other.delete().status.success());
     assert!(begin.elapsed() < AT_ONCE, "another container waited");
     drop(stopped);
@@ -354,7 +354,7 @@ fn everybody_waits_only_so_long_for_a_stopped_watcher(machine: &Machine) {
 fn poststop_ends_a_stopped_watcher(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
-    let container = Bundle::asking(machine, &format!("devnode:{node}")).start();
+    let container = Bundle::requesting(machine, &format!("devnode:{node}")).start();
     let stopped = Stopped::of(&container);
     let begin = Instant::now();
     assert!(container.delete().status.success());
@@ -366,9 +366,9 @@ fn poststop_ends_a_stopped_watcher(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_crowd_at_a_stopped_watchers_door_blocks_nobody(machine: &Machine) {
+fn a_full_queue_of_a_stopped_watcher_does_not_block_clients(machine: &Machine) {
     machine.configure(&format!("prestart-timeout = 2\n{PERMISSIVE}"));
-    let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing").start();
+    let container = Bundle::requesting(machine, "devnode:/dev/oci-hotplug-nothing").start();
     let stopped = Stopped::of(&container);
     let socket = machine
         .state_dir()
@@ -400,10 +400,10 @@ fn a_crowd_at_a_stopped_watchers_door_blocks_nobody(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn times_that_cannot_be_are_shown_all_the_same(machine: &Machine) {
+fn impossible_times_are_shown(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
-    let container = Bundle::asking(machine, &format!("devnode:{node}")).start();
+    let container = Bundle::requesting(machine, &format!("devnode:{node}")).start();
     let record = machine
         .state_dir()
         .join("containers")

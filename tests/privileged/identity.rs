@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::framework::container::text;
 use crate::framework::disk::number_of;
-use crate::framework::hook::told_of;
+use crate::framework::hook::inspect_json;
 use crate::framework::machine::cgroup_parent;
 use crate::framework::{Bundle, Disk, Hierarchy, Hook, Machine, RuncContainer, eventually, kernel};
 
@@ -81,10 +81,10 @@ impl Drop for Namesake<'_> {
 
 /// Case security 6.
 #[apply(on_both_hierarchies)]
-fn two_runtime_roots_with_one_id(machine: &Machine) {
+fn two_runtime_roots_can_use_one_id(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
-    let container = Bundle::asking(machine, &format!("devnode:{node}"))
+    let container = Bundle::requesting(machine, &format!("devnode:{node}"))
         .capability("CAP_MKNOD")
         .start();
     let watcher = container.expect_watcher();
@@ -135,10 +135,10 @@ fn two_runtime_roots_with_one_id(machine: &Machine) {
 /// Case security 6. The state directory was removed, so the second container could not know about
 /// the first.
 #[apply(on_both_hierarchies)]
-fn a_watcher_whose_id_another_container_has_taken_leaves_no_access_behind(machine: &Machine) {
+fn a_watcher_whose_id_another_container_has_revokes_its_access(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
-    let container = Bundle::asking(machine, &format!("devnode:{node}"))
+    let container = Bundle::requesting(machine, &format!("devnode:{node}"))
         .capability("CAP_MKNOD")
         .start();
     let watcher = container.expect_watcher();
@@ -149,7 +149,7 @@ fn a_watcher_whose_id_another_container_has_taken_leaves_no_access_behind(machin
     fs::remove_dir_all(machine.state_dir().join("containers")).expect("remove the state");
     let second = Namesake::of(machine, &container, |_| {});
     let output = second.create();
-    watcher.go_on();
+    watcher.resume();
     assert!(output.status.success(), "{}", text(&output));
     watcher.eventually_ends();
     container.eventually_lacks(&node);
@@ -228,11 +228,11 @@ fn is_refused_in(cgroup: &Path, node: &str) -> bool {
 
 /// Case security 7.
 #[apply(on_both_hierarchies)]
-fn of_two_containers_in_one_cgroup_the_second_is_refused(machine: &Machine) {
+fn the_second_of_two_containers_in_one_cgroup_is_refused(machine: &Machine) {
     let disk = Disk::new(machine);
     let [first_node, second_node] = [1, 2].map(|partition| disk.plug(partition));
     let cgroup = format!("{}-shared", machine.fresh_id());
-    let request = |node: &str| Bundle::asking(machine, &format!("devnode:{node}")).in_cgroup(&cgroup);
+    let request = |node: &str| Bundle::requesting(machine, &format!("devnode:{node}")).in_cgroup(&cgroup);
     let first = request(&first_node).capability("CAP_MKNOD").start();
     first.reads(&first_node, &disk.content(1));
     let reason = format!(
@@ -293,11 +293,11 @@ fn of_two_containers_in_one_cgroup_the_second_is_refused(machine: &Machine) {
 
 /// Case security 9.
 #[apply(on_both_hierarchies)]
-fn a_container_that_is_moved_to_another_cgroup_is_followed(machine: &Machine) {
+fn access_follows_a_container_into_another_cgroup(machine: &Machine) {
     let disk = Disk::new(machine);
     let nodes = [1, 2, 3].map(|partition| disk.partition(partition));
     let requests = nodes.clone().map(|node| format!("devnode:{node}")).join(",");
-    let bundle = Bundle::asking(machine, &requests).capability("CAP_MKNOD");
+    let bundle = Bundle::requesting(machine, &requests).capability("CAP_MKNOD");
     let name = bundle.id.clone();
     let (container, places);
     {
@@ -363,10 +363,10 @@ fn a_container_that_is_moved_to_another_cgroup_is_followed(machine: &Machine) {
 
 /// Case security 9.
 #[apply(on_both_hierarchies)]
-fn in_the_root_cgroup_nothing_is_changed_and_the_reason_is_shown(machine: &Machine) {
+fn the_root_cgroup_is_not_changed_and_the_reason_is_shown(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
-    let bundle = Bundle::asking(machine, &format!("devnode:{node}"));
+    let bundle = Bundle::requesting(machine, &format!("devnode:{node}"));
     let name = bundle.id.clone();
     let container = bundle.start();
     let place = OwnCgroup::new(machine, &format!("{name}-back"));
@@ -379,7 +379,7 @@ fn in_the_root_cgroup_nothing_is_changed_and_the_reason_is_shown(machine: &Machi
     let before = rules(root);
     move_all(&container.cgroup(), root);
     eventually("the reason is shown", || {
-        told_of(machine, &name)
+        inspect_json(machine, &name)
             .contains("moved to the root cgroup, whose device rules oci-hotplug never changes")
     });
     assert_eq!(rules(root), before);
@@ -393,7 +393,7 @@ fn in_the_root_cgroup_nothing_is_changed_and_the_reason_is_shown(machine: &Machi
     );
     fs::write(place.path.join("cgroup.procs"), container.pid.to_string()).expect("move a process");
     eventually("the reason is gone", || {
-        !told_of(machine, &name).contains("root cgroup")
+        !inspect_json(machine, &name).contains("root cgroup")
     });
     // The shell in the container is still in the root cgroup.
     let processes = fs::read_to_string(root.join("cgroup.procs")).expect("list processes");
@@ -433,7 +433,7 @@ enum End {
 /// Case security 6. A program that ends a watcher, or finds that it has died, revokes what it had
 /// granted.
 #[apply(on_both_hierarchies)]
-fn a_cgroup_that_outlives_its_container_has_no_access_left(machine: &Machine) {
+fn a_cgroup_that_exists_after_its_container_has_no_access_left(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     for end in [
@@ -442,7 +442,7 @@ fn a_cgroup_that_outlives_its_container_has_no_access_left(machine: &Machine) {
         End::AfterItsWatcherAndNobodyCleansUp,
     ] {
         let cgroup = format!("{}-lasting", machine.fresh_id());
-        let container = Bundle::asking(machine, &format!("devnode:{node}"))
+        let container = Bundle::requesting(machine, &format!("devnode:{node}"))
             .in_cgroup(&cgroup)
             .start();
         let path = container.cgroup();
@@ -456,7 +456,7 @@ fn a_cgroup_that_outlives_its_container_has_no_access_left(machine: &Machine) {
         container.kill("KILL");
         eventually("the container has ended", || !container.is_running());
         let next = if end == End::AfterItsWatcherAndNobodyCleansUp {
-            let next = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing")
+            let next = Bundle::requesting(machine, "devnode:/dev/oci-hotplug-nothing")
                 .in_cgroup(&cgroup)
                 .start();
             Some(next)
@@ -489,17 +489,15 @@ fn a_cgroup_that_outlives_its_container_has_no_access_left(machine: &Machine) {
 
 /// Case security 11.
 #[apply(on_both_hierarchies)]
-fn a_container_that_can_stop_its_watcher_is_shown_and_systemd_hears_of_a_watcher_that_runs(
-    machine: &Machine,
-) {
+fn a_container_that_can_signal_its_watcher_is_reported_and_the_watcher_notifies_systemd(machine: &Machine) {
     let nothing = "devnode:/dev/oci-hotplug-nothing";
     let [own, hosts] = [
-        Bundle::asking(machine, nothing).start(),
-        Bundle::asking(machine, nothing).host_pids().start(),
+        Bundle::requesting(machine, nothing).start(),
+        Bundle::requesting(machine, nothing).host_pids().start(),
     ];
     let shares = |container: &RuncContainer<'_>| {
-        let told: Value = serde_json::from_str(&told_of(machine, &container.id)).expect("JSON");
-        told["host_pid_namespace"].as_bool().expect("a truth value")
+        let shown: Value = serde_json::from_str(&inspect_json(machine, &container.id)).expect("JSON");
+        shown["host_pid_namespace"].as_bool().expect("a truth value")
     };
     assert!(!shares(&own) && shares(&hosts));
 

@@ -12,14 +12,14 @@ use serde_json::{Value, json};
 use crate::framework::container::runc;
 use crate::framework::eventually::{DEADLINE, wait_within, within};
 use crate::framework::hook::oci_state;
-use crate::framework::tool::said;
+use crate::framework::tool::output_of;
 use crate::framework::{Bundle, Disk, Hook, Machine, RuncContainer, Watcher, eventually};
 
 const NOTHING: Vec<PathBuf> = Vec::new();
 
 #[apply(on_both_hierarchies)]
-fn the_watcher_tells_who_it_is(machine: &Machine) {
-    let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing").start();
+fn the_watchers_command_line_identifies_it(machine: &Machine) {
+    let container = Bundle::requesting(machine, "devnode:/dev/oci-hotplug-nothing").start();
     let watcher = container.expect_watcher();
     assert!(
         watcher.command_line.contains("oci-hotplug-watcher"),
@@ -32,10 +32,10 @@ fn the_watcher_tells_who_it_is(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn the_watcher_keeps_nothing_of_the_hook(machine: &Machine) {
+fn the_watcher_inherits_nothing_from_the_hook(machine: &Machine) {
     let inherited = machine.scratch("inherited");
     fs::write(&inherited, "a descriptor that the caller forgot").expect("write a file");
-    let bundle = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing")
+    let bundle = Bundle::requesting(machine, "devnode:/dev/oci-hotplug-nothing")
         .hook_environment("OCI_HOTPLUG_TEST_SECRET=1");
     bundle.write();
     // The shell passes descriptor 9 through runc to the hook.
@@ -103,8 +103,8 @@ fn the_watcher_keeps_nothing_of_the_hook(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_pipe_on_creates_output_ends_although_the_watcher_lives(machine: &Machine) {
-    let bundle = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing");
+fn a_pipe_with_the_output_of_create_ends_while_the_watcher_runs(machine: &Machine) {
+    let bundle = Bundle::requesting(machine, "devnode:/dev/oci-hotplug-nothing");
     bundle.write();
     let mut command = runc(machine, None);
     command
@@ -118,7 +118,7 @@ fn a_pipe_on_creates_output_ends_although_the_watcher_lives(machine: &Machine) {
         .stderr(Stdio::piped())
         .spawn()
         .expect("start runc");
-    let mut pipe = create.stdout.take().expect("a pipe was asked for");
+    let mut pipe = create.stdout.take().expect("a pipe was requested");
     assert!(
         wait_within(&mut create, DEADLINE).is_some_and(|status| status.success()),
         "runc create hung or failed"
@@ -138,7 +138,11 @@ fn a_pipe_on_creates_output_ends_although_the_watcher_lives(machine: &Machine) {
     let _ = runc(machine, None)
         .args(["delete", "--force", &bundle.id])
         .output();
-    assert_eq!(ended, Some(()), "somebody still has create's standard output");
+    assert_eq!(
+        ended,
+        Some(()),
+        "a process still has the standard output of create"
+    );
     assert!(alive);
 }
 
@@ -147,7 +151,7 @@ fn deleting_ends_the_watcher_and_leaves_nothing(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     for user_namespace in [false, true] {
-        let bundle = Bundle::asking(machine, &format!("devnode:{node}"));
+        let bundle = Bundle::requesting(machine, &format!("devnode:{node}"));
         let container = if user_namespace {
             bundle.user_namespace().start()
         } else {
@@ -164,8 +168,8 @@ fn deleting_ends_the_watcher_and_leaves_nothing(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn the_watcher_ends_by_itself_when_the_container_does(machine: &Machine) {
-    let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing")
+fn the_watcher_ends_when_the_container_ends(machine: &Machine) {
+    let container = Bundle::requesting(machine, "devnode:/dev/oci-hotplug-nothing")
         .without_poststop()
         .start();
     let watcher = container.expect_watcher();
@@ -175,10 +179,10 @@ fn the_watcher_ends_by_itself_when_the_container_does(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn the_watcher_ends_by_itself_when_the_container_is_killed(machine: &Machine) {
+fn the_watcher_ends_when_the_container_is_killed(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
-    let container = Bundle::asking(machine, &format!("devnode:{node}"))
+    let container = Bundle::requesting(machine, &format!("devnode:{node}"))
         .without_poststop()
         .create();
     let watcher = container.expect_watcher();
@@ -195,9 +199,9 @@ fn poststop(machine: &Machine, id: &str, status: &str, pid: &Value, bundle: &Pat
 }
 
 #[apply(on_both_hierarchies)]
-fn poststop_in_every_order(machine: &Machine) {
+fn poststop_works_in_every_order(machine: &Machine) {
     for pid in [Value::Null, json!(0)] {
-        let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing")
+        let container = Bundle::requesting(machine, "devnode:/dev/oci-hotplug-nothing")
             .without_poststop()
             .start();
         let watcher = container.expect_watcher();
@@ -217,7 +221,7 @@ fn poststop_in_every_order(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn poststop_for_what_was_never_started(machine: &Machine) {
+fn poststop_works_for_a_container_that_was_never_started(machine: &Machine) {
     for pid in [Value::Null, json!(0), json!(4_194_000)] {
         poststop(machine, "never-started", "stopped", &pid, Path::new("/nowhere"));
     }
@@ -225,11 +229,11 @@ fn poststop_for_what_was_never_started(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn poststop_leaves_strangers_alone(machine: &Machine) {
-    let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing")
+fn poststop_does_not_signal_processes_of_others(machine: &Machine) {
+    let container = Bundle::requesting(machine, "devnode:/dev/oci-hotplug-nothing")
         .without_poststop()
         .start();
-    let other = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing").start();
+    let other = Bundle::requesting(machine, "devnode:/dev/oci-hotplug-nothing").start();
     container.kill("KILL");
     container.expect_gone();
     // youki reports the old pid, which may belong to any process by now.
@@ -260,7 +264,7 @@ impl RuncContainer<'_> {
 }
 
 #[apply(on_both_hierarchies)]
-fn poststop_with_rubbish_ends_well(machine: &Machine) {
+fn poststop_succeeds_with_invalid_input(machine: &Machine) {
     for state in ["", "{}", "[]", "{\"id\":\"../../etc\"}", "{\"id\":7}", "not JSON"] {
         let output = Hook::poststop(machine).run(&[], state);
         assert_eq!(output.status.code(), Some(0), "{state:?}: {output:?}");
@@ -273,7 +277,7 @@ fn a_killed_watcher_leaves_nothing_after_poststop(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     for user_namespace in [false, true] {
-        let bundle = Bundle::asking(machine, &format!("devnode:{node}"));
+        let bundle = Bundle::requesting(machine, &format!("devnode:{node}"));
         let container = if user_namespace {
             bundle.user_namespace().start()
         } else {
@@ -291,8 +295,8 @@ fn a_killed_watcher_leaves_nothing_after_poststop(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn what_a_crash_left_is_swept_by_the_next_hook(machine: &Machine) {
-    let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing")
+fn the_next_hook_sweeps_leftovers_of_a_crash(machine: &Machine) {
+    let container = Bundle::requesting(machine, "devnode:/dev/oci-hotplug-nothing")
         .without_poststop()
         .start();
     container.expect_watcher().kill();
@@ -302,7 +306,7 @@ fn what_a_crash_left_is_swept_by_the_next_hook(machine: &Machine) {
         NOTHING,
         "a killed watcher can't have removed its record"
     );
-    let next = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing").start();
+    let next = Bundle::requesting(machine, "devnode:/dev/oci-hotplug-nothing").start();
     let of_first = |path: &PathBuf| {
         path.components()
             .any(|part| part.as_os_str() == container.id.as_str())
@@ -331,48 +335,50 @@ fn a_container_that_failed_to_start_leaves_nothing(machine: &Machine) {
 
 fn plugged_with<'m>(machine: &'m Machine, disk: &Disk, option: &str) -> RuncContainer<'m> {
     let node = disk.plug(1);
-    let container = Bundle::asking(machine, &format!("devnode:{node}{option}")).start();
+    let container = Bundle::requesting(machine, &format!("devnode:{node}{option}")).start();
     container.reads(&node, &disk.content(1));
     container
 }
 
 #[apply(on_both_hierarchies)]
-fn on_removal_keep_lets_the_container_live(machine: &Machine) {
+fn on_removal_keep_does_nothing(machine: &Machine) {
     for option in ["", ";on-removal=keep"] {
         let disk = Disk::new(machine);
         let container = plugged_with(machine, &disk, option);
         disk.unplug(1);
         container.eventually_lacks(&disk.partition(1));
         assert!(container.is_running());
-        assert_eq!(container.last_words(), "listening");
+        assert_eq!(container.last_output(), "listening");
     }
 }
 
 #[apply(on_both_hierarchies)]
-fn on_removal_stop_stops_it(machine: &Machine) {
+fn on_removal_stop_stops_the_container(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = plugged_with(machine, &disk, ";on-removal=stop");
     disk.unplug(1);
     eventually("the container has stopped", || !container.is_running());
-    assert_eq!(container.last_words(), "stopped");
+    assert_eq!(container.last_output(), "stopped");
     eventually("its watcher has ended", || container.watcher().is_none());
 }
 
 #[apply(on_both_hierarchies)]
-fn on_removal_kill_kills_it(machine: &Machine) {
+fn on_removal_kill_kills_the_container(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = plugged_with(machine, &disk, ";on-removal=kill");
     disk.unplug(1);
     eventually("the container has ended", || !container.is_running());
-    assert_eq!(container.last_words(), "listening", "it was killed, not asked");
+    assert_eq!(container.last_output(), "listening", "it was killed, not stopped");
 }
 
 #[apply(on_both_hierarchies)]
-fn on_removal_signal_sends_it(machine: &Machine) {
+fn on_removal_signal_sends_the_signal(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = plugged_with(machine, &disk, ";on-removal=signal:USR1");
     disk.unplug(1);
-    eventually("the container heard SIGUSR1", || container.last_words() == "usr1");
+    eventually("the container received SIGUSR1", || {
+        container.last_output() == "usr1"
+    });
     container.eventually_lacks(&disk.partition(1));
     assert!(container.is_running());
     // The container waits for its device.
@@ -383,15 +389,16 @@ fn on_removal_signal_sends_it(machine: &Machine) {
 
 /// Case README 26.
 #[apply(on_both_hierarchies)]
-fn on_removal_waits_for_the_grace_period_also_across_a_new_watcher(machine: &Machine) {
+fn on_removal_waits_for_the_grace_period_even_with_a_new_watcher(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = plugged_with(machine, &disk, ";on-removal=stop;grace=60s");
-    let pending =
-        || said(machine, &["inspect", &container.id]).contains("its device was removed; on-removal=stop in");
+    let pending = || {
+        output_of(machine, &["inspect", &container.id]).contains("its device was removed; on-removal=stop in")
+    };
     disk.unplug(1);
     container.eventually_lacks(&disk.partition(1));
     eventually("the action is shown", pending);
-    said(machine, &["recover", "--restart-watchers"]);
+    output_of(machine, &["recover", "--restart-watchers"]);
     eventually("the next watcher knows of it", pending);
     disk.plug(1);
     container.eventually_reads(&disk.partition(1), &disk.content(1));
@@ -401,5 +408,5 @@ fn on_removal_waits_for_the_grace_period_also_across_a_new_watcher(machine: &Mac
     let stopped = plugged_with(machine, &other, ";on-removal=stop;grace=1s");
     other.unplug(1);
     eventually("the container has stopped", || !stopped.is_running());
-    assert_eq!(stopped.last_words(), "stopped");
+    assert_eq!(stopped.last_output(), "stopped");
 }

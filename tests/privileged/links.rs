@@ -48,7 +48,9 @@ fn the_container_follows_a_link_that_udevd_moves(machine: &Machine) {
     };
     let _udevd = Udevd::start_with_rules(machine, &format!("{}{}", rule(1), rule(2)));
     let request = format!("devnode:{};path=/dev/stick", links.link());
-    let container = Bundle::asking(machine, &request).capability("CAP_MKNOD").start();
+    let container = Bundle::requesting(machine, &request)
+        .capability("CAP_MKNOD")
+        .start();
     let first = number_of(&disk.plug(1));
     container.eventually_reads("/dev/stick", &disk.content(1));
     let second = number_of(&disk.plug(2));
@@ -57,7 +59,7 @@ fn the_container_follows_a_link_that_udevd_moves(machine: &Machine) {
     let second = container.make_node("second", 'b', second);
     container.eventually_refuses(&first);
 
-    let cold = Bundle::asking(machine, &request).start();
+    let cold = Bundle::requesting(machine, &request).start();
     cold.eventually_reads("/dev/stick", &disk.content(2));
 
     disk.unplug(2);
@@ -75,7 +77,7 @@ fn the_container_follows_a_link_that_is_changed_by_hand(machine: &Machine) {
     let links = LinkDirectory::new(machine);
     let request = format!("devnode:{};path=/dev/stick", links.link());
     let nodes = [disk.plug(1), disk.plug(2)];
-    let container = Bundle::asking(machine, &request).start();
+    let container = Bundle::requesting(machine, &request).start();
     assert!(!container.has("/dev/stick"));
     fs::create_dir(&links.0).expect("make a directory in /dev");
     for (partition, node) in [(1, &nodes[0]), (2, &nodes[1]), (1, &nodes[0])] {

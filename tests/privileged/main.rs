@@ -9,13 +9,13 @@ extern crate macro_rules_attribute;
 /// `#[apply(on_both_hierarchies)]` creates the tests `NAME::v1` and `NAME::v2`, one for each cgroup
 /// hierarchy.
 macro_rules! on_both_hierarchies {
-    ($(#[$attribute:meta])* fn $story:ident($machine:tt: &Machine $(,)?) $body:block) => {
+    ($(#[$attribute:meta])* fn $name:ident($machine:tt: &Machine $(,)?) $body:block) => {
         $(#[$attribute])*
-        fn $story($machine: &Machine) $body
+        fn $name($machine: &Machine) $body
 
-        mod $story {
-            on_hierarchy!(v1, V1, $story);
-            on_hierarchy!(v2, V2, $story);
+        mod $name {
+            on_hierarchy!(v1, V1, $name);
+            on_hierarchy!(v2, V2, $name);
         }
     };
 }
@@ -23,22 +23,22 @@ macro_rules! on_both_hierarchies {
 /// `#[apply(on_cgroup_v2)]` is for tests of something that cgroup v1 does not have, and for tests
 /// that wait ten seconds and do not depend on cgroups.
 macro_rules! on_cgroup_v2 {
-    ($(#[$attribute:meta])* fn $story:ident($machine:tt: &Machine $(,)?) $body:block) => {
+    ($(#[$attribute:meta])* fn $name:ident($machine:tt: &Machine $(,)?) $body:block) => {
         $(#[$attribute])*
-        fn $story($machine: &Machine) $body
+        fn $name($machine: &Machine) $body
 
-        mod $story {
-            on_hierarchy!(v2, V2, $story);
+        mod $name {
+            on_hierarchy!(v2, V2, $name);
         }
     };
 }
 
 macro_rules! on_hierarchy {
-    ($test:ident, $hierarchy:ident, $story:ident) => {
+    ($test:ident, $hierarchy:ident, $name:ident) => {
         #[test]
         #[ignore = "needs root, runc and the real kernel: tests/run.sh --privileged"]
         fn $test() {
-            crate::framework::Hierarchy::$hierarchy.tell(super::$story);
+            crate::framework::Hierarchy::$hierarchy.run_test(super::$name);
         }
     };
 }
@@ -47,6 +47,7 @@ mod framework;
 
 mod announcing;
 mod attach;
+mod attacks;
 mod engine;
 mod events;
 mod explain;
@@ -54,23 +55,22 @@ mod faults_events;
 mod faults_filter;
 mod faults_start;
 mod faults_state;
-mod hostile;
+mod framework_checks;
+mod host_check;
 mod identity;
 mod lifecycle;
 mod links;
-mod malice;
 mod metrics;
+mod obstacles;
 mod operator;
 mod options;
 mod placement;
 mod plugging;
 mod policy;
-mod readiness;
 mod recovery;
 mod requests;
 #[path = "../support/silent_server.rs"]
 mod silent_server;
 #[path = "../support/skipped.rs"]
 mod skipped;
-mod stage;
 mod storm;

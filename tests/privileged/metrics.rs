@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::framework::tool::{failed, said, said_json};
+use crate::framework::tool::{failed, json_of, output_of};
 use crate::framework::{Bundle, Disk, Machine, RuncContainer, eventually};
 
 /// Samples by name and labels, as written.
@@ -106,20 +106,20 @@ fn metrics(machine: &Machine, container: &RuncContainer<'_>) -> Samples {
             .replace("{}", "");
         (series.trim_start_matches("oci_hotplug_").to_owned(), value)
     };
-    read(&said(machine, &["metrics"]))
+    read(&output_of(machine, &["metrics"]))
         .into_iter()
         .map(shorten)
         .collect()
 }
 
 #[apply(on_both_hierarchies)]
-fn what_a_container_went_through_is_told_in_prometheus_format(machine: &Machine) {
+fn the_counters_of_a_container_are_in_prometheus_format(machine: &Machine) {
     let disk = Disk::new(machine);
     let (given, kept) = (disk.plug(1), disk.partition(2));
     machine.configure(&format!(
         "[policy]\ndefault = \"anything\"\n[[policy.deny]]\ndevices = [\"devnode:{kept}\"]\n"
     ));
-    let container = Bundle::asking(machine, &format!("devnode:{given},glob:{}p*", disk.node)).start();
+    let container = Bundle::requesting(machine, &format!("devnode:{given},glob:{}p*", disk.node)).start();
     container.reads(&given, &disk.content(1));
     disk.unplug(1);
     container.eventually_lacks(&given);
@@ -130,7 +130,7 @@ fn what_a_container_went_through_is_told_in_prometheus_format(machine: &Machine)
         metrics(machine, &container)["events_total{event=\"refused\"}"] == 1.0
     });
     // Values that differ between machines and runs are replaced by a star.
-    let text: String = said(machine, &["metrics"])
+    let text: String = output_of(machine, &["metrics"])
         .lines()
         .map(|line| {
             let line = line.replace(&container.id, "ID");
@@ -149,18 +149,21 @@ fn what_a_container_went_through_is_told_in_prometheus_format(machine: &Machine)
     let version = env!("CARGO_PKG_VERSION");
     let golden = include_str!("metrics/golden.prom").replace("@VERSION@", version);
     assert_eq!(text, golden, "{text}");
-    let json = said_json(machine, &["metrics"]);
+    let json = json_of(machine, &["metrics"]);
     assert_eq!(json["metrics"][1]["name"], "containers");
     assert_eq!(json["metrics"][1]["samples"][0]["value"], 1.0);
     container.delete();
-    assert_eq!(read(&said(machine, &["metrics"]))["oci_hotplug_containers"], 0.0);
+    assert_eq!(
+        read(&output_of(machine, &["metrics"]))["oci_hotplug_containers"],
+        0.0
+    );
 }
 
 #[apply(on_both_hierarchies)]
-fn a_watcher_that_died_is_counted_and_what_it_had_counted_stays(machine: &Machine) {
+fn a_crashed_watcher_is_counted_and_its_counters_stay(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
-    let container = Bundle::asking(machine, &format!("devnode:{node}")).start();
+    let container = Bundle::requesting(machine, &format!("devnode:{node}")).start();
     disk.unplug(1);
     container.eventually_lacks(&node);
     let notes = machine
@@ -178,7 +181,7 @@ fn a_watcher_that_died_is_counted_and_what_it_had_counted_stays(machine: &Machin
         (0.0, 0.0, 1.0)
     );
     assert_eq!(dead["events_total{event=\"attached\"}"], 1.0);
-    said(machine, &["recover"]);
+    output_of(machine, &["recover"]);
     let alive = metrics(machine, &container);
     assert_eq!((alive["watcher_up"], alive["watchers"]), (1.0, 1.0));
     assert_eq!(
@@ -187,7 +190,7 @@ fn a_watcher_that_died_is_counted_and_what_it_had_counted_stays(machine: &Machin
     );
     assert_eq!(alive["events_total{event=\"detached\"}"], 1.0);
     // A watcher that hands over to the next one has not died.
-    said(machine, &["recover", "--restart-watchers"]);
+    output_of(machine, &["recover", "--restart-watchers"]);
     let replaced = metrics(machine, &container);
     assert_eq!(
         (replaced["watcher_starts_total"], replaced["watcher_deaths_total"]),
@@ -197,15 +200,15 @@ fn a_watcher_that_died_is_counted_and_what_it_had_counted_stays(machine: &Machin
 }
 
 #[apply(on_both_hierarchies)]
-fn the_textfile_is_written_by_rename_for_all_to_read(machine: &Machine) {
-    let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing").start();
+fn the_textfile_is_replaced_atomically_and_readable_by_all(machine: &Machine) {
+    let container = Bundle::requesting(machine, "devnode:/dev/oci-hotplug-nothing").start();
     let directory = machine.scratch("collector");
     fs::create_dir(&directory).expect("make the collector's directory");
     let path = directory.join("oci-hotplug.prom");
     fs::write(&path, "old").expect("write an old file");
     let reader = fs::File::open(&path).expect("open the old file");
     let text = path.to_str().expect("scratch paths are text");
-    assert_eq!(said(machine, &["metrics", "--textfile", text]), "");
+    assert_eq!(output_of(machine, &["metrics", "--textfile", text]), "");
     assert_eq!(std::io::read_to_string(reader).expect("read the old file"), "old");
     let samples = read(&fs::read_to_string(&path).expect("read the new file"));
     assert!(samples.keys().any(|series| series.contains(&container.id)));

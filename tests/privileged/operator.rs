@@ -2,24 +2,24 @@
 
 use serde_json::{Value, json};
 
-use crate::framework::tool::{Running, said, said_json, shell, tool};
+use crate::framework::tool::{Running, json_of, output_of, shell, tool};
 use crate::framework::{Bundle, Disk, Machine, Terminal, eventually};
 
 /// The only problem that `inspect` shows of a container.
 fn problem(machine: &Machine, id: &str) -> Option<String> {
-    let inspected = said_json(machine, &["inspect", id]);
+    let inspected = json_of(machine, &["inspect", id]);
     let reason = inspected["status"]["problems"][0]["reason"].as_str();
     reason.map(str::to_owned)
 }
 
 /// Case newcomer: the suggested fix breaks everything. Case newcomer: reload without pkill.
 #[apply(on_both_hierarchies)]
-fn a_running_container_gets_what_the_hint_of_its_refusal_allows(machine: &Machine) {
+fn a_running_container_gets_a_device_after_following_the_hint(machine: &Machine) {
     let terminal = Terminal::new();
     machine.configure("");
     // With `devnode:` it would be refused at the start.
     let request = format!("subsystem:vc&glob:{};access=rw", terminal.node());
-    let container = Bundle::asking(machine, &request).start();
+    let container = Bundle::requesting(machine, &request).start();
     let node = terminal.plug();
     let mut reason = String::new();
     eventually("the refusal is shown", || {
@@ -30,11 +30,11 @@ fn a_running_container_gets_what_the_hint_of_its_refusal_allows(machine: &Machin
     let (_, command) = reason.split_once("run `").expect("a command");
     let (command, _) = command.split_once('`').expect("its end");
     let output = shell(command);
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{command}: {output:?}");
     assert!(
-        told.contains(&format!("{}  attached {node}\n", container.id)),
-        "{told}"
+        shown.contains(&format!("{}  attached {node}\n", container.id)),
+        "{shown}"
     );
     container.reads(&node, &terminal.content());
     // A repetition changes nothing.
@@ -47,18 +47,18 @@ fn a_running_container_gets_what_the_hint_of_its_refusal_allows(machine: &Machin
     machine.configure("[policy]\ndefault = \"whatever\"\n");
     let kept = tool(machine, &["reload"]);
     assert_eq!(kept.status.code(), Some(1), "{kept:?}");
-    let told = String::from_utf8_lossy(&kept.stdout).into_owned();
+    let shown = String::from_utf8_lossy(&kept.stdout).into_owned();
     for words in [
         "FAILED",
         "config.toml",
         "line 2",
         "the previous policy stays in force",
     ] {
-        assert!(told.contains(words), "{words:?} is not in: {told}");
+        assert!(shown.contains(words), "{words:?} is not in: {shown}");
     }
     container.reads(&node, &terminal.content());
     machine.configure("[[policy.deny]]\ndevices = [\"subsystem:vc\"]\n");
-    let reloaded = said_json(machine, &["reload"]);
+    let reloaded = json_of(machine, &["reload"]);
     let expected = json!([{
         "id": container.id, "result": "reloaded", "attached": [], "detached": [node], "problems": 1, "reason": Value::Null,
     }]);
@@ -68,12 +68,12 @@ fn a_running_container_gets_what_the_hint_of_its_refusal_allows(machine: &Machin
 }
 
 #[apply(on_both_hierarchies)]
-fn the_tree_says_which_container_holds_a_device_and_under_which_path(machine: &Machine) {
+fn the_tree_shows_which_container_has_a_device_at_which_path(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     let request = format!("devnode:{node};path=/dev/board");
-    let container = Bundle::asking(machine, &request).start();
-    let tree = said(machine, &["tree"]);
+    let container = Bundle::requesting(machine, &request).start();
+    let tree = output_of(machine, &["tree"]);
     let line = tree.lines().find(|line| line.contains(&node));
     let line = line.unwrap_or_else(|| panic!("{node} is not in\n{tree}"));
     assert!(
@@ -84,35 +84,39 @@ fn the_tree_says_which_container_holds_a_device_and_under_which_path(machine: &M
     assert_eq!(tree.matches("/dev/loop").count(), 1, "{tree}");
     disk.unplug(1);
     container.eventually_lacks("/dev/board");
-    assert!(!said(machine, &["tree"]).contains(&container.id));
+    assert!(!output_of(machine, &["tree"]).contains(&container.id));
 }
 
 #[apply(on_both_hierarchies)]
-fn a_tree_that_watches_is_drawn_again_when_a_device_comes_and_goes(machine: &Machine) {
+fn tree_watch_is_drawn_again_when_a_device_is_added_or_removed(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.partition(1);
-    let container = Bundle::asking(machine, &format!("devnode:{node}")).start();
+    let container = Bundle::requesting(machine, &format!("devnode:{node}")).start();
     let watching = Running::start(machine, &["tree", "--watch"]);
-    watching.eventually_says("DEVICE");
-    assert!(!watching.said().contains(&container.id), "{}", watching.said());
+    watching.eventually_prints("DEVICE");
+    assert!(
+        !watching.output().contains(&container.id),
+        "{}",
+        watching.output()
+    );
     disk.plug(1);
-    watching.eventually_says(&container.id);
+    watching.eventually_prints(&container.id);
     disk.unplug(1);
     eventually("the last tree that is drawn has nothing of the container", || {
-        let said = watching.said();
-        let last = said.rsplit("DEVICE").next().unwrap_or_default();
-        said.contains(&container.id) && !last.is_empty() && !last.contains(&container.id)
+        let message = watching.output();
+        let last = message.rsplit("DEVICE").next().unwrap_or_default();
+        message.contains(&container.id) && !last.is_empty() && !last.contains(&container.id)
     });
 }
 
 #[apply(on_both_hierarchies)]
-fn a_match_that_watches_tells_what_comes_and_goes(machine: &Machine) {
+fn match_watch_shows_added_and_removed_devices(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.partition(1);
     let watching = Running::start(machine, &["match", "--watch", &format!("glob:{}p*", disk.node)]);
-    watching.eventually_says("no such device is present now");
+    watching.eventually_prints("no such device is present now");
     disk.plug(1);
-    watching.eventually_says(&format!("+ {node}  b "));
+    watching.eventually_prints(&format!("+ {node}  b "));
     disk.unplug(1);
-    watching.eventually_says(&format!("- {node}  b "));
+    watching.eventually_prints(&format!("- {node}  b "));
 }

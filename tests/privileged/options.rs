@@ -4,10 +4,12 @@ use crate::framework::disk::number_of;
 use crate::framework::{Bundle, Disk, Machine, Terminal, Udevd, eventually};
 
 #[apply(on_both_hierarchies)]
-fn read_access_is_read_access(machine: &Machine) {
+fn read_access_allows_only_reading(machine: &Machine) {
     let disk = Disk::new(machine);
     let request = format!("devnode:{};access=r", disk.partition(1));
-    let container = Bundle::asking(machine, &request).capability("CAP_MKNOD").start();
+    let container = Bundle::requesting(machine, &request)
+        .capability("CAP_MKNOD")
+        .start();
     let node = disk.plug(1);
     container.eventually_reads(&node, &disk.content(1));
     assert!(container.is_write_refused(&node));
@@ -20,9 +22,9 @@ fn read_access_is_read_access(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_node_is_0660_and_the_process_users_unless_said_otherwise(machine: &Machine) {
+fn a_node_has_mode_0660_and_the_process_users_owner_by_default(machine: &Machine) {
     let disk = Disk::new(machine);
-    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1)))
+    let container = Bundle::requesting(machine, &format!("devnode:{}", disk.partition(1)))
         .user(1000, 1001)
         .start();
     let node = disk.plug(1);
@@ -32,14 +34,14 @@ fn a_node_is_0660_and_the_process_users_unless_said_otherwise(machine: &Machine)
 }
 
 #[apply(on_both_hierarchies)]
-fn nobodys_umask_matters(machine: &Machine) {
+fn umasks_do_not_affect_the_mode_of_a_node(machine: &Machine) {
     let disk = Disk::new(machine);
     let request = format!(
         "devnode:{0};mode=0666;path=/dev/deep/down/here;link=/dev/also/here,devnode:{1}",
         disk.partition(1),
         disk.partition(2)
     );
-    let container = Bundle::asking(machine, &request)
+    let container = Bundle::requesting(machine, &request)
         .caller_umask(0o777)
         .process_umask(0o777)
         .user(1000, 1000)
@@ -55,10 +57,10 @@ fn nobodys_umask_matters(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn mode_owner_path_and_links_are_as_asked(machine: &Machine) {
+fn mode_owner_path_and_links_are_as_requested(machine: &Machine) {
     let disk = Disk::new(machine);
     let options = "mode=0604;uid=7;gid=8;path=/dev/data/one;link=/dev/by-use/data;link=/dev/data-too";
-    let container = Bundle::asking(machine, &format!("devnode:{};{options}", disk.partition(1))).start();
+    let container = Bundle::requesting(machine, &format!("devnode:{};{options}", disk.partition(1))).start();
     disk.plug(1);
     container.eventually_reads("/dev/by-use/data", &disk.content(1));
     eventually("the second link is there", || container.has("/dev/data-too"));
@@ -66,12 +68,12 @@ fn mode_owner_path_and_links_are_as_asked(machine: &Machine) {
     assert_eq!((inside.mode, inside.uid, inside.gid), (0o604, 7, 8));
     assert_eq!(container.stat("/dev/by-use/data").kind, "symbolic link");
     assert_eq!(
-        container.inside("readlink -f /dev/data-too").said,
+        container.inside("readlink -f /dev/data-too").output,
         "/dev/data/one"
     );
     assert!(
         !container.has(&disk.partition(1)),
-        "the host's path was not asked for"
+        "the host path was not requested"
     );
     disk.unplug(1);
     container.eventually_lacks("/dev/data/one");
@@ -81,10 +83,10 @@ fn mode_owner_path_and_links_are_as_asked(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn only_some_of_a_roots_nodes(machine: &Machine) {
+fn only_selects_some_nodes_of_a_root(machine: &Machine) {
     let disk = Disk::new(machine);
     let request = format!("devnode:{};only=devnode:{}", disk.node, disk.partition(2));
-    let container = Bundle::asking(machine, &request).start();
+    let container = Bundle::requesting(machine, &request).start();
     disk.plug(1);
     disk.plug(2);
     container.eventually_reads(&disk.partition(2), &disk.content(2));
@@ -97,7 +99,7 @@ fn two_requests_for_one_device_add_up(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.partition(1);
     let request = format!("devnode:{node};access=r , devnode:{node};access=w;path=/dev/write");
-    let container = Bundle::asking(machine, &request).start();
+    let container = Bundle::requesting(machine, &request).start();
     disk.plug(1);
     container.eventually_reads(&node, &disk.content(1));
     eventually("the second node is there", || container.can_write("/dev/write"));
@@ -107,7 +109,7 @@ fn two_requests_for_one_device_add_up(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn with_udevd_its_links_follow_the_device(machine: &Machine) {
+fn links_of_udevd_follow_the_device(machine: &Machine) {
     let disk = Disk::new(machine);
     let rule = format!(
         "KERNEL==\"{}\", SYMLINK+=\"oci-hotplug-test/{}\"\n",
@@ -116,11 +118,11 @@ fn with_udevd_its_links_follow_the_device(machine: &Machine) {
     );
     let _udevd = Udevd::start_with_rules(machine, &rule);
     let link = format!("/dev/oci-hotplug-test/{}", disk.name(1));
-    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1))).start();
+    let container = Bundle::requesting(machine, &format!("devnode:{}", disk.partition(1))).start();
     disk.plug(1);
     container.eventually_reads(&link, &disk.content(1));
     assert_eq!(
-        container.inside(&format!("readlink -f {link}")).said,
+        container.inside(&format!("readlink -f {link}")).output,
         disk.partition(1)
     );
     disk.unplug(1);
@@ -129,7 +131,7 @@ fn with_udevd_its_links_follow_the_device(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn with_udevd_tags_and_properties_select(machine: &Machine) {
+fn tags_and_properties_of_udevd_select_devices(machine: &Machine) {
     let disk = Disk::new(machine);
     let [tagged, named] = [disk.name(1), disk.name(2)];
     let rules = format!(
@@ -137,7 +139,7 @@ fn with_udevd_tags_and_properties_select(machine: &Machine) {
     );
     let _udevd = Udevd::start_with_rules(machine, &rules);
     let request = "tag:oci_hotplug_test,property:OCI_HOTPLUG_TEST=number*";
-    let container = Bundle::asking(machine, request).start();
+    let container = Bundle::requesting(machine, request).start();
     for partition in [1, 2, 3] {
         disk.plug(partition);
     }
@@ -150,12 +152,12 @@ fn with_udevd_tags_and_properties_select(machine: &Machine) {
     container.eventually_lacks(&disk.partition(2));
     // The same selectors work for devices that are present at the start.
     disk.plug(1);
-    let cold = Bundle::asking(machine, request).start();
+    let cold = Bundle::requesting(machine, request).start();
     cold.eventually_reads(&disk.partition(1), &disk.content(1));
 }
 
 #[apply(on_both_hierarchies)]
-fn subsystem_attribute_and_syspath_select(machine: &Machine) {
+fn subsystem_attribute_and_syspath_select_devices(machine: &Machine) {
     let disk = Disk::new(machine);
     let terminal = Terminal::new();
     let screen = terminal.node().replace("/dev/", "");
@@ -166,7 +168,7 @@ fn subsystem_attribute_and_syspath_select(machine: &Machine) {
         disk.node.replace("/dev/", ""),
         disk.name(4)
     );
-    let container = Bundle::asking(machine, &request).start();
+    let container = Bundle::requesting(machine, &request).start();
     terminal.plug();
     for partition in [2, 3, 4] {
         disk.plug(partition);
@@ -179,10 +181,10 @@ fn subsystem_attribute_and_syspath_select(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_negated_selector_keeps_out(machine: &Machine) {
+fn a_negated_selector_excludes_devices(machine: &Machine) {
     let disk = Disk::new(machine);
     let request = format!("glob:{}p*&!devnode:{}", disk.node, disk.partition(1));
-    let container = Bundle::asking(machine, &request).start();
+    let container = Bundle::requesting(machine, &request).start();
     disk.plug(1);
     disk.plug(2);
     container.eventually_reads(&disk.partition(2), &disk.content(2));
@@ -197,7 +199,7 @@ fn a_selector_may_match_a_parent(machine: &Machine) {
         "property:DEVTYPE=partition&devnode:{}&!attr:partition=2",
         disk.node
     );
-    let container = Bundle::asking(machine, &request).start();
+    let container = Bundle::requesting(machine, &request).start();
     for partition in [1, 2, 3] {
         disk.plug(partition);
     }
@@ -205,7 +207,7 @@ fn a_selector_may_match_a_parent(machine: &Machine) {
     container.eventually_reads(&disk.partition(3), &disk.content(3));
     assert!(!container.has(&disk.partition(2)) && !container.has(&disk.node));
     // The opposite: the disk without its partitions.
-    let whole = Bundle::asking(machine, &format!("devnode:{}&!attr:partition=*", disk.node)).start();
+    let whole = Bundle::requesting(machine, &format!("devnode:{}&!attr:partition=*", disk.node)).start();
     eventually("the disk is there", || whole.has(&disk.node));
     assert!(!whole.has(&disk.partition(1)));
 }

@@ -9,10 +9,10 @@ use crate::framework::udevd::host_settles;
 use crate::framework::{Bundle, Disk, Machine, Terminal, Udevd, alone};
 
 #[apply(on_both_hierarchies)]
-fn in_a_user_namespace_devices_come_and_go(machine: &Machine) {
+fn devices_are_attached_and_detached_in_a_user_namespace(machine: &Machine) {
     let disk = Disk::new(machine);
     let request = format!("devnode:{};link=/dev/data/link", disk.partition(1));
-    let container = Bundle::asking(machine, &request).user_namespace().start();
+    let container = Bundle::requesting(machine, &request).user_namespace().start();
     for _ in 0..3 {
         let node = disk.plug(1);
         container.eventually_reads(&node, &disk.content(1));
@@ -25,14 +25,14 @@ fn in_a_user_namespace_devices_come_and_go(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn in_a_user_namespace_the_owner_is_the_process_user(machine: &Machine) {
+fn a_node_belongs_to_the_process_user_in_a_user_namespace(machine: &Machine) {
     let disk = Disk::new(machine);
     let request = format!(
         "devnode:{},devnode:{};uid=5;gid=6;mode=0644",
         disk.partition(1),
         disk.partition(2)
     );
-    let container = Bundle::asking(machine, &request)
+    let container = Bundle::requesting(machine, &request)
         .user_namespace()
         .user(1000, 1001)
         .start();
@@ -49,9 +49,9 @@ fn in_a_user_namespace_the_owner_is_the_process_user(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn in_a_user_namespace_a_character_device_comes_and_goes(machine: &Machine) {
+fn a_character_device_is_attached_and_detached_in_a_user_namespace(machine: &Machine) {
     let terminal = Terminal::new();
-    let container = Bundle::asking(machine, &format!("devnode:{}", terminal.node()))
+    let container = Bundle::requesting(machine, &format!("devnode:{}", terminal.node()))
         .user_namespace()
         .start();
     for _ in 0..3 {
@@ -63,10 +63,10 @@ fn in_a_user_namespace_a_character_device_comes_and_goes(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn in_a_user_namespace_a_device_present_at_start_is_in_place_when_create_returns(machine: &Machine) {
+fn a_present_device_is_attached_when_create_returns_in_a_user_namespace(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
-    let container = Bundle::asking(machine, &format!("devnode:{node}"))
+    let container = Bundle::requesting(machine, &format!("devnode:{node}"))
         .user_namespace()
         .create();
     container.reads(&node, &disk.content(1));
@@ -75,12 +75,18 @@ fn in_a_user_namespace_a_device_present_at_start_is_in_place_when_create_returns
 }
 
 #[apply(on_both_hierarchies)]
-fn in_a_user_namespace_nothing_is_left_mounted(machine: &Machine) {
+fn no_mount_is_left_in_a_user_namespace(machine: &Machine) {
     let disk = Disk::new(machine);
-    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1)))
+    let container = Bundle::requesting(machine, &format!("devnode:{}", disk.partition(1)))
         .user_namespace()
         .start();
-    let mounts = || container.inside("cat /proc/self/mountinfo").said.lines().count();
+    let mounts = || {
+        container
+            .inside("cat /proc/self/mountinfo")
+            .output
+            .lines()
+            .count()
+    };
     let before = mounts();
     for _ in 0..5 {
         disk.plug(1);
@@ -92,7 +98,7 @@ fn in_a_user_namespace_nothing_is_left_mounted(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn with_the_hosts_dev_only_access_comes_and_goes(machine: &Machine) {
+fn with_the_hosts_dev_only_access_is_granted_and_revoked(machine: &Machine) {
     // A udevd of another test would change the group of the nodes.
     alone();
     let disk = Disk::new(machine);
@@ -100,7 +106,7 @@ fn with_the_hosts_dev_only_access_comes_and_goes(machine: &Machine) {
     let node = disk.plug(1);
     host_settles();
     let host = fs::symlink_metadata(&node).expect("stat a node of the host");
-    let container = Bundle::asking(machine, &request)
+    let container = Bundle::requesting(machine, &request)
         .host_dev()
         .capability("CAP_MKNOD")
         .start();
@@ -137,13 +143,13 @@ fn with_the_hosts_dev_only_access_comes_and_goes(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn with_the_hosts_dev_options_make_nothing_on_the_host(machine: &Machine) {
+fn options_create_nothing_in_the_hosts_dev(machine: &Machine) {
     let disk = Disk::new(machine);
     let request = format!(
         "devnode:{};link=/dev/oci-hotplug-test-link;mode=0600;uid=1",
         disk.partition(1)
     );
-    let container = Bundle::asking(machine, &request).host_dev().start();
+    let container = Bundle::requesting(machine, &request).host_dev().start();
     disk.plug(1);
     container.eventually_reads(&disk.partition(1), &disk.content(1));
     container.delete();
@@ -156,10 +162,10 @@ fn with_the_hosts_dev_options_make_nothing_on_the_host(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn with_a_read_only_root_devices_come_and_go(machine: &Machine) {
+fn devices_are_attached_and_detached_with_a_read_only_root(machine: &Machine) {
     let disk = Disk::new(machine);
     for user_namespace in [false, true] {
-        let bundle = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1))).read_only();
+        let bundle = Bundle::requesting(machine, &format!("devnode:{}", disk.partition(1))).read_only();
         let bundle = if user_namespace {
             bundle.user_namespace()
         } else {
@@ -174,9 +180,9 @@ fn with_a_read_only_root_devices_come_and_go(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn with_dev_in_the_image_devices_come_and_go(machine: &Machine) {
+fn devices_are_attached_and_detached_with_dev_in_the_image(machine: &Machine) {
     let disk = Disk::new(machine);
-    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1)))
+    let container = Bundle::requesting(machine, &format!("devnode:{}", disk.partition(1)))
         .image_dev()
         .start();
     disk.plug(1);
@@ -187,7 +193,7 @@ fn with_dev_in_the_image_devices_come_and_go(machine: &Machine) {
 
 /// Case security 10.
 #[apply(on_both_hierarchies)]
-fn what_outlives_a_container_is_removed_at_its_end(machine: &Machine) {
+fn files_on_persistent_file_systems_are_removed_when_the_container_ends(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.partition(1);
     let other = disk.partition(2);
@@ -196,7 +202,7 @@ fn what_outlives_a_container_is_removed_at_its_end(machine: &Machine) {
     for is_killed in [false, true] {
         disk.plug(1);
         disk.plug(2);
-        let bundle = Bundle::asking(machine, &request).image_dev();
+        let bundle = Bundle::requesting(machine, &request).image_dev();
         let rootfs = bundle.rootfs();
         let there = |path: &str| fs::symlink_metadata(rootfs.join(&path[1..])).is_ok();
         let mut container = bundle.start();
@@ -236,10 +242,10 @@ fn what_outlives_a_container_is_removed_at_its_end(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn with_the_hosts_network_devices_come_and_go(machine: &Machine) {
+fn devices_are_attached_and_detached_with_the_hosts_network(machine: &Machine) {
     let _udevd = Udevd::start(machine);
     let disk = Disk::new(machine);
-    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1)))
+    let container = Bundle::requesting(machine, &format!("devnode:{}", disk.partition(1)))
         .host_network()
         .start();
     disk.plug(1);

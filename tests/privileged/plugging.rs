@@ -7,9 +7,9 @@ use crate::framework::disk::number_of;
 use crate::framework::{Bundle, Disk, Machine, Terminal, Udevd, WholeDisk};
 
 #[apply(on_both_hierarchies)]
-fn a_partition_that_is_plugged_in_can_be_read_inside(machine: &Machine) {
+fn a_partition_that_is_plugged_in_can_be_read_in_the_container(machine: &Machine) {
     let disk = Disk::new(machine);
-    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1))).start();
+    let container = Bundle::requesting(machine, &format!("devnode:{}", disk.partition(1))).start();
     assert!(!container.has(&disk.partition(1)));
     let node = disk.plug(1);
     container.eventually_reads(&node, &disk.content(1));
@@ -20,9 +20,9 @@ fn a_partition_that_is_plugged_in_can_be_read_inside(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_partition_that_is_unplugged_is_gone_and_refused(machine: &Machine) {
+fn a_partition_that_is_unplugged_is_gone_and_denied(machine: &Machine) {
     let disk = Disk::new(machine);
-    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1)))
+    let container = Bundle::requesting(machine, &format!("devnode:{}", disk.partition(1)))
         .capability("CAP_MKNOD")
         .start();
     let node = disk.plug(1);
@@ -38,9 +38,9 @@ fn a_partition_that_is_unplugged_is_gone_and_refused(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_partition_that_comes_back_with_another_number_is_followed(machine: &Machine) {
+fn a_partition_that_returns_with_another_number_is_attached_again(machine: &Machine) {
     let disk = Disk::new(machine);
-    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1))).start();
+    let container = Bundle::requesting(machine, &format!("devnode:{}", disk.partition(1))).start();
     let node = disk.plug(1);
     container.eventually_reads(&node, &disk.content(1));
     let old = number_of(&node);
@@ -51,9 +51,9 @@ fn a_partition_that_comes_back_with_another_number_is_followed(machine: &Machine
 }
 
 #[apply(on_both_hierarchies)]
-fn a_number_that_now_belongs_to_another_device_is_refused(machine: &Machine) {
+fn a_number_that_now_belongs_to_another_device_is_denied(machine: &Machine) {
     let disk = Disk::new(machine);
-    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1)))
+    let container = Bundle::requesting(machine, &format!("devnode:{}", disk.partition(1)))
         .capability("CAP_MKNOD")
         .start();
     let node = disk.plug(1);
@@ -74,10 +74,10 @@ fn a_number_that_now_belongs_to_another_device_is_refused(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_device_present_at_start_is_in_place_when_create_returns(machine: &Machine) {
+fn a_present_device_is_attached_when_create_returns(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
-    let container = Bundle::asking(machine, &format!("devnode:{node}")).create();
+    let container = Bundle::requesting(machine, &format!("devnode:{node}")).create();
     container.reads(&node, &disk.content(1));
     assert!(
         container.creation < Duration::from_secs(10),
@@ -90,9 +90,9 @@ fn a_device_present_at_start_is_in_place_when_create_returns(machine: &Machine) 
 }
 
 #[apply(on_both_hierarchies)]
-fn a_device_absent_at_start_is_waited_for(machine: &Machine) {
+fn an_absent_device_is_attached_when_it_is_plugged_in_later(machine: &Machine) {
     let disk = Disk::new(machine);
-    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(4))).create();
+    let container = Bundle::requesting(machine, &format!("devnode:{}", disk.partition(4))).create();
     assert!(!container.has(&disk.partition(4)));
     let before = container.expect_watcher();
     container.start();
@@ -102,9 +102,9 @@ fn a_device_absent_at_start_is_waited_for(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn what_nobody_asked_for_stays_outside(machine: &Machine) {
+fn devices_that_no_request_selects_are_not_attached(machine: &Machine) {
     let disk = Disk::new(machine);
-    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(2)))
+    let container = Bundle::requesting(machine, &format!("devnode:{}", disk.partition(2)))
         .capability("CAP_MKNOD")
         .start();
     let other = disk.plug(1);
@@ -117,10 +117,10 @@ fn what_nobody_asked_for_stays_outside(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn two_containers_get_each_its_own_device(machine: &Machine) {
+fn two_containers_get_different_devices(machine: &Machine) {
     let disk = Disk::new(machine);
-    let first = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1))).start();
-    let second = Bundle::asking(machine, &format!("devnode:{}", disk.partition(2))).start();
+    let first = Bundle::requesting(machine, &format!("devnode:{}", disk.partition(1))).start();
+    let second = Bundle::requesting(machine, &format!("devnode:{}", disk.partition(2))).start();
     assert_ne!(first.expect_watcher().pid, second.expect_watcher().pid);
     disk.plug(1);
     disk.plug(2);
@@ -137,8 +137,8 @@ fn two_containers_get_each_its_own_device(machine: &Machine) {
 fn two_containers_share_a_device(machine: &Machine) {
     let disk = Disk::new(machine);
     let request = format!("devnode:{}", disk.partition(1));
-    let first = Bundle::asking(machine, &request).start();
-    let second = Bundle::asking(machine, &request).start();
+    let first = Bundle::requesting(machine, &request).start();
+    let second = Bundle::requesting(machine, &request).start();
     let node = disk.plug(1);
     first.eventually_reads(&node, &disk.content(1));
     second.eventually_reads(&node, &disk.content(1));
@@ -149,9 +149,9 @@ fn two_containers_share_a_device(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_disk_brings_the_partitions_that_appear_later(machine: &Machine) {
+fn partitions_that_are_added_later_belong_to_a_requested_disk(machine: &Machine) {
     let disk = Disk::new(machine);
-    let container = Bundle::asking(machine, &format!("devnode:{}", disk.node)).create();
+    let container = Bundle::requesting(machine, &format!("devnode:{}", disk.node)).create();
     container.reads(&disk.node, &disk.content(0));
     container.start();
     for partition in [1, 5, 9] {
@@ -166,10 +166,10 @@ fn a_disk_brings_the_partitions_that_appear_later(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_whole_disk_comes_and_goes_and_comes_back(machine: &Machine) {
+fn a_whole_disk_is_unplugged_and_plugged_in_again(machine: &Machine) {
     let mut disk = WholeDisk::new();
     let node = disk.node();
-    let container = Bundle::asking(machine, &format!("devnode:{node}")).start();
+    let container = Bundle::requesting(machine, &format!("devnode:{node}")).start();
     for _ in 0..3 {
         disk.plug();
         crate::framework::eventually(&format!("{node} opens inside"), || {
@@ -181,9 +181,9 @@ fn a_whole_disk_comes_and_goes_and_comes_back(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_character_device_comes_and_goes_while_it_is_held_open(machine: &Machine) {
+fn a_character_device_is_unplugged_while_a_process_has_it_open(machine: &Machine) {
     let terminal = Terminal::new();
-    let container = Bundle::asking(machine, &format!("devnode:{}", terminal.node()))
+    let container = Bundle::requesting(machine, &format!("devnode:{}", terminal.node()))
         .capability("CAP_MKNOD")
         .start();
     let node = terminal.plug();
@@ -193,7 +193,7 @@ fn a_character_device_comes_and_goes_while_it_is_held_open(machine: &Machine) {
     // A process that holds the device open does not keep it in the container.
     let holder = container
         .inside(&format!("sleep 3600 <{node} >/dev/null 2>&1 & echo $!"))
-        .said;
+        .output;
     terminal.unplug();
     container.eventually_lacks(&node);
     container.eventually_refuses(&own);
@@ -203,7 +203,7 @@ fn a_character_device_comes_and_goes_while_it_is_held_open(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn with_udevd_a_partition_comes_and_goes(machine: &Machine) {
+fn a_partition_is_attached_and_detached_while_udevd_runs(machine: &Machine) {
     let _udevd = Udevd::start(machine);
     let disk = Disk::new(machine);
     let request = format!(
@@ -211,7 +211,7 @@ fn with_udevd_a_partition_comes_and_goes(machine: &Machine) {
         disk.partition(1),
         disk.partition(2)
     );
-    let container = Bundle::asking(machine, &request).start();
+    let container = Bundle::requesting(machine, &request).start();
     for partition in [1, 2] {
         let node = disk.plug(partition);
         container.eventually_reads(&node, &disk.content(partition));
@@ -223,11 +223,11 @@ fn with_udevd_a_partition_comes_and_goes(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn with_udevd_a_character_device_comes_and_goes(machine: &Machine) {
+fn a_character_device_is_attached_and_detached_while_udevd_runs(machine: &Machine) {
     let _udevd = Udevd::start(machine);
     for ready in ["", ";ready=udev", ";ready=kernel"] {
         let terminal = Terminal::new();
-        let container = Bundle::asking(machine, &format!("devnode:{}{ready}", terminal.node())).start();
+        let container = Bundle::requesting(machine, &format!("devnode:{}{ready}", terminal.node())).start();
         let node = terminal.plug();
         container.eventually_reads(&node, &terminal.content());
         terminal.unplug();
@@ -236,9 +236,9 @@ fn with_udevd_a_character_device_comes_and_goes(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn many_devices_at_once_all_arrive(machine: &Machine) {
+fn many_devices_plugged_in_at_once_are_all_attached(machine: &Machine) {
     let disk = Disk::new(machine);
-    let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node)).start();
+    let container = Bundle::requesting(machine, &format!("glob:{}p*", disk.node)).start();
     for partition in 1..=15 {
         disk.plug(partition);
     }
@@ -256,11 +256,11 @@ fn many_devices_at_once_all_arrive(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_device_that_is_pulled_out_before_the_start_is_followed(machine: &Machine) {
+fn a_device_that_is_unplugged_before_the_start_is_detached(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     let old = number_of(&node);
-    let container = Bundle::asking(machine, &format!("devnode:{node}")).create();
+    let container = Bundle::requesting(machine, &format!("devnode:{node}")).create();
     disk.unplug(1);
     container.eventually_lacks(&node);
     let _squatter = disk.plug_with_another_number(machine, 1, old);

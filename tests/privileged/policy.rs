@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 
 use crate::framework::hook::oci_state;
 use crate::framework::machine::PERMISSIVE;
-use crate::framework::tool::{said_json, shell, tool};
+use crate::framework::tool::{json_of, shell, tool};
 use crate::framework::{Bundle, Disk, Hook, Machine, RuncContainer, Terminal, eventually};
 
 const NOTHING: Vec<PathBuf> = Vec::new();
@@ -30,7 +30,7 @@ fn inspect(machine: &Machine, container: &RuncContainer<'_>) -> String {
 
 /// Waits until `inspect` shows all of these words.
 #[track_caller]
-fn eventually_told(machine: &Machine, container: &RuncContainer<'_>, words: &[&str]) {
+fn eventually_shows(machine: &Machine, container: &RuncContainer<'_>, words: &[&str]) {
     eventually(&format!("inspect of {} shows {words:?}", container.id), || {
         let shown = inspect(machine, container);
         words.iter().all(|word| shown.contains(word))
@@ -43,7 +43,7 @@ fn reread(container: &RuncContainer<'_>) {
 }
 
 #[apply(on_both_hierarchies)]
-fn what_is_certain_is_refused_with_code_3_and_the_line_to_add(machine: &Machine) {
+fn a_certain_denial_has_exit_code_3_and_the_rule_to_add(machine: &Machine) {
     let classes_only = "[policy]\nclasses-only = true\n";
     for (config, request, words) in [
         (
@@ -84,7 +84,7 @@ fn what_is_certain_is_refused_with_code_3_and_the_line_to_add(machine: &Machine)
         ),
     ] {
         machine.configure(config);
-        let bundle = Bundle::asking(machine, request);
+        let bundle = Bundle::requesting(machine, request);
         bundle.write();
         let directory = bundle.directory();
         let state = oci_state(
@@ -94,22 +94,25 @@ fn what_is_certain_is_refused_with_code_3_and_the_line_to_add(machine: &Machine)
             directory.to_str().expect("scratch paths are text"),
         );
         let output = Hook::prestart(machine, &[]).run(&[], &state);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(3), "{said}");
-        assert!(said.contains(&format!("device request {request:?}")), "{said}");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{message}");
+        assert!(
+            message.contains(&format!("device request {request:?}")),
+            "{message}"
+        );
         for word in words {
-            assert!(said.contains(word), "{word:?} is not in: {said}");
+            assert!(message.contains(word), "{word:?} is not in: {message}");
         }
     }
     assert_eq!(machine.traces(), NOTHING);
 }
 
 #[apply(on_both_hierarchies)]
-fn a_device_that_is_there_is_refused_at_the_start(machine: &Machine) {
+fn a_denied_present_device_prevents_the_start(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     machine.configure("");
-    let refusal = match Bundle::asking(machine, &format!("devnode:{node}")).try_create() {
+    let refusal = match Bundle::requesting(machine, &format!("devnode:{node}")).try_create() {
         Ok(container) => panic!("{} was created", container.id),
         Err(refusal) => refusal.message,
     };
@@ -139,18 +142,18 @@ fn follow_the_hint(refusal: &str) -> String {
 }
 
 #[apply(on_both_hierarchies)]
-fn what_is_asked_for_as_a_parent_is_given_by_the_cure_that_is_told(machine: &Machine) {
+fn the_hint_for_a_denied_parent_works(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     let request = format!("parent-of:devnode:{node}");
     for config in ["", "[policy]\ndefault = \"nothing\"\n"] {
         machine.configure(config);
-        let refusal = match Bundle::asking(machine, &request).try_create() {
+        let refusal = match Bundle::requesting(machine, &request).try_create() {
             Ok(container) => panic!("{} was created", container.id),
             Err(refusal) => refusal.message,
         };
         let request = follow_the_hint(&refusal);
-        let container = Bundle::asking(machine, &request).start();
+        let container = Bundle::requesting(machine, &request).start();
         container.reads(&node, &disk.content(1));
         assert!(container.has(&disk.node), "the disk above it");
         container.delete();
@@ -158,21 +161,21 @@ fn what_is_asked_for_as_a_parent_is_given_by_the_cure_that_is_told(machine: &Mac
 }
 
 #[apply(on_both_hierarchies)]
-fn what_is_plugged_in_is_judged_then_and_again_when_the_policy_changes(machine: &Machine) {
+fn the_policy_is_applied_at_a_plug_and_when_it_changes(machine: &Machine) {
     let terminal = Terminal::new();
     machine.configure("");
     // Not with `devnode:`, which would be refused at the start.
     let request = format!("subsystem:vc&glob:{}", terminal.node());
-    let container = Bundle::asking(machine, &request).start();
+    let container = Bundle::requesting(machine, &request).start();
     let node = terminal.plug();
-    eventually_told(machine, &container, &["protected: console", &node]);
+    eventually_shows(machine, &container, &["protected: console", &node]);
     assert!(!container.has(&node));
     machine.configure(PERMISSIVE);
     reread(&container);
     container.eventually_reads(&node, &terminal.content());
     machine.configure("[policy]\ndefault = \"whatever\"\n");
     reread(&container);
-    eventually_told(
+    eventually_shows(
         machine,
         &container,
         &["config.toml", "line 2", "the previous policy stays in force"],
@@ -181,7 +184,7 @@ fn what_is_plugged_in_is_judged_then_and_again_when_the_policy_changes(machine: 
     machine.configure("[[policy.deny]]\ndevices = [\"subsystem:vc\"]\nreason = \"screens are private\"\n");
     reread(&container);
     container.eventually_lacks(&node);
-    eventually_told(
+    eventually_shows(
         machine,
         &container,
         &["[[policy.deny]] at ", "line 1", "screens are private"],
@@ -190,14 +193,14 @@ fn what_is_plugged_in_is_judged_then_and_again_when_the_policy_changes(machine: 
     assert_eq!(
         log.matches("screens are private").count(),
         1,
-        "told more than once: {log}"
+        "logged more than once: {log}"
     );
     terminal.unplug();
 }
 
 /// Case newcomer: one broken drop-in.
 #[apply(on_both_hierarchies)]
-fn a_rule_in_a_drop_in_gives_and_a_broken_one_stops_only_what_it_may_concern(machine: &Machine) {
+fn a_drop_in_rule_allows_and_a_broken_drop_in_denies_only_what_it_may_concern(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     machine.configure("");
@@ -207,19 +210,19 @@ fn a_rule_in_a_drop_in_gives_and_a_broken_one_stops_only_what_it_may_concern(mac
                 annotations = { \"engine.namespace\" = \"lab-*\" }\n";
     fs::write(directory.join("10-lab.toml"), rule).expect("write a drop-in");
     let request = format!("devnode:{node};access=r");
-    let container = Bundle::asking(machine, &request)
+    let container = Bundle::requesting(machine, &request)
         .annotation("engine.namespace", "lab-7")
         .start();
     container.reads(&node, &disk.content(1));
     assert!(container.is_write_refused(&node));
-    let other = Bundle::asking(machine, &request).annotation("engine.namespace", "shop");
+    let other = Bundle::requesting(machine, &request).annotation("engine.namespace", "shop");
     assert!(other.try_create().is_err(), "the rule is not for this namespace");
     fs::write(
         directory.join("20-bad.toml"),
         "[policy]\ndefualt = \"anything\"\n",
     )
     .expect("write a drop-in");
-    let refusal = match Bundle::asking(machine, "usb:0403").try_create() {
+    let refusal = match Bundle::requesting(machine, "usb:0403").try_create() {
         Ok(container) => panic!("{} was created", container.id),
         Err(refusal) => refusal.message,
     };
@@ -237,7 +240,7 @@ fn a_rule_in_a_drop_in_gives_and_a_broken_one_stops_only_what_it_may_concern(mac
         format!("[class.data]\ndevices = [\"devnode:{node}\"]\n"),
     )
     .expect("write a drop-in");
-    let trusted = Bundle::asking(machine, "class:data").start();
+    let trusted = Bundle::requesting(machine, "class:data").start();
     trusted.reads(&node, &disk.content(1));
     trusted.expect_watcher().kill();
     let recovered = tool(machine, &["recover"]);
@@ -253,9 +256,9 @@ fn a_rule_in_a_drop_in_gives_and_a_broken_one_stops_only_what_it_may_concern(mac
         "[[policy.deny]] devices = [\"subsystem:block\"]\n",
     )
     .expect("write a drop-in");
-    assert!(Bundle::asking(machine, "class:data").try_create().is_err());
+    assert!(Bundle::requesting(machine, "class:data").try_create().is_err());
     fs::write(machine.config(), "rubbish").expect("write a configuration");
-    assert!(Bundle::asking(machine, "class:data").try_create().is_err());
+    assert!(Bundle::requesting(machine, "class:data").try_create().is_err());
     let without_requests = Bundle::new(machine).start();
     without_requests.delete();
 }
@@ -267,7 +270,7 @@ fn trusted_requests_are_allowed(machine: &Machine) {
     machine.configure(&format!(
         "[policy]\nclasses-only = true\ndefault = \"nothing\"\n[class.data]\ndevices = [\"devnode:{first};access=r\"]\n"
     ));
-    let container = Bundle::asking(machine, "class:data;access=rw")
+    let container = Bundle::requesting(machine, "class:data;access=rw")
         .hook_arguments(&["--device", &format!("devnode:{second}")])
         .start();
     container.reads(&first, &disk.content(1));
@@ -283,7 +286,7 @@ fn trusted_requests_are_allowed(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_disk_that_the_host_mounts_leaves_the_container(machine: &Machine) {
+fn a_disk_that_the_host_mounts_is_detached(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     let made = Command::new("mke2fs")
@@ -294,7 +297,7 @@ fn a_disk_that_the_host_mounts_leaves_the_container(machine: &Machine) {
     let point = machine.scratch("mounted");
     fs::create_dir(&point).expect("make a mount point");
     let other = disk.plug(2);
-    let container = Bundle::asking(
+    let container = Bundle::requesting(
         machine,
         &format!("devnode:{node},devnode:{other},parent-of:devnode:{other}"),
     )
@@ -312,8 +315,8 @@ fn a_disk_that_the_host_mounts_leaves_the_container(machine: &Machine) {
     for path in [&node, &other, &disk.node] {
         container.eventually_lacks(path);
     }
-    eventually_told(machine, &container, &["protected: host-disk", &node, &disk.node]);
-    let refusal = Bundle::asking(machine, &format!("devnode:{node}")).try_create();
+    eventually_shows(machine, &container, &["protected: host-disk", &node, &disk.node]);
+    let refusal = Bundle::requesting(machine, &format!("devnode:{node}")).try_create();
     assert!(refusal.is_err_and(|refusal| refusal.message.contains("protected: host-disk")));
     umount2(&point, MntFlags::empty()).expect("unmount a partition");
     eventually("what is unmounted comes back", || {
@@ -322,19 +325,19 @@ fn a_disk_that_the_host_mounts_leaves_the_container(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn an_exclusive_device_is_inside_one_container_at_a_time(machine: &Machine) {
+fn an_exclusive_device_is_in_one_container_at_a_time(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     let request = format!("devnode:{node};exclusive");
-    let first = Bundle::asking(machine, &request).start();
+    let first = Bundle::requesting(machine, &request).start();
     first.reads(&node, &disk.content(1));
-    let second = Bundle::asking(machine, &request).start();
-    let third = Bundle::asking(machine, &format!("devnode:{node}")).start();
+    let second = Bundle::requesting(machine, &request).start();
+    let third = Bundle::requesting(machine, &format!("devnode:{node}")).start();
     for waiting in [&second, &third] {
-        eventually_told(machine, waiting, &[&node, &format!("container {}", first.id)]);
+        eventually_shows(machine, waiting, &[&node, &format!("container {}", first.id)]);
         assert!(!waiting.has(&node));
         // Case newcomer: waiting is not a problem.
-        let list = said_json(machine, &["list"]);
+        let list = json_of(machine, &["list"]);
         let of = |id: &str| {
             list["containers"]
                 .as_array()?
@@ -345,7 +348,7 @@ fn an_exclusive_device_is_inside_one_container_at_a_time(machine: &Machine) {
         let entry = of(&waiting.id).expect("it is listed");
         assert_eq!(entry["health"], "waiting", "{entry}");
     }
-    let refusal = Bundle::asking(machine, &format!("devnode:{node};required")).try_create();
+    let refusal = Bundle::requesting(machine, &format!("devnode:{node};required")).try_create();
     let message = refusal
         .err()
         .expect("what is required and taken refuses the start")
@@ -378,16 +381,16 @@ fn an_exclusive_device_is_inside_one_container_at_a_time(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn an_exclusive_request_waits_for_those_who_share(machine: &Machine) {
+fn an_exclusive_request_waits_for_containers_that_share(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
-    let sharing = [(), ()].map(|()| Bundle::asking(machine, &format!("devnode:{node}")).start());
+    let sharing = [(), ()].map(|()| Bundle::requesting(machine, &format!("devnode:{node}")).start());
     for container in &sharing {
         container.reads(&node, &disk.content(1));
     }
-    let alone = Bundle::asking(machine, &format!("devnode:{node};exclusive")).start();
+    let alone = Bundle::requesting(machine, &format!("devnode:{node};exclusive")).start();
     sharing[0].delete();
-    eventually_told(
+    eventually_shows(
         machine,
         &alone,
         &["exclusively", &format!("container {}", sharing[1].id)],
@@ -400,12 +403,12 @@ fn an_exclusive_request_waits_for_those_who_share(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_crash_of_its_watcher_frees_an_exclusive_device(machine: &Machine) {
+fn a_crash_of_the_watcher_releases_an_exclusive_device(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     let request = format!("devnode:{node};exclusive");
-    let [first, second] = [(), ()].map(|()| Bundle::asking(machine, &request).start());
-    eventually_told(machine, &second, &[&node, &format!("container {}", first.id)]);
+    let [first, second] = [(), ()].map(|()| Bundle::requesting(machine, &request).start());
+    eventually_shows(machine, &second, &[&node, &format!("container {}", first.id)]);
     first.expect_watcher().kill();
     second.eventually_reads(&node, &disk.content(1));
     first.delete();
@@ -416,7 +419,7 @@ fn a_crash_of_its_watcher_frees_an_exclusive_device(machine: &Machine) {
 
 /// (With a server and its devices: tests/vm/usbip/.)
 #[apply(on_both_hierarchies)]
-fn a_device_of_another_host_needs_a_rule_and_is_sought_while_the_container_runs(machine: &Machine) {
+fn a_remote_device_needs_a_rule_and_is_tried_while_the_container_runs(machine: &Machine) {
     // Bound, so that no other process gets the port, but not listening.
     let flags = SockFlag::SOCK_CLOEXEC;
     let bound = socket(AddressFamily::Inet, SockType::Stream, flags, None).expect("a socket");
@@ -428,7 +431,7 @@ fn a_device_of_another_host_needs_a_rule_and_is_sought_while_the_container_runs(
         true => "nothing listens there",
         false => "this kernel has no virtual USB host controller",
     };
-    let refusal = match Bundle::asking(machine, &format!("{request};required")).try_create() {
+    let refusal = match Bundle::requesting(machine, &format!("{request};required")).try_create() {
         Ok(container) => panic!("{} was created", container.id),
         Err(refusal) => refusal.message,
     };
@@ -437,12 +440,12 @@ fn a_device_of_another_host_needs_a_rule_and_is_sought_while_the_container_runs(
         "{refusal}"
     );
     eventually("nothing is left", || machine.traces() == NOTHING);
-    let container = Bundle::asking(machine, &request).start();
-    eventually_told(machine, &container, &[reason, "trying again"]);
+    let container = Bundle::requesting(machine, &request).start();
+    eventually_shows(machine, &container, &[reason, "trying again"]);
     // A stricter policy ends that.
     machine.configure("");
     reread(&container);
-    eventually_told(machine, &container, &["a device of another host"]);
+    eventually_shows(machine, &container, &["a device of another host"]);
     assert!(!inspect(machine, &container).contains(reason));
     drop(container);
     eventually("nothing is left", || machine.traces() == NOTHING);
@@ -450,21 +453,21 @@ fn a_device_of_another_host_needs_a_rule_and_is_sought_while_the_container_runs(
 
 /// Case security 8.
 #[apply(on_both_hierarchies)]
-fn a_disk_and_its_partition_keep_each_other_out_and_two_partitions_do_not(machine: &Machine) {
+fn exclusive_disk_and_partition_exclude_each_other_and_two_partitions_do_not(machine: &Machine) {
     let disk = Disk::new(machine);
     let (one, two) = (disk.plug(1), disk.plug(2));
-    let alone = |node: &str| Bundle::asking(machine, &format!("devnode:{node};exclusive")).start();
+    let alone = |node: &str| Bundle::requesting(machine, &format!("devnode:{node};exclusive")).start();
     let (first, second) = (alone(&one), alone(&two));
     first.reads(&one, &disk.content(1));
     second.reads(&two, &disk.content(2));
-    let of_disk = Bundle::asking(
+    let of_disk = Bundle::requesting(
         machine,
         &format!("devnode:{};only=devnode:{}", disk.node, disk.node),
     )
     .start();
     let holder =
         |container: &RuncContainer<'_>, node: &str| format!("container {}, which has {node}", container.id);
-    eventually_told(
+    eventually_shows(
         machine,
         &of_disk,
         &[&disk.node, &holder(&first, &one), &holder(&second, &two)],
@@ -476,7 +479,7 @@ fn a_disk_and_its_partition_keep_each_other_out_and_two_partitions_do_not(machin
         of_disk.has(&disk.node)
     });
     let waiting = alone(&one);
-    eventually_told(machine, &waiting, &[&one, &holder(&of_disk, &disk.node)]);
+    eventually_shows(machine, &waiting, &[&one, &holder(&of_disk, &disk.node)]);
     assert!(!waiting.has(&one));
     of_disk.delete();
     waiting.eventually_reads(&one, &disk.content(1));
@@ -511,15 +514,15 @@ impl Drop for LoopOver {
 
 /// Case security 8.
 #[apply(on_both_hierarchies)]
-fn a_loop_device_over_a_partition_is_that_partition(machine: &Machine) {
+fn an_exclusive_partition_includes_a_loop_device_over_it(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     let over = LoopOver::new(&node);
     machine.configure("[policy]\ndefault = \"anything\"\n");
-    let container = Bundle::asking(machine, &format!("devnode:{}", over.0)).start();
+    let container = Bundle::requesting(machine, &format!("devnode:{}", over.0)).start();
     container.reads(&over.0, &disk.content(1));
     // A device is in use if a loop device is on it.
-    let refusal = match Bundle::asking(machine, &format!("devnode:{node}")).try_create() {
+    let refusal = match Bundle::requesting(machine, &format!("devnode:{node}")).try_create() {
         Ok(container) => panic!("{} was created", container.id),
         Err(refusal) => refusal.message,
     };
@@ -534,17 +537,17 @@ fn a_loop_device_over_a_partition_is_that_partition(machine: &Machine) {
     ));
     reread(&container);
     container.eventually_lacks(&over.0);
-    eventually_told(machine, &container, &["[[policy.deny]] at ", &over.0]);
+    eventually_shows(machine, &container, &["[[policy.deny]] at ", &over.0]);
 }
 
 /// Case newcomer: a disk in use by another container.
 #[apply(on_both_hierarchies)]
-fn a_disk_that_another_container_has_is_given_with_a_warning(machine: &Machine) {
+fn a_disk_of_another_container_is_attached_with_a_warning(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     let request = format!("devnode:{node}");
-    let first = Bundle::asking(machine, &request).start();
-    let second = Bundle::asking(machine, &request).start();
+    let first = Bundle::requesting(machine, &request).start();
+    let second = Bundle::requesting(machine, &request).start();
     for container in [&first, &second] {
         container.reads(&node, &disk.content(1));
     }

@@ -44,7 +44,7 @@ fn recover_well(machine: &Machine, more: &[&str]) -> String {
 
 /// The inode of a node in the container: it changes if the node is created again.
 fn inode(container: &RuncContainer<'_>, path: &str) -> String {
-    container.inside(&format!("stat -c '%i %z' '{path}'")).said
+    container.inside(&format!("stat -c '%i %z' '{path}'")).output
 }
 
 /// Runs another prestart hook of a running container, as a second CDI device would.
@@ -56,10 +56,10 @@ fn further_hook(machine: &Machine, container: &RuncContainer<'_>, request: &str)
 }
 
 #[apply(on_both_hierarchies)]
-fn a_second_hook_after_a_crash_keeps_what_the_first_asked_for(machine: &Machine) {
+fn a_second_hook_after_a_crash_keeps_the_requests_of_the_first(machine: &Machine) {
     let disk = Disk::new(machine);
     let [first, second] = [1, 2].map(|partition| disk.plug(partition));
-    let container = Bundle::asking(machine, &format!("devnode:{first};link=/dev/data/first")).create();
+    let container = Bundle::requesting(machine, &format!("devnode:{first};link=/dev/data/first")).create();
     container.reads("/dev/data/first", &disk.content(1));
     let node = inode(&container, &first);
     container.expect_watcher().kill();
@@ -67,7 +67,7 @@ fn a_second_hook_after_a_crash_keeps_what_the_first_asked_for(machine: &Machine)
     assert!(output.status.success(), "{output:?}");
     container.reads(&second, &disk.content(2));
     container.reads("/dev/data/first", &disk.content(1));
-    assert_eq!(inode(&container, &first), node, "the node was made anew");
+    assert_eq!(inode(&container, &first), node, "the node was created again");
     container.start();
     let own = number_of(&first);
     disk.unplug(1);
@@ -147,7 +147,7 @@ impl<'m> Scene<'m> {
                 )
             })
             .collect();
-        let container = Bundle::asking(machine, &requests.join(","))
+        let container = Bundle::requesting(machine, &requests.join(","))
             .engine_device(&engines, "r")
             .capability("CAP_MKNOD")
             .start();
@@ -200,7 +200,7 @@ impl<'m> Scene<'m> {
             )
         };
         let looks: String = PARTITIONS.iter().map(look).collect();
-        self.container.inside(&looks).said + "\n"
+        self.container.inside(&looks).output + "\n"
     }
 
     #[track_caller]
@@ -242,10 +242,10 @@ impl<'m> Scene<'m> {
         {
             self.container.inside("rm -f /nodes/gone");
             let own = self.container.make_node("gone", 'b', *number);
-            let answer = self.container.read(&own, 1);
+            let result = self.container.read(&own, 1);
             assert!(
-                answer.status != 0 && answer.said.contains("not permitted"),
-                "{number:?} is still granted: {answer:?}"
+                result.status != 0 && result.output.contains("not permitted"),
+                "{number:?} is still granted: {result:?}"
             );
         }
         if machine.hierarchy == Hierarchy::V1 {
@@ -260,7 +260,7 @@ impl<'m> Scene<'m> {
 }
 
 #[apply(on_both_hierarchies)]
-fn killed_at_any_moment_the_watcher_leaves_nothing_that_recover_does_not_put_right(machine: &Machine) {
+fn recover_repairs_everything_after_a_watcher_was_killed_at_any_time(machine: &Machine) {
     let mut dice = Dice::new();
     let disk = Disk::new(machine);
     let mut scene = Scene::new(machine, &disk);
@@ -294,8 +294,8 @@ fn killed_at_any_moment_the_watcher_leaves_nothing_that_recover_does_not_put_rig
         if dice.below(2) == 0 {
             scene.toggle(PARTITIONS[dice.below(4) as usize]);
         }
-        let said = recover_well(machine, &[]);
-        assert!(said.contains("watcher started, process"), "{said}");
+        let message = recover_well(machine, &[]);
+        assert!(message.contains("watcher started, process"), "{message}");
         scene.eventually_has_what_is_due();
         // The node is removed before the grant.
         scene.container.expect_watcher().eventually_waits_for_events();
@@ -306,7 +306,7 @@ fn killed_at_any_moment_the_watcher_leaves_nothing_that_recover_does_not_put_rig
         scene.toggle(partition);
     }
     scene.eventually_has_what_is_due();
-    let left = scene.container.inside("ls -A /dev/data 2>/dev/null").said;
+    let left = scene.container.inside("ls -A /dev/data 2>/dev/null").output;
     assert_eq!(left, "", "links are left");
     scene.container.delete();
     assert_eq!(machine.traces(), NOTHING);
@@ -339,19 +339,19 @@ impl Stopped {
 
 impl Drop for Stopped {
     fn drop(&mut self) {
-        self.0.go_on();
+        self.0.resume();
     }
 }
 
 #[apply(on_both_hierarchies)]
-fn recover_starts_sweeps_and_tells_what_it_cannot_do(machine: &Machine) {
+fn recover_starts_watchers_sweeps_and_reports_failures(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     let request = format!("devnode:{node};exclusive");
     let elsewhere = "devnode:/dev/oci-hotplug-nothing";
-    let orphan = Bundle::asking(machine, &request).start();
+    let orphan = Bundle::requesting(machine, &request).start();
     let [gone, stopped, newer, torn] =
-        [(); 4].map(|()| Bundle::asking(machine, elsewhere).without_poststop().start());
+        [(); 4].map(|()| Bundle::requesting(machine, elsewhere).without_poststop().start());
     for container in [&orphan, &gone, &newer, &torn] {
         container.expect_watcher().kill();
     }
@@ -369,27 +369,28 @@ fn recover_starts_sweeps_and_tells_what_it_cannot_do(machine: &Machine) {
 
     let output = recover(machine, &[]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let said = text(&output);
+    let message = text(&output);
     let line_of = |container: &RuncContainer<'_>| {
-        said.lines()
+        message
+            .lines()
             .find(|line| line.starts_with(&format!("{} ", container.id)))
             .unwrap_or_default()
             .to_owned()
     };
-    assert!(line_of(&orphan).contains("watcher started, process"), "{said}");
+    assert!(line_of(&orphan).contains("watcher started, process"), "{message}");
     assert!(
         line_of(&gone).contains("it is gone: its record is removed"),
-        "{said}"
+        "{message}"
     );
     assert!(
         line_of(&stopped).contains(&format!("kill -CONT {}", sleeping.0.pid)),
-        "{said}"
+        "{message}"
     );
-    assert!(line_of(&newer).contains("it has version 99"), "{said}");
-    assert!(line_of(&torn).contains("FAILED: reading"), "{said}");
+    assert!(line_of(&newer).contains("it has version 99"), "{message}");
+    assert!(line_of(&torn).contains("FAILED: reading"), "{message}");
     assert!(
-        said.contains("3 of 5 containers could not be recovered"),
-        "{said}"
+        message.contains("3 of 5 containers could not be recovered"),
+        "{message}"
     );
     orphan.reads(&node, &disk.content(1));
     disk.unplug(1);
@@ -414,11 +415,11 @@ fn recover_starts_sweeps_and_tells_what_it_cannot_do(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn watchers_are_replaced_amid_plugging_and_nobody_inside_notices(machine: &Machine) {
+fn watchers_are_replaced_during_hotplug_without_effect_on_the_container(machine: &Machine) {
     let disk = Disk::new(machine);
     let still = disk.plug(1);
     let moving = [2, 3].map(|partition| disk.partition(partition));
-    let container = Bundle::asking(
+    let container = Bundle::requesting(
         machine,
         &format!(
             "devnode:{still};link=/dev/data/still;exclusive,devnode:{},devnode:{}",
@@ -426,7 +427,7 @@ fn watchers_are_replaced_amid_plugging_and_nobody_inside_notices(machine: &Machi
         ),
     )
     .start();
-    let rival = Bundle::asking(machine, &format!("devnode:{still};exclusive")).start();
+    let rival = Bundle::requesting(machine, &format!("devnode:{still};exclusive")).start();
     container.reads("/dev/data/still", &disk.content(1));
     let before = inode(&container, &still);
     let listener = Announcements::inside(machine, &container, false);
@@ -449,12 +450,15 @@ fn watchers_are_replaced_amid_plugging_and_nobody_inside_notices(machine: &Machi
         let replaced = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for _ in 0..10 {
                 let watcher = container.expect_watcher();
-                let said = recover_well(machine, &["--restart-watchers"]);
-                assert!(said.contains(&format!("in place of {}", watcher.pid)), "{said}");
+                let message = recover_well(machine, &["--restart-watchers"]);
+                assert!(
+                    message.contains(&format!("in place of {}", watcher.pid)),
+                    "{message}"
+                );
                 watcher.eventually_ends();
                 assert_ne!(container.expect_watcher(), watcher);
                 container.reads("/dev/data/still", &disk.content(1));
-                assert_eq!(inode(&container, &still), before, "the node was made anew");
+                assert_eq!(inode(&container, &still), before, "the node was created again");
                 assert!(!rival.has(&still), "the device was let go for a moment");
             }
         }));
@@ -467,9 +471,12 @@ fn watchers_are_replaced_amid_plugging_and_nobody_inside_notices(machine: &Machi
     container.eventually_reads(&moving[0], &disk.content(2));
     container.eventually_lacks(&moving[1]);
     // The listener is known to work: the events of the device that stayed are all that there were.
-    listener.eventually_hear("KERNEL", "add", &disk.name(2));
-    for heard in listener.heard().iter().chain(&rivals_listener.heard()) {
-        assert!(!heard.path.ends_with(&format!("/{}", disk.name(1))), "{heard:?}");
+    listener.eventually_receive("KERNEL", "add", &disk.name(2));
+    for received in listener.received().iter().chain(&rivals_listener.received()) {
+        assert!(
+            !received.path.ends_with(&format!("/{}", disk.name(1))),
+            "{received:?}"
+        );
     }
     disk.unplug(1);
     container.eventually_lacks("/dev/data/still");
@@ -480,13 +487,13 @@ fn watchers_are_replaced_amid_plugging_and_nobody_inside_notices(machine: &Machi
 }
 
 #[apply(on_both_hierarchies)]
-fn a_hook_that_comes_while_the_watcher_is_replaced_is_served(machine: &Machine) {
+fn a_hook_works_while_the_watcher_is_replaced(machine: &Machine) {
     let disk = Disk::new(machine);
     let partitions: Vec<u8> = (1..=8).collect();
     for partition in &partitions {
         disk.plug(*partition);
     }
-    let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing").create();
+    let container = Bundle::requesting(machine, "devnode:/dev/oci-hotplug-nothing").create();
     let (state_dir, done) = (machine.state_dir(), AtomicBool::new(false));
     thread::scope(|scope| {
         let replacing = scope.spawn(|| {
@@ -524,7 +531,7 @@ fn a_hook_that_comes_while_the_watcher_is_replaced_is_served(machine: &Machine) 
 fn an_upgrade_moves_running_watchers_to_the_new_executable(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
-    let container = Bundle::asking(machine, &format!("devnode:{node}")).start();
+    let container = Bundle::requesting(machine, &format!("devnode:{node}")).start();
     let before = inode(&container, &node);
     // The new version is installed elsewhere first, then moved into place, like
     // packaging/install.sh does.
@@ -561,7 +568,7 @@ fn an_upgrade_moves_running_watchers_to_the_new_executable(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn the_notes_of_an_older_version_are_read_and_those_of_a_newer_one_refused(machine: &Machine) {
+fn notes_of_an_older_version_are_read_and_notes_of_a_newer_version_are_an_error(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     let request = format!("devnode:{node};link=/dev/data/link");
@@ -585,9 +592,9 @@ fn the_notes_of_an_older_version_are_read_and_those_of_a_newer_one_refused(machi
             .remove("roots")
             .expect("roots");
     });
-    let said = recover_well(machine, &[]);
-    assert!(said.contains("watcher started"), "{said}");
-    assert_eq!(inode(&container, &node), before, "the node was made anew");
+    let message = recover_well(machine, &[]);
+    assert!(message.contains("watcher started"), "{message}");
+    assert_eq!(inode(&container, &node), before, "the node was created again");
     disk.unplug(1);
     container.eventually_lacks("/dev/data/link");
     container.eventually_lacks(&node);

@@ -6,7 +6,7 @@ use crate::framework::hook::oci_state;
 use crate::framework::{Bundle, Disk, Hook, Machine};
 
 #[apply(on_both_hierarchies)]
-fn a_container_that_asks_for_nothing_leaves_no_trace(machine: &Machine) {
+fn a_container_without_requests_leaves_no_files(machine: &Machine) {
     let container = Bundle::new(machine)
         .annotation("org.example.other", "devnode:/dev/loop0")
         .start();
@@ -37,7 +37,7 @@ fn refused(machine: &Machine, bundle: Bundle<'_>, words: &[&str]) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_malformed_annotation_refuses_the_container(machine: &Machine) {
+fn a_malformed_annotation_prevents_the_start(machine: &Machine) {
     let cases: [(&str, &str, &[&str]); 5] = [
         ("io.oci-hotplug.devices", "usb:12345:6001", &["4 hex digits"]),
         ("io.oci-hotplug.devices", "devnode:dev/ttyS0", &["absolute"]),
@@ -54,7 +54,7 @@ fn a_malformed_annotation_refuses_the_container(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_malformed_argument_refuses_the_container(machine: &Machine) {
+fn a_malformed_argument_prevents_the_start(machine: &Machine) {
     let bundle = Bundle::new(machine).hook_for_each(&["devnode:/dev/x;mode=9"]);
     refused(machine, bundle, &["--device", "mode", "octal"]);
     let bundle = Bundle::new(machine).hook_arguments(&["--symlink", "/dev/x"]);
@@ -62,21 +62,21 @@ fn a_malformed_argument_refuses_the_container(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_required_device_that_is_absent_refuses_the_container(machine: &Machine) {
+fn an_absent_required_device_prevents_the_start(machine: &Machine) {
     let disk = Disk::new(machine);
     let request = format!("devnode:{};required", disk.partition(1));
     refused(
         machine,
-        Bundle::asking(machine, &request),
+        Bundle::requesting(machine, &request),
         &[&disk.partition(1), "required"],
     );
 }
 
 #[apply(on_both_hierarchies)]
-fn a_required_device_that_is_present_is_in_place(machine: &Machine) {
+fn a_present_required_device_is_attached(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
-    let container = Bundle::asking(machine, &format!("devnode:{node};required")).create();
+    let container = Bundle::requesting(machine, &format!("devnode:{node};required")).create();
     container.reads(&node, &disk.content(1));
     disk.unplug(1);
     container.eventually_lacks(&node);
@@ -89,7 +89,7 @@ fn a_required_device_that_is_present_is_in_place(machine: &Machine) {
 fn arguments_and_annotations_add_up(machine: &Machine) {
     let disk = Disk::new(machine);
     let argument = format!("devnode:{},devnode:{}", disk.partition(2), disk.partition(3));
-    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1)))
+    let container = Bundle::requesting(machine, &format!("devnode:{}", disk.partition(1)))
         .hook_for_each(&[&argument])
         .hook_arguments(&["--device", &format!("devnode:{}", disk.partition(4))])
         .start();
@@ -100,7 +100,7 @@ fn arguments_and_annotations_add_up(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_second_prestart_joins_the_watcher_that_is_there(machine: &Machine) {
+fn a_second_prestart_hook_uses_the_existing_watcher(machine: &Machine) {
     let disk = Disk::new(machine);
     let [first, second] = [1, 2].map(|partition| format!("devnode:{}", disk.partition(partition)));
     disk.plug(2);
@@ -117,11 +117,11 @@ fn a_second_prestart_joins_the_watcher_that_is_there(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn annotations_that_only_the_bundle_has_are_read(machine: &Machine) {
+fn annotations_are_read_from_the_bundle_if_the_state_has_none(machine: &Machine) {
     // Like Docker: the state that the hook gets has no annotations.
     let disk = Disk::new(machine);
     let node = disk.plug(1);
-    let container = Bundle::asking(machine, &format!("devnode:{node}"))
+    let container = Bundle::requesting(machine, &format!("devnode:{node}"))
         .without_hooks()
         .start();
     assert!(!container.has(&node));
@@ -136,10 +136,10 @@ fn annotations_that_only_the_bundle_has_are_read(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn the_old_stage_prestart_serves_too(machine: &Machine) {
+fn the_hook_works_in_the_old_stage_prestart(machine: &Machine) {
     let disk = Disk::new(machine);
     disk.plug(1);
-    let container = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1)))
+    let container = Bundle::requesting(machine, &format!("devnode:{}", disk.partition(1)))
         .old_stage()
         .create();
     container.reads(&disk.partition(1), &disk.content(1));
@@ -150,7 +150,7 @@ fn the_old_stage_prestart_serves_too(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn lowrisc_annotations_mean_what_they_meant(machine: &Machine) {
+fn annotations_of_container_hotplug_work_unchanged(machine: &Machine) {
     let disk = Disk::new(machine);
     for key in ["org.lowrisc.hotplug.devices", "org.lowrisc.hotplug.device"] {
         disk.plug(1);
@@ -167,7 +167,7 @@ fn lowrisc_annotations_mean_what_they_meant(machine: &Machine) {
 fn the_parent_of_a_partition_is_its_disk(machine: &Machine) {
     let disk = Disk::new(machine);
     let request = format!("parent-of:devnode:{}", disk.partition(1));
-    let container = Bundle::asking(machine, &request).start();
+    let container = Bundle::requesting(machine, &request).start();
     disk.plug(2);
     // No selector matches the disk yet.
     assert!(!container.has(&disk.node));
@@ -185,23 +185,23 @@ fn the_parent_of_a_partition_is_its_disk(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn the_operators_tool_lists_what_is_plugged_in(machine: &Machine) {
+fn the_operators_tool_lists_attached_devices(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
-    let container = Bundle::asking(machine, &format!("devnode:{node}")).start();
+    let container = Bundle::requesting(machine, &format!("devnode:{node}")).start();
     let state_dir = machine.state_dir();
     let state_dir = state_dir.to_str().expect("scratch paths are text");
-    let ask = |verb: &[&str]| {
+    let run = |verb: &[&str]| {
         let mut arguments = verb.to_vec();
         arguments.extend(["--json", "--state-dir", state_dir]);
         let output = Hook::operator().run(&arguments, "");
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).expect("JSON is text")
     };
-    assert!(ask(&["list"]).contains(&container.id));
-    assert!(ask(&["inspect", &container.id]).contains(&node));
-    assert!(ask(&["match", &format!("devnode:{node}")]).contains(&node));
+    assert!(run(&["list"]).contains(&container.id));
+    assert!(run(&["inspect", &container.id]).contains(&node));
+    assert!(run(&["match", &format!("devnode:{node}")]).contains(&node));
     container.delete();
-    assert!(!ask(&["list"]).contains(&container.id));
+    assert!(!run(&["list"]).contains(&container.id));
     assert!(fs::exists(&node).expect("look for a node"));
 }

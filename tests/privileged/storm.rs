@@ -28,19 +28,23 @@ struct Holdings {
 fn holdings(container: &RuncContainer<'_>, watcher: &Watcher) -> Holdings {
     Holdings {
         descriptors: watcher.descriptors().len(),
-        nodes: container.inside("ls -ln /dev | grep '^[bcl]'").said,
-        mounts: container.inside("cat /proc/self/mountinfo").said.lines().count(),
+        nodes: container.inside("ls -ln /dev | grep '^[bcl]'").output,
+        mounts: container
+            .inside("cat /proc/self/mountinfo")
+            .output
+            .lines()
+            .count(),
         rules: container.device_rules().split([',', '\n']).count(),
     }
 }
 
 #[apply(on_both_hierarchies)]
-fn many_rounds_leave_nothing(machine: &Machine) {
+fn many_rounds_of_hotplug_leave_nothing(machine: &Machine) {
     rounds_leave_nothing(machine, false);
 }
 
 #[apply(on_both_hierarchies)]
-fn many_rounds_in_a_user_namespace_leave_nothing(machine: &Machine) {
+fn many_rounds_of_hotplug_in_a_user_namespace_leave_nothing(machine: &Machine) {
     rounds_leave_nothing(machine, true);
 }
 
@@ -50,7 +54,7 @@ fn rounds_leave_nothing(machine: &Machine, user_namespace: bool) {
     let disk = Disk::new(machine);
     let node = disk.partition(1);
     let request = format!("devnode:{node};link=/dev/data/link");
-    let bundle = Bundle::asking(machine, &request).capability("CAP_MKNOD");
+    let bundle = Bundle::requesting(machine, &request).capability("CAP_MKNOD");
     let container = if user_namespace {
         bundle.user_namespace().start()
     } else {
@@ -93,11 +97,13 @@ fn rounds_leave_nothing(machine: &Machine, user_namespace: bool) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_storm_that_nobody_waits_for_ends_right(machine: &Machine) {
+fn rapid_hotplug_has_the_right_result(machine: &Machine) {
     let disk = Disk::new(machine);
     let terminal = Terminal::new();
     let request = format!("glob:{}p*,devnode:{}", disk.node, terminal.node());
-    let container = Bundle::asking(machine, &request).capability("CAP_MKNOD").start();
+    let container = Bundle::requesting(machine, &request)
+        .capability("CAP_MKNOD")
+        .start();
     let mut numbers = Vec::new();
     for round in 0..rounds() {
         let partition = u8::try_from(round % 15 + 1).expect("a small number");

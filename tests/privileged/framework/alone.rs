@@ -7,12 +7,12 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 static STORIES: RwLock<()> = RwLock::new(());
 
 thread_local! {
-    static THIS: RefCell<Place> = const { RefCell::new(Place::NoStory) };
+    static THIS: RefCell<Place> = const { RefCell::new(Place::NoTest) };
 }
 
 /// How the test of this thread relates to the other tests.
 enum Place {
-    NoStory,
+    NoTest,
     Beside(#[allow(dead_code, reason = "held, not read")] RwLockReadGuard<'static, ()>),
     Alone(#[allow(dead_code, reason = "held, not read")] RwLockWriteGuard<'static, ()>),
 }
@@ -27,11 +27,11 @@ pub fn begin() {
 /// Waits until no other test runs, and prevents others from beginning until this thread ends.
 pub fn alone() {
     THIS.with_borrow_mut(|place| match place {
-        Place::NoStory => panic!("only the story's own thread can ask to be alone"),
+        Place::NoTest => panic!("only the test's own thread can call alone"),
         Place::Alone(_) => {}
         Place::Beside(_) => {
             // Two tests that waited for each other would wait for ever.
-            *place = Place::NoStory;
+            *place = Place::NoTest;
             *place = Place::Alone(STORIES.write().unwrap_or_else(PoisonError::into_inner));
         }
     });

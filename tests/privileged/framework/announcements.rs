@@ -12,7 +12,7 @@ use super::machine::Machine;
 
 /// A received uevent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Heard {
+pub struct ReceivedUevent {
     /// `KERNEL` (the kernel's form) or `UDEV` (libudev's form).
     pub form: String,
     /// `add`, `remove` ...
@@ -47,7 +47,7 @@ impl Announcements {
     }
 
     fn listen(machine: &Machine, mut command: Command) -> Self {
-        let log = machine.scratch(&format!("heard-{}.log", machine.fresh_id()));
+        let log = machine.scratch(&format!("received-{}.log", machine.fresh_id()));
         let output = File::create(&log).expect("make a log of uevents");
         let monitor = command
             .args(["--pdeathsig", "KILL"])
@@ -66,7 +66,7 @@ impl Announcements {
     }
 
     /// All uevents received so far.
-    pub fn heard(&self) -> Vec<Heard> {
+    pub fn received(&self) -> Vec<ReceivedUevent> {
         self.text().split("\n\n").filter_map(parse).collect()
     }
 
@@ -74,22 +74,23 @@ impl Announcements {
     /// `/name`.
     pub fn count(&self, form: &str, action: &str, name: &str) -> usize {
         let end = format!("/{name}");
-        let is_it =
-            |heard: &Heard| heard.form == form && heard.action == action && heard.path.ends_with(&end);
-        self.heard().into_iter().filter(is_it).count()
+        let is_it = |received: &ReceivedUevent| {
+            received.form == form && received.action == action && received.path.ends_with(&end)
+        };
+        self.received().into_iter().filter(is_it).count()
     }
 
     /// Waits for a uevent of this form and action of the device whose path ends in `/name`, and
     /// returns it.
     #[track_caller]
-    pub fn eventually_hear(&self, form: &str, action: &str, name: &str) -> Heard {
+    pub fn eventually_receive(&self, form: &str, action: &str, name: &str) -> ReceivedUevent {
         let end = format!("/{name}");
         let found = super::eventually::within(super::eventually::DEADLINE, || {
-            self.heard()
-                .into_iter()
-                .find(|heard| heard.form == form && heard.action == action && heard.path.ends_with(&end))
+            self.received().into_iter().find(|received| {
+                received.form == form && received.action == action && received.path.ends_with(&end)
+            })
         });
-        found.unwrap_or_else(|| panic!("{form} never said {action} of {name}; heard:\n{}", self.text()))
+        found.unwrap_or_else(|| panic!("no {form} uevent {action} of {name}; received:\n{}", self.text()))
     }
 
     fn text(&self) -> String {
@@ -106,12 +107,12 @@ impl Drop for Announcements {
 
 /// Parses `UDEV  [1233.209349] add      /devices/virtual/vc/vcs30 (vc)` and the properties below
 /// it.
-fn parse(paragraph: &str) -> Option<Heard> {
+fn parse(paragraph: &str) -> Option<ReceivedUevent> {
     let mut lines = paragraph.trim_start_matches('\n').lines();
     let first = lines.next()?;
     let (form, rest) = first.split_once('[')?;
     let mut words = rest.split_once(']')?.1.split_whitespace();
-    Some(Heard {
+    Some(ReceivedUevent {
         form: form.trim().to_owned(),
         action: words.next()?.to_owned(),
         path: words.next()?.to_owned(),

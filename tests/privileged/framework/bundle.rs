@@ -116,7 +116,7 @@ impl<'m> Bundle<'m> {
 
     /// A container with our hooks and the value `requests` of the annotation
     /// `io.oci-hotplug.devices`.
-    pub fn asking(machine: &'m Machine, requests: &str) -> Self {
+    pub fn requesting(machine: &'m Machine, requests: &str) -> Self {
         Self::new(machine).annotation("io.oci-hotplug.devices", requests)
     }
 

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::eventually::{eventually, wait_within};
 use super::kernel;
 use super::machine::{Hierarchy, Machine};
-use super::shell::{Answer, Shell};
+use super::shell::{Shell, ShellOutput};
 use super::watcher::Watcher;
 
 /// How long runc may take for one command, including our hooks.
@@ -65,8 +65,8 @@ impl<'m> RuncContainer<'m> {
         words: PathBuf,
         umask: Option<u32>,
     ) -> Result<Self, Refusal> {
-        let said = bundle.join("runc-create.log");
-        let output = File::create(&said).expect("make a log for runc create");
+        let message = bundle.join("runc-create.log");
+        let output = File::create(&message).expect("make a log for runc create");
         let mut command = runc(machine, umask);
         command.args(["create", "--bundle"]).arg(bundle).arg(id);
         command
@@ -77,7 +77,7 @@ impl<'m> RuncContainer<'m> {
         let mut child = command.spawn().expect("start runc (package runc)");
         let status = wait_within(&mut child, RUNC_DEADLINE);
         let creation = begin.elapsed();
-        let message = fs::read_to_string(&said).unwrap_or_default();
+        let message = fs::read_to_string(&message).unwrap_or_default();
         let status = status.unwrap_or_else(|| panic!("runc create hung for {RUNC_DEADLINE:?}: {message}"));
         if !status.success() {
             return Err(Refusal { message });
@@ -105,7 +105,7 @@ impl<'m> RuncContainer<'m> {
         assert!(output.status.success(), "runc start: {}", text(&output));
         // The first process of a pid namespace ignores signals that it has no handler for.
         super::eventually("the container's process listens", || {
-            !self.last_words().is_empty() || !self.is_running()
+            !self.last_output().is_empty() || !self.is_running()
         });
     }
 
@@ -158,22 +158,22 @@ impl<'m> RuncContainer<'m> {
 
     /// Runs a command line in a shell that was started once with `runc exec`.
     #[track_caller]
-    pub fn inside(&self, command: &str) -> Answer {
+    pub fn inside(&self, command: &str) -> ShellOutput {
         let mut shell = self.shell.borrow_mut();
         shell
             .get_or_insert_with(|| Shell::enter(self.command(&["exec"], &["/bin/sh"])))
-            .ask(command)
+            .run(command)
     }
 
     /// Runs one command with a separate `runc exec`, as the container's root.
-    pub fn exec_as_root(&self, command: &str) -> Answer {
+    pub fn exec_as_root(&self, command: &str) -> ShellOutput {
         let output = self
             .command(&["exec", "--user", "0:0"], &["/bin/sh", "-c", command])
             .stdin(Stdio::null())
             .output()
             .expect("start runc exec");
-        Answer {
-            said: text(&output).trim_end().to_owned(),
+        ShellOutput {
+            output: text(&output).trim_end().to_owned(),
             status: output.status.code().unwrap_or(-1),
         }
     }
@@ -187,12 +187,12 @@ impl<'m> RuncContainer<'m> {
     /// The file at `path` in the container. Links are not followed.
     #[track_caller]
     pub fn stat(&self, path: &str) -> Inside {
-        let answer = self.inside(&format!("stat -c '%a %u %g %t %T %F' '{path}'"));
-        assert_eq!(answer.status, 0, "stat {path} inside: {}", answer.said);
-        let mut words = answer.said.splitn(6, ' ');
+        let result = self.inside(&format!("stat -c '%a %u %g %t %T %F' '{path}'"));
+        assert_eq!(result.status, 0, "stat {path} inside: {}", result.output);
+        let mut words = result.output.splitn(6, ' ');
         let mut number = |radix| {
             let word = words.next().expect("stat prints six words");
-            u32::from_str_radix(word, radix).unwrap_or_else(|_| panic!("stat printed {:?}", answer.said))
+            u32::from_str_radix(word, radix).unwrap_or_else(|_| panic!("stat printed {:?}", result.output))
         };
         let (mode, uid, gid, major, minor) = (number(8), number(10), number(10), number(16), number(16));
         let kind = words.next().expect("stat prints six words").to_owned();
@@ -207,7 +207,7 @@ impl<'m> RuncContainer<'m> {
 
     /// The first `length` bytes that can be read from `path` in the container.
     #[track_caller]
-    pub fn read(&self, path: &str, length: usize) -> Answer {
+    pub fn read(&self, path: &str, length: usize) -> ShellOutput {
         self.inside(&format!("head -c {length} '{path}'"))
     }
 
@@ -216,11 +216,11 @@ impl<'m> RuncContainer<'m> {
     pub fn eventually_reads(&self, path: &str, content: &str) {
         let mut last = None;
         eventually(&format!("{path} inside {} reads as {content:?}", self.id), || {
-            let answer = self.read(path, content.len());
-            let done = answer.said == content;
-            if !done && last.as_ref() != Some(&answer) {
-                println!("  reading {path} inside {}: {answer:?}", self.id);
-                last = Some(answer);
+            let result = self.read(path, content.len());
+            let done = result.output == content;
+            if !done && last.as_ref() != Some(&result) {
+                println!("  reading {path} inside {}: {result:?}", self.id);
+                last = Some(result);
             }
             done
         });
@@ -230,7 +230,7 @@ impl<'m> RuncContainer<'m> {
     #[track_caller]
     pub fn reads(&self, path: &str, content: &str) {
         assert_eq!(
-            self.read(path, content.len()).said,
+            self.read(path, content.len()).output,
             content,
             "reading {path} inside {}",
             self.id
@@ -246,23 +246,23 @@ impl<'m> RuncContainer<'m> {
     /// Whether the device cgroup denies opening `path` for reading.
     #[track_caller]
     pub fn is_refused(&self, path: &str) -> bool {
-        let answer = self.inside(&format!("head -c 1 '{path}'"));
-        answer.status != 0 && answer.said.contains("Operation not permitted")
+        let result = self.inside(&format!("head -c 1 '{path}'"));
+        result.status != 0 && result.output.contains("Operation not permitted")
     }
 
     /// Waits until the device cgroup denies opening `path`.
     #[track_caller]
     pub fn eventually_refuses(&self, path: &str) {
-        let mut said = None;
+        let mut message = None;
         let refused = super::eventually::within(super::eventually::DEADLINE, || {
-            let answer = self.inside(&format!("head -c 20 '{path}'"));
-            let is_refused = answer.status != 0 && answer.said.contains("Operation not permitted");
-            said = Some(answer);
+            let result = self.inside(&format!("head -c 20 '{path}'"));
+            let is_refused = result.status != 0 && result.output.contains("Operation not permitted");
+            message = Some(result);
             is_refused.then_some(())
         });
         assert!(
             refused.is_some(),
-            "{path} can be opened inside {}: {said:?}",
+            "{path} can be opened inside {}: {message:?}",
             self.id
         );
     }
@@ -270,8 +270,8 @@ impl<'m> RuncContainer<'m> {
     /// Whether the device cgroup denies opening `path` for writing.
     #[track_caller]
     pub fn is_write_refused(&self, path: &str) -> bool {
-        let answer = self.inside(&format!(": >>'{path}'"));
-        answer.status != 0 && answer.said.to_lowercase().contains("operation not permitted")
+        let result = self.inside(&format!(": >>'{path}'"));
+        result.status != 0 && result.output.to_lowercase().contains("operation not permitted")
     }
 
     /// Whether `path` can be opened for writing.
@@ -285,18 +285,18 @@ impl<'m> RuncContainer<'m> {
     #[track_caller]
     pub fn make_node(&self, name: &str, kind: char, number: (u32, u32)) -> String {
         let path = format!("/nodes/{name}");
-        let answer = self.inside(&format!("mknod '{path}' {kind} {} {}", number.0, number.1));
+        let result = self.inside(&format!("mknod '{path}' {kind} {} {}", number.0, number.1));
         assert_eq!(
-            answer.status, 0,
+            result.status, 0,
             "the container makes its own node: {}",
-            answer.said
+            result.output
         );
         path
     }
 
     /// What the container's process has written last: `listening` when its handlers are set,
     /// `stopped` after SIGTERM, `usr1` after SIGUSR1.
-    pub fn last_words(&self) -> String {
+    pub fn last_output(&self) -> String {
         fs::read_to_string(self.words.join("last"))
             .unwrap_or_default()
             .trim_end()
@@ -357,7 +357,7 @@ impl<'m> RuncContainer<'m> {
         println!("    state directory: {:#?}", self.machine.traces());
         println!("    devices: {}", self.device_rules());
         if self.is_running() {
-            println!("    /dev: {}", self.exec_as_root("ls -ln /dev").said);
+            println!("    /dev: {}", self.exec_as_root("ls -ln /dev").output);
         }
     }
 }

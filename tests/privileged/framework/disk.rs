@@ -125,7 +125,7 @@ impl Disk {
     pub fn unplug(&self, partition: u8) {
         let number = i32::from(partition);
         eventually_some(
-            "nobody has the partition open",
+            "no process has the partition open",
             || match kernel::delete_partition(&self.device, number) {
                 Ok(()) => Some(()),
                 Err(error) if error.raw_os_error() == Some(libc::EBUSY) => None,
@@ -236,7 +236,7 @@ impl WholeDisk {
 
     /// Unplugs the disk. udevd may still have it open for a moment.
     pub fn unplug(&mut self) {
-        eventually_some("nobody has the disk open", || {
+        eventually_some("no process has the disk open", || {
             kernel::remove_loop_device(&self.control, self.number).ok()
         });
         self.plugged = false;

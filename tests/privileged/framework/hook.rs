@@ -104,14 +104,14 @@ impl Hook {
         let _ = child
             .stdin
             .take()
-            .expect("a pipe was asked for")
+            .expect("a pipe was requested")
             .write_all(input.as_bytes());
         child.wait_with_output().expect("wait for a hook")
     }
 }
 
 /// The output of `oci-hotplug inspect --json` for a container.
-pub fn told_of(machine: &Machine, id: &str) -> String {
+pub fn inspect_json(machine: &Machine, id: &str) -> String {
     let state_dir = machine.state_dir();
     let state_dir = state_dir.to_str().expect("scratch paths are text");
     let output = Hook::operator().run(&["inspect", id, "--json", "--state-dir", state_dir], "");

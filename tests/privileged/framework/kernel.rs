@@ -113,8 +113,8 @@ fn partition_request(disk: &File, operation: i32, number: i32, start: i64, lengt
 pub fn close_descriptors_on_exec() -> io::Result<()> {
     let flags = nix::libc::CLOSE_RANGE_CLOEXEC;
     // SAFETY: the arguments are numbers; the call closes nothing, it sets a flag.
-    let answer = unsafe { nix::libc::syscall(nix::libc::SYS_close_range, 3, u32::MAX, flags) };
-    if answer < 0 {
+    let result = unsafe { nix::libc::syscall(nix::libc::SYS_close_range, 3, u32::MAX, flags) };
+    if result < 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(())
@@ -145,11 +145,11 @@ const BPF_F_REPLACE: u32 = 4;
 fn bpf(command: i32, words: &mut BpfWords, used_bytes: usize) -> io::Result<i64> {
     // SAFETY: `words` is writable for more bytes than `used_bytes` says; pointers that callers put
     // into it lead to buffers that outlive the call.
-    let answer = unsafe { nix::libc::syscall(nix::libc::SYS_bpf, command, words.as_mut_ptr(), used_bytes) };
-    if answer < 0 {
+    let result = unsafe { nix::libc::syscall(nix::libc::SYS_bpf, command, words.as_mut_ptr(), used_bytes) };
+    if result < 0 {
         Err(io::Error::last_os_error())
     } else {
-        Ok(answer)
+        Ok(result)
     }
 }
 

@@ -50,17 +50,17 @@ impl Hierarchy {
     ///
     /// A thread can have its own mount namespace (unshare(2), CLONE_NEWNS implies CLONE_FS), in
     /// which its child processes run, too. So no process has to start itself again.
-    pub fn tell(self, story: fn(&Machine)) {
-        let name = thread::current().name().unwrap_or("story").to_owned();
-        let told = thread::Builder::new()
+    pub fn run_test(self, test: fn(&Machine)) {
+        let name = thread::current().name().unwrap_or("test").to_owned();
+        let shown = thread::Builder::new()
             .name(name)
             .spawn(move || {
                 let machine = Machine::prepare(self);
-                story(&machine);
+                test(&machine);
             })
-            .expect("start the story's thread")
+            .expect("start the test's thread")
             .join();
-        if let Err(panic) = told {
+        if let Err(panic) = shown {
             resume_unwind(panic);
         }
     }
@@ -75,7 +75,7 @@ impl Machine {
         );
         super::alone::begin();
         // If a test run is killed, a program that it started must not keep its locks.
-        kernel::close_descriptors_on_exec().expect("keep inherited descriptors from what stories start");
+        kernel::close_descriptors_on_exec().expect("keep inherited descriptors from what tests start");
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)
             .expect("mount and network namespaces of our own");
         mount(

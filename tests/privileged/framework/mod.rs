@@ -10,13 +10,13 @@ pub mod container;
 pub mod disk;
 pub mod eventually;
 pub mod hook;
+pub mod identity;
 pub mod journald;
 #[path = "../../support/json_schema.rs"]
 pub mod json_schema;
 pub mod kernel;
 pub mod machine;
 pub mod shell;
-pub mod stranger;
 pub mod terminal;
 pub mod tool;
 pub mod udevd;

@@ -9,14 +9,14 @@ use std::thread;
 use super::eventually::{DEADLINE, wait_within};
 
 /// Ends the output of every command; containers print nothing like it.
-const MARK: &str = "--oci-hotplug-answer--";
+const MARK: &str = "--oci-hotplug-result--";
 
 /// The output of a command line (standard output and error together, without the last newline) and
 /// its exit status.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct ShellOutput {
     /// Standard output and standard error.
-    pub said: String,
+    pub output: String,
     pub status: i32,
 }
 
@@ -37,7 +37,7 @@ impl Shell {
             .spawn()
             .expect("enter the container");
         let questions = child.stdin.take();
-        let output = child.stdout.take().expect("a pipe was asked for");
+        let output = child.stdout.take().expect("a pipe was requested");
         let (sender, lines) = channel();
         thread::spawn(move || {
             for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
@@ -55,26 +55,26 @@ impl Shell {
 
     /// Runs one command line in a subshell; returns its output.
     #[track_caller]
-    pub fn ask(&mut self, command: &str) -> Answer {
+    pub fn run(&mut self, command: &str) -> ShellOutput {
         let mut questions = self
             .questions
             .as_ref()
             .expect("a shell that is used has its pipe");
         writeln!(questions, "({command}) </dev/null 2>&1; echo \"\n{MARK}$?\"")
-            .unwrap_or_else(|error| panic!("the shell inside is gone ({error}); asked: {command}"));
-        let mut said = Vec::new();
+            .unwrap_or_else(|error| panic!("the shell inside is gone ({error}); command: {command}"));
+        let mut message = Vec::new();
         loop {
             let line = self.lines.recv_timeout(DEADLINE).unwrap_or_else(|error| {
-                panic!("no answer from inside ({error}); asked: {command}; heard: {said:?}")
+                panic!("the shell in the container ended ({error}); command: {command}; output: {message:?}")
             });
             if let Some(status) = line.strip_prefix(MARK) {
                 let status = status.parse().expect("the shell prints its status");
-                return Answer {
-                    said: said.join("\n").trim_end_matches('\n').to_owned(),
+                return ShellOutput {
+                    output: message.join("\n").trim_end_matches('\n').to_owned(),
                     status,
                 };
             }
-            said.push(line);
+            message.push(line);
         }
     }
 }

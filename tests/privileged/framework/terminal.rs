@@ -70,7 +70,7 @@ impl Terminal {
 
     /// Frees the terminal. A process that has the screen open keeps it open; the nodes are removed.
     pub fn unplug(&self) {
-        eventually_some("nobody has the terminal open", || self.disallocate());
+        eventually_some("no process has the terminal open", || self.disallocate());
     }
 
     fn disallocate(&self) -> Option<()> {

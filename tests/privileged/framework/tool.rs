@@ -23,7 +23,7 @@ pub fn tool(machine: &Machine, words: &[&str]) -> Output {
 
 /// The output of the tool, which must succeed.
 #[track_caller]
-pub fn said(machine: &Machine, words: &[&str]) -> String {
+pub fn output_of(machine: &Machine, words: &[&str]) -> String {
     let output = tool(machine, words);
     assert!(output.status.success(), "{words:?}: {output:?}");
     text(&output)
@@ -31,10 +31,10 @@ pub fn said(machine: &Machine, words: &[&str]) -> String {
 
 /// The output with `--json`, validated by the schema.
 #[track_caller]
-pub fn said_json(machine: &Machine, words: &[&str]) -> Value {
+pub fn json_of(machine: &Machine, words: &[&str]) -> Value {
     let mut all = words.to_vec();
     all.push("--json");
-    let document = serde_json::from_str(&said(machine, &all)).expect("--json prints JSON");
+    let document = serde_json::from_str(&output_of(machine, &all)).expect("--json prints JSON");
     json_schema::check(words[0], &document);
     document
 }
@@ -84,12 +84,14 @@ impl Running {
 
     /// Waits until this is in the output.
     #[track_caller]
-    pub fn eventually_says(&self, text: &str) {
-        eventually(&format!("the tool says {text:?}"), || self.said().contains(text));
+    pub fn eventually_prints(&self, text: &str) {
+        eventually(&format!("the tool says {text:?}"), || {
+            self.output().contains(text)
+        });
     }
 
     /// The output so far.
-    pub fn said(&self) -> String {
+    pub fn output(&self) -> String {
         fs::read_to_string(&self.output).expect("read the tool's output")
     }
 }

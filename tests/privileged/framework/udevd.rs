@@ -50,7 +50,7 @@ impl Udevd {
 
     /// Continues udevd. When this returns, it has processed everything that has happened in the
     /// meantime, which may take long on a busy machine.
-    pub fn go_on(&self) {
+    pub fn resume(&self) {
         self.signal(Signal::SIGCONT);
         let settled = Command::new("udevadm").args(["settle", "--timeout=60"]).status();
         assert!(

@@ -102,7 +102,7 @@ impl Watcher {
     }
 
     /// Continues it.
-    pub fn go_on(&self) {
+    pub fn resume(&self) {
         let _ = kill(Pid::from_raw(self.pid), Signal::SIGCONT);
     }
 

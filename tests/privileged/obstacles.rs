@@ -57,13 +57,13 @@ fn asking_for_two<'m>(machine: &'m Machine, disk: &Disk, path: &str) -> Bundle<'
         disk.partition(1),
         disk.partition(2)
     );
-    Bundle::asking(machine, &request)
+    Bundle::requesting(machine, &request)
 }
 
 #[track_caller]
 fn inside(container: &RuncContainer<'_>, command: &str) {
-    let answer = container.inside(command);
-    assert_eq!(answer.status, 0, "{command}: {}", answer.said);
+    let result = container.inside(command);
+    assert_eq!(result.status, 0, "{command}: {}", result.output);
 }
 
 #[apply(on_both_hierarchies)]
@@ -82,7 +82,7 @@ fn a_link_at_the_nodes_path_is_not_followed(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_link_in_the_way_to_the_node_is_not_followed(machine: &Machine) {
+fn a_link_in_a_parent_of_the_node_is_not_followed(machine: &Machine) {
     let bait = Bait::lay(machine);
     for user_namespace in [false, true] {
         let disk = Disk::new(machine);
@@ -102,7 +102,7 @@ fn a_link_in_the_way_to_the_node_is_not_followed(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_directory_at_the_nodes_path_keeps_only_that_device_out(machine: &Machine) {
+fn a_directory_at_the_nodes_path_affects_only_that_device(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = asking_for_two(machine, &disk, "/dev/trap").start();
     inside(&container, "mkdir /dev/trap && echo mine >/dev/trap/mine");
@@ -110,11 +110,11 @@ fn a_directory_at_the_nodes_path_keeps_only_that_device_out(machine: &Machine) {
     the_other_device_goes_on(&container, &disk);
     disk.unplug(1);
     the_other_device_goes_on(&container, &disk);
-    assert_eq!(container.inside("cat /dev/trap/mine").said, "mine");
+    assert_eq!(container.inside("cat /dev/trap/mine").output, "mine");
 }
 
 #[apply(on_both_hierarchies)]
-fn a_fifo_at_the_nodes_path_hangs_nobody(machine: &Machine) {
+fn a_fifo_at_the_nodes_path_blocks_nothing(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = asking_for_two(machine, &disk, "/dev/trap").start();
     inside(&container, "mkfifo /dev/trap");
@@ -125,7 +125,7 @@ fn a_fifo_at_the_nodes_path_hangs_nobody(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn an_image_whose_dev_leads_elsewhere_touches_nothing(machine: &Machine) {
+fn an_image_whose_dev_is_a_link_cannot_change_the_host(machine: &Machine) {
     let bait = Bait::lay(machine);
     let disk = Disk::new(machine);
     disk.plug(1);
@@ -140,7 +140,7 @@ fn an_image_whose_dev_leads_elsewhere_touches_nothing(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn an_image_with_a_link_at_the_links_path_touches_nothing(machine: &Machine) {
+fn an_image_with_a_link_at_the_links_path_cannot_change_the_host(machine: &Machine) {
     let bait = Bait::lay(machine);
     let disk = Disk::new(machine);
     disk.plug(1);
@@ -149,7 +149,7 @@ fn an_image_with_a_link_at_the_links_path_touches_nothing(machine: &Machine) {
         disk.partition(1),
         disk.partition(2)
     );
-    let bundle = Bundle::asking(machine, &request).image_dev();
+    let bundle = Bundle::requesting(machine, &request).image_dev();
     symlink(bait.path(), bundle.rootfs().join("dev/way")).expect("make a link in the image");
     let container = bundle.start();
     the_other_device_goes_on(&container, &disk);
@@ -160,7 +160,7 @@ fn an_image_with_a_link_at_the_links_path_touches_nothing(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_container_that_removes_or_replaces_the_node_disturbs_nobody(machine: &Machine) {
+fn a_container_that_removes_or_replaces_a_node_affects_only_itself(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = asking_for_two(machine, &disk, "/dev/one").start();
     for (command, is_elsewhere) in [
@@ -181,7 +181,7 @@ fn a_container_that_removes_or_replaces_the_node_disturbs_nobody(machine: &Machi
 }
 
 #[apply(on_both_hierarchies)]
-fn a_file_of_the_containers_at_the_nodes_path_stays(machine: &Machine) {
+fn a_file_of_the_container_at_the_nodes_path_stays(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = asking_for_two(machine, &disk, "/dev/one").start();
     inside(&container, "echo mine >/dev/one");
@@ -190,7 +190,7 @@ fn a_file_of_the_containers_at_the_nodes_path_stays(machine: &Machine) {
     disk.unplug(1);
     the_other_device_goes_on(&container, &disk);
     assert_eq!(
-        container.inside("cat /dev/one").said,
+        container.inside("cat /dev/one").output,
         "mine",
         "a file of the container's own was taken away"
     );

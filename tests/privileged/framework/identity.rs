@@ -22,7 +22,7 @@ pub const NOBODY: u32 = 65534;
 
 /// The user and the privileges of a thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stranger {
+pub enum Identity {
     /// `nobody` without capabilities.
     Nobody,
     /// `nobody` with CAP_NET_ADMIN, like a container in the host's network namespace may have it.
@@ -33,15 +33,15 @@ pub enum Stranger {
     Root,
 }
 
-impl Stranger {
+impl Identity {
     /// Runs something with this identity, in a separate thread.
-    pub fn does<T: Send>(self, deed: impl FnOnce() -> T + Send) -> T {
+    pub fn run<T: Send>(self, work: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let thread = scope.spawn(move || {
                 self.become_it();
-                deed()
+                work()
             });
-            thread.join().expect("a stranger does what it is told")
+            thread.join().expect("the thread of another identity ends")
         })
     }
 
@@ -58,8 +58,8 @@ impl Stranger {
     }
 
     /// Sends `messages` to each of these addresses; returns how many the kernel accepted.
-    pub fn sends(self, places: &[NetlinkAddr], messages: &[Vec<u8>]) -> usize {
-        self.does(|| {
+    pub fn send(self, places: &[NetlinkAddr], messages: &[Vec<u8>]) -> usize {
+        self.run(|| {
             let socket = socket(
                 AddressFamily::Netlink,
                 SockType::Raw,

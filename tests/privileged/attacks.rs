@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::framework::disk::number_of;
 use crate::framework::eventually::{DEADLINE, wait_within};
 use crate::framework::hook::oci_state;
-use crate::framework::stranger::{self, NOBODY, Stranger};
+use crate::framework::identity::{self, Identity, NOBODY};
 use crate::framework::{Bundle, Disk, Hook, Machine, RuncContainer, Udevd, alone, eventually};
 use crate::silent_server::SilentServer;
 use crate::skipped::skipped;
@@ -38,7 +38,7 @@ fn traps(machine: &Machine, library: &Path, fakes: &Path, full: &Path) -> Vec<(&
             format!("export PATH={} SHELL=/nowhere IFS=/", fakes.display()),
         ),
         (
-            "variables that somebody might heed",
+            "variables that a program might use",
             format!(
                 "export NOTIFY_SOCKET=/nowhere LISTEN_FDS=9 LISTEN_PID=1 TMPDIR={0} HOME={0} XDG_RUNTIME_DIR={0} \
                  RUST_LOG=trace RUST_BACKTRACE=full SYSTEMD_LOG_LEVEL=debug SYSTEMD_LOG_TARGET=console UDEV_LOG=7 \
@@ -56,7 +56,7 @@ fn traps(machine: &Machine, library: &Path, fakes: &Path, full: &Path) -> Vec<(&
             ),
         ),
         ("outputs that are full", "exec >/dev/full 2>/dev/full".to_owned()),
-        ("outputs that nobody reads", format!("exec >{full} 2>{full}")),
+        ("full outputs without a reader", format!("exec >{full} 2>{full}")),
         ("outputs that are closed", "exec >&- 2>&-".to_owned()),
         ("few descriptors", "ulimit -S -n 5".to_owned()),
         ("no room in files", "ulimit -S -f 0".to_owned()),
@@ -78,7 +78,7 @@ fn traps(machine: &Machine, library: &Path, fakes: &Path, full: &Path) -> Vec<(&
 }
 
 #[apply(on_both_hierarchies)]
-fn hooks_and_watcher_do_their_work_whatever_traps_the_caller_has_set(machine: &Machine) {
+fn hooks_and_watcher_work_in_a_hostile_environment(machine: &Machine) {
     let seen = machine.scratch("seen");
     let library = preloaded_library(machine, &seen);
     let fakes = fake_programs(machine, &seen);
@@ -88,7 +88,7 @@ fn hooks_and_watcher_do_their_work_whatever_traps_the_caller_has_set(machine: &M
         println!("{name}: {setup}");
         disk.plug(1);
         let request = format!("glob:{}p*", disk.node);
-        let container = Bundle::asking(machine, &request).hooks_after(&setup).start();
+        let container = Bundle::requesting(machine, &request).hooks_after(&setup).start();
         container.eventually_reads(&disk.partition(1), &disk.content(1));
         let watcher = container.expect_watcher();
         disk.plug(2);
@@ -101,7 +101,7 @@ fn hooks_and_watcher_do_their_work_whatever_traps_the_caller_has_set(machine: &M
             let (soft, hard) = watcher.limit(limit);
             assert_eq!(soft, hard, "{name}: {limit}");
         }
-        kill(Pid::from_raw(watcher.pid), Signal::SIGTERM).expect("tell the watcher to end");
+        kill(Pid::from_raw(watcher.pid), Signal::SIGTERM).expect("signal the watcher");
         watcher.eventually_ends();
         let deleted = container.delete();
         assert!(deleted.status.success(), "{name}: {deleted:?}");
@@ -183,10 +183,10 @@ fn pipe_that_nobody_reads(machine: &Machine) -> (PathBuf, fs::File) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_hook_that_is_kept_from_working_says_so_and_leaves_nothing(machine: &Machine) {
+fn a_hook_that_cannot_work_reports_it_and_leaves_nothing(machine: &Machine) {
     let disk = Disk::new(machine);
     disk.plug(1);
-    for (setup, said) in [
+    for (setup, message) in [
         ("ulimit -n 4", "Too many open files"),
         ("ulimit -f 0", "File too large"),
         ("ulimit -v 3000", ""),
@@ -194,13 +194,14 @@ fn a_hook_that_is_kept_from_working_says_so_and_leaves_nothing(machine: &Machine
         ("exec </dev/zero", "longer than"),
     ] {
         println!("{setup}");
-        let bundle = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1))).hooks_after(setup);
+        let bundle =
+            Bundle::requesting(machine, &format!("devnode:{}", disk.partition(1))).hooks_after(setup);
         let id = bundle.id.clone();
         let begin = Instant::now();
         let Err(refusal) = bundle.try_create() else {
-            panic!("{setup}: the container was created without what it asks for");
+            panic!("{setup}: the container was created without what it requests");
         };
-        assert!(refusal.message.contains(said), "{setup}: {}", refusal.message);
+        assert!(refusal.message.contains(message), "{setup}: {}", refusal.message);
         assert!(
             begin.elapsed() < Duration::from_secs(12),
             "{setup}: {:?}",
@@ -210,7 +211,7 @@ fn a_hook_that_is_kept_from_working_says_so_and_leaves_nothing(machine: &Machine
             crate::framework::Watcher::of(&id).is_none()
         });
         // The next hook sweeps what a hook left that could not clean up.
-        let next = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1))).start();
+        let next = Bundle::requesting(machine, &format!("devnode:{}", disk.partition(1))).start();
         next.reads(&disk.partition(1), &disk.content(1));
         next.delete();
         assert_eq!(machine.traces(), Vec::<PathBuf>::new(), "{setup}");
@@ -235,7 +236,7 @@ fn nothing_is_in(directory: &Path) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_container_that_never_rests_gains_nothing_and_others_go_on(machine: &Machine) {
+fn a_container_that_races_gains_nothing_and_others_work(machine: &Machine) {
     let bait = bait(machine);
     for user_namespace in [false, true] {
         let disk = Disk::new(machine);
@@ -244,7 +245,7 @@ fn a_container_that_never_rests_gains_nothing_and_others_go_on(machine: &Machine
             disk.partition(1),
             disk.partition(2)
         );
-        let bundle = Bundle::asking(machine, &request);
+        let bundle = Bundle::requesting(machine, &request);
         let container = if user_namespace {
             bundle.user_namespace().start()
         } else {
@@ -314,20 +315,20 @@ fn racer(container: &RuncContainer<'_>, bait: &Path) -> Racer {
         .stderr(Stdio::null())
         .spawn()
         .expect("start runc exec");
-    let mut said = child.stdout.take().expect("a pipe was asked for");
-    std::io::Read::read_exact(&mut said, &mut [0]).expect("the racer runs");
+    let mut message = child.stdout.take().expect("a pipe was requested");
+    std::io::Read::read_exact(&mut message, &mut [0]).expect("the racer runs");
     Racer(child)
 }
 
 #[apply(on_both_hierarchies)]
-fn sockets_mounts_and_immutable_directories_keep_only_their_own_device_out(machine: &Machine) {
+fn sockets_mounts_and_immutable_directories_affect_only_their_device(machine: &Machine) {
     let disk = Disk::new(machine);
     let request = format!(
         "devnode:{};path=/dev/way/node;link=/dev/other/link,devnode:{}",
         disk.partition(1),
         disk.partition(2)
     );
-    let container = Bundle::asking(machine, &request).start();
+    let container = Bundle::requesting(machine, &request).start();
     let inside = |path: &str| PathBuf::from(format!("/proc/{}/root{path}", container.pid));
     let refused_with = |path: &str| {
         disk.plug(1);
@@ -392,7 +393,7 @@ fn sockets_mounts_and_immutable_directories_keep_only_their_own_device_out(machi
 
 /// Case security 1.
 #[apply(on_both_hierarchies)]
-fn a_file_system_that_never_answers_delays_neither_revocation_nor_anybody_else(machine: &Machine) {
+fn a_file_system_that_never_answers_delays_neither_revocation_nor_others(machine: &Machine) {
     let disk = Disk::new(machine);
     let request = format!(
         "devnode:{};path=/dev/way/node,devnode:{};link=/data/board,devnode:{},devnode:{}",
@@ -401,7 +402,9 @@ fn a_file_system_that_never_answers_delays_neither_revocation_nor_anybody_else(m
         disk.partition(3),
         disk.partition(4),
     );
-    let container = Bundle::asking(machine, &request).capability("CAP_MKNOD").start();
+    let container = Bundle::requesting(machine, &request)
+        .capability("CAP_MKNOD")
+        .start();
     let way = mount_silent(&container, "/dev/way", true);
     let volume = mount_silent(&container, "/data", true);
     disk.plug(1);
@@ -464,7 +467,7 @@ fn mount_silent(container: &RuncContainer<'_>, path: &str, is_directory: bool) -
 
 /// Case security 2.
 #[apply(on_both_hierarchies)]
-fn a_path_that_others_can_make_gives_no_device(machine: &Machine) {
+fn a_path_that_other_users_can_create_selects_no_device(machine: &Machine) {
     machine.configure(
         "[policy]\ndefault = \"nothing\"\n[[policy.allow]]\ndevices = [\"regex:ttyUSB[0-9]+$\", \"glob:**/ttyUSB*\"]\n",
     );
@@ -475,7 +478,7 @@ fn a_path_that_others_can_make_gives_no_device(machine: &Machine) {
     let mut requests: Vec<String> = (3..40).map(|fd| format!("node:/dev/fd/{fd}/ttyUSB7")).collect();
     requests.push(format!("node:{}", link.0.display()));
     requests.push(format!("devnode:{}", link.0.display()));
-    let container = Bundle::asking(machine, &requests.join(","))
+    let container = Bundle::requesting(machine, &requests.join(","))
         .capability("CAP_MKNOD")
         .start();
     let copy = container.make_node("copy", 'b', number);
@@ -541,16 +544,16 @@ fn problems(machine: &Machine, container: &RuncContainer<'_>) -> String {
 }
 
 #[apply(on_both_hierarchies)]
-fn forged_uevents_are_believed_by_nobody(machine: &Machine) {
+fn forged_uevents_are_ignored(machine: &Machine) {
     // The watcher's CPU time is measured, and the devices of other tests would add to it.
     alone();
     let _udevd = Udevd::start(machine);
     let disk = Disk::new(machine);
     disk.plug(1);
-    let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node)).start();
+    let container = Bundle::requesting(machine, &format!("glob:{}p*", disk.node)).start();
     container.eventually_reads(&disk.partition(1), &disk.content(1));
     let watcher = container.expect_watcher();
-    let ports = stranger::uevent_ports(watcher.pid);
+    let ports = identity::uevent_ports(watcher.pid);
     assert_eq!(
         ports.len(),
         2,
@@ -574,25 +577,25 @@ fn forged_uevents_are_believed_by_nobody(machine: &Machine) {
         "USEC_INITIALIZED=1".to_owned(),
     ];
     let mut forgeries = Vec::new();
-    for form in [stranger::in_the_kernels_form, stranger::in_udevds_form] {
+    for form in [identity::in_the_kernels_form, identity::in_udevds_form] {
         forgeries.push(form("add", &at(3), &entries));
         forgeries.push(form("remove", &at(1), &entries[..2]));
     }
     forgeries.push(b"add@/devices/x\0no property\0".to_vec());
     forgeries.push(vec![0xff; 9000]);
 
-    let groups = stranger::GROUPS.map(|group| NetlinkAddr::new(0, group));
+    let groups = identity::GROUPS.map(|group| NetlinkAddr::new(0, group));
     let everywhere: Vec<_> = ports.iter().copied().chain(groups).collect();
     let storm: Vec<_> = forgeries.iter().cycle().take(600).cloned().collect();
     let before = watcher.cpu_time();
     let mut taken = Vec::new();
     for (stranger, places) in [
-        (Stranger::Nobody, &everywhere),
-        (Stranger::NetworkAdministrator, &everywhere),
-        (Stranger::RootInTheNetworkOf(container.pid), &everywhere),
-        (Stranger::Root, &ports),
+        (Identity::Nobody, &everywhere),
+        (Identity::NetworkAdministrator, &everywhere),
+        (Identity::RootInTheNetworkOf(container.pid), &everywhere),
+        (Identity::Root, &ports),
     ] {
-        taken.push((stranger, stranger.sends(places, &storm)));
+        taken.push((stranger, stranger.send(places, &storm)));
     }
     println!("{taken:?}");
     assert!(
@@ -619,18 +622,18 @@ fn forged_uevents_are_believed_by_nobody(machine: &Machine) {
 /// A late udevd sends an event of the device that was at this path before, with a number that may
 /// be another device's by now.
 #[apply(on_both_hierarchies)]
-fn udevds_word_of_another_number_gives_no_other_device(machine: &Machine) {
+fn an_event_of_udevd_with_another_number_attaches_no_other_device(machine: &Machine) {
     let _udevd = Udevd::start(machine);
     let disk = Disk::new(machine);
     disk.plug(1);
     // The device exists before its watcher, so no event has given the watcher a sequence number.
-    let container = Bundle::asking(machine, &format!("glob:{}p*", disk.node))
+    let container = Bundle::requesting(machine, &format!("glob:{}p*", disk.node))
         .capability("CAP_MKNOD")
         .start();
     container.eventually_reads(&disk.partition(1), &disk.content(1));
     let name = disk.node.trim_start_matches("/dev/");
     let (major, minor) = number_of(&disk.node);
-    let late = stranger::in_udevds_form(
+    let late = identity::in_udevds_form(
         "add",
         &format!("/devices/virtual/block/{name}/{name}p1"),
         &[
@@ -643,8 +646,8 @@ fn udevds_word_of_another_number_gives_no_other_device(machine: &Machine) {
             "USEC_INITIALIZED=1".to_owned(),
         ],
     );
-    let [_, udevds] = stranger::GROUPS;
-    assert_eq!(Stranger::Root.sends(&[NetlinkAddr::new(0, udevds)], &[late]), 1);
+    let [_, udevds] = identity::GROUPS;
+    assert_eq!(Identity::Root.send(&[NetlinkAddr::new(0, udevds)], &[late]), 1);
     // udevd's event of partition 2, which the container waits for, is sent after it on the same
     // socket.
     disk.plug(2);
@@ -659,10 +662,10 @@ fn udevds_word_of_another_number_gives_no_other_device(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn nobody_but_root_gets_at_the_state_at_any_moment(machine: &Machine) {
+fn only_root_can_access_the_state_directory_at_any_time(machine: &Machine) {
     let disk = Disk::new(machine);
     disk.plug(1);
-    let bundle = Bundle::asking(machine, &format!("devnode:{}", disk.partition(1)))
+    let bundle = Bundle::requesting(machine, &format!("devnode:{}", disk.partition(1)))
         .caller_umask(0)
         .hooks_after("umask 0");
     let state = machine.state_dir();
@@ -680,13 +683,16 @@ fn nobody_but_root_gets_at_the_state_at_any_moment(machine: &Machine) {
     std::thread::scope(|scope| {
         let prying = scope.spawn(|| {
             let _over = OnDrop(&over);
-            Stranger::Nobody.does(|| {
+            Identity::Nobody.run(|| {
                 while !over.load(Ordering::Relaxed) {
-                    assert!(UnixStream::connect(&secrets[0]).is_err(), "nobody was connected");
+                    assert!(
+                        UnixStream::connect(&secrets[0]).is_err(),
+                        "no connection succeeded"
+                    );
                     for path in secrets[1..].iter().chain([&log]) {
                         assert!(
                             fs::File::open(path).is_err(),
-                            "nobody has read {}",
+                            "no user has read {}",
                             path.display()
                         );
                     }
@@ -701,7 +707,7 @@ fn nobody_but_root_gets_at_the_state_at_any_moment(machine: &Machine) {
         container.reads(&disk.partition(1), &disk.content(1));
         tries_again("while the container runs");
         // Access is denied; it is not only that nothing exists there.
-        let refused = Stranger::Nobody.does(|| {
+        let refused = Identity::Nobody.run(|| {
             let opened = secrets[1..].iter().chain([&log]).map(fs::File::open);
             let mut errors: Vec<_> = opened.map(|opened| opened.map(drop)).collect();
             errors.push(UnixStream::connect(&secrets[0]).map(drop));
@@ -709,7 +715,7 @@ fn nobody_but_root_gets_at_the_state_at_any_moment(machine: &Machine) {
         });
         for attempt in refused {
             assert_eq!(
-                attempt.expect_err("nobody got in").kind(),
+                attempt.expect_err("no access succeeded").kind(),
                 std::io::ErrorKind::PermissionDenied
             );
         }
@@ -739,7 +745,7 @@ impl Drop for OnDrop<'_> {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_state_directory_in_a_strangers_hands_is_refused(machine: &Machine) {
+fn a_state_directory_that_others_can_write_is_refused(machine: &Machine) {
     let bait = bait(machine);
     let open = machine.scratch("open");
     let make = |path: &Path, mode| {
@@ -760,8 +766,8 @@ fn a_state_directory_in_a_strangers_hands_is_refused(machine: &Machine) {
     symlink(&bait, open.join("link")).expect("make a link");
     give(&open.join("link"));
     // A forged record that names a process which poststop would end.
-    let mut innocent = Ended(Command::new("sleep").arg("1000").spawn().expect("start sleep"));
-    let lock = plant_a_lock(&open.join("theirs"), innocent.0.id());
+    let mut unrelated = Ended(Command::new("sleep").arg("1000").spawn().expect("start sleep"));
+    let lock = plant_a_lock(&open.join("theirs"), unrelated.0.id());
 
     for (place, fault) in [
         ("theirs", "belongs to user 65534"),
@@ -771,7 +777,7 @@ fn a_state_directory_in_a_strangers_hands_is_refused(machine: &Machine) {
     ] {
         let directory = open.join(place);
         let directory = directory.to_str().expect("scratch paths are text");
-        let bundle = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing")
+        let bundle = Bundle::requesting(machine, "devnode:/dev/oci-hotplug-nothing")
             .hook_arguments(&["--state-dir", directory]);
         let Err(refusal) = bundle.try_create() else {
             panic!("{place}: the state was put there");
@@ -784,7 +790,7 @@ fn a_state_directory_in_a_strangers_hands_is_refused(machine: &Machine) {
         assert_eq!(output.status.code(), Some(0), "{place}: {output:?}");
     }
     assert_eq!(
-        wait_within_no_time(&mut innocent),
+        wait_within_no_time(&mut unrelated),
         None,
         "poststop ended a process for a stranger"
     );
@@ -796,7 +802,7 @@ fn a_state_directory_in_a_strangers_hands_is_refused(machine: &Machine) {
     // root's own directory in a sticky directory is safe.
     let own = open.join("own");
     let own = own.to_str().expect("scratch paths are text");
-    let container = Bundle::asking(machine, "devnode:/dev/oci-hotplug-nothing")
+    let container = Bundle::requesting(machine, "devnode:/dev/oci-hotplug-nothing")
         .hook_arguments(&["--state-dir", own])
         .without_poststop()
         .start();
@@ -805,7 +811,7 @@ fn a_state_directory_in_a_strangers_hands_is_refused(machine: &Machine) {
 }
 
 fn wait_within_no_time(process: &mut Ended) -> Option<std::process::ExitStatus> {
-    process.0.try_wait().expect("ask for a child")
+    process.0.try_wait().expect("wait for a child")
 }
 
 /// Creates an entry of a container `planted` whose lock is held and names the process with this id

@@ -12,7 +12,7 @@ use crate::framework::{
 };
 
 #[apply(on_both_hierarchies)]
-fn runc_alone_refuses_a_device_that_nobody_asked_for(machine: &Machine) {
+fn runc_alone_denies_a_device_that_was_not_requested(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = Bundle::new(machine)
         .without_hooks()
@@ -27,7 +27,7 @@ fn runc_alone_refuses_a_device_that_nobody_asked_for(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn runc_alone_gives_an_engines_device_with_its_access(machine: &Machine) {
+fn runc_alone_grants_a_device_of_the_engine(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     let container = Bundle::new(machine)
@@ -42,14 +42,14 @@ fn runc_alone_gives_an_engines_device_with_its_access(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_container_can_be_seen_into_before_its_start(machine: &Machine) {
+fn commands_run_in_a_container_before_its_start(machine: &Machine) {
     let container = Bundle::new(machine).without_hooks().caller_umask(0o077).create();
     assert_eq!(container.state().expect("a state")["status"], "created");
     assert!(container.has("/dev/null"));
     assert!(!container.has("/dev/nothing"));
     container.start();
     assert!(container.is_running());
-    assert!(container.exec_as_root("id").said.starts_with("uid=0"));
+    assert!(container.exec_as_root("id").output.starts_with("uid=0"));
 }
 
 #[apply(on_both_hierarchies)]
@@ -59,14 +59,14 @@ fn a_container_with_a_user_namespace_has_its_own_root(machine: &Machine) {
         .user_namespace()
         .user(1000, 1000)
         .start();
-    assert!(container.inside("id").said.contains("uid=1000 gid=1000"));
+    assert!(container.inside("id").output.contains("uid=1000 gid=1000"));
     let status = fs::read_to_string(format!("/proc/{}/status", container.pid)).expect("read a status");
     assert!(status.contains("Uid:\t101000\t101000"), "{status}");
     assert_eq!(container.stat("/bin/busybox").uid, 0);
 }
 
 #[apply(on_both_hierarchies)]
-fn a_container_with_the_hosts_dev_sees_a_partition_come_and_go(machine: &Machine) {
+fn a_container_with_the_hosts_dev_sees_partitions(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = Bundle::new(machine)
         .without_hooks()
@@ -81,7 +81,7 @@ fn a_container_with_the_hosts_dev_sees_a_partition_come_and_go(machine: &Machine
 }
 
 #[apply(on_both_hierarchies)]
-fn a_partition_comes_back_with_another_number(machine: &Machine) {
+fn a_partition_can_return_with_another_number(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(3);
     let old = number_of(&node);
@@ -92,20 +92,22 @@ fn a_partition_comes_back_with_another_number(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn the_container_ends_when_it_is_told_to(machine: &Machine) {
+fn the_container_ends_on_sigterm(machine: &Machine) {
     let container = Bundle::new(machine).without_hooks().start();
     container.kill("USR1");
-    eventually("the container heard SIGUSR1", || container.last_words() == "usr1");
+    eventually("the container received SIGUSR1", || {
+        container.last_output() == "usr1"
+    });
     assert!(container.is_running());
     container.kill("TERM");
-    eventually("the container heard SIGTERM", || {
-        container.last_words() == "stopped"
+    eventually("the container received SIGTERM", || {
+        container.last_output() == "stopped"
     });
     eventually("the container has stopped", || !container.is_running());
 }
 
 #[apply(on_both_hierarchies)]
-fn an_engine_that_writes_its_rules_again_can_be_played(machine: &Machine) {
+fn an_engine_that_rewrites_its_rules_can_be_simulated(machine: &Machine) {
     if machine.hierarchy == Hierarchy::V1 {
         let container = Bundle::new(machine).without_hooks().start();
         assert!(container.device_rules().contains("c 1:3 rwm"));
@@ -113,7 +115,7 @@ fn an_engine_that_writes_its_rules_again_can_be_played(machine: &Machine) {
     }
     let [one, other] = [(), ()].map(|()| Bundle::new(machine).without_hooks().start());
     let programs =
-        |cgroup: std::path::PathBuf| kernel::device_programs(&cgroup).expect("ask for the device programs");
+        |cgroup: std::path::PathBuf| kernel::device_programs(&cgroup).expect("query the device programs");
     let (old, new) = (programs(one.cgroup()), programs(other.cgroup()));
     assert_eq!((old.len(), new.len()), (1, 1));
     kernel::replace_device_program(&one.cgroup(), old[0], new[0]).expect("replace a program");
@@ -122,7 +124,7 @@ fn an_engine_that_writes_its_rules_again_can_be_played(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_whole_disk_comes_and_goes(_: &Machine) {
+fn a_whole_disk_can_be_added_and_removed(_: &Machine) {
     let mut disk = WholeDisk::new();
     disk.plug();
     assert!(fs::exists(disk.node()).expect("look for a node"));
@@ -131,30 +133,30 @@ fn a_whole_disk_comes_and_goes(_: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_terminals_screen_comes_and_goes(machine: &Machine) {
+fn a_screen_of_a_terminal_can_be_added_and_removed(machine: &Machine) {
     let container = Bundle::new(machine).without_hooks().host_dev().start();
     let listener = Announcements::on_the_host(machine);
     let terminal = Terminal::new();
     let node = terminal.plug();
     let name = node.trim_start_matches("/dev/").to_owned();
-    listener.eventually_hear("KERNEL", "add", &name);
+    listener.eventually_receive("KERNEL", "add", &name);
     assert!(container.is_refused(&node));
     terminal.unplug();
-    listener.eventually_hear("KERNEL", "remove", &name);
+    listener.eventually_receive("KERNEL", "remove", &name);
     assert!(!fs::exists(&node).expect("look for a node"));
 }
 
 #[apply(on_both_hierarchies)]
-fn udevd_is_there_only_while_a_story_wants_it(machine: &Machine) {
+fn udevd_runs_only_while_a_test_needs_it(machine: &Machine) {
     assert!(!fs::exists("/run/udev/control").expect("look for udevd"));
     let listener = Announcements::on_the_host(machine);
     let disk = Disk::new(machine);
     {
         let _udevd = Udevd::start(machine);
         disk.plug(1);
-        let heard = listener.eventually_hear("UDEV", "add", &disk.name(1));
+        let received = listener.eventually_receive("UDEV", "add", &disk.name(1));
         assert!(
-            heard
+            received
                 .properties
                 .iter()
                 .any(|property| property.starts_with("USEC_INITIALIZED="))
@@ -165,7 +167,7 @@ fn udevd_is_there_only_while_a_story_wants_it(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_udevd_that_is_paused_ends_with_a_story_that_cleans_nothing_up(machine: &Machine) {
+fn a_stopped_udevd_ends_with_a_test_that_does_not_clean_up(machine: &Machine) {
     let log = machine.scratch("udevd.log");
     let killed = thread::spawn(move || {
         let udevd = Udevd::start_with_log(&log);
@@ -176,7 +178,7 @@ fn a_udevd_that_is_paused_ends_with_a_story_that_cleans_nothing_up(machine: &Mac
     });
     let pid = killed.join().expect("start udevd");
     eventually("the kernel kills it", || {
-        let ended = waitpid(pid, Some(WaitPidFlag::WNOHANG)).expect("ask for udevd");
+        let ended = waitpid(pid, Some(WaitPidFlag::WNOHANG)).expect("wait for udevd");
         ended == WaitStatus::Signaled(pid, Signal::SIGKILL, false)
     });
 }

@@ -8,7 +8,7 @@ use crate::framework::{Bundle, Hierarchy, Hook, Machine, eventually};
 const NO_DEVICE: &str = "devnode:/dev/oci-hotplug-nothing";
 
 /// The result of one check, and the exit code.
-fn told(machine: &Machine, check: &str) -> (String, String, Option<i32>) {
+fn shown(machine: &Machine, check: &str) -> (String, String, Option<i32>) {
     let state_dir = machine.state_dir();
     let state_dir = state_dir.to_str().expect("scratch paths are text");
     let output = Hook::operator().run(&["check", "--json", "--state-dir", state_dir], "");
@@ -24,12 +24,12 @@ fn told(machine: &Machine, check: &str) -> (String, String, Option<i32>) {
 }
 
 #[apply(on_both_hierarchies)]
-fn the_kernel_that_the_other_stories_run_on_is_ready(machine: &Machine) {
+fn check_passes_on_the_kernel_of_these_tests(machine: &Machine) {
     for check in ["user", "kernel", "cgroup", "bpf", "programs", "runc"] {
-        let (verdict, seen, _) = told(machine, check);
+        let (verdict, seen, _) = shown(machine, check);
         assert_eq!(verdict, "ok", "{check}: {seen}");
     }
-    let (_, seen, _) = told(machine, "cgroup");
+    let (_, seen, _) = shown(machine, "cgroup");
     match machine.hierarchy {
         Hierarchy::V1 => assert!(
             seen.contains("v1's devices controller") || seen.starts_with("v1, "),
@@ -40,12 +40,12 @@ fn the_kernel_that_the_other_stories_run_on_is_ready(machine: &Machine) {
 }
 
 #[apply(on_both_hierarchies)]
-fn a_container_without_its_watcher_is_named_and_so_is_what_it_leaves(machine: &Machine) {
-    let container = Bundle::asking(machine, NO_DEVICE).without_poststop().start();
-    assert_eq!(told(machine, "containers").1, "1 has a watcher");
+fn check_reports_a_container_without_a_watcher_and_its_leftovers(machine: &Machine) {
+    let container = Bundle::requesting(machine, NO_DEVICE).without_poststop().start();
+    assert_eq!(shown(machine, "containers").1, "1 has a watcher");
 
     container.expect_watcher().kill();
-    let (verdict, seen, code) = told(machine, "containers");
+    let (verdict, seen, code) = shown(machine, "containers");
     assert_eq!(
         (verdict.as_str(), seen),
         ("fail", format!("running without a watcher: {}", container.id))
@@ -55,11 +55,11 @@ fn a_container_without_its_watcher_is_named_and_so_is_what_it_leaves(machine: &M
     container.delete();
     let gone = format!("records of containers that are gone: {}", container.id);
     eventually("the check says that the container is gone", || {
-        told(machine, "containers").1 == gone
+        shown(machine, "containers").1 == gone
     });
-    assert_eq!(told(machine, "containers").0, "warn");
+    assert_eq!(shown(machine, "containers").0, "warn");
 
     // The next hook sweeps, and then the check finds nothing.
-    Bundle::asking(machine, NO_DEVICE).start().delete();
-    assert_eq!(told(machine, "containers").1, "0 have a watcher");
+    Bundle::requesting(machine, NO_DEVICE).start().delete();
+    assert_eq!(shown(machine, "containers").1, "0 have a watcher");
 }

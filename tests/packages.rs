@@ -213,10 +213,7 @@ fn is_tried_upgraded_removed_and_purged(suite: &str) {
     let refused = while_a_watcher_runs(&system, "dpkg --remove oci-hotplug");
     let text = both(&refused);
     assert!(!refused.status.success(), "{text}");
-    assert!(
-        text.contains("watchers of running containers are at work"),
-        "{text}"
-    );
+    assert!(text.contains("containers are running with watchers"), "{text}");
     assert_eq!(system.version(), format!("{LATER} installed"));
     assert!(system.at(WATCHER).exists());
 

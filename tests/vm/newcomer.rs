@@ -339,10 +339,7 @@ fn an_upgrade_of_the_package_moves_the_watchers_and_a_removal_waits_for_the_cont
     let refused = vm.output("apt-get remove -y oci-hotplug 2>&1");
     let words = String::from_utf8_lossy(&refused.stdout);
     assert!(!refused.status.success(), "{words}");
-    assert!(
-        words.contains("watchers of running containers are at work"),
-        "{words}"
-    );
+    assert!(words.contains("containers are running with watchers"), "{words}");
     for one in &watched {
         one.container.talks_through(&adapter, "/dev/ttyUSB0");
     }

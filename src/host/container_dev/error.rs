@@ -2,7 +2,7 @@
 //! sees.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::host::container::ContainerError;
 
@@ -84,4 +84,20 @@ pub enum StagingError {
         "returning to the host's mount namespace: {source} (this process must end: its paths lead elsewhere now)"
     )]
     CannotReturn { source: io::Error },
+}
+
+/// The error of a failed step; a read-only file system has its own.
+pub(super) fn failed(doing: &'static str, path: &Path, source: impl Into<io::Error>) -> ContainerDevError {
+    let source = source.into();
+    match source.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => ContainerDevError::ReadOnly {
+            doing,
+            path: path.to_owned(),
+        },
+        _ => ContainerDevError::Io {
+            doing,
+            path: path.to_owned(),
+            source,
+        },
+    }
 }

@@ -22,7 +22,8 @@ use rustix::mount::{
 };
 
 use super::error::StagingError;
-use super::place::{Place, finish_node};
+use super::open::finish_node;
+use super::place::Place;
 use crate::host::container::namespaces::{CannotReturn, Namespace, OwnNamespace};
 use crate::model::device::{DevKind, DevNum};
 

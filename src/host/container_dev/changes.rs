@@ -1,0 +1,141 @@
+//! What nodes and links have in common: find, create with parent directories, remove with empty ones.
+
+use std::path::Path;
+
+use super::dev::ContainerDev;
+use super::entry::Entry;
+use super::error::ContainerDevError;
+use super::place::Place;
+use super::walk::Walk;
+use crate::model::cgroup::grants::Change;
+use crate::model::plan::attachment::{Attachments, Found, NodeCreator};
+
+impl ContainerDev {
+    /// Removes our nodes and links from file systems that still exist after the container has
+    /// ended, because they would be in the way at its next start. What cannot be removed is logged.
+    pub fn remove_outliving(&mut self, attachments: &Attachments) {
+        let outlives = |this: &Self, path: &Path| this.dev_outlives || !path.starts_with("/dev");
+        for (path, attachment) in attachments.iter() {
+            let links = attachment
+                .links
+                .iter()
+                .filter(|(_, creator)| **creator == NodeCreator::Watcher);
+            for (link, _) in links {
+                if outlives(self, link) {
+                    log_failure(self.remove_link(link, path));
+                }
+            }
+            if attachment.node_creator == NodeCreator::Watcher && outlives(self, path) {
+                log_failure(self.remove_node(path, attachment.node.num));
+            }
+        }
+    }
+
+    pub(super) fn find(
+        &self,
+        path: &Path,
+        is_it: impl FnOnce(&Entry) -> bool,
+    ) -> Result<Found, ContainerDevError> {
+        if self.is_host_owned(path) {
+            return Ok(Found::Same);
+        }
+        let entry = match self.walker(path).walk(path, None)? {
+            Walk::Place(place) => place.entry()?,
+            Walk::Missing => return Ok(Found::Vacant),
+            Walk::HostOwned => return Ok(Found::Same),
+        };
+        Ok(match &entry {
+            Entry::Nothing => Found::Vacant,
+            entry if is_it(entry) => Found::Same,
+            _ => Found::Other,
+        })
+    }
+
+    /// Runs `work` at a path, with missing parent directories created first. They are removed again
+    /// if it fails.
+    pub(super) fn with_place<T>(
+        &mut self,
+        path: &Path,
+        host_owned: T,
+        work: impl FnOnce(&mut Self, &Place) -> Result<T, ContainerDevError>,
+    ) -> Result<T, ContainerDevError> {
+        if self.is_host_owned(path) {
+            return Ok(host_owned);
+        }
+        let mut made = Vec::new();
+        let result = match self.walker(path).walk(path, Some(&mut made)) {
+            Ok(Walk::Place(place)) => {
+                self.directories.extend(made);
+                work(self, &place)
+            }
+            Ok(Walk::HostOwned) => {
+                self.directories.extend(made);
+                self.prune(path);
+                return Ok(host_owned);
+            }
+            Ok(Walk::Missing) => Err(ContainerDevError::Path {
+                path: path.to_owned(),
+            }),
+            Err(error) => {
+                self.directories.extend(made);
+                Err(error)
+            }
+        };
+        if result.is_err() {
+            self.prune(path);
+        }
+        result
+    }
+
+    /// Unlinks the file at a path if it is the expected one, then removes the directories that are
+    /// empty because of it.
+    pub(super) fn remove(
+        &mut self,
+        path: &Path,
+        is_ours: impl FnOnce(&Self, &Entry) -> bool,
+    ) -> Result<Change, ContainerDevError> {
+        if self.is_host_owned(path) {
+            return Ok(Change::None);
+        }
+        let place = match self.walker(path).walk(path, None) {
+            Ok(Walk::Place(place)) => place,
+            // If the path cannot be reached now, then our file is not there any more.
+            Ok(Walk::Missing | Walk::HostOwned) | Err(ContainerDevError::InTheWay { .. }) => {
+                self.prune(path);
+                return Ok(Change::None);
+            }
+            Err(error) => return Err(error),
+        };
+        let removed = is_ours(self, &place.entry()?) && place.unlink()?;
+        if let (Some(node), Some(staging)) = (self.staged.remove(path), &self.staging) {
+            staging.discard(&node);
+        }
+        self.prune(path);
+        Ok(if removed { Change::Made } else { Change::None })
+    }
+
+    /// Removes the empty parent directories that we created, the deepest first. A directory that
+    /// cannot be removed stays on the list; the next removal tries it again.
+    fn prune(&mut self, path: &Path) {
+        for directory in path.ancestors().skip(1) {
+            if !self.directories.contains(directory) {
+                return;
+            }
+            let gone = match self.walker(directory).walk(directory, None) {
+                Ok(Walk::Place(place)) => place.remove_directory(),
+                Ok(Walk::Missing) => true,
+                Ok(Walk::HostOwned) | Err(_) => false,
+            };
+            if !gone {
+                return;
+            }
+            self.directories.remove(directory);
+        }
+    }
+}
+
+fn log_failure(removed: Result<Change, ContainerDevError>) {
+    if let Err(error) = removed {
+        tracing::warn!("{error}");
+    }
+}

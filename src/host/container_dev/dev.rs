@@ -1,0 +1,211 @@
+//! One container's file system: opens it, and knows where its parts are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
+use nix::unistd::{Gid, Uid};
+
+use super::entry::Entry;
+use super::error::{ContainerDevError, failed};
+use super::file_system_user::FileSystemUser;
+use super::open::open_retrying;
+use super::outcome::Placement;
+use super::place::ContainerMounts;
+use super::staging::{StagedNode, Staging};
+use super::walk::Walker;
+use crate::host::container::{Container, IdMaps};
+use crate::host::file_system::{Backing, Mounts, attributes, file_system_number, identity};
+
+/// The file system of one container, for the purpose of device nodes and links.
+pub struct ContainerDev {
+    pub(super) root: OwnedFd,
+    /// The device number of the file system with the root directory.
+    pub(super) root_file_system: (u32, u32),
+    pub(super) dev: OwnedFd,
+    pub(super) host_dev: (u32, u32),
+    pub(super) mounts: ContainerMounts,
+    pub(super) placement: Placement,
+    /// Whether `/dev` is a directory of the root file system, or on a disk of the host: then it
+    /// still exists after the container has ended.
+    pub(super) dev_outlives: bool,
+    /// The id maps and the mount namespace of a container with a user namespace.
+    pub(super) foreign: Option<(IdMaps, OwnedFd)>,
+    pub(super) user: FileSystemUser,
+    pub(super) staging: Option<Staging>,
+    pub(super) staged: BTreeMap<PathBuf, StagedNode>,
+    pub(super) directories: BTreeSet<PathBuf>,
+}
+
+impl ContainerDev {
+    /// Opens the container's root and `/dev`. `directories` are those that an earlier watcher
+    /// created here.
+    pub fn open(container: &Container, directories: BTreeSet<PathBuf>) -> Result<Self, ContainerDevError> {
+        Self::open_again(container, directories, None)
+    }
+
+    /// Like [`Self::open`], for a container that an earlier watcher had opened; `root_before` is
+    /// the value of [`Self::root_file_system`] at that time. A container can change its root
+    /// (pivot_root(2), chroot(2)) to a file system whose server never answers; such a root is not
+    /// entered.
+    pub fn open_again(
+        container: &Container,
+        directories: BTreeSet<PathBuf>,
+        root_before: Option<(u32, u32)>,
+    ) -> Result<Self, ContainerDevError> {
+        let dev_path = Path::new("/dev");
+        let root = container.root()?;
+        let mounts = container.mounts()?;
+        let root_path = Path::new("/");
+        let reading_root = |source: io::Error| failed("reading the mount of", root_path, source);
+        let root_mount = Mounts::id_of(&root).map_err(reading_root)?;
+        let root_file_system = file_system_number(&attributes(&root).map_err(reading_root)?);
+        if root_before.is_some_and(|before| before != root_file_system)
+            && mounts.backing(root_mount).map_err(reading_root)? == Backing::Unknown
+        {
+            return Err(ContainerDevError::InTheWay {
+                path: root_path.to_owned(),
+                found: Entry::Mount.to_string(),
+            });
+        }
+        let how = OpenHow::new()
+            .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+            .resolve(
+                ResolveFlag::RESOLVE_BENEATH
+                    | ResolveFlag::RESOLVE_NO_SYMLINKS
+                    | ResolveFlag::RESOLVE_NO_MAGICLINKS,
+            );
+        let dev = open_retrying(&root, Path::new("dev"), how)
+            .map_err(|source| failed("opening the directory", dev_path, source))?;
+        let reading = |source: io::Error| failed("reading the mount of", dev_path, source);
+        let dev_mount = Mounts::id_of(&dev).map_err(reading)?;
+        let backing = mounts.backing(dev_mount).map_err(reading)?;
+        if dev_mount != root_mount && backing == Backing::Unknown {
+            // The engine mounts no such file system on /dev, but a container can, before its
+            // watcher starts again.
+            return Err(ContainerDevError::InTheWay {
+                path: dev_path.to_owned(),
+                found: Entry::Mount.to_string(),
+            });
+        }
+        let host_dev = File::open("/dev")
+            .and_then(attributes)
+            .map_err(|source| failed("reading the device number of the host's", dev_path, source))?;
+        let host_dev = file_system_number(&host_dev);
+        let own =
+            attributes(&dev).map_err(|source| failed("reading the device number of", dev_path, source))?;
+        let own = file_system_number(&own);
+        let id_maps = container.id_maps()?;
+        let user = id_maps.as_ref().map(|maps| host_ids(maps, 0, 0)).transpose()?;
+        let placement = match &id_maps {
+            _ if own == host_dev => Placement::HostDev,
+            Some(_) => Placement::UserNamespace,
+            None => Placement::Own,
+        };
+        let foreign = match id_maps {
+            Some(maps) => Some((maps, container.mount_namespace()?)),
+            None => None,
+        };
+        Ok(Self {
+            root,
+            root_file_system,
+            dev,
+            host_dev,
+            mounts: Rc::new(mounts),
+            placement,
+            dev_outlives: dev_mount == root_mount || backing == Backing::Disk,
+            foreign,
+            user: user.map(|(uid, gid)| (Uid::from_raw(uid), Gid::from_raw(gid))),
+            staging: None,
+            staged: BTreeMap::new(),
+            directories,
+        })
+    }
+
+    /// Opens the root file system of a container that has ended, in order to remove things from it;
+    /// `None` if it does not exist any more, or if `/dev` was a mount of the container.
+    pub fn open_ended(rootfs: &Path, directories: BTreeSet<PathBuf>) -> io::Result<Option<Self>> {
+        let directory = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let how = OpenHow::new()
+            .flags(directory)
+            .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        let host = File::open("/")?;
+        let Ok(root) = open_retrying(&host, rootfs, how) else {
+            return Ok(None);
+        };
+        if identity(&attributes(&root)?) == identity(&attributes(&host)?) {
+            return Ok(None);
+        }
+        let how = OpenHow::new().flags(directory).resolve(
+            ResolveFlag::RESOLVE_BENEATH
+                | ResolveFlag::RESOLVE_NO_SYMLINKS
+                | ResolveFlag::RESOLVE_NO_MAGICLINKS
+                | ResolveFlag::RESOLVE_NO_XDEV,
+        );
+        let Ok(dev) = open_retrying(&root, Path::new("dev"), how) else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            root_file_system: file_system_number(&attributes(&root)?),
+            root,
+            dev,
+            host_dev: file_system_number(&attributes(File::open("/dev")?)?),
+            mounts: Rc::new(Mounts::new(File::open("/proc/self")?.into())),
+            placement: Placement::Own,
+            dev_outlives: true,
+            foreign: None,
+            user: None,
+            staging: None,
+            staged: BTreeMap::new(),
+            directories,
+        }))
+    }
+
+    /// How nodes get into this container.
+    pub fn placement(&self) -> Placement {
+        self.placement
+    }
+
+    /// The device number of the file system with the container's root directory, for
+    /// [`Self::open_again`].
+    pub fn root_file_system(&self) -> (u32, u32) {
+        self.root_file_system
+    }
+
+    /// The directories that we created and that still exist.
+    pub fn directories(&self) -> &BTreeSet<PathBuf> {
+        &self.directories
+    }
+
+    pub(super) fn is_host_owned(&self, path: &Path) -> bool {
+        self.placement == Placement::HostDev && path.starts_with("/dev")
+    }
+
+    pub(super) fn walker(&self, path: &Path) -> Walker<'_> {
+        let (start, base) = if path.starts_with("/dev") {
+            (&self.dev, "/dev")
+        } else {
+            (&self.root, "/")
+        };
+        Walker {
+            start,
+            base: Path::new(base),
+            host_dev: self.host_dev,
+            user: self.user,
+            mounts: &self.mounts,
+        }
+    }
+}
+
+/// The host's ids for a user and a group of the container.
+pub(super) fn host_ids(maps: &IdMaps, uid: u32, gid: u32) -> Result<(u32, u32), ContainerDevError> {
+    let unmapped = |kind, id| move || ContainerDevError::Unmapped { kind, id };
+    Ok((
+        maps.host_uid(uid).ok_or_else(unmapped("user", uid))?,
+        maps.host_gid(gid).ok_or_else(unmapped("group", gid))?,
+    ))
+}

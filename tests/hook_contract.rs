@@ -945,7 +945,10 @@ fn recover_and_a_successor_know_a_container_by_its_start_time_and_boot() {
             .expect("start the tool");
         assert!(output.status.success(), "{}", words(&output));
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(said.contains("it is gone: its record is removed"), "{said}");
+        assert!(
+            said.contains("the container has ended: its record was removed"),
+            "{said}"
+        );
         assert!(scene.has_no_trace());
         assert!(another.init.runs());
 

@@ -24,7 +24,7 @@ pub struct Command {
 /// The options of all verbs.
 #[derive(Debug, clap::Args)]
 pub(super) struct Common {
-    /// Print JSON, for programs.
+    /// Print JSON, which docs/json.md describes.
     #[arg(long, global = true)]
     pub(super) json: bool,
     /// The configuration [default: /etc/oci-hotplug/config.toml, or $OCI_HOTPLUG_CONFIG].
@@ -37,15 +37,18 @@ pub(super) struct Common {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
-    /// The containers that have a watcher, their requests, and their attached nodes.
+    /// List the containers that have a watcher, with their requests and attached nodes.
+    ///
+    /// Below the table are the reasons why a container waits or has problems, running containers
+    /// that should have a watcher, and containers that were not started.
     List,
-    /// Details of one container.
+    /// Show all that is known of one container.
     Inspect {
         /// The container's id, the beginning of it, or its name.
         #[arg(value_name = "ID")]
         id: String,
     },
-    /// What a request would select now, and the nodes a container would get.
+    /// Show what a request would select now, and the nodes that a container would get.
     ///
     /// Examples: oci-hotplug match usb:0403:6001; oci-hotplug match
     /// 'subsystem:tty&driver:ftdi_sio'; oci-hotplug match 'glob:/dev/ttyUSB*'.
@@ -58,10 +61,9 @@ pub(super) enum Verb {
         #[arg(long)]
         watch: bool,
     },
-    /// The host's devices as a tree, and which container holds each.
+    /// Show the host's devices as a tree, and the containers that have them.
     Tree(tree::Options),
-    /// Start missing watchers of running containers, and remove what containers that have ended
-    /// left behind.
+    /// Start missing watchers of running containers, and remove the records of ended containers.
     ///
     /// systemd restarts watchers itself; elsewhere let cron or a supervisor run this, for example
     /// every minute. Exits with 1 if a container could not be recovered; the remaining containers
@@ -91,7 +93,7 @@ pub(super) enum Verb {
     /// Examples: oci-hotplug detach lab usb:0403:6001; oci-hotplug detach lab class:probes
     /// vendor.com/gpu=0.
     Detach(attach::Detach),
-    /// Why a device is, or is not, in a container, rule by rule, with the hint.
+    /// Show, rule by rule, why a device is or is not in a container, and how to change that.
     ///
     /// Examples: oci-hotplug explain lab /dev/ttyUSB0; oci-hotplug explain 3f2a
     /// /dev/serial/by-id/usb-FTDI_Board-if00; oci-hotplug explain lab /sys/bus/usb/devices/1-1.4.
@@ -121,8 +123,9 @@ pub(super) enum Verb {
     /// A stricter policy detaches devices, a wider one attaches them. A configuration with an error
     /// changes nothing: the watcher keeps its policy. Exits with 1 if a watcher could not reload.
     Reload,
-    /// What was attached, detached, refused and failed, per container, and which containers were
-    /// not started.
+    /// Show what was attached, detached, refused and failed, and which containers were not started.
+    ///
+    /// Equal refusals are shown once, with their number and the time of the first.
     ///
     /// Read from the journal if there is one, where journalctl finds the same events by the fields
     /// OCI_HOTPLUG_CONTAINER=, OCI_HOTPLUG_EVENT= (attached, detached, refused, waiting, shared,
@@ -133,7 +136,7 @@ pub(super) enum Verb {
     ///
     /// Examples: oci-hotplug events --since 15m; oci-hotplug events --follow --container lab.
     Events(events::Options),
-    /// Whether this host is ready: kernel, cgroups, udevd, configuration, hooks, CDI, engines,
+    /// Check whether this host is ready: kernel, cgroups, udevd, configuration, hooks, CDI, engines,
     /// runtimes, leftovers.
     ///
     /// Each line says ok, warn or fail, what was found, and in brackets what to do. Only installed
@@ -143,7 +146,7 @@ pub(super) enum Verb {
     /// Examples: oci-hotplug check; oci-hotplug check --json | jq '.findings[] | select(.verdict !=
     /// "ok")'.
     Check(check::Options),
-    /// The counters of the watchers, for Prometheus.
+    /// Print the counters of the watchers for Prometheus.
     ///
     /// Attachments, grants, refusals, failures, lost events, durations, and starts and crashes of
     /// watchers, per container id. For node_exporter's textfile collector: if enabled, the units
@@ -152,9 +155,9 @@ pub(super) enum Verb {
     /// Examples: oci-hotplug metrics; oci-hotplug metrics --textfile
     /// /var/lib/prometheus/node-exporter/oci-hotplug.prom.
     Metrics(metrics::Options),
-    /// Devices of the Container Device Interface (CDI): write, list, validate, resolve.
+    /// Write, list, validate and resolve devices of the Container Device Interface (CDI).
     Cdi(cdi::Cdi),
-    /// USB devices of other hosts (USB/IP): list, attach, detach. Containers request them like
+    /// List, attach and detach USB devices of other hosts (USB/IP). Containers request them like
     /// other devices.
     Usbip(usbip::Usbip),
     /// Install the programs beside this one on a host.

@@ -39,7 +39,7 @@ pub(super) struct Attach {
     /// stand more than once.
     #[arg(long, value_name = "DIR")]
     runtime_root: Vec<PathBuf>,
-    /// A directory with CDI specs; may stand more than once, a later one wins [default: /etc/cdi
+    /// A directory with CDI specs; can be given more than once; later ones have precedence [default: /etc/cdi
     /// and /var/run/cdi].
     #[arg(long, value_name = "DIR")]
     cdi_dir: Vec<PathBuf>,
@@ -55,7 +55,7 @@ pub(super) struct Detach {
     /// (class:NAME), or CDI devices.
     #[arg(value_name = "REQUEST", required_unless_present = "all")]
     requests: Vec<String>,
-    /// Take back all that it requests.
+    /// Remove all requests of the container.
     #[arg(long, conflicts_with = "requests")]
     all: bool,
 }

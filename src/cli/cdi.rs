@@ -27,7 +27,7 @@ use crate::model::request::symlink::parse_symlinks;
 pub(super) struct Cdi {
     #[command(subcommand)]
     verb: Verb,
-    /// A directory with specs; may be given more than once, later ones have precedence [default:
+    /// A directory with specs; can be given more than once; later ones have precedence [default:
     /// /etc/cdi and /var/run/cdi].
     #[arg(long, global = true, value_name = "DIR")]
     cdi_dir: Vec<PathBuf>,
@@ -74,10 +74,10 @@ struct Generate {
     /// The device's name, behind the "=".
     #[arg(value_name = "NAME", required_unless_present = "all", conflicts_with = "all")]
     name: Option<String>,
-    /// A request, as in the annotation io.oci-hotplug.devices; may be given more than once.
+    /// A request, as in the annotation io.oci-hotplug.devices; can be given more than once.
     #[arg(long, value_name = "REQUEST", conflicts_with = "all")]
     device: Vec<String>,
-    /// A further link, as in the annotation io.oci-hotplug.symlinks; may be given more than once.
+    /// A further link, as in the annotation io.oci-hotplug.symlinks; can be given more than once.
     #[arg(long, value_name = "RULE", conflicts_with = "all")]
     symlink: Vec<String>,
     /// Write a device for each class of the configuration, with the class's name.

@@ -36,7 +36,7 @@ enum Verb {
     /// Examples: oci-hotplug class add lab-board 'usb:0403:6001;access=rw';
     /// oci-hotplug class add probes usb:1366 usb:0483:374b --symlink usb:1366:0101:0=/dev/probe.
     Add(Add),
-    /// The classes, and what each requests.
+    /// List the classes and their requests.
     List,
     /// Remove a class that `class add` has defined. Running containers keep its devices until they
     /// end.
@@ -55,7 +55,7 @@ struct Add {
     /// Requests as in the annotation io.oci-hotplug.devices.
     #[arg(value_name = "REQUEST", required = true)]
     requests: Vec<String>,
-    /// A further link, as in the annotation io.oci-hotplug.symlinks; may be given more than once.
+    /// A further link, as in the annotation io.oci-hotplug.symlinks; can be given more than once.
     #[arg(long, value_name = "RULE")]
     symlink: Vec<String>,
     /// Show and check the class, and change nothing.

@@ -81,7 +81,10 @@ pub(super) fn remove(path: &Path, what: &str) -> Result<()> {
     match fs::remove_file(path) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            bail!("cannot remove {what}: {} does not exist", path.display())
+            bail!(
+                "cannot remove {what}: {} does not exist (if another file defines it, edit that file)",
+                path.display()
+            )
         }
         Err(error) => Err(error).with_context(|| format!("cannot remove {}", path.display())),
     }

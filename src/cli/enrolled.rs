@@ -133,7 +133,7 @@ impl Enrolled {
             ),
             (None, Some(fault)) => fault.clone(),
             (None, None) => {
-                "no watcher: the container is starting or has ended, or its watcher crashed (`oci-hotplug recover` starts it again)".into()
+                "the container is starting or has ended, or its watcher crashed (`oci-hotplug recover` starts it again)".into()
             }
         };
         vec![reason]

@@ -116,7 +116,7 @@ fn find<'a>(path: &Path, status: &Status, inventory: &'a Inventory) -> Result<&'
     };
     attached.or_else(on_host).with_context(|| {
         format!(
-            "no device has the node, link or sysfs path {} now (plug it in; `oci-hotplug tree` shows what there is)",
+            "no device has the node, link or sysfs path {} now (plug it in; `oci-hotplug tree` shows the devices)",
             path.display()
         )
     })

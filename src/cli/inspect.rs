@@ -71,7 +71,7 @@ fn write(out: &mut impl Write, container: &Enrolled) -> std::io::Result<()> {
     }
     let Some(status) = &container.status else {
         for reason in container.reasons() {
-            print_line!(out, "Watcher    {reason}")?;
+            print_line!(out, "Watcher    {}: {reason}", container.health())?;
         }
         return Ok(());
     };

@@ -137,7 +137,7 @@ fn silent(registry: &Registry, id: &ContainerId) -> String {
     }
 }
 
-/// A hook is enrolling the container, or died before it had.
+/// A hook is enrolling the container, or crashed before it finished.
 fn without_record(registry: &Registry, id: &ContainerId) -> Result<Done, RegistryError> {
     match registry.try_lock(id) {
         Ok(Some(lock)) => lock.remove().map(|()| Done::Swept),
@@ -215,11 +215,11 @@ impl Done {
 
     fn text(&self) -> String {
         match self {
-            Self::Watched(pid) => format!("nothing: process {pid} watches it"),
+            Self::Watched(pid) => format!("nothing: process {pid} is its watcher"),
             Self::Started(pid) => format!("watcher started, process {pid}"),
             Self::Restarted(old, new) => format!("watcher restarted, process {new} in place of {old}"),
-            Self::Starting => "nothing: its hook is at work".into(),
-            Self::Swept => "it is gone: its record is removed".into(),
+            Self::Starting => "nothing: a hook is starting it".into(),
+            Self::Swept => "the container has ended: its record was removed".into(),
             Self::Failed(reason) => format!("FAILED: {reason}"),
         }
     }

@@ -32,8 +32,7 @@ enum Verb {
     ///
     /// Examples: oci-hotplug usbip list lab; oci-hotplug usbip list [fd00::1]:3241.
     List {
-        /// HOST[:PORT]; the port is 3240 when it is not named, and an IPv6 address stands in
-        /// brackets.
+        /// HOST[:PORT]; the default port is 3240; write an IPv6 address in brackets.
         #[arg(value_name = "SERVER")]
         server: Server,
         #[command(flatten)]

@@ -2,6 +2,7 @@
 //! tests/privileged.)
 
 mod completion;
+mod golden;
 #[path = "../support/json_schema.rs"]
 mod json_schema;
 mod schema;
@@ -89,7 +90,7 @@ fn a_record_without_watcher_is_shown_as_such_and_found_by_its_beginning() {
     assert_eq!(lines.len(), 8, "{list}");
     assert_eq!(
         lines[5],
-        "alpha1: no watcher: the container is starting or has ended, or its watcher crashed (`oci-hotplug recover` starts it again)"
+        "alpha1: the container is starting or has ended, or its watcher crashed (`oci-hotplug recover` starts it again)"
     );
     assert!(lines[0].starts_with("CONTAINER  NAME  ENGINE  SINCE"), "{list}");
     assert!(
@@ -284,7 +285,7 @@ fn recover_sweeps_what_the_last_boot_left_though_its_pid_and_start_time_are_a_pr
     let output = tool_with(scratch.path(), &["recover"]);
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
     assert!(
-        out(&output).ends_with("old        it is gone: its record is removed\n"),
+        out(&output).ends_with("old        the container has ended: its record was removed\n"),
         "{}",
         out(&output)
     );
@@ -313,8 +314,14 @@ fn recover_sweeps_what_is_gone_and_tells_of_each_record_that_it_cannot_read() {
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines.len(), 5, "{said}");
     assert_eq!(lines[0], "CONTAINER  DONE");
-    assert_eq!(lines[1], "gone       it is gone: its record is removed");
-    assert_eq!(lines[2], "half       it is gone: its record is removed");
+    assert_eq!(
+        lines[1],
+        "gone       the container has ended: its record was removed"
+    );
+    assert_eq!(
+        lines[2],
+        "half       the container has ended: its record was removed"
+    );
     let path = newer.join("record.json");
     assert_eq!(
         lines[3],
@@ -755,6 +762,11 @@ const HOSTILE: &str =
 
 /// Answers every question of the tool as the watcher of a container whose files have hostile names.
 fn hostile_watcher(dir: &std::path::Path) {
+    watcher(dir, HOSTILE);
+}
+
+/// The same, of a container whose files have this in their names.
+fn watcher(dir: &std::path::Path, name: &str) {
     use std::io::{BufRead, BufReader, Write};
     let mut node = Attachment {
         device: Device::new(SysPath::new("/sys/devices/virtual/mem/null")),
@@ -775,12 +787,12 @@ fn hostile_watcher(dir: &std::path::Path) {
         since: 0,
     };
     node.links
-        .insert(format!("/dev/{HOSTILE}-link").into(), NodeCreator::Watcher);
+        .insert(format!("/dev/{name}-link").into(), NodeCreator::Watcher);
     let mut attached = Attachments::default();
-    attached.insert(format!("/dev/{HOSTILE}").into(), node);
+    attached.insert(format!("/dev/{name}").into(), node);
     let request = "devnode:/dev/null".parse().expect("a request");
     let mut asked = RequestEntry::new(Origin::Annotation, request);
-    asked.cdi = Some(HOSTILE.into());
+    asked.cdi = Some(name.into());
     asked
         .roots
         .extend([SysPath::new("/sys/devices/virtual/mem/null")]);
@@ -790,7 +802,7 @@ fn hostile_watcher(dir: &std::path::Path) {
             id: "alpha".into(),
             pid: 1,
             start_time: 1,
-            bundle: format!("/b/{HOSTILE}").into(),
+            bundle: format!("/b/{name}").into(),
             rootfs: "/b/rootfs".into(),
             cgroups_path: None,
             user: Default::default(),
@@ -798,10 +810,10 @@ fn hostile_watcher(dir: &std::path::Path) {
         requests: vec![asked],
         attached,
         problems: vec![Problem {
-            path: format!("/dev/{HOSTILE}-problem").into(),
+            path: format!("/dev/{name}-problem").into(),
             device: None,
             waiting: false,
-            reason: HOSTILE.into(),
+            reason: name.into(),
         }],
         counters: Default::default(),
     };

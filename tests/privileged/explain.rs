@@ -190,6 +190,6 @@ fn explaining_an_unknown_device_is_an_error(machine: &Machine) {
             &["explain", &container.id, "/dev/oci-hotplug-nothing"],
             1
         ),
-        "oci-hotplug: no device has the node, link or sysfs path /dev/oci-hotplug-nothing now (plug it in; `oci-hotplug tree` shows what there is)\n"
+        "oci-hotplug: no device has the node, link or sysfs path /dev/oci-hotplug-nothing now (plug it in; `oci-hotplug tree` shows the devices)\n"
     );
 }

@@ -379,7 +379,7 @@ fn recover_starts_watchers_sweeps_and_reports_failures(machine: &Machine) {
     };
     assert!(line_of(&orphan).contains("watcher started, process"), "{message}");
     assert!(
-        line_of(&gone).contains("it is gone: its record is removed"),
+        line_of(&gone).contains("the container has ended: its record was removed"),
         "{message}"
     );
     assert!(

@@ -248,7 +248,7 @@ mod tests {
         }
         assert!(
             named("usb:1", &[]).unwrap_err().is::<RequestListError>(),
-            "a word that is no request is malformed"
+            "a word that is not a request is malformed"
         );
     }
 }

@@ -31,8 +31,7 @@ impl Target {
     /// The container with this id or name, whether it is enrolled or not.
     pub fn named(id: &str, registry: &Registry, runtime_roots: &[PathBuf]) -> Result<Self> {
         check_access(registry)?;
-        // Without a record it may be about to be enrolled by another attach: the runtime knows it
-        // all the same.
+        // Another attach may be enrolling it, so that it has no record yet: ask the runtime.
         if let Some(enrolled) = Enrolled::search(registry, id)?.filter(|enrolled| enrolled.record.is_some()) {
             return Self::of_record(enrolled);
         }
@@ -129,12 +128,12 @@ impl Target {
         &self.running.facts
     }
 
-    /// How it goes, if it has a watcher.
+    /// The status, if it has a watcher.
     pub fn watched_status(&self, registry: &Registry) -> Option<Status> {
         self.status(registry).ok()
     }
 
-    /// How it goes.
+    /// The status.
     pub fn status(&self, registry: &Registry) -> Result<Status> {
         match self.ask(registry, &ControlRequest::Status, PATIENCE)? {
             ControlResponse::Status(status) => Ok(*status),

@@ -235,7 +235,7 @@ pub(super) fn resolve(specs: &Specs, names: &[String], as_json: bool) -> Result<
         Ok(edits) => edits,
         Err(unresolved) => {
             let all: Vec<String> = unresolved.iter().map(ToString::to_string).collect();
-            bail!("resolving CDI devices: {}", all.join("\n  "));
+            bail!("cannot resolve CDI devices: {}", all.join("\n  "));
         }
     };
     let mut out = std::io::stdout().lock();

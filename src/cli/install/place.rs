@@ -35,7 +35,7 @@ impl Root {
         }
     }
 
-    /// Puts a file in its place, by rename: whoever runs an older version goes on with it, and no
+    /// Puts a file in its place, by rename: running processes keep the older version, and no
     /// one finds a part of a file.
     pub fn put(&self, file: &InstalledFile) -> Result<FileChange> {
         let path = self.at(&file.path);

@@ -23,7 +23,7 @@ pub fn run(layout: &Layout, root: &Root, force: bool) -> Result<Report> {
     let watchers = running_watchers(&root.at(&layout.watcher()));
     if !watchers.is_empty() && !force {
         bail!(
-            "watchers of running containers are at work (processes {}): stop the containers first, or use --force and \
+            "containers are running with watchers (processes {}): stop the containers first, or use --force and \
              leave them what they have",
             watchers.join(" ")
         );

@@ -58,9 +58,12 @@ const CHECKED: &[&str] = &[
     "hooks.d",
     "src/bin",
     "src/cdi",
+    "src/cli",
     "src/command_line.rs",
     "src/exit.rs",
     "src/hook",
+    "tests/cli",
+    "tests/monitoring",
 ];
 
 /// Phrases that must stay: the file, the phrase and the reason.

@@ -174,7 +174,7 @@ fn the_tree_has_the_kernel_s_own_devices_only_when_all_is_asked_for() {
             .any(|line| line.contains("─ null") && line.ends_with("/dev/null")),
         "{all}"
     );
-    // Nothing but text where the output is no terminal.
+    // Nothing but text where the output is not a terminal.
     assert!(!all.contains('\u{1b}'), "{all}");
     let json: serde_json::Value = serde_json::from_str(&out(&tool(&["tree", "--json"]))).expect("JSON");
     assert!(

@@ -22,7 +22,9 @@ make_tree() {
     install -D -m 644 "$here/packaging/tmpfiles/oci-hotplug.conf" "$tree/usr/lib/tmpfiles.d/oci-hotplug.conf"
     install -D -m 644 "$here/README.md" "$tree/usr/share/doc/oci-hotplug/README.md"
     install -D -m 644 -t "$tree/usr/share/doc/oci-hotplug/docs" "$here"/docs/*.md
-    install -D -m 644 -t "$tree/usr/share/doc/oci-hotplug/docs/schema" "$here"/docs/schema/*
+    for folder in pictures schema; do
+        install -D -m 644 -t "$tree/usr/share/doc/oci-hotplug/docs/$folder" "$here/docs/$folder"/*
+    done
     strip_programs "$tree"/usr/bin/* "$tree"/usr/libexec/oci/hooks.d/*
 }
 

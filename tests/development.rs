@@ -1,5 +1,5 @@
-//! The documents for developers speak of this repository: their examples are its tests, and the
-//! files that they name exist.
+//! The documents describe this repository: the examples of the developers' document are its tests,
+//! and the files that documents name exist.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -76,17 +76,25 @@ fn alternatives(path: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_path_that_a_developers_document_names_exists() {
-    for name in ["docs/architecture.md", "docs/development.md"] {
-        let document = fs::read_to_string(here(name)).unwrap_or_else(|error| panic!("read {name}: {error}"));
+fn every_path_that_a_document_names_exists() {
+    let pages = fs::read_dir(here("docs")).expect("docs");
+    let pages = pages.map(|entry| entry.expect("docs").path());
+    let is_page = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "md");
+    let documents = pages.filter(is_page).chain([here("README.md")]);
+    let mut count = 0;
+    for path in documents {
+        let document = fs::read_to_string(&path);
+        let document = document.unwrap_or_else(|error| panic!("read {}: {error}", path.display()));
         let paths = named_paths(&document);
-        assert!(!paths.is_empty(), "{name} names no path");
+        count += paths.len();
         let missing: Vec<_> = paths.iter().filter(|path| !here(path).exists()).collect();
         assert!(
             missing.is_empty(),
-            "{name} names paths that do not exist: {missing:?}"
+            "{} names paths that do not exist: {missing:?}",
+            path.display()
         );
     }
+    assert!(count > 50, "only {count} paths were found");
 }
 
 #[test]

@@ -144,6 +144,26 @@ fn the_readme_names_every_executable() {
     }
 }
 
+/// A fork changes it in one place.
+#[test]
+fn the_maintainers_address_is_in_one_place() {
+    let mut all = documents();
+    all.extend(
+        [
+            "Cargo.toml",
+            "packaging/debian/control",
+            "packaging/rpm/oci-hotplug.spec",
+        ]
+        .map(str::to_owned),
+    );
+    let elsewhere: Vec<_> = all
+        .iter()
+        .filter(|path| read(path).contains("maintainers@"))
+        .collect();
+    assert!(elsewhere.is_empty(), "{elsewhere:?}");
+    assert_eq!(read("packaging/package.sh").matches("maintainers@").count(), 1);
+}
+
 #[test]
 fn every_link_of_a_document_leads_somewhere() {
     let mut count = 0;

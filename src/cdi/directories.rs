@@ -1,8 +1,8 @@
-//! The directories that engines read specs from, and the file that defines each device.
+//! The directories from which engines read specs, and the file that defines each device.
 //!
-//! As in the Go library, every `.json` and `.yaml` directly in a directory is read
+//! As in the Go library, every `.json` and `.yaml` file directly in a directory is read
 //! (spec-dirs.go:74-95), later directories have precedence, a device that two files of one
-//! directory define is ignored (cache.go:172-213), and a broken file does not hide others
+//! directory define is ignored (cache.go:172-213), and an invalid file does not affect the others
 //! (cache.go:188-192). Must not know what a spec is for.
 
 use std::collections::BTreeMap;
@@ -17,20 +17,18 @@ use super::names::QualifiedName;
 use super::{reference, rules};
 use crate::model::yaml;
 
-/// The directories that engines read; the later one has precedence (spec-dirs.go:26-33).
+/// The default directories of engines; the later one has precedence (spec-dirs.go:26-33).
 pub const DEFAULT_DIRECTORIES: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 
-/// The longest spec that is read.
+/// The longest spec that is read, in bytes.
 const MAX_SPEC: u64 = 16 << 20;
 
-/// One file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpecFile {
-    /// Its path.
     pub path: PathBuf,
     /// The index of its directory: a higher one has precedence.
     pub priority: usize,
-    /// The spec, or all its faults.
+    /// The spec, or all faults in it.
     pub spec: Result<Document, Vec<Fault>>,
 }
 
@@ -45,29 +43,26 @@ pub struct Specs {
     pub unreadable: Vec<(PathBuf, String)>,
 }
 
-/// Which files define a device.
+/// The files that define a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Definition<'s> {
-    /// One file.
+    /// Exactly one file in the directory with the highest precedence.
     By {
-        /// The file.
         file: &'s SpecFile,
-        /// The spec in it.
         spec: &'s Document,
-        /// The device in that.
         device: &'s Device,
-        /// Files of lower directories that also define it.
+        /// Files in directories with lower precedence that define it, too.
         shadowed: Vec<&'s Path>,
     },
-    /// Several files of one directory: engines ignore the device, also in higher directories.
+    /// Several files in one directory: engines ignore the device, even if a later directory defines
+    /// it.
     Conflict(Vec<&'s Path>),
 }
 
-/// A name without a device.
+/// The name of a device that cannot be resolved.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name}: {reason}")]
 pub struct Unresolved {
-    /// The name.
     pub name: String,
     /// The reason, with a hint.
     pub reason: String,
@@ -92,7 +87,7 @@ impl SpecFile {
         }
     }
 
-    /// The error of the CNCF's library for Rust about a spec that our rules accept.
+    /// The error that the CNCF's Rust library reports for a spec that passed the rules here.
     pub fn objection(&self) -> Option<String> {
         self.spec
             .as_ref()
@@ -112,7 +107,7 @@ fn check(text: &str) -> Result<Document, Vec<Fault>> {
     }
 }
 
-/// Without blocking on files such as pipes.
+/// Reads without blocking on files such as pipes.
 fn read_text(path: &Path) -> io::Result<String> {
     let file = OpenOptions::new()
         .read(true)
@@ -142,7 +137,7 @@ pub fn is_spec_name(path: &Path) -> bool {
 }
 
 impl Specs {
-    /// Reads all specs of these directories. A directory that does not exist has none.
+    /// Reads all specs in these directories. A missing directory has no specs.
     pub fn scan(directories: &[PathBuf]) -> Self {
         let mut specs = Self::default();
         for directory in directories {
@@ -161,7 +156,6 @@ impl Specs {
         specs
     }
 
-    /// All devices by qualified name.
     pub fn devices(&self) -> BTreeMap<String, Definition<'_>> {
         let mut devices: BTreeMap<String, Definition<'_>> = BTreeMap::new();
         for file in &self.files {
@@ -183,11 +177,11 @@ impl Specs {
         devices
     }
 
-    /// What a container with these devices gets: the edits of each spec once, before those of its
-    /// devices (cache.go:241-279).
+    /// The edits for a container with these devices: the edits of each spec once, before those of
+    /// its devices (cache.go:241-279).
     ///
     /// # Errors
-    /// All names without a device: an engine then adds no device.
+    /// All names that cannot be resolved; engines then add no device at all.
     pub fn resolve(&self, names: &[String]) -> Result<Edits, Vec<Unresolved>> {
         let devices = self.devices();
         let (mut edits, mut unresolved, mut taken) = (Edits::default(), Vec::new(), Vec::new());
@@ -242,10 +236,10 @@ impl Specs {
 }
 
 impl<'s> Definition<'s> {
-    /// The definition if a further file also defines the device.
+    /// The definition after reading a further file that also defines the device.
     fn with(self, file: &'s SpecFile, spec: &'s Document, device: &'s Device) -> Self {
         match self {
-            // In the Go library a conflict stays, whatever higher directories define.
+            // In the Go library, a conflict remains even if a later directory defines the device.
             Self::Conflict(mut paths) => {
                 paths.push(&file.path);
                 Self::Conflict(paths)
@@ -268,7 +262,7 @@ impl<'s> Definition<'s> {
     }
 }
 
-/// Paths, for a sentence.
+/// Paths as a phrase for a message.
 pub fn shown(paths: &[&Path]) -> String {
     let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
     match paths.split_last() {
@@ -282,7 +276,7 @@ fn is_same(one: &Path, other: &Path) -> bool {
     resolved(one) == resolved(other)
 }
 
-/// The specs directly in a directory, by name, in the order of the Go library.
+/// The specs directly in a directory, sorted by name, in the order of the Go library.
 fn list(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -328,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_directory_wins() {
+    fn a_later_directory_has_precedence() {
         let specs = specs(vec![file("l", 0, &["x", "y"]), file("h", 1, &["x"])]);
         let devices = specs.devices();
         assert!(matches!(&devices["a/b=x"], Definition::By { file, shadowed, .. }
@@ -337,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_of_two_files_of_one_directory_is_ignored_also_in_a_later_directory() {
+    fn a_device_in_two_files_of_one_directory_is_ignored_even_in_a_later_directory() {
         let specs = specs(vec![
             file("a", 0, &["x"]),
             file("b", 0, &["x", "y"]),
@@ -348,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_specs_own_edits_come_once_and_first() {
+    fn the_edits_of_a_spec_come_once_and_first() {
         let specs = specs(vec![file("l", 0, &["x", "y"])]);
         let edits = specs.resolve(&["a/b=x".into(), "a/b=y".into()]).unwrap();
         assert_eq!(edits.env, ["S=1", "l=1", "l=1"]);

@@ -1,7 +1,7 @@
-//! One CDI spec, in JSON or YAML.
+//! One CDI spec in JSON or YAML.
 //!
-//! Must not know which files there are. The fields are those of the CDI specification,
-//! specs-go/config.go; unknown fields are errors there (SPEC.md, "unknown fields") and here.
+//! The fields are those of the CDI specification, specs-go/config.go. Unknown fields are errors, as
+//! there (SPEC.md, "unknown fields"). Must not know other files.
 
 use std::collections::BTreeMap;
 
@@ -22,14 +22,13 @@ pub struct Document {
     /// `vendor/class`.
     #[serde(deserialize_with = "fields::text")]
     pub kind: String,
-    /// For other programs.
+    /// Not interpreted.
     #[serde(
         default,
         deserialize_with = "fields::text_map",
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub annotations: BTreeMap<String, String>,
-    /// The devices.
     #[serde(default, deserialize_with = "or_default")]
     pub devices: Vec<Device>,
     /// Edits for every container with one of the devices.
@@ -41,14 +40,13 @@ pub struct Document {
     pub container_edits: Edits,
 }
 
-/// One device.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Device {
-    /// The name behind the `=` of its qualified name.
+    /// The part of its qualified name after the `=`.
     #[serde(deserialize_with = "fields::text")]
     pub name: String,
-    /// For other programs.
+    /// Not interpreted.
     #[serde(
         default,
         deserialize_with = "fields::text_map",
@@ -104,7 +102,7 @@ pub struct Edits {
     pub additional_gids: Vec<u32>,
 }
 
-/// A device node. Numbers that are not given are those of the host's node.
+/// A device node. An absent number is that of the host's node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct DeviceNode {
@@ -223,7 +221,7 @@ pub struct Mount {
     pub kind: Option<String>,
 }
 
-/// Intel's resource director. `enableCMT` and `enableMBM` are of the versions before 1.1.0.
+/// Intel Resource Director Technology. `enableCMT` and `enableMBM` exist only before version 1.1.0.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct IntelRdt {
@@ -261,12 +259,12 @@ pub struct IntelRdt {
 }
 
 impl Edits {
-    /// Whether they change nothing, which is valid for a whole spec and an error for a device.
+    /// Whether the edits change nothing, which is valid for a whole spec and an error for a device.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Appends others; the last `intelRdt` counts (pkg/cdi/container-edits.go, Append).
+    /// Appends other edits; the last `intelRdt` is used (pkg/cdi/container-edits.go, Append).
     pub fn append(&mut self, other: &Self) {
         self.env.extend_from_slice(&other.env);
         self.device_nodes.extend_from_slice(&other.device_nodes);
@@ -278,7 +276,7 @@ impl Edits {
     }
 }
 
-/// The Go library reads `null` as an absent field.
+/// The Go library treats `null` as an absent field.
 fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
@@ -286,18 +284,20 @@ fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(
 }
 
 impl Document {
-    /// Reads a spec as YAML, which includes JSON, whatever the file's name, as the Go library does.
+    /// Parses a spec as YAML, which includes JSON, whatever the name of the file, as the Go library
+    /// does.
     ///
     /// # Errors
-    /// What is wrong with the text or a field, and where. `rules` checks the values of the fields.
+    /// The first error in the text or in the type of a field, with its position. `rules` checks the
+    /// values.
     pub fn parse(text: &str) -> Result<Self, Fault> {
         Self::decode(&yaml::parse(text)?)
     }
 
-    /// Reads a spec from its tree.
+    /// Decodes a spec from its tree.
     ///
     /// # Errors
-    /// As [`Document::parse`].
+    /// As for [`Document::parse`].
     pub fn decode(root: &Node) -> Result<Self, Fault> {
         Ok(root.decode(fields::DIALECT)?)
     }
@@ -311,13 +311,13 @@ mod tests {
     const JSON: &str = "{\n  \"cdiVersion\": \"0.5.0\",\n  \"kind\": \"a.b/c\",\n  \"devices\": [\n    {\"name\": \"x\",\n     \"containerEdits\": {\"env\": [\"A=1\",\n                              \"B\"]}}\n  ]\n}\n";
 
     #[test]
-    fn json_and_yaml_are_read_alike() {
+    fn json_and_yaml_are_parsed_alike() {
         let yaml = "---\ncdiVersion: 0.5.0\nkind: a.b/c\ndevices:\n- name: x\n  containerEdits:\n    env: [A=1, B]\n";
         assert_eq!(Document::parse(JSON).unwrap(), Document::parse(yaml).unwrap());
     }
 
     #[test]
-    fn what_the_go_library_takes_is_taken() {
+    fn texts_that_the_go_library_accepts_are_accepted() {
         let document =
             Document::parse("cdiVersion: 0.5.0\nkind: a.b/c\ndevices:\n- name: 0\n  containerEdits: null\n")
                 .unwrap();
@@ -364,7 +364,7 @@ mod tests {
 
     /// Case README 16.
     #[test]
-    fn a_number_in_quotes_a_fraction_and_one_that_is_too_large_are_faults_with_their_place() {
+    fn a_number_that_is_quoted_fractional_or_too_large_is_a_fault_with_its_position() {
         for (fields, part) in [
             ("fileMode: '0666'", "expected a number (write it without quotes)"),
             ("fileMode: \"438\"", "expected a number (write it without quotes)"),
@@ -383,9 +383,9 @@ mod tests {
         }
     }
 
-    /// Case README 16: what a text is that YAML 1.1 takes for a number or a truth value.
+    /// Case README 16: the value of a text that YAML 1.1 treats as a number or boolean.
     #[test]
-    fn a_device_s_name_is_the_one_that_engines_give_it() {
+    fn a_devices_name_is_the_one_that_engines_see() {
         let name = |name: &str| {
             let text = format!(
                 "cdiVersion: 0.6.0\nkind: a.b/device\ndevices:\n- name: {name}\n  containerEdits: {{env: [A=1]}}\n"
@@ -406,10 +406,10 @@ mod tests {
         }
     }
 
-    /// Case README 17: the judgements are those of tags.cncf.io/container-device-interface 1.1.0
-    /// and 0.8.0 (pkg/cdi/container-edits.go, isEmpty).
+    /// Case README 17: the expected results are those of tags.cncf.io/container-device-interface
+    /// 1.1.0 and 0.8.0 (pkg/cdi/container-edits.go, isEmpty).
     #[test]
-    fn edits_are_empty_when_every_list_is_and_there_is_no_intel_rdt() {
+    fn edits_are_empty_if_every_list_is_and_there_is_no_intel_rdt() {
         for (edits, is_empty) in [
             ("{}", true),
             ("null", true),
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_is_told_with_line_column_and_field() {
+    fn a_fault_has_line_column_and_field() {
         let text =
             "cdiVersion: 0.5.0\nkind: a.b/c\ndevices:\n- name: x\n  containerEdits:\n    deviceNode: []\n";
         let fault = Document::parse(text).unwrap_err();
@@ -457,13 +457,13 @@ mod tests {
     }
 
     #[test]
-    fn a_field_twice_is_a_fault() {
+    fn a_duplicate_field_is_a_fault() {
         let fault = Document::parse("cdiVersion: 0.5.0\nkind: a.b/c\nkind: a.b/d\n").unwrap_err();
         assert!(fault.message.contains("duplicate"), "{fault}");
     }
 
     #[test]
-    fn the_last_intel_rdt_holds() {
+    fn the_last_intel_rdt_is_used() {
         let rdt = |name: &str| Edits {
             intel_rdt: Some(IntelRdt {
                 clos_id: Some(name.into()),
@@ -480,7 +480,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_that_is_read_makes_it_panic(text in "[ -~\n]{0,200}") {
+        fn no_text_causes_a_panic(text in "[ -~\n]{0,200}") {
             if let Err(fault) = Document::parse(&text) {
                 prop_assert!(!fault.message.is_empty());
             }

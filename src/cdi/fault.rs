@@ -1,4 +1,4 @@
-//! What is wrong with a spec, and where.
+//! Errors in a spec, with their positions.
 
 use std::fmt;
 
@@ -7,20 +7,20 @@ use serde::Serialize;
 use crate::model::quoting::shown;
 use crate::model::yaml::{self, Node, Position, Value};
 
-/// The most characters of a message and of a field's name that are shown: both may quote the text.
+/// The longest message or field name that is shown, in characters: both may quote the text.
 const MAX_MESSAGE: usize = 600;
 const MAX_FIELD: usize = 200;
 
-/// One thing that is wrong with a spec.
+/// One error in a spec.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Fault {
-    /// The field, such as `devices[0].containerEdits.hooks[1].path`; empty for the whole.
+    /// The field, such as `devices[0].containerEdits.hooks[1].path`; empty for the whole spec.
     pub field: String,
-    /// Counted from 1; `None` where the file cannot be read.
+    /// Counted from 1; `None` if the file cannot be read.
     pub line: Option<usize>,
     /// Counted from 1.
     pub column: Option<usize>,
-    /// What is wrong, and the hint.
+    /// The error, with a hint.
     pub message: String,
 }
 
@@ -52,13 +52,13 @@ impl Fault {
         }
     }
 
-    /// A fault of a field, with its position in the text.
+    /// An error in a field, with its position in the text.
     pub(super) fn at(root: &Node, field: &str, message: &str) -> Self {
         Self::new(field, Some(position_of(root, field)), message)
     }
 }
 
-/// The position of a field; of the nearest one above it where it is absent.
+/// The position of a field, or, if it is absent, of the nearest field above it.
 fn position_of(root: &Node, field: &str) -> Position {
     let mut node = root;
     for step in field.split(['.', '[', ']']).filter(|step| !step.is_empty()) {
@@ -85,7 +85,7 @@ mod tests {
     const JSON: &str = "{\n  \"cdiVersion\": \"0.5.0\",\n  \"kind\": \"a.b/c\",\n  \"devices\": [\n    {\"name\": \"x\",\n     \"containerEdits\": {\"env\": [\"A=1\",\n                              \"B\"]}}\n  ]\n}\n";
 
     #[test]
-    fn the_position_of_a_field_is_found_or_that_of_the_one_above() {
+    fn the_position_is_that_of_the_field_or_of_the_nearest_one_above() {
         let root = yaml::parse(JSON).unwrap();
         for (field, line, column) in [
             ("devices[0].containerEdits.env[1]", 7, 31),

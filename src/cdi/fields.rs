@@ -1,5 +1,5 @@
-//! The fields of a spec as the Go library reads them: sigs.k8s.io/yaml resolves plain scalars by
-//! YAML 1.1 (go-yaml v2, resolve.go), converts the document to JSON and decodes that by
+//! Decodes the fields of a spec like the Go library: sigs.k8s.io/yaml interprets plain scalars by
+//! YAML 1.1 (go-yaml v2, resolve.go), converts the document to JSON and decodes that with
 //! encoding/json.
 //!
 //! Must not know which fields there are.
@@ -16,19 +16,19 @@ use crate::model::yaml::{Dialect, Resolved};
 /// The dialect of sigs.k8s.io/yaml.
 pub(super) const DIALECT: Dialect = Dialect::GoV2;
 
-/// Whether a quoted text would be a number without its quotes.
+/// Whether the text would be a number if it were not quoted.
 fn is_number(text: &str) -> bool {
     matches!(DIALECT.resolve(text), Resolved::Integer(_) | Resolved::Float(_))
 }
 
-/// The integer that a float is: it is the same in JSON. `None` for a fraction, and where a double
-/// has not every integer.
+/// The integer that equals a float: both are the same in JSON. `None` for a fraction, and for
+/// magnitudes at which a double cannot represent every integer.
 fn whole(float: f64) -> Option<i128> {
     (float.is_finite() && float.fract() == 0.0 && float.abs() < 1e18).then_some(float as i128)
 }
 
-/// Any scalar: `name: 0` is `name: "0"` (sigs.k8s.io/yaml, convertToJSONableObject), null the empty
-/// text.
+/// Any scalar as text: `name: 0` is `name: "0"` (sigs.k8s.io/yaml, convertToJSONableObject); null
+/// is the empty text.
 #[derive(Default)]
 struct Text(String);
 
@@ -122,23 +122,23 @@ fn fitting<T: TryFrom<i128>, E: Error>(number: i128) -> Result<Option<T>, E> {
     Ok(Some(fitted))
 }
 
-/// A text; null is the empty one.
+/// A text; null is the empty text.
 pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     Text::deserialize(deserializer).map(|text| text.0)
 }
 
-/// A text that may be absent: null is.
+/// An optional text; null is absent.
 pub(super) fn optional_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     Ok(Option::<Text>::deserialize(deserializer)?.map(|text| text.0))
 }
 
-/// A list of texts; null is the empty one.
+/// A list of texts; null is the empty list.
 pub(super) fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     let texts = Option::<Vec<Text>>::deserialize(deserializer)?.unwrap_or_default();
     Ok(texts.into_iter().map(|text| text.0).collect())
 }
 
-/// A list of texts that may be absent: null is.
+/// An optional list of texts; null is absent.
 pub(super) fn optional_texts<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Vec<String>>, D::Error> {
@@ -146,7 +146,7 @@ pub(super) fn optional_texts<'de, D: Deserializer<'de>>(
     Ok(texts.map(|texts| texts.into_iter().map(|text| text.0).collect()))
 }
 
-/// Texts by key; null is none.
+/// A map of texts; null is the empty map.
 pub(super) fn text_map<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<String, String>, D::Error> {
@@ -154,14 +154,14 @@ pub(super) fn text_map<'de, D: Deserializer<'de>>(
     Ok(map.into_iter().map(|(key, text)| (key, text.0)).collect())
 }
 
-/// A number that may be absent: null is.
+/// An optional number; null is absent.
 pub(super) fn optional_number<'de, T: TryFrom<i128>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     Number::deserialize(deserializer).map(|number| number.0)
 }
 
-/// A list of numbers; null is the empty one, and 0 in it.
+/// A list of numbers; null is the empty list, and a null in it is 0.
 pub(super) fn numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u32>, D::Error> {
     let numbers = Option::<Vec<Number<u32>>>::deserialize(deserializer)?.unwrap_or_default();
     Ok(numbers.into_iter().map(|number| number.0.unwrap_or(0)).collect())

@@ -1,7 +1,7 @@
-//! Specs that bring our hooks into a container, and their files.
+//! Generates specs that add the hooks of oci-hotplug to a container, and writes their files.
 //!
-//! Each device has a file of its own, so that a change of one device does not touch the others.
-//! Must not know what a request means: callers have parsed it.
+//! Each device has its own file, so that changing one device does not affect the others. Must not
+//! know what a request means: callers have parsed it.
 
 use std::fs;
 use std::io;
@@ -14,17 +14,17 @@ use super::names::{self, Kind, NameError};
 use super::{reference, rules};
 use crate::host::state::atomic_file::{Durability, replace};
 
-/// The default vendor and class of our devices.
+/// The default vendor and class of generated devices.
 pub const DEFAULT_KIND: &str = "oci-hotplug.dev/device";
 
-/// The device that only adds the hooks: the container's annotations have the requests.
+/// The device that only adds the hooks, for containers with requests in annotations.
 pub const ANNOTATED: &str = "annotated";
 
-/// A version that the oldest libraries in use support (kubernetes.md 2.2); hooks exist since an
-/// earlier one.
+/// A version that the oldest libraries in use support (kubernetes.md 2.2); hooks have existed since
+/// an earlier one.
 const VERSION: &str = "0.5.0";
 
-/// In seconds; as in hooks.d.
+/// In seconds, as in hooks.d.
 const HOOK_TIMEOUT: i64 = 10;
 
 /// The longest name of a file, NAME_MAX of limits.h.
@@ -36,7 +36,7 @@ const POSTSTOP: &str = "oci-hotplug-poststop";
 /// A device to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewDevice {
-    /// The name behind the `=`.
+    /// The part after the `=` of the qualified name.
     pub name: String,
     /// Arguments `--device` of the prestart hook.
     pub devices: Vec<String>,
@@ -47,18 +47,16 @@ pub struct NewDevice {
 /// How a file was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileChange {
-    /// The file is new.
     Created,
-    /// It had another content of ours.
+    /// Another spec of oci-hotplug was in the file.
     Updated,
-    /// It was written by another program.
+    /// Another program had written the file.
     Replaced,
-    /// It had the right content.
     Unchanged,
 }
 
 impl FileChange {
-    /// For messages.
+    /// The word for messages.
     pub fn word(self) -> &'static str {
         match self {
             Self::Created => "wrote",
@@ -72,81 +70,69 @@ impl FileChange {
 /// Why no file was written.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {
-    /// The name is not valid.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// The name of the file is too long.
     #[error(
         "writing device {name:?}: the name of its file would have {length} characters, and {MAX_FILE_NAME} are allowed: choose a shorter one"
     )]
-    LongFileName {
-        /// The device's name.
-        name: String,
-        /// The length.
-        length: usize,
-    },
-    /// The hooks are not installed.
+    LongFileName { name: String, length: usize },
     #[error("looking for the hooks {PRESTART} and {POSTSTOP}: they are in none of {} (install them, or name their directory with --hook-dir)", shown(&dirs.iter().map(PathBuf::as_path).collect::<Vec<_>>()))]
     NoHooks {
-        /// Where they were looked for.
+        /// The directories that were searched.
         dirs: Vec<PathBuf>,
     },
     /// Runtimes need an absolute path.
     #[error("hook directory {}: it must be an absolute path, because the runtime starts the hooks by it", .0.display())]
     HookDir(PathBuf),
-    /// Another file defines the device.
+    /// Another file defines the device, too.
     #[error("writing {name}: {other} also defines it: {why} (remove it there, or choose another name)", other = other.display())]
     DefinedElsewhere {
         /// The qualified name.
         name: String,
         /// The other file.
         other: PathBuf,
-        /// What engines would do.
+        /// What engines would do with the two definitions.
         why: &'static str,
     },
-    /// The file exists and is not ours.
+    /// The file exists and was not written by oci-hotplug.
     #[error("writing {path}: the file exists, and oci-hotplug did not write it: {what} (choose another name, or replace it with --force)", path = path.display())]
     NotOurs {
-        /// The file.
         path: PathBuf,
-        /// What it is.
+        /// A description of the file.
         what: String,
     },
     /// The CNCF's library rejects the spec.
     #[error("the spec of device {name:?} is not valid: {objection}")]
     Invalid {
-        /// The device's name.
         name: String,
         /// The library's error.
         objection: String,
     },
-    /// The file system.
     #[error("{doing} {path}: {source}", path = path.display())]
     Io {
         /// The operation, as a gerund.
         doing: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// The cause.
         source: io::Error,
     },
 }
 
-/// The directory of the hooks: the first of these that has both.
+/// The directory of the hooks: the first of these that contains both.
 ///
 /// # Errors
-/// When no directory has both.
+/// If no directory contains both.
 pub fn find_hooks(dirs: &[PathBuf]) -> Result<PathBuf, GenerateError> {
     let has_both = |dir: &&PathBuf| [PRESTART, POSTSTOP].iter().all(|hook| dir.join(hook).is_file());
     let found = dirs.iter().find(has_both).cloned();
     found.ok_or_else(|| GenerateError::NoHooks { dirs: dirs.to_vec() })
 }
 
-/// The spec of these devices: each has two hooks and nothing else, so that the host's devices may
-/// be absent.
+/// The spec of these devices. Each has the two hooks and nothing else, so the host's devices may be
+/// absent.
 ///
 /// # Errors
-/// When CDI does not allow a name, or a runtime cannot use the directory.
+/// If CDI does not allow a name, or runtimes cannot use the directory.
 pub fn document(kind: &Kind, hook_dir: &Path, devices: &[NewDevice]) -> Result<Document, GenerateError> {
     let hook_dir_text = hook_dir.to_str().filter(|_| hook_dir.is_absolute());
     let hook_dir = hook_dir_text.ok_or_else(|| GenerateError::HookDir(hook_dir.to_owned()))?;
@@ -202,8 +188,8 @@ fn device(hook_dir: &str, new: &NewDevice) -> Device {
     }
 }
 
-/// Whether we wrote it: each device has our two hooks and nothing else. An annotation of ours would
-/// need a newer version of the specification, which older engines reject.
+/// Whether oci-hotplug wrote it: each device has the two hooks and nothing else. (A mark in an
+/// annotation would need a newer version of the specification, which older engines reject.)
 pub fn is_ours(document: &Document) -> bool {
     document.annotations.is_empty()
         && document.container_edits.is_empty()
@@ -211,7 +197,7 @@ pub fn is_ours(document: &Document) -> bool {
         && document.devices.iter().all(is_our_device)
 }
 
-/// Whether a device has our two hooks and nothing else.
+/// Whether a device has the two hooks and nothing else.
 pub fn is_our_device(device: &Device) -> bool {
     let edits = &device.container_edits;
     let only_hooks = Edits {
@@ -229,12 +215,12 @@ pub fn is_our_device(device: &Device) -> bool {
             if is_hook(start, "createRuntime", PRESTART) && is_hook(stop, "poststop", POSTSTOP))
 }
 
-/// The requests of a device of ours: the arguments of its prestart hook.
+/// The requests of a generated device: arguments of its prestart hook.
 pub fn requests(device: &Device) -> Vec<&str> {
     arguments(device, "--device")
 }
 
-/// The symlink rules of a device of ours.
+/// The symlink rules of a generated device.
 pub fn symlinks(device: &Device) -> Vec<&str> {
     arguments(device, "--symlink")
 }
@@ -257,14 +243,13 @@ pub fn text(document: &Document) -> String {
     text
 }
 
-/// The name of a device's file: `VENDOR-CLASS_NAME.json`, as the Go library forms it
-/// (spec.go:300-322).
+/// The name of a device's file: `VENDOR-CLASS_NAME.json`, as in the Go library (spec.go:300-322).
 ///
 /// # Errors
-/// When it would be too long.
+/// If it would be too long.
 pub fn file_name(kind: &Kind, name: &str) -> Result<String, GenerateError> {
     let file = format!("{}-{}_{name}.json", kind.vendor, kind.class);
-    // The temporary file's name is longer by this much.
+    // The name of the temporary file is longer by this suffix.
     let length = file.len() + ".4194304.tmp".len() + 1;
     if length > MAX_FILE_NAME {
         return Err(GenerateError::LongFileName {
@@ -275,11 +260,12 @@ pub fn file_name(kind: &Kind, name: &str) -> Result<String, GenerateError> {
     Ok(file)
 }
 
-/// The path for the spec of one device in `dir`, if it may be written beside `specs`, which engines
-/// read. Changes nothing. With `force`, a file that we did not write may be replaced.
+/// The path for the spec of a device in `dir`, if it can be written without a conflict with
+/// `specs`, which engines read. Changes nothing. With `force`, a file of another program may be
+/// replaced.
 ///
 /// # Errors
-/// When a file that we did not write has this path, or another file defines the device.
+/// If a file of another program has this path, or another file defines the device.
 pub fn check(
     specs: &Specs,
     dir: &Path,
@@ -321,12 +307,12 @@ fn resolved(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// Whether a spec has only this device, as our files do.
+/// Whether a spec contains only this device, like the files of oci-hotplug.
 fn defines(document: &Document, kind: &Kind, name: &str) -> bool {
     document.kind == kind.to_string() && matches!(&document.devices[..], [device] if device.name == name)
 }
 
-/// The files that we wrote, in the directories of `specs`, each with the device that it defines.
+/// The files that oci-hotplug wrote, each with the device that it defines.
 pub fn files_of_ours(specs: &Specs) -> Vec<(&Path, String)> {
     let files = specs.files.iter().filter_map(|file| {
         let document = file.spec.as_ref().ok().filter(|document| is_ours(document))?;
@@ -359,11 +345,11 @@ fn check_existing(path: &Path, kind: &Kind, name: &str) -> Result<(), GenerateEr
     }
 }
 
-/// Writes a spec to a path that [`check`] returned, atomically and by rename, which engines watch
-/// for (cache.go:549). Creates the directory if necessary.
+/// Writes a spec to a path that [`check`] returned. Replaces the file atomically, by renaming,
+/// which engines watch for (cache.go:549). Creates the directory if necessary.
 ///
 /// # Errors
-/// When the directory or the file can't be written.
+/// If the directory or the file cannot be written.
 pub fn write(path: &Path, document: &Document) -> Result<FileChange, GenerateError> {
     let text = text(document);
     let change = match fs::read(path) {
@@ -420,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_has_our_two_hooks_and_nothing_else() {
+    fn a_generated_device_has_the_two_hooks_and_nothing_else() {
         let mut board = new("board", &["usb:0403:6001", "class:lab"]);
         board.symlinks = vec!["usb:0403:6001:0=/dev/gps".into()];
         let document = spec_of(&[board]);
@@ -448,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_anything_else_is_not_ours() {
+    fn a_spec_with_anything_else_was_not_generated() {
         let ours = spec_of(&[new("x", &[])]);
         let mut other = ours.clone();
         other.devices[0].container_edits.env.push("A=1".into());
@@ -482,7 +468,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_valid_and_read_as_ours(
+        fn a_generated_spec_is_valid_and_recognized(
             name in "[a-z0-9][a-z0-9_.:-]{0,20}[a-z0-9]",
             devices in proptest::collection::vec("[ -~]{0,30}|[\u{e0}-\u{17f}\"\\\\]{0,9}", 0..4),
         ) {

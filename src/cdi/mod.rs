@@ -1,8 +1,8 @@
-//! The Container Device Interface: specs that add our hooks in engines without hooks.d, and a
-//! reader for the specs of the host.
+//! The Container Device Interface: generates specs that add the hooks in engines without hooks.d,
+//! and reads the specs of the host.
 //!
 //! ```text
-//! directories -> document (one file; fault: what is wrong, and where) -> rules -> directories::resolve
+//! directories -> document (one file; fault: error and position) -> rules -> directories::resolve
 //! generate: requests -> document -> rules -> file (written atomically)
 //! ```
 //! Must not know how a request is matched. Used by the operator's tool and the device plugin; hooks

@@ -1,4 +1,4 @@
-//! Names of CDI: `vendor/class=device`, checked as in the Go library (pkg/parser/parser.go:81-199).
+//! CDI names: `vendor/class=device`, checked as in the Go library (pkg/parser/parser.go:81-199).
 //!
 //! Must not know which devices there are.
 
@@ -10,91 +10,76 @@ use std::str::FromStr;
 pub struct Kind {
     /// The vendor: usually a domain.
     pub vendor: String,
-    /// The class of its devices.
     pub class: String,
 }
 
 /// `vendor/class=device`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct QualifiedName {
-    /// The part before the `=`.
     pub kind: Kind,
-    /// The part behind the `=`.
     pub device: String,
 }
 
-/// Why a text is not a name, with a hint.
+/// Why a name is invalid, with a hint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Nothing.
     #[error("the {what} is empty: write one, such as {example}")]
     Empty {
-        /// Which part.
+        /// `vendor`, `class` or `device name`.
         what: &'static str,
-        /// A valid one.
+        /// A valid name.
         example: &'static str,
     },
-    /// The wrong beginning.
+    /// The first character is not allowed there.
     #[error("the {what} {name:?} must begin with a {letter}{hint}")]
     Begin {
-        /// Which part.
+        /// As in [`NameError::Empty`].
         what: &'static str,
-        /// The text.
         name: String,
         /// `letter`, or `letter or digit`.
         letter: &'static str,
-        /// The valid form.
+        /// A valid name that is similar.
         hint: String,
     },
-    /// The wrong end.
+    /// The last character is not allowed there.
     #[error("the {what} {name:?} must end with a letter or digit{hint}")]
     End {
-        /// Which part.
+        /// As in [`NameError::Empty`].
         what: &'static str,
-        /// The text.
         name: String,
-        /// The valid form.
+        /// A valid name that is similar.
         hint: String,
     },
-    /// A character that is not allowed.
+    /// A character is not allowed.
     #[error("the {what} {name:?} must not have {found:?}: letters, digits and {allowed} are allowed{hint}")]
     Character {
-        /// Which part.
+        /// As in [`NameError::Empty`].
         what: &'static str,
-        /// The text.
         name: String,
-        /// The character.
         found: char,
-        /// What may be in between.
+        /// The characters that are allowed besides letters and digits.
         allowed: &'static str,
-        /// The valid form.
+        /// A valid name that is similar.
         hint: String,
     },
-    /// One letter, of which the Go library takes the slice `[1:0]` and panics
-    /// (pkg/parser/parser.go, validateVendorOrClassName; seen with 0.6.2, 0.8.0 and 1.1.0).
+    /// A single letter: the Go library takes the slice `[1:0]` of it and panics
+    /// (pkg/parser/parser.go, validateVendorOrClassName; observed with 0.6.2, 0.8.0 and 1.1.0).
     #[error(
         "the {what} {name:?} has only one letter, at which the CDI library of podman, Docker and containerd crashes: use at least two"
     )]
     OneLetter {
-        /// Which part.
+        /// As in [`NameError::Empty`].
         what: &'static str,
-        /// The text.
         name: String,
     },
-    /// No `vendor/class`.
+    /// The text is not `vendor/class`.
     #[error("{text:?} is not a kind: write VENDOR/CLASS, such as oci-hotplug.dev/device")]
-    Kind {
-        /// The text.
-        text: String,
-    },
-    /// No `vendor/class=device`.
+    Kind { text: String },
+    /// The text is not `vendor/class=device`.
     #[error(
         "{text:?} is not a qualified name: write VENDOR/CLASS=NAME, such as oci-hotplug.dev/device=annotated"
     )]
-    Qualified {
-        /// The text.
-        text: String,
-    },
+    Qualified { text: String },
 }
 
 /// The most characters of a name that messages quote.
@@ -175,7 +160,7 @@ impl Part {
         Ok(())
     }
 
-    /// The nearest name that is right.
+    /// A valid name that is similar.
     fn hint(&self, name: &str) -> String {
         let fitting: String = name
             .chars()
@@ -197,19 +182,19 @@ impl Part {
     }
 }
 
-/// Judges a device's name.
+/// Checks a device's name.
 ///
 /// # Errors
-/// What is wrong with it, and the hint.
+/// Why it is invalid, with a hint.
 pub fn check_device(name: &str) -> Result<(), NameError> {
     DEVICE.check(name)
 }
 
 impl Kind {
-    /// Judges a kind that engines are to read.
+    /// Checks a kind that engines are meant to read.
     ///
     /// # Errors
-    /// When their library would crash at it.
+    /// If their library would panic.
     pub fn check_engines(&self) -> Result<(), NameError> {
         for (what, name) in [(VENDOR.what, &self.vendor), (CLASS.what, &self.class)] {
             if name.len() == 1 {
@@ -275,7 +260,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_mile_of_text_is_not_told_back() {
+    fn a_long_text_is_not_quoted_in_full() {
         let mile = "\u{1e}".repeat(100_000);
         for text in [
             mile.clone(),
@@ -291,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_judged_as_the_go_library_does() {
+    fn names_are_checked_as_in_the_go_library() {
         for name in [
             "nvidia.com/gpu=0",
             "a/b=c",
@@ -323,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_tells_the_cure() {
+    fn an_error_has_a_hint() {
         for (name, hint) in [
             ("my board", "must not have ' '"),
             ("my board", "as in \"my-board\""),
@@ -343,7 +328,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_name_in_the_hint_is_right(name in "[a-zA-Z0-9_.:/= -]{1,20}") {
+        fn the_name_in_the_hint_is_valid(name in "[a-zA-Z0-9_.:/= -]{1,20}") {
             if check_device(&name).is_err() {
                 let hint = DEVICE.hint(&name);
                 if let Some(quoted) = hint.strip_prefix(", as in \"") {
@@ -353,7 +338,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_read_is_written_alike(name in "[a-z0-9_./=:-]{0,24}") {
+        fn a_name_survives_parsing_and_formatting(name in "[a-z0-9_./=:-]{0,24}") {
             if let Ok(read) = name.parse::<QualifiedName>() {
                 prop_assert_eq!(read.to_string(), name);
             }

@@ -1,4 +1,4 @@
-//! The device nodes of a CDI device as requests: the part of it that a running container can still
+//! Requests for the device nodes of a CDI device: the part of it that a running container can still
 //! get.
 //!
 //! Engines apply the rest of a spec (mounts, environment, hooks …) before a container starts. Must
@@ -16,16 +16,17 @@ use crate::model::request::selector::Selector;
 /// The mode that runc and crun give a node without a mode in the spec.
 const DEFAULT_MODE: u32 = 0o666;
 
-/// The nodes of edits that a running container can get, and the others.
+/// The nodes of edits, divided into those that a running container can get and those that it
+/// cannot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeRequests {
-    /// The nodes.
     pub requests: Vec<Request>,
     /// The other nodes, each with the reason.
     pub left_out: Vec<String>,
 }
 
-/// Requests for the nodes of these edits. The host's devices may be absent: requests wait for them.
+/// Requests for the nodes of these edits. The host's devices may be absent; a request then waits
+/// for its device.
 pub fn node_requests(edits: &Edits) -> NodeRequests {
     let mut all = NodeRequests::default();
     for node in &edits.device_nodes {
@@ -56,14 +57,14 @@ fn request(node: &DeviceNode) -> Result<Request, String> {
         .or(Some(DEFAULT_MODE));
     options.uid = node.uid;
     options.gid = node.gid;
-    // Parsing rejects what a spec may contain and a request must not, such as a path outside of
+    // Parsing rejects paths that a spec may contain and a request may not, such as one outside
     // /dev.
     request.to_string().parse().map_err(|error| format!("{error}"))
 }
 
 /// The host's node of the device: by number if the spec has one, otherwise by the host's path. If
-/// that path is below another root (`/run/nvidia/driver/dev/nvidia0`), by the number of the node
-/// there.
+/// that path is below another root (`/run/nvidia/driver/dev/nvidia0`), by the number of the node at
+/// that path.
 fn host_node(node: &DeviceNode) -> Result<PathBuf, String> {
     let path = PathBuf::from(match node.host_path.as_deref() {
         None | Some("") => &node.path,
@@ -75,7 +76,7 @@ fn host_node(node: &DeviceNode) -> Result<PathBuf, String> {
     };
     if let Some(major) = node.major.filter(|major| *major != 0) {
         let number = number(major, node.minor.unwrap_or(0)).ok_or("a device number must not be negative")?;
-        // A device that sysfs does not list may have a node.
+        // A device that sysfs does not list may still have a node.
         let is_here = || number_at(&path) == Some((is_block, number));
         return node_of(is_block, number)
             .or_else(|| is_here().then_some(path.clone()))
@@ -99,7 +100,7 @@ fn host_node(node: &DeviceNode) -> Result<PathBuf, String> {
     }
 }
 
-/// The node of this number in the host's /dev, under the name that sysfs or the other root has.
+/// The node with this number in the host's /dev, under the name from sysfs or from the other root.
 fn node_in_dev(path: &Path, is_block: bool, number: (u32, u32)) -> Option<PathBuf> {
     let same_name = || {
         let text = path.to_str()?;
@@ -146,7 +147,7 @@ fn number_at(path: &Path) -> Option<(bool, (u32, u32))> {
     Some((kind.is_block_device(), number))
 }
 
-/// `devnode:` for nodes that udev knows, `node:` for the others.
+/// `devnode:` for nodes that udev knows, `node:` for static nodes.
 fn selector(host: &Path) -> Selector {
     let in_sysfs = |there: &fs::Metadata| {
         let kind = there.file_type();
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_said_is_as_runtimes_have_it() {
+    fn absent_values_are_those_of_the_runtimes() {
         let (requests, _) = requests_of(r#"{"path":"/dev/absent0"}"#);
         assert_eq!(requests, ["devnode:/dev/absent0;mode=0666;path=/dev/absent0"]);
     }
@@ -198,8 +199,7 @@ mod tests {
         assert_eq!(requests, ["devnode:/dev/null;mode=0666;path=/dev/nothing"]);
     }
 
-    /// Case README 18. A node of another root is made only by root: elsewhere there is none to look
-    /// at.
+    /// Case README 18. Only root can create a node in another root, so other users skip this part.
     #[test]
     fn a_host_path_below_another_root_finds_the_device_by_the_number_of_its_node() {
         let scratch = tempfile::tempdir().unwrap();
@@ -222,7 +222,7 @@ mod tests {
                     makedev(major, minor),
                 )
             };
-            // In a user namespace even root makes none.
+            // In a user namespace, even root cannot create device nodes.
             if node("other-name", 1, 3).is_ok() && node("unknown", 4095, 77).is_ok() {
                 let (requests, left_out) = requests_of(&json("other-name"));
                 assert_eq!(
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_negative_device_number_is_the_fault_of_its_node_alone() {
+    fn a_negative_device_number_affects_only_its_node() {
         let (requests, left_out) =
             requests_of(r#"{"path":"/dev/x","type":"c","major":-1}, {"path":"/dev/absent0"}"#);
         assert_eq!(requests.len(), 1);
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_device_or_not_below_dev_is_left_out_with_the_reason() {
+    fn a_file_that_is_not_a_device_or_not_below_dev_is_left_out_with_the_reason() {
         let (requests, left_out) = requests_of(r#"{"path":"/dev/p","type":"p"}, {"path":"/etc/x"}"#);
         assert_eq!(requests, [""; 0]);
         assert_eq!(left_out[0], "node /dev/p: a FIFO is not a device");

@@ -1,8 +1,8 @@
-//! The CNCF's library `container-device-interface` as a second opinion on a spec.
+//! The CNCF's library `container-device-interface` as a second check of a spec.
 //!
-//! Not used to read directories: its scan descends into subdirectories, stops at the first broken
-//! file and keeps devices in conflict (1.1.1, spec_dirs.rs and cache.rs), unlike the Go library
-//! that the engines use. Without the feature `cncf-cdi` every spec passes.
+//! It is not used to read directories: unlike the Go library of the engines, it descends into
+//! subdirectories, stops at the first invalid file and keeps devices in conflict (1.1.1,
+//! spec_dirs.rs and cache.rs). Without the feature `cncf-cdi`, every spec passes.
 
 use std::path::Path;
 
@@ -31,7 +31,7 @@ mod tests {
     use crate::model::yaml;
     use proptest::prelude::*;
 
-    /// Specs from parts that are right and parts that are wrong.
+    /// Specs made of valid and invalid parts.
     fn spec() -> impl Strategy<Value = String> {
         let version = prop::sample::select(vec![
             "0.3.0", "v0.5.0", "0.7.0", "1.0.0", "1.1.0", "0.9.0", "2", "",
@@ -60,7 +60,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(400))]
         #[test]
-        fn our_rules_and_the_library_agree(text in spec()) {
+        fn the_rules_and_the_library_agree(text in spec()) {
             let root = yaml::parse(&text).unwrap();
             let document = Document::decode(&root).unwrap();
             let ours = faults(&document, &root);

@@ -25,7 +25,7 @@ const HOOKS: [&str; 6] = [
     "poststop",
 ];
 
-/// All faults of a spec; `root` is the tree that it was read from, for their positions.
+/// All errors in a spec; `root`, the tree that it was decoded from, has their positions.
 pub fn faults(document: &Document, root: &Node) -> Vec<Fault> {
     let mut findings = Findings::default();
     findings.kind(document);
@@ -69,8 +69,8 @@ pub fn required_version(document: &Document) -> (&'static str, String) {
         .zip(0..)
         .filter(|(device, _)| digit(&device.name));
     needs.extend(digits.map(|(_, index)| ("0.5.0", format!("devices[{index}].name (a digit first)"))));
-    // Each part of a version has one digit, so versions sort as texts. The first of several fields
-    // counts.
+    // Each part of a version is a single digit, so versions sort as texts. If several fields
+    // require the version, the first is reported.
     needs
         .into_iter()
         .rev()
@@ -112,7 +112,7 @@ fn edits_need(edits: &Edits) -> impl Iterator<Item = (&'static str, String)> {
     .flatten()
 }
 
-/// Field and message of each fault.
+/// Field and message of each error.
 #[derive(Default)]
 struct Findings(Vec<(String, String)>);
 
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spec_without_fault_has_none() {
+    fn a_valid_spec_has_no_fault() {
         assert_eq!(
             told(&spec(
                 "0.5.0",
@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_device_of_a_name_and_no_device_are_faults() {
+    fn duplicate_device_names_and_a_spec_without_devices_are_faults() {
         let text = "cdiVersion: 0.5.0\nkind: a/b\ndevices:\n- {name: x, containerEdits: {env: [A=1]}}\n- {name: x, containerEdits: {env: [A=1]}}\n";
         assert_eq!(
             told(text),

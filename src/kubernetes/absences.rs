@@ -16,11 +16,11 @@ use crate::cdi::generate::NewDevice;
 /// again.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The units that are absent, by id: since when.
+/// The absent units by id, each with the time since when.
 #[derive(Debug, Default)]
 pub struct Absences {
     since: BTreeMap<String, Instant>,
-    /// The same as the previous round found it.
+    /// The absent units of the previous round.
     previous: BTreeMap<String, Instant>,
 }
 
@@ -36,7 +36,7 @@ impl Absences {
     }
 
     /// Leaves the units of `resource` as they were `before` while their device is absent only
-    /// briefly: a device of another host, or with `ids_may_change` any device.
+    /// briefly: a remote device, or any device if `ids_may_change`.
     pub fn bridge(&mut self, resource: &mut Resource, before: &Resource, ids_may_change: bool) {
         for (id, unit) in &mut resource.units {
             let was_attached = before.units.get(id).and_then(|unit| unit.attached);
@@ -64,7 +64,8 @@ impl Absences {
             .extend(before.cdi_devices.iter().filter(is_kept).cloned());
     }
 
-    /// Notes that the device of a unit is absent; whether that is so for less than the timeout.
+    /// Records that the device of a unit is absent. Returns whether it has been absent for less
+    /// than the timeout.
     fn is_brief(&mut self, id: &str) -> bool {
         let since = self.previous.get(id).copied().unwrap_or_else(Instant::now);
         let is_brief = since.elapsed() < TIMEOUT;

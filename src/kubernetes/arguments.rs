@@ -1,5 +1,4 @@
-//! The arguments of the plugin, and the settings that the plugins whose formats it reads have
-//! elsewhere.
+//! The arguments of the plugin, and the settings that compatible plugins read from elsewhere.
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,7 +10,6 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use super::config;
 use super::resources::names::ResourceName;
 
-/// This program.
 pub const NAME: &str = "oci-hotplug-device-plugin";
 
 /// The default path of smarter-device-manager's file.
@@ -203,10 +201,11 @@ impl Arguments {
         Self::from_arg_matches(&matches)?.with_compatible_settings(&matches)
     }
 
-    /// Adds what generic-device-plugin and usbip-device-plugin read from their environment and
-    /// their files, if their format is used. Their variables have names that other programs may
-    /// use, such as DOMAIN and LISTEN: with other formats they are ignored, and ours come first. As
-    /// with these plugins, arguments override variables, and variables override files.
+    /// Adds the settings that generic-device-plugin and usbip-device-plugin read from their
+    /// environment and files, if their formats are used. Their variables have names that other
+    /// programs may use, such as DOMAIN and LISTEN: with other formats they are ignored, and our
+    /// own variables override them. As with these plugins, arguments override variables, and
+    /// variables override files.
     fn with_compatible_settings(mut self, matches: &ArgMatches) -> Result<Self, clap::Error> {
         self.find_default_files();
         let read = |path: &PathBuf| fs::read_to_string(path).ok();
@@ -278,7 +277,7 @@ impl Arguments {
     }
 }
 
-/// Whether a file is named.
+/// Whether the argument names a file.
 fn has_source(given: &Option<PathBuf>) -> bool {
     given.as_ref().is_some_and(|path| !path.as_os_str().is_empty())
 }
@@ -289,7 +288,7 @@ fn bad_value(name: &str, value: &str, reason: &str) -> clap::Error {
     Arguments::command().error(clap::error::ErrorKind::ValueValidation, text)
 }
 
-/// Reads a domain, by kubelet's rules for names of resources.
+/// Parses a domain by kubelet's rules for names of resources.
 fn domain(text: &str) -> Result<String, String> {
     let name: Result<ResourceName, _> = format!("{text}/name").parse();
     name.map(|_| text.to_owned())

@@ -1,8 +1,8 @@
-//! The CDI specs of the plugin's devices: each brings the hooks of one CDI device into a container.
+//! The CDI specs of the plugin's devices: each adds the hooks of one CDI device to a container.
 //!
-//! A spec is written before kubelet is sent its resource, and stays while a pod may use it: kubelet
-//! remembers the names that a pod was given and asks for them at every restart of its containers,
-//! even long after the device is unplugged. Must not know kubelet.
+//! A spec is written before its resource is sent to kubelet, and stays while a pod may use it:
+//! kubelet remembers the names that a pod was given and uses them whenever a container of the pod
+//! restarts, even long after the device was unplugged. Must not know kubelet.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -22,23 +22,24 @@ use crate::cdi::names::Kind;
 /// Where specs are written, and what they contain.
 #[derive(Debug, Clone)]
 pub struct CdiSpecs {
-    /// Vendor and class of our devices.
+    /// Vendor and class of the devices.
     pub kind: Kind,
-    /// The directory that engines read.
     pub dir: PathBuf,
-    /// Where the hooks are on the host.
+    /// The directory of the hooks on the host.
     pub hooks: PathBuf,
     /// Whether the engine supports CDI devices.
     pub enabled: bool,
-    /// Files known to be ours. Other files are checked once: specs are many and calls frequent.
+    /// Files known to be written by the plugin. Others are checked once, because there are many
+    /// specs and frequent calls.
     pub ours: Arc<Mutex<BTreeSet<PathBuf>>>,
 }
 
 impl CdiSpecs {
-    /// Writes the specs of a resource that are missing or differ; returns how many that were.
+    /// Writes the specs of a resource that are missing or differ. Returns their number.
     ///
     /// # Errors
-    /// When a spec can't be written, or another program's file has its path.
+    ///
+    /// If a spec cannot be written, or a file of another program has its path.
     pub fn write(&self, resource: &Resource) -> Result<usize, GenerateError> {
         if !self.enabled {
             return Ok(0);
@@ -81,7 +82,8 @@ impl CdiSpecs {
     /// Removes a spec that no container can use any more.
     ///
     /// # Errors
-    /// When its file can't be removed.
+    ///
+    /// If its file cannot be removed.
     pub fn remove(&self, spec: &Path) -> io::Result<()> {
         self.ours
             .lock()
@@ -93,15 +95,14 @@ impl CdiSpecs {
         }
     }
 
-    /// The qualified name of an offer's CDI device; `None` for an offer of nodes, or where CDI is
-    /// off.
+    /// The qualified name of an offer's CDI device; `None` for an offer of nodes, or if CDI is off.
     pub fn device_name(&self, offer: &Offer) -> Option<String> {
         let name = offer.cdi.as_ref().filter(|_| self.enabled)?;
         Some(format!("{}={name}", self.kind))
     }
 }
 
-/// Specs that nothing needs: since when.
+/// Specs that are not needed, each with the time since when.
 #[derive(Debug, Default)]
 pub struct Unneeded(BTreeMap<PathBuf, Instant>);
 

@@ -1,5 +1,5 @@
 //! Waits for changes of directories and files, and until a burst of changes is over. Must not know
-//! what they mean.
+//! what the changes mean.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::sys::readiness;
 
-/// The interval of looking whether a missing directory was created.
+/// The interval of checking whether a missing directory was created.
 const REAPPEAR_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A burst of changes is over after this time without a change...
@@ -23,23 +23,24 @@ const QUIET_TIME: Duration = Duration::from_millis(150);
 /// ... and after this time at the latest.
 const MAX_DEBOUNCE: Duration = Duration::from_secs(3);
 
-/// The interval of looking for what no event reports, such as a directory mounted over another one.
+/// The interval of checking for changes without events, such as a directory that is mounted over
+/// another one.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Watches a directory, also after it was removed and created again.
+/// Watches a directory, even if it is removed and created again.
 pub struct DirectoryWatch {
     path: PathBuf,
     watch: Option<Watch>,
 }
 
-/// An inotify instance, and a copy of its descriptor to wait on.
+/// An inotify instance, and a copy of its descriptor to wait for.
 struct Watch {
     inotify: Inotify,
     readable: AsyncFd<OwnedFd>,
 }
 
 impl DirectoryWatch {
-    /// Watches from now on, or from when the directory is created.
+    /// Watches from now on, or from the creation of the directory on.
     pub fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
@@ -48,8 +49,8 @@ impl DirectoryWatch {
     }
 
     /// Waits until a file was created, removed or written in the directory, or until `at_most` has
-    /// passed: the caller then sees changes that have no event, such as another directory mounted
-    /// over this one.
+    /// passed. After that time, the caller checks for changes without events, such as another
+    /// directory that is mounted over this one.
     pub async fn changed(&mut self, at_most: Duration) {
         let Some(watch) = &self.watch else {
             sleep(REAPPEAR_INTERVAL.min(at_most)).await;
@@ -57,7 +58,7 @@ impl DirectoryWatch {
             return;
         };
         let Ok(readable) = timeout(at_most, watch.readable.readable()).await else {
-            // Cheap, and necessary if another directory has this name now.
+            // This is cheap, and necessary if another directory has the name now.
             self.watch = self::watch(&self.path).ok();
             return;
         };
@@ -131,7 +132,7 @@ impl FileWatch {
 pub struct Changes {
     /// The configuration files.
     pub configuration: bool,
-    /// What a snapshot shows.
+    /// What a snapshot contains.
     pub host: bool,
 }
 
@@ -153,7 +154,7 @@ impl Changes {
 #[derive(Debug, Default)]
 pub struct Debounce {
     changes: Changes,
-    /// When the first change and the last one came.
+    /// The times of the first and the last change.
     burst: Option<(Instant, Instant)>,
 }
 

@@ -25,10 +25,11 @@ struct Finding {
     hint: &'static str,
 }
 
-/// Prints the report; false if something is missing that pods need.
+/// Prints the report. Returns false if something is missing that pods need.
 ///
 /// # Errors
-/// When the configuration can't be used, or the host's devices can't be listed.
+///
+/// If the configuration is unusable, or the host's devices cannot be listed.
 pub fn run(options: &Options, engine: &Cdi) -> Result<bool> {
     let (_, configuration) = options.config_sources.read()?;
     let servers = config::servers(&configuration.definitions);

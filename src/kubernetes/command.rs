@@ -1,4 +1,4 @@
-//! `oci-hotplug-device-plugin`: starts the daemon or `--check`, and the log.
+//! `oci-hotplug-device-plugin`: sets up the log, and runs the daemon or `--check`.
 
 use std::fs;
 use std::io::{self, IsTerminal};
@@ -22,7 +22,6 @@ use super::options::{ConfigSources, Options};
 use crate::exit;
 use crate::host::config::{Config, LogLevel};
 
-/// The program.
 pub fn main() -> ExitCode {
     let arguments = match Arguments::read() {
         Ok(arguments) => arguments,
@@ -45,7 +44,7 @@ pub fn main() -> ExitCode {
 }
 
 /// Writes `man/oci-hotplug-device-plugin.8` and `completions/*` below a directory, from the
-/// definition that the arguments are read with.
+/// definition of the arguments.
 fn write_docs(dir: &Path) -> Result<()> {
     let (man, completions) = (dir.join("man"), dir.join("completions"));
     for dir in [&man, &completions] {
@@ -140,7 +139,7 @@ fn start_log(format: LogFormat, level: Level) {
         .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr);
     let registry = tracing_subscriber::registry().with(level.filter());
-    // Set once per process: a second call is a bug of the caller, but not worth a panic.
+    // This is set once per process: a second call is a bug of the caller, but no reason to panic.
     let _ = match format {
         LogFormat::Text => tracing::subscriber::set_global_default(registry.with(layer)),
         LogFormat::Json => tracing::subscriber::set_global_default(registry.with(layer.json())),

@@ -1,7 +1,7 @@
-//! The main loop: take a snapshot of the host, advertise what the configuration makes of it, and
-//! again at each change.
+//! The main loop: takes a snapshot of the host, advertises the resources that result from it and
+//! the configuration, and repeats that at each change.
 //!
-//! One thread.
+//! Runs in one thread.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -23,10 +23,11 @@ use super::status;
 use crate::exit;
 use crate::model::remote::address::Server;
 
-/// Runs until SIGTERM or SIGINT. Pods keep their devices then, and the CDI specs stay.
+/// Runs until SIGTERM or SIGINT. Pods keep their devices, and the CDI specs remain.
 ///
 /// # Errors
-/// When the configuration can't be used at the start, or the host's devices can't be watched.
+///
+/// If the configuration is unusable at the start, or the host's devices cannot be watched.
 pub async fn run(options: Options) -> Result<()> {
     let signals = Signals::install()?;
     let mut current = Current::read(&options)?;
@@ -92,8 +93,8 @@ impl Current {
         })
     }
 
-    /// Reads the files again; whether anything changed. A configuration that can't be used is
-    /// logged and changes nothing.
+    /// Reads the files again. Returns whether anything changed. An unusable configuration is logged
+    /// and changes nothing.
     fn reload(&mut self, metrics: &Metrics) -> bool {
         match self.sources.read() {
             Ok((texts, _)) if texts == self.texts => false,
@@ -115,7 +116,7 @@ impl Current {
         }
     }
 
-    /// The USB/IP servers to ask: none where CDI is off, as only hooks can attach their devices.
+    /// The USB/IP servers to list: none if CDI is off, because only hooks can attach their devices.
     fn servers(&self, has_cdi: bool) -> BTreeSet<Server> {
         let servers = config::servers(&self.definitions);
         if has_cdi || servers.is_empty() {
@@ -152,10 +153,11 @@ async fn serve_status(options: &Options, metrics: &Arc<Metrics>, tasks: &mut Joi
     Ok(())
 }
 
-/// Starts to send events to the API server, if that is wanted.
+/// Starts to send events to the API server, if the options say so.
 ///
-/// # Errors When kubelet is not asked which pod has a unit: then no pod is known that an event
-/// could be about.
+/// # Errors
+///
+/// If kubelet's pod-resources socket is not set: then the pod of a unit is unknown.
 fn report_events(
     options: &Options,
     metrics: &Arc<Metrics>,
@@ -182,7 +184,7 @@ fn report_events(
     Ok(Some(events))
 }
 
-/// A number that changes whenever something happens in kubelet's directory, and at intervals.
+/// A number that changes whenever kubelet's directory changes, and periodically.
 fn watch_kubelet(dir: PathBuf, tasks: &mut JoinSet<()>) -> watch::Receiver<u64> {
     let (sender, receiver) = watch::channel(0);
     tasks.spawn(async move {

@@ -1,7 +1,10 @@
 //! The metrics of the plugin, and which resources are registered.
 //!
-//! Resources in the format of generic-device-plugin or usbip-device-plugin have that program's
-//! metrics, too.
+//! Resources in the format of generic-device-plugin or usbip-device-plugin also have the metrics of
+//! that program.
+//!
+//! The metrics of watchers (`cli::metrics`) have a small writer of their own: they are read from
+//! state files at each scrape and include a summary, a type that prometheus-client does not have.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,7 +22,6 @@ type Labels = Vec<(&'static str, String)>;
 type Gauges = Family<Labels, Gauge>;
 type Counters = Family<Labels, Counter>;
 
-/// The metrics.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -37,7 +39,7 @@ pub struct Metrics {
     usbip_attached: Gauges,
     generic: FormatMetrics,
     usbip: FormatMetrics,
-    /// Whether each resource is registered: a family of metrics can't be read.
+    /// Whether each resource is registered, because a family of metrics cannot be read.
     is_registered: Mutex<BTreeMap<String, bool>>,
 }
 
@@ -49,7 +51,6 @@ struct FormatMetrics {
 }
 
 impl Metrics {
-    /// All metrics, without values.
     pub fn new() -> Self {
         let mut registry = Registry::default();
         let ours = registry.sub_registry_with_prefix("oci_hotplug_device_plugin");
@@ -121,7 +122,7 @@ impl Metrics {
         // A counter that begins with its first event hides that event from increase().
         count(&self.allocations, of(name), 0);
         count(&self.vanished, of(name), 0);
-        // Those programs show their counters from the beginning.
+        // Those programs show their counters from the start.
         if let Some(format) = self.of_format(resource.format) {
             count(&format.allocations, of(name), 0);
             count(&format.restarts, of(name), 0);
@@ -166,7 +167,7 @@ impl Metrics {
         count(&self.vanished, of(resource), 1);
     }
 
-    /// Counts changes that were sent as events, or were not.
+    /// Counts changes by the result of sending them as events.
     pub fn count_events(&self, result: &'static str, changes: u32) {
         count(&self.events, by_result(result), changes);
     }
@@ -176,7 +177,7 @@ impl Metrics {
         count(&self.reloads, by_result(result), 1);
     }
 
-    /// Removes what a resource has now. Its counters stay.
+    /// Removes the current values of a resource. Its counters remain.
     pub fn forget(&self, resource: &str) {
         for health in ["healthy", "unhealthy"] {
             self.devices.remove(&with_health(resource, health));
@@ -193,7 +194,7 @@ impl Metrics {
         self.registrations_now().remove(resource);
     }
 
-    /// The resources that are not registered.
+    /// The resources that are configured but not registered.
     pub fn unregistered(&self) -> Vec<String> {
         let registrations = self.registrations_now();
         let missing = registrations.iter().filter(|(_, is_registered)| !**is_registered);

@@ -1,4 +1,4 @@
-//! What the daemon and `--check` are started with.
+//! The options of the daemon and of `--check`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,28 +10,22 @@ use super::cdi_specs::CdiSpecs;
 use super::config::{self, Configuration, Texts};
 use crate::host::config::Config;
 
-/// The options of one run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where the configuration is.
     pub config_sources: ConfigSources,
-    /// kubelet's directory of device plugins.
     pub kubelet_dir: PathBuf,
     /// kubelet's pod-resources socket; `None` if kubelet is not to be asked.
     pub pod_resources: Option<PathBuf>,
-    /// How long no container must have had a unit before it is free.
+    /// How long a unit must not have been in use before it is free.
     pub grace: Duration,
-    /// The address of /metrics, /healthz and /readyz.
     pub listen: Option<String>,
     /// The API server that receives events about the devices of pods.
     pub events: Option<ApiServer>,
-    /// The CDI specs of the plugin's devices.
     pub cdi_specs: CdiSpecs,
-    /// The state directory of this node's hooks and watchers.
     pub state_dir: PathBuf,
 }
 
-/// Where the parts of the configuration are. They add up.
+/// The sources of the configuration. They are combined.
 #[derive(Debug, Clone, Default)]
 pub struct ConfigSources {
     /// hostdev's list.
@@ -40,7 +34,7 @@ pub struct ConfigSources {
     pub smarter: Option<PathBuf>,
     /// generic-device-plugin's arguments `--device`.
     pub devices: Vec<String>,
-    /// Our own file, or generic-device-plugin's, or usbip-device-plugin's.
+    /// A file in our own format, or generic-device-plugin's, or usbip-device-plugin's.
     pub own: Option<PathBuf>,
     /// usbip-device-plugin's file.
     pub usbip: Option<PathBuf>,
@@ -49,16 +43,16 @@ pub struct ConfigSources {
 }
 
 impl ConfigSources {
-    /// The files.
+    /// The files among the sources.
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
         [&self.own, &self.smarter, &self.usbip].into_iter().flatten()
     }
 
-    /// Reads the configuration as the files are now, with the classes of oci-hotplug's own
-    /// configuration.
+    /// Reads the current files, with the classes of oci-hotplug's own configuration.
     ///
     /// # Errors
-    /// When a file can't be read or used.
+    ///
+    /// If a file cannot be read or is invalid.
     pub fn read(&self) -> Result<(Texts, Configuration)> {
         let texts = self.texts()?;
         let classes = Config::load(None, None)?.classes()?;

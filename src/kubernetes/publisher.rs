@@ -1,5 +1,5 @@
-//! What is advertised: the resources that are served to kubelet, who has their units, and their CDI
-//! specs.
+//! What is advertised: the resources that are served to kubelet, the holders of their units, and
+//! their CDI specs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -26,19 +26,19 @@ use super::resources::resource::Resource;
 use super::resources::{self, own, usbip};
 use super::snapshot::Snapshot;
 
-/// How long a unit that kubelet allocated counts as the container's although kubelet does not list
-/// it: the container starts.
+/// How long an allocated unit counts as the container's although kubelet does not list it yet: the
+/// container is starting.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// All that is advertised.
+/// Everything that is advertised.
 pub struct Publisher {
     cdi_specs: CdiSpecs,
     kubelet_dir: PathBuf,
-    /// Changes when something has happened in that directory.
+    /// Changes whenever kubelet's directory changes.
     kubelet: watch::Receiver<u64>,
     grace: Duration,
     metrics: Arc<Metrics>,
-    /// Where changes of pods' devices are noted, with `--events`.
+    /// Receives the changes of pods' devices, with `--events`.
     events: Option<Arc<Events>>,
     names: Names,
     served: BTreeMap<ResourceName, Served>,
@@ -47,7 +47,6 @@ pub struct Publisher {
     unneeded: Unneeded,
 }
 
-/// A resource that is served.
 struct Served {
     resource: watch::Sender<Arc<Resource>>,
     plugin: Arc<Plugin>,
@@ -67,7 +66,7 @@ impl Drop for Served {
 }
 
 impl Publisher {
-    /// Advertises nothing yet.
+    /// Advertises nothing at first.
     pub fn new(
         options: &Options,
         kubelet: watch::Receiver<u64>,
@@ -89,12 +88,12 @@ impl Publisher {
         }
     }
 
-    /// When a new snapshot is needed although nothing changes: an absence becomes final.
+    /// When a new snapshot is needed even without a change: an absence becomes final.
     pub fn deadline(&self) -> Option<Instant> {
         self.absences.deadline()
     }
 
-    /// Advertises what the definitions make of a snapshot.
+    /// Advertises the resources that result from definitions and a snapshot.
     pub fn publish(&mut self, definitions: &[Definition], mut snapshot: Snapshot) {
         if self.cdi_specs.enabled {
             snapshot.in_use = self.remotes_in_use(definitions);
@@ -124,9 +123,8 @@ impl Publisher {
         }
     }
 
-    /// Takes in kubelet's list of who has which units; whether a new snapshot is needed. With
-    /// devices of USB/IP servers every change of the list needs one, else only a unit that has
-    /// become free.
+    /// Applies kubelet's list of holders. Returns whether a new snapshot is needed: with devices of
+    /// USB/IP servers after every change of the list, otherwise only after a unit has become free.
     pub fn take_holders(&mut self, holders: Holders, has_servers: bool) -> bool {
         let mut changed = has_servers && holders != self.in_use.now;
         self.in_use.update(holders, Instant::now(), self.grace);
@@ -142,8 +140,8 @@ impl Publisher {
         changed
     }
 
-    /// The units of devices of USB/IP servers that a container has, as far as known, and whether
-    /// that is certain.
+    /// The units of remote devices that containers have, as far as known, and whether that is
+    /// certain.
     fn remotes_in_use(&self, definitions: &[Definition]) -> BTreeMap<String, bool> {
         let mut in_use = BTreeMap::new();
         for (name, _) in config::remote(definitions) {
@@ -172,9 +170,10 @@ impl Publisher {
             }
             self.report_changes(&before, &resource, served);
         }
-        // Before kubelet hears of it: a container that names a device without a spec can't start.
+        // Write the specs before kubelet learns of the resource: a container with a device without
+        // a spec cannot start.
         if let Err(error) = self.cdi_specs.write(&resource) {
-            warn!("{name}: {error}; containers with it can't start until this is fixed");
+            warn!("{name}: {error}; containers with it cannot start until this is fixed");
         }
         let (healthy, unhealthy) = resource.health();
         info!("{name}: {healthy} healthy, {unhealthy} unhealthy");
@@ -191,8 +190,8 @@ impl Publisher {
         }
     }
 
-    /// Removes the specs of resources that are not configured any more, and of devices that have
-    /// gone, once no container has had them for the grace period.
+    /// Removes the specs of devices that are gone and of resources that are no longer configured,
+    /// once no container has had them for the grace period.
     fn remove_unneeded_specs(&mut self) {
         let mut needed = BTreeSet::new();
         for served in self.served.values() {
@@ -212,7 +211,7 @@ impl Publisher {
         self.unneeded.remove(&self.cdi_specs, is_needed, self.grace);
     }
 
-    /// Reports devices in use that were unplugged, or are back.
+    /// Reports devices that were unplugged while in use, or are back.
     fn report_changes(&self, before: &Resource, now: &Resource, served: &Served) {
         let allocated = served.plugin.allocated();
         for (id, unit) in before.units.iter().filter(|(id, _)| allocated.contains(*id)) {
@@ -221,7 +220,7 @@ impl Publisher {
             let change = match (unit.healthy, is_healthy) {
                 (true, false) => Change::Vanished,
                 (false, true) => Change::Returned,
-                // The first attachment of a device of another host is not a return.
+                // The first attachment of a remote device is not a return.
                 _ => match (unit.attached, after.and_then(|unit| unit.attached)) {
                     (Some(true), Some(false)) => Change::Vanished,
                     (Some(false), Some(true)) if self.has_vanished(now, id) => Change::Returned,
@@ -244,7 +243,7 @@ impl Publisher {
         }
     }
 
-    /// Whether it was noted that a unit's device was unplugged.
+    /// Whether the removal of a unit's device was reported.
     fn has_vanished(&self, resource: &Resource, id: &str) -> bool {
         let events = self.events.as_ref();
         events.is_some_and(|events| events.has_vanished(resource.name.as_str(), id))
@@ -269,11 +268,12 @@ impl Publisher {
         }
     }
 
-    /// Advertises no units of a resource that is still configured: a stream that ended and came
-    /// again could lose both (kubernetes#121994). A resource that is not configured any more ends
-    /// once no container has any unit of it: a container that restarts does so only while its
+    /// Withdraws a resource. If it is still configured, advertises it without units: if the stream
+    /// ended and started again, kubelet could lose both registrations (kubernetes#121994).
+    /// Otherwise ends once no container has any unit of it: a container can restart only while its
     /// resources are registered (kubelet's devicemanager/manager.go,
-    /// callPreStartContainerIfNeeded). kubelet forgets it after its grace period of 5 minutes.
+    /// callPreStartContainerIfNeeded). kubelet forgets the resource after its grace period of 5
+    /// minutes.
     fn withdraw(&mut self, name: &ResourceName, definitions: &[Definition]) {
         let Some(served) = self.served.get(name) else {
             return;

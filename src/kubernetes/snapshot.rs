@@ -1,7 +1,7 @@
-//! The host at one moment: devices, what is below /dev, and Tegra's GPUs.
+//! The host at one moment: devices, paths below /dev, and Tegra's GPUs.
 //!
-//! Reads `/dev` as smarter-device-manager does: to a depth of 10, directories and links to
-//! directories included. No device node is opened. Must not know how resources are made of it.
+//! Reads `/dev` as smarter-device-manager does: to a depth of 10, including directories and links
+//! to directories. Opens no device node. Must not know how resources are made from it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -22,47 +22,46 @@ use crate::usbip::records;
 /// The depth to which /dev is read (smarter-device-manager's main.go:58-93).
 const MAX_DEPTH: usize = 10;
 
-/// The type of a path, links followed.
+/// The type of a path after following links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// A character or block device.
     Device,
-    /// A directory.
     Directory,
     /// A file or a socket: not usable as a device.
     Other,
 }
 
-/// The devices that each server that answered exports, and that no host has imported.
+/// For each server that answered, the exported devices that no host has imported.
 pub type Exports = BTreeMap<Server, Vec<(BusId, UsbIds)>>;
 
 /// The host at one moment, as far as definitions need it.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    /// The devices that the kernel and udev know, without those of other hosts that are attached
-    /// for one container or are being attached: no other container may have them.
+    /// The devices that the kernel and udev know, except for remote devices that are attached for
+    /// one container or are being attached: no other container may have them.
     pub inventory: Inventory,
-    /// USB devices of other hosts that are attached, for any container.
+    /// The attached remote USB devices, for whichever container.
     pub attached: Vec<Device>,
-    /// All paths below /dev, absolute, without those of the devices that `inventory` leaves out;
-    /// and paths outside /dev that a definition names.
+    /// All absolute paths below /dev, except for those of devices that `inventory` omits; and the
+    /// paths outside /dev that a definition names.
     pub paths: BTreeMap<PathBuf, Found>,
-    /// The places of USB devices that are the same socket on the other bus, in both directions.
+    /// The places of USB devices that share a socket with a place on the other bus, in both
+    /// directions.
     pub peers: BTreeMap<SysPath, SysPath>,
     /// The numbers of Tegra's GPUs.
     pub gpus: BTreeSet<u32>,
-    /// What USB/IP servers export.
     pub exports: Exports,
-    /// Units of devices of such servers that a container has or had a moment ago, and whether it
-    /// certainly still has them.
+    /// Units of remote devices that a container has or had a moment ago, and whether it certainly
+    /// still has them.
     pub in_use: BTreeMap<String, bool>,
 }
 
 impl Snapshot {
-    /// Looks at the host, as far as the definitions need it. `exports` and `in_use` stay empty.
+    /// Takes a snapshot, as far as the definitions need it. `exports` and `in_use` stay empty.
     ///
     /// # Errors
-    /// When sysfs can't be listed.
+    ///
+    /// If sysfs cannot be listed.
     pub fn take(definitions: &[Definition], monitor: &DeviceMonitor, state_dir: &Path) -> Result<Self> {
         let reservations = records::reservations(state_dir);
         let mut snapshot = Self::default();
@@ -76,7 +75,7 @@ impl Snapshot {
         snapshot.paths.extend(paths_outside_dev(definitions));
         for definition in definitions {
             match definition {
-                // It may lie outside /dev, or deeper than MAX_DEPTH.
+                // The path may be outside /dev, or deeper than MAX_DEPTH.
                 Definition::Path { path, .. } => snapshot.add_path(path),
                 Definition::Remote { entries, .. } => {
                     let extras = entries.iter().flat_map(|entry| &entry.extras);
@@ -94,7 +93,7 @@ impl Snapshot {
         Ok(snapshot)
     }
 
-    /// Takes the devices of other hosts that are reserved for one container out of the inventory.
+    /// Removes remote devices that are reserved for one container from the inventory.
     pub fn set_reserved_apart(&mut self, reservations: &[Reservation]) {
         self.attached = self
             .inventory
@@ -118,13 +117,13 @@ impl Snapshot {
         self.inventory.replace(free);
     }
 
-    /// One place for a socket, whichever bus its device is on: a socket has a port for low, full
-    /// and high speed and another port for higher speeds.
+    /// The common place of a socket, whichever bus its device is on: a socket has one port for low,
+    /// full and high speed and another port for higher speeds.
     pub fn socket<'a>(&'a self, place: &'a SysPath) -> &'a SysPath {
         self.peers.get(place).map_or(place, |peer| place.min(peer))
     }
 
-    /// Finds the places that are one socket.
+    /// Finds the places that share a socket.
     pub fn find_peers(&mut self) {
         for device in self.inventory.iter() {
             if device.devtype.as_deref() == Some("usb_device") {
@@ -142,8 +141,8 @@ impl Snapshot {
     }
 }
 
-/// Whether it is a USB device of another host. The root hub of a virtual controller is not: its
-/// name (`usb3`) has no port, as `3-1` has.
+/// Whether it is a remote USB device. The root hub of a virtual controller is not: its name
+/// (`usb3`) contains no port, unlike `3-1`.
 pub(super) fn is_remote(device: &Device) -> bool {
     device.devtype.as_deref() == Some("usb_device")
         && vhci::includes(&device.syspath)
@@ -178,8 +177,9 @@ fn matching(directory: &Path, part: &Part) -> Vec<PathBuf> {
     named.map(|entry| entry.path()).collect()
 }
 
-/// Where the device would be on the other bus of its socket: sysfs has the device's `port` and the
-/// port's `peer`, if the kernel knows it (Documentation/ABI/testing/sysfs-bus-usb).
+/// The place of the device on the other bus of its socket: sysfs has a link from the device to its
+/// `port`, and from the port to its `peer`, if the kernel knows it
+/// (Documentation/ABI/testing/sysfs-bus-usb).
 fn peer(device: &SysPath) -> Option<SysPath> {
     let port = fs::canonicalize(device.as_path().join("port/peer")).ok()?;
     device_at(&port)
@@ -197,7 +197,7 @@ fn device_at(port: &Path) -> Option<SysPath> {
     Some(SysPath::new(path.to_str()?))
 }
 
-/// All paths below /dev. What can't be read counts as absent.
+/// All paths below /dev. Unreadable directories count as absent.
 fn paths_below_dev() -> BTreeMap<PathBuf, Found> {
     let mut paths = BTreeMap::new();
     walk(Path::new(DEV), 0, &mut paths);
@@ -210,7 +210,7 @@ fn walk(directory: &Path, depth: usize, paths: &mut BTreeMap<PathBuf, Found>) {
     };
     for path in entries.flatten().map(|entry| entry.path()) {
         let Some(found) = look(&path) else { continue };
-        // A link out of /dev (/dev/fd leads to /proc) is not a directory of devices.
+        // Do not follow a link out of /dev (/dev/fd leads to /proc).
         let leads_on = found == Found::Directory
             && depth < MAX_DEPTH
             && fs::canonicalize(&path).is_ok_and(|real| real.starts_with(DEV));
@@ -221,7 +221,7 @@ fn walk(directory: &Path, depth: usize, paths: &mut BTreeMap<PathBuf, Found>) {
     }
 }
 
-/// What a path is; `None` if nothing is there.
+/// The type of a path; `None` if it does not exist.
 fn look(path: &Path) -> Option<Found> {
     let kind = fs::metadata(path).ok()?.file_type();
     Some(if kind.is_char_device() || kind.is_block_device() {
@@ -233,7 +233,7 @@ fn look(path: &Path) -> Option<Found> {
     })
 }
 
-/// The GPUs that Tegra kernels show as `gpu.0` in /sys/devices, or one directory below.
+/// The GPUs that Tegra kernels show as `gpu.0` in /sys/devices or one directory below.
 fn gpus() -> BTreeSet<u32> {
     let mut found = BTreeSet::new();
     let entries = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten();
@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(device_at(Path::new("/sys/devices/x")), None);
     }
 
-    /// As the kernel lays it out: `port` beside the device's attributes, `peer` in the port.
+    /// The layout of the kernel: `port` among the device's attributes, `peer` in the port.
     #[test]
     fn the_peer_of_a_device_is_where_the_links_of_sysfs_lead() {
         let root = tempfile::tempdir().unwrap();

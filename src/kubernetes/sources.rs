@@ -1,7 +1,7 @@
-//! What wakes the daemon: the host's devices and paths, the configuration files, kubelet, USB/IP
-//! servers, timers, signals.
+//! The events that wake the daemon: from the host's devices and paths, the configuration files,
+//! kubelet, USB/IP servers, timers and signals.
 //!
-//! Events only wake: what they mean is read from a new snapshot. Must not know what is advertised.
+//! Events only wake; a new snapshot shows what has changed. Must not know what is advertised.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
@@ -27,15 +27,14 @@ use crate::host::monitor::{DeviceMonitor, RECEIVE_BUFFER};
 use crate::model::remote::address::Server;
 use crate::sys::readiness;
 
-/// The interval of looking for paths outside /dev, which have no event: that of
+/// The interval of checking paths outside /dev, for which there are no events; the same as in
 /// generic-device-plugin.
 const OUTSIDE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long the start waits for USB/IP servers, and for kubelet's list of who has their devices: a
-/// kubelet that starts at the same time would miss what is withdrawn for a moment.
+/// How long the start waits for USB/IP servers and for kubelet's list of holders: if resources were
+/// withdrawn for a moment, a kubelet that starts at the same time could miss their return.
 const FIRST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Why the daemon woke.
 pub enum Wake {
     /// SIGTERM or SIGINT.
     End,
@@ -45,7 +44,7 @@ pub enum Wake {
     Changes(Changes),
 }
 
-/// The signals that end the daemon, which would end the process without these handlers.
+/// The signals that end the daemon in order; without handlers, they would kill the process.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -55,7 +54,8 @@ impl Signals {
     /// Installs the handlers.
     ///
     /// # Errors
-    /// When the kernel refuses a handler.
+    ///
+    /// If the kernel refuses a handler.
     pub fn install() -> Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -64,19 +64,19 @@ impl Signals {
     }
 }
 
-/// All that wakes the daemon.
+/// Everything that wakes the daemon.
 pub struct Sources {
     signals: Signals,
     monitor: DeviceMonitor,
-    /// Copies of the monitor's descriptors: the monitor itself stays free to be drained.
+    /// Copies of the monitor's descriptors, so that the monitor itself can be drained.
     readable: Vec<AsyncFd<OwnedFd>>,
     configuration: FileWatch,
     paths: FileWatch,
     outside: OutsidePaths,
     holders: watch::Receiver<Option<Holders>>,
     asks_kubelet: bool,
-    /// Whether kubelet is asked often for holders: other nodes wait for devices of USB/IP servers
-    /// that a pod gives back.
+    /// Whether kubelet is often asked for holders, because other nodes wait for devices of USB/IP
+    /// servers that a pod releases.
     often: watch::Sender<bool>,
     servers: Servers,
     known: watch::Receiver<Known>,
@@ -85,10 +85,11 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Starts all of them.
+    /// Starts all sources.
     ///
     /// # Errors
-    /// When the host's devices can't be watched.
+    ///
+    /// If the host's devices cannot be watched.
     pub fn start(signals: Signals, options: &Options, definitions: &[Definition]) -> Result<Self> {
         let mut tasks = JoinSet::new();
         let (answers, often) = (watch::Sender::new(None), watch::Sender::new(false));
@@ -119,7 +120,7 @@ impl Sources {
         })
     }
 
-    /// From now on watches what these definitions need.
+    /// Watches what these definitions need, from now on.
     pub fn watch(&mut self, definitions: &[Definition]) {
         self.monitor.add_needed(&resources::facts_needed(definitions));
         self.monitor.poll_static_nodes();
@@ -127,18 +128,19 @@ impl Sources {
         self.outside = OutsidePaths::of(definitions);
     }
 
-    /// From now on asks these USB/IP servers, and no others.
+    /// Lists exactly these USB/IP servers from now on.
     pub fn ask(&mut self, servers: BTreeSet<Server>) {
         self.often.send_replace(!servers.is_empty());
         self.servers.follow(servers);
     }
 
-    /// Whether any USB/IP server is asked.
+    /// Whether any USB/IP server is listed.
     pub fn has_servers(&self) -> bool {
         *self.often.borrow()
     }
 
-    /// Waits a limited time for what the first snapshot needs to know of devices of other hosts.
+    /// Waits, for a limited time, until the facts about remote devices for the first snapshot are
+    /// known.
     pub async fn first_answers(&mut self) -> Option<Holders> {
         if !self.has_servers() {
             return None;
@@ -159,25 +161,27 @@ impl Sources {
         holders.ok().flatten()
     }
 
-    /// The host now, with what USB/IP servers export.
+    /// A new snapshot of the host, with the exports of USB/IP servers.
     ///
     /// # Errors
-    /// When sysfs can't be listed.
+    ///
+    /// If sysfs cannot be listed.
     pub fn snapshot(&mut self, definitions: &[Definition], state_dir: &Path) -> Result<Snapshot> {
         let mut snapshot = Snapshot::take(definitions, &self.monitor, state_dir)?;
         snapshot.exports = self.known.borrow_and_update().exports.clone();
         Ok(snapshot)
     }
 
-    /// Notes a change, so that a wake follows.
+    /// Adds a change, which leads to a wake.
     pub fn add(&mut self, changes: Changes) {
         self.debounce.add(changes);
     }
 
-    /// Waits for the next wake. At `deadline` the host counts as changed.
+    /// Waits for the next wake. At `deadline`, the host counts as changed.
     ///
     /// # Errors
-    /// When the host's devices can't be watched any more.
+    ///
+    /// If the host's devices can no longer be watched.
     pub async fn next(&mut self, deadline: Option<Instant>) -> Result<Wake> {
         loop {
             // A pending change leads to a new snapshot anyway.
@@ -204,7 +208,7 @@ impl Sources {
         }
     }
 
-    /// Reads what the monitor has; whether a snapshot may show something new.
+    /// Reads the monitor's events. Returns whether a snapshot may contain something new.
     fn read_monitor(&mut self) -> Result<bool> {
         // udevd's remove event is not reported, but its processing can move a link to another
         // device.
@@ -235,7 +239,7 @@ impl OutsidePaths {
         }
     }
 
-    /// Waits until others are there; forever without a pattern.
+    /// Waits until the set of paths changes; forever without a pattern.
     async fn changed(&mut self) {
         if self.definitions.is_empty() {
             std::future::pending::<()>().await;
@@ -264,7 +268,8 @@ fn readable(monitor: &DeviceMonitor) -> Result<Vec<AsyncFd<OwnedFd>>> {
         .context("cannot wait for events of the host's devices")
 }
 
-/// Waits until one is readable and clears its readiness: the caller reads all there is.
+/// Waits until a descriptor is readable and clears its readiness: the caller reads everything
+/// available.
 async fn any_readable(descriptors: &[AsyncFd<OwnedFd>]) {
     std::future::poll_fn(|context| {
         let mut is_readable = false;

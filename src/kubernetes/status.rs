@@ -24,13 +24,14 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// The content type of all responses but /metrics.
 const PLAIN: &str = "text/plain; charset=utf-8";
 
-/// Listens on `ADDRESS:PORT`; `:PORT` is all addresses, as in Go.
+/// Listens on `ADDRESS:PORT`; `:PORT` means all addresses, as in Go.
 ///
 /// # Errors
-/// When the address can't be listened on.
+///
+/// If listening on the address fails.
 pub async fn listen(address: &str) -> io::Result<TcpListener> {
     match address.strip_prefix(':') {
-        // Where the kernel has no IPv6, IPv4 is all.
+        // Without IPv6 in the kernel, listen on IPv4 only.
         Some(port) => match TcpListener::bind(format!("[::]:{port}")).await {
             Ok(listener) => Ok(listener),
             Err(_) => TcpListener::bind(format!("0.0.0.0:{port}")).await,
@@ -67,8 +68,8 @@ async fn answer_all(listener: TcpListener, metrics: Arc<Metrics>) -> io::Result<
 fn answer(metrics: &Metrics, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let (status, kind, text) = match request.uri().path() {
         "/metrics" => (StatusCode::OK, metrics::CONTENT_TYPE, metrics.text()),
-        // A response is enough: no call that blocks the one thread would allow it. /health is
-        // usbip-device-plugin's and generic-device-plugin's.
+        // Any answer is sufficient: if a call blocked the only thread, there would be none. /health
+        // is the path of usbip-device-plugin and generic-device-plugin.
         "/healthz" | "/health" => (StatusCode::OK, PLAIN, "ok\n".to_owned()),
         "/readyz" => match &metrics.unregistered()[..] {
             [] => (StatusCode::OK, PLAIN, "ok\n".to_owned()),

@@ -1,7 +1,7 @@
-//! Lists periodically what USB/IP servers export.
+//! Lists the exports of USB/IP servers periodically.
 //!
-//! The protocol has no events. Each server has a task of its own, and each list a deadline: a
-//! server that is down or hangs delays nothing else. Must not know which devices are wanted.
+//! The protocol has no events. Each server has its own task, and each list a deadline, so a server
+//! that is down or hangs delays nothing else. Must not know which devices are requested.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
@@ -27,10 +27,10 @@ const MAX_INTERVAL: Duration = Duration::from_secs(10);
 /// The timeout of a list.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The devices that a server exports and that no host has imported.
+/// The exported devices of a server that no host has imported.
 pub type ListResult = Result<Vec<(BusId, UsbIds)>, ClientError>;
 
-/// What is known of the servers.
+/// The known state of the servers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Known {
     /// The exports of the servers whose last list succeeded.
@@ -39,7 +39,6 @@ pub struct Known {
     failed: BTreeSet<Server>,
 }
 
-/// The servers that are listed.
 pub struct Servers {
     tasks: BTreeMap<Server, Task>,
     known: watch::Sender<Known>,
@@ -55,7 +54,7 @@ impl Drop for Task {
 }
 
 impl Servers {
-    /// No servers.
+    /// Lists no server.
     pub fn none() -> Self {
         Self {
             tasks: BTreeMap::new(),
@@ -63,7 +62,7 @@ impl Servers {
         }
     }
 
-    /// From now on lists these servers, and no others.
+    /// Lists exactly these servers from now on.
     pub fn follow(&mut self, servers: BTreeSet<Server>) {
         self.tasks.retain(|server, _| servers.contains(server));
         self.known.send_if_modified(|known| {
@@ -83,7 +82,7 @@ impl Servers {
         self.known.subscribe()
     }
 
-    /// Waits until each server was listed once, up to `at_most`.
+    /// Waits until each server has been listed once, but at most `at_most`.
     pub async fn first_lists(&self, at_most: Duration) {
         let mut known = self.known();
         let all = known.wait_for(|known| known.exports.len() + known.failed.len() >= self.tasks.len());
@@ -95,7 +94,8 @@ impl Servers {
 /// Lists a server once.
 ///
 /// # Errors
-/// When it does not answer in time.
+///
+/// If it does not answer in time.
 fn list(server: &Server) -> ListResult {
     let exported = client::list(server, Instant::now() + TIMEOUT)?;
     Ok(exported
@@ -118,7 +118,7 @@ pub fn list_all(servers: &BTreeSet<Server>) -> Vec<(&Server, ListResult)> {
     })
 }
 
-/// Lists a server forever. An error is logged once.
+/// Lists a server forever. Logs an error only once.
 async fn poll(server: Server, known: watch::Sender<Known>) {
     let (mut backoff, mut logged) = (Backoff::new(MIN_BACKOFF), String::new());
     loop {
@@ -148,7 +148,7 @@ async fn poll(server: Server, known: watch::Sender<Known>) {
     }
 }
 
-/// Takes in the result of a list (`None`: it failed); whether anything changed.
+/// Applies the result of a list (`None`: it failed). Returns whether anything changed.
 fn update(known: &mut Known, server: &Server, result: Option<Vec<(BusId, UsbIds)>>) -> bool {
     let before = (known.exports.get(server).cloned(), known.failed.contains(server));
     match result {
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_changes_wake() {
+    fn only_changes_wake_the_daemon() {
         let (mut known, server) = (Known::default(), "lab".parse().unwrap());
         let device: (BusId, UsbIds) = (
             "1-1".parse().unwrap(),

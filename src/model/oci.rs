@@ -141,7 +141,6 @@ impl HookState {
     /// as absent.
     ///
     /// # Errors
-    ///
     /// If the text is not a JSON object, or its id is missing or malformed.
     pub fn parse(json: &[u8]) -> Result<Self, HookStateError> {
         // serde would accept an array as the fields in their order.
@@ -325,7 +324,6 @@ impl BundleConfig {
     /// Parses the JSON text of `bundle`'s config.json, in any spelling that runc accepts.
     ///
     /// # Errors
-    ///
     /// If the text is not JSON, a relevant field has the wrong type, or `root` is missing. No
     /// runtime starts such a container.
     pub fn parse(bundle: &Path, json: &[u8]) -> Result<Self, BundleConfigError> {

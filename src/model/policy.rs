@@ -199,7 +199,6 @@ impl Policy {
     /// is known.
     ///
     /// # Errors
-    ///
     /// [`Denial`] if no device that this request can ever select would be allowed.
     pub fn authorise(&self, traits: &ContainerTraits, entry: &RequestEntry) -> Result<(), Denial> {
         if let Some(denial) = self.denied_as_unknown(entry) {

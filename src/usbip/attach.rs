@@ -1,7 +1,7 @@
-//! From a name to a device that drivers have: everything that may go wrong on the way, and is
-//! undone then.
+//! Attaches a remote device: from its address to a verified device with bound drivers, undoing
+//! everything if a step fails.
 //!
-//! Must not know how a device that is there is found and taken away again (`detach`).
+//! Must not know how an attached device is found and detached (`detach`).
 
 use std::collections::VecDeque;
 use std::net::{Shutdown, TcpStream};
@@ -22,11 +22,11 @@ use crate::host::state::leases::Leases;
 use crate::model::remote::address::{BusId, RemoteDevice, ServerDevice, UsbIds};
 
 impl Usbip {
-    /// Attaches a remote device. When this returns, the device is the requested one, and its loaded
+    /// Attaches a remote device. On return, it is verified as the requested device, and loaded
     /// drivers are bound.
     ///
     /// # Errors
-    /// When it is not attached within the timeout. Then nothing of it is left.
+    /// If it could not be attached within the timeout. Nothing remains of the attempt.
     pub fn attach(
         &self,
         requested: &RemoteDevice,
@@ -39,8 +39,8 @@ impl Usbip {
             return Ok(attached);
         }
         let mut refused = None;
-        // The device is most likely where it was, and a server that has not noticed the break does
-        // not list it.
+        // The device is probably at its previous port, and a server that has not noticed the broken
+        // connection does not list it.
         let begun = self.undo_what_was_begun(requested, purpose)?;
         let last = purpose.last.as_ref().map(|last| last.busid.clone());
         let mut busids: VecDeque<BusId> = begun.or(last).into_iter().collect();
@@ -55,13 +55,12 @@ impl Usbip {
             };
             let outcome = self.attach_one(requested, &remote, &busid, purpose, deadline);
             if outcome.is_err() && !std::mem::replace(&mut looked, true) {
-                // It may have been plugged in elsewhere.
+                // It may have been plugged in at another port.
                 let found = self.candidates(requested, deadline).unwrap_or_default();
                 busids.extend(found.into_iter().filter(|found| *found != busid));
             }
             match outcome {
-                // Of several devices with the same ids, another may be free, or have the right
-                // serial number.
+                // Another device with the same ids may be free, or have the right serial number.
                 Err(
                     error @ (UsbipError::Client(ClientError::Busy { .. } | ClientError::Refused { .. })
                     | UsbipError::WrongDevice { .. }
@@ -76,8 +75,8 @@ impl Usbip {
         Err(refused.expect("there is a candidate, and it was refused"))
     }
 
-    /// Takes away what an earlier watcher of the same container had begun to attach; where that
-    /// was. A watcher has one at work for a device: who began it was killed.
+    /// Detaches what an earlier watcher of the same container had begun to attach, and returns its
+    /// bus id. A watcher has only one worker per device, so the process that began it was killed.
     fn undo_what_was_begun(
         &self,
         requested: &RemoteDevice,
@@ -91,7 +90,7 @@ impl Usbip {
         Ok(record.remote.device.busid().cloned())
     }
 
-    /// What an earlier watcher of the same container attached, and what is up.
+    /// The attached device of an earlier watcher of the same container, if it can be used.
     fn attached_before(
         &self,
         requested: &RemoteDevice,
@@ -111,7 +110,7 @@ impl Usbip {
         candidates(requested, deadline).map_err(|error| self.had_already(requested, error))
     }
 
-    /// A device that is missing in the server's list because this host has it is reported as
+    /// A device that this host has imported is missing in the server's list: reports it as
     /// attached.
     fn had_already(&self, requested: &RemoteDevice, error: UsbipError) -> UsbipError {
         let attached = match &error {
@@ -135,7 +134,7 @@ impl Usbip {
     ) -> Result<Attached, UsbipError> {
         let _lease = self.lease(requested, remote, purpose, deadline)?;
         match self.record_of(remote)? {
-            // Whoever began this was killed: the lease is ours, and so not his.
+            // The process that began this was killed: this process holds the lease now.
             Some(record) if record.local.is_none() => self.unplug(&record)?,
             Some(record) => return Err(already_attached(&record)),
             None => {}
@@ -150,9 +149,9 @@ impl Usbip {
             Ok(self.records.write(&record)?)
         });
         if let Err(error) = admitted {
-            // Whoever waits in the kernel for an answer of this server waits no longer.
+            // Ends every wait in the kernel for an answer of this server.
             let _ = imported.connection.shutdown(Shutdown::Both);
-            // The connection may have broken, and the port be free by itself.
+            // If the connection is broken, the port may already be free.
             let _ = self.unplug(&record);
             return Err(error);
         }
@@ -165,7 +164,7 @@ impl Usbip {
             })
     }
 
-    /// Hands the connection to the kernel at a free port, and writes down beforehand which.
+    /// Passes the connection to the kernel at a free port, and records the port before.
     fn plug(
         &self,
         requested: &RemoteDevice,
@@ -182,8 +181,8 @@ impl Usbip {
         let devid = device.devid();
         let _ports = self.lock_ports(remote, deadline)?;
         self.forget_the_gone()?;
-        // Other tools may take a port between our look and our write: the kernel says so, and the
-        // next is tried.
+        // Another tool may take a port between choosing and writing. The kernel then reports it as
+        // busy, and the next free port is used.
         while Instant::now() < deadline {
             let last = purpose.last.as_ref().map(|last| last.port);
             let port = self
@@ -191,8 +190,8 @@ impl Usbip {
                 .free_port(speed, last)?
                 .ok_or(UsbipError::NoPort { speed })?;
             let mut record = Record::new(port, requested.clone(), remote.clone(), devid, speed.number());
-            // Before the kernel knows of it: from the first moment on, everybody here is to know
-            // whose it is.
+            // Write the record before the kernel gets the connection, so that every process of this
+            // host always knows for which container the device is attached.
             record.place = self.vhci.device_dir(port);
             record.container = purpose.container.clone();
             record.reported_speed = Some(reported.number()).filter(|_| reported != speed);
@@ -211,8 +210,8 @@ impl Usbip {
         Err(UsbipError::NoPort { speed })
     }
 
-    /// Drops the records of devices that went by themselves: their servers ended, or unplugged
-    /// them.
+    /// Removes the records of devices that disappeared by themselves: their servers ended or
+    /// unplugged them.
     fn forget_the_gone(&self) -> Result<(), UsbipError> {
         for record in self.records.all() {
             if self.vhci.is_empty(record.port)? {
@@ -222,7 +221,7 @@ impl Usbip {
         Ok(())
     }
 
-    /// Waits for the device, looks at it while no driver may, and lets it in.
+    /// Waits for the device, verifies it before any driver can bind, and authorizes it.
     fn admit(
         &self,
         record: &Record,
@@ -235,7 +234,7 @@ impl Usbip {
         let RemoteDevice { server, .. } = &record.remote;
         let serial = device.serial();
         check(&record.requested, &record.remote, device.ids, Some(&serial))?;
-        // What the server says and what the device says may differ only when one of them lies.
+        // The descriptions by the server and by the device itself must agree.
         let told = RemoteDevice {
             server: server.clone(),
             device: ServerDevice::Ids {
@@ -264,7 +263,7 @@ impl Usbip {
         }
     }
 
-    /// The right to attach this device, on this host. Between hosts, the server decides.
+    /// The lease for attaching this device on this host. Between hosts, the server decides.
     fn lease(
         &self,
         requested: &RemoteDevice,
@@ -280,9 +279,10 @@ impl Usbip {
             let others = || UsbipError::InProgress {
                 remote: remote.clone(),
             };
-            // A watcher has one worker for a request, so that one for the same request is of a
-            // watcher that was killed. It may be blocked in the kernel, and ends when its device is
-            // detached. A worker for the device by another address is one of this watcher.
+            // A watcher has only one worker per request. A worker for the same request therefore
+            // belongs to a watcher that was killed. It may be blocked in the kernel, and ends when
+            // its device is detached. A worker that uses another address of the device belongs to
+            // the same watcher.
             let record = self.record_of(remote)?;
             let record = record.filter(|record| was_begun(record, requested, purpose));
             self.unplug(&record.ok_or_else(others)?)?;
@@ -294,8 +294,8 @@ impl Usbip {
     }
 }
 
-/// Whether a watcher of the same container had begun to attach the same for it, and has not ended
-/// it.
+/// Whether a watcher of the same container had begun to attach the same device for it, and has not
+/// finished.
 fn was_begun(record: &Record, requested: &RemoteDevice, purpose: &Purpose) -> bool {
     let is_ours = record.container.is_some() && record.container == purpose.container;
     is_ours && record.requested == *requested && record.local.is_none()
@@ -309,7 +309,7 @@ fn already_attached(record: &Record) -> UsbipError {
     }
 }
 
-/// A text that no other attempt of this host has.
+/// An id that no other attempt on this host has.
 fn attempt() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("{}.{}", std::process::id(), now.as_nanos())
@@ -337,8 +337,8 @@ fn candidates(requested: &RemoteDevice, deadline: Instant) -> Result<Vec<BusId>,
     Ok(busids)
 }
 
-/// Whether a device is the one. Its serial number is known only when the kernel has read it
-/// (`Some`).
+/// Whether a device is the requested one. Its serial number is known only after the kernel has read
+/// it (`Some`).
 fn check(
     requested: &RemoteDevice,
     remote: &RemoteDevice,
@@ -363,9 +363,9 @@ fn check(
     })
 }
 
-/// Lets the drivers have it. The kernel asks the device for more then, and a server that hangs
-/// stops whoever waits in the kernel, beyond all signals, until the port is detached: so a thread
-/// waits, and not we.
+/// Authorizes the device, so that drivers bind. The kernel then sends requests to the device, and a
+/// server that hangs blocks the calling thread in the kernel, even against signals, until the port
+/// is detached. Therefore an extra thread makes the call.
 fn authorize(
     device: &LocalDevice,
     record: &Record,
@@ -375,7 +375,7 @@ fn authorize(
     let (answer, outcome) = mpsc::channel();
     let writer = device.clone();
     thread::spawn(move || {
-        // Nobody waits any more.
+        // If the receiver is gone, nothing needs the result.
         let _ = answer.send(writer.authorize());
     });
     let doing = "binding drivers to it";
@@ -388,7 +388,7 @@ fn authorize(
     }
 }
 
-/// Waits for a while, unless the connection breaks or it has been too long.
+/// Waits for one interval; fails if the connection breaks or the deadline has passed.
 fn wait_on(
     connection: &TcpStream,
     interval: Duration,
@@ -400,7 +400,7 @@ fn wait_on(
     if Instant::now() > deadline {
         return Err(UsbipError::TooSlow { remote, doing });
     }
-    // Nothing is read here: what comes is the kernel's.
+    // Do not read: incoming data is for the kernel.
     let mut fds = [PollFd::new(
         connection.as_fd(),
         PollFlags::from_bits_retain(libc::POLLRDHUP),

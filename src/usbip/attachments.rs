@@ -1,4 +1,5 @@
-//! The remote devices that are attached to this host: ports of the kernel with our records.
+//! The remote devices that are attached to this host: the kernel's ports together with
+//! oci-hotplug's records.
 //!
 //! Must not know how a device is attached (`attach`) or detached (`detach`).
 
@@ -16,27 +17,25 @@ use crate::model::device::same_data::Extent;
 use crate::model::remote::address::RemoteDevice;
 use crate::model::remote::binding::{Binding, LastConnection};
 
-/// How often sysfs is read while the kernel enumerates or releases a device, or another process has
-/// a lock.
+/// The interval of reading sysfs while the kernel enumerates or releases a device, and of trying to
+/// get a lock.
 pub(super) const INTERVAL: Duration = Duration::from_millis(10);
 /// The lease for choosing and releasing ports.
 const PORTS: &str = "usbip/ports";
 
-/// A port that is in use.
 #[derive(Debug)]
 pub struct Attached {
-    /// The state of the port.
     pub slot: Slot,
     /// The device, once the kernel has created it.
     pub device: Option<LocalDevice>,
-    /// Our record; `None` when another tool attached the device.
+    /// The record; `None` if another tool attached the device.
     pub record: Option<Record>,
 }
 
 impl Attached {
     /// Whether the device can be used. The kernel shows a port as starting until it sets the
-    /// address of its device, and it sets none when the connection was replaced during the
-    /// enumeration: then our record decides.
+    /// address of the device. If the connection was replaced during the enumeration, the kernel
+    /// never sets it; then the record decides.
     pub fn is_up(&self) -> bool {
         let is_verified =
             self.device.is_some() && self.record.as_ref().is_some_and(|record| record.local.is_some());
@@ -51,18 +50,16 @@ impl Attached {
 /// What a device is attached for.
 #[derive(Debug, Clone, Default)]
 pub struct Purpose {
-    /// The container that the device is reserved for; `None` = for all, by an operator.
+    /// The container that the device is reserved for; `None` if an operator attaches it for all.
     pub container: Option<String>,
-    /// The connection that broke.
+    /// The previous connection, which broke.
     pub last: Option<LastConnection>,
 }
 
-/// A device that an operator detaches.
+/// A device that an operator wants to detach.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Named {
-    /// A port of this host.
     Port(u32),
-    /// The address of the device.
     Device(RemoteDevice),
 }
 
@@ -76,11 +73,11 @@ pub struct Usbip {
 }
 
 impl Usbip {
-    /// With the controllers of this kernel. Restores the settings of root hubs that a killed
+    /// Uses the controllers of this kernel. Restores the settings of root hubs that a killed
     /// process has changed.
     ///
     /// # Errors
-    /// When the kernel has no controllers.
+    /// If the kernel has no controllers.
     pub fn open(state_dir: &Path) -> Result<Self, VhciError> {
         Ok(Self::new(Vhci::open()?, state_dir))
     }
@@ -100,7 +97,7 @@ impl Usbip {
     /// All ports that are in use.
     ///
     /// # Errors
-    /// When the ports can't be read.
+    /// If the ports cannot be read.
     pub fn attached(&self) -> Result<Vec<Attached>, VhciError> {
         let records = self.records.all();
         let slots = self.vhci.slots()?.into_iter();
@@ -125,7 +122,7 @@ impl Usbip {
         Ok(ours.find(|record| record.remote == *remote))
     }
 
-    /// The right to choose or release a port. It is held for moments only.
+    /// The lock for choosing or releasing a port. It is held only briefly.
     pub(super) fn lock_ports(&self, remote: &RemoteDevice, deadline: Instant) -> Result<Leases, UsbipError> {
         loop {
             if let Some(lease) = self.take_lease(PORTS)? {
@@ -148,7 +145,7 @@ impl Usbip {
     }
 }
 
-/// The device of this host that a remote device is, whoever it is attached for.
+/// The local device of a remote device, for whatever purpose it is attached.
 pub fn binding_of(state_dir: &Path, remote: &RemoteDevice) -> Option<Binding> {
     let attached = Usbip::open(state_dir).ok()?.attached().ok()?;
     let is_named = |attached: &&Attached| {
@@ -158,7 +155,7 @@ pub fn binding_of(state_dir: &Path, remote: &RemoteDevice) -> Option<Binding> {
     binding(attached.iter().find(is_named)?)
 }
 
-/// The device of this host that an attached remote device is.
+/// The local device of an attached remote device.
 pub(super) fn binding(attached: &Attached) -> Option<Binding> {
     let (device, record) = (attached.device.as_ref()?, attached.record.as_ref()?);
     let last = LastConnection {

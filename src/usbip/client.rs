@@ -1,7 +1,7 @@
 //! A connection to a USB/IP server: connects, sends a request, and prepares the socket for the
 //! kernel.
 //!
-//! All waits of one call end at one deadline. Must not know of this host's kernel (`vhci`).
+//! All waits within one call share one deadline. Must not know this host's kernel (`vhci`).
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -19,7 +19,7 @@ use nix::sys::socket::{
 use super::protocol::{self, Exported, Refusal, ReplyError};
 use crate::model::remote::address::{BusId, Server};
 
-/// After this silence of the peer, TCP sends a keepalive probe, in seconds.
+/// How long the peer may be silent before TCP sends a keepalive probe, in seconds.
 const KEEPALIVE_IDLE: u32 = 2;
 /// The interval of keepalive probes, in seconds.
 const KEEPALIVE_INTERVAL: u32 = 1;
@@ -28,101 +28,71 @@ const KEEPALIVE_COUNT: u32 = 3;
 /// How long sent data may stay unacknowledged before the connection ends, in milliseconds.
 const USER_TIMEOUT: u32 = 5000;
 
-/// How long connecting may take. TCP repeats a lost packet after 1, 2, 4 s and so on, so that a new
-/// attempt is sooner through a network that works again.
+/// The timeout of connecting. TCP repeats a lost packet after 1, 2, 4 s and so on, so a new attempt
+/// succeeds sooner once the network works again.
 const CONNECT: Duration = Duration::from_secs(7);
-/// How long connecting from the port of the last connection may take.
+/// The timeout of connecting from the local port of the previous connection.
 const CONNECT_FROM: Duration = Duration::from_secs(3);
 
-/// A request to a server failed.
+/// Why a request to a server failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Its name has no address.
+    /// The server's name has no address.
     #[error("usbip server {server}: its name can't be resolved: {source}")]
-    Resolve {
-        /// Which.
-        server: Server,
-        /// Why.
-        source: io::Error,
-    },
-    /// Nobody listens.
+    Resolve { server: Server, source: io::Error },
+    /// No process listens at the port.
     #[error(
         "usbip server {server}: connection refused: nothing listens there (start usbipd on that host, or name its port: HOST:PORT)"
     )]
-    ConnectionRefused {
-        /// Which.
-        server: Server,
-    },
-    /// No way to it.
+    ConnectionRefused { server: Server },
     #[error("usbip server {server}: not reachable: {source}")]
-    Unreachable {
-        /// Which.
-        server: Server,
-        /// Why.
-        source: io::Error,
-    },
-    /// The deadline.
+    Unreachable { server: Server, source: io::Error },
+    /// The deadline has passed.
     #[error(
         "usbip server {server}: no answer in time while {doing} (it is down, hangs, or a firewall drops what is sent there)"
     )]
     TimedOut {
-        /// Which.
         server: Server,
-        /// What was being done, as a gerund.
+        /// The operation, as a gerund.
         doing: &'static str,
     },
-    /// It hung up.
     #[error("usbip server {server}: it closed the connection while {doing}")]
     Closed {
-        /// Which.
         server: Server,
-        /// What was being done, as a gerund.
+        /// The operation, as a gerund.
         doing: &'static str,
     },
-    /// Its reply is none.
+    /// The reply is invalid.
     #[error("usbip server {server}: {source}")]
-    Reply {
-        /// Which.
-        server: Server,
-        /// What is wrong with it.
-        source: ReplyError,
-    },
-    /// Another host has it.
+    Reply { server: Server, source: ReplyError },
+    /// Another host has imported the device.
     #[error(
         "device {busid} of usbip server {server} is busy: another host or container has imported it (a host that \
          vanished holds it until it is bound again there: usbip unbind, usbip bind)"
     )]
-    Busy {
-        /// Which.
-        server: Server,
-        /// The device.
-        busid: BusId,
-    },
-    /// It is not there.
+    Busy { server: Server, busid: BusId },
+    /// The server refused for another reason.
     #[error("device {busid} of usbip server {server}: {refusal}")]
     Refused {
-        /// Which.
         server: Server,
-        /// The device.
         busid: BusId,
-        /// What the server says.
         refusal: Refusal,
     },
 }
 
-/// A device whose connection is ready for the kernel.
+/// An imported device whose connection is ready for the kernel.
 #[derive(Debug)]
 pub struct Imported {
-    /// What follows in it is between the server and the kernel.
+    /// All further data on it is between the server and the kernel.
     pub connection: TcpStream,
-    /// As the server describes it.
+    /// The server's description.
     pub device: Exported,
 }
 
-/// Lists the devices that a server exports and that are not imported.
+/// Lists the devices that a server exports and that no host has imported.
 ///
 /// # Errors
-/// When the server does not answer before the deadline, or its reply is malformed.
+/// If the server does not answer before the deadline, or its reply is malformed.
 pub fn list(server: &Server, deadline: Instant) -> Result<Vec<Exported>, ClientError> {
     let mut dialogue = Dialogue::dial(server, None, deadline)?;
     let doing = "listing its devices";
@@ -130,14 +100,14 @@ pub fn list(server: &Server, deadline: Instant) -> Result<Vec<Exported>, ClientE
     protocol::read_devlist(&mut dialogue).map_err(|error| dialogue.reply_error(error, doing))
 }
 
-/// Imports a device: until the connection is closed, the server gives it to no one else.
+/// Imports a device: until the connection is closed, the server gives it to no other host.
 ///
-/// `from` is the local port of a connection that broke. If the server has not noticed, a new
-/// connection from the same port makes it release the device (RFC 9293, 3.5.1: half-open
-/// connections). If that port is not available, another one is used.
+/// `from` is the local port of the previous connection, if that broke. If the server has not
+/// noticed, a new connection from the same port makes it release the device (RFC 9293, 3.5.1:
+/// half-open connections). If the port is not available, another one is used.
 ///
 /// # Errors
-/// When the server does not answer before the deadline, refuses, or replies with another device.
+/// If the server does not answer before the deadline, refuses, or replies with another device.
 pub fn import(
     server: &Server,
     busid: &BusId,
@@ -190,7 +160,8 @@ impl<'a> Dialogue<'a> {
         }
         let mut last = io::Error::new(ErrorKind::NotFound, "it has no address");
         for (index, address) in addresses.iter().enumerate() {
-            // An address that drops everything leaves time for those behind it.
+            // Divide the time, so that an address that drops all packets leaves time for the next
+            // ones.
             let shares = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
             let Some(left) = left(deadline) else { break };
             let patience = CONNECT.min(left / shares).max(Duration::from_millis(1));
@@ -265,7 +236,7 @@ impl<'a> Dialogue<'a> {
 }
 
 impl Read for Dialogue<'_> {
-    /// As the stream, but never beyond the deadline, in however many pieces the answer comes.
+    /// Reads with a timeout at the deadline, in however many pieces the answer arrives.
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let left = left(self.deadline).ok_or(ErrorKind::TimedOut)?;
         self.stream.set_read_timeout(Some(left))?;
@@ -273,8 +244,7 @@ impl Read for Dialogue<'_> {
     }
 }
 
-/// As `TcpStream::connect_timeout`, from a port of ours that may just have been another
-/// connection's.
+/// Like `TcpStream::connect_timeout`, from a local port that another connection may just have used.
 fn connect_from(port: u16, to: &SocketAddr, patience: Duration) -> io::Result<TcpStream> {
     let (family, any) = match to {
         SocketAddr::V4(_) => (AddressFamily::Inet, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
@@ -302,15 +272,15 @@ fn connect_from(port: u16, to: &SocketAddr, patience: Duration) -> io::Result<Tc
     Ok(stream)
 }
 
-/// How much time is left; `None` when there is none.
+/// The remaining time; `None` if the deadline has passed.
 fn left(deadline: Instant) -> Option<Duration> {
     deadline
         .checked_duration_since(Instant::now())
         .filter(|left| !left.is_zero())
 }
 
-/// The addresses of the server. The resolver of the C library has no deadline: a thread calls it,
-/// and is abandoned when it takes too long.
+/// The addresses of the server. The C library's resolver has no deadline, so a thread calls it and
+/// is abandoned after the deadline.
 fn resolve(server: &Server, deadline: Instant) -> Result<Vec<SocketAddr>, ClientError> {
     if let Ok(address) = server.host().parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, server.port())]);
@@ -319,7 +289,7 @@ fn resolve(server: &Server, deadline: Instant) -> Result<Vec<SocketAddr>, Client
     let (host, port) = (server.host().to_owned(), server.port());
     let resolver = thread::Builder::new().spawn(move || {
         let addresses = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
-        // Nobody waits any more.
+        // If the receiver is gone, nothing needs the result.
         let _ = answer.send(addresses);
     });
     let outcome = match resolver {

@@ -1,4 +1,4 @@
-//! The program `oci-hotplug-usbip`: reads a task, does it, and writes the reply.
+//! The program `oci-hotplug-usbip`: reads a task, carries it out, and writes the reply.
 
 use std::fmt::Display;
 use std::io::{self, Read, Write};
@@ -18,7 +18,7 @@ use crate::host::log;
 use crate::host::state::registry::Registry;
 use crate::model::oci::ContainerId;
 
-/// The name of the program, and where its help and its version are.
+/// The name of the program, with the places of its help and version.
 pub(crate) const PROGRAM: Program = Program {
     name: "oci-hotplug-usbip",
     help: "\
@@ -130,8 +130,7 @@ fn failure(error: &UsbipError) -> Failure {
     }
 }
 
-/// Whether a container that had a device attached still runs or is being started, as far as is
-/// known.
+/// Whether a container that had a device attached still runs or is starting, as far as known.
 fn exists(registry: &Registry, id: &str) -> bool {
     let Ok(id) = id.parse::<ContainerId>() else {
         return false;
@@ -149,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_task_is_read_as_it_is_written_and_anything_else_is_refused() {
+    fn a_task_is_parsed_as_it_was_written_and_anything_else_is_refused() {
         let task = Task {
             state_dir: "/run/oci-hotplug".into(),
             work: Work::Release(Release::Device {
@@ -169,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_someone_else_has_may_be_released_soon() {
+    fn a_device_that_another_host_has_may_be_released_soon() {
         let remote = || "lab/busid:1-1".parse().unwrap();
         for (error, is_taken) in [
             (UsbipError::InProgress { remote: remote() }, true),

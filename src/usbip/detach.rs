@@ -1,6 +1,7 @@
-//! Taking away what is attached: by name, or all of a container's; never what others attached.
+//! Detaches devices: a single one by name, or all devices of a container; never a device that
+//! another tool attached.
 //!
-//! Must not know how it came there (`attach`).
+//! Must not know how a device is attached (`attach`).
 
 use std::io;
 use std::thread;
@@ -12,22 +13,22 @@ use super::records::Record;
 use super::vhci::{DETACH_TIMEOUT, State, VhciError};
 
 impl Usbip {
-    /// Detaches a device that we attached, or are attaching. The process that attaches it may be
-    /// blocked in the kernel until the device is detached, and so does not take part.
+    /// Detaches a device that oci-hotplug has attached or is attaching. Does not involve the
+    /// process that attaches it, which may be blocked in the kernel until the device is detached.
     ///
     /// # Errors
-    /// When it is not attached, or is not ours, or the kernel does not let go of it.
+    /// If it is not attached, another tool attached it, or the kernel does not release it.
     pub fn detach(&self, named: &Named) -> Result<Record, UsbipError> {
         let record = self.find(named)?;
         self.unplug(&record)?;
         Ok(record)
     }
 
-    /// Detaches the devices that were attached, or begun to be, for containers, and that `is_meant`
-    /// returns true for, given the container and the record. Tries all of them.
+    /// Detaches the devices that were attached for containers, completely or not, and for which
+    /// `is_meant` returns true, given the container and the record. Tries all of them.
     ///
     /// # Errors
-    /// When the kernel does not release one of them.
+    /// If the kernel does not release one of them.
     pub fn release(&self, is_meant: impl Fn(&str, &Record) -> bool) -> Result<Vec<Record>, UsbipError> {
         let mut records = self.records.all();
         records.retain(|record| {
@@ -81,22 +82,22 @@ impl Usbip {
         }
     }
 
-    /// Detaches what a record tells of, if it is still there, and waits until the port can be used
-    /// again.
+    /// Detaches the device of a record if it is still attached, and waits until the port can be
+    /// used again.
     pub(super) fn unplug(&self, record: &Record) -> Result<(), UsbipError> {
         let port = record.port;
         let deadline = Instant::now() + DETACH_TIMEOUT;
         {
             let _ports = self.lock_ports(&record.remote, deadline)?;
-            // Last of all before the write: the kernel knows ports, and no devices.
+            // Check directly before the write: the kernel detaches a port, whatever device it has.
             match self.is_there(record)? {
                 true => match self.vhci.detach(port) {
-                    // It went by itself.
+                    // The device disappeared by itself.
                     Err(VhciError::File { source, .. }) if source.kind() == io::ErrorKind::InvalidInput => {}
                     outcome => outcome?,
                 },
-                // It is on its way out by itself; nobody is to take it for one of this host's own
-                // meanwhile.
+                // The device is disappearing by itself. Keep the record until then, so that it does
+                // not count as a local device.
                 false if self.is_leaving(port)? => {}
                 false => {
                     if self.is_recorded(record) {
@@ -119,20 +120,20 @@ impl Usbip {
         Ok(())
     }
 
-    /// Whether the port is free, and its last device still in sysfs.
+    /// Whether the port is free while its last device is still in sysfs.
     fn is_leaving(&self, port: u32) -> Result<bool, VhciError> {
         let slot = self.vhci.slot(port)?;
         Ok(slot.is_some_and(|slot| slot.state == State::Free) && !self.vhci.is_empty(port)?)
     }
 
-    /// Whether the port has what the record tells of.
+    /// Whether the port has the device of the record.
     fn is_there(&self, record: &Record) -> Result<bool, VhciError> {
         let device = self.vhci.device(record.port);
         let slot = self.vhci.slot(record.port)?;
         Ok(self.is_recorded(record) && slot.is_some_and(|slot| record.is_of(&slot, device.as_ref())))
     }
 
-    /// Whether nobody of ours has attached another device at the port since.
+    /// Whether this is still the record of its port.
     fn is_recorded(&self, record: &Record) -> bool {
         let now = self.records.at(record.port);
         now.is_some_and(|now| (now.remote, now.attempt) == (record.remote.clone(), record.attempt.clone()))

@@ -1,9 +1,9 @@
-//! Keeps drivers from binding to a device while it is attached, so that it can be verified first:
-//! by a setting of the root hubs.
+//! Keeps drivers from binding to a new device until it has been verified, by a setting of the root
+//! hubs.
 //!
 //! ```text
 //! <state-dir>/usbip/hubs.lock    flock, shared by all processes that attach a device
-//!                   hubs.json    authorized_default of each hub, as it was before the first of them
+//!                   hubs.json    authorized_default of each hub, before the first process changed it
 //! ```
 //! The last process restores the setting; if it was killed, the next one does.
 //! See the kernel's Documentation/usb/authorization.rst.
@@ -21,7 +21,7 @@ use super::vhci::{Vhci, attribute, write_at_once};
 
 const ATTRIBUTE: &str = "authorized_default";
 
-/// The setting of a hub cannot be changed, or not be saved in the state directory.
+/// The setting of a hub cannot be changed, or cannot be saved in the state directory.
 #[derive(Debug, thiserror::Error)]
 #[error("{doing} {}: {source} (run this as root; the state directory must be writable)", path.display())]
 pub struct HubError {
@@ -35,7 +35,7 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HubErro
     move |source| HubError { doing, path, source }
 }
 
-/// While this exists, no driver binds to a newly attached device.
+/// While this value exists, no driver binds to a newly attached device.
 #[derive(Debug)]
 pub struct Hold {
     lock: File,
@@ -43,11 +43,12 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Changes the setting of all root hubs of the controllers. Several processes may do that at
+    /// Changes the setting of all root hubs of the controllers. Several processes may hold it at
     /// the same time.
     ///
-    /// # Errors When the directory can't be written, the hubs can't be, or the lock is not had
-    /// before the deadline.
+    /// # Errors
+    /// If the directory or a hub cannot be written, or the lock is not available before the
+    /// deadline.
     pub fn take(dir: &Path, vhci: &Vhci, deadline: Instant) -> Result<Self, HubError> {
         let hold = Self {
             lock: lock(dir, deadline)?,
@@ -61,8 +62,7 @@ impl Hold {
         Ok(hold)
     }
 
-    /// Saves the settings of the hubs, unless another process has: then they have been changed
-    /// already.
+    /// Saves the settings of the hubs, unless another process has done so and changed them already.
     fn remember(&self, vhci: &Vhci) -> Result<(), HubError> {
         let mut before = BTreeMap::new();
         for hub in vhci.root_hubs() {
@@ -81,15 +81,15 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        // flock(2): when the conversion fails, our shared lock is gone too, and another is there to
-        // do this.
+        // flock(2): if the conversion fails, the shared lock is lost, too, and another process
+        // holds one and will restore the settings.
         if matches!(flock::try_lock(&self.lock, Lock::Exclusive), Ok(true)) {
             put_back(&self.before);
         }
     }
 }
 
-/// Restores the settings of the hubs, if the processes that changed them were killed.
+/// Restores the settings of the hubs if the processes that changed them were killed.
 pub fn heal(dir: &Path) {
     let before = dir.join("hubs.json");
     if !before.exists() {
@@ -106,7 +106,7 @@ fn put_back(before: &Path) {
     let text = fs::read(before).unwrap_or_default();
     let hubs: BTreeMap<PathBuf, String> = serde_json::from_slice(&text).unwrap_or_default();
     for (path, value) in hubs {
-        // The hub is gone if the module was unloaded; a new one has the default.
+        // The hub is gone if the module was unloaded; a new hub has the default.
         let _ = write_at_once(&path, &value);
     }
     let _ = fs::remove_file(before);
@@ -125,8 +125,7 @@ mod tests {
     use fs2::FileExt;
     use std::time::Duration;
 
-    /// A directory for the state, and controllers with one hub that lets drivers near by a rule of
-    /// its own.
+    /// A state directory, and controllers with one hub that authorizes internal devices only.
     struct Bed(tempfile::TempDir);
 
     impl Bed {
@@ -151,13 +150,13 @@ mod tests {
         }
 
         fn default(&self) -> String {
-            // A file keeps what a shorter write does not cover; sysfs does not.
+            // A regular file keeps the rest after a shorter write; a sysfs attribute does not.
             fs::read_to_string(self.0.path().join("vhci_hcd.0/usb3/authorized_default")).unwrap()[..1].into()
         }
     }
 
     #[test]
-    fn the_last_who_leaves_puts_back_what_the_first_found() {
+    fn the_last_process_restores_the_setting_that_the_first_one_found() {
         let bed = Bed::new();
         let (one, other) = (bed.hold(), bed.hold());
         assert_eq!(bed.default(), "0");
@@ -169,12 +168,12 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_one_left_is_put_back_by_the_next() {
+    fn the_next_process_restores_the_setting_of_a_killed_one() {
         let bed = Bed::new();
         let hold = bed.hold();
         heal(bed.0.path());
         assert_eq!(bed.default(), "0", "not while it is held");
-        // As the kernel does it when a process dies: the lock goes, the rest stays.
+        // When a process dies, the kernel releases its lock; everything else stays.
         FileExt::unlock(&hold.lock).unwrap();
         std::mem::forget(hold);
         drop(bed.hold());
@@ -182,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_left_is_healed_also_without_a_next_one() {
+    fn the_setting_of_a_killed_process_is_restored_without_a_further_attachment() {
         let bed = Bed::new();
         let hold = bed.hold();
         FileExt::unlock(&hold.lock).unwrap();

@@ -1,18 +1,18 @@
-//! What goes over the wire before the kernel takes over: the lists and the imports of USB/IP.
+//! The USB/IP protocol up to the point where the kernel takes over: listing and importing devices.
 //!
 //! The kernel's Documentation/usb/usbip_protocol.rst and tools/usb/usbip/src/usbip_network.h
-//! describe it. Everything is big endian; texts are padded with NUL. Whatever comes from the server
-//! is foreign: bounded, checked, and read to the byte, since what follows an import's reply is the
-//! kernel's. Must not know of sockets or time.
+//! describe it. All numbers are big endian; texts are padded with NUL. Data from the server is
+//! untrusted: bounded, checked, and read to the exact byte, because everything after the reply to
+//! an import is for the kernel. Must not know sockets or time.
 
 use std::fmt;
 use std::io::{self, Read};
 
 use crate::model::remote::address::{BusId, UsbIds};
 
-/// The one version there is.
+/// The only version of the protocol.
 pub const VERSION: u16 = 0x0111;
-/// The most devices that a list may have. A host has no more USB devices than 127 a bus.
+/// The most devices in a list. A host has at most 127 USB devices per bus.
 pub const MAX_DEVICES: u32 = 1024;
 
 const REQ_DEVLIST: u16 = 0x8005;
@@ -23,12 +23,10 @@ const REP_IMPORT: u16 = 0x0003;
 const BUSID_LEN: usize = 32;
 const DEVICE_LEN: usize = 312;
 
-/// The request for the list of exported devices.
 pub fn devlist_request() -> [u8; 8] {
     header(REQ_DEVLIST)
 }
 
-/// The request to import a device.
 pub fn import_request(busid: &BusId) -> [u8; 40] {
     let mut request = [0; 8 + BUSID_LEN];
     request[..8].copy_from_slice(&header(REQ_IMPORT));
@@ -42,67 +40,48 @@ fn header(code: u16) -> [u8; 8] {
     [v0, v1, c0, c1, 0, 0, 0, 0]
 }
 
-/// A reply does not answer the request.
+/// Why a reply is not an answer to the request.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplyError {
-    /// It could not be read to its end.
+    /// It could not be read completely.
     #[error(transparent)]
     Read(#[from] io::Error),
-    /// The server says no.
     #[error("{0}")]
     Refused(Refusal),
-    /// Not USB/IP, or another one.
+    /// It is not USB/IP, or has another version.
     #[error(
         "it answers in version {found:#06x} of the protocol, and not in {VERSION:#06x}: is it a usbip server?"
     )]
-    Version {
-        /// What it says.
-        found: u16,
-    },
-    /// The answer to something else.
+    Version { found: u16 },
+    /// It answers another request.
     #[error("it answers {found:#06x} where {expected:#06x} belongs: is it a usbip server?")]
-    Code {
-        /// What it says.
-        found: u16,
-        /// What belongs there.
-        expected: u16,
-    },
-    /// More than are read.
+    Code { found: u16, expected: u16 },
     #[error("it claims to export {count} devices, and no more than {MAX_DEVICES} are believed")]
-    TooMany {
-        /// What it says.
-        count: u32,
-    },
-    /// A field that no device has.
+    TooMany { count: u32 },
+    /// A field has an impossible value.
     #[error("it describes a device whose {field} can't be ({value})")]
     Field {
-        /// Its name.
         field: &'static str,
-        /// What stands there, made visible.
+        /// The value, escaped for display.
         value: String,
     },
-    /// Another device than the requested one.
+    /// It has another device than the requested one.
     #[error("it gave device {given} instead of {requested}")]
-    OtherDevice {
-        /// The requested one.
-        requested: BusId,
-        /// What it gave.
-        given: BusId,
-    },
+    OtherDevice { requested: BusId, given: BusId },
 }
 
-/// Why a server says no: `status` of a reply.
+/// Why a server refuses: `status` of a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// 1: failed. Older servers, and others than usbipd, say this for every reason.
+    /// 1: failed. Older servers, and servers other than usbipd, use this for every reason.
     Failed,
-    /// 2: another has imported it.
+    /// 2: another host has imported it.
     Busy,
     /// 3: it is in an error state.
     Broken,
     /// 4: it is not exported.
     NoDevice,
-    /// A status that has no meaning here.
+    /// A status without a defined meaning.
     Other(u32),
 }
 
@@ -122,13 +101,13 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// How fast a device talks: the kernel's `enum usb_device_speed`.
+/// The speed of a device: the kernel's `enum usb_device_speed`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Speed(u8);
 
 impl Speed {
-    /// Of the numbers that the kernel takes for a remote device (drivers/usb/usbip/vhci_sysfs.c,
-    /// valid_args).
+    /// Only the numbers that the kernel accepts for a remote device
+    /// (drivers/usb/usbip/vhci_sysfs.c, valid_args).
     pub fn new(number: u32) -> Option<Self> {
         matches!(number, 1..=6).then_some(Self(number as u8))
     }
@@ -139,14 +118,14 @@ impl Speed {
     }
 
     /// The speed to give to the kernel. Before Linux 6.12, vhci_hcd answers EINVAL to SuperSpeed+
-    /// (vhci_sysfs.c, valid_args); all its SuperSpeed hubs have 5 Gbit/s, so that nothing is lost.
+    /// (vhci_sysfs.c, valid_args). All its SuperSpeed hubs have 5 Gbit/s, so nothing is lost.
     #[must_use]
     pub fn for_kernel(self) -> Self {
         Self(self.0.min(5))
     }
 
-    /// Whether it comes up at the kernel's SuperSpeed hub: the kernel goes by this, and not by the
-    /// port.
+    /// Whether the device appears at the kernel's SuperSpeed hub; the kernel decides by the speed,
+    /// not by the port.
     pub fn is_super(self) -> bool {
         self.0 >= 5
     }
@@ -165,34 +144,31 @@ impl fmt::Display for Speed {
     }
 }
 
-/// A device as its server describes it. Only its owner knows whether that is true.
+/// A device as its server describes it, which may be wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exported {
-    /// Its place in the server's sysfs, made visible.
+    /// Its path in the server's sysfs, escaped for display.
     pub path: String,
-    /// Its name there.
     pub busid: BusId,
-    /// The server's bus.
     pub busnum: u16,
-    /// The server's number on that bus.
     pub devnum: u16,
-    /// `None` where the server does not know it.
+    /// `None` if the server does not know it.
     pub speed: Option<Speed>,
-    /// Vendor and product.
     pub ids: UsbIds,
     /// Class, subclass and protocol of the device.
     pub class: [u8; 3],
-    /// Those of its interfaces; a server that has taken the device from its drivers may say none.
+    /// Class, subclass and protocol of each interface; may be empty if the server has unbound the
+    /// device's drivers.
     pub interfaces: Vec<[u8; 3]>,
 }
 
 impl Exported {
-    /// What the kernel is told, and shows, of the device's place: bus and number in one.
+    /// Bus and number at the server in one number, as the kernel expects and shows them.
     pub fn devid(&self) -> u32 {
         u32::from(self.busnum) << 16 | u32::from(self.devnum)
     }
 
-    /// The device, and how many interfaces the server says it has.
+    /// The device, and the number of its interfaces according to the server.
     fn parse(bytes: &[u8; DEVICE_LEN]) -> Result<(Self, u8), ReplyError> {
         let u32_at = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let u16_at = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
@@ -230,7 +206,7 @@ fn wrong(field: &'static str, value: String) -> ReplyError {
     ReplyError::Field { field, value }
 }
 
-/// What stands before the first NUL, if there is one.
+/// The text before the first NUL, if there is one.
 fn text(field: &[u8]) -> &[u8] {
     field.split(|byte| *byte == 0).next().unwrap_or_default()
 }
@@ -238,7 +214,7 @@ fn text(field: &[u8]) -> &[u8] {
 /// Reads the reply to [`devlist_request`].
 ///
 /// # Errors
-/// When it ends early, is none, or is more than a list can be.
+/// If it is incomplete, invalid, or longer than a list can be.
 pub fn read_devlist(from: &mut impl Read) -> Result<Vec<Exported>, ReplyError> {
     read_header(from, REP_DEVLIST)?;
     let count = u32::from_be_bytes(read(from)?);
@@ -257,10 +233,10 @@ pub fn read_devlist(from: &mut impl Read) -> Result<Vec<Exported>, ReplyError> {
     Ok(devices)
 }
 
-/// Reads the reply to [`import_request`] for this device, and not a byte more.
+/// Reads exactly the reply to [`import_request`] for this device.
 ///
 /// # Errors
-/// When it ends early, is none, is a refusal, or speaks of another device.
+/// If it is incomplete or invalid, a refusal, or about another device.
 pub fn read_import(from: &mut impl Read, requested: &BusId) -> Result<Exported, ReplyError> {
     read_header(from, REP_IMPORT)?;
     let (device, _) = Exported::parse(&read(from)?)?;
@@ -311,7 +287,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// What Debian's usbipd 2.0 answered for QEMU's serial adapter, its path shortened.
+    /// The answer of Debian's usbipd 2.0 for QEMU's serial adapter, with a shortened path.
     fn recorded() -> [u8; DEVICE_LEN] {
         let mut bytes = [0; DEVICE_LEN];
         bytes[..31].copy_from_slice(b"/sys/devices/pci0/0000:00/1-1\0\0");
@@ -332,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_have_their_bytes() {
+    fn requests_have_the_right_bytes() {
         assert_eq!(devlist_request(), [1, 0x11, 0x80, 5, 0, 0, 0, 0]);
         let request = import_request(&busid("1-1.4"));
         assert_eq!(request[..14], *b"\x01\x11\x80\x03\0\0\0\x001-1.4\0");
@@ -341,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_read_with_interfaces() {
+    fn a_list_is_parsed_with_interfaces() {
         let devices = read_devlist(&mut list(&[recorded(), recorded()]).as_slice()).unwrap();
         assert_eq!(devices.len(), 2);
         let device = &devices[0];
@@ -357,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn an_import_leaves_what_is_the_kernels() {
+    fn reading_an_import_leaves_the_kernels_data() {
         let mut reply = vec![1, 0x11, 0, 3, 0, 0, 0, 0];
         reply.extend(recorded());
         reply.extend(b"urb");
@@ -369,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_reply_is_named() {
+    fn an_invalid_reply_is_named() {
         for (reply, message) in [
             (
                 &b"HTTP/1.1 400 Bad"[..],
@@ -391,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_can_t_be_is_refused() {
+    fn an_impossible_field_is_refused() {
         for (at, bytes, message) in [
             (
                 256,
@@ -428,7 +404,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn hostile_bytes_make_an_error_or_a_list_that_fits(
+        fn hostile_bytes_lead_to_an_error_or_a_list_within_the_limits(
             tail in proptest::collection::vec(any::<u8>(), 0..3000),
             begins_well in any::<bool>(),
             count in 0..4_u32,
@@ -442,7 +418,7 @@ mod tests {
             }
         }
 
-        /// Bytes that differ from good ones in a few places come much further than random ones.
+        /// Replies with a few wrong bytes reach much more of the parser than random ones.
         #[test]
         fn a_reply_with_wrong_bytes_never_shows_a_control_character(
             changes in proptest::collection::vec((0..DEVICE_LEN, any::<u8>()), 0..12),
@@ -463,7 +439,7 @@ mod tests {
         }
 
         #[test]
-        fn a_reply_that_ends_early_is_an_error(keep in 0..(12 + DEVICE_LEN + 4)) {
+        fn an_incomplete_reply_is_an_error(keep in 0..(12 + DEVICE_LEN + 4)) {
             let reply = list(&[recorded()]);
             prop_assert!(matches!(read_devlist(&mut &reply[..keep]), Err(ReplyError::Read(_))));
         }

@@ -1,10 +1,10 @@
-//! The records of remote devices: which one is attached to which port, and for whom.
+//! The records of remote devices: which device is attached to which port, and for which container.
 //!
 //! ```text
-//! <state-dir>/usbip/port-<N>.json    0600; written before the device is attached, and again when it is verified
+//! <state-dir>/usbip/port-<N>.json    0600; written before the device is attached and after it is verified
 //! ```
-//! A record is valid only while the kernel shows the same device at the port: other tools use ports
-//! as well. Must not know how a device is attached.
+//! A record is valid only while the kernel shows the same device at the port: other tools use ports,
+//! too. Must not know how a device is attached.
 
 use std::fs;
 use std::io;
@@ -21,20 +21,18 @@ use crate::model::device::inventory::Inventory;
 use crate::model::remote::address::{RemoteDevice, UsbIdPattern};
 use crate::model::remote::reservation::{Reservation, ReservedDevice};
 
-/// Where they are in the state directory.
+/// The directory of records within the state directory.
 pub(super) const DIRECTORY: &str = "usbip";
-/// The form of the records.
+/// The version of the record's format.
 const VERSION: u32 = 1;
 
-/// A record could not be kept.
+/// A record could not be written or removed.
 #[derive(Debug, thiserror::Error)]
 #[error("{doing} {}: {source} (the state directory must be writable for root)", path.display())]
 pub struct RecordError {
-    /// What was being done, as a gerund.
+    /// The operation, as a gerund.
     pub doing: &'static str,
-    /// To what.
     pub path: PathBuf,
-    /// Why it failed.
     pub source: io::Error,
 }
 
@@ -42,51 +40,51 @@ pub struct RecordError {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     version: u32,
-    /// The port of this host.
     pub port: u32,
     /// The requested address of the device.
     pub requested: RemoteDevice,
     /// Its address with its bus id.
     pub remote: RemoteDevice,
-    /// Bus and number at the server.
+    /// Bus and number at the server, in one number.
     pub devid: u32,
-    /// The kernel's number for its speed.
+    /// The kernel's number for the speed.
     pub speed: u32,
-    /// What its server says of its speed, where the kernel was given another one.
+    /// The speed according to the server, if the kernel was given another one.
     #[serde(default)]
     pub reported_speed: Option<u32>,
-    /// Where in sysfs the kernel puts it.
+    /// The path of the device in sysfs, known before the device exists.
     #[serde(default)]
     pub place: Option<PathBuf>,
-    /// The container that it is reserved for; `None` = for all, by an operator.
+    /// The container that it is reserved for; `None` if an operator attached it for all.
     #[serde(default)]
     pub container: Option<String>,
-    /// The port of TCP that the connection begins at. Who connects from there again frees a server
-    /// that has not noticed that the first one is gone.
+    /// The local TCP port of the connection. A new connection from this port makes a server release
+    /// the device if the server has not noticed that the old connection is gone.
     #[serde(default)]
     pub local_port: u16,
-    /// ServerDevice attaching this is: two of the same device at the same port are not the same.
+    /// The id of this attempt: distinguishes two attachments of the same device to the same port.
     #[serde(default)]
     pub attempt: String,
-    /// What the kernel made of it; `None` before it was looked at and let in.
+    /// The device as created by the kernel; `None` until it is verified and authorized.
     pub local: Option<Local>,
 }
 
-/// What the kernel made of a remote device.
+/// A remote device as created by this host's kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Local {
-    /// Its name in sysfs, such as `3-1`.
+    /// The name in sysfs, such as `3-1`.
     pub name: String,
-    /// Its number on its bus.
+    /// The number on its bus.
     pub devnum: u32,
-    /// Vendor and product, as lsusb(8) shows them.
+    /// Vendor and product, in the format of lsusb(8).
     pub ids: String,
     /// Its serial number, if it has one.
     pub serial: Option<String>,
 }
 
 impl Local {
-    /// The device, and its serial number as it was read when nothing could hang.
+    /// The device, with the serial number that was read while the server could not block the
+    /// reader.
     pub fn new(device: &LocalDevice, serial: Option<String>) -> Self {
         Self {
             name: device.name.clone(),
@@ -96,14 +94,14 @@ impl Local {
         }
     }
 
-    /// Whether this is that device: a bus numbers its devices on and on.
+    /// Whether this is the same device: a bus does not reuse numbers at once.
     fn is(&self, device: &LocalDevice) -> bool {
         (&self.name, self.devnum, &self.ids) == (&device.name, device.devnum, &device.ids.to_string())
     }
 }
 
 impl Record {
-    /// One for a device that is about to be attached.
+    /// The record of a device that is about to be attached.
     pub fn new(port: u32, requested: RemoteDevice, remote: RemoteDevice, devid: u32, speed: u32) -> Self {
         Self {
             version: VERSION,
@@ -121,7 +119,7 @@ impl Record {
         }
     }
 
-    /// What a person should know of how it was attached.
+    /// How the attachment differs from an ordinary one, for messages.
     pub fn note(&self) -> Option<String> {
         let of = |number| Speed::new(number).map(|speed| speed.to_string());
         Some(format!(
@@ -131,7 +129,7 @@ impl Record {
         ))
     }
 
-    /// For whom it is, for people.
+    /// The container or operator that it is attached for, for messages.
     pub fn holder(&self) -> String {
         match &self.container {
             Some(id) => format!("container {id}"),
@@ -139,8 +137,8 @@ impl Record {
         }
     }
 
-    /// Whether what is at the port now is what this tells of. The kernel says which device it is
-    /// only as long as that is [`State::Used`].
+    /// Whether the device at the port is the one of this record. The kernel shows which device it
+    /// is only while the state is [`State::Used`].
     pub fn is_of(&self, slot: &Slot, device: Option<&LocalDevice>) -> bool {
         if slot.port != self.port {
             return false;
@@ -148,9 +146,9 @@ impl Record {
         let is_told = (slot.devid, slot.speed) == (self.devid, self.speed);
         let is_same = match (&self.local, device) {
             (Some(local), Some(device)) => local.is(device),
-            // On its way in.
+            // The device is appearing.
             (None, _) => true,
-            // On its way out; or another one, on its way in.
+            // The device is disappearing, or (unless used) another one is appearing.
             (Some(_), None) => slot.state == State::Used,
         };
         match slot.state {
@@ -160,7 +158,7 @@ impl Record {
         }
     }
 
-    /// Whether a person who names this device means it.
+    /// Whether an operator's address means this device.
     pub fn is_named(&self, named: &RemoteDevice) -> bool {
         if *named == self.requested || *named == self.remote {
             return true;
@@ -181,7 +179,8 @@ impl Record {
     }
 }
 
-/// The part of a record that a reservation is made of. (All of it would add 20 KiB to a watcher.)
+/// The part of a record that a reservation needs. (Parsing all of it would add 20 KiB to a
+/// watcher.)
 #[derive(Deserialize)]
 struct ReservationRecord {
     remote: String,
@@ -190,7 +189,7 @@ struct ReservationRecord {
     local: Option<LocalRecord>,
 }
 
-/// The part of [`Local`] that a reservation is made of.
+/// The part of [`Local`] that a reservation needs.
 #[derive(Deserialize)]
 struct LocalRecord {
     name: String,
@@ -217,15 +216,15 @@ impl ReservationRecord {
 pub fn reservations(state_dir: &Path) -> Vec<Reservation> {
     let entries = fs::read_dir(state_dir.join(DIRECTORY)).into_iter().flatten();
     let paths = entries.flatten().map(|entry| entry.path());
-    // The others are locks, and records that are being written.
+    // The other files are locks, and records that are being written.
     let records = paths.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
     records
         .filter_map(|path| ReservationRecord::read(&path))
         .collect()
 }
 
-/// The devices that the requests of a container for devices of this host do not select, because
-/// they are reserved.
+/// The devices that requests of a container for local devices must not select, because they are
+/// reserved.
 pub fn reserved_devices(state_dir: &Path, container: &str, inventory: &Inventory) -> Vec<ReservedDevice> {
     let reservations = reservations(state_dir);
     let reserved = reservations.iter();
@@ -233,27 +232,26 @@ pub fn reserved_devices(state_dir: &Path, container: &str, inventory: &Inventory
     reserved.collect()
 }
 
-/// All records of this host.
 #[derive(Debug)]
 pub struct Records {
     dir: PathBuf,
 }
 
 impl Records {
-    /// Those in a directory, made by [`Records::make`].
+    /// The records in a directory, which [`Records::make`] creates.
     pub fn new(dir: PathBuf) -> Self {
         Self { dir }
     }
 
-    /// Makes the directory.
+    /// Creates the directory.
     ///
     /// # Errors
-    /// When it can't be made.
+    /// If it cannot be created.
     pub fn make(&self) -> Result<(), RecordError> {
         flock::create_dir(&self.dir).map_err(|source| failed("making", &self.dir, source))
     }
 
-    /// All that can be read. What another version wrote is none of ours.
+    /// All readable records. Records in another version's format are ignored.
     pub fn all(&self) -> Vec<Record> {
         let mut records: Vec<Record> = fs::read_dir(&self.dir)
             .into_iter()
@@ -265,15 +263,15 @@ impl Records {
         records
     }
 
-    /// What is recorded of a port, if that can be read.
+    /// The record of a port, if there is a readable one.
     pub fn at(&self, port: u32) -> Option<Record> {
         read(&self.path(port))
     }
 
-    /// Writes one, in place of what was recorded of its port before.
+    /// Writes a record, replacing the previous one of its port.
     ///
     /// # Errors
-    /// When it can't be written.
+    /// If it cannot be written.
     pub fn write(&self, record: &Record) -> Result<(), RecordError> {
         let path = self.path(record.port);
         serde_json::to_vec(record)
@@ -282,7 +280,7 @@ impl Records {
             .map_err(|source| failed("writing", &path, source))
     }
 
-    /// Forgets what was at a port.
+    /// Removes the record of a port.
     pub fn remove(&self, port: u32) {
         let _ = fs::remove_file(self.path(port));
     }
@@ -340,10 +338,10 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_of_what_it_saw_and_of_nothing_that_took_its_port() {
+    fn a_record_matches_its_device_and_no_device_that_took_its_port() {
         let record = record();
         assert!(record.is_of(&slot(), Some(&device())));
-        assert!(record.is_of(&slot(), None), "it is leaving");
+        assert!(record.is_of(&slot(), None), "it is disappearing");
         let others = [
             Slot {
                 state: State::Free,
@@ -365,7 +363,10 @@ mod tests {
             devid: 0,
             ..slot()
         };
-        assert!(!record.is_of(&starting, None), "another one: this was up already");
+        assert!(
+            !record.is_of(&starting, None),
+            "another device: this one had been up"
+        );
         let unfinished = Record {
             local: None,
             ..record.clone()
@@ -379,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_is_up_when_its_port_is_used_or_when_we_let_it_in_and_it_is_still_there() {
+    fn a_device_is_up_if_its_port_is_used_or_it_was_authorized_and_still_exists() {
         let unfinished = Record {
             local: None,
             ..record()
@@ -413,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reservation_is_in_force_before_the_kernel_makes_the_device() {
+    fn a_reservation_is_in_force_before_the_kernel_creates_the_device() {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join("3-1");
         fs::create_dir(&place).unwrap();
@@ -429,7 +430,7 @@ mod tests {
             assert_eq!(reservation.container.as_deref(), Some("c1"));
             (reservation.is_verified, reservation.num.map(|num| num.minor))
         };
-        assert_eq!(told(&record), (false, None), "the kernel has not made it yet");
+        assert_eq!(told(&record), (false, None), "the kernel has not created it yet");
         fs::write(place.join("authorized"), "0\n").unwrap();
         assert_eq!(told(&record), (false, None), "it is being verified");
         fs::write(place.join("authorized"), "1\n").unwrap();

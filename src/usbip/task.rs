@@ -1,5 +1,5 @@
-//! What the USB/IP worker `oci-hotplug-usbip` does for a watcher, a hook or `oci-hotplug recover`:
-//! a task as JSON on its standard input, and a reply as JSON on its standard output.
+//! The tasks of the USB/IP worker `oci-hotplug-usbip` for a watcher, a hook or `oci-hotplug
+//! recover`: a task as JSON on standard input, and a reply as JSON on standard output.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,22 +9,18 @@ use serde::{Deserialize, Serialize};
 use crate::model::remote::address::RemoteDevice;
 use crate::model::remote::binding::{Binding, LastConnection};
 
-/// One task of a worker. A worker ends after its reply.
+/// One task. A worker ends after its reply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
     /// The state directory, with the records of attached devices.
     pub state_dir: PathBuf,
-    /// What to do.
     pub work: Work,
 }
 
-/// What a worker does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Work {
-    /// Attach a device for a container.
     Attach(AttachTask),
-    /// Detach devices that were attached for containers.
     Release(Release),
 }
 
@@ -33,30 +29,28 @@ pub enum Work {
 pub struct AttachTask {
     /// The device that the container requests.
     pub device: RemoteDevice,
-    /// The container that the device is reserved for.
     pub container: String,
-    /// The connection that broke.
+    /// The previous connection, if it broke.
     pub last: Option<LastConnection>,
-    /// The time for all of it.
+    /// The time limit for the whole task.
     pub timeout: Duration,
 }
 
-/// Which devices are detached: only such as were attached for a container.
+/// Which devices to detach: only devices that were attached for a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Release {
-    /// Those of all containers that have ended.
+    /// All devices of containers that have ended.
     EndedContainers,
-    /// Those of one container.
+    /// All devices of one container.
     Container(String),
     /// One device of one container.
     Device {
-        /// The container.
         container: String,
-        /// The device that it requested.
+        /// The device as requested.
         device: RemoteDevice,
     },
-    /// Those of one container whose attachment was begun and not finished.
+    /// The devices of one container whose attachment has begun and not finished.
     Unfinished(String),
 }
 
@@ -69,9 +63,9 @@ pub type ReleaseReply = Result<(), Failure>;
 /// A device that a worker has attached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttachedDevice {
-    /// The device of this host.
+    /// The local device.
     pub binding: Binding,
-    /// How it differs from an ordinary attachment, for the log.
+    /// How the attachment differs from an ordinary one, for the log.
     pub note: Option<String>,
 }
 
@@ -80,6 +74,6 @@ pub struct AttachedDevice {
 pub struct Failure {
     /// The error, with a hint.
     pub reason: String,
-    /// Whether someone else has the device, and may release it soon.
+    /// Whether another host or container has the device, and may release it soon.
     pub is_taken: bool,
 }

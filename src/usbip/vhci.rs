@@ -1,8 +1,9 @@
-//! The kernel's virtual USB host controllers, vhci_hcd: their ports, and what is attached to them.
+//! The kernel's virtual USB host controllers, vhci_hcd: their ports and the devices attached to
+//! them.
 //!
 //! Follows the kernel's drivers/usb/usbip/vhci_sysfs.c. The first controller has the control files
-//! for all controllers, and ports are numbered across them. Must not know what should be attached,
-//! or for whom.
+//! for all controllers, and ports are numbered across them. Must not know which device should be
+//! attached, or for which container.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -15,59 +16,50 @@ use crate::model::device::{DevKind, DevNum};
 use crate::model::remote::address::UsbIds;
 use crate::model::remote::vhci;
 
-/// How long the kernel may take to release a device. Measured: 0.4 s.
+/// The timeout for the kernel to release a device. Measured: 0.4 s.
 pub const DETACH_TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest attribute that is read, in bytes: sysfs has no longer ones.
+/// The longest attribute that is read, in bytes; sysfs has no longer ones.
 const MAX_TEXT: usize = 4096;
-/// The kernel's number for the nodes of USB devices, and how many each bus has
+/// The kernel's major number for the nodes of USB devices, and the number of minors per bus
 /// (drivers/usb/core/usb.h).
 const USB_MAJOR: u32 = 189;
 const NODES_OF_A_BUS: u32 = 128;
-/// How many digits `status` gives to a socket of a controller that has not started (vhci_sysfs.c,
-/// status_show_not_ready).
+/// The number of digits of the socket in `status` for a controller that has not started
+/// (vhci_sysfs.c, status_show_not_ready).
 const NOT_READY_SOCKET: usize = 16;
 
 /// A file of the controllers cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum VhciError {
-    /// Not loaded.
+    /// The module is not loaded.
     #[error(
         "this kernel has no virtual USB host controller ({} is missing): load its module with `modprobe vhci-hcd`, and \
          at each boot with a line \"vhci-hcd\" in /etc/modules-load.d/usbip.conf",
         path.display()
     )]
     Missing {
-        /// What is not there.
+        /// The missing file.
         path: PathBuf,
     },
-    /// Not root.
+    /// This process may not do it.
     #[error("{doing} {}: {source} (run this as root)", path.display())]
     Denied {
-        /// What was being done, as a gerund.
+        /// The operation, as a gerund.
         doing: &'static str,
-        /// To what.
         path: PathBuf,
-        /// Why not.
         source: io::Error,
     },
-    /// Something else.
+    /// Any other error.
     #[error("{doing} {}: {source}", path.display())]
     File {
-        /// What was being done, as a gerund.
+        /// The operation, as a gerund.
         doing: &'static str,
-        /// To what.
         path: PathBuf,
-        /// Why not.
         source: io::Error,
     },
-    /// A file that says something unknown.
+    /// A line of `status` has an unknown form.
     #[error("{}: \"{line}\" is not a port of a virtual USB host controller: is this a newer kernel than this program knows?", path.display())]
-    Status {
-        /// The file.
-        path: PathBuf,
-        /// Its line.
-        line: String,
-    },
+    Status { path: PathBuf, line: String },
 }
 
 fn failed(doing: &'static str, path: &Path, source: io::Error) -> VhciError {
@@ -81,41 +73,40 @@ fn failed(doing: &'static str, path: &Path, source: io::Error) -> VhciError {
 /// The state of a port: the kernel's `enum usbip_device_status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// 4: nothing attached.
+    /// 4: no device attached.
     Free,
     /// 5: attached; the device has no address yet.
     Starting,
     /// 6: attached.
     Used,
-    /// 7: attached, and broken.
+    /// 7: attached, but the connection is broken.
     Broken,
-    /// The controller has not started yet; shown as 5 with a longer number of a socket.
+    /// The controller has not started yet; shown as 5 with a longer socket number.
     NotReady,
 }
 
-/// One port, as `status` has it.
+/// A port according to `status`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slot {
-    /// Its number among those of all controllers.
+    /// The number among the ports of all controllers.
     pub port: u32,
-    /// Whether it is one of a SuperSpeed hub.
+    /// Whether it belongs to a SuperSpeed hub.
     pub is_super: bool,
-    /// What it does.
     pub state: State,
-    /// The speed of what is attached, the kernel's number; 0 unless [`State::Used`].
+    /// The speed of the attached device, as the kernel's number; 0 unless [`State::Used`].
     pub speed: u32,
-    /// Bus and number of what is attached, at its server; 0 unless [`State::Used`].
+    /// Bus and number of the attached device at its server; 0 unless [`State::Used`].
     pub devid: u32,
 }
 
-/// Reads a `status` file.
+/// Parses a `status` file.
 ///
 /// # Errors
-/// The line that is not as those of any known kernel.
+/// The line that differs from those of all known kernels.
 pub fn parse_status(text: &str) -> Result<Vec<Slot>, String> {
     let mut lines = text.lines();
     let header: Vec<&str> = lines.next().unwrap_or_default().split_whitespace().collect();
-    // Before Linux 4.13 there was no SuperSpeed hub, and no column to tell.
+    // Before Linux 4.13, there was no SuperSpeed hub and no column for it.
     let has_hub = match header.first() {
         Some(&"hub") => true,
         Some(&"port" | &"prt") => false,
@@ -154,8 +145,8 @@ fn parse_slot(line: &str, has_hub: bool) -> Option<Slot> {
     })
 }
 
-/// The position of a port: its controller, one of the two hubs of that, and the port of the hub,
-/// from 0.
+/// The position of a port: its controller, one of the controller's two hubs, and the port of the
+/// hub, from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place {
     controller: u32,
@@ -163,14 +154,13 @@ struct Place {
     hub_port: u32,
 }
 
-/// The controllers of the kernel.
 #[derive(Debug, Clone)]
 pub struct Vhci {
     platform: PathBuf,
     /// How many ports each hub has.
     hub_ports: u32,
     controllers: u32,
-    /// Two of each controller. Read once: they do not change while the module is loaded.
+    /// Two per controller. Read once, because they do not change while the module is loaded.
     hubs: Vec<RootHub>,
 }
 
@@ -178,7 +168,7 @@ impl Vhci {
     /// The controllers of this kernel.
     ///
     /// # Errors
-    /// When the module is not loaded.
+    /// If the module is not loaded.
     pub fn open() -> Result<Self, VhciError> {
         Self::open_below(Path::new(vhci::PLATFORM))
     }
@@ -186,7 +176,7 @@ impl Vhci {
     /// [`Vhci::open`] with another directory, for tests.
     ///
     /// # Errors
-    /// When there are none.
+    /// If there are no controllers.
     pub fn open_below(platform: &Path) -> Result<Self, VhciError> {
         let control = vhci::controller(platform, 0);
         let path = control.join("nports");
@@ -220,10 +210,10 @@ impl Vhci {
         vhci::controller(&self.platform, 0).join(file)
     }
 
-    /// All ports, as they are now.
+    /// The current state of all ports.
     ///
     /// # Errors
-    /// When they can't be read.
+    /// If they cannot be read.
     pub fn slots(&self) -> Result<Vec<Slot>, VhciError> {
         let mut slots = Vec::new();
         for controller in 0..self.controllers {
@@ -234,33 +224,33 @@ impl Vhci {
         Ok(slots)
     }
 
-    /// One port, as it is now; `None` when there is none of this number.
+    /// The current state of one port; `None` if there is no port with this number.
     ///
     /// # Errors
-    /// When it can't be read.
+    /// If it cannot be read.
     pub fn slot(&self, port: u32) -> Result<Option<Slot>, VhciError> {
         Ok(self.slots()?.into_iter().find(|slot| slot.port == port))
     }
 
-    /// A port for a device of this speed, if possible another one than `last`. A port whose last
-    /// device is still in sysfs is not free: that device would take over the new connection.
+    /// A free port for a device of this speed, if possible not `last`. A port whose last device is
+    /// still in sysfs is not free: that device would take over the new connection.
     ///
     /// # Errors
-    /// When the ports can't be read.
+    /// If the ports cannot be read.
     pub fn free_port(&self, speed: Speed, last: Option<u32>) -> Result<Option<u32>, VhciError> {
         let mut slots = self.slots()?;
         slots.retain(|slot| slot.state == State::Free && slot.is_super == speed.is_super());
         slots.sort_by_key(|slot| (Some(slot.port) == last, slot.port));
-        // Without a hub, the device could not be verified before drivers bind to it.
+        // Without a root hub, the device could not be verified before drivers bind to it.
         let has_left = |port: &u32| self.device_dir(*port).is_some_and(|dir| !dir.exists());
         Ok(slots.into_iter().map(|slot| slot.port).find(has_left))
     }
 
-    /// Gives a connection to the kernel, which then enumerates the device. The kernel has its own
-    /// reference to the socket. Returns `false` when the port is not free.
+    /// Passes a connection to the kernel, which then enumerates the device. The kernel has its own
+    /// reference to the socket. Returns `false` if the port is not free.
     ///
     /// # Errors
-    /// When the kernel refuses for another reason.
+    /// If the kernel refuses for another reason.
     pub fn attach(
         &self,
         port: u32,
@@ -280,28 +270,28 @@ impl Vhci {
     /// Detaches the device of a port. The kernel has finished when [`Vhci::is_empty`] returns true.
     ///
     /// # Errors
-    /// When nothing is attached there.
+    /// If no device is attached to it.
     pub fn detach(&self, port: u32) -> Result<(), VhciError> {
         let path = self.control("detach");
         write_at_once(&path, &port.to_string()).map_err(|error| failed("detaching a device by", &path, error))
     }
 
-    /// Whether a port is free, and its last device gone from sysfs.
+    /// Whether a port is free and its last device is gone from sysfs.
     ///
     /// # Errors
-    /// When the ports can't be read.
+    /// If the ports cannot be read.
     pub fn is_empty(&self, port: u32) -> Result<bool, VhciError> {
         let is_free = self.slot(port)?.is_none_or(|slot| slot.state == State::Free);
         Ok(is_free && !self.device_dir(port).is_some_and(|dir| dir.exists()))
     }
 
-    /// The device at a port, when the kernel has made one.
+    /// The device at a port, once the kernel has created one.
     pub fn device(&self, port: u32) -> Option<LocalDevice> {
         LocalDevice::read(self.device_dir(port)?)
     }
 
-    /// The sysfs directory of the device at a port, now or later. Not read from `local_busid` of
-    /// `status`, which is late.
+    /// The sysfs directory of the device at a port, even before it exists. Not read from
+    /// `local_busid` in `status`, which the kernel updates late.
     pub fn device_dir(&self, port: u32) -> Option<PathBuf> {
         let place = self.place(port);
         let mut hubs = self.hubs.iter();
@@ -323,7 +313,8 @@ impl Vhci {
     }
 }
 
-/// The bus numbers of root hubs depend on what was loaded first; their speeds tell which is which.
+/// The bus numbers of root hubs depend on the order in which modules were loaded; the speed
+/// distinguishes the hubs of a controller.
 #[derive(Debug, Clone)]
 struct RootHub {
     controller: u32,
@@ -351,16 +342,16 @@ impl RootHub {
     }
 }
 
-/// A remote device as this host's kernel has it: what its descriptors say, and not its server.
+/// A remote device as this host's kernel sees it: by its descriptors, not by its server's
+/// description.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalDevice {
-    /// In sysfs.
+    /// The directory in sysfs.
     pub dir: PathBuf,
-    /// Its name there, such as `3-1`.
+    /// The name in sysfs, such as `3-1`.
     pub name: String,
-    /// Its number on its bus: no two devices of a bus have had the same one after another.
+    /// The number on its bus: a bus does not give two devices in a row the same number.
     pub devnum: u32,
-    /// Vendor and product.
     pub ids: UsbIds,
 }
 
@@ -378,30 +369,30 @@ impl LocalDevice {
         })
     }
 
-    /// The number of its raw node, below /dev/bus/usb.
+    /// The number of its raw node in /dev/bus/usb.
     pub fn raw_node(&self) -> Option<DevNum> {
         raw_node(&self.name, self.devnum)
     }
 
-    /// Its serial number, if it has one. The kernel shows this only to who gets hold of the device
-    /// (drivers/usb/core/sysfs.c, usb_string_attr), and so not while it is being configured: a
-    /// server that hangs then would hold up the reader.
+    /// The serial number, if it has one. Reading it waits for the lock of the device
+    /// (drivers/usb/core/sysfs.c, usb_string_attr), which the kernel holds while it configures the
+    /// device: a server that hangs then would block the reader.
     pub fn serial(&self) -> Option<String> {
         attribute(&self.dir, "serial")
     }
 
-    /// Lets the kernel configure it and bind drivers. As long as the device takes to answer: with a
-    /// server that hangs, until it is detached.
+    /// Lets the kernel configure the device and bind drivers. Takes as long as the device needs to
+    /// answer: if its server hangs, until the device is detached.
     ///
     /// # Errors
-    /// When the kernel refuses, or the device has gone.
+    /// If the kernel refuses, or the device is gone.
     pub fn authorize(&self) -> Result<(), VhciError> {
         let path = self.dir.join("authorized");
         write_at_once(&path, "1").map_err(|error| failed("authorizing a device by", &path, error))
     }
 }
 
-/// The number of the raw node of a device with this name in sysfs, such as `3-1`, and this number
+/// The number of the raw node of the device with this name in sysfs, such as `3-1`, and this number
 /// on its bus.
 pub(super) fn raw_node(name: &str, devnum: u32) -> Option<DevNum> {
     let bus: u32 = name.split_once('-')?.0.parse().ok()?;
@@ -419,14 +410,14 @@ fn status_file(controller: u32) -> String {
     }
 }
 
-/// An attribute without the newline at its end, with nothing that moves a cursor.
+/// An attribute without its trailing newline, safe to display.
 pub(super) fn attribute(dir: &Path, name: &str) -> Option<String> {
     let bytes = fs::read(dir.join(name)).ok()?;
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_TEXT)]);
     Some(text.strip_suffix('\n').unwrap_or(&text).to_owned())
 }
 
-/// A sysfs attribute takes what one write(2) brings.
+/// Writes in a single write(2), as a sysfs attribute requires.
 pub(super) fn write_at_once(path: &Path, text: &str) -> io::Result<()> {
     OpenOptions::new()
         .write(true)
@@ -440,8 +431,8 @@ mod tests {
     use crate::model::any_text::any_text;
     use proptest::prelude::*;
 
-    /// As Debian 13's kernel 6.12 has it: an FTDI adapter, one that is on its way in, a SuperSpeed
-    /// disk; and a controller that is not ready, by that kernel's source.
+    /// As shown by kernel 6.12 of Debian 13: an FTDI adapter, a device that is starting, a
+    /// SuperSpeed disk; and a controller that is not ready, according to that kernel's source.
     const STATUS: &str = "hub port sta spd dev      sockfd local_busid\n\
         hs  0000 006 002 00010002 000003 3-1\n\
         hs  0008 005 000 00000000 000000 0-0\n\
@@ -452,7 +443,7 @@ mod tests {
     const OLD: &str = "port sta spd bus dev socket local_busid\n000 004 000 000 000 0000000000000000 0-0\n";
 
     #[test]
-    fn the_ports_are_read_as_decimals_and_the_device_as_hex() {
+    fn ports_are_parsed_as_decimals_and_devices_as_hex() {
         let slots = parse_status(STATUS).unwrap();
         assert_eq!(slots.len(), 5);
         assert_eq!(
@@ -474,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_of_an_unknown_form_is_named() {
+    fn a_status_line_of_an_unknown_form_is_returned() {
         assert_eq!(parse_status("a b\n").unwrap_err(), "a b");
         let error = parse_status("hub port sta\nxs 1 4 0 0\n").unwrap_err();
         assert_eq!(error, "xs 1 4 0 0");
@@ -485,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_without_the_module_is_told_how_to_get_it() {
+    fn the_message_for_a_kernel_without_the_module_says_how_to_load_it() {
         let error = Vhci::open_below(Path::new("/nowhere")).unwrap_err().to_string();
         assert_eq!(
             error,
@@ -494,10 +485,10 @@ mod tests {
         );
     }
 
-    /// Seen on Debian 13: port 0 at usb3/3-1, port 15 at vhci_hcd.0/usb4/4-1, port 35 at
+    /// Observed on Debian 13: port 0 at usb3/3-1, port 15 at vhci_hcd.0/usb4/4-1, port 35 at
     /// vhci_hcd.1/usb5/5-6.
     #[test]
-    fn a_port_is_found_where_the_kernel_has_it() {
+    fn a_port_is_found_where_the_kernel_puts_it() {
         let vhci = Vhci {
             platform: "/p".into(),
             hub_ports: 15,
@@ -523,7 +514,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_status_is_read_or_refused(text in any_text(), lines in "(hub port\n)([hs]{2} [0-9]{1,5} 00[0-9] [0-9]{3} [0-9a-f]{1,9} 0\n){0,3}") {
+        fn any_status_is_parsed_or_refused(text in any_text(), lines in "(hub port\n)([hs]{2} [0-9]{1,5} 00[0-9] [0-9]{3} [0-9a-f]{1,9} 0\n){0,3}") {
             let _ = parse_status(&text);
             if let Ok(slots) = parse_status(&lines) {
                 prop_assert_eq!(slots.len(), lines.lines().count() - 1);

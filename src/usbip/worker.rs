@@ -2,9 +2,10 @@
 //!
 //! A server that hangs can block the process that configures its device in the kernel, even against
 //! SIGKILL, until the device is detached. That process must not be a watcher, which serves other
-//! devices as well, nor one of its threads, which would keep the container's lock. The device stays
-//! attached when the worker ends: the kernel has the connection, and its `remove` event tells the
-//! watcher when that breaks. So no worker runs while devices are attached.
+//! devices as well, nor one of the watcher's threads, which would keep the container's lock. The
+//! device stays attached when the worker ends: the kernel has the connection, and its `remove`
+//! event tells the watcher when the connection breaks. Therefore no worker runs while devices are
+//! merely attached.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
@@ -22,41 +23,35 @@ use crate::host::programs::{self, ProgramError};
 use crate::host::spawn::{Child, Streams, spawn};
 use crate::host::state::trust;
 
-/// The executable.
+/// The name of the executable.
 const WORKER: &str = "oci-hotplug-usbip";
 /// The longest reply that is read, in bytes.
 const MAX_REPLY: usize = 64 * 1024;
-/// How long a release may take at the end of a container. Measured: 0.4 s.
+/// The timeout of a release at the end of a container. Measured: 0.4 s.
 pub const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a killed worker may take to end.
+/// The timeout for a killed worker to end.
 const KILL_TIMEOUT: Duration = Duration::from_millis(20);
 
-/// A worker cannot be started.
+/// Why a worker cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
     /// The executable is missing.
     #[error(transparent)]
     Absent(#[from] ProgramError),
-    /// The system refuses.
     #[error("starting {path}: {source}", path = path.display())]
-    Spawn {
-        /// The executable.
-        path: PathBuf,
-        /// Why it did not start.
-        source: io::Error,
-    },
+    Spawn { path: PathBuf, source: io::Error },
 }
 
 /// A worker that attaches a device. Dropping it kills it; the next worker, or [`release`], undoes
-/// what it began.
+/// an unfinished attachment.
 #[derive(Debug)]
 pub struct Worker(Started);
 
 impl Worker {
-    /// Starts to attach a device for a container.
+    /// Starts a worker that attaches a device for a container.
     ///
     /// # Errors
-    /// When the worker cannot be started.
+    /// If the worker cannot be started.
     pub fn attach(state_dir: &Path, task: AttachTask) -> Result<Self, WorkerError> {
         Started::new(state_dir, Work::Attach(task)).map(Self)
     }
@@ -68,7 +63,7 @@ impl Worker {
 }
 
 impl AsFd for Worker {
-    /// Readable when [`Worker::reply`] may have a reply.
+    /// Readable when [`Worker::reply`] may return a reply.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.pipe.as_fd()
     }
@@ -82,10 +77,10 @@ impl Drop for Worker {
     }
 }
 
-/// Detaches devices that were attached for containers, and waits for that until the timeout. The
-/// worker goes on after it.
+/// Detaches devices that were attached for containers, and waits until that is done or the timeout
+/// has passed. The worker continues after the timeout.
 pub fn release(state_dir: &Path, release: Release, timeout: Duration) {
-    // Records in a directory that others can write are not ours.
+    // A directory that other users can write cannot be trusted.
     if trust::check(state_dir).is_err() || !is_in_use(state_dir) {
         return;
     }
@@ -102,15 +97,15 @@ pub fn release(state_dir: &Path, release: Release, timeout: Duration) {
     }
 }
 
-/// Whether this host has a device attached, or an attachment was begun: then there is a file beside
-/// the hubs' lock, which stays.
+/// Whether this host has attached a device or begun to: the directory then contains a file other
+/// than the hubs' lock, which is never removed.
 fn is_in_use(state_dir: &Path) -> bool {
     let entries = fs::read_dir(state_dir.join(records::DIRECTORY));
     let mut entries = entries.into_iter().flatten().flatten();
     entries.any(|entry| entry.file_name() != "hubs.lock")
 }
 
-/// A worker that has its task.
+/// A worker that has received its task.
 #[derive(Debug)]
 struct Started {
     process: Child,
@@ -158,7 +153,8 @@ fn start(path: &Path, task: &Task) -> io::Result<Started> {
     for end in [&to_worker, &from_worker] {
         fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     }
-    // Before the worker runs: a task is much shorter than what a pipe takes (pipe(7): 64 KiB).
+    // Write the task before the worker runs: it is much shorter than the capacity of a pipe
+    // (pipe(7): 64 KiB).
     File::from(to_worker).write_all(&serde_json::to_vec(task)?)?;
     let streams = Streams {
         stdin: Some(stdin.as_fd()),

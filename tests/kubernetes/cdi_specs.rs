@@ -164,7 +164,7 @@ async fn a_spec_of_somebody_elses_is_not_overwritten() {
     assert!(error.contains("oci-hotplug did not write it"), "{error}");
     assert_eq!(fs::read_to_string(&spec).unwrap(), "{}");
     plugin
-        .logs("containers with it can't start until this is fixed")
+        .logs("containers with it cannot start until this is fixed")
         .await;
 }
 

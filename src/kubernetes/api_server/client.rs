@@ -1,6 +1,5 @@
-//! A client for the cluster's API server as a pod reaches it: address from the environment, token
-//! and CA of the service account from files, one HTTPS request after the other. Must not know what
-//! is sent.
+//! A client for the cluster's API server in a pod: address from the environment, token and CA of
+//! the service account from files, one HTTPS request after the other. Must not know what is sent.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,7 +24,7 @@ use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 /// The timeout of connecting, and of each response.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The most bytes that are read of a response.
+/// The longest response that is read, in bytes.
 const MAX_RESPONSE: usize = 64 << 10;
 
 /// Variables that kubelet sets in each container (Kubernetes' "Accessing the API from a Pod").
@@ -50,55 +49,32 @@ pub struct NoAddress;
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
-    /// A file of the service account.
+    /// A file of the service account is not readable.
     #[error("cannot read {}: {source} (the pod must mount its service account's token and CA there)", .path.display())]
-    Account {
-        /// The file.
-        path: PathBuf,
-        /// The error.
-        source: io::Error,
-    },
-    /// The CA's certificate.
+    Account { path: PathBuf, source: io::Error },
     #[error("{} contains no usable certificate: {reason}", .path.display())]
-    Certificate {
-        /// The file.
-        path: PathBuf,
-        /// The error.
-        reason: String,
-    },
-    /// The server can't be reached, or its certificate is not signed by the CA.
+    Certificate { path: PathBuf, reason: String },
+    /// The server is not reachable, or its certificate is not signed by the CA.
     #[error("cannot connect to {address}: {source}")]
-    Connect {
-        /// The server's address.
-        address: String,
-        /// The error.
-        source: io::Error,
-    },
-    /// The connection ended, or is not HTTP.
+    Connect { address: String, source: io::Error },
+    /// The connection ended, or does not use HTTP.
     #[error(transparent)]
     Http(#[from] hyper::Error),
-    /// The request is malformed.
     #[error(transparent)]
     Request(#[from] hyper::http::Error),
-    /// No response in time.
     #[error("no response within {TIMEOUT:?}")]
     Timeout,
-    /// The server rejected the request.
     #[error("the server responded {status}: {message}")]
-    Rejected {
-        /// The status.
-        status: StatusCode,
-        /// The message of the response.
-        message: String,
-    },
+    Rejected { status: StatusCode, message: String },
 }
 
 impl ApiServer {
-    /// The API server of this pod's cluster, with the service account whose `token` and `ca.crt`
-    /// are in a directory.
+    /// The API server of this pod's cluster, for the service account whose `token` and `ca.crt` are
+    /// in a directory.
     ///
     /// # Errors
-    /// When the address is not in the environment.
+    ///
+    /// If the address is not in the environment.
     pub fn of_this_pod(account: &Path) -> Result<Self, NoAddress> {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let host = variable(HOST_VARIABLE).ok_or(NoAddress)?;
@@ -113,7 +89,8 @@ impl ApiServer {
     /// Opens a connection and verifies the server's certificate with the service account's CA.
     ///
     /// # Errors
-    /// When the server can't be reached or verified.
+    ///
+    /// If the server is not reachable or not verified.
     pub async fn connect(&self) -> Result<Connection, RequestError> {
         let host = if self.host.contains(':') {
             format!("[{}]", self.host)
@@ -175,7 +152,6 @@ impl ApiServer {
     }
 }
 
-/// An open connection.
 pub struct Connection {
     sender: SendRequest<Full<Bytes>>,
     host: String,
@@ -183,10 +159,11 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Sends JSON to a path. The token is read at each request: kubelet renews it.
+    /// Sends JSON to a path. Reads the token for each request, because kubelet renews it.
     ///
     /// # Errors
-    /// When there is no response, or the server rejects the request.
+    ///
+    /// If there is no response, or the server rejects the request.
     pub async fn send(
         &mut self,
         method: Method,

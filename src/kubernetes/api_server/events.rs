@@ -33,7 +33,7 @@ const SEND_INTERVAL: Duration = Duration::from_millis(200);
 const MIN_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
-/// Where changes are noted.
+/// The changes to be reported.
 pub struct Events {
     queue: Mutex<Queue>,
     noted: Notify,
@@ -50,8 +50,8 @@ impl Events {
         }
     }
 
-    /// Notes a change of a unit that a container has (`namespace/pod/container`, if known); `place`
-    /// is that of its device.
+    /// Adds a change of a unit that a container has (`namespace/pod/container`, if known); `place`
+    /// is the place of its device.
     pub fn note(&self, resource: &str, unit: &str, place: &str, container: Option<&str>, change: Change) {
         let subject = Subject {
             resource: resource.to_owned(),
@@ -65,7 +65,7 @@ impl Events {
         }
     }
 
-    /// Whether the queue has that the device of a unit was unplugged.
+    /// Whether the queue contains the removal of the unit's device.
     pub fn has_vanished(&self, resource: &str, unit: &str) -> bool {
         let subject = Subject {
             resource: resource.to_owned(),
@@ -80,7 +80,6 @@ impl Events {
     }
 }
 
-/// Sends the changes to the API server.
 pub struct Reporter {
     events: Arc<Events>,
     server: ApiServer,
@@ -99,12 +98,12 @@ pub struct Reporter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AfterFailure {
     Retry,
-    /// The server will never accept it.
+    /// The server will never accept the event.
     Drop,
 }
 
 impl Reporter {
-    /// Nothing is sent before it runs.
+    /// Sends nothing before it runs.
     pub fn new(
         events: Arc<Events>,
         server: ApiServer,
@@ -124,7 +123,7 @@ impl Reporter {
         }
     }
 
-    /// Sends the changes one after the other, forever.
+    /// Sends one change after the other, forever.
     pub async fn run(mut self) {
         loop {
             let next = self.events.queue().next();
@@ -156,7 +155,7 @@ impl Reporter {
                 );
                 return self.finish(subject, entry.unsent, None);
             }
-            // `pod_resources` logs it as a warning, once.
+            // `pod_resources` logs this as a warning, once.
             Err(error) => {
                 debug!(
                     "cannot list pod resources to find the holder of {}: {error}",
@@ -179,7 +178,7 @@ impl Reporter {
         }
     }
 
-    /// Drops or postpones an entry after a failure, and waits. A failure is logged once until a
+    /// Drops or postpones an entry after a failure, and waits. Logs only the first failure until a
     /// request succeeds.
     async fn wait_after(&mut self, error: &RequestError, subject: &Subject, entry: &Entry) {
         self.connection = None;
@@ -228,8 +227,8 @@ impl Reporter {
         }))
     }
 
-    /// Creates an event, or raises the count of the event that was created before, which the API
-    /// server deletes after an hour.
+    /// Creates an event, or increases the count of the existing event, which the API server deletes
+    /// after an hour.
     async fn send(
         &mut self,
         subject: &Subject,

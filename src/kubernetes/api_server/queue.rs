@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
-/// The most changes that are remembered, sent or not. Further changes are counted and not sent.
+/// The most changes in the queue, sent or not. Further changes are only counted.
 const MAX_ENTRIES: usize = 256;
 
 /// The same change of the same unit is sent once in this interval, with a count.
@@ -17,13 +17,10 @@ pub const REPEAT_INTERVAL: Duration = Duration::from_secs(10);
 /// A change of a unit that a container has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Change {
-    /// Its device was unplugged.
     Vanished,
-    /// Its device is back.
     Returned,
 }
 
-/// What an event is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Subject {
     pub resource: String,
@@ -31,22 +28,21 @@ pub struct Subject {
     pub change: Change,
 }
 
-/// An entry of the queue.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// The place of the device in sysfs, or its path.
+    /// The path of the device in sysfs, or of its node.
     pub place: String,
-    /// The container that had the unit then (`namespace/pod/container`), if known: a later holder
-    /// gets no event.
+    /// The container that had the unit at that time (`namespace/pod/container`), if known: a later
+    /// holder gets no event.
     pub container: Option<String>,
-    /// How often it happened since the last event was sent.
+    /// How often the change has happened since the last event.
     pub unsent: u32,
     pub last: Timestamp,
     pub not_before: Instant,
     pub sent: Option<SentEvent>,
 }
 
-/// One time, for comparing and as text (RFC 3339).
+/// A time, for comparisons and as text (RFC 3339).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(Instant, pub String);
 
@@ -83,7 +79,7 @@ impl Holder {
     }
 }
 
-/// Changes to send, and those that were sent lately.
+/// Changes to be sent, and recently sent ones.
 #[derive(Debug, Default)]
 pub struct Queue(BTreeMap<Subject, Entry>);
 
@@ -129,8 +125,8 @@ impl Queue {
         Some((entry.not_before, subject.clone(), entry.clone()))
     }
 
-    /// Postpones the changes of a unit that can't be sent now, in their order, behind those of
-    /// others.
+    /// Postpones the changes of a unit that cannot be sent now, in order, behind those of other
+    /// units.
     pub fn postpone(&mut self, subject: &Subject, to: Instant) {
         let is_of_unit =
             |other: &Subject| (&other.resource, &other.unit) == (&subject.resource, &subject.unit);
@@ -139,7 +135,7 @@ impl Queue {
         }
     }
 
-    /// Notes that an event for `count` changes was sent, or (`sent` is `None`) will not be.
+    /// Records that an event for `count` changes was sent, or, if `sent` is `None`, never will be.
     pub fn finish(&mut self, subject: &Subject, count: u32, sent: Option<SentEvent>, now: Instant) {
         if let Some(entry) = self.0.get_mut(subject) {
             entry.unsent = entry.unsent.saturating_sub(count);
@@ -194,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn the_change_that_waits_longest_is_next() {
+    fn the_change_that_has_waited_longest_is_next() {
         let mut queue = Queue::default();
         let (first, second) = (subject("b", Change::Vanished), subject("a", Change::Vanished));
         queue.note(first.clone(), "", None, Timestamp::now());
@@ -206,7 +202,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_postponed_change_delays_no_other() {
+    async fn a_postponed_change_does_not_delay_others() {
         let mut queue = Queue::default();
         let (first, second) = (subject("1", Change::Vanished), subject("2", Change::Vanished));
         queue.note(first.clone(), "", None, Timestamp::now());

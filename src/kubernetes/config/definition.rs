@@ -1,4 +1,4 @@
-//! What is to be advertised, as values: the same for all formats.
+//! What to advertise, as values that are the same for all formats.
 //!
 //! Must not know the formats.
 
@@ -16,97 +16,90 @@ use crate::model::request::Request;
 use crate::model::request::entry::Requests;
 use crate::model::request::selector::Selector;
 
-/// Where device nodes are.
 pub const DEV: &str = "/dev";
 
 /// The most units of one device. Each message to kubelet lists all units of a resource with about
 /// 80 bytes each, and kubelet accepts at most 4 MiB (gRPC's default), which is about 50,000 units.
 pub const MAX_UNITS: u32 = 20_000;
 
-/// Something to be advertised.
 #[derive(Debug, Clone)]
 pub enum Definition {
     /// hostdev: one path, always advertised, healthy while it exists.
     Path {
-        /// The path on the host.
         path: PathBuf,
-        /// What containers may do.
+        /// The access of containers.
         access: Access,
-        /// How many containers can have it.
+        /// How many containers can have it at the same time.
         count: u32,
     },
-    /// smarter-device-manager: each path below /dev that matches is a resource of its own.
+    /// smarter-device-manager: each path below /dev that matches is a separate resource.
     Pattern {
-        /// Run on the path below /dev.
+        /// Matched with the path below /dev.
         pattern: GoRegex,
-        /// How many containers can have each.
+        /// How many containers can have each path at the same time.
         count: u32,
     },
     /// smarter-device-manager's `nvidia-gpu`.
     NvidiaGpu {
-        /// How many containers can have each.
+        /// How many containers can have each GPU at the same time.
         count: u32,
     },
-    /// generic-device-plugin's.
+    /// A resource of generic-device-plugin.
     Groups {
-        /// The resource.
         name: ResourceName,
-        /// Each is a source of units.
+        /// Each group is a source of units.
         groups: Vec<Group>,
     },
-    /// usbip-device-plugin's: devices of USB/IP servers.
+    /// A resource of usbip-device-plugin: devices of USB/IP servers.
     Remote {
-        /// The resource.
         name: ResourceName,
-        /// Each is a unit.
+        /// Each entry is a unit.
         entries: Vec<RemoteEntry>,
     },
-    /// Our own format: requests.
+    /// A resource in our own format: requests.
     Requested(Requested),
 }
 
-/// A resource of our own format.
+/// A resource in our own format.
 #[derive(Debug, Clone)]
 pub struct Requested {
-    /// The resource.
     pub name: ResourceName,
     /// The requests that select its devices.
     pub requests: Requests,
     /// How they are offered.
     pub mode: Mode,
-    /// How many containers can have it.
+    /// How many containers can have it at the same time.
     pub count: u32,
 }
 
-/// How devices are offered.
+/// How the devices of a resource are offered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// Slots for devices that come and go while the container runs: always healthy.
+    /// Slots for devices that come and go while a container runs; always healthy.
     #[default]
     Hotplug,
-    /// One unit for each device, healthy while it is present; it comes and goes in the running
-    /// container.
+    /// One unit per device, healthy while the device is present; the device comes and goes in the
+    /// running container.
     Present,
-    /// One unit for each device that is present; the engine creates its nodes with the container.
+    /// One unit per present device; the engine creates its nodes together with the container.
     Static,
 }
 
-/// One group: all its paths together are a unit, or all its USB devices.
+/// One group: a unit consists of all its paths, or of all its USB devices.
 #[derive(Debug, Clone)]
 pub enum Group {
     /// Files and devices.
     Paths {
-        /// The paths.
         paths: Vec<PathInGroup>,
-        /// How many containers can have each.
+        /// How many containers can have each combination at the same time.
         count: u32,
     },
-    /// USB devices: their own nodes below /dev/bus/usb.
+    /// USB devices: their raw nodes below /dev/bus/usb.
     Usb {
-        /// The devices, each a `usb:`.
+        /// Each is a `usb:` selector.
         devices: Vec<Selector>,
-        /// How many containers can have them.
+        /// How many containers can have them at the same time.
         count: u32,
     },
 }
@@ -114,43 +107,39 @@ pub enum Group {
 /// One path of a group.
 #[derive(Debug, Clone)]
 pub struct PathInGroup {
-    /// The paths that it matches.
     pub pattern: GoGlob,
-    /// Its path in the container, if it is not that on the host; a directory if it ends with `/`.
+    /// The path in the container if it differs from the host's; a directory if it ends with `/`.
     pub mount_path: Option<String>,
-    /// What the container may do.
+    /// The access of the container.
     pub access: Access,
-    /// How the container gets it.
     pub kind: PathType,
-    /// Whether a mount can only be read.
+    /// Whether a mount is read-only.
     pub read_only: bool,
     /// How often a match is used if another path has more matches.
     pub limit: u32,
-    /// Whether the group can do without it.
+    /// Whether the group has units even without a match.
     pub optional: bool,
 }
 
 /// How a container gets a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathType {
-    /// As a device node.
     Device,
-    /// As a mount.
     Mount,
-    /// Not at all: it is only necessary for the group's units.
+    /// Not at all: the path must exist for the group's units, and is not given.
     Nothing,
 }
 
-/// One device of a server.
+/// An entry for one device of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteEntry {
     /// The server and the device.
     pub device: RemoteDevice,
     /// The requests for the device and for its nodes at the paths of the extras.
     pub requests: Vec<Request>,
-    /// Paths of the host that the container gets with it.
+    /// Paths of the host that the container also gets.
     pub extras: Vec<Extra>,
-    /// Differences between what is written and what is done.
+    /// Differences between the configuration and what the plugin does.
     pub notes: Vec<String>,
 }
 
@@ -158,11 +147,9 @@ pub struct RemoteEntry {
 /// always exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extra {
-    /// On the host.
     pub host: PathBuf,
-    /// In the container.
     pub container: PathBuf,
-    /// What the container may do.
+    /// The access of the container.
     pub access: Access,
 }
 
@@ -180,13 +167,13 @@ impl Definition {
         paths.map(|path| &path.pattern)
     }
 
-    /// The patterns of paths outside /dev.
+    /// The patterns for paths outside /dev.
     pub fn patterns_outside_dev(&self) -> impl Iterator<Item = &GoGlob> {
         let patterns = self.patterns();
         patterns.filter(|pattern| !pattern.is_below(Path::new(DEV)))
     }
 
-    /// The path outside /dev that hostdev's list names.
+    /// The path outside /dev in hostdev's list.
     pub fn path_outside_dev(&self) -> Option<&PathBuf> {
         match self {
             Self::Path { path, .. } if !path.starts_with(DEV) => Some(path),
@@ -194,7 +181,7 @@ impl Definition {
         }
     }
 
-    /// Whether it needs the host's devices.
+    /// Whether it depends on the host's devices.
     pub fn needs_devices(&self) -> bool {
         match self {
             Self::Requested(_) | Self::Remote { .. } => true,
@@ -203,7 +190,7 @@ impl Definition {
         }
     }
 
-    /// Whether it needs the paths below /dev.
+    /// Whether it depends on the paths below /dev.
     pub fn needs_paths(&self) -> bool {
         !matches!(self, Self::Requested(_) | Self::Remote { .. })
     }

@@ -1,4 +1,4 @@
-//! Why a configuration can't be used; checks that several formats share.
+//! Errors in a configuration, and checks that several formats share.
 
 use std::path::PathBuf;
 
@@ -9,133 +9,104 @@ use crate::model::remote::address::AddressError;
 use crate::model::request::annotations::RequestListError;
 use crate::model::yaml;
 
-/// Why a configuration can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// Not YAML, an unknown key, or a value of the wrong type; with its line.
+    /// The text is not YAML, has an unknown key, or a value of the wrong type.
     #[error("{path}: {source}", path = path.display())]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// The error and its position.
-        source: yaml::Error,
-    },
-    /// An element of a list.
+    Malformed { path: PathBuf, source: yaml::Error },
+    /// An element of a list is invalid.
     #[error("{place}: {fault}")]
     Element {
         /// The file and the element, counted from 1.
         place: String,
-        /// The error, with a hint.
         fault: Fault,
     },
 }
 
-/// What is wrong with an element, with a hint.
+/// The error in an element, with a hint.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
-    /// hostdev: no `:`.
+    /// hostdev: the element has no `:`.
     #[error("write PATH:PERMISSIONS, such as /dev/mem:rwm")]
     NoPermissions,
-    /// hostdev: not below /dev.
+    /// hostdev: the path is not absolute.
     #[error("the path must be absolute, such as /dev/mem")]
     Relative,
     /// hostdev: a path is listed twice.
     #[error("{0} is listed twice: list it once, with :COUNT behind the permissions for several containers")]
     ListedTwice(String),
-    /// Permissions.
+    /// The permissions are invalid.
     #[error("permissions {0:?} must be one to three of the letters r, w and m, each at most once")]
     Permissions(String),
-    /// A number of units.
+    /// A number of units is out of range.
     #[error("{0} must be 1 to {MAX_UNITS}")]
     Count(&'static str),
-    /// A regular expression.
+    /// A regular expression is invalid.
     #[error("devicematch {expression:?} is not a regular expression: {reason}")]
-    Regex {
-        /// The expression.
-        expression: String,
-        /// The parser's error.
-        reason: String,
-    },
-    /// A name.
+    Regex { expression: String, reason: String },
     #[error(transparent)]
     Name(#[from] NameError),
-    /// A name is used twice.
     #[error("{0} is defined twice: give one of them another name")]
     DefinedTwice(ResourceName),
-    /// A request.
+    /// A request is invalid.
     #[error("request {request:?}: {source}")]
     Request {
-        /// The request.
         request: String,
-        /// The error.
         source: Box<RequestListError>,
     },
-    /// A resource without requests and groups.
+    /// A resource has neither requests nor groups.
     #[error("the resource selects no device: write requests: [\"usb:0403:6001\"] or groups: [...]")]
     SelectsNothing,
-    /// Keys that exclude each other.
+    /// Keys exclude each other.
     #[error("{0}")]
     Keys(&'static str),
-    /// A key at the top of our own file.
+    /// A key at the top level of our own format is unknown.
     #[error("unknown key {key:?}: write one of {known}")]
-    UnknownKey {
-        /// The key.
-        key: String,
-        /// The known keys.
-        known: String,
-    },
-    /// generic-device-plugin: a value of the wrong type.
+    UnknownKey { key: String, known: String },
+    /// generic-device-plugin: a value has the wrong type.
     #[error("{key} must be {expected}, not {found}")]
     Kind {
         /// The key, or the element.
         key: String,
-        /// The expected type.
         expected: &'static str,
-        /// The type of the value.
         found: &'static str,
     },
-    /// usbip-device-plugin: no resources.
+    /// usbip-device-plugin: the file has no resources.
     #[error(
         "the file has no resource: write resources: {{NAME: [{{target: {{host: HOST}}, selector: {{...}}}}]}}"
     )]
     NoResources,
-    /// usbip-device-plugin: an unknown key, or a value of the wrong type.
+    /// usbip-device-plugin: a key is unknown, or a value has the wrong type.
     #[error("{0}")]
     Entry(yaml::Error),
-    /// A number.
+    /// A number is out of range.
     #[error("{what} {value:?} must be a number up to 0xffff, such as 0x0403")]
     Number {
         /// `vendor`, `product` or `port`.
         what: &'static str,
-        /// The text.
         value: String,
     },
-    /// A server, or a device of it.
+    /// The address of a server or of its device is invalid.
     #[error(transparent)]
     Remote(#[from] AddressError),
-    /// The device can't be written as a request.
+    /// The device cannot be written as a request.
     #[error("{0}")]
     Device(String),
-    /// Too many equal entries.
     #[error("more than 255 entries of one server are equal")]
     TooManyEqual,
-    /// usbip-device-plugin's extras.
+    /// usbip-device-plugin: an extra is invalid.
     #[error("the extra {path:?} must be an absolute path, such as /dev/ttyUSB0")]
-    Extra {
-        /// The path.
-        path: String,
-    },
-    /// A USB id.
+    Extra { path: String },
+    /// A USB id is invalid.
     #[error("{what} {value:?} must be up to 4 hexadecimal digits in quotes, without 0x, such as \"1a86\"")]
     UsbId {
         /// `vendor` or `product`.
         what: &'static str,
-        /// The text.
         value: String,
     },
 }
 
-/// Reads `rwm`.
+/// Parses `rwm`.
 pub(super) fn permissions(text: &str) -> Result<Access, Fault> {
     text.parse().map_err(|_| Fault::Permissions(text.to_owned()))
 }

@@ -1,9 +1,9 @@
 //! generic-device-plugin's devices: groups of paths and of USB devices (its
-//! deviceplugin/generic.go, path.go, usb.go), each an argument `--device` or an element of
-//! `devices:` in its file (its config.go).
+//! deviceplugin/generic.go, path.go, usb.go). Each is the value of an argument `--device` or an
+//! element of `devices:` in its file (its config.go).
 //!
-//! An error where that plugin exits. A note where it ignores something, or sends kubelet something
-//! that can't work.
+//! Returns an error where that plugin exits. Adds a note where it ignores something, or sends
+//! something to kubelet that cannot work.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -33,25 +33,21 @@ const FLAGS: [&str; 6] = [
     "version",
 ];
 
-/// The flags in its file.
+/// The flags in generic-device-plugin's file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// The domain of resources.
     pub domain: Option<String>,
-    /// The address of /metrics.
     pub listen: Option<String>,
-    /// The lowest level that is logged.
     pub log_level: Option<String>,
-    /// kubelet's directory of device plugins.
     pub plugin_directory: Option<String>,
 }
 
-/// Whether a file has this format: a list of devices.
+/// Whether a file has this format: it has a list of devices.
 pub fn is_generic(text: &str) -> bool {
     Node::read(text, Dialect::File).is_ok_and(|file| listed(&file).is_some())
 }
 
-/// The flags in a file.
+/// Parses the flags in a file.
 pub fn settings(text: &str) -> Settings {
     let file = Node::read(text, Dialect::File).unwrap_or(Node::Null);
     let value = |key: &str| match file.get(key) {
@@ -72,7 +68,7 @@ fn listed(file: &Node) -> Option<&Node> {
     file.get("devices").or_else(|| file.get("device"))
 }
 
-/// Reads the arguments, each the text of one device.
+/// Parses the arguments, each the text of one device.
 pub(super) fn arguments(
     texts: &[String],
     domain: &str,
@@ -92,7 +88,8 @@ pub(super) fn arguments(
     Ok(definitions)
 }
 
-/// Reads the devices of a file, if it has any. `names` are those of the file's other resources.
+/// Parses the devices of a file, if it has any. `names` contains the names of the file's other
+/// resources.
 pub(super) fn file(
     path: &Path,
     file: &Node,
@@ -132,7 +129,7 @@ pub(super) fn file(
     Ok(definitions)
 }
 
-/// Reads the groups of a resource of our own file.
+/// Parses the groups of a resource in our own format.
 pub(super) fn groups(
     groups: &Node,
     place: &str,
@@ -142,11 +139,10 @@ pub(super) fn groups(
     Reader::new(Dialect::File, place, source, notes).groups(groups)
 }
 
-/// Reads one device.
+/// Parses one device.
 struct Reader<'n> {
     dialect: Dialect,
     place: String,
-    /// The whole text.
     source: &'n str,
     notes: &'n mut Vec<String>,
 }
@@ -200,7 +196,7 @@ impl<'n> Reader<'n> {
         Ok(read)
     }
 
-    /// `None` for a group without units.
+    /// Returns `None` for a group without units.
     fn group(&mut self, group: &Node) -> Result<Option<Group>, ConfigError> {
         self.expect_mapping("it", group)?;
         self.note_ignored_keys(group, &["paths", "usb", "count"]);
@@ -217,7 +213,7 @@ impl<'n> Reader<'n> {
                 "a group has paths or usb, not both: make two groups of it",
             ))),
             (false, true) => {
-                // Reads all of them, so that there is a note for each problem.
+                // Parse all of them, so that there is a note for each problem.
                 let paths: Vec<Option<PathInGroup>> = paths
                     .iter()
                     .map(|path| self.path(path))
@@ -233,7 +229,7 @@ impl<'n> Reader<'n> {
         }
     }
 
-    /// `None` if it can't match, so that the group has no units.
+    /// Returns `None` if the path can never match, so that the group has no units.
     fn path(&mut self, path: &Node) -> Result<Option<PathInGroup>, ConfigError> {
         const KEYS: [&str; 7] = [
             "path",
@@ -310,9 +306,9 @@ impl<'n> Reader<'n> {
     /// Four hexadecimal digits (its usb.go: ToUSBIDHookFunc for files, UnmarshalJSON for
     /// arguments).
     ///
-    /// In quotes, or if it is not a number in YAML, the text is read. A number in a file counts by
-    /// its value. A number in an argument is first written in decimal digits, which are then read
-    /// as hexadecimal: 0x0403 becomes 1027.
+    /// If the value is quoted, or not a number in YAML, its text is parsed. In a file, an unquoted
+    /// number counts by its value. In an argument, it is first converted to decimal digits, which
+    /// are then parsed as hexadecimal: 0x0403 becomes 1027.
     fn usb_id(&mut self, usb: &Node, key: &'static str) -> Result<String, ConfigError> {
         let wrong = |value: String| Fault::UsbId { what: key, value };
         let (id, number) = match (usb.get(key), self.dialect) {
@@ -346,12 +342,13 @@ impl<'n> Reader<'n> {
     fn id_of_number(&self, number: f64) -> Option<u16> {
         match self.dialect {
             Dialect::Argument => hexadecimal(&number.to_string()),
-            // That plugin uses the lower 16 bits of any number, which is never what was meant.
+            // That plugin uses the lower 16 bits of any number, which is never what the author
+            // intended.
             Dialect::File => (0.0..65536.0).contains(&number).then_some(number as u16),
         }
     }
 
-    /// Whether a number was written with other digits than those of the id.
+    /// Whether a number is written with other digits than the id.
     fn is_read_otherwise(&self, number: f64, id: &str) -> bool {
         let mut words = self.source.split(|letter: char| !letter.is_ascii_alphanumeric());
         let mut is_written = |prefix: &str| {
@@ -361,7 +358,7 @@ impl<'n> Reader<'n> {
             })
         };
         match self.dialect {
-            // That plugin reads it as hexadecimal or octal.
+            // That plugin parses it as hexadecimal or octal.
             Dialect::Argument => is_written("0"),
             Dialect::File => format!("{number:0>4}") != id && !is_written("0x"),
         }
@@ -388,7 +385,7 @@ impl<'n> Reader<'n> {
         Ok(count.min(MAX_UNITS))
     }
 
-    /// Text. In an argument a number or boolean is read as text, as by that plugin.
+    /// Text. In an argument, numbers and booleans are accepted as text, as by that plugin.
     fn text(&mut self, node: &Node, key: &'static str) -> Result<Option<String>, ConfigError> {
         match (node.get(key), self.dialect) {
             (None, _) => Ok(None),
@@ -453,7 +450,7 @@ impl<'n> Reader<'n> {
     }
 }
 
-/// Up to 16 bits in hexadecimal digits, as Go's strconv.ParseUint reads them: without 0x.
+/// Up to 16 bits in hexadecimal digits without 0x, as Go's strconv.ParseUint parses them.
 fn hexadecimal(text: &str) -> Option<u16> {
     let is_plain = text.chars().all(|digit| digit.is_ascii_hexdigit());
     is_plain.then(|| u16::from_str_radix(text, 16).ok()).flatten()

@@ -13,35 +13,32 @@ pub struct GoGlob {
 /// The pattern of one component of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
-    /// Exactly this.
     Name(String),
     /// A name that these tokens match.
     Tokens(Vec<Token>),
 }
 
-/// A part of a pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Token {
-    /// A character.
     Char(char),
-    /// Any one character.
+    /// `?`
     Any,
-    /// Any number of characters.
+    /// `*`
     Many,
-    /// One character in these ranges, or outside of them.
+    /// `[a-z]`, `[^a-z]`
     Class {
-        /// Whether it is outside.
         negated: bool,
-        /// First and last of each.
+        /// The first and last character of each range.
         ranges: Vec<(char, char)>,
     },
 }
 
 impl GoGlob {
-    /// Reads a pattern. `//`, `/./` and `/../` are resolved first, as Go does.
+    /// Parses a pattern. `//`, `/./` and `/../` are resolved first, as in Go.
     ///
     /// # Errors
-    /// What is wrong with it.
+    ///
+    /// Why the pattern is invalid.
     pub fn new(text: &str) -> Result<Self, &'static str> {
         if !text.starts_with('/') {
             return Err("it must be absolute, such as /dev/ttyUSB*");
@@ -62,17 +59,16 @@ impl GoGlob {
         })
     }
 
-    /// As it was written.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The patterns of the components of a path, from the root on.
+    /// The patterns of the components of a path, starting at the root.
     pub fn parts(&self) -> &[Part] {
         &self.parts
     }
 
-    /// The one path that it can match, if it has no wildcards.
+    /// The only path that it can match, if it has no wildcards.
     pub fn literal(&self) -> Option<std::path::PathBuf> {
         let names = self.parts.iter().map(|part| match part {
             Part::Name(name) => Some(name.as_str()),
@@ -122,8 +118,8 @@ impl Part {
     }
 }
 
-/// Goes back to the last `*` only, which suffices: it takes time in proportion to the product of
-/// both lengths.
+/// Backtracks to the last `*` only, which suffices: the time is proportional to the product of both
+/// lengths.
 fn matches(tokens: &[Token], name: &[char]) -> bool {
     let (mut token, mut at) = (0, 0);
     let mut last: Option<(usize, usize)> = None;
@@ -174,7 +170,7 @@ fn part(name: &str) -> Result<Part, &'static str> {
             '*' => Token::Many,
             '?' => Token::Any,
             '[' => class(&mut letters)?,
-            '\\' => Token::Char(letters.next().ok_or("nothing stands behind its \\")?),
+            '\\' => Token::Char(letters.next().ok_or("nothing follows its \\")?),
             letter => Token::Char(letter),
         });
     }
@@ -186,7 +182,7 @@ fn part(name: &str) -> Result<Part, &'static str> {
     Ok(plain.map_or(Part::Tokens(tokens), Part::Name))
 }
 
-/// What follows a `[`.
+/// Parses what follows a `[`.
 fn class(letters: &mut std::str::Chars<'_>) -> Result<Token, &'static str> {
     let negated = letters.as_str().starts_with('^');
     if negated {
@@ -263,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_go_refuses_is_refused() {
+    fn patterns_that_go_refuses_are_refused() {
         for pattern in [
             "dev/x",
             "",
@@ -294,14 +290,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_pattern_of_plain_letters_matches_itself_alone(names in prop::collection::vec("[a-z0-9.]{1,5}x", 1..4), other in "(/[a-z0-9]{1,5}){1,4}") {
+        fn a_pattern_of_plain_letters_matches_only_itself(names in prop::collection::vec("[a-z0-9.]{1,5}x", 1..4), other in "(/[a-z0-9]{1,5}){1,4}") {
             let path = format!("/{}", names.join("/"));
             prop_assert!(is_match(&path, &path));
             prop_assert_eq!(is_match(&path, &other), path == other);
         }
 
         #[test]
-        fn stars_take_no_longer_than_lengths_allow(stars in 1..60usize) {
+        fn the_time_for_stars_is_limited_by_the_lengths(stars in 1..60usize) {
             let (pattern, path) = (format!("/dev/{}b", "*a".repeat(stars)), format!("/dev/{}", "a".repeat(200)));
             prop_assert!(!is_match(&pattern, &path));
         }

@@ -1,7 +1,7 @@
-//! Regular expressions in Go's syntax (its regexp/syntax, which is RE2's), as expressions of the
-//! crate `regex-automata`.
+//! Regular expressions in Go's syntax (its regexp/syntax, which is that of RE2), converted to
+//! expressions of the crate `regex-automata`.
 //!
-//! Both run in linear time and agree in most of their syntax. This module rewrites the differences:
+//! Both run in linear time and share most of their syntax. This module rewrites the differences:
 //! `\Q…\E`, octal numbers, `\p{^…}`, `\d`, `\s`, `\w` and `\b`, which are ASCII in Go, braces that
 //! are not repetitions, and characters that are special only in the crate, such as `[` and `&&`
 //! between brackets.
@@ -15,7 +15,7 @@ use regex_automata::util::syntax;
 /// The most memory of one expression, in bytes.
 const MAX_SIZE: usize = 4 << 20;
 
-/// The classes that `[:…:]` can name.
+/// The names in `[:…:]`.
 const NAMED: [&str; 14] = [
     "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space",
     "upper", "word", "xdigit",
@@ -35,11 +35,12 @@ impl GoRegex {
     /// Compiles an expression.
     ///
     /// # Errors
-    /// What of it is not part of Go's syntax.
+    ///
+    /// Which part of it is not Go's syntax.
     pub(super) fn new(expression: &str) -> Result<Self, String> {
         let rewritten = rewrite(expression)?;
         let parsed = syntax::parse(&rewritten).map_err(|error| {
-            // The last line has the error; the others show its position in the rewritten
+            // The error is in the last line; the other lines show its position in the rewritten
             // expression.
             let text = error.to_string();
             let last = text.lines().last().unwrap_or_default();
@@ -56,7 +57,6 @@ impl GoRegex {
         })
     }
 
-    /// As it was written.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -85,14 +85,14 @@ fn rewrite(expression: &str) -> Result<String, String> {
 
 /// A literal character.
 fn literal(letter: char, out: &mut String) {
-    // These two would be word boundaries.
+    // With a backslash, these two would be word boundaries.
     if letter.is_ascii_punctuation() && !['<', '>'].contains(&letter) {
         out.push('\\');
     }
     out.push(letter);
 }
 
-/// What stands behind a `\` outside brackets.
+/// Parses what follows a `\` outside brackets.
 fn escape(letters: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
     match letters.peek() {
         Some('Q') => {
@@ -127,7 +127,7 @@ fn escape(letters: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), Str
     }
 }
 
-/// A set of characters behind a `\`: `\d`, `\pL`, `\p{Greek}`.
+/// Parses a set of characters after a `\`: `\d`, `\pL`, `\p{Greek}`.
 fn set(letters: &mut Peekable<Chars<'_>>) -> Result<Option<String>, String> {
     let known = match letters.peek() {
         Some('d') => "[0-9]",
@@ -146,7 +146,7 @@ fn set(letters: &mut Peekable<Chars<'_>>) -> Result<Option<String>, String> {
     Ok(Some(known.to_owned()))
 }
 
-/// What stands behind `\p` or `\P`.
+/// Parses what follows `\p` or `\P`.
 fn property(letters: &mut Peekable<Chars<'_>>, mut is_negated: bool) -> Result<String, String> {
     let name: String = match letters.next() {
         Some('{') => {
@@ -160,7 +160,7 @@ fn property(letters: &mut Peekable<Chars<'_>>, mut is_negated: bool) -> Result<S
             }
         }
         Some(letter) => letter.to_string(),
-        None => return Err("nothing stands behind its \\p".to_owned()),
+        None => return Err("nothing follows its \\p".to_owned()),
     };
     let is_name = !name.is_empty()
         && name
@@ -173,9 +173,9 @@ fn property(letters: &mut Peekable<Chars<'_>>, mut is_negated: bool) -> Result<S
     Ok(format!("\\{letter}{{{name}}}"))
 }
 
-/// One character behind a `\`.
+/// Parses a single character after a `\`.
 fn character(letters: &mut Peekable<Chars<'_>>) -> Result<char, String> {
-    let letter = letters.next().ok_or("nothing stands behind its last \\")?;
+    let letter = letters.next().ok_or("nothing follows its last \\")?;
     let unknown = || format!("\\{letter} is not part of Go's syntax");
     match letter {
         'a' => Ok('\x07'),
@@ -193,7 +193,7 @@ fn character(letters: &mut Peekable<Chars<'_>>) -> Result<char, String> {
             value.and_then(char::from_u32).ok_or_else(unknown)
         }
         '0'..='7' => {
-            // One digit alone would be a back reference.
+            // A single digit would be a back reference.
             if letter != '0' && !matches!(letters.peek(), Some('0'..='7')) {
                 return Err(unknown());
             }
@@ -211,7 +211,7 @@ fn character(letters: &mut Peekable<Chars<'_>>) -> Result<char, String> {
     }
 }
 
-/// What stands behind a `(`: nothing special, a name, or flags.
+/// Parses what follows a `(`: an ordinary group, a name, or flags.
 fn group(letters: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
     out.push('(');
     if letters.next_if_eq(&'?').is_none() {
@@ -236,7 +236,7 @@ fn group(letters: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), Stri
     Err("its last ( has no )".to_owned())
 }
 
-/// What stands behind a `{`: a repetition, or a literal brace.
+/// Parses what follows a `{`: a repetition, or a literal brace.
 fn repeat(letters: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
     let rest: String = letters.clone().take_while(|letter| *letter != '}').collect();
     let is_closed = letters.clone().nth(rest.chars().count()) == Some('}');
@@ -260,7 +260,7 @@ fn repeat(letters: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), Str
     Ok(())
 }
 
-/// What stands behind a `[`.
+/// Parses what follows a `[`.
 fn class(letters: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
     const OPEN: &str = "its [ has no ]";
     out.push('[');
@@ -315,14 +315,14 @@ fn class(letters: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), Stri
     }
 }
 
-/// The name in `[:alpha:]` or the like, of which the `[` is taken already.
+/// The name in `[:alpha:]` and the like, after the `[`.
 fn named(letters: &Peekable<Chars<'_>>) -> Option<String> {
     let rest: String = letters.clone().collect();
     let (name, _) = rest.strip_prefix(':')?.split_once(":]")?;
     Some(name.to_owned())
 }
 
-/// What stands in braces that are open already.
+/// The content of braces, after the `{`.
 fn braced(letters: &mut Peekable<Chars<'_>>) -> Result<String, String> {
     let mut text = String::new();
     for letter in letters.by_ref() {
@@ -340,9 +340,9 @@ mod tests {
 
     use super::*;
 
-    /// Case README 15. Each expected value is what Go's regexp.MatchString says.
+    /// Case README 15. Each expected value is the result of Go's regexp.MatchString.
     #[test]
-    fn expressions_match_what_they_match_in_go() {
+    fn expressions_match_the_same_texts_as_in_go() {
         for (expression, text, expected) in [
             ("^[[:alpha:]]+$", "null", true),
             ("^[[:alpha:]]+$", "tty0", false),
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn what_go_refuses_is_refused_by_the_name_of_the_construct() {
+    fn an_expression_that_go_refuses_is_refused_by_the_name_of_the_construct() {
         for (expression, part) in [
             ("a(", "unclosed group"),
             ("a)", "unopened group"),
@@ -431,7 +431,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn quoted_text_matches_itself_alone(text in "[ -~]{0,12}", other in "[ -~]{0,12}") {
+        fn quoted_text_matches_only_itself(text in "[ -~]{0,12}", other in "[ -~]{0,12}") {
             prop_assume!(!text.contains("\\E"));
             let regex = GoRegex::new(&format!("^\\Q{text}\\E$")).unwrap();
             prop_assert!(regex.is_match(&text));

@@ -1,9 +1,9 @@
-//! YAML as Go programs read it: keys in any case, `<<` merged, numbers as Go's YAML libraries
-//! resolve them.
+//! YAML as Go programs interpret it: keys in any case, `<<` merged, numbers as in Go's YAML
+//! libraries.
 
 use crate::model::yaml::{self, Resolved, Value};
 
-/// Which of Go's two YAML libraries reads a text.
+/// Which of Go's two YAML libraries interprets a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
     /// yaml.v3, for files (viper).
@@ -21,35 +21,30 @@ impl Dialect {
     }
 }
 
-/// A value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Node {
-    /// `null`, `~`, or nothing.
+    /// `null`, `~`, or an empty text.
     Null,
-    /// A boolean.
     Bool(bool),
-    /// A whole number.
     Integer(i128),
-    /// Another number.
     Float(f64),
-    /// Text.
     Text(String),
-    /// A list.
     List(Vec<Node>),
-    /// A mapping: its keys in lower case, each once, in their order.
+    /// A mapping: its keys in lower case, without duplicates, in order.
     Map(Vec<(String, Node)>),
 }
 
 impl Node {
-    /// Reads a text.
+    /// Parses a text.
     ///
     /// # Errors
-    /// When it is not YAML, or has tags of its own.
+    ///
+    /// If it is not YAML, or has custom tags.
     pub fn read(text: &str, dialect: Dialect) -> Result<Self, yaml::Error> {
         Ok(Self::of(&yaml::parse(text)?, dialect))
     }
 
-    /// A value as Go has it.
+    /// The value as Go interprets it.
     pub fn of(node: &yaml::Node, dialect: Dialect) -> Self {
         match &node.value {
             Value::List(list) => Self::List(list.iter().map(|element| Self::of(element, dialect)).collect()),
@@ -64,7 +59,7 @@ impl Node {
         }
     }
 
-    /// The value of a key, given in lower case; `None` where it is absent or null.
+    /// The value of a key, given in lower case; `None` if it is absent or null.
     pub fn get(&self, key: &str) -> Option<&Self> {
         let Self::Map(entries) = self else { return None };
         let found = entries.iter().find(|(known, _)| known == key);
@@ -73,7 +68,7 @@ impl Node {
             .filter(|value| **value != Self::Null)
     }
 
-    /// The keys, in lower case; none where it is not a mapping.
+    /// The keys in lower case; empty if it is not a mapping.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         let entries = match self {
             Self::Map(entries) => entries.as_slice(),
@@ -95,7 +90,7 @@ impl Node {
     }
 }
 
-/// The last of two equal keys counts; written keys override merged ones.
+/// The last of duplicate keys is used; explicit keys override merged ones.
 fn mapping(entries: &[(yaml::Node, yaml::Node)], dialect: Dialect) -> Node {
     let mut written: Vec<(String, Node)> = Vec::new();
     let mut merged: Vec<(String, Node)> = Vec::new();
@@ -104,7 +99,7 @@ fn mapping(entries: &[(yaml::Node, yaml::Node)], dialect: Dialect) -> Node {
             Some(Resolved::Text(key)) => key.to_lowercase(),
             Some(Resolved::Integer(key)) => key.to_string(),
             Some(Resolved::Bool(key)) => key.to_string(),
-            // No key of these formats is anything else.
+            // These formats have only text keys.
             _ => continue,
         };
         match (key.as_str(), Node::of(value, dialect)) {
@@ -141,9 +136,9 @@ mod tests {
         node.get("vendor").cloned().unwrap_or(Node::Null)
     }
 
-    /// What generic-device-plugin's libraries make of these, as seen by running them.
+    /// The values in generic-device-plugin's libraries, observed by running them.
     #[test]
-    fn numbers_are_what_they_are_in_go() {
+    fn numbers_have_the_same_values_as_in_go() {
         let text = |text: &str| Node::Text(text.into());
         for (written, expected) in [
             ("0x0403", Node::Integer(1027)),
@@ -176,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_found_in_any_case_and_what_is_merged_counts_less() {
+    fn keys_match_in_any_case_and_override_merged_ones() {
         let text = "base: &b {Count: 2, Name: x}\ndevices: [{<<: *b, count: 3, count: 4}]";
         let read = Node::read(text, Dialect::File).unwrap();
         let Some(Node::List(devices)) = read.get("devices") else {

@@ -11,12 +11,13 @@ use crate::model::device::Access;
 /// The domain of its resources.
 pub const HOSTDEV_DOMAIN: &str = "hostdev.k8s.io";
 
-/// Reads the list. A path may hold colons: the last part is the permissions.
+/// Parses the list. A path may contain colons: the last part is the permissions.
 pub(super) fn parse(devs: &str) -> Result<Vec<Definition>, ConfigError> {
     let mut definitions = Vec::new();
     let mut paths = BTreeSet::new();
     for (element, number) in devs.split(',').zip(1..) {
-        // That plugin also exits if a path is listed twice: both sockets would have the same name.
+        // That plugin also exits if a path is listed twice, because both sockets would have the
+        // same name.
         let (path, access, count) = parse_one(element.trim())
             .and_then(|(path, access, count)| match paths.insert(path.clone()) {
                 true => Ok((path, access, count)),

@@ -1,6 +1,6 @@
-//! What is to be advertised, in any of the formats, as one list of definitions.
+//! What to advertise: converts all formats into one list of definitions.
 //!
-//! Pure: texts in, values out. Files are read by `options`. Must not know which devices exist, nor
+//! Pure: texts in, values out. `options` reads the files. Must not know which devices exist or
 //! which containers use them.
 
 mod definition;
@@ -31,7 +31,7 @@ pub use usbip::{USBIP_DOMAIN, is_usbip};
 
 use crate::model::request::class::Classes;
 
-/// The texts of a configuration; a part that is not given is empty.
+/// The texts of a configuration; an absent part is empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Texts {
     /// hostdev's `--devs`.
@@ -40,7 +40,7 @@ pub struct Texts {
     pub smarter: Option<(PathBuf, String)>,
     /// generic-device-plugin's arguments `--device`.
     pub devices: Vec<String>,
-    /// Our own file, or generic-device-plugin's, or usbip-device-plugin's.
+    /// A file in our own format, or generic-device-plugin's, or usbip-device-plugin's.
     pub own: Option<(PathBuf, String)>,
     /// usbip-device-plugin's file.
     pub usbip: Option<(PathBuf, String)>,
@@ -48,19 +48,20 @@ pub struct Texts {
     pub domain: Option<String>,
 }
 
-/// A configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Configuration {
-    /// What is to be advertised.
+    /// What to advertise.
     pub definitions: Vec<Definition>,
-    /// Differences between what is written and what is done.
+    /// Differences between the configuration and what the plugin does.
     pub notes: Vec<String>,
 }
 
-/// Reads all parts; they add up.
+/// Parses all parts and combines their definitions.
 ///
-/// # Errors At the first element with which the plugin of its format would exit, or that our format
-/// does not allow.
+/// # Errors
+///
+/// The first element at which the plugin of its format would exit, or that our own format does not
+/// allow.
 pub fn read(texts: &Texts, classes: &Classes) -> Result<Configuration, ConfigError> {
     let (mut definitions, mut notes) = (Vec::new(), Vec::new());
     if let Some(devs) = &texts.devs {

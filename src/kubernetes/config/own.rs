@@ -25,17 +25,18 @@ use crate::model::request::entry::{Origin, Requests};
 use crate::model::request::symlink::parse_symlinks;
 use crate::model::yaml;
 
-/// The domain of resources of ours that are given none.
+/// The domain of resources in our own format, if no other is given.
 pub const DEFAULT_DOMAIN: &str = "oci-hotplug.dev";
 
-/// Our part of the file.
+/// The part of the file in our own format.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct FileText {
     resources: Vec<ResourceText>,
 }
 
-/// The keys at the top of our file. Only a file of generic-device-plugin may have others.
+/// The keys at the top level of our own format. Only a file of generic-device-plugin may have
+/// others.
 const TOP_KEYS: [&str; 7] = [
     "domain",
     "resources",
@@ -57,11 +58,11 @@ struct ResourceText {
     shared: Option<bool>,
     permissions: Option<String>,
     path: Option<PathBuf>,
-    /// Read as generic-device-plugin reads them.
+    /// Parsed as in generic-device-plugin.
     groups: Option<IgnoredAny>,
 }
 
-/// Reads the file. `domain` overrides that of the file. Without `with_devices` the devices of
+/// Parses the file. `domain` overrides that of the file. Without `with_devices`, the devices of
 /// generic-device-plugin are ignored, as that plugin does if an argument names others.
 pub(super) fn parse(
     path: &Path,
@@ -177,8 +178,8 @@ fn read_requests(text: &ResourceText, texts: &[String], classes: &Classes) -> Re
     };
     let mut requests = Requests::default();
     for request in texts {
-        // The keys of the resource are options like those behind a request's `;`: they are read and
-        // checked as such.
+        // The keys of the resource are options, so parse and check them like the options of a
+        // request.
         let mut whole = request.trim_end_matches(['\n', '\r']).to_owned();
         if let Some(path) = &text.path {
             whole.push_str(&format!(";path={}", path.display()));

@@ -13,19 +13,19 @@ use crate::model::yaml::{self, Dialect};
 /// The domain of its resources.
 pub const SMARTER_DOMAIN: &str = "smarter-devices";
 
-/// The word for Tegra's GPUs, in the place of an expression.
+/// The keyword for Tegra's GPUs, in place of an expression.
 const NVIDIA_GPU: &str = "nvidia-gpu";
 
 /// Unknown keys are ignored, as by that plugin.
 #[derive(Debug, Deserialize)]
 struct Entry {
     devicematch: String,
-    /// Without it the resource has no units.
+    /// Zero if absent: the resource then has no units.
     #[serde(default)]
     nummaxdevices: u64,
 }
 
-/// Reads the file. That plugin also exits at a malformed expression (its main.go:187-190).
+/// Parses the file. That plugin also exits at a malformed expression (its main.go:187-190).
 pub(super) fn parse(
     path: &Path,
     text: &str,

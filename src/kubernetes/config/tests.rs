@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// smarter-device-manager's default, as it ships (compat.md 3).
+/// smarter-device-manager's default, as shipped (compat.md 3).
 const SMARTER_DEFAULT: &str = "\
 - devicematch: ^snd$
   nummaxdevices: 20
@@ -76,7 +76,7 @@ fn notes(texts: &Texts) -> Vec<String> {
         .notes
 }
 
-/// What generic-device-plugin's arguments `--device` say.
+/// Parses generic-device-plugin's arguments `--device`.
 fn arguments(texts: &[&str]) -> Result<Configuration, String> {
     let texts = Texts {
         devices: texts.iter().map(|text| (*text).to_owned()).collect(),
@@ -85,7 +85,7 @@ fn arguments(texts: &[&str]) -> Result<Configuration, String> {
     read(&texts, &classes()).map_err(|error| error.to_string())
 }
 
-/// What a file of ours or of generic-device-plugin's says.
+/// Parses a file in our own format or generic-device-plugin's.
 fn file(text: &str) -> Result<Configuration, String> {
     let texts = Texts {
         own: Some(("config.yaml".into(), text.to_owned())),
@@ -111,7 +111,7 @@ fn usbip(text: &str) -> Result<Vec<Definition>, String> {
         .map_err(|error| error.to_string())
 }
 
-/// The resources, each with what its entries ask for.
+/// The resources, each with the requests of its entries.
 fn remotes(definitions: &[Definition]) -> Vec<(&str, Vec<Vec<String>>)> {
     let remote = definitions.iter().map(|definition| match definition {
         Definition::Remote { name, entries } => {
@@ -132,7 +132,7 @@ fn paths(definitions: &[Definition]) -> Vec<(String, String, u32)> {
 }
 
 #[test]
-fn hostdevs_list_is_read_as_it_was() {
+fn hostdevs_list_keeps_its_meaning() {
     let read = devs("/dev/mem:r,/dev/fuse:rwm,/dev/xx/yy:wr").unwrap();
     let one = |path: &str, access: &str| (path.to_owned(), access.to_owned(), 1);
     assert_eq!(
@@ -146,7 +146,7 @@ fn hostdevs_list_is_read_as_it_was() {
 }
 
 #[test]
-fn hostdevs_forks_are_read_too() {
+fn the_lists_of_hostdevs_forks_are_parsed_too() {
     let read = devs("/dev/a:b:rw,/dev/mem:rw:5").unwrap();
     assert_eq!(
         paths(&read),
@@ -158,7 +158,7 @@ fn hostdevs_forks_are_read_too() {
 }
 
 #[test]
-fn a_wrong_element_is_named_with_its_fault_and_the_cure() {
+fn an_invalid_element_is_reported_with_its_error_and_a_hint() {
     for (text, part) in [
         (
             "/dev/a:r,/dev/mem",
@@ -186,7 +186,7 @@ fn a_wrong_element_is_named_with_its_fault_and_the_cure() {
 }
 
 #[test]
-fn smarters_own_file_is_read_unchanged() {
+fn smarters_own_file_is_accepted_unchanged() {
     let read = smarter(SMARTER_DEFAULT).unwrap();
     assert_eq!(read.len(), 14);
     assert!(matches!(&read[0], Definition::Pattern { pattern, count: 20 } if pattern.as_str() == "^snd$"));
@@ -209,7 +209,7 @@ fn smarters_expressions_are_not_anchored_and_keys_may_be_missing_or_unknown() {
 }
 
 #[test]
-fn our_own_file_has_requests_and_their_options() {
+fn a_file_in_our_own_format_has_requests_with_options() {
     let read = own(
         "domain: example.com\nresources:\n- name: sensor\n  requests: ['usb:0403:6001', 'subsystem:tty;only=subsystem:tty']\n  \
          count: 4\n  shared: false\n  permissions: rw\n  mode: present\n- {name: x.y/z, requests: ['port:1-1'], path: /dev/it}\n",
@@ -246,7 +246,7 @@ fn our_own_file_has_requests_and_their_options() {
 }
 
 #[test]
-fn generic_device_plugins_file_is_read_unchanged() {
+fn generic_device_plugins_file_is_accepted_unchanged() {
     let read = own(
         r#"devices:
 - {"name": "serial", "groups": [{"paths": [{"path": "/dev/ttyUSB*"}]}, {"paths": [{"path": "/dev/ttyACM*"}]}]}
@@ -272,7 +272,7 @@ fn generic_device_plugins_file_is_read_unchanged() {
     assert_eq!(devices[0].to_string(), "usb:1209:000f");
 }
 
-/// Each resource of generic-device-plugin's, with its USB devices.
+/// Each resource of generic-device-plugin with its USB devices.
 fn usb_devices(definitions: &[Definition]) -> Vec<(&str, Vec<String>)> {
     let all = definitions.iter().map(|definition| {
         let Definition::Groups { name, groups } = definition else {
@@ -287,7 +287,7 @@ fn usb_devices(definitions: &[Definition]) -> Vec<(&str, Vec<String>)> {
     all.collect()
 }
 
-/// Each resource of generic-device-plugin's, with its patterns and how often each can be had.
+/// Each resource of generic-device-plugin with its patterns and the limit of each.
 fn patterns(definitions: &[Definition]) -> Vec<(&str, Vec<(String, u32)>)> {
     let all = definitions.iter().map(|definition| {
         let Definition::Groups { name, groups } = definition else {
@@ -343,10 +343,10 @@ fn generic_device_plugins_arguments_are_devices_in_yaml_or_json() {
     );
 }
 
-/// Case README 8. As in that plugin, arguments come before the file's devices, and its domain is
-/// for them, too.
+/// Case README 8. As in that plugin, arguments replace the file's devices, and the file's domain
+/// applies to them, too.
 #[test]
-fn with_arguments_the_devices_of_the_file_do_not_count() {
+fn arguments_replace_the_devices_of_the_file() {
     let texts = |own: &str, domain: Option<&str>| Texts {
         devices: vec!["name: tun".to_owned()],
         own: Some(("config.yaml".into(), own.to_owned())),
@@ -375,7 +375,7 @@ fn with_arguments_the_devices_of_the_file_do_not_count() {
 
 /// Case README 9.
 #[test]
-fn generic_device_plugins_domain_is_the_arguments_the_files_or_that_of_its_release() {
+fn generic_device_plugins_domain_is_that_of_the_argument_or_the_file_or_its_default() {
     const FILE: &str = "devices: [{name: serial, groups: [{paths: [{path: /dev/ttyS*}]}]}]";
     for (domain, text, name) in [
         (None, FILE.to_owned(), "devic.es/serial"),
@@ -444,11 +444,11 @@ devices: [{name: fuse, groups: [{count: 10, paths: [{path: /dev/fuse}]}]}]
     }
 }
 
-/// Case README 12. Each id is what generic-device-plugin's own reader makes of it, as seen by
-/// running it.
+/// Case README 12. Each id is the result of generic-device-plugin's own parser, observed by running
+/// it.
 #[test]
-fn generic_device_plugins_ids_are_read_as_there_in_files_and_in_arguments() {
-    // Written, in a file, in an argument.
+fn generic_device_plugins_ids_have_the_same_values_in_files_and_in_arguments() {
+    // The text, its id in a file, and its id in an argument.
     for (written, in_file, in_argument) in [
         ("0x0403", Some("0403"), Some("1027")),
         ("0403", Some("0103"), Some("0259")),
@@ -457,8 +457,8 @@ fn generic_device_plugins_ids_are_read_as_there_in_files_and_in_arguments() {
         ("'1209'", Some("1209"), Some("1209")),
         ("1209", Some("04b9"), Some("1209")),
         ("\"1e10\"", Some("1e10"), Some("1e10")),
-        // A file's 1e10 is 10,000,000,000 there, of which the lower 16 bits count: that can't be
-        // meant.
+        // In a file, 1e10 is 10,000,000,000 for that plugin, which uses the lower 16 bits: nobody
+        // intends that.
         ("1e10", None, None),
         ("70000", None, None),
         ("000F", Some("000f"), Some("000f")),
@@ -502,7 +502,7 @@ fn generic_device_plugins_ids_are_read_as_there_in_files_and_in_arguments() {
 
 /// Case README 14.
 #[test]
-fn an_entry_that_generic_device_plugin_passes_over_does_not_stop_the_others() {
+fn an_entry_that_generic_device_plugin_ignores_does_not_affect_the_others() {
     let read = file(
         "devices: [{name: f, groups: [{count: 5000, paths: [{path: /dev/fuse}]}]},{name: g, groups: [{count: 0, paths: \
          [{path: \"/dev/ttyS[^0]\"}]}]}]",
@@ -550,7 +550,7 @@ fn an_entry_that_generic_device_plugin_passes_over_does_not_stop_the_others() {
 
 /// Case README 14. Case README 15.
 #[test]
-fn smarters_large_counts_and_its_syntax_are_read() {
+fn smarters_large_counts_and_its_syntax_are_accepted() {
     let texts = Texts {
         smarter: Some((
             "conf.yaml".into(),
@@ -590,7 +590,7 @@ fn smarters_large_counts_and_its_syntax_are_read() {
     );
 }
 
-/// As usbip-device-plugin's README has it (compat.md 4).
+/// The example of usbip-device-plugin's README (compat.md 4).
 const USBIPS: &str = "\
 resources:
   some-device:
@@ -607,7 +607,7 @@ resources:
 ";
 
 #[test]
-fn usbip_device_plugins_file_is_read_unchanged_under_either_option() {
+fn usbip_device_plugins_file_is_accepted_unchanged_under_either_option() {
     let read = usbip(USBIPS).unwrap();
     let all = [
         (
@@ -629,7 +629,7 @@ fn usbip_device_plugins_file_is_read_unchanged_under_either_option() {
 }
 
 #[test]
-fn usbip_device_plugins_file_may_leave_much_out_and_has_serial_numbers_here() {
+fn usbip_device_plugins_file_may_omit_keys_and_may_have_serial_numbers() {
     let target = "target: {host: lab}";
     for (entry, request) in [
         (format!("{{{target}}}"), "usbip:lab/*:*"),
@@ -677,7 +677,7 @@ fn usbip_device_plugins_file_may_leave_much_out_and_has_serial_numbers_here() {
 }
 
 #[test]
-fn an_extra_has_its_path_and_one_that_cannot_gets_a_note() {
+fn an_extra_has_its_path_or_gets_a_note() {
     let asked = |extras: &str| {
         let text = format!("resources: {{a: [{{target: {{host: lab}}, extras: [{extras}]}}]}}");
         let read = usbip(&text).unwrap();
@@ -685,7 +685,7 @@ fn an_extra_has_its_path_and_one_that_cannot_gets_a_note() {
     };
     let one = |host: &str, container: &str| format!("{{host_path: {host}, container_path: {container}}}");
     for (extras, requests) in [
-        // Whatever number it has this time.
+        // A node of the same driver with any number.
         (
             one("/dev/ttyUSB0", "''"),
             vec!["path=/dev/ttyUSB0;only=glob:/dev/ttyUSB[0-9]*"],
@@ -694,7 +694,7 @@ fn an_extra_has_its_path_and_one_that_cannot_gets_a_note() {
             one("/dev/hidraw3", "/dev/key"),
             vec!["path=/dev/key;only=glob:/dev/hidraw[0-9]*"],
         ),
-        // Only their numbers distinguish two equal entries.
+        // Two equal entries differ only in their numbers.
         (
             [one("/dev/ttyUSB0", "/dev/ttyUSB0"), one("/dev/ttyUSB1", "/dev/b")].join(", "),
             vec!["path=/dev/b;only=devnode:/dev/ttyUSB1"],
@@ -798,7 +798,7 @@ fn every_error_in_usbip_device_plugins_file_names_resource_and_entry() {
 }
 
 #[test]
-fn every_error_in_a_file_has_its_place() {
+fn every_error_in_a_file_names_its_place() {
     for (text, part) in [
         (
             "resources: [{nam: x}]",
@@ -889,18 +889,18 @@ fn every_error_in_a_file_has_its_place() {
 }
 
 #[test]
-fn a_good_element_beside_a_bad_one_does_not_hide_it() {
+fn an_invalid_element_is_reported_beside_a_valid_one() {
     assert!(devs("/dev/null:rw,/dev/mem:q,/dev/zero:r").is_err());
 }
 
 proptest! {
     #[test]
-    fn no_text_makes_a_reader_panic(text in "\\PC{0,60}") {
+    fn no_text_causes_a_panic_in_a_parser(text in "\\PC{0,60}") {
         let _ = (devs(&text), smarter(&text), own(&text), usbip(&text), arguments(&[&text]));
     }
 
     #[test]
-    fn no_entry_for_a_usbip_server_makes_the_reader_panic_and_what_is_read_is_what_a_hook_reads(
+    fn no_entry_for_a_usbip_server_causes_a_panic_and_hooks_can_parse_the_requests(
         host in "[a-z0-9.:\\[\\]-]{0,12}",
         ids in prop::collection::vec(0..0x1_0010_u32, 2),
         busid in prop::option::of("[0-9.-]{0,4}"),
@@ -920,7 +920,7 @@ proptest! {
     }
 
     #[test]
-    fn a_hostdev_list_that_is_right_is_read_element_by_element(
+    fn a_valid_hostdev_list_is_parsed_element_by_element(
         elements in prop::collection::btree_map("/[a-z]{1,10}(/[a-z]{1,5}){0,3}", "r|w|m|rw|wr|rwm|mrw", 1..8)
     ) {
         let text: Vec<String> = elements.iter().map(|(path, access)| format!("{path}:{access}")).collect();

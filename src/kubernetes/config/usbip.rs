@@ -27,14 +27,14 @@ use crate::model::request::Request;
 use crate::model::request::selector::{Glob, Selector};
 use crate::model::yaml::{self, Dialect, Node, Value};
 
-/// The domain of its resources when none is named.
+/// The domain of its resources if no other is given.
 pub const USBIP_DOMAIN: &str = "usbip.dev.mvalvekens.be";
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileText {
     domain: Option<String>,
-    /// Read in the order of the file, which a map of serde would not keep.
+    /// Parsed in the order of the file, which a serde map would not keep.
     #[serde(default, rename = "resources")]
     _resources: Option<IgnoredAny>,
 }
@@ -62,7 +62,7 @@ struct SelectorText {
     vendor: Option<Number>,
     product: Option<Number>,
     bus_id: Option<String>,
-    /// Only in our plugin.
+    /// An extension of this plugin.
     serial: Option<String>,
 }
 
@@ -74,7 +74,7 @@ struct ExtraText {
     permissions: Option<String>,
 }
 
-/// A number, in quotes or not.
+/// A number, quoted or not.
 #[derive(Debug, Deserialize)]
 #[serde(untagged, expecting = "a number, such as 0x0403")]
 enum Number {
@@ -83,8 +83,8 @@ enum Number {
 }
 
 impl Number {
-    /// At most 16 bits. In quotes it is decimal, or with 0x hexadecimal; a leading 0 alone, which
-    /// that plugin reads as octal, is rejected.
+    /// At most 16 bits. A quoted number is decimal, or hexadecimal with 0x. A leading 0 without x,
+    /// which that plugin parses as octal, is rejected.
     fn value(&self, what: &'static str) -> Result<u16, Fault> {
         let value = match self {
             Self::Value(value) => Some(*value),
@@ -104,12 +104,12 @@ impl Number {
     }
 }
 
-/// Whether a file has this format: the keys of its resources are their names.
+/// Whether a file has this format: its resources are a mapping by name.
 pub fn is_usbip(text: &str) -> bool {
     read(text).is_ok_and(|root| matches!(value_of(&root, "resources"), Some(Value::Map(_))))
 }
 
-/// The tree with merged mappings and with keys in lower case.
+/// The tree with merge keys expanded and keys in lower case.
 fn read(text: &str) -> Result<Node, yaml::Error> {
     Ok(lower_case(yaml::parse(text)?.merged()?, 0))
 }
@@ -122,7 +122,7 @@ fn value_of<'n>(root: &'n Node, name: &str) -> Option<&'n Value> {
     found.map(|(_, node)| &node.value)
 }
 
-/// Reads the file.
+/// Parses the file.
 pub(super) fn parse(path: &Path, text: &str, domain: Option<&str>) -> Result<Vec<Definition>, ConfigError> {
     let malformed = |source| ConfigError::Malformed {
         path: path.to_owned(),
@@ -178,7 +178,7 @@ fn elements(node: &Node) -> Result<&[Node], Fault> {
     }
 }
 
-/// The value with all keys in lower case, down to a depth that no such file has.
+/// The value with all keys in lower case, down to a depth that no such file reaches.
 fn lower_case(mut node: Node, depth: usize) -> Node {
     const DEEPEST: usize = 16;
     if depth >= DEEPEST {
@@ -197,7 +197,7 @@ fn lower_case(mut node: Node, depth: usize) -> Node {
     node
 }
 
-/// One entry. `numbers` counts the entries for each device so far.
+/// Parses one entry. `numbers` counts the entries for each device so far.
 fn entry(text: EntryText, numbers: &mut BTreeMap<RemoteDevice, u32>) -> Result<RemoteEntry, Fault> {
     let mut device = RemoteDevice {
         server: server(&text.target)?,
@@ -225,7 +225,7 @@ fn server(text: &TargetText) -> Result<Server, Fault> {
         Some(port) => port.value("port")?,
         None => 0,
     };
-    // That plugin has no default: a port that is left out is 0.
+    // That plugin has no default: an absent port is 0.
     let port = if port == 0 { DEFAULT_PORT } else { port };
     let host = text.host.trim();
     let server = match host.matches(':').count() {
@@ -248,7 +248,7 @@ fn server_device(text: &SelectorText) -> Result<ServerDevice, Fault> {
     };
     let is_any = (ids.vendor, ids.product) == (None, None);
     let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    // Parsed from text, so that the rules of requests apply.
+    // Parse it from text, so that the rules for requests apply.
     let device = match given(&text.serial) {
         Some(serial) => Some(format!("{ids}:{serial}")),
         None if is_any => None,
@@ -282,7 +282,8 @@ fn extra(text: ExtraText) -> Result<Extra, Fault> {
     })
 }
 
-/// The request for the device, which is required, and one for each node that has a path of its own.
+/// The request for the device, which is required, and one for each node with a different path in
+/// the container.
 fn requests(device: &RemoteDevice, extras: &[Extra], notes: &mut Vec<String>) -> Result<Vec<Request>, Fault> {
     let selector = Selector::Usbip {
         server: device.server.clone(),
@@ -306,7 +307,7 @@ fn requests(device: &RemoteDevice, extras: &[Extra], notes: &mut Vec<String>) ->
             _ => None,
         };
         if only.is_none() && extra.container == extra.host {
-            // Nodes of the device have their paths on the host anyway.
+            // The device's nodes keep the host's paths anyway.
             continue;
         }
         let only = only.unwrap_or_else(|| Selector::DevNode(extra.host.clone()));
@@ -327,8 +328,8 @@ fn requests(device: &RemoteDevice, extras: &[Extra], notes: &mut Vec<String>) ->
     Ok(requests)
 }
 
-/// The nodes of one driver, as a pattern: `/dev/ttyUSB[0-9]*` for /dev/ttyUSB0, which may be
-/// ttyUSB1 the next time. `None` for names that udev creates: they identify a device by themselves.
+/// A pattern for the nodes of one driver: `/dev/ttyUSB[0-9]*` for /dev/ttyUSB0, which may be
+/// ttyUSB1 the next time. `None` for names that udev creates: these identify a device.
 fn kind(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_str()?;
     let stem = name.trim_end_matches(|letter: char| letter.is_ascii_digit());

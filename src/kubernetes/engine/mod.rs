@@ -1,7 +1,7 @@
 //! Whether the container engine of this node supports CDI devices.
 //!
-//! The engine itself is asked if its socket can be reached; else containerd's configuration is
-//! read. Decisions are pure. Must not know what is advertised.
+//! Asks the engine if its socket is reachable; otherwise reads containerd's configuration.
+//! Decisions are pure. Must not know what is advertised.
 
 pub mod cri;
 
@@ -12,26 +12,23 @@ use std::time::Duration;
 use crate::kubernetes::kubelet::grpc::Client;
 use crate::model::host_check::engine_config::ContainerdConfig;
 
-/// The timeout of an engine, which is asked once, at the start.
+/// The timeout of the request to an engine, which happens once, at the start.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where the engine and its configuration are.
+/// The paths of engines and configuration.
 #[derive(Debug, Clone)]
 pub struct Places {
-    /// The sockets of engines; the first that answers counts.
+    /// The sockets of engines; the first that answers is used.
     pub sockets: Vec<PathBuf>,
-    /// containerd's configuration.
     pub containerd_config: PathBuf,
 }
 
-/// Whether the engine supports CDI devices, and the source of that.
+/// Whether the engine supports CDI devices, each with the source of the information.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cdi {
-    /// It does.
     On(String),
-    /// It does not.
     Off(String),
-    /// Neither the engine nor a configuration says so.
+    /// Neither the engine nor a configuration shows it.
     Unknown(String),
 }
 
@@ -56,7 +53,6 @@ impl fmt::Display for Cdi {
     }
 }
 
-/// Finds out whether this node's engine supports CDI devices.
 pub async fn cdi(places: &Places) -> Cdi {
     for socket in &places.sockets {
         // An engine that is absent, or refuses the plugin, is skipped.
@@ -67,7 +63,7 @@ pub async fn cdi(places: &Places) -> Cdi {
     configured(&places.containerd_config)
 }
 
-/// Asks the engine at `socket`; `None` if it can't be reached or is unknown.
+/// Asks the engine at `socket`; `None` if it is not reachable or unknown.
 async fn ask(socket: &Path) -> Option<Cdi> {
     let engine = Client::connect(socket).await.ok()?;
     let version: cri::VersionResponse = engine
@@ -82,12 +78,12 @@ async fn ask(socket: &Path) -> Option<Cdi> {
     judge(&version.runtime_name, &version.runtime_version, config.as_deref())
 }
 
-/// Judges an engine by its name and version, and by the configuration in force that containerd
-/// prints with its status.
+/// Judges an engine by its name and version, and by the effective configuration that containerd
+/// reports with its status.
 ///
 /// containerd 1.6 and earlier do not support CDI devices, 1.7 does with `enable_cdi = true`, 2.0
-/// does unless `enable_cdi = false`; 2.4 is to lose the key (containerd's RELEASES.md). CRI-O
-/// supports them in the field that kubelet fills from 1.28 on.
+/// does unless `enable_cdi = false`; the key is to be removed in 2.4 (containerd's RELEASES.md).
+/// CRI-O supports them from 1.28 on, in the field that kubelet fills.
 fn judge(name: &str, version: &str, config: Option<&str>) -> Option<Cdi> {
     let mut numbers = version.trim_start_matches('v').split(['.', '-', '+', '~']);
     let mut number = || numbers.next()?.parse::<u32>().ok();
@@ -105,12 +101,14 @@ fn judge(name: &str, version: &str, config: Option<&str>) -> Option<Cdi> {
     Some(if is_on { Cdi::On(source) } else { Cdi::Off(source) })
 }
 
-/// Reads containerd's configuration file: the key, or else a version of the file that only 2.x
+/// Judges containerd's configuration file: by the key, or by a version of the file that only 2.x
 /// reads.
 fn configured(path: &Path) -> Cdi {
     let place = path.display();
     let Ok(text) = std::fs::read_to_string(path) else {
-        return Cdi::Unknown(format!("no engine's socket was found, and {place} can't be read"));
+        return Cdi::Unknown(format!(
+            "no engine's socket was found, and {place} cannot be read"
+        ));
     };
     let mut file = ContainerdConfig::default();
     if file.take(&text).is_err() {

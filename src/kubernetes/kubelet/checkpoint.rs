@@ -1,16 +1,16 @@
-//! kubelet's record of which pod has which devices (its devicemanager/checkpoint).
+//! kubelet's record of the devices of each pod (its devicemanager/checkpoint).
 //!
-//! The only source of a pod's uid that needs no right at the API server.
+//! The only source of a pod's uid that needs no access to the API server.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
 
-/// The file in kubelet's directory of device plugins.
+/// Its name in kubelet's directory of device plugins.
 const FILE: &str = "kubelet_internal_checkpoint";
 
-/// The uid of the pod that has a unit, if kubelet's record is there and names one.
+/// The uid of the pod that has a unit, if kubelet's record exists and contains it.
 pub fn pod_uid(kubelet_dir: &Path, resource: &str, unit: &str, container: &str) -> Option<String> {
     let text = std::fs::read_to_string(kubelet_dir.join(FILE)).ok()?;
     uid(&text, resource, unit, container)
@@ -48,7 +48,7 @@ fn uid(checkpoint: &str, resource: &str, unit: &str, container: &str) -> Option<
         .iter()
         .filter(is_of_unit)
         .map(|assignment| &assignment.pod_uid);
-    // Of two pods one has ended: no uid is better than the wrong one.
+    // If there are two pods, one has ended: no uid is better than the wrong one.
     let uid = uids.next()?;
     uids.all(|other| other == uid).then(|| uid.clone())
 }
@@ -57,7 +57,7 @@ fn uid(checkpoint: &str, resource: &str, unit: &str, container: &str) -> Option<
 mod tests {
     use super::*;
 
-    /// As kubelet 1.36 writes it.
+    /// A record as written by kubelet 1.36.
     const TEXT: &str = r#"{"Data":{"PodDeviceEntries":[
         {"PodUID":"11-22","ContainerName":"app","ResourceName":"example.com/serial","DeviceIDs":{"-1":["a","b"]},"AllocResp":"KgA="},
         {"PodUID":"33-44","ContainerName":"app","ResourceName":"example.com/serial","DeviceIDs":{"0":["c"],"1":["d"]},"AllocResp":""},

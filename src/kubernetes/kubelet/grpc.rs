@@ -1,7 +1,7 @@
 //! gRPC over Unix sockets: tonic's framing on hyper's connections. Must not know the calls.
 //!
-//! tonic's own transport is left out: for calls on Unix sockets it would bring balancers, buffers
-//! and a router.
+//! tonic's own transport is not used: for calls over Unix sockets, it would add load balancing,
+//! buffers and a router.
 
 use std::convert::Infallible;
 use std::io;
@@ -29,7 +29,7 @@ pub enum CallError {
     /// No process listens on the socket.
     #[error("cannot connect: {0}")]
     Connect(#[from] io::Error),
-    /// The peer does not speak HTTP/2.
+    /// The peer does not use HTTP/2.
     #[error("cannot open an HTTP/2 connection: {0}")]
     Handshake(#[from] hyper::Error),
     /// The peer rejected the call, or closed the connection.
@@ -37,10 +37,11 @@ pub enum CallError {
     Rejected(#[from] Status),
 }
 
-/// Answers gRPC calls on a listener until it is dropped; dropping it ends every connection.
+/// Answers gRPC calls on a listener. Dropping the future ends every connection.
 ///
 /// # Errors
-/// When the listener fails.
+///
+/// If the listener fails.
 pub async fn serve_grpc<H, F>(listener: UnixListener, answer: H) -> io::Result<Infallible>
 where
     H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
@@ -97,7 +98,7 @@ where
         .await
 }
 
-/// Answers a call that does not exist.
+/// Answers an unknown call.
 pub fn unknown_call(path: &str) -> Response<Body> {
     Status::unimplemented(format!("unknown call {path}")).into_http()
 }
@@ -107,10 +108,11 @@ pub fn unknown_call(path: &str) -> Response<Body> {
 pub struct Client(hyper::client::conn::http2::SendRequest<Body>);
 
 impl Client {
-    /// Connects.
+    /// Connects to a socket.
     ///
     /// # Errors
-    /// When no process listens, or it does not speak HTTP/2.
+    ///
+    /// If no process listens, or it does not use HTTP/2.
     pub async fn connect(socket: &Path) -> Result<Self, CallError> {
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, UnixStream::connect(socket));
         let stream = connected.await.map_err(io::Error::from)??;
@@ -120,10 +122,11 @@ impl Client {
         Ok(Self(sender))
     }
 
-    /// Calls with one message and returns one.
+    /// Makes a call with one request and one response.
     ///
     /// # Errors
-    /// When the peer rejects the call or closes the connection.
+    ///
+    /// If the peer rejects the call or closes the connection.
     pub async fn unary<Q, A>(&self, call: &'static str, request: Q) -> Result<A, CallError>
     where
         Q: Message + 'static,
@@ -138,10 +141,11 @@ impl Client {
         Ok(response.into_inner())
     }
 
-    /// Calls with one message and returns a stream.
+    /// Makes a call with one request and a stream of responses.
     ///
     /// # Errors
-    /// When the peer rejects the call or closes the connection.
+    ///
+    /// If the peer rejects the call or closes the connection.
     pub async fn server_streaming<Q, A>(
         &self,
         call: &'static str,

@@ -1,7 +1,7 @@
 //! kubelet's device plugin calls for one resource: its list and each change of it, the preferred
 //! units, and what a container gets.
 //!
-//! Must not know how the resource is registered, nor where it comes from.
+//! Must not know how the resource is registered or where it comes from.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::ready;
@@ -30,15 +30,16 @@ use crate::kubernetes::resources::unit::{MountSpec, NodeSpec, Unit};
 pub struct Plugin {
     resource: watch::Receiver<Arc<Resource>>,
     cdi_specs: CdiSpecs,
-    /// The units that a container has, as far as known: when each was allocated, or first listed.
+    /// The units that containers have, as far as known, each with the time of its allocation or
+    /// first listing.
     allocated: Mutex<BTreeMap<String, Instant>>,
-    /// How many `ListAndWatch` streams are open.
+    /// The number of open `ListAndWatch` streams.
     streams: watch::Sender<usize>,
     metrics: Arc<Metrics>,
 }
 
 impl Plugin {
-    /// The plugin of the resource that `resource` has.
+    /// A plugin for the current and future values of `resource`.
     pub fn new(resource: watch::Receiver<Arc<Resource>>, cdi_specs: CdiSpecs, metrics: Arc<Metrics>) -> Self {
         Self {
             resource,
@@ -54,12 +55,11 @@ impl Plugin {
         self.streams.subscribe()
     }
 
-    /// The format of the resource's definition.
     pub fn format(&self) -> Format {
         self.resource.borrow().format
     }
 
-    /// The units that a container has, as far as known.
+    /// The units that containers have, as far as known.
     pub fn allocated(&self) -> BTreeSet<String> {
         let allocated = self.allocated.lock().unwrap_or_else(PoisonError::into_inner);
         allocated.keys().cloned().collect()
@@ -78,8 +78,8 @@ impl Plugin {
         allocated.retain(|id, _| !ids.contains(id));
     }
 
-    /// Takes in the units in use. A unit that was allocated more than `grace` ago and is not in use
-    /// is free. Whether anything changed.
+    /// Applies the units in use: a unit that was allocated more than `grace` ago and is not in use
+    /// becomes free. Returns whether anything changed.
     pub fn update_in_use(&self, in_use: &BTreeSet<String>, grace: Duration) -> bool {
         let mut allocated = self.allocated.lock().unwrap_or_else(PoisonError::into_inner);
         let before: BTreeSet<String> = allocated.keys().cloned().collect();
@@ -113,8 +113,8 @@ impl Plugin {
     pub fn options(&self) -> api::DevicePluginOptions {
         let resource = self.resource.borrow();
         api::DevicePluginOptions {
-            // kubelet makes this call at every start of a container, even if it has the result of
-            // Allocate from before: the plugin restores a spec that was removed meanwhile.
+            // kubelet makes this call at every start of a container, even if it still has the
+            // result of Allocate: the plugin restores specs that were removed in the meantime.
             pre_start_required: self.cdi_specs.enabled && !resource.cdi_devices.is_empty(),
             get_preferred_allocation_available: true,
         }
@@ -123,7 +123,7 @@ impl Plugin {
     fn lists(&self) -> Lists {
         let metrics = Arc::clone(&self.metrics);
         let mut sent = None;
-        // kubelet's list has only ids and health: other changes of a unit are not sent.
+        // kubelet's list has only ids and health; other changes of a unit are not sent.
         let lists = WatchStream::new(self.resource.clone()).filter_map(move |resource| {
             let list = list(&resource);
             if sent.as_ref() == Some(&list) {
@@ -196,8 +196,8 @@ impl Plugin {
         Ok(response)
     }
 
-    /// What a container gets with these units. Units of one resource often have the same nodes and
-    /// mounts: each is given once.
+    /// What a container gets with these units. Units of one resource often share nodes and mounts;
+    /// each is given once.
     fn response(&self, units: &[&Unit]) -> api::ContainerAllocateResponse {
         let (mut devices, mut nodes, mut mounts) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
         let mut envs: HashMap<String, String> = HashMap::new();
@@ -299,7 +299,7 @@ fn list(resource: &Resource) -> api::ListAndWatchResponse {
     }
 }
 
-/// The stream of lists; counted in `open` until it is dropped.
+/// A stream of lists, counted in `open` until it is dropped.
 struct Lists {
     lists: Pin<Box<dyn Stream<Item = Result<api::ListAndWatchResponse, Status>> + Send>>,
     open: watch::Sender<usize>,

@@ -2,9 +2,9 @@
 //! again.
 //!
 //! The service has no events (kubelet's pkg/apis/podresources/v1/api.proto), so it is polled. An
-//! allocated unit is not listed before its pod is active, and a starting kubelet lists no pod: a
-//! unit that is not listed any more counts as free only after a grace period. Must not know what
-//! uses the result.
+//! allocated unit is not listed before its pod is active, and a starting kubelet lists no pods.
+//! Therefore a unit that is no longer listed counts as free only after a grace period. Must not
+//! know what the result is used for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -24,23 +24,23 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The longest interval while devices of USB/IP servers are advertised: other nodes wait for
-/// devices that a pod gives back.
+/// devices that a pod releases.
 const SHORT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Units by resource, and the container (`namespace/pod/container`) that has each.
 pub type Holders = BTreeMap<String, BTreeMap<String, String>>;
 
-/// The units in use: those that kubelet lists, and those that it listed within the grace period.
+/// The units in use: those that kubelet lists now, and those that it has listed within the grace
+/// period.
 #[derive(Debug, Clone, Default)]
 pub struct UnitsInUse {
-    /// The last list.
     pub now: Holders,
     /// When each unit was last listed, by resource and unit.
     seen: BTreeMap<(String, String), Instant>,
 }
 
 impl UnitsInUse {
-    /// Takes in a new list. Units that have not been listed for `grace` are forgotten.
+    /// Applies a new list. Units that have not been listed for `grace` are dropped.
     pub fn update(&mut self, listed: Holders, now: Instant, grace: Duration) {
         for (resource, units) in &listed {
             for unit in units.keys() {
@@ -51,7 +51,7 @@ impl UnitsInUse {
         self.now = listed;
     }
 
-    /// Forgets units that are known to be free.
+    /// Drops units that are known to be free.
     pub fn forget(&mut self, units: &BTreeSet<String>) {
         self.seen.retain(|(_, unit), _| !units.contains(unit));
     }
@@ -74,7 +74,7 @@ impl UnitsInUse {
 }
 
 /// Lists the holders forever (every 2 s if `often`) and sends each list. If kubelet does not
-/// answer, that is logged once, and nothing is sent.
+/// answer, logs it once and sends nothing.
 pub async fn follow(
     socket: PathBuf,
     grace: Duration,
@@ -121,10 +121,9 @@ pub async fn follow(
 /// Why there is no list.
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
-    /// kubelet rejected the call, or does not run.
+    /// kubelet does not run, or rejected the call.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// kubelet hangs.
     #[error("no response within {TIMEOUT:?}")]
     Timeout,
 }
@@ -132,7 +131,8 @@ pub enum ListError {
 /// Lists which container has which units.
 ///
 /// # Errors
-/// When kubelet does not answer.
+///
+/// If kubelet does not answer.
 pub async fn list(socket: &std::path::Path) -> Result<Holders, ListError> {
     let call = async {
         let client = Client::connect(socket).await?;
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_that_is_not_listed_any_more_is_in_use_for_the_grace_period() {
+    fn a_unit_that_is_no_longer_listed_is_in_use_for_the_grace_period() {
         let (mut in_use, start) = (UnitsInUse::default(), Instant::now());
         in_use.update(listed(&["1", "2"]), start, GRACE);
         assert_eq!(in_use.holder("x/y", "1"), Some("a/b/c"));

@@ -1,9 +1,10 @@
-//! Serves one resource and keeps it registered with kubelet, over kubelet's restarts, lost streams
-//! and refusals.
+//! Serves one resource and keeps it registered with kubelet, despite restarts of kubelet, lost
+//! streams and refusals.
 //!
 //! Level-triggered: every event (a change in kubelet's directory, the end of a stream, a timer)
-//! leads to the same three checks: our socket is still the one we listen on, kubelet is still the
-//! process that accepted our registration, and it reads our list. Must not know what is advertised.
+//! leads to the same three checks: the plugin's socket is still the one that it listens on, kubelet
+//! is still the process that accepted the registration, and kubelet reads the list. Must not know
+//! what is advertised.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -24,7 +25,7 @@ use crate::host::backoff::Backoff;
 use crate::kubernetes::metrics::Metrics;
 use crate::kubernetes::resources::names::{ResourceName, fingerprint};
 
-/// The timeout of a registration: kubelet dials back, for at most 10 s, before it answers.
+/// The timeout of a registration: before kubelet answers, it connects back for at most 10 s.
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The timeout for kubelet to open its stream after a registration: if an old stream ended
@@ -41,23 +42,20 @@ type Identity = (u64, u64, i64, i64);
 
 /// The registration of one resource.
 pub struct Registrar {
-    /// The resource.
     pub name: ResourceName,
     /// Answers kubelet's calls.
     pub plugin: Arc<Plugin>,
-    /// kubelet's directory of device plugins.
     pub dir: PathBuf,
-    /// Changes when something has happened in that directory.
+    /// Changes whenever that directory changes.
     pub changes: watch::Receiver<u64>,
-    /// Counts registrations.
     pub metrics: Arc<Metrics>,
 }
 
-/// Our socket; removed when this is dropped.
+/// The plugin's socket; removed on drop.
 struct Listening {
     path: PathBuf,
     identity: Identity,
-    /// Ends every connection when it is dropped.
+    /// Ends every connection on drop.
     _server: JoinSet<()>,
 }
 
@@ -94,8 +92,8 @@ impl Registrar {
         loop {
             self.metrics.set_registered(self.name.as_str(), false);
             let kubelet = self.wait_for_kubelet().await;
-            // Each registration has a new socket: no stream of the last one is left that could end
-            // during the next.
+            // Use a new socket for each registration, so that no stream of the previous
+            // registration can end during the next.
             let mut is_taken = false;
             let (error, lasted) = match self.register().await {
                 Ok(listening) => {
@@ -115,18 +113,17 @@ impl Registrar {
                     (error.to_string(), Duration::ZERO)
                 }
             };
-            // A registration that lasted is no failure: the next attempt comes at once.
+            // A registration that lasted is not a failure: try again at once.
             if lasted > MAX_BACKOFF {
                 backoff.reset();
             }
-            // Logged once, and not at each attempt.
+            // Logged once, not at each attempt.
             if error != logged {
                 warn!("{}: {error}; trying again", self.name);
                 logged = error;
             }
             if is_taken {
-                // The other plugin's socket disappears when it ends, which is a change of the
-                // directory.
+                // When the other plugin ends, its socket disappears, which changes the directory.
                 let _ = timeout(MAX_BACKOFF, self.change()).await;
                 continue;
             }
@@ -141,7 +138,7 @@ impl Registrar {
         self.dir.join(api::KUBELET_SOCKET)
     }
 
-    /// Waits until kubelet has a socket.
+    /// Waits until kubelet's socket exists.
     async fn wait_for_kubelet(&mut self) -> Identity {
         loop {
             self.changes.borrow_and_update();
@@ -152,7 +149,7 @@ impl Registrar {
         }
     }
 
-    /// Waits, but not longer than until kubelet was restarted.
+    /// Waits; returns early if kubelet was restarted.
     async fn pause(&mut self, kubelet: Identity, at_most: Duration) {
         let restarted = async {
             loop {
@@ -172,7 +169,7 @@ impl Registrar {
     /// Waits for a change in kubelet's directory.
     async fn change(&mut self) {
         if self.changes.changed().await.is_err() {
-            // The sender is gone: the program ends.
+            // The sender is gone because the program is ending.
             sleep(MAX_BACKOFF).await;
         }
     }
@@ -180,7 +177,7 @@ impl Registrar {
     /// Serves, registers, and waits until kubelet reads the list.
     async fn register(&self) -> Result<Listening, RegisterError> {
         let mut streams = self.plugin.streams();
-        // Streams of the last registration end later, and must not count as streams of this one.
+        // Streams of the previous registration end late, and must not count for this one.
         let _ = timeout(STREAM_TIMEOUT, streams.wait_for(|open| *open == 0)).await;
         let listening = self.listen().await?;
         let path = self.kubelet_socket();
@@ -211,7 +208,7 @@ impl Registrar {
             path: path.clone(),
             source,
         };
-        // A plugin that answers there is running: kubelet would keep neither of two that take turns
+        // If a plugin answers, it is running. If two plugins took turns, kubelet would keep neither
         // (kubernetes#121994).
         if UnixStream::connect(&path).await.is_ok() {
             return Err(RegisterError::Taken(path));
@@ -266,7 +263,8 @@ impl Registrar {
     }
 }
 
-/// The name of a resource's socket. Short: the path of a socket has at most 107 bytes (unix(7)).
+/// The name of a resource's socket, kept short because a socket's path has at most 107 bytes
+/// (unix(7)).
 fn socket_name(resource: &ResourceName) -> String {
     let short: String = resource.short().chars().take(24).collect();
     format!(

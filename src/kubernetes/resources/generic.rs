@@ -46,20 +46,18 @@ pub(super) fn resource(name: &ResourceName, groups: &[Group], snapshot: &Snapsho
     }
 }
 
-/// What a unit of a group offers.
+/// What one unit of a group offers.
 struct OfferOfGroup {
-    /// Identifies it among the offers of the resource.
+    /// Identifies it within the resource.
     what: String,
     /// The place of its devices.
     place: String,
-    /// Their NUMA node.
     numa: Option<i64>,
-    /// What the container gets.
     offer: Offer,
 }
 
 /// All USB devices of a group together, in the group's order, with the access `rw`
-/// (generic-device-plugin's deviceplugin/usb.go:262-300). The unit stays the same whichever of them
+/// (generic-device-plugin's deviceplugin/usb.go:262-300). The unit is the same whichever of them
 /// are present.
 fn usb_offer(selectors: &[Selector], snapshot: &Snapshot) -> Option<OfferOfGroup> {
     let mut found: Vec<&Device> = Vec::new();
@@ -89,8 +87,8 @@ fn usb_offer(selectors: &[Selector], snapshot: &Snapshot) -> Option<OfferOfGroup
     })
 }
 
-/// The combinations of a group: the first match of each path together, then the second, while every
-/// path has one (generic-device-plugin's deviceplugin/path.go).
+/// The combinations of a group: the first match of each path, then the second of each, as long as
+/// every path has one (generic-device-plugin's deviceplugin/path.go).
 fn path_offers(paths: &[PathInGroup], snapshot: &Snapshot) -> Vec<OfferOfGroup> {
     let columns: Vec<(&PathInGroup, Vec<&Path>)> = paths
         .iter()
@@ -125,7 +123,7 @@ fn path_offers(paths: &[PathInGroup], snapshot: &Snapshot) -> Vec<OfferOfGroup> 
         }
         let place = place.join(" ");
         offers.push(OfferOfGroup {
-            // With limits a match is used twice: the row distinguishes the units.
+            // With a limit, a match is used several times: the row distinguishes the units.
             what: format!("{place}#{row}"),
             place,
             numa: None,

@@ -1,4 +1,4 @@
-//! Resources and their units, from definitions and a snapshot.
+//! Creates resources and their units from definitions and a snapshot.
 //!
 //! Pure. Must not know how resources reach kubelet.
 
@@ -39,17 +39,18 @@ pub fn facts_needed(definitions: &[Definition]) -> FactsNeeded {
             Definition::Groups { .. } => {
                 if definition.needs_devices() {
                     add_usb_attributes(&mut needed);
-                    // That of the host controller: USB devices have none.
+                    // USB devices have the NUMA node of their host controller, not one of their
+                    // own.
                     needed.attributes.insert(NUMA_NODE.to_owned(), None);
                 }
-                // inotify reports nodes that were created by hand.
+                // inotify reports nodes that were created manually.
                 let literals = definition.patterns().filter_map(GoGlob::literal);
                 needed
                     .static_nodes
                     .extend(literals.filter(|path| path.starts_with(DEV)));
             }
             Definition::Remote { .. } => add_usb_attributes(&mut needed),
-            // inotify reports nodes that were created by hand.
+            // inotify reports nodes that were created manually.
             Definition::Path { path, .. } if path.starts_with(DEV) => {
                 needed.static_nodes.extend([path.clone()])
             }
@@ -67,8 +68,8 @@ fn add_usb_attributes(needed: &mut FactsNeeded) {
     }
 }
 
-/// All resources, in the order of their names. `names` has the names of those that no configuration
-/// names.
+/// All resources, sorted by name. `names` contains the names that do not come from the
+/// configuration.
 pub fn resources(definitions: &[Definition], snapshot: &Snapshot, names: &mut Names) -> Vec<Resource> {
     for definition in definitions {
         if let Definition::Groups { name, .. }
@@ -78,7 +79,7 @@ pub fn resources(definitions: &[Definition], snapshot: &Snapshot, names: &mut Na
             names.reserve(name);
         }
     }
-    // Entries compete for devices, so all definitions are evaluated together.
+    // Entries compete for devices, so evaluate all definitions together.
     let remotes = usbip::states(definitions, snapshot);
     let mut found: BTreeMap<ResourceName, Resource> = BTreeMap::new();
     for definition in definitions {
@@ -87,7 +88,8 @@ pub fn resources(definitions: &[Definition], snapshot: &Snapshot, names: &mut Na
             _ => of_definition(definition, snapshot, names),
         };
         for resource in new {
-            // The first of several definitions of one path counts: a resource is registered once.
+            // If several definitions have the same path, the first is used: a resource is
+            // registered once.
             found.entry(resource.name.clone()).or_insert(resource);
         }
     }
@@ -96,7 +98,7 @@ pub fn resources(definitions: &[Definition], snapshot: &Snapshot, names: &mut Na
         if let Some(first) = surplus {
             resource.units.split_off(&first);
             names.note(format!(
-                "{} has more units than kubelet takes in one list: {MAX_LISTED} of them are advertised",
+                "{} has more units than kubelet accepts in one list: {MAX_LISTED} of them are advertised",
                 resource.name
             ));
         }

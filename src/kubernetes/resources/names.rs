@@ -11,7 +11,7 @@ use crate::model::device::SysPath;
 /// The prefix of the names of all CDI devices of resources.
 pub const CDI_PREFIX: &str = "k8s-";
 
-/// The longest part behind the `/` of a resource's name (Kubernetes' qualified names).
+/// The longest part after the `/` of a resource's name (Kubernetes' qualified names).
 pub const MAX_NAME: usize = 63;
 
 /// The longest domain (a DNS subdomain).
@@ -27,20 +27,19 @@ pub struct ResourceName(String);
 /// Why a text is not the name of a resource.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// No `/`, or more than one.
+    /// It has no `/`, or more than one.
     #[error("resource name {0:?}: write DOMAIN/NAME, such as oci-hotplug.dev/sensor")]
     Shape(String),
-    /// A name that Kubernetes reserves.
     #[error(
         "resource name {0:?}: kubernetes.io/ and requests. are reserved for Kubernetes: choose another domain"
     )]
     Reserved(String),
-    /// The part before the `/`.
+    /// The part before the `/` is invalid.
     #[error(
         "resource name {0:?}: the domain must be a DNS name of at most {MAX_DOMAIN} lower-case letters, digits, \"-\" and \".\", such as example.com"
     )]
     Domain(String),
-    /// The part behind the `/`.
+    /// The part after the `/` is invalid.
     #[error(
         "resource name {0:?}: the part behind the \"/\" must be 1 to {MAX_NAME} letters, digits, \"-\", \"_\" and \".\", with a letter or digit first and last"
     )]
@@ -48,12 +47,11 @@ pub enum NameError {
 }
 
 impl ResourceName {
-    /// The whole name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The part behind the `/`.
+    /// The part after the `/`.
     pub fn short(&self) -> &str {
         self.0.split_once('/').map_or("", |(_, name)| name)
     }
@@ -106,8 +104,8 @@ fn is_qualified(name: &str) -> bool {
             .all(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(letter))
 }
 
-/// The names of resources that no configuration names, such as those of paths: a path keeps its
-/// name for the plugin's life, whichever other paths come and go.
+/// Names that do not come from the configuration, such as those for paths: a path keeps its name
+/// for the plugin's life, whichever other paths come and go.
 #[derive(Debug, Clone, Default)]
 pub struct Names {
     given: BTreeMap<(String, String), ResourceName>,
@@ -117,12 +115,12 @@ pub struct Names {
 }
 
 impl Names {
-    /// Reserves a name that a configuration gives: no path gets it.
+    /// Reserves a name from the configuration: no path gets it.
     pub fn reserve(&mut self, name: &ResourceName) {
         self.taken.insert(name.clone());
     }
 
-    /// The name of a path (`what`), as similar to `plain` as kubelet's rules and the other names
+    /// A name for a path (`what`), as similar to `plain` as kubelet's rules and the other names
     /// allow.
     pub fn name(&mut self, domain: &str, what: &str, plain: &str) -> Option<ResourceName> {
         let key = (domain.to_owned(), what.to_owned());
@@ -149,7 +147,7 @@ impl Names {
         Some(name)
     }
 
-    /// Whether the name is one of these, and not one that a configuration gives.
+    /// Whether the name was given to a path, and does not come from the configuration.
     pub fn is_given(&self, name: &ResourceName) -> bool {
         self.given.values().any(|given| given == name)
     }
@@ -167,8 +165,8 @@ impl Names {
     }
 }
 
-/// The text as a name behind the `/`: forbidden characters become `_`, or are removed at the ends;
-/// a text that is too long is cut and gets a fingerprint of the whole.
+/// The text as a valid part after the `/`: forbidden characters become `_`, or are removed at the
+/// ends; a text that is too long is cut and gets a fingerprint of the whole text.
 fn fitted(plain: &str) -> String {
     let safe: String = plain.chars().map(allowed).collect();
     let safe = safe.trim_matches(|letter: char| !letter.is_ascii_alphanumeric());
@@ -199,8 +197,8 @@ fn marked(plain: &str, what: &str) -> String {
     format!("{safe}-{mark}")
 }
 
-/// 16 hex digits that distinguish texts (FNV-1a, 64 bits). They must never change: kubelet's cached
-/// responses contain them. Not for secrets.
+/// 16 hex digits that distinguish texts (FNV-1a, 64 bits). The function must never change, because
+/// kubelet's cached responses contain its results. Not for secrets.
 pub fn fingerprint(text: &str) -> String {
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -208,16 +206,16 @@ pub fn fingerprint(text: &str) -> String {
     format!("{hash:016x}")
 }
 
-/// The id of the unit `number` of a resource's device `what`: unique among all resources, as
-/// kubelet requires.
+/// The id of unit `number` of a resource's device `what`: unique among all resources, as kubelet
+/// requires.
 pub fn unit_id(resource: &ResourceName, what: &str, number: u32) -> String {
     let mark = fingerprint(&format!("{resource} {what}"));
     let name: String = resource.short().chars().take(MAX_ID - mark.len() - 12).collect();
     format!("{name}-{mark}-{number}")
 }
 
-/// The name behind the `=` of the CDI device of a resource's slots, or of one of its devices. It
-/// must never change: kubelet uses it again whenever a container of the pod restarts.
+/// The part after the `=` in the name of the CDI device for a resource's slots, or for one of its
+/// devices. It must never change: kubelet uses it again whenever a container of the pod restarts.
 pub(super) fn cdi_name(resource: &ResourceName, root: Option<&SysPath>) -> String {
     let own = root.map_or_else(String::new, |root| format!("-{}", fingerprint(root.as_str())));
     format!("{}{own}", cdi_stem(resource.as_str()))

@@ -12,7 +12,7 @@ use crate::model::device::{Access, Device, SysPath};
 /// The sysfs attribute with a device's NUMA node.
 pub(super) const NUMA_NODE: &str = "numa_node";
 
-/// An offer of these nodes alone.
+/// An offer of these nodes only.
 pub(super) fn node_offer(nodes: Vec<NodeSpec>) -> Arc<Offer> {
     Arc::new(Offer {
         nodes,
@@ -20,7 +20,7 @@ pub(super) fn node_offer(nodes: Vec<NodeSpec>) -> Arc<Offer> {
     })
 }
 
-/// The node of a device, at its own path or at `place`.
+/// The node of a device, with its host's path or with `place` in the container.
 pub(super) fn node_spec(device: &Device, place: Option<&Path>, access: Access) -> Option<NodeSpec> {
     let host = device.node.as_ref()?.path.clone();
     Some(NodeSpec {

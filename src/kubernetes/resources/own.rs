@@ -1,4 +1,4 @@
-//! Our own format: a resource of the devices that its requests select.
+//! Our own format: resources of the devices that requests select.
 //!
 //! Pure.
 
@@ -21,8 +21,8 @@ use crate::model::request::entry::RequestEntry;
 use crate::model::request::selector::{self, DeviceSelector, Selector};
 use crate::model::request::{MAX_ALTERNATIVES, Options, Request};
 
-/// Whether the devices of a resource may change their ids: several requests select them. A device
-/// that is unplugged may then come back with other ids.
+/// Whether the devices of a resource may change their ids: several requests select them, so a
+/// device that is unplugged may come back with other ids.
 pub fn ids_may_change(definitions: &[Definition], resource: &ResourceName) -> bool {
     definitions.iter().any(|definition| match definition {
         Definition::Requested(requested) => {
@@ -51,8 +51,8 @@ pub(super) fn resource(requested: &Requested, snapshot: &Snapshot) -> Resource {
     }
 }
 
-/// A fixed number of slots, always healthy: a container that restarts while its device is unplugged
-/// must start.
+/// A fixed number of slots, always healthy: a container must be able to restart while its device is
+/// unplugged.
 fn slots(requested: &Requested, asked: &[RequestEntry], inventory: &Inventory) -> Resource {
     let name = &requested.name;
     let cdi_device = NewDevice {
@@ -83,7 +83,7 @@ fn slots(requested: &Requested, asked: &[RequestEntry], inventory: &Inventory) -
         healthy: true,
         attached: None,
         numa: None,
-        // Slots are equal: the lowest numbers are preferred.
+        // Slots are equal; lower numbers are preferred.
         place: format!("{number:05}"),
         offer: Arc::clone(&offer),
     };
@@ -98,10 +98,10 @@ fn slots(requested: &Requested, asked: &[RequestEntry], inventory: &Inventory) -
     }
 }
 
-/// One unit, or `count` units, for each place of a device, which includes everything below the
+/// One unit, or `count` units, for each place of a device; the unit includes everything below the
 /// place.
 ///
-/// The place of a USB device is its socket, on any bus: a device that comes back with other ids
+/// The place of a USB device is its socket, on either bus: a device that comes back with other ids
 /// (loaded firmware, a bootloader) or at another speed is the same unit if one of the resource's
 /// requests selects it.
 fn units_of_places(requested: &Requested, asked: &[RequestEntry], snapshot: &Snapshot) -> Resource {
@@ -159,14 +159,14 @@ fn units_of_places(requested: &Requested, asked: &[RequestEntry], snapshot: &Sna
     resource
 }
 
-/// The devices at a place, each with a request that selects it.
+/// The roots at a place, each with a request that selects it.
 type Roots<'a> = Vec<(&'a RequestEntry, &'a SysPath)>;
 
 /// All requests of the resource, limited to one place. Each has alternatives for the socket's port
-/// on either bus, so that a device which comes back on the other bus does not count as removed.
+/// on either bus, so that a device that comes back on the other bus does not count as removed.
 ///
-/// `required` stays with the requests that select a present device: of several devices that take
-/// turns at a place only one is present.
+/// `required` is kept only in requests that select a present device: if several devices take turns
+/// at a place, only one of them is present.
 fn requests_of_place(
     requested: &Requested,
     place: &SysPath,
@@ -178,7 +178,8 @@ fn requests_of_place(
         let request = &asked.request;
         let mut own = roots.iter().filter(|(known, _)| known.request == *request);
         let root = own.next().map(|(_, root)| *root);
-        // Limited to its path, the selector `parent-of:` would match any device at the place.
+        // If only its path were added, the selector `parent-of:` would match any device at the
+        // place.
         let is_vague = request
             .selectors()
             .any(|selector| selector.parents() > 0 || selector.remote().is_some());
@@ -189,7 +190,7 @@ fn requests_of_place(
         };
         let mut request = request.clone();
         request.options.required &= root.is_some();
-        // If a request would have too many alternatives, each side gets a request of its own.
+        // If a request would have too many alternatives, each bus gets its own request.
         let is_single = request.selectors().count() * sides.len() <= 1 + MAX_ALTERNATIVES;
         let all = match is_single {
             true => vec![request_of_places(&request, &sides)],
@@ -207,8 +208,8 @@ fn requests_of_place(
     devices
 }
 
-/// Whether a root is a static node and no selector `node:` of the request names it: the device that
-/// has this node is a root of its own.
+/// Whether a root is a static node that no `node:` selector of the request names: the device with
+/// this number is a separate root.
 fn is_node_of_other_root(asked: &RequestEntry, root: &SysPath, inventory: &Inventory) -> bool {
     let is_static = inventory
         .get(root)
@@ -218,7 +219,7 @@ fn is_node_of_other_root(asked: &RequestEntry, root: &SysPath, inventory: &Inven
 }
 
 /// The request for the devices at these places that an alternative of `request` selects. The device
-/// of `parent-of:` is selected by its path only: the other terms match its child.
+/// of `parent-of:` is selected only by its path, because the other terms match its child.
 fn request_of_places(request: &Request, places: &[&SysPath]) -> String {
     let here = |selector: &DeviceSelector, place: &SysPath| {
         let path = Selector::SysPath(place.as_path().to_owned());
@@ -242,8 +243,8 @@ fn request_of_places(request: &Request, places: &[&SysPath]) -> String {
     format!("{first}{options}{}", or.collect::<String>())
 }
 
-/// The nodes at or below a root with their paths in the container. `path=` applies to the node that
-/// the root is named for.
+/// The nodes at or below a root, with their paths in the container. `path=` applies to the node
+/// that is named for the root.
 fn nodes_of<'a>(
     asked: &'a RequestEntry,
     root: &'a SysPath,

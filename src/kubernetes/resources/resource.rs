@@ -1,6 +1,6 @@
 //! A resource: its units with their health, and which units are near each other.
 //!
-//! Pure. Must not know configuration formats, gRPC, nor how the host's devices are read.
+//! Pure. Must not know configuration formats, gRPC, or how the host's devices are read.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,14 +8,10 @@ use super::names::ResourceName;
 use super::unit::{Unit, nearness};
 use crate::cdi::generate::NewDevice;
 
-/// The state of a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resource {
-    /// Its name.
     pub name: ResourceName,
-    /// Its units by id.
     pub units: BTreeMap<String, Unit>,
-    /// The CDI devices of its units.
     pub cdi_devices: Vec<NewDevice>,
     /// Whether its units are slots for devices that come and go.
     pub hotplug: bool,
@@ -23,11 +19,11 @@ pub struct Resource {
     pub format: Format,
 }
 
-/// The format of a resource's definition. Some programs have metrics that resources in their format
-/// have, too.
+/// The format of a resource's definition. It decides which other program's metrics the resource
+/// also has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Format {
-    /// Ours, hostdev's or smarter-device-manager's.
+    /// Our own, hostdev's or smarter-device-manager's.
     #[default]
     Other,
     /// generic-device-plugin's.
@@ -37,7 +33,7 @@ pub enum Format {
 }
 
 impl Resource {
-    /// A resource without hooks, of these units.
+    /// A resource of these units, without hooks.
     pub fn without_hooks(name: ResourceName, units: BTreeMap<String, Unit>) -> Self {
         Self {
             name,
@@ -48,7 +44,7 @@ impl Resource {
         }
     }
 
-    /// How many units are healthy, and how many are not.
+    /// The numbers of healthy and unhealthy units.
     pub fn health(&self) -> (usize, usize) {
         let healthy = self.units.values().filter(|unit| unit.healthy).count();
         (healthy, self.units.len() - healthy)
@@ -75,7 +71,7 @@ impl Resource {
         }
     }
 
-    /// Removes all units but these, and the CDI devices that are not needed then.
+    /// Removes all units except these, and CDI devices that are no longer needed.
     pub fn retain(&mut self, ids: &BTreeSet<String>) {
         self.units.retain(|id, _| ids.contains(id));
         let units = &self.units;
@@ -87,7 +83,7 @@ impl Resource {
         self.cdi_devices.retain(is_needed);
     }
 
-    /// Chooses `size` of the units `available`, including `must`, that are on the same NUMA node,
+    /// Chooses `size` of the units `available`, including `must`, preferably on the same NUMA node
     /// and behind the same hub. Unknown units are ignored.
     pub fn preferred(&self, available: &[String], must: &[String], size: usize) -> Vec<String> {
         let mut chosen: Vec<&String> = must
@@ -107,7 +103,8 @@ impl Resource {
         rest.dedup_by_key(|(id, _)| *id);
         let missing = size.saturating_sub(chosen.len()).min(rest.len());
         if chosen.is_empty() {
-            // Neighbours are adjacent: the best run is that whose ends have most in common.
+            // Units are sorted by place: the best run is the one whose ends have the longest common
+            // prefix.
             let runs = rest.windows(missing.max(1));
             let best = runs.rev().max_by_key(|run| match run {
                 [(_, first), .., (_, last)] => nearness(first, last),

@@ -66,7 +66,7 @@ fn usb(syspath: &str, product: &str, numa: &str) -> Device {
 }
 
 #[test]
-fn a_path_is_for_the_node_that_people_mean_and_the_raw_node_stays_where_libusb_looks() {
+fn path_is_for_the_main_node_and_the_raw_node_stays_where_libusb_looks() {
     let snapshot = Snapshot {
         inventory: Inventory::new(crate::model::device::recorded::hub_with_two_adapters()),
         ..Snapshot::default()
@@ -119,7 +119,7 @@ fn smarters_patterns_find_devices_and_directories_anywhere_below_dev() {
 }
 
 #[test]
-fn a_path_that_two_patterns_match_is_one_resource_of_the_first() {
+fn a_path_that_two_patterns_match_is_one_resource_of_the_first_pattern() {
     let snapshot = snapshot(&[("/dev/a", Found::Device)]);
     let wanted = smarter("- {devicematch: a, nummaxdevices: 2}\n- {devicematch: ^a, nummaxdevices: 5}");
     assert_eq!(
@@ -129,7 +129,7 @@ fn a_path_that_two_patterns_match_is_one_resource_of_the_first() {
 }
 
 #[test]
-fn names_that_would_be_one_stay_two_resources() {
+fn two_paths_with_the_same_name_remain_two_resources() {
     let snapshot = snapshot(&[("/dev/by/a", Found::Device), ("/dev/by_a", Found::Device)]);
     let mut names = Names::default();
     let found = resources(
@@ -142,7 +142,7 @@ fn names_that_would_be_one_stay_two_resources() {
 }
 
 #[test]
-fn tegras_gpus_are_named_to_the_nvidia_runtime() {
+fn tegras_gpus_are_passed_to_the_nvidia_runtime() {
     let snapshot = Snapshot {
         gpus: [0].into(),
         ..Snapshot::default()
@@ -158,7 +158,7 @@ fn tegras_gpus_are_named_to_the_nvidia_runtime() {
 }
 
 #[test]
-fn a_hostdev_path_is_advertised_always_and_healthy_while_it_is_there() {
+fn a_hostdev_path_is_always_advertised_and_healthy_while_it_exists() {
     let wanted = definitions(Texts {
         devs: Some("/dev/mem:r,/dev/away:rw:2".into()),
         ..Texts::default()
@@ -247,10 +247,10 @@ fn a_group_pairs_the_matches_of_its_paths() {
     );
 }
 
-/// What generic-device-plugin gives a pod: all USB devices of a group, with `rw` (its
+/// The same as in generic-device-plugin: a pod gets all USB devices of a group, with `rw` (its
 /// usb.go:262-300).
 #[test]
-fn usb_devices_of_a_group_are_one_unit_which_stays_the_same_whichever_are_there() {
+fn the_usb_devices_of_a_group_are_one_unit_whichever_are_present() {
     let units = |places: &[&str]| {
         let devices = places.iter().map(|place| usb(place, "6001", "-1"));
         let snapshot = Snapshot {
@@ -277,7 +277,7 @@ fn usb_devices_of_a_group_are_one_unit_which_stays_the_same_whichever_are_there(
 }
 
 #[test]
-fn a_usb_device_of_a_group_is_at_the_numa_node_of_its_host_controller() {
+fn a_usb_device_of_a_group_has_the_numa_node_of_its_host_controller() {
     let controller = |path: &str, numa: &str| {
         let mut device = Device::new(SysPath::new(path));
         device.attributes = [(NUMA_NODE.to_owned(), numa.to_owned())].into();
@@ -343,7 +343,7 @@ fn a_unit_is_not_advertised_while_its_mount_is_missing() {
 
 /// Case README 14.
 #[test]
-fn gos_patterns_and_large_counts_are_advertised_as_there() {
+fn gos_patterns_and_large_counts_are_advertised_as_in_the_original() {
     let snapshot = snapshot(&[
         ("/dev/fuse", Found::Device),
         ("/dev/ttyS0", Found::Device),
@@ -360,7 +360,7 @@ fn gos_patterns_and_large_counts_are_advertised_as_there() {
 }
 
 #[test]
-fn slots_are_the_same_whatever_is_there() {
+fn slots_are_the_same_whichever_devices_are_present() {
     let wanted = own("resources: [{name: x, requests: ['usb:0403'], count: 2}]");
     let empty = resources(&wanted, &Snapshot::default(), &mut Names::default());
     let snapshot = Snapshot {
@@ -375,7 +375,7 @@ fn slots_are_the_same_whatever_is_there() {
 }
 
 #[test]
-fn a_present_device_is_a_unit_with_a_place_and_a_numa_node_and_a_request_for_it_alone() {
+fn a_present_device_is_a_unit_with_a_place_a_numa_node_and_its_own_request() {
     let snapshot = Snapshot {
         inventory: Inventory::new([
             usb("/sys/devices/u/1-1", "6001", "1"),
@@ -419,7 +419,7 @@ const NEW: (&str, &str) = ("1a6e", "089a");
 const USED: (&str, &str) = ("18d1", "9302");
 const XHCI: &str = "/sys/devices/pci0000:00/0000:00:14.0";
 
-/// A host with accelerators, whose ports 1-4 and 2-2 are one socket.
+/// A host with accelerators, where the ports 1-4 and 2-2 are one socket.
 fn accelerators(devices: Vec<Vec<Device>>) -> Snapshot {
     let place = |name: &str| SysPath::new(format!("{XHCI}/{name}"));
     let (high, superspeed) = (place("usb1/1-4"), place("usb2/2-2"));
@@ -432,7 +432,7 @@ fn accelerators(devices: Vec<Vec<Device>>) -> Snapshot {
 
 /// Case README 2.
 #[test]
-fn a_device_that_changes_its_ids_or_its_bus_is_the_same_unit_and_the_same_pod_is_given_it() {
+fn a_device_with_new_ids_or_on_the_other_bus_is_the_same_unit_for_the_same_pod() {
     for requests in [
         "'usb:1a6e:089a', 'usb:18d1:9302;access=rw'",
         "'usb:1a6e:089a;or=usb:18d1:9302;access=rw'",
@@ -495,9 +495,9 @@ fn is_one_unit_in_all_states(requests: &str) {
     );
 }
 
-/// Case README 2. Of devices that take turns only one is ever there.
+/// Case README 2. Of devices that take turns, only one is ever present.
 #[test]
-fn a_required_device_is_required_as_it_is_now() {
+fn required_applies_to_the_ids_that_a_device_has_now() {
     let wanted = own(
         "resources: [{name: tpu, mode: present, requests: ['usb:1a6e:089a;required', 'usb:18d1:9302;required']}]",
     );
@@ -512,7 +512,7 @@ fn a_required_device_is_required_as_it_is_now() {
             .filter(|request| request.contains(";required"));
         required.cloned().collect()
     };
-    // At whichever of the socket's ports it is.
+    // The request for these ids at either port of the socket.
     let of = |ids: &str| {
         let at = |port: &str| format!("usb:{ids}&syspath:{XHCI}/{port}");
         [format!("{};required;or={}", at("usb1/1-4"), at("usb2/2-2"))]

@@ -11,59 +11,50 @@ use crate::model::device::Access;
 /// A device node that the engine creates in the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeSpec {
-    /// Its path on the host; a directory means all nodes in it.
+    /// The path on the host; a directory means all nodes in it.
     pub host: PathBuf,
-    /// Its path in the container.
     pub container: PathBuf,
-    /// What the container may do.
     pub access: Access,
 }
 
 /// A path of the host that the engine mounts in the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountSpec {
-    /// Its path on the host.
     pub host: PathBuf,
-    /// Its path in the container.
     pub container: PathBuf,
-    /// Whether the container may only read.
     pub read_only: bool,
 }
 
 /// What a container gets with a unit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Offer {
-    /// The CDI device with the hooks, by its name behind the `=`: then the watcher creates the
-    /// nodes.
+    /// The part after the `=` in the name of the CDI device with the hooks; with it, the watcher
+    /// creates the nodes.
     pub cdi: Option<String>,
     /// Nodes that the engine creates if there is no CDI device, or CDI is off.
     pub nodes: Vec<NodeSpec>,
     /// Nodes that the engine creates in any case.
     pub extra_nodes: Vec<NodeSpec>,
-    /// Mounts.
     pub mounts: Vec<MountSpec>,
-    /// Environment variables.
     pub env: BTreeMap<String, String>,
 }
 
-/// Something that one container at a time can have.
+/// What one container at a time can have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit {
     /// Whether a container can get it now.
     pub healthy: bool,
-    /// For a device of another host that a container has: whether it is attached, or about to be.
-    /// Such a unit is always healthy.
+    /// For a remote device that a container has: whether it is attached or about to be. Such a unit
+    /// is always healthy.
     pub attached: Option<bool>,
-    /// Its NUMA node.
     pub numa: Option<i64>,
     /// Its place, such as a path in sysfs: units with a long common prefix are near each other.
     pub place: String,
-    /// What the container gets; shared by equal units.
+    /// What the container gets; equal units share it.
     pub offer: Arc<Offer>,
 }
 
-/// Whether two units are on the same NUMA node, and how many directories their places have in
-/// common.
+/// Whether two units are on the same NUMA node, and how many directories their places share.
 pub(super) fn nearness(one: &Unit, other: &Unit) -> (bool, usize) {
     let common = one
         .place

@@ -30,7 +30,7 @@ pub(super) enum State {
     Listed,
     /// A container has it, and it is attached.
     Attached,
-    /// A container has it, and it is not attached, but listed: the container is starting, or its
+    /// A container has it, and it is listed but not attached: the container is starting, or its
     /// watcher is about to attach it again.
     Awaited,
     /// A container has it, and it is neither attached nor listed: the server or the network is
@@ -42,8 +42,8 @@ pub(super) enum State {
 
 /// The state of each entry of all definitions, by the id of its unit.
 ///
-/// Of several entries for equal devices each gets its own device. If there are too few, earlier
-/// entries come first; but as many entries as possible get a device.
+/// Entries for equal devices get one device each. If there are too few devices, earlier entries
+/// have priority, but as many entries as possible get a device.
 pub(super) fn states(definitions: &[Definition], snapshot: &Snapshot) -> States {
     let mut all: Vec<(String, &RemoteDevice)> = Vec::new();
     for (name, entries) in remote(definitions) {
@@ -52,7 +52,7 @@ pub(super) fn states(definitions: &[Definition], snapshot: &Snapshot) -> States 
     }
     let is_known = |id: &String| snapshot.in_use.contains_key(id);
     let (mut taken, free): (Vec<_>, Vec<_>) = all.into_iter().partition(|(id, _)| is_known(id));
-    // An attached device rather belongs to a container that certainly runs than to one that may
+    // Assign an attached device preferably to a container that certainly runs, not to one that may
     // have ended.
     taken.sort_by_key(|(id, _)| snapshot.in_use.get(id) != Some(&true));
     let mut states = BTreeMap::new();
@@ -70,7 +70,7 @@ pub(super) fn states(definitions: &[Definition], snapshot: &Snapshot) -> States 
                 states.insert(id, State::Attached);
             }
             (false, true) => away.push((id, device)),
-            // The container that had it has ended.
+            // The container that had the device has ended.
             (false, false) => free.push((id, device)),
         }
     }
@@ -97,8 +97,8 @@ pub(super) fn states(definitions: &[Definition], snapshot: &Snapshot) -> States 
     states
 }
 
-/// Assigns to as many of `wants` as possible one of `count` things each (augmenting paths); for
-/// each, whether it got one.
+/// Assigns to as many of `wants` as possible one of `count` things each (augmenting paths). Returns
+/// for each want whether it got one.
 fn matched<W>(wants: &[W], count: usize, suits: impl Fn(&W, usize) -> bool) -> Vec<bool> {
     fn find<W>(
         want: usize,
@@ -150,8 +150,8 @@ fn unit_ids(name: &ResourceName, entries: &[RemoteEntry]) -> Vec<String> {
     ids
 }
 
-/// The units in use in `snapshot` whose container has ended. A unit that is not configured any more
-/// is never one of them.
+/// The units in use in `snapshot` whose container has ended. Never contains a unit that is no
+/// longer configured.
 pub fn released(definitions: &[Definition], snapshot: &Snapshot) -> BTreeSet<String> {
     let states = states(definitions, snapshot);
     let has = |state: &State| matches!(state, State::Attached | State::Awaited | State::Away);
@@ -209,7 +209,7 @@ fn cdi_device(name: &ResourceName, entry: &RemoteEntry, id: &str) -> NewDevice {
     }
 }
 
-/// The extras that exist with or without the device, such as /dev/net/tun: not the nodes of USB
+/// The extras that exist independently of the device, such as /dev/net/tun: not the nodes of USB
 /// devices.
 fn extra_nodes(entry: &RemoteEntry, snapshot: &Snapshot) -> Vec<NodeSpec> {
     let comes_and_goes = |path: &PathBuf| {

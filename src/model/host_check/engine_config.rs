@@ -66,7 +66,6 @@ impl DockerConfig {
     /// Parses daemon.json.
     ///
     /// # Errors
-    ///
     /// Why the text is invalid.
     pub fn parse(text: &str) -> Result<Self, String> {
         #[derive(Deserialize)]
@@ -91,7 +90,6 @@ impl ContainerdConfig {
     /// it and override it (containerd-config.toml(5)).
     ///
     /// # Errors
-    ///
     /// Why the text is invalid.
     pub fn take(&mut self, text: &str) -> Result<Vec<String>, String> {
         #[derive(Deserialize)]
@@ -127,7 +125,6 @@ impl CriOConfig {
     /// Applies one file; a later file overrides an earlier one.
     ///
     /// # Errors
-    ///
     /// Why the text is invalid.
     pub fn take(&mut self, text: &str) -> Result<(), String> {
         #[derive(Deserialize)]
@@ -160,7 +157,6 @@ impl CriOConfig {
 /// file has `{append = true}` (containers.conf(5)).
 ///
 /// # Errors
-///
 /// Why the text is invalid.
 pub fn take_podman_hooks_dirs(dirs: &mut Vec<PathBuf>, text: &str) -> Result<(), String> {
     #[derive(Deserialize)]

@@ -53,7 +53,6 @@ pub(super) use go_fields;
 /// Decodes the document at the beginning of a text.
 ///
 /// # Errors
-///
 /// If it is not JSON, or a field has the wrong type.
 pub(super) fn from_slice<T: Fill + Default>(json: &[u8]) -> Result<T, serde_json::Error> {
     let mut value = T::default();

@@ -159,7 +159,6 @@ impl Rule {
     /// Parses a rule that is written at `place`.
     ///
     /// # Errors
-    ///
     /// The first error in the rule.
     pub fn parse(place: Place, definition: &RuleDefinition) -> Result<Self, RuleError> {
         let list = place.list;

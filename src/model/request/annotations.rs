@@ -122,7 +122,6 @@ pub fn is_ours(key: &str) -> bool {
 /// ignores all others.
 ///
 /// # Errors
-///
 /// If a value is malformed or names an unknown class, or a key with oci-hotplug's prefix is
 /// unknown; nothing is returned then.
 pub fn read(
@@ -171,7 +170,6 @@ pub fn read(
 /// Parses one list of requests and expands the classes in it.
 ///
 /// # Errors
-///
 /// If it is malformed or names an unknown class.
 pub fn read_list(origin: Origin, text: &str, classes: &Classes) -> Result<Requests, RequestListError> {
     Ok(classes.expand(origin, parse_request_list(text)?)?)

@@ -120,7 +120,6 @@ impl Classes {
     /// Parses the definitions of the configuration `defined_in`, whose name appears in messages.
     ///
     /// # Errors
-    ///
     /// The first invalid class in the order of names.
     pub fn parse(defined_in: &Path, definitions: &BTreeMap<String, Definition>) -> Result<Self, ClassError> {
         let mut classes = Self {
@@ -180,7 +179,6 @@ impl Classes {
     /// class's, and `only=` cannot be replaced.
     ///
     /// # Errors
-    ///
     /// If a class is unknown, or there are more than [`MAX_REQUESTS`] requests in total.
     pub fn expand(&self, origin: Origin, items: Vec<ListItem>) -> Result<Requests, ClassUseError> {
         let mut expanded = Requests::default();

@@ -73,7 +73,6 @@ impl ClassName {
     /// Parses a name.
     ///
     /// # Errors
-    ///
     /// [`ClassFault`], if it is empty, too long, or has other characters.
     pub fn new(name: &str) -> Result<Self, ClassFault> {
         if name.is_empty() {
@@ -130,7 +129,6 @@ impl ClassUse {
     /// of both.
     ///
     /// # Errors
-    ///
     /// The name of the option that exceeds the class: no access is left, or `only=` differs from
     /// the class's.
     pub fn narrowing(&self, request: &Request) -> Result<Request, &'static str> {

@@ -70,7 +70,6 @@ pub enum RequestFault {
 
 impl RequestError {
     /// # Errors
-    ///
     /// [`RequestError::TooCostly`] if the cost exceeds its limit.
     pub(super) fn check_cost(cost: usize, limit: usize) -> Result<(), Self> {
         if cost > limit {

@@ -20,7 +20,6 @@ const LOWRISC_MODE: u32 = 0o644;
 /// White space around items and blank lines are ignored; `\` escapes the next character.
 ///
 /// # Errors
-///
 /// [`RequestError`]: the list is empty or too long, or the first invalid request.
 pub fn parse_request_list(text: &str) -> Result<Vec<ListItem>, RequestError> {
     parse_list(text, parse_list_item, cost::of_list_item)
@@ -30,7 +29,6 @@ pub fn parse_request_list(text: &str) -> Result<Vec<ListItem>, RequestError> {
 /// classes.
 ///
 /// # Errors
-///
 /// As for [`parse_request_list`], and if a class is used.
 pub fn parse_requests(text: &str) -> Result<Vec<Request>, RequestError> {
     let parse = |text: &str| match parse_list_item(text)? {
@@ -57,7 +55,6 @@ fn parse_list<T>(
 /// container-hotplug, 0644.
 ///
 /// # Errors
-///
 /// As for [`parse_requests`].
 pub fn parse_lowrisc_devices(text: &str) -> Result<Vec<Request>, RequestError> {
     check_length(text)?;

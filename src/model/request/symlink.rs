@@ -151,7 +151,6 @@ pub enum SymlinkFault {
 /// rules and blank lines are ignored, `\` escapes.
 ///
 /// # Errors
-///
 /// [`SymlinkError`]: the list is empty or too long, or the first invalid rule.
 pub fn parse_symlinks(text: &str) -> Result<Vec<SymlinkRule>, SymlinkError> {
     check_length(text)?;
@@ -165,7 +164,6 @@ pub fn parse_symlinks(text: &str) -> Result<Vec<SymlinkRule>, SymlinkError> {
 /// trimming and escapes.
 ///
 /// # Errors
-///
 /// As for [`parse_symlinks`].
 pub fn parse_lowrisc_symlinks(text: &str) -> Result<Vec<SymlinkRule>, SymlinkError> {
     check_length(text)?;

@@ -22,7 +22,6 @@ const SHOWN_REQUEST: usize = 72;
 /// count.
 ///
 /// # Errors
-///
 /// If a pattern is too long, or all of them together cost too much.
 pub fn check_untrusted<'a>(
     requests: impl IntoIterator<Item = (&'a Request, bool)>,

@@ -15,7 +15,6 @@ impl Node {
     /// Decodes the tree. Where the type is text, any scalar is accepted as text.
     ///
     /// # Errors
-    ///
     /// The first value that is not of the expected type.
     pub fn decode<T: DeserializeOwned>(&self, dialect: Dialect) -> Result<T, Error> {
         self.decode_with(dialect, false)
@@ -24,7 +23,6 @@ impl Node {
     /// Decodes the tree. Where the type is text, numbers and booleans are errors.
     ///
     /// # Errors
-    ///
     /// As for [`Node::decode`].
     pub fn decode_strictly<T: DeserializeOwned>(&self, dialect: Dialect) -> Result<T, Error> {
         self.decode_with(dialect, true)

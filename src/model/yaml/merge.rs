@@ -8,7 +8,6 @@ impl Node {
     /// overrides a merged one, and an earlier merged mapping overrides a later one.
     ///
     /// # Errors
-    ///
     /// If a merge key has a value other than mappings, or a mapping has a duplicate key.
     pub fn merged(mut self) -> Result<Self, Error> {
         self.value = match self.value {

@@ -105,7 +105,6 @@ impl From<ScanError> for Error {
 /// Parses one document. An empty text is null.
 ///
 /// # Errors
-///
 /// If the text is not YAML, has more than one document, has tags other than YAML's own, or exceeds
 /// the limits of nesting or aliases.
 pub fn parse(text: &str) -> Result<Node, Error> {
@@ -120,7 +119,6 @@ pub fn parse(text: &str) -> Result<Node, Error> {
 /// Parses one document and decodes it.
 ///
 /// # Errors
-///
 /// As for [`parse`] and [`Node::decode`].
 pub fn from_str<T: DeserializeOwned>(text: &str, dialect: Dialect) -> Result<T, Error> {
     parse(text)?.decode(dialect)

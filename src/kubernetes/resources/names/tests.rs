@@ -36,7 +36,7 @@ fn names_follow_kubelets_rules() {
 }
 
 #[test]
-fn the_two_plugins_names_stay_as_they_were() {
+fn the_names_of_the_compatible_plugins_are_unchanged() {
     let mut names = Names::default();
     for (domain, path, plain, name) in [
         ("hostdev.k8s.io", "/dev/mem", "dev_mem", "hostdev.k8s.io/dev_mem"),
@@ -54,7 +54,7 @@ fn the_two_plugins_names_stay_as_they_were() {
 }
 
 #[test]
-fn of_two_paths_with_one_name_the_first_keeps_it_and_the_second_gets_a_note() {
+fn the_first_of_two_paths_with_one_name_keeps_it_and_the_second_gets_a_note() {
     let mut names = Names::default();
     let first = names.name("d.e", "/dev/a.b", "a_b").unwrap();
     let second = names.name("d.e", "/dev/a_b", "a_b").unwrap();
@@ -71,7 +71,7 @@ fn of_two_paths_with_one_name_the_first_keeps_it_and_the_second_gets_a_note() {
 }
 
 #[test]
-fn a_path_does_not_get_a_name_that_the_configuration_gives() {
+fn a_path_does_not_get_a_name_from_the_configuration() {
     let mut names = Names::default();
     names.reserve(&"d.e/x".parse().unwrap());
     assert_ne!(names.name("d.e", "/dev/x", "x").unwrap().as_str(), "d.e/x");

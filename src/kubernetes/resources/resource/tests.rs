@@ -86,7 +86,7 @@ fn of_equal_units_the_lowest_are_preferred() {
 
 proptest! {
     #[test]
-    fn a_preference_includes_what_it_must_and_only_available_units(
+    fn a_preference_contains_the_required_units_and_only_available_ones(
         places in prop::collection::vec(("(/[ab]){0,4}", prop::option::of(0..2i64)), 0..12),
         must in 0..4usize,
         size in 0..14usize,

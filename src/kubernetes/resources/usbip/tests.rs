@@ -41,7 +41,7 @@ fn snapshot(exports: Exports) -> Snapshot {
     }
 }
 
-/// A device of another host that is attached to this one.
+/// A remote device that is attached to this host.
 fn attached(name: &str, product: &str) -> Device {
     let mut device = Device::new(SysPath::new(format!("{}0/usb3/{name}", vhci::CONTROLLERS)));
     device.devtype = Some("usb_device".into());
@@ -51,7 +51,8 @@ fn attached(name: &str, product: &str) -> Device {
     device
 }
 
-/// Each unit's device, and whether it is attached, of the resources that the definitions make.
+/// The units of the resources that result from definitions and snapshot: for each, its device and
+/// whether it is attached.
 fn offered(definitions: &[Definition], snapshot: &Snapshot) -> Vec<(String, Option<bool>)> {
     let resources = resources::resources(definitions, snapshot, &mut Names::default());
     let units = resources.iter().flat_map(|resource| resource.units.values());
@@ -78,13 +79,13 @@ const TWO_ALIKE_AND_ONE_AT_A_PLACE: &str = "{board: [
     {target: {host: lab}, selector: {bus_id: 1-1}}]}";
 
 #[test]
-fn of_entries_for_devices_that_are_alike_each_has_one_of_its_own() {
+fn entries_for_similar_devices_get_one_device_each() {
     let definitions = definitions(TWO_ALIKE_AND_ONE_AT_A_PLACE);
     let listed = |devices: &[(&str, u16, u16)]| places(&definitions, &snapshot(exports("lab", devices)));
     let one = ("1-1", 0x0403, 0x6001);
     assert_eq!(listed(&[]), [""; 0]);
     assert_eq!(listed(&[one]), ["lab/0403:6001"]);
-    // The first entry is content with another, so that the third has the only one that will do.
+    // The first entry also accepts another device, so the third gets the only one that matches it.
     assert_eq!(
         listed(&[one, ("1-2", 0x0403, 0x6001)]),
         ["lab/0403:6001", "lab/nth:2:0403:6001"]
@@ -97,7 +98,7 @@ fn of_entries_for_devices_that_are_alike_each_has_one_of_its_own() {
 }
 
 #[test]
-fn what_is_left_out_is_any_and_another_server_has_nothing_to_do_with_it() {
+fn an_absent_key_matches_any_device_of_that_server_only() {
     let definitions = definitions(
         "{a: [{target: {host: lab}}], b: [{target: {host: lab, port: 3241}, selector: {vendor: 0x0403}}],
           c: [{target: {host: shed}, selector: {product: 0x6001, bus_id: 1-2}}]}",
@@ -117,7 +118,7 @@ fn what_is_left_out_is_any_and_another_server_has_nothing_to_do_with_it() {
 }
 
 #[test]
-fn what_a_container_has_stays_whatever_its_server_says_and_what_it_had_is_as_it_is_listed() {
+fn an_entry_in_use_is_healthy_whatever_its_server_lists_and_a_released_one_is_as_listed() {
     let definitions =
         definitions("{board: [{target: {host: lab}, selector: {vendor: 0x0403, product: 0x6001}}]}");
     let id = {
@@ -183,8 +184,7 @@ fn what_a_container_has_stays_whatever_its_server_says_and_what_it_had_is_as_it_
 }
 
 #[test]
-fn the_devices_requests_are_the_same_whether_it_is_there_or_not_and_fixed_extras_are_given_when_they_are_there()
- {
+fn the_requests_do_not_depend_on_the_device_and_fixed_extras_are_given_if_they_exist() {
     let definitions = definitions(
         "{board: [{target: {host: lab}, selector: {vendor: 0x0403, product: 0x6001}, extras: [
             {host_path: /dev/ttyUSB0, container_path: /dev/board, permissions: rw},
@@ -195,7 +195,7 @@ fn the_devices_requests_are_the_same_whether_it_is_there_or_not_and_fixed_extras
     for path in ["/dev/net/tun", "/dev/ttyUSB0"] {
         now.paths.insert(path.into(), Found::Device);
     }
-    // A stranger's adapter, which has the name that ours may get.
+    // A local adapter with the name that the remote one may get.
     now.inventory = Inventory::new(hub_with_two_adapters());
     let resources = resources::resources(&definitions, &now, &mut Names::default());
     assert_eq!(before[0].cdi_devices, resources[0].cdi_devices);
@@ -224,7 +224,7 @@ fn the_devices_requests_are_the_same_whether_it_is_there_or_not_and_fixed_extras
 }
 
 #[test]
-fn what_is_attached_is_rather_the_device_of_a_container_that_runs() {
+fn an_attached_device_is_assigned_to_a_running_container_first() {
     let definitions = definitions(TWO_ALIKE_AND_ONE_AT_A_PLACE);
     let listed = exports(
         "lab",
@@ -255,7 +255,7 @@ fn the_root_hub_of_a_virtual_controller_is_not_a_remote_device() {
 }
 
 #[test]
-fn a_unit_that_is_not_configured_any_more_is_not_released() {
+fn a_unit_that_is_no_longer_configured_is_not_released() {
     let definitions = definitions(TWO_ALIKE_AND_ONE_AT_A_PLACE);
     let now = Snapshot {
         in_use: [("an id of before".to_owned(), true)].into(),
@@ -265,16 +265,16 @@ fn a_unit_that_is_not_configured_any_more_is_not_released() {
 }
 
 proptest! {
-    /// Whatever is listed: no more entries have a device than there are devices, and none goes
-    /// without while one that would do is nobody's.
+    /// Whatever the server lists: no more entries have a device than there are devices, and no
+    /// entry is without one while a matching device is unassigned.
     #[test]
-    fn devices_are_shared_out_as_far_as_they_go(
+    fn devices_are_assigned_to_as_many_entries_as_possible(
         suits in prop::collection::vec(prop::collection::vec(any::<bool>(), 6), 0..8),
     ) {
         let has = matched(&suits, 6, |wanted, index| wanted[index]);
         let served = has.iter().filter(|has| **has).count();
         prop_assert!(served <= 6);
-        // The most that is possible, found by trying all.
+        // The highest possible number, found by trying all assignments.
         fn most(wants: &[Vec<bool>], used: &mut [bool; 6]) -> usize {
             let Some((first, rest)) = wants.split_first() else { return 0 };
             let mut best = most(rest, used);

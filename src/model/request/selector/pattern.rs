@@ -55,7 +55,6 @@ impl Glob {
     /// Compiles a pattern of at most 1000 characters.
     ///
     /// # Errors
-    ///
     /// [`SelectorError::PatternTooLong`], or [`SelectorError::Glob`] with position and reason.
     pub fn new(pattern: &str) -> Result<Self, SelectorError> {
         check_length("glob", pattern)?;
@@ -262,7 +261,6 @@ impl PathRegex {
     /// store the beginning and end of each group for each state of the expression.
     ///
     /// # Errors
-    ///
     /// [`SelectorError::PatternTooLong`], or [`SelectorError::Regex`] with the engine's message.
     pub fn new(expression: &str) -> Result<Self, SelectorError> {
         check_length("regex", expression)?;

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::with_a_container_of_podman;
+use super::scene::with_a_container_of_podman;
 
 /// A directory with the completions, and the configuration that has a class and a container.
 struct Scene {

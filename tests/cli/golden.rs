@@ -5,7 +5,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::{Configured, err, out, record, watcher};
+use super::fake_watcher::watcher;
+use super::scene::{Configured, err, out, record};
 
 #[track_caller]
 fn compare(name: &str, text: &str) {

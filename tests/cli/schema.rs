@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
+use super::hostile::hostile_watcher;
 use super::json_schema::check;
-use super::{Configured, hostile_watcher, out, record};
+use super::scene::{Configured, out, record};
 
 /// A host with a container whose watcher answers, one that is gone, an event and a CDI device.
 struct Host {

@@ -1,0 +1,203 @@
+//! A container in memory.
+
+use super::*;
+
+/// A container in memory, in which operations can fail.
+#[derive(Default, Clone)]
+pub(super) struct FakeContainer {
+    pub(super) nodes: BTreeMap<PathBuf, NodeSpec>,
+    /// Nodes of the image or the engine.
+    pub(super) theirs: BTreeMap<PathBuf, DevNum>,
+    pub(super) links: BTreeMap<PathBuf, PathBuf>,
+    /// Links of the image or the engine.
+    pub(super) their_links: BTreeMap<PathBuf, PathBuf>,
+    pub(super) granted: GrantSet,
+    pub(super) announced: Vec<String>,
+    pub(super) noted: Attachments,
+    /// All notes, the first one first.
+    pub(super) notes: Vec<Attachments>,
+    pub(super) journal_is_broken: bool,
+    /// Paths whose operations fail.
+    pub(super) broken: BTreeSet<PathBuf>,
+    pub(super) filter_is_broken: bool,
+    /// Numbers that a cgroup above the container denies.
+    pub(super) denied: BTreeSet<DevNum>,
+    pub(super) nobody_can_be_told: bool,
+    /// Numbers whose access must be revoked before anything in the container is inspected.
+    pub(super) going: BTreeSet<DevNum>,
+    pub(super) log: Vec<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0} refuses")]
+pub(super) struct Refusal(String);
+
+impl FakeContainer {
+    pub(super) fn check(&self, path: &Path) -> Result<(), Refusal> {
+        if self.broken.contains(path) {
+            Err(Refusal(path.display().to_string()))
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(super) fn may(&self, num: DevNum) -> Access {
+        self.granted.get(&num).copied().unwrap_or(Access::NONE)
+    }
+
+    /// Called by every operation that inspects or changes the container, because any of them could
+    /// block for ever.
+    pub(super) fn is_entered(&self) {
+        let left = self.going.iter().find(|num| self.granted.contains_key(num));
+        assert!(
+            left.is_none() || self.filter_is_broken,
+            "the container is entered before access is revoked: {left:?}"
+        );
+    }
+}
+
+impl Effects for FakeContainer {
+    type Error = Refusal;
+
+    fn find_node(&mut self, path: &Path, node: &NodeSpec) -> Result<Found, Refusal> {
+        self.is_entered();
+        let there = self
+            .nodes
+            .get(path)
+            .map(|node| node.num)
+            .or(self.theirs.get(path).copied());
+        Ok(match there {
+            None => Found::Vacant,
+            Some(num) if num == node.num => Found::Same,
+            Some(_) => Found::Other,
+        })
+    }
+
+    fn find_link(&mut self, link: &Path, target: &Path) -> Result<Found, Refusal> {
+        self.is_entered();
+        Ok(match self.links.get(link).or(self.their_links.get(link)) {
+            None => Found::Vacant,
+            Some(there) if there == target => Found::Same,
+            Some(_) => Found::Other,
+        })
+    }
+
+    fn add_node(&mut self, path: &Path, node: &NodeSpec) -> Result<NodeCreator, Refusal> {
+        self.is_entered();
+        self.check(path)?;
+        assert!(
+            !self.may(node.num).is_none(),
+            "a node before its access: {}",
+            path.display()
+        );
+        assert!(
+            self.noted.get(path).is_some(),
+            "a node before its note: {}",
+            path.display()
+        );
+        self.log.push(format!("node {}", path.display()));
+        match self.theirs.get(path) {
+            Some(num) if *num == node.num => Ok(NodeCreator::Other),
+            Some(_) => Err(Refusal("another node".into())),
+            None => {
+                self.nodes.insert(path.to_owned(), node.clone());
+                Ok(NodeCreator::Watcher)
+            }
+        }
+    }
+
+    fn remove_node(&mut self, path: &Path, _: &NodeSpec) -> Result<(), Refusal> {
+        self.is_entered();
+        self.check(path)?;
+        assert!(
+            !self.links.values().any(|target| target == path),
+            "a link to nowhere: {}",
+            path.display()
+        );
+        self.log.push(format!("no node {}", path.display()));
+        assert!(
+            self.nodes.remove(path).is_some(),
+            "removed what was not ours: {}",
+            path.display()
+        );
+        Ok(())
+    }
+
+    fn add_link(&mut self, link: &Path, target: &Path) -> Result<NodeCreator, Refusal> {
+        self.is_entered();
+        self.check(link)?;
+        assert!(
+            self.nodes.contains_key(target) || self.theirs.contains_key(target),
+            "a link before its node: {}",
+            link.display()
+        );
+        if self.their_links.get(link).is_some_and(|there| there == target) {
+            return Ok(NodeCreator::Other);
+        }
+        self.log.push(format!("link {}", link.display()));
+        self.links.insert(link.to_owned(), target.to_owned());
+        Ok(NodeCreator::Watcher)
+    }
+
+    fn remove_link(&mut self, link: &Path, _: &Path) -> Result<(), Refusal> {
+        self.is_entered();
+        self.check(link)?;
+        self.log.push(format!("no link {}", link.display()));
+        self.links.remove(link);
+        Ok(())
+    }
+
+    fn set_grants(&mut self, grants: &GrantSet) -> Result<Vec<(DevNum, String)>, Refusal> {
+        if self.filter_is_broken {
+            return Err(Refusal("the filter".into()));
+        }
+        if !self.journal_is_broken {
+            let noted = self.noted.grants();
+            for (num, access) in grants {
+                let is_noted = [&self.granted, &noted]
+                    .iter()
+                    .any(|known| known.get(num).is_some_and(|known| known.covers(*access)));
+                assert!(is_noted, "access before its note: {num}");
+            }
+        }
+        self.log.push("grants".into());
+        self.granted = grants.clone();
+        let refused: Vec<DevNum> = grants
+            .keys()
+            .copied()
+            .filter(|num| self.denied.contains(num))
+            .collect();
+        self.granted.retain(|num, _| !refused.contains(num));
+        Ok(refused
+            .into_iter()
+            .map(|num| (num, format!("{num} refuses")))
+            .collect())
+    }
+
+    fn announce(
+        &mut self,
+        form: UeventForm,
+        action: UeventAction,
+        _: &Device,
+        path: &Path,
+    ) -> Result<(), Refusal> {
+        self.is_entered();
+        if self.nobody_can_be_told {
+            return Err(Refusal("the network namespace".into()));
+        }
+        if form == UeventForm::Udev {
+            self.announced.push(format!("{action} {}", path.display()));
+            self.log.push(format!("{action} {}", path.display()));
+        }
+        Ok(())
+    }
+
+    fn journal(&mut self, attachments: &Attachments) -> Result<(), Refusal> {
+        if self.journal_is_broken {
+            return Err(Refusal("the journal".into()));
+        }
+        self.noted = attachments.clone();
+        self.notes.push(attachments.clone());
+        Ok(())
+    }
+}

@@ -1,7 +1,7 @@
 //! oci-hotplug: hotplug for any OCI container, through OCI hooks.
 //!
-//! A device that matches what a container asked for appears in the *running* container when it is
-//! plugged in, and is gone, access and all, when it is pulled out. No runtime is replaced or
+//! A device that matches a container's request appears in the *running* container when it is
+//! plugged in. When it is pulled out, node and access are removed. No runtime is replaced or
 //! wrapped.
 //!
 //! `docs/architecture.md` describes how a container's start and a device's uevent flow through

@@ -485,7 +485,7 @@ fn all_names_that_stand_for_nothing_are_told_at_once() {
     assert!(!said.err.contains("v.w/gpu=x:"), "{said:?}");
 }
 
-/// What the hook says, with this configuration, to a container that asks for this.
+/// What the hook says, with this configuration, to a container with this request.
 fn prestart(bench: &Bench, arguments: &[&str], annotation: &str) -> Said {
     let state = serde_json::json!({
         "ociVersion": "1.0.2", "id": "one", "status": "creating", "pid": 1, "bundle": bench.path("bundle"),

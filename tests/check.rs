@@ -179,7 +179,7 @@ fn json_says_the_same() {
     let host = Host::new();
     host.remove("etc/docker/daemon.json");
     let output = host.check(&["--json"]);
-    assert_eq!(output.status.code(), Some(0), "a warning is no failure");
+    assert_eq!(output.status.code(), Some(0), "a warning is not a failure");
     let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(told["ready"], true);
     let findings = told["findings"].as_array().expect("findings");

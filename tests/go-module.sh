@@ -2,7 +2,7 @@
 # Before that: `say`, which tells a person something, and $scratch, an empty directory.
 # shellcheck shell=sh
 
-# The Go that builds them where the machine's is older than 1.21, which fetches by itself what a go.mod asks for: Debian 12
+# The Go that builds them where the machine's is older than 1.21, which fetches by itself the version of a go.mod: Debian 12
 # has 1.19. It comes as a module, too.
 TOOLCHAIN=v0.0.1-go1.26.8.linux-amd64
 TOOLCHAIN_SUM=h1:ZOmGe1OnfREDMIdb1Qi4G9JSuDPBLGExZMQ4nis1RXM=

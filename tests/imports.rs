@@ -212,7 +212,7 @@ impl Reader {
                 continue;
             }
             match self.token(0) {
-                // The path of a visibility is no import.
+                // The path of a visibility is not an import.
                 "pub" if self.token(1) == "(" => {
                     let rest = &self.tokens[self.position..];
                     self.position += rest.iter().position(|token| token == ")").unwrap_or(rest.len());

@@ -331,7 +331,7 @@ fn a_cdi_device_of_the_same_name_by_others_stops_it() {
     let bins = programs();
     let (text, fine) = root.script(&["--bin-dir", bins.to_str().unwrap()], None);
     assert!(!fine && text.contains("other.yaml also defines it"), "{text}");
-    // What is there already can be taken away again, or the cause removed and the script run anew.
+    // What is there already can be taken away again, or the cause removed and the script run again.
     root.uninstall();
     assert_eq!(root.files(), BTreeSet::from(["etc/cdi/other.yaml".to_owned()]));
 }

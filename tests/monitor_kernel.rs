@@ -469,7 +469,7 @@ fn a_burst_into_a_tiny_buffer_is_told_as_one_overrun_and_what_comes_after_it_is_
     assert_eq!(events.last(), Some(&DeviceEvent::Overrun));
     assert!(events.len() < 500);
 
-    // Other tests' events can fill so small a buffer again: what is lost then is told too.
+    // Other tests' events can fill so small a buffer again: such a loss is reported, too.
     let deadline = Instant::now() + DEADLINE;
     loop {
         disk.announce("online");
@@ -514,7 +514,7 @@ fn messages_of_strangers_neither_count_nor_hide_what_comes_after_them() {
     private_world();
     let disk = LoopDisk::attach();
     let mut monitor = DeviceMonitor::open(FactsNeeded::default(), RECEIVE_BUFFER).unwrap();
-    let stranger = socket(
+    let sender = socket(
         AddressFamily::Netlink,
         SockType::Raw,
         SockFlag::SOCK_CLOEXEC,
@@ -527,13 +527,13 @@ fn messages_of_strangers_neither_count_nor_hide_what_comes_after_them() {
         "add@/devices/forged\0ACTION=add\0DEVPATH=/devices/forged\0SUBSYSTEM=mem\0SEQNUM={}\0",
         1_u64 << 40
     );
-    let broken = b"change@/devices/forged\0this is no property at all\0";
+    let broken = b"change@/devices/forged\0this is not a property\0";
     for _ in 0..100 {
         // To the monitor's own port: a unicast that libudev refuses, with the errno of an empty
         // socket.
         for text in [forged.as_bytes(), broken, b"short"] {
             sendto(
-                stranger.as_raw_fd(),
+                sender.as_raw_fd(),
                 text,
                 &NetlinkAddr::new(address.pid(), 0),
                 MsgFlags::empty(),

@@ -190,8 +190,8 @@ fn is_tried_upgraded_removed_and_purged(suite: &str) {
     );
     assert_eq!(system.run("dpkg --verify oci-hotplug"), "", "as it was packed");
     the_check_is_content(&system);
-    // At boot the watchers are recovered, unless the administrator does not want it; nobody asked
-    // for metrics.
+    // At boot the watchers are recovered, unless the administrator has disabled that; metrics are
+    // not enabled.
     let wanted = system.at("/etc/systemd/system/multi-user.target.wants/oci-hotplug-recover.service");
     assert!(wanted.is_symlink(), "{}", wanted.display());
     let metrics = system.at("/etc/systemd/system/timers.target.wants/oci-hotplug-metrics.timer");
@@ -220,7 +220,7 @@ fn is_tried_upgraded_removed_and_purged(suite: &str) {
     system.run("dpkg --remove oci-hotplug");
     assert_eq!(system.version(), format!("{LATER} config-files"));
     assert!(!system.at(WATCHER).exists() && system.at(CONFIG).exists());
-    // Else an engine that is asked for it would fail for want of the hooks.
+    // Otherwise an engine would fail at a request for it, because the hooks are gone.
     assert!(!system.at(CDI_DEVICE).exists());
 
     fs::create_dir_all(system.at("/run/oci-hotplug/containers")).expect("state");

@@ -46,24 +46,33 @@ const RIDDLES: &str = r"[.:;] (Who|What) [^.:;?!|]*\.";
 /// `it is no device` instead of `it is not a device`; `there is no device` is right.
 const NEGATION: &str = "is no|are no|was no|were no";
 
-/// What is checked: files, and folders with all that is in them. A folder of sources is added when
-/// it is clean.
+/// What is checked: files, and folders with all that is in them.
 const CHECKED: &[&str] = &[
     ".github",
     "CHANGELOG.md",
     "README.md",
     "docs",
+    "hooks.d",
     "justfile",
     "packaging",
-    "hooks.d",
-    "src/bin",
-    "src/cdi",
-    "src/cli",
-    "src/command_line.rs",
-    "src/exit.rs",
-    "src/hook",
-    "tests/cli",
-    "tests/monitoring",
+    "src",
+    "tests",
+];
+
+/// Folders and files that are left out: inputs of tests, which may have any words; this file; and
+/// those that are not clean yet.
+const LEFT_OUT: &[&str] = &[
+    "tests/corpus",
+    "tests/fixtures",
+    "tests/prose.rs",
+    // Not clean yet.
+    "src/host/host_use.rs",
+    "src/host/monitor",
+    "src/kubernetes",
+    "src/model",
+    "src/usbip",
+    "tests/pitfalls.md",
+    "tests/vm",
 ];
 
 /// Phrases that must stay: the file, the phrase and the reason.
@@ -120,6 +129,10 @@ fn faults(source: &str, is_document: bool) -> Vec<(usize, String, &'static str)>
     let mut faults = Vec::new();
     for (forms, instead) in PHRASES {
         for (place, words) in places(&text.lower, forms) {
+            // Telling two things apart is right.
+            if text.lower[place..].starts_with(&format!("{words} apart")) {
+                continue;
+            }
             faults.push((text.line(place), words.to_owned(), *instead));
         }
     }
@@ -164,6 +177,11 @@ fn documents_and_comments_use_plain_words() {
     for checked in CHECKED {
         files(&root.join(checked), &mut all);
     }
+    all.retain(|path| {
+        !LEFT_OUT
+            .iter()
+            .any(|left_out| path.starts_with(root.join(left_out)))
+    });
     let mut report = Vec::new();
     for path in &all {
         // Pictures and other files that are not text.
@@ -211,6 +229,6 @@ fn phrases_are_found_across_lines_and_only_as_words() {
         words("First. What is gone is gone."),
         found(1, ". What is gone is gone.")
     );
-    let plain = "There is no device, it is no longer here. What is it? Who asks? A task for tasks: whatever, renew, network of older hosts. (There are no nodes.)\n";
+    let plain = "There is no device, it is no longer here. What is it? Who asks? A task for tasks: whatever, renew, network of older hosts, which are told apart. (There are no nodes.)\n";
     assert_eq!(words(plain), []);
 }

@@ -592,7 +592,7 @@ fn what_a_killed_watcher_had_begun_is_undone_by_the_next_one_of_the_same_contain
     assert_eq!(kernel.was_told("detach"), "1");
     assert!(
         kernel.was_told("attach").starts_with("1 "),
-        "it was attached anew"
+        "it was attached again"
     );
 }
 

@@ -1,7 +1,7 @@
 //! Descriptors that a process was born with.
 
 /// Closes all descriptors from `first` on (close_range(2), Linux 5.9). To be called before anything
-/// of the process's own is open: whoever owns a descriptor in this range would find it closed.
+/// of the process's own is open: the owner of a descriptor in this range would find it closed.
 ///
 /// # Errors
 /// As the system call; ENOSYS on older kernels.

@@ -13,7 +13,7 @@ impl Figure {
     }
 
     /// Adds the time from `begin` to `end`, in nanoseconds of CLOCK_MONOTONIC. It may be negative:
-    /// whoever took the time of the beginning may have been woken late.
+    /// the process that took the time of the beginning may have been woken late.
     pub fn add_between(&mut self, begin: i64, end: i64) {
         #[allow(clippy::cast_precision_loss, reason = "differences of microseconds")]
         self.0.push((end - begin) as f64 / 1e6);

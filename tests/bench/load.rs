@@ -10,7 +10,7 @@ use crate::framework::{Bundle, Disk, Machine, RuncContainer, Udevd, Watcher, ker
 /// How long anything may take before it counts as lost.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A device of the host that nobody asks for: writing there makes the kernel tell of a change
+/// A device of the host that nobody requests: writing there makes the kernel report a change
 /// (uevent(7) of sysfs).
 const UNRELATED: &str = "/sys/devices/virtual/mem/null/uevent";
 
@@ -108,7 +108,7 @@ impl Holdings {
 
 /// Many containers on a host where things happen that do not concern them.
 fn idle_and_unrelated(machine: &Machine, count: u32, events: u32) {
-    // Each event is told twice then: by the kernel, and by udevd.
+    // Each event is sent twice then: by the kernel, and by udevd.
     let _udevd = Udevd::start(machine);
     let containers: Vec<_> = (0..count)
         .map(|_| Bundle::requesting(machine, "usb:0403:6001").start())
@@ -150,7 +150,7 @@ fn idle_and_unrelated(machine: &Machine, count: u32, events: u32) {
     );
 }
 
-/// A tree of devices that many containers ask for: the partitions of one disk, in the place of a
+/// A tree of devices that many containers request: the partitions of one disk, in the place of a
 /// hub's devices.
 fn shared_tree(machine: &Machine, count: u32, devices: u8) {
     let disk = Disk::of_size(machine, i64::from(devices) + 2);

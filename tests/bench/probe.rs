@@ -48,7 +48,7 @@ pub fn serve(pid: &str, cgroup: &str) {
     }
 }
 
-/// Without pause, but not at the expense of whoever else wants to run: the machine may have two
+/// Without pause, but not at the expense of other processes: the machine may have two
 /// CPUs.
 fn try_until(mut condition: impl FnMut() -> bool) {
     while !condition() {
@@ -82,8 +82,8 @@ impl Probe {
             .stdout(Stdio::piped())
             .spawn()
             .expect("start the probe");
-        let questions = child.stdin.take().expect("a pipe was asked for");
-        let answers = BufReader::new(child.stdout.take().expect("a pipe was asked for"));
+        let questions = child.stdin.take().expect("a pipe was requested");
+        let answers = BufReader::new(child.stdout.take().expect("a pipe was requested"));
         Self {
             child,
             questions,

@@ -203,7 +203,7 @@ fn a_file_system_that_never_answers_is_asked_nothing_and_keeps_only_its_own_plac
         );
         assert_eq!(dev.remove_link(link, path("/dev/zero")).unwrap(), Change::None);
         others_go_on(&mut inside, &mut dev);
-        // Whoever opens the container anew does not ask either.
+        // A container that is opened again does not query it either.
         let again = inside.dev();
         assert_eq!(again.find_node(board, ZERO).unwrap(), Found::Other);
         for server in [way, place, volume] {

@@ -86,7 +86,7 @@ fn metrics_of_the_tool(scratch: &Path) -> String {
     stdout_of(&mut tool)
 }
 
-/// Serves a text to whoever connects, as node_exporter does with the file.
+/// Serves a text to every client, as node_exporter does with the file.
 fn serve(text: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("its address").to_string();

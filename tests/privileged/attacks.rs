@@ -362,7 +362,7 @@ fn sockets_mounts_and_immutable_directories_affect_only_their_device(machine: &M
         assert!(status.success(), "{command:?}");
     };
     enter(&["mkdir", "/dev/way"]);
-    enter(&["mount", "-t", "tmpfs", "stranger", "/dev/way"]);
+    enter(&["mount", "-t", "tmpfs", "attack", "/dev/way"]);
     refused_with("/dev/way");
     nothing_is_in(&inside("/dev/way"));
     enter(&["umount", "/dev/way"]);
@@ -589,13 +589,13 @@ fn forged_uevents_are_ignored(machine: &Machine) {
     let storm: Vec<_> = forgeries.iter().cycle().take(600).cloned().collect();
     let before = watcher.cpu_time();
     let mut taken = Vec::new();
-    for (stranger, places) in [
+    for (identity, places) in [
         (Identity::Nobody, &everywhere),
         (Identity::NetworkAdministrator, &everywhere),
         (Identity::RootInTheNetworkOf(container.pid), &everywhere),
         (Identity::Root, &ports),
     ] {
-        taken.push((stranger, stranger.send(places, &storm)));
+        taken.push((identity, identity.send(places, &storm)));
     }
     println!("{taken:?}");
     assert!(
@@ -675,7 +675,7 @@ fn only_root_can_access_the_state_directory_at_any_time(machine: &Machine) {
     let (over, attempts) = (AtomicBool::new(false), AtomicU64::new(0));
     let tries_again = |when: &str| {
         let before = attempts.load(Ordering::Relaxed);
-        eventually(&format!("the stranger tries {when}"), || {
+        eventually(&format!("another user tries {when}"), || {
             // The current attempt may have begun before.
             over.load(Ordering::Relaxed) || attempts.load(Ordering::Relaxed) > before + 1
         });
@@ -731,7 +731,7 @@ fn only_root_can_access_the_state_directory_at_any_time(machine: &Machine) {
         container.delete();
         tries_again("after the container has gone");
         over.store(true, Ordering::Relaxed);
-        prying.join().expect("the stranger got in");
+        prying.join().expect("another user got in");
     });
 }
 
@@ -792,7 +792,7 @@ fn a_state_directory_that_others_can_write_is_refused(machine: &Machine) {
     assert_eq!(
         wait_within_no_time(&mut unrelated),
         None,
-        "poststop ended a process for a stranger"
+        "poststop ended a process for another user"
     );
     drop(lock);
     nothing_is_in(&bait);

@@ -237,17 +237,17 @@ fn poststop_does_not_signal_processes_of_others(machine: &Machine) {
     container.kill("KILL");
     container.expect_gone();
     // youki reports the old pid, which may belong to any process by now.
-    let mut stranger = Command::new("sleep").arg("3600").spawn().expect("start sleep");
+    let mut unrelated = Command::new("sleep").arg("3600").spawn().expect("start sleep");
     poststop(
         machine,
         &container.id,
         "stopped",
-        &json!(stranger.id()),
+        &json!(unrelated.id()),
         &container.bundle,
     );
-    let left_alone = stranger.try_wait().expect("look at sleep").is_none();
-    let _ = stranger.kill();
-    let _ = stranger.wait();
+    let left_alone = unrelated.try_wait().expect("look at sleep").is_none();
+    let _ = unrelated.kill();
+    let _ = unrelated.wait();
     assert!(
         left_alone,
         "poststop ended a process that only has a number in common"

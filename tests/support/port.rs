@@ -7,7 +7,7 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, setsockopt, socket, sockopt,
 };
 
-/// A port of 127.0.0.1 for this test alone: the kernel gives it to nobody who asks for any port. It
+/// A port of 127.0.0.1 for this test alone: the kernel gives it to no process that binds port 0. It
 /// is bound and does not listen, so that connections are refused; and it has SO_REUSEADDR, so that
 /// a server that has it, too, may listen there.
 pub struct Port {

@@ -1,4 +1,4 @@
-//! A FUSE server that says hello and never answers again: whoever asks its file system something
+//! A FUSE server that says hello and never answers again: a process that accesses its file system
 //! waits in the kernel, where SIGKILL does not reach.
 
 use std::fs::File;

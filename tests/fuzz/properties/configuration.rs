@@ -28,7 +28,7 @@ pub fn hold(input: &[u8]) {
     match config.classes() {
         Ok(classes) => {
             for (name, _) in classes.iter() {
-                let asks = parse_request_list(&format!("class:{name}")).expect("a class can be asked for");
+                let asks = parse_request_list(&format!("class:{name}")).expect("a class can be requested");
                 let expanded = classes.expand(Origin::Annotation, asks).expect("it is defined");
                 assert!(!expanded.is_empty(), "class {name} is empty");
                 assert!(expanded.entries.iter().all(RequestEntry::is_trusted));

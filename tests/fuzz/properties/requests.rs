@@ -13,8 +13,8 @@ use oci_hotplug::model::request::{
 
 use super::{devices, is_fit_for_a_log, is_no_larger_than};
 
-/// What is understood says the same when it is written and read again, is judged without trouble,
-/// and takes bounded room; what is not is told shortly.
+/// A request that can be read is the same when it is written and read again, is judged without an
+/// error, and takes bounded memory. For all others the error is short.
 pub fn hold(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
         return;

@@ -1,4 +1,5 @@
-//! Uevents: the kernel's text as it is heard, and the kernel's and udevd's as a container is told.
+//! Uevents: the kernel's text as it is received, and both formats as they are announced to a
+//! container.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +12,8 @@ use oci_hotplug::model::uevent::{UeventAction, kernel_message, udev_message};
 /// The kernel's buffer for one uevent (linux/kobject.h, UEVENT_BUFFER_SIZE).
 const KERNEL_BUFFER: usize = 2048;
 
-/// A message is about a device below /sys/devices or about none; what is told of that device inside
-/// a container says the same of it, and is framed so that no property can pretend to be another.
+/// A message is about a device below /sys/devices or about none; the announcement of that
+/// device to a container has the same facts, and no property in it can pretend to be another.
 pub fn hold(input: &[u8]) {
     let properties: Properties = String::from_utf8_lossy(input)
         .split('\0')

@@ -1,5 +1,5 @@
 //! What a device says of itself, in USB descriptors, HID report descriptors and key bitmaps: the
-//! policy rests on it, and whoever made the device wrote it.
+//! policy rests on it, and the maker of the device wrote it.
 
 use oci_hotplug::model::device::hid_usages::HidUsages;
 use oci_hotplug::model::device::input_capabilities::InputCapabilities;

@@ -1,4 +1,4 @@
-//! A USB/IP server for tests: exports serial adapters (`adapter`) and misbehaves as it is told.
+//! A USB/IP server for tests: exports serial adapters (`adapter`) and misbehaves on command.
 //!
 //! Written from the kernel's Documentation/usb/usbip_protocol.rst, on its own: it shares no code
 //! with the client.
@@ -79,7 +79,7 @@ struct Inner {
     imported: BTreeSet<&'static str>,
     connections: Vec<TcpStream>,
     accepted: usize,
-    /// How often an import was asked for.
+    /// How often an import was requested.
     imports: usize,
     stopped: bool,
     hangs: bool,
@@ -152,7 +152,7 @@ impl UsbipServer {
         let mut request = vec![1, 0x11, 0x80, 3, 0, 0, 0, 0];
         request.extend(busid.as_bytes());
         request.resize(8 + 32, 0);
-        stream.write_all(&request).expect("ask for the device");
+        stream.write_all(&request).expect("request the device");
         let mut reply = [0; 320];
         stream.read_exact(&mut reply).expect("a whole reply");
         assert_eq!(reply[..8], [1, 0x11, 0, 3, 0, 0, 0, 0]);

@@ -120,13 +120,13 @@ fn events_of_devices_that_no_request_selects_change_nothing() {
     let mut scenario = Scenario::new("usb:0403:6001:A", "");
     let tree = hub_with_two_adapters();
     scenario.plug(&tree);
-    let mut stranger = Device::new(SysPath::new("/sys/devices/virtual/mem/null"));
-    stranger.subsystem = Some("mem".into());
-    scenario.inventory.apply(DeviceEvent::Added(stranger.clone()));
+    let mut unrelated = Device::new(SysPath::new("/sys/devices/virtual/mem/null"));
+    unrelated.subsystem = Some("mem".into());
+    scenario.inventory.apply(DeviceEvent::Added(unrelated.clone()));
     assert!(
         !scenario
             .planner
-            .is_affected_by(&stranger.syspath, &scenario.inventory)
+            .is_affected_by(&unrelated.syspath, &scenario.inventory)
     );
     let (ours, others): (Vec<&Device>, Vec<&Device>) = tree.iter().partition(|device| {
         let root = scenario.planner.entries()[0].roots.first().expect("a root");

@@ -96,7 +96,7 @@ pub(super) fn attach(arguments: &Attach, config: &Config, registry: &Registry, a
             return Err(match refusal {
                 ControlResponse::Refused(reason) => Denied(reason).into(),
                 ControlResponse::Failed(reason) => anyhow::anyhow!("{reason} (nothing was attached)"),
-                _ => anyhow::anyhow!("container {} has ended meanwhile", target.id()),
+                _ => anyhow::anyhow!("container {} has ended meanwhile", target.short_id()),
             });
         }
     }
@@ -145,7 +145,7 @@ pub(super) fn detach(arguments: &Detach, registry: &Registry, as_json: bool) -> 
     match target.ask(registry, &remove(&target, going.clone()), PATIENCE)? {
         ControlResponse::Done => {}
         ControlResponse::Failed(reason) => bail!("{reason}"),
-        _ => bail!("container {} has ended meanwhile", target.id()),
+        _ => bail!("container {} has ended meanwhile", target.short_id()),
     }
     report::detached(&target, &before, &target.status(registry)?, &going, as_json)
 }

@@ -191,7 +191,10 @@ fn cdi(tree: &Tree) -> Cdi {
         None => {}
         Some(Definition::Conflict(paths)) => {
             cdi.annotated = paths.first().map(|path| tree.name(path));
-            cdi.fault = Some("another file defines the same device, and engines then ignore both".into());
+            cdi.fault = Some((
+                "another file defines the same device, and engines ignore both".into(),
+                "remove the other file; `oci-hotplug cdi list` shows both",
+            ));
         }
         Some(Definition::By { file, device, .. }) => {
             cdi.annotated = Some(tree.name(&file.path));
@@ -201,11 +204,15 @@ fn cdi(tree: &Tree) -> Cdi {
                 .iter()
                 .map(|hook| Path::new(&hook.path));
             cdi.fault = if !is_our_device(device) {
-                Some("it contains more than the two hooks".into())
+                Some((
+                    "it contains more than the two hooks".into(),
+                    "oci-hotplug cdi generate annotated --force",
+                ))
             } else {
-                hooks
-                    .find(|hook| !tree.has_executable(hook))
-                    .map(|hook| format!("it starts {}, which does not exist", hook.display()))
+                hooks.find(|hook| !tree.has_executable(hook)).map(|hook| {
+                    let fault = format!("it starts {}, which does not exist", hook.display());
+                    (fault, "install oci-hotplug again")
+                })
             };
         }
     }

@@ -188,6 +188,6 @@ pub(super) fn detached(
     bail!(
         "{} could not be removed, but its access is revoked (`oci-hotplug inspect {}` shows why; it is retried)",
         stuck.join(", "),
-        target.id()
+        target.short_id()
     )
 }

@@ -14,6 +14,7 @@ use crate::host::state::control::{self, ControlError, ControlRequest, ControlRes
 use crate::host::state::record::Record;
 use crate::host::state::registry::Registry;
 use crate::model::oci::ContainerId;
+use crate::model::oci::engine::short_id;
 use crate::model::request::entry::Requests;
 use crate::watcher::enroll::{EnrollError, Enroller, enroll};
 
@@ -98,16 +99,13 @@ impl Target {
     }
 
     fn of_record(enrolled: Enrolled) -> Result<Self> {
+        let called = enrolled.called();
         let record = enrolled.record.with_context(|| {
-            format!(
-                "container {} is about to start or has ended: it has no record",
-                enrolled.id
-            )
+            format!("container {called} is starting or has ended: it has no record (`oci-hotplug list` shows the others)")
         })?;
         if !record.is_running() {
             bail!(
-                "container {} has ended (its process {} is gone)",
-                enrolled.id,
+                "container {called} has ended: its process {} does not exist any more",
                 record.container.pid
             );
         }
@@ -124,6 +122,11 @@ impl Target {
         &self.id
     }
 
+    /// The id as engines print it.
+    pub fn short_id(&self) -> &str {
+        short_id(self.id.as_str())
+    }
+
     pub fn facts(&self) -> &ContainerFacts {
         &self.running.facts
     }
@@ -137,7 +140,10 @@ impl Target {
     pub fn status(&self, registry: &Registry) -> Result<Status> {
         match self.ask(registry, &ControlRequest::Status, PATIENCE)? {
             ControlResponse::Status(status) => Ok(*status),
-            other => bail!("the watcher of container {} answered {other:?}", self.id),
+            _ => bail!(
+                "unexpected response of the watcher of container {}, which may be of another version (`oci-hotplug recover --restart-watchers` replaces it)",
+                self.short_id()
+            ),
         }
     }
 

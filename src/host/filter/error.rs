@@ -7,6 +7,7 @@ use crate::host::state::cgroup_owners::{CgroupOwner, OwnerError};
 use crate::model::cgroup::device_rules::{DeviceRule, Verdict};
 use crate::model::cgroup::filter_program::SpliceError;
 use crate::model::device::DevNum;
+use crate::model::oci::engine::short_id;
 use crate::sys::bpf::LoadError;
 
 /// The device filter is not as it should be.
@@ -21,7 +22,7 @@ pub enum FilterError {
     /// Another running container owns the cgroup.
     #[error(
         "cgroup {cgroup} is also the cgroup of container {} (process {}), whose device access is managed there; two containers with device requests cannot share a cgroup (start this one in a cgroup of its own: linux.cgroupsPath in config.json, --cgroup-parent of the engine)",
-        owner.container,
+        short_id(&owner.container),
         owner.pid
     )]
     Owned { cgroup: PathBuf, owner: CgroupOwner },

@@ -11,6 +11,7 @@ use super::system::filesystem_of;
 use super::tree::Tree;
 use crate::host::state::registry::Registry;
 use crate::model::host_check::facts::{Access, Containers, Programs, StateDir};
+use crate::model::oci::engine::short_id;
 
 /// The directory where install.sh and packages install the hooks.
 const HOOK_DIR: &str = "/usr/libexec/oci/hooks.d";
@@ -120,10 +121,10 @@ pub fn containers(tree: &Tree, state_dir: &Path) -> Containers {
             Ok(Some(record)) if record.is_running() => {
                 // The container may have ended or got its watcher since the first check.
                 if !registry.is_watched(&id) && record.is_running() {
-                    containers.unwatched.push(id.as_str().to_owned());
+                    containers.unwatched.push(short_id(id.as_str()).to_owned());
                 }
             }
-            Ok(_) => containers.gone.push(id.as_str().to_owned()),
+            Ok(_) => containers.gone.push(short_id(id.as_str()).to_owned()),
             Err(error) => containers.unreadable.push(error.to_string()),
         }
     }

@@ -128,8 +128,8 @@ pub struct Systemd {
 pub struct Cdi {
     /// The file that defines the device `annotated`.
     pub annotated: Option<PathBuf>,
-    /// The error in the definition of that device, if any.
-    pub fault: Option<String>,
+    /// The error in the definition of that device, if any, and how to fix it.
+    pub fault: Option<(String, &'static str)>,
     /// Files that no engine can read, of oci-hotplug or of other vendors.
     pub broken: Vec<PathBuf>,
 }

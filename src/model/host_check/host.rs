@@ -305,7 +305,6 @@ fn units(facts: &Facts) -> Finding {
 
 fn cdi(facts: &Facts) -> Finding {
     const GENERATE: &str = "oci-hotplug cdi generate annotated";
-    const MEND: &str = "remove the conflicting file, then oci-hotplug cdi generate annotated";
     let cdi = &facts.cdi;
     match (&cdi.annotated, &cdi.fault) {
         (None, _) => Finding::warn(
@@ -313,7 +312,9 @@ fn cdi(facts: &Facts) -> Finding {
             "no device oci-hotplug.dev/device=annotated: Docker, Compose and the CRI need it",
             GENERATE,
         ),
-        (Some(file), Some(fault)) => Finding::fail("cdi", format!("{}: {fault}", file.display()), MEND),
+        (Some(file), Some((fault, hint))) => {
+            Finding::fail("cdi", format!("{}: {fault}", file.display()), *hint)
+        }
         (Some(_), None) if !cdi.broken.is_empty() => Finding::warn(
             "cdi",
             format!(

@@ -418,10 +418,10 @@ fn the_device_annotated_must_be_defined_correctly() {
     );
     assert_told(
         Fail,
-        &["/etc/cdi/annotated.json: torn", "remove the conflicting file"],
+        &["/etc/cdi/annotated.json: torn", "replace it"],
         "cdi",
         |host| {
-            host.cdi.fault = Some("torn".into());
+            host.cdi.fault = Some(("torn".into(), "replace it"));
         },
     );
     assert_told(

@@ -3,12 +3,18 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-/// How long somebody may wait for an answer before the connection is cut, so that a failing test
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// How long a request may wait for an answer before the connection is cut, so that a failing test
 /// ends.
 const RESCUE: Duration = Duration::from_secs(20);
+
+/// How often the rescuer looks for a request.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// The server's end of one mount.
 pub struct SilentServer {
@@ -38,10 +44,20 @@ impl SilentServer {
             // makes nodes does.
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).unwrap();
             ready.send(()).unwrap();
-            if needed.recv_timeout(RESCUE) == Err(mpsc::RecvTimeoutError::Timeout) {
-                // The connection ends with its last descriptor, and everybody who waits gets an
-                // error.
-                rescued.lock().unwrap().take();
+            let mut waits = Duration::ZERO;
+            while needed.recv_timeout(LOOK) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let mut device = rescued.lock().unwrap();
+                waits = if has_request(&device) {
+                    waits + LOOK
+                } else {
+                    Duration::ZERO
+                };
+                if waits >= RESCUE {
+                    // The connection ends with its last descriptor, and everybody who waits gets
+                    // an error.
+                    device.take();
+                    return;
+                }
             }
         });
         is_ready.recv().unwrap();
@@ -59,6 +75,15 @@ impl SilentServer {
             Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "{error}"),
         }
     }
+}
+
+/// Whether a request waits on the connection.
+fn has_request(device: &Option<File>) -> bool {
+    let Some(device) = device else {
+        return false;
+    };
+    let mut device = [PollFd::new(device.as_fd(), PollFlags::POLLIN)];
+    poll(&mut device, PollTimeout::ZERO).unwrap() > 0
 }
 
 /// Answers FUSE_INIT (linux/fuse.h): 40 bytes of header and what the kernel can do; 16 and 64 bytes

@@ -393,7 +393,10 @@ fn an_exclusive_request_waits_for_containers_that_share(machine: &Machine) {
     eventually_shows(
         machine,
         &alone,
-        &["exclusively", &format!("container {}", sharing[1].id)],
+        &[
+            "the request is `exclusive`",
+            &format!("container {}", sharing[1].id),
+        ],
     );
     assert!(!alone.has(&node));
     sharing[1].delete();

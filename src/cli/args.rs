@@ -128,7 +128,7 @@ pub(super) enum Verb {
     /// Equal refusals are shown once, with their number and the time of the first.
     ///
     /// Read from the journal if there is one, where journalctl finds the same events by the fields
-    /// OCI_HOTPLUG_CONTAINER=, OCI_HOTPLUG_EVENT= (attached, detached, refused, waiting, shared,
+    /// OCI_HOTPLUG_CONTAINER=, OCI_HOTPLUG_EVENT= (attached, detached, denied, waiting, shared,
     /// failed, restored, overrun, no-start), OCI_HOTPLUG_DEVICE= and OCI_HOTPLUG_NODE=; otherwise
     /// from oci-hotplug.log in the state directory, where lines end in container="…" event="…"
     /// device="…" node="…". With --json one object per line: time (UTC), container, event, device,

@@ -27,7 +27,7 @@ pub mod event {
     pub const ATTACHED: &str = "attached";
     pub const DETACHED: &str = "detached";
     /// The policy denies a device.
-    pub const REFUSED: &str = "refused";
+    pub const DENIED: &str = "denied";
     /// Another container holds the device exclusively; it is attached when that container releases
     /// it.
     pub const WAITING: &str = "waiting";
@@ -43,7 +43,7 @@ pub mod event {
     pub const NOT_STARTED: &str = "no-start";
     /// All events of watchers.
     pub const ALL: [&str; 8] = [
-        ATTACHED, DETACHED, REFUSED, WAITING, SHARED, FAILED, RESTORED, OVERRUN,
+        ATTACHED, DETACHED, DENIED, WAITING, SHARED, FAILED, RESTORED, OVERRUN,
     ];
 }
 

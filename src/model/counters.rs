@@ -12,7 +12,7 @@ pub struct Counters {
     /// Devices that were detached.
     pub detached: u64,
     /// Devices that the policy denied.
-    pub refused: u64,
+    pub denied: u64,
     /// Devices that another container held.
     pub waiting: u64,
     /// Disks that were attached while another container held them, too.
@@ -31,11 +31,11 @@ pub struct Counters {
     /// The longest of these times since the current watcher started.
     pub longest_us: u64,
     /// Watchers that started.
-    pub began: u64,
+    pub started: u64,
     /// Watchers that ended without recording it, as far as a later watcher has noticed.
-    pub died: u64,
+    pub crashed: u64,
     /// Whether a watcher has started and has not recorded its end.
-    pub at_work: bool,
+    pub running: bool,
 }
 
 impl Counters {
@@ -44,7 +44,7 @@ impl Counters {
         let counter = match event {
             "attached" => &mut self.attached,
             "detached" => &mut self.detached,
-            "refused" => &mut self.refused,
+            "denied" => &mut self.denied,
             "waiting" => &mut self.waiting,
             "shared" => &mut self.shared,
             "failed" => &mut self.failed,
@@ -64,15 +64,15 @@ impl Counters {
 
     /// Records the start of a watcher.
     pub fn begin(&mut self) {
-        self.began += 1;
-        self.died += u64::from(self.at_work);
-        self.at_work = true;
+        self.started += 1;
+        self.crashed += u64::from(self.running);
+        self.running = true;
         self.longest_us = 0;
     }
 
     /// Records an orderly end, or a handover to another watcher.
     pub fn end(&mut self) {
-        self.at_work = false;
+        self.running = false;
     }
 }
 
@@ -86,16 +86,16 @@ mod tests {
         counters.begin();
         counters.end();
         counters.begin();
-        assert_eq!((counters.began, counters.died), (2, 0));
+        assert_eq!((counters.started, counters.crashed), (2, 0));
         counters.begin();
-        assert_eq!((counters.began, counters.died), (3, 1));
+        assert_eq!((counters.started, counters.crashed), (3, 1));
     }
 
     #[test]
     fn each_event_of_the_log_has_its_own_counter() {
         let mut counters = Counters::default();
         let events = [
-            "attached", "detached", "refused", "waiting", "shared", "failed", "restored", "overrun",
+            "attached", "detached", "denied", "waiting", "shared", "failed", "restored", "overrun",
         ];
         for (event, times) in events.into_iter().zip(1..) {
             for _ in 0..times {
@@ -106,7 +106,7 @@ mod tests {
         let counted = Counters {
             attached: 1,
             detached: 2,
-            refused: 3,
+            denied: 3,
             waiting: 4,
             shared: 5,
             failed: 6,

@@ -178,10 +178,10 @@ impl Admission {
         let inside = holders.inside();
         for group in groups {
             let text = format!("{} not attached, {}", first_of(&group.paths), group.why);
-            inside.log_event(event::REFUSED, group.device.as_str(), group.paths[0], &text);
+            inside.log_event(event::DENIED, group.device.as_str(), group.paths[0], &text);
             // The line names the first path, which was counted with it; count the others.
             for _ in &group.paths[1..] {
-                inside.count(|counters| counters.count(event::REFUSED));
+                inside.count(|counters| counters.count(event::DENIED));
             }
         }
         for not_attached in waiting {

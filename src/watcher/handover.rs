@@ -100,7 +100,7 @@ impl Handover {
         files.extend(leases.map(|file| file.as_fd()));
         let is_taken = successor.hand_over(&ControlResponse::HandedOver, &files);
         if !is_taken {
-            inside.count(|counters| counters.at_work = true);
+            inside.count(|counters| counters.running = true);
         }
         is_taken
     }

@@ -35,7 +35,7 @@ fn run_and_deny(machine: &Machine) -> (RuncContainer<'_>, Disk) {
     container.eventually_reads(&one, &disk.content(1));
     disk.plug(2);
     eventually("the second partition is refused", || {
-        names(&events(machine, &container)).contains(&"refused")
+        names(&events(machine, &container)).contains(&"denied")
     });
     disk.unplug(1);
     container.eventually_lacks(&one);
@@ -55,7 +55,7 @@ fn is_told_in_full(machine: &Machine) -> (RuncContainer<'_>, Disk) {
         "another container has its own events"
     );
     let shown = events(machine, &container);
-    assert_eq!(names(&shown), ["attached", "refused", "detached"], "{shown:?}");
+    assert_eq!(names(&shown), ["attached", "denied", "detached"], "{shown:?}");
     for (event, node) in shown.iter().zip([&one, &two, &one]) {
         assert_eq!(event["container"], container.id.as_str());
         assert_eq!(event["node"], node.as_str());
@@ -214,10 +214,10 @@ fn a_refused_start_is_shown_and_nodes_with_one_reason_are_one_line(machine: &Mac
     // is denied.
     let container = Bundle::requesting(machine, &format!("glob:{}p*", disk.node)).start();
     eventually("both partitions are shown", || {
-        names(&events(machine, &container)).contains(&"refused")
+        names(&events(machine, &container)).contains(&"denied")
     });
     let all = events(machine, &container);
-    let lines: Vec<&Value> = all.iter().filter(|event| event["event"] == "refused").collect();
+    let lines: Vec<&Value> = all.iter().filter(|event| event["event"] == "denied").collect();
     assert_eq!(lines.len(), 1, "{lines:#?}");
     let message = lines[0]["message"].as_str().expect("a message");
     assert!(

@@ -127,7 +127,7 @@ fn the_counters_of_a_container_are_in_prometheus_format(machine: &Machine) {
     container.eventually_reads(&given, &disk.content(1));
     disk.plug(2);
     eventually("the refusal is counted", || {
-        metrics(machine, &container)["events_total{event=\"refused\"}"] == 1.0
+        metrics(machine, &container)["events_total{event=\"denied\"}"] == 1.0
     });
     // Values that differ between machines and runs are replaced by a star.
     let text: String = output_of(machine, &["metrics"])
@@ -185,7 +185,7 @@ fn a_crashed_watcher_is_counted_and_its_counters_stay(machine: &Machine) {
     let alive = metrics(machine, &container);
     assert_eq!((alive["watcher_up"], alive["watchers"]), (1.0, 1.0));
     assert_eq!(
-        (alive["watcher_starts_total"], alive["watcher_deaths_total"]),
+        (alive["watcher_starts_total"], alive["watcher_crashes_total"]),
         (2.0, 1.0)
     );
     assert_eq!(alive["events_total{event=\"detached\"}"], 1.0);
@@ -193,7 +193,10 @@ fn a_crashed_watcher_is_counted_and_its_counters_stay(machine: &Machine) {
     output_of(machine, &["recover", "--restart-watchers"]);
     let replaced = metrics(machine, &container);
     assert_eq!(
-        (replaced["watcher_starts_total"], replaced["watcher_deaths_total"]),
+        (
+            replaced["watcher_starts_total"],
+            replaced["watcher_crashes_total"]
+        ),
         (3.0, 1.0)
     );
     assert_eq!(replaced["events_total{event=\"detached\"}"], 1.0);

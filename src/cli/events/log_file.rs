@@ -207,8 +207,8 @@ mod tests {
             message in "[a-z =\"\\\\]{0,40}( container=\"x\" event=\"attached\" device=\"\" node=\"y\")?",
             node in "[ -~\u{7f}\n\t]{0,30}( container=\"x\")?",
         ) {
-            let read = event_of(&line(&message, ["c1", "refused", "/devices/d", &node])).unwrap();
-            prop_assert_eq!((read.container.as_str(), read.event.as_str()), ("c1", "refused"));
+            let read = event_of(&line(&message, ["c1", "denied", "/devices/d", &node])).unwrap();
+            prop_assert_eq!((read.container.as_str(), read.event.as_str()), ("c1", "denied"));
             prop_assert_eq!(read.node.unwrap_or_default(), node);
             prop_assert_eq!(read.message, message);
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::logged_event::LoggedEvent;
 use super::timestamp::Timestamp;
-use crate::host::log::event::{FAILED, NOT_STARTED, REFUSED, WAITING};
+use crate::host::log::event::{DENIED, FAILED, NOT_STARTED, WAITING};
 
 /// An event, and how often the log has it.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub(super) fn grouped(events: Vec<LoggedEvent>) -> Vec<Repeated> {
     for event in events {
         let mut repeated = Repeated::once(event);
         let event = &repeated.event;
-        if [REFUSED, WAITING, FAILED, NOT_STARTED].contains(&event.event.as_str()) {
+        if [DENIED, WAITING, FAILED, NOT_STARTED].contains(&event.event.as_str()) {
             let key = (event.container.clone(), event.message.clone());
             let before = last.insert(key, all.len());
             if let Some(before) = before.and_then(|at| all[at].take()) {
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn the_time_of_the_first_one_is_kept() {
-        let events = (1..=3).map(|second| event(second, "a", REFUSED, "no")).collect();
+        let events = (1..=3).map(|second| event(second, "a", DENIED, "no")).collect();
         let [repeated] = &grouped(events)[..] else {
             panic!("one group")
         };

@@ -65,7 +65,7 @@ pub(super) fn families(all: &[Counted]) -> Vec<Family> {
         family(
             "events_total",
             "counter",
-            "What happened to a container's devices: attached, detached, refused, waiting, shared (a disk that another container also has), failed, restored (an engine had replaced the device filter), overrun (events were lost at the socket).",
+            "What happened to a container's devices: attached, detached, denied, waiting, shared (a disk that another container also has), failed, restored (an engine had replaced the device filter), overrun (events were lost at the socket).",
             all.iter().flat_map(events).collect(),
         ),
         family(
@@ -84,13 +84,13 @@ pub(super) fn families(all: &[Counted]) -> Vec<Family> {
             "watcher_starts_total",
             "counter",
             "Watchers that started. A new watcher takes over after an update, and when systemd starts the watcher's unit.",
-            of_each(|counted| counted.recorded.counters.began as f64),
+            of_each(|counted| counted.recorded.counters.started as f64),
         ),
         family(
-            "watcher_deaths_total",
+            "watcher_crashes_total",
             "counter",
             "Watchers that crashed and were started again.",
-            of_each(|counted| counted.recorded.counters.died as f64),
+            of_each(|counted| counted.recorded.counters.crashed as f64),
         ),
     ]
 }
@@ -134,7 +134,7 @@ fn events(counted: &Counted) -> Vec<Sample> {
         ("detached", counters.detached),
         ("failed", counters.failed),
         ("overrun", counters.overrun),
-        ("refused", counters.refused),
+        ("denied", counters.denied),
         ("restored", counters.restored),
         ("shared", counters.shared),
         ("waiting", counters.waiting),

@@ -1,5 +1,8 @@
 //! Prometheus' text format, version 0.0.4
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
+//!
+//! prometheus-client, which the device plugin uses, is not used here: it has no summaries, and its
+//! registry is for values that one process counts, while these are read from the state directory.
 
 use serde::{Serialize, Serializer};
 

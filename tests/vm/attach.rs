@@ -5,9 +5,9 @@ use crate::container::Container;
 use crate::engine::Runtime::{Crun, Runc, Youki};
 use crate::engine::{Engine, bundle_without_hooks};
 use crate::machine::{Machine, machine};
+use crate::setup::Setup;
 use crate::story::nothing_is_left;
 use crate::usb::{Plugged, UsbSerial};
-use crate::wishes::Wishes;
 
 const BOARD: &str = "usb:0403:6001:FT001";
 
@@ -95,7 +95,7 @@ fn a_container_of_any_engine_that_was_started_without_us_is_attached_to_by_name_
     let vm = machine();
     for engine in Engine::ALL {
         eprintln!("vm: {engine:?}");
-        let container = engine.start(&vm, &Wishes::default());
+        let container = engine.start(&vm, &Setup::default());
         a_container_without_us_is_attached_to(&vm, engine_name(engine), &container);
         drop(container);
         nothing_is_left(&vm);
@@ -108,7 +108,7 @@ fn a_container_of_a_runtime_alone_that_was_started_without_us_is_attached_to_by_
     let vm = machine();
     for runtime in [Crun, Runc, Youki] {
         eprintln!("vm: {runtime:?}");
-        let container = bundle_without_hooks(&vm, runtime, &Wishes::default());
+        let container = bundle_without_hooks(&vm, runtime, &Setup::default());
         a_container_without_us_is_attached_to(&vm, "-", &container);
         drop(container);
         nothing_is_left(&vm);
@@ -124,8 +124,8 @@ fn a_container_of_any_engine_that_has_a_watcher_is_attached_to_and_keeps_what_it
     vm.run(&format!("oci-hotplug cdi generate first --device {BOARD}"));
     for engine in Engine::ALL {
         eprintln!("vm: {engine:?}");
-        let wishes = Wishes::default().cdi("oci-hotplug.dev/device=first");
-        let container = engine.start(&vm, &wishes);
+        let setup = Setup::default().cdi("oci-hotplug.dev/device=first");
+        let container = engine.start(&vm, &setup);
         container.run(": < /dev/ttyUSB0 && ! test -e /dev/ttyUSB1");
         let node = container.run("stat -c %i /dev/ttyUSB0");
         let watchers = vm.run("oci-hotplug list | wc -l");
@@ -159,7 +159,7 @@ fn the_cdi_device_of_another_vendor_is_attached_in_podman_and_in_docker() {
     vm.write("/etc/cdi/vendor.com-probe.json", VENDOR);
     for engine in [Engine::Podman, Engine::Docker] {
         eprintln!("vm: {engine:?}");
-        let container = engine.start(&vm, &Wishes::default());
+        let container = engine.start(&vm, &Setup::default());
         let told = vm.run(&format!(
             "oci-hotplug attach {} vendor.com/probe=0",
             container.name

@@ -5,13 +5,13 @@ use crate::container::Container;
 use crate::engine::Runtime::Runc;
 use crate::engine::{Engine, podman};
 use crate::machine::{Machine, machine};
+use crate::setup::{Around, Setup};
 use crate::story::nothing_is_left;
 use crate::usb::{Plugged, UsbSerial};
-use crate::wishes::{Around, Wishes};
 
-/// What all engines know how to ask for.
-fn any_adapter(around: Around) -> Wishes {
-    Wishes::default()
+/// A request that all engines can make.
+fn any_adapter(around: Around) -> Setup {
+    Setup::default()
         .cdi("oci-hotplug.dev/device=serial")
         .around(around)
 }

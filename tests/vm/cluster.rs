@@ -2,8 +2,8 @@
 //! kubelet with containerd; and in it the device plugin as packaging/kubernetes has it. `cluster/`
 //! are the machine's files for it.
 //!
-//! What kubelet alone does with a pod is told in pods.rs; here is what the others do with what
-//! kubelet tells them. `tests/run.sh --cluster` runs the tests of this file; cluster_pod.rs has the
+//! pods.rs tests what kubelet alone does with a pod; this file tests what the others do with what
+//! kubelet reports. `tests/run.sh --cluster` runs the tests of this file; cluster_pod.rs has the
 //! one that every run includes.
 
 use std::ops::Deref;
@@ -28,8 +28,8 @@ const PATIENCE: &str = "--timeout=240s";
 /// Where the manifests are in the machine.
 const MANIFESTS: &str = "/etc/cluster";
 
-/// What the plugin is told, beside what hostdev and smarter-device-manager are told in their own
-/// words.
+/// The plugin's configuration, beside those of hostdev and smarter-device-manager in their own
+/// formats.
 const CONFIG: &str = "domain: example.com
 resources:
 - { name: place, requests: ['usb:0403:6001:FT003'] }
@@ -383,7 +383,7 @@ spec:
     )
 }
 
-/// What befalls a node: kubelet, the plugin and the API server start anew, and then the machine
+/// What can happen to a node: kubelet, the plugin and the API server restart, and then the machine
 /// does.
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
@@ -435,7 +435,7 @@ fn a_cluster_loses_no_pod_when_its_parts_restart_and_a_deployment_is_back_after_
     cluster.plugin_is_ready();
     let again = cluster.runs(&cluster.pod_of("smarters"));
     again.talks_through(&plugged, "/dev/ttyUSB0");
-    // A bare pod is not made anew by anybody but its owner.
+    // Only its owner creates a bare pod again.
     drop((fuse, ours, smarters));
     cluster.offers("example.com/adapter", 1);
     let ours = cluster.pod("ours", "example.com/adapter: 1");

@@ -29,7 +29,7 @@ pub struct Container<'a> {
     inside: RefCell<Option<RunningShell>>,
     /// A shell command that removes it, also when it runs.
     remove: String,
-    /// A shell command that makes the engine write its limits anew, and with them its device
+    /// A shell command that makes the engine write its limits again, and with them its device
     /// filter.
     update: Option<String>,
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::container::{Container, IDLE, IDLE_SCRIPT};
 use crate::machine::Machine;
-use crate::wishes::Wishes;
+use crate::setup::Setup;
 
 /// An OCI runtime by the name that engines know it by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,12 +47,12 @@ impl Engine {
     pub const ALL: [Self; 4] = [Self::Podman, Self::Docker, Self::Containerd, Self::Crio];
 
     /// A container of this engine.
-    pub fn start<'a>(self, machine: &'a Machine, wishes: &Wishes) -> Container<'a> {
+    pub fn start<'a>(self, machine: &'a Machine, setup: &Setup) -> Container<'a> {
         match self {
-            Self::Podman => podman(machine, Runtime::Crun, &wishes.options()),
-            Self::Docker => docker(machine, &wishes.options()),
-            Self::Containerd => pod(machine, Cri::Containerd, Runtime::Runc, wishes),
-            Self::Crio => pod(machine, Cri::Crio, Runtime::Crun, wishes),
+            Self::Podman => podman(machine, Runtime::Crun, &setup.options()),
+            Self::Docker => docker(machine, &setup.options()),
+            Self::Containerd => pod(machine, Cri::Containerd, Runtime::Runc, setup),
+            Self::Crio => pod(machine, Cri::Crio, Runtime::Crun, setup),
         }
     }
 }
@@ -173,10 +173,10 @@ impl Cri {
 }
 
 /// A pod of one container, as kubelet asks an engine for it. The annotations are those of both.
-pub fn pod<'a>(machine: &'a Machine, engine: Cri, runtime: Runtime, wishes: &Wishes) -> Container<'a> {
+pub fn pod<'a>(machine: &'a Machine, engine: Cri, runtime: Runtime, setup: &Setup) -> Container<'a> {
     engine.start(machine);
     let (name, crictl) = (machine.new_name("c"), engine.crictl());
-    let (sandbox, container) = wishes.pod(&name, &["sh", "-c", IDLE_SCRIPT]);
+    let (sandbox, container) = setup.pod(&name, &["sh", "-c", IDLE_SCRIPT]);
     machine.write(&format!("/run/{name}/pod.json"), &sandbox.to_string());
     machine.write(&format!("/run/{name}/container.json"), &container.to_string());
     let started = machine.run(&format!(
@@ -196,8 +196,8 @@ pub fn pod<'a>(machine: &'a Machine, engine: Cri, runtime: Runtime, wishes: &Wis
 }
 
 /// A container of an OCI runtime alone, with our hooks in its config.json.
-pub fn bundle<'a>(machine: &'a Machine, runtime: Runtime, wishes: &Wishes) -> Container<'a> {
-    bundle_with_hooks(machine, runtime, wishes, &our_hooks())
+pub fn bundle<'a>(machine: &'a Machine, runtime: Runtime, setup: &Setup) -> Container<'a> {
+    bundle_with_hooks(machine, runtime, setup, &our_hooks())
 }
 
 /// Our hooks as a config.json has them.
@@ -208,17 +208,17 @@ pub fn our_hooks() -> Value {
 }
 
 /// A container of an OCI runtime alone, which knows nothing of us.
-pub fn bundle_without_hooks<'a>(machine: &'a Machine, runtime: Runtime, wishes: &Wishes) -> Container<'a> {
-    bundle_with_hooks(machine, runtime, wishes, &json!({}))
+pub fn bundle_without_hooks<'a>(machine: &'a Machine, runtime: Runtime, setup: &Setup) -> Container<'a> {
+    bundle_with_hooks(machine, runtime, setup, &json!({}))
 }
 
 fn bundle_with_hooks<'a>(
     machine: &'a Machine,
     runtime: Runtime,
-    wishes: &Wishes,
+    setup: &Setup,
     hooks: &Value,
 ) -> Container<'a> {
-    let (name, program) = (bundle_directory(machine, wishes, hooks), runtime.path());
+    let (name, program) = (bundle_directory(machine, setup, hooks), runtime.path());
     machine.run(&format!(
         "cd /run/{name}; \
          {program} create {name} < /dev/null > output 2>&1 || {{ cat output; exit 1; }}; {program} start {name}"
@@ -237,21 +237,21 @@ fn bundle_with_hooks<'a>(
 
 /// A bundle at /run/NAME, with `runc spec`'s config.json and these hooks in it, for a container
 /// that is to be called NAME.
-pub fn bundle_directory(machine: &Machine, wishes: &Wishes, hooks: &Value) -> String {
+pub fn bundle_directory(machine: &Machine, setup: &Setup, hooks: &Value) -> String {
     let name = machine.new_name("c");
     let edit = format!(
         r#".process.args = ["sleep", "1000000"] | .process.terminal = false
             | .root = {{ "path": "/var/lib/box" }} | .hostname = "box"
             | .process.capabilities |= with_entries(.value += ["CAP_MKNOD"])
             | .hooks = {hooks}
-            | $wishes[0] as $wishes | .annotations = $wishes.annotations | .mounts += $wishes.mounts
-            | .linux.devices += $wishes.devices | .linux.resources.devices += $wishes.rules"#
+            | $setup[0] as $setup | .annotations = $setup.annotations | .mounts += $setup.mounts
+            | .linux.devices += $setup.devices | .linux.resources.devices += $setup.rules"#
     );
     machine.write(&format!("/run/{name}/edit.jq"), &edit);
-    machine.write(&format!("/run/{name}/wishes.json"), &wishes.config().to_string());
+    machine.write(&format!("/run/{name}/setup.json"), &setup.config().to_string());
     machine.run(&format!(
         "set -e; cd /run/{name}; runc spec; \
-         jq --slurpfile wishes wishes.json -f edit.jq config.json > new.json; mv new.json config.json"
+         jq --slurpfile setup setup.json -f edit.jq config.json > new.json; mv new.json config.json"
     ));
     name
 }

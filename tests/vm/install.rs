@@ -11,9 +11,9 @@ const BOX: &str = "mkdir -p /var/lib/box/bin /var/lib/box/tmp /var/lib/box/dev /
     /var/lib/box/run && cp /bin/busybox /var/lib/box/bin/ && chroot /var/lib/box /bin/busybox --install -s /bin && \
     tar -C /var/lib/box -cf /var/lib/box.tar .";
 
-/// By default an annotation gets what is on USB, and no keyboards or tablets. The stories ask for a
-/// tablet and for a camera that is no hardware at all. The class is what a lab asks for by name, or
-/// by the CDI device that is made of it.
+/// By default an annotation gets devices on USB, and no keyboards or tablets. The tests request a
+/// tablet and a camera without hardware. A lab requests the class by name, or by the CDI device
+/// that is made of it.
 const CONFIG: &str = r#"
 [[policy.allow]]
 devices = ["usb:0627:0001", "subsystem:video4linux"]

@@ -1,4 +1,4 @@
-//! Devices that are no serial adapters, and whole hubs.
+//! Devices other than serial adapters, and whole hubs.
 
 use crate::engine::Runtime::Crun;
 use crate::engine::podman;

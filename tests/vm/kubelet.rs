@@ -116,7 +116,7 @@ fn daemon_sets_pod() -> Value {
 /// kubelet's configuration with an engine.
 fn kubelet_config(engine: Cri) -> String {
     let engine = unit(engine);
-    // A dead container is to be started anew soon: the default waits for 10 s and more before the
+    // A dead container is restarted soon: the default waits for 10 s and more before the
     // second time.
     format!(
         "apiVersion: kubelet.config.k8s.io/v1beta1
@@ -281,7 +281,7 @@ spec:
         self.machine.run("systemctl restart kubelet");
         self.machine
             .wait_until("busybox wget -qO- http://127.0.0.1:10255/healthz");
-        // Its counts begin anew; the checkpoint is the old one's until the new one has something to
+        // Its counts begin again; the checkpoint is the old one's until the new one has something to
         // write.
         self.is_registered(resource, 0);
     }

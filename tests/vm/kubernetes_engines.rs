@@ -5,11 +5,11 @@ use crate::engine::Cri::{Containerd, Crio};
 use crate::engine::Runtime::{Crun, Runc};
 use crate::engine::pod;
 use crate::machine::machine;
+use crate::setup::Setup;
 use crate::story::{
     a_lab_is_followed, an_adapter_comes_and_goes, lab_by_annotations, lab_by_cdi, lab_by_class,
     nothing_is_left,
 };
-use crate::wishes::Wishes;
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
@@ -75,7 +75,7 @@ fn check_reports_that_crio_needs_a_restart_when_the_hook_directory_was_replaced(
     assert!(is_reported());
     vm.run("systemctl restart crio");
     assert!(!is_reported());
-    let adapter = Wishes::default().annotation("io.oci-hotplug.devices", "usb:0403:6001");
+    let adapter = Setup::default().annotation("io.oci-hotplug.devices", "usb:0403:6001");
     let container = pod(&vm, Crio, Crun, &adapter);
     an_adapter_comes_and_goes(&vm, &container);
     drop(container);
@@ -94,7 +94,7 @@ fn crio_with_runc_follows_a_lab_that_an_annotation_asks_for() {
 fn crio_with_crun_and_runc_follows_an_adapter_of_a_cdi_device() {
     let vm = machine();
     for runtime in [Crun, Runc] {
-        let serial = Wishes::default().cdi("oci-hotplug.dev/device=serial");
+        let serial = Setup::default().cdi("oci-hotplug.dev/device=serial");
         let container = pod(&vm, Crio, runtime, &serial);
         an_adapter_comes_and_goes(&vm, &container);
         drop(container);

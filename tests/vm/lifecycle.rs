@@ -7,9 +7,9 @@ use crate::container::Container;
 use crate::engine::Runtime::Crun;
 use crate::engine::{bundle_directory, docker, our_hooks, podman, podman_image};
 use crate::machine::{Machine, machine};
+use crate::setup::Setup;
 use crate::story::nothing_is_left;
 use crate::usb::{Plugged, UsbSerial};
-use crate::wishes::Wishes;
 
 const ANY_ADAPTER: &str = "--annotation io.oci-hotplug.devices=usb:0403:6001";
 
@@ -106,11 +106,11 @@ fn a_container_whose_later_hook_fails_leaves_nothing_under_crun() {
     let vm = machine();
     let _adapter = plug(&vm, "FT001", "2");
     let begun = vm.run("journalctl --quiet --lines=0 --show-cursor | sed 's/-- cursor: //'");
-    let wishes = Wishes::default().annotation("io.oci-hotplug.devices", "usb:0403:6001");
+    let setup = Setup::default().annotation("io.oci-hotplug.devices", "usb:0403:6001");
     let mut hooks = our_hooks();
     let later = hooks["createRuntime"].as_array_mut().expect("a list");
     later.push(json!({ "path": "/bin/false" }));
-    let name = bundle_directory(&vm, &wishes, &hooks);
+    let name = bundle_directory(&vm, &setup, &hooks);
     let created = vm.output(&format!(
         "cd /run/{name} && crun create {name} < /dev/null > output 2>&1"
     ));
@@ -198,7 +198,7 @@ fn a_clock_that_jumps_by_days_loses_no_record_and_no_lease_and_holds_up_no_start
     let before = records();
     for days in [1, -1] {
         clock.jumps_to_days_from_now(days);
-        // Whoever is there goes on, and looks after the rest.
+        // The watchers that run continue, and the others are started.
         vm.run("oci-hotplug recover");
         assert_eq!(records(), before);
         first.talks_through(&adapter, "/dev/ttyUSB0");

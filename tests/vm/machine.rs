@@ -18,7 +18,7 @@ use crate::running_shell::RunningShell;
 use crate::shell::{Shell, expect_success, read, until};
 
 /// Starts QEMU, and stops it and removes its files when standard input ends: when the test binary
-/// is no more. It is in a process group of its own, so that ctrl-c reaches it this way only.
+/// has ended. It is in a process group of its own, so that ctrl-c reaches it this way only.
 const GUARD: &str = r#"
 directory=$1; shift
 "$@" < /dev/null > "$directory/qemu.log" 2>&1 &
@@ -66,7 +66,7 @@ static POOL: Mutex<Pool> = Mutex::new(Pool {
 static CHANGED: Condvar = Condvar::new();
 
 thread_local! {
-    /// The machine of the story that this thread runs: what it has to say, it says before its
+    /// The machine of the story that this thread runs: it prints its findings before its
     /// containers are removed.
     static WITNESS: RefCell<Option<Shell>> = const { RefCell::new(None) };
 }
@@ -153,7 +153,7 @@ fn report(what: &str) {
     if let Some(path) = std::env::var_os("OCI_HOTPLUG_INFRASTRUCTURE_LOG") {
         let file = std::fs::File::options().create(true).append(true).open(&path);
         file.and_then(|mut file| file.write_all(line.as_bytes()))
-            .unwrap_or_else(|error| panic!("cannot write to {}: {error}", path.display()));
+            .unwrap_or_else(|error| panic!("cannot write to {path:?}: {error}"));
     }
 }
 

@@ -29,6 +29,7 @@ mod qmp;
 mod release;
 mod running_shell;
 mod runtimes;
+mod setup;
 mod shell;
 mod story;
 mod supervision;
@@ -40,4 +41,3 @@ mod usbip_pods;
 #[path = "../support/usbip_server/mod.rs"]
 #[allow(dead_code, reason = "tests/usbip.rs has use for more of its faults")]
 mod usbip_server;
-mod wishes;

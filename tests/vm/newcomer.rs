@@ -71,7 +71,7 @@ impl<'a> Fresh<'a> {
         );
         assert_eq!(machine.run(OURS), "");
         // Of other stories: a CRI-O, whose hook directory is removed here and not watched when it
-        // returns, and devices that are no hardware.
+        // returns, and devices without hardware.
         machine.output("systemctl stop crio");
         machine.output("modprobe -r vivid g_serial dummy_hcd vhci-hcd");
         first_buses(machine);
@@ -182,7 +182,7 @@ impl<'a> Newcomer<'a> {
         }
     }
 
-    /// Whoever is at the other end answers when the command asks.
+    /// The other end answers when the command asks.
     fn types_to_somebody(&self, command: &str) -> String {
         let mut line = self.plugged.values().next().expect("an adapter").line();
         std::thread::scope(|scope| {

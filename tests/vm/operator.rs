@@ -32,7 +32,7 @@ fn tree_and_list_show_who_holds_what_by_the_names_that_the_engines_give() {
     let list = vm.run("oci-hotplug list");
     let tree = vm.run("oci-hotplug tree");
     println!("{list}\n{tree}");
-    // The link is for the tty, and the raw node is no problem.
+    // The link is for the tty, and the raw node does not count as a problem.
     robot.run("test /dev/board -ef /dev/ttyUSB0");
     assert!(!list.contains("problems"), "{list}");
     for (engine, node, serial) in [

@@ -1,4 +1,4 @@
-//! Pods of a real kubelet (kubelet.rs) that ask for resources of the device plugin.
+//! Pods of a real kubelet (kubelet.rs) that request resources of the device plugin.
 
 use crate::engine::Cri::{self, Containerd, Crio};
 use crate::kubelet::Node;
@@ -7,13 +7,13 @@ use crate::story::nothing_is_left;
 use crate::usb::{Hub, UsbSerial};
 
 /// What docs/kubernetes.md tells a user of smarter-device-manager to write, so that
-/// pods that ask for `smarter-devices/ttyUSB0` get hotplug. They stay as they are.
+/// pods that request `smarter-devices/ttyUSB0` get hotplug. They stay as they are.
 const SERIAL: &str = r#"resources:
 - {name: smarter-devices/ttyUSB0, requests: ["usb:0403:6001;path=/dev/ttyUSB0"], count: 1}
 "#;
 const RESOURCE: &str = "smarter-devices/ttyUSB0";
 
-/// An adapter behind a hub comes, goes and comes again while a pod runs that asked for such; the
+/// An adapter behind a hub comes, goes and comes again while a pod runs that requested one; the
 /// pod's container is started again while it is away; then kubelet, the device plugin and the
 /// engine are restarted while its bytes flow.
 fn a_pod_has_its_adapter_whatever_befalls_the_node(engine: Cri, runs_plugin: impl FnOnce(&Node)) {
@@ -78,8 +78,8 @@ fn kubelet_with_crio_and_crun_gives_a_pod_an_adapter_that_comes_and_goes() {
     a_pod_has_its_adapter_whatever_befalls_the_node(Crio, |node| node.runs_plugin(SERIAL, ""));
 }
 
-/// What hostdev and smarter-device-manager are told in their own words, and one resource of each of
-/// our modes.
+/// The configurations of hostdev and smarter-device-manager in their own formats, and one resource
+/// of each of our modes.
 const HOSTDEVS: &str = "-devs=/dev/fuse:r";
 const SMARTERS: &str =
     "- devicematch: ^ttyUSB[0-9]*$\n  nummaxdevices: 1\n- devicematch: ^net/tun$\n  nummaxdevices: 20\n";

@@ -221,7 +221,7 @@ fn output(code: i32, stdout: Vec<u8>, stderr: Vec<u8>) -> Output {
     }
 }
 
-/// Sends what a stream has to say, piece by piece, and its end.
+/// Sends the content of a stream, piece by piece, and its end.
 fn copy(mut from: impl Read + Send + 'static, stream: usize, to: Sender<(usize, Option<Vec<u8>>)>) {
     thread::spawn(move || {
         let mut buffer = [0; 4096];

@@ -2,11 +2,11 @@
 
 use crate::container::Container;
 use crate::machine::Machine;
+use crate::setup::Setup;
 use crate::shell::until;
 use crate::usb::{Hub, UsbSerial};
-use crate::wishes::Wishes;
 
-/// An adapter that a running container asked for is plugged in, used from both ends, and pulled
+/// An adapter that a running container requests is plugged in, used from both ends, and pulled
 /// out.
 pub fn an_adapter_comes_and_goes(machine: &Machine, container: &Container) {
     let adapter = machine.plug(&UsbSerial {
@@ -21,10 +21,10 @@ pub fn an_adapter_comes_and_goes(machine: &Machine, container: &Container) {
     container.is_refused("/run/mine");
 }
 
-/// What a lab asks for in annotations: the hub that a board is on, in the words of
+/// The requests of a lab in annotations: the hub that a board is on, in the words of
 /// container-hotplug, and in ours a link that stays with the board.
-pub fn lab_by_annotations() -> Wishes {
-    Wishes::default()
+pub fn lab_by_annotations() -> Setup {
+    Setup::default()
         .lab()
         .annotation("org.lowrisc.hotplug.devices", "parent-of:usb:0403:6001:FT001")
         .annotation("org.lowrisc.hotplug.symlinks", "usb:0403:6001:0=/dev/ttyBOARD")
@@ -32,15 +32,15 @@ pub fn lab_by_annotations() -> Wishes {
 }
 
 /// The same by the name that the administrator gave it (install.rs).
-pub fn lab_by_class() -> Wishes {
-    Wishes::default()
+pub fn lab_by_class() -> Setup {
+    Setup::default()
         .lab()
         .annotation("io.oci-hotplug.devices", "class:lab-board")
 }
 
 /// The same as the CDI device that `oci-hotplug cdi generate --all` makes of the class.
-pub fn lab_by_cdi() -> Wishes {
-    Wishes::default().lab().cdi("oci-hotplug.dev/device=lab-board")
+pub fn lab_by_cdi() -> Setup {
+    Setup::default().lab().cdi("oci-hotplug.dev/device=lab-board")
 }
 
 /// A lab's container on a hub with one adapter and then others: all that is promised of any engine,
@@ -110,7 +110,7 @@ const OWN_NODE: &str = "set -- $(stat -c '%t %T' /dev/ttyUSB0) && rm -f /run/min
 const OWN_NODE_IS_REFUSED: &str = "if test -e /run/mine; then \
     ! (: < /run/mine) 2> /run/words && grep -q 'not permitted' /run/words; fi";
 
-/// The engine's own device can be read and not written, as the engine was told. Prints what its
+/// The engine's own device can be read and not written, as the engine's option says. Prints what its
 /// node is.
 const READ_ONLY_FUSE: &str = ": < /dev/fuse && ! (: > /dev/fuse) 2> /run/words && grep -q 'not permitted' /run/words && \
     stat -c '%a %u %g %t %T %i' /dev/fuse";

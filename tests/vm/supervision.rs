@@ -118,8 +118,8 @@ fn a_watcher_outlives_the_service_that_podman_ran_in() {
     let vm = machine();
     let adapter = adapter(&vm);
     crate::engine::podman_image(&vm);
-    // Whoever starts podman in a service has the hook's watcher in that service's cgroup, which
-    // goes as a whole; at once, as conmon does not end on SIGTERM.
+    // If podman is started in a service, the hook's watcher is in that service's cgroup, which
+    // ends as a whole; at once, as conmon does not end on SIGTERM.
     vm.run(&format!(
         "systemd-run --unit starter --property KillMode=control-group --property KillSignal=SIGKILL --property RemainAfterExit=yes \
          podman run -d --name started --network none {ANY_ADAPTER} localhost/box sleep 1000000"

@@ -22,5 +22,5 @@ pub fn record(command: &str, took: Duration) {
         .append(true)
         .open(&path)
         .and_then(|mut file| file.write_all(line.as_bytes()))
-        .unwrap_or_else(|error| panic!("cannot write to {}: {error}", path.display()));
+        .unwrap_or_else(|error| panic!("cannot write to {path:?}: {error}"));
 }

@@ -1,4 +1,4 @@
-//! Pods of a real kubelet (kubelet.rs) that ask for devices of another host, as
+//! Pods of a real kubelet (kubelet.rs) that request devices of another host, as
 //! usbip-device-plugin's users have them.
 
 use std::time::{Duration, Instant};

@@ -74,7 +74,7 @@ pub fn kernel_log(machine: &Machine) -> String {
         .run("journalctl --sync; journalctl --no-pager -k -o cat --after-cursor=\"$(cat /run/test/cursor)\"")
 }
 
-/// Lets untrusted requests ask for a server's devices, until it is dropped.
+/// Lets untrusted requests select a server's devices, until it is dropped.
 pub struct Allowed<'a>(&'a Machine);
 
 impl<'a> Allowed<'a> {
@@ -118,7 +118,7 @@ pub fn uptime(machine: &Machine) -> f64 {
     seconds.parse().expect("seconds")
 }
 
-/// podman's container that asks for this.
+/// podman's container with this request.
 pub fn asking_for<'a>(machine: &'a Machine, request: &str) -> Container<'a> {
     podman(
         machine,

@@ -118,7 +118,7 @@ fn how_long_a_remote_device_takes_to_come_and_to_come_back() {
     println!("{table}");
 }
 
-/// What only a server can do that does as it is told. It is outside of the machine: a call of it
+/// What only a server of our own can do. It is outside of the machine: a call of it
 /// counts.
 fn a_server_of_our_own(vm: &Machine, table: &mut String) {
     let adapters = vec![Adapter::new("1-1", "RS001")];

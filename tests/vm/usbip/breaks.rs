@@ -85,15 +85,15 @@ fn whenever_its_watcher_is_killed_a_remote_adapter_is_neither_lost_nor_attached_
     drop(server);
     let server = UsbipServer::start_at(host, adapters, Fault::None);
     container.gains("/dev/far");
-    // While it is attached: whoever has it open notices nothing.
+    // While it is attached: a process that has it open notices nothing.
     let ports = "oci-hotplug usbip ports --json | jq -c '.ports | map([.port, .syspath, .container])'";
     let (accepted, before) = (server.accepted(), vm.run(ports));
     container.run("exec 3<>/dev/far; stty raw -echo <&3; sleep 1000000 <&3 & echo $! > /run/holder");
     vm.run(kill);
     echoes(&container, "/dev/far");
     assert_eq!((server.accepted(), vm.run(ports)), (accepted, before));
-    // While it is gone, and is back before there is a watcher again: what was broken is attached
-    // anew.
+    // While it is gone, and is back before there is a watcher again: the broken device is attached
+    // again.
     vm.run("kill -9 $(pgrep oci-hotplug-wat)");
     drop(server);
     let server = UsbipServer::start_at(host, vec![Adapter::new("1-1", "RS001")], Fault::None);

@@ -1,4 +1,4 @@
-//! What containers have by asking for devices of other hosts, and what they do not have.
+//! What containers get by requests for devices of other hosts, and what they do not get.
 
 use super::bed::{Allowed, Remote, asking_for, echoes, kernel_log, nothing_is_left, refusal};
 use crate::container::Container;

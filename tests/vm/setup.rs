@@ -1,4 +1,4 @@
-//! What a test wants of a container, in the words of each engine.
+//! The options of a test's container, in the format of each engine.
 
 use serde_json::{Map, Value, json};
 
@@ -26,16 +26,16 @@ pub enum Around {
     ReadOnly,
 }
 
-/// What a container asks its engine for.
+/// The options of a container.
 #[derive(Debug, Clone, Default)]
-pub struct Wishes {
+pub struct Setup {
     annotations: Map<String, Value>,
     cdi: Vec<&'static str>,
     lab: bool,
     around: Option<Around>,
 }
 
-impl Wishes {
+impl Setup {
     pub fn annotation(mut self, key: &str, value: &str) -> Self {
         self.annotations.insert(key.into(), json!(value));
         self
